@@ -1,8 +1,8 @@
-"""An act: one change of the store, made inside a write transaction by somebody at a moment.
+"""The unit of work: one change of the store by one actor, inside a write transaction.
 
-Whatever changes the store takes an `Act`, and writes through it the rows, the audit line and the events
-(`relay.store.outbox`) that belong together. It never begins, commits or rolls back: `relay.store.writer` does. It must
-not be kept beyond its transaction.
+Code that changes the store takes an `Act`, and writes through it the rows, the audit entry and the events
+(`relay.store.outbox`) that belong together. It never begins, commits or rolls back: `relay.store.writer` does. Do not
+keep it beyond its transaction.
 """
 
 from __future__ import annotations
@@ -30,39 +30,39 @@ BusinessScope = Literal[
 ]
 Scope = Literal[BusinessScope, "trace", "operator"]
 BUSINESS_SCOPES: frozenset[str] = frozenset(get_args(BusinessScope))
-OPERATOR: frozenset[str] = frozenset(get_args(Scope))  # all: whoever runs commands on this machine has them
+OPERATOR: frozenset[str] = frozenset(get_args(Scope))  # all scopes, as the commands on this machine have them
 
 
 class Actor(NamedTuple):
-    """Who acts: "key:ID", "cli:USER" or "relay". Without a business it is an operator."""
+    """The author of a change: "key:ID", "cli:USER" or "relay". Without a business it is an operator."""
 
     name: str
     business: str | None
     scopes: frozenset[str]
 
     def must_have(self, rights: frozenset[str], field: str) -> None:
-        """Nobody grants, changes or revokes what he has not got himself. Raises Refused for `field`.
+        """Raises Refused for `field` unless the actor has all `rights`: a key cannot grant, change or revoke others.
 
-        A scope "operator" is one right among others: it stands for no other.
+        The scope "operator" is one right among others and implies none of them.
         """
         if lacking := rights - self.scopes:
-            raise Refused("forbidden", field, f"the key lacks the scope {min(lacking)} itself: take one that has it")
+            raise Refused("forbidden", field, f"the key itself lacks the scope {min(lacking)}: use one that has it")
 
 
 RELAY = Actor("relay", None, OPERATOR)
 
 
 def operator_cli() -> Actor:
-    """Whoever runs a command on this machine."""
+    """The user who runs a command on this machine."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name
+    except (KeyError, OSError):  # the user id has no name
         user = "unknown"
     return Actor(f"cli:{user}", None, OPERATOR)
 
 
 class Act(NamedTuple):
-    """A change under way. Times are Unix milliseconds."""
+    """A unit of work. Times are Unix milliseconds."""
 
     connection: Connection
     sealer: Sealer
@@ -78,6 +78,6 @@ class Act(NamedTuple):
         reason: str = "",
         details: dict[str, object] | None = None,
     ) -> None:
-        """Adds a line to the audit log. `object_` is stored in clear: an id or a 700 number, never a real number."""
+        """Add an entry to the audit log. `object_` is stored in clear: an id or a 700 number, never a real number."""
         entry = Entry(self.now_ms, self.actor.name, action, object_, business, reason, details or {})
         add_entry(self.connection, self.sealer, entry)

@@ -1,15 +1,14 @@
-"""The file of attempts under way, beside the store: what `kill -9` leaves of them, for the next start (DESIGN 4.3).
+"""The file of attempts under way, beside the store: what survives `kill -9`, for the next start (DESIGN 4.3).
 
-Each has a slot of one page, sealed; a long one has several. A write is one system call into the system's memory, which
-outlives the process. It does not outlive the machine: a loss of power takes what was not committed. A page is written
-whole or not at all, whenever the process is killed: an attempt of one slot is written over in place. A long one goes to
-fresh slots, its first part last, and what it replaces is freed after that, its first part first: parts without a first
-one are what a kill left of a write or of a drop. Each write has a number, its generation; the highest that is whole
-counts.
+Each attempt has a sealed slot of one page, or several if it is long. A write is one system call into the page cache,
+which survives the process but not a power failure. A page is written whole or not at all, so an attempt of one slot is
+overwritten in place. A long one is written to fresh slots, its first part last; then the old slots are freed, first
+part first. So parts without a first one are the remains of a write or a drop that was killed. Each write has a number,
+its generation; the highest complete one counts.
 
-What is in the file is not trusted: what was altered is reported, and passed over.
+The content of the file is not trusted: altered entries are reported and skipped.
 
-Which attempts there are, and when they come and go, is the engine's business. It blocks for as long as the disk does.
+The engine decides which attempts are kept and for how long. Calls block for as long as the disk does.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ from relay.store.server import Place
 SLOT: Final = 4096  # bytes; a page
 FIRST_SLOTS: Final = 1024
 MOST_SLOTS = 65_536  # 256 MiB
-SPARE_SLOTS: Final = 256  # kept free for attempts that have been looked up, or go on to another target
-TELL_S: Final = 60.0  # between two reports that an attempt could not be written
-_HEAD: Final = struct.Struct(">4s32sQHHH")  # _MAGIC, the attempt's id, generation, which of how many parts, its bytes
+SPARE_SLOTS: Final = 256  # reserved for attempts that are already looked up, or fail over to another target
+TELL_S: Final = 60.0  # least interval between reports of a failed write
+_HEAD: Final = struct.Struct(">4s32sQHHH")  # _MAGIC, attempt id, generation, part number, number of parts, length
 _MAGIC: Final = b"r7a2"
 _FREE: Final = bytes(len(_MAGIC))
 _ROOM: Final = SLOT - _HEAD.size
@@ -56,7 +55,7 @@ _UP_ROW: Final = "SELECT id, call_id, sealed FROM live_call WHERE call_id = ?"
 
 
 class _Part(NamedTuple):
-    """What stands in a slot."""
+    """The content of one slot."""
 
     slot: int
     number: int
@@ -65,7 +64,7 @@ class _Part(NamedTuple):
 
 
 class AttemptFile:
-    """Of one process. `report(event, fields)` is told of what cannot be written or read."""
+    """The attempts of one process. `report(event, fields)` gets what cannot be written or read."""
 
     def __init__(self, path: Path, sealer: Sealer, report: Report) -> None:
         self._path = path
@@ -74,22 +73,22 @@ class AttemptFile:
         self._descriptor = -1
         self._slots: dict[str, list[int]] = {}  # by attempt
         self._free: list[int] = []
-        self._count = 0  # of the slots that there is room for
+        self._count = 0  # slots allocated on disk
         self._generation = 0  # of the last write
-        self._works = True  # the last attempt was written
-        self._told_at = -TELL_S  # that one was not
+        self._works = True  # whether the last write succeeded
+        self._reported_at = -TELL_S  # time of the last report of a failed write
 
     def open(self) -> list[KeptAttempt]:
-        """What an earlier process has left. It stays there until it is dropped. Raises StoreError."""
+        """Return the attempts of an earlier process. They stay in the file until dropped. Raises StoreError."""
         is_new = not os.path.lexists(self._path)
         try:
             self._descriptor = open_beside(self._path, os.O_RDWR)
             self._measure(is_new)
             left = self._read()
         except OSError as error:
-            raise StoreError(f"the attempts under way in {self._path} cannot be read: {error.strerror}") from None
+            raise StoreError(f"cannot read the attempts under way in {self._path}: {error.strerror}") from None
         if not self._count:
-            with suppress(OSError):  # a full disk: it is told with the first attempt
+            with suppress(OSError):  # a full disk is reported with the first attempt
                 self._grow(FIRST_SLOTS)
         return left
 
@@ -99,7 +98,7 @@ class AttemptFile:
             self._descriptor = -1
 
     def keep(self, record: CallRecord, state: bytes) -> None:
-        """Notes it, in place of what was noted before. That it cannot is reported, and `is_ready` tells."""
+        """Write the attempt over its earlier state. A failure is reported, and makes `is_ready` False."""
         call_id = record.call_id
         self._generation += 1
         sealed = self._sealer.seal(_encode((encode_record(record), state)), _context(call_id, self._generation))
@@ -115,7 +114,7 @@ class AttemptFile:
             self._failed(error)
 
     def is_ready(self) -> bool:
-        """Whether a new attempt can be noted. Where one could not, it is tried again."""
+        """Whether a new attempt can be kept. After a failed write, try again."""
         if self._works and len(self._free) >= SPARE_SLOTS:
             return True
         try:
@@ -129,7 +128,7 @@ class AttemptFile:
         return self._works
 
     def drop(self, call_ids: Iterable[str]) -> None:
-        """Forgets them. Those that are not there are passed over."""
+        """Remove attempts. Unknown ids are ignored."""
         for call_id in call_ids:
             slots = self._slots.pop(call_id, None)
             if slots is not None:
@@ -142,7 +141,7 @@ class AttemptFile:
         os.pwrite(self._descriptor, head + part, slot * SLOT)
 
     def _write_anew(self, call_id: str, sealed: bytes) -> None:
-        """To fresh slots. What was noted before stays until this is whole. Raises OSError."""
+        """Write to fresh slots. The earlier state stays until this one is complete. Raises OSError."""
         parts = [sealed[start : start + _ROOM] for start in range(0, len(sealed), _ROOM)]
         fresh: list[int] = []
         try:
@@ -158,56 +157,56 @@ class AttemptFile:
         self._clear(replaced)
 
     def _take(self) -> int:
-        """A free one. Raises OSError where there is no room for more."""
+        """Take a free slot. Raises OSError if the file cannot grow."""
         if not self._free:
             self._grow(max(self._count, FIRST_SLOTS))
         return self._free.pop()
 
     def _grow(self, by: int) -> None:
-        """Room that is there before it is needed: a full disk takes nothing from it. Raises OSError."""
+        """Allocate slots ahead of need, so that a disk that fills up later does no harm. Raises OSError."""
         if self._count + by > MOST_SLOTS:
-            raise OSError(errno.ENOSPC, f"{self._count} slots are taken")
+            raise OSError(errno.ENOSPC, f"all {self._count} slots are in use")
         os.posix_fallocate(self._descriptor, self._count * SLOT, by * SLOT)
         self._free += range(self._count + by - 1, self._count - 1, -1)
         self._count += by
 
     def _clear(self, slots: list[int]) -> None:
         for slot in slots:
-            with suppress(OSError):  # a start finds its record in the store
+            with suppress(OSError):  # the next start finds the attempt's record in the store
                 os.pwrite(self._descriptor, _FREE, slot * SLOT)
         self._free += slots
 
     def _failed(self, error: OSError) -> None:
         now = time.monotonic()
-        if now - self._told_at >= TELL_S:
-            self._told_at = now
-            effect = "new calls are refused: after a crash nobody would know of them"
+        if now - self._reported_at >= TELL_S:
+            self._reported_at = now
+            effect = "new calls are refused: a crash would leave no record of them"
             self._report("attempts.cannot_keep", {"file": str(self._path), "reason": error.strerror, "effect": effect})
         self._works = False
 
-    # -- what was left
+    # -- reading what an earlier process left
 
     def _measure(self, is_new: bool) -> None:
-        """Counts its slots. What is too much of it, or no whole slot, is cut off. Raises OSError."""
+        """Count the slots. Truncate what exceeds the limit or is not a whole slot. Raises OSError."""
         size = os.fstat(self._descriptor).st_size
         self._count = min(size // SLOT, MOST_SLOTS)
         if size > MOST_SLOTS * SLOT:
-            self._altered(f"it has {size} bytes: {MOST_SLOTS * SLOT} at most are the relay's, the others are cut off")
+            self._altered(f"the file has {size} bytes, the limit is {MOST_SLOTS * SLOT}: it was truncated to that")
         elif size % SLOT:
-            self._altered(f"it has {size} bytes, no multiple of {SLOT}: a part of it is missing")
+            self._altered(f"the file has {size} bytes, not a multiple of {SLOT}: a part of it is missing")
         elif not (size or is_new):
-            self._altered("it is empty: it was emptied, or the disk was full when it was made")
+            self._altered("the file is empty: it was truncated, or the disk was full when it was created")
         if size > self._count * SLOT:
             os.ftruncate(self._descriptor, self._count * SLOT)
 
     def _read(self) -> list[KeptAttempt]:
-        """The highest whole generation of each attempt. The slots of the others are freed."""
+        """The highest complete generation of each attempt. All other slots are freed."""
         by_write = self._parts()
         left: list[KeptAttempt] = []
         for generation, call_id in sorted(by_write, reverse=True):
             parts = sorted(by_write[generation, call_id], key=lambda part: part.number)
             slots = [part.slot for part in parts]
-            if call_id in self._slots or parts[0].number > 0:  # it was replaced, or a kill left a part of it
+            if call_id in self._slots or parts[0].number > 0:  # an older generation, or left incomplete by a kill
                 self._clear(slots)
                 continue
             try:
@@ -221,7 +220,7 @@ class AttemptFile:
         return left
 
     def _parts(self) -> dict[tuple[int, str], list[_Part]]:
-        """What stands in the slots, by generation and attempt. The other slots are free. Raises OSError."""
+        """The parts found, by generation and attempt. All other slots are freed. Raises OSError."""
         by_write: dict[tuple[int, str], list[_Part]] = {}
         strange: list[int] = []
         for slot in range(self._count):
@@ -235,7 +234,7 @@ class AttemptFile:
             else:
                 strange.append(slot)
         if strange:
-            self._altered(f"other bytes than the relay's in {len(strange)} slots, the first at {strange[0] * SLOT}")
+            self._altered(f"foreign bytes in {len(strange)} slots, the first at offset {strange[0] * SLOT}")
             self._clear(strange)
         return by_write
 
@@ -243,23 +242,23 @@ class AttemptFile:
         self._report("attempts.altered", {"file": str(self._path), "reason": reason})
 
     def _opened(self, call_id: str, generation: int, parts: list[_Part]) -> KeptAttempt:
-        """`parts`: in order. Raises StoreError."""
+        """Open an attempt from its `parts`, in order. Raises StoreError."""
         if [part.number for part in parts] != list(range(parts[0].of)):
-            raise StoreError("a part of what was noted of an attempt is missing")
+            raise StoreError("a part of the attempt is missing")
         sealed = b"".join([part.sealed for part in parts])
         try:
             encoded, state = _decode(self._sealer.open_(sealed, _context(call_id, generation)))
         except msgspec.DecodeError:
-            raise StoreError("what was noted of an attempt cannot be read") from None
+            raise StoreError("the attempt cannot be decoded") from None
         return KeptAttempt(decode_record(encoded), state)
 
 
 def with_records(
     place: Place, sealer: Sealer, left: list[KeptAttempt], unwritten: Iterable[CallRecord]
 ) -> list[KeptAttempt]:
-    """The attempts, each with the record that there is of it all the same: its commit was the last that was done.
+    """Return the attempts, each with its record if the last process committed one before it died.
 
-    `unwritten`: records that are durable and not in the store yet, the latest of a call last. Raises StoreError.
+    `unwritten`: records that are durable but not in the store yet, the latest of a call last. Raises StoreError.
     """
     if not left:
         return []
@@ -271,18 +270,18 @@ def with_records(
 
 
 def _up(connection: Connection, sealer: Sealer, wanted: Mapping[str, CallRecord]) -> dict[str, CallRecord]:
-    """On a server those of all nodes: one may have taken a call of ours over."""
+    """Calls that are up; on a server those of all nodes, since another one may have taken over a call of ours."""
     ids = [call_id for (call_id,) in connection.execute(_UP) if call_id in wanted]
     found = {}
     for call_id in ids:
         row = connection.execute(_UP_ROW, (call_id,)).fetchone()
-        if row is not None:  # it has just ended on another node
+        if row is not None:  # else it has just ended on another node
             found[call_id] = _record(wanted[call_id], partial(open_live, sealer, row))
     return found
 
 
 def _ended(connection: Connection, sealer: Sealer, wanted: Mapping[str, CallRecord]) -> dict[str, CallRecord]:
-    """No attempt ends before it was received, by the clock that its record goes by."""
+    """Records of calls that ended. An attempt never ends before it was received, by the clock of its record."""
     since = min(record.received_at for record in wanted.values())
     places = [(call_id, seq) for call_id, seq in connection.execute(_ENDED_SINCE, (since,)) if call_id in wanted]
     found = {}
@@ -293,7 +292,7 @@ def _ended(connection: Connection, sealer: Sealer, wanted: Mapping[str, CallReco
 
 
 def _record(kept: CallRecord, read: Callable[[], LiveCall | StoredRecord]) -> CallRecord:
-    """One that was altered is a record all the same: `verify` tells of it."""
+    """The stored record. An altered one still counts as a record: `verify` reports it."""
     try:
         return read().record
     except StoreError:

@@ -1,6 +1,6 @@
-"""Reading the audit log, proving that it is whole, and deleting its oldest entries when their time is over.
+"""Reads, verifies and purges the audit log.
 
-A purge leaves a checkpoint, the last link that it deleted: the log is verified from there on.
+A purge leaves the last deleted link as a checkpoint; the log is verified from there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _AT = 1
 
 
 class AuditQuery(NamedTuple):
-    """Which entries are wanted; None does not matter. Times are Unix milliseconds."""
+    """A filter of entries; None matches any. Times are Unix milliseconds."""
 
     actor: str | None = None
     action: str | None = None
@@ -45,14 +45,14 @@ class AuditQuery(NamedTuple):
 
 
 class Logged(NamedTuple):
-    """An entry and its place in the log."""
+    """An entry and its sequence number in the log."""
 
     seq: int
     entry: Entry
 
 
 class AuditVerdict(NamedTuple):
-    """What `verify_audit` found. `broken` names the first fault; the entries before it, `intact` of them, are good."""
+    """The result of `verify_audit`. `broken` names the first fault; the `intact` entries before it are good."""
 
     intact: int
     head: Head
@@ -62,13 +62,13 @@ class AuditVerdict(NamedTuple):
 def newest_entries(
     connection: Connection, sealer: Sealer, query: AuditQuery, before: int | None, most: int
 ) -> list[Logged]:
-    """The newest first; with `before` only those before that entry. Raises StoreError where one was altered."""
+    """Matching entries, newest first, before the entry `before`. Raises StoreError if one was altered."""
     rows = connection.execute(_NEWEST, query._asdict() | {"before": before, "most": most}).fetchall()
     return [Logged(row[0], open_entry(sealer, row)) for row in rows]
 
 
 def all_entries(connection: Connection, sealer: Sealer, query: AuditQuery) -> Iterator[Logged]:
-    """The oldest first, one after the other as they are asked for, all as of when the first was."""
+    """Matching entries, oldest first, read lazily from one snapshot."""
     with one_moment(connection):
         for row in each_row(connection, _OLDEST, query._asdict()):
             yield Logged(row[0], open_entry(sealer, row))
@@ -80,7 +80,7 @@ def count_entries(connection: Connection, query: AuditQuery) -> int:
 
 
 def verify_audit(connection: Connection, sealer: Sealer) -> AuditVerdict:
-    """Reads every entry. A log that is being written to is seen as it was when this began."""
+    """Verify every entry, in the state of the log when the reading began."""
     with one_moment(connection):
         return _verify(connection, sealer)
 
@@ -106,9 +106,9 @@ def _verify(connection: Connection, sealer: Sealer) -> AuditVerdict:
 
 
 def purge_audit(act: Act, before_ms: int, most: int) -> int:
-    """Deletes entries from before that moment, at most `most` and the oldest first. Returns how many.
+    """Delete at most `most` entries older than `before_ms`, oldest first. Return their number.
 
-    Each is checked before: a purge must not hide that one was changed. Raises StoreError.
+    Each is verified first: a purge must not hide an alteration. Raises StoreError.
     """
     head = read_checkpoint(act.connection, act.sealer, AUDIT)
     rows = act.connection.execute(f"{_CHAINED} LIMIT ?", (most,)).fetchall()
@@ -122,6 +122,6 @@ def purge_audit(act: Act, before_ms: int, most: int) -> int:
 
 
 def count_audit(connection: Connection, before_ms: int) -> int:
-    """How many entries a purge would delete."""
+    """The number of entries that a purge would delete."""
     (count,) = connection.execute(_COUNT_OLD, (before_ms,)).fetchone()
     return int(count)

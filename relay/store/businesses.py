@@ -1,7 +1,6 @@
-"""Business users in the store: who they are, what they may do, and how their state came to be.
+"""Business users in the store: their data, limits, state and its history.
 
-It owns the SQL and the sealing of `business` and `business_change`. Which changes are allowed is the business of
-`relay.service.businesses`.
+Owns the SQL and the sealing of `business` and `business_change`. `relay.service.businesses` has the rules.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ State = Literal["applied", "approved", "suspended", "revoked"]
 
 
 class Business(NamedTuple):
-    """A business user (业务使用方). Times are Unix milliseconds; quotas are as `relay.policy.quotas` says."""
+    """A business user (业务使用方). Times are Unix milliseconds; `relay.policy.quotas` explains the quotas."""
 
     id: str
     state: State
@@ -43,15 +42,15 @@ class Business(NamedTuple):
     white_only: bool
     hours: str | None
     live_events: bool
-    language: Language | None  # of what its calls' parties hear; None: the configured one
+    language: Language | None  # of announcements in its calls; None: the configured one
     version: int
     created_at: int
     updated_at: int
-    qualification: int  # the version of it that was approved last; 1: that it was made with
+    qualification: int  # the version that was approved last; 1: as created
 
 
 class Terms(NamedTuple):
-    """What is kept of each change: what a business user has shown of itself, and whom to ask."""
+    """The qualification of a business user and its contact, kept with each change."""
 
     name: str
     licence: str
@@ -62,7 +61,7 @@ class Terms(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """A field of the terms that was changed."""
+    """A changed field of the terms."""
 
     field: str
     before: str
@@ -70,31 +69,31 @@ class Changed(NamedTuple):
 
 
 class StateChange(NamedTuple):
-    """A change of a business user's state or terms; the newest has led to what it is now."""
+    """A change of a business user's state or terms."""
 
     state: State
     reason: str
     by: str
     at: int
-    version: int  # that it led to
+    version: int  # after the change
     changed: list[Changed]
 
 
 class Qualification(NamedTuple):
-    """What a business user had shown, and who had approved it."""
+    """The qualification of a business user, and its approval."""
 
     business: str
-    version: int  # as call records name it
-    state: State  # of the business user: when this was approved, or at the moment asked for
+    version: int  # as in call records
+    state: State  # of the business user, at its approval or at the requested time
     terms: Terms
-    approval: StateChange | None  # None: it was made approved, or before this was kept
+    approval: StateChange | None  # None: created as approved, or older than this history
 
 
 _COLUMNS = tuple("sealed_contact" if name == "contact" else name for name in Business._fields)
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM business"
 _LIST = f"{_SELECT} WHERE (?1 IS NULL OR id = ?1) AND (?2 IS NULL OR state = ?2) AND id > ?3 ORDER BY id LIMIT ?4"
 _ADD = f"INSERT INTO business ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) ON CONFLICT DO NOTHING"
-# live_bindings is counted, and never written.
+# live_bindings is counted up and down, never written.
 _CHANGED = tuple(name for name in _COLUMNS if name not in ("id", "live_bindings", "created_at"))
 _CHANGE = f"UPDATE business SET {', '.join(f'{name} = :{name}' for name in _CHANGED)} WHERE id = :id"
 _COUNT_UP = """
@@ -114,7 +113,7 @@ _decode = msgspec.msgpack.Decoder(tuple[dict[str, str], Terms, int]).decode
 
 
 def find_business(connection: Connection, sealer: Sealer, business_id: str) -> Business | None:
-    """The business user; None where there is none. Raises StoreError where its row does not prove itself."""
+    """The business user; None if there is none. Raises StoreError if the proof of its row does not hold."""
     row = connection.execute(f"{_SELECT} WHERE id = ?", (business_id,)).fetchone()
     require(connection, sealer, "business", [business_id])
     return None if row is None else _open(sealer, row)
@@ -123,25 +122,25 @@ def find_business(connection: Connection, sealer: Sealer, business_id: str) -> B
 def list_businesses(
     connection: Connection, sealer: Sealer, only: str | None, state: State | None, after: str, most: int
 ) -> list[Business]:
-    """In the order of their ids, those behind `after`. With `only` just the one with this id."""
+    """A page of business users by id, after the id `after`. With `only`, the one with that id."""
     rows = connection.execute(_LIST, (only, state, after, most)).fetchall()
     return [_open(sealer, row) for row in rows]
 
 
 def add_business(act: Act, business: Business) -> bool:
-    """False where the id is taken."""
+    """Add a business user. False if the id is taken."""
     return act.connection.execute(_ADD, tuple(_row(act.sealer, business).values())).rowcount == 1
 
 
 def put_business(act: Act, business: Business) -> None:
-    """Writes all but its bindings' count."""
+    """Write all columns except the counts of bindings."""
     act.connection.execute(_CHANGE, _row(act.sealer, business))
 
 
 def count_binding(act: Act, business_id: str, most: int | None, most_today: int | None) -> str | None:
-    """Counts one more binding, live and made today.
+    """Count one more live binding, and one more made today.
 
-    Where the business has as many as it may it is not counted, and the name of the quota that is reached comes back.
+    If a quota is reached, count nothing and return its name.
     """
     most = NO_LIMIT if most is None else most
     counted = {
@@ -157,12 +156,12 @@ def count_binding(act: Act, business_id: str, most: int | None, most_today: int 
 
 
 def discount_binding(act: Act, business_id: str) -> None:
-    """Counts one live binding less."""
+    """Count one live binding less."""
     act.connection.execute(_COUNT_DOWN, (business_id,))
 
 
 def add_state_change(act: Act, old: Business | None, new: Business, reason: str) -> None:
-    """Keeps who has brought it to what it is now, why, and which of its terms were others before."""
+    """Add a change to the history: its author, its reason, and the terms that it changed."""
     after = _terms(new)
     before = {} if old is None else dict(set(_terms(old)._asdict().items()) - set(after._asdict().items()))
     sealed = act.sealer.seal(reason.encode(), _change_context(new.id, new.version))
@@ -172,16 +171,16 @@ def add_state_change(act: Act, old: Business | None, new: Business, reason: str)
 
 
 def state_changes(connection: Connection, sealer: Sealer, business_id: str) -> list[StateChange]:
-    """The oldest first. Raises StoreError where one does not prove itself."""
+    """The history, oldest first. Raises StoreError if the proof of an entry does not hold."""
     return [kept.change for kept in _history(connection, sealer, business_id)]
 
 
 def qualification_at(
     connection: Connection, sealer: Sealer, business_id: str, *, version: int | None = None, at_ms: int | None = None
 ) -> Qualification | None:
-    """The qualification of that version, as call records name it; or the one in force at a moment, or now.
+    """The qualification with that `version`, as in call records; else the one in force at `at_ms`, or now.
 
-    None where there is no such business user, or was none. Raises StoreError where a row of it does not prove itself.
+    None if the business user does not exist, or did not at that time. Raises StoreError if a proof does not hold.
     """
     business = find_business(connection, sealer, business_id)
     if business is None or (at_ms is not None and at_ms < business.created_at):
@@ -199,13 +198,13 @@ def qualification_at(
 
 class _Kept(NamedTuple):
     change: StateChange
-    before: dict[str, str]  # which of the terms were others
-    after: Terms | None  # None: it was made before they were kept
+    before: dict[str, str]  # the changed terms, with their old values
+    after: Terms | None  # None: the change is older than the history of terms
     qualification: int
 
 
 def _history(connection: Connection, sealer: Sealer, business_id: str) -> list[_Kept]:
-    """In the order of versions."""
+    """The history, in the order of versions."""
     found = []
     rows = connection.execute(_HISTORY, (business_id,)).fetchall()
     require(connection, sealer, "business_change", [key_of(business_id, at, seq) for seq, _, _, at, *_ in rows])
@@ -224,7 +223,7 @@ def _terms_at(business: Business, history: list[_Kept], version: int) -> Terms:
     kept_then = [kept.after for kept in history if kept.change.version <= version and kept.after is not None]
     if kept_then:
         return kept_then[-1]
-    terms = _terms(business)  # they were not kept yet: as they are now, without what was changed since
+    terms = _terms(business)  # no terms were kept at that time: undo the later changes
     for kept in reversed(history):
         terms = terms._replace(**kept.before)
     return terms

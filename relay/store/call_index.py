@@ -1,12 +1,12 @@
-"""The index of ended calls: keyed hashes that find a record again, and count what a cap looks back on.
+"""The index of ended calls: keyed hashes, for searches of records and for the counts of frequency caps.
 
-It owns the keys. The follower writes the rows, in the order of the chain, together with its cursor.
+Owns the keys. The follower writes the rows, in the order of the chain, together with its cursor.
 `relay.store.record_pages` searches the index, `relay.store.lookup` counts in it.
 
 A row is (key, received_at, chain_seq). Keys are look-up hashes of
     "NUMBER CALLER"     pair_key: a granted call of this caller to this number (frequency caps)
     "NUMBER"            number_key: a granted call to this number (frequency caps, searches)
-    "beside NUMBER"     beside_key: any other part that a 700 number or a party has in a record (searches)
+    "beside NUMBER"     beside_key: any other role of a 700 number or a party in a record (searches)
     "call CALL_ID", "order ORDER_ID", "business ID"    searches
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 from relay.call.record import CallRecord
 from relay.store.sealing import Sealer
 
-CURSOR = "call_record"  # the row of `cursor` that holds the chain_seq up to which records are in the index
+CURSOR = "call_record"  # the row of `cursor` with the chain_seq of the last indexed record
 ADD = "INSERT INTO call_index (key, at, record) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 DELETE = "DELETE FROM call_index WHERE key = ? AND at = ? AND record = ?"
 SELECT_CURSOR = "SELECT coalesce((SELECT at FROM cursor WHERE name = 'call_record'), 0)"
@@ -48,7 +48,7 @@ def business_key(sealer: Sealer, business: str) -> bytes:
 
 
 def index_rows(sealer: Sealer, record: CallRecord, chain_seq: int) -> list[IndexRow]:
-    """All rows of one record, each with a key of its own."""
+    """All index rows of one record."""
     number, caller = record.number_dialled, record.caller
     parts = {part for part in (number, record.number_shown, caller, record.callee) if part}
     keys = [call_key(sealer, record.call_id)]

@@ -1,10 +1,10 @@
 """The chains of call records and of the audit log: each link carries a keyed hash over itself and its predecessor.
 
-The oldest links go when their time is over: a checkpoint (`relay.store.checkpoints`) then keeps the last one that went,
-and the chain is verified from there on.
+The oldest links are purged after their retention. A checkpoint (`relay.store.checkpoints`) keeps the last purged link,
+and the chain is verified from there.
 
-What it shows with the key: a record changed, removed, inserted or moved. Each chain also holds where the other one
-ended when a link was added, so that an end that was cut off shows too. What it cannot show: a live record removed.
+With the key, a chain shows every record that was changed, removed, inserted or moved. Each link also holds the head of
+the other chain at that time, so that a truncated end shows too. The removal of a live record does not show.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ HeadRow = tuple[int, bytes, bytes]  # seq, hash, mac
 
 
 class Chain(NamedTuple):
-    """One of the two: where its links and its head stand."""
+    """The tables and columns of one of the two chains."""
 
-    name: str  # of its checkpoint
-    words: str  # for people
+    name: str  # the key of its checkpoint
+    words: str  # its name in messages
     table: str
-    seq: str  # the column of a link's place in it
-    hash: str  # the column of its hash
+    seq: str  # the column with the sequence number of a link
+    hash: str  # the column with its hash
     head_table: str
-    head_salt: bytes  # of the head's MAC
+    head_salt: bytes  # the salt of the MAC of the head
 
 
 RECORDS: Final = Chain(
@@ -38,7 +38,7 @@ AUDIT: Final = Chain("audit", "the audit log", "audit", "seq", "hash", "audit_he
 
 
 class Head(NamedTuple):
-    """The last link: its place, counted from 1, and its hash. A chain without links has `EMPTY`."""
+    """The last link: its sequence number, from 1, and its hash. The head of an empty chain is `EMPTY`."""
 
     seq: int
     hash: bytes
@@ -48,12 +48,12 @@ EMPTY: Final = Head(0, b"")
 
 
 def next_link(sealer: Sealer, head: Head, encoded: bytes, like: bytes = b"") -> Head:
-    """The link that an encoded record or entry makes behind `head`; `like`: its stored hash, to be compared with."""
+    """The link of an encoded record or entry after `head`; `like`: its stored hash, to compare with."""
     return Head(head.seq + 1, sealer.chain_hash(head.hash, encoded, like))
 
 
 def write_head(connection: Connection, chain: Chain, row: HeadRow) -> None:
-    """`row` as `head_row` gives it, in the transaction that adds its link."""
+    """Store the result of `head_row`, in the transaction that adds its link."""
     connection.execute(
         f"INSERT INTO {chain.head_table} (id, seq, hash, mac) VALUES (1, ?1, ?2, ?3)"
         " ON CONFLICT (id) DO UPDATE SET seq = ?1, hash = ?2, mac = ?3",
@@ -66,7 +66,7 @@ def head_row(sealer: Sealer, chain: Chain, head: Head) -> HeadRow:
 
 
 def read_head(connection: Connection, sealer: Sealer, chain: Chain) -> Head:
-    """The stored head. Raises StoreError where it is missing, forged, or older than the links or the checkpoint."""
+    """The stored head. Raises StoreError if it is missing, forged, or older than the links or the checkpoint."""
     last, purged = connection.execute(
         f"SELECT coalesce(max({chain.seq}), 0), coalesce((SELECT seq FROM checkpoint WHERE chain = ?), 0)"
         f" FROM {chain.table}",
@@ -81,13 +81,13 @@ def read_head(connection: Connection, sealer: Sealer, chain: Chain) -> Head:
 
 
 def stored_head(connection: Connection, chain: Chain) -> Head:
-    """The head as it stands there, for who does not go by it; EMPTY where there is none."""
+    """The stored head, unverified; EMPTY if there is none."""
     row = connection.execute(f"SELECT seq, hash FROM {chain.head_table}").fetchone()
     return EMPTY if row is None else Head(*row)
 
 
 def checked_head(sealer: Sealer, chain: Chain, row: HeadRow) -> Head:
-    """Of a row as `head_row` gives it. Raises StoreError where it is forged."""
+    """The head in a row that `head_row` made. Raises StoreError if it is forged."""
     head = Head(row[0], row[1])
     if not hmac.compare_digest(row[2], _mac(sealer, chain, head, row[2])):
         raise StoreError(_broken_head(chain))
@@ -95,7 +95,10 @@ def checked_head(sealer: Sealer, chain: Chain, row: HeadRow) -> Head:
 
 
 def anchor_fault(connection: Connection, chain: Chain, anchor: Head, holder: str) -> str | None:
-    """What is wrong where this chain once ended with `anchor`; `holder` says when, as "when record 5 was written"."""
+    """The fault in a chain that once had the head `anchor`; None if it still has that link, or purged it.
+
+    `holder` says when that was, such as "when record 5 was written".
+    """
     if anchor == EMPTY:
         return None
     row = connection.execute(
@@ -110,9 +113,9 @@ def anchor_fault(connection: Connection, chain: Chain, anchor: Head, holder: str
 
 
 def reseal_head(connection: Connection, sealer: Sealer, chain: Chain) -> None:
-    """Has the head's MAC made anew with the key in use. Raises StoreError for a forged one.
+    """Renew the MAC of the head with the key in use. Raises StoreError if it is forged.
 
-    Within the caller's transaction; a head that was moved on meanwhile stays as it was.
+    Within the caller's transaction; a head that has moved on meanwhile is left alone.
     """
     row = connection.execute(f"SELECT seq, hash, mac FROM {chain.head_table}").fetchone()
     if row is not None:

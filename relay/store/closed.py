@@ -1,4 +1,4 @@
-"""Which records are closed for ever, so that a journal refuses a second end of a call."""
+"""The closed records of a journal, which refuses a second end of a call."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from relay.call.actions import Commit
 
-# Of the calls that ended last. The engine forgets a call seconds after its end, and a restart restores none whose end
-# is on disk. A unique index on call_id would have a page written for each call.
+# The latest ended calls are enough: the engine forgets a call seconds after its end, and a restart restores none whose
+# end is on disk. A unique index on call_id would cost a page write for each call.
 REMEMBERED = 20_000
 
 
 class Closed:
-    """Of one journal. `report(event, fields)` is told of what comes for a closed record."""
+    """The closed records of one journal. `report(event, fields)` gets each commit for a closed record."""
 
     def __init__(self, report: Callable[[str, dict[str, object]], None]) -> None:
         self._report = report
@@ -20,7 +20,7 @@ class Closed:
         self._ended_before: set[str] = set()
 
     def take(self, commits: list[Commit]) -> list[Commit]:
-        """Those whose records are still open; what ends one closes it."""
+        """Return the commits whose records are still open. A commit that ends a call closes its record."""
         still_open = []
         for commit in commits:
             call_id = commit.record.call_id

@@ -1,4 +1,4 @@
-"""Complaints: how many came in on a day for a business and a prefix. It owns the table `complaint`.
+"""Complaints: their number for each day, business and prefix. Owns the table `complaint`.
 
 `relay.store.purge` deletes old ones.
 """
@@ -20,11 +20,11 @@ SELECT business, prefix, count FROM complaint WHERE day = :day AND (:business IS
 
 
 def put_complaints(act: Act, day: date, business: str, prefix: str, count: int) -> None:
-    """Enters a count, which replaces an earlier one."""
+    """Set the count, replacing an earlier one."""
     act.connection.execute(_PUT, (day.isoformat(), business, prefix, count, act.actor.name))
 
 
 def complaints_of(connection: Connection, day: date, business: str | None) -> dict[tuple[str, str], int]:
-    """The counts of a day by business and prefix; with `business` only theirs."""
+    """The counts of a day by business and prefix; with `business`, of that one only."""
     rows = connection.execute(_OF_DAY, {"day": day.isoformat(), "business": business}).fetchall()
     return {(whose, prefix): count for whose, prefix, count in rows}

@@ -1,7 +1,7 @@
-"""What the store asks of a connection, be it SQLite's own or one to a PostgreSQL server (`relay.store.postgres`).
+"""The interface of a connection to the store: SQLite's own, or one to a PostgreSQL server (`relay.store.postgres`).
 
-SQL is written once, in words that both understand, with SQLite's parameters (`?`, `?1`, `:name`) and transactions by
-name (`BEGIN IMMEDIATE`, `SAVEPOINT`). What a statement gives are tuples of int, str, bytes and None.
+SQL is written once, in the subset that both understand, with SQLite's parameters (`?`, `?1`, `:name`) and explicit
+transactions (`BEGIN IMMEDIATE`, `SAVEPOINT`). Rows are tuples of int, str, bytes and None.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ class ServerError(Exception):
 
 
 class ServerBusy(ServerError):
-    """What was needed was held by others for too long: the same may do later."""
+    """A lock was not released in time. A retry may succeed."""
 
 
 DATABASE_ERRORS: Final = (sqlite3.Error, ServerError)
 
 
 class FileConnection(sqlite3.Connection):
-    """One to a store in a file."""
+    """A connection to a store in a file."""
 
-    schema_seen: object = None  # of `relay.store.schema_check`
+    schema_seen: object = None  # for `relay.store.schema_check`
 
 
 class Rows(Protocol):
-    """What a statement gives."""
+    """The result of a statement."""
 
     @property
     def rowcount(self) -> int: ...
@@ -42,7 +42,7 @@ class Rows(Protocol):
 
 
 class Connection(Protocol):
-    """In autocommit mode: transactions are begun by name. Errors are among DATABASE_ERRORS."""
+    """A connection in autocommit mode: transactions are explicit. Errors are among DATABASE_ERRORS."""
 
     @property
     def in_transaction(self) -> bool: ...
@@ -53,13 +53,13 @@ class Connection(Protocol):
 
 @runtime_checkable
 class Paging(Protocol):
-    """A connection whose `execute` has all rows in memory, and which gives them a page at a time by other means."""
+    """A connection whose `execute` holds all rows in memory, and which can also read them page by page."""
 
     def each_row(self, sql: str, parameters: Parameters, /) -> Iterator[Any]: ...
 
 
 def each_row(connection: Connection, sql: str, parameters: Parameters = ()) -> Iterator[Any]:
-    """What a SELECT gives, of a table that memory need not hold. Within a transaction, which outlives it."""
+    """The rows of a SELECT, without holding all in memory. Call it within a transaction that outlives the iterator."""
     if isinstance(connection, Paging):
         return connection.each_row(sql, parameters)
     return iter(connection.execute(sql, parameters))
@@ -80,9 +80,9 @@ def transaction(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def one_moment(connection: Connection) -> Iterator[None]:
-    """All statements of the block see the store as it was at the first one, whatever others write meanwhile.
+    """A read transaction: all statements of the block see one snapshot of the store.
 
-    Within a transaction it is that one's moment. Keep it short: while it lasts, the write-ahead log grows.
+    Inside another transaction it is that one's snapshot. Keep it short: while it lasts, the write-ahead log grows.
     """
     if connection.in_transaction:
         yield
@@ -91,6 +91,6 @@ def one_moment(connection: Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(sqlite3.ProgrammingError):  # a list that was not read to its end outlives the connection
+        with suppress(sqlite3.ProgrammingError):  # an iterator not read to its end may outlive the connection
             if connection.in_transaction:  # an I/O error has ended it
                 connection.execute("ROLLBACK")

@@ -1,9 +1,9 @@
-"""Whether the files of an open store still are where they were opened. It opens and changes none of them.
+"""Detects that the files of an open store were moved, deleted or replaced. It opens and changes none of them.
 
-SQLite goes on with the files that it has open. What it writes to one that was moved away, deleted or replaced is on
-disk, and yet nobody will ever find it. So whoever promises that something is durable looks here first: the journal
-before each transaction, look-ups each second. What stands in a write-ahead log that was deleted the journal moves into
-the store; then all let go of that log, the desk by being started anew, since one process shares one index of it.
+SQLite keeps writing to the files that it has open. Data written to a file that was moved away, deleted or replaced is
+on disk and still lost. So the journal checks the files before each transaction, and the look-up every second. If the
+write-ahead log was deleted, the journal moves its content into the store; then every connection closes that log. The
+backend does so by a restart, since the connections of a process share one index of the log.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from typing import Final, NamedTuple
 from relay.errors import StoreError
 from relay.store.server import Place, local_path
 
-_PAGE_SIZE: Final = slice(16, 18)  # of the file's first 100 bytes, as SQLite's file format has them
+_PAGE_SIZE: Final = slice(16, 18)  # in the 100-byte header of SQLite's file format
 _PAGES: Final = slice(28, 32)
-_LARGEST_PAGE: Final = 65_536  # which is written as 1
+_LARGEST_PAGE: Final = 65_536  # stored as 1
 
 
 class Displaced(StoreError):
-    """A file of the store is not what a connection has open any more.
+    """A file of the store is not the one that a connection has open.
 
-    Such a connection must be kept: SQLite deletes the files by their names where it is closed as the last one.
+    Do not close that connection: the last one to close makes SQLite delete the files by name.
     """
 
     def __init__(self, file: Path, what: str, *, is_log: bool) -> None:
-        """`is_log`: it is the write-ahead log or its index, and the store itself is in its place."""
+        """`is_log`: the file is the write-ahead log or its index, and the store itself is in place."""
         super().__init__(f"{file} {what}")
         self.file = file
         self.is_log = is_log
 
 
 class _Place(NamedTuple):
-    name: str  # no path: to make a name of one takes longer than to look there
-    is_log: bool  # as of Displaced
+    name: str  # not a Path: converting one takes longer than the stat
+    is_log: bool  # as in Displaced
     identity: tuple[int, int] | None  # device and inode
 
 
 class StoreFiles:
-    """What a connection has open. To be made when it has read something: from then on it has all three files."""
+    """The files that a connection has open. Create it after the first read, which opens all three."""
 
     def __init__(self, place: Place) -> None:
-        """A store on a server has none here."""
+        """For a store on a server there are no files to check."""
         self._path = path = local_path(place)
         files = [path, *_logs(path)] if isinstance(place, Path) else []
         names = [str(file) for file in files]
@@ -52,7 +52,7 @@ class StoreFiles:
         self._size = os.stat(path).st_size if files else 0
 
     def displaced(self) -> Displaced | None:
-        """The first that is not what it was; some 4 us. It may be again what it was later."""
+        """The first displaced file, if any, in about 4 us. A file may be put back later."""
         size = 0
         for name, is_log, identity in self._places:
             found = _found(name)
@@ -61,20 +61,20 @@ class StoreFiles:
             if _identity(found) != identity:
                 return Displaced(Path(name), "was replaced by another file", is_log=is_log)
             if not is_log:
-                size = found.st_size  # to look again would find nothing where it goes meanwhile
+                size = found.st_size  # a second stat could fail if the file goes meanwhile
         return self._cut_short(size)
 
     def _cut_short(self, size: int) -> Displaced | None:
-        if size < self._size and size < _needed(self._path):  # VACUUM too makes it smaller
+        if size < self._size and size < _needed(self._path):  # VACUUM also makes it smaller
             return Displaced(self._path, "was cut short", is_log=False)
         self._size = size
         return None
 
 
 def holds_deleted_log(path: Path) -> bool:
-    """Whether a connection of this process still has a log of the store, or its index, that was deleted.
+    """Whether this process still has a deleted write-ahead log of the store, or its index, open.
 
-    A connection that is opened meanwhile shares that index with it, and is alone with both.
+    A new connection would share that index, and be cut off from other processes.
     """
     gone = {f"{file.resolve()} (deleted)" for file in _logs(path)}
     return any(name in gone for _, name in _open_files())
@@ -96,7 +96,7 @@ def _identity(found: os.stat_result | None) -> tuple[int, int] | None:
 
 
 def _needed(path: Path) -> int:
-    """How large the file is by what stands in its head; 100 bytes where there is none."""
+    """The file size by its header, in bytes; 100 without a header."""
     head = _head(path)
     if len(head) < 100:
         return 100
@@ -105,9 +105,9 @@ def _needed(path: Path) -> int:
 
 
 def _head(path: Path) -> bytes:
-    """What SQLite has open is read: were it opened here, to close it would end the process's locks on it (fcntl).
+    """Read the header through SQLite's descriptor: closing another one would drop the process's fcntl locks.
 
-    Whoever closes the store next would then take himself for the last one, and delete the log.
+    The next process to close the store would then believe that it is the last, and delete the log.
     """
     for descriptor, name in _open_files():
         if name == str(path.resolve()):
@@ -116,16 +116,16 @@ def _head(path: Path) -> bytes:
 
 
 def _open_files() -> Iterator[tuple[int, str]]:
-    """The descriptors of this process, and what they are of."""
+    """The descriptors of this process, with the names of their files."""
     for descriptor in os.listdir("/proc/self/fd"):
         try:
             yield int(descriptor), os.readlink(f"/proc/self/fd/{descriptor}")
-        except FileNotFoundError:  # that of the list itself
+        except FileNotFoundError:  # the descriptor of the listing itself
             continue
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes durable what was made or renamed in it. Raises OSError."""
+    """Make durable what was created or renamed in a folder. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,6 @@
-"""Groups of parties: who is in them now, and who was.
+"""Groups of parties, with their present and past members.
 
-It owns the tables `party_group`, `group_member` and `past_member`. Members' routes are not its business.
+Owns the tables `party_group`, `group_member` and `past_member`. The routes of members are in `relay.store.routes`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ WHERE group_id = :group AND added_at < :until AND removed_at > :since
 
 
 class Group(NamedTuple):
-    """A group of parties, such as the couriers of one depot. `size` is how many are in it."""
+    """A group of parties, such as the couriers of one depot. `size`: number of members."""
 
     group_id: str
     business: str
@@ -56,7 +56,7 @@ class Group(NamedTuple):
     created_at: int
 
 
-# -- inside an act
+# -- inside a unit of work
 
 
 def insert_group(act: Act, group: Group) -> None:
@@ -65,12 +65,12 @@ def insert_group(act: Act, group: Group) -> None:
 
 
 def delete_group(act: Act, group_id: str) -> None:
-    """Its members must have been removed."""
+    """Delete a group whose members were removed."""
     act.connection.execute(_DELETE, (group_id,))
 
 
 def put_members(act: Act, group_id: str, numbers: Iterable[str]) -> list[bytes]:
-    """Adds parties (in the normal form) that are not in the group yet. Returns the hashes of those that were added."""
+    """Add parties (normal form) to the group. Return the hashes of those that were not in it yet."""
     new = []
     for number in numbers:
         member = act.sealer.lookup_hash(number)
@@ -82,7 +82,7 @@ def put_members(act: Act, group_id: str, numbers: Iterable[str]) -> list[bytes]:
 
 
 def take_members(act: Act, group_id: str, hashes: Iterable[bytes]) -> list[bytes]:
-    """Takes members out, and keeps that they were in it. Returns the hashes of those that were."""
+    """Remove members, and keep their membership as a past one. Return the hashes of those that were in the group."""
     gone = []
     for member in hashes:
         act.connection.execute(_KEEP_PAST, (group_id, member, act.now_ms))
@@ -96,19 +96,19 @@ def take_members(act: Act, group_id: str, hashes: Iterable[bytes]) -> list[bytes
 
 
 def find_group(connection: Connection, sealer: Sealer, group_id: str, business: str | None = None) -> Group | None:
-    """None where there is none, or none of this business."""
+    """The group; None if there is none, or none of this business."""
     row = connection.execute(_BY_ID, {"id": group_id, "business": business}).fetchone()
     return row and _group(sealer, row)
 
 
 def find_groups(connection: Connection, sealer: Sealer, business: str | None, after: str, most: int) -> list[Group]:
-    """In the order of their ids, those behind `after`."""
+    """A page of groups by id, after the id `after`."""
     asked = {"business": business, "after": after, "most": most}
     return [_group(sealer, row) for row in connection.execute(_PAGE, asked).fetchall()]
 
 
 def member_hashes(connection: Connection, sealer: Sealer, group_id: str) -> list[bytes]:
-    """Raises StoreError where one does not prove itself."""
+    """The hashes of all members. Raises StoreError if the proof of one does not hold."""
     hashes = [row[0] for row in connection.execute(_HASHES, (group_id,)).fetchall()]
     require(connection, sealer, "group_member", [key_of(group_id, hash_) for hash_ in hashes])
     return hashes
@@ -121,20 +121,20 @@ def is_member(connection: Connection, group_id: str, member: bytes) -> bool:
 def members_page(
     connection: Connection, sealer: Sealer, group_id: str, after: bytes, most: int
 ) -> list[tuple[bytes, str]]:
-    """The hash and number of each member, in the order of the hashes, those behind `after`."""
+    """A page of members as (hash, number) by hash, after the hash `after`."""
     rows = connection.execute(_MEMBERS, (group_id, after, most)).fetchall()
     return [(member, _open(sealer, group_id, sealed)) for member, sealed in rows]
 
 
 def members_at(connection: Connection, sealer: Sealer, group_id: str, at_ms: int) -> Iterator[str]:
-    """The numbers that were in the group at a moment."""
+    """The numbers that were in the group at `at_ms`."""
     _require_members(connection, sealer, group_id)
     for (sealed,) in connection.execute(f"SELECT sealed {_IN_AT}", {"group": group_id, "at": at_ms}).fetchall():
         yield _open(sealer, group_id, sealed)
 
 
 class Membership(NamedTuple):
-    """A party and when it was in a group; `removed_at` is None while it is."""
+    """A party's time in a group; `removed_at` is None while it is a member."""
 
     number: str
     added_at: int
@@ -144,7 +144,7 @@ class Membership(NamedTuple):
 def members_between(
     connection: Connection, sealer: Sealer, group_id: str, since_ms: int, until_ms: int
 ) -> Iterator[Membership]:
-    """Who was in the group at any time from `since_ms` to before `until_ms`."""
+    """The members at any time from `since_ms` to before `until_ms`."""
     _require_members(connection, sealer, group_id)
     asked = {"group": group_id, "since": since_ms, "until": until_ms}
     for sealed, added_at, removed_at in connection.execute(_BETWEEN, asked).fetchall():
@@ -152,14 +152,14 @@ def members_between(
 
 
 def _require_members(connection: Connection, sealer: Sealer, group_id: str) -> None:
-    """Raises StoreError where one who is or was in the group does not prove himself."""
+    """Raises StoreError if the proof of a present or past member does not hold."""
     member_hashes(connection, sealer, group_id)
     past = connection.execute("SELECT hash, added_at FROM past_member WHERE group_id = ?", (group_id,)).fetchall()
     require(connection, sealer, "past_member", [key_of(group_id, hash_, added_at) for hash_, added_at in past])
 
 
 def was_member(connection: Connection, group_id: str, member: bytes, at_ms: int) -> bool:
-    """Whether somebody was in the group at a moment."""
+    """Whether a party was in the group at `at_ms`."""
     asked: dict[str, Any] = {"group": group_id, "at": at_ms, "member": member}
     return connection.execute(f"SELECT 1 {_IN_AT} AND hash = :member", asked).fetchone() is not None
 

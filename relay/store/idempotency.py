@@ -1,7 +1,7 @@
-"""Answers kept for a day, so that a request sent twice with one Idempotency-Key is done once.
+"""Answers kept for a day, so that a request repeated with the same Idempotency-Key is executed once.
 
-It owns the table `idempotency`. An answer is kept within the act that it is the answer of: either both are there or
-neither. A refused request leaves nothing, and may be sent again. Secrets must be taken out of an answer first.
+Owns the table `idempotency`. An answer is written in the unit of work of its request: both are stored or neither. A
+refused request leaves nothing, and may be repeated. Callers must remove secrets from an answer first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _decode = msgspec.msgpack.Decoder(tuple[bytes, str | None]).decode
 
 
 class KeptAnswer(NamedTuple):
-    """What a request was answered with."""
+    """The answer to an earlier request."""
 
     status: int
     body: bytes
@@ -34,10 +34,10 @@ class KeptAnswer(NamedTuple):
 
 
 def find_answer(act: Act, owner: str, key: str, fingerprint: bytes) -> KeptAnswer | None:
-    """The answer to the same request, if it was made within a day.
+    """The answer to the same request, if one was given within a day.
 
-    `owner` is whose keys these are, `fingerprint` a digest of the request. Raises Refused("idempotency_mismatch")
-    where the key was used for another request.
+    `owner`: the namespace of the key; `fingerprint`: a digest of the request. Raises Refused("idempotency_mismatch")
+    if the key was used for another request.
     """
     hash_ = _hash(act, owner, key)
     row = act.connection.execute(_FIND, (owner, hash_, act.now_ms - KEPT_MS)).fetchone()
@@ -51,19 +51,19 @@ def find_answer(act: Act, owner: str, key: str, fingerprint: bytes) -> KeptAnswe
 def keep_answer(
     act: Act, owner: str, key: str, fingerprint: bytes, status: int, body: bytes, location: str | None = None
 ) -> None:
-    """Keeps the answer of an act, within that act."""
+    """Keep the answer, in the unit of work of its request."""
     hash_ = _hash(act, owner, key)
     sealed = act.sealer.seal(_encode((body, location)), _context(owner, hash_))
     act.connection.execute(_KEEP, (owner, hash_, _keyed(act, fingerprint), status, sealed, act.now_ms))
 
 
 def _hash(act: Act, owner: str, key: str) -> bytes:
-    """Keyed: a customer may well put a phone number in there."""
+    """The keyed hash of an Idempotency-Key, in which a client may well put a phone number."""
     return act.sealer.lookup_hash(f"idempotency {owner} {key}")
 
 
 def _keyed(act: Act, fingerprint: bytes) -> bytes:
-    """A plain digest of a body would tell the phone number in it to whoever tries them all."""
+    """A keyed digest: a plain one would reveal a phone number in the body to anyone who tries them all."""
     return act.sealer.row_mac(b"fingerprint " + fingerprint)
 
 

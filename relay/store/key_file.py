@@ -1,11 +1,11 @@
-"""The key file: the master keys of a store, one a line, each with its id, in the order in which they were added.
+"""The key file: the master keys of a store with their ids, one per line, in the order of their addition.
 
     relay700-key 1 HEX
     relay700-key 2 HEX
     relay700-hashes HEX HEX
 
-The last line stands there from the second key on: the keys of look-up hashes and of rows' MACs, which stay those that
-the first key gave. It owns the file's form. What keys are used for is the business of `relay.store.sealing`.
+The last line is present from the second key on: the keys of look-up hashes and row MACs, which stay those derived from
+the first key. Owns the file format. `relay.store.sealing` uses the keys.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HASHES: Final = re.compile(r"relay700-hashes ([0-9a-f]{64}) ([0-9a-f]{64})")
 
 
 class Stamp(NamedTuple):
-    """Which file a path names, and as of when."""
+    """The identity and state of a file, to notice a change."""
 
     inode: int
     size: int
@@ -36,15 +36,15 @@ class Stamp(NamedTuple):
 
 
 class KeyFile(NamedTuple):
-    """What stands in a key file."""
+    """The content of a key file."""
 
-    masters: dict[int, bytes]  # by their ids, in the file's order
-    hashes: tuple[bytes, bytes] | None  # the keys of look-up hashes and of rows' MACs; None: the only master gives them
+    masters: dict[int, bytes]  # by id, in the order of the file
+    hashes: tuple[bytes, bytes] | None  # keys of look-up hashes and row MACs; None: derived from the only master
     stamp: Stamp
 
 
 def read_key_file(path: Path) -> KeyFile:
-    """Raises StoreError where it is missing, malformed, or open to other users."""
+    """Read a key file. Raises StoreError if it is missing, malformed, or open to other users."""
     try:
         with path.open(encoding="ascii") as file:
             found = os.fstat(file.fileno())
@@ -52,14 +52,14 @@ def read_key_file(path: Path) -> KeyFile:
     except FileNotFoundError:
         raise StoreError(f"the key file {path} is missing: put it back, the store cannot be read without it") from None
     except (OSError, ValueError) as error:
-        raise StoreError(f"the key file {path} cannot be read: {_reason(error)}") from None
+        raise StoreError(f"cannot read the key file {path}: {_reason(error)}") from None
     if (mode := stat.S_IMODE(found.st_mode)) & 0o077:
         raise StoreError(f"the key file {path} is open to other users (mode {mode:04o}): chmod 600 {path}")
     return _parsed(path, text, _stamp(found))
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """None where there is no file to look at."""
+    """The stamp of a file; None if it cannot be read."""
     try:
         return _stamp(path.stat())
     except OSError:
@@ -77,7 +77,7 @@ def _parsed(path: Path, text: str, stamp: Stamp) -> KeyFile:
         if key := _KEY.fullmatch(line):
             key_id = int(key[1])
             if key_id > LAST_ID:
-                raise StoreError(f"the key file {path} has the key id {key_id} in line {number}: 1 to {LAST_ID} can be")
+                raise StoreError(f"the key file {path}, line {number}: the key id {key_id} is not in 1 to {LAST_ID}")
             if key_id in masters:
                 raise StoreError(f"the key file {path} has two keys {key_id}: delete the line that is not the store's")
             masters[key_id] = bytes.fromhex(key[2])
@@ -96,7 +96,7 @@ def new_master() -> bytes:
 
 
 def make_key(path: Path) -> None:
-    """Makes a key file, mode 0600, durable before it is used; leaves one alone that another process just made."""
+    """Create a key file, mode 0600, durably. One that another process has just created is left alone."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = _written(path, _key_line(FIRST_ID, new_master()))
@@ -108,11 +108,11 @@ def make_key(path: Path) -> None:
             temporary.unlink()
         sync_folder(path.parent)
     except OSError as error:
-        raise StoreError(f"the key file {path} cannot be made: {_reason(error)}") from None
+        raise StoreError(f"cannot create the key file {path}: {_reason(error)}") from None
 
 
 def write_key_file(path: Path, masters: dict[int, bytes], hashes: tuple[bytes, bytes]) -> None:
-    """Replaces what stands there, whole and durable; mode and owner stay. Raises StoreError."""
+    """Replace the key file, atomically and durably; mode and owner stay. Raises StoreError."""
     lines = [_key_line(key_id, master) for key_id, master in masters.items()]
     text = "".join(lines) + f"relay700-hashes {hashes[0].hex()} {hashes[1].hex()}\n"
     path = path.resolve()
@@ -127,7 +127,7 @@ def write_key_file(path: Path, masters: dict[int, bytes], hashes: tuple[bytes, b
             raise
         sync_folder(path.parent)
     except OSError as error:
-        raise StoreError(f"the key file {path} cannot be written: {_reason(error)}") from None
+        raise StoreError(f"cannot write the key file {path}: {_reason(error)}") from None
 
 
 def _written(path: Path, text: str) -> Path:
@@ -146,4 +146,4 @@ def _key_line(key_id: int, master: bytes) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or "it is no text"
+    return (error.strerror if isinstance(error, OSError) else None) or "it is not a text file"

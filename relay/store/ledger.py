@@ -1,12 +1,12 @@
-"""The ledger: a keyed proof for each row that gives a right or is evidence, and one sealed sum over all of them.
+"""The ledger: a keyed proof for each row that grants a right or is evidence, and one sealed sum over all of them.
 
-A proof is a MAC over a row's table, key, covered columns and revision. The head holds, for each table, how many rows
-there are and the sum of a second keyed hash over their proofs: a set hash, updated by what changes alone, where a
-Merkle tree would rewrite a path of nodes for each row. The sum is sealed: nobody can look for rows that add up to it.
+A proof is a MAC over a row's table, key, covered columns and revision. The head holds, for each table, the number of
+rows and the sum of a second keyed hash over their proofs. This set hash is updated by the changed rows only; a Merkle
+tree would rewrite a path of nodes for each. The sum is sealed, so that no one can search for rows with the same sum.
 
-Triggers note each row that is changed (`ledger_touch`). Whoever writes through relay700 proves them at the end of the
-same transaction (`ledger_transaction`). What is noted before it began was changed by somebody else and is distrusted:
-its proof is emptied, and only `sign_all` makes a new one. So a row grants nothing unless relay700 wrote it as it is.
+Triggers note each changed row in `ledger_touch`. A transaction of relay700 proves its changes before it commits
+(`ledger_transaction`). Rows noted before it began were changed from outside and become distrusted: their proofs are
+emptied, and only `sign_all` makes new ones. So a row grants nothing unless relay700 wrote it as it is.
 
 It knows no table by name; `relay.store.ledger_tables` declares them. `relay.store.ledger_check` checks the whole store.
 """
@@ -33,8 +33,8 @@ from relay.store.scripts import schema_by
 from relay.store.sealing import Sealer
 
 MODULUS: Final = 1 << 256
-MOST_NAMED: Final = 100  # faults of one transaction that get an entry of their own in the audit log
-_CHUNK: Final = 128  # rows of one statement
+MOST_NAMED: Final = 100  # faults per transaction that get their own entry in the audit log
+_CHUNK: Final = 128  # rows per statement
 
 _ALL_TOUCHES: Final = "SELECT table_name, row_key FROM ledger_touch"
 _DELETE: Final = "DELETE FROM ledger WHERE table_name = ? AND row_key = ?"
@@ -52,20 +52,20 @@ _decode_head: Final = msgspec.msgpack.Decoder(
 
 
 class Sum(NamedTuple):
-    """Of the rows of one table."""
+    """The number of rows of one table, and the sum of their proofs."""
 
     rows: int
     total: int
 
 
 class LedgerHead(NamedTuple):
-    """What the ledger adds up to, and the ends of both chains when it was written."""
+    """The sums of the ledger, and the heads of both chains when it was written."""
 
     revision: int
     sums: dict[str, Sum]
     records: Head
     audit: Head
-    scripts: int  # that the store had seen
+    scripts: int  # number of scripts that the store had seen
 
 
 NO_ROWS: Final = Sum(0, 0)
@@ -75,7 +75,7 @@ NO_ROWS: Final = Sum(0, 0)
 
 
 def require(connection: Connection, sealer: Sealer, table: str, row_keys: Sequence[str]) -> None:
-    """Raises StoreError naming the first of these rows that does not prove itself. One that is not there is passed."""
+    """Raises StoreError naming the first of these rows whose proof does not hold. Missing rows are ignored."""
     declared = TABLES[table]
     for start in range(0, len(row_keys), _CHUNK):
         keys = row_keys[start : start + _CHUNK]
@@ -89,7 +89,7 @@ def require(connection: Connection, sealer: Sealer, table: str, row_keys: Sequen
 
 
 def _is_ours(connection: Connection, sealer: Sealer, table: LedgerTable, row_key: str, proof: bytes | None) -> bool:
-    """Whether this transaction has changed the row, which it proves at its end."""
+    """Whether this transaction has changed the row, and so will prove it before it commits."""
     dialect = dialect_of(connection)
     if not connection.in_transaction or dialect.only_reads(connection):
         return False
@@ -105,8 +105,8 @@ def _is_ours(connection: Connection, sealer: Sealer, table: LedgerTable, row_key
 
 @contextmanager
 def ledger_transaction(connection: Connection, sealer: Sealer, now_ms: int) -> Iterator[None]:
-    """A write transaction whose changes of covered rows are proven at its end."""
-    require_own_schema(connection)  # here at leisure, and there it costs nothing unless it was changed since
+    """A write transaction that proves its changes of covered rows before it commits."""
+    require_own_schema(connection)  # before the lock is taken: inside, the check is then cheap
     with transaction(connection):
         require_own_schema(connection)
         distrust_touched(connection, sealer, now_ms)
@@ -115,7 +115,7 @@ def ledger_transaction(connection: Connection, sealer: Sealer, now_ms: int) -> I
 
 
 def distrust_touched(connection: Connection, sealer: Sealer, now_ms: int) -> None:
-    """At the begin of a transaction: what is noted now was changed by somebody else."""
+    """At the begin of a transaction: distrust all rows noted so far, which were changed from outside."""
     touched: list[tuple[str, str]] = connection.execute(_ALL_TOUCHES).fetchall()
     if touched:
         distrust(connection, sealer, touched, now_ms)
@@ -123,7 +123,7 @@ def distrust_touched(connection: Connection, sealer: Sealer, now_ms: int) -> Non
 
 
 def distrust(connection: Connection, sealer: Sealer, rows: Sequence[tuple[str, str]], now_ms: int) -> None:
-    """From now on these rows grant nothing. The audit log says which."""
+    """Make these rows grant nothing from now on, and name them in the audit log."""
     for table, row_key in rows[:MOST_NAMED]:
         _note(connection, sealer, f"{table} {row_key}", now_ms)
     if len(rows) > MOST_NAMED:
@@ -132,7 +132,7 @@ def distrust(connection: Connection, sealer: Sealer, rows: Sequence[tuple[str, s
 
 
 def _owners(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """A list entry that is gone could have barred a caller: nothing of its owner is believed any more."""
+    """The owners of list entries. A deleted entry may have barred a caller, so its owner is distrusted too."""
     for table, row_key in rows:
         owner, _, id_ = row_key.rsplit(" ", 1)[0].partition(" ")
         if table == "list_entry" and owner in ("business", "binding"):
@@ -144,7 +144,7 @@ def _note(connection: Connection, sealer: Sealer, what: str, now_ms: int) -> Non
 
 
 def settle(connection: Connection, sealer: Sealer) -> None:
-    """At the end of a transaction: proves what it has changed."""
+    """At the end of a transaction: prove the rows it has changed."""
     own = dialect_of(connection).own_touch
     touched = connection.execute(f"SELECT table_name, row_key, before FROM ledger_touch WHERE {own}").fetchall()
     if not touched:
@@ -158,7 +158,7 @@ def settle(connection: Connection, sealer: Sealer) -> None:
     for table, rows in by_table.items():
         if table in TABLES:
             sums[table] = settling.table(TABLES[table], rows, sums.get(table, NO_ROWS))
-        else:  # a link of a chain, which nobody changes
+        else:  # a link of a chain, which must never change
             _put(connection, [(table, row_key, DISTRUSTED) for row_key, _ in rows])
     connection.execute(f"DELETE FROM ledger_touch WHERE {own}")
     write_ledger_head(connection, sealer, settling.revision, sums)
@@ -170,7 +170,7 @@ class _Settling(NamedTuple):
     revision: int
 
     def table(self, table: LedgerTable, touched: list[tuple[str, str | None]], sum_: Sum) -> Sum:
-        """The table's sum afterwards."""
+        """Prove the touched rows of a table. Return its new sum."""
         for start in range(0, len(touched), _CHUNK):
             sum_ = self._chunk(table, dict(touched[start : start + _CHUNK]), sum_)
         return sum_
@@ -184,7 +184,7 @@ class _Settling(NamedTuple):
         for key, before in touched.items():
             old, values = proofs.get(key), rows.get(key)
             if not _was_good(self.sealer, table, key, before, old):
-                put.append((table.name, key, DISTRUSTED))  # whatever was made of it: it was not ours before
+                put.append((table.name, key, DISTRUSTED))  # the row was bad before this change, and stays so
                 continue
             if old is not None:
                 count, total = count - 1, total - element(self.sealer, table.name, key, old)
@@ -200,7 +200,7 @@ class _Settling(NamedTuple):
 
 
 def _was_good(sealer: Sealer, table: LedgerTable, row_key: str, before: str | None, proof: bytes | None) -> bool:
-    """Whether a row was proven before this transaction changed it, or was not there."""
+    """Whether the row was proven, or absent, before this transaction changed it."""
     if before is None or proof is None:
         return before is None and proof is None
     return is_proven(sealer, table.name, row_key, _decode(before), table.called, proof)
@@ -235,7 +235,7 @@ def _select_proofs(count: int) -> str:
 
 
 def _put(connection: Connection, proofs: Sequence[tuple[str, str, bytes]]) -> None:
-    """No two of one row. By powers of two, so that few statements are ever prepared."""
+    """Write proofs of distinct rows, by powers of two, so that there are few prepared statements."""
     start = 0
     while left := len(proofs) - start:
         count = min(_CHUNK, 1 << (left.bit_length() - 1))
@@ -252,7 +252,7 @@ def _insert(count: int) -> str:
 
 
 def _rounded(count: int) -> int:
-    """Up to a power of two, so that few statements are ever prepared."""
+    """Round up to a power of two, so that there are few prepared statements."""
     return 1 << (count - 1).bit_length() if count else 0
 
 
@@ -264,7 +264,7 @@ def _padded(keys: Sequence[str]) -> list[str]:
 
 
 def read_ledger_head(connection: Connection, sealer: Sealer) -> LedgerHead:
-    """Raises StoreError where it was altered or removed."""
+    """Raises StoreError if the head was altered or removed."""
     row = connection.execute(_HEAD).fetchone()
     if row is None:
         raise StoreError("the head of the ledger was removed")
@@ -283,7 +283,7 @@ def read_ledger_head(connection: Connection, sealer: Sealer) -> LedgerHead:
 
 
 def write_ledger_head(connection: Connection, sealer: Sealer, revision: int, sums: dict[str, Sum]) -> None:
-    """Anchors both chains' ends as they are now, and how many scripts the store has seen."""
+    """Write the head, with the heads of both chains and the number of scripts that the store has seen."""
     plain = {table: (sum_.rows, sum_.total.to_bytes(32)) for table, sum_ in sums.items()}
     chains = (tuple(stored_head(connection, RECORDS)), tuple(read_head(connection, sealer, AUDIT)))
     seen = schema_by(connection).seen(connection)
@@ -294,13 +294,13 @@ def _context(revision: int) -> bytes:
     return f"ledger {revision}".encode()
 
 
-# -- the beginning, and what an operator has looked at
+# -- signing a new store, or one that an operator vouches for
 
 
 def sign_all(connection: Connection, sealer: Sealer, *, beyond: int = 0) -> None:
-    """Proves every covered row as it is: of a new store, or of one that an operator vouches for.
+    """Prove every covered row as it is, within the caller's transaction.
 
-    Within the caller's transaction. The revision is above `beyond`, and above the stored one.
+    The new revision is above `beyond` and above the stored one.
     """
     dialect = dialect_of(connection)
     row = connection.execute("SELECT coalesce(max(revision), 0) FROM ledger_head").fetchone()

@@ -1,7 +1,7 @@
 """The tables whose rows the ledger proves, each declared once.
 
-A table that gives a right or is evidence is covered by a line here: its triggers, proofs and checks follow from it. All
-others stand in NOT_COVERED with the reason. It owns the SQL by which a row is named and read; it proves nothing.
+A table that grants a right or is evidence has a line here, from which its triggers, proofs and checks follow. All other
+tables are in NOT_COVERED, with the reason. Owns the SQL that names and reads a row; it proves nothing.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class Column(NamedTuple):
 
 
 class LedgerTable(NamedTuple):
-    """What is covered of a table. A column that is added later goes last and may be NULL: older proofs then hold."""
+    """The covered part of a table. A column added later goes last and is nullable, so that older proofs stay valid."""
 
     name: str
-    key: tuple[Column, ...]  # no text in it has a blank but the first
+    key: tuple[Column, ...]  # only the first may contain blanks
     columns: tuple[Column, ...]  # besides the key
-    called: int  # how many of these, the first, a call goes by
+    called: int  # number of leading columns that a look-up needs
 
     def parameters(self, row_key: str) -> list[Any]:
-        """The values of the key columns that `row_key` names."""
+        """The values of the key columns, from `row_key`."""
         parts = row_key.rsplit(" ", len(self.key) - 1)
         return [_value(column.kind, part) for column, part in zip(self.key, parts, strict=True)]
 
@@ -52,7 +52,7 @@ def _table(name: str, key: str, columns: str) -> LedgerTable:
     return LedgerTable(name, _columns(key), _columns(f"{called}{rest}"), len(called.split()))
 
 
-# "*" marks a blob, and "#" an integer in a key. What a call goes by stands before "|".
+# "*" marks a blob, "#" an integer in a key. Columns before "|" are those that a look-up needs.
 TABLES: Final = {
     table.name: table
     for table in (
@@ -91,82 +91,79 @@ TABLES: Final = {
     )
 }
 
-# The chains prove their own links; that somebody else changes or deletes one is noted by triggers too.
+# The chains prove their own links; triggers also note foreign changes and deletions.
 CHAINS: Final = {"call_record": "chain_seq", "audit": "seq"}
 
-# Columns of covered tables that anybody who writes to the database may change, and why that gives no right.
+# Columns of covered tables that are not proven, and why forging them grants no right.
 NOT_COVERED_COLUMNS: Final = {
     "business": {
-        "live_bindings": "a count, against which a limit is held",
-        "bound_day": "says of which day the next one is",
-        "bound_today": "a count, against which a limit is held",
+        "live_bindings": "a count, compared with a limit",
+        "bound_day": "the day of bound_today",
+        "bound_today": "a count, compared with a limit",
     },
     "number": {
-        "exclusive": "what the choice of a number goes by; routes refuse a second use",
-        "bindings": "what the choice of a number goes by; routes refuse a second use",
-        "cools_until": "what the choice of a number goes by; routes refuse a former party's call",
-        "holder": "what the choice of a number goes by; routes refuse a second use",
+        "exclusive": "affects the choice of a number; routes refuse a second use",
+        "bindings": "affects the choice of a number; routes refuse a second use",
+        "cools_until": "affects the choice of a number; routes refuse a former party's call",
+        "holder": "affects the choice of a number; routes refuse a second use",
     },
-    "party_group": {"size": "a count", "version": "counted up with each change of its members"},
+    "party_group": {"size": "a count", "version": "incremented with each change of the members"},
     "webhook": {
-        "failures": "when it is tried again",
-        "next_at": "when it is tried again",
-        "last_error": "shown alone",
-        "last_error_at": "shown alone",
+        "failures": "affects the retry time",
+        "next_at": "the retry time",
+        "last_error": "for display only",
+        "last_error_at": "for display only",
     },
 }
 
 NOT_COVERED: Final = {
-    "key_check": "tells whether the key file is the store's; altered, the relay does not start",
-    "live_call": "calls that are up; each is sealed to its place",
-    "chain_head": "has a MAC of its own; the ledger's head and the audit log hold what it was",
-    "audit_head": "has a MAC of its own; the ledger's head and the records hold what it was",
-    "last_caller": "whom a call back reaches; sealed to its binding, and only who may call is reached",
+    "key_check": "binds the key file to the store; if it is altered, the relay does not start",
+    "live_call": "calls that are up, each sealed to its row",
+    "chain_head": "has its own MAC; copies are in the head of the ledger and in the audit log",
+    "audit_head": "has its own MAC; copies are in the head of the ledger and in the records",
+    "last_caller": "the target of a call-back; sealed to its binding, and must have a route itself",
     "idempotency": "answers to repeated requests for a day, each sealed to its request",
-    "call_event": "news of calls under way, each sealed to its place",
-    "call_index": "finds records; evidence reads the chain, and a record is shown by what it says itself",
-    "frequency": "counts, against which caps are held; who deletes them has calls counted anew",
-    "cursor": "how far the follower has read",
-    "outbox": "events that wait, each sealed to its webhook",
-    "schema_least": "which versions may use the store",
-    "schema_version": "which scripts the store has seen",
-    "node": "relays that use the store",
-    "node_count": "counts, against which limits are held",
-    "ledger": "is the proof: its rows add up to what the sealed head says",
-    "ledger_touch": "is what others changed",
-    "ledger_head": "is sealed; an older one is noticed by its revision",
+    "call_event": "events of calls under way, each sealed to its call",
+    "call_index": "an index of records; evidence reads the chain, and each record found is checked by its content",
+    "frequency": "counts, compared with caps; deleting them restarts the count",
+    "cursor": "the position of the follower",
+    "outbox": "events waiting for delivery, each sealed to its webhook",
+    "schema_least": "the versions that may use the store",
+    "schema_version": "the scripts that the store has seen",
+    "node": "the relays that use the store",
+    "node_count": "counts, compared with limits",
+    "ledger": "the proofs; their sum is in the sealed head",
+    "ledger_touch": "rows changed and not yet proven",
+    "ledger_head": "sealed; an older copy shows by its revision",
     "sqlite_sequence": "SQLite's own",
 }
 
 
 class Dialect(NamedTuple):
-    """How a database writes what the other writes otherwise."""
+    """The SQL that differs between SQLite and PostgreSQL."""
 
     is_server: bool
-    own_touch: str  # the condition for a row of ledger_touch to be of this transaction
+    own_touch: str  # the condition that selects the rows of ledger_touch of this transaction
 
     def only_reads(self, connection: Connection) -> bool:
-        """Whether the connection may not write: what it finds noted there is somebody else's."""
+        """Whether the connection is read-only, so that touched rows it sees are foreign changes."""
         return not self.is_server and connection.execute("PRAGMA query_only").fetchone() != (0,)
 
     def row_key(self, table: LedgerTable, prefix: str = "") -> str:
-        """The expression that names a row, as `LedgerTable.parameters` reads it."""
+        """The expression for the key of a row, in the form that `LedgerTable.parameters` reads."""
         parts = [self._key_part(column, prefix) for column in table.key]
         return " || ' ' || ".join(parts) if len(parts) > 1 else parts[0]
 
     def values(self, table: LedgerTable, prefix: str = "") -> str:
-        """The expression for the covered columns as the text of a JSON array.
-
-        Blobs are hexadecimal digits, and NULL where they are empty.
-        """
+        """The expression for the covered columns as the text of a JSON array. Blobs are hex, and NULL if empty."""
         return self.json(*(self._value(column, prefix) for column in table.columns))
 
     def json(self, *parts: str) -> str:
-        """The expression for an array of these as text."""
+        """The expression for a JSON array of `parts` as text."""
         return f"CAST({self._array(parts)} AS text)" if self.is_server else self._array(parts)
 
     def proven(self, rows: Iterable[tuple[str, str]]) -> list[str]:
-        """Expressions for rows given as table and alias: of each its key, proof, and columns that a call goes by."""
+        """Expressions for rows given as (table, alias): for each its key, its proof, and the columns of a look-up."""
         return [part for table, alias in rows for part in self._proven(TABLES[table], f"{alias}.")]
 
     def _array(self, parts: Iterable[str]) -> str:
@@ -190,7 +187,7 @@ class Dialect(NamedTuple):
         return f"nullif({self._hex(name)}, '')" if column.kind == "blob" else name
 
     def _name(self, column: Column, prefix: str) -> str:
-        """Quoted behind a prefix: PL/pgSQL has words of its own, such as "by"."""
+        """The column, quoted after a prefix: PL/pgSQL reserves words such as "by"."""
         return f'{prefix}"{column.name}"' if prefix else column.name
 
     def _hex(self, name: str) -> str:
@@ -206,7 +203,7 @@ def dialect_of(connection: Connection) -> Dialect:
 
 
 def triggers(dialect: Dialect) -> dict[str, list[str]]:
-    """The statements that make each trigger, by its name."""
+    """The statements that create each trigger, by its name."""
     if dialect.is_server:
         return dict(_server_triggers())
     found = [trigger for table in TABLES.values() for trigger in _file_triggers(table)]

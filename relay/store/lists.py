@@ -1,6 +1,6 @@
-"""Black- and whitelists of callers, of a business or of one binding.
+"""Black- and whitelists of callers, for a business or one binding.
 
-It owns the table `list_entry`. What an entry means for a call is judged elsewhere.
+Owns the table `list_entry`. `relay.policy` decides what an entry means for a call.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WHERE owner = ? AND caller_hash > ? ORDER BY caller_hash LIMIT ?
 
 
 class ListEntry(NamedTuple):
-    """A caller (normal form) on a list. `caller_hash` is what a page goes on from."""
+    """A caller (normal form) on a list. `caller_hash` is the position for the next page."""
 
     number: str
     kind: Kind
@@ -36,28 +36,28 @@ class ListEntry(NamedTuple):
 
 
 def of_business(business: str) -> str:
-    """The owner of a business' list, as the table has it."""
+    """The column `owner` for the list of a business."""
     return f"business {business}"
 
 
 def of_binding(binding_id: str) -> str:
-    """The owner of a binding's list, as the table has it."""
+    """The column `owner` for the list of a binding."""
     return f"binding {binding_id}"
 
 
 def put_entry(act: Act, owner: str, number: str, kind: Kind) -> None:
-    """Adds a caller, or gives it another kind."""
+    """Add a caller, or change its kind."""
     sealed = act.sealer.seal(number.encode(), _context(owner))
     act.connection.execute(_SET, (owner, act.sealer.lookup_hash(number), kind, sealed, act.now_ms, act.actor.name))
 
 
 def delete_entry(act: Act, owner: str, number: str) -> bool:
-    """Takes a caller off the list. Returns whether it was on it."""
+    """Remove a caller. Return whether it was on the list."""
     return act.connection.execute(_REMOVE, (owner, act.sealer.lookup_hash(number))).rowcount == 1
 
 
 def find_entries(connection: Connection, sealer: Sealer, owner: str, after: bytes, most: int) -> list[ListEntry]:
-    """In the order of the hashes, those behind `after`."""
+    """A page of entries by hash, after the hash `after`."""
     rows = connection.execute(_PAGE, (owner, after, most)).fetchall()
     return [
         ListEntry(sealer.open_(sealed, _context(owner)).decode(), kind, added_at, added_by, caller_hash)

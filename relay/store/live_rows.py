@@ -1,7 +1,7 @@
-"""How a call that is up is laid out in the table `live_call`: sealed whole, for a restart to go on with it.
+"""The row of a call that is up, in the table `live_call`: sealed whole, so that a restart can resume the call.
 
-It owns the columns and the encoding. When rows come and go is the journal's business: the end of a call moves its row
-into `call_record`, where rows are only added, in the order of the chain.
+Owns the columns and the encoding. The journal adds and deletes rows: when a call ends, its record moves to
+`call_record`, which is append-only in the order of the chain.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ _decode: Final = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
 
 
 class LiveCall(NamedTuple):
-    """A row, opened: the record of a call that is up, and the dialogs (opaque) that a restart goes on with."""
+    """An opened row: the record of a call that is up, and its dialogs (opaque), which a restart resumes."""
 
     record: CallRecord
     dialogs: bytes
 
 
 def live_row(sealer: Sealer, place: int, record: CallRecord, dialogs: bytes) -> Row:
-    """The row of a call that is up. The sealed part is bound to the other two columns."""
+    """Build the row of a call that is up. The sealed part is bound to the other two columns."""
     call_id = record.call_id
     return (place, call_id, sealer.seal(_encode((encode_record(record), dialogs)), _context(place, call_id)))
 
 
 def open_live(sealer: Sealer, row: Row) -> LiveCall:
-    """Reads a row of `SELECT`. Raises StoreError naming the record where it was altered."""
+    """Open a row of `SELECT`. Raises StoreError naming the record if it was altered."""
     place, call_id, sealed = row
     try:
         encoded, dialogs = _decode(sealer.open_(sealed, _context(place, call_id)))
@@ -56,9 +56,9 @@ def open_live(sealer: Sealer, row: Row) -> LiveCall:
 
 
 def read_live(place: Place, sealer: Sealer, report: Report) -> list[LiveCall]:
-    """The calls that the store has as up, on a server those of this node, with their dialogs. Raises StoreError.
+    """Read the calls that are up, on a server those of this node, with their dialogs. Raises StoreError.
 
-    Altered ones are reported instead.
+    Altered rows are reported and left out.
     """
     with store_errors(place), closing(connect_reader(place)) as connection:
         if isinstance(place, Server):
@@ -67,7 +67,7 @@ def read_live(place: Place, sealer: Sealer, report: Report) -> list[LiveCall]:
 
 
 def open_all(sealer: Sealer, rows: Iterable[tuple[Any, ...]], report: Report) -> list[LiveCall]:
-    """Reads rows of `SELECT`. Altered ones are reported instead."""
+    """Open rows of `SELECT`. Altered rows are reported and left out."""
     calls: list[LiveCall] = []
     for row in rows:
         try:
@@ -78,7 +78,7 @@ def open_all(sealer: Sealer, rows: Iterable[tuple[Any, ...]], report: Report) ->
 
 
 def laid_over(calls: Iterable[LiveCall], commits: Iterable[Commit]) -> list[LiveCall]:
-    """The calls that are up once the store has the commits, too, which it may have taken after it was read."""
+    """The calls that are up after `commits`, which the store may have taken after `calls` were read."""
     up = {call.record.call_id: call for call in calls}
     for commit in commits:
         if commit.record.ended_at is None:
@@ -89,7 +89,7 @@ def laid_over(calls: Iterable[LiveCall], commits: Iterable[Commit]) -> list[Live
 
 
 class Places:
-    """Which row each call that is up has. A new call takes the place of one that ended: fewer pages are written."""
+    """The row of each call that is up. A new call reuses the row of one that ended, so that fewer pages are written."""
 
     def __init__(self, connection: Connection) -> None:
         self._taken: dict[str, int] = dict(connection.execute(_PLACES).fetchall())
@@ -97,11 +97,11 @@ class Places:
         self._free = sorted(set(range(1, self._next)) - set(self._taken.values()), reverse=True)
 
     def vacate(self, call_id: str) -> int | None:
-        """The row of a call that has ended; None where it had none."""
+        """Release the row of a call that has ended. None if it had none."""
         return self._taken.pop(call_id, None)
 
     def of(self, call_id: str, vacated: list[int]) -> int:
-        """The row of a call: its own, one of the `vacated`, which is taken out of these, or a free one."""
+        """The row of a call: its present one, else one popped from `vacated`, else a free one."""
         place = self._taken.get(call_id)
         if place is None:
             if not vacated and not self._free:
@@ -111,12 +111,12 @@ class Places:
         return place
 
     def free(self, vacated: list[int]) -> None:
-        """These rows are deleted, and may be given to calls later."""
+        """Return deleted rows for later use."""
         self._free += vacated
 
 
 def delete_live(connection: Connection, places: list[int]) -> None:
-    """In one statement. How many there are is rounded up, so that few statements are ever prepared."""
+    """Delete rows in one statement, padded to a power of two, so that there are few prepared statements."""
     count = 1 << (len(places) - 1).bit_length()
     connection.execute(_delete(count), places + places[-1:] * (count - len(places)))
 

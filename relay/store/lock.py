@@ -1,4 +1,4 @@
-"""Lock files beside a store: what one process alone may do with it. The system lets go of them, however it ends."""
+"""Lock files beside a store, each held by one process. The kernel releases them however the process ends."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from relay.store.permissions import open_beside
 
 
 def open_lock(store: Path, suffix: str) -> int:
-    """The descriptor of the lock file, mode 0600, which is made where there is none. Raises StoreError."""
+    """Open the lock file, creating it with mode 0600 if needed. Return its descriptor. Raises StoreError."""
     try:
         return open_beside(store.with_name(store.name + suffix), os.O_RDWR)
     except OSError as error:
-        raise StoreError(f"the lock file of {store} cannot be opened: {error.strerror}") from None
+        raise StoreError(f"cannot open the lock file of {store}: {error.strerror}") from None
 
 
 def takes(lock: int) -> bool:
-    """Whether it is ours now, until it is closed; else another process has it."""
+    """Take the lock, until its descriptor is closed. False if another process holds it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -28,7 +28,7 @@ def takes(lock: int) -> bool:
 
 
 def is_served(store: Path) -> bool:
-    """Whether a relay has the lock of the store now. It makes no lock file: that says that the store was served."""
+    """Whether a relay holds the store's lock now. Creates no lock file: one marks a store that was served before."""
     if not store.with_name(store.name + ".lock").exists():
         return False
     lock = open_lock(store, ".lock")

@@ -1,9 +1,9 @@
-"""The nodes of a shared store: which relays use it, which of them are gone, and who takes over a lost one's calls.
+"""The nodes of a shared store: heartbeats, and the takeover of calls from nodes that have failed.
 
-Each writes every second that it is there, by the server's clock, which sealing keys it has, and what it has of what is
-limited over all nodes. One that has not for
-DEAD_S has its calls taken over by another, exactly once: by one statement that raises its epoch. A node that was only
-slow finds that what it writes is refused, since its epoch has passed, and must end at once: its calls are another's.
+Each node writes a heartbeat every second, by the server's clock, with the sealing keys it has and its counts of what is
+limited over all nodes. If a node is silent for DEAD_S, another takes over its calls, exactly once: by one statement
+that raises its epoch. A node that was only slow finds its writes refused, since its epoch is outdated, and must exit at
+once: its calls belong to another node.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from relay.store.server import Server
 
 BEAT_S: Final = 1.0
 DEAD_S: Final = 5.0
-PATIENCE_S: Final = 3.0  # for one beat
-# Of a connection, in ms: a machine that freezes or is cut off within a transaction must not keep its locks, which hold
-# up all nodes. Whoever was only slow finds the connection gone, and does the same again.
+PATIENCE_S: Final = 3.0  # for one heartbeat
+# In ms: a machine that freezes or is cut off within a transaction must not keep its locks, which block all nodes. A
+# node that was only slow finds its connection closed, and retries.
 NOT_IDLE_FOR_EVER: Final = {"idle_in_transaction_session_timeout": "1000"}
 
 _JOIN: Final = """
@@ -60,7 +60,7 @@ SELECT node, counts FROM node_count JOIN node ON node.name = node_count.node
 WHERE node <> $1 AND taken_by IS NULL AND stopped_at IS NULL AND seen_at >= now() - make_interval(secs => $2)
 """
 
-# InternalClientError: a connection that is lost while it is used at times leaves asyncpg's own states in disorder.
+# InternalClientError: losing a connection in use at times leaves asyncpg in an inconsistent state.
 SERVER_FAULTS: Final = (
     *(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError),
     asyncpg.InternalClientError,
@@ -72,7 +72,7 @@ _decode: Final = msgspec.json.Decoder(dict[str, dict[str, Annotated[int, msgspec
 
 
 class Node:
-    """This relay among them. Open it before the journal: what the journal writes carries its epoch."""
+    """This node. Open it before the journal, whose transactions check its epoch."""
 
     def __init__(self, server: Server, sealer: Sealer, report: Report, *, dead_s: float = DEAD_S) -> None:
         self.name = server.node
@@ -87,7 +87,7 @@ class Node:
         self._unreadable: set[str] = set()  # nodes whose counts were reported
 
     async def open(self) -> None:
-        """Joins, with an epoch that no earlier process of this name has. Raises StoreError."""
+        """Join with a new epoch, so that an earlier process of this name can write no more. Raises StoreError."""
         try:
             await self._connect()
             self.epoch = await self._ask(_JOIN, self.name, self._turning.known())
@@ -100,14 +100,14 @@ class Node:
         lost: Callable[[], None],
         limits: SharedLimits | None = None,
     ) -> None:
-        """From now on: says that we are here, and hands over to `take` the calls of those that are not any more.
+        """Start heartbeats, and pass the calls of failed nodes to `take`.
 
-        `lost` is called once another has taken ours over. `limits` are told of the other nodes, and these of them.
+        `lost` is called once another node has taken over our calls. `limits` exchanges counts with the other nodes.
         """
         self._watching = asyncio.create_task(self._watch(take, lost, limits), name="node")
 
     async def close(self) -> None:
-        """Calls that are left are for whoever takes over, in a while; without any, nobody needs to."""
+        """Stop. If calls are left, another node takes them over after DEAD_S; if none, mark this node as stopped."""
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
@@ -120,8 +120,8 @@ class Node:
     async def _watch(
         self, take: Callable[[list[LiveCall]], None], lost: Callable[[], None], limits: SharedLimits | None
     ) -> None:
-        """Judges the others only once it has itself been seen for as long: after an outage of the server each looks
-        as if it were gone until it has written again."""
+        """Take over others only after beating for DEAD_S ourselves: after an outage of the server every node looks
+        dead until its next heartbeat."""
         loop = asyncio.get_running_loop()
         since = loop.time()
         while True:
@@ -143,7 +143,7 @@ class Node:
             await asyncio.sleep(BEAT_S)
 
     async def _beat(self) -> bool:
-        """False where another has taken our calls over."""
+        """Write a heartbeat. False if another node has taken over our calls."""
         assert self._connection is not None
         key_id: int | None = await self._connection.fetchval(_BEAT, self.name, self.epoch, self._turning.known())
         if key_id is None:

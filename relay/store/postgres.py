@@ -1,10 +1,10 @@
-"""A connection to a PostgreSQL server that is used as one to an SQLite file: for acts, commands and the desk's reading.
+"""A connection to a PostgreSQL server with the interface of an SQLite one: for units of work, commands and the backend.
 
-It owns the translation of statements. SQLite has one writer at a time, and the acts rely on it: what one reads is so
-until it commits. Here `BEGIN IMMEDIATE` waits for an advisory lock of the database, which all acts of all nodes take.
-The journal does not take it: it writes no row that an act changes.
+Owns the translation of statements. SQLite has one writer at a time, and units of work rely on that: what one reads
+stays true until it commits. Here `BEGIN IMMEDIATE` waits for an advisory lock of the database, which the units of work
+of all nodes take. The journal does not take it: it writes no rows that they change.
 
-Values are put into the statement by the driver, quoted: the server then knows the type of each by the column it meets.
+The driver interpolates the quoted values, so the server infers the type of each from its column.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from relay.store.connection import Parameters, Rows, ServerBusy, ServerError
 
 CONNECT_S: Final = 5
 PAGE = 1_000  # rows
-# lock_timeout, as SQLite's busy timeout: how long a transaction waits for another's lock. A server that is gone is
-# noticed as soon. client_connection_check_interval: what a process had asked for that was killed ends, with its locks.
+# lock_timeout: how long a transaction waits for a lock, as SQLite's busy timeout. A dead server is noticed as soon.
+# client_connection_check_interval: ends the statements of a killed process, which releases its locks.
 OPTIONS: Final = (
     "-c lock_timeout=5000 -c client_connection_check_interval=1000 -c client_min_messages=warning -c timezone=UTC"
 )
-ACTS_LOCK: Final = 700_000_001  # of pg_advisory_xact_lock
-# In ms, shorter than lock_timeout: a machine that freezes or is cut off within an act does not hold up those of others.
+ACTS_LOCK: Final = 700_000_001  # for pg_advisory_xact_lock
+# In ms, shorter than lock_timeout: a machine that freezes within a unit of work must not block those of others.
 IDLE_ACT: Final = 3_000
 _TRANSACTIONS: Final = {
     "BEGIN IMMEDIATE": (
         f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {IDLE_ACT}; SELECT pg_advisory_xact_lock({ACTS_LOCK})"
     ),
-    "BEGIN": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",  # of one moment, as SQLite's are
+    "BEGIN": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",  # one snapshot, as in SQLite
 }
 _PARAMETER: Final = re.compile(r"x'[0-9a-f]*'|'[^']*'|\?(\d*)|:([a-z_]\w*)|%")
 _IN_TRANSACTION: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 
 class ServerConnection:
-    """One connection, made anew where it was lost between two transactions. Threads may use it one after the other."""
+    """A connection that reconnects if it was lost between transactions. Threads may use it one after the other."""
 
-    schema_seen: object = None  # of `relay.store.schema_check`
+    schema_seen: object = None  # for `relay.store.schema_check`
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
-        """Raises ServerError where the server cannot be reached."""
+        """Raises ServerError if the server cannot be reached."""
         self._url = url
         self._options = OPTIONS + (" -c default_transaction_read_only=on" if read_only else "")
         self._connection = self._connect()
@@ -69,7 +69,7 @@ class ServerConnection:
         return _Rows(cursor)
 
     def each_row(self, sql: str, parameters: Parameters, /) -> Iterator[Any]:
-        """The rows of a SELECT, PAGE at a time: the server keeps its place in them until the transaction ends."""
+        """The rows of a SELECT, PAGE at a time, by a server-side cursor that lasts until the transaction ends."""
         place = f"place_{next(self._places)}"
         self.execute(f"DECLARE {place} NO SCROLL CURSOR FOR {sql}", parameters)
         while page := self.execute(f"FETCH {PAGE} FROM {place}").fetchall():
@@ -87,7 +87,7 @@ class ServerConnection:
         if self._connection.closed and sql not in ("COMMIT", "ROLLBACK"):
             self._connection = self._connect()
         if sql == "COMMIT" and self._connection.info.transaction_status == TransactionStatus.INERROR:
-            raise ServerError("a statement of the transaction failed: nothing of it is kept")
+            raise ServerError("a statement of the transaction failed: it was rolled back")
         return psycopg.ClientCursor(self._connection)
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ class ServerConnection:
 
 @contextmanager
 def _server_errors() -> Iterator[None]:
-    """The driver's errors in one line each."""
+    """Translate the errors of the driver, each into one line."""
     try:
         yield
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
@@ -116,7 +116,7 @@ def _server_errors() -> Iterator[None]:
 
 
 class _Rows:
-    """A cursor's rows, as SQLite's: a statement that gives none has no next one."""
+    """The rows of a cursor, as with SQLite: empty for a statement that returns none."""
 
     def __init__(self, cursor: psycopg.ClientCursor[Any]) -> None:
         self._cursor = cursor
@@ -134,7 +134,7 @@ class _Rows:
 
 @lru_cache(maxsize=512)
 def _translated(sql: str) -> tuple[str, tuple[str | int, ...]]:
-    """The statement with psycopg's parameters, and which of the caller's each of them is."""
+    """The statement in psycopg's syntax, and the name or index of each parameter."""
     names: list[str | int] = []
 
     def replace(found: re.Match[str]) -> str:
@@ -154,7 +154,7 @@ def _translated(sql: str) -> tuple[str, tuple[str | int, ...]]:
 
 
 def _values(names: tuple[str | int, ...], parameters: Parameters) -> list[Any]:
-    """In the order of the statement. SQLite has no truth values but 0 and 1."""
+    """The values in the order of the statement. Booleans become 0 and 1, as in SQLite."""
     get: Callable[[Any], Any] = parameters.__getitem__
     values = [get(name) for name in names]
     return [int(value) if isinstance(value, bool) else value for value in values]

@@ -1,7 +1,7 @@
-"""How the record of an ended call is laid out in the table `call_record`: sealed whole, beside what finds it.
+"""The row of an ended call in the table `call_record`: the sealed record, beside the columns for searches.
 
-It owns the columns and the encoding. Calls that are up, transactions, the chain's order and queries are in the modules
-beside it.
+Owns the columns and the encoding. Calls that are up, transactions, the order of the chain and queries are in the
+neighbouring modules.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ COLUMNS: Final = (*_FINDING, "sealed", "chain_seq", "chain_hash")
 
 INSERT: Final = f"INSERT INTO call_record ({', '.join(COLUMNS)}) VALUES"
 SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM call_record"
-MOST_ROWS: Final = 32  # of one statement: each size is a statement of its own that SQLite keeps prepared
+MOST_ROWS: Final = 32  # per statement: SQLite keeps one prepared statement for each size
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(tuple[Any, ...]).decode
-# The two legs' Call-IDs, which may be no UTF-8, stand apart.
+# The Call-IDs of both legs may not be valid UTF-8, and are encoded apart.
 _LEGS: Final = CallRecord._fields.index("caller_leg_call_id")
 _VERSION: Final = b"\x05"
-# Without the legs' two. What was added to the form since is left out of its end where it is None, as a relay of the
-# version before writes and reads it.
+# Without the two Call-IDs. Fields added later are left off the end while None, which is the form that the previous
+# version writes and reads.
 _LEAST: Final = CallRecord._fields.index("recording") - 1
 _CONTEXT: Final = b"record"
 
 
 class StoredRecord(NamedTuple):
-    """A row, opened: the record, its encoding as the chain hashes it, and its link in the chain."""
+    """An opened row: the record, its encoding, which the chain hashes, and its link in the chain."""
 
     record: CallRecord
     encoded: bytes
@@ -53,33 +53,33 @@ class StoredRecord(NamedTuple):
 
 
 def row_of(sealer: Sealer, record: CallRecord, audit: Head | None = None) -> tuple[Row, bytes]:
-    """The row without its two chain columns, and the encoded record, which the chain hashes.
+    """Return the row without its two chain columns, and the encoded record, which the chain hashes.
 
-    `audit`: where the audit log ended, for the first record of a batch to hold.
+    `audit`: the head of the audit log, stored in the first record of a batch.
     """
     encoded = encode_record(record, audit)
     return (*_finding(sealer, record), sealer.seal(encoded, _CONTEXT)), encoded
 
 
 def open_row(sealer: Sealer, row: Row) -> StoredRecord:
-    """Reads a row of `SELECT`. Raises StoreError naming the record where it was altered."""
+    """Open a row of `SELECT`. Raises StoreError naming the record if it was altered."""
     *finding, sealed, seq, link = row
     try:
         encoded = sealer.open_(sealed, _CONTEXT)
         record = decode_record(encoded)
     except StoreError:
         raise StoreError(f"call record {finding[0]} was altered") from None
-    # This binds the columns to what is sealed: each is worked out anew.
+    # Recomputing the plain columns binds them to the sealed record.
     if tuple(finding) != _finding(sealer, record):
-        raise StoreError(f"call record {finding[0]} was altered: it would be found by what is not its own")
+        raise StoreError(f"call record {finding[0]} was altered: its search columns do not match its content")
     return StoredRecord(record, encoded, seq, link)
 
 
 def encode_record(record: CallRecord, audit: Head | None = None) -> bytes:
-    """A record, ended or not, as bytes: the version of this form, then msgpack."""
+    """Encode a record, ended or not: a version byte, then msgpack."""
     callee_leg = record.callee_leg_call_id
     legs = (
-        # A peer's Call-ID may hold bytes that are no UTF-8, which came in as surrogates.
+        # Bytes of a peer's Call-ID that are not UTF-8 were decoded to surrogates.
         record.caller_leg_call_id.encode("utf-8", "surrogatepass"),
         None if callee_leg is None else callee_leg.encode("utf-8", "surrogatepass"),
     )
@@ -91,7 +91,7 @@ def encode_record(record: CallRecord, audit: Head | None = None) -> bytes:
 
 
 def decode_record(encoded: bytes) -> CallRecord:
-    """What `encode_record` made. Raises StoreError where it did not."""
+    """Decode the result of `encode_record`. Raises StoreError for anything else."""
     try:
         fields, caller_leg, callee_leg, *_ = _decode(encoded.removeprefix(_VERSION))
         legs = (_text(caller_leg), None if callee_leg is None else _text(callee_leg))
@@ -101,20 +101,20 @@ def decode_record(encoded: bytes) -> CallRecord:
 
 
 def anchor_of(encoded: bytes) -> Head:
-    """Where the audit log ended when an encoded record was written; EMPTY where it does not say."""
+    """The head of the audit log when the record was written; EMPTY if the record holds none."""
     audit = _decode(encoded.removeprefix(_VERSION))[3:]
     return Head(*audit) if audit else EMPTY
 
 
 def _left_out(found: int) -> Iterable[None]:
-    """What a record of so many fields, without the legs' two, lacks at its end; nothing where it is no record."""
+    """The fields left off the end of a record that has `found` fields without the two Call-IDs."""
     return repeat(None, len(CallRecord._fields) - 2 - found) if found >= _LEAST else ()
 
 
 def insert(connection: Connection, statement: str, rows: list[Row]) -> None:
-    """Executes `statement` (up to VALUES) with rows of one length, in their order.
+    """Execute `statement` (up to VALUES) with rows of equal length, in order.
 
-    `executemany` would take and give the interpreter's lock for each row, a context switch of both threads each time.
+    `executemany` would release and take the GIL for each row, at the cost of two context switches.
     """
     for start in range(0, len(rows), MOST_ROWS):
         part = rows[start : start + MOST_ROWS]
@@ -128,13 +128,13 @@ def _with_values(statement: str, columns: int, rows: int) -> str:
 
 
 def ended_since(connection: Connection, seq: int) -> set[str]:
-    """The ids of the calls whose records stand in the chain behind that place."""
+    """The ids of calls whose records follow `seq` in the chain."""
     rows = connection.execute("SELECT call_id FROM call_record WHERE chain_seq > ?", (seq,))
     return {call_id for (call_id,) in rows.fetchall()}
 
 
 def _finding(sealer: Sealer, record: CallRecord) -> Row:
-    """The columns that find a record. 700 numbers are plain, others are keyed hashes or not there."""
+    """The search columns of a record. 700 numbers are plain; others are keyed hashes or absent."""
     dialled, shown, callee = record.number_dialled, record.number_shown, record.callee
     plain = is_700(dialled)
     return (

@@ -1,10 +1,10 @@
-"""A recording at rest: a file of sealed chunks, written and read as a stream, so that none is ever in memory whole.
+"""A recording at rest: a file of sealed chunks, written and read as a stream, never whole in memory.
 
-It begins with a line, the cipher (1 byte), the id of a key of the store (1 byte) and a random salt (16), from which
-that key makes the file's own; after the line of version 1 stands no id, and the key's is 1. Then come chunks: their
-length (4 bytes), ciphertext and tag (16). The nonce is the chunk's number, and each is bound to the file's head, the
-call, its number, and whether it is the last. So none can be changed, moved, added or left out. SM4 is GB/T 32907's
-block cipher, in the same mode (GCM, NIST SP 800-38D).
+The head is a line, the cipher (1 byte), the id of a key of the store (1 byte) and a random salt (16), from which the
+key of the file is derived. Version 1 has no id; its key is 1. Then follow chunks: length (4 bytes), ciphertext and tag
+(16). The nonce is the chunk number. Each chunk is bound to the head, the call, its number, and whether it is the last,
+so none can be changed, moved, added or removed. SM4 is the block cipher of GB/T 32907, in the same mode (GCM, NIST SP
+800-38D).
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from relay.store.key_file import FIRST_ID
 from relay.store.sealing import Sealer
 
 CipherName = Literal["aes-256-gcm", "sm4-gcm"]
-CHUNK: Final = 1 << 20  # bytes of what is sealed
+CHUNK: Final = 1 << 20  # bytes of plaintext
 TAG: Final = 16
 _MAGIC: Final = b"relay700 recording 2\n"
-_MAGIC_1: Final = b"relay700 recording 1\n"  # as long
-_NAMES: Final[dict[int, CipherName]] = {1: "aes-256-gcm", 2: "sm4-gcm"}  # what the byte in a file's head means
+_MAGIC_1: Final = b"relay700 recording 1\n"  # of the same length
+_NAMES: Final[dict[int, CipherName]] = {1: "aes-256-gcm", 2: "sm4-gcm"}  # by the cipher byte of the head
 _IDS: Final = {name: number for number, name in _NAMES.items()}
 _HEAD: Final = len(_MAGIC) + 2 + 16
 
 
 class Recordings(NamedTuple):
-    """Where recordings come from and go to."""
+    """The folders of recordings."""
 
     kept_in: Path
-    spools: tuple[Path, ...] = ()  # rtpengine's recording-dir, one for each that has its own; none: nothing is recorded
+    spools: tuple[Path, ...] = ()  # the recording-dir of each rtpengine; empty: nothing is recorded
     cipher: CipherName = "aes-256-gcm"
 
 
@@ -47,7 +47,7 @@ class _Aead(Protocol):
 
 
 class _Sm4:
-    """SM4 in GCM, as AESGCM is used, with the first half of the key."""
+    """SM4-GCM with the interface of AESGCM. Uses the first half of the key."""
 
     def __init__(self, key: bytes) -> None:
         self._key = algorithms.SM4(key[:16])
@@ -67,7 +67,7 @@ _CIPHERS: Final[dict[CipherName, Callable[[bytes], _Aead]]] = {"aes-256-gcm": AE
 
 
 def has_cipher(name: CipherName) -> bool:
-    """Whether the OpenSSL at hand has it."""
+    """Whether the installed OpenSSL has the cipher."""
     try:
         _CIPHERS[name](bytes(32)).encrypt(bytes(12), b"", b"")
     except UnsupportedAlgorithm:
@@ -76,15 +76,15 @@ def has_cipher(name: CipherName) -> bool:
 
 
 def file_of(kept_in: Path, call_id: str) -> Path:
-    """Where a call's recording is. Those of some hours lie together: a call's id begins with its time."""
+    """The file of a call's recording. A folder holds some hours of calls: a call id begins with its time."""
     return kept_in / call_id[:6] / f"{call_id}.sealed"
 
 
 def seal_file(path: Path, sealer: Sealer, cipher: CipherName, call_id: str, parts: Iterable[bytes]) -> None:
-    """Writes the file, durable before this returns; one that is there is replaced whole.
+    """Write the file durably, replacing an existing one atomically.
 
-    Raises OSError, such as for a full disk, and leaves nothing half written behind. What a process that was killed has
-    left of it, the next attempt overwrites.
+    Raises OSError, such as for a full disk, and removes the partial file. The next attempt overwrites what a killed
+    process left.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
@@ -99,7 +99,7 @@ def seal_file(path: Path, sealer: Sealer, cipher: CipherName, call_id: str, part
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
-    sync_folder(path.parent.parent)  # which may have got this folder just now
+    sync_folder(path.parent.parent)  # the folder itself may be new
 
 
 def _seal(file: BinaryIO, sealer: Sealer, cipher: CipherName, call_id: str, parts: Iterable[bytes]) -> None:
@@ -112,8 +112,7 @@ def _seal(file: BinaryIO, sealer: Sealer, cipher: CipherName, call_id: str, part
 
 
 def open_file(path: Path, sealer: Sealer, call_id: str) -> Iterator[bytes]:
-    """What was sealed, a chunk at a time. Raises StoreError where the file cannot be read, or is altered or another
-    call's."""
+    """The plaintext, chunk by chunk. Raises StoreError if the file is unreadable, altered, or of another call."""
     try:
         with path.open("rb") as file:
             yield from _open(file, sealer, call_id)
@@ -131,7 +130,7 @@ def _open(file: BinaryIO, sealer: Sealer, call_id: str) -> Iterator[bytes]:
     while size:
         length = int.from_bytes(size)
         if length > CHUNK + TAG or len(sealed := file.read(length)) < length:
-            raise ValueError("a chunk that is longer than it can be")
+            raise ValueError("the length of a chunk is wrong")
         size = file.read(4)
         yield aead.decrypt(_nonce(number), sealed, _bound(head, call_id, number, last=not size))
         number += 1
@@ -140,10 +139,10 @@ def _open(file: BinaryIO, sealer: Sealer, call_id: str) -> Iterator[bytes]:
 
 
 def _aead(sealer: Sealer, head: bytes) -> _Aead:
-    """Raises ValueError for the head of something else, StoreError where its key is not there."""
+    """The cipher of a file. Raises ValueError if the head is not that of a recording, StoreError without its key."""
     first = head.startswith(_MAGIC_1)
     if len(head) != _HEAD - first or not (first or head.startswith(_MAGIC)):
-        raise ValueError("no recording")
+        raise ValueError("not a recording")
     name = _NAMES.get(head[len(_MAGIC)])
     if name is None:
         raise ValueError("an unknown cipher")
@@ -151,7 +150,7 @@ def _aead(sealer: Sealer, head: bytes) -> _Aead:
 
 
 def _numbered(parts: Iterable[bytes]) -> Iterator[tuple[int, bytes, bool]]:
-    """Chunks with their numbers, and whether each is the last; at least one, which may be empty."""
+    """Chunks as (number, data, whether it is the last); at least one, which may be empty."""
     number, waiting = 0, bytearray()
     for part in parts:
         waiting += part

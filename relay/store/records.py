@@ -1,6 +1,6 @@
-"""Reading all call records, ended and up, and proving that their chain is intact. It writes nothing.
+"""Reads all call records, ended and up, and proves that their chain is intact. Writes nothing.
 
-Those of a number, an order or a business are found by `relay.store.record_pages`.
+`relay.store.record_pages` searches records by number, order or business.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ _COUNT = "SELECT count(*) FROM call_record WHERE ended_at >= ? AND ended_at < ?"
 _CHAINED = f"{SELECT} ORDER BY chain_seq"
 _FROM = f"{SELECT} WHERE chain_seq >= ? ORDER BY chain_seq"
 _LINK = "SELECT chain_hash FROM call_record WHERE chain_seq = ?"
-LATE_MS = 86_400_000  # by which a record may come later than one of a call that ended after it: an outage, a clock
+LATE_MS = 86_400_000  # how far records may be out of order by end time, after an outage or a clock step
 _ARRIVAL = attrgetter("received_at")
 _CHAIN_SEQ = COLUMNS.index("chain_seq")
 
 
 class Verdict(NamedTuple):
-    """What `verify_records` found. `broken` names the first fault; the `intact` records before it are good."""
+    """The result of `verify_records`. `broken` names the first fault; the `intact` records before it are good."""
 
     intact: int
     live: int
     head: Head
     broken: str | None
-    purged: int = 0  # records before the first that is kept
-    recorded: tuple[CallRecord, ...] = ()  # of the intact ones, those of calls that were recorded
+    purged: int = 0  # records purged from the start of the chain
+    recorded: tuple[CallRecord, ...] = ()  # the intact records of calls that have a recording
 
 
 def all_records(
     connection: Connection, sealer: Sealer, since_ms: int = 0, *, live: bool = False
 ) -> Iterator[CallRecord]:
-    """Those received since then, in the order of their arrival; with `live` only calls that are up."""
+    """Records of calls received since `since_ms`, in order of arrival; with `live` only calls that are up."""
     with one_moment(connection):
         calls = live_calls(connection, sealer)
         up = sorted((record for record in calls if record.received_at >= since_ms), key=_ARRIVAL)
@@ -57,7 +57,7 @@ def all_records(
 
 
 def verify_records(connection: Connection, sealer: Sealer) -> Verdict:
-    """Reads every record. A store that is being written to is seen as it was when this began."""
+    """Verify every record, in the state of the store when the reading began."""
     with one_moment(connection):
         return _verify(connection, sealer)
 
@@ -78,7 +78,7 @@ def _verify(connection: Connection, sealer: Sealer) -> Verdict:
             record = stored.record
             found = f"record {link.seq} ({record.call_id})"
             if record.call_id in live:
-                raise StoreError(f"{found} has ended and is among the live ones as well")
+                raise StoreError(f"{found} has ended and is also listed as up")
             if fault := anchor_fault(connection, AUDIT, anchor_of(stored.encoded), f"when {found} was written"):
                 raise StoreError(fault)
             head = link
@@ -94,11 +94,10 @@ def _verify(connection: Connection, sealer: Sealer) -> Verdict:
 def ended_between(
     connection: Connection, sealer: Sealer, since_ms: int, until_ms: int
 ) -> Iterator[tuple[Head, StoredRecord]]:
-    """Calls that ended from `since_ms` to before `until_ms`, each with the link before it.
+    """Records of calls that ended from `since_ms` to before `until_ms`, each with the link before it.
 
-    They are read link by link: no index and no column is believed.
-
-    Raises StoreError where one is missing, was altered, or does not follow its predecessor.
+    Reads link by link; trusts no index and no plain column. Raises StoreError if a record is missing, was altered,
+    or does not follow its predecessor.
     """
     purged = read_checkpoint(connection, sealer, RECORDS)
     last = read_head(connection, sealer, RECORDS)
@@ -117,7 +116,7 @@ def ended_between(
 
 
 def _first_since(connection: Connection, sealer: Sealer, low: int, high: int, since_ms: int) -> int:
-    """A link before which none is of a call that ended since then. Records are opened: their columns may be moved."""
+    """Search for a link before which no call ended since `since_ms`. Opens records: plain columns may be forged."""
     while low < high:
         middle = (low + high) // 2
         row = connection.execute(f"{SELECT} WHERE chain_seq = ?", (middle,)).fetchone()
@@ -131,19 +130,19 @@ def _first_since(connection: Connection, sealer: Sealer, low: int, high: int, si
 
 
 def count_ended(connection: Connection, since_ms: int, until_ms: int) -> int:
-    """How many records of calls that ended in a time there are."""
+    """The number of calls that ended from `since_ms` to before `until_ms`."""
     (count,) = connection.execute(_COUNT, (since_ms, until_ms)).fetchone()
     return int(count)
 
 
 def live_calls(connection: Connection, sealer: Sealer) -> Iterator[CallRecord]:
-    """The answered calls that are up. Raises StoreError where one was altered."""
+    """The answered calls that are up. Raises StoreError if one was altered."""
     for row in connection.execute(SELECT_LIVE).fetchall():
         yield open_live(sealer, row).record
 
 
 def follow(sealer: Sealer, head: Head, row: Row) -> tuple[Head, StoredRecord]:
-    """The next link of the chain, from a row of `SELECT`. Raises StoreError where it does not fit behind `head`."""
+    """The next link of the chain, from a row of `SELECT`. Raises StoreError if it does not follow `head`."""
     seq = row[_CHAIN_SEQ]
     if seq != head.seq + 1:
         raise StoreError(f"record {head.seq + 1} is missing: the next one is {seq}")

@@ -1,7 +1,7 @@
-"""The routes of bindings: what a call looks up, and the memory of who used a number.
+"""The routes of bindings, which calls look up, and the cool-down of former routes.
 
-A route is (number, caller) and its key refuses a second use: while it is bound, and afterwards until `free_at`, but for
-the same two ends. It owns the table `route`. It must be used inside an act.
+A route is (number, caller). Its primary key refuses a second use while it is bound, and afterwards until `free_at`,
+except by the same two ends. Owns the table `route`. To be used inside a unit of work.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FIELDS: dict[Party, str] = {"a": "a", "b": "b", "g": "group_id", "*": "x"}
 
 
 class HashedLine(NamedTuple):
-    """A line with its caller as the table has it, and in words for people, masked."""
+    """A route of a binding with its caller hashed, and masked for messages."""
 
     number: str
     caller_hash: bytes
@@ -44,7 +44,7 @@ def pair_of(sealer: Sealer, binding: Binding) -> bytes:
 
 
 def lines_of(sealer: Sealer, binding: Binding) -> list[HashedLine]:
-    """The lines of a binding but those of the members of its group."""
+    """The lines of a binding, except those of the members of its group."""
     return [
         HashedLine(number, ANY_CALLER, party, "anybody")
         if caller is None
@@ -59,7 +59,7 @@ def member_lines(binding: Binding, hashes: Iterable[bytes]) -> list[HashedLine]:
 
 
 def add_routes(act: Act, binding: Binding, pair: bytes, lines: Sequence[HashedLine]) -> None:
-    """Raises Refused for the first whose caller is on the number already (conflict) or rests on it (number_cooling)."""
+    """Add routes. Raises Refused for the first caller already on the number (conflict) or resting (number_cooling)."""
     binding_id = binding.binding_id
     for line in lines:
         row = (*line[:2], binding_id, line.party, pair, act.now_ms)
@@ -78,20 +78,20 @@ def _in_the_way(act: Act, line: HashedLine) -> Refused:
 
 
 def rest_routes(act: Act, binding_id: str, number: str, free_at: int) -> int:
-    """Has all routes of a binding on a number rest from now until `free_at`. Returns how many."""
+    """Start the cool-down, until `free_at`, of all routes of a binding on a number. Return their number."""
     return act.connection.execute(_REST_ALL, (free_at, binding_id, number)).rowcount
 
 
 def rest_callers(act: Act, binding_id: str, number: str, hashes: Iterable[bytes], free_at: int) -> None:
-    """Has the routes of some callers rest from now until `free_at`."""
+    """Start the cool-down, until `free_at`, of the routes of some callers."""
     act.connection.executemany(_REST, [(free_at, number, caller_hash, binding_id) for caller_hash in hashes])
 
 
 def set_pair(act: Act, binding_id: str, pair: bytes) -> None:
-    """Has the binding join two other ends from now on."""
+    """Set the two ends that the binding joins."""
     act.connection.execute(_PAIR, (pair, binding_id))
 
 
 def turn_route(act: Act, binding_id: str, line: HashedLine) -> None:
-    """Has the line's caller be another party of the same binding from now on."""
+    """Make the line's caller another party of the same binding."""
     act.connection.execute(_TURN, (line.party, line.number, line.caller_hash, binding_id))

@@ -1,21 +1,21 @@
-"""The scripts that make the tables of a store and change them, and how many of them a store has seen.
+"""The scripts that create and change the tables of a store, and the number of scripts that a store has seen.
 
-Relays of the version before serve with a store while its scripts are run, and go on with it afterwards. So from 008 (a
-file) and 002 (a server) on, and tests/store/test_scripts.py holds each script to it:
+Relays of the previous version use the store while scripts run, and afterwards. So these rules hold from script 008 (a
+file) and 002 (a server) on; tests/store/test_scripts.py enforces them:
 
-- A script adds: a table, an index, a column that may be NULL or has a constant for its DEFAULT. It drops, renames,
-  changes and fills nothing that was there. What the version before writes lacks the new columns.
-- A script is one short transaction and changes one table: killed at any moment, it has not been. A new store is made in
-  one transaction.
-- On a server it waits 300 ms for its table and tries again, for a minute.
-- There an index on a table that exists is made CONCURRENTLY, by a script of its own that first drops what a killed one
-  has left.
-- SQLite reads a STRICT table to its end for a new column or index, with the store locked: 1.2 s for a million records,
-  which are spilled meanwhile. What grows without end gets a table beside it instead.
-- What the version before cannot go on with comes a release late: first a release that reads both forms, then one that
-  writes the new one. Its script raises `schema_least`, and relays that know fewer scripts refuse to start.
+- A script adds a table, an index, or a column that is nullable or has a constant DEFAULT. It drops, renames, changes
+  and fills nothing that existed. Rows written by the previous version lack the new columns.
+- A script is one short transaction and changes one table; if it is killed, nothing has changed. A new store is created
+  in one transaction.
+- On a server a script waits 300 ms for its table and tries again, for a minute.
+- On a server an index on an existing table is created CONCURRENTLY, in a separate script that first drops the remains
+  of a killed run.
+- SQLite reads a whole STRICT table for a new column or index, with the store locked: 1.2 s for a million records;
+  meanwhile calls write to the overflow log. For a table that grows without bound, add a second table instead.
+- A form that the previous version cannot read takes two releases: the first reads both forms, the second writes the
+  new one. Its script raises `schema_least`, and relays that know fewer scripts refuse to start.
 
-When scripts are run is the business of `relay.store.database`.
+`relay.store.database` decides when scripts run.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from relay.store.connection import Connection, ServerBusy
 from relay.store.sealing import Sealer
 from relay.store.server import Place, Server
 
-TURN_LOCK: Final = 700_000_004  # of pg_try_advisory_lock: who runs scripts
-TURN_S: Final = 60.0  # for another relay that runs them
+TURN_LOCK: Final = 700_000_004  # for pg_try_advisory_lock: the right to run scripts
+TURN_S: Final = 60.0  # longest wait for another relay that runs scripts
 LOOK_S: Final = 0.1
-# A statement that waits for a table has all look-ups and records wait behind it: 300 ms delay calls, and fail none. For
-# 1 s and a moment the server would end an autovacuum that is in the way, so that is tried now and then.
+# All look-ups and records queue behind a statement that waits for a table: 300 ms delay calls, but fail none. After
+# 1 s the server cancels an autovacuum that blocks the statement, so every fifth try waits longer than that.
 LOCK_MS: Final = 300
 LOCK_PAST_AUTOVACUUM_MS: Final = 1_300
-AUTOVACUUM_TRY: Final = 5  # each so many tries
+AUTOVACUUM_TRY: Final = 5  # tries
 _WORD: Final = " CONCURRENTLY"
 
 
 class Script(NamedTuple):
-    """One file."""
+    """One script file."""
 
     name: str
     text: str
 
     @property
     def is_concurrent(self) -> bool:
-        """It makes an index while others write, which a server does outside transactions alone."""
+        """Whether it creates an index CONCURRENTLY, which is not possible inside a transaction."""
         return _WORD in self.text
 
     def statements(self) -> Iterator[str]:
-        """One by one: `executescript` would commit the transaction they belong to."""
+        """The single statements: `executescript` would commit their transaction."""
         statement = ""
         for line in self.text.splitlines(keepends=True):
             statement += line
@@ -62,16 +62,16 @@ class Script(NamedTuple):
                 statement = ""
 
     def for_empty_tables(self) -> Script:
-        """Which nobody waits for."""
+        """The script without CONCURRENTLY."""
         return self._replace(text=self.text.replace(_WORD, ""))
 
 
 class Schema(Protocol):
-    """What a kind of store has seen of its scripts."""
+    """The scripts of one kind of store, and how a store counts them."""
 
     folder: str
-    first: int  # stores of fewer were made before the first release
-    ledger: int  # stores of fewer have no ledger
+    first: int  # stores that have seen fewer scripts are older than the first release
+    ledger: int  # stores that have seen fewer scripts have no ledger
 
     def seen(self, connection: Connection) -> int: ...
     def note(self, connection: Connection, seen: int) -> None: ...
@@ -93,15 +93,15 @@ class _FileSchema:
         connection.execute(f"PRAGMA user_version = {seen}")
 
     def prepare(self, connection: Connection, sealer: Sealer) -> None:
-        """What the scripts call."""
+        """Define the SQL functions that scripts call."""
         assert isinstance(connection, sqlite3.Connection)
         connection.create_function("seal", 2, sealer.seal)
 
     def take_turn(self, connection: Connection) -> None:
-        """There is one writer at a time anyway."""
+        """SQLite has one writer at a time anyway."""
 
     def limit_waits(self, connection: Connection, tries: int) -> None:
-        """A transaction has the store to itself once it has begun."""
+        """A write transaction of SQLite waits for no table."""
 
 
 class _ServerSchema:
@@ -124,54 +124,54 @@ class _ServerSchema:
         )
 
     def prepare(self, connection: Connection, sealer: Sealer) -> None:
-        """Its scripts call nothing of ours."""
+        """Scripts of a server call no functions of ours."""
 
     def take_turn(self, connection: Connection) -> None:
-        """One relay after the other, until the connection is closed. Raises ServerBusy.
+        """Take the right to run scripts, until the connection is closed. Raises ServerBusy.
 
-        By asking again: a statement that waited would itself be waited for by an index that is made concurrently.
+        By polling: CREATE INDEX CONCURRENTLY would wait for a statement that blocks on the lock.
         """
         until_s = time.monotonic() + TURN_S
         while not connection.execute(f"SELECT pg_try_advisory_lock({TURN_LOCK})").fetchone()[0]:
             if time.monotonic() > until_s:
-                raise ServerBusy("another relay changes its tables: try again when that is done")
+                raise ServerBusy("another relay is changing the tables: try again when it is done")
             time.sleep(LOOK_S)
 
     def limit_waits(self, connection: Connection, tries: int) -> None:
-        """Of this transaction, for tables."""
+        """Set how long this transaction waits for a table."""
         wait_ms = LOCK_MS if tries % AUTOVACUUM_TRY else LOCK_PAST_AUTOVACUUM_MS
         connection.execute(f"SET LOCAL lock_timeout = {wait_ms}")
 
 
 def schema_of(place: Place) -> Schema:
-    """Which kind of store that is."""
+    """The schema of the store at a place."""
     return _ServerSchema() if isinstance(place, Server) else _FileSchema()
 
 
 def file_schema() -> Schema:
-    """That of a store in a file."""
+    """The schema of a store in a file."""
     return _FileSchema()
 
 
 def schema_by(connection: Connection) -> Schema:
-    """That of the store which the connection is to."""
+    """The schema of the store behind a connection."""
     return _FileSchema() if isinstance(connection, sqlite3.Connection) else _ServerSchema()
 
 
 def is_newer(connection: Connection) -> bool:
-    """Whether a later version has added to the store what this one does not know."""
+    """Whether a later version has run scripts on the store that this one does not know."""
     schema = schema_by(connection)
     return schema.seen(connection) > len(scripts_of(schema))
 
 
 def least(connection: Connection) -> int:
-    """How many scripts a relay must know to use a store that has seen more than we know."""
+    """The number of scripts that a relay must know to use the store."""
     (found,) = connection.execute("SELECT least FROM schema_least").fetchone()
     return int(found)
 
 
 def scripts_of(schema: Schema) -> Sequence[Script]:
-    """In their order."""
+    """All scripts, in order."""
     found = resources.files("relay.store").joinpath(schema.folder).iterdir()
     files = sorted((file for file in found if file.name.endswith(".sql")), key=lambda file: file.name)
     return [Script(file.name, file.read_text(encoding="utf-8")) for file in files]

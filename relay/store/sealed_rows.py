@@ -1,4 +1,4 @@
-"""How the sealed column of a table is tied to its row, as each table's module says: `relay.store.reseal` goes by it."""
+"""How the sealed column of a table is bound to its row. Each table's module declares it, for `relay.store.reseal`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class SealedRows(NamedTuple):
-    """The rows of one table that live on for months."""
+    """A table with a sealed column whose rows last for months."""
 
     table: str
     key: tuple[str, ...]  # the columns of its primary key

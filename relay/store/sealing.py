@@ -1,13 +1,13 @@
-"""Sealing of what a stolen database must not show, and the keyed hashes that find it again (DESIGN 3).
+"""Sealing of what a stolen database must not reveal, and the keyed hashes that searches use (DESIGN 3).
 
-It owns every use of the keys. It knows nothing of tables, nor of the form of the key file (`relay.store.key_file`).
+Owns every use of the keys. Knows no tables, and not the format of the key file (`relay.store.key_file`).
 
-A sealed blob is: key id (1 byte), salt (12), nonce (12), AES-256-GCM ciphertext and tag (16). The key is derived from
-the salt, which each Sealer draws for itself and anew after a million blobs; the nonce counts them. So no nonce comes
-twice under one key, and no key serves long (NIST SP 800-38D 8). Making a key costs twice what sealing a record does.
+A sealed blob: key id (1 byte), salt (12), nonce (12), AES-256-GCM ciphertext and tag (16). The key is derived from the
+salt, which each Sealer draws at random, again after each million blobs; the nonce counts the blobs. So no nonce repeats
+under one key, and no key is used for long (NIST SP 800-38D 8). Deriving a key costs twice as much as sealing a record.
 
-There may be several master keys: each opens and verifies what was made with it, and one, the key in use, makes all that
-is new but look-up hashes and MACs of rows. Those stay under keys of their own, or equal numbers would not be found.
+There may be several master keys. Each opens and verifies what was made with it; one, the key in use, makes everything
+new except look-up hashes and row MACs. Those have separate keys that never change, or equal numbers would not match.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from relay.errors import StoreError
 from relay.store.key_file import FIRST_ID, KeyFile, Stamp, read_key_file, stamp_of
 
-_HASH_ID: Final = b"\x01"  # of the keys of look-up hashes
+_HASH_ID: Final = b"\x01"  # the id of the look-up hash key
 BLOBS_PER_SALT = 1 << 20
 _SALT_END: Final = 13
 _NONCE_END: Final = 25
 
 
 class _Master:
-    """One master key and its subkeys: for sealing, the chain of records, evidence, files."""
+    """One master key and its subkeys: for sealing, the chains, evidence, files."""
 
     def __init__(self, key_id: int, master: bytes) -> None:
         self.id = bytes([key_id])
         self._sealing = _subkey(master, b"relay700 sealing")
-        self.cipher = lru_cache(maxsize=256)(self._derive)  # the blobs of one run or one import share their salt
+        self.cipher = lru_cache(maxsize=256)(self._derive)  # blobs sealed by one process share a salt
         self.chain = hashlib.blake2b(key=_subkey(master, b"relay700 chain"), digest_size=32)
         self.evidence = _subkey(master, b"relay700 evidence")
         self.files = _subkey(master, b"relay700 files")
@@ -50,7 +50,7 @@ class _Master:
 
 
 class _Run:
-    """The blobs that one process seals under one salt."""
+    """The run of blobs that one process seals under one salt."""
 
     def __init__(self, master: _Master) -> None:
         self.process = os.getpid()
@@ -64,16 +64,16 @@ class Sealer:
     """The keys of one store."""
 
     def __init__(self, keys: bytes | KeyFile, key_file: Path | None = None) -> None:
-        """One key of 32 bytes, with the id 1; or those of a file, the last of which is in use until `use` says else.
+        """`keys`: one key of 32 bytes, which gets the id 1, or a key file, whose last key is in use until `use`.
 
-        With `key_file` what is missing is looked for there again.
+        `key_file`: the file to read again when an unknown key id is met.
         """
         if isinstance(keys, bytes):
             keys = KeyFile({FIRST_ID: keys}, None, Stamp(0, 0, 0))
         self._key_file = key_file
         self._stamp = keys.stamp
         self._masters = {bytes([key_id]): _Master(key_id, master) for key_id, master in keys.masters.items()}
-        self.hash_keys = _hash_keys(keys)  # of look-up hashes and of rows' MACs
+        self.hash_keys = _hash_keys(keys)  # for look-up hashes and row MACs
         self._lookup = hashlib.blake2b(key=self.hash_keys[0], digest_size=16)
         self._row = hashlib.blake2b(key=self.hash_keys[1], digest_size=16)
         self.sum_key = hashlib.blake2b(b"relay700 ledger sum", key=self.hash_keys[1], digest_size=32).digest()
@@ -83,38 +83,38 @@ class Sealer:
         self._in_use = master
         self._run = _Run(master)
 
-    # -- which keys there are
+    # -- the keys
 
     @property
     def key_id(self) -> int:
-        """Of the key in use."""
+        """The id of the key in use."""
         return self._in_use.id[0]
 
     @property
     def key_ids(self) -> list[int]:
-        """In the order of the key file."""
+        """The ids of all keys, in the order of the key file."""
         return [key_id[0] for key_id in self._masters]
 
     def proof(self, key_id: int) -> bytes:
-        """32 bytes that tell whether two keys with this id are the same, and no more of it."""
+        """32 bytes that show whether two keys with this id are equal, and reveal nothing else of the key."""
         return self._master(bytes([key_id])).proof
 
     def use(self, key_id: int) -> None:
-        """Seals, chains and signs with this key from now on. Raises StoreError where the key file has none of it."""
+        """Seal, chain and sign with this key from now on. Raises StoreError if the key file does not have it."""
         if key_id != self.key_id:
             self._use(self._master(bytes([key_id])))
 
     def refresh(self) -> bool:
-        """Reads the key file anew if it is another one than last time, and tells whether. Raises StoreError."""
+        """Read the key file again if it has changed. Return whether it had. Raises StoreError."""
         if self._key_file is None or stamp_of(self._key_file) == self._stamp:
             return False
         self.follow(read_key_file(self._key_file))
         return True
 
     def follow(self, file: KeyFile) -> None:
-        """Has the keys of this file from now on, and the one in use as long as it is.
+        """Switch to the keys of this file. The key in use stays available even if the file lacks it.
 
-        Raises StoreError for the file of another store.
+        Raises StoreError if the file belongs to another store.
         """
         if _hash_keys(file) != self.hash_keys:
             raise StoreError(f"the key file {self._key_file} belongs to another store now: put the right one back")
@@ -123,21 +123,21 @@ class Sealer:
             known = self._masters.get(key_id)
             if known is not None and known.proof != master.proof:
                 raise StoreError(
-                    f"the key file {self._key_file} has another key {key_id[0]} than before: put the right one back"
+                    f"the key {key_id[0]} in the key file {self._key_file} was changed: put the right one back"
                 )
         masters.setdefault(self._in_use.id, self._in_use)
         self._masters = masters
         self._stamp = file.stamp
 
     def _found(self, key_id: bytes) -> _Master | None:
-        """One that the key file did not have when it was read may be there now. Raises StoreError for a bad file."""
+        """The key, if necessary after reading the key file again. Raises StoreError if that file is bad."""
         master = self._masters.get(key_id)
         if master is None and self.refresh():
             master = self._masters.get(key_id)
         return master
 
     def _master(self, key_id: bytes) -> _Master:
-        """Raises StoreError where there is none."""
+        """The key. Raises StoreError if there is none with this id."""
         master = self._found(key_id)
         if master is not None:
             return master
@@ -145,22 +145,22 @@ class Sealer:
             raise StoreError("a sealed value was altered, or made with another key")
         raise StoreError(
             f"a value was altered, or made with the key {key_id[0]}, which the key file {self._key_file} does not have:"
-            " put its line in, from a copy or from another node's"
+            " add its line, from a backup or from another node"
         )
 
-    # -- what they do
+    # -- sealing and hashing
 
     def seal(self, plaintext: bytes, context: bytes) -> bytes:
-        """Encrypts; opens only with the same `context`, which says where the blob belongs."""
+        """Encrypt. The blob opens only with the same `context`, which binds it to its place."""
         run = self._run
-        if not run.left or run.process != os.getpid():  # a fork must not count on from the same number
+        if not run.left or run.process != os.getpid():  # after a fork both processes would use the same nonces
             run = self._run = _Run(self._in_use)
         run.left -= 1
         nonce = run.left.to_bytes(12)
         return run.head + nonce + run.cipher.encrypt(nonce, plaintext, context)
 
     def open_(self, blob: bytes, context: bytes) -> bytes:
-        """The plaintext of a blob. Raises StoreError where blob, context or key are not those it was sealed with."""
+        """The plaintext of a blob. Raises StoreError unless blob, context and key are those it was sealed with."""
         master = self._masters.get(blob[:1]) or self._master(blob[:1])
         try:
             cipher = master.cipher(blob[1:_SALT_END])
@@ -169,15 +169,15 @@ class Sealer:
             raise StoreError("a sealed value was altered, or made with another key") from None
 
     def lookup_hash(self, number: str) -> bytes:
-        """17 bytes, equal for equal numbers of one store: the id of its hashes' keys and a keyed BLAKE2b."""
+        """17 bytes, equal for equal numbers within one store: the id of the hash key and a keyed BLAKE2b."""
         keyed = self._lookup.copy()
         keyed.update(number.encode())
         return _HASH_ID + keyed.digest()
 
     def chain_hash(self, predecessor: bytes, record: bytes, like: bytes = b"") -> bytes:
-        """33 bytes: the key id and a keyed BLAKE2b over the predecessor's hash and an encoded record.
+        """33 bytes: the key id and a keyed BLAKE2b over the hash of the predecessor and an encoded record.
 
-        With the key that the hash `like` names, so that both can be compared; with the one in use where it names none.
+        `like`: a hash to compare with, whose key is then used. Without one the key in use is taken.
         """
         master = (self._found(like[:1]) if like else None) or self._in_use
         keyed = master.chain.copy()
@@ -186,21 +186,21 @@ class Sealer:
         return master.id + keyed.digest()
 
     def row_mac(self, data: bytes) -> bytes:
-        """16 bytes over what must stand together in a row. No look-up hash, of whatever text, is ever one of these."""
+        """A MAC of 16 bytes over fields of a row that belong together. Its key differs from that of look-up hashes."""
         keyed = self._row.copy()
         keyed.update(data)
         return keyed.digest()
 
     def file_key(self, salt: bytes, key_id: int) -> bytes:
-        """32 bytes for one file alone, whose random salt (16 bytes) stands in it. Raises StoreError for no key."""
+        """The 32-byte key of one file, from the random 16-byte salt in its head. Raises StoreError without the key."""
         return hashlib.blake2b(salt, key=self._master(bytes([key_id])).files, digest_size=32).digest()
 
     def sign(self, data: bytes) -> bytes:
-        """64 bytes: an Ed25519 signature (RFC 8032) that anybody can check with `public_key`."""
+        """An Ed25519 signature (RFC 8032) of 64 bytes, which `public_key` verifies."""
         return Ed25519PrivateKey.from_private_bytes(self._in_use.evidence).sign(data)
 
     def public_key(self, key_id: int = 0) -> bytes:
-        """32 bytes: what signatures of a key are checked with; 0: of the key in use. Raises StoreError."""
+        """The Ed25519 public key (32 bytes) of a key; 0: of the key in use. Raises StoreError."""
         master = self._master(bytes([key_id])) if key_id else self._in_use
         return Ed25519PrivateKey.from_private_bytes(master.evidence).public_key().public_bytes_raw()
 
@@ -210,7 +210,7 @@ def _subkey(master: bytes, purpose: bytes) -> bytes:
 
 
 def load_key(path: Path) -> Sealer:
-    """The keys of a key file. Raises StoreError where it is missing, malformed, or open to other users."""
+    """The keys of a key file. Raises StoreError if it is missing, malformed, or open to other users."""
     return Sealer(read_key_file(path), path)
 
 

@@ -1,9 +1,9 @@
-"""Which master keys a store was sealed with, and which is in use: the table `sealing_key`.
+"""The master keys that a store was sealed with, and the key in use: the table `sealing_key`.
 
-Whoever writes looks here in the same transaction (`follow_key`), and a node with each beat, so that all turn to another
-key at once and no process needs to be told. Each sealed value begins with its key's id: who meets an id that it does
-not have reads the key file again. The keys themselves are in that file. Which may be added, used or dropped is the
-business of `relay.service.sealing_keys`.
+Each writer reads the key in use in its transaction (`follow_key`), and a node with each heartbeat, so that all switch
+at once without a message. Each sealed value begins with the id of its key; a process that meets an unknown id reads the
+key file again. The keys themselves are only in that file. `relay.service.sealing_keys` has the rules for adding, using
+and dropping keys.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from relay.store.sealing import Sealer
 IN_USE: Final = "SELECT coalesce(max(id), 0) FROM sealing_key WHERE used_at IS NOT NULL"
 _ALL: Final = "SELECT id, proof, added_at, used_at, dropped_at FROM sealing_key ORDER BY id"
 _ADD: Final = "INSERT INTO sealing_key (id, proof, added_at, used_at) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
-# A node that is not seen for longer is gone, and reads the key file when it starts.
+# A node that is silent for longer is down, and reads the key file when it starts.
 _NODES: Final = """
 SELECT name, sealing_keys FROM node
 WHERE stopped_at IS NULL AND taken_by IS NULL AND seen_at > now() - make_interval(secs => 60) ORDER BY name
@@ -30,7 +30,7 @@ WHERE stopped_at IS NULL AND taken_by IS NULL AND seen_at > now() - make_interva
 
 
 class SealingKey(NamedTuple):
-    """One of them. Times are Unix milliseconds."""
+    """A row of the table. Times are Unix milliseconds."""
 
     id: int
     proof: bytes
@@ -40,23 +40,23 @@ class SealingKey(NamedTuple):
 
 
 def sealing_keys(connection: Connection) -> list[SealingKey]:
-    """In the order of their ids."""
+    """All keys, by id."""
     return [SealingKey(*row) for row in connection.execute(_ALL).fetchall()]
 
 
 def key_in_use(connection: Connection) -> int:
-    """Its id; 0 where somebody has emptied the table, which the next opening of the store fills."""
+    """The id of the key in use; 0 if the table was emptied from outside. The next opening of the store refills it."""
     (key_id,) = connection.execute(IN_USE).fetchone()
     return int(key_id)
 
 
 def follow_key(connection: Connection, sealer: Sealer) -> None:
-    """Seals with the key in use from now on. Raises StoreError where the key file does not have it."""
+    """Switch the sealer to the key in use. Raises StoreError if the key file does not have it."""
     sealer.use(key_in_use(connection))
 
 
 def add_key(act: Act, key_id: int) -> None:
-    """Enters a key of the file, which is not in use yet. One that is entered already stays as it is."""
+    """Enter a key of the key file, not in use yet. A key already entered is left alone."""
     act.connection.execute(_ADD, (key_id, act.sealer.proof(key_id), act.now_ms, None))
 
 
@@ -69,44 +69,44 @@ def set_dropped(act: Act, key_id: int) -> None:
 
 
 def nodes_without(connection: Connection, key_id: int) -> list[str]:
-    """The nodes of a shared store that run and have not read the key."""
+    """The running nodes of a shared store that do not have the key."""
     rows = connection.execute(_NODES).fetchall()
     return [name for name, ids in rows if str(key_id) not in (ids or "").split()]
 
 
 class Turning:
-    """Of what writes calls' records: it turns to the key in use, and goes on with the former where it cannot."""
+    """The switch of a journal to another key. If that key is missing, the journal goes on with the former one."""
 
     def __init__(self, sealer: Sealer, report: Report) -> None:
         self._sealer = sealer
         self._report = report
-        self._told = False
+        self._reported = False
 
     def to(self, key_id: int) -> None:
-        """Whatever is sealed with the former key can be opened by all, so no call waits for a key file."""
+        """Switch to a key. If it is missing, report that and go on with the former key, which every process has."""
         try:
             self._sealer.use(key_id)
         except StoreError as error:
-            self._tell(error, f"records are sealed with the key {self._sealer.key_id} still")
+            self._report_once(error, f"records are still sealed with the key {self._sealer.key_id}")
         else:
-            self._told = False
+            self._reported = False
 
     def known(self) -> str:
-        """The ids of the keys that stand in the key file now, as in the table `node`."""
+        """The ids of the keys in the key file, as in the table `node`."""
         try:
             self._sealer.refresh()
         except StoreError as error:
-            self._tell(error, "it goes on with what it has read")
+            self._report_once(error, "the keys read earlier stay in use")
         return " ".join(map(str, self._sealer.key_ids))
 
-    def _tell(self, error: StoreError, effect: str) -> None:
-        if not self._told:
+    def _report_once(self, error: StoreError, effect: str) -> None:
+        if not self._reported:
             self._report("sealing_key.missing", {"reason": str(error), "effect": effect})
-        self._told = True
+        self._reported = True
 
 
 def enter_keys(connection: Connection, sealer: Sealer) -> None:
-    """In a store that has entered none: all of the file's, at once, or the next process would find fewer."""
+    """Enter all keys of the file in a store that has none, in one transaction."""
     if sealing_keys(connection):
         return  # another process was faster
     now_ms = time.time_ns() // 1_000_000
@@ -115,7 +115,7 @@ def enter_keys(connection: Connection, sealer: Sealer) -> None:
 
 
 def check_keys(connection: Connection, sealer: Sealer, key_file: Path) -> None:
-    """At the opening of a store: all that it needs are in the file, and are those. The sealer has the one in use.
+    """At the opening of a store: check that the key file has all keys that it needs, and switch to the key in use.
 
     Raises StoreError with the fix.
     """
@@ -125,7 +125,7 @@ def check_keys(connection: Connection, sealer: Sealer, key_file: Path) -> None:
             raise StoreError(f"the key file {key_file} has another key {key.id} than the store: put the right one back")
         if key.id not in at_hand and key.used_at is not None and key.dropped_at is None:
             raise StoreError(
-                f"the key file {key_file} does not have the key {key.id}, which the store needs: put its line in, from"
-                " a copy or from another node's"
+                f"the key file {key_file} does not have the key {key.id}, which the store needs: add its line, from a"
+                " backup or from another node"
             )
     follow_key(connection, sealer)

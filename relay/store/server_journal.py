@@ -1,9 +1,9 @@
 """The journal of call records on a PostgreSQL server, where several relays write one chain.
 
-Each transaction first raises the number of our batch in our node's row: that fails where another has taken our calls
-over, and tells after a COMMIT whose answer was lost whether it is on disk. Last it locks the chain's head, reads it and
-writes the links behind it, in one statement: until they are on disk no other node can. So all nodes' records are in one
-order, and what the follower reads next was never there before what it has read.
+Each transaction first raises the batch number in this node's row. That fails if another node has taken over our calls,
+and shows, after a COMMIT whose answer was lost, whether it is on disk. Last, the transaction locks the head of the
+chain and writes the links behind it in one statement; no other node can add links until it is committed. So the records
+of all nodes have one order, and none appears before a record that the follower has already read.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from relay.store.record_rows import COLUMNS, Row, row_of
 from relay.store.sealing import Sealer
 from relay.store.server import Server
 
-EFFECT: Final = "new calls are refused, what is under way waits for its record; writing is retried"
-PATIENCE_S: Final = 5.0  # for a connection, and for a statement
+EFFECT: Final = "new calls are refused, calls under way wait for their records; writing is retried"
+PATIENCE_S: Final = 5.0  # to connect, and for each statement
 SETTINGS: Final = {
     **NOT_IDLE_FOR_EVER,
     "synchronous_commit": "on",
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
 }
-HEAD_LOCK: Final = 700_000_002  # of pg_advisory_xact_lock: until there is a head to lock
+HEAD_LOCK: Final = 700_000_002  # for pg_advisory_xact_lock, while there is no head row to lock
 
 _BATCH: Final = "UPDATE node SET batch = $3, seen_at = now() WHERE name = $1 AND epoch = $2"
 _WRITTEN: Final = "SELECT batch FROM node WHERE name = $1 AND epoch = $2"
@@ -61,7 +61,7 @@ INSERT INTO call_event (call_id, kind, sealed)
 SELECT call_id, kind, sealed
 FROM unnest($1::text[], $2::text[], $3::bytea[]) WITH ORDINALITY AS told (call_id, kind, sealed, place) ORDER BY place
 """
-# $1 to $3 are those of _ADD_EVENTS, $4 to $6 the head, $7 on the columns of the records.
+# $1 to $3: as in _ADD_EVENTS; $4 to $6: the head; from $7: the columns of the records.
 _ADD: Final = """
 WITH events AS ({events}),
     head AS (
@@ -85,14 +85,14 @@ ON CONFLICT (binding_id) DO UPDATE SET number = excluded.number, caller_hash = e
 
 
 class TakenOver(Exception):
-    """Another node has our calls: nothing that we write counts any more."""
+    """Another node has taken over our calls: this node must not write any more."""
 
 
 class ServerJournal:
-    """As `relay.store.journal.Journal`, beside those of other nodes.
+    """As `relay.store.journal.Journal`, beside the journals of other nodes.
 
-    While the server takes nothing, nothing is acknowledged: what stood on this machine alone would be news to whoever
-    takes our calls over.
+    While the server is down nothing is acknowledged: a node that took over our calls could not see records that exist
+    on this machine only.
     """
 
     def __init__(self, server: Server, sealer: Sealer, report: Report, *, min_gap_s: float = MIN_GAP_S) -> None:
@@ -100,7 +100,7 @@ class ServerJournal:
         self._sealer = sealer
         self._report = report
         self._outage = WriteOutage(server, EFFECT, report)
-        self.queue = JournalQueue(min_gap_s)  # what is to be written: others fill it
+        self.queue = JournalQueue(min_gap_s)  # items to write; filled by the callers
         self._node = Node(server, sealer, report)
         self._connection: asyncpg.Connection | None = None
         self._batches = 0
@@ -109,7 +109,7 @@ class ServerJournal:
         self._writer: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Raises StoreError where another process of this machine serves as this node, or the chain's end is broken."""
+        """Raises StoreError if another process on this machine runs this node, or the head of the chain is broken."""
         self._lock = take_lock(self._server.local)
         try:
             await self._node.open()
@@ -124,24 +124,24 @@ class ServerJournal:
         self._writer.add_done_callback(self._outage.writer_ended)
 
     def live(self) -> list[LiveCall]:
-        """The calls that are this node's, with their dialogs. Altered ones are reported instead."""
+        """The calls of this node, with their dialogs. Altered ones are reported instead."""
         return read_live(self._server, self._sealer, self._report)
 
     def watch(self, take: Callable[[list[LiveCall]], None], limits: SharedLimits | None = None) -> None:
-        """From now on hands over to `take` the calls of nodes that are gone, and ends this process once it is one.
+        """Pass calls of failed nodes to `take` from now on. End this process if another node takes over its calls.
 
-        `limits` are told of the other nodes, and these of them.
+        `limits` exchanges counts with the other nodes.
         """
         self._node.watch(take, self._lost, limits)
 
     def _lost(self) -> None:
-        """Whatever we would still send belongs to calls that another node goes on with."""
-        self._report("node.lost", {"node": self._node.name, "effect": "this relay ends: another has its calls"})
+        """Exit at once: anything still sent would disturb calls that another node now carries."""
+        self._report("node.lost", {"node": self._node.name, "effect": "this relay ends: another node has its calls"})
         sys.stdout.flush()
         os._exit(1)
 
     async def close(self, patience_s: float = 10.0) -> None:
-        """Writes all that waits and closes. Raises StoreError for what the server did not take within `patience_s`."""
+        """Write what is queued, then close. Raises StoreError if the server did not take it within `patience_s`."""
         await self.queue.emptied(patience_s)
         if self._writer is not None:
             self._writer.cancel()
@@ -164,7 +164,7 @@ class ServerJournal:
             self.queue.took(batch)
 
     async def _write(self, items: list[Item]) -> None:
-        """Returns when they are durable, however long that takes."""
+        """Return when the items are durable, however long that takes."""
         commits = self._closed.take([item for item in items if isinstance(item, Commit)])
         self._batches += 1
         retry_s = FIRST_RETRY_S
@@ -184,7 +184,7 @@ class ServerJournal:
         self._outage.is_over(self.queue.backlog)
 
     async def _is_written(self) -> bool:
-        """Connects where there is no connection; then whether the COMMIT that seemed to fail is on disk."""
+        """After a lost connection: reconnect, and tell whether the COMMIT in doubt is on disk."""
         if self._connection is not None:
             return False
         await self._connect()
@@ -208,7 +208,7 @@ class ServerJournal:
         put = [live_row(self._sealer, 0, commit.record, commit.dialogs or b"") for commit in up.values()]
         events = [event_row(self._sealer, item) for item in items if isinstance(item, Told)]
         last = {item.binding_id: item for item in items if isinstance(item, LastCaller)}
-        # In one order for all nodes: two that lock the same rows in different orders wait for each other.
+        # Sorted, so that two nodes that lock the same rows cannot deadlock.
         callers = [caller_row(self._sealer, last[binding]) for binding in sorted(last)]
         async with connection.transaction():
             if await connection.execute(_BATCH, self._node.name, self._node.epoch, self._batches) != "UPDATE 1":
@@ -224,7 +224,7 @@ class ServerJournal:
                 await connection.execute(_ADD_EVENTS, *_columns(events))
 
     async def _locked_head(self, connection: asyncpg.Connection) -> Head:
-        """The last link, which nobody else adds to until we commit. Raises StoreError where it was altered."""
+        """Lock and read the head of the chain until we commit. Raises StoreError if it was altered."""
         row = await connection.fetchrow(_HEAD)
         if row is None:
             await connection.execute("SELECT pg_advisory_xact_lock($1)", HEAD_LOCK)
@@ -254,7 +254,7 @@ class ServerJournal:
         await asyncio.to_thread(self._check_head)
 
     def _check_head(self) -> None:
-        """Raises StoreError where the chain's end was tampered with."""
+        """Raises StoreError if the head of the chain was altered."""
         with store_errors(self._server), closing(connect_reader(self._server)) as connection:
             read_head(connection, self._sealer, RECORDS)
 

@@ -1,4 +1,7 @@
-"""Whose desk works on a shared store: one at a time, by a lock that the server lets go of when its holder is gone."""
+"""Leader election among the backends of a shared store, by a PostgreSQL advisory lock.
+
+The server releases the lock when its holder dies.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,27 @@ from relay.errors import StoreError
 from relay.store.nodes import SERVER_FAULTS
 from relay.store.server import Server
 
-DESK_LOCK: Final = 700_000_003  # of pg_try_advisory_lock
+DESK_LOCK: Final = 700_000_003  # for pg_try_advisory_lock
 LOOK_S: Final = 1.0
 PATIENCE_S: Final = 3.0
 
 
 class Turn:
-    """Of one desk among those of all nodes."""
+    """The leader lock, as one backend sees it."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._connection: asyncpg.Connection | None = None
 
     async def come(self) -> None:
-        """Returns once it is ours, however long that takes. Whoever has it may be slow, or the server away."""
+        """Return once the lock is ours. Retries for ever, also while the server is down."""
         while True:
             if await self._takes():
                 return
             await asyncio.sleep(LOOK_S)
 
     async def keep(self) -> None:
-        """Raises StoreError once it is not ours any more."""
+        """Check the lock every second. Raises StoreError once it is lost."""
         while True:
             await asyncio.sleep(LOOK_S)
             try:
