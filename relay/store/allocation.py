@@ -1,8 +1,8 @@
-"""Which 700 number a binding gets, and how numbers are taken and given back.
+"""Allocation: chooses, takes and gives back the 700 numbers of bindings.
 
-It owns the counters of the table `number`. A number whose last binding ended rests until `cools_until`, which is never
-earlier than the `free_at` of any of its routes: so on a number without bindings that has rested nobody can be in the
-way. It must be used inside an act: SQLite's one writer makes choosing and taking one step.
+Owns the counters of the table `number`. After its last binding a number rests until `cools_until`, which is never
+earlier than the `free_at` of any of its routes. So a rested number without bindings has no route in the way. To be used
+inside a unit of work: the single writer makes choosing and taking atomic.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from relay.errors import Refused
 from relay.store.act import Act
 from relay.store.connection import Connection
 
-MOST_CANDIDATES = 16  # shared numbers that are tried for a group, each with a look at its members
+MOST_CANDIDATES = 16  # shared numbers tried for a group, each with a check of its members
 
-# Both are searches of a covering index (number_choice, number_held) in its order: no sort, no row of the table.
+# Both search a covering index (number_choice, number_held) in its order: no sort, no access to the table.
 _RESTED = """
 SELECT number FROM number
 WHERE pool = :pool AND locked = 0 AND exclusive = 0 AND bindings = 0 AND cools_until <= :now
@@ -57,20 +57,19 @@ WHERE number = ?1 RETURNING bindings
 
 
 class Wish(NamedTuple):
-    """Whose binding it is, and who will dial the number: at most two parties (keyed hashes), and a group's members."""
+    """The request for a number. Its callers: at most two parties (keyed hashes), and the members of a group."""
 
     business: str
     callers: Sequence[bytes] = ()
     group_id: str | None = None
-    exclusive: bool = False  # any caller will reach somebody: nobody else may be on it
+    exclusive: bool = False  # for an AXN, which any caller may dial: no other binding may share the number
 
 
 def choose(connection: Connection, pool: str, cap: int, wish: Wish, not_this: str | None, now_ms: int) -> str | None:
-    """Chooses a number of the pool, other than `not_this`. None where none is left.
+    """Choose a number of the pool, other than `not_this`; None if none is left.
 
-    It is the free one that has rested longest. Where none is free, it is the one with the fewest bindings, less than
-    `cap`, among those that the business holds and that none of the callers is on. O(log n + u), u being the numbers
-    that these callers hold or rest on.
+    The free number that has rested longest. If none is free, the one with the fewest bindings, below `cap`, among those
+    of the business on which no caller has a route. O(log n + u), where u is the number of routes of these callers.
     """
     first, second = (*wish.callers, None, None)[:2]
     asked = {"pool": pool, "cap": cap, "now": now_ms, "not_this": not_this, "first": first, "second": second}
@@ -90,10 +89,10 @@ def _meets_member(connection: Connection, number: str, group_id: str, now_ms: in
 
 
 def take(act: Act, field: str, number: str, business: str, cap: int, pair: bytes, *, exclusive: bool) -> None:
-    """Counts one more binding on the number. Raises Refused for `field`: number_locked, number_full, number_cooling.
+    """Count one more binding on the number. Raises Refused for `field`: number_locked, number_full, number_cooling.
 
-    Whom others have bound on the number makes no difference. `pair` stands for the two ends that the binding joins: a
-    number on which nobody else rests may be taken by the same two at once.
+    The parties of other bindings make no difference. `pair`: the two ends that the binding joins; they may take a
+    number again during its cool-down if no one else rests on it.
     """
     asked = {"number": number, "cap": cap, "pair": pair, "exclusive": exclusive, "now": act.now_ms, "holder": business}
     if act.connection.execute(_TAKE, asked).rowcount == 0:
@@ -110,28 +109,26 @@ def _why_not(act: Act, field: str, number: str, business: str, *, exclusive: boo
     if bindings and holder != business:
         return Refused("number_full", field, "another business user has the number now: take another")
     if taken:
-        return Refused("number_full", field, "an AXN binding has the number for itself: take another")
+        return Refused("number_full", field, "an AXN binding has exclusive use of the number: take another")
     if bindings and exclusive:
-        return Refused(
-            "number_full", field, "an AXN binding needs a number for itself, and others are bound on this one"
-        )
+        return Refused("number_full", field, "an AXN binding needs a number without other bindings: take another")
     if bindings:
-        return Refused("number_full", field, "no more bindings go on this number: take another")
-    return Refused("number_cooling", field, "the number rests after its last binding: take another, or wait")
+        return Refused("number_full", field, "the number has reached its limit of bindings: take another")
+    return Refused("number_cooling", field, "the number is cooling down after its last binding: take another, or wait")
 
 
 def cool_down_ms(act: Act, number: str, configured_ms: int) -> int:
-    """How long the number rests: its prefix's own time, else the configured one."""
+    """The cool-down of the number: that of its prefix, else the configured one."""
     row = act.connection.execute(_COOL_DOWN, (number,)).fetchone()
     return configured_ms if row is None or row[0] is None else int(row[0])
 
 
 def rest(act: Act, number: str, free_at: int) -> None:
-    """Has the number rest until `free_at` at least after its last binding: somebody who was on it rests as long."""
+    """Extend the cool-down of the number to `free_at`, when the last of its former routes becomes free."""
     act.connection.execute(_REST, (number, free_at))
 
 
 def give_back(act: Act, number: str, free_at: int) -> bool:
-    """Counts one binding less. Returns whether it was the last, so that the number rests now."""
+    """Count one binding less. Return whether it was the last, so that the cool-down begins."""
     (left,) = act.connection.execute(_GIVE_BACK, (number, free_at)).fetchone()
     return bool(left == 0)

@@ -1,7 +1,7 @@
-"""Where the ledger and both chains ended at a moment, kept outside the database.
+"""The anchor: the heads of the ledger and of both chains at one time, kept outside the database.
 
-Whoever can put the whole database back as it was cannot change what stands elsewhere: a file beside the store, which
-the process beside the relay writes, and whatever an operator has `relay700 verify --publish` write to.
+It shows when the whole database was put back to an earlier state. It is kept in a file beside the store, which the
+backend writes, and wherever an operator has `relay700 verify --publish` write it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _REVISION: Final = "SELECT coalesce(max(revision), 0) FROM ledger_head"
 
 
 class Anchor(NamedTuple):
-    """As text: REVISION:RECORD:HASH:ENTRY:HASH, hashes in hexadecimal digits, "-" where a chain is empty."""
+    """Its text form is REVISION:RECORD:HASH:ENTRY:HASH, with hashes in hex, "-" for an empty chain."""
 
     revision: int
     records: Head
@@ -32,7 +32,7 @@ class Anchor(NamedTuple):
 
 
 def parse_anchor(text: str) -> Anchor:
-    """Raises ParseError."""
+    """Parse the text form. Raises ParseError."""
     try:
         revision, record, record_hash, entry, entry_hash = text.strip().split(":")
         return Anchor(int(revision), _head(record, record_hash), _head(entry, entry_hash))
@@ -45,13 +45,13 @@ def _head(seq: str, hash_: str) -> Head:
 
 
 def read_anchor(connection: Connection, sealer: Sealer) -> Anchor:
-    """As it is now. Raises StoreError where the end of a chain was altered."""
+    """The present anchor. Raises StoreError if the head of a chain was altered."""
     (revision,) = connection.execute(_REVISION).fetchone()
     return Anchor(revision, read_head(connection, sealer, RECORDS), read_head(connection, sealer, AUDIT))
 
 
 def present_anchor(connection: Connection, sealer: Sealer) -> Anchor:
-    """The same without the end of a chain whose last link is lost: it could not be found again."""
+    """The present anchor, but EMPTY for a chain whose last link is lost: later checks would not find it."""
     anchor = read_anchor(connection, sealer)
     heads = [
         EMPTY if anchor_fault(connection, chain, head, "now") else head
@@ -61,7 +61,10 @@ def present_anchor(connection: Connection, sealer: Sealer) -> Anchor:
 
 
 def growth_fault(connection: Connection, since: Anchor, words: str) -> str | None:
-    """What shows that the store has not only grown since then; `words` says when that was."""
+    """The fault in a store that has not just grown since the anchor; None if there is none.
+
+    `words` says when the anchor was made.
+    """
     (revision,) = connection.execute(_REVISION).fetchone()
     if revision < since.revision:
         return f"the ledger had the revision {since.revision} {words}, and has {revision} now"
@@ -72,15 +75,14 @@ def growth_fault(connection: Connection, since: Anchor, words: str) -> str | Non
 
 
 def anchor_path(store: Path) -> Path:
-    """Of the file beside a store."""
+    """The path of the anchor file of a store."""
     return store.with_name(store.name + ".anchor")
 
 
 class AnchorFile:
-    """The file beside a store, mode 0600. `store` is the local path of the store, also of one on a server.
+    """The file beside a store, mode 0600. `store`: the local path of the store, also for one on a server.
 
-    The process beside the relay writes it every few seconds, the relay when it stops, and each command that has changed
-    something.
+    The backend writes it every few seconds, the relay when it stops, and each command that has changed something.
     """
 
     def __init__(self, store: Path, sealer: Sealer) -> None:
@@ -88,7 +90,7 @@ class AnchorFile:
         self._sealer = sealer
 
     def read(self) -> Anchor | None:
-        """None where there is none yet. Raises StoreError."""
+        """The stored anchor; None if there is no file yet. Raises StoreError."""
         try:
             text, _, mac = self.path.read_text().strip().partition(" ")
             anchor = parse_anchor(text)
@@ -101,13 +103,13 @@ class AnchorFile:
         return anchor
 
     def write(self, anchor: Anchor) -> None:
-        """Raises StoreError."""
+        """Replace the file. Raises StoreError."""
         text = str(anchor)
         new = self.path.with_name(self.path.name + ".new")
         try:
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with open(descriptor, "w") as file:
-                if os.geteuid() == 0:  # by a command of root's, for a relay of another user
+                if os.geteuid() == 0:  # root runs a command; the relay runs as the owner of the folder
                     folder = os.stat(self.path.parent)
                     os.fchown(descriptor, folder.st_uid, folder.st_gid)
                 file.write(f"{text} {self._mac(text)}\n")
@@ -116,16 +118,16 @@ class AnchorFile:
             raise StoreError(f"{self.path} cannot be written: {error.strerror}") from None
 
     def keep(self, connection: Connection) -> None:
-        """Has it say where the store ends now. Raises StoreError."""
+        """Write the present anchor. Raises StoreError."""
         self.write(read_anchor(connection, self._sealer))
 
     def check(self, connection: Connection) -> None:
-        """Raises StoreError where the store holds less than it did when the file was written."""
+        """Raises StoreError if the store holds less than it did when the file was written."""
         anchor = self.read()
         if anchor is not None and (fault := growth_fault(connection, anchor, f"when {self.path} was written")):
             raise StoreError(
-                f"{fault}: an earlier copy of the store was put in its place. Put the right one back, or, where it was"
-                " you, vouch for it by `relay700 verify --accept --reason …`"
+                f"{fault}: an earlier copy of the store was put in its place. Put the right one back, or, if you did"
+                " it, vouch for the copy with `relay700 verify --accept --reason …`"
             )
 
     def _mac(self, text: str) -> str:

@@ -86,7 +86,7 @@ class AttemptFile:
             self._measure(is_new)
             left = self._read()
         except OSError as error:
-            raise StoreError(f"cannot read the attempts under way in {self._path}: {error.strerror}") from None
+            raise StoreError(f"the attempts under way in {self._path} cannot be read: {error.strerror}") from None
         if not self._count:
             with suppress(OSError):  # a full disk is reported with the first attempt
                 self._grow(FIRST_SLOTS)

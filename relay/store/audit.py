@@ -1,8 +1,8 @@
-"""The audit log: who did what, or read real numbers, when and what for. It is chained, as the call records are.
+"""The audit log of changes and of access to real numbers: actor, action, time, reason. It is a chain, as the records.
 
-It owns the form of an entry and its link in the chain. Each entry holds where the chain of records ended then. Reason
-and details are sealed, since an operator may write anything there. The log is read, verified and purged by
-`relay.store.audit_log`.
+Owns the format of an entry and its link in the chain. Each entry holds the head of the chain of records at that time.
+Reason and details are sealed, since operators may write anything there. `relay.store.audit_log` reads, verifies and
+purges the log.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _decode = msgspec.msgpack.Decoder(tuple[Any, ...]).decode
 
 
 class Entry(NamedTuple):
-    """One line of the log. `at` is in Unix milliseconds."""
+    """An entry of the log. `at` is in Unix milliseconds."""
 
     at: int
     actor: str
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
 
 
 def add_entry(connection: Connection, sealer: Sealer, entry: Entry) -> None:
-    """Adds an entry in the caller's transaction. Raises StoreError where the end of the log was tampered with."""
+    """Add an entry in the caller's transaction. Raises StoreError if the head of the log was altered."""
     head = read_head(connection, sealer, AUDIT)
     seq = head.seq + 1
     records = stored_head(connection, RECORDS)
@@ -53,7 +53,7 @@ def add_entry(connection: Connection, sealer: Sealer, entry: Entry) -> None:
 
 
 def open_entry(sealer: Sealer, row: AuditRow) -> Entry:
-    """Reads a row of `SELECT`. Raises StoreError where it was altered."""
+    """Open a row of `SELECT`. Raises StoreError if it was altered."""
     seq, at, actor, action, object_, business, sealed, _ = row
     try:
         reason, details = _opened(sealer, seq, sealed)[:2]
@@ -63,7 +63,7 @@ def open_entry(sealer: Sealer, row: AuditRow) -> Entry:
 
 
 def anchor_of(sealer: Sealer, row: AuditRow) -> Head:
-    """Where the chain of records ended when a row of `SELECT` was written; EMPTY where it does not say."""
+    """The head of the chain of records when a row of `SELECT` was written; EMPTY if the row holds none."""
     seq, *_, sealed, _ = row
     found = _opened(sealer, seq, sealed)[2:]
     return Head(*found) if found else EMPTY
@@ -74,7 +74,7 @@ def _opened(sealer: Sealer, seq: int, sealed: bytes) -> tuple[Any, ...]:
 
 
 def follow_entry(sealer: Sealer, head: Head, row: AuditRow) -> Head:
-    """The link of the next row of `SELECT`. Raises StoreError where it does not fit behind `head`."""
+    """The link of the next row of `SELECT`. Raises StoreError if it does not follow `head`."""
     seq = row[0]
     if seq != head.seq + 1:
         raise StoreError(f"entry {head.seq + 1} of the audit log is missing: the next one is {seq}")

@@ -1,6 +1,6 @@
-"""How a binding is laid out in the table `binding`, and how what it was before a change is kept.
+"""The rows of a binding in the table `binding`, and of its earlier versions in `binding_change`.
 
-It owns the order of the columns. Which bindings are allowed is not its business.
+Owns the order of the columns.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _decode = msgspec.msgpack.Decoder(Binding).decode
 
 
 def order_hash(sealer: Sealer, order_id: str) -> bytes:
-    """What a binding is found by its order with."""
+    """The keyed hash by which a binding is found from its order."""
     return sealer.lookup_hash(f"order {order_id}")
 
 
 def binding_row(sealer: Sealer, binding: Binding) -> Row:
-    """The row, in the order of COLUMNS."""
+    """Build the row, in the order of COLUMNS."""
     it = binding
     secret = Secret(it.a, it.b, it.order_id, it.consent, it.user_data, it.industrial_id)
     return (
@@ -53,7 +53,7 @@ def binding_row(sealer: Sealer, binding: Binding) -> Row:
 
 
 def open_row(sealer: Sealer, row: Sequence[Any]) -> Binding:
-    """Reads a row of SELECT. Raises StoreError where its sealed part was altered."""
+    """Open a row of SELECT. Raises StoreError if its sealed part was altered."""
     values = dict(zip(COLUMNS, row, strict=True))
     binding_id, sealed, _, _, _ = (values.pop(name) for name in ("id", "sealed", "a_hash", "b_hash", "order_hash"))
     secret = open_binding(sealer, binding_id, values["mode"], values["x"], values["y"], sealed)
@@ -63,16 +63,16 @@ def open_row(sealer: Sealer, row: Sequence[Any]) -> Binding:
 
 
 def seal_past(sealer: Sealer, binding: Binding) -> bytes:
-    """A binding as it was before a change, for the table `binding_change`."""
+    """Seal the version of a binding before a change, for the table `binding_change`."""
     return sealer.seal(_encode(binding), _past_context(binding.binding_id, binding.version))
 
 
 def open_past(sealer: Sealer, binding_id: str, version: int, sealed: bytes) -> Binding:
-    """Raises StoreError where it was altered."""
+    """Open the result of `seal_past`. Raises StoreError if it was altered."""
     try:
         return _decode(sealer.open_(sealed, _past_context(binding_id, version)))
     except msgspec.DecodeError:
-        raise StoreError(f"an earlier form of the binding {binding_id} cannot be read") from None
+        raise StoreError(f"version {version} of the binding {binding_id} cannot be decoded") from None
 
 
 def _past_context(binding_id: str, version: int) -> bytes:

@@ -1,6 +1,6 @@
-"""What of a binding is sealed, and to which plain columns it is tied.
+"""The sealed part of a binding, and the plain columns that it is bound to.
 
-It owns this form, for those who write the rows and for the look-up that reads them. It knows no SQL.
+Owns this format, for the modules that write the rows and for the look-up. Knows no SQL.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 from relay.errors import StoreError
 from relay.store.sealing import Sealer
 
-ANY_CALLER: Final = b""  # route.caller_hash of a route that is for every caller
+ANY_CALLER: Final = b""  # route.caller_hash of a route for any caller
 
 
 class Secret(NamedTuple):
@@ -23,7 +23,7 @@ class Secret(NamedTuple):
     order_id: str | None = None
     consent: str | None = None
     user_data: str | None = None
-    industrial_id: str | None = None  # left out where there is none: as it was sealed before there were any
+    industrial_id: str | None = None  # left out if None, as in older rows
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -38,23 +38,23 @@ def seal_binding(sealer: Sealer, binding_id: str, mode: str, x: str, y: str | No
 
 
 def open_binding(sealer: Sealer, binding_id: str, mode: str, x: str, y: str | None, sealed: bytes) -> Secret:
-    """Raises StoreError where the secret was not sealed for a binding of this id, mode and numbers."""
+    """Open a sealed part. Raises StoreError unless it was sealed for a binding of this id, mode and numbers."""
     return Secret._make(open_fields(sealer, binding_id, mode, x, y, sealed))
 
 
 def open_fields(sealer: Sealer, binding_id: str, mode: str, x: str, y: str | None, sealed: bytes) -> _Fields:
-    """As `open_binding`, the fields of a Secret alone: a named tuple is made by interpreted code."""
+    """As `open_binding`, but a plain tuple: building a named tuple runs interpreted code."""
     try:
         fields = _decode(sealer.open_(sealed, binding_context(binding_id, mode, x, y)))
     except msgspec.DecodeError:
-        raise StoreError("a binding cannot be read") from None
+        raise StoreError("a binding cannot be decoded") from None
     if len(fields) == _LEAST:
         fields = (*fields, None)
     if len(fields) != _LEAST + 1:
-        raise StoreError("a binding cannot be read")
+        raise StoreError("a binding cannot be decoded")
     return cast(_Fields, fields)
 
 
 def binding_context(binding_id: str, mode: str, x: str, y: str | None) -> bytes:
-    """What the sealed part of a binding is tied to."""
+    """The context that the sealed part of a binding is bound to."""
     return f"binding {binding_id} {mode} {x} {y or ''}".encode()

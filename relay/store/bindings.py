@@ -1,7 +1,6 @@
-"""Bindings in the store: written with what they were before each change, found again long after they ended.
+"""Bindings in the store, with their earlier versions, found long after they ended.
 
-It owns the SQL of the tables `binding`, `binding_change` and `past_party`. Which bindings are allowed, and their routes
-and numbers, are not its business.
+Owns the SQL of the tables `binding`, `binding_change` and `past_party`. Rules, routes and numbers are elsewhere.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _STATES: dict[State, str] = {
     "ended": "ended_at IS NOT NULL",
 }
 _IN_FORCE = "created_at <= :at AND coalesce(ended_at, :at + 1) > :at AND coalesce(expires_at, :at + 1) > :at"
-# One SELECT an index: OR between two of them would read the whole table.
+# One SELECT per index: OR between two of them would scan the whole table.
 _ON_NUMBER = "SELECT id FROM binding WHERE x = :number UNION SELECT id FROM binding WHERE y = :number"
 _WITH_PARTY = """
 WITH membership AS (
@@ -61,12 +60,12 @@ _WITH_ORDER = "SELECT id FROM binding WHERE order_hash = :order_hash"
 
 
 class BindingQuery(NamedTuple):
-    """Which bindings are asked for; None is: any."""
+    """A filter of bindings; None matches any."""
 
     business: str | None = None
     number: str | None = None  # a 700 number
-    party: str | None = None  # in the normal form; also one that was changed away, or a member of the group
-    either: str | None = None  # a 700 or legacy number or a party; of live ones only a party that they have now
+    party: str | None = None  # normal form; also a former party, or a member of the group
+    either: str | None = None  # a 700 or legacy number, or a party; for live bindings only a present party
     order_id: str | None = None
     group_id: str | None = None
     mode: str | None = None
@@ -77,7 +76,7 @@ class BindingQuery(NamedTuple):
 _ANY = BindingQuery()
 
 
-# -- inside an act
+# -- inside a unit of work
 
 
 def insert(act: Act, binding: Binding) -> None:
@@ -85,18 +84,18 @@ def insert(act: Act, binding: Binding) -> None:
 
 
 def update(act: Act, binding: Binding) -> None:
-    """Writes the row as it is now. For a change that traces must see, `keep_past` first."""
+    """Write the whole row. For a change that traces must see, call `keep_past` first."""
     binding_id, *values = binding_row(act.sealer, binding)
     act.connection.execute(UPDATE, (*values, binding_id))
 
 
 def set_released(act: Act, binding_id: str) -> None:
-    """Its numbers were given back."""
+    """Mark that its numbers were given back."""
     act.connection.execute(_RELEASED, (act.now_ms, binding_id))
 
 
 def keep_past(act: Act, old: Binding, new: Binding) -> None:
-    """Keeps what the binding was until now, and that it is found by the parties and the group that it loses."""
+    """Keep the version before a change, and index the parties and the group that the binding loses."""
     past = (old.binding_id, old.version, act.now_ms, act.actor.name, seal_past(act.sealer, old))
     act.connection.execute(_ADD_CHANGE, past)
     lost = [act.sealer.lookup_hash(party) for party in (old.a, old.b) if party and party not in (new.a, new.b)]
@@ -106,13 +105,13 @@ def keep_past(act: Act, old: Binding, new: Binding) -> None:
 
 
 def due(act: Act, most: int) -> list[Binding]:
-    """Those that have expired and still hold their numbers, the oldest first."""
+    """Expired bindings that still hold their numbers, oldest first."""
     rows = act.connection.execute(_DUE, (act.now_ms, most)).fetchall()
     return [open_row(act.sealer, row) for row in rows]
 
 
 def count_of_group(act: Act, group_id: str) -> int:
-    """How many bindings of the group hold numbers."""
+    """The number of bindings of the group that hold numbers."""
     (count,) = act.connection.execute(_COUNT_OF_GROUP, (group_id,)).fetchone()
     return int(count)
 
@@ -127,9 +126,9 @@ def unreleased_of_group(act: Act, group_id: str) -> list[Binding]:
 def find_binding(
     connection: Connection, sealer: Sealer, binding_id: str, business: str | None = None
 ) -> Binding | None:
-    """The binding, in force or not; None where there is none, or none of this business.
+    """The binding, in force or not; None if there is none, or none of this business.
 
-    Raises StoreError where its row does not prove itself.
+    Raises StoreError if the proof of its row does not hold.
     """
     row = connection.execute(_BY_ID, {"id": binding_id, "business": business}).fetchone()
     require(connection, sealer, "binding", [binding_id])
@@ -139,7 +138,7 @@ def find_binding(
 def find_page(
     connection: Connection, sealer: Sealer, query: BindingQuery, now_ms: int, before: str | None, most: int
 ) -> list[Binding]:
-    """The newest first; with `before` only those made before the binding with this id."""
+    """A page of bindings, newest first; with `before`, those made before the binding with that id."""
     where, values = _conditions(sealer, query, now_ms, before)
     rows = connection.execute(f"{SELECT} {where} ORDER BY id DESC LIMIT :most", values | {"most": most}).fetchall()
     return [open_row(sealer, row) for row in rows]
@@ -148,7 +147,7 @@ def find_page(
 def _conditions(
     sealer: Sealer, query: BindingQuery, now_ms: int, before: str | None = None
 ) -> tuple[str, dict[str, Any]]:
-    """The WHERE, and its parameters."""
+    """The WHERE clause, and its parameters."""
     party = query.party or query.either
     found = {
         "now": now_ms,
@@ -167,7 +166,7 @@ def _conditions(
         "group_id = :group_id": query.group_id,
         "mode = :mode": query.mode,
         _STATES[query.state or "live"]: query.state,
-        # An id begins with its time: the search ends with it.
+        # An id begins with its time, which bounds the search.
         "id >= :first_id AND created_at >= :since_ms": query.since_ms,
         "id < :before": before,
     }
@@ -176,14 +175,14 @@ def _conditions(
 
 
 def state_of(binding: Binding, at_ms: int) -> State:
-    """Its state at a moment after it was made; the same as _STATES in SQL."""
+    """The state at `at_ms`, after the binding was made; the same as _STATES in SQL."""
     if binding.ended_at is not None:
         return "ended"
     return "live" if binding.is_live(at_ms) else "expired"
 
 
 def at_moment(connection: Connection, sealer: Sealer, binding: Binding, at_ms: int) -> Binding:
-    """The binding as it was at a moment: its parties, group and limits then, its end as known now."""
+    """The binding as of `at_ms`: parties, group and limits of that time, but its end as known now."""
     row = connection.execute(_AT, (binding.binding_id, at_ms)).fetchone()
     if row is None:
         return binding
@@ -198,7 +197,7 @@ def at_moment(connection: Connection, sealer: Sealer, binding: Binding, at_ms: i
 
 
 def history(connection: Connection, sealer: Sealer, binding_id: str) -> list[Binding]:
-    """What the binding was before each of its changes, the oldest first."""
+    """The versions of the binding before each of its changes, oldest first."""
     rows = connection.execute(_HISTORY, (binding_id,)).fetchall()
     require(connection, sealer, "binding_change", [key_of(binding_id, version) for version, _ in rows])
     return [open_past(sealer, binding_id, *row) for row in rows]
@@ -207,7 +206,7 @@ def history(connection: Connection, sealer: Sealer, binding_id: str) -> list[Bin
 def all_bindings(
     connection: Connection, sealer: Sealer, query: BindingQuery = _ANY, now_ms: int = 0, *, newest_first: bool = False
 ) -> Iterator[Binding]:
-    """Every binding that is asked for in the order they were made, or the reverse, however many."""
+    """All matching bindings in the order of their creation, or the reverse, read as a stream."""
     where, values = _conditions(sealer, query, now_ms)
     order = "DESC" if newest_first else "ASC"
     with one_moment(connection):
@@ -216,9 +215,9 @@ def all_bindings(
 
 
 def bindings_of(connection: Connection, sealer: Sealer, number: str) -> Iterator[Binding]:
-    """All that a 700 number or a party (in the normal form) ever had, as they are now, in the order they were made.
+    """All bindings that a 700 number or a party (normal form) ever had, as they are now, in the order of creation.
 
-    Raises StoreError where one does not prove itself.
+    Raises StoreError if the proof of one does not hold.
     """
     query = f"{SELECT} WHERE id IN ({_ids_of(number)}) ORDER BY id"
     for row in connection.execute(query, _asked(sealer, number)).fetchall():
@@ -227,7 +226,7 @@ def bindings_of(connection: Connection, sealer: Sealer, number: str) -> Iterator
 
 
 def bindings_at(connection: Connection, sealer: Sealer, number: str, at_ms: int) -> Iterator[Binding]:
-    """Those of a number that were in force at a moment, as they were then: with the parties of that minute."""
+    """The bindings of a number in force at `at_ms`, as they were then, with the parties of that time."""
     query = f"{SELECT} WHERE id IN ({_ids_of(number)}) AND {_IN_FORCE} ORDER BY id"
     for row in connection.execute(query, _asked(sealer, number) | {"at": at_ms}).fetchall():
         require(connection, sealer, "binding", [row[0]])

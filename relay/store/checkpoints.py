@@ -1,4 +1,4 @@
-"""How far the oldest links of a chain were purged: it is verified from there on. It owns the table `checkpoint`."""
+"""The last purged link of each chain, from which the rest is verified. Owns the table `checkpoint`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _PUT: Final = (
 
 
 def read_checkpoint(connection: Connection, sealer: Sealer, chain: Chain) -> Head:
-    """The last link that was purged; EMPTY where none was. Raises StoreError where somebody else wrote it.
+    """The last purged link; EMPTY if none was. Raises StoreError if it was changed from outside.
 
-    One that was removed shows as links that are missing: the first that is left is not number 1.
+    If it was deleted, the links before the first one left show as missing.
     """
     require(connection, sealer, "checkpoint", [chain.name])
     row = connection.execute(_SELECT, (chain.name,)).fetchone()
@@ -28,5 +28,5 @@ def read_checkpoint(connection: Connection, sealer: Sealer, chain: Chain) -> Hea
 
 
 def write_checkpoint(act: Act, chain: Chain, head: Head) -> None:
-    """`head` is the last link that goes in the same transaction. To be called before they are deleted."""
+    """Set the checkpoint to `head`, the last link purged in this transaction. Call it before deleting the links."""
     act.connection.execute(_PUT, (chain.name, *head, act.now_ms))

@@ -1,7 +1,7 @@
-"""The store: how it is opened and migrated, and whether the key at hand is its key.
+"""Opens and migrates the store, and checks that the key file belongs to it.
 
-It is an SQLite file, or a database of a PostgreSQL server, as its place says. It owns the pragmas, and when the scripts
-of `relay.store.scripts` are run. What the tables mean is the business of the modules beside it.
+The store is an SQLite file or a database of a PostgreSQL server. Owns the pragmas, and decides when the scripts of
+`relay.store.scripts` run. The neighbouring modules own the tables.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from relay.store.sealing_keys import check_keys, enter_keys, sealing_keys
 from relay.store.server import Place, Server, local_path
 
 BUSY_TIMEOUT_S = 5.0
-LOCK_PATIENCE_S = 60.0  # for a table that a script changes
-LOCK_PAUSE_S = 1.0  # between two tries, for those who have waited behind one
+LOCK_PATIENCE_S = 60.0  # longest wait for a table that a script changes
+LOCK_PAUSE_S = 1.0  # between two tries, for statements that queued behind the last one
 
-# FULL: in WAL mode NORMAL commits are not synced, and a power failure would lose records that callers saw answered.
-# A page of records is written many times while it fills: a checkpoint at each 16 MiB moves it to the store once.
+# FULL: in WAL mode NORMAL does not sync commits, and a power failure would lose records of answered calls.
+# A page of records is rewritten many times while it fills; a checkpoint every 16 MiB copies it to the store once.
 WRITER_PRAGMAS = ("PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON", "PRAGMA wal_autocheckpoint = 4000")
-# No mmap_size: SQLite unmaps the file after each commit of another connection. With a commit to each third look-up, one
-# takes 55 us without it and 80 with it (18 and 34 where the processor's caches stay warm).
+# No mmap_size: SQLite unmaps the file after each commit of another connection. With one commit per three look-ups, a
+# look-up takes 55 us without mmap and 80 us with it (18 and 34 us with warm CPU caches).
 READER_PRAGMAS = ("PRAGMA query_only = ON",)
-# By SQLite's primary result codes.
+# Advice by SQLite's primary result codes.
 _WHAT_TO_DO = {
     sqlite3.SQLITE_BUSY: (
         "another process keeps it locked (`fuser -v {place}` shows which have it open): let it end, or end it, and try"
         " again"
     ),
     sqlite3.SQLITE_FULL: "make room on its disk",
-    sqlite3.SQLITE_IOERR: "see in the system's log what its disk has",
+    sqlite3.SQLITE_IOERR: "look for faults of its disk in the system log",
     sqlite3.SQLITE_READONLY: "let the relay's user write to its file, its folder and its disk",
     sqlite3.SQLITE_CORRUPT: "stop the relay and put a backup in its place",
     sqlite3.SQLITE_NOTADB: "stop the relay and put a backup in its place",
@@ -55,11 +55,11 @@ _KEY_CHECK = "SELECT hash FROM key_check"
 
 
 def open_store(place: Place, key_file: Path) -> Sealer:
-    """Makes what is missing (folder, key, tables), migrates, and proves that the key is the store's own.
+    """Create what is missing (folder, key, tables), migrate, and check that the key belongs to the store.
 
-    A key is made only together with a new store, and a new store only where none was served: what is lost must be put
-    back, not replaced. Where nothing is missing nothing is written: a store that takes nothing opens too. Raises
-    StoreError, also for files that others may use.
+    A key is only created with a new store, and a new store only where none was served before: a lost one must be
+    restored, not replaced. If nothing is missing nothing is written, so a store that accepts no writes opens too.
+    Raises StoreError, also if other users have access to the files.
     """
     schema = schema_of(place)
     check_permissions(place, key_file)
@@ -79,7 +79,7 @@ def open_store(place: Place, key_file: Path) -> Sealer:
             connection.execute("PRAGMA journal_mode = WAL")
         seen = schema.seen(connection)
         if seen >= schema.first:
-            _check_key(connection, sealer, key_file)  # what a migration seals, it must seal with the right one
+            _check_key(connection, sealer, key_file)  # a migration must seal with the right key
         _migrate(connection, schema, sealer, place)
         _check_key(connection, sealer, key_file)
         now_ms = time.time_ns() // 1_000_000
@@ -93,7 +93,7 @@ def open_store(place: Place, key_file: Path) -> Sealer:
 
 
 def is_there(place: Place) -> bool:
-    """Whether a store was made there. Raises StoreError where its server does not say."""
+    """Whether there is a store. Raises StoreError if its server cannot be asked."""
     if isinstance(place, Path):
         return place.exists() and place.stat().st_size > 0
     with store_errors(place), closing(connect_reader(place)) as connection:
@@ -101,13 +101,13 @@ def is_there(place: Place) -> bool:
 
 
 def is_newer(place: Place) -> bool:
-    """Whether a later version has added to it what this one does not know. Raises StoreError."""
+    """Whether a later version has run scripts on it that this one does not know. Raises StoreError."""
     with store_errors(place), closing(connect_reader(place)) as connection:
         return store_scripts.is_newer(connection)
 
 
 def connect(place: Place) -> Connection:
-    """A connection that writes, in autocommit mode: transactions are begun by name."""
+    """Open a connection that writes, in autocommit mode: transactions are explicit."""
     if isinstance(place, Server):
         return _connect_server(place)
     connection = sqlite3.connect(
@@ -124,7 +124,7 @@ def connect(place: Place) -> Connection:
 
 
 def connect_reader(place: Place, *, check_same_thread: bool = True) -> Connection:
-    """A connection that only reads, and sees each commit of others from its next statement on.
+    """Open a read-only connection. Its next statement sees every commit of others.
 
     Without `check_same_thread` threads may use it one after the other.
     """
@@ -139,19 +139,19 @@ def connect_reader(place: Place, *, check_same_thread: bool = True) -> Connectio
 
 
 def uri_of(path: Path) -> str:
-    """The file as a URI for SQLite, which otherwise would make an empty one in the place of one that is missing."""
+    """The URI of the file, with which SQLite does not create a missing one."""
     return f"{path.absolute().as_uri()}?mode=rw"
 
 
 def _connect_server(server: Server, *, read_only: bool = False) -> Connection:
-    from relay.store.postgres import ServerConnection  # a driver that a store in a file does without
+    from relay.store.postgres import ServerConnection  # its driver is not needed for a store in a file
 
     return ServerConnection(server.url, read_only=read_only)
 
 
 @contextmanager
 def store_errors(place: Place) -> Iterator[None]:
-    """Turns the errors of SQLite and of a server into StoreError with words for the operator."""
+    """Translate the errors of SQLite and PostgreSQL into StoreError, with advice for the operator."""
     try:
         yield
     except DATABASE_ERRORS as error:
@@ -160,7 +160,7 @@ def store_errors(place: Place) -> Iterator[None]:
 
 
 def _make_file(path: Path) -> None:
-    """An empty file, mode 0600, for SQLite to fill; its -wal and -shm take the mode over."""
+    """Create an empty file, mode 0600, for SQLite to fill; its -wal and -shm inherit the mode."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(open_beside(path, os.O_WRONLY))
@@ -169,7 +169,7 @@ def _make_file(path: Path) -> None:
 
 
 def _migrate(connection: Connection, schema: Schema, sealer: Sealer, place: Place) -> None:
-    """Runs the scripts that the store has not seen. Whenever it is killed, the store is as one of them has left it."""
+    """Run the scripts that the store has not seen. If killed, it leaves the store after one of them."""
     scripts = scripts_of(schema)
     if 0 < schema.seen(connection) < schema.first:
         raise StoreError(f"the store {place} was made before the first release: move it away, and a new one is made")
@@ -183,7 +183,7 @@ def _migrate(connection: Connection, schema: Schema, sealer: Sealer, place: Plac
 
 
 def _run_next(connection: Connection, schema: Schema, scripts: Sequence[Script]) -> None:
-    """Raises ServerBusy where its table is in use all the time."""
+    """Run the next script. Raises ServerBusy if its table stays in use."""
     until_s = time.monotonic() + LOCK_PATIENCE_S
     for tries in count(1):
         try:
@@ -191,13 +191,13 @@ def _run_next(connection: Connection, schema: Schema, scripts: Sequence[Script])
             return
         except ServerBusy as error:
             if time.monotonic() > until_s:
-                words = "its tables are in use by a long transaction (an export, verify, a backup): try again after it"
+                words = "its tables are in use by a long transaction (export, verify, backup): try again after it"
                 raise ServerBusy(f"{words} ({error})") from error
         time.sleep(LOCK_PAUSE_S)
 
 
 def _run(connection: Connection, schema: Schema, scripts: Sequence[Script], tries: int) -> None:
-    """The next script, in a transaction of its own; of a new store all at once."""
+    """Run the next script in one transaction; in a new store, run all scripts in one."""
     seen = schema.seen(connection)
     if 0 < seen < len(scripts) and scripts[seen].is_concurrent:
         _run_concurrently(connection, scripts[seen])
@@ -215,7 +215,7 @@ def _run(connection: Connection, schema: Schema, scripts: Sequence[Script], trie
 
 
 def _run_concurrently(connection: Connection, script: Script) -> None:
-    """It waits for all transactions that began before, and holds up none."""
+    """Run a script that waits for all earlier transactions, and blocks none."""
     connection.execute("SET lock_timeout = 0")
     for statement in script.statements():
         connection.execute(statement)

@@ -1,6 +1,6 @@
 """The A numbers that business users have filed with the carriers, each with the reference of its filing.
 
-It owns the table `filing`. What a number that is not filed may do is judged elsewhere.
+Owns the table `filing`. `relay.policy` decides what an unfiled number may do.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ DELETE FROM filing WHERE (business, hash) IN (SELECT business, hash FROM filing 
 """
 DELETE_OF_BUSINESS = "DELETE FROM filing WHERE business = ?1"
 
-Place = tuple[str, str]  # of a filing in their order: its business user, its hash in hexadecimal digits
-FIRST: Place = ("", "")  # in front of all
+Place = tuple[str, str]  # the position of a filing: business user, hash in hex
+FIRST: Place = ("", "")  # before all filings
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[str, str]).decode
@@ -62,7 +62,7 @@ class Filing(NamedTuple):
     hash: bytes
 
     def was_in_force(self, at_ms: int) -> bool:
-        """As far as it is known: a number that is filed again has the time of that alone."""
+        """Whether it was in force, as far as known: a number filed again has only its latest times."""
         return self.filed_at <= at_ms and (self.withdrawn_at is None or self.withdrawn_at > at_ms)
 
     @property
@@ -70,23 +70,23 @@ class Filing(NamedTuple):
         return self.business, self.hash.hex()
 
 
-# -- inside an act
+# -- inside a unit of work
 
 
 def put_filing(act: Act, business: str, number: str, reference: str) -> None:
-    """Files the number, or gives its filing another reference."""
+    """File a number, or replace the reference of its filing."""
     sealed = act.sealer.seal(_encode((number, reference)), _context(business))
     act.connection.execute(_PUT, (business, act.sealer.lookup_hash(number), sealed, act.now_ms, act.actor.name))
 
 
 def withdraw_filing(act: Act, business: str, number: str) -> bool:
-    """Returns whether it was in force."""
+    """Withdraw a filing. Return whether it was in force."""
     values = (business, act.sealer.lookup_hash(number), act.now_ms, act.actor.name)
     return act.connection.execute(_WITHDRAW, values).rowcount == 1
 
 
 def purge_filings(act: Act, before_ms: int, most: int) -> int:
-    """Those that were withdrawn before that moment."""
+    """Delete at most `most` filings withdrawn before `before_ms`. Return their number."""
     return act.connection.execute(_PURGE, (before_ms, most)).rowcount
 
 
@@ -94,7 +94,7 @@ def purge_filings(act: Act, before_ms: int, most: int) -> int:
 
 
 def find_filing(connection: Connection, sealer: Sealer, business: str, number: str) -> Filing | None:
-    """In force or withdrawn."""
+    """The filing of a number, in force or withdrawn; None if there is none."""
     row = connection.execute(_FIND, (business, sealer.lookup_hash(number))).fetchone()
     return None if row is None else _opened(sealer, row)
 
@@ -102,14 +102,14 @@ def find_filing(connection: Connection, sealer: Sealer, business: str, number: s
 def find_filings(
     connection: Connection, sealer: Sealer, business: str | None, after: Place, most: int, *, all_: bool = False
 ) -> list[Filing]:
-    """Those of a business user, or of all (None), behind `after`; with `all_` withdrawn ones too."""
+    """A page of filings of a business user or all (None), after `after`; with `all_`, withdrawn ones too."""
     values: dict[str, Any] = {"business": business, "all": int(all_), "most": most}
     values |= {"after_business": after[0], "after_hash": bytes.fromhex(after[1])}
     return [_opened(sealer, row) for row in connection.execute(_PAGE, values).fetchall()]
 
 
 def is_filed(connection: Connection, sealer: Sealer, business: str, number: str) -> bool:
-    """Raises StoreError where its row does not prove itself."""
+    """Whether a filing is in force. Raises StoreError if the proof of its row does not hold."""
     hash_ = sealer.lookup_hash(number)
     if connection.execute(_IN_FORCE, (business, hash_)).fetchone() is None:
         return False
@@ -118,7 +118,7 @@ def is_filed(connection: Connection, sealer: Sealer, business: str, number: str)
 
 
 def unfiled_members(connection: Connection, business: str, group_id: str) -> int:
-    """How many members of a group the business user has not filed."""
+    """The number of members of a group that the business user has not filed."""
     (count,) = connection.execute(_UNFILED_MEMBERS, (group_id, business)).fetchone()
     return int(count)
 
@@ -128,9 +128,9 @@ def _opened(sealer: Sealer, row: tuple[Any, ...]) -> Filing:
     try:
         number, reference = _decode(sealer.open_(sealed, _context(business)))
     except msgspec.DecodeError:
-        raise StoreError(f"a filing of {business} cannot be read") from None
+        raise StoreError(f"a filing of {business} cannot be decoded") from None
     if sealer.lookup_hash(number) != hash_:
-        raise StoreError(f"a filing of {business} was altered: it would be found by what is not its own")
+        raise StoreError(f"a filing of {business} was altered: its hash does not match its number")
     return Filing(business, number, reference, filed_at, filed_by, withdrawn_at, withdrawn_by, hash_)
 
 

@@ -1,11 +1,11 @@
-"""The journal of call records: makes commits durable in groups, in their order, and says when (DESIGN 4.1).
+"""The journal of call records: group commit in order, with commit acknowledgements (DESIGN 4.1).
 
-All that waits goes in one transaction, and the next starts when that is on disk. It owns the chain's end: one process
-writes it, guarded by a lock file beside the store. It never drops a commit: while the store fails it tries again for
-ever, reports the outage once, and acknowledges nothing but what the spill has made durable. So it does while a file of
-the store is not in its place, or the store holds less than was written to it: what is durable must be found again. What
-nobody waits for, events of calls under way and who called last, goes the same way in its turn: a call's events are
-never on disk later than its end.
+All that waits is written in one transaction; the next starts when that is on disk. Owns the head of the chain: one
+process writes it, guarded by a lock file beside the store. Never drops a commit: while the store fails it retries for
+ever, reports the outage once, and acknowledges only what the overflow log has made durable. The same holds while a file
+of the store is displaced, or the store holds less than was written to it: what is durable must be found again.
+Fire-and-forget writes (events of calls under way, last callers) take their turn in the same queue, so that the events
+of a call are never on disk later than its end.
 """
 
 from __future__ import annotations
@@ -53,27 +53,27 @@ from relay.store.spill import Spill
 P = ParamSpec("P")
 T = TypeVar("T")
 
-BUSY_S: Final = 2.0  # that another may write before it counts as an outage
-EFFECT: Final = "records go to the spill after a second, while there is room; writing is retried"
-LOOK_S: Final = 1.0  # between two looks whether the store's files are in their places
+BUSY_S: Final = 2.0  # longest wait for another writer; after that it counts as an outage
+EFFECT: Final = "records go to the overflow log after one second, while it has room; writing is retried"
+LOOK_S: Final = 1.0  # interval for checking that the store's files are in place
 FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 2.0
-SPILL_AFTER_S = 1.0  # for so long the store may take over a batch before what waits goes to the spill
+SPILL_AFTER_S = 1.0  # longest time to write a batch to the store; after that the overflow log is used
 
 
 class _Batch(NamedTuple):
-    """What one transaction writes."""
+    """The rows of one transaction."""
 
-    put: list[Row]  # of live_call
+    put: list[Row]  # for live_call
     deleted: list[int]  # rows of live_call
-    ended: list[Row]  # of call_record
-    head: HeadRow | None  # after it, where it moves
-    events: list[Row]  # of call_event
-    callers: list[Row]  # of last_caller
+    ended: list[Row]  # for call_record
+    head: HeadRow | None  # the new head, if it moves
+    events: list[Row]  # for call_event
+    callers: list[Row]  # for last_caller
 
 
 class Journal:
-    """Open it once per serving process. `report(event, fields)` is told of outages and their end."""
+    """The journal of one serving process. `report(event, fields)` gets outages and recoveries."""
 
     def __init__(self, path: Path, sealer: Sealer, report: Report, *, min_gap_s: float = MIN_GAP_S) -> None:
         self._path = path
@@ -81,13 +81,13 @@ class Journal:
         self._turning = Turning(sealer, report)
         self._report = report
         self._outage = WriteOutage(path, EFFECT, report)
-        self.queue = JournalQueue(min_gap_s)  # what is to be written: others fill it
+        self.queue = JournalQueue(min_gap_s)  # items to write; filled by the callers
         self._lock: int | None = None
         self._connection: aiosqlite.Connection | None = None
         self._files: StoreFiles | None = None  # of the connection
         self._head = EMPTY
-        self._written = EMPTY  # the last head that is durable
-        self._audit = EMPTY  # where the audit log ended after the last transaction
+        self._written = EMPTY  # the last durable head
+        self._audit = EMPTY  # the head of the audit log after the last transaction
         self._places: Places | None = None
         self._closed = Closed(report)
         self._writer: asyncio.Task[None] | None = None
@@ -96,12 +96,12 @@ class Journal:
         self._spill = Spill(path.with_name(path.name + ".spill"), sealer)
         self._spilling = asyncio.Lock()
         self._spill_works = True
-        self._spilled = 0  # of the first that wait: they are in the spill, and acknowledged
-        self._taken = 0  # how many have ever left the queue
-        self._begun_at: float | None = None  # since when the store is asked to take a batch
+        self._spilled = 0  # number of items, at the front of the queue, that are in the overflow log
+        self._taken = 0  # number of items that have ever left the queue
+        self._begun_at: float | None = None  # start of the write under way
 
     async def open(self) -> None:
-        """Raises StoreError where another process serves this store, or the chain's end was tampered with."""
+        """Raises StoreError if another process serves this store, or the head of the chain was altered."""
         self._lock = take_lock(self._path)
         try:
             with store_errors(self._path):
@@ -117,15 +117,15 @@ class Journal:
         self._writer.add_done_callback(self._outage.writer_ended)
         self._watcher = asyncio.create_task(self._watch(), name="journal's files")
         self._spiller = asyncio.create_task(self._spill_when_stalled(), name="journal's spill")
-        if self._spilled:  # who reads the store next finds them there, unless it still takes nothing
+        if self._spilled:  # so that the caller, who reads the store next, finds them there
             await self.queue.emptied(SPILL_AFTER_S)
 
     def live(self) -> list[LiveCall]:
-        """The calls that were up when the last process ended, with their dialogs. Altered ones are reported instead."""
+        """The calls that were up when the last process ended, with their dialogs. Altered ones are only reported."""
         return laid_over(read_live(self._path, self._sealer, self._report), self.queue.unwritten())
 
     async def close(self, patience_s: float = 10.0) -> None:
-        """Writes all that waits and closes. Raises StoreError for what the store did not take within `patience_s`."""
+        """Write what is queued, then close. Raises StoreError if the store did not take it within `patience_s`."""
         await self.queue.emptied(patience_s)
         if self.queue.waiting:
             await self._spill_waiting()
@@ -146,8 +146,8 @@ class Journal:
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
         while True:
-            # What is spilled goes alone: a later state of a call, in the store before the spill is cleared, would be
-            # undone by the next process.
+            # Items in the overflow log go in a separate batch: if a later state of a call reached the store before the
+            # log is cleared, the next process would undo it.
             batch = (await self.queue.batch())[: self._spilled or None]
             self._begun_at = clock()
             await self._write([item for item, _ in batch])
@@ -156,13 +156,13 @@ class Journal:
             self._spilled -= told
             self._taken += len(batch)
             self.queue.took(batch, told)
-            async with self._spilling:  # from here on it is known what is spilled
+            async with self._spilling:  # once no write to the overflow log is under way
                 await self._clear_spill()
 
-    # -- the spill: while the store takes nothing
+    # -- the overflow log, while the store accepts no writes
 
     async def _inherit(self) -> None:
-        """Queues what an earlier process had acknowledged and the store had not taken. It stays in the spill."""
+        """Queue the commits in the overflow log of an earlier process. They also stay there for now."""
         try:
             await asyncio.to_thread(self._spill.open)
             spilled = await asyncio.to_thread(self._spill.read)
@@ -190,7 +190,7 @@ class Journal:
                 await self._spill_waiting()
 
     async def _spill_waiting(self) -> None:
-        """Makes durable what waits, in its order and as much as there is room for, and acknowledges it."""
+        """Write what is queued to the overflow log, in order, as far as there is room, and acknowledge it."""
         if not self._spill_works:
             return
         async with self._spilling:
@@ -203,13 +203,13 @@ class Journal:
                 self._cannot_spill(error)
                 return
             kept = _up_to(waiting, prepared.commits)
-            for item, done in kept[max(self._taken - first, 0) :]:  # of the others the store has taken care meanwhile
+            for item, done in kept[max(self._taken - first, 0) :]:  # the others have meanwhile reached the store
                 self.queue.acknowledge(item, done)
             self._spilled = max(first + len(kept) - self._taken, self._spilled)
             await self._clear_spill()
 
     async def _clear_spill(self) -> None:
-        """Where the store has all that is in it."""
+        """Clear the overflow log, if the store has all its entries."""
         if self._spilled or self._spill.is_empty:
             return
         try:
@@ -219,11 +219,11 @@ class Journal:
 
     def _cannot_spill(self, error: OSError) -> None:
         self._spill_works = False
-        effect = "while the store takes no record, calls wait unanswered"
+        effect = "while the store accepts no records, calls wait unanswered"
         self._report("journal.cannot_spill", {"store": str(self._path), "reason": error.strerror, "effect": effect})
 
     async def _write(self, items: list[Item]) -> None:
-        """Returns when they are durable, however long that takes."""
+        """Return when the items are durable, however long that takes."""
         commits = self._closed.take([item for item in items if isinstance(item, Commit)])
         batch: _Batch | None = None
         retry_s = FIRST_RETRY_S
@@ -231,7 +231,7 @@ class Journal:
             try:
                 connection = await self._ready()
                 if batch is not None and batch.head is not None and batch.head[:2] == self._head:
-                    break  # the COMMIT that seemed to fail is on disk
+                    break  # the COMMIT in doubt is on disk
                 batch = await self._batch(commits, items)
                 key_id, self._audit = await _call(connection, _transact, batch)
                 self._turning.to(key_id)
@@ -247,9 +247,9 @@ class Journal:
         self._outage.is_over(self.queue.backlog)
 
     async def _batch(self, commits: list[Commit], items: list[Item]) -> _Batch:
-        """Moves the head and the places on. Where the transaction fails, they are read anew from the store.
+        """Build the next transaction, moving head and places on. If it fails, both are read again from the store.
 
-        In slices: nobody else moves either.
+        Runs in slices, which is safe: nothing else moves them.
         """
         assert self._places is not None  # _connect read them
         up: dict[str, Commit] = {}
@@ -281,10 +281,10 @@ class Journal:
         callers = [caller_row(self._sealer, item) for item in items if isinstance(item, LastCaller)]
         return _Batch(put, deleted, ended, head, events, callers)
 
-    # -- the connection and its troubles
+    # -- the connection
 
     async def _ready(self) -> aiosqlite.Connection:
-        """A connection whose files are in their places. Raises StoreError; Displaced where they are not."""
+        """A connection whose files are in place. Raises StoreError; Displaced if one is not."""
         if self._files is not None and self._connection is not None and (displaced := self._files.displaced()):
             if displaced.is_log:
                 await self._save(self._connection)
@@ -295,22 +295,22 @@ class Journal:
         return self._connection
 
     async def _save(self, connection: aiosqlite.Connection) -> None:
-        """Moves into the store what stands in a log that will be lost, and lets go of that. The next one is made anew.
+        """Move the content of a deleted write-ahead log into the store, and close it.
 
-        Raises StoreError where somebody is in the way.
+        Raises StoreError if a reader blocks that.
         """
         busy, *_ = await _call(connection, _checkpoint)
         if busy:
-            raise StoreError(f"what stands in {self._path}-wal cannot be moved into the store: it is being read")
+            raise StoreError(f"the content of {self._path}-wal cannot be moved into the store: it is being read")
         await self._disconnect()
 
     async def _connect(self) -> None:
         if holds_deleted_log(self._path):
-            raise StoreError(f"the look-ups have not let go of {self._path}-wal yet")
+            raise StoreError(f"the look-ups still have the deleted {self._path}-wal open")
         self._connection = await aiosqlite.connect(uri_of(self._path), uri=True, timeout=BUSY_S, isolation_level=None)
         for pragma in WRITER_PRAGMAS:
             await self._connection.execute(pragma)
-        # Read anew after an error: a COMMIT that failed may have been on disk all the same.
+        # Read again after an error: a COMMIT that failed may still be on disk.
         self._head = await _call(self._connection, read_head, self._sealer, RECORDS)
         self._audit = await _call(self._connection, stored_head, AUDIT)
         self._places = await _call(self._connection, Places)
@@ -322,7 +322,7 @@ class Journal:
         self._files = StoreFiles(self._path)
 
     async def _watch(self) -> None:
-        """Finds a file that is not in its place also while nothing is to be written: what was written may be lost."""
+        """Detect a displaced file also while nothing is queued: what was written may be lost."""
         while True:
             await asyncio.sleep(LOOK_S)
             if self._files is not None and not self._outage.lasts and self._files.displaced():
@@ -341,7 +341,7 @@ class Journal:
 
 
 def _up_to(waiting: list[Waiting], commits: int) -> list[Waiting]:
-    """The first of them, with so many commits: what stands behind the next one is not among them."""
+    """The first items, up to and including `commits` commits, and the other items before the next one."""
     for index, (item, _) in enumerate(waiting):
         if isinstance(item, Commit):
             if not commits:
@@ -351,7 +351,7 @@ def _up_to(waiting: list[Waiting], commits: int) -> list[Waiting]:
 
 
 async def _next_slice() -> float:
-    """Lets the loop go round. Gives until when to go on, in monotonic seconds."""
+    """Yield to the event loop. Return the end of the next slice, in monotonic seconds."""
     since = time.monotonic()
     await asyncio.sleep(0)
     return slice_end(time.monotonic(), since)
@@ -363,23 +363,23 @@ async def _call(
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> T:
-    """Runs `function(connection, ...)` in aiosqlite's thread.
+    """Run `function(connection, ...)` in aiosqlite's thread.
 
-    Its public methods take a hop into the thread for each statement, four for a transaction. One hop for all saves 50
-    to 80 us of CPU a transaction, and half its latency while the loop is busy (measured, aiosqlite 0.22).
+    Its public methods switch to the thread for each statement, four times per transaction. One switch for all saves 50
+    to 80 us of CPU per transaction, and half its latency while the loop is busy (measured, aiosqlite 0.22).
     """
     result: T = await connection._execute(function, connection._conn, *args, **kwargs)  # type: ignore[no-untyped-call]
     return result
 
 
 def _checkpoint(connection: sqlite3.Connection) -> tuple[int, int, int]:
-    """(whether it was kept from it, pages of the log, pages that were moved)."""
+    """Return (1 if it was blocked, pages in the log, pages moved)."""
     found: tuple[int, int, int] = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return found
 
 
 def _transact(connection: sqlite3.Connection, batch: _Batch) -> tuple[int, Head]:
-    """The id of the key that the next one is to be sealed with, and where the audit log ends."""
+    """Write a batch. Return the id of the key in use, and the head of the audit log."""
     with transaction(connection):
         if batch.deleted:
             delete_live(connection, batch.deleted)
@@ -396,7 +396,7 @@ def _transact(connection: sqlite3.Connection, batch: _Batch) -> tuple[int, Head]
 
 
 def take_lock(path: Path) -> int:
-    """Raises StoreError where another process has it: one that dies lets go of it."""
+    """Take the lock of the store. Raises StoreError if another process holds it."""
     lock = open_lock(path, ".lock")
     if not takes(lock):
         holder = os.read(lock, 20).decode(errors="replace").strip()

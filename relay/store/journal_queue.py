@@ -1,4 +1,4 @@
-"""What waits for a journal to make it durable, in its order: commits, and what nobody waits for."""
+"""The queue of a journal, in order: commits, and fire-and-forget writes."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from relay.call.record import CallRecord
 from relay.policy.last_caller import LastCaller
 from relay.store.journal_rows import Told
 
-MAX_BATCH: Final = 400  # items a transaction
-# Between the starts of two transactions. Each costs some 200 us of CPU with its hop and its sync, whatever is in it: at
-# 300 calls a second 10 ms cost 115 us a call and 20 ms 90, at 1,000 it is 50 and 38; the median wait goes from 6 to 12
-# ms. A commit that finds it idle never waits.
+MAX_BATCH: Final = 400  # items per transaction
+# Least time between the starts of two transactions. Each costs about 200 us of CPU for its thread switch and sync,
+# whatever it writes. At 300 calls/s a gap of 10 ms costs 115 us per call and one of 20 ms 90 us; at 1,000 calls/s 50
+# and 38 us; the median wait goes from 6 to 12 ms. A commit that finds the journal idle never waits.
 MIN_GAP_S: Final = 0.020
-# For so long a batch is prepared, or its calls are answered, before the sockets are read again: at 1,650 calls
-# a second each of the two takes a ms or more, and an INVITE that came meanwhile would wait for all of it.
+# Longest time to prepare a batch, or to answer its calls, before the sockets are read again: at 1,650 calls/s each of
+# the two takes 1 ms or more, and an INVITE that arrives meanwhile would wait for all of it.
 SLICE_S: Final = 0.0003
-LONG_TURN_S: Final = 0.002  # of the loop; one in which the driver works on its backlog takes 10 ms
+LONG_TURN_S: Final = 0.002  # of the event loop; a turn in which the driver works on its backlog takes 10 ms
 
 
 def slice_end(now: float, since: float) -> float:
-    """The end of a slice that starts now, in monotonic seconds; others have had the loop since `since`.
+    """The end of a slice that starts now, in monotonic seconds; other callbacks have had the loop since `since`.
 
-    Infinity where they had it for long: the process is behind, and no answer should wait for more such turns.
+    Infinity if they had it for long: the process is behind, and answers should not wait for more such turns.
     """
     return now + SLICE_S if now - since < LONG_TURN_S else math.inf
 
@@ -40,7 +40,7 @@ Waiting = tuple[Item, Callable[[int], None] | None]
 
 
 class Acknowledgements:
-    """Tells those who wait that what they gave is durable: each by `done(token)`, in order, in slices."""
+    """Commit acknowledgements: calls `done(token)` for each durable commit, in order, in slices."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock  # monotonic seconds
@@ -49,7 +49,7 @@ class Acknowledgements:
         self._others_since = 0.0
 
     def put(self, done: Callable[[int], None], token: int) -> None:
-        """To be called from the loop, and not from here: a fault in `done` must not stop who has made it durable."""
+        """Queue a call of `done` by the event loop: an exception in it must not stop the journal."""
         self._due.append((done, token))
         if not self._goes_on:
             self._go_on()
@@ -70,17 +70,17 @@ class Acknowledgements:
             self._go_on()
 
     async def all_told(self) -> None:
-        """Returns when all of so far are told."""
+        """Return when all acknowledgements so far are delivered."""
         told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.put(told.set_result, 0)
         await told
 
 
 class JournalQueue:
-    """Of one writer, which takes a batch, writes it, and says so, for ever."""
+    """The queue of one writer, which takes a batch, writes it, and reports it as taken."""
 
     def __init__(self, min_gap_s: float) -> None:
-        self.waiting: deque[Waiting] = deque()  # what is not durable yet
+        self.waiting: deque[Waiting] = deque()  # items not in the store yet
         self._min_gap_s = min_gap_s
         self._taken_at = float("-inf")
         self._acknowledgements = Acknowledgements()
@@ -89,40 +89,40 @@ class JournalQueue:
         self._idle.set()
 
     def append(self, commit: Commit, done: Callable[[int], None]) -> None:
-        """Queues a commit and returns at once. `done(token)` is called from the loop when it is durable."""
+        """Queue a commit. The loop calls `done(token)` when it is durable."""
         self.put(commit, done)
 
     def tell(self, kind: str, record: CallRecord) -> None:
-        """Queues an event of a call under way (received, ringing, answered) for its business."""
+        """Queue an event of a call under way (received, ringing, answered) for its business."""
         self.put(Told(kind, record), None)
 
     def remember(self, last: LastCaller) -> None:
-        """Queues who called a binding last."""
+        """Queue the last caller of a binding."""
         self.put(last, None)
 
     def put(self, item: Item, done: Callable[[int], None] | None) -> None:
-        """`done(token)` is called from the loop when it is durable."""
+        """Queue an item. The loop calls `done(token)` when it is durable."""
         self.waiting.append((item, done))
         if len(self.waiting) == 1:
             self._idle.clear()
             self._wake.set()
 
     def wake(self) -> None:
-        """Gives the writer a batch at once, be it an empty one."""
+        """Give the writer a batch, even an empty one."""
         self._wake.set()
 
     @property
     def rest_s(self) -> float:
-        """For how long the writer gets no batch, whatever comes; 0 or less: as soon as something waits.
+        """The rest of the gap before the next batch; 0 or less: none.
 
-        Where a whole batch waits there is no gap: else no more than 20,000 items a second would be written.
+        There is no gap if a full batch waits: it would limit the throughput to 20,000 items a second.
         """
         if len(self.waiting) >= MAX_BATCH:
             return 0.0
         return self._taken_at + self._min_gap_s - asyncio.get_running_loop().time()
 
     async def batch(self) -> list[Waiting]:
-        """The first of what waits, as soon as there is any and the gap since the last batch is over."""
+        """The first items, once there are any and the gap since the last batch is over."""
         if (rest_s := self.rest_s) > 0:
             await asyncio.sleep(rest_s)
         await self._wake.wait()
@@ -130,7 +130,7 @@ class JournalQueue:
         return list(islice(self.waiting, MAX_BATCH))
 
     def took(self, batch: list[Waiting], told: int = 0) -> None:
-        """The batch is durable, and leaves the queue. The first `told` of it were acknowledged before."""
+        """Remove a durable batch from the queue. Its first `told` items were acknowledged before."""
         for place, (item, done) in enumerate(batch):
             self.waiting.popleft()
             if place >= told:
@@ -140,24 +140,24 @@ class JournalQueue:
             self._idle.set()
 
     def acknowledge(self, item: Item, done: Callable[[int], None] | None) -> None:
-        """It is durable."""
+        """Acknowledge a durable item."""
         if done is not None and isinstance(item, Commit) and item.token:
             self._acknowledgements.put(done, item.token)
 
     async def all_told(self) -> None:
-        """Returns when all that was acknowledged is known to those who wait for it."""
+        """Return when all acknowledgements so far are delivered."""
         await self._acknowledgements.all_told()
 
     @property
     def backlog(self) -> int:
-        """What is not in the store yet: commits, and what is written beside them."""
+        """The number of items not in the store yet."""
         return len(self.waiting)
 
     def unwritten(self) -> list[Commit]:
-        """The commits that are not in the store yet, in their order. Those in the spill are durable all the same."""
+        """The commits not in the store yet, in order. Those in the overflow log are durable."""
         return [item for item, _ in self.waiting if isinstance(item, Commit)]
 
     async def emptied(self, patience_s: float) -> None:
-        """Returns when nothing waits, at the latest after `patience_s`."""
+        """Return when the queue is empty, or after `patience_s`."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), patience_s)

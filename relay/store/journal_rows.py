@@ -1,6 +1,6 @@
-"""Rows that the journal writes beside records: the events of a call under way, and who called last.
+"""The rows that the journal writes beside records: events of calls under way, and last callers.
 
-It owns their columns and sealing. Who reads them: `relay.events.follower` the events, `relay.store.lookup` the callers.
+Owns their columns and sealing. `relay.events.follower` reads the events, `relay.store.lookup` the callers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EventRow = tuple[int, str, str, bytes]  # seq, call_id, kind, sealed
 
 
 class Told(NamedTuple):
-    """An event of a call under way: `kind` is received, ringing or answered; the record is as it was then."""
+    """An event of a call under way: `kind` is received, ringing or answered; the record as of that event."""
 
     kind: str
     record: CallRecord
@@ -35,12 +35,12 @@ def event_row(sealer: Sealer, told: Told) -> Row:
 
 
 def event_rows(connection: Connection, after: int, most: int) -> list[EventRow]:
-    """Those behind the seq `after`, in their order, for `open_event`."""
+    """A page of rows for `open_event`, in order, after the seq `after`."""
     return connection.execute(_SELECT_EVENTS, (after, most)).fetchall()
 
 
 def open_event(sealer: Sealer, row: EventRow) -> Told:
-    """Raises StoreError where it was altered."""
+    """Open a row of `event_rows`. Raises StoreError if it was altered."""
     _, call_id, kind, sealed = row
     try:
         return Told(kind, decode_record(sealer.open_(sealed, _event_context(call_id, kind))))
@@ -54,7 +54,7 @@ def caller_row(sealer: Sealer, last: LastCaller) -> Row:
 
 
 def open_caller(sealer: Sealer, binding_id: str, number: str, sealed: bytes) -> str:
-    """Who called `number` of the binding last. Raises StoreError where the row was altered."""
+    """The last caller of the binding's `number`. Raises StoreError if the row was altered."""
     return sealer.open_(sealed, _caller_context(binding_id, number)).decode()
 
 

@@ -52,7 +52,7 @@ def read_key_file(path: Path) -> KeyFile:
     except FileNotFoundError:
         raise StoreError(f"the key file {path} is missing: put it back, the store cannot be read without it") from None
     except (OSError, ValueError) as error:
-        raise StoreError(f"cannot read the key file {path}: {_reason(error)}") from None
+        raise StoreError(f"the key file {path} cannot be read: {_reason(error)}") from None
     if (mode := stat.S_IMODE(found.st_mode)) & 0o077:
         raise StoreError(f"the key file {path} is open to other users (mode {mode:04o}): chmod 600 {path}")
     return _parsed(path, text, _stamp(found))
@@ -108,7 +108,7 @@ def make_key(path: Path) -> None:
             temporary.unlink()
         sync_folder(path.parent)
     except OSError as error:
-        raise StoreError(f"cannot create the key file {path}: {_reason(error)}") from None
+        raise StoreError(f"the key file {path} cannot be created: {_reason(error)}") from None
 
 
 def write_key_file(path: Path, masters: dict[int, bytes], hashes: tuple[bytes, bytes]) -> None:
@@ -127,7 +127,7 @@ def write_key_file(path: Path, masters: dict[int, bytes], hashes: tuple[bytes, b
             raise
         sync_folder(path.parent)
     except OSError as error:
-        raise StoreError(f"cannot write the key file {path}: {_reason(error)}") from None
+        raise StoreError(f"the key file {path} cannot be written: {_reason(error)}") from None
 
 
 def _written(path: Path, text: str) -> Path:

@@ -1,7 +1,7 @@
-"""API keys in the store: each as a keyed hash of its secret, and sealed what its owner signs requests with.
+"""API keys in the store: a keyed hash of the secret, and the sealed key for request signatures.
 
-It owns the table `api_key` and the form of a key, `rk_ID_SECRET`. Who may make which key is the business of
-`relay.service.keys`. The secret itself is nowhere: it is shown once, when the key is made.
+Owns the table `api_key` and the format of a key, `rk_ID_SECRET`. `relay.service.keys` has the rules. The secret itself
+is not stored: it is shown once, when the key is created.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ApiKey(NamedTuple):
     """A key without its secret. Times are Unix milliseconds."""
 
     id: str
-    business: str | None  # None: an operator's
+    business: str | None  # None: an operator key
     scopes: frozenset[str]
     hash: bytes
     signing_key: bytes  # SHA-256 of the secret
@@ -40,19 +40,19 @@ class ApiKey(NamedTuple):
     revoked_at: int | None
 
     def is_good(self, now_ms: int) -> bool:
-        """Whether it may be used."""
+        """Whether the key is neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > now_ms)
 
     def is_secret(self, sealer: Sealer, secret: str) -> bool:
-        """Whether the secret is this key's. It takes as long to say no."""
+        """Whether the secret belongs to this key, compared in constant time."""
         return hmac.compare_digest(self.hash, sealer.lookup_hash(secret))
 
     def __repr__(self) -> str:
-        return f"ApiKey({self.id!r}, {self.business!r}, {sorted(self.scopes)})"  # with nothing that a log must not show
+        return f"ApiKey({self.id!r}, {self.business!r}, {sorted(self.scopes)})"  # without secrets, for logs
 
 
 def add_key(act: Act, business: str | None, scopes: frozenset[str], expires_at: int | None) -> tuple[ApiKey, str]:
-    """Makes a key. Returns it and the text that its owner shows, which has 256 random bits."""
+    """Create a key. Return it and its text for the owner, which has 256 random bits."""
     key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     signing_key = hashlib.sha256(secret.encode()).digest()
     hash_ = act.sealer.lookup_hash(secret)
@@ -64,14 +64,14 @@ def add_key(act: Act, business: str | None, scopes: frozenset[str], expires_at: 
 
 
 def find_key(connection: Connection, sealer: Sealer, key_id: str) -> ApiKey | None:
-    """The key, good or not. Raises StoreError where its row does not prove itself."""
+    """The key, good or not; None if there is none. Raises StoreError if the proof of its row does not hold."""
     row = connection.execute(_FIND, (key_id,)).fetchone()
     require(connection, sealer, "api_key", [key_id])
     return None if row is None else _open(sealer, row)
 
 
 def list_keys(connection: Connection, sealer: Sealer, business: str | None, after: str, most: int) -> list[ApiKey]:
-    """In the order of their ids, those behind `after`; of one business, or with None of all."""
+    """A page of keys by id, after the id `after`, of one business or all (None)."""
     return [_open(sealer, row) for row in connection.execute(_LIST, (business, after, most)).fetchall()]
 
 
@@ -80,20 +80,20 @@ def set_revoked(act: Act, key_id: str) -> None:
 
 
 def revoke_all(act: Act, business: str) -> None:
-    """All keys of a business."""
+    """Revoke all keys of a business."""
     act.connection.execute(
         "UPDATE api_key SET revoked_at = ? WHERE business = ? AND revoked_at IS NULL", (act.now_ms, business)
     )
 
 
 def count_good(act: Act, business: str) -> int:
-    """How many keys of a business may be used."""
+    """The number of good keys of a business."""
     (count,) = act.connection.execute(_COUNT_GOOD, (business, act.now_ms)).fetchone()
     return int(count)
 
 
 def set_expiry(act: Act, key_id: str, expires_at: int) -> None:
-    """Has a key end then, unless it ends earlier."""
+    """Make a key expire at `expires_at`, unless it expires earlier."""
     act.connection.execute(
         "UPDATE api_key SET expires_at = ?1 WHERE id = ?2 AND (expires_at IS NULL OR expires_at > ?1)",
         (expires_at, key_id),
@@ -107,7 +107,7 @@ def _open(sealer: Sealer, row: tuple[Any, ...]) -> ApiKey:
 
 
 def _context(key_id: str, business: str | None, words: str, hash_: bytes) -> bytes:
-    """Without the hash, whoever writes to the file could let a secret of their own open an operator's key."""
+    """The context of the sealed part. With the hash, so that an attacker cannot replace the secret of a key."""
     return f"key {key_id} {business or ''} {words} ".encode() + hash_
 
 

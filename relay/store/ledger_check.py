@@ -1,8 +1,7 @@
-"""The check of a whole store against its ledger: which rows somebody else has changed, added, removed or put back.
+"""Checks a whole store against its ledger for rows changed, added, removed or put back from outside.
 
-What it can name: each row that was altered or added; each that is gone or was put back, where a trigger has noted it or
-its proof is there. Rows that were put back together with their proofs, with the notes of it removed, show in the sum of
-their table alone.
+It names each altered or added row, and each removed or restored one that a trigger has noted or whose proof is left.
+Rows restored together with their proofs, with their notes deleted, show only in the sum of the table.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _decode: Final = msgspec.json.Decoder(Values).decode
 
 
 class Fault(NamedTuple):
-    """What is wrong with a row; without a key with its whole table."""
+    """A fault of a row; without a key, of the whole table."""
 
     table: str
     row_key: str
@@ -43,7 +42,7 @@ class Fault(NamedTuple):
 def ledger_faults(
     connection: Connection, sealer: Sealer, tables: Iterable[str] = TABLES, pause: Callable[[], None] = lambda: None
 ) -> Iterator[Fault]:
-    """All that is wrong, as of one moment: call it within `one_moment`. `pause` is called every 200 rows or so."""
+    """All faults. Call it within `one_moment`. `pause` is called every 200 rows."""
     try:
         head = read_ledger_head(connection, sealer)
     except StoreError as error:
@@ -57,13 +56,13 @@ def ledger_faults(
 
 
 def quick_faults(connection: Connection, head: LedgerHead) -> Iterator[Fault]:
-    """What shows without reading the tables."""
+    """The faults that show without reading the tables."""
     for table, row_key in connection.execute(_TOUCHES).fetchall():
         yield Fault(table, row_key, OUTSIDE)
     for name in foreign_objects(connection):
         yield Fault("schema", name, "is not as relay700 made it")
     if (seen := schema_by(connection).seen(connection)) != head.scripts:
-        yield Fault("schema", "", f"it says that {seen} scripts were run, and they were {head.scripts}")
+        yield Fault("schema", "", f"the store counts {seen} scripts, and the ledger {head.scripts}")
     for chain, anchor in ((RECORDS, head.records), (AUDIT, head.audit)):
         if fault := anchor_fault(connection, chain, anchor, "when the head of the ledger was written"):
             yield Fault(chain.table, str(anchor.seq), fault)
@@ -99,7 +98,7 @@ def _table_faults(
 
 
 def _pages_faults(connection: Connection, table: str) -> Iterator[Fault]:
-    """Pages that are out of order, of a table or an index, hide rows from look-ups but not from who reads them all."""
+    """Corrupt pages of a table or an index, which hide rows from look-ups but not from a full scan."""
     for (said,) in connection.execute(f"PRAGMA integrity_check({table})").fetchall():
         if said != "ok":
             yield Fault(table, "", said)
@@ -112,7 +111,7 @@ def _what(proof: bytes | None) -> str:
 
 
 def _without_row(connection: Connection, table: LedgerTable, found: int, bad: int) -> Iterator[str]:
-    """The rows that have a proof and are not there."""
+    """The keys of rows that have a proof and are missing."""
     (proofs,) = connection.execute("SELECT count(*) FROM ledger WHERE table_name = ?", (table.name,)).fetchone()
     if proofs == found and not bad:
         return

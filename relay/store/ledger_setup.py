@@ -1,8 +1,8 @@
-"""How the ledger of a store begins, and its triggers, which note what is changed.
+"""Creates the ledger of a store, and its triggers, which note changed rows.
 
-A store that is new, or was made before there was a ledger, is vouched for as it is, once. Triggers that are missing or
-foreign in any other one are somebody's doing: they are put right, and the audit log says so. Where that fails, as in a
-store that takes nothing or that lacks a table, they stay as they are, as `verify` and the running relay say.
+A store that is new, or older than the ledger, is signed once as it is. In any other store, missing or foreign triggers
+are a manipulation: they are repaired, with an entry in the audit log. If that fails, because the store accepts no
+writes or lacks a table, they stay, and `verify` and the running relay report them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _HEADS = "SELECT count(*) FROM ledger_head"
 
 
 def open_ledger(connection: Connection, sealer: Sealer, now_ms: int, *, changed: bool, may_begin: bool) -> None:
-    """Puts the triggers in place. `changed`: scripts were run just now, so others are expected.
+    """Create the ledger if needed, and repair the triggers. `changed`: scripts have just run and may need new ones.
 
-    `may_begin`: the store had no ledger before them. Raises StoreError where it had one, and it is gone. Where
-    there was something to begin with the audit log says when.
+    `may_begin`: the store had no ledger before. Raises StoreError if it had one, and it is gone. If the store has
+    records or audit entries already, the audit log gets an entry of the begin.
     """
     is_begun = _has_head(connection)
     if not changed and is_begun and not foreign_triggers(connection):
@@ -39,7 +39,7 @@ def open_ledger(connection: Connection, sealer: Sealer, now_ms: int, *, changed:
 
 
 def foreign_triggers(connection: Connection) -> list[str]:
-    """Those that are not as they were made: missing, changed, disabled, or nobody's."""
+    """The missing, changed, disabled and foreign triggers."""
     names = (name.partition(" ") for name in foreign_objects(connection))
     return [name for kind, _, name in names if kind == "trigger"]
 
@@ -53,7 +53,7 @@ def _repair(connection: Connection, sealer: Sealer, now_ms: int, *, changed: boo
             _note(connection, sealer, now_ms, "ledger.begin", "store", "")
     elif changed:
         head = read_ledger_head(connection, sealer)
-        write_ledger_head(connection, sealer, head.revision + 1, head.sums)  # it says which scripts were run
+        write_ledger_head(connection, sealer, head.revision + 1, head.sums)  # with the new number of scripts
     elif displaced:
         what = f"{len(displaced)} triggers, {displaced[0]} first"
         _note(connection, sealer, now_ms, "ledger.fault", what, "removed, changed or added outside relay700")

@@ -15,7 +15,7 @@ def open_lock(store: Path, suffix: str) -> int:
     try:
         return open_beside(store.with_name(store.name + suffix), os.O_RDWR)
     except OSError as error:
-        raise StoreError(f"cannot open the lock file of {store}: {error.strerror}") from None
+        raise StoreError(f"the lock file of {store} cannot be opened: {error.strerror}") from None
 
 
 def takes(lock: int) -> bool:

@@ -1,6 +1,6 @@
-"""A store that moves from its SQLite file to a PostgreSQL server: every row as it is, sealed with the same key.
+"""Moves a store from its SQLite file to a PostgreSQL server: every row unchanged, sealed with the same key.
 
-Nobody may serve the file meanwhile, and no call may be up: a node takes up none but its own.
+No relay may serve the file meanwhile, and no call may be up: a node only resumes its own calls.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from relay.store.records import verify_records
 from relay.store.sealing import Sealer, load_key
 from relay.store.server import Place, Server
 
-# A business comes before its bindings, which refer to it.
+# A business comes before its bindings, which reference it.
 TABLES: Final = (
     *("business", "business_change", "api_key", "pool", "prefix", "number", "party_group", "group_member"),
     *("past_member", "binding", "binding_change", "past_party", "route", "list_entry", "last_caller", "idempotency"),
@@ -39,19 +39,19 @@ TABLES: Final = (
     *("webhook", "outbox", "complaint", "recording", "sealing_key", "filing"),
 )
 LEFT_OUT: Final = ("key_check", "schema_least", "live_call", "ledger", "ledger_touch", "ledger_head")
-_COUNTED: Final = ("call_event", "outbox")  # whose `seq` the store counts up itself
-_ROWS: Final = 1_000  # in memory at once
+_COUNTED: Final = ("call_event", "outbox")  # tables with a generated `seq`
+_ROWS: Final = 1_000  # rows in memory
 
 
 class Moved(NamedTuple):
-    """What a migration copied."""
+    """The result of a migration."""
 
     rows: dict[str, int]  # by table
-    records: int  # of the chain that was verified afterwards
+    records: int  # call records verified afterwards
 
 
 def migrate(file: Path, server: Server, key_file: Path) -> Moved:
-    """Copies all in one transaction. Both chains are verified before and after it. Raises StoreError."""
+    """Copy all rows in one transaction, and verify both chains before and after it. Raises StoreError."""
     if not is_there(file):
         raise StoreError(f"there is no store at {file.absolute()}")
     sealer = load_key(key_file)
@@ -60,10 +60,10 @@ def migrate(file: Path, server: Server, key_file: Path) -> Moved:
     lock = open_lock(file, ".lock")
     try:
         if not takes(lock):
-            raise StoreError(f"a relay serves {file}: stop it first, so that nothing is written to it any more")
-        open_store(file, key_file)  # its tables are those of this version, and the key is its own
+            raise StoreError(f"a relay serves {file}: stop it first, so that no more is written to the file")
+        open_store(file, key_file)  # migrates its tables to this version, and checks the key
         if is_newer(file):
-            raise StoreError(f"a newer relay700 has added to the store {file}: move it with that")
+            raise StoreError(f"a newer relay700 has changed the store {file}: move it with that version")
         _verify(file, sealer)
         rows = _copy(file, server, key_file)
         return Moved(rows, _verify(server, sealer))
@@ -75,10 +75,10 @@ def _copy(file: Path, server: Server, key_file: Path) -> dict[str, int]:
     with store_errors(file), closing(connect_reader(file)) as source, one_moment(source):
         (up,) = source.execute("SELECT count(*) FROM live_call").fetchone()
         if up:
-            raise StoreError(f"{up} calls are up: let the relay drain, or end them by starting and stopping it")
+            raise StoreError(f"{up} calls are up: let the relay drain, or start and stop it to end them")
         open_store(server, key_file)
         with store_errors(server), closing(connect(server)) as target, _proving(target, key_file):
-            target.execute("DELETE FROM business")  # those that each store is made with
+            target.execute("DELETE FROM business")  # rows that every new store has
             target.execute("DELETE FROM pool")
             target.execute("DELETE FROM sealing_key")
             rows = {table: _copy_table(source, target, table) for table in TABLES}
@@ -91,7 +91,7 @@ def _copy(file: Path, server: Server, key_file: Path) -> dict[str, int]:
 
 @contextmanager
 def _proving(target: Connection, key_file: Path) -> Iterator[None]:
-    """One transaction, at whose end all rows are proven: the file's own proofs were checked before."""
+    """A transaction that proves all rows before it commits. The proofs of the file were verified before."""
     with transaction(target):
         yield
         sign_all(target, load_key(key_file))
@@ -116,10 +116,10 @@ def _put(target: Connection, table: str, columns: str, waiting: list[tuple[Any, 
 
 
 def _verify(place: Place, sealer: Sealer) -> int:
-    """How many call records there are, all intact. Raises StoreError."""
+    """Verify both chains. Return the number of call records. Raises StoreError."""
     with store_errors(place), closing(connect_reader(place)) as connection:
         verdict = verify_records(connection, sealer)
         audit = verify_audit(connection, sealer)
     if broken := verdict.broken or audit.broken:
-        raise StoreError(f"the store {place} does not hold: {broken}")
+        raise StoreError(f"the store {place} is damaged: {broken}")
     return verdict.intact

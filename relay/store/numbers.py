@@ -1,7 +1,7 @@
-"""The platform's numbers and prefixes: loaded, locked, moved between pools, shown with their state.
+"""The numbers and prefixes of the platform: loading, locking, moving between pools, and state.
 
-It owns the tables `prefix` and `number` but for the counters, which are `relay.store.allocation`'s. The state of a
-number is derived when it is read, so that nobody has to move it: locked, bound, cooling, free.
+Owns the tables `prefix` and `number`, except for the counters, which `relay.store.allocation` owns. The state of a
+number (locked, bound, cooling, free) is derived when it is read.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from relay.store.connection import Connection
 State = Literal["locked", "bound", "cooling", "free"]
 PrefixState = Literal["active", "locked", "returned"]
 
-# Why a number is locked: bits of number.locked.
+# The reasons why a number is locked: bits of number.locked.
 LOCKED_BY_OPERATOR = 1
 LOCKED_FOR_FRAUD = 2
 LOCKED_WITH_PREFIX = 4
 Lock = Literal["operator", "fraud", "prefix"]
 _LOCKS: dict[int, Lock] = {LOCKED_BY_OPERATOR: "operator", LOCKED_FOR_FRAUD: "fraud", LOCKED_WITH_PREFIX: "prefix"}
 
-LEGACY_POOL = "legacy"  # nothing is chosen from it
+LEGACY_POOL = "legacy"  # no number is chosen from it
 SERIALS = 10_000  # the last four digits of a 700 number
 
 _STATE = """CASE WHEN locked <> 0 THEN 'locked' WHEN bindings > 0 THEN 'bound'
@@ -34,7 +34,7 @@ _PREFIXES = "SELECT prefix, operator, platform, peer, state, cool_down_ms, creat
 _ADD_PREFIX = (
     "INSERT INTO prefix (prefix, operator, platform, peer, state, cool_down_ms, created_at) VALUES (?,?,?,?,?,?,?)"
 )
-# One statement a prefix: a row each from Python would take ten times as long.
+# One statement per prefix: single rows from Python would take ten times as long.
 _ADD_NUMBERS = """
 WITH RECURSIVE serial (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM serial WHERE n < 9999)
 INSERT INTO number (number, prefix, pool, locked)
@@ -49,19 +49,19 @@ _MOVE = "UPDATE number SET pool = ? WHERE number = ?"
 
 
 class Prefix(NamedTuple):
-    """The 11 digits that the ministry assigns, under which the platform has 10,000 numbers."""
+    """The 11 digits that the ministry assigns, with 10,000 numbers under them."""
 
     prefix: str
     operator: str  # its 4th digit
     platform: str  # its 5th to 11th
-    peer: str  # the carrier's
+    peer: str  # the carrier
     state: PrefixState
-    cool_down_ms: int | None  # None: as configured
+    cool_down_ms: int | None  # None: the configured one
     created_at: int
 
 
 class Number(NamedTuple):
-    """A number as it stands now. `locked` are the LOCKED_ bits, 0 for none; times are Unix milliseconds."""
+    """A number with its present state. `locked` holds the LOCKED_ bits; times are Unix milliseconds."""
 
     number: str
     prefix: str  # "" for an old middle number
@@ -75,44 +75,44 @@ class Number(NamedTuple):
 
     @property
     def locked_by(self) -> list[Lock]:
-        """Who or what keeps it out of use; empty where nobody does."""
+        """The reasons for its lock; empty if it is not locked."""
         return [lock for bit, lock in _LOCKS.items() if self.locked & bit]
 
 
 class NumberQuery(NamedTuple):
-    """Which numbers are asked for; None is: any."""
+    """A filter of numbers; None matches any."""
 
     pool: str | None = None
     prefix: str | None = None
     state: str | None = None
-    business: str | None = None  # those in pools of its own
+    business: str | None = None  # numbers in the pools of this business
 
 
-# -- inside an act
+# -- inside a unit of work
 
 
 def insert_prefix(act: Act, prefix: Prefix, pool: str) -> int:
-    """Enters a prefix and its 10,000 numbers, in one statement: 20 ms. Returns how many there are."""
+    """Add a prefix and its 10,000 numbers, in one statement (20 ms). Return their number."""
     act.connection.execute(_ADD_PREFIX, prefix)
     locked = 0 if prefix.state == "active" else LOCKED_WITH_PREFIX
     act.connection.execute(_ADD_NUMBERS, (prefix.prefix, pool, locked))
-    return SERIALS  # Python counts the rows of no statement that begins with WITH
+    return SERIALS  # sqlite3 has no rowcount for a statement that begins with WITH
 
 
 def update_prefix(act: Act, prefix: Prefix) -> None:
-    """Writes peer, state and cool-down. Any state but active locks all of its numbers from the next INVITE on."""
+    """Write peer, state and cool-down. Any state but active locks all its numbers from the next INVITE on."""
     act.connection.execute(_CHANGE_PREFIX, (prefix.prefix, prefix.peer, prefix.state, prefix.cool_down_ms))
     act.connection.execute(_LOCK_PREFIX, (prefix.prefix, 0 if prefix.state == "active" else LOCKED_WITH_PREFIX))
 
 
 def insert_legacy(act: Act, number: str) -> bool:
-    """Enters an old middle number, in the normal form. Returns whether it is new."""
+    """Add an old middle number (normal form). Return whether it is new."""
     act.connection.execute(_ADD_LEGACY_POOL, (LEGACY_POOL, act.now_ms))
     return act.connection.execute(_ADD_LEGACY, (number, LEGACY_POOL)).rowcount == 1
 
 
 def set_locks(act: Act, number: str, *, clear: int = 0, add: int = 0) -> None:
-    """LOCKED_ bits, effective with the next INVITE."""
+    """Clear and set LOCKED_ bits, effective with the next INVITE."""
     act.connection.execute(_LOCK, (number, clear, add))
 
 
@@ -129,7 +129,7 @@ def find_prefix(connection: Connection, prefix: str) -> Prefix | None:
 
 
 def find_prefixes(connection: Connection, after: str, most: int) -> list[Prefix]:
-    """In their order, those behind `after`."""
+    """A page of prefixes, after the prefix `after`."""
     rows = connection.execute(f"{_PREFIXES} WHERE prefix > ? ORDER BY prefix LIMIT ?", (after, most)).fetchall()
     return [Prefix._make(row) for row in rows]
 
@@ -140,10 +140,10 @@ def find_number(connection: Connection, number: str, now_ms: int) -> Number | No
 
 
 def find_numbers(connection: Connection, query: NumberQuery, now_ms: int, after: str, most: int) -> list[Number]:
-    """In their order, those behind `after`."""
+    """A page of numbers, after the number `after`."""
     wanted = {
         "pool = :pool": query.pool,
-        "number BETWEEN :prefix AND :prefix || ':'": query.prefix,  # ":" is the character behind "9"
+        "number BETWEEN :prefix AND :prefix || ':'": query.prefix,  # ":" is the character after "9"
         f"{_STATE} = :state": query.state,
         "pool IN (SELECT id FROM pool WHERE business = :business)": query.business,
     }

@@ -1,4 +1,4 @@
-"""What the operator is told of a store that fails: each thing once, and that it is over."""
+"""Reports of outages of the store to the operator: each reason once, and the recovery."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Final
 
 from relay.store.server import Place
 
-Report = Callable[[str, dict[str, object]], None]  # of an event and its fields
+Report = Callable[[str, dict[str, object]], None]  # (event, fields)
 
-MOST_ALTERED: Final = 1_000  # rows that are remembered as reported
+MOST_ALTERED: Final = 1_000  # altered rows that are reported
 
 
 class WriteOutage:
-    """Of a journal, whose store takes nothing."""
+    """An outage of a journal, whose store accepts no writes."""
 
     def __init__(self, store: Place, effect: str, report: Report) -> None:
         self._store = str(store)
         self._effect = effect
         self._report = report
-        self._reasons: set[str] = set()  # what was reported of the outage that lasts
+        self._reasons: set[str] = set()  # reported in the present outage
 
     @property
     def lasts(self) -> bool:
@@ -33,38 +33,38 @@ class WriteOutage:
             self._report("journal.write_failed", {"store": self._store, "reason": reason, "effect": self._effect})
 
     def began_before(self) -> None:
-        """An earlier process met it, and has reported that; this one finds whether it lasts."""
+        """Assume an outage that an earlier process has reported, so that its end is reported too."""
         self._reasons.add("")
 
     def is_over(self, backlog: int) -> None:
-        """Where there was one. `backlog`: what is not in the store yet."""
+        """Report the recovery, if there was an outage. `backlog`: items not in the store yet."""
         if self._reasons:
             self._reasons.clear()
             self._report("journal.recovered", {"store": self._store, "backlog": backlog})
 
     def writer_ended(self, writer: asyncio.Task[None]) -> None:
-        """By a fault in it: nothing will be written any more."""
+        """Report that the writer task died of a bug: nothing more will be written."""
         if not writer.cancelled() and (error := writer.exception()) is not None:
             self._report("journal.stopped", {"store": self._store, "reason": repr(error)})
 
 
 class LookupOutage:
-    """Of look-ups: the whole store, or rows of it."""
+    """Outages of look-ups: of the whole store, or of altered rows."""
 
     def __init__(self, store: Place, report: Report) -> None:
         self._store = str(store)
         self._report = report
         self._lasts = False
-        self._altered: set[str] = set()  # what was reported
+        self._altered: set[str] = set()  # reported
 
     def failed(self, reason: str) -> None:
         if not self._lasts:
             self._lasts = True
-            effect = "new calls are refused; each tries again"
+            effect = "new calls are refused; each one tries the store again"
             self._report("lookup.failed", {"store": self._store, "reason": reason, "effect": effect})
 
     def is_over(self) -> None:
-        """Where there was one."""
+        """Report the recovery, if there was an outage."""
         if self._lasts:
             self._lasts = False
             self._report("lookup.recovered", {"store": self._store})

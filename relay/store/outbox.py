@@ -1,6 +1,6 @@
-"""The outbox: events that wait for their delivery to a webhook, in the order they are to be sent.
+"""The outbox: events waiting for delivery to a webhook, in their order.
 
-It owns the table's rows and their sealing. Sending is the business of `relay.events`.
+Owns the rows and their sealing. `relay.events` sends them.
 """
 
 from __future__ import annotations
@@ -49,58 +49,58 @@ _decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
 class Event(NamedTuple):
-    """A row, opened. Times are Unix milliseconds. `data` may hold real numbers."""
+    """An opened row. Times are Unix milliseconds. `data` may hold real numbers."""
 
     seq: int
     event_id: str
     kind: str
     at_ms: int
-    tries: int  # refusals of this event alone
+    tries: int  # how often the webhook refused this event when sent alone
     dead_at: int | None
     last_error: str | None
     data: dict[str, Any] | None  # None: the row was altered
 
 
-# -- inside an act
+# -- inside a unit of work
 
 
 def tell(act: Act, business: str, kind: str, event_id: str, data: dict[str, object]) -> None:
-    """Leaves an event for each webhook of the business that wants its kind. One told before is not told again."""
+    """Queue an event for each webhook of the business that wants its kind. A repeated event id is ignored."""
     for (webhook,) in act.connection.execute(_WANTING, (business, kind)).fetchall():
         leave_event(act, webhook, kind, event_id, data)
 
 
 def leave_event(act: Act, webhook: str, kind: str, event_id: str, data: dict[str, object]) -> None:
-    """Leaves an event for one webhook."""
+    """Queue an event for one webhook. A repeated event id is ignored."""
     sealed = act.sealer.seal(msgspec.msgpack.encode(data), event_context(webhook, event_id))
     act.connection.execute(_ADD, (webhook, event_id, kind, act.now_ms, sealed))
 
 
 def remove(act: Act, seqs: Sequence[int]) -> None:
-    """Removes events that were delivered."""
+    """Delete delivered events."""
     act.connection.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
 
 
 def bury(act: Act, seqs: Sequence[int], reason: str) -> None:
-    """Gives events up. They are kept, and can be sent again."""
+    """Make events dead letters, which can be requeued."""
     rows = [(act.now_ms, reason, seq) for seq in seqs]
     act.connection.executemany("UPDATE outbox SET dead_at = ?, last_error = ? WHERE seq = ?", rows)
 
 
 def bury_old(act: Act, webhook: str, before_ms: int, reason: str) -> int:
-    """Gives up what was left for the webhook before a moment, at most 1,000 events. Returns how many."""
+    """Make events older than `before_ms` dead letters, at most 1,000. Return their number."""
     return act.connection.execute(_BURY_OLD, (act.now_ms, reason, webhook, before_ms)).rowcount
 
 
 def refuse(act: Act, seq: int, reason: str) -> None:
-    """Counts that the webhook refused this event when it was sent alone."""
+    """Count a refusal of this event, sent alone."""
     act.connection.execute("UPDATE outbox SET tries = tries + 1, last_error = ? WHERE seq = ?", (reason, seq))
 
 
 def revive(act: Act, webhook: str, event_ids: Sequence[str] | None) -> int:
-    """Has events that were given up sent again, all or the named ones. Returns how many.
+    """Requeue dead letters, all or the given ones. Return their number.
 
-    They keep their places in the order, and have their whole time again.
+    They keep their positions in the queue, and their retry period starts again.
     """
     if event_ids is None:
         return act.connection.execute(_REVIVE, (act.now_ms, webhook)).rowcount
@@ -109,7 +109,7 @@ def revive(act: Act, webhook: str, event_ids: Sequence[str] | None) -> int:
 
 
 def event_context(webhook: str, event_id: str) -> bytes:
-    """What a sealed event is bound to."""
+    """The context that a sealed event is bound to."""
     return f"event {webhook} {event_id}".encode()
 
 
@@ -117,30 +117,30 @@ def event_context(webhook: str, event_id: str) -> bytes:
 
 
 def pending_webhooks(connection: Connection, now_ms: int) -> list[str]:
-    """The ids of webhooks that have events waiting and may be sent to now."""
+    """The ids of enabled webhooks with events waiting whose next try is due."""
     return [webhook for (webhook,) in connection.execute(_PENDING, (now_ms,)).fetchall()]
 
 
 def oldest(connection: Connection, sealer: Sealer, webhook: str, most: int) -> list[Event]:
-    """What is to be sent next, in its order."""
+    """The next events to send, in order."""
     rows = connection.execute(_OLDEST, (webhook, most)).fetchall()
     return [_opened(sealer, webhook, row) for row in rows]
 
 
 def dead(connection: Connection, sealer: Sealer, webhook: str, after: int, most: int) -> list[Event]:
-    """Events that were given up, those behind the seq `after`."""
+    """A page of dead letters, after the seq `after`."""
     rows = connection.execute(_DEAD, (webhook, most, after)).fetchall()
     return [_opened(sealer, webhook, row) for row in rows]
 
 
 def waiting_of(connection: Connection, webhook: str, ids: str) -> int:
-    """How many wait whose id begins with `ids` and a dot."""
-    (count,) = connection.execute(_WAITING_OF, (webhook, f"{ids}.", f"{ids}/")).fetchone()  # "/" is behind "."
+    """The number of waiting events whose id begins with `ids` and a dot."""
+    (count,) = connection.execute(_WAITING_OF, (webhook, f"{ids}.", f"{ids}/")).fetchone()  # "/" follows "."
     return int(count)
 
 
 def sizes(connection: Connection) -> tuple[int, int]:
-    """How many events wait, and how many are dead. It counts them."""
+    """The numbers of waiting events and of dead letters. Counts rows."""
     waiting, given_up = connection.execute(
         "SELECT (SELECT count(*) FROM outbox WHERE dead_at IS NULL), "
         "(SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL)"

@@ -1,7 +1,7 @@
-"""Permissions of the store's files: nobody but the relay's user may use them, or put others in their place.
+"""Permissions of the store's files: only the relay's user may have access to them, or replace them.
 
-It looks at what is there and changes nothing: whoever opened a file before, or put a link there, keeps what he has when
-the mode is mended in silence.
+Checks the files and changes nothing: silently fixing the mode would not revoke a descriptor or a link that another user
+already has.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Final
 from relay.errors import StoreError
 from relay.store.server import Place, local_path
 
-# What is named after the store: itself, SQLite's log and its index, and what a relay keeps beside it.
+# The files named after the store: itself, SQLite's log and its index, and the files of the relay.
 SUFFIXES: Final = ("", "-wal", "-shm", ".spill", ".lock", ".desk.lock", ".anchor", ".attempts")
 
 
 def check_permissions(place: Place, key_file: Path) -> None:
-    """Raises StoreError with every fault and what mends it. What is not there yet is no fault."""
+    """Raises StoreError with every fault and its fix. A missing file is not a fault."""
     path = local_path(place)
     if faults := [*_folder_faults(path, key_file), *_file_faults(path, key_file)]:
         raise StoreError("; ".join(faults))
 
 
 def open_beside(path: Path, flags: int) -> int:
-    """A descriptor of a file beside the store; one that is made has mode 0600. Raises OSError, also for a link."""
+    """Open a file beside the store, creating it with mode 0600 if needed. Raises OSError, also for a symlink."""
     return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
@@ -42,28 +42,28 @@ def _folder_faults(path: Path, key_file: Path) -> Iterator[str]:
         if mode & 0o022 and not mode & stat.S_ISVTX:
             yield f"the folder {folder} can be written by others (mode {mode:04o}): chmod go-w {name}"
         if found.st_uid not in {0, *_owners(path)}:
-            yield f"the folder {folder} is another user's: chown {_user()} {name}"
+            yield f"the folder {folder} belongs to another user: chown {_user()} {name}"
 
 
 def _file_faults(path: Path, key_file: Path) -> Iterator[str]:
     owners = _owners(path)
     for file in (*(path.with_name(path.name + suffix) for suffix in SUFFIXES), key_file):
-        is_key = file is key_file  # a secret of a container is a link
+        is_key = file is key_file  # may be a symlink, as container secrets are
         found = _found(file, follow=is_key)
         if found is None:
             continue
         name = shlex.quote(str(file))
         mode = stat.S_IMODE(found.st_mode)
         if stat.S_ISLNK(found.st_mode):
-            yield f"{file} is a link: put the file itself there, or delete the link with rm {name}"
+            yield f"{file} is a symlink: put the file itself there, or delete the link with rm {name}"
         elif found.st_uid not in owners:
-            yield f"{file} is another user's: chown {_user()} {name}"
-        elif mode & 0o077 and not is_key:  # the key's mode is looked at where it is read
+            yield f"{file} belongs to another user: chown {_user()} {name}"
+        elif mode & 0o077 and not is_key:  # read_key_file checks the mode of the key
             yield f"{file} is open to other users (mode {mode:04o}): chmod go= {name}"
 
 
 def _owners(path: Path) -> set[int]:
-    """Who may own the files: we; where root runs a command also he whose folder it is."""
+    """The users who may own the files: this process's, and for a command of root the owner of the folder."""
     us = os.geteuid()
     folder = _found(path.parent, follow=True) if us == 0 else None
     return {us} if folder is None else {us, folder.st_uid}

@@ -1,6 +1,6 @@
-"""Pools: the numbers that a business, or all that have no pool of their own, are given numbers from.
+"""Pools: sets of numbers, each for one business, or for all businesses without a pool.
 
-It owns the table `pool`, and counts what is left in each.
+Owns the table `pool`, and counts the use of each.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _COLUMNS = "SELECT id, business, area, max_bindings, warn_percent, created_at FR
 _ADD = "INSERT INTO pool (id, business, area, max_bindings, warn_percent, created_at) VALUES (?, ?, ?, ?, ?, ?)"
 _CHANGE = "UPDATE pool SET business = ?2, area = ?3, max_bindings = ?4, warn_percent = ?5 WHERE id = ?1"
 _PAGE = f"{_COLUMNS} WHERE (:business IS NULL OR business = :business) AND id > :after ORDER BY id LIMIT :most"
-# A business' own, else those of everybody.
+# The pools of a business, else the common ones.
 _OF_BUSINESS = f"""{_COLUMNS}
 WHERE business IS NOT DISTINCT FROM (SELECT max(business) FROM pool WHERE business = :business)
   AND id <> '{LEGACY_POOL}'
@@ -32,10 +32,10 @@ _ALL = 1 << 31
 
 
 class Pool(NamedTuple):
-    """Numbers under one owner. `max_bindings` is of one number; `warn_percent` of all numbers that are in use."""
+    """A set of numbers. `max_bindings`: limit for one number; `warn_percent`: of the numbers in use."""
 
     pool_id: str
-    business: str | None  # None: of all that have no pool of their own
+    business: str | None  # None: for all businesses without a pool
     area: str
     max_bindings: int
     warn_percent: int
@@ -43,7 +43,7 @@ class Pool(NamedTuple):
 
 
 class PoolUsage(NamedTuple):
-    """What has become of the numbers of a pool. total = free + bound + cooling + locked."""
+    """The use of a pool, in numbers. total = free + bound + cooling + locked."""
 
     pool_id: str
     business: str | None
@@ -52,8 +52,8 @@ class PoolUsage(NamedTuple):
     bound: int
     cooling: int
     locked: int
-    bindings: int  # that hold a number: an AXYB counts twice
-    percent: int  # that are not free, of those not locked; 100 where none is left
+    bindings: int  # an AXYB counts twice, once for each of its numbers
+    percent: int  # of the unlocked numbers that are not free; 100 if all are locked
     warning: bool
 
 
@@ -66,7 +66,7 @@ def update_pool(act: Act, pool: Pool) -> None:
 
 
 def find_pool(connection: Connection, pool_id: str, business: str | None = None) -> Pool | None:
-    """None where there is none; with `business`, none that this business has or may use."""
+    """The pool; None if there is none, or, with `business`, none that it may use."""
     row = connection.execute(f"{_COLUMNS} WHERE id = ?", (pool_id,)).fetchone()
     pool = row and Pool._make(row)
     if pool is None or business is None:
@@ -75,18 +75,18 @@ def find_pool(connection: Connection, pool_id: str, business: str | None = None)
 
 
 def find_pools(connection: Connection, business: str | None, after: str, most: int) -> list[Pool]:
-    """In the order of their ids, those behind `after`; with `business` only its own."""
+    """A page of pools by id, after the id `after`; with `business`, only its own."""
     asked = {"business": business, "after": after, "most": most}
     return [Pool._make(row) for row in connection.execute(_PAGE, asked).fetchall()]
 
 
 def pools_of(connection: Connection, business: str) -> list[Pool]:
-    """Where its numbers come from: its own pools, or everybody's where it has none. Pools without an area first."""
+    """The pools that a business may use: its own, else the common ones. Pools without an area come first."""
     return [Pool._make(row) for row in connection.execute(_OF_BUSINESS, {"business": business}).fetchall()]
 
 
 def usage(connection: Connection, now_ms: int) -> list[PoolUsage]:
-    """Of every pool. Reads an index entry a number: 100 ms for a million."""
+    """The use of every pool. Reads one index entry per number: 100 ms for a million."""
     return [usage_of(connection, pool, now_ms) for pool in find_pools(connection, None, "", _ALL)]
 
 

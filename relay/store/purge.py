@@ -1,11 +1,10 @@
-"""Deleting what need not be kept any longer: a bounded number of rows an act, so that no call waits long for the store.
+"""Deletes what is past its retention, a bounded number of rows per unit of work, so that calls do not wait long.
 
-It owns the SQL. Each function deletes at most `most` rows (or records, or bindings) and returns how many: if it is
-less, nothing more is to be done. `relay.service.retention` says how long what is kept.
+Owns the SQL. Each function deletes at most `most` rows, records or bindings, and returns their number; a smaller one
+means that it is done. `relay.service.retention` has the retention periods.
 
-Call records go from the beginning of the chain up to the first one that is too young, or that the follower has not
-read. Each is checked before, as `verify` does: a purge must not hide that one was changed. The last link that was
-deleted stays as the checkpoint.
+Call records are deleted from the start of the chain up to the first one that is too young, or that the follower has not
+read. Each is verified first: a purge must not hide an alteration. The last deleted link becomes the checkpoint.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ _COUNT_RECORDS = """
 SELECT count(*) FROM call_record WHERE chain_seq <= :last
     AND chain_seq < coalesce((SELECT min(chain_seq) FROM call_record WHERE ended_at >= :before), :last + 1)
 """
-# Without a follower that ever ran there is nobody to wait for.
+# If no follower ever ran, there is none to wait for.
 _FOLLOWED = "SELECT coalesce((SELECT at FROM cursor WHERE name = 'call_record'), 4611686018427387904)"
 
-# Ids begin with the time of making, in 12 hexadecimal digits, so the bindings that can be old enough lie together.
+# Ids begin with the time of creation, in 12 hex digits, so old bindings are adjacent.
 _OLD = "id > :after AND id < :bound"
 _OLD_BINDINGS = f"SELECT id, released_at FROM binding WHERE {_OLD} ORDER BY id LIMIT :most"
 _COUNT_BINDINGS = f"SELECT count(*) FROM binding WHERE {_OLD} AND released_at < :before"
@@ -89,7 +88,7 @@ WHERE (day, business, prefix) IN (SELECT day, business, prefix FROM complaint WH
 
 
 def purge_records(act: Act, before_ms: int, most: int) -> int:
-    """Call records that ended before that moment. Raises StoreError where the chain is broken at its beginning."""
+    """Delete records of calls that ended before `before_ms`. Raises StoreError if the start of the chain is broken."""
     connection, sealer = act.connection, act.sealer
     head = read_checkpoint(connection, sealer, RECORDS)
     (followed,) = connection.execute(_FOLLOWED).fetchone()
@@ -100,25 +99,25 @@ def purge_records(act: Act, before_ms: int, most: int) -> int:
         head, stored = follow(sealer, head, row)
         index += index_rows(sealer, stored.record, head.seq)
     if gone:
-        connection.executemany(DELETE_INDEX, sorted(index))  # neighbours lie on one page
+        connection.executemany(DELETE_INDEX, sorted(index))  # neighbours share a page
         write_checkpoint(act, RECORDS, head)
         connection.execute("DELETE FROM call_record WHERE chain_seq <= ?", (head.seq,))
     return len(gone)
 
 
 class Reached(NamedTuple):
-    """How far a walk through the bindings has come."""
+    """The progress of a walk through the bindings."""
 
-    after: str  # the last id that was looked at
+    after: str  # the last id read
     seen: int
     deleted: int
 
 
 def purge_bindings(act: Act, before_ms: int, after: str, most: int) -> Reached:
-    """Bindings that gave their numbers back before that moment, with their changes, lists and parties.
+    """Delete bindings released before `before_ms`, with their changes, lists and parties.
 
-    It looks at the next `most` ids behind `after`; if it sees fewer, the walk is over. One that still holds its numbers
-    stays, however old. No call can be up on one that goes: it would have begun before the release, months ago.
+    Reads the next `most` ids after `after`; if there are fewer, the walk is done. A binding that still holds numbers
+    stays, however old. A deleted binding cannot have a call up: it would have begun before the release, months ago.
     """
     connection = act.connection
     rows = connection.execute(_OLD_BINDINGS, _walk(before_ms, after) | {"most": most}).fetchall()
@@ -129,7 +128,7 @@ def purge_bindings(act: Act, before_ms: int, after: str, most: int) -> Reached:
 
 
 def purge_businesses(act: Act, before_ms: int, most: int) -> int:
-    """Business users that were revoked before that moment and have no binding or pool left, with all that is theirs."""
+    """Delete business users revoked before `before_ms` that have no binding or pool left, with all their data."""
     gone = act.connection.execute(_OLD_BUSINESSES, {"before": before_ms, "most": most}).fetchall()
     for statement in _OF_BUSINESS:
         act.connection.executemany(statement, gone)
@@ -137,32 +136,32 @@ def purge_businesses(act: Act, before_ms: int, most: int) -> int:
 
 
 def purge_members(act: Act, before_ms: int, most: int) -> int:
-    """Parties that were removed from a group before that moment."""
+    """Delete past members removed from a group before `before_ms`."""
     return act.connection.execute(_MEMBERS, (before_ms, most)).rowcount
 
 
 def purge_routes(act: Act, before_ms: int, most: int) -> int:
-    """Routes of former bindings whose cool-down was over before that moment: nothing depends on them any more."""
+    """Delete routes of former bindings whose cool-down ended before `before_ms`."""
     return act.connection.execute(_ROUTES, (before_ms, most)).rowcount
 
 
 def purge_answers(act: Act, before_ms: int, most: int) -> int:
-    """Answers that were kept before that moment for repeated requests."""
+    """Delete answers for repeated requests given before `before_ms`."""
     return act.connection.execute(_ANSWERS, (before_ms, most)).rowcount
 
 
 def purge_events(act: Act, before_ms: int, most: int) -> int:
-    """Events that were given up, or whose webhook was disabled, before that moment."""
+    """Delete events that became dead letters, or whose webhook was disabled, before `before_ms`."""
     return act.connection.execute(_EVENTS, (before_ms, most)).rowcount
 
 
 def purge_complaints(act: Act, before_day: str, most: int) -> int:
-    """Counts of complaints of days (2026-01-31) before that one."""
+    """Delete counts of complaints of days before `before_day` (as 2026-01-31)."""
     return act.connection.execute(_COMPLAINTS, (before_day, most)).rowcount
 
 
 def count_records(connection: Connection, before_ms: int) -> int:
-    """How many call records a purge would delete."""
+    """The number of call records that a purge would delete."""
     (followed,) = connection.execute(_FOLLOWED).fetchone()
     return _count(connection, _COUNT_RECORDS, {"last": followed, "before": before_ms})
 

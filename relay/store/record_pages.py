@@ -1,10 +1,10 @@
-"""Reading ended call records a page at a time: by what is known of them, or by time alone.
+"""Reads ended call records page by page: by number, party, call, order or business, or by time alone.
 
-What is known (a number, an order) is looked up in the index of calls. The index is filled by the follower, a moment
-later: the records that it has not read yet are read one by one, so an answer is right however far it is behind. Each
-record is checked against what was asked once it is opened: the index alone shows nobody a record.
+Searches use the index of calls, which the follower fills a moment later. Records not indexed yet are read one by one,
+so results are complete however far the follower is behind. Each record found is checked against the query after it is
+opened, so a forged index reveals nothing.
 
-Each page is read at one moment and nothing stays open between two, so a slow reader holds nobody up.
+Each page is one snapshot, and nothing stays open between pages, so a slow reader blocks no one.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from relay.store.database import one_moment
 from relay.store.record_rows import SELECT, StoredRecord, open_row
 from relay.store.sealing import Sealer
 
-Position = tuple[int, int]  # in the order of the pages: a time in Unix milliseconds, chain_seq
+Position = tuple[int, int]  # the sort key of the pages: time in Unix milliseconds, chain_seq
 
 LAST_MS = 1 << 53
-LONGEST_CALL_MS = 7 * 24 * 3_600_000  # how far behind a moment the calls that were up then may have ended
-_MOST_UNREAD = 2_000  # records that are read one by one rather than through the index
+LONGEST_CALL_MS = 7 * 24 * 3_600_000  # the longest time from the arrival of a call to its end
+_MOST_UNREAD = 2_000  # if more records are not indexed, the index is not used
 
 _PLACES = """
 SELECT at, record FROM call_index AS found
@@ -46,10 +46,10 @@ AND (number_dialled = :{name} OR number_shown = :{name} OR :{name}_hash IN (dial
 
 
 class Wanted(NamedTuple):
-    """Which records; what is None does not matter. Numbers are in the normal form, times Unix milliseconds."""
+    """A filter of records; None matches any. Numbers are in the normal form, times Unix milliseconds."""
 
     number: str | None = None  # a 700 number or a party, in any role
-    party: str | None = None  # another one
+    party: str | None = None  # a second number
     call_id: str | None = None
     order_id: str | None = None
     business: str | None = None
@@ -69,7 +69,7 @@ class Wanted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A record, and its position, which the next page starts behind."""
+    """A record, and its position, after which the next page starts."""
 
     position: Position
     stored: StoredRecord
@@ -84,9 +84,9 @@ def read_page(
     *,
     newest_first: bool = False,
 ) -> list[Found]:
-    """Up to `limit` records; fewer are the last page. In the order of arrival; of end, where only the time is wanted.
+    """A page of at most `limit` records; the last one has fewer. Ordered by arrival, or by end for a time filter alone.
 
-    Raises StoreError where one was altered.
+    Raises StoreError if one was altered.
     """
     reading = _Reading(connection, sealer, wanted, _Order(newest_first, after), limit)
     criteria = _criteria(sealer, wanted)
@@ -102,16 +102,16 @@ def read_page(
 def read_all(
     connection: Connection, sealer: Sealer, wanted: Wanted, page: int = 1_000, *, newest_first: bool = False
 ) -> Iterator[CallRecord]:
-    """All of them, the oldest first or the newest, a page in memory at a time."""
+    """All matching records, oldest or newest first, with one page in memory."""
     return (stored.record for stored in read_stored(connection, sealer, wanted, page, newest_first=newest_first))
 
 
 def read_stored(
     connection: Connection, sealer: Sealer, wanted: Wanted, page: int = 1_000, *, newest_first: bool = False
 ) -> Iterator[StoredRecord]:
-    """The same with their links in the chain.
+    """As `read_all`, with the links in the chain.
 
-    Where the index is far behind, as without a follower, all records of the time are looked at instead.
+    If the index is far behind, as without a follower, all records of the time span are read instead.
     """
     indexed = _is_indexed(connection)
     after: Position | None = None
@@ -127,7 +127,7 @@ def read_stored(
 
 
 def _is_indexed(connection: Connection) -> bool:
-    """Whether so few records are not in the index yet that it is worth asking."""
+    """Whether the index is complete enough to be worth using."""
     (unread,) = connection.execute(f"SELECT coalesce((SELECT seq FROM chain_head), 0) - ({SELECT_CURSOR})").fetchone()
     return bool(unread <= _MOST_UNREAD)
 
@@ -143,7 +143,7 @@ class _Order(NamedTuple):
         return {"beyond": "<", "order": "DESC"} if self.newest_first else {"beyond": ">", "order": "ASC"}
 
     def parameters(self, low: int, high: int) -> dict[str, Any]:
-        """The times from `low` to before `high` that are still to be read, and where to begin among them."""
+        """The remaining part of the time span from `low` to before `high`, and the position to continue from."""
         if self.after is None:
             at, seq = (LAST_MS, 0) if self.newest_first else (-1, 0)
         else:
@@ -153,7 +153,7 @@ class _Order(NamedTuple):
 
 
 class _Reading(NamedTuple):
-    """One page that is being read."""
+    """The arguments of reading one page."""
 
     connection: Connection
     sealer: Sealer
@@ -163,7 +163,7 @@ class _Reading(NamedTuple):
 
 
 def _criteria(sealer: Sealer, wanted: Wanted) -> list[tuple[bytes, ...]]:
-    """The keys to look for, one of each tuple; first what the fewest records have."""
+    """The index keys: a record must have one key of each tuple. The most selective tuple comes first."""
     criteria: list[tuple[bytes, ...]] = []
     if wanted.call_id is not None:
         criteria.append((call_key(sealer, wanted.call_id),))
@@ -192,12 +192,12 @@ def _indexed(reading: _Reading, criteria: list[tuple[bytes, ...]]) -> Iterator[F
         row = connection.execute(f"{SELECT} WHERE chain_seq = ?", (position[1],)).fetchone()
         stored = open_row(sealer, row)
         if not wanted.fits(stored.record):
-            raise StoreError(f"the index of calls was altered: it holds record {position[1]} under what is not its own")
+            raise StoreError(f"the index of calls was altered: it lists record {position[1]} under a wrong key")
         yield Found(position, stored)
 
 
 def _indexed_query(order: _Order, sizes: list[int]) -> str:
-    """One index range for each key of the first criterion, merged; of the other criteria one key each must be there."""
+    """The query: index ranges of the keys of the first criterion, merged, and one key of each other criterion."""
     names = [[f":key_{row}_{column}" for column in range(size)] for row, size in enumerate(sizes)]
     others = " ".join(_HAS_TOO.format(keys=", ".join(row)) for row in names[1:])
     words = order.words()
@@ -216,9 +216,9 @@ def _unread(reading: _Reading, followed: int) -> list[Found]:
 
 
 def _by_time(reading: _Reading) -> list[Found]:
-    """By the columns of the records alone: their time and numbers. The rest of what is wanted is not looked at."""
+    """A page by the columns of the records: time and numbers. The caller checks the other criteria."""
     connection, sealer, wanted, order, limit = reading
-    # An attempt ends after it was received.
+    # A call ends after its arrival.
     places = order.parameters(wanted.since_ms, wanted.until_ms + LONGEST_CALL_MS)
     numbers = {name: number for name in ("number", "party") if (number := getattr(wanted, name)) is not None}
     hashes = {f"{name}_hash": sealer.lookup_hash(number) for name, number in numbers.items()}

@@ -1,6 +1,6 @@
-"""What was recorded of which call: the table `recording`. The sound itself is in sealed files.
+"""The recordings of calls: the table `recording`. The audio itself is in sealed files.
 
-It owns the SQL. Who may read one is not its business.
+Owns the SQL. Access rules are elsewhere.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ DELETE FROM recording WHERE call_id IN (
 
 _is_recording = re.compile(r"[0-9a-f]{32}\.(sealed|part)").fullmatch
 
-NEWEST = (LAST_MS, "")  # behind it come all recordings
+NEWEST = (LAST_MS, "")  # the position before all recordings
 _PAGE = 500
 
 
 class Recording(NamedTuple):
-    """What was recorded of a call. Times are Unix milliseconds."""
+    """The recording of a call. Times are Unix milliseconds."""
 
     call_id: str
-    business: str  # "" where there is none
+    business: str  # "" if there is none
     taken_at: int
-    length_ms: int  # from its first packet to its last
-    size: int  # bytes, as it is when it is opened
-    sha256: str  # of the same, in hexadecimal digits
-    purged_at: int | None = None  # from then on there is no more of it than this
+    length_ms: int  # from the first packet to the last
+    size: int  # bytes of plaintext
+    sha256: str  # of the plaintext, in hex
+    purged_at: int | None = None  # when its file was deleted
 
 
 class RecordingQuery(NamedTuple):
-    """Which recordings: those taken over from `since_ms` to before `until_ms`, of a business or of all."""
+    """A filter of recordings: taken over from `since_ms` to before `until_ms`, of one business or all."""
 
     business: str | None = None
     since_ms: int = 0
@@ -64,12 +64,12 @@ class RecordingQuery(NamedTuple):
 
 
 def add_recording(act: Act, recording: Recording) -> None:
-    """Raises one of DATABASE_ERRORS where the call has one."""
+    """Add a recording. Raises one of DATABASE_ERRORS if the call has one already."""
     act.connection.execute(_ADD, recording)
 
 
 def find_recording(connection: Connection, sealer: Sealer, call_id: str) -> Recording | None:
-    """Raises StoreError where its row does not prove itself."""
+    """The recording of a call. Raises StoreError if the proof of its row does not hold."""
     row = connection.execute(_FIND, (call_id,)).fetchone()
     require(connection, sealer, "recording", [call_id])
     return None if row is None else Recording(*row)
@@ -78,7 +78,7 @@ def find_recording(connection: Connection, sealer: Sealer, call_id: str) -> Reco
 def list_recordings(
     connection: Connection, query: RecordingQuery, after: tuple[int, str], most: int
 ) -> list[Recording]:
-    """The newest first; `after` is (taken_at, call_id) of the last that was seen, or NEWEST."""
+    """A page of recordings, newest first. `after`: (taken_at, call_id) of the last one seen, or NEWEST."""
     taken_at, call_id = after
     business, since_ms, until_ms = query
     place = {"since": since_ms, "until": until_ms, "taken_at": taken_at, "call_id": call_id}
@@ -86,7 +86,7 @@ def list_recordings(
 
 
 def kept_recordings(connection: Connection) -> Iterator[Recording]:
-    """All that are not purged. Nothing is held open between two pages."""
+    """All recordings not purged, read in pages. No transaction stays open between pages."""
     after = ""
     while rows := connection.execute(_KEPT, (after, _PAGE)).fetchall():
         yield from (Recording(*row) for row in rows)
@@ -94,10 +94,10 @@ def kept_recordings(connection: Connection) -> Iterator[Recording]:
 
 
 def purge_recordings(act: Act, before_ms: int, most: int, kept_in: Path) -> int:
-    """Deletes the files of at most `most` recordings that were taken over before that moment. Returns how many.
+    """Delete the files of at most `most` recordings taken over before `before_ms`. Return their number.
 
-    Each deletion has a line in the audit log. The file goes before its row says so: if the act is undone, the next
-    purge makes up for it. Raises StoreError for a file that cannot be deleted.
+    Each deletion has an entry in the audit log. The file is deleted before its row is marked: if the unit of work is
+    rolled back, the next purge marks it. Raises StoreError if a file cannot be deleted.
     """
     old = act.connection.execute(_OLD, (before_ms, most)).fetchall()
     for call_id, business in old:
@@ -108,20 +108,20 @@ def purge_recordings(act: Act, before_ms: int, most: int, kept_in: Path) -> int:
 
 
 def files_before(kept_in: Path, before_ms: int) -> list[Path]:
-    """The files of recordings that were last written before that moment. Other files in the folder are left alone."""
+    """The files of recordings last written before `before_ms`. Other files in the folder are ignored."""
     found = []
     for path in kept_in.glob("*/*"):
         if _is_recording(path.name) and path.with_suffix(".sealed") == file_of(kept_in, path.stem):
-            with contextlib.suppress(FileNotFoundError):  # it has just got its name, or another purge was faster
+            with contextlib.suppress(FileNotFoundError):  # just renamed, or deleted by another purge
                 if path.stat().st_mtime_ns // 1_000_000 < before_ms:
                     found.append(path)
     return found
 
 
 def purge_stray(act: Act, path: Path) -> bool:
-    """Deletes a file that no row tells of, such as after a crash, or when the store came from a backup.
+    """Delete a file that has no row, such as after a crash or a restored backup, with an entry in the audit log.
 
-    Returns whether it was one. The audit log has a line of it. Raises StoreError for a file that cannot be deleted.
+    Return whether it had none. Raises StoreError if the file cannot be deleted.
     """
     call_id = path.stem
     found = find_recording(act.connection, act.sealer, call_id)
@@ -142,11 +142,11 @@ def _delete(path: Path) -> None:
 
 
 def count_recordings(connection: Connection, before_ms: int) -> int:
-    """How many files a purge would delete."""
+    """The number of files that a purge would delete."""
     (count,) = connection.execute(_COUNT_OLD, (before_ms,)).fetchone()
     return int(count)
 
 
 def forget_recordings(act: Act, before_ms: int, most: int) -> int:
-    """Deletes at most `most` rows of purged recordings that were taken over before that moment. Returns how many."""
+    """Delete at most `most` rows of purged recordings taken over before `before_ms`. Return their number."""
     return act.connection.execute(_FORGET, (before_ms, most)).rowcount

@@ -1,8 +1,8 @@
-"""Resealing: what lives on in a store is sealed anew with the key in use, a few rows at a time, while calls go on.
+"""Reseals long-lived rows with the key in use, a few rows at a time, while calls go on.
 
-A row is replaced only if it still is what was read, so nobody waits and nothing that others write is lost. A pass that
-is interrupted has done a part, and the next one finds the rest. Closed records and the audit log stay as they were
-written; what lasts for hours or days, such as live calls, is gone by itself before long.
+A row is replaced only if it is unchanged since it was read, so no one waits and no write of others is lost. After an
+interruption the next pass finds the rest. Closed records and the audit log stay as written; short-lived rows, such as
+live calls, expire by themselves.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ RESEALED: Final = (
     *(SEALED_BINDINGS, SEALED_CHANGES, SEALED_ENTRIES, SEALED_CALLERS, SEALED_WEBHOOKS),
     SEALED_FILINGS,
 )
-LEFT: Final = ("live_call", "call_event", "outbox", "idempotency")  # which end by themselves
-CHUNK: Final = 100  # rows of an act, some 3 ms
-_PAGE: Final = 2_000  # rows of one look for those to be resealed
-_LINKS: Final = 20_000  # of one look through a chain
-_HOUR_MS: Final = 3_600_000  # by which a recording may be taken over later than it was sealed
+LEFT: Final = ("live_call", "call_event", "outbox", "idempotency")  # not resealed: their rows expire
+CHUNK: Final = 100  # rows per unit of work, about 3 ms
+_PAGE: Final = 2_000  # rows per read
+_LINKS: Final = 20_000  # links of a chain per read
+_HOUR_MS: Final = 3_600_000  # longest time from sealing a recording to taking it over
 
 Row = tuple[Any, ...]
 
 
 def reseal(place: Place, sealer: Sealer, going_on: Callable[[], bool] = lambda: True) -> int:
-    """Reseals all there is, which may take minutes. Returns how many rows.
+    """Reseal all rows, which may take minutes. Return their number.
 
-    Raises StoreError, for rows that were altered once all others are done. It ends early once `going_on`, which is
-    asked before each page and transaction, says no.
+    Raises StoreError; for altered rows, after all others are done. `going_on` is called before each page and
+    transaction; False ends the pass early.
     """
     altered: list[str] = []
     with store_errors(place), closing(connect_reader(place)) as reader, closing(Writer(place, sealer)) as writer:
@@ -66,12 +66,12 @@ def reseal(place: Place, sealer: Sealer, going_on: Callable[[], bool] = lambda: 
             details: dict[str, object] = {"rows": total}
             writer.run(RELAY, lambda act: act.audit("sealing_key.reseal", str(sealer.key_id), details=details))
     if altered:
-        raise StoreError(f"{len(altered)} rows cannot be opened, and stay as they are: {altered[0]}")
+        raise StoreError(f"{len(altered)} rows cannot be opened, and were not resealed: {altered[0]}")
     return total
 
 
 def _old(reader: Connection, rows: SealedRows, key_id: int, going_on: Callable[[], bool]) -> Iterator[list[Row]]:
-    """Rows that were sealed with another key, as many as are resealed in one act."""
+    """Rows sealed with another key, in chunks of one unit of work."""
     for page in _pages(reader, rows, going_on):
         old = [row for row in page if row[-1] is not None and row[-1][:1] != bytes([key_id])]
         for start in range(0, len(old), CHUNK):
@@ -81,7 +81,7 @@ def _old(reader: Connection, rows: SealedRows, key_id: int, going_on: Callable[[
 
 
 def _pages(reader: Connection, rows: SealedRows, going_on: Callable[[], bool]) -> Iterator[list[Row]]:
-    """All rows in the order of their keys: key, what they are bound to, sealed. No page holds anything open."""
+    """All rows by key, in pages: key, bound columns, sealed column. No transaction stays open between pages."""
     columns = ", ".join((*rows.key, *rows.bound_to, rows.column))
     key, marks = ", ".join(rows.key), ", ".join("?" * len(rows.key))
     select, order = f"SELECT {columns} FROM {rows.table}", f"ORDER BY {key} LIMIT {_PAGE}"
@@ -95,7 +95,7 @@ def _pages(reader: Connection, rows: SealedRows, going_on: Callable[[], bool]) -
 
 
 def _reseal_rows(act: Act, rows: SealedRows, old: list[Row], altered: list[str]) -> int:
-    """Reseals rows that still are as they were read. Returns how many; says in `altered` which cannot be opened."""
+    """Reseal rows unchanged since they were read. Return their number. Rows that do not open are added to `altered`."""
     where = " AND ".join(f"{name} = ?" for name in (*rows.key, rows.column))
     update = f"UPDATE {rows.table} SET {rows.column} = ? WHERE {where}"
     resealed = 0
@@ -117,9 +117,9 @@ def _reseal_heads(act: Act) -> None:
 
 
 def needs(connection: Connection) -> dict[int, dict[str, int]]:
-    """How many rows of each table need which key. It reads the whole store, a part at a time.
+    """The number of rows that need each key, by key id and table. Reads the whole store, in parts.
 
-    Recordings are in files: all that were taken over while a key was in use count, up to an hour after it.
+    Recordings are in files: those taken over while a key was in use, or within an hour after, are counted.
     """
     found: dict[int, Counter[str]] = {key.id: Counter() for key in sealing_keys(connection)}
     for rows in RESEALED:
@@ -142,7 +142,7 @@ def _count(connection: Connection, found: dict[int, Counter[str]], table: str, c
 
 
 def _count_links(connection: Connection, found: dict[int, Counter[str]], chain: Chain, hash_: str) -> None:
-    """Both what is sealed in a link and its hash."""
+    """Count links by the keys of their sealed part and their hash."""
     table, seq, both = chain.table, chain.seq, f"{_first('sealed')}, {_first(hash_)}"
     first, last = connection.execute(f"SELECT coalesce(min({seq}), 1), coalesce(max({seq}), 0) FROM {table}").fetchone()
     query = f"SELECT {both}, count(*) FROM {table} WHERE {seq} >= ? AND {seq} < ? GROUP BY {both}"
@@ -157,7 +157,7 @@ def _first(column: str) -> str:
 
 
 def _id_of(first: bytes) -> int:
-    """0: of an empty value, which somebody has altered."""
+    """The key id; 0 for an empty value, which was altered."""
     return first[0] if first else 0
 
 

@@ -1,8 +1,8 @@
-"""Whether a store's tables, indexes, triggers and views are those that its scripts and the ledger make, and no others.
+"""Checks that a store has exactly the tables, indexes, triggers and views that its scripts and the ledger create.
 
-Whoever can write to a database can have it change rows by itself: by a trigger of theirs within a transaction of ours,
-which would prove what it did; by an index that hides rows, or a view in a table's place. So nothing is written to a
-store whose schema is not its own, and `verify` and the running relay name what is different.
+An attacker with write access could make the database change rows by itself: by a trigger inside one of our
+transactions, which would then prove the result; by an index that hides rows; or by a view in place of a table. So
+nothing is written to a store with a foreign schema, and `verify` and the running relay name the differences.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from relay.store.connection import Connection
 from relay.store.ledger_tables import FILE, SERVER, dialect_of, triggers
 from relay.store.scripts import file_schema, is_newer, scripts_of
 
-# Objects of a store in a file, but for those that SQLite makes itself.
+# Objects of a store in a file.
 _FILE: Final = "SELECT type || ' ' || name, tbl_name || ' ' || coalesce(sql, '') FROM sqlite_master"
 _SQLITES_OWN: Final = re.compile(r"\w+ sqlite_")
 _TRIGGERS: Final = """
@@ -33,7 +33,7 @@ SELECT 'rule ' || rulename FROM pg_rules WHERE schemaname = current_schema()
 UNION ALL SELECT 'policy ' || policyname FROM pg_policies WHERE schemaname = current_schema()
 UNION ALL SELECT 'view ' || viewname FROM pg_views WHERE schemaname = current_schema()
 """
-# What changes where somebody changes a trigger, a rule or an index of a server's store.
+# A value that changes with each change of a trigger, a rule or a policy on a server.
 _VERSION: Final = """
 SELECT (SELECT CAST(count(*) AS text) || ' ' || sum(CAST(CAST(xmin AS text) AS bigint)) FROM pg_trigger)
     || ' ' || (SELECT count(*) FROM pg_rewrite) || ' ' || (SELECT count(*) FROM pg_policy)
@@ -41,9 +41,9 @@ SELECT (SELECT CAST(count(*) AS text) || ' ' || sum(CAST(CAST(xmin AS text) AS b
 
 
 def require_own_schema(connection: Connection) -> None:
-    """At the begin of a transaction that writes. Raises StoreError naming what is not as relay700 made it.
+    """At the begin of a write transaction: raise StoreError naming the objects that relay700 did not make.
 
-    What a connection has seen once it does not look at again until somebody changes the schema.
+    The result is cached for the connection until the schema changes.
     """
     version = _version(connection)
     if getattr(connection, "schema_seen", None) == version:
@@ -51,14 +51,14 @@ def require_own_schema(connection: Connection) -> None:
     if different := foreign_objects(connection):
         raise StoreError(
             f"the store is not as relay700 made it, and nothing is written to it: {', '.join(different[:3])}."
-            " Remove what somebody has added (DROP …), or put a backup in its place"
+            " Remove foreign objects (DROP …), or put a backup in its place"
         )
     if hasattr(connection, "schema_seen"):
         connection.schema_seen = version
 
 
 def foreign_objects(connection: Connection) -> list[str]:
-    """What is missing, changed or nobody's, by kind and name. Of a later version's store this one cannot judge."""
+    """The missing, changed and foreign objects, by kind and name. Empty for the store of a later version."""
     if is_newer(connection):
         return []
     if dialect_of(connection).is_server:
@@ -87,7 +87,7 @@ def _objects(connection: Connection) -> dict[str, str]:
 
 @cache
 def _own_objects() -> dict[str, str]:
-    """Of a store that was made just now."""
+    """The objects of a new store."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.create_function("seal", 2, lambda text, context: text)
         for script in scripts_of(file_schema()):
@@ -99,10 +99,10 @@ def _own_objects() -> dict[str, str]:
 
 
 def _plain(made: str) -> str:
-    """How a trigger is made, without the schema's name and the quotes that a server adds."""
+    """The definition of a trigger, without the schema name and the quotes that the server adds."""
     return re.sub(r" ON [\w\"]+\.", " ON ", re.sub(r"FUNCTION [\w\"]+\.", "FUNCTION ", made)).replace('"', "")
 
 
 def _source(function: str) -> str:
-    """The body of a statement that makes a function."""
+    """The body in a CREATE FUNCTION statement."""
     return function.split(" AS '", 1)[1].removesuffix("'").replace("''", "'")

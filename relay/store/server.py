@@ -1,4 +1,4 @@
-"""Where a store is: the path of an SQLite file, or a database of a PostgreSQL server that several relays share."""
+"""The location of a store: the path of an SQLite file, or a database of a PostgreSQL server that relays share."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 
 class Server(NamedTuple):
-    """A database that several relays, the nodes, use at once."""
+    """A database shared by several relays, the nodes."""
 
     url: str
-    node: str  # this relay's name among them
-    local: Path  # what this node has for itself, sockets and locks, is named after this path
+    node: str  # name of this relay
+    local: Path  # base name of this node's local files, such as sockets and locks
 
     def __str__(self) -> str:
         return re.sub(r"//([^/@:]*):[^/@]*@", r"//\1:***@", self.url)
@@ -22,5 +22,5 @@ Place = Path | Server
 
 
 def local_path(place: Place) -> Path:
-    """What the files of this machine beside the store are named after."""
+    """The base name of the local files of a store."""
     return place.local if isinstance(place, Server) else place

@@ -1,13 +1,13 @@
-"""The spill: a file beside the store for what that does not take now, so that it is durable all the same.
+"""The overflow log: a file beside the store that keeps commits durable while the store accepts none.
 
-Its room is there before it is needed: a full disk takes nothing from it. Each entry is sealed, and bound to its place
-and to what is in the file since it was last empty. It knows nothing of when it is used: that is the journal's.
+Its space is allocated in advance, so a full disk does not matter. Each entry is sealed, and bound to its position and
+to the run of entries since the log was last empty. The journal decides when it is used.
 
-What is durable here is acknowledged, so calls go on while the store is locked or its disk is full. The store gets each
-entry once, and nothing later before the spill is cleared: where a call stands in both, the spill is right. Whoever
-starts meanwhile goes on behind the spill, lays it over the calls that the store has as up, and counts its calls of the
-last quarter of an hour against the caps; older ones count once the store has them. Events of calls under way and last
-callers are not in it. A store on a server has no spill: another node would not know of it.
+Entries are acknowledged, so calls go on while the store is locked or its disk is full. Each entry is written to the
+store once, and nothing later is written before the log is cleared: if a call is in both, the log is right. A process
+that starts meanwhile appends to the log, lays its entries over the calls that are up in the store, and counts its calls
+of the last 15 minutes against the caps; older ones count once they are in the store. Events of calls under way and last
+callers are not kept. A store on a server has no overflow log: other nodes would not see it.
 """
 
 from __future__ import annotations
@@ -29,46 +29,46 @@ from relay.store.permissions import open_beside
 from relay.store.record_rows import decode_record, encode_record
 from relay.store.sealing import Sealer
 
-BYTES = 16 * 1024 * 1024  # some 10,000 commits
-_HEAD: Final = struct.Struct(">8s8sQ")  # _MAGIC, what entries are bound to, the chain's last record when it began
+BYTES = 16 * 1024 * 1024  # about 10,000 commits
+_HEAD: Final = struct.Struct(">8s8sQ")  # _MAGIC, random binding of the entries, last record of the chain at the start
 _MAGIC: Final = b"r7spill1"
-_LENGTH: Final = struct.Struct(">I")  # before each entry; 0: there is none any more
+_LENGTH: Final = struct.Struct(">I")  # before each entry; 0: end of the log
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(tuple[bytes, bytes | None]).decode
 
 
 class Spilled(NamedTuple):
-    """What a spill holds."""
+    """The content of an overflow log."""
 
-    since_seq: int  # the records of the chain up to this one were on disk when it began
-    commits: list[Commit]  # in their order, each with token 0
-    is_whole: bool  # False: what follows cannot be read: an entry that was being written, or one that was altered
+    since_seq: int  # the last record of the chain in the store when the log began
+    commits: list[Commit]  # in order, each with token 0
+    is_whole: bool  # False: the rest is unreadable, being an unfinished write or altered
 
 
 class Prepared(NamedTuple):
-    """Commits as they are to be written."""
+    """Encoded commits, ready to be written."""
 
     binding: bytes
-    head: bytes  # b"" where there is one
+    head: bytes  # b"" if the file has one already
     entries: bytes
-    commits: int  # how many of those that were given
+    commits: int  # number of commits that fitted
 
 
 class Spill:
-    """Of one store. All methods but `prepare` block, and raise OSError."""
+    """The overflow log of one store. All methods except `prepare` block and raise OSError."""
 
     def __init__(self, path: Path, sealer: Sealer) -> None:
         self._path = path
         self._sealer = sealer
         self._file: FileIO | None = None
         self._binding = b""
-        self._end = 0  # of the entries
-        self._count = 0  # of the entries
+        self._end = 0  # offset behind the last entry
+        self._count = 0  # entries
         self.is_empty = True
 
     def open(self) -> None:
-        """Makes the file where there is none; what is in it stays."""
+        """Open the file, creating it if needed. Its entries stay."""
         descriptor = open_beside(self._path, os.O_RDWR)
         self._file = FileIO(descriptor, "r+")
         if os.fstat(descriptor).st_size < BYTES:
@@ -82,7 +82,7 @@ class Spill:
             self._file = None
 
     def read(self) -> Spilled:
-        """What an earlier process has left, of all that it called durable. What is written next stands behind it."""
+        """Read the entries of an earlier process. The next ones are appended to them."""
         assert self._file is not None
         data = os.pread(self._file.fileno(), BYTES, 0)
         magic, binding, since_seq = _HEAD.unpack_from(data)
@@ -103,7 +103,7 @@ class Spill:
         return Spilled(since_seq, commits, is_whole)
 
     def prepare(self, since_seq: int, commits: Sequence[Commit]) -> Prepared:
-        """The entries of the first of the commits, as many as there is room for. `since_seq`: as of `Spilled`."""
+        """Encode as many of the commits, from the first, as fit. `since_seq`: as in `Spilled`."""
         binding = self._binding if self._count else secrets.token_bytes(8)
         head = b"" if self._count else _HEAD.pack(_MAGIC, binding, since_seq)
         room = BYTES - (self._end or _HEAD.size) - _LENGTH.size
@@ -118,13 +118,13 @@ class Spill:
         return Prepared(binding, head, bytes(entries), count)
 
     def write(self, prepared: Prepared) -> None:
-        """Makes durable what was prepared last. Where that fails, it can be prepared anew."""
+        """Write the latest prepared entries durably. After an error they can be prepared again."""
         assert self._file is not None
         begin = self._end or _HEAD.size
         descriptor = self._file.fileno()
         if prepared.head:
             os.pwrite(descriptor, prepared.head, 0)
-        os.pwrite(descriptor, prepared.entries + _LENGTH.pack(0), begin)  # an end, whatever stood behind
+        os.pwrite(descriptor, prepared.entries + _LENGTH.pack(0), begin)  # an end mark over older bytes
         os.fdatasync(descriptor)
         self._binding = prepared.binding
         self._end = begin + len(prepared.entries)
@@ -132,7 +132,7 @@ class Spill:
         self.is_empty = False
 
     def clear(self) -> None:
-        """Forgets all: the store has it."""
+        """Delete all entries, once they are in the store."""
         assert self._file is not None
         os.pwrite(self._file.fileno(), bytes(BYTES), 0)
         os.fdatasync(self._file.fileno())
@@ -146,7 +146,7 @@ class Spill:
         try:
             encoded, dialogs = _decode(self._sealer.open_(entry, context))
         except msgspec.DecodeError:
-            raise StoreError("an entry of the spill cannot be read") from None
+            raise StoreError("an entry of the overflow log cannot be decoded") from None
         return Commit(0, decode_record(encoded), dialogs)
 
 

@@ -1,4 +1,4 @@
-"""Webhooks: where a business has its events sent to. It owns the rows; their rules stand in `relay.events.webhooks`."""
+"""Webhooks: the URLs to which the events of a business are sent. Owns the rows; the rules are in `relay.events`."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ _decode = msgspec.msgpack.Decoder(tuple[str, str, bool]).decode
 
 
 class Webhook(NamedTuple):
-    """Times are Unix milliseconds."""
+    """A webhook. Times are Unix milliseconds."""
 
     id: str
     business: str
     url: str
     secret: str
     kinds: tuple[str, ...]
-    parties: str  # none, masked, clear: how real numbers are shown to it
+    parties: str  # none, masked, clear: how real numbers are sent
     disabled_at: int | None
-    failures: int  # deliveries that failed since the last good one
-    next_at: int  # when it is tried next
+    failures: int  # consecutive failed deliveries
+    next_at: int  # time of the next try
     created_at: int
-    last_error: str | None = None  # why a delivery failed at last; it stays when later ones are taken
+    last_error: str | None = None  # of the last failed delivery; kept after later successes
     last_error_at: int | None = None
-    internal: bool = False  # it may be at an address that is not of the public internet
+    internal: bool = False  # whether its address may be outside the public internet
 
 
-# -- inside an act
+# -- inside a unit of work
 
 
 def put_webhook(act: Act, webhook: Webhook) -> None:
-    """Adds it, or replaces the one with its id."""
+    """Add a webhook, or replace the one with its id."""
     secret = msgspec.msgpack.encode((webhook.url, webhook.secret, webhook.internal))
     sealed = act.sealer.seal(secret, _context(webhook.id, webhook.business))
     plain = (" ".join(webhook.kinds), *webhook[5:12])
@@ -58,7 +58,7 @@ def put_webhook(act: Act, webhook: Webhook) -> None:
 
 
 def remove_webhook(act: Act, webhook_id: str) -> None:
-    """Removes it with all its events, those that were given up too."""
+    """Delete a webhook and all its events, including dead letters."""
     act.connection.execute("DELETE FROM outbox WHERE webhook = ?", (webhook_id,))
     act.connection.execute("DELETE FROM webhook WHERE id = ?", (webhook_id,))
 
@@ -68,19 +68,19 @@ def set_schedule(act: Act, webhook_id: str, failures: int, next_at: int) -> None
 
 
 def set_error(act: Act, webhook_id: str, reason: str) -> None:
-    """Notes that a delivery has failed now."""
+    """Store the reason and the time of a failed delivery."""
     act.connection.execute(
         "UPDATE webhook SET last_error = ?, last_error_at = ? WHERE id = ?", (reason, act.now_ms, webhook_id)
     )
 
 
 def disable(act: Act, webhook_id: str) -> None:
-    """Nothing is sent to it, and no event is left for it, until it is enabled again."""
+    """Disable a webhook: no events are queued or sent until it is enabled again."""
     act.connection.execute(f"{_DISABLE} id = ?", (act.now_ms, webhook_id))
 
 
 def disable_all(act: Act, business: str) -> None:
-    """Disables all webhooks of a business."""
+    """Disable all webhooks of a business."""
     act.connection.execute(f"{_DISABLE} business = ?", (act.now_ms, business))
 
 
@@ -90,14 +90,14 @@ def disable_all(act: Act, business: str) -> None:
 def find_webhook(
     connection: Connection, sealer: Sealer, webhook_id: str, business: str | None = None
 ) -> Webhook | None:
-    """None where there is none, or it is another business's. Raises StoreError where it was altered."""
+    """The webhook; None if there is none, or none of this business. Raises StoreError if it was altered."""
     row = connection.execute(_FIND, (webhook_id, business)).fetchone()
     require(connection, sealer, "webhook", [webhook_id])
     return None if row is None else _opened(sealer, row)
 
 
 def webhooks_of(connection: Connection, sealer: Sealer, business: str | None, after: str, most: int) -> list[Webhook]:
-    """In the order of their ids, those behind `after`; of one business, or with None of all."""
+    """A page of webhooks by id, after the id `after`, of one business or all (None)."""
     rows = connection.execute(_PAGE, (after, business, most)).fetchall()
     return [_opened(sealer, row) for row in rows]
 

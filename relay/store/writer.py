@@ -1,9 +1,9 @@
-"""Who writes to the store beside the journal, and how: acts in transactions with a gap between them.
+"""The writers of the store beside the journal: units of work in transactions, with a gap between transactions.
 
-Two writers: `Writer` for commands, one act a transaction, and `GroupWriter` for the desk, which makes all acts that
-wait in one. SQLite has one writer at a time, and one that takes the lock again at once leaves none for the others:
-beside 600 bindings a second without a gap, one in ten of the journal's transactions took 79 ms and more; with it one in
-a hundred took 3.3. So nothing may write to the store in a loop but through these. They know no table.
+`Writer`, for commands, runs one unit of work per transaction; `GroupWriter`, for the backend, runs all that wait in
+one. SQLite has one writer at a time, and one that takes the lock again at once starves the others: beside 600 bindings
+a second, the p90 of the journal's transactions was 79 ms without a gap; with it the p99 was 3.3 ms. So code that writes
+in a loop must use these writers. They know no tables.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ T = TypeVar("T")
 ClockMs = Callable[[], int]
 
 GAP_S = 0.010  # from the end of a transaction to the begin of the next
-MOST_ACTS = 100  # of one transaction
-LONGEST_S = 0.015  # of work in one transaction, after which the next act waits for another
-MOST_WAITING = 2_000  # acts; what comes beyond is refused at once
+MOST_ACTS = 100  # units of work per transaction
+LONGEST_S = 0.015  # of work per transaction; later units of work go into the next one
+MOST_WAITING = 2_000  # queued units of work; more are refused at once
 
 
 def now_ms() -> int:
@@ -42,13 +42,13 @@ def now_ms() -> int:
 
 
 class Run(Protocol):
-    """Makes an act of somebody, and gives what it gives once it is durable."""
+    """Run a unit of work and return its result once it is durable."""
 
     def __call__(self, do: Callable[[Act], T]) -> T: ...
 
 
 class _Gap:
-    """Keeps GAP_S between two transactions of one writer."""
+    """The pause of GAP_S between two transactions of one writer."""
 
     def __init__(self) -> None:
         self._ended_s = -GAP_S
@@ -62,7 +62,7 @@ class _Gap:
 
 
 class Writer:
-    """Makes each act in a transaction of its own, in the caller's thread. Errors of the store are StoreErrors."""
+    """Runs each unit of work in one transaction, in the caller's thread. Errors of the store are StoreErrors."""
 
     def __init__(self, path: Place, sealer: Sealer, *, clock_ms: ClockMs = now_ms) -> None:
         self._path = path
@@ -74,7 +74,7 @@ class Writer:
             self._connection = connect(path)
 
     def run(self, actor: Actor, do: Callable[[Act], T]) -> T:
-        """What `do` gives, once it is durable. Whatever `do` raises undoes the whole act and comes out of here."""
+        """Run `do` and return its result once it is durable. An exception of `do` rolls back and propagates."""
         self._gap.wait()
         try:
             now_ms = self._clock_ms()
@@ -90,7 +90,7 @@ class Writer:
 
 
 class _Waiting(NamedTuple):
-    """An act that waits, and who awaits it."""
+    """A queued unit of work, and the future of its result."""
 
     actor: Actor
     do: Callable[[Act], Any]
@@ -99,7 +99,7 @@ class _Waiting(NamedTuple):
 
 
 class _Made(NamedTuple):
-    """What became of an act."""
+    """The outcome of a unit of work."""
 
     waiting: _Waiting
     answer: Any
@@ -107,7 +107,7 @@ class _Made(NamedTuple):
 
 
 class GroupWriter:
-    """Makes acts in a thread of its own, all that wait in one transaction. Start and close it in one event loop."""
+    """Runs units of work in a thread, all that wait in one transaction. Start and close it in the same event loop."""
 
     def __init__(self, path: Place, sealer: Sealer, *, clock_ms: ClockMs = now_ms) -> None:
         self._path = path
@@ -120,19 +120,19 @@ class GroupWriter:
         self._files: StoreFiles | None = None  # of the connection
         self._closed = False
         self._ended: Future[None] = Future()
-        self._ended.set_running_or_notify_cancel()  # so that nobody who awaits it cancels it
+        self._ended.set_running_or_notify_cancel()  # so that cancelling an await does not cancel it
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
     async def run(self, actor: Actor, do: Callable[[Act], T]) -> T:
-        """What `do` gives, once it is durable. Whatever `do` raises undoes this act alone and comes out of here.
+        """Run `do` in the writer's thread, and return its result once it is durable.
 
-        `do` runs in the writer's thread. An act that was asked for is made, even if nobody awaits it any more.
+        An exception of `do` rolls back this unit of work alone and propagates. A cancelled await does not stop `do`.
         """
         if self._closed:
             raise StoreError(f"the store {self._path} is being closed")
         if self.backlog >= MOST_WAITING:
-            raise Refused("store_busy", "", "the store has too much to write: try again in a second")
+            raise Refused("store_busy", "", "the write queue of the store is full: try again in a second")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
         self._arriving.put(_Waiting(actor, do, loop, done))
@@ -140,15 +140,15 @@ class GroupWriter:
 
     @property
     def backlog(self) -> int:
-        """Acts that wait for a transaction."""
+        """The number of queued units of work."""
         return self._arriving.qsize() + len(self._waiting)
 
     async def ended(self) -> None:
-        """Until the thread has ended. Raises what it died of: from then on acts are made no more, and wait for ever."""
+        """Wait for the end of the thread. Raises the error that killed it: units of work would then wait for ever."""
         await asyncio.wrap_future(self._ended)
 
     async def close(self) -> None:
-        """Makes what waits, and ends the thread."""
+        """Run what is queued, and end the thread."""
         self._closed = True
         self._arriving.put(None)
         await asyncio.to_thread(self._thread.join)
@@ -158,7 +158,7 @@ class GroupWriter:
     def _run(self) -> None:
         try:
             self._work()
-        except BaseException as error:  # a bug: the errors of acts and of the store are told to those who wait
+        except BaseException as error:  # a bug: errors of units of work and of the store go to their callers
             self._ended.set_exception(error)
         else:
             self._ended.set_result(None)
@@ -189,14 +189,14 @@ class GroupWriter:
                 return True
 
     def _group(self) -> list[_Made]:
-        """Makes acts until none waits or the bounds are reached. Where the transaction fails, all of them did."""
+        """Run units of work until none waits or a limit is reached. If the transaction fails, all of them fail."""
         made: list[_Made] = []
         try:
             with store_errors(self._path):
                 if self._connection is None:
                     self._connection = connect(self._path)
                 if self._files is not None and (displaced := self._files.displaced()):
-                    raise displaced  # what is written there would be lost
+                    raise displaced  # a write to this file would be lost
                 with ledger_transaction(self._connection, self._sealer, self._clock_ms()):
                     follow_key(self._connection, self._sealer)
                     self._acts(self._connection, made)
@@ -210,13 +210,13 @@ class GroupWriter:
         return made
 
     def _acts(self, connection: Connection, made: list[_Made]) -> None:
-        """One at least: on a busy machine the time may be over before the first begins."""
+        """Run at least one: on a busy machine the time may be over before the first begins."""
         until_s = time.monotonic() + LONGEST_S
         while self._waiting and len(made) < MOST_ACTS and (not made or time.monotonic() < until_s):
             waiting = self._waiting.popleft()
-            made.append(_Made(waiting, None, None))  # whatever fails now, its caller is told with the others
+            made.append(_Made(waiting, None, None))  # if the transaction fails now, this caller gets the error too
             made[-1] = self._act(connection, waiting)
-            if not connection.in_transaction:  # a full disk and the like undo all of it
+            if not connection.in_transaction:  # SQLite has rolled back all of it, as on a full disk
                 raise StoreError(f"the store {self._path} failed: {made[-1].error}")
 
     def _act(self, connection: Connection, waiting: _Waiting) -> _Made:
@@ -224,7 +224,7 @@ class GroupWriter:
         try:
             with store_errors(self._path):
                 answer = waiting.do(Act(connection, self._sealer, waiting.actor, self._clock_ms()))
-        except Exception as error:  # its own caller's, whatever it is: the others' acts go on
+        except Exception as error:  # goes to its caller only; the other units of work go on
             if connection.in_transaction:
                 connection.execute("ROLLBACK TO act")
                 connection.execute("RELEASE act")
@@ -243,7 +243,7 @@ class GroupWriter:
 
 def _wake(made: list[_Made]) -> None:
     for waiting, answer, error in made:
-        if waiting.done.done():  # cancelled: nobody awaits it
+        if waiting.done.done():  # cancelled
             continue
         if error is None:
             waiting.done.set_result(answer)

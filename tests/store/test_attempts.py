@@ -337,7 +337,7 @@ def test_slots_that_hold_other_bytes_are_reported_once(open_file: Opening, path:
     path.write_bytes(bytes(SLOT) + (b"r7a0" + os.urandom(SLOT - 4)) * 3)
     file, left = open_file()
     assert left == []
-    assert altered(path, reports, "other bytes than the relay's in 3 slots, the first at 4096")
+    assert altered(path, reports, "foreign bytes in 3 slots, the first at offset 4096")
     for number in range(5):
         file.keep(RINGS._replace(call_id=f"{number:032}"), STATE)
     assert len(open_file()[1]) == 5
@@ -353,7 +353,7 @@ def test_one_that_was_cut_is_reported_and_what_is_left_is_read(
     os.truncate(path, SLOT + 100)
     file, left = open_file()
     assert [attempt.record.call_id for attempt in left] == [C1]
-    assert altered(path, reports, "it has 4196 bytes, no multiple of 4096: a part of it is missing")
+    assert altered(path, reports, "the file has 4196 bytes, not a multiple of 4096: a part of it is missing")
     file.keep(RINGS._replace(call_id=C2), STATE)
     assert len(open_file()[1]) == 2
     assert len(reports) == 1
@@ -364,7 +364,7 @@ def test_one_that_was_emptied_is_reported(open_file: Opening, path: Path, report
     file.keep(RINGS, STATE)
     os.truncate(path, 0)
     assert open_file()[1] == []
-    assert altered(path, reports, "it is empty: it was emptied, or the disk was full when it was made")
+    assert altered(path, reports, "the file is empty: it was truncated, or the disk was full when it was created")
     assert open_file()[1] == []
     assert len(reports) == 1
 
@@ -377,7 +377,7 @@ def test_of_one_that_was_made_huge_the_most_that_there_may_be_is_read(
     os.truncate(path, 16 << 30)
     assert [attempt.state for attempt in open_file()[1]] == [STATE]
     most = MOST_SLOTS * SLOT
-    reason = f"it has {16 << 30} bytes: {most} at most are the relay's, the others are cut off"
+    reason = f"the file has {16 << 30} bytes, the limit is {most}: it was truncated to that"
     assert altered(path, reports, reason)
     assert path.stat().st_size == most
     assert len(open_file()[1]) == len(reports) == 1

@@ -384,7 +384,7 @@ async def test_a_deleted_log_that_somebody_else_of_the_process_holds_is_waited_f
     await done.until(lambda: done.tokens == [1, 2])
     await journal.close()
     reasons = [str(fields.get("reason")) for _, fields in told.said]
-    assert reasons[1:2] == [f"the look-ups have not let go of {disk.path}-wal yet"]
+    assert reasons[1:2] == [f"the look-ups still have the deleted {disk.path}-wal open"]
 
 
 @pytest.mark.usefixtures("unspilled")

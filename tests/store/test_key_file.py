@@ -84,7 +84,7 @@ def test_a_missing_key_file_is_named(tmp_path: Path) -> None:
 
 def test_a_key_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be made"):
+    with pytest.raises(StoreError, match="cannot be created"):
         make_key(tmp_path / "file" / "relay.key")
     assert os.listdir(tmp_path) == ["file"]
 
@@ -93,7 +93,7 @@ def test_a_key_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     ("text", "said"),
     [
         (line(1) + line(2) + line(2, "b") + HASHES_LINE, r"relay\.key has two keys 2: delete the line"),
-        (line(1) + line(256) + HASHES_LINE, r"relay\.key has the key id 256 in line 2: 1 to 255"),
+        (line(1) + line(256) + HASHES_LINE, r"relay\.key, line 2: the key id 256 is not in 1 to 255"),
         (line(1) + "relay700-key 0 00\n", r"relay\.key is damaged in line 2"),
     ],
 )

@@ -70,7 +70,7 @@ def test_a_link_in_the_place_of_a_file(disk: Disk, tmp_path: Path, suffix: str) 
     file = disk.path.with_name(disk.path.name + suffix)
     file.unlink(missing_ok=True)
     file.symlink_to(tmp_path / "elsewhere")
-    assert f"{file} is a link" in refusal(disk)
+    assert f"{file} is a symlink" in refusal(disk)
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -86,7 +86,7 @@ def test_a_file_of_another_user_s(disk: Disk, suffix: str) -> None:
     file = disk.path.with_name(disk.path.name + suffix)
     file.touch(0o600)
     os.chown(file, SOMEBODY, SOMEBODY)
-    assert f"{file} is another user's: chown 0 {file}" in refusal(disk)
+    assert f"{file} belongs to another user: chown 0 {file}" in refusal(disk)
     mended_as_told(disk)
 
 

@@ -89,7 +89,7 @@ INSERT INTO call_record SELECT * FROM copy
         ("UPDATE call_record SET received_at = 0 WHERE call_id = 'c1'", 0, "record 1: call record c1 was altered"),
         ("UPDATE call_record SET number_dialled = '700100000019999' WHERE call_id = 'c5'", 4, "record 5"),
         ("UPDATE call_record SET sealed = zeroblob(90) WHERE call_id = 'c2'", 1, "record 2: call record c2"),
-        ("UPDATE call_record SET caller_hash = callee_hash WHERE call_id = 'c2'", 1, "not its own"),
+        ("UPDATE call_record SET caller_hash = callee_hash WHERE call_id = 'c2'", 1, "do not match its content"),
         ("UPDATE call_record SET chain_hash = zeroblob(33) WHERE call_id = 'c4'", 3, "record 4 (c4) does not follow"),
         ("DELETE FROM call_record WHERE call_id = 'c1'", 0, "record 1 is missing: the next one is 2"),
         ("DELETE FROM call_record WHERE call_id = 'c3'", 2, "record 3 is missing: the next one is 4"),

@@ -80,7 +80,7 @@ def test_without_the_key_at_hand_records_go_on_under_the_former_and_that_is_told
     turning.to(2)
     turning.to(2)
     ((event, fields),) = said
-    assert (event, fields["effect"]) == ("sealing_key.missing", "records are sealed with the key 1 still")
+    assert (event, fields["effect"]) == ("sealing_key.missing", "records are still sealed with the key 1")
     assert "the key 2, which the key file" in str(fields["reason"])
     turned(disk.path, disk.key_file)
     turning.to(2)
