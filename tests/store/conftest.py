@@ -1,4 +1,4 @@
-"""A real store on disk for each test, a journal on it, and what is found in it."""
+"""Fixtures: a real store on disk for each test, a journal on it, and helpers to read it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Disk(NamedTuple):
     sealer: Sealer
 
     def raw(self) -> bytes:
-        """All that a thief of the database gets: the file, its write-ahead log and its index."""
+        """The bytes that a thief of the database gets: the file, its write-ahead log and its index."""
         return b"".join(file.read_bytes() for file in self.path.parent.glob("relay.db*"))
 
 
@@ -49,7 +49,7 @@ async def opened(disk: Disk, reported: Reported | None = None) -> AsyncIterator[
 
 
 class Waiter:
-    """Collects acknowledgements, in their order."""
+    """Collects acknowledgements, in order."""
 
     def __init__(self) -> None:
         self.tokens: list[int] = []

@@ -1,4 +1,4 @@
-"""Rows of the service's tables as a look-up finds them, written one by one: a test says what stands in the store."""
+"""Writes rows of the service's tables one by one, so that a test defines the content of the store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BINDING = (
 
 
 class Rows:
-    """A connection that writes what it is told to, right or wrong."""
+    """A connection that writes any rows, valid or not."""
 
     def __init__(self, disk: Disk) -> None:
         self.sealer = disk.sealer
@@ -33,11 +33,11 @@ class Rows:
         self._serial = count(1)
 
     def run(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        """As somebody who has the database and not the key."""
+        """Write as an attacker who has the database but not the key."""
         return self._connection.execute(statement, values)
 
     def write(self, statement: str, *values: Any) -> None:
-        """As relay700."""
+        """Write as relay700."""
         self.run(statement, *values)
         vouch_by(self._connection, self.sealer)
 
@@ -69,7 +69,7 @@ class Rows:
         business: str = "default",
         **columns: object,
     ) -> None:
-        """The binding and the routes that its mode compiles to (DESIGN 1)."""
+        """Add the binding and the routes that its mode compiles to (DESIGN 1)."""
         sealed = seal_binding(self.sealer, binding_id, mode, x, y, Secret(a, b, "order-1", industrial_id="88.101.1/7"))
         self.write(_BINDING, binding_id, mode, business, x, y, sealed, NOW_MS)
         self.change("binding", binding_id, **columns)
@@ -83,7 +83,7 @@ class Rows:
             self.route(y or x, b, binding_id, "b")
 
     def route(self, number: str, caller: str | None, binding_id: str, party: str, free_at: int | None = None) -> None:
-        """`caller` None: for anybody."""
+        """Add a route. `caller` None: for any caller."""
         caller_hash = ANY_CALLER if caller is None else self.sealer.lookup_hash(caller)
         self.write(
             "INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?, x'', ?)",
@@ -91,7 +91,7 @@ class Rows:
         )
 
     def free(self, caller: str, free_at: int = NOW_MS + 1) -> None:
-        """What is left of a route whose binding has ended, or whose party has gone."""
+        """Add the cooling route of an ended binding or a former party."""
         self.write("UPDATE route SET free_at = ? WHERE caller_hash = ?", free_at, self.sealer.lookup_hash(caller))
 
     def entry(self, owner: str, caller: str, kind: str) -> None:
@@ -103,7 +103,7 @@ class Rows:
         insert(self._connection, PUT_CALLERS, [caller_row(self.sealer, LastCaller(binding_id, number, caller, NOW_MS))])
 
     def granted(self, number: str, caller: str, at_ms: int) -> None:
-        """A call of the past, as the follower leaves it in the index."""
+        """Add the index rows of a past call, as the follower writes them."""
         for key in (pair_key(self.sealer, number, caller), number_key(self.sealer, number)):
             self.run(ADD, key, at_ms, next(self._serial))
 

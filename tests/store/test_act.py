@@ -1,4 +1,4 @@
-"""An act: its audit lines and its events."""
+"""The unit of work: its audit entries and its events."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def webhook(act: Act, webhook_id: str, business: str, kinds: str, disabled_at: i
     )
 
 
-def test_an_audit_line_names_the_actor_and_the_moment(store: Acting) -> None:
+def test_audit_entry_has_actor_and_time(store: Acting) -> None:
     store.run(
         lambda act: act.audit("number.lock", "700", business="acme", reason="fraud", details={"calls": 3}),
         key_of("acme"),
@@ -40,7 +40,7 @@ def test_an_audit_line_names_the_actor_and_the_moment(store: Acting) -> None:
     assert entry == (NOW_MS, "key:0123456789ab", "number.lock", "700", "acme", "fraud", {"calls": 3})
 
 
-def test_an_act_that_is_refused_leaves_no_audit_line_and_no_event(store: Acting) -> None:
+def test_refused_unit_of_work_leaves_no_audit_entry_and_no_event(store: Acting) -> None:
     def do(act: Act) -> None:
         webhook(act, "w1", "acme", "binding.expired")
         act.audit("bind", "b1")
@@ -53,7 +53,7 @@ def test_an_act_that_is_refused_leaves_no_audit_line_and_no_event(store: Acting)
         assert store.reader.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
 
 
-def test_an_event_goes_once_to_each_webhook_that_wants_its_kind(store: Acting) -> None:
+def test_event_is_queued_once_for_each_webhook_of_its_kind(store: Acting) -> None:
     def do(act: Act) -> None:
         webhook(act, "w1", "acme", "call.ended binding.expired")
         webhook(act, "w2", "acme", "binding.expired")
@@ -68,13 +68,13 @@ def test_an_event_goes_once_to_each_webhook_that_wants_its_kind(store: Acting) -
     assert rows == [(w, "b1.expired", "binding.expired", NOW_MS) for w in ("w1", "w2")]
 
 
-def test_whoever_runs_a_command_is_an_operator_with_all_rights() -> None:
+def test_user_of_a_command_is_an_operator_with_all_scopes() -> None:
     actor = operator_cli()
     assert actor.name == f"cli:{getpass.getuser()}"
     assert (actor.business, actor.scopes) == (None, frozenset(get_args(Scope)))
 
 
-def test_a_user_without_a_name_may_run_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_id_without_a_name_may_run_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody() -> str:
         raise OSError
 

@@ -1,4 +1,4 @@
-"""Which number is chosen, and that choosing takes no longer where there are many."""
+"""The choice of a number, and its constant cost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANYBODY = Wish("acme")
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Acting]:
-    """With the 10,000 numbers of a prefix in the pool `default`."""
+    """A store with the 10,000 numbers of a prefix in the pool `default`."""
     with acting(tmp_path) as store:
         store.run(lambda act: load_prefix(act, NewPrefix(PREFIX, cool_down_ms=500)))
         yield store
@@ -36,7 +36,7 @@ def set_all(store: Acting, assignments: str) -> None:
 
 
 def taken(store: Acting, number: str, *, by: str = "acme", cap: int = CAP, exclusive: bool = False) -> str:
-    """The kind of the refusal; "" where it was taken."""
+    """The error code of the refusal; "" if the number was taken."""
     try:
         store.run(lambda act: take(act, "x", number, by, cap, PAIR, exclusive=exclusive))
     except Refused as refused:
@@ -49,14 +49,14 @@ def put_route(store: Acting, number: str, caller: bytes, free_at: int | None, pa
     store.run(lambda act: act.connection.execute("INSERT INTO route VALUES (?, ?, ?, ?, ?, ?)", row))
 
 
-def test_the_number_that_has_rested_longest_comes_first(store: Acting) -> None:
+def test_number_that_has_rested_longest_is_chosen_first(store: Acting) -> None:
     set_all(store, "cools_until = 10")
     store.run(lambda act: act.connection.execute("UPDATE number SET cools_until = 9 WHERE number = ?", (Y,)))
     assert chosen(store) == Y
     assert chosen(store, not_this=Y) == f"{PREFIX}0000"
 
 
-def test_one_that_rests_still_or_is_locked_is_not_chosen(store: Acting) -> None:
+def test_cooling_or_locked_number_is_not_chosen(store: Acting) -> None:
     set_all(store, f"cools_until = {NOW_MS + 1}")
     assert chosen(store) is None
     store.now_ms += 1
@@ -65,7 +65,7 @@ def test_one_that_rests_still_or_is_locked_is_not_chosen(store: Acting) -> None:
     assert chosen(store) is None
 
 
-def test_where_all_are_bound_the_least_used_one_is_shared(store: Acting) -> None:
+def test_least_used_number_is_shared_when_all_are_bound(store: Acting) -> None:
     set_all(store, "bindings = 2, holder = 'acme'")
     store.run(lambda act: act.connection.execute("UPDATE number SET bindings = 1 WHERE number = ?", (Y,)))
     assert chosen(store) == Y
@@ -74,7 +74,7 @@ def test_where_all_are_bound_the_least_used_one_is_shared(store: Acting) -> None
 
 
 @pytest.mark.parametrize(("free_at", "is_in_the_way"), [(None, True), (NOW_MS + 1, True), (NOW_MS, False)])
-def test_a_shared_one_is_passed_over_where_a_caller_is_on_it_or_rests(
+def test_shared_number_is_skipped_if_a_caller_has_a_route_on_it(
     store: Acting, free_at: int | None, is_in_the_way: bool
 ) -> None:
     set_all(store, "bindings = 2, holder = 'acme'")
@@ -85,7 +85,7 @@ def test_a_shared_one_is_passed_over_where_a_caller_is_on_it_or_rests(
 
 
 def steps_of(store: Acting, wish: Wish) -> int:
-    """How much SQLite does for one choice, in tens of instructions of its machine."""
+    """The cost of one choice, in tens of SQLite VM instructions."""
     steps = 0
 
     def count() -> int:
@@ -113,13 +113,13 @@ FULL = [
 @pytest.mark.parametrize(
     "wish", [Wish("acme", (b"a", b"b")), Wish("acme", (b"b",), "g1"), Wish("acme", exclusive=True)]
 )
-def test_choosing_does_no_more_where_there_are_many(store: Acting, state: str, wish: Wish) -> None:
-    """Whatever they are: cooling, locked, full, an AXN's own, or shared."""
+def test_cost_of_a_choice_does_not_grow_with_unavailable_numbers(store: Acting, state: str, wish: Wish) -> None:
+    """For numbers that are cooling, locked, full, exclusive to an AXN, or shared."""
     set_all(store, state)
-    assert steps_of(store, wish) < 200  # one look at each of the 10,000 would be some 5,000
+    assert steps_of(store, wish) < 200  # a scan of the 10,000 numbers would take about 5,000
 
 
-def test_choosing_is_a_search_of_one_index_in_its_order(store: Acting) -> None:
+def test_choice_searches_one_covering_index_without_sorting(store: Acting) -> None:
     search = "SEARCH number USING COVERING INDEX "
     for statement, condition in (
         (allocation._RESTED, "number_choice (pool=? AND locked=? AND exclusive=? AND bindings=? AND cools_until<?)"),
@@ -134,7 +134,7 @@ def test_choosing_is_a_search_of_one_index_in_its_order(store: Acting) -> None:
         assert not [step for step in plan if "SCAN" in step or "TEMP B-TREE" in step]
 
 
-def test_a_number_is_taken_up_to_its_cap_and_by_an_axn_alone(store: Acting) -> None:
+def test_number_is_taken_up_to_its_cap_or_by_one_axn(store: Acting) -> None:
     assert [taken(store, X, cap=2) for _ in range(3)] == ["", "", "number_full"]
     assert taken(store, X, exclusive=True) == "number_full"
     assert [taken(store, Y, exclusive=True), taken(store, Y)] == ["", "number_full"]
@@ -143,8 +143,8 @@ def test_a_number_is_taken_up_to_its_cap_and_by_an_axn_alone(store: Acting) -> N
     assert taken(store, X) == "number_locked"
 
 
-def test_a_number_serves_one_business_user_until_it_has_rested(store: Acting) -> None:
-    """What others are told does not depend on who is bound on it."""
+def test_number_serves_one_business_user_until_its_cool_down_ends(store: Acting) -> None:
+    """The refusal to others does not depend on the parties bound on it."""
     taken(store, X)
     set_all(store, f"bindings = 1, holder = 'acme' WHERE number <> '{X}'")
     assert [taken(store, X, by="other", exclusive=exclusive) for exclusive in (False, True)] == ["number_full"] * 2
@@ -157,7 +157,7 @@ def test_a_number_serves_one_business_user_until_it_has_rested(store: Acting) ->
     assert [taken(store, X, by="other"), taken(store, X)] == ["", "number_full"]
 
 
-def test_the_last_one_who_gives_a_number_back_has_it_rest_for_the_longest_of_all(store: Acting) -> None:
+def test_cool_down_is_the_longest_of_all_released_bindings(store: Acting) -> None:
     taken(store, X)
     taken(store, X)
     store.run(lambda act: rest(act, X, NOW_MS + 300))
@@ -169,7 +169,9 @@ def test_the_last_one_who_gives_a_number_back_has_it_rest_for_the_longest_of_all
 
 
 @pytest.mark.parametrize(("pairs", "kind"), [([PAIR], ""), ([PAIR, OTHERS], "number_cooling"), ([], "number_cooling")])
-def test_a_resting_number_is_taken_again_by_the_same_two_alone(store: Acting, pairs: list[bytes], kind: str) -> None:
+def test_cooling_number_is_taken_again_only_by_the_same_two_parties(
+    store: Acting, pairs: list[bytes], kind: str
+) -> None:
     set_all(store, f"cools_until = {NOW_MS + 100}, holder = 'acme'")
     for caller, pair in enumerate(pairs):
         put_route(store, X, bytes([caller]), NOW_MS + 100, pair)
@@ -177,7 +179,7 @@ def test_a_resting_number_is_taken_again_by_the_same_two_alone(store: Acting, pa
     assert taken(store, X) == kind
 
 
-def test_a_number_rests_as_long_as_its_prefix_says_or_else_the_configuration(store: Acting) -> None:
+def test_cool_down_is_that_of_the_prefix_else_the_configured_one(store: Acting) -> None:
     assert store.run(lambda act: cool_down_ms(act, X, 9)) == 500
     store.run(lambda act: load_prefix(act, NewPrefix("70010000002")))
     assert store.run(lambda act: cool_down_ms(act, "700100000020001", 9)) == 9

@@ -1,4 +1,4 @@
-"""The file of attempts under way: what one process notes another reads, whatever became of the first."""
+"""The file of attempts under way: another process reads what one wrote, however that one ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ C1, C2 = "c1".ljust(32, "0"), "c2".ljust(32, "0")
 RINGS = live_record(C1, answered_at=None, sip_status=None)
 STATE = b"INVITE sip:13900000002@carrier"
 LONG, OTHER = os.urandom(3 * SLOT), os.urandom(3 * SLOT)
-PARTS = 4  # of these
+PARTS = 4  # slots for LONG
 
 
 class Reports(list[tuple[str, dict[str, object]]]):
@@ -65,14 +65,14 @@ def open_file(disk: Disk, path: Path, reports: Reports) -> Iterator[Opening]:
         made.close()
 
 
-def test_a_new_one_is_empty_and_for_its_owner_alone(open_file: Opening, path: Path) -> None:
+def test_new_file_is_empty_and_private(open_file: Opening, path: Path) -> None:
     _, left = open_file()
     assert left == []
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.stat().st_blocks * 512 >= FIRST_SLOTS * SLOT, "its room is not there before it is needed"
 
 
-def test_another_process_reads_what_was_noted_last(open_file: Opening) -> None:
+def test_another_process_reads_the_latest_state(open_file: Opening) -> None:
     file, _ = open_file()
     file.keep(RINGS._replace(callee=None), b"")
     file.keep(RINGS, STATE)
@@ -82,7 +82,7 @@ def test_another_process_reads_what_was_noted_last(open_file: Opening) -> None:
     assert next(attempt.record for attempt in left if attempt.record.call_id == C1) == RINGS
 
 
-def test_what_was_dropped_is_gone(open_file: Opening, reports: Reports) -> None:
+def test_dropped_attempt_is_gone(open_file: Opening, reports: Reports) -> None:
     file, _ = open_file()
     file.keep(RINGS, STATE)
     file.keep(RINGS._replace(call_id=C2), LONG)
@@ -97,7 +97,7 @@ def test_what_was_dropped_is_gone(open_file: Opening, reports: Reports) -> None:
 
 
 @pytest.mark.parametrize(("first", "then"), [(LONG, STATE), (STATE, LONG), (LONG, LONG[SLOT:])])
-def test_one_that_grows_or_shrinks_is_whole(open_file: Opening, first: bytes, then: bytes) -> None:
+def test_attempt_is_complete_after_growing_or_shrinking(open_file: Opening, first: bytes, then: bytes) -> None:
     file, _ = open_file()
     file.keep(RINGS, first)
     file.keep(RINGS, then)
@@ -105,11 +105,11 @@ def test_one_that_grows_or_shrinks_is_whole(open_file: Opening, first: bytes, th
 
 
 class Killed(BaseException):
-    """In place of the signal, after which a process does nothing more."""
+    """Stands for SIGKILL: no code runs after it."""
 
 
 def let_through(monkeypatch: pytest.MonkeyPatch, writes: int, then: BaseException | None = None) -> None:
-    """Of the writes that follow only the first `writes` are done. `then`: what the others raise, Killed by default."""
+    """Let only the next `writes` writes succeed. `then`: the error that later ones raise, Killed by default."""
     left, pwrite = [None] * writes, os.pwrite
 
     def write(descriptor: int, data: bytes, offset: int) -> int:
@@ -127,7 +127,7 @@ def let_through(monkeypatch: pytest.MonkeyPatch, writes: int, then: BaseExceptio
     [(LONG, OTHER), (OTHER[:SLOT], LONG), (LONG, OTHER[:SLOT]), (STATE, LONG), (LONG, STATE), (STATE, STATE + b"!")],
     ids=["long", "grows", "shrinks", "grows from one slot", "shrinks to one slot", "stays in one slot"],
 )
-def test_killed_after_any_write_it_is_as_it_was_or_as_it_became(
+def test_kill_after_any_write_leaves_the_old_or_the_new_state(
     open_file: Opening, reports: Reports, monkeypatch: pytest.MonkeyPatch, first: bytes, then: bytes, writes: int
 ) -> None:
     file, _ = open_file()
@@ -147,7 +147,7 @@ def test_killed_after_any_write_it_is_as_it_was_or_as_it_became(
 
 
 @pytest.mark.parametrize("writes", range(5))
-def test_killed_while_a_long_one_is_first_noted_or_dropped_it_is_whole_or_gone(
+def test_kill_during_first_write_or_drop_leaves_all_or_nothing(
     open_file: Opening, reports: Reports, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
     file, _ = open_file()
@@ -166,7 +166,7 @@ def test_killed_while_a_long_one_is_first_noted_or_dropped_it_is_whole_or_gone(
     assert reports == []
 
 
-def test_what_is_written_after_a_start_is_newer_than_what_was_left(
+def test_generation_after_a_start_is_higher_than_that_of_leftovers(
     open_file: Opening, reports: Reports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, _ = open_file()
@@ -182,10 +182,10 @@ def test_what_is_written_after_a_start_is_newer_than_what_was_left(
 
 
 @pytest.mark.parametrize("writes", range(4))
-def test_a_write_that_fails_takes_nothing(
+def test_failed_write_loses_no_state_and_no_slots(
     open_file: Opening, monkeypatch: pytest.MonkeyPatch, path: Path, writes: int
 ) -> None:
-    """Neither what was noted before, nor the room of what could not be written."""
+    """The earlier state stays, and the slots of the failed write are free again."""
     file, _ = open_file()
     file.keep(RINGS, LONG)
     for _ in range(FIRST_SLOTS):
@@ -198,7 +198,7 @@ def test_a_write_that_fails_takes_nothing(
     assert [attempt.state for attempt in open_file()[1]] == [OTHER]
 
 
-def test_one_that_stays_in_its_slot_is_one_write(open_file: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_update_within_one_slot_is_one_write(open_file: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
     file, _ = open_file()
     for state in (b"", STATE, STATE + b"!"):
         with monkeypatch.context() as context:
@@ -206,7 +206,7 @@ def test_one_that_stays_in_its_slot_is_one_write(open_file: Opening, monkeypatch
             file.keep(RINGS, state)
 
 
-def test_slots_are_used_again(open_file: Opening, path: Path) -> None:
+def test_freed_slots_are_reused(open_file: Opening, path: Path) -> None:
     file, _ = open_file()
     for number in range(2 * FIRST_SLOTS):
         call_id = f"{number:032}"
@@ -215,7 +215,7 @@ def test_slots_are_used_again(open_file: Opening, path: Path) -> None:
     assert path.stat().st_size == FIRST_SLOTS * SLOT
 
 
-def test_it_grows_with_the_attempts(open_file: Opening, path: Path) -> None:
+def test_file_grows_with_the_attempts(open_file: Opening, path: Path) -> None:
     file, _ = open_file()
     ids = [f"{number:032}" for number in range(FIRST_SLOTS + 1)]
     for call_id in ids:
@@ -224,7 +224,7 @@ def test_it_grows_with_the_attempts(open_file: Opening, path: Path) -> None:
     assert sorted(attempt.record.call_id for attempt in open_file()[1]) == ids
 
 
-def test_it_does_not_grow_for_ever(
+def test_file_does_not_grow_beyond_its_limit(
     open_file: Opening, reports: Reports, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attempts_module, "MOST_SLOTS", FIRST_SLOTS)
@@ -242,7 +242,7 @@ def test_it_does_not_grow_for_ever(
     assert file.is_ready()
 
 
-def test_kill_9_leaves_what_was_noted(open_file: Opening, disk: Disk, path: Path) -> None:
+def test_attempts_survive_kill_9(open_file: Opening, disk: Disk, path: Path) -> None:
     """The page cache outlives the process that wrote into it."""
     child = os.fork()
     if child == 0:
@@ -254,7 +254,7 @@ def test_kill_9_leaves_what_was_noted(open_file: Opening, disk: Disk, path: Path
     assert [attempt.state for attempt in open_file()[1]] == [STATE]
 
 
-def test_no_number_stands_in_it(open_file: Opening, path: Path) -> None:
+def test_file_holds_no_plain_number(open_file: Opening, path: Path) -> None:
     file, _ = open_file()
     file.keep(RINGS, STATE)
     raw = path.read_bytes()
@@ -263,7 +263,7 @@ def test_no_number_stands_in_it(open_file: Opening, path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [60, SLOT + 60])
-def test_one_that_was_altered_is_reported_and_the_others_are_read(
+def test_altered_attempt_is_reported_and_the_others_are_read(
     open_file: Opening, path: Path, reports: Reports, place: int
 ) -> None:
     file, _ = open_file()
@@ -279,7 +279,7 @@ def test_one_that_was_altered_is_reported_and_the_others_are_read(
     assert len(reports) == 1
 
 
-def test_one_of_which_a_part_is_missing_is_reported(open_file: Opening, path: Path, reports: Reports) -> None:
+def test_attempt_with_a_missing_part_is_reported(open_file: Opening, path: Path, reports: Reports) -> None:
     file, _ = open_file()
     file.keep(RINGS, LONG)
     with path.open("r+b") as raw:
@@ -289,7 +289,7 @@ def test_one_of_which_a_part_is_missing_is_reported(open_file: Opening, path: Pa
     assert reports.events == ["attempts.altered"]
 
 
-def test_that_of_another_store_is_reported(open_file: Opening, path: Path, reports: Reports) -> None:
+def test_attempt_of_another_store_is_reported(open_file: Opening, path: Path, reports: Reports) -> None:
     stranger = AttemptFile(path, Sealer(os.urandom(32)), reports)
     stranger.open()
     stranger.keep(RINGS, STATE)
@@ -298,8 +298,8 @@ def test_that_of_another_store_is_reported(open_file: Opening, path: Path, repor
     assert reports.events == ["attempts.altered"]
 
 
-def test_a_generation_that_was_altered_does_not_count(open_file: Opening, path: Path, reports: Reports) -> None:
-    """Nor does a huge one stop the writes that follow."""
+def test_altered_generation_is_ignored(open_file: Opening, path: Path, reports: Reports) -> None:
+    """A huge forged generation does not block later writes either."""
     file, _ = open_file()
     file.keep(RINGS, STATE)
     with path.open("r+b") as raw:
@@ -312,7 +312,7 @@ def test_a_generation_that_was_altered_does_not_count(open_file: Opening, path: 
     assert len(open_file()[1]) == 1
 
 
-def test_where_the_newest_was_altered_the_one_before_it_counts(
+def test_previous_generation_counts_if_the_newest_was_altered(
     open_file: Opening, path: Path, reports: Reports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, _ = open_file()
@@ -329,11 +329,11 @@ def test_where_the_newest_was_altered_the_one_before_it_counts(
 
 
 def altered(path: Path, reports: Reports, reason: str) -> bool:
-    """It was reported once, with this reason."""
+    """Whether the file was reported as altered exactly once, with this reason."""
     return reports.events == ["attempts.altered"] and reports[0][1] == {"file": str(path), "reason": reason}
 
 
-def test_slots_that_hold_other_bytes_are_reported_once(open_file: Opening, path: Path, reports: Reports) -> None:
+def test_slots_with_foreign_bytes_are_reported_once(open_file: Opening, path: Path, reports: Reports) -> None:
     path.write_bytes(bytes(SLOT) + (b"r7a0" + os.urandom(SLOT - 4)) * 3)
     file, left = open_file()
     assert left == []
@@ -344,9 +344,7 @@ def test_slots_that_hold_other_bytes_are_reported_once(open_file: Opening, path:
     assert len(reports) == 1
 
 
-def test_one_that_was_cut_is_reported_and_what_is_left_is_read(
-    open_file: Opening, path: Path, reports: Reports
-) -> None:
+def test_truncated_file_is_reported_and_the_rest_is_read(open_file: Opening, path: Path, reports: Reports) -> None:
     file, _ = open_file()
     file.keep(RINGS, STATE)
     file.keep(RINGS._replace(call_id=C2), STATE)
@@ -359,7 +357,7 @@ def test_one_that_was_cut_is_reported_and_what_is_left_is_read(
     assert len(reports) == 1
 
 
-def test_one_that_was_emptied_is_reported(open_file: Opening, path: Path, reports: Reports) -> None:
+def test_emptied_file_is_reported(open_file: Opening, path: Path, reports: Reports) -> None:
     file, _ = open_file()
     file.keep(RINGS, STATE)
     os.truncate(path, 0)
@@ -369,9 +367,7 @@ def test_one_that_was_emptied_is_reported(open_file: Opening, path: Path, report
     assert len(reports) == 1
 
 
-def test_of_one_that_was_made_huge_the_most_that_there_may_be_is_read(
-    open_file: Opening, path: Path, reports: Reports
-) -> None:
+def test_oversized_file_is_truncated_to_the_limit_and_read(open_file: Opening, path: Path, reports: Reports) -> None:
     file, _ = open_file()
     file.keep(RINGS, STATE)
     os.truncate(path, 16 << 30)
@@ -383,7 +379,7 @@ def test_of_one_that_was_made_huge_the_most_that_there_may_be_is_read(
     assert len(open_file()[1]) == len(reports) == 1
 
 
-def test_a_link_is_refused(open_file: Opening, path: Path, tmp_path: Path) -> None:
+def test_symlink_is_refused(open_file: Opening, path: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_bytes(b"another's")
     path.symlink_to(elsewhere)
@@ -392,9 +388,7 @@ def test_a_link_is_refused(open_file: Opening, path: Path, tmp_path: Path) -> No
     assert elsewhere.read_bytes() == b"another's"
 
 
-def test_where_nothing_can_be_written_it_is_said_once(
-    open_file: Opening, reports: Reports, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_is_reported_once(open_file: Opening, reports: Reports, monkeypatch: pytest.MonkeyPatch) -> None:
     file, _ = open_file()
     with monkeypatch.context() as context:
         context.setattr(attempts_module.os, "pwrite", _no_space)
@@ -411,13 +405,13 @@ def _no_space(*_: object) -> int:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_file_that_cannot_be_opened_is_named(disk: Disk, path: Path) -> None:
+def test_error_names_a_file_that_cannot_be_opened(disk: Disk, path: Path) -> None:
     path.mkdir()
     with pytest.raises(StoreError, match=r"relay\.db\.attempts cannot be read: Is a directory"):
         AttemptFile(path, disk.sealer, lambda *_: None).open()
 
 
-# -- what the store has of them
+# -- records of attempts in the store
 
 
 async def with_commits(disk: Disk, *commits: Commit) -> None:
@@ -428,7 +422,7 @@ async def with_commits(disk: Disk, *commits: Commit) -> None:
     await journal.close()
 
 
-async def test_the_record_that_the_store_has_is_found(disk: Disk) -> None:
+async def test_record_in_the_store_is_found(disk: Disk) -> None:
     up, ended = live_record(C1), ended_record(C2)
     await with_commits(disk, Commit(0, up, b"dialogs"), Commit(0, ended, None), Commit(0, ended_record("other"), None))
     left = [KeptAttempt(RINGS._replace(call_id=call_id), STATE) for call_id in (C1, C2, "c3")]
@@ -437,13 +431,13 @@ async def test_the_record_that_the_store_has_is_found(disk: Disk) -> None:
     assert [attempt.state for attempt in found] == [STATE] * 3
 
 
-async def test_what_is_not_in_the_store_yet_counts_most(disk: Disk) -> None:
+async def test_unwritten_record_takes_precedence_over_the_store(disk: Disk) -> None:
     await with_commits(disk, Commit(0, live_record(C1), b"dialogs"))
     (found,) = with_records(disk.path, disk.sealer, [KeptAttempt(RINGS, STATE)], [ended_record(C1)])
     assert found.stored == ended_record(C1)
 
 
-async def test_a_record_that_was_altered_is_one_all_the_same(disk: Disk) -> None:
+async def test_altered_record_still_counts_as_a_record(disk: Disk) -> None:
     """The attempt must not get a second one."""
     await with_commits(disk, Commit(0, ended_record(C1), None))
     with closing(sqlite3.connect(disk.path)) as connection:

@@ -1,4 +1,4 @@
-"""Entries of the audit log: added in the order of a chain, sealed where an operator writes freely."""
+"""Entries of the audit log: chained in order, with free text sealed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def alter(store: Acting, statement: str) -> None:
         connection.execute(statement)
 
 
-def test_entries_are_numbered_without_a_gap(store: Acting) -> None:
+def test_entries_are_numbered_without_gaps(store: Acting) -> None:
     assert read_head(store.reader, store.sealer, AUDIT) == EMPTY
     logged(store, 3)
     assert read_head(store.reader, store.sealer, AUDIT).seq == 3
@@ -55,7 +55,7 @@ def test_reason_and_details_are_sealed(store: Acting) -> None:
         "INSERT INTO audit SELECT 4, at, actor, action, object, business, sealed, hash FROM audit WHERE seq = 2",
     ],
 )
-def test_nothing_is_added_behind_an_end_that_was_tampered_with(store: Acting, theft: str) -> None:
+def test_no_entry_is_added_after_an_altered_head(store: Acting, theft: str) -> None:
     logged(store, 3)
     alter(store, theft)
     with pytest.raises(StoreError, match="the head of the audit log was altered or removed"):

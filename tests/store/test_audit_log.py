@@ -1,4 +1,4 @@
-"""The audit log as a whole: read, proven to be whole, purged from its old end."""
+"""The audit log as a whole: reading, verifying, purging."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.stored import NOW_MS
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Acting]:
-    """With five entries, a millisecond apart."""
+    """A store with five entries, one millisecond apart."""
     with acting(tmp_path) as store:
         for n, business in enumerate(("acme", "acme", "other", "acme", None)):
             actor = key_of("acme") if n == 1 else key_of("other")
@@ -47,19 +47,19 @@ def alter(store: Acting, statement: str) -> None:
         (AuditQuery(business="acme", action="do.0"), "0"),
     ],
 )
-def test_a_query_selects_by_each_of_its_parts(store: Acting, query: AuditQuery, found: str) -> None:
+def test_query_selects_by_each_of_its_fields(store: Acting, query: AuditQuery, found: str) -> None:
     newest = newest_entries(store.reader, store.sealer, query, None, 100)
     assert [entry.reason for _, entry in newest] == list(found)
     assert list(all_entries(store.reader, store.sealer, query)) == newest[::-1]
 
 
-def test_a_list_goes_on_in_front_of_the_last_one(store: Acting) -> None:
+def test_next_page_starts_before_the_last_entry(store: Acting) -> None:
     first = newest_entries(store.reader, store.sealer, AuditQuery(), None, 2)
     rest = newest_entries(store.reader, store.sealer, AuditQuery(), first[-1].seq, 100)
     assert [seq for seq, _ in (*first, *rest)] == [5, 4, 3, 2, 1]
 
 
-def test_a_log_that_nobody_touched_is_whole(store: Acting) -> None:
+def test_untouched_log_is_intact(store: Acting) -> None:
     verdict = verify_audit(store.reader, store.sealer)
     assert (verdict.intact, verdict.head.seq, verdict.broken) == (5, 5, None)
     assert not store.reader.in_transaction
@@ -80,7 +80,7 @@ def test_a_log_that_nobody_touched_is_whole(store: Acting) -> None:
         ("INSERT INTO checkpoint VALUES ('audit', 2, x'00', 0)", 0, "checkpoint"),
     ],
 )
-def test_whatever_is_changed_shows(store: Acting, theft: str, intact: int, named: str) -> None:
+def test_every_alteration_is_found(store: Acting, theft: str, intact: int, named: str) -> None:
     alter(store, theft)
     verdict = verify_audit(store.reader, store.sealer)
     assert verdict.intact == intact
@@ -88,7 +88,7 @@ def test_whatever_is_changed_shows(store: Acting, theft: str, intact: int, named
     assert re.search(named, verdict.broken)
 
 
-def test_a_purge_takes_the_old_end_and_the_rest_stays_whole(store: Acting) -> None:
+def test_purge_deletes_the_oldest_entries_and_the_rest_verifies(store: Acting) -> None:
     assert count_audit(store.reader, NOW_MS + 3) == 3
     assert [store.run(lambda act: purge_audit(act, NOW_MS + 3, 2)) for _ in range(3)] == [2, 1, 0]
     assert [seq for seq, _ in all_entries(store.reader, store.sealer, AuditQuery())] == [4, 5]
@@ -96,7 +96,7 @@ def test_a_purge_takes_the_old_end_and_the_rest_stays_whole(store: Acting) -> No
     assert count_audit(store.reader, NOW_MS + 3) == 0
 
 
-def test_a_log_that_was_purged_whole_goes_on_where_it_was(store: Acting) -> None:
+def test_entries_continue_after_a_purge_of_all(store: Acting) -> None:
     assert count_audit(store.reader, NOW_MS + 9) == 5
     assert store.run(lambda act: purge_audit(act, NOW_MS + 9, 10)) == 5
     store.run(lambda act: act.audit("purge", ""))
@@ -104,7 +104,7 @@ def test_a_log_that_was_purged_whole_goes_on_where_it_was(store: Acting) -> None
     assert (verdict.intact, verdict.head.seq, verdict.broken) == (1, 6, None)
 
 
-def test_a_head_from_before_a_purge_shows(store: Acting) -> None:
+def test_head_older_than_the_checkpoint_is_found(store: Acting) -> None:
     (old,) = store.reader.execute("SELECT seq, hash, mac FROM audit_head")
     store.run(lambda act: act.audit("read", ""))
     store.run(lambda act: purge_audit(act, NOW_MS + 9, 10))
@@ -114,7 +114,7 @@ def test_a_head_from_before_a_purge_shows(store: Acting) -> None:
         store.run(lambda act: act.audit("read", ""))
 
 
-def test_a_purge_hides_no_entry_that_was_changed(store: Acting) -> None:
+def test_purge_refuses_an_altered_entry(store: Acting) -> None:
     alter(store, "UPDATE audit SET actor = 'key:0' WHERE seq = 2")
     with pytest.raises(StoreError, match="entry 2"):
         store.run(lambda act: purge_audit(act, NOW_MS + 9, 10))
@@ -122,7 +122,7 @@ def test_a_purge_hides_no_entry_that_was_changed(store: Acting) -> None:
 
 
 @pytest.mark.parametrize("theft", ["DELETE FROM checkpoint", "UPDATE checkpoint SET seq = 1"])
-def test_a_checkpoint_that_was_taken_away_or_changed_shows(store: Acting, theft: str) -> None:
+def test_removed_or_altered_checkpoint_is_found(store: Acting, theft: str) -> None:
     store.run(lambda act: purge_audit(act, NOW_MS + 2, 10))
     alter(store, theft)
     assert verify_audit(store.reader, store.sealer).broken is not None

@@ -1,4 +1,4 @@
-"""The backup as docs/OPERATIONS.md has it: nobody else reads the copy, and it can be put back."""
+"""The backup command of docs/OPERATIONS.md: the copy is private and can be restored."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.store.conftest import Disk
 
 
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="needs sqlite3 (apt install sqlite3)")
-def test_the_documented_command(disk: Disk, tmp_path: Path) -> None:
-    with closing(connect_reader(disk.path)) as connection:  # as while it is served
+def test_documented_backup_command_makes_a_private_restorable_copy(disk: Disk, tmp_path: Path) -> None:
+    with closing(connect_reader(disk.path)) as connection:  # as while a relay serves it
         connection.execute("SELECT 1 FROM business").fetchall()
         subprocess.run(["bash", "-c", f"umask 022; {COMMAND}"], cwd=tmp_path, check=True)
     copy = tmp_path / "copy.db"

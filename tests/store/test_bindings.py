@@ -48,7 +48,7 @@ def run(disk: Disk, do: Callable[[Act], object], now_ms: int = NOW_MS) -> None:
 
 
 def change(disk: Disk, old: Binding, now_ms: int, **changes: object) -> Binding:
-    """Changes a binding, with what it was kept."""
+    """Change a binding, keeping its earlier version."""
     new = old._replace(version=old.version + 1, changed_at=now_ms, changed_by="relay", **changes)  # type: ignore[arg-type]
 
     def do(act: Act) -> None:
@@ -59,7 +59,7 @@ def change(disk: Disk, old: Binding, now_ms: int, **changes: object) -> Binding:
     return new
 
 
-def test_a_binding_is_read_back_as_it_was_made(disk: Disk, reader: Connection) -> None:
+def test_binding_is_read_back_as_inserted(disk: Disk, reader: Connection) -> None:
     made = binding(
         mode="AXYB",
         y=Y,
@@ -79,19 +79,19 @@ def test_a_binding_is_read_back_as_it_was_made(disk: Disk, reader: Connection) -
     assert find_binding(reader, disk.sealer, "b2") is None
 
 
-def test_a_business_finds_its_own_alone(disk: Disk, reader: Connection) -> None:
+def test_business_finds_only_its_own_bindings(disk: Disk, reader: Connection) -> None:
     put(disk.path, disk.sealer, binding())
     assert find_binding(reader, disk.sealer, "b1", "default") == binding()
     assert find_binding(reader, disk.sealer, "b1", "acme") is None
 
 
-def test_unbinding_keeps_the_binding(disk: Disk, reader: Connection) -> None:
+def test_ended_binding_is_kept(disk: Disk, reader: Connection) -> None:
     put(disk.path, disk.sealer, binding())
     end(disk.path, disk.sealer, "b1", NOW_MS + 7)
     assert find_binding(reader, disk.sealer, "b1") == binding(ended_at=NOW_MS + 7, released_at=NOW_MS + 7)
 
 
-def test_only_those_in_force_are_listed_when_asked(disk: Disk, reader: Connection) -> None:
+def test_list_of_live_bindings_has_only_those_in_force(disk: Disk, reader: Connection) -> None:
     put(disk.path, disk.sealer, binding(expires_at=NOW_MS + 10), binding("b2", x=Y))
     assert [found.binding_id for found in all_bindings(reader, disk.sealer)] == ["b1", "b2"]
     assert [
@@ -99,13 +99,13 @@ def test_only_those_in_force_are_listed_when_asked(disk: Disk, reader: Connectio
     ] == ["b2"]
 
 
-def test_those_of_a_number_are_found_by_either_number_and_either_party(disk: Disk, reader: Connection) -> None:
+def test_bindings_are_found_by_either_number_and_either_party(disk: Disk, reader: Connection) -> None:
     put(disk.path, disk.sealer, binding("b1", mode="AXYB", y=Y), binding("b2", a=C, b="8001"))
     for number, ids in [(X, ["b1", "b2"]), (Y, ["b1"]), (A, ["b1"]), (B, ["b1"]), ("8001", ["b2"]), (D, [])]:
         assert [found.binding_id for found in bindings_of(reader, disk.sealer, number)] == ids
 
 
-def test_those_in_force_at_a_moment_are_found_long_afterwards(disk: Disk, reader: Connection) -> None:
+def test_bindings_in_force_at_a_past_time_are_found(disk: Disk, reader: Connection) -> None:
     put(disk.path, disk.sealer, binding(expires_at=NOW_MS + 100), binding("b2", x=Y))
     end(disk.path, disk.sealer, "b2", NOW_MS + 50)
     for number, at, ids in [
@@ -120,7 +120,7 @@ def test_those_in_force_at_a_moment_are_found_long_afterwards(disk: Disk, reader
         assert [found.binding_id for found in bindings_at(reader, disk.sealer, number, at)] == ids
 
 
-def test_who_was_behind_a_number_at_a_minute_is_known_after_a_change(disk: Disk, reader: Connection) -> None:
+def test_former_parties_are_found_by_time_after_a_change(disk: Disk, reader: Connection) -> None:
     put(disk.path, disk.sealer, binding())
     changed = change(disk, binding(), NOW_MS + 10, b=C)
     change(disk, changed, NOW_MS + 20, b=D, expires_at=NOW_MS + 99)
@@ -135,7 +135,7 @@ def test_who_was_behind_a_number_at_a_minute_is_known_after_a_change(disk: Disk,
         assert at_moment(connection, disk.sealer, changed, NOW_MS + 5).version == 1
 
 
-def test_members_of_a_group_are_found_while_they_were_in_it(disk: Disk, reader: Connection) -> None:
+def test_group_bindings_are_found_by_members_for_their_time_in_it(disk: Disk, reader: Connection) -> None:
     run(disk, lambda act: insert_group(act, Group("g1", "default", "depot", 0, 1, NOW_MS)))
     run(disk, lambda act: put_members(act, "g1", [C]), NOW_MS)
     put(disk.path, disk.sealer, binding(mode="GXB", a=None, group_id="g1"))
@@ -147,7 +147,7 @@ def test_members_of_a_group_are_found_while_they_were_in_it(disk: Disk, reader: 
     assert [found.binding_id for found in bindings_at(reader, disk.sealer, C, NOW_MS + 9)] == ["b1"]
 
 
-def test_a_page_is_of_what_is_asked_newest_first(disk: Disk, reader: Connection) -> None:
+def test_page_has_matching_bindings_newest_first(disk: Disk, reader: Connection) -> None:
     with closing(connect(disk.path)) as connection:
         connection.execute(
             "INSERT INTO business (id, state, name, created_at, updated_at) VALUES ('x','approved','',0,0)"
@@ -183,7 +183,7 @@ def test_a_page_is_of_what_is_asked_newest_first(disk: Disk, reader: Connection)
     assert page(BindingQuery(), "b3", 1) == ["b2"]
 
 
-def test_either_is_a_number_or_a_party_that_a_live_binding_has_now(disk: Disk, reader: Connection) -> None:
+def test_either_matches_numbers_and_for_live_bindings_present_parties(disk: Disk, reader: Connection) -> None:
     run(disk, lambda act: insert_group(act, Group("g1", "default", "depot", 0, 1, NOW_MS)))
     run(disk, lambda act: put_members(act, "g1", [D]), NOW_MS)
     put(disk.path, disk.sealer, binding(), binding("b2", x=Y, mode="GXB", a=None, b="8001", group_id="g1"))
@@ -203,7 +203,7 @@ def test_either_is_a_number_or_a_party_that_a_live_binding_has_now(disk: Disk, r
     assert list(all_bindings(reader, disk.sealer, BindingQuery(either=D, state="live"), NOW_MS + 20)) == []
 
 
-def test_those_that_are_due_come_oldest_first(disk: Disk) -> None:
+def test_due_bindings_come_oldest_first(disk: Disk) -> None:
     put(disk.path, disk.sealer, binding("b1", expires_at=NOW_MS + 9), binding("b2", x=Y, expires_at=NOW_MS + 5))
     found: list[str] = []
     run(disk, lambda act: found.extend(one.binding_id for one in due(act, 9)), NOW_MS + 8)
@@ -212,7 +212,7 @@ def test_those_that_are_due_come_oldest_first(disk: Disk) -> None:
     assert found == ["b2", "b2", "b2", "b1"]
 
 
-def test_a_sealed_part_that_was_swapped_is_an_error(disk: Disk, reader: Connection) -> None:
+def test_swapped_sealed_part_is_an_error(disk: Disk, reader: Connection) -> None:
     put(disk.path, disk.sealer, binding("b1"), binding("b2", x=Y))
     with closing(connect(disk.path)) as connection:
         connection.execute("UPDATE binding SET sealed = (SELECT sealed FROM binding WHERE id = 'b2') WHERE id = 'b1'")
@@ -220,7 +220,7 @@ def test_a_sealed_part_that_was_swapped_is_an_error(disk: Disk, reader: Connecti
         find_binding(reader, disk.sealer, "b1")
 
 
-def test_the_state_of_a_binding() -> None:
+def test_state_is_live_expired_or_ended() -> None:
     expiring = binding(expires_at=NOW_MS + 10)
     assert [state_of(expiring, NOW_MS + late) for late in (9, 10)] == ["live", "expired"]
     assert state_of(binding(ended_at=NOW_MS), NOW_MS) == "ended"

@@ -1,4 +1,4 @@
-"""Business users in the store. What is asked of them is tested with the rules (tests/service/test_businesses.py)."""
+"""Business users in the store. Their rules are tested in tests/service/test_businesses.py."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def test_contact_and_reasons_are_sealed(tmp_path: Path) -> None:
     assert b"canary" not in raw and b"13800000001" not in raw
 
 
-def test_the_count_of_bindings_is_left_to_those_who_count(tmp_path: Path) -> None:
+def test_update_leaves_the_count_of_bindings_alone(tmp_path: Path) -> None:
     with acting(tmp_path) as store:
         business = store.run(lambda act: apply(act, Application("acme", "acme")))
         store.run(lambda act: put_business(act, business._replace(live_bindings=7)))
         assert find_business(store.reader, store.sealer, "acme") == business
 
 
-def test_what_is_sealed_for_one_does_not_open_for_another(tmp_path: Path) -> None:
+def test_sealed_contact_and_reasons_open_only_for_their_business(tmp_path: Path) -> None:
     with acting(tmp_path) as store:
         two(store)
         for theft in (

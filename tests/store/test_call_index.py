@@ -1,4 +1,4 @@
-"""The keys under which an ended call is found and counted."""
+"""The index keys of an ended call."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ COMMON = {call_key(SEALER, "c1"), order_key(SEALER, "order-1"), business_key(SEA
 PARTIES = {beside_key(SEALER, A), beside_key(SEALER, B)}
 
 
-def test_a_granted_call_counts_for_its_number_and_its_caller_there() -> None:
+def test_granted_call_counts_for_its_number_and_its_pair() -> None:
     assert keys() == {*COMMON, *PARTIES, pair_key(SEALER, X, A), number_key(SEALER, X)}
 
 
-def test_a_number_that_is_only_shown_is_found_and_not_counted() -> None:
+def test_number_only_shown_is_found_but_not_counted() -> None:
     shown = keys(number_shown=Y)
     assert shown - keys() == {beside_key(SEALER, Y)}
     assert number_key(SEALER, Y) not in shown
 
 
-def test_a_refused_call_is_found_by_its_number_and_caller_and_counts_nowhere() -> None:
+def test_refused_call_is_found_by_number_and_caller_but_not_counted() -> None:
     refused = keys(routed_at=None, callee=None, number_shown=None, business=None, order_id=None)
     assert refused == {call_key(SEALER, "c1"), beside_key(SEALER, X), beside_key(SEALER, A)}
 
 
-def test_an_anonymous_caller_is_no_party() -> None:
+def test_anonymous_caller_is_not_indexed_as_a_party() -> None:
     assert keys(caller="", callee=None) == {*COMMON, pair_key(SEALER, X, ""), number_key(SEALER, X)}

@@ -17,7 +17,7 @@ from tests.support.stored import ended_record
 OTHER = Sealer(b"o" * 32)
 
 
-def test_a_link_counts_on_and_depends_on_all_before_it(disk: Disk) -> None:
+def test_link_has_the_next_number_and_depends_on_all_before_it(disk: Disk) -> None:
     first, other = (next_link(disk.sealer, EMPTY, encode_record(ended_record(call))) for call in ("c1", "c2"))
     assert first.seq == 1
     assert first.hash != other.hash
@@ -28,7 +28,7 @@ def test_a_link_counts_on_and_depends_on_all_before_it(disk: Disk) -> None:
     assert after_first.hash != after_other.hash
 
 
-def test_the_head_is_read_back(disk: Disk) -> None:
+def test_head_is_read_back(disk: Disk) -> None:
     head = next_link(disk.sealer, EMPTY, encode_record(ended_record()))
     with closing(connect(disk.path)) as connection:
         assert read_head(connection, disk.sealer, RECORDS) == EMPTY
@@ -39,7 +39,7 @@ def test_the_head_is_read_back(disk: Disk) -> None:
         assert read_head(connection, disk.sealer, RECORDS) == later
 
 
-def test_a_head_made_with_another_key_is_refused(disk: Disk) -> None:
+def test_head_made_with_another_key_is_refused(disk: Disk) -> None:
     head = next_link(OTHER, EMPTY, encode_record(ended_record()))
     with closing(connect(disk.path)) as connection:
         write_head(connection, RECORDS, head_row(OTHER, RECORDS, head))

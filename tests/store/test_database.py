@@ -20,7 +20,7 @@ from tests.store.conftest import Disk, opened
 from tests.support.stored import X, binding, put
 
 
-def test_a_new_store_is_private_complete_and_in_wal_mode(disk: Disk) -> None:
+def test_new_store_is_private_complete_and_in_wal_mode(disk: Disk) -> None:
     assert disk.path.stat().st_mode & 0o777 == 0o600
     assert disk.path.parent.stat().st_mode & 0o777 == 0o700
     with closing(connect(disk.path)) as connection:
@@ -36,7 +36,7 @@ def test_opening_again_changes_nothing(disk: Disk) -> None:
     assert again.lookup_hash("1") == disk.sealer.lookup_hash("1")
 
 
-def test_a_lost_key_is_not_replaced(disk: Disk) -> None:
+def test_lost_key_is_not_replaced(disk: Disk) -> None:
     disk.key_file.unlink()
     with pytest.raises(StoreError, match="put it back"):
         open_store(disk.path, disk.key_file)
@@ -44,7 +44,7 @@ def test_a_lost_key_is_not_replaced(disk: Disk) -> None:
 
 
 @pytest.mark.parametrize("lost", [Path.unlink, lambda path: os.truncate(path, 0)], ids=["missing", "empty"])
-async def test_a_store_that_was_served_and_is_lost_is_not_made_anew(disk: Disk, lost: Callable[[Path], None]) -> None:
+async def test_lost_store_that_was_served_is_not_replaced(disk: Disk, lost: Callable[[Path], None]) -> None:
     async with opened(disk):
         pass
     lost(disk.path)
@@ -55,18 +55,18 @@ async def test_a_store_that_was_served_and_is_lost_is_not_made_anew(disk: Disk, 
     open_store(disk.path, disk.key_file)
 
 
-def test_another_stores_key_is_refused(disk: Disk, tmp_path: Path) -> None:
+def test_key_of_another_store_is_refused(disk: Disk, tmp_path: Path) -> None:
     open_store(tmp_path / "other.db", tmp_path / "other.key")
     with pytest.raises(StoreError, match="belongs to another store"):
         open_store(disk.path, tmp_path / "other.key")
 
 
-def test_a_store_that_another_process_writes_to_is_opened(disk: Disk) -> None:
+def test_store_opens_while_another_process_writes(disk: Disk) -> None:
     with closing(connect(disk.path)) as other, transaction(other):
         open_store(disk.path, disk.key_file)
 
 
-def test_a_store_that_a_newer_version_has_added_to_is_used(disk: Disk) -> None:
+def test_store_with_additions_of_a_newer_version_opens(disk: Disk) -> None:
     with closing(connect(disk.path)) as connection:
         connection.execute("PRAGMA user_version = 99")
     open_store(disk.path, disk.key_file)
@@ -74,7 +74,7 @@ def test_a_store_that_a_newer_version_has_added_to_is_used(disk: Disk) -> None:
         assert connection.execute("PRAGMA user_version").fetchone() == (99,)
 
 
-def test_a_store_that_wants_a_newer_version_is_refused(disk: Disk) -> None:
+def test_store_that_requires_a_newer_version_is_refused(disk: Disk) -> None:
     with closing(connect(disk.path)) as connection:
         connection.execute("PRAGMA user_version = 99")
         connection.execute("UPDATE schema_least SET least = 99")
@@ -82,7 +82,7 @@ def test_a_store_that_wants_a_newer_version_is_refused(disk: Disk) -> None:
         open_store(disk.path, disk.key_file)
 
 
-def test_a_store_from_before_the_first_release_is_refused(disk: Disk) -> None:
+def test_store_from_before_the_first_release_is_refused(disk: Disk) -> None:
     with closing(connect(disk.path)) as connection:
         connection.execute("PRAGMA user_version = 1")
     with pytest.raises(StoreError, match="before the first release"):
@@ -117,7 +117,7 @@ _TO_SCHEMA_2 = (
 )
 
 
-def test_a_store_of_an_earlier_schema_is_migrated_with_what_is_in_it(disk: Disk) -> None:
+def test_store_of_an_earlier_schema_is_migrated_with_its_rows(disk: Disk) -> None:
     put(disk.path, disk.sealer, binding())
     with closing(connect(disk.path)) as connection:
         for statement in _TO_SCHEMA_2:
@@ -130,7 +130,7 @@ def test_a_store_of_an_earlier_schema_is_migrated_with_what_is_in_it(disk: Disk)
         assert group == Group("g1", "default", "riders", 0, 1, 2)
 
 
-def test_nothing_is_migrated_with_the_key_of_another_store(disk: Disk, tmp_path: Path) -> None:
+def test_key_of_another_store_migrates_nothing(disk: Disk, tmp_path: Path) -> None:
     with closing(connect(disk.path)) as connection:
         for statement in _TO_SCHEMA_2:
             connection.execute(statement)
@@ -144,7 +144,7 @@ def test_nothing_is_migrated_with_the_key_of_another_store(disk: Disk, tmp_path:
         assert find_group(connection, disk.sealer, "g1") is not None
 
 
-def test_a_file_that_is_no_store_is_refused_and_left_alone(disk: Disk, tmp_path: Path) -> None:
+def test_file_that_is_not_a_store_is_refused_and_unchanged(disk: Disk, tmp_path: Path) -> None:
     strange = tmp_path / "strange.db"
     strange.write_bytes(b"no database at all, and long enough for a header" * 50)
     strange.chmod(0o600)
@@ -154,7 +154,7 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(disk: Disk, tmp_path:
     assert strange.read_bytes() == before
 
 
-def test_a_folder_that_cannot_be_made_is_named(disk: Disk) -> None:
+def test_error_names_a_folder_that_cannot_be_created(disk: Disk) -> None:
     with pytest.raises(StoreError, match="cannot be opened"):
         open_store(disk.path / "below" / "relay.db", disk.key_file)
 
@@ -175,7 +175,7 @@ def _write(connection: sqlite3.Connection) -> None:
         (connect_reader, _write, "attempt to write a readonly database: "),
     ],
 )
-def test_an_error_says_what_to_do(
+def test_error_says_what_to_do(
     disk: Disk, open_: Callable[[Path], sqlite3.Connection], deed: Callable[[sqlite3.Connection], None], said: str
 ) -> None:
     with pytest.raises(StoreError) as failed, store_errors(disk.path), closing(open_(disk.path)) as connection:
@@ -183,13 +183,13 @@ def test_an_error_says_what_to_do(
     assert str(failed.value).startswith(f"the store {disk.path} failed: {said}")
 
 
-def test_a_damaged_store_is_to_be_put_back_from_a_backup(disk: Disk) -> None:
+def test_error_of_a_damaged_store_advises_a_backup(disk: Disk) -> None:
     disk.path.write_bytes(b"\xff" * 8_192)
     with pytest.raises(StoreError, match="put a backup in its place"), store_errors(disk.path):
         connect(disk.path)
 
 
-def test_a_reader_cannot_write_and_sees_each_commit(disk: Disk) -> None:
+def test_reader_cannot_write_and_sees_each_commit(disk: Disk) -> None:
     with closing(connect(disk.path)) as writer, closing(connect_reader(disk.path)) as reader:
         with pytest.raises(sqlite3.OperationalError):
             reader.execute("DELETE FROM business")
@@ -199,7 +199,7 @@ def test_a_reader_cannot_write_and_sees_each_commit(disk: Disk) -> None:
         assert reader.execute("SELECT count(*) FROM cursor").fetchone() == (1,)
 
 
-def test_a_failed_transaction_leaves_nothing(disk: Disk) -> None:
+def test_failed_transaction_leaves_nothing(disk: Disk) -> None:
     with closing(connect(disk.path)) as connection:
         with pytest.raises(sqlite3.IntegrityError), transaction(connection):
             connection.execute("INSERT INTO cursor VALUES ('a', 1)")

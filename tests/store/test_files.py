@@ -1,4 +1,4 @@
-"""Whether the files of an open store are in their places."""
+"""The detection of displaced files of an open store."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def said(files: StoreFiles) -> str:
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
-def test_a_file_that_is_moved_away_is_missed_until_it_is_back(disk: Disk, files: StoreFiles, suffix: str) -> None:
+def test_moved_file_is_displaced_until_it_is_put_back(disk: Disk, files: StoreFiles, suffix: str) -> None:
     file = Path(f"{disk.path}{suffix}")
     assert files.displaced() is None
     away = file.rename(file.with_name("away"))
@@ -47,7 +47,7 @@ def test_a_file_that_is_moved_away_is_missed_until_it_is_back(disk: Disk, files:
     assert files.displaced() is None
 
 
-def test_a_file_that_goes_while_it_is_looked_at_is_missed_the_next_time(
+def test_file_that_goes_during_a_check_is_displaced_at_the_next(
     disk: Disk, files: StoreFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = os.stat
@@ -64,14 +64,14 @@ def test_a_file_that_goes_while_it_is_looked_at_is_missed_the_next_time(
     assert said(files) == f"{disk.path} was moved away or deleted"
 
 
-def test_a_copy_in_its_place_is_another_file(disk: Disk, files: StoreFiles) -> None:
+def test_copy_in_place_of_a_file_is_displaced(disk: Disk, files: StoreFiles) -> None:
     copy = shutil.copy(disk.path, disk.path.with_name("copy"))
     os.replace(copy, disk.path)
     assert said(files) == f"{disk.path} was replaced by another file"
 
 
 @pytest.mark.parametrize("size", [0, 50, 8192])
-def test_a_store_that_was_cut_short_is_seen_until_it_is_whole(disk: Disk, files: StoreFiles, size: int) -> None:
+def test_truncated_store_is_displaced_until_it_is_complete(disk: Disk, files: StoreFiles, size: int) -> None:
     whole = disk.path.read_bytes()
     os.truncate(disk.path, size)
     assert said(files) == f"{disk.path} was cut short"
@@ -79,7 +79,7 @@ def test_a_store_that_was_cut_short_is_seen_until_it_is_whole(disk: Disk, files:
     assert said(files) == ""
 
 
-def test_one_that_grew_and_was_made_smaller_by_vacuum_is_whole(disk: Disk, files: StoreFiles) -> None:
+def test_store_made_smaller_by_vacuum_is_in_place(disk: Disk, files: StoreFiles) -> None:
     with closing(connect(disk.path)) as connection:
         for statement in (
             "CREATE TABLE large AS SELECT randomblob(1000000) AS blob",
@@ -94,20 +94,20 @@ def test_one_that_grew_and_was_made_smaller_by_vacuum_is_whole(disk: Disk, files
     assert said(files) == ""
 
 
-def test_to_look_ends_no_lock_of_sqlite(disk: Disk, files: StoreFiles) -> None:
-    """Without one, whoever closes the store elsewhere takes himself for the last, and deletes the log."""
+def test_check_drops_no_lock_of_sqlite(disk: Disk, files: StoreFiles) -> None:
+    """Without the lock, another process that closes the store believes to be the last, and deletes the log."""
     size = disk.path.stat().st_size
     os.truncate(disk.path, 2 * size)
     assert said(files) == ""
     os.truncate(disk.path, size)
-    assert said(files) == ""  # smaller than it was: it had to look
+    assert said(files) == ""  # smaller than before, so the header was read
     elsewhere = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM business'); c.close()"
     subprocess.run([sys.executable, "-c", elsewhere, str(disk.path)], check=True)
     assert said(files) == ""
 
 
 @pytest.mark.parametrize("remove", [lambda wal, shm: wal.unlink(), lambda wal, shm: shm.unlink()], ids=["-wal", "-shm"])
-def test_a_deleted_log_is_held_until_the_connection_is_closed(disk: Disk, remove: Callable[[Path, Path], None]) -> None:
+def test_deleted_log_is_held_until_the_connection_is_closed(disk: Disk, remove: Callable[[Path, Path], None]) -> None:
     connection = connect(disk.path)
     connection.execute("SELECT * FROM business").fetchall()
     assert not holds_deleted_log(disk.path)

@@ -1,4 +1,4 @@
-"""Answers kept for requests that are sent twice."""
+"""Kept answers for repeated requests."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ def keep(act: Act, owner: str = "acme", key: str = "order-13800000001", body: by
     keep_answer(act, owner, key, REQUEST, 201, body, "/v1/bindings/b1")
 
 
-def test_the_answer_is_found_again_for_the_same_request(store: Acting) -> None:
+def test_same_request_gets_the_kept_answer(store: Acting) -> None:
     store.run(keep)
     found = store.run(lambda act: find_answer(act, "acme", "order-13800000001", REQUEST))
     assert found == (201, b'{"a": "13800000001"}', "/v1/bindings/b1")
 
 
-def test_another_key_or_another_owners_is_new(store: Acting) -> None:
+def test_other_key_or_owner_finds_no_answer(store: Acting) -> None:
     store.run(keep)
     assert store.run(lambda act: find_answer(act, "acme", "other", REQUEST)) is None
     assert store.run(lambda act: find_answer(act, "other", "order-13800000001", REQUEST)) is None
 
 
-def test_a_key_used_for_another_request_is_refused(store: Acting) -> None:
+def test_key_used_for_another_request_is_refused(store: Acting) -> None:
     store.run(keep)
     with pytest.raises(Refused) as refusal:
         store.run(lambda act: find_answer(act, "acme", "order-13800000001", b"another"))
     assert refusal.value.kind == "idempotency_mismatch"
 
 
-def test_after_a_day_a_key_may_be_used_anew(store: Acting) -> None:
+def test_key_is_free_again_after_a_day(store: Acting) -> None:
     store.run(keep)
     store.now_ms += KEPT_MS
     assert store.run(lambda act: find_answer(act, "acme", "order-13800000001", b"another")) is None
@@ -52,7 +52,7 @@ def test_after_a_day_a_key_may_be_used_anew(store: Acting) -> None:
     assert store.run(lambda act: find_answer(act, "acme", "order-13800000001", REQUEST)).body == b"new"
 
 
-def test_a_refused_act_keeps_no_answer(store: Acting) -> None:
+def test_refused_unit_of_work_keeps_no_answer(store: Acting) -> None:
     def do(act: Act) -> None:
         keep(act)
         raise Refused("conflict", "a", "taken")
@@ -62,13 +62,13 @@ def test_a_refused_act_keeps_no_answer(store: Acting) -> None:
     assert store.run(lambda act: find_answer(act, "acme", "order-13800000001", REQUEST)) is None
 
 
-def test_neither_key_nor_answer_nor_digest_is_in_the_file(store: Acting) -> None:
+def test_file_holds_no_plain_key_answer_or_digest(store: Acting) -> None:
     store.run(keep)
     raw = b"".join(file.read_bytes() for file in store.path.parent.glob("relay.db*"))
     assert b"13800000001" not in raw and REQUEST not in raw
 
 
-def test_an_answer_moved_to_another_owner_does_not_open(store: Acting) -> None:
+def test_answer_moved_to_another_owner_does_not_open(store: Acting) -> None:
     store.run(keep)
     store.run(lambda act: keep(act, "other"))
     store.run(

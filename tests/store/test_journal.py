@@ -1,4 +1,4 @@
-"""The journal: order, grouping, outages, the chain it writes, and who may write it."""
+"""The journal: order, grouping, the chain, and the lock of its single writer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.store.conftest import Disk, Reported, Waiter, opened, stored
 from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record, put
 
 
-async def test_a_record_is_durable_when_it_is_acknowledged(disk: Disk) -> None:
+async def test_acknowledged_record_is_durable(disk: Disk) -> None:
     async with opened(disk) as journal:
         done = Waiter()
         journal.queue.append(Commit(1, ended_record(), None), done)
@@ -31,7 +31,7 @@ async def test_a_record_is_durable_when_it_is_acknowledged(disk: Disk) -> None:
         assert stored(disk) == [ended_record()]
 
 
-async def test_a_live_record_becomes_the_ended_one(disk: Disk) -> None:
+async def test_live_row_is_replaced_by_the_ended_record(disk: Disk) -> None:
     async with opened(disk) as journal:
         done = Waiter()
         journal.queue.append(Commit(1, live_record(), b"dialogs"), done)
@@ -47,7 +47,7 @@ async def test_a_live_record_becomes_the_ended_one(disk: Disk) -> None:
         assert journal.live() == []
 
 
-async def test_both_commits_of_a_call_may_meet_in_one_transaction(disk: Disk) -> None:
+async def test_both_commits_of_a_call_in_one_transaction_leave_the_ended_record(disk: Disk) -> None:
     async with opened(disk) as journal:
         done = Waiter()
         journal.queue.append(Commit(1, live_record(), b"dialogs"), done)
@@ -56,7 +56,7 @@ async def test_both_commits_of_a_call_may_meet_in_one_transaction(disk: Disk) ->
     assert stored(disk) == [ended_record()]
 
 
-async def test_many_commits_are_acknowledged_once_each_in_their_order(disk: Disk) -> None:
+async def test_commits_are_acknowledged_once_each_in_order(disk: Disk) -> None:
     count = 3 * MAX_BATCH + 7
     async with opened(disk) as journal:
         done = Waiter()
@@ -67,7 +67,7 @@ async def test_many_commits_are_acknowledged_once_each_in_their_order(disk: Disk
     assert [record.call_id for record in stored(disk)] == [f"c{token}" for token in done.tokens]
 
 
-async def test_token_0_is_written_and_not_acknowledged(disk: Disk) -> None:
+async def test_commit_with_token_0_is_written_and_not_acknowledged(disk: Disk) -> None:
     done = Waiter()
     async with opened(disk) as journal:
         journal.queue.append(Commit(0, ended_record(), None), done)
@@ -75,7 +75,7 @@ async def test_token_0_is_written_and_not_acknowledged(disk: Disk) -> None:
     assert stored(disk) == [ended_record()]
 
 
-async def test_closing_writes_and_acknowledges_what_waits(disk: Disk) -> None:
+async def test_close_writes_and_acknowledges_the_queue(disk: Disk) -> None:
     done = Waiter()
     async with opened(disk) as journal:
         for token in range(1, 1 + 2 * MAX_BATCH):
@@ -83,7 +83,7 @@ async def test_closing_writes_and_acknowledges_what_waits(disk: Disk) -> None:
     assert len(done.tokens) == 2 * MAX_BATCH == len(stored(disk))
 
 
-async def test_a_closed_record_never_changes(disk: Disk) -> None:
+async def test_closed_record_never_changes(disk: Disk) -> None:
     reported: Reported = []
     other = ended_record(outcome="busy", ended_at=NOW_MS + 99)
     async with opened(disk, reported) as journal:
@@ -99,7 +99,7 @@ async def test_a_closed_record_never_changes(disk: Disk) -> None:
     assert closed == ["c1", "c1", "c2"]
 
 
-async def test_the_calls_that_ended_last_are_remembered(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_latest_ended_calls_stay_closed(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.store.closed.REMEMBERED", 3)
     reported: Reported = []
     calls = [f"c{n}" for n in range(10)]
@@ -116,7 +116,7 @@ async def test_the_calls_that_ended_last_are_remembered(disk: Disk, monkeypatch:
     assert [record.call_id for record in stored(disk)] == calls
 
 
-async def test_calls_take_the_places_of_ended_ones_also_after_a_restart(disk: Disk) -> None:
+async def test_calls_reuse_rows_of_ended_ones_also_after_a_restart(disk: Disk) -> None:
     for life in range(3):
         async with opened(disk) as journal:
             done = Waiter()
@@ -130,7 +130,7 @@ async def test_calls_take_the_places_of_ended_ones_also_after_a_restart(disk: Di
     assert len(stored(disk)) == 3 * 40
 
 
-async def test_the_chain_goes_on_after_a_restart(disk: Disk) -> None:
+async def test_chain_continues_after_a_restart(disk: Disk) -> None:
     for call in ("c1", "c2", "c3"):
         async with opened(disk) as journal:
             journal.queue.append(Commit(0, ended_record(call), None), Waiter())
@@ -139,14 +139,14 @@ async def test_the_chain_goes_on_after_a_restart(disk: Disk) -> None:
     assert (verdict.intact, verdict.broken) == (3, None)
 
 
-async def test_a_peers_call_id_of_any_bytes_is_kept(disk: Disk) -> None:
+async def test_call_id_of_any_bytes_is_kept(disk: Disk) -> None:
     strange = b"\xff\x00\xed\xa0\x80call".decode("utf-8", "surrogateescape")
     async with opened(disk) as journal:
         journal.queue.append(Commit(0, ended_record(caller_leg_call_id=strange), None), Waiter())
     assert stored(disk)[0].caller_leg_call_id == strange
 
 
-async def test_numbers_that_are_no_700_numbers_are_kept_sealed(disk: Disk) -> None:
+async def test_numbers_other_than_700_numbers_are_sealed(disk: Disk) -> None:
     forwarded = ended_record(number_dialled="8675512345678", number_shown=A, callee=None, binding_id="")
     async with opened(disk) as journal:
         journal.queue.append(Commit(0, forwarded, None), Waiter())
@@ -156,7 +156,7 @@ async def test_numbers_that_are_no_700_numbers_are_kept_sealed(disk: Disk) -> No
     assert b"75512345678" not in disk.raw()
 
 
-async def test_a_fault_in_an_acknowledgement_does_not_stop_the_writer(disk: Disk) -> None:
+async def test_exception_in_an_acknowledgement_does_not_stop_the_writer(disk: Disk) -> None:
     asyncio.get_running_loop().set_exception_handler(lambda _, __: None)
 
     def faulty(_: int) -> None:
@@ -169,7 +169,7 @@ async def test_a_fault_in_an_acknowledgement_does_not_stop_the_writer(disk: Disk
         await done.until(lambda: done.tokens == [2])
 
 
-async def test_a_second_writer_is_refused_with_the_first_ones_process(disk: Disk) -> None:
+async def test_second_writer_is_refused_with_the_process_id_of_the_first(disk: Disk) -> None:
     async with opened(disk):
         second = Journal(disk.path, disk.sealer, lambda _, __: None)
         with pytest.raises(StoreError, match=f"another relay700 serves .* \\(process {os.getpid()}\\)"):
@@ -187,7 +187,7 @@ async def test_a_second_writer_is_refused_with_the_first_ones_process(disk: Disk
         "UPDATE chain_head SET mac = x'01'",
     ],
 )
-async def test_a_chain_whose_head_was_forged_is_not_written_on(disk: Disk, forgery: str) -> None:
+async def test_journal_does_not_open_on_a_forged_head(disk: Disk, forgery: str) -> None:
     async with opened(disk) as journal:
         for call in ("c1", "c2"):
             journal.queue.append(Commit(0, ended_record(call), None), Waiter())
@@ -197,7 +197,7 @@ async def test_a_chain_whose_head_was_forged_is_not_written_on(disk: Disk, forge
         await Journal(disk.path, disk.sealer, lambda _, __: None).open()
 
 
-async def test_an_older_head_is_not_written_on(disk: Disk) -> None:
+async def test_journal_does_not_open_on_an_older_head(disk: Disk) -> None:
     heads = []
     for call in ("c1", "c2"):
         async with opened(disk) as journal:
@@ -210,7 +210,7 @@ async def test_an_older_head_is_not_written_on(disk: Disk) -> None:
         await Journal(disk.path, disk.sealer, lambda _, __: None).open()
 
 
-async def test_an_altered_live_record_is_reported_and_not_restored(disk: Disk) -> None:
+async def test_altered_live_record_is_reported_and_not_restored(disk: Disk) -> None:
     reported: Reported = []
     async with opened(disk, reported) as journal:
         for call in ("c1", "c2"):
@@ -222,7 +222,7 @@ async def test_an_altered_live_record_is_reported_and_not_restored(disk: Disk) -
     assert [(event, fields["call_id"]) for event, fields in reported] == [("journal.record_altered", "c1")]
 
 
-async def test_bindings_are_made_while_the_journal_writes(disk: Disk) -> None:
+async def test_bindings_are_written_while_the_journal_writes(disk: Disk) -> None:
     async with opened(disk) as journal:
         done = Waiter()
 
@@ -239,7 +239,7 @@ async def test_bindings_are_made_while_the_journal_writes(disk: Disk) -> None:
     assert len(stored(disk)) == len(done.tokens)
 
 
-async def test_events_of_a_call_and_its_last_caller_are_written_in_their_turn(disk: Disk) -> None:
+async def test_events_and_last_callers_are_written_in_queue_order(disk: Disk) -> None:
     async with opened(disk) as journal:
         journal.queue.tell("received", live_record(answered_at=None))
         journal.queue.remember(LastCaller("b1", X, A, NOW_MS))
@@ -257,14 +257,14 @@ async def test_events_of_a_call_and_its_last_caller_are_written_in_their_turn(di
     assert stored(disk) == [ended_record()]
 
 
-async def test_what_nobody_waits_for_is_written_without_a_commit(disk: Disk) -> None:
+async def test_fire_and_forget_writes_need_no_commit(disk: Disk) -> None:
     async with opened(disk) as journal:
         journal.queue.tell("ringing", live_record(answered_at=None))
     with closing(connect(disk.path)) as connection:
         assert [kind for _, _, kind, _ in event_rows(connection, 0, 10)] == ["ringing"]
 
 
-async def test_an_event_moved_to_another_call_is_noticed(disk: Disk) -> None:
+async def test_event_moved_to_another_call_does_not_open(disk: Disk) -> None:
     async with opened(disk) as journal:
         journal.queue.tell("ringing", live_record())
     with closing(connect(disk.path)) as connection:

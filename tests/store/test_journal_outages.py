@@ -1,4 +1,4 @@
-"""The journal while the store fails, is in another's hands, or its process is killed."""
+"""The journal while the store fails, is locked by others, or its process is killed."""
 
 from __future__ import annotations
 
@@ -30,14 +30,12 @@ from tests.support.stored import ended_record, live_record
 
 @pytest.fixture
 def unspilled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits for the store waits for it alone, however slow the machine is."""
+    """Disable the overflow log, however slow the machine is."""
     monkeypatch.setattr(journal_module, "SPILL_AFTER_S", 600.0)
 
 
 @pytest.mark.usefixtures("unspilled")
-async def test_a_commit_that_failed_and_is_on_disk_all_the_same_is_not_written_again(
-    disk: Disk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_failed_commit_that_is_on_disk_is_not_written_again(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     fails = iter([True, False, True])
 
     def transact(connection: sqlite3.Connection, batch: journal_module._Batch) -> int:
@@ -64,7 +62,7 @@ async def test_a_commit_that_failed_and_is_on_disk_all_the_same_is_not_written_a
 
 
 class Told:
-    """What a journal has reported, and when."""
+    """The reports of a journal."""
 
     def __init__(self) -> None:
         self.said: Reported = []
@@ -78,7 +76,7 @@ class Told:
         return [event for event, _ in self.said]
 
     async def until(self, event: str, words: str = "") -> str:
-        """Until that was reported, with such words; the reason that it gave."""
+        """Wait for a report of the event with these words. Return its reason."""
         async with asyncio.timeout(20):
             while not (found := [fields for said, fields in self.said if said == event and words in str(fields)]):
                 self._changed.clear()
@@ -87,7 +85,7 @@ class Told:
 
 
 @pytest.mark.usefixtures("unspilled")
-async def test_an_outage_is_reported_once_acknowledges_nothing_and_loses_nothing(disk: Disk) -> None:
+async def test_outage_is_reported_once_acknowledges_nothing_and_loses_nothing(disk: Disk) -> None:
     told = Told()
     journal = Journal(disk.path, disk.sealer, told)
     await journal.open()
@@ -110,13 +108,13 @@ async def test_an_outage_is_reported_once_acknowledges_nothing_and_loses_nothing
 
 
 @pytest.mark.usefixtures("unspilled")
-async def test_a_full_disk_delays_and_loses_nothing(disk: Disk) -> None:
+async def test_full_disk_delays_and_loses_nothing(disk: Disk) -> None:
     told = Told()
     journal = Journal(disk.path, disk.sealer, told)
     await journal.open()
     done = Waiter()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # The kernel refuses to let the log grow further, as it does on a full disk.
+    # The kernel refuses to grow the log, as on a full disk.
     resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat(f"{disk.path}-wal").st_size + 30_000, hard))
     try:
         for token in range(1, 301):
@@ -132,7 +130,7 @@ async def test_a_full_disk_delays_and_loses_nothing(disk: Disk) -> None:
     assert len(stored(disk)) == 300
 
 
-async def test_what_the_store_did_not_take_before_the_end_the_next_process_writes(disk: Disk) -> None:
+async def test_next_process_writes_what_the_store_did_not_take(disk: Disk) -> None:
     journal = Journal(disk.path, disk.sealer, lambda *_: None)
     await journal.open()
     with closing(connect(disk.path)) as saboteur:
@@ -145,11 +143,11 @@ async def test_what_the_store_did_not_take_before_the_end_the_next_process_write
         pass
     assert stored(disk) == [ended_record()]
     assert [event for event, _ in reported] == ["journal.recovered"]
-    async with opened(disk) as journal:  # once and for all
+    async with opened(disk) as journal:  # nothing is left over
         assert journal.queue.backlog == 0
 
 
-async def test_closing_without_a_spill_says_how_many_are_lost(disk: Disk) -> None:
+async def test_close_without_overflow_log_reports_the_number_of_lost_records(disk: Disk) -> None:
     disk.path.with_name("relay.db.spill").mkdir()
     reported: Reported = []
     journal = Journal(disk.path, disk.sealer, lambda event, fields: reported.append((event, fields)))
@@ -162,7 +160,9 @@ async def test_closing_without_a_spill_says_how_many_are_lost(disk: Disk) -> Non
         await journal.close(patience_s=0.2)
 
 
-async def test_calls_go_on_while_the_store_takes_nothing(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_commits_are_acknowledged_while_the_store_accepts_none(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(journal_module, "SPILL_AFTER_S", 0.1)
     reported: Reported = []
     async with opened(disk, reported) as journal:
@@ -183,7 +183,7 @@ async def test_calls_go_on_while_the_store_takes_nothing(disk: Disk, monkeypatch
     assert [event for event, _ in reported] == ["journal.write_failed", "journal.recovered"]
 
 
-async def test_what_the_store_takes_while_it_is_being_spilled_is_told_once(
+async def test_commit_written_to_both_store_and_overflow_log_is_acknowledged_once(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, may_go_on = threading.Event(), threading.Event()
@@ -212,7 +212,7 @@ async def test_what_the_store_takes_while_it_is_being_spilled_is_told_once(
 
 
 def spilled(disk: Disk, commits: list[Commit]) -> Path:
-    """An earlier process has left them; the file."""
+    """Write an overflow log as an earlier process leaves it. Return its path."""
     path = disk.path.with_name("relay.db.spill")
     spill = Spill(path, disk.sealer)
     spill.open()
@@ -222,8 +222,8 @@ def spilled(disk: Disk, commits: list[Commit]) -> Path:
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2, 3])
-async def test_what_is_in_the_spill_is_written_once_wherever_the_process_was_killed(disk: Disk, taken: int) -> None:
-    """`taken`: how many of its commits the store had taken when the process was killed before it cleared the spill."""
+async def test_entries_of_the_overflow_log_are_written_once_after_any_kill(disk: Disk, taken: int) -> None:
+    """`taken`: number of its commits in the store when the process was killed, before clearing the log."""
     commits = [
         Commit(0, live_record("c1"), b"one"),
         Commit(0, ended_record("c2"), None),
@@ -242,7 +242,7 @@ async def test_what_is_in_the_spill_is_written_once_wherever_the_process_was_kil
     assert sorted(record.call_id for record in stored(disk)) == ["c1", "c2"]
 
 
-async def test_while_the_store_takes_nothing_it_opens_and_goes_on_with_the_spill(
+async def test_journal_opens_with_the_overflow_log_while_the_store_accepts_no_writes(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "SPILL_AFTER_S", 0.1)
@@ -266,14 +266,14 @@ async def test_while_the_store_takes_nothing_it_opens_and_goes_on_with_the_spill
             assert [call.dialogs for call in journal.live()] == [b"in the store", b"three"]
             killed_here = spill_file.read_bytes()
             other.execute("ROLLBACK")
-    for _ in range(2):  # the next process finds nothing in the spill; or it does, where it was killed before
+    for _ in range(2):  # with the overflow log cleared, and again with its entries still there
         async with opened(disk, []) as journal:
             assert [call.dialogs for call in journal.live()] == [b"in the store", b"three"]
         assert [record.call_id for record in stored(disk)] == ["c2", "c1", "c0", "c3"]
         spill_file.write_bytes(killed_here)
 
 
-async def test_a_later_state_of_a_call_is_not_in_the_store_before_the_spill_is_cleared(
+async def test_later_state_of_a_call_is_written_after_the_overflow_log_is_cleared(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[set[bytes]] = []
@@ -298,7 +298,7 @@ async def test_a_later_state_of_a_call_is_not_in_the_store_before_the_spill_is_c
     assert found == [{b"first"}]
 
 
-async def test_a_spill_of_which_nothing_can_be_read_is_reported_once(disk: Disk) -> None:
+async def test_unreadable_overflow_log_is_reported_once(disk: Disk) -> None:
     spill_file = spilled(disk, [Commit(0, ended_record("c1"), None)])
     data = spill_file.read_bytes()
     spill_file.write_bytes(data[:60] + bytes([data[60] ^ 1]) + data[61:])
@@ -311,7 +311,7 @@ async def test_a_spill_of_which_nothing_can_be_read_is_reported_once(disk: Disk)
 
 
 @pytest.mark.usefixtures("unspilled")
-async def test_a_writer_in_the_way_only_delays(disk: Disk) -> None:
+async def test_another_writer_only_delays(disk: Disk) -> None:
     async with opened(disk) as journal:
         done = Waiter()
         with closing(connect(disk.path)) as importer, transaction(importer):
@@ -323,7 +323,7 @@ async def test_a_writer_in_the_way_only_delays(disk: Disk) -> None:
 
 
 @pytest.mark.usefixtures("unspilled")
-async def test_nothing_is_acknowledged_while_the_store_is_not_in_its_place(disk: Disk) -> None:
+async def test_nothing_is_acknowledged_while_the_store_is_displaced(disk: Disk) -> None:
     told, done = Told(), Waiter()
     journal = Journal(disk.path, disk.sealer, told)
     await journal.open()
@@ -341,7 +341,7 @@ async def test_nothing_is_acknowledged_while_the_store_is_not_in_its_place(disk:
 
 @pytest.mark.usefixtures("unspilled")
 @pytest.mark.parametrize("deleted", [["-wal"], ["-shm"], ["-wal", "-shm"]], ids="".join)
-async def test_what_stands_in_a_deleted_log_is_moved_into_the_store_also_while_nothing_is_written(
+async def test_content_of_a_deleted_log_is_moved_into_the_store_while_idle(
     disk: Disk, monkeypatch: pytest.MonkeyPatch, deleted: list[str]
 ) -> None:
     monkeypatch.setattr(journal_module, "LOOK_S", 0.02)
@@ -355,7 +355,7 @@ async def test_what_stands_in_a_deleted_log_is_moved_into_the_store_also_while_n
         os.unlink(f"{disk.path}{suffix}")
     assert "was moved away or deleted" in await told.until("journal.write_failed")
     await told.until("journal.recovered")
-    with closing(connect(disk.path)) as connection:  # as another process sees it
+    with closing(connect(disk.path)) as connection:  # as another process
         assert connection.execute("SELECT count(*) FROM call_record").fetchone() == (1,)
     journal.queue.append(Commit(3, ended_record("c2"), None), done)
     await done.until(lambda: done.tokens == [1, 2, 3])
@@ -365,7 +365,7 @@ async def test_what_stands_in_a_deleted_log_is_moved_into_the_store_also_while_n
 
 
 @pytest.mark.usefixtures("unspilled")
-async def test_a_deleted_log_that_somebody_else_of_the_process_holds_is_waited_for(disk: Disk) -> None:
+async def test_journal_waits_until_the_process_has_closed_the_deleted_log(disk: Disk) -> None:
     told, done = Told(), Waiter()
     journal = Journal(disk.path, disk.sealer, told)
     await journal.open()
@@ -379,7 +379,7 @@ async def test_a_deleted_log_that_somebody_else_of_the_process_holds_is_waited_f
         await asyncio.sleep(8 * FIRST_RETRY_S)  # time for retries
         assert done.tokens == [1]
         alone = Path(shutil.copy(disk.path, disk.path.with_name("alone")))
-        with closing(connect(alone)) as copy:  # what stood in the log is safe
+        with closing(connect(alone)) as copy:  # the content of the log is safe
             assert copy.execute("SELECT count(*) FROM call_record").fetchone() == (1,)
     await done.until(lambda: done.tokens == [1, 2])
     await journal.close()
@@ -388,9 +388,7 @@ async def test_a_deleted_log_that_somebody_else_of_the_process_holds_is_waited_f
 
 
 @pytest.mark.usefixtures("unspilled")
-async def test_a_store_that_holds_less_than_was_written_to_it_is_not_gone_on_with(
-    disk: Disk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_store_that_holds_less_than_was_written_is_not_used(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "BUSY_S", 0.05)
     told, done = Told(), Waiter()
     journal = Journal(disk.path, disk.sealer, told)
@@ -410,7 +408,7 @@ async def test_a_store_that_holds_less_than_was_written_to_it_is_not_gone_on_wit
     assert done.tokens == [1, 2]
     await journal.close(patience_s=0.1)
     again = Journal(disk.path, disk.sealer, told)
-    await again.open()  # whoever starts it anew has been told
+    await again.open()  # a restart accepts what is there
     await again.close()
     assert [record.call_id for record in stored(disk)] == ["c1", "c3"]
 
@@ -438,7 +436,7 @@ asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
 """
 
 
-def test_a_writer_killed_in_mid_batch_loses_nothing_that_it_acknowledged(disk: Disk) -> None:
+def test_kill_in_mid_batch_loses_no_acknowledged_record(disk: Disk) -> None:
     acknowledged: set[int] = set()
     for life in range(4):
         writer = subprocess.Popen(

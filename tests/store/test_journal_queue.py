@@ -1,4 +1,4 @@
-"""What waits for a journal: in its order, in batches with a gap between them, and each told once that it is durable."""
+"""The queue of a journal: order, batches with a gap between them, one acknowledgement each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def filled(count: int, done: Waiter, *, min_gap_s: float = 0.0) -> JournalQueue:
     return queue
 
 
-async def test_batches_are_bounded_and_come_again_until_they_are_durable() -> None:
+async def test_batches_are_bounded_and_repeated_until_taken() -> None:
     done = Waiter()
     queue = filled(MAX_BATCH + 1, done)
     batch = await queue.batch()
@@ -28,7 +28,7 @@ async def test_batches_are_bounded_and_come_again_until_they_are_durable() -> No
     await done.until(lambda: done.tokens == list(range(1, MAX_BATCH + 1)))
 
 
-async def test_those_that_were_told_before_are_not_told_again() -> None:
+async def test_items_acknowledged_before_are_not_acknowledged_again() -> None:
     done = Waiter()
     queue = filled(5, done)
     queue.took(await queue.batch(), told=3)
@@ -36,7 +36,7 @@ async def test_those_that_were_told_before_are_not_told_again() -> None:
     assert done.tokens == [4, 5]
 
 
-async def test_a_batch_waits_for_the_gap_and_for_something_to_write() -> None:
+async def test_batch_waits_for_the_gap_and_for_an_item() -> None:
     queue = JournalQueue(min_gap_s=600.0)
     assert queue.rest_s <= 0
     first = asyncio.create_task(queue.batch())
@@ -53,7 +53,7 @@ async def test_a_batch_waits_for_the_gap_and_for_something_to_write() -> None:
     second.cancel()
 
 
-async def test_where_a_whole_batch_waits_it_does_not_wait_for_the_gap() -> None:
+async def test_full_batch_does_not_wait_for_the_gap() -> None:
     queue = filled(2 * MAX_BATCH + 1, Waiter(), min_gap_s=600.0)
     for _ in range(2):
         batch = await asyncio.wait_for(queue.batch(), 10)
@@ -66,7 +66,7 @@ async def test_where_a_whole_batch_waits_it_does_not_wait_for_the_gap() -> None:
     last.cancel()
 
 
-async def test_a_writer_is_woken_though_nothing_waits() -> None:
+async def test_wake_gives_an_empty_batch() -> None:
     queue = JournalQueue(0.0)
     queue.wake()
     assert await queue.batch() == []
@@ -77,7 +77,7 @@ async def test_a_writer_is_woken_though_nothing_waits() -> None:
     again.cancel()
 
 
-async def test_it_is_said_when_nothing_waits_any_more() -> None:
+async def test_emptied_returns_when_the_queue_is_empty() -> None:
     queue = filled(1, Waiter())
     await queue.emptied(0.0)
     assert len(queue.waiting) == 1
@@ -87,7 +87,7 @@ async def test_it_is_said_when_nothing_waits_any_more() -> None:
 
 
 class Clock:
-    """Stands still but for what is spent on it, so that a slow machine is no turn in which others were busy."""
+    """A clock that only `spend` moves, so that a slow machine does not look like a long turn."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -99,8 +99,8 @@ class Clock:
         self.now += seconds
 
 
-async def test_many_are_told_in_order_and_the_loop_goes_round_in_between() -> None:
-    """Else an INVITE that comes while the calls of a batch are answered waits for all of them."""
+async def test_acknowledgements_are_in_order_and_yield_to_the_loop() -> None:
+    """Else an INVITE that arrives while the calls of a batch are answered waits for all of them."""
     clock = Clock()
     acknowledgements = Acknowledgements(clock)
     happened: list[str] = []
@@ -120,8 +120,8 @@ async def test_many_are_told_in_order_and_the_loop_goes_round_in_between() -> No
     assert "turn" in happened[happened.index("told 1") : happened.index("told 2")]
 
 
-async def test_the_longer_the_others_take_the_more_are_told_at_once() -> None:
-    """Else the answers of calls that are up would wait for dozens of turns while the process is behind."""
+async def test_slices_are_unbounded_when_the_loop_is_behind() -> None:
+    """Else answers would wait for dozens of turns while the process is behind."""
     clock = Clock()
     acknowledgements = Acknowledgements(clock)
     told: list[int] = []
@@ -140,7 +140,7 @@ async def test_the_longer_the_others_take_the_more_are_told_at_once() -> None:
     assert turns <= 20
 
 
-async def test_who_fails_when_told_keeps_nobody_from_being_told() -> None:
+async def test_exception_in_one_acknowledgement_does_not_stop_the_others() -> None:
     acknowledgements = Acknowledgements()
     told: list[int] = []
     failed: list[object] = []

@@ -1,4 +1,4 @@
-"""The key file: what it is made like, and what is said of one that is not right."""
+"""The key file: its creation, and the errors of a bad one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def written(path: Path, text: str | bytes, mode: int = 0o600) -> Path:
     return path
 
 
-def test_a_new_key_file_is_private_and_gives_one_key(tmp_path: Path) -> None:
+def test_new_key_file_is_private_and_has_one_key(tmp_path: Path) -> None:
     path = tmp_path / "new" / "relay.key"
     make_key(path)
     assert path.stat().st_mode & 0o777 == 0o600
@@ -33,7 +33,7 @@ def test_a_new_key_file_is_private_and_gives_one_key(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_making_a_key_again_keeps_the_first(tmp_path: Path) -> None:
+def test_existing_key_file_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "relay.key"
     make_key(path)
     first = path.read_bytes()
@@ -41,14 +41,14 @@ def test_making_a_key_again_keeps_the_first(tmp_path: Path) -> None:
     assert path.read_bytes() == first
 
 
-def test_two_key_files_differ(tmp_path: Path) -> None:
+def test_key_files_differ(tmp_path: Path) -> None:
     make_key(tmp_path / "1")
     make_key(tmp_path / "2")
     assert load_key(tmp_path / "1").lookup_hash("1") != load_key(tmp_path / "2").lookup_hash("1")
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620])
-def test_a_key_file_open_to_others_is_refused_with_the_fix(tmp_path: Path, mode: int) -> None:
+def test_key_file_open_to_others_is_refused_with_the_fix(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "relay.key"
     make_key(path)
     path.chmod(mode)
@@ -62,14 +62,14 @@ def test_a_key_file_open_to_others_is_refused_with_the_fix(tmp_path: Path, mode:
         b"",
         b"relay700-key 1 abc",
         b"\xff\xfe",
-        line(2).encode(),  # whose hashes are not there
+        line(2).encode(),  # without the hashes line
         (line(1) + line(2)).encode(),
         HASHES_LINE.encode(),
         (line(1) + HASHES_LINE + HASHES_LINE).encode(),
         (line(1) + "\n" + HASHES_LINE).encode(),
     ],
 )
-def test_a_damaged_key_file_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_damaged_key_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "relay.key"
     path.write_bytes(content)
     path.chmod(0o600)
@@ -77,12 +77,12 @@ def test_a_damaged_key_file_is_refused(tmp_path: Path, content: bytes) -> None:
         load_key(path)
 
 
-def test_a_missing_key_file_is_named(tmp_path: Path) -> None:
+def test_error_names_a_missing_key_file(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"relay\.key is missing"):
         load_key(tmp_path / "relay.key")
 
 
-def test_a_key_that_cannot_be_made_says_why(tmp_path: Path) -> None:
+def test_error_says_why_a_key_file_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be created"):
         make_key(tmp_path / "file" / "relay.key")
@@ -97,18 +97,18 @@ def test_a_key_that_cannot_be_made_says_why(tmp_path: Path) -> None:
         (line(1) + "relay700-key 0 00\n", r"relay\.key is damaged in line 2"),
     ],
 )
-def test_a_line_that_cannot_be_is_named(tmp_path: Path, text: str, said: str) -> None:
+def test_error_names_a_bad_line(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(StoreError, match=said):
         read_key_file(written(tmp_path / "relay.key", text))
 
 
-def test_several_keys_are_read_in_the_files_order(tmp_path: Path) -> None:
+def test_keys_are_read_in_the_order_of_the_file(tmp_path: Path) -> None:
     file = read_key_file(written(tmp_path / "relay.key", line(3) + HASHES_LINE + line(255, "b")))
     assert list(file.masters.items()) == [(3, b"\xaa" * 32), (255, b"\xbb" * 32)]
     assert file.hashes == HASHES
 
 
-def test_what_is_written_is_read_again_and_stays_private_also_behind_a_link(tmp_path: Path) -> None:
+def test_rewritten_key_file_is_read_back_private_also_behind_a_symlink(tmp_path: Path) -> None:
     path, link = written(tmp_path / "relay.key", line(1)), tmp_path / "link.key"
     link.symlink_to(path)
     masters = {1: b"\xaa" * 32, 2: b"2" * 32}
@@ -119,6 +119,6 @@ def test_what_is_written_is_read_again_and_stays_private_also_behind_a_link(tmp_
     assert sorted(os.listdir(tmp_path)) == ["link.key", "relay.key"]
 
 
-def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
+def test_failed_write_names_the_key_file(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be written"):
         write_key_file(tmp_path / "none" / "relay.key", {1: b"1" * 32}, HASHES)

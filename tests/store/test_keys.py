@@ -26,7 +26,7 @@ def added(store: Acting, business: str | None = "acme") -> tuple[ApiKey, str]:
     return key, text.removeprefix(f"rk_{key.id}_")
 
 
-def test_a_key_is_read_back_and_knows_its_secret(store: Acting) -> None:
+def test_key_is_read_back_and_matches_its_secret(store: Acting) -> None:
     key, secret = added(store)
     assert find_key(store.reader, store.sealer, key.id) == key
     assert key.is_secret(store.sealer, secret)
@@ -34,7 +34,7 @@ def test_a_key_is_read_back_and_knows_its_secret(store: Acting) -> None:
     assert find_key(store.reader, store.sealer, "0" * 12) is None
 
 
-def test_neither_the_secret_nor_what_signs_is_in_the_file_or_in_a_log(store: Acting) -> None:
+def test_secret_and_signing_key_are_not_in_the_file_or_a_log(store: Acting) -> None:
     key, secret = added(store)
     raw = b"".join(file.read_bytes() for file in store.path.parent.glob("relay.db*"))
     assert key.id.encode() in raw
@@ -50,7 +50,7 @@ def test_neither_the_secret_nor_what_signs_is_in_the_file_or_in_a_log(store: Act
         "UPDATE api_key SET hash = ?2 WHERE id = ?1",
     ],
 )
-def test_a_row_given_more_than_its_owner_got_does_not_open(store: Acting, theft: str) -> None:
+def test_row_with_forged_rights_does_not_open(store: Acting, theft: str) -> None:
     key, _ = added(store)
     own, _ = added(store)
     parameters = (key.id, own.hash) if "?" in theft else ()
@@ -59,7 +59,7 @@ def test_a_row_given_more_than_its_owner_got_does_not_open(store: Acting, theft:
         find_key(store.reader, store.sealer, key.id)
 
 
-def test_a_list_holds_the_keys_of_one_business_user_or_all(store: Acting) -> None:
+def test_list_has_the_keys_of_one_business_or_all(store: Acting) -> None:
     ids = {business: added(store, business)[0].id for business in ("acme", "other", None)}
     assert [key.id for key in list_keys(store.reader, store.sealer, "acme", "", 9)] == [ids["acme"]]
     assert [key.id for key in list_keys(store.reader, store.sealer, None, "", 9)] == sorted(ids.values())

@@ -1,6 +1,6 @@
-"""What somebody who has the database, and not the key, can do to each of its tables, and what is said and done then.
+"""Attacks on each table by someone who has the database but not the key, and how they are reported and contained.
 
-The attacks are made from the schema itself: a new table or column without a verdict fails the first tests here.
+The attacks are generated from the schema: a new table or column without a verdict fails the first tests here.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ TRUTHS = {("binding", "white_only"), ("binding", "record"), ("business", "white_
 
 
 def tables_of(connection: Connection) -> dict[str, list[str]]:
-    """The tables of a store with their columns."""
+    """The tables of a store, with their columns."""
     if isinstance(connection, sqlite3.Connection):
         names = [
             name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
@@ -99,7 +99,7 @@ def test_every_column_of_a_covered_table_has_a_verdict(store: Acting) -> None:
             assert sorted(columns) == sorted(said), table
 
 
-# -- one row of each table, and what is done to it
+# -- attacks on one row of each table
 
 
 def value_of(table: str, column: str, kind: str, version: int) -> object:
@@ -131,16 +131,16 @@ INTEGERS: dict[str, tuple[str, ...]] = {
 
 
 class Row(NamedTuple):
-    """The row of a covered table that is attacked."""
+    """The attacked row of a covered table."""
 
     table: LedgerTable
-    key: str  # as the ledger names it
+    key: str  # in the ledger
     where: str
-    at: list[Any]  # the key's values
+    at: list[Any]  # the values of the key columns
 
 
 def fill(store: Acting, table: LedgerTable) -> Row:
-    """A row as relay700 writes it."""
+    """Write a row as relay700."""
     names = [column.name for column in (*table.key, *table.columns)]
     values = [value_of(table.name, column.name, column.kind, 0) for column in (*table.key, *table.columns)]
     marks = ", ".join("?" * len(names))
@@ -155,7 +155,7 @@ def fill(store: Acting, table: LedgerTable) -> Row:
 
 
 def change(store: Acting, row: Row) -> None:
-    """As relay700 does: another version of the row."""
+    """Write another version of the row as relay700."""
     column = last_changed(row.table)
     value = value_of(row.table.name, column.name, column.kind, 1)
     store.run(
@@ -208,12 +208,12 @@ _now_s = [0.0]
 
 
 def watching(store: Acting) -> LedgerWatch:
-    """One whose clock the test sets."""
+    """A watch whose clock the test sets."""
     return LedgerWatch(store.path, store.sealer, get_logger(), clock_s=lambda: _now_s[0])
 
 
 async def found_while_running(watch: LedgerWatch) -> list[str]:
-    """What it tells when it is time to check all rows again."""
+    """The reports of a full check of all rows."""
     _now_s[0] += CHECK_S
     with capture_logs() as logs:
         await watch.look()
@@ -225,7 +225,7 @@ def names(found: list[Fault], row: Row) -> bool:
 
 
 def refused(store: Acting, row: Row) -> bool:
-    """Whether the row grants nothing: it does not prove itself, or is not there."""
+    """Whether the row grants nothing: its proof does not hold, or it is missing."""
     there = store.reader.execute(f"SELECT 1 FROM {row.table.name} WHERE {row.where}", row.at).fetchone()
     try:
         require(store.reader, store.sealer, row.table.name, [row.key])
@@ -236,9 +236,7 @@ def refused(store: Acting, row: Row) -> bool:
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
 @pytest.mark.parametrize("attack", ATTACKS)
-async def test_what_is_done_to_a_row_is_named_and_it_grants_nothing(
-    store: Acting, table: LedgerTable, attack: Attack
-) -> None:
+async def test_attacked_row_is_named_and_grants_nothing(store: Acting, table: LedgerTable, attack: Attack) -> None:
     row = fill(store, table)
     watch = watching(store)
     await watch.look()
@@ -253,14 +251,14 @@ async def test_what_is_done_to_a_row_is_named_and_it_grants_nothing(
     assert names(faults(store), row)
     assert any(f"{row.table.name} {row.key}" in fault for fault in await found_while_running(watch))
     assert refused(store, row)
-    with suppress(StoreError):  # without its sealing keys the store takes nothing
-        store.run(lambda act: None)  # whatever relay700 does next
+    with suppress(StoreError):  # without its sealing keys the store accepts no writes
+        store.run(lambda act: None)  # any later transaction of relay700
     assert names(faults(store), row) or attack is delete_with_its_proof
     assert refused(store, row)
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
-async def test_a_row_that_is_put_back_as_it_was_is_named_and_grants_nothing(store: Acting, table: LedgerTable) -> None:
+async def test_restored_row_is_named_and_grants_nothing(store: Acting, table: LedgerTable) -> None:
     row = fill(store, table)
     columns = [column.name for column in table.columns]
     query = f"SELECT {', '.join(columns)} FROM {table.name} WHERE {row.where}"
@@ -284,10 +282,8 @@ async def test_a_row_that_is_put_back_as_it_was_is_named_and_grants_nothing(stor
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
-async def test_one_that_is_put_back_without_a_note_shows_in_the_sum_of_its_table(
-    store: Acting, table: LedgerTable
-) -> None:
-    """By somebody who knows how the ledger works."""
+async def test_row_restored_with_its_proof_and_no_note_shows_in_the_sum(store: Acting, table: LedgerTable) -> None:
+    """The attacker knows how the ledger works."""
     row = fill(store, table)
     columns = [column.name for column in table.columns]
     query = f"SELECT {', '.join(columns)} FROM {table.name} WHERE {row.where}"
@@ -304,7 +300,7 @@ async def test_one_that_is_put_back_without_a_note_shows_in_the_sum_of_its_table
     assert any(fault.startswith(f"{table.name}: rows were removed") for fault in await found_while_running(watch))
 
 
-async def test_a_row_that_was_added_is_named_and_grants_nothing(store: Acting) -> None:
+async def test_added_row_is_named_and_grants_nothing(store: Acting) -> None:
     watch = watching(store)
     await watch.look()
     for table in TABLES.values():
@@ -330,7 +326,7 @@ async def test_a_row_that_was_added_is_named_and_grants_nothing(store: Acting) -
 # -- the ledger itself
 
 
-def test_what_relay700_writes_over_a_distrusted_row_stays_distrusted(store: Acting) -> None:
+def test_distrusted_row_stays_distrusted_after_a_change_by_relay700(store: Acting) -> None:
     row = fill(store, TABLES["api_key"])
     with closing(connect(store.path)) as thief:
         thief.execute("UPDATE api_key SET scopes = 'operator'")
@@ -339,7 +335,7 @@ def test_what_relay700_writes_over_a_distrusted_row_stays_distrusted(store: Acti
     assert names(faults(store), row)
 
 
-def test_one_that_was_altered_without_a_note_is_not_proven_by_the_next_change(store: Acting) -> None:
+def test_row_altered_without_a_note_is_not_proven_by_the_next_change(store: Acting) -> None:
     row = fill(store, TABLES["api_key"])
     with closing(connect(store.path)) as thief:
         thief.execute("UPDATE api_key SET scopes = 'operator'")
@@ -357,9 +353,7 @@ def test_one_that_was_altered_without_a_note_is_not_proven_by_the_next_change(st
         ("UPDATE ledger_head SET sealed = x'00'", "the head of the ledger was altered"),
     ],
 )
-async def test_a_head_that_was_altered_is_named_and_nothing_is_written_any_more(
-    store: Acting, deed: str, named: str
-) -> None:
+async def test_altered_head_is_named_and_stops_all_writes(store: Acting, deed: str, named: str) -> None:
     fill(store, TABLES["api_key"])
     with closing(connect(store.path)) as thief:
         thief.execute(deed)
@@ -369,7 +363,7 @@ async def test_a_head_that_was_altered_is_named_and_nothing_is_written_any_more(
         store.run(lambda act: act.connection.execute("UPDATE api_key SET expires_at = 5"))
 
 
-async def test_a_trigger_that_was_removed_is_named(store: Acting) -> None:
+async def test_removed_trigger_is_named(store: Acting) -> None:
     with closing(connect(store.path)) as thief:
         on = " ON binding" if dialect_of(thief).is_server else ""
         thief.execute(f"DROP TRIGGER ledger_binding_update{on}")
@@ -379,7 +373,7 @@ async def test_a_trigger_that_was_removed_is_named(store: Acting) -> None:
     assert await found_while_running(watching(store))
 
 
-async def test_the_whole_ledger_put_back_as_it_was_is_found_while_running(store: Acting) -> None:
+async def test_restored_ledger_is_found_by_the_running_relay(store: Acting) -> None:
     old = store.reader.execute("SELECT revision, sealed FROM ledger_head").fetchone()
     row = fill(store, TABLES["api_key"])
     watch = watching(store)
@@ -407,8 +401,8 @@ HELPER = "CREATE TRIGGER helper AFTER INSERT ON audit BEGIN UPDATE business SET 
     ],
 )
 @pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
-async def test_a_schema_that_was_changed_is_named_and_nothing_is_written_meanwhile(store: Acting, deed: str) -> None:
-    """Whatever somebody has the database do by itself would be proven as if relay700 had done it."""
+async def test_changed_schema_is_named_and_stops_all_writes(store: Acting, deed: str) -> None:
+    """Changes that the database makes by itself would be proven as relay700's own."""
     watch = watching(store)
     await watch.look()
     with closing(connect(store.path)) as thief:
@@ -430,7 +424,7 @@ async def test_a_schema_that_was_changed_is_named_and_nothing_is_written_meanwhi
         "ALTER TABLE binding DISABLE TRIGGER ledger_binding_update",
     ],
 )
-async def test_a_servers_schema_that_was_changed_is_named_too(store: Acting, deed: str) -> None:
+async def test_changed_schema_of_a_server_is_named(store: Acting, deed: str) -> None:
     with closing(connect(store.path)) as thief:
         thief.execute(deed)
     assert any(fault.table == "schema" for fault in faults(store))
@@ -439,7 +433,7 @@ async def test_a_servers_schema_that_was_changed_is_named_too(store: Acting, dee
 
 
 @pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
-def test_a_trigger_of_somebody_elses_is_dropped_when_the_store_is_opened(store: Acting, tmp_path: Path) -> None:
+def test_foreign_trigger_is_dropped_when_the_store_opens(store: Acting, tmp_path: Path) -> None:
     with closing(connect(store.path)) as thief:
         thief.execute(HELPER)
     open_store(store.path, tmp_path / "relay.key")
@@ -450,8 +444,8 @@ def test_a_trigger_of_somebody_elses_is_dropped_when_the_store_is_opened(store: 
 
 
 @pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
-def test_an_index_whose_pages_hide_rows_is_named(store: Acting) -> None:
-    """The schema's text was put back as it was."""
+def test_index_that_hides_rows_is_named(store: Acting) -> None:
+    """The text of the schema was restored afterwards."""
     fill(store, TABLES["binding"])
     with closing(connect(store.path)) as thief:
         (sql,) = thief.execute("SELECT sql FROM sqlite_master WHERE name = 'binding_a'").fetchone()
@@ -465,7 +459,7 @@ def test_an_index_whose_pages_hide_rows_is_named(store: Acting) -> None:
 
 
 @pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
-def test_a_ledger_is_not_begun_anew_where_there_was_one(store: Acting, tmp_path: Path) -> None:
+def test_removed_ledger_is_not_created_again(store: Acting, tmp_path: Path) -> None:
     AnchorFile(store.path, store.sealer).write(read_anchor(store.reader, store.sealer))
     with closing(connect(store.path)) as thief:
         for name in triggers(FILE):
@@ -477,8 +471,8 @@ def test_a_ledger_is_not_begun_anew_where_there_was_one(store: Acting, tmp_path:
         open_store(store.path, tmp_path / "relay.key")
 
 
-def test_nobody_has_a_list_that_he_is_on_taken_away(store: Acting) -> None:
-    """An entry that is gone could have barred somebody: its owner grants nothing until an operator has looked."""
+def test_deleted_list_entry_makes_its_owner_distrusted(store: Acting) -> None:
+    """The deleted entry may have barred a caller, so its owner grants nothing until an operator signs again."""
     row = fill(store, TABLES["list_entry"])
     with closing(connect(store.path)) as thief:
         delete_with_its_proof(thief, row)
@@ -488,8 +482,8 @@ def test_nobody_has_a_list_that_he_is_on_taken_away(store: Acting) -> None:
 
 
 @pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
-def test_a_trigger_is_compared_to_the_letter(store: Acting) -> None:
-    """What looks like a comment may stand in a text, and name another row."""
+def test_trigger_text_is_compared_exactly(store: Acting) -> None:
+    """Text that looks like a comment may be part of a string, and name another row."""
     with closing(connect(store.path)) as thief:
         (made,) = thief.execute("SELECT sql FROM sqlite_master WHERE name = 'ledger_route_update'").fetchone()
         thief.execute("DROP TRIGGER ledger_route_update")

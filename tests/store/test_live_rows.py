@@ -1,4 +1,4 @@
-"""A call that is up laid out as a row, read back, and given its place."""
+"""The row of a call that is up: encoding, and the choice of its place."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ CALLS = ["c1", "c2", "c3", "c4", "c5"]
 
 
 @given(RECORDS, st.binary(max_size=50))
-def test_any_call_is_read_back_as_it_was(record: CallRecord, dialogs: bytes) -> None:
+def test_any_call_is_read_back_unchanged(record: CallRecord, dialogs: bytes) -> None:
     assert open_live(SEALER, live_row(SEALER, 7, record, dialogs)) == (record, dialogs)
 
 
-def test_a_row_shows_nothing_but_the_call_id() -> None:
+def test_row_reveals_only_the_call_id() -> None:
     shown = repr(live_row(SEALER, 7, live_record(), b"dialogs with 13800000001"))
     for secret in (A[2:], B[2:], X, "a84b4c76e66710", "order-1", "dialogs with"):
         assert secret not in shown
 
 
-def test_a_row_in_another_place_or_of_another_call_or_with_another_ones_state_does_not_open() -> None:
+def test_row_moved_to_another_place_or_call_does_not_open() -> None:
     place, call_id, sealed = live_row(SEALER, 7, live_record("c1"), b"dialogs")
     _, _, others = live_row(SEALER, 7, live_record("c2"), b"dialogs")
     for row in ((8, call_id, sealed), (place, "c2", sealed), (place, call_id, others), (place, call_id, b"")):
@@ -44,13 +44,13 @@ def test_a_row_in_another_place_or_of_another_call_or_with_another_ones_state_do
             open_live(SEALER, row)
 
 
-def test_what_is_sealed_and_no_call_is_an_altered_record() -> None:
+def test_sealed_bytes_that_are_not_a_call_are_an_altered_record() -> None:
     sealed = SEALER.seal(b"no call", b"live 7 c1")
     with pytest.raises(StoreError, match="c1 was altered"):
         open_live(SEALER, (7, "c1", sealed))
 
 
-def test_what_is_not_in_the_store_yet_or_is_by_now_is_laid_over_what_was_read() -> None:
+def test_later_commits_are_laid_over_the_calls_read() -> None:
     read = [LiveCall(live_record(call_id), b"as read") for call_id in CALLS[:3]]
     commits = [
         *(Commit(0, live_record("c1"), dialogs) for dialogs in (b"before", b"now")),
@@ -69,7 +69,7 @@ def test_what_is_not_in_the_store_yet_or_is_by_now_is_laid_over_what_was_read() 
 
 @pytest.fixture
 def stored(disk: Disk) -> Iterator[tuple[Disk, Places]]:
-    """The places of a store with five calls in its rows 1 to 5."""
+    """The places of a store with five calls in rows 1 to 5."""
     with closing(connect(disk.path)) as connection:
         places = Places(connection)
         rows = [live_row(disk.sealer, places.of(call, []), live_record(call), b"") for call in CALLS]
@@ -78,7 +78,7 @@ def stored(disk: Disk) -> Iterator[tuple[Disk, Places]]:
     yield disk, places
 
 
-def test_a_call_keeps_its_place_and_a_new_one_takes_that_of_an_ended_one(stored: tuple[Disk, Places]) -> None:
+def test_call_keeps_its_place_and_a_new_call_reuses_one(stored: tuple[Disk, Places]) -> None:
     _, places = stored
     assert places.of("c2", []) == 2
     vacated = [place for call in ("c3", "c4") if (place := places.vacate(call)) is not None]
@@ -91,7 +91,7 @@ def test_a_call_keeps_its_place_and_a_new_one_takes_that_of_an_ended_one(stored:
 
 
 @pytest.mark.parametrize("deleted", [[1], [2, 3], [1, 3, 5], [1, 2, 3, 4, 5]])
-def test_places_are_read_back_and_deleted_ones_are_free(stored: tuple[Disk, Places], deleted: list[int]) -> None:
+def test_places_are_read_back_and_gaps_are_free(stored: tuple[Disk, Places], deleted: list[int]) -> None:
     disk, _ = stored
     with closing(connect(disk.path)) as connection:
         delete_live(connection, deleted)
@@ -105,7 +105,7 @@ def test_places_are_read_back_and_deleted_ones_are_free(stored: tuple[Disk, Plac
 
 
 @given(st.sets(st.integers(1, 300), min_size=1))
-def test_many_calls_are_deleted_as_one_by_one(places: set[int]) -> None:
+def test_delete_in_one_statement_deletes_exactly_the_given_rows(places: set[int]) -> None:
     with sqlite3.connect(":memory:") as connection:
         connection.execute("CREATE TABLE live_call (id INTEGER PRIMARY KEY)")
         connection.executemany("INSERT INTO live_call VALUES (?)", [(place,) for place in range(1, 301)])

@@ -1,4 +1,4 @@
-"""Lock files: one process has one, nobody else may read it, and it is free again when that process is gone."""
+"""Lock files: one holder at a time, private, and released when the holder ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relay.errors import StoreError
 from relay.store.lock import is_served, open_lock, takes
 
 
-def test_one_has_it_until_it_lets_go(tmp_path: Path) -> None:
+def test_lock_is_held_until_it_is_closed(tmp_path: Path) -> None:
     store = tmp_path / "relay.db"
     first, second = open_lock(store, ".lock"), open_lock(store, ".lock")
     other = open_lock(store, ".desk.lock")
@@ -26,17 +26,17 @@ def test_one_has_it_until_it_lets_go(tmp_path: Path) -> None:
         os.close(other)
 
 
-def test_it_is_nobody_else_s(tmp_path: Path) -> None:
+def test_lock_file_is_private(tmp_path: Path) -> None:
     os.close(open_lock(tmp_path / "relay.db", ".desk.lock"))
     assert (tmp_path / "relay.db.desk.lock").stat().st_mode & 0o777 == 0o600
 
 
-def test_one_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_error_names_a_lock_file_that_cannot_be_created(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"the lock file of .*relay\.db cannot be opened: No such file"):
         open_lock(tmp_path / "gone" / "relay.db", ".lock")
 
 
-def test_whether_a_relay_has_it_is_seen_without_a_trace(tmp_path: Path) -> None:
+def test_is_served_creates_no_lock_file(tmp_path: Path) -> None:
     store = tmp_path / "relay.db"
     assert not is_served(store)
     assert os.listdir(tmp_path) == []

@@ -1,4 +1,4 @@
-"""What the look-up of a call finds, and that it fails closed."""
+"""The look-up of a call: its results, and that it fails closed."""
 
 from __future__ import annotations
 
@@ -57,20 +57,20 @@ def bound(reader: RouteReader, number: str = X, caller: str = A) -> Bound:
     return answer
 
 
-def test_a_number_that_there_is_not(rows: Rows, reader: RouteReader) -> None:
+def test_unknown_number_is_not_found(rows: Rows, reader: RouteReader) -> None:
     assert found(reader, "700200000010001") == Found(rows.sealer.lookup_hash(A), None, 0, False, None, (), ())
 
 
-def test_a_number_that_nobody_is_bound_on(rows: Rows, reader: RouteReader) -> None:
+def test_number_without_bindings_has_no_binding(rows: Rows, reader: RouteReader) -> None:
     assert found(reader) == Found(rows.sealer.lookup_hash(A), 0, 0, False, None, (), ())
 
 
-def test_a_locked_and_a_legacy_number_are_told(rows: Rows, reader: RouteReader) -> None:
+def test_locked_and_legacy_numbers_are_marked(rows: Rows, reader: RouteReader) -> None:
     rows.number("8617000000001", locked=2, legacy=1)
     assert found(reader, "8617000000001")[1:3] == (2, 1)
 
 
-def test_a_binding_is_found_whole(rows: Rows, reader: RouteReader) -> None:
+def test_binding_is_found_with_all_fields(rows: Rows, reader: RouteReader) -> None:
     limits = {"max_calls": 9, "max_cps": 5, "white_only": 1, "hours": "06:00-23:00", "live_events": 1, "language": "en"}
     limits["qualification"] = 3
     rows.business("firm", **limits)
@@ -90,19 +90,19 @@ def test_a_binding_is_found_whole(rows: Rows, reader: RouteReader) -> None:
     assert found(reader, Y, A).bound is None
 
 
-def test_a_business_that_is_gone_has_no_state(rows: Rows, reader: RouteReader) -> None:
+def test_missing_business_has_no_state(rows: Rows, reader: RouteReader) -> None:
     rows.binding(business="gone")
     assert bound(reader).business_state is None
 
 
-def test_whose_route_it_is(rows: Rows, reader: RouteReader) -> None:
+def test_own_route_differs_from_one_for_any_caller(rows: Rows, reader: RouteReader) -> None:
     rows.binding("b1", "AXN")
     assert (found(reader).is_own, bound(reader).party) == (True, "a")
     assert (found(reader, X, C).is_own, bound(reader, X, C).party) == (False, "*")
     assert (found(reader, X, "").is_own, bound(reader, X, "").party) == (False, "*")
 
 
-def test_own_in_force_comes_before_any_and_any_before_own_of_the_past(rows: Rows, reader: RouteReader) -> None:
+def test_route_order_is_own_in_force_then_any_caller_then_own_former(rows: Rows, reader: RouteReader) -> None:
     rows.binding("b1", "AXN")
     rows.route(X, C, "b1", "g")
     assert bound(reader, X, C).party == "g"
@@ -112,8 +112,8 @@ def test_own_in_force_comes_before_any_and_any_before_own_of_the_past(rows: Rows
     assert (bound(reader, X, C).party, bound(reader, X, C).in_force) == ("g", False)
 
 
-def test_a_former_party_who_rests_on_a_number_is_not_just_anybody_there(rows: Rows, reader: RouteReader) -> None:
-    """Whatever the number's own rest says, which anybody who writes to the database may change."""
+def test_resting_former_party_does_not_get_the_route_for_any_caller(rows: Rows, reader: RouteReader) -> None:
+    """Even if the cool-down of the number itself, which is not proven, was changed in the database."""
     rows.binding("b1", "AXN")
     rows.route(X, C, "b0", "b")
     rows.binding("b0", "AXB", x=Y)
@@ -121,7 +121,7 @@ def test_a_former_party_who_rests_on_a_number_is_not_just_anybody_there(rows: Ro
     assert (bound(reader, X, C).binding_id, bound(reader, X, C).in_force) == ("b0", False)
 
 
-def test_the_bindings_list_comes_before_the_businesss(rows: Rows, reader: RouteReader) -> None:
+def test_list_of_the_binding_precedes_that_of_the_business(rows: Rows, reader: RouteReader) -> None:
     rows.binding()
     rows.entry("business default", A, "black")
     rows.entry("business other", B, "black")
@@ -133,7 +133,7 @@ def test_the_bindings_list_comes_before_the_businesss(rows: Rows, reader: RouteR
 
 
 @pytest.mark.parametrize(("mode", "y"), [("GXB", None), ("GXYB", Y)])
-def test_b_of_a_group_is_told_its_last_caller_while_he_is_a_member(
+def test_b_of_a_group_gets_the_last_caller_while_he_is_a_member(
     rows: Rows, reader: RouteReader, mode: str, y: str | None
 ) -> None:
     rows.binding("b1", mode, y=y, a=None, members=[C, D])
@@ -145,24 +145,24 @@ def test_b_of_a_group_is_told_its_last_caller_while_he_is_a_member(
     assert bound(reader, y or X, B).last_caller == D
     rows.free(D)
     assert bound(reader, y or X, B).last_caller is None
-    rows.route(X, D, "b2", "g")  # of another binding now
+    rows.route(X, D, "b2", "g")  # now of another binding
     assert bound(reader, y or X, B).last_caller is None
 
 
-def test_a_of_an_axn_is_told_its_last_caller(rows: Rows, reader: RouteReader) -> None:
+def test_a_of_an_axn_gets_the_last_caller(rows: Rows, reader: RouteReader) -> None:
     rows.binding("b1", "AXN")
     rows.last_caller("b1", X, C)
     assert bound(reader).last_caller == C
     assert bound(reader, X, D).last_caller is None
 
 
-def test_a_party_of_an_axb_is_told_no_last_caller(rows: Rows, reader: RouteReader) -> None:
+def test_party_of_an_axb_gets_no_last_caller(rows: Rows, reader: RouteReader) -> None:
     rows.binding()
     rows.last_caller("b1", X, A)
     assert bound(reader, X, B).last_caller is None
 
 
-def test_granted_calls_before_the_memorys_time_are_counted_by_window(disk: Disk, rows: Rows) -> None:
+def test_granted_calls_older_than_the_memory_are_counted_by_window(disk: Disk, rows: Rows) -> None:
     rows.binding()
     for caller, ago_s in ((A, 899), (A, 900), (A, 7_199), (A, 7_200), (B, 8_000), (A, 86_399), (A, 86_400)):
         rows.granted(X, caller, NOW_MS - 1000 * ago_s)
@@ -173,7 +173,7 @@ def test_granted_calls_before_the_memorys_time_are_counted_by_window(disk: Disk,
         assert found(reader, Y, B)[5:7] == ((0,), (1, 1))
 
 
-def test_other_caps_are_counted_from_the_next_look_up_on(disk: Disk, rows: Rows, reader: RouteReader) -> None:
+def test_changed_caps_are_counted_from_the_next_look_up_on(disk: Disk, rows: Rows, reader: RouteReader) -> None:
     rows.binding()
     rows.granted(X, A, NOW_MS - 1_000_000)
     assert found(reader)[5:7] == ((), ())
@@ -196,7 +196,7 @@ def test_other_caps_are_counted_from_the_next_look_up_on(disk: Disk, rows: Rows,
         "DELETE FROM binding",
     ],
 )
-def test_an_altered_row_fails_closed(rows: Rows, reader: RouteReader, theft: str) -> None:
+def test_altered_row_fails_closed(rows: Rows, reader: RouteReader, theft: str) -> None:
     rows.binding("b1")
     rows.binding("b2", x=Y, b=C)
     rows.run(theft)
@@ -210,7 +210,7 @@ def test_an_altered_row_fails_closed(rows: Rows, reader: RouteReader, theft: str
         "UPDATE route SET free_at = NULL, party = 'b' WHERE party = 'g'",
     ],
 )
-def test_an_altered_last_caller_fails_closed(rows: Rows, reader: RouteReader, theft: str) -> None:
+def test_altered_last_caller_fails_closed(rows: Rows, reader: RouteReader, theft: str) -> None:
     rows.binding("b1", "GXB", members=[C])
     rows.last_caller("b1", X, C)
     rows.last_caller("b2", Y, D)
@@ -218,15 +218,15 @@ def test_an_altered_last_caller_fails_closed(rows: Rows, reader: RouteReader, th
     assert reader.fetch(X, B, NOW_S) == STORE_FAILED
 
 
-def test_a_last_caller_who_is_not_the_one_that_his_hash_says_is_none(rows: Rows, reader: RouteReader) -> None:
+def test_last_caller_that_does_not_match_its_hash_is_ignored(rows: Rows, reader: RouteReader) -> None:
     rows.binding("b1", "GXB", a=None, members=[C, D])
     rows.last_caller("b1", X, C)
     rows.run("UPDATE last_caller SET caller_hash = ?", rows.sealer.lookup_hash(D))
     assert bound(reader, X, B).last_caller is None
 
 
-def test_what_is_found_can_be_judged(disk: Disk, rows: Rows) -> None:
-    """The columns are of the types that the judge, which may be compiled, takes."""
+def test_result_can_be_evaluated(disk: Disk, rows: Rows) -> None:
+    """The columns have the types that the call policy, which may be compiled, requires."""
     rows.business("firm", max_calls=3, max_cps=9, hours="00:00-24:00", live_events=1, language="zh")
     rows.binding("b1", "GXYB", y=Y, business="firm", members=[C], max_call_s=60, ring_timeout_s=30, white_only=1)
     rows.entry("binding b1", C, "white")
@@ -266,7 +266,7 @@ def test_changes_take_effect_with_the_next_look_up(rows: Rows, reader: RouteRead
     assert bound(reader).business_state == "suspended"
 
 
-def test_a_store_that_fails_is_503_and_serves_again_when_it_is_back(rows: Rows, reader: RouteReader) -> None:
+def test_failing_store_is_503_and_serves_again_after_recovery(rows: Rows, reader: RouteReader) -> None:
     rows.binding()
     rows.run("ALTER TABLE route RENAME TO gone")
     assert reader.fetch(X, A, NOW_S) == STORE_FAILED
@@ -274,11 +274,11 @@ def test_a_store_that_fails_is_503_and_serves_again_when_it_is_back(rows: Rows, 
     assert bound(reader).binding_id == "b1"
 
 
-def test_an_outage_is_reported_once_and_its_end_when_it_has_been_calm_for_a_while(
+def test_outage_is_reported_once_and_its_end_after_a_calm_time(
     rows: Rows, reader: RouteReader, reported: Reported
 ) -> None:
     rows.binding()
-    for _ in range(3):  # a damaged page shows now and then
+    for _ in range(3):  # a damaged page fails only some look-ups
         rows.run("ALTER TABLE route RENAME TO gone")
         reader.fetch(X, A, NOW_S)
         rows.run("ALTER TABLE gone RENAME TO route")
@@ -290,7 +290,7 @@ def test_an_outage_is_reported_once_and_its_end_when_it_has_been_calm_for_a_whil
     assert [event for event, _ in reported] == ["lookup.failed", "lookup.recovered"]
 
 
-def test_an_altered_row_is_reported_once(rows: Rows, reader: RouteReader, reported: Reported) -> None:
+def test_altered_row_is_reported_once(rows: Rows, reader: RouteReader, reported: Reported) -> None:
     rows.binding()
     rows.run("UPDATE route SET party = 'b'")
     for _ in range(3):
@@ -298,7 +298,7 @@ def test_an_altered_row_is_reported_once(rows: Rows, reader: RouteReader, report
     assert [event for event, _ in reported] == ["lookup.altered"]
 
 
-def test_while_the_store_is_not_in_its_place_calls_are_refused(disk: Disk, rows: Rows, reader: RouteReader) -> None:
+def test_calls_are_refused_while_the_store_is_displaced(disk: Disk, rows: Rows, reader: RouteReader) -> None:
     rows.binding()
     bound(reader)
     away = disk.path.rename(disk.path.with_name("away"))
@@ -312,7 +312,7 @@ def test_while_the_store_is_not_in_its_place_calls_are_refused(disk: Disk, rows:
     bound(reader)
 
 
-def test_a_deleted_log_is_let_go_and_the_next_one_waited_for(disk: Disk, rows: Rows, reader: RouteReader) -> None:
+def test_deleted_log_is_closed_and_the_next_one_awaited(disk: Disk, rows: Rows, reader: RouteReader) -> None:
     rows.binding()
     bound(reader)
     log = Path(f"{disk.path}-wal")
@@ -326,12 +326,12 @@ def test_a_deleted_log_is_let_go_and_the_next_one_waited_for(disk: Disk, rows: R
     bound(reader)
 
 
-def test_a_store_that_cannot_be_opened_is_503(disk: Disk, tmp_path: Path) -> None:
+def test_store_that_cannot_be_opened_is_503(disk: Disk, tmp_path: Path) -> None:
     reader = RouteReader(tmp_path / "no" / "relay.db", disk.sealer, Rules(), lambda *_: None)
     assert reader.fetch(X, A, NOW_S) == STORE_FAILED
 
 
-def test_a_look_up_holds_no_read_mark(disk: Disk, rows: Rows, reader: RouteReader) -> None:
+def test_look_up_holds_no_read_mark(disk: Disk, rows: Rows, reader: RouteReader) -> None:
     rows.binding()
     found(reader)
     with closing(sqlite3.connect(disk.path)) as connection:
@@ -340,17 +340,17 @@ def test_a_look_up_holds_no_read_mark(disk: Disk, rows: Rows, reader: RouteReade
     assert os.path.getsize(f"{disk.path}-wal") == 0
 
 
-ONE_ROW = ("SCAN CONSTANT ROW", "SCAN (subquery-12)")  # of "FROM (SELECT 1)"
+ONE_ROW = ("SCAN CONSTANT ROW", "SCAN (subquery-12)")  # the plan of "FROM (SELECT 1)"
 
 
-def test_every_part_is_a_search_by_key(disk: Disk, rows: Rows) -> None:
+def test_query_plan_has_only_searches_by_key(disk: Disk, rows: Rows) -> None:
     with closing(RouteReader(disk.path, disk.sealer, CAPS, lambda *_: None)) as reader:
         plan = [str(step[3]) for step in rows.run(f"EXPLAIN QUERY PLAN {reader._statement}", *(["x"] * 9))]
     assert [step for step in plan if step.startswith("SCAN") and step not in ONE_ROW] == []
     assert [step for step in plan if "AUTOMATIC" in step or "route_binding" in step] == []
 
 
-async def test_granted_calls_are_found_again_after_a_start(disk: Disk) -> None:
+async def test_granted_calls_are_found_after_a_start(disk: Disk) -> None:
     waiter = Waiter()
     legacy = "8617000000001"
     records = [
@@ -374,7 +374,7 @@ async def test_granted_calls_are_found_again_after_a_start(disk: Disk) -> None:
         ended_record("spilled", received_at=NOW_MS + 9),
         ended_record("spilled before", received_at=NOW_MS - 1),
         ended_record("refused and spilled", received_at=NOW_MS + 9, routed_at=None, number_shown=None),
-        records[1],  # which the store has got meanwhile
+        records[1],  # meanwhile written to the store
     ]
     granted = [Granted(NOW_MS, X, of_b), *in_store, Granted(NOW_MS + 9, X, of_a)]
     assert granted_since(disk.path, disk.sealer, NOW_MS, known) == granted

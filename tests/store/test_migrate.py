@@ -1,4 +1,4 @@
-"""A store that moves to a server: all of it is there, and what must not move does not."""
+"""Moving a store to a server: all rows are copied, and refusals copy nothing."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ async def _fill(disk: Disk, *, up: bool = False) -> None:
     put(disk.path, disk.sealer, binding())
     done = Waiter()
     async with opened(disk) as journal:
-        for n in range(2_100):  # more than are in memory at once
+        for n in range(2_100):  # more than fit into one read
             journal.queue.append(Commit(n + 1, ended_record(f"c{n}"), None), done)
         if up:
             journal.queue.append(Commit(9_999, live_record("up"), b""), done)
         await journal.queue.emptied(60)
 
 
-def test_every_table_is_thought_of(disk: Disk) -> None:
+def test_every_table_is_copied_or_left_out_on_purpose(disk: Disk) -> None:
     with closing(connect_reader(disk.path)) as connection:
         names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
         assert {name for (name,) in names} == {*TABLES, *LEFT_OUT}
 
 
 @pytest.mark.outside
-async def test_all_of_it_is_there(disk: Disk, server: Server) -> None:
+async def test_all_rows_are_copied(disk: Disk, server: Server) -> None:
     await _fill(disk)
     moved = migrate(disk.path, server, disk.key_file)
     assert moved.records == moved.rows["call_record"] == 2_100
@@ -70,14 +70,14 @@ async def test_all_of_it_is_there(disk: Disk, server: Server) -> None:
 
 
 @pytest.mark.outside
-async def test_a_store_with_calls_that_are_up_stays(disk: Disk, server: Server) -> None:
+async def test_store_with_calls_up_is_not_moved(disk: Disk, server: Server) -> None:
     await _fill(disk, up=True)
     with pytest.raises(StoreError, match="1 calls are up"):
         migrate(disk.path, server, disk.key_file)
 
 
 @pytest.mark.outside
-async def test_a_store_that_is_served_stays(disk: Disk, server: Server) -> None:
+async def test_served_store_is_not_moved(disk: Disk, server: Server) -> None:
     lock = os.open(disk.path.with_name("relay.db.lock"), os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)
     with pytest.raises(StoreError, match="stop it first"):
@@ -86,14 +86,14 @@ async def test_a_store_that_is_served_stays(disk: Disk, server: Server) -> None:
 
 
 @pytest.mark.outside
-async def test_nothing_is_copied_over_a_store_that_is_there(disk: Disk, server: Server) -> None:
+async def test_existing_store_on_the_server_is_not_overwritten(disk: Disk, server: Server) -> None:
     migrate(disk.path, server, disk.key_file)
     with pytest.raises(StoreError, match="already"):
         migrate(disk.path, server, disk.key_file)
 
 
 @pytest.mark.outside
-async def test_what_a_later_version_has_added_to_is_not_moved_without_that(disk: Disk, server: Server) -> None:
+async def test_store_changed_by_a_later_version_is_not_moved(disk: Disk, server: Server) -> None:
     with closing(connect(disk.path)) as connection:
         connection.execute("CREATE TABLE later (id INTEGER)")
         connection.execute("PRAGMA user_version = 99")
@@ -103,7 +103,7 @@ async def test_what_a_later_version_has_added_to_is_not_moved_without_that(disk:
 
 
 @pytest.mark.outside
-async def test_what_does_not_hold_is_said(disk: Disk, server: Server) -> None:
+async def test_damaged_store_is_not_moved(disk: Disk, server: Server) -> None:
     await _fill(disk)
     with closing(connect(disk.path)) as connection:
         connection.execute("UPDATE call_record SET number_shown = NULL WHERE chain_seq = 7")

@@ -1,4 +1,4 @@
-"""A store gets the scripts of a later version: while others use it, by several at once, and where that is killed."""
+"""Running the scripts of a later version: beside other users, by several processes at once, and after a kill."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TWO = ("CREATE TABLE one (id bigint);\n", "CREATE TABLE two (id bigint);\n")
 class Store(NamedTuple):
     place: Place
     key_file: Path
-    kind: str  # whose scripts
+    kind: str  # of scripts
 
     def open(self) -> None:
         open_store(self.place, self.key_file)
@@ -45,7 +45,7 @@ class Store(NamedTuple):
             return connection.execute(question).fetchall()
 
     def tables(self) -> set[str]:
-        """Of those that the scripts below make."""
+        """The tables made by the scripts below."""
         names = "SELECT name FROM sqlite_master" if self.kind == FILE else "SELECT tablename FROM pg_tables"
         found = self.ask(names)
         assert isinstance(found, list)
@@ -53,7 +53,7 @@ class Store(NamedTuple):
 
     @property
     def seen(self) -> int:
-        """How many scripts beyond this version's."""
+        """The number of scripts seen beyond those of this version."""
         schema = schema_of(self.place)
         with closing(connect_reader(self.place)) as connection:
             return schema.seen(connection) - len(scripts_of(schema))
@@ -70,7 +70,7 @@ class Store(NamedTuple):
 
 @pytest.fixture
 def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
-    """Made by this version."""
+    """A store made by this version."""
     key_file = tmp_path / "relay.key"
     if request.param == "file":
         made = Store(tmp_path / "relay.db", key_file, FILE)
@@ -85,7 +85,7 @@ def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
 
 
 def later(monkeypatch: pytest.MonkeyPatch, *texts: str) -> None:
-    """In this process the version has these scripts too."""
+    """Give the version in this process additional scripts."""
     further = [Script("later", text) for text in texts]
     monkeypatch.setattr(database, "scripts_of", lambda schema: [*scripts_of(schema), *further])
 
@@ -100,7 +100,7 @@ def until(condition: Callable[[], object]) -> None:
 
 @contextmanager
 def killed(command: subprocess.Popen[str]) -> Iterator[None]:
-    """At the end, whatever happens until then."""
+    """Call the functions at the end, also after an error."""
     try:
         yield
     finally:
@@ -109,9 +109,7 @@ def killed(command: subprocess.Popen[str]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("store", BOTH, indirect=True)
-def test_a_script_that_fails_leaves_nothing_and_those_before_it_stay(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_script_changes_nothing_and_earlier_ones_stay(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     later(monkeypatch, TWO[0], f"{TWO[1]}SELECT nonsense;\n")
     with pytest.raises(StoreError, match="nonsense"):
         store.open()
@@ -123,7 +121,7 @@ def test_a_script_that_fails_leaves_nothing_and_those_before_it_stay(
 
 
 @pytest.mark.parametrize("store", BOTH, indirect=True)
-def test_this_version_goes_on_with_what_a_later_one_has_added_to(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_version_uses_a_store_with_later_additions(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as version:
         later(version, *TWO)
         store.open()
@@ -132,7 +130,7 @@ def test_this_version_goes_on_with_what_a_later_one_has_added_to(store: Store, m
 
 
 @pytest.mark.parametrize("store", BOTH, indirect=True)
-def test_and_not_with_what_a_later_one_has_changed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_version_refuses_a_store_with_later_changes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as version:
         later(version, "UPDATE schema_least SET least = 900;\n")
         store.open()
@@ -141,7 +139,7 @@ def test_and_not_with_what_a_later_one_has_changed(store: Store, monkeypatch: py
 
 
 @pytest.mark.outside
-def test_relays_that_begin_with_an_empty_database_at_once_make_one_store(tmp_path: Path) -> None:
+def test_relays_that_start_together_on_an_empty_database_create_one_store(tmp_path: Path) -> None:
     place, key_file = postgres.new_place(tmp_path), tmp_path / "relay.key"
     make_key(key_file)
     with ThreadPoolExecutor() as threads:
@@ -154,7 +152,7 @@ def test_relays_that_begin_with_an_empty_database_at_once_make_one_store(tmp_pat
 
 @pytest.mark.outside
 @pytest.mark.parametrize("store", ["file", "server"], indirect=True)
-def test_processes_that_begin_at_once_run_each_script_once(store: Store, tmp_path: Path) -> None:
+def test_processes_that_start_together_run_each_script_once(store: Store, tmp_path: Path) -> None:
     newer = Newer(tmp_path / "newer", store.kind, [f"CREATE TABLE later{n} (id bigint);\n" for n in range(50)])
     config = store.config(tmp_path / "c")
     commands = [newer.begin(config, "pools", "list") for _ in range(4)]
@@ -166,19 +164,19 @@ def test_processes_that_begin_at_once_run_each_script_once(store: Store, tmp_pat
 
 @pytest.mark.outside
 @pytest.mark.parametrize("store", ["file", "server"], indirect=True)
-def test_one_that_is_killed_leaves_the_store_to_others_as_it_was(store: Store, tmp_path: Path) -> None:
+def test_killed_migration_leaves_the_store_unchanged(store: Store, tmp_path: Path) -> None:
     newer = Newer(tmp_path / "newer", store.kind, [TWO[0], TWO[1] + ENDLESS[store.kind]])
     with killed(newer.begin(store.config(tmp_path / "c"), "pools", "list")):
         until(lambda: store.seen == 1 and _is_locked(store.place))
     until(lambda: not _is_locked(store.place))
     assert store.tables() == {"one"}
-    store.open()  # this version goes on
+    store.open()  # this version can still use it
     Newer(tmp_path / "mended", store.kind, TWO).migrate(store.config(tmp_path / "d"))
     assert store.tables() == {"one", "two"}
 
 
 def _is_locked(place: Place) -> bool:
-    """Whether somebody writes."""
+    """Whether a write transaction is open."""
     if isinstance(place, Server):
         with closing(connect_reader(place)) as connection:
             held = "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
@@ -192,11 +190,11 @@ def _is_locked(place: Place) -> bool:
         return False
 
 
-# Beside others who use the tables of a server
+# Beside other users of the tables on a server
 
 
 class Migrating:
-    """In a thread of its own."""
+    """A migration in a thread."""
 
     def __init__(self, store: Store) -> None:
         self._threads = ThreadPoolExecutor(1)
@@ -204,14 +202,14 @@ class Migrating:
 
 
 def _waiting(store: Store) -> bool:
-    """Whether somebody does, for a lock."""
+    """Whether a session waits for a lock."""
     return store.ask("SELECT 1 FROM pg_locks WHERE NOT granted LIMIT 1") == [(1,)]
 
 
 @pytest.mark.outside
 @pytest.mark.parametrize("store", ["server"], indirect=True)
-def test_a_table_that_is_being_read_is_waited_for_in_short_tries(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look-ups wait behind each of these."""
+def test_script_waits_for_a_table_in_short_tries(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look-ups queue behind each try."""
     later(monkeypatch, "ALTER TABLE binding ADD COLUMN later text;\n")
     monkeypatch.setattr(database, "LOCK_PAUSE_S", 0.2)
     with closing(connect_reader(store.place)) as reader, one_moment(reader):
@@ -227,7 +225,7 @@ def test_a_table_that_is_being_read_is_waited_for_in_short_tries(store: Store, m
 
 @pytest.mark.outside
 @pytest.mark.parametrize("store", ["server"], indirect=True)
-def test_one_that_is_read_all_the_time_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_script_gives_up_on_a_table_that_stays_in_use(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     later(monkeypatch, "ALTER TABLE binding ADD COLUMN later text;\n")
     monkeypatch.setattr(database, "LOCK_PATIENCE_S", 0.0)
     with closing(connect_reader(store.place)) as reader, one_moment(reader):
@@ -240,9 +238,7 @@ def test_one_that_is_read_all_the_time_is_told(store: Store, monkeypatch: pytest
 @pytest.mark.outside
 @pytest.mark.parametrize("store", ["server"], indirect=True)
 @pytest.mark.parametrize(("script", "waits"), [("", "300ms"), ("-- CONCURRENTLY\n", "0")])
-def test_how_long_a_statement_waits_for_a_table(
-    store: Store, monkeypatch: pytest.MonkeyPatch, script: str, waits: str
-) -> None:
+def test_lock_timeout_of_a_script(store: Store, monkeypatch: pytest.MonkeyPatch, script: str, waits: str) -> None:
     later(monkeypatch, f"{script}CREATE TABLE one AS SELECT current_setting('lock_timeout') AS waits;\n")
     store.open()
     assert store.ask("SELECT waits FROM one") == [(waits,)]
@@ -254,16 +250,16 @@ VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('later')
 
 @pytest.mark.outside
 @pytest.mark.parametrize("store", ["server"], indirect=True)
-def test_while_an_index_is_made_records_are_written(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_are_written_while_an_index_is_created(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     later(monkeypatch, INDEX, TWO[0])
     with closing(connect(store.place)) as other:
-        other.execute("BEGIN READ WRITE")  # a journal's, which takes no lock that acts do
+        other.execute("BEGIN READ WRITE")  # as the journal does, without the lock of the units of work
         _write(other)
         migrating = Migrating(store)
         until(lambda: store.ask(VALID) == [(False,)])
         with closing(connect(store.place)) as journal:
             _write(journal)
-        assert not migrating.done.done()  # it waits for the other's end
+        assert not migrating.done.done()  # it waits for the other transaction to end
         other.execute("COMMIT")
     migrating.done.result()
     assert store.ask(VALID) == [(True,)]
@@ -272,7 +268,7 @@ def test_while_an_index_is_made_records_are_written(store: Store, monkeypatch: p
 
 @pytest.mark.outside
 @pytest.mark.parametrize("store", ["server"], indirect=True)
-def test_an_index_that_was_killed_is_made_again(store: Store, tmp_path: Path) -> None:
+def test_index_left_by_a_killed_script_is_created_again(store: Store, tmp_path: Path) -> None:
     newer = Newer(tmp_path / "newer", SERVER, [INDEX])
     config = store.config(tmp_path / "c")
     with closing(connect(store.place)) as other:

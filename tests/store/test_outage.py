@@ -1,4 +1,4 @@
-"""What is told of an outage: each thing once."""
+"""Reports of an outage: each reason once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.store.conftest import Reported
 STORE = Path("/relay.db")
 
 
-def test_each_reason_is_told_once_and_the_end_where_there_was_an_outage() -> None:
+def test_each_reason_is_reported_once_and_the_end_of_an_outage() -> None:
     told: Reported = []
     outage = WriteOutage(STORE, "nothing", lambda *each: told.append(each))
     outage.is_over(0)
@@ -30,7 +30,7 @@ def test_each_reason_is_told_once_and_the_end_where_there_was_an_outage() -> Non
     assert all(fields["store"] == "/relay.db" for _, fields in told)
 
 
-def test_of_one_that_an_earlier_process_has_told_of_the_end_is_told() -> None:
+def test_end_of_an_outage_reported_by_an_earlier_process_is_reported() -> None:
     told: Reported = []
     outage = WriteOutage(STORE, "nothing", lambda *each: told.append(each))
     outage.began_before()
@@ -40,7 +40,7 @@ def test_of_one_that_an_earlier_process_has_told_of_the_end_is_told() -> None:
     assert told == [("journal.recovered", {"store": "/relay.db", "backlog": 3})]
 
 
-async def test_a_writer_that_a_fault_has_ended_is_told_of_and_one_that_was_cancelled_is_not() -> None:
+async def test_writer_that_died_is_reported_and_a_cancelled_one_is_not() -> None:
     told: Reported = []
     outage = WriteOutage(STORE, "nothing", lambda *each: told.append(each))
 
@@ -59,7 +59,7 @@ async def test_a_writer_that_a_fault_has_ended_is_told_of_and_one_that_was_cance
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_look_ups_that_fail_are_told_of_once_in_an_outage(times: int) -> None:
+def test_failed_look_ups_are_reported_once_per_outage(times: int) -> None:
     told: Reported = []
     outage = LookupOutage(STORE, lambda *each: told.append(each))
     for _ in range(times):
@@ -72,7 +72,7 @@ def test_look_ups_that_fail_are_told_of_once_in_an_outage(times: int) -> None:
     assert told[0][1]["reason"] == "gone"
 
 
-def test_altered_rows_are_told_of_once_each_and_not_without_end() -> None:
+def test_altered_rows_are_reported_once_each_up_to_a_limit() -> None:
     told: Reported = []
     outage = LookupOutage(STORE, lambda *each: told.append(each))
     for number in (*range(MOST_ALTERED + 1), 0):

@@ -1,4 +1,4 @@
-"""Files of the store that others could use or replace: a start is refused, with what mends it."""
+"""Files of the store that others could use or replace: the start is refused with the fix."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ def refusal(disk: Disk) -> str:
 
 
 def mended_as_told(disk: Disk) -> None:
-    """Runs what the refusal says, and then the store opens."""
+    """Run the fix in the error text, after which the store opens."""
     for fault in refusal(disk).split("; "):
         subprocess.run(fault.rpartition(": ")[2], shell=True, check=True)
     open_store(disk.path, disk.key_file)
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o707, 0o702])
-def test_a_folder_that_others_can_write(disk: Disk, mode: int) -> None:
+def test_folder_writable_by_others_is_refused(disk: Disk, mode: int) -> None:
     disk.path.parent.chmod(mode)
     assert f"{disk.path.parent} can be written by others (mode {mode:04o})" in refusal(disk)
     mended_as_told(disk)
 
 
-def test_a_key_s_folder_that_others_can_write(disk: Disk) -> None:
+def test_key_folder_writable_by_others_is_refused(disk: Disk) -> None:
     disk.key_file.parent.chmod(0o777)
     mended_as_told(disk)
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o1777])
-def test_a_folder_in_which_nobody_else_replaces_our_files(disk: Disk, mode: int) -> None:
+def test_folder_where_others_cannot_replace_files_is_accepted(disk: Disk, mode: int) -> None:
     disk.path.parent.chmod(mode)
     open_store(disk.path, disk.key_file)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("mode", [0o666, 0o640, 0o604])
-def test_a_file_that_others_can_use(disk: Disk, suffix: str, mode: int) -> None:
+def test_file_open_to_others_is_refused(disk: Disk, suffix: str, mode: int) -> None:
     file = disk.path.with_name(disk.path.name + suffix)
     file.touch()
     file.chmod(mode)
@@ -66,7 +66,7 @@ def test_a_file_that_others_can_use(disk: Disk, suffix: str, mode: int) -> None:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_link_in_the_place_of_a_file(disk: Disk, tmp_path: Path, suffix: str) -> None:
+def test_symlink_in_place_of_a_file_is_refused(disk: Disk, tmp_path: Path, suffix: str) -> None:
     file = disk.path.with_name(disk.path.name + suffix)
     file.unlink(missing_ok=True)
     file.symlink_to(tmp_path / "elsewhere")
@@ -74,7 +74,7 @@ def test_a_link_in_the_place_of_a_file(disk: Disk, tmp_path: Path, suffix: str) 
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_link_to_the_key_as_containers_have_it(disk: Disk) -> None:
+def test_symlink_to_the_key_is_accepted(disk: Disk) -> None:
     disk.key_file.rename(disk.key_file.with_name("real"))
     disk.key_file.symlink_to("real")
     open_store(disk.path, disk.key_file)
@@ -82,7 +82,7 @@ def test_a_link_to_the_key_as_containers_have_it(disk: Disk) -> None:
 
 @as_root
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_file_of_another_user_s(disk: Disk, suffix: str) -> None:
+def test_file_of_another_user_is_refused(disk: Disk, suffix: str) -> None:
     file = disk.path.with_name(disk.path.name + suffix)
     file.touch(0o600)
     os.chown(file, SOMEBODY, SOMEBODY)
@@ -91,21 +91,21 @@ def test_a_file_of_another_user_s(disk: Disk, suffix: str) -> None:
 
 
 @as_root
-def test_a_command_of_root_s_on_the_store_of_the_relay_s_user(disk: Disk) -> None:
-    """The folder says whose the store is."""
+def test_root_may_use_the_store_of_the_folder_owner(disk: Disk) -> None:
+    """The owner of the folder owns the store."""
     for file in (disk.path.parent, *disk.path.parent.iterdir(), disk.key_file):
         os.chown(file, SOMEBODY, SOMEBODY)
     open_store(disk.path, disk.key_file)
 
 
-def test_every_fault_is_told_at_once(disk: Disk) -> None:
+def test_error_lists_every_fault(disk: Disk) -> None:
     disk.path.parent.chmod(0o777)
     disk.path.chmod(0o666)
     assert len(refusal(disk).split("; ")) == 2
     mended_as_told(disk)
 
 
-def test_what_a_node_of_a_server_has_beside_it(tmp_path: Path) -> None:
+def test_local_files_of_a_server_node_are_checked(tmp_path: Path) -> None:
     server = Server("postgresql:///relay", "a", tmp_path / "relay.a")
     os.close(open_lock(server.local, ".lock"))
     check_permissions(server, tmp_path / "relay.key")
@@ -115,7 +115,7 @@ def test_what_a_node_of_a_server_has_beside_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("use", ["spill", "lock"])
-def test_a_link_that_is_put_there_after_the_look_is_not_followed(disk: Disk, tmp_path: Path, use: str) -> None:
+def test_symlink_created_after_the_check_is_not_followed(disk: Disk, tmp_path: Path, use: str) -> None:
     target = tmp_path / "elsewhere"
     disk.path.with_name(f"{disk.path.name}.{use}").symlink_to(target)
     opens: dict[str, Callable[[], object]] = {
@@ -127,7 +127,7 @@ def test_a_link_that_is_put_there_after_the_look_is_not_followed(disk: Disk, tmp
     assert not target.exists()
 
 
-def test_what_is_made_is_private_whatever_the_umask(tmp_path: Path) -> None:
+def test_created_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         open_store(tmp_path / "var" / "relay.db", tmp_path / "var" / "relay.key")

@@ -1,4 +1,4 @@
-"""A connection to a PostgreSQL server: tables read from end to end a page at a time, and acts one after the other."""
+"""A connection to a PostgreSQL server: paged reads of whole tables, and one unit of work at a time."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many rows the server sent at once, each time."""
+    """The sizes of the result sets that the server sent."""
     counts: list[int] = []
     execute = psycopg.ClientCursor.execute
 
@@ -95,30 +95,30 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("read", [Store.records, Store.verified, Store.bindings, Store.entries, Store.verified_entries])
-async def test_no_table_is_read_into_memory_whole(store: Store, sent: list[int], read: Callable[[Store], int]) -> None:
+async def test_tables_are_read_page_by_page(store: Store, sent: list[int], read: Callable[[Store], int]) -> None:
     assert read(store) >= COUNT
     assert max(sent) == PAGE
 
 
-async def test_what_is_written_meanwhile_is_not_seen(store: Store, sent: list[int]) -> None:
+async def test_read_sees_one_snapshot(store: Store, sent: list[int]) -> None:
     query = "SELECT seq FROM audit ORDER BY seq"
     with closing(connect_reader(store.place)) as reader, closing(connect(store.place)) as writer:
         with one_moment(reader):
             rows = each_row(reader, query)
             first = next(rows)
             writer.execute("DELETE FROM audit")
-            inner = list(each_row(reader, query))  # both have their places
+            inner = list(each_row(reader, query))  # each has its own cursor
             assert [first, *rows] == inner
         assert len(inner) >= COUNT
         assert reader.execute(query).fetchall() == []
 
 
-def test_who_freezes_within_an_act_holds_no_other_up(tmp_path: Path) -> None:
+def test_frozen_unit_of_work_does_not_block_others(tmp_path: Path) -> None:
     place = postgres.new_place(tmp_path)
     open_store(place, tmp_path / "relay.key")
     with closing(connect(place)) as frozen, closing(connect(place)) as writer:
         frozen.execute("BEGIN IMMEDIATE")
-        writer.execute("BEGIN IMMEDIATE")  # waits for the other
+        writer.execute("BEGIN IMMEDIATE")  # waits for the frozen one
         writer.execute("COMMIT")
         with pytest.raises(ServerError):
             frozen.execute("COMMIT")

@@ -1,4 +1,4 @@
-"""What a purge deletes, what it must keep, and that the chain of what is left is still proved."""
+"""The purge: what it deletes and keeps, and that the rest of the chain still verifies."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COUNT = 7
 
 
 def record(n: int) -> Any:
-    """The n-th of the chain; it ended n seconds after NOW_MS."""
+    """The n-th record of the chain, ended n seconds after NOW_MS."""
     return ended_record(f"c{n}", received_at=NOW_MS, ended_at=NOW_MS + 1_000 * n)
 
 
@@ -60,7 +60,7 @@ def execute_all(disk: Disk, script: str) -> None:
 
 @pytest.fixture
 async def filled(disk: Disk) -> Disk:
-    """Seven records, all of them in the index."""
+    """A store with seven records, all indexed."""
     await write(disk, *range(1, COUNT + 1))
     with closing(connect(disk.path)) as connection:
         for n in range(1, COUNT + 1):
@@ -85,11 +85,11 @@ def kept(disk: Disk) -> list[int]:
 
 
 def purge(writer: Writer, n: int, most: int = 100) -> int:
-    """Records that ended before the n-th."""
+    """Purge the records that ended before the n-th."""
     return writer.run(RELAY, lambda act: purge_records(act, NOW_MS + 1_000 * n, most))
 
 
-async def test_the_chain_is_proved_from_the_checkpoint_on(filled: Disk, writer: Writer) -> None:
+async def test_chain_verifies_from_the_checkpoint_on(filled: Disk, writer: Writer) -> None:
     before = verify(filled)
     assert purge(writer, 4) == 3
     assert kept(filled) == [4, 5, 6, 7]
@@ -101,7 +101,7 @@ async def test_the_chain_is_proved_from_the_checkpoint_on(filled: Disk, writer: 
     assert (verify(filled).intact, verify(filled).purged, verify(filled).broken) == (3, 5, None)
 
 
-async def test_records_are_added_behind_a_chain_that_was_purged_whole(filled: Disk, writer: Writer) -> None:
+async def test_records_are_added_after_a_purge_of_all(filled: Disk, writer: Writer) -> None:
     assert purge(writer, 99) == COUNT
     assert (verify(filled).intact, verify(filled).purged, verify(filled).broken) == (0, COUNT, None)
     await write(filled, 8)
@@ -109,20 +109,20 @@ async def test_records_are_added_behind_a_chain_that_was_purged_whole(filled: Di
     assert (verify(filled).intact, verify(filled).broken) == (1, None)
 
 
-def test_an_act_deletes_no_more_than_it_is_told(filled: Disk, writer: Writer) -> None:
+def test_purge_deletes_at_most_the_given_number(filled: Disk, writer: Writer) -> None:
     assert [purge(writer, 6, most=2) for _ in range(4)] == [2, 2, 1, 0]
     assert kept(filled) == [6, 7]
 
 
-def test_the_first_record_that_is_too_young_ends_the_purge(filled: Disk, writer: Writer) -> None:
-    """Of the chain only a beginning can go, so an old record behind a young one waits for it."""
+def test_purge_stops_at_the_first_young_record(filled: Disk, writer: Writer) -> None:
+    """Only the start of the chain can be deleted, so an old record after a young one must wait."""
     with closing(connect(filled.path)) as connection:
         assert count_records(connection, NOW_MS + 3_000) == 2
     assert purge(writer, 3) == 2
     assert purge(writer, 3) == 0
 
 
-def test_what_the_follower_has_not_read_stays(filled: Disk, writer: Writer) -> None:
+def test_records_not_followed_yet_are_kept(filled: Disk, writer: Writer) -> None:
     execute(filled, "UPDATE cursor SET at = 2 WHERE name = 'call_record'")
     with closing(connect(filled.path)) as connection:
         assert count_records(connection, NOW_MS + 5_000) == 2
@@ -130,12 +130,12 @@ def test_what_the_follower_has_not_read_stays(filled: Disk, writer: Writer) -> N
     assert kept(filled) == [3, 4, 5, 6, 7]
 
 
-def test_where_no_follower_ever_ran_none_is_waited_for(filled: Disk, writer: Writer) -> None:
+def test_purge_does_not_wait_for_a_follower_that_never_ran(filled: Disk, writer: Writer) -> None:
     execute(filled, "DELETE FROM cursor")
     assert purge(writer, 5) == 4
 
 
-def test_the_index_forgets_the_records_that_went_and_no_others(filled: Disk, writer: Writer) -> None:
+def test_purge_deletes_exactly_the_index_rows_of_its_records(filled: Disk, writer: Writer) -> None:
     purge(writer, 6)
     left = execute(filled, "SELECT key, at, record FROM call_index ORDER BY record, key")
     expected = [row for n in (6, 7) for row in sorted(index_rows(filled.sealer, record(n), n))]
@@ -158,13 +158,13 @@ def test_the_index_forgets_the_records_that_went_and_no_others(filled: Disk, wri
         ("DELETE FROM call_record; DELETE FROM checkpoint", "records 1 to 7 were cut off the end"),
     ],
 )
-def test_whatever_was_done_to_the_checkpoint_is_found(filled: Disk, writer: Writer, deed: str, said: str) -> None:
+def test_altered_checkpoint_is_found(filled: Disk, writer: Writer, deed: str, said: str) -> None:
     purge(writer, 4)
     execute_all(filled, deed)
     assert said in str(verify(filled).broken)
 
 
-def test_an_old_checkpoint_put_back_is_found(filled: Disk, writer: Writer) -> None:
+def test_restored_old_checkpoint_is_found(filled: Disk, writer: Writer) -> None:
     purge(writer, 3)
     (old,) = execute(filled, "SELECT chain, seq, hash, at FROM checkpoint")
     purge(writer, 5)
@@ -172,7 +172,7 @@ def test_an_old_checkpoint_put_back_is_found(filled: Disk, writer: Writer) -> No
     assert "checkpoint record is not as relay700 wrote it" in str(verify(filled).broken)
 
 
-async def test_a_head_from_before_the_checkpoint_is_refused(disk: Disk, writer: Writer) -> None:
+async def test_head_older_than_the_checkpoint_is_refused(disk: Disk, writer: Writer) -> None:
     await write(disk, 1, 2)
     (old,) = execute(disk, "SELECT seq, hash, mac FROM chain_head")
     await write(disk, 3, 4)
@@ -191,7 +191,7 @@ async def test_a_head_from_before_the_checkpoint_is_refused(disk: Disk, writer: 
         "DELETE FROM call_record WHERE chain_seq = 1",
     ],
 )
-def test_a_purge_does_not_wipe_out_the_traces_of_a_change(filled: Disk, writer: Writer, deed: str) -> None:
+def test_purge_refuses_altered_records(filled: Disk, writer: Writer, deed: str) -> None:
     execute_all(filled, deed)
     left = kept(filled)
     with pytest.raises(StoreError, match=r"record [12]"):
@@ -222,7 +222,7 @@ def add_binding(disk: Disk, made_ms: int, released_ms: int | None, business: str
     return binding_id
 
 
-def test_released_bindings_go_with_all_that_is_theirs_and_others_stay(disk: Disk, writer: Writer) -> None:
+def test_released_bindings_are_deleted_with_their_rows_and_others_kept(disk: Disk, writer: Writer) -> None:
     live = add_binding(disk, NOW_MS - 400 * DAY_MS, None)
     add_binding(disk, NOW_MS - 300 * DAY_MS, NOW_MS - 200 * DAY_MS)
     late = add_binding(disk, NOW_MS - 299 * DAY_MS, NOW_MS - 10 * DAY_MS)
@@ -268,7 +268,7 @@ def add_business(disk: Disk, business: str, state: str, days_ago: int) -> None:
     execute(disk, "INSERT INTO list_entry VALUES (?, x'01', 'black', x'', 0, '')", f"business {business}")
 
 
-def test_only_business_users_that_were_revoked_long_ago_go(disk: Disk, writer: Writer) -> None:
+def test_only_long_revoked_businesses_are_deleted(disk: Disk, writer: Writer) -> None:
     add_business(disk, "gone", "revoked", 800)
     add_business(disk, "just-revoked", "revoked", 700)
     add_business(disk, "suspended", "suspended", 800)
@@ -294,7 +294,7 @@ def test_only_business_users_that_were_revoked_long_ago_go(disk: Disk, writer: W
     assert execute(disk, listed) == [(one,) for one in stay]
 
 
-def test_events_that_wait_for_a_webhook_which_was_disabled_long_ago_go(disk: Disk, writer: Writer) -> None:
+def test_events_of_long_disabled_webhooks_are_deleted(disk: Disk, writer: Writer) -> None:
     for webhook, disabled_at in (("on", None), ("off", 999), ("just-off", 1_000)):
         execute(
             disk,
@@ -306,7 +306,7 @@ def test_events_that_wait_for_a_webhook_which_was_disabled_long_ago_go(disk: Dis
     assert execute(disk, "SELECT webhook FROM outbox ORDER BY 1") == [("just-off",), ("on",)]
 
 
-def test_routes_members_answers_dead_events_and_complaints_go_by_their_time(disk: Disk, writer: Writer) -> None:
+def test_routes_members_answers_dead_letters_and_complaints_are_deleted_by_age(disk: Disk, writer: Writer) -> None:
     for n, free_at in enumerate((None, 999, 1_000, 1_001)):
         execute(disk, "INSERT INTO route VALUES (?, ?, 'b', 'a', x'', ?)", X, bytes([1, n]), free_at)
     for n, at in enumerate((999, 1_000, 1_001)):

@@ -1,4 +1,4 @@
-"""A connection for reading through the store's troubles."""
+"""The read connection that survives faults of the store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def businesses(connection: sqlite3.Connection) -> list[tuple[str]]:
     return connection.execute("SELECT id FROM business").fetchall()
 
 
-def test_after_an_error_it_is_opened_anew(disk: Disk) -> None:
+def test_reader_reconnects_after_an_error(disk: Disk) -> None:
     with closing(Reader(disk.path)) as reader, closing(connect(disk.path)) as saboteur:
         assert reader.read(businesses) == [("default",)]
         saboteur.execute("ALTER TABLE business RENAME TO gone")
@@ -28,8 +28,8 @@ def test_after_an_error_it_is_opened_anew(disk: Disk) -> None:
         assert reader.read(businesses) == [("default",)]
 
 
-def test_a_query_sees_one_moment(disk: Disk) -> None:
-    """What it reads of a row, and of what proves it."""
+def test_query_sees_one_snapshot(disk: Disk) -> None:
+    """A row and its proof must belong together."""
     with closing(Reader(disk.path)) as reader, closing(connect(disk.path)) as writer:
 
         def twice(connection: sqlite3.Connection) -> list[list[tuple[str]]]:
@@ -41,7 +41,7 @@ def test_a_query_sees_one_moment(disk: Disk) -> None:
         assert reader.read(businesses) == [("other",)]
 
 
-def test_a_store_that_is_missing_is_not_made(disk: Disk) -> None:
+def test_missing_store_is_not_created(disk: Disk) -> None:
     disk.path.unlink()
     with closing(Reader(disk.path)) as reader, pytest.raises(StoreError, match="unable to open"):
         reader.read(businesses)

@@ -1,4 +1,4 @@
-"""Records a page at a time: found by what is known of them, in an order that pages do not disturb."""
+"""Records page by page: filters, and a stable order across pages."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ KNOWN = [
 
 @pytest.mark.parametrize("followed", range(len(CALLS) + 1))
 @pytest.mark.parametrize(("wanted", "expected"), KNOWN)
-def test_records_are_found_by_what_is_known_of_them(shelf: Shelf, wanted: Wanted, expected: str, followed: int) -> None:
-    """However far the follower is."""
+def test_records_are_found_by_each_filter(shelf: Shelf, wanted: Wanted, expected: str, followed: int) -> None:
+    """However far behind the follower is."""
     shelf.add(*CALLS)
     shelf.follow(followed)
     assert page(shelf, wanted) == expected
@@ -88,10 +88,10 @@ ALL_X = (Wanted(), Wanted(number=X))
 
 
 @pytest.mark.parametrize(("wanted", "newest_first"), [*itertools.product(ALL_X, [False, True])])
-def test_pages_hold_each_record_once_in_one_order_while_the_follower_reads_on(
+def test_pages_have_each_record_once_while_the_follower_advances(
     shelf: Shelf, wanted: Wanted, newest_first: bool
 ) -> None:
-    """Many arrive in one millisecond, and calls end in another order than they began."""
+    """Many arrive in the same millisecond, and calls end in a different order than they began."""
     choose = random.Random(7)
     calls = [call(n, received_at=NOW_MS + choose.randrange(5)) for n in range(40)]
     shelf.add(*calls)
@@ -107,7 +107,7 @@ def test_pages_hold_each_record_once_in_one_order_while_the_follower_reads_on(
     assert seen == whole
 
 
-def test_the_last_page_is_the_one_that_is_not_full(shelf: Shelf) -> None:
+def test_last_page_is_not_full(shelf: Shelf) -> None:
     shelf.add(*CALLS)
     shelf.follow(3)
     assert pages(shelf, Wanted(number=X), 2, newest_first=False) == ["c1 c2", "c3 c5", ""]
@@ -116,7 +116,7 @@ def test_the_last_page_is_the_one_that_is_not_full(shelf: Shelf) -> None:
 
 @pytest.mark.parametrize("page", [1, 2, 10])
 @pytest.mark.parametrize(("wanted", "expected"), KNOWN)
-def test_all_are_read_though_the_index_is_far_behind(
+def test_all_records_are_read_when_the_index_is_far_behind(
     shelf: Shelf, wanted: Wanted, expected: str, page: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relay.store.record_pages._MOST_UNREAD", 2)
@@ -126,7 +126,7 @@ def test_all_are_read_though_the_index_is_far_behind(
     assert " ".join(record.call_id for record in found) == expected
 
 
-def test_an_index_that_would_show_a_record_to_others_is_noticed(shelf: Shelf) -> None:
+def test_forged_index_row_is_an_error(shelf: Shelf) -> None:
     shelf.add(*CALLS)
     shelf.follow()
     shelf.connection.execute("UPDATE call_index SET record = 1, at = ? WHERE record = 6", (NOW_MS + 6_000,))
@@ -134,14 +134,14 @@ def test_an_index_that_would_show_a_record_to_others_is_noticed(shelf: Shelf) ->
         page(shelf, Wanted(business="other"))
 
 
-def test_a_record_that_was_purged_while_its_index_was_left_is_passed_over(shelf: Shelf) -> None:
+def test_index_row_of_a_purged_record_is_skipped(shelf: Shelf) -> None:
     shelf.add(*CALLS)
     shelf.follow()
     shelf.connection.execute("DELETE FROM call_record WHERE chain_seq = 1")
     assert page(shelf, Wanted(number=X), limit=2) == "c2 c3"
 
 
-def test_nothing_stays_open_between_two_pages(shelf: Shelf) -> None:
+def test_nothing_stays_open_between_pages(shelf: Shelf) -> None:
     shelf.add(*CALLS)
     next(read_all(shelf.connection, shelf.sealer, Wanted(), page=2))
     assert not shelf.connection.in_transaction

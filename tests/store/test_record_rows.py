@@ -1,4 +1,4 @@
-"""A call record laid out as a row, and read back."""
+"""The row of a call record: encoding and decoding."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ RECORDS = st.builds(
 
 
 @given(RECORDS)
-def test_any_record_is_read_back_as_it_was(record: CallRecord) -> None:
+def test_any_record_is_read_back_unchanged(record: CallRecord) -> None:
     row, encoded = row_of(SEALER, record)
     assert open_row(SEALER, (*row, *LINK)) == (record, encoded, *LINK)
     assert decode_record(encoded) == record
 
 
-def test_a_record_of_before_there_were_industrial_ids_is_read_and_one_without_is_written_as_it_was() -> None:
+def test_record_without_industrial_id_has_the_older_form() -> None:
     fields: list[object] = list(ended_record())
     legs = [str(leg).encode() for leg in fields[22:24]]
     old = b"\x05" + msgspec.msgpack.encode((fields[:22] + fields[24:35], *legs))
@@ -56,14 +56,14 @@ def test_a_record_of_before_there_were_industrial_ids_is_read_and_one_without_is
         decode_record(b"\x05" + msgspec.msgpack.encode((fields[:22] + fields[24:34], *legs)))
 
 
-def test_a_row_shows_no_real_number_and_no_text_of_a_peer() -> None:
+def test_row_has_no_plain_real_number_and_no_text_of_a_peer() -> None:
     shown = repr(row_of(SEALER, ended_record())[0])
     for secret in (A[2:], B[2:], "a84b4c76e66710", "order-1"):
         assert secret not in shown
 
 
 @pytest.mark.parametrize("column", COLUMNS[:-2])
-def test_a_change_in_any_column_is_noticed(column: str) -> None:
+def test_change_of_any_column_is_an_error(column: str) -> None:
     row: list[Any] = [*row_of(SEALER, ended_record())[0], *LINK]
     place = COLUMNS.index(column)
     row[place] = b"\x01other" if isinstance(row[place], bytes) else "other"
@@ -71,7 +71,7 @@ def test_a_change_in_any_column_is_noticed(column: str) -> None:
         open_row(SEALER, tuple(row))
 
 
-def test_what_is_sealed_and_no_record_is_an_altered_record() -> None:
+def test_sealed_bytes_that_are_not_a_record_are_an_altered_record() -> None:
     row, _ = row_of(SEALER, ended_record())
     for plaintext in (b"", b"\x01\x93", encode_record(ended_record())[:-1], b"\x01\x93\x90\xc4\x00\xc0"):
         with pytest.raises(StoreError, match="c1 was altered"):
@@ -79,12 +79,12 @@ def test_what_is_sealed_and_no_record_is_an_altered_record() -> None:
 
 
 @pytest.mark.parametrize("field", CallRecord._fields)
-def test_the_chain_covers_each_field(field: str) -> None:
+def test_chain_covers_each_field(field: str) -> None:
     assert encode_record(ended_record()) != encode_record(ended_record(**{field: "other"}))
 
 
 @given(st.lists(st.tuples(st.integers(), st.binary(max_size=3) | st.none()), max_size=100))
-def test_many_rows_are_inserted_as_one_by_one(rows: list[tuple[int, bytes | None]]) -> None:
+def test_multi_row_insert_equals_single_inserts(rows: list[tuple[int, bytes | None]]) -> None:
     rows = [(number % 2**63, value) for number, value in rows]
     with sqlite3.connect(":memory:") as connection:
         connection.execute("CREATE TABLE many (id INTEGER PRIMARY KEY, number, value)")

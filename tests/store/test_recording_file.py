@@ -1,4 +1,4 @@
-"""Recordings at rest: what was sealed opens, a chunk at a time, and nothing else does."""
+"""Recordings at rest: a sealed file opens chunk by chunk, and no other file does."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def opened(path: Path, call_id: str = CALL, sealer: Sealer = SEALER) -> bytes:
 
 @BOTH
 @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 7])
-def test_what_was_sealed_opens(path: Path, cipher: CipherName, size: int) -> None:
+def test_sealed_recording_opens(path: Path, cipher: CipherName, size: int) -> None:
     data = os.urandom(size)
     parts = [data[start : start + 70_001] for start in range(0, size, 70_001)]
     sealed(path, *parts, cipher=cipher)
     assert opened(path) == data
 
 
-def test_it_is_read_and_written_a_chunk_at_a_time(path: Path) -> None:
+def test_recording_is_read_and_written_chunk_by_chunk(path: Path) -> None:
     def parts() -> Iterator[bytes]:
         for n in range(5):
             yield bytes([n]) * CHUNK
@@ -51,19 +51,19 @@ def test_it_is_read_and_written_a_chunk_at_a_time(path: Path) -> None:
 
 
 @BOTH
-def test_nobody_else_can_read_it(path: Path, cipher: CipherName) -> None:
+def test_file_is_private_and_not_in_plain(path: Path, cipher: CipherName) -> None:
     written = sealed(path, b"192.0.2.31 " * 100, cipher=cipher)
     assert b"192.0.2.31" not in written
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_same_is_sealed_differently_each_time(path: Path) -> None:
+def test_same_recording_is_sealed_differently_each_time(path: Path) -> None:
     assert sealed(path, b"x" * 100)[-50:] != sealed(path, b"x" * 100)[-50:]
 
 
 @BOTH
-def test_each_byte_counts(path: Path, cipher: CipherName) -> None:
+def test_change_of_any_byte_is_an_error(path: Path, cipher: CipherName) -> None:
     written = sealed(path, b"sound", cipher=cipher)
     for place in range(len(written)):
         altered = bytearray(written)
@@ -73,7 +73,7 @@ def test_each_byte_counts(path: Path, cipher: CipherName) -> None:
             opened(path)
 
 
-def test_chunks_cannot_be_left_out_moved_or_added(path: Path) -> None:
+def test_removed_moved_or_added_chunk_is_an_error(path: Path) -> None:
     written = sealed(path, bytes(2 * CHUNK + 5))
     head = len(written) - 5 - 2 * CHUNK - 3 * (4 + 16)
     size = 4 + CHUNK + 16
@@ -92,7 +92,7 @@ def test_chunks_cannot_be_left_out_moved_or_added(path: Path) -> None:
             opened(path)
 
 
-def test_a_length_that_was_forged_is_not_read(path: Path) -> None:
+def test_forged_length_is_not_read(path: Path) -> None:
     written = bytearray(sealed(path, b"sound"))
     head = len(written) - 5 - 16 - 4
     written[head : head + 4] = b"\xff" * 4
@@ -101,7 +101,7 @@ def test_a_length_that_was_forged_is_not_read(path: Path) -> None:
         opened(path)
 
 
-def test_it_opens_for_its_own_call_and_with_its_own_key(path: Path) -> None:
+def test_recording_opens_only_for_its_call_and_key(path: Path) -> None:
     sealed(path, b"sound")
     with pytest.raises(StoreError, match="altered, or made with another key"):
         opened(path, CALL.replace("5", "6"))
@@ -110,14 +110,14 @@ def test_it_opens_for_its_own_call_and_with_its_own_key(path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"relay700", bytes(500)])
-def test_what_is_no_recording_does_not_open(path: Path, data: bytes) -> None:
+def test_file_that_is_not_a_recording_does_not_open(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(data)
     with pytest.raises(StoreError, match="altered"):
         opened(path)
 
 
-def test_a_file_that_is_not_there_is_named(path: Path) -> None:
+def test_error_names_the_call_of_a_missing_file(path: Path) -> None:
     with pytest.raises(StoreError, match=f"{CALL} cannot be read: .*{path.name}: No such file"):
         opened(path)
 
@@ -126,7 +126,7 @@ class Full(Exception):
     pass
 
 
-def test_what_cannot_be_written_leaves_nothing_behind_and_what_was_there_alone(path: Path) -> None:
+def test_failed_write_keeps_the_old_file_and_leaves_no_partial_one(path: Path) -> None:
     sealed(path, b"first")
 
     def parts() -> Iterator[bytes]:
@@ -139,7 +139,7 @@ def test_what_cannot_be_written_leaves_nothing_behind_and_what_was_there_alone(p
     assert opened(path) == b"first"
 
 
-def test_what_a_killed_process_has_left_is_overwritten(path: Path) -> None:
+def test_partial_file_of_a_killed_process_is_overwritten(path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.with_suffix(".part").write_bytes(bytes(5_000))
     sealed(path, b"sound")
@@ -147,16 +147,16 @@ def test_what_a_killed_process_has_left_is_overwritten(path: Path) -> None:
     assert opened(path) == b"sound"
 
 
-def test_both_ciphers_are_there() -> None:
+def test_both_ciphers_are_available() -> None:
     assert has_cipher("aes-256-gcm")
     assert has_cipher("sm4-gcm")
 
 
-def test_those_of_some_hours_lie_together(tmp_path: Path) -> None:
+def test_folder_holds_recordings_of_some_hours(tmp_path: Path) -> None:
     assert file_of(tmp_path, CALL) == tmp_path / "019a7b" / f"{CALL}.sealed"
 
 
-def test_a_recording_of_version_1_opens_with_the_first_key(path: Path) -> None:
+def test_recording_of_version_1_opens_with_the_first_key(path: Path) -> None:
     head, salt = b"relay700 recording 1\n" + b"\x01", b"s" * 16
     aead = AESGCM(SEALER.file_key(salt, 1))
     sealed_ = aead.encrypt(bytes(12), b"sound", b"%b%b 0 1" % (head + salt, CALL.encode()))

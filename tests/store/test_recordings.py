@@ -26,7 +26,7 @@ from tests.store.conftest import Disk
 
 @pytest.fixture
 def reader(disk: Disk) -> Iterator[sqlite3.Connection]:
-    """Of five, taken over one after the other, the last two at once."""
+    """A store with five recordings, the last two taken over at the same time."""
     with closing(Writer(disk.path, disk.sealer)) as writer:
         for n, at in enumerate((1, 2, 3, 4, 4)):
             made = Recording(f"c{n}", "acme" if n % 2 else "", at, 10, 20, "ab", 9 if n == 2 else None)
@@ -39,17 +39,17 @@ def ids(found: list[Recording]) -> list[str]:
     return [recording.call_id for recording in found]
 
 
-def test_one_is_found_by_its_call(reader: sqlite3.Connection, disk: Disk) -> None:
+def test_recording_is_found_by_its_call(reader: sqlite3.Connection, disk: Disk) -> None:
     assert find_recording(reader, disk.sealer, "c1") == Recording("c1", "acme", 2, 10, 20, "ab")
     assert find_recording(reader, disk.sealer, "c9") is None
 
 
-def test_a_call_has_one(reader: sqlite3.Connection, disk: Disk) -> None:
+def test_second_recording_of_a_call_is_an_error(reader: sqlite3.Connection, disk: Disk) -> None:
     with closing(Writer(disk.path, disk.sealer)) as writer, pytest.raises(Exception, match="UNIQUE"):
         writer.run(RELAY, lambda act: add_recording(act, Recording("c1", "", 2, 1, 1, "")))
 
 
-def test_pages_come_newest_first_and_miss_none(reader: sqlite3.Connection) -> None:
+def test_pages_have_all_recordings_newest_first(reader: sqlite3.Connection) -> None:
     seen: list[str] = []
     after = NEWEST
     while found := list_recordings(reader, RecordingQuery(), after, 2):
@@ -67,10 +67,10 @@ def test_pages_come_newest_first_and_miss_none(reader: sqlite3.Connection) -> No
         (RecordingQuery("nobody"), []),
     ],
 )
-def test_of_a_business_and_of_a_time(reader: sqlite3.Connection, query: RecordingQuery, found: list[str]) -> None:
+def test_list_filters_by_business_and_time(reader: sqlite3.Connection, query: RecordingQuery, found: list[str]) -> None:
     assert ids(list_recordings(reader, query, NEWEST, 10)) == found
 
 
-def test_those_that_are_kept(reader: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_purged_recordings_are_not_among_the_kept(reader: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.store.recordings._PAGE", 2)
     assert ids(list(kept_recordings(reader))) == ["c0", "c1", "c3", "c4"]

@@ -1,4 +1,4 @@
-"""Reading call records, and finding out what was done to them."""
+"""Reading call records, and detecting every manipulation of them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def ids(found: Iterator[object]) -> list[str]:
 ALL = ["c1", "c2", "c3", "c4", "c5"]
 
 
-def test_records_are_listed_in_the_order_of_arrival_by_time_and_liveness(filled: Disk, reader: Connection) -> None:
+def test_records_are_listed_by_arrival_since_a_time_or_only_live(filled: Disk, reader: Connection) -> None:
     assert ids(all_records(reader, filled.sealer)) == [*ALL, "live"]
     assert ids(all_records(reader, filled.sealer, NOW_MS + 4_000)) == ["c4", "c5", "live"]
     assert ids(all_records(reader, filled.sealer, NOW_MS + 6_001)) == []
@@ -61,12 +61,12 @@ def test_records_are_listed_in_the_order_of_arrival_by_time_and_liveness(filled:
     assert ids(all_records(reader, filled.sealer, NOW_MS + 6_001, live=True)) == []
 
 
-def test_an_intact_chain_is_said_to_be(filled: Disk) -> None:
+def test_untouched_chain_is_intact(filled: Disk) -> None:
     verdict = verdict_on(filled)
     assert (verdict.intact, verdict.live, verdict.head.seq, verdict.broken) == (5, 1, 5, None)
 
 
-def test_an_empty_chain_is_intact(disk: Disk) -> None:
+def test_empty_chain_is_intact(disk: Disk) -> None:
     verdict = verdict_on(disk)
     assert (verdict.intact, verdict.live, verdict.broken) == (0, 0, None)
 
@@ -111,7 +111,7 @@ INSERT INTO call_record SELECT * FROM copy
         ("UPDATE chain_head SET seq = 4; DELETE FROM call_record WHERE call_id = 'c5'", 4, "head of the chain"),
     ],
 )
-def test_whatever_was_done_to_the_records_is_found(filled: Disk, deed: str, intact: int, said: str) -> None:
+def test_every_alteration_is_found(filled: Disk, deed: str, intact: int, said: str) -> None:
     with closing(connect(filled.path)) as thief:
         thief.executescript(deed)
     verdict = verdict_on(filled)
@@ -119,15 +119,15 @@ def test_whatever_was_done_to_the_records_is_found(filled: Disk, deed: str, inta
     assert verdict.intact == intact
 
 
-def test_an_old_live_row_of_a_call_that_has_ended_is_found(filled: Disk) -> None:
+def test_restored_live_row_of_an_ended_call_is_found(filled: Disk) -> None:
     with closing(connect(filled.path)) as thief:
         insert(thief, PUT, [live_row(filled.sealer, 9, live_record("c3"), b"dialogs")])
     verdict = verdict_on(filled)
     assert verdict.intact == 2
-    assert "record 3 (c3) has ended and is among the live ones" in str(verdict.broken)
+    assert "record 3 (c3) has ended and is also listed as up" in str(verdict.broken)
 
 
-def test_a_damaged_file_is_a_verdict_or_an_error_and_no_crash(filled: Disk) -> None:
+def test_damaged_file_gives_a_verdict(filled: Disk) -> None:
     with closing(connect(filled.path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'call_record'").fetchone()
@@ -137,21 +137,21 @@ def test_a_damaged_file_is_a_verdict_or_an_error_and_no_crash(filled: Disk) -> N
     assert verdict_on(filled).broken is not None
 
 
-def test_reading_an_altered_record_is_an_error_that_names_it(filled: Disk, reader: Connection) -> None:
+def test_error_names_an_altered_record(filled: Disk, reader: Connection) -> None:
     with closing(connect(filled.path)) as thief:
         thief.execute("UPDATE call_record SET ended_at = 5 WHERE call_id = 'c2'")
     with pytest.raises(StoreError, match="c2 was altered"):
         list(all_records(reader, filled.sealer))
 
 
-def test_a_list_left_in_its_midst_leaves_no_transaction(filled: Disk, reader: Connection) -> None:
+def test_abandoned_list_leaves_no_transaction(filled: Disk, reader: Connection) -> None:
     found = all_records(reader, filled.sealer)
     next(found)
     del found
     assert ids(all_records(reader, filled.sealer, live=True)) == ["live"]
 
 
-def test_verifying_sees_one_moment_and_leaves_no_transaction(filled: Disk, reader: Connection) -> None:
+def test_verify_sees_one_snapshot_and_leaves_no_transaction(filled: Disk, reader: Connection) -> None:
     verify_records(reader, filled.sealer)
     with closing(sqlite3.connect(filled.path)) as connection:
         busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

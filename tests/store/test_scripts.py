@@ -1,4 +1,4 @@
-"""What the scripts of a store may do, and that all statements bear what a later version adds."""
+"""The rules for scripts of a store, and that all statements tolerate columns that a later version adds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 from relay.store.scripts import Script, schema_of, scripts_of
 from relay.store.server import Server
 
-# A statement that gives values without saying of which columns.
+# An INSERT that does not name its columns.
 _UNNAMED = re.compile(r"INSERT (?:OR \w+ )?INTO\s+[\w{.}]+\s+(?:AS \w+\s+)?(?:VALUES|SELECT)|SELECT \*(?! FROM unnest)")
 
 
 def test_every_statement_names_its_columns() -> None:
-    """A table may have one more by then, which the relay that goes on does not know."""
+    """A later version may have added a column that the running relay does not know."""
     for file in Path("relay").rglob("*.py"):
         found = _UNNAMED.search(file.read_text())
         assert not found, f"{file}: {found[0] if found else ''}"
@@ -32,24 +32,24 @@ def test_every_statement_names_its_columns() -> None:
         "SELECT * FROM binding",
     ],
 )
-def test_one_that_does_not_is_found(statement: str) -> None:
+def test_statement_without_columns_is_found(statement: str) -> None:
     assert _UNNAMED.search(statement)
 
 
-# The rules of `relay.store.scripts`, as far as a text shows whether they are kept
+# The rules of `relay.store.scripts`, as far as the text of a script shows
 
 
 class Kind(NamedTuple):
-    """Of a store."""
+    """A kind of store."""
 
     scripts: list[Script]
-    since: int  # the first script that is held to the rules
+    since: int  # the first script that must follow the rules
 
 
 FILE = Kind(list(scripts_of(schema_of(Path("relay.db")))), 8)
 SERVER = Kind(list(scripts_of(schema_of(Server("", "", Path())))), 2)
 
-# SQLite reads a STRICT table to its end where it gets a column, and to make an index: with the store locked.
+# For a new column or index SQLite reads a whole STRICT table, with the store locked.
 SMALL = {"business", "api_key", "pool", "prefix", "webhook", "party_group", "cursor", "checkpoint"}
 ENDLESS = {"call_record", "call_index", "audit", "binding_change", "past_party", "recording"}
 
@@ -65,7 +65,7 @@ _CONSTANT = re.compile(r"\bDEFAULT (?:'[^']*'|-?\d+)")
 
 
 def faults(script: Script, number: int, is_file: bool) -> Iterator[str]:
-    """In words; `number`: of the script, from 1 on."""
+    """The broken rules, in words. `number`: of the script, from 1."""
     statements = [_plain(statement) for statement in script.statements()]
     made = {found[1] for statement in statements if (found := _MAKES.match(statement))}
     raised = [int(found[1]) for statement in statements if (found := _RAISES.match(statement))]
@@ -103,7 +103,7 @@ def _fault(statement: str, made: set[str], is_file: bool, *, may_drop: bool) -> 
 
 
 def _faults_of_concurrent(statements: list[str]) -> Iterator[str]:
-    """One that was killed has left an index that is not valid."""
+    """Whether the script first drops the invalid index that a killed run leaves."""
     found = _INDEXES_CONCURRENTLY.match(statements[-1])
     if not found or statements[:-1] != [f"DROP INDEX CONCURRENTLY IF EXISTS {found[1]}"]:
         yield "one index a script, behind DROP INDEX CONCURRENTLY IF EXISTS"
@@ -114,7 +114,7 @@ def _plain(statement: str) -> str:
 
 
 @pytest.mark.parametrize(("kind", "is_file"), [(FILE, True), (SERVER, False)], ids=["file", "server"])
-def test_no_script_holds_up_or_breaks_a_relay_of_the_version_before(kind: Kind, is_file: bool) -> None:
+def test_every_script_follows_the_rules(kind: Kind, is_file: bool) -> None:
     for number, script in enumerate(kind.scripts[kind.since - 1 :], kind.since):
         assert script.name.startswith(f"{number:03}_")
         assert not list(faults(script, number, is_file)), script.name
@@ -131,7 +131,7 @@ def test_no_script_holds_up_or_breaks_a_relay_of_the_version_before(kind: Kind, 
         "DROP TABLE complaint;\nUPDATE schema_least SET least = 9;",
     ],
 )
-def test_what_a_script_of_a_file_may_do(text: str) -> None:
+def test_allowed_script_of_a_file(text: str) -> None:
     assert not list(faults(Script("", text), 9, is_file=True))
 
 
@@ -155,7 +155,7 @@ def test_what_a_script_of_a_file_may_do(text: str) -> None:
         "CREATE INDEX later ON call_record (call_id);",
     ],
 )
-def test_what_a_script_of_a_file_must_not_do(text: str) -> None:
+def test_forbidden_script_of_a_file(text: str) -> None:
     assert list(faults(Script("", text), 9, is_file=True))
 
 
@@ -166,7 +166,7 @@ def test_what_a_script_of_a_file_must_not_do(text: str) -> None:
         "DROP INDEX CONCURRENTLY IF EXISTS later;\nCREATE INDEX CONCURRENTLY later ON binding (record);",
     ],
 )
-def test_what_a_script_of_a_server_may_do(text: str) -> None:
+def test_allowed_script_of_a_server(text: str) -> None:
     assert not list(faults(Script("", text), 3, is_file=False))
 
 
@@ -181,5 +181,5 @@ def test_what_a_script_of_a_server_may_do(text: str) -> None:
         "ALTER TABLE call_record ADD CONSTRAINT later CHECK (ended_at > 0);",
     ],
 )
-def test_what_a_script_of_a_server_must_not_do(text: str) -> None:
+def test_forbidden_script_of_a_server(text: str) -> None:
     assert list(faults(Script("", text), 3, is_file=False))

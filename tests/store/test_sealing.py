@@ -16,7 +16,7 @@ SEALER = Sealer(b"k" * 32)
 OTHER = Sealer(b"o" * 32)
 
 
-def test_what_is_sealed_opens_again_and_does_not_show() -> None:
+def test_sealed_text_opens_and_is_not_readable_in_the_blob() -> None:
     blob = SEALER.seal(b"8613800000001", b"route 1")
     assert SEALER.open_(blob, b"route 1") == b"8613800000001"
     assert b"13800000001" not in blob
@@ -27,7 +27,7 @@ def test_equal_texts_are_sealed_differently() -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1, 12, 13, 24, 25, -1])
-def test_a_blob_altered_at_any_place_does_not_open(place: int) -> None:
+def test_blob_altered_anywhere_does_not_open(place: int) -> None:
     blob = bytearray(SEALER.seal(b"8613800000001", b"here"))
     blob[place] ^= 1
     with pytest.raises(StoreError):
@@ -35,12 +35,12 @@ def test_a_blob_altered_at_any_place_does_not_open(place: int) -> None:
 
 
 @pytest.mark.parametrize("blob", [b"", b"\x01", b"\x01" + b"x" * 20])
-def test_a_blob_cut_short_does_not_open(blob: bytes) -> None:
+def test_truncated_blob_does_not_open(blob: bytes) -> None:
     with pytest.raises(StoreError):
         SEALER.open_(blob, b"here")
 
 
-def test_a_blob_opens_only_in_its_place_and_with_its_key() -> None:
+def test_blob_opens_only_with_its_context_and_key() -> None:
     blob = SEALER.seal(b"8613800000001", b"here")
     with pytest.raises(StoreError):
         SEALER.open_(blob, b"there")
@@ -48,7 +48,7 @@ def test_a_blob_opens_only_in_its_place_and_with_its_key() -> None:
         OTHER.open_(blob, b"here")
 
 
-def test_look_up_hashes_find_equal_numbers_under_one_key_alone() -> None:
+def test_look_up_hashes_are_equal_only_for_equal_number_and_key() -> None:
     found = SEALER.lookup_hash("8613800000001")
     assert found == SEALER.lookup_hash("8613800000001")
     assert found != SEALER.lookup_hash("8613800000002")
@@ -56,21 +56,21 @@ def test_look_up_hashes_find_equal_numbers_under_one_key_alone() -> None:
     assert len(found) >= 16
 
 
-def test_a_rows_mac_depends_on_the_row_and_the_key_and_is_no_look_up_hash() -> None:
+def test_row_mac_depends_on_row_and_key_and_differs_from_look_up_hash() -> None:
     mac = SEALER.row_mac(b"row")
     assert len(mac) == 16
     assert mac == SEALER.row_mac(b"row")
     assert mac not in (SEALER.row_mac(b"roW"), OTHER.row_mac(b"row"), SEALER.lookup_hash("row")[1:])
 
 
-def test_a_chain_hash_depends_on_predecessor_record_and_key() -> None:
+def test_chain_hash_depends_on_predecessor_record_and_key() -> None:
     link = SEALER.chain_hash(b"p", b"record")
     assert link != SEALER.chain_hash(b"q", b"record")
     assert link != SEALER.chain_hash(b"p", b"recorD")
     assert link != OTHER.chain_hash(b"p", b"record")
 
 
-def test_no_nonce_comes_twice_under_one_salt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nonces_do_not_repeat_under_one_salt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.store.sealing.BLOBS_PER_SALT", 3)
     sealer = Sealer(bytes(32))
     blobs = [sealer.seal(b"8613800000001", b"") for _ in range(10)]
@@ -80,7 +80,7 @@ def test_no_nonce_comes_twice_under_one_salt(monkeypatch: pytest.MonkeyPatch) ->
     assert Sealer(bytes(32)).seal(b"8613800000001", b"")[1:13] not in {blob[1:13] for blob in blobs}
 
 
-def test_a_signature_is_checked_with_the_public_key_alone() -> None:
+def test_signature_verifies_with_the_public_key() -> None:
     sealer, other = Sealer(b"k" * 32), Sealer(b"o" * 32)
     public = Ed25519PublicKey.from_public_bytes(sealer.public_key())
     public.verify(sealer.sign(b"evidence"), b"evidence")
@@ -94,14 +94,14 @@ def test_a_signature_is_checked_with_the_public_key_alone() -> None:
 
 
 def ring(path: Path, *ids: int) -> Sealer:
-    """Of a key file that has these keys; its last is in use."""
+    """The sealer of a key file with these keys, the last of which is in use."""
     masters = {key_id: bytes([key_id]) * 32 for key_id in ids}
     make_key(path)
     write_key_file(path, masters, (b"l" * 32, b"r" * 32))
     return load_key(path)
 
 
-def test_every_key_opens_and_the_one_in_use_seals(tmp_path: Path) -> None:
+def test_every_key_opens_and_the_key_in_use_seals(tmp_path: Path) -> None:
     sealer = ring(tmp_path / "relay.key", 1, 2)
     assert (sealer.key_ids, sealer.key_id) == ([1, 2], 2)
     sealer.use(1)
@@ -113,21 +113,21 @@ def test_every_key_opens_and_the_one_in_use_seals(tmp_path: Path) -> None:
     assert Sealer(b"\x01" * 32).open_(first, b"here") == b"8613800000001"
 
 
-def test_a_blob_does_not_open_as_that_of_another_key(tmp_path: Path) -> None:
+def test_blob_with_a_swapped_key_id_does_not_open(tmp_path: Path) -> None:
     sealer = ring(tmp_path / "relay.key", 1, 2)
     blob = sealer.seal(b"8613800000001", b"here")
     with pytest.raises(StoreError, match="altered"):
         sealer.open_(b"\x01" + blob[1:], b"here")
 
 
-def test_look_up_hashes_and_macs_of_rows_stay_when_the_key_turns(tmp_path: Path) -> None:
+def test_look_up_hashes_and_row_macs_stay_when_the_key_changes(tmp_path: Path) -> None:
     sealer = ring(tmp_path / "relay.key", 1, 2)
     before = sealer.lookup_hash("8613800000001"), sealer.row_mac(b"row")
     sealer.use(1)
     assert (sealer.lookup_hash("8613800000001"), sealer.row_mac(b"row")) == before
 
 
-def test_the_hashes_of_the_first_key_alone_are_those_that_the_file_then_names(tmp_path: Path) -> None:
+def test_hash_keys_in_the_file_equal_those_of_the_first_key(tmp_path: Path) -> None:
     path = tmp_path / "relay.key"
     make_key(path)
     alone = load_key(path)
@@ -137,23 +137,23 @@ def test_the_hashes_of_the_first_key_alone_are_those_that_the_file_then_names(tm
     assert both.row_mac(b"row") == alone.row_mac(b"row")
 
 
-def test_a_link_is_verified_with_the_key_that_made_it(tmp_path: Path) -> None:
+def test_link_is_verified_with_the_key_that_made_it(tmp_path: Path) -> None:
     sealer = ring(tmp_path / "relay.key", 1, 2)
     sealer.use(1)
     old = sealer.chain_hash(b"p", b"record")
     sealer.use(2)
     assert sealer.chain_hash(b"p", b"record", old) == old != sealer.chain_hash(b"p", b"record")
-    assert sealer.chain_hash(b"p", b"record", b"\x07" + old[1:])[0] == 2  # made with none of ours: it is not equal
+    assert sealer.chain_hash(b"p", b"record", b"\x07" + old[1:])[0] == 2  # an unknown key: the hashes differ
 
 
-def test_each_key_signs_and_makes_the_keys_of_files(tmp_path: Path) -> None:
+def test_each_key_has_its_own_signature_and_file_keys(tmp_path: Path) -> None:
     sealer = ring(tmp_path / "relay.key", 1, 2)
     Ed25519PublicKey.from_public_bytes(sealer.public_key(2)).verify(sealer.sign(b"evidence"), b"evidence")
     assert sealer.public_key() == sealer.public_key(2) != sealer.public_key(1)
     assert sealer.file_key(b"s" * 16, 1) != sealer.file_key(b"s" * 16, 2)
 
 
-def test_a_key_that_came_into_the_file_since_is_found_when_it_is_met(tmp_path: Path) -> None:
+def test_key_added_to_the_file_later_is_found(tmp_path: Path) -> None:
     path = tmp_path / "relay.key"
     early = ring(path, 1)
     late = ring(path, 1, 2)
@@ -161,7 +161,7 @@ def test_a_key_that_came_into_the_file_since_is_found_when_it_is_met(tmp_path: P
     assert (early.key_ids, early.key_id) == ([1, 2], 1)
 
 
-def test_a_key_that_the_file_does_not_have_is_named_with_the_fix(tmp_path: Path) -> None:
+def test_error_names_a_missing_key_with_the_fix(tmp_path: Path) -> None:
     path = tmp_path / "relay.key"
     blob = ring(path, 1, 7).seal(b"8613800000001", b"here")
     sealer = ring(path, 1)
@@ -171,7 +171,7 @@ def test_a_key_that_the_file_does_not_have_is_named_with_the_fix(tmp_path: Path)
         sealer.use(7)
 
 
-def test_the_key_in_use_stays_known_though_the_file_has_lost_it(tmp_path: Path) -> None:
+def test_key_in_use_stays_known_if_the_file_loses_it(tmp_path: Path) -> None:
     path = tmp_path / "relay.key"
     sealer = ring(path, 1, 2)
     ring(path, 1)
@@ -186,7 +186,7 @@ def test_the_key_in_use_stays_known_though_the_file_has_lost_it(tmp_path: Path) 
         ({1: b"o" * 32}, (b"l" * 32, b"r" * 32), "the key 1 in the key file .* was changed"),
     ],
 )
-def test_the_key_file_of_another_store_is_not_followed(
+def test_key_file_of_another_store_is_refused(
     tmp_path: Path, masters: dict[int, bytes], hashes: tuple[bytes, bytes], said: str
 ) -> None:
     sealer = ring(tmp_path / "relay.key", 1, 2)

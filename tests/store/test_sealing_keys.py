@@ -1,4 +1,4 @@
-"""How what writes calls' records turns to another sealing key: the journals, the spill, a node."""
+"""The switch to another sealing key: in the journals, the overflow log, a node."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.stored import ended_record, live_record
 
 
 def turned(place: Place, key_file: Path) -> None:
-    """To the key 2, by another process."""
+    """Switch to the key 2, as another process."""
     with closing(Writer(place, load_key(key_file))) as other:
         key_id = other.run(RELAY, lambda act: service.add(act, key_file))
         other.run(RELAY, lambda act: service.use(act, key_id, []))
@@ -43,22 +43,22 @@ def ids(connection: Connection, column: str, table: str) -> list[int]:
     return [found[0] for (found,) in connection.execute(f"SELECT {column} FROM {table}").fetchall()]
 
 
-async def test_the_journal_turns_with_its_next_batch_and_the_chain_goes_on(disk: Disk) -> None:
+async def test_journal_switches_keys_with_its_next_batch_and_the_chain_continues(disk: Disk) -> None:
     async with opened(disk) as journal:
         await write(journal, Commit(0, ended_record("c1"), None), Commit(0, live_record("c2"), b"dialogs"))
         turned(disk.path, disk.key_file)
-        await write(journal, Commit(0, ended_record("c3"), None))  # it reads there that there is another
+        await write(journal, Commit(0, ended_record("c3"), None))  # in this transaction it reads the new key id
         await write(journal, Commit(0, ended_record("c4"), None))
     with closing(connect(disk.path)) as connection:
         assert ids(connection, "chain_hash", "call_record") == [1, 1, 2]
         assert ids(connection, "mac", "chain_head") == [2]
         assert ids(connection, "sealed", "live_call") == [1]
-    assert [record.call_id for record in stored(disk)] == ["c1", "c3", "c4", "c2"]  # those that are up come last
+    assert [record.call_id for record in stored(disk)] == ["c1", "c3", "c4", "c2"]  # calls that are up come last
     async with opened(disk) as journal:
         assert [call.record.call_id for call in journal.live()] == ["c2"]
 
 
-async def test_what_was_spilled_with_the_former_key_goes_into_the_store(disk: Disk) -> None:
+async def test_overflow_log_sealed_with_the_former_key_is_written_to_the_store(disk: Disk) -> None:
     spill = Spill(disk.path.with_name("relay.db.spill"), disk.sealer)
     spill.open()
     spill.write(spill.prepare(0, [Commit(0, ended_record("c1"), None)]))
@@ -74,7 +74,7 @@ async def test_what_was_spilled_with_the_former_key_goes_into_the_store(disk: Di
     assert [record.call_id for record in stored(again)] == ["c1"]
 
 
-def test_without_the_key_at_hand_records_go_on_under_the_former_and_that_is_told_once(disk: Disk) -> None:
+def test_missing_key_is_reported_once_and_the_former_key_stays_in_use(disk: Disk) -> None:
     said: Reported = []
     turning = Turning(disk.sealer, lambda event, fields: said.append((event, fields)))
     turning.to(2)
@@ -87,7 +87,7 @@ def test_without_the_key_at_hand_records_go_on_under_the_former_and_that_is_told
     assert disk.sealer.key_id == 2
 
 
-def test_a_key_file_that_became_unreadable_is_told_once(disk: Disk) -> None:
+def test_unreadable_key_file_is_reported_once(disk: Disk) -> None:
     said: Reported = []
     turning = Turning(disk.sealer, lambda event, fields: said.append((event, fields)))
     disk.key_file.write_text("nonsense\n")
@@ -95,7 +95,7 @@ def test_a_key_file_that_became_unreadable_is_told_once(disk: Disk) -> None:
     assert [event for event, _ in said] == ["sealing_key.missing"]
 
 
-def test_where_somebody_has_emptied_the_table_acts_fail_clearly_until_the_store_is_opened_again(disk: Disk) -> None:
+def test_emptied_key_table_fails_writes_until_the_store_is_opened_again(disk: Disk) -> None:
     with closing(connect(disk.path)) as connection:
         connection.execute("DELETE FROM sealing_key")
     with closing(Writer(disk.path, disk.sealer)) as writer:
@@ -115,7 +115,7 @@ def server(tmp_path: Path) -> Iterator[tuple[Place, Sealer]]:
         yield place, open_store(place, tmp_path / "relay.key")
 
 
-async def test_a_node_says_which_keys_it_has_and_turns_with_a_beat(
+async def test_node_publishes_its_keys_and_switches_with_a_heartbeat(
     server: tuple[Place, Sealer], tmp_path: Path
 ) -> None:
     place, sealer = server

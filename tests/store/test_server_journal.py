@@ -1,4 +1,4 @@
-"""Several journals on one PostgreSQL server: one chain, each record once, and none of a node that was taken over."""
+"""Several journals on one PostgreSQL server: one chain, each record once, none from a node that was taken over."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_databa
 
 
 class Store:
-    """A database, and journals of its nodes."""
+    """A database, and the journals of its nodes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -64,7 +64,7 @@ class Store:
         self.said.append((event, fields))
 
     def records(self) -> list[CallRecord]:
-        """All that have ended, in the order of the chain."""
+        """All ended records, in the order of the chain."""
         with closing(connect_reader(self.place)) as connection:
             assert verify_records(connection, self.sealer).broken is None
             return [record for record in all_records(connection, self.sealer) if record.ended_at is not None]
@@ -81,7 +81,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     postgres.drop(store.place)
 
 
-async def test_a_call_is_up_until_its_record_ends_it(store: Store) -> None:
+async def test_call_is_up_until_its_record_has_ended(store: Store) -> None:
     done = Waiter()
     async with store.journal("a") as journal:
         journal.queue.append(Commit(1, live_record("c1"), b"dialogs"), done)
@@ -95,7 +95,7 @@ async def test_a_call_is_up_until_its_record_ends_it(store: Store) -> None:
     assert store.said == []
 
 
-async def test_the_records_of_two_nodes_are_one_chain(store: Store) -> None:
+async def test_records_of_two_nodes_form_one_chain(store: Store) -> None:
     done = Waiter()
     async with store.journal("a") as first, store.journal("b") as second:
         for n in range(1, 501):
@@ -106,7 +106,7 @@ async def test_the_records_of_two_nodes_are_one_chain(store: Store) -> None:
     assert len(store.records()) == 500
 
 
-async def test_the_records_of_what_was_under_way_are_found_whichever_node_has_made_them(store: Store) -> None:
+async def test_records_of_attempts_are_found_from_any_node(store: Store) -> None:
     done = Waiter()
     async with store.journal("b") as other:
         other.queue.append(Commit(1, live_record("c1"), b"dialogs"), done)
@@ -117,7 +117,7 @@ async def test_the_records_of_what_was_under_way_are_found_whichever_node_has_ma
     assert [attempt.stored for attempt in found] == [live_record("c1"), ended_record("c2"), None]
 
 
-async def test_events_and_last_callers_are_kept(store: Store) -> None:
+async def test_events_and_last_callers_are_written(store: Store) -> None:
     async with store.journal("a") as journal:
         journal.queue.tell("ringing", live_record("c1"))
         journal.queue.tell("answered", live_record("c1"))
@@ -130,7 +130,7 @@ async def test_events_and_last_callers_are_kept(store: Store) -> None:
     assert hash_ == store.sealer.lookup_hash("2")
 
 
-async def test_a_lost_connection_loses_and_doubles_nothing(store: Store) -> None:
+async def test_lost_connection_loses_and_duplicates_nothing(store: Store) -> None:
     done = Waiter()
     async with store.journal("a") as journal:
         for n in range(1, 301):
@@ -142,7 +142,7 @@ async def test_a_lost_connection_loses_and_doubles_nothing(store: Store) -> None
     assert {event for event, _ in store.said} <= {"journal.write_failed", "journal.recovered"}
 
 
-async def test_a_commit_whose_answer_was_lost_is_not_made_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_commit_whose_answer_was_lost_is_not_repeated(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     done = Waiter()
     async with store.journal("a") as journal:
         transact = ServerJournal._transact
@@ -158,7 +158,7 @@ async def test_a_commit_whose_answer_was_lost_is_not_made_again(store: Store, mo
     assert len(store.records()) == 1
 
 
-async def test_a_node_that_freezes_within_a_transaction_holds_no_other_up(store: Store) -> None:
+async def test_frozen_transaction_does_not_block_other_nodes(store: Store) -> None:
     done = Waiter()
     async with store.journal("a") as frozen, store.journal("b") as journal:
         connection = frozen._asked()
@@ -166,11 +166,11 @@ async def test_a_node_that_freezes_within_a_transaction_holds_no_other_up(store:
         await frozen._locked_head(connection)
         journal.queue.append(Commit(1, ended_record("c1"), None), done)
         await done.until(lambda: done.tokens == [1])
-    assert store.said == []  # it had not even to try again
+    assert store.said == []  # it did not even have to retry
 
 
-async def test_nodes_that_remember_the_same_callers_do_not_wait_for_each_other(store: Store) -> None:
-    """Whoever has called first: the server ends one of two transactions that do."""
+async def test_nodes_that_write_the_same_callers_do_not_deadlock(store: Store) -> None:
+    """In a deadlock the server would abort one of the two transactions."""
 
     def remember(journal: ServerJournal, *bindings: str) -> None:
         for binding in bindings:
@@ -191,7 +191,7 @@ async def test_nodes_that_remember_the_same_callers_do_not_wait_for_each_other(s
     assert store.said == []
 
 
-async def test_a_head_that_was_altered_takes_no_record(store: Store) -> None:
+async def test_altered_head_takes_no_records(store: Store) -> None:
     done = Waiter()
     async with store.journal("a") as journal:
         journal.queue.append(Commit(1, ended_record("c1"), None), done)
@@ -209,7 +209,7 @@ async def test_a_head_that_was_altered_takes_no_record(store: Store) -> None:
 # Nodes
 
 
-async def test_a_node_that_is_gone_is_taken_over_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_node_is_taken_over_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "BEAT_S", 0.05)
     taken: list[tuple[str, str]] = []
     done = Waiter()
@@ -223,14 +223,14 @@ async def test_a_node_that_is_gone_is_taken_over_once(store: Store, monkeypatch:
             heir.watch(lambda calls, name=heir.name: taken.extend(_named(name, calls)), lambda: None)
         await until(lambda: len(taken) == 2)
         assert len({name for name, _ in taken}) == 1
-        await asyncio.sleep(1)  # whoever takes late would by now
+        await asyncio.sleep(1)  # time for a late takeover
         assert sorted(call for _, call in taken) == ["c1", "c2"]
         assert store.live() == [f"c1 {taken[0][0]}", f"c2 {taken[0][0]}"]
         for heir in heirs:
             await heir.close()
 
 
-async def test_a_node_that_was_only_slow_writes_nothing_any_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_node_that_was_taken_over_writes_no_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "BEAT_S", 0.05)
     done, taken = Waiter(), list[tuple[str, str]]()
     slow = ServerJournal(store.server("a"), store.sealer, store.report)
@@ -249,7 +249,7 @@ async def test_a_node_that_was_only_slow_writes_nothing_any_more(store: Store, m
     await heir.close()
 
 
-async def test_a_node_learns_that_it_was_taken_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_node_learns_that_it_was_taken_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "BEAT_S", 0.05)
     lost = asyncio.Event()
     first, again = (Node(store.server("a"), store.sealer, store.report) for _ in range(2))
@@ -262,7 +262,7 @@ async def test_a_node_learns_that_it_was_taken_over(store: Store, monkeypatch: p
     await again.close()
 
 
-async def test_nobody_is_taken_over_after_an_outage_of_the_server(
+async def test_no_node_is_taken_over_right_after_an_outage_of_the_server(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nodes, "BEAT_S", 0.05)
@@ -272,7 +272,7 @@ async def test_nobody_is_taken_over_after_an_outage_of_the_server(
         await node.open()
         node.watch(lambda calls, name=node.name: taken.extend(_named(name, calls)), lambda: taken.append(("lost", "")))
     await asyncio.sleep(0.7)
-    with closing(postgres.connect(store.place)) as connection:  # as if it had been away for a minute
+    with closing(postgres.connect(store.place)) as connection:  # as after an outage of one minute
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("UPDATE node SET seen_at = now() - interval '60 s'")
         connection.execute(_TERMINATE)
@@ -284,7 +284,7 @@ async def test_nobody_is_taken_over_after_an_outage_of_the_server(
         await node.close()
 
 
-async def test_a_node_that_ended_in_order_is_not_taken_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stopped_node_is_not_taken_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "BEAT_S", 0.05)
     async with store.journal("a"):
         pass

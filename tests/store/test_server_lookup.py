@@ -1,4 +1,4 @@
-"""The look-up of a call on a PostgreSQL server. What it finds is tested in `tests.service`, on both kinds of store."""
+"""The look-up of a call on a PostgreSQL server. `tests.service` tests its results, on both kinds of store."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.outside
 _LAST = "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
 
-async def test_a_look_up_is_one_statement(tmp_path: Path) -> None:
-    """Each that follows it would cost the server as much again."""
+async def test_look_up_is_one_statement(tmp_path: Path) -> None:
+    """Each further statement would double the cost on the server."""
     place = postgres.new_place(tmp_path)
     sealer = open_store(place, tmp_path / "relay.key")
     reader = ServerRouteReader(place, sealer, Rules(), lambda event, fields: None)
@@ -33,8 +33,8 @@ async def test_a_look_up_is_one_statement(tmp_path: Path) -> None:
     postgres.drop(place)
 
 
-async def test_it_is_one_statement_with_caps_on_frequency_too(tmp_path: Path) -> None:
-    """They are counted by it."""
+async def test_look_up_with_frequency_caps_is_one_statement(tmp_path: Path) -> None:
+    """It also counts the call."""
     place = postgres.new_place(tmp_path)
     sealer = open_store(place, tmp_path / "relay.key")
     put(place, sealer, binding())
@@ -51,8 +51,8 @@ async def test_it_is_one_statement_with_caps_on_frequency_too(tmp_path: Path) ->
     postgres.drop(place)
 
 
-async def test_rules_that_change_while_a_look_up_is_under_way_are_gone_by(tmp_path: Path) -> None:
-    """Its answer has the form of the old ones."""
+async def test_look_up_under_way_uses_changed_rules(tmp_path: Path) -> None:
+    """Its first answer has the columns of the old rules."""
     place = postgres.new_place(tmp_path)
     sealer = open_store(place, tmp_path / "relay.key")
     put(place, sealer, binding())

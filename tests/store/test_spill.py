@@ -1,4 +1,4 @@
-"""The file that takes commits while the store takes none."""
+"""The overflow log, which takes commits while the store accepts none."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ def fill(spill: Spill, commits: list[Commit], since_seq: int = 5) -> int:
     return prepared.commits
 
 
-def test_a_new_one_is_empty_and_for_its_owner_alone(disk: Disk, path: Path) -> None:
+def test_new_file_is_empty_and_private(disk: Disk, path: Path) -> None:
     assert read(make(disk, path))[1] == []
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.stat().st_blocks * 512 >= spill_module.BYTES, "its room is not there before it is needed"
 
 
-def test_another_process_reads_all_in_order(disk: Disk, path: Path) -> None:
+def test_another_process_reads_all_entries_in_order(disk: Disk, path: Path) -> None:
     spill = make(disk, path)
     assert fill(spill, COMMITS[:1]) == fill(spill, COMMITS[1:], since_seq=9) == 1
     assert read(make(disk, path)) == (5, READ, True)
 
 
-def test_no_number_stands_in_it(disk: Disk, path: Path) -> None:
+def test_file_holds_no_plain_number(disk: Disk, path: Path) -> None:
     fill(make(disk, path), COMMITS)
     record = COMMITS[1].record
     for number in (record.caller, record.callee):
@@ -61,7 +61,7 @@ def test_no_number_stands_in_it(disk: Disk, path: Path) -> None:
         assert number.encode() not in path.read_bytes()
 
 
-def test_what_was_cleared_never_comes_back(disk: Disk, path: Path) -> None:
+def test_cleared_entries_never_come_back(disk: Disk, path: Path) -> None:
     spill = make(disk, path)
     fill(spill, COMMITS * 3)
     spill.clear()
@@ -70,7 +70,7 @@ def test_what_was_cleared_never_comes_back(disk: Disk, path: Path) -> None:
     assert read(make(disk, path)) == (11, READ[:1], True)
 
 
-def test_an_entry_that_was_being_written_ends_it(disk: Disk, path: Path) -> None:
+def test_unfinished_entry_ends_the_log(disk: Disk, path: Path) -> None:
     spill = make(disk, path)
     fill(spill, COMMITS[:1])
     end = spill._end
@@ -84,7 +84,7 @@ def test_an_entry_that_was_being_written_ends_it(disk: Disk, path: Path) -> None
     assert read(make(disk, path)) == (5, READ, True)
 
 
-def test_what_another_process_writes_stands_behind_what_it_has_read(disk: Disk, path: Path) -> None:
+def test_entries_are_appended_to_those_of_an_earlier_process(disk: Disk, path: Path) -> None:
     fill(make(disk, path), COMMITS[:1])
     another = make(disk, path)
     another.read()
@@ -92,7 +92,7 @@ def test_what_another_process_writes_stands_behind_what_it_has_read(disk: Disk, 
     assert read(make(disk, path)) == (5, READ, True)
 
 
-def test_entries_cannot_be_moved_within_it_or_to_another(disk: Disk, path: Path) -> None:
+def test_moved_entries_do_not_open(disk: Disk, path: Path) -> None:
     spill = make(disk, path)
     fill(spill, COMMITS[:1] * 2)
     data = bytearray(path.read_bytes())
@@ -105,7 +105,7 @@ def test_entries_cannot_be_moved_within_it_or_to_another(disk: Disk, path: Path)
     assert read(make(disk, path)) == (5, [], False)
 
 
-def test_it_takes_what_there_is_room_for(disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commits_are_taken_as_far_as_there_is_room(disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spill_module, "BYTES", 4096)
     spill = make(disk, path)
     added = fill(spill, COMMITS * 10)
@@ -114,7 +114,7 @@ def test_it_takes_what_there_is_room_for(disk: Disk, path: Path, monkeypatch: py
     assert read(make(disk, path))[1] == (READ * 10)[:added]
 
 
-def test_what_failed_to_be_written_is_prepared_anew(disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_can_be_prepared_again(disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spill = make(disk, path)
     fill(spill, COMMITS[:1])
 

@@ -1,4 +1,4 @@
-"""What a thief of the database file finds in it (DESIGN 3: a stolen database shows no number)."""
+"""The content of a stolen database file (DESIGN 3: it shows no number)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RULES = BindRules(parties=Parties(foreign=re.compile("44[0-9]{10}")))
 CALLER, CALLEE, THIRD = "8613812344321", "8675598765432", "447700900987"
 
 
-async def test_no_real_number_and_no_text_of_a_peer_is_in_the_file_or_its_log(disk: Disk) -> None:
+async def test_file_and_log_have_no_plain_real_number_and_no_text_of_a_peer(disk: Disk) -> None:
     texts = {"order_id": "canary 13812344321", "consent": "canary consent", "user_data": "canary 13812344321"}
     put(disk.path, disk.sealer, binding("b1", a=CALLER, b=CALLEE, **texts), binding("b2", a=CALLER, b=THIRD, x=Y))
     end(disk.path, disk.sealer, "b2")
@@ -38,7 +38,7 @@ async def test_no_real_number_and_no_text_of_a_peer_is_in_the_file_or_its_log(di
     ]:
         journal.queue.append(Commit(0, record, dialogs), lambda _: None)
     await journal.close()
-    # The part that all notations share, as text, as UTF-16, and as the integers a column could hold.
+    # The part common to all notations, as text, as UTF-16, and as integers in a column.
     needles = [number[2:] for number in (CALLER, CALLEE, THIRD)]
     raw = disk.raw()
     for needle in needles:
@@ -48,4 +48,4 @@ async def test_no_real_number_and_no_text_of_a_peer_is_in_the_file_or_its_log(di
         assert int(number).to_bytes(8) not in raw
         assert int(number).to_bytes(6) not in raw
     assert b"canary" not in raw
-    assert b"b1" in raw  # what is not secret is there: this is the file
+    assert b"b1" in raw  # plain data is there, so this is the right file

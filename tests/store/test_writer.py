@@ -1,4 +1,4 @@
-"""Acts in transactions: alone, in groups, and beside other writers."""
+"""Units of work in transactions: alone, in groups, and beside other writers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ADD = "INSERT INTO cursor VALUES (?, 0)"
 
 
 def add(name: str) -> Callable[[Act], str]:
-    """An act that leaves a row of this name."""
+    """A unit of work that adds a row with this name."""
 
     def do(act: Act) -> str:
         act.connection.execute(ADD, (name,))
@@ -41,7 +41,7 @@ def add_and_fail(name: str, error: Exception) -> Callable[[Act], str]:
 
 
 def names(disk: Disk) -> set[str]:
-    """What is durable."""
+    """The durable rows."""
     with closing(connect_reader(disk.path)) as connection:
         return {name for (name,) in connection.execute("SELECT name FROM cursor")}
 
@@ -54,7 +54,7 @@ def alone(disk: Disk) -> Iterator[Writer]:
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A group is not split because the machine is busy."""
+    """Lift the time limit, so that a busy machine does not split a group."""
     monkeypatch.setattr(writer_module, "LONGEST_S", 20.0)
 
 
@@ -68,7 +68,7 @@ async def grouping(disk: Disk) -> AsyncIterator[GroupWriter]:
 
 
 class Door:
-    """An act that stays open until it is told to end, so that others wait behind it."""
+    """A unit of work that stays open until released, so that others queue behind it."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -79,27 +79,27 @@ class Door:
         assert self.leave.wait(20)
 
     async def behind(self, writer: GroupWriter, *acts: Callable[[Act], object]) -> list[object]:
-        """What the acts give (or raise) that waited together behind this one."""
+        """The results, or exceptions, of the units of work that queued behind this one."""
         first = asyncio.ensure_future(writer.run(RELAY, self))
         await asyncio.to_thread(self.entered.wait, 20)
         waiting = [asyncio.ensure_future(writer.run(RELAY, act)) for act in acts]
-        await asyncio.sleep(0)  # each has begun, and stands in the queue
+        await asyncio.sleep(0)  # now each is in the queue
         self.leave.set()
         await first
         return await asyncio.gather(*waiting, return_exceptions=True)
 
 
-# -- one act a transaction
+# -- one unit of work per transaction
 
 
-def test_an_act_is_durable_when_its_answer_is_there(disk: Disk, alone: Writer) -> None:
+def test_unit_of_work_is_durable_when_it_returns(disk: Disk, alone: Writer) -> None:
     assert alone.run(RELAY, add("a")) == "a"
     assert names(disk) == {"a"}
     assert alone.run(RELAY, lambda act: (act.actor, act.now_ms)) == (RELAY, NOW_MS)
 
 
 @pytest.mark.parametrize("error", [Refused("conflict", "a", "taken"), ZeroDivisionError()])
-def test_an_act_that_fails_leaves_nothing(disk: Disk, alone: Writer, error: Exception) -> None:
+def test_failed_unit_of_work_leaves_nothing(disk: Disk, alone: Writer, error: Exception) -> None:
     with pytest.raises(type(error)):
         alone.run(RELAY, add_and_fail("a", error))
     assert alone.run(RELAY, add("b")) == "b"
@@ -112,7 +112,7 @@ def test_errors_of_the_store_are_store_errors(alone: Writer) -> None:
         alone.run(RELAY, add("a"))
 
 
-def test_another_writer_gets_its_turn_between_two_acts(alone: Writer) -> None:
+def test_another_writer_can_write_between_two_units_of_work(alone: Writer) -> None:
     moments: list[float] = []
 
     def do(_: Act) -> None:
@@ -126,7 +126,7 @@ def test_another_writer_gets_its_turn_between_two_acts(alone: Writer) -> None:
 # -- groups
 
 
-async def test_acts_that_wait_are_made_in_one_transaction(disk: Disk) -> None:
+async def test_queued_units_of_work_share_one_transaction(disk: Disk) -> None:
     seen: list[set[str]] = []
 
     def do(act: Act) -> None:
@@ -135,11 +135,11 @@ async def test_acts_that_wait_are_made_in_one_transaction(disk: Disk) -> None:
 
     async with grouping(disk) as writer:
         await Door().behind(writer, *[do] * 20)
-    assert seen == [set()] * 20  # nothing was durable before the last of them was made
+    assert seen == [set()] * 20  # nothing was durable before the last of them had run
     assert len(names(disk)) == 20
 
 
-async def test_an_act_that_fails_is_undone_alone(disk: Disk) -> None:
+async def test_failed_unit_of_work_is_rolled_back_alone(disk: Disk) -> None:
     refused, fault = Refused("conflict", "a", "taken"), ZeroDivisionError()
     async with grouping(disk) as writer:
         answers = await Door().behind(
@@ -151,7 +151,7 @@ async def test_an_act_that_fails_is_undone_alone(disk: Disk) -> None:
     assert names(disk) == {"a", "c", "e"}
 
 
-async def test_a_commit_that_fails_fails_the_whole_group_and_no_later_one(disk: Disk) -> None:
+async def test_failed_commit_fails_its_whole_group_only(disk: Disk) -> None:
     def break_commit(act: Act) -> None:
         act.connection.execute("PRAGMA defer_foreign_keys = ON")
         act.connection.execute(
@@ -166,9 +166,9 @@ async def test_a_commit_that_fails_fails_the_whole_group_and_no_later_one(disk: 
         assert await writer.run(RELAY, add("c")) == "c"
 
 
-async def test_an_act_that_ends_the_transaction_fails_those_before_it(disk: Disk) -> None:
+async def test_rollback_inside_a_unit_of_work_fails_those_before_it(disk: Disk) -> None:
     def roll_back(act: Act) -> None:
-        act.connection.execute("ROLLBACK")  # as SQLite does by itself on a full disk
+        act.connection.execute("ROLLBACK")  # as SQLite does on a full disk
         raise ZeroDivisionError
 
     async with grouping(disk) as writer:
@@ -178,7 +178,7 @@ async def test_an_act_that_ends_the_transaction_fails_those_before_it(disk: Disk
     assert names(disk) == {"b"}
 
 
-async def test_an_act_whose_savepoint_fails_is_told_so_with_those_before_it(disk: Disk) -> None:
+async def test_failed_savepoint_fails_its_unit_of_work_and_those_before_it(disk: Disk) -> None:
     def lose_savepoint(act: Act) -> None:
         act.connection.execute("RELEASE act")
 
@@ -189,7 +189,7 @@ async def test_an_act_whose_savepoint_fails_is_told_so_with_those_before_it(disk
     assert names(disk) == {"b"}
 
 
-async def test_a_store_that_is_locked_for_long_fails_what_waits_and_serves_on(
+async def test_locked_store_fails_the_queue_and_later_writes_succeed(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relay.store.database.BUSY_TIMEOUT_S", 0.05)
@@ -202,7 +202,7 @@ async def test_a_store_that_is_locked_for_long_fails_what_waits_and_serves_on(
         assert await writer.run(RELAY, add("b")) == "b"
 
 
-async def test_a_group_is_bounded_in_number_and_in_time(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_group_is_bounded_in_number_and_time(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     groups: list[int] = []
 
     def do(_: Act) -> None:
@@ -215,23 +215,21 @@ async def test_a_group_is_bounded_in_number_and_in_time(disk: Disk, monkeypatch:
 
     async with grouping(disk) as writer:
         await Door().behind(writer, *[add(str(n)) for n in range(MOST_ACTS)], do)
-        assert groups == [MOST_ACTS]  # what was made before it was durable already
+        assert groups == [MOST_ACTS]  # the earlier ones were durable already
         monkeypatch.setattr(writer_module, "LONGEST_S", 0.001)
         await Door().behind(writer, add("long"), work, do)
     assert groups == [MOST_ACTS, MOST_ACTS + 1]
 
 
-async def test_one_act_at_least_is_made_where_the_time_is_over_before_the_first(
-    disk: Disk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The thread may get no processor for so long."""
+async def test_group_has_at_least_one_unit_of_work(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread may be descheduled for that long."""
     monkeypatch.setattr(writer_module, "LONGEST_S", 0.0)
     async with grouping(disk) as writer, asyncio.timeout(20):
         assert await asyncio.gather(*[writer.run(RELAY, add(name)) for name in "abc"]) == ["a", "b", "c"]
     assert names(disk) == {"a", "b", "c"}
 
 
-async def test_what_comes_beyond_the_bound_is_refused_at_once(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_full_queue_refuses_at_once(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "MOST_WAITING", 2)
     async with grouping(disk) as writer:
         *good, beyond = await Door().behind(writer, add("a"), add("b"), add("c"))
@@ -239,7 +237,7 @@ async def test_what_comes_beyond_the_bound_is_refused_at_once(disk: Disk, monkey
     assert isinstance(beyond, Refused) and beyond.kind == "store_busy"
 
 
-async def test_an_act_is_made_even_if_nobody_awaits_it_any_more(disk: Disk) -> None:
+async def test_unit_of_work_runs_even_if_its_await_is_cancelled(disk: Disk) -> None:
     door = Door()
     async with grouping(disk) as writer:
         first = asyncio.ensure_future(writer.run(RELAY, door))
@@ -253,7 +251,7 @@ async def test_an_act_is_made_even_if_nobody_awaits_it_any_more(disk: Disk) -> N
     assert names(disk) == {"a", "b"}
 
 
-async def test_closing_makes_what_waits_and_takes_no_more(disk: Disk) -> None:
+async def test_close_runs_the_queue_and_refuses_more(disk: Disk) -> None:
     writer = GroupWriter(disk.path, disk.sealer)
     waiting = [asyncio.ensure_future(writer.run(RELAY, add(str(n)))) for n in range(300)]
     await asyncio.sleep(0)
@@ -263,9 +261,9 @@ async def test_closing_makes_what_waits_and_takes_no_more(disk: Disk) -> None:
         await writer.run(RELAY, add("late"))
 
 
-async def test_a_thread_that_dies_is_told_of(disk: Disk) -> None:
+async def test_death_of_the_thread_is_raised(disk: Disk) -> None:
     class Bug(BaseException):
-        """Nothing that an act may raise."""
+        """A bug: not a subclass of Exception."""
 
     def do(_: Act) -> None:
         raise Bug
@@ -277,7 +275,7 @@ async def test_a_thread_that_dies_is_told_of(disk: Disk) -> None:
         forever.cancel()
 
 
-async def test_a_thread_that_is_closed_has_ended(disk: Disk) -> None:
+async def test_thread_has_ended_after_close(disk: Disk) -> None:
     async with grouping(disk) as writer:
         left, ended = asyncio.ensure_future(writer.ended()), asyncio.ensure_future(writer.ended())
         await writer.run(RELAY, add("a"))
@@ -286,7 +284,7 @@ async def test_a_thread_that_is_closed_has_ended(disk: Disk) -> None:
     assert await ended is None
 
 
-async def test_writers_beside_each_other_lose_nothing(disk: Disk) -> None:
+async def test_concurrent_writers_lose_nothing(disk: Disk) -> None:
     def run_alone(own: str) -> None:
         with closing(Writer(disk.path, disk.sealer)) as writer:
             for n in range(20):
