@@ -189,9 +189,7 @@ def test_a_node_whose_file_lacks_the_new_key_can_neither_add_nor_use(
         assert problem == f"{elsewhere} does not have the key 2: copy it from where it was added"
         assert "does not have the key 2" in refused(lambda: writer.run(desk.actor, lambda act: service.use(act, 2, [])))
         used(desk, 2)
-        with pytest.raises(
-            StoreError, match=rf"the key 2, which the key file {elsewhere} does not have: add its line"
-        ):
+        with pytest.raises(StoreError, match=rf"the key 2, which the key file {elsewhere} does not have: add its line"):
             writer.run(desk.actor, lambda act: act.audit("test", "x"))
 
 
