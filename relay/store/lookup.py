@@ -1,9 +1,9 @@
-"""The one look-up of a call: all that the store knows of (number dialled, caller), in one statement.
+"""The look-up of a call: all data of (number dialled, caller), in one statement.
 
-Where the caller has no route of his own in force, the statement is asked once more, for the route of any caller.
+If the caller has no route in force, the statement runs once more, for the route for any caller.
 
-It reads synchronously in the caller's thread, keeps no answer, and fails closed: whatever goes wrong is a Refusal, and
-is reported once. What the call's answer is, `relay.policy.judge` decides.
+It reads synchronously in the caller's thread, caches nothing, and fails closed: any error is a Refusal, and is reported
+once. `relay.policy.judge` evaluates the result.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from relay.store.outage import LookupOutage, Report
 from relay.store.record_rows import SELECT, open_row
 from relay.store.sealing import Sealer
 
-# Each part is a search by key. ?3 is whose route: the caller's hash, or ANY_CALLER. The last caller's own route tells
-# whether he is a member still; "+" keeps SQLite from going by binding_id.
-# Each column that is returned costs the sqlite3 module as much as finding it: most are returned in one.
+# Each part is a search by key. ?3: the caller's hash, or ANY_CALLER. The route of the last caller shows whether he is
+# still a member; "+" keeps SQLite from using the index on binding_id.
+# Returning a column costs the sqlite3 module as much as finding it, so most are returned as one JSON array.
 _LOOK_UP: Final = """
 SELECT (SELECT revision FROM ledger_head WHERE id = 1), last.caller_hash, last.sealed, {found}
 FROM (SELECT 1)
@@ -49,40 +49,40 @@ LEFT JOIN last_caller AS last ON last.binding_id = route.binding_id
 LEFT JOIN route AS back ON back.number = last.number AND back.caller_hash = last.caller_hash
     AND +back.binding_id = route.binding_id AND back.free_at IS NULL
 {filing}"""
-# Where A numbers must be filed. A is who calls as a or member of the group, else whom the call is to reach.
+# If A numbers must be filed. A is the caller if he is a or a member of the group, else the called party.
 FILING: Final = """LEFT JOIN filing ON filing.business = binding.business AND filing.withdrawn_at IS NULL
     AND filing.hash = CASE WHEN route.party IN ('a', 'g') THEN {caller}
         WHEN binding.mode IN ('GXB', 'GXYB') AND back.number IS NOT NULL THEN last.caller_hash ELSE binding.a_hash END
 """
-# What a call goes by, as table and alias: it must prove itself.
+# The rows that a look-up uses, as (table, alias). Each must have a valid proof.
 PROVEN: Final = (
     *(("number", "number"), ("route", "route"), ("binding", "binding"), ("business", "business")),
     *(("list_entry", "of_binding"), ("list_entry", "of_business"), ("route", "back"), ("filing", "filing")),
 )
 _COUNT: Final = "(SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
 _NEWEST_FIRST: Final = f"{SELECT} ORDER BY chain_seq DESC"
-# Where in what is found of a call stand those of each row that there may be: its key, its proof, its columns.
+# The offset of each of these rows in the result: its key, its proof, its columns.
 _NUMBER, _ROUTE, _BINDING, _BUSINESS, _OF_BINDING, _OF_BUSINESS, _BACK, _FILING = range(0, 3 * len(PROVEN), 3)
 _NOT_FILING: Final = PROVEN[:-1]
 _NO_BUSINESS: Final = (None,) * TABLES["business"].called
 
 decode: Final = msgspec.json.Decoder(tuple[Any, ...]).decode
 
-LOOKS: Final = 3  # after so many a log that is not in its place is let go: the journal has saved what stands in it
-CALM_LOOKS: Final = 30  # after so many without an error an outage is over: of a damaged store parts can be read
+LOOKS: Final = 3  # checks; then a displaced log is closed: the journal has saved its content
+CALM_LOOKS: Final = 30  # checks without an error until an outage is over: parts of a damaged store can be read
 
 
-# The ledger's revision; the hash and the sealed number of who called last; and what is found, decoded.
+# The ledger's revision; hash and sealed number of the last caller; and the decoded columns.
 Row = tuple[int | None, bytes | None, bytes | None, tuple[Any, ...]]
 
 
 class RouteReader:
-    """A connection of its own for look-ups. After an error it is opened anew at the next look-up."""
+    """The look-up, with its own connection. After an error the next look-up opens another."""
 
     def __init__(self, path: Path, sealer: Sealer, rules: Rules, report: Report) -> None:
-        """Of the rules only the caps whose windows are longer than the memory matter here: their calls are counted.
+        """Of the rules only the caps with windows longer than the memory are used, to count earlier calls.
 
-        `report(event, fields)` is told of outages and their end, and of rows that were altered.
+        `report(event, fields)` gets outages, recoveries and altered rows.
         """
         self._path = path
         self._sealer = sealer
@@ -90,19 +90,19 @@ class RouteReader:
         self._connection: Connection | None = None
         self._opener = Opener(sealer)
         self._files: StoreFiles | None = None  # of the connection
-        self._displaced: Displaced | None = None  # one of them, when it was last looked at
-        self._looks = 0  # that found it so
-        self._good = False  # the last look-up was
-        self._calm_looks = 0  # since the last error
+        self._displaced: Displaced | None = None  # a displaced file, at the last check
+        self._looks = 0  # consecutive checks that found it displaced
+        self._good = False  # whether the last look-up succeeded
+        self._calm_looks = 0  # checks since the last error
         self.follow(rules)
 
     def follow(self, rules: Rules) -> None:
-        """Counts for the caps of these rules from now on."""
+        """Apply these rules from the next call on."""
         self._opener.follow(rules)
         self._statement = _statement(len(rules.caller_windows_s), len(rules.number_windows_s), rules.filing_required)
 
     def fetch(self, number: str, caller: str, unix_s: float) -> Found | Refusal:
-        """What is known of a call to `number`; `caller` is E.164 without "+", "" where anonymous."""
+        """Look up a call to `number`. `caller`: E.164 without "+", "" if anonymous."""
         caller_hash = self._sealer.lookup_hash(caller)
         if self._displaced is not None:
             return STORE_FAILED
@@ -125,10 +125,10 @@ class RouteReader:
         return found
 
     def look(self) -> None:
-        """Once a second: are the store's files in their places? Until they are, calls are refused.
+        """Check, once a second, that the store's files are in place. While one is displaced, calls are refused.
 
-        A log that was deleted is let go, and the next one opened once there is one: the journal makes it when it has
-        moved into the store what stood in the other.
+        A deleted log is closed, and the next one opened once it exists: the journal creates it after moving the content
+        of the old one into the store.
         """
         if self._files is not None:
             self._displaced = self._files.displaced()
@@ -152,14 +152,14 @@ class RouteReader:
     def _row(self, arguments: tuple[Any, ...]) -> Row:
         if self._connection is None:
             self._connection = connect_reader(self._path)
-        # fetchall: a statement left open would hold the WAL's read mark and stop checkpoints.
+        # fetchall: an open statement would hold the WAL's read mark and block checkpoints.
         ((revision, last_hash, last_sealed, found),) = self._connection.execute(self._statement, arguments).fetchall()
         if self._files is None:
             self._files = StoreFiles(self._path)
         return revision, last_hash, last_sealed, decode(found)
 
     def close(self) -> None:
-        """Closes the connection; a later look-up opens another."""
+        """Close the connection. The next look-up opens another."""
         if self._connection is not None:
             self._connection.close()
             self._connection = self._files = None
@@ -170,12 +170,12 @@ def has_route(row: Row) -> bool:
 
 
 def is_in_force(row: Row) -> bool:
-    """Whether there is a route, and not the memory of one."""
+    """Whether there is a route that is bound, not cooling down."""
     return has_route(row) and _free_at(row) is None
 
 
 def rests(row: Row, unix_s: float) -> bool:
-    """Whether the caller's own route on the number rests: a former party reaches nobody there meanwhile."""
+    """Whether the caller's own route is cooling down: until that ends, a former party reaches no one on the number."""
     free_at = _free_at(row) if has_route(row) else None
     return free_at is not None and free_at > unix_s * 1000
 
@@ -186,25 +186,25 @@ def _free_at(row: Row) -> int | None:
 
 
 class Opener:
-    """Makes of what a store gives what a call is judged by."""
+    """Turns the row of a look-up into the input of the call policy."""
 
     def __init__(self, sealer: Sealer) -> None:
         self._sealer = sealer
-        self.revision = 0  # the last of the ledger that was seen
+        self.revision = 0  # the latest revision of the ledger seen
         self._caller_windows_s: tuple[int, ...] = ()
         self._number_windows_s: tuple[int, ...] = ()
         self._proven: tuple[tuple[str, str], ...] = PROVEN
         self._first_count = 0
 
     def follow(self, rules: Rules) -> None:
-        """Counts for the caps of these rules from now on."""
+        """Apply these rules from the next call on."""
         self._caller_windows_s = rules.caller_windows_s
         self._number_windows_s = rules.number_windows_s
         self._proven = proven_rows(filing=rules.filing_required)
         self._first_count = 3 * len(self._proven) + 1
 
     def counted(self, number: str, caller: str, unix_s: float) -> tuple[Any, ...]:
-        """What the counts of earlier calls are asked with; nothing where none is."""
+        """The arguments for the counts of earlier calls; empty without such counts."""
         if not self._caller_windows_s and not self._number_windows_s:
             return ()
         recent_ms = int((unix_s - MEMORY_S) * 1000)
@@ -215,13 +215,13 @@ class Opener:
         )
 
     def found(self, number: str, caller_hash: bytes, row: Row, revision: int, counted: Counted | None = None) -> Found:
-        """A row of the statement. `revision`: the last seen when it was asked. `counted`: as in what is found.
+        """Open a row of the statement. `revision`: the latest seen before the query. `counted`: as in Found.
 
-        Raises StoreError where it does not prove itself.
+        Raises StoreError if the proof of a row does not hold.
         """
         now, last_hash, last_sealed, values = row
         if now is None or now < revision:
-            raise StoreError("the store is as it was at an earlier time: put the right one back")
+            raise StoreError("the store was put back to an earlier state: put the right one back")
         self.revision = max(self.revision, now)
         self._check(values)
         locked, legacy = values[_NUMBER + 2] or (None, 0)
@@ -238,7 +238,7 @@ class Opener:
         party, binding_id, free_at = route
         binding = values[_BINDING + 2]
         if binding is None:
-            raise StoreError("a route without its binding")
+            raise StoreError("a route has no binding")
         *columns, sealed = binding
         mode, _, x, y, *_ = columns
         a, b, order_id, _, _, industrial_id = open_fields(
@@ -285,7 +285,7 @@ class Opener:
         *,
         is_member: bool,
     ) -> str | None:
-        """Whom a call back reaches: anybody who called an AXN, of a group only who is its member still."""
+        """The target of a call-back: the last caller of an AXN, or of a group, if he is still a member."""
         if mode == "AXN":
             return open_caller(self._sealer, binding_id, number, sealed) if party == "a" else None
         if mode not in GROUP_MODES or party != "b" or not is_member:
@@ -295,12 +295,12 @@ class Opener:
 
 
 def proven_rows(*, filing: bool) -> tuple[tuple[str, str], ...]:
-    """What a call goes by, as table and alias; with `filing` also the filing of its A number."""
+    """The rows that a look-up uses, as (table, alias); with `filing`, also the filing of the A number."""
     return PROVEN if filing else _NOT_FILING
 
 
 def _statement(caller_windows: int, number_windows: int, filing: bool) -> str:
-    """?4 and ?5: the keys of the pair and of the number; ?6: where the memory begins; ?7 on: where each window does."""
+    """The look-up statement. ?4, ?5: keys of the pair and the number; ?6: begin of the memory; from ?7: of windows."""
     keys = [4] * caller_windows + [5] * number_windows
     counts = [_COUNT.format(key=key, since=7 + place) for place, key in enumerate(keys)]
     found = FILE.json(*FILE.proven(proven_rows(filing=filing)), "last.number", *counts)
@@ -308,7 +308,7 @@ def _statement(caller_windows: int, number_windows: int, filing: bool) -> str:
 
 
 class Granted(NamedTuple):
-    """A call that was granted: for `Gate.recall`."""
+    """A granted call, for `Gate.recall`."""
 
     at_ms: int
     number: str
@@ -316,10 +316,10 @@ class Granted(NamedTuple):
 
 
 def granted_since(path: Path, sealer: Sealer, since_ms: int, known: Iterable[CallRecord] = ()) -> list[Granted]:
-    """The calls received since then that were granted, in the order of time. Raises StoreError.
+    """The granted calls received since `since_ms`, in the order of time. Raises StoreError.
 
-    They are those that the store has as ended, and those of `known`: calls that are up, and calls whose end may not be
-    in the store yet. Only what a record shows in plain is read, where that is enough: a start must not take seconds.
+    They are the ended calls in the store, and those in `known`: calls that are up, or whose end may not be in the store
+    yet. Records are opened only if their plain columns are not enough: a start must not take seconds.
     """
     by_id = {record.call_id: record for record in known}
     found = [
@@ -331,8 +331,8 @@ def granted_since(path: Path, sealer: Sealer, since_ms: int, known: Iterable[Cal
         for row in connection.execute(_NEWEST_FIRST):
             call_id, dialled, shown, received_at, ended_at, _, caller_hash, *_ = row
             if ended_at < since_ms:
-                break  # those before ended earlier still
-            if dialled is None:  # a legacy number, or what is none of ours
+                break  # earlier records ended even earlier
+            if dialled is None:  # a legacy number, or not a number of ours
                 record = open_row(sealer, row).record
                 dialled, shown = record.number_dialled, record.number_shown
             if shown is not None and received_at >= since_ms and call_id not in by_id:

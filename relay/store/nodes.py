@@ -1,9 +1,9 @@
 """The nodes of a shared store: heartbeats, and the takeover of calls from nodes that have failed.
 
-Each writes every second that it is there, by the server's clock, which sealing keys it has, and what it has of what is
-limited over all nodes. One that has not for
-DEAD_S has its calls taken over by another, exactly once: by one statement that raises its epoch. A node that was only
-slow finds that what it writes is refused, since its epoch has passed, and must end at once: its calls are another's.
+Each node writes a heartbeat every second, by the server's clock, with the sealing keys it has and its counts of what is
+limited over all nodes. If a node is silent for DEAD_S, another takes over its calls, exactly once: by one statement
+that raises its epoch. A node that was only slow finds its writes refused, since its epoch is outdated, and must exit at
+once: its calls belong to another node.
 """
 
 from __future__ import annotations
@@ -100,9 +100,9 @@ class Node:
         lost: Callable[[], None],
         limits: SharedLimits | None = None,
     ) -> None:
-        """From now on: says that we are here, and hands over to `take` the calls of those that are not any more.
+        """Start heartbeats, and pass the calls of failed nodes to `take`.
 
-        `lost` is called once another has taken ours over. `limits` are told of the other nodes, and these of them.
+        `lost` is called once another node has taken over our calls. `limits` exchanges counts with the other nodes.
         """
         self._watching = asyncio.create_task(self._watch(take, lost, limits), name="node")
 
@@ -120,8 +120,8 @@ class Node:
     async def _watch(
         self, take: Callable[[list[LiveCall]], None], lost: Callable[[], None], limits: SharedLimits | None
     ) -> None:
-        """Judges the others only once it has itself been seen for as long: after an outage of the server each looks
-        as if it were gone until it has written again."""
+        """Take over others only after beating for DEAD_S ourselves: after an outage of the server every node looks
+        dead until its next heartbeat."""
         loop = asyncio.get_running_loop()
         since = loop.time()
         while True:

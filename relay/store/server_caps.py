@@ -1,14 +1,14 @@
-"""Caps on the frequency of calls in a shared store: counted on the server, by the statement that looks the call up.
+"""Frequency caps in a shared store, counted on the server by the look-up statement.
 
-A call that the statement finds bound is counted there at once, under the caller on this number and under the number, if
-no cap forbids it. Whoever finds the row of a key taken waits until the other look-up has committed, and goes by what
-that one has left (ON CONFLICT DO UPDATE, at READ COMMITTED). So two nodes that ask at the same moment never grant one
-call more than a cap allows. All times are the server's, so that nodes may have different ones.
+If the statement finds a binding in force, it counts the call at once under two keys, (number, caller) and number,
+unless a cap is reached. A look-up that finds a row locked waits for the other to commit, and uses the new count (ON
+CONFLICT DO UPDATE, at READ COMMITTED). So concurrent look-ups of several nodes never exceed a cap. All times are those
+of the server, so the clocks of nodes may differ.
 
-A call that the gate refuses for another reason is given back afterwards. Whatever else goes wrong leaves it counted.
+If the call policy refuses the call for another reason, its count is given back. After any other failure it stays.
 
-Where few calls are allowed each is counted to the millisecond. Where many are, those of a slice of time count together
-until the last of them may have left the window: a row stays small however often its number is called.
+If a cap allows few calls, each is counted with its time in milliseconds. If it allows many, the calls of a time slice
+are counted together until the whole slice has left the window, so that a row stays small for any call rate.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from relay.policy.rules import FREQUENCY_CALLER, FREQUENCY_NUMBER, MEMORY_S, STO
 from relay.store.call_index import number_key, pair_key
 from relay.store.sealing import Sealer
 
-FEW: Final = 100  # calls, from which on they are counted in slices
-SLICES: Final = 32  # of the shortest window
-MOST_SLICES: Final = 512  # of one key
-# What is older is counted in call_index, where times are those of nodes: these may be so far behind the server's.
+FEW: Final = 100  # calls; caps above that count in slices
+SLICES: Final = 32  # per shortest window
+MOST_SLICES: Final = 512  # per key
+# How far a node's clock may be behind the server's. Older calls are counted in call_index, by the clocks of nodes.
 _CLOCKS_MS: Final = 5_000
 _MEMORY_MS: Final = 1_000 * MEMORY_S
-_KEPT_MS: Final = 2 * _MEMORY_MS  # a row that nobody has been counted in
-# Where the statement found nobody bound: no judge may find otherwise.
+_KEPT_MS: Final = 2 * _MEMORY_MS  # how long an idle row is kept
+# The statement found no binding in force: if the call policy found one all the same, the call must be refused.
 _NOT_COUNTED: Final = Counted((), STORE_FAILED)
 SWEPT: Final = 256  # parts of the table, by the first byte of a hash
 
-# $3 is the moment of the call by the node's clock: bindings expire by it. One row at the most.
+# $3 is the time of the call by the node's clock, against which bindings expire. At most one row.
 _CANDIDATE: Final = """
 candidate AS MATERIALIZED (
     SELECT CAST(extract(epoch FROM now()) * 1000 AS bigint) AS at{left}
@@ -44,13 +44,13 @@ candidate AS MATERIALIZED (
             SELECT FROM found AS own
             WHERE own.place = 1 AND own.has_route AND (own.free_at IS NULL OR own.free_at > $3::bigint)))
 )"""
-# Of the caps that look back beyond the memory: how many calls the one that leaves fewest leaves to the memory's time.
+# The least number of calls that a cap with a window longer than the memory still allows within the memory's time.
 _LEFT: Final = """,
         least({caps}) AS {name}_left"""
 _LEFT_BY: Final = """{most} - (
             SELECT count(*) FROM call_index
             WHERE key = {key} AND at > $3::bigint - {window_ms} AND at <= $3::bigint - {memory_ms})"""
-# `granted` and `before` go by their differences alone, so that a row may begin at any number: it is what is left.
+# Only the differences of `granted` and `before` matter, so a row may start at any number: it starts at `left`.
 _COUNTED: Final = """
 {name} AS (
     INSERT INTO frequency AS was (key, granted, begun, before)
@@ -64,10 +64,10 @@ _COUNTED: Final = """
 )"""
 _SAME_SLICE: Final = "excluded.begun[1] - was.begun[cardinality(was.begun)] < {slice_ms}"
 _KEPT: Final = "[width_bucket(excluded.begun[1] - {ms}, was.begun) + 1:]"
-# Since a moment: all calls but those before the first slice that reaches beyond it.
+# The calls since a time: all except those before the first slice that reaches past it.
 _SINCE: Final = "was.granted - coalesce(was.before[width_bucket(excluded.begun[1] - {ms}, was.begun) + 1], was.granted)"
 
-# $1: the key; $2: the slice that it was counted in.
+# $1: the key; $2: the slice of the count.
 GIVE_BACK: Final = """
 UPDATE frequency SET
     granted = granted - 1,
@@ -76,7 +76,7 @@ UPDATE frequency SET
         FROM unnest(begun, before) WITH ORDINALITY AS slice (at, calls, place) ORDER BY place)
 WHERE key = $1
 """
-# $1 and $2: from which key on, and up to which. It waits for no look-up, and none waits for it for long.
+# $1 and $2: the first key, and the end of the range. Waits for no look-up, and blocks none for long.
 SWEEP: Final = f"""
 DELETE FROM frequency WHERE key IN (
     SELECT key FROM frequency
@@ -87,24 +87,24 @@ DELETE FROM frequency WHERE key IN (
 
 
 class Capped(NamedTuple):
-    """Whose calls some caps are on."""
+    """The caps on one kind of key."""
 
-    name: str  # of the part of the statement that counts them
+    name: str  # of the part of the statement that counts
     caps: Sequence[Cap]
-    over: Refusal  # of a call that is one too many
+    over: Refusal  # for a call beyond a cap
 
     @property
     def long(self) -> list[Cap]:
-        """Those that look back beyond the memory."""
+        """The caps with windows longer than the memory."""
         return [cap for cap in self.caps if cap.window_s > MEMORY_S]
 
 
 class Counting:
-    """How calls are counted for the caps of some rules: what of the statement does it, and what that says."""
+    """The counting part of the look-up statement for the caps of some rules, and the decoding of its columns."""
 
     def __init__(self, rules: Rules) -> None:
-        """The statement takes the moment of the call as $3, and behind it what `keys` gives."""
-        # In this order all lock the rows of a call, since a number counts after its caller.
+        """The statement takes the time of the call as $3, followed by the result of `keys`."""
+        # All look-ups lock their rows in this order, since the number is counted after the caller.
         both = (
             Capped("by_caller", rules.caller_caps, FREQUENCY_CALLER),
             Capped("by_number", rules.number_caps, FREQUENCY_NUMBER),
@@ -121,11 +121,11 @@ class Counting:
         self.tables = _CANDIDATE.format(left=left) + tables
 
     def keys(self, sealer: Sealer, number: str, caller: str) -> list[bytes]:
-        """Under which a call is counted."""
+        """The keys under which a call is counted."""
         return [_KEYS[capped.name](sealer, number, caller) for capped in self._capped]
 
     def read(self, columns: Sequence[int | None], keys: Sequence[bytes]) -> Counted:
-        """What the columns say."""
+        """Decode the columns."""
         if columns[0] is None:
             return _NOT_COUNTED
         under: list[tuple[bytes, int]] = []
@@ -143,7 +143,7 @@ _KEYS: Final[dict[str, Callable[[Sealer, str, str], bytes]]] = {
 
 
 def _left(capped: Capped, key: str) -> str:
-    """A column for what the long caps leave; none where there are none."""
+    """The column with the calls that the long caps still allow; empty without long caps."""
     caps = [
         _LEFT_BY.format(most=most, key=key, window_ms=1000 * window_s, memory_ms=_MEMORY_MS)
         for most, window_s in capped.long
@@ -152,7 +152,7 @@ def _left(capped: Capped, key: str) -> str:
 
 
 def counting_part(capped: Capped, key: str, after: str = "") -> str:
-    """The part of the statement that counts under a key. `after`: the part without whose count it does not."""
+    """The part of the statement that counts under a key. `after`: a part that must have counted first."""
     slice_ms = slice_ms_of(capped.caps)
     short = [(most, 1000 * window_s) for most, window_s in capped.caps if window_s <= MEMORY_S]
     room = [f"{_SINCE.format(ms=window_ms + slice_ms - 1)} < {most}" for most, window_ms in short]
@@ -176,7 +176,7 @@ def counting_part(capped: Capped, key: str, after: str = "") -> str:
 
 
 def slice_ms_of(caps: Sequence[Cap]) -> int:
-    """How long calls are counted together; 1: each by itself."""
+    """The length of a slice; 1: each call is counted by itself."""
     if max(cap.most for cap in caps) <= FEW:
         return 1
     shortest_s = min(min(cap.window_s for cap in caps), MEMORY_S)
@@ -184,7 +184,7 @@ def slice_ms_of(caps: Sequence[Cap]) -> int:
 
 
 def sweep_parts() -> Iterator[tuple[bytes, bytes]]:
-    """From which key on, and up to which, for `SWEEP`: again and again through all of the table."""
+    """The key ranges for `SWEEP`, through the whole table again and again."""
     while True:
         for part in range(SWEPT):
             yield bytes([1, part]), bytes([1, part + 1]) if part + 1 < SWEPT else bytes([2])

@@ -128,9 +128,9 @@ class ServerJournal:
         return read_live(self._server, self._sealer, self._report)
 
     def watch(self, take: Callable[[list[LiveCall]], None], limits: SharedLimits | None = None) -> None:
-        """From now on hands over to `take` the calls of nodes that are gone, and ends this process once it is one.
+        """Pass calls of failed nodes to `take` from now on. End this process if another node takes over its calls.
 
-        `limits` are told of the other nodes, and these of them.
+        `limits` exchanges counts with the other nodes.
         """
         self._node.watch(take, self._lost, limits)
 

@@ -1,8 +1,8 @@
-"""The one look-up of a call in a store on a PostgreSQL server: in one statement, by connections of its own.
+"""The look-up of a call in a store on a PostgreSQL server: one statement, in a separate connection pool.
 
-It asks for the caller's own route and for the one of any caller at once, since each question is a round trip. It keeps
-no answer, so what any node has bound is found by each with the next call, and fails closed: whatever goes wrong, or
-takes too long, is a Refusal.
+It reads the caller's own route and the one for any caller together, since each statement is a round trip. It caches
+nothing, so every node sees changes of the others with the next call, and fails closed: an error or a timeout is a
+Refusal.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from relay.store.server_caps import GIVE_BACK, SWEEP, Counting, sweep_parts
 
 CONNECTIONS: Final = 8  # look-ups at once
 PATIENCE_S: Final = 2.0
-# The plan is made once, whatever the values are: each part is a search by key, and planning takes longer than that.
-# Counts alone are written: others see them at once, and no call waits until they are on disk.
+# A generic plan: each part is a search by key, and planning for each call would take longer than that.
+# synchronous_commit is off since only counts are written: others see them at once, and calls do not wait for the disk.
 SETTINGS: Final = {
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
@@ -37,7 +37,7 @@ SETTINGS: Final = {
     "default_transaction_isolation": "read committed",
 }
 
-# As in `relay.store.lookup`, with the two whose route it may be. `counted_by`: what calls are counted by.
+# As in `relay.store.lookup`, with one row for each of the two routes. `counted_by`: columns for counting the call.
 _FOUND: Final = """
 SELECT (SELECT revision FROM ledger_head WHERE id = 1), last.caller_hash, last.sealed, {found},
        whose.place AS place{counted_by}
@@ -61,30 +61,30 @@ _COUNTING: Final = "WITH found AS MATERIALIZED ({found}),{tables}\nSELECT found.
 
 
 class ServerRouteReader:
-    """Open it in the loop that it is used in. A connection that is lost is made anew."""
+    """The look-up of one event loop, in which it must be opened. Lost connections are replaced."""
 
     def __init__(self, server: Server, sealer: Sealer, rules: Rules, report: Report) -> None:
-        """Of the rules only the caps on frequency matter here, and whether A numbers must be filed.
+        """Of the rules only the frequency caps are used, and whether A numbers must be filed.
 
-        `report(event, fields)` is told of outages and their end, and of rows that were altered.
+        `report(event, fields)` gets outages, recoveries and altered rows.
         """
         self._server = server
         self._sealer = sealer
         self._outage = LookupOutage(server, report)
         self._opener = Opener(sealer)
-        self._good = False  # the last look-up was
+        self._good = False  # whether the last look-up succeeded
         self._pool: asyncpg.Pool | None = None
         self._parts = sweep_parts()
         self.follow(rules)
 
     def follow(self, rules: Rules) -> None:
-        """Counts for the caps of these rules from now on."""
-        self._opener.follow(rules._replace(caller_caps=(), number_caps=()))  # what it opens holds no counts
+        """Apply these rules from the next call on."""
+        self._opener.follow(rules._replace(caller_caps=(), number_caps=()))  # its rows have no counts here
         self._counting = Counting(rules) if rules.caller_caps or rules.number_caps else None
         self._statement = _statement(self._counting, filing=rules.filing_required)
 
     async def open(self) -> None:
-        """Raises StoreError where the server cannot be reached."""
+        """Raises StoreError if the server cannot be reached."""
         try:
             self._pool = await asyncpg.create_pool(
                 self._server.url,
@@ -98,7 +98,7 @@ class ServerRouteReader:
             raise StoreError(f"the store {self._server} failed: {error}") from error
 
     async def fetch(self, number: str, caller: str, unix_s: float, patience_s: float = PATIENCE_S) -> Found | Refusal:
-        """What is known of a call to `number`; `caller` is E.164 without "+", "" where anonymous."""
+        """Look up a call to `number`. `caller`: E.164 without "+", "" if anonymous."""
         caller_hash = self._sealer.lookup_hash(caller)
         revision = self._opener.revision
         try:
@@ -123,7 +123,7 @@ class ServerRouteReader:
     async def _ask(
         self, number: str, caller: str, caller_hash: bytes, unix_s: float
     ) -> tuple[asyncpg.Record, asyncpg.Record, Counted | None]:
-        """The caller's own route and anybody's, and what was counted."""
+        """The row of the caller's own route, the row of the route for any caller, and the counts."""
         assert self._pool is not None  # open() made it
         while True:
             statement, counting = self._statement, self._counting
@@ -134,16 +134,16 @@ class ServerRouteReader:
                 keys = counting.keys(self._sealer, number, caller)
                 own, anybodys = await self._pool.fetch(statement, number, caller_hash, int(unix_s * 1000), *keys)
                 counted = counting.read(own[-counting.width :], keys)
-            if statement is self._statement:  # else other rules have come meanwhile, with another form
+            if statement is self._statement:  # else the rules have changed meanwhile, and the columns with them
                 return own, anybodys, counted
 
     async def give_back(self, counted: Counted) -> None:
-        """The call was not granted. Where the server fails it stays counted."""
-        for key, slice_ms in counted.under:  # one by one: nobody waits for us with another row locked
+        """Undo the count of a call that was not granted. If the server fails, it stays counted."""
+        for key, slice_ms in counted.under:  # in separate transactions, so that two row locks are never held at once
             await self._write(GIVE_BACK, key, slice_ms)
 
     async def sweep(self) -> None:
-        """Deletes a part of the counts that are over. To be called every few seconds."""
+        """Delete expired counts in one part of the table. Call it every few seconds."""
         await self._write(SWEEP, *next(self._parts))
 
     async def _write(self, statement: str, *values: object) -> None:
@@ -152,7 +152,7 @@ class ServerRouteReader:
                 await self._pool.execute(statement, *values, timeout=PATIENCE_S)
 
     def look(self) -> None:
-        """Once a second: whether an outage is over."""
+        """Check, once a second, whether an outage is over."""
         if self._good:
             self._outage.is_over()
 
@@ -163,7 +163,7 @@ class ServerRouteReader:
 
 
 async def _leaves_nothing(connection: asyncpg.Connection) -> None:
-    """What a pool has the server forget after each use, which costs as much as a look-up, none of these leaves."""
+    """Skip the pool's reset of a connection after use, which costs as much as a look-up: there is no state to reset."""
 
 
 def _row(record: asyncpg.Record) -> Row:
@@ -172,7 +172,7 @@ def _row(record: asyncpg.Record) -> Row:
 
 
 def _statement(counting: Counting | None, *, filing: bool) -> str:
-    """$1: the number; $2: the caller's hash; where calls are counted also what that takes."""
+    """The look-up statement. $1: the number; $2: the caller's hash; from $3: the arguments of `Counting`."""
     columns = SERVER.json(*SERVER.proven(proven_rows(filing=filing)), "last.number")
     join = FILING.format(caller="$2") if filing else ""
     if counting is None:

@@ -1,4 +1,4 @@
-"""What the nodes of a store tell each other of their limits, once a second."""
+"""The exchange of counts for limits between the nodes of a store, once a second."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FIRM = "business firm"
 
 
 class Relay:
-    """A node, and what it counts."""
+    """A node and its counts."""
 
     def __init__(self, place: Server, sealer: Sealer, said: Reported) -> None:
         self.now = 0.0
@@ -75,7 +75,7 @@ def connection(store: Store) -> Iterator[Connection]:
         yield connection
 
 
-async def test_nodes_hear_what_the_others_have(store: Store) -> None:
+async def test_nodes_exchange_their_counts(store: Store) -> None:
     async with store.relays("a", "b", "c") as (first, second, third):
         first.calls.begin(FIRM)
         second.calls.begin(FIRM)
@@ -87,7 +87,7 @@ async def test_nodes_hear_what_the_others_have(store: Store) -> None:
     assert store.said == []
 
 
-async def test_a_node_that_ended_in_order_has_nothing_any_more(store: Store) -> None:
+async def test_counts_of_a_stopped_node_are_dropped(store: Store) -> None:
     async with store.relays("a", "b") as (first, second):
         first.calls.begin(FIRM)
         await until(lambda: second.calls.everywhere(FIRM) == 1)
@@ -95,7 +95,7 @@ async def test_a_node_that_ended_in_order_has_nothing_any_more(store: Store) -> 
         await until(lambda: second.calls.everywhere(FIRM) == 0)
 
 
-async def test_what_a_node_has_counts_until_it_is_taken_for_dead(store: Store, connection: Connection) -> None:
+async def test_counts_of_a_node_are_used_until_it_is_considered_dead(store: Store, connection: Connection) -> None:
     async with store.relays("a", "b") as (first, second):
         first.calls.begin(FIRM)
         await until(lambda: second.calls.everywhere(FIRM) == 1)
@@ -104,13 +104,11 @@ async def test_what_a_node_has_counts_until_it_is_taken_for_dead(store: Store, c
         for seen_s, count in ((4, 1), (6, 0), (4, 1)):
             connection.execute("UPDATE node SET seen_at = now() - make_interval(secs => ?) WHERE name = 'a'", (seen_s,))
             await until(lambda count=count: second.calls.everywhere(FIRM) == count)  # type: ignore[misc]
-        connection.execute("UPDATE node SET taken_by = 'b' WHERE name = 'a'")  # who has its calls counts them
+        connection.execute("UPDATE node SET taken_by = 'b' WHERE name = 'a'")  # b counts the calls
         await until(lambda: second.calls.everywhere(FIRM) == 0)
 
 
-async def test_counts_that_somebody_else_wrote_lift_no_limit_and_end_no_node(
-    store: Store, connection: Connection
-) -> None:
+async def test_forged_counts_lift_no_limit_and_stop_no_node(store: Store, connection: Connection) -> None:
     async with store.relays("a", "b") as (first, second):
         first.calls.begin(FIRM)
         await until(lambda: second.calls.everywhere(FIRM) == 1)

@@ -1,4 +1,4 @@
-"""Caps on frequency hold over all nodes of a shared store, to the call, whoever asks when."""
+"""Frequency caps hold exactly over all nodes of a shared store, also for concurrent calls."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _PASS = "UPDATE frequency SET begun = ARRAY(SELECT at - ? FROM unnest(begun) AS 
 
 
 class Node:
-    """What a relay looks calls up by."""
+    """The look-up and the call policy of one relay."""
 
     def __init__(self, place: Server, sealer: Sealer, rules: Rules) -> None:
         self.look_ups = ServerLookUps(place, sealer, rules, lambda event, fields: None)
@@ -70,7 +70,7 @@ class Store(NamedTuple):
         return {bytes(key) for (key,) in self.connection.execute("SELECT key FROM frequency").fetchall()}
 
     def let_pass(self, ms: int) -> None:
-        """As if all that is counted had been so much earlier."""
+        """Move all counted calls into the past, by `ms`."""
         self.connection.execute(_PASS, (ms,))
 
     @asynccontextmanager
@@ -95,7 +95,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 async def at_once(nodes: Sequence[Node], each: int, number: str = X, callers: Sequence[str] = (A,)) -> Counter[str]:
-    """So many calls by each node, the callers in turn."""
+    """Make `each` concurrent calls on each node, by the callers in turn."""
     calls = (
         node.call(number, callers[(place * each + call) % len(callers)])
         for call in range(each)
@@ -104,41 +104,41 @@ async def at_once(nodes: Sequence[Node], each: int, number: str = X, callers: Se
     return Counter(await asyncio.gather(*calls))
 
 
-# -- exact, whoever asks when
+# -- exact counts
 
 
-async def test_nodes_that_ask_at_the_same_moment_never_grant_one_call_too_many(store: Store) -> None:
+async def test_concurrent_calls_on_two_nodes_do_not_exceed_the_cap(store: Store) -> None:
     put(store.place, store.sealer, binding())
     async with store.nodes(caller_caps=THRICE) as nodes:
         assert await at_once(nodes, 25) == {"granted": 3, "frequency_caller": 47}
         assert await at_once(nodes, 3) == {"frequency_caller": 6}
 
 
-async def test_all_callers_of_a_number_together_are_counted_so(store: Store) -> None:
+async def test_concurrent_calls_of_many_callers_do_not_exceed_the_cap_of_a_number(store: Store) -> None:
     put(store.place, store.sealer, ANYBODYS)
     async with store.nodes(number_caps=(Cap(7, 300),)) as nodes:
         assert await at_once(nodes, 25, callers=CALLERS) == {"granted": 7, "frequency_number": 43}
 
 
-async def test_each_cap_holds_where_there_are_several_and_the_caller_comes_before_the_number(store: Store) -> None:
+async def test_all_caps_hold_and_those_of_the_caller_come_first(store: Store) -> None:
     put(store.place, store.sealer, ANYBODYS)
     async with store.nodes(caller_caps=(Cap(9, 10), Cap(2, 300)), number_caps=(Cap(9, 10), Cap(5, 300))) as nodes:
         assert await at_once(nodes, 10, callers=CALLERS[:1]) == {"granted": 2, "frequency_caller": 18}
         answers = await at_once(nodes, 10, callers=CALLERS[:3])
         assert answers["granted"] == 3
-        assert answers["frequency_caller"] >= 7  # all of the first one's
+        assert answers["frequency_caller"] >= 7  # at least all calls of the first caller
         assert answers.total() == 20 == answers["granted"] + answers["frequency_caller"] + answers["frequency_number"]
 
 
-async def test_many_a_number_are_counted_to_the_call_too(store: Store) -> None:
+async def test_large_cap_counted_in_slices_is_exact(store: Store) -> None:
     put(store.place, store.sealer, ANYBODYS)
     async with store.nodes(number_caps=(Cap(2 * FEW, 300),)) as nodes:
         assert await at_once(nodes, FEW + 30, callers=CALLERS) == {"granted": 2 * FEW, "frequency_number": 60}
     (slices,) = store.one("SELECT cardinality(begun) FROM frequency")
-    assert slices < 20  # of 9 s each, however many calls there were
+    assert slices < 20  # of 9 s each, for any number of calls
 
 
-async def test_callers_and_numbers_are_counted_apart(store: Store) -> None:
+async def test_callers_and_numbers_are_counted_separately(store: Store) -> None:
     put(store.place, store.sealer, binding(), binding("b2", x=Y), binding("b3", x=X, a=CALLERS[0], b=CALLERS[1]))
     async with store.nodes(caller_caps=(Cap(1, 300),), number_caps=THRICE) as (first, second):
         assert [await first.call(), await second.call()] == ["granted", "frequency_caller"]
@@ -149,7 +149,7 @@ async def test_callers_and_numbers_are_counted_apart(store: Store) -> None:
         ]
 
 
-async def test_a_caller_may_call_again_when_the_time_is_over(store: Store) -> None:
+async def test_caller_may_call_again_after_the_window(store: Store) -> None:
     put(store.place, store.sealer, binding())
     async with store.nodes(caller_caps=(Cap(1, 300), Cap(2, 600))) as (first, second):
         assert await first.call() == "granted"
@@ -163,8 +163,8 @@ async def test_a_caller_may_call_again_when_the_time_is_over(store: Store) -> No
         assert [await first.call(), await second.call()] == ["granted", "frequency_caller"]
 
 
-async def test_the_clocks_of_nodes_do_not_count(store: Store) -> None:
-    """The server's does: a node whose clock is wrong grants no call too many, and keeps no caller off."""
+async def test_caps_hold_with_wrong_clocks_of_nodes(store: Store) -> None:
+    """Only the server's clock matters: a node with a wrong clock neither exceeds a cap nor blocks a caller."""
     put(store.place, store.sealer, binding())
     async with store.nodes(caller_caps=THRICE) as (first, second):
         answers = [
@@ -176,7 +176,7 @@ async def test_the_clocks_of_nodes_do_not_count(store: Store) -> None:
         assert await second.call(at_s=NOW_S - 3_600) == "granted"
 
 
-async def test_a_clock_of_the_server_that_is_set_back_frees_nobody(store: Store) -> None:
+async def test_server_clock_set_back_frees_no_calls(store: Store) -> None:
     put(store.place, store.sealer, binding())
     async with store.nodes(caller_caps=THRICE) as (first, second):
         assert await first.call() == "granted"
@@ -184,10 +184,10 @@ async def test_a_clock_of_the_server_that_is_set_back_frees_nobody(store: Store)
         assert [await node.call() for node in (first, second, first)] == ["granted", "granted", "frequency_caller"]
 
 
-# -- what counts, and what does not
+# -- which calls are counted
 
 
-async def test_a_call_that_is_refused_for_another_reason_counts_nowhere(store: Store) -> None:
+async def test_call_refused_for_another_reason_is_not_counted(store: Store) -> None:
     put(store.place, store.sealer, binding(hours="08:01-22:00"))  # NOW is 08:00
     async with store.nodes(caller_caps=THRICE, number_caps=(Cap(4, 300),)) as nodes:
         assert await at_once(nodes, 10) == {"outside_hours": 20}
@@ -196,7 +196,7 @@ async def test_a_call_that_is_refused_for_another_reason_counts_nowhere(store: S
         assert later == ["granted"] * 3 + ["frequency_caller"]
 
 
-async def test_who_is_not_bound_writes_nothing(store: Store) -> None:
+async def test_call_without_a_binding_in_force_writes_nothing(store: Store) -> None:
     ended = binding("b3", x=Y, a=CALLERS[0], b=CALLERS[1])
     put(store.place, store.sealer, binding(), binding("b2", x=Y, expires_at=NOW_MS + 1), ended)
     end(store.place, store.sealer, "b3")
@@ -209,7 +209,7 @@ async def test_who_is_not_bound_writes_nothing(store: Store) -> None:
     assert store.one("SELECT count(*) FROM frequency") == (0,)
 
 
-async def test_a_number_over_its_cap_costs_its_caller_nothing(store: Store) -> None:
+async def test_call_refused_by_the_cap_of_a_number_is_not_counted_for_the_caller(store: Store) -> None:
     put(store.place, store.sealer, ANYBODYS)
     async with store.nodes(caller_caps=THRICE, number_caps=(Cap(1, 300),)) as (first, second):
         assert [await first.call(caller=CALLERS[0]), await second.call(caller=CALLERS[1])] == [
@@ -220,7 +220,7 @@ async def test_a_number_over_its_cap_costs_its_caller_nothing(store: Store) -> N
         await until(lambda: store.one("SELECT granted FROM frequency WHERE key = ?", key) == (0,))
 
 
-async def test_anybodys_route_counts_where_the_caller_has_none_of_his_own(store: Store) -> None:
+async def test_route_for_any_caller_is_counted_for_each_caller(store: Store) -> None:
     put(store.place, store.sealer, ANYBODYS)
     async with store.nodes(caller_caps=THRICE) as (first, second):
         assert [await node.call(caller=CALLERS[0]) for node in (first, second, first, second)] == ["granted"] * 3 + [
@@ -231,7 +231,7 @@ async def test_anybodys_route_counts_where_the_caller_has_none_of_his_own(store:
         ]
 
 
-async def test_a_node_that_is_started_again_goes_on_counting(store: Store) -> None:
+async def test_counts_survive_a_restart(store: Store) -> None:
     put(store.place, store.sealer, binding())
     async with store.nodes(1, caller_caps=THRICE) as (node,):
         assert [await node.call() for _ in range(2)] == ["granted"] * 2
@@ -239,8 +239,8 @@ async def test_a_node_that_is_started_again_goes_on_counting(store: Store) -> No
         assert [await node.call() for _ in range(2)] == ["granted", "frequency_caller"]
 
 
-async def test_over_a_long_time_what_the_index_has_is_added(store: Store) -> None:
-    """It holds what ended; of late it may lack something, so of late the server's own counts are taken alone."""
+async def test_long_windows_add_the_calls_in_the_index(store: Store) -> None:
+    """The index may lack recent calls, so within the memory's time only the counts of the server are used."""
     put(store.place, store.sealer, ANYBODYS)
     ago_ms = {"beyond": 86_401_000, "within": 3_600_000, "of late": 60_000}
     for record, (key, ago) in enumerate(
@@ -257,14 +257,14 @@ async def test_over_a_long_time_what_the_index_has_is_added(store: Store) -> Non
         assert await at_once(nodes, 1, callers=CALLERS[:1]) == {"frequency_caller": 2}
 
 
-async def test_a_cap_that_stands_twice_is_one(store: Store) -> None:
+async def test_duplicate_caps_act_as_one(store: Store) -> None:
     put(store.place, store.sealer, binding())
     caps = (*THRICE, *THRICE, Cap(9, 86_400), Cap(9, 86_400))
     async with store.nodes(caller_caps=caps, number_caps=(*THRICE, *THRICE)) as nodes:
         assert await at_once(nodes, 2) == {"granted": 3, "frequency_caller": 1}
 
 
-async def test_other_rules_hold_from_the_next_call_on_and_what_was_counted_counts(store: Store) -> None:
+async def test_changed_caps_apply_to_the_next_call_and_keep_the_counts(store: Store) -> None:
     put(store.place, store.sealer, ANYBODYS)
     async with store.nodes(number_caps=(Cap(2 * FEW, 300),)) as nodes:
         assert await at_once(nodes, 3, callers=CALLERS) == {"granted": 6}
@@ -279,7 +279,7 @@ async def test_other_rules_hold_from_the_next_call_on_and_what_was_counted_count
 # -- the rows
 
 
-async def test_rows_whose_time_is_over_are_deleted(store: Store) -> None:
+async def test_expired_rows_are_deleted(store: Store) -> None:
     put(store.place, store.sealer, binding(), binding("b2", x=Y))
     async with store.nodes(caller_caps=THRICE, number_caps=THRICE) as (node, _):
         assert await node.call() == "granted"
@@ -292,7 +292,7 @@ async def test_rows_whose_time_is_over_are_deleted(store: Store) -> None:
 
 
 async def grants(place: Server, caps: Sequence[Cap], times: Sequence[int]) -> list[bool]:
-    """Whether the server's row takes a call at each of these times, in their order."""
+    """Count calls at these times, in order, in one row. Return which were granted."""
     part = counting_part(Capped("by_number", caps, FREQUENCY_NUMBER), "$2")
     statement = f"WITH candidate AS (SELECT CAST($1 AS bigint) AS at), {part} SELECT slice FROM by_number"
     connection = await asyncpg.connect(place.url)
@@ -307,15 +307,13 @@ SEVERAL = ((Cap(1, 5),), (Cap(3, 10), Cap(5, 60)), (Cap(FEW, 20),), (Cap(FEW + 1
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("caps", SEVERAL)
-async def test_a_row_takes_as_many_calls_as_its_caps_allow_and_never_more(
-    store: Store, caps: tuple[Cap, ...], seed: int
-) -> None:
-    """Against the plain definition. Where many are allowed, a slice counts until all of it is out of the window."""
+async def test_row_grants_exactly_the_calls_that_its_caps_allow(store: Store, caps: tuple[Cap, ...], seed: int) -> None:
+    """Compared with the plain definition. With slices, a call counts until its whole slice has left the window."""
     chance = random.Random(seed)
     times, at = [], NOW_MS
     for place in range(400):
         at += chance.choice((0, 1, 7, 40, 300)) if place % 130 else 20_000
-        times.append(at - chance.choice((0, 0, 0, 3)))  # two that wait for a row may have it in the other order
+        times.append(at - chance.choice((0, 0, 0, 3)))  # two calls that wait for a row may get it in reverse order
     granted: list[int] = []
     for at, is_granted in zip(times, await grants(store.place, caps, times), strict=True):
         longer_ms = 0 if is_granted else slice_ms_of(caps) + 3

@@ -33,8 +33,8 @@ async def test_look_up_is_one_statement(tmp_path: Path) -> None:
     postgres.drop(place)
 
 
-async def test_it_is_one_statement_with_caps_on_frequency_too(tmp_path: Path) -> None:
-    """They are counted by it."""
+async def test_look_up_with_frequency_caps_is_one_statement(tmp_path: Path) -> None:
+    """It also counts the call."""
     place = postgres.new_place(tmp_path)
     sealer = open_store(place, tmp_path / "relay.key")
     put(place, sealer, binding())
@@ -51,8 +51,8 @@ async def test_it_is_one_statement_with_caps_on_frequency_too(tmp_path: Path) ->
     postgres.drop(place)
 
 
-async def test_rules_that_change_while_a_look_up_is_under_way_are_gone_by(tmp_path: Path) -> None:
-    """Its answer has the form of the old ones."""
+async def test_look_up_under_way_uses_changed_rules(tmp_path: Path) -> None:
+    """Its first answer has the columns of the old rules."""
     place = postgres.new_place(tmp_path)
     sealer = open_store(place, tmp_path / "relay.key")
     put(place, sealer, binding())
