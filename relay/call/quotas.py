@@ -1,6 +1,6 @@
-"""What each peer has of calls, and whether one more is within its quota. It reads no clock.
+"""Concurrent calls and call rate per peer, checked against its quota. It reads no clock.
 
-Peers are counted by name: a call may be older than the configuration in force.
+Peers are counted by name, since a call may be older than the configuration in force.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from relay.call.settings import Quota
 
 
 class Quotas:
-    """One way: calls from the peers of one relay, or calls to them."""
+    """The counts of one direction: calls from the peers, or calls to them."""
 
     __slots__ = ("_rates", "calls")
 
     def __init__(self) -> None:
-        self.calls = Tally()  # by the peer's name
-        self._rates = Rates()  # of its INVITEs and MESSAGEs
+        self.calls = Tally()  # by peer name
+        self._rates = Rates()  # of INVITEs and MESSAGEs
 
     def admits_call(self, name: str, quota: Quota, now: float) -> bool:
-        """Whether the named peer may have one more call; its INVITE is counted then."""
+        """Whether the peer may have one more call; counts its INVITE if so."""
         if quota.max_calls and self.calls.count(name) >= quota.max_calls:
             return False
         return self.admits_request(name, quota, now)
 
     def admits_request(self, name: str, quota: Quota, now: float) -> bool:
-        """Whether its rate leaves room for one more INVITE or MESSAGE, which is counted then."""
+        """Whether the rate allows one more INVITE or MESSAGE; counts it if so."""
         return not quota.max_cps or self._rates.admit(name, quota.max_cps, now)
 
 
 def next_admitted(places: list[Place], admits: Callable[[str, Quota, float], bool], now: float) -> Place | None:
-    """Takes places off the list up to the first whose peer may have one more, by a method of the `Quotas` towards
-    peers; that one is the answer."""
+    """Remove and return the first place whose peer has quota left, dropping those before it. `admits`: a method of the
+    outbound `Quotas`."""
     while places:
         place = places.pop(0)
         if admits(place.peer.name, place.peer.quota_out, now):

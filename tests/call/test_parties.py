@@ -123,8 +123,8 @@ def test_only_mobile_numbers_are_parties_unless_more_is_said() -> None:
         ("400 123 4567", "it is an emergency, service or operator number: "),
         ("010 8888 6666", "it is a landline: "),
         ("+44 20 7183 8750", "it is a foreign number: "),
-        ("138000000", "it is no complete number of an assigned range: "),
-        ("15400000001", "it is no complete number of an assigned range: "),
+        ("138000000", "it is not a complete number of an assigned range: "),
+        ("15400000001", "it is not a complete number of an assigned range: "),
     ],
 )
 def test_a_refusal_says_why_without_the_number(text: str, reason: str) -> None:
