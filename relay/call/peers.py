@@ -198,5 +198,5 @@ def host_of(written: str) -> str:
 
 
 def target_uri(user: str, host: str, port: int) -> str:
-    """`sip:user@host:port`, the port left out where it is 5060."""
+    """`sip:user@host:port`, without port 5060."""
     return f"sip:{user}@{host_port(host, port)}"

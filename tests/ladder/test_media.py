@@ -46,7 +46,7 @@ def test_rtpengine_gets_only_masked_sdp(ladder: AnchoredLadder) -> None:
 @pytest.mark.parametrize("offer", [OFFER, b""])
 @pytest.mark.parametrize(("caller", "callee"), [("127.0.0.11", "fd00::22"), ("fd00::11", "127.0.0.22")])
 def test_address_family_of_the_answering_side_is_requested(caller: str, callee: str, offer: bytes) -> None:
-    """rtpengine is told the address family of the side it does not know yet."""
+    """The offer to rtpengine has the address family of the side that is not known yet."""
     peers = (peer("pbx", caller), peer("carrier", callee))
     ladder = AnchoredLadder(caller_host=caller, callee_host=callee, peers=peers)
     ladder.caller.calls(X, body=offer)

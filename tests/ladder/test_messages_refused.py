@@ -96,7 +96,7 @@ def test_text_with_any_real_number_is_refused(ladder: Ladder, by: str, number: s
 
 
 def test_text_with_the_senders_700_number_is_relayed(ladder: Ladder) -> None:
-    ladder.routes[X, Y] = ladder.routes[X, A]  # as of AXN: whoever calls
+    ladder.routes[X, Y] = ladder.routes[X, A]  # as in AXN: any caller
     ladder.caller.texts(X, f"call {Y}".encode(), caller=Y)
     message = ladder.callee.get_request("MESSAGE")
     assert message.body == f"call {Y}".encode()

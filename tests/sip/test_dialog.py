@@ -176,7 +176,7 @@ def test_each_of_our_requests_has_the_next_cseq() -> None:
 
 
 def test_peer_request_with_an_old_cseq_is_refused() -> None:
-    """RFC 3261 12.2.2. A gap is no fault."""
+    """RFC 3261 12.2.2. Gaps are allowed."""
     dialog = as_uas()
     dialog.receive_cseq(8)
     dialog.receive_cseq(20)

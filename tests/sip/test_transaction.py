@@ -149,7 +149,7 @@ def test_rfc_2543_requests_match_by_all_unchanged_headers(world: World, branch: 
 @pytest.mark.parametrize("branch", OLD)
 @pytest.mark.parametrize("to_tag", ["", "ours"])
 def test_an_rfc_2543_ack_has_the_to_tag_of_the_response(world: World, branch: str | None, to_tag: str) -> None:
-    """The INVITE has none where it opens a dialog, and the same one where it is within it."""
+    """The INVITE has none if it opens a dialog, and the same one within the dialog."""
     invite = world.layer.serve(request("INVITE", branch, to_tag=to_tag), UDP)
     invite.respond(486, b"486", 0.0)
     assert world.layer.find_server(request("ACK", branch, to_tag="ours")) is invite
