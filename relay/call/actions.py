@@ -1,4 +1,4 @@
-"""What the engine asks of its driver. The engine decides, the driver does."""
+"""Actions that the engine returns for the driver to carry out."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from relay.sip.flow import Flow
 
 @final
 class Send:
-    """One message to the wire. If it cannot be delivered, tell `Engine.transport_failed(flow, now)`.
+    """Send one message. On failure call `Engine.transport_failed(flow, now)`.
 
-    No named tuple, as what is made for few calls: those are made by interpreted code.
+    Not a NamedTuple, as the rarer actions are: those are constructed by interpreted code.
     """
 
     __slots__ = ("data", "flow")
@@ -25,7 +25,7 @@ class Send:
 
 @final
 class SendAll:
-    """Several messages to one place, in any order: that is cheaper than one after the other. Otherwise as `Send`."""
+    """Send several messages on one flow, in any order, which is cheaper than one by one. Otherwise as `Send`."""
 
     __slots__ = ("flow", "messages")
 
@@ -36,9 +36,9 @@ class SendAll:
 
 @final
 class LookUp:
-    """Find the route in force; answer with `Engine.routed(token, Route | Refusal, now)`, at once or later.
+    """Look up the route in force; answer with `Engine.routed(token, Route | Refusal, now)`, at once or later.
 
-    A store that cannot answer is `Refusal("store_failed", 503, 41, retry_after_s=…)`: fail closed.
+    If the store fails, answer `Refusal("store_failed", 503, 41, retry_after_s=…)`: fail closed.
     """
 
     __slots__ = ("caller", "kind", "number", "peer", "token")
@@ -46,55 +46,54 @@ class LookUp:
     def __init__(self, token: int, number: str, caller: str, kind: Kind = "call", peer: Peer | None = None) -> None:
         self.token = token
         self.number = number  # the 700 number dialled, 15 digits
-        self.caller = caller  # E.164 without "+"; "" where the caller is anonymous
+        self.caller = caller  # E.164 without "+"; "" if anonymous
         self.kind: Kind = kind
-        self.peer = peer  # that says who calls; None: nobody doubts it
+        self.peer = peer  # that asserts the caller; None: the caller is not checked
 
 
 class Mediate(NamedTuple):
     """A command for rtpengine; answer with `Engine.mediated(token, Mediated | None, now)`, at once or later.
 
-    None stands for no answer, and for an error other than that it knows no such call. Never leave one unanswered, but
-    for token 0, which needs no answer.
+    None means no answer, or an error other than an unknown call. Every command must be answered, except token 0.
     """
 
     token: int
     command: Literal["ping", "offer", "answer", "play", "record", "query", "delete"]
-    call: str  # our id of the call
-    instance: str  # that has the call; "" while none has: any that works, and the next where it does not
-    from_tag: str = ""  # of the side that offers; of the one that hears, "" for both
-    to_tag: str = ""  # of the side that answers
+    call: str  # call id at rtpengine
+    instance: str  # rtpengine that holds the call; "" for a new call: any working one, with failover
+    from_tag: str = ""  # of the offering side; for `play` of the listening side, "" for both
+    to_tag: str = ""  # of the answering side
     sdp: bytes = b""
-    family: Literal["", "IP4", "IP6"] = ""  # to the first offer: of the addresses that the other side takes
-    sound: str = ""  # to play: its name
-    language: str = ""  # and in which; "": the configured one
-    alone: bool = False  # to an offer or answer: nobody is on the other side, and what comes is dropped
+    family: Literal["", "IP4", "IP6"] = ""  # first offer: address family of the answering side
+    sound: str = ""  # play: name of the announcement
+    language: str = ""  # play: its language; "": the configured one
+    alone: bool = False  # offer or answer: there is no other side, received media are dropped
 
 
 class Counts(NamedTuple):
-    """What rtpengine counted of the RTP that came from one side."""
+    """rtpengine's statistics of the RTP received from one side."""
 
     packets: int
-    lost: int | None  # packets, as the other side and rtpengine have reported by RTCP; None where none did in time
-    jitter_ms: int | None  # the mean of the same reports
+    lost: int | None  # packets, as reported by RTCP of the other side and rtpengine; None without a report
+    jitter_ms: int | None  # mean of the same reports
 
 
 class Mediated(NamedTuple):
-    """What rtpengine answered to a `Mediate`."""
+    """rtpengine's answer to a `Mediate`."""
 
-    instance: str  # which one
-    known: bool = True  # False: it has no such call
-    sdp: bytes = b""  # to an offer or answer: what the other side is to get
-    counts: tuple[tuple[str, Counts], ...] = ()  # to a delete: by tag
-    lasts_s: float = 0.0  # to a play: how long the sound is
+    instance: str  # the rtpengine that answered
+    known: bool = True  # False: unknown call
+    sdp: bytes = b""  # offer, answer: SDP for the other side
+    counts: tuple[tuple[str, Counts], ...] = ()  # delete: by tag
+    lasts_s: float = 0.0  # play: length of the sound
 
 
 @final
 class Commit:
-    """Make the record durable, then call `Engine.committed(token, now)`. Never drop one; order per call is kept.
+    """Make the record durable, then call `Engine.committed(token, now)`. Never drop one; keep the order per call.
 
-    `dialogs` is what a restart needs to go on with the call (opaque, private: seal it); None once the call has ended.
-    `token` 0 needs no answer. A commit with `record.ended_at` set closes the record for ever.
+    `dialogs` is the state that a restart needs (opaque, private: seal it); None once the call has ended. `token` 0
+    needs no answer. A commit with `record.ended_at` set closes the record for good.
     """
 
     __slots__ = ("dialogs", "record", "token")
@@ -107,10 +106,9 @@ class Commit:
 
 @final
 class KeepAttempt:
-    """Note where it outlives this process that an attempt is under way, in place of what was noted of it before.
+    """Store an attempt as under way, such that it survives this process; replaces its earlier state.
 
-    To be done before what stands behind it. `state` is what a start needs to end it (opaque, private: seal it). Comes
-    only where the engine was told that attempts are kept.
+    To be done before any later action. `state` is what a restart needs to end the attempt (opaque, private: seal it).
     """
 
     __slots__ = ("record", "state")
@@ -122,9 +120,9 @@ class KeepAttempt:
 
 @final
 class DropAttempt:
-    """Nothing of an attempt is left to do for a start: forget what was noted.
+    """Delete a stored attempt: a restart has nothing left to do for it.
 
-    `at_once`: nothing was sent just before that a start would have to send again; else once that has gone out.
+    `at_once`: delete now; else only after the messages before it are sent, which a restart would have to repeat.
     """
 
     __slots__ = ("at_once", "call_id")
@@ -135,17 +133,17 @@ class DropAttempt:
 
 
 class Tell(NamedTuple):
-    """What happened to a call whose business wants to hear of it while it goes on: received, ringing, answered.
+    """A call event for the business: received, ringing or answered. Fire-and-forget.
 
-    Nobody waits for it. That the call has ended is told by its record.
+    The end of a call has no event here: its record serves.
     """
 
     kind: str
-    record: CallRecord  # as it is then
+    record: CallRecord  # at the time of the event
 
 
 class Note(NamedTuple):
-    """Something for the log. Values hold no real number in clear unless under a key that `relay.log` masks."""
+    """A log entry. No value holds a real number in clear, except under a key that `relay.log` masks."""
 
     event: str
     fields: dict[str, object]

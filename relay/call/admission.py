@@ -1,4 +1,4 @@
-"""Whether an INVITE becomes a call: what it dials, who calls, and the bounds of the relay (DESIGN 4.5)."""
+"""Admission of INVITEs and MESSAGEs: number dialled, caller, limits of the relay (DESIGN 4.5)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOOP: Final = Refusal("failed", 482, 25)
 TOO_MANY_HOPS: Final = Refusal("failed", 483, 25)
 BAD_EXTENSION: Final = Refusal("failed", 420, 111)
 NUMBER_IN_TEXT: Final = Refusal("number_in_text", 403, 21)
-NOT_SECURE: Final = Refusal("not_secure", 480, 21)  # sips: and no TLS; the status is that of RFC 5630 5.1.1
+NOT_SECURE: Final = Refusal("not_secure", 480, 21)  # sips: without TLS; status of RFC 5630 5.1.1
 BAD_CONTACT: Final = Refusal("failed", 400, 111)
 STRANGER: Final = Refusal("caller_not_allowed", 403, 21)
 REFUSED_TOO_OFTEN: Final = Refusal("over_limit", 503, 42, end_reason="refused_too_often")
@@ -38,7 +38,7 @@ CALLER_NOT_OF_PEER: Final = Refusal("caller_not_allowed", 403, 21, end_reason="c
 
 
 def number_dialled(request: Request) -> str:
-    """The number in the Request-URI, "" where it holds none."""
+    """The number in the Request-URI, "" if there is none."""
     try:
         return number_of_uri(request.request_uri)
     except ParseError:
@@ -46,9 +46,9 @@ def number_dialled(request: Request) -> str:
 
 
 def number_of_caller(request: Request, peer: Peer | None) -> str:
-    """The caller's number where the peer states it (`identity`); "" where it is anonymous or no number.
+    """The caller's number from the header that `peer.identity` selects; "" if anonymous or not a number.
 
-    A peer that asserts identities is believed in P-Asserted-Identity (RFC 3325) alone: its From is the caller's word.
+    For a peer that asserts identities only P-Asserted-Identity counts (RFC 3325): From is set by the caller.
     """
     try:
         if peer is None or peer.identity == "from":
@@ -62,14 +62,14 @@ def number_of_caller(request: Request, peer: Peer | None) -> str:
 
 
 def number_of_uri(uri: SipUri | TelUri | OtherUri) -> str:
-    """The number that the URI names, "" where it is none."""
+    """The number in the URI, "" if there is none."""
     if isinstance(uri, SipUri):
         return number_of_uri_user(uri.user) if uri.user else ""
     return number_of_uri_user(uri.number) if isinstance(uri, TelUri) else ""
 
 
 def judge_number(settings: Settings, dialled: str) -> Refusal | None:
-    """A refusal for what can be no number of this platform (DESIGN 1); None where the look-up decides."""
+    """A refusal if this cannot be a number of the platform (DESIGN 1); None if the look-up decides."""
     if is_ours(settings, dialled):
         return None
     if 3 <= len(dialled) < 15 and any(_begins(prefix, dialled) for prefix in settings.prefixes):
@@ -84,29 +84,29 @@ def _begins(prefix: str, dialled: str) -> bool:
 
 
 def is_ours(settings: Settings, dialled: str) -> bool:
-    """Whether the number is a 700 number or a legacy one: the store knows which of them there are."""
+    """Whether the number has the form of a 700 number or is a legacy one; whether it exists, the store decides."""
     return is_700(dialled) or dialled in settings.legacy
 
 
 def may_forward_as(settings: Settings, peer: Peer, caller: str) -> bool:
-    """Whether a call that is none of ours may name that caller. What shows a masked call is nobody's own number."""
+    """Whether a forwarded call may name that caller: it must be the peer's, and not a number of this platform."""
     return not is_ours(settings, caller) and may_call_as(peer.numbers, caller)
 
 
 def forwarded(dialled: str, caller: str) -> Route:
-    """The way of a call that is none of ours and passes (`other_numbers = "forward"`): no binding, nothing hidden."""
+    """The route of a forwarded call (`other_numbers = "forward"`): no binding, nothing hidden."""
     return Route("", "", "", None, target=dialled, shown=caller)
 
 
 def unusable(error: ProtocolError | ParseError) -> Refusal:
-    """A refusal for an INVITE with something in it that cannot be read or relayed."""
+    """The refusal of an INVITE that is malformed or cannot be relayed."""
     if isinstance(error, NotAnchored):
         return MEDIA_FAILED
     return Refusal("failed", error.status if isinstance(error, ProtocolError) else 400, 111)
 
 
 def judge_request(core: Core, request: Request, flow: Flow, peer: Peer, now: float) -> tuple[Refusal, str] | None:
-    """A refusal, with further header lines, for an INVITE that cannot be taken now whatever it dials."""
+    """A refusal, with further header lines, of an INVITE, whatever number it dials; None to admit it."""
     if request.max_forwards == 0:
         return TOO_MANY_HOPS, ""
     way_back = _way_back(request)
@@ -123,7 +123,7 @@ def judge_request(core: Core, request: Request, flow: Flow, peer: Peer, now: flo
 
 
 def judge_message(core: Core, request: Request, flow: Flow, peer: Peer, now: float) -> tuple[Refusal, str] | None:
-    """Likewise for a MESSAGE. It is no call that is up, so of the limits only those of what is pending hold."""
+    """As `judge_request`, for a MESSAGE. Only the limits of pending work apply, not those of calls."""
     if request.max_forwards == 0:
         return TOO_MANY_HOPS, ""
     if request.from_tag in core.calling_tags:
@@ -137,13 +137,12 @@ def judge_message(core: Core, request: Request, flow: Flow, peer: Peer, now: flo
 
 
 def is_insecure(request: Request, flow: Flow) -> bool:
-    """RFC 3261 26.2.2: what is for a sips: URI goes by TLS on every hop, also on the one to us."""
+    """Whether a request to a sips: URI came without TLS: every hop needs it (RFC 3261 26.2.2)."""
     return flow.transport != "tls" and is_sips(request.uri)
 
 
 def _way_back(request: Request) -> SipUri | None:
-    """Where requests in its dialog go: its Record-Route or Contact. None: nobody's phone rings for a call that cannot
-    be answered."""
+    """The next hop of requests back to the caller (Record-Route or Contact). None if unusable: no phone must ring."""
     if request.contact is None or not isinstance(request.contact.uri, SipUri):
         return None
     if not request.has("record-route"):
@@ -155,7 +154,7 @@ def _way_back(request: Request) -> SipUri | None:
 
 
 def _has_room(core: Core, peer: Peer, now: float) -> bool:
-    """The INVITE's own setup is counted already, its call towards its peer's limit is not."""
+    """Whether limits allow the call. Its setup is counted already in `stages`, but not yet towards the peer's calls."""
     limits, name = core.settings.limits, peer.name
     calls, in_all = core.quotas_in.calls.count(name) + 1, core.stages.count(UP) + core.stages.count(SETTING_UP)
     return (

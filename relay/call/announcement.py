@@ -1,7 +1,7 @@
-"""What the parties hear from the relay itself: why a call comes to nothing, that one begins, is recorded, is to end.
+"""Announcements: the reason of a refusal; the beginning, recording and imminent end of a call.
 
-rtpengine plays the sounds, which are named here and have their files elsewhere. A refused caller gets an early dialog
-for it, with a description that rtpengine makes for his offer; whatever goes wrong, his final answer comes at once.
+rtpengine plays the sounds; this module knows their names, not their files. A refused caller gets an early dialog with
+rtpengine's answer to his offer; on any failure the final response is sent at once.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 BEGIN: Final = "begin"
 ENDING: Final = "ending"
 RECORDED: Final = "recorded"
-ENDING_S: Final = 60.0  # before a call's time is over
-LONGEST_S: Final = 20.0  # a refused caller waits no longer for his answer, however long the sound is
+ENDING_S: Final = 60.0  # before the maximum duration of a call
+LONGEST_S: Final = 20.0  # cap of an announcement before the final response
 
-# By outcome. The others are nothing that a caller could act on, or mean that there is too much to do already.
+# By outcome. For the others the caller can do nothing, or the relay is overloaded.
 OF_REFUSAL: Final = {
     "busy": "busy",
     "rejected": "busy",
@@ -55,14 +55,14 @@ OF_REFUSAL: Final = {
 }
 SOUNDS: Final = (BEGIN, ENDING, RECORDED, *dict.fromkeys(OF_REFUSAL.values()))
 
-_PLAYED: Final = ("pcma", "pcmu", "g722", "opus", "g729", "gsm")  # codecs that rtpengine can make a sound of
+_PLAYED: Final = ("pcma", "pcmu", "g722", "opus", "g729", "gsm")  # codecs that rtpengine can encode
 _DIRECTIONS: Final = ("sendrecv", "sendonly", "recvonly", "inactive")
-_DISCARD: Final = 9  # RFC 863; nothing is sent there
+_DISCARD: Final = 9  # RFC 863; no media are sent there
 _NOBODY: Final = {"IP4": Connection("IP4", "127.0.0.1"), "IP6": Connection("IP6", "::1")}
 
 
 class Announcement:
-    """One sound for one refused caller. It ends once: when it was heard, when it cannot be, or by `end`."""
+    """One announcement to one refused caller. It ends once: played out, failed, or by `end`."""
 
     __slots__ = (
         "_asking",
@@ -87,31 +87,31 @@ class Announcement:
         show: Callable[[bytes, float], None],
         over: Callable[[float], None],
     ) -> None:
-        """`language` as in `Route`; `show` gets the description for the caller, and may raise ProtocolError or
-        ParseError; `over` is called at the end."""
+        """`language`: see `Route`; `show` sends the SDP to the caller and may raise ProtocolError or ParseError; `over`
+        is called at the end."""
         self._core = core
-        self._session = f"{call_id}-announcement"  # rtpengine may have the call itself as well
+        self._session = f"{call_id}-announcement"  # the call itself may have a session at rtpengine
         self._caller_tag, self._relay_tag = core.token(), core.token()
         self._instance = ""
         self._sound, self._language = sound, language
         self._show: Callable[[bytes, float], None] | None = show
         self._over: Callable[[float], None] | None = over
-        self._asking = False  # rtpengine has not answered yet
+        self._asking = False  # a command to rtpengine is pending
         self._timer: Timer | None = None
         core.stages.begin(ANNOUNCING)
 
     def begin(self, offer: bytes) -> None:
-        """`offer`: the caller's description, masked."""
+        """`offer`: the caller's masked SDP."""
         self._ask(self._command("offer", offer), self._offered)
 
     def end(self, now: float) -> None:
-        """Silence, and on with what waits for it. Idempotent."""
+        """Stop the announcement and call `over`. Idempotent."""
         over, self._over, self._show = self._over, None, None
         if over is None:
             return
         self._core.timers.cancel(self._timer)
         self._core.stages.end(ANNOUNCING)
-        if not self._asking:  # else when that is answered: an offer that came later would stay there
+        if not self._asking:  # else in `_heard`: a pending offer that arrived after the delete would remain
             self._delete()
         over(now)
 
@@ -163,9 +163,9 @@ class Announcement:
 
 
 def answer_alone(offer: bytes) -> bytes | None:
-    """The answer of somebody who says and hears nothing: the first sound that rtpengine can fill, no other stream.
+    """The answer of a mute far side: accepts the first audio stream that rtpengine can fill, rejects the others.
 
-    None where the offer has none such that its side would hear.
+    None if the offer has no such stream that its side receives.
     """
     try:
         sdp = parse_sdp(offer)
@@ -182,7 +182,7 @@ def answer_alone(offer: bytes) -> bytes | None:
 
 
 def _payload(media: Media, sdp: Sdp) -> str | None:
-    """What a sound in this stream would be written in; None where there can be none."""
+    """The payload type for a sound in this stream; None if it cannot carry one."""
     if media.kind != "audio" or not media.port or _direction(media, sdp) not in ("sendrecv", "recvonly"):
         return None
     names = codec_names(media)
@@ -195,7 +195,7 @@ def _direction(media: Media, sdp: Sdp) -> str:
 
 
 def _fill(media: Media, sdp: Sdp) -> Media:
-    # Not "sendonly" to an offer of both ways: a PBX would take itself for being on hold, and play its own music.
+    # Not "sendonly" in answer to "sendrecv": a PBX would see it as hold and play its own music.
     direction: Attribute = ("sendonly" if _direction(media, sdp) == "recvonly" else "sendrecv", None)
     payload = _payload(media, sdp) or ""
     of_codec = [each for each in media.attributes if each[0] in ("rtpmap", "fmtp") and is_of(each, [payload])]

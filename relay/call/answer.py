@@ -1,4 +1,4 @@
-"""A 2xx to an INVITE that the relay has given: it goes again until whoever called acknowledges it."""
+"""Retransmission of the relay's 2xx to an INVITE until its ACK."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Answer:
-    """A 2xx to INVITE that the relay gave, sent again until its ACK comes (RFC 3261 13.3.1.4)."""
+    """The relay's 2xx to an INVITE, repeated until its ACK (RFC 3261 13.3.1.4)."""
 
     __slots__ = ("_core", "_data", "_deadline", "_flow", "_give_up", "_interval", "_timer", "cseq")
 

@@ -1,4 +1,4 @@
-"""One try at one target of a peer: the INVITE to the callee, its early dialogs, and what becomes of late answers."""
+"""An outbound attempt at one target of a peer: the INVITE to the callee, its early dialogs and late responses."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from relay.call.setup import Setup
     from relay.sip.flow import Flow
 
-MOST_FORKS: Final = 32  # early dialogs of one INVITE; what a callee opens beyond is passed over (DESIGN 4.5)
+MOST_FORKS: Final = 32  # early dialogs of one INVITE; further ones are ignored (DESIGN 4.5)
 _WAY: Final = frozenset({"contact", "record-route"})
 TIMED_OUT: Final = "Reason: SIP;cause=408\r\n"  # of a CANCEL
-# SDP session ids are below: shorter than a mobile number, so none can be met in one by chance.
+# Exclusive bound of SDP session ids: shorter than a mobile number, so that none contains one by chance.
 SESSION_IDS: Final = 2**31
 _SDP: Final = ("content-type", "application/sdp")
 
 
 class Attempt:
-    """The callee's side of a setup at one target. After `cancel` it only settles what still comes."""
+    """The callee's side of a setup at one target. After `cancel` it only settles late responses."""
 
     __slots__ = (
         "_branch",
@@ -74,12 +74,12 @@ class Attempt:
         self.call_id = core.token()
         self._local_tag = core.token()
         self._cseq = 1
-        self._reached = 1  # the highest CSeq of a request in an early dialog that is over; its 2xx may still come
-        self._credentials = ""  # the INVITE's header lines of them
+        self._reached = 1  # highest CSeq used in an ended early dialog; its 2xx may still come
+        self._credentials = ""  # authorization header lines of the INVITE
         self._local_uri = f"sip:{route.shown}@{listener.advertised}"
         user = user_for(peer, route.target)
         self._remote_uri = f"{'sips' if setup.secure else 'sip'}:{user}@{place.target.written}"
-        # A number shown that is no 700 number hides nothing: were it the caller's own, the tripwire must strike.
+        # Only a 700 number is exempt from the leak check: any other number shown could be the caller's own.
         shown = (route.shown,) if is_700(route.shown) else ()
         self._own: tuple[str, ...] = (route.target, user, *shown)
         self._writer = SdpWriter(session_id(core.token()), anchored=setup.call.media is not None)
@@ -88,13 +88,13 @@ class Attempt:
         self._legs: dict[str, Leg] = {}  # by the callee's tag
         self._given_up = False
         self._won: Leg | None = None
-        self._sent: SentRequest | None = None  # until its final answer
-        self._sent_by, self._branch = place.flow, ""  # the INVITE that went out last
+        self._sent: SentRequest | None = None  # until its final response
+        self._sent_by, self._branch = place.flow, ""  # of the latest INVITE
 
     # -- sending
 
     def start(self, now: float) -> None:
-        """Sends the INVITE. Raises ProtocolError for one that cannot be relayed, Leak from the tripwire."""
+        """Send the INVITE. Raises ProtocolError if it cannot be relayed, Leak if the leak check fails."""
         setup = self._setup
         request = setup.request
         self.started_at = now
@@ -112,7 +112,7 @@ class Attempt:
         return f"{from_line}To: <{self._remote_uri}>\r\nCall-ID: {self.call_id}\r\n"
 
     def _send(self, outgoing: OutgoingRequest, branch: str, now: float) -> None:
-        """`branch`: as of SentRequest."""
+        """`branch`: see SentRequest."""
         core = self._setup.core
         self._sent = SentRequest(
             core,
@@ -147,7 +147,7 @@ class Attempt:
         )
 
     def take_up(self, sent: SentInvite, flow: Flow, now: float) -> None:
-        """Goes on with an INVITE that an earlier process has sent, for `cancel`."""
+        """Adopt an INVITE sent by an earlier process, in order to cancel it."""
         self._local_uri, self._local_tag = sent.local_uri, sent.local_tag
         self._remote_uri = sent.remote_uri.decode("utf-8", "surrogateescape")
         self.call_id, self._cseq, self._reached = sent.call_id, sent.cseq, sent.cseq
@@ -160,7 +160,7 @@ class Attempt:
         self._send(outgoing, sent.branch, now)
 
     def _renumber(self, credentials: str, now: float) -> int:
-        """The INVITE was challenged and goes again. What early dialogs it had are over, and their numbers used up."""
+        """The CSeq for the INVITE after a challenge; its early dialogs end, and their CSeqs are used up."""
         self._cseq = max([self._cseq, *[leg.dialog.local_cseq for leg in self._legs.values()]]) + 1
         self._forget_legs(None)
         self._credentials, self.started_at = credentials, now
@@ -180,16 +180,16 @@ class Attempt:
 
     @property
     def is_silent(self) -> bool:
-        """The INVITE has gone out, and not even a provisional response has come."""
+        """Whether the INVITE is out and has no response, not even a provisional one."""
         return self._sent is not None and not self._sent.transaction.proceeding
 
     def pass_over(self, now: float) -> None:
-        """It has been silent for too long, and another target is there."""
+        """Give up a silent target in favour of another one."""
         self._setup.core.unreachable(self._place, now)
         self.cancel(now, TIMED_OUT)
 
     def cancel(self, now: float, reason: str) -> None:
-        """Gives the attempt up: CANCEL, or BYE where its answer has come and cannot be shown."""
+        """Give up the attempt: CANCEL, or BYE if its 2xx came and cannot be relayed."""
         self._given_up = True
         self._forget_legs(self._won)
         if self._won is not None:
@@ -206,7 +206,7 @@ class Attempt:
             self._take(response, now)
 
     def _anchor(self, media: Media, response: Response, now: float) -> None:
-        """Its turn: the description goes through rtpengine, unless nobody will be shown it."""
+        """Pass the SDP through rtpengine, unless it will not be relayed."""
         shown = response.status < 300 and not self._is_over()
         described = self._description(media, response) if shown else None
         if described is None:
@@ -216,14 +216,14 @@ class Attempt:
         media.anchor(self._setup.call, kind, "callee", described, partial(self._take, response), now)
 
     def _description(self, media: Media, response: Response) -> Response | None:
-        """What brings the description that rtpengine is to go by from now on; None where it does already.
+        """The response whose SDP rtpengine is to use from now on; None if it already does.
 
-        It knows one callee, and goes by the fork that was heard last. Where another is the one that answers, and said
-        what there is to say in a provisional response, that counts.
+        rtpengine knows one callee: the fork whose SDP it got last. If another fork answers without SDP, the SDP of its
+        provisional response is used.
         """
         try:
             fork = f"{self.call_id} {response.to_tag or ''}"
-        except ParseError:  # it will be refused
+        except ParseError:  # refused in `_take`
             return None
         if masking.brings_sdp(response):
             media.fork = fork
@@ -285,7 +285,7 @@ class Attempt:
                 self._setup.over(self)
 
     def _turn_away(self, leg: Leg, now: float) -> None:
-        """A 2xx that nobody waits for (it crossed our CANCEL, or another fork was faster): ACK, then BYE."""
+        """ACK, then BYE for a superfluous 2xx: it crossed our CANCEL, or another fork was faster."""
         if leg.bye_sent:
             leg.acknowledge_again()
             return
@@ -295,7 +295,7 @@ class Attempt:
         leg.hang_up(now)
 
     def _unusable(self, response: Response, error: ProtocolError | ParseError, now: float) -> None:
-        """An answer that cannot be relayed. A provisional one is passed over; a 2xx is taken down again."""
+        """A response that cannot be relayed. A provisional one is ignored; a 2xx gets ACK and BYE."""
         setup = self._setup
         setup.core.counters["answers_unusable"] += 1
         setup.core.note("answer.unusable", call_id=setup.call.call_id, status=response.status, reason=error.reason)
@@ -303,7 +303,7 @@ class Attempt:
             self._take_down(response, now)
             if self._given_up:
                 setup.over(self)
-        if response.status < 200 or self._given_up or setup.decided:  # a further fork's harms no call that is up
+        if response.status < 200 or self._given_up or setup.decided:  # another fork's does not harm an answered call
             return
         self._won, self._given_up = None, True
         self._close()
@@ -313,10 +313,10 @@ class Attempt:
             setup.failed(488, masking.mask_final(488, rang=False), now)
 
     def _take_down(self, response: Response, now: float) -> None:
-        """A 2xx that cannot be shown: ACK and BYE; the way of the INVITE where its own cannot be used."""
+        """ACK and BYE for a 2xx that cannot be relayed; by the INVITE's way if its own route set is unusable."""
         try:
             leg = self._legs.get(response.to_tag or "")
-        except ParseError:  # nobody knows of whose dialog it is
+        except ParseError:  # its dialog is unknown
             return
         if leg is None:
             headers = [header for header in response.headers if header[0] not in _WAY]
@@ -326,12 +326,12 @@ class Attempt:
     def _fail(self, why: str, now: float) -> None:
         self._close()
         if not self._given_up:
-            self._given_up = True  # an early dialog whose description is at rtpengine yet must not open any more
+            self._given_up = True  # an early dialog whose SDP is still at rtpengine must not open any more
             self._setup.core.unreachable(self._place, now)
             self._setup.failed(None, masking.NO_PROGRESS if why == "timeout" else masking.NO_CONNECTION, now)
 
     def _close(self) -> None:
-        """The final answer is there, or will not come."""
+        """The final response has come, or will not."""
         self._sent = None
         self._setup.core.calling_tags.discard(self._local_tag)
         self._forget_legs(self._won)
@@ -339,7 +339,7 @@ class Attempt:
             self._setup.over(self)
 
     def _forget_legs(self, winner: Leg | None) -> None:
-        """Early dialogs end with the final answer to the INVITE, but for the one that was answered."""
+        """End the early dialogs, except the winner's, at the final response to the INVITE."""
         for tag, leg in list(self._legs.items()):
             if leg is not winner and not leg.bye_sent:
                 self._reached = max(self._reached, leg.dialog.local_cseq)
@@ -354,13 +354,13 @@ class Attempt:
         leg = self._legs.get(tag)
         if leg is None:
             leg = self._callee_leg(response)
-            if not self._setup.decided:  # else nobody will be shown it
+            if not self._setup.decided:  # else it will not be relayed
                 self._pair(leg)
             self._legs[tag] = leg
         return leg
 
     def _callee_leg(self, response: Response) -> Leg:
-        """The callee's early dialog that the response opens."""
+        """The callee's early dialog opened by the response."""
         setup = self._setup
         core, call = setup.core, setup.call
         assert setup.route is not None
@@ -381,12 +381,12 @@ class Attempt:
         return callee
 
     def _check_way(self, dialog: Dialog) -> None:
-        """Raises ProtocolError where requests in it would have to go by TLS and cannot."""
+        """Raise ProtocolError if requests in the dialog need TLS and there is none."""
         if not self._setup.core.peers.may_go(self._peer, dialog.next_hop, self._flow):
-            raise ProtocolError(480, "a sips: Contact or Record-Route, and no TLS by which to get there")
+            raise ProtocolError(480, "sips: Contact or Record-Route, but no TLS listener for it")
 
     def _pair(self, callee: Leg) -> None:
-        """Makes the caller's early dialog that is shown for the callee's."""
+        """Open the caller's early dialog that mirrors the callee's."""
         setup = self._setup
         core, call = setup.core, setup.call
         towards_caller = Dialog.as_uas(setup.request, core.token())
@@ -399,5 +399,5 @@ class Attempt:
 
 
 def session_id(token: str) -> int:
-    """An SDP session id out of a random token: 1 to 2**31."""
+    """An SDP session id from a random token: 1 to 2**31."""
     return int(token[-12:], 16) % SESSION_IDS + 1

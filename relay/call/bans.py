@@ -1,8 +1,8 @@
-"""Whom the relay does not hear for a while: strangers that flood it, guess passwords or send what cannot be read.
+"""Temporary bans of source addresses: unknown sources that flood, guess passwords or send malformed messages.
 
-It counts offences by source address and keeps who is banned, both in bounded tables. It reads no clock, drops nothing
-and closes nothing: sockets ask it. Who is known (a peer's sources and targets, where one has registered, the sides of
-calls) is never banned, whatever seems to come from there: anybody can forge the source of a datagram.
+It counts offences by source address and holds the bans, both in bounded tables. It reads no clock and drops nothing:
+the sockets ask it. Known addresses (sources and targets of peers, registered contacts, legs of calls) are never banned:
+anyone can forge the source of a datagram.
 """
 
 from __future__ import annotations
@@ -16,53 +16,55 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from relay.call.settings import Limits
 
-WINDOW_S: Final = 60.0  # in which offences of one source add up
-GRAVE: Final = 10  # what a wrong password and a connection that broke a bound count; all else counts 1
+WINDOW_S: Final = 60.0  # counting window of offences
+GRAVE: Final = 10  # weight of a wrong password and of a connection over its limits; other offences weigh 1
 MOST_COUNTED = 10_000  # sources
-MOST_BANNED = 10_000  # sources; the ban that ends first gives way
-MOST_UNPROVEN_PER_S: Final = 50  # messages of one source that may be forged, where they cannot have it banned
-KNOWN_S: Final = 1.0  # how long is held true who is known
-_IPV6_BITS: Final = 64  # what one customer has at least: nobody gets a new count by taking another address of his own
+MOST_BANNED = 10_000  # sources; the ban that ends first is replaced
+MOST_UNPROVEN_PER_S: Final = 50  # messages of one possibly forged source, if it cannot be banned
+KNOWN_S: Final = 1.0  # lifetime of the cached known addresses
+_IPV6_BITS: Final = 64  # the smallest network of a customer: changing the address within it does not reset the count
 
 Network = IPv4Network | IPv6Network
 
 
 class Ban(NamedTuple):
-    """One that is in force or was."""
+    """A ban, in force or ended."""
 
-    source: str  # an address; of IPv6 also a network of 64 bits, such as "2001:db8::/64"
+    source: str  # an address, or an IPv6 network of 64 bits such as "2001:db8::/64"
     reason: str
     since: float  # monotonic seconds
     until: float
-    proven: bool = True  # it is certain that it came from there
+    proven: bool = True  # the source is not forged
 
 
 class Known(NamedTuple):
-    """Who is not banned."""
+    """Addresses that are never banned."""
 
     networks: Iterable[Network]
-    hosts: Iterable[str]  # addresses; names are passed over
+    hosts: Iterable[str]  # addresses; names are ignored
 
 
 class Bans:
-    """`now` is in monotonic seconds.
+    """The bans in force and the counts of offences. `now` is in monotonic seconds.
 
-    `listeners` hear of each ban: "banned" when it begins, "unbanned" when it ends, and "spared" when one that is known
-    would have been banned, once a window.
+    `listeners` are called with "banned" at the beginning of a ban, "unbanned" at its end, and "spared" when a known
+    address would have been banned, once per window.
     """
 
     def __init__(self, limits: Limits) -> None:
-        self.silenced: set[str] = set()  # sources that `drops` knows; empty nearly always, so that asking costs nothing
+        self.silenced: set[str] = (
+            set()
+        )  # sources that `drops` drops; nearly always empty, so that the test costs nothing
         self.dropped = 0  # datagrams
         self.listeners: list[Callable[[str, Ban], None]] = []
         self._limits = limits
-        self._believes = True  # of datagrams whose source may be forged, that they came from there
+        self._believes = True  # unproven sources may be banned
         self._bans: dict[str, Ban] = {}
         self._count = 0
         self._offences: Counter[str] = Counter()
         self._spared: set[str] = set()
         self._window_end_at = 0.0
-        self._unproven: Counter[str] = Counter()  # in a second
+        self._unproven: Counter[str] = Counter()  # messages in the current second
         self._second = 0
         self._known_of: list[Callable[[], Known]] = []
         self._known_networks: list[Network] = []
@@ -70,13 +72,13 @@ class Bans:
         self._known_until = 0.0
 
     def spare(self, known: Callable[[], Known]) -> None:
-        """From now on those are never banned either. Asked once a second at most, when there is somebody to ban."""
+        """Add a source of known addresses, queried at most once a second and only when a ban is due."""
         self._known_of.append(known)
 
     def follow(self, limits: Limits, now: float, *, believes: bool) -> None:
-        """Goes by these limits from now on, and by who is known now.
+        """Apply new limits and the current known addresses.
 
-        `believes`: no peer logs in, so that nobody who is not known has anything to lose by a forged source.
+        `believes`: no peer logs in, so a ban by a forged source cannot hurt a legitimate one.
         """
         self._limits, self._believes = limits, believes
         for source in [ban.source for ban in self._bans.values() if not (believes or ban.proven)]:
@@ -84,13 +86,13 @@ class Bans:
         self.forget_known(now)
 
     def forget_known(self, now: float) -> None:
-        """Somebody has become known: whoever is by now is not banned any more."""
+        """Known addresses have changed: lift their bans."""
         self._known_until = 0.0
         for source in [source for source in self._bans if self.knows(source, now)]:
             self.lift(source)
 
     def meet(self, host: str) -> None:
-        """Somebody known is there from now on."""
+        """Add a known address and lift its ban."""
         for source in (source_of(host), source_of(host, exact=True)):
             self._known_hosts.add(source)
             self.lift(source)
@@ -98,10 +100,10 @@ class Bans:
     # -- offences
 
     def offend(self, host: str, offence: str, now: float, *, proven: bool, weight: int = 1) -> None:
-        """Counts one of that address. The one that is too many has it banned.
+        """Count an offence of that address, and ban it at the limit.
 
-        `proven`: it is there without doubt, since it has a connection or has sent back a nonce of ours. Else the source
-        may be forged: then it is banned only where no peer logs in, and else not heard until the second is over.
+        `proven`: the source is genuine, since it has a connection or returned our nonce. A source that may be forged is
+        banned only if no peer logs in; otherwise it is silenced until the end of the second.
         """
         if not self._limits.ban_s:
             return
@@ -119,12 +121,12 @@ class Bans:
             self._find(Ban(source, offence, now, now + self._limits.ban_s, proven=proven), host, now)
 
     def forgive(self, host: str) -> None:
-        """Who offended there has proved to be good: what a peer that logs in sends first is a stranger's."""
+        """Clear the offences of an address that has logged in: its first requests came as an unknown source's."""
         self._offences.pop(source_of(host), None)
         self._unproven.pop(source_of(host), None)
 
     def _find(self, ban: Ban, host: str, now: float) -> None:
-        """Of a network that somebody known is in the address alone is banned, unless it is the one that is known."""
+        """Ban the network, or the address alone if the network contains a known one; nothing if it is known itself."""
         address = ban._replace(source=source_of(host, exact=True))
         for each in (ban, address):
             if not self.knows(each.source, now):
@@ -144,9 +146,9 @@ class Bans:
     # -- bans
 
     def ban(self, source: str, until: float, now: float, reason: str) -> None:
-        """Begins one that was asked for. Raises ValueError where the source is known, or none."""
+        """Ban a source on request. Raises ValueError if the source is known or not an address."""
         if self.knows(source, now):
-            raise ValueError(f"{source} is a peer's, or of a call that is up")
+            raise ValueError(f"{source} belongs to a peer or a call in progress")
         self._begin(Ban(source, reason, now, until))
 
     def _begin(self, ban: Ban) -> None:
@@ -159,7 +161,7 @@ class Bans:
         self._tell("banned", ban)
 
     def lift(self, source: str) -> bool:
-        """Ends one before its time. False: there is none."""
+        """End a ban early. False: not banned."""
         ban = self._bans.get(source)
         if ban is None:
             return False
@@ -167,7 +169,7 @@ class Bans:
         return True
 
     def expire(self, now: float) -> None:
-        """Ends those whose time is over; about once a second."""
+        """End the bans that have run out; to be called about once a second."""
         for ban in [ban for ban in self._bans.values() if ban.until <= now]:
             self._end(ban)
         self.silenced = set(self._bans)
@@ -176,17 +178,17 @@ class Bans:
         return source in self._bans
 
     def in_force(self) -> list[Ban]:
-        """Those in force, the one that ends first at the front."""
+        """The bans in force, by their end."""
         return sorted(self._bans.values(), key=lambda ban: ban.until)
 
     def holds(self, host: str) -> bool:
-        """Whether nothing from that address is to be heard."""
+        """Whether messages from that address are to be dropped."""
         if ":" not in host:
             return host in self.silenced
         return source_of(host) in self.silenced or source_of(host, exact=True) in self.silenced
 
     def drops(self, host: str) -> bool:
-        """As `holds`, of a datagram; it is counted then."""
+        """As `holds`, for a datagram; counts it if so."""
         if not self.holds(host):
             return False
         self.dropped += 1
@@ -204,10 +206,10 @@ class Bans:
         for listener in self.listeners:
             listener(event, ban)
 
-    # -- who is known
+    # -- known addresses
 
     def knows(self, source: str, now: float) -> bool:
-        """Whether somebody is there who is never banned."""
+        """Whether a known address is at or within the source."""
         if now >= self._known_until:
             self._learn_known(now)
         network = ip_network(source)
@@ -224,9 +226,9 @@ class Bans:
 
 @lru_cache(maxsize=4096)
 def source_of(host: str, exact: bool = False) -> str:
-    """What bans go by: an IPv4 address itself, the network of an IPv6 address, which `exact` is the address itself.
+    """The key of bans: the address for IPv4, its network of 64 bits for IPv6 (the address itself if `exact`).
 
-    `host` is an address, or such a network. Raises ValueError.
+    `host` is an address or such a network. Raises ValueError.
     """
     if "/" in host:
         return str(ip_network(host))

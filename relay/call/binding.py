@@ -1,4 +1,4 @@
-"""A binding and the routes it compiles to (DESIGN 1). It knows no store and no clock."""
+"""Bindings and the routes they compile to (DESIGN 1). No store, no clock."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Binding(NamedTuple):
     business: str
     order_id: str | None
     x: str
-    y: str | None  # AXYB and GXYB alone
-    a: str | None  # parties, E.164 without "+". In G modes: whom b reaches while no member has called, or None
-    b: str | None  # AXN: whom a reaches while nobody has called, or None
+    y: str | None  # only in AXYB and GXYB
+    a: str | None  # parties, E.164 without "+". G modes: b's target until a member has called, or None
+    b: str | None  # AXN: a's target until somebody has called, or None
     created_at: int
     expires_at: int | None
     ended_at: int | None = None  # unbound
-    group_id: str | None = None  # GXB and GXYB alone
+    group_id: str | None = None  # only in GXB and GXYB
     pool: str = "default"  # x's
-    direction: Direction = "both"  # members of a group call as a, the callers of an AXN as b
+    direction: Direction = "both"  # group members count as a, callers of an AXN as b
     max_call_s: int | None = None
     ring_timeout_s: int | None = None
     white_only: bool = False
@@ -41,19 +41,19 @@ class Binding(NamedTuple):
     created_by: str = ""
     changed_at: int | None = None
     changed_by: str | None = None
-    released_at: int | None = None  # its numbers were given back
+    released_at: int | None = None  # when its numbers were released
     version: int = 1
     ended_by: str | None = None  # who unbound it
     record: bool = False  # its calls are recorded
-    industrial_id: str | None = None  # of what is delivered, in the industrial internet (工业互联网标识)
+    industrial_id: str | None = None  # industrial internet identifier (工业互联网标识) of the delivered item
 
     def is_live(self, at_ms: int) -> bool:
-        """Whether it is in force at a moment after it was made."""
+        """Whether the binding is in force at a time after its creation."""
         return self.ended_at is None and (self.expires_at is None or self.expires_at > at_ms)
 
 
 class Line(NamedTuple):
-    """One route of a binding: who dials what. What becomes of the call follows from the binding at that moment."""
+    """One route of a binding: caller and number dialled. The target follows from the binding at call time."""
 
     number: str
     caller: str | None  # None: any caller
@@ -61,7 +61,7 @@ class Line(NamedTuple):
 
 
 def compile_lines(binding: Binding, members: Iterable[str] = ()) -> Iterator[Line]:
-    """The left sides of DESIGN 1's table. `members` are the group's in GXB and GXYB.
+    """The routes of a binding (table of DESIGN 1). `members`: of the group in GXB and GXYB.
 
     AXB: (x, a), (x, b). AXYB: (x, a), (y, b). GXB: (x, each g), (x, b). GXYB: (x, each g), (y, b).
     AXN: (x, a), (x, any).
@@ -78,9 +78,9 @@ def compile_lines(binding: Binding, members: Iterable[str] = ()) -> Iterator[Lin
 
 
 def ends(binding: Binding) -> tuple[str, str]:
-    """The two ends that a binding joins, the same for every line of it: parties, "group ID", or "*" for anybody.
+    """The two ends that a binding joins, in sorted order: parties, "group ID", or "*" for any caller.
 
-    Whoever used a number between these two ends may use it again between the same two at once.
+    A released number may be used again at once between the same two ends.
     """
     first = f"group {binding.group_id}" if binding.mode in GROUP_MODES else binding.a or ""
     second = ANYBODY if binding.mode == "AXN" else binding.b or ""

@@ -1,4 +1,4 @@
-"""A call: its record, its two legs, its clocks, and the one way in which it ends (DESIGN 4.6)."""
+"""A call: its record, two legs and timers, and the single path by which it ends (DESIGN 4.6)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _RELAY_CAUSES: Final = dict.fromkeys(("max_duration", "session_expired", "ack_ti
 
 
 class Call:
-    """One attempt and, once it is answered, the call. Its fields become the record's."""
+    """A call from its INVITE to its end. Most fields are columns of the call record."""
 
     __slots__ = (
         "_clock_offset_s",
@@ -113,12 +113,12 @@ class Call:
         self.dialled = dialled
         self.caller_leg_call_id = invite_key[0]
         self.received_at = received_at
-        self._clock_offset_s = core.clock_offset_s  # of all its times: a clock that is set does not tear them apart
+        self._clock_offset_s = core.clock_offset_s  # fixed for the call: setting the clock must not skew its times
         self.binding_id: str | None = None
         self.mode: str | None = None
         self.business: str | None = None
         self.order_id: str | None = None
-        self.qualification: int | None = None  # of its business
+        self.qualification: int | None = None  # of the business
         self.industrial_id: str | None = None
         self.shown: str | None = None
         self.callee_number: str | None = None
@@ -135,27 +135,27 @@ class Call:
         self.callee_leg_call_id: str | None = None
         self.direction: str | None = None
         self.legacy = False
-        self.media: Media | None = None  # where they go through rtpengine
-        self.tells = False  # its business hears of it while it goes on
-        self.recording: str | None = None  # its reference, once it has begun
-        self._recorder: Recorder | None = None  # where it is to be recorded
-        self.setup: Setup | None = None  # until its final answer is chosen
+        self.media: Media | None = None  # set when media go through rtpengine
+        self.tells = False  # the business receives call events during the call
+        self.recording: str | None = None  # recording reference, once recording has begun
+        self._recorder: Recorder | None = None  # set when the call is to be recorded
+        self.setup: Setup | None = None  # until the final response is chosen
         self.caller: Leg | None = None
         self.callee: Leg | None = None
         self.ended = False
-        self.kept = False  # it is noted as an attempt under way
-        self.given: tuple[int, bytes, int] | None = None  # the fields of a GivenAnswer, until it is acknowledged
+        self.kept = False  # stored as an attempt under way
+        self.given: tuple[int, bytes, int] | None = None  # fields of a GivenAnswer, until its ACK
         self.share = Share(core)
         self._end_committed = False
         self._waiting_for_end: list[Continuation] = []
-        self._greeted = False  # both sides have heard that the call begins, or need not
+        self._greeted = False  # the opening announcement was played, or is not due
         self._max_call_s = core.settings.max_call_s
         self._max_timer: Timer | None = None
         self._session_s = 0
         self._session_timer: Timer | None = None
 
     def _wall_ms(self, now: float) -> int:
-        """As `Core.wall_ms`, by the clock as it was when the call came."""
+        """Unix milliseconds of monotonic `now`, by the clock offset fixed at the call's arrival."""
         return int((now + self._clock_offset_s) * 1000)
 
     def record(self) -> CallRecord:
@@ -192,22 +192,22 @@ class Call:
             None,
             None,
             None,
-            None,  # six counts of media: below
+            None,  # six media counts, written below
             "call",
-            None,  # the length of a text
+            None,  # text length
             self.recording,
             self.qualification,
             self.industrial_id,
             self.source,
         )
-        record = CallRecord._make(fields)  # called with them it runs through interpreted code, at twice the cost
+        record = CallRecord._make(fields)  # CallRecord(*fields) runs interpreted code, at twice the cost
         return record if self.media is None else self.media.write_counts(record)
 
-    # -- what the setup found out
+    # -- reports from the setup
 
     def routed(self, route: Route, now: float) -> None:
         self.routed_at = self._wall_ms(now)
-        # A call that is forwarded has no binding: its Route has "" for what there is not.
+        # A forwarded call has no binding: its Route has "" in these fields.
         self.binding_id, self.mode = route.binding_id or None, route.mode or None
         self.business, self.order_id = route.business or None, route.order_id
         self.qualification = route.qualification
@@ -239,7 +239,7 @@ class Call:
             self.industrial_id = refusal.industrial_id
 
     def closed(self, verdict: Verdict, by: str, reason: str, then: Continuation, now: float) -> None:
-        """The attempt did not connect: record it, then answer the caller."""
+        """The attempt failed: commit the record, then answer the caller."""
         self.setup = None
         self.ended = True
         self.ended_at = self._wall_ms(now)
@@ -252,7 +252,7 @@ class Call:
             self.media.end(None, now)
 
     def answered(self, caller: Leg, callee: Leg, response: Response, then: Continuation, now: float) -> None:
-        """The callee took the call: record it with both dialogs, then tell both sides."""
+        """The callee answered: commit the record with both dialogs, then answer both sides."""
         core = self.core
         self.caller, self.callee = caller, callee
         self.setup = None
@@ -269,7 +269,7 @@ class Call:
             core.tell("answered", record)
 
     def acknowledged(self, now: float) -> None:
-        """The caller has said that it is up on his side too: from now on both hear what is played."""
+        """The caller's ACK: from here on, announcements reach both parties."""
         self.drop(at_once=self.callee is None or self.callee.ack_due is None)
         if self._greeted or self.ended:
             return
@@ -280,17 +280,17 @@ class Call:
             self.media.play(BEGIN)
 
     def recorded(self) -> None:
-        """From now on the call is recorded, or it still is."""
+        """The call is being recorded; the first report is committed."""
         if self.recording is None:
             self.recording = self.call_id
             self.core.counters["recordings_begun"] += 1
             if not self.ended:
                 self.core.commit(self.record(), self.state(), None)
 
-    # -- clocks of a call that is up
+    # -- timers of an answered call
 
     def _limit(self, left_s: float, now: float) -> None:
-        """Ends the call in so many seconds. A minute before that, both sides are told."""
+        """End the call in `left_s` seconds, with an announcement ENDING_S before the end where configured."""
         timers = self.core.timers
         if self.core.settings.announcements.ending and self.media is not None and left_s > ENDING_S:
             self._max_timer = timers.set(now + left_s - ENDING_S, self._warn)
@@ -306,7 +306,7 @@ class Call:
         self.end("relay", "max_duration", now)
 
     def refreshed(self, response: Response, now: float) -> None:
-        """A re-INVITE or UPDATE was answered 2xx: targets, descriptions and the session timer may be new."""
+        """A re-INVITE or UPDATE was answered 2xx: commit new targets and SDP, restart the session timer."""
         if self.ended or self.caller is None:
             return
         self._watch_session(response, now)
@@ -315,10 +315,10 @@ class Call:
             self._recorder.record(now)
 
     def _watch_session(self, response: Response, now: float) -> None:
-        """RFC 4028 10: without a refresh the session is over after Session-Expires seconds."""
+        """RFC 4028 10: a session without a refresh ends after Session-Expires seconds."""
         try:
             timer = response.session_expires
-        except ParseError:  # it did not cross either
+        except ParseError:  # an unreadable one was not relayed either
             timer = None
         self._session_s = min(timer.seconds, masking.LONGEST_SESSION_S) if timer else 0
         self._restart_session_timer(now)
@@ -337,9 +337,9 @@ class Call:
     # -- the end
 
     def end(self, by: str, reason: str, now: float, *, from_leg: Leg | None = None, extra: str = "") -> None:
-        """Ends the call, whatever the cause: record, BYE to each leg but the one that hung up, clocks.
+        """End the call: stop its timers, commit the record, send BYE to each leg except `from_leg`.
 
-        `extra`: a masked Reason line for the BYEs. A setup that is not decided is stopped instead.
+        `extra`: masked Reason line for the BYEs. A call still in setup is stopped instead.
         """
         if self.setup is not None:
             self.setup.stop(masking.LEAK if reason == "tripwire" else masking.NO_PROGRESS, reason, now)
@@ -361,7 +361,7 @@ class Call:
             if leg.invited is not None:
                 leg.invited.abort(now)
         if self.media is not None:
-            self.media.end(self._commit_end, now)  # with what was counted
+            self.media.end(self._commit_end, now)  # commits with the media counts
         for leg in legs:
             if leg is not from_leg:
                 leg.hang_up(now, extra or f"Reason: Q.850;cause={self.q850_cause}\r\n")
@@ -370,7 +370,7 @@ class Call:
         self.core.commit(self.record(), None, self._ended)
 
     def when_end_committed(self, then: Continuation, now: float) -> None:
-        """Calls `then` once the closing record is safe: no answer to a BYE leaves before (DESIGN 4.1)."""
+        """Call `then` once the closing record is durable: no BYE is answered before that (DESIGN 4.1)."""
         if self._end_committed:
             then(now)
         else:
@@ -387,41 +387,41 @@ class Call:
             then(now)
 
     def drop(self, at_once: bool = False) -> None:
-        """It is no attempt any more that a start would have to end. `at_once`: as of `DropAttempt`."""
+        """Drop the stored attempt: a restart need not end it. `at_once`: see `DropAttempt`."""
         self.given = None
         if self.kept:
             self.kept = False
             self.core.drop_attempt(self.call_id, at_once)
 
     def was_closed(self, now: float) -> None:
-        """Its record is in the store."""
+        """The closing record is already in the store."""
         self.setup, self.ended = None, True
         self._ended(now)
 
     def fail_closed(self, side: str, now: float) -> None:
-        """The tripwire struck: nothing of it went out, and the call is over."""
+        """End the call because a leak check failed; the message was not sent."""
         self.core.counters["tripwire"] += 1
         self.core.note("tripwire", call_id=self.call_id, towards=side)
         self.end("relay", "tripwire", now)
 
     def goes_to(self, peer: str) -> None:
-        """The named peer is tried."""
+        """The call is being offered to `peer`."""
         self.peer_out = peer
         self.share.goes_to(peer)
 
     # -- restart
 
     def probe(self, now: float) -> None:
-        """Asks both sides by OPTIONS whether the call is still theirs (RFC 3261 11); if not it ends.
+        """Ask both peers by OPTIONS whether their dialog still exists (RFC 3261 11); end the call if not.
 
-        A side that is to acknowledge our answer shows it by that.
+        A peer that owes an ACK is not asked: the ACK proves its dialog.
         """
         for leg in (self.caller, self.callee):
             if leg is not None and leg.answer is None:
                 leg.probe(now)
 
     def state(self) -> bytes:
-        """What a restart needs beside the record (DESIGN 4.2)."""
+        """The state that a restart needs beside the record (DESIGN 4.2)."""
         assert self.caller is not None
         assert self.callee is not None
         media = None if self.media is None else self.media.state
@@ -431,12 +431,12 @@ class Call:
         )
 
     def follow_clock(self, now: float) -> None:
-        """Of a call from before a restart: nothing happens before what has happened, were the clock set back since."""
+        """Fix the clock offset of a restored call such that no new time precedes its recorded ones."""
         since = self.answered_at or self.received_at
         self._clock_offset_s = max(self.core.clock_offset_s, since / 1000 - now)
 
     def resume(self, state: CallState, now: float) -> None:
-        """Goes on with its clocks and with what it counts towards, as it was committed."""
+        """Restart timers and limit counts from the committed state."""
         core = self.core
         self._max_call_s = state.max_call_s
         answered_at = self.answered_at or 0
@@ -452,7 +452,7 @@ class Call:
             self.media.watch(self._media_gone, now)
         if state.records:
             self._recorder = Recorder(self)
-            if self.recording is None:  # they may not have heard the notice to its end
+            if self.recording is None:  # the notice may not have been played to its end
                 self._recorder.begin(now)
         core.stages.begin(UP)
         self.share.comes_from(self.caller_peer.name)

@@ -1,4 +1,4 @@
-"""Which caller numbers a peer may name (DESIGN 4.7). What it names beyond them is not believed."""
+"""Caller numbers that a peer may assert (DESIGN 4.7)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from relay.call.numbers import is_formatted
 
 @dataclass(frozen=True, slots=True)
 class CallerNumbers:
-    """All of them in E.164 without "+", extensions as they are. Empty: the peer may name nobody."""
+    """Numbers in E.164 without "+", extensions as they are. Empty: the peer may assert no caller."""
 
     numbers: frozenset[str] = frozenset()
     prefixes: tuple[str, ...] = ()  # of numbers in E.164
-    extension_prefixes: tuple[str, ...] = ()  # of extensions alone: 8 is no prefix of China
-    ranges: tuple[tuple[str, str], ...] = ()  # the first and the last number, of the same length
+    extension_prefixes: tuple[str, ...] = ()  # of extensions only: extension prefix 8 must not match 86…
+    ranges: tuple[tuple[str, str], ...] = ()  # first and last number, of the same length
 
     def allow(self, number: str) -> bool:
-        """Whether the peer may name that caller. `number` is in the form that calls are looked up by."""
+        """Whether the peer may assert that caller. `number` is normalised."""
         if number in self.numbers or number.startswith(self.prefixes):
             return True
         if number.startswith(self.extension_prefixes) and not is_formatted(number):
@@ -27,5 +27,5 @@ class CallerNumbers:
 
 
 def may_call_as(numbers: CallerNumbers | None, caller: str) -> bool:
-    """`numbers` None: the peer may name any caller. "", an anonymous caller, is nobody's number."""
+    """Whether a peer with these numbers may assert `caller`. None: any caller. "" (anonymous) is always allowed."""
     return numbers is None or not caller or numbers.allow(caller)

@@ -1,6 +1,6 @@
-"""The codecs that a peer's streams may have; part of the masking, after all else of it. And what is said of them.
+"""Codec filter per peer, the last step of SDP masking; and format parameters (fmtp).
 
-A stream of which nothing is left is refused in its place, port 0 (RFC 3264 6): no m= line is ever without a format.
+A stream without an allowed codec is refused in its place by port 0 (RFC 3264 6), so that each m= line has a format.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from relay.call.settings import Peer
 from relay.errors import ProtocolError
 from relay.sip.sdp import Attribute, Media, parse_sdp
 
-# RFC 3551 6: what a payload type is that no rtpmap names.
+# Static payload types (RFC 3551 6), for those without rtpmap.
 _STATIC: Final = {
     **{"0": "pcmu", "3": "gsm", "4": "g723", "5": "dvi4", "6": "dvi4", "7": "lpc", "8": "pcma", "9": "g722"},
     **{"10": "l16", "11": "l16", "12": "qcelp", "13": "cn", "14": "mpa", "15": "g728", "16": "dvi4", "17": "dvi4"},
     **{"18": "g729", "25": "celb", "26": "jpeg", "28": "nv", "31": "h261", "32": "mpv", "33": "mp2t", "34": "h263"},
 }
-_NO_SPEECH: Final = frozenset({"telephone-event", "tone", "cn", "red"})  # of no use without another codec
+_NO_SPEECH: Final = frozenset({"telephone-event", "tone", "cn", "red"})  # useless without another codec
 _BY_PAYLOAD: Final = frozenset({"rtpmap", "fmtp", "rtcp-fb"})
 _fmtp_lines: Final = re.compile(rb"(?m)^a=fmtp:.*").findall
 _HEAD: Final = b"v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\n"
 
 
 def common_codecs(one: Peer, other: Peer) -> frozenset[str] | None:
-    """What both peers of a call may have; None: all. An offer that holds no more can be answered."""
+    """Codecs allowed for both peers of a call; None: all. An offer limited to them can be answered."""
     if one.codecs is None or other.codecs is None:
         return one.codecs if other.codecs is None else other.codecs
     return one.codecs & other.codecs
 
 
 def keep_codecs(content: bytes, allowed: frozenset[str]) -> bytes:
-    """A masked description, from behind its line s= on, with the allowed codecs alone; names are in lower case.
+    """Masked SDP, from behind its line s= on, reduced to the allowed codecs (names in lower case).
 
-    Raises ProtocolError 488 where no stream is left, ParseError where it is no description.
+    Raises ProtocolError 488 if no stream is left, ParseError for malformed SDP.
     """
     sdp = parse_sdp(_HEAD + content)
     before = sum([media.port > 0 for media in sdp.media])
@@ -42,14 +42,14 @@ def keep_codecs(content: bytes, allowed: frozenset[str]) -> bytes:
         if media.port:
             _keep(media, allowed)
     if before and not any([media.port for media in sdp.media]):
-        raise ProtocolError(488, "no codec is left that the peer may have")
+        raise ProtocolError(488, "no codec left that is allowed for the peer")
     return sdp.serialize().partition(b"s=-\r\n")[2]
 
 
 def with_fmtp_of(description: bytes, other: bytes) -> bytes:
-    """The description with what `other` says (fmtp) of the payload types that both have in the same stream.
+    """The SDP with the fmtp lines of `other` for payload types that both have in the same stream.
 
-    Raises ParseError where either is none.
+    Raises ParseError if either is malformed.
     """
     if _fmtp_lines(description) == _fmtp_lines(other):
         return description
@@ -62,7 +62,7 @@ def with_fmtp_of(description: bytes, other: bytes) -> bytes:
 
 
 def codec_names(media: Media) -> dict[str, str]:
-    """What its payload types are, in lower case; also what others would be that no rtpmap names."""
+    """Codec names by payload type, in lower case: of its rtpmap lines and all static types."""
     names = dict(_STATIC)
     for name, value in media.attributes:
         if name == "rtpmap" and value is not None:
@@ -83,7 +83,7 @@ def _keep(media: Media, allowed: frozenset[str]) -> None:
 
 
 def is_of(attribute: Attribute, kept: list[str]) -> bool:
-    """Whether a stream's attribute still means something where these payload types alone are kept."""
+    """Whether a stream's attribute applies to the kept payload types."""
     name, value = attribute
     if name not in _BY_PAYLOAD or value is None:
         return True

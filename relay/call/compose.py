@@ -1,4 +1,4 @@
-"""Writes the relay's own messages out of a leg's constants; no header of the other side ever comes here unmasked."""
+"""Writing of the relay's own messages from a leg's constants; headers of the other side come in masked."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from relay.call.settings import Listener
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response
 
-PATH_MTU_LIMIT: Final = 1300  # bytes; RFC 3261 18.1.1: larger requests go by a transport with congestion control
-MOST_BY_UDP: Final = 65_507  # bytes: what an IPv4 packet of 65,535 has room for behind its header and UDP's
+PATH_MTU_LIMIT: Final = 1300  # bytes; RFC 3261 18.1.1: larger requests need a transport with congestion control
+MOST_BY_UDP: Final = 65_507  # bytes; the payload of the largest UDP datagram over IPv4
 
 
 def encode(text: str) -> bytes:
     try:
-        return text.encode()  # a third of the cost, and hardly ever in vain
+        return text.encode()  # a third of the cost, and rarely fails
     except UnicodeEncodeError:
         return text.encode("utf-8", "surrogateescape")
 
 
 def contact_line(listener: Listener, shown: str, *, secure: bool = False) -> str:
-    """Our Contact as a peer sees it that is spoken to by the listener; `shown`: the number that it knows, or "".
+    """Our Contact on the listener; `shown`: the number that the peer knows, or "".
 
-    `secure`: of a dialog that a sips: URI has begun (RFC 3261 8.1.1.8, 12.1.1).
+    `secure`: for a dialog begun with a sips: URI (RFC 3261 8.1.1.8, 12.1.1).
     """
     if secure:
         return f"Contact: <sips:{shown}@{listener.contact.removesuffix(';transport=tls')}>\r\n"
@@ -32,7 +32,7 @@ def contact_line(listener: Listener, shown: str, *, secure: bool = False) -> str
 
 
 class OutgoingRequest:
-    """A request but for the Via: the branch and the transport are chosen when it is sent, and again on another one."""
+    """A request without its Via: branch and transport are chosen at each sending."""
 
     __slots__ = ("_body", "_constants", "_credentials", "_cseq", "_rest", "method", "uri")
 
@@ -47,7 +47,7 @@ class OutgoingRequest:
         self._body = body.data if body else b""
 
     def with_credentials(self, cseq: int, credentials: str) -> OutgoingRequest:
-        """The same anew, with header lines of credentials instead of those it had (RFC 3261 22.2)."""
+        """A copy with a new CSeq and these authorization header lines (RFC 3261 22.2)."""
         request = OutgoingRequest(self.method, self.uri, self._constants, cseq, "")
         request._credentials = credentials
         request._rest = self._rest
@@ -56,7 +56,7 @@ class OutgoingRequest:
 
     @property
     def size(self) -> int:
-        """Bytes, near enough for the choice of a transport: 120 stand for start line, Via and CSeq."""
+        """Approximate size in bytes, for the choice of a transport: 120 for start line, Via and CSeq."""
         return len(self._constants) + len(self._credentials) + len(self._rest) + len(self._body) + 120
 
     def render(self, listener: Listener, branch: str) -> bytes:
@@ -69,7 +69,7 @@ class OutgoingRequest:
         return self._write("CANCEL", listener, branch, self._constants, rest)
 
     def ack(self, response: Response, listener: Listener, branch: str) -> bytes:
-        """The ACK to a final answer that is no 2xx (RFC 3261 17.1.1.3): the To is the response's."""
+        """The ACK to a non-2xx final response, whose To it takes (RFC 3261 17.1.1.3)."""
         to = response.get("to")
         constants = _TO_LINE.sub(lambda _: f"To: {to}\r\n", self._constants, count=1) if to else self._constants
         rest = f"{self._credentials}Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
@@ -89,16 +89,15 @@ _STATUS_LINES: Final = {status: f"SIP/2.0 {status} {phrase}\r\n" for status, phr
 
 
 class Reply:
-    """Writes the responses to one request: what RFC 3261 8.2.6.2 has copied, and where they go (18.2.2, RFC 3581).
+    """Writer of the responses to one request: headers copied by RFC 3261 8.2.6.2, and destination (18.2.2, RFC 3581).
 
-    All that the request's sender said itself is here, so that the tripwire, which has no business with it, never
-    meets it.
+    It holds what the sender itself wrote, which therefore stays out of the leak check.
     """
 
     __slots__ = ("_after_to", "_before_to", "_record_route", "_to", "flow", "to_tag")
 
     def __init__(self, request: Request, flow: Flow) -> None:
-        """Raises ParseError where something that is copied is missing or malformed."""
+        """Raises ParseError if a header to copy is missing or malformed."""
         via = request.via
         via_lines, port = _received(request, via.host, via.port, via.params, flow)
         self.flow = flow if port == flow.port or flow.reliable else flow._replace(port=port)
@@ -111,9 +110,9 @@ class Reply:
             self._record_route = "".join([f"Record-Route: {value}\r\n" for value in request.get_all("record-route")])
 
     def write(self, status: int, *, to_tag: str = "", extra: str = "", body: Body | None = None) -> bytes:
-        """`extra`: further header lines, each with its CRLF. `to_tag` is added where the request's To has none."""
+        """The response. `extra`: further header lines, each with CRLF. `to_tag` is for a request whose To has none."""
         tag = f";tag={to_tag}" if to_tag and self.to_tag is None else ""
-        if 100 < status < 300:  # what makes a dialog has the route to it (RFC 3261 12.1.1)
+        if 100 < status < 300:  # a dialog-creating response copies Record-Route (RFC 3261 12.1.1)
             extra = self._record_route + extra
         text = f"{_STATUS_LINES[status]}{self._before_to}{self._to}{tag}{self._after_to}{extra}{_body_lines(body)}"
         return encode(text) + (body.data if body else b"")
@@ -128,10 +127,10 @@ def _body_lines(body: Body | None) -> str:
 def _received(
     request: Request, host: str, port: int | None, params: dict[str, str | None], flow: Flow
 ) -> tuple[str, int]:
-    """The Via lines of a response, with received and rport on the topmost, and the port responses go to."""
+    """The Via lines of a response, with received and rport on the topmost, and the port to send it to."""
     vias = _vias(request)
     first = vias[0]
-    if "received" in params:  # the sender's own idea of it
+    if "received" in params:  # a value set by the sender is not trusted
         first = str(request.via.without("received"))
     if "rport" in params:  # RFC 3581 4
         first = _set_rport(first, flow.port)
@@ -150,6 +149,6 @@ def _vias(request: Request) -> list[str]:
 
 
 def _set_rport(via: str, port: int) -> str:
-    """Fills in the value of an `rport` parameter that came without one or with a made-up one."""
+    """Set the value of the `rport` parameter, replacing one set by the sender."""
     parts = via.split(";")
     return ";".join(f"rport={port}" if part.partition("=")[0].strip().lower() == "rport" else part for part in parts)

@@ -1,6 +1,6 @@
-"""What all calls of one relay share: timers, transactions, the outbox, the table of legs, commits that are waited for.
+"""The state that all calls of an engine share: timers, transactions, outbox, table of legs, pending commits.
 
-It decides nothing about a call and reads no clock: `now` (monotonic seconds) comes in with every event.
+It decides nothing about a call and reads no clock: every event brings `now` (monotonic seconds).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Then = TypeVar("Then")
 
 
 class Core:
-    """The calls' common ground; one for each engine."""
+    """Shared state of the calls of one engine."""
 
     def __init__(self, settings: Settings, token: Callable[[], str], clock_offset_s: float) -> None:
         self.settings = settings
@@ -61,11 +61,11 @@ class Core:
         )
         self.bans = Bans(settings.limits)
         self.token = token
-        # Of all answers without state: they make no dialog, and the same request must have the same each time (RFC 3261
-        # 8.2.7).
+        # To tag of all stateless responses: they open no dialog, and a repeated request must get the same tag
+        # (RFC 3261 8.2.7).
         self.stateless_tag = token()
         self.shares = PeerShares(self)
-        self.name_at: Callable[[Flow], str] = self._name_at  # of the peer there; "" for a stranger
+        self.name_at: Callable[[Flow], str] = self._name_at  # the peer's name; "" for an unknown source
         self.clock_offset_s = clock_offset_s
         self.timers = TimerHeap()
         self.transactions = TransactionLayer(settings.timings, self.timers, self.send)
@@ -73,27 +73,27 @@ class Core:
         self.attempts: dict[tuple[str, str | None], Call] = {}  # by the Call-ID and From tag of the caller's INVITE
         self.messages: dict[tuple[str, str | None, int], TextMessage] = {}  # by Call-ID, From tag and CSeq
         self.texts = TextMemory()
-        # Our From tags of INVITEs and MESSAGEs under way: one that comes back is a loop.
+        # Our From tags of pending INVITEs and MESSAGEs: one that comes back reveals a loop.
         self.calling_tags: set[str] = set()
         self.stages = Tally()  # of calls
         self.quotas_in = Quotas()  # of calls from peers
-        self.quotas_out = Quotas()  # of those to them
-        self.calls_by_key = Tally()  # towards the caps of routes
+        self.quotas_out = Quotas()  # of calls to peers
+        self.calls_by_key = Tally()  # counted against the caps of routes
         self.refusals: Counter[str] = Counter()  # by outcome
         self.counters: Counter[str] = Counter()
-        self.pending_lookups: dict[int, tuple[str, Routed]] = {}  # each with the peer whose it is
-        self.lookups_of = Tally()  # by that peer
+        self.pending_lookups: dict[int, tuple[str, Routed]] = {}  # with the caller's peer
+        self.lookups_of = Tally()  # by peer
         self.pending_media: dict[int, Answered] = {}
         self._pending_commits: dict[int, Continuation] = {}
         self._actions: list[Action] = []
-        self._together: dict[Flow, list[bytes]] = {}  # those of a SendAll in `_actions`
+        self._together: dict[Flow, list[bytes]] = {}  # messages of the SendAll actions in `_actions`
         self._serial = 0
 
     def send(self, data: bytes, flow: Flow) -> None:
         self._actions.append(Send(data, flow))
 
     def send_in_any_order(self, data: bytes, flow: Flow) -> None:
-        """Together with all others that this is called for meanwhile, and go the same way."""
+        """Send in one batch with the other messages for the same flow."""
         together = self._together.get(flow)
         if together is None:
             together = self._together[flow] = []
@@ -107,7 +107,7 @@ class Core:
         self._actions.append(Tell(kind, record))
 
     def look_up(self, number: str, caller: str, then: Routed, kind: Kind = "call", peer: Peer | None = None) -> None:
-        """`peer`: the one that the call comes from."""
+        """Look up the route of `number`. `peer`: where the call comes from."""
         name = "" if peer is None else peer.name
         self.lookups_of.begin(name)
         self._actions.append(LookUp(self._keep(self.pending_lookups, (name, then)), number, caller, kind, peer))
@@ -120,7 +120,7 @@ class Core:
             then(answer, now)
 
     def mediate(self, command: Mediate, then: Answered | None = None) -> None:
-        """Have rtpengine do as the command says, whatever its token; `then` gets the answer."""
+        """Send a command to rtpengine, with a token of ours; `then` gets the answer."""
         self._actions.append(command._replace(token=self._keep(self.pending_media, then)))
 
     def mediated(self, token: int, answer: Mediated | None, now: float) -> None:
@@ -129,13 +129,12 @@ class Core:
             then(answer, now)
 
     def leg_of(self, request: Request) -> Leg | None:
-        """The leg whose dialog the request is of (RFC 3261 12: Call-ID and both tags)."""
+        """The leg of the request's dialog (RFC 3261 12: Call-ID and both tags)."""
         leg = self.legs.get((request.to_tag or "", request.from_tag or ""))
         return leg if leg is not None and leg.dialog.call_id == request.call_id else None
 
     def may_belong(self, data: bytes) -> bool:
-        """Whether a dialog or transaction that there is may be a message's, without a parse; True where that cannot be
-        told."""
+        """Whether the message may belong to an existing dialog or transaction, without a parse; True in doubt."""
         found = marks(data)
         if found is None:
             return True
@@ -151,15 +150,15 @@ class Core:
         return (to_tag, from_tag) in self.legs or self.transactions.is_serving(method, hop, branch)
 
     def commit(self, record: CallRecord, dialogs: bytes | None, then: Continuation | None = None) -> None:
-        """Have the record made durable, `then` go on."""
+        """Make the record durable, then call `then`."""
         self._actions.append(Commit(self._keep(self._pending_commits, then), record, dialogs))
 
     def keep_attempt(self, record: CallRecord, state: bytes) -> None:
-        """Have it noted that the attempt is under way, before what comes next is done."""
+        """Store the attempt as under way, before any later action is done."""
         self._actions.append(KeepAttempt(record, state))
 
     def drop_attempt(self, call_id: str, at_once: bool = False) -> None:
-        """What was noted is of no use any more. `at_once`: as of `DropAttempt`."""
+        """Drop the stored attempt. `at_once`: see `DropAttempt`."""
         self._actions.append(DropAttempt(call_id, at_once))
 
     def committed(self, token: int, now: float) -> None:
@@ -168,7 +167,7 @@ class Core:
             then(now)
 
     def _keep(self, pending: dict[int, Then], then: Then | None) -> int:
-        """The token by which `then` will go on; 0: nobody waits."""
+        """The token under which `then` is kept; 0 if there is no continuation."""
         if then is None:
             return 0
         self._serial += 1
@@ -180,25 +179,25 @@ class Core:
         return len(self._pending_commits)
 
     def record_id(self, received_at: int) -> str:
-        """32 hexadecimal digits; the time comes first, so that records that are written together lie together."""
+        """32 hexadecimal digits, time first, so that records written together are stored together."""
         return f"{received_at.to_bytes(6).hex()}{self.token()}{self.token()[-4:]}"
 
     def fraction(self) -> float:
-        """A random number from 0 to less than 1: what begins together is not to go on together."""
+        """A random number, 0 <= n < 1, to spread events that begin together."""
         return int(self.token()[-4:], 16) / 0x10000
 
     def has_room(self, peer: str, now: float) -> bool:
-        """Whether the peer may have one more transaction: else none is begun but for what ends a call."""
+        """Whether the peer may have one more transaction; without room only those that end a call are begun."""
         used, in_all = self.transactions.served.get(peer, 0) + 1, len(self.transactions) + 1
         return self.shares.admits(peer, "transactions", used, in_all, self.settings.limits.max_transactions, now)
 
     def has_room_for_lookup(self, peer: str, now: float) -> bool:
-        """Whether one more of the peer's look-ups may be pending."""
+        """Whether the peer may have one more pending look-up."""
         used, in_all = self.lookups_of.count(peer) + 1, len(self.pending_lookups) + 1
         return self.shares.admits(peer, "look-ups", used, in_all, self.settings.limits.max_pending_lookups, now)
 
     def answer(self, reply: Reply, status: int, now: float, extra: str = "") -> None:
-        """A final answer to a request that no call has a part in, without state (RFC 3261 8.2.7).
+        """Send a stateless final response to a request outside calls (RFC 3261 8.2.7).
 
         `extra`: further header lines.
         """
@@ -208,10 +207,10 @@ class Core:
     def _name_at(self, flow: Flow) -> str:
         return self.peers.name_at(flow.host)
 
-    # -- how targets fare
+    # -- health of targets
 
     def unreachable(self, place: Place, now: float) -> None:
-        """It gave no answer, or nothing gets there."""
+        """The target did not respond, or the transport failed."""
         if not place.failed(now):
             return
         if place.is_down:
@@ -220,17 +219,17 @@ class Core:
             self._aside(place, "no_answer", REST_S)
 
     def answered(self, place: Place, response: Response, now: float) -> None:
-        """It answered a call or a text message: it is there, whatever it said."""
+        """The target responded to a call or a text message, with any status."""
         self.reached(place)
         self.heed(place, response, now)
 
     def reached(self, place: Place) -> None:
-        """It gave an answer."""
+        """The target responded."""
         if place.answered():
             self.note("target.up", peer=place.peer.name, target=place.name)
 
     def heed(self, place: Place, response: Response, now: float) -> None:
-        """Leaves it alone for as long as it asks for by a 503 (RFC 3261 21.5.4)."""
+        """Honour Retry-After in a 503 (RFC 3261 21.5.4)."""
         seconds = retry_after_s(response.get("retry-after")) if response.status == 503 else 0
         if seconds:
             place.put_aside(seconds, now)
@@ -246,5 +245,5 @@ class Core:
         return actions
 
     def wall_ms(self, now: float) -> int:
-        """Unix milliseconds of a monotonic time."""
+        """Unix milliseconds of monotonic `now`."""
         return int((now + self.clock_offset_s) * 1000)

@@ -1,4 +1,4 @@
-"""How many there are at once: of calls by their stage, of a peer's calls, of those under a cap."""
+"""Concurrent counts by name: of calls by stage, by peer, by cap."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 # Names in `Core.stages`.
-SETTING_UP: Final = "setting_up"  # calls that are not answered yet
-UP: Final = "up"  # answered ones
-ANNOUNCING: Final = "announcing"  # of the first, refused callers who hear why
+SETTING_UP: Final = "setting_up"  # calls not answered yet
+UP: Final = "up"  # answered calls
+ANNOUNCING: Final = "announcing"  # part of SETTING_UP: refused callers who hear an announcement
 
 
 class Tally:
-    """By name. A name that has none is forgotten."""
+    """Counters by name; a name at zero is removed."""
 
     __slots__ = ("_counts", "elsewhere")
 
@@ -21,11 +21,11 @@ class Tally:
         self.elsewhere: Mapping[str, int] = {}  # what other nodes of the store have (`relay.call.shared_limits`)
 
     def begin(self, name: str) -> None:
-        """One more."""
+        """Add one."""
         self._counts[name] = self._counts.get(name, 0) + 1
 
     def end(self, name: str) -> None:
-        """One less. Raises KeyError where there is none."""
+        """Subtract one. Raises KeyError at zero."""
         left = self._counts[name] - 1
         if left:
             self._counts[name] = left
@@ -44,7 +44,7 @@ class Tally:
         return dict(self._counts)
 
     def __len__(self) -> int:
-        """How many names there are."""
+        """Number of names."""
         return len(self._counts)
 
     def __iter__(self) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a peer that challenges a request of ours is answered (RFC 3261 22.2): header lines with our credentials."""
+"""Our credentials in answer to a peer's digest challenge (RFC 3261 22.2)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ CHALLENGED: Final = frozenset({401, 407})
 
 
 def challenge_in(response: Response, account: Account) -> Challenge | None:
-    """The strongest challenge of a 401 or 407 that the account can answer; malformed ones are passed over."""
+    """The strongest challenge of a 401 or 407 that the account can answer; malformed ones are ignored."""
     header = "www-authenticate" if response.status == 401 else "proxy-authenticate"
     challenges = []
-    for text in response.get_all(header):  # RFC 3261 7.3.1: one in each line
+    for text in response.get_all(header):  # RFC 3261 7.3.1: one per line
         try:
             challenge = parse_challenge(text, header)
         except ParseError:
@@ -27,6 +27,6 @@ def challenge_in(response: Response, account: Account) -> Challenge | None:
 
 
 def credentials_line(status: int, challenge: Challenge, account: Account, method: str, uri: str, cnonce: str) -> str:
-    """The header line for the request that was answered with `status` and the challenge. `cnonce` is to be random."""
+    """The authorization header line for a request that was challenged with `status`. `cnonce` must be random."""
     name = "Authorization" if status == 401 else "Proxy-Authorization"
     return f"{name}: {answer(challenge, account.username, account.password, method, uri, cnonce)}\r\n"

@@ -1,9 +1,7 @@
-"""The relay as one object: messages, look-up answers, commits and time go in, actions come out.
+"""The SIP engine: messages, look-up answers, commits and time go in, actions come out, in the order of execution.
 
-It never sends, waits, logs, or reads a clock or a random source; each method is atomic. It finds whom a message
-belongs to and leaves the rest to them: `Reception` for what is of no call yet, `Setup` for the initial INVITE,
-`Exchange` for requests inside a call, `Call` for its end. The order of actions is the order in which they are to be
-done.
+It never sends, waits, logs, or reads a clock or a random source; each method is atomic. It dispatches messages to
+`Reception` (out of dialog), `Setup` (initial INVITE), `Exchange` (requests within a call) and `Call` (its end).
 """
 
 from __future__ import annotations
@@ -48,10 +46,10 @@ _RELAYED: Final = frozenset({"INVITE", "UPDATE", "INFO", "PRACK", "OPTIONS"})
 
 
 class Engine:
-    """The dual-dialog relay of DESIGN 2. `now` is in monotonic seconds everywhere."""
+    """The back-to-back user agent of DESIGN 2. `now` is in monotonic seconds everywhere."""
 
     def __init__(self, settings: Settings, token: Callable[[], str], clock_offset_s: float) -> None:
-        """`token` gives 16 random hexadecimal digits; `clock_offset_s` is wall clock less monotonic clock."""
+        """`token` returns 16 random hexadecimal digits; `clock_offset_s` is wall clock minus monotonic clock."""
         self._core = Core(settings, token, clock_offset_s)
         self._pings = Pings(self._core)
         self._registrar = Registrar(self._core)
@@ -65,7 +63,7 @@ class Engine:
         self.bans.spare(self._registrar.known)
         self.bans.follow(settings.limits, 0.0, believes=not self._logins.are_configured)
 
-    # -- what the driver calls
+    # -- interface of the driver
 
     @property
     def settings(self) -> Settings:
@@ -73,7 +71,7 @@ class Engine:
 
     @property
     def bans(self) -> Bans:
-        """Whom the sockets are not to hear."""
+        """Temporary bans of source addresses, enforced at the sockets."""
         return self._core.bans
 
     @property
@@ -85,7 +83,7 @@ class Engine:
         self._core.clock_offset_s = offset_s
 
     def receive(self, data: bytes, flow: Flow, now: float) -> None:
-        """One datagram, or one message of a stream. What is malformed is answered 400 where it can be, and counted."""
+        """Handle one datagram, or one message of a stream. A malformed one is counted, and answered 400 if possible."""
         if data.startswith(b"OPTIONS ") and self._options.take(data, flow, now, is_behind=False):
             return
         if self._core.shares.flooders and self._is_flood(data, flow, now):
@@ -102,13 +100,13 @@ class Engine:
                 self._request(message, flow, now)
         except Leak as leak:
             leak.call.fail_closed(leak.side, now)
-        except ParseError as error:  # a header that nothing had looked at before
+        except ParseError as error:  # a header parsed for the first time
             self._malformed(data, error, flow, now)
 
     def sort(self, data: bytes, flow: Flow, wait_s: float, now: float, *, lasts: bool) -> Rank | None:
-        """Where a message is to wait, since we are behind: a new one for so long. None: there is no need.
+        """The queue for a message under overload, or None if it is already handled.
 
-        `lasts`: as for `receive_new`.
+        `wait_s`: the expected wait of a new call. `lasts`: see `receive_new`.
         """
         if data.startswith(b"OPTIONS ") and self._options.take(data, flow, now, is_behind=True):
             return None
@@ -117,8 +115,7 @@ class Engine:
         return self._shedding.sort(data, flow, wait_s, now, lasts=lasts)
 
     def _is_flood(self, data: bytes, flow: Flow, now: float) -> bool:
-        """Whether a peer sends more that belongs to no call than its share, and this is more of it; it is counted
-        then."""
+        """Whether the message is stray and its peer is over the limit of stray messages; counts it then."""
         core = self._core
         name = core.name_at(flow)
         if not core.shares.has_strayed(name, now) or core.may_belong(data) or is_untagged(data):
@@ -127,17 +124,17 @@ class Engine:
         return True
 
     def name_at(self, flow: Flow) -> str:
-        """Who has a share of our work there: a peer's name, "" for all strangers together."""
+        """The name under which the source's work is limited: its peer, or "" for all unknown sources together."""
         return self._core.name_at(flow)
 
     def exceed_work(self, name: str, now: float) -> None:
-        """A message was dropped, since so much of that name waits already."""
+        """A message was dropped: `name` has too many waiting."""
         self._core.shares.exceed(name, "work", now)
 
     def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool:
-        """As `receive`, of one that is not `Rank.INSIDE` and has waited. False: it was shed.
+        """As `receive`, for a message that has waited and is not `Rank.INSIDE`. False: it was shed.
 
-        `lasts`: whether more comes than we can do, and this is more than a burst.
+        `lasts`: the overload is longer than a burst.
         """
         if self._shedding.takes(data, flow, waited_s, now, lasts=lasts):
             return False
@@ -145,25 +142,25 @@ class Engine:
         return True
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
-        """The answer to a LookUp."""
+        """The answer to a `LookUp`."""
         try:
             self._core.routed(token, answer, now)
         except Leak as leak:
             leak.call.fail_closed(leak.side, now)
 
     def mediated(self, token: int, answer: Mediated | None, now: float) -> None:
-        """What rtpengine answered to a Mediate; None: nothing."""
+        """rtpengine's answer to a `Mediate`; None: no answer."""
         try:
             self._core.mediated(token, answer, now)
         except Leak as leak:
             leak.call.fail_closed(leak.side, now)
 
     def committed(self, token: int, now: float) -> None:
-        """The record of a Commit is durable."""
+        """The record of a `Commit` is durable."""
         self._core.committed(token, now)
 
     def transport_failed(self, flow: Flow, now: float) -> None:
-        """Nothing can be sent on `flow`: its client transactions fail (RFC 3261 17.1.4)."""
+        """Sending on `flow` failed: so do its client transactions (RFC 3261 17.1.4)."""
         self._core.transactions.transport_failed(flow, now)
         self._registrar.lose(flow)
 
@@ -177,16 +174,16 @@ class Engine:
         return self._core.take_actions()
 
     def locate(self, located: Mapping[str, tuple[Target, ...]], now: float) -> None:
-        """Takes what DNS says of the targets of the named peers; from now on pings those of all, and registers."""
+        """Take the DNS results for the targets of the named peers; start pings and registrations."""
         self._core.peers.locate(located)
         self.bans.forget_known(now)
         self._pings.follow(now)
         self._registrations.follow(now)
 
     def reload(self, settings: Settings, located: Mapping[str, tuple[Target, ...]], now: float) -> None:
-        """Takes a new configuration, with what DNS says of its peers; listeners and timers must be as they were.
+        """Take a new configuration and the DNS results for its peers; listeners and timers must be unchanged.
 
-        What a call is made by holds from its INVITE on: those that are there keep their peers, quotas aside.
+        Existing calls keep the settings of their peers, except quotas.
         """
         core = self._core
         former, core.settings, core.peers = core.peers, settings, Peers(settings)
@@ -201,38 +198,38 @@ class Engine:
         self._registrations.follow(now)
 
     def unregister(self, now: float) -> None:
-        """Gives up the registrations at trunks, for the end of the service; `leaving` tells when that is done."""
+        """Remove our registrations at trunks, for shutdown; done when `leaving` is 0."""
         self._registrations.give_up(now)
 
     @property
     def leaving(self) -> int:
-        """How many registrations at trunks are given up, and the trunks have not answered yet."""
+        """Number of removed registrations that trunks have not confirmed yet."""
         return self._registrations.leaving
 
     def peers(self, now: float) -> list[PeerState]:
-        """How the peers and their targets fare."""
+        """State of the peers and their targets."""
         return peer_states(self._core, self._is_registered, now)
 
     def _is_registered(self, peer: Peer, now: float) -> bool | None:
-        """Whether it is registered here, or we there; None where neither is wanted."""
+        """Whether the peer is registered here, or we at the peer; None if neither is configured."""
         if peer.login is not None:
             return self._registrar.holds(peer.name)
         return self._registrations.holds(peer.name, now) if peer.registers else None
 
     def drain(self) -> None:
-        """From now on new calls and OPTIONS are answered 503; calls that are up go on."""
+        """Answer new calls and OPTIONS with 503 from now on; calls in progress go on."""
         self._reception.draining = self._options.draining = True
 
     def live(self) -> list[CallRecord]:
-        """The calls that are up or setting up, as their records are so far."""
+        """Records so far of the calls in setup or answered."""
         return [call.record() for call in self._core.attempts.values() if not call.ended]
 
     def is_live(self, call_id: str, business: str | None = None) -> bool:
-        """Whether that call is up or setting up, and of the named business."""
+        """Whether the call is in setup or answered, and belongs to the business."""
         return self._find_live(call_id, business) is not None
 
     def hang_up(self, call_id: str, now: float, business: str | None = None) -> bool:
-        """Ends one call, whatever state it is in. False: no such call is live, or not of the named business."""
+        """End one call in any state. False: no such live call, or not of the business."""
         call = self._find_live(call_id, business)
         if call is None:
             return False
@@ -246,7 +243,7 @@ class Engine:
         return None
 
     def hang_up_all(self, now: float) -> None:
-        """Ends every call, for the end of the service."""
+        """End every call, for shutdown."""
         for call in list(self._core.attempts.values()):
             call.end("relay", "shutdown", now)
         for message in list(self._core.messages.values()):
@@ -254,19 +251,19 @@ class Engine:
 
     @property
     def is_idle(self) -> bool:
-        """No call, and nothing that an ended one left to wait for."""
+        """No call, and nothing pending from ended ones."""
         return not (len(self._core.transactions) or self._core.legs or self._core.stages.count(SETTING_UP))
 
     def refusals(self) -> dict[str, int]:
-        """How many calls the relay itself has refused, by outcome."""
+        """Number of calls refused by the relay itself, by outcome."""
         return dict(self._core.refusals)
 
     def shed(self) -> dict[str, int]:
-        """How many calls and text messages were turned away unread, by peer."""
+        """Number of calls and text messages shed under overload, by peer."""
         return dict(self._shedding.counts)
 
     def over_share(self) -> dict[str, int]:
-        """How many calls and messages were beyond a peer's share, by peer."""
+        """Number of calls and messages over a peer's limits, by peer."""
         return dict(self._core.shares.counts)
 
     def limited(self) -> tuple[dict[str, Tally], dict[str, Rates]]:
@@ -298,15 +295,15 @@ class Engine:
         }
 
     def restore(self, record: CallRecord, dialogs: bytes, now: float, kept: KeptAttempt | None = None) -> None:
-        """Takes up a live call of the journal after a restart, and asks both of its sides whether they are there.
+        """Resume a live call of the journal after a restart, and probe both peers.
 
-        `kept`: what was noted of it before its caller had acknowledged the answer.
+        `kept`: its stored attempt, if the caller had not acknowledged the answer.
         """
         core = self._core
         call = restore(core, record, dialogs, now)
         if call is not None:
             if kept is None:
-                call.given = None  # his ACK came
+                call.given = None  # the ACK came
             else:
                 take_up_answer(core, call, kept, now)
             ask(core, call, now)
@@ -314,19 +311,19 @@ class Engine:
             end_attempt(core, kept, now)
 
     def end_attempt(self, kept: KeptAttempt, now: float) -> None:
-        """Ends an attempt that was under way when an earlier process died (DESIGN 4.3)."""
+        """End an attempt that a crash cut short (DESIGN 4.3)."""
         end_attempt(self._core, kept, now)
 
-    # -- finding whom a message belongs to
+    # -- dispatch
 
     def _malformed(self, data: bytes, error: ParseError, flow: Flow, now: float) -> None:
-        """DESIGN 4.5: 400 where the Via is usable, else counted and dropped."""
+        """Answer 400 if the Via is usable, else count and drop (DESIGN 4.5)."""
         core = self._core
         core.counters["malformed"] += 1
         core.shares.admits_stray(core.name_at(flow), now)
         self.bans.offend(flow.host, "malformed", now, proven=flow.reliable)
         known = core.peers.by_source(flow.host) is not None or self._registrar.knows(flow)
-        # Garbage from anywhere must not fill the disk with log.
+        # Garbage from unknown sources must not fill the disk with log lines.
         if known or self._reception.strangers.admit(flow.host, now):
             core.note("message.malformed", source=flow.host, header=error.header, reason=error.reason)
         request = salvage(data) if known else None
@@ -347,10 +344,10 @@ class Engine:
         if core.peers.by_source(flow.host) is None:
             self.bans.offend(flow.host, "stray response", now, proven=flow.reliable)
         leg = core.legs.get((response.from_tag or "", response.to_tag or ""))
-        if leg is None or leg.ack_due is not None:  # the caller's ACK brings what ours must say
+        if leg is None or leg.ack_due is not None:  # our ACK needs the SDP of the caller's
             return
         if 200 <= response.status < 300 and response.cseq.method == "INVITE":
-            # After a restart the callee may still be repeating the 2xx that the record was written for.
+            # After a restart the callee may still repeat the 2xx of a committed answer.
             leg.acknowledge(response.cseq.number)
 
     def _request(self, request: Request, flow: Flow, now: float) -> None:
@@ -381,7 +378,7 @@ class Engine:
             self._inside(request, flow, peer, now)
 
     def _cancel(self, request: Request, flow: Flow, peer: Peer, now: float) -> None:
-        """RFC 3261 9.2: the CANCEL is answered itself, then the INVITE it names, which is its own peer's."""
+        """Answer the CANCEL, then its INVITE, which must come from the same peer (RFC 3261 9.2)."""
         core = self._core
         invite = core.transactions.find_cancelled(request)
         reply = Reply(request, flow)
@@ -397,7 +394,7 @@ class Engine:
         elif isinstance(user, Exchange):
             user.cancel(now)
 
-    # -- inside a call
+    # -- within a call
 
     def _inside(self, request: Request, flow: Flow, peer: Peer, now: float) -> None:
         reply = Reply(request, flow)
@@ -437,15 +434,15 @@ class Engine:
         exchange.begin(now)
 
     def _bye(self, leg: Leg, request: Request, reply: Reply, peer: Peer, now: float) -> None:
-        """Ends the call; the BYE is answered once the closing record is safe (DESIGN 4.1). Crossing BYEs meet here."""
+        """End the call; answer the BYE once the closing record is durable (DESIGN 4.1). Crossing BYEs meet here."""
         core, call = self._core, leg.call
         if leg.bye_sent and leg is not call.callee and leg is not call.caller:
             leg.forget()
-            raise ProtocolError(481, "its BYE crossed ours: it is a late or forked answer's, and the call is another's")
+            raise ProtocolError(481, "BYE of a superfluous leg (late or forked answer) that crossed ours")
         early = call.setup
         if early is not None and leg.side == "callee":
             raise ProtocolError(481, "no BYE from the callee of an early dialog (RFC 3261 15)")
-        leg.dialog.receive_cseq(request.cseq.number)  # not before: what is sent again is to have the same 481
+        leg.dialog.receive_cseq(request.cseq.number)  # not earlier: a retransmission must get the same 481
         transaction = core.transactions.serve(request, reply.flow, peer.name)
         data = reply.write(200)
         if early is not None:

@@ -1,7 +1,7 @@
-"""One request inside a call, relayed from the leg it came on to the other, and its answer back.
+"""In-dialog relay: one request within a call, passed to the other leg, and its response back.
 
-Transactions are relayed one to one, so hold, codec changes, PRACK, DTMF and session timers work end to end. A BYE is
-not relayed but ends the call (see `relay.call.call`).
+Transactions are relayed one to one, so hold, codec changes, PRACK, DTMF and session timers work end to end. BYE is not
+relayed; it ends the call (see `relay.call.call`).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from relay.sip.transaction import ServerTransaction
 
 REFRESHING: Final = frozenset({"INVITE", "UPDATE"})  # target and session-timer refresh requests
-_DESCRIBING: Final = REFRESHING | {"PRACK"}  # requests that may bring an offer or an answer
-_GONE: Final = frozenset({408, 481})  # RFC 3261 12.2.1.2: the dialog is no more
+_DESCRIBING: Final = REFRESHING | {"PRACK"}  # may carry an offer or an answer
+_GONE: Final = frozenset({408, 481})  # RFC 3261 12.2.1.2: the dialog no longer exists
 
 
 class Exchange:
-    """A request on its way through: `origin` asked, `target` is asked. An INVITE's lasts until its final answer."""
+    """One request relayed from the leg `origin` to the leg `target`. An INVITE's lasts until its final response."""
 
     __slots__ = (
         "_core",
@@ -49,7 +49,7 @@ class Exchange:
         self._transaction = transaction
         self._sent: SentRequest | None = None
         self._done = False
-        self._proposes = False  # rtpengine has an offer of it
+        self._proposes = False  # rtpengine holds the request's offer
         self.method = request.method
         self.origin = origin
         self.target = origin.other
@@ -58,13 +58,13 @@ class Exchange:
     # -- the request
 
     def begin(self, now: float) -> None:
-        """Relays the request or refuses it, in its turn where media are anchored. Raises Leak, having refused it."""
+        """Relay or refuse the request, queued where media are anchored. Raises Leak after refusing it."""
         media = self.origin.call.media
         if media is None or not media.take(partial(self._anchor, media), now):
             self._relay(now)
 
     def _anchor(self, media: Media, now: float) -> None:
-        """Its turn: what it offers or answers goes through rtpengine, unless it will be refused."""
+        """Pass the SDP through rtpengine, unless the request will be refused."""
         request, origin = self._request, self.origin
         if self._is_too_late(now):
             return
@@ -81,14 +81,14 @@ class Exchange:
             self._relay(now)
 
     def _withdraw(self, now: float) -> None:
-        """What it has proposed to rtpengine is not to be."""
+        """Withdraw the request's offer at rtpengine."""
         media = self.origin.call.media
         if self._proposes and media is not None:
             self._proposes = False
             media.withdraw(now)
 
     def _is_too_late(self, now: float) -> bool:
-        """Whether it was cancelled, or its dialog ended, while it waited; it is answered then."""
+        """Whether the request was cancelled, or its dialog ended, while it was queued; it is answered then."""
         origin = self.origin
         if not self._done and (origin.call.ended or origin.bye_sent or origin.forgotten):
             self._turn_down(487 if self.method == "INVITE" else 481, now)
@@ -105,18 +105,18 @@ class Exchange:
             raise
 
     def _turn_down(self, status: int, now: float, extra: str = "") -> None:
-        """Nothing of it has gone to the target, nor will."""
+        """Refuse a request that was not sent to the target."""
         self._settle()
         self._transaction.respond(status, self.origin.write(self.reply, status, extra=extra), now)
         self._withdraw(now)
 
     def _offers(self) -> bool:
-        """Whether it begins an offer and its answer, or goes on with them."""
+        """Whether the request takes part in an offer/answer exchange."""
         return self.method == "INVITE" or masking.has_sdp(self._request)
 
     def _start(self, now: float) -> None:
-        """Sends it on. Raises ProtocolError or ParseError where it must be refused instead, Leak from the tripwire;
-        nothing was sent then."""
+        """Send the request to the target. Raises ProtocolError or ParseError if it must be refused, Leak if the leak
+        check fails; nothing was sent then."""
         request, target = self._request, self.target
         offers = self._offers()
         if error := self.origin.busy_with(self.method, offers=offers):
@@ -140,14 +140,14 @@ class Exchange:
             target.invite_again(cseq)
 
     def _renumber(self, credentials: str, _: float) -> int:
-        """The target has challenged the request, which goes again."""
+        """The CSeq of the request when it is repeated after a challenge."""
         cseq = self._cseq = self.target.dialog.next_cseq()
         if self.method == "INVITE":
             self.target.invite_again(cseq, credentials)
         return cseq
 
     def _rack(self) -> str:
-        """The RAck towards the callee (RFC 3262 7.2): its own RSeq and the CSeq of our INVITE to it."""
+        """The RAck towards the callee (RFC 3262 7.2): the callee's RSeq and the CSeq of our INVITE."""
         rack = self._request.rack
         theirs = self.origin.reliable.get(rack.number) if rack else None
         if theirs is None:
@@ -155,13 +155,13 @@ class Exchange:
         return f"RAck: {theirs} {self.target.invite_cseq} INVITE\r\n"
 
     def _occupy(self, exchange: Exchange | None) -> None:
-        """Marks both legs as having an offer under way, or free of this one again."""
+        """Mark both legs as having an offer under way, or free them of it."""
         if self.method == "INVITE":
             self.target.inviting = self.origin.invited = exchange
         elif exchange is not None or self.origin.updating is self:
             self.target.updating = self.origin.updating = exchange
 
-    # -- the answer
+    # -- the response
 
     def _receive(self, response: Response, now: float) -> None:
         media = self.origin.call.media
@@ -178,7 +178,7 @@ class Exchange:
         media.anchor(self.origin.call, kind, self.target.side, response, partial(self._take, response), now)
 
     def _expects_sdp(self) -> bool:
-        """Whether an answer may bring a description: to an INVITE, else where there is one to answer (RFC 6337 2.1)."""
+        """Whether the response may carry SDP: to an INVITE, else only as an answer to SDP (RFC 6337 2.1)."""
         return self.method == "INVITE" or masking.brings_sdp(self._request)
 
     def _take(self, response: Response, now: float) -> None:
@@ -201,7 +201,7 @@ class Exchange:
             raise
 
     def _unusable(self, status: int, now: float) -> None:
-        """The answer cannot be shown: the session stays as it was for the origin; the target is acknowledged."""
+        """The response cannot be relayed: 500 to the origin, whose session stays as it was; ACK to the target."""
         self._core.counters["answers_unusable"] += 1
         if status >= 200:
             self._finish_with(500, now)
@@ -243,7 +243,7 @@ class Exchange:
             target.acknowledge_due()
 
     def _answered_again(self) -> None:
-        """The target repeats its 2xx; with nobody to wait for, it is acknowledged as it is."""
+        """Acknowledge a repeated 2xx of the target, unless its ACK waits for the origin's."""
         target = self.target
         if target.ack_due is None and not target.acknowledge_again():
             target.acknowledge(self._cseq)
@@ -271,21 +271,21 @@ class Exchange:
         self._withdraw(now)
 
     def _settle(self) -> None:
-        """Answered: a CANCEL changes nothing any more, and nothing refers to this exchange from within."""
+        """The final response is chosen: CANCEL has no effect, and reference cycles are broken."""
         self._done = True
         self._transaction.user = self._sent = None
 
-    # -- cut short
+    # -- cancellation
 
     def cancel(self, now: float) -> None:
-        """The origin cancels its re-INVITE; the target's 487 comes back as the answer, ours where none was sent yet."""
+        """CANCEL of a re-INVITE: relayed to the target, whose 487 comes back; answered here if nothing was sent yet."""
         if self._sent is not None:
             self._sent.cancel(now)
         elif not self._done:
             self._turn_down(487, now)
 
     def abort(self, now: float) -> None:
-        """The call ends: what is still unanswered is answered 487 (RFC 3261 15.1.2), and cancelled at the target."""
+        """The call ends: answer a pending request 487 (RFC 3261 15.1.2) and cancel it at the target."""
         if not self._done:
             sent = self._sent
             self._finish_with(487, now)

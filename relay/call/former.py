@@ -1,6 +1,7 @@
-"""Whose requests inside a call are taken: its peer's alone, also where their source is no peer's now, and was then.
+"""Authorisation of in-dialog requests: only the dialog's own peer, including a former one.
 
-There the call is older than the configuration, or its peer has no fixed address and is not registered there.
+A source is a former peer's if the call is older than the configuration, or if the peer has no fixed address and is not
+registered there any more.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def former_peer(core: Core, request: Request, flow: Flow) -> Peer | None:
-    """Whose request it is, where its source is no peer's now but was that of a call that is up; else None.
+    """The peer of a call in progress whose source this was, for a source without a current peer; else None.
 
     Raises ParseError.
     """
@@ -31,12 +32,12 @@ def former_peer(core: Core, request: Request, flow: Flow) -> Peer | None:
 
 
 def may_speak(leg: Leg, peer: Peer, flow: Flow) -> bool:
-    """Whether a request of that peer's in the leg's dialog is taken: another peer may only have read along."""
+    """Whether a request in the leg's dialog comes from its peer: another peer may only have read the tags."""
     return peer.name == leg.peer.name or _is_heard(leg.peer, leg.flow.host, flow)
 
 
 def _canceller(core: Core, request: Request, flow: Flow) -> Peer | None:
-    """Whose INVITE the CANCEL names (RFC 3261 9.2)."""
+    """The peer of the INVITE that the CANCEL matches (RFC 3261 9.2)."""
     invite = core.transactions.find_cancelled(request)
     if invite is None:
         return None

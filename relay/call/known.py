@@ -1,4 +1,4 @@
-"""Who has a part in the relay's calls, by address: the peers, and who was a peer when a call that is up was made."""
+"""Trusted sources: addresses of the peers, and of the former peers of calls in progress."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def known_sources(core: Core) -> Known:
-    """Whom no ban may touch: from there come requests, or answers to ours, that must be heard.
+    """Addresses that must not be banned, since requests or responses of calls come from there.
 
-    Looks through all calls.
+    Iterates over all calls.
     """
     peers = {id(peer): peer for peer in core.settings.peers}  # by identity: a peer's hash takes all its fields
     hosts = {place.flow.host for place in core.peers.places()}

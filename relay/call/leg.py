@@ -1,6 +1,6 @@
-"""A leg: one SIP dialog of a call, and how the relay speaks in it.
+"""A leg: one SIP dialog of a call with a peer.
 
-A leg knows what its own peer may see. What the other leg brings reaches it only as masked lines and bodies.
+It holds only what its own peer may see; content of the other leg reaches it as masked lines and bodies.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
     from relay.sip.transaction_client import Fail, Receive
 
 Side = Literal["caller", "callee"]
-MOST_RELIABLE: Final = 64  # reliable provisional responses to one INVITE; what comes beyond is passed over (DESIGN 4.5)
+MOST_RELIABLE: Final = 64  # reliable provisional responses to one INVITE; further ones are ignored (DESIGN 4.5)
 
 
 class Leak(RelayError):
-    """The tripwire found the other party in what was about to go out; nothing was sent."""
+    """The leak check found the other party in an outgoing message; nothing was sent."""
 
     def __init__(self, call: Call, side: Side) -> None:
-        super().__init__(f"tripwire towards the {side}")
+        super().__init__(f"leak check failed towards the {side}")
         self.call = call
         self.side = side
 
 
 class Leg:
-    """One dialog of a call with its peer. Legs come in pairs: `other` is the one that this one is relayed to."""
+    """One dialog of a call with its peer. Legs come in pairs: `other` is the leg on the far side."""
 
     __slots__ = (
         "_ack",
@@ -76,7 +76,7 @@ class Leg:
         "updating",
         "writer",
     )
-    __deletable__ = ("other",)  # asked for by mypyc: see _part
+    __deletable__ = ("other",)  # required by mypyc for `del` in _part
 
     other: Leg
 
@@ -89,25 +89,25 @@ class Leg:
         self.side: Side = side
         self.dialog = dialog
         self.peer = peer
-        self.flow = flow  # where the peer was last heard in this dialog
+        self.flow = flow  # source of the peer's last message in this dialog
         self.shown = shown  # the number in our Contact: the 700 number this side knows
         self.writer = writer
         self.contact = contact_line(core.peers.listener(flow), shown, secure=dialog.secure)
         self.own: tuple[str, ...] = ()
         self.tripwire = Tripwire((), ())
-        self.invite_cseq = dialog.local_cseq  # of our last INVITE on this leg
-        self.credentials = ""  # its header lines of them
-        self.inviting: Exchange | None = None  # an INVITE of ours that this leg has not answered
-        self.invited: Exchange | None = None  # an INVITE of this leg's that is not answered
-        self.updating: Exchange | None = None  # an UPDATE or PRACK with a description, either way, that is not answered
-        self.answer: Answer | None = None  # a 2xx of ours that this leg has not acknowledged
-        self.answer_due = False  # the peer's INVITE will be answered 2xx as soon as the record is committed
-        self.ack_due: int | None = None  # the CSeq of a 2xx of the peer's that has no ACK yet
-        self.bye_due = False  # send BYE once the answer is acknowledged or given up
+        self.invite_cseq = dialog.local_cseq  # CSeq of our last INVITE on this leg
+        self.credentials = ""  # authorization header lines of that INVITE
+        self.inviting: Exchange | None = None  # our INVITE to the peer, unanswered
+        self.invited: Exchange | None = None  # the peer's INVITE to us, unanswered
+        self.updating: Exchange | None = None  # an UPDATE or PRACK with SDP in either direction, unanswered
+        self.answer: Answer | None = None  # our 2xx, without its ACK yet
+        self.answer_due = False  # our 2xx waits for the commit of the record
+        self.ack_due: int | None = None  # CSeq of the peer's 2xx that still lacks our ACK
+        self.bye_due = False  # send BYE once the 2xx is acknowledged or given up
         self.bye_sent = False
         self.forgotten = False
-        self.reliable: dict[int, int] = {}  # our RSeq towards this leg -> the other leg's
-        self.last_reliable: tuple[int, bytes] | None = None  # the other leg's RSeq, what we sent for it
+        self.reliable: dict[int, int] = {}  # our RSeq on this leg -> RSeq of the other leg
+        self.last_reliable: tuple[int, bytes] | None = None  # RSeq of the other leg, the response we sent for it
         self._ack: tuple[bytes, Flow] | None = None  # our ACK to the last 2xx, for its retransmissions
         self._destination: Flow | None = None
         self._key = (dialog.local_tag, dialog.remote_tag)
@@ -116,10 +116,10 @@ class Leg:
     # -- requests
 
     def destination(self) -> Flow:
-        """Where requests in this dialog go: the next hop of its route set (RFC 3261 12.2.1.1, 8.1.2).
+        """The next hop of requests in this dialog, from its route set (RFC 3261 12.2.1.1, 8.1.2).
 
-        A URI without a transport is reached by that of the leg; a stream's own connection is used while it is open.
-        A hop that is not the peer's would see the party's real number: the request goes where the peer was heard.
+        The default transport is that of the leg, on the same connection while it is open. A host that is not the
+        peer's would see the party's real number: then the request goes to the source of the peer's last message.
         """
         if self._destination is None:
             hop = self.dialog.next_hop
@@ -138,7 +138,7 @@ class Leg:
         return self._destination
 
     def retarget(self, message: Request | Response, flow: Flow | None = None) -> None:
-        """Takes the peer's new Contact (target refresh, RFC 3261 12.2) and where it was heard."""
+        """Take the peer's new Contact (target refresh, RFC 3261 12.2) and source."""
         if self._may_go_to(message.contact):
             self.dialog.refresh_target(message.contact)
         self._destination = None
@@ -146,12 +146,12 @@ class Leg:
             self.flow = flow
 
     def _may_go_to(self, contact: NameAddr | None) -> bool:
-        """A sips: target to which no TLS leads is none."""
+        """Whether the Contact is usable as a target: a sips: URI must be reachable by TLS."""
         if contact is None or not is_sips(contact.uri_text) or self.dialog.route_set:
             return True
         try:
             uri = contact.uri
-        except ParseError:  # it is no target either
+        except ParseError:  # ignored as a target as well
             return True
         return not isinstance(uri, SipUri) or self._core.peers.may_go(self.peer, uri, self.flow)
 
@@ -165,7 +165,7 @@ class Leg:
         return OutgoingRequest(method, dialog.request_uri, dialog.request_head, cseq, rest, body)
 
     def guard(self, text: str, body: Body | None) -> None:
-        """The tripwire, over what the relay or the other side brought into a message. Raises Leak."""
+        """Run the leak check over header lines and body of an outgoing message. Raises Leak."""
         if self.tripwire.hit(text, body.data if body else b"", own=self.own):
             raise Leak(self.call, self.side)
 
@@ -178,10 +178,10 @@ class Leg:
     # -- provisional responses
 
     def write_progress(self, reply: Reply, status: int, response: Response) -> bytes | None:
-        """The other leg's 18x for this leg's peer; None for a reliable one that a later one has overtaken.
+        """The other leg's 18x, written for this leg's peer; None for a stale retransmission of a reliable one.
 
-        Reliable ones get an RSeq of ours (RFC 3262 3): from 1, one more each time; sent again they are as they were.
-        Raises Leak, and ProtocolError and ParseError for what cannot be shown.
+        Reliable ones get our own RSeq (RFC 3262 3), counted from 1; a retransmission is sent unchanged.
+        Raises Leak, and ProtocolError or ParseError if it cannot be relayed.
         """
         theirs = response.rseq
         if theirs is not None and theirs in self.reliable.values():
@@ -203,7 +203,7 @@ class Leg:
     # -- 2xx and ACK
 
     def give_answer(self, cseq: int, data: bytes, flow: Flow, now: float) -> None:
-        """A 2xx of ours to the peer's INVITE goes out: repeat it until its ACK, which `receive_ack` takes."""
+        """Our 2xx to the peer's INVITE goes out: repeat it until `receive_ack` gets the ACK."""
         self.answer_due = False
         self.answer = Answer(self._core, cseq, data, flow, self._give_up_answer, now)
 
@@ -220,9 +220,9 @@ class Leg:
             self._take_ack(ack, now)
 
     def _take_ack(self, ack: Request, now: float) -> None:
-        """An ACK to a 2xx of ours; others (late, or to what never was) are passed over.
+        """Take the ACK to our 2xx; late or unknown ones are ignored.
 
-        Where the other leg still waits for its ACK, this one brings the SDP for it (offer in the 2xx).
+        If the other leg still waits for its ACK (offer in the 2xx), this one brings the SDP for it.
         """
         answer = self.answer
         if answer is None or ack.cseq.number != answer.cseq:
@@ -236,26 +236,26 @@ class Leg:
             if self.call.media is not None:
                 self.call.media.settle()
             if self.other.writer.anchored and body is None and masking.brings_sdp(ack):
-                self.call.end("relay", "media_failed", now)  # an offer that stays without its answer
+                self.call.end("relay", "media_failed", now)  # the callee's offer would remain without an answer
         self._bye_if_due(now)
 
     def _give_up_answer(self, now: float) -> None:
-        """No ACK came in 64*T1 (RFC 3261 13.3.1.4: end the session)."""
+        """No ACK within 64*T1: end the session (RFC 3261 13.3.1.4)."""
         self.answer = None
         self.call.end("relay", "ack_timeout", now)
         self._bye_if_due(now)
 
     def acknowledge_due(self, body: Body | None = None) -> None:
-        """Sends the ACK that the peer's 2xx still waits for, if any."""
+        """Send the ACK that the peer's 2xx still lacks, if any."""
         if self.ack_due is not None:
             self.acknowledge(self.ack_due, body)
 
     def acknowledge(self, cseq: int, body: Body | None = None) -> None:
-        """Sends the ACK to the peer's 2xx (RFC 3261 13.2.2.4) and keeps it for retransmissions of the 2xx."""
+        """Send the ACK to the peer's 2xx (RFC 3261 13.2.2.4) and keep it for retransmissions of the 2xx."""
         flow = self.destination()
         branch = f"z9hG4bK{self._core.token()}"
         request = self.request("ACK", cseq, body=body)
-        if self.credentials:  # RFC 3261 22.1: those of the INVITE
+        if self.credentials:  # RFC 3261 22.1: same credentials as the INVITE
             request = request.with_credentials(cseq, self.credentials)
         data = request.render(self._core.peers.listener(flow), branch)
         self.ack_due = None
@@ -263,14 +263,14 @@ class Leg:
         self._core.send(data, flow)
 
     def acknowledge_again(self) -> bool:
-        """The peer sent its 2xx again: so does our ACK go. False where none was sent yet."""
+        """Repeat our ACK for a retransmitted 2xx. False if none was sent yet."""
         if self._ack is None:
             return False
         self._core.send(*self._ack)
         return True
 
     def invite_again(self, cseq: int, credentials: str = "") -> None:
-        """A further INVITE of ours goes out on this leg: its 2xx wants an ACK, its 18x are numbered, on their own."""
+        """Our next INVITE goes out on this leg: reset the state of ACK and RSeq, which is per INVITE."""
         self.invite_cseq = cseq
         self.credentials = credentials
         self._ack = None
@@ -278,14 +278,14 @@ class Leg:
         self.other.last_reliable = None
 
     def establish(self, response: Response) -> None:
-        """The peer's 2xx to our INVITE: the dialog is confirmed, with the 2xx's route set and target."""
+        """Confirm the dialog by the peer's 2xx to our INVITE, with its route set and target."""
         self.dialog.update_from_2xx(response)
         self._destination = None
 
     # -- the end
 
     def hang_up(self, now: float, extra: str = "") -> None:
-        """Sends BYE; on a 2xx of ours without its ACK only once that is settled (RFC 3261 15)."""
+        """Send BYE; if our 2xx lacks its ACK, only once that is settled (RFC 3261 15)."""
         if self.answer is not None or self.answer_due:
             self.bye_due = True
             return
@@ -302,18 +302,18 @@ class Leg:
         self._ask(request, self._bye_answered, partial(self._bye_failed, extra, deadline), now)
 
     def _ask(self, request: OutgoingRequest, receive: Receive, fail: Fail, now: float) -> None:
-        """Sends a request of the relay's own. One that no datagram has room for, by its route set, fails at once."""
+        """Send a request of the relay itself. One that exceeds the UDP limit fails at once."""
         try:
             SentRequest(self._core, request, self.destination(), self.peer, receive, fail, now, self._renumber)
         except ProtocolError:
             fail("too long", now)
 
     def _renumber(self, _: str, __: float) -> int:
-        """A request of ours was challenged and goes again."""
+        """The CSeq of our request when it is repeated after a challenge."""
         return self.dialog.next_cseq()
 
     def probe(self, now: float) -> None:
-        """Asks the peer whether it still knows the dialog; 481, 408 or silence end the call."""
+        """Ask the peer whether the dialog still exists; 481, 408 or silence end the call."""
         request = self.request("OPTIONS", self.dialog.next_cseq())
         self._ask(request, self._probe_answered, self._probe_failed, now)
 
@@ -329,8 +329,8 @@ class Leg:
             self.forget()
 
     def _bye_failed(self, extra: str, deadline: float, why: str, now: float) -> None:
-        """Nothing gets through: the peer starts anew, or a connection broke. Its side would stay up, so BYE goes again,
-        every T2 (as timer E does) until `deadline`."""
+        """Repeat BYE every T2 (as timer E does) until `deadline` while the transport fails: the peer restarts, or a
+        connection broke, and its side would stay up."""
         timings = self._core.settings.timings
         if why == "transport" and now + timings.t2 < deadline:
             self._core.timers.set(now + timings.t2, partial(self._send_bye_again, extra, deadline))
@@ -338,7 +338,7 @@ class Leg:
             self.forget()
 
     def _send_bye_again(self, extra: str, deadline: float, now: float) -> None:
-        if not self.forgotten:  # the peer did not hang up meanwhile
+        if not self.forgotten:  # unless the peer hung up meanwhile
             self._send_bye(extra, deadline, now)
 
     def _bye_if_due(self, now: float) -> None:
@@ -347,7 +347,7 @@ class Leg:
             self.hang_up(now)
 
     def forget(self) -> None:
-        """No message of this dialog is expected any more. Idempotent."""
+        """Drop the dialog: no further message is expected. Idempotent."""
         if self.forgotten:
             return
         self.forgotten = True
@@ -359,7 +359,7 @@ class Leg:
             self.answer = None
 
     def _part(self) -> None:
-        """Both legs are done: nothing refers to itself from here on, so the call goes without a garbage collection."""
+        """Break the reference cycles once both legs are done, so that the call is freed without garbage collection."""
         call, other = self.call, self.other
         if call.caller is self or call.caller is other:
             call.caller = call.callee = None
@@ -368,13 +368,13 @@ class Leg:
             del other.other
 
     def busy_with(self, method: str, *, offers: bool) -> ProtocolError | None:
-        """Why a request of this leg's peer cannot be relayed now (RFC 3261 14, RFC 3311 5.2, RFC 5407), or None."""
+        """The error for a peer's request that cannot be relayed now (RFC 3261 14, RFC 3311 5.2, RFC 5407), or None."""
         other = self.other
         if method == "INVITE" and not self.dialog.confirmed:
             return ProtocolError(500 if self.side == "caller" else 491, "the first INVITE is not answered yet")
-        if other.answer or other.answer_due:  # the other side may not even know the dialog yet
+        if other.answer or other.answer_due:  # the other side may not know the dialog yet
             return ProtocolError(491, "the other side has not acknowledged our answer yet")
-        if method == "PRACK":  # of the INVITE's own offer and answer, or with a new offer after them
+        if method == "PRACK":  # part of the INVITE's offer and answer, or a new offer after them
             return ProtocolError(500, "another offer is not answered yet") if offers and self.updating else None
         if offers and (self.invited or (self.updating and self.updating.origin is self)):
             return ProtocolError(500, "an offer of this side is not answered yet")

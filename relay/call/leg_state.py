@@ -1,4 +1,4 @@
-"""What of a live call is written down, as msgspec reads it. It is not compiled with the rest of relay.call."""
+"""The stored form of a call in progress, for msgspec. Not compiled with the rest of relay.call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class LegState(msgspec.Struct, array_like=True, frozen=True):
     dialog: DialogState
     peer: str
-    flow: tuple[int, str, str, int]  # listener, transport, host, port: no connection outlives the process that has it
+    flow: tuple[int, str, str, int]  # listener, transport, host, port; a connection does not survive its process
     shown: str
     session_id: int
     session_version: int
@@ -25,20 +25,20 @@ class LegState(msgspec.Struct, array_like=True, frozen=True):
 
 
 def flow_by(known: tuple[int, str, str, int], peers: Peers) -> Flow:
-    """The flow without its connection. Raises StoreError where no listener of that transport is configured any more."""
+    """The flow, without a connection. Raises StoreError if no listener of that transport is configured any more."""
     listener, transport, host, port = known
     index = peers.listener_for(transport, host, preferred=listener)
     if index is None:
-        raise StoreError(f"no listener for {transport}, by which a live call is reached")
+        raise StoreError(f"a call in progress needs a {transport} listener: none is configured")
     return Flow(index, transport, host, port)
 
 
 class GivenAnswer(msgspec.Struct, array_like=True, frozen=True):
-    """A 2xx to the caller's INVITE: it goes out once its record is durable."""
+    """Our 2xx to the caller's INVITE, sent once the record is durable."""
 
     cseq: int
     data: bytes
-    ack_cseq: int  # of the callee's 2xx, where that waits for the caller's ACK; else 0
+    ack_cseq: int  # CSeq of the callee's 2xx if its ACK waits for the caller's; else 0
 
 
 class CallState(msgspec.Struct, array_like=True, frozen=True):
@@ -47,7 +47,7 @@ class CallState(msgspec.Struct, array_like=True, frozen=True):
     callee: LegState
     max_call_s: float
     session_s: int
-    held: list[str]  # what the call counts towards: keys of its route's caps
-    media: tuple[str, str, str, str] | None  # where they go through rtpengine: of `Media.state`
+    held: list[str]  # keys of the route's caps that the call counts towards
+    media: tuple[str, str, str, str] | None  # `Media.state`, if media go through rtpengine
     records: bool  # the call is to be recorded
-    given: GivenAnswer | None = None  # until the caller has acknowledged it
+    given: GivenAnswer | None = None  # until the caller's ACK

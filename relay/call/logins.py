@@ -1,8 +1,7 @@
-"""Peers without a fixed address prove who they are (RFC 3261 22.2).
+"""Digest authentication of peers without a fixed address (RFC 3261 22.2).
 
-Requests from where a peer has registered (`relay.call.registrar`) are the peer's, others from an unknown source are
-challenged. What a stranger can make us do is bounded: a challenge keeps nothing, and there are so many a second, of
-which one source gets few.
+Requests from a registered contact (`relay.call.registrar`) are the peer's; others from an unknown source are
+challenged. Challenges keep no state and are rate-limited, in total and per source.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ if TYPE_CHECKING:
     from relay.sip.message import Request
 
 REALM: Final = "relay700"
-MOST_FAILURES: Final = 10  # of one source address in FAILURES_S; what comes beyond is not looked at
+MOST_FAILURES: Final = 10  # per source address in FAILURES_S; further credentials are not checked
 FAILURES_S: Final = 60.0
 _NOT_CHALLENGED: Final = frozenset({"ACK", "CANCEL"})  # RFC 3261 22.1
 
 
 class Logins:
-    """Challenges and credentials of one relay."""
+    """Challenges sent and credentials checked by one engine."""
 
     def __init__(self, core: Core, registrar: Registrar) -> None:
         self._core = core
@@ -43,7 +42,7 @@ class Logins:
         self.follow(core.settings)
 
     def follow(self, settings: Settings) -> None:
-        """Goes by this configuration from now on."""
+        """Apply a new configuration."""
         self._strangers = Strangers(settings.limits.stranger_answers_per_s)
         self._by_username = {peer.login.username: peer for peer in settings.peers if peer.login is not None}
 
@@ -52,8 +51,8 @@ class Logins:
         return bool(self._by_username)
 
     def admit(self, request: Request, flow: Flow, now: float) -> Peer | None:
-        """The peer that has sent it. None: it was challenged, or there were too many to answer. Raises ParseError."""
-        if request.method != "REGISTER":  # a forged source must not move a peer to somewhere else
+        """The peer that sent the request. None: challenged, or dropped by the rate limit. Raises ParseError."""
+        if request.method != "REGISTER":  # a forged source must not move a registration
             known = self._registrar.peer_at(flow)
             if known is not None:
                 return known
@@ -63,7 +62,7 @@ class Logins:
         if credentials is None:
             self._challenge(request, flow, now, stale=False)
             return None
-        # Not looked at with a nonce of somebody else's making: so no guess costs less than a challenge.
+        # Credentials without a nonce of ours are not checked: each guess of a password costs a challenge.
         if not self._nonces.is_fresh(credentials.nonce, flow.host, now):
             self._challenge(request, flow, now, stale=True)
             return None
@@ -94,13 +93,13 @@ class Logins:
     def _fail(self, request: Request, flow: Flow, now: float) -> None:
         self._failures[flow.host] += 1
         self._core.counters["logins_failed"] += 1
-        # A nonce of ours for that address came back from there: this source is not forged.
+        # Our nonce for that address came back from it: the source is not forged.
         self._core.bans.offend(flow.host, "wrong password", now, proven=True, weight=GRAVE)
         if self._challenge(request, flow, now, stale=False):
             self._core.note("login.failed", source=flow.host, method=request.method)
 
     def _challenge(self, request: Request, flow: Flow, now: float, *, stale: bool) -> bool:
-        """RFC 3261 8.2.7: keeps nothing, not even a transaction. Sent again, it is answered with the same tag."""
+        """Send a stateless 401 (RFC 3261 8.2.7), with the same tag for a retransmission. False: rate-limited."""
         core = self._core
         if not self._strangers.admit(flow.host, now):
             return False
@@ -119,7 +118,7 @@ class Logins:
 
 
 def _credentials(request: Request) -> Credentials | None:
-    """Those for our realm, where they can be read."""
+    """The well-formed credentials for our realm, if any."""
     for text in request.get_all("authorization"):
         try:
             credentials = parse_credentials(text, "authorization")

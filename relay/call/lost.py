@@ -1,7 +1,7 @@
-"""Attempts that were under way when the relay died, as a start ends them (DESIGN 4.3).
+"""Recovery of attempts that a crash cut short (DESIGN 4.3).
 
-Each gets its one record, its caller a final answer, and each callee whose phone may ring a CANCEL. A call that was
-answered, and whose caller may not have heard it yet, is told so and goes on.
+Each gets its single record, its caller a final response, and each callee whose phone may ring a CANCEL. If a call was
+answered but not acknowledged by the caller, its 2xx is repeated and the call goes on.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 
 
 class KeptAttempt(NamedTuple):
-    """What was noted of an attempt, and the record that the store has of it all the same."""
+    """A stored attempt, and its call record if there is one."""
 
     record: CallRecord
     state: bytes
-    stored: CallRecord | None = None  # ended, or up
+    stored: CallRecord | None = None  # closed, or of an answered call
 
 
 class _Asked(NamedTuple):
-    """The request of an attempt, as far as it is needed for the answer."""
+    """The request of an attempt, as far as needed to respond."""
 
     request: Request
     reply: Reply
@@ -51,7 +51,7 @@ class _Asked(NamedTuple):
 
 
 def end_attempt(core: Core, kept: KeptAttempt, now: float) -> None:
-    """Ends it. Where the store has its record it gets no second one, and its caller is told what that says."""
+    """End the attempt. If the store has its record, no second one is written, and the response follows that record."""
     record, stored = kept.record, kept.stored
     core.counters["attempts_lost"] += stored is None
     try:
@@ -102,7 +102,7 @@ def _end_call(core: Core, kept: KeptAttempt, state: AttemptState, asked: _Asked,
 
 
 def take_up_answer(core: Core, call: Call, kept: KeptAttempt, now: float) -> None:
-    """The call was answered, and its caller has not acknowledged that: it goes to him, again or for the first time."""
+    """Send the 2xx of an answered call whose caller has not acknowledged it."""
     caller, callee = call.caller, call.callee
     assert caller is not None
     assert callee is not None
@@ -121,26 +121,26 @@ def take_up_answer(core: Core, call: Call, kept: KeptAttempt, now: float) -> Non
     callee.ack_due = ack_cseq or None
     caller.give_answer(cseq, data, asked.reply.flow, now)
     asked.transaction.respond(200, data, now)
-    others = _setup(core, kept.record, asked, now)  # targets that were passed over, and may ring yet
+    others = _setup(core, kept.record, asked, now)  # targets given up earlier, which may still ring
     others.call.kept = False
     others.lose(_attempts(others, state, call.callee_leg_call_id, now), LOST, now)  # the caller has his answer
 
 
 def _asked(core: Core, state: AttemptState) -> _Asked:
-    """Raises StoreError where no listener is left to answer by, ParseError for a head that is none."""
+    """The request of a stored attempt. Raises StoreError without a listener to answer on, ParseError for a bad head."""
     request = parse_message(state.head)
     if not isinstance(request, Request):
-        raise StoreError("what was noted of an attempt is no request")
+        raise StoreError("stored attempt is not a request")
     reply = Reply(request, flow_by(state.flow, core.peers))
     flow = reply.flow
-    if flow.reliable:  # its connection is gone: RFC 3261 18.2.2 has a new one go to what Via says
+    if flow.reliable:  # its connection is gone: a new one goes to the address in Via (RFC 3261 18.2.2)
         port = request.via.port or (5061 if flow.transport == "tls" else 5060)
         reply.flow = flow._replace(port=port)
     return _Asked(request, reply, core.transactions.serve(request, reply.flow))
 
 
 def _setup(core: Core, record: CallRecord, asked: _Asked, now: float) -> Setup:
-    """The attempt as it was, but for its places: nothing is tried any more."""
+    """The setup as it was, without further targets to try."""
     call = Call(
         core,
         peer_of(core, record.peer_in),
@@ -167,7 +167,7 @@ def _setup(core: Core, record: CallRecord, asked: _Asked, now: float) -> Setup:
 
 
 def _attempts(setup: Setup, state: AttemptState, winner: str | None, now: float) -> list[Attempt]:
-    """Those whose INVITE has to be cancelled; `winner` is the Call-ID of the one that was answered."""
+    """The attempts whose INVITE must be cancelled. `winner`: Call-ID of the answered one."""
     core = setup.core
     attempts = []
     for sent in state.invites:
@@ -185,13 +185,15 @@ def _attempts(setup: Setup, state: AttemptState, winner: str | None, now: float)
 
 
 def _place(core: Core, name: str, flow: Flow) -> Place:
-    """The target that the flow leads to, be it configured or not."""
+    """The target of the flow, configured or not."""
     peer = core.peers.by_name(name)
     for place in core.peers.places_of(name) if peer is not None else ():
         if place.flow == flow:
             return place
     written = host_port(flow.host, flow.port)
-    return Place(peer_of(core, name), Target(flow.host, flow.port, "udp", written), flow)  # the flow says how
+    return Place(
+        peer_of(core, name), Target(flow.host, flow.port, "udp", written), flow
+    )  # placeholder: the flow has the transport
 
 
 def _closed(core: Core, record: CallRecord, now: float) -> CallRecord:

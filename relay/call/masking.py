@@ -1,7 +1,7 @@
-"""All that one party's side may see of the other: the only module that lets anything across (DESIGN 3).
+"""Header masking: what may cross from one party's side to the other (DESIGN 3).
 
-It works by allow-list. Each function takes a message as it came and gives what may be written into the message that
-goes out; what it does not name does not exist on the other side. It never sends and keeps nothing.
+An allow-list. Each function takes a received message and returns what may be written into the outgoing one; anything
+it does not name is dropped. It never sends and keeps no state.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ OPTION_TAGS: Final = ("100rel", "timer")
 ALLOW: Final = f"Allow: {', '.join(METHODS)}\r\n"
 _SUPPORTED: Final = f"Supported: {', '.join(OPTION_TAGS)}\r\n"
 CAPABILITIES: Final = f"{ALLOW}Accept: application/sdp\r\n{_SUPPORTED}"  # RFC 3261 11.2
-# Of a relay that takes text messages, outside calls.
+# Outside calls, of a relay that takes text messages.
 ALLOW_WITH_MESSAGE: Final = f"Allow: {', '.join((*METHODS, 'MESSAGE'))}\r\n"
 CAPABILITIES_WITH_MESSAGE: Final = f"{ALLOW_WITH_MESSAGE}Accept: application/sdp, text/plain\r\n{_SUPPORTED}"
 
 MOST_HOPS: Final = 70  # RFC 3261 8.1.1.6
-LONGEST_SESSION_S: Final = 86_400  # of a session timer that crosses: no number of a party is that short
+LONGEST_SESSION_S: Final = 86_400  # cap of relayed session timers: too short to hold a party's number
 
 PHRASES: Final = {
     100: "Trying",
@@ -66,20 +66,20 @@ PHRASES: Final = {
     603: "Decline",
 }
 
-# 181 and 199 tell of the callee's forwarding and forking; the caller is told of ringing or of progress only.
+# 181 and 199 reveal the callee's forwarding and forking; the caller sees ringing or progress only.
 _PROVISIONAL: Final = {180: 180, 181: 182, 182: 182, 183: 183}
 
 
 class Verdict(NamedTuple):
-    """What the caller is told of an attempt that did not connect, and how the record calls it."""
+    """How a failed attempt is answered to the caller, and its outcome in the call record."""
 
     status: int
     q850_cause: int
     outcome: str
 
 
-# A callee's final answer -> what the caller sees. 3xx carries a real target, 401/407/503 speak of the callee's network:
-# none of them is shown. What is not listed falls back on its class.
+# A callee's final status -> the caller's. 3xx carries a real target, 401/407/503 reveal the callee's network: none of
+# them is shown. A status that is not listed is treated as its class (x00).
 _FINAL: Final = {
     300: Verdict(480, 20, "unreachable"),
     400: Verdict(480, 41, "failed"),
@@ -110,25 +110,25 @@ NO_PEER: Final = Verdict(480, 3, "unreachable")  # Q.850 3: no route to destinat
 NO_PROGRESS: Final = Verdict(480, 102, "unreachable")  # Q.850 102: recovery on timer expiry
 NO_CONNECTION: Final = Verdict(480, 38, "unreachable")  # Q.850 38: network out of order
 CANCELLED: Final = Verdict(487, 16, "cancelled")
-LOST: Final = Verdict(503, 41, "failed")  # under way when the relay died
+LOST: Final = Verdict(503, 41, "failed")  # cut short by a crash
 
 _IN_DIALOG: Final = frozenset({400, 408, 415, 422, 481, 487, 488, 491, 500})
 
 
 def mask_provisional(status: int) -> int | None:
-    """The 18x shown for a callee's 1xx, or None where nothing is shown (100, 199, unknown ones)."""
+    """The 18x shown for a callee's 1xx; None if nothing is shown (100, 199, unknown ones)."""
     return _PROVISIONAL.get(status)
 
 
 def mask_final(status: int, *, rang: bool) -> Verdict:
-    """The verdict on a callee's final 3xx-6xx to the initial INVITE; `rang`: it had sent 180 before."""
+    """The verdict on a callee's final 3xx-6xx to the initial INVITE. `rang`: it had sent 180."""
     if rang and status in (408, 480):
         return NO_ANSWER
     return _FINAL.get(status) or _FINAL[status // 100 * 100]
 
 
 def mask_in_dialog(status: int) -> int:
-    """The final status shown for one to a request inside a call: ours only where the requester can act on it."""
+    """The final status shown for a response within a call: the original one only if the requester can act on it."""
     if 200 <= status < 300:
         return 200
     if status in _IN_DIALOG:
@@ -137,20 +137,20 @@ def mask_in_dialog(status: int) -> int:
 
 
 def mask_hops(hops: int | None) -> int:
-    """Max-Forwards of a request that goes on (RFC 3261 16.6): one less, and no more than of others, since that would
-    tell which program it comes from. `hops` as it came, not 0."""
+    """Max-Forwards of a relayed request (RFC 3261 16.6): one less than `hops`, at most MOST_HOPS - 1, since a higher
+    value would reveal the sender's software. `hops` is not 0."""
     return MOST_HOPS if hops is None else min(hops, MOST_HOPS) - 1
 
 
 class NotAnchored(ProtocolError):
-    """A description of a call whose media go through rtpengine has not been there: it must not cross."""
+    """SDP of an anchored call that rtpengine has not rewritten: it must not be relayed."""
 
     def __init__(self) -> None:
-        super().__init__(503, "rtpengine gave no description for this one")
+        super().__init__(503, "SDP not rewritten by rtpengine")
 
 
 class Body:
-    """What stands behind the headers of a message of ours."""
+    """The body of an outgoing message."""
 
     __slots__ = ("content_type", "data")
 
@@ -160,10 +160,10 @@ class Body:
 
 
 def mask_body(message: Message, writer: SdpWriter) -> Body | None:
-    """The body that may pass: SDP written anew, or a DTMF digit; None where there is none.
+    """The body to relay: rewritten SDP or a DTMF digit; None without a body.
 
-    Raises ProtocolError 415 for a request with any other type, or with SDP that is of no session, 488 for SDP that
-    cannot be read, and NotAnchored. A response cannot be refused: it goes without such a body.
+    Raises ProtocolError: 415 for a request with any other type or with SDP outside offer/answer, 488 for malformed
+    SDP; and NotAnchored. A response cannot be refused: it is relayed without such a body.
     """
     if not message.body:
         return None
@@ -183,7 +183,7 @@ def mask_body(message: Message, writer: SdpWriter) -> Body | None:
 
 
 def mask_ack_body(ack: Request, writer: SdpWriter) -> Body | None:
-    """The body that may pass in an ACK, which cannot be refused: one that may not pass is left out."""
+    """As `mask_body`, for an ACK, which cannot be refused: a body that may not pass is dropped."""
     try:
         return mask_body(ack, writer)
     except (ProtocolError, ParseError):
@@ -201,7 +201,7 @@ def has_sdp(message: Message) -> bool:
 
 
 def _describes(message: Message) -> bool:
-    """Whether the message may carry an offer or an answer; elsewhere a description is of no session (RFC 6337 2.1)."""
+    """Whether the method may carry an offer or an answer (RFC 6337 2.1)."""
     return (message.method if isinstance(message, Request) else message.cseq.method) in _DESCRIBING
 
 
@@ -209,7 +209,7 @@ _DESCRIBING: Final = frozenset({"INVITE", "ACK", "PRACK", "UPDATE"})
 
 
 def brings_sdp(message: Message) -> bool:
-    """As `has_sdp`; what cannot be read brings none, and is refused where it is masked."""
+    """As `has_sdp`; False for a malformed Content-Type or CSeq, which is refused by the masking."""
     try:
         return has_sdp(message)
     except ParseError:
@@ -219,7 +219,7 @@ def brings_sdp(message: Message) -> bool:
 def _mask_sdp(message: Message, body: bytes, writer: SdpWriter) -> Body:
     try:
         if writer.anchored and not message.anchored:
-            mask_description(body)  # what cannot be read is refused as such
+            mask_description(body)  # malformed SDP is refused with 488 first
             raise NotAnchored()
         return Body("application/sdp", writer.write(body))
     except ParseError as error:
@@ -240,7 +240,7 @@ def _sdp_part(body: bytes, boundary: str | None) -> bytes | None:
 
 _is_sdp_part: Final = re.compile(rb"(?im)^(?:content-type|c)[ \t]*:[ \t]*application/sdp[ \t]*(?:;|\r?$)").search
 _DTMF: Final = {
-    # "*" and "#" are also written 10 and 11, flash 16 (RFC 4733's events); some leave the duration out.
+    # "*" and "#" are also written 10 and 11, flash 16 (events of RFC 4733); the duration may be missing.
     "application/dtmf-relay": re.compile(
         rb"(?i)\s*+signal\s*+=\s*+(1[0-6]|[0-9*#a-d]|flash)(?:\s++duration\s*+=\s*+([0-9]{1,5}))?\s*+"
     ),
@@ -259,18 +259,18 @@ def _mask_dtmf(body: bytes, kind: str) -> Body:
 
 
 def mask_request_headers(request: Request) -> str:
-    """The header lines of a request that cross: Allow, Supported, Require, session timer, Reason.
+    """The header lines of a request to relay: Allow, Supported, Require, session timer, Reason.
 
-    Raises ParseError for a session timer that cannot be read.
+    Raises ParseError for a malformed session timer.
     """
     lines = _mask_lines(given) if (given := _given(request, _CROSSING)) else ""
     return lines + mask_reason(request) if request.has("reason") else lines
 
 
 def mask_response_headers(message: Message) -> str:
-    """The header lines of a response that cross: as of a request, but for Reason.
+    """The header lines of a response to relay: as of a request, without Reason.
 
-    A session timer that cannot be read is none: a response cannot be refused, and the call need not end of it.
+    A malformed session timer is dropped: a response cannot be refused, and the call need not end because of it.
     """
     given = _given(message, _CROSSING)
     if not given:
@@ -282,7 +282,7 @@ def mask_response_headers(message: Message) -> str:
 
 
 def _given(message: Message, names: tuple[str, ...]) -> str:
-    """The lines with these names, one name after the other."""
+    """The header lines with these names, grouped by name."""
     lines = ""
     for name in names:
         if message.has(name):
@@ -295,7 +295,7 @@ _LISTS: Final = tuple(_TOKEN_LISTS)
 _CROSSING: Final = (*_LISTS, "session-expires", "min-se")
 
 
-@lru_cache(maxsize=256)  # a peer's programs send the same few sets of lines
+@lru_cache(maxsize=256)  # a peer sends the same few sets of lines
 def _mask_lines(given: str) -> str:
     values: dict[str, list[str]] = {}
     for line in given.split("\r\n")[:-1]:
@@ -314,28 +314,28 @@ def _mask_lines(given: str) -> str:
 
 
 def mask_tokens(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    """The line `name: …` with the tokens of `value` that are allowed, in our order and spelling; "" if none is."""
+    """The line `name: …` with the allowed tokens of `value`, in our order and spelling; "" if there are none."""
     given = {token.strip().lower() for token in value.split(",")}
     kept = [token for token in allowed if token.lower() in given]
     return f"{name}: {', '.join(kept)}\r\n" if kept else ""
 
 
 def unknown_requirements(request: Request) -> list[str]:
-    """The option tags of Require that the relay does not know (RFC 3261 8.2.2.3: answer 420)."""
+    """The unsupported option tags in Require (RFC 3261 8.2.2.3: answer 420)."""
     if not request.has("require"):
         return []
     return [tag for tag in request.values("require") if tag.lower() not in OPTION_TAGS]
 
 
 def requires(request: Request, option: str) -> bool:
-    """Whether the request asks for that extension, in lower case, or for a refusal (RFC 3261 20.32)."""
+    """Whether Require names the option tag, given in lower case (RFC 3261 20.32)."""
     return request.has("require") and option in map(str.lower, request.values("require"))
 
 
 def mask_reason(message: Message) -> str:
-    """Reason lines (RFC 3326) as protocol and cause only; values of other protocols or without a cause are dropped.
+    """Reason lines (RFC 3326) reduced to protocol and cause; other protocols and values without a cause are dropped.
 
-    Of each protocol there is one (RFC 3326 2), and a cause that it has: several would have room for a number.
+    One line per protocol (RFC 3326 2), with a cause in its range: more could spell a number.
     """
     if not message.has("reason"):
         return ""
@@ -357,5 +357,5 @@ _CAUSES: Final = {"q.850": ("Q.850", range(1, 128)), "sip": ("SIP", range(100, 7
 def _reasons(message: Message) -> list[str]:
     try:
         return message.values("reason")
-    except ParseError:  # of some line; what it says is no reason to refuse a BYE
+    except ParseError:  # a malformed Reason does not justify refusing a BYE
         return []

@@ -1,11 +1,10 @@
-"""The media of one call at rtpengine: what is asked there, and what of the call waits meanwhile.
+"""The media session of one call at rtpengine, and the queue of messages that wait for it.
 
-A message with a description is taken as if it had come later: rtpengine is asked first, and only with its answer does
-the message go on. What else comes for the same call waits behind it, in its order; what ends the call does not, and
-what waited then meets a call that is over. So whoever handles messages knows nothing of the wait.
+A message with SDP is handled only after rtpengine has answered. Other messages of the call queue up behind it in
+order, except those that end the call; queued ones then find the call ended. The handlers know nothing of the wait.
 
-To rtpengine all phones of a callee, and all peers that are tried, are one side: a tag of its own would get each a port
-of its own, and the one offer that all of them answer names one.
+All forks of a callee and all peers tried are one side (tag) at rtpengine: separate tags would get separate ports,
+while all of them answer one offer with one port.
 """
 
 from __future__ import annotations
@@ -32,28 +31,28 @@ if TYPE_CHECKING:
 Step = Callable[[float], None]
 Kind = Literal["offer", "answer"]
 Family = Literal["", "IP4", "IP6"]
-State = tuple[str, str, str, str]  # where it is, the caller's tag, the callee's, the language of what is played
+State = tuple[str, str, str, str]  # instance, the caller's tag, the callee's tag, language of announcements
 
-MOST_WAITING: Final = 64  # messages of one call; what comes beyond is not anchored, and so does not cross (DESIGN 4.5)
-MOST_UNANSWERED: Final = 3  # questions in a row whether it has the call: then there are no media either
-COUNTS_S: Final = 0.5  # how long a closing record waits for what rtpengine has counted
-# Of one description. What rtpengine is told, and what it tells of a call (some 4 kB a stream), each go in one datagram:
-# where they do not fit there is no answer, and it would be taken for down.
+MOST_WAITING: Final = 64  # messages of one call; SDP beyond is not anchored, and so not relayed (DESIGN 4.5)
+MOST_UNANSWERED: Final = 3  # consecutive queries without an answer: the media are lost
+COUNTS_S: Final = 0.5  # maximum wait of a closing record for the media counts
+# Limits of one SDP. A command to rtpengine, and its report of a call (some 4 kB per stream), each take one datagram:
+# if they did not fit there would be no answer, and rtpengine would be taken for down.
 LONGEST: Final = 16_384  # bytes
 MOST_STREAMS: Final = 8
-_NEUTRAL_ID: Final = 1  # of the session as rtpengine knows it; each side gets one of its own
+_NEUTRAL_ID: Final = 1  # of the session at rtpengine; each leg has another
 
 
 class Agreement(NamedTuple):
-    """One offer and its answer, b"" while there is none."""
+    """One offer and its answer (b"" until it comes)."""
 
-    side: Side  # that offers
+    side: Side  # offering side
     offer: bytes
     answer: bytes
 
 
 class Media:
-    """One call's session at rtpengine. Its id there is the call's, its tags are random: no word of a peer's."""
+    """One call's session at rtpengine, under the call's id and random tags: nothing in them comes from a peer."""
 
     __slots__ = (
         "_agreed",
@@ -83,36 +82,36 @@ class Media:
     )
 
     def __init__(self, core: Core, call_id: str, state: State | None = None) -> None:
-        """`state`: of the call's media before a restart."""
+        """`state`: from before a restart."""
         self._core = core
         self._call_id = call_id
         self.instance, self.caller_tag, self.callee_tag, self.language = state or ("", core.token(), core.token(), "")
-        self.caller_host = self.callee_host = ""  # where signalling goes, "" where that is not known yet
-        self.forks: dict[str, bytes] = {}  # by fork of the callee: its last description, as rtpengine may know it
-        self.fork = ""  # whose description rtpengine has
+        self.caller_host = self.callee_host = ""  # signalling addresses, "" if not known yet
+        self.forks: dict[str, bytes] = {}  # last SDP of each fork of the callee, masked for rtpengine
+        self.fork = ""  # the fork whose SDP rtpengine has
         self._proposed = self._settled = Agreement("caller", b"", b"")
-        self.offered: Side | None = None  # whose offer has no answer yet
+        self.offered: Side | None = None  # side whose offer is unanswered
         self.over = False
-        self._caller_counts: Counts | None = None  # of what came from the caller
+        self._caller_counts: Counts | None = None  # of RTP from the caller
         self._callee_counts: Counts | None = None
-        self._agreed = state is not None  # both sides are known there
-        self._asking = False  # an answer of rtpengine's is awaited that others wait behind
-        self._then: Step | None = None  # what goes on with it
+        self._agreed = state is not None  # rtpengine knows both tags
+        self._asking = False  # a command is pending that blocks the queue
+        self._then: Step | None = None  # continuation of that command
         self._waiting: deque[Step] = deque()
-        self._heard: Step | None = None  # what waits for the counts
+        self._heard: Step | None = None  # waits for the counts
         self._gone: Step | None = None
         self._timer: Timer | None = None
-        self._unanswered = 0  # questions in a row
+        self._unanswered = 0  # consecutive queries
 
     @property
     def state(self) -> State:
-        """What a restart needs."""
+        """The state for a restart."""
         return (self.instance, self.caller_tag, self.callee_tag, self.language)
 
-    # -- whose turn it is
+    # -- queue
 
     def take(self, step: Step, now: float) -> bool:
-        """Runs the step, now or in its turn. False where too many wait: it will not run."""
+        """Run the step now or in its turn. False if the queue is full: it will not run."""
         if not self._asking and not self._waiting:
             step(now)
             return True
@@ -132,16 +131,16 @@ class Media:
         while self._waiting and not self._asking:
             self._run(self._waiting.popleft(), now)
 
-    # -- descriptions
+    # -- SDP
 
     def reserve(self, then: Step, now: float) -> None:
-        """Finds an instance for a call whose offer is yet to come. `then` sees by `instance` whether one was found."""
+        """Find an instance for a call without an offer yet. `instance` stays "" if there is none."""
         self._ask(Mediate(0, "ping", self._call_id, ""), then, self._answered)
 
     def anchor(self, call: Call, kind: Kind, side: Side, message: Message, then: Step, now: float) -> None:
-        """Has rtpengine put itself in the place of `side`, whose description the message brings; then `then`.
+        """Have rtpengine rewrite the SDP of a message from `side`, then call `then`.
 
-        `then` comes in any case, now or later: what is not anchored, masking lets not pass (`NotAnchored`).
+        `then` is called in any case, now or later: SDP that was not rewritten is stopped by masking (`NotAnchored`).
         """
         sdp = b"" if self.over else neutral(message)
         if not sdp:
@@ -156,7 +155,7 @@ class Media:
             self._proposed = Agreement(side, sdp, b"")
         else:
             self.offered = None
-            # rtpengine takes a codec out of an answer that says anything else of it than the offer.
+            # rtpengine removes a codec from an answer whose fmtp differs from the offer's.
             self._proposed = self._proposed._replace(answer=with_fmtp_of(sdp, self._proposed.offer or sdp))
         command = self._command(kind, side, self._proposed.answer or self._proposed.offer)
         self._ask(command, then, partial(self._anchored, call, side, message, sdp))
@@ -166,7 +165,7 @@ class Media:
         from_tag, to_tag = self._tag(offers), self._tag(_other(offers))
         family: Family = ""
         if kind == "offer" and not self._agreed:
-            to_tag = ""  # it does not know one yet, nor whom that is
+            to_tag = ""  # rtpengine does not know the answering side yet
             family = _family(self.callee_host if side == "caller" else self.caller_host)
         self._agreed = self._agreed or kind == "answer"
         return Mediate(0, kind, self._call_id, self.instance, from_tag, to_tag, sdp, family)
@@ -182,13 +181,13 @@ class Media:
         self._answered(answer, now)
 
     def settle(self) -> None:
-        """What was offered and answered last is what both sides go by from now on."""
+        """The last offer and answer are in force now."""
         if self._proposed.answer:
             self._settled = self._proposed
 
     def withdraw(self, now: float) -> None:
-        """An offer came to nothing: both sides go by what was settled before (RFC 3261 14.1), and rtpengine is told to,
-        which has taken the offer for the session's new state. What waits, waits on."""
+        """Roll back a failed offer at rtpengine, to the last settled offer and answer (RFC 3261 14.1), ahead of the
+        queue."""
         if self._asking:
             self._waiting.appendleft(self._restore)
         else:
@@ -230,23 +229,22 @@ class Media:
         self._go_on(now)
 
     def play(self, sound: str, then: Answered | None = None) -> None:
-        """Both sides hear it, and not each other meanwhile. No message waits for it; it may fail."""
+        """Play an announcement to both sides, muting them meanwhile. It blocks no message and may fail."""
         if self.instance and not self.over:
             command = Mediate(0, "play", self._call_id, self.instance, sound=sound, language=self.language)
             self._core.mediate(command, then)
 
     def record(self, then: Answered) -> None:
-        """rtpengine records what both sides send from now on; where it does already, nothing changes."""
+        """Start the recording of both sides at rtpengine. Idempotent."""
         if self.instance and not self.over:
             self._core.mediate(Mediate(0, "record", self._call_id, self.instance), then)
 
-    # -- whether media flow
+    # -- media supervision
 
     def watch(self, gone: Step, now: float) -> None:
-        """From now on, `gone` where rtpengine has dropped the call, as it does when no media come any more, or is gone
-        itself."""
-        self.forks.clear()  # one has answered
-        if not self.instance:  # no stream was ever wanted
+        """Call `gone` once rtpengine has dropped the call, as it does when media stop, or does not respond any more."""
+        self.forks.clear()  # one of them has answered
+        if not self.instance:  # no stream was ever negotiated
             return
         self._gone = gone
         check_s = self._core.settings.media_check_s
@@ -268,7 +266,7 @@ class Media:
     # -- the end
 
     def write_counts(self, record: CallRecord) -> CallRecord:
-        """The record with what is known of what came from each side."""
+        """The record with the media counts of both sides, as far as known."""
         if self._caller_counts is not None:
             packets, lost, jitter_ms = self._caller_counts
             record = record._replace(caller_packets=packets, caller_lost=lost, caller_jitter_ms=jitter_ms)
@@ -278,9 +276,9 @@ class Media:
         return record
 
     def end(self, heard: Step | None, now: float) -> None:
-        """The call is over: rtpengine is to forget it, and what waits goes on at once.
+        """End the session: delete it at rtpengine and run the queue at once.
 
-        `heard` is called when the counts are there, and after COUNTS_S at the latest.
+        `heard` is called when the counts have come, after COUNTS_S at the latest.
         """
         self.over = True
         self._gone = None
@@ -289,7 +287,7 @@ class Media:
         self._timer = None if heard is None else self._core.timers.set(now + COUNTS_S, self._tell)
         was_asking, self._asking = self._asking, False
         then, self._then = self._then, None
-        if not was_asking:  # else when that is answered: an offer that came after it would begin a session anew
+        if not was_asking:  # else in `_answered`: an offer arriving after the delete would open a new session
             self._delete()
         if not self.instance and not was_asking:
             self._tell(now)
@@ -309,7 +307,7 @@ class Media:
         self._tell(now)
 
     def _tell(self, now: float) -> None:
-        """Whoever waits for the counts waits no longer."""
+        """Release the wait for the counts."""
         self._core.timers.cancel(self._timer)
         self._timer = None
         heard, self._heard = self._heard, None
@@ -318,8 +316,8 @@ class Media:
 
 
 def neutral(message: Message) -> bytes:
-    """The description that the message brings, as rtpengine may know it; b"" where it brings none that may cross, or
-    one of more than LONGEST bytes or MOST_STREAMS streams."""
+    """The message's SDP, masked for rtpengine; b"" if there is none that may pass, or if it exceeds LONGEST bytes or
+    MOST_STREAMS streams."""
     try:
         body = masking.mask_body(message, SdpWriter(_NEUTRAL_ID))
     except (ProtocolError, ParseError):
@@ -331,11 +329,11 @@ def neutral(message: Message) -> bytes:
 
 
 def _go_on_at_once(_: float) -> None:
-    """Nobody waits for this answer but what comes after it."""
+    """No continuation: only the queue waits for this command."""
 
 
 def _family(host: str) -> Family:
-    """Of the addresses for media of a side whose signalling goes there."""
+    """The address family of media for a side with this signalling address."""
     if not host:
         return ""
     return "IP6" if ":" in host else "IP4"
@@ -346,15 +344,15 @@ def _other(side: Side) -> Side:
 
 
 def _in_own_words(given: bytes, sent: bytes) -> bytes:
-    """What rtpengine has made of a description, with what its sender says of the codecs in it."""
+    """rtpengine's SDP with the fmtp lines of the original sender."""
     try:
         return with_fmtp_of(given, sent)
-    except ParseError:  # masking will refuse it
+    except ParseError:  # refused by masking
         return given
 
 
 def _leaks(sent: bytes, given: bytes) -> bool:
     try:
         return shows_way(sent, given)
-    except ParseError:  # masking will refuse it
+    except ParseError:  # refused by masking
         return False

@@ -1,7 +1,7 @@
-"""How numbers are written and compared: E.164 without "+", and the 15 digits of a 700 number (DESIGN 5).
+"""Forms of numbers: E.164 without "+", and the 15 digits of a 700 number (DESIGN 5).
 
-It knows China's numbering plan as far as telling national from international forms needs it. It knows nothing of
-bindings, peers or the platform's prefixes.
+It knows China's numbering plan only as far as needed to tell national from international forms; no bindings, peers or
+platform prefixes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ NumberFormat = Literal["national", "e164", "plus"]
 
 CHINA: Final = "86"
 LENGTH_700: Final = 15
-# Shorter digit strings are extensions and service numbers: written as they are towards every peer.
+# Shorter digit strings are extensions and service numbers, written unchanged towards every peer.
 SHORTEST_E164: Final = 9
-# Longer ones may be, where no country has such numbers. These are the country codes that ITU-T has assigned (E.164),
-# with the length where a plan has but one. 1 is held to no more of its plan: bare, what looks like +1 3… is a Chinese
-# mobile.
+# Longer ones may be extensions too, if they match no country. The country codes assigned by ITU-T (E.164), with the
+# length where a plan has only one. +1 is not checked further: without "+", 1 3… is a Chinese mobile.
 _match_e164: Final = re.compile(
     r"(?:1[2-9][0-9]{9}|7[0-9]{10}|86[1-9][0-9]{8,12}"
     r"|(?:2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[124]|9[0-58])[0-9]{7,13}"
@@ -33,7 +32,7 @@ _TRUNK_LENGTHS: Final = range(10, 13)  # 0 + area code (2 or 3 digits) + subscri
 
 
 def is_700(text: str) -> bool:
-    """Whether `text` is a 700 number in its one form, 15 digits."""
+    """Whether `text` is a 700 number in its normal form, 15 digits."""
     return len(text) == LENGTH_700 and text.startswith("700") and text.isascii() and text.isdigit()
 
 
@@ -45,32 +44,32 @@ def normalise_700(text: str) -> str:
     if international or len(digits) == LENGTH_700 + 2:
         digits = digits.removeprefix(CHINA)
     if not is_700(digits):
-        raise ParseError("not a 700 number: write its 15 digits, 700 first")
+        raise ParseError("not a 700 number: write 15 digits that begin with 700")
     return digits
 
 
 def normalise_party(text: str) -> str:
     """A real number as E.164 without "+", or an extension of 3 to 15 digits as it is.
 
-    Not idempotent for +1 numbers that read like a Chinese mobile without "+": normalise what people and peers write,
-    never what is already normal. Raises ParseError for what is no number, and for 700 numbers, which are no party.
+    Not idempotent for +1 numbers that read like a Chinese mobile without "+": apply it to input of people and peers,
+    never to a normalised number. Raises ParseError for other text, and for 700 numbers, which cannot be a party.
     """
     number = _normalise(*_digits(text))
     if is_700(number):
-        raise ParseError("a 700 number is no party: write the real number")
+        raise ParseError("a 700 number cannot be a party: write the real number")
     return number
 
 
 def is_written_international(text: str) -> bool:
-    """Whether a number is written with "+" or 00 and a country code. Raises ParseError for what is no number."""
+    """Whether a number is written with "+" or 00 and a country code. Raises ParseError if it is not a number."""
     return _digits(text)[1]
 
 
 def number_of_uri_user(user: str) -> str:
-    """The number in the user part of a sip: URI or in a tel: URI; "" where it holds none (anonymous, a name).
+    """The normalised number in the user part of a sip: URI or in a tel: URI; "" if there is none (anonymous, a name).
 
     RFC 3966: visual separators are dropped, a local number is completed by its phone-context, other parameters are
-    no part of the number. A 700 number comes out as its 15 digits.
+    ignored. A 700 number results in its 15 digits.
     """
     if user.isascii() and user.isdigit():
         plain, context = user, ""
@@ -87,7 +86,7 @@ def number_of_uri_user(user: str) -> str:
 
 
 def format_number(e164: str, number_format: NumberFormat) -> str:
-    """A normal number as a peer wants it: national 13800000001, e164 8613800000001, plus +8613800000001.
+    """A normalised number in a peer's format: national 13800000001, e164 8613800000001, plus +8613800000001.
 
     Foreign numbers are 00… in the national form. 700 numbers, extensions and service numbers stay as they are.
     """
@@ -104,15 +103,15 @@ def format_number(e164: str, number_format: NumberFormat) -> str:
 
 
 def is_formatted(number: str) -> bool:
-    """Whether the number is written one way or another: 700 numbers, extensions and service numbers are not.
+    """Whether the number has formats: true of E.164 numbers, not of 700 numbers, extensions and service numbers.
 
-    A long extension is known by being no number of any country. One that reads like a foreign number is taken for it.
+    A long extension is recognised by matching no country; one that does match counts as a foreign number.
     """
     return _match_e164(number) is not None
 
 
 def mask_number(number: str) -> str:
-    """A normal number with its middle hidden, for logs and tables: 138****0001. 700 numbers are no secret."""
+    """A normalised number with its middle hidden, for logs and tables: 138****0001. 700 numbers are public."""
     if is_700(number) or not number:
         return number
     national = number[2:] if number.startswith(CHINA) and len(number) > 10 else number
@@ -122,17 +121,17 @@ def mask_number(number: str) -> str:
 
 
 def _digits(text: str) -> tuple[str, bool]:
-    """The digits of a number and whether it is written with "+" or 00, which are then not among them."""
+    """The digits of a number without "+" or 00, and whether it was written with either."""
     if not (text.isascii() and text.isdigit()):
         text = text.translate(_SEPARATORS)
         international = text.startswith("+")
         digits = text[1:] if international else text
         if not (digits.isascii() and digits.isdigit()):
-            raise ParseError('not a number: only digits, a leading "+" and the separators - . ( ) are understood')
+            raise ParseError('not a number: only digits, a leading "+" and the separators - . ( ) are allowed')
         if international:
             return digits, True
         text = digits
-    # 00 and a number is international; a shorter one is an extension that happens to begin with 00.
+    # 00 and a number is international; a shorter one is an extension that begins with 00.
     if text.startswith("00") and len(text) >= SHORTEST_E164 + 2:
         return text[2:], True
     return text, False
@@ -157,7 +156,7 @@ def _normalise(digits: str, international: bool) -> str:
 
 
 def _chinese(digits: str) -> str:
-    """Digits that begin with the country code: a 700 number loses it, a trunk 0 behind it, as in +86 (0)10, goes."""
+    """Digits that begin with 86: remove it from a 700 number; remove a trunk 0 behind it, as in +86 (0)10."""
     if digits.startswith("86700") and len(digits) == LENGTH_700 + 2:
         return digits[2:]
     if digits.startswith("860") and len(digits) - 2 in _TRUNK_LENGTHS:
@@ -168,12 +167,12 @@ def _chinese(digits: str) -> str:
 
 
 def _is_mobile(digits: str) -> bool:
-    """A mobile number in its national form, 1[3-9] and nine digits."""
+    """Whether it is a mobile number in national form, 1[3-9] and nine digits."""
     return len(digits) == 11 and digits[0] == "1" and digits[1] in "3456789"
 
 
 def _has_no_trunk_prefix(digits: str) -> bool:
-    """The service numbers 400 and 800, ten digits, which are dialled without a trunk 0."""
+    """Whether it is a 400 or 800 service number, ten digits, dialled without a trunk 0."""
     return len(digits) == 10 and digits[:3] in ("400", "800")
 
 

@@ -1,7 +1,7 @@
-"""OPTIONS of peers outside a dialog (RFC 3261 11): answered out of their bytes, without state, where many come.
+"""Fast path for OPTIONS of peers outside dialogs (RFC 3261 11): answered from the raw bytes, without state.
 
-Peers ask that way whether the relay is there. Each answer costs a fraction of what a parse does, so that a flood of
-them, or one in a peer's name, is no load worth speaking of. The rest is parsed, for only that finds what is malformed.
+Used under load only, since just the full parser detects malformed ones. It costs a fraction of a parse, so that a
+flood of keepalives, genuine or forged, is a negligible load.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from relay.call.settings import Settings
     from relay.sip.flow import Flow
 
-MOST_BYTES: Final = 4096  # a longer one is parsed
+MOST_BYTES: Final = 4096  # longer ones are parsed
 DRAINING: Final = "Retry-After: 30\r\n"
 
 _OK: Final = b"SIP/2.0 200 OK\r\n"
@@ -24,7 +24,7 @@ _UNAVAILABLE: Final = b"SIP/2.0 503 Service Unavailable\r\n"
 
 
 class Options:
-    """Of one relay. `draining`: they are answered 503."""
+    """The fast path of one engine. `draining`: answer 503."""
 
     def __init__(self, core: Core) -> None:
         self.draining = False
@@ -34,15 +34,14 @@ class Options:
         self.follow(core.settings)
 
     def follow(self, settings: Settings) -> None:
-        """Tells what this configuration can do from now on."""
+        """Apply the capabilities of a new configuration."""
         self.capabilities = masking.CAPABILITIES_WITH_MESSAGE if settings.sms else masking.CAPABILITIES
         self._rest = _end(self.capabilities)
 
     def take(self, data: bytes, flow: Flow, now: float, *, is_behind: bool) -> bool:
-        """Answer it, or drop it where we are behind and its peer has asked more than its share.
+        """Answer the OPTIONS, or drop it if we are behind and its peer is over its limit.
 
-        False: it is to be parsed, since we have the time and its peer is within its share, or it is none, no peer's,
-        needs something of us, or is written unusually.
+        False: to be parsed, since there is no load, or it is not a plain OPTIONS of a known peer.
         """
         core = self._core
         peer = core.peers.by_source(flow.host)
@@ -65,7 +64,7 @@ class Options:
 
 
 def _is_usual(data: bytes) -> bool:
-    """Whether it can be answered without a parse: it has no Require, which is answered 420 (RFC 3261 8.2.2.3)."""
+    """Whether it can be answered without a parse: short, and without Require, which may need 420 (RFC 3261 8.2.2.3)."""
     start = data.find(b"\r\n")
     return len(data) <= MOST_BYTES and data.endswith(b" SIP/2.0", 0, start) and data.lower().find(b"require") < 0
 

@@ -1,7 +1,7 @@
-"""Who may be a party of a binding: which kinds of real numbers the operator lets be bound and called (DESIGN 1.1).
+"""Kinds of real numbers that may be parties of a binding (DESIGN 1.1).
 
-One rule decides it for a binding (`parse_party`, which says what is wrong) and for a call (`Parties.allow`, which takes
-a microsecond).
+One rule serves bindings (`parse_party`, which explains a refusal) and calls (`Parties.allow`, which takes a
+microsecond).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ Kind = Literal["mobile", "landline", "foreign", "extension"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 # The first digits of the mobile numbers that MIIT has assigned (电信网编号计划 and the decisions since, as of November
-# 2026; libphonenumber agrees but for 149), those of virtual operators (162, 165, 167, 170, 171) among them. A new
+# 2026; libphonenumber agrees except for 149), including virtual operators (162, 165, 167, 170, 171). A new
 # assignment is one more entry. 145, 147 and 149 began as data cards and are phones today; 1740 is the satellite phone.
-# Left out are 140, 141, 144, 146 and 148, which belong to things (13 digits, no voice), and what nobody has: 154, 160,
-# 163, 164, 168, 169, 179, 194 and the rest of 161 and 174.
+# Left out: 140, 141, 144, 146 and 148 (machine-to-machine, 13 digits, no voice), and the unassigned 154, 160, 163, 164,
+# 168, 169, 179, 194 and the rest of 161 and 174.
 _MOBILE_RANGES: Final = """
 130 131 132 133 134 135 136 137 138 139
 145 147 149
@@ -31,13 +31,12 @@ _MOBILE_RANGES: Final = """
 190 191 192 193 195 196 197 198 199
 """.split()
 _is_mobile: Final = re.compile(rf"86(?=[0-9]{{11}}\Z)(?:{'|'.join(_MOBILE_RANGES)})").match
-# A subscriber's number begins with 2 to 8 behind its area code; what begins with 1 or 9 there is a service's.
+# A subscriber number begins with 2 to 8 behind its area code; 1 and 9 are service numbers.
 LANDLINE_SHAPE: Final = r"86(?:10|2[0-9]|[3-9][0-9]{2})[2-8][0-9]{6,7}"
 _is_landline_shape: Final = re.compile(LANDLINE_SHAPE).fullmatch
 
-# Emergency, service, premium and operator numbers by their first digits (电信网编号计划; the emergency numbers that are
-# known to phones by 3GPP TS 22.101): those of three digits, and those of five and more. A trunk 0 and the country code
-# lead there as well: 010 95588, 86 110.
+# First digits of emergency, service, premium and operator numbers (电信网编号计划; emergency numbers of phones by 3GPP
+# TS 22.101): of three digits, and of five and more. A trunk 0 or the country code may precede them: 010 95588, 86 110.
 _SHORT_SERVICES: Final = ("0", "11", "12", "911", "999")
 _LONG_SERVICES: Final = ("0", "10", "11", "12", "16", "179", "86", "95", "96")
 _BUSINESS_SERVICES: Final = re.compile(r"86[48]00[0-9]{7}").fullmatch
@@ -51,19 +50,19 @@ _WORDS: Final[dict[str, str]] = {
 
 
 class Parties(NamedTuple):
-    """What `[numbers] parties`, `countries` and `extensions` come to. The default is mobile numbers alone."""
+    """The compiled settings `[numbers] parties`, `countries` and `extensions`. Default: mobile numbers only."""
 
     mobile: bool = True
-    landline: re.Pattern[str] | None = None  # of E.164 without "+"; None: they are no parties
+    landline: re.Pattern[str] | None = None  # of E.164 without "+"; None: not allowed
     foreign: re.Pattern[str] | None = None
-    extensions: tuple[tuple[str, str], ...] = ()  # first and last, equally long, 8 digits at most
+    extensions: tuple[tuple[str, str], ...] = ()  # first and last, of equal length, at most 8 digits
 
     def allow(self, number: str) -> bool:
-        """Whether a number in its normal form may be a party."""
+        """Whether a normalised number may be a party."""
         return self.kind_of(number) is not None
 
     def kind_of(self, number: str) -> Kind | None:
-        """As what it may be a party; None where it may not."""
+        """The kind under which the number may be a party; None if it may not."""
         if self.mobile and _is_mobile(number) is not None:
             return "mobile"
         if len(number) < SHORTEST_E164 and _is_among(number, self.extensions) and not is_service(number):
@@ -76,7 +75,7 @@ class Parties(NamedTuple):
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """The kinds that it allows."""
+        """The allowed kinds."""
         allowed = (self.mobile, self.landline, self.foreign, self.extensions)
         return tuple(kind for kind, given in zip(KINDS, allowed, strict=True) if given)
 
@@ -85,9 +84,9 @@ MOBILES_ALONE: Final = Parties()
 
 
 def parse_party(text: str, parties: Parties) -> str:
-    """A party as people and programs write it, in its normal form. Raises ParseError with what may be one instead.
+    """The normalised number of a party. Raises ParseError that names the allowed kinds.
 
-    The text tells more than the normal form: 13800000001 is a mobile number, and +13800000001 is one of Ohio.
+    The text says more than the normal form: 13800000001 is a mobile number, +13800000001 one of Ohio.
     """
     number = normalise_party(text)
     kind = parties.kind_of(number)
@@ -99,19 +98,19 @@ def parse_party(text: str, parties: Parties) -> str:
 
 
 def is_foreign(number: str) -> bool:
-    """Whether a normal number is one of another country; what is too short to be one is an extension or a service."""
+    """Whether a normalised number is of another country; shorter ones are extensions or services."""
     return len(number) >= SHORTEST_E164 and not number.startswith(CHINA)
 
 
 def is_service(number: str) -> bool:
-    """Whether it is an emergency, service, premium or operator number, which no configuration makes a party."""
+    """Whether it is an emergency, service, premium or operator number, which can never be a party."""
     if _BUSINESS_SERVICES(number) is not None:
         return True
     return len(number) < SHORTEST_E164 and number.startswith(_services(len(number)))
 
 
 def services_between(first: str, last: str) -> str:
-    """The first digits of a service number that a range of extensions holds; "" where it holds none."""
+    """The first digits of a service number within a range of extensions; "" if there is none."""
     size = len(first)
     for start in _services(size):
         rest = size - len(start)
@@ -131,7 +130,7 @@ def _is_among(number: str, ranges: Iterable[tuple[str, str]]) -> bool:
 
 
 def _what(number: str, international: bool) -> str:
-    """Of a number that may not be a party, without its digits: what is refused may be a real number all the same."""
+    """Why a number may not be a party, without its digits: a refused number may still be a real one."""
     if is_service(number):
         return "it is an emergency, service or operator number"
     if _is_mobile(number) is not None:
@@ -140,4 +139,4 @@ def _what(number: str, international: bool) -> str:
         return "it is a landline"
     if international and is_formatted(number) and is_foreign(number):
         return "it is a foreign number"
-    return "it is no complete number of an assigned range"
+    return "it is not a complete number of an assigned range"

@@ -1,7 +1,7 @@
-"""Shares per peer of what is bounded: calls, transactions, look-ups, and the work of messages that belong to no call.
+"""Fair limits per peer of bounded resources: calls, transactions, look-ups, and stray messages.
 
-What others leave unused is lent. Strangers, the sources that are no peer's, have one share together under the name "".
-It refuses nothing itself and reads no clock.
+Capacity that others do not use may be borrowed. All unknown sources together have one limit, under the name "". It
+refuses nothing itself and reads no clock.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from relay.call.core import Core
 
-# A peer may have so many times what is free. Alone it gets 7/8 of a bound. Of n peers that all want more each gets
-# 1/(n + 1/7) of it, and the rest is there at once for the next one: no call has to end before that one gets its first.
+# A peer may use at most this multiple of the free capacity: 7/8 of a bound if it is alone, 1/(n + 1/7) each of n
+# saturated peers. The rest is free for the next peer at once: no call has to end before its first one is admitted.
 # (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998.)
 TIMES_FREE: Final = 7
-STRAYS_PER_S: Final = 1_000  # messages of one peer that belong to no call; a ping a second of so many targets
+STRAYS_PER_S: Final = 1_000  # stray messages of one peer; enough for one ping per second of 1,000 targets
 TOLD_EVERY_S: Final = 5.0
 STRANGERS: Final = "(strangers)"  # in the log and in metrics; no peer has a name with parentheses
 
 
 def is_within_share(used: int, in_all: int, most: int) -> bool:
-    """Whether one peer may have `used` where all together have `in_all`, both with the one that is asked for."""
+    """Whether one peer may use `used` of `most`, while all peers use `in_all`; both include the requested unit."""
     return in_all <= most and used <= TIMES_FREE * (most + 1 - in_all)
 
 
 class PeerShares:
-    """Of one relay: who is over its share, told once when it begins and once when it is over."""
+    """The limits of one engine. Each episode over the limit is logged twice: at its beginning and at its end."""
 
     def __init__(self, core: Core) -> None:
-        self.flooders: set[str] = set()  # who has had its share of strays in the second that the last one came in
-        self.counts: dict[str, int] = {}  # calls and messages beyond a share, by the peer's name
+        self.flooders: set[str] = set()  # peers at their limit of strays in the current second
+        self.counts: dict[str, int] = {}  # calls and messages over a limit, by peer name
         self._core = core
-        self._strays: dict[str, int] = {}  # by name, in the second under way
+        self._strays: dict[str, int] = {}  # by name, in the current second
         self._second = 0
         self._episodes: dict[str, _Episode] = {}
 
     def admits(self, name: str, what: str, used: int, in_all: int, most: int, now: float) -> bool:
-        """Whether the peer may have one more of `what`; both counts are with that one."""
+        """Whether the peer may have one more of `what`; both counts include it."""
         if is_within_share(used, in_all, most):
             return True
         if in_all <= most:
@@ -46,7 +46,7 @@ class PeerShares:
         return False
 
     def admits_stray(self, name: str, now: float) -> bool:
-        """Count a message that belongs to no call. False: it is more than a peer's share of a second."""
+        """Count a stray message. False: over the peer's limit per second."""
         if int(now) != self._second:
             self._second = int(now)
             self._strays.clear()
@@ -60,11 +60,11 @@ class PeerShares:
         return False
 
     def has_strayed(self, name: str, now: float) -> bool:
-        """Whether the peer has had its share of messages that belong to no call in this second."""
+        """Whether the peer is at its limit of stray messages in this second."""
         return int(now) == self._second and name in self.flooders
 
     def exceed(self, name: str, what: str, now: float) -> None:
-        """Count one of `what` that is beyond the peer's share. The first one is logged."""
+        """Count a unit of `what` over the peer's limit. The first one is logged."""
         label = name or STRANGERS
         self.counts[label] = self.counts.get(label, 0) + 1
         episode = self._episodes.get(label)
@@ -76,7 +76,7 @@ class PeerShares:
         episode.last_at = now
 
     def _look(self, now: float) -> None:
-        """End the episodes of peers that have kept to their share for a while."""
+        """End the episodes of peers that stayed within their limits for TOLD_EVERY_S."""
         for label, episode in list(self._episodes.items()):
             if now - episode.last_at >= TOLD_EVERY_S:
                 del self._episodes[label]
@@ -87,7 +87,7 @@ class PeerShares:
 
 
 class _Episode:
-    """A time in which one peer is over its share."""
+    """A period in which one peer is over its limits."""
 
     __slots__ = ("began_at", "counts", "last_at")
 

@@ -1,4 +1,4 @@
-"""How the peers look from here, for those who watch over them."""
+"""State of the peers for the operator: calls, registration, targets."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
 class TargetState(NamedTuple):
     """One target of a peer."""
 
-    target: str  # transport:address:port; of a name that is not looked up yet the name
-    state: str  # up, down, or aside: it has asked for fewer calls, or does not answer and rests
-    failures: int  # in a row
+    target: str  # transport:address:port; the name until it is resolved
+    state: str  # up, down, or aside (Retry-After, or a pause after failures)
+    failures: int  # consecutive
     aside_until: int | None  # Unix milliseconds
 
 
 class PeerState(NamedTuple):
-    """One peer. Without a target nothing can be sent to it: its name has no address, or it is not registered."""
+    """One peer. Without targets it is unreachable: its name has no address, or it is not registered."""
 
     peer: str
-    calls_in: int  # from it, that ring or are up
+    calls_in: int  # from it, in setup or answered
     calls_out: int  # to it
-    registered: bool | None  # the peer here, or the relay there; None: neither is wanted
+    registered: bool | None  # the peer here, or the relay there; None: neither is configured
     targets: tuple[TargetState, ...]
 
 
 def peer_states(core: Core, is_registered: Callable[[Peer, float], bool | None], now: float) -> list[PeerState]:
-    """All of them, in the order of the configuration."""
+    """All peers, in the order of the configuration."""
     targets: dict[str, list[TargetState]] = {}
     for place in core.peers.places():
         aside_until = core.wall_ms(place.aside_until) if place.aside_until > now else None

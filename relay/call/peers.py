@@ -1,4 +1,4 @@
-"""Who a source address is, which peers reach a number, and how a number is written towards each."""
+"""Peers by source address, routing of numbers to peers, and the format of numbers towards each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relay.sip.uri import SipUri, uri_host
 
 
 class Peers:
-    """The neighbours of one configuration. Source look-ups are remembered, for a bounded number of addresses."""
+    """The peers of one configuration. Source look-ups are cached for a bounded number of addresses."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -24,7 +24,7 @@ class Peers:
         self._places = {peer.name: self._places_of(peer, peer.targets) for peer in settings.peers}
 
     def by_source(self, host: str) -> Peer | None:
-        """The peer whose `sources` hold the address, the narrowest network first; None for a stranger."""
+        """The peer whose `sources` contain the address, narrowest network first; None for an unknown source."""
         try:
             return self._by_source[host]
         except KeyError:
@@ -44,7 +44,7 @@ class Peers:
         return max(matches, key=lambda match: match[0])[1] if matches else None
 
     def name_at(self, host: str) -> str:
-        """Of the peer whose source or target the address is; "" for a stranger's."""
+        """The name of the peer with that source or target address; "" for an unknown one."""
         name = self._names.get(host)
         if name is None:
             if len(self._names) >= 10_000:
@@ -72,13 +72,13 @@ class Peers:
         return [place for places in self._places.values() for place in places]
 
     def places_of(self, name: str) -> list[Place]:
-        """The targets of one peer, the first ones first; none where it is not known where it is."""
+        """The targets of one peer by priority; empty if its location is unknown."""
         return self._places[name]
 
     def candidates(self, target: str, now: float, draw: Callable[[], str]) -> list[Place]:
-        """Where a call to `target` may go, in the order of trial: what is down or put aside comes last.
+        """Targets for a call to `target`, in the order of trial: those down or set aside come last.
 
-        `draw` gives random hexadecimal digits, where a peer has several targets of one priority.
+        `draw` returns random hexadecimal digits, for a choice among targets of equal priority.
         """
         usable: list[Place] = []
         others: list[Place] = []
@@ -88,7 +88,7 @@ class Peers:
         return usable + others
 
     def locate(self, located: Mapping[str, tuple[Target, ...]]) -> None:
-        """Takes what DNS says of the targets of the named peers. A target that stays keeps its health."""
+        """Take the DNS results for the named peers. A target that remains keeps its health."""
         self._names.clear()
         for name, targets in located.items():
             peer = self._by_name.get(name)
@@ -98,17 +98,17 @@ class Peers:
                 _take_over(self._places[name], known)
 
     def take_over(self, former: Peers) -> None:
-        """Targets that the former configuration had too fare as they did."""
+        """Keep the health of targets that the former configuration has too."""
         for name, places in self._places.items():
             _take_over(places, former._places.get(name, []))
 
     def settle(self, name: str, place: Place | None) -> None:
-        """Where a peer that logs in is reached from now on; None: nowhere."""
+        """Set the target of a peer that registers here; None: unreachable."""
         self._places[name] = [] if place is None else [place]
         self._names.clear()
 
     def _places_of(self, peer: Peer, targets: tuple[Target, ...]) -> list[Place]:
-        """Those that a listener of ours speaks to, the first ones first."""
+        """The targets for which there is a listener, by priority."""
         places = []
         for target in targets:
             listener = self.listener_for(target.transport, target.host)
@@ -117,9 +117,9 @@ class Peers:
         return by_priority(places)
 
     def listener_for(self, transport: str, host: str, preferred: int = 0) -> int | None:
-        """The index of a listener of ours of that transport and of the host's address family (names count as IPv4).
+        """The index of a listener of that transport and of the host's address family (names count as IPv4).
 
-        `preferred` where it is such a one, else the first.
+        `preferred` if it matches, else the first match.
         """
         indexes = [
             index
@@ -129,26 +129,24 @@ class Peers:
         return preferred if preferred in indexes else indexes[0] if indexes else None
 
     def may_be_sent_to(self, peer: Peer, host: str) -> bool:
-        """Whether what a dialog with the peer says may go to the host: the peer's own addresses, and its host names.
+        """Whether in-dialog requests for the peer may go to the host: only to its own addresses and host names.
 
-        A Contact or Record-Route that names another peer, the relay itself or anybody else would carry the party's
-        real number in From or To there.
+        A Contact or Record-Route that names another host would carry the party's real number there in From or To.
         """
         if host in hosts_of(peer):
             return True
         try:
             found = self.by_source(host)
-        except ValueError:  # a name: who answers to it is not known
+        except ValueError:  # a host name, which may be anyone's
             return False
-        if found is None:  # the peer of a call that is older than the configuration
+        if found is None:  # a call may be older than the configuration
             return holds(peer, host)
         return found.name == peer.name
 
     def may_go(self, peer: Peer, hop: SipUri, flow: Flow) -> bool:
-        """Whether requests of a dialog with the peer, heard by `flow`, may go to that hop.
+        """Whether in-dialog requests for the peer, last heard on `flow`, may go to that hop.
 
-        To a sips: URI they go by TLS alone (RFC 3261 26.2.2): without a listener for it, or where the host is not the
-        peer's, they do not.
+        A sips: URI needs TLS (RFC 3261 26.2.2): False without a TLS listener, or if the host is not the peer's.
         """
         if hop.scheme == "sip" or flow.transport == "tls":
             return True
@@ -172,7 +170,7 @@ def _address(host: str) -> IPv4Address | IPv6Address:
 
 
 def hosts_of(peer: Peer) -> tuple[str, ...]:
-    """The addresses and names that the configuration has of the peer."""
+    """The addresses and names of the peer's configured targets."""
     return tuple([target.host for target in peer.targets])
 
 
@@ -184,21 +182,21 @@ def _take_over(places: list[Place], known: list[Place]) -> None:
 
 
 def user_for(peer: Peer, number: str) -> str:
-    """How the party's number is written in URIs towards the peer."""
+    """The user part for the party's number in URIs towards the peer."""
     text = format_number(number, peer.number_format)
     return peer.number_prefix + text if peer.number_prefix and is_formatted(number) else text
 
 
 def host_port(host: str, port: int) -> str:
-    """`host:port` as a URI writes it, the port left out where it is 5060."""
+    """`host:port` as in a URI, without port 5060."""
     return uri_host(host) + (f":{port}" if port != 5060 else "")
 
 
 def host_of(written: str) -> str:
-    """The host, without brackets, of what `host_port` has written."""
+    """The host, without brackets, of a text written by `host_port`."""
     return written[1 : written.index("]")] if written.startswith("[") else written.partition(":")[0]
 
 
 def target_uri(user: str, host: str, port: int) -> str:
-    """`sip:user@host:port`, the port left out where it is 5060."""
+    """`sip:user@host:port`, without port 5060."""
     return f"sip:{user}@{host_port(host, port)}"

@@ -1,7 +1,7 @@
-"""OPTIONS to the targets of peers that want it: how one that is gone is found before a call meets it, and found again.
+"""OPTIONS pings to targets of peers with `ping_s`, to detect failure and recovery before a call does.
 
-Whatever a target answers but 408 and 503 says that it is there. One that is asked already is not asked again: over UDP
-the request repeats itself every T2, so it is heard of as soon as it is back.
+Any response except 408 and 503 counts as alive. A target with a pending ping is not pinged again: over UDP the request
+is retransmitted every T2, so recovery is noticed at once.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from relay.call.core import Core
     from relay.call.settings import Peer, Settings
 
-SPREAD_S: Final = 1.0  # over which the first pings of the peers are spread
+SPREAD_S: Final = 1.0  # the first pings of the peers are spread over this time
 
 
 class Pings:
-    """All pings of one relay."""
+    """The pings of one engine."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._settings: Settings | None = None  # whose peers are pinged
-        self._timers: dict[str, Timer] = {}  # by the peer's name
+        self._settings: Settings | None = None  # in force for the timers
+        self._timers: dict[str, Timer] = {}  # by peer name
 
     def follow(self, now: float) -> None:
-        """Asks the targets of the peers that are configured, wherever these are, as often as `ping_s` says."""
+        """Restart the pings if the configuration is new."""
         if self._settings is self._core.settings:
             return
         self._settings = self._core.settings
@@ -46,7 +46,7 @@ class Pings:
 
     def _ask(self, peer: Peer, now: float) -> None:
         for place in self._core.peers.places_of(peer.name):
-            if place.pinging:  # the last one has no answer yet
+            if place.pinging:  # the last ping is unanswered
                 self._core.unreachable(place, now)
             else:
                 place.pinging = True
@@ -78,6 +78,6 @@ class Pings:
 
     def _failed(self, place: Place, why: str, now: float) -> None:
         place.pinging = False
-        # Silence is counted already, each time that it should have been asked anew, if that is more often.
+        # A timeout is counted here only if the ping interval is longer: else `_ask` has counted the silence.
         if why == "transport" or place.peer.health.ping_s >= self._core.settings.timings.transaction_s:
             self._core.unreachable(place, now)

@@ -1,7 +1,7 @@
-"""How the targets of peers fare: which answer, which do not, and in which order a call tries them.
+"""Health of the targets of peers, and the order in which a call tries them.
 
-What is down or was put aside is tried after all others, and never left out: our own view may be wrong. It neither sends
-nor reads a clock.
+A target that is down or set aside is tried last, but never left out: our view may be wrong. It neither sends nor reads
+a clock.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Final
 from relay.call.settings import Peer, Target
 from relay.sip.flow import Flow, transport_address
 
-REST_S: Final = 30.0  # of a target that does not answer and is not pinged: then calls go there again
-LONGEST_REST_S: Final = 3600.0  # that a Retry-After may ask for
+REST_S: Final = 30.0  # pause of a target that fails and is not pinged
+LONGEST_REST_S: Final = 3600.0  # cap of Retry-After
 
 
 class Place:
-    """One target of a peer as it is reached from here, and how it fares."""
+    """One target of a peer, the flow towards it, and its health."""
 
     __slots__ = ("_answers", "aside_until", "failures", "flow", "is_down", "peer", "pinging", "target")
 
@@ -27,15 +27,15 @@ class Place:
         self.peer = peer
         self.target = target
         self.flow = flow
-        self.failures = 0  # in a row
+        self.failures = 0  # consecutive
         self.is_down = False
         self.aside_until = 0.0  # monotonic seconds
-        self.pinging = False  # an OPTIONS of ours is not answered yet
-        self._answers = 0  # in a row, while it is down
+        self.pinging = False  # an OPTIONS is unanswered
+        self._answers = 0  # consecutive, while it is down
 
     @property
     def name(self) -> str:
-        """How logs and metrics call it: transport, address and port."""
+        """Transport, address and port, as in logs and metrics."""
         return transport_address(self.flow.transport, self.flow.host, self.flow.port)
 
     def is_usable(self, now: float) -> bool:
@@ -46,7 +46,7 @@ class Place:
         return "down" if self.is_down else "up" if now >= self.aside_until else "aside"
 
     def failed(self, now: float) -> bool:
-        """It gave no answer, or could not be reached. True where it counts as down from now on, or rests."""
+        """Count a failure: no response, or unreachable. True if the target changes to down or aside."""
         health = self.peer.health
         self.failures += 1
         self._answers = 0
@@ -59,7 +59,7 @@ class Place:
         return True
 
     def answered(self) -> bool:
-        """It gave an answer, whichever. True where it is no longer down."""
+        """Count a response of any status. True if the target is no longer down."""
         self.failures = 0
         if not self.is_down:
             return False
@@ -68,32 +68,32 @@ class Place:
         return not self.is_down
 
     def put_aside(self, seconds: float, now: float) -> None:
-        """RFC 3261 21.5.4: for that long it wants no more calls."""
+        """Set the target aside for the time of its Retry-After (RFC 3261 21.5.4)."""
         self.aside_until = max(self.aside_until, now + min(seconds, LONGEST_REST_S))
 
     def take_over(self, other: Place) -> None:
-        """It is the same target under a new configuration."""
+        """Take the health of the same target under the former configuration."""
         self.failures, self.is_down, self.aside_until = other.failures, other.is_down, other.aside_until
         self._answers = other._answers
 
 
 def secured(places: Sequence[Place]) -> list[Place]:
-    """Those that a request for a sips: URI may go to (RFC 3261 26.2.2)."""
+    """The targets that a request to a sips: URI may use (RFC 3261 26.2.2)."""
     return [place for place in places if place.flow.transport == "tls"]
 
 
 def who_ended(reason: str) -> str:
-    """Of an attempt that came to nothing: a callee's own answer has a status; where there is none the relay gave up."""
+    """`ended_by` of a failed attempt: the callee if it responded with a status, else the relay."""
     return "callee" if reason.startswith("sip_") else "relay"
 
 
 def is_tried_elsewhere(status: int | None) -> bool:
-    """Whether the next target is asked when this one has answered so; None: not at all (RFC 3263 4.3)."""
+    """Whether to fail over to the next target after this status; None: no response (RFC 3263 4.3)."""
     return status is None or status == 408 or 500 <= status < 600
 
 
 def in_order(places: Sequence[Place], draw: Callable[[], str]) -> list[Place]:
-    """Of one peer: by priority, and by weight within one (RFC 2782). `draw` gives random hexadecimal digits."""
+    """The targets of one peer by priority, drawn by weight within one (RFC 2782). `draw`: random hexadecimal digits."""
     if len(places) < 2:
         return list(places)
     ordered: list[Place] = []
@@ -115,7 +115,7 @@ def _weight(place: Place) -> int:
 
 
 def _drawn(places: list[Place], draw: Callable[[], str]) -> list[Place]:
-    """RFC 2782: each next one is drawn with a chance by its weight, and rarely one of weight 0."""
+    """Draw each next target with a probability proportional to its weight, rarely one of weight 0 (RFC 2782)."""
     drawn: list[Place] = []
     places.sort(key=_weight)
     while len(places) > 1:
@@ -134,6 +134,6 @@ _match_seconds: Final = re.compile(r"\s*([0-9]{1,9})").match
 
 
 def retry_after_s(value: str | None) -> int:
-    """The seconds of a Retry-After (RFC 3261 20.33); 0 where there is none."""
+    """The seconds of a Retry-After (RFC 3261 20.33); 0 if there is none."""
     found = _match_seconds(value) if value else None
     return int(found[1]) if found else 0

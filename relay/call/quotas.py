@@ -1,6 +1,6 @@
-"""What each peer has of calls, and whether one more is within its quota. It reads no clock.
+"""Concurrent calls and call rate per peer, checked against its quota. It reads no clock.
 
-Peers are counted by name: a call may be older than the configuration in force.
+Peers are counted by name, since a call may be older than the configuration in force.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from relay.call.settings import Quota
 
 
 class Quotas:
-    """One way: calls from the peers of one relay, or calls to them."""
+    """The counts of one direction: calls from the peers, or calls to them."""
 
     __slots__ = ("calls", "rates")
 
@@ -34,8 +34,8 @@ class Quotas:
 
 
 def next_admitted(places: list[Place], admits: Callable[[str, Quota, float], bool], now: float) -> Place | None:
-    """Takes places off the list up to the first whose peer may have one more, by a method of the `Quotas` towards
-    peers; that one is the answer."""
+    """Remove and return the first place whose peer has quota left, dropping those before it. `admits`: a method of the
+    outbound `Quotas`."""
     while places:
         place = places.pop(0)
         if admits(place.peer.name, place.peer.quota_out, now):

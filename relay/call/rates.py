@@ -1,4 +1,4 @@
-"""How often things happened within the last second, and whether once more is within a bound. It reads no clock."""
+"""Rate limits over a sliding second. It reads no clock."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class Elsewhere(NamedTuple):
 
 
 class Rates:
-    """A sliding second a name: of a business, of a peer."""
+    """A sliding window of one second per name (a business, a peer)."""
 
     def __init__(self) -> None:
         self._granted: dict[str, deque[float]] = {}
         self.elsewhere: Mapping[str, Elsewhere] = {}
 
     def admit(self, name: str, most: int | None, at_s: float) -> bool:
-        """Whether once more is within `most` a second; it is counted then. None: no limit.
+        """Whether one more event is within `most` per second; counts it if so. None: no limit.
 
-        The clock may be set back, and `most` may be another one each time.
+        The clock may be set back, and `most` may change between calls.
         """
         if most is None:
             return True

@@ -1,4 +1,4 @@
-"""Requests that are of no call: new ones, text messages, registrations and questions. Each is taken on or answered."""
+"""Out-of-dialog requests: INVITE, MESSAGE, REGISTER, OPTIONS and others; each is accepted or answered."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from relay.call.shedding import Shedding
     from relay.sip.flow import Flow
 
-# Methods of others.
+# Methods known but not supported here.
 KNOWN_ELSEWHERE: Final = frozenset({"REGISTER", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MESSAGE", "REFER"})
 BUSY: Final = "Retry-After: 5\r\n"
 _IN_DIALOG_ONLY: Final = frozenset({"BYE", "UPDATE", "INFO", "PRACK"})
 
 
 class Reception:
-    """Of one relay. `draining`: new calls, text messages and OPTIONS are answered 503."""
+    """Out-of-dialog requests of one engine. `draining`: new calls, text messages and OPTIONS are answered 503."""
 
     def __init__(self, core: Core, registrar: Registrar, options: Options, shedding: Shedding) -> None:
         self.draining = False
@@ -42,11 +42,11 @@ class Reception:
         self.follow(core.settings)
 
     def follow(self, settings: Settings) -> None:
-        """Goes by this configuration from now on."""
+        """Apply a new configuration."""
         self.strangers = Strangers(settings.limits.stranger_answers_per_s)
 
     def receive(self, request: Request, flow: Flow, peer: Peer, now: float) -> None:
-        """One of the peer's that has no To tag. Raises ParseError for what no answer can be made of."""
+        """Handle a peer's request without a To tag. Raises ParseError if it cannot even be answered."""
         is_recorded = self._is_recorded(request)
         if is_recorded and self._shedding.turns_away(request, flow, peer, now):
             return
@@ -68,7 +68,7 @@ class Reception:
                 self._core.answer(reply, error.status, now)
 
     def turn_away(self, request: Request, flow: Flow, now: float) -> None:
-        """A source that is no peer's: 403, for as many as the limit allows; the rest is not answered at all."""
+        """Answer 403 to an unknown source, within the limit of answers; drop the rest."""
         core = self._core
         core.counters["strangers"] += 1
         core.bans.offend(flow.host, "stranger", now, proven=flow.reliable)
@@ -82,7 +82,7 @@ class Reception:
             core.answer(reply, 403, now)
 
     def _is_recorded(self, request: Request) -> bool:
-        """Whether it leaves a record, whatever becomes of it."""
+        """Whether the request leaves a call record."""
         return request.method == "INVITE" or (request.method == "MESSAGE" and self._core.settings.sms)
 
     def _refuse(self, request: Request, reply: Reply, peer: Peer, refusal: Refusal, now: float) -> None:
@@ -99,7 +99,9 @@ class Reception:
             objection = admission.judge_request(core, request, reply.flow, peer, now)
         except ParseError as error:
             objection = (admission.unusable(error), "")
-        if core.attempts[setup.call.invite_key] is not setup.call:  # merged: it came another way too (RFC 3261 8.2.2.2)
+        if (
+            core.attempts[setup.call.invite_key] is not setup.call
+        ):  # merged request: it arrived on two paths (RFC 3261 8.2.2.2)
             setup.refuse(admission.LOOP, now)
         elif self.draining:
             setup.refuse(admission.DRAINING, now)
@@ -118,7 +120,10 @@ class Reception:
 
     def _set_up(self, request: Request, reply: Reply, peer: Peer, now: float) -> Setup:
         core = self._core
-        invite_key = (request.call_id, request.from_tag)  # read before there is a transaction that must be answered
+        invite_key = (
+            request.call_id,
+            request.from_tag,
+        )  # read before the transaction begins: a ParseError leaves nothing to answer
         transaction = core.transactions.serve(request, reply.flow, peer.name)
         call = Call(
             core,
@@ -144,7 +149,7 @@ class Reception:
 
     def _question(self, request: Request, reply: Reply, now: float) -> None:
         core, method = self._core, request.method
-        if method == "OPTIONS":  # also without hops left (RFC 3261 11): that is how some ask their neighbour
+        if method == "OPTIONS":  # also with Max-Forwards 0 (RFC 3261 11), as some peers ping their neighbour
             if unknown := masking.unknown_requirements(request):
                 core.answer(reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
             elif self.draining:

@@ -1,7 +1,7 @@
-"""Recording one call at rtpengine: both sides are told, then it begins. Nobody is recorded who was not told.
+"""Recording of one call at rtpengine, begun only after the notice has been played to both sides.
 
-It begins once, or once more after a restart of the relay in between. What becomes of the recording when the call is
-over is nothing that a call knows.
+It begins once, and again after a restart that interrupted the notice. The handling of the finished recording is
+elsewhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """Of a call whose binding says that it is to be recorded. Once the call is over, what is still to come does not."""
+    """The recording of a call whose binding asks for it. Has no effect once the call has ended."""
 
     __slots__ = ("_call",)
 
@@ -24,7 +24,7 @@ class Recorder:
         self._call = call
 
     def begin(self, now: float) -> None:
-        """Both sides are up: they are told, once what is under way is done, for a failure may end the call."""
+        """Play the notice, after the current event: a failure may end the call."""
         self._call.core.timers.set(now, self._tell)
 
     def _tell(self, now: float) -> None:
@@ -41,8 +41,7 @@ class Recorder:
             self._call.core.timers.set(now + answer.lasts_s, self.record)
 
     def record(self, _: float) -> None:
-        """Has rtpengine record, or go on with it. Also of use where it was started anew meanwhile, and has got the call
-        again by a new offer."""
+        """Start recording. Idempotent; needed again if rtpengine was restarted and got the call by a new offer."""
         if self._call.media is not None:
             self._call.media.record(self._begun)
 

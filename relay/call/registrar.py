@@ -1,7 +1,7 @@
-"""Where peers without a fixed address are: they register here (RFC 3261 10.3), and calls go where each has said last.
+"""Registrar for peers without a fixed address (RFC 3261 10.3): calls go to the last registered Contact.
 
-Registrations end with the process: no live call needs one, since its legs know where they were heard. The price is that
-such a peer cannot be called after a restart until it has registered again.
+Registrations are not stored: calls in progress do not need them, since legs know their flows. After a restart such a
+peer cannot be called until it registers again.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ LONGEST_CONTACT: Final = 512  # characters
 
 
 class Registration:
-    """Where a peer is, until when."""
+    """The registered contact of a peer."""
 
     __slots__ = ("contact", "expires_at", "flow", "peer", "timer")
 
     def __init__(self, peer: Peer, contact: str, flow: Flow, expires_at: float, timer: Timer) -> None:
         self.peer = peer
-        self.contact = contact  # the URI, as it was written
+        self.contact = contact  # the URI as written
         self.flow = flow
         self.expires_at = expires_at
         self.timer = timer
 
 
 class Registrar:
-    """Where the peers of one relay have registered. `relay.call.logins` has made sure who they are."""
+    """The registrations at one engine. `relay.call.logins` has authenticated the peers."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -55,7 +55,7 @@ class Registrar:
         self._by_flow: dict[Flow, Registration] = {}
 
     def follow(self) -> None:
-        """Goes by the configuration now in force: who logs in as before stays registered."""
+        """Apply the configuration in force: peers with an unchanged login stay registered."""
         for name, registration in list(self._registered.items()):
             peer = self._core.peers.by_name(name)
             if peer is None or peer.login is None or peer.login != registration.peer.login:
@@ -65,7 +65,7 @@ class Registrar:
                 self._settle(registration)
 
     def count(self) -> int:
-        """How many peers are registered."""
+        """Number of registered peers."""
         return len(self._registered)
 
     def holds(self, name: str) -> bool:
@@ -73,27 +73,27 @@ class Registrar:
         return name in self._registered
 
     def knows(self, flow: Flow) -> bool:
-        """Whether a peer has registered from there."""
+        """Whether a peer has registered on that flow."""
         return flow in self._by_flow
 
     def peer_at(self, flow: Flow) -> Peer | None:
-        """The peer that has registered from there."""
+        """The peer that has registered on that flow."""
         known = self._by_flow.get(flow)
         return None if known is None else known.peer
 
     def name_at(self, flow: Flow) -> str:
-        """Of the peer there, by its address or since it has registered; "" for a stranger."""
+        """The name of the peer on that flow, by its registration or its address; "" for an unknown source."""
         known = self._by_flow.get(flow) if self._by_flow else None
         return self._core.peers.name_at(flow.host) if known is None else known.peer.name
 
     def known(self) -> Known:
-        """Where peers have registered."""
+        """Addresses of registered peers, exempt from bans."""
         return Known((), {flow.host for flow in self._by_flow})
 
     # -- REGISTER
 
     def register(self, request: Request, reply: Reply, peer: Peer, flow: Flow, now: float) -> None:
-        """RFC 3261 10.3, of a peer that has proved who it is: one Contact, and the last one counts."""
+        """Handle a REGISTER of an authenticated peer (RFC 3261 10.3): one Contact, the last one counts."""
         if unknown := masking.unknown_requirements(request):
             self._core.answer(reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
             return
@@ -111,7 +111,7 @@ class Registrar:
             self._accept(request, reply, peer, now)
 
     def _accept(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
-        """200, in a transaction: its credentials are good once, and sent again it must have the same answer."""
+        """Answer 200 in a transaction: credentials are valid once, and a retransmission must get the same answer."""
         core, registration = self._core, self._registered.get(peer.name)
         lines = ""
         if registration is not None:
@@ -157,7 +157,7 @@ class Registrar:
             self._core.note("login.registered", peer=peer.name, source=flow.host, expires_s=seconds)
 
     def _settle(self, registration: Registration) -> None:
-        """Calls go to where the Contact says, by the way that its REGISTER came."""
+        """Set the peer's target: the URI of the Contact, over the flow of the REGISTER."""
         flow = registration.flow
         uri = parse_name_addr(f"<{registration.contact}>").uri
         assert isinstance(uri, SipUri)
@@ -167,7 +167,7 @@ class Registrar:
         self._core.peers.settle(registration.peer.name, Place(registration.peer, target, flow))
 
     def _leave(self, peer: Peer, contact: str) -> None:
-        """`contact`: the URI that is given up; "": whichever there is."""
+        """Remove a registration. `contact`: its URI; "" for any."""
         registration = self._registered.get(peer.name)
         if registration is not None and contact in ("", registration.contact):
             self._end(registration, "left")
@@ -176,7 +176,7 @@ class Registrar:
         self._end(self._registered[name], "expired")
 
     def lose(self, flow: Flow) -> None:
-        """Nothing gets through to `flow`. A connection that is gone only its peer opens anew, and then it registers."""
+        """End the registration of a broken connection: only the peer can reopen it, and registers again then."""
         registration = self._by_flow.get(flow) if flow.reliable else None
         if registration is not None:
             self._end(registration, "connection")
@@ -197,7 +197,7 @@ class Registrar:
 
 
 def _is_own_address(request: Request, peer: Peer) -> bool:
-    """Whether the address-of-record is not somebody else's: the peer's user name, one of its numbers, or no party's."""
+    """Whether the peer may register the address-of-record: its user name, one of its numbers, or a 700 number."""
     uri = request.to.uri
     username = "" if peer.login is None else peer.login.username.partition("@")[0]
     if isinstance(uri, SipUri) and uri.user == username:
@@ -207,15 +207,15 @@ def _is_own_address(request: Request, peer: Peer) -> bool:
 
 
 def _check_contact(contact: NameAddr, seconds: int) -> None:
-    """Raises ProtocolError for one that cannot be called, or for too short a time."""
+    """Raise ProtocolError for a Contact that cannot be called, or for too short a time."""
     if not isinstance(contact.uri, SipUri) or len(contact.uri_text) > LONGEST_CONTACT:
-        raise ProtocolError(400, "no Contact that can be called")
+        raise ProtocolError(400, "Contact is not a usable SIP URI")
     if 0 < seconds < SHORTEST_S:
         raise ProtocolError(423, "too brief")
 
 
 def _seconds(text: str | None) -> int:
-    """RFC 3261 20.19: what is malformed, or missing, is an hour."""
+    """The seconds of an Expires; an hour if malformed or missing (RFC 3261 20.19)."""
     try:
         return LONGEST_S if text is None else parse_number(text, "expires", 2**32 - 1)
     except ParseError:

@@ -1,7 +1,7 @@
-"""Registrations of ours at trunks that want them (RFC 3261 10.2): made, refreshed, tried again, given up.
+"""Our registrations at trunks that require them (RFC 3261 10.2): made, refreshed, retried, removed.
 
-Each is made anew at half the time that was granted. What is refused or not answered is tried again after a while, at
-the next target of the peer where it has several.
+Each is refreshed at half the granted time. A failed one is retried with backoff, at the peer's next target if it has
+several.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     from relay.sip.timers import Timer
 
 ASKED_S: Final = 3600
-LONGEST_S: Final = 86_400  # that a Min-Expires may ask for, and that is believed
-FIRST_WAIT_S: Final = 30.0  # RFC 5626 4.5; twice as long after each further failure
+LONGEST_S: Final = 86_400  # cap of Min-Expires and of the granted time
+FIRST_WAIT_S: Final = 30.0  # RFC 5626 4.5; doubled after each further failure
 LONGEST_WAIT_S: Final = 1800.0
 
 
 class Registrations:
-    """All of one relay."""
+    """The registrations of one engine."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._by_peer: dict[str, Registration] = {}
         self._leaving: set[Registration] = set()
-        self._is_over = False  # the service ends
+        self._is_over = False  # shutdown has begun
 
     def follow(self, now: float) -> None:
-        """Keeps one at each peer of the configuration that wants it, and gives up the others."""
-        if self._is_over:  # a reload, or DNS, has come after the end: no call is to be drawn here any more
+        """Keep a registration at each peer with `registers`, and remove the others."""
+        if self._is_over:  # a reload or DNS result after the shutdown began must not attract calls
             return
         wanted = {peer.name: peer for peer in self._core.settings.peers if peer.registers}
         for name, registration in list(self._by_peer.items()):
@@ -57,7 +57,7 @@ class Registrations:
             known.follow(peer, now)
 
     def give_up(self, now: float) -> None:
-        """Ends all of them, for the end of the service."""
+        """Remove all registrations, for shutdown."""
         self._is_over = True
         for registration in self._by_peer.values():
             self._give_up(registration, now)
@@ -69,7 +69,7 @@ class Registrations:
 
     @property
     def leaving(self) -> int:
-        """How many are being given up, and not answered yet."""
+        """Number of removals not confirmed yet."""
         return len(self._leaving)
 
     def holds(self, name: str, now: float) -> bool:
@@ -79,7 +79,7 @@ class Registrations:
 
 
 class Registration:
-    """At one peer."""
+    """Our registration at one peer."""
 
     __slots__ = (
         "_account",
@@ -100,27 +100,27 @@ class Registration:
     def __init__(self, core: Core, peer: Peer) -> None:
         assert peer.account is not None
         self.peer = peer
-        self.ends_at = 0.0  # monotonic seconds; of what was granted last
+        self.ends_at = 0.0  # monotonic seconds; end of the last granted time
         self._core = core
         self._account: Account = peer.account
-        self._call_id, self._tag = core.token(), core.token()  # RFC 3261 10.2: the same in all of them
+        self._call_id, self._tag = core.token(), core.token()  # RFC 3261 10.2: the same in all its REGISTERs
         self._cseq = 0
         self._asked_s = ASKED_S
-        self._failures = 0  # in a row
-        self._tried = 0  # targets, one after the other
-        self._place: Place | None = None  # where it was asked for last
+        self._failures = 0  # consecutive
+        self._tried = 0  # index of the next target, ever increasing
+        self._place: Place | None = None  # target of the last REGISTER
         self._timer: Timer | None = None
         self._given_up = False
 
     def follow(self, peer: Peer, now: float) -> None:
-        """Goes on under this configuration; begins at once where nothing was known to ask yet."""
+        """Apply a configuration; register at once if no target was known before."""
         self.peer = peer
         if self._place is None:
             self._core.timers.cancel(self._timer)
             self._ask(now)
 
     def give_up(self, done: Callable[[], None], now: float) -> None:
-        """`done` is called when that is answered, or cannot be."""
+        """Remove the registration. `done` is called on the response or on failure."""
         self._core.timers.cancel(self._timer)
         self._timer, self._given_up = None, True
         place = self._place
@@ -130,7 +130,7 @@ class Registration:
         self.ends_at = 0.0
         self._send(place, 0, partial(_left, done), lambda _, __: done(), now)
 
-    # -- asking
+    # -- REGISTER
 
     def _ask(self, now: float) -> None:
         self._timer = None
@@ -162,7 +162,7 @@ class Registration:
         self._cseq += 1
         return self._cseq
 
-    # -- what comes of it
+    # -- results
 
     def _answered(self, response: Response, now: float) -> None:
         status = response.status
@@ -171,7 +171,7 @@ class Registration:
         wanted_s = _min_expires(response) if status == 423 else 0  # RFC 3261 10.2.8
         if wanted_s > self._asked_s:
             was_asked_s, self._asked_s = self._asked_s, wanted_s
-            if was_asked_s == ASKED_S:  # whoever wants more and more waits in between, as after any failure
+            if was_asked_s == ASKED_S:  # a second increase counts as a failure, with its wait
                 self._ask(now)
                 return
         if status < 300 and (granted_s := self._granted_s(response)):
@@ -192,7 +192,7 @@ class Registration:
             self._core.note("registration.up", peer=self.peer.name, target=place, granted_s=granted_s)
 
     def _fail(self, why: str, retry_after_s: int, now: float) -> None:
-        """Tries again later: RFC 5626 4.5 has the wait grow, and not be the same for all."""
+        """Retry later, with exponential backoff and jitter (RFC 5626 4.5)."""
         wait_s = min(FIRST_WAIT_S * 2.0 ** min(self._failures, 10), LONGEST_WAIT_S)
         wait_s *= 0.5 + self._core.fraction() / 2
         wait_s = max(wait_s, min(float(retry_after_s), LONGEST_WAIT_S))
@@ -203,7 +203,7 @@ class Registration:
         self._core.note("registration.failed", peer=self.peer.name, target=place, reason=why, again_in_s=round(wait_s))
 
     def _granted_s(self, response: Response) -> int:
-        """Of our own Contact, else of all (RFC 3261 10.2.4); what is not told is what was asked for."""
+        """The granted seconds: of our Contact, else of Expires (RFC 3261 10.2.4), else as requested."""
         texts = [response.get("expires")]
         try:
             for contact in [parse_name_addr(text, "contact") for text in response.values("contact")]:
@@ -230,7 +230,7 @@ def _left(done: Callable[[], None], response: Response, _: float) -> None:
 
 
 def _min_expires(response: Response) -> int:
-    """0 where it is missing, malformed or longer than anybody may want."""
+    """The seconds of Min-Expires; 0 if missing, malformed or over LONGEST_S."""
     try:
         seconds = parse_number(response.get("min-expires") or "0", "min-expires", 2**32 - 1)
     except ParseError:

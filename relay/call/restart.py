@@ -1,4 +1,4 @@
-"""A live call of the journal, as a restart takes it up (DESIGN 4.2). Attempts: `relay.call.lost`."""
+"""Recovery of answered calls from the journal after a restart (DESIGN 4.2). Attempts: `relay.call.lost`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NOT_RESTORABLE: Final = "not_restorable"
 
 
 def restore(core: Core, record: CallRecord, dialogs: bytes, now: float) -> Call | None:
-    """Goes on with the call. None where it cannot be read, or not be reached: its record is closed."""
+    """Resume the call. None if its state is unreadable or a listener is gone: then its record is closed."""
     state: CallState | None = None
     try:
         state = load_call(dialogs)
@@ -38,7 +38,7 @@ def restore(core: Core, record: CallRecord, dialogs: bytes, now: float) -> Call 
 
 
 def ask(core: Core, call: Call, now: float) -> None:
-    """Asks both sides of a restored call whether they are there. Ends it where a peer is no longer configured."""
+    """Probe both peers of a restored call; end it if one of them is no longer configured."""
     legs = (call.caller, call.callee)
     if all([leg is not None and core.peers.by_name(leg.peer.name) for leg in legs]):
         call.probe(now)
@@ -60,7 +60,7 @@ def _close(core: Core, record: CallRecord, now: float) -> None:
 
 
 def _restored(core: Core, record: CallRecord, state: CallState, now: float) -> Call:
-    """The call as it was committed. Raises StoreError where a listener of it is no longer configured."""
+    """The call as committed. Raises StoreError if one of its listeners is no longer configured."""
     caller_peer, callee_peer = peer_of(core, state.caller.peer), peer_of(core, state.callee.peer)
     to_caller = flow_by(state.caller.flow, core.peers)
     to_callee = flow_by(state.callee.flow, core.peers)
@@ -87,7 +87,7 @@ def _restored(core: Core, record: CallRecord, state: CallState, now: float) -> C
 
 
 def peer_of(core: Core, name: str) -> Peer:
-    """The one that is configured, or one of that name of which nothing is known: it can be sent a BYE in its dialog."""
+    """The configured peer, or a placeholder of that name, enough to send it a BYE in its dialog."""
     return core.peers.by_name(name) or Peer(name, targets=(), tcp_allowed=False, sources=())
 
 

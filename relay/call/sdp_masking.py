@@ -1,8 +1,8 @@
-"""Session descriptions as the other side may see them (DESIGN 3, "SDP"); part of the masking.
+"""SDP masking: session descriptions as the other side may see them (DESIGN 3, "SDP").
 
-Whatever identifies a person, a device or a program is left out: origin, names, keys in clear, candidates, unknown
-attributes, codecs and formats. Media addresses pass as they are (`[media] mode = "direct"`), or have been replaced by
-rtpengine's before; host names do not pass.
+Everything that identifies a person, a device or a program is dropped: origin, names, keys in clear, candidates, unknown
+attributes, codecs and formats. Media addresses pass unchanged (`[media] mode = "direct"`) or have already been replaced
+by rtpengine's; host names do not pass.
 """
 
 from __future__ import annotations
@@ -21,16 +21,22 @@ from relay.sip.sdp import Attribute, Connection, Media, Origin, Sdp, parse_sdp
 
 _RELAYED_KINDS: Final = frozenset({"audio", "video", "image", "text"})
 _RELAYED_PROTOCOLS: Final = frozenset({"RTP/AVP", "RTP/SAVP", "RTP/AVPF", "RTP/SAVPF", "udptl", "UDPTL"})
-# Of a stream that is refused, what it was is still said where it is one of the registered ones: RFC 3264 6 has the
-# answer's m= line name the same media type and transport as the offer's, and some stacks end the call otherwise.
+# A refused stream keeps its media type and transport if registered: RFC 3264 6 wants the answer's m= line to match the
+# offer's, and some stacks end the call otherwise.
 _KINDS: Final = _RELAYED_KINDS | {"application", "message"}
 _PROTOCOLS: Final = _RELAYED_PROTOCOLS | frozenset(
     "UDP/TLS/RTP/SAVP UDP/TLS/RTP/SAVPF TCP/RTP/AVP TCP/MSRP TCP/TLS/MSRP UDP/BFCP TCP/BFCP TCP/TLS/BFCP UDP/TLS/BFCP"
     " DTLS/SCTP UDP/DTLS/SCTP TCP/DTLS/SCTP udp UDP TCP".split()
 )
-_BANDWIDTHS: Final = {"AS": 6, "CT": 6, "TIAS": 8, "RS": 6, "RR": 6}  # the most digits: kbit/s, TIAS, RS and RR bit/s
+_BANDWIDTHS: Final = {
+    "AS": 6,
+    "CT": 6,
+    "TIAS": 8,
+    "RS": 6,
+    "RR": 6,
+}  # maximum of digits: AS and CT in kbit/s, TIAS, RS and RR in bit/s
 _MOST_PORTS: Final = 16
-_LONGEST_VALUE: Final = 512  # of an attribute; longer ones are not looked at, nor remembered
+_LONGEST_VALUE: Final = 512  # characters of an attribute; longer ones are dropped
 _FLAGS: Final = frozenset(
     "sendrecv sendonly recvonly inactive rtcp-mux rtcp-rsize T38FaxFillBitRemoval T38FaxTranscodingMMR"
     " T38FaxTranscodingJBIG".split()
@@ -46,7 +52,7 @@ _STATIC_PAYLOADS: Final = frozenset(map(str, range(35)))  # RFC 3551 6
 _PAYLOAD: Final = r"(?:[1-9]?[0-9]|1[01][0-9]|12[0-7])"
 _RATE: Final = r"[0-9]{1,3}(?:\.[0-9]{1,2})?"
 _BAND: Final = r"(?:nb|wb|swb|fb)"
-# Short values of one kind each: no number of a party fits in, not even with separators.
+# Short values of one kind each: too short for a party's number, even with separators.
 _FMTP_VALUES: Final = {
     r"[0-9]{1,6}": (
         "octet-align mode-change-period mode-change-capability mode-change-neighbor crc robust-sorting interleaving"
@@ -83,21 +89,21 @@ _is_small: Final = re.compile(r"[0-9]{1,5}").fullmatch
 
 
 class SdpWriter:
-    """Writes one leg's descriptions under the relay's own origin (RFC 3264 8: same session id, version +1 a change)."""
+    """Writer of one leg's SDP under the relay's origin (RFC 3264 8: same session id, version +1 per change)."""
 
     __slots__ = ("_last", "anchored", "codecs", "session_id", "version")
 
     def __init__(self, session_id: int, version: int = 0, *, anchored: bool = False) -> None:
-        self.session_id = session_id  # 1 to 2**31: no number of a party is that short and that random
-        self.version = version  # of the description last written; 0: none yet
-        self.anchored = anchored  # it may write what rtpengine has given, and nothing else
-        self.codecs: frozenset[str] | None = None  # that both sides may have; None: all
+        self.session_id = session_id  # 1 to 2**31: too short to hold a party's number
+        self.version = version  # of the last SDP written; 0: none yet
+        self.anchored = anchored  # only SDP from rtpengine may be written
+        self.codecs: frozenset[str] | None = None  # allowed for both sides; None: all
         self._last = b""
 
     def write(self, body: bytes) -> bytes:
-        """The description that the leg's peer may see of `body`.
+        """The masked SDP for the leg's peer.
 
-        Raises ParseError where nothing usable is left, ProtocolError 488 where no codec is that both sides may have.
+        Raises ParseError if nothing usable is left, ProtocolError 488 if no codec is allowed for both sides.
         """
         content, address = mask_description(body, in_order=self.anchored)
         if self.codecs is not None:
@@ -105,25 +111,24 @@ class SdpWriter:
         if content != self._last:
             self._last = content
             self.version += 1
-        # The origin's address is that of the media (RFC 4566 5.2 wants one; none of ours is there in direct mode).
+        # The origin has the media address (RFC 4566 5.2 requires one, and in direct mode there is none of ours).
         return f"v=0\r\no=- {self.session_id} {self.version} IN ".encode() + address + b"\r\ns=-\r\n" + content
 
     @property
     def written(self) -> tuple[int, bytes]:
-        """The description last written, for `take_back`."""
+        """The state after the last SDP written, for `take_back`."""
         return self.version, self._last
 
     def take_back(self, written: tuple[int, bytes]) -> None:
-        """What was written since then has gone to nobody."""
+        """Undo `write`: the SDP was not sent."""
         self.version, self._last = written
 
 
 def shows_way(before: bytes, after: bytes) -> bool:
-    """Whether `after`, which rtpengine made of `before`, still says where media of the other side come from or go to.
+    """Whether rtpengine's SDP `after` still holds a media address of the original SDP `before`.
 
-    Both may be on one host, so an address that both have counts only where no port of rtpengine's is there. Those of
-    refused streams count for nothing: rtpengine leaves them, or copies the session's there, and none is ever written.
-    Raises ParseError.
+    Both may be on one host, so a common address counts only if rtpengine has no port there. Refused streams are
+    ignored: their addresses are never written. Raises ParseError.
     """
     theirs, ours = parse_sdp(before), parse_sdp(after)
     known, shown = _ways(theirs), _ways(ours)
@@ -132,8 +137,8 @@ def shows_way(before: bytes, after: bytes) -> bool:
 
 
 def refuse_all(body: bytes) -> bytes | None:
-    """The description without any address, where each stream in it is refused: then there is nothing for rtpengine to
-    do, and it takes no such description. None where one is not. Raises ParseError."""
+    """The SDP without addresses if all its streams are refused, which rtpengine would not accept; else None. Raises
+    ParseError."""
     sdp = parse_sdp(body)
     if any(media.port for media in sdp.media):
         return None
@@ -144,7 +149,7 @@ def refuse_all(body: bytes) -> bytes | None:
 
 
 def _ways(sdp: Sdp) -> set[tuple[str, int]]:
-    """Address and port of each stream that is not refused."""
+    """Address and port of each active stream."""
     ways: set[tuple[str, int]] = set()
     for media in sdp.media:
         connection = media.connections[0] if media.connections else sdp.connection
@@ -161,7 +166,7 @@ def _addresses(sdp: Sdp) -> set[str]:
 
 
 def _spelled(connection: Connection) -> str:
-    """One spelling for each address: rtpengine has its own for IPv6."""
+    """The address in canonical spelling: rtpengine writes IPv6 in another one."""
     address = connection.address
     if connection.address_type == "IP4" or not _is_literal("IP6", address):
         return address
@@ -169,18 +174,15 @@ def _spelled(connection: Connection) -> str:
     return str(found.ipv4_mapped or found)
 
 
-_UNSPECIFIED: Final = frozenset({"0.0.0.0", "::"})  # RFC 3264 8.4: how hold was written once
+_UNSPECIFIED: Final = frozenset({"0.0.0.0", "::"})  # RFC 3264 8.4: old form of hold
 
 
 def mask_description(body: bytes, *, in_order: bool = False) -> tuple[bytes, bytes]:
-    """What follows the lines v=, o= and s=, and the address that the origin is to have.
+    """The masked SDP behind v=, o= and s=, and the address for the origin. Raises ParseError.
 
-    `in_order`: codecs and attributes are put in an order that is the same for all phones.
+    `in_order`: put codecs and attributes into an order that is the same for all phones.
 
-    Of a peer's descriptions with one stream, nearly all differ in the origin and the port alone; what else they have in
-    common is masked once.
-
-    Raises ParseError.
+    A peer's SDPs with one stream nearly always differ only in origin and port: the rest is masked once and cached.
     """
     found = _match_one_stream(body) if len(body) <= _LONGEST_REMEMBERED else None
     if found is None:
@@ -199,7 +201,7 @@ def mask_description(body: bytes, *, in_order: bool = False) -> tuple[bytes, byt
     return (before + port + behind if behind else before), address
 
 
-# An origin that parse_sdp takes, the lines behind it up to the first port, and one that needs no second look.
+# An origin that parse_sdp accepts, the lines up to the first port, a valid port, and the rest.
 _match_one_stream: Final = re.compile(
     rb"v=0\r\no=[!-~]{1,255}+ [0-9]{1,32}+ [0-9]{1,32}+ IN IP4 [0-9.]{7,15}+\r\n"
     rb"((?:[^m\n][^\n]*+\n)*+(?<=\r\n)m=[A-Za-z]++ )([1-9][0-9]{0,3}+|[1-5][0-9]{4})( .*+)(?<=\r\n)",
@@ -207,21 +209,21 @@ _match_one_stream: Final = re.compile(
 ).fullmatch
 _ORIGIN: Final = b"v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\n"
 _SOME_PORT: Final = b"59999"
-_LONGEST_REMEMBERED: Final = 2048  # bytes of a description
-_MAX_REMEMBERED: Final = 2048  # descriptions; a peer that makes them up must not fill memory
-# By what is before and behind the port.
+_LONGEST_REMEMBERED: Final = 2048  # bytes of an SDP
+_MAX_REMEMBERED: Final = 2048  # SDPs; a hostile peer must not fill memory
+# By the text before and behind the port.
 _masked: Final[dict[bytes, tuple[bytes, bytes, bytes]]] = {}
 _masked_in_order: Final[dict[bytes, tuple[bytes, bytes, bytes]]] = {}
 
 
 def _can_be_remembered(before: bytes, behind: bytes) -> bool:
-    """Not where there is another stream, and keys are not kept."""
+    """Only SDP with one stream, and without keys, which must not be cached."""
     lines = before + behind
     return lines.find(b"\rm=") < 0 and behind.find(b"\nm") < 0 and lines.find(b"inline:") < 0
 
 
 def _masked_but_for_port(before: bytes, behind: bytes, in_order: bool) -> tuple[bytes, bytes, bytes]:
-    """The content before and behind the port, and the address; nothing behind where the stream is refused."""
+    """The masked content before and behind the port (b"" behind if the stream is refused), and the address."""
     content, address = _mask(parse_sdp(_ORIGIN + before + _SOME_PORT + behind), in_order)
     start = before[before.rfind(b"m=") :]
     head, found, rest = content.partition(start + _SOME_PORT)
@@ -255,9 +257,9 @@ def _is_refused(media: Media) -> bool:
 
 
 def _mask_connection(connection: Connection) -> Connection:
-    """The address alone. Raises ParseError for a host name: it may say whose host it is."""
+    """The address only. Raises ParseError for a host name, which may reveal its owner."""
     if not _is_literal(connection.address_type, connection.address):
-        raise ParseError("no address literal", "c")
+        raise ParseError("not an address literal", "c")
     return Connection(connection.address_type, connection.address) if connection.suffix else connection
 
 
@@ -294,7 +296,7 @@ def _mask_media(media: Media) -> Media:
 
 
 def _refuse(media: Media, connections: list[Connection]) -> Media:
-    """The stream stays in its place, with port 0 (RFC 3264 6), and without an address: nothing will be sent there."""
+    """The stream in its place with port 0 (RFC 3264 6) and without its address."""
     kind = media.kind if media.kind in _KINDS else "audio"
     protocol = media.protocol if media.protocol in _PROTOCOLS else "RTP/AVP"
     return Media(
@@ -303,7 +305,7 @@ def _refuse(media: Media, connections: list[Connection]) -> Media:
 
 
 def _mask_formats(media: Media, attributes: list[Attribute]) -> list[str]:
-    """The payload types that mean something: static ones, and dynamic ones whose codec is known."""
+    """The payload types to keep: static ones, and dynamic ones with a known codec."""
     if media.protocol in ("udptl", "UDPTL"):
         return ["t38"] if "t38" in media.formats else []
     mapped = {value.partition(" ")[0] for name, value in attributes if name == "rtpmap" and value}
@@ -311,7 +313,7 @@ def _mask_formats(media: Media, attributes: list[Attribute]) -> list[str]:
 
 
 def mask_attribute(name: str, value: str | None) -> Attribute | None:
-    """The attribute written anew, or None where it is not on the allow-list."""
+    """The masked attribute, or None if it is not on the allow-list."""
     if value is None:
         return (name, None) if name in _FLAGS else None
     mask = _MASKS.get(name)
@@ -329,7 +331,7 @@ def _mask_rtpmap(value: str) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _mask_fmtp(value: str) -> str | None:
-    """The parameters that known codecs define, each with a value of its kind."""
+    """The parameters of known codecs that have a valid value."""
     found = _match_fmtp(value)
     if found is None or not value.isascii():
         return None
@@ -346,13 +348,13 @@ def _mask_fmtp(value: str) -> str | None:
 
 
 def _ascend(events: str) -> bool:
-    """Whether a list of telephone events goes up, to 255 at the most (RFC 4733 2.4.1): not any row of digits does."""
+    """Whether a list of telephone events ascends, up to 255 (RFC 4733 2.4.1), which few numbers would."""
     numbers = [int(number) for number in re.split("[,-]", events)]
     return numbers[-1] <= 255 and all(low < high for low, high in pairwise(numbers))
 
 
 def _mask_rtcp(value: str) -> str | None:
-    """RFC 3605: the port alone; an address here may be another one than that of the media."""
+    """The port only (RFC 3605): the address may differ from that of the media."""
     return _passing(_is_small)(value.partition(" ")[0])
 
 

@@ -1,8 +1,7 @@
-"""The order of codecs and attributes in a description; part of the masking.
+"""Uniform order of codecs and attributes in SDP, part of the masking.
 
-Two makes of phone that have the same codecs list them in different orders, so the order says what a phone is. Where
-rtpengine is in between, all descriptions have one order: ours. Numbers of payload types are left: rtpengine passes
-packets on under the number that they came with, so what is written must be what the other side sends and takes.
+The order of codecs reveals the make of a phone. With rtpengine in between, all SDPs have the same order. Payload type
+numbers stay: rtpengine forwards packets with their original number.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from typing import Final
 from relay.call.codecs import codec_names
 from relay.sip.sdp import Attribute, Media, Sdp
 
-# What both sides have is used in this order: first what sounds best, then what costs least. What is no speech of its
-# own is last. Whatever is not named stands between, by its name.
+# Order of preference: best sound first, then lowest cost; non-speech codecs last. Others are in between, by name.
 _FIRST: Final = "opus evs amr-wb+ amr-wb g722 g7221 pcma pcmu amr g729 h264 h265 vp8 vp9 av1".split()
 _LAST: Final = "red cn tone telephone-event".split()
 _RANKS: Final = {name: rank - len(_FIRST) for rank, name in enumerate(_FIRST)} | {
@@ -31,7 +29,7 @@ _BY_PAYLOAD: Final = frozenset({"rtpmap", "fmtp", "rtcp-fb"})
 
 
 def put_in_order(sdp: Sdp) -> None:
-    """Streams stay in their places (RFC 3264 6): what is within each is put in order."""
+    """Sort formats and attributes within each stream; the streams keep their places (RFC 3264 6)."""
     _sort(sdp.attributes, [])
     for media in sdp.media:
         if "RTP/" in media.protocol:
@@ -45,7 +43,7 @@ def _sort_formats(media: Media) -> None:
     rates = {value.partition(" ")[0]: _rate(value) for name, value in media.attributes if name == "rtpmap" and value}
 
     def place(payload: str) -> tuple[int, str, int, str, int]:
-        """Of several of one codec the highest rate first, and then by what is said of them."""
+        """By rank and name; of one codec the highest rate first, then by fmtp."""
         name = names.get(payload, payload)
         settings = said.get(payload, "").partition(" ")[2]
         return _RANKS.get(name, 0), name, -rates.get(payload, 0), settings, int(payload)
@@ -58,7 +56,7 @@ def _rate(rtpmap: str) -> int:
 
 
 def _sort(attributes: list[Attribute], formats: list[str]) -> None:
-    """By their names, and by the order of the payload types that they are of; else as they came: crypto has one."""
+    """Sort by name, then by the order of payload types. Stable, since the order of crypto lines matters."""
 
     def place(attribute: Attribute) -> tuple[int, str, int]:
         name, value = attribute

@@ -1,4 +1,4 @@
-"""Sends the relay's own requests: transport by size, branch, credentials, CANCEL, and the ACK to a refusal."""
+"""Client requests of the relay: transport by size, branch, credentials, CANCEL, and ACK to a refusal."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from relay.call.settings import Peer
 
 
-MOST_CHALLENGES: Final = 2  # of one request that are answered: the second only where it says that our nonce was stale
+MOST_CHALLENGES: Final = 2  # answered per request; the second only if it is marked stale
 
 
 class SentRequest:
-    """A request of ours on its way. A large one goes by TCP where the peer allows it (RFC 3261 18.1.1), and by UDP
-    after all if no connection comes about. One that the peer challenges goes again with our credentials (22.2): no
-    nonce is kept from one request to the next, since all calls would have to share its count."""
+    """A request of ours under way. A large one goes by TCP if the peer allows it (RFC 3261 18.1.1), and falls back to
+    UDP if no connection can be opened. A challenged one is repeated with our credentials (22.2). No nonce is reused for
+    the next request, since all calls would have to share its count."""
 
     __slots__ = (
         "_branch",
@@ -56,12 +56,12 @@ class SentRequest:
         goes_out: Callable[[Flow, str], None] | None = None,
         branch: str = "",
     ) -> None:
-        """Sends it. `receive` and `fail` as in `TransactionLayer.request`. Raises ProtocolError 513 where it is longer
-        than a datagram may be and goes by UDP: then nothing was sent.
+        """Send the request. `receive` and `fail`: see `TransactionLayer.request`. Raises ProtocolError 513 if it
+        exceeds the UDP limit; then nothing was sent.
 
-        `renumber` is told the lines of our credentials when the request is about to go again with them, and gives the
-        CSeq that it has then. `goes_out` is told by which flow and with which branch an INVITE goes, each time before
-        it does. `branch`: that of an INVITE that an earlier process has sent by this flow: it is not sent again.
+        `renumber` gets our authorization lines before the request is repeated with them, and returns its new CSeq.
+        `goes_out` gets flow and branch before each sending of an INVITE. `branch`: of an INVITE that an earlier process
+        sent on this flow, and that is only adopted.
         """
         self._core = core
         self._request = request
@@ -70,8 +70,8 @@ class SentRequest:
         self._receive = receive
         self._fail = fail
         self._renumber = renumber
-        self._challenges = 0  # that were answered
-        self._given_up = False  # it is or will be cancelled
+        self._challenges = 0  # answered
+        self._given_up = False  # cancelled, or to be cancelled
         self._cancelled: str | None = None  # the Reason line of a CANCEL that waits for a provisional response
         self._goes_out = goes_out
         if branch:
@@ -95,7 +95,7 @@ class SentRequest:
         self._branch = f"z9hG4bK{core.token()}"  # RFC 3261 8.1.1.7
         data = self._request.render(core.peers.listener(flow), self._branch)
         if len(data) > MOST_BY_UDP and flow.transport == "udp":
-            raise ProtocolError(513, "longer than a datagram may be")
+            raise ProtocolError(513, "request exceeds the UDP limit")
         if method == "INVITE":
             if self._goes_out is not None:
                 self._goes_out(flow, self._branch)
@@ -108,7 +108,7 @@ class SentRequest:
 
     def _fall_back(self, why: str, udp: Flow, now: float) -> None:
         if why == "transport" and not self.transaction.proceeding and self._cancelled is None:
-            with suppress(ProtocolError):  # only TCP could have taken it
+            with suppress(ProtocolError):  # too large for UDP
                 self._start(udp, self._fail, now)
                 return
         self._fail(why, now)
@@ -120,7 +120,7 @@ class SentRequest:
         if self._cancelled is not None and response.status < 200:
             reason, self._cancelled = self._cancelled, None
             self._send_cancel(reason, now)
-        if 200 <= response.status < 300:  # answers that are late or come again need nothing of this, for 64*T1
+        if 200 <= response.status < 300:  # repeated and forked 2xx (for 64*T1) do not need this object
             self.transaction.hand_over(self._receive)
         if response.status not in CHALLENGED or not self._goes_again(response, now):
             self._receive(response, now)
@@ -130,7 +130,7 @@ class SentRequest:
             self._receive(response, now)
 
     def _goes_again(self, response: Response, now: float) -> bool:
-        """Answers a challenge. False where there is nothing to answer it with, or our answer was not right."""
+        """Repeat the request with credentials. False without an account, or if they were rejected."""
         account, request = self._peer.account, self._request
         if account is None or self._given_up or self._challenges == MOST_CHALLENGES:
             return False
@@ -147,7 +147,7 @@ class SentRequest:
         return True
 
     def cancel(self, now: float, reason: str = "") -> None:
-        """Cancels an INVITE, at the first provisional response if there was none yet (RFC 3261 9.1)."""
+        """Cancel an INVITE, but not before its first provisional response (RFC 3261 9.1)."""
         if self.transaction.done:
             return
         self._given_up = True
@@ -164,7 +164,7 @@ class SentRequest:
 
 
 def _ignore(_: object, __: float) -> None:
-    """The answer to a CANCEL changes nothing: what counts is that of the INVITE."""
+    """Ignore the response to a CANCEL: the INVITE's own response counts."""
 
 
 def _tcp_for_large(core: Core, request: OutgoingRequest, flow: Flow, peer: Peer) -> Flow | None:

@@ -1,8 +1,8 @@
-"""The initial INVITE of a call, from its arrival until its final answer is given and settled.
+"""The initial INVITE of a call, from its arrival until its final response is settled.
 
-It owns the caller's INVITE transaction and the attempts at peers. Each attempt is a dialog set of its own (Call-ID,
-tags, CSeq); each early dialog that a forking callee opens stands as one leg, paired with an early dialog towards the
-caller, so that PRACK, UPDATE and the offers in them never mix.
+It owns the caller's INVITE transaction and the outbound attempts. Each attempt has its own dialog set (Call-ID, tags,
+CSeq). Each early dialog of a forking callee is one leg, paired with an early dialog towards the caller, so that PRACK,
+UPDATE and their offers never mix.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from relay.sip.timers import Timer
     from relay.sip.transaction import ServerTransaction
 
-TRYING_S: Final = 0.1  # until the 100 of a caller whose call nothing has gone out of yet (RFC 3261 17.2.1: 0.2 s)
-LOST_AT_RESTART: Final = "lost_at_restart"  # end_reason of an attempt that was under way when the relay died
+TRYING_S: Final = 0.1  # latest time of the caller's 100, when no INVITE has gone out by then (RFC 3261 17.2.1: 0.2 s)
+LOST_AT_RESTART: Final = "lost_at_restart"  # end_reason of an attempt that a crash cut short
 
 
 class Setup:
-    """One caller's INVITE being answered. `decided` once its final answer is chosen; from then on nothing alters it."""
+    """The setup of one call. `decided`: the final response is chosen and cannot change any more."""
 
     __slots__ = (
         "_announcement",
@@ -68,7 +68,7 @@ class Setup:
         "secure",
         "transaction",
     )
-    __deletable__ = ("reply", "request")  # asked for by mypyc: see _leave
+    __deletable__ = ("reply", "request")  # required by mypyc for `del` in _leave
 
     def __init__(self, core: Core, call: Call, request: Request, reply: Reply, transaction: ServerTransaction) -> None:
         self.core = core
@@ -78,27 +78,27 @@ class Setup:
         self.flow: Flow = reply.flow
         self.transaction = transaction
         self.decided = False
-        self.secure = is_sips(request.uri)  # it goes by TLS on every hop
+        self.secure = is_sips(request.uri)  # TLS on every hop
         self.route: Route | None = None
-        self._places: list[Place] = []  # that are not tried yet
+        self._places: list[Place] = []  # not tried yet
         self._attempt: Attempt | None = None
-        self._outstanding: list[Attempt] = []  # whose INVITE has gone out and has no final answer that is settled
-        self._is_told = False  # the caller has been refused
-        self._is_trying = False  # the caller has had his 100
+        self._outstanding: list[Attempt] = []  # INVITE sent, final response not settled
+        self._is_told = False  # the caller has his refusal
+        self._is_trying = False  # the caller has his 100
         self._head = head_of(request)
-        self._had_early_media = False  # the callee's network has told the caller itself what there is to hear
+        self._had_early_media = False  # the callee's network has played its own announcement
         self._announcement: Announcement | None = None
-        self._language = ""  # of it
-        # b"": he hears nothing. Read now, since rtpengine's own description will stand in its place.
+        self._language = ""  # of the announcement
+        # b"": no announcement. Read now: rtpengine's SDP will replace it in the request.
         self._offer = neutral(request) if core.settings.announcements.refused else b""
         self._ring_ends_at = math.inf
         self._timer: Timer | None = None
         self._wake_at = 0.0  # when the timer fires
 
-    # -- what is noted for a start after a crash
+    # -- the stored attempt, for a restart after a crash
 
     def _keep(self) -> None:
-        """Has it noted how far it is."""
+        """Store the progress of the attempt."""
         core, call = self.core, self.call
         media = "" if call.media is None else call.media.instance
         invites = [attempt.state() for attempt in self._outstanding]
@@ -106,14 +106,14 @@ class Setup:
         core.keep_attempt(call.record(), dump_attempt(self.flow, self._head, media, invites))
 
     def goes_out(self, attempt: Attempt) -> None:
-        """Its INVITE is about to."""
+        """The attempt's INVITE is about to be sent."""
         if attempt not in self._outstanding:
             self._outstanding.append(attempt)
         self._keep()
         self._give_trying(attempt.started_at)
 
     def _give_trying(self, now: float) -> None:
-        """100, after which the caller sends his INVITE no more: a start after a crash must know of the attempt."""
+        """Send 100. It ends the caller's retransmissions, so the attempt must be stored first for a restart."""
         if not self._is_trying:
             self._is_trying = True
             if not self._outstanding:
@@ -121,7 +121,7 @@ class Setup:
             self.transaction.respond(100, self.reply.write(100), now)
 
     def over(self, attempt: Attempt) -> None:
-        """Its INVITE needs no CANCEL any more, and no answer of its callee an ACK that it has not got."""
+        """The attempt is settled: no CANCEL and no ACK is due for its INVITE."""
         if attempt in self._outstanding:
             self._outstanding.remove(attempt)
             self._drop_if_over()
@@ -133,7 +133,7 @@ class Setup:
     # -- the look-up and the attempts
 
     def begin(self, now: float) -> None:
-        """The caller waits from now on."""
+        """Start the timer of the 100."""
         self._wake_at = now + TRYING_S
         self._timer = self.core.timers.set(self._wake_at, self._wake)
 
@@ -174,25 +174,25 @@ class Setup:
             media.reserve(partial(self._reserved, media), now)
 
     def _reserved(self, media: Media, now: float) -> None:
-        """Before anything rings: a callee's offer that rtpengine could not take would come too late."""
+        """Refuse before anything rings if no rtpengine is available: a callee's offer would find out too late."""
         if media.instance or self.decided:
             self._begin(now)
         else:
             self.refuse(admission.MEDIA_FAILED, now)
 
     def _begin(self, now: float) -> None:
-        if not self.decided:  # cancelled while rtpengine was asked
+        if not self.decided:  # cancelled while rtpengine was working
             self._try_next(masking.NO_PEER, "no_peer", now)
 
     def _over_cap(self, route: Route) -> Refusal | None:
-        """How many calls a business or a number may have at once is counted here, where calls begin and end."""
+        """A refusal if a business or a number of the route has its maximum of concurrent calls."""
         for key, most, refusal in route.caps:
             if self.core.calls_by_key.everywhere(key) >= most:
                 return named(refusal, route)
         return None
 
     def _try_next(self, verdict: Verdict, reason: str, now: float) -> None:
-        """The next target that can be tried; without one, `verdict` is the caller's answer."""
+        """Try the next target; without one, refuse with `verdict`."""
         unusable: ProtocolError | ParseError | None = None
         was_none = not self._places
         while (place := next_admitted(self._places, self.core.quotas_out.admits_call, now)) is not None:
@@ -200,9 +200,9 @@ class Setup:
             attempt = Attempt(self, place)
             try:
                 attempt.start(now)
-            except (ProtocolError, ParseError) as error:  # another peer may have other codecs
+            except (ProtocolError, ParseError) as error:  # another peer may allow other codecs
                 unusable = error
-            except Leak as leak:  # here, since a timer may have brought us to this target
+            except Leak as leak:  # caught here, since a timer may have started this attempt
                 self.call.fail_closed(leak.side, now)
                 return
             else:
@@ -211,13 +211,13 @@ class Setup:
                 return
         if unusable is not None:
             self.refuse(admission.unusable(unusable), now)
-        elif self.call.peer_out is None and not was_none:  # their peers have all the calls that they may have
+        elif self.call.peer_out is None and not was_none:  # every peer is at its limit
             self.refuse(admission.OVER_LIMIT, now)
         else:
             self._close(verdict, who_ended(reason), reason, now)
 
     def _watch(self, now: float) -> None:
-        """Sets the one timer of all clocks. It is never moved later: most calls are answered before it fires."""
+        """Set the single timer of the setup. It is never moved later: most calls are answered before it fires."""
         when = min(self._ring_ends_at, self._silence_ends_at())
         if self._timer is None or when < self._wake_at:
             self.core.timers.cancel(self._timer)
@@ -225,7 +225,7 @@ class Setup:
             self._timer = self.core.timers.set(when, self._wake)
 
     def _silence_ends_at(self) -> float:
-        """When the target at hand is passed over for another one; never where it has spoken, or is the last."""
+        """The time to fail over from the current target; infinity once it has responded, or if it is the last."""
         attempt = self._attempt
         if not self._places or attempt is None or not attempt.is_silent:
             return math.inf
@@ -245,7 +245,7 @@ class Setup:
             self._watch(now)
 
     def failed(self, status: int | None, verdict: Verdict, now: float, extra: str = "") -> None:
-        """The attempt came to nothing: `status` None for no answer at all. 408, 5xx and silence try the next target."""
+        """The attempt failed, with `status` None for no response. 408, 5xx and silence try the next target."""
         self._attempt = None
         if self.decided:
             return
@@ -255,10 +255,10 @@ class Setup:
         else:
             self._close(verdict, who_ended(reason), reason, now, extra)
 
-    # -- answers to the caller
+    # -- responses to the caller
 
     def progress(self, leg: Leg, response: Response, now: float) -> None:
-        """A callee's 18x, told to the caller in the early dialog that belongs to it."""
+        """Relay a callee's 18x in the caller's early dialog paired with it."""
         status = masking.mask_provisional(response.status)
         if status is None or self.decided:
             return
@@ -272,7 +272,7 @@ class Setup:
         self.transaction.respond(status, data, now)
 
     def answered(self, leg: Leg, response: Response, now: float) -> None:
-        """The callee's 2xx: the record is committed first, then both sides are told (DESIGN 4.1)."""
+        """The callee's 2xx: commit the record, then answer both sides (DESIGN 4.1)."""
         caller = leg.other
         body = masking.mask_body(response, caller.writer)
         extra = caller.contact + masking.mask_response_headers(response)
@@ -283,7 +283,7 @@ class Setup:
         late_offer = not masking.has_sdp(self.request)
         cseq = self.request.cseq.number
         self.call.given = (cseq, data, leg.invite_cseq if late_offer else 0)
-        self._outstanding.clear()  # what was noted stays until the caller acknowledges: the call sees to that
+        self._outstanding.clear()  # the call keeps the stored attempt until the caller's ACK
         self._decide()
         self._leave()
         self._attempt = None
@@ -293,16 +293,16 @@ class Setup:
         )
 
     def _give_answer(self, caller: Leg, cseq: int, data: bytes, *, late_offer: bool, now: float) -> None:
-        """The record is safe: 200 to the caller, ACK to the callee unless the caller's ACK has the SDP for it."""
+        """The record is durable: 200 to the caller; ACK to the callee unless the caller's ACK brings its SDP."""
         caller.give_answer(cseq, data, self.flow, now)
         if not late_offer:
             caller.other.acknowledge_due()
         self.transaction.respond(200, data, now)
 
-    # -- ways it ends without an answer
+    # -- failure
 
     def refuse(self, refusal: Refusal, now: float, extra: str = "") -> None:
-        """The relay's own no. `extra`: further header lines of the answer."""
+        """Refuse the call for the relay's own reasons. `extra`: further header lines of the response."""
         self.call.refused(refusal)
         self.core.refusals[refusal.outcome] += 1
         if refusal.retry_after_s is not None:
@@ -311,7 +311,7 @@ class Setup:
         self._close(verdict, "relay", refusal.end_reason or refusal.outcome, now, extra)
 
     def cancel(self, request: Request, now: float) -> None:
-        """The caller gave up (CANCEL, or BYE in an early dialog). Too late once an answer is on its way."""
+        """The caller gave up (CANCEL, or BYE in an early dialog). No effect once decided."""
         if self._announcement is not None:
             self._announcement.end(now)
         if self.decided:
@@ -325,7 +325,7 @@ class Setup:
         self._close(masking.NO_ANSWER, "relay", "ring_timeout", now)
 
     def stop(self, verdict: Verdict, reason: str, now: float) -> None:
-        """The relay ends the attempt for a reason of its own: a leak, the end of the service."""
+        """End the attempt for the relay's own reasons: a leak, the shutdown."""
         if self._announcement is not None:
             self._announcement.end(now)
         if not self.decided:
@@ -334,9 +334,9 @@ class Setup:
             self._finish(verdict, "relay", reason, "", now)
 
     def lose(self, attempts: list[Attempt], closed: Verdict | None, now: float) -> None:
-        """It was under way when the relay died: its INVITEs are cancelled, and it is refused once that is recorded.
+        """Close a setup that a crash cut short: cancel its INVITEs, commit the record, refuse the caller.
 
-        `closed`: what it was refused with, where its record is in the store.
+        `closed`: the verdict in the store, if the record was closed before the crash.
         """
         for attempt in attempts:
             self._outstanding.append(attempt)
@@ -356,7 +356,7 @@ class Setup:
             self._attempt = None
 
     def _close(self, verdict: Verdict, by: str, reason: str, now: float, extra: str = "") -> None:
-        """The final answer is chosen: the caller gets it at once, or when he has heard why."""
+        """Choose the final response; send it at once, or after an announcement."""
         self._decide()
         finish = partial(self._finish, verdict, by, reason, extra)
         if self._can_hear(verdict):
@@ -374,11 +374,13 @@ class Setup:
             and verdict.outcome in OF_REFUSAL
             and answer_alone(self._offer) is not None
             and self.core.stages.count(ANNOUNCING) < self.core.settings.announcements.max_at_once
-            and not masking.requires(self.request, "100rel")  # a reliable 183 wants a PRACK, and that a callee
+            and not masking.requires(
+                self.request, "100rel"
+            )  # a reliable 183 needs a PRACK, and a callee to relay it to
         )
 
     def _show(self, sdp: bytes, now: float) -> None:
-        """An early dialog for an announcement. Raises ProtocolError and ParseError where there is nothing to show."""
+        """Send a 183 with the announcement's SDP. Raises ProtocolError and ParseError if it cannot be written."""
         writer = SdpWriter(session_id(self.core.token()), anchored=True)
         writer.codecs = self.call.caller_peer.codecs
         contact = contact_line(self.core.peers.listener(self.flow), self.call.dialled, secure=self.secure)
@@ -388,7 +390,7 @@ class Setup:
 
     def _finish(self, verdict: Verdict, by: str, reason: str, extra: str, now: float) -> None:
         self._announcement = None
-        if not self.call.kept:  # else a start would take the INVITE that comes again for another call
+        if not self.call.kept:  # else a restart would take a retransmitted INVITE for a new call
             self._keep()
         data = self._refusal(verdict, extra)
         self._leave()
@@ -400,7 +402,7 @@ class Setup:
         return self.reply.write(verdict.status, to_tag=self.core.token(), extra=extra)
 
     def _tell(self, status: int, data: bytes, now: float) -> None:
-        """The record is safe: the caller gets his final answer."""
+        """The record is durable: send the caller his final response."""
         self.transaction.respond(status, data, now)
         self._is_told = True
         self._drop_if_over()
@@ -410,8 +412,8 @@ class Setup:
         self.core.timers.cancel(self._timer)
 
     def _leave(self) -> None:
-        """The final answer is written. Late answers of callees keep this alive for 64*T1: it lets go of most."""
-        self.transaction.user = None  # a CANCEL that still comes changes nothing
+        """Free most of the setup: late responses of callees keep it alive for 64*T1."""
+        self.transaction.user = None  # a late CANCEL has no effect
         self._head = b""
         del self.request, self.reply
         self.core.stages.end(SETTING_UP)

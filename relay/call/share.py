@@ -1,4 +1,4 @@
-"""What one call takes of what its peers and its route may have at once, until it gives it back."""
+"""The call's reservation in concurrency limits: of its two peers and of its route's caps."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ if TYPE_CHECKING:
 
 
 class Share:
-    """Of one call."""
+    """The reservation of one call."""
 
     __slots__ = ("_core", "_source", "_target", "keys")
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._source: str | None = None  # the peer that it comes from
-        self._target: str | None = None  # the one that it goes to
-        self.keys: tuple[str, ...] = ()  # of the caps of its route
+        self._source: str | None = None  # inbound peer
+        self._target: str | None = None  # outbound peer
+        self.keys: tuple[str, ...] = ()  # of its route's caps
 
     def comes_from(self, peer: str) -> None:
         self._source = peer
         self._core.quotas_in.calls.begin(peer)
 
     def goes_to(self, peer: str) -> None:
-        """No earlier one's any more."""
+        """Move the outbound reservation to `peer`."""
         self._leave()
         self._target = peer
         self._core.quotas_out.calls.begin(peer)
@@ -40,7 +40,7 @@ class Share:
             self._core.calls_by_key.begin(key)
 
     def give_back(self) -> None:
-        """All of it. Idempotent."""
+        """Release everything. Idempotent."""
         self._leave()
         if self._source is not None:
             self._core.quotas_in.calls.end(self._source)

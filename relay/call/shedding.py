@@ -1,11 +1,10 @@
-"""New calls and text messages that are turned away while the relay is behind, before any work is done on them.
+"""Overload shedding: new calls and text messages refused before any work is done on them.
 
-So are those for whose transaction there is no room, or none in their peer's share.
+Also shed are requests over the limit of transactions, in total or for their peer.
 
-They get a 503 made of their own lines, of which nothing is kept but that it was given (RFC 3261 8.2.7): no transaction,
-no look-up, no record. They are counted by peer, and the log says how many there were. DESIGN 4.3 wants a record of
-every attempt, but a record is most of what a refusal costs: with it the relay would do less under overload instead of
-going on at its rate.
+They get a stateless 503 built from their own lines (RFC 3261 8.2.7): no transaction, no look-up, no record. They are
+counted by peer and logged in sums. DESIGN 4.3 wants a record of every attempt, but the record is most of the cost of a
+refusal: with it, throughput would fall under overload instead of holding.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ if TYPE_CHECKING:
     from relay.call.settings import Peer
     from relay.sip.flow import Flow
 
-# Short: RFC 3261 21.5.4 has a proxy send us nothing at all meanwhile, and we are behind by tenths of a second.
+# Short: by RFC 3261 21.5.4 a proxy sends nothing at all meanwhile, and we lag by tenths of a second.
 RETRY_AFTER: Final = "Retry-After: 1\r\n"
-BURST_LAG_S: Final = 0.4  # that what comes in a burst may wait: RFC 3261 17.1.1.2 has it sent again after 0.5
+BURST_LAG_S: Final = 0.4  # allowed wait in a burst: retransmission comes after 0.5 s (RFC 3261 17.1.1.2)
 TOLD_EVERY_S: Final = 5.0
-MOST_REMEMBERED: Final = 20_000  # twice as many at the most; that they stay in the cache
-REMEMBERED_S: Final = 16.0  # at least, where there are not too many
+MOST_REMEMBERED: Final = 20_000  # keys per generation, of two; a limit that fits the CPU cache
+REMEMBERED_S: Final = 16.0  # minimum, unless the generation is full
 
 _NEW: Final = (b"INVITE ", b"MESSAGE ", b"CANCEL ")
 _START: Final = b"SIP/2.0 503 Service Unavailable\r\n"
@@ -40,18 +39,18 @@ _END: Final = f"\r\n{RETRY_AFTER}Content-Length: 0\r\n\r\n".encode()
 
 
 class Rank(Enum):
-    """In which order messages are served while the relay is behind."""
+    """Priority class of a message under overload."""
 
-    INSIDE = "inside"  # of a call, an answer to us, or a question that a peer goes by
+    INSIDE = "inside"  # in-dialog, a response, or a peer's keepalive
     NEW = "new"  # a peer's new call or text message; a CANCEL, which must not overtake its INVITE
-    STRANGER = "stranger"  # what begins something and is no peer's
+    STRANGER = "stranger"  # a new request of an unknown source
 
 
 class Shedding:
-    """Of one relay."""
+    """The shedding of one engine."""
 
     def __init__(self, core: Core, registrar: Registrar) -> None:
-        self.counts: dict[str, int] = {}  # by the peer's name
+        self.counts: dict[str, int] = {}  # by peer name
         self._core = core
         self._registrar = registrar
         self._end_of_to = f";tag={core.stateless_tag}\r\n".encode()
@@ -59,14 +58,14 @@ class Shedding:
         self._shed_before: set[int] = set()
         self._turn_at = 0.0
         self._glance = Glance()
-        self._shed_late_at = -math.inf  # when one was shed that had waited
-        self._told: dict[str, int] = {}  # what of `counts` the log has
+        self._shed_late_at = -math.inf  # when a waiting message was last shed
+        self._told: dict[str, int] = {}  # `counts` as last logged
         self._is_telling = False
 
     def sort(self, data: bytes, flow: Flow, wait_s: float, now: float, *, lasts: bool) -> Rank | None:
-        """Where a message is to wait; None: it need not, since it is shed at once, or the ACK to what was shed.
+        """The priority class of a message; None if it is done: shed at once, or the ACK to a shed INVITE.
 
-        `wait_s`: how long it will wait if it is new. `lasts`: whether that is more than a burst.
+        `wait_s`: expected wait of a new request. `lasts`: the overload is longer than a burst.
         """
         if data.startswith(b"ACK "):
             return None if data.find(self._end_of_to) >= 0 else Rank.INSIDE
@@ -88,9 +87,9 @@ class Shedding:
         return Rank.STRANGER if peer is None else Rank.NEW
 
     def takes(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool:
-        """Whether one that is not `Rank.INSIDE` is shed, now that it has waited: too long, or it was shed meanwhile."""
+        """Shed a message that waited too long, or was shed before; not of `Rank.INSIDE`. False: not shed."""
         is_late = self._is_late(waited_s, lasts=lasts)
-        if not is_late and now - waited_s > self._shed_late_at:  # what was shed before it came, `sort` has seen to
+        if not is_late and now - waited_s > self._shed_late_at:  # earlier ones were handled by `sort`
             return False
         if not self._sheds(data, flow, self._peer_at(flow), now, is_late=is_late):
             return False
@@ -98,8 +97,8 @@ class Shedding:
         return True
 
     def turns_away(self, request: Request, flow: Flow, peer: Peer, now: float) -> bool:
-        """Whether one of a peer's that was read already is shed: there is no room for its transaction (DESIGN 4.5), or
-        it was shed before. Raises ParseError for what no answer can be made of."""
+        """Shed a parsed request of a peer: no room for its transaction (DESIGN 4.5), or shed before. False: not shed.
+        Raises ParseError if it cannot be answered."""
         has_room = self._core.has_room(peer.name, now)
         if has_room and (now > self._turn_at + REMEMBERED_S or not self._has_shed(_key(request))):
             return False
@@ -114,9 +113,9 @@ class Shedding:
         return self._core.peers.by_source(flow.host) or self._registrar.peer_at(flow)
 
     def _sheds(self, data: bytes, flow: Flow, peer: Peer | None, now: float, *, is_late: bool) -> bool:
-        """Answers a peer's, drops a stranger's. What is served already, or cannot be read, is not shed.
+        """Answer a peer's request, drop an unknown source's. Requests being served or malformed are not shed.
 
-        What comes again has the answer that it had, late or not: its sender may have gone by that.
+        A retransmission gets the same response as before, late or not: its sender may have acted on it.
         """
         if data.startswith(b"CANCEL "):
             return False
@@ -141,7 +140,7 @@ class Shedding:
         self._core.send_in_any_order(refusal.data, refusal.flow)
 
     def _usual(self, data: bytes, flow: Flow) -> Answer | None:
-        """Of a new call or text message, out of the bytes alone. None: it is written unusually, or being served."""
+        """The refusal of a new call or text message, from its bytes. None: unusual syntax, or being served."""
         method = "INVITE" if data.startswith(b"INVITE ") else "MESSAGE"
         if method == "MESSAGE" and not data.startswith(b"MESSAGE "):
             return None
@@ -151,7 +150,7 @@ class Shedding:
         return glimpse.answer(_START, self._end_of_to, _END)
 
     def _any(self, data: bytes, flow: Flow) -> Answer | None:
-        """Likewise by a full look. None: it cannot be read, or is being served."""
+        """As `_usual`, by a full parse. None: malformed, or being served."""
         try:
             request = parse_message(data)
             if not isinstance(request, Request) or self._core.transactions.find_server(request) is not None:
@@ -164,7 +163,7 @@ class Shedding:
         reply = Reply(request, flow)
         return Answer(_key(request), reply.write(503, to_tag=self._core.stateless_tag, extra=RETRY_AFTER), reply.flow)
 
-    # -- what is kept of them
+    # -- memory
 
     def _remember(self, key: int, now: float) -> None:
         if now >= self._turn_at or len(self._shed) >= MOST_REMEMBERED:
@@ -185,5 +184,5 @@ class Shedding:
 
 
 def _key(request: Request) -> int:
-    """As that of an answer made of its bytes."""
+    """Equal to the key of an `Answer` made from the bytes."""
     return hash((encode(request.call_id), encode(request.demand("cseq"))))

@@ -1,4 +1,4 @@
-"""What is written beside a record for a restart: a call that is up goes on (DESIGN 4.2), an attempt is ended (4.3)."""
+"""Encoding of the restart state of answered calls (DESIGN 4.2) and of attempts under way (4.3)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from relay.sip.flow import Flow
     from relay.sip.message import Request
 
-# Requests that were sent since the last commit (INFO, OPTIONS) are not in it: the CSeq goes on well above them, the
-# higher the longer the call lasts, so that it does so too where a second restart finds the same commit.
+# Requests sent after the last commit (INFO, OPTIONS) are not in the state: the CSeq continues well above them. The step
+# grows with the call's age, so that a second restart from the same commit continues higher still.
 CSEQ_STEP: Final = 10_000
 MS_PER_CSEQ: Final = 10
 
@@ -44,18 +44,18 @@ def dump_call(
     records: bool = False,
     given: tuple[int, bytes, int] | None = None,
 ) -> bytes:
-    """`given`: the fields of a GivenAnswer."""
+    """Encode a call. `given`: the fields of a GivenAnswer."""
     return _encode((VERSION, _dump_leg(caller), _dump_leg(callee), max_call_s, session_s, held, media, records, given))
 
 
 def load_call(data: bytes) -> CallState:
-    """Raises StoreError where the bytes are not such a state."""
+    """Decode a call. Raises StoreError."""
     try:
         state = _decode(data)
     except msgspec.MsgspecError as error:
-        raise StoreError("the dialogs of a live call cannot be read") from error
+        raise StoreError("dialog state of a call is malformed") from error
     if state.version != VERSION:
-        raise StoreError(f"the dialogs of a live call have version {state.version}, not {VERSION}")
+        raise StoreError(f"dialog state of a call has version {state.version}, expected {VERSION}")
     return state
 
 
@@ -67,7 +67,7 @@ def _dump_leg(leg: Leg) -> tuple[object, ...]:
 
 
 def load_leg(core: Core, call: Call, side: Side, state: LegState, peer: Peer, flow: Flow, now: float) -> Leg:
-    """The leg as it was dumped, its peer last heard by `flow`."""
+    """The leg as dumped. `flow`: source of the peer's last message."""
     dialog = Dialog.from_state(state.dialog)
     dialog.local_cseq += CSEQ_STEP + max(core.wall_ms(now) - call.received_at, 0) // MS_PER_CSEQ
     writer = SdpWriter(state.session_id, state.session_version, anchored=call.media is not None)
@@ -77,7 +77,7 @@ def load_leg(core: Core, call: Call, side: Side, state: LegState, peer: Peer, fl
 
 
 def head_of(request: Request) -> bytes:
-    """The lines of a request that its answers copy, and by which its transaction is found again."""
+    """The header lines of a request that responses copy and that match its transaction."""
     vias = "".join([f"Via: {via}\r\n" for via in request.get_all("via")])
     return encode(
         f"{request.method} {request.uri} SIP/2.0\r\n{vias}From: {request.get('from')}\r\nTo: {request.get('to')}\r\n"
@@ -91,16 +91,16 @@ def dump_attempt(
     media: str = "",
     invites: list[tuple[object, ...]] | None = None,
 ) -> bytes:
-    """`invites`: each the fields of a SentInvite."""
+    """Encode an attempt. `invites`: the fields of a SentInvite each."""
     return _encode((ATTEMPT_VERSION, flow[:4], head, media, invites or []))
 
 
 def load_attempt(data: bytes) -> AttemptState:
-    """Raises StoreError where the bytes are not such a state."""
+    """Decode an attempt. Raises StoreError."""
     try:
         state = _decode_attempt(data)
     except msgspec.MsgspecError as error:
-        raise StoreError("what was noted of an attempt cannot be read") from error
+        raise StoreError("stored attempt is malformed") from error
     if state.version != ATTEMPT_VERSION:
-        raise StoreError(f"what was noted of an attempt has version {state.version}, not {ATTEMPT_VERSION}")
+        raise StoreError(f"stored attempt has version {state.version}, expected {ATTEMPT_VERSION}")
     return state

@@ -1,7 +1,6 @@
-"""Answers to new requests out of their bytes alone: no parse, no transaction, nothing kept (RFC 3261 8.2.7).
+"""Stateless responses to new requests built from raw bytes, without a parse (RFC 3261 8.2.7).
 
-They serve where many come: what is shed, and OPTIONS. What is written unusually is left to
-the full parse.
+Used for floods: shed requests and OPTIONS. Requests in unusual syntax are left to the full parser.
 """
 
 from __future__ import annotations
@@ -19,26 +18,26 @@ if TYPE_CHECKING:
 
 _BRANCH: Final = b";branch="
 _match_branch: Final = re.compile(rb'z9hG4bK[^,;"\s]*+').fullmatch
-# The rest of a Via that is alone in its line, with a blank for the branch. A parameter that begins with an "r" may be
-# "received", which is none of the sender's to say (RFC 3261 18.1.2), or rport with a value (RFC 3581 3).
+# The rest of a Via that is alone in its line, with a blank for the branch. Parameters that begin with "r" are left to
+# the parser: "received" must not come from the sender (RFC 3261 18.1.2), nor rport with a value (RFC 3581 3).
 _match_way: Final = re.compile(
     rb'(SIP/2\.0/[A-Z]++ [^;,"\s]++)(;rport)?+ (;rport)?+((?:;[^rR;,"\s][^;,"\s]*+)*+)'
 ).fullmatch
 
 
 class Answer:
-    """To a request that nothing is known of yet."""
+    """A stateless response."""
 
     __slots__ = ("data", "flow", "key")
 
     def __init__(self, key: int, data: bytes, flow: Flow) -> None:
-        self.key = key  # the same each time that the request comes
+        self.key = key  # the same for each retransmission of the request
         self.data = data
         self.flow = flow
 
 
 class Glimpse:
-    """What an answer copies of a request, and where it goes."""
+    """The parts of a request that a response copies, and the response's destination."""
 
     __slots__ = ("_branch", "_call_id", "_cseq", "_from", "_others", "_to", "_way")
 
@@ -55,7 +54,7 @@ class Glimpse:
 
     @property
     def hop(self) -> str:
-        """What its topmost Via says before the parameters."""
+        """The topmost Via up to its parameters."""
         return self._way.hop
 
     @property
@@ -63,11 +62,11 @@ class Glimpse:
         return _text(self._branch)
 
     def is_of(self, method: bytes) -> bool:
-        """Whether its CSeq names that method."""
+        """Whether the CSeq has that method."""
         return self._cseq.endswith(b" " + method)
 
     def answer(self, status_line: bytes, end_of_to: bytes, rest: bytes) -> Answer:
-        """`end_of_to`: the tag and the line's end; `rest`: all that comes after the CSeq's value."""
+        """The response. `end_of_to`: tag and line end; `rest`: everything behind the CSeq value."""
         way = self._way
         data = b"%b%b%b%b%bFrom: %b\r\nTo: %b%bCall-ID: %b\r\nCSeq: %b%b" % (
             status_line, way.start, self._branch, way.end, self._others, self._from, self._to, end_of_to, self._call_id,
@@ -77,13 +76,13 @@ class Glimpse:
 
 
 class Glance:
-    """Reads requests. It remembers the last Via: a peer sends many."""
+    """Prescan of requests. It caches the last Via, since a peer sends many with the same."""
 
     def __init__(self) -> None:
         self._way: _Way | None = None
 
     def read(self, data: bytes, flow: Flow) -> Glimpse | None:
-        """Of a request without a To tag. None: it has one, or is written unusually."""
+        """Prescan a request without a To tag. None: it has one, or unusual syntax."""
         lines = copied(data)
         if lines is None:
             return None
@@ -95,7 +94,7 @@ class Glance:
         return Glimpse(way, branch, others, from_, to, call_id, cseq) if _match_branch(branch) else None
 
     def _way_of(self, via: bytes, flow: Flow) -> _Way | None:
-        """None: it is written unusually."""
+        """None for unusual syntax."""
         way = self._way
         if way is None or way.came_by != flow or not way.is_around(via):
             before, equals, behind = via.partition(_BRANCH)
@@ -109,7 +108,7 @@ def _text(part: bytes) -> str:
 
 
 class _Way:
-    """A Via around its branch, as a response copies it, and where that goes (RFC 3261 18.2.2, RFC 3581)."""
+    """A Via except its branch, as a response copies it, and the response's destination (RFC 3261 18.2.2, RFC 3581)."""
 
     __slots__ = ("before", "behind", "came_by", "end", "flow", "hop", "start")
 
@@ -117,22 +116,22 @@ class _Way:
         self, came_by: Flow, before: bytes, behind: bytes, hop: str, start: bytes, end: bytes, flow: Flow
     ) -> None:
         self.came_by = came_by
-        self.before = before  # as it came, to "branch="
+        self.before = before  # as received, up to "branch="
         self.behind = behind
         self.hop = hop
-        self.start = start  # as it goes, to "branch="
-        self.end = end  # with the line's end
+        self.start = start  # as sent, up to "branch="
+        self.end = end  # with line end
         self.flow = flow
 
     def is_around(self, via: bytes) -> bool:
-        """Whether that has the same around its branch."""
+        """Whether `via` is the same except for its branch."""
         is_long = len(via) >= len(self.before) + len(self.behind)
         return is_long and via.startswith(self.before) and via.endswith(self.behind)
 
 
 @lru_cache(maxsize=1024)  # the same for all requests of a peer
 def _way(before: bytes, behind: bytes, flow: Flow) -> _Way | None:
-    """`before` and `behind`: the parameter branch. None: it is written unusually."""
+    """The Via with `before` and `behind` around its branch. None for unusual syntax."""
     found = _match_way(before + b" " + behind)
     if found is None:
         return None

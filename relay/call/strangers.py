@@ -1,4 +1,4 @@
-"""Answers to sources that are no peer's: some, so that a wrong configuration shows, and never a flood."""
+"""Rate limit of responses to unknown sources: enough to reveal a misconfigured peer, never a flood."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import ClassVar, Final
 from relay.call.rates import Rates
 from relay.call.settings import Peer
 
-SHARE: Final = 4  # one source gets so small a part: one alone leaves the others theirs
+SHARE: Final = 4  # one source gets at most 1/SHARE of the limit
 
 
 class Strangers:
-    """`per_s` answers a second to all of them together, and a part of them to each. It reads no clock."""
+    """At most `per_s` responses per second to all unknown sources, and a part of it to each. It reads no clock."""
 
-    # Stands in the record of a refused stranger.
+    # Placeholder in the record of a refused request.
     PEER: ClassVar[Peer] = Peer("", (), tcp_allowed=False, sources=())
 
     def __init__(self, per_s: int) -> None:
         self._per_s = per_s
         self._rates = Rates()
-        self._answered: Counter[str] = Counter()  # by source, in a second; no more of them than answers
+        self._answered: Counter[str] = Counter()  # by source, in the current second; bounded by `per_s`
         self._second = 0
 
     def admit(self, source: str, now: float) -> bool:
-        """Whether one more from that address is answered; it is counted then."""
+        """Whether to answer one more request from that address; counts it if so."""
         if int(now) != self._second:
             self._second = int(now)
             self._answered.clear()

@@ -1,8 +1,8 @@
-"""What of a text message may cross: plain text in UTF-8, without real numbers.
+"""Masking of text messages: plain text in UTF-8, without real numbers.
 
-A number is known by its shape alone, whosever it is: were only the receiver's own one treated apart, the sender could
-find it out by guesses, of which the masked form leaves ten thousand. The sender's number is no secret to him, so it is
-found however it stands among other signs.
+Numbers are found by shape, regardless of their owner: if only the receiver's were masked, the sender could find it by
+guesses, of which the masked form leaves ten thousand. The sender's own number is not a secret to the sender, so it may
+be found in any disguise.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from relay.errors import ProtocolError
 from relay.sip.message import Request
 
 LONGEST_TEXT: Final = 1300  # bytes
-Read = Callable[[str], str]  # a way to read plain signs
-Found = tuple[int, int, str]  # where among the signs, and what is to stand there
+Read = Callable[[str], str]  # a reading of plain signs
+Found = tuple[int, int, str]  # start, end, replacement
 
 _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii"})
 _ENCODINGS: Final = {"content-encoding": ("identity",), "content-transfer-encoding": ("7bit", "8bit", "binary")}
@@ -39,8 +39,8 @@ _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]").search
 
 
 def read_text(request: Request) -> str:
-    """The text of a MESSAGE. Raises ProtocolError 413 where it is longer than LONGEST_TEXT bytes, 415 where it is
-    anything but plain text in UTF-8, and ParseError for a Content-Type that cannot be read."""
+    """The text of a MESSAGE. Raises ProtocolError: 413 above LONGEST_TEXT bytes, 415 unless it is plain text in UTF-8;
+    ParseError for a malformed Content-Type."""
     if len(request.body) > LONGEST_TEXT:
         raise ProtocolError(413, f"a text has at most {LONGEST_TEXT} bytes")
     content_type = request.content_type
@@ -48,13 +48,13 @@ def read_text(request: Request) -> str:
         raise ProtocolError(415, "only plain text is relayed")
     charset = (content_type.params.get("charset") or "utf-8").strip('"').lower()
     if charset not in _CHARSETS or not _is_as_it_reads(request):
-        raise ProtocolError(415, "only UTF-8 that is not encoded further is relayed")
+        raise ProtocolError(415, "only UTF-8 without a content encoding is relayed")
     try:
         text = request.body.decode()
     except UnicodeDecodeError:
         raise ProtocolError(415, "not UTF-8") from None
     if _CONTROLS(text):
-        raise ProtocolError(415, "control characters are no text")
+        raise ProtocolError(415, "control characters in the text")
     return text
 
 
@@ -71,14 +71,13 @@ def text_body(text: str) -> Body:
 
 
 def mask_numbers(text: str, sender: str) -> str:
-    """`text` with real numbers masked: 138****0001, and without marks of direction. Else it is the same.
+    """`text` with real numbers masked (138****0001) and bidirectional marks resolved; otherwise unchanged.
 
-    Found are Chinese mobile numbers, landline numbers with their area code and international numbers with "+" or 00, in
-    any script's digits, in Chinese words and in words that sound alike, with separators between the digits, or one sign
-    of a list; but not where they are made of dates, times and prices. Mobile numbers are found also in letters that
-    look like digits, and with the same few signs between the digits all the way. The sender's number (E.164 without
-    "+", "" where unknown) is found whatever stands between its digits, and in words, numerals and letters at once. One
-    of less than 7 digits, an extension, is found where it stands alone.
+    Found: Chinese mobile numbers, landline numbers with area code and international numbers with "+" or 00, in digits
+    of any script, Chinese numerals and homophones, with separators or one list sign between digits; not if they consist
+    of dates, times and prices. Mobile numbers also in letters that resemble digits, and with a constant filler between
+    digits. The sender's number (E.164 without "+", "" if unknown) with any text between its digits, and in mixed words,
+    numerals and letters; an extension (fewer than 7 digits) only if it stands alone.
     """
     text = in_visual_order(text)
     while (masked := _masked(text, national_form(sender))) != text:
@@ -87,7 +86,7 @@ def mask_numbers(text: str, sender: str) -> str:
 
 
 def _masked(text: str, number: str) -> str:
-    """`number`: the sender's, in its national form."""
+    """One masking pass. `number`: the sender's, in national form."""
     plain, places = read_plainly(text)
     for find, read in _FINDERS:
         found = find(plain, read(plain), number)
@@ -100,7 +99,7 @@ def _masked(text: str, number: str) -> str:
 
 # -- by shape
 
-_GAP: Final = "-*+"  # as a reading writes separators
+_GAP: Final = "-*+"  # separators as written by a reading
 _MOBILE: Final = rf"1{_GAP}[3-9](?:{_GAP}[0-9]){{9}}"
 _LANDLINE: Final = rf"(?:1{_GAP}0|2{_GAP}[0-9]|[3-9](?:{_GAP}[0-9]){{2}}){_GAP}[2-9](?:{_GAP}[0-9]){{6,7}}"
 _FOREIGN: Final = rf"[1-9](?:{_GAP}[0-9]){{6,14}}"
@@ -119,7 +118,7 @@ def _shapes(plain: str, signs: str, _: str) -> list[Found]:
 
 
 def _spoken_shapes(plain: str, signs: str, _: str) -> list[Found]:
-    """With several sounds in it: 1390000012已送达 is an order's number and a word."""
+    """Numbers with several homophones: a single one may be a word behind an order number, as in 1390000012已送达."""
     written = as_words(plain)
 
     def is_meant(start: int, end: int) -> bool:
@@ -132,7 +131,7 @@ _LEAST_SOUNDS: Final = 4
 
 
 def _shapes_in(plain: str, signs: str, is_meant: Callable[[int, int], bool]) -> list[Found]:
-    """Where one ends in another, as in "1350 139 0000 0002", nobody knows which it is: no sign of either is left."""
+    """Overlapping numbers, as in "1350 139 0000 0002", are ambiguous: both are masked."""
     found: list[Found] = []
     match = find_number(signs)
     rest = without_moments_and_prices(plain) if match else ""
@@ -150,15 +149,15 @@ def _shapes_in(plain: str, signs: str, is_meant: Callable[[int, int], bool]) -> 
     return found
 
 
-# -- mobile numbers that are divided evenly: 1点3点9点…, 139转0000转0002
+# -- mobile numbers with a constant filler: 1点3点9点…, 139转0000转0002
 
 _LENGTH: Final = 11
 _LONGEST_FILLER: Final = 8
-MASK: Final = "****"  # what `mask_number` leaves divides nothing
+MASK: Final = "****"  # left by `mask_number`; not a filler
 _is_mobile: Final = re.compile("1[3-9][0-9]{9}").fullmatch
 _find_digits: Final = re.compile("[0-9]+").finditer
 _is_of_digits: Final = re.compile("[0-9]+").fullmatch
-# One by one, with one or two signs of any kind between two digits.
+# Single digits, with one or two signs of any kind between them.
 _find_singles: Final = re.compile(
     "(?<![0-9])1[^0-9]{1,2}[3-9](?![0-9])(?:[^0-9]{1,2}[0-9](?![0-9])){9}",
 ).finditer
@@ -170,7 +169,7 @@ def _divided(plain: str, signs: str, _: str) -> list[Found]:
     found: list[Found] = []
     for start, end in spans:
         span = signs[start:end]
-        is_divided = _is_of_digits(span.replace("-", "")) is None  # else it is a matter of `_shapes`
+        is_divided = _is_of_digits(span.replace("-", "")) is None  # else `_shapes` finds it
         if is_divided and not _is_told(span, rest[start:end]) and (not found or start >= found[-1][1]):
             digits = "".join([span[place] for place in places_of_digits(span)])
             found.append((start, end, mask_number(digits)))
@@ -178,7 +177,7 @@ def _divided(plain: str, signs: str, _: str) -> list[Found]:
 
 
 def _evenly_divided(signs: str) -> list[tuple[int, int]]:
-    """Where runs of digits make a mobile number, with the same signs between each and the next."""
+    """Runs of digits that make a mobile number, with the same filler between them."""
     runs = [match.span() for match in _find_digits(signs)]
     found = []
     for first in range(len(runs) - 2):
@@ -196,11 +195,11 @@ def _evenly_divided(signs: str) -> list[tuple[int, int]]:
     return found
 
 
-# -- mobile numbers in letters that look like digits: l38ooooooo1
+# -- mobile numbers in letters that resemble digits: l38ooooooo1
 
-_LEAST_ROUND: Final = 9  # of its signs are digits, or letters that are read as 0 and 1
-_LEAST_DIGITS: Final = 3  # one less where nothing divides it; no words make one
-_in_words: Final = re.compile("[0-9A-Za-z]").fullmatch  # as of an order's number
+_LEAST_ROUND: Final = 9  # minimum of digits and letters read as 0 or 1
+_LEAST_DIGITS: Final = 3  # minimum of real digits, one less without separators
+_in_words: Final = re.compile("[0-9A-Za-z]").fullmatch  # part of a word, such as an order number
 _find_mobile: Final = re.compile(rf"(?:(?:00{_GAP})?8{_GAP}6{_GAP}|0)?({_MOBILE})").search
 
 
@@ -222,7 +221,7 @@ def _letters(plain: str, signs: str, _: str) -> list[Found]:
 
 
 def _is_meant(real: str, round_: str, signs: str) -> bool:
-    """Whether it is a number, and not words beside one."""
+    """Whether it is a number rather than words."""
     digits = _digits_in(real)
     least = _LEAST_DIGITS if "-" in signs else _LEAST_DIGITS - 1
     return least <= digits < _digits_in(signs) and _digits_in(round_) >= _LEAST_ROUND
@@ -232,9 +231,9 @@ def _digits_in(signs: str) -> int:
     return len(places_of_digits(signs))
 
 
-# -- what is none, though it reads like one
+# -- false positives: dates, times, prices
 
-_MOST_LEFT: Final = 4  # digits beside dates, times and prices: of a room, an hour
+_MOST_LEFT: Final = 4  # further digits beside dates, times and prices: a room, an hour
 _YEAR: Final = "(?:19|20)[0-9]{2}"
 _DAY: Final = "(?:0?[1-9]|[12][0-9]|3[01])"  # or a month
 _DATE: Final = rf"(?:{_YEAR}([-/.]){_DAY}\1{_DAY}|{_DAY}([-/.]){_DAY}\2(?:{_YEAR}|2[0-9]))"
@@ -249,21 +248,21 @@ _replace_moments_and_prices: Final = re.compile(
 
 
 def without_moments_and_prices(plain: str) -> str:
-    """The text sign for sign, "x" for those of dates, times and prices."""
+    """The text with "x" for each sign of dates, times and prices; same length."""
     return _replace_moments_and_prices(lambda found: "x" * len(found[0]), plain)
 
 
 def _is_told(signs: str, rest: str) -> bool:
-    """Whether dates, times and prices are all that `signs` tell, but for a few digits."""
+    """Whether `signs` consist of dates, times and prices, except a few digits."""
     left = [sign for sign, other in zip(signs, rest, strict=True) if other != "x" and sign in DIGITS]
     return "x" in rest and len(left) <= _MOST_LEFT
 
 
-# -- the sender's own
+# -- the sender's own number
 
 
 def national_form(sender: str) -> str:
-    """As people write it; "" where it is unknown, or no secret: a 700 number."""
+    """The national form of the sender's number; "" if unknown, or a 700 number, which is public."""
     if is_700(sender):
         return ""
     return sender.removeprefix(CHINA) if len(sender) > 9 else sender
@@ -294,7 +293,7 @@ def _places_of(number: str, signs: str) -> list[tuple[int, int]]:
     return []
 
 
-Find = Callable[[str, str, str], list[Found]]  # in plain signs, as they are read; with the sender's number
+Find = Callable[[str, str, str], list[Found]]  # (plain signs, their reading, sender's number)
 _FINDERS: Final[tuple[tuple[Find, Read], ...]] = (
     *((find, read) for read in (as_digits, as_words) for find in (_shapes, _own)),
     *((find, as_spoken) for find in (_spoken_shapes, _own)),

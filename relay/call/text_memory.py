@@ -1,10 +1,9 @@
-"""Numbers that are split over several texts: how the last texts of a sender ended, for some minutes.
+"""Detection of numbers split over several texts: the ends of a sender's last texts are kept for WINDOW_S.
 
-They are those by one binding, to whomever these went: else a refusal would tell the sender whether two 700 numbers, or
-two callers of one, lead to the same party.
+They are kept per binding, not per receiver: otherwise a refusal would reveal whether two 700 numbers, or two callers of
+one, lead to the same party.
 
-Kept is what a next text could make a number of, in each way to read it: a few digits, and the signs around them. It
-reads no clock, and what is kept is bounded.
+Kept are the last digits and the signs around them, in each reading. It reads no clock, and its memory is bounded.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ from relay.call.text_reading import (
 )
 
 WINDOW_S: Final = 600.0  # from one text to the next
-MOST_SENDERS: Final = 10_000  # at 2 kB or less; the one whose last text is the oldest goes first
+MOST_SENDERS: Final = 10_000  # up to 2 kB each; the oldest is evicted first
 
 _READINGS: Final[tuple[Read, ...]] = (
     *(as_digits, as_words, as_spoken, as_round_letters, as_letters),
     *(as_mixture_in_words, as_mixture_of_signs),
 )
-_KEPT_SIGNS: Final = 32  # a mobile number but for its last digit, with a sign between each two
-_KEPT_DIGITS: Final = 14  # the longest number of a sender but for its last digit
+_KEPT_SIGNS: Final = 32  # all but the last digit of a mobile number, with separators
+_KEPT_DIGITS: Final = 14  # all but the last digit of the longest number
 
 
 class Tail(NamedTuple):
-    """How the texts so far ended, in one reading."""
+    """The end of the texts so far, in one reading."""
 
     signs: str = ""  # digits, "-" for separators, "x" for anything else and for dates, times and prices
-    digits: str = ""  # the last ones, whatever stood between
+    digits: str = ""  # the last ones, without what stood between
 
 
 Tails = tuple[Tail, ...]  # by reading
@@ -49,13 +48,13 @@ NOTHING: Final[Tails] = (Tail(),) * len(_READINGS)
 
 
 class TextMemory:
-    """Of one engine. It forgets with the process."""
+    """The memory of one engine, not stored."""
 
     def __init__(self) -> None:
         self._tails: OrderedDict[tuple[str, str], tuple[float, Tails]] = OrderedDict()
 
     def before(self, sender: str, binding_id: str, now: float) -> Tails:
-        """How the last texts ended that went out for them."""
+        """The ends of the last texts sent by `sender` under the binding."""
         at, tails = self._tails.get((sender, binding_id), (now, NOTHING))
         return tails if now - at < WINDOW_S else NOTHING
 
@@ -72,17 +71,16 @@ class TextMemory:
 
 
 def after(before: Tails, text: str) -> Tails:
-    """How the texts end once this one has gone too. One without a digit changes nothing."""
+    """The ends of the texts including this one. A text without digits changes nothing."""
     plain, _ = read_plainly(text)
     moments = without_moments_and_prices(plain)
     return tuple(_with(tail, read(plain), moments) for tail, read in zip(before, _READINGS, strict=True))
 
 
 def mask_across(text: str, sender: str, before: Tails) -> str:
-    """`text` without the part of a number that texts before began. It is the same where it has none.
+    """`text` with the end of a number masked that earlier texts began; otherwise unchanged.
 
-    Found are numbers by their shape where nothing but separators stands between the texts' digits, and the sender's
-    own whatever stands there.
+    Numbers by shape are found if only separators stand between the digits, the sender's own number in any case.
     """
     if before == NOTHING:
         return text
@@ -98,7 +96,7 @@ def _part(text: str, number: str, before: Tails) -> tuple[int, int] | None:
     for tail, read in zip(before, _READINGS, strict=True):
         signs = read(plain)
         end = _end_of_own(number, tail.digits, signs)
-        if end is None and read in (as_digits, as_words):  # else a number and a word beside it would be one
+        if end is None and read in (as_digits, as_words):  # other readings would join a number and a word
             end = _end_of_shape(tail.signs, _without_moments(signs, moments))
         if end is not None:
             first = next(place for place, sign in enumerate(signs) if sign in DIGITS)
@@ -107,7 +105,7 @@ def _part(text: str, number: str, before: Tails) -> tuple[int, int] | None:
 
 
 def _end_of_own(number: str, earlier: str, signs: str) -> int | None:
-    """Where the sender's number ends in these signs, which begins in the digits of earlier texts."""
+    """The end in `signs` of the sender's number that began in earlier texts."""
     if len(number) < 7 or not earlier:
         return None
     digits = places_of_digits(signs)
@@ -121,7 +119,7 @@ def _end_of_own(number: str, earlier: str, signs: str) -> int | None:
 
 
 def _end_of_shape(earlier: str, signs: str) -> int | None:
-    """Likewise, of anything that looks like a number."""
+    """The end in `signs` of any number by shape that began in earlier texts."""
     joined = f"{earlier}-{signs}"
     match = find_number(joined)
     while match is not None and match.start() < len(earlier):
@@ -144,7 +142,7 @@ def _without_moments(signs: str, moments: str) -> str:
 
 
 def _collapsed(signs: str) -> str:
-    """Each run of separators as one "-", each of other signs as one "x"; "+" stays."""
+    """Runs of separators reduced to one "-", runs of other signs to one "x"; "+" stays."""
     kept: list[str] = []
     for sign in signs:
         short = sign if sign in DIGITS or sign in "-+" else "x"

@@ -1,7 +1,7 @@
-"""A text message to a 700 number: a MESSAGE outside a dialog (RFC 3428), from its arrival to its answer.
+"""A text message to a 700 number: a MESSAGE outside a dialog (RFC 3428), from its arrival to its response.
 
-One transaction is relayed to one other, with nothing of the sender's in it but the text. Its way is that of an INVITE
-(admission, one look-up, the targets in turn, the record, the answer), but it makes no dialog and cannot be cancelled.
+One transaction is relayed to another, with only the text of the sender in it. It is processed like an INVITE
+(admission, look-up, targets in turn, record, response), but makes no dialog and cannot be cancelled.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 DELIVERED: Final = Verdict(200, 0, "delivered")
 ACCEPTED_TYPES: Final = "Accept: text/plain\r\n"  # RFC 3261 21.4.13
-PATIENCE: Final = 0.9  # of the sender's timer F: an answer that comes after it is for nobody (RFC 4320 3)
+PATIENCE: Final = 0.9  # fraction of the sender's timer F, after which a response is useless (RFC 4320 3)
 
 
 class TextMessage:
-    """One sender's MESSAGE being answered. Once its answer is chosen (`_decided`) nothing alters it."""
+    """One MESSAGE of a sender. `_decided`: the response is chosen and cannot change any more."""
 
     __slots__ = (
         "_body",
@@ -66,11 +66,11 @@ class TextMessage:
     )
 
     def __init__(self, core: Core, peer: Peer, request: Request, reply: Reply, now: float) -> None:
-        """Raises ParseError where what tells it from others cannot be read; no transaction has begun then."""
+        """Raises ParseError if Call-ID, From tag or CSeq is malformed; no transaction has begun then."""
         self._key = (request.call_id, request.from_tag, request.cseq.number)
         received_at = core.wall_ms(now)
         self._core = core
-        self._clock_offset_s = core.clock_offset_s  # of all its times: a clock that is set does not tear them apart
+        self._clock_offset_s = core.clock_offset_s  # fixed for the message: setting the clock must not skew its times
         self._peer = peer
         self._request = request
         self._reply = reply
@@ -81,7 +81,7 @@ class TextMessage:
         self._route: Route | None = None
         self._text = ""
         self._body: Body | None = None
-        self._places: list[Place] = []  # that are not tried yet
+        self._places: list[Place] = []  # not tried yet
         self._delivery: Delivery | None = None
         self._timer: Timer | None = None
         core.messages.setdefault(self._key, self)
@@ -90,7 +90,7 @@ class TextMessage:
     # -- the look-up
 
     def begin(self, now: float) -> None:
-        """Looks up where it goes, or refuses it."""
+        """Look up the route, or refuse the message."""
         core, record = self._core, self._record
         try:
             objection = admission.judge_message(core, self._request, self._reply.flow, self._peer, now)
@@ -99,7 +99,7 @@ class TextMessage:
             refusal = admission.unusable(error)
             self.refuse(refusal, now, ACCEPTED_TYPES if refusal.status == 415 else "")
             return
-        if core.messages[self._key] is not self:  # merged: it came another way too (RFC 3261 8.2.2.2)
+        if core.messages[self._key] is not self:  # merged request: it arrived on two paths (RFC 3261 8.2.2.2)
             self.refuse(admission.LOOP, now)
         elif objection is not None:
             self.refuse(objection[0], now, objection[1])
@@ -147,12 +147,12 @@ class TextMessage:
     # -- the targets
 
     def _try_next(self, verdict: Verdict, reason: str, now: float) -> None:
-        """The next target that can be tried; without one, `verdict` is the sender's answer."""
+        """Try the next target; without one, refuse with `verdict`."""
         core = self._core
         was_none = not self._places
         place = next_admitted(self._places, core.quotas_out.admits_request, now)
         if place is None:
-            if self._record.peer_out is None and not was_none:  # their peers have all that they may have
+            if self._record.peer_out is None and not was_none:  # every peer is at its limit
                 self.refuse(admission.OVER_LIMIT, now)
             else:
                 self._close(verdict, who_ended(reason), reason, now)
@@ -174,11 +174,11 @@ class TextMessage:
         hosts = (self._reply.flow.host, *hosts_of(self._peer))
         own = (*hosts_of(place.peer), place.flow.host)
         caller = self._record.caller
-        hidden = () if is_700(caller) else (caller,)  # what a text may say
+        hidden = () if is_700(caller) else (caller,)  # a 700 number may occur in a text
         return Tripwire(hidden, foreign_hosts(hosts, own, self._core.hosts))
 
     def _watch(self, now: float) -> None:
-        """One timer for both clocks: silence, where another target is there, and the sender's patience."""
+        """Set the single timer: for failover, if there is another target, and for the sender's deadline."""
         timers = self._core.timers
         timers.cancel(self._timer)
         when = min(self._deadline, now + self._core.settings.no_progress_s) if self._places else self._deadline
@@ -197,10 +197,10 @@ class TextMessage:
         else:
             self._timer = self._core.timers.set(self._deadline, self._wake)
 
-    # -- what becomes of it there
+    # -- results of targets
 
     def answered(self, delivery: Delivery, status: int, now: float) -> None:
-        """A target's final answer. A 2xx also of one that was passed over: the text is there."""
+        """A target's final response. A late 2xx of an earlier target counts too: the text was delivered."""
         if self._decided:
             return
         if status < 300:
@@ -210,7 +210,7 @@ class TextMessage:
             self._failed(status, masking.mask_final(status, rang=False), now)
 
     def not_answered(self, delivery: Delivery, why: str, now: float) -> None:
-        """No answer came from the target, or nothing gets there."""
+        """The target did not respond, or the transport failed."""
         if delivery is self._delivery and not self._decided:
             self._core.unreachable(delivery.place, now)
             self._failed(None, masking.NO_PROGRESS if why == "timeout" else masking.NO_CONNECTION, now)
@@ -223,10 +223,10 @@ class TextMessage:
         else:
             self._close(verdict, who_ended(reason), reason, now)
 
-    # -- the answer
+    # -- the response
 
     def refuse(self, refusal: Refusal, now: float, extra: str = "") -> None:
-        """The relay's own no. `extra`: further header lines of the answer."""
+        """Refuse the message for the relay's own reasons. `extra`: further header lines of the response."""
         self._core.refusals[refusal.outcome] += 1
         if refusal.binding_id is not None:
             self._record = self._record._replace(
@@ -243,12 +243,12 @@ class TextMessage:
         self._close(verdict, "relay", refusal.end_reason or refusal.outcome, now, extra)
 
     def stop(self, now: float) -> None:
-        """The service ends."""
+        """Answer the message at shutdown."""
         if not self._decided:
             self._close(masking.NO_PROGRESS, "relay", "shutdown", now)
 
     def _close(self, verdict: Verdict, by: str, reason: str, now: float, extra: str = "") -> None:
-        """The record is committed first, then the sender is told (DESIGN 4.1)."""
+        """Commit the record, then answer the sender (DESIGN 4.1)."""
         core = self._core
         self._decided = True
         self._delivery = None
@@ -288,10 +288,10 @@ class Delivery:
         self._cseq = 1
         self.call_id = core.token()
         self.place = place
-        self.is_silent = True  # not even a provisional response has come
+        self.is_silent = True  # no response yet, not even a provisional one
 
     def start(self, request: Request, route: Route, body: Body, tripwire: Tripwire, now: float) -> bool:
-        """Sends it. False where the tripwire struck: nothing was sent then. `request`: the sender's."""
+        """Send the text. False if the leak check failed: nothing was sent. `request`: the sender's."""
         core, place = self._core, self.place
         user = user_for(place.peer, route.target)
         uri = f"{'sips' if is_sips(request.uri) else 'sip'}:{user}@{place.target.written}"
@@ -308,7 +308,7 @@ class Delivery:
         return True
 
     def _renumber(self, _: str, __: float) -> int:
-        """The target has challenged it, and it goes again."""
+        """The CSeq of the request when it is repeated after a challenge."""
         self._cseq += 1
         return self._cseq
 
@@ -327,7 +327,7 @@ class Delivery:
 
 
 def _record(core: Core, peer: Peer, request: Request, flow: Flow, received_at: int) -> CallRecord:
-    """As it stands when the message has come."""
+    """The record at the arrival of the message."""
     return CallRecord(
         call_id=core.record_id(received_at),
         binding_id=None,

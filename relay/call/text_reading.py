@@ -1,7 +1,6 @@
-"""How the signs of a text are read by people: as digits, as separators between them, as something else.
+"""Readings of a text: each maps every sign to a digit, a separator or itself, as people may read it.
 
-There is more than one way to read a text. Each gives a text of the same length as the plain one, sign for sign, so that
-what is found in any of them has its place in the text.
+Each reading has the same length as the plain text, so that positions found in it apply to the text.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ DIGITS: Final = "0123456789"
 
 
 class Reading(NamedTuple):
-    """The signs that a text stands for, and beside each the place in the text that it comes from."""
+    """The plain signs of a text, and the position in the text of each."""
 
     signs: str
     places: list[int]
 
 
 def read_plainly(text: str) -> Reading:
-    """Compatibility forms as what they stand for (NFKC), digits of any script as 0 to 9."""
+    """The text with compatibility forms normalised (NFKC) and digits of any script as 0 to 9."""
     signs: list[str] = []
     places: list[int] = []
     for place, sign in enumerate(text):
@@ -33,51 +32,51 @@ def read_plainly(text: str) -> Reading:
 
 
 def as_digits(signs: str) -> str:
-    """Digits alone are digits; separators are "-"."""
+    """Only digits count as digits; separators become "-"."""
     return _separated(signs)
 
 
 def as_words(signs: str) -> str:
-    """So are Chinese numerals: as written, in cheques, of the market, as spoken by radio. 十三 is 13, 三十八 is 38."""
+    """`as_digits`, and Chinese numerals: plain, banker's, Suzhou, radio. 十三 is 13, 三十八 is 38."""
     read = _multiple_between("-", _separated(signs.translate(_WORDS)))
     return _ten_at_the_end("0", _ten_before("1", _ten_between("-", read)))
 
 
 def as_spoken(signs: str) -> str:
-    """So are signs that sound like digits (幺, 灵, 酒), and the words in pinyin and English."""
+    """`as_words`, and homophones of digits (幺, 灵, 酒), pinyin and English words."""
     read = _spelled(_digits_of_words, signs.translate(_SPOKEN))
     return as_words(read)
 
 
 def as_round_letters(signs: str) -> str:
-    """O and o are 0; l, I and | are 1, as are their like in other scripts."""
+    """`as_digits`, and look-alikes of 0 and 1: O and o; l, I and |, and those of other scripts."""
     return _separated(signs.translate(_ROUND))
 
 
 def as_letters(signs: str) -> str:
-    """So are letters that look like other digits: z, E, A, s, b, T, B, g."""
+    """`as_round_letters`, and look-alikes of other digits: z, E, A, s, b, T, B, g."""
     return _separated(signs.translate(_LETTERS))
 
 
 def as_mixture_in_words(signs: str) -> str:
-    """All of that in one text: words, also "double zero", sounds, numerals, and letters in words of such letters alone.
+    """All of these mixed: words, also "double zero", homophones, numerals, and look-alikes in words of nothing else.
 
-    It makes digits of much that is none, so is good for a number that is known: the sender's own.
+    It has many false positives, so use it only to find a known number: the sender's own.
     """
     read = _repeated(_digits_of_mixture, signs.translate(_SPOKEN))
     return as_words(_each_token(_letters_of_token, read))
 
 
 def as_mixture_of_signs(signs: str) -> str:
-    """The same with words in other words, and round letters anywhere."""
+    """As `as_mixture_in_words`, with words inside other words, and look-alikes of 0 and 1 anywhere."""
     read = _each_repeated(_digits_of_one, signs.translate(_SPOKEN))
     return as_words(read.translate(_ROUND))
 
 
 def in_visual_order(text: str) -> str:
-    """The text as it is shown: what marks of direction turn round (U+202E) stands in that order, and they are gone.
+    """The text in display order: parts reversed by direction marks (U+202E) are reversed, the marks removed.
 
-    Of all that the bidirectional algorithm does (UAX 9), this is what makes a number of another.
+    The part of the bidirectional algorithm (UAX 9) that can disguise a number.
     """
     if not _DIRECTIONS.search(text):
         return text
@@ -98,7 +97,7 @@ _OPENING: Final = "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"
 _CLOSING: Final = "\u202c\u2069"
 _DIRECTIONS: Final = re.compile(f"[{_OPENING}{_CLOSING}]")
 _OVERRIDE: Final = "\u202e"  # each sign right to left
-_TO_THE_LEFT: Final = "\u202b\u2067"  # each word, and in a word the digits as ever
+_TO_THE_LEFT: Final = "\u202b\u2067"  # reverses the words, not the digits within a word
 
 
 def _close(levels: list[tuple[str, list[str]]]) -> None:
@@ -115,20 +114,20 @@ def _close(levels: list[tuple[str, list[str]]]) -> None:
 
 # -- one sign
 
-# Between two digits of a number there may be one of these: they divide lists, too.
+# One of these may stand between two digits of a number; they also separate lists.
 LISTING: Final = frozenset(",;:*#~=、。")
 _find_tight: Final = re.compile(r"(?<=[0-9])[,;:*#~=、。](?=[0-9])")
-# Any number of these: blanks, dashes, brackets, other punctuation, pictures, marks and signs of no width.
+# Any number of these: blanks, dashes, brackets, other punctuation, pictures, marks and zero-width signs.
 _SEPARATING: Final = frozenset("Zs Zl Zp Pd Pc Cf Mn Me Ps Pe Pi Pf Po So Sk Sm".split())
 _SEPARATORS: Final = frozenset("\t\n\r\u115f\u1160\u2800\u3164\uffa0")
-_NEVER: Final = frozenset("+$¥")  # they tell what kind of number follows
+_NEVER: Final = frozenset("+$¥")  # they show the kind of number that follows
 
 
 def _separated(signs: str) -> str:
     return _find_tight.sub("-", "".join(map(_separator, signs)))
 
 
-@lru_cache(maxsize=4096)  # a language has few signs
+@lru_cache(maxsize=4096)  # a text uses few different signs
 def _separator(sign: str) -> str:
     if sign in LISTING or sign in _NEVER:
         return sign
@@ -148,13 +147,13 @@ def _plain(sign: str) -> str:
 
 
 _VALUES: Final = frozenset(range(10))
-_TAGS: Final = "".join(map(chr, range(0xE0030, 0xE003A)))  # digits without a shape, of flags
+_TAGS: Final = "".join(map(chr, range(0xE0030, 0xE003A)))  # invisible digits of flag sequences
 
 # -- words, sounds and shapes
 
 
 def _table(rows: str, first: int = 0) -> dict[int, str]:
-    """A row for each digit from the first on."""
+    """A translation table from one row of signs per digit, counted from `first`."""
     return {ord(sign): str(digit) for digit, signs in enumerate(rows.split(), first) for sign in signs}
 
 
@@ -180,7 +179,7 @@ _SPELLED: Final = {
     )
     for word in words.split()
 }
-_ANY_CASE: Final = re.IGNORECASE | re.ASCII  # else i is also ı and İ, which no table has
+_ANY_CASE: Final = re.IGNORECASE | re.ASCII  # else i also matches ı and İ, which are not in the tables
 _WORD: Final = "|".join(sorted(_SPELLED, key=len, reverse=True))
 _each_word: Final = re.compile(_WORD, _ANY_CASE).sub
 _spelled: Final = re.compile(f"(?<![a-z])(?:{_WORD})+(?![a-z])", _ANY_CASE).sub  # not the end of "phone"

@@ -1,4 +1,4 @@
-"""The last look at what is about to cross. It searches; what may be seen at all is `relay.call.masking`'s."""
+"""Leak check: a last search of outgoing content for the other party. `relay.call.masking` decides what may cross."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class Tripwire:
-    """Searches for the other party's number and addresses, as bytes.
+    """Search for the other party's number and addresses.
 
-    Only what the relay itself or the other side brought into a message is searched. Lines that echo the receiver's own
-    words (Via, From, Call-ID, Record-Route of its request; its Contact) are not: a party could plant guesses there and
-    read from our silence which of them is the other party's number.
+    Only content from the relay itself or from the other side is searched. Lines that echo the receiver's own request
+    (Via, From, Call-ID, Record-Route, Contact) are not: a party could plant guesses there and learn the other party's
+    number from a failed check.
 
-    A number of less than 7 digits is searched for as a user part only, since "101" is also a payload type. An address
-    is found as a whole only: 192.0.2.1 is not in 192.0.2.10.
+    A number of fewer than 7 digits is searched as a user part only, since "101" is also a payload type. An address
+    matches only as a whole: 192.0.2.1 is not found in 192.0.2.10.
     """
 
     __slots__ = ("_hosts", "_numbers")
@@ -32,12 +32,12 @@ class Tripwire:
         self._hosts = hosts
 
     def hit(self, head: str, body: bytes = b"", *, own: tuple[str, ...] = ()) -> bool:
-        """Whether `head` holds a number or an address, or `body` a number, of the other side.
+        """Whether `head` contains a number or an address, or `body` a number, of the other side.
 
-        `own`: the receiver's own number and the 700 number it is shown, which may contain the other's by chance.
+        `own`: the receiver's number and the 700 number shown to it, which may contain the other's by chance.
         """
         for needle, encoded in self._numbers:
-            # find() of bytes: "in" costs it an exception within
+            # bytes.find(): "in" raises an exception internally, which is slow
             if (needle in head or (body and body.find(encoded) >= 0)) and not _is_within_own(needle, head, body, own):
                 return True
         for host in self._hosts:  # noqa: SIM110 - any() of a list or a generator costs half as much again
@@ -47,7 +47,7 @@ class Tripwire:
 
 
 def _is_within_own(needle: str, head: str, body: bytes, own: tuple[str, ...]) -> bool:
-    """Whether the needle stands only where it is part of one of the receiver's own numbers."""
+    """Whether the needle occurs only as part of one of the receiver's own numbers."""
     for number in own:
         for form in _needles(number):
             if needle in form:
@@ -56,9 +56,9 @@ def _is_within_own(needle: str, head: str, body: bytes, own: tuple[str, ...]) ->
 
 
 def _is_whole(host: str, head: str) -> bool:
-    """Whether the host stands in `head` other than as part of another address or word.
+    """Whether the host occurs in `head` other than as part of another address or word.
 
-    A name within a longer one (carrier.example in sbc.carrier.example) tells whose it is, and counts; one without a
+    A name within a longer one (carrier.example in sbc.carrier.example) reveals the owner, and counts. A name without a
     dot counts behind "@" only, since "sip" and "allow" are also words of the protocol.
     """
     if ":" in host:
@@ -73,7 +73,7 @@ def _is_whole(host: str, head: str) -> bool:
 def _needles(number: str) -> tuple[str, ...]:
     if not number:
         return ()
-    # The national form is part of every other way to write a Chinese number.
+    # The national form is part of every other form of a Chinese number.
     national = number[2:] if number.startswith("86") and len(number) > 9 else number
     if len(national) >= 7:
         return (national,)
@@ -81,13 +81,13 @@ def _needles(number: str) -> tuple[str, ...]:
 
 
 def tripwire_towards_callee(call: Call, peer: Peer, host: str) -> Tripwire:
-    """For the callee at that peer; `host`: of its target that the call goes to."""
+    """The leak check towards the callee at `peer`; `host`: of the target in use."""
     hosts = (call.caller_flow.host, *hosts_of(call.caller_peer))
     return Tripwire(_hidden(call, call.caller_number), foreign_hosts(hosts, (*hosts_of(peer), host), call.core.hosts))
 
 
 def tripwire_towards_caller(call: Call, peer: Peer, host: str, dialog: Dialog) -> Tripwire:
-    """For the caller, while the callee is at that peer and host, with that dialog."""
+    """The leak check towards the caller; `peer`, `host` and `dialog` are the callee's."""
     hosts = (*hosts_of(peer), host, dialog.next_hop.host)
     own = (call.caller_flow.host, *hosts_of(call.caller_peer))
     return Tripwire(_hidden(call, call.callee_number or ""), foreign_hosts(hosts, own, call.core.hosts))
@@ -98,9 +98,9 @@ def _hidden(call: Call, number: str) -> tuple[str, ...]:
     return (number,) if call.binding_id is not None else ()
 
 
-@lru_cache(maxsize=1024)  # the same few in nearly all calls
+@lru_cache(maxsize=1024)  # few combinations in practice
 def foreign_hosts(hosts: tuple[str, ...], own: tuple[str, ...], ours: frozenset[str]) -> tuple[str, ...]:
-    """Those of the other side's hosts that tell something: not the receiver's own, and not the domain that one of
-    these is in (carrier.example of sbc.carrier.example), nor the relay's."""
+    """The hosts of the other side that would reveal it: without those of the receiver and of the relay, and without the
+    parent domains of these (carrier.example of sbc.carrier.example)."""
     known = ours.union(own)
     return tuple({host for host in hosts if not any(name == host or name.endswith(f".{host}") for name in known)})

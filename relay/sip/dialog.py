@@ -1,6 +1,6 @@
-"""Dialogs (RFC 3261 12): who speaks with whom under which tags, in which order, and which way requests go.
+"""Dialogs (RFC 3261 12): tags, URIs, sequence numbers and route set.
 
-It builds the lines that all our requests in a dialog share. It sends nothing and knows no transaction.
+It builds the lines common to our requests in a dialog. It sends nothing and knows no transaction.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from relay.sip.uri import SipUri, is_sips, parse_uri
 class Dialog:
     """One side's view of a dialog. URIs are texts without <>; the route set holds whole elements, first hop first.
 
-    `confirmed` and `local_cseq` may be set; target, routes and tags only change through the methods, for
-    `request_head`, `request_uri` and `next_hop` follow from them.
+    `confirmed` and `local_cseq` may be set; target, routes and tags change only through methods, since
+    `request_head`, `request_uri` and `next_hop` derive from them.
     """
 
     __slots__ = (
@@ -37,7 +37,7 @@ class Dialog:
         "secure",
     )
 
-    _head: str | None  # `request_head`, None until it is asked for
+    _head: str | None  # cache of `request_head`
 
     def __init__(
         self,
@@ -55,13 +55,13 @@ class Dialog:
         secure: bool,
         target: SipUri | None = None,
     ) -> None:
-        """`target`: the remote target, where it is parsed already.
+        """`target`: the remote target, if already parsed.
 
-        Raises ProtocolError(400) for a target that is no SIP URI and a first route that cannot be read.
+        Raises ProtocolError(400) for a target that is not a SIP URI and for a malformed first route.
         """
         self.call_id = call_id
         self.local_tag = local_tag
-        self.remote_tag = remote_tag  # "" for a peer that gives none (RFC 2543)
+        self.remote_tag = remote_tag  # "" for a peer without tags (RFC 2543)
         self.local_uri = local_uri
         self.remote_uri = remote_uri
         self.local_cseq = local_cseq  # of the last request sent, 0 before the first
@@ -72,9 +72,9 @@ class Dialog:
 
     @classmethod
     def as_uas(cls, request: Request, local_tag: str) -> Dialog:
-        """The dialog that a response of ours to `request` makes (RFC 3261 12.1.1).
+        """The dialog made by our response to `request` (RFC 3261 12.1.1).
 
-        Raises ProtocolError(400) where requests could not be sent back: no usable Contact or Record-Route.
+        Raises ProtocolError(400) without a usable Contact or Record-Route.
         """
         try:
             target = _sip_uri(request.contact)
@@ -82,7 +82,7 @@ class Dialog:
         except ParseError as error:
             raise ProtocolError(400, "malformed Contact or Record-Route") from error
         if request.contact is None or target is None:
-            raise ProtocolError(400, "no Contact with a SIP URI")
+            raise ProtocolError(400, "Contact without a SIP URI, or no Contact")
         return Dialog(
             request.call_id,
             local_tag,
@@ -102,10 +102,10 @@ class Dialog:
     def as_uac(
         cls, *, call_id: str, local_tag: str, local_uri: str, remote_uri: str, local_cseq: int, response: Response
     ) -> Dialog:
-        """The dialog that a response to our INVITE makes (RFC 3261 12.1.2).
+        """The dialog made by a response to our INVITE (RFC 3261 12.1.2).
 
-        `remote_uri` is what the INVITE had as Request-URI and To, `local_cseq` its CSeq. Without a Contact, as many
-        phones answer 180, requests go where the INVITE went. Raises ParseError, and ProtocolError as `__init__`.
+        `remote_uri`: Request-URI and To of the INVITE; `local_cseq`: its CSeq. Without a Contact, as in the 180 of many
+        phones, requests go to the INVITE's destination. Raises ParseError, and ProtocolError as `__init__`.
         """
         target = _sip_uri(response.contact)
         return Dialog(
@@ -142,23 +142,23 @@ class Dialog:
         return "".join([f"Route: {route}\r\n" for route in routes])
 
     def next_cseq(self) -> int:
-        """The number for a new request of ours, but for ACK and CANCEL (RFC 3261 12.2.1.1)."""
+        """The CSeq for our next request other than ACK and CANCEL (RFC 3261 12.2.1.1)."""
         self.local_cseq += 1
         return self.local_cseq
 
     # -- receiving
 
     def receive_cseq(self, number: int) -> None:
-        """Takes the number of a new request, but for ACK and CANCEL. Raises ProtocolError(500) for one that is late
-        (RFC 3261 12.2.2): requests that were sent again are found by their transaction and do not come here."""
+        """Take the CSeq of a new request other than ACK and CANCEL. Raises ProtocolError(500) if it is out of order
+        (RFC 3261 12.2.2); retransmissions are matched by their transaction before."""
         if self.remote_cseq is not None and number <= self.remote_cseq:
             raise ProtocolError(500, "CSeq not above that of the last request")
         self.remote_cseq = number
 
     def refresh_target(self, contact: NameAddr | None) -> None:
-        """Takes the Contact of a target refresh request, or of its 2xx (RFC 3261 12.2.1.2, 12.2.2).
+        """Take the Contact of a target refresh request, or of its 2xx (RFC 3261 12.2.1.2, 12.2.2).
 
-        None, and one that requests cannot be sent to, leave the target as it is: it is the best that is known.
+        None or an unusable Contact leaves the target unchanged.
         """
         if contact is None or contact.uri_text == self.remote_target:
             return
@@ -170,10 +170,10 @@ class Dialog:
             self._route(self.route_set, contact.uri_text, target)
 
     def update_from_2xx(self, response: Response) -> None:
-        """Confirms the dialog by the 2xx to the INVITE that made it: what it says of the route set and the target
-        counts, not what a provisional response said (RFC 3261 13.2.2.4). In a confirmed dialog routes stay.
+        """Confirm the dialog by the 2xx to its INVITE; its route set and target replace those of provisional responses
+        (RFC 3261 13.2.2.4). In a confirmed dialog the route set stays.
 
-        Raises ParseError, and ProtocolError as `__init__`; the dialog is then as it was.
+        Raises ParseError, and ProtocolError as `__init__`; the dialog is unchanged then.
         """
         contact = response.contact
         if self.confirmed:
@@ -186,14 +186,14 @@ class Dialog:
         self.confirmed = True
 
     def _route(self, route_set: tuple[str, ...], target_text: str, target: SipUri | None) -> None:
-        """Loose and strict routing (RFC 3261 12.2.1.1): where requests go, and under which Request-URI."""
+        """Set next hop and Request-URI by loose or strict routing (RFC 3261 12.2.1.1)."""
         try:
             aim = parse_uri(target_text) if target is None else target
             hop = parse_name_addr(route_set[0], "record-route").uri if route_set else aim
         except ParseError as error:
-            raise ProtocolError(400, "no target or route that can be read") from error
+            raise ProtocolError(400, "malformed target or route") from error
         if not isinstance(aim, SipUri) or not isinstance(hop, SipUri):
-            raise ProtocolError(400, "a target or route that is no SIP URI")
+            raise ProtocolError(400, "target or route is not a SIP URI")
         self.route_set = route_set
         self.remote_target = target_text
         self.next_hop: SipUri = hop
@@ -204,8 +204,8 @@ class Dialog:
     # -- restart
 
     def to_state(self) -> DialogState:
-        """All that `from_state` needs."""
-        return DialogState(  # by place: by name it takes four times as long
+        """The state for `from_state`."""
+        return DialogState(  # positional: keywords take four times as long
             _storable(self.call_id),
             self.local_tag,
             _storable(self.remote_tag),
@@ -221,7 +221,7 @@ class Dialog:
 
     @classmethod
     def from_state(cls, state: DialogState) -> Dialog:
-        """The dialog of which `to_state` was written down."""
+        """The dialog restored from `to_state`."""
         return Dialog(
             _restored(state.call_id),
             state.local_tag,
@@ -238,7 +238,7 @@ class Dialog:
 
 
 def _sip_uri(contact: NameAddr | None) -> SipUri | None:
-    """Where requests to a Contact go; None without one, or for a URI of another scheme. Raises ParseError."""
+    """The SIP URI of a Contact; None without a Contact, or for another scheme. Raises ParseError."""
     uri = None if contact is None else contact.uri
     return uri if isinstance(uri, SipUri) else None
 
@@ -248,7 +248,7 @@ def _recorded_route(message: Request | Response) -> tuple[str, ...]:
 
 
 def _for_request_line(uri: SipUri, text: str) -> str:
-    """Without what may not stand in a Request-URI (RFC 3261 19.1.1): headers and the method parameter."""
+    """The URI without parts not allowed in a Request-URI: headers and the method parameter (RFC 3261 19.1.1)."""
     if not uri.headers and "method" not in uri.params:
         return text
     params = {name: value for name, value in uri.params.items() if name != "method"}
@@ -256,7 +256,7 @@ def _for_request_line(uri: SipUri, text: str) -> str:
 
 
 def _storable(text: str) -> str:
-    """Text that UTF-8 can hold: bytes of a message that were none are surrogates here. ASCII stays as it is."""
+    """Text encodable as UTF-8: surrogates stand for bytes of a message that were not UTF-8. ASCII stays as it is."""
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("latin-1")
 
 

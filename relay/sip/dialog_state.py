@@ -1,4 +1,4 @@
-"""What of a dialog is written down. It knows nothing of dialogs, and is not compiled with the rest of relay.sip."""
+"""The stored form of a dialog, for msgspec. Not compiled with the rest of relay.sip."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class DialogState(msgspec.Struct, array_like=True, frozen=True):
-    """A dialog as it is written down, to go on after a restart. Texts are in the form that `Dialog` makes."""
+    """A dialog as stored for a restart. Texts are in the form that `Dialog.to_state` makes."""
 
     call_id: str
     local_tag: str

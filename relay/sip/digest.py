@@ -1,7 +1,7 @@
-"""Digest authentication (RFC 7616, RFC 8760): challenges and credentials, written, read, answered and checked.
+"""Digest authentication (RFC 7616, RFC 8760): parsing, writing, answering and checking challenges and credentials.
 
-It keeps nothing, and draws neither nonces nor cnonces. Of what RFC 7616 knows, it does without `auth-int`, `-sess` and
-hashed user names, which no SIP peer asks for. A challenge without qop is answered as RFC 2069 did.
+It keeps no state, and draws neither nonces nor cnonces. Not supported: `auth-int`, `-sess` and hashed user names, which
+no SIP peer uses. A challenge without qop is answered as in RFC 2069.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from relay.errors import ParseError
 from relay.sip.grammar import LWS, QUOTED, TOKEN, split_commas
 
 ALGORITHMS: Final = ("SHA-256", "MD5")  # the strongest first (RFC 8760 2.4)
-LONGEST: Final = 2048  # characters of a challenge or of credentials: of what comes back in a request of ours
+LONGEST: Final = 2048  # characters of a challenge or of credentials: parts of a challenge are copied into our requests
 
 
 class Challenge(NamedTuple):
-    """What a peer asks. Texts are as they stand between the quotes: so they are hashed, and so they go back."""
+    """A digest challenge. Texts are as between the quotes, escapes kept: so they are hashed and sent back."""
 
     realm: str
     nonce: str
     algorithm: str  # one of ALGORITHMS
     has_qop: bool  # "auth" is offered
     opaque: str | None
-    stale: bool  # the credentials were right, and their nonce too old
+    stale: bool  # the credentials were right, but the nonce expired
 
     def __str__(self) -> str:
         opaque = "" if self.opaque is None else f',opaque="{self.opaque}"'
@@ -37,7 +37,7 @@ class Challenge(NamedTuple):
 
 
 class Credentials(NamedTuple):
-    """What answers a challenge. Texts as in `Challenge`; "" for what there is not."""
+    """Digest credentials. Texts as in `Challenge`; "" if missing."""
 
     username: str
     realm: str
@@ -59,13 +59,13 @@ class Credentials(NamedTuple):
         )
 
     def is_proved_by(self, password: str, method: str) -> bool:
-        """Whether whoever made them for such a request knew the password."""
+        """Whether the response was made with that password, for a request of that method."""
         expected = _response(self, password, method)
         return hmac.compare_digest(self.response.lower().encode(), expected.encode())
 
 
 def parse_challenge(text: str, header: str = "") -> Challenge | None:
-    """None for one of a scheme, an algorithm or a qop that is not known here. Raises ParseError."""
+    """The challenge; None for an unsupported scheme, algorithm or qop. Raises ParseError."""
     params = _parse_digest(text, header)
     algorithm = None if params is None else _algorithm(params)
     if params is None or algorithm is None:
@@ -80,14 +80,14 @@ def parse_challenge(text: str, header: str = "") -> Challenge | None:
 
 
 def strongest(challenges: Iterable[Challenge]) -> Challenge | None:
-    """The one of the strongest algorithm, of several the first."""
+    """The challenge with the strongest algorithm, the first of equals."""
     return min(challenges, key=lambda challenge: ALGORITHMS.index(challenge.algorithm), default=None)
 
 
 def answer(
     challenge: Challenge, username: str, password: str, method: str, uri: str, cnonce: str, nc: int = 1
 ) -> Credentials:
-    """Credentials for one request, the `nc`th that uses the challenge's nonce. `cnonce` is to be random."""
+    """Credentials for one request, the `nc`th with the challenge's nonce. `cnonce` must be random."""
     asked = Credentials(
         username, challenge.realm, challenge.nonce, uri, "", challenge.algorithm, opaque=challenge.opaque
     )
@@ -97,7 +97,7 @@ def answer(
 
 
 def parse_credentials(text: str, header: str = "") -> Credentials | None:
-    """None for those of another scheme or algorithm. Raises ParseError."""
+    """The credentials; None for an unsupported scheme or algorithm. Raises ParseError."""
     params = _parse_digest(text, header)
     algorithm = None if params is None else _algorithm(params)
     if params is None or algorithm is None:
@@ -127,7 +127,7 @@ _is_count: Final = re.compile(r"[0-9A-Fa-f]{8}").fullmatch
 
 
 def _parse_digest(text: str, header: str) -> dict[str, str] | None:
-    """The parameters by lower-case name, without quotes; None for another scheme than Digest."""
+    """The parameters by lower-case name, without quotes; None for a scheme other than Digest."""
     scheme, _, rest = text.partition(" ")
     if scheme.lower() != "digest":
         return None
@@ -140,18 +140,18 @@ def _parse_digest(text: str, header: str) -> dict[str, str] | None:
             raise ParseError("malformed parameter", header)
         name, value = found[1].lower(), found[2]
         if name in params:
-            raise ParseError("a parameter stands twice", header)
+            raise ParseError("duplicate parameter", header)
         params[name] = value[1:-1] if value[0] == '"' else value
     return params
 
 
 def _algorithm(params: dict[str, str]) -> str | None:
-    name = params.get("algorithm", "MD5").upper()  # RFC 7616 3.3: MD5 where it is missing
+    name = params.get("algorithm", "MD5").upper()  # RFC 7616 3.3: MD5 if missing
     return name if name in ALGORITHMS else None
 
 
 def _response(credentials: Credentials, password: str, method: str) -> str:
-    """RFC 7616 3.4.1; without qop RFC 2069 2.1.2."""
+    """The response value (RFC 7616 3.4.1; without qop RFC 2069 2.1.2)."""
     algorithm = credentials.algorithm
     secret = _hash(algorithm, f"{credentials.username}:{credentials.realm}:{password}")
     request = _hash(algorithm, f"{method}:{credentials.uri}")

@@ -1,4 +1,4 @@
-"""Where a message came from and where one goes: the one address type of the whole program."""
+"""Source and destination of messages: the single address type of the program."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from relay.sip.uri import uri_host
 
 
 class Flow(NamedTuple):
-    """A listener of ours and the far end, as transport, address and port (RFC 5626's "flow").
+    """A listener of ours and a remote transport address (the "flow" of RFC 5626).
 
-    As the source of a message it names the very connection the message came by. As a destination with
-    `connection` 0 it asks for any connection to that address: the driver re-uses one or opens it.
+    As a source it identifies the connection of the message. As a destination, `connection` 0 means any connection to
+    that address: the driver reuses one or opens it.
     """
 
     listener: int  # index in Settings.listeners: the local socket

@@ -1,6 +1,6 @@
-"""Cuts a byte stream into SIP messages by their Content-Length (RFC 3261 18.3) and finds keep-alives (RFC 5626 4.4.1).
+"""Framing of SIP messages on a stream by Content-Length (RFC 3261 18.3), with keep-alives (RFC 5626 4.4.1).
 
-It keeps at most one unfinished message. It opens and reads no socket, and reads no header but Content-Length.
+It buffers at most one unfinished message. It touches no socket, and reads no header except Content-Length.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ KEEPALIVE_PONG: Final = Keepalive.PONG
 Frame = bytes | Keepalive
 """One whole message, or a keep-alive."""
 
-# The value goes on over continuation lines. The same lines as `parse_message` sees: only CRLF ends one.
+# The value may continue on folded lines. Lines end with CRLF only, as for `parse_message`.
 _content_lengths: Final = re.compile(
     rb"\r\n(?:Content-Length|l)[ \t]*+:((?:[^\r]|\r\n[ \t]|\r(?!\n))*+)", re.IGNORECASE
 ).findall
 
 
 class StreamFramer:
-    """One for each connection. After a ParseError the stream cannot be read on: close the connection."""
+    """The framer of one connection. After a ParseError the stream is unusable: close the connection."""
 
     __slots__ = ("_buffer", "_error", "_max_body", "_max_head", "_pinging", "_scanned", "_size")
 
     def __init__(self, max_head: int = MAX_HEAD, max_body: int = MAX_BODY) -> None:
         self._max_head = max_head
         self._max_body = max_body
-        self._buffer = bytearray()  # begins where a message or a keep-alive begins
-        self._scanned = 0  # no end of the head begins before
-        self._size = 0  # of the message at hand; 0 until its head is whole
+        self._buffer = bytearray()  # begins at a message or a keep-alive
+        self._scanned = 0  # the end of the head is not before this offset
+        self._size = 0  # of the current message; 0 until its head is complete
         self._pinging = False  # the last frame was the first CRLF of a ping, or a pong
         self._error: ParseError | None = None
 
     def feed(self, data: bytes) -> list[Frame]:
-        """What `data` completes, in order.
+        """The frames that `data` completes, in order.
 
-        A CRLF between messages is a KEEPALIVE_PONG at once, and a second one right after it a KEEPALIVE_PING, so that
-        every split of the stream gives the same frames. Raises ParseError for a head or body over the limits and for a
-        Content-Length that is missing or cannot be read; frames before the fault are returned first.
+        A CRLF between messages gives a KEEPALIVE_PONG at once, and a second one right behind it a KEEPALIVE_PING, so
+        that every split of the stream gives the same frames. Raises ParseError for a head or body over the limits and
+        for a missing or malformed Content-Length; frames before the error are returned first.
         """
         self.add(data)
         frames: list[Frame] = []
@@ -62,12 +62,12 @@ class StreamFramer:
         return frames
 
     def add(self, data: bytes) -> None:
-        """Have `take` give what `data` completes."""
+        """Append `data`, for `take`."""
         if self._error is None:
             self._buffer += data
 
     def take(self) -> Frame | None:
-        """The next frame, None until it is whole. Raises ParseError as `feed` does."""
+        """The next frame; None until it is complete. Raises ParseError as `feed`."""
         if self._error is not None:
             raise self._error
         try:
@@ -79,7 +79,7 @@ class StreamFramer:
 
     @property
     def pending(self) -> bool:
-        """Whether something has begun that is not whole yet."""
+        """Whether a frame is incomplete, or the stream has failed."""
         return bool(self._buffer) or self._error is not None
 
     def _next(self) -> Frame | None:
@@ -107,7 +107,7 @@ class StreamFramer:
         return KEEPALIVE_PONG if self._pinging else KEEPALIVE_PING
 
     def _find_size(self) -> None:
-        """Sets `_size` once the head is whole."""
+        """Set `_size` once the head is complete."""
         buffer = self._buffer
         end = buffer.find(b"\r\n\r\n", self._scanned)
         if (len(buffer) if end < 0 else end) > self._max_head:

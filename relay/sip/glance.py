@@ -1,6 +1,6 @@
-"""What a look at a request's bytes tells, before it is parsed: whether it begins something, and what an answer copies.
+"""Prescan of a message's bytes before a parse: To tag, matching keys, and the headers that a response copies.
 
-What it says of a message that can be parsed is what `parse_message` says; of what is written unusually it says nothing.
+For well-formed messages it agrees with `parse_message`; for unusual syntax it gives no result.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from relay.errors import ParseError
 from relay.sip.message import Request, parse_message
 
 Copied = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
-"""What a response copies (RFC 3261 8.2.6.2): the value of the topmost Via, the other Vias as lines with their ends, and
-the values of From, To, Call-ID and CSeq."""
+"""The headers that a response copies (RFC 3261 8.2.6.2): the value of the topmost Via, the other Vias as lines with
+their ends, and the values of From, To, Call-ID and CSeq."""
 
-# How lines begin that an answer copies, and those that are odd: a Via in another spelling, or more of the line before.
+# First letters of the lines to copy, and of unusual lines: a Via in another spelling, or a folded line.
 _V: Final = ord("V")
 _F: Final = ord("F")
 _T: Final = ord("T")
@@ -23,11 +23,11 @@ _ODD: Final = frozenset(b"v \t")
 
 
 Marks = tuple[str, str, str, str]
-"""The method, of a response that of its CSeq; the topmost Via; the tags of From and To, "" for none."""
+"""Method (of a response: from its CSeq), topmost Via, From tag and To tag ("" for none)."""
 
 
 def marks(data: bytes) -> Marks | None:
-    """What a message's transaction and dialog are found by. None: it is written unusually, or malformed."""
+    """The keys that match a message to its transaction and dialog. None for unusual syntax or a malformed message."""
     via, from_, to, cseq = [_first(data, name) for name in (b"\r\nVia: ", b"\r\nFrom: ", b"\r\nTo: ", b"\r\nCSeq: ")]
     from_tag, to_tag = _tag(from_), _tag(to)
     if not (via and from_ and to and cseq) or from_tag is None or to_tag is None:
@@ -37,7 +37,7 @@ def marks(data: bytes) -> Marks | None:
 
 
 def _first(data: bytes, name: bytes) -> str:
-    """The value of the first such line, "" where there is none."""
+    """The value of the first line with that name, "" if there is none."""
     start = data.find(name)
     if start < 0:
         return ""
@@ -50,14 +50,14 @@ def _text(part: bytes) -> str:
 
 
 def _tag(address: str) -> str | None:
-    """None: it has parameters, and perhaps a tag in another spelling."""
+    """The tag, "" for none. None: there are parameters, perhaps with a tag in another spelling."""
     _, _, parameters = address.rpartition(">")[2].partition(";")
     _, equals, rest = f";{parameters}".partition(";tag=")
     return None if parameters and not equals else rest.partition(";")[0]
 
 
 def is_untagged(data: bytes) -> bool:
-    """Whether it is a request without a To tag (RFC 3261 8.1.1.2). Of what cannot be parsed: anything."""
+    """Whether it is a request without a To tag (RFC 3261 8.1.1.2). Undefined for malformed messages."""
     start = data.find(b"\r\nTo:")
     end = data.find(b"\r\n", start + 5)
     if start < 0 or data[end + 2 : end + 3] in (b" ", b"\t") or start > data.find(b"\r\n\r\n"):
@@ -80,7 +80,8 @@ def _is_untagged(data: bytes) -> bool:
 
 
 def copied(data: bytes) -> Copied | None:
-    """Of a request without a To tag. None: it has one, or is written unusually. Of a malformed one it is anything."""
+    """The headers to copy, of a request without a To tag. None: it has one, or unusual syntax. Undefined for malformed
+    requests."""
     end = max(0, data.find(b"\r\n\r\n"))
     vias: list[bytes] = []
     from_ = to = call_id = cseq = b""

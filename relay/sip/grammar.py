@@ -1,8 +1,7 @@
-"""RFC 3261 section 25's basic rules as precompiled patterns, and the cutting of values into elements and parameters.
+"""Basic rules of RFC 3261 section 25 as precompiled patterns; splitting of values into elements and parameters.
 
-Every pattern is linear: it is matched from a fixed place, and what repeats is possessive. Where peers really send more
-than the grammar allows (a display name without quotes, `_` in a host name, an empty parameter value) and no other
-reading is possible, it is read; what could be read in two ways is refused.
+Every pattern is linear: anchored, with possessive repetition. Deviations seen in practice (a display name without
+quotes, `_` in a host name, an empty parameter value) are accepted if they are unambiguous; ambiguous text is refused.
 It knows no header by name and no message.
 """
 
@@ -14,19 +13,19 @@ from typing import Final
 from relay.errors import ParseError
 
 Params = dict[str, str | None]
-"""By lower-case name, values without quotes, None for a parameter without "="; of doubles the first counts."""
+"""By lower-case name; values without quotes, None for a parameter without "="; the first of duplicates counts."""
 
 TOKEN: Final = r"[A-Za-z0-9\-.!%*_+`'~]++"
 LWS: Final = r"[ \t]*+"
 QUOTED: Final = r'"[^"\\\r\n]*+(?:\\[^\r\n][^"\\\r\n]*+)*+"'
-# A hostname, IPv4address or IPv6reference; whether an IPv6 literal is sound is `bare_ipv6`'s question.
+# A hostname, IPv4address or IPv6reference; `bare_ipv6` validates IPv6 literals.
 HOST: Final = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*+)|\[[0-9A-Fa-f:.]{2,45}+\])"
-# gen-value: token, host, and what else cannot be taken for a delimiter.
+# gen-value: token, host, and any other text without delimiters.
 _VALUE: Final = r'[^\x00-\x20\x7f;,"<>]*+'
 _PARAM: Final = rf"{LWS};{LWS}({TOKEN})(?:{LWS}(=){LWS}({QUOTED}|{_VALUE}))?+"
 PARAMS: Final = rf"(?:{LWS};{LWS}{TOKEN}(?:{LWS}={LWS}(?:{QUOTED}|{_VALUE}))?+)*+{LWS}"
 
-# Of what follows ";" in PARAMS, and of what stands between <>, the greater part and the quickest to tell.
+# Fast paths for the common forms of PARAMS and of URIs.
 _PLAIN_PARAM: Final = r"[A-Za-z0-9\-._]++(?:=[A-Za-z0-9\-._]*+)?+"
 is_plain_params: Final = re.compile(rf"{_PLAIN_PARAM}(?:;{_PLAIN_PARAM})*+").fullmatch
 is_plain_uri: Final = re.compile(r"[A-Za-z0-9\-._~%:;=@+]++").fullmatch
@@ -39,14 +38,14 @@ _control: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def trim(text: str) -> str:
-    """`text.strip(" \t")`, at a quarter of its cost where there is nothing to strip, as nearly always."""
+    """`text.strip(" \t")`, at a quarter of the cost if there is nothing to strip, which is nearly always."""
     return text.strip(" \t") if text and (ord(text[0]) <= 32 or ord(text[-1]) <= 32) else text
 
 
 def split_commas(text: str, header: str = "") -> list[str]:
-    """The elements of a comma-separated list, outer blanks stripped, empty ones left out (RFC 3261 7.3.1).
+    """The elements of a comma-separated list, outer blanks stripped, empty ones dropped (RFC 3261 7.3.1).
 
-    Commas within quotes and within <> do not separate. Raises ParseError where a quote or a bracket is not closed.
+    Commas within quotes and within <> do not separate. Raises ParseError for an unclosed quote or bracket.
     """
     if "," not in text:
         element = text.strip(" \t")
@@ -70,10 +69,10 @@ def split_commas(text: str, header: str = "") -> list[str]:
 
 
 def cut_params(text: str) -> Params:
-    """`;name`, `;name=value` and `;name="quoted"` in a row (generic-param), as PARAMS has matched them."""
+    """Parse `;name`, `;name=value` and `;name="quoted"` (generic-param), already matched by PARAMS."""
     params: Params = {}
     if '"' in text:
-        for found in _next_param(text.rstrip(" \t")):  # what is left is matched without a gap
+        for found in _next_param(text.rstrip(" \t")):  # the matches are contiguous
             name, equals, value = found.groups()
             params.setdefault(name.lower(), unquote(value) if equals else None)
         return params
@@ -86,7 +85,7 @@ def cut_params(text: str) -> Params:
 
 
 def cut_plain_params(text: str) -> Params:
-    """What `is_plain_params` has matched; it begins without a ";"."""
+    """Parse parameters matched by `is_plain_params`, without a leading ";"."""
     params: Params = {}
     for part in text.split(";"):
         name, equals, value = part.partition("=")
@@ -97,7 +96,7 @@ def cut_plain_params(text: str) -> Params:
 
 
 def format_params(params: Params) -> str:
-    """The reverse of `cut_params`; a value that needs quotes gets them."""
+    """The inverse of `cut_params`; values are quoted if needed."""
     text = ""
     for name, value in params.items():
         if value is None:
@@ -108,7 +107,7 @@ def format_params(params: Params) -> str:
 
 
 def quote(text: str) -> str:
-    """As a quoted-string. Raises ParseError for CR, LF and other control characters, which no header may carry."""
+    """The text as a quoted-string. Raises ParseError for control characters, which no header may carry."""
     if _control.search(text):
         raise ParseError("control character")
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
@@ -116,7 +115,7 @@ def quote(text: str) -> str:
 
 
 def unquote(text: str) -> str:
-    """A quoted-string without its quotes and escapes, anything else as it is. Control characters become U+FFFD."""
+    """A quoted-string without quotes and escapes; other text unchanged. Control characters become U+FFFD."""
     if text[:1] != '"':
         return text
     inner = text[1:-1]

@@ -1,6 +1,6 @@
-"""The headers that the relay understands, each as a value: Via, name-addr, CSeq, RAck, Session-Expires and others.
+"""Headers as values: Via, name-addr, CSeq, RAck, Session-Expires and others.
 
-Each `parse_` takes one element of a header (unfolded, one value) and raises ParseError. It knows no message.
+Each `parse_` function takes one element of a header (unfolded, one value) and raises ParseError. It knows no message.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MAX_SECONDS: Final = 2**32  # delta-seconds, RFC 3261 20.19: below
 _match_via: Final = re.compile(
     rf"{TOKEN}{LWS}/{LWS}{TOKEN}{LWS}/{LWS}({TOKEN})[ \t]++({HOST})(?:{LWS}:{LWS}([0-9]{{1,5}}))?+({PARAMS})"
 ).fullmatch
-_match_branch: Final = re.compile(r"branch=([A-Za-z0-9\-._]++)").fullmatch  # which many have alone
+_match_branch: Final = re.compile(r"branch=([A-Za-z0-9\-._]++)").fullmatch  # often the only parameter
 _match_name_addr: Final = re.compile(
     rf'{LWS}(?:({QUOTED}){LWS}|((?:\\"|[^"<>\x00-\x08\x0a-\x1f\x7f])*+))<([^\x00-\x20\x7f"<>]++)>({PARAMS})'
 ).fullmatch
@@ -46,7 +46,7 @@ _match_reason: Final = re.compile(rf"({TOKEN})({PARAMS})").fullmatch
 
 
 class Via:
-    """One hop (RFC 3261 20.42). Not changed after it is made."""
+    """One hop (RFC 3261 20.42). Immutable."""
 
     __slots__ = ("branch", "host", "params", "port", "transport")
 
@@ -54,11 +54,11 @@ class Via:
         self.transport = transport  # upper-case: "UDP", "TCP", "TLS" or another
         self.host = host  # sent-by; IPv6 without brackets
         self.port = port
-        self.branch = params.get("branch") or ""  # "" where there is none (RFC 2543)
+        self.branch = params.get("branch") or ""  # "" for none (RFC 2543)
         self.params = params
 
     def without(self, name: str) -> Via:
-        """The same without the named parameter."""
+        """A copy without the named parameter."""
         params = {other: value for other, value in self.params.items() if other != name}
         return Via(self.transport, self.host, self.port, params)
 
@@ -78,16 +78,16 @@ class Via:
         return f"SIP/2.0/{self.transport} {uri_host(self.host)}{port}{format_params(self.params)}"
 
 
-# Protocol and sent-by are the same in all requests of a peer: they are read once.
+# Protocol and sent-by are the same in all requests of a peer: they are parsed once.
 _hops: Final[dict[str, tuple[str, str, int | None]]] = {}
-_MAX_REMEMBERED: Final = 1024  # hops, of up to 128 characters, or CSeqs; a peer that makes them up must not fill memory
+_MAX_REMEMBERED: Final = 1024  # hops of up to 128 characters, or CSeqs; a hostile peer must not fill memory
 
 
 def parse_via(text: str) -> Via:
     hop, _, rest = text.partition(";")
     known = _hops.get(hop)
     if known is not None:
-        transport, host, port = known  # not *known: that would be a call by a tuple, ten times as dear
+        transport, host, port = known  # not *known: a call with a tuple costs ten times as much
         if found := _match_branch(rest):
             return Via(transport, host, port, {"branch": found[1]})
         if is_plain_params(rest):
@@ -123,7 +123,7 @@ class NameAddr:
 
     @property
     def uri(self) -> Uri:
-        """Raises ParseError."""
+        """The parsed URI. Raises ParseError."""
         if self._uri is None:
             self._uri = parse_uri(self.uri_text)
         return self._uri
@@ -148,10 +148,10 @@ class NameAddr:
 
 
 def parse_name_addr(text: str, header: str = "") -> NameAddr:
-    """A display name without quotes may hold more than tokens: peers send commas, parentheses, UTF-8 and \\" there."""
+    """A display name without quotes may be more than tokens: peers send commas, parentheses, UTF-8 and \\" there."""
     display, opened, rest = text.partition("<")
     name = _plain_name(display) if display else ""
-    if opened and name is not None:  # most are as short as <uri>;tag=…
+    if opened and name is not None:  # fast path for <uri>;tag=…
         uri_text, closed, rest = rest.partition(">")
         uri = known_uri(uri_text)
         if closed and (uri is not None or is_plain_uri(uri_text)):
@@ -166,7 +166,7 @@ def parse_name_addr(text: str, header: str = "") -> NameAddr:
 
 
 def _plain_name(display: str) -> str | None:
-    """The display name of letters, digits and blanks before a "<", in quotes or without; None for any other."""
+    """A display name of letters, digits and blanks, with or without quotes; None for any other."""
     name = display.strip(" ")
     if len(name) > 1 and name[0] == '"' and name[-1] == '"':
         name = name[1:-1]
@@ -182,7 +182,7 @@ def _parse_name_addr(text: str, header: str) -> NameAddr:
     found = _match_addr_spec(text)
     if found is None:
         raise ParseError("malformed address", header)
-    # RFC 3261 20.10: without <> what follows ";" are the header's parameters; "?" and "," may not stand.
+    # RFC 3261 20.10: without <>, parameters belong to the header; "?" and "," are not allowed.
     return NameAddr("", found[1], cut_params(found[2]))
 
 
@@ -191,7 +191,7 @@ class CSeq(NamedTuple):
     method: str
 
 
-_cseqs: Final[dict[str, CSeq]] = {}  # most programs count from 1
+_cseqs: Final[dict[str, CSeq]] = {}  # most user agents count from 1
 
 
 def parse_cseq(text: str) -> CSeq:
@@ -213,7 +213,7 @@ def _parse_cseq(text: str) -> CSeq:
 
 
 class RAck(NamedTuple):
-    """Which reliable provisional response a PRACK acknowledges (RFC 3262 7.2)."""
+    """The reliable provisional response that a PRACK acknowledges (RFC 3262 7.2)."""
 
     number: int
     cseq: int
@@ -257,11 +257,11 @@ def _parse_seconds(text: str, header: str) -> tuple[int, Params]:
     return seconds, cut_params(found[2])
 
 
-_SMALL: Final = {str(number): number for number in range(256)}  # most are
+_SMALL: Final = {str(number): number for number in range(256)}  # fast path
 
 
 def parse_number(text: str, header: str, maximum: int) -> int:
-    """Digits alone, 0 to `maximum`."""
+    """A number of digits only, 0 to `maximum`."""
     small = _SMALL.get(text)
     if small is not None and small <= maximum:
         return small
@@ -275,7 +275,7 @@ class ContentType(NamedTuple):
     params: Params
 
 
-@lru_cache(maxsize=256)  # nearly all are the same few
+@lru_cache(maxsize=256)  # few different values in practice
 def parse_content_type(text: str) -> ContentType:
     found = _match_type(text)
     if found is None:
@@ -299,7 +299,7 @@ def parse_reason(text: str) -> Reason:
 
 
 def parse_call_id(text: str) -> str:
-    """One word of graphic ASCII (RFC 3261 20.8): it is kept in records and logs."""
+    """One word of printable ASCII (RFC 3261 20.8), safe for records and logs."""
     if not text or " " in text or not (text.isascii() and text.isprintable()):
         raise ParseError("malformed", "call-id")
     return text

@@ -1,6 +1,6 @@
-"""Header lines cut into names and values (RFC 3261 7.3.1), and what messages whose lines begin alike have in common.
+"""Splitting of header lines into names and values (RFC 3261 7.3.1), with a cache of layouts.
 
-It knows no header but by name, and nothing of what values mean.
+It knows headers by name only, and not the meaning of their values.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ Headers = list[tuple[str, str]]
 """(canonical name, value) in order; names lower-case and long ("call-id" for "i"), values unfolded, without outer
 blanks."""
 
-# RFC 3261 7.3.1: not lists. Of two values, two readers of the message might go by different ones (RFC 4475 3.3.8-9).
+# RFC 3261 7.3.1: not lists. With two values, two parsers might choose differently (RFC 4475 3.3.8-9).
 _UNIQUE: Final = frozenset({"content-length", "from", "to", "call-id", "cseq", "max-forwards", "content-type"})
 
 
 class Layout:
-    """Which headers a message has, line by line: one for all messages that have the same ones in the same order."""
+    """The header names of a message, line by line; shared by all messages with the same names in the same order."""
 
     __slots__ = ("names", "places", "repeated", "twice")
 
     def __init__(self, names: tuple[str, ...]) -> None:
         """`names`: canonical, in order."""
         self.names = names
-        self.places: dict[str, int] = {}  # of the first line with each name, from 1: at 0 is the start line
-        self.repeated: set[str] = set()  # names of several lines
-        self.twice: list[tuple[int, int]] = []  # two lines that must not say different things
+        self.places: dict[str, int] = {}  # index of the first line with each name, from 1: the start line is 0
+        self.repeated: set[str] = set()  # names with several lines
+        self.twice: list[tuple[int, int]] = []  # pairs of lines that must have equal values
         for place, name in enumerate(names, 1):
             first = self.places.setdefault(name, place)
             if first != place:
@@ -40,10 +40,10 @@ class Layout:
 
 
 class _Start:
-    """How a header line begins, up to its value, behind certain others in messages of one kind.
+    """A header line up to its value, in a trie of the lines before it.
 
-    Peers write the headers of one kind of message in the same order again and again: a line that begins as it is
-    expected to costs a third of what it does to cut it at its colon and to look its name up.
+    Peers write the headers of one kind of message in the same order each time: a line that begins as expected costs a
+    third of splitting it at the colon and looking up its name.
     """
 
     __slots__ = ("behind", "last", "layout", "names", "size", "text")
@@ -53,27 +53,27 @@ class _Start:
         self.size = len(text)
         self.names = names  # canonical, of all lines up to this one
         self.behind: dict[str, _Start] = {}  # by text
-        self.last: _Start | None = None  # which of them it was the last time
-        self.layout: Layout | None = None  # of a message that ends with this line, once there was one
+        self.last: _Start | None = None  # the child of the last message
+        self.layout: Layout | None = None  # of messages whose last line this is
 
 
 class _Remembered:
-    """All starts, by method or status of the message, and the text of one after the other."""
+    """The roots of the trie, by method or status of the message."""
 
     def __init__(self) -> None:
-        self.kinds: dict[str, _Start] = {}  # before the first line
+        self.kinds: dict[str, _Start] = {}  # root nodes
         self.count = 0
 
 
-_MAX_REMEMBERED: Final = 1024  # starts, of up to 64 characters; a peer that makes up names must not fill memory
+_MAX_REMEMBERED: Final = 1024  # nodes of up to 64 characters; a hostile peer must not fill memory
 _remembered: Final = _Remembered()
 
 
 def cut_lines(kind: str, lines: list[str]) -> Layout:
-    """Leaves the value of each header line in its place, without outer blanks. At 0 stands the start line.
+    """Replace each header line in `lines` by its value, without outer blanks; index 0 is the start line.
 
-    `kind`: method or status. Raises ParseError for a line that is no header, which a continuation line is here, too,
-    and for contradictory ones; then `lines` is of no use any more.
+    `kind`: method or status. Raises ParseError for a line that is not a header (also a folded one) and for
+    contradictory lines; `lines` is unusable then.
     """
     start = _remembered.kinds.get(kind)
     if start is None:
@@ -117,7 +117,7 @@ def _start_behind(start: _Start, line: str) -> _Start:
 
 
 def _has_room(text: str) -> bool:
-    """Whether one more is remembered; where there are too many, all are forgotten."""
+    """Whether to cache one more node. Clears the cache if it is full."""
     if len(text) > 64:
         return False
     if _remembered.count >= _MAX_REMEMBERED:
@@ -128,7 +128,7 @@ def _has_room(text: str) -> bool:
 
 
 def unfold(head: str) -> list[str]:
-    """The lines of a head, each with what goes on behind it: a line that begins with a blank (RFC 3261 7.3.1)."""
+    """The lines of a head, folded lines joined (RFC 3261 7.3.1)."""
     return _folding.sub(" ", head).split("\r\n")
 
 

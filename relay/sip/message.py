@@ -1,7 +1,7 @@
-"""SIP messages from bytes: framed once into header lines, checked, or salvaged for an answer (RFC 3261 7, 16.3).
+"""Parsing of SIP messages from bytes, validation, and salvage of malformed ones for a response (RFC 3261 7, 16.3).
 
-It owns the limits that hold before anything is parsed. How lines are cut is `relay.sip.lines`' business, how a header
-reads `relay.sip.views`'. It knows no transaction, dialog or call.
+It owns the size limits, applied before parsing. Lines are split by `relay.sip.lines`, headers are parsed by
+`relay.sip.views`. It knows no transaction, dialog or call.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ MAX_BODY: Final = 65_536  # bytes
 
 
 def parse_message(data: bytes) -> Request | Response:
-    """One datagram, or one message that `StreamFramer` has cut from a stream. Raises ParseError.
+    """Parse one datagram, or one message framed by `StreamFramer`. Raises ParseError.
 
-    What follows the Content-Length is dropped; without Content-Length all that is left is the body (RFC 3261 18.3).
+    Bytes beyond Content-Length are dropped; without Content-Length the body extends to the end (RFC 3261 18.3).
     """
     if data[:1] in (b"\r", b"\n"):  # RFC 3261 7.5: empty lines before the start line
         data = data.lstrip(b"\r\n")
     if data[-4:] == b"\r\n\r\n":
         try:
             return _parse(data, len(data) - 4)
-        except ParseError:  # a body ends so, too: an empty line before it is no header
+        except ParseError:  # the blank line at the end may be part of a body
             pass
     return _parse(data, data.find(b"\r\n\r\n"))
 
 
 def _parse(data: bytes, end: int) -> Request | Response:
-    """`end`: of the headers."""
+    """`end`: offset of the end of the headers."""
     if end < 0 or end > MAX_HEAD:
         raise ParseError("no end of the headers" if end < 0 else "headers over the limit")
     head = data[:end].decode("utf-8", "surrogateescape")
@@ -74,7 +74,7 @@ def _parse(data: bytes, end: int) -> Request | Response:
 
 
 def _make(start: list[str], layout: Layout, lines: list[str], body: bytes) -> Request | Response:
-    """`start`: the start line, cut at its first two blanks."""
+    """`start`: the start line, split at its first two blanks."""
     if len(start) == 3:
         method, uri, version = start
         status = _STATUSES.get(uri) if method == "SIP/2.0" else None
@@ -90,7 +90,7 @@ def _make(start: list[str], layout: Layout, lines: list[str], body: bytes) -> Re
 
 
 _STATUSES: Final = {str(status): status for status in range(100, 700)}
-# RFC 3261 7.2. The blank before an empty reason is left out by some.
+# RFC 3261 7.2. Some omit the blank before an empty reason.
 _match_status_line: Final = re.compile(r"[Ss][Ii][Pp]/2\.0 ([1-6][0-9]{2})(?: (.*))?", re.DOTALL).fullmatch
 _match_version: Final = re.compile(r"[Ss][Ii][Pp]/[0-9]++\.[0-9]++").fullmatch
 
@@ -118,10 +118,10 @@ def _cut_body(body: bytes, length: str) -> bytes:
 
 
 def check_request(request: Request) -> None:
-    """What a server looks at before it serves a new request (RFC 3261 8.2, 16.3).
+    """Validate a new request (RFC 3261 8.2, 16.3).
 
-    Raises ProtocolError with the status to answer; ParseError where Via, From, To or Call-ID is such that no answer
-    could be written from the request as it is.
+    Raises ProtocolError with the status to answer; ParseError if Via, From, To or Call-ID is malformed, such that no
+    response could be built from the request.
     """
     request.via, request.call_id, request.to_tag, request.from_tag  # noqa: B018 - reading them is the check
     if request.version != "SIP/2.0":
@@ -135,7 +135,7 @@ def check_request(request: Request) -> None:
 def _check_parts(request: Request) -> None:
     method = request.method
     if request.cseq.method != method:  # RFC 3261 8.1.1.5
-        raise ProtocolError(400, "cseq: another method than the request's")
+        raise ProtocolError(400, "cseq: method differs from the request's")
     if isinstance(request.request_uri, OtherUri):  # RFC 3261 8.2.2.1
         raise ProtocolError(416, "request-uri: unknown scheme")
     request.max_forwards  # noqa: B018 - reading it is the check
@@ -143,7 +143,7 @@ def _check_parts(request: Request) -> None:
         _check_addresses(request)
 
 
-# RFC 3261 12.2: inside a dialog only the tags of From and To matter, and Contact where it may be a new target.
+# RFC 3261 12.2: within a dialog only the tags of From and To matter, and Contact if it may be a new target.
 _REFRESHING: Final = frozenset({"INVITE", "UPDATE"})
 
 
@@ -161,10 +161,10 @@ _any_folding: Final = re.compile(r"\r?\n[ \t]++")
 
 
 def salvage(data: bytes) -> Request | None:
-    """A request with the lines that a 400 copies, out of bytes that `parse_message` or `check_request` refused.
+    """A request with the lines that a 400 copies, from bytes refused by `parse_message` or `check_request`.
 
-    None where no answer is due or can be written: a response, an ACK, no usable Via, Call-ID or CSeq. A missing From
-    or To gets a stand-in. What it returns serves for nothing but the answer to where the bytes came from.
+    None if no response is due or possible: a response, an ACK, no usable Via, Call-ID or CSeq. A missing From or To is
+    replaced. The result is only for a response to the source of the bytes.
     """
     head = data.lstrip(b"\r\n")[:MAX_HEAD].partition(b"\r\n\r\n")[0].decode("utf-8", "surrogateescape")
     lines = _any_folding.sub(" ", head).split("\n")

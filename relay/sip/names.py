@@ -1,4 +1,4 @@
-"""Header names: one lower-case long name for every way to write them, and the usual spelling for writing."""
+"""Header names: the canonical name (lower-case, long form) of any spelling, and the usual spelling for output."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ _SPELLING: Final = {
     "sip-if-match": "SIP-If-Match",
     "www-authenticate": "WWW-Authenticate",
 }
-_MAX_REMEMBERED: Final = 2048  # spellings; a peer that makes up names must not fill memory
+_MAX_REMEMBERED: Final = 2048  # spellings; a hostile peer must not fill memory
 
 
-_names: Final[dict[str, str]] = {}  # by how they were spelled
+_names: Final[dict[str, str]] = {}  # by spelling
 
 
 def canonical_name(spelled: str) -> str:
-    """The canonical name for a name as it was spelled, blanks before the colon included.
+    """The canonical name of a name as spelled, including blanks before the colon.
 
-    Raises ParseError for what is no header name.
+    Raises ParseError if it is not a header name.
     """
     name = _names.get(spelled)
     return _new_name(spelled) if name is None else name
@@ -61,14 +61,14 @@ def _new_name(spelled: str) -> str:
     if not is_token(name):
         raise ParseError("malformed header name")
     name = name.lower()
-    name = sys.intern(_COMPACT.get(name, name))  # it is looked up by what it is then, not letter by letter
+    name = sys.intern(_COMPACT.get(name, name))  # look-ups then compare by identity
     if len(spelled) <= 64:
         if len(_names) >= _MAX_REMEMBERED:
-            _names.clear()  # rather than to keep what a peer made up and forget what everybody sends
+            _names.clear()  # else made-up names would stay and displace common ones
         _names[spelled] = name
     return name
 
 
 def spell(name: str) -> str:
-    """A canonical name as RFC 3261 writes it."""
+    """A canonical name in the spelling of RFC 3261."""
     return _SPELLING.get(name) or "-".join(part.capitalize() for part in name.split("-"))

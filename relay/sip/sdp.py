@@ -1,7 +1,7 @@
-"""Session descriptions (RFC 4566) as a model that has no place for names, e-mail addresses, phone numbers or keys.
+"""SDP (RFC 4566) as a model without fields for names, e-mail addresses, phone numbers or keys.
 
-Reading keeps what an offer or answer (RFC 3264) is made of and checks each value against its grammar, so that what is
-written again is SDP and nothing else. What of it another party may see is not decided here.
+Parsing keeps the parts of an offer or answer (RFC 3264) and checks each value against its grammar, so that the output
+is valid SDP. What another party may see is not decided here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_MEDIA: Final = 64
 
 AddressType = Literal["IP4", "IP6"]
 Attribute = tuple[str, str | None]
-"""`a=name:value`, or `a=name` where the value is None."""
+"""`a=name:value`, or `a=name` if the value is None."""
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class Sdp:
     media: list[Media]
 
     def serialize(self) -> bytes:
-        """In the order of RFC 4566 5, session name "-". Raises ParseError for a line break or NUL in a value."""
+        """SDP in the order of RFC 4566 5, session name "-". Raises ParseError for a line break or NUL in a value."""
         origin = self.origin
         lines = [
             "v=0",
@@ -99,9 +99,9 @@ def _write_attributes(attributes: list[Attribute], lines: list[str]) -> None:
     lines += [f"a={name}" if value is None else f"a={name}:{value}" for name, value in attributes]
 
 
-# RFC 4566 9. An address is not told from a host name here; IP6 excludes what is neither.
+# RFC 4566 9. Addresses and host names are not distinguished here.
 _TOKEN: Final = r"[!#-'*+\-.0-9A-Z^-~]++"
-# Some write IPv6 in brackets, as a URI does.
+# Some write IPv6 in brackets, as in a URI.
 _ADDRESS: Final = r"(?:IP4 ([A-Za-z0-9._-]{1,255}+)|IP6 \[?([A-Za-z0-9.:_-]{1,255}+)\]?)"
 _match_origin: Final = re.compile(rf"(.{{1,255}}) ([0-9]{{1,32}}) ([0-9]{{1,32}}) IN {_ADDRESS}").fullmatch
 _is_word: Final = re.compile(r"[!-~]++").fullmatch
@@ -113,12 +113,12 @@ _match_timing: Final = re.compile(r"[0-9]{1,20}+ [0-9]{1,20}+").fullmatch
 _match_bandwidth: Final = re.compile(rf"({_TOKEN}):([0-9]{{1,20}})").fullmatch
 _match_attribute: Final = re.compile(rf"({_TOKEN})(?::(.*))?").fullmatch
 
-# Accepted and not kept: they name people, programs and keys, or are of no use to an offer.
+# Accepted but dropped: they name people, programs and keys, or are not part of an offer.
 _DROPPED: Final = frozenset("iuepkrzs")
 
 
 def parse_sdp(body: bytes) -> Sdp:
-    """Raises ParseError. LF alone ends a line as well, and lines may stand in another order than RFC 4566's."""
+    """Parse SDP. LF alone also ends a line, and lines may be in any order. Raises ParseError."""
     text = body.decode("utf-8", "surrogateescape").replace("\r\n", "\n")
     if "\r" in text or "\0" in text:
         raise ParseError("bare CR or NUL", "sdp")
@@ -129,13 +129,13 @@ def parse_sdp(body: bytes) -> Sdp:
         raise ParseError("does not begin with v=0", "sdp")
     reader = _Reader()
     for line in lines[1:]:
-        if line:  # some peers end the body with an empty line or two
+        if line:  # some peers end the body with empty lines
             reader.read(line)
     return reader.finish()
 
 
 class _Reader:
-    """Reads line by line; bandwidths, attributes and connections go to the session or to the media last begun."""
+    """Line-by-line parser; bandwidths, attributes and connections go to the session or to the current media."""
 
     __slots__ = ("attributes", "bandwidths", "connections", "media", "origin", "session", "timings")
 
@@ -149,7 +149,7 @@ class _Reader:
         self.session = (self.connections, self.bandwidths, self.attributes)
 
     def read(self, line: str) -> None:
-        kind, value = line[0], line[2:].rstrip(" \t")  # blanks before the line end are common, and mean nothing
+        kind, value = line[0], line[2:].rstrip(" \t")  # blanks before the line end are common and meaningless
         if line[1:2] != "=":
             raise ParseError("not a line of SDP", "sdp")
         if kind == "a":
@@ -175,7 +175,7 @@ class _Reader:
         if found is None or self.origin is not None:
             raise ParseError("malformed origin", "sdp")
         username, session_id, version, ip4, ip6 = found.groups()
-        # Some peers write a name with blanks; it is of no use to anybody.
+        # Some peers write a name with blanks, which is not needed.
         self.origin = Origin(
             username if _is_word(username) else "-", session_id, version, "IP4" if ip4 else "IP6", ip4 or ip6
         )
@@ -218,7 +218,7 @@ class _Reader:
         self.timings.append(value)
 
     def _read_bandwidth(self, value: str) -> None:
-        # No call fails for a bandwidth that cannot be read: it is a wish.
+        # A malformed bandwidth is ignored: it is only a preference.
         if found := _match_bandwidth(value):
             self.bandwidths.append((found[1], found[2]))
 

@@ -1,4 +1,4 @@
-"""RFC 3261 timer values, and where all timers stand. It never reads a clock: `now` is an argument.
+"""Timer values of RFC 3261, and the timer queue. It never reads a clock: `now` is an argument.
 
 `now` and `when` are monotonic seconds.
 """
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Final
 
-SPANS_PER_S: Final = 16  # a power of two: when a span begins is exact
-FAR_S: Final = 64.0  # ahead: beyond it is hardly a timer that comes to its end, as ring and maximum duration of calls
+SPANS_PER_S: Final = 16  # a power of two, so that the begin of a span is exact
+FAR_S: Final = 64.0  # horizon: timers beyond it (ring timeout, maximum duration) rarely fire
 _NEVER: Final = 1 << 60
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds, RFC 3261 table 4. Only T1, T2 and T4 are chosen; the rest follows from them."""
+    """Timer values in seconds (RFC 3261 table 4). T1, T2 and T4 are settings; the others derive from them."""
 
     t1: float = 0.5
     t2: float = 4.0
@@ -26,37 +26,37 @@ class Timings:
 
     @property
     def transaction_s(self) -> float:
-        """64*T1: timers B, F, H, J, L, M, and how long a 2xx is sent again for."""
+        """64*T1: timers B, F, H, J, L, M, and the retransmission time of a 2xx."""
         return 64 * self.t1
 
     @property
     def timer_d(self) -> float:
-        """At least 32 s, whatever our T1: it covers the far end's timer H (RFC 3261 17.1.1.2)."""
+        """At least 32 s for any T1, to cover the remote timer H (RFC 3261 17.1.1.2)."""
         return max(32.0, 64 * self.t1)
 
 
 class Timer:
-    """What the heap fires, at most once each time it is armed. Derive from it where one object needs no other callback
-    than its own `fire`: that saves two allocations a timer."""
+    """A timer of the heap; it fires at most once per arming. A subclass with its own `fire` saves the two allocations
+    of a `Callback`."""
 
     __slots__ = ("among", "armed", "when")
 
     def __init__(self) -> None:
-        self.armed = 0  # serial of the time it was armed, 0 while it is not
+        self.armed = 0  # serial number of the arming, 0 while not armed
         self.when = 0.0
-        self.among: set[Timer] | None = None  # the others that it waits with, until its time is near
+        self.among: set[Timer] | None = None  # its span's set, until it moves to the heap
 
     def fire(self, now: float) -> None:
-        """Called at or after the time that the timer was armed for."""
+        """Called at or after the armed time."""
         raise NotImplementedError
 
     def disarm(self) -> None:
-        """Called by the heap when the timer is cancelled; its entry may stay there for a moment."""
+        """Called by the heap on cancellation; the entry may remain in the heap for a while."""
         self.armed = 0
 
 
 class Callback(Timer):
-    """A timer that calls a function, for one use. Cancelled, it lets go of the function and all that hangs on it."""
+    """A single-use timer that calls a function. On cancellation it drops the reference to the function."""
 
     __slots__ = ("_function",)
 
@@ -73,43 +73,43 @@ class Callback(Timer):
 
 
 def _nothing(_: float) -> None:
-    """What a cancelled timer would call."""
+    """Placeholder of a cancelled timer's function."""
 
 
-_Timers = set[Timer]  # in the class below `set` is another thing
+_Timers = set[Timer]  # in the class below `set` is a method
 
 
 class TimerHeap:
-    """Timers by time. Only those that are due in the span under way, a 16th of a second, stand in order, in a heap.
+    """Timer queue. Only timers due in the current span of 1/16 s are ordered, in a heap.
 
-    Nearly all that are set are cancelled, or let go of what has long been over: those that are due later wait by span,
-    in no order, and those that are far ahead all together. A heap of all had each call pay for its depth, of tens of
-    thousands, at each end of a timer; and to rebuild it without the cancelled ones took a tenth of a second.
+    Nearly all timers are cancelled before they fire: later ones are kept unordered by span, those beyond FAR_S in one
+    set. A single heap of tens of thousands would make each operation pay for its depth, and rebuilding it without the
+    cancelled ones would take a tenth of a second.
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Timer]] = []  # due in spans up to `_near`; cancelled ones stay till then
+        self._heap: list[tuple[float, int, Timer]] = []  # due in spans up to `_near`, including cancelled ones
         self._spans: dict[int, _Timers] = {}
         self._far: _Timers = set()
         self._near = -1
-        self._first = _NEVER  # of the spans
-        self._far_from = _NEVER  # the span that the far ones begin with
-        self._look_at = -math.inf  # when some of the far ones may have come near
+        self._first = _NEVER  # first of `_spans`
+        self._far_from = _NEVER  # first span of `_far`
+        self._look_at = -math.inf  # when to move timers from `_far` to spans
         self._serial = 0
         self._armed = 0
 
     def __len__(self) -> int:
-        """How many timers will still fire."""
+        """Number of armed timers."""
         return self._armed
 
     def set(self, when: float, fire: Callable[[float], None]) -> Timer:
-        """Calls `fire` once, at or after `when`, unless the timer is cancelled first."""
+        """Call `fire` once, at or after `when`, unless cancelled."""
         timer = Callback(fire)
         self.arm(timer, when)
         return timer
 
     def arm(self, timer: Timer, when: float) -> None:
-        """Fires `timer` at or after `when`, and no longer at the time it was armed for before."""
+        """Arm or re-arm `timer` for `when`."""
         if timer.armed:
             self.cancel(timer)
         self._serial += 1
@@ -132,7 +132,7 @@ class TimerHeap:
         timer.among = among
 
     def cancel(self, timer: Timer | None) -> None:
-        """Idempotent; None and timers that have fired are passed over."""
+        """Cancel a timer. Idempotent; None and fired timers are ignored."""
         if timer is not None and timer.armed:
             if timer.among is not None:
                 timer.among.discard(timer)
@@ -141,7 +141,8 @@ class TimerHeap:
             timer.disarm()
 
     def next(self) -> float | None:
-        """When the earliest timer is due; where that is later than the span under way, when it is time to look."""
+        """When to call `run` next: the earliest due time in the heap, else the begin of the next span; None without
+        timers."""
         heap = self._heap
         while heap:
             when, serial, timer = heap[0]
@@ -157,7 +158,7 @@ class TimerHeap:
         return first
 
     def run(self, now: float) -> None:
-        """Fires all that is due, earliest first; what they set that is due at once fires too."""
+        """Fire all due timers, earliest first, including those set due by other timers."""
         if now >= self._look_at:
             self._draw_near(now)
         self._begin(int(now * SPANS_PER_S))
@@ -178,7 +179,7 @@ class TimerHeap:
             self._place(timer)
 
     def _begin(self, span: int) -> None:
-        """Puts into order what is due in this span, and in those before it."""
+        """Move timers of spans up to this one into the heap."""
         self._near = max(self._near, span)
         if self._first > span:
             return
@@ -189,13 +190,13 @@ class TimerHeap:
         heapify(self._heap)
 
     def _drop(self, first: int) -> _Timers:
-        """Takes out the first of the spans."""
+        """Remove the first span."""
         timers = self._spans.pop(first)
         if not self._spans:
             first = _NEVER
         else:
             first += 1
-            while first not in self._spans:  # mostly it is the next one
+            while first not in self._spans:  # usually the next one
                 first += 1
         self._first = first
         return timers

@@ -1,6 +1,6 @@
-"""The transaction layer: which transaction a message belongs to (RFC 3261 17.1.3, 17.2.3, 9.2), and all that there are.
+"""The transaction layer: the table of transactions and the matching of messages (RFC 3261 17.1.3, 17.2.3, 9.2).
 
-It never parses beyond what matching needs, and sends only what it was given.
+It parses only what matching needs, and sends only the bytes it was given.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ _INVITE_KEYS: Final = ("INVITE ", "INVITE\n")
 
 
 class TransactionLayer:
-    """All transactions of one relay. `send` gets ready bytes and where they go."""
+    """All transactions of one engine. `send` gets bytes and their destination."""
 
     def __init__(self, timings: Timings, timers: TimerHeap, send: Callable[[bytes, Flow], None]) -> None:
         self._ground = Ground(timings, timers, send)
         self._servers: dict[str, ServerTransaction] = {}
         self._clients: dict[str, ClientTransaction] = {}
         self._awaiting: dict[Flow, set[ClientTransaction]] = {}
-        self.served: dict[str, int] = {}  # server transactions that have not terminated, by owner
+        self.served: dict[str, int] = {}  # live server transactions by owner
 
     def __len__(self) -> int:
-        """Transactions that have not terminated, those that only linger included."""
+        """Number of transactions not terminated yet, including completed ones."""
         return len(self._servers) + len(self._clients)
 
     def counts(self) -> dict[str, int]:
-        """Transactions by kind, for statistics; walks through all of them."""
+        """Transactions by kind, for statistics; iterates over all."""
         invite_servers = sum(key.startswith(_INVITE_KEYS) for key in self._servers)
         invite_clients = sum(key.startswith(_INVITE_KEYS) for key in self._clients)
         return {
@@ -50,10 +50,10 @@ class TransactionLayer:
     # -- server side
 
     def find_server(self, request: Request) -> ServerTransaction | None:
-        """The transaction of a request that was sent again, or the one that an ACK ends (RFC 3261 17.2.3).
+        """The transaction of a retransmitted request, or of the INVITE for an ACK (RFC 3261 17.2.3).
 
-        The ACK to a 2xx belongs to none, even where it comes with the branch of its INVITE, as many phones send it:
-        it is the dialog's. Raises ParseError where what must be compared is missing or malformed.
+        The ACK to a 2xx belongs to the dialog and matches none, even with the branch of its INVITE, as many phones send
+        it. Raises ParseError if a header needed for matching is missing or malformed.
         """
         if request.method != "ACK":
             request.transaction = _server_key(request, request.method)
@@ -65,21 +65,22 @@ class TransactionLayer:
         return None if found is None or found.state == ACCEPTED else found
 
     def is_serving(self, method: str, hop: str, branch: str) -> bool:
-        """Whether there is a transaction of a request whose Via has that branch, with the magic cookie, after `hop`."""
+        """Whether a server transaction has that method and Via: `hop` is the Via up to its parameters, `branch` has the
+        magic cookie."""
         return f"{method} {branch} {_sent_by(hop)}" in self._servers
 
     def is_awaited(self, method: str, branch: str) -> bool:
-        """Whether a response with that branch and method in its CSeq would find its transaction."""
+        """Whether a response with that CSeq method and branch would match a client transaction."""
         return f"{method} {branch}" in self._clients
 
     def find_cancelled(self, cancel: Request) -> ServerTransaction | None:
-        """The INVITE transaction that a CANCEL names (RFC 3261 9.2), answered or not. Raises ParseError."""
+        """The INVITE transaction that a CANCEL matches (RFC 3261 9.2), answered or not. Raises ParseError."""
         return self._servers.get(_server_key(cancel, "INVITE"))
 
     def serve(self, request: Request, reply_to: Flow, owner: str = "") -> ServerTransaction:
-        """A new transaction for a request that `find_server` knows none for. Responses go to `reply_to`.
+        """A new transaction, for a request that `find_server` does not match. Responses go to `reply_to`.
 
-        It stands until it is answered: its user must give a final response some day. `owner`: whose it is in `served`.
+        It lives until its user gives a final response. `owner`: its key in `served`.
         """
         key = request.transaction or _server_key(request, request.method)
         transaction = ServerTransaction(self._ground, key, self._servers, request, reply_to, owner, self.served)
@@ -99,11 +100,11 @@ class TransactionLayer:
         now: float,
         ack: Callable[[Response], bytes] | None = None,
     ) -> ClientTransaction:
-        """Sends `data`, a request with the topmost branch `branch`, and awaits its responses.
+        """Send `data`, a request with topmost branch `branch`, and wait for its responses.
 
-        `receive` gets every provisional response and the final one; for INVITE every 2xx, those sent again included.
-        `fail` gets "timeout" (timers B, F) or "transport", once, and nothing comes after it. `ack`, for INVITE, builds
-        the ACK to a final response that is no 2xx.
+        `receive` gets every provisional response and the final one; for INVITE every 2xx, including retransmissions.
+        `fail` gets "timeout" (timers B, F) or "transport", once and last. `ack`, for INVITE, builds the ACK to a
+        non-2xx final response.
         """
         key = f"{method} {branch}"
         transaction = ClientTransaction(
@@ -120,7 +121,7 @@ class TransactionLayer:
         fail: Callable[[str, float], None],
         ack: Callable[[Response], bytes],
     ) -> ClientTransaction:
-        """An INVITE that an earlier process has sent, and that may have got a provisional response. Nothing is sent."""
+        """Adopt an INVITE sent by an earlier process, as if it had a provisional response. Nothing is sent."""
         key = f"INVITE {branch}"
         transaction = ClientTransaction(
             self._ground, key, self._clients, self._awaiting, "INVITE", b"", flow, receive, fail, ack
@@ -129,7 +130,7 @@ class TransactionLayer:
         return transaction
 
     def receive_response(self, response: Response, now: float) -> bool:
-        """Gives a response to its transaction (RFC 3261 17.1.3: topmost branch, method of the CSeq). False: a stray."""
+        """Pass a response to its transaction (RFC 3261 17.1.3: topmost branch, CSeq method). False: stray."""
         try:
             key = f"{response.cseq.method} {response.branch}"
         except ParseError:
@@ -141,16 +142,16 @@ class TransactionLayer:
         return True
 
     def transport_failed(self, flow: Flow, now: float) -> None:
-        """Nothing can be sent on exactly that flow: what awaits an answer there fails with "transport".
+        """Sending on exactly that flow failed: its client transactions fail with "transport".
 
-        Server transactions stay (RFC 6026 8.5): their responses may yet find another way.
+        Server transactions stay (RFC 6026 8.5).
         """
         for transaction in list(self._awaiting.get(flow, ())):
             transaction.transport_failed(now)
 
 
 def _server_key(request: Request, method: str) -> str:
-    """Equal for all requests of one transaction (RFC 3261 17.2.3). `method`: INVITE for its ACK and CANCEL."""
+    """The key common to all requests of one transaction (RFC 3261 17.2.3). `method`: INVITE for its ACK and CANCEL."""
     branch = request.branch
     if branch.startswith(MAGIC_COOKIE):
         return f"{method} {branch} {_sent_by(request.demand('via').partition(';')[0])}"
@@ -158,11 +159,11 @@ def _server_key(request: Request, method: str) -> str:
 
 
 _sent_bys: Final[dict[str, str]] = {}  # the same in all requests of a peer
-_MAX_REMEMBERED: Final = 1024  # of up to 128 characters; a peer that makes them up must not fill memory
+_MAX_REMEMBERED: Final = 1024  # of up to 128 characters; a hostile peer must not fill memory
 
 
 def _sent_by(hop: str) -> str:
-    """The sent-by in what a Via line says before its parameters, lower-case and without blanks; no full parse."""
+    """The sent-by of a Via up to its parameters, lower-case and without blanks; no full parse."""
     known = _sent_bys.get(hop)
     if known is not None:
         return known
@@ -175,7 +176,7 @@ def _sent_by(hop: str) -> str:
 
 
 def _rfc2543_key(request: Request, method: str, to_tag: str | None) -> str:
-    """RFC 3261 17.2.3, for a branch without the magic cookie: what RFC 2543 clients keep the same."""
+    """The key for a branch without the magic cookie: headers that RFC 2543 clients keep unchanged (RFC 3261 17.2.3)."""
     number = (request.get("cseq") or "").partition(" ")[0]
     vias = request.values("via")
     if not vias:

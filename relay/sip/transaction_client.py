@@ -1,6 +1,6 @@
-"""Client transactions: an INVITE or another request of ours, sent until it is answered (RFC 3261 17.1, RFC 6026).
+"""Client transactions: our requests, sent until answered (RFC 3261 17.1, RFC 6026).
 
-The requests are ready bytes; of a response only its status is looked at. It never builds a message itself.
+Requests are ready bytes; of a response only the status matters. It builds no messages.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Fail = Callable[[str, float], None]  # "timeout" or "transport"
 
 
 def _nobody(_: object, __: float) -> None:
-    """Stands where a callback was, once it will not be called again: what lingers keeps no call alive."""
+    """Placeholder of a finished callback, so that a completed transaction does not keep its call alive."""
 
 
 class ClientTransaction(Transaction):
-    """A request of ours. Its user gets the responses through `receive`, or one `fail`."""
+    """A request of ours. Its user gets responses through `receive`, or one `fail`."""
 
     __slots__ = ("_ack", "_data", "_fail", "_flows", "_receive", "flow", "method", "proceeding")
 
@@ -50,13 +50,13 @@ class ClientTransaction(Transaction):
         fail: Fail,
         ack: Callable[[Response], bytes] | None,
     ) -> None:
-        """`flows`: the layer's index of the transactions that still await an answer, by flow. `ack`: INVITE only."""
+        """`flows`: the layer's index of unanswered transactions by flow. `ack`: INVITE only."""
         if method == "INVITE":
             Transaction.__init__(self, ground, INVITE_CLIENT, CALLING, key, known)
         else:
             Transaction.__init__(self, ground, NON_INVITE_CLIENT, TRYING, key, known)
         self._flows = flows
-        self._data = data  # the request; once it is refused, the ACK
+        self._data = data  # the request; after a refusal, the ACK
         self._receive = receive
         self._fail = fail
         self._ack = ack
@@ -66,18 +66,18 @@ class ClientTransaction(Transaction):
 
     @property
     def done(self) -> bool:
-        """A final response came, or it has failed."""
+        """Whether a final response came, or the transaction failed."""
         return self._state not in _AWAITING
 
     def start(self, now: float) -> None:
-        """Sends the request for the first time."""
+        """Send the request for the first time."""
         flow = self.flow
         self._await_answer(flow)
         self._arm(now, flow.transport != "udp")
         self._ground.send(self._data, flow)
 
     def take_up(self) -> None:
-        """Goes on with an INVITE that was sent before, as if a provisional response had come."""
+        """Adopt an INVITE sent before, as if a provisional response had come."""
         self._await_answer(self.flow)
         self._state = PROCEEDING
         self.proceeding = True
@@ -91,27 +91,27 @@ class ClientTransaction(Transaction):
             awaiting.add(self)
 
     def receive(self, response: Response, now: float) -> None:
-        """Feed a response that belongs to this transaction."""
+        """Handle a response of this transaction."""
         status = response.status
         self._step(PROVISIONAL if status < 200 else SUCCESS if status < 300 else REFUSAL, now, response)
 
     def hand_over(self, receive: Receive) -> None:
-        """Gives `receive` the responses that still come, and lets go of who got them so far."""
+        """Replace the callback for further responses."""
         self._receive = receive
 
     def abandon(self, now: float) -> None:
-        """The INVITE was cancelled: unless a final response comes within 64*T1, fails with "timeout" (RFC 3261 9.1).
+        """The INVITE was cancelled: fail with "timeout" unless a final response comes within 64*T1 (RFC 3261 9.1).
 
-        Before a provisional response timer B does that already; after a final one there is nothing to wait for.
+        Before a provisional response timer B applies already; after a final one there is no effect.
         """
         if self._state == PROCEEDING and not self.armed:
             self._linger(now, self._ground.transaction_s)
 
     def transport_failed(self, now: float) -> None:
-        """Feed that nothing can be sent on the transaction's flow.
+        """Handle a send error on the transaction's flow.
 
-        Once an INVITE is proceeding, nothing more is sent of it: over UDP the error is another message's, or forged,
-        and the answer may well come.
+        A proceeding INVITE over UDP is not affected: it sends nothing any more, so the error belongs to another message
+        or is forged.
         """
         if self.flow.transport != "udp" or self._table is not INVITE_CLIENT or self._state != PROCEEDING:
             self._step(TRANSPORT_ERROR, now)
@@ -141,7 +141,7 @@ class ClientTransaction(Transaction):
         self.proceeding = True
 
     def _settle(self, _: float, __: Response | None) -> None:
-        """No answer is awaited any more: drops the request and what would hear of a failure."""
+        """End the wait for an answer: drop the request and the failure callback."""
         self._data = b""
         self._ack = None
         self._fail = _nobody
@@ -151,7 +151,7 @@ class ClientTransaction(Transaction):
             del self._flows[self.flow]
 
     def _settle_with_ack(self, now: float, response: Response) -> None:
-        """Builds and sends the ACK (RFC 3261 17.1.1.3), and keeps it for retransmissions of the response."""
+        """Build and send the ACK (RFC 3261 17.1.1.3), and keep it for retransmissions of the response."""
         ack = b"" if self._ack is None else self._ack(response)
         self._settle(now, None)
         self._data = ack
@@ -201,13 +201,13 @@ INVITE_CLIENT: Final[Table] = {
     (CALLING, SUCCESS): _SUCCEED,
     (CALLING, REFUSAL): _BE_REFUSED,
     (PROCEEDING, TIMEOUT): _FAIL_BY_TIME,  # only after `abandon`
-    (PROCEEDING, TRANSPORT_ERROR): _FAIL_BY_TRANSPORT,  # not in the figure: the answer's way is gone
+    (PROCEEDING, TRANSPORT_ERROR): _FAIL_BY_TRANSPORT,  # not in the figure: the response's connection is gone
     (PROCEEDING, PROVISIONAL): (PROCEEDING, (_C._tell,)),
     (PROCEEDING, SUCCESS): _SUCCEED,
     (PROCEEDING, REFUSAL): _BE_REFUSED,
     (COMPLETED, REFUSAL): (COMPLETED, (_C._send_ack,)),
     (COMPLETED, LINGER_OVER): (TERMINATED, (_C._forget,)),  # timer D
-    (ACCEPTED, SUCCESS): (ACCEPTED, (_C._tell,)),  # sent again, or of another fork
+    (ACCEPTED, SUCCESS): (ACCEPTED, (_C._tell,)),  # retransmitted, or of another fork
     (ACCEPTED, LINGER_OVER): (TERMINATED, (_C._forget, _C._hang_up)),  # timer M
 }
 

@@ -1,6 +1,6 @@
-"""What the four transaction machines share: how a table is stepped through, and the one timer of each transaction.
+"""Base of the four transaction state machines: the step through a table, and the single timer of each transaction.
 
-It knows no message and no state by name but the last one. It reads no clock: `now` (monotonic seconds) is an argument.
+It knows no message, and no state except the last one. It reads no clock: `now` (monotonic seconds) is an argument.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from relay.sip.timers import Timer, TimerHeap, Timings
 
 TERMINATED: Final = "terminated"
 
-# Inputs that the timer brings; the tables say at each place which of RFC 3261's letters it is.
+# Timer inputs; the tables name the RFC's timer at each row.
 RESEND: Final = "resend"  # A, E, G
-TIMEOUT: Final = "timeout"  # B, F, H fire, or D, I, J, K, L, M let go
+TIMEOUT: Final = "timeout"  # B, F, H, or the end of D, I, J, K, L, M
 LINGER_OVER: Final = TIMEOUT
 
-# An effect gets the transaction, `now` and what came in with the input (a response, bytes, or nothing).
+# An effect gets the transaction, `now` and the input's value (a response, bytes, or None).
 Effect = Callable[[Any, float, Any], None]
-# (state, input) -> (next state, effects). What a table does not name is absorbed: no step, no effect.
+# (state, input) -> (next state, effects). Other inputs are ignored.
 Table = dict[tuple[str, str], tuple[str, tuple[Effect, ...]]]
 
 
 class Ground:
-    """What all transactions of a layer stand on: the way out, the heap, and the timer values in seconds."""
+    """Context shared by all transactions of a layer: send function, timer heap, and timer values in seconds."""
 
     __slots__ = ("send", "t1", "t2", "t4", "timer_d", "timers", "transaction_s")
 
@@ -40,13 +40,13 @@ class Ground:
 
 
 class Transaction(Timer):
-    """A state and its table. It is itself the timer that stands for the pair "send again" and "give up" (A with B,
-    E with F, G with H), due at whichever comes first: one entry in the heap, not two, and no object beside it."""
+    """A state and its table. It is itself the timer for both retransmission and timeout (A with B, E with F, G with H),
+    armed for the earlier of the two: one heap entry and no further object."""
 
     __slots__ = ("_deadline", "_ground", "_interval", "_key", "_known", "_state", "_table")
 
     def __init__(self, ground: Ground, table: Table, state: str, key: str, known: dict[str, Any]) -> None:
-        """`known`: the layer's dictionary that holds the transaction under `key` until it terminates."""
+        """`known`: the layer's table of transactions, left at termination."""
         self._ground = ground
         self._table = table
         self._state = state
@@ -60,7 +60,7 @@ class Transaction(Timer):
 
     @property
     def state(self) -> str:
-        """Lower-case name of the state in the RFC's figure."""
+        """The state, as in the RFC's figure, in lower case."""
         return self._state
 
     def _step(self, event: str, now: float, what: Any = None) -> None:
@@ -73,7 +73,7 @@ class Transaction(Timer):
     # -- the timer
 
     def _arm(self, now: float, reliable: bool) -> None:
-        """Starts sending again after T1 (not on a reliable flow), to give up after 64*T1."""
+        """Start retransmission after T1 (not on a reliable flow) and timeout after 64*T1."""
         ground = self._ground
         self._deadline = now + ground.transaction_s
         self._interval = ground.t1
@@ -90,7 +90,7 @@ class Transaction(Timer):
         self._ground.timers.cancel(self)
 
     def _linger(self, now: float, seconds: float) -> None:
-        """Absorbs what still comes for so long; 0, as on reliable flows, is at once."""
+        """Absorb further messages for `seconds`; 0, as on reliable flows, ends at once."""
         if seconds > 0:
             self._deadline = now + seconds
             self._ground.timers.arm(self, self._deadline)
@@ -98,6 +98,6 @@ class Transaction(Timer):
             self._step(LINGER_OVER, now)
 
     def _forget(self, _: float, __: object) -> None:
-        """Terminated: leaves the layer and the heap."""
+        """Remove the terminated transaction from the layer and the heap."""
         self._ground.timers.cancel(self)
         self._known.pop(self._key, None)

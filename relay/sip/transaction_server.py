@@ -1,6 +1,6 @@
-"""Server transactions: a request of a peer, answered once and again for each time it is sent (RFC 3261 17.2, RFC 6026).
+"""Server transactions: requests of peers, with retransmission of the response (RFC 3261 17.2, RFC 6026).
 
-Responses are ready bytes. It sends nothing of its own accord, not even the 100.
+Responses are ready bytes. It sends nothing by itself, not even 100.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ COMPLETED: Final = "completed"
 CONFIRMED: Final = "confirmed"
 ACCEPTED: Final = "accepted"
 
-REQUEST: Final = "request"  # sent again
+REQUEST: Final = "request"  # retransmitted
 ACK: Final = "ACK"
 GIVE_PROVISIONAL: Final = "give 1xx"
 GIVE_SUCCESS: Final = "give 2xx"
@@ -27,8 +27,7 @@ GIVE_REFUSAL: Final = "give 3xx-6xx"
 class ServerTransaction(Transaction):
     """A request of a peer. Its user answers with `respond`.
 
-    That a response cannot be sent is not reported: RFC 6026 8.5 has the machine stay as it is, and there is nothing
-    that its user could do about it.
+    Send errors are not reported: the state does not change (RFC 6026 8.5), and the user could not react.
     """
 
     __slots__ = ("_last", "_owner", "_served", "answered", "reply_to", "request", "user")
@@ -43,7 +42,7 @@ class ServerTransaction(Transaction):
         owner: str,
         served: dict[str, int],
     ) -> None:
-        """`served`: how many server transactions each owner has."""
+        """`served`: number of live server transactions by owner."""
         if request.method == "INVITE":
             Transaction.__init__(self, ground, INVITE_SERVER, PROCEEDING, key, known)
         else:
@@ -51,21 +50,21 @@ class ServerTransaction(Transaction):
         self._owner = owner
         self._served = served
         served[owner] = served.get(owner, 0) + 1
-        self._last = b""  # the response that a retransmitted request gets
+        self._last = b""  # response for retransmitted requests
         self.answered = False  # a final response was given
-        self.request: Request | None = request  # until it is answered
+        self.request: Request | None = request  # until answered
         self.reply_to = flow
-        self.user: object | None = None  # free for whoever answers; cleared when the transaction terminates
+        self.user: object | None = None  # set by the user; cleared at termination
 
     def receive(self, request: Request, now: float) -> None:
-        """Feed the request when it came again, or an ACK that `TransactionLayer.find_server` found this one for."""
+        """Handle a retransmission of the request, or an ACK matched by `TransactionLayer.find_server`."""
         self._step(ACK if request.method == "ACK" else REQUEST, now)
 
     def respond(self, status: int, data: bytes, now: float) -> None:
-        """Sends a response, given as bytes, and keeps it for retransmissions of the request.
+        """Send a response, given as bytes, and keep it for retransmissions of the request.
 
-        After a final response it is ignored, but for a further 2xx to INVITE: those are the user's to send again until
-        the ACK comes (RFC 3261 13.3.1.4), and pass (RFC 6026 7.1).
+        After a final response it is ignored, except a further 2xx to INVITE: the user retransmits those until the ACK
+        (RFC 3261 13.3.1.4, RFC 6026 7.1).
         """
         self._step(GIVE_PROVISIONAL if status < 200 else GIVE_SUCCESS if status < 300 else GIVE_REFUSAL, now, data)
 

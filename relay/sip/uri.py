@@ -1,6 +1,6 @@
-"""SIP, SIPS and tel URIs (RFC 3261 19.1, RFC 3966): their parts, and the text that they came from.
+"""SIP, SIPS and tel URIs (RFC 3261 19.1, RFC 3966).
 
-It does not know what a user part means: which number it is, is relay.call's business.
+The meaning of a user part, such as a number, is left to relay.call.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Final, Literal
 from relay.errors import ParseError
 from relay.sip.grammar import HOST, Params
 
-# User, password, parameters and headers are taken wider than their productions: escapes are not looked into, and
-# "#", raw UTF-8 and the like are let be, since real peers send them. Blanks, controls, quotes, <> are in none.
+# User, password, parameters and headers are wider than their productions: escapes are not checked, and "#", raw UTF-8
+# and the like are accepted, since real peers send them. Blanks, controls, quotes and <> are never accepted.
 _USER: Final = r'[^\x00-\x20\x7f"<>@:]*+'
 _PASSWORD: Final = r'[^\x00-\x20\x7f"<>@]*+'
 _PARAMS: Final = r'(?:;[^\x00-\x20\x7f"<>?]*+)?+'
@@ -28,17 +28,17 @@ _parse_other: Final = re.compile(r'([A-Za-z][A-Za-z0-9+.-]*+):[^\x00-\x20\x7f"<>
 
 
 def uri_host(host: str) -> str:
-    """The host as a URI writes it: IPv6 in brackets (RFC 3261 19.1.1)."""
+    """The host as in a URI: IPv6 in brackets (RFC 3261 19.1.1)."""
     return f"[{host}]" if ":" in host else host
 
 
 def is_sips(uri: str) -> bool:
-    """Whether what it names is reached by TLS alone (RFC 3261 19.1, 26.2.2)."""
+    """Whether the URI requires TLS (RFC 3261 19.1, 26.2.2)."""
     return not uri.startswith("sip:") and uri[:5].lower() == "sips:"
 
 
 class SipUri:
-    """Not changed after it is made; `params` may be shared with others."""
+    """A SIP or SIPS URI. Immutable; `params` may be shared."""
 
     __slots__ = ("headers", "host", "params", "password", "port", "scheme", "user")
 
@@ -53,12 +53,12 @@ class SipUri:
         headers: str,
     ) -> None:
         self.scheme: Literal["sip", "sips"] = scheme
-        self.user = user  # as written, escapes kept; parameters of the user part (";phone-context=…") belong to it
+        self.user = user  # as written, with escapes and user parameters (";phone-context=…")
         self.password = password
         self.host = host  # IPv6 without brackets
         self.port = port
         self.params = params  # by lower-case name
-        self.headers = headers  # what follows "?", as written
+        self.headers = headers  # text behind "?", as written
 
     def __str__(self) -> str:
         user = "" if self.user is None else f"{self.user}@"
@@ -91,7 +91,7 @@ class TelUri:
 
 @dataclass(frozen=True, slots=True)
 class OtherUri:
-    """A URI of a scheme that the relay has no use for."""
+    """A URI of another scheme."""
 
     text: str
 
@@ -102,25 +102,25 @@ class OtherUri:
 Uri = SipUri | TelUri | OtherUri
 
 
-# What follows the user part is the same in nearly all URIs of a peer: it is read once. Of "sip:" + user + "@" + place,
-# with a user of letters and digits, each part can be read by itself.
+# The text behind the user part is the same in nearly all URIs of a peer: it is parsed once. In "sip:" + user + "@" +
+# place, with a user of letters and digits, both parts can be parsed separately.
 _places: Final[dict[str, tuple[str, int | None, Params, str]]] = {}
-_MAX_REMEMBERED: Final = 1024  # places, of up to 128 characters; a peer that makes them up must not fill memory
+_MAX_REMEMBERED: Final = 1024  # places of up to 128 characters; a hostile peer must not fill memory
 
 
 def parse_uri(text: str, header: str = "") -> Uri:
-    """`text` without <> and blanks. Raises ParseError."""
+    """Parse a URI without <> and blanks. Raises ParseError."""
     known = known_uri(text)
     if known is not None:
         return known
     uri = _parse(text, header)
     if isinstance(uri, SipUri) and uri.user is not None and uri.scheme == "sip":
-        _remember(text.partition("@")[2], uri)  # no user and no password holds an "@"
+        _remember(text.partition("@")[2], uri)  # "@" is not allowed in user and password
     return uri
 
 
 def known_uri(text: str) -> SipUri | None:
-    """What `parse_uri` makes of it, where what follows its user part has been read before."""
+    """The result of `parse_uri` if the text behind the user part is cached; else None."""
     if text.startswith("sip:"):
         user, _, place = text[4:].partition("@")
         known = _places.get(place)
@@ -179,7 +179,7 @@ def check_port(text: str, header: str) -> int:
 def bare_ipv6(reference: str, header: str) -> str:
     """An IPv6reference without its brackets.
 
-    The ABNF of RFC 3261 let ":::" stand before a dotted quad; RFC 5118 4.10 has it taken for "::".
+    The ABNF of RFC 3261 allowed ":::" before a dotted quad, which counts as "::" (RFC 5118 4.10).
     """
     literal = reference[1:-1].replace(":::", "::")
     try:
@@ -190,7 +190,7 @@ def bare_ipv6(reference: str, header: str) -> str:
 
 
 def _cut_params(text: str) -> Params:
-    """uri-parameters; empty ones (";;", a last ";") are passed over."""
+    """Parse uri-parameters; empty ones (";;", a trailing ";") are ignored."""
     params: Params = {}
     for part in text.split(";"):
         if part:

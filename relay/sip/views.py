@@ -1,7 +1,7 @@
-"""Requests and responses as objects: header lines as framed, read further only when asked, each reading kept.
+"""Requests and responses as objects: header lines as framed, parsed lazily, results cached.
 
-It changes no message but for its description: what the relay sends is composed elsewhere. It knows no bytes but those
-it writes for tools and tests, and no transaction, dialog or call.
+Messages are immutable except for `replace_description`; outgoing messages are composed elsewhere. Serialisation is for
+tools and tests. It knows no transaction, dialog or call.
 """
 
 from __future__ import annotations
@@ -34,10 +34,9 @@ _SDP: Final = ContentType("application/sdp", {})
 
 
 class Message:
-    """What requests and responses share. Each reading raises ParseError where the header is malformed.
+    """Base of requests and responses. Each header property raises ParseError if the header is malformed.
 
-    `lines`: the value of each header line in the place that `layout` names; at 0 is anything. Neither is changed after
-    the message is made.
+    `lines`: the value of each header line, at the index given by `layout`; index 0 is unused. Both are immutable.
     """
 
     __slots__ = (
@@ -61,8 +60,8 @@ class Message:
         self.layout = layout
         self.lines = lines
         self.body = body
-        self.anchored = False  # its description is not its sender's any more: see `replace_description`
-        # What has been read already.
+        self.anchored = False  # its SDP was rewritten by rtpengine: see `replace_description`
+        # Cache of parsed headers.
         self._via: Via | None = None
         self._branch: str | None = None
         self._call_id: str | None = None
@@ -82,31 +81,31 @@ class Message:
         return name in self.layout.places
 
     def get(self, name: str) -> str | None:
-        """The first line's value."""
+        """The value of the first line with that name."""
         place = self.layout.places.get(name)
         return None if place is None else self.lines[place]
 
     def demand(self, name: str) -> str:
-        """As `get`. Raises ParseError where there is none."""
+        """As `get`. Raises ParseError if there is none."""
         place = self.layout.places.get(name)
         if place is None:
             raise ParseError("missing", name)
         return self.lines[place]
 
     def get_all(self, name: str) -> list[str]:
-        """Every line's value, not cut at commas."""
+        """The value of each line with that name, not split at commas."""
         if name in self.layout.repeated:
             return [value for key, value in self.headers if key == name]
         value = self.get(name)
         return [] if value is None else [value]
 
     def values(self, name: str) -> list[str]:
-        """Every element of a comma-separated header, over all its lines (RFC 3261 7.3.1)."""
+        """All elements of a comma-separated header, over all its lines (RFC 3261 7.3.1)."""
         return [element for value in self.get_all(name) for element in split_commas(value, name)]
 
     @property
     def via(self) -> Via:
-        """The topmost."""
+        """The topmost Via."""
         via = self._via
         if via is None:
             value = self.demand("via")
@@ -117,7 +116,7 @@ class Message:
 
     @property
     def branch(self) -> str:
-        """Of the topmost Via, "" where it has none (RFC 2543). Of a malformed Via it may be anything."""
+        """The branch of the topmost Via, "" for none (RFC 2543). Undefined for a malformed Via."""
         branch = self._branch
         if branch is None:
             branch = _cut_branch(self.demand("via"))
@@ -154,7 +153,7 @@ class Message:
 
     @property
     def from_tag(self) -> str | None:
-        """Without a look at the rest of the header; None where there is no tag."""
+        """The From tag, without validating the rest of the header; None for none."""
         tag = self._from_tag
         if tag is None:
             tag = _cut_tag(self.demand("from"))
@@ -163,7 +162,7 @@ class Message:
 
     @property
     def to_tag(self) -> str | None:
-        """Without a look at the rest of the header; None where there is no tag."""
+        """The To tag, without validating the rest of the header; None for none."""
         tag = self._to_tag
         if tag is None:
             tag = _cut_tag(self.demand("to"))
@@ -172,7 +171,7 @@ class Message:
 
     @property
     def contact(self) -> NameAddr | None:
-        """The first. None where there is none, and for the "*" of a REGISTER."""
+        """The first Contact; None for none, and for the "*" of a REGISTER."""
         contact = self._contact
         if contact is None:
             value = self.get("contact")
@@ -199,7 +198,7 @@ class Message:
         return content_type
 
     def replace_description(self, sdp: bytes) -> None:
-        """Puts the description that a media relay gave for the sender's in its place."""
+        """Replace the sender's SDP by that of the media relay."""
         self.body = sdp
         self._content_type = _SDP
         self.anchored = True
@@ -252,12 +251,12 @@ class Request(Message):
         self.method = method
         self.uri = uri  # the Request-URI as written
         self.version = version
-        self.transaction = ""  # the key of its transaction, once the transaction layer has looked for it
+        self.transaction = ""  # key of its transaction, set by the transaction layer
         self._request_uri: Uri | None = None
 
     @staticmethod
     def of(method: str, uri: str, headers: Headers, body: bytes = b"") -> Request:
-        """One that is no peer's, as it would have come."""
+        """A request built from headers, as if received."""
         layout, lines = _laid_out(headers)
         return Request(method, uri, layout, lines, body)
 
@@ -269,7 +268,7 @@ class Request(Message):
         return uri
 
     def serialize(self) -> bytes:
-        """The reverse of `parse_message`; Content-Length is set right. Raises ParseError for line breaks in values."""
+        """The inverse of `parse_message`, with a correct Content-Length. Raises ParseError for a line break."""
         return self._serialize(f"{self.method} {self.uri} {self.version}")
 
     def __repr__(self) -> str:
@@ -293,12 +292,12 @@ class Response(Message):
 
     @staticmethod
     def of(status: int, reason: str, headers: Headers, body: bytes = b"") -> Response:
-        """One that is no peer's, as it would have come."""
+        """A response built from headers, as if received."""
         layout, lines = _laid_out(headers)
         return Response(status, reason, layout, lines, body)
 
     def serialize(self) -> bytes:
-        """The reverse of `parse_message`; Content-Length is set right. Raises ParseError for line breaks in values."""
+        """The inverse of `parse_message`, with a correct Content-Length. Raises ParseError for a line break."""
         return self._serialize(f"SIP/2.0 {self.status} {self.reason}")
 
     def __repr__(self) -> str:
@@ -310,7 +309,7 @@ def _laid_out(headers: Headers) -> tuple[Layout, list[str]]:
 
 
 def _cut_branch(value: str) -> str | None:
-    """The branch of a Via's first element, "" where there is none, None where only a full parse can tell."""
+    """The branch of a Via's first element, "" for none; None if it needs a full parse."""
     if '"' in value:
         return None
     end = value.find(",") if "," in value else len(value)
@@ -321,14 +320,14 @@ def _cut_branch(value: str) -> str | None:
 
 
 def _cut_tag(value: str) -> str | None:
-    """The tag of a From or To value, "" where there is none, None where only a full parse can tell.
+    """The tag of a From or To value, "" for none; None if it needs a full parse.
 
-    A ">" that stands in a quoted parameter is followed by that parameter's closing quote.
+    A ">" within a quoted parameter is followed by the parameter's closing quote.
     """
     found = value.rfind(">;tag=")
     if found >= 0:
         tag = value[found + 6 :]
-        if tag.isalnum():  # so it is in nearly all
+        if tag.isalnum():  # nearly always
             return tag
     start = value.rfind(">") + 1
     if value.find('"', start) >= 0:
@@ -336,7 +335,7 @@ def _cut_tag(value: str) -> str | None:
     found = value.find(";", start)
     if found < 0:
         return ""
-    if value[found : found + 5] != ";tag=":  # of tags that come twice the first counts
+    if value[found : found + 5] != ";tag=":  # the first of duplicate tags counts
         return None
     return _up_to_semicolon(value, found + 5, len(value))
 

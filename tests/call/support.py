@@ -1,4 +1,4 @@
-"""A relay of two listeners and three peers, and messages as they come in, for the tests beside."""
+"""Settings with two listeners and three peers, and received messages, for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _tokens() -> Iterator[str]:
 
 
 def invite(*lines: str, uri: str = "sip:700100000010001@192.0.2.10", method: str = "INVITE") -> Request:
-    """`lines` stand before the usual ones of their name."""
+    """`lines` come before the default lines of the same name."""
     usual = (
         "Via: SIP/2.0/UDP 192.0.2.11:5060;branch=z9hG4bKa;rport",
         "From: <sip:13800000001@192.0.2.11>;tag=a",

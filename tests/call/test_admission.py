@@ -1,4 +1,4 @@
-"""Whether an INVITE becomes a call."""
+"""Admission of INVITEs."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_number_of_the_caller(lines: tuple[str, ...], by_from: str, by_pai: str)
         ("", NUMBER_UNKNOWN),
     ],
 )
-def test_700_numbers_and_legacy_numbers_are_looked_up(dialled: str, refusal: Refusal | None) -> None:
+def test_only_700_and_legacy_numbers_are_looked_up(dialled: str, refusal: Refusal | None) -> None:
     known = settings(legacy=frozenset({"8617000000001"}))
     assert admission.judge_number(known, dialled) is refusal
     assert admission.is_ours(known, dialled) is (refusal is None)
@@ -88,12 +88,12 @@ def test_700_numbers_and_legacy_numbers_are_looked_up(dialled: str, refusal: Ref
         (X[:14], TOO_SHORT),
     ],
 )
-def test_other_numbers_may_be_forwarded_but_no_700_number(dialled: str, refusal: Refusal | None) -> None:
+def test_other_numbers_may_be_forwarded_but_not_700_numbers(dialled: str, refusal: Refusal | None) -> None:
     assert admission.judge_number(settings(other_numbers="forward"), dialled) is refusal
     assert admission.is_ours(settings(other_numbers="forward"), dialled) is (dialled == "700200000010001")
 
 
-def test_what_is_forwarded_has_no_binding() -> None:
+def test_forwarded_route_has_no_binding() -> None:
     route = admission.forwarded("8613900000002", "8613800000001")
     assert (route.target, route.shown, route.binding_id) == ("8613900000002", "8613800000001", "")
 
@@ -107,26 +107,26 @@ def test_what_is_forwarded_has_no_binding() -> None:
         (("Require: 100rel, foo, bar",), admission.BAD_EXTENSION, "Unsupported: foo, bar\r\n"),
     ],
 )
-def test_what_cannot_be_taken(lines: tuple[str, ...], refusal: Refusal, extra: str) -> None:
+def test_invite_is_refused_before_its_number_is_judged(lines: tuple[str, ...], refusal: Refusal, extra: str) -> None:
     ground = core()
     ground.calling_tags.add("ours")
     assert admission.judge_request(ground, invite(*lines), FLOW, peer(), 1.0) == (refusal, extra)
 
 
-def test_what_can_be_taken() -> None:
+def test_valid_invite_is_admitted() -> None:
     ground = core()
     ground.stages.begin(SETTING_UP)  # its own
     assert admission.judge_request(ground, invite("Require: timer", "Max-Forwards: 1"), FLOW, peer(), 1.0) is None
 
 
 @pytest.mark.parametrize("header", ["Contact: alice <", 'Require: a, "open', "Max-Forwards: alice"])
-def test_what_cannot_be_read(header: str) -> None:
+def test_malformed_invite_raises_parse_error(header: str) -> None:
     with pytest.raises(ParseError):
         admission.judge_request(core(), invite(header), FLOW, peer(), 1.0)
 
 
 @pytest.mark.parametrize("over", ["calls", "setups", "calls of the peer", "look-ups"])
-def test_limits(over: str) -> None:
+def test_invite_over_a_limit_is_refused(over: str) -> None:
     """One call, two of a peer, two look-ups (see `settings`)."""
     ground = core()
     ground.stages.begin(SETTING_UP)
@@ -146,6 +146,6 @@ def test_limits(over: str) -> None:
     assert OVER_LIMIT.retry_after_s
 
 
-def test_what_is_unusable_is_refused_with_its_status() -> None:
+def test_unusable_invite_is_refused_with_the_errors_status() -> None:
     assert admission.unusable(ProtocolError(415, "x")).status == 415
     assert admission.unusable(ParseError("x")).status == 400

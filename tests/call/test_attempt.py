@@ -1,4 +1,4 @@
-"""One try at one peer: what its INVITE says, and what its SDP session is called."""
+"""The outbound attempt: its INVITE and SDP session id."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ HEX = st.text("0123456789abcdef", min_size=16, max_size=32)
 
 
 @given(HEX)
-def test_session_ids_are_shorter_than_any_number_that_is_hidden(token: str) -> None:
+def test_session_ids_are_shorter_than_any_hidden_number(token: str) -> None:
     assert 1 <= session_id(token) <= SESSION_IDS
     assert len(str(session_id(token))) < len(B[2:])
 
 
-def test_invite_is_made_of_the_relays_own_words() -> None:
+def test_invite_contains_only_the_relays_own_headers() -> None:
     ladder = Ladder()
     ladder.caller.invites(X, headers="Supported: 100rel, gruu\r\nUser-Agent: alice\r\nSubject: alice\r\n")
     ladder.caller.get(100)

@@ -1,4 +1,4 @@
-"""Bans: who offends too often is not heard for a while, who is known always is, and both tables are bounded."""
+"""Bans of offending sources, exemption of known addresses, bounds of both tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BAD, GOOD, OTHER = "192.0.2.66", "192.0.2.10", "192.0.2.67"
 
 
 class Heard:
-    """A table, and what its listener has heard."""
+    """A table of bans, and the events of its listener."""
 
     def __init__(self, limits: Limits = LIMITS, *, believes: bool = True) -> None:
         self.events: list[tuple[str, str]] = []
@@ -35,7 +35,7 @@ def heard() -> Heard:
     return Heard()
 
 
-def test_the_offence_that_is_too_many_bans_its_source_alone(heard: Heard) -> None:
+def test_offences_at_the_limit_ban_only_their_source(heard: Heard) -> None:
     heard.offends(times=19)
     assert not heard.bans.silenced
     heard.offends(times=1)
@@ -46,7 +46,7 @@ def test_the_offence_that_is_too_many_bans_its_source_alone(heard: Heard) -> Non
     assert heard.events == [("banned", BAD)]
 
 
-def test_a_ban_ends_by_itself(heard: Heard) -> None:
+def test_ban_ends_at_its_time(heard: Heard) -> None:
     heard.offends()
     heard.bans.expire(1599.9)
     assert heard.bans.holds(BAD)
@@ -55,19 +55,19 @@ def test_a_ban_ends_by_itself(heard: Heard) -> None:
     assert heard.events == [("banned", BAD), ("unbanned", BAD)]
 
 
-def test_offences_of_different_minutes_do_not_add_up(heard: Heard) -> None:
+def test_offences_of_different_windows_do_not_add_up(heard: Heard) -> None:
     heard.offends(times=19)
     heard.offends(times=19, now=1000.0 + WINDOW_S)
     assert not heard.bans.silenced
 
 
-def test_a_grave_one_counts_more(heard: Heard) -> None:
+def test_grave_offence_counts_more(heard: Heard) -> None:
     for _ in range(2):
         heard.bans.offend(BAD, "wrong password", 1000.0, proven=True, weight=GRAVE)
     assert heard.bans.holds(BAD)
 
 
-def test_who_proved_to_be_good_begins_anew(heard: Heard) -> None:
+def test_login_clears_offences(heard: Heard) -> None:
     for _ in range(10):
         heard.offends(times=19)
         heard.bans.forgive(BAD)
@@ -75,13 +75,13 @@ def test_who_proved_to_be_good_begins_anew(heard: Heard) -> None:
 
 
 @pytest.mark.parametrize("believes", [True, False])
-def test_nobody_is_banned_where_that_is_off(believes: bool) -> None:
+def test_no_bans_when_ban_s_is_0(believes: bool) -> None:
     heard = Heard(Limits(ban_after=20, ban_s=0), believes=believes)
     heard.offends(times=1000, proven=False)
     assert not heard.bans.silenced
 
 
-# -- who is known
+# -- known addresses
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_nobody_is_banned_where_that_is_off(believes: bool) -> None:
     [Known([ip_network("192.0.2.0/26"), ip_network("192.0.2.66/32")], []), Known([], ["carrier.example", BAD])],
     ids=["network", "host"],
 )
-def test_who_is_known_is_never_banned_and_named_once_a_window(heard: Heard, known: Known) -> None:
+def test_known_address_is_spared_and_reported_once_per_window(heard: Heard, known: Known) -> None:
     heard.bans.spare(lambda: known)
     heard.offends(times=1000)
     heard.offends(times=1000, now=1000.0 + WINDOW_S)
@@ -97,13 +97,13 @@ def test_who_is_known_is_never_banned_and_named_once_a_window(heard: Heard, know
     assert heard.events == [("spared", BAD), ("spared", BAD)]
 
 
-def test_nobody_bans_who_is_known(heard: Heard) -> None:
+def test_requested_ban_of_a_known_address_is_refused(heard: Heard) -> None:
     heard.bans.spare(lambda: Known([], [GOOD]))
     with pytest.raises(ValueError, match="peer"):
         heard.bans.ban(GOOD, 2000.0, 1000.0, "operator")
 
 
-def test_who_becomes_known_is_heard_again(heard: Heard) -> None:
+def test_ban_of_an_address_that_becomes_known_is_lifted(heard: Heard) -> None:
     known: list[str] = []
     heard.bans.spare(lambda: Known([], known))
     heard.offends()
@@ -117,7 +117,7 @@ def test_who_becomes_known_is_heard_again(heard: Heard) -> None:
     assert heard.events == [("banned", BAD), ("unbanned", BAD)] * 2
 
 
-def test_who_is_known_is_asked_at_most_once_a_second(heard: Heard) -> None:
+def test_known_addresses_are_queried_at_most_once_a_second(heard: Heard) -> None:
     asked = []
 
     def known() -> Known:
@@ -134,7 +134,7 @@ def test_who_is_known_is_asked_at_most_once_a_second(heard: Heard) -> None:
 # -- sources that may be forged
 
 
-def test_where_peers_log_in_a_forged_source_has_nobody_banned() -> None:
+def test_unproven_source_is_only_silenced_when_peers_log_in() -> None:
     heard = Heard(believes=False)
     for second in range(100):
         heard.offends(times=MOST_UNPROVEN_PER_S * 2, now=1000.0 + second, proven=False)
@@ -146,14 +146,14 @@ def test_where_peers_log_in_a_forged_source_has_nobody_banned() -> None:
     assert heard.bans.in_force()
 
 
-def test_where_peers_log_in_a_flood_from_a_known_source_is_heard() -> None:
+def test_flood_from_a_known_source_is_not_silenced_when_peers_log_in() -> None:
     heard = Heard(believes=False)
     heard.bans.spare(lambda: Known([], [BAD]))
     heard.offends(times=1000, proven=False)
     assert not heard.bans.silenced
 
 
-def test_a_login_that_comes_with_a_reload_ends_bans_that_may_be_forged(heard: Heard) -> None:
+def test_reload_with_a_first_login_lifts_unproven_bans(heard: Heard) -> None:
     heard.offends(proven=False)
     heard.offends(OTHER)
     heard.bans.follow(LIMITS, 1001.0, believes=False)
@@ -163,7 +163,7 @@ def test_a_login_that_comes_with_a_reload_ends_bans_that_may_be_forged(heard: He
 # -- IPv6
 
 
-def test_all_addresses_of_a_network_of_64_bits_are_one(heard: Heard) -> None:
+def test_ipv6_addresses_of_a_64_bit_network_count_as_one(heard: Heard) -> None:
     for number in range(20):
         heard.offends(f"2001:db8:0:1::{number:x}", times=1)
     assert heard.bans.holds("2001:db8:0:1:ffff::1%eth0")
@@ -171,7 +171,7 @@ def test_all_addresses_of_a_network_of_64_bits_are_one(heard: Heard) -> None:
     assert heard.bans.in_force()[0].source == "2001:db8:0:1::/64"
 
 
-def test_beside_somebody_known_one_address_alone_is_banned(heard: Heard) -> None:
+def test_only_the_address_is_banned_in_a_network_with_a_known_one(heard: Heard) -> None:
     heard.bans.spare(lambda: Known([ip_network("2001:db8::10/128")], ["2001:db8:0:1::10"]))
     for neighbour in ("2001:db8::66", "2001:db8:0:1::66"):
         heard.offends(neighbour)
@@ -181,7 +181,7 @@ def test_beside_somebody_known_one_address_alone_is_banned(heard: Heard) -> None
         assert not heard.bans.holds(known)
 
 
-def test_an_address_of_ipv4_is_the_same_in_an_ipv6_one() -> None:
+def test_ipv4_mapped_address_counts_as_ipv4() -> None:
     assert source_of("::ffff:192.0.2.1") == source_of("192.0.2.1") == "192.0.2.1"
 
 
@@ -200,7 +200,7 @@ def test_both_tables_are_bounded(heard: Heard, monkeypatch: pytest.MonkeyPatch) 
 
 
 @given(st.lists(st.tuples(st.sampled_from([BAD, GOOD, OTHER, "2001:db8::1"]), st.floats(0, 30)), max_size=300))
-def test_what_is_silenced_is_what_is_banned(offences: list[tuple[str, float]]) -> None:
+def test_silenced_equals_the_bans_in_force_after_expire(offences: list[tuple[str, float]]) -> None:
     heard = Heard(Limits(ban_after=10, ban_s=5))
     now = 1000.0
     for host, pause in offences:

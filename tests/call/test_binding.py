@@ -1,4 +1,4 @@
-"""What a binding compiles to (the table in DESIGN 1)."""
+"""Routes of a binding (the table in DESIGN 1)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_axb_both_dial_x() -> None:
     assert list(compile_lines(binding())) == [Line(X, A, "a"), Line(X, B, "b")]
 
 
-def test_axyb_each_dials_a_number_of_its_own() -> None:
+def test_axyb_a_dials_x_and_b_dials_y() -> None:
     assert list(compile_lines(binding(mode="AXYB", y=Y))) == [Line(X, A, "a"), Line(Y, B, "b")]
 
 
@@ -30,7 +30,7 @@ def test_gxyb_members_dial_x_and_b_dials_y() -> None:
 
 
 @pytest.mark.parametrize("default_b", [B, None])
-def test_axn_a_and_anybody_dial_x(default_b: str | None) -> None:
+def test_axn_a_and_any_caller_dial_x(default_b: str | None) -> None:
     assert list(compile_lines(binding(mode="AXN", b=default_b))) == [Line(X, A, "a"), Line(X, None, "*")]
 
 
@@ -43,12 +43,12 @@ def test_axn_a_and_anybody_dial_x(default_b: str | None) -> None:
         (binding(mode="AXN"), {A, "*"}),
     ],
 )
-def test_the_ends_are_the_same_in_either_order(made: Binding, joined: set[str]) -> None:
+def test_ends_do_not_depend_on_their_order(made: Binding, joined: set[str]) -> None:
     assert set(ends(made)) == joined
     assert ends(made) == tuple(sorted(joined))
 
 
-def test_it_is_live_until_it_expires_or_ends() -> None:
+def test_binding_is_live_until_it_expires_or_ends() -> None:
     assert binding(expires_at=NOW_MS + 1).is_live(NOW_MS)
     assert not binding(expires_at=NOW_MS + 1).is_live(NOW_MS + 1)
     assert not binding(ended_at=NOW_MS).is_live(NOW_MS)

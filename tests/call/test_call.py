@@ -1,4 +1,4 @@
-"""A call's record, its place in the bounds, and its one end."""
+"""A call's record, its count towards limits, and its end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def committed(made: Call, now: float = 9.0) -> list[Commit]:
     return commits
 
 
-def test_record_of_what_did_not_connect() -> None:
+def test_record_of_a_failed_call() -> None:
     made = call()
     made.routed(ROUTE, 1.0)
     made.ringing(2.0)
@@ -46,7 +46,7 @@ def test_record_of_what_did_not_connect() -> None:
     assert (record.number_dialled, record.number_shown, record.caller, record.callee) == (X, X, A, B)
 
 
-def test_call_ids_are_32_hexadecimal_digits_and_its_own() -> None:
+def test_call_id_is_unique_and_32_hexadecimal_digits() -> None:
     shared = core()
     first, second = call(shared).call_id, call(shared).call_id
     assert first != second
@@ -54,7 +54,7 @@ def test_call_ids_are_32_hexadecimal_digits_and_its_own() -> None:
     assert int(first, 16)
 
 
-def test_refusal_says_which_binding_refused() -> None:
+def test_record_of_a_refusal_has_its_binding() -> None:
     made = call()
     made.refused(Refusal("expired", 403, 21, None, "b7", "AXB", "firm", "order", industrial_id="88.1/7"))
     record = made.record()
@@ -70,8 +70,8 @@ def test_forwarded_call_has_no_binding() -> None:
     assert (record.binding_id, record.mode, record.business) == (None, None, None)
 
 
-def test_each_value_stands_in_its_own_field_of_the_record() -> None:
-    """The record is made of a plain tuple, whose order no type checker knows."""
+def test_each_value_is_in_its_own_field_of_the_record() -> None:
+    """The record is made of a plain tuple, whose order is not type-checked."""
     made = call()
     strings = ("binding_id", "mode", "business", "order_id", "peer_out", "outcome", "ended_by", "end_reason")
     for name in (*strings, "callee_leg_call_id", "direction", "recording", "industrial_id"):
@@ -116,13 +116,13 @@ def test_duration_is_never_negative() -> None:
 
 
 @pytest.mark.parametrize(("of_route", "lasts"), [(None, 14_400.0), (60.0, 60.0), (99_999.0, 14_400.0)])
-def test_longest_duration_is_the_smaller_of_both(of_route: float | None, lasts: float) -> None:
+def test_smaller_max_call_s_of_route_and_settings_counts(of_route: float | None, lasts: float) -> None:
     made = call()
     made.routed(ROUTE._replace(max_call_s=of_route), 1.0)
     assert made._max_call_s == lasts
 
 
-def test_counts_towards_the_limit_until_it_is_over() -> None:
+def test_call_counts_towards_limits_until_it_ends() -> None:
     made = call()
     made.share.comes_from("pbx")
     assert made.core.quotas_in.calls.count("pbx") == 1
@@ -131,7 +131,7 @@ def test_counts_towards_the_limit_until_it_is_over() -> None:
     assert made.core.quotas_in.calls.count("pbx") == 0
 
 
-def test_stands_for_its_invite_until_its_end_is_committed() -> None:
+def test_call_is_found_by_its_invite_until_its_end_is_committed() -> None:
     shared = core()
     first = call(shared)
     merged = call(shared)
@@ -145,7 +145,7 @@ def test_stands_for_its_invite_until_its_end_is_committed() -> None:
     assert not shared.attempts
 
 
-def test_who_waits_for_the_end_waits_for_its_commit() -> None:
+def test_when_end_committed_waits_for_the_commit() -> None:
     made = call()
     told: list[str] = []
     made.when_end_committed(lambda _: told.append("first"), 0.5)
@@ -157,7 +157,7 @@ def test_who_waits_for_the_end_waits_for_its_commit() -> None:
     assert told[-1] == "late"
 
 
-def test_end_of_what_is_not_up_is_none() -> None:
+def test_end_of_an_unanswered_call_without_setup_has_no_effect() -> None:
     made = call()
     made.end("relay", "shutdown", 1.0)
     assert made.core.take_actions() == []

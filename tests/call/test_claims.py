@@ -1,4 +1,4 @@
-"""Which callers a peer may name."""
+"""Caller numbers that a peer may assert."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LISTED = CallerNumbers(
         *("2000", "2050", "2099", "8675512340000", "8675512345678"),
     ],
 )
-def test_what_is_listed_may_be_named(number: str) -> None:
+def test_listed_caller_may_be_asserted(number: str) -> None:
     assert LISTED.allow(number)
 
 
@@ -32,19 +32,19 @@ def test_what_is_listed_may_be_named(number: str) -> None:
     [
         *("8613800000002", "13800000001", "861380000000", "86138000000012"),
         *("1101", "1999", "2100", "20500", "205", "86755123400000"),
-        "8613712345678",  # "8" is a prefix of extensions, and not of China
+        "8613712345678",  # prefix "8" is of extensions, not of 86…
         "819012345678",
         "700100000010001",
     ],
 )
-def test_what_is_not_listed_may_not(number: str) -> None:
+def test_unlisted_caller_may_not_be_asserted(number: str) -> None:
     assert not LISTED.allow(number)
 
 
-def test_an_empty_list_is_nobody_and_no_list_anybody() -> None:
+def test_empty_list_allows_no_caller_and_no_list_any_caller() -> None:
     assert not may_call_as(CallerNumbers(), "1001")
     assert may_call_as(None, "1001")
 
 
-def test_an_anonymous_caller_is_nobody_s_number() -> None:
+def test_anonymous_caller_is_always_allowed() -> None:
     assert may_call_as(CallerNumbers(), "")

@@ -1,4 +1,4 @@
-"""What the relay writes: its requests out of a leg's constants, its responses out of what the request says."""
+"""Writing of requests from a leg's constants, and of responses from the request."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_request() -> None:
     assert b"Via: SIP/2.0/UDP [2001:db8::10]:5062;" in outgoing().render(UDP6, "z9hG4bK5")
 
 
-def test_cancel_is_of_the_same_branch_route_and_sequence_number() -> None:
+def test_cancel_has_the_branch_route_and_cseq_of_the_request() -> None:
     assert outgoing().cancel(UDP, "z9hG4bK5", "Reason: SIP;cause=200\r\n").decode().split("\r\n") == [
         "CANCEL sip:b@c SIP/2.0",
         "Via: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bK5;rport",
@@ -54,12 +54,12 @@ def test_ack_to_a_refusal_has_the_to_of_the_refusal() -> None:
     assert "To: <sip:b@c>\r\n" in outgoing().ack(ok(), UDP, "z9hG4bK5").decode()
 
 
-def test_size_is_near_enough_to_choose_a_transport_by() -> None:
+def test_size_approximates_the_rendered_length() -> None:
     request = outgoing(Body("application/sdp", b"v" * 1000))
     assert abs(request.size - len(request.render(UDP, "z9hG4bK0123456789abcdef"))) < 100
 
 
-def test_response_has_what_the_request_has() -> None:
+def test_response_copies_the_headers_of_the_request() -> None:
     reply = Reply(
         invite("Via: SIP/2.0/UDP 192.0.2.11;branch=z9hG4bKa", "Via: SIP/2.0/TCP b.example, SIP/2.0/UDP c.example"), FLOW
     )
@@ -84,13 +84,13 @@ def test_response_with_a_body() -> None:
     assert data.endswith(b"Content-Type: application/sdp\r\nContent-Length: 5\r\n\r\nv=0\r\n")
 
 
-def test_a_tag_that_is_there_stays() -> None:
+def test_existing_to_tag_is_kept() -> None:
     data = Reply(invite("To: <sip:x@y>;tag=old"), FLOW).write(200, to_tag="new")
     assert b"To: <sip:x@y>;tag=old\r\n" in data
 
 
 @pytest.mark.parametrize("status", sorted(PHRASES))
-def test_reason_phrases_are_ours(status: int) -> None:
+def test_every_status_has_our_reason_phrase(status: int) -> None:
     assert Reply(invite(), FLOW).write(status).startswith(f"SIP/2.0 {status} {PHRASES[status]}\r\n".encode())
 
 
@@ -106,19 +106,19 @@ def test_reason_phrases_are_ours(status: int) -> None:
         ("10.0.0.1;maddr=8.8.8.8", FLOW, "10.0.0.1;maddr=8.8.8.8;received=192.0.2.11", 5060),
     ],
 )
-def test_where_responses_go(via: str, flow: Flow, top: str, port: int) -> None:
-    """RFC 3261 18.2.2 and RFC 3581, always to the address that the request came from."""
+def test_response_goes_to_the_source_address_and_via_port(via: str, flow: Flow, top: str, port: int) -> None:
+    """RFC 3261 18.2.2 and RFC 3581, always to the source address of the request."""
     reply = Reply(invite(f"Via: SIP/2.0/UDP {via}"), flow)
     assert reply.flow == FLOW._replace(port=port)
     assert reply.write(100).split(b"\r\n")[1].decode() == f"Via: SIP/2.0/UDP {top}"
 
 
-def test_on_a_stream_responses_take_the_connection() -> None:
+def test_response_on_a_stream_uses_the_connection() -> None:
     flow = Flow(1, "tcp", "192.0.2.11", 40_000, 3)
     assert Reply(invite("Via: SIP/2.0/TCP 192.0.2.11:5060"), flow).flow is flow
 
 
-def test_record_route_is_in_what_makes_a_dialog() -> None:
+def test_record_route_is_copied_into_dialog_creating_responses() -> None:
     lines = ("Record-Route: <sip:p1;lr>, <sip:p2;lr>", "Record-Route: <sip:p3;lr>")
     copied = "\r\n".join((*lines, "X: y", "Content-Length: 0\r\n\r\n")).encode()
     reply = Reply(invite(*lines), FLOW)
@@ -130,7 +130,7 @@ def test_record_route_is_in_what_makes_a_dialog() -> None:
     assert b"Record-Route" not in Reply(invite(*lines, method="OPTIONS"), FLOW).write(200)
 
 
-def test_bytes_that_are_no_utf8_come_back_as_they_were() -> None:
+def test_non_utf8_bytes_are_copied_unchanged() -> None:
     message = invite('From: "\udcff" <sip:x@h>;tag=a')
     assert b'\r\nFrom: "\xff" <sip:x@h>;tag=a\r\n' in Reply(message, FLOW).write(200)
 
@@ -138,8 +138,8 @@ def test_bytes_that_are_no_utf8_come_back_as_they_were() -> None:
 @pytest.mark.parametrize(
     "line", ['From: "a\\\r\nX: y" <sip:a@h>;tag=a', "Call-ID: a\rX: y", "CSeq: 7 INVITE\nX: y", "To: <sip:a\0@h>"]
 )
-def test_line_breaks_never_come_as_far(line: str) -> None:
-    """What is copied is copied as it is: so it must not be able to hold a line break (RFC 3261 7.3.1, 25.1)."""
+def test_copied_headers_have_no_line_breaks(line: str) -> None:
+    """Headers are copied unchanged, so they must not contain a line break (RFC 3261 7.3.1, 25.1)."""
     try:
         data = Reply(invite(line), FLOW).write(200)
     except ParseError:
@@ -147,7 +147,7 @@ def test_line_breaks_never_come_as_far(line: str) -> None:
     assert not [copied for copied in data.split(b"\r\n") if copied.startswith(b"X")]
 
 
-def test_contact_names_the_listener_and_the_number_that_is_known() -> None:
+def test_contact_has_the_listener_and_the_number_shown() -> None:
     assert contact_line(UDP, "700") == "Contact: <sip:700@192.0.2.10:5060>\r\n"
     assert contact_line(TCP, "700") == "Contact: <sip:700@192.0.2.10:5060;transport=tcp>\r\n"
     assert contact_line(UDP6, "") == "Contact: <sip:[2001:db8::10]:5062>\r\n"

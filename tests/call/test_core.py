@@ -1,4 +1,4 @@
-"""What all calls share: the outbox in order, and answers of the store that are waited for once."""
+"""Shared state of calls: the outbox in order, and pending answers of the store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REFUSAL = Refusal("no_binding", 403, 21)
 RECORD = CallRecord(*[None] * len(CallRecord._fields))
 
 
-def test_actions_come_in_order_and_once() -> None:
+def test_actions_are_returned_in_order_and_once() -> None:
     shared = core()
     shared.send(b"1", FLOW)
     shared.note("event", key="value")
@@ -30,7 +30,7 @@ def test_actions_come_in_order_and_once() -> None:
     assert shared.take_actions() == []
 
 
-def test_what_may_go_in_any_order_goes_together_by_its_way() -> None:
+def test_messages_in_any_order_are_batched_by_flow() -> None:
     shared = core()
     elsewhere = FLOW._replace(port=5070)
     shared.send_in_any_order(b"1", FLOW)
@@ -60,7 +60,7 @@ def test_look_up_is_answered_once() -> None:
     assert not shared.pending_lookups
 
 
-def test_commit_goes_on_once() -> None:
+def test_commit_continues_once() -> None:
     shared = core()
     committed: list[float] = []
     shared.commit(RECORD, b"dialogs", committed.append)
@@ -74,14 +74,14 @@ def test_commit_goes_on_once() -> None:
     assert shared.pending_commits == 0
 
 
-def test_commit_that_nobody_waits_for_has_no_token() -> None:
+def test_commit_without_a_continuation_has_token_0() -> None:
     shared = core()
     shared.commit(RECORD, None)
     assert shared.pending_commits == 0
     shared.committed(0, 7.0)
 
 
-def test_look_ups_and_commits_have_tokens_of_their_own() -> None:
+def test_tokens_of_look_ups_and_commits_are_distinct() -> None:
     shared = core()
     shared.look_up("700100000010001", "", lambda *_: None)
     shared.commit(RECORD, None, lambda _: None)

@@ -1,4 +1,4 @@
-"""The engine's edges: whatever comes in, nothing is raised, and the counters say what it was."""
+"""The engine on any input: nothing is raised, and the counters tell what it was."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sent(made: Engine) -> list[bytes]:
 
 
 @given(st.binary(max_size=200) | st.tuples(st.sampled_from([b"INVITE ", b"SIP/2.0 200 "]), st.binary()).map(b"".join))
-def test_any_bytes(data: bytes) -> None:
+def test_arbitrary_bytes_do_not_raise(data: bytes) -> None:
     made = engine()
     for flow in (FLOW, STRANGER):
         made.receive(data, flow, 1.0)
@@ -39,7 +39,7 @@ def test_any_bytes(data: bytes) -> None:
 
 
 @given(st.integers(0, len(INVITE) - 1), st.binary(max_size=4), st.integers(0, 6))
-def test_any_damage_to_an_invite(place: int, put: bytes, cut: int) -> None:
+def test_any_damage_to_an_invite_does_not_raise(place: int, put: bytes, cut: int) -> None:
     made = engine()
     made.receive(INVITE[:place] + put + INVITE[place + cut :], FLOW, 1.0)
     for data in sent(made):
@@ -54,7 +54,7 @@ def test_noise_is_counted_and_dropped(data: bytes) -> None:
     assert made.statistics().get("malformed", 0) + made.statistics().get("responses_stray", 0) >= 1
 
 
-def test_malformed_request_is_refused_where_it_can_be() -> None:
+def test_malformed_request_of_a_peer_is_400_if_its_via_is_usable() -> None:
     made = engine()
     data = INVITE.replace(b"Max-Forwards: 70", b"Max-Forwards 70")
     made.receive(data, FLOW, 1.0)
@@ -64,7 +64,7 @@ def test_malformed_request_is_refused_where_it_can_be() -> None:
     assert made.statistics()["calls_setting_up"] == 0
 
 
-def test_strangers_malformed_request_is_not_answered() -> None:
+def test_malformed_request_of_an_unknown_source_is_not_answered() -> None:
     made = engine()
     made.receive(INVITE.replace(b"Max-Forwards: 70", b"Max-Forwards 70"), STRANGER, 1.0)
     (note,) = made.take_actions()
@@ -72,20 +72,20 @@ def test_strangers_malformed_request_is_not_answered() -> None:
     assert note.event == "message.malformed"
 
 
-def test_garbage_of_strangers_does_not_fill_the_log() -> None:
+def test_garbage_from_unknown_sources_is_logged_within_a_limit() -> None:
     made = engine()
     allowed = made.settings.limits.stranger_answers_per_s // SHARE
     for _ in range(allowed + 5):
         made.receive(b"INVITE garbage", STRANGER, 1.0)
     assert len(made.take_actions()) == allowed
-    made.receive(b"INVITE garbage", FLOW, 1.0)  # a peer's is noted all the same
+    made.receive(b"INVITE garbage", FLOW, 1.0)  # a peer's is logged nevertheless
     assert [note.event for note in made.take_actions() if isinstance(note, Note)] == ["message.malformed"]
     assert made.statistics()["malformed"] == allowed + 6
 
 
 @pytest.mark.parametrize("missing", [b"From", b"CSeq", b"Call-ID", b"To", b"Via"])
 @pytest.mark.parametrize("flow", [FLOW, STRANGER])
-def test_what_is_copied_into_an_answer_is_missing(missing: bytes, flow: Flow) -> None:
+def test_request_without_a_header_to_copy_leaves_no_state(missing: bytes, flow: Flow) -> None:
     made = engine()
     data = b"\r\n".join(line for line in INVITE.split(b"\r\n") if not line.startswith(missing + b":"))
     made.receive(data, flow, 1.0)
@@ -95,14 +95,14 @@ def test_what_is_copied_into_an_answer_is_missing(missing: bytes, flow: Flow) ->
     assert made.statistics()["transactions"] == 0
 
 
-def test_late_answers_of_the_store_are_passed_over() -> None:
+def test_late_answers_of_the_store_are_ignored() -> None:
     made = engine()
     made.routed(77, Refusal("no_binding", 403, 21), 1.0)
     made.committed(77, 1.0)
     assert made.take_actions() == []
 
 
-def test_failure_of_a_flow_that_nothing_waits_on() -> None:
+def test_failure_of_an_unused_flow_has_no_effect() -> None:
     made = engine()
     made.transport_failed(FLOW, 1.0)
     made.expire(1.0)
@@ -116,7 +116,7 @@ def test_stray_responses_are_counted() -> None:
     assert (sent(made), made.statistics()["responses_stray"]) == ([], 1)
 
 
-def test_statistics_name_all_that_can_be_left_behind() -> None:
+def test_statistics_count_every_table() -> None:
     assert engine().statistics().keys() >= {
         "calls_up",
         "calls_setting_up",
@@ -130,7 +130,7 @@ def test_statistics_name_all_that_can_be_left_behind() -> None:
     }
 
 
-def test_live_call_that_cannot_be_restored_is_closed() -> None:
+def test_unreadable_call_is_closed_at_restart() -> None:
     made = engine()
     made.restore(RECORD, b"nonsense", 1.0)
     *notes, commit = made.take_actions()
@@ -140,7 +140,7 @@ def test_live_call_that_cannot_be_restored_is_closed() -> None:
     assert record.duration_ms == 1_000_000
 
 
-def test_hanging_up_nothing() -> None:
+def test_hang_up_of_an_unknown_call_is_false() -> None:
     made = engine()
     made.hang_up_all(1.0)
     assert made.take_actions() == []

@@ -1,4 +1,4 @@
-"""A request inside a call: whose turn it is, and that every one of them is answered."""
+"""In-dialog relay: glare rules, and a response to every request."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def ask(ladder: Ladder, by: str, what: str) -> None:
 
 
 @pytest.mark.parametrize(("first", "second", "by"), list(product(OFFERS, ASKED, ("same side", "other side"))))
-def test_while_an_offer_is_under_way(first: str, second: str, by: str) -> None:
-    """RFC 3261 14, RFC 3311 5.2: one offer at a time; what makes none passes."""
+def test_request_during_a_pending_offer_is_refused_if_it_offers(first: str, second: str, by: str) -> None:
+    """RFC 3261 14, RFC 3311 5.2: one offer at a time; requests without an offer pass."""
     ladder = Ladder()
     connect(ladder)
     ask(ladder, "caller", first)
@@ -38,7 +38,7 @@ def test_while_an_offer_is_under_way(first: str, second: str, by: str) -> None:
 
 
 @pytest.mark.parametrize("status", range(300, 700, 13))
-def test_call_stays_free_for_the_next_after_any_refusal(status: int) -> None:
+def test_next_request_is_relayed_after_any_refusal(status: int) -> None:
     if status in (408, 481):
         return
     ladder = Ladder()

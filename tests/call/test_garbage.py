@@ -1,4 +1,4 @@
-"""A call leaves nothing that only a garbage collection could free: the service runs without one."""
+"""A call leaves no reference cycles: the service runs without garbage collection."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _call_that_is_challenged() -> Ladder:
 @pytest.mark.parametrize(
     "play", [_message_that_the_second_target_takes, _message_that_is_refused, _call_that_is_challenged]
 )
-def test_references_alone_free_what_was_asked(play: Callable[[], Ladder]) -> None:
+def test_ended_requests_are_freed_by_reference_counting(play: Callable[[], Ladder]) -> None:
     play().run(300)
     gc.collect()
     ladder = play()
@@ -102,7 +102,7 @@ def test_references_alone_free_what_was_asked(play: Callable[[], Ladder]) -> Non
     "play",
     [_call_that_is_hung_up, _call_with_a_refused_reinvite, _call_that_is_cancelled, _call_that_is_busy, _refused_call],
 )
-def test_references_alone_free_what_a_call_was(play: Callable[[Ladder], None], kind: type[Ladder]) -> None:
+def test_ended_calls_are_freed_by_reference_counting(play: Callable[[Ladder], None], kind: type[Ladder]) -> None:
     ladder = kind()
     play(ladder)
     ladder.run(300)
@@ -119,8 +119,8 @@ def test_references_alone_free_what_a_call_was(play: Callable[[Ladder], None], k
     assert ours == []
 
 
-def test_what_waits_for_late_answers_keeps_no_message_of_a_call() -> None:
-    """Transactions linger for 32 s (RFC 3261's timers J, L, M): for so long a call's messages would fill memory."""
+def test_lingering_transactions_keep_no_message_of_a_call() -> None:
+    """Transactions linger for 32 s (timers J, L, M of RFC 3261), and would keep a call's messages in memory."""
     ladder = Ladder()
     _call_that_is_hung_up(ladder)
     ladder.run(3)

@@ -1,4 +1,4 @@
-"""A leg: where its requests go, its 2xx until the ACK, its BYE in order, its reliable responses."""
+"""A leg: destination of its requests, 2xx and ACK, BYE, reliable responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.call.support import FLOW, core, invite, peer
 
 
 class Pair:
-    """Two legs of a call that stands still."""
+    """Two legs of a call without transactions."""
 
     def __init__(self, *, contact: str = "<sip:a@192.0.2.11>", flow: Flow = FLOW) -> None:
         self.core: Core = core()
@@ -64,19 +64,19 @@ class Pair:
         ("<sip:a@[2001:db8::6]>", FLOW),
     ],
 )
-def test_where_requests_go(contact: str, goes: Flow) -> None:
+def test_requests_go_to_the_next_hop(contact: str, goes: Flow) -> None:
     assert Pair(contact=contact).caller.destination() == goes
 
 
 @pytest.mark.parametrize(
     ("contact", "connection"), [("<sip:a@192.0.2.11:5099;transport=tcp>", 7), ("<sip:a@192.0.2.11:5099>", 7)]
 )
-def test_stream_keeps_to_its_connection(contact: str, connection: int) -> None:
+def test_leg_on_a_stream_keeps_its_connection(contact: str, connection: int) -> None:
     flow = Flow(1, "tcp", "192.0.2.11", 40123, 7)
     assert Pair(contact=contact, flow=flow).caller.destination() == Flow(1, "tcp", "192.0.2.11", 5099, connection)
 
 
-def test_target_moves() -> None:
+def test_new_contact_moves_the_target() -> None:
     pair = Pair()
     pair.caller.destination()
     pair.caller.retarget(invite("Contact: <sip:moved@192.0.2.11:5070>"), FLOW._replace(port=5071))
@@ -86,7 +86,7 @@ def test_target_moves() -> None:
     assert pair.caller.flow.transport == "udp"
 
 
-def test_answer_is_sent_until_its_ack() -> None:
+def test_2xx_is_retransmitted_until_its_ack() -> None:
     pair = Pair()
     pair.caller.give_answer(7, pair.reply.write(200, to_tag="b"), FLOW, 0.0)
     times = []
@@ -102,7 +102,7 @@ def test_answer_is_sent_until_its_ack() -> None:
     assert pair.take() == []
 
 
-def test_ack_is_sent_again_as_it_was() -> None:
+def test_ack_is_repeated_unchanged() -> None:
     pair = Pair()
     assert not pair.callee.acknowledge_again()
     pair.callee.acknowledge(1)
@@ -113,7 +113,7 @@ def test_ack_is_sent_again_as_it_was() -> None:
     assert not pair.callee.acknowledge_again()
 
 
-def test_bye_waits_for_the_ack_to_our_answer() -> None:
+def test_bye_waits_for_the_ack_to_our_2xx() -> None:
     pair = Pair()
     pair.caller.give_answer(7, b"", FLOW, 0.0)
     pair.caller.hang_up(0.1)
@@ -131,7 +131,7 @@ def test_bye_comes_after_our_ack() -> None:
     assert [message.cseq.method for message in pair.take()] == ["ACK", "BYE"]
 
 
-def test_bye_leaves_out_what_would_tell() -> None:
+def test_bye_drops_a_reason_that_fails_the_leak_check() -> None:
     pair = Pair()
     pair.callee.tripwire = Tripwire(("8613800000001",), ())
     pair.callee.hang_up(0.1, "Reason: 13800000001\r\n")
@@ -139,7 +139,7 @@ def test_bye_leaves_out_what_would_tell() -> None:
     assert bye.get("reason") is None
 
 
-def test_leak_is_told_and_nothing_is_sent() -> None:
+def test_leak_raises_and_nothing_is_sent() -> None:
     pair = Pair()
     pair.callee.tripwire = Tripwire(("8613800000001",), ())
     with pytest.raises(Leak) as leak:
@@ -151,7 +151,7 @@ def test_leak_is_told_and_nothing_is_sent() -> None:
     assert pair.take() == []
 
 
-def test_due_ack_is_still_due_after_a_leak() -> None:
+def test_ack_stays_due_after_a_leak() -> None:
     pair = Pair()
     pair.callee.tripwire = Tripwire((), ("192.0.2.77",))
     pair.callee.ack_due = 1
@@ -168,7 +168,7 @@ def progress(rseq: int | None) -> Response:
     return message
 
 
-def test_reliable_responses_are_numbered_anew() -> None:
+def test_reliable_responses_get_our_rseq() -> None:
     pair = Pair()
     shown = [pair.caller.write_progress(pair.reply, 183, progress(rseq)) for rseq in (900, None, 901, 901, 900)]
     assert [data and parse_message(data).rseq for data in shown] == [1, None, 2, 2, None]
@@ -180,7 +180,7 @@ def test_reliable_responses_are_numbered_anew() -> None:
     assert parse_message(again).rseq == 1
 
 
-def test_forgotten_leg_is_found_no_more() -> None:
+def test_forgotten_leg_is_not_found() -> None:
     pair = Pair()
     pair.caller.give_answer(7, b"", FLOW, 0.0)
     pair.caller.forget()

@@ -1,4 +1,4 @@
-"""What crosses: bodies, headers, statuses."""
+"""Masking of bodies, headers and statuses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _cut(header: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("rang", [False, True])
-def test_every_final_answer_has_a_verdict(rang: bool) -> None:
+def test_every_final_status_has_a_verdict(rang: bool) -> None:
     for status in range(300, 700):
         verdict = masking.mask_final(status, rang=rang)
         assert verdict.status in {404, 422, 480, 486, 488, 603} & PHRASES.keys(), status
@@ -42,7 +42,7 @@ def test_every_final_answer_has_a_verdict(rang: bool) -> None:
         assert 0 < verdict.q850_cause < 128, status
 
 
-def test_what_tells_of_the_callees_network_is_not_shown() -> None:
+def test_statuses_of_the_callees_network_are_not_shown() -> None:
     for status in (*range(300, 400), 401, 403, 407, 494, 500, 503, 699):
         assert masking.mask_final(status, rang=False).status in (480, 486), status
 
@@ -59,11 +59,11 @@ def test_what_tells_of_the_callees_network_is_not_shown() -> None:
         (408, True, Verdict(480, 19, "no_answer")),
     ],
 )
-def test_verdicts_that_tell_more(status: int, rang: bool, verdict: Verdict) -> None:
+def test_verdict_depends_on_ringing(status: int, rang: bool, verdict: Verdict) -> None:
     assert masking.mask_final(status, rang=rang) == verdict
 
 
-def test_every_answer_inside_a_call_has_a_phrase_of_ours() -> None:
+def test_every_in_dialog_status_has_our_reason_phrase() -> None:
     for status in range(200, 700):
         shown = masking.mask_in_dialog(status)
         assert shown in PHRASES
@@ -71,7 +71,7 @@ def test_every_answer_inside_a_call_has_a_phrase_of_ours() -> None:
         assert shown in expected, status
 
 
-def test_progress() -> None:
+def test_provisional_statuses_are_mapped() -> None:
     shown = {status: masking.mask_provisional(status) for status in range(100, 200)}
     assert {status: told for status, told in shown.items() if told} == {180: 180, 181: 182, 182: 182, 183: 183}
 
@@ -79,7 +79,7 @@ def test_progress() -> None:
 # -- headers
 
 
-def test_known_tokens_cross_in_our_spelling() -> None:
+def test_known_tokens_are_relayed_in_our_spelling() -> None:
     message = request("Allow: bye, Invite,X-ALICE", "Supported: TIMER, alice", "Supported: 100rel", "Require: timer")
     assert masking.mask_request_headers(message) == (
         "Allow: INVITE, BYE\r\nSupported: 100rel, timer\r\nRequire: timer\r\n"
@@ -88,11 +88,11 @@ def test_known_tokens_cross_in_our_spelling() -> None:
 
 
 @pytest.mark.parametrize("value", ["100rel alice", "100rel;alice", "alice100rel", "100rel\x0balice", '"100rel"'])
-def test_what_only_holds_a_token_is_none(value: str) -> None:
+def test_token_within_a_longer_word_is_dropped(value: str) -> None:
     assert masking.mask_tokens("Supported", value, masking.OPTION_TAGS) == ""
 
 
-def test_session_timer_is_written_anew() -> None:
+def test_session_timer_is_rewritten() -> None:
     message = request("Session-Expires: 1800;alice=1;refresher=UAS;x", "Min-SE: 90;alice")
     assert masking.mask_request_headers(message) == "Session-Expires: 1800;refresher=uas\r\nMin-SE: 90\r\n"
     message = request("Session-Expires: 1380000000", "Min-SE: 1380000000")
@@ -100,7 +100,7 @@ def test_session_timer_is_written_anew() -> None:
 
 
 @pytest.mark.parametrize("value", ["alice", "13800000001", "1800 alice", ""])
-def test_session_timer_that_cannot_be_read(value: str) -> None:
+def test_malformed_session_timer_is_refused_in_requests_and_dropped_in_responses(value: str) -> None:
     for header in ("Session-Expires", "Min-SE"):
         with pytest.raises(ParseError):
             masking.mask_request_headers(request(f"{header}: {value}"))
@@ -125,15 +125,15 @@ def test_session_timer_that_cannot_be_read(value: str) -> None:
         (["Q.850;cause=128", "SIP;cause=99"], ""),
     ],
 )
-def test_reason_is_protocol_and_cause(values: list[str], lines: str) -> None:
+def test_reason_is_reduced_to_protocol_and_cause(values: list[str], lines: str) -> None:
     assert masking.mask_request_headers(request(*[f"Reason: {value}" for value in values])) == lines
 
 
-def test_a_response_has_no_reason() -> None:
+def test_reason_is_dropped_in_responses() -> None:
     assert masking.mask_response_headers(response("Reason: Q.850;cause=16")) == ""
 
 
-def test_requirements_that_are_not_known() -> None:
+def test_unknown_requirements_are_listed() -> None:
     assert masking.unknown_requirements(request("Require: 100REL, alice", "Require: timer,path")) == ["alice", "path"]
     assert masking.unknown_requirements(request("Supported: alice")) == []
 
@@ -141,7 +141,7 @@ def test_requirements_that_are_not_known() -> None:
 # -- bodies
 
 
-def test_where_media_are_anchored_only_what_rtpengine_gave_crosses() -> None:
+def test_only_sdp_of_rtpengine_is_relayed_when_anchored() -> None:
     writer = SdpWriter(5, anchored=True)
     message = request("Content-Type: application/sdp", body=OFFER)
     with pytest.raises(masking.NotAnchored) as error:
@@ -153,14 +153,14 @@ def test_where_media_are_anchored_only_what_rtpengine_gave_crosses() -> None:
     assert b"c=IN IP4 127.0.0.40\r\n" in body.data
 
 
-def test_where_media_are_anchored_what_cannot_be_read_is_refused_as_such() -> None:
+def test_malformed_sdp_is_488_when_anchored() -> None:
     message = request("Content-Type: application/sdp", body=b"v=nonsense")
     with pytest.raises(ProtocolError) as error:
         masking.mask_body(message, SdpWriter(5, anchored=True))
     assert error.value.status == 488
 
 
-def test_descriptions_are_written_anew() -> None:
+def test_sdp_is_rewritten() -> None:
     writer = SdpWriter(5)
     body = masking.mask_body(request("Content-Type: Application/SDP;alice=1", body=OFFER), writer)
     assert body is not None
@@ -171,7 +171,7 @@ def test_descriptions_are_written_anew() -> None:
 
 
 @pytest.mark.parametrize("sdp", [b"v=0\r\n", b"alice", OFFER.replace(b"c=IN IP4 127.0.0.31\r\n", b"")])
-def test_a_description_that_cannot_be_read(sdp: bytes) -> None:
+def test_malformed_sdp_is_488_in_requests(sdp: bytes) -> None:
     message = request("Content-Type: application/sdp", body=sdp)
     with pytest.raises(ProtocolError) as refused:
         masking.mask_body(message, SdpWriter(5))
@@ -182,7 +182,7 @@ def test_a_description_that_cannot_be_read(sdp: bytes) -> None:
 @pytest.mark.parametrize(
     "kind", ["application/isup", "text/plain", "application/sdpx", "application/dtmf", "multipart/mixed"]
 )
-def test_other_bodies_are_refused_in_requests_and_left_out_of_responses(kind: str) -> None:
+def test_other_bodies_are_refused_in_requests_and_dropped_in_responses(kind: str) -> None:
     header = f"Content-Type: {kind}"
     with pytest.raises(ProtocolError) as refused:
         masking.mask_body(request(header, body=OFFER), SdpWriter(5))
@@ -191,7 +191,7 @@ def test_other_bodies_are_refused_in_requests_and_left_out_of_responses(kind: st
     assert masking.mask_ack_body(request(header, method="ACK", body=OFFER), SdpWriter(5)) is None
 
 
-def test_a_body_of_no_type_is_none_of_the_relayed() -> None:
+def test_body_without_a_type_is_not_relayed() -> None:
     with pytest.raises(ProtocolError):
         masking.mask_body(request(body=OFFER), SdpWriter(5))
 
@@ -199,7 +199,7 @@ def test_a_body_of_no_type_is_none_of_the_relayed() -> None:
 @pytest.mark.parametrize(
     "header", [b"Content-Type: application/sdp", b"c:APPLICATION/SDP;x=1", b"X: y\r\nC \t: application/sdp "]
 )
-def test_of_a_multipart_body_the_description_alone_crosses(header: bytes) -> None:
+def test_only_the_sdp_of_a_multipart_body_is_relayed(header: bytes) -> None:
     parts = (
         b"alice preamble\r\n--b\r\nContent-Type: application/isup\r\n\r\nalice\r\n--b\r\n%b\r\n\r\n%b\r\n--b\r\n"
         b"Content-Type: application/sdp\r\n\r\nalice\r\n--b--\r\nalice" % (header, OFFER)
@@ -217,7 +217,7 @@ def test_of_a_multipart_body_the_description_alone_crosses(header: bytes) -> Non
     "body",
     [b"", b"--b--", b"--b\r\nContent-Type: application/sdp", b"--b\r\nX: application/sdp\r\n\r\nv=0", b"--c\r\n" * 9],
 )
-def test_a_multipart_body_without_a_description(body: bytes) -> None:
+def test_multipart_body_without_sdp_is_refused(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         masking.mask_body(request("Content-Type: multipart/mixed;boundary=b", body=body + b" "), SdpWriter(5))
 
@@ -232,7 +232,7 @@ def test_a_multipart_body_without_a_description(body: bytes) -> None:
         ("dtmf", b"flash", b"flash"),
     ],
 )
-def test_digits_are_written_anew(kind: str, body: bytes, crosses: bytes) -> None:
+def test_dtmf_digits_are_rewritten(kind: str, body: bytes, crosses: bytes) -> None:
     message = request(f"Content-Type: application/{kind};x=alice", method="INFO", body=body)
     masked = masking.mask_body(message, SdpWriter(5))
     assert masked is not None
@@ -243,7 +243,7 @@ def test_digits_are_written_anew(kind: str, body: bytes, crosses: bytes) -> None
     "body",
     [b"Signal=13800000001\r\nDuration=160", b"Signal=5\r\nDuration=160\r\nX=alice", b"5 alice", b"17", b" " * 65],
 )
-def test_what_is_no_digit(body: bytes) -> None:
+def test_malformed_dtmf_is_refused(body: bytes) -> None:
     for kind in ("application/dtmf-relay", "application/dtmf"):
         with pytest.raises(ProtocolError):
             masking.mask_body(request(f"Content-Type: {kind}", method="INFO", body=body), SdpWriter(5))
@@ -261,7 +261,7 @@ HEADERS = st.lists(
 
 
 def cross_plainly(headers: list[tuple[str, str]]) -> str:
-    """Each line made by itself; of a session timer the first counts."""
+    """Each line masked separately; the first session timer counts."""
     lines = ""
     for name, allowed in (
         ("allow", masking.METHODS),
@@ -276,7 +276,7 @@ def cross_plainly(headers: list[tuple[str, str]]) -> str:
 
 
 @given(HEADERS)
-def test_lines_that_cross_are_the_same_whether_they_came_before_or_not(headers: list[tuple[str, str]]) -> None:
+def test_cached_header_lines_equal_new_ones(headers: list[tuple[str, str]]) -> None:
     request = Request.of("INVITE", "sip:x@y", headers)
     plainly = outcome(cross_plainly, headers)
     assert outcome(masking.mask_request_headers, request) == plainly

@@ -1,4 +1,4 @@
-"""Whose turn it is while rtpengine is asked, and what it is told. What becomes of calls: tests/ladder."""
+"""The queue while rtpengine is pending, and its commands. Whole calls: tests/ladder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.stored import ended_record
 
 
 def reserving(ground: Core) -> tuple[Media, list[str]]:
-    """A call that asks for an instance, and what was done in which order."""
+    """A call that reserves an instance, and the order of its steps."""
     media, done = Media(ground, "call"), list[str]()
     media.reserve(lambda _: done.append("reserved"), 0.0)
     return media, done
@@ -22,13 +22,13 @@ def asked(ground: Core) -> Mediate:
 
 
 def up(ground: Core) -> Media:
-    """A call that has its instance."""
+    """A call with an instance."""
     media, _ = reserving(ground)
     ground.mediated(asked(ground).token, Mediated("one"), 0.0)
     return media
 
 
-def test_a_step_is_taken_at_once_unless_rtpengine_is_asked() -> None:
+def test_step_runs_at_once_unless_a_command_is_pending() -> None:
     ground = core()
     done: list[str] = []
     media = Media(ground, "call")
@@ -36,7 +36,7 @@ def test_a_step_is_taken_at_once_unless_rtpengine_is_asked() -> None:
     assert done == ["at once"]
 
 
-def test_steps_wait_in_their_order() -> None:
+def test_steps_are_queued_in_order() -> None:
     ground = core()
     media, done = reserving(ground)
     for step in ("first", "second"):
@@ -47,7 +47,7 @@ def test_steps_wait_in_their_order() -> None:
     assert media.instance == "one"
 
 
-def test_a_step_that_asks_has_the_others_wait_on() -> None:
+def test_step_that_sends_a_command_blocks_the_others() -> None:
     ground = core()
     media, done = reserving(ground)
     media.take(lambda now: media.reserve(lambda _: done.append("again"), now), 0.0)
@@ -58,7 +58,7 @@ def test_a_step_that_asks_has_the_others_wait_on() -> None:
     assert done == ["reserved", "again", "last"]
 
 
-def test_so_many_wait_and_no_more() -> None:
+def test_queue_is_bounded() -> None:
     ground = core()
     media, done = reserving(ground)
     assert all([media.take(lambda _: done.append("waited"), 0.0) for _ in range(MOST_WAITING)])
@@ -67,7 +67,7 @@ def test_so_many_wait_and_no_more() -> None:
     assert done == ["reserved", *["waited"] * MOST_WAITING]
 
 
-def test_the_end_lets_go_what_waits() -> None:
+def test_end_runs_the_queue() -> None:
     ground = core()
     media, done = reserving(ground)
     media.take(lambda _: done.append("waited"), 0.0)
@@ -76,8 +76,8 @@ def test_the_end_lets_go_what_waits() -> None:
     assert media.over
 
 
-def test_it_is_deleted_once_what_was_asked_is_answered() -> None:
-    """An offer that rtpengine takes after the delete would begin the session anew."""
+def test_delete_waits_for_the_pending_command() -> None:
+    """An offer arriving after the delete would open a new session."""
     ground = core()
     media, _ = reserving(ground)
     token = asked(ground).token
@@ -87,7 +87,7 @@ def test_it_is_deleted_once_what_was_asked_is_answered() -> None:
     assert asked(ground) == Mediate(0, "delete", "call", "one")
 
 
-def test_a_call_that_no_instance_has_is_not_deleted() -> None:
+def test_call_without_an_instance_is_not_deleted() -> None:
     ground = core()
     media = Media(ground, "call")
     heard: list[float] = []
@@ -97,7 +97,7 @@ def test_a_call_that_no_instance_has_is_not_deleted() -> None:
     assert len(ground.timers) == 0
 
 
-def test_counts_are_waited_for_so_long() -> None:
+def test_counts_are_awaited_for_counts_s() -> None:
     ground = core()
     media, heard = up(ground), list[float]()
     media.end(heard.append, 5.0)
@@ -108,7 +108,7 @@ def test_counts_are_waited_for_so_long() -> None:
     assert heard == [5.0 + COUNTS_S]
 
 
-def test_counts_go_to_the_side_of_their_tag() -> None:
+def test_counts_belong_to_the_side_of_their_tag() -> None:
     ground = core()
     media, heard = up(ground), list[float]()
     media.end(heard.append, 5.0)
@@ -124,7 +124,7 @@ def test_counts_go_to_the_side_of_their_tag() -> None:
     assert (record.callee_packets, record.callee_lost, record.callee_jitter_ms) == (7, None, None)
 
 
-def test_calls_are_looked_after_at_times_of_their_own() -> None:
+def test_first_checks_of_calls_are_spread() -> None:
     ground = core(media_check_s=20.0)
     times = []
     for _ in range(2):
@@ -137,7 +137,7 @@ def test_calls_are_looked_after_at_times_of_their_own() -> None:
     assert all(10.0 <= when <= 30.0 for when in times)
 
 
-def test_after_a_restart_it_is_the_same_session() -> None:
+def test_session_is_the_same_after_a_restart() -> None:
     ground = core()
     media = Media(ground, "call", ("one", "a", "b", "en"))
     assert media.state == ("one", "a", "b", "en")

@@ -1,4 +1,4 @@
-"""Nonces: whose they are, how long they live, and that no use of one counts twice, in bounded memory."""
+"""Nonces: binding to a host, lifetime, replay protection, bounded memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KEY = bytes(range(16))
 HOST = "192.0.2.1"
 
 
-def test_fresh_for_its_host_and_for_a_while() -> None:
+def test_nonce_is_fresh_for_its_host_and_life_s() -> None:
     ours = Nonces(KEY)
     nonce = ours.make(HOST, "0123456789abcdef", 1000.0)
     assert ours.is_fresh(nonce, HOST, 1000.0)
@@ -22,11 +22,11 @@ def test_fresh_for_its_host_and_for_a_while() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0" * 32, "x", "é" * 60, "0" * 61])
-def test_what_was_not_made_here(text: str) -> None:
+def test_foreign_nonce_is_not_fresh(text: str) -> None:
     assert not Nonces(KEY).is_fresh(text, HOST, 0.0)
 
 
-def test_any_change_of_one() -> None:
+def test_altered_nonce_is_not_fresh() -> None:
     ours = Nonces(KEY)
     nonce = ours.make(HOST, "0123456789abcdef", 1000.0)
     for place in range(len(nonce)):
@@ -34,14 +34,14 @@ def test_any_change_of_one() -> None:
         assert not ours.is_fresh(changed, HOST, 1000.0)
 
 
-def test_each_use_counts_once() -> None:
+def test_each_nonce_count_is_accepted_once() -> None:
     ours = Nonces(KEY)
     nonce, other = (ours.make(HOST, token, 1000.0) for token in ("0" * 16, "1" * 16))
     assert [ours.count(nonce, number) for number in (1, 1, 3, 2, 4)] == [True, False, True, False, True]
     assert ours.count(other, 1)
 
 
-def test_what_is_forgotten_is_stale() -> None:
+def test_evicted_nonce_is_stale() -> None:
     ours = Nonces(KEY)
     made = [ours.make(HOST, f"{number:016x}", float(number)) for number in range(nonces.MOST_COUNTED + 2)]
     assert all([ours.count(nonce, 1) for nonce in made])

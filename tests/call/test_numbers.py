@@ -1,4 +1,4 @@
-"""Numbers in every notation that people and peers use."""
+"""Numbers in every notation of people and peers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SEPARATOR = st.sampled_from(["", "", "-", " ", ".", "(", ")"])
 
 @st.composite
 def separated(draw: st.DrawFn, numbers: st.SearchStrategy[str]) -> tuple[str, str]:
-    """A number, and the same with visual separators strewn in."""
+    """A number, and the same with visual separators inserted."""
     number = draw(numbers)
     return number, "".join(draw(SEPARATOR) + digit for digit in number)
 
@@ -61,7 +61,7 @@ def separated(draw: st.DrawFn, numbers: st.SearchStrategy[str]) -> tuple[str, st
         ("12000000001", "12000000001"),  # no mobile range, and a North American number
     ],
 )
-def test_each_notation_of_a_party_is_one_number(written: str, normal: str) -> None:
+def test_every_notation_of_a_party_is_normalised(written: str, normal: str) -> None:
     assert normalise_party(written) == normal
 
 
@@ -73,7 +73,7 @@ def test_each_notation_of_a_party_is_one_number(written: str, normal: str) -> No
         ("+", "only digits"),
         ("++8613800000001", "only digits"),
         ("138*0000#1", "only digits"),
-        ("１３８００００００１２", "only digits"),  # digits, and not ASCII
+        ("１３８００００００１２", "only digits"),  # non-ASCII digits
         ("12", "3 to 15 digits"),
         ("1234567890123456", "3 to 15 digits"),
         ("+1", "3 to 15 digits"),
@@ -83,7 +83,7 @@ def test_each_notation_of_a_party_is_one_number(written: str, normal: str) -> No
         ("+86700100000010001", "write the real number"),
     ],
 )
-def test_what_is_no_party_is_refused_with_the_fix_and_without_the_input(written: str, said: str) -> None:
+def test_invalid_party_is_refused_with_advice_and_without_the_input(written: str, said: str) -> None:
     with pytest.raises(ParseError) as error:
         normalise_party(written)
     assert said in error.value.reason
@@ -91,19 +91,19 @@ def test_what_is_no_party_is_refused_with_the_fix_and_without_the_input(written:
 
 
 @given(MOBILE)
-def test_a_mobile_number_is_one_in_all_its_forms(national: str) -> None:
+def test_all_forms_of_a_mobile_number_are_equal(national: str) -> None:
     forms = [national, "0" + national, "86" + national, "+86" + national, "0086" + national, "+86-" + national]
     assert {normalise_party(form) for form in forms} == {"86" + national}
 
 
 @given(FIXED_LINE)
-def test_a_fixed_line_is_one_with_trunk_zero_and_country_code(significant: str) -> None:
+def test_landline_forms_with_trunk_zero_and_country_code_are_equal(significant: str) -> None:
     forms = ["0" + significant, "86" + significant, "+86" + significant, "0086" + significant, "+860" + significant]
     assert {normalise_party(form) for form in forms} == {"86" + significant}
 
 
 @given(separated(MOBILE))
-def test_visual_separators_do_not_count(number: tuple[str, str]) -> None:
+def test_visual_separators_are_ignored(number: tuple[str, str]) -> None:
     plain, written = number
     assert normalise_party(written) == normalise_party(plain)
 
@@ -113,7 +113,7 @@ def test_visual_separators_do_not_count(number: tuple[str, str]) -> None:
         MOBILE, FIXED_LINE.map(lambda number: "0" + number), FOREIGN, st.from_regex(r"[1-9][0-9]{2,7}", fullmatch=True)
     )
 )
-def test_normalising_twice_changes_nothing(written: str) -> None:
+def test_normalising_is_idempotent(written: str) -> None:
     normal = normalise_party(written)
     assert normalise_party(normal) == normal
 
@@ -121,9 +121,11 @@ def test_normalising_twice_changes_nothing(written: str) -> None:
 DIGITS = st.from_regex(r"(\+|00)?[0-9]{3,15}", fullmatch=True).filter(str.isascii)
 
 
-@given(DIGITS.filter(lambda digits: "8600" not in digits), st.sampled_from(["national", "plus"]))  # one trunk 0 goes
-def test_an_extension_too_is_read_back_as_the_same_number(written: str, number_format: str) -> None:
-    """Not by e164, which writes all of them bare: without "+" some are read as others."""
+@given(
+    DIGITS.filter(lambda digits: "8600" not in digits), st.sampled_from(["national", "plus"])
+)  # one trunk 0 is removed
+def test_formatted_extension_is_read_back(written: str, number_format: str) -> None:
+    """Not in format e164, which has no "+": some are then read as other numbers."""
     try:
         number = normalise_party(written)
     except ParseError:
@@ -135,7 +137,7 @@ def test_an_extension_too_is_read_back_as_the_same_number(written: str, number_f
     st.one_of(MOBILE.map(lambda number: "86" + number), FIXED_LINE.map(lambda number: "86" + number), FOREIGN),
     st.sampled_from(["national", "e164", "plus"]),
 )
-def test_what_is_written_for_a_peer_is_read_back_as_the_same_number(e164: str, number_format: str) -> None:
+def test_formatted_number_is_read_back(e164: str, number_format: str) -> None:
     assert number_of_uri_user(format_number(e164, number_format)) == e164  # type: ignore[arg-type]
 
 
@@ -151,7 +153,7 @@ def test_what_is_written_for_a_peer_is_read_back_as_the_same_number(e164: str, n
         ("38344123456", "0038344123456", "+38344123456"),
         ("8001", "8001", "8001"),
         ("700100000010001", "700100000010001", "700100000010001"),
-        # Extensions: no country has these codes, or no numbers so long.
+        # Extensions: no country has these codes or lengths.
         ("100200300", "100200300", "100200300"),
         ("7001002003", "7001002003", "7001002003"),
         ("210000000001", "210000000001", "210000000001"),
@@ -160,14 +162,14 @@ def test_what_is_written_for_a_peer_is_read_back_as_the_same_number(e164: str, n
         ("861234567", "861234567", "861234567"),
     ],
 )
-def test_a_number_is_written_as_the_peer_wants_it(e164: str, national: str, plus: str) -> None:
+def test_number_is_written_in_the_peers_format(e164: str, national: str, plus: str) -> None:
     assert format_number(e164, "national") == national
     assert format_number(e164, "plus") == plus
     assert format_number(e164, "e164") == e164
 
 
 @given(NUMBER_700)
-def test_a_700_number_is_its_15_digits_however_written(number: str) -> None:
+def test_700_number_is_normalised_to_15_digits(number: str) -> None:
     assert is_700(number)
     for form in (number, "+86" + number, "0086" + number, "86" + number, f"{number[:3]}-{number[3:11]} {number[11:]}"):
         assert normalise_700(form) == number
@@ -175,7 +177,7 @@ def test_a_700_number_is_its_15_digits_however_written(number: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["70010000001000", "7001000000100011", "800100000010001", "13800000001", "1" * 15])
-def test_what_is_no_700_number_is_refused(text: str) -> None:
+def test_invalid_700_number_is_refused(text: str) -> None:
     assert not is_700(text)
     with pytest.raises(ParseError, match="15 digits"):
         normalise_700(text)
@@ -204,7 +206,7 @@ def test_what_is_no_700_number_is_refused(text: str) -> None:
         ("12345678901234567890", ""),
     ],
 )
-def test_the_number_of_a_uri_user(user: str, number: str) -> None:
+def test_number_of_a_uri_user_is_normalised(user: str, number: str) -> None:
     assert number_of_uri_user(user) == number
 
 

@@ -1,4 +1,4 @@
-"""OPTIONS of a peer: parsed within its share; beyond it answered out of the bytes alone, or not while we are behind."""
+"""OPTIONS of a peer: parsed within its limit; beyond it answered from the bytes, or dropped under load."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def answers(made: Engine) -> list[bytes]:
 
 
 def beyond_its_share(made: Engine) -> Engine:
-    """Where the next one is answered out of its bytes."""
+    """An engine that answers the next one by the fast path."""
     for _ in range(STRAYS_PER_S):
         made._core.shares.admits_stray("pbx", 1.0)
     return made
 
 
 def parsed(made: Engine, data: bytes) -> list[bytes]:
-    """What the answer is after a parse: a blank before a colon is unusual."""
+    """The answer of the parser path: a blank before a colon avoids the fast path."""
     made.receive(data.replace(b"Call-ID:", b"Call-ID :"), FLOW, 1.0)
     return answers(made)
 
@@ -49,7 +49,7 @@ def parsed(made: Engine, data: bytes) -> list[bytes]:
     ],
 )
 @pytest.mark.parametrize("draining", [False, True])
-def test_it_is_answered_as_after_a_parse(lines: tuple[str, ...], sms: bool, draining: bool) -> None:
+def test_fast_path_answers_as_the_parser_path(lines: tuple[str, ...], sms: bool, draining: bool) -> None:
     made = engine(sms=sms)
     if draining:
         made.drain()
@@ -64,7 +64,7 @@ def test_it_is_answered_as_after_a_parse(lines: tuple[str, ...], sms: bool, drai
     assert made.statistics()["transactions"] == 0
 
 
-def test_what_comes_again_has_the_same_answer() -> None:
+def test_retransmission_gets_the_same_answer() -> None:
     made = engine()
     for _ in range(2):
         made.receive(PLAIN, FLOW, 1.0)
@@ -83,7 +83,7 @@ def test_what_comes_again_has_the_same_answer() -> None:
         (invite("Subject: " + "x" * MOST_BYTES, method="OPTIONS").serialize(), 200),
     ],
 )
-def test_what_is_not_plain_is_parsed(data: bytes, status: int) -> None:
+def test_unusual_options_is_parsed(data: bytes, status: int) -> None:
     made = beyond_its_share(engine())
     made.receive(data, FLOW, 1.0)
     (answer,) = answers(made)
@@ -99,8 +99,8 @@ def test_what_is_not_plain_is_parsed(data: bytes, status: int) -> None:
         (b"OPTIONS soap.beep://192.0.2.10 SIP/2.0\r\n" + PLAIN.partition(b"\r\n")[2], 416),
     ],
 )
-def test_what_is_malformed_is_refused_within_a_share(data: bytes, status: int) -> None:
-    """Only a parse finds it; beyond the share, and while we are behind, there is no time for one."""
+def test_malformed_options_is_refused_within_the_limit(data: bytes, status: int) -> None:
+    """Only the parser detects it; it is not used over the limit or under load."""
     made = engine()
     made.receive(data, FLOW, 1.0)
     (answer,) = answers(made)
@@ -111,7 +111,7 @@ def test_what_is_malformed_is_refused_within_a_share(data: bytes, status: int) -
     assert answer.startswith(b"SIP/2.0 200 ")
 
 
-def test_what_is_of_a_dialog_is_not_answered_out_of_its_bytes() -> None:
+def test_in_dialog_options_is_not_answered_by_the_fast_path() -> None:
     made = engine()
     data = invite("To: <sip:b@h>;tag=gone", method="OPTIONS").serialize()
     made.receive(data, FLOW, 1.0)
@@ -122,7 +122,7 @@ def test_what_is_of_a_dialog_is_not_answered_out_of_its_bytes() -> None:
 
 
 @pytest.mark.parametrize("host", ["198.51.100.1", "192.0.2.99"], ids=["nobody's", "a target that is no source"])
-def test_a_strangers_is_a_strangers(host: str) -> None:
+def test_options_of_an_unknown_source_is_not_answered_by_the_fast_path(host: str) -> None:
     other = peer("other", "192.0.2.99", "192.0.2.98/32")
     made = engine(peers=(*settings().peers, other))
     made.receive(PLAIN, FLOW._replace(host=host), 1.0)
@@ -131,7 +131,7 @@ def test_a_strangers_is_a_strangers(host: str) -> None:
     assert made.name_at(FLOW._replace(host=host)) == ("other" if host == "192.0.2.99" else "")
 
 
-def test_beyond_a_share_it_is_answered_unless_we_are_behind() -> None:
+def test_options_over_the_limit_is_dropped_only_under_load() -> None:
     made = engine()
     for _ in range(STRAYS_PER_S + 1):
         made.receive(PLAIN, FLOW, 1.0)
@@ -147,7 +147,7 @@ def test_beyond_a_share_it_is_answered_unless_we_are_behind() -> None:
 
 
 @given(st.binary(max_size=60), st.integers(0, len(PLAIN)), st.integers(0, len(PLAIN)))
-def test_no_bytes_raise(noise: bytes, start: int, end: int) -> None:
+def test_arbitrary_bytes_do_not_raise(noise: bytes, start: int, end: int) -> None:
     made = engine()
     for data in (b"OPTIONS " + noise, b"OPTIONS " + PLAIN[:start] + noise + PLAIN[end:], PLAIN[:start] + noise):
         made.receive(data, FLOW, 1.0)

@@ -1,4 +1,4 @@
-"""Who may be a party: by kind, however it is written."""
+"""Parties by kind, in any notation."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ ALL = parties(*KINDS, countries=("GB", "US", "HK", "IT"), extensions=("1000-1999
         ("0012012001234", "12012001234", "foreign"),
         ("+1 (201) 200-1234", "12012001234", "foreign"),
         ("+852 5123 4567", "85251234567", "foreign"),
-        ("+390612345678", "390612345678", "foreign"),  # a landline keeps its 0 there
+        ("+390612345678", "390612345678", "foreign"),  # Italian landlines keep their 0
         ("1001", "1001", "extension"),
         ("200", "200", "extension"),
         ("30001", "30001", "extension"),
     ],
 )
-def test_a_party_of_each_kind(text: str, normal: str, kind: str) -> None:
+def test_number_of_each_kind_is_a_party(text: str, normal: str, kind: str) -> None:
     assert parse_party(text, ALL) == normal
     assert ALL.kind_of(normal) == kind
     others = ALL._replace(**{kind + "s" * (kind == "extension"): {"mobile": False, "extension": ()}.get(kind)})
@@ -82,7 +82,7 @@ NEVER = [
 
 
 @pytest.mark.parametrize("text", NEVER)
-def test_no_configuration_makes_a_service_a_party(text: str) -> None:
+def test_service_number_is_never_a_party(text: str) -> None:
     everything = ALL._replace(extensions=tuple((f"{0:0{n}}", "9" * n) for n in range(3, 9)))
     for allowed in (MOBILES_ALONE, ALL, everything):
         with pytest.raises(ParseError):
@@ -104,12 +104,12 @@ def test_no_configuration_makes_a_service_a_party(text: str) -> None:
         *("2001", "9999", "100", "199", "900", "10001", "3001", "40000", "700100000010001", "anonymous", "", "12"),
     ],
 )
-def test_what_is_mistyped_unassigned_or_of_elsewhere_is_no_party(text: str) -> None:
+def test_mistyped_unassigned_or_unconfigured_number_is_not_a_party(text: str) -> None:
     with pytest.raises(ParseError):
         parse_party(text, ALL)
 
 
-def test_only_mobile_numbers_are_parties_unless_more_is_said() -> None:
+def test_only_mobile_numbers_are_parties_by_default() -> None:
     assert MOBILES_ALONE.kinds == ("mobile",)
     for text in ("010 8888 6666", "+44 20 7183 8750", "1001"):
         with pytest.raises(ParseError, match=r": a party is a mobile number \(11 digits of an assigned range\)$"):
@@ -123,18 +123,18 @@ def test_only_mobile_numbers_are_parties_unless_more_is_said() -> None:
         ("400 123 4567", "it is an emergency, service or operator number: "),
         ("010 8888 6666", "it is a landline: "),
         ("+44 20 7183 8750", "it is a foreign number: "),
-        ("138000000", "it is no complete number of an assigned range: "),
-        ("15400000001", "it is no complete number of an assigned range: "),
+        ("138000000", "it is not a complete number of an assigned range: "),
+        ("15400000001", "it is not a complete number of an assigned range: "),
     ],
 )
-def test_a_refusal_says_why_without_the_number(text: str, reason: str) -> None:
+def test_refusal_has_the_reason_without_the_number(text: str, reason: str) -> None:
     with pytest.raises(ParseError) as refused:
         parse_party(text, MOBILES_ALONE)
     assert refused.value.reason.startswith(reason)
     assert not re.search("[0-9]{5}", refused.value.reason)
 
 
-def test_a_refusal_says_what_may_be_a_party() -> None:
+def test_refusal_lists_the_allowed_kinds() -> None:
     with pytest.raises(ParseError) as refused:
         parse_party("13800000001", parties("foreign", "extension", countries=("HK",), extensions=("1000-1999",)))
     assert refused.value.reason == (
@@ -143,7 +143,7 @@ def test_a_refusal_says_what_may_be_a_party() -> None:
     )
 
 
-def test_mobile_ranges_are_those_of_libphonenumber_but_for_149() -> None:
+def test_mobile_ranges_equal_those_of_libphonenumber_except_149() -> None:
     known = PhoneMetadata.metadata_for_region("CN")
     assert known is not None
     is_known = re.compile(known.mobile.national_number_pattern).fullmatch
@@ -153,7 +153,7 @@ def test_mobile_ranges_are_those_of_libphonenumber_but_for_149() -> None:
 
 
 @pytest.mark.parametrize("country", sorted(SUPPORTED_REGIONS - {"CN"}))
-def test_each_country_has_its_own_numbers_alone(country: str) -> None:
+def test_only_numbers_of_a_configured_country_are_foreign_parties(country: str) -> None:
     allowed = parties("foreign", countries=(country,))
     for kind in (PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE):
         example = example_number_for_type(country, kind)
@@ -167,7 +167,7 @@ def test_each_country_has_its_own_numbers_alone(country: str) -> None:
 
 
 @given(st.text("0123456789", min_size=3, max_size=15))
-def test_bare_digits_that_are_a_party_are_a_mobile_a_landline_with_its_0_or_an_extension(digits: str) -> None:
+def test_bare_digits_are_a_mobile_a_landline_with_0_or_an_extension(digits: str) -> None:
     try:
         number = parse_party(digits, ALL)
     except ParseError:
@@ -180,7 +180,7 @@ def test_bare_digits_that_are_a_party_are_a_mobile_a_landline_with_its_0_or_an_e
 
 
 @given(st.text("0123456789", min_size=1, max_size=15))
-def test_what_may_be_bound_may_be_called(digits: str) -> None:
+def test_parse_party_and_allow_agree(digits: str) -> None:
     for text in (digits, f"+{digits}"):
         for allowed in (ALL, MOBILES_ALONE):
             with contextlib.suppress(ParseError):

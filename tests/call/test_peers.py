@@ -1,4 +1,4 @@
-"""Who an address is, which peers reach a number, where requests to them go."""
+"""Peers by address, routing of numbers, destinations of requests."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def peers() -> Peers:
         ("192.0.2.10", None),
     ],
 )
-def test_source(peers: Peers, host: str, name: str | None) -> None:
-    for _ in range(2):  # looked up, and remembered
+def test_peer_is_found_by_its_source_address(peers: Peers, host: str, name: str | None) -> None:
+    for _ in range(2):  # looked up, then cached
         found = peers.by_source(host)
         assert (found and found.name) == name
 
 
-def test_the_narrowest_network_counts() -> None:
+def test_narrowest_network_wins() -> None:
     wide, narrow = peer("wide", "10.0.0.1", "10.0.0.0/8"), peer("narrow", "10.0.0.2", "10.1.0.0/16", "10.2.0.5/32")
     peers = Peers(settings(peers=(wide, narrow), routes=()))
     assert [peers.by_source(host) for host in ("10.0.0.2", "10.1.9.9", "10.2.0.5")] == [wide, narrow, narrow]
 
 
-def test_strangers_do_not_fill_memory(peers: Peers) -> None:
+def test_cache_of_sources_is_bounded(peers: Peers) -> None:
     for number in range(20_500):
         peers.by_source(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
     assert len(peers._by_source) <= 10_000
@@ -48,15 +48,15 @@ def test_strangers_do_not_fill_memory(peers: Peers) -> None:
 @pytest.mark.parametrize(
     ("target", "names"), [("8610", ["carrier"]), ("8613700000000", ["six", "pbx"]), ("8613900000002", ["pbx"])]
 )
-def test_the_longest_prefix_chooses_the_peers(peers: Peers, target: str, names: list[str]) -> None:
+def test_longest_prefix_wins(peers: Peers, target: str, names: list[str]) -> None:
     assert [found.name for found in peers.choose(target)] == names
 
 
-def test_no_route() -> None:
+def test_no_peers_without_a_route() -> None:
     assert Peers(settings(routes=())).choose("8613900000002") == ()
 
 
-def test_where_a_peer_is(peers: Peers) -> None:
+def test_target_has_the_flow_of_its_listener(peers: Peers) -> None:
     assert [place.flow for place in peers.places_of("carrier")] == [Flow(0, "udp", "192.0.2.22", 5060)]
     assert Peers(settings(listeners=(UDP6,))).places_of("carrier") == []
     assert [place.flow for place in peers.places_of("six")] == [Flow(2, "udp", "2001:db8::6", 5060)]
@@ -64,7 +64,7 @@ def test_where_a_peer_is(peers: Peers) -> None:
     assert peers.listener(Flow(2, "udp", "2001:db8::6", 5060)) is UDP6
 
 
-def test_a_preferred_listener_is_taken_where_it_fits() -> None:
+def test_preferred_listener_is_used_if_it_matches() -> None:
     peers = Peers(settings(listeners=(UDP, UDP6, UDP)))
     assert [peers.listener_for("udp", "192.0.2.22", preferred) for preferred in (0, 1, 2, 9)] == [0, 0, 2, 0]
 
@@ -81,27 +81,27 @@ def test_a_preferred_listener_is_taken_where_it_fits() -> None:
         ("192.0.2.11.example", False),
     ],
 )
-def test_what_a_dialog_says_stays_with_its_peer(peers: Peers, host: str, may: bool) -> None:
+def test_in_dialog_requests_go_only_to_the_peers_hosts(peers: Peers, host: str, may: bool) -> None:
     pbx = peers.by_name("pbx")
     assert pbx is not None
     assert peers.may_be_sent_to(pbx, host) is may
 
 
-def test_the_dialogs_of_a_former_peer_stay_with_it(peers: Peers) -> None:
+def test_in_dialog_requests_go_to_a_former_peers_hosts(peers: Peers) -> None:
     former = peer("former", "198.51.100.1", "198.51.100.0/24")
     assert peers.may_be_sent_to(former, "198.51.100.7")
     assert not peers.may_be_sent_to(former, "203.0.113.9")
-    assert not peers.may_be_sent_to(peer("former", "192.0.2.1", "192.0.2.0/24"), "192.0.2.22")  # it is another's now
+    assert not peers.may_be_sent_to(peer("former", "192.0.2.1", "192.0.2.0/24"), "192.0.2.22")  # another peer's now
 
 
-def test_a_peer_may_be_known_by_name() -> None:
+def test_peer_may_be_configured_by_host_name() -> None:
     named = peer("named", "sbc.example", "10.0.0.0/24")
     peers = Peers(settings(peers=(named,), routes=()))
     assert peers.may_be_sent_to(named, "sbc.example")
     assert peers.may_be_sent_to(named, "10.0.0.7")
 
 
-def test_how_targets_are_written() -> None:
+def test_host_port_omits_5060_and_brackets_ipv6() -> None:
     assert target_uri("1", "192.0.2.1", 5060) == "sip:1@192.0.2.1"
     assert target_uri("1", "2001:db8::1", 5070) == "sip:1@[2001:db8::1]:5070"
     forms = [user_for(peer(number_format=form), "8613900000002") for form in ("national", "e164", "plus")]
@@ -112,5 +112,5 @@ def test_how_targets_are_written() -> None:
     ("number", "written"),
     [("8613900000002", "008613900000002"), ("10086", "10086"), ("700100000010001", "700100000010001")],
 )
-def test_digits_before_a_number_where_it_has_them(number: str, written: str) -> None:
+def test_number_prefix_is_added_to_formatted_numbers(number: str, written: str) -> None:
     assert user_for(peer(number_format="e164", number_prefix="00"), number) == written

@@ -1,4 +1,4 @@
-"""How targets fare, and the order in which they are tried."""
+"""Health of targets, and their order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def place(host: str = "192.0.2.22", *, priority: int = 0, weight: int = 1, **hea
 
 
 def counting() -> Callable[[], str]:
-    """Each draw the next one of all that there are, evenly."""
+    """Draws that enumerate the range evenly."""
     number = 0
 
     def draw() -> str:
@@ -36,7 +36,7 @@ def order(*places: Place) -> list[str]:
     return [found.target.host for found in in_order(places, counting())]
 
 
-def test_is_down_after_so_many_failures_and_up_after_so_many_answers() -> None:
+def test_target_is_down_after_down_after_failures_and_up_after_up_after_answers() -> None:
     it = place(ping_s=30, down_after=3, up_after=2)
     assert [it.failed(1.0) for _ in range(4)] == [False, False, True, False]
     assert (it.state(1e9), it.is_usable(1e9)) == ("down", False)
@@ -44,12 +44,12 @@ def test_is_down_after_so_many_failures_and_up_after_so_many_answers() -> None:
     assert it.state(1.0) == "up"
 
 
-def test_an_answer_between_makes_failures_count_anew() -> None:
+def test_answer_resets_the_count_of_failures() -> None:
     it = place(ping_s=30, down_after=2)
     assert [it.failed(1.0), it.answered(), it.failed(1.0), it.state(1.0)] == [False, False, False, "up"]
 
 
-def test_without_pings_it_rests_and_one_failure_more_has_it_rest_again() -> None:
+def test_unpinged_target_is_set_aside_and_again_after_one_more_failure() -> None:
     it = place(down_after=2)
     assert [it.failed(1.0), it.failed(1.0)] == [False, True]
     assert it.state(1.0 + REST_S - 0.001) == "aside"
@@ -58,7 +58,7 @@ def test_without_pings_it_rests_and_one_failure_more_has_it_rest_again() -> None
     assert it.state(40.0) == "aside"
 
 
-def test_is_put_aside_for_as_long_as_it_asks_within_bounds() -> None:
+def test_target_is_set_aside_for_retry_after_within_bounds() -> None:
     it = place()
     it.put_aside(20, 1.0)
     it.put_aside(5, 1.0)
@@ -67,7 +67,7 @@ def test_is_put_aside_for_as_long_as_it_asks_within_bounds() -> None:
     assert it.is_usable(3601.0)
 
 
-def test_the_same_target_of_a_new_configuration_fares_as_before() -> None:
+def test_health_is_kept_under_a_new_configuration() -> None:
     old, new = place(ping_s=30, down_after=1, up_after=2), place(ping_s=30, down_after=1, up_after=2)
     old.failed(1.0)
     old.answered()
@@ -79,14 +79,14 @@ def test_lower_priorities_come_first() -> None:
     assert order(place("a", priority=0), place("b", priority=1), place("c", priority=1, weight=0)) == ["a", "b", "c"]
 
 
-def test_calls_are_shared_by_weight() -> None:
+def test_targets_are_drawn_by_weight() -> None:
     places = [place("heavy", weight=3), place("light", weight=1)]
     draw = counting()
     first = Counter(in_order(places, draw)[0].target.host for _ in range(1000))
     assert first == {"heavy": 750, "light": 250}
 
 
-def test_those_of_weight_0_are_rarely_first() -> None:
+def test_weight_0_is_rarely_first() -> None:
     places = [place("some", weight=9), place("none", weight=0)]
     draw = counting()
     first = Counter(in_order(places, draw)[0].target.host for _ in range(1000))
@@ -94,7 +94,7 @@ def test_those_of_weight_0_are_rarely_first() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=8), st.integers(0, 2**32 - 1))
-def test_each_one_is_tried_once(targets: list[tuple[int, int]], drawn: int) -> None:
+def test_each_target_is_tried_once(targets: list[tuple[int, int]], drawn: int) -> None:
     places = [place(str(index), priority=priority, weight=weight) for index, (priority, weight) in enumerate(targets)]
     places.sort(key=lambda each: each.target.priority)
     found = in_order(places, lambda: f"{drawn:08x}")
@@ -106,10 +106,10 @@ def test_each_one_is_tried_once(targets: list[tuple[int, int]], drawn: int) -> N
     ("text", "seconds"),
     [("120", 120), ("18000;duration=3600", 18000), ("5 (I'm busy)", 5), (None, 0), ("soon", 0), ("", 0), ("-1", 0)],
 )
-def test_retry_after(text: str | None, seconds: int) -> None:
+def test_retry_after_is_parsed(text: str | None, seconds: int) -> None:
     assert retry_after_s(text) == seconds
 
 
-def test_names_for_the_log() -> None:
+def test_name_is_transport_address_and_port() -> None:
     assert place().name == "udp:192.0.2.22:5060"
     assert Place(peer(), place("::1").target, Flow(0, "tcp", "::1", 5061)).name == "tcp:[::1]:5061"

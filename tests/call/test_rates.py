@@ -1,17 +1,17 @@
-"""How many a second."""
+"""Rate limits per second."""
 
 from __future__ import annotations
 
 from relay.call.rates import Rates
 
 
-def test_so_many_calls_in_any_second() -> None:
+def test_rate_holds_in_any_second() -> None:
     rates = Rates()
     granted = [rates.admit("firm", 2, 10 + tenth / 10) for tenth in range(21)]
     assert [tenth for tenth, admitted in enumerate(granted) if admitted] == [0, 1, 10, 11, 20]
 
 
-def test_each_business_has_its_own_and_none_may_have_no_limit() -> None:
+def test_limits_are_per_name_and_none_is_unlimited() -> None:
     rates = Rates()
     assert rates.admit("firm", 1, 1.0)
     assert not rates.admit("firm", 1, 1.0)
@@ -20,13 +20,13 @@ def test_each_business_has_its_own_and_none_may_have_no_limit() -> None:
     assert all(rates.admit("free", None, 1.0) for _ in range(100))
 
 
-def test_a_limit_that_was_raised_works_at_once() -> None:
+def test_raised_limit_applies_at_once() -> None:
     rates = Rates()
     assert rates.admit("firm", 1, 1.0)
     assert rates.admit("firm", 2, 1.0)
 
 
-def test_a_clock_that_was_set_back_keeps_nobody_out() -> None:
+def test_clock_set_back_does_not_block() -> None:
     rates = Rates()
     assert rates.admit("firm", 1, 1_000.0)
     assert rates.admit("firm", 1, 500.0)

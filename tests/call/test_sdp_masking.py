@@ -1,4 +1,4 @@
-"""What of a session description the other side may see."""
+"""SDP masking."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AUDIO = "m=audio 4000 RTP/AVP 8 0 101\na=rtpmap:8 PCMA/8000\na=rtpmap:101 teleph
 
 
 def written(text: str, writer: SdpWriter | None = None) -> list[str]:
-    """The lines that cross, without the first four, which are the relay's."""
+    """The masked lines, without the first four, which are the relay's."""
     lines = (writer or SdpWriter(5)).write(text.encode()).decode().split("\r\n")
     assert lines[0] == "v=0"
     assert lines[2] == "s=-"
@@ -27,7 +27,7 @@ def written(text: str, writer: SdpWriter | None = None) -> list[str]:
     return lines[3:-1]
 
 
-def test_the_usual_description_passes_as_it_is() -> None:
+def test_common_sdp_passes_unchanged() -> None:
     body = HEAD + AUDIO + "a=ptime:20\na=maxptime:40\na=sendrecv\na=rtcp-mux\n"
     assert written(body) == body.splitlines()[3:]
 
@@ -37,7 +37,7 @@ def test_origin_and_session_name_are_ours() -> None:
     assert lines[1:3] == ["o=- 5 9 IN IP4 192.0.2.31", "s=-"]
 
 
-def test_version_goes_up_with_a_change_and_only_then() -> None:
+def test_version_increases_only_with_a_change() -> None:
     writer = SdpWriter(5)
     versions = []
     for body in (HEAD + AUDIO, HEAD.replace("alice", "else") + AUDIO, HEAD + AUDIO + "a=sendonly\n", HEAD + AUDIO):
@@ -46,14 +46,14 @@ def test_version_goes_up_with_a_change_and_only_then() -> None:
     assert versions == [1, 1, 2, 3]
 
 
-def test_names_addresses_keys_and_times_do_not_cross() -> None:
+def test_names_addresses_keys_and_times_are_dropped() -> None:
     session = "i=alice\nu=http://alice.example\ne=a@alice.example\np=+8613800000001\n"
     body = HEAD.replace("c=", session + "c=").replace("t=0 0", "t=2873397496 2873404696\nr=1 2 3\nz=4 5\nk=clear:alice")
     assert written(body + AUDIO.replace("\n", "\ni=alice\nk=prompt\n", 1)) == (HEAD + AUDIO).splitlines()[3:]
 
 
 @pytest.mark.parametrize("flag", ["sendrecv", "sendonly", "recvonly", "inactive", "rtcp-mux", "rtcp-rsize"])
-def test_flags(flag: str) -> None:
+def test_allowed_flags_pass(flag: str) -> None:
     assert mask_attribute(flag, None) == (flag, None)
     assert mask_attribute(flag, "alice") is None
 
@@ -88,7 +88,7 @@ def test_flags(flag: str) -> None:
         ("T38FaxUdpEC", "t38UDPRedundancy"),
     ],
 )
-def test_attributes_that_pass_as_they_are(name: str, value: str) -> None:
+def test_allowed_attributes_pass_unchanged(name: str, value: str) -> None:
     assert mask_attribute(name, value) == (name, value)
 
 
@@ -132,32 +132,32 @@ def test_attributes_that_pass_as_they_are(name: str, value: str) -> None:
         ("fmtp", "96 " + "mode=1;" * 100),
     ],
 )
-def test_attributes_that_do_not_pass(name: str, value: str) -> None:
+def test_other_attributes_are_dropped(name: str, value: str) -> None:
     assert mask_attribute(name, value) is None
 
 
-def test_of_an_fmtp_only_what_is_known_passes() -> None:
+def test_only_known_fmtp_parameters_pass() -> None:
     assert mask_attribute("fmtp", "96 useinbandfec=1; x-alice=1;sprop-stereo=13800000001; maxptime=40") == (
         "fmtp",
         "96 useinbandfec=1;maxptime=40",
     )
 
 
-def test_of_an_rtcp_only_the_port_passes() -> None:
+def test_only_the_port_of_rtcp_passes() -> None:
     assert mask_attribute("rtcp", "4001 IN IP4 10.0.0.7") == ("rtcp", "4001")
 
 
-def test_flags_that_are_none_do_not_pass() -> None:
+def test_value_attribute_without_a_value_is_dropped() -> None:
     assert mask_attribute("alice", None) is None
     assert mask_attribute("rtpmap", None) is None
 
 
-def test_codecs_that_are_not_known_leave_the_media_line() -> None:
+def test_unknown_codecs_are_removed_from_the_media_line() -> None:
     body = HEAD + "m=audio 4000 RTP/AVP 8 96 97 99 35\na=rtpmap:96 opus/48000/2\na=rtpmap:97 alice/8000\n"
     assert written(body)[2:] == ["m=audio 4000 RTP/AVP 8 96", "a=rtpmap:96 opus/48000/2"]
 
 
-def test_a_stream_without_any_known_codec_is_refused() -> None:
+def test_stream_without_a_known_codec_is_refused() -> None:
     body = HEAD + "m=audio 4000 RTP/AVP 97\na=rtpmap:97 alice/8000\nm=audio 4002 RTP/AVP 8\n"
     assert written(body)[2:] == ["m=audio 0 RTP/AVP 0", "m=audio 4002 RTP/AVP 8"]
 
@@ -184,16 +184,16 @@ def test_streams_of_every_kind_keep_their_places() -> None:
     "refused",
     ["m=video 0 RTP/AVP 31", "m=message 7654 TCP/MSRP *", "m=audio 9 UDP/TLS/RTP/SAVPF 0", "m=video 6 RTP/AVP 99"],
 )
-def test_a_refused_stream_has_no_address(refused: str) -> None:
+def test_refused_stream_has_no_address(refused: str) -> None:
     session = HEAD.replace("c=IN IP4 192.0.2.31\n", "")
     audio = "m=audio 4000 RTP/AVP 8\nc=IN IP4 192.0.2.31\n"
     body = SdpWriter(5).write(f"{session}{refused}\nc=IN IP4 192.0.2.32\n{audio}".encode())
     assert b"192.0.2.32" not in body
     assert body.count(b"c=IN IP4 0.0.0.0\r\n") == 1
-    assert b" IN IP4 192.0.2.31\r\ns=-" in body  # the origin's is that of a stream that is wanted
+    assert b" IN IP4 192.0.2.31\r\ns=-" in body  # the origin has the address of an active stream
 
 
-def test_fax() -> None:
+def test_t38_passes() -> None:
     fax = (
         "m=image 6000 udptl t38\na=T38FaxVersion:0\na=T38MaxBitRate:14400\na=T38FaxFillBitRemoval\n"
         "a=T38FaxRateManagement:transferredTCF\na=T38FaxMaxBuffer:200\na=T38FaxMaxDatagram:72\n"
@@ -202,7 +202,7 @@ def test_fax() -> None:
     assert written(HEAD + fax + "a=T38VendorInfo:0 0 37\n")[2:] == fax.splitlines()
 
 
-def test_bandwidths() -> None:
+def test_bandwidths_of_limited_length_pass() -> None:
     body = HEAD.replace("t=", "b=AS:64\nb=X-alice:1\nb=CT:13800000001\nt=") + AUDIO + "b=TIAS:64000\nb=TIAS:138000000\n"
     assert [line for line in written(body) if line.startswith("b=")] == ["b=AS:64", "b=TIAS:64000"]
 
@@ -210,24 +210,24 @@ def test_bandwidths() -> None:
 @pytest.mark.parametrize(
     "line", ["c=IN IP4 alice.example", "c=IN IP4 13800000001", "c=IN IP6 alice", "c=IN IP4 2.3", "c=IN IP6 192.0.2.1"]
 )
-def test_a_host_name_for_the_media_is_refused(line: str) -> None:
+def test_host_name_as_media_address_is_refused(line: str) -> None:
     for body in (HEAD.replace("c=IN IP4 192.0.2.31", line) + AUDIO, HEAD + AUDIO.replace("\n", f"\n{line}\n", 1)):
         with pytest.raises(ParseError):
             written(body)
 
 
-def test_addresses_of_streams() -> None:
+def test_stream_addresses_pass() -> None:
     body = HEAD.replace("c=IN IP4 192.0.2.31\n", "") + AUDIO.replace("\n", "\nc=IN IP6 2001:db8::5\n", 1)
     writer = SdpWriter(5)
     assert "c=IN IP6 2001:db8::5" in written(body, writer)
     assert writer.write(body.encode()).decode().splitlines()[1] == "o=- 5 1 IN IP6 2001:db8::5"
 
 
-def test_what_follows_an_address_does_not_cross() -> None:
+def test_suffix_of_an_address_is_dropped() -> None:
     assert written(HEAD.replace("192.0.2.31", "233.252.0.1/127/13800") + AUDIO)[0] == "c=IN IP4 233.252.0.1"
 
 
-def test_without_any_address_there_is_no_description() -> None:
+def test_sdp_without_an_address_is_refused() -> None:
     with pytest.raises(ParseError):
         written(HEAD.replace("c=IN IP4 192.0.2.31\n", "") + AUDIO)
 
@@ -243,7 +243,7 @@ def test_without_any_address_there_is_no_description() -> None:
         max_size=4,
     ),
 )
-def test_the_short_way_for_one_stream_gives_what_the_long_way_gives(
+def test_fast_path_for_one_stream_equals_the_full_path(
     port: int, kind: str, protocol: str, formats: str, session: str, attributes: list[str]
 ) -> None:
     head = f"v=0\r\no=alice 1 1 IN IP4 192.0.2.1\r\ns=-\r\n{session}"
@@ -271,7 +271,7 @@ SNIPPETS = st.sampled_from([*WORDS, *(line + b"\r\n" for line in LINES.split(b",
 
 @settings(max_examples=1000)
 @given(st.lists(st.tuples(PLACES, st.booleans(), SNIPPETS), max_size=3))
-def test_any_description_is_masked_as_if_nothing_was_ever_remembered(
+def test_masking_does_not_depend_on_the_cache(
     changes: list[tuple[bytes, bool, bytes]],
 ) -> None:
     body = (CRLF_HEAD.replace("alice's phone", "-") + CRLF_AUDIO).encode()
@@ -283,7 +283,7 @@ def test_any_description_is_masked_as_if_nothing_was_ever_remembered(
 CRLF_HEAD, CRLF_AUDIO = HEAD.replace("\n", "\r\n"), AUDIO.replace("\n", "\r\n")
 
 
-def test_a_description_like_one_before_is_masked_as_if_there_had_been_none() -> None:
+def test_similar_sdp_is_masked_as_without_a_cache() -> None:
     bodies = [
         (CRLF_HEAD.replace("alice", name) + CRLF_AUDIO.replace("4000", port) + more)
         for more in (
@@ -301,32 +301,32 @@ def test_a_description_like_one_before_is_masked_as_if_there_had_been_none() -> 
         body.replace("audio", "alice") for body in bodies
     ]
     for body in bodies * 2:
-        anew = body.replace("\r\n", "\n")  # which is never remembered
+        anew = body.replace("\r\n", "\n")  # LF line ends are never cached
         assert SdpWriter(5).write(body.encode()) == SdpWriter(5).write(anew.encode()), body
 
 
 @pytest.mark.parametrize(
     "more", ["a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz\r\n", "a=x\r\n" * 400]
 )
-def test_keys_and_long_descriptions_are_not_remembered(more: str) -> None:
+def test_keys_and_long_sdp_are_not_cached(more: str) -> None:
     before = dict(sdp_masking._masked)
     SdpWriter(5).write((CRLF_HEAD + CRLF_AUDIO + more).encode())
     assert sdp_masking._masked == before
 
 
-def test_what_is_remembered_of_descriptions_is_bounded() -> None:
+def test_cache_is_bounded() -> None:
     for number in range(2100):
         SdpWriter(5).write(f"{CRLF_HEAD}{CRLF_AUDIO}a=ptime:{number}\r\n".encode())
         assert len(sdp_masking._masked) <= 2048
 
 
-# What rtpengine has given
+# SDP rewritten by rtpengine
 
 STREAM = "m=audio {port} RTP/AVP 8\n"
 
 
 def description(session: str, *streams: tuple[int, str]) -> bytes:
-    """`streams`: the port and the address, "" for the session's."""
+    """`streams`: port and address, "" for the session's."""
     text = "v=0\no=- 1 1 IN IP4 192.0.2.9\ns=-\n" + (f"c=IN IP4 {session}\n" if session else "") + "t=0 0\n"
     for port, address in streams:
         text += STREAM.format(port=port) + (f"c=IN IP4 {address}\n" if address else "")
@@ -342,11 +342,11 @@ THEIRS = description("192.0.2.31", (4000, ""), (4002, "192.0.2.32"))
         description("192.0.2.40", (30000, ""), (30002, "")),
         description("192.0.2.31", (30000, ""), (30002, "")),  # rtpengine is on the same host
         description("0.0.0.0", (30000, ""), (0, "")),
-        description("192.0.2.40", (4000, ""), (4002, "")),  # ports alone tell nothing
-        description("192.0.2.40", (30000, ""), (0, "192.0.2.32")),  # no address of a refused stream is written
+        description("192.0.2.40", (4000, ""), (4002, "")),  # equal ports alone are no leak
+        description("192.0.2.40", (30000, ""), (0, "192.0.2.32")),  # the address of a refused stream is never written
     ],
 )
-def test_a_description_that_leads_to_rtpengine_shows_no_way(given: bytes) -> None:
+def test_rewritten_sdp_shows_no_original_address(given: bytes) -> None:
     assert not shows_way(THEIRS, given)
 
 
@@ -356,17 +356,17 @@ def test_a_description_that_leads_to_rtpengine_shows_no_way(given: bytes) -> Non
         THEIRS,
         description("192.0.2.40", (30000, ""), (4002, "192.0.2.32")),
         description("192.0.2.31", (4000, ""), (30002, "192.0.2.40")),
-        description("192.0.2.31", (30000, "192.0.2.40"), (30002, "192.0.2.40")),  # the session's line is left
+        description("192.0.2.31", (30000, "192.0.2.40"), (30002, "192.0.2.40")),  # the session's line was not rewritten
     ],
 )
-def test_a_description_that_still_leads_to_the_other_side_does(given: bytes) -> None:
+def test_partly_rewritten_sdp_shows_an_original_address(given: bytes) -> None:
     assert shows_way(THEIRS, given)
 
 
 @pytest.mark.parametrize(
     ("theirs", "given"), [("2001:DB8:0::31", "2001:db8::31"), ("::ffff:192.0.2.31", "::FFFF:c000:21f")]
 )
-def test_an_address_is_known_however_it_is_spelled(theirs: str, given: str) -> None:
+def test_address_is_compared_in_any_spelling(theirs: str, given: str) -> None:
     before, after = (
         f"v=0\no=- 1 1 IN IP6 ::\ns=-\nc=IN IP6 {address}\nt=0 0\n{STREAM.format(port=port)}".encode()
         for address, port in ((theirs, 4000), (given, 4000))
@@ -374,11 +374,11 @@ def test_an_address_is_known_however_it_is_spelled(theirs: str, given: str) -> N
     assert shows_way(before, after)
 
 
-def test_hold_as_it_was_written_once_is_no_way() -> None:
+def test_unspecified_address_of_old_hold_is_ignored() -> None:
     assert not shows_way(description("0.0.0.0", (4000, "")), description("0.0.0.0", (4000, "")))
 
 
-def test_a_refused_stream_shows_no_address() -> None:
+def test_address_of_a_refused_stream_is_ignored() -> None:
     content, address = mask_description(description("", (0, "192.0.2.32"), (4000, "192.0.2.31")))
     assert b"192.0.2.32" not in content
     assert (content.count(b"c=IN IP4 0.0.0.0"), address) == (1, b"IP4 192.0.2.31")

@@ -1,4 +1,4 @@
-"""Where rtpengine is in between, the order of codecs and attributes says nothing of the phone that wrote it."""
+"""With rtpengine in between, the order of codecs and attributes does not reveal the phone."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ LINES = [
 ]
 
 
-def test_speech_that_sounds_best_is_first_and_what_is_no_speech_is_last() -> None:
+def test_best_speech_codec_is_first_and_non_speech_last() -> None:
     text = written(list(RTPMAPS), LINES)
     assert formats_of(text) == ORDER
     names = [line.split(":")[0] for line in text.decode().split("\r\n") if line.startswith("a=")]
@@ -62,22 +62,22 @@ def test_speech_that_sounds_best_is_first_and_what_is_no_speech_is_last() -> Non
 
 
 @given(st.permutations(list(RTPMAPS)), st.permutations(LINES))
-def test_it_is_the_same_whatever_order_came_in(formats: list[str], lines: list[str]) -> None:
+def test_order_does_not_depend_on_the_input(formats: list[str], lines: list[str]) -> None:
     assert written(formats, lines) == written(list(RTPMAPS), LINES)
 
 
 @pytest.mark.parametrize("formats", list(permutations(["0", "8", "101"])))
-def test_without_rtpengine_between_the_order_crosses(formats: tuple[str, ...]) -> None:
+def test_order_is_kept_without_rtpengine(formats: tuple[str, ...]) -> None:
     assert formats_of(written(list(formats), LINES, anchored=False)) == " ".join(formats)
 
 
-def test_several_of_one_codec_are_told_apart_by_what_is_said_of_them() -> None:
+def test_entries_of_one_codec_are_ordered_by_rate_and_fmtp() -> None:
     lines = ["rtpmap:96 AMR/8000", "rtpmap:97 AMR/8000", "fmtp:97 octet-align=1"]
     for formats in (["96", "97"], ["97", "96"]):
         assert formats_of(written(formats, lines)) == "96 97"
 
 
-def test_keys_keep_their_order() -> None:
+def test_crypto_lines_keep_their_order() -> None:
     """RFC 4568 5.1.1: the first is preferred."""
     keys = [
         f"crypto:{tag} AES_CM_128_HMAC_SHA1_80 inline:{'WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz'}" for tag in (2, 1)
@@ -103,7 +103,7 @@ def test_streams_stay_in_their_places() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_whatever_comes_is_written_or_refused(noise: bytes) -> None:
+def test_any_sdp_is_written_or_refused(noise: bytes) -> None:
     body = (
         HEAD.encode()
         + b"m=audio 4000 RTP/AVP 8 96\r\na=rtpmap:"

@@ -1,4 +1,4 @@
-"""Requests of the relay's own: transport by size, branch, CANCEL, failure."""
+"""Client requests: transport by size, branch, credentials, CANCEL, failure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TCP_FLOW = Flow(1, "tcp", "192.0.2.22", 5060)
 
 
 class Sent:
-    """A request on its way, and what its sender heard."""
+    """A request under way, and the callbacks received."""
 
     def __init__(
         self, method: str = "INVITE", *, size: int = 0, tcp_allowed: bool = True, account: Account | None = None
@@ -68,13 +68,13 @@ class Sent:
 @pytest.mark.parametrize(
     ("tcp_allowed", "over", "flow"), [(True, 1, TCP_FLOW), (True, -300, UDP_FLOW), (False, 1, UDP_FLOW)]
 )
-def test_transport_by_size(tcp_allowed: bool, over: int, flow: Flow) -> None:
+def test_large_request_goes_by_tcp_if_allowed(tcp_allowed: bool, over: int, flow: Flow) -> None:
     ((request, went),) = Sent(size=PATH_MTU_LIMIT + over, tcp_allowed=tcp_allowed).take()
     assert went == flow
     assert request.via.transport.lower() == flow.transport
 
 
-def test_what_is_sent_by_udp_fits_the_path() -> None:
+def test_request_by_udp_fits_the_path_mtu() -> None:
     """RFC 3261 18.1.1, at every size."""
     for size in range(900, 1300):
         request = OutgoingRequest("INVITE", "sip:b@192.0.2.22", HEAD, 1, f"X-Fill: {'x' * size}\r\n")
@@ -82,7 +82,7 @@ def test_what_is_sent_by_udp_fits_the_path() -> None:
         assert request.size > PATH_MTU_LIMIT or len(data) <= PATH_MTU_LIMIT + 100
 
 
-def test_udp_after_all_with_a_branch_of_its_own() -> None:
+def test_failed_tcp_falls_back_to_udp_with_a_new_branch() -> None:
     sent = Sent(size=PATH_MTU_LIMIT)
     ((by_tcp, _),) = sent.take()
     sent.core.transactions.transport_failed(TCP_FLOW, 0.5)
@@ -93,7 +93,7 @@ def test_udp_after_all_with_a_branch_of_its_own() -> None:
     assert sent.failures == ["transport"]
 
 
-def test_no_udp_after_the_other_side_was_heard() -> None:
+def test_no_fallback_after_a_provisional_response() -> None:
     sent = Sent(size=PATH_MTU_LIMIT)
     ((by_tcp, _),) = sent.take()
     sent.answer(by_tcp, 180)
@@ -102,7 +102,7 @@ def test_no_udp_after_the_other_side_was_heard() -> None:
     assert (sent.heard, sent.failures) == ([180], ["transport"])
 
 
-def test_no_udp_after_it_was_cancelled() -> None:
+def test_no_fallback_after_a_cancel() -> None:
     sent = Sent(size=PATH_MTU_LIMIT)
     sent.take()
     sent.sent.cancel(0.1)
@@ -111,7 +111,7 @@ def test_no_udp_after_it_was_cancelled() -> None:
     assert sent.failures == ["transport"]
 
 
-def test_no_udp_after_a_timeout() -> None:
+def test_no_fallback_after_a_timeout() -> None:
     sent = Sent(size=PATH_MTU_LIMIT)
     sent.take()
     sent.core.timers.run(33.0)
@@ -133,7 +133,7 @@ def test_cancel_waits_for_a_provisional_response() -> None:
     assert sent.heard == [100, 180]
 
 
-def test_cancel_after_the_final_response_is_none() -> None:
+def test_no_cancel_after_the_final_response() -> None:
     sent = Sent()
     ((invite, _),) = sent.take()
     sent.answer(invite, 200)
@@ -141,7 +141,7 @@ def test_cancel_after_the_final_response_is_none() -> None:
     assert sent.take() == []
 
 
-def test_cancelled_and_never_answered_fails() -> None:
+def test_cancelled_invite_without_a_response_fails() -> None:
     sent = Sent()
     ((invite, _),) = sent.take()
     sent.answer(invite, 180)
@@ -161,7 +161,7 @@ def test_refusal_is_acknowledged() -> None:
     assert sent.heard == [486]
 
 
-def test_other_requests_are_not_acknowledged() -> None:
+def test_non_invite_is_not_acknowledged() -> None:
     sent = Sent("INFO")
     ((info, _),) = sent.take()
     sent.answer(info, 486)
@@ -173,8 +173,8 @@ CHALLENGE = 'WWW-Authenticate: Digest realm="carrier.example",nonce="n1",qop="au
 
 
 @pytest.mark.parametrize("method", ["INVITE", "INFO"])
-def test_a_challenge_is_answered_and_not_told(method: str) -> None:
-    """RFC 3261 22.2: the same request but for CSeq, branch and credentials."""
+def test_challenge_is_answered_and_not_reported(method: str) -> None:
+    """RFC 3261 22.2: the same request except CSeq, branch and credentials."""
     sent = Sent(method, account=ACCOUNT)
     ((first, _),) = sent.take()
     sent.answer(first, 401, CHALLENGE)
@@ -192,7 +192,7 @@ def test_a_challenge_is_answered_and_not_told(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["INVITE", "INFO"])
-def test_a_second_challenge_is_told_unless_the_nonce_was_stale(method: str) -> None:
+def test_second_challenge_is_reported_unless_stale(method: str) -> None:
     stale = CHALLENGE.replace("n1", "n2").replace("\r\n", ",stale=true\r\n")
     for seconds, expected in (([CHALLENGE], 1), ([stale], 2), ([stale, stale], 2)):
         sent = Sent(method, account=ACCOUNT)
@@ -214,7 +214,7 @@ def test_a_second_challenge_is_told_unless_the_nonce_was_stale(method: str) -> N
         CHALLENGE.replace('nonce="n1"', "nonce"),
     ],
 )
-def test_what_cannot_be_answered_is_told(challenge: str) -> None:
+def test_unanswerable_challenge_is_reported(challenge: str) -> None:
     sent = Sent(account=ACCOUNT)
     ((invite, _),) = sent.take()
     sent.answer(invite, 401, challenge)
@@ -222,7 +222,7 @@ def test_what_cannot_be_answered_is_told(challenge: str) -> None:
     assert [request.method for request, _ in sent.take()] == ["ACK"]
 
 
-def test_no_credentials_after_it_was_cancelled() -> None:
+def test_challenge_is_not_answered_after_a_cancel() -> None:
     for proceeding in (True, False):
         sent = Sent(account=ACCOUNT)
         ((invite, _),) = sent.take()
@@ -234,7 +234,7 @@ def test_no_credentials_after_it_was_cancelled() -> None:
         assert [request.method for request, _ in sent.take()][-1:] == ["ACK"]
 
 
-def test_credentials_that_make_it_large_have_it_go_by_tcp() -> None:
+def test_request_made_large_by_credentials_goes_by_tcp() -> None:
     sent = Sent(size=PATH_MTU_LIMIT - 450, account=ACCOUNT)
     ((invite, first_flow),) = sent.take()
     sent.answer(invite, 401, CHALLENGE.replace("n1", "n" * 200))

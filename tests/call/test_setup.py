@@ -1,4 +1,4 @@
-"""The initial INVITE: decided once, by whatever comes first."""
+"""The setup: decided once, by the first final event."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def do(ladder: Ladder, end: str) -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), list(permutations(ENDS, 2)))
-def test_is_decided_once(first: str, second: str) -> None:
+def test_setup_is_decided_once(first: str, second: str) -> None:
     ladder = Ladder()
     ladder.caller.invites(X)
     ladder.callee.get("INVITE")
@@ -43,7 +43,7 @@ def test_is_decided_once(first: str, second: str) -> None:
     ladder.settle()
 
 
-def test_nothing_is_shown_once_it_is_decided() -> None:
+def test_no_provisional_response_once_decided() -> None:
     ladder = Ladder()
     ladder.caller.invites(X)
     ladder.callee.get("INVITE")

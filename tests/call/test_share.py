@@ -1,4 +1,4 @@
-"""What calls take of their peers' quotas and their routes' caps, and give back once."""
+"""Reservation of calls in their peers' quotas and their routes' caps, released once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from relay.call.share import Share
 from tests.call.support import core
 
 
-def test_a_call_counts_towards_its_peers_until_it_gives_that_back() -> None:
+def test_call_counts_towards_its_peers_until_release() -> None:
     shared = core()
     share, other = Share(shared), Share(shared)
     share.comes_from("pbx")
@@ -19,7 +19,7 @@ def test_a_call_counts_towards_its_peers_until_it_gives_that_back() -> None:
         assert (shared.quotas_in.calls.count("pbx"), shared.quotas_out.calls.count("carrier")) == (0, 1)
 
 
-def test_it_counts_towards_the_last_peer_that_was_tried_alone() -> None:
+def test_only_the_last_tried_peer_is_counted() -> None:
     shared = core()
     share = Share(shared)
     share.goes_to("carrier")
@@ -27,7 +27,7 @@ def test_it_counts_towards_the_last_peer_that_was_tried_alone() -> None:
     assert (shared.quotas_out.calls.count("carrier"), shared.quotas_out.calls.count("six")) == (0, 1)
 
 
-def test_caps_are_forgotten_when_nothing_falls_under_them() -> None:
+def test_caps_without_calls_are_removed() -> None:
     shared = core()
     share, other = Share(shared), Share(shared)
     share.falls_under(("business firm", "number 7"))

@@ -1,4 +1,4 @@
-"""What becomes of new calls that have waited too long, and that nothing but their sender's own words goes back."""
+"""Shedding of late calls by a 503 that contains only the sender's own headers."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def of_call(call_id: str, method: str = "INVITE", *lines: str) -> bytes:
 
 
 def bring(made: Engine, data: bytes, flow: Flow = FLOW, *, waited_s: float = EARLY_S, now: float) -> None:
-    """As the driver does: it comes, and is served at `now`."""
+    """Receive and serve at `now`, as the driver does."""
     if made.sort(data, flow, 0.0, now - waited_s, lasts=True) is not None:
         made.receive_new(data, flow, waited_s, now, lasts=True)
 
 
 def shed(made: Engine, data: bytes, flow: Flow = FLOW, *, waited_s: float = LATE_S, now: float = 1.0) -> Response:
-    """The one answer to it, which it has when it comes or when it has waited."""
+    """The single 503, sent on arrival or after the wait."""
     bring(made, data, flow, waited_s=waited_s, now=now)
     (answer,) = made.take_actions()
     assert isinstance(answer, SendAll)
@@ -52,12 +52,12 @@ def shed(made: Engine, data: bytes, flow: Flow = FLOW, *, waited_s: float = LATE
 
 
 def is_served(actions: list[Action]) -> bool:
-    """Whether an attempt was begun: it is looked up, or refused with a record."""
+    """Whether an attempt was begun: looked up, or refused with a record."""
     return any(isinstance(action, LookUp | Commit) for action in actions)
 
 
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
-def test_what_has_waited_too_long_gets_a_503_and_leaves_nothing(method: str) -> None:
+def test_late_request_gets_a_503_and_leaves_no_state(method: str) -> None:
     made = engine()
     request = parse_message(of_call("a", method))
     response = shed(made, of_call("a", method))
@@ -76,14 +76,14 @@ def test_what_has_waited_too_long_gets_a_503_and_leaves_nothing(method: str) -> 
     assert made.shed() == {"pbx": 1}
 
 
-def test_what_has_not_is_served() -> None:
+def test_request_in_time_is_served() -> None:
     made = engine()
     made.receive_new(INVITE, FLOW, EARLY_S, 1.0, lasts=True)
     assert is_served(made.take_actions())
     assert made.shed() == {}
 
 
-def test_what_comes_in_a_burst_may_wait_until_just_before_it_would_be_sent_again() -> None:
+def test_burst_may_wait_until_just_before_retransmission() -> None:
     made = engine()
     assert made.sort(of_call("a"), FLOW, BURST_LAG_S, 1.0, lasts=False) is Rank.NEW
     made.receive_new(of_call("a"), FLOW, BURST_LAG_S, 1.0, lasts=False)
@@ -93,7 +93,7 @@ def test_what_comes_in_a_burst_may_wait_until_just_before_it_would_be_sent_again
     assert made.shed() == {"pbx": 2}
 
 
-def test_what_there_is_no_room_for_is_shed_and_stays_so() -> None:
+def test_request_over_the_transaction_limit_is_shed_and_stays_so() -> None:
     made = engine(max_transactions=1)
     made.receive(of_call("a"), FLOW, 1.0)
     assert is_served(made.take_actions())
@@ -113,13 +113,13 @@ def test_what_there_is_no_room_for_is_shed_and_stays_so() -> None:
     assert made.shed() == {"pbx": 2}
 
 
-def test_nothing_is_shed_where_the_limit_is_0() -> None:
+def test_no_shedding_when_the_limit_is_0() -> None:
     made = engine(shed_lag_ms=0)
     made.receive_new(INVITE, FLOW, 100.0, 1.0, lasts=True)
     assert is_served(made.take_actions())
 
 
-def test_what_comes_again_has_the_same_answer_also_when_there_is_time_now() -> None:
+def test_retransmission_gets_the_same_503_after_the_overload() -> None:
     made = engine()
     first = shed(made, INVITE)
     assert shed(made, INVITE, waited_s=EARLY_S, now=1.5).to_tag == first.to_tag
@@ -127,7 +127,7 @@ def test_what_comes_again_has_the_same_answer_also_when_there_is_time_now() -> N
     assert is_served(made.take_actions())
 
 
-def test_what_came_before_the_same_was_shed_has_the_same_answer() -> None:
+def test_earlier_copy_of_a_shed_request_gets_the_same_503() -> None:
     made = engine()
     first = shed(made, INVITE, now=1.0)
     made.receive_new(INVITE, FLOW, EARLY_S, 1.0 + EARLY_S / 2, lasts=True)
@@ -138,7 +138,7 @@ def test_what_came_before_the_same_was_shed_has_the_same_answer() -> None:
     assert again.to_tag == first.to_tag
 
 
-def test_what_is_written_unusually_has_the_same_answer_too() -> None:
+def test_unusual_syntax_gets_the_same_503() -> None:
     made = engine()
     data = INVITE.replace(b"Via: ", b"v: ")
     first = shed(made, data)
@@ -159,7 +159,7 @@ def test_what_is_written_unusually_has_the_same_answer_too() -> None:
         "SIP/2.0/UDP 192.0.2.11:5060",
     ],
 )
-def test_each_via_is_answered_as_it_is_whatever_the_last_one_was(via: str) -> None:
+def test_each_via_is_copied_whatever_is_cached(via: str) -> None:
     for behind in (";rport", "", ";branch="):
         last = f"SIP/2.0/UDP 192.0.2.11:5060;branch=z9hG4bKa{behind}"
         vias = []
@@ -173,7 +173,7 @@ def test_each_via_is_answered_as_it_is_whatever_the_last_one_was(via: str) -> No
         assert vias[0] == vias[1]
 
 
-def test_a_second_attempt_of_the_same_caller_is_another_call() -> None:
+def test_second_attempt_of_a_caller_is_another_call() -> None:
     made = engine()
     shed(made, of_call("a"))
     again = of_call("a", "INVITE", "CSeq: 8 INVITE").replace(b"z9hG4bKa", b"z9hG4bKb")
@@ -181,7 +181,7 @@ def test_a_second_attempt_of_the_same_caller_is_another_call() -> None:
     assert is_served(made.take_actions())
 
 
-def test_those_that_were_shed_are_forgotten_in_time_and_bounded_in_number() -> None:
+def test_memory_of_shed_requests_expires_and_is_bounded() -> None:
     made = engine()
     shed(made, of_call("a"))
     for number in range(2 * MOST_REMEMBERED + 2):
@@ -197,7 +197,7 @@ def test_those_that_were_shed_are_forgotten_in_time_and_bounded_in_number() -> N
 
 
 @pytest.mark.parametrize("spelling", [b"Via: ", b"v: "])
-def test_a_call_that_is_being_served_is_not_shed(spelling: bytes) -> None:
+def test_call_being_served_is_not_shed(spelling: bytes) -> None:
     made = engine()
     data = INVITE.replace(b"Via: ", spelling)
     made.receive(data, FLOW, 1.0)
@@ -211,7 +211,7 @@ def test_a_call_that_is_being_served_is_not_shed(spelling: bytes) -> None:
     assert made.shed() == {}
 
 
-def test_the_ack_to_the_503_is_done_with_and_others_are_not() -> None:
+def test_ack_to_the_503_is_absorbed_and_others_are_not() -> None:
     made = engine()
     response = shed(made, of_call("a"))
     ack = of_call("a", "ACK", f"To: {response.get('to')}", "CSeq: 7 ACK")
@@ -219,19 +219,19 @@ def test_the_ack_to_the_503_is_done_with_and_others_are_not() -> None:
     other = ack.replace((response.to_tag or "").encode(), b"0123456789abcdef")
     assert made.sort(other, FLOW, 0.0, 1.0, lasts=True) is Rank.INSIDE
     assert made.sort(ack.replace(b"ACK", b"BYE"), FLOW, 0.0, 1.0, lasts=True) is Rank.INSIDE
-    made.receive(ack, FLOW, 1.0)  # no harm where it is not told apart
+    made.receive(ack, FLOW, 1.0)  # harmless if not distinguished
     assert made.take_actions() == []
 
 
 @given(st.binary(max_size=60), st.integers(0, len(INVITE)), st.integers(0, len(INVITE)))
-def test_no_bytes_raise(noise: bytes, start: int, end: int) -> None:
+def test_arbitrary_bytes_do_not_raise(noise: bytes, start: int, end: int) -> None:
     made = engine()
     for data in (noise, b"ACK " + noise, INVITE[:start] + noise + INVITE[end:], b"ACK" + INVITE[6:start] + noise):
         made.sort(data, FLOW, LATE_S, 1.0, lasts=True)
         made.receive_new(data, FLOW, LATE_S, 1.0, lasts=True)
 
 
-def test_a_strangers_call_is_dropped() -> None:
+def test_late_call_of_an_unknown_source_is_dropped() -> None:
     made = engine()
     made.receive_new(INVITE, STRANGER, LATE_S, 1.0, lasts=True)
     assert made.take_actions() == []
@@ -253,13 +253,13 @@ def test_a_strangers_call_is_dropped() -> None:
         (b"SIP/2.0 200 OK\r\nTo: <sip:b@h>\r\n\r\n", Rank.INSIDE, Rank.INSIDE),
     ],
 )
-def test_who_goes_first(data: bytes, rank: Rank, strangers: Rank) -> None:
+def test_messages_are_ranked(data: bytes, rank: Rank, strangers: Rank) -> None:
     made = engine()
     assert made.sort(data, FLOW, 0.0, 1.0, lasts=True) is rank
     assert made.sort(data, STRANGER, 0.0, 1.0, lasts=True) is strangers
 
 
-def test_what_would_be_late_is_shed_when_it_comes() -> None:
+def test_request_that_would_be_late_is_shed_on_arrival() -> None:
     made = engine()
     assert made.sort(of_call("a"), FLOW, EARLY_S, 1.0, lasts=True) is Rank.NEW
     assert made.sort(of_call("b"), FLOW, LATE_S, 1.0, lasts=True) is None
@@ -270,10 +270,10 @@ def test_what_would_be_late_is_shed_when_it_comes() -> None:
     assert made.sort(of_call("c"), STRANGER, LATE_S, 1.0, lasts=True) is None
     assert made.take_actions() == []
     made.receive(INVITE, FLOW, 1.0)
-    assert made.sort(INVITE, FLOW, LATE_S, 1.0, lasts=True) is Rank.NEW  # it is being served
+    assert made.sort(INVITE, FLOW, LATE_S, 1.0, lasts=True) is Rank.NEW  # being served
 
 
-def test_a_cancel_is_never_shed() -> None:
+def test_cancel_is_never_shed() -> None:
     made = engine()
     made.receive(INVITE, FLOW, 1.0)
     made.take_actions()
@@ -282,7 +282,7 @@ def test_a_cancel_is_never_shed() -> None:
     assert answers[0].startswith(b"SIP/2.0 200 ")
 
 
-def test_what_is_malformed_is_answered_as_always() -> None:
+def test_malformed_request_is_answered_as_always() -> None:
     made = engine()
     made.receive_new(
         INVITE.replace(b"Via: ", b"v: ").replace(b"Max-Forwards: 70", b"Max-Forwards 70"), FLOW, 1.0, 1.0, lasts=True
@@ -292,7 +292,7 @@ def test_what_is_malformed_is_answered_as_always() -> None:
     assert answer.data.startswith(b"SIP/2.0 400 ")
 
 
-def test_the_log_says_every_few_seconds_how_many_there_were() -> None:
+def test_shed_requests_are_logged_in_sums() -> None:
     made = engine()
     for number in range(3):
         shed(made, of_call(str(number)), now=1.0 + number)
@@ -306,7 +306,7 @@ def test_the_log_says_every_few_seconds_how_many_there_were() -> None:
     assert made.next_timeout() is None
 
 
-def test_the_tag_is_one_of_ours_so_that_the_ack_comes_to_this_worker() -> None:
+def test_to_tag_of_the_503_is_the_stateless_tag() -> None:
     tag = shed(engine(), INVITE).to_tag
     assert tag is not None
     assert len(tag) == 16
@@ -315,7 +315,7 @@ def test_the_tag_is_one_of_ours_so_that_the_ack_comes_to_this_worker() -> None:
 
 
 @given(st.data(), st.sampled_from([FLOW, FLOW._replace(port=6060), FLOW._replace(host="2001:db8::6")]))
-def test_the_quick_refusal_is_that_of_a_full_look(data: st.DataObject, flow: Flow) -> None:
+def test_fast_refusal_equals_that_of_the_full_parse(data: st.DataObject, flow: Flow) -> None:
     message = data.draw(messages("INVITE sip:b@h SIP/2.0", "z9hG4bKa", ""))
     shedding = engine()._shedding
     quick, full = shedding._usual(message, flow), shedding._any(message, flow)
@@ -327,7 +327,7 @@ def test_the_quick_refusal_is_that_of_a_full_look(data: st.DataObject, flow: Flo
 
 
 @pytest.mark.parametrize("parameters", [";branch=z9hG4bKa", ";branch=z9hG4bKa;rport", ";rport;branch=z9hG4bKa;x=y"])
-def test_usual_requests_are_refused_by_the_quick_way(parameters: str) -> None:
+def test_usual_requests_are_refused_by_the_fast_path(parameters: str) -> None:
     made = engine()
     data = invite(f"Via: SIP/2.0/UDP 192.0.2.99:5070{parameters}").serialize()
     quick, full = made._shedding._usual(data, FLOW), made._shedding._any(data, FLOW)

@@ -1,4 +1,4 @@
-"""What of a live call is written down, and that it comes back from it."""
+"""Encoding and decoding of a call's restart state."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def leg(ground: Core, flow: Flow = FLOW, name: str = "pbx") -> Leg:
     return made
 
 
-def test_a_leg_comes_back() -> None:
+def test_leg_is_restored() -> None:
     old, new = core(), core()
     data = dump_call(
         leg(old),
@@ -59,7 +59,7 @@ def test_a_leg_comes_back() -> None:
     assert new.legs == {("ours", "a"): back}
 
 
-def test_listeners_may_have_changed_places_meanwhile() -> None:
+def test_listeners_may_be_reordered_before_a_restart() -> None:
     old = core()
     state = load_call(dump_call(leg(old), leg(old, Flow(1, "tcp", "192.0.2.22", 5060)), 1.0, 0))
     turned = core(listeners=(TCP, UDP6, UDP)).peers
@@ -70,7 +70,7 @@ def test_listeners_may_have_changed_places_meanwhile() -> None:
             flow_by(state.callee.flow, core(listeners=listeners).peers)
 
 
-def test_what_is_no_state() -> None:
+def test_malformed_state_raises_store_error() -> None:
     ground = core()
     data = dump_call(leg(ground), leg(ground), 1.0, 0)
     other = msgspec.msgpack.encode([VERSION + 1, *msgspec.msgpack.decode(data)[1:]])

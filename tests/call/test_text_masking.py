@@ -1,4 +1,4 @@
-"""What of a text crosses: real numbers do not, however they are written."""
+"""Masking of real numbers in texts, in any notation."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_numbers_in_any_spelling_are_masked(text: str, masked: str) -> None:
         "二〇二六年十一月二十五日 13:00",
     ],
 )
-def test_what_is_no_number_stays(text: str) -> None:
+def test_non_numbers_stay(text: str) -> None:
     assert mask_numbers(text, SENDER) == text
 
 
@@ -238,7 +238,7 @@ G1390次 5车13F，13:05开，18:42到
 
 
 @pytest.mark.parametrize("text", ORDINARY.strip().splitlines())
-def test_ordinary_texts_stay(text: str) -> None:
+def test_ordinary_texts_stay_unchanged(text: str) -> None:
     assert mask_numbers(text, SENDER) == text
 
 
@@ -273,44 +273,44 @@ def test_ordinary_texts_stay(text: str) -> None:
         ("".join(chr(0xE0000 + ord(digit)) for digit in "13800000001"), "138****0001"),
     ],
 )
-def test_the_sender_s_own_is_found_whatever_stands_between(text: str, masked: str) -> None:
+def test_senders_number_is_found_with_any_text_between_its_digits(text: str, masked: str) -> None:
     assert mask_numbers(text, SENDER) == masked
 
 
 @pytest.mark.parametrize("text", ["sıx", "sİx", "trıple nıne", "ſix"])
-def test_letters_whose_other_case_is_of_another_alphabet_are_read(text: str) -> None:
+def test_letters_whose_other_case_is_of_another_alphabet_are_handled(text: str) -> None:
     assert mask_numbers(text, SENDER) == text
 
 
 @pytest.mark.parametrize("sign", "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-def test_marks_of_direction_do_not_cross(sign: str) -> None:
+def test_direction_marks_are_removed(sign: str) -> None:
     assert mask_numbers(f"ab{sign}cd", SENDER) in ("abcd", "abdc")
 
 
-def test_what_they_turn_round_crosses_as_it_is_shown() -> None:
+def test_reversed_text_is_relayed_in_display_order() -> None:
     assert mask_numbers("到\u202e口门\u202c了 \u202e\u202dab\u202c12", SENDER) == "到门口了 21ab"
     assert mask_numbers("到\u202b口 门\u202c了", SENDER) == "到门 口了"
 
 
-def test_nor_does_what_a_mask_leaves_make_it_anew() -> None:
+def test_mask_leaves_no_new_number() -> None:
     assert mask_numbers("13800010001 0001 0001 0001 0001", "8613800010001") == "138****0001"
 
 
-def test_the_receiver_s_own_cannot_be_guessed() -> None:
-    """Only what looks like a number is treated as one: no guess is told from another by what becomes of it."""
+def test_receivers_number_cannot_be_guessed() -> None:
+    """Numbers are found by shape only, so all guesses have the same result."""
     guesses = [f"9139{n:04}00029" for n in range(0, 10_000, 99)]
     assert all(mask_numbers(guess, SENDER) == guess for guess in guesses)
 
 
-def test_an_extension_is_found_where_it_stands_alone() -> None:
+def test_extension_is_found_only_alone() -> None:
     assert mask_numbers('"101", room 1012', "101") == '"****", room 1012'
 
 
-def test_an_anonymous_sender_has_none() -> None:
+def test_anonymous_sender_has_no_number() -> None:
     assert mask_numbers("hello 13900000002", "") == "hello 139****0002"
 
 
-def test_a_700_number_of_the_sender_is_no_secret() -> None:
+def test_senders_700_number_is_not_masked() -> None:
     assert mask_numbers("call 700100000010009, not 13900000002", "700100000010009") == (
         "call 700100000010009, not 139****0002"
     )
@@ -320,13 +320,13 @@ SIGNS = st.sampled_from([*string.digits, *" -.()+*,aol", "３", "一", "零", "�
 
 
 @given(st.lists(SIGNS, max_size=60).map("".join))
-def test_what_is_masked_stays_as_it_is(text: str) -> None:
+def test_masking_is_idempotent(text: str) -> None:
     once = mask_numbers(text, SENDER)
     assert mask_numbers(once, SENDER) == once
 
 
 @given(st.text(SIGNS, max_size=20), st.text(SIGNS, max_size=20), st.lists(st.text(" -.", max_size=3), min_size=10))
-def test_the_sender_s_number_never_crosses(before: str, after: str, gaps: list[str]) -> None:
+def test_senders_number_never_passes(before: str, after: str, gaps: list[str]) -> None:
     digits = SENDER[2:]
     written = "".join(map("".join, zip(digits, [*gaps[:10], ""], strict=True)))
     masked = mask_numbers(before + written + after, SENDER)

@@ -16,7 +16,7 @@ ORDER = "b1"
 
 
 def told(*texts: str, sender: str = SENDER) -> list[str]:
-    """What of each crosses, one after the other."""
+    """The masked form of each text in turn."""
     before, crossed = NOTHING, []
     for text in texts:
         crossed.append(mask_across(mask_numbers(text, sender), sender, before))
@@ -40,7 +40,7 @@ def told(*texts: str, sender: str = SENDER) -> list[str]:
         (["one38-OO", "零零零零零l"], "****"),
         (["138 double zero", "TripleZero, o, o, I"], "****"),
         (["10000", "000831"], "****"),
-        (["139000", "00002"], "****"),  # whosever it is
+        (["139000", "00002"], "****"),  # anyone's
         (["139-0000-", "0002 谢谢"], "**** 谢谢"),
         (["139", "0000", "0002"], "****"),
         (["一三九零零零零", "零零零二"], "****"),
@@ -50,7 +50,7 @@ def told(*texts: str, sender: str = SENDER) -> list[str]:
         (["1", "3\n8\n0000\n0001\n"], "****\n"),
     ],
 )
-def test_a_number_over_several_texts_is_not_completed(texts: list[str], last: str) -> None:
+def test_number_split_over_several_texts_is_masked(texts: list[str], last: str) -> None:
     crossed = told(*texts)
     assert crossed[:-1] == texts[:-1]
     assert crossed[-1] == last
@@ -71,26 +71,26 @@ def test_a_number_over_several_texts_is_not_completed(texts: list[str], last: st
         ["I see oil at lobby 1", "3 boxes", "9 pm", "ok"],
         ["订单1390000012", "已送达"],
         ["l39oo", "oooo02"],  # likewise, in letters
-        ["139", "到了 0000", "0002"],  # a third number, with words between: not to be told from a code
+        ["139", "到了 0000", "0002"],  # a third party's number, with words between: could be a code
     ],
 )
-def test_ordinary_texts_cross(texts: list[str]) -> None:
+def test_ordinary_texts_pass(texts: list[str]) -> None:
     assert told(*texts) == texts
 
 
-def test_a_part_that_was_refused_was_not_told() -> None:
+def test_refused_text_is_not_remembered() -> None:
     before = after(NOTHING, "138000")
     assert mask_across("00001", SENDER, before) == "****"
     assert mask_across("00002", SENDER, before) == "****"  # looks like a number as well
     assert mask_across("好 00002", "8613900000009", before) == "好 00002"
 
 
-def test_a_sender_that_is_unknown_or_an_extension_has_no_number_to_complete() -> None:
+def test_unknown_sender_or_extension_has_no_number_to_complete() -> None:
     assert told("10", "1", sender="101") == ["10", "1"]
     assert told("138 到", "00000001", sender="") == ["138 到", "00000001"]
 
 
-def test_it_is_kept_by_sender_and_binding_for_some_minutes() -> None:
+def test_tails_are_kept_by_sender_and_binding_for_window_s() -> None:
     memory = TextMemory()
     tails = after(NOTHING, "138000")
     memory.remember(SENDER, ORDER, tails, 100.0)
@@ -100,7 +100,7 @@ def test_it_is_kept_by_sender_and_binding_for_some_minutes() -> None:
     assert memory.before("8613900000002", ORDER, 101.0) == NOTHING
 
 
-def test_it_keeps_so_many_senders_and_the_oldest_goes() -> None:
+def test_oldest_sender_is_evicted_at_the_limit() -> None:
     memory = TextMemory()
     tails = after(NOTHING, "138000")
     for number in range(MOST_SENDERS + 1):
@@ -111,7 +111,7 @@ def test_it_keeps_so_many_senders_and_the_oldest_goes() -> None:
     assert memory.before("1", ORDER, 1.0) == NOTHING
 
 
-def test_what_has_no_digit_takes_no_place() -> None:
+def test_text_without_digits_takes_no_memory() -> None:
     memory = TextMemory()
     memory.remember(SENDER, ORDER, after(NOTHING, "到门口了"), 1.0)
     assert len(memory) == 0
@@ -119,7 +119,7 @@ def test_what_has_no_digit_takes_no_place() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.text("0123456789 -o是一x", max_size=400), max_size=4))
-def test_what_is_kept_of_a_sender_is_bounded(texts: list[str]) -> None:
+def test_memory_per_sender_is_bounded(texts: list[str]) -> None:
     tails = NOTHING
     for text in texts:
         tails = after(tails, text)
@@ -128,7 +128,7 @@ def test_what_is_kept_of_a_sender_is_bounded(texts: list[str]) -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 10), st.text("xyz 到", max_size=20), st.text("xyz 到", max_size=20))
-def test_the_sender_s_number_is_never_completed(split: int, after_it: str, before_it: str) -> None:
+def test_senders_number_is_never_completed(split: int, after_it: str, before_it: str) -> None:
     digits = SENDER[2:]
     crossed = told(digits[:split] + after_it, before_it + digits[split:])
     assert digits not in "".join(sign for sign in "".join(crossed) if sign.isdigit())

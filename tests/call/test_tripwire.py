@@ -1,4 +1,4 @@
-"""The tripwire: what it finds, and what it must not take for the other party."""
+"""The leak check: findings and non-findings."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def routed(caller_peer: Peer, route: Route = ROUTE) -> Call:
 @pytest.mark.parametrize(
     "text", ["+8613800000001", "013800000001", "13800000001", "008613800000001", "sip:13800000001@x", "x13800000001x"]
 )
-def test_tripwire_finds_a_number_in_every_form(text: str) -> None:
+def test_number_is_found_in_every_form(text: str) -> None:
     tripwire = Tripwire(("8613800000001",), ())
     assert tripwire.hit(f"X: {text}\r\n")
     assert tripwire.hit("", f"a=x:{text}\r\n".encode())
     assert not tripwire.hit("X: 13800000002\r\n", b"a=x:1380000001\r\n")
 
 
-def test_tripwire_finds_an_extension_as_a_user_only() -> None:
+def test_extension_is_found_only_as_a_user_part() -> None:
     tripwire = Tripwire(("101",), ())
     for text in ("<sip:101@h>", "<sip:+101@h>", "tel:101", '"101" <sip:x@h>'):
         assert tripwire.hit("Contact: " + text)
     assert not tripwire.hit("Contact: <sip:7001@10.1.101.1:101>", b"m=audio 101 RTP/AVP 101\r\na=rtpmap:101 x/101")
 
 
-def test_own_number_may_hold_the_others() -> None:
+def test_own_number_may_contain_the_others() -> None:
     tripwire = Tripwire(("8613800000001",), ())
     own = ("700138000000015",)
     assert not tripwire.hit("Contact: <sip:700138000000015@h>", b"700138000000015", own=own)
@@ -47,11 +47,11 @@ def test_own_number_may_hold_the_others() -> None:
     assert tripwire.hit("Contact: <sip:13800000001@h>", own=own)
 
 
-def test_a_part_of_the_others_number_hides_nothing() -> None:
+def test_own_number_within_the_others_hides_nothing() -> None:
     assert Tripwire(("8613800000001",), ()).hit("<sip:13800000001@h>", own=("1380000", "800000001", ""))
 
 
-def test_the_same_extension_on_both_sides() -> None:
+def test_same_extension_on_both_sides_is_no_leak() -> None:
     tripwire = Tripwire(("101",), ())
     assert not tripwire.hit("Contact: <sip:101@h>", own=("101",))
     assert tripwire.hit("Contact: <sip:101@h>", own=("1012",))
@@ -76,16 +76,16 @@ def test_the_same_extension_on_both_sides() -> None:
         ("", "Allow: INVITE, ACK", False),
     ],
 )
-def test_tripwire_finds_an_address_as_a_whole(host: str, text: str, hit: bool) -> None:
+def test_address_is_found_only_as_a_whole(host: str, text: str, hit: bool) -> None:
     assert Tripwire((), (host,)).hit(f"{text}\r\n") is hit
 
 
-def test_media_addresses_are_not_searched_for() -> None:
-    """In direct mode the media may well be where the signalling is."""
+def test_media_addresses_are_not_searched() -> None:
+    """In direct mode media and signalling may share an address."""
     assert not Tripwire(("8613800000001",), ("10.0.0.1",)).hit("", b"c=IN IP4 10.0.0.1")
 
 
-def test_nobody_hidden() -> None:
+def test_nothing_is_found_without_numbers_and_hosts() -> None:
     assert not Tripwire(("",), ("",)).hit("anything", b"at all")
 
 
@@ -100,7 +100,7 @@ def test_nobody_hidden() -> None:
         (("carrier.example",), ("othercarrier.example",), {"carrier.example"}),
     ],
 )
-def test_what_tells_of_the_other_side_is_not_the_receivers_own_nor_ours(
+def test_foreign_hosts_exclude_the_receivers_and_the_relays(
     hosts: tuple[str, ...], own: tuple[str, ...], foreign: set[str]
 ) -> None:
     assert set(foreign_hosts(hosts, own, frozenset({"10.0.0.9"}))) == foreign
@@ -109,7 +109,7 @@ def test_what_tells_of_the_other_side_is_not_the_receivers_own_nor_ours(
 # -- of a call
 
 
-def test_callee_must_not_see_the_caller() -> None:
+def test_callers_number_and_hosts_are_hidden_from_the_callee() -> None:
     made = routed(peer())
     tripwire = tripwire_towards_callee(made, CARRIER, "192.0.2.22")
     assert tripwire.hit("From: <sip:13800000001@x>")
@@ -117,7 +117,7 @@ def test_callee_must_not_see_the_caller() -> None:
     assert not tripwire.hit("To: <sip:13900000002@192.0.2.22>")
 
 
-def test_caller_must_not_see_the_callee() -> None:
+def test_callees_number_and_hosts_are_hidden_from_the_caller() -> None:
     made = routed(peer())
     dialog = Dialog.as_uas(invite("Contact: <sip:b@192.0.2.33>"), "tag")
     tripwire = tripwire_towards_caller(made, CARRIER, "192.0.2.22", dialog)
@@ -126,16 +126,16 @@ def test_caller_must_not_see_the_callee() -> None:
     assert not tripwire.hit("X: 13800000001 192.0.2.11 192.0.2.10")
 
 
-def test_host_that_both_sides_share_is_no_secret() -> None:
+def test_host_shared_by_both_sides_is_no_leak() -> None:
     made = routed(peer())
     assert not tripwire_towards_callee(made, peer(), "192.0.2.11").hit("X: 192.0.2.11")
 
 
-def test_our_own_address_is_no_secret() -> None:
+def test_relays_address_is_no_leak() -> None:
     made = routed(peer(host="192.0.2.10"))
     assert not tripwire_towards_callee(made, CARRIER, "192.0.2.22").hit("Contact: <sip:192.0.2.10>")
 
 
-def test_without_a_binding_numbers_are_no_secret() -> None:
+def test_numbers_are_no_leak_without_a_binding() -> None:
     made = routed(peer(), Route("", "", "", None, B, A))
     assert not tripwire_towards_callee(made, CARRIER, "192.0.2.22").hit("From: <sip:13800000001@x>")

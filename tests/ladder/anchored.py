@@ -1,7 +1,7 @@
-"""Ladders in which media go through rtpengine: a stand-in for it that answers when the test has it.
+"""Ladders with media through rtpengine: a stand-in that answers under control of the test.
 
-It puts its own address and a port of its own into each description, one for each side, and leaves refused streams as
-they are, as rtpengine does; it knows the calls that it was offered until they are deleted.
+Like rtpengine it writes its own address and a port per side into each SDP, leaves refused streams unchanged, and knows
+its calls from the offer to the delete.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from tests.ladder.side import Side
 
 RTPENGINE = "127.0.0.40"
 SOUND_S = 3.0  # of each sound
-CALLER_PORT, CALLEE_PORT = 30_000, 32_000  # where rtpengine takes media for the caller's side, and for the callee's
-MEDIA_HOSTS = ("127.0.0.31", "127.0.0.32")  # of the descriptions in `tests.ladder.descriptions`
+CALLER_PORT, CALLEE_PORT = 30_000, 32_000  # rtpengine's ports for the caller's and the callee's media
+MEDIA_HOSTS = ("127.0.0.31", "127.0.0.32")  # media addresses in `tests.ladder.descriptions`
 
 _ADDRESS = re.compile(rb"(?m)^(m=\S+ 0 .*\nc=.*)|^(c=IN IP4|o=.* IN IP4) [0-9.]+")
 _PORT = re.compile(rb"(?m)^(m=[a-z]+) ([1-9][0-9]*)")
 
 
 class Rtpengine:
-    """What it was told, and the calls that it has."""
+    """Stand-in for rtpengine: its commands and calls."""
 
     def __init__(self) -> None:
         self.told: list[Mediate] = []
-        self.calls: dict[str, list[str]] = {}  # the tags of each, that of the first offer first
+        self.calls: dict[str, list[str]] = {}  # tags of each call, the offering one first
         self.works = True
         self.plays = self.records = True
-        self.counts = True  # it has some to tell
-        self.passes_addresses = False  # it does not do what it is there for
+        self.counts = True  # it reports counts
+        self.passes_addresses = False  # it leaves the SDP unchanged
 
     def answer(self, command: Mediate) -> Mediated | None:
         self.told.append(command)
@@ -77,7 +77,7 @@ class Rtpengine:
 
 
 class AnchoredLadder(Ladder):
-    """`hold_media` keeps rtpengine from answering to what others wait behind, `hold_queries` to the rest."""
+    """`hold_media` delays rtpengine's answers to commands that block the queue, `hold_queries` those to the others."""
 
     def __init__(self, routes: dict[tuple[str, str], Route | Refusal] | None = None, **settings: object) -> None:
         self.rtpengine = Rtpengine()
@@ -98,22 +98,22 @@ class AnchoredLadder(Ladder):
 
     @property
     def asked(self) -> list[str]:
-        """What rtpengine has not answered yet."""
+        """Pending commands to rtpengine."""
         return [command.command for command in self._asked]
 
     def rtpengine_answers(self) -> None:
-        """The oldest that it was asked."""
+        """Answer the oldest pending command."""
         self._answer_media(self._asked.pop(0))
         self.perform()
 
     def rtpengine_is_silent(self) -> None:
-        """The oldest that it was asked gets no answer."""
+        """Let the oldest pending command time out."""
         command = self._asked.pop(0)
         self.engine.mediated(command.token, None, self.now)
         self.perform()
 
     def rtpengine_goes_on(self) -> None:
-        """It answers all that it was asked, and at once from now on."""
+        """Answer all pending commands, and later ones at once."""
         self.hold_media = self.hold_queries = False
         while self._asked:
             self.rtpengine_answers()
@@ -129,7 +129,7 @@ class AnchoredLadder(Ladder):
 
 
 class LossyAnchoredLadder(LossyLadder):
-    """rtpengine answers after the delays in turn; None: never, and the driver says so after 1 s."""
+    """rtpengine answers after the delays in turn; None: never, which the driver reports after 1 s."""
 
     def __init__(self, fates: list[Fate], delays: list[float | None]) -> None:
         super().__init__(fates)
@@ -154,14 +154,14 @@ class LossyAnchoredLadder(LossyLadder):
 
 
 def check_media(ladder: Ladder) -> None:
-    """No description names the other side's media address, and rtpengine no peer's word."""
+    """Check that no SDP has the other side's media address, and that rtpengine got no text of a peer."""
     for data, flow in ladder.checks.sent:
         for host in MEDIA_HOSTS:
             assert host.encode() not in data, f"{host} went to {flow.host}:\n{data.decode()}"
 
 
 def hold_and_update(asking: Side, asked: Side) -> None:
-    """In a call that is up: one side holds the other, and takes it back."""
+    """In an answered call: one side holds the other and resumes."""
     asking.reinvites(HOLD)
     asking.get(100)
     asked.expects("INVITE", body=HELD)

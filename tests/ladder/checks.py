@@ -1,4 +1,4 @@
-"""What must hold of all that the relay sends, whatever the test is about; checked on each message as it leaves."""
+"""Invariants of all messages sent by the relay, checked on each message in every test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relay.sip.message import Request, Response, parse_message
 
 
 def check_glance(engine: Engine, data: bytes) -> None:
-    """What belongs to a call is never dropped as part of a flood, however it is written."""
+    """Check that a message of a call is never dropped as part of a flood, in any spelling."""
     core = engine._core
     try:
         message = parse_message(data)
@@ -27,22 +27,22 @@ def check_glance(engine: Engine, data: bytes) -> None:
 
 
 class Checks:
-    """Watches the wire and the records. A rule that is broken raises AssertionError with the message in it."""
+    """Checks of the wire and the records. A violation raises AssertionError with the message."""
 
     def __init__(self, *, messages: bool = False) -> None:
-        """`messages`: MESSAGE is relayed as well, and leaves a record."""
+        """`messages`: MESSAGE is relayed and leaves a record."""
         self._recorded = ("INVITE", "MESSAGE") if messages else ("INVITE",)
         self.sent: list[tuple[bytes, Flow]] = []
         self.restarted = False
-        self._initial: dict[str, str] = {}  # branch -> Call-ID of the initial INVITEs, and MESSAGEs, that came
-        self._provisional: set[str] = set()  # branches of those that got a 100
+        self._initial: dict[str, str] = {}  # branch -> Call-ID of received initial INVITEs and MESSAGEs
+        self._provisional: set[str] = set()  # branches that got a 100
         self._answered: dict[str, int] = {}  # branch -> first final status
         self._requests: dict[tuple[str, str | None, str | None], dict[str, int]] = {}  # dialog -> branch -> our CSeq
         self._last_cseq: dict[tuple[str, str | None, str | None], int] = {}
-        self._described: set[bytes] = set()  # messages that brought one
+        self._described: set[bytes] = set()  # messages with SDP
         self._descriptions: dict[tuple[str, str, str], tuple[int, bytes]] = {}  # session -> version, content
 
-    # -- what comes in
+    # -- received messages
 
     def note_delivered(self, data: bytes) -> None:
         try:
@@ -53,7 +53,7 @@ class Checks:
         except ParseError:
             pass
 
-    # -- what goes out
+    # -- sent messages
 
     def check_sent(self, data: bytes, flow: Flow, records: Iterable[CallRecord]) -> None:
         self.sent.append((data, flow))
@@ -63,14 +63,14 @@ class Checks:
             self._check_response(message, records)
         else:
             self._check_request(message)
-        # What is sent again (RFC 3261 17.1.2) may have been overtaken by what another early dialog got.
+        # A retransmission (RFC 3261 17.1.2) may follow messages of another early dialog.
         if message.get("content-type") == "application/sdp" and data not in self._described:
             self._described.add(data)
             self._check_description(message, flow)
 
     def _check_response(self, response: Response, records: Iterable[CallRecord]) -> None:
         branch, status, method = response.branch, response.status, response.cseq.method
-        if status == 401:  # asks who it is, and answers no attempt
+        if status == 401:  # a challenge, which does not answer an attempt
             return
         if status == 503 and response.get("retry-after") == "1" and not response.has("reason"):  # shed (DESIGN 4.3)
             return
@@ -90,12 +90,12 @@ class Checks:
             ), "200 to BYE before its record was committed"
 
     def _check_request(self, request: Request) -> None:
-        """Numbers rise within a dialog (RFC 3261 12.2.1.1); ACK and CANCEL have that of their INVITE."""
+        """CSeqs increase within a dialog (RFC 3261 12.2.1.1); ACK and CANCEL have that of their INVITE."""
         assert request.branch.startswith("z9hG4bK")
         number, method = request.cseq
         opening = self._requests.setdefault((request.call_id, request.from_tag, None), {})
         known = self._requests.setdefault((request.call_id, request.from_tag, request.to_tag), opening.copy())
-        numbers = {*opening.values(), *known.values()}  # an INVITE that was challenged went again since
+        numbers = {*opening.values(), *known.values()}  # a challenged INVITE was repeated since
         if method in ("ACK", "CANCEL"):
             assert number in numbers or self.restarted, f"{method} with a CSeq of no request"
             return
@@ -104,8 +104,8 @@ class Checks:
         assert known.setdefault(request.branch, number) == number
 
     def _check_description(self, message: Request | Response, flow: Flow) -> None:
-        """RFC 3264 8: one more with each change of the description, and the same where it is the same. An INVITE that
-        was challenged goes again as it was, and begins anew."""
+        """RFC 3264 8: the version increases with each change of the SDP, and only then. A challenged INVITE is repeated
+        unchanged."""
         origin = next(line for line in message.body.split(b"\r\n") if line.startswith(b"o="))
         _, session, version, *_ = origin.decode().split(" ")
         content = message.body.replace(origin, b"")
@@ -116,16 +116,16 @@ class Checks:
         assert grown == (content != before) or self.restarted, f"o= version {version} after {last}"
         self._descriptions[flow.host, message.call_id, session] = (int(version), content)
 
-    # -- when it is over
+    # -- at the end
 
     def check_records(self, records: Iterable[CallRecord]) -> None:
-        """One closed record for each attempt that its caller has heard anything of, over all restarts, and no other."""
+        """Check that each attempt answered to its caller has one closed record, over all restarts, and no others."""
         records = list(records)
         assert all(record.ended_at is not None for record in records), "a record is open"
         assert all(record.outcome and record.ended_by and record.end_reason for record in records)
         counted = Counter(record.caller_leg_call_id for record in records)
         expected = Counter(self._initial[branch] for branch in self._provisional)
-        if self.restarted:  # what comes again after that may be an attempt of its own
+        if self.restarted:  # a retransmission after a restart may be a new attempt
             assert not expected - counted, f"not recorded: {expected - counted}"
         else:
             assert counted == expected, f"records {counted}, attempts {expected}"

@@ -1,4 +1,4 @@
-"""The session descriptions that the two sides offer each other."""
+"""SDP of the two sides."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ LARGE = LARGE.replace(b"AVP 8 0", b"AVP 8 0 " + b" ".join(b"%d" % n for n in ran
 
 
 def as_long_as(size: int) -> bytes:
-    """An offer of at most so many bytes, and hardly fewer; an INVITE with it is 370 longer or a little more."""
+    """An offer of about `size` bytes at most; an INVITE with it is some 370 bytes longer."""
     lines = [b"a=fmtp:%d %s\r\n" % (n, b";".join([b"useinbandfec=1"] * 12)) for n in range(96, 122)]
     return LARGE + b"".join(14 * lines)[: size - len(LARGE)].rpartition(b"a=")[0]
 
 
-TOO_LONG = as_long_as(65_500)  # as it is relayed no datagram has room for it
+TOO_LONG = as_long_as(65_500)  # exceeds the UDP limit when relayed

@@ -1,8 +1,8 @@
-"""The relay between two sides, in virtual time: a test reads like the ladder diagram that an RFC would draw.
+"""The relay between two sides in virtual time: a test reads like a ladder diagram of an RFC.
 
-`ladder.caller` and `ladder.callee` are two user agents that do only what the test says. What the relay sends to a side
-waits in its inbox until the test has it `get` it; `ladder.run(seconds)` lets time pass. When the test is over, `settle`
-checks what must hold of every call: nothing left behind, one record, and no byte of one side in what the other got.
+`ladder.caller` and `ladder.callee` are two user agents controlled by the test. Messages from the relay wait in a side's
+inbox until the test calls `get`; `ladder.run(seconds)` lets time pass. At the end `settle` checks the invariants of
+every call: nothing left behind, one record, and nothing of one side in the messages to the other.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ STRANGER_HOST = "127.0.0.66"
 
 
 def settings_for(**changes: object) -> Settings:
-    """A listener of each transport; the caller's side and the callee's are a peer each, a second callee peer waits."""
+    """A listener per transport; a peer for the caller, one for the callee, and a second one for the callee."""
     values: dict[str, object] = {
         "listeners": (
             Listener("udp", RELAY, 5060, RELAY),
@@ -101,7 +101,7 @@ AXB = {
 
 
 class Ladder:
-    """The engine and what stands around it. `hold_commits` and `hold_look_ups` keep the store from answering."""
+    """The engine and its environment. `hold_commits` and `hold_look_ups` delay the store's answers."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Ladder:
         *,
         caller_host: str = CALLER_HOST,
         callee_host: str = CALLEE_HOST,
-        tried: tuple[str, ...] = ("carrier",),  # peers, in that order
+        tried: tuple[str, ...] = ("carrier",),  # peers, in order of trial
         **settings: object,
     ) -> None:
         self.now = 1000.0
@@ -118,19 +118,19 @@ class Ladder:
         self.routes = dict(AXB if routes is None else routes)
         self._tokens = self._make_tokens()
         self.records: dict[str, tuple[CallRecord, bytes | None]] = {}
-        self.kept: dict[str, KeptAttempt] = {}  # attempts under way, as a crash would leave them
+        self.kept: dict[str, KeptAttempt] = {}  # stored attempts, as left by a crash
         self.commits = 0
         self.notes: list[Note] = []
         self.told: list[Tell] = []
         self.hold_commits = self.hold_look_ups = False
         self._held: list[Commit | LookUp] = []
-        self.lose_next = 0  # how many of the relay's next messages are lost
-        self.unreachable: set[tuple[str, str]] = set()  # (transport, host) to which nothing can be sent
+        self.lose_next = 0  # number of the relay's next messages to lose
+        self.unreachable: set[tuple[str, str]] = set()  # (transport, host) with send errors
         self.sides: dict[str, Side] = {}
         self.caller = self.side(caller_host, "alice")
         self.callee = self.side(callee_host, "bob")
         self.checks = Checks(messages=self.settings.sms)
-        self.numbers_pass = False  # with other_numbers = "forward" no number is hidden
+        self.numbers_pass = False  # other_numbers = "forward": no number is hidden
         self.engine = self._start()
 
     @staticmethod
@@ -144,12 +144,12 @@ class Ladder:
         return Engine(self.settings, lambda: next(self._tokens), clock_offset_s=self._clock_offset_s)
 
     def side(self, host: str, name: str) -> Side:
-        """A further user agent, at an address of its own."""
+        """Another user agent, at its own address."""
         side = self.sides[host] = Side(self, host, name)
         return side
 
     def listener(self, host: str) -> int:
-        """Our UDP listener that a host of that kind speaks to."""
+        """Our UDP listener for the host's address family."""
         return 2 if ":" in host else 0
 
     def relay_host(self, host: str) -> str:
@@ -164,7 +164,7 @@ class Ladder:
         self.perform()
 
     def run(self, seconds: float) -> None:
-        """Lets time pass; timers fire when they are due."""
+        """Let time pass; timers fire when due."""
         end = self.now + seconds
         while (due := self.engine.next_timeout()) is not None and due <= end:
             self.now = max(self.now, due)
@@ -173,7 +173,7 @@ class Ladder:
         self.now = end
 
     def set_clock(self, by_s: float) -> None:
-        """Somebody sets the wall clock."""
+        """Set the wall clock."""
         self._clock_offset_s += by_s
         self.engine.clock_offset_s = self._clock_offset_s
 
@@ -182,7 +182,7 @@ class Ladder:
         self.perform()
 
     def release(self) -> None:
-        """The store answers what it was asked meanwhile."""
+        """Let the store answer all pending requests."""
         self.hold_commits = self.hold_look_ups = False
         held, self._held = self._held, []
         for action in held:
@@ -190,7 +190,7 @@ class Ladder:
             self.perform()
 
     def restart(self, **settings: object) -> None:
-        """`kill -9` and a new start: only what was committed is left, and what was noted of attempts."""
+        """`kill -9` and a new start: only commits and stored attempts are left."""
         if settings:
             self.settings = replace(self.settings, **settings)  # type: ignore[arg-type]
         self._held.clear()
@@ -209,7 +209,7 @@ class Ladder:
         return self.records[call_id][0] if call_id in self.records else None
 
     def perform(self) -> None:
-        """Does what the engine asks for."""
+        """Carry out the engine's actions."""
         while actions := self.engine.take_actions():
             for action in actions:
                 match action:
@@ -264,19 +264,19 @@ class Ladder:
             self.engine.committed(action.token, self.now)
 
     def mediate(self, command: Mediate) -> None:
-        """For rtpengine, which is not there."""
+        """A command to rtpengine, which is absent here."""
         self.engine.mediated(command.token, None, self.now)
 
-    # -- what must hold
+    # -- invariants
 
     @property
     def record(self) -> CallRecord:
-        """The only record there is."""
+        """The only record."""
         assert len(self.records) == 1, f"{len(self.records)} records"
         return next(iter(self.records.values()))[0]
 
     def settle(self, seconds: float = 200.0) -> None:
-        """All timers run out: nothing is left, every record is closed, and nothing crossed."""
+        """Run out all timers, and check that nothing is left, every record is closed and nothing leaked."""
         self.run(seconds)
         self.check_nothing_left()
         self.checks.check_records(record for record, _ in self.records.values())
@@ -291,12 +291,12 @@ class Ladder:
             assert not list(tally), "still counted towards a limit"
 
     def check_privacy(self) -> None:
-        """Also of what was lost on the way."""
+        """Check for leaks, including lost messages."""
         towards_caller = [B[2:], *(part for side in self._callees() for part in (side.host, side.name))]
         towards_callee = [A[2:], self.caller.host, self.caller.name]
         for data, flow in self.checks.sent:
             if flow.host == STRANGER_HOST:
-                continue  # is sent nothing but its own words
+                continue  # gets only its own headers back
             for mark in towards_caller if flow.host == self.caller.host else towards_callee:
                 if not (self.numbers_pass and mark.isdecimal()):
                     assert mark.encode() not in data, f"{mark} went to {flow.host}:\n{data.decode()}"
@@ -322,7 +322,7 @@ LEFT_BEHIND = (
 
 
 def connect(ladder: Ladder, *, acknowledge: bool = True, headers: str = "", headers_of_answer: str = "") -> None:
-    """A call that is up: a calls X, b answers."""
+    """An answered call: a calls X, b answers."""
     ladder.caller.calls(X, headers=headers)
     ladder.callee.get("INVITE")
     ladder.callee.answers(180)
@@ -337,12 +337,12 @@ EITHER = pytest.mark.parametrize("by", ["caller", "callee"])
 
 
 def sides(ladder: Ladder, by: str) -> tuple[Side, Side]:
-    """Who asks, and who is asked, in a ladder that is played both ways."""
+    """The asking side and the asked side, for tests in both directions."""
     return (ladder.caller, ladder.callee) if by == "caller" else (ladder.callee, ladder.caller)
 
 
 def hang_up(ladder: Ladder) -> None:
-    """The caller hangs up, and all is as it must be."""
+    """The caller hangs up; check the invariants."""
     ladder.caller.sends("BYE")
     ladder.callee.expects("BYE")
     ladder.caller.get(200)

@@ -1,8 +1,7 @@
-"""Two phones that act by themselves over a network that loses, doubles and delays, in virtual time.
+"""Two autonomous phones over a network with loss, duplicates and delays, in virtual time.
 
-They keep RFC 3261's rules for user agents as far as a call needs them: requests go again until they are answered, a 2xx
-until its ACK, and whoever gives up says so. What a datagram's fate is comes from a list; when that is used up, all
-arrives at once.
+They follow RFC 3261 as far as a call needs it: requests are retransmitted until answered, a 2xx until its ACK. The fate
+of each datagram comes from a list; once it is used up, everything arrives at once.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ GIVE_UP_S = 32.0
 
 
 class LossyLadder(Ladder):
-    """`fates` are those of the datagrams in both directions, in the order of their sending."""
+    """`fates`: of the datagrams in both directions, in sending order."""
 
     def __init__(self, fates: Sequence[Fate]) -> None:
         super().__init__()
@@ -73,7 +72,7 @@ class LossyLadder(Ladder):
 
 
 class Phone(Side):
-    """What the caller's and the callee's phone have in common: transactions, and requests inside the call."""
+    """Base of the caller's and the callee's phone: transactions, and in-dialog requests."""
 
     ladder: LossyLadder
 
@@ -82,14 +81,14 @@ class Phone(Side):
         self.up = False
         self.gone = False
         self._awaiting: dict[tuple[str, str], bytes] = {}  # our requests without a final response
-        self._responses: dict[tuple[str, str], bytes] = {}  # what a repeated request gets
+        self._responses: dict[tuple[str, str], bytes] = {}  # responses for retransmitted requests
         self._unacknowledged: set[int] = set()  # CSeq of INVITEs that we answered 2xx
         self._invites: dict[str, bytes] = {}  # ours, by branch
 
-    # -- requests of ours
+    # -- our requests
 
     def ask(self, method: str, **request: object) -> None:
-        """Sends a request until it is answered."""
+        """Send a request until it is answered."""
         self.sends(method, **request)  # type: ignore[arg-type]
         self.await_answer(self.sent[method])
 
@@ -122,7 +121,7 @@ class Phone(Side):
         if self.up and not self.gone:
             self.ask("INVITE", body=HOLD, headers=f"Contact: {self.contact}\r\n")
 
-    # -- what comes
+    # -- receiving
 
     def receive(self, data: bytes) -> None:
         message = parse_message(data)
@@ -170,7 +169,7 @@ class Phone(Side):
         self._responses[request.branch, request.method] = self.answered
 
     def accept(self, invite: Request, body: bytes) -> None:
-        """200, again until the ACK comes; without one the call is over (RFC 3261 13.3.1.4)."""
+        """Send 200 until the ACK; without one end the call (RFC 3261 13.3.1.4)."""
         number = invite.cseq.number
         self._unacknowledged.add(number)
         self.reply(200, invite, body=body)
@@ -189,7 +188,7 @@ class Phone(Side):
 
 
 class Caller(Phone):
-    """Calls X."""
+    """The phone that calls X."""
 
     _proceeding = False
     _cancel_wanted = False
@@ -201,7 +200,7 @@ class Caller(Phone):
         self._initial = self.sent["INVITE"]
 
     def cancel(self) -> None:
-        """Held until a provisional response came; nothing once there is a final one."""
+        """CANCEL, held until a provisional response; no effect after a final one."""
         self._cancel_wanted = True
         if self._proceeding and not self._final:
             latest, self.sent["INVITE"] = self.sent["INVITE"], self._initial
@@ -219,7 +218,7 @@ class Caller(Phone):
 
 
 class Callee(Phone):
-    """Rings, and gives `final` after `rings_s`. Silent where `final` is 0."""
+    """The phone that rings, and answers `final` after `rings_s`. Silent if `final` is 0."""
 
     final = 200
     rings_s = 3.0

@@ -1,4 +1,4 @@
-"""A user agent that does only what the test says, and reads what the relay sent to it."""
+"""A user agent controlled by the test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Side:
-    """Its last INVITE, dialog and CSeq are remembered for the next step."""
+    """It keeps its last INVITE, dialog and CSeq for the next step."""
 
     def __init__(self, ladder: Ladder, host: str, name: str) -> None:
         self.ladder = ladder
@@ -35,10 +35,10 @@ class Side:
         self.answered = b""  # the last response sent
         self.contact = f"<sip:{name}@{self.uri_host}:5060>"
 
-    # -- what the relay sent
+    # -- received messages
 
     def get(self, what: str | int) -> Request | Response:
-        """The next message in the inbox, which must be that method or status."""
+        """Take the next message from the inbox, which must have that method or status."""
         assert self.inbox, f"{self.name} got nothing, not {what}"
         data, _ = self.inbox.pop(0)
         self.received.append(data)
@@ -63,7 +63,7 @@ class Side:
         return message
 
     def last(self) -> Request | Response:
-        """What was got last."""
+        """The message last taken."""
         return parse_message(self.received[-1])
 
     def gets_nothing(self) -> None:
@@ -94,7 +94,7 @@ class Side:
         hops: int = 70,
         contact: str | None = None,
     ) -> None:
-        """The INVITE of a new call."""
+        """Send the INVITE of a new call."""
         self.from_uri, self.to_uri = f"sip:{caller}@{self.uri_host}", f"sip:{number}@{self.relay}"
         self.target = f"sip:{number}@{self.relay}:5060"
         self.remote_tag = ""
@@ -110,7 +110,7 @@ class Side:
         headers: str = "",
         hops: int = 70,
     ) -> None:
-        """A MESSAGE outside a dialog."""
+        """Send a MESSAGE outside a dialog."""
         self.from_uri, self.to_uri = f"sip:{caller}@{self.uri_host}", f"sip:{number}@{self.relay}"
         self.target = f"sip:{number}@{self.relay}:5060"
         self.remote_tag = ""
@@ -133,7 +133,7 @@ class Side:
         content_type: str = "application/sdp",
         hops: int = 70,
     ) -> None:
-        """A request in the dialog (or that opens it). ACK and CANCEL take the CSeq of the last INVITE."""
+        """Send a request in the dialog, or one that opens it. ACK and CANCEL have the CSeq of the last INVITE."""
         if cseq is None:
             if method not in ("ACK", "CANCEL"):
                 self.cseq += 1
@@ -158,33 +158,33 @@ class Side:
         return parse_message(self.sent["INVITE"]).cseq.number
 
     def acks(self, body: bytes = b"") -> None:
-        """The ACK to a 2xx to its last INVITE."""
+        """Send the ACK to a 2xx to its last INVITE."""
         self.sends("ACK", body=body)
 
     def acks_refusal(self) -> None:
-        """The ACK to the non-2xx final response that was last got: in the INVITE's transaction."""
+        """Send the ACK to the last non-2xx final response, in the INVITE's transaction."""
         response = self.last()
         assert isinstance(response, Response)
         self.ladder.deliver(ack_to_refusal(self.sent["INVITE"], response), self.flow)
 
     def calls(self, number: str, **invite: Any) -> None:
-        """`invites`, and gets the 100 that comes at once."""
+        """`invites`, and take the 100."""
         self.invites(number, **invite)
-        if self.inbox and self.inbox[0][0].startswith(b"SIP/2.0 100 "):  # a call that is refused at once has none
+        if self.inbox and self.inbox[0][0].startswith(b"SIP/2.0 100 "):  # a call refused at once has none
             self.get(100)
 
     def is_answered(self) -> None:
-        """Gets the 200 to its last INVITE, and acknowledges it."""
+        """Take the 200 to its last INVITE, and acknowledge it."""
         self.get(200)
         self.acks()
 
     def is_refused(self, status: int) -> None:
-        """Gets that refusal of its last INVITE, and acknowledges it."""
+        """Take that refusal of its last INVITE, and acknowledge it."""
         self.get(status)
         self.acks_refusal()
 
     def cancels(self, headers: str = "") -> None:
-        """CANCEL of the INVITE last sent."""
+        """Send the CANCEL of its last INVITE."""
         invite = parse_message(self.sent["INVITE"])
         assert isinstance(invite, Request)
         text = (
@@ -196,18 +196,18 @@ class Side:
         self.ladder.deliver(self.sent["CANCEL"], self.flow)
 
     def sends_again(self, method: str) -> None:
-        """A retransmission of the last such request."""
+        """Retransmit its last request of that method."""
         self.ladder.deliver(self.sent[method], self.flow)
 
     # -- responses
 
     def accepts(self, *request: Request, **answer: Any) -> None:
-        """`answers` an INVITE with 200, and gets the ACK."""
+        """`answers` an INVITE with 200, and take the ACK."""
         self.answers(200, *request, **answer)
         self.get("ACK")
 
     def refuses(self, status: int, *request: Request, **answer: Any) -> None:
-        """`answers` an INVITE with that status, and gets the ACK."""
+        """`answers` an INVITE with that status, and take the ACK."""
         self.answers(status, *request, **answer)
         self.get("ACK")
 
@@ -222,7 +222,7 @@ class Side:
         contact: str | None = None,
         reason: str = "whatever",
     ) -> None:
-        """A response to `request`, else to the initial INVITE last received."""
+        """Send a response to `request`, by default to the last received initial INVITE."""
         request = request or self.invite
         assert request is not None
         tag = self.tag if tag is None else tag
@@ -240,18 +240,18 @@ class Side:
         self.ladder.deliver(self.answered, self.flow)
 
     def answers_again(self) -> None:
-        """A retransmission of the last response."""
+        """Retransmit its last response."""
         self.ladder.deliver(self.answered, self.flow)
 
     def expects(self, method: str, status: int = 200, **answer: object) -> Request:
-        """Gets the request and answers it."""
+        """Take a request and answer it."""
         request = self.get_request(method)
         self.answers(status, request, **answer)  # type: ignore[arg-type]
         return request
 
 
 def ack_to_refusal(data: bytes, response: Response) -> bytes:
-    """The ACK to a final response that is no 2xx (RFC 3261 17.1.1.3). `data`: the INVITE."""
+    """The ACK to a non-2xx final response (RFC 3261 17.1.1.3). `data`: the INVITE."""
     invite = parse_message(data)
     assert isinstance(invite, Request)
     return (

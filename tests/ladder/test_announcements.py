@@ -1,4 +1,4 @@
-"""What the parties hear from the relay: a refused caller why, both sides that a call begins and that it is to end."""
+"""Announcements: the reason to a refused caller, the beginning and imminent end of a call to both sides."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ladder() -> AnchoredLadder:
 
 
 def ringing() -> AnchoredLadder:
-    """A call that rings."""
+    """A ringing call."""
     ladder = AnchoredLadder(announcements=REFUSED)
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
@@ -44,7 +44,7 @@ def refused_at_once(ladder: AnchoredLadder, status: int = 403) -> None:
 
 
 def hears(ladder: AnchoredLadder, status: int) -> Message:
-    """The caller hears it to its end, and gets the final answer then."""
+    """The announcement plays out, and the caller gets the final response."""
     progress = ladder.caller.get(183)
     ladder.run(SOUND_S - 0.1)
     ladder.caller.gets_nothing()
@@ -54,7 +54,7 @@ def hears(ladder: AnchoredLadder, status: int) -> Message:
     return progress
 
 
-def test_a_refused_caller_hears_why_before_the_final_answer(ladder: AnchoredLadder) -> None:
+def test_refused_caller_hears_an_announcement_before_the_final_response(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X)
     assert not ladder.records
     progress = hears(ladder, 403)
@@ -69,7 +69,7 @@ def test_a_refused_caller_hears_why_before_the_final_answer(ladder: AnchoredLadd
     assert duration_ms == pytest.approx(1000 * SOUND_S, abs=10)
 
 
-def test_rtpengine_is_told_that_nobody_is_on_the_other_side(ladder: AnchoredLadder) -> None:
+def test_session_at_rtpengine_is_marked_alone(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X)
     hears(ladder, 403)
     offer, answer, play, delete = ladder.rtpengine.told
@@ -87,7 +87,7 @@ def test_rtpengine_is_told_that_nobody_is_on_the_other_side(ladder: AnchoredLadd
 @pytest.mark.parametrize(
     ("status", "final", "sound"), [(486, 486, "busy"), (603, 603, "busy"), (480, 480, "unreachable")]
 )
-def test_who_is_refused_by_the_callee_hears_why(status: int, final: int, sound: str) -> None:
+def test_busy_callee_is_announced(status: int, final: int, sound: str) -> None:
     ladder = ringing()
     ladder.callee.answers(status)
     ladder.callee.get("ACK")
@@ -95,7 +95,7 @@ def test_who_is_refused_by_the_callee_hears_why(status: int, final: int, sound: 
     assert sounds(ladder) == [sound]
 
 
-def test_who_is_not_answered_hears_so() -> None:
+def test_no_answer_is_announced() -> None:
     ladder = ringing()
     ladder.callee.answers(180)
     ladder.caller.get(180)
@@ -107,7 +107,7 @@ def test_who_is_not_answered_hears_so() -> None:
     assert ladder.record.outcome == "no_answer"
 
 
-def test_what_the_callees_network_has_told_is_not_told_again() -> None:
+def test_no_announcement_after_early_media_of_the_callee() -> None:
     ladder = ringing()
     ladder.callee.answers(183, body=ANSWER)
     ladder.caller.get(183)
@@ -117,13 +117,13 @@ def test_what_the_callees_network_has_told_is_not_told_again() -> None:
     assert not sounds(ladder)
 
 
-def test_a_number_that_does_not_exist(ladder: AnchoredLadder) -> None:
+def test_unknown_number_is_announced(ladder: AnchoredLadder) -> None:
     ladder.caller.calls("70099")
     hears(ladder, 404)
     assert sounds(ladder) == ["unknown"]
 
 
-def test_cancel_ends_it_at_once(ladder: AnchoredLadder) -> None:
+def test_cancel_ends_the_announcement(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X)
     ladder.caller.get(183)
     ladder.caller.cancels()
@@ -134,7 +134,7 @@ def test_cancel_ends_it_at_once(ladder: AnchoredLadder) -> None:
 
 
 @pytest.mark.parametrize("answered", [0, 1, 2])
-def test_cancel_while_rtpengine_is_asked(ladder: AnchoredLadder, answered: int) -> None:
+def test_cancel_while_rtpengine_is_pending_ends_the_announcement(ladder: AnchoredLadder, answered: int) -> None:
     ladder.hold_media = True
     ladder.caller.calls(X)
     for _ in range(answered):
@@ -150,7 +150,7 @@ def test_cancel_while_rtpengine_is_asked(ladder: AnchoredLadder, answered: int) 
 
 
 @pytest.mark.parametrize("answered", [0, 1, 2])
-def test_where_rtpengine_does_not_answer_the_final_answer_comes_at_once(ladder: AnchoredLadder, answered: int) -> None:
+def test_final_response_is_immediate_when_rtpengine_fails(ladder: AnchoredLadder, answered: int) -> None:
     ladder.hold_media = True
     ladder.caller.calls(X)
     for _ in range(answered):
@@ -164,7 +164,7 @@ def test_where_rtpengine_does_not_answer_the_final_answer_comes_at_once(ladder: 
     assert ladder.engine.statistics()["announcements_failed"] == 1
 
 
-def test_a_record_that_is_not_safe_holds_the_final_answer(ladder: AnchoredLadder) -> None:
+def test_final_response_waits_for_the_commit_after_the_announcement(ladder: AnchoredLadder) -> None:
     ladder.hold_commits = True
     ladder.caller.calls(X)
     ladder.caller.get(183)
@@ -186,28 +186,28 @@ def test_a_record_that_is_not_safe_holds_the_final_answer(ladder: AnchoredLadder
     ],
     ids=["no offer", "on hold", "no codec", "no stream", "reliable"],
 )
-def test_what_cannot_be_heard_is_answered_at_once(ladder: AnchoredLadder, invite: dict[str, object]) -> None:
+def test_caller_that_cannot_hear_is_answered_at_once(ladder: AnchoredLadder, invite: dict[str, object]) -> None:
     ladder.caller.invites(X, **invite)  # type: ignore[arg-type]
     refused_at_once(ladder)
     assert not ladder.rtpengine.told
 
 
 @pytest.mark.parametrize("outcome", ["store_failed", "over_limit", "business_rate"])
-def test_where_there_is_too_much_to_do_nothing_is_told(outcome: str) -> None:
+def test_no_announcement_on_overload(outcome: str) -> None:
     ladder = AnchoredLadder(routes={(X, A): Refusal(outcome, 503, 42)}, announcements=REFUSED)
     ladder.caller.invites(X)
     refused_at_once(ladder, 503)
     assert not ladder.rtpengine.told
 
 
-def test_nothing_is_told_unless_it_is_configured() -> None:
+def test_no_announcement_unless_configured() -> None:
     ladder = AnchoredLadder(routes={})
     ladder.caller.invites(X)
     refused_at_once(ladder)
     assert not ladder.rtpengine.told
 
 
-def test_beyond_the_limit_nothing_is_told() -> None:
+def test_no_announcement_over_max_at_once() -> None:
     ladder = AnchoredLadder(routes={}, announcements=Announcements(refused=True, max_at_once=1))
     ladder.caller.calls(X)
     ladder.caller.get(183)
@@ -220,7 +220,7 @@ def test_beyond_the_limit_nothing_is_told() -> None:
     assert len(sounds(ladder)) == 1
 
 
-def test_only_the_codecs_that_the_peer_may_have() -> None:
+def test_announcement_uses_only_the_peers_codecs() -> None:
     peers = settings_for().peers
     peers = (replace(peers[0], codecs=frozenset({"g722"})), *peers[1:])
     ladder = AnchoredLadder(routes={}, announcements=REFUSED, peers=peers)
@@ -228,7 +228,7 @@ def test_only_the_codecs_that_the_peer_may_have() -> None:
     refused_at_once(ladder)
 
 
-def test_a_sound_that_is_too_long_is_cut(ladder: AnchoredLadder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_announcement_is_cut(ladder: AnchoredLadder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(anchored, "SOUND_S", 3600.0)
     ladder.caller.calls(X)
     ladder.caller.get(183)
@@ -237,12 +237,12 @@ def test_a_sound_that_is_too_long_is_cut(ladder: AnchoredLadder, monkeypatch: py
     ladder.settle()
 
 
-def test_who_hears_only_is_answered_in_kind(ladder: AnchoredLadder) -> None:
+def test_recvonly_offer_is_answered_sendonly(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X, body=OFFER.replace(b"sendrecv", b"recvonly"))
     assert b"a=sendonly" in hears(ladder, 403).body
 
 
-def test_the_end_of_the_service_ends_it(ladder: AnchoredLadder) -> None:
+def test_shutdown_ends_the_announcement(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X)
     ladder.caller.get(183)
     ladder.engine.drain()
@@ -253,7 +253,7 @@ def test_the_end_of_the_service_ends_it(ladder: AnchoredLadder) -> None:
     ladder.settle()
 
 
-# -- in which language
+# -- language
 
 
 def languages(ladder: AnchoredLadder) -> list[str]:
@@ -261,7 +261,7 @@ def languages(ladder: AnchoredLadder) -> list[str]:
 
 
 @pytest.mark.parametrize("language", ["", "en"])
-def test_a_refused_caller_is_told_in_the_language_of_the_business(language: str) -> None:
+def test_refusal_is_announced_in_the_language_of_the_business(language: str) -> None:
     refusal = Refusal("outside_hours", 403, 21, binding_id="b1", language=language)
     ladder = AnchoredLadder(routes={(X, A): refusal}, announcements=REFUSED)
     ladder.caller.calls(X)
@@ -272,7 +272,7 @@ def test_a_refused_caller_is_told_in_the_language_of_the_business(language: str)
 IN_ENGLISH = {way: route._replace(language="en") for way, route in AXB.items() if isinstance(route, Route)}
 
 
-def test_who_is_refused_by_the_callee_hears_the_language_of_the_business() -> None:
+def test_callees_refusal_is_announced_in_the_language_of_the_business() -> None:
     ladder = AnchoredLadder(routes=IN_ENGLISH, announcements=REFUSED)
     ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 486)
@@ -281,7 +281,7 @@ def test_who_is_refused_by_the_callee_hears_the_language_of_the_business() -> No
     assert languages(ladder) == ["en"]
 
 
-def test_a_call_speaks_the_language_of_the_business_also_after_a_restart() -> None:
+def test_language_of_the_business_survives_a_restart() -> None:
     ladder = AnchoredLadder(routes=IN_ENGLISH, announcements=BOTH, max_call_s=300.0)
     connect(ladder)
     ladder.restart()
@@ -292,10 +292,10 @@ def test_a_call_speaks_the_language_of_the_business_also_after_a_restart() -> No
     hang_up(ladder)
 
 
-# -- in a call
+# -- during a call
 
 
-def test_both_hear_that_the_call_begins_once_both_are_there() -> None:
+def test_beginning_is_announced_after_the_ack() -> None:
     ladder = AnchoredLadder(announcements=BOTH)
     connect(ladder, acknowledge=False)
     assert not sounds(ladder)
@@ -307,7 +307,7 @@ def test_both_hear_that_the_call_begins_once_both_are_there() -> None:
     hang_up(ladder)
 
 
-def test_a_late_offer_is_answered_before_the_sound() -> None:
+def test_late_offer_is_answered_before_the_announcement() -> None:
     ladder = AnchoredLadder(announcements=BOTH)
     ladder.caller.calls(X, body=b"")
     ladder.callee.get("INVITE")
@@ -319,7 +319,7 @@ def test_a_late_offer_is_answered_before_the_sound() -> None:
     hang_up(ladder)
 
 
-def test_both_hear_a_minute_before_the_end_that_it_comes() -> None:
+def test_end_is_announced_a_minute_before() -> None:
     ladder = AnchoredLadder(announcements=BOTH, max_call_s=300.0)
     connect(ladder)
     ladder.run(300 - ENDING_S - 1)
@@ -333,7 +333,7 @@ def test_both_hear_a_minute_before_the_end_that_it_comes() -> None:
     assert ladder.record.end_reason == "max_duration"
 
 
-def test_a_call_of_a_minute_is_not_said_to_end() -> None:
+def test_end_of_a_call_of_a_minute_is_not_announced() -> None:
     ladder = AnchoredLadder(announcements=BOTH, max_call_s=ENDING_S)
     connect(ladder)
     ladder.run(ENDING_S)
@@ -343,7 +343,7 @@ def test_a_call_of_a_minute_is_not_said_to_end() -> None:
     ladder.settle()
 
 
-def test_a_restart_does_not_begin_a_call_again_but_ends_it_as_it_would() -> None:
+def test_restart_repeats_no_beginning_but_announces_the_end() -> None:
     ladder = AnchoredLadder(announcements=BOTH, max_call_s=300.0)
     connect(ladder)
     ladder.restart()
@@ -357,7 +357,7 @@ def test_a_restart_does_not_begin_a_call_again_but_ends_it_as_it_would() -> None
 
 @EITHER
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_change_of_a_call_is_no_begin(by: str, restarted: bool) -> None:
+def test_reinvite_does_not_announce_the_beginning(by: str, restarted: bool) -> None:
     ladder = AnchoredLadder(announcements=BOTH)
     connect(ladder)
     if restarted:
@@ -374,7 +374,7 @@ def test_a_change_of_a_call_is_no_begin(by: str, restarted: bool) -> None:
     hang_up(ladder)
 
 
-def test_a_sound_that_is_not_played_harms_no_call() -> None:
+def test_failed_announcement_does_not_affect_the_call() -> None:
     ladder = AnchoredLadder(announcements=BOTH)
     connect(ladder, acknowledge=False)
     ladder.rtpengine.works = False

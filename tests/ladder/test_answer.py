@@ -1,4 +1,4 @@
-"""From INVITE to ACK: offers early and late, ringing, the answer and its acknowledgement, what is lost on the way."""
+"""From INVITE to ACK: early and late offers, ringing, answer, ACK, loss."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.ladder.descriptions import ANSWER, OFFER
 from tests.ladder.ladder import Ladder, X, connect, hang_up
 
 
-def test_trying_comes_before_anything_else(ladder: Ladder) -> None:
+def test_100_is_sent_first(ladder: Ladder) -> None:
     ladder.hold_look_ups = ladder.hold_commits = True
     ladder.caller.invites(X)
     ladder.run(TRYING_S)
@@ -36,7 +36,7 @@ def test_late_offer_is_answered_in_the_ack(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_late_offer_whose_ack_has_no_answer_is_acknowledged_all_the_same(ladder: Ladder) -> None:
+def test_callee_gets_its_ack_when_the_callers_ack_has_no_sdp(ladder: Ladder) -> None:
     ladder.caller.calls(X, body=b"")
     ladder.callee.expects("INVITE", 200, body=OFFER)
     ladder.caller.get(200)
@@ -46,7 +46,7 @@ def test_late_offer_whose_ack_has_no_answer_is_acknowledged_all_the_same(ladder:
 
 
 @pytest.mark.parametrize(("status", "shown"), [(180, 180), (181, 182), (182, 182), (183, 183)])
-def test_progress_is_shown(ladder: Ladder, status: int, shown: int) -> None:
+def test_provisional_responses_are_relayed(ladder: Ladder, status: int, shown: int) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(status)
@@ -59,7 +59,7 @@ def test_progress_is_shown(ladder: Ladder, status: int, shown: int) -> None:
 
 
 @pytest.mark.parametrize("status", [100, 199])
-def test_what_speaks_of_the_callees_network_is_not_shown(ladder: Ladder, status: int) -> None:
+def test_provisional_responses_of_the_callees_network_are_hidden(ladder: Ladder, status: int) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(status)
@@ -69,7 +69,7 @@ def test_what_speaks_of_the_callees_network_is_not_shown(ladder: Ladder, status:
     ladder.settle()
 
 
-def test_early_media_and_answer_are_one_early_dialog(ladder: Ladder) -> None:
+def test_early_media_and_answer_share_one_dialog(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, body=ANSWER)
@@ -85,7 +85,7 @@ def test_early_media_and_answer_are_one_early_dialog(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_ringing_without_a_tag_is_shown(ladder: Ladder) -> None:
+def test_ringing_without_a_to_tag_is_relayed(ladder: Ladder) -> None:
     """As RFC 2543 gateways ring."""
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
@@ -96,7 +96,7 @@ def test_ringing_without_a_tag_is_shown(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_answer_without_ringing(ladder: Ladder) -> None:
+def test_call_is_answered_without_ringing(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 200, body=ANSWER)
     ladder.callee.get("ACK")
@@ -105,7 +105,7 @@ def test_answer_without_ringing(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_answer_is_sent_again_until_it_is_acknowledged(ladder: Ladder) -> None:
+def test_2xx_is_retransmitted_until_its_ack(ladder: Ladder) -> None:
     connect(ladder, acknowledge=False)
     ladder.run(0.49)
     ladder.caller.gets_nothing()
@@ -120,7 +120,7 @@ def test_answer_is_sent_again_until_it_is_acknowledged(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_answer_that_is_never_acknowledged_ends_the_call(ladder: Ladder) -> None:
+def test_missing_ack_ends_the_call(ladder: Ladder) -> None:
     connect(ladder, acknowledge=False)
     ladder.run(31.9)
     ladder.callee.gets_nothing()
@@ -137,7 +137,7 @@ def test_answer_that_is_never_acknowledged_ends_the_call(ladder: Ladder) -> None
     ladder.settle()
 
 
-def test_late_offer_that_is_never_acknowledged_ends_the_call(ladder: Ladder) -> None:
+def test_missing_ack_after_a_late_offer_ends_the_call(ladder: Ladder) -> None:
     ladder.caller.calls(X, body=b"")
     ladder.callee.expects("INVITE", 200, body=OFFER)
     ladder.run(32.1)
@@ -148,7 +148,7 @@ def test_late_offer_that_is_never_acknowledged_ends_the_call(ladder: Ladder) -> 
     ladder.settle()
 
 
-def test_callees_answer_that_comes_again_is_acknowledged_again(ladder: Ladder) -> None:
+def test_callees_retransmitted_2xx_gets_the_ack_again(ladder: Ladder) -> None:
     connect(ladder)
     ladder.callee.answers_again()
     first = ladder.callee.get("ACK")
@@ -158,7 +158,7 @@ def test_callees_answer_that_comes_again_is_acknowledged_again(ladder: Ladder) -
     hang_up(ladder)
 
 
-def test_callees_answer_that_comes_again_late_is_acknowledged_again(ladder: Ladder) -> None:
+def test_callees_retransmitted_2xx_gets_the_ack_after_timer_m(ladder: Ladder) -> None:
     """After timer M has forgotten the INVITE transaction."""
     connect(ladder)
     ladder.run(40)
@@ -167,7 +167,7 @@ def test_callees_answer_that_comes_again_late_is_acknowledged_again(ladder: Ladd
     hang_up(ladder)
 
 
-def test_callees_answer_that_comes_again_before_the_commit_waits(ladder: Ladder) -> None:
+def test_callees_retransmitted_2xx_waits_for_the_commit(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.hold_commits = True
@@ -181,7 +181,7 @@ def test_callees_answer_that_comes_again_before_the_commit_waits(ladder: Ladder)
     hang_up(ladder)
 
 
-def test_ack_that_comes_again_changes_nothing(ladder: Ladder) -> None:
+def test_repeated_ack_has_no_effect(ladder: Ladder) -> None:
     connect(ladder)
     ladder.caller.sends_again("ACK")
     ladder.caller.acks(body=ANSWER)
@@ -189,7 +189,7 @@ def test_ack_that_comes_again_changes_nothing(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_ack_to_another_invite_is_passed_over(ladder: Ladder) -> None:
+def test_ack_with_another_cseq_is_ignored(ladder: Ladder) -> None:
     connect(ladder, acknowledge=False)
     ladder.caller.sends("ACK", cseq=77)
     ladder.run(0.6)
@@ -197,7 +197,7 @@ def test_ack_to_another_invite_is_passed_over(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_answer_with_a_description_that_cannot_be_read_is_taken_down(ladder: Ladder) -> None:
+def test_2xx_with_malformed_sdp_gets_ack_and_bye(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 200, body=b"v=nonsense")
     ladder.callee.get("ACK")
@@ -207,7 +207,7 @@ def test_answer_with_a_description_that_cannot_be_read_is_taken_down(ladder: Lad
     ladder.settle()
 
 
-def test_progress_with_a_description_that_cannot_be_read_is_passed_over(ladder: Ladder) -> None:
+def test_provisional_response_with_malformed_sdp_is_ignored(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, body=b"v=nonsense")
@@ -217,14 +217,14 @@ def test_progress_with_a_description_that_cannot_be_read_is_passed_over(ladder: 
     hang_up(ladder)
 
 
-def test_offer_that_cannot_be_read_is_refused(ladder: Ladder) -> None:
+def test_malformed_offer_is_refused(ladder: Ladder) -> None:
     ladder.caller.calls(X, body=b"v=nonsense")
     ladder.callee.gets_nothing()
     ladder.caller.is_refused(488)
     ladder.settle()
 
 
-def test_answer_whose_contact_leads_nowhere_is_refused(ladder: Ladder) -> None:
+def test_2xx_with_an_unusable_contact_gets_ack_and_bye(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 200, body=ANSWER, contact="<tel:110>")
     ladder.caller.is_refused(488)

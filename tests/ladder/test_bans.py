@@ -1,4 +1,4 @@
-"""Who is banned for what comes to the engine, and that nobody who has a part in a call ever is."""
+"""Bans for messages received by the engine, never of a source that takes part in a call."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def banned(ladder: Ladder) -> list[str]:
 
 @pytest.fixture
 def open_house() -> Ladder:
-    """Without peers that log in."""
+    """A configuration without logins."""
     return Ladder(limits=LIMITS)
 
 
@@ -51,11 +51,11 @@ def with_login() -> Ladder:
     return Ladder(callee_host=PHONE_HOST, peers=(PBX, PHONE), tried=("phone",), limits=LIMITS)
 
 
-# -- what counts
+# -- offences
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_stranger_that_floods_is_banned(method: str, open_house: Ladder) -> None:
+def test_flooding_unknown_source_is_banned(method: str, open_house: Ladder) -> None:
     for number in range(20):
         assert not banned(open_house)
         open_house.deliver(request(method, number), STRANGER)
@@ -65,22 +65,22 @@ def test_a_stranger_that_floods_is_banned(method: str, open_house: Ladder) -> No
 @pytest.mark.parametrize(
     "make", [lambda _: b"\0" * 20, lambda _: b"INVITE\r\n\r\n", response], ids=["noise", "head", "response"]
 )
-def test_so_is_one_that_sends_what_is_of_no_use(make: Callable[[int], bytes], open_house: Ladder) -> None:
+def test_unknown_source_of_malformed_messages_is_banned(make: Callable[[int], bytes], open_house: Ladder) -> None:
     for number in range(20):
         open_house.deliver(make(number), STRANGER)
     assert banned(open_house) == [STRANGER_HOST]
 
 
-def test_retransmissions_of_one_request_do_not_count(open_house: Ladder) -> None:
+def test_retransmissions_of_one_request_do_not_ban(open_house: Ladder) -> None:
     for _ in range(7):  # RFC 3261 17.1.2.2: of a request that is not answered, within 32 seconds
         open_house.deliver(request("OPTIONS", 1), STRANGER)
     assert not banned(open_house)
 
 
-# -- who is known
+# -- known addresses
 
 
-def test_a_peer_is_never_banned(open_house: Ladder) -> None:
+def test_peer_is_never_banned(open_house: Ladder) -> None:
     for number in range(200):
         open_house.deliver(b"\0" * 20, open_house.caller.flow)
         open_house.deliver(response(number), open_house.callee.flow)
@@ -89,8 +89,8 @@ def test_a_peer_is_never_banned(open_house: Ladder) -> None:
     hang_up(open_house)
 
 
-def test_nor_is_a_target_that_is_no_source() -> None:
-    """Answers to our requests come from there, though its requests do not."""
+def test_target_outside_the_sources_is_never_banned() -> None:
+    """Responses to our requests come from there, though no requests do."""
     carrier = replace(peer("carrier", CALLEE_HOST), sources=peer("", "127.0.0.99").sources)
     ladder = Ladder(peers=(peer("pbx", CALLER_HOST), carrier), limits=LIMITS)
     for number in range(100):
@@ -99,7 +99,7 @@ def test_nor_is_a_target_that_is_no_source() -> None:
     assert banned(ladder) == []
 
 
-def test_nor_is_a_former_peer_whose_call_is_up(open_house: Ladder) -> None:
+def test_former_peer_with_a_call_is_never_banned(open_house: Ladder) -> None:
     connect(open_house)
     settings: Settings = open_house.engine.settings
     others = tuple(each for each in settings.peers if each.name != "carrier")
@@ -116,7 +116,7 @@ def test_nor_is_a_former_peer_whose_call_is_up(open_house: Ladder) -> None:
     assert banned(open_house) == [CALLEE_HOST]
 
 
-def test_a_refused_stranger_is_not_known_by_its_calls(open_house: Ladder) -> None:
+def test_refused_call_does_not_make_a_source_known(open_house: Ladder) -> None:
     open_house.hold_commits = True
     for number in range(100):
         open_house.deliver(request("INVITE", number), STRANGER)
@@ -124,7 +124,7 @@ def test_a_refused_stranger_is_not_known_by_its_calls(open_house: Ladder) -> Non
     assert banned(open_house) == [STRANGER_HOST]
 
 
-def test_a_reload_that_makes_it_a_peer_lifts_its_ban(open_house: Ladder) -> None:
+def test_reload_that_makes_a_source_a_peer_lifts_its_ban(open_house: Ladder) -> None:
     for number in range(20):
         open_house.deliver(request("OPTIONS", number), STRANGER)
     settings: Settings = open_house.engine.settings
@@ -136,7 +136,7 @@ def test_a_reload_that_makes_it_a_peer_lifts_its_ban(open_house: Ladder) -> None
 # -- peers that log in
 
 
-def test_wrong_passwords_ban_also_over_udp(with_login: Ladder) -> None:
+def test_wrong_passwords_ban_over_udp(with_login: Ladder) -> None:
     guesser = with_login.side(STRANGER_HOST, "mallory")
     for number in range(2):
         asks_to_register(guesser)
@@ -147,8 +147,8 @@ def test_wrong_passwords_ban_also_over_udp(with_login: Ladder) -> None:
     assert banned(with_login) == [STRANGER_HOST]
 
 
-def test_a_forged_source_bans_no_phone(with_login: Ladder) -> None:
-    """The one who forges does not see the nonce that goes to the phone."""
+def test_forged_source_does_not_ban_a_phone(with_login: Ladder) -> None:
+    """The attacker does not see the nonce sent to the phone."""
     phone = with_login.callee
     for second in range(10):
         for number in range(MOST_UNPROVEN_PER_S * 2):
@@ -162,7 +162,7 @@ def test_a_forged_source_bans_no_phone(with_login: Ladder) -> None:
     assert with_login.engine.statistics()["logins"] == 1
 
 
-def test_where_a_peer_has_registered_nobody_is_banned(with_login: Ladder) -> None:
+def test_address_of_a_registered_peer_is_never_banned(with_login: Ladder) -> None:
     phone = with_login.callee
     registers(phone)
     tcp = Flow(1, "tcp", PHONE_HOST, 40_000, 7)
@@ -172,15 +172,15 @@ def test_where_a_peer_has_registered_nobody_is_banned(with_login: Ladder) -> Non
     assert banned(with_login) == []
 
 
-def test_by_a_connection_a_stranger_is_banned_beside_logins(with_login: Ladder) -> None:
+def test_unknown_source_on_a_connection_is_banned_even_with_logins(with_login: Ladder) -> None:
     tcp = Flow(1, "tcp", STRANGER_HOST, 40_000, 7)
     for number in range(20):
         with_login.deliver(request("OPTIONS", number), tcp)
     assert banned(with_login) == [STRANGER_HOST]
 
 
-def test_what_a_phone_sends_before_it_logs_in_is_forgiven(with_login: Ladder) -> None:
-    """One that calls without registering is a stranger with each first request."""
+def test_login_clears_a_phones_offences(with_login: Ladder) -> None:
+    """A phone that calls without registering is an unknown source at each first request."""
     phone = with_login.callee
     for _ in range(50):
         registers(phone, expires="0")

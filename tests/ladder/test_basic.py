@@ -45,7 +45,7 @@ def test_callee_hangs_up(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_answer_waits_for_the_record(ladder: Ladder) -> None:
+def test_200_waits_for_the_commit(ladder: Ladder) -> None:
     ladder.caller.calls(X, body=OFFER)
     ladder.callee.get("INVITE")
     ladder.hold_commits = True

@@ -1,4 +1,4 @@
-"""The end of a call: BYE from either side, at every moment, and what it crosses (RFC 5407 3)."""
+"""The end of a call: BYE from either side in every state, and crossing messages (RFC 5407 3)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.ladder.ladder import EITHER, Ladder, X, connect, hang_up, sides
 
 
 @EITHER
-def test_ends_the_call_on_the_other_side(ladder: Ladder, by: str) -> None:
+def test_bye_ends_the_other_leg(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.sends("BYE", headers='Reason: Q.850;cause=31;text="bob has gone"\r\n')
@@ -21,7 +21,7 @@ def test_ends_the_call_on_the_other_side(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_is_answered_when_the_record_is_closed_and_not_before(ladder: Ladder, by: str) -> None:
+def test_bye_is_answered_after_the_record_is_closed(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     ladder.hold_commits = True
@@ -37,7 +37,7 @@ def test_is_answered_when_the_record_is_closed_and_not_before(ladder: Ladder, by
     ladder.settle()
 
 
-def test_crossing_another_both_are_answered(ladder: Ladder) -> None:
+def test_crossing_byes_are_both_answered(ladder: Ladder) -> None:
     connect(ladder)
     ladder.caller.sends("BYE")
     ladder.callee.sends("BYE")
@@ -50,7 +50,7 @@ def test_crossing_another_both_are_answered(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_crossing_another_before_the_record_is_closed(ladder: Ladder) -> None:
+def test_crossing_byes_are_answered_after_the_record_is_closed(ladder: Ladder) -> None:
     connect(ladder)
     ladder.hold_commits = True
     ladder.callee.sends("BYE")
@@ -67,7 +67,7 @@ def test_crossing_another_before_the_record_is_closed(ladder: Ladder) -> None:
 
 
 @EITHER
-def test_before_the_answer_is_committed(ladder: Ladder, by: str) -> None:
+def test_bye_before_the_answer_is_committed(ladder: Ladder, by: str) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(180)
@@ -94,20 +94,20 @@ def test_before_the_answer_is_committed(ladder: Ladder, by: str) -> None:
     ladder.settle()
 
 
-def test_by_the_caller_before_its_ack(ladder: Ladder) -> None:
+def test_bye_of_the_caller_before_its_ack(ladder: Ladder) -> None:
     """RFC 5407 3.1.2: the BYE overtakes the ACK, or the ACK is lost."""
     connect(ladder, acknowledge=False)
     ladder.caller.sends("BYE")
     ladder.callee.expects("BYE")
     ladder.caller.get(200)
     ladder.run(1)
-    ladder.caller.gets_nothing()  # the 2xx is not sent again to one that has hung up
+    ladder.caller.gets_nothing()  # no retransmission of the 2xx after its BYE
     ladder.caller.acks()
     ladder.callee.gets_nothing()
     ladder.settle()
 
 
-def test_by_the_callee_before_the_callers_ack(ladder: Ladder) -> None:
+def test_bye_of_the_callee_before_the_callers_ack_is_held(ladder: Ladder) -> None:
     connect(ladder, acknowledge=False)
     ladder.callee.sends("BYE")
     ladder.callee.get(200)
@@ -118,7 +118,7 @@ def test_by_the_callee_before_the_callers_ack(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_by_the_callee_and_the_callers_ack_never_comes(ladder: Ladder) -> None:
+def test_bye_of_the_callee_without_the_callers_ack(ladder: Ladder) -> None:
     connect(ladder, acknowledge=False)
     ladder.callee.sends("BYE")
     ladder.callee.get(200)
@@ -128,7 +128,7 @@ def test_by_the_callee_and_the_callers_ack_never_comes(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_by_both_before_the_callers_ack(ladder: Ladder) -> None:
+def test_byes_of_both_before_the_callers_ack(ladder: Ladder) -> None:
     connect(ladder, acknowledge=False)
     ladder.callee.sends("BYE")
     ladder.callee.get(200)
@@ -138,7 +138,7 @@ def test_by_both_before_the_callers_ack(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_by_the_caller_with_the_late_offer_unanswered(ladder: Ladder) -> None:
+def test_bye_of_the_caller_with_a_late_offer_unanswered(ladder: Ladder) -> None:
     ladder.caller.calls(X, body=b"")
     ladder.callee.expects("INVITE", 200, body=OFFER)
     ladder.caller.get(200)
@@ -149,8 +149,8 @@ def test_by_the_caller_with_the_late_offer_unanswered(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_in_an_early_dialog_by_the_caller(ladder: Ladder) -> None:
-    """RFC 3261 15: it ends the dialog; as there is but one, the INVITE is over."""
+def test_bye_of_the_caller_in_an_early_dialog_cancels_the_call(ladder: Ladder) -> None:
+    """RFC 3261 15: it ends the dialog, and with its only dialog the INVITE."""
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(180)
@@ -167,7 +167,7 @@ def test_in_an_early_dialog_by_the_caller(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_in_an_early_dialog_by_the_callee_is_refused(ladder: Ladder) -> None:
+def test_bye_of_the_callee_in_an_early_dialog_is_refused(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(180)
@@ -180,12 +180,12 @@ def test_in_an_early_dialog_by_the_callee_is_refused(ladder: Ladder) -> None:
 
 
 @EITHER
-def test_crossing_a_reinvite_of_the_other_side(ladder: Ladder, by: str) -> None:
+def test_bye_crossing_a_reinvite_of_the_other_side(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asked.reinvites(HOLD)
     asked.get(100)
-    asking.sends("BYE")  # had not seen the re-INVITE yet
+    asking.sends("BYE")  # before it received the re-INVITE
     reinvite = asking.get_request("INVITE")
     asking.get(200)
     asked.is_refused(487)
@@ -196,7 +196,7 @@ def test_crossing_a_reinvite_of_the_other_side(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_crossing_a_reinvite_that_is_answered_all_the_same(ladder: Ladder, by: str) -> None:
+def test_bye_crossing_an_answered_reinvite(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asked.reinvites(HOLD)
@@ -212,7 +212,7 @@ def test_crossing_a_reinvite_that_is_answered_all_the_same(ladder: Ladder, by: s
 
 
 @EITHER
-def test_crossing_a_reinvite_that_never_gets_a_final_answer(ladder: Ladder, by: str) -> None:
+def test_bye_crossing_a_reinvite_without_a_final_response(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asked.reinvites(HOLD)
@@ -227,8 +227,8 @@ def test_crossing_a_reinvite_that_never_gets_a_final_answer(ladder: Ladder, by: 
 
 
 @EITHER
-def test_crossing_ones_own_reinvite(ladder: Ladder, by: str) -> None:
-    """A phone whose user hangs up while its re-INVITE is under way."""
+def test_bye_after_ones_own_pending_reinvite(ladder: Ladder, by: str) -> None:
+    """The user hangs up while the phone's own re-INVITE is pending."""
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
@@ -243,7 +243,7 @@ def test_crossing_ones_own_reinvite(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_that_is_never_answered_is_given_up(ladder: Ladder, by: str) -> None:
+def test_bye_without_a_response_is_given_up_at_timer_f(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.sends("BYE")
@@ -254,7 +254,7 @@ def test_that_is_never_answered_is_given_up(ladder: Ladder, by: str) -> None:
 
 @EITHER
 @pytest.mark.parametrize("status", [401, 481, 500])
-def test_that_is_refused_ends_the_call_too(ladder: Ladder, by: str, status: int) -> None:
+def test_refused_bye_ends_the_call(ladder: Ladder, by: str, status: int) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.sends("BYE")
@@ -266,7 +266,7 @@ def test_that_is_refused_ends_the_call_too(ladder: Ladder, by: str, status: int)
 
 
 @EITHER
-def test_that_comes_late_in_order_is_refused(ladder: Ladder, by: str) -> None:
+def test_bye_with_an_old_cseq_is_refused(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.sends("OPTIONS")
@@ -281,7 +281,7 @@ def test_that_comes_late_in_order_is_refused(ladder: Ladder, by: str) -> None:
     ladder.settle()
 
 
-def test_after_the_call_is_over(ladder: Ladder) -> None:
+def test_bye_after_the_call_is_481(ladder: Ladder) -> None:
     connect(ladder)
     hang_up(ladder)
     ladder.caller.sends("BYE")

@@ -1,4 +1,4 @@
-"""CANCEL at every moment between the INVITE and its final answer, and the answers that it crosses."""
+"""CANCEL in every state between the INVITE and its final response, and crossing responses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def ring(ladder: Ladder) -> None:
 
 
 def is_cancelled(ladder: Ladder) -> None:
-    """The caller has its 487, and the record says why."""
+    """The caller gets 487, and the record has the reason."""
     ladder.caller.is_refused(487)
     record = ladder.record
     assert (record.outcome, record.sip_status, record.ended_by, record.end_reason) == (
@@ -27,7 +27,7 @@ def is_cancelled(ladder: Ladder) -> None:
     )
 
 
-def test_while_ringing(ladder: Ladder) -> None:
+def test_cancel_while_ringing(ladder: Ladder) -> None:
     ring(ladder)
     ladder.caller.cancels()
     ladder.caller.get(200)
@@ -49,7 +49,7 @@ def test_while_ringing(ladder: Ladder) -> None:
         ("Preemption;cause=1", None),
     ],
 )
-def test_reason_crosses_without_text(ladder: Ladder, reason: str, shown: str | None) -> None:
+def test_reason_of_a_cancel_is_relayed_without_text(ladder: Ladder, reason: str, shown: str | None) -> None:
     ring(ladder)
     ladder.caller.cancels(f"Reason: {reason}\r\n")
     ladder.caller.get(200)
@@ -60,7 +60,7 @@ def test_reason_crosses_without_text(ladder: Ladder, reason: str, shown: str | N
     ladder.settle()
 
 
-def test_before_a_provisional_response_is_held(ladder: Ladder) -> None:
+def test_cancel_is_held_until_a_provisional_response(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.caller.cancels()
@@ -76,7 +76,7 @@ def test_before_a_provisional_response_is_held(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_before_a_provisional_response_that_never_comes(ladder: Ladder) -> None:
+def test_cancel_without_any_provisional_response(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.caller.cancels()
     ladder.caller.get(200)
@@ -85,7 +85,7 @@ def test_before_a_provisional_response_that_never_comes(ladder: Ladder) -> None:
     assert all(data.startswith(b"INVITE") for data, _ in ladder.callee.inbox)
 
 
-def test_crossing_the_answer(ladder: Ladder) -> None:
+def test_cancel_crossing_the_answer(ladder: Ladder) -> None:
     ring(ladder)
     ladder.caller.cancels()
     ladder.callee.answers(200, body=ANSWER)
@@ -97,7 +97,7 @@ def test_crossing_the_answer(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_held_and_the_answer_comes_at_once(ladder: Ladder) -> None:
+def test_held_cancel_and_an_immediate_answer(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.caller.cancels()
@@ -105,13 +105,13 @@ def test_held_and_the_answer_comes_at_once(ladder: Ladder) -> None:
     is_cancelled(ladder)
     ladder.callee.accepts(body=ANSWER)
     ladder.callee.expects("BYE")
-    ladder.callee.answers(200, body=ANSWER)  # repeated before our ACK was there
+    ladder.callee.answers(200, body=ANSWER)  # retransmitted before our ACK arrived
     ladder.callee.get("ACK")
     ladder.callee.gets_nothing()
     ladder.settle()
 
 
-def test_answer_long_after_the_cancel(ladder: Ladder) -> None:
+def test_late_answer_after_the_cancel_is_hung_up(ladder: Ladder) -> None:
     ring(ladder)
     ladder.caller.cancels()
     ladder.caller.get(200)
@@ -123,7 +123,7 @@ def test_answer_long_after_the_cancel(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_callee_that_never_gives_a_final_answer_is_given_up(ladder: Ladder) -> None:
+def test_callee_without_a_final_response_is_given_up(ladder: Ladder) -> None:
     ring(ladder)
     ladder.caller.cancels()
     ladder.caller.get(200)
@@ -132,7 +132,7 @@ def test_callee_that_never_gives_a_final_answer_is_given_up(ladder: Ladder) -> N
     ladder.settle()
 
 
-def test_crossing_a_refusal(ladder: Ladder) -> None:
+def test_cancel_crossing_a_refusal(ladder: Ladder) -> None:
     ring(ladder)
     ladder.hold_commits = True
     ladder.callee.refuses(486)
@@ -144,7 +144,7 @@ def test_crossing_a_refusal(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_while_the_look_up_is_pending(ladder: Ladder) -> None:
+def test_cancel_while_the_look_up_is_pending(ladder: Ladder) -> None:
     ladder.hold_look_ups = True
     ladder.caller.calls(X)
     ladder.caller.cancels()
@@ -156,7 +156,7 @@ def test_while_the_look_up_is_pending(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_while_the_answer_is_being_committed_comes_too_late(ladder: Ladder) -> None:
+def test_cancel_during_the_commit_of_the_answer_is_too_late(ladder: Ladder) -> None:
     ring(ladder)
     ladder.hold_commits = True
     ladder.callee.answers(200, body=ANSWER)
@@ -173,7 +173,7 @@ def test_while_the_answer_is_being_committed_comes_too_late(ladder: Ladder) -> N
     ladder.settle()
 
 
-def test_after_the_answer_changes_nothing(ladder: Ladder) -> None:
+def test_cancel_after_the_answer_has_no_effect(ladder: Ladder) -> None:
     ring(ladder)
     ladder.callee.accepts(body=ANSWER)
     ladder.caller.get(200)
@@ -186,7 +186,7 @@ def test_after_the_answer_changes_nothing(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_of_nothing_that_is_known(ladder: Ladder) -> None:
+def test_cancel_without_an_invite_is_481(ladder: Ladder) -> None:
     ring(ladder)
     ladder.caller.sent["INVITE"] = ladder.caller.sent["INVITE"].replace(b"z9hG4bK", b"z9hG4bKother")
     ladder.caller.cancels()
@@ -196,7 +196,7 @@ def test_of_nothing_that_is_known(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_that_comes_again_is_answered_again(ladder: Ladder) -> None:
+def test_retransmitted_cancel_is_answered_again(ladder: Ladder) -> None:
     ring(ladder)
     ladder.caller.cancels()
     ladder.caller.get(200)
@@ -209,7 +209,7 @@ def test_that_comes_again_is_answered_again(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_between_two_peers_leaves_the_second_alone() -> None:
+def test_cancel_between_two_peers_does_not_try_the_second() -> None:
     ladder = Ladder(tried=("carrier", "second"))
     second = ladder.side(SECOND_HOST, "carol")
     ring(ladder)
@@ -222,7 +222,7 @@ def test_between_two_peers_leaves_the_second_alone() -> None:
     ladder.settle()
 
 
-def test_of_the_second_peer_after_the_first_failed() -> None:
+def test_cancel_while_the_second_peer_rings() -> None:
     ladder = Ladder(tried=("carrier", "second"))
     second = ladder.side(SECOND_HOST, "carol")
     ring(ladder)
@@ -239,7 +239,7 @@ def test_of_the_second_peer_after_the_first_failed() -> None:
     ladder.settle()
 
 
-def test_lost_cancel_and_lost_answer_to_it(ladder: Ladder) -> None:
+def test_lost_cancel_and_lost_200_are_retransmitted(ladder: Ladder) -> None:
     ring(ladder)
     ladder.caller.cancels()
     ladder.callee.inbox.clear()  # lost

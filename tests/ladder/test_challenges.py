@@ -1,4 +1,4 @@
-"""A trunk that challenges the relay's requests: each goes again with credentials, and the other side sees none."""
+"""A trunk that challenges our requests: each is repeated with credentials, invisible to the other side."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ladder() -> Ladder:
 
 
 def challenges(side: Side, request: Request, status: int = 401, *, stale: bool = False) -> Request:
-    """Challenges the request, as MD5 and SHA-256; the one that comes again, whose credentials are right."""
+    """Challenge the request with MD5 and SHA-256; return the repeated one with valid credentials."""
     lines = "".join(f"{CHALLENGE}{name}{',stale=true' if stale else ''}\r\n" for name in ("MD5", "SHA-256"))
     side.answers(status, request, headers=lines if status == 401 else lines.replace("WWW", "Proxy"))
     if request.method == "INVITE":
@@ -60,7 +60,7 @@ def is_refused(ladder: Ladder, status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 407])
-def test_invite_ack_and_bye(ladder: Ladder, status: int) -> None:
+def test_challenged_invite_and_bye_are_repeated_with_credentials(ladder: Ladder, status: int) -> None:
     again = challenges(ladder.callee, call(ladder), status)
     ladder.caller.gets_nothing()
     ladder.callee.answers(180)
@@ -76,7 +76,7 @@ def test_invite_ack_and_bye(ladder: Ladder, status: int) -> None:
     ladder.settle()
 
 
-def test_wrong_credentials_are_a_refusal_and_never_shown(ladder: Ladder) -> None:
+def test_rejected_credentials_fail_the_call_and_are_not_shown(ladder: Ladder) -> None:
     challenges(ladder.callee, call(ladder))
     ladder.callee.answers(401, headers=f"{CHALLENGE}MD5\r\n")
     is_refused(ladder, 480)
@@ -85,7 +85,7 @@ def test_wrong_credentials_are_a_refusal_and_never_shown(ladder: Ladder) -> None
         assert flow.host != CALLER_HOST or (b"uthenti" not in data and b"uthoriz" not in data)
 
 
-def test_with_credentials_no_datagram_has_room_for_it(ladder: Ladder) -> None:
+def test_invite_too_long_with_credentials_fails(ladder: Ladder) -> None:
     ladder.caller.calls(X, body=as_long_as(65_100))
     ladder.callee.get("INVITE")
     ladder.callee.answers(401, headers=f"{CHALLENGE}MD5\r\n")
@@ -93,21 +93,21 @@ def test_with_credentials_no_datagram_has_room_for_it(ladder: Ladder) -> None:
     assert (ladder.record.outcome, ladder.record.end_reason) == ("failed", "sip_401")
 
 
-def test_without_an_account_a_challenge_is_a_refusal() -> None:
+def test_challenge_without_an_account_fails_the_call() -> None:
     ladder = ladder_with(None)
     call(ladder)
     ladder.callee.answers(407, headers=f"{CHALLENGE}MD5\r\n".replace("WWW", "Proxy"))
     is_refused(ladder, 480)
 
 
-def test_a_stale_nonce_once_more_and_no_further(ladder: Ladder) -> None:
+def test_stale_nonce_is_retried_once(ladder: Ladder) -> None:
     again = challenges(ladder.callee, challenges(ladder.callee, call(ladder)), stale=True)
     assert again.cseq.number == 3
     ladder.callee.answers(401, headers=f"{CHALLENGE}MD5,stale=true\r\n")
     is_refused(ladder, 480)
 
 
-def test_cancelled_before_the_challenge(ladder: Ladder) -> None:
+def test_cancel_before_the_challenge(ladder: Ladder) -> None:
     call(ladder)
     ladder.caller.cancels()
     ladder.caller.get(200)
@@ -117,7 +117,7 @@ def test_cancelled_before_the_challenge(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_cancelled_after_the_challenge(ladder: Ladder) -> None:
+def test_cancel_after_the_challenge(ladder: Ladder) -> None:
     again = challenges(ladder.callee, call(ladder))
     ladder.callee.answers(180)
     ladder.caller.get(180)
@@ -130,7 +130,7 @@ def test_cancelled_after_the_challenge(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_a_fork_that_rang_before_the_challenge_is_over(ladder: Ladder) -> None:
+def test_early_dialog_before_the_challenge_ends(ladder: Ladder) -> None:
     invite = call(ladder)
     ladder.callee.answers(180, tag="first")
     first = ladder.caller.get_response(180)
@@ -144,7 +144,7 @@ def test_a_fork_that_rang_before_the_challenge_is_over(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_who_rang_before_the_challenge_has_its_ack_for_the_invite_that_went_again(ladder: Ladder) -> None:
+def test_ack_is_for_the_repeated_invite(ladder: Ladder) -> None:
     invite = call(ladder)
     ladder.callee.answers(180)
     ladder.caller.get(180)
@@ -155,7 +155,7 @@ def test_who_rang_before_the_challenge_has_its_ack_for_the_invite_that_went_agai
     hang_up(ladder)
 
 
-def test_prack_names_the_invite_that_went_again_and_is_challenged_itself(ladder: Ladder) -> None:
+def test_prack_has_the_cseq_of_the_repeated_invite_and_is_challenged(ladder: Ladder) -> None:
     ladder.caller.calls(X, headers="Supported: 100rel\r\n")
     challenges(ladder.callee, ladder.callee.get_request("INVITE"))
     ladder.callee.answers(183, headers="Require: 100rel\r\nRSeq: 77\r\n")
@@ -173,7 +173,7 @@ def test_prack_names_the_invite_that_went_again_and_is_challenged_itself(ladder:
 
 @EITHER
 @pytest.mark.parametrize("method", ["UPDATE", "INFO", "OPTIONS"])
-def test_requests_inside_a_call(ladder: Ladder, method: str, by: str) -> None:
+def test_in_dialog_requests_are_repeated_with_credentials(ladder: Ladder, method: str, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.sends(method, headers=f"Contact: {asking.contact}\r\n")
@@ -184,7 +184,7 @@ def test_requests_inside_a_call(ladder: Ladder, method: str, by: str) -> None:
 
 
 @EITHER
-def test_a_reinvite_its_ack_and_the_next_one(ladder: Ladder, by: str) -> None:
+def test_challenged_reinvite_its_ack_and_the_next_one(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
@@ -202,7 +202,7 @@ def test_a_reinvite_its_ack_and_the_next_one(ladder: Ladder, by: str) -> None:
     hang_up(ladder)
 
 
-def test_the_probe_after_a_restart(ladder: Ladder) -> None:
+def test_challenged_probe_after_a_restart(ladder: Ladder) -> None:
     connect(ladder)
     ladder.restart()
     for side in (ladder.caller, ladder.callee):
@@ -210,7 +210,7 @@ def test_the_probe_after_a_restart(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_a_busy_trunk_after_the_challenge_and_the_next_one() -> None:
+def test_next_peer_after_a_503_to_the_credentials() -> None:
     peers = (
         peer("pbx", CALLER_HOST),
         peer("carrier", CALLEE_HOST, account=ACCOUNT),
@@ -231,7 +231,7 @@ def test_a_busy_trunk_after_the_challenge_and_the_next_one() -> None:
     ladder.settle()
 
 
-def test_the_password_stands_nowhere(ladder: Ladder) -> None:
+def test_password_is_never_sent_or_logged(ladder: Ladder) -> None:
     challenges(ladder.callee, call(ladder))
     ladder.callee.answers(401, headers=f"{CHALLENGE}MD5\r\n")
     is_refused(ladder, 480)
@@ -239,8 +239,8 @@ def test_the_password_stands_nowhere(ladder: Ladder) -> None:
     assert not [text for text in texts if "secret" in text]
 
 
-def test_early_media_of_a_target_that_was_silent_after_its_challenge() -> None:
-    """What rtpengine has of it yet opens no early dialog: nobody would close it."""
+def test_early_media_pending_at_rtpengine_opens_no_dialog_after_failure() -> None:
+    """SDP still at rtpengine must not open an early dialog that would never be closed."""
     peers = (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, account=ACCOUNT))
     ladder = AnchoredLadder(peers=peers)
     invite = call(ladder)

@@ -1,4 +1,4 @@
-"""Callers whom a peer may not name, and peers whose attempts were refused too often: with the gate that judges them."""
+"""Callers that a peer may not assert, and peers refused too often, with the call policy that decides it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BINDING = {A: BOUND, B: BOUND._replace(party="b")}  # on X
 
 
 class Gated(Ladder):
-    """What it looks up passes the gate, over a store that has one binding, and says what it was asked."""
+    """A ladder whose look-ups pass the call policy, over a store with one binding; it lists the look-ups."""
 
     def __init__(self, *peers: Peer, rules: Rules = RULES, **settings: object) -> None:
         super().__init__(peers=peers, **settings)  # type: ignore[arg-type]
@@ -75,7 +75,7 @@ def is_forged(ladder: Gated) -> None:
     assert (record.peer_in, record.q850_cause, record.binding_id, record.business) == ("pbx", 21, None, None)
 
 
-def test_a_listed_caller_is_put_through() -> None:
+def test_listed_caller_is_connected() -> None:
     ladder = Gated(pbx(A), CARRIER)
     calls(ladder.caller, "13800000001")
     ladder.callee.get("INVITE")
@@ -84,9 +84,9 @@ def test_a_listed_caller_is_put_through() -> None:
 
 
 @pytest.mark.parametrize("caller", ["13800000001", "+8613900000002", "13700000009"])
-def test_another_caller_is_refused_unasked_whether_he_is_bound_or_not(caller: str) -> None:
+def test_unlisted_caller_is_refused_without_a_look_up(caller: str) -> None:
     ladder = Gated(pbx(C), CARRIER)
-    ladder.numbers_pass = True  # it is told its own word
+    ladder.numbers_pass = True  # the caller gets its own number back
     calls(ladder.caller, caller)
     refused(ladder.caller, 403)
     is_forged(ladder)
@@ -94,8 +94,8 @@ def test_another_caller_is_refused_unasked_whether_he_is_bound_or_not(caller: st
     ladder.settle()
 
 
-def test_the_caller_that_counts_is_the_one_that_calls_are_looked_up_by() -> None:
-    """From may say what it likes where the peer asserts identities, and the other way round."""
+def test_asserted_caller_is_the_one_looked_up() -> None:
+    """With asserted identities From is ignored, and vice versa."""
     ladder = Gated(pbx(C, identity="pai"), CARRIER)
     ladder.caller.calls(X, caller="13700000003", headers="P-Asserted-Identity: <sip:13800000001@pbx>\r\n")
     refused(ladder.caller, 403)
@@ -106,7 +106,7 @@ def test_the_caller_that_counts_is_the_one_that_calls_are_looked_up_by() -> None
     is_forged(ladder)
 
 
-def test_a_text_message_in_somebody_s_name_is_refused() -> None:
+def test_text_message_of_an_unlisted_caller_is_refused() -> None:
     ladder = Gated(pbx(C), CARRIER, sms=True)
     ladder.caller.texts(X, caller="13800000001")
     ladder.caller.get(403)
@@ -114,7 +114,7 @@ def test_a_text_message_in_somebody_s_name_is_refused() -> None:
     assert (ladder.newest.kind, ladder.asked) == ("message", [])
 
 
-def test_a_forwarded_call_in_somebody_s_name_is_refused() -> None:
+def test_forwarded_call_of_an_unlisted_caller_is_refused() -> None:
     ladder = Gated(pbx(C), CARRIER, other_numbers="forward")
     calls(ladder.caller, "13800000001", "13900000002")
     refused(ladder.caller, 403)
@@ -128,10 +128,10 @@ def test_a_forwarded_call_in_somebody_s_name_is_refused() -> None:
 @pytest.mark.parametrize(
     "caller", [X, "+700100000010001", "700-1000-0001-0001", "700999999990001", "1064899", "86700100000010001"]
 )
-def test_no_forwarded_call_looks_like_a_masked_one(caller: str) -> None:
-    """A 700 number is nobody's own, whoever the peer may name."""
+def test_forwarded_call_with_a_700_caller_is_refused(caller: str) -> None:
+    """A 700 number is never a valid caller of a forwarded call."""
     ladder = Gated(peer("pbx", CALLER_HOST), CARRIER, other_numbers="forward", legacy=frozenset({"1064899"}))
-    ladder.numbers_pass = True  # it is told its own word
+    ladder.numbers_pass = True  # the caller gets its own number back
     calls(ladder.caller, caller, "13900000002")
     refused(ladder.caller, 403)
     is_forged(ladder)
@@ -139,7 +139,7 @@ def test_no_forwarded_call_looks_like_a_masked_one(caller: str) -> None:
     ladder.settle()
 
 
-def test_a_changed_list_holds_from_the_next_call_on() -> None:
+def test_reloaded_list_applies_to_the_next_call() -> None:
     ladder = Gated(pbx(C), CARRIER)
     calls(ladder.caller, "13800000001")
     refused(ladder.caller, 403)
@@ -156,7 +156,7 @@ def phone(*numbers: str, username: str = "1001") -> Peer:
     return Peer("pbx", (), tcp_allowed=False, sources=(), login=Account(username, "secret"), numbers=claims)
 
 
-def test_a_phone_that_is_logged_in_calls_in_its_own_name_alone() -> None:
+def test_registered_phone_may_assert_only_its_numbers() -> None:
     ladder = Gated(phone(C), CARRIER, caller_host=PHONE_HOST)
     registers(ladder.caller)
     calls(ladder.caller, "13800000001")
@@ -167,7 +167,7 @@ def test_a_phone_that_is_logged_in_calls_in_its_own_name_alone() -> None:
     assert ladder.newest.outcome == "no_binding"
 
 
-def test_a_changed_list_holds_for_a_phone_that_stays_registered() -> None:
+def test_reloaded_list_applies_to_a_registered_phone() -> None:
     ladder = Gated(phone(C), CARRIER, caller_host=PHONE_HOST)
     registers(ladder.caller)
     ladder.engine.reload(replace(ladder.settings, peers=(phone(A), CARRIER)), {}, ladder.now)
@@ -179,7 +179,7 @@ def test_a_changed_list_holds_for_a_phone_that_stays_registered() -> None:
     ("user", "status"),
     [("1001", 200), ("13700000003", 200), ("+8613700000003", 200), ("alice", 200), ("13800000001", 403), ("1002", 403)],
 )
-def test_nobody_registers_as_another_number(user: str, status: int) -> None:
+def test_register_for_another_number_is_refused(user: str, status: int) -> None:
     ladder = Gated(phone(C), CARRIER, caller_host=PHONE_HOST)
     side = ladder.caller
     asks_to_register(side)
@@ -190,7 +190,7 @@ def test_nobody_registers_as_another_number(user: str, status: int) -> None:
     assert ladder.engine.statistics()["logins"] == (1 if status == 200 else 0)
 
 
-# -- attempts that are refused
+# -- refused attempts
 
 
 def strangers(side: Side, count: int) -> None:
@@ -199,7 +199,7 @@ def strangers(side: Side, count: int) -> None:
         refused(side, 403)
 
 
-def test_who_tries_callers_is_told_to_wait_and_no_more() -> None:
+def test_peer_over_max_refused_is_refused_without_a_look_up() -> None:
     ladder = Gated(peer("pbx", CALLER_HOST), CARRIER)
     strangers(ladder.caller, 3)
     asked = len(ladder.asked)
@@ -221,7 +221,7 @@ def test_who_tries_callers_is_told_to_wait_and_no_more() -> None:
     ladder.callee.get("INVITE")
 
 
-def test_the_real_party_s_call_goes_through_while_another_peer_has_to_wait() -> None:
+def test_other_peers_are_not_affected_by_max_refused() -> None:
     ladder = Gated(peer("pbx", CALLER_HOST), CARRIER, peer("second", SECOND_HOST))
     strangers(ladder.caller, 3)
     real = ladder.side(SECOND_HOST, "carol")
@@ -229,14 +229,14 @@ def test_the_real_party_s_call_goes_through_while_another_peer_has_to_wait() -> 
     ladder.callee.get("INVITE")
 
 
-def test_text_messages_count_as_calls_do() -> None:
+def test_refused_text_messages_count_towards_max_refused() -> None:
     ladder = Gated(peer("pbx", CALLER_HOST), CARRIER, sms=True)
     strangers(ladder.caller, 3)
     ladder.caller.texts(X, caller="13800000001")
     assert ladder.caller.get_response(503).get("retry-after") == "10"
 
 
-def test_a_700_number_as_caller_has_no_binding() -> None:
+def test_call_of_a_700_number_has_no_binding() -> None:
     ladder = Gated(peer("pbx", CALLER_HOST), CARRIER)
     calls(ladder.caller, Y)
     refused(ladder.caller, 403)

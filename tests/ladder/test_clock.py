@@ -1,4 +1,4 @@
-"""The wall clock is set, back and forth, while there are calls: nothing that lasts so long lasts longer or shorter."""
+"""Wall clock set back or forth during calls: durations are not affected."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ BOTH_WAYS = pytest.mark.parametrize("by_s", [-HOUR_S, HOUR_S], ids=["back", "for
 
 
 def times(record: CallRecord) -> list[int]:
-    """Those that there are, in the order in which they must be."""
+    """The times of the record that are set, in their required order."""
     steps = (record.received_at, record.routed_at, record.ringing_at, record.answered_at, record.ended_at)
     return [at for at in steps if at is not None]
 
 
 @EITHER
 @BOTH_WAYS
-def test_a_call_lasts_as_long_as_it_lasts(ladder: Ladder, by_s: float, by: str) -> None:
+def test_duration_is_not_affected_by_the_clock(ladder: Ladder, by_s: float, by: str) -> None:
     connect(ladder)
     ladder.run(20)
     ladder.set_clock(by_s)
@@ -34,7 +34,7 @@ def test_a_call_lasts_as_long_as_it_lasts(ladder: Ladder, by_s: float, by: str) 
 
 
 @BOTH_WAYS
-def test_while_it_rings(ladder: Ladder, by_s: float) -> None:
+def test_clock_set_while_ringing_keeps_times_in_order(ladder: Ladder, by_s: float) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.set_clock(by_s)
@@ -54,7 +54,7 @@ def test_while_it_rings(ladder: Ladder, by_s: float) -> None:
 
 
 @BOTH_WAYS
-def test_the_maximum_duration_stays(by_s: float) -> None:
+def test_maximum_duration_is_not_affected_by_the_clock(by_s: float) -> None:
     ladder = Ladder(max_call_s=600.0)
     connect(ladder)
     ladder.run(300)
@@ -68,7 +68,7 @@ def test_the_maximum_duration_stays(by_s: float) -> None:
     ladder.settle()
 
 
-def test_set_back_and_started_anew_it_lasts_no_longer_than_it_may() -> None:
+def test_maximum_duration_holds_over_a_restart_with_the_clock_set_back() -> None:
     ladder = Ladder(max_call_s=600.0)
     connect(ladder)
     ladder.run(300)
@@ -82,11 +82,11 @@ def test_set_back_and_started_anew_it_lasts_no_longer_than_it_may() -> None:
     record = ladder.record
     assert record.end_reason == "max_duration"
     assert times(record) == sorted(times(record))
-    assert record.duration_ms == 600_000  # since the start: what it had lasted before, nobody can know
+    assert record.duration_ms == 600_000  # since the restart: the time before is unknown
     ladder.settle()
 
 
-def test_set_back_a_call_that_cannot_be_taken_up_ends_no_earlier_than_it_was_answered(ladder: Ladder) -> None:
+def test_unrestorable_call_does_not_end_before_its_answer(ladder: Ladder) -> None:
     connect(ladder)
     ladder.set_clock(-HOUR_S)
     ladder.restart(peers=ladder.settings.peers[:1])
@@ -98,7 +98,7 @@ def test_set_back_a_call_that_cannot_be_taken_up_ends_no_earlier_than_it_was_ans
 
 
 @BOTH_WAYS
-def test_a_text_message(by_s: float) -> None:
+def test_clock_set_during_a_text_message_keeps_times_in_order(by_s: float) -> None:
     ladder = Ladder(sms=True)
     ladder.caller.texts(X)
     message = ladder.callee.get_request("MESSAGE")

@@ -1,4 +1,4 @@
-"""What time ends: ringing, a call that lasts too long."""
+"""Ring timeout and maximum duration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ring(ladder: Ladder) -> None:
     ladder.caller.get(180)
 
 
-def test_ringing_is_given_up(ladder: Ladder) -> None:
+def test_ring_timeout_cancels_the_callee(ladder: Ladder) -> None:
     ring(ladder)
     ladder.run(89.9)
     ladder.callee.gets_nothing()
@@ -35,19 +35,19 @@ def test_ringing_is_given_up(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_ringing_is_given_up_when_the_route_says_so() -> None:
+def test_ring_timeout_of_the_route_applies() -> None:
     ladder = with_route(ring_timeout_s=20.0)
     ring(ladder)
     ladder.run(20.1)
     ladder.callee.expects("CANCEL")
     ladder.caller.get(480)
-    ladder.callee.answers(200, body=ANSWER)  # crossed
+    ladder.callee.answers(200, body=ANSWER)  # crosses the CANCEL
     ladder.callee.get("ACK")
     ladder.callee.expects("BYE")
     ladder.settle()
 
 
-def test_answer_in_the_last_moment_counts() -> None:
+def test_answer_just_before_the_ring_timeout_connects() -> None:
     ladder = with_route(ring_timeout_s=20.0)
     ring(ladder)
     ladder.run(19.9)
@@ -63,7 +63,7 @@ def test_answer_in_the_last_moment_counts() -> None:
 @pytest.mark.parametrize(
     ("of_route", "of_settings", "lasts"), [(None, 600.0, 600), (60.0, 600.0, 60), (900.0, 600.0, 600)]
 )
-def test_call_that_lasts_too_long(of_route: float | None, of_settings: float, lasts: int) -> None:
+def test_call_ends_at_its_maximum_duration(of_route: float | None, of_settings: float, lasts: int) -> None:
     route = Route("b1", "AXB", "default", "order-1", B, X, of_route)
     ladder = Ladder({(X, A): route}, max_call_s=of_settings)
     connect(ladder)
@@ -78,7 +78,7 @@ def test_call_that_lasts_too_long(of_route: float | None, of_settings: float, la
     ladder.settle()
 
 
-def test_call_that_lasts_too_long_crossing_a_bye() -> None:
+def test_maximum_duration_crossing_a_bye() -> None:
     ladder = Ladder(max_call_s=60.0)
     connect(ladder)
     ladder.hold_commits = True
@@ -93,7 +93,7 @@ def test_call_that_lasts_too_long_crossing_a_bye() -> None:
     ladder.settle()
 
 
-def test_end_of_the_service_ends_what_is_up_and_what_rings() -> None:
+def test_shutdown_ends_answered_and_ringing_calls() -> None:
     ladder = Ladder()
     connect(ladder)
     for host, answer in (("127.0.0.11", False), ("127.0.0.11", True)):
@@ -117,7 +117,7 @@ def test_end_of_the_service_ends_what_is_up_and_what_rings() -> None:
     ladder.settle()
 
 
-def test_call_that_is_up_stands_on_one_timer(ladder: Ladder) -> None:
+def test_answered_call_has_one_timer(ladder: Ladder) -> None:
     connect(ladder)
     ladder.run(33)
     assert (ladder.engine.statistics()["timers"], ladder.engine.statistics()["transactions"]) == (1, 0)

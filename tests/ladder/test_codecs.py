@@ -1,4 +1,4 @@
-"""A peer with an allow-list of codecs: what crosses in offers and answers, both ways."""
+"""A peer with a list of allowed codecs: offers and answers in both directions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def allowing(pbx: str = "", carrier: str = "", tried: tuple[str, ...] = ("carrie
 
 
 def formats(body: bytes) -> list[str]:
-    """Port and formats of its one stream."""
+    """Port and formats of the only stream."""
     (line,) = [line for line in body.decode().split("\r\n") if line.startswith("m=audio ")]
     _, port, _, *payloads = line.split()
     return [port, *payloads]
@@ -36,7 +36,7 @@ def formats(body: bytes) -> list[str]:
     ("pbx", "carrier", "offered"),
     [("", "pcma telephone-event", ["8", "101"]), ("pcmu pcma", "", ["0", "8"]), ("pcmu pcma", "pcma g722", ["8"])],
 )
-def test_an_offer_holds_what_both_peers_may_have(pbx: str, carrier: str, offered: list[str]) -> None:
+def test_offer_has_only_codecs_allowed_for_both_peers(pbx: str, carrier: str, offered: list[str]) -> None:
     ladder = allowing(pbx, carrier)
     ladder.caller.calls(X, body=MANY)
     invite = ladder.callee.get_request("INVITE")
@@ -52,7 +52,7 @@ def test_an_offer_holds_what_both_peers_may_have(pbx: str, carrier: str, offered
     hang_up(ladder)
 
 
-def test_a_call_without_a_common_codec_is_refused() -> None:
+def test_call_without_a_common_codec_is_refused() -> None:
     ladder = allowing(carrier="g729")
     ladder.caller.calls(X, body=MANY)
     ladder.caller.is_refused(488)
@@ -61,7 +61,7 @@ def test_a_call_without_a_common_codec_is_refused() -> None:
     ladder.settle()
 
 
-def test_a_peer_without_a_common_codec_is_passed_over() -> None:
+def test_peer_without_a_common_codec_is_skipped() -> None:
     ladder = allowing(carrier="g729", tried=("carrier", "second"))
     second = ladder.side("127.0.0.23", "carol")
     ladder.caller.calls(X, body=MANY)
@@ -74,7 +74,7 @@ def test_a_peer_without_a_common_codec_is_passed_over() -> None:
     hang_up(ladder)
 
 
-def test_an_answer_that_chose_something_else_is_taken_down() -> None:
+def test_answer_with_a_disallowed_codec_gets_ack_and_bye() -> None:
     ladder = allowing(carrier="pcma")
     ladder.caller.calls(X, body=MANY)
     ladder.callee.get("INVITE")
@@ -84,7 +84,7 @@ def test_an_answer_that_chose_something_else_is_taken_down() -> None:
     ladder.settle()
 
 
-def test_the_list_holds_after_a_restart() -> None:
+def test_codec_list_applies_after_a_restart() -> None:
     ladder = allowing(carrier="pcma")
     ladder.caller.calls(X, body=MANY)
     ladder.callee.get("INVITE")

@@ -1,4 +1,4 @@
-"""What a business hears of a call while it goes on, and what an operator sees of it and does to it."""
+"""Call events for a business; listing and hang-up of calls by an operator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def kinds(ladder: Ladder) -> list[str]:
     return [told.kind for told in ladder.told]
 
 
-def test_received_ringing_and_answered_are_told_once_each() -> None:
+def test_received_ringing_and_answered_are_emitted_once_each() -> None:
     ladder = Ladder({(X, A): TELLING})
     ladder.caller.invites(X)
     assert kinds(ladder) == ["received"]
@@ -32,8 +32,8 @@ def test_received_ringing_and_answered_are_told_once_each() -> None:
     assert {record.call_id for record in (received, ringing, answered)} == {ladder.record.call_id}
 
 
-def test_what_is_told_is_in_the_order_of_the_record() -> None:
-    """The answer is told after its commit: no event is of what a restart would not know."""
+def test_answered_event_follows_its_commit() -> None:
+    """The event follows the commit: a restart knows every state that was reported."""
     ladder = Ladder({(X, A): TELLING})
     ladder.caller.invites(X)
     ladder.callee.get("INVITE")
@@ -43,20 +43,20 @@ def test_what_is_told_is_in_the_order_of_the_record() -> None:
     assert ladder.told[-1].record.answered_at == ladder.told[-1].record.received_at
 
 
-def test_nothing_is_told_of_a_call_whose_business_does_not_want_it(ladder: Ladder) -> None:
+def test_no_events_unless_the_business_wants_them(ladder: Ladder) -> None:
     connect(ladder)
     hang_up(ladder)
     assert ladder.told == []
 
 
-def test_nothing_is_told_of_a_call_over_a_cap() -> None:
+def test_no_events_of_a_call_over_a_cap() -> None:
     ladder = Ladder({(X, A): TELLING._replace(caps=(("business firm", 0, BUSY),))})
     ladder.caller.invites(X)
     assert ladder.told == []
     assert ladder.record.outcome == "business_busy"
 
 
-def test_the_record_says_which_way_it_went_and_by_an_old_number_also_after_a_restart() -> None:
+def test_direction_and_legacy_of_the_record_survive_a_restart() -> None:
     ladder = Ladder({(X, A): TELLING})
     connect(ladder)
     assert (ladder.record.direction, ladder.record.legacy) == ("a_to_b", True)
@@ -68,7 +68,7 @@ def test_the_record_says_which_way_it_went_and_by_an_old_number_also_after_a_res
     assert [told for told in ladder.told if told == Tell("answered", ladder.told[-1].record)] == [ladder.told[-1]]
 
 
-def test_a_legacy_number_is_looked_up() -> None:
+def test_legacy_number_is_looked_up() -> None:
     legacy = "8617000000001"
     ladder = Ladder({(legacy, A): TELLING._replace(shown=legacy)}, legacy=frozenset({legacy}))
     ladder.caller.calls("17000000001")
@@ -79,10 +79,10 @@ def test_a_legacy_number_is_looked_up() -> None:
     ladder.settle()
 
 
-# -- live calls, and the end that an operator makes
+# -- live calls and hang-up
 
 
-def test_live_calls_are_those_that_ring_or_are_up(ladder: Ladder) -> None:
+def test_live_calls_are_ringing_and_answered_ones(ladder: Ladder) -> None:
     assert ladder.engine.live() == []
     ladder.caller.invites(X)
     (ringing,) = ladder.engine.live()
@@ -94,10 +94,10 @@ def test_live_calls_are_those_that_ring_or_are_up(ladder: Ladder) -> None:
     ladder.hold_commits = True
     ladder.callee.get("ACK")
     ladder.callee.sends("BYE")
-    assert ladder.engine.live() == []  # it has ended, if its record is not safe yet
+    assert ladder.engine.live() == []  # ended, though its record is not committed yet
 
 
-def test_a_call_that_is_up_is_hung_up(ladder: Ladder) -> None:
+def test_answered_call_is_hung_up_on_request(ladder: Ladder) -> None:
     connect(ladder)
     assert ladder.engine.hang_up(ladder.record.call_id, ladder.now)
     ladder.perform()
@@ -108,7 +108,7 @@ def test_a_call_that_is_up_is_hung_up(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_a_call_that_has_ended_cannot_be_hung_up_while_its_record_is_not_safe(ladder: Ladder) -> None:
+def test_ended_call_is_not_hung_up_during_its_commit(ladder: Ladder) -> None:
     connect(ladder)
     ladder.hold_commits = True
     ladder.caller.sends("BYE")
@@ -117,7 +117,7 @@ def test_a_call_that_has_ended_cannot_be_hung_up_while_its_record_is_not_safe(la
     assert ladder.record.end_reason == "bye"
 
 
-def test_a_call_that_rings_is_hung_up(ladder: Ladder) -> None:
+def test_ringing_call_is_hung_up_on_request(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 180)
     ladder.caller.get(180)
@@ -131,7 +131,7 @@ def test_a_call_that_rings_is_hung_up(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_a_call_that_there_is_not_cannot_be_hung_up(ladder: Ladder) -> None:
+def test_unknown_call_is_not_hung_up(ladder: Ladder) -> None:
     connect(ladder)
     assert not ladder.engine.hang_up("0" * 32, ladder.now)
     hang_up(ladder)

@@ -1,4 +1,4 @@
-"""What a callee's refusal becomes, and the next peer: tried after 408, 5xx and silence, with a dialog of its own."""
+"""Mapping of a callee's refusal, and failover to the next peer after 408, 5xx and silence, in a new dialog."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def start(ladder: Ladder) -> Request:
 
 
 def answered_by_second(ladder: Ladder) -> None:
-    """The second peer takes the call, and it is a call like any other."""
+    """The second peer answers the call."""
     side = second(ladder)
     side.get("INVITE")
     side.accepts(body=ANSWER)
@@ -53,7 +53,7 @@ def test_next_peer_after(ladder: Ladder, status: int) -> None:
 
 
 def parse_second(ladder: Ladder) -> Request:
-    """The second peer's INVITE, left in the inbox."""
+    """The second peer's INVITE, without taking it."""
     side = second(ladder)
     entry = side.inbox[0]
     invite = side.get_request("INVITE")
@@ -89,7 +89,7 @@ def test_next_peer_after_silence(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_next_peer_where_the_first_cannot_be_reached(ladder: Ladder) -> None:
+def test_next_peer_after_a_transport_error(ladder: Ladder) -> None:
     ladder.unreachable.add(("udp", ladder.callee.host))
     ladder.caller.calls(X)
     answered_by_second(ladder)
@@ -108,8 +108,8 @@ def test_next_peer_after_the_first_had_rung(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_answer_of_the_first_long_after_the_second_was_tried(ladder: Ladder) -> None:
-    """Its transaction is over: the stray 2xx finds no dialog and is passed over."""
+def test_stray_2xx_of_the_first_peer_is_ignored(ladder: Ladder) -> None:
+    """Its transaction has terminated: the stray 2xx matches no dialog and is ignored."""
     start(ladder)
     ladder.run(6.1)
     second(ladder).get("INVITE")
@@ -126,7 +126,7 @@ def test_answer_of_the_first_long_after_the_second_was_tried(ladder: Ladder) -> 
 
 
 def moved_on(ladder: Ladder) -> Side:
-    """The first peer was silent for too long, the second one is asked; the first one is left to answer late."""
+    """The first peer was silent too long and may answer late; the second one is tried."""
     start(ladder)
     ladder.run(6.1)
     second(ladder).get("INVITE")
@@ -140,7 +140,7 @@ def up_with_second(ladder: Ladder) -> None:
     ladder.callee = second(ladder)
 
 
-def test_a_late_provisional_of_the_first_brings_it_the_cancel(ladder: Ladder) -> None:
+def test_late_provisional_response_of_the_first_peer_triggers_its_cancel(ladder: Ladder) -> None:
     first = moved_on(ladder)
     first.answers(180)
     cancel = first.get_request("CANCEL")
@@ -154,7 +154,7 @@ def test_a_late_provisional_of_the_first_brings_it_the_cancel(ladder: Ladder) ->
 
 
 @pytest.mark.parametrize("second_first", [True, False])
-def test_a_late_answer_of_the_first_is_acknowledged_and_ended(ladder: Ladder, second_first: bool) -> None:
+def test_late_answer_of_the_first_peer_gets_ack_and_bye(ladder: Ladder, second_first: bool) -> None:
     first = moved_on(ladder)
     if second_first:
         up_with_second(ladder)
@@ -168,7 +168,7 @@ def test_a_late_answer_of_the_first_is_acknowledged_and_ended(ladder: Ladder, se
 
 
 @pytest.mark.parametrize("second_first", [True, False])
-def test_a_bye_of_the_first_that_crosses_ours_ends_no_call(ladder: Ladder, second_first: bool) -> None:
+def test_crossing_bye_of_the_first_peer_does_not_end_the_call(ladder: Ladder, second_first: bool) -> None:
     first = moved_on(ladder)
     if second_first:
         up_with_second(ladder)
@@ -185,7 +185,7 @@ def test_a_bye_of_the_first_that_crosses_ours_ends_no_call(ladder: Ladder, secon
     hang_up(ladder)
 
 
-def test_silence_of_the_only_peer_is_waited_for() -> None:
+def test_no_failover_from_the_only_peer() -> None:
     ladder = Ladder()
     start(ladder)
     ladder.run(20)
@@ -196,14 +196,14 @@ def test_silence_of_the_only_peer_is_waited_for() -> None:
     hang_up(ladder)
 
 
-def test_a_provisional_response_is_progress_whatever_it_says(ladder: Ladder) -> None:
+def test_any_provisional_response_stops_failover(ladder: Ladder) -> None:
     start(ladder)
     ladder.callee.answers(100)
     ladder.run(60)
     second(ladder).gets_nothing()
     ladder.callee.refuses(503)
     second(ladder).get("INVITE")
-    ladder.run(29)  # and no third is there to go on to
+    ladder.run(29)  # there is no third peer
     second(ladder).inbox.clear()
     second(ladder).answers(180)
     ladder.caller.get(180)
@@ -215,7 +215,7 @@ def test_a_provisional_response_is_progress_whatever_it_says(ladder: Ladder) -> 
     ladder.settle()
 
 
-def test_last_peer_decides(ladder: Ladder) -> None:
+def test_last_peers_refusal_is_relayed(ladder: Ladder) -> None:
     start(ladder)
     ladder.callee.refuses(503)
     second(ladder).expects("INVITE", 408)
@@ -229,7 +229,7 @@ def test_last_peer_decides(ladder: Ladder) -> None:
 
 
 @pytest.mark.parametrize(("unreachable", "cause", "outcome"), [(False, 102, "unreachable"), (True, 38, "unreachable")])
-def test_no_peer_answers_at_all(ladder: Ladder, unreachable: bool, cause: int, outcome: str) -> None:
+def test_silence_of_all_peers_is_480(ladder: Ladder, unreachable: bool, cause: int, outcome: str) -> None:
     if unreachable:
         ladder.unreachable = {("udp", ladder.callee.host), ("udp", SECOND_HOST)}
     ladder.caller.calls(X)
@@ -237,11 +237,11 @@ def test_no_peer_answers_at_all(ladder: Ladder, unreachable: bool, cause: int, o
     assert ladder.caller.get_response(480).get("reason") == f"Q.850;cause={cause}"
     ladder.caller.acks_refusal()
     assert (ladder.record.outcome, ladder.record.end_reason) == (outcome, "no_response")
-    assert ladder.record.ended_by == "relay"  # no callee has said anything
+    assert ladder.record.ended_by == "relay"  # no callee responded
     ladder.settle()
 
 
-def test_no_peer_for_the_number() -> None:
+def test_number_without_a_route_is_480() -> None:
     ladder = Ladder(tried=())
     ladder.caller.calls(X)
     assert ladder.caller.get_response(480).get("reason") == "Q.850;cause=3"
@@ -250,7 +250,7 @@ def test_no_peer_for_the_number() -> None:
     ladder.settle()
 
 
-def test_ring_timeout_counts_over_all_peers(ladder: Ladder) -> None:
+def test_ring_timeout_covers_all_peers(ladder: Ladder) -> None:
     start(ladder)
     ladder.callee.answers(180)
     ladder.caller.get(180)
@@ -285,7 +285,7 @@ def test_ring_timeout_counts_over_all_peers(ladder: Ladder) -> None:
         (666, 486, 17, "busy"),
     ],
 )
-def test_what_the_caller_is_told(status: int, shown: int, cause: int, outcome: str) -> None:
+def test_callees_refusal_is_mapped_for_the_caller(status: int, shown: int, cause: int, outcome: str) -> None:
     ladder = Ladder()
     start(ladder)
     headers = (
@@ -305,7 +305,7 @@ def test_what_the_caller_is_told(status: int, shown: int, cause: int, outcome: s
 
 
 @pytest.mark.parametrize("status", [408, 480])
-def test_ringing_and_then_nobody(status: int) -> None:
+def test_480_after_ringing_is_no_answer(status: int) -> None:
     ladder = Ladder()
     start(ladder)
     ladder.callee.answers(180)

@@ -1,4 +1,4 @@
-"""A callee behind a forking proxy: several early dialogs, each shown as one of its own, and more than one answer."""
+"""A callee behind a forking proxy: several early dialogs, mirrored one to one, and more than one answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def start(ladder: Ladder) -> None:
     ladder.callee.get("INVITE")
 
 
-def test_second_fork_answers(ladder: Ladder) -> None:
+def test_second_fork_answers_the_call(ladder: Ladder) -> None:
     start(ladder)
     ladder.callee.answers(183, tag="bob-desk", contact=DESK, body=HELD)
     desk = ladder.caller.get_response(183)
@@ -32,7 +32,7 @@ def test_second_fork_answers(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_each_early_dialog_has_its_own_requests(ladder: Ladder) -> None:
+def test_requests_stay_in_their_early_dialog(ladder: Ladder) -> None:
     start(ladder)
     tags = []
     for tag, contact in (("bob-desk", DESK), ("bob-mobile", MOBILE)):
@@ -60,7 +60,7 @@ def test_each_early_dialog_has_its_own_requests(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_losing_early_dialog_is_over(ladder: Ladder) -> None:
+def test_losing_early_dialog_ends(ladder: Ladder) -> None:
     start(ladder)
     ladder.callee.answers(183, tag="bob-desk", contact=DESK)
     lost = ladder.caller.get_response(183).to_tag or ""
@@ -76,14 +76,14 @@ def test_losing_early_dialog_is_over(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_two_answers(ladder: Ladder) -> None:
+def test_second_answer_gets_ack_and_bye(ladder: Ladder) -> None:
     """RFC 3261 13.2.2.4: each is acknowledged, the second is hung up."""
     start(ladder)
     ladder.callee.answers(180, tag="bob-desk", contact=DESK)
     ladder.caller.get(180)
     ladder.callee.accepts(tag="bob-mobile", contact=MOBILE, body=ANSWER)
     ladder.caller.is_answered()
-    for _ in range(2):  # it is sent again before our ACK is there
+    for _ in range(2):  # retransmitted before our ACK arrives
         ladder.callee.answers(200, tag="bob-desk", contact=DESK, body=ANSWER)
         assert ladder.callee.get("ACK").to_tag == "bob-desk"
         if ladder.callee.inbox:
@@ -97,7 +97,7 @@ def test_two_answers(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_two_answers_before_the_first_is_committed(ladder: Ladder) -> None:
+def test_second_answer_before_the_first_is_committed(ladder: Ladder) -> None:
     start(ladder)
     ladder.hold_commits = True
     ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
@@ -111,7 +111,7 @@ def test_two_answers_before_the_first_is_committed(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_second_answer_that_leads_nowhere_harms_no_call(ladder: Ladder) -> None:
+def test_unusable_second_answer_does_not_affect_the_call(ladder: Ladder) -> None:
     start(ladder)
     ladder.callee.accepts(tag="bob-mobile", contact=MOBILE, body=ANSWER)
     ladder.caller.is_answered()
@@ -121,7 +121,7 @@ def test_second_answer_that_leads_nowhere_harms_no_call(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_ringing_after_the_answer_of_another_leaves_nothing_behind(ladder: Ladder) -> None:
+def test_late_ringing_of_another_fork_is_ignored(ladder: Ladder) -> None:
     start(ladder)
     ladder.callee.accepts(tag="bob-mobile", contact=MOBILE, body=ANSWER)
     ladder.caller.is_answered()
@@ -132,7 +132,7 @@ def test_ringing_after_the_answer_of_another_leaves_nothing_behind(ladder: Ladde
     hang_up(ladder)
 
 
-def test_all_refused(ladder: Ladder) -> None:
+def test_refusal_of_all_forks_is_relayed(ladder: Ladder) -> None:
     start(ladder)
     for tag in ("bob-desk", "bob-mobile"):
         ladder.callee.answers(180, tag=tag)
@@ -143,7 +143,7 @@ def test_all_refused(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_cancelled_and_two_answers_cross(ladder: Ladder) -> None:
+def test_cancel_crossing_two_answers(ladder: Ladder) -> None:
     start(ladder)
     for tag in ("bob-desk", "bob-mobile"):
         ladder.callee.answers(180, tag=tag)
@@ -159,7 +159,7 @@ def test_cancelled_and_two_answers_cross(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_forks_without_end_are_passed_over_and_the_answer_is_not(ladder: Ladder) -> None:
+def test_forks_over_the_limit_are_ignored_but_not_the_answer(ladder: Ladder) -> None:
     start(ladder)
     for number in range(40):
         ladder.callee.answers(180, tag=f"bob-{number}")
@@ -178,7 +178,7 @@ def test_forks_without_end_are_passed_over_and_the_answer_is_not(ladder: Ladder)
     hang_up(ladder)
 
 
-def test_cancelled_and_a_fork_rings_before_another_answers(ladder: Ladder) -> None:
+def test_cancel_then_ringing_of_one_fork_and_answer_of_another(ladder: Ladder) -> None:
     start(ladder)
     ladder.callee.answers(100)
     ladder.caller.cancels()

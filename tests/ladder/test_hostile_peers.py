@@ -1,4 +1,4 @@
-"""What a peer may do on purpose: answers that cannot be used, floods inside a call, other people's transactions."""
+"""Hostile peers: unusable answers, floods within a call, interference with others' transactions."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ def refused_with(ladder: Ladder, status: int) -> None:
 
 @pytest.mark.parametrize("rings", [False, True])
 @pytest.mark.parametrize(("contact", "headers"), [(UNUSABLE_CONTACT, ""), (None, UNUSABLE_ROUTE)])
-def test_an_answer_that_leads_nowhere_is_acknowledged_and_taken_down(
-    rings: bool, contact: str | None, headers: str, ladder: Ladder
-) -> None:
+def test_unusable_2xx_gets_ack_and_bye(rings: bool, contact: str | None, headers: str, ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     if rings:
@@ -51,7 +49,7 @@ def test_an_answer_that_leads_nowhere_is_acknowledged_and_taken_down(
     ladder.settle()
 
 
-def test_an_answer_that_leads_nowhere_and_crosses_a_cancel_is_taken_down(ladder: Ladder) -> None:
+def test_unusable_2xx_crossing_a_cancel_gets_ack_and_bye(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(100)
@@ -65,7 +63,7 @@ def test_an_answer_that_leads_nowhere_and_crosses_a_cancel_is_taken_down(ladder:
 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["at_once", "behind_a_description"])
-def test_an_answer_of_no_dialog_ends_the_attempt(waits: bool) -> None:
+def test_2xx_without_a_dialog_ends_the_attempt(waits: bool) -> None:
     ladder = AnchoredLadder()
     ladder.caller.calls(X)
     invite = ladder.callee.get_request("INVITE")
@@ -82,7 +80,7 @@ def test_an_answer_of_no_dialog_ends_the_attempt(waits: bool) -> None:
     ladder.settle()
 
 
-def test_a_route_back_to_the_caller_that_leads_nowhere_is_refused_before_anybody_rings(ladder: Ladder) -> None:
+def test_unusable_route_to_the_caller_is_refused_before_ringing(ladder: Ladder) -> None:
     ladder.caller.calls(X, headers=UNUSABLE_ROUTE)
     refused_with(ladder, 400)
     ladder.callee.gets_nothing()
@@ -90,7 +88,7 @@ def test_a_route_back_to_the_caller_that_leads_nowhere_is_refused_before_anybody
 
 
 @pytest.mark.parametrize("line", ["Session-Expires: soon", "Min-SE: never"])
-def test_an_answer_with_a_session_timer_that_cannot_be_read_is_one_without(line: str, ladder: Ladder) -> None:
+def test_malformed_session_timer_in_a_2xx_is_ignored(line: str, ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.accepts(body=ANSWER, headers=f"{line}\r\n")
@@ -100,7 +98,7 @@ def test_an_answer_with_a_session_timer_that_cannot_be_read_is_one_without(line:
     hang_up(ladder)
 
 
-def test_reliable_progress_is_bounded(ladder: Ladder) -> None:
+def test_reliable_responses_are_bounded(ladder: Ladder) -> None:
     ladder.caller.calls(X, headers="Supported: 100rel\r\n")
     ladder.callee.get("INVITE")
     for number in range(1, MOST_RELIABLE + 10):
@@ -115,7 +113,7 @@ def test_reliable_progress_is_bounded(ladder: Ladder) -> None:
 
 @pytest.mark.parametrize("method", ["INFO", "OPTIONS", "UPDATE", "INVITE"])
 @EITHER
-def test_requests_inside_a_call_are_held_to_the_limit_of_transactions(method: str, by: str) -> None:
+def test_in_dialog_requests_over_the_transaction_limit_are_refused(method: str, by: str) -> None:
     ladder = Ladder(limits=Limits(max_transactions=20))
     connect(ladder)
     asking, asked = sides(ladder, by)
@@ -126,14 +124,14 @@ def test_requests_inside_a_call_are_held_to_the_limit_of_transactions(method: st
     assert any(data.startswith(b"SIP/2.0 503") and b"Retry-After" in data for data, _ in asking.inbox)
     asking.inbox.clear()
     asked.inbox.clear()
-    asking.sends("BYE")  # what ends a call is always taken
+    asking.sends("BYE")  # BYE is always accepted
     assert [data.partition(b" ")[0] for data, _ in asked.inbox if data.startswith(b"BYE")] == [b"BYE"]
     asked.inbox.clear()
     asking.inbox.clear()
     ladder.settle()
 
 
-def test_what_belongs_to_no_call_leaves_no_transaction(ladder: Ladder) -> None:
+def test_stray_requests_leave_no_transaction(ladder: Ladder) -> None:
     for number in range(100):
         ladder.caller.call_id = f"none-{number}"
         ladder.caller.remote_tag = ""
@@ -148,7 +146,7 @@ def test_what_belongs_to_no_call_leaves_no_transaction(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_a_cancel_from_another_peer_cancels_nothing() -> None:
+def test_cancel_of_another_peer_has_no_effect() -> None:
     peers = (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), peer("other", STRANGER_HOST))
     ladder = Ladder(peers=peers)
     other = ladder.side(STRANGER_HOST, "mallory")
@@ -168,8 +166,8 @@ def test_a_cancel_from_another_peer_cancels_nothing() -> None:
 
 
 @pytest.mark.parametrize("method", ["BYE", "INVITE", "UPDATE", "INFO", "OPTIONS"])
-def test_another_peer_has_no_say_in_a_call_whose_dialog_it_knows(method: str) -> None:
-    """Else it could end the call, and have what names the party sent to itself."""
+def test_in_dialog_request_of_another_peer_is_refused(method: str) -> None:
+    """Otherwise it could end the call, and redirect requests that name the party."""
     peers = (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), peer("other", STRANGER_HOST))
     ladder = Ladder(peers=peers)
     other = ladder.side(STRANGER_HOST, "mallory")
@@ -182,7 +180,7 @@ def test_another_peer_has_no_say_in_a_call_whose_dialog_it_knows(method: str) ->
     hang_up(ladder)
 
 
-def test_another_peer_s_ack_tells_nobody_that_the_caller_is_there() -> None:
+def test_ack_of_another_peer_is_ignored() -> None:
     peers = (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), peer("other", STRANGER_HOST))
     ladder = Ladder(peers=peers)
     other = ladder.side(STRANGER_HOST, "mallory")
@@ -191,12 +189,12 @@ def test_another_peer_s_ack_tells_nobody_that_the_caller_is_there() -> None:
     ladder.caller.acks()
     ladder.caller.flow = flow
     ladder.run(1)
-    ladder.caller.get(200)  # it goes on until the caller's own ACK
+    ladder.caller.get(200)  # retransmitted until the caller's own ACK
     ladder.caller.acks()
     hang_up(ladder)
 
 
-def test_a_peer_that_shares_its_source_with_the_call_s_has_a_say_in_it() -> None:
+def test_in_dialog_request_of_a_peer_with_the_same_source_is_accepted() -> None:
     peers = (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), peer("twin", CALLEE_HOST))
     ladder = Ladder(peers=peers, tried=("twin",))
     connect(ladder)
@@ -208,8 +206,8 @@ def test_a_peer_that_shares_its_source_with_the_call_s_has_a_say_in_it() -> None
 
 
 @EITHER
-def test_a_bye_that_cannot_be_sent_is_tried_again(by: str, ladder: Ladder) -> None:
-    """A peer's program that is started anew answers by ICMP for a while; its side of the call must not stay up."""
+def test_bye_is_repeated_after_a_transport_error(by: str, ladder: Ladder) -> None:
+    """A restarting peer causes ICMP errors for a while; its side of the call must not stay up."""
     connect(ladder)
     asking, asked = sides(ladder, by)
     ladder.unreachable.add(("udp", asked.host))
@@ -224,7 +222,7 @@ def test_a_bye_that_cannot_be_sent_is_tried_again(by: str, ladder: Ladder) -> No
 
 
 @EITHER
-def test_a_bye_that_cannot_be_sent_is_given_up_in_the_end(by: str, ladder: Ladder) -> None:
+def test_undeliverable_bye_is_given_up(by: str, ladder: Ladder) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     ladder.unreachable.add(("udp", asked.host))
@@ -234,8 +232,8 @@ def test_a_bye_that_cannot_be_sent_is_given_up_in_the_end(by: str, ladder: Ladde
     asked.gets_nothing()
 
 
-def test_icmp_does_not_end_a_call_that_rings(ladder: Ladder) -> None:
-    """Anybody can forge it, and it may be about another call's message. The phone would go on ringing."""
+def test_icmp_error_does_not_end_a_ringing_call(ladder: Ladder) -> None:
+    """It may be forged or belong to another call. The phone would go on ringing."""
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(180)

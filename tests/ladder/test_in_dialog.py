@@ -1,4 +1,4 @@
-"""Other requests inside a call: DTMF, OPTIONS, and what is not relayed."""
+"""Other in-dialog requests: DTMF, OPTIONS, and unsupported methods."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.ladder.ladder import EITHER, Ladder, X, connect, hang_up, sides
         ("application/dtmf", b"#", b"#"),
     ],
 )
-def test_dtmf(ladder: Ladder, by: str, kind: str, body: bytes, shown: bytes) -> None:
+def test_dtmf_is_relayed(ladder: Ladder, by: str, kind: str, body: bytes, shown: bytes) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.sends("INFO", body=body, content_type=kind)
@@ -28,7 +28,7 @@ def test_dtmf(ladder: Ladder, by: str, kind: str, body: bytes, shown: bytes) -> 
 
 
 @EITHER
-def test_info_of_another_kind_is_refused(ladder: Ladder, by: str) -> None:
+def test_info_with_another_body_is_refused(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.sends("INFO", body=b"<who>13900000002</who>", content_type="application/xml")
@@ -40,8 +40,8 @@ def test_info_of_another_kind_is_refused(ladder: Ladder, by: str) -> None:
 @EITHER
 @pytest.mark.parametrize("anchored", [False, True])
 @pytest.mark.parametrize("method", ["INFO", "OPTIONS"])
-def test_description_in_a_request_that_describes_no_session_is_refused(by: str, anchored: bool, method: str) -> None:
-    """rtpengine took it for a new offer, of which nobody would ever answer."""
+def test_sdp_outside_offer_answer_is_refused(by: str, anchored: bool, method: str) -> None:
+    """rtpengine would take it for a new offer, which is never answered."""
     ladder = AnchoredLadder() if anchored else Ladder()
     connect(ladder)
     asking, asked = sides(ladder, by)
@@ -56,8 +56,8 @@ def test_description_in_a_request_that_describes_no_session_is_refused(by: str, 
 @EITHER
 @pytest.mark.parametrize("anchored", [False, True])
 @pytest.mark.parametrize("method", ["OPTIONS", "UPDATE"])
-def test_description_that_answers_no_offer_does_not_cross(by: str, anchored: bool, method: str) -> None:
-    """Such as what a phone could do, in its answer to OPTIONS (RFC 3261 11.2)."""
+def test_sdp_in_a_response_without_an_offer_is_dropped(by: str, anchored: bool, method: str) -> None:
+    """Such as a phone's capabilities in its response to OPTIONS (RFC 3261 11.2)."""
     ladder = AnchoredLadder() if anchored else Ladder()
     connect(ladder)
     asking, asked = sides(ladder, by)
@@ -71,7 +71,7 @@ def test_description_that_answers_no_offer_does_not_cross(by: str, anchored: boo
 
 
 @EITHER
-def test_several_at_once_keep_their_answers(ladder: Ladder, by: str) -> None:
+def test_concurrent_requests_get_their_own_responses(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     for digit in (b"1", b"2", b"3"):
@@ -84,7 +84,7 @@ def test_several_at_once_keep_their_answers(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_info_that_is_lost_is_sent_again(ladder: Ladder, by: str) -> None:
+def test_lost_info_is_retransmitted(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     ladder.lose_next = 1
@@ -100,7 +100,7 @@ def test_info_that_is_lost_is_sent_again(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_that_nobody_answers_ends_the_call(ladder: Ladder, by: str) -> None:
+def test_request_without_a_response_ends_the_call(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, _ = sides(ladder, by)
     asking.sends("INFO", body=b"1", content_type="application/dtmf")
@@ -112,7 +112,7 @@ def test_that_nobody_answers_ends_the_call(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_that_cannot_be_sent_leaves_the_call_up(ladder: Ladder, by: str) -> None:
+def test_transport_error_of_a_request_leaves_the_call_up(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     ladder.unreachable.add(("udp", asked.host))
@@ -123,7 +123,7 @@ def test_that_cannot_be_sent_leaves_the_call_up(ladder: Ladder, by: str) -> None
 
 
 @EITHER
-def test_call_that_ends_before_the_answer_to_it(ladder: Ladder, by: str) -> None:
+def test_call_ending_before_the_response(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.sends("INFO", body=b"1", content_type="application/dtmf")
@@ -137,7 +137,7 @@ def test_call_that_ends_before_the_answer_to_it(ladder: Ladder, by: str) -> None
 
 
 @EITHER
-def test_options_asks_the_other_side(ladder: Ladder, by: str) -> None:
+def test_in_dialog_options_is_relayed(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.sends("OPTIONS")
@@ -153,7 +153,7 @@ def test_options_asks_the_other_side(ladder: Ladder, by: str) -> None:
     ("method", "status"),
     [("REFER", 405), ("SUBSCRIBE", 405), ("NOTIFY", 405), ("MESSAGE", 405), ("PUBLISH", 405), ("TRANSFER", 501)],
 )
-def test_what_is_not_relayed_is_refused_with_what_is(ladder: Ladder, by: str, method: str, status: int) -> None:
+def test_unsupported_method_is_refused_with_allow(ladder: Ladder, by: str, method: str, status: int) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.sends(method, headers="Refer-To: <sip:110@127.0.0.99>\r\n")
@@ -175,7 +175,7 @@ def test_unknown_extension_is_refused(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_without_hops_left(ladder: Ladder, by: str) -> None:
+def test_request_with_max_forwards_0_is_483(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.sends("INFO", hops=0)
@@ -185,7 +185,7 @@ def test_without_hops_left(ladder: Ladder, by: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["INVITE", "BYE", "INFO", "UPDATE", "PRACK", "OPTIONS", "REFER"])
-def test_of_no_call(ladder: Ladder, method: str) -> None:
+def test_request_outside_any_dialog_is_481(ladder: Ladder, method: str) -> None:
     ladder.caller.from_uri, ladder.caller.to_uri = "sip:13800000001@127.0.0.11", f"sip:{X}@127.0.0.10"
     ladder.caller.target, ladder.caller.remote_tag = ladder.caller.to_uri, "of-no-call"
     ladder.caller.sends(method, headers="Contact: <sip:alice@127.0.0.11>\r\n")
@@ -195,7 +195,7 @@ def test_of_no_call(ladder: Ladder, method: str) -> None:
 
 
 @EITHER
-def test_with_the_tags_of_a_call_and_another_call_id(ladder: Ladder, by: str) -> None:
+def test_request_with_another_call_id_is_481(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     right, asking.call_id = asking.call_id, "another"
@@ -207,7 +207,7 @@ def test_with_the_tags_of_a_call_and_another_call_id(ladder: Ladder, by: str) ->
 
 
 @EITHER
-def test_out_of_order(ladder: Ladder, by: str) -> None:
+def test_request_with_an_old_cseq_is_500(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.sends("OPTIONS", cseq=50)
@@ -220,10 +220,10 @@ def test_out_of_order(ladder: Ladder, by: str) -> None:
     hang_up(ladder)
 
 
-def test_options_outside_a_call(ladder: Ladder) -> None:
+def test_out_of_dialog_options_is_answered(ladder: Ladder) -> None:
     ladder.caller.from_uri, ladder.caller.to_uri = "sip:ping@127.0.0.11", "sip:127.0.0.10"
     ladder.caller.target = ladder.caller.to_uri
-    for hops in (70, 0):  # SBCs ask their neighbour with none left (RFC 3261 11)
+    for hops in (70, 0):  # SBCs ping their neighbour with Max-Forwards 0 (RFC 3261 11)
         ladder.caller.sends("OPTIONS", hops=hops)
         answer = ladder.caller.get_response(200)
         assert "INVITE" in answer.values("allow")
@@ -240,7 +240,7 @@ def test_options_outside_a_call(ladder: Ladder) -> None:
 @pytest.mark.parametrize(
     ("method", "status"), [("REGISTER", 405), ("SUBSCRIBE", 405), ("REFER", 405), ("TRANSFER", 501), ("BYE", 481)]
 )
-def test_outside_a_call_is_refused(ladder: Ladder, method: str, status: int) -> None:
+def test_out_of_dialog_request_is_refused(ladder: Ladder, method: str, status: int) -> None:
     ladder.caller.from_uri, ladder.caller.to_uri = "sip:13800000001@127.0.0.11", "sip:127.0.0.10"
     ladder.caller.target = ladder.caller.to_uri
     ladder.caller.sends(method)
@@ -250,11 +250,11 @@ def test_outside_a_call_is_refused(ladder: Ladder, method: str, status: int) -> 
 
 
 @EITHER
-def test_in_a_call_that_is_being_ended(ladder: Ladder, by: str) -> None:
+def test_request_during_our_bye_is_481(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asked.sends("BYE")
-    asking.sends("INFO", body=b"1", content_type="application/dtmf")  # before our BYE was there
+    asking.sends("INFO", body=b"1", content_type="application/dtmf")  # before our BYE arrived
     bye = asking.get_request("BYE")
     asking.get(481)
     asked.get(200)

@@ -1,4 +1,4 @@
-"""Peers without a fixed address: challenged, registered, called where they are, and nobody else in their name."""
+"""Peers without a fixed address: challenges, registration, calls to the registered contact, impersonation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, B, Ladd
 
 ACCOUNT = Account("1001", "secret")
 PHONE_HOST = "127.0.0.44"
-INSIDE = "10.0.0.5:5062;line=abc"  # what the phone takes for its own address
+INSIDE = "10.0.0.5:5062;line=abc"  # the phone's private address
 
 
 def phone_peer(name: str = "phone", login: Account = ACCOUNT) -> Peer:
@@ -28,7 +28,7 @@ PBX, PHONE, CARRIER = peer("pbx", CALLER_HOST), phone_peer(), peer("carrier", CA
 
 @pytest.fixture
 def called() -> Ladder:
-    """The callee is a phone without a fixed address."""
+    """A ladder whose callee is a phone without a fixed address."""
     ladder = Ladder(callee_host=PHONE_HOST, peers=(PBX, PHONE), tried=("phone",))
     ladder.callee.contact = f"<sip:bob@{INSIDE}>"
     return ladder
@@ -36,12 +36,12 @@ def called() -> Ladder:
 
 @pytest.fixture
 def calling() -> Ladder:
-    """The caller is one."""
+    """A ladder whose caller is such a phone."""
     return Ladder(caller_host=PHONE_HOST, peers=(PHONE, CARRIER), routes=None)
 
 
 def challenged(side: Side) -> dict[str, Challenge]:
-    """By algorithm, in the order of their lines."""
+    """The challenges by algorithm, in the order of their lines."""
     texts = side.get_response(401).get_all("www-authenticate")
     return {found.algorithm: found for text in texts if (found := parse_challenge(text))}
 
@@ -84,15 +84,15 @@ def is_registered(ladder: Ladder) -> bool:
 
 
 def calls(side: Side) -> None:
-    """An INVITE with the credentials that were asked for."""
+    """An INVITE with the requested credentials."""
     side.invites(X)
     challenge = challenged(side)["SHA-256"]
     side.remote_tag = ""
     side.invites(X, headers=credentials(side, "INVITE", challenge))
 
 
-def test_it_is_called_where_it_registered(called: Ladder) -> None:
-    """By the way that its REGISTER came, with the address that it takes for its own in the Request-URI."""
+def test_peer_is_called_at_its_registered_contact(called: Ladder) -> None:
+    """Over the flow of its REGISTER, with its private address in the Request-URI."""
     granted = registers(called.callee)
     assert granted.status == 200
     assert granted.get("contact") == f"<sip:bob@{INSIDE}>;expires=100"
@@ -103,7 +103,7 @@ def test_it_is_called_where_it_registered(called: Ladder) -> None:
     hang_up(called)
 
 
-def test_sha_256_and_md5_are_offered_in_that_order_and_either_is_taken(called: Ladder) -> None:
+def test_sha_256_and_md5_are_offered_in_that_order_and_accepted(called: Ladder) -> None:
     for algorithm in ("SHA-256", "MD5"):
         asks_to_register(called.callee)
         offered = challenged(called.callee)
@@ -114,7 +114,7 @@ def test_sha_256_and_md5_are_offered_in_that_order_and_either_is_taken(called: L
     called.settle()
 
 
-def test_what_is_not_offered_is_not_taken() -> None:
+def test_algorithm_that_is_not_offered_is_rejected() -> None:
     ladder = Ladder(peers=(PBX, PHONE), callee_host=PHONE_HOST, login_algorithms=("MD5",))
     asks_to_register(ladder.callee)
     offered = challenged(ladder.callee)
@@ -127,15 +127,15 @@ def test_what_is_not_offered_is_not_taken() -> None:
     ladder.settle()
 
 
-def test_it_calls_from_where_it_registered(calling: Ladder) -> None:
+def test_registered_peer_calls_without_a_challenge(calling: Ladder) -> None:
     registers(calling.caller)
     connect(calling)
     assert calling.record.peer_in == "phone"
     hang_up(calling)
 
 
-def test_a_call_without_a_registration_is_challenged_and_goes_on(calling: Ladder) -> None:
-    """The challenge makes no record and takes no transaction; what follows in the call is not challenged."""
+def test_call_without_a_registration_is_challenged(calling: Ladder) -> None:
+    """The challenge makes no record and no transaction; in-dialog requests are not challenged."""
     calling.caller.invites(X)
     tag = calling.caller.get_response(401).to_tag
     calling.caller.sends_again("INVITE")
@@ -154,7 +154,7 @@ def test_a_call_without_a_registration_is_challenged_and_goes_on(calling: Ladder
     hang_up(calling)
 
 
-def test_its_call_can_be_cancelled(calling: Ladder) -> None:
+def test_call_of_a_registered_peer_can_be_cancelled(calling: Ladder) -> None:
     calls(calling.caller)
     calling.caller.get(100)
     calling.callee.get("INVITE")
@@ -168,7 +168,7 @@ def test_its_call_can_be_cancelled(calling: Ladder) -> None:
     calling.settle()
 
 
-def test_in_its_call_from_elsewhere_is_challenged(calling: Ladder) -> None:
+def test_in_dialog_request_from_another_address_is_challenged(calling: Ladder) -> None:
     registers(calling.caller)
     connect(calling)
     stranger = calling.side("127.0.0.66", "mallory")
@@ -180,14 +180,14 @@ def test_in_its_call_from_elsewhere_is_challenged(calling: Ladder) -> None:
     hang_up(calling)
 
 
-def test_without_a_registration_it_cannot_be_called(called: Ladder) -> None:
+def test_unregistered_peer_cannot_be_called(called: Ladder) -> None:
     called.caller.calls(X)
     called.caller.is_refused(480)
     called.settle()
     assert called.record.outcome == "unreachable"
 
 
-def test_a_registration_expires(called: Ladder) -> None:
+def test_registration_expires(called: Ladder) -> None:
     registers(called.callee, expires="60")
     called.run(59)
     assert is_registered(called)
@@ -199,7 +199,7 @@ def test_a_registration_expires(called: Ladder) -> None:
     called.settle()
 
 
-def test_it_is_refreshed_before(called: Ladder) -> None:
+def test_registration_is_refreshed(called: Ladder) -> None:
     registers(called.callee, expires="60")
     called.run(50)
     registers(called.callee, expires="60")
@@ -209,7 +209,7 @@ def test_it_is_refreshed_before(called: Ladder) -> None:
     called.settle()
 
 
-def test_it_moves(called: Ladder) -> None:
+def test_registration_moves_to_a_new_address(called: Ladder) -> None:
     registers(called.callee)
     before, called.callee.flow = called.callee.flow, called.callee.flow._replace(port=5070)
     registers(called.callee)
@@ -225,7 +225,7 @@ def test_it_moves(called: Ladder) -> None:
     ("contact", "expires"),
     [("*", "0"), (None, "0"), (f"<sip:bob@{INSIDE}>;expires=0", "300")],
 )
-def test_it_leaves(called: Ladder, contact: str | None, expires: str) -> None:
+def test_registration_is_removed(called: Ladder, contact: str | None, expires: str) -> None:
     registers(called.callee)
     gone = registers(called.callee, contact=contact, expires=expires)
     assert (gone.status, gone.get("contact")) == (200, None)
@@ -233,7 +233,7 @@ def test_it_leaves(called: Ladder, contact: str | None, expires: str) -> None:
     called.settle()
 
 
-def test_what_is_given_up_is_another_contact(called: Ladder) -> None:
+def test_removal_of_another_contact_has_no_effect(called: Ladder) -> None:
     registers(called.callee)
     kept = registers(called.callee, contact="<sip:bob@10.9.9.9>", expires="0")
     assert kept.get("contact") == f"<sip:bob@{INSIDE}>;expires=100"
@@ -253,14 +253,16 @@ def test_what_is_given_up_is_another_contact(called: Ladder) -> None:
         (f"<sip:{'b' * 600}@{INSIDE}>", "60", 400, {}),
     ],
 )
-def test_what_is_granted(called: Ladder, contact: str | None, expires: str, status: int, lines: dict[str, str]) -> None:
+def test_granted_time_follows_expires(
+    called: Ladder, contact: str | None, expires: str, status: int, lines: dict[str, str]
+) -> None:
     response = registers(called.callee, contact=contact, expires=expires)
     assert response.status == status
     assert {name: response.get(name) for name in lines} == lines
     assert is_registered(called) == (status == 200)
 
 
-def test_a_question_where_it_is_changes_nothing(called: Ladder) -> None:
+def test_register_without_a_contact_is_a_query(called: Ladder) -> None:
     registers(called.callee)
     called.callee.sends("REGISTER")
     challenge = challenged(called.callee)["MD5"]
@@ -269,7 +271,7 @@ def test_a_question_where_it_is_changes_nothing(called: Ladder) -> None:
     called.settle()
 
 
-def test_a_register_proves_itself_even_from_where_the_peer_is(called: Ladder) -> None:
+def test_register_is_challenged_even_from_the_registered_address(called: Ladder) -> None:
     registers(called.callee)
     asks_to_register(called.callee, expires="0")
     called.callee.get(401)
@@ -282,7 +284,7 @@ def test_a_register_proves_itself_even_from_where_the_peer_is(called: Ladder) ->
     [{"password": "guess"}, {"username": "1002"}, {"uri": "sip:127.0.0.99"}],
     ids=lambda wrong: next(iter(wrong)),
 )
-def test_wrong_credentials(called: Ladder, wrong: dict[str, str]) -> None:
+def test_wrong_credentials_are_rejected(called: Ladder, wrong: dict[str, str]) -> None:
     asks_to_register(called.callee)
     challenge = challenged(called.callee)["SHA-256"]
     asks_to_register(called.callee, credentials(called.callee, "REGISTER", challenge, **wrong))  # type: ignore[arg-type]
@@ -293,8 +295,8 @@ def test_wrong_credentials(called: Ladder, wrong: dict[str, str]) -> None:
     called.settle()
 
 
-def test_guesses_are_counted(called: Ladder) -> None:
-    """After ten in a minute not even the right password is looked at."""
+def test_password_guesses_are_limited(called: Ladder) -> None:
+    """After ten failures in a minute not even the right password is accepted."""
     for nc in range(1, 12):
         called.run(1)
         asks_to_register(called.callee)
@@ -307,8 +309,8 @@ def test_guesses_are_counted(called: Ladder) -> None:
     called.settle()
 
 
-def test_no_credentials_are_taken_twice(called: Ladder) -> None:
-    """RFC 7616 3.4: neither the same count again nor a lower one; a higher one needs no new challenge."""
+def test_credentials_cannot_be_replayed(called: Ladder) -> None:
+    """RFC 7616 3.4: neither the same nonce count nor a lower one; a higher one needs no new challenge."""
     asks_to_register(called.callee)
     challenge = challenged(called.callee)["SHA-256"]
     for nc, status in ((2, 200), (2, 401), (1, 401), (3, 200)):
@@ -321,8 +323,8 @@ def test_no_credentials_are_taken_twice(called: Ladder) -> None:
 
 
 @pytest.mark.parametrize("expires", ["100", "0"])
-def test_a_register_that_is_sent_again_has_the_same_answer(called: Ladder, expires: str) -> None:
-    """Its credentials are good once, and the answer may have been lost."""
+def test_retransmitted_register_gets_the_same_response(called: Ladder, expires: str) -> None:
+    """Its credentials are valid once, and the response may have been lost."""
     registers(called.callee)
     asks_to_register(called.callee, expires=expires)
     line = credentials(called.callee, "REGISTER", challenged(called.callee)["SHA-256"])
@@ -334,7 +336,7 @@ def test_a_register_that_is_sent_again_has_the_same_answer(called: Ladder, expir
     called.settle()
 
 
-def test_a_register_that_finds_no_room_for_its_transaction_is_answered_once(called: Ladder) -> None:
+def test_register_over_the_transaction_limit_is_answered_once(called: Ladder) -> None:
     called.engine.reload(replace(called.settings, limits=Limits(max_transactions=0)), {}, called.now)
     asks_to_register(called.callee)
     line = credentials(called.callee, "REGISTER", challenged(called.callee)["SHA-256"])
@@ -346,7 +348,7 @@ def test_a_register_that_finds_no_room_for_its_transaction_is_answered_once(call
     called.settle()
 
 
-def test_a_nonce_ages_and_is_for_one_source(called: Ladder) -> None:
+def test_nonce_expires_and_is_bound_to_its_source(called: Ladder) -> None:
     asks_to_register(called.callee)
     challenge = challenged(called.callee)["SHA-256"]
     elsewhere = called.side("127.0.0.66", "mallory")
@@ -362,24 +364,24 @@ def test_a_nonce_ages_and_is_for_one_source(called: Ladder) -> None:
     called.settle()
 
 
-def test_a_flood_is_answered_up_to_the_limit() -> None:
+def test_challenges_are_rate_limited() -> None:
     ladder = Ladder(peers=(PBX, PHONE), callee_host=PHONE_HOST, limits=Limits(stranger_answers_per_s=3 * SHARE))
     stranger = ladder.side(STRANGER_HOST, "mallory")
     for _ in range(10):
         stranger.invites(X, caller=B[2:])
     assert len(stranger.inbox) == 3
-    registers(ladder.callee)  # it leaves the others theirs
+    registers(ladder.callee)  # others still get their responses
     ladder.settle()
 
 
 @pytest.mark.parametrize("line", ["Authorization: Digest username=", "Authorization: Basic x", "Authorization: Digest"])
-def test_what_cannot_be_read_proves_nothing(called: Ladder, line: str) -> None:
+def test_malformed_credentials_are_challenged(called: Ladder, line: str) -> None:
     asks_to_register(called.callee, f"{line}\r\n")
     assert not challenged(called.callee)["MD5"].stale
     called.settle()
 
 
-def test_an_unknown_extension(called: Ladder) -> None:
+def test_register_with_an_unknown_extension_is_420(called: Ladder) -> None:
     asks_to_register(called.callee)
     challenge = challenged(called.callee)["MD5"]
     asks_to_register(called.callee, "Require: gruu\r\n" + credentials(called.callee, "REGISTER", challenge))
@@ -387,7 +389,7 @@ def test_an_unknown_extension(called: Ladder) -> None:
     called.settle()
 
 
-def test_a_call_outlives_a_restart_and_the_peer_registers_again(called: Ladder) -> None:
+def test_call_survives_a_restart_without_the_registration(called: Ladder) -> None:
     registers(called.callee)
     connect(called)
     called.restart()
@@ -401,7 +403,7 @@ def test_a_call_outlives_a_restart_and_the_peer_registers_again(called: Ladder) 
     called.settle()
 
 
-def test_a_reload_keeps_who_logs_in_as_before(called: Ladder) -> None:
+def test_reload_keeps_registrations_with_unchanged_logins(called: Ladder) -> None:
     registers(called.callee)
     called.engine.reload(called.settings, {}, called.now)
     connect(called)
@@ -415,10 +417,10 @@ def test_a_reload_keeps_who_logs_in_as_before(called: Ladder) -> None:
     called.callee.contact = "<sip:bob@127.0.0.44>"
     called.caller.call_id, called.caller.tag = "second", "second"
     called.caller.calls(X)
-    called.callee.get("INVITE")  # it has an address of its own now
+    called.callee.get("INVITE")  # it has a fixed address now
 
 
-def test_a_connection_that_is_lost_ends_the_registration(called: Ladder) -> None:
+def test_lost_connection_ends_the_registration(called: Ladder) -> None:
     called.callee.flow = Flow(1, "tcp", PHONE_HOST, 40_000, 7)
     registers(called.callee)
     assert is_registered(called)
@@ -429,7 +431,7 @@ def test_a_connection_that_is_lost_ends_the_registration(called: Ladder) -> None
     called.settle()
 
 
-def test_two_behind_one_address_are_told_apart() -> None:
+def test_two_peers_behind_one_address_are_distinguished() -> None:
     second = phone_peer("second", Account("1002", "word"))
     ladder = Ladder(
         callee_host=PHONE_HOST,

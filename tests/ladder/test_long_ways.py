@@ -1,4 +1,4 @@
-"""A peer whose route set makes our own requests longer than a datagram may be: the call ends, and harms no other."""
+"""A peer whose route set makes our requests exceed the UDP limit: its call ends, others are not affected."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, Ladder, X, connect
 
-# 14 kB of Record-Route, of which each two bytes become a Route line of ten. The first hop is our peer's.
+# 14 kB of Record-Route, each two bytes of which become a Route line of ten. The first hop is our peer's.
 HOPS = 6900
 OF_CALLER = f"Record-Route: <sip:{CALLER_HOST};lr>{',a' * HOPS}\r\n"
 OF_CALLEE = f"Record-Route: {'a,' * HOPS}<sip:{CALLEE_HOST};lr>\r\n"
 
 
 class ByDatagrams(Ladder):
-    """As a socket: what no datagram has room for goes to nobody."""
+    """A ladder that drops messages over the UDP limit, as a socket does."""
 
     def _send(self, data: bytes, flow: Flow) -> None:
         if flow.transport != "udp" or len(data) <= MOST_BY_UDP:
@@ -25,7 +25,7 @@ class ByDatagrams(Ladder):
 
 
 class AnchoredByDatagrams(ByDatagrams, AnchoredLadder):
-    """With rtpengine."""
+    """The same with rtpengine."""
 
 
 @pytest.fixture(params=[ByDatagrams, AnchoredByDatagrams])
@@ -44,28 +44,28 @@ def hang_up(ladder: Ladder) -> None:
     ladder.perform()
 
 
-def test_the_other_side_gets_its_bye_from_the_relay(ladder: Ladder) -> None:
+def test_relays_bye_reaches_the_other_side(ladder: Ladder) -> None:
     connect(ladder, headers=OF_CALLER)
     hang_up(ladder)
     ladder.callee.expects("BYE")
     ladder.settle()
 
 
-def test_the_other_side_s_bye_ends_the_call(ladder: Ladder) -> None:
+def test_other_sides_bye_ends_the_call(ladder: Ladder) -> None:
     connect(ladder, headers=OF_CALLER)
     ladder.callee.sends("BYE")
     ladder.callee.get(200)
     ladder.settle()
 
 
-def test_a_call_that_lasts_too_long_ends(ladder: Ladder) -> None:
+def test_maximum_duration_ends_the_call(ladder: Ladder) -> None:
     connect(ladder, headers=OF_CALLER)
     ladder.run(ladder.settings.max_call_s + 1)
     ladder.callee.expects("BYE")
     ladder.settle()
 
 
-def test_the_end_of_the_service_ends_all_others_too(ladder: Ladder) -> None:
+def test_shutdown_ends_all_other_calls(ladder: Ladder) -> None:
     connect(ladder, headers=OF_CALLER)
     connect_another(ladder)
     ladder.engine.hang_up_all(ladder.now)
@@ -74,7 +74,7 @@ def test_the_end_of_the_service_ends_all_others_too(ladder: Ladder) -> None:
     assert all(record.ended_at for record, _ in ladder.records.values())
 
 
-def test_a_bye_that_waited_for_the_ack(ladder: Ladder) -> None:
+def test_bye_held_for_the_ack_is_dropped(ladder: Ladder) -> None:
     connect(ladder, acknowledge=False, headers=OF_CALLER)
     hang_up(ladder)
     ladder.callee.expects("BYE")
@@ -82,7 +82,7 @@ def test_a_bye_that_waited_for_the_ack(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_after_a_restart_the_call_ends(ladder: Ladder) -> None:
+def test_call_ends_after_a_restart(ladder: Ladder) -> None:
     connect(ladder, headers=OF_CALLER)
     ladder.restart()
     ladder.callee.expects("BYE")
@@ -90,7 +90,7 @@ def test_after_a_restart_the_call_ends(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_an_answer_that_crosses_the_cancel(ladder: Ladder) -> None:
+def test_answer_crossing_the_cancel_leaves_nothing(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 180)
     ladder.caller.get(180)
@@ -104,7 +104,7 @@ def test_an_answer_that_crosses_the_cancel(ladder: Ladder) -> None:
 
 
 @pytest.mark.parametrize("how", ["caller", "callee", "relay"])
-def test_with_both_sides_so(ladder: Ladder, how: str) -> None:
+def test_both_sides_with_long_route_sets(ladder: Ladder, how: str) -> None:
     ladder.caller.calls(X, headers=OF_CALLER)
     ladder.callee.get("INVITE")
     ladder.callee.answers(200, body=ANSWER, headers=OF_CALLEE)

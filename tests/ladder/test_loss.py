@@ -1,4 +1,4 @@
-"""What is lost on the way, and what comes twice."""
+"""Loss and retransmission."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import Ladder, X, connect, hang_up
 
 
-def test_lost_trying(ladder: Ladder) -> None:
+def test_lost_100_is_repeated(ladder: Ladder) -> None:
     ladder.lose_next = 1
     ladder.caller.invites(X)
     ladder.caller.gets_nothing()
@@ -23,7 +23,7 @@ def test_lost_trying(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_lost_invite_is_sent_again(ladder: Ladder) -> None:
+def test_lost_invite_is_retransmitted(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.inbox.clear()
     for interval in (0.5, 1, 2, 4, 8, 16):  # timer A
@@ -35,7 +35,7 @@ def test_lost_invite_is_sent_again(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_invite_is_not_sent_again_after_a_provisional_response(ladder: Ladder) -> None:
+def test_no_retransmission_after_a_provisional_response(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 100)
     ladder.run(60)
@@ -45,7 +45,7 @@ def test_invite_is_not_sent_again_after_a_provisional_response(ladder: Ladder) -
     hang_up(ladder)
 
 
-def test_invite_that_comes_again_while_the_look_up_is_pending(ladder: Ladder) -> None:
+def test_retransmitted_invite_during_the_look_up(ladder: Ladder) -> None:
     ladder.hold_look_ups = True
     ladder.caller.calls(X)
     ladder.caller.sends_again("INVITE")
@@ -65,7 +65,7 @@ def test_invite_that_comes_again_while_the_look_up_is_pending(ladder: Ladder) ->
     assert len(ladder.records) == 1
 
 
-def test_invite_that_comes_again_while_the_answer_is_being_committed(ladder: Ladder) -> None:
+def test_retransmitted_invite_during_the_commit_of_the_answer(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.hold_commits = True
@@ -78,7 +78,7 @@ def test_invite_that_comes_again_while_the_answer_is_being_committed(ladder: Lad
     hang_up(ladder)
 
 
-def test_invite_that_comes_again_after_the_answer(ladder: Ladder) -> None:
+def test_retransmitted_invite_after_the_answer_is_absorbed(ladder: Ladder) -> None:
     connect(ladder)
     ladder.caller.sends_again("INVITE")
     ladder.caller.gets_nothing()  # RFC 6026 7.1: absorbed; the answer is the user's to send again
@@ -87,7 +87,7 @@ def test_invite_that_comes_again_after_the_answer(ladder: Ladder) -> None:
     assert len(ladder.records) == 1
 
 
-def test_invite_that_comes_again_after_a_refusal(ladder: Ladder) -> None:
+def test_retransmitted_invite_after_a_refusal_gets_it_again(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 486)
     ladder.callee.get("ACK")
@@ -100,7 +100,7 @@ def test_invite_that_comes_again_after_a_refusal(ladder: Ladder) -> None:
     assert len(ladder.records) == 1
 
 
-def test_lost_ack_to_a_refusal(ladder: Ladder) -> None:
+def test_refusal_is_retransmitted_until_its_ack(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 486)
     ladder.callee.get("ACK")
@@ -115,7 +115,7 @@ def test_lost_ack_to_a_refusal(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_lost_ack_to_a_cancelled_invite_never_comes(ladder: Ladder) -> None:
+def test_487_is_given_up_at_timer_h_without_an_ack(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 180)
     ladder.caller.get(180)
@@ -126,7 +126,7 @@ def test_lost_ack_to_a_cancelled_invite_never_comes(ladder: Ladder) -> None:
     assert len(ladder.caller.inbox) == 12  # 200 to CANCEL, 487 eleven times until timer H
 
 
-def test_callees_refusal_that_comes_again_is_acknowledged_again(ladder: Ladder) -> None:
+def test_callees_retransmitted_refusal_gets_the_ack_again(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     invite = ladder.callee.expects("INVITE", 486)
     ack = ladder.callee.get_request("ACK")
@@ -137,7 +137,7 @@ def test_callees_refusal_that_comes_again_is_acknowledged_again(ladder: Ladder) 
     ladder.settle()
 
 
-def test_lost_ack_to_the_callee(ladder: Ladder) -> None:
+def test_lost_ack_to_the_callee_is_repeated(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.hold_commits = True
@@ -152,7 +152,7 @@ def test_lost_ack_to_the_callee(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_lost_answer_to_bye(ladder: Ladder) -> None:
+def test_lost_200_to_bye_is_repeated(ladder: Ladder) -> None:
     connect(ladder)
     ladder.caller.sends("BYE")
     ladder.callee.expects("BYE")

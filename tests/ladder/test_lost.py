@@ -1,4 +1,4 @@
-"""`kill -9` while an attempt is under way: a start makes its one record, answers its caller and cancels its callee."""
+"""`kill -9` during an attempt: the restart makes its single record, answers its caller and cancels its callee."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.ladder.texts import texting
 
 
 def ring(ladder: Ladder) -> Request:
-    """A call whose callee rings; its INVITE."""
+    """The INVITE of a call whose callee rings."""
     ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 180)
     ladder.caller.get(180)
@@ -26,7 +26,7 @@ def ring(ladder: Ladder) -> Request:
 
 
 def is_lost(ladder: Ladder) -> None:
-    """The caller hears of it and acknowledges; the attempt has its one record."""
+    """The caller gets 503 and acknowledges; the attempt has its single record."""
     refused = ladder.caller.get_response(503)
     assert refused.get("retry-after")
     assert refused.to_tag
@@ -38,7 +38,7 @@ def is_lost(ladder: Ladder) -> None:
 
 
 def is_cancelled(side: Side, invite: Request) -> None:
-    """The CANCEL is that of the INVITE (RFC 3261 9.1), and the callee stops ringing."""
+    """The CANCEL matches the INVITE (RFC 3261 9.1), and the callee stops ringing."""
     cancel = side.expects("CANCEL")
     for name in ("via", "from", "to", "call-id"):
         assert cancel.get(name) == invite.get(name), name
@@ -48,7 +48,7 @@ def is_cancelled(side: Side, invite: Request) -> None:
     assert (ack.branch, ack.cseq.number, ack.to_tag) == (invite.branch, invite.cseq.number, side.tag)
 
 
-def test_while_the_callee_rings(ladder: Ladder) -> None:
+def test_crash_while_ringing(ladder: Ladder) -> None:
     invite = ring(ladder)
     ladder.restart()
     is_lost(ladder)
@@ -60,8 +60,8 @@ def test_while_the_callee_rings(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_before_the_callee_has_said_anything(ladder: Ladder) -> None:
-    """Whether he had, a start cannot know: without a CANCEL he could ring for ever."""
+def test_crash_before_any_response_of_the_callee(ladder: Ladder) -> None:
+    """The restart cannot know whether it did: without a CANCEL it could ring for ever."""
     ladder.caller.calls(X)
     invite = ladder.callee.get_request("INVITE")
     ladder.restart()
@@ -70,7 +70,7 @@ def test_before_the_callee_has_said_anything(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_before_it_is_known_where_it_goes(ladder: Ladder) -> None:
+def test_crash_during_the_look_up(ladder: Ladder) -> None:
     ladder.hold_look_ups = True
     ladder.caller.calls(X)
     ladder.run(TRYING_S)
@@ -82,7 +82,7 @@ def test_before_it_is_known_where_it_goes(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_before_the_caller_has_had_a_100_his_invite_comes_again(ladder: Ladder) -> None:
+def test_crash_before_the_100_makes_the_retransmitted_invite_a_new_call(ladder: Ladder) -> None:
     ladder.hold_look_ups = True
     ladder.caller.calls(X)
     ladder.hold_look_ups = False
@@ -98,7 +98,7 @@ def test_before_the_caller_has_had_a_100_his_invite_comes_again(ladder: Ladder) 
 
 
 class Watched(Ladder):
-    """Looks whether all that is sent of an attempt is noted before it."""
+    """A ladder that checks that an attempt is stored before each of its messages."""
 
     def _send(self, data: bytes, flow: Flow) -> None:
         branch = parse_message(data).branch.encode()
@@ -107,7 +107,7 @@ class Watched(Ladder):
         super()._send(data, flow)
 
 
-def test_nothing_is_sent_of_an_attempt_before_it_is_noted() -> None:
+def test_attempt_is_stored_before_anything_is_sent() -> None:
     ladder = Watched(tried=("carrier", "second"))
     ring(ladder)
     ladder.callee.refuses(503)
@@ -116,9 +116,9 @@ def test_nothing_is_sent_of_an_attempt_before_it_is_noted() -> None:
     ladder.settle()
 
 
-def test_refusal_that_was_not_recorded(ladder: Ladder) -> None:
+def test_crash_before_the_record_of_a_refusal(ladder: Ladder) -> None:
     ladder.hold_commits = True
-    ladder.caller.calls("700100000010009")  # a number that nobody bound
+    ladder.caller.calls("700100000010009")  # not bound
     ladder.hold_commits = False
     ladder.restart()
     is_lost(ladder)
@@ -126,8 +126,8 @@ def test_refusal_that_was_not_recorded(ladder: Ladder) -> None:
 
 
 @pytest.mark.parametrize("by_callee", [True, False])
-def test_refusal_that_was_recorded_and_not_given_is_given(ladder: Ladder, by_callee: bool) -> None:
-    """The record was committed just before: it is the only one, and the caller is told what it says."""
+def test_recorded_refusal_is_sent_after_a_crash(ladder: Ladder, by_callee: bool) -> None:
+    """The record was committed just before the crash: it stays the only one, and the response follows it."""
     ladder.hold_commits = True
     ladder.caller.calls(X if by_callee else "700100000010009")
     if by_callee:
@@ -140,7 +140,7 @@ def test_refusal_that_was_recorded_and_not_given_is_given(ladder: Ladder, by_cal
 
 
 def died_before_the_answer(ladder: Ladder) -> None:
-    """What was to be committed is, and the relay dies before it hears of it."""
+    """The commit succeeds, but the relay dies before the acknowledgement."""
     for held in ladder._held:
         assert isinstance(held, Commit)
         ladder.records[held.record.call_id] = (held.record, held.dialogs)
@@ -148,8 +148,8 @@ def died_before_the_answer(ladder: Ladder) -> None:
     ladder.restart()
 
 
-def test_callee_that_answers_while_it_was_down(ladder: Ladder) -> None:
-    """Nobody is there to talk with: his answer is acknowledged and ended."""
+def test_answer_of_the_callee_while_down_gets_ack_and_bye(ladder: Ladder) -> None:
+    """The caller is gone: the answer gets ACK and BYE."""
     ring(ladder)
     invite = ladder.callee.invite
     ladder.restart()
@@ -158,13 +158,13 @@ def test_callee_that_answers_while_it_was_down(ladder: Ladder) -> None:
     ladder.callee.expects("CANCEL", 481)
     ladder.callee.get("ACK")
     ladder.callee.expects("BYE")
-    ladder.callee.answers(200, invite, body=ANSWER)  # he has not got the ACK
+    ladder.callee.answers(200, invite, body=ANSWER)  # retransmitted: no ACK yet
     ladder.callee.get("ACK")
     ladder.callee.gets_nothing()
     ladder.settle()
 
 
-def test_answer_that_was_not_recorded(ladder: Ladder) -> None:
+def test_crash_before_the_record_of_an_answer(ladder: Ladder) -> None:
     ring(ladder)
     ladder.hold_commits = True
     ladder.callee.answers(200, body=ANSWER)
@@ -178,7 +178,7 @@ def test_answer_that_was_not_recorded(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_invite_that_comes_again_gets_the_same_answer(ladder: Ladder) -> None:
+def test_retransmitted_invite_after_a_crash_gets_the_same_503(ladder: Ladder) -> None:
     ring(ladder)
     ladder.restart()
     refused = ladder.caller.get_response(503)
@@ -193,7 +193,7 @@ def test_invite_that_comes_again_gets_the_same_answer(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_cancel_of_the_caller_after_the_start(ladder: Ladder) -> None:
+def test_callers_cancel_after_a_crash(ladder: Ladder) -> None:
     invite = ring(ladder)
     ladder.restart()
     ladder.caller.cancels()
@@ -203,7 +203,7 @@ def test_cancel_of_the_caller_after_the_start(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_each_target_that_may_ring_is_cancelled() -> None:
+def test_every_target_that_may_ring_is_cancelled() -> None:
     ladder = Ladder(tried=("carrier", "second"))
     second = ladder.side(SECOND_HOST, "carol")
     ladder.caller.calls(X)
@@ -228,7 +228,7 @@ def test_target_that_has_refused_is_not_cancelled() -> None:
     ladder.callee.get("ACK")
     invite = second.expects("INVITE", 180)
     ladder.caller.get(180)
-    second.answers(180, tag="again")  # noted anew only with what goes out
+    second.answers(180, tag="again")  # stored again only with the next message
     ladder.caller.get(180)
     ladder.restart()
     is_lost(ladder)
@@ -236,7 +236,7 @@ def test_target_that_has_refused_is_not_cancelled() -> None:
     ladder.settle()
 
 
-def test_each_fork_hears_the_one_cancel(ladder: Ladder) -> None:
+def test_one_cancel_ends_all_forks(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     invite = ladder.callee.get_request("INVITE")
     for tag in ("one", "two"):
@@ -245,15 +245,15 @@ def test_each_fork_hears_the_one_cancel(ladder: Ladder) -> None:
     ladder.restart()
     is_lost(ladder)
     ladder.callee.expects("CANCEL")
-    for tag in ("one", "two"):  # both have answered meanwhile
+    for tag in ("one", "two"):  # both have answered
         ladder.callee.answers(200, invite, body=ANSWER, tag=tag)
         assert ladder.callee.get_request("ACK").to_tag == tag
         assert ladder.callee.expects("BYE").to_tag == tag
     ladder.settle()
 
 
-def test_callee_that_was_still_to_be_cancelled(ladder: Ladder) -> None:
-    """The caller has given up and knows it, and the CANCEL waits for a provisional response (RFC 3261 9.1)."""
+def test_pending_cancel_is_sent_after_a_crash(ladder: Ladder) -> None:
+    """The caller has its 487, and the CANCEL waits for a provisional response (RFC 3261 9.1)."""
     ladder.caller.calls(X)
     invite = ladder.callee.get_request("INVITE")
     ladder.caller.cancels()
@@ -266,7 +266,7 @@ def test_callee_that_was_still_to_be_cancelled(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_target_that_challenged(ladder: Ladder) -> None:
+def test_challenged_invite_is_cancelled_after_a_crash(ladder: Ladder) -> None:
     account = Account("trunk", "secret")
     ladder = Ladder(peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, account=account)))
     ladder.caller.calls(X)
@@ -280,7 +280,7 @@ def test_target_that_challenged(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_a_second_crash_before_the_record_is_made(ladder: Ladder) -> None:
+def test_second_crash_before_the_record(ladder: Ladder) -> None:
     invite = ring(ladder)
     ladder.hold_commits = True
     ladder.restart()
@@ -293,7 +293,7 @@ def test_a_second_crash_before_the_record_is_made(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_a_second_crash_after_the_record_is_made(ladder: Ladder) -> None:
+def test_second_crash_after_the_record(ladder: Ladder) -> None:
     invite = ring(ladder)
     ladder.hold_commits = True
     ladder.restart()
@@ -307,8 +307,8 @@ def test_a_second_crash_after_the_record_is_made(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_connections_that_are_gone_are_made_anew(ladder: Ladder) -> None:
-    """RFC 3261 18.2.2: the answer goes to where the caller's Via says."""
+def test_lost_connections_are_reopened_after_a_crash(ladder: Ladder) -> None:
+    """RFC 3261 18.2.2: the response goes to the address in the caller's Via."""
     ladder = Ladder(peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, transport="tcp")))
     ladder.caller.flow = Flow(1, "tcp", CALLER_HOST, 40_001, 7)
     ladder.callee.flow = Flow(1, "tcp", CALLEE_HOST, 5060, 8)
@@ -321,7 +321,7 @@ def test_connections_that_are_gone_are_made_anew(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_peers_that_are_no_longer_configured(ladder: Ladder) -> None:
+def test_attempt_of_removed_peers_is_ended(ladder: Ladder) -> None:
     invite = ring(ladder)
     ladder.restart(peers=(), routes=())
     assert ladder.caller.get_response(503)
@@ -331,7 +331,7 @@ def test_peers_that_are_no_longer_configured(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_listener_that_is_no_longer_configured(ladder: Ladder) -> None:
+def test_attempt_of_a_removed_listener_is_recorded(ladder: Ladder) -> None:
     ring(ladder)
     ladder.restart(listeners=(Listener("tcp", RELAY, 5060, RELAY),))
     assert ladder.record.end_reason == "lost_at_restart"
@@ -341,7 +341,7 @@ def test_listener_that_is_no_longer_configured(ladder: Ladder) -> None:
 
 
 @pytest.mark.parametrize("state", [b"\x00nonsense", b""])
-def test_note_that_cannot_be_read(ladder: Ladder, state: bytes) -> None:
+def test_unreadable_attempt_is_recorded(ladder: Ladder, state: bytes) -> None:
     ring(ladder)
     ladder.kept = {call_id: KeptAttempt(kept.record, state) for call_id, kept in ladder.kept.items()}
     ladder.restart()
@@ -349,7 +349,7 @@ def test_note_that_cannot_be_read(ladder: Ladder, state: bytes) -> None:
     ladder.settle()
 
 
-def test_clock_that_was_set_back(ladder: Ladder) -> None:
+def test_attempt_does_not_end_before_its_arrival(ladder: Ladder) -> None:
     ring(ladder)
     ladder.set_clock(-3600)
     ladder.restart()
@@ -361,17 +361,17 @@ def test_clock_that_was_set_back(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_rtpengine_is_told() -> None:
+def test_session_at_rtpengine_is_deleted() -> None:
     ladder = AnchoredLadder()
     ring(ladder)
     ladder.restart()
     is_lost(ladder)
     ladder.callee.expects("CANCEL")
     ladder.callee.refuses(487)
-    ladder.settle()  # looks whether rtpengine has anything left
+    ladder.settle()  # checks that rtpengine has no call left
 
 
-def test_callee_that_does_not_hear_the_cancel(ladder: Ladder) -> None:
+def test_callee_that_ignores_the_cancel_is_given_up(ladder: Ladder) -> None:
     ring(ladder)
     ladder.restart()
     is_lost(ladder)
@@ -379,8 +379,8 @@ def test_callee_that_does_not_hear_the_cancel(ladder: Ladder) -> None:
     assert {parse_message(data).cseq.method for data, _ in ladder.callee.inbox} == {"CANCEL"}
 
 
-def test_answer_that_the_caller_may_not_have_heard_goes_again(ladder: Ladder) -> None:
-    """The record was made, and with it both dialogs: the call goes on as if nothing had been."""
+def test_unacknowledged_answer_is_sent_again_after_a_crash(ladder: Ladder) -> None:
+    """The record was committed with both dialogs: the call continues."""
     ring(ladder)
     ladder.callee.answers(200, body=ANSWER)
     answer = ladder.caller.get_response(200)
@@ -395,7 +395,7 @@ def test_answer_that_the_caller_may_not_have_heard_goes_again(ladder: Ladder) ->
     hang_up(ladder)
 
 
-def test_target_that_was_passed_over_before_another_answered() -> None:
+def test_earlier_target_is_cancelled_after_a_crash() -> None:
     ladder = Ladder(tried=("carrier", "second"))
     second = ladder.side(SECOND_HOST, "carol")
     ladder.caller.calls(X)
@@ -414,7 +414,7 @@ def test_target_that_was_passed_over_before_another_answered() -> None:
     hang_up(ladder)
 
 
-def test_answer_that_the_caller_never_acknowledges(ladder: Ladder) -> None:
+def test_missing_ack_after_a_crash_ends_the_call(ladder: Ladder) -> None:
     ring(ladder)
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
@@ -426,13 +426,13 @@ def test_answer_that_the_caller_never_acknowledges(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_answer_with_the_offer_is_acknowledged_by_the_callers_ack_alone(ladder: Ladder) -> None:
+def test_late_offer_after_a_crash_waits_for_the_callers_ack(ladder: Ladder) -> None:
     ladder.caller.calls(X, body=b"")
     ladder.callee.expects("INVITE", 200, body=OFFER)
     ladder.caller.get(200)
     ladder.restart()
     ladder.callee.expects("OPTIONS")
-    ladder.callee.answers_again()  # of the OPTIONS: nothing waits for it any more
+    ladder.callee.answers_again()  # of the OPTIONS: nothing is pending any more
     assert ladder.callee.invite is not None
     ladder.callee.answers(200, ladder.callee.invite, body=OFFER)
     ladder.callee.gets_nothing()
@@ -442,7 +442,7 @@ def test_answer_with_the_offer_is_acknowledged_by_the_callers_ack_alone(ladder: 
     hang_up(ladder)
 
 
-def test_text_message() -> None:
+def test_crash_during_a_text_message() -> None:
     ladder = texting()
     ladder.caller.texts(X)
     ladder.callee.get("MESSAGE")
@@ -457,7 +457,7 @@ def test_text_message() -> None:
     ladder.settle()
 
 
-def test_text_message_that_was_recorded_as_delivered() -> None:
+def test_crash_after_the_record_of_a_text_message() -> None:
     ladder = texting()
     ladder.caller.texts(X)
     ladder.hold_commits = True

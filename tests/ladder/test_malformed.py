@@ -1,4 +1,4 @@
-"""A header that cannot be read, in any message of a call: nothing is raised, and nothing is left behind."""
+"""A malformed header in any message of a call: nothing is raised or left behind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GARBAGE = (
 
 
 class TamperedLadder(LossyLadder):
-    """From the `first` on, `count` of the messages to the relay have the header replaced, or added."""
+    """From `first` on, `count` messages to the relay have the header replaced or added."""
 
     def __init__(self, first: int, count: int, header: str, value: str) -> None:
         super().__init__([])
@@ -43,7 +43,7 @@ class TamperedLadder(LossyLadder):
         super().deliver(data, flow)
 
     def _send(self, data: bytes, flow: Flow) -> None:
-        """What the relay echoes of it is no better than what came: the checks of the wire cannot read it."""
+        """The relay echoes the malformed header, which the checks of the wire cannot parse."""
         phone = self.sides[flow.host]
         assert isinstance(phone, Phone)
 
@@ -64,7 +64,9 @@ class TamperedLadder(LossyLadder):
 )
 @example(first=0, count=1, header="Require", value='"', callee_ends=False)
 @example(first=0, count=1, header="From", value="<sip:a@b>;tag", callee_ends=False)
-def test_any_header_of_any_message(first: int, count: int, header: str, value: str, callee_ends: bool) -> None:
+def test_malformed_header_in_any_message_leaves_nothing_behind(
+    first: int, count: int, header: str, value: str, callee_ends: bool
+) -> None:
     ladder = TamperedLadder(first, count, header, value)
     caller, callee = ladder.caller, ladder.callee
     assert isinstance(caller, Caller)
@@ -83,7 +85,7 @@ def test_any_header_of_any_message(first: int, count: int, header: str, value: s
     ):
         ladder.after(when, event)
     ladder.run(160.0)
-    ladder.engine.hang_up_all(ladder.now)  # no BYE may ever have been readable
+    ladder.engine.hang_up_all(ladder.now)  # every BYE may have been malformed
     ladder.perform()
     ladder.run(400.0)
     ladder.check_nothing_left()

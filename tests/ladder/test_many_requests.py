@@ -1,4 +1,4 @@
-"""Two dozen requests of each kind on one call: nothing is used up by them, and nothing of them is left."""
+"""Two dozen requests of each kind in one call: no resource is exhausted or leaked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MANY = 24
 
 @EITHER
 @pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
-def test_offers_by_one_side(ladder: Ladder, by: str, method: str) -> None:
+def test_many_offers_of_one_side(ladder: Ladder, by: str, method: str) -> None:
     connect(ladder)
     for number in range(MANY):
         offer, answer = (HOLD, HELD) if number % 2 == 0 else (OFFER, ANSWER)
@@ -22,7 +22,7 @@ def test_offers_by_one_side(ladder: Ladder, by: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
-def test_offers_by_both_sides_in_turn(ladder: Ladder, method: str) -> None:
+def test_many_offers_of_both_sides_in_turn(ladder: Ladder, method: str) -> None:
     connect(ladder)
     for _ in range(MANY // 2):
         ask(ladder, method, asking_is="caller", offer=HOLD, answer=HELD)
@@ -30,7 +30,7 @@ def test_offers_by_both_sides_in_turn(ladder: Ladder, method: str) -> None:
     hang_up(ladder)
 
 
-def test_reliable_provisional_responses(ladder: Ladder) -> None:
+def test_many_reliable_provisional_responses(ladder: Ladder) -> None:
     ladder.caller.calls(X, headers="Supported: 100rel\r\n")
     ladder.callee.get("INVITE")
     for number in range(1, MANY + 1):
@@ -46,7 +46,7 @@ def test_reliable_provisional_responses(ladder: Ladder) -> None:
 
 
 def ask(ladder: Ladder, method: str, *, asking_is: str, offer: bytes, answer: bytes) -> None:
-    """A re-INVITE or UPDATE with an offer that goes well."""
+    """A successful re-INVITE or UPDATE with an offer."""
     asking, asked = sides(ladder, asking_is)
     if method == "UPDATE":
         asking.updates(offer)

@@ -1,4 +1,4 @@
-"""Media through rtpengine: each description goes there first, and both sides get its address."""
+"""Media through rtpengine: all SDP is rewritten, and both sides get its address."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ladder() -> AnchoredLadder:
     return AnchoredLadder()
 
 
-def test_both_sides_send_to_rtpengine(ladder: AnchoredLadder) -> None:
+def test_both_sides_get_rtpengines_address(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X)
     leads_to_rtpengine(ladder.callee.get("INVITE"), CALLER_PORT)
     ladder.callee.accepts(body=ANSWER)
@@ -32,7 +32,7 @@ def test_both_sides_send_to_rtpengine(ladder: AnchoredLadder) -> None:
     assert commands(ladder) == ["offer", "answer", "delete"]
 
 
-def test_rtpengine_hears_no_word_of_a_peers(ladder: AnchoredLadder) -> None:
+def test_rtpengine_gets_only_masked_sdp(ladder: AnchoredLadder) -> None:
     connect(ladder)
     hang_up(ladder)
     offer, answer, _ = ladder.rtpengine.told
@@ -45,8 +45,8 @@ def test_rtpengine_hears_no_word_of_a_peers(ladder: AnchoredLadder) -> None:
 
 @pytest.mark.parametrize("offer", [OFFER, b""])
 @pytest.mark.parametrize(("caller", "callee"), [("127.0.0.11", "fd00::22"), ("fd00::11", "127.0.0.22")])
-def test_sides_of_different_families(caller: str, callee: str, offer: bytes) -> None:
-    """rtpengine hears in which family the side that it does not know yet takes media; the other it knows."""
+def test_address_family_of_the_answering_side_is_requested(caller: str, callee: str, offer: bytes) -> None:
+    """The offer to rtpengine has the address family of the side that is not known yet."""
     peers = (peer("pbx", caller), peer("carrier", callee))
     ladder = AnchoredLadder(caller_host=caller, callee_host=callee, peers=peers)
     ladder.caller.calls(X, body=offer)
@@ -69,7 +69,7 @@ def test_sides_of_different_families(caller: str, callee: str, offer: bytes) -> 
     assert others == ["", "", ""]
 
 
-def test_early_media_go_the_same_way(ladder: AnchoredLadder) -> None:
+def test_early_media_go_through_rtpengine(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     for status in (183, 180):
@@ -81,7 +81,7 @@ def test_early_media_go_the_same_way(ladder: AnchoredLadder) -> None:
     hang_up(ladder)
 
 
-def test_late_offer(ladder: AnchoredLadder) -> None:
+def test_late_offer_goes_through_rtpengine(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X, body=b"")
     assert not ladder.callee.get("INVITE").body
     ladder.callee.answers(200, body=OFFER)
@@ -110,7 +110,7 @@ def test_late_offer_in_a_reliable_response_is_answered_in_the_prack(ladder: Anch
     assert commands(ladder) == ["ping", "offer", "answer", "delete"]
 
 
-def test_prack_with_an_offer_of_its_own(ladder: AnchoredLadder) -> None:
+def test_offer_in_a_prack_goes_through_rtpengine(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X, headers="Supported: 100rel\r\n")
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, body=ANSWER, headers="Require: 100rel\r\nRSeq: 5\r\n")
@@ -125,7 +125,7 @@ def test_prack_with_an_offer_of_its_own(ladder: AnchoredLadder) -> None:
 
 
 @EITHER
-def test_hold_by_reinvite(ladder: AnchoredLadder, by: str) -> None:
+def test_hold_goes_through_rtpengine(ladder: AnchoredLadder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
@@ -146,7 +146,7 @@ def test_hold_by_reinvite(ladder: AnchoredLadder, by: str) -> None:
 
 
 def says(message: Message) -> list[bytes]:
-    """What a description says of its codecs."""
+    """The fmtp lines of an SDP."""
     return [line for line in message.body.split(b"\r\n") if line.startswith(b"a=fmtp:")]
 
 
@@ -156,8 +156,8 @@ SPEEX_ANSWER = ANSWER.replace(b"8\r\n", SPEEX + b"a=fmtp:97 vbr=off\r\n", 1)
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["", "late_offer"])
-def test_each_side_gets_the_others_words_on_codecs(ladder: AnchoredLadder, late: bool) -> None:
-    """rtpengine hears the answer in the words of the offer: it takes a codec out that is described otherwise."""
+def test_each_side_gets_the_others_fmtp(ladder: AnchoredLadder, late: bool) -> None:
+    """rtpengine gets the answer with the fmtp of the offer: it removes codecs whose fmtp differs."""
     ladder.caller.calls(X, body=b"" if late else SPEEX_OFFER)
     invite = ladder.callee.get("INVITE")
     ladder.callee.answers(200, body=SPEEX_OFFER if late else SPEEX_ANSWER)
@@ -173,7 +173,7 @@ def test_each_side_gets_the_others_words_on_codecs(ladder: AnchoredLadder, late:
 
 
 @EITHER
-def test_words_on_codecs_inside_a_call_and_when_it_is_as_it_was(ladder: AnchoredLadder, by: str) -> None:
+def test_fmtp_is_kept_by_a_reinvite_and_a_rollback(ladder: AnchoredLadder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.updates(SPEEX_OFFER)
@@ -189,7 +189,7 @@ def test_words_on_codecs_inside_a_call_and_when_it_is_as_it_was(ladder: Anchored
 
 
 @EITHER
-def test_update(ladder: AnchoredLadder, by: str) -> None:
+def test_update_goes_through_rtpengine(ladder: AnchoredLadder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.updates(HOLD)
@@ -199,7 +199,7 @@ def test_update(ladder: AnchoredLadder, by: str) -> None:
 
 
 @EITHER
-def test_late_offer_in_a_reinvite(ladder: AnchoredLadder, by: str) -> None:
+def test_late_offer_in_a_reinvite_goes_through_rtpengine(ladder: AnchoredLadder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites()
@@ -214,7 +214,7 @@ def test_late_offer_in_a_reinvite(ladder: AnchoredLadder, by: str) -> None:
     hang_up(ladder)
 
 
-def test_description_within_a_multipart(ladder: AnchoredLadder) -> None:
+def test_sdp_within_a_multipart_goes_through_rtpengine(ladder: AnchoredLadder) -> None:
     ladder.caller.cseq += 1
     ladder.caller.from_uri, ladder.caller.to_uri = "sip:13800000001@127.0.0.11", f"sip:{X}@127.0.0.10"
     ladder.caller.target = f"sip:{X}@127.0.0.10:5060"
@@ -242,8 +242,8 @@ REFUSED = ANSWER.replace(b"m=audio 5000", b"m=audio 0")
 
 
 @EITHER
-def test_streams_that_are_all_refused_need_no_rtpengine(ladder: AnchoredLadder, by: str) -> None:
-    """Such as a fax that the other side does not take."""
+def test_sdp_with_all_streams_refused_bypasses_rtpengine(ladder: AnchoredLadder, by: str) -> None:
+    """Such as a fax that the other side refuses."""
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(OFFER)
@@ -258,7 +258,7 @@ def test_streams_that_are_all_refused_need_no_rtpengine(ladder: AnchoredLadder, 
     assert commands(ladder) == ["offer", "answer", "offer", "delete"]
 
 
-def test_refused_stream_with_an_address_of_its_own_ends_no_call(ladder: AnchoredLadder) -> None:
+def test_refused_stream_with_an_address_is_no_leak(ladder: AnchoredLadder) -> None:
     video = b"m=video %d RTP/AVP 31\r\nc=IN IP4 %b\r\n"
     ladder.caller.calls(X, body=OFFER + video % (4002, b"127.0.0.31"))
     ladder.callee.expects("INVITE", body=ANSWER + video % (0, b"127.0.0.32"))
@@ -268,7 +268,7 @@ def test_refused_stream_with_an_address_of_its_own_ends_no_call(ladder: Anchored
     hang_up(ladder)
 
 
-def test_call_without_any_stream(ladder: AnchoredLadder) -> None:
+def test_call_without_any_stream_connects(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X, body=OFFER.replace(b"m=audio 4000", b"m=audio 0"))
     ladder.callee.expects("INVITE", body=REFUSED)
     ladder.callee.get("ACK")
@@ -278,7 +278,7 @@ def test_call_without_any_stream(ladder: AnchoredLadder) -> None:
     assert commands(ladder) == []
 
 
-def test_one_offer_serves_all_peers_in_turn() -> None:
+def test_one_offer_at_rtpengine_serves_all_peers() -> None:
     ladder = AnchoredLadder(tried=("carrier", "second"))
     second = ladder.side("127.0.0.23", "bob")
     ladder.caller.calls(X)
@@ -298,7 +298,7 @@ def test_one_offer_serves_all_peers_in_turn() -> None:
 
 
 def test_forks_of_the_callee_are_one_side_at_rtpengine(ladder: AnchoredLadder) -> None:
-    """All of them send to the port that the one offer named: a tag of its own would get a fork another port there."""
+    """All of them send to the port of the single offer: a separate tag would get another port."""
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     for tag in ("1", "2"):
@@ -314,8 +314,8 @@ def test_forks_of_the_callee_are_one_side_at_rtpengine(ladder: AnchoredLadder) -
 
 
 @pytest.mark.parametrize("answers", ["first", "second"])
-def test_fork_that_answers_without_a_description_is_the_one_that_is_heard(ladder: AnchoredLadder, answers: str) -> None:
-    """Both were described in provisional responses: such as a ringing tone's early dialog, and the callee's own."""
+def test_fork_answering_without_sdp_uses_its_early_sdp(ladder: AnchoredLadder, answers: str) -> None:
+    """Both had SDP in provisional responses: such as the early dialog of a ringback tone, and the callee's own."""
     described = {"first": ANSWER, "second": ANSWER.replace(b"m=audio 5000", b"m=audio 5002")}
     ladder.caller.calls(X, headers="Supported: 100rel\r\n")
     ladder.callee.get("INVITE")
@@ -332,15 +332,15 @@ def test_fork_that_answers_without_a_description_is_the_one_that_is_heard(ladder
     ladder.callee.tag = answers
     (call,) = ladder.engine._core.attempts.values()
     assert call.media is not None
-    assert not call.media.forks  # a call that is up keeps none
+    assert not call.media.forks  # an answered call keeps none
     heard = [command.sdp for command in ladder.rtpengine.told if command.command == "answer"]
     assert described[answers].split(b"\r\n")[5] in heard[-1].split(b"\r\n")
     assert len(heard) == (3 if answers == "first" else 2)
     hang_up(ladder)
 
 
-def test_of_the_descriptions_of_forks_no_more_is_kept_than_rtpengine_may_know(ladder: AnchoredLadder) -> None:
-    """Each early dialog of a callee may bring 64 kB, and there may be 32 of them."""
+def test_kept_sdp_of_forks_is_bounded(ladder: AnchoredLadder) -> None:
+    """Each of up to 32 early dialogs may bring 64 kB."""
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     for tag in ("1", "2"):

@@ -1,4 +1,4 @@
-"""Media through rtpengine at the end of a call and after a restart, and whatever happens when."""
+"""Media through rtpengine at the end of a call, after a restart, and in random calls."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ladder() -> AnchoredLadder:
 # -- the end
 
 
-def test_counts_are_in_the_record(ladder: AnchoredLadder) -> None:
+def test_media_counts_are_in_the_record(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.run(10)
     hang_up(ladder)
@@ -41,7 +41,7 @@ def test_counts_are_in_the_record(ladder: AnchoredLadder) -> None:
     assert (record.callee_packets, record.callee_lost, record.callee_jitter_ms) == (501, 1, 7)
 
 
-def test_record_waits_for_the_counts_and_the_end_is_when_it_was(ladder: AnchoredLadder) -> None:
+def test_record_waits_for_the_counts_without_changing_the_end(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.run(10)
     ladder.hold_media = True
@@ -58,7 +58,7 @@ def test_record_waits_for_the_counts_and_the_end_is_when_it_was(ladder: Anchored
     ladder.settle()
 
 
-def test_record_does_not_wait_for_ever(ladder: AnchoredLadder) -> None:
+def test_record_waits_for_the_counts_up_to_counts_s(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.hold_media = True
     ladder.caller.sends("BYE")
@@ -71,14 +71,14 @@ def test_record_does_not_wait_for_ever(ladder: AnchoredLadder) -> None:
     ladder.settle()
 
 
-def test_counts_that_rtpengine_has_not(ladder: AnchoredLadder) -> None:
+def test_missing_counts_are_none_in_the_record(ladder: AnchoredLadder) -> None:
     ladder.rtpengine.counts = False
     connect(ladder)
     hang_up(ladder)
     assert ladder.record.callee_packets is None
 
 
-def test_refused_call_is_deleted_too(ladder: AnchoredLadder) -> None:
+def test_refused_call_is_deleted_at_rtpengine(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 486)
     ladder.callee.get("ACK")
@@ -99,7 +99,7 @@ def test_call_without_media_ends(ladder: AnchoredLadder) -> None:
     ladder.settle()
 
 
-def test_call_that_ends_while_rtpengine_is_asked_for_it(ladder: AnchoredLadder) -> None:
+def test_call_ending_while_rtpengine_is_pending_is_deleted(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.hold_queries = True
     ladder.run(40)
@@ -111,7 +111,7 @@ def test_call_that_ends_while_rtpengine_is_asked_for_it(ladder: AnchoredLadder) 
     ladder.settle()
 
 
-def test_rtpengine_that_does_not_answer_for_a_while_ends_no_call(ladder: AnchoredLadder) -> None:
+def test_short_silence_of_rtpengine_does_not_end_a_call(ladder: AnchoredLadder) -> None:
     connect(ladder)
     for _ in range(3):
         ladder.rtpengine.works = False
@@ -122,7 +122,7 @@ def test_rtpengine_that_does_not_answer_for_a_while_ends_no_call(ladder: Anchore
     hang_up(ladder)
 
 
-def test_rtpengine_that_is_gone_for_good_ends_its_calls(ladder: AnchoredLadder) -> None:
+def test_lasting_silence_of_rtpengine_ends_its_calls(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.rtpengine.works = False
     ladder.run(71)
@@ -134,7 +134,7 @@ def test_rtpengine_that_is_gone_for_good_ends_its_calls(ladder: AnchoredLadder) 
 
 
 @EITHER
-def test_restart(ladder: AnchoredLadder, by: str) -> None:
+def test_session_continues_after_a_restart(ladder: AnchoredLadder, by: str) -> None:
     connect(ladder)
     before = ladder.rtpengine.told[0]
     ladder.restart()
@@ -155,7 +155,7 @@ def test_restart(ladder: AnchoredLadder, by: str) -> None:
     assert ladder.record.caller_packets == 500
 
 
-def test_after_a_restart_nothing_passes_without_rtpengine(ladder: AnchoredLadder) -> None:
+def test_sdp_is_still_anchored_after_a_restart(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.restart()
     ladder.caller.expects("OPTIONS")
@@ -183,14 +183,14 @@ def test_after_a_restart_a_call_without_media_ends(ladder: AnchoredLadder) -> No
     ladder.settle()
 
 
-def test_call_that_a_restart_cannot_take_up_is_deleted(ladder: AnchoredLadder) -> None:
+def test_unrestorable_call_is_deleted_at_rtpengine(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.restart(peers=ladder.settings.peers[:1])
     assert ladder.record.end_reason == "not_restorable"
     ladder.settle()
 
 
-def test_restart_while_rtpengine_is_asked(ladder: AnchoredLadder) -> None:
+def test_restart_while_rtpengine_is_pending(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.hold_media = True
     ladder.caller.reinvites(HOLD)
@@ -207,7 +207,7 @@ def test_restart_while_rtpengine_is_asked(ladder: AnchoredLadder) -> None:
     hang_up(ladder)
 
 
-# -- whatever happens when
+# -- random calls
 
 _TIMES = st.integers(0, 80).map(lambda tenths: tenths / 10)
 _DELAYS = st.sampled_from([0.001, 0.001, 0.3, 0.9, None])
@@ -225,7 +225,7 @@ _DELAYS = st.sampled_from([0.001, 0.001, 0.3, 0.9, None])
     rings_s=_TIMES,
     restarted_at=st.none() | _TIMES,
 )
-def test_any_call(
+def test_any_anchored_call_over_any_network_keeps_the_invariants(
     fates: list[Fate],
     delays: list[float | None],
     events: list[tuple[float, str]],
@@ -257,8 +257,8 @@ def test_any_call(
     assert len(ladder.records) == 1 or restarted_at is not None
 
 
-def test_whom_a_description_came_from_is_in_no_other_message(ladder: AnchoredLadder) -> None:
-    """A call with all of it; `settle` looks at each message."""
+def test_sdp_of_one_side_never_reaches_the_other(ladder: AnchoredLadder) -> None:
+    """A call with every kind of request; `settle` checks each message."""
     connect(ladder)
     for asking, asked in (sides(ladder, "caller"), sides(ladder, "callee")):
         hold_and_update(asking, asked)

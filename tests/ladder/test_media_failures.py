@@ -1,4 +1,4 @@
-"""Media through rtpengine, where it does not answer, or answers wrongly."""
+"""Media through rtpengine that fails to answer, or answers wrongly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def ladder() -> AnchoredLadder:
 
 
 @pytest.mark.parametrize("offer", [OFFER, b""])
-def test_no_call_without_rtpengine(ladder: AnchoredLadder, offer: bytes) -> None:
+def test_call_is_refused_without_rtpengine(ladder: AnchoredLadder, offer: bytes) -> None:
     ladder.rtpengine.works = False
     ladder.caller.calls(X, body=offer)
     ladder.callee.gets_nothing()
@@ -33,7 +33,7 @@ def test_no_call_without_rtpengine(ladder: AnchoredLadder, offer: bytes) -> None
     assert ladder.engine.refusals() == {"media_failed": 1}
 
 
-def test_answer_that_rtpengine_does_not_take_ends_the_attempt(ladder: AnchoredLadder) -> None:
+def test_answer_rejected_by_rtpengine_ends_the_attempt(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.rtpengine.works = False
@@ -45,7 +45,7 @@ def test_answer_that_rtpengine_does_not_take_ends_the_attempt(ladder: AnchoredLa
     ladder.settle()
 
 
-def test_early_media_that_rtpengine_does_not_take_are_passed_over(ladder: AnchoredLadder) -> None:
+def test_early_media_rejected_by_rtpengine_are_ignored(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.rtpengine.works = False
@@ -65,8 +65,8 @@ TOO_LARGE = {
 
 
 @pytest.mark.parametrize("what", TOO_LARGE)
-def test_description_that_is_too_large_does_not_get_to_rtpengine(ladder: AnchoredLadder, what: str) -> None:
-    """The answer to it, or to the question whether the call is there, would fit in no datagram."""
+def test_oversized_sdp_is_refused_without_rtpengine(ladder: AnchoredLadder, what: str) -> None:
+    """rtpengine's answer, or its report of the call, would exceed a datagram."""
     ladder.caller.calls(X, body=TOO_LARGE[what])
     ladder.callee.gets_nothing()
     refused(ladder, 503, "media_failed")
@@ -75,9 +75,7 @@ def test_description_that_is_too_large_does_not_get_to_rtpengine(ladder: Anchore
 
 @EITHER
 @pytest.mark.parametrize("what", TOO_LARGE)
-def test_description_inside_a_call_that_is_too_large_changes_nothing(
-    ladder: AnchoredLadder, by: str, what: str
-) -> None:
+def test_oversized_sdp_in_a_reinvite_leaves_the_call_up(ladder: AnchoredLadder, by: str, what: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(TOO_LARGE[what])
@@ -89,7 +87,7 @@ def test_description_inside_a_call_that_is_too_large_changes_nothing(
     hang_up(ladder)
 
 
-def test_as_many_streams_as_may_be_go_there(ladder: AnchoredLadder) -> None:
+def test_maximum_of_streams_goes_to_rtpengine(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X, body=OFFER + (MOST_STREAMS - 1) * STREAM)
     assert ladder.callee.get("INVITE").body.count(b"m=audio") == MOST_STREAMS
     ladder.callee.refuses(486)
@@ -97,7 +95,7 @@ def test_as_many_streams_as_may_be_go_there(ladder: AnchoredLadder) -> None:
 
 
 @EITHER
-def test_offer_inside_a_call_that_rtpengine_does_not_take(ladder: AnchoredLadder, by: str) -> None:
+def test_reinvite_offer_rejected_by_rtpengine_is_refused(ladder: AnchoredLadder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     ladder.rtpengine.works = False
@@ -115,7 +113,7 @@ def test_offer_inside_a_call_that_rtpengine_does_not_take(ladder: AnchoredLadder
     hang_up(ladder)
 
 
-def test_answer_inside_a_call_that_rtpengine_does_not_take(ladder: AnchoredLadder) -> None:
+def test_reinvite_answer_rejected_by_rtpengine_is_refused(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.caller.reinvites(HOLD)
     ladder.caller.get(100)
@@ -127,7 +125,7 @@ def test_answer_inside_a_call_that_rtpengine_does_not_take(ladder: AnchoredLadde
     hang_up(ladder)
 
 
-def test_late_answer_that_rtpengine_does_not_take_ends_the_call(ladder: AnchoredLadder) -> None:
+def test_late_answer_rejected_by_rtpengine_ends_the_call(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X, body=b"")
     ladder.callee.expects("INVITE", 200, body=OFFER)
     ladder.caller.get(200)
@@ -144,7 +142,7 @@ def test_late_answer_that_rtpengine_does_not_take_ends_the_call(ladder: Anchored
 # -- rtpengine answers wrongly
 
 
-def test_offer_that_comes_back_as_it_was_is_shown_to_nobody(ladder: AnchoredLadder) -> None:
+def test_offer_not_rewritten_by_rtpengine_is_not_relayed(ladder: AnchoredLadder) -> None:
     ladder.rtpengine.passes_addresses = True
     ladder.caller.calls(X)
     ladder.callee.gets_nothing()
@@ -153,7 +151,7 @@ def test_offer_that_comes_back_as_it_was_is_shown_to_nobody(ladder: AnchoredLadd
     assert ladder.record.end_reason == "tripwire"
 
 
-def test_answer_that_comes_back_as_it_was_is_shown_to_nobody(ladder: AnchoredLadder) -> None:
+def test_answer_not_rewritten_by_rtpengine_is_not_relayed(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.rtpengine.passes_addresses = True
@@ -165,7 +163,7 @@ def test_answer_that_comes_back_as_it_was_is_shown_to_nobody(ladder: AnchoredLad
 
 
 @EITHER
-def test_reinvite_that_comes_back_as_it_was_ends_the_call(ladder: AnchoredLadder, by: str) -> None:
+def test_reinvite_not_rewritten_by_rtpengine_ends_the_call(ladder: AnchoredLadder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     ladder.rtpengine.passes_addresses = True
@@ -178,7 +176,7 @@ def test_reinvite_that_comes_back_as_it_was_ends_the_call(ladder: AnchoredLadder
     ladder.settle()
 
 
-def test_what_comes_back_as_it_was_after_the_end_is_no_leak(ladder: AnchoredLadder) -> None:
+def test_sdp_not_rewritten_after_the_end_is_no_leak(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.hold_media = True
     ladder.caller.reinvites(HOLD)

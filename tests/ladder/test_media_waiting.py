@@ -1,4 +1,4 @@
-"""Media through rtpengine: what happens while it is asked, and the call is as ever."""
+"""Media through rtpengine: events while a command is pending."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def ladder() -> AnchoredLadder:
     return AnchoredLadder()
 
 
-def test_cancel_while_the_offer_is_there(ladder: AnchoredLadder) -> None:
+def test_cancel_while_the_offer_is_at_rtpengine(ladder: AnchoredLadder) -> None:
     ladder.hold_media = True
     ladder.caller.calls(X)
     ladder.caller.cancels()
@@ -31,7 +31,7 @@ def test_cancel_while_the_offer_is_there(ladder: AnchoredLadder) -> None:
     ladder.settle()
 
 
-def test_cancel_while_an_instance_is_looked_for(ladder: AnchoredLadder) -> None:
+def test_cancel_while_an_instance_is_reserved(ladder: AnchoredLadder) -> None:
     ladder.hold_media = True
     ladder.caller.calls(X, body=b"")
     ladder.caller.cancels()
@@ -42,8 +42,8 @@ def test_cancel_while_an_instance_is_looked_for(ladder: AnchoredLadder) -> None:
     ladder.settle()
 
 
-def test_cancel_while_the_answer_is_there(ladder: AnchoredLadder) -> None:
-    """As where a 200 crosses the CANCEL: it is acknowledged and taken down."""
+def test_cancel_while_the_answer_is_at_rtpengine(ladder: AnchoredLadder) -> None:
+    """As if the 200 crossed the CANCEL: it gets ACK and BYE."""
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.hold_media = True
@@ -58,7 +58,7 @@ def test_cancel_while_the_answer_is_there(ladder: AnchoredLadder) -> None:
     ladder.settle()
 
 
-def test_ring_timeout_while_the_answer_is_there() -> None:
+def test_ring_timeout_while_the_answer_is_at_rtpengine() -> None:
     ladder = AnchoredLadder(ring_timeout_s=10.0)
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
@@ -75,7 +75,7 @@ def test_ring_timeout_while_the_answer_is_there() -> None:
     ladder.settle()
 
 
-def test_responses_stay_in_their_order(ladder: AnchoredLadder) -> None:
+def test_responses_stay_in_order(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.hold_media = True
@@ -94,7 +94,7 @@ def test_responses_stay_in_their_order(ladder: AnchoredLadder) -> None:
     hang_up(ladder)
 
 
-def test_refusal_waits_for_what_came_before_it(ladder: AnchoredLadder) -> None:
+def test_refusal_waits_for_earlier_responses(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.hold_media = True
@@ -105,7 +105,7 @@ def test_refusal_waits_for_what_came_before_it(ladder: AnchoredLadder) -> None:
     refused(ladder, 486, "busy")
 
 
-def test_answer_that_is_sent_again_meanwhile(ladder: AnchoredLadder) -> None:
+def test_retransmitted_answer_while_rtpengine_is_pending(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.hold_media = True
@@ -121,7 +121,7 @@ def test_answer_that_is_sent_again_meanwhile(ladder: AnchoredLadder) -> None:
 
 
 @EITHER
-def test_what_is_sent_again_is_not_asked_for_again(ladder: AnchoredLadder, by: str) -> None:
+def test_retransmission_is_not_sent_to_rtpengine_again(ladder: AnchoredLadder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites()
@@ -140,7 +140,7 @@ def test_what_is_sent_again_is_not_asked_for_again(ladder: AnchoredLadder, by: s
 
 @EITHER
 @pytest.mark.parametrize("ends", ["asking", "asked"])
-def test_bye_while_a_reinvite_is_there(ladder: AnchoredLadder, by: str, ends: str) -> None:
+def test_bye_while_a_reinvite_is_at_rtpengine(ladder: AnchoredLadder, by: str, ends: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     ladder.hold_media = True
@@ -158,7 +158,7 @@ def test_bye_while_a_reinvite_is_there(ladder: AnchoredLadder, by: str, ends: st
 
 
 @EITHER
-def test_bye_while_the_answer_to_a_reinvite_is_there(ladder: AnchoredLadder, by: str) -> None:
+def test_bye_while_the_answer_to_a_reinvite_is_at_rtpengine(ladder: AnchoredLadder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
@@ -176,7 +176,7 @@ def test_bye_while_the_answer_to_a_reinvite_is_there(ladder: AnchoredLadder, by:
 
 
 @EITHER
-def test_cancel_of_a_reinvite_that_is_there(ladder: AnchoredLadder, by: str) -> None:
+def test_cancel_of_a_reinvite_at_rtpengine(ladder: AnchoredLadder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     ladder.hold_media = True
@@ -190,7 +190,7 @@ def test_cancel_of_a_reinvite_that_is_there(ladder: AnchoredLadder, by: str) -> 
     hang_up(ladder)
 
 
-def test_cancel_of_a_reinvite_that_waits_behind_another(ladder: AnchoredLadder) -> None:
+def test_cancel_of_a_queued_reinvite(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.hold_media = True
     ladder.caller.reinvites(HOLD)
@@ -207,8 +207,8 @@ def test_cancel_of_a_reinvite_that_waits_behind_another(ladder: AnchoredLadder) 
     hang_up(ladder)
 
 
-def test_glare_while_the_first_is_there(ladder: AnchoredLadder) -> None:
-    """The second one is not even asked for: rtpengine would take it for the session's new state."""
+def test_glare_while_the_first_offer_is_at_rtpengine(ladder: AnchoredLadder) -> None:
+    """The second offer is not sent to rtpengine, which would take it for the session's new state."""
     connect(ladder)
     ladder.hold_media = True
     ladder.caller.reinvites(HOLD)
@@ -224,7 +224,7 @@ def test_glare_while_the_first_is_there(ladder: AnchoredLadder) -> None:
     assert commands(ladder) == ["offer", "answer", "offer", "answer", "delete"]
 
 
-def test_requests_stay_in_their_order(ladder: AnchoredLadder) -> None:
+def test_requests_stay_in_order(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.hold_media = True
     ladder.caller.updates(HOLD)
@@ -241,8 +241,8 @@ def test_requests_stay_in_their_order(ladder: AnchoredLadder) -> None:
 
 
 @EITHER
-def test_late_answer_and_the_end_of_the_call(ladder: AnchoredLadder, by: str) -> None:
-    """The ACK waits for rtpengine when somebody hangs up: the callee gets its ACK, then BYE."""
+def test_bye_while_the_late_answer_is_at_rtpengine(ladder: AnchoredLadder, by: str) -> None:
+    """The ACK waits for rtpengine when a side hangs up: the callee gets its ACK, then BYE."""
     ladder.caller.calls(X, body=b"")
     ladder.callee.expects("INVITE", 200, body=OFFER)
     ladder.caller.get(200)
@@ -258,7 +258,7 @@ def test_late_answer_and_the_end_of_the_call(ladder: AnchoredLadder, by: str) ->
     ladder.settle()
 
 
-def test_update_of_a_fork_that_lost_meanwhile(ladder: AnchoredLadder) -> None:
+def test_queued_update_of_a_losing_fork_is_refused(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, body=ANSWER, tag="1")
@@ -280,7 +280,7 @@ def test_update_of_a_fork_that_lost_meanwhile(ladder: AnchoredLadder) -> None:
     hang_up(ladder)
 
 
-def test_more_than_may_wait_is_refused(ladder: AnchoredLadder) -> None:
+def test_request_over_the_queue_limit_is_refused(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.hold_media = True
     ladder.caller.updates(HOLD)

@@ -1,4 +1,4 @@
-"""Media through rtpengine: offers that come to nothing leave it as it was."""
+"""Media through rtpengine: rollback of failed offers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def ladder() -> AnchoredLadder:
 
 
 def told(ladder: AnchoredLadder) -> list[tuple[str, str, bytes]]:
-    """The session's descriptions as rtpengine knows them, in order."""
+    """The SDPs sent to rtpengine, in order."""
     return [(each.command, each.from_tag, each.sdp) for each in ladder.rtpengine.told if each.sdp]
 
 
 @EITHER
 @pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
-def test_refused_offer_leaves_rtpengine_as_it_was(ladder: AnchoredLadder, by: str, method: str) -> None:
-    """It takes each offer for the session's new state, and would not let the other side be heard any more."""
+def test_refused_offer_is_rolled_back_at_rtpengine(ladder: AnchoredLadder, by: str, method: str) -> None:
+    """rtpengine takes each offer for the session's new state, and would mute the other side."""
     connect(ladder)
     asking, asked = sides(ladder, by)
     for _ in range(2):
@@ -43,7 +43,7 @@ def test_refused_offer_leaves_rtpengine_as_it_was(ladder: AnchoredLadder, by: st
     hang_up(ladder)
 
 
-def test_what_is_restored_is_what_was_settled_last(ladder: AnchoredLadder) -> None:
+def test_rollback_restores_the_last_settled_offer(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.callee.reinvites(HOLD)
     ladder.callee.get(100)
@@ -59,7 +59,7 @@ def test_what_is_restored_is_what_was_settled_last(ladder: AnchoredLadder) -> No
     hang_up(ladder)
 
 
-def test_late_offer_that_was_answered_is_settled(ladder: AnchoredLadder) -> None:
+def test_answered_late_offer_is_settled(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X, body=b"")
     ladder.callee.expects("INVITE", 200, body=OFFER)
     ladder.caller.get(200)
@@ -73,8 +73,8 @@ def test_late_offer_that_was_answered_is_settled(ladder: AnchoredLadder) -> None
     hang_up(ladder)
 
 
-def test_late_offer_of_a_refused_reinvite_is_withdrawn(ladder: AnchoredLadder) -> None:
-    """It came in a reliable 183."""
+def test_late_offer_of_a_refused_reinvite_is_rolled_back(ladder: AnchoredLadder) -> None:
+    """The offer came in a reliable 183."""
     connect(ladder)
     ladder.caller.reinvites(headers="Supported: 100rel\r\n")
     ladder.caller.get(100)
@@ -88,7 +88,7 @@ def test_late_offer_of_a_refused_reinvite_is_withdrawn(ladder: AnchoredLadder) -
     hang_up(ladder)
 
 
-def test_what_waits_goes_on_when_rtpengine_is_as_it_was(ladder: AnchoredLadder) -> None:
+def test_queue_continues_after_the_rollback(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.caller.updates(HOLD)
     update = ladder.callee.get_request("UPDATE")
@@ -106,7 +106,7 @@ def test_what_waits_goes_on_when_rtpengine_is_as_it_was(ladder: AnchoredLadder) 
     hang_up(ladder)
 
 
-def test_cancelled_while_it_is_there(ladder: AnchoredLadder) -> None:
+def test_offer_cancelled_at_rtpengine_is_rolled_back(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.hold_media = True
     ladder.caller.reinvites(HOLD)
@@ -120,7 +120,7 @@ def test_cancelled_while_it_is_there(ladder: AnchoredLadder) -> None:
     hang_up(ladder)
 
 
-def test_end_while_rtpengine_is_told(ladder: AnchoredLadder) -> None:
+def test_call_ending_during_the_rollback(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.caller.updates(HOLD)
     update = ladder.callee.get_request("UPDATE")

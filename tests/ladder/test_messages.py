@@ -1,4 +1,4 @@
-"""A text message to a 700 number: one transaction relayed to one other, and one record."""
+"""A text message to a 700 number: one transaction relayed to another, and one record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def ladder() -> Ladder:
 
 
 @EITHER
-def test_it_is_shown_from_the_700_number_and_nothing_else_crosses(ladder: Ladder, by: str) -> None:
+def test_text_is_relayed_from_the_700_number_and_nothing_else(ladder: Ladder, by: str) -> None:
     sender, receiver = sides_of(ladder, by)
     sender.texts(
         X,
@@ -56,7 +56,7 @@ def test_it_is_shown_from_the_700_number_and_nothing_else_crosses(ladder: Ladder
     ("mode", "dialled", "target", "shown"),
     [("AXB", X, B, X), ("AXYB", X, B, Y), ("GXB", X, B, X), ("GXYB", X, B, Y), ("AXN", X, B, X), ("AXYB", Y, B, X)],
 )
-def test_it_goes_by_the_binding_in_each_mode(mode: str, dialled: str, target: str, shown: str) -> None:
+def test_text_follows_the_binding_in_each_mode(mode: str, dialled: str, target: str, shown: str) -> None:
     ladder = texting(routes={(dialled, A): Route("b1", mode, "default", None, target, shown, qualification=3)})
     ladder.caller.texts(dialled)
     message = ladder.callee.expects("MESSAGE")
@@ -66,7 +66,7 @@ def test_it_goes_by_the_binding_in_each_mode(mode: str, dialled: str, target: st
     ladder.settle()
 
 
-def test_the_look_up_tells_what_it_is_for(ladder: Ladder) -> None:
+def test_look_up_has_kind_message(ladder: Ladder) -> None:
     ladder.hold_look_ups = True
     ladder.caller.texts(X)
     assert [look_up.kind for look_up in ladder._held if isinstance(look_up, LookUp)] == ["message"]
@@ -76,7 +76,7 @@ def test_the_look_up_tells_what_it_is_for(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_its_answer_waits_for_the_record(ladder: Ladder) -> None:
+def test_response_waits_for_the_commit(ladder: Ladder) -> None:
     ladder.hold_commits = True
     ladder.caller.texts(X)
     ladder.callee.expects("MESSAGE")
@@ -86,7 +86,7 @@ def test_its_answer_waits_for_the_record(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_a_retransmission_makes_no_second_one(ladder: Ladder) -> None:
+def test_retransmission_is_not_delivered_twice(ladder: Ladder) -> None:
     ladder.hold_look_ups = True
     ladder.caller.texts(X)
     ladder.caller.sends_again("MESSAGE")
@@ -103,7 +103,7 @@ def test_a_retransmission_makes_no_second_one(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_what_is_lost_on_the_way_is_sent_again(ladder: Ladder) -> None:
+def test_lost_text_is_retransmitted(ladder: Ladder) -> None:
     ladder.lose_next = 1
     ladder.caller.texts(X)
     ladder.run(0.5)
@@ -112,7 +112,7 @@ def test_what_is_lost_on_the_way_is_sent_again(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_two_with_one_call_id_are_two(ladder: Ladder) -> None:
+def test_two_texts_with_one_call_id_are_distinct(ladder: Ladder) -> None:
     """RFC 3428 7: further ones may have the Call-ID and From tag of the first."""
     ladder.caller.texts(X, b"one")
     ladder.callee.expects("MESSAGE")
@@ -125,8 +125,8 @@ def test_two_with_one_call_id_are_two(ladder: Ladder) -> None:
 # -- the end
 
 
-def test_a_number_that_would_cross_all_the_same_is_held_back() -> None:
-    """A look-up that shows the caller's own number must be wrong."""
+def test_text_with_a_leaked_number_fails_closed() -> None:
+    """A faulty look-up that shows the caller's own number."""
     ladder = texting(routes={(X, A): Route("b1", "AXB", "default", None, B, A)})
     ladder.caller.texts(X)
     ladder.callee.gets_nothing()
@@ -136,8 +136,8 @@ def test_a_number_that_would_cross_all_the_same_is_held_back() -> None:
     ladder.settle()
 
 
-def test_so_is_an_address_of_the_other_side() -> None:
-    """A target that is written as the caller's address must be a mistake."""
+def test_text_with_a_leaked_address_fails_closed() -> None:
+    """A misconfigured target that has the caller's address."""
     target = Target(CALLEE_HOST, 5060, "udp", CALLER_HOST)
     ladder = texting(peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, targets=(target,))))
     ladder.caller.texts(X)
@@ -147,7 +147,7 @@ def test_so_is_an_address_of_the_other_side() -> None:
     ladder.settle()
 
 
-def test_the_end_of_the_service_ends_what_is_under_way(ladder: Ladder) -> None:
+def test_shutdown_ends_pending_texts(ladder: Ladder) -> None:
     ladder.caller.texts(X)
     ladder.callee.get("MESSAGE")
     ladder.engine.hang_up_all(ladder.now)
@@ -157,7 +157,7 @@ def test_the_end_of_the_service_ends_what_is_under_way(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_so_it_does_while_the_store_is_asked(ladder: Ladder) -> None:
+def test_shutdown_ends_texts_during_the_look_up(ladder: Ladder) -> None:
     ladder.hold_look_ups = True
     ladder.caller.texts(X)
     ladder.engine.hang_up_all(ladder.now)
@@ -168,7 +168,7 @@ def test_so_it_does_while_the_store_is_asked(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_it_is_counted_while_it_is_under_way(ladder: Ladder) -> None:
+def test_pending_text_is_counted(ladder: Ladder) -> None:
     ladder.caller.texts(X)
     assert ladder.engine.statistics()["messages"] == 1
     assert not ladder.engine.is_idle

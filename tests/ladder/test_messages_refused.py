@@ -1,4 +1,4 @@
-"""Text messages that are refused: for what is in them, for what a call would be, or since there are too many."""
+"""Refused text messages: by content, by the rules of calls, by limits."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def is_refused(ladder: Ladder, status: int, outcome: str) -> None:
         ("text/plain", "", b""),
     ],
 )
-def test_only_plain_text_in_utf_8_passes(ladder: Ladder, content_type: str, headers: str, text: bytes) -> None:
+def test_only_plain_text_in_utf_8_is_relayed(ladder: Ladder, content_type: str, headers: str, text: bytes) -> None:
     ladder.caller.texts(X, text, content_type=content_type, headers=headers)
     assert parse_message(ladder.caller.inbox[0][0]).get("accept") == "text/plain"
     is_refused(ladder, 415, "failed")
@@ -58,14 +58,14 @@ def test_only_plain_text_in_utf_8_passes(ladder: Ladder, content_type: str, head
 @pytest.mark.parametrize(
     "content_type", ["text/plain; charset=utf-8", 'Text/Plain;charset="UTF-8"', "text/plain;format=flowed"]
 )
-def test_plain_text_is_known_however_its_type_is_written(ladder: Ladder, content_type: str) -> None:
+def test_plain_text_is_recognised_in_any_spelling_of_its_type(ladder: Ladder, content_type: str) -> None:
     ladder.caller.texts(X, content_type=content_type)
     ladder.callee.expects("MESSAGE")
     ladder.caller.get(200)
     ladder.settle()
 
 
-def test_a_text_has_a_longest_length(ladder: Ladder) -> None:
+def test_text_over_the_limit_is_413(ladder: Ladder) -> None:
     ladder.caller.texts(X, b"x" * 1300)
     ladder.callee.expects("MESSAGE")
     ladder.caller.get(200)
@@ -77,14 +77,14 @@ def test_a_text_has_a_longest_length(ladder: Ladder) -> None:
     is_refused(ladder, 413, "failed")
 
 
-def test_a_type_that_cannot_be_read_is_400(ladder: Ladder) -> None:
+def test_malformed_content_type_is_400(ladder: Ladder) -> None:
     ladder.caller.texts(X, content_type="plain")
     is_refused(ladder, 400, "failed")
 
 
 @EITHER
 @pytest.mark.parametrize("number", [A[2:], B[2:], "13712345678"])
-def test_a_text_with_a_real_number_is_refused_whosever_it_is(ladder: Ladder, by: str, number: str) -> None:
+def test_text_with_any_real_number_is_refused(ladder: Ladder, by: str, number: str) -> None:
     sender, receiver = sides_of(ladder, by)
     sender.texts(X, f"call me: {number}".encode(), caller=NUMBERS[by])
     sender.get(403)
@@ -95,8 +95,8 @@ def test_a_text_with_a_real_number_is_refused_whosever_it_is(ladder: Ladder, by:
     ladder.settle()
 
 
-def test_a_700_number_passes_also_where_it_is_the_sender_s(ladder: Ladder) -> None:
-    ladder.routes[X, Y] = ladder.routes[X, A]  # as of AXN: whoever calls
+def test_text_with_the_senders_700_number_is_relayed(ladder: Ladder) -> None:
+    ladder.routes[X, Y] = ladder.routes[X, A]  # as in AXN: any caller
     ladder.caller.texts(X, f"call {Y}".encode(), caller=Y)
     message = ladder.callee.get_request("MESSAGE")
     assert message.body == f"call {Y}".encode()
@@ -106,7 +106,7 @@ def test_a_700_number_passes_also_where_it_is_the_sender_s(ladder: Ladder) -> No
 
 
 @EITHER
-def test_or_its_numbers_are_masked(by: str) -> None:
+def test_numbers_in_a_text_are_masked_if_configured(by: str) -> None:
     ladder = texting(sms_numbers="mask")
     sender, receiver = sides_of(ladder, by)
     sender.texts(X, f"{A[2:]} or +86 139-0000-0002".encode(), caller=NUMBERS[by])
@@ -117,7 +117,7 @@ def test_or_its_numbers_are_masked(by: str) -> None:
 
 
 @EITHER
-def test_a_number_over_two_texts_is_refused_with_the_second(ladder: Ladder, by: str) -> None:
+def test_number_split_over_two_texts_is_refused_with_the_second(ladder: Ladder, by: str) -> None:
     sender, receiver = sides_of(ladder, by)
     own = NUMBERS[by]
     sender.texts(X, own[:6].encode(), caller=own)
@@ -137,7 +137,7 @@ def test_a_number_over_two_texts_is_refused_with_the_second(ladder: Ladder, by: 
     ladder.settle()
 
 
-def test_or_its_part_is_masked() -> None:
+def test_second_part_of_a_number_is_masked_if_configured() -> None:
     ladder = texting(sms_numbers="mask")
     for text, crossed in ((A[2:8], A[2:8]), (f"and {A[8:]}", "and ****")):
         ladder.caller.texts(X, text.encode(), caller=A)
@@ -146,7 +146,7 @@ def test_or_its_part_is_masked() -> None:
     ladder.settle()
 
 
-def test_nor_does_a_refusal_tell_whether_two_numbers_lead_to_the_same_party(ladder: Ladder) -> None:
+def test_refusal_does_not_reveal_two_numbers_of_one_party(ladder: Ladder) -> None:
     ladder.routes[Y, A] = ladder.routes[X, A]._replace(binding_id="b2", shown=Y)  # type: ignore[union-attr]
     for dialled, text in ((X, A[2:8]), (Y, A[8:])):
         ladder.caller.texts(dialled, text.encode(), caller=A)
@@ -156,7 +156,7 @@ def test_nor_does_a_refusal_tell_whether_two_numbers_lead_to_the_same_party(ladd
 
 
 @pytest.mark.parametrize("numbers", ["refuse", "mask"])
-def test_a_text_is_relayed_as_it_is_shown(numbers: str) -> None:
+def test_text_is_relayed_in_display_order(numbers: str) -> None:
     ladder = texting(sms_numbers=numbers)
     ladder.caller.texts(X, "到\u202e口门\u202c了".encode())
     assert ladder.callee.expects("MESSAGE").body.decode() == "到门口了"
@@ -168,7 +168,7 @@ def test_a_text_is_relayed_as_it_is_shown(numbers: str) -> None:
     ladder.settle()
 
 
-def test_it_is_405_where_messages_are_not_enabled() -> None:
+def test_message_is_405_if_not_enabled() -> None:
     ladder = Ladder()
     ladder.caller.texts(X)
     assert "MESSAGE" not in (ladder.caller.get_response(405).get("allow") or "")
@@ -178,7 +178,7 @@ def test_it_is_405_where_messages_are_not_enabled() -> None:
 
 
 @pytest.mark.parametrize("enabled", [False, True])
-def test_options_tell_whether_they_are(enabled: bool) -> None:
+def test_options_lists_message_if_enabled(enabled: bool) -> None:
     ladder = Ladder(sms=enabled)
     ladder.caller.from_uri, ladder.caller.to_uri = "sip:ping@127.0.0.11", f"sip:{ladder.caller.relay}"
     ladder.caller.target = ladder.caller.to_uri
@@ -191,7 +191,7 @@ def test_options_tell_whether_they_are(enabled: bool) -> None:
     ladder.settle()
 
 
-def test_it_is_405_within_a_call(ladder: Ladder) -> None:
+def test_message_within_a_call_is_405(ladder: Ladder) -> None:
     connect(ladder)
     ladder.caller.sends("MESSAGE", body=b"hello", content_type="text/plain")
     assert "MESSAGE" not in (ladder.caller.get_response(405).get("allow") or "")
@@ -245,7 +245,7 @@ def drained(ladder: Ladder) -> None:
         (plain, 503, "over_limit", {"limits": Limits(max_pending_lookups=0)}),
     ],
 )
-def test_what_a_call_would_be_refused_for(
+def test_text_is_refused_for_the_reasons_of_a_call(
     sends: Callable[[Ladder], None], status: int, outcome: str, settings: dict[str, object]
 ) -> None:
     ladder = texting(**settings)
@@ -253,7 +253,7 @@ def test_what_a_call_would_be_refused_for(
     is_refused(ladder, status, outcome)
 
 
-def test_a_cause_and_when_to_try_again_are_told(ladder: Ladder) -> None:
+def test_refusal_has_reason_and_retry_after(ladder: Ladder) -> None:
     ladder.routes = {(X, A): Refusal("business_rate", 503, 42, 1, "b1", "AXB", "firm", qualification=3)}
     ladder.caller.texts(X)
     answer = ladder.caller.get_response(503)
@@ -262,7 +262,7 @@ def test_a_cause_and_when_to_try_again_are_told(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_a_stranger_is_refused_and_recorded(ladder: Ladder) -> None:
+def test_text_of_an_unknown_source_is_refused_and_recorded(ladder: Ladder) -> None:
     stranger = ladder.side("127.0.0.66", "mallory")
     stranger.texts(X)
     stranger.get(403)
@@ -272,7 +272,7 @@ def test_a_stranger_is_refused_and_recorded(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_one_for_whose_transaction_there_is_no_room_is_shed() -> None:
+def test_text_over_the_transaction_limit_is_shed() -> None:
     ladder = texting(limits=Limits(max_transactions=1))
     ladder.caller.texts(X)
     ladder.caller.texts(X)
@@ -284,7 +284,7 @@ def test_one_for_whose_transaction_there_is_no_room_is_shed() -> None:
     ladder.settle()
 
 
-def test_one_that_came_two_ways_is_delivered_once(ladder: Ladder) -> None:
+def test_merged_text_is_delivered_once(ladder: Ladder) -> None:
     """RFC 3261 8.2.2.2: the same Call-ID, From tag and CSeq with another branch."""
     ladder.caller.texts(X)
     ladder.caller.sends("MESSAGE", body=b"at the gate", content_type="text/plain", cseq=1)
@@ -296,7 +296,7 @@ def test_one_that_came_two_ways_is_delivered_once(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_one_that_comes_back_to_us_is_a_loop(ladder: Ladder) -> None:
+def test_looped_text_is_482(ladder: Ladder) -> None:
     ladder.caller.texts(X)
     message = ladder.callee.get_request("MESSAGE")
     ladder.callee.tag = message.from_tag or ""

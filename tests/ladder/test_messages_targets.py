@@ -1,4 +1,4 @@
-"""Where text messages go: the targets in turn, and what becomes of them there."""
+"""Targets of text messages, in turn, and their responses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ladder() -> Ladder:
         (603, 603, "rejected"),
     ],
 )
-def test_the_answer_goes_through_the_table(ladder: Ladder, status: int, shown: int, outcome: str) -> None:
+def test_targets_response_is_mapped(ladder: Ladder, status: int, shown: int, outcome: str) -> None:
     ladder.caller.texts(X)
     ladder.callee.expects("MESSAGE", status, headers="Contact: <sip:bob@127.0.0.22>\r\n")
     answer = ladder.caller.get_response(shown)
@@ -48,7 +48,7 @@ def test_the_answer_goes_through_the_table(ladder: Ladder, status: int, shown: i
 
 
 @pytest.mark.parametrize("status", [408, 500, 503])
-def test_the_next_peer_is_tried(status: int) -> None:
+def test_next_peer_is_tried_after_a_failure(status: int) -> None:
     ladder = several()
     ladder.caller.texts(X)
     ladder.callee.expects("MESSAGE", status)
@@ -58,7 +58,7 @@ def test_the_next_peer_is_tried(status: int) -> None:
     ladder.settle()
 
 
-def test_one_that_says_no_is_the_last() -> None:
+def test_refusal_is_not_retried_elsewhere() -> None:
     ladder = several()
     ladder.caller.texts(X)
     ladder.callee.expects("MESSAGE", 404)
@@ -67,7 +67,7 @@ def test_one_that_says_no_is_the_last() -> None:
     ladder.settle()
 
 
-def test_the_next_peer_is_tried_where_the_first_cannot_be_reached() -> None:
+def test_next_peer_is_tried_after_a_transport_error() -> None:
     ladder = several()
     ladder.unreachable.add(("udp", CALLEE_HOST))
     ladder.caller.texts(X)
@@ -76,7 +76,7 @@ def test_the_next_peer_is_tried_where_the_first_cannot_be_reached() -> None:
     ladder.settle()
 
 
-def test_and_where_it_is_silent() -> None:
+def test_next_peer_is_tried_after_silence() -> None:
     ladder = several()
     ladder.caller.texts(X)
     ladder.run(5.9)
@@ -87,7 +87,7 @@ def test_and_where_it_is_silent() -> None:
     ladder.settle()
 
 
-def test_a_late_no_of_the_first_changes_nothing() -> None:
+def test_late_refusal_of_the_first_peer_has_no_effect() -> None:
     ladder = several()
     ladder.caller.texts(X)
     first = ladder.callee.get_request("MESSAGE")
@@ -100,7 +100,7 @@ def test_a_late_no_of_the_first_changes_nothing() -> None:
     ladder.settle()
 
 
-def test_a_late_2xx_of_the_first_is_delivered() -> None:
+def test_late_2xx_of_the_first_peer_counts_as_delivered() -> None:
     ladder = several()
     ladder.caller.texts(X)
     first = ladder.callee.get_request("MESSAGE")
@@ -115,7 +115,7 @@ def test_a_late_2xx_of_the_first_is_delivered() -> None:
     ladder.settle()
 
 
-def test_one_that_says_it_tries_is_waited_for() -> None:
+def test_provisional_response_stops_failover() -> None:
     ladder = several()
     ladder.caller.texts(X)
     message = ladder.callee.get_request("MESSAGE")
@@ -128,7 +128,7 @@ def test_one_that_says_it_tries_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("provisional", [False, True])
-def test_the_sender_is_answered_before_his_own_patience_ends(ladder: Ladder, provisional: bool) -> None:
+def test_sender_is_answered_before_timer_f(ladder: Ladder, provisional: bool) -> None:
     ladder.caller.texts(X)
     message = ladder.callee.get_request("MESSAGE")
     if provisional:
@@ -145,7 +145,7 @@ def test_the_sender_is_answered_before_his_own_patience_ends(ladder: Ladder, pro
 
 
 def is_tried_first(ladder: Ladder, host: str) -> bool:
-    """Where a further message goes; it is taken there."""
+    """The target that gets the next message, and accepts it."""
     ladder.caller.texts(X)
     asked = [side for side in ladder.sides.values() if side.inbox]
     assert len(asked) == 1
@@ -154,7 +154,7 @@ def is_tried_first(ladder: Ladder, host: str) -> bool:
     return asked[0].host == host
 
 
-def test_a_target_that_asks_to_be_left_alone_is_tried_last() -> None:
+def test_target_with_retry_after_is_tried_last() -> None:
     ladder = several()
     ladder.caller.texts(X)
     ladder.callee.expects("MESSAGE", 503, headers="Retry-After: 60\r\n")
@@ -167,7 +167,7 @@ def test_a_target_that_asks_to_be_left_alone_is_tried_last() -> None:
 
 
 @pytest.mark.parametrize("why", ["silence", "transport"])
-def test_so_is_one_that_does_not_answer(why: str) -> None:
+def test_silent_target_is_tried_last(why: str) -> None:
     ladder = several()
     if why == "transport":
         ladder.unreachable.add(("udp", CALLEE_HOST))
@@ -184,7 +184,7 @@ def test_so_is_one_that_does_not_answer(why: str) -> None:
     ladder.settle()
 
 
-def test_an_answer_in_between_makes_up_for_silence() -> None:
+def test_response_resets_the_count_of_failures() -> None:
     ladder = several()
     for silent in (True, False, True, False):
         ladder.caller.texts(X)
@@ -201,7 +201,7 @@ def test_an_answer_in_between_makes_up_for_silence() -> None:
     ladder.settle()
 
 
-def test_without_a_peer_it_reaches_nobody() -> None:
+def test_text_without_a_route_is_480() -> None:
     ladder = texting(routes={(X, A): Route("b1", "AXB", "default", None, B, X)}, tried=())
     ladder.caller.texts(X)
     ladder.caller.get(480)
@@ -216,7 +216,7 @@ def limited(pbx: Quota, carrier: Quota) -> Ladder:
 
 
 @pytest.mark.parametrize(("pbx", "carrier"), [(Quota(max_cps=1), Quota()), (Quota(), Quota(max_cps=1))])
-def test_a_peer_s_rate_holds_for_messages(pbx: Quota, carrier: Quota) -> None:
+def test_max_cps_applies_to_texts(pbx: Quota, carrier: Quota) -> None:
     ladder = limited(pbx, carrier)
     ladder.caller.texts(X)
     ladder.callee.expects("MESSAGE")
@@ -227,7 +227,7 @@ def test_a_peer_s_rate_holds_for_messages(pbx: Quota, carrier: Quota) -> None:
     ladder.settle()
 
 
-def test_calls_at_once_do_not_keep_a_message_out() -> None:
+def test_max_calls_does_not_apply_to_texts() -> None:
     ladder = limited(Quota(max_calls=1), Quota(max_calls=1))
     connect(ladder)
     caller_call = (ladder.caller.call_id, ladder.caller.remote_tag, ladder.caller.target)
@@ -242,7 +242,7 @@ def test_calls_at_once_do_not_keep_a_message_out() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 407])
-def test_a_trunk_that_challenges_it_gets_it_again(status: int) -> None:
+def test_challenged_text_is_repeated_with_credentials(status: int) -> None:
     account = Account("trunk", "secret")
     ladder = texting(peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, account=account)))
     ladder.caller.texts(X)
@@ -254,7 +254,7 @@ def test_a_trunk_that_challenges_it_gets_it_again(status: int) -> None:
     ladder.settle()
 
 
-def test_a_peer_that_wants_the_700_number_asserted_gets_it_so() -> None:
+def test_700_number_is_asserted_with_send_pai() -> None:
     ladder = texting(peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, send_pai=True)))
     ladder.caller.texts(X, headers="P-Asserted-Identity: <sip:13800000001@127.0.0.11>\r\n")
     message = ladder.callee.expects("MESSAGE")

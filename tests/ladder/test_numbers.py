@@ -1,4 +1,4 @@
-"""Who is shown to whom: modes of bindings, notations, asserted identities, and numbers that are none of ours."""
+"""Numbers shown: binding modes, notations, asserted identities, and forwarded numbers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_numbers_in_any_notation(ladder: Ladder, caller: str, dialled: str) -> N
 @pytest.mark.parametrize(
     ("number_format", "user"), [("national", "13900000002"), ("e164", "8613900000002"), ("plus", "+8613900000002")]
 )
-def test_callee_is_written_as_its_peer_wants(number_format: str, user: str) -> None:
+def test_callees_number_is_in_its_peers_format(number_format: str, user: str) -> None:
     ladder = with_peers(carrier={"number_format": number_format})
     connect(ladder)
     assert ladder.callee.invite is not None
@@ -60,7 +60,7 @@ def test_callee_is_written_as_its_peer_wants(number_format: str, user: str) -> N
     hang_up(ladder)
 
 
-def test_asserted_identity_counts_where_the_peer_is_believed_in_that_alone() -> None:
+def test_caller_is_the_asserted_identity_with_identity_pai() -> None:
     ladder = with_peers(pbx={"identity": "pai"})
     ladder.caller.invites(
         X, caller="anonymous", headers="P-Asserted-Identity: <tel:+86-138-0000-0001>\r\nPrivacy: id\r\n"
@@ -74,7 +74,7 @@ def test_asserted_identity_counts_where_the_peer_is_believed_in_that_alone() -> 
     ladder.settle()
 
 
-def test_from_does_not_count_there() -> None:
+def test_from_is_ignored_with_identity_pai() -> None:
     ladder = with_peers(pbx={"identity": "pai"})
     ladder.caller.calls(X)
     ladder.caller.is_refused(403)
@@ -82,7 +82,7 @@ def test_from_does_not_count_there() -> None:
     ladder.settle()
 
 
-def test_number_shown_is_asserted_where_the_peer_wants_that() -> None:
+def test_700_number_is_asserted_with_send_pai() -> None:
     ladder = with_peers(carrier={"send_pai": True})
     connect(ladder)
     assert ladder.callee.invite is not None
@@ -90,7 +90,7 @@ def test_number_shown_is_asserted_where_the_peer_wants_that() -> None:
     hang_up(ladder)
 
 
-def test_number_that_is_none_of_ours_is_forwarded_as_it_is() -> None:
+def test_other_number_is_forwarded_unchanged() -> None:
     ladder = Ladder(other_numbers="forward")
     ladder.numbers_pass = True
     ladder.caller.calls("13900000002")

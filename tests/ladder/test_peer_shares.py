@@ -1,4 +1,4 @@
-"""One peer takes all that it gets, and another one's call goes on as if it were alone."""
+"""One peer floods, and another peer's call is not affected."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CALL_ALONE = 7 * (PLACES + 1) // 8
 
 
 def with_third_peer(**limits: int) -> tuple[Ladder, Side]:
-    """A ladder whose caller will flood, and another peer."""
+    """A ladder with a flooding caller and another peer."""
     peers = (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), peer("other", STRANGER_HOST))
     ladder = Ladder(peers=peers, limits=Limits(**limits))
     return ladder, ladder.side(STRANGER_HOST, "other")
 
 
 def floods(ladder: Ladder, count: int) -> list[int]:
-    """New calls of the caller that it does not acknowledge the answers to; their final answers."""
+    """New calls of the caller, without ACKs; returns their final statuses."""
     side = ladder.caller
     for number in range(count):
         side.call_id = side.tag = f"flood{number}"
@@ -38,7 +38,7 @@ def others_call_goes_on(ladder: Ladder, other: Side) -> None:
     other.gets_nothing()
 
 
-def test_a_flood_of_calls_leaves_places_for_others() -> None:
+def test_flood_of_calls_leaves_room_for_other_peers() -> None:
     ladder, other = with_third_peer(max_calls=PLACES)
     assert floods(ladder, 3 * PLACES) == [503] * (3 * PLACES - CALL_ALONE)
     refused = [record.outcome for record, _ in ladder.records.values() if record.ended_at]
@@ -47,15 +47,15 @@ def test_a_flood_of_calls_leaves_places_for_others() -> None:
     assert ladder.engine.over_share() == {"pbx": 3 * PLACES - CALL_ALONE}
 
 
-def test_a_flood_that_nobody_answers_leaves_look_ups_for_others() -> None:
+def test_flood_of_look_ups_leaves_room_for_other_peers() -> None:
     ladder, other = with_third_peer(max_pending_lookups=PLACES)
     ladder.hold_look_ups = True
     assert floods(ladder, 3 * PLACES) == [503] * (3 * PLACES - CALL_ALONE)
     others_call_goes_on(ladder, other)
 
 
-def test_a_flood_leaves_transactions_for_others() -> None:
-    """What there is no transaction for is shed: 503 without a record."""
+def test_flood_of_transactions_leaves_room_for_other_peers() -> None:
+    """Requests over the transaction limit are shed: 503 without a record."""
     ladder, other = with_third_peer(max_transactions=PLACES)
     ladder.hold_look_ups = True
     assert floods(ladder, 3 * PLACES) == [503] * (3 * PLACES - CALL_ALONE)
@@ -64,7 +64,7 @@ def test_a_flood_leaves_transactions_for_others() -> None:
     assert not ladder.records
 
 
-def test_the_peer_is_named_once() -> None:
+def test_peer_over_its_limit_is_logged_once() -> None:
     ladder, _ = with_third_peer(max_calls=PLACES)
     floods(ladder, 3 * PLACES)
     events = [(note.event, note.fields["peer"]) for note in ladder.notes if note.event.startswith("peer.")]
@@ -74,7 +74,7 @@ def test_the_peer_is_named_once() -> None:
     assert events == [("peer.over_share", "pbx"), ("peer.within_share", "pbx")]
 
 
-def test_what_is_over_gives_the_places_back() -> None:
+def test_ended_calls_free_their_places() -> None:
     ladder, other = with_third_peer(max_calls=PLACES, max_pending_lookups=PLACES, max_transactions=10 * PLACES)
     floods(ladder, 3 * PLACES)
     ladder.run(400.0)
@@ -85,8 +85,8 @@ def test_what_is_over_gives_the_places_back() -> None:
     others_call_goes_on(ladder, other)
 
 
-def test_a_flood_of_strays_is_dropped_unread_and_messages_of_the_peers_calls_are_not() -> None:
-    """However the flood looks: what finds a dialog or a transaction waits for its turn."""
+def test_flood_of_strays_is_dropped_but_not_the_peers_calls() -> None:
+    """A message that matches a dialog or a transaction is never dropped."""
     ladder, _ = with_third_peer()
     connect(ladder)
     side, engine = ladder.caller, ladder.engine

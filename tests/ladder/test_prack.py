@@ -1,4 +1,4 @@
-"""Reliable provisional responses (RFC 3262): each side has numbers of its own, and PRACK finds its way."""
+"""Reliable provisional responses (RFC 3262): separate RSeq numbers per side, mapped for PRACK."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def answer(ladder: Ladder, body: bytes = ANSWER) -> None:
     ladder.caller.is_answered()
 
 
-def test_is_relayed_with_numbers_of_our_own(ladder: Ladder) -> None:
+def test_prack_is_relayed_with_our_rseq(ladder: Ladder) -> None:
     start(ladder)
     progress = ring_reliably(ladder)
     assert progress.get("require") == "100rel"
@@ -37,7 +37,7 @@ def test_is_relayed_with_numbers_of_our_own(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_sent_again_is_relayed_again_as_it_was(ladder: Ladder) -> None:
+def test_retransmitted_reliable_response_is_relayed_unchanged(ladder: Ladder) -> None:
     start(ladder)
     ring_reliably(ladder)
     ladder.callee.answers_again()
@@ -54,7 +54,7 @@ def test_sent_again_is_relayed_again_as_it_was(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_overtaken_one_is_passed_over(ladder: Ladder) -> None:
+def test_overtaken_reliable_response_is_ignored(ladder: Ladder) -> None:
     start(ladder)
     ring_reliably(ladder)
     late = ladder.callee.answered
@@ -66,7 +66,7 @@ def test_overtaken_one_is_passed_over(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_one_that_cannot_be_read_takes_no_number(ladder: Ladder) -> None:
+def test_malformed_reliable_response_uses_no_rseq(ladder: Ladder) -> None:
     start(ladder)
     ladder.callee.answers(183, headers="Require: 100rel\r\nRSeq: 1\r\n", body=b"v=nonsense")
     ladder.caller.gets_nothing()
@@ -99,8 +99,8 @@ def test_second_offer_in_prack_is_answered_in_its_200(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_offer_in_prack_waits_for_the_answer_to_the_one_before(ladder: Ladder) -> None:
-    """RFC 3264 4: the descriptions of two at once would overtake each other where one is repeated."""
+def test_second_offer_in_prack_before_the_answer_is_refused(ladder: Ladder) -> None:
+    """RFC 3264 4: with two offers at once, a retransmission could reorder them."""
     start(ladder)
     for number in (1, 2):
         ring_reliably(ladder, rseq=776654 + number)
@@ -119,7 +119,7 @@ def test_offer_in_prack_waits_for_the_answer_to_the_one_before(ladder: Ladder) -
 
 
 @pytest.mark.parametrize("rack", ["RAck: 7 1 INVITE\r\n", ""])
-def test_prack_of_nothing_is_refused(ladder: Ladder, rack: str) -> None:
+def test_prack_with_an_unknown_rseq_is_481(ladder: Ladder, rack: str) -> None:
     start(ladder)
     ring_reliably(ladder)
     ladder.caller.sends("PRACK", headers=rack)
@@ -138,7 +138,7 @@ def test_malformed_rack_is_refused(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_prack_that_the_callee_refuses_leaves_the_call_alone(ladder: Ladder) -> None:
+def test_refused_prack_leaves_the_call_up(ladder: Ladder) -> None:
     start(ladder)
     ring_reliably(ladder)
     ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n")
@@ -160,8 +160,8 @@ def test_prack_crossing_the_answer(ladder: Ladder) -> None:
 
 
 @pytest.mark.parametrize("by", ["cancel", "fork"])
-def test_answer_that_nobody_waits_for_is_hung_up_above_the_prack(ladder: Ladder, by: str) -> None:
-    """RFC 3261 12.2.2: a BYE that is not above the PRACK of its dialog is refused, and the phone would stay up."""
+def test_bye_to_a_superfluous_answer_has_a_cseq_above_the_prack(ladder: Ladder, by: str) -> None:
+    """RFC 3261 12.2.2: a BYE with a CSeq below the PRACK's would be refused, and the phone would stay up."""
     start(ladder)
     ring_reliably(ladder)
     ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n")
@@ -180,8 +180,8 @@ def test_answer_that_nobody_waits_for_is_hung_up_above_the_prack(ladder: Ladder,
 
 
 @EITHER
-def test_in_a_reinvite(ladder: Ladder, by: str) -> None:
-    """Its numbers are those of a transaction of its own."""
+def test_prack_in_a_reinvite(ladder: Ladder, by: str) -> None:
+    """RSeq numbers are per INVITE transaction."""
     connect(ladder)
     asking, asked = sides(ladder, by)
     for _ in range(2):

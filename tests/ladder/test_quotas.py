@@ -1,4 +1,4 @@
-"""What a peer may have of calls: from it 503 beyond, to it the next peer."""
+"""Quotas of a peer: 503 for calls from it, the next peer for calls to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, Ladder, S
 
 
 def limited(tried: tuple[str, ...] = ("carrier", "second"), *, pbx: Quota | None = None, **carrier: int) -> Ladder:
-    """Limits of the caller's peer and of the callee's first one."""
+    """A ladder with quotas for the caller's peer and the first callee peer."""
     ladder = Ladder(
         tried=tried,
         peers=(
@@ -24,7 +24,7 @@ def limited(tried: tuple[str, ...] = ("carrier", "second"), *, pbx: Quota | None
 
 
 def asked(ladder: Ladder) -> Side | None:
-    """A further call: who gets its INVITE, if anybody."""
+    """Make a call; returns the side that gets its INVITE, if any."""
     ladder.caller.call_id += "x"
     ladder.caller.tag += "x"
     ladder.caller.calls(X)
@@ -41,7 +41,7 @@ def up(ladder: Ladder, side: Side | None) -> None:
 
 
 def ends(ladder: Ladder) -> None:
-    """The call that came last."""
+    """End the last call."""
     ladder.caller.sends("BYE")
     for side in (ladder.callee, ladder.sides[SECOND_HOST]):
         if side.inbox:
@@ -56,7 +56,7 @@ def refused(ladder: Ladder) -> None:
     assert [record.outcome for record in records if record.sip_status == 503] == ["over_limit"]
 
 
-def test_a_call_beyond_what_a_peer_may_have_goes_to_the_next_one() -> None:
+def test_call_over_max_calls_goes_to_the_next_peer() -> None:
     ladder = limited(max_calls=1)
     up(ladder, asked(ladder))
     second = asked(ladder)
@@ -66,7 +66,7 @@ def test_a_call_beyond_what_a_peer_may_have_goes_to_the_next_one() -> None:
     assert {record.peer_out for record, _ in ladder.records.values()} == {"carrier", "second"}
 
 
-def test_what_has_ended_makes_room() -> None:
+def test_ended_call_frees_its_quota() -> None:
     ladder = limited(max_calls=1)
     for _ in range(3):
         side = asked(ladder)
@@ -87,14 +87,14 @@ def test_what_has_ended_makes_room() -> None:
     assert not len(ladder.engine._core.quotas_out.calls)
 
 
-def test_with_no_peer_left_the_caller_is_told_to_come_again() -> None:
+def test_503_when_all_peers_are_at_max_calls() -> None:
     ladder = limited(("carrier",), max_calls=1)
     up(ladder, asked(ladder))
     assert asked(ladder) is None
     refused(ladder)
 
 
-def test_a_call_keeps_its_place_through_a_restart() -> None:
+def test_restored_call_counts_towards_the_quota() -> None:
     ladder = limited(("carrier",), max_calls=1)
     up(ladder, asked(ladder))
     ladder.restart()
@@ -103,7 +103,7 @@ def test_a_call_keeps_its_place_through_a_restart() -> None:
     assert asked(ladder) is None
 
 
-def test_calls_a_second_towards_a_peer() -> None:
+def test_max_cps_towards_a_peer() -> None:
     ladder = limited(max_cps=2)
     hosts = []
     for _ in range(3):
@@ -116,7 +116,7 @@ def test_calls_a_second_towards_a_peer() -> None:
 
 
 @pytest.mark.parametrize("pbx", [Quota(max_calls=1), Quota(max_cps=1)])
-def test_what_a_peer_sends_beyond_what_it_may_is_refused(pbx: Quota) -> None:
+def test_call_over_an_inbound_quota_is_refused(pbx: Quota) -> None:
     ladder = limited(pbx=pbx)
     side = asked(ladder)
     assert asked(ladder) is None
@@ -128,7 +128,7 @@ def test_what_a_peer_sends_beyond_what_it_may_is_refused(pbx: Quota) -> None:
     assert asked(ladder) is not None
 
 
-def test_another_peer_is_not_limited() -> None:
+def test_quota_of_one_peer_does_not_limit_another() -> None:
     ladder = limited(pbx=Quota(max_calls=1, max_cps=1))
     ladder.caller = ladder.callee  # b calls a
     for call_id in ("1", "2"):

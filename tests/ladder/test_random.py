@@ -1,4 +1,4 @@
-"""Any call over any network: whatever is lost, doubled or late, and whoever does what when, the books are right."""
+"""Random calls over a network with loss, duplicates and delays: the records stay correct."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def play(
     rings_s: float,
     commits_held: tuple[float, float] | None,
 ) -> LossyLadder:
-    """A call with all that was drawn; both hang up in the end."""
+    """Play a random call; both sides hang up at the end."""
     ladder = LossyLadder(fates)  # type: ignore[arg-type]
     caller, callee = ladder.caller, ladder.callee
     assert isinstance(caller, Caller)
@@ -63,7 +63,7 @@ CALLS = {
 
 @settings(max_examples=150, deadline=None)
 @given(**CALLS)
-def test_any_call(
+def test_any_call_over_any_network_keeps_the_invariants(
     fates: list[str],
     events: list[tuple[float, str]],
     final: int,
@@ -76,7 +76,7 @@ def test_any_call(
 
 @settings(max_examples=75, deadline=None)
 @given(restarted_at=_TIMES, **CALLS)
-def test_any_call_with_a_restart(
+def test_any_call_with_a_restart_keeps_the_invariants(
     restarted_at: float,
     fates: list[str],
     events: list[tuple[float, str]],
@@ -85,4 +85,4 @@ def test_any_call_with_a_restart(
     commits_held: tuple[float, float] | None,
 ) -> None:
     ladder = play(fates, [*events, (restarted_at, "restart")], final, rings_s, commits_held)
-    assert len(ladder.records) <= 2  # what was not answered yet may be tried again
+    assert len(ladder.records) <= 2  # an unanswered INVITE may become a second call

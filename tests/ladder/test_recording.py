@@ -1,4 +1,4 @@
-"""Calls that are recorded: both sides are told, then it begins. Nobody is recorded who was not told."""
+"""Recording of calls, begun only after the notice to both sides."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ladder() -> AnchoredLadder:
 
 
 def done(ladder: AnchoredLadder) -> list[str]:
-    """What rtpengine was told of the call but its descriptions and whether it is there."""
+    """The commands to rtpengine other than offer, answer and query."""
     return [command.sound or command.command for command in ladder.rtpengine.told if command.command in WHAT]
 
 
@@ -30,7 +30,7 @@ WHAT = ("play", "record", "delete")
 
 
 def failed(ladder: Ladder) -> list[object]:
-    """The steps that failed, each logged and counted."""
+    """The failed steps, each logged and counted."""
     steps = [note.fields["step"] for note in ladder.notes if note.event == "recording.failed"]
     assert ladder.engine.statistics().get("recordings_failed", 0) == len(steps)
     return steps
@@ -43,7 +43,7 @@ def ended_by_relay(ladder: AnchoredLadder) -> None:
     assert (ladder.record.end_reason, ladder.record.recording) == ("recording_failed", None)
 
 
-def test_both_are_told_to_the_end_and_then_it_begins(ladder: AnchoredLadder) -> None:
+def test_recording_begins_after_the_notice(ladder: AnchoredLadder) -> None:
     connect(ladder, acknowledge=False)
     ladder.run(1)
     assert done(ladder) == []
@@ -61,7 +61,7 @@ def test_both_are_told_to_the_end_and_then_it_begins(ladder: AnchoredLadder) -> 
     assert failed(ladder) == []
 
 
-def test_the_notice_stands_in_the_place_of_the_greeting() -> None:
+def test_notice_replaces_the_opening_announcement() -> None:
     ladder = recording(announcements=Announcements(begin=True))
     connect(ladder)
     ladder.run(SOUND_S)
@@ -69,7 +69,7 @@ def test_the_notice_stands_in_the_place_of_the_greeting() -> None:
     hang_up(ladder)
 
 
-def test_a_call_whose_binding_does_not_say_so_is_not_recorded() -> None:
+def test_call_without_record_in_its_binding_is_not_recorded() -> None:
     ladder = AnchoredLadder(recording=True)
     connect(ladder)
     ladder.run(2 * SOUND_S)
@@ -78,7 +78,7 @@ def test_a_call_whose_binding_does_not_say_so_is_not_recorded() -> None:
     assert ladder.record.recording is None
 
 
-def test_a_call_that_is_not_answered_is_not_recorded(ladder: AnchoredLadder) -> None:
+def test_unanswered_call_is_not_recorded(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 180)
     ladder.caller.get(180)
@@ -93,7 +93,7 @@ def test_a_call_that_is_not_answered_is_not_recorded(ladder: AnchoredLadder) -> 
 
 
 @EITHER
-def test_who_hangs_up_while_it_is_told_is_not_recorded(ladder: AnchoredLadder, by: str) -> None:
+def test_call_ending_during_the_notice_is_not_recorded(ladder: AnchoredLadder, by: str) -> None:
     connect(ladder)
     ladder.run(SOUND_S / 2)
     asking, asked = sides(ladder, by)
@@ -105,7 +105,7 @@ def test_who_hangs_up_while_it_is_told_is_not_recorded(ladder: AnchoredLadder, b
     assert (ladder.record.recording, failed(ladder)) == (None, [])
 
 
-def test_who_hangs_up_while_it_begins_is_recorded_for_a_moment(ladder: AnchoredLadder) -> None:
+def test_call_ending_at_the_start_of_the_recording_has_a_reference(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.run(1)
     ladder.hold_media = True
@@ -120,9 +120,7 @@ def test_who_hangs_up_while_it_begins_is_recorded_for_a_moment(ladder: AnchoredL
 
 
 @pytest.mark.parametrize(("plays", "step"), [(False, "notice"), (True, "start")])
-def test_where_it_cannot_be_told_or_begun_the_call_goes_on_unrecorded(
-    ladder: AnchoredLadder, plays: bool, step: str
-) -> None:
+def test_failed_recording_leaves_the_call_up(ladder: AnchoredLadder, plays: bool, step: str) -> None:
     ladder.rtpengine.plays, ladder.rtpengine.records = plays, False
     connect(ladder)
     ladder.run(SOUND_S + 60)
@@ -133,7 +131,7 @@ def test_where_it_cannot_be_told_or_begun_the_call_goes_on_unrecorded(
 
 
 @pytest.mark.parametrize("plays", [False, True])
-def test_or_it_ends_where_that_is_configured(plays: bool) -> None:
+def test_failed_recording_ends_the_call_if_configured(plays: bool) -> None:
     ladder = recording(recording_needed=True)
     ladder.rtpengine.plays, ladder.rtpengine.records = plays, False
     connect(ladder)
@@ -143,7 +141,7 @@ def test_or_it_ends_where_that_is_configured(plays: bool) -> None:
 
 
 @pytest.mark.parametrize("needed", [False, True])
-def test_where_nothing_is_recorded_any_more_it_has_failed(needed: bool) -> None:
+def test_recording_fails_when_disabled_by_a_reload(needed: bool) -> None:
     ladder = recording(recording=False, recording_needed=needed)
     connect(ladder)
     ladder.run(0.1)
@@ -154,7 +152,7 @@ def test_where_nothing_is_recorded_any_more_it_has_failed(needed: bool) -> None:
         hang_up(ladder)
 
 
-def test_where_media_go_directly_it_has_failed() -> None:
+def test_recording_fails_without_rtpengine() -> None:
     ladder = Ladder(routes=RECORDED, recording=True)
     connect(ladder)
     ladder.run(0.1)
@@ -162,7 +160,7 @@ def test_where_media_go_directly_it_has_failed() -> None:
     hang_up(ladder)
 
 
-def test_silence_of_rtpengine_is_a_failure(ladder: AnchoredLadder) -> None:
+def test_recording_fails_when_rtpengine_is_silent(ladder: AnchoredLadder) -> None:
     connect(ladder, acknowledge=False)
     ladder.hold_media = True
     ladder.caller.acks()
@@ -174,7 +172,7 @@ def test_silence_of_rtpengine_is_a_failure(ladder: AnchoredLadder) -> None:
 
 
 @pytest.mark.parametrize(("after_s", "step"), [(0, "notice"), (1, "start")])
-def test_a_call_that_rtpengine_has_lost_is_not_recorded(ladder: AnchoredLadder, after_s: float, step: str) -> None:
+def test_recording_fails_when_rtpengine_has_lost_the_call(ladder: AnchoredLadder, after_s: float, step: str) -> None:
     connect(ladder, acknowledge=False)
     ladder.run(1)
     if not after_s:
@@ -188,7 +186,7 @@ def test_a_call_that_rtpengine_has_lost_is_not_recorded(ladder: AnchoredLadder, 
     assert ladder.record.recording is None
 
 
-def test_hold_and_update_leave_it_on(ladder: AnchoredLadder) -> None:
+def test_recording_continues_over_hold_and_update(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.run(SOUND_S)
     hold_and_update(ladder.callee, ladder.caller)
@@ -199,7 +197,7 @@ def test_hold_and_update_leave_it_on(ladder: AnchoredLadder) -> None:
     assert ladder.engine.statistics()["recordings_begun"] == 1
 
 
-def test_rtpengine_that_was_started_anew_records_what_it_gets_again(ladder: AnchoredLadder) -> None:
+def test_recording_restarts_after_a_restart_of_rtpengine(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.run(SOUND_S)
     ladder.rtpengine.calls.clear()
@@ -209,7 +207,7 @@ def test_rtpengine_that_was_started_anew_records_what_it_gets_again(ladder: Anch
     hang_up(ladder)
 
 
-def test_it_goes_on_after_a_restart_of_the_relay(ladder: AnchoredLadder) -> None:
+def test_recording_continues_after_a_restart(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.run(SOUND_S)
     restart(ladder)
@@ -219,7 +217,7 @@ def test_it_goes_on_after_a_restart_of_the_relay(ladder: AnchoredLadder) -> None
     assert ladder.record.recording == ladder.record.call_id
 
 
-def test_a_notice_that_a_restart_broke_off_is_given_again(ladder: AnchoredLadder) -> None:
+def test_interrupted_notice_is_repeated_after_a_restart(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.run(SOUND_S / 2)
     restart(ladder)

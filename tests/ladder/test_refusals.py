@@ -1,4 +1,4 @@
-"""Calls that the relay itself refuses: by the binding, by the number, by hops, loops and bounds, and to strangers."""
+"""Calls refused by the relay: by binding, number, hops, loops and limits, and from unknown sources."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def is_refused(ladder: Ladder, status: int, *, cause: int | None, retry_after: s
         *((told.outcome, told.status, told.q850_cause, told.retry_after_s) for told in POLICY),
     ],
 )
-def test_by_the_look_up(outcome: str, status: int, cause: int, retry_after_s: int | None) -> None:
+def test_look_ups_refusal_is_sent(outcome: str, status: int, cause: int, retry_after_s: int | None) -> None:
     named = ("b9", "AXB", "firm", "order-9")
     refusal = Refusal(outcome, status, cause, retry_after_s, *named, qualification=3, industrial_id="88.1/9")
     ladder = Ladder({(X, A): refusal})
@@ -62,7 +62,7 @@ def test_by_the_look_up(outcome: str, status: int, cause: int, retry_after_s: in
         ("", 404, 1),
     ],
 )
-def test_by_the_number(ladder: Ladder, number: str, status: int, cause: int) -> None:
+def test_number_outside_the_platform_is_refused(ladder: Ladder, number: str, status: int, cause: int) -> None:
     ladder.caller.calls(number)
     is_refused(ladder, status, cause=cause)
     assert ladder.record.outcome == "number_unknown"
@@ -70,7 +70,7 @@ def test_by_the_number(ladder: Ladder, number: str, status: int, cause: int) -> 
     ladder.settle()
 
 
-def test_is_answered_when_the_record_is_safe_and_not_before(ladder: Ladder) -> None:
+def test_refusal_is_sent_after_the_commit(ladder: Ladder) -> None:
     ladder.hold_commits = True
     ladder.caller.calls("110")
     ladder.caller.gets_nothing()
@@ -79,14 +79,14 @@ def test_is_answered_when_the_record_is_safe_and_not_before(ladder: Ladder) -> N
     ladder.settle()
 
 
-def test_without_hops_left(ladder: Ladder) -> None:
+def test_max_forwards_0_is_483(ladder: Ladder) -> None:
     ladder.caller.calls(X, hops=0)
     is_refused(ladder, 483, cause=25)
     ladder.settle()
 
 
 @pytest.mark.parametrize(("hops", "left"), [(70, "69"), (1, "0"), (255, "69")])
-def test_a_hop_is_counted(ladder: Ladder, hops: int, left: str) -> None:
+def test_max_forwards_is_decremented(ladder: Ladder, hops: int, left: str) -> None:
     ladder.caller.calls(X, hops=hops)
     assert ladder.callee.expects("INVITE", 486).get("max-forwards") == left
     ladder.callee.get("ACK")
@@ -94,8 +94,8 @@ def test_a_hop_is_counted(ladder: Ladder, hops: int, left: str) -> None:
     ladder.settle()
 
 
-def test_our_own_invite_that_comes_back(ladder: Ladder) -> None:
-    """RFC 3261 16.3, 4: the callee's side sent it to us, with a Via of its own."""
+def test_looped_invite_is_482(ladder: Ladder) -> None:
+    """RFC 3261 16.3, 4: the callee's side sent it back, with its own Via."""
     ladder.caller.calls(X)
     invite = ladder.callee.get_request("INVITE")
     data = ladder.callee.received[-1]
@@ -111,11 +111,11 @@ def test_our_own_invite_that_comes_back(ladder: Ladder) -> None:
 
 
 def merged(ladder: Ladder) -> bytes:
-    """The caller's INVITE as it comes by another way: with another branch (RFC 3261 8.2.2.2)."""
+    """The caller's INVITE over another path: with another branch (RFC 3261 8.2.2.2)."""
     return ladder.caller.sent["INVITE"].replace(b"branch=z9hG4bKalice", b"branch=z9hG4bKother-alice")
 
 
-def test_the_same_invite_by_another_way(ladder: Ladder) -> None:
+def test_merged_invite_is_482(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.deliver(merged(ladder), ladder.caller.flow)
@@ -130,7 +130,7 @@ def test_the_same_invite_by_another_way(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_the_same_invite_by_another_way_when_the_call_is_up(ladder: Ladder) -> None:
+def test_merged_invite_during_the_call_is_482(ladder: Ladder) -> None:
     connect(ladder)
     ladder.deliver(merged(ladder), ladder.caller.flow)
     ladder.caller.get(482)
@@ -141,8 +141,8 @@ def test_the_same_invite_by_another_way_when_the_call_is_up(ladder: Ladder) -> N
     ladder.settle()
 
 
-def test_the_next_call_of_the_same_dialog_identifiers(ladder: Ladder) -> None:
-    """A caller that uses its Call-ID and tag again after a refusal, as RFC 3261 8.1.3.5 has it."""
+def test_new_call_with_the_same_call_id_and_tag_is_accepted(ladder: Ladder) -> None:
+    """A caller that reuses Call-ID and tag after a refusal (RFC 3261 8.1.3.5)."""
     ladder.caller.calls("110")
     is_refused(ladder, 404, cause=1)
     connect(ladder)
@@ -150,7 +150,7 @@ def test_the_next_call_of_the_same_dialog_identifiers(ladder: Ladder) -> None:
     assert len(ladder.records) == 2
 
 
-def test_unknown_extension(ladder: Ladder) -> None:
+def test_unknown_extension_is_420(ladder: Ladder) -> None:
     ladder.caller.calls(X, headers="Require: 100rel, telepathy\r\nRequire: levitation\r\n")
     assert ladder.caller.get_response(420).get("unsupported") == "telepathy, levitation"
     ladder.caller.acks_refusal()
@@ -158,7 +158,7 @@ def test_unknown_extension(ladder: Ladder) -> None:
 
 
 @pytest.mark.parametrize("contact", ["<tel:110>", "<mailto:a@b>"])
-def test_contact_that_requests_cannot_be_sent_to(ladder: Ladder, contact: str) -> None:
+def test_unusable_contact_is_400(ladder: Ladder, contact: str) -> None:
     ladder.caller.calls(X, contact=contact)
     ladder.caller.is_refused(400)
     ladder.settle()
@@ -180,7 +180,7 @@ def test_malformed_header_leaves_no_transaction_open(ladder: Ladder, header: str
     assert ladder.engine.statistics()["calls_setting_up"] == 0
 
 
-# -- bounds
+# -- limits
 
 
 def another(ladder: Ladder, name: str = "alice2") -> Side:
@@ -193,7 +193,7 @@ def another(ladder: Ladder, name: str = "alice2") -> Side:
 
 
 @pytest.mark.parametrize("limits", [Limits(max_calls=1), Limits(max_calls_per_peer=1)])
-def test_over_the_limit_of_calls(limits: Limits) -> None:
+def test_call_over_max_calls_is_503(limits: Limits) -> None:
     ladder = Ladder(limits=limits)
     connect(ladder)
     first = another(ladder)
@@ -209,7 +209,7 @@ def test_over_the_limit_of_calls(limits: Limits) -> None:
     assert [record.outcome for record, _ in ladder.records.values()] == ["answered", "over_limit", "answered"]
 
 
-def test_over_the_limit_of_what_is_pending() -> None:
+def test_call_over_the_limits_of_pending_work_is_503() -> None:
     ladder = Ladder(limits=Limits(max_pending_lookups=1))
     ladder.hold_look_ups = True
     ladder.caller.calls(X)
@@ -225,7 +225,7 @@ def test_over_the_limit_of_what_is_pending() -> None:
     ladder.settle()
 
 
-def test_draining(ladder: Ladder) -> None:
+def test_draining_refuses_new_calls(ladder: Ladder) -> None:
     connect(ladder)
     ladder.engine.drain()
     first = another(ladder)
@@ -233,7 +233,7 @@ def test_draining(ladder: Ladder) -> None:
     is_refused(ladder, 503, cause=41, retry_after="30")
     assert ladder.engine.refusals() == {"draining": 1}
     ladder.sides[first.host] = ladder.caller = first
-    hang_up(ladder)  # a call that is up goes on
+    hang_up(ladder)  # the call in progress continues
 
 
 # -- caps of the route
@@ -256,7 +256,7 @@ def second_call_is_busy(ladder: Ladder) -> Side:
     return first
 
 
-def test_over_a_cap_of_the_route_until_a_call_ends() -> None:
+def test_call_over_a_cap_is_refused_until_a_call_ends() -> None:
     ladder = Ladder({(X, A): CAPPED})
     connect(ladder)
     second_call_is_busy(ladder)
@@ -269,7 +269,7 @@ def test_over_a_cap_of_the_route_until_a_call_ends() -> None:
     assert ladder.engine.refusals() == {"business_busy": 1}
 
 
-def test_a_call_that_rings_counts_towards_the_cap_and_one_that_was_not_answered_no_more() -> None:
+def test_ringing_call_counts_towards_the_cap_until_it_fails() -> None:
     ladder = Ladder({(X, A): CAPPED})
     ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 180)
@@ -282,7 +282,7 @@ def test_a_call_that_rings_counts_towards_the_cap_and_one_that_was_not_answered_
     hang_up(ladder)
 
 
-def test_calls_count_towards_their_caps_after_a_restart() -> None:
+def test_restored_calls_count_towards_their_caps() -> None:
     ladder = Ladder({(X, A): CAPPED})
     connect(ladder)
     ladder.restart()
@@ -297,14 +297,14 @@ def test_calls_count_towards_their_caps_after_a_restart() -> None:
     hang_up(ladder)
 
 
-# -- strangers
+# -- unknown sources
 
 
 def stranger(ladder: Ladder) -> Side:
     return ladder.side(STRANGER_HOST, "mallory")
 
 
-def test_stranger_is_refused_and_recorded(ladder: Ladder) -> None:
+def test_call_of_an_unknown_source_is_refused_and_recorded(ladder: Ladder) -> None:
     side = stranger(ladder)
     side.calls(X, caller="13700000003")
     assert side.get_response(403).get("reason") == "Q.850;cause=21"
@@ -315,7 +315,7 @@ def test_stranger_is_refused_and_recorded(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_strangers_over_the_limit_get_no_answer_and_no_record() -> None:
+def test_unknown_sources_over_the_limit_get_no_response_and_no_record() -> None:
     ladder = Ladder(limits=Limits(stranger_answers_per_s=3 * SHARE))
     side = stranger(ladder)
     for number in range(10):
@@ -332,7 +332,7 @@ def test_strangers_over_the_limit_get_no_answer_and_no_record() -> None:
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "REGISTER", "BYE", "INFO"])
-def test_stranger_asks_other_things(ladder: Ladder, method: str) -> None:
+def test_other_requests_of_an_unknown_source_are_403(ladder: Ladder, method: str) -> None:
     side = stranger(ladder)
     side.from_uri = side.to_uri = side.target = "sip:700@127.0.0.10"
     side.sends(method)
@@ -342,7 +342,7 @@ def test_stranger_asks_other_things(ladder: Ladder, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["BYE", "INFO", "CANCEL", "ACK"])
-def test_stranger_cannot_touch_a_call(ladder: Ladder, method: str) -> None:
+def test_in_dialog_request_of_an_unknown_source_is_refused(ladder: Ladder, method: str) -> None:
     connect(ladder)
     side = stranger(ladder)
     data = ladder.caller.sent["ACK"].replace(b"ACK", method.encode())
@@ -355,7 +355,7 @@ def test_stranger_cannot_touch_a_call(ladder: Ladder, method: str) -> None:
     hang_up(ladder)
 
 
-def test_stranger_cannot_cancel(ladder: Ladder) -> None:
+def test_cancel_of_an_unknown_source_has_no_effect(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 180)
     ladder.caller.get(180)

@@ -1,4 +1,4 @@
-"""Registrations of the relay's at a trunk: made, refreshed, tried again, given up."""
+"""Our registrations at a trunk: made, refreshed, retried, removed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def is_registered(ladder: Ladder) -> bool | None:
     return {state.peer: state.registered for state in ladder.engine.peers(ladder.now)}["carrier"]
 
 
-def test_the_register_and_its_challenge(ladder: Ladder) -> None:
+def test_challenged_register_is_repeated_with_credentials(ladder: Ladder) -> None:
     first = ladder.callee.get_request("REGISTER")
     assert first.uri == f"sip:{CALLEE_HOST}"
     assert first.to.uri_text == first.from_.uri_text == f"sip:4001@{CALLEE_HOST}"
@@ -65,7 +65,7 @@ def test_the_register_and_its_challenge(ladder: Ladder) -> None:
     assert events(ladder) == [("registration.up", None)]
 
 
-def test_it_is_refreshed_at_half_the_time(ladder: Ladder) -> None:
+def test_registration_is_refreshed_at_half_the_granted_time(ladder: Ladder) -> None:
     first = grants(ladder.callee, 100)
     ladder.run(49.9)
     ladder.callee.gets_nothing()
@@ -87,7 +87,7 @@ def test_it_is_refreshed_at_half_the_time(ladder: Ladder) -> None:
         ("Expires: soon\r\n", 1800),
     ],
 )
-def test_what_is_granted_where_our_contact_does_not_say(ladder: Ladder, lines: str, refresh_s: int) -> None:
+def test_granted_time_falls_back_to_expires(ladder: Ladder, lines: str, refresh_s: int) -> None:
     ladder.callee.answers(200, ladder.callee.get_request("REGISTER"), headers=lines)
     ladder.run(refresh_s - 1)
     ladder.callee.gets_nothing()
@@ -95,7 +95,7 @@ def test_what_is_granted_where_our_contact_does_not_say(ladder: Ladder, lines: s
     ladder.callee.get("REGISTER")
 
 
-def test_a_longer_time_is_asked_for_where_the_trunk_wants_it(ladder: Ladder) -> None:
+def test_423_repeats_the_register_with_min_expires(ladder: Ladder) -> None:
     ladder.callee.answers(423, ladder.callee.get_request("REGISTER"), headers="Min-Expires: 7200\r\n")
     asked = ladder.callee.get_request("REGISTER")
     assert (asked.get("expires"), asked.cseq.number) == ("7200", 2)
@@ -103,7 +103,7 @@ def test_a_longer_time_is_asked_for_where_the_trunk_wants_it(ladder: Ladder) -> 
     assert is_registered(ladder)
 
 
-def test_a_trunk_that_wants_ever_longer_times_is_asked_no_faster_than_after_any_failure(ladder: Ladder) -> None:
+def test_second_423_counts_as_a_failure(ladder: Ladder) -> None:
     for seconds in (7200, 7201):
         ladder.callee.answers(423, ladder.callee.get_request("REGISTER"), headers=f"Min-Expires: {seconds}\r\n")
     ladder.callee.gets_nothing()
@@ -113,21 +113,21 @@ def test_a_trunk_that_wants_ever_longer_times_is_asked_no_faster_than_after_any_
 
 
 @pytest.mark.parametrize("line", ["", "Min-Expires: 10\r\n", "Min-Expires: 99999999\r\n", "Min-Expires: x\r\n"])
-def test_a_423_that_helps_nothing_is_a_failure(ladder: Ladder, line: str) -> None:
+def test_423_without_a_longer_time_is_a_failure(ladder: Ladder, line: str) -> None:
     ladder.callee.answers(423, ladder.callee.get_request("REGISTER"), headers=line)
     ladder.callee.gets_nothing()
     assert events(ladder) == [("registration.failed", "sip_423")]
 
 
 def waits(ladder: Ladder, side: Side) -> float:
-    """Until the next REGISTER."""
+    """Seconds until the next REGISTER."""
     began = ladder.now
     while not side.inbox:
         ladder.run(0.5)
     return ladder.now - began
 
 
-def test_after_failures_it_waits_longer_each_time(ladder: Ladder) -> None:
+def test_failures_back_off_exponentially(ladder: Ladder) -> None:
     for most in (30, 60, 120, 240, 480, 960, 1800, 1800):
         ladder.callee.answers(403, ladder.callee.get_request("REGISTER"))
         assert most / 2 <= waits(ladder, ladder.callee) <= most + 0.5
@@ -138,19 +138,19 @@ def test_after_failures_it_waits_longer_each_time(ladder: Ladder) -> None:
     assert waits(ladder, ladder.callee) <= 30.5
 
 
-def test_wrong_credentials_are_tried_no_faster(ladder: Ladder) -> None:
+def test_rejected_credentials_back_off(ladder: Ladder) -> None:
     ladder.callee.answers(401, ladder.callee.get_request("REGISTER"), headers=CHALLENGE)
     ladder.callee.answers(401, ladder.callee.get_request("REGISTER"), headers=CHALLENGE)
     assert waits(ladder, ladder.callee) >= 15
     assert "secret" not in repr(ladder.notes)
 
 
-def test_a_retry_after_is_kept(ladder: Ladder) -> None:
+def test_retry_after_is_honoured(ladder: Ladder) -> None:
     ladder.callee.answers(503, ladder.callee.get_request("REGISTER"), headers="Retry-After: 300\r\n")
     assert waits(ladder, ladder.callee) == 300
 
 
-def test_silence_is_a_failure_and_the_old_time_runs_on(ladder: Ladder) -> None:
+def test_silence_is_a_failure_and_the_granted_time_continues(ladder: Ladder) -> None:
     grants(ladder.callee, 100)
     ladder.lose_next = 1000
     ladder.run(50 + 32)
@@ -160,7 +160,7 @@ def test_silence_is_a_failure_and_the_old_time_runs_on(ladder: Ladder) -> None:
     assert is_registered(ladder) is False
 
 
-def test_the_next_target_is_asked_where_one_fails() -> None:
+def test_next_target_is_tried_after_a_failure() -> None:
     hosts = (CALLEE_HOST, SECOND_HOST)
     targets = tuple(Target(host, 5060, "udp", host, priority) for priority, host in enumerate(hosts))
     ladder = begun(trunk(targets=targets, sources=tuple(ip_network(host) for host in hosts)))
@@ -174,7 +174,7 @@ def test_the_next_target_is_asked_where_one_fails() -> None:
     ladder.callee.gets_nothing()
 
 
-def test_it_is_given_up_at_the_end(ladder: Ladder) -> None:
+def test_registration_is_removed_at_shutdown(ladder: Ladder) -> None:
     granted = grants(ladder.callee)
     ladder.engine.unregister(ladder.now)
     ladder.perform()
@@ -188,7 +188,7 @@ def test_it_is_given_up_at_the_end(ladder: Ladder) -> None:
     ladder.callee.gets_nothing()
 
 
-def test_nothing_brings_it_back_after_the_end(ladder: Ladder) -> None:
+def test_no_registration_after_shutdown_began(ladder: Ladder) -> None:
     grants(ladder.callee)
     ladder.engine.unregister(ladder.now)
     ladder.perform()
@@ -200,7 +200,7 @@ def test_nothing_brings_it_back_after_the_end(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_nothing_is_given_up_where_nothing_was_granted(ladder: Ladder) -> None:
+def test_no_removal_without_a_registration(ladder: Ladder) -> None:
     request = ladder.callee.get_request("REGISTER")
     ladder.engine.unregister(ladder.now)
     ladder.perform()
@@ -210,14 +210,14 @@ def test_nothing_is_given_up_where_nothing_was_granted(ladder: Ladder) -> None:
     ladder.callee.gets_nothing()
 
 
-def test_a_trunk_that_does_not_answer_holds_up_no_end(ladder: Ladder) -> None:
+def test_silent_trunk_does_not_delay_shutdown(ladder: Ladder) -> None:
     grants(ladder.callee)
     ladder.engine.unregister(ladder.now)
     ladder.run(32)
     assert ladder.engine.leaving == 0
 
 
-def test_a_reload_keeps_what_is_wanted_still(ladder: Ladder) -> None:
+def test_reload_keeps_unchanged_registrations(ladder: Ladder) -> None:
     granted = grants(ladder.callee)
     ladder.engine.reload(ladder.settings, {}, ladder.now)
     ladder.perform()
@@ -236,7 +236,7 @@ def test_a_reload_keeps_what_is_wanted_still(ladder: Ladder) -> None:
     assert is_registered(ladder) is None
 
 
-def test_a_name_that_is_found_later_is_asked_then() -> None:
+def test_registration_starts_when_the_name_is_resolved() -> None:
     unknown = Target("trunk.example", 5060, "tls", "trunk.example", search="srv")  # no listener speaks it
     ladder = begun(trunk(targets=(unknown,)))
     assert events(ladder) == [("registration.failed", "no_address")]
@@ -245,11 +245,11 @@ def test_a_name_that_is_found_later_is_asked_then() -> None:
     ladder.perform()
     request = grants(ladder.callee)
     assert request.uri == "sip:trunk.example"
-    ladder.run(49)  # also past the time when it would have tried again
+    ladder.run(49)  # beyond the next retry
     ladder.callee.gets_nothing()
 
 
-def test_calls_go_on_as_ever(ladder: Ladder) -> None:
+def test_calls_work_beside_registrations(ladder: Ladder) -> None:
     grants(ladder.callee)
     connect(ladder)
     ladder.engine.unregister(ladder.now)

@@ -1,4 +1,4 @@
-"""A further INVITE inside a call: hold, resume, another codec, late offers, refusals, and two at once."""
+"""re-INVITE: hold, resume, codec change, late offers, refusals, glare."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.ladder.ladder import EITHER, Ladder, Side, connect, hang_up, sides
 
 
 def reinvite(asking: Side, asked: Side, offer: bytes, answer: bytes) -> bytes:
-    """One that goes well. The description that the asked side was shown."""
+    """A successful re-INVITE. Returns the SDP shown to the asked side."""
     asking.reinvites(offer)
     asking.get(100)
     invite = asked.expects("INVITE", 200, body=answer)
@@ -22,7 +22,7 @@ def reinvite(asking: Side, asked: Side, offer: bytes, answer: bytes) -> bytes:
 
 
 @EITHER
-def test_hold_and_resume(ladder: Ladder, by: str) -> None:
+def test_hold_and_resume_are_relayed(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     assert b"a=sendonly" in reinvite(asking, asked, HOLD, HELD)
@@ -33,7 +33,7 @@ def test_hold_and_resume(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_another_codec(ladder: Ladder, by: str) -> None:
+def test_codec_change_is_relayed(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     assert b"RTP/AVP 9" in reinvite(asking, asked, G722_OFFER, G722_ANSWER)
@@ -42,7 +42,7 @@ def test_another_codec(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_is_a_request_of_the_other_dialog(ladder: Ladder, by: str) -> None:
+def test_reinvite_is_sent_in_the_other_dialog(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
@@ -60,7 +60,7 @@ def test_is_a_request_of_the_other_dialog(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_late_offer_is_answered_in_the_ack(ladder: Ladder, by: str) -> None:
+def test_late_offer_in_a_reinvite_is_answered_in_the_ack(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites()
@@ -75,7 +75,7 @@ def test_late_offer_is_answered_in_the_ack(ladder: Ladder, by: str) -> None:
 
 @EITHER
 @pytest.mark.parametrize(("status", "shown"), [(488, 488), (491, 491), (401, 488), (407, 488), (503, 500), (302, 488)])
-def test_refused_leaves_the_call_up(ladder: Ladder, by: str, status: int, shown: int) -> None:
+def test_refused_reinvite_leaves_the_call_up(ladder: Ladder, by: str, status: int, shown: int) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
@@ -93,7 +93,7 @@ def test_refused_leaves_the_call_up(ladder: Ladder, by: str, status: int, shown:
 
 @EITHER
 @pytest.mark.parametrize("status", [408, 481])
-def test_by_which_the_other_side_shows_that_it_is_gone(ladder: Ladder, by: str, status: int) -> None:
+def test_408_or_481_ends_the_call(ladder: Ladder, by: str, status: int) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
@@ -108,7 +108,7 @@ def test_by_which_the_other_side_shows_that_it_is_gone(ladder: Ladder, by: str, 
 
 
 @EITHER
-def test_that_is_never_answered_ends_the_call(ladder: Ladder, by: str) -> None:
+def test_unanswered_reinvite_ends_the_call(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
@@ -122,7 +122,7 @@ def test_that_is_never_answered_ends_the_call(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_cancelled(ladder: Ladder, by: str) -> None:
+def test_cancelled_reinvite_leaves_the_call_up(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
@@ -140,7 +140,7 @@ def test_cancelled(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_cancelled_too_late(ladder: Ladder, by: str) -> None:
+def test_late_cancel_of_a_reinvite_has_no_effect(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
@@ -155,7 +155,7 @@ def test_cancelled_too_late(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_answer_is_sent_again_until_it_is_acknowledged(ladder: Ladder, by: str) -> None:
+def test_2xx_to_a_reinvite_is_retransmitted_until_its_ack(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
@@ -173,7 +173,7 @@ def test_answer_is_sent_again_until_it_is_acknowledged(ladder: Ladder, by: str) 
 
 
 @EITHER
-def test_sent_again_is_relayed_once(ladder: Ladder, by: str) -> None:
+def test_retransmitted_reinvite_is_relayed_once(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
@@ -188,8 +188,8 @@ def test_sent_again_is_relayed_once(ladder: Ladder, by: str) -> None:
     hang_up(ladder)
 
 
-def test_from_both_sides_at_once(ladder: Ladder) -> None:
-    """Glare: whichever side's comes second here gets 491, and so does the first one's from the far end."""
+def test_glare_is_491_for_both_sides(ladder: Ladder) -> None:
+    """Glare: the second re-INVITE gets 491 from us, and the first one 491 from the far end."""
     connect(ladder)
     ladder.caller.reinvites(HOLD)
     ladder.caller.get(100)
@@ -205,7 +205,7 @@ def test_from_both_sides_at_once(ladder: Ladder) -> None:
 
 
 @EITHER
-def test_second_of_the_same_side_is_told_to_wait(ladder: Ladder, by: str) -> None:
+def test_second_reinvite_of_the_same_side_is_500_with_retry_after(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
@@ -224,7 +224,7 @@ def test_second_of_the_same_side_is_told_to_wait(ladder: Ladder, by: str) -> Non
     hang_up(ladder)
 
 
-def test_before_the_caller_has_acknowledged_the_call(ladder: Ladder) -> None:
+def test_reinvite_before_the_callers_ack_is_491(ladder: Ladder) -> None:
     connect(ladder, acknowledge=False)
     ladder.callee.reinvites(HOLD)
     ladder.callee.get(100)
@@ -236,7 +236,7 @@ def test_before_the_caller_has_acknowledged_the_call(ladder: Ladder) -> None:
 
 
 @pytest.mark.parametrize(("by", "status"), [("caller", 500), ("callee", 491)])
-def test_before_the_call_is_answered(ladder: Ladder, by: str, status: int) -> None:
+def test_reinvite_before_the_answer_is_refused(ladder: Ladder, by: str, status: int) -> None:
     ladder.caller.invites("700100000010001")
     initial = ladder.caller.sent["INVITE"]
     ladder.caller.get(100)
@@ -256,7 +256,7 @@ def test_before_the_call_is_answered(ladder: Ladder, by: str, status: int) -> No
 
 
 @EITHER
-def test_with_a_description_that_cannot_be_read(ladder: Ladder, by: str) -> None:
+def test_reinvite_with_malformed_sdp_is_488(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(b"v=nonsense")
@@ -268,7 +268,7 @@ def test_with_a_description_that_cannot_be_read(ladder: Ladder, by: str) -> None
 
 
 @EITHER
-def test_answered_with_a_description_that_cannot_be_read(ladder: Ladder, by: str) -> None:
+def test_malformed_sdp_in_the_answer_to_a_reinvite_is_500(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
@@ -281,8 +281,8 @@ def test_answered_with_a_description_that_cannot_be_read(ladder: Ladder, by: str
 
 
 @EITHER
-def test_moves_the_target(ladder: Ladder, by: str) -> None:
-    """RFC 3261 12.2: the Contact of the request and that of its 2xx are where the next requests go."""
+def test_reinvite_moves_the_target(ladder: Ladder, by: str) -> None:
+    """RFC 3261 12.2: the next requests go to the Contacts of the request and of its 2xx."""
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.contact = f"<sip:{asking.name}-moved@{asking.host}:5070>"
@@ -297,7 +297,7 @@ def test_moves_the_target(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_moves_the_target_of_what_comes_back(ladder: Ladder, by: str) -> None:
+def test_2xx_to_a_reinvite_moves_the_target(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.contact = f"<sip:{asking.name}-moved@{asking.host}:5070>"
@@ -312,7 +312,7 @@ def test_moves_the_target_of_what_comes_back(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_description_is_numbered_on_only_where_it_changes(ladder: Ladder, by: str) -> None:
+def test_sdp_version_increases_only_with_a_change(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     versions = [

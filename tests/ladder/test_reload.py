@@ -1,4 +1,4 @@
-"""A new configuration while calls are there: the next ones go by it, those that are there go on as they were."""
+"""Reload during calls: new calls use the new configuration, existing ones keep theirs."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def reload(ladder: Ladder, **changes: object) -> Settings:
 
 
 def called(ladder: Ladder) -> list[str]:
-    """Who gets the INVITE of a further call."""
+    """The hosts that get the INVITE of the next call."""
     ladder.caller.call_id += "x"
     ladder.caller.tag += "x"
     ladder.caller.invites(X)
     return [side.host for side in ladder.sides.values() if side.inbox and side is not ladder.caller]
 
 
-def test_the_next_call_goes_by_it(ladder: Ladder) -> None:
+def test_next_call_uses_the_new_configuration(ladder: Ladder) -> None:
     assert called(ladder) == [CALLEE_HOST]
     ladder.callee.inbox.clear()
     reload(ladder, **ONLY_SECOND)
@@ -61,7 +61,7 @@ def test_the_next_call_goes_by_it(ladder: Ladder) -> None:
 
 
 @EITHER
-def test_a_call_whose_peer_is_gone_goes_on(ladder: Ladder, by: str) -> None:
+def test_call_of_a_removed_peer_continues(ladder: Ladder, by: str) -> None:
     connect(ladder)
     reload(ladder, **ONLY_SECOND)
     asker, asked = sides(ladder, by)
@@ -77,7 +77,7 @@ def test_a_call_whose_peer_is_gone_goes_on(ladder: Ladder, by: str) -> None:
     ladder.settle()
 
 
-def test_nobody_else_may_send_in_the_call_of_a_former_peer(ladder: Ladder) -> None:
+def test_in_dialog_request_from_another_source_than_the_former_peer_is_refused(ladder: Ladder) -> None:
     connect(ladder)
     reload(ladder, **ONLY_SECOND)
     ladder.callee.flow = ladder.callee.flow._replace(host=ELSEWHERE)
@@ -86,7 +86,7 @@ def test_nobody_else_may_send_in_the_call_of_a_former_peer(ladder: Ladder) -> No
     assert ladder.engine.statistics()["strangers"] == 1
 
 
-def test_a_former_peer_may_not_begin_a_call(ladder: Ladder) -> None:
+def test_former_peer_may_not_begin_a_call(ladder: Ladder) -> None:
     connect(ladder)
     reload(ladder, **ONLY_SECOND)
     stranger = ladder.callee
@@ -95,7 +95,7 @@ def test_a_former_peer_may_not_begin_a_call(ladder: Ladder) -> None:
     stranger.get(403)
 
 
-def test_a_call_that_is_being_set_up_is_answered_and_acknowledged(ladder: Ladder) -> None:
+def test_call_in_setup_completes_over_a_reload(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     reload(ladder, **ONLY_SECOND)
@@ -107,8 +107,8 @@ def test_a_call_that_is_being_set_up_is_answered_and_acknowledged(ladder: Ladder
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_a_former_peer_may_cancel_what_it_began(ladder: Ladder, again: bool) -> None:
-    """The initial INVITE, and one within the call."""
+def test_former_peer_may_cancel_its_invite(ladder: Ladder, again: bool) -> None:
+    """The initial INVITE, and a re-INVITE."""
     if again:
         connect(ladder)
         ladder.caller.reinvites(HOLD)
@@ -125,7 +125,7 @@ def test_a_former_peer_may_cancel_what_it_began(ladder: Ladder, again: bool) -> 
     ladder.caller.get(487)
 
 
-def test_a_peer_with_other_addresses_keeps_its_calls_where_they_were(ladder: Ladder) -> None:
+def test_calls_of_a_moved_peer_keep_their_addresses(ladder: Ladder) -> None:
     connect(ladder)
     moved = peer("carrier", SECOND_HOST, sources=(ip_network(SECOND_HOST),))
     reload(ladder, peers=(peer("pbx", CALLER_HOST), moved))
@@ -148,7 +148,7 @@ def test_a_peer_with_other_addresses_keeps_its_calls_where_they_were(ladder: Lad
     ],
     ids=str,
 )
-def test_what_a_peer_wants_now_holds_for_the_next_call(ladder: Ladder, changes: dict[str, object], shown: str) -> None:
+def test_new_settings_of_a_peer_apply_to_the_next_call(ladder: Ladder, changes: dict[str, object], shown: str) -> None:
     for expected in (False, True):
         assert called(ladder) == [CALLEE_HOST]
         data, _ = ladder.callee.inbox.pop()
@@ -156,13 +156,13 @@ def test_what_a_peer_wants_now_holds_for_the_next_call(ladder: Ladder, changes: 
         reload(ladder, peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, **changes)))
 
 
-def test_where_a_peer_says_who_calls_holds_for_the_next_call(ladder: Ladder) -> None:
+def test_new_identity_setting_applies_to_the_next_call(ladder: Ladder) -> None:
     reload(ladder, peers=(peer("pbx", CALLER_HOST, identity="pai"), peer("carrier", CALLEE_HOST)))
     assert called(ladder) == []
     ladder.caller.get(403)
 
 
-def test_a_password_that_a_trunk_wants_now_is_told_to_it(ladder: Ladder) -> None:
+def test_new_account_applies_to_the_next_challenge(ladder: Ladder) -> None:
     trunk = peer("carrier", CALLEE_HOST, account=Account("4001", "word"))
     reload(ladder, peers=(peer("pbx", CALLER_HOST), trunk))
     assert called(ladder) == [CALLEE_HOST]
@@ -171,7 +171,7 @@ def test_a_password_that_a_trunk_wants_now_is_told_to_it(ladder: Ladder) -> None
     assert 'username="4001"' in (ladder.callee.get_request("INVITE").get("authorization") or "")
 
 
-def test_prefixes_limits_and_clocks_hold_for_the_next_call(ladder: Ladder) -> None:
+def test_prefixes_limits_and_timeouts_apply_to_the_next_call(ladder: Ladder) -> None:
     reload(ladder, ring_timeout_s=10.0)
     assert called(ladder) == [CALLEE_HOST]
     ladder.callee.get("INVITE")
@@ -189,7 +189,7 @@ def test_prefixes_limits_and_clocks_hold_for_the_next_call(ladder: Ladder) -> No
     ladder.caller.get(503)
 
 
-def test_what_is_down_stays_down_and_is_pinged_on(ladder: Ladder) -> None:
+def test_target_stays_down_and_pinged_over_a_reload(ladder: Ladder) -> None:
     first, second = (Target(host, 5060, "udp", host, place) for place, host in enumerate((CALLEE_HOST, SECOND_HOST)))
     sources = (ip_network(CALLEE_HOST), ip_network(SECOND_HOST))
     trunk = peer("carrier", CALLEE_HOST, targets=(first, second), sources=sources, health=Health(10, 1, 1))
@@ -209,7 +209,7 @@ def test_what_is_down_stays_down_and_is_pinged_on(ladder: Ladder) -> None:
     assert [target.state for target in ladder.engine.peers(ladder.now)[1].targets] == ["up", "up"]
 
 
-def test_pings_of_peers_that_are_gone_end(ladder: Ladder) -> None:
+def test_pings_of_removed_peers_end(ladder: Ladder) -> None:
     pinged = peer("second", SECOND_HOST, health=Health(10, 2, 1))
     reload(ladder, peers=(peer("pbx", CALLER_HOST), pinged))
     ladder.run(0.1)
@@ -220,17 +220,17 @@ def test_pings_of_peers_that_are_gone_end(ladder: Ladder) -> None:
     assert ladder.engine.next_timeout() is None
 
 
-def test_other_rates_hold_at_once(ladder: Ladder) -> None:
+def test_new_rates_apply_at_once(ladder: Ladder) -> None:
     slow, fast = (peer("carrier", CALLEE_HOST, quota_out=Quota(max_cps=most)) for most in (1, 3))
     reload(ladder, peers=(peer("pbx", CALLER_HOST), slow))
-    assert [called(ladder), called(ladder)] == [[CALLEE_HOST], [CALLEE_HOST]]  # the second is the first one's INVITE
+    assert [called(ladder), called(ladder)] == [[CALLEE_HOST], [CALLEE_HOST]]  # the second is the first call's INVITE
     assert len(ladder.callee.inbox) == 1
     reload(ladder, peers=(peer("pbx", CALLER_HOST), fast))
     called(ladder)
     assert len(ladder.callee.inbox) == 2
 
 
-def test_quotas_hold_for_what_comes_and_count_what_is_there(ladder: Ladder) -> None:
+def test_new_quotas_count_existing_calls(ladder: Ladder) -> None:
     connect(ladder)
     limited = peer("carrier", CALLEE_HOST, quota_out=Quota(max_calls=1))
     reload(ladder, peers=(peer("pbx", CALLER_HOST), limited))

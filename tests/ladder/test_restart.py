@@ -1,4 +1,4 @@
-"""`kill -9` and a new start: calls that were answered go on, with nothing but what was committed."""
+"""`kill -9` and a new start: answered calls continue from their committed state."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.ladder.ladder import CALLER_HOST, EITHER, RELAY, A, Ladder, X, connec
 
 
 def restart(ladder: Ladder) -> None:
-    """Both sides still know the call."""
+    """Restart; both sides still know the call."""
     ladder.restart()
     for side in (ladder.caller, ladder.callee):
         side.expects("OPTIONS")
 
 
 @EITHER
-def test_bye(ladder: Ladder, by: str) -> None:
+def test_bye_after_a_restart_ends_the_call(ladder: Ladder, by: str) -> None:
     connect(ladder)
     ladder.run(30)
     restart(ladder)
@@ -38,7 +38,7 @@ def test_bye(ladder: Ladder, by: str) -> None:
     ladder.settle()
 
 
-def test_the_record_tells_the_qualification_of_the_look_up(ladder: Ladder) -> None:
+def test_record_keeps_the_qualification_of_the_look_up(ladder: Ladder) -> None:
     route = ladder.routes[X, A]
     assert isinstance(route, Route)
     ladder.routes = {(X, A): route._replace(qualification=3)}
@@ -49,7 +49,7 @@ def test_the_record_tells_the_qualification_of_the_look_up(ladder: Ladder) -> No
 
 
 @EITHER
-def test_reinvite_goes_on_in_both_numberings(ladder: Ladder, by: str) -> None:
+def test_reinvite_after_a_restart_continues_cseq_and_sdp_version(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
 
@@ -62,7 +62,7 @@ def test_reinvite_goes_on_in_both_numberings(ladder: Ladder, by: str) -> None:
         return invite.cseq.number, int(invite.body.split(b"\r\n")[1].split(b" ")[2])
 
     before = hold()
-    asking.sends("INFO", body=b"1", content_type="application/dtmf")  # not in what was committed
+    asking.sends("INFO", body=b"1", content_type="application/dtmf")  # not in the committed state
     asked.expects("INFO")
     asking.get(200)
     restart(ladder)
@@ -77,8 +77,8 @@ def test_reinvite_goes_on_in_both_numberings(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_numbering_goes_on_over_two_restarts_without_a_commit_between(ladder: Ladder, by: str) -> None:
-    """Else the BYE would be late to the peer (500), and its side would stay up."""
+def test_cseq_increases_over_two_restarts_without_a_commit(ladder: Ladder, by: str) -> None:
+    """Otherwise the peer would refuse the BYE (500), and its side would stay up."""
     connect(ladder)
     asking, asked = sides(ladder, by)
     restart(ladder)
@@ -94,7 +94,7 @@ def test_numbering_goes_on_over_two_restarts_without_a_commit_between(ladder: La
     ladder.settle()
 
 
-def test_target_that_had_moved_is_remembered(ladder: Ladder) -> None:
+def test_moved_target_survives_a_restart(ladder: Ladder) -> None:
     connect(ladder)
     ladder.callee.contact = "<sip:bob-moved@127.0.0.22:5080>"
     ladder.callee.updates()
@@ -107,7 +107,7 @@ def test_target_that_had_moved_is_remembered(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_longest_duration_counts_from_the_answer() -> None:
+def test_maximum_duration_counts_from_the_answer() -> None:
     ladder = Ladder(max_call_s=100.0)
     connect(ladder)
     ladder.run(60)
@@ -121,7 +121,7 @@ def test_longest_duration_counts_from_the_answer() -> None:
     ladder.settle()
 
 
-def test_longest_duration_that_passed_meanwhile() -> None:
+def test_maximum_duration_reached_while_down_ends_the_call() -> None:
     ladder = Ladder(max_call_s=100.0)
     connect(ladder)
     ladder.now += 500
@@ -132,7 +132,7 @@ def test_longest_duration_that_passed_meanwhile() -> None:
     ladder.settle()
 
 
-def test_session_timer_goes_on(ladder: Ladder) -> None:
+def test_session_timer_continues_after_a_restart(ladder: Ladder) -> None:
     connect(ladder, headers_of_answer="Session-Expires: 90;refresher=uac\r\n")
     ladder.run(60)
     restart(ladder)
@@ -143,7 +143,7 @@ def test_session_timer_goes_on(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_answer_that_was_committed_and_not_given(ladder: Ladder) -> None:
+def test_committed_answer_is_sent_after_a_restart(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.lose_next = 2  # the relay dies right after the commit: neither the 200 nor the ACK goes out
@@ -156,7 +156,7 @@ def test_answer_that_was_committed_and_not_given(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_invite_that_comes_again_makes_no_second_call(ladder: Ladder) -> None:
+def test_retransmitted_invite_makes_no_second_call(ladder: Ladder) -> None:
     connect(ladder)
     restart(ladder)
     ladder.caller.sends_again("INVITE")
@@ -169,7 +169,7 @@ def test_invite_that_comes_again_makes_no_second_call(ladder: Ladder) -> None:
 
 @EITHER
 @pytest.mark.parametrize("status", [481, 408])
-def test_call_that_died_meanwhile(ladder: Ladder, by: str, status: int) -> None:
+def test_481_to_the_probe_ends_the_call(ladder: Ladder, by: str, status: int) -> None:
     connect(ladder)
     ladder.restart()
     gone, there = sides(ladder, by)
@@ -183,7 +183,7 @@ def test_call_that_died_meanwhile(ladder: Ladder, by: str, status: int) -> None:
 
 @EITHER
 @pytest.mark.parametrize("status", [200, 401, 404, 405, 501])
-def test_whatever_else_is_answered_the_call_goes_on(ladder: Ladder, by: str, status: int) -> None:
+def test_any_other_response_to_the_probe_keeps_the_call(ladder: Ladder, by: str, status: int) -> None:
     connect(ladder)
     ladder.restart()
     asked, there = sides(ladder, by)
@@ -194,7 +194,7 @@ def test_whatever_else_is_answered_the_call_goes_on(ladder: Ladder, by: str, sta
 
 
 @EITHER
-def test_side_that_is_silent_ends_the_call(ladder: Ladder, by: str) -> None:
+def test_silence_to_the_probe_ends_the_call(ladder: Ladder, by: str) -> None:
     connect(ladder)
     ladder.restart()
     gone, there = sides(ladder, by)
@@ -206,7 +206,7 @@ def test_side_that_is_silent_ends_the_call(ladder: Ladder, by: str) -> None:
     ladder.settle()
 
 
-def test_peer_that_is_no_longer_configured(ladder: Ladder) -> None:
+def test_call_of_a_removed_peer_is_ended(ladder: Ladder) -> None:
     connect(ladder)
     ladder.run(10)
     ladder.restart(peers=(peer("pbx", CALLER_HOST),))
@@ -218,15 +218,15 @@ def test_peer_that_is_no_longer_configured(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_listener_that_is_no_longer_configured(ladder: Ladder) -> None:
+def test_call_of_a_removed_listener_is_closed(ladder: Ladder) -> None:
     connect(ladder)
     ladder.restart(listeners=(Listener("tcp", RELAY, 5060, RELAY),))
     assert ladder.record.end_reason == "not_restorable"
     ladder.settle()
 
 
-def test_peer_that_has_moved(ladder: Ladder) -> None:
-    """The dialog knows where to send; the sources of the peer say who may."""
+def test_call_of_a_moved_peer_continues(ladder: Ladder) -> None:
+    """The dialog has the destination; the peer's sources decide who may send."""
     connect(ladder)
     moved = peer("carrier", "127.0.0.23", sources=(ip_network("127.0.0.22/31"),))
     ladder.restart(peers=(peer("pbx", CALLER_HOST), moved))
@@ -235,7 +235,7 @@ def test_peer_that_has_moved(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_state_that_cannot_be_read_closes_the_record(ladder: Ladder) -> None:
+def test_unreadable_state_closes_the_record(ladder: Ladder) -> None:
     connect(ladder)
     (record, _) = next(iter(ladder.records.values()))
     ladder.records[record.call_id] = (record, b"\x00nonsense")
@@ -246,7 +246,7 @@ def test_state_that_cannot_be_read_closes_the_record(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_late_offer_and_the_ack_came_while_it_was_down(ladder: Ladder) -> None:
+def test_ack_of_a_late_offer_sent_while_down(ladder: Ladder) -> None:
     ladder.caller.calls(X, body=b"")
     ladder.callee.expects("INVITE", 200, body=OFFER)
     ladder.caller.get(200)
@@ -254,12 +254,12 @@ def test_late_offer_and_the_ack_came_while_it_was_down(ladder: Ladder) -> None:
     ladder.callee.expects("OPTIONS")
     ladder.caller.acks(body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)  # it went again before
+    ladder.caller.get(200)  # retransmitted
     hang_up(ladder)
 
 
-def test_close_that_was_not_committed_is_committed_in_the_end(ladder: Ladder) -> None:
-    """The relay dies between the BYE and its commit: the BYE comes again and finds the call."""
+def test_bye_after_a_lost_commit_closes_the_record(ladder: Ladder) -> None:
+    """The relay dies between the BYE and its commit: the retransmitted BYE finds the call."""
     connect(ladder)
     ladder.hold_commits = True
     ladder.caller.sends("BYE")
@@ -274,7 +274,7 @@ def test_close_that_was_not_committed_is_committed_in_the_end(ladder: Ladder) ->
     ladder.settle()
 
 
-def test_commit_holds_what_a_restart_needs(ladder: Ladder) -> None:
+def test_every_commit_of_a_live_call_has_its_state(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.hold_commits = True

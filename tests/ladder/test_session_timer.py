@@ -1,4 +1,4 @@
-"""Session timers (RFC 4028): agreed end to end, and the relay ends a call whose refresh never comes."""
+"""Session timers (RFC 4028): negotiated end to end; the relay ends a call without a refresh."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def agree(ladder: Ladder, seconds: int = 90, refresher: str = "uac") -> None:
 
 
 @pytest.mark.parametrize("refresher", ["uac", "uas"])
-def test_is_relayed(ladder: Ladder, refresher: str) -> None:
+def test_session_timer_is_relayed(ladder: Ladder, refresher: str) -> None:
     agree(ladder, refresher=refresher)
     assert ladder.callee.invite is not None
     assert timers(ladder.callee.invite) == ("90", "90", None)
@@ -32,7 +32,7 @@ def test_is_relayed(ladder: Ladder, refresher: str) -> None:
     hang_up(ladder)
 
 
-def test_without_a_refresh_the_call_is_over(ladder: Ladder) -> None:
+def test_call_ends_without_a_refresh(ladder: Ladder) -> None:
     agree(ladder)
     ladder.run(89.9)
     ladder.caller.gets_nothing()
@@ -45,7 +45,7 @@ def test_without_a_refresh_the_call_is_over(ladder: Ladder) -> None:
 
 @EITHER
 @pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
-def test_refresh_starts_it_anew(ladder: Ladder, by: str, method: str) -> None:
+def test_refresh_restarts_the_timer(ladder: Ladder, by: str, method: str) -> None:
     agree(ladder)
     asking, asked = sides(ladder, by)
     for _ in range(3):
@@ -72,7 +72,7 @@ def test_refresh_starts_it_anew(ladder: Ladder, by: str, method: str) -> None:
     ladder.settle()
 
 
-def test_refresh_that_is_refused_does_not(ladder: Ladder) -> None:
+def test_refused_refresh_does_not_restart_the_timer(ladder: Ladder) -> None:
     agree(ladder)
     ladder.run(60)
     ladder.caller.updates(headers="Supported: timer\r\nSession-Expires: 90;refresher=uac\r\n")
@@ -84,7 +84,7 @@ def test_refresh_that_is_refused_does_not(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_can_be_given_up(ladder: Ladder) -> None:
+def test_2xx_without_session_expires_ends_the_timer(ladder: Ladder) -> None:
     """RFC 4028 7.2: a 2xx to a refresh without Session-Expires: no expiration."""
     agree(ladder)
     ladder.caller.updates()
@@ -95,7 +95,7 @@ def test_can_be_given_up(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_interval_too_small_is_told_to_the_caller(ladder: Ladder) -> None:
+def test_422_is_relayed_to_the_caller(ladder: Ladder) -> None:
     ladder.caller.calls(X, headers="Supported: timer\r\nSession-Expires: 90\r\n")
     ladder.callee.expects("INVITE", 422, headers="Min-SE: 1800\r\n")
     ladder.callee.get("ACK")
@@ -111,7 +111,7 @@ def test_interval_too_small_is_told_to_the_caller(ladder: Ladder) -> None:
 
 @EITHER
 @pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
-def test_interval_too_small_inside_the_call(ladder: Ladder, by: str, method: str) -> None:
+def test_422_within_the_call_is_relayed(ladder: Ladder, by: str, method: str) -> None:
     agree(ladder)
     asking, asked = sides(ladder, by)
     asking.sends(method, headers=f"Contact: {asking.contact}\r\nSession-Expires: 60\r\n")

@@ -1,4 +1,4 @@
-"""RFC 3261 26.2.2: what is for a sips: URI goes by TLS on every hop, or not at all."""
+"""sips: URIs need TLS on every hop (RFC 3261 26.2.2)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def is_refused(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_a_call_goes_by_tls_with_sips_contacts_on_both_sides() -> None:
+def test_sips_call_uses_tls_and_sips_contacts_on_both_sides() -> None:
     ladder = with_callee()
     calls(ladder)
     assert {flow.transport for _, flow in ladder.callee.inbox} == {"tls"}
@@ -68,7 +68,7 @@ def test_a_call_goes_by_tls_with_sips_contacts_on_both_sides() -> None:
     assert {flow.transport for _, flow in ladder.checks.sent} == {"tls"}
 
 
-def test_it_goes_by_tls_where_a_contact_demands_another_transport() -> None:
+def test_sips_call_uses_tls_despite_a_transport_parameter() -> None:
     ladder = with_callee()
     calls(ladder)
     ladder.callee.get("INVITE")
@@ -76,7 +76,7 @@ def test_it_goes_by_tls_where_a_contact_demands_another_transport() -> None:
     assert ladder.callee.inbox[0][1].transport == "tls"
 
 
-def test_it_survives_a_restart() -> None:
+def test_sips_call_survives_a_restart() -> None:
     ladder = with_callee()
     calls(ladder)
     ladder.callee.get("INVITE")
@@ -90,13 +90,13 @@ def test_it_survives_a_restart() -> None:
     hang_up(ladder)
 
 
-def test_without_tls_to_the_callee_it_is_refused() -> None:
+def test_sips_call_without_tls_to_the_callee_is_refused() -> None:
     ladder = with_callee("udp")
     calls(ladder)
     is_refused(ladder)
 
 
-def test_targets_without_tls_are_passed_over() -> None:
+def test_targets_without_tls_are_skipped() -> None:
     ladder = with_callee(tried=("second", "carrier"))
     calls(ladder)
     ladder.callee.get("INVITE")
@@ -106,7 +106,7 @@ def test_targets_without_tls_are_passed_over() -> None:
     ladder.settle()
 
 
-def test_by_udp_it_is_refused() -> None:
+def test_sips_call_over_udp_is_refused() -> None:
     ladder = with_callee()
     ladder.caller.flow = Flow(0, "udp", CALLER_HOST, 5060)
     calls(ladder)
@@ -114,7 +114,7 @@ def test_by_udp_it_is_refused() -> None:
 
 
 @pytest.mark.parametrize("by", ["tls", "udp"])
-def test_a_text_message_goes_by_tls_or_not_at_all(by: str) -> None:
+def test_sips_text_uses_tls_or_is_refused(by: str) -> None:
     ladder = with_callee(by, sms=True)
     calls(ladder, "MESSAGE")
     if by == "udp":
@@ -130,14 +130,14 @@ def test_a_text_message_goes_by_tls_or_not_at_all(by: str) -> None:
     ladder.settle()
 
 
-def test_a_sips_contact_that_nothing_leads_to_rings_nobody() -> None:
+def test_unreachable_sips_contact_of_the_caller_is_refused_before_ringing() -> None:
     ladder = Ladder(listeners=PLAIN)
     ladder.caller.calls(X, contact=f"<sips:alice@{CALLER_HOST}>")
     is_refused(ladder)
 
 
-def test_a_callee_whose_sips_contact_nothing_leads_to_is_hung_up() -> None:
-    """The way of the INVITE, to its own target: what is taken down is not for the sips: URI."""
+def test_unreachable_sips_contact_of_the_callee_gets_ack_and_bye() -> None:
+    """ACK and BYE go to the INVITE's target, not to the sips: URI."""
     ladder = Ladder(listeners=PLAIN)
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
@@ -149,7 +149,7 @@ def test_a_callee_whose_sips_contact_nothing_leads_to_is_hung_up() -> None:
     ladder.settle()
 
 
-def test_a_sips_target_in_mid_call_that_nothing_leads_to_is_none() -> None:
+def test_unreachable_sips_target_in_mid_call_is_ignored() -> None:
     ladder = Ladder(listeners=PLAIN)
     connect(ladder)
     ladder.caller.contact = f"<sips:alice@{CALLER_HOST}>"
@@ -164,7 +164,7 @@ def test_a_sips_target_in_mid_call_that_nothing_leads_to_is_none() -> None:
     ladder.settle()
 
 
-def test_a_sips_contact_that_tls_leads_to_is_reached_by_it() -> None:
+def test_sips_contact_is_reached_by_tls() -> None:
     ladder = Ladder(listeners=SECURE)
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")

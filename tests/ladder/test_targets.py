@@ -1,4 +1,4 @@
-"""Several targets of one peer: which is tried, in which order, and how long a dead one delays a call."""
+"""Several targets of one peer: order of trial, and the delay caused by a dead one."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Targets(Ladder):
             self.side(host, name)
 
     def called(self) -> Side:
-        """Who got an INVITE."""
+        """The hosts that got an INVITE."""
         (side,) = [side for side in self.sides.values() if side.inbox and side is not self.caller]
         side.get("INVITE")
         return side
 
     def call(self) -> Side:
-        """A further call: the one that is asked."""
+        """Make a call; returns the side that gets the INVITE."""
         self.caller.call_id += "x"
         self.caller.tag += "x"
         self.caller.calls(X)
@@ -69,8 +69,8 @@ def ladder() -> Targets:
     return Targets()
 
 
-def test_the_first_is_dead_the_second_says_503_the_third_answers(ladder: Targets) -> None:
-    """The ladder of failover. The delay that it adds is no_progress_s for the dead one, and nothing for the 503."""
+def test_dead_target_then_503_then_answer(ladder: Targets) -> None:
+    """Failover adds no_progress_s for the dead target, and nothing for the 503."""
     began = ladder.now
     ladder.caller.calls(X)
     first = ladder.called()
@@ -85,18 +85,18 @@ def test_the_first_is_dead_the_second_says_503_the_third_answers(ladder: Targets
     assert (ladder.record.peer_out, ladder.record.callee_leg_call_id) == ("carrier", third.call_id)
     assert third.invite is not None
     assert third.invite.uri == f"sip:{B[2:]}@{THIRD}"
-    assert ladder.states() == ["up", "aside", "up"]  # one failure is none
+    assert ladder.states() == ["up", "aside", "up"]  # a single failure does not change the state
     ladder.callee = third
     hang_up(ladder)
 
 
-def test_an_unreachable_one_costs_no_time(ladder: Targets) -> None:
+def test_unreachable_target_causes_no_delay(ladder: Targets) -> None:
     ladder.unreachable = {("udp", FIRST), ("udp", SECOND_HOST)}
     ladder.give_up(ladder.call())
     ladder.settle()
 
 
-def test_after_two_failures_it_is_tried_last_and_after_a_while_first_again(ladder: Targets) -> None:
+def test_target_is_tried_last_after_two_failures_and_first_again_later(ladder: Targets) -> None:
     ladder.unreachable = {("udp", FIRST)}
     for _ in range(3):
         side = ladder.call()
@@ -109,7 +109,7 @@ def test_after_two_failures_it_is_tried_last_and_after_a_while_first_again(ladde
     }
     ladder.unreachable = {("udp", SECOND_HOST), ("udp", THIRD)}
     side = ladder.call()
-    assert side.host == FIRST  # last, and not never
+    assert side.host == FIRST  # last, but not never
     ladder.give_up(side)
     ladder.unreachable.clear()
     ladder.run(30)
@@ -119,7 +119,7 @@ def test_after_two_failures_it_is_tried_last_and_after_a_while_first_again(ladde
     ladder.run(200)
 
 
-def test_silence_counts_as_no_answer(ladder: Targets) -> None:
+def test_silence_counts_as_a_failure(ladder: Targets) -> None:
     for _ in range(2):
         side = ladder.call()
         assert side.host == FIRST
@@ -131,7 +131,7 @@ def test_silence_counts_as_no_answer(ladder: Targets) -> None:
     assert ladder.call().host == SECOND_HOST
 
 
-def test_retry_after_is_honoured_and_a_503_without_it_is_no_reason(ladder: Targets) -> None:
+def test_retry_after_sets_the_target_aside_and_a_plain_503_does_not(ladder: Targets) -> None:
     side = ladder.call()
     side.refuses(503)
     ladder.give_up(ladder.called())
@@ -152,13 +152,13 @@ def test_retry_after_is_honoured_and_a_503_without_it_is_no_reason(ladder: Targe
     ladder.run(200)
 
 
-def test_a_lost_connection_goes_on_to_the_next(ladder: Targets) -> None:
+def test_lost_connection_fails_over(ladder: Targets) -> None:
     side = ladder.call()
     ladder.transport_fails(side.flow)
     assert ladder.called().host == SECOND_HOST
 
 
-def test_the_next_peer_is_tried_after_the_last_target() -> None:
+def test_next_peer_is_tried_after_the_last_target() -> None:
     ladder = Targets()
     ladder.restart(routes=(type(ladder.settings.routes[0])("", ("carrier", "second")),))
     ladder.side("127.0.0.25", "erin")
@@ -181,7 +181,7 @@ def answer_pings(ladder: Targets, status: int = 200, but: str = "", **answer: st
             side.expects("OPTIONS", status, **answer)
 
 
-def test_pings_say_nothing_of_anybody(ladder: Targets) -> None:
+def test_pings_contain_no_numbers(ladder: Targets) -> None:
     ladder = Targets(ping_s=10)
     ladder.starts_pings()
     ladder.run(1.0)
@@ -193,7 +193,7 @@ def test_pings_say_nothing_of_anybody(ladder: Targets) -> None:
     assert (request.uri, request.get("to")) == (f"sip:{FIRST}", f"<sip:{FIRST}>")
 
 
-def test_a_target_that_does_not_answer_is_down_and_up_again_when_it_does() -> None:
+def test_unresponsive_target_is_down_until_it_responds() -> None:
     ladder = Targets(ping_s=10, down_after=2, up_after=2)
     ladder.starts_pings()
     ladder.run(1.0)
@@ -207,7 +207,7 @@ def test_a_target_that_does_not_answer_is_down_and_up_again_when_it_does() -> No
     side = ladder.call()
     assert side.host == SECOND_HOST
     ladder.give_up(side)
-    ladder.run(3.9)  # the request that is not answered yet repeats itself
+    ladder.run(3.9)  # the pending OPTIONS is retransmitted
     answer_pings(ladder)
     assert ladder.states() == ["down", "up", "up"]
     ladder.run(10)
@@ -216,7 +216,7 @@ def test_a_target_that_does_not_answer_is_down_and_up_again_when_it_does() -> No
     assert ladder.events() == [("target.down", f"udp:{FIRST}:5060"), ("target.up", f"udp:{FIRST}:5060")]
 
 
-def test_targets_that_dns_brings_are_pinged_at_the_next_turn() -> None:
+def test_new_dns_targets_are_pinged_at_the_next_interval() -> None:
     ladder = Targets(ping_s=10, down_after=1)
     ladder.starts_pings()
     ladder.run(0.1)
@@ -230,7 +230,7 @@ def test_targets_that_dns_brings_are_pinged_at_the_next_turn() -> None:
     assert third.get_request("OPTIONS").uri == "sip:carrier.example"
 
 
-def test_an_answer_to_a_call_is_one_as_well() -> None:
+def test_response_to_a_call_counts_as_alive() -> None:
     ladder = Targets(ping_s=60, down_after=1)
     ladder.unreachable = {("udp", host) for host in HOSTS}
     ladder.starts_pings()
@@ -244,7 +244,7 @@ def test_an_answer_to_a_call_is_one_as_well() -> None:
 @pytest.mark.parametrize(
     ("status", "state"), [(200, "up"), (404, "up"), (405, "up"), (501, "up"), (408, "down"), (503, "down")]
 )
-def test_what_an_answer_says(status: int, state: str) -> None:
+def test_ping_response_status_decides_health(status: int, state: str) -> None:
     ladder = Targets(ping_s=10, down_after=1)
     ladder.starts_pings()
     ladder.run(1.0)
@@ -252,7 +252,7 @@ def test_what_an_answer_says(status: int, state: str) -> None:
     assert ladder.states() == [state] * 3
 
 
-def test_a_drained_one_is_left_alone_for_as_long_as_it_says() -> None:
+def test_503_with_retry_after_to_a_ping_sets_the_target_aside() -> None:
     ladder = Targets(ping_s=10, down_after=1)
     ladder.starts_pings()
     ladder.run(1.0)
@@ -265,7 +265,7 @@ def test_a_drained_one_is_left_alone_for_as_long_as_it_says() -> None:
     assert 29 * 1000 < (first.aside_until or 0) - (ladder.now + 1_800_000_000 - 10) * 1000 < 31 * 1000
 
 
-def test_pings_rarer_than_a_transaction_lasts_are_counted_once_each() -> None:
+def test_pings_rarer_than_timer_f_are_counted_once_each() -> None:
     ladder = Targets(ping_s=60, down_after=2)
     ladder.starts_pings()
     ladder.run(59)
@@ -274,7 +274,7 @@ def test_pings_rarer_than_a_transaction_lasts_are_counted_once_each() -> None:
     assert ladder.states() == ["down"] * 3
 
 
-def test_an_unreachable_target_is_down_at_once() -> None:
+def test_transport_errors_of_pings_count_at_once() -> None:
     ladder = Targets(ping_s=10, down_after=1)
     ladder.unreachable.add(("udp", FIRST))
     ladder.starts_pings()

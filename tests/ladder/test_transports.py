@@ -1,4 +1,4 @@
-"""TCP and UDP, large requests, routes, IPv6: which way each message goes."""
+"""Transports of messages: TCP and UDP, large requests, routes, IPv6."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, Ladder, X
 
 
 def with_callee(**changes: object) -> Ladder:
-    """The callee's peer is another one."""
+    """A ladder with another peer for the callee."""
     return Ladder(
         peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, **changes), peer("second", SECOND_HOST))
     )
 
 
 def transport(ladder: Ladder, place: int = -1) -> str:
-    """Of the message last sent to the callee that is still in its inbox."""
+    """The transport of the last message in the callee's inbox."""
     return ladder.callee.inbox[place][1].transport
 
 
@@ -43,7 +43,7 @@ def test_large_request_goes_by_tcp(offer: bytes) -> None:
     hang_up(ladder)
 
 
-def test_large_request_goes_by_udp_where_tcp_does_not_get_through() -> None:
+def test_large_request_falls_back_to_udp() -> None:
     ladder = with_callee(tcp_allowed=True)
     ladder.unreachable.add(("tcp", CALLEE_HOST))
     ladder.caller.calls(X, body=LARGE)
@@ -53,7 +53,7 @@ def test_large_request_goes_by_udp_where_tcp_does_not_get_through() -> None:
     hang_up(ladder)
 
 
-def test_large_request_goes_by_udp_where_the_peer_wants_that() -> None:
+def test_large_request_goes_by_udp_if_configured() -> None:
     ladder = with_callee()
     ladder.caller.calls(X, body=LARGE)
     assert transport(ladder) == "udp"
@@ -74,8 +74,8 @@ def test_large_reinvite_goes_by_tcp() -> None:
     hang_up(ladder)
 
 
-def test_large_request_that_is_cancelled_while_tcp_is_tried() -> None:
-    """It does not ring by UDP after that."""
+def test_large_request_cancelled_during_tcp_is_not_sent_by_udp() -> None:
+    """It must not ring by UDP afterwards."""
     ladder = with_callee(tcp_allowed=True)
     ladder.lose_next = 0
     ladder.caller.calls(X, body=LARGE)
@@ -88,8 +88,8 @@ def test_large_request_that_is_cancelled_while_tcp_is_tried() -> None:
     ladder.settle()
 
 
-def test_request_that_no_datagram_has_room_for_is_refused_alone(ladder: Ladder) -> None:
-    """Others that await an answer of the same peer go on, and the peer stays up."""
+def test_request_over_the_udp_limit_fails_alone(ladder: Ladder) -> None:
+    """Other transactions with the same peer continue, and the peer stays up."""
     connect(ladder)
     ladder.caller.reinvites(TOO_LONG)
     ladder.caller.get(100)
@@ -109,7 +109,7 @@ def test_request_that_no_datagram_has_room_for_is_refused_alone(ladder: Ladder) 
     ladder.settle()
 
 
-def test_request_that_no_datagram_has_room_for_and_tcp_does_not_get_through() -> None:
+def test_request_over_the_udp_limit_fails_without_tcp() -> None:
     ladder = with_callee(tcp_allowed=True)
     ladder.unreachable.add(("tcp", CALLEE_HOST))
     ladder.caller.calls(X, body=TOO_LONG)
@@ -119,7 +119,7 @@ def test_request_that_no_datagram_has_room_for_and_tcp_does_not_get_through() ->
     ladder.settle()
 
 
-def test_cancel_goes_where_the_invite_went() -> None:
+def test_cancel_uses_the_flow_of_the_invite() -> None:
     ladder = with_callee(tcp_allowed=True)
     ladder.caller.calls(X, body=LARGE)
     ladder.callee.expects("INVITE", 180)
@@ -135,7 +135,7 @@ def test_cancel_goes_where_the_invite_went() -> None:
     ladder.settle()
 
 
-def test_peer_that_speaks_tcp() -> None:
+def test_call_to_a_tcp_peer() -> None:
     ladder = with_callee(transport="tcp")
     ladder.caller.calls(X)
     assert transport(ladder) == "tcp"
@@ -143,7 +143,7 @@ def test_peer_that_speaks_tcp() -> None:
     assert invite.contact is not None
     assert invite.contact.uri_text.endswith(";transport=tcp")
     ladder.run(60)
-    ladder.callee.gets_nothing()  # nothing is sent again on a stream; timer B has no place in a test of that
+    ladder.callee.gets_nothing()  # no retransmission on a stream
 
 
 def caller_by_tcp() -> Ladder:
@@ -153,7 +153,7 @@ def caller_by_tcp() -> Ladder:
     return ladder
 
 
-def test_leg_by_tcp_keeps_to_its_connection() -> None:
+def test_leg_by_tcp_keeps_its_connection() -> None:
     ladder = caller_by_tcp()
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
@@ -166,7 +166,7 @@ def test_leg_by_tcp_keeps_to_its_connection() -> None:
     ladder.settle()
 
 
-def test_leg_by_tcp_whose_connection_is_gone() -> None:
+def test_leg_by_tcp_reconnects_to_its_contact() -> None:
     ladder = caller_by_tcp()
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
@@ -179,7 +179,7 @@ def test_leg_by_tcp_whose_connection_is_gone() -> None:
     ladder.settle()
 
 
-def test_connection_that_breaks_leaves_the_call_up() -> None:
+def test_broken_connection_leaves_the_call_up() -> None:
     ladder = caller_by_tcp()
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
@@ -213,7 +213,7 @@ def test_connection_that_breaks_leaves_the_call_up() -> None:
         ),
     ],
 )
-def test_callees_route(record_route: str, uri: str, routes: list[str], ladder: Ladder) -> None:
+def test_callees_route_set_is_used(record_route: str, uri: str, routes: list[str], ladder: Ladder) -> None:
     """Loose and strict (RFC 3261 12.2.1.1): the route of the 2xx, in reverse."""
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
@@ -234,7 +234,7 @@ def test_callees_route(record_route: str, uri: str, routes: list[str], ladder: L
     ladder.settle()
 
 
-def test_callers_route(ladder: Ladder) -> None:
+def test_callers_route_set_is_used(ladder: Ladder) -> None:
     record_route = "<sip:127.0.0.11:5066;lr>"
     ladder.caller.calls(X, headers=f"Record-Route: {record_route}\r\nRecord-Route: <sip:127.0.0.11:5067;lr>\r\n")
     assert ladder.callee.get("INVITE").get("record-route") is None
@@ -254,7 +254,7 @@ def test_callers_route(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_responses_go_where_the_request_came_from(ladder: Ladder) -> None:
+def test_response_goes_to_the_source_with_rport(ladder: Ladder) -> None:
     """RFC 3581: the caller is behind a NAT."""
     ladder.caller.flow = ladder.caller.flow._replace(port=61234)
     ladder.caller.invites(X)
@@ -271,7 +271,7 @@ def test_responses_go_where_the_request_came_from(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
-def test_ipv6() -> None:
+def test_call_over_ipv6() -> None:
     caller, callee = "fd00::11", "fd00::22"
     ladder = Ladder(
         caller_host=caller, callee_host=callee, peers=(peer("pbx", caller), peer("carrier", callee, port=5062))
@@ -290,7 +290,7 @@ def test_ipv6() -> None:
     hang_up(ladder)
 
 
-def test_from_ipv4_to_ipv6() -> None:
+def test_call_from_ipv4_to_ipv6() -> None:
     callee = "fd00::22"
     ladder = Ladder(callee_host=callee, peers=(peer("pbx", CALLER_HOST), peer("carrier", callee)))
     connect(ladder)
@@ -298,7 +298,7 @@ def test_from_ipv4_to_ipv6() -> None:
     hang_up(ladder)
 
 
-def test_peer_that_no_listener_reaches() -> None:
+def test_peer_without_a_listener_is_480() -> None:
     ladder = Ladder(peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, transport="tls")))
     ladder.caller.calls(X)
     ladder.caller.is_refused(480)

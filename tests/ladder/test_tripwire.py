@@ -1,4 +1,4 @@
-"""A number that would cross all the same (here in a media key) does not go out, and the call fails closed."""
+"""A number that passes masking (here in a media key) is not sent, and the call fails closed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.ladder.ladder import EITHER, Ladder, Side, X, connect, sides
 
 
 def leaky(description: bytes, number: bytes) -> bytes:
-    """The description with a key that holds the number."""
+    """The SDP with a key that contains the number."""
     key = b"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:" + number + b"A" * (40 - len(number)) + b"\r\n"
     return description.replace(b"RTP/AVP", b"RTP/SAVP") + key
 
@@ -40,7 +40,7 @@ def start(ladder: Ladder, offer: bytes = OFFER) -> None:
     ladder.caller.calls(X, body=offer, headers="Supported: 100rel\r\n")
 
 
-def test_in_the_invite(ladder: Ladder) -> None:
+def test_leak_in_the_invite_fails_closed(ladder: Ladder) -> None:
     start(ladder, leaky(OFFER, OF_CALLER))
     ladder.callee.gets_nothing()
     ladder.caller.is_refused(480)
@@ -48,7 +48,7 @@ def test_in_the_invite(ladder: Ladder) -> None:
 
 
 @pytest.mark.parametrize("status", [183, 180])
-def test_in_early_media(ladder: Ladder, status: int) -> None:
+def test_leak_in_early_media_fails_closed(ladder: Ladder, status: int) -> None:
     start(ladder)
     ladder.callee.get("INVITE")
     ladder.callee.answers(status, body=leaky(ANSWER, OF_CALLEE))
@@ -58,7 +58,7 @@ def test_in_early_media(ladder: Ladder, status: int) -> None:
     has_failed_closed(ladder)
 
 
-def test_in_the_answer(ladder: Ladder) -> None:
+def test_leak_in_the_answer_fails_closed(ladder: Ladder) -> None:
     start(ladder)
     ladder.callee.expects("INVITE", 200, body=leaky(ANSWER, OF_CALLEE))
     ladder.callee.get("ACK")
@@ -67,7 +67,7 @@ def test_in_the_answer(ladder: Ladder) -> None:
     has_failed_closed(ladder)
 
 
-def test_in_the_ack(ladder: Ladder) -> None:
+def test_leak_in_the_ack_fails_closed(ladder: Ladder) -> None:
     start(ladder, b"")
     ladder.callee.expects("INVITE", 200, body=OFFER)
     ladder.caller.get(200)
@@ -76,7 +76,7 @@ def test_in_the_ack(ladder: Ladder) -> None:
     is_hung_up(ladder)
 
 
-def test_in_a_prack(ladder: Ladder) -> None:
+def test_leak_in_a_prack_fails_closed(ladder: Ladder) -> None:
     start(ladder)
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, headers="Require: 100rel\r\nRSeq: 1\r\n", body=ANSWER)
@@ -90,7 +90,7 @@ def test_in_a_prack(ladder: Ladder) -> None:
 
 
 @EITHER
-def test_in_a_reinvite(ladder: Ladder, by: str) -> None:
+def test_leak_in_a_reinvite_fails_closed(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, _ = sides(ladder, by)
     asking.reinvites(leaky(HOLD, number_of(ladder, asking)))
@@ -100,7 +100,7 @@ def test_in_a_reinvite(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_in_the_answer_to_a_reinvite(ladder: Ladder, by: str) -> None:
+def test_leak_in_the_answer_to_a_reinvite_fails_closed(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
@@ -112,7 +112,7 @@ def test_in_the_answer_to_a_reinvite(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_in_the_progress_of_a_reinvite(ladder: Ladder, by: str) -> None:
+def test_leak_in_a_provisional_response_to_a_reinvite_fails_closed(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
@@ -128,7 +128,7 @@ def test_in_the_progress_of_a_reinvite(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_in_an_update(ladder: Ladder, by: str) -> None:
+def test_leak_in_an_update_fails_closed(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, _ = sides(ladder, by)
     asking.updates(leaky(HOLD, number_of(ladder, asking)))
@@ -137,7 +137,7 @@ def test_in_an_update(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_in_the_answer_to_an_update(ladder: Ladder, by: str) -> None:
+def test_leak_in_the_answer_to_an_update_fails_closed(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.updates(HOLD)
@@ -147,8 +147,8 @@ def test_in_the_answer_to_an_update(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_ones_own_number_may_come_back(ladder: Ladder, by: str) -> None:
-    """It tells nobody anything."""
+def test_own_number_is_no_leak(ladder: Ladder, by: str) -> None:
+    """It reveals nothing."""
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(leaky(HOLD, number_of(ladder, asked)))

@@ -1,4 +1,4 @@
-"""UPDATE (RFC 3311), in early dialogs and in calls that are up, and where it meets a re-INVITE."""
+"""UPDATE (RFC 3311) in early and confirmed dialogs, and together with a re-INVITE."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.ladder.ladder import EITHER, Ladder, X, connect, hang_up, sides
 
 @EITHER
 @pytest.mark.parametrize("offer", [HOLD, b""])
-def test_in_a_call(ladder: Ladder, by: str, offer: bytes) -> None:
+def test_update_is_relayed(ladder: Ladder, by: str, offer: bytes) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.updates(offer)
@@ -22,7 +22,7 @@ def test_in_a_call(ladder: Ladder, by: str, offer: bytes) -> None:
 
 
 @EITHER
-def test_in_an_early_dialog(ladder: Ladder, by: str) -> None:
+def test_update_in_an_early_dialog_is_relayed(ladder: Ladder, by: str) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, body=ANSWER)
@@ -37,7 +37,7 @@ def test_in_an_early_dialog(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_in_an_early_dialog_that_ends_meanwhile(ladder: Ladder, by: str) -> None:
+def test_update_in_an_early_dialog_that_ends(ladder: Ladder, by: str) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, body=ANSWER)
@@ -53,7 +53,7 @@ def test_in_an_early_dialog_that_ends_meanwhile(ladder: Ladder, by: str) -> None
 
 
 @EITHER
-def test_meets_one_of_the_other_side(ladder: Ladder, by: str) -> None:
+def test_update_glare_is_491(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.updates(HOLD)
@@ -66,7 +66,7 @@ def test_meets_one_of_the_other_side(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_second_of_the_same_side_is_told_to_wait(ladder: Ladder, by: str) -> None:
+def test_second_update_of_the_same_side_is_500_with_retry_after(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.updates(HOLD)
@@ -78,7 +78,7 @@ def test_second_of_the_same_side_is_told_to_wait(ladder: Ladder, by: str) -> Non
 
 
 @EITHER
-def test_meets_a_reinvite_of_the_other_side(ladder: Ladder, by: str) -> None:
+def test_update_during_a_reinvite_is_491(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
@@ -92,7 +92,7 @@ def test_meets_a_reinvite_of_the_other_side(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
-def test_without_an_offer_passes_a_reinvite(ladder: Ladder, by: str) -> None:
+def test_update_without_sdp_passes_during_a_reinvite(ladder: Ladder, by: str) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
@@ -106,8 +106,8 @@ def test_without_an_offer_passes_a_reinvite(ladder: Ladder, by: str) -> None:
     hang_up(ladder)
 
 
-def test_before_the_caller_has_the_answer(ladder: Ladder) -> None:
-    """The callee may ask as soon as it has answered (RFC 3311 5.1); the caller may not know the dialog yet."""
+def test_update_of_the_callee_before_the_callers_ack_is_491(ladder: Ladder) -> None:
+    """The callee may send it once it has answered (RFC 3311 5.1); the caller may not know the dialog yet."""
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.hold_commits = True
@@ -123,7 +123,7 @@ def test_before_the_caller_has_the_answer(ladder: Ladder) -> None:
 
 @EITHER
 @pytest.mark.parametrize(("status", "shown"), [(488, 488), (504, 500), (401, 488), (491, 491)])
-def test_refused_leaves_the_call_up(ladder: Ladder, by: str, status: int, shown: int) -> None:
+def test_refused_update_leaves_the_call_up(ladder: Ladder, by: str, status: int, shown: int) -> None:
     connect(ladder)
     asking, asked = sides(ladder, by)
     asking.updates(HOLD)

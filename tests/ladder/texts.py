@@ -1,4 +1,4 @@
-"""Ladders whose parties send each other texts."""
+"""Ladders for text messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages in whatever way they may be written: what reads them quickly must read all alike."""
+"""Messages in any valid spelling: fast paths must agree with the full parser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ bodies = st.sampled_from(
 
 @st.composite
 def parameters(draw: st.DrawFn, name: str, value: str) -> str:
-    """`;name=value` among others, in any way to write it; without it where the value is ""."""
+    """Parameters with `name=value` among others, in any spelling; without it if the value is ""."""
     before = [
         ";x=y",
         ";lr",
@@ -38,7 +38,7 @@ def parameters(draw: st.DrawFn, name: str, value: str) -> str:
 
 @st.composite
 def names_to(draw: st.DrawFn, tag: str) -> str:
-    """The value of a To."""
+    """A To value."""
     tail = draw(parameters("tag", tag))
     if draw(st.integers(0, 4)):
         return f"{draw(displays)}<sip:700100000010001@h;tag=ffffffffffffffff>{draw(blanks)}{tail}"
@@ -55,7 +55,7 @@ def hops(draw: st.DrawFn, branch: str) -> str:
 
 @st.composite
 def messages(draw: st.DrawFn, start: str, branch: str, tag: str) -> bytes:
-    """A message with this start line, branch and To tag: as most are, or its lines in any order and any spelling."""
+    """A message with this start line, branch and To tag: in common form, or with lines in any order and spelling."""
     if draw(st.booleans()):
         to = f"To: <sip:b@h>;tag={tag}" if tag else "To: <sip:b@h>"
         return f"{start}\r\nVia: SIP/2.0/UDP h;branch={branch}\r\n{to}\r\nCall-ID: c@h\r\n\r\n".encode()

@@ -40,10 +40,10 @@ def contact(text: str) -> NameAddr:
     return parse_name_addr(text)
 
 
-# -- how a dialog comes about
+# -- creation
 
 
-def test_as_callee_the_dialog_is_made_of_the_request() -> None:
+def test_uas_dialog_is_built_from_the_request() -> None:
     """RFC 3261 12.1.1."""
     dialog = as_uas(CONTACT + LOOSE)
     assert (dialog.call_id, dialog.local_tag, dialog.remote_tag) == ("c1@phone.test", "ours", "caller")
@@ -55,7 +55,7 @@ def test_as_callee_the_dialog_is_made_of_the_request() -> None:
     assert not dialog.secure
 
 
-def test_as_caller_the_dialog_is_made_of_the_response_and_the_route_set_is_turned_round() -> None:
+def test_uac_dialog_is_built_from_the_response_with_the_route_set_reversed() -> None:
     """RFC 3261 12.1.2."""
     dialog = as_uac(CONTACT + LOOSE, status=180)
     assert (dialog.call_id, dialog.local_tag, dialog.remote_tag) == ("c2", "ours", "callee")
@@ -79,19 +79,19 @@ def test_as_caller_the_dialog_is_made_of_the_response_and_the_route_set_is_turne
         CONTACT + "Record-Route: <sip:[::z]>\r\n",
     ],
 )
-def test_a_request_that_cannot_be_answered_with_requests_is_400(more: str) -> None:
+def test_request_without_a_usable_contact_or_route_is_400(more: str) -> None:
     with pytest.raises(ProtocolError) as caught:
         as_uas(more)
     assert caught.value.status == 400
 
 
 @pytest.mark.parametrize("more", ["Contact: <tel:+86138>\r\n", "Contact: nonsense\r\n", "Record-Route: nonsense\r\n"])
-def test_a_response_that_names_no_usable_way_is_an_error(more: str) -> None:
+def test_response_without_a_usable_contact_or_route_is_an_error(more: str) -> None:
     with pytest.raises((ProtocolError, ParseError)):
         as_uac(more)
 
 
-def test_without_a_contact_in_the_response_requests_go_where_the_invite_went() -> None:
+def test_requests_go_to_the_invites_target_when_the_response_has_no_contact() -> None:
     dialog = as_uac("", status=180)
     assert dialog.remote_target == dialog.request_uri == "sip:139@b.test"
     assert dialog.next_hop.host == "b.test"
@@ -100,7 +100,7 @@ def test_without_a_contact_in_the_response_requests_go_where_the_invite_went() -
 @pytest.mark.parametrize(
     ("uri", "secure"), [("sips:1@relay.test", True), ("SIPS:1@relay.test", True), ("sip:sips", False)]
 )
-def test_a_dialog_is_secure_where_its_invite_went_to_a_sips_uri(uri: str, secure: bool) -> None:
+def test_dialog_is_secure_when_its_invite_went_to_a_sips_uri(uri: str, secure: bool) -> None:
     assert as_uas(uri=uri).secure is secure
     assert as_uac(remote_uri=uri).secure is secure
 
@@ -114,7 +114,7 @@ def test_an_rfc_2543_peer_has_no_tag() -> None:
 # -- requests in the dialog
 
 
-def test_the_head_holds_what_all_requests_in_the_dialog_share() -> None:
+def test_request_head_holds_route_from_to_and_call_id() -> None:
     assert as_uas().request_head == (
         "From: <sip:70010000001@relay.test>;tag=ours\r\n"
         "To: <sip:138@phone.test>;tag=caller\r\n"
@@ -129,14 +129,14 @@ def test_display_names_of_the_peer_are_not_repeated() -> None:
     assert "Zhang" not in Dialog.as_uas(invite, "ours").request_head
 
 
-def test_without_routes_requests_go_straight_to_the_target() -> None:
+def test_requests_go_to_the_target_without_a_route_set() -> None:
     dialog = as_uas()
     assert dialog.request_uri == "sip:138@192.0.2.1:5062;transport=tcp"
     assert (dialog.next_hop.host, dialog.next_hop.port) == ("192.0.2.1", 5062)
     assert "Route" not in dialog.request_head
 
 
-def test_with_a_loose_router_first_requests_carry_all_routes_and_the_target() -> None:
+def test_loose_router_gets_all_routes_and_the_target() -> None:
     dialog = as_uas(CONTACT + LOOSE)
     assert dialog.request_uri == dialog.remote_target
     assert dialog.next_hop.host == "p1.test"
@@ -145,7 +145,7 @@ def test_with_a_loose_router_first_requests_carry_all_routes_and_the_target() ->
     )
 
 
-def test_with_a_strict_router_first_the_target_is_the_last_route() -> None:
+def test_strict_router_gets_the_target_as_last_route() -> None:
     """RFC 3261 12.2.1.1, the second case; what may not stand in a Request-URI is left out (19.1.1)."""
     dialog = as_uas(CONTACT + STRICT)
     assert dialog.request_uri == "sip:strict.test;maddr=192.0.2.9"
@@ -161,12 +161,12 @@ def test_lr_counts_in_any_spelling() -> None:
     assert as_uas(f"{CONTACT}Record-Route: <sip:p.test>;lr\r\n").request_uri == "sip:p.test"  # not the URI's
 
 
-def test_headers_and_method_of_a_contact_do_not_come_into_the_request_uri() -> None:
+def test_headers_and_method_of_a_contact_are_not_in_the_request_uri() -> None:
     dialog = as_uas("Contact: <sip:138@192.0.2.1;ob;method=BYE?Subject=x>\r\n")
     assert dialog.request_uri == "sip:138@192.0.2.1;ob"
 
 
-def test_each_request_of_ours_has_the_next_number() -> None:
+def test_each_of_our_requests_has_the_next_cseq() -> None:
     dialog = as_uac()
     assert [dialog.next_cseq(), dialog.next_cseq()] == [2, 3]
     assert as_uas().next_cseq() == 1
@@ -175,8 +175,8 @@ def test_each_request_of_ours_has_the_next_number() -> None:
 # -- requests of the peer
 
 
-def test_requests_of_the_peer_must_come_in_order() -> None:
-    """RFC 3261 12.2.2. A gap is no fault."""
+def test_peer_request_with_an_old_cseq_is_refused() -> None:
+    """RFC 3261 12.2.2. Gaps are allowed."""
     dialog = as_uas()
     dialog.receive_cseq(8)
     dialog.receive_cseq(20)
@@ -187,14 +187,14 @@ def test_requests_of_the_peer_must_come_in_order() -> None:
     dialog.receive_cseq(21)
 
 
-def test_the_first_request_of_a_callee_may_have_any_number() -> None:
+def test_first_request_of_a_callee_may_have_any_cseq() -> None:
     dialog = as_uac()
     dialog.receive_cseq(0)
     with pytest.raises(ProtocolError):
         dialog.receive_cseq(0)
 
 
-def test_the_two_sides_number_on_their_own() -> None:
+def test_cseqs_of_both_sides_are_independent() -> None:
     dialog = as_uac()
     dialog.receive_cseq(500)
     assert dialog.next_cseq() == 2
@@ -203,7 +203,7 @@ def test_the_two_sides_number_on_their_own() -> None:
 # -- the target
 
 
-def test_a_new_contact_is_the_new_target_and_the_routes_stay() -> None:
+def test_new_contact_changes_the_target_but_not_the_routes() -> None:
     dialog = as_uas(CONTACT + LOOSE)
     head = dialog.request_head
     dialog.refresh_target(contact("<sip:138@192.0.2.77>"))
@@ -212,7 +212,7 @@ def test_a_new_contact_is_the_new_target_and_the_routes_stay() -> None:
     assert dialog.request_head == head
 
 
-def test_a_new_target_stands_in_the_routes_of_a_strict_router() -> None:
+def test_new_target_is_the_last_route_for_a_strict_router() -> None:
     dialog = as_uas(CONTACT + STRICT)
     assert "192.0.2.1:5062" in dialog.request_head
     dialog.refresh_target(contact("<sip:138@192.0.2.77>"))
@@ -220,14 +220,14 @@ def test_a_new_target_stands_in_the_routes_of_a_strict_router() -> None:
     assert "192.0.2.1:5062" not in dialog.request_head
 
 
-def test_without_routes_a_new_target_is_the_next_hop() -> None:
+def test_new_target_is_the_next_hop_without_routes() -> None:
     dialog = as_uas()
     dialog.refresh_target(contact("<sip:138@192.0.2.77:5099>"))
     assert (dialog.next_hop.host, dialog.next_hop.port) == ("192.0.2.77", 5099)
 
 
 @pytest.mark.parametrize("useless", [None, NameAddr("", "tel:+86138", {}), NameAddr("", "sip:", {})])
-def test_a_contact_that_cannot_be_used_leaves_the_target(useless: NameAddr | None) -> None:
+def test_unusable_contact_leaves_the_target_unchanged(useless: NameAddr | None) -> None:
     dialog = as_uas()
     dialog.refresh_target(useless)
     assert dialog.remote_target == "sip:138@192.0.2.1:5062;transport=tcp"
@@ -248,7 +248,7 @@ def test_the_2xx_confirms_an_early_dialog_with_its_own_routes_and_target() -> No
     assert dialog.request_head.startswith("Route: <sip:only.test;lr>\r\nFrom: ")
 
 
-def test_a_2xx_that_says_what_the_180_said_changes_nothing_else() -> None:
+def test_2xx_equal_to_the_180_only_confirms_the_dialog() -> None:
     dialog = as_uac(CONTACT + LOOSE, status=180)
     before = dialog.request_head, dialog.request_uri, dialog.next_hop
     dialog.update_from_2xx(response(200, more=CONTACT + LOOSE))
@@ -256,7 +256,7 @@ def test_a_2xx_that_says_what_the_180_said_changes_nothing_else() -> None:
     assert dialog.confirmed
 
 
-def test_a_2xx_without_a_contact_keeps_the_early_target_and_without_routes_drops_them() -> None:
+def test_2xx_without_contact_keeps_the_target_and_without_routes_drops_them() -> None:
     dialog = as_uac(CONTACT + LOOSE, status=180)
     dialog.update_from_2xx(response(200))
     assert dialog.confirmed
@@ -264,7 +264,7 @@ def test_a_2xx_without_a_contact_keeps_the_early_target_and_without_routes_drops
     assert dialog.next_hop.host == "192.0.2.1"
 
 
-def test_in_a_confirmed_dialog_a_2xx_refreshes_the_target_alone() -> None:
+def test_2xx_in_a_confirmed_dialog_refreshes_only_the_target() -> None:
     dialog = as_uac(CONTACT + LOOSE)
     dialog.confirmed = True
     dialog.update_from_2xx(response(200, more="Contact: <sip:139@192.0.2.5>\r\nRecord-Route: <sip:late.test;lr>\r\n"))
@@ -273,7 +273,7 @@ def test_in_a_confirmed_dialog_a_2xx_refreshes_the_target_alone() -> None:
 
 
 @pytest.mark.parametrize("more", ["Contact: <tel:+86138>\r\n", "Contact: nonsense\r\n", "Record-Route: <tel:1>\r\n"])
-def test_a_2xx_that_cannot_be_used_leaves_the_dialog_as_it_was(more: str) -> None:
+def test_unusable_2xx_leaves_the_dialog_unchanged(more: str) -> None:
     dialog = as_uac(CONTACT + LOOSE, status=180)
     before = dialog.to_state()
     with pytest.raises((ProtocolError, ParseError)):
@@ -288,7 +288,7 @@ UNPACK = msgspec.msgpack.Decoder(DialogState).decode
 
 
 @pytest.mark.parametrize("more", [CONTACT, CONTACT + LOOSE, CONTACT + STRICT])
-def test_a_dialog_goes_on_after_a_restart_as_it_was(more: str) -> None:
+def test_dialog_is_restored_unchanged_after_a_restart(more: str) -> None:
     dialog = as_uas(more)
     dialog.confirmed = True
     dialog.next_cseq()
@@ -304,7 +304,7 @@ def test_a_dialog_goes_on_after_a_restart_as_it_was(more: str) -> None:
 
 
 @given(st.binary(min_size=1, max_size=12).filter(lambda raw: not set(raw) & set(b"\r\n\t \0") and raw.strip() == raw))
-def test_whatever_bytes_a_peer_puts_into_its_call_id_come_back_from_the_store(raw: bytes) -> None:
+def test_any_bytes_of_a_call_id_survive_the_store(raw: bytes) -> None:
     text = raw.decode("utf-8", "surrogateescape")
     state = as_uas().to_state()
     dialog = Dialog.from_state(state)

@@ -1,4 +1,4 @@
-"""Digest authentication: the RFCs' own examples, and what of a challenge is understood."""
+"""Digest authentication: the examples of the RFCs, and parsing of challenges and credentials."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def test_example_of_rfc_2617() -> None:
     assert credentials.response == "6629fae49393a05397450978507c4ef1"
 
 
-def test_example_of_sip() -> None:
+def test_example_of_draft_smith_sipping_auth_examples() -> None:
     """Of draft-smith-sipping-auth-examples-01, 3.3: an INVITE with qop=auth."""
     challenge = Challenge("biloxi.com", "dcd98b7102dd2f0e8b11d0f600bfb0c093", "MD5", True, None, False)
     credentials = answer(challenge, "bob", "zanzibar", "INVITE", "sip:bob@biloxi.com", "0a4f113b")
     assert credentials.response == "89eb0059246c02b2f6ee02c7961d5ea3"
 
 
-def test_without_qop_as_rfc_2069() -> None:
+def test_challenge_without_qop_is_answered_as_in_rfc_2069() -> None:
     """Its example, with the response that errata 749 gives."""
     challenge = parse_challenge('Digest realm="testrealm@host.com", nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093"')
     assert challenge is not None
@@ -74,7 +74,7 @@ def test_without_qop_as_rfc_2069() -> None:
     assert "nc=" not in str(credentials)
 
 
-def test_the_strongest_that_is_known() -> None:
+def test_strongest_known_algorithm_is_chosen() -> None:
     texts = [rfc7616_challenge(algorithm) for algorithm in ("MD5", "SHA-512-256", "SHA-256", "SHA-256-sess")]
     known = [challenge for text in texts if (challenge := parse_challenge(text))]
     chosen = strongest(known)
@@ -92,11 +92,11 @@ def test_the_strongest_that_is_known() -> None:
         'Digest realm="a",nonce="b",algorithm=AKAv1-MD5',
     ],
 )
-def test_what_is_not_known_is_none(text: str) -> None:
+def test_unsupported_scheme_algorithm_or_qop_gives_none(text: str) -> None:
     assert parse_challenge(text) is None
 
 
-def test_how_peers_write_it() -> None:
+def test_challenges_are_parsed_in_the_spellings_of_peers() -> None:
     assert parse_challenge('DIGEST Realm = "a, b" , NONCE="c\\"d",stale=TRUE,algorithm="md5",qop=auth') == Challenge(
         "a, b", 'c\\"d', "MD5", True, None, True
     )
@@ -115,13 +115,13 @@ def test_how_peers_write_it() -> None:
         f'Digest realm="a",nonce="{"b" * 2048}"',
     ],
 )
-def test_malformed_challenges(text: str) -> None:
+def test_malformed_challenge_raises_parse_error(text: str) -> None:
     with pytest.raises(ParseError):
         parse_challenge(text, "www-authenticate")
 
 
 @pytest.mark.parametrize("missing", ["username", "realm", "nonce", "uri", "response"])
-def test_credentials_that_lack_something(missing: str) -> None:
+def test_incomplete_credentials_raise_parse_error(missing: str) -> None:
     values = {name: f'{name}="x"' for name in ("username", "realm", "nonce", "uri", "response")}
     del values[missing]
     with pytest.raises(ParseError):
@@ -129,7 +129,7 @@ def test_credentials_that_lack_something(missing: str) -> None:
 
 
 @pytest.mark.parametrize("nc", ["", "1", "0000000g", "000000001"])
-def test_malformed_counts(nc: str) -> None:
+def test_malformed_nonce_count_raises_parse_error(nc: str) -> None:
     with pytest.raises(ParseError):
         parse_credentials(f'Digest username="u",realm="r",nonce="n",uri="x",response="r",qop=auth,nc="{nc}"')
 
@@ -138,7 +138,7 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_characters='"\\'), max_size
 
 
 @given(TEXTS, TEXTS, st.sampled_from(sorted(RESPONSES)), st.booleans(), st.none() | TEXTS, st.booleans())
-def test_a_challenge_is_read_as_it_was_written(
+def test_challenge_survives_a_round_trip(
     realm: str, nonce: str, algorithm: str, has_qop: bool, opaque: str | None, stale: bool
 ) -> None:
     challenge = Challenge(realm, nonce, algorithm, has_qop, opaque, stale)
@@ -146,7 +146,7 @@ def test_a_challenge_is_read_as_it_was_written(
 
 
 @given(TEXTS, TEXTS, st.booleans(), st.text(max_size=20))
-def test_an_answer_is_read_as_it_was_written_and_proved(
+def test_credentials_survive_a_round_trip_and_are_proved(
     realm: str, username: str, has_qop: bool, password: str
 ) -> None:
     challenge = Challenge(realm, "nonce", "SHA-256", has_qop, None, False)
@@ -158,7 +158,7 @@ def test_an_answer_is_read_as_it_was_written_and_proved(
 
 
 @given(st.text(), st.sampled_from(["", "Digest ", 'Digest realm="a",nonce="b",']))
-def test_nothing_but_parse_error(text: str, start: str) -> None:
+def test_arbitrary_text_raises_only_parse_error(text: str, start: str) -> None:
     for parse in (parse_challenge, parse_credentials):
         try:
             found = parse(start + text)

@@ -1,4 +1,4 @@
-"""Streams cut into messages and keep-alives."""
+"""Framing of streams into messages and keep-alives."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_every_split_gives_the_same_frames(size):
         b"Content-Length: 3\r\nLast: x",
     ],
 )
-def test_the_length_is_found_in_every_spelling(line):
+def test_content_length_is_found_in_every_spelling(line):
     data = b"OPTIONS sip:b@h SIP/2.0\r\n" + line + b"\r\n\r\nabc"
     frames = StreamFramer().feed(data + b"\r\n")
     assert frames == [data, KEEPALIVE_PONG]
@@ -78,12 +78,12 @@ def test_the_length_is_found_in_every_spelling(line):
     ],
 )
 @pytest.mark.parametrize("size", [1, 100_000])
-def test_a_stream_that_cannot_be_read_on_is_refused(data, size):
+def test_unreadable_stream_is_refused(data, size):
     with pytest.raises(ParseError):
         feed_in_pieces(data, size)
 
 
-def test_frames_before_the_fault_are_given_first():
+def test_frames_before_an_error_are_returned_first():
     framer = StreamFramer()
     assert framer.feed(message() + message(length=b"x")) == [message()]
     assert framer.pending
@@ -92,7 +92,7 @@ def test_frames_before_the_fault_are_given_first():
             framer.feed(b"")
 
 
-def test_the_limits_are_inclusive():
+def test_limits_are_inclusive():
     head = message(length=b"5")
     framer = StreamFramer(max_head=len(head) - 4, max_body=5)
     assert framer.feed(head + b"abcde") == [head + b"abcde"]
@@ -111,7 +111,7 @@ def test_an_unfinished_message_is_pending():
     assert not framer.pending
 
 
-def test_an_unfinished_head_is_kept_within_the_limit():
+def test_unfinished_head_is_buffered_up_to_the_limit():
     framer = StreamFramer()
     with pytest.raises(ParseError):
         for _ in range(100):

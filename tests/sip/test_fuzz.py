@@ -1,4 +1,4 @@
-"""The codec on arbitrary and mutated input: only ParseError escapes, and nothing is read in two ways.
+"""The codec on arbitrary and mutated input: only ParseError escapes, and fast paths agree with full parses.
 
 Permitted exceptions: ParseError everywhere, ProtocolError from `check_request`.
 """
@@ -27,7 +27,7 @@ START = re.compile(rb"(?:[A-Z]{3,9} sips?:|SIP/2\.0 \d)")
 
 
 def recorded() -> list[bytes]:
-    """SIP messages out of the traces, cut out by their first words; some are fragments."""
+    """SIP messages from the traces, found by their first words; some are fragments."""
     found = []
     for trace in sorted((DATA / "pcap").iterdir()):
         data = trace.read_bytes()
@@ -89,13 +89,13 @@ def exercise(data: bytes) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=300))
-def test_arbitrary_bytes_raise_parse_error_at_most(data):
+def test_arbitrary_bytes_raise_only_parse_error(data):
     exercise(data)
 
 
 @settings(max_examples=250, deadline=None)
 @given(mutated(SEEDS))
-def test_mutated_messages_raise_parse_error_at_most(data):
+def test_mutated_messages_raise_only_parse_error(data):
     exercise(data)
 
 
@@ -108,7 +108,7 @@ NAMES = st.from_regex(r"[a-z!%*_+`'~.-][a-z0-9-]{1,12}", fullmatch=True).filter(
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=8), st.binary(max_size=50))
-def test_what_is_written_is_read_again_unchanged(headers, body):
+def test_message_survives_a_round_trip(headers, body):
     message = parse_message(Request.of("X", "sip:a@b", headers, body).serialize())
     assert (message.headers, message.body) == (headers, body)
 
@@ -135,7 +135,7 @@ VIA_PIECES = st.sampled_from(
 
 @settings(max_examples=500, deadline=None)
 @given(st.lists(VIA_PIECES, max_size=10))
-def test_the_cheap_branch_is_that_of_the_full_parse(pieces):
+def test_fast_branch_equals_that_of_the_full_parse(pieces):
     message = Request.of("X", "sip:a@b", [("via", "SIP/2.0/UDP h" + "".join(pieces).strip())])
     try:
         full = message.via.branch
@@ -155,7 +155,7 @@ ADDRESS_PIECES = st.sampled_from(
 @example(["<sip:a@b>", ";tag", ";tag=", "a"])
 @example(["<sip:a@b>", ";tag=", "a", ";x=", '"', ">", '"'])
 @example(['"', "<sip:a@b;tag=u>", '"', "<sip:a@b>"])
-def test_the_cheap_tag_is_that_of_the_full_parse(pieces):
+def test_fast_tag_equals_that_of_the_full_parse(pieces):
     message = Request.of("X", "sip:a@b", [("from", "".join(pieces).strip())])
     try:
         full = message.from_.tag
@@ -166,7 +166,7 @@ def test_the_cheap_tag_is_that_of_the_full_parse(pieces):
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(ADDRESS_PIECES, max_size=10).map("".join))
-def test_what_an_address_reads_it_writes(text):
+def test_address_survives_a_round_trip(text):
     with suppress(ParseError):
         address = parse_name_addr(text)
         assert parse_name_addr(str(address)) == address
@@ -202,7 +202,7 @@ URI_PIECES = st.sampled_from(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(URI_PIECES, max_size=10).map("".join) | TEXT)
-def test_what_a_uri_reads_it_writes(text):
+def test_uri_survives_a_round_trip(text):
     try:
         uri = parse_uri(text)
     except ParseError:
@@ -226,7 +226,7 @@ PLACES = st.lists(
 
 @settings(max_examples=500, deadline=None)
 @given(st.sampled_from(["sip:", "sips:", "SIP:", "tel:"]), USERS, USERS, PLACES)
-def test_a_remembered_place_is_read_as_it_would_be_anew(scheme, before, user, place):
+def test_cached_uri_place_parses_like_a_new_one(scheme, before, user, place):
     outcome(parse_uri, f"{scheme}{before}@{place}")
     text = f"{scheme}{user}@{place}"
     assert outcome(parse_uri, text) == outcome(uri._parse, text, "")
@@ -243,7 +243,7 @@ HOPS = st.sampled_from(
 
 @settings(max_examples=500, deadline=None)
 @given(HOPS, PARAM_TEXT, PARAM_TEXT)
-def test_a_remembered_hop_is_read_as_it_would_be_anew(hop, before, params):
+def test_cached_via_hop_parses_like_a_new_one(hop, before, params):
     outcome(parse_via, f"{hop}{before}")
     text = f"{hop};{params}"
     assert outcome(parse_via, text) == outcome(headers._parse_via, text)
@@ -255,14 +255,14 @@ def test_a_remembered_hop_is_read_as_it_would_be_anew(hop, before, params):
     st.lists(URI_PIECES | st.sampled_from(["<", ">", '"']), max_size=5).map("".join),
     PARAM_TEXT,
 )
-def test_a_short_address_is_read_as_a_long_one(display, text, params):
+def test_fast_path_of_addresses_equals_the_full_parse(display, text, params):
     value = f"{display}<{text}>{params}"
     assert outcome(parse_name_addr, value) == outcome(headers._parse_name_addr, value, "")
 
 
 @settings(max_examples=200, deadline=None)
 @given(TEXT, st.dictionaries(st.from_regex(r"[a-z0-9.-]{1,8}", fullmatch=True), st.none() | TEXT, max_size=4))
-def test_quotes_and_parameters_are_undone(text, params):
+def test_quoting_and_parameters_survive_a_round_trip(text, params):
     with suppress(ParseError):  # control characters
         assert unquote(quote(text)) == text
         assert parse_name_addr(f"<sip:h>{format_params(params)}").params == params
@@ -270,13 +270,13 @@ def test_quotes_and_parameters_are_undone(text, params):
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(VIA_PIECES, max_size=10).map("".join) | TEXT)
-def test_a_via_raises_parse_error_at_most(text):
+def test_arbitrary_via_raises_only_parse_error(text):
     with suppress(ParseError):
         parse_via(f"SIP/2.0/UDP h{text}")
 
 
 def frames_of(pieces: list[bytes]) -> tuple[list[Frame], bool]:
-    """The frames, and whether the stream ended in a fault."""
+    """The frames, and whether the stream failed."""
     framer = StreamFramer()
     frames: list[Frame] = []
     try:
@@ -294,7 +294,7 @@ STREAMS = st.lists(st.sampled_from([*WHOLE, b"\r\n", b"\r\n\r\n"]) | PIECES, max
 
 @settings(max_examples=200, deadline=None)
 @given(STREAMS, st.lists(st.integers(0, 3000), max_size=12))
-def test_every_split_of_a_stream_frames_alike(stream, cuts):
+def test_every_split_of_a_stream_gives_the_same_frames(stream, cuts):
     ends = [*sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     pieces = [stream[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     assert frames_of(pieces) == frames_of([stream])
@@ -302,7 +302,7 @@ def test_every_split_of_a_stream_frames_alike(stream, cuts):
 
 @settings(max_examples=200, deadline=None)
 @given(STREAMS)
-def test_a_frame_ends_where_its_message_does(stream):
+def test_frame_ends_with_its_message(stream):
     for frame in frames_of([stream])[0]:
         if isinstance(frame, bytes):
             with suppress(ParseError):
@@ -325,7 +325,7 @@ def exercise_sdp(body: bytes) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(mutated(BODIES))
-def test_mutated_descriptions_raise_parse_error_at_most(body):
+def test_mutated_sdp_raises_only_parse_error(body):
     exercise_sdp(body)
 
 
@@ -335,7 +335,7 @@ def test_mutated_descriptions_raise_parse_error_at_most(body):
         st.sampled_from("vosiuepcbtrzkam").flatmap(lambda kind: TEXT.map(lambda text: f"{kind}={text}")), max_size=6
     )
 )
-def test_arbitrary_descriptions_raise_parse_error_at_most(lines):
+def test_arbitrary_sdp_raises_only_parse_error(lines):
     exercise_sdp("\r\n".join(["v=0", "o=- 1 1 IN IP4 h", *lines]).encode())
 
 

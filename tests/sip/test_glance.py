@@ -1,4 +1,4 @@
-"""What a glance says of a message is what the parser says, however the message is written."""
+"""The prescan agrees with the parser for any spelling of a message."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def parsed_is_untagged(data: bytes) -> bool | None:
 
 
 @given(st.data(), st.sampled_from([*METHODS, "invite"]), tokens | st.just(""))
-def test_whether_a_request_has_a_to_tag(data: st.DataObject, method: str, tag: str) -> None:
+def test_is_untagged_agrees_with_the_parser(data: st.DataObject, method: str, tag: str) -> None:
     message = data.draw(messages(f"{method} sip:b@h SIP/2.0", "z9hG4bKa", tag))
     expected = parsed_is_untagged(message)
     assert expected is None or is_untagged(message) == expected
 
 
 @given(st.data(), tokens | st.just(""))
-def test_a_response_begins_nothing(data: st.DataObject, tag: str) -> None:
+def test_response_is_never_untagged(data: st.DataObject, tag: str) -> None:
     assert not is_untagged(data.draw(messages("SIP/2.0 200 OK", "z9hG4bKa", tag)))
 
 
@@ -49,14 +49,14 @@ def test_a_response_begins_nothing(data: st.DataObject, tag: str) -> None:
         (b'"a" <sip:b@h>;p=";tag=x"', True),
     ],
 )
-def test_the_tag_in_any_spelling(to: bytes, expected: bool) -> None:
+def test_to_tag_is_found_in_any_spelling(to: bytes, expected: bool) -> None:
     data = HEAD + REST.replace(b"<sip:b@h>", to)
     assert parsed_is_untagged(data) is expected
     assert is_untagged(data) is expected
 
 
 @given(st.binary(max_size=60), st.integers(0, 200), st.integers(0, 200))
-def test_no_bytes_raise(noise: bytes, start: int, end: int) -> None:
+def test_arbitrary_bytes_do_not_raise(noise: bytes, start: int, end: int) -> None:
     data = HEAD + REST
     for each in (noise, data[:start] + noise + data[end:]):
         is_untagged(each)
@@ -64,7 +64,7 @@ def test_no_bytes_raise(noise: bytes, start: int, end: int) -> None:
 
 
 @given(st.data(), st.sampled_from(METHODS))
-def test_what_is_copied_is_what_the_parser_reads(data: st.DataObject, method: str) -> None:
+def test_copied_headers_agree_with_the_parser(data: st.DataObject, method: str) -> None:
     message = data.draw(messages(f"{method} sip:b@h SIP/2.0", "z9hG4bKa", ""))
     lines = copied(message)
     if lines is None or parsed_is_untagged(message) is None:
@@ -76,11 +76,11 @@ def test_what_is_copied_is_what_the_parser_reads(data: st.DataObject, method: st
 
 
 @given(st.data(), tokens)
-def test_of_what_has_a_to_tag_nothing_is_copied(data: st.DataObject, tag: str) -> None:
+def test_copied_is_none_for_a_request_with_a_to_tag(data: st.DataObject, tag: str) -> None:
     assert copied(data.draw(messages("INVITE sip:b@h SIP/2.0", "z9hG4bKa", tag))) is None
 
 
-def test_usual_requests_need_no_parser() -> None:
+def test_usual_requests_do_not_use_the_parser() -> None:
     assert copied(HEAD + b"Via: SIP/2.0/TCP g;branch=z9hG4bKb\r\nMax-Forwards: 70\r\n" + REST) == (
         *(b"SIP/2.0/UDP h;branch=z9hG4bKa", b"Via: SIP/2.0/TCP g;branch=z9hG4bKb\r\n"),
         *(b"<sip:a@h>;tag=1", b"<sip:b@h>", b"c@h", b"1 INVITE"),
@@ -95,7 +95,7 @@ def test_usual_requests_need_no_parser() -> None:
         b"Subject: x\r\n\ty\r\n",
     ],
 )
-def test_an_unusual_one_does(lines: bytes) -> None:
+def test_unusual_request_uses_the_parser(lines: bytes) -> None:
     assert copied(HEAD + REST) is not None
     assert copied(HEAD + lines + REST) is None
 
@@ -111,11 +111,11 @@ def test_an_unusual_one_does(lines: bytes) -> None:
         (b"<sip:b@h>", b"<sip:b@h>; tag=2"),
     ],
 )
-def test_of_what_is_written_unusually_the_marks_say_nothing(old: bytes, new: bytes) -> None:
+def test_marks_are_none_for_unusual_syntax(old: bytes, new: bytes) -> None:
     assert marks((HEAD + REST).replace(old, new)) is None
 
 
-def test_the_marks_of_a_message() -> None:
+def test_marks_agree_with_the_parser() -> None:
     via = "SIP/2.0/UDP h;branch=z9hG4bKa"
     assert marks(HEAD + REST) == ("INVITE", via, "1", "")
     assert marks((HEAD + REST).replace(b"<sip:b@h>", b"<sip:b@h>;x=y;tag=2;z")) == ("INVITE", via, "1", "2")
@@ -125,7 +125,7 @@ def test_the_marks_of_a_message() -> None:
 
 
 @given(st.binary(max_size=60), st.integers(0, 200), st.integers(0, 200))
-def test_no_bytes_make_marks_raise(noise: bytes, start: int, end: int) -> None:
+def test_arbitrary_bytes_do_not_raise_in_marks(noise: bytes, start: int, end: int) -> None:
     data = HEAD + REST
     marks(noise)
     marks(data[:start] + noise + data[end:])

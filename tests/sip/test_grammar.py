@@ -72,7 +72,7 @@ def test_malformed_parameters_are_refused(text):
         parse_name_addr(f"<sip:h>{text}")
 
 
-def test_a_value_gets_quotes_where_it_needs_them():
+def test_value_is_quoted_if_needed():
     params = {"lr": None, "a": "plain", "b": 'x;y"z', "c": ""}
     assert format_params(params) == ';lr;a=plain;b="x;y\\"z";c='
     assert parse_name_addr(f"<sip:h>{format_params(params)}").params == params
@@ -88,21 +88,21 @@ def test_control_characters_are_not_quoted(text):
         quote(text)
 
 
-def test_unquoting_lets_no_control_character_out():
+def test_unquoting_replaces_control_characters():
     assert unquote('"a\\\rb\x00c"') == "a\ufffdb\ufffdc"
 
 
-def test_what_is_not_quoted_stays():
+def test_unquoted_text_stays_unchanged():
     assert unquote("a\\b") == "a\\b"
 
 
 @pytest.mark.parametrize("text", ["", "a b", "a:b", "é", "a\n", "<a>"])
-def test_what_is_no_token(text):
+def test_non_tokens_are_refused(text):
     assert not is_token(text)
 
 
 def split_one_by_one(text: str) -> list[str]:
-    """As `split_commas`, by a look at each character."""
+    """As `split_commas`, character by character."""
     elements, element, closes, position = [], "", "", 0
     while position < len(text):
         sign = text[position]
@@ -125,13 +125,13 @@ def split_one_by_one(text: str) -> list[str]:
 
 @settings(max_examples=500)
 @given(st.text('a ,"<>\\\t;', max_size=12))
-def test_commas_separate_as_a_look_at_each_character_has_it(text: str) -> None:
-    """Without a comma there is nothing to separate, and nobody looks at quotes."""
+def test_split_commas_agrees_with_a_character_by_character_split(text: str) -> None:
+    """Without a comma quotes are not checked."""
     assert outcome(split_commas, f",{text}") == outcome(split_one_by_one, text)
 
 
 @settings(max_examples=500)
 @given(st.text("aA1-._;= ", max_size=14))
-def test_plain_parameters_read_as_any_others_do(text: str) -> None:
+def test_plain_parameters_parse_like_any_others(text: str) -> None:
     if is_plain_params(text):
         assert cut_plain_params(text) == cut_params(f";{text}")

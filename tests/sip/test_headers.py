@@ -1,4 +1,4 @@
-"""Each header that the relay reads."""
+"""Parsing of each header that the relay understands."""
 
 from __future__ import annotations
 
@@ -114,13 +114,13 @@ def test_a_malformed_address_is_refused(text):
         _ = address.uri
 
 
-def test_the_uri_of_an_address_is_read_once_when_asked():
+def test_uri_of_an_address_is_parsed_lazily_and_once():
     address = parse_name_addr("<sip:a@b;lr>")
     assert isinstance(address.uri, SipUri)
     assert address.uri is address.uri
 
 
-def test_parameters_alone_are_no_address():
+def test_parameters_without_a_uri_are_refused():
     with pytest.raises(ParseError):
         parse_name_addr(";tag=1")
 
@@ -181,12 +181,12 @@ def test_a_malformed_session_timer_is_refused(text):
         parse_min_se(text)
 
 
-def test_a_least_session_interval_is_read():
+def test_min_se_is_parsed():
     assert parse_min_se("90;x=y") == 90
 
 
 @pytest.mark.parametrize("text", ["", "256", "-1", "1 ", "٣", "1" * 11])
-def test_what_is_no_number_in_range_is_refused(text):
+def test_number_out_of_range_is_refused(text):
     with pytest.raises(ParseError):
         parse_number(text, "max-forwards", 255)
 
@@ -234,8 +234,8 @@ _serial = count()
 
 @settings(max_examples=500)
 @given(PIECES)
-def test_a_via_reads_alike_whether_its_hop_is_known_or_not(rest: str) -> None:
-    """What stands before the parameters is read once of each hop."""
+def test_via_parses_alike_with_and_without_a_cached_hop(rest: str) -> None:
+    """The part before the parameters is cached by hop."""
     text = f"SIP/2.0/UDP h{next(_serial)}{rest}"
     unknown = outcome(parse_via, text)
     outcome(parse_via, text.partition(";")[0])
@@ -250,14 +250,14 @@ ADDRESSES = st.sampled_from(["<sip:a@b>", "<sip:a@b;lr>", "<sip:é@b>", "<>", "<
 
 @settings(max_examples=500)
 @given(DISPLAYS, ADDRESSES, PIECES)
-def test_an_address_reads_alike_by_the_short_way_and_the_long_one(display: str, address: str, rest: str) -> None:
-    """A tab before it says nothing, and keeps it from the short way."""
+def test_fast_path_of_addresses_agrees_with_the_full_parse(display: str, address: str, rest: str) -> None:
+    """A leading tab is ignored, and avoids the fast path."""
     text = f"{display}{address}{rest}"
     assert outcome(parse_name_addr, text, "to") == outcome(parse_name_addr, f"\t{text}", "to")
 
 
 @given(PIECES)
-def test_what_is_remembered_of_values_is_what_they_say(text: str) -> None:
+def test_cached_values_equal_parsed_ones(text: str) -> None:
     whole = ((parse_content_type, parse_content_type.__wrapped__, "application/sdp"), (parse_cseq, _parse_cseq, "1 A"))
     for parse, parse_anew, start in whole:
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""Lines cut into names and values, whatever messages came before, and what messages of one layout share."""
+"""Splitting of lines into names and values, independent of earlier messages, and shared layouts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def cut(kind: str, *lines: str) -> tuple[tuple[str, ...], list[str]]:
     return layout.names, values[1:]
 
 
-def test_two_ways_to_write_one_kind_of_message_do_not_mix() -> None:
+def test_two_header_orders_of_one_method_do_not_mix() -> None:
     one, other = ("Via: 1", "To: 2", "Call-ID:3"), ("v:1", "Via: 4", "t : 2", "Call-ID: 3", "X-Y: ")
     for _ in range(3):
         assert cut("BYE", *one) == (("via", "to", "call-id"), ["1", "2", "3"])
@@ -30,7 +30,7 @@ def test_messages_with_the_same_headers_in_the_same_order_share_a_layout() -> No
     assert cut_lines("INFO", ["start"]).names == ()
 
 
-def test_a_layout_tells_where_each_name_comes_first_and_which_come_again() -> None:
+def test_layout_has_first_places_and_repeated_names() -> None:
     layout = Layout(("via", "via", "to", "to"))
     assert layout.places == {"via": 1, "to": 3}
     assert layout.repeated == {"via", "to"}
@@ -46,26 +46,26 @@ def test_contradictory_lines_are_refused_each_time(again: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["", " To: a", "To", "a b: c", ": d"])
-def test_what_is_no_header_is_refused_each_time(line: str) -> None:
+def test_malformed_header_line_is_refused_each_time(line: str) -> None:
     for lines in permutations(["Via: 1", line]):
         for _ in range(2):
             with pytest.raises(ParseError):
                 cut("BYE", *lines)
 
 
-def test_a_line_goes_on_behind_a_blank() -> None:
+def test_folded_line_is_joined() -> None:
     assert unfold("start\r\nTo: a\r\n b\r\n\t c\r\nVia: 1") == ["start", "To: a b c", "Via: 1"]
 
 
 def remembered() -> list[str]:
-    """The texts of all starts; of a message that was under way when all were forgotten none is left."""
+    """The texts of all cached line starts."""
     starts = list(_remembered.kinds.values())
-    for start in starts:  # those behind it come after it
+    for start in starts:  # children are appended while iterating
         starts += start.behind.values()
     return [start.text for start in starts]
 
 
-def test_what_is_remembered_of_names_is_bounded() -> None:
+def test_cache_of_line_starts_is_bounded() -> None:
     most = 0
     for number in range(2000):
         cut(f"M{number}", f"X-{number}: 1", f"X-{number}: 1", f"{'Y' * 5000}: 2", "Via: 3")

@@ -1,4 +1,4 @@
-"""From bytes to messages: framing, limits, the check of a new request, and what is salvaged for a 400."""
+"""Parsing of messages: lines, limits, validation of a new request, and salvage for a 400."""
 
 from __future__ import annotations
 
@@ -92,15 +92,15 @@ def test_a_malformed_start_line_is_refused(line):
         parse_message(line + b"\r\nCall-ID: c\r\n\r\n")
 
 
-def test_compact_names_odd_case_and_blanks_are_one_name():
+def test_compact_forms_odd_case_and_blanks_give_one_name():
     message = parse_message(options(b"v: 1", b"VIA : 2", b"Via\t:3"))
     assert message.headers == [("via", "1"), ("via", "2"), ("via", "3")]
 
 
 @pytest.mark.parametrize("spelling", [b"Via: 1", b"Via:1", b"Via : 1", b"VIA:  1 ", b"v:1"])
 @pytest.mark.parametrize("others", [(), (b"Call-ID: c",), (b"Call-ID:c", b"To: t"), (b"To:\tt", b"Call-ID: c")])
-def test_a_message_reads_the_same_whatever_came_before_it(spelling, others):
-    """How lines began in messages before is remembered."""
+def test_message_parses_alike_whatever_came_before(spelling, others):
+    """The starts of lines are cached."""
     for lines in permutations([spelling, *others]):
         for _ in range(2):
             headers = [line.decode().lower().partition(":") for line in lines]
@@ -108,7 +108,7 @@ def test_a_message_reads_the_same_whatever_came_before_it(spelling, others):
             assert read(options(*lines)) == (expected, dict(expected))
 
 
-def test_continuation_lines_belong_to_the_line_before():
+def test_folded_lines_belong_to_the_line_before():
     message = parse_message(options(b"Subject: a", b" b", b"\t c", b"Call-ID:", b" x", b"Empty:", b" "))
     assert message.headers == [("subject", "a b c"), ("call-id", "x"), ("empty", "")]
 
@@ -135,7 +135,7 @@ def test_malformed_lines_are_refused(lines):
         parse_message(options(*lines))
 
 
-def test_a_continuation_of_the_start_line_is_refused():
+def test_folded_start_line_is_refused():
     with pytest.raises(ParseError):
         parse_message(b"OPTIONS sip:b@h\r\n SIP/2.0\r\n\r\n")
 
@@ -145,13 +145,13 @@ def test_nul_may_stand_in_a_quoted_pair():
 
 
 @pytest.mark.parametrize("name", [b"From", b"t", b"Call-ID", b"CSeq", b"Max-Forwards", b"l", b"Content-Type"])
-def test_two_meanings_of_one_header_are_refused(name):
+def test_contradictory_headers_are_refused(name):
     with pytest.raises(ParseError, match="contradictory"):
         parse_message(options(name + b": 1", name.lower() + b" : 2", body=b"abc"))
     assert parse_message(options(name + b": 1", name + b": 1", body=b"abc"))
 
 
-def test_the_body_ends_where_the_content_length_says():
+def test_body_ends_at_content_length():
     assert parse_message(options(b"Content-Length: 3", body=b"abcdef")).body == b"abc"
     assert parse_message(options(body=b"abcdef")).body == b"abcdef"
     assert parse_message(options(body=b"a\r\n\r\nb")).body == b"a\r\n\r\nb"
@@ -160,24 +160,24 @@ def test_the_body_ends_where_the_content_length_says():
 @pytest.mark.parametrize("length", [b"4", b"-1", b"", b"x", b"3 ", b"0x3", b"3, 3", "٣".encode(), b"1" * 5000])
 def test_a_bad_content_length_is_refused(length):
     data = options(b"Content-Length: " + length, body=b"abc")
-    if length == b"3 ":  # outer blanks mean nothing
+    if length == b"3 ":  # outer blanks are ignored
         assert parse_message(data).body == b"abc"
         return
     with pytest.raises(ParseError):
         parse_message(data)
 
 
-def test_empty_lines_before_the_start_line_are_passed_over():
+def test_empty_lines_before_the_start_line_are_ignored():
     assert parse_message(b"\r\n\r\n" + GOOD).headers == parse_message(GOOD).headers
 
 
 @pytest.mark.parametrize("data", [b"", b"\r\n\r\n", b"OPTIONS sip:b@h SIP/2.0\r\nl: 0\r\n", GOOD[:-2], b"\0" * 100])
-def test_what_has_no_end_of_the_headers_is_refused(data):
+def test_message_without_end_of_headers_is_refused(data):
     with pytest.raises(ParseError):
         parse_message(data)
 
 
-def test_the_limits_hold():
+def test_size_limits_are_enforced():
     start = b"OPTIONS sip:b@h SIP/2.0"
     room = MAX_HEAD - len(start) - len(b"\r\nS: ")
     assert parse_message(options(b"S: " + b"x" * room))
@@ -206,7 +206,7 @@ def check(data: bytes) -> None:
     check_request(request)
 
 
-def test_a_good_request_passes_the_check():
+def test_valid_request_passes_the_check():
     check(GOOD)
     check(GOOD.replace(b"sip:b@h SIP", b"tel:+8613800000001 SIP"))
     check(GOOD.replace(b"Max-Forwards: 70\r\n", b""))
@@ -232,7 +232,7 @@ def test_a_good_request_passes_the_check():
         (b"<sip:a@192.0.2.1>", b"<sip:>", 400),
     ],
 )
-def test_the_check_names_the_status(old, new, status):
+def test_check_raises_the_status_to_answer(old, new, status):
     assert old in GOOD
     with pytest.raises(ProtocolError) as error:
         check(GOOD.replace(old, new))
@@ -240,12 +240,12 @@ def test_the_check_names_the_status(old, new, status):
 
 
 @pytest.mark.parametrize("name", [b"Via", b"From", b"To", b"Call-ID"])
-def test_what_an_answer_copies_must_be_there(name):
+def test_check_requires_the_headers_that_a_response_copies(name):
     with pytest.raises(ParseError, match="missing"):
         check(GOOD.replace(name + b":", b"X-" + name + b":"))
 
 
-def test_an_answer_is_salvaged_from_a_broken_request():
+def test_headers_for_a_400_are_salvaged_from_a_broken_request():
     data = GOOD.replace(b"Content-Length: 0", b"Content-Length: 9\r\nX: a\rb").replace(b"From:", b"bro ken\r\nFrom:")
     request = salvage(data)
     assert request is not None
@@ -259,17 +259,17 @@ def test_an_answer_is_salvaged_from_a_broken_request():
     ]
 
 
-def test_lines_that_end_in_lf_alone_are_salvaged():
+def test_lines_ending_in_lf_are_salvaged():
     request = salvage(GOOD.replace(b"\r\n", b"\n"))
     assert request is not None
     assert request.call_id == "c@h"
 
 
-def test_a_missing_end_is_salvaged():
+def test_head_without_an_end_is_salvaged():
     assert salvage(GOOD.rstrip()) is not None
 
 
-def test_missing_parties_get_a_stand_in():
+def test_missing_from_and_to_are_replaced():
     request = salvage(GOOD.replace(b"From:", b"X-From:").replace(b"To:", b"X-To:"))
     assert request is not None
     assert request.get("from") == request.get("to") == "<sip:unknown.invalid>"
@@ -292,7 +292,7 @@ def test_missing_parties_get_a_stand_in():
         GOOD.replace(b"c@h", b"c@\0h"),
     ],
 )
-def test_nothing_is_salvaged_where_no_answer_is_due_or_can_be_written(data):
+def test_nothing_is_salvaged_if_no_response_is_due_or_possible(data):
     assert salvage(data) is None
 
 
@@ -329,7 +329,7 @@ STARTS = st.sampled_from(["INVITE sip:b@h SIP/2.0", "BYE sip:b@h SIP/2.0", "SIP/
 
 
 def read_plainly(head: str) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    """Headers and index of a message, each line by itself, by what RFC 3261 7.3.1 says of lines."""
+    """Headers and index of a message, line by line as in RFC 3261 7.3.1."""
     headers, index = [], {}
     for line in re.sub(r"\r\n[ \t]+", " ", head).split("\r\n")[1:]:
         name, colon, value = line.partition(":")
@@ -349,7 +349,7 @@ def read(data: bytes) -> tuple[list[tuple[str, str]], dict[str, str | None]]:
 
 @settings(max_examples=500)
 @given(st.lists(st.tuples(STARTS, st.lists(LINES, max_size=6)), min_size=1, max_size=4))
-def test_messages_in_any_row_read_as_each_line_reads_by_itself(messages: list[tuple[str, list[str]]]) -> None:
+def test_messages_in_any_sequence_parse_like_single_lines(messages: list[tuple[str, list[str]]]) -> None:
     for start, lines in messages:
         text = "\r\n".join([start, "Max-Forwards: 70", *lines, "", ""])
         assert outcome(read, text.encode()) == outcome(read_plainly, text.partition("\r\n\r\n")[0]), text

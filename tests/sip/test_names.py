@@ -33,11 +33,11 @@ from relay.sip.names import canonical_name, spell
 )
 def test_every_spelling_has_one_name(spelled, name):
     assert canonical_name(spelled) == name
-    assert canonical_name(spelled) == name  # the second time from memory
+    assert canonical_name(spelled) == name  # the second time from the cache
 
 
 @pytest.mark.parametrize("spelled", ["", " ", " Via", "Vi a", "Vía", "Via\r", "a/b", "a\0"])
-def test_what_is_no_name_is_refused(spelled):
+def test_malformed_name_is_refused(spelled):
     with pytest.raises(ParseError):
         canonical_name(spelled)
 
@@ -55,5 +55,5 @@ def test_made_up_names_do_not_fill_memory():
     ("name", "spelling"),
     [("call-id", "Call-ID"), ("cseq", "CSeq"), ("content-length", "Content-Length"), ("via", "Via"), ("x-a", "X-A")],
 )
-def test_names_are_written_as_the_rfc_does(name, spelling):
+def test_names_are_written_in_rfc_spelling(name, spelling):
     assert spell(name) == spelling

@@ -1,4 +1,4 @@
-"""Session descriptions: what is kept, what is written, what is refused."""
+"""SDP: parts kept, written and refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AUDIO = (
 SESSION = b"v=0\no=- 1 2 IN IP4 h\n"
 
 
-def test_a_description_is_read():
+def test_sdp_is_parsed():
     assert parse_sdp(AUDIO) == Sdp(
         Origin("-", "3848276298", "1", "IP4", "192.0.2.1"),
         Connection("IP4", "192.0.2.1"),
@@ -42,11 +42,11 @@ def test_a_description_is_read():
     )
 
 
-def test_it_is_written_as_it_was_read():
+def test_sdp_survives_a_round_trip():
     assert parse_sdp(AUDIO).serialize() == AUDIO
 
 
-def test_every_part_comes_back_in_the_order_of_the_rfc():
+def test_every_part_is_written_in_rfc_order():
     data = (
         b"v=0\r\no=u 1 2 IN IP6 2001:db8::1\r\ns=-\r\n"
         b"c=IN IP4 224.2.1.1/127/3\r\nb=AS:64\r\nt=0 0\r\nt=1 2\r\na=sendonly\r\n"
@@ -57,34 +57,34 @@ def test_every_part_comes_back_in_the_order_of_the_rfc():
     assert parse_sdp(data).serialize() == data
 
 
-def test_names_addresses_keys_and_repeats_have_no_place():
+def test_names_addresses_keys_and_repeats_are_dropped():
     personal = b"".join(b"%c=Zhang San\r\n" % kind for kind in b"siuepzkr")
     sdp = parse_sdp(AUDIO.replace(b"s=-\r\n", personal) + b"i=Zhang San\r\nk=clear:Zhang\r\n")
     assert sdp == parse_sdp(AUDIO)
     assert b"Zhang" not in sdp.serialize()
 
 
-def test_an_origin_with_blanks_in_the_name_is_taken_without_it():
+def test_origin_name_with_blanks_is_dropped():
     assert parse_sdp(AUDIO.replace(b"o=-", b"o=My Phone 7")).origin.username == "-"
 
 
-def test_an_ipv6_address_in_brackets_is_taken_without_them():
+def test_brackets_of_an_ipv6_address_are_removed():
     sdp = parse_sdp(AUDIO.replace(b"IN IP4 192.0.2.1", b"IN IP6 [2001:db8::1]"))
     assert (sdp.origin.address, sdp.connection) == ("2001:db8::1", Connection("IP6", "2001:db8::1"))
 
 
-def test_tolerated_line_ends_and_blanks():
+def test_lf_empty_lines_and_trailing_blanks_are_tolerated():
     assert parse_sdp(AUDIO.replace(b"\r\n", b"\n")) == parse_sdp(AUDIO)
     assert parse_sdp(AUDIO.replace(b"\r\n", b" \r\n")) == parse_sdp(AUDIO)
     assert parse_sdp(AUDIO + b"\r\n\r\n") == parse_sdp(AUDIO)
     assert parse_sdp(AUDIO.rstrip()) == parse_sdp(AUDIO)
 
 
-def test_an_attribute_or_bandwidth_that_cannot_be_read_is_ignored():
+def test_malformed_attribute_or_bandwidth_is_ignored():
     assert parse_sdp(AUDIO + b"a=\r\na=:x\r\na=b c\r\nb=AS:x\r\nb=64\r\n") == parse_sdp(AUDIO)
 
 
-def test_a_time_is_written_where_there_was_none():
+def test_missing_timing_is_written_as_0_0():
     assert b"\r\nt=0 0\r\n" in parse_sdp(SESSION).serialize()
 
 
@@ -125,12 +125,12 @@ def test_a_time_is_written_where_there_was_none():
         AUDIO.replace(b"o=-", b"o=" + b"x" * 256),
     ],
 )
-def test_what_is_no_sdp_is_refused(data):
+def test_malformed_sdp_is_refused(data):
     with pytest.raises(ParseError):
         parse_sdp(data)
 
 
-def test_the_limits_are_inclusive():
+def test_limits_are_inclusive():
     assert len(parse_sdp(SESSION + b"m=audio 1 RTP/AVP 0\n" * 64).media) == 64
     assert len(parse_sdp(SESSION + b"a=x\n" * 497).attributes) == 497
     with pytest.raises(ParseError):
@@ -138,7 +138,7 @@ def test_the_limits_are_inclusive():
 
 
 @pytest.mark.parametrize("value", ["x\r\na=y", "x\ny", "x\ry", "x\0y"])
-def test_no_value_carries_a_line_break_out(value):
+def test_line_break_in_a_value_is_not_written(value):
     sdp = parse_sdp(AUDIO)
     sdp.media[0].attributes.append(("x", value))
     with pytest.raises(ParseError):

@@ -13,9 +13,9 @@ from relay.sip.transaction_machine import TIMEOUT, Ground, Table, Transaction
 
 
 class Bell:
-    """Rings by a timer that can be armed again and again: a transaction that knows nothing but that its time has come.
+    """An object with a re-armable timer, as a transaction has.
 
-    (No class derived from Timer here: where relay.sip is compiled, only compiled classes derive from its own.)
+    (It does not subclass Timer: only compiled classes may subclass one of a compiled module.)
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ def test_timer_d_is_at_least_32_seconds(t1: float, timer_d: float) -> None:
     assert Timings(t1=t1).timer_d == timer_d
 
 
-def test_timers_fire_by_time_and_those_of_one_time_in_the_order_they_were_set(heap: TimerHeap) -> None:
+def test_timers_fire_by_time_and_then_in_the_order_set(heap: TimerHeap) -> None:
     fired: list[str] = []
     for name, when in (("c", 3.0), ("a", 1.0), ("b1", 2.0), ("b2", 2.0)):
         heap.set(when, lambda _, name=name: fired.append(name))  # type: ignore[misc]
@@ -59,10 +59,10 @@ def test_a_timer_does_not_fire_before_it_is_due_nor_twice(heap: TimerHeap) -> No
     assert fired == []
     heap.run(1.25)
     heap.run(2.0)
-    assert fired == [1.25]  # the time it is now, not the time it was due
+    assert fired == [1.25]  # the current time, not the due time
 
 
-def test_next_is_the_earliest_that_will_still_fire(heap: TimerHeap) -> None:
+def test_next_is_the_earliest_armed_timer(heap: TimerHeap) -> None:
     assert heap.next() is None
     first = heap.set(1.0, lambda _: None)
     heap.set(2.0, lambda _: None)
@@ -86,7 +86,7 @@ def test_a_cancelled_timer_does_not_fire_and_is_not_counted(heap: TimerHeap) -> 
     assert len(heap) == 0
 
 
-def test_cancelling_nothing_or_what_has_fired_changes_nothing(heap: TimerHeap) -> None:
+def test_cancelling_none_or_a_fired_timer_has_no_effect(heap: TimerHeap) -> None:
     fired = heap.set(1.0, lambda _: None)
     heap.set(2.0, lambda _: None)
     heap.run(1.0)
@@ -95,7 +95,7 @@ def test_cancelling_nothing_or_what_has_fired_changes_nothing(heap: TimerHeap) -
     assert len(heap) == 1
 
 
-def test_a_timer_that_cancels_another_of_the_same_time_is_in_time(heap: TimerHeap) -> None:
+def test_timer_can_cancel_another_due_at_the_same_time(heap: TimerHeap) -> None:
     fired: list[float] = []
     heap.set(1.0, lambda _: heap.cancel(other))
     other = heap.set(1.0, fired.append)
@@ -103,7 +103,7 @@ def test_a_timer_that_cancels_another_of_the_same_time_is_in_time(heap: TimerHea
     assert fired == []
 
 
-def test_what_a_timer_sets_that_is_due_fires_in_the_same_run(heap: TimerHeap) -> None:
+def test_due_timer_set_by_a_timer_fires_in_the_same_run(heap: TimerHeap) -> None:
     fired: list[float] = []
 
     def set_another(_: float) -> None:
@@ -114,8 +114,8 @@ def test_what_a_timer_sets_that_is_due_fires_in_the_same_run(heap: TimerHeap) ->
     assert fired == [2.0]
 
 
-def test_a_cancelled_timer_lets_go_of_what_it_would_have_called(heap: TimerHeap) -> None:
-    call = Bell()  # stands for a call, whose maximum duration is hours ahead when it ends
+def test_cancelled_timer_drops_its_callback(heap: TimerHeap) -> None:
+    call = Bell()  # stands for a call that ends hours before its maximum duration
     seen = weakref.ref(call)
     timer = heap.set(14_400.0, call.fire)
     heap.cancel(timer)
@@ -139,7 +139,7 @@ def test_a_timer_armed_again_fires_at_the_new_time_only(heap: TimerHeap) -> None
     assert len(heap) == 0
 
 
-def test_thousands_of_cancelled_timers_leave_the_others_as_they_were(heap: TimerHeap) -> None:
+def test_thousands_of_cancelled_timers_do_not_affect_the_others(heap: TimerHeap) -> None:
     fired: list[int] = []
     timers = [heap.set(float(when), lambda _, when=when: fired.append(when)) for when in range(5000)]  # type: ignore[misc]
     bell = Bell()
@@ -155,7 +155,7 @@ def test_thousands_of_cancelled_timers_leave_the_others_as_they_were(heap: Timer
 
 
 def test_cancelled_timers_do_not_pile_up(heap: TimerHeap) -> None:
-    """Each call sets timers hours ahead and cancels them: memory must not grow with the calls that have been."""
+    """Each call sets timers hours ahead and cancels them: memory must not grow with past calls."""
     heap.run(1000.0)
     for _ in range(100):
         heap.cancel(heap.set(1000.0 + 14_400.0, lambda _: None))
@@ -164,8 +164,8 @@ def test_cancelled_timers_do_not_pile_up(heap: TimerHeap) -> None:
     assert len(heap) == len(heap._heap) == len(heap._spans) == len(heap._far) == 0
 
 
-def test_a_timer_of_the_next_spans_is_gone_when_it_is_cancelled(heap: TimerHeap) -> None:
-    """Each request sets one for when it would be sent again: under load they were most of what the heap held."""
+def test_cancelled_timer_of_a_later_span_is_removed(heap: TimerHeap) -> None:
+    """Each request sets a retransmission timer: under load these were most of the heap."""
     heap.run(1000.0)
     for step in range(100):
         heap.cancel(heap.set(1000.5 + step / 100, lambda _: None))
@@ -173,15 +173,15 @@ def test_a_timer_of_the_next_spans_is_gone_when_it_is_cancelled(heap: TimerHeap)
     assert len(heap) == len(heap._heap) == len(heap._spans) == 0
 
 
-def test_timers_of_a_restart_wait_with_the_far_ones(heap: TimerHeap) -> None:
-    """They are armed before the first run: by span each look for the next one would go through all of them."""
+def test_timers_armed_before_the_first_run_are_moved_to_far(heap: TimerHeap) -> None:
+    """They are armed before the first run: kept by span, `next` would iterate over all of them."""
     for call in range(100):
         heap.set(1000.0 + FAR_S + call, lambda _: None)
     heap.run(1000.0)
     assert (len(heap), len(heap._far)) == (100, 100)
 
 
-def test_to_look_at_a_span_whose_timers_come_later_fires_none(heap: TimerHeap) -> None:
+def test_run_before_the_timers_of_a_span_are_due_fires_none(heap: TimerHeap) -> None:
     fired: list[float] = []
     heap.run(1000.0)
     heap.set(1000.99, fired.append)
@@ -229,11 +229,11 @@ def test_all_far_timers_fire_in_order_when_the_clock_leaps(heap: TimerHeap) -> N
         max_size=60,
     )
 )
-def test_the_heap_does_what_a_plain_list_would(script: list[tuple[str, int]]) -> None:
+def test_heap_agrees_with_a_plain_list(script: list[tuple[str, int]]) -> None:
     heap = TimerHeap()
     bells: list[Bell] = []
     plain: dict[int, float] = {}  # bell -> when
-    expected: dict[int, int] = {}  # bell -> times it has rung
+    expected: dict[int, int] = {}  # bell -> number of rings
     for action, number in script:
         if action == "set" or not bells:
             plain[len(bells)] = float(number)

@@ -1,4 +1,4 @@
-"""What the codec makes of each torture message, as tests/sip/torture.py says."""
+"""The codec's result for each torture message, by the table in tests/sip/torture.py."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def judge(data: bytes) -> str | int:
 
 
 @pytest.mark.parametrize("row", TORTURE, ids=lambda row: row.file)
-def test_each_message_has_its_outcome(row):
+def test_each_torture_message_has_its_expected_outcome(row):
     assert judge(row.data) == row.codec, row.why
 
 
-def test_the_table_names_every_file():
+def test_table_lists_every_file():
     files = {str(path.relative_to(DATA)) for folder in ("rfc4475", "rfc5118") for path in (DATA / folder).iterdir()}
     assert {row.file for row in TORTURE} == files
 
 
 @pytest.mark.parametrize("row", TORTURE, ids=lambda row: row.file)
-def test_an_answer_is_expected_only_where_one_can_be_written(row):
+def test_response_is_expected_only_if_one_can_be_written(row):
     if row.codec == LOST:
         assert not row.answers
     if isinstance(row.codec, int):
@@ -48,7 +48,7 @@ def read(name: str) -> Request:
     return request
 
 
-def test_a_short_tortuous_invite_reads_as_the_rfc_says():
+def test_wsinv_is_parsed_as_in_rfc_4475():
     request = read("wsinv")
     assert request.to.uri_text == "sip:vivekg@chair-dnrc.example.com"
     assert (request.to_tag, request.from_tag) == ("1918181833n", "98asjd8")
@@ -97,7 +97,7 @@ def test_a_second_message_in_a_datagram_is_dropped():
     assert read("dblreq").body == b""
 
 
-def test_a_reason_of_any_bytes_is_kept():
+def test_reason_phrase_of_any_bytes_is_kept():
     response = parse_message((DATA / "rfc4475" / "unreason.dat").read_bytes())
     assert isinstance(response, Response)
     assert response.reason == "= 2**3 * 5**2 но сто девяносто девять - простое"

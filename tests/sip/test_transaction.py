@@ -1,4 +1,4 @@
-"""Which transaction a message belongs to, and all transactions that there are."""
+"""Matching of messages to transactions, and the table of transactions."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def world() -> World:
 # -- requests: RFC 3261 17.2.3
 
 
-def test_a_request_that_was_never_seen_belongs_to_none(world: World) -> None:
+def test_new_request_matches_no_transaction(world: World) -> None:
     assert world.layer.find_server(request("INVITE")) is None
     assert world.layer.find_server(request("ACK")) is None
     assert world.layer.find_cancelled(request("CANCEL")) is None
 
 
 @pytest.mark.parametrize("method", ["INVITE", "BYE", "CANCEL", "OPTIONS", "FOO"])
-def test_a_request_that_comes_again_belongs_to_its_transaction(world: World, method: str) -> None:
+def test_retransmission_matches_its_transaction(world: World, method: str) -> None:
     transaction = world.serve(method)
     assert world.layer.find_server(request(method)) is transaction
 
@@ -37,7 +37,7 @@ def test_another_branch_sent_by_or_method_is_another_transaction(world: World) -
     assert world.layer.find_server(request("BYE")) is None
 
 
-def test_with_the_magic_cookie_nothing_but_branch_sent_by_and_method_counts(world: World) -> None:
+def test_only_branch_sent_by_and_method_count_with_the_magic_cookie(world: World) -> None:
     invite = world.serve("INVITE")
     assert world.layer.find_server(request("INVITE", to_tag="x", call_id="y", cseq=9, from_tag="z")) is invite
 
@@ -52,7 +52,7 @@ def test_with_the_magic_cookie_nothing_but_branch_sent_by_and_method_counts(worl
         ("SIP/2.0/UDP\t", "phone.test:5060"),
     ],
 )
-def test_the_sent_by_is_compared_without_case_and_blanks(world: World, protocol: str, sent_by: str) -> None:
+def test_sent_by_is_compared_without_case_and_blanks(world: World, protocol: str, sent_by: str) -> None:
     invite = world.serve("INVITE")
     assert world.layer.find_server(request("INVITE", sent_by=sent_by, protocol=protocol)) is invite
 
@@ -65,27 +65,27 @@ def test_only_the_topmost_via_counts(world: World) -> None:
     assert world.layer.find_server(request("INVITE", f"z9hG4bKx, SIP/2.0/UDP phone.test:5060;branch={BRANCH}")) is None
 
 
-def test_ipv6_neighbours_are_told_apart(world: World) -> None:
+def test_ipv6_neighbours_are_distinguished(world: World) -> None:
     invite = world.layer.serve(request("INVITE", sent_by="[2001:db8::1]:5060"), UDP)
     assert world.layer.find_server(request("INVITE", sent_by="[2001:DB8::1]:5060")) is invite
     assert world.layer.find_server(request("INVITE", sent_by="[2001:db8::2]:5060")) is None
 
 
-def test_the_ack_to_a_refusal_belongs_to_the_invite(world: World) -> None:
+def test_ack_to_a_refusal_matches_the_invite(world: World) -> None:
     invite = world.serve("INVITE")
     invite.respond(486, b"486", 0.0)
     assert world.layer.find_server(request("ACK", to_tag="ours")) is invite
     assert world.layer.find_server(request("ACK", "z9hG4bKother", to_tag="ours")) is None
 
 
-def test_the_ack_to_a_2xx_belongs_to_none_even_with_the_branch_of_its_invite(world: World) -> None:
+def test_ack_to_a_2xx_matches_none_even_with_the_invites_branch(world: World) -> None:
     world.serve("INVITE").respond(200, b"200", 0.0)
     assert world.layer.find_server(request("ACK", to_tag="ours")) is None
     assert world.layer.find_server(request("ACK", "z9hG4bKits-own", to_tag="ours")) is None
     assert world.layer.find_server(request("INVITE")) is not None
 
 
-def test_a_cancel_names_the_invite_and_is_a_transaction_of_its_own(world: World) -> None:
+def test_cancel_matches_the_invite_and_is_its_own_transaction(world: World) -> None:
     invite = world.serve("INVITE")
     cancel = request("CANCEL")
     assert world.layer.find_server(cancel) is None
@@ -101,8 +101,8 @@ def test_a_cancel_names_the_invite_and_is_a_transaction_of_its_own(world: World)
     assert world.is_empty
 
 
-def test_a_cancel_that_is_late_still_names_its_invite_until_that_is_over(world: World) -> None:
-    """RFC 3261 9.2: it has no effect then, but it is answered 200, not 481."""
+def test_late_cancel_matches_its_invite_until_that_terminates(world: World) -> None:
+    """RFC 3261 9.2: it has no effect, but is answered 200, not 481."""
     invite = world.serve("INVITE")
     invite.respond(200, b"200", 0.0)
     assert world.layer.find_cancelled(request("CANCEL")) is invite
@@ -110,7 +110,7 @@ def test_a_cancel_that_is_late_still_names_its_invite_until_that_is_over(world: 
     assert world.layer.find_cancelled(request("CANCEL")) is None
 
 
-def test_a_cancel_does_not_name_another_invite_or_another_method(world: World) -> None:
+def test_cancel_does_not_match_another_invite_or_method(world: World) -> None:
     world.serve("INVITE")
     world.layer.serve(request("BYE", "z9hG4bKbye"), UDP)
     assert world.layer.find_cancelled(request("CANCEL", "z9hG4bKother")) is None
@@ -118,7 +118,7 @@ def test_a_cancel_does_not_name_another_invite_or_another_method(world: World) -
     assert world.layer.find_cancelled(request("CANCEL", sent_by="other.test")) is None
 
 
-def test_a_request_without_a_via_that_can_be_read_is_a_parse_error(world: World) -> None:
+def test_request_with_a_malformed_via_raises_parse_error(world: World) -> None:
     nameless = Request.of("INVITE", "sip:x", [("call-id", "c")])
     with pytest.raises(ParseError):
         world.layer.find_server(nameless)
@@ -130,7 +130,7 @@ OLD = [None, "1", "old-1"]
 
 
 @pytest.mark.parametrize("branch", OLD)
-def test_rfc_2543_requests_are_matched_by_all_that_they_keep_the_same(world: World, branch: str | None) -> None:
+def test_rfc_2543_requests_match_by_all_unchanged_headers(world: World, branch: str | None) -> None:
     invite = world.layer.serve(request("INVITE", branch), UDP)
     assert world.layer.find_server(request("INVITE", branch)) is invite
     for other in (
@@ -149,7 +149,7 @@ def test_rfc_2543_requests_are_matched_by_all_that_they_keep_the_same(world: Wor
 @pytest.mark.parametrize("branch", OLD)
 @pytest.mark.parametrize("to_tag", ["", "ours"])
 def test_an_rfc_2543_ack_has_the_to_tag_of_the_response(world: World, branch: str | None, to_tag: str) -> None:
-    """The INVITE has none where it opens a dialog, and the same one where it is within it."""
+    """The INVITE has none if it opens a dialog, and the same one within the dialog."""
     invite = world.layer.serve(request("INVITE", branch, to_tag=to_tag), UDP)
     invite.respond(486, b"486", 0.0)
     assert world.layer.find_server(request("ACK", branch, to_tag="ours")) is invite
@@ -158,13 +158,13 @@ def test_an_rfc_2543_ack_has_the_to_tag_of_the_response(world: World, branch: st
 
 
 @pytest.mark.parametrize("branch", OLD)
-def test_the_rfc_2543_ack_to_a_2xx_belongs_to_none(world: World, branch: str | None) -> None:
+def test_rfc_2543_ack_to_a_2xx_matches_none(world: World, branch: str | None) -> None:
     world.layer.serve(request("INVITE", branch), UDP).respond(200, b"200", 0.0)
     assert world.layer.find_server(request("ACK", branch, to_tag="ours")) is None
 
 
 @pytest.mark.parametrize("branch", OLD)
-def test_an_rfc_2543_cancel_names_its_invite(world: World, branch: str | None) -> None:
+def test_rfc_2543_cancel_matches_its_invite(world: World, branch: str | None) -> None:
     invite = world.layer.serve(request("INVITE", branch), UDP)
     assert world.layer.find_cancelled(request("CANCEL", branch)) is invite
     assert world.layer.find_cancelled(request("CANCEL", branch, cseq=2)) is None
@@ -173,7 +173,7 @@ def test_an_rfc_2543_cancel_names_its_invite(world: World, branch: str | None) -
 # -- responses: RFC 3261 17.1.3
 
 
-def test_a_response_belongs_to_the_request_with_its_branch_and_method(world: World) -> None:
+def test_response_matches_the_request_with_its_branch_and_method(world: World) -> None:
     world.request("INVITE")
     world.request("CANCEL")
     assert world.answer(200, "CANCEL") is True
@@ -181,7 +181,7 @@ def test_a_response_belongs_to_the_request_with_its_branch_and_method(world: Wor
     assert world.heard == [(0.0, 200), (0.0, 487)]
 
 
-def test_a_response_to_nothing_is_a_stray(world: World) -> None:
+def test_response_without_a_request_is_stray(world: World) -> None:
     world.request("INVITE")
     assert world.answer(200, "INVITE", "z9hG4bKother") is False
     assert world.answer(200, "BYE") is False
@@ -196,15 +196,15 @@ def test_a_response_to_nothing_is_a_stray(world: World) -> None:
         [("via", f"SIP/2.0/UDP relay.test;branch={BRANCH}"), ("cseq", "one INVITE")],
     ],
 )
-def test_a_response_that_cannot_be_matched_is_a_stray(world: World, headers: list[tuple[str, str]]) -> None:
+def test_malformed_response_is_stray(world: World, headers: list[tuple[str, str]]) -> None:
     world.request("INVITE")
     assert world.layer.receive_response(Response.of(200, "OK", headers), 0.0) is False
 
 
-# -- all that there are
+# -- counts
 
 
-def test_transactions_are_counted_by_kind_until_they_are_over(world: World) -> None:
+def test_transactions_are_counted_by_kind_until_they_terminate(world: World) -> None:
     assert world.layer.counts() == {
         "invite_server": 0,
         "non_invite_server": 0,

@@ -25,7 +25,7 @@ def world() -> World:
 # -- INVITE
 
 
-def test_timer_a_sends_the_invite_again_at_doubling_distances_until_timer_b(world: World) -> None:
+def test_timer_a_retransmits_the_invite_at_doubling_intervals_until_timer_b(world: World) -> None:
     invite = world.request("INVITE")
     world.run_out()
     assert world.times_of(b"INVITE") == INVITE_TIMES
@@ -34,7 +34,7 @@ def test_timer_a_sends_the_invite_again_at_doubling_distances_until_timer_b(worl
     assert world.is_empty
 
 
-def test_on_a_reliable_flow_the_invite_is_sent_once_and_timer_b_stays(world: World) -> None:
+def test_invite_is_sent_once_on_a_reliable_flow_with_timer_b(world: World) -> None:
     world.request("INVITE", TCP)
     world.run_out()
     assert world.times_of(b"INVITE") == [0.0]
@@ -42,16 +42,16 @@ def test_on_a_reliable_flow_the_invite_is_sent_once_and_timer_b_stays(world: Wor
     assert world.is_empty
 
 
-def test_a_lost_invite_and_a_lost_100_cost_a_resend_each(world: World) -> None:
+def test_lost_invite_and_lost_100_cost_one_retransmission_each(world: World) -> None:
     world.request("INVITE")  # lost
-    world.advance_to(1.6)  # the one at 0.5 is answered by a 100 that is lost, the one at 1.5 by one that is not
+    world.advance_to(1.6)  # the 100 to the INVITE at 0.5 s is lost, the one at 1.5 s arrives
     world.answer(100)
     world.advance_to(31.9)
     assert world.times_of(b"INVITE") == [0.0, 0.5, 1.5]
     assert world.heard == [(1.6, 100)]
 
 
-def test_a_provisional_response_stops_timers_a_and_b_for_as_long_as_it_rings(world: World) -> None:
+def test_provisional_response_stops_timers_a_and_b(world: World) -> None:
     invite = world.request("INVITE")
     assert not invite.proceeding
     world.answer(100)
@@ -66,9 +66,7 @@ def test_a_provisional_response_stops_timers_a_and_b_for_as_long_as_it_rings(wor
 
 
 @pytest.mark.parametrize(("status", "sent"), [(487, [b"ACK 487"]), (200, [])])
-def test_one_that_an_earlier_process_has_sent_is_not_sent_again_and_hears_its_answer(
-    world: World, status: int, sent: list[bytes]
-) -> None:
+def test_adopted_invite_is_not_sent_again_and_gets_its_response(world: World, status: int, sent: list[bytes]) -> None:
     invite = world.take_up()
     assert invite.proceeding
     invite.abandon(world.now)
@@ -80,7 +78,7 @@ def test_one_that_an_earlier_process_has_sent_is_not_sent_again_and_hears_its_an
 
 
 @pytest.mark.parametrize("flow", [UDP, TCP])
-def test_one_that_an_earlier_process_has_sent_is_given_up_64_t1_after_its_cancel(world: World, flow: Flow) -> None:
+def test_adopted_invite_fails_64_t1_after_its_cancel(world: World, flow: Flow) -> None:
     world.take_up(flow).abandon(world.now)
     world.run_out()
     assert world.heard == [(32.0, "timeout")]
@@ -88,13 +86,13 @@ def test_one_that_an_earlier_process_has_sent_is_given_up_64_t1_after_its_cancel
     assert world.is_empty
 
 
-def test_every_2xx_is_told_until_timer_m(world: World) -> None:
+def test_every_2xx_is_reported_until_timer_m(world: World) -> None:
     invite = world.request("INVITE")
     world.answer(180)
     world.answer(200)
     assert invite.done
     world.advance_to(4.0)
-    world.answer(200)  # sent again: our ACK was lost
+    world.answer(200)  # retransmitted: our ACK was lost
     world.advance_to(31.9)
     world.answer(202)  # of another fork
     assert [what for _, what in world.heard] == [180, 200, 200, 202]
@@ -114,7 +112,7 @@ def test_timer_m_runs_on_reliable_flows_too(world: World) -> None:
     assert world.is_empty
 
 
-def test_a_2xx_without_a_provisional_response_is_taken(world: World) -> None:
+def test_2xx_without_a_provisional_response_is_accepted(world: World) -> None:
     world.request("INVITE")
     world.answer(200)
     world.run_out()
@@ -123,13 +121,13 @@ def test_a_2xx_without_a_provisional_response_is_taken(world: World) -> None:
 
 
 @pytest.mark.parametrize("status", [300, 302, 401, 486, 503, 603])
-def test_a_refusal_is_acknowledged_each_time_it_comes_and_told_once(world: World, status: int) -> None:
+def test_refusal_is_acknowledged_each_time_and_reported_once(world: World, status: int) -> None:
     invite = world.request("INVITE")
     world.answer(100)
     world.advance_to(1.0)
     world.answer(status)
     assert invite.done
-    for when in (1.5, 2.5, 4.5, 31.9):  # the ACK is lost: timer G of the far end
+    for when in (1.5, 2.5, 4.5, 31.9):  # the ACK is lost: remote timer G
         world.advance_to(when)
         assert world.answer(status) is True
     ack = b"ACK %d" % status
@@ -142,7 +140,7 @@ def test_a_refusal_is_acknowledged_each_time_it_comes_and_told_once(world: World
     assert world.is_empty
 
 
-def test_the_ack_is_built_once_and_sent_before_the_user_hears(world: World) -> None:
+def test_ack_is_built_once_and_sent_before_the_report(world: World) -> None:
     built: list[int] = []
     sent_before: list[int] = []
 
@@ -160,7 +158,7 @@ def test_the_ack_is_built_once_and_sent_before_the_user_hears(world: World) -> N
     assert sent_before == [2]  # the INVITE and the ACK
 
 
-def test_an_invite_without_an_ack_builder_takes_a_refusal_and_sends_nothing(world: World) -> None:
+def test_invite_without_an_ack_builder_sends_nothing_on_a_refusal(world: World) -> None:
     heard: list[int] = []
     world.layer.request(
         "INVITE", BRANCH, b"INVITE", UDP, lambda refusal, _: heard.append(refusal.status), lambda *_: None, 0.0
@@ -179,7 +177,7 @@ def test_timer_d_is_zero_on_a_reliable_flow(world: World) -> None:
     assert world.is_empty
 
 
-def test_timer_d_keeps_its_32_seconds_where_t1_is_short() -> None:
+def test_timer_d_is_32_seconds_even_if_t1_is_short() -> None:
     world = World(Timings(t1=0.01))
     world.request("INVITE")
     world.answer(486)
@@ -204,13 +202,13 @@ def test_after_a_2xx_other_responses_are_absorbed(world: World, late: int) -> No
     assert len(world.sent) == 1
 
 
-def test_a_cancelled_invite_that_stays_unanswered_fails_after_64_t1(world: World) -> None:
+def test_cancelled_invite_fails_after_64_t1_without_a_response(world: World) -> None:
     invite = world.request("INVITE")
     world.answer(180)
     world.advance_to(10.0)
     invite.abandon(10.0)
     world.advance_to(20.0)
-    invite.abandon(20.0)  # does not put it off
+    invite.abandon(20.0)  # does not postpone it
     world.answer(180)  # nor does this
     world.run_out()
     assert world.heard[-1] == (42.0, "timeout")
@@ -218,7 +216,7 @@ def test_a_cancelled_invite_that_stays_unanswered_fails_after_64_t1(world: World
 
 
 @pytest.mark.parametrize(("status", "end"), [(487, 43.0), (200, 43.0)])
-def test_a_cancelled_invite_that_is_answered_goes_its_usual_way(world: World, status: int, end: float) -> None:
+def test_cancelled_invite_completes_normally_when_answered(world: World, status: int, end: float) -> None:
     """200: the answer crossed the CANCEL. 487: the CANCEL was in time."""
     invite = world.request("INVITE")
     world.answer(180)
@@ -232,7 +230,7 @@ def test_a_cancelled_invite_that_is_answered_goes_its_usual_way(world: World, st
     assert world.is_empty
 
 
-def test_before_a_provisional_response_and_after_the_final_one_abandoning_changes_nothing(world: World) -> None:
+def test_abandon_has_no_effect_before_a_provisional_and_after_the_final_response(world: World) -> None:
     invite = world.request("INVITE")
     world.advance_to(5.0)
     invite.abandon(5.0)
@@ -253,7 +251,7 @@ def test_before_a_provisional_response_and_after_the_final_one_abandoning_change
 # -- other requests
 
 
-def test_timer_e_sends_a_bye_again_at_distances_up_to_t2_until_timer_f(world: World) -> None:
+def test_timer_e_retransmits_a_bye_at_intervals_up_to_t2_until_timer_f(world: World) -> None:
     bye = world.request("BYE")
     world.run_out()
     assert world.times_of(b"BYE") == BYE_TIMES
@@ -262,14 +260,14 @@ def test_timer_e_sends_a_bye_again_at_distances_up_to_t2_until_timer_f(world: Wo
     assert world.is_empty
 
 
-def test_on_a_reliable_flow_a_bye_is_sent_once_and_timer_f_stays(world: World) -> None:
+def test_bye_is_sent_once_on_a_reliable_flow_with_timer_f(world: World) -> None:
     world.request("BYE", TCP)
     world.run_out()
     assert world.times_of(b"BYE") == [0.0]
     assert world.heard == [(32.0, "timeout")]
 
 
-def test_after_a_provisional_response_timer_e_is_t2_and_timer_f_stays(world: World) -> None:
+def test_timer_e_is_t2_after_a_provisional_response(world: World) -> None:
     bye = world.request("BYE")
     world.advance_to(0.6)
     world.answer(100, "BYE")
@@ -282,7 +280,7 @@ def test_after_a_provisional_response_timer_e_is_t2_and_timer_f_stays(world: Wor
 
 @pytest.mark.parametrize("status", [200, 302, 481, 503])
 @pytest.mark.parametrize("provisional", [True, False])
-def test_the_final_answer_to_a_bye_is_told_once_and_absorbed_until_timer_k(
+def test_final_response_to_a_bye_is_reported_once_and_absorbed_until_timer_k(
     world: World, status: int, provisional: bool
 ) -> None:
     bye = world.request("BYE")
@@ -307,7 +305,7 @@ def test_timer_k_is_zero_on_a_reliable_flow(world: World) -> None:
     assert world.is_empty
 
 
-def test_every_provisional_response_to_a_request_is_told(world: World) -> None:
+def test_every_provisional_response_is_reported(world: World) -> None:
     world.request("UPDATE")
     world.answer(100, "UPDATE")
     world.answer(183, "UPDATE")
@@ -326,7 +324,7 @@ def test_every_provisional_response_to_a_request_is_told(world: World) -> None:
         *[("BYE", provisional, flow) for provisional in (False, True) for flow in (UDP, TCP)],
     ],
 )
-def test_what_awaits_an_answer_on_a_failed_flow_fails_once(
+def test_unanswered_transaction_fails_once_when_its_flow_fails(
     world: World, method: str, provisional: bool, flow: Flow
 ) -> None:
     transaction = world.request(method, flow)
@@ -343,7 +341,7 @@ def test_what_awaits_an_answer_on_a_failed_flow_fails_once(
     assert world.is_empty
 
 
-def test_a_proceeding_invite_outlives_an_icmp_error(world: World) -> None:
+def test_proceeding_invite_survives_an_icmp_error(world: World) -> None:
     transaction = world.request("INVITE", UDP)
     world.answer(180, "INVITE")
     world.layer.transport_failed(UDP, 0.2)
@@ -354,7 +352,7 @@ def test_a_proceeding_invite_outlives_an_icmp_error(world: World) -> None:
 
 @pytest.mark.parametrize("method", ["INVITE", "BYE"])
 @pytest.mark.parametrize("status", [200, 486])
-def test_what_is_answered_does_not_fail(world: World, method: str, status: int) -> None:
+def test_answered_transaction_does_not_fail(world: World, method: str, status: int) -> None:
     world.request(method)
     world.answer(status, method)
     world.layer.transport_failed(UDP, 0.0)
@@ -362,7 +360,7 @@ def test_what_is_answered_does_not_fail(world: World, method: str, status: int) 
     assert world.answer(status, method) is True
 
 
-def test_only_the_very_flow_that_failed_is_touched(world: World) -> None:
+def test_only_transactions_of_the_failed_flow_fail(world: World) -> None:
     world.request("INVITE", TCP, "z9hG4bK-a")
     world.request("INVITE", TCP._replace(connection=8), "z9hG4bK-b")
     world.request("INVITE", UDP, "z9hG4bK-c")
@@ -374,7 +372,7 @@ def test_only_the_very_flow_that_failed_is_touched(world: World) -> None:
     assert world.answer(180, branch="z9hG4bK-c") is True
 
 
-def test_a_user_may_send_on_the_failed_flow_again_from_within_the_failure(world: World) -> None:
+def test_new_request_may_be_sent_on_the_failed_flow_from_the_callback(world: World) -> None:
     def try_again(_: str, now: float) -> None:
         world.request("BYE", TCP, "z9hG4bK-second")
 
@@ -391,7 +389,7 @@ def test_a_user_may_send_on_the_failed_flow_again_from_within_the_failure(world:
 
 @pytest.mark.parametrize("provisional", [True, False])
 @pytest.mark.parametrize(("method", "status"), [("INVITE", 486), ("BYE", 200), ("BYE", 481)])
-def test_what_only_lingers_holds_neither_the_call_nor_a_message(
+def test_completed_transaction_holds_neither_call_nor_message(
     world: World, method: str, status: int, provisional: bool
 ) -> None:
     call, data, answer = Call(), Data(b"x"), response(status, method)
@@ -411,7 +409,7 @@ def test_what_only_lingers_holds_neither_the_call_nor_a_message(
 
 
 @pytest.mark.parametrize("provisional", [True, False])
-def test_an_accepted_invite_does_not_hold_its_request(world: World, provisional: bool) -> None:
+def test_accepted_invite_does_not_hold_its_request(world: World, provisional: bool) -> None:
     data = Data(b"x")
     world.layer.request("INVITE", BRANCH, data, UDP, lambda *_: None, lambda *_: None, 0.0)
     if provisional:
@@ -424,7 +422,7 @@ def test_an_accepted_invite_does_not_hold_its_request(world: World, provisional:
     assert len(world.layer) == 1
 
 
-def test_after_timer_m_the_call_is_let_go_though_its_transaction_is_held(world: World) -> None:
+def test_call_is_released_after_timer_m_even_if_the_transaction_is_held(world: World) -> None:
     call = Call()
     invite = world.layer.request("INVITE", BRANCH, b"x", UDP, call.receive, call.fail, 0.0, call.ack)
     world.answer(200)

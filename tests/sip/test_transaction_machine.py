@@ -1,4 +1,4 @@
-"""The tables themselves: what must hold for every transaction, whatever its figure says in detail."""
+"""Properties of the state tables common to all transactions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ START = {
     "INVITE server": (INVITE_SERVER, PROCEEDING),
     "non-INVITE server": (NON_INVITE_SERVER, TRYING),
 }
-# Where only the user can end the waiting: a server transaction that was not answered, an INVITE that rings.
+# States that only the user can leave: an unanswered server transaction, a ringing INVITE.
 UNTIMED = {("INVITE server", PROCEEDING), ("non-INVITE server", TRYING), ("non-INVITE server", PROCEEDING)}
 
 machines = pytest.mark.parametrize(("name", "table", "start"), [(name, *rest) for name, rest in START.items()])
@@ -28,7 +28,7 @@ def states(table: Table) -> set[str]:
 
 
 @machines
-def test_every_state_is_reached_and_leads_to_the_end(name: str, table: Table, start: str) -> None:
+def test_every_state_is_reachable_and_leads_to_terminated(name: str, table: Table, start: str) -> None:
     for origin in states(table) - {TERMINATED}:
         reached = {origin}
         while more := {to for (state, _), (to, _) in table.items() if state in reached} - reached:
@@ -38,32 +38,32 @@ def test_every_state_is_reached_and_leads_to_the_end(name: str, table: Table, st
 
 
 @machines
-def test_nothing_comes_after_the_end(name: str, table: Table, start: str) -> None:
+def test_terminated_has_no_transitions(name: str, table: Table, start: str) -> None:
     assert TERMINATED not in {state for state, _ in table}
 
 
 @machines
-def test_every_state_that_waits_for_the_peer_ends_by_time(name: str, table: Table, start: str) -> None:
+def test_every_state_that_waits_for_the_peer_has_a_timeout(name: str, table: Table, start: str) -> None:
     for state in states(table) - {TERMINATED}:
         if (name, state) not in UNTIMED:
             assert table[state, TIMEOUT][0] == TERMINATED, f"{name}: {state} may stay for ever"
 
 
 @machines
-def test_whatever_terminates_leaves_the_layer_first(name: str, table: Table, start: str) -> None:
-    """Before its user hears of it: the user may send at once again."""
+def test_terminated_transaction_leaves_the_layer_before_its_callback(name: str, table: Table, start: str) -> None:
+    """Before the callback: the user may send again at once."""
     for (state, event), (to, effects) in table.items():
         if to == TERMINATED:
             assert effects[0] is Transaction._forget, f"{name}: {state}, {event}"
 
 
 @machines
-def test_what_is_sent_again_is_not_a_change_of_state(name: str, table: Table, start: str) -> None:
+def test_retransmission_does_not_change_the_state(name: str, table: Table, start: str) -> None:
     for (state, event), (to, _) in table.items():
         assert event != RESEND or to == state, name
 
 
-def test_an_input_that_a_state_does_not_name_is_absorbed() -> None:
+def test_input_without_a_transition_is_ignored() -> None:
     world = World()
     invite = world.request("INVITE")
     world.answer(200)
@@ -74,7 +74,7 @@ def test_an_input_that_a_state_does_not_name_is_absorbed() -> None:
     assert invite.state == ACCEPTED
 
 
-def test_one_entry_in_the_heap_stands_for_both_timers() -> None:
+def test_one_heap_entry_serves_both_timers() -> None:
     world = World()
     world.request("INVITE")
     assert len(world.timers) == 1
@@ -82,8 +82,8 @@ def test_one_entry_in_the_heap_stands_for_both_timers() -> None:
     assert len(world.timers) == 1
 
 
-def test_timers_that_run_late_do_not_send_what_is_given_up() -> None:
-    """The process was stopped for a minute: A and B are both due."""
+def test_late_timer_does_not_retransmit_after_the_deadline() -> None:
+    """The process was stopped for a minute: timers A and B are both due."""
     world = World()
     world.request("INVITE")
     world.now = 60.0

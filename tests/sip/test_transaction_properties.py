@@ -1,4 +1,4 @@
-"""Loss, copies, disorder and failures, drawn at random: no transaction and no timer is ever left behind."""
+"""Random loss, duplicates, reordering and failures: no transaction and no timer is left behind."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.sip.virtual_time import TCP, UDP, World, request, response
 
 
 class Wire:
-    """Carries each packet as the next fate says: an empty one loses it, each number is a copy that takes so many
-    seconds. When the fates have run out every packet arrives, so that scripts end."""
+    """Network that applies the next fate to each packet: each number is a copy's delay in seconds, an empty fate is a
+    loss. Once the fates are used up every packet arrives, so that scripts end."""
 
     def __init__(self, fates: list[list[float]]) -> None:
         self._fates = iter(fates)
@@ -29,10 +29,10 @@ class Wire:
 
 
 class Ladder:
-    """A client and a server that do as the engine does: the client acknowledges 2xx, the server sends them again."""
+    """A client and a server that act as the engine: the client acknowledges 2xx, the server retransmits them."""
 
     def __init__(self, method: str, plan: list[tuple[float, int]], fates: list[list[float]], flow: Flow) -> None:
-        """`plan`: the responses that the server gives, with the seconds after the request came."""
+        """`plan`: the server's responses, with their delay in seconds after the request."""
         self.wire = Wire(fates)
         self.client = World(on_send=self._to_server)
         self.server = World(on_send=self._to_client)
@@ -47,7 +47,7 @@ class Ladder:
 
     def run(self) -> None:
         sent = self.client.request(self.method, self.flow)
-        self.client.timers.set(90.0, sent.abandon)  # rings for too long: its final response was lost
+        self.client.timers.set(90.0, sent.abandon)  # rings too long: its final response was lost
         while (when := self._next()) is not None:
             for world in (self.client, self.server):
                 world.advance_to(when)
@@ -90,7 +90,7 @@ class Ladder:
 
     @property
     def verdicts(self) -> set[int | str]:
-        """The final outcomes that the client's user heard."""
+        """The final outcomes reported to the client's user."""
         return {what for _, what in self.client.heard if isinstance(what, str) or what >= 200}
 
 
@@ -107,7 +107,7 @@ FINALS = st.sampled_from([200, 202, 302, 404, 486, 487, 503, 603])
     fates=FATES,
     flow=st.sampled_from([UDP, TCP]),
 )
-def test_loss_copies_and_disorder_leave_nothing_behind_and_one_verdict(
+def test_loss_duplicates_and_reordering_leave_nothing_and_give_one_verdict(
     method: str, provisionals: list[tuple[float, int]], final: tuple[float, int], fates: list[list[float]], flow: Flow
 ) -> None:
     ladder = Ladder(method, [*provisionals, final], fates, flow)
@@ -120,10 +120,8 @@ def test_loss_copies_and_disorder_leave_nothing_behind_and_one_verdict(
 
 @settings(max_examples=100, deadline=None)
 @given(final=FINALS, fates=st.lists(DELAYS, max_size=5), method=st.sampled_from(["INVITE", "BYE"]))
-def test_on_udp_five_bad_packets_do_not_keep_the_answer_from_the_client(
-    final: int, fates: list[list[float]], method: str
-) -> None:
-    """Five: before the client stops sending (timers B, F) and the server forgets (H, J, L) there are more tries."""
+def test_five_lost_packets_do_not_lose_the_response_over_udp(final: int, fates: list[list[float]], method: str) -> None:
+    """There are more than five tries before the client gives up (timers B, F) and the server forgets (H, J, L)."""
     ladder = Ladder(method, [(0.1, final)], fates, UDP)
     ladder.run()
     assert ladder.verdicts == {final}
@@ -132,7 +130,7 @@ def test_on_udp_five_bad_packets_do_not_keep_the_answer_from_the_client(
 
 
 class Disorder:
-    """One layer to which anything happens at any time. All messages bear one branch, so that they meet."""
+    """One layer with any event at any time. All messages have one branch, so that they match."""
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
@@ -170,7 +168,7 @@ class Disorder:
         self.world.advance_to(self.world.now + seconds)
 
     def end(self) -> None:
-        """What the users of transactions owe: a final response, and to give up what rings for ever."""
+        """Do the duties of the users: a final response, and abandoning a ringing INVITE."""
         self.respond(500)
         self.abandon(None)
         self.world.run_out()
@@ -191,7 +189,7 @@ SCRIPTS = st.lists(st.one_of(*(st.tuples(st.just(step), what) for step, what in 
 
 @settings(max_examples=200, deadline=None)
 @given(SCRIPTS, st.sampled_from([UDP, TCP]))
-def test_any_messages_in_any_order_are_taken_and_leave_nothing_behind(
+def test_any_messages_in_any_order_leave_nothing_behind(
     script: list[tuple[Callable[[Disorder, Any], None], Any]], flow: Flow
 ) -> None:
     disorder = Disorder(flow)
@@ -201,6 +199,6 @@ def test_any_messages_in_any_order_are_taken_and_leave_nothing_behind(
     assert disorder.world.is_empty
     assert all(transaction.done for transaction in disorder.sent)
     assert all(transaction.answered for transaction in disorder.served)
-    disorder.transport_fails(flow)  # finds nothing that still awaits an answer there
+    disorder.transport_fails(flow)  # no unanswered transaction is left there
     finals = [what for _, what in disorder.world.heard if isinstance(what, str)]
     assert len(finals) <= len(disorder.sent)

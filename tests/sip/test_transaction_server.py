@@ -19,7 +19,7 @@ def world() -> World:
 # -- INVITE
 
 
-def test_an_invite_that_comes_again_before_any_response_is_absorbed(world: World) -> None:
+def test_retransmitted_invite_is_absorbed_before_any_response(world: World) -> None:
     """The look-up is pending."""
     world.serve("INVITE")
     world.receive("INVITE")
@@ -27,7 +27,7 @@ def test_an_invite_that_comes_again_before_any_response_is_absorbed(world: World
     assert len(world.timers) == 0
 
 
-def test_an_invite_that_comes_again_gets_the_last_provisional_response(world: World) -> None:
+def test_retransmitted_invite_gets_the_last_provisional_response(world: World) -> None:
     invite = world.serve("INVITE")
     invite.respond(100, b"100", 0.0)
     world.receive("INVITE")
@@ -36,10 +36,10 @@ def test_an_invite_that_comes_again_gets_the_last_provisional_response(world: Wo
     assert [data for _, data, _ in world.sent] == [b"100", b"100", b"180", b"180"]
     assert not invite.answered
     world.advance_to(3600.0)
-    assert len(world.sent) == 4  # it sends nothing of its own accord
+    assert len(world.sent) == 4  # it sends nothing by itself
 
 
-def test_responses_go_where_they_were_told_to(world: World) -> None:
+def test_responses_go_to_reply_to(world: World) -> None:
     elsewhere = UDP._replace(host="127.0.0.9", port=40_000)  # RFC 3581: the port the request came from
     invite = world.serve("INVITE", elsewhere)
     invite.respond(100, b"100", 0.0)
@@ -49,7 +49,7 @@ def test_responses_go_where_they_were_told_to(world: World) -> None:
     assert [flow for _, _, flow in world.sent] == [elsewhere] * 4
 
 
-def test_after_a_2xx_invites_are_absorbed_and_further_2xx_pass_until_timer_l(world: World) -> None:
+def test_invites_are_absorbed_and_further_2xx_sent_until_timer_l(world: World) -> None:
     invite = world.serve("INVITE")
     invite.respond(180, b"180", 0.0)
     invite.respond(200, b"200", 0.0)
@@ -57,7 +57,7 @@ def test_after_a_2xx_invites_are_absorbed_and_further_2xx_pass_until_timer_l(wor
     world.advance_to(0.4)
     world.receive("INVITE")
     world.advance_to(0.5)
-    invite.respond(200, b"200", 0.5)  # its user sends it again
+    invite.respond(200, b"200", 0.5)  # its user retransmits it
     world.advance_to(31.9)
     world.receive("INVITE")
     assert world.times_of(b"200") == [0.0, 0.5]
@@ -75,7 +75,7 @@ def test_timer_l_runs_on_reliable_flows_too(world: World) -> None:
 
 
 @pytest.mark.parametrize("late", [100, 180, 486])
-def test_after_a_2xx_no_other_response_passes(world: World, late: int) -> None:
+def test_other_responses_are_ignored_after_a_2xx(world: World, late: int) -> None:
     invite = world.serve("INVITE")
     invite.respond(200, b"200", 0.0)
     invite.respond(late, b"late", 0.0)
@@ -83,7 +83,7 @@ def test_after_a_2xx_no_other_response_passes(world: World, late: int) -> None:
 
 
 @pytest.mark.parametrize("status", [302, 403, 486, 503, 603])
-def test_timer_g_sends_a_refusal_again_until_timer_h(world: World, status: int) -> None:
+def test_timer_g_retransmits_a_refusal_until_timer_h(world: World, status: int) -> None:
     invite = world.serve("INVITE")
     invite.respond(status, b"no", 0.0)
     assert invite.answered
@@ -93,7 +93,7 @@ def test_timer_g_sends_a_refusal_again_until_timer_h(world: World, status: int) 
     assert world.is_empty
 
 
-def test_a_refusal_is_sent_again_for_every_invite_that_comes_again(world: World) -> None:
+def test_refusal_is_repeated_for_each_retransmitted_invite(world: World) -> None:
     invite = world.serve("INVITE")
     invite.respond(100, b"100", 0.0)
     invite.respond(486, b"486", 0.0)
@@ -104,7 +104,7 @@ def test_a_refusal_is_sent_again_for_every_invite_that_comes_again(world: World)
     assert world.times_of(b"100") == [0.0]
 
 
-def test_the_ack_stops_timers_g_and_h_and_timer_i_absorbs_the_rest(world: World) -> None:
+def test_ack_stops_timers_g_and_h_and_starts_timer_i(world: World) -> None:
     world.serve("INVITE").respond(486, b"486", 0.0)
     world.advance_to(2.0)
     world.receive("ACK")
@@ -117,7 +117,7 @@ def test_the_ack_stops_timers_g_and_h_and_timer_i_absorbs_the_rest(world: World)
     assert world.is_empty
 
 
-def test_on_a_reliable_flow_a_refusal_is_sent_once_and_timer_h_stays(world: World) -> None:
+def test_refusal_is_sent_once_on_a_reliable_flow_with_timer_h(world: World) -> None:
     world.serve("INVITE", TCP).respond(486, b"486", 0.0)
     world.advance_to(31.9)
     assert world.times_of(b"486") == [0.0]
@@ -134,7 +134,7 @@ def test_timer_i_is_zero_on_a_reliable_flow(world: World) -> None:
 
 
 @pytest.mark.parametrize("late", [100, 180, 200, 500])
-def test_after_a_refusal_no_other_response_passes(world: World, late: int) -> None:
+def test_other_responses_are_ignored_after_a_refusal(world: World, late: int) -> None:
     """RFC 3261 17.2.1: the first final response counts. A 200 after a 487 is the CANCEL that won."""
     invite = world.serve("INVITE")
     invite.respond(487, b"487", 0.0)
@@ -147,15 +147,15 @@ def test_after_a_refusal_no_other_response_passes(world: World, late: int) -> No
 # -- other requests
 
 
-def test_a_bye_that_comes_again_before_any_response_is_absorbed(world: World) -> None:
-    """Its answer waits for the record to be written."""
+def test_retransmitted_bye_is_absorbed_before_any_response(world: World) -> None:
+    """Its response waits for the commit of the record."""
     world.serve("BYE")
     world.receive("BYE")
     assert world.sent == []
     assert len(world.timers) == 0
 
 
-def test_a_request_that_comes_again_gets_the_last_response(world: World) -> None:
+def test_retransmitted_request_gets_the_last_response(world: World) -> None:
     update = world.serve("UPDATE")
     update.respond(100, b"100", 0.0)
     world.receive("UPDATE")
@@ -168,7 +168,7 @@ def test_a_request_that_comes_again_gets_the_last_response(world: World) -> None
 
 @pytest.mark.parametrize("status", [200, 302, 481, 500])
 @pytest.mark.parametrize("provisional", [True, False])
-def test_timer_j_answers_repetitions_for_64_t1(world: World, status: int, provisional: bool) -> None:
+def test_retransmissions_are_answered_until_timer_j(world: World, status: int, provisional: bool) -> None:
     bye = world.serve("BYE")
     if provisional:
         bye.respond(100, b"100", 0.0)
@@ -176,7 +176,7 @@ def test_timer_j_answers_repetitions_for_64_t1(world: World, status: int, provis
     assert bye.answered
     world.advance_to(31.9)
     world.receive("BYE")
-    assert world.times_of(b"final") == [0.0, 31.9]  # and never of its own accord
+    assert world.times_of(b"final") == [0.0, 31.9]  # and never by itself
     world.run_out()
     assert world.now == 32.0
     assert world.is_empty
@@ -191,7 +191,7 @@ def test_timer_j_is_zero_on_a_reliable_flow(world: World) -> None:
 
 
 @pytest.mark.parametrize("late", [100, 200, 500])
-def test_after_the_final_response_no_other_passes(world: World, late: int) -> None:
+def test_other_responses_are_ignored_after_the_final_one(world: World, late: int) -> None:
     bye = world.serve("BYE")
     bye.respond(200, b"200", 0.0)
     bye.respond(late, b"late", 0.0)
@@ -207,7 +207,7 @@ class User:
 
 @pytest.mark.parametrize("provisional", [True, False])
 @pytest.mark.parametrize(("method", "status"), [("INVITE", 200), ("INVITE", 486), ("BYE", 200), ("BYE", 481)])
-def test_what_is_answered_keeps_no_request(world: World, method: str, status: int, provisional: bool) -> None:
+def test_answered_transaction_keeps_no_request(world: World, method: str, status: int, provisional: bool) -> None:
     message = request(method)
     holders = sys.getrefcount(message)
     transaction = world.layer.serve(message, UDP)
@@ -218,8 +218,8 @@ def test_what_is_answered_keeps_no_request(world: World, method: str, status: in
     assert sys.getrefcount(message) == holders
 
 
-def test_an_accepted_invite_keeps_no_response(world: World) -> None:
-    """It gives the 2xx again only when its user does."""
+def test_accepted_invite_keeps_no_response(world: World) -> None:
+    """Only its user retransmits the 2xx."""
     ringing, answer = Data(b"180"), Data(b"200")
     invite = world.serve("INVITE")
     invite.respond(180, ringing, 0.0)
@@ -245,7 +245,7 @@ ENDS = [("INVITE", 200, False), ("INVITE", 486, False), ("INVITE", 486, True), (
 
 
 @pytest.mark.parametrize(("method", "status", "acknowledged"), ENDS)
-def test_what_is_terminated_holds_neither_its_user_nor_a_response(
+def test_terminated_transaction_holds_neither_user_nor_response(
     world: World, method: str, status: int, acknowledged: bool
 ) -> None:
     user, final = User(), Data(b"final")

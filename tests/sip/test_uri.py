@@ -70,24 +70,24 @@ def test_a_uri_is_read_and_written(text, uri):
         "<sip:a@h>",
     ],
 )
-def test_what_is_no_uri_is_refused(text):
+def test_malformed_uri_is_refused(text):
     with pytest.raises(ParseError):
         parse_uri(text)
 
 
-def test_empty_parameters_are_passed_over():
+def test_empty_parameters_are_ignored():
     uri = parse_uri("sip:h;;lr;")
     assert isinstance(uri, SipUri)
     assert uri.params == {"lr": None}
 
 
-def test_of_a_parameter_given_twice_the_first_counts():
+def test_first_of_duplicate_parameters_counts():
     uri = parse_uri("sip:h;transport=tcp;Transport=udp")
     assert isinstance(uri, SipUri)
     assert uri.params == {"transport": "tcp"}
 
 
-def test_three_colons_before_a_dotted_quad_are_two():
+def test_three_colons_before_a_dotted_quad_count_as_two():
     uri = parse_uri("sip:a@[2001:db8:::192.0.2.1]")
     assert isinstance(uri, SipUri)
     assert uri.host == "2001:db8::192.0.2.1"
@@ -101,8 +101,8 @@ _serial = count()
 
 @settings(max_examples=1000)
 @given(PIECES, PIECES)
-def test_a_uri_reads_alike_whether_its_place_is_known_or_not(user: str, rest: str) -> None:
-    """What stands behind the "@" is read once of each place."""
+def test_uri_parses_alike_with_and_without_a_cached_place(user: str, rest: str) -> None:
+    """The part behind the "@" is cached."""
     place = f"h{next(_serial)}{rest}"
     unknown = outcome(parse_uri, f"sip:{user}@{place}")
     outcome(parse_uri, f"sip:a@{place}")

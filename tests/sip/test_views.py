@@ -1,4 +1,4 @@
-"""Readings of a message's headers: what each gives, that it is kept, and that the cheap ones agree with the full."""
+"""Header properties of messages: results, caching, and agreement of fast paths with full parses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def request(*headers: tuple[str, str], method: str = "INVITE", uri: str = "sip:b
     return Request.of(method, uri, list(headers))
 
 
-def test_the_first_value_every_line_and_every_element():
+def test_get_get_all_and_values():
     message = request(("via", "SIP/2.0/UDP a, SIP/2.0/UDP b"), ("to", "<sip:t>"), ("via", "SIP/2.0/UDP c"))
     assert message.get("via") == "SIP/2.0/UDP a, SIP/2.0/UDP b"
     assert message.get_all("via") == ["SIP/2.0/UDP a, SIP/2.0/UDP b", "SIP/2.0/UDP c"]
@@ -25,19 +25,19 @@ def test_the_first_value_every_line_and_every_element():
     assert message.get_all("route") == message.values("route") == []
 
 
-def test_a_reading_is_kept():
+def test_parsed_header_is_cached():
     message = request(("from", FROM))
     assert message.from_ is message.from_
 
 
 @pytest.mark.parametrize("name", ["via", "branch", "call_id", "cseq", "from_", "to", "from_tag", "to_tag"])
-def test_what_every_message_must_have_is_missed(name):
+def test_missing_mandatory_header_raises_parse_error(name):
     with pytest.raises(ParseError, match="missing"):
         getattr(request(), name)
 
 
 @pytest.mark.parametrize("name", ["contact", "content_type", "max_forwards", "rseq", "rack", "session_expires"])
-def test_what_a_message_may_lack_is_none(name):
+def test_missing_optional_header_is_none(name):
     assert getattr(request(), name) is None
 
 
@@ -80,7 +80,7 @@ def test_the_branch_is_that_of_the_topmost_via(via, branch):
         ("<sip:a@b>", None),
     ],
 )
-def test_the_tag_is_the_headers_own(value, tag):
+def test_tag_is_the_headers_not_the_uris(value, tag):
     message = request(("from", value), ("to", value))
     assert message.from_tag == message.to_tag == tag
     assert message.from_.tag == message.to.tag == tag
@@ -104,7 +104,7 @@ def test_the_contact_is_the_first():
     assert contact.uri_text == "sip:1"
 
 
-def test_any_contact_is_for_register_alone():
+def test_contact_star_is_only_for_register():
     assert request(("contact", "*"), method="REGISTER").contact is None
     with pytest.raises(ParseError):
         _ = request(("contact", "*")).contact
@@ -141,7 +141,7 @@ def test_a_message_is_written_as_it_is_read():
     assert (again.headers, again.body) == (message.headers, message.body)
 
 
-def test_a_wrong_length_is_written_right():
+def test_wrong_content_length_is_corrected():
     response = Response.of(200, "OK", [("content-length", "7")], b"four")
     assert response.serialize() == b"SIP/2.0 200 OK\r\nContent-Length: 4\r\n\r\nfour"
 
@@ -154,6 +154,6 @@ def test_a_line_break_in_a_value_is_not_written(value):
         Response.of(200, value, []).serialize()
 
 
-def test_an_object_shows_no_content_in_a_log():
+def test_repr_shows_no_content():
     assert repr(request(("from", FROM))) == "<Request INVITE>"
     assert repr(Response.of(200, "Alice", [])) == "<Response 200>"

@@ -1,8 +1,8 @@
-"""The torture messages of RFC 4475 and RFC 5118, and what becomes of each.
+"""The torture messages of RFC 4475 and RFC 5118, with the expected result for each.
 
-`codec` is what `relay.sip.message` makes of the bytes, `answers` what a relay sends that gets them over UDP from a peer
-and is no registrar, knows no number of theirs and has no call of theirs up: the final status, or nothing (SILENCE).
-A response goes to the port of the message's topmost Via (5060 where it names none), since none has `rport` but mpart01.
+`codec` is the result of `relay.sip.message`. `answers` is the final status sent by a relay that gets the bytes over UDP
+from a peer, and knows none of their numbers and calls, or nothing (SILENCE). The response goes to the port of the
+topmost Via (default 5060), since only mpart01 has `rport`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A transaction layer in virtual time: a clock that only moves when told, and lists of what was sent and heard."""
+"""A transaction layer in virtual time: a clock that moves only on request, and lists of messages sent and received."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BRANCH = "z9hG4bK776asdhds"
 
 
 class Data(bytes):
-    """A message whose end can be seen: its text is then in `gone`."""
+    """A message whose deallocation is visible: its text is in `gone` then."""
 
     gone: list[str]
 
@@ -29,7 +29,7 @@ class Data(bytes):
 
 
 class Call:
-    """Stands for all that hangs on a callback."""
+    """Stands for the objects that a callback refers to."""
 
     def receive(self, _: Response, __: float) -> None: ...
 
@@ -40,7 +40,7 @@ class Call:
 
 
 class World:
-    """One layer, its heap and the time. What is sent lands in `sent`, and goes on to `on_send` if there is one."""
+    """One layer, its heap and the time. Sent messages go to `sent`, and to `on_send` if set."""
 
     def __init__(self, timings: Timings | None = None, on_send: Callable[[bytes], None] | None = None) -> None:
         self._on_send = on_send
@@ -56,7 +56,7 @@ class World:
             self._on_send(data)
 
     def advance_to(self, when: float) -> None:
-        """Fires each timer at its own time."""
+        """Advance the clock, firing each timer at its due time."""
         while (due := self.timers.next()) is not None and due <= when:
             self.now = max(self.now, due)
             self.timers.run(self.now)
@@ -67,18 +67,18 @@ class World:
             self.advance_to(max(due, self.now))
 
     def times_of(self, data: bytes) -> list[float]:
-        """When it was sent, and when again."""
+        """The times at which the message was sent."""
         return [when for when, sent, _ in self.sent if sent == data]
 
     @property
     def is_empty(self) -> bool:
-        """No transaction and no timer is left."""
+        """Whether no transaction and no timer is left."""
         return len(self.layer) == 0 and len(self.timers) == 0
 
     # -- client side
 
     def request(self, method: str, flow: Flow = UDP, branch: str = BRANCH) -> ClientTransaction:
-        """Sends `method` as bytes; its ACK is the bytes ACK and the status."""
+        """Send `method` as bytes; its ACK is "ACK" and the status, as bytes."""
         return self.layer.request(
             method,
             branch,
@@ -91,7 +91,7 @@ class World:
         )
 
     def take_up(self, flow: Flow = UDP) -> ClientTransaction:
-        """An INVITE that an earlier process has sent."""
+        """Adopt an INVITE sent by an earlier process."""
         return self.layer.take_up(
             BRANCH,
             flow,
@@ -101,7 +101,7 @@ class World:
         )
 
     def answer(self, status: int, method: str = "INVITE", branch: str = BRANCH) -> bool:
-        """A response comes in."""
+        """Receive a response."""
         return self.layer.receive_response(response(status, method, branch), self.now)
 
     # -- server side
@@ -110,7 +110,7 @@ class World:
         return self.layer.serve(request(method), flow)
 
     def receive(self, method: str) -> None:
-        """The request comes again, or the ACK to what it was answered."""
+        """Receive a retransmission, or the ACK to the response."""
         message = request(method)
         transaction = self.layer.find_server(message)
         assert transaction is not None
@@ -130,7 +130,7 @@ def request(
     to_tag: str = "",
     more: str = "",
 ) -> Request:
-    """`branch` None: none at all. `more`: further header lines, each with its CRLF."""
+    """`branch` None: no branch. `more`: further header lines, each with CRLF."""
     text = (
         f"{method} {uri} SIP/2.0\r\n"
         f"Via: {protocol} {sent_by}{'' if branch is None else f';branch={branch}'}\r\n"
