@@ -1,8 +1,8 @@
-"""Delivery of events to webhooks: at least once, in order, with retries, until they are taken or given up.
+"""Delivery of events to webhooks: at least once, in order, with retries, until they are accepted or given up.
 
-One task a webhook with one request at a time, oldest events first: order per call is a consequence. What is to be done
-stands in the outbox alone, so that a restart goes on where the last process was. A row is removed after the answer: one
-whose removal was lost is sent again, with its old id.
+Each webhook has one task with one request at a time, oldest events first, which keeps the order per call. The outbox
+holds all state, so that a restart resumes. A row is removed after the answer; if the removal is lost, the event is sent
+again with the same id.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ from relay.store.writer import GroupWriter, now_ms
 
 T = TypeVar("T")
 
-LOOK_S = 0.1  # between two looks for webhooks that events wait for
-LAST_ANSWERS_S = 2.0  # how long `finish` waits
-RETRY_S = 1.0  # after an error of the store
+LOOK_S = 0.1  # interval of polling the outbox
+LAST_ANSWERS_S = 2.0  # time for requests under way after `finish`
+RETRY_S = 1.0  # pause after an error of the store
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 600.0
 LONGEST_RETRY_AFTER_S = 3_600.0
-REFUSALS = 3  # of one event alone, until it is given up
-LATER = frozenset([408, 425, 429])  # beside 5xx: not the events' fault
+REFUSALS = 3  # of one event sent alone, until it is given up
+LATER = frozenset([408, 425, 429])  # statuses to retry besides 5xx: not the events' fault
 GONE = 410
 
 _WORDS = (
-    ((aiohttp.ClientConnectorDNSError, UnicodeError), "its name is not known"),
-    (aiohttp.ClientSSLError, "no TLS, or not with a certificate that is trusted"),
-    (aiohttp.ClientConnectorError, "it cannot be connected to"),
+    ((aiohttp.ClientConnectorDNSError, UnicodeError), "unknown host name"),
+    (aiohttp.ClientSSLError, "TLS failed, or the certificate is not trusted"),
+    (aiohttp.ClientConnectorError, "connection refused or unreachable"),
 )
 
 
 class _Answer(NamedTuple):
-    """What came of a request. Status 0: no answer."""
+    """The result of a request. Status 0: no answer."""
 
     status: int
     reason: str
@@ -70,7 +70,7 @@ class _Answer(NamedTuple):
 
 
 class Deliverer:
-    """One in the desk: `run` it until it is cancelled."""
+    """The delivery task of the backend: `run` it until it is cancelled."""
 
     def __init__(
         self,
@@ -85,17 +85,17 @@ class Deliverer:
         self._writer = writer
         self._log = log
         self._looking = Outage("delivery", log)
-        self._storing = Outage("delivery", log)  # what became of a delivery
+        self._storing = Outage("delivery", log)  # while results of deliveries cannot be written
         self._rules = rules
         self._clock_ms = clock_ms
         self._finishing = asyncio.Event()
         self._reader = Reader(path)  # in the loop: single rows and short lists
         self._under_way: dict[str, asyncio.Task[None]] = {}
-        self._batches: dict[str, int] = {}  # where fewer than the rule's are sent at once, after refusals
+        self._batches: dict[str, int] = {}  # batch size by webhook, where refusals have reduced it
         self._counts = {"events_delivered": 0, "events_given_up": 0, "deliveries": 0, "deliveries_failed": 0}
 
     async def run(self) -> None:
-        """Until `finish`: looks again and again for webhooks that events wait for, and has one task for each."""
+        """Poll the outbox until `finish`; each webhook with events gets a task."""
         sessions = open_sessions()
         try:
             while not self._finishing.is_set():
@@ -112,18 +112,18 @@ class Deliverer:
             self._reader.close()
 
     def follow(self, rules: DeliveryRules) -> None:
-        """Goes by these from the next delivery on."""
+        """Apply the rules from the next delivery on."""
         self._rules = rules
 
     def finish(self) -> None:
-        """Has `run` return once the requests under way are answered, or soon. What is left waits for the next start."""
+        """Make `run` return once requests under way are answered, LAST_ANSWERS_S at most. The rest stays queued."""
         self._finishing.set()
 
     def statistics(self) -> dict[str, int]:
         return {**self._counts, "webhooks_under_way": len(self._under_way)}
 
     def _look(self, sessions: Sessions) -> float:
-        """Starts what is due; how long to wait until the next look."""
+        """Start tasks of webhooks that are due. Returns the seconds until the next poll."""
         try:
             due = self._reader.read(lambda connection: pending_webhooks(connection, self._clock_ms()))
         except RelayError as error:
@@ -137,7 +137,7 @@ class Deliverer:
         return LOOK_S
 
     async def _serve(self, sessions: Sessions, webhook_id: str) -> None:
-        """Sends what waits for one webhook, until nothing is left or it must be waited for."""
+        """Send the events of one webhook until none is left or a retry must wait."""
         try:
             while not self._finishing.is_set() and await self._send_next(sessions, webhook_id):
                 pass
@@ -149,7 +149,7 @@ class Deliverer:
             del self._under_way[webhook_id]
 
     async def _send_next(self, sessions: Sessions, webhook_id: str) -> bool:
-        """One request. False where the webhook is to be left alone for now."""
+        """Send one request. Returns False if the webhook has to wait."""
         webhook = self._reader.read(lambda connection: find_webhook(connection, self._sealer, webhook_id))
         if webhook is None or webhook.disabled_at is not None or webhook.next_at > self._clock_ms():
             return False
@@ -182,10 +182,10 @@ class Deliverer:
                 return _Answer(response.status, f"status {response.status}", _retry_after_s(response))
         except TimeoutError:
             return _Answer(0, f"no answer within {self._rules.timeout_s:g} s")
-        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # UnicodeError: a name that is no host's
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
             return _Answer(0, _word(error))
 
-    # -- what follows
+    # -- results
 
     async def _taken(self, webhook: Webhook, events: Sequence[Event]) -> None:
         def act(act: Act) -> None:
@@ -205,13 +205,13 @@ class Deliverer:
         if answer.is_for_later:
             await self._wait(webhook, answer)
             return False
-        if len(events) > 1:  # which of them it is that they do not want
+        if len(events) > 1:  # halve the batch to find the refused event
             self._batches[webhook.id] = len(events) // 2
             return True
         return await self._refused(webhook, events[0], answer)
 
     async def _refused(self, webhook: Webhook, event: Event, answer: _Answer) -> bool:
-        """One event alone was refused. It is given up after REFUSALS, so that those behind it can go on."""
+        """A refusal of one event sent alone. It is given up after REFUSALS, so that later events can go on."""
         if event.tries + 1 < REFUSALS:
             await self._write(lambda act: refuse(act, event.seq, answer.reason))
             await self._wait(webhook, answer)
@@ -227,7 +227,7 @@ class Deliverer:
         return True
 
     async def _wait(self, webhook: Webhook, answer: _Answer) -> None:
-        """Twice as long after each failure. In the row, so that a restart does not try at once."""
+        """Schedule the next try; the wait doubles with each failure. It is stored: a restart does not retry at once."""
         wait_s = min(FIRST_WAIT_S * 2 ** min(webhook.failures, 20), LONGEST_WAIT_S) * random.uniform(0.8, 1.2)
         wait_s = max(wait_s, min(answer.retry_after_s, LONGEST_RETRY_AFTER_S))
         next_at = self._clock_ms() + int(1000 * wait_s)
@@ -241,7 +241,7 @@ class Deliverer:
             self._log.warning("webhook.failing", webhook=webhook.id, business=webhook.business, reason=answer.reason)
 
     async def _disable(self, webhook: Webhook, answer: _Answer) -> None:
-        """410: they want no more. What waits can be sent again once it is enabled."""
+        """Disable the webhook after a 410. Its events become dead letters, to be resent once it is enabled."""
 
         def act(act: Act) -> int:
             disable(act, webhook.id)
@@ -255,14 +255,14 @@ class Deliverer:
         before_ms = self._clock_ms() - self._rules.give_up_ms
         events = self._reader.read(lambda connection: oldest(connection, self._sealer, webhook.id, 1))
         while events and events[0].at_ms < before_ms:
-            count = await self._write(lambda act: bury_old(act, webhook.id, before_ms, "nobody took it in time"))
-            self._report_given_up(webhook, count, "nobody took them in time")
+            count = await self._write(lambda act: bury_old(act, webhook.id, before_ms, "not accepted in time"))
+            self._report_given_up(webhook, count, "not accepted in time")
             events = (
                 self._reader.read(lambda connection: oldest(connection, self._sealer, webhook.id, 1)) if count else []
             )
 
     def _grow(self, webhook_id: str) -> None:
-        """Back to whole batches, by and by."""
+        """Double a reduced batch size, up to that of the rules."""
         batch = 2 * self._batches[webhook_id]
         if batch < self._rules.batch:
             self._batches[webhook_id] = batch
@@ -278,7 +278,7 @@ class Deliverer:
 
 
 def _retry_after_s(response: aiohttp.ClientResponse) -> float:
-    """RFC 9110 10.2.3: seconds or a date; 0 where there is none."""
+    """Seconds of a Retry-After (RFC 9110 10.2.3: seconds or a date); 0 if there is none."""
     text = response.headers.get("retry-after", "")
     if text.isascii() and text.isdigit():
         return float(text[:9])
@@ -289,5 +289,5 @@ def _retry_after_s(response: aiohttp.ClientResponse) -> float:
 
 
 def _word(error: Exception) -> str:
-    """Why nothing came, without what the far end says of itself."""
+    """The reason of a failed request, without the error's own text, which may quote the far end."""
     return next((word for kind, word in _WORDS if isinstance(error, kind)), "the connection broke")

@@ -1,8 +1,8 @@
-"""The follower: reads what the journal writes, in its order, and makes of it events, the index of calls and findings.
+"""The follower: reads the journal's records in order and writes events, the index of calls and fraud findings.
 
-A record is the event: nothing else tells that a call is over, so no event is lost that has a record. What is made of a
-stretch of records and the cursor behind it are one transaction: nothing is made twice, whenever this process is killed.
-It reads outside that transaction, in a thread, so that the journal waits for the writing alone.
+Events come from records alone, so no event of a recorded call is lost. A stretch of records and the cursor behind it
+are one transaction, so nothing is written twice, whenever the process is killed. Reading is done outside that
+transaction, in a thread, so that the journal waits for writes only.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from relay.store.sealing import Sealer
 from relay.store.server import Place
 from relay.store.writer import GroupWriter
 
-MOST = 100  # events, and records, of one step: a bound on how long its transaction holds up the journal's, some 6 ms
-PAUSE_S = 0.1  # between two looks where there was nothing new
-RETRY_S = 1.0  # after an error of the store
-BEHIND_S = 900.0  # from then on the caps on calls count too little: their memory ends where the index should begin
+MOST = 100  # events, and records, per step: its transaction blocks the journal for some 6 ms
+PAUSE_S = 0.1  # between two reads without anything new
+RETRY_S = 1.0  # pause after an error of the store
+BEHIND_S = 900.0  # further behind, caps miss calls: they count the last 15 minutes in memory and the rest in the index
 EVENTS = "call_event"  # its row of `cursor`
 
 _CURSORS = "SELECT name, at FROM cursor"
@@ -52,9 +52,9 @@ _LISTENING = "SELECT DISTINCT business FROM webhook WHERE disabled_at IS NULL"
 
 @dataclass(slots=True)
 class _Stretch:
-    """What the journal has written since the last step, as far as it fits in one."""
+    """New entries of the journal, as many as fit in one step."""
 
-    event_cursor: int  # behind it
+    event_cursor: int  # behind the stretch
     record_cursor: int
     events: list[Told] = field(default_factory=list)
     records: list[StoredRecord] = field(default_factory=list)
@@ -67,7 +67,7 @@ class _Stretch:
 
 
 class Follower:
-    """One in the desk. `run` it; `step` is what it does again and again."""
+    """The follower task of the backend. `run` repeats `step`."""
 
     def __init__(
         self, path: Place, sealer: Sealer, writer: GroupWriter, log: FilteringBoundLogger, watch: Watch
@@ -77,10 +77,10 @@ class Follower:
         self._log = log
         self._outage = Outage("follower", log)
         self._watch = watch
-        self._watched = False  # it has been shown the calls of the last ten minutes
+        self._watched = False  # whether the watch has seen the calls of the last ten minutes
         self._thread = ThreadPoolExecutor(1, "follower")
         self._reader = Reader(path)  # of the thread
-        self._stretch: _Stretch | None = None  # read and shown to the watch, but not written yet
+        self._stretch: _Stretch | None = None  # read and seen by the watch, not written yet
         self._finishing = asyncio.Event()
         self._behind_s = 0.0
         self._told_behind = False
@@ -89,7 +89,7 @@ class Follower:
         self._findings: Counter[str] = Counter()  # by signal
 
     async def run(self) -> None:
-        """Follows until `finish`, and then to the end of what there is."""
+        """Follow until `finish`, and then to the end of the journal."""
         while True:
             pause_s = PAUSE_S
             try:
@@ -107,15 +107,15 @@ class Follower:
                 await asyncio.wait_for(self._finishing.wait(), pause_s)
 
     def follow(self, signals: Signals) -> None:
-        """Goes by these signs of fraud from now on."""
+        """Apply these signs of fraud from now on."""
         self._watch.follow(signals)
 
     def finish(self) -> None:
-        """Has `run` return once nothing is left."""
+        """Make `run` return once nothing is left."""
         self._finishing.set()
 
     async def step(self) -> int:
-        """Takes the next stretch, if any. Returns how many events and records it had. Raises StoreError."""
+        """Process the next stretch. Returns its number of events and records, 0 if there is none. Raises StoreError."""
         stretch = self._stretch
         if stretch is None:
             stretch = await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
@@ -149,7 +149,7 @@ class Follower:
             return self._next(connection)
 
     def _next(self, connection: Connection) -> _Stretch:
-        """Events first, then records: what a call's end follows is there when the end is."""
+        """Events first, then records: the events before a call's end are there when the end is."""
         cursors = dict(connection.execute(_CURSORS).fetchall())
         stretch = _Stretch(cursors.get(EVENTS, 0), cursors.get(CURSOR, 0))
         events = event_rows(connection, stretch.event_cursor, MOST)
@@ -173,7 +173,7 @@ class Follower:
         stretch.record_cursor = row[-2]
         try:
             stored = open_row(self._sealer, row)
-        except StoreError as error:  # `verify` names it too; those behind it must go on
+        except StoreError as error:  # `verify` reports it too; the records behind it must go on
             stretch.faults.append(str(error))
             return
         stretch.records.append(stored)
@@ -181,7 +181,7 @@ class Follower:
             stretch.findings += self._watch.see(seen)
 
     def _catch_up(self, connection: Connection, until: int) -> None:
-        """Show the watch what was there before our start; it was judged then."""
+        """Show the watch the records from before the start; their findings were written then."""
         since_ms = int(time.time() * 1000) - WINDOW_MS
         for row in connection.execute(_LATELY, (since_ms, until)):
             try:
@@ -192,7 +192,7 @@ class Follower:
                 self._watch.see(seen)
         self._watched = True
 
-    # -- words to the operator
+    # -- reports to the operator
 
     def _report(self, stretch: _Stretch) -> None:
         for fault in stretch.faults:
@@ -213,7 +213,7 @@ class Follower:
 
 
 def _write(act: Act, stretch: _Stretch) -> int:
-    """Writes all that comes of a stretch, within one act. Returns how many events."""
+    """Write events, index and findings of a stretch in one transaction. Returns the number of events."""
     connection = act.connection
     listening = {business for (business,) in connection.execute(_LISTENING).fetchall()}
     made = sum(_tell(act, listening, f"call.{kind}", record) for kind, record in stretch.events)
@@ -229,7 +229,7 @@ def _write(act: Act, stretch: _Stretch) -> int:
 
 
 def _tell(act: Act, listening: set[str], kind: str, record: CallRecord) -> bool:
-    """Whether its business listens at all."""
+    """Leave an event if the business user has a webhook. Returns whether it has."""
     business = record.business
     if business is None or business not in listening:
         return False
@@ -240,7 +240,7 @@ def _tell(act: Act, listening: set[str], kind: str, record: CallRecord) -> bool:
 
 
 def _user_data(act: Act, binding_id: str | None) -> str | None:
-    """What the business gave the binding for its events. A binding that was altered must not hold up the others'."""
+    """The user data of the binding. An altered binding gives None: it must not hold up the events of others."""
     try:
         binding = None if binding_id is None else find_binding(act.connection, act.sealer, binding_id)
     except StoreError:
@@ -249,7 +249,7 @@ def _user_data(act: Act, binding_id: str | None) -> str | None:
 
 
 def _end_of(record: CallRecord) -> str:
-    """Which event a record is: refused where we did not let the call or message go on, another where we did."""
+    """The kind of event of a record: refused if the relay did not route the call or message, else its end."""
     if record.routed_at is None and record.ended_by == "relay":
         return f"{record.kind}.refused"
     if record.kind == "call":
@@ -258,7 +258,7 @@ def _end_of(record: CallRecord) -> str:
 
 
 def _fields(finding: Finding) -> dict[str, object]:
-    """With a peer where it is one's."""
+    """The log fields of a finding; `peer` only if it has one."""
     return {name: value for name, value in finding._asdict().items() if name != "peer" or value}
 
 
@@ -272,7 +272,7 @@ def _follow_up(act: Act, finding: Finding) -> None:
 
 
 def _seen(sealer: Sealer, record: CallRecord) -> Seen | None:
-    """What the watch is shown: calls of known callers to 700 numbers."""
+    """What the watch sees of a record; None unless a caller with a number dialled a 700 number."""
     if not record.caller or not is_700(record.number_dialled) or record.outcome is None:
         return None
     return Seen(

@@ -1,9 +1,9 @@
-"""Watches over the store's rows while the relay runs: what somebody else changes there is found within seconds.
+"""Checks of the store's rows while the relay runs: foreign changes are found within seconds.
 
-Triggers note each change that did not come from relay700. The next transaction of any process, of this one at the
-latest, distrusts those rows and says so in the audit log; here it is logged. What leaves no note, such as changes made
-with the triggers off, is found by reading: everything a minute in a small store, and in a large one as often as that
-takes a two-hundredth of the time. It also keeps the anchor file (`relay.store.anchor`) up to date.
+Triggers note each change not made by relay700. The next transaction of any process distrusts those rows and writes that
+to the audit log; it is logged here. Changes without a note, such as those made with the triggers off, are found by
+reading all rows: every minute in a small store, at intervals of 200 times a check's length in a large one. The watch
+also keeps the anchor file (`relay.store.anchor`) up to date.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from relay.store.server import Place, local_path
 from relay.store.writer import Writer
 
 LOOK_S: Final = 5.0
-CHECK_S: Final = 50.0  # between two checks of all rows, at least, and before the first
-SHARE: Final = 200  # a check waits for so many times what the last one took
+CHECK_S: Final = 50.0  # before the first check of all rows, and at least between two
+SHARE: Final = 200  # pause before a check, in lengths of the last one
 PAUSE_S: Final = 0.002  # after every 200 rows
-MOST_TOLD: Final = 1_000  # faults that are remembered
+MOST_TOLD: Final = 1_000  # faults that are logged and counted
 _NOTED: Final = "SELECT seq, object, action FROM audit WHERE seq > ? ORDER BY seq LIMIT 10000"
 _LAST: Final = "SELECT coalesce(max(seq), 0) FROM audit"
 
 
 class _Look(NamedTuple):
-    """What one look found."""
+    """The result of one look."""
 
     faults: list[str]
-    anchor: Anchor | None  # where all that it checks is well
+    anchor: Anchor | None  # None if there are faults
 
 
 class LedgerWatch:
-    """One for a running relay, in the process beside it where there is one: `run` it until it is cancelled."""
+    """The watch of a running relay, in its backend if it has one: `run` it until it is cancelled."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class LedgerWatch:
         self._told: set[str] = set()
         self._read_to: int | None = None  # of the audit log
         self._anchor: Anchor | None = None  # the last good one
-        self._anchor_failed = False  # it could not be written, which was told
+        self._anchor_failed = False  # it could not be written, which was logged
         self._check_at_s = clock_s() + CHECK_S
 
     def statistics(self) -> dict[str, int]:
@@ -73,7 +73,7 @@ class LedgerWatch:
             await asyncio.sleep(LOOK_S)
 
     async def look(self) -> None:
-        """Logs what is new, and keeps the anchor. Of a store that fails others tell."""
+        """Log new faults and keep the anchor. Failures of the store are reported elsewhere."""
         try:
             found = await asyncio.to_thread(self._look)
         except StoreError as error:
@@ -98,7 +98,7 @@ class LedgerWatch:
     def _tell(self, fault: str) -> None:
         if fault not in self._told and len(self._told) < MOST_TOLD:
             self._told.add(fault)
-            self._log.error("ledger.fault", fault=fault, effect="what depends on it is refused; see `relay700 verify`")
+            self._log.error("ledger.fault", fault=fault, effect="what needs this row is refused; see `relay700 verify`")
 
     def _look(self) -> _Look:
         with store_errors(self._place), contextlib.closing(connect_reader(self._place)) as connection:
@@ -112,7 +112,7 @@ class LedgerWatch:
         return _Look(faults, anchor)
 
     def _distrust(self) -> list[str]:
-        """By an act that does nothing: what was noted before it began is distrusted. What keeps it from that."""
+        """Distrust the noted rows by an empty transaction. Returns what prevented it."""
         try:
             with contextlib.closing(Writer(self._place, self._sealer)) as writer:
                 writer.run(RELAY, lambda act: None)
@@ -121,7 +121,7 @@ class LedgerWatch:
         return []
 
     def _noted(self, connection: Connection) -> list[str]:
-        """What was distrusted since the last look; of what is older `verify` tells."""
+        """Rows distrusted since the last look; `verify` reports older ones."""
         if self._read_to is None:
             (self._read_to,) = connection.execute(_LAST).fetchone()
             return []

@@ -1,4 +1,4 @@
-"""Words to the operator about what fails again and again: once that it does, and once that it does no more."""
+"""Reports of a repeated failure to the operator: one line when it begins, one when it is over."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from structlog.typing import FilteringBoundLogger
 
 
 class Outage:
-    """Of one part; `name` stands before its events in the log."""
+    """The outage of one part; `name` begins its log events."""
 
     def __init__(self, name: str, log: FilteringBoundLogger) -> None:
         self._name = name
@@ -14,13 +14,13 @@ class Outage:
         self._lasts = False
 
     def failed(self, error: Exception) -> None:
-        """It was tried, and will be tried again."""
+        """An attempt failed and will be repeated."""
         if not self._lasts:
             self._lasts = True
-            self._log.warning(f"{self._name}.failed", reason=str(error), effect="tried again until it can be done")
+            self._log.warning(f"{self._name}.failed", reason=str(error), effect="retried until it succeeds")
 
     def over(self) -> None:
-        """It was done."""
+        """An attempt succeeded."""
         if self._lasts:
             self._lasts = False
             self._log.info(f"{self._name}.recovered")

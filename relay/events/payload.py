@@ -1,6 +1,6 @@
-"""What an event says: the fields of each kind, and how they are written for one webhook.
+"""Payload of events: the fields of each kind, and their JSON for one webhook.
 
-It decides what of a party a webhook sees. It sends nothing and stores nothing.
+It decides how parties are shown to a webhook. It sends and stores nothing.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from relay.store.outbox import Event
 from relay.store.webhooks import Webhook
 
 _PARTIES = ("caller", "callee", "a", "b")
-# Of a record: the legs' Call-IDs, the peers' names and addresses are the operator's own business; the event has a kind
-# of its own.
+# Fields of a record for operators only (Call-IDs of the legs, names and addresses of peers), or given by the event.
 _LEFT_OUT = ("caller_leg_call_id", "callee_leg_call_id", "peer_in", "peer_out", "source", "business", "kind")
 _UNDER_WAY = (
     *("call_id", "binding_id", "mode", "direction", "order_id", "industrial_id"),
@@ -28,7 +27,7 @@ _WHEN = {"received": "received_at", "ringing": "ringing_at", "answered": "answer
 
 
 def call_data(kind: str, record: CallRecord) -> dict[str, Any]:
-    """The data of received, ringing and answered; for all other kinds the whole record."""
+    """The data of an event: some fields for received, ringing and answered, else the whole record."""
     data = {name: value for name, value in record._asdict().items() if name not in _LEFT_OUT}
     if kind in _WHEN:
         data = {name: data[name] for name in _UNDER_WAY}
@@ -36,7 +35,7 @@ def call_data(kind: str, record: CallRecord) -> dict[str, Any]:
 
 
 def write_events(webhook: Webhook, events: Iterable[Event]) -> bytes:
-    """The body of a request: events as this webhook is to see them. One whose row was altered says nothing more."""
+    """The body of a request: the events as this webhook may see them. An event whose row was altered has no data."""
     return msgspec.json.encode({"events": [_shown(webhook, event) for event in events]})
 
 
@@ -47,7 +46,7 @@ def _shown(webhook: Webhook, event: Event) -> dict[str, Any]:
             data.pop(name, None)
         elif webhook.parties == "masked" and data.get(name) is not None:
             data[name] = mask_number(data[name])
-    if webhook.parties != "clear" and data.get("number_dialled"):  # where it is none of ours
+    if webhook.parties != "clear" and data.get("number_dialled"):  # it may be a real number
         data["number_dialled"] = mask_number(data["number_dialled"])
     at_ms = data.pop("at", None) or event.at_ms
     moments = {name: format_moment(value) for name, value in data.items() if _is_moment(name, value)}

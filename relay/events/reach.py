@@ -1,8 +1,8 @@
-"""The connections that deliveries are made over, and which addresses they may go to.
+"""HTTP sessions of deliveries, and the addresses that they may connect to.
 
-What a business user names must be on the public internet: else it could have the relay's machine ask whatever stands
-beside it, and learn from the answers what is there. The address that is connected to is looked at, not the name: a name
-may have another address the next time it is asked for. Redirects are followed by nobody.
+A business user's URL must be on the public internet: otherwise the relay's machine could be made to probe its own
+network (SSRF). The check is on the address of the connection, not on the name, which may resolve to another address
+next time. Redirects are not followed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOST_TO_ONE_HOST = 10
 
 
 class Sessions(NamedTuple):
-    """Two, so that a connection that one webhook may use serves no other that may not."""
+    """Two sessions, so that a public webhook never reuses a connection of an internal one."""
 
     public: aiohttp.ClientSession
     internal: aiohttp.ClientSession
@@ -31,7 +31,7 @@ class Sessions(NamedTuple):
 
 
 def open_sessions() -> Sessions:
-    """In the loop that they are used in."""
+    """Open the sessions, in the event loop that uses them."""
     return Sessions(_session(_public_socket), _session(_socket))
 
 
@@ -46,9 +46,9 @@ def _session(make_socket: Any) -> aiohttp.ClientSession:
 
 
 def _public_socket(found: tuple[Any, ...]) -> socket.socket:
-    """Raises OSError, as for an address that nobody is at: whoever asks learns nothing else."""
+    """Raises OSError for an internal address, as if nothing listened there: the caller learns no more."""
     if not is_public(found[4][0]):
-        raise OSError(errno.ECONNREFUSED, "not an address of the internet")
+        raise OSError(errno.ECONNREFUSED, "not a public internet address")
     return _socket(found)
 
 

@@ -1,10 +1,10 @@
-"""Recordings are taken over from rtpengine: sealed where they are kept, entered in the store, and gone from its folder.
+"""Take-over of recordings from rtpengine: seal the file, enter it in the store, delete it from rtpengine's folder.
 
-One is taken when rtpengine is done with it and the record of its call is there, whether that says `recording` or not: a
-relay that was killed between rtpengine's answer and the commit must leave no voice in clear. What is of another relay's
-call, which shares the folder, is left alone. Length and hash are not in the call's record, which is committed before
-they are known, but in the table `recording` and in the audit log's chain. The steps are such that each can be made
-again: whenever this process is killed, none is lost and none is entered twice.
+A recording is taken over once rtpengine has finished it and its call has a record, with or without the field
+`recording`: a relay killed between rtpengine's answer and the commit must leave no voice in clear. Files of another
+relay's calls in a shared folder are left alone. The call record is committed before length and hash are known, so these
+are in the table `recording` and in the chain of the audit log. Each step can be repeated: whenever the process is
+killed, no recording is lost or entered twice.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from relay.store.sealing import Sealer
 from relay.store.server import Place
 from relay.store.writer import GroupWriter
 
-PAUSE_S = 1.0  # between two looks into the folders
-RETRY_S = 10.0  # until one that could not be taken is tried again
-UNKNOWN_S = 86_400.0  # after so long no record of its call is still to come
+PAUSE_S = 1.0  # interval of looking into the folders
+RETRY_S = 10.0  # pause after a failed take-over
+UNKNOWN_S = 86_400.0  # age after which no call record is expected any more
 
 
 class _Known(NamedTuple):
-    """What the store has of a call."""
+    """What the store knows about a call."""
 
     ended: bool
     business: str
@@ -44,7 +44,7 @@ class _Known(NamedTuple):
 
 
 class Taker:
-    """One in the desk: `run` it until it is cancelled."""
+    """The take-over task of the backend: `run` it until it is cancelled."""
 
     def __init__(
         self,
@@ -64,11 +64,11 @@ class Taker:
         self._clock_s = clock_s
         self._retry_at: dict[str, float] = {}  # by call
         self._unreadable: set[str] = set()  # folders
-        self._told: set[str] = set()  # of which calls and folders something was said
+        self._told: set[str] = set()  # calls and folders that were logged
         self._waiting = 0
 
     def follow(self, recordings: Recordings) -> None:
-        """Goes by these from now on."""
+        """Apply these folders and cipher from now on."""
         self._recordings = recordings
 
     def statistics(self) -> dict[str, int]:
@@ -80,7 +80,7 @@ class Taker:
             await asyncio.sleep(PAUSE_S)
 
     async def take_all(self) -> None:
-        """Takes over what is complete. What fails is told once, and tried again."""
+        """Take over all finished recordings. A failure is logged once and retried."""
         now_s = self._clock_s()
         found: list[Left] = []
         for spool in self._recordings.spools:
@@ -116,7 +116,7 @@ class Taker:
             self._retry_at[left.call_id] = now_s + RETRY_S
 
     async def _take(self, left: Left) -> bool:
-        """False where the call's record is not there, and may never be."""
+        """Take over one recording. Returns False if its call has no record yet."""
         known = await asyncio.to_thread(self._look_up, left.call_id)
         if not known.ended:
             if left.age_s > UNKNOWN_S:
@@ -151,13 +151,13 @@ class Taker:
 
 
 def _enter(act: Act, recording: Recording) -> None:
-    """The audit log, which is a chain, has what it was: a file that is put in its place does not fit."""
+    """Enter it in the store and the audit log, whose chain then exposes an exchanged file."""
     add_recording(act, recording._replace(taken_at=act.now_ms))
     details: dict[str, object] = {"length_ms": recording.length_ms, "size": recording.size, "sha256": recording.sha256}
     act.audit("recording.take", recording.call_id, business=recording.business or None, details=details)
 
 
 def _delete(left: Left) -> None:
-    """The texts last: by them the rest is found again."""
+    """Delete rtpengine's files; texts last, since they lead to the rest after a restart."""
     for path in (*left.captures, *left.texts):
         path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""After another sealing key was taken into use, what lives on in the store is sealed with it, in the background.
+"""Resealing of current rows in the background after a change of the sealing key.
 
-While the key file has several keys it begins again at each start, and each day, for what an interrupted pass has left.
+While the key file has several keys, a pass runs at each start and each day, for rows that an interrupted pass left.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from relay.store.sealing import Sealer
 from relay.store.server import Place
 
 LOOK_S: Final = 1.0
-AGAIN_S: Final = 86_400.0  # a command that ran through the change may have sealed with the former key
+AGAIN_S: Final = 86_400.0  # a command that ran during the change may have sealed with the former key
 RETRY_S: Final = 60.0
 
 
 class Resealer:
-    """One in the desk: `run` it until it is cancelled. It goes by the key that the desk's writer has turned to."""
+    """The resealing task of the backend: `run` it until it is cancelled. It uses the key of the backend's writer."""
 
     def __init__(self, path: Place, sealer: Sealer, log: FilteringBoundLogger) -> None:
         self._path = path
@@ -33,7 +33,7 @@ class Resealer:
         self._ending = threading.Event()
 
     async def run(self) -> None:
-        """A pass whenever there is another key, and each day."""
+        """Make a pass after each change of the key, and each day."""
         clock = asyncio.get_running_loop().time
         sealed_with, due = 0, 0.0
         try:
@@ -46,7 +46,7 @@ class Resealer:
             self._ending.set()
 
     async def make_pass(self) -> float:
-        """One pass, in a thread and with a writer of its own. Returns the seconds until the next one."""
+        """Make one pass in a thread, with a separate writer. Returns the seconds until the next."""
         if len(self._sealer.key_ids) == 1:
             return AGAIN_S
         try:

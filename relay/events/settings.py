@@ -1,4 +1,4 @@
-"""What the operator decides of deliveries to webhooks, as plain values. `relay.config` reads them from TOML."""
+"""Settings of deliveries to webhooks, as plain values. `relay.config` reads them from TOML."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from typing import NamedTuple
 class DeliveryRules(NamedTuple):
     timeout_s: float = 10.0
     give_up_ms: int = 24 * 3_600_000
-    batch: int = 50  # events a request
+    batch: int = 50  # events per request

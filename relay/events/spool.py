@@ -1,8 +1,8 @@
-"""What rtpengine leaves of the calls that it records: files in its recording-dir, with the recording-method "pcap".
+"""Files of recorded calls in rtpengine's recording-dir, with the recording-method "pcap".
 
-While it records a call there is a capture in `pcaps` and a text about it in `tmp`. When the call is over it closes the
-capture, and moves the text to `metadata`. One that was killed does not: its files are known by their age. All of them
-are in clear, with the voices and the addresses of both sides.
+During a call there is a capture in `pcaps` and a text about it in `tmp`. At its end rtpengine closes the capture and
+moves the text to `metadata`. A killed rtpengine does not: its files are recognised by their age. All files are in
+clear, with voices and addresses of both sides.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from typing import BinaryIO, Final, NamedTuple
 
 from relay.errors import StoreError
 
-# Seconds without a packet after which rtpengine itself gives a call up ([rtpengine] timeout) are fewer.
+# Seconds without a change; more than the silence after which rtpengine itself ends a call ([rtpengine] timeout).
 ABANDONED_S: Final = 300.0
 
-FOLDERS: Final = ("pcaps", "metadata", "tmp")  # of rtpengine, in its recording-dir
+FOLDERS: Final = ("pcaps", "metadata", "tmp")  # in rtpengine's recording-dir
 _PART: Final = 1 << 16
 _FILE_HEAD: Final = 24  # bytes
 _PACKET_HEAD: Final = 16
-_LONGEST_PACKET: Final = 1 << 18  # what says that it is longer is damaged
+_LONGEST_PACKET: Final = 1 << 18  # bytes; a longer one means a damaged file
 _NUMBERS: Final = {b"\xd4\xc3\xb2\xa1": Struct("<III"), b"\xa1\xb2\xc3\xd4": Struct(">III")}
 
 _is_ours = re.compile(r"(?:rtpengine-meta-)?(([0-9a-f]{32})-[0-9a-f]+)\.(pcap|txt|tmp)").fullmatch
 
 
 class Left(NamedTuple):
-    """What is left of a call, and will not change any more."""
+    """The finished files of one call."""
 
     call_id: str
-    captures: tuple[Path, ...]  # the oldest first: more than one where rtpengine was started anew meanwhile
+    captures: tuple[Path, ...]  # oldest first: several if rtpengine was restarted during the call
     texts: tuple[Path, ...]
-    age_s: float  # since the last change of any
+    age_s: float  # since the last change of any file
 
 
 class _File(NamedTuple):
@@ -46,7 +46,7 @@ class _File(NamedTuple):
 
 
 def left_in(spool: Path, now_s: float) -> list[Left]:
-    """Of all calls with an id like ours, whosever they are. `now_s`: Unix seconds. Raises OSError."""
+    """Return the files of all calls with ids in our format. `now_s`: Unix seconds. Raises OSError."""
     by_call: dict[str, list[_File]] = {}
     for call_id, file in _files(spool):
         by_call.setdefault(call_id, []).append(file)
@@ -55,7 +55,7 @@ def left_in(spool: Path, now_s: float) -> list[Left]:
 
 
 def _files(spool: Path) -> Iterator[tuple[str, _File]]:
-    for path in spool.iterdir():  # raises where there is no such folder
+    for path in spool.iterdir():  # raises OSError if the folder is missing
         if path.name not in FOLDERS:
             continue
         for each in path.iterdir():
@@ -78,7 +78,7 @@ def _left(call_id: str, files: list[_File], now_s: float) -> Left | None:
 
 
 class Reading:
-    """The captures of a call, read as one, once. When all `parts` are read the rest is known."""
+    """The captures of a call, read once as one capture. Length, size and digest are known after all `parts`."""
 
     def __init__(self, captures: Sequence[Path]) -> None:
         self._captures = captures
@@ -89,12 +89,14 @@ class Reading:
 
     @property
     def length_ms(self) -> int:
-        """From the first packet to the last."""
+        """Time from the first packet to the last."""
         return (self._last_us - self._first_us) // 1000
 
     def parts(self) -> Iterator[bytes]:
-        """A capture in libpcap's format, without the packet that a killed rtpengine has written half. Raises OSError,
-        and StoreError for what is no capture."""
+        """Yield a capture in libpcap's format, without an incomplete last packet of a killed rtpengine.
+
+        Raises OSError, and StoreError for a file that is not a capture.
+        """
         for path in self._captures:
             with path.open("rb") as file:
                 part = bytearray(self._begin(file, path))
@@ -106,12 +108,12 @@ class Reading:
             yield self._counted(bytes(part))
 
     def _begin(self, file: BinaryIO, path: Path) -> bytes:
-        """The head of the first capture; b"" for those that go on with it, and where nothing was written yet."""
+        """The file header of the first capture; b"" for later ones, and for an empty file."""
         head = file.read(_FILE_HEAD)
         if len(head) < _FILE_HEAD:
             return b""
         if head[:4] not in _NUMBERS or self._head not in (b"", head):
-            raise StoreError(f"{path} is no capture, or one of another form than the call's first")
+            raise StoreError(f"{path} is not a capture, or in another format than the call's first")
         begins, self._head = not self._head, head
         return head if begins else b""
 

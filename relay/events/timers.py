@@ -1,7 +1,6 @@
-"""What the clock sets off: expired bindings give back their numbers, and what need not be kept is purged at its hour.
+"""Timers: release of the numbers of expired bindings, and the daily purge.
 
-Nothing depends on it being on time: whoever allocates a number gives back the expired ones first, and a purge that was
-missed is made the next day.
+Neither has to be on time: allocation of a number releases expired ones first, and a missed purge is made the next day.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from relay.store.server import Place
 from relay.store.writer import GroupWriter, Writer, now_ms
 
 TICK_S = 1.0
-RELEASES = 100  # bindings of one transaction, some 8 ms
+RELEASES = 100  # bindings per transaction, some 8 ms
 DAY_MIN = 1440
 _CHINA_MIN = 480  # UTC+8
-MOST_SET_MS = 3_600_000  # by which the clock may have been set since the start: what is purged is gone
+MOST_SET_MS = 3_600_000  # change of the clock since the start that stops purges, which cannot be undone
 
 
 class Timers:
-    """One in the desk: `run` it until it is cancelled."""
+    """The timer task of the backend: `run` it until it is cancelled."""
 
     def __init__(
         self,
@@ -46,7 +45,7 @@ class Timers:
         kept_in: Path,
         clock_ms: Callable[[], int] = now_ms,
     ) -> None:
-        """`purge_at_min` is a minute of the day in China; `kept_in` is where recordings are."""
+        """`purge_at_min`: minute of the day in China; `kept_in`: folder of recordings."""
         self._path = path
         self._sealer = sealer
         self._writer = writer
@@ -59,17 +58,17 @@ class Timers:
         self._clock_ms = clock_ms
         self._ending = threading.Event()
         self._started_ms = self._clock_ms() - _steady_ms()
-        self._day_purged = self._day()  # not at a start after the hour: it may be the tenth today
+        self._day_purged = self._day()  # no purge at a start after its time: it may be the tenth today
 
     def follow(self, rules: BindRules, retention: Retention, purge_at_min: int) -> None:
-        """Goes by these from now on. Today's purge is made where its hour, as it is now, is still to come."""
+        """Apply these from now on. Today's purge is made if its new time is still to come."""
         self._rules, self._retention = rules, retention
         if purge_at_min != self._purge_at_min:
             self._purge_at_min = purge_at_min
             self._day_purged = self._day()
 
     async def run(self) -> None:
-        """Once a second, and longer where there is more to do."""
+        """Release every second; purge once a day."""
         purging: asyncio.Task[None] | None = None
         try:
             while True:
@@ -87,7 +86,7 @@ class Timers:
                     await purging
 
     async def release(self) -> int:
-        """Gives back the numbers of all expired bindings. Returns how many there were."""
+        """Release the numbers of all expired bindings. Returns the number of bindings."""
         total = 0
         try:
             while released := await self._writer.run(RELAY, lambda act: release_due(act, self._rules, RELEASES)):
@@ -101,13 +100,13 @@ class Timers:
         return total
 
     async def purge(self) -> None:
-        """In a thread, with a writer of its own: small transactions with gaps between them.
+        """Purge in a thread, with a separate writer: small transactions with gaps between them.
 
-        Not where the clock was set since the start: it may be wrong. `relay700 purge` and a restart take it as it is.
+        Skipped if the clock was set since the start, since it may be wrong. `relay700 purge` and a restart trust it.
         """
         set_by_ms = self._clock_ms() - _steady_ms() - self._started_ms
         if abs(set_by_ms) > MOST_SET_MS:
-            reason = f"the clock was set by {set_by_ms // 1000} s since the start: is it right?"
+            reason = f"the clock was set by {set_by_ms // 1000} s since the start: check it, then restart"
             self._log.error("purge.not_made", reason=reason, effect="nothing is purged until the next start")
             return
         try:
@@ -122,10 +121,10 @@ class Timers:
         self._log.info("purge.done", **purged._asdict())
 
     def _day(self) -> int:
-        """Counts days that begin at the purge's minute in China."""
+        """Number of the day, counted from the purge's time in China."""
         return (self._clock_ms() // 60_000 + _CHINA_MIN - self._purge_at_min) // DAY_MIN
 
 
 def _steady_ms() -> int:
-    """Of a clock that nobody sets."""
+    """Milliseconds of the monotonic clock."""
     return time.monotonic_ns() // 1_000_000

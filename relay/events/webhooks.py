@@ -1,4 +1,4 @@
-"""The rules for webhooks: who may have which events sent where, and what becomes of those that were given up."""
+"""Rules of webhooks: allowed URLs, kinds and views of parties; resending of dead letters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from relay.store.outbox import leave_event, revive, waiting_of
 from relay.store.webhooks import Webhook, find_webhook, put_webhook, remove_webhook, webhooks_of
 
 Kind = Literal[
-    "call.received",  # this and the next two where the business has `live_events`
+    "call.received",  # this and the next two only for businesses with `live_events`
     "call.ringing",
     "call.answered",
     "call.ended",
@@ -40,7 +40,7 @@ MOST_TESTS = 20  # test events that wait for one webhook
 def make(
     act: Act, business: str, url: str, kinds: Collection[str] = KINDS, parties: str = "masked"
 ) -> tuple[Webhook, str]:
-    """A webhook, and the secret that signs what is sent to it, which is never shown again. Raises Refused."""
+    """Return a new webhook and the secret that signs its requests, which is shown only once. Raises Refused."""
     get_business(act, business)
     if len(webhooks_of(act.connection, act.sealer, business, "", MOST_WEBHOOKS)) == MOST_WEBHOOKS:
         raise Refused("quota", "", f"a business user has at most {MOST_WEBHOOKS} webhooks: remove one")
@@ -63,7 +63,7 @@ def make(
 
 
 def get(act: Act, webhook_id: str) -> Webhook:
-    """Raises Refused where there is none, or none that the actor may see."""
+    """Return a webhook. Raises Refused if there is none that the actor may see."""
     webhook = find_webhook(act.connection, act.sealer, webhook_id, act.actor.business)
     if webhook is None:
         raise Refused("not_found", "webhook", "there is no such webhook")
@@ -79,10 +79,10 @@ def change(
     parties: str | None = None,
     disabled: bool | None = None,
 ) -> Webhook:
-    """Changes what is given, and has it tried again at once, whatever failed before. Raises Refused.
+    """Change the given fields and retry at once, whatever failed before. Raises Refused.
 
-    If the webhook gets real numbers in clear, any change but disabling it needs the scope for them: whoever may say
-    where they go can read them.
+    If the webhook gets real numbers in clear, any change but disabling needs the scope for them: its URL decides who
+    reads them.
     """
     webhook = get(act, webhook_id)
     if parties is None and (url, kinds, disabled) != (None, None, True):
@@ -102,7 +102,7 @@ def change(
 
 
 def remove(act: Act, webhook_id: str) -> Webhook:
-    """With all that waits for it. Raises Refused."""
+    """Remove a webhook and its queued events. Raises Refused."""
     webhook = get(act, webhook_id)
     remove_webhook(act, webhook_id)
     _audit(act, "webhook.remove", webhook)
@@ -110,13 +110,13 @@ def remove(act: Act, webhook_id: str) -> Webhook:
 
 
 def resend(act: Act, webhook_id: str, event_ids: Sequence[str] | None = None) -> int:
-    """Has events that were given up sent again, all or the named ones. Returns how many. Raises Refused.
+    """Send dead letters again, all or the given ones. Returns their number. Raises Refused.
 
-    They go before what came later and still waits.
+    They go before later events that still wait.
     """
     webhook = get(act, webhook_id)
     if webhook.disabled_at is not None:
-        raise Refused("state_conflict", "webhook", "it is disabled: enable it first")
+        raise Refused("state_conflict", "webhook", "the webhook is disabled: enable it first")
     count = revive(act, webhook_id, event_ids)
     put_webhook(act, webhook._replace(failures=0, next_at=0))
     act.audit("webhook.resend", webhook_id, business=webhook.business, details={"events": count})
@@ -124,13 +124,13 @@ def resend(act: Act, webhook_id: str, event_ids: Sequence[str] | None = None) ->
 
 
 def test(act: Act, webhook_id: str) -> str:
-    """Leaves an event of the kind `webhook.test` for it. Returns the event's id. Raises Refused."""
+    """Queue an event of the kind `webhook.test`. Returns its id. Raises Refused."""
     webhook = get(act, webhook_id)
     if webhook.disabled_at is not None:
-        raise Refused("state_conflict", "webhook", "it is disabled: enable it first")
+        raise Refused("state_conflict", "webhook", "the webhook is disabled: enable it first")
     tests = f"{webhook_id}.test"
     if waiting_of(act.connection, webhook_id, tests) >= MOST_TESTS:
-        raise Refused("quota", "webhook", f"{MOST_TESTS} test events wait for it: see why nobody takes them")
+        raise Refused("quota", "webhook", f"{MOST_TESTS} test events are queued: see its last error")
     event_id = f"{tests}.{secrets.token_hex(4)}"
     leave_event(act, webhook_id, TEST, event_id, {})
     act.audit("webhook.test", webhook_id, business=webhook.business, details={"event": event_id})
@@ -138,23 +138,23 @@ def test(act: Act, webhook_id: str) -> str:
 
 
 def _is_operator(act: Act) -> bool:
-    """Operators know what is inside their own network; a business user could only find out."""
+    """Operators may name hosts of their own network; a business user could only probe it."""
     return act.actor.business is None
 
 
 def _checked_url(act: Act, url: str) -> str:
-    """https; for an operator also http to this machine itself, where nobody listens in."""
+    """Return the URL: https, or for an operator http to this machine, where nobody can listen in. Raises Refused."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
-        host.encode("idna")  # as it is looked up: no label is empty or longer than 63 characters
+        host.encode("idna")  # as for a look-up: no label is empty or longer than 63 characters
     except ValueError:
         parts, host, port = urlsplit(""), "", None
     fits = len(url) <= LONGEST_URL and url.isascii() and url.isprintable() and " " not in url
     if not fits or not host or "@" in parts.netloc or parts.fragment:
-        raise fields.invalid("url", "it is a URL without user or fragment, such as https://shop.example/events")
+        raise fields.invalid("url", "write a URL without user or fragment, such as https://shop.example/events")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host) and _is_operator(act)):
-        raise fields.invalid("url", "it is https; an operator may have http sent to this machine itself")
+        raise fields.invalid("url", "write https; http is for operators only, to this machine")
     if why := why_never(host, port, internal=_is_operator(act)):
         raise fields.invalid("url", why)
     return url
@@ -162,13 +162,13 @@ def _checked_url(act: Act, url: str) -> str:
 
 def _checked_kinds(kinds: Collection[str]) -> tuple[str, ...]:
     if not kinds or not set(kinds) <= set(KINDS):
-        raise fields.invalid("kinds", f"they are some of: {', '.join(KINDS)}")
+        raise fields.invalid("kinds", f"write some of: {', '.join(KINDS)}")
     return tuple(kind for kind in KINDS if kind in kinds)
 
 
 def _checked_parties(act: Act, parties: str) -> str:
     if parties not in PARTIES:
-        raise fields.invalid("parties", f"it is one of: {', '.join(PARTIES)}")
+        raise fields.invalid("parties", f"write one of: {', '.join(PARTIES)}")
     if parties == "clear":
         act.actor.must_have(frozenset([keys.PARTIES]), "parties")
     return parties

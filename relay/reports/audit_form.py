@@ -1,4 +1,4 @@
-"""An entry of the audit log as it leaves the relay: the real numbers in its details are shown or masked."""
+"""Entries of the audit log for output: real numbers in the details in clear or masked."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from relay.call.numbers import mask_number
 from relay.log import mask_text
 from relay.store.audit import Entry
 
-_MASKS = {"number": mask_number, "contact": mask_text}  # the details that may hold a real number
+_MASKS = {"number": mask_number, "contact": mask_text}  # details that may hold a real number
 
 
 def details_form(entry: Entry, *, reveal: bool) -> dict[str, object]:
-    """Whom a trace asked for or a list names, and a business user's contact, are masked without `reveal`."""
+    """Return the details; without `reveal` numbers of parties and the contact of a business user are masked."""
     if reveal:
         return entry.details
     return {

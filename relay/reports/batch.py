@@ -1,11 +1,11 @@
-"""A day's records and recordings for the authority, as a folder that shows by itself whether it was changed.
+"""A day's call records and recordings for the authority, as a signed folder that can be checked without relay700.
 
     asked = writer.run(actor, lambda act: ask_batch(act, day, reason))
     make_batch(path, sealer, kept_in, key, folder, asked)
 
-The records are those that ended on that day in China, in clear, each with its link in the chain, which was checked.
-The recordings are theirs, sealed for the authority. `manifest.json` is written last, so a folder that has one is
-finished; in one that is not, `progress.jsonl` names the segments that are done, and the next run goes on behind them.
+The records are those that ended on that day in China, in clear, each with its verified link in the chain. Their
+recordings are sealed for the authority. `manifest.json` is written last and marks a finished folder; until then
+`progress.jsonl` lists the finished segments, and the next run resumes behind them.
 """
 
 from __future__ import annotations
@@ -47,30 +47,30 @@ RECORDS_FILE: Final = "records.jsonl"
 RECORDINGS_FILE: Final = "recordings.jsonl"
 FOLDER: Final = "recordings"
 _PROGRESS: Final = "progress.jsonl"
-_README: Final = f"""This folder shows by itself whether it was changed. With OpenSSL 3:
+_README: Final = f"""How to check that this folder was not changed. With OpenSSL 3:
 
     openssl pkeyutl -verify -pubin -inkey {PUBLIC_KEY} -rawin -in {MANIFEST} -sigfile {SIGNATURE}
     sha256sum {RECORDS_FILE} {RECORDINGS_FILE} {README}      and compare with {MANIFEST}
     sha256sum {FOLDER}/*                                       and compare with {RECORDINGS_FILE}
 
-{PUBLIC_KEY} must be the key that the platform's operator gave you by another way: compare the two.
-`relay700 evidence check FOLDER` does all of it where the operator's key file is.
+{PUBLIC_KEY} must be the key that the platform's operator gave you out of band: compare the two.
+`relay700 evidence check FOLDER` does all of this where the operator's key file is.
 
-{RECORDS_FILE}     the calls and messages that ended on the day, a JSON object a line: chain_seq and chain_hash are its
-                  place in the chain of all records, follows is the hash of its predecessor. sha256 is the record's
-                  own: of its JSON with sorted keys, without blanks.
-{RECORDINGS_FILE}  what was recorded of them, a JSON object a line, with its segments; "missing" says why there is none.
+{RECORDS_FILE}     calls and messages that ended on the day, one JSON object per line. chain_seq and chain_hash are the
+                  record's place in the chain of all records, follows is the hash of its predecessor. sha256 is the
+                  hash of the record's JSON with sorted keys and without blanks.
+{RECORDINGS_FILE}  their recordings, one JSON object per line, with the segments; "missing" says why there is none.
 {FOLDER}/       the segments, in SM4 (GB/T 32907), counter mode. KEY is 32 hexadecimal digits, which the operator gave
-                  you by another way; FILE and IV are a segment's. One after the other they give a capture (pcap):
+                  you out of band; FILE and IV are those of a segment. Decrypted and joined they are a capture (pcap):
 
     openssl enc -d -sm4-ctr -K KEY -iv IV -in FILE
 
-Times are UTC. Numbers are in E.164 without "+", 700 numbers are their 15 digits.
+Times are UTC. Numbers are in E.164 without "+"; 700 numbers have their 15 digits.
 """
 
 
 class BatchAsked(NamedTuple):
-    """What was asked for, by whom and what for, as the audit log has it."""
+    """A request for a batch as the audit log has it."""
 
     day: date
     reason: str
@@ -79,18 +79,18 @@ class BatchAsked(NamedTuple):
 
 
 class Recorded(Struct, frozen=True, omit_defaults=True):
-    """What was recorded of a call; the hash, in hexadecimal digits, is that of the recording as it is when opened."""
+    """The recording of a call; the hash, in hexadecimal digits, is that of the decrypted recording."""
 
     call_id: str
     length_ms: int = 0
     size: int = 0
     sha256: str = ""
     segments: list[Segment] = []
-    missing: str = ""  # why there is none
+    missing: str = ""  # reason, if there is none
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
-    """What a batch is. Times are RFC 3339 in UTC, the public key is hexadecimal."""
+    """Manifest of a batch. Times are RFC 3339 in UTC, the public key is hexadecimal."""
 
     format: Literal["relay700-batch/1"] = "relay700-batch/1"
     day: str  # in China
@@ -102,7 +102,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     chain_purged_to: Link | None
     chain_head: Link | None
     recordings: int
-    missing: int  # recordings that are not there
+    missing: int  # recordings
     segments: int
     segment_bytes: int = SEGMENT
     cipher: Literal["sm4-ctr"] = "sm4-ctr"
@@ -112,15 +112,15 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
 
 class Made(NamedTuple):
-    """A batch that is finished. `missing`: the call and why, of each recording that is not there."""
+    """A finished batch. `missing`: call and reason of each missing recording."""
 
     manifest: Manifest
     missing: list[tuple[str, str]]
-    is_new: bool  # else it was finished before
+    is_new: bool  # False: it was finished before
 
 
 class _Due(NamedTuple):
-    """A call of the day that was recorded; None where no recording has come."""
+    """A recorded call of the day. `recording`: None if it was not taken over."""
 
     call_id: str
     ended_at: int
@@ -128,20 +128,20 @@ class _Due(NamedTuple):
 
 
 def ask_batch(act: Act, day: date, reason: str) -> BatchAsked:
-    """Writes to the audit log that a day's records leave the relay. Raises Refused, also for a day that is not over."""
+    """Write the request to the audit log and return it. Raises Refused, also for a day that is not over."""
     why = fields.reason(reason, required=True)
     _, until_ms = day_span(day)
     if act.now_ms < until_ms:
-        raise fields.invalid("day", f"it is not over: its batch can be made from {format_moment(until_ms)} on")
+        raise fields.invalid("day", f"it is not over: make its batch from {format_moment(until_ms)} on")
     act.audit("report.batch", day.isoformat(), reason=why)
     return BatchAsked(day, why, act.actor.name, act.now_ms)
 
 
 def make_batch(place: Place, sealer: Sealer, kept_in: Path, key: BatchKey, folder: Path, asked: BatchAsked) -> Made:
-    """Writes the batch, or the rest of it; one that is finished stays as it is.
+    """Write the batch, or the rest of an interrupted one; a finished batch stays as it is.
 
-    Raises StoreError where what it goes by does not verify, where a recording is still to come, and for a folder that
-    cannot be written or holds something else. What is done until then stays, and the next run goes on.
+    Raises StoreError if the store does not verify, if a recording is not taken over yet, and for a folder that cannot
+    be written or holds something else. The next run resumes.
     """
     try:
         with (
@@ -160,21 +160,21 @@ def make_batch(place: Place, sealer: Sealer, kept_in: Path, key: BatchKey, folde
 
 @contextmanager
 def _opened(folder: Path, day: date) -> Iterator[_Progress]:
-    """The progress of the batch in this folder, which no other run has. It is made where there is none."""
+    """Open the folder, made if missing, for this run alone, and yield the progress of its batch."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.stat()
     if found.st_uid != os.geteuid():
-        raise StoreError(f"{folder} is another user's: name a folder of your own")
+        raise StoreError(f"{folder} belongs to another user: name another folder")
     there = {path.name for path in folder.iterdir()}
     if there and not there & {_PROGRESS, MANIFEST}:
-        raise StoreError(f"{folder} holds something else: name an empty folder, or one that is not there")
+        raise StoreError(f"{folder} holds something else: name an empty or new folder")
     if stat.S_IMODE(found.st_mode) & 0o077:
         folder.chmod(0o700)
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(folder / _PROGRESS, flags, 0o600)
     try:
         if not takes(descriptor):
-            raise StoreError(f"another run is at work in {folder}")
+            raise StoreError(f"another run is working in {folder}: wait for its end")
         (folder / FOLDER).mkdir(mode=0o700, exist_ok=True)
         yield _Progress(descriptor, folder, day)
     finally:
@@ -182,7 +182,7 @@ def _opened(folder: Path, day: date) -> Iterator[_Progress]:
 
 
 def _finished(folder: Path, day: date) -> Made | None:
-    """None where it is not finished."""
+    """Return the finished batch in the folder, None if there is none."""
     try:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
         lines = (folder / RECORDINGS_FILE).read_bytes().splitlines()
@@ -201,11 +201,13 @@ def _missing(recorded: Iterable[Recorded]) -> list[tuple[str, str]]:
 
 
 class _Progress:
-    """The day, on a line of its own, and the segments that are done. A line that a killed run has written half counts
-    for nothing."""
+    """The file of progress: the day on the first line, then a line per finished segment.
+
+    An incomplete last line, of a killed run, is dropped.
+    """
 
     def __init__(self, descriptor: int, folder: Path, day: date) -> None:
-        """Raises StoreError where it is another day's."""
+        """Raises StoreError if it is that of another day, or damaged."""
         self._descriptor = descriptor
         self._folder = folder
         lines = (folder / _PROGRESS).read_bytes().splitlines(keepends=True)
@@ -215,15 +217,15 @@ class _Progress:
         if not lines:
             self._append(day.isoformat().encode())
         elif lines[0].strip() != day.isoformat().encode():
-            raise StoreError(f"{folder} holds the batch of another day, or something else: name another folder")
+            raise StoreError(f"{folder} is not a folder of this day's batch: name another folder")
         try:
             segments = [msgspec.json.decode(line, type=Segment) for line in lines[1:]]
         except msgspec.MsgspecError as error:
-            raise StoreError(f"{folder / _PROGRESS} is damaged: delete it, and all is done anew: {error}") from None
+            raise StoreError(f"{folder / _PROGRESS} is damaged: delete it to start anew: {error}") from None
         self._done = {segment.file: segment for segment in segments}
 
     def find(self, wanted: Segment) -> Segment | None:
-        """The segment, if it was sealed with the same key from the same recording and its file is there."""
+        """Return the segment if it was sealed with the same key from the same recording and its file exists."""
         done = self._done.get(wanted.file)
         if done is None or (done.iv, done.offset, done.size) != (wanted.iv, wanted.offset, wanted.size):
             return None
@@ -259,8 +261,8 @@ class _Work(NamedTuple):
         late = [each for each in due if each.recording is None and each.ended_at > self.asked.at_ms - TAKEN_MS]
         if late:
             raise StoreError(
-                f"{len(late)} recordings of the day are still to be taken over: run it again within the hour; "
-                "what is done stays"
+                f"{len(late)} recordings of the day are not taken over yet: run the command again in an hour; "
+                "finished segments are kept"
             )
         recorded = [self._recorded(each) for each in due]
         lines = (msgspec.json.encode(each) + b"\n" for each in recorded)
@@ -289,7 +291,7 @@ class _Work(NamedTuple):
         return File(write_private(self.folder / name, counted()), count)
 
     def _record_lines(self, due: list[_Due]) -> Iterator[bytes]:
-        """In the order of the chain. `due` gets what was recorded."""
+        """Yield the records in the order of the chain, and add their recordings to `due`."""
         with one_moment(self.connection):
             for before, stored in ended_between(self.connection, self.sealer, *day_span(self.asked.day)):
                 record = stored.record
@@ -303,7 +305,7 @@ class _Work(NamedTuple):
         if recording is None:
             return Recorded(due.call_id, missing="none was taken over")
         if recording.purged_at is not None:
-            return Recorded(due.call_id, missing=f"it was deleted at {format_moment(recording.purged_at)}")
+            return Recorded(due.call_id, missing=f"deleted at {format_moment(recording.purged_at)}")
         try:
             segments = self._segments(recording)
         except StoreError as error:
@@ -311,7 +313,7 @@ class _Work(NamedTuple):
         return Recorded(due.call_id, recording.length_ms, recording.size, recording.sha256, segments)
 
     def _segments(self, recording: Recording) -> list[Segment]:
-        """Seals those that are not done. Raises StoreError where the recording is not as it was, or as long."""
+        """Seal the segments that are not done. Raises StoreError if the recording was changed."""
         wanted = planned(self.key, recording)
         done = [self.progress.find(segment) for segment in wanted]
         found = [segment for segment in done if segment is not None]
@@ -321,7 +323,7 @@ class _Work(NamedTuple):
         parts = cut(read_recording(self.kept_in, self.sealer, recording))
         for segment, before, data in zip_longest(wanted, done, parts):
             if segment is None or data is None or len(data) != segment.size:
-                raise StoreError(f"the recording of the call {recording.call_id} is not as long as the store has it")
+                raise StoreError(f"the recording of the call {recording.call_id} has another length than in the store")
             if before is None:
                 digest = write_private(self.folder / segment.file, [seal_segment(self.key, segment, data)])
                 before = msgspec.structs.replace(segment, sha256=digest)
@@ -330,7 +332,7 @@ class _Work(NamedTuple):
         return sealed
 
     def _clear(self, recorded: Iterable[Recorded]) -> None:
-        """Deletes what earlier runs have left of recordings that are missing now."""
+        """Delete segments that earlier runs left of recordings now missing."""
         named = {segment.file for each in recorded for segment in each.segments}
         for path in (self.folder / FOLDER).iterdir():
             if f"{FOLDER}/{path.name}" not in named:

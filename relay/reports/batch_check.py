@@ -1,5 +1,7 @@
-"""Whether a batch of a day is as it was signed. It may be a stranger's: nothing is opened but plain files that a batch
-has, and nothing is in memory whole."""
+"""Check of a daily batch against its signature.
+
+The folder is untrusted: only plain files that a batch has are opened, and none is read into memory as a whole.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from relay.reports.batch import FOLDER, README, RECORDINGS_FILE, RECORDS_FILE, M
 from relay.reports.evidence import hash_of_form
 from relay.reports.signed import LONGEST, MANIFEST, PUBLIC_KEY, SIGNATURE, SIGNED, faults_of_signature
 
-MOST_PROBLEMS: Final = 100  # that are told
+MOST_PROBLEMS: Final = 100  # that are reported
 _LONGEST_LINE: Final = 1 << 20
 _PART: Final = 1 << 16
 _FILES: Final = (RECORDS_FILE, RECORDINGS_FILE, README)
@@ -27,14 +29,14 @@ _is_segment = re.compile(rf"{FOLDER}/([0-9a-f]{{32}})\.([0-9]{{4,8}})\.sm4").ful
 
 
 class Checked(NamedTuple):
-    """What a batch says of itself, where that can be read, and what is wrong with it: nothing, if it is good."""
+    """The manifest of a batch, None if it cannot be read, and all faults: none if the batch is good."""
 
     manifest: Manifest | None
     problems: list[str]
 
 
 class _Line(Struct):
-    """Of records.jsonl."""
+    """A line of records.jsonl."""
 
     chain_seq: int
     chain_hash: str
@@ -44,7 +46,7 @@ class _Line(Struct):
 
 
 def check_batch(folder: Path, *public_keys: bytes) -> Checked:
-    """With `public_keys` (32 bytes each) also whether one of them signed it; else only accidents show."""
+    """Check a batch, and with `public_keys` (32 bytes each) also its signer; without them only accidents show."""
     try:
         text = _read(folder, MANIFEST)
         manifest = msgspec.json.decode(text, type=Manifest)
@@ -52,13 +54,13 @@ def check_batch(folder: Path, *public_keys: bytes) -> Checked:
         signed = faults_of_signature(key, text, _read(folder, SIGNATURE), _read(folder, PUBLIC_KEY), public_keys)
         problems = [*signed, *islice(_faults(folder, manifest), MOST_PROBLEMS)]
     except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        return Checked(None, [f"it is no batch, or is damaged: {error}"])
+        return Checked(None, [f"not a batch, or damaged: {error}"])
     return Checked(manifest, problems)
 
 
 def _faults(folder: Path, manifest: Manifest) -> Iterator[str]:
     if set(manifest.files) != set(_FILES):
-        yield f"{MANIFEST} does not name the files that a batch has"
+        yield f"{MANIFEST} does not list the files of a batch"
         return
     changed = [name for name in _FILES if _hash(folder, name) != manifest.files[name].sha256]
     for name in changed:
@@ -73,7 +75,7 @@ def _faults(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _faults_of_records(folder: Path) -> Iterator[str]:
-    """Each has its own place in the chain, and follows the one before, where that is here; and it has its own hash."""
+    """Each record has a place in the chain behind the one before, follows it if it is the next, and has its hash."""
     before: _Line | None = None
     for line in _records(folder):
         if before is not None and line.chain_seq <= before.chain_seq:
@@ -92,13 +94,13 @@ def _faults_of_recordings(folder: Path, manifest: Manifest) -> Iterator[str]:
     for line in _lines(folder, RECORDINGS_FILE):
         recorded = msgspec.json.decode(line, type=Recorded)
         recordings += not recorded.missing
-        if recorded.call_id not in calls:  # reads on: recordings stand in the order of their records
-            yield f"{RECORDINGS_FILE}: {recorded.call_id} is no call of this batch, or not in its place"
+        if recorded.call_id not in calls:  # `in` reads on: recordings are in the order of their records
+            yield f"{RECORDINGS_FILE}: {recorded.call_id} is not a call of this batch, or out of order"
             return
         yield from _faults_of_segments(folder, recorded)
         named.update(Path(segment.file).name for segment in recorded.segments)
     if (recordings, len(named)) != (manifest.recordings, manifest.segments):
-        yield f"{RECORDINGS_FILE} has not as many recordings and segments as {MANIFEST} says"
+        yield f"{RECORDINGS_FILE} and {MANIFEST} differ in the number of recordings or segments"
     there = {path.name for path in (folder / FOLDER).iterdir()}
     for name in sorted(there - named):
         yield f"{FOLDER}/{name} was added"
@@ -109,16 +111,16 @@ def _faults_of_segments(folder: Path, recorded: Recorded) -> Iterator[str]:
     for number, segment in enumerate(recorded.segments):
         name = _is_segment(segment.file)
         if name is None or (name[1], int(name[2])) != (recorded.call_id, number) or segment.offset != end:
-            yield f"{RECORDINGS_FILE}: the segments of {recorded.call_id} are not in their order"
+            yield f"{RECORDINGS_FILE}: the segments of {recorded.call_id} are out of order"
             return
         end += segment.size
         try:
             if _hash(folder, segment.file, segment.size) != segment.sha256:
                 yield f"{segment.file} was changed"
         except (OSError, ValueError) as error:
-            yield f"{segment.file} is missing, or damaged: {error}"
+            yield f"{segment.file} is missing or damaged: {error}"
     if end != recorded.size:
-        yield f"{RECORDINGS_FILE}: the segments of {recorded.call_id} are not the whole recording"
+        yield f"{RECORDINGS_FILE}: segments of {recorded.call_id} are missing"
 
 
 def _records(folder: Path) -> Iterator[_Line]:
@@ -142,11 +144,11 @@ def _read(folder: Path, name: str) -> bytes:
 
 
 def _hash(folder: Path, name: str, size: int | None = None) -> str:
-    """SHA-256. Raises ValueError where the file has not that size."""
+    """SHA-256 of a file. Raises ValueError if it does not have that size."""
     descriptor = _opened(folder, name)
     with open(descriptor, "rb") as file:
         if size is not None and os.fstat(descriptor).st_size != size:
-            raise ValueError(f"it has not {size} bytes")
+            raise ValueError(f"its size is not {size} bytes")
         digest = hashlib.sha256()
         while part := file.read(_PART):
             digest.update(part)
@@ -154,9 +156,9 @@ def _hash(folder: Path, name: str, size: int | None = None) -> str:
 
 
 def _opened(folder: Path, name: str) -> int:
-    """A plain file. Raises ValueError for a link, a pipe and the like, which a stranger may have put there."""
+    """Open a plain file. Raises ValueError for a link, a pipe and the like."""
     descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise ValueError(f"{name} is no file")
+        raise ValueError(f"{name} is not a plain file")
     return descriptor

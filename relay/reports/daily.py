@@ -1,7 +1,7 @@
-"""The report of a day: what each business user's calls and messages came to on each prefix. Days are China's.
+"""The daily report: calls and messages of each business user on each prefix. Days are China's.
 
-It counts those that were received on that day and have ended since; complaints are entered by hand. Distinct
-parties are told apart in memory while the day is read, 100 bytes each; none of them leaves it.
+It counts calls received on the day that have ended; complaints are entered by hand. Distinct parties are counted in
+memory, 100 bytes each; none is written anywhere.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ PREFIX_DIGITS = 11
 
 
 class DailyLine(NamedTuple):
-    """One business user on one prefix. Attempts to call = answered + unanswered + all that were refused."""
+    """One business user on one prefix. Attempts to call = answered + unanswered + all refused."""
 
     day: date
-    business: str  # "" where a refused attempt was nobody's
-    prefix: str  # "" where no 700 number was dialled
+    business: str  # "" for refused attempts without a business user
+    prefix: str  # "" if no 700 number was dialled
     attempts: int
     answered: int
-    unanswered: int  # of those that were routed: busy, no answer, cancelled and the like
-    refused: dict[str, int]  # by outcome, of those that were not
+    unanswered: int  # routed, but busy, no answer, cancelled and the like
+    refused: dict[str, int]  # not routed, by outcome
     talk_ms: int
-    parties: int  # distinct ones, of messages as well
+    parties: int  # distinct parties of calls and messages
     complaints: int
-    messages: int  # text messages that came, whatever became of them
+    messages: int  # text messages received
     messages_delivered: int
 
     @property
@@ -86,7 +86,7 @@ class _Tally:
 
 
 def daily(connection: Connection, sealer: Sealer, day: date, business: str | None = None) -> list[DailyLine]:
-    """Sorted by business and prefix; with `business` only theirs. Reads all records of the day, so give it a thread."""
+    """Lines sorted by business and prefix, with `business` only theirs. Reads all records of the day: use a thread."""
     since_ms, until_ms = day_span(day)
     tallies: dict[tuple[str, str], _Tally] = {}
     for record in read_all(connection, sealer, Wanted(business=business, since_ms=since_ms, until_ms=until_ms)):
@@ -98,9 +98,9 @@ def daily(connection: Connection, sealer: Sealer, day: date, business: str | Non
 
 
 def set_complaints(act: Act, day: date, business: str, prefix: str, count: int) -> None:
-    """How many complaints came in for that day; an earlier count is replaced. Raises Refused."""
+    """Set the number of complaints of a day, replacing an earlier one. Raises Refused."""
     if not 0 <= count <= MOST_COMPLAINTS:
-        raise fields.invalid("count", f"it is 0 to {MOST_COMPLAINTS}")
+        raise fields.invalid("count", f"write 0 to {MOST_COMPLAINTS}")
     fields.prefix("prefix", prefix)
     get_business(act, business)
     put_complaints(act, day, business, prefix, count)
@@ -109,13 +109,13 @@ def set_complaints(act: Act, day: date, business: str, prefix: str, count: int) 
 
 
 def day_span(day: date) -> tuple[int, int]:
-    """The first millisecond of a day in China, and that of the next."""
+    """The first millisecond of a day in China, and that of the next day, as Unix time."""
     begin = datetime.combine(day, time(), CHINA)
     return round(begin.timestamp() * 1000), round((begin + timedelta(days=1)).timestamp() * 1000)
 
 
 def daily_csv(lines: Iterable[DailyLine]) -> str:
-    """The report as a file: a column each, refusals as "outcome=count" separated by blanks."""
+    """The report as CSV, a column per field; refusals as "outcome=count", separated by blanks."""
     text = io.StringIO(newline="")
     write = csv.writer(text).writerow
     write(["minutes" if name == "talk_ms" else name for name in DailyLine._fields])

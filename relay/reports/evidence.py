@@ -1,12 +1,12 @@
-"""The evidence for one number and time as a signed bundle: a ZIP that shows by itself whether it was changed.
+"""Evidence for one number and time: a signed ZIP that can be checked without relay700.
 
     asked = writer.run(actor, lambda act: ask_evidence(act, number, since_ms, until_ms, reason))
     bundle(path, sealer, asked, out)
 
-It holds the call records that were going on in that time, each with its link in the chain, which was checked, and the
-bindings that were in force, with all they were before each change, and the members of their groups. Real numbers are in
-clear. `manifest.json` names each file with its SHA-256; `manifest.sig` is its Ed25519 signature. Whoever has the public
-key, once and from elsewhere, can check a bundle without relay700: `README.txt` in it says how.
+It holds the records of calls in that time, each with its verified link in the chain, and the bindings in force, with
+their state before each change and the members of their groups. Real numbers are in clear. `manifest.json` lists each
+file with its SHA-256; `manifest.sig` is its Ed25519 signature. `README.txt` says how to check the bundle with the
+public key, which must come from elsewhere.
 """
 
 from __future__ import annotations
@@ -59,11 +59,10 @@ from relay.store.sealing import Sealer
 from relay.store.server import Place
 
 README = "README.txt"
-# What a stranger's bundle may cost whoever checks it. Records and bindings are packed to a tenth, in rare cases to a
-# fiftieth; deflated zeroes to a thousandth.
+# Limits for an untrusted bundle. Records and bindings deflate to a tenth, rarely to a fiftieth; zeroes to a thousandth.
 MOST_FILES = 16
 MOST_BYTES = 1 << 32  # of all files, unpacked
-MOST_RATIO = 100  # unpacked bytes for one of the bundle, beyond
+MOST_RATIO = 100  # unpacked bytes per byte of the bundle, beyond FREE_BYTES
 FREE_BYTES = 16 << 20
 _PART = 1 << 16
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -72,20 +71,20 @@ _GOES_BY = (
     *("business", "business_change", "binding", "binding_change", "past_party"),
     *("party_group", "group_member", "past_member", "recording", "checkpoint", "filing"),
 )
-_README = f"""This bundle shows by itself whether it was changed. With OpenSSL 3 and the files of this archive:
+_README = f"""How to check that this bundle was not changed. With OpenSSL 3 and the files of this archive:
 
     openssl pkeyutl -verify -pubin -inkey {PUBLIC_KEY} -rawin -in {MANIFEST} -sigfile {SIGNATURE}
     sha256sum *.jsonl {README}      and compare with {MANIFEST}
 
-{PUBLIC_KEY} must be the key that the platform's operator gave you by another way: compare the two.
-`relay700 evidence check FILE` does all of it where the operator's key file is.
+{PUBLIC_KEY} must be the key that the platform's operator gave you out of band: compare the two.
+`relay700 evidence check FILE` does all of this where the operator's key file is.
 
-records.jsonl   the calls, a JSON object a line: chain_seq and chain_hash are its place in the chain of all records,
-                follows is the hash of its predecessor. A call that was still up has no place yet. Both hashes are
-                keyed: they were checked before this was signed, and `relay700 verify` checks them again. business_user
-                is who the business user was when the call came, filings are the numbers of the call that it had filed
-                by then. sha256 is the record's own and needs no key. For each line of records.jsonl this prints its
-                place, and True:
+records.jsonl   the calls, one JSON object per line. chain_seq and chain_hash are the record's place in the chain of all
+                records, follows is the hash of its predecessor. A live call has no place yet. Both hashes are keyed:
+                they were checked before this was signed, and `relay700 verify` checks them again. business_user is
+                the business user as it was at the time of the call, filings are the numbers of the call that it had
+                filed by then. sha256 is the hash of the record itself and needs no key. For each line of
+                records.jsonl this prints its place, and True:
 
 python3 -c 'import hashlib, json
 for line in open("records.jsonl", encoding="utf-8"):
@@ -93,13 +92,13 @@ for line in open("records.jsonl", encoding="utf-8"):
     text = json.dumps(told["record"], ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     print(told["chain_seq"], hashlib.sha256(text.encode()).hexdigest() == told["sha256"])'
 
-bindings.jsonl  what tied the numbers to parties: as it is known now, and before each of its changes.
-Times are UTC. Numbers are in E.164 without "+", 700 numbers are their 15 digits.
+bindings.jsonl  the bindings of the number to parties, as they are now and before each change.
+Times are UTC. Numbers are in E.164 without "+"; 700 numbers have their 15 digits.
 """
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
-    """What a bundle is. Times are RFC 3339 in UTC, the public key is hexadecimal."""
+    """Manifest of a bundle. Times are RFC 3339 in UTC, the public key is hexadecimal."""
 
     format: Literal["relay700-evidence/1"] = "relay700-evidence/1"
     number: str
@@ -115,22 +114,21 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
 
 class Checked(NamedTuple):
-    """What a bundle says of itself, where that can be read, and all that is wrong with it: nothing, if it is good."""
+    """The manifest of a bundle, None if it cannot be read, and all faults: none if the bundle is good."""
 
     manifest: Manifest | None
     problems: list[str]
 
 
 def ask_evidence(act: Act, number: str, since_ms: int, until_ms: int, reason: str) -> Asked:
-    """`number` is a 700 number or a party, in the normal form; `until_ms` is not included. Raises Refused."""
+    """Request evidence. `number`: a 700 number or a party, normalised; `until_ms` is not included. Raises Refused."""
     return ask(act, "evidence", number, since_ms, until_ms, reason)
 
 
 def bundle(path: Place, sealer: Sealer, asked: Asked, out: IO[bytes]) -> Manifest:
-    """Writes the bundle and gives its manifest. Over a connection of its own, so that a thread can do it.
+    """Write the bundle and return its manifest. Opens its own connection, so that it can run in a thread.
 
-    It reads the chain of records and no index. Raises StoreError where anything that it goes by does not verify: there
-    is no evidence of that.
+    It reads the chain of records and no index. Raises StoreError if anything it relies on does not verify.
     """
     with (
         store_errors(path),
@@ -153,16 +151,16 @@ def bundle(path: Place, sealer: Sealer, asked: Asked, out: IO[bytes]) -> Manifes
 
 
 def check(file: Path | IO[bytes], *public_keys: bytes) -> Checked:
-    """Whether a bundle is as it was signed; with `public_keys` (32 bytes each) also whether one of them signed it.
+    """Check a bundle against its signature, and with `public_keys` (32 bytes each) also its signer.
 
-    Without a key from elsewhere only accidents show: whoever changes a bundle can sign it anew. One that unpacks to
-    more than a bundle can is not read to its end.
+    Without a key from elsewhere only accidents show: a forger can sign a changed bundle anew. Reading stops at the
+    limits of a bundle's size.
     """
     try:
         with zipfile.ZipFile(file) as archive:
             return _check(_Reading(archive, _size(file)), public_keys)
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, msgspec.MsgspecError) as error:
-        return Checked(None, [f"it is no evidence bundle, or is damaged: {error}"])
+        return Checked(None, [f"not an evidence bundle, or damaged: {error}"])
 
 
 def _size(file: Path | IO[bytes]) -> int:
@@ -170,7 +168,7 @@ def _size(file: Path | IO[bytes]) -> int:
 
 
 class _Reading:
-    """Reads a bundle that may be a stranger's, and no more of it than a bundle can hold. Raises ValueError for that."""
+    """Reader of an untrusted bundle, within the limits of a bundle's size. Raises ValueError beyond them."""
 
     def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
         """`size`: of the bundle, in bytes."""
@@ -178,10 +176,10 @@ class _Reading:
         if len(members) > MOST_FILES:
             raise ValueError(f"it has {len(members)} files, and a bundle has at most {MOST_FILES}")
         if any(member.compress_type not in _PACKED or member.flag_bits & _ENCRYPTED for member in members):
-            raise ValueError("it is packed in a way that a bundle is not")
+            raise ValueError("its compression or encryption is not that of a bundle")
         self._archive = archive
         self._left = min(MOST_BYTES, MOST_RATIO * size + FREE_BYTES)
-        self._take(0, sum(member.file_size for member in members))  # as it says itself; then what there is
+        self._take(0, sum(member.file_size for member in members))  # the sizes it claims; then those it has
         self.names = archive.namelist()
 
     def parts(self, name: str) -> Iterator[bytes]:
@@ -191,7 +189,7 @@ class _Reading:
                 yield part
 
     def read(self, name: str) -> bytes:
-        """A file that is small."""
+        """Return a small file as a whole."""
         data = b""
         for part in self.parts(name):
             data += part
@@ -202,7 +200,7 @@ class _Reading:
     def _take(self, size: int, said: int = 0) -> None:
         self._left -= size
         if self._left < said:
-            raise ValueError("it unpacks to more than a bundle can")
+            raise ValueError("it unpacks to more than a bundle may hold")
 
 
 def _check(archive: _Reading, public_keys: Sequence[bytes]) -> Checked:
@@ -231,11 +229,11 @@ def _faults_of_files(archive: _Reading, files: dict[str, File]) -> Iterator[str]
 
 
 def require_whole(connection: Connection, sealer: Sealer, tables: Iterable[str] = _GOES_BY) -> None:
-    """Raises StoreError where a row of what is signed was changed, added, removed or put back."""
+    """Raises StoreError if a row of these tables was changed, added, removed or put back outside relay700."""
     with one_moment(connection):
         faults = [str(fault) for fault in itertools.islice(ledger_faults(connection, sealer, tables), 3)]
     if faults:
-        raise StoreError(f"nothing is signed of what does not verify: {'; '.join(faults)}")
+        raise StoreError(f"not signed, since the store does not verify: {'; '.join(faults)}")
 
 
 def _manifest(connection: Connection, sealer: Sealer, asked: Asked, files: dict[str, File]) -> Manifest:
@@ -271,7 +269,7 @@ def _write(archive: zipfile.ZipFile, name: str, lines: Iterable[str]) -> File:
 
 def _record_lines(connection: Connection, sealer: Sealer, asked: Asked) -> Iterator[str]:
     wanted = Wanted(number=asked.number, since_ms=asked.since_ms - LONGEST_CALL_MS, until_ms=asked.until_ms)
-    # Those that are up first: one that ends meanwhile is then found twice rather than never.
+    # Live calls first: a call that ends meanwhile is then found twice rather than never.
     up = [record for record in live_calls(connection, sealer) if wanted.fits(record)]
     read = ended_between(connection, sealer, asked.since_ms, asked.until_ms + LONGEST_CALL_MS)
     ended = [(before, stored) for before, stored in read if wanted.fits(stored.record)]
@@ -286,7 +284,7 @@ def _record_lines(connection: Connection, sealer: Sealer, asked: Asked) -> Itera
 
 
 def _standing(connection: Connection, sealer: Sealer, record: CallRecord) -> dict[str, Any]:
-    """Who the business user of a call was when it came, by what licence, and which of the numbers it had filed."""
+    """The business user at the time of a call, with its licence, and the numbers of the call that it had filed."""
     if record.business is None:
         return {"business_user": None, "filings": []}
     at_ms = record.received_at
@@ -301,7 +299,7 @@ def _standing(connection: Connection, sealer: Sealer, record: CallRecord) -> dic
 
 
 def _business_form(found: Qualification) -> dict[str, Any]:
-    """Without the contact: a person, and a phone."""
+    """The qualification without the contact, which is a person and a phone."""
     terms, approval = found.terms._asdict(), found.approval
     del terms["contact"]
     values: dict[str, Value] = {"id": found.business, "state": found.state, "qualification": found.version, **terms}
@@ -315,18 +313,18 @@ def _filing_form(filing: Filing) -> dict[str, Any]:
 
 
 def link_form(before: Head, stored: StoredRecord) -> dict[str, Any]:
-    """The place of a record in the chain, as its line shows it."""
+    """The place of a record in the chain, as JSON fields."""
     return {"chain_seq": stored.chain_seq, "chain_hash": stored.chain_hash.hex(), "follows": before.hash.hex()}
 
 
 def record_line(record: CallRecord, link: dict[str, Any]) -> str:
-    """A record in clear with its place, as a line of JSON."""
+    """A record in clear, with its place in the chain, as a line of JSON."""
     form = with_moments(record_form(record, reveal=True))
     return _line(link | {"sha256": hash_of_form(form), "record": form})
 
 
 def hash_of_form(form: dict[str, Any]) -> str:
-    """SHA-256, as the README says that it is made."""
+    """SHA-256 of a record, as described in the README."""
     plain = json.dumps(form, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(plain.encode()).hexdigest()
 
@@ -343,7 +341,7 @@ def _binding_lines(connection: Connection, sealer: Sealer, asked: Asked) -> Iter
 
 
 def _forms_then(before: list[Binding], now: Binding, asked: Asked) -> list[Binding]:
-    """What a binding was in that time, one change after the other; nothing where it was not in force."""
+    """The states of a binding in that time, in order of its changes; none where it was not in force."""
     ends = [moment for moment in (now.ended_at, now.expires_at) if moment is not None]
     until_ms = min(ends, default=asked.until_ms)
     forms = [*before, now]

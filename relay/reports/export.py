@@ -1,9 +1,9 @@
-"""Call records as files: CSV, JSON lines and Parquet. A part at a time, so that no table is ever in memory whole.
+"""Call records as CSV, JSON lines or Parquet, written in parts, so that no file is in memory as a whole.
 
-Parquet is written by pyarrow, 150 MB that nothing else needs: it is an extra, and imported when it is asked for.
+Parquet needs pyarrow (150 MB), an extra that is imported on use.
 
-CSV has a line of headings; JSON lines have an object each, as `calls list --json` prints it. In CSV a text that a
-spreadsheet would take for a formula (a peer may choose a Call-ID) begins with an apostrophe.
+CSV has a header line; JSON lines have the objects of `calls list --json`. In CSV a text that a spreadsheet would read
+as a formula (a peer chooses Call-IDs) gets a leading apostrophe.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ MEDIA_TYPES: dict[Format, str] = {
     "parquet": "application/vnd.apache.parquet",
 }
 PART = 1_000  # records
-ROW_GROUP = 10_000  # records: Parquet compresses and reads them together
-_FORMULA = (*"=+-@", *"＝＋－＠", "\t", "\r", "\n")  # a spreadsheet takes full-width signs for the same
+ROW_GROUP = 10_000  # records that Parquet compresses and reads together
+_FORMULA = (*"=+-@", *"＝＋－＠", "\t", "\r", "\n")  # spreadsheets treat full-width signs alike
 _COUNTS = tuple(name for name in CallRecord._fields if name.endswith(("_packets", "_lost", "_jitter_ms")))
 _INTEGERS = ("duration_ms", "sip_status", "q850_cause", "text_bytes", "qualification", *_COUNTS)
 
 
 def check_format(format_: Format) -> None:
-    """Raises Refused where what writes the format is not installed."""
+    """Raises Refused if the writer of the format is not installed."""
     if format_ == "parquet" and find_spec("pyarrow") is None:
         raise invalid(
             "format", "parquet needs the extra relay700[parquet]: `scripts/venv.sh .venv parquet` installs it"
@@ -45,7 +45,7 @@ def check_format(format_: Format) -> None:
 def export_parts(
     records: Iterable[CallRecord], format_: Format, *, reveal: bool = False, for_operator: bool = True
 ) -> Iterator[bytes]:
-    """The file in parts, each made when it is asked for. Real numbers are masked unless revealed."""
+    """Yield the file in parts, made one at a time. Real numbers are masked without `reveal`."""
     forms = (record_form(record, reveal=reveal, for_operator=for_operator) for record in records)
     match format_:
         case "csv":
@@ -99,7 +99,7 @@ def _schema(pyarrow: Any) -> Any:
 
 
 class _Sink(io.RawIOBase):
-    """Takes what is written until it is drained."""
+    """A buffer of written bytes, emptied by `drain`."""
 
     def __init__(self) -> None:
         self._data = bytearray()

@@ -1,4 +1,4 @@
-"""A call record as it leaves the relay: plain values by name, real numbers shown or masked."""
+"""Call records for output: plain values by name, real numbers in clear or masked."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ TIMES = tuple(name for name in CallRecord._fields if name.endswith("_at"))
 
 
 def record_form(record: CallRecord, *, reveal: bool, for_operator: bool = True) -> dict[str, Value]:
-    """The fields in DESIGN 5's order, times as Unix milliseconds.
+    """The fields in the order of DESIGN 5, times as Unix milliseconds.
 
-    Without `reveal` real numbers are masked, and what may be or hold a party's number or address is left out: the
-    Call-ID that the caller's phone chose, and the source, unless it is a stranger's. A business user sees no source.
+    Without `reveal` real numbers are masked, and fields that may contain a party's number or address are None: the
+    Call-ID chosen by the caller's phone, and the source, unless it is unknown. Business users see no source.
     """
     values: dict[str, Value] = record._asdict()
     if not reveal:
@@ -31,12 +31,12 @@ def record_form(record: CallRecord, *, reveal: bool, for_operator: bool = True) 
 
 
 def is_stranger(record: CallRecord) -> bool:
-    """Whether it came from a source that is no peer's: nobody who is bound, and to be found if it is a nuisance."""
+    """Return whether the call came from an unknown source: not a bound party, and shown so that it can be traced."""
     return not record.peer_in
 
 
 def state_of(values: Mapping[str, object]) -> CallState:
-    """How far the call has come, by the times of its form."""
+    """The state of a call by the times in its fields."""
     if values["ended_at"] is not None:
         return "ended"
     if values["answered_at"] is not None:
@@ -45,7 +45,7 @@ def state_of(values: Mapping[str, object]) -> CallState:
 
 
 def with_moments(values: dict[str, Value], times: Iterable[str] = TIMES) -> dict[str, Value]:
-    """The same with `times` in RFC 3339, UTC, with milliseconds."""
+    """The values with `times` in RFC 3339, UTC, with milliseconds."""
     return values | {name: _moment(values[name]) for name in times}
 
 
@@ -54,5 +54,5 @@ def _moment(value: Value) -> str | None:
 
 
 def printable(text: str) -> str:
-    """Bytes of a peer that were no UTF-8 came in as surrogates, which no terminal or reader of JSON, CSV takes."""
+    """Replace surrogates, which stand for a peer's bytes that were not UTF-8: terminals, JSON and CSV reject them."""
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,7 +1,6 @@
-"""Call records as they are asked for: a page at a time, the newest first, or one by its id.
+"""Search of call records: by page, newest first, or one by its id.
 
-What a business user asks carries its id in `Wanted.business`: it is a condition of the search, and not a filter
-afterwards.
+A business user's search has its id in `Wanted.business`, a condition of the query rather than a filter afterwards.
 """
 
 from __future__ import annotations
@@ -14,18 +13,18 @@ from relay.store.record_pages import Found, Position, Wanted, read_page
 from relay.store.records import live_calls
 from relay.store.sealing import Sealer
 
-MOST_EXAMINED = 2_000  # records for one page: what the outcome alone tells apart is in no index
+MOST_EXAMINED = 2_000  # records read for one page: outcomes are not indexed
 
 
 class CallQuery(NamedTuple):
-    """What is looked for. `outcome` is one of those that records carry."""
+    """A search. `outcome`: one of call records."""
 
     wanted: Wanted
     outcome: str | None = None
 
 
 class CallPage(NamedTuple):
-    """`next` is the place behind which the next page starts; None if nothing follows. A page may be short, or empty."""
+    """A page, which may be short or empty. The next page starts behind the position `next`; None at the end."""
 
     items: list[CallRecord]
     next: Position | None
@@ -34,7 +33,7 @@ class CallPage(NamedTuple):
 def search(
     connection: Connection, sealer: Sealer, query: CallQuery, after: Position | None = None, limit: int = 50
 ) -> CallPage:
-    """Ended calls, the newest first. Raises StoreError where a record was altered."""
+    """Return a page of ended calls, newest first. Raises StoreError if a record was altered."""
     items: list[CallRecord] = []
     examined = 0
     while True:
@@ -53,12 +52,12 @@ def search(
 
 
 def _next(found: list[Found], last: Found, limit: int) -> Position | None:
-    """Nothing follows the last of a page that was not full."""
+    """The position of the next page; None behind the last record of a page that was not full."""
     return None if last is found[-1] and len(found) < limit else last.position
 
 
 def find_call(connection: Connection, sealer: Sealer, call_id: str, business: str | None = None) -> CallRecord | None:
-    """The record of a call that has ended or is up; with `business` only if it is one of theirs."""
+    """The record of an ended or live call; with `business` only one of theirs."""
     wanted = Wanted(call_id=call_id, business=business)
     ended = read_page(connection, sealer, wanted, None, 1)
     if ended:

@@ -1,8 +1,8 @@
-"""Recordings for the authority: SM4 in segments, which OpenSSL alone opens, and the key that goes there by another way.
+"""Recordings for the authority: segments in SM4, readable with OpenSSL alone, and their key, which goes out of band.
 
-SM4 is GB/T 32907's block cipher, here in counter mode (`openssl enc -sm4-ctr`). That a segment was not changed shows
-by its SHA-256 in what the manifest signs. A segment's IV is made from the key, the recording's hash and the segment's
-place in it: to seal one again gives the same bytes, and no IV is ever used for others.
+SM4 (GB/T 32907) is used in counter mode (`openssl enc -sm4-ctr`). The signed manifest covers the SHA-256 of each
+segment. The IV is derived from the key, the recording's hash and the segment's offset: sealing again gives the same
+bytes, and no IV is used for other bytes.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from relay.store.files import sync_folder
 from relay.store.recording_file import has_cipher
 from relay.store.recordings import Recording
 
-SEGMENT: Final = 4 << 20  # bytes; the last one of a recording may have fewer
+SEGMENT: Final = 4 << 20  # bytes; the last segment of a recording may be shorter
 _KEY: Final = re.compile(r"[0-9a-f]{32}\n?")
 
 
 class BatchKey(NamedTuple):
-    """16 bytes, and a name by which it is told from another one."""
+    """A key of 16 bytes, and an id derived from it."""
 
     key: bytes
     id: str
 
 
 class Segment(Struct, frozen=True):
-    """A sealed part of a recording. IV and hash, which is that of the file, are hexadecimal."""
+    """A sealed part of a recording. IV and hash of the file are hexadecimal."""
 
-    file: str  # from the batch's folder
+    file: str  # relative to the batch's folder
     offset: int  # of its first byte in the recording
     size: int
     iv: str
@@ -47,9 +47,9 @@ class Segment(Struct, frozen=True):
 
 
 def load_batch_key(path: Path) -> BatchKey:
-    """Of a file with 32 hexadecimal digits, which is made where there is none. Raises StoreError, also without SM4."""
+    """Read the key from a file of 32 hexadecimal digits, made if missing. Raises StoreError, also without SM4."""
     if not has_cipher("sm4-gcm"):
-        raise StoreError("the OpenSSL here has no SM4, which the authority's recordings are sealed with")
+        raise StoreError("this OpenSSL has no SM4, which recordings for the authority need")
     try:
         if not path.exists():
             _make_key(path)
@@ -57,12 +57,12 @@ def load_batch_key(path: Path) -> BatchKey:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             text = file.read(64)
     except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or "it is no text"
+        reason = (error.strerror if isinstance(error, OSError) else None) or "not a text file"
         raise StoreError(f"the key file {path} cannot be read or made: {reason}") from None
     if mode & 0o077:
         raise StoreError(f"the key file {path} is open to other users (mode {mode:04o}): chmod 600 {path}")
     if not _KEY.fullmatch(text):
-        raise StoreError(f"the key file {path} is damaged: it holds 32 hexadecimal digits; put the right one back")
+        raise StoreError(f"the key file {path} is damaged, not 32 hexadecimal digits: put the right one back")
     key = bytes.fromhex(text)
     return BatchKey(key, hashlib.sha256(b"relay700 batch key " + key).hexdigest()[:16])
 
@@ -73,7 +73,7 @@ def _make_key(path: Path) -> None:
     write_private(temporary, [secrets.token_hex(16).encode() + b"\n"])
     try:
         os.link(temporary, path)
-    except FileExistsError:  # another process has just made one
+    except FileExistsError:  # another process has just made a key
         pass
     finally:
         temporary.unlink()
@@ -81,12 +81,12 @@ def _make_key(path: Path) -> None:
 
 
 def write_private(path: Path, parts: Iterable[bytes]) -> str:
-    """Writes a file of mode 0600, whole and durable before it has its name. Returns its SHA-256. Raises OSError."""
+    """Write a file of mode 0600, complete and durable before it gets its name. Returns its SHA-256. Raises OSError."""
     temporary = path.with_name(f"{path.name}.part")
     digest = hashlib.sha256()
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb") as file:
-        os.fchmod(descriptor, 0o600)  # one that a killed run has left, too
+        os.fchmod(descriptor, 0o600)  # also for a file left by a killed run
         for part in parts:
             digest.update(part)
             file.write(part)
@@ -97,7 +97,7 @@ def write_private(path: Path, parts: Iterable[bytes]) -> str:
 
 
 def planned(key: BatchKey, recording: Recording) -> list[Segment]:
-    """The segments that a recording has, their hashes still empty."""
+    """The segments of a recording, with empty hashes."""
     return [
         Segment(
             f"recordings/{recording.call_id}.{number:04}.sm4",
@@ -111,7 +111,7 @@ def planned(key: BatchKey, recording: Recording) -> list[Segment]:
 
 
 def cut(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in pieces of a segment's size."""
+    """Yield the bytes in pieces of a segment's size."""
     waiting = bytearray()
     for part in parts:
         waiting += part
@@ -123,7 +123,7 @@ def cut(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def seal_segment(key: BatchKey, segment: Segment, data: bytes) -> bytes:
-    """As long as `data`."""
+    """Encrypt a segment; the result is as long as `data`."""
     encryptor = Cipher(algorithms.SM4(key.key), modes.CTR(bytes.fromhex(segment.iv))).encryptor()
     return encryptor.update(data) + encryptor.finalize()
 

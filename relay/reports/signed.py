@@ -1,4 +1,4 @@
-"""What all that we sign has in common: a manifest, its Ed25519 signature, and the key that it is checked with."""
+"""Signed output: a manifest, its Ed25519 signature, and the public key."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MANIFEST: Final = "manifest.json"
 SIGNATURE: Final = "manifest.sig"
 PUBLIC_KEY: Final = "public_key.pem"
 SIGNED: Final = (MANIFEST, SIGNATURE, PUBLIC_KEY)
-# The most bytes that each may have: of a stranger's, no more is read.
+# Maximum bytes of each: no more is read of an untrusted file.
 LONGEST: Final = {MANIFEST: 1 << 20, SIGNATURE: 64, PUBLIC_KEY: 4_096}
 
 
@@ -33,7 +33,7 @@ class File(Struct, frozen=True):
 
 
 def pem(public_key: bytes) -> bytes:
-    """A public key as OpenSSL reads it. Raises ValueError for what is none."""
+    """A public key in PEM, for OpenSSL. Raises ValueError if it is not one."""
     key = Ed25519PublicKey.from_public_bytes(public_key)
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
@@ -41,12 +41,12 @@ def pem(public_key: bytes) -> bytes:
 def faults_of_signature(
     key: bytes, manifest: bytes, signature: bytes, public_key: bytes, known: Sequence[bytes]
 ) -> Iterator[str]:
-    """`key`: the one that the manifest names; `known`: those of which it must be one, where there are any."""
+    """Yield faults. `key`: the one that the manifest names; `known`: trusted keys, one of which it must be if any."""
     if known and key not in known:
         yield "it was signed with another key"
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, manifest)
     except InvalidSignature:
-        yield f"{MANIFEST} was changed: its signature is not right"
+        yield f"{MANIFEST} was changed: its signature does not match"
     if public_key != pem(key):
         yield f"{PUBLIC_KEY} is not the key that {MANIFEST} names"

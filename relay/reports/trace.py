@@ -1,4 +1,4 @@
-"""Who was behind a number at a moment (溯源): bindings and groups as they were then, and the calls going on, in clear.
+"""Who was behind a number at a time (溯源): bindings, groups and calls of that time, in clear.
 
 asked = writer.run(actor, lambda act: ask_trace(act, number, at_ms, reason))
 trace(path, sealer, asked)
@@ -25,22 +25,22 @@ from relay.store.server import Place
 
 
 class Trace(NamedTuple):
-    """`bindings` have the parties of that moment, and their end as it is known now. `calls` are in order of arrival."""
+    """`bindings` have the parties of that time, and their end as known now. `calls` are in order of arrival."""
 
     number: str
     at_ms: int
     bindings: list[Binding]
-    members: dict[str, list[str]]  # by group: who was in it then, in order
+    members: dict[str, list[str]]  # of that time, by group, sorted
     calls: list[CallRecord]
 
 
 def ask_trace(act: Act, number: str, at_ms: int, reason: str) -> Asked:
-    """`number` is a 700 number or a party, in the normal form. Raises Refused where the reason is missing."""
+    """Request a traceback. `number`: a 700 number or a party, normalised. Raises Refused without a reason."""
     return ask(act, "traceback", number, at_ms, at_ms + 1, reason)
 
 
 def trace(path: Place, sealer: Sealer, asked: Asked) -> Trace:
-    """Over a connection of its own, so that a thread can do it. Raises StoreError."""
+    """Read the traceback. Opens its own connection, so that it can run in a thread. Raises StoreError."""
     number, at_ms = asked.number, asked.since_ms
     with store_errors(path), closing(connect_reader(path)) as connection:
         bindings = list(bindings_at(connection, sealer, number, at_ms))
@@ -52,16 +52,16 @@ def trace(path: Place, sealer: Sealer, asked: Asked) -> Trace:
 
 
 class Between(NamedTuple):
-    """Calls that were going on in a time, each in the order of arrival."""
+    """Calls in a span of time, each list in order of arrival."""
 
     ended: list[StoredRecord]
     up: list[CallRecord]
 
 
 def calls_between(connection: Connection, sealer: Sealer, number: str, since_ms: int, until_ms: int) -> Between:
-    """Those of a number, from one moment to another that is not included."""
+    """The calls of a number between two times, `until_ms` not included."""
     wanted = Wanted(number=number, since_ms=since_ms - LONGEST_CALL_MS, until_ms=until_ms)
-    # Those that are up first: one that ends meanwhile is then found twice rather than never.
+    # Live calls first: a call that ends meanwhile is then found twice rather than never.
     up = [record for record in live_calls(connection, sealer) if wanted.fits(record)]
     read = list(read_stored(connection, sealer, wanted))
     ended = [one for one in read if one.record.ended_at is not None and one.record.ended_at >= since_ms]

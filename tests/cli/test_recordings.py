@@ -80,7 +80,7 @@ def test_another_one_in_its_place_is_told(recorded: Command) -> None:
     path, key_file = recorded.store
     other = [SOUND[:-1], b"x"]
     seal_file(file_of(kept_in(recorded), CALL), open_store(path, key_file), "aes-256-gcm", CALL, other)
-    said = f"the recording of the call {CALL} is not the one that the store has entered"
+    said = f"the recording of the call {CALL} was changed: its hash is not the store's"
     assert recorded.refused(*get(recorded)) == said == recorded.refused("verify")
 
 
@@ -133,4 +133,4 @@ def test_a_purged_one_is_gone_and_told_so(recorded: Command, monkeypatch: pytest
     assert not file_of(kept_in(recorded), CALL).exists()
     (entry,) = recorded.objects("audit", "list", "--action", "recording.purge")
     assert entry["object"] == CALL
-    assert "was kept for its time, and deleted at" in recorded.refused(*get(recorded))
+    assert "the recording was purged at" in recorded.refused(*get(recorded))

@@ -65,7 +65,7 @@ async def test_an_event_is_tried_for_a_day_and_then_kept_as_a_dead_letter_that_c
     assert inbox.batches == [["e1", "e2"]] * len(day.waits_ms)
     dead = shop.dead(hook)
     assert [(event.event_id, event.last_error) for event in dead] == [
-        ("e1", "nobody took it in time"), ("e2", "nobody took it in time"),
+        ("e1", "not accepted in time"), ("e2", "not accepted in time"),
     ]  # fmt: skip
 
     inbox.answer = lambda ids: 200

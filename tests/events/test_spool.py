@@ -133,5 +133,5 @@ def test_what_is_no_capture_or_another_kind_of_one_is_refused(tmp_path: Path, he
     first, second = tmp_path / "a.pcap", tmp_path / "b.pcap"
     first.write_bytes(capture(0))
     second.write_bytes(head)
-    with pytest.raises(StoreError, match=r"b\.pcap is no capture"):
+    with pytest.raises(StoreError, match=r"b\.pcap is not a capture"):
         read(first, second)

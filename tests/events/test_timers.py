@@ -123,7 +123,7 @@ async def test_nothing_is_purged_by_a_clock_that_was_set(
         clock.now_ms += by_ms
         await made.purge()
     assert shop.log.events() == ["purge.not_made", "purge.not_made"]
-    assert shop.log.said[1][1]["reason"] == "the clock was set by 7200 s since the start: is it right?"
+    assert shop.log.said[1][1]["reason"] == "the clock was set by 7200 s since the start: check it, then restart"
 
 
 async def test_a_purge_is_reported(shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,7 @@ def test_it_can_be_checked_and_opened_by_openssl_alone(office: Office) -> None:
 
 def test_a_day_that_is_not_over_is_refused_and_a_reading_stands_in_the_audit_log(office: Office) -> None:
     office.now_ms = END_MS - 1
-    with pytest.raises(Refused, match=r"day: it is not over: its batch can be made from 2026-01-01T16:00:00.000Z on"):
+    with pytest.raises(Refused, match=r"day: it is not over: make its batch from 2026-01-01T16:00:00.000Z on"):
         office.make()
     office.now_ms = END_MS
     office.make()
@@ -162,7 +162,7 @@ def test_the_next_run_goes_on_where_one_was_stopped(office: Office, monkeypatch:
     tried = stopped_at(monkeypatch, nth)
     with pytest.raises(KeyboardInterrupt):
         office.make()
-    assert "no batch" in office.check().problems[0]
+    assert "not a batch" in office.check().problems[0]
     done = {name: it for name, it in office.files().items() if name.endswith(".sm4")}
     assert len(done) == nth - 1
     tried.clear()
@@ -260,7 +260,7 @@ def test_two_runs_at_once_are_one(office: Office, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(batches, "seal_segment", another)
     with pytest.raises(KeyboardInterrupt):
         office.make()
-    assert refused == [f"another run is at work in {office.folder}"]
+    assert refused == [f"another run is working in {office.folder}: wait for its end"]
 
 
 # Recordings that are not there
@@ -269,7 +269,7 @@ def test_two_runs_at_once_are_one(office: Office, monkeypatch: pytest.MonkeyPatc
 def test_a_recording_that_is_still_to_come_is_waited_for_and_then_named(office: Office) -> None:
     office.add(FIRST, END_MS - 1, recording=FIRST)
     office.now_ms = END_MS + HOUR_MS - 2
-    with pytest.raises(StoreError, match="1 recordings of the day are still to be taken over"):
+    with pytest.raises(StoreError, match="1 recordings of the day are not taken over yet"):
         office.make()
     office.now_ms += 1
     made = office.make()
@@ -289,9 +289,9 @@ def test_purged_damaged_and_altered_ones_are_named(office: Office) -> None:
         office.make()
     vouch(office.shelf.path, office.shelf.sealer)
     why = dict(office.make().missing)
-    assert why[FIRST].startswith("it was deleted at")
+    assert why[FIRST].startswith("deleted at")
     assert "was altered, or made with another key" in why[SECOND]
-    assert "is not as long as the store has it" in why[THIRD]
+    assert "has another length than in the store" in why[THIRD]
     assert list((office.folder / "recordings").iterdir()) == []
     assert office.check().problems == []
 
@@ -306,7 +306,7 @@ def test_a_record_that_was_replaced_is_in_no_batch(office: Office) -> None:
     office.add(FIRST, BEGIN_MS)
     office.add(SECOND, BEGIN_MS)
     office.shelf.connection.execute("UPDATE call_record SET chain_hash = x'00' WHERE chain_seq = 1")
-    with pytest.raises(StoreError, match="nothing is signed of what does not verify: call_record 1"):
+    with pytest.raises(StoreError, match="not signed, since the store does not verify: call_record 1"):
         office.make()
 
 
@@ -325,7 +325,7 @@ def changed(path: Path) -> None:
         ("recordings.jsonl", "recordings.jsonl was changed"),
         ("README.txt", "README.txt was changed"),
         (f"recordings/{FIRST}.0001.sm4", f"recordings/{FIRST}.0001.sm4 was changed"),
-        ("manifest.sig", "manifest.json was changed: its signature is not right"),
+        ("manifest.sig", "manifest.json was changed: its signature does not match"),
         ("public_key.pem", "public_key.pem is not the key that manifest.json names"),
     ],
 )
@@ -348,7 +348,7 @@ def test_what_was_added_or_taken_out_is_named(office: Office) -> None:
     (problem,) = office.check().problems
     assert problem.startswith(f"recordings/{FIRST}.0002.sm4 is missing")
     (office.folder / "records.jsonl").unlink()
-    assert "it is no batch, or is damaged" in office.check().problems[0]
+    assert "not a batch, or damaged" in office.check().problems[0]
 
 
 def signed_anew(office: Office, sealer: Sealer, **contents: list[dict[str, Any]]) -> None:
@@ -389,10 +389,10 @@ def test_records_that_do_not_follow_are_named(office: Office) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"file": "../../../etc/passwd"}, "are not in their order"),
-        ({"file": f"recordings/{SECOND}.0000.sm4"}, "are not in their order"),
-        ({"offset": 1}, "are not in their order"),
-        ({"size": 999}, "it has not 999 bytes"),
+        ({"file": "../../../etc/passwd"}, "are out of order"),
+        ({"file": f"recordings/{SECOND}.0000.sm4"}, "are out of order"),
+        ({"offset": 1}, "are out of order"),
+        ({"size": 999}, "its size is not 999 bytes"),
     ],
 )
 def test_segments_that_are_no_segments_of_it_are_named(office: Office, change: dict[str, Any], said: str) -> None:
@@ -410,9 +410,9 @@ def test_recordings_of_other_calls_or_fewer_than_told_are_named(office: Office) 
     office.make()
     first, second = office.lines("recordings.jsonl")
     signed_anew(office, office.shelf.sealer, recordings=[second, first])
-    assert f"{FIRST} is no call of this batch, or not in its place" in office.check().problems[0]
+    assert f"{FIRST} is not a call of this batch, or out of order" in office.check().problems[0]
     signed_anew(office, office.shelf.sealer, recordings=[first])
-    assert "has not as many recordings and segments" in office.check().problems[0]
+    assert "differ in the number of recordings or segments" in office.check().problems[0]
 
 
 def test_nothing_but_plain_files_is_opened(office: Office, tmp_path: Path) -> None:
@@ -422,20 +422,20 @@ def test_nothing_but_plain_files_is_opened(office: Office, tmp_path: Path) -> No
     path = office.folder / "recordings" / f"{FIRST}.0000.sm4"
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    assert "is missing, or damaged" in office.check().problems[0]
+    assert "is missing or damaged" in office.check().problems[0]
     path.unlink()
     os.mkfifo(path)
-    assert "is no file" in office.check().problems[0]
+    assert "is not a plain file" in office.check().problems[0]
     (office.folder / "manifest.json").unlink()
     os.mkfifo(office.folder / "manifest.json")
-    assert "manifest.json is no file" in office.check().problems[0]
+    assert "manifest.json is not a plain file" in office.check().problems[0]
 
 
 @pytest.mark.parametrize("manifest", [b"", b"[]", b'{"format": "relay700-batch/1"}', b" " * (1 << 20) + b"{}"])
 def test_a_manifest_that_is_none_is_no_crash(office: Office, manifest: bytes) -> None:
     office.make()
     (office.folder / "manifest.json").write_bytes(manifest)
-    assert "it is no batch, or is damaged" in office.check().problems[0]
+    assert "not a batch, or damaged" in office.check().problems[0]
 
 
 # The key
@@ -456,7 +456,7 @@ def test_the_key_is_made_once_and_open_to_nobody_else(office: Office) -> None:
 
 def test_without_sm4_it_says_so(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "has_cipher", lambda name: False)
-    with pytest.raises(StoreError, match="the OpenSSL here has no SM4"):
+    with pytest.raises(StoreError, match="this OpenSSL has no SM4"):
         load_batch_key(office.key_file)
     assert not office.key_file.exists()
 
