@@ -103,7 +103,7 @@ def test_the_hook_needs_https_unless_on_loopback() -> None:
         ('[numbers]\ncool_down = "24"', "numbers.cool_down: not a duration"),
         ("[numbers]\nmax_bindings = 0", "numbers.max_bindings: expected int >= 1"),
         ('[numbers]\nlegacy = ["x"]', "numbers.legacy[0]: not a number"),
-        ('[numbers]\nlegacy = ["700100000010001"]', "numbers.legacy[0]: a 700 number is no party"),
+        ('[numbers]\nlegacy = ["700100000010001"]', "numbers.legacy[0]: a 700 number cannot be a party"),
         ('[numbers]\nlegacy_until = "31.3.2027"', "numbers.legacy_until: '31.3.2027' is not a day"),
         ('[api]\nlisten = "999.0.0.1:8700"', "api.listen: 999.0.0.1 is not an address"),
         ('[api]\nlisten = "127.0.0.1:0"', "api.listen: port 0 does not exist"),

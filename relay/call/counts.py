@@ -18,7 +18,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
-        self.elsewhere: Mapping[str, int] = {}  # what other nodes of the store have (`relay.call.shared_limits`)
+        self.elsewhere: Mapping[str, int] = {}  # counts of the other nodes (`relay.call.shared_limits`)
 
     def begin(self, name: str) -> None:
         """Add one."""
@@ -36,11 +36,11 @@ class Tally:
         return self._counts.get(name, 0)
 
     def everywhere(self, name: str) -> int:
-        """Those of all nodes."""
+        """The count over all nodes."""
         return self.count(name) + self.elsewhere.get(name, 0)
 
     def counts(self) -> dict[str, int]:
-        """Ours, by name."""
+        """This node's counts by name."""
         return dict(self._counts)
 
     def __len__(self) -> int:

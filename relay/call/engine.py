@@ -267,7 +267,7 @@ class Engine:
         return dict(self._core.shares.counts)
 
     def limited(self) -> tuple[dict[str, Tally], dict[str, Rates]]:
-        """What quotas and caps count, at once and in a second, by what that is: for `SharedLimits`."""
+        """The concurrent counts and rates of quotas and caps, by kind, for `SharedLimits`."""
         core = self._core
         return (
             {"calls": core.calls_by_key, "calls_in": core.quotas_in.calls, "calls_out": core.quotas_out.calls},

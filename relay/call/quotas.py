@@ -19,17 +19,17 @@ class Quotas:
     __slots__ = ("calls", "rates")
 
     def __init__(self) -> None:
-        self.calls = Tally()  # by the peer's name
-        self.rates = Rates()  # of its INVITEs and MESSAGEs
+        self.calls = Tally()  # by peer name
+        self.rates = Rates()  # of INVITEs and MESSAGEs
 
     def admits_call(self, name: str, quota: Quota, now: float) -> bool:
-        """Whether the named peer may have one more call; its INVITE is counted then."""
+        """Whether the peer may have one more call; counts its INVITE if so."""
         if quota.max_calls and self.calls.everywhere(name) >= quota.max_calls:
             return False
         return self.admits_request(name, quota, now)
 
     def admits_request(self, name: str, quota: Quota, now: float) -> bool:
-        """Whether its rate leaves room for one more INVITE or MESSAGE, which is counted then."""
+        """Whether the rate allows one more INVITE or MESSAGE; counts it if so."""
         return not quota.max_cps or self.rates.admit(name, quota.max_cps, now)
 
 

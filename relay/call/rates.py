@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 
 class Elsewhere(NamedTuple):
-    """What other nodes of the store have granted within their last second (`relay.call.shared_limits`)."""
+    """Events granted by the other nodes of the store within their last second (`relay.call.shared_limits`)."""
 
     granted: int
-    nodes: int  # that have granted any
+    nodes: int  # number of nodes that granted any
 
 
 class Rates:
@@ -39,14 +39,14 @@ class Rates:
         return True
 
     def counts(self, at_s: float) -> dict[str, int]:
-        """How often what has been granted within the last second has, by name."""
+        """Events granted within the last second, by name."""
         found = {name: sum(0 <= at_s - each < 1 for each in granted) for name, granted in self._granted.items()}
         return {name: count for name, count in found.items() if count}
 
     def _ours(self, name: str, most: int) -> int:
-        """What of a bound is this node's: what others leave, and never less than its part.
+        """This node's part of the limit: what the other nodes leave, but at least an equal part.
 
-        So each that wants more than its part gets it within a second or two, and all together no more than `most`.
+        Within a second or two each busy node gets its equal part, and all nodes together at most `most`.
         """
         elsewhere = self.elsewhere.get(name)
         if elsewhere is None:

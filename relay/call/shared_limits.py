@@ -1,7 +1,7 @@
-"""Limits that hold over all nodes of a store: what each has of them it tells the others, once a second.
+"""Limits over all nodes of a store: each node publishes its counts once a second.
 
-A node knows of itself what it has now, and of the others what they had a second ago or two. So calls at once are over
-a limit by what all begin within that time at the most, and nothing is asked or written for a call.
+A node knows its own counts exactly, and those of the others with a delay of one to two seconds. Concurrent calls may
+exceed a limit by the calls begun within that time; in return a call costs no query and no write.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from relay.call.counts import Tally
 from relay.call.rates import Elsewhere, Rates
 
-Told = Mapping[str, Mapping[str, int]]  # how many: by what is counted, and by name
+Told = Mapping[str, Mapping[str, int]]  # counts by kind and by name
 Clock = Callable[[], float]
 _PAUSES: Final = "pauses"
 _PAUSES_LEFT: Final = "pauses_left"
@@ -27,7 +27,7 @@ class Pauses(Protocol):
 
 
 class SharedLimits:
-    """Of one node."""
+    """The shared limits of one node."""
 
     def __init__(
         self,
@@ -36,21 +36,22 @@ class SharedLimits:
         pauses: Pauses,
         clock: Clock,
     ) -> None:
-        """By what is counted, under names that all nodes use. Rates and pauses go by the clocks that come with them."""
+        """`tallies` and `rates` by kind, under keys common to all nodes. Each rate has its own clock; the pauses use
+        `clock`."""
         self._tallies = tallies
         self._rates = rates
         self._pauses = pauses
         self._clock = clock
 
     def own(self) -> Told:
-        """For the others."""
+        """This node's counts, for the others."""
         told = {what: tally.counts() for what, tally in self._tallies.items()}
         told |= {what: rates.counts(clock()) for what, (rates, clock) in self._rates.items()}
         told[_PAUSES], told[_PAUSES_LEFT] = self._pauses.pauses(self._clock())
         return told
 
     def hear(self, others: Sequence[Told]) -> None:
-        """What each of them has told last. Of one that is not among them nothing counts any more."""
+        """Take the latest counts of the other nodes. A node that is missing does not count any more."""
         for what, tally in self._tallies.items():
             tally.elsewhere = {name: sum(counts) for name, counts in _by_name(others, what).items()}
         for what, (rates, _) in self._rates.items():
@@ -61,7 +62,7 @@ class SharedLimits:
 
 
 def _by_name(others: Sequence[Told], what: str) -> Mapping[str, list[int]]:
-    """What each node that has any has told."""
+    """The counts of all nodes that have any, by name."""
     found: defaultdict[str, list[int]] = defaultdict(list)
     for told in others:
         for name, count in told.get(what, {}).items():

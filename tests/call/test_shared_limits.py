@@ -1,4 +1,4 @@
-"""Limits over several nodes, which hear of each other once a second."""
+"""Limits over several nodes that exchange their counts once a second."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Node:
         )
 
     def offered(self, rate: int, most: int) -> int:
-        """How many of so many calls, over the next second, are granted."""
+        """Number of events granted out of `rate` offered over the next second."""
         begun, granted = self.now, 0
         for place in range(rate):
             self.now = begun + (place + 0.5) / rate
@@ -34,13 +34,13 @@ class Node:
 
 
 def exchange(nodes: Sequence[Node]) -> None:
-    """All tell and hear at once."""
+    """All nodes exchange their counts."""
     told = {id(node): node.limits.own() for node in nodes}
     for node in nodes:
         node.limits.hear([told[id(other)] for other in nodes if other is not node])
 
 
-def test_calls_of_all_nodes_count_together_as_soon_as_they_are_heard_of() -> None:
+def test_calls_of_all_nodes_count_together_after_an_exchange() -> None:
     first, second, third = nodes = [Node() for _ in range(3)]
     for node in nodes:
         node.calls.begin("business firm")
@@ -52,7 +52,7 @@ def test_calls_of_all_nodes_count_together_as_soon_as_they_are_heard_of() -> Non
     assert first.calls.everywhere("business firm") == 2
     exchange(nodes)
     assert [node.calls.everywhere("business firm") for node in nodes] == [2, 2, 2]
-    second.limits.hear([third.limits.own()])  # the first is gone, and what it had with it
+    second.limits.hear([third.limits.own()])  # the first is gone, and its counts with it
     assert second.calls.everywhere("business firm") == 2
     second.limits.hear([])
     assert second.calls.everywhere("business firm") == 1
@@ -61,7 +61,7 @@ def test_calls_of_all_nodes_count_together_as_soon_as_they_are_heard_of() -> Non
 @pytest.mark.parametrize(
     ("most", "offered"), [(20, (15, 15)), (20, (60, 60)), (20, (40, 4)), (21, (60, 60, 60)), (20, (0, 50)), (1, (5,))]
 )
-def test_a_rate_is_one_for_all_nodes_within_two_seconds_and_is_used_up(most: int, offered: Sequence[int]) -> None:
+def test_rate_is_shared_by_all_nodes_within_two_seconds(most: int, offered: Sequence[int]) -> None:
     nodes = [Node() for _ in offered]
     granted = []
     for _ in range(12):
@@ -71,8 +71,8 @@ def test_a_rate_is_one_for_all_nodes_within_two_seconds_and_is_used_up(most: int
     assert all(0.9 * possible <= count <= 1.1 * possible for count in granted[2:]), granted
 
 
-def test_no_node_keeps_another_off() -> None:
-    """However much comes through one, the other has its part at once."""
+def test_each_node_gets_at_least_its_equal_part() -> None:
+    """Whatever the load of one node, the other gets its part at once."""
     busy, quiet = nodes = [Node(), Node()]
     for _ in range(3):
         busy.offered(100, 20)
@@ -80,7 +80,7 @@ def test_no_node_keeps_another_off() -> None:
     assert quiet.offered(100, 20) == 10
 
 
-def test_what_nobody_has_called_for_a_second_is_not_told() -> None:
+def test_names_without_events_in_the_last_second_are_not_published() -> None:
     node = Node()
     node.offered(3, 20)
     assert node.limits.own()["rate"] == {"firm": 3}
@@ -88,7 +88,7 @@ def test_what_nobody_has_called_for_a_second_is_not_told() -> None:
     assert node.limits.own()["rate"] == {}
 
 
-def test_who_has_to_wait_at_one_node_waits_at_the_others_and_longer_each_time() -> None:
+def test_pause_at_one_node_applies_to_all_and_grows() -> None:
     first, second, _ = nodes = [Node() for _ in range(3)]
 
     def tries(node: Node, number: str, caller: str) -> None:
@@ -100,7 +100,7 @@ def test_who_has_to_wait_at_one_node_waits_at_the_others_and_longer_each_time() 
     tries(first, "7001", "a")
     tries(second, "7001", "b")
     exchange(nodes)
-    assert waits("7001") == [0, 0, 0]  # each has counted one
+    assert waits("7001") == [0, 0, 0]  # each has counted one attempt
     tries(first, "7001", "b")
     exchange(nodes)
     assert (waits("7001"), waits("7002")) == ([10, 10, 10], [0, 0, 0])
@@ -109,15 +109,15 @@ def test_who_has_to_wait_at_one_node_waits_at_the_others_and_longer_each_time() 
             node.now += 1
         exchange(nodes)
     assert waits("7001") == [0, 0, 0]
-    tries(second, "7001", "c")  # twice as long, for it knows of the first time
+    tries(second, "7001", "c")  # twice as long: it knows of the first pause
     exchange(nodes)
     assert waits("7001") == [20, 20, 20]
     tries(first, "7003", "a")
     exchange(nodes)
-    assert waits("7002") == [10, 10, 10]  # all of the peer
+    assert waits("7002") == [10, 10, 10]  # all callers of the peer
 
 
-def test_nothing_of_callers_is_told() -> None:
+def test_counts_contain_no_caller_numbers() -> None:
     node = Node()
     for number in "789":
         node.refused.note("pbx", number, "8613800000001", RefusalCaps(of_number=9, of_caller=1), 0, 0.0)
@@ -125,7 +125,7 @@ def test_nothing_of_callers_is_told() -> None:
     assert "8613800000001" not in str(node.limits.own())
 
 
-def test_calls_of_a_peer_count_over_all_nodes() -> None:
+def test_max_calls_of_a_peer_counts_all_nodes() -> None:
     quotas = Quotas()
     quotas.calls.elsewhere = {"carrier": 2}
     assert not quotas.admits_call("carrier", Quota(max_calls=2), 0.0)
