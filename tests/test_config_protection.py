@@ -112,7 +112,7 @@ def test_the_hook_needs_https_unless_on_loopback() -> None:
         ('[policy]\ncaller_caps = ["3/5m", "0/5m"]', "policy.caller_caps[1]: '0/5m' is not a cap"),
         ('[policy]\nnumber_caps = ["3/x"]', "policy.number_caps[0]: not a duration"),
         ('[policy]\ncaller_caps = ["3/25h"]', "policy.caller_caps[0]: 25h is too long"),
-        ('[policy]\nhours = "8-22"', "policy.hours: hours are two times of a day"),
+        ('[policy]\nhours = "8-22"', "policy.hours: must be two times of the day"),
         ("[fraud]\nstrangers = {warn = 20, lock = 10}", "fraud.strangers: lock is below warn"),
         ("[fraud]\nstrangers = {wrn = 20}", "fraud.strangers: object contains unknown field wrn"),
         ('[verify]\nurl = "https://x.example"', "verify.secret_file: missing"),
