@@ -49,6 +49,6 @@ def test_each_target_is_a_line(relay: Command) -> None:
     assert first.split() == ["carrier", "udp:192.0.2.10:5060", "up", "0", "-", "1", "2", "yes"]
 
 
-def test_without_a_relay(relay700: Command) -> None:
+def test_peers_without_a_relay_are_refused(relay700: Command) -> None:
     relay700.store[0].parent.mkdir()
     assert relay700.refused("peers", "list") == "the relay is not running, or does not answer"

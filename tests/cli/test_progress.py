@@ -72,5 +72,5 @@ def test_long_imports_and_exports_show_a_bar_on_a_terminal(relay700: Command, bi
     assert "entries  [" in shown and "100%" in shown
 
 
-def test_elsewhere_there_is_none(relay700: Command, bindings: Path) -> None:
+def test_without_a_terminal_there_is_no_bar(relay700: Command, bindings: Path) -> None:
     assert relay700.done("bindings", "import", str(bindings)) == f"{ROWS} imported, 0 refused\n"  # and no error output

@@ -44,7 +44,7 @@ class Day:
         return next_at if next_at > self.now_ms else 0
 
 
-async def test_an_event_is_tried_for_a_day_and_then_kept_as_a_dead_letter_that_can_be_sent_again(
+async def test_an_event_is_retried_for_a_day_and_becomes_a_dead_letter(
     shop: Shop, writer: GroupWriter, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK_S", 0.005)

@@ -71,12 +71,12 @@ async def test_the_first_order_of_the_readme(desk: Desk) -> None:
     assert [(record["order_id"], record["outcome"]) for record in calls["items"]] == [("17", "answered")]
 
 
-async def test_a_problem_is_shown_where_a_step_fails(desk: Desk) -> None:
+async def test_a_failed_step_shows_the_problem(desk: Desk) -> None:
     told = await desk.paste(SET_UP, ORDER.replace('"order_id": "17", ', ""))
     assert "order_id: required" in told.splitlines()[-1]
 
 
-async def test_the_signed_request_of_the_api_s_page(desk: Desk) -> None:
+async def test_the_signed_request_of_api_md(desk: Desk) -> None:
     *_, number, key = (await desk.paste(SET_UP, ORDER, 'echo "$acme"')).splitlines()
     async with asyncio.timeout(PATIENCE_S):  # the API takes none that may have been sent before its start
         while not (answer := await _signed(key, f"{desk.api}/v1/bindings?limit=2")):
@@ -91,7 +91,7 @@ async def _signed(key: str, url: str) -> str:
     return answer.decode()
 
 
-async def test_the_receiver_of_the_api_s_page(desk: Desk) -> None:
+async def test_the_webhook_receiver_of_api_md(desk: Desk) -> None:
     address = free(INBOX)
     hook = desk.ends.relay.answer("webhooks", "make", f"http://{address}/events", "--json")
     arguments = (sys.executable, "-c", RECEIVER, hook["secret"], str(address.port))

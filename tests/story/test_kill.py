@@ -103,7 +103,7 @@ async def inbox() -> AsyncIterator[Inbox]:
         yield made
 
 
-async def test_after_the_commit_and_before_the_follower(story: Story) -> None:
+async def test_kill_between_commit_and_follower(story: Story) -> None:
     await story.desk_stopped()
     event_id = await story.call()
     assert story.rows("SELECT count(*) FROM call_record") == 1
@@ -113,7 +113,7 @@ async def test_after_the_commit_and_before_the_follower(story: Story) -> None:
     assert story.inbox.taken == [event_id]
 
 
-async def test_after_the_follower_and_before_the_delivery(story: Story) -> None:
+async def test_kill_between_follower_and_delivery(story: Story) -> None:
     story.inbox.answer = lambda ids: 503
     event_id = await story.call()
     await story.until_rows("SELECT count(*) FROM outbox WHERE dead_at IS NULL")
@@ -125,7 +125,7 @@ async def test_after_the_follower_and_before_the_delivery(story: Story) -> None:
     await story.delivered(event_id)
 
 
-async def test_in_the_midst_of_the_delivery(story: Story) -> None:
+async def test_kill_during_delivery(story: Story) -> None:
     story.inbox.released.clear()
     event_id = await story.call()
     await story.inbox.until(lambda: len(story.inbox.requests) == 1)  # read, and not answered
@@ -136,7 +136,7 @@ async def test_in_the_midst_of_the_delivery(story: Story) -> None:
     assert story.inbox.batches == [[event_id], [event_id]]
 
 
-async def test_after_the_answer_and_before_its_removal(story: Story) -> None:
+async def test_kill_between_answer_and_removal(story: Story) -> None:
     story.inbox.released.clear()
     event_id = await story.call()
     await story.inbox.until(lambda: len(story.inbox.requests) == 1)
@@ -150,7 +150,7 @@ async def test_after_the_answer_and_before_its_removal(story: Story) -> None:
     assert story.inbox.batches == [[event_id], [event_id]]
 
 
-async def test_once_it_is_removed_it_is_not_sent_again(story: Story) -> None:
+async def test_kill_after_removal_sends_nothing_again(story: Story) -> None:
     event_id = await story.call()
     await story.delivered(event_id)
     await story.until_rows("SELECT count(*) = 0 FROM outbox")

@@ -122,7 +122,7 @@ def _assert_masked(seen: Seen, way: Way, caller: str, callee: str) -> None:
 
 
 @pytest.mark.parametrize("mode", WAYS)
-async def test_an_order_from_its_binding_to_the_inspector(story: Story, mode: str) -> None:
+async def test_an_order_from_binding_to_traceback(story: Story, mode: str) -> None:
     there, back = WAYS[mode]
     binding = await _bind(story, mode, COURIER, CUSTOMER, "order-1")
     assert (binding["state"], binding["x"]) == ("live", X)

@@ -207,7 +207,7 @@ async def test_each_refusal_has_its_outcome_and_its_metric(phones: Strict, case:
 @pytest.mark.parametrize(
     ("callers", "outcome"), [((A, A, A), "frequency_caller"), ((A, A2, A3, A4), "frequency_number")]
 )
-async def test_frequency_has_an_outcome_for_the_caller_and_one_for_the_number(
+async def test_caps_of_caller_and_number_have_their_own_outcomes(
     phones: Strict, callers: tuple[str, ...], outcome: str
 ) -> None:
     relay, x = phones.ends.relay, number()
@@ -220,7 +220,7 @@ async def test_frequency_has_an_outcome_for_the_caller_and_one_for_the_number(
     await _assert_counted(relay, before, outcome)
 
 
-async def test_a_number_carries_so_many_calls_at_once(phones: Strict) -> None:
+async def test_concurrent_calls_on_a_number_are_limited(phones: Strict) -> None:
     relay, x = phones.ends.relay, number()
     _axn(relay, x)
     left, right = phones.ends.left, phones.ends.right
@@ -240,7 +240,7 @@ async def test_a_number_carries_so_many_calls_at_once(phones: Strict) -> None:
     await left.expect(200, "BYE")
 
 
-async def test_a_stranger_and_a_number_that_there_is_not_have_their_own_as_well(phones: Strict) -> None:
+async def test_unknown_source_and_unknown_number_have_their_own_outcomes(phones: Strict) -> None:
     relay = phones.ends.relay
     before = metrics(relay, "refused_total")
     assert (await refused(phones.ends, A, "700100000020001")).status == 404
@@ -254,7 +254,7 @@ async def test_a_stranger_and_a_number_that_there_is_not_have_their_own_as_well(
     await _assert_counted(relay, before, "caller_not_allowed")
 
 
-async def test_calls_that_the_hook_holds_up_hold_up_no_others(phones: Strict) -> None:
+async def test_a_slow_hook_delays_no_other_calls(phones: Strict) -> None:
     """As many as come in half a second at 200 a second, each on a number of its own."""
     relay, held = phones.ends.relay, [number() for _ in range(100)]
     await asyncio.to_thread(relay.import_bindings, [(x, A, B) for x in held])
@@ -302,7 +302,7 @@ async def test_without_a_verdict_a_call_is_refused_or_goes_on_as_configured(
             await until_seen(lambda: metrics(relay, "verifications_total")["failed"] == 1)
 
 
-async def test_an_old_middle_number_has_an_outcome_of_its_own_after_its_last_day(tmp_path: Path) -> None:
+async def test_an_old_middle_number_has_its_own_outcome_after_its_last_day(tmp_path: Path) -> None:
     """It works in the transition, up to the end of the configured day, and its calls are marked."""
     setup = Setup(api=free(RELAY))
     relay = RelayProcess(tmp_path, setup, NUMBERS)
@@ -336,7 +336,7 @@ async def test_an_old_middle_number_has_an_outcome_of_its_own_after_its_last_day
 # -- caps outlive the process
 
 
-async def test_caps_on_the_last_minutes_and_on_the_last_day_survive_a_crash(tmp_path: Path) -> None:
+async def test_caps_over_minutes_and_a_day_survive_a_crash(tmp_path: Path) -> None:
     """Two calls of now and the call that is up as the relay is killed count, and so do three of an hour ago."""
     setup = Setup(api=free(RELAY), policy={"caller_caps": ["3/5m", "3/24h"], "number_caps": []})
     relay = RelayProcess(tmp_path, setup, NUMBERS)

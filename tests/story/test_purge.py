@@ -44,7 +44,7 @@ def kept(folder: Path) -> int:
     return int(count)
 
 
-async def test_a_purge_that_is_killed_while_calls_go_on(folder: Path) -> None:
+async def test_kill_during_a_purge_beside_calls(folder: Path) -> None:
     setup = Setup(api=free(RELAY))
     with running_relay(folder, setup) as relay:
         relay.bind()

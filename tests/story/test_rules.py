@@ -186,7 +186,7 @@ async def test_unbind_at_the_end_of_the_order_and_recycle_the_number(ends: Ends,
     bind(relay, "AXB", "--a", A, "--b", B, "--x", x)  # the same two may
 
 
-async def test_unbinding_does_not_cut_a_call_that_is_up(ends: Ends, x: str) -> None:
+async def test_unbinding_does_not_end_a_live_call(ends: Ends, x: str) -> None:
     relay = ends.relay
     made = bind(relay, "AXB", "--a", A, "--b", B, "--x", x)
     leg = Leg.calling(ends.left, relay.setup.relay, A, x)

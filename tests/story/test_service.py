@@ -96,7 +96,7 @@ async def platform(shared: RelayProcess, operator_key: str) -> AsyncIterator[Pla
 # Business users
 
 
-async def test_a_suspension_holds_for_all_bindings_until_it_is_undone_and_a_revocation_for_good(
+async def test_a_suspension_stops_all_bindings_until_resumed_and_a_revocation_for_good(
     platform: Platform,
 ) -> None:
     numbers = [(await platform.bind(mode))["x"] for mode in ("AXB", "AXYB", "AXN")]
@@ -123,7 +123,7 @@ async def test_a_suspension_holds_for_all_bindings_until_it_is_undone_and_a_revo
     ]
 
 
-async def test_limits_of_a_business_user_hold_from_the_next_call_and_request_on(platform: Platform) -> None:
+async def test_limits_of_a_business_user_hold_from_the_next_call_or_request_on(platform: Platform) -> None:
     made = await platform.bind()
     await platform.operator.ask("PATCH", platform.path, {"max_calls": 1, "max_bindings": 1, "modes": ["AXB"]})
     again = {"mode": "AXB", "a": A2, "b": B2, "order_id": "order-2"}
@@ -165,7 +165,7 @@ async def test_locks_of_a_number_and_of_its_prefix(platform: Platform) -> None:
     assert (await platform.company.post("/v1/bindings", asked, 409))["type"] == "/problems/number_locked"
 
 
-async def test_a_pool_that_runs_short_is_told_of(platform: Platform) -> None:
+async def test_a_pool_that_runs_short_warns(platform: Platform) -> None:
     pool = f"{platform.business}-pool"
     numbers = ["700100000010901", "700100000010902"]
     await platform.operator.post(
@@ -189,7 +189,7 @@ async def test_a_pool_that_runs_short_is_told_of(platform: Platform) -> None:
 # Bindings
 
 
-async def test_each_change_of_a_binding_works_with_the_next_call_and_cuts_none(platform: Platform) -> None:
+async def test_a_changed_binding_holds_from_the_next_call_and_ends_none(platform: Platform) -> None:
     made = await platform.bind()
     x = made["x"]
     talk = await connect(platform.ends, A, x)
@@ -229,7 +229,7 @@ async def test_members_and_groups_change_with_the_next_call(platform: Platform) 
     assert await platform.reaches(A3, x) == B
 
 
-async def test_an_expired_binding_has_its_calls_refused_and_is_not_renewed(platform: Platform) -> None:
+async def test_an_expired_binding_refuses_calls_and_cannot_be_renewed(platform: Platform) -> None:
     made = await platform.bind(expires_in=60)
     path = f"/v1/bindings/{made['id']}"
     assert (await platform.company.post(f"{path}/renew", {"expires_in": 3600}, 200))["state"] == "live"
@@ -280,7 +280,7 @@ class Signer(NamedTuple):
         return httpx.Request("POST", f"http://{self.api}{path}", headers=headers, content=data)
 
 
-async def test_a_signed_request_is_taken_once_and_as_it_was_signed(platform: Platform) -> None:
+async def test_a_signed_request_is_accepted_once_and_unchanged(platform: Platform) -> None:
     api = platform.ends.relay.setup.api
     assert api is not None
     signer, body = Signer(api, platform.key), {"mode": "AXB", "a": A, "b": B, "order_id": "order-1"}
