@@ -14,7 +14,7 @@ from tests.support.papers import PAPER_OPTIONS
 
 @pytest.fixture
 def busy(relay700: Command) -> Command:
-    """A store in which something was done."""
+    """A store with some changes in the audit log."""
     relay700.done("business", "apply", "acme", "--name", "Acme", *PAPER_OPTIONS)
     relay700.done("business", "approve", "acme", "--reason", "papers complete")
     relay700.done("keys", "make", "--business", "acme")

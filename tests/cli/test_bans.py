@@ -1,4 +1,4 @@
-"""`relay700 bans`, over the real table of a relay."""
+"""`relay700 bans`, with the real ban table of a relay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BAD, PEER = "192.0.2.66", "192.0.2.10"
 
 @pytest.fixture
 def relay(relay700: Command) -> Iterator[Command]:
-    """A control socket that answers, beside a store."""
+    """A store with a control socket."""
     relay700.store[0].parent.mkdir()
     open_store(*relay700.store)
     bans = Bans(Limits())

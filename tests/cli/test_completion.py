@@ -1,4 +1,4 @@
-"""`relay700 completion`, and what its script asks."""
+"""`relay700 completion`, and completion by its script."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_commands_are_completed(words: str, found: set[str]) -> None:
 
 
 LOADED = {
-    # What each shell is told to do with a script in the file $1, to find out what `relay700 bus` is completed to.
+    # Commands by which each shell loads the script in the file $1 and completes `relay700 bus`.
     "bash": 'source "$1"; COMP_WORDS=(relay700 bus) COMP_CWORD=1; _relay700_completion relay700; echo $COMPREPLY',
     "zsh": 'autoload -Uz compinit && compinit -u -D && source "$1" && print -r -- ${_comps[relay700]}',
     "fish": 'source $argv[1]; complete -C "relay700 bus"',

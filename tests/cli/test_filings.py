@@ -1,4 +1,4 @@
-"""`relay700 filings`, and what `bind` says of a number that is not filed."""
+"""`relay700 filings`, and `bind` with an unfiled number."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_numbers_are_filed_listed_and_withdrawn(relay700: Command) -> None:
 
 
 def test_a_number_that_may_not_be_bound_is_not_filed(relay700: Command) -> None:
-    """So that a slip of the pen is found now, and not by the first call."""
+    """A typing error is found now rather than by the first call."""
     for number in ("1380000", "110", "010-88886666", "+442071838750"):
         refused = relay700.refused("filings", "add", number, "--reference", "r")
         assert "a:" + refused.removeprefix("number:") == relay700.refused("bind", "AXN", "--a", number)

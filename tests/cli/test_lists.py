@@ -1,4 +1,4 @@
-"""Lists: the newest first, a screen of them on a terminal, all in a pipe, and what becomes of one that nobody reads."""
+"""Lists: newest first, 50 rows on a terminal, all in a pipe, and a pipe closed by its reader."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_pipe_gets_all_rows_or_the_limit(bound: Command) -> None:
 
 
 def on_a_terminal(command: Command, *arguments: str) -> tuple[str, str]:
-    """What it writes to a terminal, and to stderr."""
+    """Run on a terminal. Returns its output there and on stderr."""
     ours, its = os.openpty()
     with os.fdopen(ours, "rb", buffering=0) as screen:
         with subprocess.Popen(
@@ -70,7 +70,7 @@ def test_a_terminal_gets_50_rows_and_a_note(bound: Command) -> None:
 def test_a_closed_pipe_is_silent_with_status_141(bound: Command, arguments: tuple[str, ...]) -> None:
     command = [*RELAY700, *arguments, "-c", str(bound.folder / "relay.toml")]
     reading, writing = os.pipe()
-    os.close(reading)  # as `head` that has seen enough
+    os.close(reading)  # as `head` does
     try:
         done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     finally:

@@ -15,7 +15,7 @@ AB = ("bind", "AXB", "--a", "8001", "--b", "8002")
 
 @pytest.fixture
 def loaded(relay700: Command) -> Command:
-    """With the configured prefix, a pool of acme's and a second prefix in it."""
+    """A store with the configured prefix, and acme's pool with a second prefix."""
     with (relay700.folder / "relay.toml").open("a") as config:
         config.write('[[peer]]\nname = "carrier"\nuri = "sip:127.0.0.2"\n')
     relay700.done("business", "apply", "acme", "--name", "Acme")

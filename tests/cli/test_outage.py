@@ -1,4 +1,4 @@
-"""Commands while the store takes nothing: what they say, and that nothing is done or shown."""
+"""Commands while the store cannot be written: their errors, and that nothing is done or shown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.stored import A, binding, put
 
 @pytest.fixture
 def locked(relay700: Command, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
-    """Somebody keeps a write transaction open on a store with a binding, beside a relay that does all it is asked."""
+    """A store with a binding and an open write transaction, beside a relay that executes every command."""
     monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.05)
     path, key_file = relay700.store
     put(path, open_store(path, key_file), binding())

@@ -1,4 +1,4 @@
-"""How things are printed."""
+"""Tables and JSON of commands."""
 
 from __future__ import annotations
 

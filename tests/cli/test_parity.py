@@ -1,4 +1,4 @@
-"""What the API does, a command does as well, and the other way round; what has no counterpart is named."""
+"""Each operation of the API has a command, and each command an operation; exceptions are listed."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ PAGING = {"limit", "cursor", "reveal", "reason"}
 
 
 class _Bare(NamedTuple):
-    """Enough of a desk for the routes."""
+    """A desk with what the routes need."""
 
     settings: Any = FAST
 
@@ -144,6 +144,6 @@ def test_lists_of_api_and_command_have_the_same_filters(operation: str) -> None:
 
 
 def test_commands_that_show_or_make_something_take_json() -> None:
-    """What shows or makes a thing prints it as JSON, too; what only does something says so by its exit status."""
+    """Others report success by their exit status alone."""
     silent = {name for name, command in commands() if not any("--json" in each.opts for each in command.params)}
     assert not [name for name in silent if name.endswith((" list", " show", " make", "history", "traceback"))]

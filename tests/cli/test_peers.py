@@ -1,4 +1,4 @@
-"""`relay700 peers`: what the running relay says of its neighbours."""
+"""`relay700 peers`, with answers of a running relay."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANSWER = {
 
 @pytest.fixture
 def relay(relay700: Command) -> Iterator[Command]:
-    """A control socket that answers."""
+    """A store with a control socket."""
     path, _ = relay700.store
     path.parent.mkdir()
     with serving(path, {"peers": lambda: ANSWER}):

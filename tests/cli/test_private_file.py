@@ -1,4 +1,4 @@
-"""What may hold real numbers goes into files that are ours, and through no link of another user's."""
+"""Files for real numbers belong to the user, and links of other users are not followed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def put(path: Path) -> None:
 
 @pytest.fixture
 def another_user(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From its call on we are somebody else than whoever made the files."""
+    """A function that makes the test run as another user than the files' owner."""
     us = os.geteuid()
     return lambda: monkeypatch.setattr(os, "geteuid", lambda: us + 1)
 
@@ -65,7 +65,7 @@ def test_another_users_pipe_is_refused(tmp_path: Path, another_user: Callable[[]
 def test_another_users_link_is_not_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another_user: Callable[[], None]
 ) -> None:
-    """Also to what is ours, which would be written over."""
+    """Not even to a file of ours, which would be overwritten."""
     file, link = tmp_path / "ours", tmp_path / "out"
     file.write_bytes(b"old")
     link.symlink_to(file)

@@ -1,4 +1,4 @@
-"""Nobody sees a real number without saying what for: wherever one would be shown, in tables, in JSON and in files."""
+"""Real numbers need a reason, in tables, JSON and files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.cli.test_calls import bind, write
 from tests.cli.test_parity import commands
 from tests.support.stored import A, X, binding, ended_record
 
-# What those need that show real numbers, or write them.
+# Arguments of commands that show or write real numbers.
 NEEDED = {
     "business show": ("default",),
     "groups show": ("g1",),

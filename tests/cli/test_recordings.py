@@ -1,4 +1,4 @@
-"""`relay700 recordings`, and what `calls show` and `verify` tell of them."""
+"""`relay700 recordings`, and recordings in `calls show` and `verify`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def kept_in(command: Command) -> Path:
 
 @pytest.fixture
 def recorded(relay700: Command) -> Command:
-    """A store with two calls, of which one was recorded."""
+    """A store with two calls, one of them recorded."""
     with (relay700.folder / "relay.toml").open("a") as config:
         config.write(f'[recording]\nkept_in = "{kept_in(relay700)}"\n')
     write(relay700, ended_record(CALL, recording=CALL), ended_record(OTHER))
@@ -119,7 +119,7 @@ def test_verify_reads_all_recordings(recorded: Command) -> None:
 
 
 def test_verify_counts_recordings_never_taken_over(recorded: Command) -> None:
-    """The disk was full, or rtpengine's folder in memory and the machine was switched off."""
+    """As after a full disk, or a power cut with rtpengine's folder in memory."""
     lately = now_ms() - TAKEN_MS // 2
     write(recorded, ended_record("c3", recording="c3"), ended_record("c4", recording="c4", ended_at=lately))
     assert "4 records intact, 0 live, 1 recordings intact, 1 missing, " in recorded.done("verify")

@@ -1,4 +1,4 @@
-"""`relay700 seal-key`: what it prints, refuses and asks the relay."""
+"""`relay700 seal-key`: output, refusals and requests to the relay."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_key_is_not_used_while_the_relay_does_not_answer(relay700: Command) ->
 
 @pytest.mark.parametrize("step", [("drop", "1"), ("reseal",)])
 def test_a_store_of_a_newer_version_is_not_resealed(relay700: Command, step: tuple[str, ...]) -> None:
-    """Rows that this version does not know may need a key, too."""
+    """Rows unknown to this version may need a key, too."""
     bound(relay700)
     relay700.done("seal-key", "add")
     relay700.done("seal-key", "use", "2")

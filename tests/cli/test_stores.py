@@ -1,4 +1,4 @@
-"""The values that commands take, and the store they open."""
+"""Values of arguments, and opening of the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`relay700 verify`: what is wrong is named, where the store ends is published, and a restored one is accepted."""
+"""`relay700 verify`: faults are reported, the head is published, and a restored store is accepted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def head_of(relay700: Command) -> str:
 
 
 def keep_anchor(relay700: Command) -> None:
-    """As the process beside the relay does."""
+    """As the backend process does."""
     path, key_file = relay700.store
     sealer = load_key(key_file)
     with closing(connect_reader(path)) as reader:
@@ -70,7 +70,7 @@ def test_truncated_records_with_a_restored_head_are_reported(relay700: Command) 
         old = thief.execute("SELECT seq, hash, mac FROM chain_head").fetchone()
     write(relay700, ended_record("c2"), ended_record("c3"))
     head = head_of(relay700)
-    bind(relay700, binding())  # some act afterwards
+    bind(relay700, binding())  # a later change
     with closing(connect(relay700.store[0])) as thief:
         thief.execute("DELETE FROM call_record WHERE chain_seq > 1")
         thief.execute("UPDATE chain_head SET (seq, hash, mac) = (?, ?, ?)", old)

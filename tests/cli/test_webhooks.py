@@ -30,7 +30,7 @@ def give_up(act: Act, event_id: str) -> None:
 
 
 def leave_dead(relay700: Command, *event_ids: str) -> None:
-    """Events of the business `default` that nobody took."""
+    """Dead letters of the business `default`."""
     path, key_file = relay700.store
     with closing(Writer(path, open_store(path, key_file))) as writer:
         for event_id in event_ids:

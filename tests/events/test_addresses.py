@@ -1,4 +1,4 @@
-"""Which addresses are the internet's, and at which nothing can ever be delivered."""
+"""Public internet addresses, and hosts that a webhook cannot have."""
 
 from __future__ import annotations
 

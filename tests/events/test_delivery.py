@@ -1,4 +1,4 @@
-"""Delivery over real HTTP: order, retries, refusals, and what is given up."""
+"""Delivery over real HTTP: order, retries, refusals and dead letters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def failed(deliverer: Deliverer, times: int) -> None:
-    """Until that many requests have failed."""
+    """Wait until that many requests have failed."""
     async with asyncio.timeout(20):
         while deliverer.statistics()["deliveries_failed"] < times:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -115,7 +115,7 @@ async def test_the_wait_survives_a_restart(shop: Shop, writer: GroupWriter, inbo
 
 async def test_a_timeout_is_retried(shop: Shop, writer: GroupWriter) -> None:
     async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """A writer that nobody holds is closed."""
+        """Hold the connection without an answer: an unreferenced writer would be closed."""
         await asyncio.sleep(60)
         writer.close()
 
@@ -214,7 +214,7 @@ async def test_an_altered_event_is_sent_without_data(shop: Shop, writer: GroupWr
 
 
 async def test_an_event_whose_removal_was_lost_is_sent_again(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
-    """As after a kill between the answer and the removal."""
+    """As after a kill between answer and removal."""
     hook = shop.hook(inbox.url)
     shop.tell("e1")
     row = shop.rows("SELECT * FROM outbox")
@@ -227,7 +227,7 @@ async def test_an_event_whose_removal_was_lost_is_sent_again(shop: Shop, writer:
 
 
 async def test_a_business_users_url_reaches_no_internal_address(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
-    """By its number or by a name: the answer is that of a port where nobody listens."""
+    """By address or by name: the error is that of a closed port."""
     by_name = inbox.url.replace("127.0.0.1", "localhost")
     hooks = [
         shop.hook_of_its_own(inbox.url),

@@ -1,4 +1,4 @@
-"""What the follower makes of what the journal wrote: events, the index, findings, and its cursor."""
+"""The follower: events, index, findings and cursor from the journal's records."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def a_follower(shop: Shop, writer: GroupWriter, signals: Signals = QUIET) -> Fol
 
 
 async def follow(shop: Shop, writer: GroupWriter, signals: Signals = QUIET) -> Follower:
-    """A follower that has come to the end."""
+    """A follower at the end of the journal."""
     made = a_follower(shop, writer, signals)
     while await made.step():
         pass
@@ -143,7 +143,7 @@ async def test_a_follower_resumes_at_the_cursor(shop: Shop, writer: GroupWriter)
 
 
 async def test_a_failed_write_is_retried(shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that fails once: nothing is lost, made twice, or shown to the watch twice."""
+    """A store that fails once: nothing is lost, written twice or seen by the watch twice."""
     hook = shop.hook()
     await shop.record(*(of_shop(f"c{n}", duration_ms=1_000, received_at=NOW_MS + n) for n in range(3)))
     made = a_follower(shop, writer, Signals(OFF, Signal(3, 0), OFF))

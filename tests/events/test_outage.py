@@ -1,4 +1,4 @@
-"""What fails again and again is told once, and its end once."""
+"""A repeated failure is logged once, and its end once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an event shows of parties to whom, and how it is written."""
+"""Payload of events, and parties in it as each webhook may see them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recordings are taken over: sealed, entered and gone from rtpengine's folder, once, whatever happens in between."""
+"""Take-over of recordings: sealed, entered and deleted from rtpengine's folder, once, whatever happens in between."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SOUND = capture(0, 1_500, data=b"192.0.2.31 13800000001 ")
 
 
 class Here:
-    """A taker, and the folders that it works on."""
+    """A taker and its folders."""
 
     def __init__(self, shop: Shop, writer: GroupWriter) -> None:
         self.shop = shop
@@ -41,13 +41,13 @@ class Here:
         self.taker = self.anew()
 
     def anew(self) -> Taker:
-        """As after a restart of the desk."""
+        """As after a restart of the backend."""
         common = (self.shop.path, self.shop.sealer, self.writer, self.shop.log.logger)
         self.taker = Taker(*common, self.settings, lambda: self.now_s)
         return self.taker
 
     def aged(self, seconds: float) -> None:
-        """So long after the last change of the files."""
+        """Let that many seconds pass since the last change of the files."""
         for path in self.spool.files():
             os.utime(path, (self.now_s - seconds,) * 2)
 
@@ -65,7 +65,7 @@ class Here:
             return [logged.entry for logged in newest_entries(connection, self.shop.sealer, query, None, 10)]
 
     def taken_once(self) -> None:
-        """All of it is where it belongs."""
+        """Assert that the recording is kept, entered, and gone from the spool."""
         assert self.spool.files() == []
         assert self.opened() == SOUND
         (entry,) = self.audited()
@@ -178,7 +178,7 @@ async def test_files_of_a_killed_rtpengine_are_taken_after_the_call(here: Here) 
 
 
 class Killed(BaseException):
-    """The process is gone at this point."""
+    """A kill of the process at this point."""
 
 
 def killed(*_: object, **__: object) -> None:
@@ -195,7 +195,7 @@ async def test_a_kill_at_any_step_loses_and_doubles_nothing(
         _kill(patch, at)
         with pytest.raises(Killed):
             await here.taker.take_all()
-    if at == "half":  # what a process leaves that cannot clean up
+    if at == "half":  # left by a killed process
         file_of(here.kept_in, CALL).with_suffix(".part").write_bytes(b"half")
     await here.anew().take_all()
     here.taken_once()

@@ -1,4 +1,4 @@
-"""Resealing in the background, after another key was taken into use."""
+"""Resealing in the background after a change of the sealing key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.stored import Y, binding, put
 
 
 async def turned(shop: Shop, writer: GroupWriter) -> None:
-    """By another process; the desk's writer finds it with its next act."""
+    """Change the key in another process; the backend's writer finds it with its next transaction."""
     key_file = shop.path.with_name("relay.key")
     with closing(Writer(shop.path, load_key(key_file))) as other:
         key_id = other.run(RELAY, lambda act: service.add(act, key_file))

@@ -1,4 +1,4 @@
-"""What rtpengine has left of calls: which of it is complete, and what it holds."""
+"""Files of rtpengine: which calls are finished, and the contents of their captures."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_files_of_a_killed_rtpengine_are_found_by_age(spool: Spool) -> None:
 
 
 def test_a_call_is_found_once_all_its_captures_are_finished(spool: Spool) -> None:
-    """rtpengine was killed, started anew, and got the call again."""
+    """rtpengine was killed, restarted, and got the call again."""
     first = spool.begin(CALL, capture(0), "aa")
     spool.age(60)
     second = spool.add(CALL, capture(5_000), "bb")
@@ -60,7 +60,7 @@ def test_a_call_is_found_once_all_its_captures_are_finished(spool: Spool) -> Non
 
 
 def test_a_text_without_its_capture_is_found(spool: Spool) -> None:
-    """The capture is deleted, and the text is not yet."""
+    """The capture is deleted, the text not yet."""
     spool.add(CALL, capture(0)).unlink()
     assert [(found.captures, len(found.texts)) for found in left(spool)] == [((), 1)]
 

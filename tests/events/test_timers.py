@@ -1,4 +1,4 @@
-"""What the clock sets off, on a clock of the test's."""
+"""Timers, on the test's clock."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_a_changed_time_of_the_purge_holds_at_once(
 async def test_a_clock_that_was_set_stops_the_purge(
     shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_steady_ms", lambda: 0)  # no time passes but that which the clock is set by
+    monkeypatch.setattr(module, "_steady_ms", lambda: 0)  # no time passes but the change of the clock
     for by_ms in (-7_200_000, 7_200_000):
         clock = Clock(NOW_MS)
         made = timers(shop, writer, clock)

@@ -1,4 +1,4 @@
-"""The rules for webhooks."""
+"""Rules of webhooks."""
 
 from __future__ import annotations
 

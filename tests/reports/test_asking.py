@@ -1,4 +1,4 @@
-"""Nobody reads a real number before the audit log says who asked and what for."""
+"""Requests for real numbers: the audit line with actor and reason comes first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A day's batch for the authority: what is in it, that a killed run is gone on with, and that a change of it shows."""
+"""Daily batches for the authority: contents, resuming of killed runs, and checks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HOUR_MS = 3_600_000
 
 
 class Office:
-    """A store after the day, and the folder that the batch goes to."""
+    """A store after the day, and the folder of the batch."""
 
     def __init__(self, shelf: Shelf, folder: Path) -> None:
         self.shelf = shelf
@@ -68,7 +68,7 @@ class Office:
         return [json.loads(line) for line in (self.folder / name).read_text().splitlines()]
 
     def files(self) -> dict[str, tuple[int, int]]:
-        """By name: the inode and time of each, which show whether it was written anew."""
+        """Inode and time of each file by name, to see whether it was written anew."""
         found = {path: path.stat() for path in self.folder.rglob("*") if path.is_file()}
         return {str(path.relative_to(self.folder)): (it.st_ino, it.st_mtime_ns) for path, it in found.items()}
 
@@ -111,7 +111,7 @@ def test_a_batch_has_the_days_records_with_links_and_recordings(office: Office) 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 def test_openssl_alone_checks_and_opens_a_batch(office: Office) -> None:
-    """As its README says."""
+    """With the commands of its README."""
     office.add(FIRST, BEGIN_MS, SOUND)
     office.make()
     check, open_ = (
@@ -141,7 +141,7 @@ def test_a_day_that_is_not_over_is_refused_and_a_request_is_in_the_audit_log(off
 
 
 def stopped_at(monkeypatch: pytest.MonkeyPatch, nth: int) -> list[str]:
-    """The nth segment is not sealed. Returns the names of all that are tried."""
+    """Fail at the nth segment. Returns the names of all segments tried."""
     tried: list[str] = []
     seal = segments.seal_segment
 
@@ -173,7 +173,7 @@ def test_the_next_run_resumes_a_stopped_one(office: Office, monkeypatch: pytest.
 
 
 def test_a_killed_run_is_resumed(office: Office, tmp_path: Path) -> None:
-    """With its half-written line of progress."""
+    """With an incomplete line of progress."""
     office.add(FIRST, BEGIN_MS, SOUND)
     office.now_ms = END_MS + HOUR_MS
     script = f"""
@@ -263,7 +263,7 @@ def test_a_second_run_at_the_same_time_is_refused(office: Office, monkeypatch: p
     assert refused == [f"another run is working in {office.folder}: wait for its end"]
 
 
-# Recordings that are not there
+# Missing recordings
 
 
 def test_a_late_recording_is_waited_for_and_then_missing(office: Office) -> None:
@@ -297,7 +297,7 @@ def test_purged_damaged_and_altered_recordings_are_missing(office: Office) -> No
 
 
 def test_a_recording_whose_record_does_not_mention_it_is_included(office: Office) -> None:
-    """A relay was killed between rtpengine's answer and the record."""
+    """As after a kill of the relay between rtpengine's answer and the record."""
     office.add(FIRST, BEGIN_MS, SOUND, recording=None)
     assert office.make().manifest.recordings == 1
 
@@ -352,7 +352,7 @@ def test_added_and_removed_files_are_reported(office: Office) -> None:
 
 
 def signed_anew(office: Office, sealer: Sealer, **contents: list[dict[str, Any]]) -> None:
-    """By somebody who has the key: what it says of itself must fit all the same."""
+    """Change the batch and sign it anew: its contents must still be consistent."""
     manifest = json.loads((office.folder / "manifest.json").read_bytes()) | {"public_key": sealer.public_key().hex()}
     for name, lines in contents.items():
         path = office.folder / f"{name}.jsonl"
@@ -416,7 +416,7 @@ def test_recordings_of_other_calls_or_too_few_are_reported(office: Office) -> No
 
 
 def test_only_plain_files_are_opened(office: Office, tmp_path: Path) -> None:
-    """A link would have another file read, a pipe would never end."""
+    """A link would make it read another file, a pipe would block it."""
     office.add(FIRST, BEGIN_MS, b"one")
     office.make()
     path = office.folder / "recordings" / f"{FIRST}.0000.sm4"

@@ -1,4 +1,4 @@
-"""The report of a day, per business user and prefix."""
+"""The daily report, per business user and prefix."""
 
 from __future__ import annotations
 

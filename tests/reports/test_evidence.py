@@ -1,4 +1,4 @@
-"""A bundle that shows by itself whether it was changed, and what it holds."""
+"""Evidence bundles: contents, signature and checks."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_a_bundle_has_the_bindings_in_force_and_their_former_states(shelf: Shelf
     assert (found["b1"]["binding"]["b"], found["b1"]["binding"]["changed_at"]) == (C, "2026-01-01T00:00:00.000Z")
     assert [(one["b"], one["version"]) for one in found["b1"]["before_each_change"]] == [(B, 1)]
     assert found["ending"]["before_each_change"] == []
-    party = lines(made(shelf, writer, B, since, until), "bindings.jsonl")  # of b1 it was none any more
+    party = lines(made(shelf, writer, B, since, until), "bindings.jsonl")  # no longer a party of b1
     assert [one["binding"]["binding_id"] for one in party] == ["elsewhere", "ending"]
 
 
@@ -236,7 +236,7 @@ def test_a_file_that_is_not_a_bundle_is_reported(data: bytes) -> None:
 
 
 def test_a_bundle_that_unpacks_to_too_much_is_not_read(shelf: Shelf, writer: Writer) -> None:
-    """A stranger's 2.9 MB made 5.7 GB of them."""
+    """2.9 MB could unpack to 5.7 GB."""
     contents = files(made(shelf, writer))
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -245,7 +245,7 @@ def test_a_bundle_that_unpacks_to_too_much_is_not_read(shelf: Shelf, writer: Wri
     assert out.tell() < 100_000
     assert "it unpacks to more than a bundle may hold" in check(out).problems[0]
     said = out.getvalue().replace((40 << 20).to_bytes(4, "little"), (1 << 20).to_bytes(4, "little"))
-    assert check(io.BytesIO(said)).problems != []  # also where it says that it is smaller
+    assert check(io.BytesIO(said)).problems != []  # also if it claims to be smaller
 
 
 def test_a_bundle_of_too_many_files_or_unknown_packing_is_not_read(shelf: Shelf, writer: Writer) -> None:
@@ -268,7 +268,7 @@ def test_a_malformed_manifest_is_reported(shelf: Shelf, writer: Writer, manifest
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 def test_a_bundle_is_checked_without_relay700(shelf: Shelf, writer: Writer, tmp_path: Path) -> None:
-    """As its README says."""
+    """With the commands of its README."""
     shelf.add(call(1))
     contents = files(made(shelf, writer))
     for name, data in contents.items():
@@ -300,11 +300,11 @@ def test_a_bundle_is_written_to_a_pipe(shelf: Shelf, writer: Writer) -> None:
     assert check(io.BytesIO(bytes(pipe.data)), shelf.sealer.public_key()).problems == []
 
 
-# -- somebody has the database, and not the key
+# -- an attacker with the database, without the key
 
 
 def filled(shelf: Shelf) -> None:
-    """Six calls of one binding, all of them in the index."""
+    """Six indexed calls of one binding."""
     store_put(shelf.path, shelf.sealer, binding("b1"))
     shelf.add(*(call(n) for n in range(1, 7)))
     shelf.follow()
@@ -357,7 +357,7 @@ def test_the_readme_checks_each_record_without_a_key(shelf: Shelf, writer: Write
 
 
 def test_each_call_has_the_business_user_and_filings_of_its_time(shelf: Shelf, writer: Writer) -> None:
-    """Whatever it has changed since."""
+    """Regardless of later changes."""
     store_put(shelf.path, shelf.sealer, binding("b1"))
 
     def make(act: Act) -> None:

@@ -1,4 +1,4 @@
-"""Call records as files that other programs read."""
+"""Call records as files for other programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def exported(shelf: Shelf, wanted: Wanted, format_: Format, *, reveal: bool = Fa
 
 
 def read(format_: Format, data: bytes) -> list[dict[str, object]]:
-    """What another program makes of it: texts in CSV, else values."""
+    """The rows as another program reads them: texts in CSV, else values."""
     match format_:
         case "csv":
             return list(csv.DictReader(io.StringIO(data.decode(), newline="")))

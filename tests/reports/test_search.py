@@ -1,4 +1,4 @@
-"""Call records by page and by id, and whose they are."""
+"""Search of call records by page and id, and by business user."""
 
 from __future__ import annotations
 
@@ -84,5 +84,5 @@ def test_a_business_finds_only_its_own_calls(shelf: Shelf) -> None:
         for business in ("default", "other", "third"):
             found = find_call(shelf.connection, shelf.sealer, call_id, business)
             assert (found is not None) is (business == theirs)
-    assert find_call(shelf.connection, shelf.sealer, "c5", "default") is None  # nobody's
+    assert find_call(shelf.connection, shelf.sealer, "c5", "default") is None  # of no business user
     assert all_pages(shelf, CallQuery(Wanted(number=X, business="third")), 5) == [""]

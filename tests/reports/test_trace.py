@@ -1,4 +1,4 @@
-"""Who was behind a number at a moment, also long after."""
+"""Traceback: who was behind a number at a time, also long after."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def bind(writer: Writer, **changes: object) -> None:
 
 
 def test_parties_are_those_of_that_time(shelf: Shelf, writer: Writer) -> None:
-    """b is changed at NOW_MS, which is when the writer's clock stands."""
+    """b is changed at NOW_MS, the time of the writer's clock."""
     made = binding(created_at=NOW_MS - 1_000)
 
     def change(act: Act) -> None:
@@ -71,7 +71,7 @@ def test_members_of_a_group_are_those_of_that_time(shelf: Shelf, writer: Writer)
 def test_calls_are_those_of_that_time(
     shelf: Shelf, writer: Writer, followed: int, most_unread: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However far the follower is, and where there is none."""
+    """With the follower at any position, or without one."""
     monkeypatch.setattr("relay.store.record_pages._MOST_UNREAD", most_unread)
     shelf.add(
         call(1, ended_at=NOW_MS + 60_000),

@@ -40,7 +40,7 @@ def done(relay: RelayProcess, *arguments: str) -> str:
 
 @pytest.fixture
 async def firm(tmp_path: Path) -> AsyncIterator[Firm]:
-    """One that hears of its calls while they go on, with an AXB on X and one on EXPIRING that ends in a second."""
+    """A business user with live events, an AXB on X, and one on EXPIRING that expires within a second."""
     relay = RelayProcess(tmp_path, Setup(api=free(RELAY)))
     relay.start()
     try:

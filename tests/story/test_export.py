@@ -1,4 +1,4 @@
-"""What was called, as files and reports: the same by command and over HTTP, of calls that real phones made."""
+"""Exports and reports of real calls: the same by command and over HTTP."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DAY = timedelta(days=1)
 
 
 class Shop(NamedTuple):
-    """A relay over which acme's parties have called each other twice, and a stranger once in vain."""
+    """A relay with two calls between acme's parties and a failed one of a stranger."""
 
     ends: Ends
     http: httpx.AsyncClient

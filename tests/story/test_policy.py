@@ -40,7 +40,7 @@ _serials = itertools.count(1)
 
 
 def number() -> str:
-    """A 700 number of the case's own."""
+    """A separate 700 number for each case."""
     return f"70010000001{next(_serials):04}"
 
 
@@ -50,13 +50,13 @@ def done(relay: RelayProcess, *arguments: str) -> None:
 
 
 def bind(relay: RelayProcess, x: str, *options: str, mode: str = "AXB", parties: tuple[str, ...] = ()) -> str:
-    """The binding's id."""
+    """Bind, and return the binding's id."""
     parties = parties or ("--a", A, "--b", B)
     return str(relay.answer("bind", mode, *parties, "--x", x, "--order", "1", *options, "--json")["binding_id"])
 
 
 def metrics(relay: RelayProcess, name: str) -> dict[str, int]:
-    """Of a metric with one label: its values."""
+    """The values of a metric by its one label."""
     text = httpx.get(f"http://{relay.setup.api}/metrics", trust_env=False, timeout=PATIENCE_S).text
     return {
         label: int(float(value)) for label, value in re.findall(rf'^relay700_{name}{{\w+="(\w+)"}} (\S+)', text, re.M)
@@ -67,7 +67,7 @@ def metrics(relay: RelayProcess, name: str) -> dict[str, int]:
 
 
 class Case(NamedTuple):
-    """How a call comes about that is refused: what is done before it, on a number, and who calls."""
+    """A refused call: preparation on a number, and the caller."""
 
     outcome: str
     status: int
@@ -117,7 +117,7 @@ def _black(relay: RelayProcess, x: str) -> None:
 
 
 def _another_hour() -> str:
-    """Twelve hours from now, in China."""
+    """Service hours twelve hours from now, China time."""
     then = datetime.now(UTC) + timedelta(hours=8 + 12)
     return f"{then:%H:%M}-{then + timedelta(minutes=1):%H:%M}"
 
@@ -162,7 +162,7 @@ CASES = {
 
 
 class Strict(NamedTuple):
-    """A relay with every rule, the hook that it asks, and its phones."""
+    """A relay with every rule, its verification hook and its phones."""
 
     ends: Ends
     hook: Hook
@@ -186,7 +186,7 @@ async def phones(strict: tuple[RelayProcess, Hook]) -> AsyncIterator[Strict]:
 
 
 async def _assert_counted(relay: RelayProcess, before: dict[str, int], outcome: str) -> None:
-    """Once, under that outcome and no other."""
+    """Assert that the refusal counts once, under that outcome alone."""
     await until_seen(lambda: sum(metrics(relay, "refused_total").values()) > sum(before.values()))
     counted = {name: count for name, count in metrics(relay, "refused_total").items() if count}
     assert counted == {name: count for name, count in before.items() if count} | {outcome: before.get(outcome, 0) + 1}
@@ -255,7 +255,7 @@ async def test_unknown_source_and_unknown_number_have_their_own_outcomes(phones:
 
 
 async def test_a_slow_hook_delays_no_other_calls(phones: Strict) -> None:
-    """As many as come in half a second at 200 a second, each on a number of its own."""
+    """100 calls, half a second at 200 per second, each on a separate number."""
     relay, held = phones.ends.relay, [number() for _ in range(100)]
     await asyncio.to_thread(relay.import_bindings, [(x, A, B) for x in held])
     free_number = number()
@@ -303,7 +303,7 @@ async def test_without_a_verdict_a_call_is_refused_or_goes_on_as_configured(
 
 
 async def test_an_old_middle_number_has_its_own_outcome_after_its_last_day(tmp_path: Path) -> None:
-    """It works in the transition, up to the end of the configured day, and its calls are marked."""
+    """It works in the transition up to the end of the configured day, marked in the record."""
     setup = Setup(api=free(RELAY))
     relay = RelayProcess(tmp_path, setup, NUMBERS)
 
@@ -333,11 +333,11 @@ async def test_an_old_middle_number_has_its_own_outcome_after_its_last_day(tmp_p
         relay.stop_and_check()
 
 
-# -- caps outlive the process
+# -- caps survive the process
 
 
 async def test_caps_over_minutes_and_a_day_survive_a_crash(tmp_path: Path) -> None:
-    """Two calls of now and the call that is up as the relay is killed count, and so do three of an hour ago."""
+    """Two recent calls, the call live at the kill, and three of an hour ago all count."""
     setup = Setup(api=free(RELAY), policy={"caller_caps": ["3/5m", "3/24h"], "number_caps": []})
     relay = RelayProcess(tmp_path, setup, NUMBERS)
     x, before = "700100000010001", "700100000010002"

@@ -1,4 +1,4 @@
-"""What business users and the operator change over HTTP, and what the next call gets: real HTTP, SIP, and one relay."""
+"""Changes over HTTP by business users and operator, and their effect on the next call: real HTTP, SIP and one relay."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def operator_key(shared: RelayProcess) -> str:
 
 
 class Platform(NamedTuple):
-    """The phones, the operator, and an approved business user of the test's own."""
+    """The phones, the operator, and an approved business user per test."""
 
     ends: Ends
     operator: Client
@@ -54,7 +54,7 @@ class Platform(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The business user's address."""
+        """The path of the business user in the API."""
         return f"/v1/businesses/{self.business}"
 
     async def bind(self, mode: str = "AXB", **fields: object) -> Json:
@@ -68,11 +68,11 @@ class Platform(NamedTuple):
         return await self.operator.post(f"{self.path}/{step}", {"reason": f"test of {step}"}, status)
 
     async def reaches(self, caller: str, number: str) -> str:
-        """Whom a call reaches."""
+        """The number that a call reaches."""
         return (await call(self.ends, caller, number)).called
 
     async def refused(self, caller: str, number: str) -> tuple[int, str]:
-        """The status of a call that does not come about, and its outcome in the record."""
+        """The status of a refused call, and its outcome in the record."""
         answer = await refused(self.ends, caller, number)
         return answer.status, str(self.ends.relay.calls("--number", number)[-1]["outcome"])
 
@@ -106,7 +106,7 @@ async def test_a_suspension_stops_all_bindings_until_resumed_and_a_revocation_fo
     for number in numbers:
         assert await platform.refused(B if number == numbers[2] else A, number) == (403, "business_suspended")
     assert await platform.reaches(A, anothers) == B
-    await talk.hang_up()  # it was up, and went on
+    await talk.hang_up()  # the live call went on
     await platform.step("resume")
     for number in numbers[:2]:
         assert await platform.reaches(A, number) == B
@@ -263,7 +263,7 @@ async def test_one_of_two_live_calls_is_hung_up(platform: Platform) -> None:
 
 
 class Signer(NamedTuple):
-    """Signs requests as docs/API.md says."""
+    """Sign requests as in docs/API.md."""
 
     api: Address
     key: str
@@ -287,7 +287,7 @@ async def test_a_signed_request_is_accepted_once_and_unchanged(platform: Platfor
     async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as http:
         until_s = time.monotonic() + PATIENCE_S
         while (answer := await http.send(request := signer.ask("/v1/bindings", body))).status_code == 401:
-            assert time.monotonic() < until_s, answer.text  # what may have been seen before the start is not taken
+            assert time.monotonic() < until_s, answer.text  # requests that may be from before the start are refused
         assert answer.status_code == 201, answer.text
         again = await http.send(request)
         assert (again.status_code, again.json()["type"]) == (401, "/problems/replayed")
