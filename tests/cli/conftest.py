@@ -1,4 +1,4 @@
-"""The command in this process, over a configuration and a store of the test's own."""
+"""The command in this process, with a configuration and a store per test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXTENSIONS = 'parties = ["mobile", "extension"]\nextensions = ["8000-8999"]\n'
 
 
 class Command(NamedTuple):
-    """`relay700` with `-c`, which goes behind the sub-command's name."""
+    """`relay700`, with `-c` behind the arguments."""
 
     folder: Path
 
@@ -43,7 +43,7 @@ class Command(NamedTuple):
         return [json.loads(line) for line in result.stdout.splitlines()]
 
     def refused(self, *arguments: str) -> str:
-        """The one line on stderr of a command that ends with status 1."""
+        """Run a command that ends with status 1. Returns its one line on stderr."""
         result = self.run(*arguments)
         assert (result.exit_code, result.stdout) == (1, ""), result.output
         (line,) = result.stderr.splitlines()
@@ -56,7 +56,7 @@ class Command(NamedTuple):
 
 @contextmanager
 def serving(path: Path, handlers: Handlers) -> Iterator[None]:
-    """Something that answers at the store's control socket."""
+    """Serve the store's control socket with these handlers."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -83,7 +83,7 @@ def relay700(tmp_path: Path) -> Command:
 
 @pytest.fixture
 def usage(relay700: Command) -> Callable[..., str]:
-    """Runs a command that is used wrongly, which is status 2, and gives what it says."""
+    """Run a command with wrong usage, which is status 2. Returns its stderr."""
 
     def run(*arguments: str) -> str:
         result = relay700.run(*arguments)

@@ -14,14 +14,14 @@ from tests.support.papers import PAPER_OPTIONS
 
 @pytest.fixture
 def busy(relay700: Command) -> Command:
-    """A store in which something was done."""
+    """A store with some changes in the audit log."""
     relay700.done("business", "apply", "acme", "--name", "Acme", *PAPER_OPTIONS)
     relay700.done("business", "approve", "acme", "--reason", "papers complete")
     relay700.done("keys", "make", "--business", "acme")
     return relay700
 
 
-def test_every_act_is_listed_with_who_and_why(busy: Command) -> None:
+def test_each_change_is_listed_with_actor_and_reason(busy: Command) -> None:
     newest, approved, applied = busy.objects("audit", "list", "--business", "acme")
     assert (newest["action"], newest["business"], newest["reason"]) == ("key.make", "acme", "")
     assert (approved["action"], approved["object"], approved["reason"]) == (
@@ -34,7 +34,7 @@ def test_every_act_is_listed_with_who_and_why(busy: Command) -> None:
     assert "papers complete" in busy.done("audit", "list")
 
 
-def test_entries_are_chosen(busy: Command) -> None:
+def test_entries_are_filtered(busy: Command) -> None:
     for choice, count in [
         (("--action", "key.make"), 1),
         (("--object", "acme"), 2),
@@ -68,14 +68,14 @@ def test_real_numbers_in_the_log_are_masked_and_their_reading_is_logged(relay700
     assert [(entry["object"], entry["reason"]) for entry in read] == [("audit", "test"), ("audit", "inspection")]
 
 
-def test_where_there_is_nothing_to_export_the_file_is_empty(busy: Command) -> None:
+def test_an_export_without_entries_is_an_empty_file(busy: Command) -> None:
     file = busy.folder / "audit.jsonl"
     file.write_text("of an earlier export")
     busy.done("audit", "export", str(file), "--business", "nobody")
     assert file.read_text() == ""
 
 
-def test_a_changed_log_is_found(busy: Command) -> None:
+def test_a_changed_log_fails_verification(busy: Command) -> None:
     count = len(busy.objects("audit", "list"))
     said = busy.done("audit", "verify")
     assert said.startswith(f"{count} entries intact, head ")
@@ -85,7 +85,7 @@ def test_a_changed_log_is_found(busy: Command) -> None:
     assert busy.refused("audit", "verify").startswith("broken after 1 intact entries: ")
 
 
-def test_purge_deletes_nothing_that_must_be_kept_and_says_what_it_did(busy: Command) -> None:
+def test_purge_prints_counts_and_is_in_the_audit_log(busy: Command) -> None:
     nothing = {"records": 0, "bindings": 0, "audit": 0, "businesses": 0, "recordings": 0}
     assert busy.objects("purge", "--dry-run") == [nothing]
     assert busy.objects("audit", "list", "--action", "purge.begin") == []

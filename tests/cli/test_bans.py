@@ -1,4 +1,4 @@
-"""`relay700 bans`, over the real table of a relay."""
+"""`relay700 bans`, with the real ban table of a relay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BAD, PEER = "192.0.2.66", "192.0.2.10"
 
 @pytest.fixture
 def relay(relay700: Command) -> Iterator[Command]:
-    """A control socket that answers, beside a store."""
+    """A store with a control socket."""
     relay700.store[0].parent.mkdir()
     open_store(*relay700.store)
     bans = Bans(Limits())
@@ -26,7 +26,7 @@ def relay(relay700: Command) -> Iterator[Command]:
         yield relay700
 
 
-def test_a_ban_is_made_shown_and_lifted(relay: Command) -> None:
+def test_a_ban_is_added_listed_and_lifted(relay: Command) -> None:
     said = relay.done("bans", "add", BAD, "--for", "1h", "--reason", "case 114")
     (shown,) = relay.objects("bans", "list")
     assert said == f"banned {BAD} until {shown['until']}\n"
@@ -41,13 +41,13 @@ def test_a_ban_is_made_shown_and_lifted(relay: Command) -> None:
     assert audit["ban.lift"]["object"] == BAD
 
 
-def test_all_are_lifted(relay: Command) -> None:
+def test_lift_all_lifts_every_ban(relay: Command) -> None:
     for address in (BAD, "2001:db8::/64"):
         relay.done("bans", "add", address, "--for", "1h")
     assert relay.done("bans", "lift", "--all").splitlines() == [f"lifted {BAD}", "lifted 2001:db8::/64"]
 
 
-def test_what_cannot_be_is_refused(relay: Command) -> None:
+def test_peers_and_unknown_or_invalid_addresses_are_refused(relay: Command) -> None:
     assert "remove the peer from the configuration" in relay.refused("bans", "add", PEER, "--for", "1h")
     assert "not an address" in relay.refused("bans", "add", "carrier.example", "--for", "1h")
     assert "not banned" in relay.refused("bans", "lift", BAD)
@@ -55,10 +55,10 @@ def test_what_cannot_be_is_refused(relay: Command) -> None:
 
 
 @pytest.mark.parametrize("arguments", [(), (BAD, "--all")])
-def test_one_or_all_must_be_named(usage: Callable[..., str], arguments: tuple[str, ...]) -> None:
+def test_lift_needs_either_an_address_or_all(usage: Callable[..., str], arguments: tuple[str, ...]) -> None:
     assert "give either ADDRESS or --all" in usage("bans", "lift", *arguments)
 
 
-def test_without_a_relay(relay700: Command) -> None:
+def test_bans_without_a_relay_are_refused(relay700: Command) -> None:
     relay700.store[0].parent.mkdir()
     assert relay700.refused("bans", "list") == "the relay is not running, or does not answer"

@@ -34,7 +34,7 @@ def office(relay700: Command) -> Command:
     return relay700
 
 
-def test_a_day_is_written_once_and_checked(office: Command) -> None:
+def test_a_batch_is_written_once_and_checked(office: Command) -> None:
     folder = office.folder / "batches" / "2026-01-01"
     result = office.run("report", "batch", "2026-01-01", *WHY)
     assert result.exit_code == 0
@@ -52,7 +52,7 @@ def test_a_day_is_written_once_and_checked(office: Command) -> None:
     assert (entry["object"], entry["reason"]) == ("2026-01-01", "daily duty")
 
 
-def test_another_folder_may_be_named(office: Command, tmp_path: Path) -> None:
+def test_out_names_another_folder(office: Command, tmp_path: Path) -> None:
     office.run("report", "batch", "2026-01-01", *WHY, "--out", str(tmp_path / "other"))
     assert "good: the batch" in office.done("evidence", "check", str(tmp_path / "other"))
     assert "--public-key" in office.run("evidence", "check", str(tmp_path / "other"), "--public-key", "x").output
@@ -62,7 +62,7 @@ def test_another_folder_may_be_named(office: Command, tmp_path: Path) -> None:
     )
 
 
-def test_a_day_that_is_not_over_is_refused_and_a_missing_recording_told(office: Command) -> None:
+def test_a_day_that_is_not_over_is_refused_and_a_missing_recording_reported(office: Command) -> None:
     assert office.refused("report", "batch", "today", *WHY).startswith("day: it is not over")
     assert "no recording of" not in office.run("report", "batch", "2025-12-31", *WHY).stderr
     (office.folder / "kept" / CALL[:6] / f"{CALL}.sealed").unlink()
@@ -71,6 +71,6 @@ def test_a_day_that_is_not_over_is_refused_and_a_missing_recording_told(office: 
     assert datetime.now(CHINA).date().isoformat() not in [path.name for path in (office.folder / "batches").iterdir()]
 
 
-def test_it_needs_a_reason_and_a_day(office: Command) -> None:
+def test_a_batch_needs_a_reason_and_a_day(office: Command) -> None:
     assert "'--reason'" in office.run("report", "batch", "2026-01-01").stderr
     assert "not a day" in office.run("report", "batch", "yesterday", *WHY).stderr

@@ -27,14 +27,14 @@ def route(relay700: Command, number: str, caller: str) -> object:
         return Gate(reader.fetch, rules, lambda last: None).look_up(number, caller, now_ms() / 1000)
 
 
-def test_bind_says_what_to_dial_and_a_call_finds_it(relay700: Command) -> None:
+def test_bind_prints_what_to_dial_and_a_call_finds_the_binding(relay700: Command) -> None:
     said = relay700.done("bind", "AXB", *AB, "--x", X, "--order", "17").splitlines()
     assert said[1:] == [f"138****0001 and 139****0002 dial {X} to reach each other"]
     binding_id = said[0].removeprefix("binding ")
     assert route(relay700, X, A) == Route(binding_id, "AXB", "default", "17", B, X, direction="a_to_b", qualification=1)
 
 
-def test_bind_axyb_says_who_dials_what(relay700: Command) -> None:
+def test_bind_axyb_prints_who_dials_which_number(relay700: Command) -> None:
     said = relay700.done("bind", "AXYB", *AB, "--x", X, "--y", Y).splitlines()
     assert said[1:] == [f"138****0001 dials {X} to reach 139****0002", f"139****0002 dials {Y} to reach 138****0001"]
 
@@ -81,7 +81,7 @@ def test_wrong_usage_is_status_2(usage: Callable[..., str]) -> None:
     assert "'--number': not a number" in usage("bindings", "list", "--number", "x")
 
 
-def test_bind_of_a_group_says_who_reaches_whom(relay700: Command) -> None:
+def test_bind_of_a_group_prints_who_reaches_whom(relay700: Command) -> None:
     (group,) = relay700.objects("groups", "make", "riders", "--member", "8001", "--member", "8002")
     options = ("--group", group["id"], "--b", "139 0000 0002", "--x", X)
     assert relay700.done("bind", "GXB", *options).splitlines()[1:] == [
@@ -94,7 +94,7 @@ def test_bind_of_a_group_says_who_reaches_whom(relay700: Command) -> None:
     assert isinstance(route(relay700, X, "8002"), Route)
 
 
-def test_bind_axn_says_who_reaches_whom(relay700: Command) -> None:
+def test_bind_axn_prints_who_reaches_whom(relay700: Command) -> None:
     assert relay700.done("bind", "AXN", "--a", "13800000001", "--x", X).splitlines()[1:] == [
         f"anybody dials {X} to reach 138****0001",
         f"138****0001 dials {X} to reach who called last",
@@ -115,7 +115,7 @@ def test_a_binding_is_changed_from_the_next_call_on(relay700: Command) -> None:
     assert (again["direction"], again["b"]) == ("both", "139****0003")
 
 
-def test_who_made_changed_and_unbound_a_binding_is_listed(relay700: Command) -> None:
+def test_history_lists_who_made_changed_and_ended_a_binding(relay700: Command) -> None:
     (made,) = relay700.objects("bind", "AXB", *AB)
     relay700.done("bindings", "change", made["binding_id"], "--b", "13900000003", "--max-call", "600")
     relay700.done("unbind", made["binding_id"])
@@ -142,7 +142,7 @@ def test_a_binding_is_renewed(relay700: Command) -> None:
 
 
 @pytest.mark.parametrize("order", ["13800000001", "for 138-0000 0001"])
-def test_numbers_in_what_business_users_have_written_are_masked_too(relay700: Command, order: str) -> None:
+def test_numbers_in_texts_of_business_users_are_masked(relay700: Command, order: str) -> None:
     (made,) = relay700.objects("bind", "AXB", *AB, "--order", order, "--user-data", order)
     for command in (("list",), ("show", made["binding_id"])):
         said = relay700.done("bindings", *command)
@@ -184,14 +184,14 @@ def test_bindings_are_listed_by_group_state_and_time(relay700: Command) -> None:
         assert len(relay700.objects("bindings", "list", *choice)) == count, choice
 
 
-def test_why_a_binding_is_ended_stands_in_the_audit_log(relay700: Command) -> None:
+def test_the_reason_of_an_unbind_is_in_the_audit_log(relay700: Command) -> None:
     (made,) = relay700.objects("bind", "AXB", *AB)
     relay700.done("unbind", made["binding_id"], "--reason", "order cancelled")
     (entry,) = relay700.objects("audit", "list", "--action", "binding.end")
     assert (entry["object"], entry["reason"]) == (made["binding_id"], "order cancelled")
 
 
-def test_whoever_sees_real_numbers_stands_in_the_audit_log(relay700: Command) -> None:
+def test_each_reading_of_real_numbers_is_in_the_audit_log(relay700: Command) -> None:
     relay700.done("bind", "AXB", *AB)
     relay700.done("bindings", "list")
     assert relay700.objects("audit", "list", "--action", "read") == []
@@ -213,7 +213,7 @@ def test_unbind_takes_effect_with_the_next_call_and_keeps_the_binding(relay700: 
     assert relay700.refused("unbind", made["binding_id"]) == "binding: already unbound"
 
 
-def test_tables_mask_real_numbers_unless_told_to_reveal(relay700: Command) -> None:
+def test_tables_mask_real_numbers_without_reveal(relay700: Command) -> None:
     (made,) = relay700.objects("bind", "AXB", *AB, "--x", X)
     for command in (("bindings", "list"), ("bindings", "show", made["binding_id"])):
         masked = relay700.done(*command)
@@ -228,7 +228,7 @@ def test_bindings_are_listed_by_number_in_any_notation(relay700: Command) -> Non
         assert len(relay700.objects("bindings", "list", "--number", number)) == count
 
 
-def test_import_names_bad_lines_and_makes_the_good_ones(relay700: Command) -> None:
+def test_import_reports_bad_lines_and_binds_the_others(relay700: Command) -> None:
     file = relay700.folder / "bindings.csv"
     file.write_bytes(
         b"\xef\xbb\xbfmode,x,y,a,b,expires_in,order_id,business\nAXB,,,8001,8002,2h,,\nAXB,,,8001,\xff,,,\n"
@@ -239,23 +239,23 @@ def test_import_names_bad_lines_and_makes_the_good_ones(relay700: Command) -> No
     assert len(relay700.objects("bindings", "list")) == 1
 
 
-def test_import_of_good_lines_ends_well(relay700: Command) -> None:
+def test_import_of_good_lines_is_status_0(relay700: Command) -> None:
     text = "".join(f"AXB,{PREFIX}{n:04d},,8001,8002,,,\n" for n in range(50))
     assert relay700.done("bindings", "import", "-", input=text) == "50 imported, 0 refused\n"
 
 
-def test_import_refuses_columns_that_do_not_exist(relay700: Command, tmp_path: Path) -> None:
+def test_import_refuses_unknown_columns(relay700: Command, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("mode,a,b,until\n")
     assert "unknown column 'until'" in relay700.refused("bindings", "import", str(tmp_path / "x.csv"))
 
 
-def test_a_key_file_open_to_others_is_one_clear_line(relay700: Command) -> None:
+def test_a_key_file_open_to_others_is_a_one_line_error(relay700: Command) -> None:
     relay700.done("bind", "AXB", *AB)
     relay700.store[1].chmod(0o644)
     assert f"chmod 600 {relay700.store[1]}" in relay700.refused("bind", "AXB", *AB)
 
 
-def test_calls_are_recorded_where_that_can_be(relay700: Command, tmp_path: Path) -> None:
+def test_calls_are_recorded_only_with_a_spool(relay700: Command, tmp_path: Path) -> None:
     assert relay700.refused("bind", "AXB", *AB, "--record").startswith(
         "record: must be false: call recording is not configured"
     )

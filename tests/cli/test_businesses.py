@@ -42,7 +42,7 @@ def test_a_contact_is_masked_and_its_reading_is_logged(relay700: Command) -> Non
     ]  # fmt: skip
 
 
-def test_each_step_is_kept_with_its_reason_and_who_took_it(relay700: Command) -> None:
+def test_history_keeps_each_step_with_reason_and_actor(relay700: Command) -> None:
     relay700.done(*APPLY)
     for step in ("approve", "suspend", "resume", "revoke"):
         relay700.done("business", step, "acme", "--reason", f"to {step}")
@@ -55,7 +55,7 @@ def test_each_step_is_kept_with_its_reason_and_who_took_it(relay700: Command) ->
     assert "to suspend" in relay700.done("business", "history", "acme")
 
 
-def test_a_step_that_does_not_lead_on_is_refused_in_one_line(relay700: Command) -> None:
+def test_an_invalid_step_is_refused_in_one_line(relay700: Command) -> None:
     relay700.done(*APPLY)
     assert relay700.refused("business", "suspend", "acme", "--reason", "x").startswith(
         "state: the business user is applied"
@@ -65,14 +65,14 @@ def test_a_step_that_does_not_lead_on_is_refused_in_one_line(relay700: Command) 
     assert "another" in relay700.refused(*APPLY)
 
 
-def test_who_lacks_what_its_scenario_needs_is_not_approved(relay700: Command) -> None:
+def test_approval_needs_all_details_of_the_scenario(relay700: Command) -> None:
     relay700.done("business", "apply", "acme", "--name", "Acme", "--scenario", "ride_hailing")
     refused = relay700.refused("business", "approve", "acme", "--reason", "x")
     assert all(f"{field}: " in refused for field in ("licence", "application", "scheme", "contact"))
     assert "网络预约出租汽车经营许可证" in refused and "relay700 business change" in refused
 
 
-def test_a_change_of_the_qualification_stops_its_calls_says_so_and_is_kept(relay700: Command) -> None:
+def test_a_change_of_the_qualification_stops_calls_and_is_reported(relay700: Command) -> None:
     relay700.done(*APPLY)
     relay700.done("business", "approve", "acme", "--reason", "x")
     assert relay700.refused("business", "change", "acme", "--licence", "L-2").startswith("reason: required")
@@ -97,7 +97,7 @@ def test_a_step_needs_a_reason(relay700: Command, usage: Callable[..., str]) -> 
     assert relay700.objects("business", "history", "acme")[-1]["reason"] == "told so by the environment"
 
 
-def test_limits_are_set_and_taken_away(relay700: Command, usage: Callable[..., str]) -> None:
+def test_limits_are_set_and_cleared(relay700: Command, usage: Callable[..., str]) -> None:
     relay700.done(*APPLY)
     limits = ("--max-bindings", "10", "--max-cps", "5", "--mode", "AXB", "--hours", "08:00-22:00", "--white-only")
     changed = one(relay700, "business", "limits", "acme", *limits)
@@ -111,7 +111,7 @@ def test_limits_are_set_and_taken_away(relay700: Command, usage: Callable[..., s
     assert 'write one, or "none"' in usage("business", "limits", "acme", "--max-cps", "many")
 
 
-def test_the_language_of_announcements_is_set_and_taken_away(relay700: Command, usage: Callable[..., str]) -> None:
+def test_the_language_of_announcements_is_set_and_cleared(relay700: Command, usage: Callable[..., str]) -> None:
     relay700.done(*APPLY)
     assert one(relay700, "business", "show", "acme")["language"] is None
     assert one(relay700, "business", "change", "acme", "--language", "en")["language"] == "en"
@@ -119,7 +119,7 @@ def test_the_language_of_announcements_is_set_and_taken_away(relay700: Command, 
     assert "'zh', 'en', 'none'" in usage("business", "change", "acme", "--language", "de")
 
 
-def test_what_is_known_of_a_business_is_changed(relay700: Command) -> None:
+def test_details_of_a_business_are_changed(relay700: Command) -> None:
     relay700.done(*APPLY)
     changed = one(relay700, "business", "change", "acme", "--name", "Acme", "--scheme", "s-2")
     assert (changed["name"], changed["scheme"], changed["licence"], changed["version"]) == (
@@ -140,13 +140,13 @@ def test_a_key_shows_its_secret_once(relay700: Command) -> None:
     assert relay700.objects("keys", "list", "--business", "default") == []
 
 
-def test_an_operator_s_key_may_do_all_but_see_real_numbers(relay700: Command) -> None:
+def test_an_operators_key_has_all_scopes_but_real_numbers(relay700: Command) -> None:
     made = one(relay700, "keys", "make", "--operator")
     assert made["business"] is None and "operator" in made["scopes"] and "parties:read" not in made["scopes"]
     assert one(relay700, "keys", "make", "--operator", "--scope", "trace")["scopes"] == ["trace"]
 
 
-def test_a_key_is_somebody_s(usage: Callable[..., str]) -> None:
+def test_a_key_needs_a_business_or_operator(usage: Callable[..., str]) -> None:
     for whose in ((), ("--operator", "--business", "default")):
         assert "give either --business ID or --operator" in usage("keys", "make", *whose)
 

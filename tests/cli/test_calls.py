@@ -39,7 +39,7 @@ def bind(relay700: Command, *bindings: Binding) -> None:
     put(path, open_store(path, key_file), *bindings)
 
 
-def test_a_record_is_printed_as_the_contract_says(relay700: Command) -> None:
+def test_a_record_is_printed_in_the_documented_form(relay700: Command) -> None:
     write(relay700, ended_record(source="udp:127.0.0.2:5060"))
     assert relay700.objects("calls", "list") == [
         {
@@ -97,14 +97,14 @@ def test_text_messages_are_listed_among_the_calls(relay700: Command) -> None:
     ]
 
 
-def test_live_calls_are_listed_and_can_be_selected(relay700: Command) -> None:
+def test_live_calls_are_listed_alone_with_live(relay700: Command) -> None:
     write(relay700, ended_record("c1"), live_record("c2"))
     assert [record["call_id"] for record in relay700.objects("calls", "list")] == ["c2", "c1"]
     (live,) = relay700.objects("calls", "list", "--live")
     assert (live["call_id"], live["ended_at"], live["outcome"]) == ("c2", None, None)
 
 
-def test_calls_are_selected_by_number_in_any_notation_and_by_time(relay700: Command) -> None:
+def test_calls_are_filtered_by_number_in_any_notation_and_by_time(relay700: Command) -> None:
     write(relay700, ended_record("c1"), ended_record("c2", caller="8001", received_at=NOW_MS + 5_000))
     for selection, ids in [
         (("--number", "+86-138-0000-0001"), ["c1"]),
@@ -117,7 +117,7 @@ def test_calls_are_selected_by_number_in_any_notation_and_by_time(relay700: Comm
         assert [record["call_id"] for record in relay700.objects("calls", "list", *selection)] == ids
 
 
-def test_calls_are_listed_by_order_business_and_outcome(relay700: Command) -> None:
+def test_calls_are_filtered_by_order_business_and_outcome(relay700: Command) -> None:
     write(
         relay700, ended_record("c1"), ended_record("c2", order_id="18", outcome="busy"), live_record("c3", business="b")
     )
@@ -151,14 +151,14 @@ def test_one_call_is_shown_masked_and_its_reading_in_clear_is_logged(relay700: C
     assert relay700.refused("calls", "show", "c9").startswith("there is no such call")
 
 
-def test_the_audit_log_tells_of_what_real_numbers_were_seen(relay700: Command) -> None:
+def test_the_audit_line_of_a_reading_has_its_filters(relay700: Command) -> None:
     write(relay700, ended_record())
     relay700.objects("calls", "list", "--number", "13800000001", "--business", "default")
     (entry,) = relay700.objects("audit", "list", "--action", "read")
     assert (entry["object"], entry["details"]) == ("calls", {"number": "138****0001", "business": "default"})
 
 
-def test_whoever_sees_real_numbers_stands_in_the_audit_log(relay700: Command) -> None:
+def test_each_reading_of_real_numbers_is_in_the_audit_log(relay700: Command) -> None:
     write(relay700, ended_record())
     relay700.done("calls", "list")
     relay700.done("calls", "list", "--reveal", "--number", X, "--reason", "case 7")
@@ -167,7 +167,7 @@ def test_whoever_sees_real_numbers_stands_in_the_audit_log(relay700: Command) ->
     assert [(entry["object"], entry["reason"]) for entry in read] == [("calls", "test"), (X, "case 7")]
 
 
-def test_records_are_exported_masked_unless_they_are_to_be_revealed(relay700: Command) -> None:
+def test_records_are_exported_masked_without_reveal(relay700: Command) -> None:
     write(relay700, ended_record("c1"), ended_record("c2", business="acme"))
     file = relay700.folder / "calls.csv"
     relay700.done("calls", "export", str(file))
@@ -188,7 +188,7 @@ def test_records_are_exported_as_parquet(relay700: Command) -> None:
     assert pyarrow.parquet.read_table(file)["call_id"].to_pylist() == ["c1"]
 
 
-def test_without_pyarrow_a_line_says_how_to_get_parquet(relay700: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_the_error_says_how_to_install_it(relay700: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     write(relay700, ended_record("c1"))
     file = relay700.folder / "calls"
@@ -199,7 +199,7 @@ def test_without_pyarrow_a_line_says_how_to_get_parquet(relay700: Command, monke
     assert relay700.objects("audit", "list", "--action", "read") == []
 
 
-def test_where_there_is_nothing_to_export_the_file_is_empty(relay700: Command) -> None:
+def test_an_export_without_records_is_an_empty_file(relay700: Command) -> None:
     write(relay700, ended_record())
     file = relay700.folder / "calls.jsonl"
     file.write_text("of an earlier export")
@@ -207,7 +207,7 @@ def test_where_there_is_nothing_to_export_the_file_is_empty(relay700: Command) -
     assert file.read_text() == ""
 
 
-def test_without_a_relay_no_call_is_up_or_hung_up(relay700: Command) -> None:
+def test_live_calls_and_hang_up_without_a_relay_are_refused(relay700: Command) -> None:
     write(relay700, ended_record())
     said = "the relay is not running, or does not answer"
     assert relay700.refused("calls", "live") == said
@@ -215,7 +215,7 @@ def test_without_a_relay_no_call_is_up_or_hung_up(relay700: Command) -> None:
     assert relay700.objects("audit", "list", "--action", "call.hang_up") == []
 
 
-def test_a_hang_up_that_is_refused_leaves_no_line_in_the_audit_log(relay700: Command) -> None:
+def test_a_refused_hang_up_leaves_no_audit_line(relay700: Command) -> None:
     write(relay700, ended_record())
 
     def hang_up(call_id: str, dry_run: bool = False) -> dict[str, object]:
@@ -226,7 +226,7 @@ def test_a_hang_up_that_is_refused_leaves_no_line_in_the_audit_log(relay700: Com
     assert relay700.objects("audit", "list", "--action", "call.hang_up") == []
 
 
-def test_a_call_that_rings_is_shown_as_the_relay_has_it(relay700: Command) -> None:
+def test_a_ringing_call_is_shown_from_the_relay(relay700: Command) -> None:
     write(relay700, ended_record())
     ringing = live_record("c2", answered_at=None)._asdict()
     del ringing["caller_leg_call_id"], ringing["callee_leg_call_id"]
@@ -245,7 +245,7 @@ def test_a_call_that_rings_is_shown_as_the_relay_has_it(relay700: Command) -> No
         assert relay700.refused("calls", "show", "c3").startswith("there is no such call")
 
 
-async def test_a_relay_is_asked_for_its_calls_and_to_end_one(relay700: Command) -> None:
+async def test_live_calls_are_listed_and_hung_up(relay700: Command) -> None:
     await asyncio.to_thread(write, relay700, live_record())
     asked: list[dict[str, object]] = []
     call = live_record()._replace(answered_at=None)._asdict()
@@ -276,7 +276,7 @@ async def test_a_relay_is_asked_for_its_calls_and_to_end_one(relay700: Command) 
     assert (entry["object"], entry["reason"]) == ("c1", "case 7")
 
 
-def test_the_table_masks_real_numbers_unless_told_to_reveal(relay700: Command) -> None:
+def test_the_table_masks_real_numbers_without_reveal(relay700: Command) -> None:
     write(relay700, ended_record(), live_record("c2", caller="", callee=None))
     masked = relay700.done("calls", "list")
     assert "138****0001" in masked and A[2:] not in masked and B[2:] not in masked
@@ -284,7 +284,7 @@ def test_the_table_masks_real_numbers_unless_told_to_reveal(relay700: Command) -
     assert A in relay700.done("calls", "list", "--reveal", "--reason", "case 7")
 
 
-def test_bytes_of_a_peer_that_are_no_text_are_printable(relay700: Command) -> None:
+def test_a_peers_invalid_utf_8_is_printable(relay700: Command) -> None:
     write(relay700, ended_record(caller_leg_call_id=b"\xffcall".decode("utf-8", "surrogateescape")))
     assert relay700.objects("calls", "list")[0]["caller_leg_call_id"] == "\ufffdcall"
 
@@ -299,7 +299,7 @@ def test_a_reason_that_cannot_be_printed_is_refused(relay700: Command, command: 
     assert relay700.objects("bindings", "show", "b1")[0]["ended_at"] is None
 
 
-def test_bytes_that_are_no_text_are_wrong_usage(usage: Callable[..., str]) -> None:
+def test_an_argument_that_is_not_utf_8_is_wrong_usage(usage: Callable[..., str]) -> None:
     assert r"b'x\xff' is not UTF-8 text" in usage(
         "calls", "list", "--order", b"x\xff".decode("utf-8", "surrogateescape")
     )
@@ -311,7 +311,7 @@ def test_wrong_usage_is_status_2(usage: Callable[..., str]) -> None:
 
 
 @pytest.mark.parametrize("command", [("verify",), ("calls", "list")])
-def test_an_altered_record_is_status_1_and_named(relay700: Command, command: tuple[str, ...]) -> None:
+def test_an_altered_record_is_reported_with_status_1(relay700: Command, command: tuple[str, ...]) -> None:
     write(relay700, *(ended_record(f"c{n}") for n in (1, 2, 3)))
     with closing(connect(relay700.store[0])) as thief:
         thief.execute("UPDATE call_record SET caller_hash = callee_hash WHERE call_id = 'c1'")

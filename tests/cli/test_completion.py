@@ -1,4 +1,4 @@
-"""`relay700 completion`, and what its script asks."""
+"""`relay700 completion`, and completion by its script."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.product import PYTHON
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_each_shell_has_a_script_that_asks_relay700(shell: str) -> None:
+def test_the_script_of_each_shell_calls_relay700(shell: str) -> None:
     done = CliRunner().invoke(main, ["completion", shell])
     assert done.exit_code == 0
     assert f"_RELAY700_COMPLETE={shell}_complete" in done.stdout
@@ -32,7 +32,7 @@ def test_each_shell_has_a_script_that_asks_relay700(shell: str) -> None:
         ("relay700 des", set()),
     ],
 )
-def test_words_are_completed(words: str, found: set[str]) -> None:
+def test_commands_are_completed(words: str, found: set[str]) -> None:
     asked = {"_RELAY700_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
     done = subprocess.run(
         [sys.executable, "-c", "from relay.cli import main; main(prog_name='relay700')"],
@@ -42,7 +42,7 @@ def test_words_are_completed(words: str, found: set[str]) -> None:
 
 
 LOADED = {
-    # What each shell is told to do with a script in the file $1, to find out what `relay700 bus` is completed to.
+    # Commands by which each shell loads the script in the file $1 and completes `relay700 bus`.
     "bash": 'source "$1"; COMP_WORDS=(relay700 bus) COMP_CWORD=1; _relay700_completion relay700; echo $COMPREPLY',
     "zsh": 'autoload -Uz compinit && compinit -u -D && source "$1" && print -r -- ${_comps[relay700]}',
     "fish": 'source $argv[1]; complete -C "relay700 bus"',
@@ -52,7 +52,7 @@ ANSWERS = {"bash": "business", "zsh": "_relay700_completion", "fish": "business"
 
 @pytest.mark.outside
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_shell_that_has_loaded_its_script_completes(shell: str, tmp_path: Path) -> None:
+def test_a_shell_completes_with_its_script(shell: str, tmp_path: Path) -> None:
     program = shutil.which(shell)
     assert program, f"{shell} is not installed: scripts/test does it"
     script = tmp_path / "completion"

@@ -1,4 +1,4 @@
-"""`relay700 filings`, and what `bind` says of a number that is not filed."""
+"""`relay700 filings`, and `bind` with an unfiled number."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_numbers_are_filed_listed_and_withdrawn(relay700: Command) -> None:
     assert (actions.count("filing.add"), actions.count("filing.remove")) == (2, 1)
 
 
-def test_what_may_not_be_bound_is_not_filed(relay700: Command) -> None:
-    """So that a slip of the pen is found now, and not by the first call."""
+def test_a_number_that_may_not_be_bound_is_not_filed(relay700: Command) -> None:
+    """A typing error is found now rather than by the first call."""
     for number in ("1380000", "110", "010-88886666", "+442071838750"):
         refused = relay700.refused("filings", "add", number, "--reference", "r")
         assert "a:" + refused.removeprefix("number:") == relay700.refused("bind", "AXN", "--a", number)
@@ -39,7 +39,7 @@ def test_what_may_not_be_bound_is_not_filed(relay700: Command) -> None:
     assert (result.exit_code, result.stdout) == (1, "1 filed, 1 refused\n")
 
 
-def test_what_could_not_be_filed_any_more_can_be_withdrawn(relay700: Command) -> None:
+def test_a_number_of_a_kind_no_longer_allowed_can_be_withdrawn(relay700: Command) -> None:
     relay700.done("filings", "add", "8001", "--reference", "CT-1")
     config = relay700.folder / "relay.toml"
     config.write_text(config.read_text().replace(EXTENSIONS, ""))
@@ -60,7 +60,7 @@ def test_lines_of_a_file_are_filed(relay700: Command) -> None:
     assert "line 3: reference: required" in result.stderr
 
 
-def test_an_a_number_that_is_not_filed_is_not_bound(relay700: Command) -> None:
+def test_require_refuses_to_bind_an_unfiled_number(relay700: Command) -> None:
     configured(relay700, "require")
     assert relay700.refused("bind", "AXB", *AB).startswith(
         "a: this A number is not filed: file first (`relay700 filings add`"
@@ -69,7 +69,7 @@ def test_an_a_number_that_is_not_filed_is_not_bound(relay700: Command) -> None:
     relay700.done("bind", "AXB", *AB)
 
 
-def test_or_it_is_bound_with_a_warning(relay700: Command) -> None:
+def test_warn_binds_an_unfiled_number_with_a_warning(relay700: Command) -> None:
     configured(relay700, "warn")
     result = relay700.run("bind", "AXB", *AB, "--json")
     assert (result.exit_code, result.stderr) == (0, "warning: a: this A number is not filed\n")

@@ -23,7 +23,7 @@ def test_a_group_is_made_and_listed(relay700: Command, group: dict[str, Any]) ->
     assert "riders of the east" in relay700.done("groups", "list")
 
 
-def test_members_come_and_go(relay700: Command, group: dict[str, Any]) -> None:
+def test_members_are_added_and_removed(relay700: Command, group: dict[str, Any]) -> None:
     assert relay700.done("groups", "add", group["id"], "138 0000 0002", "+86 138 0000 0001") == "1 added\n"
     members = "13800000003\n\n13800000004\n"
     assert relay700.run("groups", "import", group["id"], "-", input=members).stdout == "2 added\n"
@@ -40,7 +40,7 @@ def test_members_are_masked_and_their_reading_is_logged(relay700: Command, group
     assert (entry["object"], entry["reason"]) == (group["id"], "case 7")
 
 
-def test_a_group_is_deleted_once_no_binding_needs_it(relay700: Command, group: dict[str, Any]) -> None:
+def test_a_group_is_deleted_once_no_binding_uses_it(relay700: Command, group: dict[str, Any]) -> None:
     (made,) = relay700.objects("bind", "GXB", "--group", group["id"], "--b", "13900000002", "--x", X)
     assert "end them first" in relay700.refused("groups", "delete", group["id"])
     relay700.done("unbind", made["binding_id"])
@@ -48,7 +48,7 @@ def test_a_group_is_deleted_once_no_binding_needs_it(relay700: Command, group: d
     assert relay700.refused("groups", "show", group["id"]).startswith("there is no such group")
 
 
-def test_callers_are_put_on_lists_and_taken_off(relay700: Command) -> None:
+def test_callers_are_listed_and_unlisted(relay700: Command) -> None:
     relay700.done("bindings", "import", "-", input="")
     assert relay700.done("lists", "black", "business", "default", "13800000001") == "on the blacklist of default\n"
     relay700.done("lists", "white", "business", "default", "13800000002")

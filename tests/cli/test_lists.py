@@ -1,4 +1,4 @@
-"""Lists: the newest first, a screen of them on a terminal, all in a pipe, and what becomes of one that nobody reads."""
+"""Lists: newest first, 50 rows on a terminal, all in a pipe, and a pipe closed by its reader."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def orders(text: str) -> list[str]:
     return [line.split()[8] for line in text.splitlines()[1:]]
 
 
-def test_a_pipe_gets_all_or_so_many_as_are_asked_for(bound: Command) -> None:
+def test_a_pipe_gets_all_rows_or_the_limit(bound: Command) -> None:
     assert sorted(orders(bound.done("bindings", "list"))) == sorted(f"order-{number}" for number in range(MANY))
     assert len(orders(bound.done("bindings", "list", "--limit", "2"))) == 2
     assert len(bound.objects("bindings", "list", "--limit", "3")) == 3
 
 
 def on_a_terminal(command: Command, *arguments: str) -> tuple[str, str]:
-    """What it writes to a terminal, and to stderr."""
+    """Run on a terminal. Returns its output there and on stderr."""
     ours, its = os.openpty()
     with os.fdopen(ours, "rb", buffering=0) as screen:
         with subprocess.Popen(
@@ -57,7 +57,7 @@ def on_a_terminal(command: Command, *arguments: str) -> tuple[str, str]:
     return text.decode(), said
 
 
-def test_a_terminal_gets_a_screen_of_them_and_a_word_of_the_rest(bound: Command) -> None:
+def test_a_terminal_gets_50_rows_and_a_note(bound: Command) -> None:
     text, said = on_a_terminal(bound, "bindings", "list")
     assert (len(orders(text)), said) == (A_SCREEN, f"the first {A_SCREEN}; --limit N shows more\n")
     text, said = on_a_terminal(bound, "bindings", "list", "--limit", str(MANY))
@@ -67,10 +67,10 @@ def test_a_terminal_gets_a_screen_of_them_and_a_word_of_the_rest(bound: Command)
 
 
 @pytest.mark.parametrize("arguments", [("bindings", "list"), ("numbers", "list"), ("bindings", "list", "--json")])
-def test_whoever_reads_no_further_gets_no_traceback(bound: Command, arguments: tuple[str, ...]) -> None:
+def test_a_closed_pipe_is_silent_with_status_141(bound: Command, arguments: tuple[str, ...]) -> None:
     command = [*RELAY700, *arguments, "-c", str(bound.folder / "relay.toml")]
     reading, writing = os.pipe()
-    os.close(reading)  # as `head` that has seen enough
+    os.close(reading)  # as `head` does
     try:
         done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     finally:
@@ -91,7 +91,7 @@ NAMES = ("zebra", "ant", "mole")
         (lambda name: ("webhooks", "make", f"https://{name}.example/"), ("webhooks", "list")),
     ],
 )
-def test_what_was_made_last_is_first(
+def test_lists_are_newest_first(
     relay700: Command, make: Callable[[str], tuple[str, ...]], listed: tuple[str, ...]
 ) -> None:
     for each in NAMES:
@@ -104,7 +104,7 @@ def test_what_was_made_last_is_first(
 
 @pytest.mark.parametrize("follow", [True, False])
 @pytest.mark.parametrize("options", [(), ("--business", "default"), ("--since", "2025-01-01T00:00:00Z")])
-def test_calls_that_ended_last_are_first(relay700: Command, follow: bool, options: tuple[str, ...]) -> None:
+def test_calls_are_listed_latest_end_first(relay700: Command, follow: bool, options: tuple[str, ...]) -> None:
     shelf = Shelf(relay700.store[0], open_store(*relay700.store))
     shelf.add(*map(call, range(3)))
     if follow:
@@ -114,7 +114,7 @@ def test_calls_that_ended_last_are_first(relay700: Command, follow: bool, option
     assert [line["call_id"] for line in relay700.objects("calls", "list", *options, "--limit", "1")] == ["c2"]
 
 
-def test_an_outcome_that_there_is_not_is_a_usage_error(usage: Callable[..., str]) -> None:
+def test_an_unknown_outcome_is_a_usage_error(usage: Callable[..., str]) -> None:
     said = usage("calls", "list", "--outcome", "answred")
     assert "unknown outcome answred: write one of answered, " in said
     assert all(outcome in said for outcome in OUTCOMES)

@@ -15,7 +15,7 @@ AB = ("bind", "AXB", "--a", "8001", "--b", "8002")
 
 @pytest.fixture
 def loaded(relay700: Command) -> Command:
-    """With the configured prefix, a pool of acme's and a second prefix in it."""
+    """A store with the configured prefix, and acme's pool with a second prefix."""
     with (relay700.folder / "relay.toml").open("a") as config:
         config.write('[[peer]]\nname = "carrier"\nuri = "sip:127.0.0.2"\n')
     relay700.done("business", "apply", "acme", "--name", "Acme")
@@ -24,7 +24,7 @@ def loaded(relay700: Command) -> Command:
     return relay700
 
 
-def test_a_prefix_is_loaded_with_its_ten_thousand_numbers(loaded: Command) -> None:
+def test_a_prefix_loads_ten_thousand_numbers(loaded: Command) -> None:
     first, second = loaded.objects("numbers", "prefixes")
     assert (first["prefix"], first["cool_down_s"], first["state"]) == (PREFIX, None, "active")
     assert (second["prefix"], second["operator"], second["platform"]) == (OTHER, "2", "0000002")
@@ -47,7 +47,7 @@ def test_numbers_show_their_state(loaded: Command) -> None:
     assert "cooling" in loaded.done("numbers", "list", "--prefix", X)
 
 
-def test_a_locked_number_is_given_to_nobody_until_it_is_unlocked(loaded: Command, usage: Callable[..., str]) -> None:
+def test_a_locked_number_is_not_bound_until_it_is_unlocked(loaded: Command, usage: Callable[..., str]) -> None:
     assert "--reason" in usage("numbers", "lock", X)
     assert loaded.done("numbers", "lock", X, "--reason", "misuse") == f"{X} is locked\n"
     assert loaded.refused(*AB, "--x", X).startswith("x: the number is locked")
@@ -69,7 +69,7 @@ def test_numbers_move_between_pools(loaded: Command) -> None:
     assert loaded.objects("numbers", "show", X)[0]["pool"] == "acme-bj"
 
 
-def test_pools_are_made_changed_and_told_of_before_they_are_empty(loaded: Command) -> None:
+def test_pools_are_made_and_changed_and_warn_before_they_are_empty(loaded: Command) -> None:
     (changed,) = loaded.objects("pools", "change", "acme-bj", "--warn-percent", "1")
     assert (changed["id"], changed["business"], changed["area"]) == ("acme-bj", "acme", "beijing")
     assert (changed["max_bindings"], changed["warn_percent"]) == (1, 1)
@@ -87,13 +87,13 @@ def test_a_pool_is_shown_and_given_to_another(loaded: Command) -> None:
     assert loaded.refused("pools", "show", "none").startswith("there is no such pool")
 
 
-def test_what_is_not_there_is_status_1(loaded: Command) -> None:
+def test_an_unknown_number_is_status_1(loaded: Command) -> None:
     assert loaded.refused("numbers", "show", "700999999999999").startswith("not a number of this platform")
     assert loaded.refused("numbers", "prefix", "70099999999", "--peer", "x").startswith("prefix: it is not loaded")
     assert loaded.refused("pools", "change", "none") == "pool: there is no such pool"
 
 
-def test_a_peer_that_is_not_configured_is_named_with_those_that_are(loaded: Command) -> None:
+def test_an_unknown_peer_is_refused_with_the_known_ones(loaded: Command) -> None:
     said = "peer: the configuration has no [[peer]] of that name: it has carrier"
     assert loaded.refused("numbers", "load", "70030000003", "--peer", "carier") == said
     assert loaded.refused("numbers", "prefix", OTHER, "--peer", "carier") == said

@@ -1,4 +1,4 @@
-"""Commands while the store takes nothing: what they say, and that nothing is done or shown."""
+"""Commands while the store cannot be written: their errors, and that nothing is done or shown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.stored import A, binding, put
 
 @pytest.fixture
 def locked(relay700: Command, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
-    """Somebody keeps a write transaction open on a store with a binding, beside a relay that does all it is asked."""
+    """A store with a binding and an open write transaction, beside a relay that executes every command."""
     monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.05)
     path, key_file = relay700.store
     put(path, open_store(path, key_file), binding())
@@ -39,7 +39,7 @@ def locked(relay700: Command, monkeypatch: pytest.MonkeyPatch) -> Iterator[Comma
     assert asked == []
 
 
-def test_it_is_said_who_is_in_the_way_and_what_to_do(locked: Command) -> None:
+def test_a_locked_database_is_reported_with_what_to_do(locked: Command) -> None:
     said = locked.refused("unbind", "b1")
     assert f"the store {locked.store[0]} failed: database is locked" in said
     assert f"`fuser -v {locked.store[0]}`" in said and "try again" in said
@@ -48,15 +48,13 @@ def test_it_is_said_who_is_in_the_way_and_what_to_do(locked: Command) -> None:
 @pytest.mark.parametrize(
     "command", [("bindings", "list", "--json"), ("calls", "list", "--reveal"), ("calls", "live", "--json")]
 )
-def test_real_numbers_are_not_shown_and_how_to_see_them_masked_is_said(
-    locked: Command, command: tuple[str, ...]
-) -> None:
+def test_without_the_audit_log_real_numbers_are_not_shown(locked: Command, command: tuple[str, ...]) -> None:
     said = locked.refused(*command, "--reason", "case 7")
     assert "database is locked" in said and "without --reveal and --reason it is shown masked" in said
     assert A[-8:] not in said
 
 
-def test_masked_lists_are_shown_all_the_same(locked: Command) -> None:
+def test_masked_lists_are_shown_without_the_audit_log(locked: Command) -> None:
     assert "b1" in locked.done("bindings", "list")
     assert locked.done("calls", "list").startswith("received")
 
@@ -69,6 +67,6 @@ def test_masked_lists_are_shown_all_the_same(locked: Command) -> None:
         ("bans", "lift", "--all"),
     ],
 )
-def test_what_must_be_in_the_audit_log_first_is_not_done(locked: Command, command: tuple[str, ...]) -> None:
+def test_without_the_audit_log_nothing_is_done(locked: Command, command: tuple[str, ...]) -> None:
     said = locked.refused(*command)
     assert "database is locked" in said and "nothing was done" in said

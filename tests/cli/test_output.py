@@ -1,4 +1,4 @@
-"""How things are printed."""
+"""Tables and JSON of commands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from relay.reports.record_form import printable
 from tests.support.stored import A, ended_record, live_record
 
 
-def test_a_tables_columns_are_as_wide_as_their_cells() -> None:
+def test_columns_are_as_wide_as_their_cells() -> None:
     assert list(table(("id", "n"), [("a", "1"), ("longer", "2")])) == ["id      n", "a       1", "longer  2"]
     assert list(table(("id", "n"), [])) == ["id  n"]
 
@@ -16,7 +16,7 @@ def test_a_long_table_is_printed_whole() -> None:
     assert len(list(table(("n",), ((str(n),) for n in range(2_500))))) == 2_501
 
 
-def test_a_row_of_a_call_that_is_up_and_of_one_that_has_ended() -> None:
+def test_rows_of_a_live_and_an_ended_call() -> None:
     masked = shower(reveal=False)
     assert record_row(live_record(), masked)[1:4] == ("call", "live", "200")
     row = record_row(ended_record(), masked)
@@ -25,6 +25,6 @@ def test_a_row_of_a_call_that_is_up_and_of_one_that_has_ended() -> None:
     assert A in record_row(ended_record(), shower(reveal=True))
 
 
-def test_chinese_text_is_printed_as_it_is_and_bytes_that_are_no_text_are_replaced() -> None:
+def test_chinese_is_printed_as_it_is_and_invalid_utf_8_is_replaced() -> None:
     assert json_line({"order_id": "订单"}) == '{"order_id": "订单"}'
     assert printable("订单\udcff") == "订单\ufffd"

@@ -54,7 +54,7 @@ def test_a_text_message_is_traced_as_one(relay700: Command) -> None:
     assert "message c1: delivered" in said and f"{A} texted {X}, reached {B}" in said
 
 
-def test_a_number_that_was_not_bound_then_is_status_1(relay700: Command) -> None:
+def test_traceback_of_an_unbound_number_is_status_1(relay700: Command) -> None:
     bind(relay700, binding())
     said = relay700.refused("traceback", X, *WHY, "--at", "2025-12-31T23:59:59.999Z")
     assert said == f"{X} was neither bound nor in a call at 2025-12-31T23:59:59.999Z"
@@ -63,7 +63,7 @@ def test_a_number_that_was_not_bound_then_is_status_1(relay700: Command) -> None
     )
 
 
-def test_who_traced_what_and_why_stands_in_the_audit_log(relay700: Command) -> None:
+def test_a_traceback_is_in_the_audit_log_with_its_reason(relay700: Command) -> None:
     bind(relay700, binding())
     relay700.done("traceback", X, *WHY, "--at", "2026-01-01T00:00:05Z")
     relay700.refused("traceback", "13800000009", "--reason", "case 8", "--at", "2026-01-01T00:00:05Z")
@@ -71,7 +71,7 @@ def test_who_traced_what_and_why_stands_in_the_audit_log(relay700: Command) -> N
     assert [(entry["object"], entry["reason"]) for entry in traced] == [("party", "case 8"), (X, "case 7")]
 
 
-def test_a_group_is_traced_to_who_was_in_it_then(relay700: Command) -> None:
+def test_a_group_is_traced_to_its_members_of_that_time(relay700: Command) -> None:
     (group,) = relay700.objects("groups", "make", "riders", "--member", "8001", "--member", "8002")
     relay700.done("bind", "GXB", "--group", group["id"], "--b", "13900000002", "--x", X)
     (made,) = relay700.objects("bindings", "list")
@@ -82,7 +82,7 @@ def test_a_group_is_traced_to_who_was_in_it_then(relay700: Command) -> None:
     assert f"group {group['id']}: 8001 8002" in said and "a -, b 8613900000002" in said
 
 
-def test_evidence_is_made_and_shows_that_it_was_not_changed(relay700: Command) -> None:
+def test_evidence_is_made_and_checked(relay700: Command) -> None:
     bind(relay700, binding())
     write(relay700, ended_record())
     file = relay700.folder / "evidence.zip"
@@ -101,7 +101,7 @@ def test_evidence_is_made_and_shows_that_it_was_not_changed(relay700: Command) -
     assert relay700.run("evidence", "check", str(file)).exit_code == 1
 
 
-def test_what_is_written_in_clear_is_open_to_its_user_alone(relay700: Command) -> None:
+def test_files_with_numbers_in_clear_have_mode_0600(relay700: Command) -> None:
     bind(relay700, binding())
     write(relay700, ended_record())
     file = relay700.folder / "written"
@@ -116,7 +116,7 @@ def test_what_is_written_in_clear_is_open_to_its_user_alone(relay700: Command) -
         file.unlink()
 
 
-def test_a_day_s_report_counts_calls_by_business_and_prefix(relay700: Command) -> None:
+def test_a_daily_report_counts_calls_by_business_and_prefix(relay700: Command) -> None:
     refused = ended_record("c2", outcome="no_binding", routed_at=None, answered_at=None, duration_ms=None)
     write(relay700, ended_record("c1"), refused)
     relay700.done("report", "complaints", "2026-01-01", "default", PREFIX, "3")
@@ -128,7 +128,7 @@ def test_a_day_s_report_counts_calls_by_business_and_prefix(relay700: Command) -
     assert relay700.objects("report", "daily", "2025-12-31") == []
 
 
-def test_a_day_s_report_goes_into_a_file(relay700: Command) -> None:
+def test_a_daily_report_is_written_to_a_file(relay700: Command) -> None:
     write(relay700, ended_record())
     file = relay700.folder / "day.csv"
     assert relay700.done("report", "daily", "2026-01-01", "--out", str(file)) == ""

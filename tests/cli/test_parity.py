@@ -1,4 +1,4 @@
-"""What the API does, a command does as well, and the other way round; what has no counterpart is named."""
+"""Each operation of the API has a command, and each command an operation; exceptions are listed."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ PAGING = {"limit", "cursor", "reveal", "reason"}
 
 
 class _Bare(NamedTuple):
-    """Enough of a desk for the routes."""
+    """A desk with what the routes need."""
 
     settings: Any = FAST
 
@@ -136,14 +136,14 @@ def test_each_operation_has_its_command_and_each_command_its_operation() -> None
 @pytest.mark.parametrize(
     "operation", [name for name in SAME if name.startswith("GET ") and SAME[name].endswith(("list", "export"))]
 )
-def test_a_list_is_narrowed_alike(operation: str) -> None:
+def test_lists_of_api_and_command_have_the_same_filters(operation: str) -> None:
     asked = {field.alias for field in routes()[operation].dependant.query_params} - PAGING
     command = dict(commands())[SAME[operation].partition(", ")[0]]
     options = {option.removeprefix("--") for parameter in command.params for option in parameter.opts}
     assert {FILTERS.get(name, name) for name in asked} <= options
 
 
-def test_what_answers_has_a_form_for_programs() -> None:
-    """What shows or makes a thing prints it as JSON, too; what only does something says so by its exit status."""
+def test_commands_that_show_or_make_something_take_json() -> None:
+    """Others report success by their exit status alone."""
     silent = {name for name, command in commands() if not any("--json" in each.opts for each in command.params)}
     assert not [name for name in silent if name.endswith((" list", " show", " make", "history", "traceback"))]

@@ -1,4 +1,4 @@
-"""`relay700 peers`: what the running relay says of its neighbours."""
+"""`relay700 peers`, with answers of a running relay."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANSWER = {
 
 @pytest.fixture
 def relay(relay700: Command) -> Iterator[Command]:
-    """A control socket that answers."""
+    """A store with a control socket."""
     path, _ = relay700.store
     path.parent.mkdir()
     with serving(path, {"peers": lambda: ANSWER}):
@@ -49,6 +49,6 @@ def test_each_target_is_a_line(relay: Command) -> None:
     assert first.split() == ["carrier", "udp:192.0.2.10:5060", "up", "0", "-", "1", "2", "yes"]
 
 
-def test_without_a_relay(relay700: Command) -> None:
+def test_peers_without_a_relay_are_refused(relay700: Command) -> None:
     relay700.store[0].parent.mkdir()
     assert relay700.refused("peers", "list") == "the relay is not running, or does not answer"

@@ -1,4 +1,4 @@
-"""What may hold real numbers goes into files that are ours, and through no link of another user's."""
+"""Files for real numbers belong to the user, and links of other users are not followed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def put(path: Path) -> None:
 
 @pytest.fixture
 def another_user(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From its call on we are somebody else than whoever made the files."""
+    """A function that makes the test run as another user than the files' owner."""
     us = os.geteuid()
     return lambda: monkeypatch.setattr(os, "geteuid", lambda: us + 1)
 
 
-def test_one_that_is_made_is_open_to_us_alone(tmp_path: Path) -> None:
+def test_a_new_file_has_mode_0600(tmp_path: Path) -> None:
     file = tmp_path / "out"
     before = os.umask(0)
     try:
@@ -34,7 +34,7 @@ def test_one_that_is_made_is_open_to_us_alone(tmp_path: Path) -> None:
     assert (file.read_bytes(), file.stat().st_mode & 0o777) == (b"new", 0o600)
 
 
-def test_what_was_in_ours_goes(tmp_path: Path) -> None:
+def test_our_file_is_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "out"
     file.write_bytes(b"longer than new")
     link = tmp_path / "link"
@@ -43,7 +43,7 @@ def test_what_was_in_ours_goes(tmp_path: Path) -> None:
     assert file.read_bytes() == b"new"
 
 
-def test_another_users_file_is_refused_and_stays(tmp_path: Path, another_user: Callable[[], None]) -> None:
+def test_another_users_file_is_refused_and_unchanged(tmp_path: Path, another_user: Callable[[], None]) -> None:
     file = tmp_path / "out"
     file.write_bytes(b"old")
     another_user()
@@ -65,7 +65,7 @@ def test_another_users_pipe_is_refused(tmp_path: Path, another_user: Callable[[]
 def test_another_users_link_is_not_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another_user: Callable[[], None]
 ) -> None:
-    """Also to what is ours, which would be written over."""
+    """Not even to a file of ours, which would be overwritten."""
     file, link = tmp_path / "ours", tmp_path / "out"
     file.write_bytes(b"old")
     link.symlink_to(file)
@@ -76,12 +76,12 @@ def test_another_users_link_is_not_followed(
     assert file.read_bytes() == b"old"
 
 
-def test_standard_output_is_what_it_is_called_by(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_dash_is_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     put(Path("/dev/null"))
     put(Path("-"))
     assert capfdbinary.readouterr().out == b"new"
 
 
-def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_an_unwritable_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="out cannot be written: No such file or directory"):
         put(tmp_path / "none" / "out")

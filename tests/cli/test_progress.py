@@ -1,4 +1,4 @@
-"""The bar of a long command: on a terminal, and nowhere else."""
+"""Progress bars: on a terminal only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.shelf import Shelf
 from tests.support.stored import ended_record
 
 COMMAND = (sys.executable, "-m", "relay")
-ROWS = 600  # of which the bar is told more than once
+ROWS = 600  # enough for several updates of the bar
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def bindings(relay700: Command) -> Path:
 
 
 def on_a_terminal(relay700: Command, *arguments: str) -> tuple[str, str]:
-    """What the command writes on standard output, and on the terminal that its standard error is."""
+    """Run with a terminal as standard error. Returns standard output, and output on the terminal."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [*COMMAND, *arguments, "-c", str(relay700.folder / "relay.toml")], stdout=subprocess.PIPE, stderr=theirs
@@ -46,7 +46,7 @@ def _read(terminal: int) -> Iterator[bytes]:
     while True:
         try:
             data = os.read(terminal, 65_536)
-        except OSError:  # Linux tells so that nobody holds the other end any more
+        except OSError:  # EIO: the other end is closed
             return
         if not data:
             return
@@ -72,5 +72,5 @@ def test_long_imports_and_exports_show_a_bar_on_a_terminal(relay700: Command, bi
     assert "entries  [" in shown and "100%" in shown
 
 
-def test_elsewhere_there_is_none(relay700: Command, bindings: Path) -> None:
+def test_without_a_terminal_there_is_no_bar(relay700: Command, bindings: Path) -> None:
     assert relay700.done("bindings", "import", str(bindings)) == f"{ROWS} imported, 0 refused\n"  # and no error output

@@ -1,4 +1,4 @@
-"""Nobody sees a real number without saying what for: wherever one would be shown, in tables, in JSON and in files."""
+"""Real numbers need a reason, in tables, JSON and files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.cli.test_calls import bind, write
 from tests.cli.test_parity import commands
 from tests.support.stored import A, X, binding, ended_record
 
-# What those need that show real numbers, or write them.
+# Arguments of commands that show or write real numbers.
 NEEDED = {
     "business show": ("default",),
     "groups show": ("g1",),
@@ -33,7 +33,7 @@ def revealing() -> dict[str, click.Command]:
 
 
 @pytest.mark.parametrize("name", [*revealing(), *ALWAYS])
-def test_without_a_reason_it_is_wrong_usage(relay700: Command, usage: Callable[..., str], name: str) -> None:
+def test_real_numbers_without_a_reason_are_wrong_usage(relay700: Command, usage: Callable[..., str], name: str) -> None:
     bind(relay700, binding())
     write(relay700, ended_record())
     asked = (*name.split(), *NEEDED.get(name, ()), *(() if name in ALWAYS else ("--reveal",)))
@@ -42,13 +42,13 @@ def test_without_a_reason_it_is_wrong_usage(relay700: Command, usage: Callable[.
     assert relay700.objects("audit", "list", "--action", "read") == []
 
 
-def test_what_is_revealed_can_always_be_given_a_reason() -> None:
+def test_commands_with_reveal_take_a_reason() -> None:
     for name, command in revealing().items():
         assert any("--reason" in option.opts for option in command.params), name
 
 
 @pytest.mark.parametrize("name", ["bindings list", "bindings show", "calls list", "calls show"])
-def test_json_is_masked_without_a_reason_and_leaves_no_line(relay700: Command, name: str) -> None:
+def test_json_without_a_reason_is_masked_and_leaves_no_audit_line(relay700: Command, name: str) -> None:
     order = "to 138-0000-0001"
     bind(relay700, binding()._replace(order_id=order))
     write(relay700, ended_record(order_id=order))
@@ -62,7 +62,7 @@ def test_json_is_masked_without_a_reason_and_leaves_no_line(relay700: Command, n
 
 
 @pytest.mark.parametrize("command", ["bind", "change", "renew"])
-def test_json_of_what_was_just_bound_is_masked_too(relay700: Command, command: str) -> None:
+def test_json_of_a_new_binding_is_masked_without_a_reason(relay700: Command, command: str) -> None:
     made = ("bind", "AXB", "--a", "13800000001", "--b", "13900000002", "--order", "to 138-0000-0001")
     (masked,) = relay700.objects(*made, reason=None)
     asked = made

@@ -1,4 +1,4 @@
-"""`relay700 recordings`, and what `calls show` and `verify` tell of them."""
+"""`relay700 recordings`, and recordings in `calls show` and `verify`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def kept_in(command: Command) -> Path:
 
 @pytest.fixture
 def recorded(relay700: Command) -> Command:
-    """A store with two calls, of which one was recorded."""
+    """A store with two calls, one of them recorded."""
     with (relay700.folder / "relay.toml").open("a") as config:
         config.write(f'[recording]\nkept_in = "{kept_in(relay700)}"\n')
     write(relay700, ended_record(CALL, recording=CALL), ended_record(OTHER))
@@ -43,7 +43,7 @@ def get(command: Command, *more: str) -> tuple[str, ...]:
     return ("recordings", "get", CALL, "-o", str(command.folder / "out.pcap"), "--reason", "case 7", *more)
 
 
-def test_a_recording_is_written_for_a_reason_that_the_audit_log_has(recorded: Command) -> None:
+def test_a_recording_is_written_with_a_reason_in_the_audit_log(recorded: Command) -> None:
     said = recorded.done(*get(recorded))
     out = recorded.folder / "out.pcap"
     assert out.read_bytes() == SOUND
@@ -53,11 +53,11 @@ def test_a_recording_is_written_for_a_reason_that_the_audit_log_has(recorded: Co
     assert (entry["object"], entry["business"], entry["reason"]) == (CALL, "default", "case 7")
 
 
-def test_without_a_reason_it_is_wrong_usage(recorded: Command, usage: Callable[..., str]) -> None:
+def test_get_without_a_reason_is_wrong_usage(recorded: Command, usage: Callable[..., str]) -> None:
     assert "'--reason'" in usage("recordings", "get", CALL, "-o", "x")
 
 
-def test_what_is_not_there_is_told_and_no_file_is_left(recorded: Command) -> None:
+def test_an_unknown_recording_is_refused_and_leaves_no_file(recorded: Command) -> None:
     out = recorded.folder / "out.pcap"
     said = recorded.refused("recordings", "get", OTHER, "-o", str(out), "--reason", "case 7")
     assert said.startswith("there is no recording of such a call")
@@ -66,7 +66,7 @@ def test_what_is_not_there_is_told_and_no_file_is_left(recorded: Command) -> Non
 
 
 @pytest.mark.parametrize("place", [100, -1])
-def test_an_altered_one_is_told_and_no_part_of_it_left(recorded: Command, place: int) -> None:
+def test_an_altered_recording_is_refused_and_leaves_no_file(recorded: Command, place: int) -> None:
     file = file_of(kept_in(recorded), CALL)
     data = bytearray(file.read_bytes())
     data[place] ^= 1
@@ -76,7 +76,7 @@ def test_an_altered_one_is_told_and_no_part_of_it_left(recorded: Command, place:
     assert recorded.refused("verify") == f"the recording of the call {CALL} was altered, or made with another key"
 
 
-def test_another_one_in_its_place_is_told(recorded: Command) -> None:
+def test_an_exchanged_recording_is_refused(recorded: Command) -> None:
     path, key_file = recorded.store
     other = [SOUND[:-1], b"x"]
     seal_file(file_of(kept_in(recorded), CALL), open_store(path, key_file), "aes-256-gcm", CALL, other)
@@ -84,13 +84,13 @@ def test_another_one_in_its_place_is_told(recorded: Command) -> None:
     assert recorded.refused(*get(recorded)) == said == recorded.refused("verify")
 
 
-def test_a_file_that_cannot_be_written_is_told(recorded: Command) -> None:
+def test_an_unwritable_file_is_reported(recorded: Command) -> None:
     out = str(recorded.folder / "none" / "out.pcap")
     said = recorded.refused("recordings", "get", CALL, "-o", out, "--reason", "case 7")
     assert said == f"{out} cannot be written: No such file or directory"
 
 
-def test_they_are_listed(recorded: Command) -> None:
+def test_recordings_are_listed(recorded: Command) -> None:
     (shown,) = recorded.objects("recordings", "list")
     assert (shown["call_id"], shown["business"], shown["length_ms"], shown["purged_at"]) == (
         CALL,
@@ -103,7 +103,7 @@ def test_they_are_listed(recorded: Command) -> None:
     assert recorded.objects("recordings", "list", "--business", "acme") == []
 
 
-def test_a_call_is_shown_with_what_was_recorded_of_it(recorded: Command) -> None:
+def test_a_call_is_shown_with_length_and_hash_of_its_recording(recorded: Command) -> None:
     (call,) = recorded.objects("calls", "show", CALL)
     assert (call["recording"], call["recording_ms"]) == (CALL, 1_500)
     assert call["recording_sha256"] == hashlib.sha256(SOUND).hexdigest()
@@ -111,22 +111,22 @@ def test_a_call_is_shown_with_what_was_recorded_of_it(recorded: Command) -> None
     assert (other["recording"], other["recording_ms"], other["recording_sha256"]) == (None, None, None)
 
 
-def test_verify_reads_them_all(recorded: Command) -> None:
+def test_verify_reads_all_recordings(recorded: Command) -> None:
     assert "2 records intact, 0 live, 1 recordings intact, " in recorded.done("verify")
     assert recorded.objects("verify")[0]["recordings"] == 1
     file_of(kept_in(recorded), CALL).unlink()
     assert f"the recording of the call {CALL} cannot be read" in recorded.refused("verify")
 
 
-def test_verify_tells_of_those_that_were_never_taken_over(recorded: Command) -> None:
-    """The disk was full, or rtpengine's folder in memory and the machine was switched off."""
+def test_verify_counts_recordings_never_taken_over(recorded: Command) -> None:
+    """As after a full disk, or a power cut with rtpengine's folder in memory."""
     lately = now_ms() - TAKEN_MS // 2
     write(recorded, ended_record("c3", recording="c3"), ended_record("c4", recording="c4", ended_at=lately))
     assert "4 records intact, 0 live, 1 recordings intact, 1 missing, " in recorded.done("verify")
     assert recorded.objects("verify")[0]["recordings_missing"] == 1
 
 
-def test_a_purged_one_is_gone_and_told_so(recorded: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_purged_recording_is_reported_as_purged(recorded: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.cli.audit.now_ms", lambda: 1 << 42)
     assert recorded.objects("purge", "--dry-run")[0]["recordings"] == 1
     assert recorded.objects("purge")[0]["recordings"] == 1

@@ -41,7 +41,7 @@ def replay(folder: Path, *options: str, trace: str = "trace.pcap") -> Result:
     return CliRunner().invoke(main, ["replay", str(folder / trace), "-c", str(folder / "relay.toml"), *options])
 
 
-def test_trace_without_calls_is_no_failure(folder: Path) -> None:
+def test_a_trace_without_calls_is_status_0(folder: Path) -> None:
     done = replay(folder)
     assert (done.exit_code, done.output.splitlines()[-1]) == (0, "No call to replay.")
 
@@ -56,7 +56,7 @@ def test_trace_without_calls_is_no_failure(folder: Path) -> None:
         ["--caller-address", "127.0.0.11:5080"],
     ],
 )
-def test_addresses_that_are_understood(folder: Path, options: list[str]) -> None:
+def test_addresses_are_parsed(folder: Path, options: list[str]) -> None:
     done = replay(folder, *options)
     assert (done.exit_code, done.stderr) == (0, "")
 
@@ -70,18 +70,18 @@ def test_addresses_that_are_understood(folder: Path, options: list[str]) -> None
         (["--speed", "0"], "0 is not in the range"),
     ],
 )
-def test_usage_that_is_refused(folder: Path, options: list[str], problem: str) -> None:
+def test_wrong_usage_is_status_2(folder: Path, options: list[str], problem: str) -> None:
     done = replay(folder, *options)
     assert done.exit_code == 2
     assert problem in done.stderr
 
 
-def test_what_the_configuration_lacks_is_said(folder: Path) -> None:
+def test_an_address_of_no_peer_is_refused(folder: Path) -> None:
     done = replay(folder, "--caller-address", "127.0.0.99")
     assert done.exit_code == 1
     assert "none has 127.0.0.99 among its sources" in done.stderr
 
 
-def test_file_that_is_no_trace_is_refused_in_one_line(folder: Path) -> None:
+def test_a_file_that_is_not_a_trace_is_refused_in_one_line(folder: Path) -> None:
     done = replay(folder, trace="relay.toml")
     assert (done.exit_code, done.stderr) == (1, "relay.toml is neither a pcap nor a pcapng file\n")

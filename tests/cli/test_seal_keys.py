@@ -1,4 +1,4 @@
-"""`relay700 seal-key`: what it prints, refuses and asks the relay."""
+"""`relay700 seal-key`: output, refusals and requests to the relay."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def states(relay700: Command) -> list[tuple[int, str, bool]]:
     return [(key["id"], key["state"], key["in_file"]) for key in relay700.objects("seal-key", "status")]
 
 
-def test_a_key_from_its_making_to_its_end(relay700: Command) -> None:
+def test_a_key_is_added_used_and_dropped(relay700: Command) -> None:
     bound(relay700)
     assert states(relay700) == [(1, "in use", True)]
     assert relay700.done("seal-key", "add").startswith("added the key 2 to ")
@@ -40,14 +40,14 @@ def test_a_key_from_its_making_to_its_end(relay700: Command) -> None:
     assert relay700.done("audit", "verify").split()[0].isdigit()
 
 
-def test_the_table_says_what_needs_a_key(relay700: Command) -> None:
+def test_status_lists_the_tables_that_need_a_key(relay700: Command) -> None:
     bound(relay700)
     heading, line = relay700.done("seal-key", "status").splitlines()
     assert heading.split() == ["id", "state", "added", "at", "used", "at", "in", "file", "needed", "by"]
     assert line.startswith("1   in use ") and "binding=1" in line
 
 
-def test_evidence_of_a_former_key_is_known_by_this_store(relay700: Command, tmp_path: Path) -> None:
+def test_evidence_signed_with_a_former_key_is_good(relay700: Command, tmp_path: Path) -> None:
     bound(relay700)
     out = str(tmp_path / "evidence.zip")
     times = ("--from", "2026-01-01T00:00:00Z", "--to", "2026-01-02T00:00:00Z")
@@ -69,7 +69,7 @@ def test_a_key_is_not_used_while_the_relay_does_not_have_it(relay700: Command) -
         relay700.done("seal-key", "use", "2")
 
 
-def test_a_relay_that_does_not_answer_is_not_passed_over(relay700: Command) -> None:
+def test_a_key_is_not_used_while_the_relay_does_not_answer(relay700: Command) -> None:
     bound(relay700)
     relay700.done("seal-key", "add")
     lock = open_lock(relay700.store[0], ".lock")
@@ -84,8 +84,8 @@ def test_a_relay_that_does_not_answer_is_not_passed_over(relay700: Command) -> N
 
 
 @pytest.mark.parametrize("step", [("drop", "1"), ("reseal",)])
-def test_what_a_newer_version_has_added_is_not_passed_over(relay700: Command, step: tuple[str, ...]) -> None:
-    """Rows that this version does not know may need a key, too."""
+def test_a_store_of_a_newer_version_is_not_resealed(relay700: Command, step: tuple[str, ...]) -> None:
+    """Rows unknown to this version may need a key, too."""
     bound(relay700)
     relay700.done("seal-key", "add")
     relay700.done("seal-key", "use", "2")

@@ -18,20 +18,20 @@ def check(folder: Path, text: str) -> Result:
     return CliRunner().invoke(main, ["check", "-c", str(folder / "relay.toml")])
 
 
-def test_a_good_configuration_is_said_to_be_good(tmp_path: Path) -> None:
+def test_check_prints_a_summary_of_a_good_configuration(tmp_path: Path) -> None:
     result = check(tmp_path, '[[peer]]\nname = "p"\nuri = "sip:127.0.0.2"\n[[route]]\npeers = ["p"]\n')
     assert result.exit_code == 0
     assert result.stdout == f"{tmp_path}/relay.toml is good: 1 listener, 1 peer, 1 route, 1 prefix\n"
 
 
-def test_what_is_good_and_believes_too_much_is_warned_of(tmp_path: Path) -> None:
+def test_check_warns_of_a_peer_that_may_claim_any_number(tmp_path: Path) -> None:
     result = check(tmp_path, '[[peer]]\nname = "p"\nuri = "sip:127.0.0.2"\n')
     assert result.exit_code == 0
     assert result.stderr.startswith(f"{tmp_path}/relay.toml: warning: peer[0].numbers: missing: p may claim any")
     assert check(tmp_path, '[[peer]]\nname = "p"\nuri = "sip:127.0.0.2"\nnumbers = "any"\n').stderr == ""
 
 
-def test_which_configuration_is_good_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_names_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert (
         CliRunner()
@@ -43,7 +43,7 @@ def test_which_configuration_is_good_is_said(tmp_path: Path, monkeypatch: pytest
     assert CliRunner().invoke(main, ["check"]).stdout.startswith("config/relay.toml is good: ")
 
 
-def test_all_faults_are_told_at_once_on_lines_of_their_own(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once_on_separate_lines(tmp_path: Path) -> None:
     result = check(tmp_path, '[sip]\nt1_ms = 1\nlisten = ["x"]\n')
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -52,13 +52,13 @@ def test_all_faults_are_told_at_once_on_lines_of_their_own(tmp_path: Path) -> No
     assert second.startswith(f"{tmp_path}/relay.toml: sip.listen[0]: ")
 
 
-def test_tls_files_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+def test_unusable_tls_files_are_reported(tmp_path: Path) -> None:
     result = check(tmp_path, f'[tls]\ncertificate = "{tmp_path}/c.pem"\nkey = "{tmp_path}/k.pem"\n')
     assert result.exit_code == 1
     assert [line.partition(":")[0] for line in result.stderr.splitlines()] == ["tls.certificate", "tls.key"]
 
 
-def test_files_of_the_api_and_of_the_hook_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+def test_unusable_files_of_the_api_and_the_hook_are_reported(tmp_path: Path) -> None:
     api = f'[api]\ncertificate = "{tmp_path}/c.pem"\nkey = "{tmp_path}/k.pem"\n'
     result = check(tmp_path, f'{api}[verify]\nurl = "https://a.example/v"\nsecret_file = "{tmp_path}/s"\n')
     assert result.exit_code == 1
@@ -66,7 +66,7 @@ def test_files_of_the_api_and_of_the_hook_that_cannot_be_used_are_told(tmp_path:
     assert told == ["api.certificate", "api.key", "verify.secret_file"]
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_configuration_is_reported(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["check", "-c", str(tmp_path / "none.toml")])
     assert (result.exit_code, result.stderr) == (
         1,
@@ -104,7 +104,7 @@ def test_a_refusal_is_one_line_and_status_1(monkeypatch: pytest.MonkeyPatch) -> 
     assert (result.exit_code, result.stderr) == (1, "the store is closed\n")
 
 
-def test_a_defect_is_told_with_its_place_and_with_numbers_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_reported_as_a_traceback_with_numbers_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     def break_(path: Path | None) -> None:
         raise ZeroDivisionError("of 13800000001")
 

@@ -1,4 +1,4 @@
-"""The values that commands take, and the store they open."""
+"""Values of arguments, and opening of the store."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.cli.conftest import Command
 from tests.support.stored import NOW_MS, PREFIX, A, X
 
 
-def test_numbers_are_made_normal() -> None:
+def test_numbers_are_normalised() -> None:
     assert number("+86" + X) == X
     assert number("138-0000-0001") == A
     with pytest.raises(click.BadParameter, match="3 to 15 digits"):
         number("1")
 
 
-def test_a_past_time_is_a_moment_or_how_long_ago() -> None:
+def test_a_past_time_is_a_time_or_a_duration_ago() -> None:
     assert past("2026-01-01T00:00:00Z") == moment("2026-01-01T00:00:00Z") == NOW_MS
     before = now_ms() - 7_200_000
     assert before <= past("2h") <= now_ms() - 7_200_000
@@ -55,7 +55,7 @@ def test_the_first_command_makes_the_store_and_its_key(relay700: Command) -> Non
         ("purge",),
     ],
 )
-def test_what_only_reads_makes_no_store(relay700: Command, command: tuple[str, ...]) -> None:
+def test_commands_that_only_read_make_no_store(relay700: Command, command: tuple[str, ...]) -> None:
     path, key_file = relay700.store
     assert relay700.refused(*command).startswith(f"there is no store at {path}: ")
     assert not path.exists() and not key_file.exists()

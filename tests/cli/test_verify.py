@@ -1,4 +1,4 @@
-"""`relay700 verify`: what is wrong is named, where the store ends is published, and a restored one is accepted."""
+"""`relay700 verify`: faults are reported, the head is published, and a restored store is accepted."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def head_of(relay700: Command) -> str:
 
 
 def keep_anchor(relay700: Command) -> None:
-    """As the process beside the relay does."""
+    """As the backend process does."""
     path, key_file = relay700.store
     sealer = load_key(key_file)
     with closing(connect_reader(path)) as reader:
         AnchorFile(path, sealer).write(read_anchor(reader, sealer))
 
 
-def test_it_counts_what_is_intact_and_says_where_the_store_ends(relay700: Command) -> None:
+def test_verify_prints_counts_and_the_head(relay700: Command) -> None:
     bind(relay700, binding())
     write(relay700, ended_record("c1"), ended_record("c2"), live_record("c3"))
     said = relay700.done("verify")
@@ -55,7 +55,7 @@ def test_it_counts_what_is_intact_and_says_where_the_store_ends(relay700: Comman
     }
 
 
-def test_each_row_that_was_changed_is_named(relay700: Command) -> None:
+def test_each_changed_row_is_reported(relay700: Command) -> None:
     bind(relay700, binding("b1"))
     steal(relay700, "UPDATE binding SET expires_at = 1", "UPDATE business SET max_calls = 9")
     result = relay700.run("verify")
@@ -64,13 +64,13 @@ def test_each_row_that_was_changed_is_named(relay700: Command) -> None:
     assert "business default: was changed outside relay700" in result.stderr
 
 
-def test_records_cut_off_with_an_old_head_put_back_are_named(relay700: Command) -> None:
+def test_truncated_records_with_a_restored_head_are_reported(relay700: Command) -> None:
     write(relay700, ended_record("c1"))
     with closing(connect(relay700.store[0])) as thief:
         old = thief.execute("SELECT seq, hash, mac FROM chain_head").fetchone()
     write(relay700, ended_record("c2"), ended_record("c3"))
     head = head_of(relay700)
-    bind(relay700, binding())  # some act afterwards
+    bind(relay700, binding())  # a later change
     with closing(connect(relay700.store[0])) as thief:
         thief.execute("DELETE FROM call_record WHERE chain_seq > 1")
         thief.execute("UPDATE chain_head SET (seq, hash, mac) = (?, ?, ?)", old)
@@ -79,7 +79,7 @@ def test_records_cut_off_with_an_old_head_put_back_are_named(relay700: Command) 
     assert "when the given head was written" in relay700.run("verify", "--since", head).stderr
 
 
-def test_audit_lines_cut_off_with_an_old_head_put_back_are_named(relay700: Command) -> None:
+def test_truncated_audit_lines_with_a_restored_head_are_reported(relay700: Command) -> None:
     bind(relay700, binding("b1"))
     relay700.done("business", "suspend", "default", "--reason", "first")
     with closing(connect(relay700.store[0])) as thief:
@@ -93,7 +93,7 @@ def test_audit_lines_cut_off_with_an_old_head_put_back_are_named(relay700: Comma
     assert "the audit log had the link" in relay700.run("verify").stderr
 
 
-def test_a_head_that_was_kept_proves_that_the_store_has_only_grown(relay700: Command) -> None:
+def test_a_kept_head_proves_that_the_store_has_only_grown(relay700: Command) -> None:
     write(relay700, ended_record("c1"))
     head = head_of(relay700)
     write(relay700, ended_record("c2"))
@@ -105,7 +105,7 @@ def test_a_head_that_was_kept_proves_that_the_store_has_only_grown(relay700: Com
     assert relay700.run("verify", "--since", "nonsense").exit_code == 2
 
 
-def test_the_head_is_published_to_a_file_that_anybody_can_check(relay700: Command, tmp_path: Path) -> None:
+def test_a_published_head_is_verifiable_with_its_public_key(relay700: Command, tmp_path: Path) -> None:
     write(relay700, ended_record("c1"))
     file = tmp_path / "heads.jsonl"
     for _ in range(2):
@@ -120,12 +120,12 @@ def test_the_head_is_published_to_a_file_that_anybody_can_check(relay700: Comman
     assert json.loads(lines[0]["signed"]) == {"head": lines[0]["head"], "at": lines[0]["at"]}
 
 
-def test_an_endpoint_that_does_not_take_the_head_is_status_1(relay700: Command) -> None:
+def test_an_endpoint_that_rejects_the_head_is_status_1(relay700: Command) -> None:
     write(relay700, ended_record("c1"))
     assert "did not accept the head" in relay700.refused("verify", "--publish", "https://127.0.0.1:1/heads")
 
 
-def test_a_store_from_a_backup_is_named_until_somebody_vouches_for_it(relay700: Command) -> None:
+def test_a_restored_backup_is_reported_until_it_is_accepted(relay700: Command) -> None:
     path = relay700.store[0]
     bind(relay700, binding("b1"))
     with closing(connect(path)) as connection:
@@ -145,7 +145,7 @@ def test_a_store_from_a_backup_is_named_until_somebody_vouches_for_it(relay700: 
     assert [line["reason"] for line in accepted] == ["restored from last night"]
 
 
-def test_what_was_altered_is_believed_again_once_somebody_vouches_for_it(relay700: Command) -> None:
+def test_an_altered_row_is_good_once_it_is_accepted(relay700: Command) -> None:
     bind(relay700, binding("b1"))
     steal(relay700, "UPDATE binding SET max_call_s = 7")
     assert "not as relay700 wrote it" in relay700.run("bindings", "show", "b1").stderr
@@ -155,7 +155,7 @@ def test_what_was_altered_is_believed_again_once_somebody_vouches_for_it(relay70
     assert any("binding b1" in fault for fault in line["details"]["faults"])
 
 
-def test_an_anchor_that_was_altered_is_named(relay700: Command) -> None:
+def test_an_altered_anchor_is_reported(relay700: Command) -> None:
     write(relay700, ended_record("c1"))
     keep_anchor(relay700)
     anchor = relay700.store[0].with_name("relay.db.anchor")
@@ -163,7 +163,7 @@ def test_an_anchor_that_was_altered_is_named(relay700: Command) -> None:
     assert "was altered, or made with another key" in relay700.run("verify").stderr
 
 
-def test_a_relay_starts_again_once_somebody_has_accepted_that_records_are_lost(relay700: Command) -> None:
+def test_a_relay_starts_once_the_loss_of_records_is_accepted(relay700: Command) -> None:
     write(relay700, ended_record("c1"), ended_record("c2"))
     keep_anchor(relay700)
     steal(relay700, "DELETE FROM call_record WHERE chain_seq = 2")
@@ -173,7 +173,7 @@ def test_a_relay_starts_again_once_somebody_has_accepted_that_records_are_lost(r
     assert relay700.run("bindings", "list").exit_code == 0
 
 
-def test_what_a_command_has_changed_is_kept_outside_the_store(relay700: Command) -> None:
+def test_a_command_that_writes_updates_the_anchor(relay700: Command) -> None:
     bind(relay700, binding("b1"))
     path = relay700.store[0]
     with closing(connect(path)) as connection:

@@ -30,7 +30,7 @@ def give_up(act: Act, event_id: str) -> None:
 
 
 def leave_dead(relay700: Command, *event_ids: str) -> None:
-    """Events of the business `default` that nobody took."""
+    """Dead letters of the business `default`."""
     path, key_file = relay700.store
     with closing(Writer(path, open_store(path, key_file))) as writer:
         for event_id in event_ids:
@@ -46,7 +46,7 @@ def test_a_webhook_shows_its_secret_once(relay700: Command, made: dict[str, Any]
     assert URL in relay700.done("webhooks", "list")
 
 
-def test_what_cannot_be_is_refused_in_one_line(relay700: Command, usage: Callable[..., str]) -> None:
+def test_invalid_webhooks_are_refused_in_one_line(relay700: Command, usage: Callable[..., str]) -> None:
     assert relay700.refused("webhooks", "make", "http://shop.example/events").startswith("url: write https")
     assert relay700.refused("webhooks", "make", URL, "--business", "nobody").startswith("business: there is no")
     assert relay700.refused("webhooks", "dead", "nothing").startswith("there is no such webhook")
@@ -65,7 +65,7 @@ def test_a_webhook_is_shown_and_changed(relay700: Command, made: dict[str, Any])
     assert relay700.refused("webhooks", "show", "nothing").startswith("there is no such webhook")
 
 
-def test_dead_events_are_listed_without_numbers_and_sent_again(relay700: Command, made: dict[str, Any]) -> None:
+def test_dead_letters_are_listed_without_numbers_and_resent(relay700: Command, made: dict[str, Any]) -> None:
     leave_dead(relay700, "c1.ended", "c2.ended", "c3.ended")
     dead = relay700.objects("webhooks", "dead", made["id"])
     assert [(event["event_id"], event["last_error"]) for event in dead] == [

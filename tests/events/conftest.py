@@ -1,4 +1,4 @@
-"""A store with a business and a webhook of its, what writes to it, and an HTTP server that takes what is sent."""
+"""A store with a business and its webhook, writers, and an HTTP server that receives events."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NO_URL = "https://shop.example/events"
 
 
 class Log:
-    """Keeps what is said."""
+    """A log that keeps its lines."""
 
     def __init__(self) -> None:
         self.said: list[tuple[str, dict[str, Any]]] = []
@@ -65,7 +65,7 @@ class Shop(NamedTuple):
         return self.act(lambda act: make(act, "shop", url, kinds, parties))[0]
 
     def hook_of_its_own(self, url: str) -> Webhook:
-        """A webhook as a business user's key makes it, but for the check of the URL."""
+        """A webhook as made by a business user's key, without the check of the URL."""
         made = self.hook()._replace(url=url, internal=False)
         self.act(lambda act: put_webhook(act, made))
         return made
@@ -102,7 +102,7 @@ class Shop(NamedTuple):
             await journal.close()
 
     async def record(self, *records: CallRecord) -> None:
-        """Writes them as the relay does."""
+        """Write records as the relay does."""
         async with self.journal() as journal:
             for record in records:
                 journal.queue.append(Commit(0, record, None), lambda token: None)
@@ -124,14 +124,14 @@ async def writer(shop: Shop) -> AsyncIterator[GroupWriter]:
 
 
 class Inbox:
-    """Takes requests and answers as it is told to: `answer(ids of the events)` gives a status."""
+    """A receiver of webhooks; `answer(ids of the events)` gives the status."""
 
     def __init__(self) -> None:
         self.answer: Callable[[list[str]], int] = lambda ids: 200
         self.headers: dict[str, str] = {}
         self.requests: list[tuple[dict[str, str], bytes, int]] = []
         self.url = ""
-        self.released = asyncio.Event()  # until it is set, requests are read and not answered
+        self.released = asyncio.Event()  # requests are not answered until it is set
         self.released.set()
         self._changed = asyncio.Condition()
 
@@ -185,7 +185,7 @@ async def inbox() -> AsyncIterator[Inbox]:
 async def delivering(
     shop: Shop, writer: GroupWriter, clock_ms: Callable[[], int] = now_ms, **rules: Any
 ) -> AsyncIterator[Deliverer]:
-    """Runs a deliverer; it is finished at the end, and what it was doing is done."""
+    """Run a deliverer, and finish it at the end with its requests under way."""
     deliverer = Deliverer(shop.path, shop.sealer, writer, shop.log.logger, DeliveryRules(**rules), clock_ms)
     task = asyncio.create_task(deliverer.run())
     try:

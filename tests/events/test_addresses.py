@@ -1,4 +1,4 @@
-"""Which addresses are the internet's, and at which nothing can ever be delivered."""
+"""Public internet addresses, and hosts that a webhook cannot have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from relay.events.addresses import is_public, why_never
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2001:4860:4860::8888", "64:ff9b::808:808"])
-def test_addresses_of_the_internet(address: str) -> None:
+def test_public_addresses(address: str) -> None:
     assert is_public(address)
 
 
@@ -21,7 +21,7 @@ def test_addresses_of_the_internet(address: str) -> None:
         *("fec0::1", "::ffff:0:127.0.0.1", "64:ff9b:1::a00:1", "5f00::1", "4000::1", "192.88.99.1"),
     ],
 )
-def test_addresses_inside(address: str) -> None:
+def test_internal_addresses(address: str) -> None:
     assert not is_public(address)
 
 
@@ -44,7 +44,7 @@ def test_addresses_inside(address: str) -> None:
     ],
 )
 @pytest.mark.parametrize("internal", [True, False])
-def test_hosts_at_which_nobody_can_ever_be(host: str, internal: bool) -> None:
+def test_hosts_that_cannot_exist_are_refused(host: str, internal: bool) -> None:
     assert why_never(host, None, internal=internal)
 
 
@@ -65,7 +65,7 @@ def test_hosts_at_which_nobody_can_ever_be(host: str, internal: bool) -> None:
         *("x.localhost", "router.home.arpa"),
     ],
 )
-def test_hosts_that_are_for_operators_alone(host: str) -> None:
+def test_internal_hosts_are_for_operators_alone(host: str) -> None:
     assert why_never(host, None, internal=False)
     assert not why_never(host, None, internal=True)
 
@@ -73,6 +73,6 @@ def test_hosts_that_are_for_operators_alone(host: str) -> None:
 @pytest.mark.parametrize(
     "host", ["shop.example", "shop.example.", "8.8.8.8", "2001:4860:4860::8888", "xn--fiq.cn", "a_b.cn"]
 )
-def test_hosts_that_may_be_there(host: str) -> None:
+def test_valid_hosts_are_accepted(host: str) -> None:
     assert not why_never(host, 8443, internal=False)
     assert why_never(host, 0, internal=False) == why_never(host, 0, internal=True) != ""

@@ -1,4 +1,4 @@
-"""Delivery over real HTTP: order, retries, refusals, and what is given up."""
+"""Delivery over real HTTP: order, retries, refusals and dead letters."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def failed(deliverer: Deliverer, times: int) -> None:
-    """Until that many requests have failed."""
+    """Wait until that many requests have failed."""
     async with asyncio.timeout(20):
         while deliverer.statistics()["deliveries_failed"] < times:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
-async def test_events_arrive_in_order_and_are_gone(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+async def test_events_arrive_in_order_and_leave_the_outbox(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
     hook = shop.hook(inbox.url)
     shop.tell(*IDS, number="x")
     async with delivering(shop, writer, batch=3) as deliverer:
@@ -46,7 +46,7 @@ async def test_events_arrive_in_order_and_are_gone(shop: Shop, writer: GroupWrit
     }  # fmt: skip
 
 
-async def test_fifty_events_come_at_once_at_the_most(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+async def test_a_delivery_has_at_most_fifty_events(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
     shop.hook(inbox.url)
     ids = [f"e{n}" for n in range(120)]
     shop.act(lambda act: [tell(act, "shop", "number.cooling", event_id, {}) for event_id in ids])
@@ -55,7 +55,7 @@ async def test_fifty_events_come_at_once_at_the_most(shop: Shop, writer: GroupWr
     assert inbox.batches == [ids[:50], ids[50:100], ids[100:]]
 
 
-async def test_a_request_is_signed_and_named(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+async def test_a_request_is_signed_and_has_a_delivery_id(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
     hook = shop.hook(inbox.url)
     shop.tell("e1")
     async with delivering(shop, writer):
@@ -72,7 +72,7 @@ async def test_a_request_is_signed_and_named(shop: Shop, writer: GroupWriter, in
 
 
 @pytest.mark.parametrize("status", [500, 503, 408, 425, 429])
-async def test_what_fails_for_now_is_sent_again_in_order(
+async def test_a_temporary_failure_is_retried_in_order(
     shop: Shop, writer: GroupWriter, inbox: Inbox, status: int
 ) -> None:
     hook = shop.hook(inbox.url)
@@ -86,7 +86,7 @@ async def test_what_fails_for_now_is_sent_again_in_order(
     assert shop.log.events() == ["webhook.failing"]
 
 
-async def test_a_webhook_that_is_away_is_waited_for_longer_and_longer(shop: Shop, writer: GroupWriter) -> None:
+async def test_the_wait_doubles_while_a_webhook_is_unreachable(shop: Shop, writer: GroupWriter) -> None:
     hook = shop.hook("http://127.0.0.1:1/events")
     shop.tell("e1")
     async with delivering(shop, writer) as deliverer:
@@ -97,7 +97,7 @@ async def test_a_webhook_that_is_away_is_waited_for_longer_and_longer(shop: Shop
     assert [fields["reason"] for _, fields in shop.log.said] == ["connection refused or unreachable"]
 
 
-async def test_the_wait_outlives_the_process(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+async def test_the_wait_survives_a_restart(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
     hook = shop.hook(inbox.url)
     shop.tell("e1")
     inbox.answer = lambda ids: 503
@@ -113,9 +113,9 @@ async def test_the_wait_outlives_the_process(shop: Shop, writer: GroupWriter, in
     assert len(inbox.requests) == 1
 
 
-async def test_one_that_does_not_answer_is_given_time_and_tried_again(shop: Shop, writer: GroupWriter) -> None:
+async def test_a_timeout_is_retried(shop: Shop, writer: GroupWriter) -> None:
     async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """A writer that nobody holds is closed."""
+        """Hold the connection without an answer: an unreferenced writer would be closed."""
         await asyncio.sleep(60)
         writer.close()
 
@@ -129,7 +129,7 @@ async def test_one_that_does_not_answer_is_given_time_and_tried_again(shop: Shop
     assert [fields["reason"] for _, fields in shop.log.said] == ["no answer within 0.05 s"]
 
 
-async def test_other_rules_hold_from_the_next_delivery_on(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+async def test_changed_rules_hold_from_the_next_delivery_on(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
     shop.hook(inbox.url)
     async with delivering(shop, writer, batch=50) as deliverer:
         deliverer.follow(DeliveryRules(batch=2))
@@ -138,9 +138,7 @@ async def test_other_rules_hold_from_the_next_delivery_on(shop: Shop, writer: Gr
     assert inbox.batches == [IDS[:2], IDS[2:3]]
 
 
-async def test_an_event_that_is_refused_alone_is_given_up_and_the_others_go_on(
-    shop: Shop, writer: GroupWriter, inbox: Inbox
-) -> None:
+async def test_a_refused_event_is_given_up_and_the_others_go_on(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
     hook = shop.hook(inbox.url)
     shop.tell(*IDS)
     inbox.answer = lambda ids: 422 if "e3" in ids else 200
@@ -172,7 +170,7 @@ async def test_a_redirect_is_not_followed(shop: Shop, writer: GroupWriter, inbox
     assert [event.event_id for event in shop.dead(hook)] == ["e1"]
 
 
-async def test_one_that_is_gone_is_disabled(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+async def test_410_disables_the_webhook(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
     hook = shop.hook(inbox.url)
     shop.tell(*IDS)
     inbox.answer = lambda ids: 410
@@ -184,7 +182,7 @@ async def test_one_that_is_gone_is_disabled(shop: Shop, writer: GroupWriter, inb
     assert (shop.waiting(hook), len(inbox.requests)) == ([], 1)
 
 
-async def test_what_is_too_old_is_given_up(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+async def test_an_old_event_is_given_up(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
     hook = shop.hook(inbox.url)
     shop.tell(*IDS)
     shop.act(lambda act: act.connection.execute("UPDATE outbox SET at = at - 86400001 WHERE seq <= 5"))
@@ -195,7 +193,7 @@ async def test_what_is_too_old_is_given_up(shop: Shop, writer: GroupWriter, inbo
     assert shop.log.said[-1][1]["events"] == 5
 
 
-async def test_one_webhook_does_not_wait_for_another(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+async def test_webhooks_do_not_wait_for_each_other(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
     away, there = shop.hook("http://127.0.0.1:1/events"), shop.hook(inbox.url)
     shop.tell(*IDS)
     async with delivering(shop, writer):
@@ -204,7 +202,7 @@ async def test_one_webhook_does_not_wait_for_another(shop: Shop, writer: GroupWr
     assert [event.event_id for event in shop.waiting(away)] == IDS
 
 
-async def test_an_altered_event_is_sent_without_what_it_said(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+async def test_an_altered_event_is_sent_without_data(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
     shop.hook(inbox.url)
     shop.tell("e1", "e2", number="x")
     shop.act(lambda act: act.connection.execute("UPDATE outbox SET sealed = x'00' WHERE seq = 1"))
@@ -215,8 +213,8 @@ async def test_an_altered_event_is_sent_without_what_it_said(shop: Shop, writer:
     assert events[0]["altered"] is True
 
 
-async def test_what_was_not_removed_is_sent_again(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
-    """As after a kill between the answer and the removal."""
+async def test_an_event_whose_removal_was_lost_is_sent_again(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+    """As after a kill between answer and removal."""
     hook = shop.hook(inbox.url)
     shop.tell("e1")
     row = shop.rows("SELECT * FROM outbox")
@@ -228,8 +226,8 @@ async def test_what_was_not_removed_is_sent_again(shop: Shop, writer: GroupWrite
     assert (inbox.taken, shop.waiting(hook)) == (["e1", "e1"], [])
 
 
-async def test_a_business_users_own_url_reaches_nothing_inside(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
-    """By its number or by a name: the answer is that of a port where nobody listens."""
+async def test_a_business_users_url_reaches_no_internal_address(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+    """By address or by name: the error is that of a closed port."""
     by_name = inbox.url.replace("127.0.0.1", "localhost")
     hooks = [
         shop.hook_of_its_own(inbox.url),
@@ -245,7 +243,7 @@ async def test_a_business_users_own_url_reaches_nothing_inside(shop: Shop, write
     assert [shop.hook_now(hook).failures > 0 for hook in hooks] == [True] * 3
 
 
-async def test_a_name_that_is_no_hosts_is_one_that_is_not_known(shop: Shop, writer: GroupWriter) -> None:
+async def test_an_invalid_host_name_counts_as_unknown(shop: Shop, writer: GroupWriter) -> None:
     hook = shop.hook_of_its_own(f"https://{'a' * 64}.example/")
     shop.tell("e1")
     async with delivering(shop, writer) as deliverer:

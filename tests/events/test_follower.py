@@ -1,4 +1,4 @@
-"""What the follower makes of what the journal wrote: events, the index, findings, and its cursor."""
+"""The follower: events, index, findings and cursor from the journal's records."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def a_follower(shop: Shop, writer: GroupWriter, signals: Signals = QUIET) -> Fol
 
 
 async def follow(shop: Shop, writer: GroupWriter, signals: Signals = QUIET) -> Follower:
-    """A follower that has come to the end."""
+    """A follower at the end of the journal."""
     made = a_follower(shop, writer, signals)
     while await made.step():
         pass
@@ -41,7 +41,7 @@ def of_shop(call_id: str = "c1", **changes: object) -> CallRecord:
     return ended_record(call_id, business="shop", **changes)
 
 
-async def test_an_ended_call_is_told_with_its_record(shop: Shop, writer: GroupWriter) -> None:
+async def test_an_ended_call_sends_its_record(shop: Shop, writer: GroupWriter) -> None:
     hook = shop.hook()
     await shop.record(of_shop())
     await follow(shop, writer)
@@ -53,7 +53,7 @@ async def test_an_ended_call_is_told_with_its_record(shop: Shop, writer: GroupWr
     assert not {"caller_leg_call_id", "callee_leg_call_id", "peer_in"} & event.data.keys()
 
 
-async def test_what_the_business_gave_the_binding_comes_back_with_each_event(shop: Shop, writer: GroupWriter) -> None:
+async def test_each_event_has_the_user_data_of_the_binding(shop: Shop, writer: GroupWriter) -> None:
     hook = shop.hook()
     put(shop.path, shop.sealer, binding(business="shop", user_data="cart 9"))
     await shop.record(of_shop("c1"), of_shop("c2", binding_id="purged"))
@@ -73,7 +73,7 @@ async def test_what_the_business_gave_the_binding_comes_back_with_each_event(sho
         ({"kind": "message", "routed_at": None, "ended_by": "relay", "outcome": "number_in_text"}, "message.refused"),
     ],
 )
-async def test_what_the_relay_refused_is_told_as_refused(
+async def test_a_call_refused_by_the_relay_is_a_refused_event(
     shop: Shop, writer: GroupWriter, changes: dict[str, object], kind: str
 ) -> None:
     hook = shop.hook()
@@ -114,14 +114,14 @@ async def test_records_wait_while_there_may_be_more_events(
     assert [event.event_id for event in shop.waiting(hook)] == ids
 
 
-async def test_calls_of_nobody_and_of_those_who_do_not_listen_are_not_told(shop: Shop, writer: GroupWriter) -> None:
+async def test_calls_without_a_business_or_webhook_have_no_event(shop: Shop, writer: GroupWriter) -> None:
     hook = shop.hook(kinds=("call.refused",))
     await shop.record(of_shop(), ended_record("c2", business="default"), ended_record("c3", business=None))
     await follow(shop, writer)
     assert shop.waiting(hook) == []
 
 
-async def test_every_record_is_put_into_the_index(shop: Shop, writer: GroupWriter) -> None:
+async def test_every_record_is_indexed(shop: Shop, writer: GroupWriter) -> None:
     records = [of_shop(f"c{n}") for n in range(1, 6)]
     await shop.record(*records)
     made = await follow(shop, writer)
@@ -131,7 +131,7 @@ async def test_every_record_is_put_into_the_index(shop: Shop, writer: GroupWrite
     assert made.statistics()["calls_ended"] == {"answered": 5}
 
 
-async def test_another_follower_goes_on_where_the_last_one_was(shop: Shop, writer: GroupWriter) -> None:
+async def test_a_follower_resumes_at_the_cursor(shop: Shop, writer: GroupWriter) -> None:
     hook = shop.hook()
     await shop.record(of_shop())
     await follow(shop, writer)
@@ -142,10 +142,8 @@ async def test_another_follower_goes_on_where_the_last_one_was(shop: Shop, write
     assert dict(shop.rows("SELECT * FROM cursor")) == {"call_event": 0, "call_record": 2}
 
 
-async def test_what_could_not_be_written_is_written_later(
-    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A store that fails once: nothing is lost, made twice, or shown to the watch twice."""
+async def test_a_failed_write_is_retried(shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that fails once: nothing is lost, written twice or seen by the watch twice."""
     hook = shop.hook()
     await shop.record(*(of_shop(f"c{n}", duration_ms=1_000, received_at=NOW_MS + n) for n in range(3)))
     made = a_follower(shop, writer, Signals(OFF, Signal(3, 0), OFF))
@@ -163,7 +161,7 @@ async def test_what_could_not_be_written_is_written_later(
     assert made.statistics()["fraud_findings"] == {"short_calls": 1}
 
 
-async def test_an_altered_record_is_named_and_stops_nobody(shop: Shop, writer: GroupWriter) -> None:
+async def test_an_altered_record_is_logged_and_stops_no_other(shop: Shop, writer: GroupWriter) -> None:
     hook = shop.hook()
     async with shop.journal() as journal:
         journal.queue.tell("ringing", live_record("c9", business="shop"))
@@ -177,7 +175,7 @@ async def test_an_altered_record_is_named_and_stops_nobody(shop: Shop, writer: G
     assert made.statistics()["records_unreadable"] == 2
 
 
-async def test_strangers_lock_a_number_in_the_act_that_finds_them(shop: Shop, writer: GroupWriter) -> None:
+async def test_strangers_lock_a_number_in_the_same_transaction(shop: Shop, writer: GroupWriter) -> None:
     shop.act(lambda act: act.connection.execute("INSERT INTO number (number, prefix, pool) VALUES (?, '', 'p')", (X,)))
     strangers = [
         of_shop(f"c{n}", caller=f"86138000000{n:02}", outcome="no_binding", routed_at=None, answered_at=None)
@@ -196,9 +194,7 @@ async def test_strangers_lock_a_number_in_the_act_that_finds_them(shop: Shop, wr
     assert said == [(3, False), (5, True)]
 
 
-async def test_a_peer_that_has_to_wait_is_in_the_audit_log_and_the_number_stays_open(
-    shop: Shop, writer: GroupWriter
-) -> None:
+async def test_guesses_of_a_peer_are_in_the_audit_log_and_lock_nothing(shop: Shop, writer: GroupWriter) -> None:
     shop.act(lambda act: act.connection.execute("INSERT INTO number (number, prefix, pool) VALUES (?, '', 'p')", (X,)))
     waits = {"outcome": "over_limit", "end_reason": "refused_too_often", "routed_at": None, "answered_at": None}
     await shop.record(*[of_shop(f"c{n}", peer_in="pbx", **waits) for n in range(3)])
@@ -226,7 +222,7 @@ async def test_after_a_start_the_watch_knows_the_last_ten_minutes(shop: Shop, wr
     assert (await follow(shop, writer, signals)).statistics()["fraud_findings"] == {"short_calls": 1}
 
 
-async def test_it_says_once_that_it_is_far_behind(shop: Shop, writer: GroupWriter) -> None:
+async def test_a_long_delay_is_logged_once(shop: Shop, writer: GroupWriter) -> None:
     await shop.record(of_shop())  # of long ago
     made = a_follower(shop, writer)
     await made.step()
@@ -238,7 +234,7 @@ async def test_it_says_once_that_it_is_far_behind(shop: Shop, writer: GroupWrite
     assert made.statistics()["follower_behind_seconds"] == 0
 
 
-async def test_it_runs_to_the_end_of_what_there_is(shop: Shop, writer: GroupWriter) -> None:
+async def test_finish_follows_to_the_end_of_the_journal(shop: Shop, writer: GroupWriter) -> None:
     hook = shop.hook()
     made = a_follower(shop, writer)
     running = asyncio.create_task(made.run())

@@ -1,4 +1,4 @@
-"""What fails again and again is told once, and its end once."""
+"""A repeated failure is logged once, and its end once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from relay.events.outage import Outage
 from tests.events.conftest import Log
 
 
-def test_each_outage_is_told_once_and_its_end_once() -> None:
+def test_begin_and_end_of_an_outage_are_logged_once() -> None:
     log = Log()
     outage = Outage("follower", log.logger)
     outage.over()

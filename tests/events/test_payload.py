@@ -1,4 +1,4 @@
-"""What an event shows of parties to whom, and how it is written."""
+"""Payload of events, and parties in it as each webhook may see them."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ def test_a_record_is_written_with_its_times_in_utc() -> None:
         ("answered", "2026-01-01T00:00:03.000Z"),
     ],
 )
-def test_a_call_under_way_says_who_and_when(kind: str, at: str) -> None:
+def test_an_event_during_a_call_has_parties_and_time(kind: str, at: str) -> None:
     event = shown(call_data(kind, live_record()), kind=f"call.{kind}")
     fields = ["call_id", "binding_id", "mode", "direction", "order_id", "industrial_id", "number_dialled"]
     assert list(event) == ["id", "kind", "at", "business", *fields, "number_shown", "caller", "callee"]
     assert event["at"] == at
 
 
-def test_an_event_that_says_nothing_is_not_an_altered_one() -> None:
+def test_an_event_without_data_is_not_altered() -> None:
     assert "altered" not in shown({}, kind="webhook.test")
     assert shown(None)["altered"] is True
 
 
 @pytest.mark.parametrize(("parties", "caller"), [("none", None), ("masked", "138****0001"), ("clear", "8613800000001")])
-def test_parties_are_shown_as_the_webhook_may_see_them(parties: str, caller: str | None) -> None:
+def test_parties_are_shown_as_the_webhook_says(parties: str, caller: str | None) -> None:
     event = shown(call_data("ended", ended_record()), parties)
     assert event.get("caller") == caller
     assert ("caller" in event) is (caller is not None)
@@ -69,15 +69,15 @@ def test_parties_are_shown_as_the_webhook_may_see_them(parties: str, caller: str
 
 
 @pytest.mark.parametrize("parties", ["none", "masked"])
-def test_a_number_dialled_that_is_none_of_ours_is_masked(parties: str) -> None:
+def test_a_dialled_real_number_is_masked(parties: str) -> None:
     assert shown(call_data("ended", ended_record(number_dialled=B)), parties)["number_dialled"] == "139****0002"
 
 
-def test_a_party_that_is_not_known_stays_unknown() -> None:
+def test_an_unknown_party_stays_null() -> None:
     assert shown(call_data("refused", ended_record(callee=None)))["callee"] is None
 
 
-def test_other_events_say_what_they_were_given() -> None:
+def test_data_of_other_events_is_unchanged() -> None:
     event = shown({"number": X, "cools_until": "2026-01-02T00:00:00.000Z"}, kind="number.cooling")
     assert event == {
         "id": "c1.ended", "kind": "number.cooling", "at": "2026-01-01T00:00:00.000Z", "business": "shop",
@@ -85,7 +85,7 @@ def test_other_events_say_what_they_were_given() -> None:
     }  # fmt: skip
 
 
-def test_an_altered_event_says_so_and_nothing_more() -> None:
+def test_an_altered_event_has_altered_as_its_only_data() -> None:
     assert shown(None) == {
         "id": "c1.ended", "kind": "call.ended", "at": "2026-01-01T00:00:00.000Z", "business": "shop", "altered": True,
     }  # fmt: skip

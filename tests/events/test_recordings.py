@@ -1,4 +1,4 @@
-"""Recordings are taken over: sealed, entered and gone from rtpengine's folder, once, whatever happens in between."""
+"""Take-over of recordings: sealed, entered and deleted from rtpengine's folder, once, whatever happens in between."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SOUND = capture(0, 1_500, data=b"192.0.2.31 13800000001 ")
 
 
 class Here:
-    """A taker, and the folders that it works on."""
+    """A taker and its folders."""
 
     def __init__(self, shop: Shop, writer: GroupWriter) -> None:
         self.shop = shop
@@ -41,13 +41,13 @@ class Here:
         self.taker = self.anew()
 
     def anew(self) -> Taker:
-        """As after a restart of the desk."""
+        """As after a restart of the backend."""
         common = (self.shop.path, self.shop.sealer, self.writer, self.shop.log.logger)
         self.taker = Taker(*common, self.settings, lambda: self.now_s)
         return self.taker
 
     def aged(self, seconds: float) -> None:
-        """So long after the last change of the files."""
+        """Let that many seconds pass since the last change of the files."""
         for path in self.spool.files():
             os.utime(path, (self.now_s - seconds,) * 2)
 
@@ -65,7 +65,7 @@ class Here:
             return [logged.entry for logged in newest_entries(connection, self.shop.sealer, query, None, 10)]
 
     def taken_once(self) -> None:
-        """All of it is where it belongs."""
+        """Assert that the recording is kept, entered, and gone from the spool."""
         assert self.spool.files() == []
         assert self.opened() == SOUND
         (entry,) = self.audited()
@@ -87,7 +87,7 @@ async def ended(here: Here, call_id: str = CALL, recording: str | None = CALL) -
     await here.shop.record(ended_record(call_id, business="shop", recording=recording))
 
 
-async def test_a_recording_is_sealed_entered_and_gone_from_the_folder(here: Here) -> None:
+async def test_a_recording_is_sealed_entered_and_deleted_from_the_spool(here: Here) -> None:
     await ended(here)
     here.spool.add(CALL, SOUND)
     await here.taker.take_all()
@@ -99,7 +99,7 @@ async def test_a_recording_is_sealed_entered_and_gone_from_the_folder(here: Here
 
 
 @pytest.mark.parametrize("cipher", ["aes-256-gcm", "sm4-gcm"])
-async def test_nothing_of_it_is_in_clear(here: Here, cipher: Any) -> None:
+async def test_a_kept_recording_has_nothing_in_clear(here: Here, cipher: Any) -> None:
     here.taker.follow(here.settings._replace(cipher=cipher))
     await ended(here)
     here.spool.add(CALL, SOUND)
@@ -110,7 +110,7 @@ async def test_nothing_of_it_is_in_clear(here: Here, cipher: Any) -> None:
         assert word not in everything
 
 
-async def test_one_that_goes_on_is_left_alone(here: Here) -> None:
+async def test_a_recording_of_a_live_call_is_left_alone(here: Here) -> None:
     await ended(here)
     here.spool.begin(CALL, SOUND)
     await here.taker.take_all()
@@ -120,7 +120,7 @@ async def test_one_that_goes_on_is_left_alone(here: Here) -> None:
     here.taken_once()
 
 
-async def test_one_waits_for_the_record_of_its_call(here: Here) -> None:
+async def test_a_recording_waits_for_the_record_of_its_call(here: Here) -> None:
     async with here.shop.journal() as journal:
         record = live_record(CALL, business="shop", recording=CALL)
         journal.queue.append(Commit(0, record, b"dialogs"), lambda token: None)
@@ -136,7 +136,7 @@ async def test_one_waits_for_the_record_of_its_call(here: Here) -> None:
     here.taken_once()
 
 
-async def test_one_that_is_tried_again_does_not_wait_for_a_clock_that_was_set_back(here: Here) -> None:
+async def test_a_retry_does_not_wait_for_a_clock_that_was_set_back(here: Here) -> None:
     here.spool.add(CALL, SOUND)
     await here.taker.take_all()
     await ended(here)
@@ -145,7 +145,7 @@ async def test_one_that_is_tried_again_does_not_wait_for_a_clock_that_was_set_ba
     here.taken_once()
 
 
-async def test_one_of_a_call_that_the_relay_died_before_it_could_write_down_that_is_recorded_is_taken_too(
+async def test_a_recording_whose_record_does_not_mention_it_is_taken(
     here: Here,
 ) -> None:
     await ended(here, recording=None)
@@ -154,7 +154,7 @@ async def test_one_of_a_call_that_the_relay_died_before_it_could_write_down_that
     here.taken_once()
 
 
-async def test_what_is_of_another_relay_is_left_alone_and_told_after_a_day(here: Here) -> None:
+async def test_a_recording_without_a_record_is_left_alone_and_logged_after_a_day(here: Here) -> None:
     here.spool.add(OTHER, SOUND)
     here.aged(UNKNOWN_S - 60)
     await here.taker.take_all()
@@ -166,7 +166,7 @@ async def test_what_is_of_another_relay_is_left_alone_and_told_after_a_day(here:
     assert len(here.spool.files()) == 2
 
 
-async def test_what_a_killed_rtpengine_has_left_is_taken_when_its_call_is_over(here: Here) -> None:
+async def test_files_of_a_killed_rtpengine_are_taken_after_the_call(here: Here) -> None:
     here.spool.begin(CALL, SOUND + SOUND[24:50])
     here.aged(ABANDONED_S + 1)
     await here.taker.take_all()
@@ -178,7 +178,7 @@ async def test_what_a_killed_rtpengine_has_left_is_taken_when_its_call_is_over(h
 
 
 class Killed(BaseException):
-    """The process is gone at this point."""
+    """A kill of the process at this point."""
 
 
 def killed(*_: object, **__: object) -> None:
@@ -186,7 +186,7 @@ def killed(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("at", ["open", "half", "replaced", "entered", "half deleted"])
-async def test_a_desk_that_is_killed_at_any_step_leaves_the_rest_to_the_next(
+async def test_a_kill_at_any_step_loses_and_doubles_nothing(
     here: Here, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     await ended(here)
@@ -195,7 +195,7 @@ async def test_a_desk_that_is_killed_at_any_step_leaves_the_rest_to_the_next(
         _kill(patch, at)
         with pytest.raises(Killed):
             await here.taker.take_all()
-    if at == "half":  # what a process leaves that cannot clean up
+    if at == "half":  # left by a killed process
         file_of(here.kept_in, CALL).with_suffix(".part").write_bytes(b"half")
     await here.anew().take_all()
     here.taken_once()
@@ -224,7 +224,7 @@ def _kill(patch: pytest.MonkeyPatch, at: str) -> None:
             patch.setattr(Path, "unlink", deletes)
 
 
-async def test_a_full_disk_is_told_once_and_tried_again(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk_is_logged_once_and_retried(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     await ended(here)
     here.spool.add(CALL, SOUND)
 
@@ -242,7 +242,7 @@ async def test_a_full_disk_is_told_once_and_tried_again(here: Here, monkeypatch:
     here.taken_once()
 
 
-async def test_a_store_that_fails_loses_none(here: Here) -> None:
+async def test_a_failing_store_loses_no_recording(here: Here) -> None:
     await ended(here)
     here.spool.add(CALL, SOUND)
     await here.writer.close()
@@ -255,7 +255,7 @@ async def test_a_store_that_fails_loses_none(here: Here) -> None:
     here.taken_once()
 
 
-async def test_one_that_cannot_be_taken_holds_up_no_other(here: Here) -> None:
+async def test_a_failed_recording_does_not_block_others(here: Here) -> None:
     await ended(here)
     await ended(here, OTHER, OTHER)
     here.spool.add(CALL, b"no capture at all, and longer than a head")
@@ -266,7 +266,7 @@ async def test_one_that_cannot_be_taken_holds_up_no_other(here: Here) -> None:
     assert {path.name[:32] for path in here.spool.files() if path.suffix == ".pcap"} == {CALL}
 
 
-async def test_a_folder_that_cannot_be_read_is_told_once_each_time_it_happens(here: Here) -> None:
+async def test_each_outage_of_a_spool_is_logged_once(here: Here) -> None:
     away = here.spool.folder.with_name("away")
     for _ in range(2):
         here.spool.folder.rename(away)
@@ -277,7 +277,7 @@ async def test_a_folder_that_cannot_be_read_is_told_once_each_time_it_happens(he
     assert here.shop.log.events() == ["recording.spool_unreadable"] * 2
 
 
-async def test_each_instance_may_have_a_folder_of_its_own(here: Here) -> None:
+async def test_several_spools_are_read(here: Here) -> None:
     second = Spool(here.shop.path.parent / "second")
     here.taker.follow(here.settings._replace(spools=(here.spool.folder, here.kept_in / "none", second.folder)))
     await ended(here)
@@ -289,7 +289,7 @@ async def test_each_instance_may_have_a_folder_of_its_own(here: Here) -> None:
     assert second.files() == []
 
 
-async def test_where_nothing_is_recorded_nothing_is_looked_for(here: Here) -> None:
+async def test_without_recording_no_folder_is_read(here: Here) -> None:
     here.taker.follow(Recordings(here.kept_in))
     await here.taker.take_all()
     assert here.taker.statistics() == {"recordings_taken": 0, "recordings_waiting": 0}

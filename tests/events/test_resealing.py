@@ -1,4 +1,4 @@
-"""Resealing in the background, after another key was taken into use."""
+"""Resealing in the background after a change of the sealing key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.stored import Y, binding, put
 
 
 async def turned(shop: Shop, writer: GroupWriter) -> None:
-    """By another process; the desk's writer finds it with its next act."""
+    """Change the key in another process; the backend's writer finds it with its next transaction."""
     key_file = shop.path.with_name("relay.key")
     with closing(Writer(shop.path, load_key(key_file))) as other:
         key_id = other.run(RELAY, lambda act: service.add(act, key_file))
@@ -35,12 +35,12 @@ def old_rows(shop: Shop) -> set[str]:
         return set(needs(connection)[1])
 
 
-async def test_nothing_is_done_while_there_is_one_key(shop: Shop) -> None:
+async def test_with_one_key_nothing_is_resealed(shop: Shop) -> None:
     assert await resealer(shop).make_pass() == AGAIN_S
     assert shop.log.events() == []
 
 
-async def test_what_another_process_turned_is_resealed_once(shop: Shop, writer: GroupWriter) -> None:
+async def test_a_key_changed_by_another_process_reseals_once(shop: Shop, writer: GroupWriter) -> None:
     put(shop.path, shop.sealer, binding(business="shop"))
     await turned(shop, writer)
     assert "binding" in old_rows(shop)
@@ -49,7 +49,7 @@ async def test_what_another_process_turned_is_resealed_once(shop: Shop, writer: 
     assert shop.log.events() == ["reseal.done"]
 
 
-async def test_a_row_that_was_altered_is_told_of_and_the_others_are_resealed(shop: Shop, writer: GroupWriter) -> None:
+async def test_an_altered_row_is_logged_and_the_others_are_resealed(shop: Shop, writer: GroupWriter) -> None:
     made = [binding("b1", business="shop"), binding("b2", business="shop", x=Y)]
     put(shop.path, shop.sealer, *made)
     await turned(shop, writer)

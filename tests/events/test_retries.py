@@ -1,4 +1,4 @@
-"""A day of an event that nobody takes, on a clock of the test's: real HTTP, a real outbox, two processes."""
+"""A day of retries for a refused event, on the test's clock: real HTTP, a real outbox, two processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DAY_MS = 24 * 3_600_000
 
 
 class Day:
-    """What a webhook goes through, and the time that passes between two tries."""
+    """Retries of a webhook, and the time between them."""
 
     def __init__(self, shop: Shop, hook: Webhook) -> None:
         self.shop, self.hook = shop, hook
@@ -28,7 +28,7 @@ class Day:
         return self.now_ms
 
     async def next_try(self) -> bool:
-        """Until the next try has failed, and then on to the one behind it. False where the event was given up."""
+        """Wait until the next try has failed, and move the clock to the one after. False once the event is given up."""
         async with asyncio.timeout(20):
             while not (next_at := self._next_at()):
                 if self.shop.dead(self.hook):
@@ -39,12 +39,12 @@ class Day:
         return True
 
     def _next_at(self) -> int:
-        """0 where it is not to come."""
+        """Time of the next try; 0 if none."""
         next_at = self.shop.hook_now(self.hook).next_at
         return next_at if next_at > self.now_ms else 0
 
 
-async def test_an_event_is_tried_for_a_day_and_then_kept_as_a_dead_letter_that_can_be_sent_again(
+async def test_an_event_is_retried_for_a_day_and_becomes_a_dead_letter(
     shop: Shop, writer: GroupWriter, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK_S", 0.005)

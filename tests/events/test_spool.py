@@ -1,4 +1,4 @@
-"""What rtpengine has left of calls: which of it is complete, and what it holds."""
+"""Files of rtpengine: which calls are finished, and the contents of their captures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read(*paths: Path) -> tuple[bytes, Reading]:
     return data, reading
 
 
-def test_a_call_that_is_over_is_left(spool: Spool) -> None:
+def test_files_of_an_ended_call_are_found(spool: Spool) -> None:
     path = spool.begin(CALL, capture(0))
     assert left(spool) == []
     spool.end(CALL)
@@ -40,7 +40,7 @@ def test_a_call_that_is_over_is_left(spool: Spool) -> None:
     assert {path, *found.texts} == set(spool.files())
 
 
-def test_what_a_killed_rtpengine_has_left_is_known_by_its_age(spool: Spool) -> None:
+def test_files_of_a_killed_rtpengine_are_found_by_age(spool: Spool) -> None:
     spool.begin(CALL, capture(0))
     spool.age(ABANDONED_S - 5)
     assert left(spool) == []
@@ -49,8 +49,8 @@ def test_what_a_killed_rtpengine_has_left_is_known_by_its_age(spool: Spool) -> N
     assert {*found.captures, *found.texts} == set(spool.files())
 
 
-def test_a_call_is_left_once_all_of_it_is(spool: Spool) -> None:
-    """rtpengine was killed, started anew, and got the call again."""
+def test_a_call_is_found_once_all_its_captures_are_finished(spool: Spool) -> None:
+    """rtpengine was killed, restarted, and got the call again."""
     first = spool.begin(CALL, capture(0), "aa")
     spool.age(60)
     second = spool.add(CALL, capture(5_000), "bb")
@@ -59,13 +59,13 @@ def test_a_call_is_left_once_all_of_it_is(spool: Spool) -> None:
     assert [found.captures for found in left(spool)] == [(first, second)]
 
 
-def test_what_is_left_of_what_is_left(spool: Spool) -> None:
-    """The capture is deleted, and the text is not yet."""
+def test_a_text_without_its_capture_is_found(spool: Spool) -> None:
+    """The capture is deleted, the text not yet."""
     spool.add(CALL, capture(0)).unlink()
     assert [(found.captures, len(found.texts)) for found in left(spool)] == [((), 1)]
 
 
-def test_other_files_are_nobodys_business(spool: Spool) -> None:
+def test_other_files_are_ignored(spool: Spool) -> None:
     for name in ("pcaps/phone.pcap", f"pcaps/{CALL}.pcap", "metadata/notes.txt", "other.pcap"):
         (spool.folder / name).write_bytes(capture(0))
     (spool.folder / "more").mkdir()
@@ -73,18 +73,18 @@ def test_other_files_are_nobodys_business(spool: Spool) -> None:
     assert left(spool) == []
 
 
-def test_each_call_is_apart(spool: Spool) -> None:
+def test_calls_are_found_separately(spool: Spool) -> None:
     spool.add(OTHER, capture(0))
     spool.add(CALL, capture(0))
     assert [found.call_id for found in left(spool)] == [CALL, OTHER]
 
 
-def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         left_in(tmp_path / "none", time.time())
 
 
-def test_a_capture_is_read_as_it_is_and_its_length_known(tmp_path: Path) -> None:
+def test_a_capture_is_read_unchanged_and_measured(tmp_path: Path) -> None:
     path = tmp_path / "a.pcap"
     path.write_bytes(capture(*range(100, 60_100, 20), data=b"x" * 214))
     data, reading = read(path)
@@ -92,7 +92,7 @@ def test_a_capture_is_read_as_it_is_and_its_length_known(tmp_path: Path) -> None
     assert reading.length_ms == 59_980
 
 
-def test_the_other_order_of_bytes(tmp_path: Path) -> None:
+def test_big_endian_captures_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.pcap"
     head = b"\xa1\xb2\xc3\xd4" + bytes(20)
     packets = [(second).to_bytes(4) + bytes(4) + (3).to_bytes(4) + (3).to_bytes(4) + b"abc" for second in (9, 11)]
@@ -101,7 +101,7 @@ def test_the_other_order_of_bytes(tmp_path: Path) -> None:
     assert (data, reading.length_ms) == (path.read_bytes(), 2_000)
 
 
-def test_captures_of_one_call_become_one_without_what_was_written_half(tmp_path: Path) -> None:
+def test_captures_of_a_call_are_joined_without_incomplete_packets(tmp_path: Path) -> None:
     first, second = tmp_path / "a.pcap", tmp_path / "b.pcap"
     first.write_bytes(capture(0, 20) + packet(40)[:-1])
     second.write_bytes(capture(9_000, 9_020))
@@ -111,7 +111,7 @@ def test_captures_of_one_call_become_one_without_what_was_written_half(tmp_path:
 
 
 @pytest.mark.parametrize("data", [b"", HEAD[:23]])
-def test_a_capture_that_was_not_begun_is_empty(tmp_path: Path, data: bytes) -> None:
+def test_an_empty_capture_is_empty(tmp_path: Path, data: bytes) -> None:
     path, second = tmp_path / "a.pcap", tmp_path / "b.pcap"
     path.write_bytes(data)
     found, reading = read(path)
@@ -120,7 +120,7 @@ def test_a_capture_that_was_not_begun_is_empty(tmp_path: Path, data: bytes) -> N
     assert read(path, second)[0] == capture(0)
 
 
-def test_a_length_that_cannot_be_is_the_end(tmp_path: Path) -> None:
+def test_an_impossible_packet_length_ends_the_capture(tmp_path: Path) -> None:
     path = tmp_path / "a.pcap"
     path.write_bytes(capture(0) + packet(20)[:8] + b"\xff" * 8 + bytes(1_000))
     assert read(path)[0] == capture(0)
@@ -129,7 +129,7 @@ def test_a_length_that_cannot_be_is_the_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("head", [b"RIFF" + bytes(20), HEAD[:-4] + b"\1\0\0\0"])
-def test_what_is_no_capture_or_another_kind_of_one_is_refused(tmp_path: Path, head: bytes) -> None:
+def test_a_file_that_is_not_a_matching_capture_is_refused(tmp_path: Path, head: bytes) -> None:
     first, second = tmp_path / "a.pcap", tmp_path / "b.pcap"
     first.write_bytes(capture(0))
     second.write_bytes(head)

@@ -1,4 +1,4 @@
-"""What the clock sets off, on a clock of the test's."""
+"""Timers, on the test's clock."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def timers(shop: Shop, writer: GroupWriter, clock: Clock) -> Timers:
     return Timers(*common, BindRules(), Retention(), PURGE_AT, shop.path.parent / "recordings", clock)
 
 
-async def test_expired_bindings_give_back_their_numbers_however_many(
+async def test_numbers_of_all_expired_bindings_are_released(
     shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RELEASES", 3)
@@ -48,13 +48,13 @@ async def test_expired_bindings_give_back_their_numbers_however_many(
     assert await timers(shop, writer, Clock(NOW_MS)).release() == 0
 
 
-async def test_a_store_that_fails_is_tried_again_later(shop: Shop, writer: GroupWriter) -> None:
+async def test_a_failing_store_is_retried(shop: Shop, writer: GroupWriter) -> None:
     await writer.close()
     assert await timers(shop, writer, Clock(NOW_MS)).release() == 0
     assert shop.log.events() == ["release.failed"]
 
 
-async def test_the_purge_comes_once_a_day_at_its_minute(
+async def test_the_purge_runs_once_a_day_at_its_time(
     shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Started at 00:00 in China, run to 03:29, 03:30, 03:31, and the next day."""
@@ -86,7 +86,7 @@ async def test_the_purge_comes_once_a_day_at_its_minute(
     assert purged == [PURGE_AT, DAY_MIN + PURGE_AT + 5]
 
 
-async def test_another_hour_of_the_purge_holds_from_then_on(
+async def test_a_changed_time_of_the_purge_holds_at_once(
     shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Moved at 04:00 to 05:00 it comes at 05:00; moved to 03:00 it comes the next day."""
@@ -113,10 +113,10 @@ async def test_another_hour_of_the_purge_holds_from_then_on(
         await asyncio.wait([running])
 
 
-async def test_nothing_is_purged_by_a_clock_that_was_set(
+async def test_a_clock_that_was_set_stops_the_purge(
     shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_steady_ms", lambda: 0)  # no time passes but that which the clock is set by
+    monkeypatch.setattr(module, "_steady_ms", lambda: 0)  # no time passes but the change of the clock
     for by_ms in (-7_200_000, 7_200_000):
         clock = Clock(NOW_MS)
         made = timers(shop, writer, clock)
@@ -126,7 +126,7 @@ async def test_nothing_is_purged_by_a_clock_that_was_set(
     assert shop.log.said[1][1]["reason"] == "the clock was set by 7200 s since the start: check it, then restart"
 
 
-async def test_a_purge_is_reported(shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_purge_is_logged(shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     made = timers(shop, writer, Clock(NOW_MS))
     await made.purge()
     nothing = {"records": 0, "bindings": 0, "audit": 0, "businesses": 0, "recordings": 0}

@@ -1,4 +1,4 @@
-"""The rules for webhooks."""
+"""Rules of webhooks."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def refusal(shop: Shop, do, actor: Actor = OWN) -> tuple[str, str]:  # type: ign
     return refused.value.kind, refused.value.field
 
 
-def test_one_is_made_with_a_secret_of_its_own(shop: Shop) -> None:
+def test_each_webhook_has_its_own_secret(shop: Shop) -> None:
     (one, secret), (other, other_secret) = (as_(shop, OWN, lambda act: make(act, "shop", NO_URL)) for _ in range(2))
     assert (one.url, one.kinds, one.parties, one.secret) == (NO_URL, KINDS, "masked", secret)
     assert secret != other_secret and len(secret) > 40 and one.id != other.id
     assert shop.hook_now(one) == one
 
 
-def test_its_secret_and_url_are_not_in_the_store_in_clear(shop: Shop) -> None:
+def test_secret_and_url_are_sealed_in_the_store(shop: Shop) -> None:
     made = shop.hook("https://shop.example/secret-path")
     raw = b"".join(file.read_bytes() for file in shop.path.parent.glob("relay.db*"))
     assert made.secret.encode() not in raw and b"secret-path" not in raw
@@ -53,12 +53,12 @@ def test_its_secret_and_url_are_not_in_the_store_in_clear(shop: Shop) -> None:
         *(f"https://{'a' * 64}.example/", "https://a..example/"),
     ],
 )
-def test_urls_that_are_refused(shop: Shop, url: str) -> None:
+def test_invalid_urls_are_refused(shop: Shop, url: str) -> None:
     assert refusal(shop, lambda act: make(act, "shop", url)) == ("invalid", "url")
 
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1/", "https://10.0.0.1/", "https://[::1]/x", "https://intranet/"])
-def test_a_business_user_names_no_address_that_it_would_never_be_sent_to(shop: Shop, url: str) -> None:
+def test_a_business_user_may_not_name_an_internal_address(shop: Shop, url: str) -> None:
     assert refusal(shop, lambda act: make(act, "shop", url)) == ("invalid", "url")
     made = as_(shop, OWN, lambda act: make(act, "shop", NO_URL))[0]
     assert refusal(shop, lambda act: change(act, made.id, url=url)) == ("invalid", "url")
@@ -68,19 +68,19 @@ def test_a_business_user_names_no_address_that_it_would_never_be_sent_to(shop: S
 @pytest.mark.parametrize(
     "url", ["https://shop.example:0/", "https://0.0.0.0/", "https://1.2.3/", "https://:pw@shop.example/"]
 )
-def test_nobody_names_what_can_never_work(shop: Shop, url: str) -> None:
+def test_impossible_hosts_are_refused_for_everyone(shop: Shop, url: str) -> None:
     assert refusal(shop, lambda act: make(act, "shop", url)) == ("invalid", "url")
     assert refusal(shop, lambda act: make(act, "shop", url), RELAY) == ("invalid", "url")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:99/x", "http://[::1]/", "http://localhost/"])
-def test_only_an_operator_has_events_sent_to_this_machine(shop: Shop, url: str) -> None:
+def test_only_an_operator_may_name_this_machine(shop: Shop, url: str) -> None:
     assert refusal(shop, lambda act: make(act, "shop", url)) == ("invalid", "url")
     made = shop.hook(url)
     assert (made.url, shop.hook_now(made).internal) == (url, True)
 
 
-def test_where_it_may_be_goes_by_who_says_its_url(shop: Shop) -> None:
+def test_the_actor_who_sets_the_url_decides_whether_it_may_be_internal(shop: Shop) -> None:
     url = "https://a.example/?b=c"
     made = as_(shop, OWN, lambda act: make(act, "shop", url))[0]
     assert (made.url, made.internal) == (url, False)
@@ -90,7 +90,7 @@ def test_where_it_may_be_goes_by_who_says_its_url(shop: Shop) -> None:
     assert not shop.hook_now(made).internal
 
 
-def test_who_may_not_read_real_numbers_cannot_have_them_sent_elsewhere(shop: Shop) -> None:
+def test_without_the_scope_a_webhook_in_clear_cannot_be_redirected(shop: Shop) -> None:
     made = shop.hook(parties="clear")
     for do in (
         lambda act: change(act, made.id, url="https://evil.example/"),
@@ -105,11 +105,11 @@ def test_who_may_not_read_real_numbers_cannot_have_them_sent_elsewhere(shop: Sho
 
 
 @pytest.mark.parametrize("kinds", [(), ("call.ended", "nonsense"), ("webhook.test",)])
-def test_kinds_that_there_are_not(shop: Shop, kinds: tuple[str, ...]) -> None:
+def test_unknown_kinds_are_refused(shop: Shop, kinds: tuple[str, ...]) -> None:
     assert refusal(shop, lambda act: make(act, "shop", NO_URL, kinds)) == ("invalid", "kinds")
 
 
-def test_parties_in_clear_take_a_scope(shop: Shop) -> None:
+def test_parties_in_clear_need_a_scope(shop: Shop) -> None:
     def clear(act: Act) -> object:
         return make(act, "shop", NO_URL, KINDS, "clear")
 
@@ -125,13 +125,13 @@ def test_parties_in_clear_take_a_scope(shop: Shop) -> None:
             as_(shop, blind, do)
 
 
-def test_nobody_has_more_than_enough(shop: Shop) -> None:
+def test_the_number_of_webhooks_is_limited(shop: Shop) -> None:
     for _ in range(MOST_WEBHOOKS):
         shop.hook()
     assert refusal(shop, lambda act: make(act, "shop", NO_URL)) == ("quota", "")
 
 
-def test_another_business_does_not_see_it(shop: Shop) -> None:
+def test_another_business_does_not_see_the_webhook(shop: Shop) -> None:
     shop.act(lambda act: apply(act, Application("Other", "other")))
     made = shop.hook()
     for do in (
@@ -146,7 +146,7 @@ def test_another_business_does_not_see_it(shop: Shop) -> None:
     assert shop.hook_now(made) == made
 
 
-def test_what_is_changed_is_tried_at_once(shop: Shop) -> None:
+def test_a_changed_webhook_is_retried_at_once(shop: Shop) -> None:
     made = shop.hook()
     shop.act(lambda act: act.connection.execute("UPDATE webhook SET failures = 9, next_at = 9999999999999"))
     changed = as_(shop, OWN, lambda act: change(act, made.id, url="https://b.example/", kinds=["call.ended"]))
@@ -155,7 +155,7 @@ def test_what_is_changed_is_tried_at_once(shop: Shop) -> None:
     assert (changed.url, changed.kinds, changed.failures, changed.next_at) == expected
 
 
-def test_one_that_is_disabled_gets_nothing_until_it_is_enabled(shop: Shop) -> None:
+def test_a_disabled_webhook_gets_nothing_until_it_is_enabled(shop: Shop) -> None:
     made = shop.hook()
     as_(shop, OWN, lambda act: change(act, made.id, disabled=True))
     shop.tell("e1")
@@ -166,14 +166,14 @@ def test_one_that_is_disabled_gets_nothing_until_it_is_enabled(shop: Shop) -> No
     assert [event.event_id for event in shop.waiting(made)] == ["e2"]
 
 
-def test_only_the_kinds_that_it_wants_are_left_for_it(shop: Shop) -> None:
+def test_a_webhook_gets_its_kinds_of_events_alone(shop: Shop) -> None:
     made = shop.hook(kinds=("binding.expired",))
     shop.tell("e1", kind="number.cooling")
     shop.tell("e2", "e2", kind="binding.expired")
     assert [event.event_id for event in shop.waiting(made)] == ["e2"]
 
 
-def test_dead_events_are_sent_again_at_their_old_places(shop: Shop) -> None:
+def test_dead_letters_are_resent_in_their_old_order(shop: Shop) -> None:
     made = shop.hook()
     shop.tell("e1", "e2", "e3", "e4")
     shop.act(lambda act: act.connection.execute("UPDATE outbox SET dead_at = 1, tries = 3, at = 5 WHERE seq < 4"))
@@ -188,14 +188,14 @@ def test_dead_events_are_sent_again_at_their_old_places(shop: Shop) -> None:
     assert shop.dead(made) == []
 
 
-def test_a_test_event_goes_to_it_alone_whatever_it_wants(shop: Shop) -> None:
+def test_a_test_event_goes_to_its_webhook_alone_whatever_its_kinds(shop: Shop) -> None:
     made, other = shop.hook(kinds=("call.ended",)), shop.hook()
     event_id = as_(shop, OWN, lambda act: send_test(act, made.id))
     assert [(event.event_id, event.kind) for event in shop.waiting(made)] == [(event_id, "webhook.test")]
     assert shop.waiting(other) == []
 
 
-def test_test_events_do_not_fill_the_store(shop: Shop) -> None:
+def test_the_number_of_queued_test_events_is_limited(shop: Shop) -> None:
     made = shop.hook()
     for _ in range(MOST_TESTS):
         as_(shop, OWN, lambda act: send_test(act, made.id))
@@ -204,7 +204,7 @@ def test_test_events_do_not_fill_the_store(shop: Shop) -> None:
     as_(shop, OWN, lambda act: send_test(act, made.id))
 
 
-def test_what_waits_goes_with_it(shop: Shop) -> None:
+def test_removing_a_webhook_removes_its_queued_events(shop: Shop) -> None:
     made, other = shop.hook(), shop.hook()
     shop.tell("e1", "e2")
     as_(shop, OWN, lambda act: remove(act, made.id))
@@ -213,7 +213,7 @@ def test_what_waits_goes_with_it(shop: Shop) -> None:
     assert refusal(shop, lambda act: get(act, made.id))[0] == "not_found"
 
 
-def test_each_act_is_in_the_audit_log(shop: Shop) -> None:
+def test_each_change_is_in_the_audit_log(shop: Shop) -> None:
     made = shop.hook()
     for do in (
         lambda act: change(act, made.id, parties="none"),

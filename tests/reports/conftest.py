@@ -1,4 +1,4 @@
-"""A real store for each test, with what it is told to hold."""
+"""A real store per test, with given contents."""
 
 from __future__ import annotations
 

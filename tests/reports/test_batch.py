@@ -1,4 +1,4 @@
-"""A day's batch for the authority: what is in it, that a killed run is gone on with, and that a change of it shows."""
+"""Daily batches for the authority: contents, resuming of killed runs, and checks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HOUR_MS = 3_600_000
 
 
 class Office:
-    """A store after the day, and the folder that the batch goes to."""
+    """A store after the day, and the folder of the batch."""
 
     def __init__(self, shelf: Shelf, folder: Path) -> None:
         self.shelf = shelf
@@ -68,7 +68,7 @@ class Office:
         return [json.loads(line) for line in (self.folder / name).read_text().splitlines()]
 
     def files(self) -> dict[str, tuple[int, int]]:
-        """By name: the inode and time of each, which show whether it was written anew."""
+        """Inode and time of each file by name, to see whether it was written anew."""
         found = {path: path.stat() for path in self.folder.rglob("*") if path.is_file()}
         return {str(path.relative_to(self.folder)): (it.st_ino, it.st_mtime_ns) for path, it in found.items()}
 
@@ -81,7 +81,7 @@ def office(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any
     made.writer.close()
 
 
-def test_it_holds_what_ended_on_that_day_with_its_links_and_recordings(office: Office) -> None:
+def test_a_batch_has_the_days_records_with_links_and_recordings(office: Office) -> None:
     office.add("0" * 32, BEGIN_MS - 1)
     office.add(FIRST, BEGIN_MS, SOUND)
     office.add(SECOND, END_MS - 1, received_at=BEGIN_MS - 5, industrial_id="88.101.1/7")
@@ -110,8 +110,8 @@ def test_it_holds_what_ended_on_that_day_with_its_links_and_recordings(office: O
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
-def test_it_can_be_checked_and_opened_by_openssl_alone(office: Office) -> None:
-    """As its README says."""
+def test_openssl_alone_checks_and_opens_a_batch(office: Office) -> None:
+    """With the commands of its README."""
     office.add(FIRST, BEGIN_MS, SOUND)
     office.make()
     check, open_ = (
@@ -127,7 +127,7 @@ def test_it_can_be_checked_and_opened_by_openssl_alone(office: Office) -> None:
     assert opened == SOUND
 
 
-def test_a_day_that_is_not_over_is_refused_and_a_reading_stands_in_the_audit_log(office: Office) -> None:
+def test_a_day_that_is_not_over_is_refused_and_a_request_is_in_the_audit_log(office: Office) -> None:
     office.now_ms = END_MS - 1
     with pytest.raises(Refused, match=r"day: it is not over: make its batch from 2026-01-01T16:00:00.000Z on"):
         office.make()
@@ -141,7 +141,7 @@ def test_a_day_that_is_not_over_is_refused_and_a_reading_stands_in_the_audit_log
 
 
 def stopped_at(monkeypatch: pytest.MonkeyPatch, nth: int) -> list[str]:
-    """The nth segment is not sealed. Returns the names of all that are tried."""
+    """Fail at the nth segment. Returns the names of all segments tried."""
     tried: list[str] = []
     seal = segments.seal_segment
 
@@ -156,7 +156,7 @@ def stopped_at(monkeypatch: pytest.MonkeyPatch, nth: int) -> list[str]:
 
 
 @pytest.mark.parametrize("nth", [1, 2, 3, 4, 5])
-def test_the_next_run_goes_on_where_one_was_stopped(office: Office, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
+def test_the_next_run_resumes_a_stopped_one(office: Office, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
     office.add(FIRST, BEGIN_MS, SOUND)
     office.add(SECOND, BEGIN_MS, SOUND[:1_500])
     tried = stopped_at(monkeypatch, nth)
@@ -172,8 +172,8 @@ def test_the_next_run_goes_on_where_one_was_stopped(office: Office, monkeypatch:
     assert office.check().problems == []
 
 
-def test_a_run_that_is_killed_is_gone_on_with(office: Office, tmp_path: Path) -> None:
-    """With its half-written line of progress."""
+def test_a_killed_run_is_resumed(office: Office, tmp_path: Path) -> None:
+    """With an incomplete line of progress."""
     office.add(FIRST, BEGIN_MS, SOUND)
     office.now_ms = END_MS + HOUR_MS
     script = f"""
@@ -203,7 +203,7 @@ batch.make_batch(Path({str(office.shelf.path)!r}), load_key(Path({str(tmp_path /
     assert office.check().problems == []
 
 
-def test_a_segment_that_is_gone_or_sealed_with_another_key_is_made_anew(
+def test_a_segment_that_is_missing_or_of_another_key_is_made_anew(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     office.add(FIRST, BEGIN_MS, SOUND)
@@ -222,7 +222,7 @@ def test_a_segment_that_is_gone_or_sealed_with_another_key_is_made_anew(
     assert office.check().problems == []
 
 
-def test_a_finished_batch_stays_as_it_is(office: Office) -> None:
+def test_a_finished_batch_is_not_changed(office: Office) -> None:
     office.add(FIRST, BEGIN_MS, SOUND)
     first = office.make()
     before = office.files()
@@ -247,7 +247,7 @@ def test_a_folder_of_something_else_is_left_alone(office: Office, tmp_path: Path
     assert open_.stat().st_mode & 0o777 == 0o700
 
 
-def test_two_runs_at_once_are_one(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_at_the_same_time_is_refused(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     office.add(FIRST, BEGIN_MS, SOUND)
     refused: list[str] = []
 
@@ -263,10 +263,10 @@ def test_two_runs_at_once_are_one(office: Office, monkeypatch: pytest.MonkeyPatc
     assert refused == [f"another run is working in {office.folder}: wait for its end"]
 
 
-# Recordings that are not there
+# Missing recordings
 
 
-def test_a_recording_that_is_still_to_come_is_waited_for_and_then_named(office: Office) -> None:
+def test_a_late_recording_is_waited_for_and_then_missing(office: Office) -> None:
     office.add(FIRST, END_MS - 1, recording=FIRST)
     office.now_ms = END_MS + HOUR_MS - 2
     with pytest.raises(StoreError, match="1 recordings of the day are not taken over yet"):
@@ -279,7 +279,7 @@ def test_a_recording_that_is_still_to_come_is_waited_for_and_then_named(office: 
     assert office.make().missing == made.missing
 
 
-def test_purged_damaged_and_altered_ones_are_named(office: Office) -> None:
+def test_purged_damaged_and_altered_recordings_are_missing(office: Office) -> None:
     for call_id in (FIRST, SECOND, THIRD):
         office.add(call_id, BEGIN_MS, SOUND)
     office.writer.run(RELAY, lambda act: purge_recordings(act, office.now_ms + 1, 1, office.kept_in))
@@ -296,13 +296,13 @@ def test_purged_damaged_and_altered_ones_are_named(office: Office) -> None:
     assert office.check().problems == []
 
 
-def test_one_of_a_record_that_does_not_tell_of_it_is_there(office: Office) -> None:
-    """A relay was killed between rtpengine's answer and the record."""
+def test_a_recording_whose_record_does_not_mention_it_is_included(office: Office) -> None:
+    """As after a kill of the relay between rtpengine's answer and the record."""
     office.add(FIRST, BEGIN_MS, SOUND, recording=None)
     assert office.make().manifest.recordings == 1
 
 
-def test_a_record_that_was_replaced_is_in_no_batch(office: Office) -> None:
+def test_a_replaced_record_stops_the_batch(office: Office) -> None:
     office.add(FIRST, BEGIN_MS)
     office.add(SECOND, BEGIN_MS)
     office.shelf.connection.execute("UPDATE call_record SET chain_hash = x'00' WHERE chain_seq = 1")
@@ -329,14 +329,14 @@ def changed(path: Path) -> None:
         ("public_key.pem", "public_key.pem is not the key that manifest.json names"),
     ],
 )
-def test_what_was_changed_is_named(office: Office, name: str, said: str) -> None:
+def test_a_changed_file_is_reported(office: Office, name: str, said: str) -> None:
     office.add(FIRST, BEGIN_MS, SOUND)
     office.make()
     changed(office.folder / name)
     assert office.check().problems == [said]
 
 
-def test_what_was_added_or_taken_out_is_named(office: Office) -> None:
+def test_added_and_removed_files_are_reported(office: Office) -> None:
     office.add(FIRST, BEGIN_MS, SOUND)
     office.make()
     (office.folder / "more.txt").write_text("")
@@ -352,7 +352,7 @@ def test_what_was_added_or_taken_out_is_named(office: Office) -> None:
 
 
 def signed_anew(office: Office, sealer: Sealer, **contents: list[dict[str, Any]]) -> None:
-    """By somebody who has the key: what it says of itself must fit all the same."""
+    """Change the batch and sign it anew: its contents must still be consistent."""
     manifest = json.loads((office.folder / "manifest.json").read_bytes()) | {"public_key": sealer.public_key().hex()}
     for name, lines in contents.items():
         path = office.folder / f"{name}.jsonl"
@@ -363,7 +363,7 @@ def signed_anew(office: Office, sealer: Sealer, **contents: list[dict[str, Any]]
     (office.folder / "manifest.sig").write_bytes(sealer.sign(text))
 
 
-def test_one_signed_by_another_is_known_by_its_key(office: Office) -> None:
+def test_a_batch_signed_with_another_key_is_reported(office: Office) -> None:
     office.make()
     signed_anew(office, Sealer(b"f" * 32))
     assert office.check().problems == [
@@ -372,7 +372,7 @@ def test_one_signed_by_another_is_known_by_its_key(office: Office) -> None:
     ]
 
 
-def test_records_that_do_not_follow_are_named(office: Office) -> None:
+def test_records_that_do_not_follow_are_reported(office: Office) -> None:
     for call_id in (FIRST, SECOND, THIRD):
         office.add(call_id, BEGIN_MS)
     office.make()
@@ -395,7 +395,7 @@ def test_records_that_do_not_follow_are_named(office: Office) -> None:
         ({"size": 999}, "its size is not 999 bytes"),
     ],
 )
-def test_segments_that_are_no_segments_of_it_are_named(office: Office, change: dict[str, Any], said: str) -> None:
+def test_segments_out_of_order_or_missing_are_reported(office: Office, change: dict[str, Any], said: str) -> None:
     office.add(FIRST, BEGIN_MS, SOUND[:1_000])
     office.make()
     (recorded,) = office.lines("recordings.jsonl")
@@ -404,7 +404,7 @@ def test_segments_that_are_no_segments_of_it_are_named(office: Office, change: d
     assert said in office.check().problems[0]
 
 
-def test_recordings_of_other_calls_or_fewer_than_told_are_named(office: Office) -> None:
+def test_recordings_of_other_calls_or_too_few_are_reported(office: Office) -> None:
     office.add(FIRST, BEGIN_MS, b"one")
     office.add(SECOND, BEGIN_MS, b"two")
     office.make()
@@ -415,8 +415,8 @@ def test_recordings_of_other_calls_or_fewer_than_told_are_named(office: Office) 
     assert "differ in the number of recordings or segments" in office.check().problems[0]
 
 
-def test_nothing_but_plain_files_is_opened(office: Office, tmp_path: Path) -> None:
-    """A link would have another file read, a pipe would never end."""
+def test_only_plain_files_are_opened(office: Office, tmp_path: Path) -> None:
+    """A link would make it read another file, a pipe would block it."""
     office.add(FIRST, BEGIN_MS, b"one")
     office.make()
     path = office.folder / "recordings" / f"{FIRST}.0000.sm4"
@@ -432,7 +432,7 @@ def test_nothing_but_plain_files_is_opened(office: Office, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("manifest", [b"", b"[]", b'{"format": "relay700-batch/1"}', b" " * (1 << 20) + b"{}"])
-def test_a_manifest_that_is_none_is_no_crash(office: Office, manifest: bytes) -> None:
+def test_a_malformed_manifest_is_reported(office: Office, manifest: bytes) -> None:
     office.make()
     (office.folder / "manifest.json").write_bytes(manifest)
     assert "not a batch, or damaged" in office.check().problems[0]
@@ -441,7 +441,7 @@ def test_a_manifest_that_is_none_is_no_crash(office: Office, manifest: bytes) ->
 # The key
 
 
-def test_the_key_is_made_once_and_open_to_nobody_else(office: Office) -> None:
+def test_the_key_is_made_once_with_mode_0600(office: Office) -> None:
     first = load_batch_key(office.key_file)
     assert (load_batch_key(office.key_file), len(first.key)) == (first, 16)
     assert first.key.hex() not in first.id
@@ -454,14 +454,14 @@ def test_the_key_is_made_once_and_open_to_nobody_else(office: Office) -> None:
         load_batch_key(office.key_file)
 
 
-def test_without_sm4_it_says_so(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openssl_without_sm4_is_reported(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "has_cipher", lambda name: False)
     with pytest.raises(StoreError, match="this OpenSSL has no SM4"):
         load_batch_key(office.key_file)
     assert not office.key_file.exists()
 
 
-def test_no_two_segments_have_one_iv(office: Office) -> None:
+def test_each_segment_has_its_own_iv(office: Office) -> None:
     office.add(FIRST, BEGIN_MS, SOUND)
     office.add(SECOND, BEGIN_MS, SOUND)
     office.make()

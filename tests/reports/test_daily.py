@@ -1,4 +1,4 @@
-"""The report of a day, per business user and prefix."""
+"""The daily report, per business user and prefix."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def report(shelf: Shelf, business: str | None = None, day: date = DAY) -> list[D
     return daily(shelf.connection, shelf.sealer, day, business)
 
 
-def test_a_day_is_chinas() -> None:
+def test_days_are_those_of_china() -> None:
     since_ms, until_ms = day_span(DAY)
     assert since_ms == NOW_MS - 8 * HOUR_MS
     assert until_ms - since_ms == 24 * HOUR_MS
 
 
-def test_attempts_are_counted_by_what_became_of_them(shelf: Shelf) -> None:
+def test_attempts_are_counted_by_result(shelf: Shelf) -> None:
     c, d = "8613700000003", "8613600000004"
     shelf.add(
         call(1),
@@ -50,7 +50,7 @@ def test_attempts_are_counted_by_what_became_of_them(shelf: Shelf) -> None:
     assert line.complaints == 0
 
 
-def test_messages_are_counted_apart(shelf: Shelf) -> None:
+def test_messages_are_counted_separately(shelf: Shelf) -> None:
     c = "8613700000003"
     message = {"kind": "message", "answered_at": None, "duration_ms": None, "outcome": "delivered"}
     refused = REFUSED | {"business": "default", "outcome": "number_in_text"}
@@ -61,7 +61,7 @@ def test_messages_are_counted_apart(shelf: Shelf) -> None:
     assert line.parties == 3
 
 
-def test_each_business_has_a_line_for_each_prefix_and_sees_its_own(shelf: Shelf) -> None:
+def test_each_business_has_a_line_per_prefix_and_sees_its_own(shelf: Shelf) -> None:
     shelf.add(
         call(1),
         call(2, number_dialled=OTHER_PREFIX + "0001"),
@@ -75,7 +75,7 @@ def test_each_business_has_a_line_for_each_prefix_and_sees_its_own(shelf: Shelf)
     assert report(shelf, "nobody") == []
 
 
-def test_a_call_belongs_to_the_day_on_which_it_was_received(shelf: Shelf) -> None:
+def test_a_call_counts_on_the_day_it_was_received(shelf: Shelf) -> None:
     since_ms, until_ms = day_span(DAY)
     times = (since_ms - 1, since_ms, until_ms - 1, until_ms)
     shelf.add(*(call(n, received_at=at, ended_at=at + 5_000) for n, at in enumerate(times)))
@@ -106,14 +106,14 @@ def test_complaints_are_entered_by_hand_and_replaced(shelf: Shelf, writer: Write
         ("nobody", PREFIX, 1, "business"),
     ],
 )
-def test_complaints_that_cannot_be_are_refused(
+def test_invalid_complaints_are_refused(
     shelf: Shelf, writer: Writer, business: str, prefix: str, count: int, said: str
 ) -> None:
     with pytest.raises(Refused, match=said):
         writer.run(RELAY, lambda act: set_complaints(act, DAY, business, prefix, count))
 
 
-def test_the_report_is_a_file_without_a_real_number(shelf: Shelf) -> None:
+def test_the_csv_has_no_real_number(shelf: Shelf) -> None:
     shelf.add(call(1), call(2, outcome="expired", **(REFUSED | {"business": "default"}), duration_ms=None))
     text = daily_csv(report(shelf))
     (row,) = csv.DictReader(io.StringIO(text, newline=""))

@@ -1,4 +1,4 @@
-"""A bundle that shows by itself whether it was changed, and what it holds."""
+"""Evidence bundles: contents, signature and checks."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def packed(contents: dict[str, bytes]) -> io.BytesIO:
     return out
 
 
-def test_it_tells_what_it_is_of_who_made_it_and_what_for(shelf: Shelf, writer: Writer) -> None:
+def test_the_manifest_has_number_time_maker_and_reason(shelf: Shelf, writer: Writer) -> None:
     checked = check(io.BytesIO(made(shelf, writer)), shelf.sealer.public_key())
     assert checked.problems == []
     told = {
@@ -79,7 +79,7 @@ def test_it_tells_what_it_is_of_who_made_it_and_what_for(shelf: Shelf, writer: W
 
 
 @pytest.mark.parametrize("followed", [0, 2, 5])
-def test_it_holds_the_calls_going_on_in_that_time_with_their_links(shelf: Shelf, writer: Writer, followed: int) -> None:
+def test_a_bundle_has_the_calls_of_the_time_with_their_links(shelf: Shelf, writer: Writer, followed: int) -> None:
     early = call(1, received_at=NOW_MS - 5_000, ended_at=NOW_MS + 1)
     shelf.add(
         call(0, received_at=NOW_MS - 9_000, ended_at=NOW_MS - 1),
@@ -105,7 +105,7 @@ def test_it_holds_the_calls_going_on_in_that_time_with_their_links(shelf: Shelf,
     assert manifest.files["records.jsonl"].lines == 3
 
 
-def test_it_names_the_industrial_id(shelf: Shelf, writer: Writer) -> None:
+def test_a_bundle_has_the_industrial_id(shelf: Shelf, writer: Writer) -> None:
     writer.run(RELAY, lambda act: store.insert(act, binding(industrial_id="88.101.1/7")))
     shelf.add(call(1, industrial_id="88.101.1/7"))
     data = made(shelf, writer)
@@ -135,7 +135,7 @@ def test_the_first_record_behind_a_purge_follows_the_checkpoint(shelf: Shelf, wr
         "DELETE FROM chain_head",
     ],
 )
-def test_there_is_no_evidence_of_a_broken_chain(shelf: Shelf, writer: Writer, deed: str) -> None:
+def test_a_broken_chain_gives_no_evidence(shelf: Shelf, writer: Writer, deed: str) -> None:
     shelf.add(call(1, number_dialled=Y, number_shown=Y), call(2))
     shelf.follow()
     shelf.connection.execute(deed)
@@ -143,7 +143,7 @@ def test_there_is_no_evidence_of_a_broken_chain(shelf: Shelf, writer: Writer, de
         made(shelf, writer)
 
 
-def test_it_holds_the_bindings_in_force_and_what_they_were_before(shelf: Shelf, writer: Writer) -> None:
+def test_a_bundle_has_the_bindings_in_force_and_their_former_states(shelf: Shelf, writer: Writer) -> None:
     since, until = NOW_MS + 1_000, NOW_MS + 2_000
     now = binding("b1", created_at=NOW_MS - 9_000)
     others = (
@@ -167,11 +167,11 @@ def test_it_holds_the_bindings_in_force_and_what_they_were_before(shelf: Shelf, 
     assert (found["b1"]["binding"]["b"], found["b1"]["binding"]["changed_at"]) == (C, "2026-01-01T00:00:00.000Z")
     assert [(one["b"], one["version"]) for one in found["b1"]["before_each_change"]] == [(B, 1)]
     assert found["ending"]["before_each_change"] == []
-    party = lines(made(shelf, writer, B, since, until), "bindings.jsonl")  # of b1 it was none any more
+    party = lines(made(shelf, writer, B, since, until), "bindings.jsonl")  # no longer a party of b1
     assert [one["binding"]["binding_id"] for one in party] == ["elsewhere", "ending"]
 
 
-def test_it_holds_who_was_in_the_group_in_that_time(shelf: Shelf, writer: Writer) -> None:
+def test_a_bundle_has_the_members_of_groups_in_that_time(shelf: Shelf, writer: Writer) -> None:
     def write(act: Act) -> None:
         early, late = act._replace(now_ms=NOW_MS - 9_000), act._replace(now_ms=NOW_MS + 9_000)
         groups.insert_group(act, groups.Group("g1", "default", "depot", 0, 1, NOW_MS - 9_000))
@@ -200,14 +200,14 @@ def test_it_holds_who_was_in_the_group_in_that_time(shelf: Shelf, writer: Writer
         ("public_key.pem", "public_key.pem is not the key"),
     ],
 )
-def test_a_changed_file_is_named(shelf: Shelf, writer: Writer, name: str, said: str) -> None:
+def test_a_changed_file_is_reported(shelf: Shelf, writer: Writer, name: str, said: str) -> None:
     contents = files(made(shelf, writer))
     contents[name] = bytes(64) if name == "manifest.sig" else contents[name] + b"\n"
     (problem,) = check(packed(contents), shelf.sealer.public_key()).problems
     assert problem.startswith(said)
 
 
-def test_what_was_added_or_taken_out_is_named(shelf: Shelf, writer: Writer) -> None:
+def test_added_and_removed_files_are_reported(shelf: Shelf, writer: Writer) -> None:
     contents = files(made(shelf, writer))
     assert check(packed(contents | {"more.jsonl": b""})).problems == ["more.jsonl was added"]
     del contents["records.jsonl"]
@@ -216,7 +216,7 @@ def test_what_was_added_or_taken_out_is_named(shelf: Shelf, writer: Writer) -> N
     assert "damaged" in check(packed(contents)).problems[0]
 
 
-def test_a_bundle_signed_anew_is_known_by_its_key(shelf: Shelf, writer: Writer) -> None:
+def test_a_bundle_signed_with_another_key_is_reported(shelf: Shelf, writer: Writer) -> None:
     contents = files(made(shelf, writer))
     forger = Sealer(b"f" * 32)
     manifest = json.loads(contents["manifest.json"]) | {"reason": "forged", "public_key": forger.public_key().hex()}
@@ -231,12 +231,12 @@ def test_a_bundle_signed_anew_is_known_by_its_key(shelf: Shelf, writer: Writer) 
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"no archive", bytes(500)])
-def test_what_is_no_bundle_is_said_to_be_none(data: bytes) -> None:
+def test_a_file_that_is_not_a_bundle_is_reported(data: bytes) -> None:
     assert "not an evidence bundle" in check(io.BytesIO(data)).problems[0]
 
 
-def test_one_that_unpacks_to_more_than_a_bundle_can_is_not_read(shelf: Shelf, writer: Writer) -> None:
-    """A stranger's 2.9 MB made 5.7 GB of them."""
+def test_a_bundle_that_unpacks_to_too_much_is_not_read(shelf: Shelf, writer: Writer) -> None:
+    """2.9 MB could unpack to 5.7 GB."""
     contents = files(made(shelf, writer))
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -245,10 +245,10 @@ def test_one_that_unpacks_to_more_than_a_bundle_can_is_not_read(shelf: Shelf, wr
     assert out.tell() < 100_000
     assert "it unpacks to more than a bundle may hold" in check(out).problems[0]
     said = out.getvalue().replace((40 << 20).to_bytes(4, "little"), (1 << 20).to_bytes(4, "little"))
-    assert check(io.BytesIO(said)).problems != []  # also where it says that it is smaller
+    assert check(io.BytesIO(said)).problems != []  # also if it claims to be smaller
 
 
-def test_one_of_many_files_or_of_another_packing_is_not_read(shelf: Shelf, writer: Writer) -> None:
+def test_a_bundle_of_too_many_files_or_unknown_packing_is_not_read(shelf: Shelf, writer: Writer) -> None:
     contents = files(made(shelf, writer))
     many = contents | {f"more{n}": b"" for n in range(11)}
     assert "it has 17 files, and a bundle has at most 16" in check(packed(many)).problems[0]
@@ -261,14 +261,14 @@ def test_one_of_many_files_or_of_another_packing_is_not_read(shelf: Shelf, write
 
 
 @pytest.mark.parametrize("manifest", [b"", b"[]", b"{}", b'"x"', b'{"format": "relay700-evidence/1"}'])
-def test_a_manifest_that_is_none_is_no_crash(shelf: Shelf, writer: Writer, manifest: bytes) -> None:
+def test_a_malformed_manifest_is_reported(shelf: Shelf, writer: Writer, manifest: bytes) -> None:
     contents = files(made(shelf, writer)) | {"manifest.json": manifest}
     assert check(packed(contents)).problems != []
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
-def test_it_can_be_checked_without_relay700(shelf: Shelf, writer: Writer, tmp_path: Path) -> None:
-    """As its README says."""
+def test_a_bundle_is_checked_without_relay700(shelf: Shelf, writer: Writer, tmp_path: Path) -> None:
+    """With the commands of its README."""
     shelf.add(call(1))
     contents = files(made(shelf, writer))
     for name, data in contents.items():
@@ -281,7 +281,7 @@ def test_it_can_be_checked_without_relay700(shelf: Shelf, writer: Writer, tmp_pa
     assert told["records.jsonl"]["sha256"] == hashlib.sha256(contents["records.jsonl"]).hexdigest()
 
 
-def test_a_bundle_may_go_to_a_pipe(shelf: Shelf, writer: Writer) -> None:
+def test_a_bundle_is_written_to_a_pipe(shelf: Shelf, writer: Writer) -> None:
     class Pipe(io.RawIOBase):
         def __init__(self) -> None:
             self.data = bytearray()
@@ -300,17 +300,17 @@ def test_a_bundle_may_go_to_a_pipe(shelf: Shelf, writer: Writer) -> None:
     assert check(io.BytesIO(bytes(pipe.data)), shelf.sealer.public_key()).problems == []
 
 
-# -- somebody has the database, and not the key
+# -- an attacker with the database, without the key
 
 
 def filled(shelf: Shelf) -> None:
-    """Six calls of one binding, all of them in the index."""
+    """Six indexed calls of one binding."""
     store_put(shelf.path, shelf.sealer, binding("b1"))
     shelf.add(*(call(n) for n in range(1, 7)))
     shelf.follow()
 
 
-def test_an_index_that_was_emptied_hides_no_call(shelf: Shelf, writer: Writer) -> None:
+def test_an_emptied_index_hides_no_call(shelf: Shelf, writer: Writer) -> None:
     filled(shelf)
     shelf.connection.execute("DELETE FROM call_index")
     shelf.connection.execute("UPDATE cursor SET at = 6")
@@ -329,7 +329,7 @@ def test_an_index_that_was_emptied_hides_no_call(shelf: Shelf, writer: Writer) -
         "UPDATE business SET licence = 'another'",
     ],
 )
-def test_nothing_is_signed_of_what_does_not_verify(shelf: Shelf, writer: Writer, deed: str) -> None:
+def test_a_store_that_does_not_verify_is_not_signed(shelf: Shelf, writer: Writer, deed: str) -> None:
     filled(shelf)
     made(shelf, writer)
     shelf.connection.execute("PRAGMA foreign_keys = OFF")
@@ -338,7 +338,7 @@ def test_nothing_is_signed_of_what_does_not_verify(shelf: Shelf, writer: Writer,
         made(shelf, writer)
 
 
-def test_the_readme_says_how_to_check_each_record_without_a_key(shelf: Shelf, writer: Writer, tmp_path: Path) -> None:
+def test_the_readme_checks_each_record_without_a_key(shelf: Shelf, writer: Writer, tmp_path: Path) -> None:
     filled(shelf)
     data = made(shelf, writer)
     for name, content in files(data).items():
@@ -356,8 +356,8 @@ def test_the_readme_says_how_to_check_each_record_without_a_key(shelf: Shelf, wr
     assert said()[4:6] == ["3", "False"]
 
 
-def test_each_call_tells_who_the_business_user_was_and_what_it_had_filed_then(shelf: Shelf, writer: Writer) -> None:
-    """Whatever it has changed since."""
+def test_each_call_has_the_business_user_and_filings_of_its_time(shelf: Shelf, writer: Writer) -> None:
+    """Regardless of later changes."""
     store_put(shelf.path, shelf.sealer, binding("b1"))
 
     def make(act: Act) -> None:

@@ -1,4 +1,4 @@
-"""Call records as files that other programs read."""
+"""Call records as files for other programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def exported(shelf: Shelf, wanted: Wanted, format_: Format, *, reveal: bool = Fa
 
 
 def read(format_: Format, data: bytes) -> list[dict[str, object]]:
-    """What another program makes of it: texts in CSV, else values."""
+    """The rows as another program reads them: texts in CSV, else values."""
     match format_:
         case "csv":
             return list(csv.DictReader(io.StringIO(data.decode(), newline="")))
@@ -37,7 +37,7 @@ def read(format_: Format, data: bytes) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_each_format_holds_the_calls_of_the_time_and_the_business(shelf: Shelf, format_: Format) -> None:
+def test_each_format_has_the_calls_of_the_time_and_business(shelf: Shelf, format_: Format) -> None:
     shelf.add(*(call(n, business="other" if n % 2 else "default") for n in range(6)))
     shelf.follow()
     wanted = Wanted(business="other", since_ms=NOW_MS + 2_000, until_ms=NOW_MS + 9_000)
@@ -47,12 +47,12 @@ def test_each_format_holds_the_calls_of_the_time_and_the_business(shelf: Shelf, 
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_nothing_is_a_file_as_well(shelf: Shelf, format_: Format) -> None:
+def test_an_export_without_records_is_a_valid_file(shelf: Shelf, format_: Format) -> None:
     assert read(format_, exported(shelf, Wanted(), format_)) == []
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_real_numbers_are_masked_unless_revealed(shelf: Shelf, format_: Format) -> None:
+def test_real_numbers_are_masked_without_reveal(shelf: Shelf, format_: Format) -> None:
     shelf.add(call(1), call(2, number_dialled=B, **REFUSED))
     data = exported(shelf, Wanted(), format_)
     assert not [number for number in REAL if number.encode() in data]
@@ -64,7 +64,7 @@ def test_real_numbers_are_masked_unless_revealed(shelf: Shelf, format_: Format) 
     assert first["caller_leg_call_id"] == ended_record().caller_leg_call_id
 
 
-def test_json_lines_are_the_records_as_the_command_line_prints_them(shelf: Shelf) -> None:
+def test_json_lines_are_those_of_calls_list_json(shelf: Shelf) -> None:
     shelf.add(ended_record())
     (line,) = read("jsonl", exported(shelf, Wanted(), "jsonl", reveal=True))
     assert line["received_at"] == "2026-01-01T00:00:00.000Z"
@@ -72,7 +72,7 @@ def test_json_lines_are_the_records_as_the_command_line_prints_them(shelf: Shelf
     assert (line["duration_ms"], line["sip_status"], line["legacy"], line["direction"]) == (10_000, 200, False, None)
 
 
-def test_csv_leaves_empty_what_did_not_happen(shelf: Shelf) -> None:
+def test_null_is_empty_in_csv(shelf: Shelf) -> None:
     shelf.add(call(1, **REFUSED))
     (row,) = read("csv", exported(shelf, Wanted(), "csv"))
     assert (row["routed_at"], row["callee"], row["legacy"]) == ("", "", "false")
@@ -80,20 +80,20 @@ def test_csv_leaves_empty_what_did_not_happen(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("text", ["=HYPERLINK(0)", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "＝1+1", "＠x"])
-def test_no_text_of_a_peer_becomes_a_formula_in_a_spreadsheet(shelf: Shelf, text: str) -> None:
+def test_a_peers_text_is_never_a_spreadsheet_formula(shelf: Shelf, text: str) -> None:
     shelf.add(call(1, caller_leg_call_id=text, order_id=text))
     (row,) = read("csv", exported(shelf, Wanted(), "csv", reveal=True))
     assert (row["caller_leg_call_id"], row["order_id"]) == (f"'{text}", f"'{text}")
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_bytes_that_are_no_text_do_not_spoil_the_file(shelf: Shelf, format_: Format) -> None:
+def test_invalid_utf_8_is_replaced(shelf: Shelf, format_: Format) -> None:
     shelf.add(call(1, caller_leg_call_id="a\udcffb", order_id='订单,"1"\n'))
     (row,) = read(format_, exported(shelf, Wanted(), format_, reveal=True))
     assert (row["caller_leg_call_id"], row["order_id"]) == ("a�b", '订单,"1"\n')
 
 
-def test_parquet_has_times_and_numbers_as_such(shelf: Shelf) -> None:
+def test_parquet_has_typed_times_and_numbers(shelf: Shelf) -> None:
     shelf.add(call(1), call(2, kind="message", text_bytes=17))
     row, message = read("parquet", exported(shelf, Wanted(), "parquet"))
     assert (row["kind"], row["text_bytes"], message["kind"], message["text_bytes"]) == ("call", None, "message", 17)
@@ -106,7 +106,7 @@ def test_parquet_has_times_and_numbers_as_such(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_a_part_is_out_before_the_next_records_are_read(format_: Format, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_is_written_before_the_next_records_are_read(format_: Format, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.reports.export.PART", 10)
     monkeypatch.setattr("relay.reports.export.ROW_GROUP", 10)
     taken = 0

@@ -1,4 +1,4 @@
-"""Call records by page and by id, and whose they are."""
+"""Search of call records by page and id, and by business user."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ CALLS = (
     ],
 )
 @pytest.mark.parametrize("limit", [1, 2, 3, 6, 7])
-def test_the_newest_come_first_page_by_page(shelf: Shelf, query: CallQuery, expected: str, limit: int) -> None:
+def test_pages_are_newest_first(shelf: Shelf, query: CallQuery, expected: str, limit: int) -> None:
     shelf.add(*CALLS)
     shelf.follow(4)
     pages = all_pages(shelf, query, limit)
@@ -59,13 +59,13 @@ def test_the_newest_come_first_page_by_page(shelf: Shelf, query: CallQuery, expe
     assert all(len(page.split()) <= limit for page in pages)
 
 
-def test_a_rare_outcome_is_looked_for_in_parts(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rare_outcome_gives_short_pages(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.reports.search.MOST_EXAMINED", 2)
     shelf.add(*CALLS)
     assert all_pages(shelf, CallQuery(Wanted(), "answered"), 2) == ["c6", "c3", "c1", ""]
 
 
-def test_a_call_is_found_by_its_id_while_it_is_up_and_after_its_end(shelf: Shelf) -> None:
+def test_a_live_and_an_ended_call_are_found_by_id(shelf: Shelf) -> None:
     shelf.add(*CALLS)
     shelf.follow()
     up = live_record("up")
@@ -76,7 +76,7 @@ def test_a_call_is_found_by_its_id_while_it_is_up_and_after_its_end(shelf: Shelf
     assert list(live_calls(shelf.connection, shelf.sealer)) == [up]
 
 
-def test_a_business_finds_its_own_calls_alone(shelf: Shelf) -> None:
+def test_a_business_finds_only_its_own_calls(shelf: Shelf) -> None:
     shelf.add(*CALLS)
     shelf.follow()
     insert(shelf.connection, PUT, [live_row(shelf.sealer, 1, live_record("up"), b"dialogs")])
@@ -84,5 +84,5 @@ def test_a_business_finds_its_own_calls_alone(shelf: Shelf) -> None:
         for business in ("default", "other", "third"):
             found = find_call(shelf.connection, shelf.sealer, call_id, business)
             assert (found is not None) is (business == theirs)
-    assert find_call(shelf.connection, shelf.sealer, "c5", "default") is None  # nobody's
+    assert find_call(shelf.connection, shelf.sealer, "c5", "default") is None  # of no business user
     assert all_pages(shelf, CallQuery(Wanted(number=X, business="third")), 5) == [""]

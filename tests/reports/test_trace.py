@@ -1,4 +1,4 @@
-"""Who was behind a number at a moment, also long after."""
+"""Traceback: who was behind a number at a time, also long after."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def bind(writer: Writer, **changes: object) -> None:
     writer.run(RELAY, lambda act: store.insert(act, binding(**changes)))  # type: ignore[arg-type]
 
 
-def test_the_parties_are_those_of_that_minute(shelf: Shelf, writer: Writer) -> None:
-    """b is changed at NOW_MS, which is when the writer's clock stands."""
+def test_parties_are_those_of_that_time(shelf: Shelf, writer: Writer) -> None:
+    """b is changed at NOW_MS, the time of the writer's clock."""
     made = binding(created_at=NOW_MS - 1_000)
 
     def change(act: Act) -> None:
@@ -45,14 +45,14 @@ def test_the_parties_are_those_of_that_minute(shelf: Shelf, writer: Writer) -> N
     assert traced(shelf, writer, X, NOW_MS - 1_001).bindings == []
 
 
-def test_a_binding_that_has_ended_is_still_told_for_its_time(shelf: Shelf, writer: Writer) -> None:
+def test_an_ended_binding_is_found_for_its_time(shelf: Shelf, writer: Writer) -> None:
     bind(writer, created_at=NOW_MS, ended_at=NOW_MS + 5_000, released_at=NOW_MS + 5_000)
     (found,) = traced(shelf, writer, X, NOW_MS + 4_999).bindings
     assert (found.a, found.b, found.order_id, found.business) == (A, B, "order-1", "default")
     assert traced(shelf, writer, X, NOW_MS + 5_000).bindings == []
 
 
-def test_the_members_of_a_group_are_those_of_that_minute(shelf: Shelf, writer: Writer) -> None:
+def test_members_of_a_group_are_those_of_that_time(shelf: Shelf, writer: Writer) -> None:
     def write(act: Act) -> None:
         groups.insert_group(act, groups.Group("g1", "default", "depot", 0, 1, NOW_MS - 9_000))
         gone, _ = groups.put_members(act._replace(now_ms=NOW_MS - 9_000), "g1", [C, A])
@@ -68,10 +68,10 @@ def test_the_members_of_a_group_are_those_of_that_minute(shelf: Shelf, writer: W
 
 @pytest.mark.parametrize("followed", [0, 1, 4])
 @pytest.mark.parametrize("most_unread", [0, 100])
-def test_the_calls_are_those_going_on_then(
+def test_calls_are_those_of_that_time(
     shelf: Shelf, writer: Writer, followed: int, most_unread: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However far the follower is, and where there is none."""
+    """With the follower at any position, or without one."""
     monkeypatch.setattr("relay.store.record_pages._MOST_UNREAD", most_unread)
     shelf.add(
         call(1, ended_at=NOW_MS + 60_000),
@@ -96,6 +96,6 @@ def test_the_calls_are_those_going_on_then(
     assert ids(C, 3.2) == ""
 
 
-def test_a_trace_without_a_reason_is_refused(writer: Writer) -> None:
+def test_a_traceback_without_a_reason_is_refused(writer: Writer) -> None:
     with pytest.raises(Refused, match="reason"):
         writer.run(RELAY, lambda act: ask_trace(act, X, NOW_MS, ""))

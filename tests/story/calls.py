@@ -1,4 +1,4 @@
-"""Whole calls between two phones through a running relay, and what each side has seen of the other."""
+"""Whole calls between two phones through a running relay, and what each side saw of the other."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ class Ends(NamedTuple):
     right: Phone
 
     def phones(self, caller: str) -> tuple[Phone, Phone]:
-        """The caller's, and the other one."""
+        """The caller's phone and the callee's."""
         return (self.left, self.right) if caller.startswith("138") else (self.right, self.left)
 
 
 class Seen(NamedTuple):
     """One call as its two ends saw it."""
 
-    shown: str  # the number that the callee saw as the caller's
-    called: str  # the number that the callee was called by
+    shown: str  # caller number seen by the callee
+    called: str  # callee's number in the INVITE to it
     by_caller: bytes  # all that the caller's phone received
     by_callee: bytes
 
 
 class Talk(NamedTuple):
-    """A call that is up."""
+    """A live call."""
 
     phone: Phone  # the caller's
     other: Phone
     near: Leg
     far: Leg
-    invite: SipText  # as the callee got it
+    invite: SipText  # as received by the callee
 
     async def hang_up(self) -> None:
-        """The caller does."""
+        """Hang up on the caller's side."""
         await self.near.request("BYE")
         await self.far.answer(await self.other.expect("BYE"), 200)
         await self.phone.expect(200, "BYE")
 
     async def is_hung_up(self) -> None:
-        """The relay does."""
+        """Wait for a hang-up by the relay."""
         for phone, leg in ((self.phone, self.near), (self.other, self.far)):
             bye = await phone.expect("BYE")
             assert bye["call-id"] == leg.call_id
@@ -56,7 +56,7 @@ class Talk(NamedTuple):
 
 
 async def connect(ends: Ends, caller: str, number: str) -> Talk:
-    """A call that was answered."""
+    """Make a call that is answered."""
     phone, other = ends.phones(caller)
     leg = Leg.calling(phone, ends.relay.setup.relay, caller, number)
     await leg.request("INVITE", body=SDP)
@@ -72,7 +72,7 @@ async def connect(ends: Ends, caller: str, number: str) -> Talk:
 
 
 async def call(ends: Ends, caller: str, number: str) -> Seen:
-    """An answered call that the caller hangs up."""
+    """Make a call that is answered and hung up by the caller."""
     phone, other = ends.phones(caller)
     marks = len(phone.raw_received), len(other.raw_received)
     talk = await connect(ends, caller, number)
@@ -82,7 +82,7 @@ async def call(ends: Ends, caller: str, number: str) -> Seen:
 
 
 async def refused(ends: Ends, caller: str, number: str, *, anonymous: bool = False) -> SipText:
-    """The final answer to a call that does not come about."""
+    """The final answer to a failed call."""
     phone, other = ends.phones(caller)
     leg = Leg.calling(phone, ends.relay.setup.relay, "anonymous" if anonymous else caller, number)
     branch = await leg.request("INVITE", body=SDP)
@@ -102,6 +102,6 @@ def user_of(value: str) -> str:
 
 
 def assert_sees_none_of(data: bytes, numbers: Iterable[str]) -> None:
-    """No real number in what a phone received, whatever its notation."""
+    """Assert that a phone received no real number, in any notation."""
     for number in numbers:
         assert number[-10:].encode() not in data, f"a phone saw {number}:\n{data.decode(errors='replace')}"

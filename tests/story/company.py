@@ -1,6 +1,6 @@
-"""A delivery company's program as its own people would write it: an HTTP client with a key, and an inbox for webhooks.
+"""A delivery company's own program: an HTTP client with a key, and an inbox for webhooks.
 
-It knows the interface from its documents alone: nothing of relay700 is imported.
+It is written from the documents alone and imports nothing of relay700.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 
 class Client:
-    """The API with one key. Every answer but the wanted one is a failure of the test."""
+    """The API with one key. Any status but the wanted one fails the test."""
 
     def __init__(self, api: Address, key: str = "") -> None:
         headers = {"authorization": f"Bearer {key}"} if key else {}
@@ -42,7 +42,7 @@ class Client:
         await self._http.aclose()
 
     async def ask(self, method: str, path: str, body: Json | None = None, status: int = 200, **headers: str) -> Json:
-        """The answer's JSON, once the status is the wanted one."""
+        """Return the answer's JSON; the status must be the wanted one."""
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         answer = await self._http.request(method, path, json=body, headers=names)
         self.seen.append(f"{dict(answer.headers)}\n{answer.text}")
@@ -54,7 +54,7 @@ class Client:
         return await self.ask("GET", path, status=status)
 
     async def text(self, path: str) -> str:
-        """An answer that is no JSON."""
+        """Return an answer that is not JSON."""
         answer = await self._http.get(path)
         assert answer.status_code == 200, f"GET {path}: {answer.status_code} {answer.text}"
         self.seen.append(answer.text)
@@ -75,7 +75,7 @@ class Client:
             cursor = f"{'&' if '?' in path else '?'}cursor={page['next']}"
 
     async def until(self, path: str, good: Callable[[Json], bool]) -> Json:
-        """Asks until the answer is so; a failure after PATIENCE_S."""
+        """Repeat the request until the answer fits; fails after PATIENCE_S."""
         answer: Json = {}
         for _ in range(int(PATIENCE_S / POLL_S)):
             answer = await self.get(path)
@@ -85,7 +85,7 @@ class Client:
         raise AssertionError(f"{path}: not so within {PATIENCE_S} s: {answer}")
 
     async def until_ready(self) -> None:
-        """Until the service takes requests."""
+        """Wait until the service accepts requests."""
         for _ in range(int(PATIENCE_S / POLL_S)):
             try:
                 if (await self._http.get("/readyz")).status_code == 200:
@@ -97,14 +97,14 @@ class Client:
 
 
 class Inbox:
-    """Where events are posted to. It checks every signature and keeps what it got, in the order of arrival."""
+    """A webhook receiver. It checks every signature and keeps events in order of arrival."""
 
     def __init__(self) -> None:
         self.address = free(INBOX)
         self.secret = ""
-        self.status = 200  # what is answered
+        self.status = 200  # of its answers
         self.events: list[Json] = []  # of accepted deliveries
-        self.bodies: list[bytes] = []  # of all
+        self.bodies: list[bytes] = []  # of all deliveries
         self.faults: list[str] = []
         self._arrived = asyncio.Condition()
         self._runner: web.AppRunner | None = None

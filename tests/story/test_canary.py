@@ -1,8 +1,7 @@
-"""The canary over all of the desk's outputs: after a whole story no real number stands in any of them unless revealed.
+"""The canary over all outputs of the backend: after a whole story none has a real number unless revealed.
 
-Searched are all HTTP answers, all webhook requests, the log, the metrics, the control socket, and the files of the
-store. The parties are in no answer; what business users write as text of their own may come back to them, and to nobody
-else: of it nothing is in the log, the metrics or the files.
+It searches HTTP answers, webhook requests, log, metrics, control socket and the files of the store. Parties are in no
+answer. A business user's own texts may come back to it alone, and are not in log, metrics or files.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from tests.support.relay_process import RelayProcess, Setup, X
 
 pytestmark = pytest.mark.outside
 
-A, B = "13812344321", "13987655678"  # what is wrong is told with an example of a number: not these
+A, B = "13812344321", "13987655678"  # not the numbers in examples of error texts
 MEMBER, LISTED, FOREIGN, CONTACT = "13700000077", "13500000066", "+447912345987", "13300000044"
 PARTIES = (A, B, MEMBER, LISTED, FOREIGN.removeprefix("+"), CONTACT)
-TEXT = "13600000088"  # in what a business user writes as text
+TEXT = "13600000088"  # in texts of a business user
 NUMBERS = (*PARTIES, TEXT)
 
 
@@ -36,7 +35,7 @@ class Desk(NamedTuple):
     relay: RelayProcess
     operator: Client
     company: Client
-    agent: Client  # of the same company; may look for parties
+    agent: Client  # of the same company, with the right to search by party
     inbox: Inbox
 
 
@@ -55,7 +54,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
             await operator.post("/v1/businesses/acme/approve", {"reason": f"papers of {TEXT}"}, 200)
             scopes = ["bindings:read", "bindings:write", "calls:read", "calls:hangup", "lists", "webhooks", "reports"]
             made = await operator.post("/v1/businesses/acme/keys", {"scopes": scopes})
-            # The operator's key has no parties:read to give away.
+            # The operator's key has no parties:read to grant.
             seeing = [f"--scope={scope}" for scope in ("bindings:read", "calls:read", "parties:read")]
             of_agent = relay.answer("keys", "make", "--business", "acme", *seeing, "--json")
             inbox.secret = (await operator.post("/v1/webhooks", {"url": inbox.url, "business": "acme"}))["secret"]
@@ -80,17 +79,17 @@ async def test_no_output_holds_a_real_number(desk: Desk) -> None:
     metrics = await desk.operator.text("/metrics")
     await company.ask("DELETE", f"/v1/bindings/{binding['id']}")
     await desk.inbox.event("number.cooling")
-    # `desk` searches the log and the files for all of NUMBERS when the relay has stopped, and here while it runs.
+    # The fixture `desk` searches log and files for all of NUMBERS once the relay has stopped; here it still runs.
     await asyncio.to_thread(relay.assert_nothing_in_clear)
     _assert_none_of(NUMBERS, [metrics, relay.log()])
     _assert_none_of(
         PARTIES, [*answers, *company.seen, *desk.agent.seen, *desk.operator.seen, *_texts(desk.inbox.bodies)]
     )
-    assert all(str(number[-4:]) in str(company.seen) for number in (A, B, MEMBER, LISTED))  # masked, they are there
+    assert all(str(number[-4:]) in str(company.seen) for number in (A, B, MEMBER, LISTED))  # they are there, masked
 
 
 async def _orders(company: Client) -> Json:
-    """All that a company tells of parties; the binding that is called."""
+    """Send parties in all requests of a company. Returns the binding to call."""
     text = {"order_id": f"order of {TEXT}", "consent": f"asked {TEXT}", "user_data": f"call {TEXT}"}
     asked = {"mode": "AXB", "x": X, "a": A, "b": B, **text}
     made = await company.post("/v1/bindings", asked, idempotency_key=f"order-{TEXT}")
@@ -124,7 +123,7 @@ async def _looks(company: Client, binding: Json) -> None:
 
 
 async def _mistakes(company: Client, binding: Json) -> None:
-    """What is wrong is answered without what was sent; parties in an address are not in the log either."""
+    """Errors do not repeat the values sent, and parties in a URL are not in the log."""
     on_x = {"mode": "AXB", "x": X, "a": A, "b": MEMBER, "order_id": "2"}
     await company.post("/v1/bindings", on_x, 409)
     await company.post("/v1/bindings", on_x | {"b": A}, 400)

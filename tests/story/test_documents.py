@@ -1,4 +1,4 @@
-"""What the documents have a new user paste does what they say: bash, curl and Python beside a running relay."""
+"""Examples of the documents work as pasted: bash, curl and Python beside a running relay."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Desk(NamedTuple):
     api: str
 
     async def paste(self, *texts: str) -> str:
-        """What bash prints of them. They name the relay and its command as config/relay.toml has them."""
+        """Run the lines in bash and return its output. They use addresses and commands as in config/relay.toml."""
         command = shlex.join([*RELAY700, "keys", "make", "-c", str(self.ends.relay.config)])
         script = "\n".join(texts).replace(".venv/bin/relay700 keys make", command)
         return await output("bash", "-euc", script.replace("http://127.0.0.1:8700", self.api))
@@ -71,27 +71,27 @@ async def test_the_first_order_of_the_readme(desk: Desk) -> None:
     assert [(record["order_id"], record["outcome"]) for record in calls["items"]] == [("17", "answered")]
 
 
-async def test_a_problem_is_shown_where_a_step_fails(desk: Desk) -> None:
+async def test_a_failed_step_shows_the_problem(desk: Desk) -> None:
     told = await desk.paste(SET_UP, ORDER.replace('"order_id": "17", ', ""))
     assert "order_id: required" in told.splitlines()[-1]
 
 
-async def test_the_signed_request_of_the_api_s_page(desk: Desk) -> None:
+async def test_the_signed_request_of_api_md(desk: Desk) -> None:
     *_, number, key = (await desk.paste(SET_UP, ORDER, 'echo "$acme"')).splitlines()
-    async with asyncio.timeout(PATIENCE_S):  # the API takes none that may have been sent before its start
+    async with asyncio.timeout(PATIENCE_S):  # the API refuses requests that may be from before its start
         while not (answer := await _signed(key, f"{desk.api}/v1/bindings?limit=2")):
             pass
     assert [binding["x"] for binding in json.loads(answer)["items"]] == [number]
 
 
 async def _signed(key: str, url: str) -> str:
-    """What the API answered; "" where it was no success."""
+    """The answer of the API; "" if it was an error."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", SIGNED, key, url, stdout=PIPE, stderr=PIPE)
     answer, _ = await process.communicate()
     return answer.decode()
 
 
-async def test_the_receiver_of_the_api_s_page(desk: Desk) -> None:
+async def test_the_webhook_receiver_of_api_md(desk: Desk) -> None:
     address = free(INBOX)
     hook = desk.ends.relay.answer("webhooks", "make", f"http://{address}/events", "--json")
     arguments = (sys.executable, "-c", RECEIVER, hook["secret"], str(address.port))

@@ -40,7 +40,7 @@ def done(relay: RelayProcess, *arguments: str) -> str:
 
 @pytest.fixture
 async def firm(tmp_path: Path) -> AsyncIterator[Firm]:
-    """One that hears of its calls while they go on, with an AXB on X and one on EXPIRING that ends in a second."""
+    """A business user with live events, an AXB on X, and one on EXPIRING that expires within a second."""
     relay = RelayProcess(tmp_path, Setup(api=free(RELAY)))
     relay.start()
     try:
@@ -61,7 +61,7 @@ async def firm(tmp_path: Path) -> AsyncIterator[Firm]:
     assert (status, "Traceback" in relay.log()) == (0, False), relay.log_tail()
 
 
-async def test_each_kind_comes_and_those_of_a_call_in_order(firm: Firm) -> None:
+async def test_each_kind_arrives_and_those_of_a_call_in_order(firm: Firm) -> None:
     relay, inbox = firm.ends.relay, firm.inbox
     await call(firm.ends, A, X)
     ended = await inbox.event("call.ended")
@@ -79,7 +79,7 @@ async def test_each_kind_comes_and_those_of_a_call_in_order(firm: Firm) -> None:
     assert len({event["id"] for event in inbox.events}) == len(inbox.events)
 
 
-async def test_what_is_refused_for_good_is_a_dead_letter_that_can_be_sent_again(firm: Firm) -> None:
+async def test_a_refused_event_is_a_dead_letter_that_can_be_resent(firm: Firm) -> None:
     relay, inbox = firm.ends.relay, firm.inbox
     await inbox.event("number.cooling")
     done(relay, "webhooks", "change", firm.webhook, "--kind", "call.ended")

@@ -1,4 +1,4 @@
-"""What was called, as files and reports: the same by command and over HTTP, of calls that real phones made."""
+"""Exports and reports of real calls: the same by command and over HTTP."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DAY = timedelta(days=1)
 
 
 class Shop(NamedTuple):
-    """A relay over which acme's parties have called each other twice, and a stranger once in vain."""
+    """A relay with two calls between acme's parties and a failed one of a stranger."""
 
     ends: Ends
     http: httpx.AsyncClient
@@ -102,7 +102,7 @@ async def test_records_are_exported_by_time_and_business(shop: Shop, format_: st
     file.unlink()
 
 
-async def test_a_day_is_reported_by_business_and_prefix_as_file_and_over_http(shop: Shop) -> None:
+async def test_the_daily_report_is_the_same_as_file_and_over_http(shop: Shop) -> None:
     relay, file = shop.ends.relay, shop.ends.relay.folder / "day.csv"
     day = (shop.began + timedelta(hours=8)).date().isoformat()
     assert relay.command("report", "complaints", day, "acme", PREFIX, "2").returncode == 0

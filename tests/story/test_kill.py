@@ -1,6 +1,6 @@
-"""kill -9 of the relay and its desk between a call's end and the delivery of its event: delivered after the restart.
+"""kill -9 of the relay and its backend between a call's end and the delivery of its event.
 
-Once or more, never zero times: at each of the four places where what is on its way stands somewhere else.
+The event is delivered after the restart, at least once, wherever it was at the kill: four places.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Story(NamedTuple):
     inbox: Inbox
 
     async def call(self) -> str:
-        """One call, answered and hung up; the id of the event of its end. Its record is on disk."""
+        """Make one call, answered and hung up, with its record on disk. Returns the id of its end's event."""
         mark = len(self.relay.log().splitlines())
         async with call(self.relay) as up:
             await up.hang_up()
@@ -42,14 +42,14 @@ class Story(NamedTuple):
         return int(self.relay.wait_for_event("desk.started")["pid"])
 
     async def desk_stopped(self) -> None:
-        """Not in the midst of a transaction: the journal would wait for its end."""
+        """Stop the backend outside a transaction: the journal would wait for its end."""
         desk = self.desk()
         with self.nobody_writes():
             os.kill(desk, signal.SIGSTOP)
             await until_seen(lambda: " T " in Path(f"/proc/{desk}/stat").read_text())
 
     def kill(self) -> None:
-        """Both at once, the desk first: it may be stopped, and would keep the log open."""
+        """Kill both at once, the backend first: if stopped, it would keep the log open."""
         os.kill(self.desk(), signal.SIGKILL)
         self.relay.kill()
 
@@ -66,17 +66,17 @@ class Story(NamedTuple):
         return int(count)
 
     async def until_rows(self, statement: str) -> None:
-        """Until the store has some."""
+        """Wait until the query counts rows."""
         await until_seen(lambda: self.rows(statement))
 
     async def until_answered(self) -> None:
-        """Until the desk has read the answer to its first delivery."""
+        """Wait until the backend has read the answer to its first delivery."""
         url = f"http://{self.relay.setup.api}/metrics"
         await until_seen(lambda: "relay700_deliveries_total 1.0" in httpx.get(url, trust_env=False).text)
 
     @contextmanager
     def nobody_writes(self) -> Iterator[None]:
-        """As if the disk stood still."""
+        """Block all writes to the store, as a stuck disk does."""
         with closing(sqlite3.connect(self.relay.folder / "relay.db", isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield
@@ -103,7 +103,7 @@ async def inbox() -> AsyncIterator[Inbox]:
         yield made
 
 
-async def test_after_the_commit_and_before_the_follower(story: Story) -> None:
+async def test_kill_between_commit_and_follower(story: Story) -> None:
     await story.desk_stopped()
     event_id = await story.call()
     assert story.rows("SELECT count(*) FROM call_record") == 1
@@ -113,7 +113,7 @@ async def test_after_the_commit_and_before_the_follower(story: Story) -> None:
     assert story.inbox.taken == [event_id]
 
 
-async def test_after_the_follower_and_before_the_delivery(story: Story) -> None:
+async def test_kill_between_follower_and_delivery(story: Story) -> None:
     story.inbox.answer = lambda ids: 503
     event_id = await story.call()
     await story.until_rows("SELECT count(*) FROM outbox WHERE dead_at IS NULL")
@@ -125,10 +125,10 @@ async def test_after_the_follower_and_before_the_delivery(story: Story) -> None:
     await story.delivered(event_id)
 
 
-async def test_in_the_midst_of_the_delivery(story: Story) -> None:
+async def test_kill_during_delivery(story: Story) -> None:
     story.inbox.released.clear()
     event_id = await story.call()
-    await story.inbox.until(lambda: len(story.inbox.requests) == 1)  # read, and not answered
+    await story.inbox.until(lambda: len(story.inbox.requests) == 1)  # read, not answered
     await asyncio.to_thread(story.kill)
     story.inbox.released.set()
     await asyncio.to_thread(story.relay.start)
@@ -136,7 +136,7 @@ async def test_in_the_midst_of_the_delivery(story: Story) -> None:
     assert story.inbox.batches == [[event_id], [event_id]]
 
 
-async def test_after_the_answer_and_before_its_removal(story: Story) -> None:
+async def test_kill_between_answer_and_removal(story: Story) -> None:
     story.inbox.released.clear()
     event_id = await story.call()
     await story.inbox.until(lambda: len(story.inbox.requests) == 1)
@@ -150,7 +150,7 @@ async def test_after_the_answer_and_before_its_removal(story: Story) -> None:
     assert story.inbox.batches == [[event_id], [event_id]]
 
 
-async def test_once_it_is_removed_it_is_not_sent_again(story: Story) -> None:
+async def test_kill_after_removal_sends_nothing_again(story: Story) -> None:
     event_id = await story.call()
     await story.delivered(event_id)
     await story.until_rows("SELECT count(*) = 0 FROM outbox")

@@ -1,4 +1,4 @@
-"""An order from its first request to the inspector's question: real HTTP, real SIP, each mode, both directions."""
+"""An order from its first request to the inspector's traceback: real HTTP, real SIP, each mode, both directions."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ CALL_KINDS = ["call.received", "call.ringing", "call.answered", "call.ended"]
 
 
 class Way(NamedTuple):
-    """What one side dials in a mode, what the other side sees, and which way the record says that it went."""
+    """One direction of a mode: number dialled, number shown, and direction in the record."""
 
     dialled: str
     shown: str
     direction: str
 
 
-# mode: the courier's way to the customer, the customer's to the courier. In an AXN the customer is a.
+# mode: courier to customer, customer to courier. In an AXN the customer is a.
 WAYS = {
     "AXB": (Way(X, X, "a_to_b"), Way(X, X, "b_to_a")),
     "AXYB": (Way(X, Y, "a_to_b"), Way(Y, X, "b_to_a")),
@@ -56,7 +56,7 @@ class Story(NamedTuple):
 
 @pytest.fixture
 async def story(tmp_path: Path) -> AsyncIterator[Story]:
-    """A company that is ready for its first order: approved, with a key, numbers and a webhook."""
+    """A company ready for its first order: approved, with a key, numbers and a webhook."""
     setup = Setup(api=free(RELAY))
     assert setup.api is not None
     with running_relay(tmp_path, setup, NUMBERS) as relay:
@@ -75,7 +75,7 @@ async def story(tmp_path: Path) -> AsyncIterator[Story]:
 
 
 async def _take_on(operator: Client) -> tuple[str, str]:
-    """A business from its application to its key; its id and the key."""
+    """Take a business from its application to its key. Returns its id and the key."""
     application = {
         "name": "快送 Express", "licence": "91110000MA0000000X", "application": "pilot-17", "scenario": "express",
         "contact": "Li Lei, 010-12345678", "scheme": "scheme-1", "live_events": True,
@@ -91,7 +91,7 @@ async def _take_on(operator: Client) -> tuple[str, str]:
 
 
 async def _subscribe(operator: Client, business: str, url: str) -> str:
-    """The operator does it, since the inbox is on this machine. The secret that signs its events."""
+    """Make the webhook as the operator, since the inbox is on this machine. Returns the secret that signs events."""
     kinds = [*CALL_KINDS, "call.refused", "number.cooling"]
     hook = {"business": business, "url": url, "kinds": kinds, "parties": "masked"}
     return str((await operator.post("/v1/webhooks", hook))["secret"])
@@ -122,7 +122,7 @@ def _assert_masked(seen: Seen, way: Way, caller: str, callee: str) -> None:
 
 
 @pytest.mark.parametrize("mode", WAYS)
-async def test_an_order_from_its_binding_to_the_inspector(story: Story, mode: str) -> None:
+async def test_an_order_from_binding_to_traceback(story: Story, mode: str) -> None:
     there, back = WAYS[mode]
     binding = await _bind(story, mode, COURIER, CUSTOMER, "order-1")
     assert (binding["state"], binding["x"]) == ("live", X)
@@ -145,7 +145,7 @@ async def test_an_order_from_its_binding_to_the_inspector(story: Story, mode: st
 
 
 async def _assert_told(story: Story, binding: Json, way: Way) -> Json:
-    """All events of that call came, in order; the record came with the last. It is in the API as well."""
+    """Assert that all events of the call came in order, the last with the record, which the API has, too."""
     ended = await story.inbox.event("call.ended", direction=way.direction, outcome="answered")
     call_id = ended["call_id"]
     assert [event["kind"] for event in story.inbox.events if event.get("call_id") == call_id] == CALL_KINDS
@@ -167,7 +167,7 @@ async def _assert_next_customer_waits(story: Story, mode: str) -> None:
 
 
 async def _assert_inspector_finds(story: Story, record: Json) -> None:
-    """Who was behind the number at the minute of the first order, though it is another's by now."""
+    """Assert who was behind the number at the time of the first order, though it is another's by now."""
     question = {"number": X, "at": record["answered_at"] or record["received_at"], "reason": "case 2026-114"}
     traced = await story.operator.post("/v1/trace", question, 200)
     (binding,) = traced["bindings"]

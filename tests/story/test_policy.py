@@ -40,7 +40,7 @@ _serials = itertools.count(1)
 
 
 def number() -> str:
-    """A 700 number of the case's own."""
+    """A separate 700 number for each case."""
     return f"70010000001{next(_serials):04}"
 
 
@@ -50,13 +50,13 @@ def done(relay: RelayProcess, *arguments: str) -> None:
 
 
 def bind(relay: RelayProcess, x: str, *options: str, mode: str = "AXB", parties: tuple[str, ...] = ()) -> str:
-    """The binding's id."""
+    """Bind, and return the binding's id."""
     parties = parties or ("--a", A, "--b", B)
     return str(relay.answer("bind", mode, *parties, "--x", x, "--order", "1", *options, "--json")["binding_id"])
 
 
 def metrics(relay: RelayProcess, name: str) -> dict[str, int]:
-    """Of a metric with one label: its values."""
+    """The values of a metric by its one label."""
     text = httpx.get(f"http://{relay.setup.api}/metrics", trust_env=False, timeout=PATIENCE_S).text
     return {
         label: int(float(value)) for label, value in re.findall(rf'^relay700_{name}{{\w+="(\w+)"}} (\S+)', text, re.M)
@@ -67,7 +67,7 @@ def metrics(relay: RelayProcess, name: str) -> dict[str, int]:
 
 
 class Case(NamedTuple):
-    """How a call comes about that is refused: what is done before it, on a number, and who calls."""
+    """A refused call: preparation on a number, and the caller."""
 
     outcome: str
     status: int
@@ -117,7 +117,7 @@ def _black(relay: RelayProcess, x: str) -> None:
 
 
 def _another_hour() -> str:
-    """Twelve hours from now, in China."""
+    """Service hours twelve hours from now, China time."""
     then = datetime.now(UTC) + timedelta(hours=8 + 12)
     return f"{then:%H:%M}-{then + timedelta(minutes=1):%H:%M}"
 
@@ -162,7 +162,7 @@ CASES = {
 
 
 class Strict(NamedTuple):
-    """A relay with every rule, the hook that it asks, and its phones."""
+    """A relay with every rule, its verification hook and its phones."""
 
     ends: Ends
     hook: Hook
@@ -186,7 +186,7 @@ async def phones(strict: tuple[RelayProcess, Hook]) -> AsyncIterator[Strict]:
 
 
 async def _assert_counted(relay: RelayProcess, before: dict[str, int], outcome: str) -> None:
-    """Once, under that outcome and no other."""
+    """Assert that the refusal counts once, under that outcome alone."""
     await until_seen(lambda: sum(metrics(relay, "refused_total").values()) > sum(before.values()))
     counted = {name: count for name, count in metrics(relay, "refused_total").items() if count}
     assert counted == {name: count for name, count in before.items() if count} | {outcome: before.get(outcome, 0) + 1}
@@ -207,7 +207,7 @@ async def test_each_refusal_has_its_outcome_and_its_metric(phones: Strict, case:
 @pytest.mark.parametrize(
     ("callers", "outcome"), [((A, A, A), "frequency_caller"), ((A, A2, A3, A4), "frequency_number")]
 )
-async def test_frequency_has_an_outcome_for_the_caller_and_one_for_the_number(
+async def test_caps_of_caller_and_number_have_their_own_outcomes(
     phones: Strict, callers: tuple[str, ...], outcome: str
 ) -> None:
     relay, x = phones.ends.relay, number()
@@ -220,7 +220,7 @@ async def test_frequency_has_an_outcome_for_the_caller_and_one_for_the_number(
     await _assert_counted(relay, before, outcome)
 
 
-async def test_a_number_carries_so_many_calls_at_once(phones: Strict) -> None:
+async def test_concurrent_calls_on_a_number_are_limited(phones: Strict) -> None:
     relay, x = phones.ends.relay, number()
     _axn(relay, x)
     left, right = phones.ends.left, phones.ends.right
@@ -240,7 +240,7 @@ async def test_a_number_carries_so_many_calls_at_once(phones: Strict) -> None:
     await left.expect(200, "BYE")
 
 
-async def test_a_stranger_and_a_number_that_there_is_not_have_their_own_as_well(phones: Strict) -> None:
+async def test_unknown_source_and_unknown_number_have_their_own_outcomes(phones: Strict) -> None:
     relay = phones.ends.relay
     before = metrics(relay, "refused_total")
     assert (await refused(phones.ends, A, "700100000020001")).status == 404
@@ -254,8 +254,8 @@ async def test_a_stranger_and_a_number_that_there_is_not_have_their_own_as_well(
     await _assert_counted(relay, before, "caller_not_allowed")
 
 
-async def test_calls_that_the_hook_holds_up_hold_up_no_others(phones: Strict) -> None:
-    """As many as come in half a second at 200 a second, each on a number of its own."""
+async def test_a_slow_hook_delays_no_other_calls(phones: Strict) -> None:
+    """100 calls, half a second at 200 per second, each on a separate number."""
     relay, held = phones.ends.relay, [number() for _ in range(100)]
     await asyncio.to_thread(relay.import_bindings, [(x, A, B) for x in held])
     free_number = number()
@@ -302,8 +302,8 @@ async def test_without_a_verdict_a_call_is_refused_or_goes_on_as_configured(
             await until_seen(lambda: metrics(relay, "verifications_total")["failed"] == 1)
 
 
-async def test_an_old_middle_number_has_an_outcome_of_its_own_after_its_last_day(tmp_path: Path) -> None:
-    """It works in the transition, up to the end of the configured day, and its calls are marked."""
+async def test_an_old_middle_number_has_its_own_outcome_after_its_last_day(tmp_path: Path) -> None:
+    """It works in the transition up to the end of the configured day, marked in the record."""
     setup = Setup(api=free(RELAY))
     relay = RelayProcess(tmp_path, setup, NUMBERS)
 
@@ -333,11 +333,11 @@ async def test_an_old_middle_number_has_an_outcome_of_its_own_after_its_last_day
         relay.stop_and_check()
 
 
-# -- caps outlive the process
+# -- caps survive the process
 
 
-async def test_caps_on_the_last_minutes_and_on_the_last_day_survive_a_crash(tmp_path: Path) -> None:
-    """Two calls of now and the call that is up as the relay is killed count, and so do three of an hour ago."""
+async def test_caps_over_minutes_and_a_day_survive_a_crash(tmp_path: Path) -> None:
+    """Two recent calls, the call live at the kill, and three of an hour ago all count."""
     setup = Setup(api=free(RELAY), policy={"caller_caps": ["3/5m", "3/24h"], "number_caps": []})
     relay = RelayProcess(tmp_path, setup, NUMBERS)
     x, before = "700100000010001", "700100000010002"

@@ -1,4 +1,4 @@
-"""A purge beside calls, killed in its midst: no call notices, nothing that must be kept goes, the chain is proved."""
+"""A purge killed beside live calls: calls go on, nothing that must be kept is deleted, the chain stays intact."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OLD, DAY_MS = 2_000, 86_400_000
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """With a store whose records ended 200 days ago."""
+    """A folder with a store whose records ended 200 days ago."""
     shelf = Shelf(tmp_path / "relay.db", open_store(tmp_path / "relay.db", tmp_path / "relay.key"))
     long_ago = int(time.time() * 1000) - 200 * DAY_MS
     with transaction(shelf.connection):
@@ -38,13 +38,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def kept(folder: Path) -> int:
-    """How many of the old records are there still."""
+    """The number of old records left."""
     with closing(sqlite3.connect(folder / "relay.db")) as connection:
         (count,) = connection.execute("SELECT count(*) FROM call_record WHERE chain_seq <= ?", (OLD,)).fetchone()
     return int(count)
 
 
-async def test_a_purge_that_is_killed_while_calls_go_on(folder: Path) -> None:
+async def test_kill_during_a_purge_beside_calls(folder: Path) -> None:
     setup = Setup(api=free(RELAY))
     with running_relay(folder, setup) as relay:
         relay.bind()
@@ -71,6 +71,6 @@ async def test_a_purge_that_is_killed_while_calls_go_on(folder: Path) -> None:
 
 
 def _verified(relay: RelayProcess) -> tuple[int, int]:
-    """How many records are intact, and how many were purged before them."""
+    """The numbers of intact and of purged records."""
     verdict = relay.answer("verify", "--json")
     return verdict["intact"], verdict["purged"]

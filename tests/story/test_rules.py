@@ -1,4 +1,4 @@
-"""The rules of DESIGN 1, each row of its two tables by name: real commands, real SIP, a running relay."""
+"""The rules of DESIGN 1, a test per row of its two tables: real commands, real SIP, a running relay."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def ends(shared: RelayProcess) -> AsyncIterator[Ends]:
 
 @pytest.fixture
 def x() -> str:
-    """A 700 number of the test's own."""
+    """A separate 700 number for each test."""
     return f"70010000001{next(_serials):04}"
 
 
@@ -55,19 +55,19 @@ def done(relay: RelayProcess, *arguments: str) -> None:
 
 
 def is_refused(relay: RelayProcess, *arguments: str) -> str:
-    """What the command says."""
+    """Run a command and return its output."""
     result = relay.command(*arguments)
     assert result.returncode == 1, result.stdout
     return result.stderr
 
 
 def bind(relay: RelayProcess, mode: str, *options: str) -> str:
-    """The binding's id."""
+    """Bind, and return the binding's id."""
     return str(relay.answer("bind", mode, *options, "--json")["binding_id"])
 
 
 def outcome(relay: RelayProcess, number: str) -> str:
-    """Of the last attempt on that number."""
+    """The record of the last attempt on the number."""
     return str(relay.calls("--number", number)[-1]["outcome"])
 
 
@@ -92,7 +92,7 @@ async def test_both_ends_see_only_700_numbers(ends: Ends, x: str) -> None:
 
 
 async def test_only_number_protection(tmp_path: Path, x: str) -> None:
-    """No binding, no call; an order and a business user in good standing; caps on how often."""
+    """No binding, no call; an order and a business user in good standing; caps on frequency."""
     setup = Setup(policy={"caller_caps": ["2/5m"], "number_caps": []})
     with running_relay(tmp_path, setup, NUMBERS) as relay:
         async with Phone(setup.caller) as left, Phone(setup.callee) as right:
@@ -111,7 +111,7 @@ async def test_only_number_protection(tmp_path: Path, x: str) -> None:
 
 
 async def test_three_roles(ends: Ends, x: str) -> None:
-    """Business users live: applied, approved, suspended, revoked. Carriers are peers, and nobody else gets through."""
+    """Business users are applied, approved, suspended, revoked. Carriers are peers; unknown sources are refused."""
     relay = ends.relay
     done(relay, "business", "apply", "roles", "--name", "Roles", *PAPER_OPTIONS)
     options = ("--a", A, "--b", B, "--x", x, "--order", "1", "--business", "roles")
@@ -135,7 +135,7 @@ async def test_three_roles(ends: Ends, x: str) -> None:
 
 
 async def test_no_sub_leasing(ends: Ends, x: str) -> None:
-    """A binding traces to one business user, one order and real parties; nobody binds another's numbers."""
+    """A binding has one business user, one order and real parties; a business user's numbers are its own."""
     relay = ends.relay
     for business in ("owner", "lessee"):
         done(relay, "business", "apply", business, "--name", business, *PAPER_OPTIONS)
@@ -153,7 +153,7 @@ async def test_no_sub_leasing(ends: Ends, x: str) -> None:
 
 
 async def test_phases(tmp_path: Path) -> None:
-    """Old middle numbers work in the transition, marked in the record, and not any more in the pilot."""
+    """Old middle numbers work in the transition, marked in the record, and no longer in the pilot."""
     setup = Setup()
     with running_relay(tmp_path, setup, NUMBERS) as relay:
         numbers = relay.config.read_text()
@@ -175,7 +175,7 @@ async def test_phases(tmp_path: Path) -> None:
 
 
 async def test_unbind_at_the_end_of_the_order_and_recycle_the_number(ends: Ends, x: str) -> None:
-    """A late call-back never reaches the next customer: it is refused, and the number rests before the next gets it."""
+    """A late call-back is refused, and the number rests before the next customer gets it."""
     relay = ends.relay
     done(relay, "unbind", bind(relay, "AXB", "--a", A, "--b", B, "--x", x))
     assert (await refused(ends, B, x)).status == 403
@@ -183,10 +183,10 @@ async def test_unbind_at_the_end_of_the_order_and_recycle_the_number(ends: Ends,
     said = is_refused(relay, "bind", "AXB", "--a", A2, "--b", B2, "--x", x)
     assert said.startswith("x: the number rests after its last binding")
     assert relay.answer("bind", "AXB", "--a", A2, "--b", B2, "--json")["x"] != x
-    bind(relay, "AXB", "--a", A, "--b", B, "--x", x)  # the same two may
+    bind(relay, "AXB", "--a", A, "--b", B, "--x", x)  # the same parties may
 
 
-async def test_unbinding_does_not_cut_a_call_that_is_up(ends: Ends, x: str) -> None:
+async def test_unbinding_does_not_end_a_live_call(ends: Ends, x: str) -> None:
     relay = ends.relay
     made = bind(relay, "AXB", "--a", A, "--b", B, "--x", x)
     leg = Leg.calling(ends.left, relay.setup.relay, A, x)
@@ -207,7 +207,7 @@ async def test_unbinding_does_not_cut_a_call_that_is_up(ends: Ends, x: str) -> N
 
 
 async def test_keep_bindings_and_records_for_six_months_and_logs_for_two_years(ends: Ends, x: str) -> None:
-    """Less is refused when the configuration is read, and a purge deletes nothing that is younger."""
+    """Shorter retention is a fault of the configuration, and a purge deletes nothing younger."""
     relay = ends.relay
     short = relay.folder / "short.toml"
     retention = '[retention]\nrecords = "183d"\nbindings = "183d"\naudit = "730d"\nbusinesses = "730d"\n'
@@ -224,7 +224,7 @@ async def test_keep_bindings_and_records_for_six_months_and_logs_for_two_years(e
 
 
 async def test_traceability(ends: Ends, x: str) -> None:
-    """Number and time lead to order, business user and parties, also after unbinding; without a reason to nothing."""
+    """Number and time lead to order, business user and parties, also after unbinding; a reason is required."""
     relay = ends.relay
     made = bind(relay, "AXB", "--a", A, "--b", B, "--x", x, "--order", "order-9")
     await call(ends, A, x)
@@ -240,7 +240,7 @@ async def test_traceability(ends: Ends, x: str) -> None:
 
 
 async def test_fail_closed(tmp_path: Path, x: str) -> None:
-    """If the store cannot answer, the call is refused, and nobody's number is shown."""
+    """If the store cannot answer, the call is refused and no number is shown."""
     setup = Setup()
     relay = RelayProcess(tmp_path, setup, NUMBERS)
     relay.start()
@@ -258,7 +258,7 @@ async def test_fail_closed(tmp_path: Path, x: str) -> None:
             assert_sees_none_of(bytes(right.raw_received), [A])
             with closing(sqlite3.connect(tmp_path / "relay.db")) as thief:
                 thief.execute("ALTER TABLE taken_away RENAME TO route")
-                with thief:  # to the letter, as it was
+                with thief:  # exactly as it was
                     thief.execute("PRAGMA writable_schema = ON")
                     thief.executemany("UPDATE sqlite_schema SET sql = ? WHERE name = ?", schema)
             assert outcome(relay, x) == "store_failed"
@@ -271,7 +271,7 @@ async def test_fail_closed(tmp_path: Path, x: str) -> None:
 
 
 async def reaches(ends: Ends, caller: str, dialled: str) -> tuple[str, str]:
-    """Whom the call reaches, and the number that is shown there."""
+    """The number that a call reaches, and the number shown there."""
     seen = await call(ends, caller, dialled)
     return seen.called, seen.shown
 
@@ -296,7 +296,7 @@ async def test_axyb(ends: Ends, x: str, y: str) -> None:
 
 
 async def test_gxb(ends: Ends, x: str) -> None:
-    """b reaches the default until a member has called, then the last one who did and is a member still."""
+    """b reaches the default until a member has called, then the last caller who is still a member."""
     group = group_of(ends.relay, A, A2)
     bind(ends.relay, "GXB", "--group", group, "--a", A3, "--b", B, "--x", x)
     assert await reaches(ends, B, x) == (A3, x)
@@ -319,7 +319,7 @@ async def test_gxyb(ends: Ends, x: str, y: str) -> None:
 
 
 async def test_axn(ends: Ends, x: str) -> None:
-    """a reaches the default until somebody has called, then who called last; all see x."""
+    """a reaches the default until somebody has called, then the last caller; all see x."""
     bind(ends.relay, "AXN", "--a", B, "--b", A3, "--x", x)
     assert await reaches(ends, B, x) == (A3, x)
     assert await reaches(ends, A, x) == (B, x)

@@ -1,4 +1,4 @@
-"""What business users and the operator change over HTTP, and what the next call gets: real HTTP, SIP, and one relay."""
+"""Changes over HTTP by business users and operator, and their effect on the next call: real HTTP, SIP and one relay."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def operator_key(shared: RelayProcess) -> str:
 
 
 class Platform(NamedTuple):
-    """The phones, the operator, and an approved business user of the test's own."""
+    """The phones, the operator, and an approved business user per test."""
 
     ends: Ends
     operator: Client
@@ -54,7 +54,7 @@ class Platform(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The business user's address."""
+        """The path of the business user in the API."""
         return f"/v1/businesses/{self.business}"
 
     async def bind(self, mode: str = "AXB", **fields: object) -> Json:
@@ -68,11 +68,11 @@ class Platform(NamedTuple):
         return await self.operator.post(f"{self.path}/{step}", {"reason": f"test of {step}"}, status)
 
     async def reaches(self, caller: str, number: str) -> str:
-        """Whom a call reaches."""
+        """The number that a call reaches."""
         return (await call(self.ends, caller, number)).called
 
     async def refused(self, caller: str, number: str) -> tuple[int, str]:
-        """The status of a call that does not come about, and its outcome in the record."""
+        """The status of a refused call, and its outcome in the record."""
         answer = await refused(self.ends, caller, number)
         return answer.status, str(self.ends.relay.calls("--number", number)[-1]["outcome"])
 
@@ -96,7 +96,7 @@ async def platform(shared: RelayProcess, operator_key: str) -> AsyncIterator[Pla
 # Business users
 
 
-async def test_a_suspension_holds_for_all_bindings_until_it_is_undone_and_a_revocation_for_good(
+async def test_a_suspension_stops_all_bindings_until_resumed_and_a_revocation_for_good(
     platform: Platform,
 ) -> None:
     numbers = [(await platform.bind(mode))["x"] for mode in ("AXB", "AXYB", "AXN")]
@@ -106,7 +106,7 @@ async def test_a_suspension_holds_for_all_bindings_until_it_is_undone_and_a_revo
     for number in numbers:
         assert await platform.refused(B if number == numbers[2] else A, number) == (403, "business_suspended")
     assert await platform.reaches(A, anothers) == B
-    await talk.hang_up()  # it was up, and went on
+    await talk.hang_up()  # the live call went on
     await platform.step("resume")
     for number in numbers[:2]:
         assert await platform.reaches(A, number) == B
@@ -123,7 +123,7 @@ async def test_a_suspension_holds_for_all_bindings_until_it_is_undone_and_a_revo
     ]
 
 
-async def test_limits_of_a_business_user_hold_from_the_next_call_and_request_on(platform: Platform) -> None:
+async def test_limits_of_a_business_user_hold_from_the_next_call_or_request_on(platform: Platform) -> None:
     made = await platform.bind()
     await platform.operator.ask("PATCH", platform.path, {"max_calls": 1, "max_bindings": 1, "modes": ["AXB"]})
     again = {"mode": "AXB", "a": A2, "b": B2, "order_id": "order-2"}
@@ -165,7 +165,7 @@ async def test_locks_of_a_number_and_of_its_prefix(platform: Platform) -> None:
     assert (await platform.company.post("/v1/bindings", asked, 409))["type"] == "/problems/number_locked"
 
 
-async def test_a_pool_that_runs_short_is_told_of(platform: Platform) -> None:
+async def test_a_pool_that_runs_short_warns(platform: Platform) -> None:
     pool = f"{platform.business}-pool"
     numbers = ["700100000010901", "700100000010902"]
     await platform.operator.post(
@@ -189,7 +189,7 @@ async def test_a_pool_that_runs_short_is_told_of(platform: Platform) -> None:
 # Bindings
 
 
-async def test_each_change_of_a_binding_works_with_the_next_call_and_cuts_none(platform: Platform) -> None:
+async def test_a_changed_binding_holds_from_the_next_call_and_ends_none(platform: Platform) -> None:
     made = await platform.bind()
     x = made["x"]
     talk = await connect(platform.ends, A, x)
@@ -229,7 +229,7 @@ async def test_members_and_groups_change_with_the_next_call(platform: Platform) 
     assert await platform.reaches(A3, x) == B
 
 
-async def test_an_expired_binding_has_its_calls_refused_and_is_not_renewed(platform: Platform) -> None:
+async def test_an_expired_binding_refuses_calls_and_cannot_be_renewed(platform: Platform) -> None:
     made = await platform.bind(expires_in=60)
     path = f"/v1/bindings/{made['id']}"
     assert (await platform.company.post(f"{path}/renew", {"expires_in": 3600}, 200))["state"] == "live"
@@ -263,7 +263,7 @@ async def test_one_of_two_live_calls_is_hung_up(platform: Platform) -> None:
 
 
 class Signer(NamedTuple):
-    """Signs requests as docs/API.md says."""
+    """Sign requests as in docs/API.md."""
 
     api: Address
     key: str
@@ -280,14 +280,14 @@ class Signer(NamedTuple):
         return httpx.Request("POST", f"http://{self.api}{path}", headers=headers, content=data)
 
 
-async def test_a_signed_request_is_taken_once_and_as_it_was_signed(platform: Platform) -> None:
+async def test_a_signed_request_is_accepted_once_and_unchanged(platform: Platform) -> None:
     api = platform.ends.relay.setup.api
     assert api is not None
     signer, body = Signer(api, platform.key), {"mode": "AXB", "a": A, "b": B, "order_id": "order-1"}
     async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as http:
         until_s = time.monotonic() + PATIENCE_S
         while (answer := await http.send(request := signer.ask("/v1/bindings", body))).status_code == 401:
-            assert time.monotonic() < until_s, answer.text  # what may have been seen before the start is not taken
+            assert time.monotonic() < until_s, answer.text  # requests that may be from before the start are refused
         assert answer.status_code == 201, answer.text
         again = await http.send(request)
         assert (again.status_code, again.json()["type"]) == (401, "/problems/replayed")
