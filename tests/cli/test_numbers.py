@@ -89,12 +89,12 @@ def test_a_pool_is_shown_and_given_to_another(loaded: Command) -> None:
 
 def test_an_unknown_number_is_status_1(loaded: Command) -> None:
     assert loaded.refused("numbers", "show", "700999999999999").startswith("not a number of this platform")
-    assert loaded.refused("numbers", "prefix", "70099999999", "--peer", "x").startswith("prefix: it is not loaded")
+    assert loaded.refused("numbers", "prefix", "70099999999", "--peer", "x").startswith("prefix: not loaded")
     assert loaded.refused("pools", "change", "none") == "pool: there is no such pool"
 
 
 def test_an_unknown_peer_is_refused_with_the_known_ones(loaded: Command) -> None:
-    said = "peer: the configuration has no [[peer]] of that name: it has carrier"
+    said = "peer: the configuration has no [[peer]] of that name: use one of carrier"
     assert loaded.refused("numbers", "load", "70030000003", "--peer", "carier") == said
     assert loaded.refused("numbers", "prefix", OTHER, "--peer", "carier") == said
     assert [line["prefix"] for line in loaded.objects("numbers", "prefixes")] == [PREFIX, OTHER]

@@ -58,5 +58,5 @@ async def test_an_altered_row_is_logged_and_the_others_are_resealed(shop: Shop, 
     assert await resealer(shop).make_pass() == RETRY_S
     ((event, fields),) = shop.log.said
     assert event == "reseal.failed"
-    assert fields["reason"].startswith("1 rows cannot be opened, and stay as they are: binding: ")
+    assert fields["reason"].startswith("1 rows cannot be opened, and were not resealed: binding: ")
     assert shop.rows("SELECT id, hex(substr(sealed, 1, 1)) FROM binding ORDER BY id") == [("b1", "01"), ("b2", "02")]
