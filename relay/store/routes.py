@@ -46,7 +46,7 @@ def pair_of(sealer: Sealer, binding: Binding) -> bytes:
 def lines_of(sealer: Sealer, binding: Binding) -> list[HashedLine]:
     """The lines of a binding, except those of the members of its group."""
     return [
-        HashedLine(number, ANY_CALLER, party, "anybody")
+        HashedLine(number, ANY_CALLER, party, "any caller")
         if caller is None
         else HashedLine(number, sealer.lookup_hash(caller), party, mask_number(caller))
         for number, caller, party in compile_lines(binding)
@@ -73,7 +73,7 @@ def _in_the_way(act: Act, line: HashedLine) -> Refused:
     if free_at is None:
         problem = f"{line.whose} is bound on {line.number} already: unbind it or take another number"
         return Refused("conflict", field, problem)
-    problem = f"{line.whose} used {line.number} with somebody else and rests there: take another number, or wait"
+    problem = f"{line.whose} used {line.number} with another party and is in cool-down: take another number, or wait"
     return Refused("number_cooling", field, problem)
 
 
