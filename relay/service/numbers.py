@@ -104,8 +104,8 @@ def _peer(asked: str, peers: Collection[str] | None) -> str:
     """The name of a configured peer, or "". Raises Refused for an unknown name."""
     peer = fields.text("peer", asked, 64) or ""
     if peer and peers is not None and peer not in peers:
-        fix = f"use one of {', '.join(sorted(peers))}" if peers else "it has no [[peer]] at all"
-        raise Refused("not_found", "peer", f"the configuration has no [[peer]] of that name: {fix}")
+        configured = f"it has {', '.join(sorted(peers))}" if peers else "it has none"
+        raise Refused("not_found", "peer", f"the configuration has no [[peer]] of that name: {configured}")
     return peer
 
 
