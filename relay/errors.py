@@ -1,4 +1,4 @@
-"""The errors of relay700. Expected outcomes of a call are values, not errors (see `relay.call.routing`)."""
+"""The errors of relay700. Expected outcomes of a call are values, not errors (see `relay.model.decision`)."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.numbers import mask_number
+from relay.model.numbers import mask_number
 
 
 class Output(Protocol):

@@ -11,18 +11,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from relay.call.settings import Announcements, Limits, Listener, PeerRoute, Settings
 from relay.config import Config, load_config, parse_config
 from relay.config.files import check_files
 from relay.config.tables import Tables
 from relay.errors import ConfigError, ParseError
 from relay.events.settings import DeliveryRules
+from relay.model.settings import Announcements, Limits, Listener, PeerRoute, Settings
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.net.sounds import SoundFiles
 from relay.policy.fraud import Signals
+from relay.service.fields import parse_duration_ms
 from relay.service.releases import BindRules
 from relay.service.retention import Retention
-from relay.service.times import parse_duration_ms
 
 PEER = '[[peer]]\nname = "carrier"\nuri = "sip:127.0.0.2:5060;transport=udp"\n'
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.claims import CallerNumbers
-from relay.call.settings import Peer
 from relay.config import load_config
 from relay.config.peers import MAX_REFUSED
+from relay.model.settings import CallerNumbers, Peer
 from tests.test_config import PEER, config, problem, problems
 
 PHONE = '[[peer]]\nname = "phone"\nlogin = {{username = "{}", password_file = "p"}}\n'

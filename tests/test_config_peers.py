@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from relay.call.settings import Account, Health, Quota, Target
 from relay.config.files import check_files
 from relay.config.passwords import with_passwords
 from relay.errors import ConfigError
+from relay.model.settings import Account, Health, Quota, Target
 from relay.net.settings import PeerCertificate
 from tests.test_config import PEER, config, problem, problems
 

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from relay.call.parties import MOBILES_ALONE
 from relay.config import load_config
-from relay.config.values import VerifyConfig
+from relay.config.reading import VerifyConfig
+from relay.model.parties import MOBILES_ALONE
 from relay.policy.fraud import Signal
-from relay.policy.hours import Hours
-from relay.policy.quotas import NO_LIMIT, Quotas
-from relay.policy.rules import Cap
+from relay.policy.rules import NO_LIMIT, Cap, Hours, Quotas
 from tests.test_config import config, problem, problems
 
 DAY_MS = 86_400_000

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from relay.config import Config, parse_config
-from relay.config import recording as module
+from relay.config import media as module
 from relay.config.files import check_files
 from relay.errors import ConfigError
 from relay.net.sounds import SoundFiles
 from relay.service.retention import DAY_MS
 from relay.store.key_file import make_key
-from relay.store.recording_file import Recordings
+from relay.store.recordings import Recordings
 from tests.support.spool import Spool
 
 MEDIA = '[media]\nmode = "rtpengine"\nrtpengine = "udp:127.0.0.1:2223"\n'

@@ -56,7 +56,7 @@ def test_all_statistics_of_the_engine_have_descriptions() -> None:
 def test_counters_start_at_zero() -> None:
     told = {"up": 1, "bugs": 2, "refused": {"expired": 3}, "streams_closed_idle": 4, "shed": {"gone": 5}}
     found = read(text(with_zeros(told, ["carrier"])))
-    assert found["relay700_tripwire"][2] == [({}, 0.0)]
+    assert found["relay700_leak_check"][2] == [({}, 0.0)]
     assert found["relay700_bugs"][2] == [({}, 2.0)]
     refused = {labels["outcome"]: value for labels, value in found["relay700_refused"][2]}
     assert refused.keys() == REFUSALS

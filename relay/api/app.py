@@ -16,55 +16,54 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from relay.api import (
-    routes_audit,
-    routes_bans,
-    routes_bindings,
-    routes_businesses,
-    routes_calls,
-    routes_filings,
-    routes_groups,
-    routes_health,
-    routes_keys,
-    routes_lists,
-    routes_numbers,
-    routes_oversight,
-    routes_peers,
-    routes_pools,
-    routes_recordings,
-    routes_webhooks,
+    audit,
+    bans,
+    bindings,
+    businesses,
+    calls,
+    filings,
+    groups,
+    health,
+    keys,
+    lists,
+    numbers,
+    oversight,
+    peers,
+    pools,
+    recordings,
+    webhooks,
 )
-from relay.api.credentials import Nonces
-from relay.api.desk import Desk
+from relay.api.auth import Authentication, Nonces
+from relay.api.backend import Backend
 from relay.api.document import describe
-from relay.api.door import Door
-from relay.api.edge import Edge
+from relay.api.middleware import HttpMiddleware
 from relay.api.problems import HTTP_KINDS, errors_of, field_errors, problem_response, summary
-from relay.call.rates import Rates
+from relay.defence.limits import Rates
 from relay.errors import ParseError, Refused, StoreError
 
 _NOUNS = (
-    routes_bindings,
-    routes_groups,
-    routes_filings,
-    routes_lists,
-    routes_numbers,
-    routes_pools,
-    routes_calls,
-    routes_recordings,
-    routes_businesses,
-    routes_keys,
-    routes_webhooks,
-    routes_oversight,
-    routes_audit,
-    routes_peers,
-    routes_bans,
-    routes_health,
+    bindings,
+    groups,
+    filings,
+    lists,
+    numbers,
+    pools,
+    calls,
+    recordings,
+    businesses,
+    keys,
+    webhooks,
+    oversight,
+    audit,
+    peers,
+    bans,
+    health,
 )
 _ROUTES = [route for noun in _NOUNS for route in noun.router.routes]  # flat: each route has its full path
 LONG_READS = 4  # concurrent
 
 
-def make_app(desk: Desk, clock: Callable[[], float] = time.time) -> FastAPI:
+def make_app(backend: Backend, clock: Callable[[], float] = time.time) -> FastAPI:
     """Build the application on a backend, which must outlive it. `clock` returns Unix seconds."""
     app = FastAPI(
         title="relay700",
@@ -73,8 +72,8 @@ def make_app(desk: Desk, clock: Callable[[], float] = time.time) -> FastAPI:
         openapi_url=None,
         redirect_slashes=False,
         middleware=[
-            Middleware(Edge, settings=desk.settings),
-            Middleware(Door, desk=desk, nonces=Nonces(clock()), clock=clock),
+            Middleware(HttpMiddleware, settings=backend.settings),
+            Middleware(Authentication, backend=backend, nonces=Nonces(clock()), clock=clock),
         ],
         exception_handlers={
             Refused: _refused,
@@ -84,7 +83,7 @@ def make_app(desk: Desk, clock: Callable[[], float] = time.time) -> FastAPI:
             HTTPException: _http_error,
         },
     )
-    app.state.desk = desk
+    app.state.backend = backend
     app.state.long_reads = CapacityLimiter(LONG_READS)
     app.state.binds = Rates()
     app.router.routes.extend(_ROUTES)
@@ -127,7 +126,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = {"allow": ", ".join(sorted(_methods(request)))} if error.status_code == 405 else error.headers
     kind = HTTP_KINDS.get(error.status_code, "invalid")
-    ours = error.detail if kind in ("too_large", "rate_limited") else ""  # raised by `relay.api.edge`
+    ours = error.detail if kind in ("too_large", "rate_limited") else ""  # raised by `relay.api.middleware`
     detail = "there is no such path: /docs lists all of them" if kind == "not_found" else ours
     return problem_response(request.state.request_id, kind, detail, headers=headers)
 

@@ -13,8 +13,8 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
+from relay.api.context import Needs
 from relay.api.problems import KINDS, MEDIA_TYPE, Problem
-from relay.api.visit import Needs
 
 STATUSES = (400, 401, 403, 404, 409, 413, 422, 429, 503)
 _OPEN_STATUSES = (400, 503)  # of routes without a key

@@ -18,8 +18,8 @@ from relay.service.fields import (
     NAME_WORDS,
     PREFIX,
     PREFIX_WORDS,
+    format_moment,
 )
-from relay.service.times import format_moment
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ FORMS = {
 }
 
 Number700 = Annotated[str, StringConstraints(pattern=_NUMBER_700)]
-Prefix = Annotated[str, StringConstraints(pattern=_PREFIX)]
+ManagedPrefix = Annotated[str, StringConstraints(pattern=_PREFIX)]
 Name = Annotated[str, StringConstraints(pattern=_NAME)]  # an id
 Party = Annotated[
     str,
@@ -89,19 +89,19 @@ Text128 = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern
 Text1024 = Annotated[str, StringConstraints(max_length=1024, pattern=CLEAN)]
 
 
-class Asked(BaseModel):
+class RequestModel(BaseModel):
     """Base of request bodies. Unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Shown(BaseModel):
+class ResponseModel(BaseModel):
     """Base of response bodies."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Page(Shown, Generic[T]):
+class Page(ResponseModel, Generic[T]):
     """One page of a list."""
 
     items: list[T]
@@ -118,7 +118,7 @@ def given(asked: BaseModel) -> dict[str, Any]:
     return {name: getattr(asked, name) for name in asked.model_fields_set}
 
 
-class Because(Asked):
+class ReasonRequest(RequestModel):
     """The reason for a change, for the audit log."""
 
     reason: Reason

@@ -1,6 +1,6 @@
 """Cursor pagination: the end of a page as an opaque text, authenticated with a key of the store.
 
-A cursor is a position in one list and no more: each request is authorised anew. `relay.api.visit` reads the pages.
+A cursor is a position in one list and no more: each request is authorised anew. `relay.api.context` reads the pages.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Position).decode
 
 
-class Asked(NamedTuple):
+class PageRequest(NamedTuple):
     """The requested page of a list."""
 
     limit: int
@@ -40,12 +40,12 @@ class Asked(NamedTuple):
 def asked_page(
     limit: Limit = USUAL,
     cursor: Annotated[str | None, Query(max_length=512, description="`next` of the previous page")] = None,
-) -> Asked:
+) -> PageRequest:
     """FastAPI dependency: the query parameters of a paginated list."""
-    return Asked(limit, cursor)
+    return PageRequest(limit, cursor)
 
 
-Paging = Annotated[Asked, Depends(asked_page)]
+Paging = Annotated[PageRequest, Depends(asked_page)]
 
 
 class Part(NamedTuple, Generic[T]):

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 from starlette.responses import Response
 
-from relay.api.models import FORMS, Shown
+from relay.api.models import FORMS, ResponseModel
 from relay.errors import Refused
 
 MEDIA_TYPE = "application/problem+json"
@@ -45,14 +45,14 @@ KINDS: dict[str, tuple[int, str]] = {
 HTTP_KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 429: "rate_limited"}
 
 
-class FieldProblem(Shown):
+class FieldProblem(ResponseModel):
     """The problem of one field of the request."""
 
     field: str = Field(description="path of the field, such as `items.3.expires_in`")
     problem: str = Field(description="what is wrong, and the fix")
 
 
-class Problem(Shown):
+class Problem(ResponseModel):
     """A problem document (RFC 9457), the body of every error response."""
 
     type: str = Field(description="`/problems/` and a stable kind")

@@ -14,9 +14,8 @@ import uvicorn
 from fastapi import FastAPI
 from structlog.typing import FilteringBoundLogger
 
-from relay.api.connection import MOST_CONNECTIONS, Connection
-from relay.api.handshakes import TlsListener
-from relay.net.addresses import family_of
+from relay.api.connections import MOST_CONNECTIONS, Connection, TlsListener
+from relay.net.dns import family_of
 
 LISTEN_AGAIN_S = 2.0
 GRACEFUL_S = 3  # for requests under way at shutdown

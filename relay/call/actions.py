@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, final
 
-from relay.call.record import CallRecord, Kind
-from relay.call.settings import Peer
+from relay.model.record import CallRecord, Kind
+from relay.model.settings import Peer
 from relay.sip.flow import Flow
 
 
@@ -132,7 +132,7 @@ class DropAttempt:
         self.at_once = at_once
 
 
-class Tell(NamedTuple):
+class CallEvent(NamedTuple):
     """A call event for the business: received, ringing or answered. Fire-and-forget.
 
     The end of a call has no event here: its record serves.
@@ -149,4 +149,4 @@ class Note(NamedTuple):
     fields: dict[str, object]
 
 
-Action = Send | SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | Tell | Note
+Action = Send | SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | CallEvent | Note

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from relay.call.claims import may_call_as
-from relay.call.counts import SETTING_UP, UP
-from relay.call.masking import NotAnchored, unknown_requirements
-from relay.call.numbers import is_700, number_of_uri_user
-from relay.call.routing import Refusal, Route
+from relay.defence.limits import SETTING_UP, UP
 from relay.errors import ParseError, ProtocolError
+from relay.model.decision import Refusal, Route
+from relay.model.numbers import is_700
+from relay.model.settings import may_call_as
+from relay.peers.peers import number_of_uri
+from relay.privacy.masking import NotAnchored, unknown_requirements
 from relay.sip.dialog import Dialog
 from relay.sip.headers import parse_name_addr
 from relay.sip.message import Request
-from relay.sip.uri import OtherUri, SipUri, TelUri, is_sips
+from relay.sip.uri import SipUri, is_sips
 
 if TYPE_CHECKING:
     from relay.call.core import Core
-    from relay.call.settings import Peer, Settings
+    from relay.model.settings import Peer, Settings
     from relay.sip.flow import Flow
 
 RETRY: Final = "Retry-After: 5\r\n"
@@ -59,13 +60,6 @@ def number_of_caller(request: Request, peer: Peer | None) -> str:
     except ParseError:
         pass
     return ""
-
-
-def number_of_uri(uri: SipUri | TelUri | OtherUri) -> str:
-    """The number in the URI, "" if there is none."""
-    if isinstance(uri, SipUri):
-        return number_of_uri_user(uri.user) if uri.user else ""
-    return number_of_uri_user(uri.number) if isinstance(uri, TelUri) else ""
 
 
 def judge_number(settings: Settings, dialled: str) -> Refusal | None:

@@ -11,12 +11,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from relay.call.actions import Mediate, Mediated
-from relay.call.codecs import codec_names, is_of
-from relay.call.counts import ANNOUNCING
+from relay.defence.limits import ANNOUNCING
 from relay.errors import ParseError, ProtocolError
+from relay.privacy.codecs import codec_names, is_of
 from relay.sip.sdp import Attribute, Connection, Media, Origin, Sdp, parse_sdp
 
 if TYPE_CHECKING:
+    from relay.call.call import Call
     from relay.call.core import Core
     from relay.sip.timers import Timer
 
@@ -204,3 +205,52 @@ def _fill(media: Media, sdp: Sdp) -> Media:
 
 def _refuse(media: Media) -> Media:
     return Media(media.kind, 0, None, media.protocol, media.formats[:1], [], [], [])
+
+
+# -- Recording of one call at rtpengine
+
+
+class Recorder:
+    """The recording of a call whose binding asks for it. Has no effect once the call has ended."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def begin(self, now: float) -> None:
+        """Play the notice, after the current event: a failure may end the call."""
+        self._call.core.timers.set(now, self._tell)
+
+    def _tell(self, now: float) -> None:
+        call = self._call
+        if call.media is None or not call.media.instance or not call.core.settings.recording:
+            self._failed("no_rtpengine", now)
+        else:
+            call.media.play(RECORDED, self._told)
+
+    def _told(self, answer: Mediated | None, now: float) -> None:
+        if answer is None or not answer.lasts_s:
+            self._failed("notice", now)
+        else:
+            self._call.core.timers.set(now + answer.lasts_s, self.record)
+
+    def record(self, _: float) -> None:
+        """Start recording. Idempotent; needed again if rtpengine was restarted and got the call by a new offer."""
+        if self._call.media is not None:
+            self._call.media.record(self._begun)
+
+    def _begun(self, answer: Mediated | None, now: float) -> None:
+        if answer is None or not answer.known:
+            self._failed("start", now)
+        else:
+            self._call.recorded()
+
+    def _failed(self, step: str, now: float) -> None:
+        call = self._call
+        if call.ended:
+            return
+        call.core.counters["recordings_failed"] += 1
+        call.core.note("recording.failed", call_id=call.call_id, step=step)
+        if call.core.settings.recording_needed:
+            call.end("relay", "recording_failed", now)

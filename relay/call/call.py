@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from relay.call import masking
-from relay.call.announcement import BEGIN, ENDING, ENDING_S
+from relay.call.announcement import BEGIN, ENDING, ENDING_S, Recorder
 from relay.call.core import Continuation, Core
-from relay.call.counts import UP
-from relay.call.leg_state import CallState
-from relay.call.masking import Verdict
 from relay.call.media import Media
-from relay.call.record import CallRecord
-from relay.call.recorder import Recorder
-from relay.call.routing import Refusal, Route
-from relay.call.share import Share
-from relay.call.state import dump_call
+from relay.call.recovery_state import dump_call
+from relay.call.saved_state import CallState
+from relay.defence.limits import UP
 from relay.errors import ParseError
+from relay.model.decision import Refusal, Route
+from relay.model.record import CallRecord
+from relay.peers.limits import CallReservation
+from relay.privacy import masking
+from relay.privacy.masking import Verdict
 from relay.sip.flow import transport_address
 from relay.sip.message import Response
 
 if TYPE_CHECKING:
+    from relay.call.invite_session import InviteSession
     from relay.call.leg import Leg
-    from relay.call.settings import Peer
-    from relay.call.setup import Setup
+    from relay.model.settings import Peer
     from relay.sip.flow import Flow
     from relay.sip.timers import Timer
 
@@ -139,13 +138,13 @@ class Call:
         self.tells = False  # the business receives call events during the call
         self.recording: str | None = None  # recording reference, once recording has begun
         self._recorder: Recorder | None = None  # set when the call is to be recorded
-        self.setup: Setup | None = None  # until the final response is chosen
+        self.setup: InviteSession | None = None  # until the final response is chosen
         self.caller: Leg | None = None
         self.callee: Leg | None = None
         self.ended = False
         self.kept = False  # stored as an attempt under way
         self.given: tuple[int, bytes, int] | None = None  # fields of a GivenAnswer, until its ACK
-        self.share = Share(core)
+        self.share = CallReservation(core)
         self._end_committed = False
         self._waiting_for_end: list[Continuation] = []
         self._greeted = False  # the opening announcement was played, or is not due
@@ -342,7 +341,7 @@ class Call:
         `extra`: masked Reason line for the BYEs. A call still in setup is stopped instead.
         """
         if self.setup is not None:
-            self.setup.stop(masking.LEAK if reason == "tripwire" else masking.NO_PROGRESS, reason, now)
+            self.setup.stop(masking.LEAK if reason == "leak_check" else masking.NO_PROGRESS, reason, now)
             return
         if self.ended or self.caller is None or self.callee is None:
             return
@@ -400,9 +399,9 @@ class Call:
 
     def fail_closed(self, side: str, now: float) -> None:
         """End the call because a leak check failed; the message was not sent."""
-        self.core.counters["tripwire"] += 1
-        self.core.note("tripwire", call_id=self.call_id, towards=side)
-        self.end("relay", "tripwire", now)
+        self.core.counters["leak_check"] += 1
+        self.core.note("leak_check", call_id=self.call_id, towards=side)
+        self.end("relay", "leak_check", now)
 
     def goes_to(self, peer: str) -> None:
         """The call is being offered to `peer`."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from relay.call.actions import (
     Action,
+    CallEvent,
     Commit,
     DropAttempt,
     KeepAttempt,
@@ -20,28 +21,26 @@ from relay.call.actions import (
     Note,
     Send,
     SendAll,
-    Tell,
 )
-from relay.call.bans import Bans
-from relay.call.counts import Tally
-from relay.call.peer_shares import PeerShares
-from relay.call.peers import Peers
-from relay.call.places import LONGEST_REST_S, REST_S, Place, retry_after_s
-from relay.call.quotas import Quotas
-from relay.call.record import CallRecord, Kind
-from relay.call.routing import Refusal, Route
-from relay.call.settings import Peer, Settings
-from relay.call.text_memory import TextMemory
+from relay.defence.bans import Bans
+from relay.defence.limits import PeerShares, Tally
+from relay.model.decision import Refusal, Route
+from relay.model.record import CallRecord, Kind
+from relay.model.settings import Peer, Settings
+from relay.peers.limits import Quotas
+from relay.peers.peers import Peers
+from relay.peers.targets import LONGEST_REST_S, REST_S, TargetState, retry_after_s
+from relay.privacy.text_memory import TextMemory
 from relay.sip.flow import Flow
-from relay.sip.glance import marks
+from relay.sip.prescan import marks
 from relay.sip.timers import TimerHeap
 from relay.sip.transaction import TransactionLayer
 
 if TYPE_CHECKING:
     from relay.call.call import Call
-    from relay.call.compose import Reply
     from relay.call.leg import Leg
     from relay.call.text_message import TextMessage
+    from relay.privacy.messages import Reply
     from relay.sip.message import Request, Response
 
 Continuation = Callable[[float], None]
@@ -104,7 +103,7 @@ class Core:
         self._actions.append(Note(event, fields))
 
     def tell(self, kind: str, record: CallRecord) -> None:
-        self._actions.append(Tell(kind, record))
+        self._actions.append(CallEvent(kind, record))
 
     def look_up(self, number: str, caller: str, then: Routed, kind: Kind = "call", peer: Peer | None = None) -> None:
         """Look up the route of `number`. `peer`: where the call comes from."""
@@ -209,7 +208,7 @@ class Core:
 
     # -- health of targets
 
-    def unreachable(self, place: Place, now: float) -> None:
+    def unreachable(self, place: TargetState, now: float) -> None:
         """The target did not respond, or the transport failed."""
         if not place.failed(now):
             return
@@ -218,24 +217,24 @@ class Core:
         else:
             self._aside(place, "no_answer", REST_S)
 
-    def answered(self, place: Place, response: Response, now: float) -> None:
+    def answered(self, place: TargetState, response: Response, now: float) -> None:
         """The target responded to a call or a text message, with any status."""
         self.reached(place)
         self.heed(place, response, now)
 
-    def reached(self, place: Place) -> None:
+    def reached(self, place: TargetState) -> None:
         """The target responded."""
         if place.answered():
             self.note("target.up", peer=place.peer.name, target=place.name)
 
-    def heed(self, place: Place, response: Response, now: float) -> None:
+    def heed(self, place: TargetState, response: Response, now: float) -> None:
         """Honour Retry-After in a 503 (RFC 3261 21.5.4)."""
         seconds = retry_after_s(response.get("retry-after")) if response.status == 503 else 0
         if seconds:
             place.put_aside(seconds, now)
             self._aside(place, "retry_after", min(seconds, LONGEST_REST_S))
 
-    def _aside(self, place: Place, reason: str, for_s: float) -> None:
+    def _aside(self, place: TargetState, reason: str, for_s: float) -> None:
         self.note("target.aside", peer=place.peer.name, target=place.name, reason=reason, for_s=for_s)
 
     def take_actions(self) -> list[Action]:

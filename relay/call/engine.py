@@ -1,7 +1,8 @@
 """The SIP engine: messages, look-up answers, commits and time go in, actions come out, in the order of execution.
 
 It never sends, waits, logs, or reads a clock or a random source; each method is atomic. It dispatches messages to
-`Reception` (out of dialog), `Setup` (initial INVITE), `Exchange` (requests within a call) and `Call` (its end).
+`OutOfDialog` (out of dialog), `InviteSession` (initial INVITE), `InDialogRelay` (requests within a call) and `Call`
+(its end).
 """
 
 from __future__ import annotations
@@ -10,37 +11,34 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
-from relay.call import masking
+from relay.call.access import former_peer, known_sources, may_speak
 from relay.call.actions import Action, Mediated
-from relay.call.bans import Bans
 from relay.call.call import Call
-from relay.call.compose import Reply
 from relay.call.core import Core
-from relay.call.counts import ANNOUNCING, SETTING_UP, UP, Tally
-from relay.call.exchange import Exchange
-from relay.call.former import former_peer, may_speak
-from relay.call.known import known_sources
+from relay.call.in_dialog_relay import InDialogRelay
+from relay.call.invite_session import InviteSession
 from relay.call.leg import Leak, Leg
-from relay.call.logins import Logins
-from relay.call.lost import KeptAttempt, end_attempt, take_up_answer
-from relay.call.options import Options
-from relay.call.peer_state import PeerState, peer_states
-from relay.call.peers import Peers
-from relay.call.pings import Pings
-from relay.call.rates import Rates
-from relay.call.reception import BUSY, KNOWN_ELSEWHERE, Reception
-from relay.call.record import CallRecord
-from relay.call.registrar import Registrar
-from relay.call.registrations import Registrations
-from relay.call.restart import ask, restore
-from relay.call.routing import Refusal, Route
-from relay.call.settings import Peer, Settings, Target
-from relay.call.setup import Setup
-from relay.call.shedding import Rank, Shedding
+from relay.call.out_of_dialog import BUSY, KNOWN_ELSEWHERE, OutOfDialog
+from relay.call.recovery import KeptAttempt, ask, end_attempt, restore, take_up_answer
+from relay.defence.bans import Bans
+from relay.defence.limits import ANNOUNCING, SETTING_UP, UP, Rates, Tally
+from relay.defence.shedding import Rank, Shedding
+from relay.defence.stateless import Options
 from relay.errors import ParseError, ProtocolError
+from relay.model.decision import Refusal, Route
+from relay.model.record import CallRecord
+from relay.model.settings import Peer, Settings, Target
+from relay.peers.auth import Logins
+from relay.peers.peers import Peers
+from relay.peers.pings import Pings
+from relay.peers.registrar import Registrar
+from relay.peers.registrations import Registrations
+from relay.peers.state import PeerState, peer_states
+from relay.privacy import masking
+from relay.privacy.messages import Reply
 from relay.sip.flow import Flow
-from relay.sip.glance import is_untagged
 from relay.sip.message import Request, Response, check_request, parse_message, salvage
+from relay.sip.prescan import is_untagged
 
 _RELAYED: Final = frozenset({"INVITE", "UPDATE", "INFO", "PRACK", "OPTIONS"})
 
@@ -56,7 +54,7 @@ class Engine:
         self._logins = Logins(self._core, self._registrar)
         self._options = Options(self._core)
         self._shedding = Shedding(self._core, self._registrar)
-        self._reception = Reception(self._core, self._registrar, self._options, self._shedding)
+        self._reception = OutOfDialog(self._core, self._registrar, self._options, self._shedding)
         self._registrations = Registrations(self._core)
         self._core.name_at = self._registrar.name_at
         self.bans.spare(partial(known_sources, self._core))
@@ -389,9 +387,9 @@ class Engine:
             return
         core.answer(reply, 200, now)
         user = invite.user
-        if isinstance(user, Setup):
+        if isinstance(user, InviteSession):
             user.cancel(request, now)
-        elif isinstance(user, Exchange):
+        elif isinstance(user, InDialogRelay):
             user.cancel(now)
 
     # -- within a call
@@ -429,7 +427,7 @@ class Engine:
         transaction = core.transactions.serve(request, reply.flow, peer.name)
         if request.method == "INVITE":
             transaction.respond(100, reply.write(100), now)
-        exchange = Exchange(core, leg, request, reply, transaction)
+        exchange = InDialogRelay(core, leg, request, reply, transaction)
         transaction.user = exchange
         exchange.begin(now)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
-from relay.call import masking
 from relay.call.answer import Answer
-from relay.call.compose import OutgoingRequest, Reply, contact_line
-from relay.call.masking import Body
-from relay.call.sending import SentRequest
-from relay.call.tripwire import Tripwire
+from relay.call.leak_check import LeakCheck
 from relay.errors import ParseError, ProtocolError, RelayError
+from relay.peers.requests import ClientRequest
+from relay.privacy import masking
+from relay.privacy.masking import Body
+from relay.privacy.messages import OutgoingRequest, Reply, contact_line
 from relay.sip.dialog import Dialog
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response
@@ -23,10 +23,10 @@ from relay.sip.uri import SipUri, is_sips
 if TYPE_CHECKING:
     from relay.call.call import Call
     from relay.call.core import Core
-    from relay.call.exchange import Exchange
+    from relay.call.in_dialog_relay import InDialogRelay
     from relay.call.media import Media
-    from relay.call.sdp_masking import SdpWriter
-    from relay.call.settings import Peer
+    from relay.model.settings import Peer
+    from relay.privacy.sdp import SdpWriter
     from relay.sip.headers import NameAddr
     from relay.sip.transaction_client import Fail, Receive
 
@@ -66,13 +66,13 @@ class Leg:
         "invited",
         "inviting",
         "last_reliable",
+        "leak_check",
         "other",
         "own",
         "peer",
         "reliable",
         "shown",
         "side",
-        "tripwire",
         "updating",
         "writer",
     )
@@ -94,12 +94,12 @@ class Leg:
         self.writer = writer
         self.contact = contact_line(core.peers.listener(flow), shown, secure=dialog.secure)
         self.own: tuple[str, ...] = ()
-        self.tripwire = Tripwire((), ())
+        self.leak_check = LeakCheck((), ())
         self.invite_cseq = dialog.local_cseq  # CSeq of our last INVITE on this leg
         self.credentials = ""  # authorization header lines of that INVITE
-        self.inviting: Exchange | None = None  # our INVITE to the peer, unanswered
-        self.invited: Exchange | None = None  # the peer's INVITE to us, unanswered
-        self.updating: Exchange | None = None  # an UPDATE or PRACK with SDP in either direction, unanswered
+        self.inviting: InDialogRelay | None = None  # our INVITE to the peer, unanswered
+        self.invited: InDialogRelay | None = None  # the peer's INVITE to us, unanswered
+        self.updating: InDialogRelay | None = None  # an UPDATE or PRACK with SDP in either direction, unanswered
         self.answer: Answer | None = None  # our 2xx, without its ACK yet
         self.answer_due = False  # our 2xx waits for the commit of the record
         self.ack_due: int | None = None  # CSeq of the peer's 2xx that still lacks our ACK
@@ -166,7 +166,7 @@ class Leg:
 
     def guard(self, text: str, body: Body | None) -> None:
         """Run the leak check over header lines and body of an outgoing message. Raises Leak."""
-        if self.tripwire.hit(text, body.data if body else b"", own=self.own):
+        if self.leak_check.hit(text, body.data if body else b"", own=self.own):
             raise Leak(self.call, self.side)
 
     def write(self, reply: Reply, status: int, *, extra: str = "", body: Body | None = None) -> bytes:
@@ -304,7 +304,7 @@ class Leg:
     def _ask(self, request: OutgoingRequest, receive: Receive, fail: Fail, now: float) -> None:
         """Send a request of the relay itself. One that exceeds the UDP limit fails at once."""
         try:
-            SentRequest(self._core, request, self.destination(), self.peer, receive, fail, now, self._renumber)
+            ClientRequest(self._core, request, self.destination(), self.peer, receive, fail, now, self._renumber)
         except ProtocolError:
             fail("too long", now)
 

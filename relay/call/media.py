@@ -14,13 +14,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from relay.call import masking
 from relay.call.actions import Counts, Mediate, Mediated
-from relay.call.codecs import with_fmtp_of
 from relay.call.leg import Leak, Side
-from relay.call.record import CallRecord
-from relay.call.sdp_masking import SdpWriter, refuse_all, shows_way
 from relay.errors import ParseError, ProtocolError
+from relay.model.record import CallRecord
+from relay.privacy import masking
+from relay.privacy.codecs import with_fmtp_of
+from relay.privacy.sdp import SdpWriter, refuse_all, shows_way
 from relay.sip.message import Message
 
 if TYPE_CHECKING:

@@ -9,31 +9,32 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from relay.call import admission, masking
-from relay.call.compose import OutgoingRequest, Reply
-from relay.call.masking import Verdict
-from relay.call.numbers import is_700
-from relay.call.peers import hosts_of, user_for
-from relay.call.places import is_tried_elsewhere, secured, who_ended
-from relay.call.quotas import next_admitted
-from relay.call.record import CallRecord
-from relay.call.routing import Refusal, Route, named
-from relay.call.sending import SentRequest
-from relay.call.state import dump_attempt, head_of
-from relay.call.text_masking import mask_numbers, read_text, text_body
-from relay.call.text_memory import after, mask_across
-from relay.call.text_reading import in_visual_order
-from relay.call.tripwire import Tripwire, foreign_hosts
+from relay.call import admission
+from relay.call.leak_check import LeakCheck, foreign_hosts
+from relay.call.recovery_state import dump_attempt, head_of
 from relay.errors import ParseError, ProtocolError
+from relay.model.decision import Refusal, Route, named
+from relay.model.numbers import is_700
+from relay.model.record import CallRecord
+from relay.peers.limits import next_admitted
+from relay.peers.peers import hosts_of, user_for
+from relay.peers.requests import ClientRequest
+from relay.peers.targets import is_tried_elsewhere, secured, who_ended
+from relay.privacy import masking
+from relay.privacy.masking import Verdict
+from relay.privacy.messages import OutgoingRequest, Reply
+from relay.privacy.text_memory import after, mask_across
+from relay.privacy.text_reading import in_visual_order
+from relay.privacy.texts import mask_numbers, read_text, text_body
 from relay.sip.flow import transport_address
 from relay.sip.message import Request, Response
 from relay.sip.uri import is_sips
 
 if TYPE_CHECKING:
     from relay.call.core import Core
-    from relay.call.masking import Body
-    from relay.call.places import Place
-    from relay.call.settings import Peer
+    from relay.model.settings import Peer
+    from relay.peers.targets import TargetState
+    from relay.privacy.masking import Body
     from relay.sip.flow import Flow
     from relay.sip.timers import Timer
     from relay.sip.transaction import ServerTransaction
@@ -81,7 +82,7 @@ class TextMessage:
         self._route: Route | None = None
         self._text = ""
         self._body: Body | None = None
-        self._places: list[Place] = []  # not tried yet
+        self._places: list[TargetState] = []  # not tried yet
         self._delivery: Delivery | None = None
         self._timer: Timer | None = None
         core.messages.setdefault(self._key, self)
@@ -161,21 +162,21 @@ class TextMessage:
         assert self._body is not None
         self._record = self._record._replace(peer_out=place.peer.name)
         delivery = Delivery(core, self, place)
-        if not delivery.start(self._request, self._route, self._body, self._tripwire(place), now):
-            core.counters["tripwire"] += 1
-            core.note("tripwire", call_id=self._record.call_id, towards="callee")
-            self._close(masking.LEAK, "relay", "tripwire", now)
+        if not delivery.start(self._request, self._route, self._body, self._leak_check(place), now):
+            core.counters["leak_check"] += 1
+            core.note("leak_check", call_id=self._record.call_id, towards="callee")
+            self._close(masking.LEAK, "relay", "leak_check", now)
             return
         self._delivery = delivery
         self._record = self._record._replace(callee_leg_call_id=delivery.call_id)
         self._watch(now)
 
-    def _tripwire(self, place: Place) -> Tripwire:
+    def _leak_check(self, place: TargetState) -> LeakCheck:
         hosts = (self._reply.flow.host, *hosts_of(self._peer))
         own = (*hosts_of(place.peer), place.flow.host)
         caller = self._record.caller
         hidden = () if is_700(caller) else (caller,)  # a 700 number may occur in a text
-        return Tripwire(hidden, foreign_hosts(hosts, own, self._core.hosts))
+        return LeakCheck(hidden, foreign_hosts(hosts, own, self._core.hosts))
 
     def _watch(self, now: float) -> None:
         """Set the single timer: for failover, if there is another target, and for the sender's deadline."""
@@ -281,7 +282,7 @@ class Delivery:
 
     __slots__ = ("_core", "_cseq", "_local_tag", "_message", "call_id", "is_silent", "place")
 
-    def __init__(self, core: Core, message: TextMessage, place: Place) -> None:
+    def __init__(self, core: Core, message: TextMessage, place: TargetState) -> None:
         self._core = core
         self._message = message
         self._local_tag = core.token()
@@ -290,7 +291,7 @@ class Delivery:
         self.place = place
         self.is_silent = True  # no response yet, not even a provisional one
 
-    def start(self, request: Request, route: Route, body: Body, tripwire: Tripwire, now: float) -> bool:
+    def start(self, request: Request, route: Route, body: Body, leak_check: LeakCheck, now: float) -> bool:
         """Send the text. False if the leak check failed: nothing was sent. `request`: the sender's."""
         core, place = self._core, self.place
         user = user_for(place.peer, route.target)
@@ -299,12 +300,12 @@ class Delivery:
         constants = f"From: {shown};tag={self._local_tag}\r\nTo: <{uri}>\r\nCall-ID: {self.call_id}\r\n"
         rest = f"P-Asserted-Identity: {shown}\r\n" if place.peer.send_pai else ""
         own = (route.target, user, route.shown) if is_700(route.shown) else (route.target, user)
-        if tripwire.hit(constants + rest, body.data, own=own):
+        if leak_check.hit(constants + rest, body.data, own=own):
             return False
         rest += f"Max-Forwards: {masking.mask_hops(request.max_forwards)}\r\n"
         core.calling_tags.add(self._local_tag)
         outgoing = OutgoingRequest("MESSAGE", uri, constants, self._cseq, rest, body)
-        SentRequest(core, outgoing, place.flow, place.peer, self._receive, self._fail, now, self._renumber)
+        ClientRequest(core, outgoing, place.flow, place.peer, self._receive, self._fail, now, self._renumber)
         return True
 
     def _renumber(self, _: str, __: float) -> int:

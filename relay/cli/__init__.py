@@ -44,13 +44,13 @@ _COMMANDS = {
     "webhooks": "relay.cli.webhooks",
     "peers": "relay.cli.peers",
     "bans": "relay.cli.bans",
-    "migrate": "relay.cli.migrate",
+    "migrate": "relay.cli.stores",
     "replay": "relay.cli.replay",
-    "completion": "relay.cli.completion",
-    "desk": "relay.cli.desk",
+    "completion": "relay.cli.options",
+    "backend": "relay.cli.backend",
 }
 UNREAD = 128 + signal.SIGPIPE  # a shell's status for a program ended by SIGPIPE
-_HIDDEN = ("desk",)  # `serve` starts it
+_HIDDEN = ("backend",)  # `serve` starts it
 
 config_option = click.option(
     "-c",

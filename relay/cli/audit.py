@@ -10,16 +10,14 @@ import click
 
 from relay.cli import config_option
 from relay.cli.options import SINCE, UNTIL, in_clear, json_option, limit_option, reason_option, reveal_option, stacked
-from relay.cli.output import json_line, plain, show_list, show_one
-from relay.cli.private_file import FILE_OR_DASH, written
-from relay.cli.progress import progress
+from relay.cli.output import FILE_OR_DASH, json_line, plain, progress, show_list, show_one, written
 from relay.cli.stores import every, opened, past, said_in_clear
 from relay.errors import StoreError
-from relay.reports.audit_form import details_form
+from relay.reports.disclosure import details_form
 from relay.service.retention import due
 from relay.service.retention import purge as purge_store
-from relay.store.act import operator_cli
 from relay.store.audit_log import AuditQuery, Logged, all_entries, count_entries, newest_entries, verify_audit
+from relay.store.unit_of_work import operator_cli
 from relay.store.writer import now_ms
 
 _COLUMNS = ("at", "actor", "action", "object", "business", "reason")

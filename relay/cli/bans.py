@@ -9,13 +9,13 @@ from typing import Any
 import click
 
 from relay.cli import config_option
-from relay.cli.asking import ask, ask_audited
 from relay.cli.options import json_option, limit_option, reason_option
 from relay.cli.output import newest, show_list
+from relay.cli.peers import ask, ask_audited
 from relay.cli.stores import duration, opened
 from relay.config import load_config
-from relay.net.bans import read_source
-from relay.service.times import format_moment
+from relay.net.control import read_source
+from relay.service.fields import format_moment
 
 ALL = "all"  # object of the audit line when all bans are lifted
 _COLUMNS = ("address", "reason", "since", "until")

@@ -16,7 +16,7 @@ from relay.cli.stores import opened
 from relay.errors import StoreError
 from relay.reports.batch import ask_batch, make_batch
 from relay.reports.batch_check import Checked
-from relay.reports.segments import load_batch_key
+from relay.reports.signed import load_batch_key
 
 
 @click.command()

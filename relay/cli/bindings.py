@@ -8,8 +8,6 @@ from typing import Any, TextIO, get_args
 
 import click
 
-from relay.call.binding import MODES, Binding
-from relay.call.numbers import is_700, mask_number
 from relay.cli import config_option
 from relay.cli.options import (
     NONE,
@@ -25,6 +23,7 @@ from relay.cli.output import (
     BINDING_HEADING,
     binding_object,
     binding_row,
+    file_progress,
     first_of,
     json_line,
     masked_binding,
@@ -32,8 +31,9 @@ from relay.cli.output import (
     show_one,
     table,
 )
-from relay.cli.progress import file_progress
 from relay.cli.stores import Opened, audit_reading, number, opened, past, required, said_in_clear
+from relay.model.binding import MODES, Binding
+from relay.model.numbers import is_700, mask_number
 from relay.service import changes
 from relay.service.bindings import BindingRequest
 from relay.service.bindings import bind as make_binding
@@ -41,8 +41,8 @@ from relay.service.changes import BindingChange
 from relay.service.fields import DIRECTIONS
 from relay.service.filings import filing_warning
 from relay.service.imports import COLUMNS, import_bindings
-from relay.store.act import Act
 from relay.store.bindings import BindingQuery, State, all_bindings, find_binding
+from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
 
 # Required options of each mode.
@@ -125,10 +125,10 @@ def bind(config_path: Path | None, as_json: bool, reason: str, **asked: Any) -> 
         click.echo(line)
 
 
-def _made(store: Opened, make: Callable[[Act], Binding], reason: str, *, clear: bool) -> Binding:
+def _made(store: Opened, make: Callable[[UnitOfWork], Binding], reason: str, *, clear: bool) -> Binding:
     """Make or change a binding; if it is shown in clear, write the audit line in the same transaction."""
 
-    def make_and_say(act: Act) -> Binding:
+    def make_and_say(act: UnitOfWork) -> Binding:
         binding = make(act)
         if clear:
             audit_reading(act, binding.binding_id, reason)

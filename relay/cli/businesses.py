@@ -9,8 +9,6 @@ from typing import Any, get_args
 
 import click
 
-from relay.call.binding import MODES
-from relay.call.routing import LANGUAGES
 from relay.cli import config_option
 from relay.cli.options import (
     NONE,
@@ -27,11 +25,12 @@ from relay.cli.options import (
 from relay.cli.output import newest, plain, show_list, show_one
 from relay.cli.stores import Opened, coming, duration, every, opened, required, said_in_clear
 from relay.log import mask_text
-from relay.policy.quotas import NO_LIMIT
+from relay.model.binding import MODES
+from relay.model.decision import LANGUAGES
+from relay.policy.rules import NO_LIMIT
 from relay.service import businesses as service
 from relay.service import keys as key_service
-from relay.service.businesses import QUOTAS, Application
-from relay.service.qualification import SCENARIOS
+from relay.service.businesses import QUOTAS, SCENARIOS, Application
 from relay.store.businesses import Business, Changed, State, StateChange, find_business, list_businesses, state_changes
 from relay.store.keys import ApiKey, list_keys
 

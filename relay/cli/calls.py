@@ -9,10 +9,7 @@ from typing import Any, get_args
 
 import click
 
-from relay.call.numbers import is_700
-from relay.call.record import CallRecord
 from relay.cli import config_option
-from relay.cli.asking import ask, ask_audited
 from relay.cli.options import (
     SINCE,
     UNTIL,
@@ -24,26 +21,29 @@ from relay.cli.options import (
     showing_options,
 )
 from relay.cli.output import (
+    FILE_OR_DASH,
     RECORD_HEADING,
     first_of,
     json_line,
+    progress,
     record_object,
     record_row,
     show_list,
     show_one,
     shower,
     table,
+    written,
 )
-from relay.cli.private_file import FILE_OR_DASH, written
-from relay.cli.progress import progress
+from relay.cli.peers import ask, ask_audited
 from relay.cli.stores import Opened, number, opened, past, required, said_in_clear
 from relay.errors import Refused
+from relay.model.numbers import is_700
+from relay.model.record import CallRecord
+from relay.reports.disclosure import state_of, with_moments
 from relay.reports.export import Format, check_format, export_parts
-from relay.reports.record_form import state_of, with_moments
-from relay.reports.recordings import of_call
-from relay.reports.search import find_call
+from relay.reports.recordings import find_call, of_call
 from relay.service import fields
-from relay.service.times import format_moment
+from relay.service.fields import format_moment
 from relay.store.record_pages import LAST_MS, Wanted, read_all
 from relay.store.records import count_ended, live_calls
 from relay.store.writer import now_ms
@@ -63,7 +63,7 @@ def calls() -> None:
 
 def _outcome(text: str) -> str:
     """A click type: an outcome of call records."""
-    from relay.policy.outcomes import OUTCOMES  # imported here: only this option needs the call policy
+    from relay.policy.outcomes import OUTCOMES
 
     if text not in OUTCOMES:
         raise click.BadParameter(f"unknown outcome {text}: write one of {', '.join(OUTCOMES)}")

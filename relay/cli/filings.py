@@ -11,12 +11,11 @@ import click
 
 from relay.cli import config_option
 from relay.cli.options import business_option, in_clear, limit_option, showing_options, shown_object_options
-from relay.cli.output import Show, newest, plain, show_list, show_one, shower
-from relay.cli.progress import file_progress
+from relay.cli.output import Show, file_progress, newest, plain, show_list, show_one, shower
 from relay.cli.stores import audit_reading, every, opened, said_in_clear
 from relay.service.filings import add_filing, import_filings, remove_filing
-from relay.store.act import Act
 from relay.store.filings import FIRST, Filing, find_filings
+from relay.store.unit_of_work import UnitOfWork
 
 _COLUMNS = ("business", "number", "reference", "filed_at", "filed_by", "withdrawn_at")
 
@@ -37,7 +36,7 @@ def add(config_path: Path | None, number: str, reference: str, business: str, as
     clear = in_clear(reveal=False, reason=reason, as_json=as_json)
     with opened(config_path, make=True) as store:
 
-        def add_and_say(act: Act) -> Filing:
+        def add_and_say(act: UnitOfWork) -> Filing:
             filing = add_filing(act, business, number, reference, store.rules.parties)
             if clear:
                 audit_reading(act, "filings", reason)

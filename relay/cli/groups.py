@@ -12,15 +12,13 @@ import click
 
 from relay.cli import config_option
 from relay.cli.options import business_option, in_clear, json_option, limit_option, showing_options
-from relay.cli.output import newest, plain, show_list, show_one, shower
-from relay.cli.progress import file_progress
+from relay.cli.output import file_progress, newest, plain, show_list, show_one, shower
 from relay.cli.stores import Opened, every, opened, required, said_in_clear
+from relay.service import groups as list_service
 from relay.service import groups as service
-from relay.service import lists as list_service
+from relay.service.groups import Whose
 from relay.service.imports import import_members
-from relay.service.lists import Whose
-from relay.store.groups import Group, find_group, find_groups, members_page
-from relay.store.lists import find_entries
+from relay.store.groups import Group, find_entries, find_group, find_groups, members_page
 
 _COLUMNS = ("id", "business", "name", "size", "created_at")
 _ENTRY_COLUMNS = ("number", "kind", "added_at", "added_by")

@@ -15,10 +15,21 @@ from relay.cli.stores import Opened, duration, every, opened, required
 from relay.cli.stores import number as any_number
 from relay.errors import StoreError
 from relay.service import numbers as service
+from relay.service.fields import format_moment
 from relay.service.numbers import PREFIX_STATES, NewPool, NewPrefix, PoolChange, PrefixChange
-from relay.service.times import format_moment
-from relay.store.numbers import Number, NumberQuery, Prefix, State, find_number, find_numbers, find_prefixes
-from relay.store.pools import Pool, find_pool, find_pools, usage
+from relay.store.numbers import (
+    Number,
+    NumberQuery,
+    Pool,
+    Prefix,
+    State,
+    find_number,
+    find_numbers,
+    find_pool,
+    find_pools,
+    find_prefixes,
+    usage,
+)
 from relay.store.writer import now_ms
 
 _COLUMNS = ("number", "pool", "state", "locked_by", "bindings", "cools_until")

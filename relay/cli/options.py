@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.shell_completion import get_completion_class
 
 from relay.service.fields import says_something
 
@@ -80,3 +81,24 @@ def in_clear(*, reveal: bool, reason: str, as_json: bool = False) -> bool:
     if reveal and not has_reason:
         raise click.UsageError(f"Missing option '--reason': --reveal needs one (the variable {REASON} sets it, too).")
     return reveal or (as_json and has_reason)
+
+
+# -- `relay700 completion`
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the completion script for a shell.
+
+    \b
+    relay700 completion bash > /etc/bash_completion.d/relay700
+    relay700 completion zsh > "${fpath[1]}/_relay700"
+    relay700 completion fish > ~/.config/fish/completions/relay700.fish
+    """
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(context.find_root().command, {}, "relay700", "_RELAY700_COMPLETE").source())

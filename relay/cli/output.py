@@ -5,21 +5,27 @@ Real numbers are masked in both, unless `relay.cli.options.in_clear` allows them
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from typing import Any, Final, NamedTuple, TypeVar
+from pathlib import Path
+from typing import Any, BinaryIO, Final, NamedTuple, TextIO, TypeVar
 
 import click
 
-from relay.call.binding import Binding
-from relay.call.numbers import mask_number
-from relay.call.record import CallRecord
-from relay.call.text_masking import mask_numbers
-from relay.reports.record_form import Value, printable, record_form, with_moments
-from relay.service.times import format_moment
+from relay.errors import StoreError
+from relay.model.binding import Binding
+from relay.model.numbers import mask_number
+from relay.model.record import CallRecord
+from relay.privacy.texts import mask_numbers
+from relay.reports.disclosure import Value, printable, record_form, with_moments
+from relay.service.fields import format_moment
 from relay.store.bindings import state_of
 
 Show = Callable[[str], str]
@@ -173,3 +179,101 @@ def _moment(moment_ms: int | None) -> str:
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+# -- Output files readable by their user alone
+
+FILE_OR_DASH = click.Path(path_type=Path, dir_okay=False, allow_dash=True)  # -: standard output
+
+
+@contextmanager
+def written(path: Path) -> Iterator[BinaryIO]:
+    """Yield the file, emptied, or standard output for "-". Raises StoreError if it cannot be written."""
+    if str(path) == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        with os.fdopen(_open_private(path), "wb") as file:
+            yield file
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def appended(path: Path) -> Iterator[BinaryIO]:
+    """Yield the file for appending; synced to disk at the end. Raises StoreError."""
+    try:
+        with os.fdopen(_open_private(path, keep=True), "ab") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _open_private(path: Path, *, keep: bool = False) -> int:
+    """Open the file for writing; without `keep` it is emptied. A new file gets mode 0600, an existing one keeps its.
+
+    Raises OSError, also for a file, pipe or link that belongs to another user.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if keep else 0)
+    us = os.geteuid()
+    try:
+        descriptor, is_checked = os.open(path, flags | os.O_NOFOLLOW, 0o600), False
+    except OSError as error:
+        if error.errno != errno.ELOOP or os.lstat(path).st_uid not in (0, us):  # root owns the link /dev/stdout
+            raise _others() if error.errno == errno.ELOOP else error from None
+        descriptor, is_checked = os.open(path, flags, 0o600), True
+    found = os.fstat(descriptor)
+    is_file = stat.S_ISREG(found.st_mode)
+    if found.st_uid != us and (is_file or (stat.S_ISFIFO(found.st_mode) and not is_checked)):
+        os.close(descriptor)
+        raise _others()
+    if is_file and not keep:
+        os.ftruncate(descriptor, 0)
+    return descriptor
+
+
+def _others() -> PermissionError:
+    return PermissionError(errno.EPERM, "it belongs to another user: name another file")
+
+
+# -- Progress bars of long commands
+
+
+@contextmanager
+def progress(length: int, label: str) -> Iterator[Callable[[int], None]]:
+    """Yield a function that takes the number of steps just done, of `length` in all; 0 if unknown."""
+    if not length or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
+        yield bar.update
+        bar.finish()
+
+
+@contextmanager
+def file_progress(file: TextIO, label: str) -> Iterator[Callable[[], None]]:
+    """Yield a function to call now and then while the file is read; it shows how far."""
+    size = _size(file)
+    read = 0
+    with progress(size, label) as step:
+
+        def done() -> None:
+            nonlocal read
+            if size:
+                place = file.buffer.tell()
+                step(place - read)
+                read = place
+
+        yield done
+
+
+def _size(file: TextIO) -> int:
+    """Size in bytes; 0 for anything but a regular file."""
+    try:
+        found = os.fstat(file.fileno())
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0

@@ -9,22 +9,21 @@ from typing import Any, TextIO
 import click
 import msgspec
 
-from relay.call.binding import Binding
-from relay.call.numbers import mask_number
-from relay.call.record import CallRecord
 from relay.cli import config_option
 from relay.cli.batch import batch, show_checked
 from relay.cli.options import json_option, needed_reason
-from relay.cli.output import binding_object, json_line, plain, record_object, show_list
-from relay.cli.private_file import FILE_OR_DASH, written
+from relay.cli.output import FILE_OR_DASH, binding_object, json_line, plain, record_object, show_list, written
 from relay.cli.stores import day as day_type
 from relay.cli.stores import moment, number, opened
 from relay.errors import StoreError
+from relay.model.binding import Binding
+from relay.model.numbers import mask_number
+from relay.model.record import CallRecord
 from relay.reports.batch_check import check_batch
 from relay.reports.daily import DailyLine, daily, daily_csv, set_complaints
 from relay.reports.evidence import ask_evidence, bundle, check
 from relay.reports.trace import Trace, ask_trace, trace
-from relay.service.times import format_moment
+from relay.service.fields import format_moment
 from relay.store.writer import now_ms
 
 _COLUMNS = ("business", "prefix", "attempts", "answered", "unanswered", "refused", "minutes", "parties", "complaints")

@@ -1,19 +1,41 @@
-"""`relay700 peers`: state and calls of the SIP peers, from the running relay."""
+"""Requests to the running relay over its control socket."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from relay.cli import config_option
-from relay.cli.asking import ask
 from relay.cli.options import json_option, limit_option
 from relay.cli.output import show_list
-from relay.config import load_config
-from relay.service.times import format_moment
+from relay.cli.stores import Opened, audited_first
+from relay.config import Config, load_config
+from relay.net.control import ANSWER_S, Answer, ControlClient, control_path
+from relay.service.fields import format_moment
+
+
+def ask(config: Config, name: str, *, patience_s: float = ANSWER_S, **fields: object) -> Answer:
+    """Return the answer of the relay that serves the configured store. Raises Refused, also when none answers."""
+    return asyncio.run(ControlClient(control_path(config.store.local), patience_s).ask(name, **fields))
+
+
+def ask_audited(
+    store: Opened, name: str, fields: Mapping[str, Any], action: str, object_: str, reason: str, **details: object
+) -> Answer:
+    """Write the audit line, then send the command. Raises Refused, and StoreError if the line cannot be written.
+
+    A dry run goes first, so that a refused command leaves no line.
+    """
+    ask(store.config, name, **fields, dry_run=True)
+    audited_first(store, action, object_, reason, **details)
+    return ask(store.config, name, **fields)
+
+
+# -- `relay700 peers`
 
 _COLUMNS = ("peer", "target", "state", "failures", "aside_until", "calls_in", "calls_out", "registered")
 _NOWHERE = {"target": None, "failures": 0, "aside_until": None}

@@ -9,8 +9,7 @@ import click
 
 from relay.cli import config_option
 from relay.cli.options import SINCE, UNTIL, limit_option, needed_reason
-from relay.cli.output import show_list
-from relay.cli.private_file import written
+from relay.cli.output import show_list, written
 from relay.cli.stores import every, opened, past
 from relay.reports.recordings import ask_recording, read_recording
 from relay.store.record_pages import LAST_MS

@@ -15,8 +15,7 @@ from relay.replay.performance import perform
 from relay.replay.player import Pace, Verdict
 from relay.replay.script import find_calls
 from relay.replay.stage import bound, set_stage
-from relay.replay.trace import read_trace
-from relay.replay.transport import Endpoint
+from relay.replay.trace import Endpoint, read_trace
 
 
 def _address(text: str) -> Endpoint:

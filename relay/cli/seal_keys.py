@@ -9,18 +9,18 @@ from typing import Any
 import click
 
 from relay.cli import config_option
-from relay.cli.asking import ask
 from relay.cli.output import show_list
+from relay.cli.peers import ask
 from relay.cli.stores import Opened, opened
 from relay.errors import Refused, StoreError
 from relay.service import sealing_keys as service
-from relay.service.times import format_moment
+from relay.service.fields import format_moment
+from relay.store.connection import Server
 from relay.store.database import is_newer
 from relay.store.key_file import LAST_ID
 from relay.store.lock import is_served
 from relay.store.reseal import needs, reseal
 from relay.store.sealing_keys import key_in_use, nodes_without, sealing_keys
-from relay.store.server import Server
 
 _COLUMNS = ("id", "state", "added_at", "used_at", "in_file", "needed_by")
 _id = click.argument("key_id", metavar="ID", type=click.IntRange(1, LAST_ID))

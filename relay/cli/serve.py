@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from relay.cli import config_option
-from relay.cli.asking import ask
+from relay.cli.peers import ask
 from relay.config import Config, default_path, load_config
 from relay.config.files import check_files
 
@@ -23,7 +23,7 @@ def serve(context: click.Context, config_path: Path | None) -> None:
     The first signal drains: new calls get 503, live calls go on up to `[sip] drain_s`. A second signal ends the relay
     at once. SIGUSR1 logs statistics.
     """
-    from relay.app import serve as run  # imported here: `check` needs no event loop and no engine
+    from relay.server import serve as run
 
     context.exit(run(load_config(config_path), config_path))
 

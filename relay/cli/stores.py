@@ -10,17 +10,18 @@ from typing import NamedTuple, TypeVar
 
 import click
 
+from relay.cli import config_option
 from relay.config import Config, load_config
 from relay.errors import ParseError, Refused, StoreError
 from relay.service import fields
+from relay.service.fields import CHINA, parse_duration_ms, parse_moment_ms
 from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.service.releases import BindRules
-from relay.service.times import CHINA, parse_duration_ms, parse_moment_ms
-from relay.store.act import Act, operator_cli
 from relay.store.anchor import AnchorFile
-from relay.store.connection import Connection
+from relay.store.connection import Connection, Server
 from relay.store.database import connect_reader, is_there, open_store, store_errors
 from relay.store.sealing import Sealer
+from relay.store.unit_of_work import UnitOfWork, operator_cli
 from relay.store.writer import Writer, now_ms
 
 K = TypeVar("K")
@@ -38,7 +39,7 @@ class Opened(NamedTuple):
     reader: Connection
     writer: Writer
 
-    def act(self, do: Callable[[Act], T]) -> T:
+    def act(self, do: Callable[[UnitOfWork], T]) -> T:
         """Run a transaction in the name of the user who typed the command."""
         return self.writer.run(operator_cli(), do)
 
@@ -118,7 +119,7 @@ def said_in_clear(store: Opened, object_: str, reason: str, asked: Mapping[str, 
         raise StoreError(f"{error}; without --reveal and --reason it is shown masked, with no audit line") from None
 
 
-def audit_reading(act: Act, object_: str, reason: str, details: dict[str, object] | None = None) -> None:
+def audit_reading(act: UnitOfWork, object_: str, reason: str, details: dict[str, object] | None = None) -> None:
     """Write the audit line of a reading, in the transaction that makes what is shown."""
     act.audit("read", object_, reason=fields.reason(reason, required=True), details=details)
 
@@ -184,3 +185,30 @@ def _usage(parse: Callable[[str], T], text: str) -> T:
         return parse(text)
     except ParseError as error:
         raise click.BadParameter(error.reason) from None
+
+
+# -- `relay700 migrate`
+
+
+@click.command()
+@click.argument("source", metavar="sqlite:PATH")
+@click.argument("target", metavar="postgresql://…")
+@config_option
+def migrate(config_path: Path | None, source: str, target: str) -> None:
+    """Copy a store from SQLite to PostgreSQL.
+
+    The database must be empty, the relay stopped, and no call live. The key file stays the configured one, and the
+    SQLite file is left as it is. Afterwards set `url` and `node` under [store] and start the relay.
+    """
+    from relay.store.migrate import migrate as move
+
+    if not source.startswith("sqlite:"):
+        raise click.BadParameter('write it as "sqlite:PATH"', param_hint="SOURCE")
+    if not target.startswith("postgresql://"):
+        raise click.BadParameter('write it as "postgresql://USER@HOST/DATABASE"', param_hint="TARGET")
+    key_file = load_config(config_path).store.key_file
+    server = Server(target, "", key_file.with_name("migrate"))
+    moved = move(Path(source.removeprefix("sqlite:")), server, key_file)
+    click.echo(
+        f"{sum(moved.rows.values())} rows copied to {server}, among them {moved.records} call records, all intact"
+    )

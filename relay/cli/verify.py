@@ -14,20 +14,19 @@ import msgspec
 
 from relay.cli import config_option
 from relay.cli.options import reason_option
-from relay.cli.output import json_line
-from relay.cli.private_file import appended
+from relay.cli.output import appended, json_line
 from relay.cli.stores import Opened, opened
 from relay.errors import ParseError, StoreError
 from relay.reports.recordings import Checked, verify_recordings
 from relay.service import fields
-from relay.service.times import format_moment
-from relay.store.act import Act
+from relay.service.fields import format_moment
 from relay.store.anchor import Anchor, AnchorFile, growth_fault, parse_anchor, present_anchor, read_anchor
 from relay.store.audit_log import AuditVerdict, verify_audit
 from relay.store.connection import one_moment
 from relay.store.ledger import sign_all
 from relay.store.ledger_check import ledger_faults
 from relay.store.records import Verdict, verify_records
+from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
 
 MOST_NAMED = 1_000  # faults printed, or written to the audit log
@@ -141,7 +140,7 @@ def _accept(store: Opened, reason: str) -> None:
     with one_moment(store.reader):
         faults = _some([str(fault) for fault in ledger_faults(store.reader, store.sealer)])
 
-    def do(act: Act) -> None:
+    def do(act: UnitOfWork) -> None:
         sign_all(act.connection, act.sealer, beyond=0 if known is None else known.revision)
         act.audit("ledger.accept", "store", reason=fields.reason(reason), details={"faults": faults})
 

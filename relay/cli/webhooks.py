@@ -16,9 +16,8 @@ from relay.cli.output import newest, plain, show_list, show_one
 from relay.cli.stores import Opened, every, opened, required
 from relay.events import webhooks as service
 from relay.events.webhooks import KINDS, PARTIES
-from relay.service.times import format_moment
-from relay.store.outbox import dead
-from relay.store.webhooks import Webhook, find_webhook, webhooks_of
+from relay.service.fields import format_moment
+from relay.store.webhooks import Webhook, dead, find_webhook, webhooks_of
 
 _COLUMNS = ("id", "business", "url", "parties", "disabled_at", "failures", "next_at", "last_error", "kinds")
 _DEAD_COLUMNS = ("seq", "event_id", "kind", "at", "dead_at", "tries", "last_error")

@@ -11,11 +11,9 @@ from typing import Literal
 
 from msgspec.structs import asdict
 
-from relay.call.settings import Settings
-from relay.config.announcements import sound_files
 from relay.config.checks import build_settings
-from relay.config.claims import claim_warnings
-from relay.config.media import read_rtpengine
+from relay.config.media import read_rtpengine, recordings, sound_files
+from relay.config.parties import claim_warnings
 from relay.config.passwords import PasswordFile, password_files
 from relay.config.peers import dns_servers, peer_certificates
 from relay.config.protection import (
@@ -29,20 +27,19 @@ from relay.config.protection import (
     retention_config,
     verify_config,
 )
-from relay.config.reading import parse_toml, read_file, read_tables
-from relay.config.recording import recordings
+from relay.config.reading import ApiConfig, ReportConfig, VerifyConfig, parse_toml, read_file, read_tables
 from relay.config.tables import StoreTable, Tables, TlsTable
-from relay.config.values import ApiConfig, ReportConfig, VerifyConfig
 from relay.errors import ConfigError
 from relay.events.settings import DeliveryRules
+from relay.model.settings import Settings
 from relay.net.settings import PeerCertificate, RtpengineAddress, StreamLimits, TlsFiles
 from relay.net.sounds import SoundFiles
 from relay.policy.fraud import Signals
 from relay.policy.rules import Rules
 from relay.service.releases import BindRules
 from relay.service.retention import Retention
-from relay.store.recording_file import Recordings
-from relay.store.server import Place, Server, local_path
+from relay.store.connection import Place, Server, local_path
+from relay.store.recordings import Recordings
 
 DEFAULT_PATH = Path("config/relay.toml")
 

@@ -9,10 +9,10 @@ from typing import cast
 
 from msgspec.structs import asdict
 
-from relay.call.settings import Limits, Listener, PeerRoute, Settings
-from relay.config.announcements import announcements
+from relay.config.media import announcements
 from relay.config.peers import Address, Transport, read_peers
 from relay.config.tables import PeerTable, RouteTable, Tables
+from relay.model.settings import Limits, Listener, PeerRoute, Settings
 from relay.sip.timers import Timings
 
 _LISTEN = re.compile(r"(udp|tcp|tls):(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})")

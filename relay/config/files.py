@@ -6,12 +6,11 @@ from collections.abc import Callable
 from functools import partial
 
 from relay.config import Config
+from relay.config.media import check_recording
 from relay.config.passwords import with_passwords
-from relay.config.recording import check_recording
 from relay.errors import ConfigError
-from relay.net.private import read_secret
 from relay.net.sounds import read_sounds
-from relay.net.tls import check_identity, client_context, peer_contexts, server_context
+from relay.net.tls import check_identity, client_context, peer_contexts, read_secret, server_context
 
 
 def check_files(config: Config) -> None:

@@ -10,8 +10,11 @@ from collections.abc import Iterator, Sequence
 
 from phonenumbers import SUPPORTED_REGIONS, PhoneMetadata
 
-from relay.call.parties import LANDLINE_SHAPE, Parties, services_between
-from relay.config.tables import NumbersTable
+from relay.config.tables import NumbersTable, PeerTable
+from relay.errors import ParseError
+from relay.model.numbers import CHINA, is_700, normalise_party, number_of_uri_user
+from relay.model.parties import LANDLINE_SHAPE, Parties, services_between
+from relay.model.settings import CallerNumbers
 
 _RANGE = re.compile(r"([0-9]{3,8})-([0-9]{3,8})", re.ASCII)
 _CHINA = "CN"
@@ -76,3 +79,99 @@ def _extensions(ranges: Sequence[str], problems: list[str]) -> Iterator[tuple[st
             )
         else:
             yield found[1], found[2]
+
+
+# -- `[[peer]] numbers`
+
+_RANGE_CLAIMS = re.compile(r"(\+?[0-9]+) *- *(\+?[0-9]+)", re.ASCII)
+_PREFIX = re.compile(r"((?:\+|00)(?=[1-9]))?([0-9]{1,15})\*", re.ASCII)
+_OF_MOBILES = ("13", "14", "15", "16", "17", "18", "19")  # leading digits of mobile numbers in China
+
+
+def caller_numbers(path: str, table: PeerTable, problems: list[str]) -> CallerNumbers | None:
+    """Return None for any number. A peer that logs in may claim its listed numbers alone, else its user name."""
+    if table.numbers == "any" and table.login is not None:
+        problems.append(f'{path}.numbers: a peer with a login needs a list of its numbers, such as ["138*"]')
+    if table.numbers is None and table.login is not None:
+        own = _number_of_login(table.login.username)
+        return CallerNumbers(frozenset([own]) if own else frozenset())
+    if table.numbers is None or table.numbers == "any":
+        return None
+    return _listed(f"{path}.numbers", table.numbers, problems)
+
+
+def claim_warnings(tables: Sequence[PeerTable | None]) -> list[str]:
+    """A warning for each peer whose numbers are left to the default."""
+    warnings = []
+    for index, table in enumerate(tables):
+        if table is None or table.numbers is not None:
+            continue
+        if table.login is None:
+            warnings.append(
+                f"peer[{index}].numbers: missing: {table.name} may claim any caller number; list the numbers of a PBX, "
+                'such as ["13800000001", "0755*", "1000-1999"], and write "any" for a carrier'
+            )
+        elif not _number_of_login(table.login.username):
+            warnings.append(
+                f"peer[{index}].numbers: missing, and the login's username is not a number: calls from {table.name} "
+                'are refused; list its numbers, such as ["13800000001"], or write [] for a peer that is only called'
+            )
+    return warnings
+
+
+def _number_of_login(username: str) -> str:
+    number = number_of_uri_user(username.partition("@")[0])
+    return "" if is_700(number) else number
+
+
+def _listed(path: str, entries: Sequence[str], problems: list[str]) -> CallerNumbers:
+    numbers: list[str] = []
+    prefixes: list[str] = []
+    extension_prefixes: list[str] = []
+    ranges: list[tuple[str, str]] = []
+    for index, entry in enumerate(entries):
+        try:
+            if entry.endswith("*"):
+                digits, is_of_extensions = _prefix(entry)
+                (extension_prefixes if is_of_extensions else prefixes).append(digits)
+            elif both := _range(entry):
+                ranges.append(both)
+            else:
+                numbers.append(normalise_party(entry))
+        except ParseError as error:
+            problems.append(f"{path}[{index}]: {entry!r}: {error.reason}")
+    return CallerNumbers(frozenset(numbers), tuple(prefixes), tuple(extension_prefixes), tuple(ranges))
+
+
+def _prefix(entry: str) -> tuple[str, bool]:
+    """Return the digits of a prefix in E.164, and whether it is one of extensions. Raises ParseError.
+
+    An ambiguous prefix is refused: 1 and 86 begin extensions as well as half of China's numbers.
+    """
+    found = _PREFIX.fullmatch(entry)
+    if found is None:
+        raise ParseError('a prefix is digits and "*", such as "138*"; all numbers are "any"')
+    digits = found[2]
+    if found[1]:
+        return digits, False
+    if digits.startswith(_OF_MOBILES):
+        return CHINA + digits, False
+    if digits[0] == "0" and len(digits) > 2 and digits[1] != "0":
+        return CHINA + digits[1:], False
+    if digits == "1" or digits[0] == "0" or digits.startswith(CHINA):
+        raise ParseError(
+            'ambiguous: it fits extensions and other numbers; write "+" and the country code, such as "+86138*", '
+            'an area code such as "0755*", or a range of extensions such as "1000-1999"'
+        )
+    return digits, True
+
+
+def _range(entry: str) -> tuple[str, str] | None:
+    """Return the ends of a range; None for a number with a dash, such as 0755-12345678. Raises ParseError."""
+    found = _RANGE_CLAIMS.fullmatch(entry)
+    if found is None or len(found[1]) != len(found[2]):
+        return None
+    first, last = normalise_party(found[1]), normalise_party(found[2])
+    if len(first) != len(last) or first > last:
+        raise ParseError("a range goes from a number to a higher one of the same length")
+    return first, last

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.call.settings import Account, Peer
 from relay.config.tables import PeerTable
 from relay.errors import ConfigError
-from relay.net.private import read_secret
+from relay.model.settings import Account, Peer
+from relay.net.tls import read_secret
 
 if TYPE_CHECKING:
     from relay.config import Config

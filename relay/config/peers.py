@@ -9,15 +9,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from pathlib import Path
 from typing import Literal, cast
 
-from relay.call.claims import CallerNumbers
-from relay.call.numbers import NumberFormat
-from relay.call.peers import host_port
-from relay.call.sdp_masking import KNOWN_CODECS
-from relay.call.settings import Account, Health, Listener, Peer, Quota, Target
-from relay.config.claims import caller_numbers
+from relay.config.parties import caller_numbers
 from relay.config.tables import DnsTable, PeerTable, TargetTable
 from relay.errors import ParseError
+from relay.model.numbers import NumberFormat
+from relay.model.settings import Account, CallerNumbers, Health, Listener, Peer, Quota, Target
 from relay.net.settings import PeerCertificate
+from relay.peers.peers import host_port
+from relay.privacy.sdp import KNOWN_CODECS
 from relay.sip.uri import SipUri, parse_uri
 
 Transport = Literal["udp", "tcp", "tls"]

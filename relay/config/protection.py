@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import asdict
 
-from relay.call.numbers import normalise_party
 from relay.config.parties import read_parties
+from relay.config.reading import ApiConfig, VerifyConfig
 from relay.config.tables import (
     ApiTable,
     FraudTable,
@@ -24,17 +24,15 @@ from relay.config.tables import (
     VerifyTable,
     WebhooksTable,
 )
-from relay.config.values import ApiConfig, VerifyConfig
 from relay.errors import ParseError
 from relay.events.settings import DeliveryRules
-from relay.net.addresses import is_loopback
+from relay.model.numbers import normalise_party
+from relay.net.dns import is_loopback
 from relay.policy.fraud import Signal, Signals
-from relay.policy.hours import Hours, parse_hours
-from relay.policy.quotas import NO_LIMIT, Quotas
-from relay.policy.rules import Cap, RefusalCaps, Rules
+from relay.policy.rules import NO_LIMIT, Cap, Hours, Quotas, RefusalCaps, Rules, parse_hours
+from relay.service.fields import CHINA, parse_duration_ms
 from relay.service.releases import BindRules
 from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Retention
-from relay.service.times import CHINA, parse_duration_ms
 
 LONGEST_WINDOW_MS = DAY_MS  # of a cap: call records are counted no further back
 

@@ -1,13 +1,14 @@
-"""TOML text to the tables of `relay.config.tables`, each fault with its key path. It checks each value by itself."""
+"""Plain values of the number-protection service's tables. It parses nothing."""
 
 from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
@@ -15,6 +16,36 @@ from msgspec.structs import FieldInfo, fields
 
 from relay.config.tables import Tables
 from relay.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class ApiConfig:
+    enabled: bool
+    host: str  # without brackets
+    port: int
+    certificate: Path | None  # both or neither; without them plain HTTP, on loopback only
+    key: Path | None
+    requests_per_s: int  # of one key
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportConfig:
+    """Daily batches for the authority."""
+
+    key_file: Path
+    batches: Path
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyConfig:
+    url: str
+    secret_file: Path
+    timeout_s: float
+    fail: Literal["closed", "open"]
+
+
+# -- TOML text to the tables of `relay.config.tables`
 
 
 def parse_toml(text: str, name: str) -> dict[str, Any]:

@@ -13,17 +13,17 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from relay.api.settings import ApiSettings
-from relay.call.parties import Kind
-from relay.call.routing import Language
-from relay.call.settings import Account, LoginAlgorithm, Peer, Settings, Target
 from relay.events.settings import DeliveryRules
+from relay.model.decision import Language
+from relay.model.parties import Kind
+from relay.model.settings import Account, LoginAlgorithm, Peer, Settings, Target
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.policy.fraud import Signals
 from relay.policy.rules import Phase, RefusalCaps
+from relay.service.fields import format_duration
 from relay.service.releases import BindRules, Filing
 from relay.service.retention import Retention
-from relay.service.times import format_duration
-from relay.store.recording_file import CipherName, Recordings
+from relay.store.recordings import CipherName, Recordings
 
 _ENGINE = Settings(listeners=(), peers=(), routes=(), prefixes=())
 _LIMITS, _STREAMS = _ENGINE.limits, StreamLimits()
@@ -159,7 +159,7 @@ class ApiTable(Struct, frozen=True):
 
 
 class QuotasTable(Struct, frozen=True):
-    """Names are those of `relay.policy.quotas.Quotas`."""
+    """Names are those of `relay.policy.rules.Quotas`."""
 
     max_bindings: _Quota = 1_000
     max_binds_per_s: _Quota = 50
@@ -239,7 +239,7 @@ class TlsTable(Struct, frozen=True):
 
 
 class LimitsTable(Struct, frozen=True):
-    """Names are those of `relay.call.settings.Limits`."""
+    """Names are those of `relay.model.settings.Limits`."""
 
     max_calls: Annotated[int, Meta(ge=1, description="a number of calls, such as 20000")] = _LIMITS.max_calls
     max_calls_per_peer: Annotated[int, Meta(ge=1, description="a number of calls, such as 20000")] = (

@@ -25,13 +25,25 @@ from relay.events.outage import Outage
 from relay.events.payload import write_events
 from relay.events.reach import Sessions, open_sessions
 from relay.events.settings import DeliveryRules
-from relay.net.signing import SIGNATURE, signature_header
-from relay.store.act import RELAY, Act
-from relay.store.outbox import Event, bury, bury_old, oldest, pending_webhooks, refuse, remove
+from relay.net.verify import SIGNATURE, signature_header
+from relay.store.connection import Place
 from relay.store.reader import Reader
 from relay.store.sealing import Sealer
-from relay.store.server import Place
-from relay.store.webhooks import Webhook, disable, find_webhook, set_error, set_schedule
+from relay.store.unit_of_work import RELAY, UnitOfWork
+from relay.store.webhooks import (
+    Event,
+    Webhook,
+    bury_old,
+    dead_letter,
+    disable,
+    find_webhook,
+    oldest,
+    pending_webhooks,
+    refuse,
+    remove,
+    set_error,
+    set_schedule,
+)
 from relay.store.writer import GroupWriter, now_ms
 
 T = TypeVar("T")
@@ -188,7 +200,7 @@ class Deliverer:
     # -- results
 
     async def _taken(self, webhook: Webhook, events: Sequence[Event]) -> None:
-        def act(act: Act) -> None:
+        def act(act: UnitOfWork) -> None:
             remove(act, [event.seq for event in events])
             if webhook.failures:
                 set_schedule(act, webhook.id, 0, 0)
@@ -217,9 +229,9 @@ class Deliverer:
             await self._wait(webhook, answer)
             return False
 
-        def give_up(act: Act) -> None:
+        def give_up(act: UnitOfWork) -> None:
             set_error(act, webhook.id, answer.reason)
-            bury(act, [event.seq], answer.reason)
+            dead_letter(act, [event.seq], answer.reason)
             set_schedule(act, webhook.id, 0, 0)
 
         await self._write(give_up)
@@ -232,7 +244,7 @@ class Deliverer:
         wait_s = max(wait_s, min(answer.retry_after_s, LONGEST_RETRY_AFTER_S))
         next_at = self._clock_ms() + int(1000 * wait_s)
 
-        def act(act: Act) -> None:
+        def act(act: UnitOfWork) -> None:
             set_error(act, webhook.id, answer.reason)
             set_schedule(act, webhook.id, webhook.failures + 1, next_at)
 
@@ -243,7 +255,7 @@ class Deliverer:
     async def _disable(self, webhook: Webhook, answer: _Answer) -> None:
         """Disable the webhook after a 410. Its events become dead letters, to be resent once it is enabled."""
 
-        def act(act: Act) -> int:
+        def act(act: UnitOfWork) -> int:
             disable(act, webhook.id)
             set_error(act, webhook.id, answer.reason)
             act.audit("webhook.disable", webhook.id, business=webhook.business, reason=answer.reason)
@@ -273,7 +285,7 @@ class Deliverer:
         self._counts["events_given_up"] += count
         self._log.error("webhook.gave_up", webhook=webhook.id, business=webhook.business, events=count, reason=reason)
 
-    async def _write(self, do: Callable[[Act], T]) -> T:
+    async def _write(self, do: Callable[[UnitOfWork], T]) -> T:
         return await self._writer.run(RELAY, do)
 
 

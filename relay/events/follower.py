@@ -17,24 +17,23 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.numbers import is_700
-from relay.call.record import CallRecord
 from relay.errors import RelayError, StoreError
 from relay.events.outage import Outage
 from relay.events.payload import call_data
+from relay.model.numbers import is_700
+from relay.model.record import CallRecord
 from relay.policy.fraud import WINDOW_MS, Finding, Seen, Signals, Watch
-from relay.store.act import RELAY, Act
 from relay.store.bindings import find_binding
 from relay.store.call_index import ADD, CURSOR, index_rows
-from relay.store.connection import Connection
+from relay.store.connection import Connection, Place
 from relay.store.database import one_moment
 from relay.store.journal_rows import EventRow, Told, event_rows, open_event
 from relay.store.numbers import LOCKED_FOR_FRAUD, set_locks
-from relay.store.outbox import tell
 from relay.store.reader import Reader
 from relay.store.record_rows import SELECT, Row, StoredRecord, open_row
 from relay.store.sealing import Sealer
-from relay.store.server import Place
+from relay.store.unit_of_work import RELAY, UnitOfWork
+from relay.store.webhooks import tell
 from relay.store.writer import GroupWriter
 
 MOST = 100  # events, and records, per step: its transaction blocks the journal for some 6 ms
@@ -212,7 +211,7 @@ class Follower:
         self._told_behind = behind_s > BEHIND_S
 
 
-def _write(act: Act, stretch: _Stretch) -> int:
+def _write(act: UnitOfWork, stretch: _Stretch) -> int:
     """Write events, index and findings of a stretch in one transaction. Returns the number of events."""
     connection = act.connection
     listening = {business for (business,) in connection.execute(_LISTENING).fetchall()}
@@ -228,7 +227,7 @@ def _write(act: Act, stretch: _Stretch) -> int:
     return made
 
 
-def _tell(act: Act, listening: set[str], kind: str, record: CallRecord) -> bool:
+def _tell(act: UnitOfWork, listening: set[str], kind: str, record: CallRecord) -> bool:
     """Leave an event if the business user has a webhook. Returns whether it has."""
     business = record.business
     if business is None or business not in listening:
@@ -239,7 +238,7 @@ def _tell(act: Act, listening: set[str], kind: str, record: CallRecord) -> bool:
     return True
 
 
-def _user_data(act: Act, binding_id: str | None) -> str | None:
+def _user_data(act: UnitOfWork, binding_id: str | None) -> str | None:
     """The user data of the binding. An altered binding gives None: it must not hold up the events of others."""
     try:
         binding = None if binding_id is None else find_binding(act.connection, act.sealer, binding_id)
@@ -262,7 +261,7 @@ def _fields(finding: Finding) -> dict[str, object]:
     return {name: value for name, value in finding._asdict().items() if name != "peer" or value}
 
 
-def _follow_up(act: Act, finding: Finding) -> None:
+def _follow_up(act: UnitOfWork, finding: Finding) -> None:
     details: dict[str, object] = {"reached": finding.reached, "locked": finding.lock}
     if finding.peer:
         details["peer"] = finding.peer

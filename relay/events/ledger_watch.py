@@ -17,14 +17,13 @@ from typing import Final, NamedTuple
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import StoreError
-from relay.store.act import RELAY
 from relay.store.anchor import Anchor, AnchorFile, growth_fault, read_anchor
-from relay.store.connection import DATABASE_ERRORS, Connection
+from relay.store.connection import DATABASE_ERRORS, Connection, Place, local_path
 from relay.store.database import connect_reader, one_moment, store_errors
 from relay.store.ledger import read_ledger_head
 from relay.store.ledger_check import ledger_faults, quick_faults
 from relay.store.sealing import Sealer
-from relay.store.server import Place, local_path
+from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 
 LOOK_S: Final = 5.0

@@ -10,11 +10,10 @@ from typing import Any
 
 import msgspec
 
-from relay.call.numbers import mask_number
-from relay.call.record import CallRecord
-from relay.service.times import format_moment
-from relay.store.outbox import Event
-from relay.store.webhooks import Webhook
+from relay.model.numbers import mask_number
+from relay.model.record import CallRecord
+from relay.service.fields import format_moment
+from relay.store.webhooks import Event, Webhook
 
 _PARTIES = ("caller", "callee", "a", "b")
 # Fields of a record for operators only (Call-IDs of the legs, names and addresses of peers), or given by the event.

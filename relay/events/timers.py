@@ -1,6 +1,6 @@
-"""Timers: release of the numbers of expired bindings, and the daily purge.
+"""Resealing of current rows in the background after a change of the sealing key.
 
-Neither has to be on time: allocation of a number releases expired ones first, and a missed purge is made the next day.
+While the key file has several keys, a pass runs at each start and each day, for rows that an interrupted pass left.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
@@ -18,10 +19,55 @@ from relay.errors import RelayError
 from relay.events.outage import Outage
 from relay.service.releases import BindRules, release_due
 from relay.service.retention import Retention, purge
-from relay.store.act import RELAY
+from relay.store.connection import Place
+from relay.store.reseal import reseal
 from relay.store.sealing import Sealer
-from relay.store.server import Place
+from relay.store.unit_of_work import RELAY
 from relay.store.writer import GroupWriter, Writer, now_ms
+
+LOOK_S: Final = 1.0
+AGAIN_S: Final = 86_400.0  # a command that ran during the change may have sealed with the former key
+RETRY_S: Final = 60.0
+
+
+class Resealer:
+    """The resealing task of the backend: `run` it until it is cancelled. It uses the key of the backend's writer."""
+
+    def __init__(self, path: Place, sealer: Sealer, log: FilteringBoundLogger) -> None:
+        self._path = path
+        self._sealer = sealer
+        self._log = log
+        self._outage = Outage("reseal", log)
+        self._ending = threading.Event()
+
+    async def run(self) -> None:
+        """Make a pass after each change of the key, and each day."""
+        clock = asyncio.get_running_loop().time
+        sealed_with, due = 0, 0.0
+        try:
+            while True:
+                key_id, now = self._sealer.key_id, clock()
+                if key_id != sealed_with or now >= due:
+                    sealed_with, due = key_id, now + await self.make_pass()
+                await asyncio.sleep(LOOK_S)
+        finally:
+            self._ending.set()
+
+    async def make_pass(self) -> float:
+        """Make one pass in a thread, with a separate writer. Returns the seconds until the next."""
+        if len(self._sealer.key_ids) == 1:
+            return AGAIN_S
+        try:
+            rows = await asyncio.to_thread(reseal, self._path, self._sealer, lambda: not self._ending.is_set())
+        except RelayError as error:
+            self._outage.failed(error)
+            return RETRY_S
+        self._outage.over()
+        self._log.info("reseal.done", key=self._sealer.key_id, rows=rows)
+        return AGAIN_S
+
+
+# -- Timers
 
 TICK_S = 1.0
 RELEASES = 100  # bindings per transaction, some 8 ms

@@ -8,13 +8,21 @@ from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from relay.errors import Refused
-from relay.events.addresses import why_never
-from relay.net.addresses import is_loopback
+from relay.events.reach import why_never
+from relay.net.dns import is_loopback
 from relay.service import fields, keys
 from relay.service.businesses import get as get_business
-from relay.store.act import Act
-from relay.store.outbox import leave_event, revive, waiting_of
-from relay.store.webhooks import Webhook, find_webhook, put_webhook, remove_webhook, webhooks_of
+from relay.store.unit_of_work import UnitOfWork
+from relay.store.webhooks import (
+    Webhook,
+    find_webhook,
+    leave_event,
+    put_webhook,
+    remove_webhook,
+    requeue,
+    waiting_of,
+    webhooks_of,
+)
 
 Kind = Literal[
     "call.received",  # this and the next two only for businesses with `live_events`
@@ -38,7 +46,7 @@ MOST_TESTS = 20  # test events that wait for one webhook
 
 
 def make(
-    act: Act, business: str, url: str, kinds: Collection[str] = KINDS, parties: str = "masked"
+    act: UnitOfWork, business: str, url: str, kinds: Collection[str] = KINDS, parties: str = "masked"
 ) -> tuple[Webhook, str]:
     """Return a new webhook and the secret that signs its requests, which is shown only once. Raises Refused."""
     get_business(act, business)
@@ -62,7 +70,7 @@ def make(
     return webhook, webhook.secret
 
 
-def get(act: Act, webhook_id: str) -> Webhook:
+def get(act: UnitOfWork, webhook_id: str) -> Webhook:
     """Return a webhook. Raises Refused if there is none that the actor may see."""
     webhook = find_webhook(act.connection, act.sealer, webhook_id, act.actor.business)
     if webhook is None:
@@ -71,7 +79,7 @@ def get(act: Act, webhook_id: str) -> Webhook:
 
 
 def change(
-    act: Act,
+    act: UnitOfWork,
     webhook_id: str,
     *,
     url: str | None = None,
@@ -101,7 +109,7 @@ def change(
     return webhook
 
 
-def remove(act: Act, webhook_id: str) -> Webhook:
+def remove(act: UnitOfWork, webhook_id: str) -> Webhook:
     """Remove a webhook and its queued events. Raises Refused."""
     webhook = get(act, webhook_id)
     remove_webhook(act, webhook_id)
@@ -109,7 +117,7 @@ def remove(act: Act, webhook_id: str) -> Webhook:
     return webhook
 
 
-def resend(act: Act, webhook_id: str, event_ids: Sequence[str] | None = None) -> int:
+def resend(act: UnitOfWork, webhook_id: str, event_ids: Sequence[str] | None = None) -> int:
     """Send dead letters again, all or the given ones. Returns their number. Raises Refused.
 
     They go before later events that still wait.
@@ -117,13 +125,13 @@ def resend(act: Act, webhook_id: str, event_ids: Sequence[str] | None = None) ->
     webhook = get(act, webhook_id)
     if webhook.disabled_at is not None:
         raise Refused("state_conflict", "webhook", "the webhook is disabled: enable it first")
-    count = revive(act, webhook_id, event_ids)
+    count = requeue(act, webhook_id, event_ids)
     put_webhook(act, webhook._replace(failures=0, next_at=0))
     act.audit("webhook.resend", webhook_id, business=webhook.business, details={"events": count})
     return count
 
 
-def test(act: Act, webhook_id: str) -> str:
+def test(act: UnitOfWork, webhook_id: str) -> str:
     """Queue an event of the kind `webhook.test`. Returns its id. Raises Refused."""
     webhook = get(act, webhook_id)
     if webhook.disabled_at is not None:
@@ -137,12 +145,12 @@ def test(act: Act, webhook_id: str) -> str:
     return event_id
 
 
-def _is_operator(act: Act) -> bool:
+def _is_operator(act: UnitOfWork) -> bool:
     """Operators may name hosts of their own network; a business user could only probe it."""
     return act.actor.business is None
 
 
-def _checked_url(act: Act, url: str) -> str:
+def _checked_url(act: UnitOfWork, url: str) -> str:
     """Return the URL: https, or for an operator http to this machine, where nobody can listen in. Raises Refused."""
     try:
         parts = urlsplit(url)
@@ -166,7 +174,7 @@ def _checked_kinds(kinds: Collection[str]) -> tuple[str, ...]:
     return tuple(kind for kind in KINDS if kind in kinds)
 
 
-def _checked_parties(act: Act, parties: str) -> str:
+def _checked_parties(act: UnitOfWork, parties: str) -> str:
     if parties not in PARTIES:
         raise fields.invalid("parties", f"write one of: {', '.join(PARTIES)}")
     if parties == "clear":
@@ -174,7 +182,7 @@ def _checked_parties(act: Act, parties: str) -> str:
     return parties
 
 
-def _audit(act: Act, action: str, webhook: Webhook) -> None:
+def _audit(act: UnitOfWork, action: str, webhook: Webhook) -> None:
     details: dict[str, object] = {
         "url": webhook.url, "kinds": list(webhook.kinds), "parties": webhook.parties,
         "disabled": webhook.disabled_at is not None,

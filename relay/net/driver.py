@@ -17,6 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from relay.call.actions import (
     Action,
+    CallEvent,
     Commit,
     DropAttempt,
     KeepAttempt,
@@ -26,16 +27,15 @@ from relay.call.actions import (
     Note,
     Send,
     SendAll,
-    Tell,
 )
-from relay.call.bans import Bans
-from relay.call.numbers import mask_number
-from relay.call.record import CallRecord
-from relay.call.routing import Refusal, Route
-from relay.call.settings import Peer
-from relay.call.shedding import Rank
-from relay.net.backlog import Backlog, Waiting
+from relay.defence.bans import Bans
+from relay.defence.shedding import Rank
+from relay.model.decision import Refusal, Route
+from relay.model.numbers import mask_number
+from relay.model.record import CallRecord
+from relay.model.settings import Peer
 from relay.net.pace import BEHIND_S, Pace
+from relay.net.queues import Backlog, Waiting
 from relay.net.transports import Transports
 from relay.policy.rules import STORE_FAILED, VERIFICATION_FAILED
 from relay.sip.flow import Flow
@@ -51,7 +51,7 @@ STALLED_S: Final = 2.0
 DROP_S: Final = 0.05  # delay before an ended attempt leaves the attempts file: its last messages are sent by then
 
 _LEVELS: Final = {
-    "tripwire": "error",
+    "leak_check": "error",
     "restore.failed": "error",
     "recording.failed": "error",
     "message.malformed": "debug",
@@ -321,7 +321,7 @@ class Driver:
 
     def _do(
         self,
-        action: SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | Tell | Note,
+        action: SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | CallEvent | Note,
         now: float,
     ) -> None:
         if isinstance(action, KeepAttempt):
@@ -337,8 +337,8 @@ class Driver:
         else:
             self._do_other(action, now)
 
-    def _do_other(self, action: Mediate | Tell | Note, now: float) -> None:
-        if isinstance(action, Tell):
+    def _do_other(self, action: Mediate | CallEvent | Note, now: float) -> None:
+        if isinstance(action, CallEvent):
             self._tell(action.kind, action.record)
         elif isinstance(action, Mediate):
             if self._mediate is not None:

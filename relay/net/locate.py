@@ -1,4 +1,4 @@
-"""DNS for peers configured by name, ahead of any call (`relay.net.dns_search`).
+"""DNS for peers configured by name, ahead of any call (`relay.net.dns`).
 
 Answers are refreshed in the background when their time to live ends; while DNS does not answer, the last ones hold.
 """
@@ -12,9 +12,8 @@ from itertools import chain
 
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.settings import Settings, Target
-from relay.net.addresses import is_literal
-from relay.net.dns_search import MOST_TARGETS, NotLocated, Search
+from relay.model.settings import Settings, Target
+from relay.net.dns import MOST_TARGETS, NotLocated, Search, is_literal
 from relay.sip.flow import transport_address
 
 Located = Mapping[str, tuple[Target, ...]]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from relay.call.announcement import SOUNDS
-from relay.call.routing import LANGUAGES, Language
 from relay.errors import ConfigError
+from relay.model.decision import LANGUAGES, Language
 
 SHIPPED: Final = Path(__file__).parents[1] / "sounds"
 MOST_BYTES: Final = 60_000  # a sound must fit into one datagram: 7 s of A-law

@@ -9,8 +9,8 @@ import asyncio
 from typing import Protocol, cast
 
 from relay.errors import ParseError
+from relay.net.queues import Turns
 from relay.net.settings import StreamLimits
-from relay.net.turns import Turns
 from relay.sip.flow import Flow
 from relay.sip.framing import KEEPALIVE_PING, StreamFramer
 

@@ -14,18 +14,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from relay.call.bans import GRAVE, Ban, Bans, Known
-from relay.call.peers import Peers, host_of
-from relay.call.settings import Settings, Target
-from relay.net.addresses import family_of, is_literal
-from relay.net.admission import Admission
-from relay.net.listening import StreamListener
-from relay.net.resolve import Resolver
+from relay.defence.bans import GRAVE, Ban, Bans, Known
+from relay.model.settings import Settings, Target
+from relay.net.dns import Resolver, family_of, is_literal
+from relay.net.listening import Admission, StreamListener
+from relay.net.process import Tasks
+from relay.net.queues import Turns
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.net.stream import Connection
-from relay.net.tasks import Tasks
 from relay.net.tls import client_context, peer_contexts, proves, server_context
-from relay.net.turns import Turns
+from relay.peers.peers import Peers, host_of
 from relay.sip.flow import Flow
 
 _WILDCARDS = ("0.0.0.0", "::")

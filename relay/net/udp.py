@@ -18,8 +18,8 @@ from contextlib import suppress
 from itertools import groupby
 from typing import Any, Final
 
-from relay.net.addresses import family_of
 from relay.net.burst import MOST, Burst, parse_source
+from relay.net.dns import family_of
 from relay.net.pace import BEHIND_S, Pace
 from relay.sip.flow import Flow
 

@@ -1,7 +1,9 @@
-"""The verification hook: the operator's HTTP endpoint that allows or refuses each call, within a time limit."""
+"""Signature and time stamp of the relay's own HTTP requests (webhooks, verification hook)."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import time
 from collections.abc import Callable
@@ -10,10 +12,20 @@ import aiohttp
 import msgspec
 
 from relay.call.actions import LookUp
-from relay.call.routing import Refusal, Route, named
-from relay.net.signing import SIGNATURE, signature_header
-from relay.net.tasks import Tasks
+from relay.model.decision import Refusal, Route, named
+from relay.net.process import Tasks
 from relay.policy.rules import VERIFICATION_FAILED, VERIFICATION_REFUSED
+
+SIGNATURE = "Relay700-Signature"
+
+
+def signature_header(secret: str, unix_s: int, body: bytes) -> str:
+    """The value of Relay700-Signature: `t=TIME,v1=HMAC-SHA256(secret, TIME "." body)` in hexadecimal digits."""
+    signed = hmac.new(secret.encode(), b"%d." % unix_s + body, hashlib.sha256).hexdigest()
+    return f"t={unix_s},v1={signed}"
+
+
+# -- The verification hook
 
 MOST_OPEN = 500  # concurrent requests; further ones wait within their time limit
 LONGEST_ANSWER = 65_536  # bytes

@@ -7,10 +7,11 @@ from itertools import chain
 from types import ModuleType
 from typing import Final
 
-from relay.call import admission, masking, text_message
-from relay.call.masking import Verdict
-from relay.call.routing import Refusal
+from relay.call import admission, text_message
+from relay.model.decision import Refusal
 from relay.policy import rules
+from relay.privacy import masking
+from relay.privacy.masking import Verdict
 
 ANSWERED: Final = "answered"
 

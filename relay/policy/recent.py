@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
+from typing import NamedTuple
 
 from relay.policy.rules import MEMORY_S
 
@@ -61,3 +62,15 @@ class Recent:
                 del self._times[key]
             else:
                 del times[0]
+
+
+# -- The last caller of a party that many can call
+
+
+class LastCaller(NamedTuple):
+    """Noted for each granted call of a group's member, or of anybody to an AXN, if the caller may be a party."""
+
+    binding_id: str
+    number: str  # the 700 number dialled
+    caller: str  # E.164 without "+"
+    at_ms: int

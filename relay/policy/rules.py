@@ -1,13 +1,73 @@
-"""The operator's rules for calls as plain values, and the refusals with their SIP statuses (DESIGN 1)."""
+"""Hours of service, in China's one time (UTC+8, without daylight saving time since 1991)."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
-from relay.call.parties import MOBILES_ALONE, Parties
-from relay.call.routing import Refusal
-from relay.policy.hours import Hours
-from relay.policy.quotas import Quotas
+from relay.errors import ParseError
+from relay.model.decision import Refusal
+from relay.model.parties import MOBILES_ALONE, Parties
+
+_CHINA_S: Final = 8 * 3600
+_DAY_MIN: Final = 1440
+
+
+class Hours(NamedTuple):
+    """A half-open range of minutes of the day; it spans midnight if `from_min` is above `to_min`."""
+
+    from_min: int  # 0 to 1,439
+    to_min: int  # 1 to 1,440
+
+    def hold(self, unix_s: float) -> bool:
+        """Whether a moment is within the hours."""
+        minute = (int(unix_s) + _CHINA_S) // 60 % _DAY_MIN
+        if self.from_min < self.to_min:
+            return self.from_min <= minute < self.to_min
+        return minute >= self.from_min or minute < self.to_min
+
+
+@lru_cache(maxsize=1024)
+def parse_hours(text: str) -> Hours:
+    """Parse "08:00-22:00". Raises ParseError."""
+    start, dash, end = text.partition("-")
+    from_min, to_min = _minute(start), _minute(end)
+    if not dash or from_min is None or to_min is None or from_min in (to_min, _DAY_MIN) or to_min == 0:
+        raise ParseError('must be two times of the day, such as "08:00-22:00"')
+    return Hours(from_min, to_min)
+
+
+def _minute(text: str) -> int | None:
+    if len(text) != 5 or text[2] != ":" or not (text[:2] + text[3:]).isdecimal() or not text.isascii():
+        return None
+    hour, minute = int(text[:2]), int(text[3:])
+    return 60 * hour + minute if (hour < 24 and minute < 60) or text == "24:00" else None
+
+
+# -- Quotas of a business user
+
+DEFAULT_BUSINESS: Final = "default"
+NO_LIMIT: Final = 1 << 62  # a number, so that comparisons need no special case
+
+
+class Quotas(NamedTuple):
+    """The configured quotas, for business users without their own. The defaults limit nothing."""
+
+    max_bindings: int = NO_LIMIT  # live ones
+    max_binds_per_s: int = NO_LIMIT
+    max_binds_per_day: int = NO_LIMIT  # per day in China; limits the numbers used up, which rest after release
+    max_calls: int = NO_LIMIT  # concurrent
+    max_cps: int = NO_LIMIT
+
+
+def quota(business: str, own: int | None, configured: int) -> int | None:
+    """The quota in force for a business user; None: no limit."""
+    if own is None:
+        own = NO_LIMIT if business == DEFAULT_BUSINESS else configured
+    return None if own == NO_LIMIT else own
+
+
+# -- The operator's rules for calls as plain values
 
 Phase = Literal["preparation", "transition", "pilot"]
 MEMORY_S: Final = 900  # granted calls this recent are counted in memory, older ones in the store

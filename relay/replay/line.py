@@ -9,9 +9,9 @@ from typing import Protocol
 
 import asyncio_dgram
 
-from relay.call.numbers import number_of_uri_user
 from relay.errors import ParseError, RelayError
-from relay.replay.transport import Endpoint
+from relay.model.numbers import number_of_uri_user
+from relay.replay.trace import Endpoint
 from relay.sip.message import Message, Request, parse_message
 from relay.sip.uri import SipUri
 

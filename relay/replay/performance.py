@@ -6,15 +6,14 @@ import asyncio
 import re
 from collections.abc import Sequence
 
-from relay.call.numbers import format_number
-from relay.call.peers import target_uri, user_for
-from relay.replay.leaks import Secrets
+from relay.model.numbers import format_number
+from relay.peers.peers import target_uri, user_for
+from relay.replay.comparison import Secrets
 from relay.replay.line import Line, open_line
 from relay.replay.phone import Phone
 from relay.replay.player import Pace, Played, Player
-from relay.replay.script import Attempt, Side, user_of
+from relay.replay.script import Attempt, Side, Wording, user_of
 from relay.replay.stage import Cast, Stage
-from relay.replay.wording import Wording
 from relay.sip.uri import uri_host
 
 AT_ONCE = 20  # concurrent attempts

@@ -11,11 +11,11 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from relay.call.masking import PHRASES
-from relay.replay.leaks import SHORTEST, Secrets
+from relay.privacy.masking import PHRASES
+from relay.replay.comparison import SHORTEST, Secrets
 from relay.replay.line import Line
-from relay.replay.transport import Endpoint
-from relay.replay.wording import Wording
+from relay.replay.script import Wording
+from relay.replay.trace import Endpoint
 from relay.sip.message import Message, Request, Response
 
 _CONTACT_IN = frozenset({"INVITE", "UPDATE", "SUBSCRIBE", "NOTIFY", "REFER"})  # RFC 3261 20, table 2

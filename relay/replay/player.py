@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, TypeVar
 
-from relay.call.masking import has_sdp
-from relay.replay import design
+from relay.privacy.masking import has_sdp
+from relay.replay import comparison
 from relay.replay.phone import Phone, Sent
 from relay.replay.script import Attempt, ExchangeKey, Side, Step
-from relay.replay.transport import Endpoint
+from relay.replay.trace import Endpoint
 from relay.sip.message import Message, Request, Response
 
 T1_S = 0.5
@@ -144,7 +144,7 @@ class Player:
 
     def _find_refused(self, step: Step, request: Request, status: int) -> None:
         self._note_status(step.exchange, status)
-        refusal = design.refusal_of(request)
+        refusal = comparison.refusal_of(request)
         if refusal is not None and status in refusal.statuses:
             self._find(step, Verdict.DESIGNED, f"{refusal.why}: {status}")
         else:
@@ -181,12 +181,12 @@ class Player:
         request, sent = self._arrived.get(key), self._sent.get(key)
         if request is None or sent is None or key.method == "CANCEL" or response.status == 100 or key in self._final:
             return
-        shown = design.shown_of(
+        shown = comparison.shown_of(
             response, initial=key == self._first, rang=self._rang, cancelled=self._cancelled and key == self._first
         )
         data = b""
         if key.method == "BYE":  # answered by the relay on one side, by the phone on the other
-            shown = design.Shown(200, "" if response.status == 200 else f"{response.status} is shown as 200")
+            shown = comparison.Shown(200, "" if response.status == 200 else f"{response.status} is shown as 200")
         else:
             reliable = response.rseq is not None and self._is_acknowledged_reliably(step)
             data = await self._phones[step.side].respond(request, response, reliable=reliable)
@@ -196,7 +196,7 @@ class Player:
             await self._follow_response(step, response, sent, shown, data)
 
     async def _follow_response(
-        self, step: Step, response: Response, sent: Sent, shown: design.Shown, data: bytes
+        self, step: Step, response: Response, sent: Sent, shown: comparison.Shown, data: bytes
     ) -> None:
         """Wait until the requester sees the response, or another one."""
         key, expected, asker = step.exchange, shown.status, self._phones[step.exchange.origin]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from relay.call.numbers import mask_number
+from relay.model.numbers import mask_number
 from relay.replay.player import Finding, Played, Verdict
 from relay.replay.script import Calls
 from relay.replay.trace import Trace

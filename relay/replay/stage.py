@@ -9,12 +9,12 @@ from functools import partial
 from itertools import product
 from typing import NamedTuple
 
-from relay.call.peers import Peers
-from relay.call.settings import Peer, Settings
 from relay.errors import ConfigError
-from relay.net.addresses import is_literal
+from relay.model.settings import Peer, Settings
+from relay.net.dns import is_literal
+from relay.peers.peers import Peers
 from relay.replay.script import Attempt
-from relay.replay.transport import Endpoint
+from relay.replay.trace import Endpoint
 from relay.service.bindings import BindingRequest, bind
 from relay.service.changes import end
 from relay.service.releases import BindRules

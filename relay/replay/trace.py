@@ -1,16 +1,119 @@
-"""The SIP messages of a capture file, in order."""
+"""UDP datagrams and TCP streams of a trace to SIP messages; other protocols are skipped."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from dpkt.tcp import TCP, TH_SYN
+
 from relay.errors import ParseError
 from relay.replay.capture import read_packets
-from relay.replay.internet import Fragments
-from relay.replay.transport import Endpoint, Transports
+from relay.replay.internet import Fragments, IpPayload
+from relay.sip.framing import StreamFramer
 from relay.sip.message import Request, Response, parse_message
+
+MAX_WAITING = 1024  # out-of-order segments kept per stream
+MAX_START_LINE = 2048  # bytes
+# A method has at least three letters here, so that random media bytes are not taken for SIP.
+_begins_like_sip = re.compile(rb"(?:\r\n)*(?:SIP/2\.0 \d{3}|[A-Z]{3,20} [^\r\n ]+ SIP/2\.0\r\n)").match
+
+
+class Endpoint(NamedTuple):
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class SipData(NamedTuple):
+    """The bytes of one SIP message, with its endpoints."""
+
+    source: Endpoint
+    destination: Endpoint
+    data: bytes
+
+
+class Transports:
+    """Extracts SIP messages from IP payloads, in order. `unreadable` counts SIP streams that could not be framed."""
+
+    def __init__(self) -> None:
+        self.unreadable = 0
+        self._streams: dict[tuple[Endpoint, Endpoint], _Stream] = {}
+
+    def receive(self, payload: IpPayload) -> list[SipData]:
+        content = payload.content
+        source, destination = Endpoint(payload.source, content.sport), Endpoint(payload.destination, content.dport)
+        if isinstance(content, TCP):
+            messages = self._segment(source, destination, content)
+        else:
+            messages = [content.data] if _begins_like_sip(content.data) else []
+        return [SipData(source, destination, message) for message in messages]
+
+    def _segment(self, source: Endpoint, destination: Endpoint, segment: TCP) -> list[bytes]:
+        begins = segment.flags & TH_SYN
+        stream = self._streams.get((source, destination))
+        if begins or stream is None:
+            if not segment.data and not begins:
+                return []
+            stream = self._streams[source, destination] = _Stream(segment.seq + 1 if begins else segment.seq)
+        try:
+            return stream.receive(segment.seq, segment.data)
+        except ParseError:
+            self.unreadable += 1
+            del self._streams[source, destination]  # resynchronise at the next segment
+            return []
+
+
+class _Stream:
+    """One direction of a TCP connection: segments reordered (RFC 9293 3.10.7.4), then framed as SIP."""
+
+    def __init__(self, expected: int) -> None:
+        self._expected = expected  # next sequence number, not wrapped
+        self._waiting: dict[int, bytes] = {}
+        self._framer: StreamFramer | None = None
+        self._start = b""  # undecided bytes: SIP or not
+
+    def receive(self, sequence: int, content: bytes) -> list[bytes]:
+        """Add a segment; returns the completed messages. Raises ParseError if a SIP stream cannot be followed."""
+        if content:
+            self._waiting[sequence] = max(content, self._waiting.get(sequence, b""), key=len)
+        if len(self._waiting) > MAX_WAITING:
+            raise ParseError("a segment is missing")
+        messages: list[bytes] = []
+        while (piece := self._next()) is not None:
+            messages += self._frame(piece)
+        return messages
+
+    def _next(self) -> bytes | None:
+        """The next bytes in sequence, without retransmitted and overlapping ones."""
+        for sequence, content in list(self._waiting.items()):
+            ahead = (sequence - self._expected + 2**31) % 2**32 - 2**31
+            if ahead > 0:
+                continue
+            del self._waiting[sequence]
+            if fresh := content[-ahead:] if ahead else content:
+                self._expected += len(fresh)
+                return fresh
+        return None
+
+    def _frame(self, piece: bytes) -> list[bytes]:
+        if self._framer is None:
+            self._start += piece
+            if not _begins_like_sip(self._start):
+                # Another protocol, or the trace begins within a message: wait for the start of a message.
+                if b"\r\n" in self._start.lstrip(b"\r\n") or len(self._start) > MAX_START_LINE:
+                    self._start = b""
+                return []
+            piece, self._start = self._start, b""
+            self._framer = StreamFramer()
+        return [frame for frame in self._framer.feed(piece) if isinstance(frame, bytes)]
+
+
+# -- The SIP messages of a capture file
 
 
 class Event(NamedTuple):

@@ -26,21 +26,33 @@ from relay.errors import StoreError
 from relay.reports.daily import day_span
 from relay.reports.evidence import link_form, record_line, require_whole
 from relay.reports.recordings import TAKEN_MS, read_recording
-from relay.reports.segments import SEGMENT, BatchKey, Segment, cut, planned, seal_segment, write_private
-from relay.reports.signed import MANIFEST, PUBLIC_KEY, SIGNATURE, File, Link, pem
+from relay.reports.signed import (
+    MANIFEST,
+    PUBLIC_KEY,
+    SEGMENT,
+    SIGNATURE,
+    BatchKey,
+    File,
+    Link,
+    Segment,
+    cut,
+    pem,
+    planned,
+    seal_segment,
+    write_private,
+)
 from relay.service import fields
-from relay.service.times import format_moment
-from relay.store.act import Act
+from relay.service.fields import format_moment
 from relay.store.chain import RECORDS, Head, read_head
 from relay.store.checkpoints import read_checkpoint
-from relay.store.connection import Connection, one_moment
+from relay.store.connection import Connection, Place, one_moment
 from relay.store.database import connect_reader, store_errors
 from relay.store.files import sync_folder
 from relay.store.lock import takes
 from relay.store.recordings import Recording, find_recording
 from relay.store.records import ended_between
 from relay.store.sealing import Sealer
-from relay.store.server import Place
+from relay.store.unit_of_work import UnitOfWork
 
 README: Final = "README.txt"
 RECORDS_FILE: Final = "records.jsonl"
@@ -69,7 +81,7 @@ Times are UTC. Numbers are in E.164 without "+"; 700 numbers have their 15 digit
 """
 
 
-class BatchAsked(NamedTuple):
+class BatchRequest(NamedTuple):
     """A request for a batch as the audit log has it."""
 
     day: date
@@ -127,17 +139,17 @@ class _Due(NamedTuple):
     recording: Recording | None
 
 
-def ask_batch(act: Act, day: date, reason: str) -> BatchAsked:
+def ask_batch(act: UnitOfWork, day: date, reason: str) -> BatchRequest:
     """Write the request to the audit log and return it. Raises Refused, also for a day that is not over."""
     why = fields.reason(reason, required=True)
     _, until_ms = day_span(day)
     if act.now_ms < until_ms:
         raise fields.invalid("day", f"it is not over: make its batch from {format_moment(until_ms)} on")
     act.audit("report.batch", day.isoformat(), reason=why)
-    return BatchAsked(day, why, act.actor.name, act.now_ms)
+    return BatchRequest(day, why, act.actor.name, act.now_ms)
 
 
-def make_batch(place: Place, sealer: Sealer, kept_in: Path, key: BatchKey, folder: Path, asked: BatchAsked) -> Made:
+def make_batch(place: Place, sealer: Sealer, kept_in: Path, key: BatchKey, folder: Path, asked: BatchRequest) -> Made:
     """Write the batch, or the rest of an interrupted one; a finished batch stays as it is.
 
     Raises StoreError if the store does not verify, if a recording is not taken over yet, and for a folder that cannot
@@ -251,7 +263,7 @@ class _Work(NamedTuple):
     kept_in: Path
     key: BatchKey
     folder: Path
-    asked: BatchAsked
+    asked: BatchRequest
     progress: _Progress
 
     def done(self) -> Made:

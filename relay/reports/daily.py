@@ -13,16 +13,16 @@ from collections.abc import Iterable
 from datetime import date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
-from relay.call.numbers import is_700
-from relay.call.record import CallRecord
+from relay.model.numbers import is_700
+from relay.model.record import CallRecord
 from relay.service import fields
 from relay.service.businesses import get as get_business
-from relay.service.times import CHINA
-from relay.store.act import Act
-from relay.store.complaints import complaints_of, put_complaints
+from relay.service.fields import CHINA
+from relay.store.businesses import complaints_of, put_complaints
 from relay.store.connection import Connection
 from relay.store.record_pages import Wanted, read_all
 from relay.store.sealing import Sealer
+from relay.store.unit_of_work import UnitOfWork
 
 MOST_COMPLAINTS = 1_000_000_000
 PREFIX_DIGITS = 11
@@ -97,7 +97,7 @@ def daily(connection: Connection, sealer: Sealer, day: date, business: str | Non
     return [tallies.get(key, _Tally()).line(day, key, complaints.get(key, 0)) for key in keys]
 
 
-def set_complaints(act: Act, day: date, business: str, prefix: str, count: int) -> None:
+def set_complaints(act: UnitOfWork, day: date, business: str, prefix: str, count: int) -> None:
     """Set the number of complaints of a day, replacing an earlier one. Raises Refused."""
     if not 0 <= count <= MOST_COMPLAINTS:
         raise fields.invalid("count", f"write 0 to {MOST_COMPLAINTS}")

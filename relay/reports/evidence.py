@@ -25,29 +25,17 @@ from typing import IO, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from relay.call.binding import Binding
-from relay.call.record import CallRecord
 from relay.errors import StoreError
-from relay.reports.asking import Asked, ask
-from relay.reports.record_form import Value, record_form, with_moments
-from relay.reports.signed import (
-    LONGEST,
-    MANIFEST,
-    PUBLIC_KEY,
-    SIGNATURE,
-    SIGNED,
-    File,
-    Link,
-    faults_of_signature,
-    pem,
-)
-from relay.service.times import format_moment
-from relay.store.act import Act
+from relay.model.binding import Binding
+from relay.model.record import CallRecord
+from relay.reports.disclosure import DisclosureRequest, Value, ask, record_form, with_moments
+from relay.reports.signed import LONGEST, MANIFEST, PUBLIC_KEY, SIGNATURE, SIGNED, File, Link, faults_of_signature, pem
+from relay.service.fields import format_moment
 from relay.store.bindings import bindings_of, history
 from relay.store.businesses import Qualification, qualification_at
 from relay.store.chain import RECORDS, Head, read_head
 from relay.store.checkpoints import read_checkpoint
-from relay.store.connection import Connection, one_moment
+from relay.store.connection import Connection, Place, one_moment
 from relay.store.database import connect_reader, store_errors
 from relay.store.filings import Filing, find_filing
 from relay.store.groups import members_between
@@ -56,7 +44,7 @@ from relay.store.record_pages import LONGEST_CALL_MS, Wanted
 from relay.store.record_rows import StoredRecord
 from relay.store.records import ended_between, live_calls
 from relay.store.sealing import Sealer
-from relay.store.server import Place
+from relay.store.unit_of_work import UnitOfWork
 
 README = "README.txt"
 # Limits for an untrusted bundle. Records and bindings deflate to a tenth, rarely to a fiftieth; zeroes to a thousandth.
@@ -120,12 +108,12 @@ class Checked(NamedTuple):
     problems: list[str]
 
 
-def ask_evidence(act: Act, number: str, since_ms: int, until_ms: int, reason: str) -> Asked:
+def ask_evidence(act: UnitOfWork, number: str, since_ms: int, until_ms: int, reason: str) -> DisclosureRequest:
     """Request evidence. `number`: a 700 number or a party, normalised; `until_ms` is not included. Raises Refused."""
     return ask(act, "evidence", number, since_ms, until_ms, reason)
 
 
-def bundle(path: Place, sealer: Sealer, asked: Asked, out: IO[bytes]) -> Manifest:
+def bundle(path: Place, sealer: Sealer, asked: DisclosureRequest, out: IO[bytes]) -> Manifest:
     """Write the bundle and return its manifest. Opens its own connection, so that it can run in a thread.
 
     It reads the chain of records and no index. Raises StoreError if anything it relies on does not verify.
@@ -236,7 +224,7 @@ def require_whole(connection: Connection, sealer: Sealer, tables: Iterable[str] 
         raise StoreError(f"not signed, since the store does not verify: {'; '.join(faults)}")
 
 
-def _manifest(connection: Connection, sealer: Sealer, asked: Asked, files: dict[str, File]) -> Manifest:
+def _manifest(connection: Connection, sealer: Sealer, asked: DisclosureRequest, files: dict[str, File]) -> Manifest:
     return Manifest(
         number=asked.number,
         since=format_moment(asked.since_ms),
@@ -267,7 +255,7 @@ def _write(archive: zipfile.ZipFile, name: str, lines: Iterable[str]) -> File:
     return File(digest.hexdigest(), count)
 
 
-def _record_lines(connection: Connection, sealer: Sealer, asked: Asked) -> Iterator[str]:
+def _record_lines(connection: Connection, sealer: Sealer, asked: DisclosureRequest) -> Iterator[str]:
     wanted = Wanted(number=asked.number, since_ms=asked.since_ms - LONGEST_CALL_MS, until_ms=asked.until_ms)
     # Live calls first: a call that ends meanwhile is then found twice rather than never.
     up = [record for record in live_calls(connection, sealer) if wanted.fits(record)]
@@ -329,7 +317,7 @@ def hash_of_form(form: dict[str, Any]) -> str:
     return hashlib.sha256(plain.encode()).hexdigest()
 
 
-def _binding_lines(connection: Connection, sealer: Sealer, asked: Asked) -> Iterator[str]:
+def _binding_lines(connection: Connection, sealer: Sealer, asked: DisclosureRequest) -> Iterator[str]:
     for binding in bindings_of(connection, sealer, asked.number):
         before = history(connection, sealer, binding.binding_id)
         then = _forms_then(before, binding, asked)
@@ -340,7 +328,7 @@ def _binding_lines(connection: Connection, sealer: Sealer, asked: Asked) -> Iter
             yield _line(forms | {"groups": members})
 
 
-def _forms_then(before: list[Binding], now: Binding, asked: Asked) -> list[Binding]:
+def _forms_then(before: list[Binding], now: Binding, asked: DisclosureRequest) -> list[Binding]:
     """The states of a binding in that time, in order of its changes; none where it was not in force."""
     ends = [moment for moment in (now.ended_at, now.expires_at) if moment is not None]
     until_ms = min(ends, default=asked.until_ms)
@@ -358,7 +346,7 @@ def _concerns(number: str, forms: list[Binding], members: dict[str, list[dict[st
     return number in parts | {member["number"] for group in members.values() for member in group}
 
 
-def _members(connection: Connection, sealer: Sealer, group: str, asked: Asked) -> list[dict[str, Any]]:
+def _members(connection: Connection, sealer: Sealer, group: str, asked: DisclosureRequest) -> list[dict[str, Any]]:
     members = members_between(connection, sealer, group, asked.since_ms, asked.until_ms)
     return [with_moments(member._asdict(), ("added_at", "removed_at")) for member in members]
 

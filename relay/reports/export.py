@@ -17,8 +17,8 @@ from importlib.util import find_spec
 from itertools import islice
 from typing import Any, Literal
 
-from relay.call.record import CallRecord
-from relay.reports.record_form import TIMES, Value, record_form, with_moments
+from relay.model.record import CallRecord
+from relay.reports.disclosure import TIMES, Value, record_form, with_moments
 from relay.service.fields import invalid
 
 Format = Literal["csv", "jsonl", "parquet"]

@@ -7,16 +7,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from relay.call.record import CallRecord
 from relay.errors import Refused, StoreError
-from relay.reports.record_form import Value
+from relay.model.record import CallRecord
+from relay.reports.disclosure import Value
 from relay.service import fields
-from relay.service.times import format_moment
-from relay.store.act import Act
+from relay.service.fields import format_moment
 from relay.store.connection import Connection
-from relay.store.recording_file import file_of, open_file
-from relay.store.recordings import Recording, find_recording, kept_recordings
+from relay.store.record_pages import Found, Position, Wanted, read_page
+from relay.store.recordings import Recording, file_of, find_recording, kept_recordings, open_file
+from relay.store.records import live_calls
 from relay.store.sealing import Sealer
+from relay.store.unit_of_work import UnitOfWork
 
 NOT_TAKEN: Final[dict[str, Value]] = {"recording_ms": None, "recording_sha256": None}
 TAKEN_MS = 3_600_000  # after the end of a call its recording is taken over by then, even if rtpengine was killed
@@ -29,7 +30,7 @@ def of_call(connection: Connection, sealer: Sealer, call_id: str) -> dict[str, V
     return NOT_TAKEN if found is None else {"recording_ms": found.length_ms, "recording_sha256": found.sha256}
 
 
-def ask_recording(act: Act, call_id: str, reason: str) -> Recording:
+def ask_recording(act: UnitOfWork, call_id: str, reason: str) -> Recording:
     """Write the reading to the audit log and return the recording. Raises Refused."""
     why = fields.reason(reason, required=True)
     found = find_recording(act.connection, act.sealer, call_id)
@@ -79,3 +80,57 @@ def verify_recordings(
                 broken.append(str(error))
     due = [record.call_id for record in recorded if (record.ended_at or now_ms) < now_ms - TAKEN_MS]
     return Checked(intact, broken, [call_id for call_id in due if find_recording(connection, sealer, call_id) is None])
+
+
+# -- Search of call records
+
+MOST_EXAMINED = 2_000  # records read for one page: outcomes are not indexed
+
+
+class CallQuery(NamedTuple):
+    """A search. `outcome`: one of call records."""
+
+    wanted: Wanted
+    outcome: str | None = None
+
+
+class CallPage(NamedTuple):
+    """A page, which may be short or empty. The next page starts behind the position `next`; None at the end."""
+
+    items: list[CallRecord]
+    next: Position | None
+
+
+def search(
+    connection: Connection, sealer: Sealer, query: CallQuery, after: Position | None = None, limit: int = 50
+) -> CallPage:
+    """Return a page of ended calls, newest first. Raises StoreError if a record was altered."""
+    items: list[CallRecord] = []
+    examined = 0
+    while True:
+        found = read_page(connection, sealer, query.wanted, after, limit, newest_first=True)
+        for one in found:
+            after = one.position
+            examined += 1
+            if query.outcome in (None, one.stored.record.outcome):
+                items.append(one.stored.record)
+                if len(items) == limit:
+                    return CallPage(items, _next(found, one, limit))
+        if len(found) < limit:
+            return CallPage(items, None)
+        if examined >= MOST_EXAMINED:
+            return CallPage(items, after)
+
+
+def _next(found: list[Found], last: Found, limit: int) -> Position | None:
+    """The position of the next page; None behind the last record of a page that was not full."""
+    return None if last is found[-1] and len(found) < limit else last.position
+
+
+def find_call(connection: Connection, sealer: Sealer, call_id: str, business: str | None = None) -> CallRecord | None:
+    """The record of an ended or live call; with `business` only one of theirs."""
+    wanted = Wanted(call_id=call_id, business=business)
+    ended = read_page(connection, sealer, wanted, None, 1)
+    if ended:
+        return ended[0].stored.record
+    return next((record for record in live_calls(connection, sealer) if wanted.fits(record)), None)

@@ -9,19 +9,18 @@ from __future__ import annotations
 from contextlib import closing
 from typing import NamedTuple
 
-from relay.call.binding import Binding
-from relay.call.record import CallRecord
-from relay.reports.asking import Asked, ask
-from relay.store.act import Act
+from relay.model.binding import Binding
+from relay.model.record import CallRecord
+from relay.reports.disclosure import DisclosureRequest, ask
 from relay.store.bindings import bindings_at
-from relay.store.connection import Connection
+from relay.store.connection import Connection, Place
 from relay.store.database import connect_reader, store_errors
 from relay.store.groups import members_at
 from relay.store.record_pages import LONGEST_CALL_MS, Wanted, read_stored
 from relay.store.record_rows import StoredRecord
 from relay.store.records import live_calls
 from relay.store.sealing import Sealer
-from relay.store.server import Place
+from relay.store.unit_of_work import UnitOfWork
 
 
 class Trace(NamedTuple):
@@ -34,12 +33,12 @@ class Trace(NamedTuple):
     calls: list[CallRecord]
 
 
-def ask_trace(act: Act, number: str, at_ms: int, reason: str) -> Asked:
+def ask_trace(act: UnitOfWork, number: str, at_ms: int, reason: str) -> DisclosureRequest:
     """Request a traceback. `number`: a 700 number or a party, normalised. Raises Refused without a reason."""
     return ask(act, "traceback", number, at_ms, at_ms + 1, reason)
 
 
-def trace(path: Place, sealer: Sealer, asked: Asked) -> Trace:
+def trace(path: Place, sealer: Sealer, asked: DisclosureRequest) -> Trace:
     """Read the traceback. Opens its own connection, so that it can run in a thread. Raises StoreError."""
     number, at_ms = asked.number, asked.since_ms
     with store_errors(path), closing(connect_reader(path)) as connection:

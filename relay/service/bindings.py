@@ -10,19 +10,19 @@ import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from relay.call.binding import GROUP_MODES, TWO_NUMBER_MODES, Binding
-from relay.call.rates import Rates
+from relay.defence.limits import Rates
 from relay.errors import Refused
-from relay.policy.quotas import DEFAULT_BUSINESS, quota
+from relay.model.binding import GROUP_MODES, TWO_NUMBER_MODES, Binding
+from relay.policy.rules import DEFAULT_BUSINESS, quota
 from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.service.businesses import raised_by
 from relay.service.fields import invalid
 from relay.service.filings import check_filing, note_unfiled
-from relay.service.placement import Asked, check_parties, place
+from relay.service.placement import NumberRequest, check_parties, place
 from relay.service.releases import SWEEP, BindRules, release_due
-from relay.store.act import Act
 from relay.store.businesses import Business
+from relay.store.unit_of_work import UnitOfWork
 
 # Refusals that may be due to an expired binding that the sweep has not released yet.
 _HELD = frozenset(["conflict", "pool_empty", "number_full", "quota"])
@@ -53,7 +53,7 @@ class BindingRequest(NamedTuple):
     industrial_id: str = ""
 
 
-def bind(act: Act, request: BindingRequest, rules: BindRules, rates: Rates | None = None) -> Binding:
+def bind(act: UnitOfWork, request: BindingRequest, rules: BindRules, rates: Rates | None = None) -> Binding:
     """Make one binding. Raises Refused.
 
     `rates` counts new bindings by business user per second; None: no limit on the rate.
@@ -66,7 +66,7 @@ def bind(act: Act, request: BindingRequest, rules: BindRules, rates: Rates | Non
 
 
 def bind_all(
-    act: Act, requests: Sequence[BindingRequest], rules: BindRules, rates: Rates | None = None
+    act: UnitOfWork, requests: Sequence[BindingRequest], rules: BindRules, rates: Rates | None = None
 ) -> list[Binding | Refused]:
     """Make many bindings in one unit of work, each independently. Results are in the order of the requests.
 
@@ -86,17 +86,17 @@ def bind_all(
     return answers
 
 
-def _bind(act: Act, request: BindingRequest, rules: BindRules, rates: Rates | None) -> Binding:
+def _bind(act: UnitOfWork, request: BindingRequest, rules: BindRules, rates: Rates | None) -> Binding:
     binding = _placed(act, request, rules, rates)
     note_unfiled(act, binding, rules)
     return binding
 
 
-def _placed(act: Act, request: BindingRequest, rules: BindRules, rates: Rates | None) -> Binding:
+def _placed(act: UnitOfWork, request: BindingRequest, rules: BindRules, rates: Rates | None) -> Binding:
     business = _business(act, request)
     _check_rate(act, business, rules, rates)
     wanted = _checked(act, request, rules, business)
-    asked = Asked(request.x, request.y, request.pool, request.area)
+    asked = NumberRequest(request.x, request.y, request.pool, request.area)
     try:
         return place(act, wanted, asked, rules, business)
     except Refused as refused:
@@ -110,7 +110,7 @@ def _placed(act: Act, request: BindingRequest, rules: BindRules, rates: Rates | 
 # -- the request
 
 
-def _checked(act: Act, request: BindingRequest, rules: BindRules, business: Business) -> Binding:
+def _checked(act: UnitOfWork, request: BindingRequest, rules: BindRules, business: Business) -> Binding:
     """The requested binding, still without numbers."""
     mode = fields.mode(request.mode)
     if mode not in business.modes:
@@ -147,7 +147,7 @@ def _checked(act: Act, request: BindingRequest, rules: BindRules, business: Busi
     return binding
 
 
-def _business(act: Act, request: BindingRequest) -> Business:
+def _business(act: UnitOfWork, request: BindingRequest) -> Business:
     fields.mode(request.mode)
     business = get_business(act, request.business.strip() or act.actor.business or DEFAULT_BUSINESS)
     if business.state != "approved":
@@ -156,7 +156,7 @@ def _business(act: Act, request: BindingRequest) -> Business:
     return business
 
 
-def _check_rate(act: Act, business: Business, rules: BindRules, rates: Rates | None) -> None:
+def _check_rate(act: UnitOfWork, business: Business, rules: BindRules, rates: Rates | None) -> None:
     """Limit the rate of a business user's own keys. Raises Refused."""
     if rates is None or act.actor.business is None:
         return
@@ -167,7 +167,7 @@ def _check_rate(act: Act, business: Business, rules: BindRules, rates: Rates | N
         )
 
 
-def _check_order(act: Act, binding: Binding, rules: BindRules) -> None:
+def _check_order(act: UnitOfWork, binding: Binding, rules: BindRules) -> None:
     """Require an order in the pilot phase, except for trials of `default` on the command line. Raises Refused."""
     by_hand = act.actor.name.startswith("cli:") and binding.business == DEFAULT_BUSINESS
     if binding.order_id is None and rules.phase == "pilot" and not by_hand:

@@ -1,33 +1,66 @@
-"""The rules of business users: application, approval, suspension, revocation, and changes of their fields.
+"""The qualification of a business user: the fields that its scenario requires before approval.
 
-A step changes the state only. A call reads the state with its route, so a step is effective from the next INVITE.
+An approval covers the qualification as it is then, so any change of it needs a new approval. The business user
+`default` is the operator's own and needs no qualification.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Collection
-from typing import Any, Literal, NamedTuple, TypedDict, Unpack
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
-from relay.call.binding import MODES
-from relay.call.routing import LANGUAGES, Language
 from relay.errors import Refused
-from relay.policy.quotas import NO_LIMIT
+from relay.model.binding import MODES
+from relay.model.decision import LANGUAGES, Language
+from relay.policy.rules import DEFAULT_BUSINESS, NO_LIMIT
 from relay.service import fields
 from relay.service.fields import invalid
-from relay.service.qualification import SCENARIOS, changes_qualification, check_complete
-from relay.store.act import Act
-from relay.store.businesses import (
-    Business,
-    State,
-    Terms,
-    add_business,
-    add_state_change,
-    find_business,
-    put_business,
-)
+from relay.store.businesses import Business, State, Terms, add_business, add_state_change, find_business, put_business
 from relay.store.keys import revoke_all
+from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import disable_all
+
+Scenario = Literal["express", "takeaway", "ride_hailing", "other"]
+SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
+
+# The fields that an approval covers. A change of the contact needs none.
+QUALIFICATION = tuple(name for name in Terms._fields if name != "contact")
+
+_OF_ALL = {
+    "application": "reference of its application for the pilot",
+    "scheme": "reference of its technical scheme",
+    "contact": "person and phone",
+}
+REQUIRED: dict[str, dict[str, str]] = {
+    "express": {"licence": "number of its courier service permit (快递业务经营许可证)", **_OF_ALL},
+    "takeaway": {"licence": "number of its food business permit (食品经营许可证) or platform filing", **_OF_ALL},
+    "ride_hailing": {"licence": "number of its online ride-hailing permit (网络预约出租汽车经营许可证)", **_OF_ALL},
+    "other": {"licence": "number of its business licence (统一社会信用代码)", **_OF_ALL},
+}
+
+
+def check_complete(business: Business) -> None:
+    """Raise Refused with all missing fields that the scenario requires."""
+    if business.id == DEFAULT_BUSINESS:
+        return
+    missing = {field: words for field, words in REQUIRED[business.scenario].items() if not getattr(business, field)}
+    if missing:
+        named = "; ".join(f"{field}: {words}" for field, words in missing.items())
+        problem = f"missing for the scenario {business.scenario}: {named}. Set it with `relay700 business change ID`"
+        raise Refused(
+            "unqualified", "", problem, tuple((field, f"required: {words}") for field, words in missing.items())
+        )
+
+
+def changes_qualification(old: Business, new: Business) -> bool:
+    """Whether the change from `old`, which was approved, to `new` needs a new approval."""
+    if old.state not in ("approved", "suspended") or old.id == DEFAULT_BUSINESS:
+        return False
+    return any(getattr(old, name) != getattr(new, name) for name in QUALIFICATION)
+
+
+# -- The rules of business users
 
 Step = Literal["approve", "suspend", "resume", "revoke"]
 LARGEST_LIMIT = 1_000_000_000
@@ -82,7 +115,7 @@ class Fields(TypedDict, total=False):
     language: Language | None
 
 
-def apply(act: Act, asked: Application, **more: Unpack[Fields]) -> Business:
+def apply(act: UnitOfWork, asked: Application, **more: Unpack[Fields]) -> Business:
     """Make a business user, which can do nothing until it is approved. Raises Refused."""
     business_id = fields.name("id", asked.id) if asked.id else f"b{secrets.token_hex(6)}"
     given = asked._asdict() | {"modes": MODES} | more
@@ -106,7 +139,7 @@ def apply(act: Act, asked: Application, **more: Unpack[Fields]) -> Business:
     return business
 
 
-def set_state(act: Act, business_id: str, step: Step, reason: str) -> Business:
+def set_state(act: UnitOfWork, business_id: str, step: Step, reason: str) -> Business:
     """Take a step, effective from the next call on all of its bindings. Raises Refused.
 
     Approval requires the fields that the scenario needs. Revocation also ends all keys and disables all webhooks.
@@ -130,7 +163,7 @@ def set_state(act: Act, business_id: str, step: Step, reason: str) -> Business:
 
 
 def change(
-    act: Act, business_id: str, version: int | None = None, reason: str | None = None, **asked: Unpack[Fields]
+    act: UnitOfWork, business_id: str, version: int | None = None, reason: str | None = None, **asked: Unpack[Fields]
 ) -> Business:
     """Change the given fields. `version`, if given, must be the current version. Raises Refused.
 
@@ -161,7 +194,7 @@ def change(
     return changed
 
 
-def get(act: Act, business_id: str) -> Business:
+def get(act: UnitOfWork, business_id: str) -> Business:
     """The business user. Raises Refused if it does not exist or is not visible to the actor."""
     seen = act.actor.business in (None, business_id) and business_id.isprintable()
     business = find_business(act.connection, act.sealer, business_id) if seen else None
@@ -175,7 +208,7 @@ def raised_by(quota: str) -> str:
     return f"an operator can raise it (`relay700 business limits ID --{quota.replace('_', '-')} N`)"
 
 
-def _put(act: Act, business: Business) -> Business:
+def _put(act: UnitOfWork, business: Business) -> Business:
     changed = business._replace(version=business.version + 1, updated_at=act.now_ms)
     put_business(act, changed)
     return changed

@@ -11,28 +11,29 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
-from relay.call.binding import Binding
 from relay.errors import Refused
+from relay.model.binding import Binding
 from relay.service import fields
 from relay.service.filings import check_filing, note_unfiled
 from relay.service.placement import check_group, check_parties
 from relay.service.releases import BindRules, release, release_due
-from relay.store.act import Act
-from relay.store.allocation import cool_down_ms, rest
-from relay.store.bindings import find_binding, history, keep_past, update
-from relay.store.connection import Connection
-from relay.store.groups import member_hashes
-from relay.store.routes import (
+from relay.store.allocation import (
     HashedLine,
     add_routes,
+    cool_down_ms,
     lines_of,
     member_lines,
     pair_of,
+    rest,
     rest_callers,
     set_pair,
     turn_route,
 )
+from relay.store.bindings import find_binding, history, keep_past, update
+from relay.store.connection import Connection
+from relay.store.groups import member_hashes
 from relay.store.sealing import Sealer
+from relay.store.unit_of_work import UnitOfWork
 
 _CHANGEABLE = (
     *("a", "b", "group_id", "expires_at", "direction", "max_call_s", "ring_timeout_s", "white_only", "hours"),
@@ -67,7 +68,7 @@ class Step(NamedTuple):
     changed: list[str]  # names of fields
 
 
-def get(act: Act, binding_id: str) -> Binding:
+def get(act: UnitOfWork, binding_id: str) -> Binding:
     """The binding. Raises Refused if it does not exist or is not visible to the actor."""
     printable = binding_id.isprintable()
     binding = find_binding(act.connection, act.sealer, binding_id, act.actor.business) if printable else None
@@ -76,7 +77,7 @@ def get(act: Act, binding_id: str) -> Binding:
     return binding
 
 
-def change(act: Act, binding_id: str, asked: BindingChange, rules: BindRules) -> Binding:
+def change(act: UnitOfWork, binding_id: str, asked: BindingChange, rules: BindRules) -> Binding:
     """Change a live binding. Raises Refused, also if a new party is already bound on its number."""
     release_due(act, rules)
     old = _live(act, binding_id)
@@ -101,14 +102,14 @@ def change(act: Act, binding_id: str, asked: BindingChange, rules: BindRules) ->
     return new
 
 
-def renew(act: Act, binding_id: str, expires_in: str, rules: BindRules) -> Binding:
+def renew(act: UnitOfWork, binding_id: str, expires_in: str, rules: BindRules) -> Binding:
     """Set a new expiry of a live binding: a duration from now, or a time. Raises Refused."""
     if not expires_in.strip():
         raise fields.invalid("expires_in", "required")
     return change(act, binding_id, BindingChange(expires_in=expires_in), rules)
 
 
-def end(act: Act, binding_id: str, rules: BindRules, reason: str = "") -> Binding:
+def end(act: UnitOfWork, binding_id: str, rules: BindRules, reason: str = "") -> Binding:
     """Unbind: the next call is refused, a call that is up continues. Raises Refused."""
     binding = get(act, binding_id)
     if binding.ended_at is not None:
@@ -139,7 +140,7 @@ def _differing(old: Binding, new: Binding) -> list[str]:
     return [name for name in _CHANGEABLE if getattr(old, name) != getattr(new, name)]
 
 
-def _live(act: Act, binding_id: str) -> Binding:
+def _live(act: UnitOfWork, binding_id: str) -> Binding:
     binding = get(act, binding_id)
     if not binding.is_live(act.now_ms):
         how = "expired" if binding.ended_at is None else "unbound"
@@ -147,7 +148,7 @@ def _live(act: Act, binding_id: str) -> Binding:
     return binding
 
 
-def _changed(act: Act, old: Binding, asked: BindingChange, rules: BindRules) -> Binding:
+def _changed(act: UnitOfWork, old: Binding, asked: BindingChange, rules: BindRules) -> Binding:
     """The binding with the new fields in normal form."""
     checks: dict[str, Callable[[Any], Any]] = {
         "a": partial(fields.party, "a", parties=rules.parties, required=old.group_id is None),
@@ -168,7 +169,7 @@ def _changed(act: Act, old: Binding, asked: BindingChange, rules: BindRules) -> 
     return old._replace(**{"expires_at" if name == "expires_in" else name: value for name, value in new.items()})
 
 
-def _reroute(act: Act, old: Binding, new: Binding, rules: BindRules) -> None:
+def _reroute(act: UnitOfWork, old: Binding, new: Binding, rules: BindRules) -> None:
     """Update the routes: leaving callers cool down on the number, staying ones get the new ends, new ones are added."""
     if old.group_id != new.group_id:
         check_group(act, new)
@@ -187,7 +188,7 @@ def _reroute(act: Act, old: Binding, new: Binding, rules: BindRules) -> None:
     add_routes(act, new, pair, [line for key, line in after.items() if key not in before])
 
 
-def _routes(act: Act, binding: Binding, other: Binding) -> dict[tuple[str, bytes], HashedLine]:
+def _routes(act: UnitOfWork, binding: Binding, other: Binding) -> dict[tuple[str, bytes], HashedLine]:
     """The routes of a binding by (number, caller). Members are omitted if `other` has the same group."""
     lines = lines_of(act.sealer, binding)
     if binding.group_id is not None and binding.group_id != other.group_id:

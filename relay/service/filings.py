@@ -12,17 +12,17 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
-from relay.call.binding import Binding
-from relay.call.numbers import normalise_party
-from relay.call.parties import MOBILES_ALONE, Parties, parse_party
 from relay.errors import Refused
+from relay.model.binding import Binding
+from relay.model.numbers import normalise_party
+from relay.model.parties import MOBILES_ALONE, Parties, parse_party
 from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.service.releases import BindRules
-from relay.store.act import Act
 from relay.store.connection import Connection
 from relay.store.filings import Filing, find_filing, is_filed, put_filing, unfiled_members, withdraw_filing
 from relay.store.sealing import Sealer
+from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import Run
 
 LONGEST_REFERENCE = 128
@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     refused: Refused | None
 
 
-def add_filing(act: Act, business: str, number: str, reference: str, parties: Parties = MOBILES_ALONE) -> Filing:
+def add_filing(act: UnitOfWork, business: str, number: str, reference: str, parties: Parties = MOBILES_ALONE) -> Filing:
     """File an A number, or change the reference of its filing, effective from the next call. Raises Refused.
 
     The number must be of a kind in `parties`: no other can be bound.
@@ -50,7 +50,7 @@ def add_filing(act: Act, business: str, number: str, reference: str, parties: Pa
     return filing
 
 
-def remove_filing(act: Act, business: str, number: str) -> Filing:
+def remove_filing(act: UnitOfWork, business: str, number: str) -> Filing:
     """Withdraw a filing, effective from the next call. Raises Refused."""
     owner = get_business(act, business).id
     party = fields.parsed("number", number, normalise_party)  # of any kind: `parties` may have changed since
@@ -84,7 +84,7 @@ def _rows(lines: Iterable[str]) -> Iterator[_Row]:
             yield reader.line_num, cells
 
 
-def _file_rows(act: Act, business: str, rows: Sequence[_Row], parties: Parties) -> list[Outcome]:
+def _file_rows(act: UnitOfWork, business: str, rows: Sequence[_Row], parties: Parties) -> list[Outcome]:
     outcomes = []
     for line, cells in rows:
         try:
@@ -102,7 +102,7 @@ def _file_rows(act: Act, business: str, rows: Sequence[_Row], parties: Parties) 
     return outcomes
 
 
-def _put(act: Act, business: str, number: str, reference: str, parties: Parties) -> Filing:
+def _put(act: UnitOfWork, business: str, number: str, reference: str, parties: Parties) -> Filing:
     owner = get_business(act, business).id
     party = fields.parsed("number", number, partial(parse_party, parties=parties))
     given = fields.text("reference", reference, LONGEST_REFERENCE)
@@ -112,7 +112,7 @@ def _put(act: Act, business: str, number: str, reference: str, parties: Parties)
     return _found(act, owner, party)
 
 
-def _found(act: Act, business: str, number: str) -> Filing:
+def _found(act: UnitOfWork, business: str, number: str) -> Filing:
     filing = find_filing(act.connection, act.sealer, business, number)
     assert filing is not None  # it was just written
     return filing
@@ -121,14 +121,14 @@ def _found(act: Act, business: str, number: str) -> Filing:
 # -- filing of a binding's A numbers
 
 
-def check_filing(act: Act, binding: Binding, rules: BindRules) -> None:
+def check_filing(act: UnitOfWork, binding: Binding, rules: BindRules) -> None:
     """Raise Refused if filing is required and an A number of the binding is not filed."""
     field, problem = _unfiled(act.connection, act.sealer, binding) if rules.filing == "require" else ("", "")
     if field:
         raise Refused("not_filed", field, f"{problem}: file first (`relay700 filings add`, or POST /v1/filings)")
 
 
-def note_unfiled(act: Act, binding: Binding, rules: BindRules) -> None:
+def note_unfiled(act: UnitOfWork, binding: Binding, rules: BindRules) -> None:
     """Write an audit line if unfiled A numbers cause a warning only, and one of the binding is not filed."""
     field, _ = _unfiled(act.connection, act.sealer, binding) if rules.filing == "warn" else ("", "")
     if field:

@@ -8,34 +8,40 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Literal
 
-from relay.call.numbers import mask_number, normalise_party
-from relay.call.parties import parse_party
 from relay.errors import Refused
-from relay.policy.quotas import DEFAULT_BUSINESS
+from relay.model.numbers import mask_number, normalise_party
+from relay.model.parties import parse_party
+from relay.policy.rules import DEFAULT_BUSINESS
 from relay.service import fields
 from relay.service.businesses import get as get_business
+from relay.service.changes import get as get_binding
 from relay.service.fields import invalid
 from relay.service.releases import MOST_ROUTES, BindRules
-from relay.store.act import Act
-from relay.store.allocation import cool_down_ms, rest
+from relay.store.allocation import add_routes, cool_down_ms, member_lines, pair_of, rest, rest_callers
 from relay.store.bindings import count_of_group, unreleased_of_group
 from relay.store.groups import (
     Group,
+    Kind,
+    delete_entry,
     delete_group,
     find_group,
     insert_group,
     member_hashes,
+    of_binding,
+    of_business,
+    put_entry,
     put_members,
     take_members,
 )
-from relay.store.routes import add_routes, member_lines, pair_of, rest_callers
+from relay.store.unit_of_work import UnitOfWork
 
 MOST_MEMBERS = 10_000
 LONGEST_NAME = 128
 
 
-def make_group(act: Act, name: str, rules: BindRules, business: str = "", numbers: Sequence[str] = ()) -> Group:
+def make_group(act: UnitOfWork, name: str, rules: BindRules, business: str = "", numbers: Sequence[str] = ()) -> Group:
     """Make a group of a business user, with its first members. Raises Refused."""
     business = business.strip() or act.actor.business or DEFAULT_BUSINESS
     get_business(act, business)
@@ -50,7 +56,7 @@ def make_group(act: Act, name: str, rules: BindRules, business: str = "", number
     return get_group(act, group.group_id)
 
 
-def get_group(act: Act, group_id: str) -> Group:
+def get_group(act: UnitOfWork, group_id: str) -> Group:
     """The group. Raises Refused if it does not exist or is not visible to the actor."""
     group = find_group(act.connection, act.sealer, group_id, act.actor.business) if group_id.isprintable() else None
     if group is None:
@@ -58,7 +64,7 @@ def get_group(act: Act, group_id: str) -> Group:
     return group
 
 
-def add_members(act: Act, group_id: str, numbers: Sequence[str], rules: BindRules) -> int:
+def add_members(act: UnitOfWork, group_id: str, numbers: Sequence[str], rules: BindRules) -> int:
     """Add members, all or none, with their routes in each binding of the group. Returns the count of new ones.
 
     Raises Refused over 10,000 members (quota), or if one is already bound on a number of the group (conflict).
@@ -78,7 +84,7 @@ def add_members(act: Act, group_id: str, numbers: Sequence[str], rules: BindRule
     return len(new)
 
 
-def remove_members(act: Act, group_id: str, numbers: Sequence[str], rules: BindRules) -> int:
+def remove_members(act: UnitOfWork, group_id: str, numbers: Sequence[str], rules: BindRules) -> int:
     """Remove members, which then cool down on the group's numbers. Returns the count. Raises Refused."""
     group = get_group(act, group_id)
     normal = _normal(numbers, normalise_party)  # of any kind: `rules.parties` may have changed since
@@ -87,7 +93,7 @@ def remove_members(act: Act, group_id: str, numbers: Sequence[str], rules: BindR
     return gone
 
 
-def remove_group(act: Act, group_id: str, rules: BindRules) -> Group:
+def remove_group(act: UnitOfWork, group_id: str, rules: BindRules) -> Group:
     """Remove a group without live bindings. Its former members stay available to traces. Raises Refused."""
     group = get_group(act, group_id)
     if any(binding.is_live(act.now_ms) for binding in unreleased_of_group(act, group_id)):
@@ -98,7 +104,7 @@ def remove_group(act: Act, group_id: str, rules: BindRules) -> Group:
     return group
 
 
-def _take(act: Act, group_id: str, hashes: Iterable[bytes], rules: BindRules) -> int:
+def _take(act: UnitOfWork, group_id: str, hashes: Iterable[bytes], rules: BindRules) -> int:
     gone = take_members(act, group_id, hashes)
     _check_routes(act, group_id, len(gone))
     for binding in unreleased_of_group(act, group_id) if gone else ():
@@ -108,7 +114,7 @@ def _take(act: Act, group_id: str, hashes: Iterable[bytes], rules: BindRules) ->
     return len(gone)
 
 
-def _check_routes(act: Act, group_id: str, members: int) -> None:
+def _check_routes(act: UnitOfWork, group_id: str, members: int) -> None:
     """Raise Refused if the change would write more than MOST_ROUTES: one per member and binding of the group."""
     bindings = count_of_group(act, group_id)
     if members > 1 and members * bindings > MOST_ROUTES:
@@ -118,3 +124,41 @@ def _check_routes(act: Act, group_id: str, members: int) -> None:
 
 def _normal(numbers: Sequence[str], parse: Callable[[str], str]) -> list[str]:
     return [fields.parsed(f"members.{place}", number, parse) for place, number in enumerate(numbers)]
+
+
+# -- The rules of black- and whitelists
+
+Whose = Literal["business", "binding"]
+KINDS: tuple[Kind, ...] = ("black", "white")
+
+
+def set_entry(act: UnitOfWork, whose: Whose, owner_id: str, number: str, kind: str) -> None:
+    """Put a caller on the list or change its kind, effective from the next INVITE. Raises Refused."""
+    owner, business = _owner(act, whose, owner_id)
+    for known in KINDS:
+        if known == kind:
+            caller = fields.parsed("number", number, normalise_party)
+            put_entry(act, owner, caller, known)
+            act.audit(f"list.{kind}", owner_id, business=business, details={"number": caller})
+            return
+    raise fields.invalid("kind", f"must be one of: {', '.join(KINDS)}")
+
+
+def remove_entry(act: UnitOfWork, whose: Whose, owner_id: str, number: str) -> None:
+    """Remove a caller from the list. Raises Refused."""
+    owner, business = _owner(act, whose, owner_id)
+    caller = fields.parsed("number", number, normalise_party)
+    if not delete_entry(act, owner, caller):
+        raise Refused("not_found", "number", "not on this list")
+    act.audit("list.remove", owner_id, business=business, details={"number": caller})
+
+
+def owner_of(act: UnitOfWork, whose: Whose, owner_id: str) -> str:
+    """The owner's key in the store. Raises Refused if the owner does not exist or is not visible to the actor."""
+    return _owner(act, whose, owner_id)[0]
+
+
+def _owner(act: UnitOfWork, whose: Whose, owner_id: str) -> tuple[str, str]:
+    if whose == "binding":
+        return of_binding(owner_id), get_binding(act, owner_id).business
+    return of_business(owner_id), get_business(act, owner_id).id

@@ -7,9 +7,9 @@ from collections.abc import Collection
 from relay.errors import Refused
 from relay.service import fields
 from relay.service.businesses import get as get_business
-from relay.store.act import BUSINESS_SCOPES, Act, Scope
-from relay.store.act import OPERATOR as OPERATOR_SCOPES
 from relay.store.keys import ApiKey, add_key, count_good, find_key, set_expiry, set_revoked
+from relay.store.unit_of_work import BUSINESS_SCOPES, Scope, UnitOfWork
+from relay.store.unit_of_work import OPERATOR as OPERATOR_SCOPES
 
 __all__ = ["BUSINESS_SCOPES", "OPERATOR_SCOPES", "Scope", "make_key", "revoke", "rotate"]
 
@@ -20,7 +20,7 @@ LONGEST_OVERLAP_S = 30 * 24 * 3600
 
 
 def make_key(
-    act: Act, business: str | None, scopes: Collection[str], expires_at: int | None = None
+    act: UnitOfWork, business: str | None, scopes: Collection[str], expires_at: int | None = None
 ) -> tuple[ApiKey, str]:
     """Make a key of a business, or an operator key (None), and its text `rk_ID_SECRET`, which is not stored.
 
@@ -38,7 +38,7 @@ def make_key(
     return key, text
 
 
-def rotate(act: Act, key_id: str, overlap_s: int = 0) -> tuple[ApiKey, str]:
+def rotate(act: UnitOfWork, key_id: str, overlap_s: int = 0) -> tuple[ApiKey, str]:
     """Replace a key by one with its scopes and expiry. The old one stays valid for `overlap_s`. Raises Refused."""
     if not 0 <= overlap_s <= LONGEST_OVERLAP_S:
         raise fields.invalid("overlap_s", f"must be 0 to {LONGEST_OVERLAP_S} seconds")
@@ -53,7 +53,7 @@ def rotate(act: Act, key_id: str, overlap_s: int = 0) -> tuple[ApiKey, str]:
     return key, text
 
 
-def revoke(act: Act, key_id: str, reason: str = "") -> ApiKey:
+def revoke(act: UnitOfWork, key_id: str, reason: str = "") -> ApiKey:
     """End a key: the next request with it is refused. Raises Refused, also if the key has a scope the actor lacks."""
     key = _good(act, key_id)
     act.actor.must_have(key.scopes, "key")
@@ -62,7 +62,7 @@ def revoke(act: Act, key_id: str, reason: str = "") -> ApiKey:
     return key._replace(revoked_at=act.now_ms)
 
 
-def _good(act: Act, key_id: str) -> ApiKey:
+def _good(act: UnitOfWork, key_id: str) -> ApiKey:
     key = find_key(act.connection, act.sealer, key_id)
     if key is None or act.actor.business not in (None, key.business):
         raise Refused("not_found", "key", "there is no such key")
@@ -71,7 +71,7 @@ def _good(act: Act, key_id: str) -> ApiKey:
     return key
 
 
-def _check_owner(act: Act, business: str | None) -> None:
+def _check_owner(act: UnitOfWork, business: str | None) -> None:
     if business is None and act.actor.business is not None:
         raise Refused("not_found", "business", "there is no such business user")
     if business is not None and get_business(act, business).state == "revoked":
@@ -85,7 +85,7 @@ def _check_scopes(business: str | None, scopes: Collection[str]) -> frozenset[st
     return frozenset(scopes)
 
 
-def _check_end(act: Act, expires_at: int | None) -> None:
+def _check_end(act: UnitOfWork, expires_at: int | None) -> None:
     """Raise Refused if a key would outlive the one that makes it: a stolen key must not extend its life."""
     kind, _, own_id = act.actor.name.partition(":")
     own = find_key(act.connection, act.sealer, own_id) if kind == "key" else None
@@ -93,6 +93,6 @@ def _check_end(act: Act, expires_at: int | None) -> None:
         raise Refused("forbidden", "expires_at", "must not be later than the expiry of the key that makes it")
 
 
-def _check_count(act: Act, business: str | None) -> None:
+def _check_count(act: UnitOfWork, business: str | None) -> None:
     if business is not None and count_good(act, business) >= MOST_KEYS:
         raise Refused("quota", "business", f"limited to {MOST_KEYS} valid keys: revoke unused ones")

@@ -8,29 +8,32 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from relay.call.numbers import is_700, normalise_700, normalise_party
 from relay.errors import ParseError, Refused
+from relay.model.numbers import is_700, normalise_700, normalise_party
 from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.service.fields import invalid
-from relay.store.act import Act
 from relay.store.connection import Connection
 from relay.store.numbers import (
     LEGACY_POOL,
     LOCKED_BY_OPERATOR,
     LOCKED_FOR_FRAUD,
     Number,
+    Pool,
     Prefix,
     PrefixState,
     find_number,
+    find_pool,
     find_prefix,
     insert_legacy,
+    insert_pool,
     insert_prefix,
     move_number,
     set_locks,
+    update_pool,
     update_prefix,
 )
-from relay.store.pools import Pool, find_pool, insert_pool, update_pool
+from relay.store.unit_of_work import UnitOfWork
 
 DEFAULT_POOL = "default"
 PREFIX_STATES: tuple[PrefixState, ...] = ("active", "locked", "returned")
@@ -79,7 +82,7 @@ class PoolChange(NamedTuple):
 # -- prefixes
 
 
-def load_prefix(act: Act, asked: NewPrefix, peers: Collection[str] | None = None) -> int:
+def load_prefix(act: UnitOfWork, asked: NewPrefix, peers: Collection[str] | None = None) -> int:
     """Load a prefix with its 10,000 numbers into a pool. Returns the count of new numbers. Raises Refused.
 
     `peers`: the names of the configured peers; None: unknown.
@@ -110,7 +113,7 @@ def _peer(asked: str, peers: Collection[str] | None) -> str:
 
 
 def change_prefix(
-    act: Act, prefix: str, asked: PrefixChange, reason: str = "", peers: Collection[str] | None = None
+    act: UnitOfWork, prefix: str, asked: PrefixChange, reason: str = "", peers: Collection[str] | None = None
 ) -> Prefix:
     """Change peer, state or cool-down of a prefix. `returned` is final. Raises Refused. `peers`: as `load_prefix`."""
     _operator(act)
@@ -128,7 +131,7 @@ def change_prefix(
     return new
 
 
-def get_prefix(act: Act, prefix: str) -> Prefix:
+def get_prefix(act: UnitOfWork, prefix: str) -> Prefix:
     """The prefix. Raises Refused if it is not loaded."""
     found = find_prefix(act.connection, prefix) if prefix.isprintable() else None
     if found is None:
@@ -136,7 +139,7 @@ def get_prefix(act: Act, prefix: str) -> Prefix:
     return found
 
 
-def ensure_numbers(act: Act, prefixes: Iterable[str], legacy: Iterable[str] = ()) -> int:
+def ensure_numbers(act: UnitOfWork, prefixes: Iterable[str], legacy: Iterable[str] = ()) -> int:
     """Load the configured prefixes and legacy numbers (normal form) that the store does not have yet.
 
     Once loaded, the store's values apply. Returns the count of new numbers.
@@ -161,7 +164,7 @@ def lacks_numbers(connection: Connection, prefixes: Iterable[str], legacy: Itera
 # -- numbers
 
 
-def get_number(act: Act, number: str) -> Number:
+def get_number(act: UnitOfWork, number: str) -> Number:
     """A number of the platform, in any notation. Raises Refused if it is not one."""
     for parse in (normalise_700, normalise_party):
         try:
@@ -173,17 +176,17 @@ def get_number(act: Act, number: str) -> Number:
     raise Refused("number_unknown", "number", "not a number of this platform")
 
 
-def lock(act: Act, number: str, reason: str) -> Number:
+def lock(act: UnitOfWork, number: str, reason: str) -> Number:
     """Lock a number: its calls are refused, and it gets no new bindings. Raises Refused."""
     return _locks(act, number, "number.lock", reason, add=LOCKED_BY_OPERATOR)
 
 
-def unlock(act: Act, number: str, reason: str = "") -> Number:
+def unlock(act: UnitOfWork, number: str, reason: str = "") -> Number:
     """Release the operator's lock and the fraud lock. A lock of the prefix remains. Raises Refused."""
     return _locks(act, number, "number.unlock", reason, clear=LOCKED_BY_OPERATOR | LOCKED_FOR_FRAUD)
 
 
-def move(act: Act, numbers: Iterable[str], pool: str) -> int:
+def move(act: UnitOfWork, numbers: Iterable[str], pool: str) -> int:
     """Move numbers to another pool; their bindings remain. Returns the count of numbers. Raises Refused."""
     _operator(act)
     if find_pool(act.connection, pool) is None or pool == LEGACY_POOL:
@@ -198,7 +201,7 @@ def move(act: Act, numbers: Iterable[str], pool: str) -> int:
     return len(found)
 
 
-def _locks(act: Act, number: str, action: str, reason: str, *, clear: int = 0, add: int = 0) -> Number:
+def _locks(act: UnitOfWork, number: str, action: str, reason: str, *, clear: int = 0, add: int = 0) -> Number:
     _operator(act)
     found = get_number(act, number)
     set_locks(act, found.number, clear=clear, add=add)
@@ -209,7 +212,7 @@ def _locks(act: Act, number: str, action: str, reason: str, *, clear: int = 0, a
 # -- pools
 
 
-def make_pool(act: Act, asked: NewPool) -> Pool:
+def make_pool(act: UnitOfWork, asked: NewPool) -> Pool:
     """Make an empty pool. Raises Refused."""
     _operator(act)
     fields.name("id", asked.pool_id)
@@ -221,7 +224,7 @@ def make_pool(act: Act, asked: NewPool) -> Pool:
     return pool
 
 
-def change_pool(act: Act, pool_id: str, asked: PoolChange) -> Pool:
+def change_pool(act: UnitOfWork, pool_id: str, asked: PoolChange) -> Pool:
     """Change the given fields of a pool. Raises Refused."""
     _operator(act)
     old = find_pool(act.connection, pool_id) if pool_id.isprintable() else None
@@ -234,7 +237,7 @@ def change_pool(act: Act, pool_id: str, asked: PoolChange) -> Pool:
     return pool
 
 
-def _checked(act: Act, pool: Pool) -> Pool:
+def _checked(act: UnitOfWork, pool: Pool) -> Pool:
     business = pool.business or None
     if business is not None:
         get_business(act, business)
@@ -250,7 +253,7 @@ def _checked(act: Act, pool: Pool) -> Pool:
 # -- shared checks
 
 
-def _operator(act: Act) -> None:
+def _operator(act: UnitOfWork) -> None:
     if act.actor.business is not None:
         raise Refused("forbidden", "", "numbers, prefixes and pools require an operator key")
 

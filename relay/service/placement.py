@@ -10,25 +10,23 @@ from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
-from relay.call.binding import GROUP_MODES, TWO_NUMBER_MODES, Binding
-from relay.call.numbers import normalise_700, normalise_party
 from relay.errors import ParseError, Refused
-from relay.policy.quotas import quota
+from relay.model.binding import GROUP_MODES, TWO_NUMBER_MODES, Binding
+from relay.model.numbers import normalise_700, normalise_party
+from relay.policy.rules import quota
 from relay.service.businesses import raised_by
 from relay.service.fields import invalid
 from relay.service.releases import MOST_ROUTES, BindRules
-from relay.store.act import Act
-from relay.store.allocation import Wish, choose, take
+from relay.store.allocation import Wish, add_routes, choose, lines_of, member_lines, pair_of, take
 from relay.store.bindings import count_of_group, insert
 from relay.store.businesses import Business, count_binding
 from relay.store.connection import Connection
 from relay.store.groups import find_group, is_member, member_hashes
-from relay.store.numbers import find_number
-from relay.store.pools import Pool, find_pool, pools_of
-from relay.store.routes import add_routes, lines_of, member_lines, pair_of
+from relay.store.numbers import Pool, find_number, find_pool, pools_of
+from relay.store.unit_of_work import UnitOfWork
 
 
-class Asked(NamedTuple):
+class NumberRequest(NamedTuple):
     """The requested numbers or pool, in the caller's notation. "": not given."""
 
     x: str = ""
@@ -37,7 +35,7 @@ class Asked(NamedTuple):
     area: str = ""
 
 
-def check_parties(act: Act, binding: Binding) -> None:
+def check_parties(act: UnitOfWork, binding: Binding) -> None:
     """Raise Refused if parties, group and numbers of a binding exclude each other.
 
     Checks that do not depend on the parties come first. Otherwise a change that fails anyway would reveal whether a
@@ -62,13 +60,13 @@ def check_parties(act: Act, binding: Binding) -> None:
             raise invalid(field, "must not be a member of the group")
 
 
-def check_group(act: Act, binding: Binding) -> None:
+def check_group(act: UnitOfWork, binding: Binding) -> None:
     """Raise Refused if the group has MOST_ROUTES bindings: a new member needs a route in each."""
     if binding.group_id is not None and count_of_group(act, binding.group_id) >= MOST_ROUTES:
         raise Refused("quota", "group_id", f"limited to {MOST_ROUTES} bindings: use another group")
 
 
-def place(act: Act, wanted: Binding, asked: Asked, rules: BindRules, business: Business) -> Binding:
+def place(act: UnitOfWork, wanted: Binding, asked: NumberRequest, rules: BindRules, business: Business) -> Binding:
     """Allocate the numbers and store the binding, or neither. Raises Refused."""
     with _undone_if_refused(act.connection):
         found = _numbers(act, wanted, asked, rules)
@@ -98,7 +96,7 @@ def _allowed(business: Business, rules: BindRules) -> Allowed:
     )
 
 
-def settle(act: Act, binding: Binding, caps: Sequence[int], allowed: Allowed = _ANY) -> None:
+def settle(act: UnitOfWork, binding: Binding, caps: Sequence[int], allowed: Allowed = _ANY) -> None:
     """Allocate the numbers of a binding and store it. `caps`: the maximum bindings on x and y. Raises Refused."""
     pair = pair_of(act.sealer, binding)
     numbers = (("x", binding.x), ("y", binding.y))
@@ -111,7 +109,7 @@ def settle(act: Act, binding: Binding, caps: Sequence[int], allowed: Allowed = _
     add_routes(act, binding, pair, lines_of(act.sealer, binding) + member_lines(binding, members))
 
 
-def _count(act: Act, business: str, allowed: Allowed) -> None:
+def _count(act: UnitOfWork, business: str, allowed: Allowed) -> None:
     """Count a binding against the quotas of its business user. Raises Refused if one is exhausted."""
     match count_binding(act, business, allowed.live, allowed.today):
         case "max_bindings":
@@ -127,7 +125,7 @@ class _Found(NamedTuple):
     pool: Pool
 
 
-def _numbers(act: Act, wanted: Binding, asked: Asked, rules: BindRules) -> list[_Found]:
+def _numbers(act: UnitOfWork, wanted: Binding, asked: NumberRequest, rules: BindRules) -> list[_Found]:
     """The number x, and y if the mode has one."""
     find = partial(_number, act, _pools(act, wanted.business, asked), rules)
     wish_x, wish_y = _wishes(act, wanted)
@@ -144,7 +142,7 @@ def _numbers(act: Act, wanted: Binding, asked: Asked, rules: BindRules) -> list[
     return [find("x", None, wish_x, y.number), y]
 
 
-def _wishes(act: Act, wanted: Binding) -> tuple[Wish, Wish]:
+def _wishes(act: UnitOfWork, wanted: Binding) -> tuple[Wish, Wish]:
     """The requirements of x and y: their callers, and whether they may be shared."""
     a, b = (act.sealer.lookup_hash(party or "") for party in (wanted.a, wanted.b))
     wish = Wish(wanted.business)
@@ -161,7 +159,7 @@ def _wishes(act: Act, wanted: Binding) -> tuple[Wish, Wish]:
             return wish._replace(group_id=wanted.group_id), wish._replace(callers=(b,))
 
 
-def _pools(act: Act, business: str, asked: Asked) -> list[Pool]:
+def _pools(act: UnitOfWork, business: str, asked: NumberRequest) -> list[Pool]:
     """The pools to choose from, in order of preference. Raises Refused for an unknown pool or area."""
     pools = pools_of(act.connection, business)
     if asked.pool.strip():
@@ -175,7 +173,7 @@ def _pools(act: Act, business: str, asked: Asked) -> list[Pool]:
     return pools
 
 
-def _given(act: Act, field: str, written: str, rules: BindRules) -> str | None:
+def _given(act: UnitOfWork, field: str, written: str, rules: BindRules) -> str | None:
     """A requested number in normal form: a 700 number, or a legacy number while these may be bound."""
     if not written.strip():
         return None
@@ -191,7 +189,7 @@ def _given(act: Act, field: str, written: str, rules: BindRules) -> str | None:
     return number
 
 
-def _legacy(act: Act, written: str) -> str | None:
+def _legacy(act: UnitOfWork, written: str) -> str | None:
     try:
         number = find_number(act.connection, normalise_party(written), act.now_ms)
     except ParseError:
@@ -200,7 +198,13 @@ def _legacy(act: Act, written: str) -> str | None:
 
 
 def _number(
-    act: Act, pools: Sequence[Pool], rules: BindRules, field: str, given: str | None, wish: Wish, not_this: str | None
+    act: UnitOfWork,
+    pools: Sequence[Pool],
+    rules: BindRules,
+    field: str,
+    given: str | None,
+    wish: Wish,
+    not_this: str | None,
 ) -> _Found:
     """The requested number if the business user may use it; a chosen one if none was requested."""
     if given is not None:
@@ -212,7 +216,7 @@ def _number(
     raise Refused("pool_empty", field, "no number is free for these parties: end bindings, or load a prefix")
 
 
-def _pool_of(act: Act, field: str, given: str, pools: Sequence[Pool]) -> Pool:
+def _pool_of(act: UnitOfWork, field: str, given: str, pools: Sequence[Pool]) -> Pool:
     number = find_number(act.connection, given, act.now_ms)
     for pool in pools:
         if number is not None and pool.pool_id == number.pool:

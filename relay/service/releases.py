@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from relay.call.binding import Binding
-from relay.call.parties import MOBILES_ALONE, Parties
-from relay.policy.quotas import Quotas
-from relay.policy.rules import Phase, Rules
-from relay.service.times import format_moment
-from relay.store.act import Act
-from relay.store.allocation import cool_down_ms, give_back
+from relay.model.binding import Binding
+from relay.model.parties import MOBILES_ALONE, Parties
+from relay.policy.rules import Phase, Quotas, Rules
+from relay.service.fields import format_moment
+from relay.store.allocation import cool_down_ms, give_back, rest_routes
 from relay.store.bindings import due, set_released
 from relay.store.businesses import discount_binding
-from relay.store.outbox import tell
-from relay.store.routes import rest_routes
+from relay.store.unit_of_work import UnitOfWork
+from relay.store.webhooks import tell
 
 Filing = Literal["off", "warn", "require"]
 SWEEP = 500  # bindings of one sweep: 40 ms
@@ -38,7 +36,7 @@ class BindRules(NamedTuple):
     filing: Filing = "off"  # an unfiled A number is bound (off), bound with a warning (warn), or refused (require)
 
 
-def release_due(act: Act, rules: BindRules, most: int = SWEEP) -> int:
+def release_due(act: UnitOfWork, rules: BindRules, most: int = SWEEP) -> int:
     """Release the numbers of at most `most` expired bindings, oldest first, and emit their events. Returns the count.
 
     Stops early at MOST_ROUTES routes, as with large groups. Correctness does not depend on how often it runs: making a
@@ -57,7 +55,7 @@ def release_due(act: Act, rules: BindRules, most: int = SWEEP) -> int:
     return released
 
 
-def release(act: Act, binding: Binding, rules: BindRules) -> int:
+def release(act: UnitOfWork, binding: Binding, rules: BindRules) -> int:
     """Release the numbers of a binding that still holds them. Returns the count of its routes, now cooling down."""
     routes = 0
     for number in filter(None, (binding.x, binding.y)):

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from relay.store.act import RELAY, Act, Actor
 from relay.store.audit_log import count_audit, purge_audit
 from relay.store.connection import Connection
 from relay.store.filings import purge_filings
@@ -32,13 +31,8 @@ from relay.store.purge import (
     purge_records,
     purge_routes,
 )
-from relay.store.recordings import (
-    count_recordings,
-    files_before,
-    forget_recordings,
-    purge_recordings,
-    purge_stray,
-)
+from relay.store.recordings import count_recordings, files_before, forget_recordings, purge_recordings, purge_stray
+from relay.store.unit_of_work import RELAY, Actor, UnitOfWork
 from relay.store.writer import Writer
 
 T = TypeVar("T")
@@ -138,7 +132,7 @@ class _Sweep(NamedTuple):
     actor: Actor
     going_on: Callable[[], bool]
 
-    def all(self, delete: Callable[[Act, T, int], int], before: T, most: int | None = None) -> int:
+    def all(self, delete: Callable[[UnitOfWork, T, int], int], before: T, most: int | None = None) -> int:
         """Delete in chunks and return the total. `delete(act, before, most)` returns a count; under `most` ends it."""
         total, chunk = 0, most or CHUNK
         while self.going_on():

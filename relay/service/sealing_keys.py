@@ -9,19 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from relay.errors import Refused
-from relay.store.act import Act
 from relay.store.key_file import LAST_ID, new_master, read_key_file, write_key_file
-from relay.store.sealing_keys import (
-    SealingKey,
-    add_key,
-    key_in_use,
-    sealing_keys,
-    set_dropped,
-    set_used,
-)
+from relay.store.sealing_keys import SealingKey, add_key, key_in_use, sealing_keys, set_dropped, set_used
+from relay.store.unit_of_work import UnitOfWork
 
 
-def add(act: Act, key_file: Path) -> int:
+def add(act: UnitOfWork, key_file: Path) -> int:
     """Make a key in the key file and register it in the store, not in use yet. Returns its id.
 
     After a crash in between, the key that only the file has is registered instead. Raises Refused, and StoreError if
@@ -45,7 +38,7 @@ def add(act: Act, key_file: Path) -> int:
     return new
 
 
-def use(act: Act, key_id: int, unaware: Sequence[str]) -> None:
+def use(act: UnitOfWork, key_id: int, unaware: Sequence[str]) -> None:
     """Make this the sealing key of all processes. `unaware`: names of those that have not read it. Raises Refused."""
     key = _find(act, key_id)
     act.sealer.refresh()
@@ -66,7 +59,7 @@ def use(act: Act, key_id: int, unaware: Sequence[str]) -> None:
     act.audit("sealing_key.use", str(key_id), details={"before": now})
 
 
-def drop(act: Act, key_id: int, needs: Mapping[str, int]) -> None:
+def drop(act: UnitOfWork, key_id: int, needs: Mapping[str, int]) -> None:
     """Drop a key from the store. `needs`: the count of rows that still need it, by table. Raises Refused."""
     key = _find(act, key_id)
     if key.dropped_at is not None:
@@ -89,7 +82,7 @@ def forget(key_file: Path, key_id: int, hashes: tuple[bytes, bytes]) -> bool:
     return True
 
 
-def _find(act: Act, key_id: int) -> SealingKey:
+def _find(act: UnitOfWork, key_id: int) -> SealingKey:
     found = next((key for key in sealing_keys(act.connection) if key.id == key_id), None)
     if found is None:
         raise Refused("not_found", "", f"the store has no key {key_id}: add one with `relay700 seal-key add`")

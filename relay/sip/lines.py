@@ -9,8 +9,7 @@ import re
 from typing import Final
 
 from relay.errors import ParseError
-from relay.sip.grammar import trim
-from relay.sip.names import canonical_name
+from relay.sip.grammar import canonical_name, trim
 
 Headers = list[tuple[str, str]]
 """(canonical name, value) in order; names lower-case and long ("call-id" for "i"), values unfolded, without outer

@@ -10,9 +10,8 @@ import re
 from typing import Final
 
 from relay.errors import ParseError, ProtocolError
-from relay.sip.grammar import TOKEN, is_token
+from relay.sip.grammar import TOKEN, canonical_name, is_token
 from relay.sip.lines import Headers, Layout, cut_lines, unfold
-from relay.sip.names import canonical_name
 from relay.sip.uri import OtherUri
 from relay.sip.views import Message, Request, Response
 

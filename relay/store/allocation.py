@@ -1,18 +1,104 @@
-"""Allocation: chooses, takes and gives back the 700 numbers of bindings.
+"""The routes of bindings, which calls look up, and the cool-down of former routes.
 
-Owns the counters of the table `number`. After its last binding a number rests until `cools_until`, which is never
-earlier than the `free_at` of any of its routes. So a rested number without bindings has no route in the way. To be used
-inside a unit of work: the single writer makes choosing and taking atomic.
+A route is (number, caller). Its primary key refuses a second use while it is bound, and afterwards until `free_at`,
+except by the same two ends. Owns the table `route`. To be used inside a unit of work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from relay.errors import Refused
-from relay.store.act import Act
+from relay.model.binding import Binding, Party, compile_lines, ends
+from relay.model.numbers import mask_number
+from relay.store.binding_seal import ANY_CALLER
 from relay.store.connection import Connection
+from relay.store.sealing import Sealer
+from relay.store.unit_of_work import UnitOfWork
+
+_ADD = """
+INSERT INTO route (number, caller_hash, binding_id, party, pair) VALUES (?1, ?2, ?3, ?4, ?5)
+ON CONFLICT (number, caller_hash) DO UPDATE SET binding_id = ?3, party = ?4, pair = ?5, free_at = NULL
+WHERE route.free_at <= ?6 OR (route.free_at IS NOT NULL AND route.pair = ?5)
+"""
+_FREE_AT = "SELECT free_at FROM route WHERE number = ? AND caller_hash = ?"
+_REST_ALL = "UPDATE route SET free_at = ? WHERE binding_id = ? AND number = ? AND free_at IS NULL"
+_REST = "UPDATE route SET free_at = ?1 WHERE number = ?2 AND caller_hash = ?3 AND binding_id = ?4 AND free_at IS NULL"
+_TURN = "UPDATE route SET party = ?1 WHERE number = ?2 AND caller_hash = ?3 AND binding_id = ?4"
+_PAIR = "UPDATE route SET pair = ? WHERE binding_id = ? AND free_at IS NULL"
+_FIELDS: dict[Party, str] = {"a": "a", "b": "b", "g": "group_id", "*": "x"}
+
+
+class HashedLine(NamedTuple):
+    """A route of a binding with its caller hashed, and masked for messages."""
+
+    number: str
+    caller_hash: bytes
+    party: Party
+    whose: str
+
+
+def pair_of(sealer: Sealer, binding: Binding) -> bytes:
+    """The two ends of a binding, as a keyed hash."""
+    return sealer.lookup_hash(" ".join(ends(binding)))
+
+
+def lines_of(sealer: Sealer, binding: Binding) -> list[HashedLine]:
+    """The lines of a binding, except those of the members of its group."""
+    return [
+        HashedLine(number, ANY_CALLER, party, "any caller")
+        if caller is None
+        else HashedLine(number, sealer.lookup_hash(caller), party, mask_number(caller))
+        for number, caller, party in compile_lines(binding)
+    ]
+
+
+def member_lines(binding: Binding, hashes: Iterable[bytes]) -> list[HashedLine]:
+    """The lines of members of the binding's group."""
+    return [HashedLine(binding.x, caller_hash, "g", "a member of the group") for caller_hash in hashes]
+
+
+def add_routes(act: UnitOfWork, binding: Binding, pair: bytes, lines: Sequence[HashedLine]) -> None:
+    """Add routes. Raises Refused for the first caller already on the number (conflict) or resting (number_cooling)."""
+    binding_id = binding.binding_id
+    for line in lines:
+        row = (*line[:2], binding_id, line.party, pair, act.now_ms)
+        if act.connection.execute(_ADD, row).rowcount == 0:
+            raise _in_the_way(act, line)
+
+
+def _in_the_way(act: UnitOfWork, line: HashedLine) -> Refused:
+    (free_at,) = act.connection.execute(_FREE_AT, line[:2]).fetchone()
+    field = _FIELDS[line.party]
+    if free_at is None:
+        problem = f"{line.whose} is bound on {line.number} already: unbind it or take another number"
+        return Refused("conflict", field, problem)
+    problem = f"{line.whose} used {line.number} with another party and is in cool-down: take another number, or wait"
+    return Refused("number_cooling", field, problem)
+
+
+def rest_routes(act: UnitOfWork, binding_id: str, number: str, free_at: int) -> int:
+    """Start the cool-down, until `free_at`, of all routes of a binding on a number. Return their number."""
+    return act.connection.execute(_REST_ALL, (free_at, binding_id, number)).rowcount
+
+
+def rest_callers(act: UnitOfWork, binding_id: str, number: str, hashes: Iterable[bytes], free_at: int) -> None:
+    """Start the cool-down, until `free_at`, of the routes of some callers."""
+    act.connection.executemany(_REST, [(free_at, number, caller_hash, binding_id) for caller_hash in hashes])
+
+
+def set_pair(act: UnitOfWork, binding_id: str, pair: bytes) -> None:
+    """Set the two ends that the binding joins."""
+    act.connection.execute(_PAIR, (pair, binding_id))
+
+
+def turn_route(act: UnitOfWork, binding_id: str, line: HashedLine) -> None:
+    """Make the line's caller another party of the same binding."""
+    act.connection.execute(_TURN, (line.party, line.number, line.caller_hash, binding_id))
+
+
+# -- Allocation
 
 MOST_CANDIDATES = 16  # shared numbers tried for a group, each with a check of its members
 
@@ -48,7 +134,7 @@ WHERE number = :number AND locked = 0 AND exclusive = 0 AND bindings < :cap AND 
 """
 _STATE = "SELECT locked, exclusive, bindings, holder FROM number WHERE number = ?"
 _COOL_DOWN = "SELECT cool_down_ms FROM number JOIN prefix USING (prefix) WHERE number = ?"
-_REST = "UPDATE number SET cools_until = ?2 WHERE number = ?1 AND cools_until < ?2"
+_REST_ALLOCATION = "UPDATE number SET cools_until = ?2 WHERE number = ?1 AND cools_until < ?2"
 _GIVE_BACK = """
 UPDATE number SET bindings = bindings - 1, exclusive = 0,
   cools_until = CASE WHEN cools_until < ?2 THEN ?2 ELSE cools_until END
@@ -88,7 +174,7 @@ def _meets_member(connection: Connection, number: str, group_id: str, now_ms: in
     return connection.execute(_MEETS_MEMBER, (number, group_id, now_ms)).fetchone() is not None
 
 
-def take(act: Act, field: str, number: str, business: str, cap: int, pair: bytes, *, exclusive: bool) -> None:
+def take(act: UnitOfWork, field: str, number: str, business: str, cap: int, pair: bytes, *, exclusive: bool) -> None:
     """Count one more binding on the number. Raises Refused for `field`: number_locked, number_full, number_cooling.
 
     The parties of other bindings make no difference. `pair`: the two ends that the binding joins; they may take a
@@ -99,7 +185,7 @@ def take(act: Act, field: str, number: str, business: str, cap: int, pair: bytes
         raise _why_not(act, field, number, business, exclusive=exclusive)
 
 
-def _why_not(act: Act, field: str, number: str, business: str, *, exclusive: bool) -> Refused:
+def _why_not(act: UnitOfWork, field: str, number: str, business: str, *, exclusive: bool) -> Refused:
     row = act.connection.execute(_STATE, (number,)).fetchone()
     if row is None:
         return Refused("number_unknown", field, "there is no such number")
@@ -117,18 +203,18 @@ def _why_not(act: Act, field: str, number: str, business: str, *, exclusive: boo
     return Refused("number_cooling", field, "the number is cooling down after its last binding: take another, or wait")
 
 
-def cool_down_ms(act: Act, number: str, configured_ms: int) -> int:
+def cool_down_ms(act: UnitOfWork, number: str, configured_ms: int) -> int:
     """The cool-down of the number: that of its prefix, else the configured one."""
     row = act.connection.execute(_COOL_DOWN, (number,)).fetchone()
     return configured_ms if row is None or row[0] is None else int(row[0])
 
 
-def rest(act: Act, number: str, free_at: int) -> None:
+def rest(act: UnitOfWork, number: str, free_at: int) -> None:
     """Extend the cool-down of the number to `free_at`, when the last of its former routes becomes free."""
-    act.connection.execute(_REST, (number, free_at))
+    act.connection.execute(_REST_ALLOCATION, (number, free_at))
 
 
-def give_back(act: Act, number: str, free_at: int) -> bool:
+def give_back(act: UnitOfWork, number: str, free_at: int) -> bool:
     """Count one binding less. Return whether it was the last, so that the cool-down begins."""
     (left,) = act.connection.execute(_GIVE_BACK, (number, free_at)).fetchone()
     return bool(left == 0)

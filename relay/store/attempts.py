@@ -25,17 +25,16 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from relay.call.lost import KeptAttempt
-from relay.call.record import CallRecord
+from relay.call.recovery import KeptAttempt
 from relay.errors import StoreError
-from relay.store.connection import Connection
+from relay.model.record import CallRecord
+from relay.store.connection import Connection, Place
 from relay.store.database import connect_reader, store_errors
-from relay.store.live_rows import LiveCall, open_live
+from relay.store.files import open_beside
+from relay.store.journal_rows import LiveCall, open_live
 from relay.store.outage import Report
-from relay.store.permissions import open_beside
 from relay.store.record_rows import SELECT, StoredRecord, decode_record, encode_record, open_row
 from relay.store.sealing import Sealer
-from relay.store.server import Place
 
 SLOT: Final = 4096  # bytes; a page
 FIRST_SLOTS: Final = 1024

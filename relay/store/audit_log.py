@@ -10,13 +10,13 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from relay.errors import StoreError
-from relay.store.act import Act
 from relay.store.audit import SELECT, Entry, anchor_of, follow_entry, open_entry
 from relay.store.chain import AUDIT, EMPTY, RECORDS, Head, anchor_fault, read_head
 from relay.store.checkpoints import read_checkpoint, write_checkpoint
 from relay.store.connection import DATABASE_ERRORS, Connection, each_row
 from relay.store.database import one_moment
 from relay.store.sealing import Sealer
+from relay.store.unit_of_work import UnitOfWork
 
 _OF = (
     "(:actor IS NULL OR actor = :actor) AND (:action IS NULL OR action = :action)"
@@ -105,7 +105,7 @@ def _verify(connection: Connection, sealer: Sealer) -> AuditVerdict:
     return AuditVerdict(intact, head, None)
 
 
-def purge_audit(act: Act, before_ms: int, most: int) -> int:
+def purge_audit(act: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete at most `most` entries older than `before_ms`, oldest first. Return their number.
 
     Each is verified first: a purge must not hide an alteration. Raises StoreError.

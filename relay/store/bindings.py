@@ -1,23 +1,96 @@
-"""Bindings in the store, with their earlier versions, found long after they ended.
+"""The rows of a binding in the table `binding`, and of its earlier versions in `binding_change`.
 
-Owns the SQL of the tables `binding`, `binding_change` and `past_party`. Rules, routes and numbers are elsewhere.
+Owns the order of the columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
-from relay.call.binding import Binding
-from relay.call.numbers import is_700
-from relay.store.act import Act
-from relay.store.binding_rows import INSERT, SELECT, UPDATE, binding_row, open_past, open_row, order_hash, seal_past
+import msgspec
+
+from relay.errors import StoreError
+from relay.model.binding import Binding
+from relay.model.numbers import is_700
+from relay.store.binding_seal import Secret, binding_context, open_binding, seal_binding
 from relay.store.connection import Connection, each_row
 from relay.store.database import one_moment
 from relay.store.groups import was_member
 from relay.store.ledger import require
 from relay.store.ledger_proof import key_of
+from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
+from relay.store.unit_of_work import UnitOfWork
+
+Row = tuple[Any, ...]
+
+COLUMNS = (
+    *("id", "mode", "business", "pool", "x", "y", "group_id", "a_hash", "b_hash", "order_hash", "sealed", "direction"),
+    *("max_call_s", "ring_timeout_s", "white_only", "hours", "version", "created_at", "created_by"),
+    *("changed_at", "changed_by", "expires_at", "ended_at", "released_at", "ended_by", "record"),
+)
+SELECT = f"SELECT {', '.join(COLUMNS)} FROM binding"
+INSERT = f"INSERT INTO binding ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+UPDATE = f"UPDATE binding SET {', '.join(f'{name} = ?' for name in COLUMNS[1:])} WHERE id = ?"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Binding).decode
+
+
+def order_hash(sealer: Sealer, order_id: str) -> bytes:
+    """The keyed hash by which a binding is found from its order."""
+    return sealer.lookup_hash(f"order {order_id}")
+
+
+def binding_row(sealer: Sealer, binding: Binding) -> Row:
+    """Build the row, in the order of COLUMNS."""
+    it = binding
+    secret = Secret(it.a, it.b, it.order_id, it.consent, it.user_data, it.industrial_id)
+    return (
+        *(it.binding_id, it.mode, it.business, it.pool, it.x, it.y, it.group_id),
+        it.a and sealer.lookup_hash(it.a),
+        it.b and sealer.lookup_hash(it.b),
+        None if it.order_id is None else order_hash(sealer, it.order_id),
+        seal_binding(sealer, it.binding_id, it.mode, it.x, it.y, secret),
+        *(it.direction, it.max_call_s, it.ring_timeout_s, int(it.white_only), it.hours, it.version),
+        *(it.created_at, it.created_by, it.changed_at, it.changed_by, it.expires_at),
+        *(it.ended_at, it.released_at, it.ended_by, int(it.record)),
+    )
+
+
+def open_row(sealer: Sealer, row: Sequence[Any]) -> Binding:
+    """Open a row of SELECT. Raises StoreError if its sealed part was altered."""
+    values = dict(zip(COLUMNS, row, strict=True))
+    binding_id, sealed, _, _, _ = (values.pop(name) for name in ("id", "sealed", "a_hash", "b_hash", "order_hash"))
+    secret = open_binding(sealer, binding_id, values["mode"], values["x"], values["y"], sealed)
+    values |= {"binding_id": binding_id, "white_only": bool(values["white_only"]), **secret._asdict()}
+    values["record"] = bool(values["record"])
+    return Binding(**values)
+
+
+def seal_past(sealer: Sealer, binding: Binding) -> bytes:
+    """Seal the version of a binding before a change, for the table `binding_change`."""
+    return sealer.seal(_encode(binding), _past_context(binding.binding_id, binding.version))
+
+
+def open_past(sealer: Sealer, binding_id: str, version: int, sealed: bytes) -> Binding:
+    """Open the result of `seal_past`. Raises StoreError if it was altered."""
+    try:
+        return _decode(sealer.open_(sealed, _past_context(binding_id, version)))
+    except msgspec.DecodeError:
+        raise StoreError(f"version {version} of the binding {binding_id} cannot be decoded") from None
+
+
+def _past_context(binding_id: str, version: int) -> bytes:
+    return f"change {binding_id} {version}".encode()
+
+
+SEALED_BINDINGS = SealedRows("binding", ("id",), ("id", "mode", "x", "y"), binding_context)
+SEALED_CHANGES = SealedRows("binding_change", ("binding_id", "version"), ("binding_id", "version"), _past_context)
+
+
+# -- Bindings in the store
 
 State = Literal["live", "expired", "ended"]
 
@@ -79,22 +152,22 @@ _ANY = BindingQuery()
 # -- inside a unit of work
 
 
-def insert(act: Act, binding: Binding) -> None:
+def insert(act: UnitOfWork, binding: Binding) -> None:
     act.connection.execute(INSERT, binding_row(act.sealer, binding))
 
 
-def update(act: Act, binding: Binding) -> None:
+def update(act: UnitOfWork, binding: Binding) -> None:
     """Write the whole row. For a change that traces must see, call `keep_past` first."""
     binding_id, *values = binding_row(act.sealer, binding)
     act.connection.execute(UPDATE, (*values, binding_id))
 
 
-def set_released(act: Act, binding_id: str) -> None:
+def set_released(act: UnitOfWork, binding_id: str) -> None:
     """Mark that its numbers were given back."""
     act.connection.execute(_RELEASED, (act.now_ms, binding_id))
 
 
-def keep_past(act: Act, old: Binding, new: Binding) -> None:
+def keep_past(act: UnitOfWork, old: Binding, new: Binding) -> None:
     """Keep the version before a change, and index the parties and the group that the binding loses."""
     past = (old.binding_id, old.version, act.now_ms, act.actor.name, seal_past(act.sealer, old))
     act.connection.execute(_ADD_CHANGE, past)
@@ -104,19 +177,19 @@ def keep_past(act: Act, old: Binding, new: Binding) -> None:
     act.connection.executemany(_ADD_PAST, [(gone, old.binding_id, act.now_ms) for gone in lost])
 
 
-def due(act: Act, most: int) -> list[Binding]:
+def due(act: UnitOfWork, most: int) -> list[Binding]:
     """Expired bindings that still hold their numbers, oldest first."""
     rows = act.connection.execute(_DUE, (act.now_ms, most)).fetchall()
     return [open_row(act.sealer, row) for row in rows]
 
 
-def count_of_group(act: Act, group_id: str) -> int:
+def count_of_group(act: UnitOfWork, group_id: str) -> int:
     """The number of bindings of the group that hold numbers."""
     (count,) = act.connection.execute(_COUNT_OF_GROUP, (group_id,)).fetchone()
     return int(count)
 
 
-def unreleased_of_group(act: Act, group_id: str) -> list[Binding]:
+def unreleased_of_group(act: UnitOfWork, group_id: str) -> list[Binding]:
     return [open_row(act.sealer, row) for row in act.connection.execute(_OF_GROUP, (group_id,)).fetchall()]
 
 

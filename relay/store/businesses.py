@@ -5,24 +5,25 @@ Owns the SQL and the sealing of `business` and `business_change`. `relay.service
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from relay.call.routing import Language
-from relay.policy.quotas import NO_LIMIT
-from relay.store.act import Act
+from relay.model.decision import Language
+from relay.policy.rules import NO_LIMIT
 from relay.store.connection import Connection
 from relay.store.ledger import require
 from relay.store.ledger_proof import key_of
 from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
+from relay.store.unit_of_work import UnitOfWork
 
 State = Literal["applied", "approved", "suspended", "revoked"]
 
 
 class Business(NamedTuple):
-    """A business user (业务使用方). Times are Unix milliseconds; `relay.policy.quotas` explains the quotas."""
+    """A business user (业务使用方). Times are Unix milliseconds; `relay.policy.rules` explains the quotas."""
 
     id: str
     state: State
@@ -127,17 +128,17 @@ def list_businesses(
     return [_open(sealer, row) for row in rows]
 
 
-def add_business(act: Act, business: Business) -> bool:
+def add_business(act: UnitOfWork, business: Business) -> bool:
     """Add a business user. False if the id is taken."""
     return act.connection.execute(_ADD, tuple(_row(act.sealer, business).values())).rowcount == 1
 
 
-def put_business(act: Act, business: Business) -> None:
+def put_business(act: UnitOfWork, business: Business) -> None:
     """Write all columns except the counts of bindings."""
     act.connection.execute(_CHANGE, _row(act.sealer, business))
 
 
-def count_binding(act: Act, business_id: str, most: int | None, most_today: int | None) -> str | None:
+def count_binding(act: UnitOfWork, business_id: str, most: int | None, most_today: int | None) -> str | None:
     """Count one more live binding, and one more made today.
 
     If a quota is reached, count nothing and return its name.
@@ -155,12 +156,12 @@ def count_binding(act: Act, business_id: str, most: int | None, most_today: int 
     return "max_bindings" if is_full else "max_binds_per_day"
 
 
-def discount_binding(act: Act, business_id: str) -> None:
+def discount_binding(act: UnitOfWork, business_id: str) -> None:
     """Count one live binding less."""
     act.connection.execute(_COUNT_DOWN, (business_id,))
 
 
-def add_state_change(act: Act, old: Business | None, new: Business, reason: str) -> None:
+def add_state_change(act: UnitOfWork, old: Business | None, new: Business, reason: str) -> None:
     """Add a change to the history: its author, its reason, and the terms that it changed."""
     after = _terms(new)
     before = {} if old is None else dict(set(_terms(old)._asdict().items()) - set(after._asdict().items()))
@@ -271,3 +272,25 @@ SEALED_REASONS = SealedRows("business_change", ("business", "at", "seq"), ("busi
 SEALED_TERMS = SealedRows(
     "business_change", ("business", "at", "seq"), ("business", "seq"), _terms_context, "sealed_terms"
 )
+
+
+# -- Complaints
+
+_PUT = """
+INSERT INTO complaint (day, business, prefix, count, by) VALUES (?1, ?2, ?3, ?4, ?5)
+ON CONFLICT (day, business, prefix) DO UPDATE SET count = ?4, by = ?5
+"""
+_OF_DAY = """
+SELECT business, prefix, count FROM complaint WHERE day = :day AND (:business IS NULL OR business = :business)
+"""
+
+
+def put_complaints(act: UnitOfWork, day: date, business: str, prefix: str, count: int) -> None:
+    """Set the count, replacing an earlier one."""
+    act.connection.execute(_PUT, (day.isoformat(), business, prefix, count, act.actor.name))
+
+
+def complaints_of(connection: Connection, day: date, business: str | None) -> dict[tuple[str, str], int]:
+    """The counts of a day by business and prefix; with `business`, of that one only."""
+    rows = connection.execute(_OF_DAY, {"day": day.isoformat(), "business": business}).fetchall()
+    return {(whose, prefix): count for whose, prefix, count in rows}

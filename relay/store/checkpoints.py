@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from relay.store.act import Act
 from relay.store.chain import EMPTY, Chain, Head
 from relay.store.connection import Connection
 from relay.store.ledger import require
 from relay.store.sealing import Sealer
+from relay.store.unit_of_work import UnitOfWork
 
 _SELECT: Final = "SELECT seq, hash FROM checkpoint WHERE chain = ?"
 _PUT: Final = (
@@ -27,6 +27,6 @@ def read_checkpoint(connection: Connection, sealer: Sealer, chain: Chain) -> Hea
     return EMPTY if row is None else Head(*row)
 
 
-def write_checkpoint(act: Act, chain: Chain, head: Head) -> None:
+def write_checkpoint(act: UnitOfWork, chain: Chain, head: Head) -> None:
     """Set the checkpoint to `head`, the last link purged in this transaction. Call it before deleting the links."""
     act.connection.execute(_PUT, (chain.name, *head, act.now_ms))

@@ -1,15 +1,35 @@
-"""The interface of a connection to the store: SQLite's own, or one to a PostgreSQL server (`relay.store.postgres`).
-
-SQL is written once, in the subset that both understand, with SQLite's parameters (`?`, `?1`, `:name`) and explicit
-transactions (`BEGIN IMMEDIATE`, `SAVEPOINT`). Rows are tuples of int, str, bytes and None.
-"""
+"""The location of a store: the path of an SQLite file, or a database of a PostgreSQL server that relays share."""
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
+
+
+class Server(NamedTuple):
+    """A database shared by several relays, the nodes."""
+
+    url: str
+    node: str  # name of this relay
+    local: Path  # base name of this node's local files, such as sockets and locks
+
+    def __str__(self) -> str:
+        return re.sub(r"//([^/@:]*):[^/@]*@", r"//\1:***@", self.url)
+
+
+Place = Path | Server
+
+
+def local_path(place: Place) -> Path:
+    """The base name of the local files of a store."""
+    return place.local if isinstance(place, Server) else place
+
+
+# -- The interface of a connection to the store
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 
@@ -28,7 +48,7 @@ DATABASE_ERRORS: Final = (sqlite3.Error, ServerError)
 class FileConnection(sqlite3.Connection):
     """A connection to a store in a file."""
 
-    schema_seen: object = None  # for `relay.store.schema_check`
+    schema_seen: object = None  # for `relay.store.scripts`
 
 
 class Rows(Protocol):

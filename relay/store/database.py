@@ -17,17 +17,16 @@ from pathlib import Path
 from relay.errors import StoreError
 from relay.store import scripts as store_scripts
 from relay.store.anchor import anchor_path
-from relay.store.connection import DATABASE_ERRORS, Connection, FileConnection, ServerBusy
+from relay.store.connection import DATABASE_ERRORS, Connection, FileConnection, Place, Server, ServerBusy, local_path
 from relay.store.connection import one_moment as one_moment
 from relay.store.connection import transaction as transaction
+from relay.store.files import check_permissions, open_beside
 from relay.store.key_file import make_key
 from relay.store.ledger import ledger_transaction
-from relay.store.ledger_setup import open_ledger
-from relay.store.permissions import check_permissions, open_beside
+from relay.store.ledger_check import open_ledger
 from relay.store.scripts import Schema, Script, least, schema_of, scripts_of
 from relay.store.sealing import Sealer, load_key
 from relay.store.sealing_keys import check_keys, enter_keys, sealing_keys
-from relay.store.server import Place, Server, local_path
 
 BUSY_TIMEOUT_S = 5.0
 LOCK_PATIENCE_S = 60.0  # longest wait for a table that a script changes
@@ -144,7 +143,7 @@ def uri_of(path: Path) -> str:
 
 
 def _connect_server(server: Server, *, read_only: bool = False) -> Connection:
-    from relay.store.postgres import ServerConnection  # its driver is not needed for a store in a file
+    from relay.store.postgres import ServerConnection
 
     return ServerConnection(server.url, read_only=read_only)
 

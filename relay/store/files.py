@@ -1,20 +1,86 @@
-"""Detects that the files of an open store were moved, deleted or replaced. It opens and changes none of them.
+"""Permissions of the store's files: only the relay's user may have access to them, or replace them.
 
-SQLite keeps writing to the files that it has open. Data written to a file that was moved away, deleted or replaced is
-on disk and still lost. So the journal checks the files before each transaction, and the look-up every second. If the
-write-ahead log was deleted, the journal moves its content into the store; then every connection closes that log. The
-backend does so by a restart, since the connections of a process share one index of the log.
+Checks the files and changes nothing: silently fixing the mode would not revoke a descriptor or a link that another user
+already has.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from relay.errors import StoreError
-from relay.store.server import Place, local_path
+from relay.store.connection import Place, local_path
+
+# The files named after the store: itself, SQLite's log and its index, and the files of the relay.
+SUFFIXES: Final = ("", "-wal", "-shm", ".overflow", ".lock", ".backend.lock", ".anchor", ".attempts")
+
+
+def check_permissions(place: Place, key_file: Path) -> None:
+    """Raises StoreError with every fault and its fix. A missing file is not a fault."""
+    path = local_path(place)
+    if faults := [*_folder_faults(path, key_file), *_file_faults(path, key_file)]:
+        raise StoreError("; ".join(faults))
+
+
+def open_beside(path: Path, flags: int) -> int:
+    """Open a file beside the store, creating it with mode 0600 if needed. Raises OSError, also for a symlink."""
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _folder_faults(path: Path, key_file: Path) -> Iterator[str]:
+    for folder in dict.fromkeys((path.parent, key_file.parent)):
+        found = _found(folder, follow=True)
+        if found is None:
+            continue
+        name = shlex.quote(str(folder))
+        mode = stat.S_IMODE(found.st_mode)
+        if mode & 0o022 and not mode & stat.S_ISVTX:
+            yield f"the folder {folder} can be written by others (mode {mode:04o}): chmod go-w {name}"
+        if found.st_uid not in {0, *_owners(path)}:
+            yield f"the folder {folder} belongs to another user: chown {_user()} {name}"
+
+
+def _file_faults(path: Path, key_file: Path) -> Iterator[str]:
+    owners = _owners(path)
+    for file in (*(path.with_name(path.name + suffix) for suffix in SUFFIXES), key_file):
+        is_key = file is key_file  # may be a symlink, as container secrets are
+        found = _found(file, follow=is_key)
+        if found is None:
+            continue
+        name = shlex.quote(str(file))
+        mode = stat.S_IMODE(found.st_mode)
+        if stat.S_ISLNK(found.st_mode):
+            yield f"{file} is a symlink: put the file itself there, or delete the link with rm {name}"
+        elif found.st_uid not in owners:
+            yield f"{file} belongs to another user: chown {_user()} {name}"
+        elif mode & 0o077 and not is_key:  # read_key_file checks the mode of the key
+            yield f"{file} is open to other users (mode {mode:04o}): chmod go= {name}"
+
+
+def _owners(path: Path) -> set[int]:
+    """The users who may own the files: this process's, and for a command of root the owner of the folder."""
+    us = os.geteuid()
+    folder = _found(path.parent, follow=True) if us == 0 else None
+    return {us} if folder is None else {us, folder.st_uid}
+
+
+def _user() -> str:
+    return str(os.geteuid())
+
+
+def _found(path: Path, *, follow: bool) -> os.stat_result | None:
+    try:
+        return os.stat(path, follow_symlinks=follow)
+    except OSError:
+        return None
+
+
+# -- Detects that the files of an open store were moved
 
 _PAGE_SIZE: Final = slice(16, 18)  # in the 100-byte header of SQLite's file format
 _PAGES: Final = slice(28, 32)
@@ -48,14 +114,14 @@ class StoreFiles:
         self._path = path = local_path(place)
         files = [path, *_logs(path)] if isinstance(place, Path) else []
         names = [str(file) for file in files]
-        self._places = [_Place(name, index > 0, _identity(_found(name))) for index, name in enumerate(names)]
+        self._places = [_Place(name, index > 0, _identity(_found_files(name))) for index, name in enumerate(names)]
         self._size = os.stat(path).st_size if files else 0
 
     def displaced(self) -> Displaced | None:
         """The first displaced file, if any, in about 4 us. A file may be put back later."""
         size = 0
         for name, is_log, identity in self._places:
-            found = _found(name)
+            found = _found_files(name)
             if found is None:
                 return Displaced(Path(name), "was moved away or deleted", is_log=is_log)
             if _identity(found) != identity:
@@ -84,7 +150,7 @@ def _logs(path: Path) -> list[Path]:
     return [path.with_name(path.name + suffix) for suffix in ("-wal", "-shm")]
 
 
-def _found(name: str) -> os.stat_result | None:
+def _found_files(name: str) -> os.stat_result | None:
     try:
         return os.stat(name)
     except OSError:

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from relay.errors import StoreError
-from relay.store.act import Act
 from relay.store.connection import Connection
 from relay.store.ledger import require
 from relay.store.ledger_proof import key_of
 from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
+from relay.store.unit_of_work import UnitOfWork
 
 _COLUMNS = "business, hash, sealed, filed_at, filed_by, withdrawn_at, withdrawn_by"
 _PUT = f"""
@@ -73,19 +73,19 @@ class Filing(NamedTuple):
 # -- inside a unit of work
 
 
-def put_filing(act: Act, business: str, number: str, reference: str) -> None:
+def put_filing(act: UnitOfWork, business: str, number: str, reference: str) -> None:
     """File a number, or replace the reference of its filing."""
     sealed = act.sealer.seal(_encode((number, reference)), _context(business))
     act.connection.execute(_PUT, (business, act.sealer.lookup_hash(number), sealed, act.now_ms, act.actor.name))
 
 
-def withdraw_filing(act: Act, business: str, number: str) -> bool:
+def withdraw_filing(act: UnitOfWork, business: str, number: str) -> bool:
     """Withdraw a filing. Return whether it was in force."""
     values = (business, act.sealer.lookup_hash(number), act.now_ms, act.actor.name)
     return act.connection.execute(_WITHDRAW, values).rowcount == 1
 
 
-def purge_filings(act: Act, before_ms: int, most: int) -> int:
+def purge_filings(act: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete at most `most` filings withdrawn before `before_ms`. Return their number."""
     return act.connection.execute(_PURGE, (before_ms, most)).rowcount
 

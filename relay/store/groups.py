@@ -1,19 +1,19 @@
 """Groups of parties, with their present and past members.
 
-Owns the tables `party_group`, `group_member` and `past_member`. The routes of members are in `relay.store.routes`.
+Owns the tables `party_group`, `group_member` and `past_member`. The routes of members are in `relay.store.allocation`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from relay.store.act import Act
 from relay.store.connection import Connection
 from relay.store.ledger import require
 from relay.store.ledger_proof import key_of
 from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
+from relay.store.unit_of_work import UnitOfWork
 
 _COLUMNS = "SELECT id, business, sealed, size, version, created_at FROM party_group"
 _BY_ID = f"{_COLUMNS} WHERE id = :id AND (:business IS NULL OR business = :business)"
@@ -59,17 +59,17 @@ class Group(NamedTuple):
 # -- inside a unit of work
 
 
-def insert_group(act: Act, group: Group) -> None:
+def insert_group(act: UnitOfWork, group: Group) -> None:
     sealed = act.sealer.seal(group.name.encode(), _name_context(group.group_id))
     act.connection.execute(_ADD, (*group[:2], sealed, *group[3:]))
 
 
-def delete_group(act: Act, group_id: str) -> None:
+def delete_group(act: UnitOfWork, group_id: str) -> None:
     """Delete a group whose members were removed."""
     act.connection.execute(_DELETE, (group_id,))
 
 
-def put_members(act: Act, group_id: str, numbers: Iterable[str]) -> list[bytes]:
+def put_members(act: UnitOfWork, group_id: str, numbers: Iterable[str]) -> list[bytes]:
     """Add parties (normal form) to the group. Return the hashes of those that were not in it yet."""
     new = []
     for number in numbers:
@@ -81,7 +81,7 @@ def put_members(act: Act, group_id: str, numbers: Iterable[str]) -> list[bytes]:
     return new
 
 
-def take_members(act: Act, group_id: str, hashes: Iterable[bytes]) -> list[bytes]:
+def take_members(act: UnitOfWork, group_id: str, hashes: Iterable[bytes]) -> list[bytes]:
     """Remove members, and keep their membership as a past one. Return the hashes of those that were in the group."""
     gone = []
     for member in hashes:
@@ -184,3 +184,65 @@ def _open(sealer: Sealer, group_id: str, sealed: bytes) -> str:
 SEALED_GROUPS = SealedRows("party_group", ("id",), ("id",), _name_context)
 SEALED_MEMBERS = SealedRows("group_member", ("group_id", "hash"), ("group_id",), _context)
 SEALED_PAST_MEMBERS = SealedRows("past_member", ("group_id", "hash", "added_at"), ("group_id",), _context)
+
+
+# -- Black- and whitelists of callers
+
+Kind = Literal["black", "white"]
+
+_SET = """
+INSERT INTO list_entry (owner, caller_hash, kind, sealed, added_at, added_by) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+ON CONFLICT (owner, caller_hash) DO UPDATE SET kind = ?3, sealed = ?4, added_at = ?5, added_by = ?6
+"""
+_REMOVE = "DELETE FROM list_entry WHERE owner = ? AND caller_hash = ?"
+_PAGE_LISTS = """
+SELECT caller_hash, kind, sealed, added_at, added_by FROM list_entry
+WHERE owner = ? AND caller_hash > ? ORDER BY caller_hash LIMIT ?
+"""
+
+
+class ListEntry(NamedTuple):
+    """A caller (normal form) on a list. `caller_hash` is the position for the next page."""
+
+    number: str
+    kind: Kind
+    added_at: int
+    added_by: str
+    caller_hash: bytes
+
+
+def of_business(business: str) -> str:
+    """The column `owner` for the list of a business."""
+    return f"business {business}"
+
+
+def of_binding(binding_id: str) -> str:
+    """The column `owner` for the list of a binding."""
+    return f"binding {binding_id}"
+
+
+def put_entry(act: UnitOfWork, owner: str, number: str, kind: Kind) -> None:
+    """Add a caller, or change its kind."""
+    sealed = act.sealer.seal(number.encode(), _context_lists(owner))
+    act.connection.execute(_SET, (owner, act.sealer.lookup_hash(number), kind, sealed, act.now_ms, act.actor.name))
+
+
+def delete_entry(act: UnitOfWork, owner: str, number: str) -> bool:
+    """Remove a caller. Return whether it was on the list."""
+    return act.connection.execute(_REMOVE, (owner, act.sealer.lookup_hash(number))).rowcount == 1
+
+
+def find_entries(connection: Connection, sealer: Sealer, owner: str, after: bytes, most: int) -> list[ListEntry]:
+    """A page of entries by hash, after the hash `after`."""
+    rows = connection.execute(_PAGE_LISTS, (owner, after, most)).fetchall()
+    return [
+        ListEntry(sealer.open_(sealed, _context_lists(owner)).decode(), kind, added_at, added_by, caller_hash)
+        for caller_hash, kind, sealed, added_at, added_by in rows
+    ]
+
+
+def _context_lists(owner: str) -> bytes:
+    return f"list {owner}".encode()
+
+
+SEALED_ENTRIES = SealedRows("list_entry", ("owner", "caller_hash"), ("owner",), _context_lists)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from relay.errors import Refused
-from relay.store.act import Act
+from relay.store.unit_of_work import UnitOfWork
 
 KEPT_MS = 24 * 3_600_000
 
@@ -33,7 +33,7 @@ class KeptAnswer(NamedTuple):
     location: str | None = None
 
 
-def find_answer(act: Act, owner: str, key: str, fingerprint: bytes) -> KeptAnswer | None:
+def find_answer(act: UnitOfWork, owner: str, key: str, fingerprint: bytes) -> KeptAnswer | None:
     """The answer to the same request, if one was given within a day.
 
     `owner`: the namespace of the key; `fingerprint`: a digest of the request. Raises Refused("idempotency_mismatch")
@@ -49,7 +49,7 @@ def find_answer(act: Act, owner: str, key: str, fingerprint: bytes) -> KeptAnswe
 
 
 def keep_answer(
-    act: Act, owner: str, key: str, fingerprint: bytes, status: int, body: bytes, location: str | None = None
+    act: UnitOfWork, owner: str, key: str, fingerprint: bytes, status: int, body: bytes, location: str | None = None
 ) -> None:
     """Keep the answer, in the unit of work of its request."""
     hash_ = _hash(act, owner, key)
@@ -57,12 +57,12 @@ def keep_answer(
     act.connection.execute(_KEEP, (owner, hash_, _keyed(act, fingerprint), status, sealed, act.now_ms))
 
 
-def _hash(act: Act, owner: str, key: str) -> bytes:
+def _hash(act: UnitOfWork, owner: str, key: str) -> bytes:
     """The keyed hash of an Idempotency-Key, in which a client may well put a phone number."""
     return act.sealer.lookup_hash(f"idempotency {owner} {key}")
 
 
-def _keyed(act: Act, fingerprint: bytes) -> bytes:
+def _keyed(act: UnitOfWork, fingerprint: bytes) -> bytes:
     """A keyed digest: a plain one would reveal a phone number in the body to anyone who tries them all."""
     return act.sealer.row_mac(b"fingerprint " + fingerprint)
 

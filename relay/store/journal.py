@@ -24,7 +24,7 @@ import aiosqlite
 
 from relay.call.actions import Commit
 from relay.errors import StoreError
-from relay.policy.last_caller import LastCaller
+from relay.policy.recent import LastCaller
 from relay.store.chain import (
     AUDIT,
     EMPTY,
@@ -37,18 +37,30 @@ from relay.store.chain import (
     stored_head,
     write_head,
 )
-from relay.store.closed import Closed
 from relay.store.database import WRITER_PRAGMAS, store_errors, transaction, uri_of
 from relay.store.files import Displaced, StoreFiles, holds_deleted_log
 from relay.store.journal_queue import MIN_GAP_S, SLICE_S, Item, JournalQueue, Waiting, slice_end
-from relay.store.journal_rows import INSERT_EVENTS, PUT_CALLERS, Told, caller_row, event_row
-from relay.store.live_rows import PUT, LiveCall, Places, delete_live, laid_over, live_row, read_live
+from relay.store.journal_rows import (
+    INSERT_EVENTS,
+    PUT,
+    PUT_CALLERS,
+    Closed,
+    LiveCall,
+    Places,
+    Told,
+    caller_row,
+    delete_live,
+    event_row,
+    laid_over,
+    live_row,
+    read_live,
+)
 from relay.store.lock import open_lock, takes
 from relay.store.outage import Report, WriteOutage
+from relay.store.overflow_log import Overflow
 from relay.store.record_rows import INSERT, Row, ended_since, insert, row_of
 from relay.store.sealing import Sealer
 from relay.store.sealing_keys import Turning, key_in_use
-from relay.store.spill import Spill
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,7 +70,7 @@ EFFECT: Final = "records go to the overflow log after one second, while it has r
 LOOK_S: Final = 1.0  # interval for checking that the store's files are in place
 FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 2.0
-SPILL_AFTER_S = 1.0  # longest time to write a batch to the store; after that the overflow log is used
+OVERFLOW_AFTER_S = 1.0  # longest time to write a batch to the store; after that the overflow log is used
 
 
 class _Batch(NamedTuple):
@@ -92,11 +104,11 @@ class Journal:
         self._closed = Closed(report)
         self._writer: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._spiller: asyncio.Task[None] | None = None
-        self._spill = Spill(path.with_name(path.name + ".spill"), sealer)
-        self._spilling = asyncio.Lock()
-        self._spill_works = True
-        self._spilled = 0  # number of items, at the front of the queue, that are in the overflow log
+        self._overflower: asyncio.Task[None] | None = None
+        self._overflow = Overflow(path.with_name(path.name + ".overflow"), sealer)
+        self._overflowing = asyncio.Lock()
+        self._overflow_works = True
+        self._overflowed = 0  # number of items, at the front of the queue, that are in the overflow log
         self._taken = 0  # number of items that have ever left the queue
         self._begun_at: float | None = None  # start of the write under way
 
@@ -110,15 +122,15 @@ class Journal:
                 await self._inherit()
         except StoreError:
             await self._disconnect()
-            self._spill.close()
+            self._overflow.close()
             self._release_lock()
             raise
         self._writer = asyncio.create_task(self._run(), name="journal")
         self._writer.add_done_callback(self._outage.writer_ended)
         self._watcher = asyncio.create_task(self._watch(), name="journal's files")
-        self._spiller = asyncio.create_task(self._spill_when_stalled(), name="journal's spill")
-        if self._spilled:  # so that the caller, who reads the store next, finds them there
-            await self.queue.emptied(SPILL_AFTER_S)
+        self._overflower = asyncio.create_task(self._overflow_when_stalled(), name="journal's overflow")
+        if self._overflowed:  # so that the caller, who reads the store next, finds them there
+            await self.queue.emptied(OVERFLOW_AFTER_S)
 
     def live(self) -> list[LiveCall]:
         """The calls that were up when the last process ended, with their dialogs. Altered ones are only reported."""
@@ -128,17 +140,17 @@ class Journal:
         """Write what is queued, then close. Raises StoreError if the store did not take it within `patience_s`."""
         await self.queue.emptied(patience_s)
         if self.queue.waiting:
-            await self._spill_waiting()
-        tasks = [task for task in (self._writer, self._watcher, self._spiller) if task is not None]
+            await self._overflow_waiting()
+        tasks = [task for task in (self._writer, self._watcher, self._overflower) if task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
         await self.queue.all_told()
         await self._disconnect()
-        self._spill.close()
+        self._overflow.close()
         self._release_lock()
-        if left := sum(isinstance(item, Commit) for item, _ in islice(self.queue.waiting, self._spilled, None)):
+        if left := sum(isinstance(item, Commit) for item, _ in islice(self.queue.waiting, self._overflowed, None)):
             raise StoreError(f"{left} call records could not be written to {self._path}")
 
     # -- the writer
@@ -148,79 +160,81 @@ class Journal:
         while True:
             # Items in the overflow log go in a separate batch: if a later state of a call reached the store before the
             # log is cleared, the next process would undo it.
-            batch = (await self.queue.batch())[: self._spilled or None]
+            batch = (await self.queue.batch())[: self._overflowed or None]
             self._begun_at = clock()
             await self._write([item for item, _ in batch])
             self._begun_at = None
-            told = min(self._spilled, len(batch))
-            self._spilled -= told
+            told = min(self._overflowed, len(batch))
+            self._overflowed -= told
             self._taken += len(batch)
             self.queue.took(batch, told)
-            async with self._spilling:  # once no write to the overflow log is under way
-                await self._clear_spill()
+            async with self._overflowing:  # once no write to the overflow log is under way
+                await self._clear_overflow()
 
     # -- the overflow log, while the store accepts no writes
 
     async def _inherit(self) -> None:
         """Queue the commits in the overflow log of an earlier process. They also stay there for now."""
         try:
-            await asyncio.to_thread(self._spill.open)
-            spilled = await asyncio.to_thread(self._spill.read)
+            await asyncio.to_thread(self._overflow.open)
+            overflowed = await asyncio.to_thread(self._overflow.read)
         except OSError as error:
-            self._cannot_spill(error)
+            self._cannot_overflow(error)
             return
-        if not spilled.is_whole:
-            self._report("journal.spill_damaged", {"store": str(self._path), "readable": len(spilled.commits)})
-        if spilled.commits:
+        if not overflowed.is_whole:
+            self._report("journal.overflow_damaged", {"store": str(self._path), "readable": len(overflowed.commits)})
+        if overflowed.commits:
             assert self._connection is not None
-            known = await _call(self._connection, ended_since, spilled.since_seq)
-            for commit in spilled.commits:
+            known = await _call(self._connection, ended_since, overflowed.since_seq)
+            for commit in overflowed.commits:
                 if commit.record.call_id not in known:
                     self.queue.put(commit, None)
-        self._spilled = len(self.queue.waiting)
-        if self._spilled:
+        self._overflowed = len(self.queue.waiting)
+        if self._overflowed:
             self._outage.began_before()
-        await self._clear_spill()
+        await self._clear_overflow()
 
-    async def _spill_when_stalled(self) -> None:
+    async def _overflow_when_stalled(self) -> None:
         clock = asyncio.get_running_loop().time
         while True:
-            await asyncio.sleep(SPILL_AFTER_S / 2)
-            if self._begun_at is not None and clock() - self._begun_at > SPILL_AFTER_S:
-                await self._spill_waiting()
+            await asyncio.sleep(OVERFLOW_AFTER_S / 2)
+            if self._begun_at is not None and clock() - self._begun_at > OVERFLOW_AFTER_S:
+                await self._overflow_waiting()
 
-    async def _spill_waiting(self) -> None:
+    async def _overflow_waiting(self) -> None:
         """Write what is queued to the overflow log, in order, as far as there is room, and acknowledge it."""
-        if not self._spill_works:
+        if not self._overflow_works:
             return
-        async with self._spilling:
-            first = self._taken + self._spilled
-            waiting = list(islice(self.queue.waiting, self._spilled, None))
-            prepared = self._spill.prepare(self._written.seq, [item for item, _ in waiting if isinstance(item, Commit)])
+        async with self._overflowing:
+            first = self._taken + self._overflowed
+            waiting = list(islice(self.queue.waiting, self._overflowed, None))
+            prepared = self._overflow.prepare(
+                self._written.seq, [item for item, _ in waiting if isinstance(item, Commit)]
+            )
             try:
-                await asyncio.to_thread(self._spill.write, prepared)
+                await asyncio.to_thread(self._overflow.write, prepared)
             except OSError as error:
-                self._cannot_spill(error)
+                self._cannot_overflow(error)
                 return
             kept = _up_to(waiting, prepared.commits)
             for item, done in kept[max(self._taken - first, 0) :]:  # the others have meanwhile reached the store
                 self.queue.acknowledge(item, done)
-            self._spilled = max(first + len(kept) - self._taken, self._spilled)
-            await self._clear_spill()
+            self._overflowed = max(first + len(kept) - self._taken, self._overflowed)
+            await self._clear_overflow()
 
-    async def _clear_spill(self) -> None:
+    async def _clear_overflow(self) -> None:
         """Clear the overflow log, if the store has all its entries."""
-        if self._spilled or self._spill.is_empty:
+        if self._overflowed or self._overflow.is_empty:
             return
         try:
-            await asyncio.to_thread(self._spill.clear)
+            await asyncio.to_thread(self._overflow.clear)
         except OSError as error:
-            self._cannot_spill(error)
+            self._cannot_overflow(error)
 
-    def _cannot_spill(self, error: OSError) -> None:
-        self._spill_works = False
+    def _cannot_overflow(self, error: OSError) -> None:
+        self._overflow_works = False
         effect = "while the store accepts no records, calls wait unanswered"
-        self._report("journal.cannot_spill", {"store": str(self._path), "reason": error.strerror, "effect": effect})
+        self._report("journal.cannot_overflow", {"store": str(self._path), "reason": error.strerror, "effect": effect})
 
     async def _write(self, items: list[Item]) -> None:
         """Return when the items are durable, however long that takes."""

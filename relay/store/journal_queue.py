@@ -12,8 +12,8 @@ from itertools import islice
 from typing import Final
 
 from relay.call.actions import Commit
-from relay.call.record import CallRecord
-from relay.policy.last_caller import LastCaller
+from relay.model.record import CallRecord
+from relay.policy.recent import LastCaller
 from relay.store.journal_rows import Told
 
 MAX_BATCH: Final = 400  # items per transaction

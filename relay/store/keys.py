@@ -11,11 +11,11 @@ import hmac
 import secrets
 from typing import Any, NamedTuple
 
-from relay.store.act import Act
 from relay.store.connection import Connection
 from relay.store.ledger import require
 from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
+from relay.store.unit_of_work import UnitOfWork
 
 _COLUMNS = "id, business, scopes, hash, sealed, created_at, created_by, expires_at, revoked_at"
 _FIND = f"SELECT {_COLUMNS} FROM api_key WHERE id = ?"
@@ -51,7 +51,9 @@ class ApiKey(NamedTuple):
         return f"ApiKey({self.id!r}, {self.business!r}, {sorted(self.scopes)})"  # without secrets, for logs
 
 
-def add_key(act: Act, business: str | None, scopes: frozenset[str], expires_at: int | None) -> tuple[ApiKey, str]:
+def add_key(
+    act: UnitOfWork, business: str | None, scopes: frozenset[str], expires_at: int | None
+) -> tuple[ApiKey, str]:
     """Create a key. Return it and its text for the owner, which has 256 random bits."""
     key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     signing_key = hashlib.sha256(secret.encode()).digest()
@@ -75,24 +77,24 @@ def list_keys(connection: Connection, sealer: Sealer, business: str | None, afte
     return [_open(sealer, row) for row in connection.execute(_LIST, (business, after, most)).fetchall()]
 
 
-def set_revoked(act: Act, key_id: str) -> None:
+def set_revoked(act: UnitOfWork, key_id: str) -> None:
     act.connection.execute("UPDATE api_key SET revoked_at = ? WHERE id = ?", (act.now_ms, key_id))
 
 
-def revoke_all(act: Act, business: str) -> None:
+def revoke_all(act: UnitOfWork, business: str) -> None:
     """Revoke all keys of a business."""
     act.connection.execute(
         "UPDATE api_key SET revoked_at = ? WHERE business = ? AND revoked_at IS NULL", (act.now_ms, business)
     )
 
 
-def count_good(act: Act, business: str) -> int:
+def count_good(act: UnitOfWork, business: str) -> int:
     """The number of good keys of a business."""
     (count,) = act.connection.execute(_COUNT_GOOD, (business, act.now_ms)).fetchone()
     return int(count)
 
 
-def set_expiry(act: Act, key_id: str, expires_at: int) -> None:
+def set_expiry(act: UnitOfWork, key_id: str, expires_at: int) -> None:
     """Make a key expire at `expires_at`, unless it expires earlier."""
     act.connection.execute(
         "UPDATE api_key SET expires_at = ?1 WHERE id = ?2 AND (expires_at IS NULL OR expires_at > ?1)",

@@ -28,8 +28,7 @@ from relay.store.chain import AUDIT, RECORDS, Head, read_head, stored_head
 from relay.store.connection import Connection, transaction
 from relay.store.ledger_proof import DISTRUSTED, Values, element, is_proven, make_proof, not_proven
 from relay.store.ledger_tables import TABLES, Dialect, LedgerTable, dialect_of
-from relay.store.schema_check import require_own_schema
-from relay.store.scripts import schema_by
+from relay.store.scripts import require_own_schema, schema_by
 from relay.store.sealing import Sealer
 
 MODULUS: Final = 1 << 256

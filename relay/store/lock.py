@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from relay.errors import StoreError
-from relay.store.permissions import open_beside
+from relay.store.files import open_beside
 
 
 def open_lock(store: Path, suffix: str) -> int:

@@ -3,7 +3,7 @@
 If the caller has no route in force, the statement runs once more, for the route for any caller.
 
 It reads synchronously in the caller's thread, caches nothing, and fails closed: any error is a Refusal, and is reported
-once. `relay.policy.judge` evaluates the result.
+once. `relay.policy.evaluate` evaluates the result.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from relay.call.record import CallRecord
-from relay.call.routing import Refusal
 from relay.errors import StoreError
-from relay.policy.judge import GROUP_MODES, Bound, Counted, Found
+from relay.model.decision import Refusal
+from relay.model.record import CallRecord
+from relay.policy.evaluate import GROUP_MODES, BindingContext, Counted, LookupResult
 from relay.policy.rules import MEMORY_S, STORE_FAILED, Rules
 from relay.store.binding_seal import ANY_CALLER, open_fields
 from relay.store.call_index import number_key, pair_key
@@ -101,7 +101,7 @@ class RouteReader:
         self._opener.follow(rules)
         self._statement = _statement(len(rules.caller_windows_s), len(rules.number_windows_s), rules.filing_required)
 
-    def fetch(self, number: str, caller: str, unix_s: float) -> Found | Refusal:
+    def fetch(self, number: str, caller: str, unix_s: float) -> LookupResult | Refusal:
         """Look up a call to `number`. `caller`: E.164 without "+", "" if anonymous."""
         caller_hash = self._sealer.lookup_hash(caller)
         if self._displaced is not None:
@@ -214,7 +214,9 @@ class Opener:
             *(int((unix_s - window_s) * 1000) for window_s in windows_s),
         )
 
-    def found(self, number: str, caller_hash: bytes, row: Row, revision: int, counted: Counted | None = None) -> Found:
+    def found(
+        self, number: str, caller_hash: bytes, row: Row, revision: int, counted: Counted | None = None
+    ) -> LookupResult:
         """Open a row of the statement. `revision`: the latest seen before the query. `counted`: as in Found.
 
         Raises StoreError if the proof of a row does not hold.
@@ -230,11 +232,11 @@ class Opener:
         split = self._first_count + len(self._caller_windows_s)
         by_caller, by_number = values[self._first_count : split], values[split:]
         is_own = route is not None and values[_ROUTE].endswith(caller_hash.hex().upper())
-        return Found._make((caller_hash, locked, legacy or 0, is_own, bound, by_caller, by_number, counted))
+        return LookupResult._make((caller_hash, locked, legacy or 0, is_own, bound, by_caller, by_number, counted))
 
     def _bound(
         self, route: list[Any], last_hash: bytes | None, last_sealed: bytes | None, values: tuple[Any, ...]
-    ) -> Bound:
+    ) -> BindingContext:
         party, binding_id, free_at = route
         binding = values[_BINDING + 2]
         if binding is None:
@@ -264,7 +266,9 @@ class Opener:
         kind = None if entry is None else entry[0]
         filed = len(self._proven) == len(_NOT_FILING) or values[_FILING] is not None
         fields = (a, b, order_id, last_caller, industrial_id, filed)
-        return Bound._make((free_at is None, party, binding_id, *columns, *business, qualification or 1, kind, *fields))
+        return BindingContext._make(
+            (free_at is None, party, binding_id, *columns, *business, qualification or 1, kind, *fields)
+        )
 
     def _check(self, values: tuple[Any, ...]) -> None:
         for place, (table, _) in enumerate(self._proven):

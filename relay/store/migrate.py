@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from relay.errors import StoreError
 from relay.store.audit_log import verify_audit
-from relay.store.connection import Connection
+from relay.store.connection import Connection, Place, Server
 from relay.store.database import (
     connect,
     connect_reader,
@@ -29,7 +29,6 @@ from relay.store.lock import open_lock, takes
 from relay.store.record_rows import insert
 from relay.store.records import verify_records
 from relay.store.sealing import Sealer, load_key
-from relay.store.server import Place, Server
 
 # A business comes before its bindings, which reference it.
 TABLES: Final = (

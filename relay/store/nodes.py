@@ -16,13 +16,13 @@ from typing import Annotated, Final
 import asyncpg
 import msgspec
 
-from relay.call.shared_limits import SharedLimits, Told
+from relay.defence.shared_limits import SharedLimits, Told
 from relay.errors import StoreError
-from relay.store.live_rows import LiveCall, open_all
+from relay.store.connection import Server
+from relay.store.journal_rows import LiveCall, open_all
 from relay.store.outage import Report
 from relay.store.sealing import Sealer
 from relay.store.sealing_keys import IN_USE, Turning
-from relay.store.server import Server
 
 BEAT_S: Final = 1.0
 DEAD_S: Final = 5.0
@@ -188,3 +188,49 @@ class Node:
         assert self._connection is not None
         answer: int = await self._connection.fetchval(statement, *values, timeout=PATIENCE_S)
         return answer
+
+
+# -- Leader election among the backends of a shared store
+
+BACKEND_LOCK: Final = 700_000_003  # for pg_try_advisory_lock
+LOOK_S: Final = 1.0
+
+
+class Turn:
+    """The leader lock, as one backend sees it."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._connection: asyncpg.Connection | None = None
+
+    async def come(self) -> None:
+        """Return once the lock is ours. Retries for ever, also while the server is down."""
+        while True:
+            if await self._takes():
+                return
+            await asyncio.sleep(LOOK_S)
+
+    async def keep(self) -> None:
+        """Check the lock every second. Raises StoreError once it is lost."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                assert self._connection is not None  # come() made it
+                await self._connection.fetchval("SELECT 1", timeout=PATIENCE_S)
+            except SERVER_FAULTS as error:
+                raise StoreError(f"the store {self._server} failed: {error}") from error
+
+    async def _takes(self) -> bool:
+        try:
+            if self._connection is None:
+                self._connection = await asyncpg.connect(self._server.url, timeout=PATIENCE_S)
+            took = await self._connection.fetchval(f"SELECT pg_try_advisory_lock({BACKEND_LOCK})", timeout=PATIENCE_S)
+            return bool(took)
+        except SERVER_FAULTS:
+            self.close()
+            return False
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None

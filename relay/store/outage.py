@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from relay.store.server import Place
+from relay.store.connection import Place
 
 Report = Callable[[str, dict[str, object]], None]  # (event, fields)
 

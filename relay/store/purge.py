@@ -12,7 +12,6 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import NamedTuple
 
-from relay.store.act import Act
 from relay.store.call_index import DELETE as DELETE_INDEX
 from relay.store.call_index import index_rows
 from relay.store.chain import RECORDS
@@ -21,6 +20,7 @@ from relay.store.connection import Connection
 from relay.store.filings import DELETE_OF_BUSINESS
 from relay.store.record_rows import COLUMNS, SELECT
 from relay.store.records import follow
+from relay.store.unit_of_work import UnitOfWork
 
 _ENDED_AT = COLUMNS.index("ended_at")
 _OLDEST_RECORDS = f"{SELECT} WHERE chain_seq <= :last ORDER BY chain_seq LIMIT :most"
@@ -87,7 +87,7 @@ WHERE (day, business, prefix) IN (SELECT day, business, prefix FROM complaint WH
 """
 
 
-def purge_records(act: Act, before_ms: int, most: int) -> int:
+def purge_records(act: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete records of calls that ended before `before_ms`. Raises StoreError if the start of the chain is broken."""
     connection, sealer = act.connection, act.sealer
     head = read_checkpoint(connection, sealer, RECORDS)
@@ -113,7 +113,7 @@ class Reached(NamedTuple):
     deleted: int
 
 
-def purge_bindings(act: Act, before_ms: int, after: str, most: int) -> Reached:
+def purge_bindings(act: UnitOfWork, before_ms: int, after: str, most: int) -> Reached:
     """Delete bindings released before `before_ms`, with their changes, lists and parties.
 
     Reads the next `most` ids after `after`; if there are fewer, the walk is done. A binding that still holds numbers
@@ -127,7 +127,7 @@ def purge_bindings(act: Act, before_ms: int, after: str, most: int) -> Reached:
     return Reached(rows[-1][0] if rows else after, len(rows), len(gone))
 
 
-def purge_businesses(act: Act, before_ms: int, most: int) -> int:
+def purge_businesses(act: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete business users revoked before `before_ms` that have no binding or pool left, with all their data."""
     gone = act.connection.execute(_OLD_BUSINESSES, {"before": before_ms, "most": most}).fetchall()
     for statement in _OF_BUSINESS:
@@ -135,27 +135,27 @@ def purge_businesses(act: Act, before_ms: int, most: int) -> int:
     return len(gone)
 
 
-def purge_members(act: Act, before_ms: int, most: int) -> int:
+def purge_members(act: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete past members removed from a group before `before_ms`."""
     return act.connection.execute(_MEMBERS, (before_ms, most)).rowcount
 
 
-def purge_routes(act: Act, before_ms: int, most: int) -> int:
+def purge_routes(act: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete routes of former bindings whose cool-down ended before `before_ms`."""
     return act.connection.execute(_ROUTES, (before_ms, most)).rowcount
 
 
-def purge_answers(act: Act, before_ms: int, most: int) -> int:
+def purge_answers(act: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete answers for repeated requests given before `before_ms`."""
     return act.connection.execute(_ANSWERS, (before_ms, most)).rowcount
 
 
-def purge_events(act: Act, before_ms: int, most: int) -> int:
+def purge_events(act: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete events that became dead letters, or whose webhook was disabled, before `before_ms`."""
     return act.connection.execute(_EVENTS, (before_ms, most)).rowcount
 
 
-def purge_complaints(act: Act, before_day: str, most: int) -> int:
+def purge_complaints(act: UnitOfWork, before_day: str, most: int) -> int:
     """Delete counts of complaints of days before `before_day` (as 2026-01-31)."""
     return act.connection.execute(_COMPLAINTS, (before_day, most)).rowcount
 

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from relay.errors import StoreError
-from relay.store.connection import Connection, one_moment
+from relay.store.connection import Connection, Place, one_moment
 from relay.store.database import connect_reader, store_errors
-from relay.store.server import Place
 
 T = TypeVar("T")
 

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from operator import attrgetter
 from typing import NamedTuple
 
-from relay.call.record import CallRecord
 from relay.errors import StoreError
+from relay.model.record import CallRecord
 from relay.store.chain import AUDIT, EMPTY, RECORDS, Head, anchor_fault, next_link, read_head
 from relay.store.checkpoints import read_checkpoint
 from relay.store.connection import DATABASE_ERRORS, Connection, each_row
 from relay.store.database import one_moment
-from relay.store.live_rows import SELECT as SELECT_LIVE
-from relay.store.live_rows import open_live
+from relay.store.journal_rows import SELECT as SELECT_LIVE
+from relay.store.journal_rows import open_live
 from relay.store.record_rows import COLUMNS, SELECT, Row, StoredRecord, anchor_of, open_row
 from relay.store.sealing import Sealer
 

@@ -14,22 +14,20 @@ from functools import partial
 from typing import Any, Final
 
 from relay.errors import StoreError
-from relay.store.act import RELAY, Act
-from relay.store.binding_rows import SEALED_BINDINGS, SEALED_CHANGES
+from relay.store.bindings import SEALED_BINDINGS, SEALED_CHANGES
 from relay.store.businesses import SEALED_CONTACTS, SEALED_REASONS, SEALED_TERMS
 from relay.store.chain import AUDIT, RECORDS, Chain, reseal_head
-from relay.store.connection import Connection
+from relay.store.connection import Connection, Place
 from relay.store.database import connect_reader, store_errors
 from relay.store.filings import SEALED_FILINGS
-from relay.store.groups import SEALED_GROUPS, SEALED_MEMBERS, SEALED_PAST_MEMBERS
+from relay.store.groups import SEALED_ENTRIES, SEALED_GROUPS, SEALED_MEMBERS, SEALED_PAST_MEMBERS
 from relay.store.journal_rows import SEALED_CALLERS
 from relay.store.keys import SEALED_KEYS
-from relay.store.lists import SEALED_ENTRIES
 from relay.store.record_pages import LAST_MS
 from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
 from relay.store.sealing_keys import follow_key, sealing_keys
-from relay.store.server import Place
+from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.webhooks import SEALED_WEBHOOKS
 from relay.store.writer import Writer
 
@@ -94,7 +92,7 @@ def _pages(reader: Connection, rows: SealedRows, going_on: Callable[[], bool]) -
         page = reader.execute(f"{select} WHERE ({key}) > ({marks}) {order}", last).fetchall()
 
 
-def _reseal_rows(act: Act, rows: SealedRows, old: list[Row], altered: list[str]) -> int:
+def _reseal_rows(act: UnitOfWork, rows: SealedRows, old: list[Row], altered: list[str]) -> int:
     """Reseal rows unchanged since they were read. Return their number. Rows that do not open are added to `altered`."""
     where = " AND ".join(f"{name} = ?" for name in (*rows.key, rows.column))
     update = f"UPDATE {rows.table} SET {rows.column} = ? WHERE {where}"
@@ -111,7 +109,7 @@ def _reseal_rows(act: Act, rows: SealedRows, old: list[Row], altered: list[str])
     return resealed
 
 
-def _reseal_heads(act: Act) -> None:
+def _reseal_heads(act: UnitOfWork) -> None:
     for chain in (RECORDS, AUDIT):
         reseal_head(act.connection, act.sealer, chain)
 

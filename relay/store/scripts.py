@@ -20,15 +20,19 @@ file) and 002 (a server) on; tests/store/test_scripts.py enforces them:
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import cache
 from importlib import resources
 from typing import Final, NamedTuple, Protocol
 
-from relay.store.connection import Connection, ServerBusy
+from relay.errors import StoreError
+from relay.store.connection import Connection, Place, Server, ServerBusy
+from relay.store.ledger_tables import FILE, SERVER, dialect_of, triggers
 from relay.store.sealing import Sealer
-from relay.store.server import Place, Server
 
 TURN_LOCK: Final = 700_000_004  # for pg_try_advisory_lock: the right to run scripts
 TURN_S: Final = 60.0  # longest wait for another relay that runs scripts
@@ -175,3 +179,95 @@ def scripts_of(schema: Schema) -> Sequence[Script]:
     found = resources.files("relay.store").joinpath(schema.folder).iterdir()
     files = sorted((file for file in found if file.name.endswith(".sql")), key=lambda file: file.name)
     return [Script(file.name, file.read_text(encoding="utf-8")) for file in files]
+
+
+# -- Checks that a store has exactly the tables
+
+# Objects of a store in a file.
+_FILE: Final = "SELECT type || ' ' || name, tbl_name || ' ' || coalesce(sql, '') FROM sqlite_master"
+_SQLITES_OWN: Final = re.compile(r"\w+ sqlite_")
+_TRIGGERS: Final = """
+SELECT trigger.tgname, pg_get_triggerdef(trigger.oid), CAST(trigger.tgenabled AS text), function.prosrc
+FROM pg_trigger AS trigger
+JOIN pg_proc AS function ON function.oid = trigger.tgfoid
+JOIN pg_class AS relation ON relation.oid = trigger.tgrelid
+WHERE NOT trigger.tgisinternal AND relation.relnamespace = CAST(current_schema() AS regnamespace)
+"""
+_RULES: Final = """
+SELECT 'rule ' || rulename FROM pg_rules WHERE schemaname = current_schema()
+UNION ALL SELECT 'policy ' || policyname FROM pg_policies WHERE schemaname = current_schema()
+UNION ALL SELECT 'view ' || viewname FROM pg_views WHERE schemaname = current_schema()
+"""
+# A value that changes with each change of a trigger, a rule or a policy on a server.
+_VERSION: Final = """
+SELECT (SELECT CAST(count(*) AS text) || ' ' || sum(CAST(CAST(xmin AS text) AS bigint)) FROM pg_trigger)
+    || ' ' || (SELECT count(*) FROM pg_rewrite) || ' ' || (SELECT count(*) FROM pg_policy)
+"""
+
+
+def require_own_schema(connection: Connection) -> None:
+    """At the begin of a write transaction: raise StoreError naming the objects that relay700 did not make.
+
+    The result is cached for the connection until the schema changes.
+    """
+    version = _version(connection)
+    if getattr(connection, "schema_seen", None) == version:
+        return
+    if different := foreign_objects(connection):
+        raise StoreError(
+            f"the store is not as relay700 made it, and nothing is written to it: {', '.join(different[:3])}."
+            " Remove foreign objects (DROP …), or put a backup in its place"
+        )
+    if hasattr(connection, "schema_seen"):
+        connection.schema_seen = version
+
+
+def foreign_objects(connection: Connection) -> list[str]:
+    """The missing, changed and foreign objects, by kind and name. Empty for the store of a later version."""
+    if is_newer(connection):
+        return []
+    if dialect_of(connection).is_server:
+        return _of_server(connection)
+    found = _objects(connection)
+    wanted = _own_objects()
+    return sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+
+
+def _of_server(connection: Connection) -> list[str]:
+    found = {name: (_plain(made), *rest) for name, made, *rest in connection.execute(_TRIGGERS).fetchall()}
+    wanted = {name: (_plain(made), "O", _source(function)) for name, (function, made) in triggers(SERVER).items()}
+    different = [f"trigger {name}" for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)]
+    return sorted(different + [name for (name,) in connection.execute(_RULES).fetchall()])
+
+
+def _version(connection: Connection) -> object:
+    statement = _VERSION if dialect_of(connection).is_server else "PRAGMA schema_version"
+    return connection.execute(statement).fetchone()
+
+
+def _objects(connection: Connection) -> dict[str, str]:
+    rows = connection.execute(_FILE).fetchall()
+    return {name: made for name, made in rows if not _SQLITES_OWN.match(name)}
+
+
+@cache
+def _own_objects() -> dict[str, str]:
+    """The objects of a new store."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.create_function("seal", 2, lambda text, context: text)
+        for script in scripts_of(file_schema()):
+            for statement in script.for_empty_tables().statements():
+                connection.execute(statement)
+        for (statement,) in triggers(FILE).values():
+            connection.execute(statement)
+        return _objects(connection)
+
+
+def _plain(made: str) -> str:
+    """The definition of a trigger, without the schema name and the quotes that the server adds."""
+    return re.sub(r" ON [\w\"]+\.", " ON ", re.sub(r"FUNCTION [\w\"]+\.", "FUNCTION ", made)).replace('"', "")
+
+
+def _source(function: str) -> str:
+    """The body in a CREATE FUNCTION statement."""
+    return function.split(" AS '", 1)[1].removesuffix("'").replace("''", "'")

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from relay.errors import StoreError
-from relay.store.act import Act
 from relay.store.connection import Connection
 from relay.store.outage import Report
 from relay.store.sealing import Sealer
+from relay.store.unit_of_work import UnitOfWork
 
 IN_USE: Final = "SELECT coalesce(max(id), 0) FROM sealing_key WHERE used_at IS NOT NULL"
 _ALL: Final = "SELECT id, proof, added_at, used_at, dropped_at FROM sealing_key ORDER BY id"
@@ -55,16 +55,16 @@ def follow_key(connection: Connection, sealer: Sealer) -> None:
     sealer.use(key_in_use(connection))
 
 
-def add_key(act: Act, key_id: int) -> None:
+def add_key(act: UnitOfWork, key_id: int) -> None:
     """Enter a key of the key file, not in use yet. A key already entered is left alone."""
     act.connection.execute(_ADD, (key_id, act.sealer.proof(key_id), act.now_ms, None))
 
 
-def set_used(act: Act, key_id: int) -> None:
+def set_used(act: UnitOfWork, key_id: int) -> None:
     act.connection.execute("UPDATE sealing_key SET used_at = ? WHERE id = ?", (act.now_ms, key_id))
 
 
-def set_dropped(act: Act, key_id: int) -> None:
+def set_dropped(act: UnitOfWork, key_id: int) -> None:
     act.connection.execute("UPDATE sealing_key SET dropped_at = ? WHERE id = ?", (act.now_ms, key_id))
 
 

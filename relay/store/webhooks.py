@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from relay.errors import StoreError
-from relay.store.act import Act
 from relay.store.connection import Connection
 from relay.store.ledger import require
 from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
+from relay.store.unit_of_work import UnitOfWork
 
 _CHANGED = (
     *("business", "sealed", "kinds", "parties", "disabled_at", "failures", "next_at", "created_at"),
@@ -49,7 +50,7 @@ class Webhook(NamedTuple):
 # -- inside a unit of work
 
 
-def put_webhook(act: Act, webhook: Webhook) -> None:
+def put_webhook(act: UnitOfWork, webhook: Webhook) -> None:
     """Add a webhook, or replace the one with its id."""
     secret = msgspec.msgpack.encode((webhook.url, webhook.secret, webhook.internal))
     sealed = act.sealer.seal(secret, _context(webhook.id, webhook.business))
@@ -57,29 +58,29 @@ def put_webhook(act: Act, webhook: Webhook) -> None:
     act.connection.execute(_PUT, (webhook.id, webhook.business, sealed, *plain))
 
 
-def remove_webhook(act: Act, webhook_id: str) -> None:
+def remove_webhook(act: UnitOfWork, webhook_id: str) -> None:
     """Delete a webhook and all its events, including dead letters."""
     act.connection.execute("DELETE FROM outbox WHERE webhook = ?", (webhook_id,))
     act.connection.execute("DELETE FROM webhook WHERE id = ?", (webhook_id,))
 
 
-def set_schedule(act: Act, webhook_id: str, failures: int, next_at: int) -> None:
+def set_schedule(act: UnitOfWork, webhook_id: str, failures: int, next_at: int) -> None:
     act.connection.execute("UPDATE webhook SET failures = ?, next_at = ? WHERE id = ?", (failures, next_at, webhook_id))
 
 
-def set_error(act: Act, webhook_id: str, reason: str) -> None:
+def set_error(act: UnitOfWork, webhook_id: str, reason: str) -> None:
     """Store the reason and the time of a failed delivery."""
     act.connection.execute(
         "UPDATE webhook SET last_error = ?, last_error_at = ? WHERE id = ?", (reason, act.now_ms, webhook_id)
     )
 
 
-def disable(act: Act, webhook_id: str) -> None:
+def disable(act: UnitOfWork, webhook_id: str) -> None:
     """Disable a webhook: no events are queued or sent until it is enabled again."""
     act.connection.execute(f"{_DISABLE} id = ?", (act.now_ms, webhook_id))
 
 
-def disable_all(act: Act, business: str) -> None:
+def disable_all(act: UnitOfWork, business: str) -> None:
     """Disable all webhooks of a business."""
     act.connection.execute(f"{_DISABLE} business = ?", (act.now_ms, business))
 
@@ -116,3 +117,147 @@ def _context(webhook_id: str, business: str) -> bytes:
 
 
 SEALED_WEBHOOKS = SealedRows("webhook", ("id",), ("id", "business"), _context)
+
+
+# -- The outbox
+
+_WANTING = """
+SELECT id FROM webhook
+WHERE business = ?1 AND disabled_at IS NULL AND instr(' ' || kinds || ' ', ' ' || ?2 || ' ') > 0
+"""
+_ADD = """
+INSERT INTO outbox (webhook, event_id, kind, at, sealed) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (webhook, event_id) DO NOTHING
+"""
+
+_PENDING = """
+SELECT id FROM webhook
+WHERE disabled_at IS NULL AND next_at <= ?1
+  AND EXISTS (SELECT 1 FROM outbox WHERE outbox.webhook = webhook.id AND dead_at IS NULL)
+"""
+_OLDEST = """
+SELECT seq, event_id, kind, at, tries, dead_at, last_error, sealed FROM outbox
+WHERE webhook = ?1 AND dead_at IS NULL ORDER BY seq LIMIT ?2
+"""
+_DEAD = """
+SELECT seq, event_id, kind, at, tries, dead_at, last_error, sealed FROM outbox
+WHERE webhook = ?1 AND dead_at IS NOT NULL AND seq > ?3 ORDER BY seq LIMIT ?2
+"""
+_WAITING_OF = """
+SELECT count(*) FROM outbox WHERE webhook = ?1 AND event_id >= ?2 AND event_id < ?3 AND dead_at IS NULL
+"""
+_BURY_OLD = """
+UPDATE outbox SET dead_at = ?1, last_error = ?2 WHERE webhook = ?3 AND dead_at IS NULL AND at < ?4
+  AND seq IN (SELECT seq FROM outbox WHERE webhook = ?3 AND dead_at IS NULL ORDER BY seq LIMIT 1000)
+"""
+_REVIVE = "UPDATE outbox SET dead_at = NULL, tries = 0, at = ? WHERE webhook = ? AND dead_at IS NOT NULL"
+_decode_outbox = msgspec.msgpack.Decoder(dict[str, Any]).decode
+
+
+class Event(NamedTuple):
+    """An opened row. Times are Unix milliseconds. `data` may hold real numbers."""
+
+    seq: int
+    event_id: str
+    kind: str
+    at_ms: int
+    tries: int  # how often the webhook refused this event when sent alone
+    dead_at: int | None
+    last_error: str | None
+    data: dict[str, Any] | None  # None: the row was altered
+
+
+# -- inside a unit of work
+
+
+def tell(act: UnitOfWork, business: str, kind: str, event_id: str, data: dict[str, object]) -> None:
+    """Queue an event for each webhook of the business that wants its kind. A repeated event id is ignored."""
+    for (webhook,) in act.connection.execute(_WANTING, (business, kind)).fetchall():
+        leave_event(act, webhook, kind, event_id, data)
+
+
+def leave_event(act: UnitOfWork, webhook: str, kind: str, event_id: str, data: dict[str, object]) -> None:
+    """Queue an event for one webhook. A repeated event id is ignored."""
+    sealed = act.sealer.seal(msgspec.msgpack.encode(data), event_context(webhook, event_id))
+    act.connection.execute(_ADD, (webhook, event_id, kind, act.now_ms, sealed))
+
+
+def remove(act: UnitOfWork, seqs: Sequence[int]) -> None:
+    """Delete delivered events."""
+    act.connection.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
+
+
+def dead_letter(act: UnitOfWork, seqs: Sequence[int], reason: str) -> None:
+    """Make events dead letters, which can be requeued."""
+    rows = [(act.now_ms, reason, seq) for seq in seqs]
+    act.connection.executemany("UPDATE outbox SET dead_at = ?, last_error = ? WHERE seq = ?", rows)
+
+
+def bury_old(act: UnitOfWork, webhook: str, before_ms: int, reason: str) -> int:
+    """Make events older than `before_ms` dead letters, at most 1,000. Return their number."""
+    return act.connection.execute(_BURY_OLD, (act.now_ms, reason, webhook, before_ms)).rowcount
+
+
+def refuse(act: UnitOfWork, seq: int, reason: str) -> None:
+    """Count a refusal of this event, sent alone."""
+    act.connection.execute("UPDATE outbox SET tries = tries + 1, last_error = ? WHERE seq = ?", (reason, seq))
+
+
+def requeue(act: UnitOfWork, webhook: str, event_ids: Sequence[str] | None) -> int:
+    """Requeue dead letters, all or the given ones. Return their number.
+
+    They keep their positions in the queue, and their retry period starts again.
+    """
+    if event_ids is None:
+        return act.connection.execute(_REVIVE, (act.now_ms, webhook)).rowcount
+    named = f"{_REVIVE} AND event_id = ?"
+    return sum(act.connection.execute(named, (act.now_ms, webhook, id_)).rowcount for id_ in event_ids)
+
+
+def event_context(webhook: str, event_id: str) -> bytes:
+    """The context that a sealed event is bound to."""
+    return f"event {webhook} {event_id}".encode()
+
+
+# -- reading
+
+
+def pending_webhooks(connection: Connection, now_ms: int) -> list[str]:
+    """The ids of enabled webhooks with events waiting whose next try is due."""
+    return [webhook for (webhook,) in connection.execute(_PENDING, (now_ms,)).fetchall()]
+
+
+def oldest(connection: Connection, sealer: Sealer, webhook: str, most: int) -> list[Event]:
+    """The next events to send, in order."""
+    rows = connection.execute(_OLDEST, (webhook, most)).fetchall()
+    return [_opened_outbox(sealer, webhook, row) for row in rows]
+
+
+def dead(connection: Connection, sealer: Sealer, webhook: str, after: int, most: int) -> list[Event]:
+    """A page of dead letters, after the seq `after`."""
+    rows = connection.execute(_DEAD, (webhook, most, after)).fetchall()
+    return [_opened_outbox(sealer, webhook, row) for row in rows]
+
+
+def waiting_of(connection: Connection, webhook: str, ids: str) -> int:
+    """The number of waiting events whose id begins with `ids` and a dot."""
+    (count,) = connection.execute(_WAITING_OF, (webhook, f"{ids}.", f"{ids}/")).fetchone()  # "/" follows "."
+    return int(count)
+
+
+def sizes(connection: Connection) -> tuple[int, int]:
+    """The numbers of waiting events and of dead letters. Counts rows."""
+    waiting, given_up = connection.execute(
+        "SELECT (SELECT count(*) FROM outbox WHERE dead_at IS NULL), "
+        "(SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL)"
+    ).fetchone()
+    return waiting, given_up
+
+
+def _opened_outbox(sealer: Sealer, webhook: str, row: tuple[Any, ...]) -> Event:
+    *plain, sealed = row
+    try:
+        data = _decode_outbox(sealer.open_(sealed, event_context(webhook, plain[1])))
+    except (StoreError, msgspec.DecodeError):
+        data = None
+    return Event._make((*plain, data))

@@ -18,14 +18,13 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from relay.errors import Refused, StoreError
-from relay.store.act import Act, Actor
-from relay.store.connection import Connection
+from relay.store.connection import Connection, Place
 from relay.store.database import connect, store_errors
 from relay.store.files import Displaced, StoreFiles
 from relay.store.ledger import ledger_transaction
 from relay.store.sealing import Sealer
 from relay.store.sealing_keys import follow_key
-from relay.store.server import Place
+from relay.store.unit_of_work import Actor, UnitOfWork
 
 T = TypeVar("T")
 ClockMs = Callable[[], int]
@@ -44,7 +43,7 @@ def now_ms() -> int:
 class Run(Protocol):
     """Run a unit of work and return its result once it is durable."""
 
-    def __call__(self, do: Callable[[Act], T]) -> T: ...
+    def __call__(self, do: Callable[[UnitOfWork], T]) -> T: ...
 
 
 class _Gap:
@@ -73,7 +72,7 @@ class Writer:
         with store_errors(path):
             self._connection = connect(path)
 
-    def run(self, actor: Actor, do: Callable[[Act], T]) -> T:
+    def run(self, actor: Actor, do: Callable[[UnitOfWork], T]) -> T:
         """Run `do` and return its result once it is durable. An exception of `do` rolls back and propagates."""
         self._gap.wait()
         try:
@@ -81,7 +80,7 @@ class Writer:
             with store_errors(self._path), ledger_transaction(self._connection, self._sealer, now_ms):
                 follow_key(self._connection, self._sealer)
                 self.has_written = True
-                return do(Act(self._connection, self._sealer, actor, now_ms))
+                return do(UnitOfWork(self._connection, self._sealer, actor, now_ms))
         finally:
             self._gap.begin()
 
@@ -93,7 +92,7 @@ class _Waiting(NamedTuple):
     """A queued unit of work, and the future of its result."""
 
     actor: Actor
-    do: Callable[[Act], Any]
+    do: Callable[[UnitOfWork], Any]
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[Any]
 
@@ -124,7 +123,7 @@ class GroupWriter:
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
-    async def run(self, actor: Actor, do: Callable[[Act], T]) -> T:
+    async def run(self, actor: Actor, do: Callable[[UnitOfWork], T]) -> T:
         """Run `do` in the writer's thread, and return its result once it is durable.
 
         An exception of `do` rolls back this unit of work alone and propagates. A cancelled await does not stop `do`.
@@ -223,7 +222,7 @@ class GroupWriter:
         connection.execute("SAVEPOINT act")
         try:
             with store_errors(self._path):
-                answer = waiting.do(Act(connection, self._sealer, waiting.actor, self._clock_ms()))
+                answer = waiting.do(UnitOfWork(connection, self._sealer, waiting.actor, self._clock_ms()))
         except Exception as error:  # goes to its caller only; the other units of work go on
             if connection.in_transaction:
                 connection.execute("ROLLBACK TO act")

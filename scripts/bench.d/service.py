@@ -120,9 +120,9 @@ def _look_ups(folder: Path, size: int) -> tuple[float, float]:
 
 def _time_look_ups(folder: Path, size: int) -> tuple[float, float]:
     """Microseconds of one look-up by random callers of the whole store, with SQLite's pages warm."""
-    from relay.call.routing import Route
     from relay.config import load_config
-    from relay.policy.gate import Gate
+    from relay.model.decision import Route
+    from relay.policy.call_policy import CallPolicy
     from relay.store.bindings import bindings_of
     from relay.store.database import connect_reader, open_store
     from relay.store.lookup import RouteReader
@@ -132,7 +132,7 @@ def _time_look_ups(folder: Path, size: int) -> tuple[float, float]:
     reader = connect_reader(path)
     callers = [f"86138{n:08}" for n in random.sample(range(size), min(size, LOOK_UPS))]
     asked = [(binding.x, caller) for caller in callers for binding in bindings_of(reader, sealer, caller)]
-    gate = Gate(RouteReader(path, sealer, config.rules, lambda *_: None).fetch, config.rules, lambda _: None)
+    gate = CallPolicy(RouteReader(path, sealer, config.rules, lambda *_: None).fetch, config.rules, lambda _: None)
     now = time.time()
     taken_us = []
     for number, caller in asked:

@@ -82,7 +82,7 @@ def store(options: argparse.Namespace, dice: random.Random) -> None:
         ):
             with _relay(Setup(api=free(RELAY), store_in=Path(folder)), (A, B)) as relay:
                 relay.bind()
-                relay.wait_for_event("desk.ready")
+                relay.wait_for_event("backend.ready")
                 witness = asyncio.run(store_faults.outlives(relay, fault))
             print(f"{number + 1} {name}: {len(witness.answers)} calls answered, each has its record", flush=True)
 

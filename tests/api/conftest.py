@@ -17,10 +17,10 @@ from relay.net.control import ControlClient, ControlServer, control_path
 from relay.service.businesses import Application, apply, set_state
 from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES, make_key
 from relay.service.releases import BindRules
-from relay.store.act import OPERATOR, Act, Actor
 from relay.store.database import open_store
 from relay.store.reader import Reader
 from relay.store.sealing import Sealer
+from relay.store.unit_of_work import OPERATOR, Actor, UnitOfWork
 from relay.store.writer import GroupWriter
 from tests.support.papers import PAPERS
 from tests.support.stored import PBX
@@ -94,16 +94,16 @@ class Client:
 class Api:
     """The application and its keys."""
 
-    def __init__(self, desk: TestDesk) -> None:
-        self.desk = desk
+    def __init__(self, backend: TestDesk) -> None:
+        self.backend = backend
         self.ahead_s = 0.0  # lead of the application's clock
-        self.app = make_app(desk, self.now)
+        self.app = make_app(backend, self.now)
 
     def now(self) -> float:
         return time.time() + self.ahead_s
 
-    async def act(self, do: Callable[[Act], Any]) -> Any:
-        return await self.desk.writer.run(TESTER, do)
+    async def act(self, do: Callable[[UnitOfWork], Any]) -> Any:
+        return await self.backend.writer.run(TESTER, do)
 
     async def operator(self, scopes: Collection[str] = OPERATOR_SCOPES) -> Client:
         _, text = await self.act(lambda act: make_key(act, None, scopes))
@@ -112,7 +112,7 @@ class Api:
     async def company(self, name: str, scopes: Collection[str] = BUSINESS_SCOPES) -> Client:
         """A client with a key of an approved business user, which is made if needed."""
 
-        def do(act: Act) -> str:
+        def do(act: UnitOfWork) -> str:
             if act.connection.execute("SELECT 1 FROM business WHERE id = ?", (name,)).fetchone() is None:
                 apply(act, Application(name, name, **PAPERS))
                 set_state(act, name, "approve", "test")
@@ -132,12 +132,12 @@ def relay() -> dict[str, Callable[..., Json]]:
 
 @pytest.fixture
 async def api(tmp_path: Path, relay: dict[str, Callable[..., Json]]) -> AsyncIterator[Api]:
-    desk = TestDesk(tmp_path, relay)
-    await desk.server.open()
+    backend = TestDesk(tmp_path, relay)
+    await backend.server.open()
     try:
-        yield Api(desk)
+        yield Api(backend)
     finally:
-        await desk.close()
+        await backend.close()
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ from relay.events.webhooks import make as make_webhook
 from relay.service.bindings import BindingRequest, bind
 from relay.service.businesses import Application, apply, set_state
 from relay.service.filings import add_filing
-from relay.service.groups import make_group
+from relay.service.groups import make_group, set_entry
 from relay.service.keys import BUSINESS_SCOPES, make_key
-from relay.service.lists import set_entry
 from relay.service.numbers import NewPool, NewPrefix, load_prefix, make_pool
 from relay.service.releases import BindRules
-from relay.store.act import Act
+from relay.store.unit_of_work import UnitOfWork
 from tests.api.conftest import PREFIX, A, B, C
 from tests.support.papers import PAPERS
 
@@ -22,7 +21,7 @@ CALL_ID = "a" * 32
 Seeds = dict[str, Any]
 
 
-def sow(act: Act, business: str = "acme", prefix: str = PREFIX) -> Seeds:
+def sow(act: UnitOfWork, business: str = "acme", prefix: str = PREFIX) -> Seeds:
     """Make a business user with one resource of each kind. Returns values for path parameters and body fields."""
     apply(act, Application(business.title(), business, **PAPERS | {"contact": f"Li Lei {A}"}))
     set_state(act, business, "approve", "test")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
-from relay.call.bans import Bans
-from relay.call.settings import Limits
-from relay.net.bans import BanAnswers
+from relay.defence.bans import Bans
+from relay.model.settings import Limits
+from relay.net.control import BanAnswers
 from tests.api.conftest import A, Api, B, C, Client, Json
 from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.support.papers import PAPERS
@@ -91,7 +91,7 @@ async def seeds(api: Api, relay: dict[str, Callable[..., Json]]) -> Seeds:
     bans = BanAnswers(Bans(Limits()))
     bans.ban("192.0.2.1", 60.0)
     relay |= bans.by_name()
-    shelf = Shelf(api.desk.path, api.desk.sealer)
+    shelf = Shelf(api.backend.path, api.backend.sealer)
     shelf.add(ended_record(CALL_ID, business="acme"))
     shelf.follow()
     sown: Seeds = await api.act(sow)

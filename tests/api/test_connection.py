@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from structlog.testing import capture_logs
 
-from relay.api import connection
-from relay.api.connection import Connection
-from relay.call.bans import source_of
+from relay.api import connections
+from relay.api.connections import Connection
+from relay.defence.bans import source_of
 from tests.api.conftest import Api, Client
 from tests.support.addresses import Address, free
 
@@ -97,7 +97,7 @@ async def test_sequential_and_pipelined_requests_are_answered(address: Address) 
     ],
 )
 async def test_an_incomplete_request_times_out(address: Address, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(connection, "REQUEST_S", 0.2)
+    monkeypatch.setattr(connections, "REQUEST_S", 0.2)
     streams = await connect(address)
     streams[1].write(sent)
     if (HEAD + b"\r\n") in sent or sent.startswith(b"POST"):
@@ -133,7 +133,7 @@ async def test_a_head_over_the_size_limit_ends_the_connection(address: Address, 
 async def test_a_client_that_does_not_read_its_answer_is_disconnected(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "STALLED_S", 0.2)
+    monkeypatch.setattr(connections, "STALLED_S", 0.2)
     api.app.state.document = b"x" * (1 << 25)
     async with serving(api) as server:
         streams = await connect(server.address)
@@ -146,7 +146,7 @@ async def test_a_client_that_does_not_read_its_answer_is_disconnected(
 
 
 async def test_connections_over_the_maximum_are_closed(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 3)
     first, second, third = [await connect(address) for _ in range(3)]
     assert await is_closed(third)
     first[1].write(HEAD + b"\r\n")
@@ -159,8 +159,8 @@ async def test_connections_over_the_maximum_are_closed(address: Address, monkeyp
 async def test_connections_per_address_are_limited_except_for_loopback(
     address: Address, monkeypatch: pytest.MonkeyPatch, seen_as: str, good: bool
 ) -> None:
-    monkeypatch.setattr(connection, "MOST_FROM_ONE", 1)
-    monkeypatch.setattr(connection, "ip_address", lambda _: ip_address(seen_as))
+    monkeypatch.setattr(connections, "MOST_FROM_ONE", 1)
+    monkeypatch.setattr(connections, "ip_address", lambda _: ip_address(seen_as))
     first, second = [await connect(address) for _ in range(2)]
     first[1].write(HEAD + b"\r\n")
     assert await answer(first) == b"HTTP/1.1 200 OK"
@@ -178,7 +178,7 @@ async def test_idle_and_half_open_connections_of_the_largest_source_are_evicted(
     address: Address, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     """An address may use connections that others do not need, until they do."""
-    monkeypatch.setattr(connection, "MOST_CONNECTIONS", 6)
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 6)
     greedy = [await connect(address, "127.0.0.2") for _ in range(5)]
     for streams in greedy:
         streams[1].write(sent)
@@ -197,7 +197,7 @@ async def test_idle_and_half_open_connections_of_the_largest_source_are_evicted(
 
 
 async def test_1000_half_open_connections_of_one_address_do_not_block_others(address: Address) -> None:
-    half_open = [await connect(address, "127.0.0.2") for _ in range(connection.MOST_CONNECTIONS)]
+    half_open = [await connect(address, "127.0.0.2") for _ in range(connections.MOST_CONNECTIONS)]
     for streams in half_open:
         streams[1].write(b"GET /healthz HTTP/1.1\r\n")
     for source in ("127.0.0.1", "127.0.0.3") * 5:
@@ -212,7 +212,7 @@ async def test_1000_half_open_connections_of_one_address_do_not_block_others(add
 async def test_a_connection_with_a_request_in_progress_is_not_evicted(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 3)
     go_on, begun = asyncio.Event(), asyncio.Semaphore(0)
 
     async def slow(_: Request) -> Response:
@@ -238,9 +238,9 @@ async def test_a_connection_with_a_request_in_progress_is_not_evicted(
 
 
 async def test_addresses_of_an_ipv6_64_count_as_one(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "MOST_FROM_ONE", 1)
-    monkeypatch.setattr(connection, "ip_address", lambda _: ip_address("2001:db8::1"))
-    monkeypatch.setattr(connection, "source_of", lambda host: source_of(f"2001:db8:0:{host[-1]}::{host[-1]}"))
+    monkeypatch.setattr(connections, "MOST_FROM_ONE", 1)
+    monkeypatch.setattr(connections, "ip_address", lambda _: ip_address("2001:db8::1"))
+    monkeypatch.setattr(connections, "source_of", lambda host: source_of(f"2001:db8:0:{host[-1]}::{host[-1]}"))
     first = await connect(address, "127.0.0.1")
     second = await connect(address, "127.0.0.11")
     third = await connect(address, "127.0.0.2")

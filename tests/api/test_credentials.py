@@ -7,7 +7,7 @@ import hmac
 
 import pytest
 
-from relay.api.credentials import AHEAD_S, BEHIND_S, Bearer, Nonces, Signed, read_authorization, signature
+from relay.api.auth import AHEAD_S, BEHIND_S, Bearer, Nonces, Signed, read_authorization, signature
 from relay.errors import Refused
 
 SECRET = "A" * 43

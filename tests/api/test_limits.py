@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.api.limits import MOST_BUCKETS, Allowance, Buckets
+from relay.api.middleware import MOST_BUCKETS, Allowance, Buckets
 
 
 def test_grants_the_burst_at_once_then_the_rate() -> None:

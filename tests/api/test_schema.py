@@ -26,10 +26,10 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from relay.api.app import make_app
-from relay.api.desk import Desk
-from relay.call.bans import Bans
-from relay.call.settings import Limits
-from relay.net.bans import BanAnswers
+from relay.api.backend import Backend
+from relay.defence.bans import Bans
+from relay.model.settings import Limits
+from relay.net.control import BanAnswers
 from tests.api.conftest import FAST, A, Api, B, TestDesk
 from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.support.shelf import Shelf
@@ -51,7 +51,7 @@ class _Bare(NamedTuple):
     settings: Any = FAST
 
 
-DOCUMENT: dict[str, Any] = json.loads(make_app(cast(Desk, _Bare())).state.document)
+DOCUMENT: dict[str, Any] = json.loads(make_app(cast(Backend, _Bare())).state.document)
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 OPERATIONS = [
     pytest.param(method, path, mode, id=f"{method} {path} {mode.value}")
@@ -80,18 +80,18 @@ class Served(NamedTuple):
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     loop = asyncio.new_event_loop()
-    desk = TestDesk(tmp_path_factory.mktemp("schema"), RELAY)
-    shelf = Shelf(desk.path, desk.sealer)
+    backend = TestDesk(tmp_path_factory.mktemp("schema"), RELAY)
+    shelf = Shelf(backend.path, backend.sealer)
     shelf.add(ended_record(CALL_ID))
     shelf.follow()
 
     async def start() -> Served:
-        await desk.server.open()
-        api = Api(desk)
+        await backend.server.open()
+        api = Api(backend)
         return Served(loop, api, (await api.operator()).http)
 
     yield loop.run_until_complete(start())
-    loop.run_until_complete(desk.close())
+    loop.run_until_complete(backend.close())
     loop.close()
 
 

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
+from relay.api.context import OPERATOR
 from relay.api.document import scopes_of
-from relay.api.visit import OPERATOR
 from relay.errors import Refused
 from tests.api.conftest import PREFIX, A, Api, B, C, Client, Json
 from tests.api.seeds import CALL_ID, Seeds, sow
@@ -124,7 +124,7 @@ async def tenants(api: Api, relay: dict[str, Callable[..., Json]]) -> AsyncItera
     relay |= {"live": _live, "hang_up": _hang_up}
     seeds = await api.act(sow)
     await api.act(lambda act: sow(act, "rival", "70010000008"))
-    shelf = Shelf(api.desk.path, api.desk.sealer)
+    shelf = Shelf(api.backend.path, api.backend.sealer)
     shelf.add(ended_record(CALL_ID, business="acme"))
     shelf.follow()
     tenants = Tenants(api, await api.company("rival"), await api.company("acme"), seeds)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 
 from relay.call.core import Core
-from relay.call.settings import Limits, Listener, Peer, PeerRoute, Settings
+from relay.model.settings import Limits, Listener, Peer, PeerRoute, Settings
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response, parse_message
 from tests.support.targets import target_at

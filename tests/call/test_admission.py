@@ -6,9 +6,9 @@ import pytest
 
 from relay.call import admission
 from relay.call.admission import NUMBER_UNKNOWN, OVER_LIMIT, TOO_SHORT
-from relay.call.counts import SETTING_UP, UP
-from relay.call.routing import Refusal
+from relay.defence.limits import SETTING_UP, UP
 from relay.errors import ParseError, ProtocolError
+from relay.model.decision import Refusal
 from tests.call.support import FLOW, core, invite, peer, settings
 
 X = "700100000010001"

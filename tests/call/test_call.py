@@ -7,8 +7,8 @@ import pytest
 from relay.call.actions import Commit
 from relay.call.call import Call
 from relay.call.core import Core
-from relay.call.masking import CANCELLED
-from relay.call.routing import Refusal, Route
+from relay.model.decision import Refusal, Route
+from relay.privacy.masking import CANCELLED
 from tests.call.support import FLOW, core, peer
 
 A, B, X = "8613800000001", "8613900000002", "700100000010001"

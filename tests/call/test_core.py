@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from relay.call.actions import Commit, LookUp, Note, Send, SendAll, Tell
-from relay.call.record import CallRecord
-from relay.call.routing import Refusal, Route
+from relay.call.actions import CallEvent, Commit, LookUp, Note, Send, SendAll
+from relay.model.decision import Refusal, Route
+from relay.model.record import CallRecord
 from tests.call.support import FLOW, core
 
 REFUSAL = Refusal("no_binding", 403, 21)
@@ -24,7 +24,7 @@ def test_actions_are_returned_in_order_and_once() -> None:
     assert note == Note("event", {"key": "value"})
     assert isinstance(look_up, LookUp)
     assert (look_up.token, look_up.number, look_up.caller) == (1, "700100000010001", "8613800000001")
-    assert tell == Tell("ringing", RECORD)
+    assert tell == CallEvent("ringing", RECORD)
     assert isinstance(commit, Commit)
     assert (commit.token, commit.record, commit.dialogs) == (0, RECORD, None)
     assert shared.take_actions() == []

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from relay.call.actions import Note, Send
 from relay.call.engine import Engine
-from relay.call.record import CallRecord
-from relay.call.routing import Refusal
-from relay.call.strangers import SHARE
+from relay.defence.limits import SHARE
+from relay.model.decision import Refusal
+from relay.model.record import CallRecord
 from relay.sip.flow import Flow
 from tests.call.support import FLOW, core, invite, settings
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from relay.call.compose import OutgoingRequest, Reply
-from relay.call.sending import SentRequest
-from relay.call.settings import Account
+from relay.model.settings import Account
+from relay.peers.requests import ClientRequest
+from relay.privacy.messages import OutgoingRequest, Reply
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.ladder import ANSWER, CALLEE_HOST, CALLER_HOST, Ladder, X, connect, peer
 
@@ -126,7 +126,7 @@ def test_lingering_transactions_keep_no_message_of_a_call() -> None:
     ladder.run(3)
     gc.collect()
     assert ladder.engine.statistics()["transactions"]
-    assert [thing for thing in gc.get_objects() if isinstance(thing, Reply | SentRequest | OutgoingRequest)] == []
+    assert [thing for thing in gc.get_objects() if isinstance(thing, Reply | ClientRequest | OutgoingRequest)] == []
 
 
 def _unreachable() -> list[object]:

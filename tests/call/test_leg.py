@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from relay.call.actions import Send
-from relay.call.attempt import session_id
 from relay.call.call import Call
-from relay.call.compose import Reply
 from relay.call.core import Core
+from relay.call.leak_check import LeakCheck
 from relay.call.leg import Leak, Leg
-from relay.call.sdp_masking import SdpWriter
-from relay.call.tripwire import Tripwire
+from relay.call.outbound_attempt import session_id
+from relay.privacy.messages import Reply
+from relay.privacy.sdp import SdpWriter
 from relay.sip.dialog import Dialog
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response, parse_message
@@ -133,7 +133,7 @@ def test_bye_comes_after_our_ack() -> None:
 
 def test_bye_drops_a_reason_that_fails_the_leak_check() -> None:
     pair = Pair()
-    pair.callee.tripwire = Tripwire(("8613800000001",), ())
+    pair.callee.leak_check = LeakCheck(("8613800000001",), ())
     pair.callee.hang_up(0.1, "Reason: 13800000001\r\n")
     (bye,) = pair.take()
     assert bye.get("reason") is None
@@ -141,7 +141,7 @@ def test_bye_drops_a_reason_that_fails_the_leak_check() -> None:
 
 def test_leak_raises_and_nothing_is_sent() -> None:
     pair = Pair()
-    pair.callee.tripwire = Tripwire(("8613800000001",), ())
+    pair.callee.leak_check = LeakCheck(("8613800000001",), ())
     with pytest.raises(Leak) as leak:
         pair.callee.request("INFO", 2, extra="X: 13800000001\r\n")
     assert (leak.value.call, leak.value.side) == (pair.callee.call, "callee")
@@ -153,7 +153,7 @@ def test_leak_raises_and_nothing_is_sent() -> None:
 
 def test_ack_stays_due_after_a_leak() -> None:
     pair = Pair()
-    pair.callee.tripwire = Tripwire((), ("192.0.2.77",))
+    pair.callee.leak_check = LeakCheck((), ("192.0.2.77",))
     pair.callee.ack_due = 1
     with pytest.raises(Leak):
         pair.callee.guard("192.0.2.77", None)

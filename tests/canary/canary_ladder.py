@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.call.routing import Refusal, Route
+from relay.model.decision import Refusal, Route
 from relay.sip.flow import Flow
 from tests.canary.marks import ALICE, BOB, Marks
 from tests.canary.stuffing import stuff

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay.call.settings import PeerRoute
+from relay.model.settings import PeerRoute
 from relay.sip.message import Request, Response
 from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB

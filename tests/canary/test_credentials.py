@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.settings import Account
+from relay.model.settings import Account
 from relay.sip.message import Request
 from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB

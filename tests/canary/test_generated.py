@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.call.record import CallRecord
+from relay.model.record import CallRecord
 from relay.sip.flow import Flow
 from relay.sip.message import parse_message
 from tests.canary.canary_ladder import CanaryLadder

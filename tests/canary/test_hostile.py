@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from relay.call import sdp_masking
-from relay.call.routing import Route
+from relay.model.decision import Route
+from relay.privacy import sdp
 from relay.sip.message import parse_message
 from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB
@@ -130,7 +130,7 @@ def test_no_line_is_smuggled_into_a_description(line_break: str) -> None:
             assert flow.host != CALLEE_HOST or b"evil" not in data, data.decode()
 
 
-# -- the tripwire as an oracle
+# -- the leak check as an oracle
 
 
 def what_the_caller_sees(guess: str) -> list[bytes]:
@@ -165,7 +165,7 @@ def what_the_caller_sees(guess: str) -> list[bytes]:
     ladder.caller.expects("BYE")
     seen = [data.partition(b"\r\n")[0].replace(guess.encode(), b"GUESS") for data in ladder.caller.received]
     seen += [data.partition(b"\r\n")[0].replace(guess.encode(), b"GUESS") for data, _ in ladder.caller.inbox]
-    assert "tripwire" not in ladder.engine.statistics()
+    assert "leak_check" not in ladder.engine.statistics()
     return seen
 
 
@@ -190,12 +190,12 @@ def test_a_right_guess_of_the_callee_is_answered_as_a_wrong_one() -> None:
         ladder.callee.sends("INFO", body=b"5", content_type="application/dtmf", headers=lines)
         ladder.callee.sends("BYE", headers=lines)
         ladder.run(40)
-        assert "tripwire" not in ladder.engine.statistics()
+        assert "leak_check" not in ladder.engine.statistics()
         seen.append([data.partition(b"\r\n")[0].replace(guess.encode(), b"GUESS") for data, _ in ladder.callee.inbox])
     assert seen[0] == seen[1]
 
 
-# -- the tripwire when it must strike
+# -- the leak check when it must strike
 
 
 def test_a_binding_that_shows_the_real_number_makes_no_call() -> None:
@@ -204,8 +204,8 @@ def test_a_binding_that_shows_the_real_number_makes_no_call() -> None:
     ladder.caller.calls(X)
     ladder.callee.gets_nothing()
     ladder.caller.is_refused(480)
-    assert ladder.engine.statistics()["tripwire"] == 1
-    assert (ladder.record.outcome, ladder.record.end_reason) == ("failed", "tripwire")
+    assert ladder.engine.statistics()["leak_check"] == 1
+    assert (ladder.record.outcome, ladder.record.end_reason) == ("failed", "leak_check")
     assert A[2:] not in str([note.fields for note in ladder.notes])
     ladder.settle()
 
@@ -291,11 +291,11 @@ def test_a_host_name_for_the_media_takes_the_answer_down() -> None:
 
 def test_long_attributes_are_not_remembered() -> None:
     ladder = clean()
-    before = [cached.cache_info().currsize for cached in (sdp_masking._mask_fmtp, sdp_masking._mask_rtpmap)]
+    before = [cached.cache_info().currsize for cached in (sdp._mask_fmtp, sdp._mask_rtpmap)]
     body = OFFER + b"".join(b"a=fmtp:8 maxptime=40;%b\r\n" % (b"x%d;" % number * 900) for number in range(14))
     ladder.caller.invites(X, body=body)
     assert ladder.callee.get_request("INVITE").body.count(b"fmtp") == 0
-    after = [cached.cache_info().currsize for cached in (sdp_masking._mask_fmtp, sdp_masking._mask_rtpmap)]
+    after = [cached.cache_info().currsize for cached in (sdp._mask_fmtp, sdp._mask_rtpmap)]
     assert after[0] == before[0]
     ladder.callee.answers(486)
     ladder.caller.get(100)

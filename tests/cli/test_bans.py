@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from relay.call.bans import Bans, Known
-from relay.call.settings import Limits
-from relay.net.bans import BanAnswers
+from relay.defence.bans import Bans, Known
+from relay.model.settings import Limits
+from relay.net.control import BanAnswers
 from relay.store.database import open_store
 from tests.cli.conftest import Command, serving
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.service.times import CHINA
-from relay.store.act import RELAY
+from relay.service.fields import CHINA
 from relay.store.database import open_store
+from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.cli.conftest import Command
 from tests.cli.test_calls import write

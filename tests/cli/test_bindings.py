@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.call.routing import Route
-from relay.policy.gate import Gate
+from relay.model.decision import Route
+from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import Rules
 from relay.store.database import open_store
 from relay.store.lookup import RouteReader
@@ -24,7 +24,7 @@ def route(relay700: Command, number: str, caller: str) -> object:
     path, key_file = relay700.store
     rules = Rules(parties=PBX)
     with closing(RouteReader(path, open_store(path, key_file), rules, lambda *_: None)) as reader:
-        return Gate(reader.fetch, rules, lambda last: None).look_up(number, caller, now_ms() / 1000)
+        return CallPolicy(reader.fetch, rules, lambda last: None).look_up(number, caller, now_ms() / 1000)
 
 
 def test_bind_prints_what_to_dial_and_a_call_finds_the_binding(relay700: Command) -> None:

@@ -12,9 +12,9 @@ import pyarrow.parquet
 import pytest
 
 from relay.call.actions import Commit
-from relay.call.binding import Binding
-from relay.call.record import CallRecord
 from relay.errors import Refused
+from relay.model.binding import Binding
+from relay.model.record import CallRecord
 from relay.net.control import ControlServer, control_path
 from relay.store.database import connect, open_store
 from relay.store.journal import Journal

@@ -94,7 +94,7 @@ def test_an_unknown_number_is_status_1(loaded: Command) -> None:
 
 
 def test_an_unknown_peer_is_refused_with_the_known_ones(loaded: Command) -> None:
-    said = "peer: the configuration has no [[peer]] of that name: use one of carrier"
+    said = "peer: the configuration has no [[peer]] of that name: it has carrier"
     assert loaded.refused("numbers", "load", "70030000003", "--peer", "carier") == said
     assert loaded.refused("numbers", "prefix", OTHER, "--peer", "carier") == said
     assert [line["prefix"] for line in loaded.objects("numbers", "prefixes")] == [PREFIX, OTHER]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.cli.output import json_line, record_row, shower, table
-from relay.reports.record_form import printable
+from relay.reports.disclosure import printable
 from tests.support.stored import A, ended_record, live_record
 
 

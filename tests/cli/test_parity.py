@@ -10,7 +10,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from relay.api.app import make_app
-from relay.api.desk import Desk
+from relay.api.backend import Backend
 from relay.cli import main
 from tests.api.conftest import FAST
 
@@ -105,13 +105,13 @@ PAGING = {"limit", "cursor", "reveal", "reason"}
 
 
 class _Bare(NamedTuple):
-    """A desk with what the routes need."""
+    """A backend with what the routes need."""
 
     settings: Any = FAST
 
 
 def routes() -> dict[str, APIRoute]:
-    app = make_app(cast(Desk, _Bare()))
+    app = make_app(cast(Backend, _Bare()))
     found = [route for route in app.routes if isinstance(route, APIRoute) and route.path.startswith("/v1/")]
     return {f"{method} {route.path}": route for route in found for method in route.methods or ()}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.cli.private_file import written
+from relay.cli.output import written
 from relay.errors import StoreError
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from relay.reports.recordings import TAKEN_MS
-from relay.store.act import RELAY
 from relay.store.database import open_store
-from relay.store.recording_file import CHUNK, file_of, seal_file
+from relay.store.recordings import CHUNK, file_of, seal_file
+from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer, now_ms
 from tests.cli.conftest import Command
 from tests.cli.test_calls import write

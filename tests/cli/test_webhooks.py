@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from relay.store.act import RELAY, Act
 from relay.store.database import open_store
-from relay.store.outbox import bury, tell
+from relay.store.unit_of_work import RELAY, UnitOfWork
+from relay.store.webhooks import dead_letter, tell
 from relay.store.writer import Writer
 from tests.cli.conftest import Command
 
@@ -24,9 +24,9 @@ def made(relay700: Command) -> dict[str, Any]:
     return made
 
 
-def give_up(act: Act, event_id: str) -> None:
+def give_up(act: UnitOfWork, event_id: str) -> None:
     tell(act, "default", "call.ended", event_id, {"caller": "8613800000001"})
-    bury(act, [seq for (seq,) in act.connection.execute("SELECT seq FROM outbox")], "404 Not Found")
+    dead_letter(act, [seq for (seq,) in act.connection.execute("SELECT seq FROM outbox")], "404 Not Found")
 
 
 def leave_dead(relay700: Command, *event_ids: str) -> None:

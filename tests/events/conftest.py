@@ -14,17 +14,16 @@ from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
 from relay.call.actions import Commit
-from relay.call.record import CallRecord
 from relay.events.delivery import Deliverer
 from relay.events.settings import DeliveryRules
 from relay.events.webhooks import KINDS, make
+from relay.model.record import CallRecord
 from relay.service.businesses import Application, apply
-from relay.store.act import RELAY, Act
 from relay.store.database import connect_reader, open_store
 from relay.store.journal import Journal
-from relay.store.outbox import Event, dead, oldest, tell
 from relay.store.sealing import Sealer
-from relay.store.webhooks import Webhook, find_webhook, put_webhook
+from relay.store.unit_of_work import RELAY, UnitOfWork
+from relay.store.webhooks import Event, Webhook, dead, find_webhook, oldest, put_webhook, tell
 from relay.store.writer import GroupWriter, Writer, now_ms
 
 T = TypeVar("T")
@@ -57,7 +56,7 @@ class Shop(NamedTuple):
     sealer: Sealer
     log: Log
 
-    def act(self, do: Callable[[Act], T]) -> T:
+    def act(self, do: Callable[[UnitOfWork], T]) -> T:
         with closing(Writer(self.path, self.sealer)) as writer:
             return writer.run(RELAY, do)
 

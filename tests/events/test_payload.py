@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from relay.events.payload import call_data, write_events
-from relay.store.outbox import Event
-from relay.store.webhooks import Webhook
+from relay.store.webhooks import Event, Webhook
 from tests.support.stored import NOW_MS, A, B, X, ended_record, live_record
 
 HOOK = Webhook("w1", "shop", "https://shop.example", "secret", ("call.ended",), "masked", None, 0, 0, NOW_MS)

@@ -13,12 +13,10 @@ import pytest
 
 from relay.call.actions import Commit
 from relay.events import recordings as module
-from relay.events.recordings import RETRY_S, UNKNOWN_S, Taker
-from relay.events.spool import ABANDONED_S
+from relay.events.recordings import ABANDONED_S, RETRY_S, UNKNOWN_S, Taker
 from relay.store.audit_log import AuditQuery, newest_entries, verify_audit
 from relay.store.database import connect_reader
-from relay.store.recording_file import Recordings, file_of, open_file
-from relay.store.recordings import Recording, find_recording
+from relay.store.recordings import Recording, Recordings, file_of, find_recording, open_file
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Shop
 from tests.support.spool import Spool, capture
@@ -215,7 +213,7 @@ def _kill(patch: pytest.MonkeyPatch, at: str) -> None:
         case "open":
             patch.setattr(module, "seal_file", killed)
         case "half":
-            patch.setattr("relay.store.recording_file.os.fsync", killed)
+            patch.setattr("relay.store.recordings.os.fsync", killed)
         case "replaced":
             patch.setattr(GroupWriter, "run", killed)
         case "entered":
@@ -232,7 +230,7 @@ async def test_a_full_disk_is_logged_once_and_retried(here: Here, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("relay.store.recording_file.os.fsync", full)
+        patch.setattr("relay.store.recordings.os.fsync", full)
         for _ in range(3):
             await here.taker.take_all()
             here.now_s += RETRY_S

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import StoreError
-from relay.events.spool import ABANDONED_S, Left, Reading, left_in
+from relay.events.recordings import ABANDONED_S, Left, Reading, left_in
 from tests.support.spool import HEAD, Spool, capture, packet
 
 CALL, OTHER = "019a7b8a800c" + "5" * 20, "019a7b8a800d" + "6" * 20

@@ -8,7 +8,7 @@ from relay.errors import Refused
 from relay.events.webhooks import KINDS, MOST_TESTS, MOST_WEBHOOKS, change, get, make, remove, resend
 from relay.events.webhooks import test as send_test
 from relay.service.businesses import Application, apply
-from relay.store.act import OPERATOR, RELAY, Act, Actor
+from relay.store.unit_of_work import OPERATOR, RELAY, Actor, UnitOfWork
 from relay.store.writer import Writer
 from tests.events.conftest import NO_URL, Shop
 
@@ -110,7 +110,7 @@ def test_unknown_kinds_are_refused(shop: Shop, kinds: tuple[str, ...]) -> None:
 
 
 def test_parties_in_clear_need_a_scope(shop: Shop) -> None:
-    def clear(act: Act) -> object:
+    def clear(act: UnitOfWork) -> object:
         return make(act, "shop", NO_URL, KINDS, "clear")
 
     assert refusal(shop, clear) == ("forbidden", "parties")

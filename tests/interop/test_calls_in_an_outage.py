@@ -1,4 +1,4 @@
-"""The store takes nothing, and the relay is killed: calls go on, also those that the spill alone knows."""
+"""The store takes nothing, and the relay is killed: calls go on, also those that the overflow alone knows."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ async def test_no_record_is_lost_or_doubled_by_kill_9_under_load(start_relay: St
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ["full", "locked"])
-async def test_nor_while_they_lie_in_the_spill(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
+async def test_nor_while_they_lie_in_the_overflow(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
     """The store takes nothing when it is killed, and is well again when the next one comes."""
     fault = FAULTS[name]
     if reran_with_own_disk(request, fault):

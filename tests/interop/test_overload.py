@@ -25,7 +25,7 @@ pytestmark = pytest.mark.outside
 
 BINDINGS = [(f"70010000001{n:04}", f"1380000{n:04}", f"1390000{n:04}") for n in range(50)]
 UNBOUND = "700100000019999"
-BURST = 3000  # the 1,600th waits too long, however fast the relay is (relay/net/backlog.py)
+BURST = 3000  # the 1,600th waits too long, however fast the relay is (relay/net/queues.py)
 MOST = 60_000  # that are offered
 ENOUGH = 300  # that are shed
 QUIET_S = 2.0  # without an answer: there are no more to come

@@ -206,25 +206,25 @@ def taken_rows(folder: Path) -> int:
     return int(count)
 
 
-async def test_a_desk_that_is_killed_while_it_seals_leaves_it_to_the_next(
+async def test_a_backend_that_is_killed_while_it_seals_leaves_it_to_the_next(
     relays: Callable[[Setup], RelayProcess], tmp_path: Path
 ) -> None:
     async with recording_engine(tmp_path) as engine:
         relay = relays(recording(engine, tmp_path))
         bind(relay)
-        desk = int(relay.wait_for_event("desk.started")["pid"])
+        backend = int(relay.wait_for_event("backend.started")["pid"])
         async with call(relay) as up:
             await until_it_is_recorded(relay)
-            os.kill(desk, signal.SIGSTOP)
+            os.kill(backend, signal.SIGSTOP)
             await up.hang_up()
         ended = await asyncio.to_thread(relay.wait_for_event, "call.ended")
         await until_seen(lambda: [path.suffix for path in plain(tmp_path)] == [".txt", ".pcap"])
         (capture,) = (tmp_path / "spool/pcaps").iterdir()
         long = HEAD + b"".join(packet(n, bytes(200_000)) for n in range(1_500))
         capture.write_bytes(long)
-        os.kill(desk, signal.SIGCONT)
+        os.kill(backend, signal.SIGCONT)
         await until_seen(lambda: [path.suffix for path in sealed(tmp_path)] == [".part"])
-        os.kill(desk, signal.SIGKILL)
+        os.kill(backend, signal.SIGKILL)
         assert (taken_rows(tmp_path), len(plain(tmp_path))) == (0, 2)
         event = await taken(relay)
         assert (event["call_id"], plain(tmp_path)) == (ended["call_id"], [])

@@ -1,4 +1,4 @@
-"""`relay700 reload` and SIGHUP on a running relay and its desk, with a call that is up."""
+"""`relay700 reload` and SIGHUP on a running relay and its backend, with a call that is up."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_without_a_relay_there_is_nothing_to_reload(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "the relay is not running, or does not answer\n")
 
 
-def test_the_desk_goes_by_it_too(tmp_path: Path) -> None:
+def test_the_backend_goes_by_it_too(tmp_path: Path) -> None:
     """Without a moment in which it does not answer: it is the same process."""
     with running_relay(tmp_path, Setup(api=free(RELAY))) as relay:
         relay.wait_for_event("api.listening")
@@ -154,6 +154,6 @@ def test_the_desk_goes_by_it_too(tmp_path: Path) -> None:
         assert limit() == "1200"
         change(relay, lambda text: text.replace("[api]", "[api]\nburst = 7"))
         assert relay.command("reload").returncode == 0
-        relay.wait_for_event("desk.reloaded")
+        relay.wait_for_event("backend.reloaded")
         assert limit() == "7"
-        assert relay.log().count('"desk.started"') == 1
+        assert relay.log().count('"backend.started"') == 1

@@ -58,7 +58,7 @@ async def test_calls_go_on_or_are_refused_and_nothing_is_lost(
     _prepare(folder, fault.needs)
     await asyncio.to_thread(relay.start)
     await asyncio.to_thread(relay.bind)
-    await asyncio.to_thread(relay.wait_for_event, "desk.ready")
+    await asyncio.to_thread(relay.wait_for_event, "backend.ready")
     await outlives(relay, fault)
     assert await asyncio.to_thread(relay.stop) == 0
     _check_log(relay, fault.tells)

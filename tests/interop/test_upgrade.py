@@ -108,7 +108,7 @@ async def test_a_command_of_a_later_version_migrates_the_file_of_a_relay_that_se
     relay.start()
     try:
         relay.import_bindings(BINDINGS)
-        relay.wait_for_event("desk.ready")
+        relay.wait_for_event("backend.ready")
         async with Under(relay, dice()) as calls:
             await asyncio.to_thread(newer.migrate, relay.config)
             await calls.answered(100)
@@ -131,7 +131,7 @@ async def test_a_node_of_a_later_version_migrates_the_store_that_it_shares(tmp_p
         old.start()
         try:
             old.import_bindings(BINDINGS)
-            old.wait_for_event("desk.ready")
+            old.wait_for_event("backend.ready")
             async with Under(old, dice()) as calls:
                 await asyncio.to_thread(new.start)
                 await calls.answered(100)

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from relay.call.engine import Engine
-from relay.call.record import CallRecord
 from relay.errors import ParseError
+from relay.model.record import CallRecord
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response, parse_message
 

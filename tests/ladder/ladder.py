@@ -14,22 +14,12 @@ from typing import Literal
 
 import pytest
 
-from relay.call.actions import (
-    Commit,
-    DropAttempt,
-    KeepAttempt,
-    LookUp,
-    Mediate,
-    Note,
-    Send,
-    SendAll,
-    Tell,
-)
+from relay.call.actions import CallEvent, Commit, DropAttempt, KeepAttempt, LookUp, Mediate, Note, Send, SendAll
 from relay.call.engine import Engine
-from relay.call.lost import KeptAttempt
-from relay.call.record import CallRecord
-from relay.call.routing import Refusal, Route
-from relay.call.settings import Listener, Peer, PeerRoute, Settings
+from relay.call.recovery import KeptAttempt
+from relay.model.decision import Refusal, Route
+from relay.model.record import CallRecord
+from relay.model.settings import Listener, Peer, PeerRoute, Settings
 from relay.sip.flow import Flow
 from tests.ladder.checks import Checks, check_glance
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
@@ -121,7 +111,7 @@ class Ladder:
         self.kept: dict[str, KeptAttempt] = {}  # stored attempts, as left by a crash
         self.commits = 0
         self.notes: list[Note] = []
-        self.told: list[Tell] = []
+        self.told: list[CallEvent] = []
         self.hold_commits = self.hold_look_ups = False
         self._held: list[Commit | LookUp] = []
         self.lose_next = 0  # number of the relay's next messages to lose
@@ -223,7 +213,7 @@ class Ladder:
                     case _:
                         self._note(action)
 
-    def _note(self, action: KeepAttempt | DropAttempt | Mediate | Note | Tell) -> None:
+    def _note(self, action: KeepAttempt | DropAttempt | Mediate | Note | CallEvent) -> None:
         match action:
             case KeepAttempt():
                 self.kept[action.record.call_id] = KeptAttempt(action.record, action.state)
@@ -233,7 +223,7 @@ class Ladder:
                 self.mediate(action)
             case Note():
                 self.notes.append(action)
-            case Tell():
+            case CallEvent():
                 self.told.append(action)
 
     def _carry(self, action: Send | SendAll) -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from relay.call.announcement import ENDING_S, LONGEST_S
-from relay.call.routing import Refusal, Route
-from relay.call.settings import Announcements
+from relay.model.decision import Refusal, Route
+from relay.model.settings import Announcements
 from relay.sip.message import Message
 from tests.ladder import anchored
 from tests.ladder.anchored import RTPENGINE, SOUND_S, AnchoredLadder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.setup import TRYING_S
+from relay.call.invite_session import TRYING_S
 from tests.ladder.descriptions import ANSWER, OFFER
 from tests.ladder.ladder import Ladder, X, connect, hang_up
 

@@ -7,11 +7,10 @@ from dataclasses import replace
 import pytest
 
 from relay.call.actions import Commit, LookUp
-from relay.call.claims import CallerNumbers
-from relay.call.record import CallRecord
-from relay.call.settings import Account, Peer
-from relay.policy.gate import Gate
-from relay.policy.judge import Found
+from relay.model.record import CallRecord
+from relay.model.settings import Account, CallerNumbers, Peer
+from relay.policy.call_policy import CallPolicy
+from relay.policy.evaluate import LookupResult
 from relay.policy.rules import RefusalCaps, Rules
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, A, B, Ladder, Side, X, Y, peer
@@ -29,9 +28,9 @@ class Gated(Ladder):
     def __init__(self, *peers: Peer, rules: Rules = RULES, **settings: object) -> None:
         super().__init__(peers=peers, **settings)  # type: ignore[arg-type]
         self.asked: list[tuple[str, str]] = []
-        self.gate = Gate(self._fetch, rules, lambda _: None)
+        self.gate = CallPolicy(self._fetch, rules, lambda _: None)
 
-    def _fetch(self, number: str, caller: str, unix_s: float) -> Found:
+    def _fetch(self, number: str, caller: str, unix_s: float) -> LookupResult:
         self.asked.append((number, caller))
         bound = BINDING.get(caller) if number == X else None
         return FOUND._replace(bound=bound, is_own=bound is not None, caller_hash=caller.encode())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from relay.call.actions import Tell
-from relay.call.routing import Refusal, Route
+from relay.call.actions import CallEvent
+from relay.model.decision import Refusal, Route
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import A, B, Ladder, X, connect, hang_up
 
@@ -65,7 +65,7 @@ def test_direction_and_legacy_of_the_record_survive_a_restart() -> None:
         side.expects("OPTIONS")
     hang_up(ladder)
     assert (ladder.record.direction, ladder.record.legacy) == ("a_to_b", True)
-    assert [told for told in ladder.told if told == Tell("answered", ladder.told[-1].record)] == [ladder.told[-1]]
+    assert [told for told in ladder.told if told == CallEvent("answered", ladder.told[-1].record)] == [ladder.told[-1]]
 
 
 def test_legacy_number_is_looked_up() -> None:

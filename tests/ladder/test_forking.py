@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from relay.call.attempt import MOST_FORKS
+from relay.call.outbound_attempt import MOST_FORKS
 from tests.ladder.descriptions import ANSWER, HELD, HOLD
 from tests.ladder.ladder import Ladder, X, hang_up
 
-DESK = "<sip:bob-desk@127.0.0.22:5060>"
+BACKEND = "<sip:bob-backend@127.0.0.22:5060>"
 MOBILE = "<sip:bob-mobile@127.0.0.22:5070>"
 
 
@@ -17,11 +17,11 @@ def start(ladder: Ladder) -> None:
 
 def test_second_fork_answers_the_call(ladder: Ladder) -> None:
     start(ladder)
-    ladder.callee.answers(183, tag="bob-desk", contact=DESK, body=HELD)
-    desk = ladder.caller.get_response(183)
+    ladder.callee.answers(183, tag="bob-backend", contact=BACKEND, body=HELD)
+    backend = ladder.caller.get_response(183)
     ladder.callee.answers(183, tag="bob-mobile", contact=MOBILE, body=ANSWER)
     mobile = ladder.caller.get_response(183)
-    assert desk.to_tag != mobile.to_tag
+    assert backend.to_tag != mobile.to_tag
     ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
     ack = ladder.callee.get_request("ACK")
     assert (ack.uri, ack.to_tag) == ("sip:bob-mobile@127.0.0.22:5070", "bob-mobile")
@@ -35,25 +35,25 @@ def test_second_fork_answers_the_call(ladder: Ladder) -> None:
 def test_requests_stay_in_their_early_dialog(ladder: Ladder) -> None:
     start(ladder)
     tags = []
-    for tag, contact in (("bob-desk", DESK), ("bob-mobile", MOBILE)):
+    for tag, contact in (("bob-backend", BACKEND), ("bob-mobile", MOBILE)):
         headers = "Require: 100rel\r\nRSeq: 9\r\n"
         ladder.callee.answers(183, tag=tag, contact=contact, headers=headers, body=ANSWER)
         progress = ladder.caller.get_response(183)
         assert progress.rseq == 1
         tags.append(progress.to_tag or "")
-    for tag, theirs in zip(tags, ("bob-desk", "bob-mobile"), strict=True):
+    for tag, theirs in zip(tags, ("bob-backend", "bob-mobile"), strict=True):
         ladder.caller.remote_tag = tag
         ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n")
         prack = ladder.callee.expects("PRACK")
         assert (prack.to_tag, prack.rack) == (theirs, (9, 1, "INVITE"))
-        assert prack.uri == (DESK if theirs == "bob-desk" else MOBILE)[1:-1]
+        assert prack.uri == (BACKEND if theirs == "bob-backend" else MOBILE)[1:-1]
         ladder.caller.get(200)
-    ladder.callee.tag = "bob-desk"
+    ladder.callee.tag = "bob-backend"
     ladder.caller.remote_tag = tags[0]
     ladder.caller.updates(HOLD)
-    assert ladder.callee.expects("UPDATE", body=HELD).to_tag == "bob-desk"
+    assert ladder.callee.expects("UPDATE", body=HELD).to_tag == "bob-backend"
     ladder.caller.get(200)
-    ladder.callee.accepts(tag="bob-desk", contact=DESK)
+    ladder.callee.accepts(tag="bob-backend", contact=BACKEND)
     assert ladder.caller.get_response(200).to_tag == tags[0]
     ladder.caller.sent["INVITE"] = ladder.caller.sent["INVITE"]
     ladder.caller.acks()
@@ -62,7 +62,7 @@ def test_requests_stay_in_their_early_dialog(ladder: Ladder) -> None:
 
 def test_losing_early_dialog_ends(ladder: Ladder) -> None:
     start(ladder)
-    ladder.callee.answers(183, tag="bob-desk", contact=DESK)
+    ladder.callee.answers(183, tag="bob-backend", contact=BACKEND)
     lost = ladder.caller.get_response(183).to_tag or ""
     ladder.callee.accepts(tag="bob-mobile", contact=MOBILE, body=ANSWER)
     won = ladder.caller.get_response(200).to_tag or ""
@@ -79,16 +79,16 @@ def test_losing_early_dialog_ends(ladder: Ladder) -> None:
 def test_second_answer_gets_ack_and_bye(ladder: Ladder) -> None:
     """RFC 3261 13.2.2.4: each is acknowledged, the second is hung up."""
     start(ladder)
-    ladder.callee.answers(180, tag="bob-desk", contact=DESK)
+    ladder.callee.answers(180, tag="bob-backend", contact=BACKEND)
     ladder.caller.get(180)
     ladder.callee.accepts(tag="bob-mobile", contact=MOBILE, body=ANSWER)
     ladder.caller.is_answered()
     for _ in range(2):  # retransmitted before our ACK arrives
-        ladder.callee.answers(200, tag="bob-desk", contact=DESK, body=ANSWER)
-        assert ladder.callee.get("ACK").to_tag == "bob-desk"
+        ladder.callee.answers(200, tag="bob-backend", contact=BACKEND, body=ANSWER)
+        assert ladder.callee.get("ACK").to_tag == "bob-backend"
         if ladder.callee.inbox:
             bye = ladder.callee.expects("BYE")
-            assert (bye.to_tag, bye.uri) == ("bob-desk", "sip:bob-desk@127.0.0.22:5060")
+            assert (bye.to_tag, bye.uri) == ("bob-backend", "sip:bob-backend@127.0.0.22:5060")
     ladder.callee.gets_nothing()
     ladder.caller.gets_nothing()
     ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
@@ -101,9 +101,9 @@ def test_second_answer_before_the_first_is_committed(ladder: Ladder) -> None:
     start(ladder)
     ladder.hold_commits = True
     ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
-    ladder.callee.answers(200, tag="bob-desk", contact=DESK, body=ANSWER)
-    assert ladder.callee.get("ACK").to_tag == "bob-desk"
-    assert ladder.callee.expects("BYE").to_tag == "bob-desk"
+    ladder.callee.answers(200, tag="bob-backend", contact=BACKEND, body=ANSWER)
+    assert ladder.callee.get("ACK").to_tag == "bob-backend"
+    assert ladder.callee.expects("BYE").to_tag == "bob-backend"
     ladder.release()
     assert ladder.callee.get("ACK").to_tag == "bob-mobile"
     ladder.caller.is_answered()
@@ -115,8 +115,8 @@ def test_unusable_second_answer_does_not_affect_the_call(ladder: Ladder) -> None
     start(ladder)
     ladder.callee.accepts(tag="bob-mobile", contact=MOBILE, body=ANSWER)
     ladder.caller.is_answered()
-    ladder.callee.accepts(tag="bob-desk", contact="<tel:110>", body=ANSWER)
-    assert ladder.callee.expects("BYE").to_tag == "bob-desk"
+    ladder.callee.accepts(tag="bob-backend", contact="<tel:110>", body=ANSWER)
+    assert ladder.callee.expects("BYE").to_tag == "bob-backend"
     ladder.callee.tag = "bob-mobile"
     hang_up(ladder)
 
@@ -125,7 +125,7 @@ def test_late_ringing_of_another_fork_is_ignored(ladder: Ladder) -> None:
     start(ladder)
     ladder.callee.accepts(tag="bob-mobile", contact=MOBILE, body=ANSWER)
     ladder.caller.is_answered()
-    ladder.callee.answers(180, tag="bob-desk", contact=DESK)
+    ladder.callee.answers(180, tag="bob-backend", contact=BACKEND)
     ladder.caller.gets_nothing()
     assert ladder.engine.statistics()["legs"] == 2
     ladder.callee.tag = "bob-mobile"
@@ -134,7 +134,7 @@ def test_late_ringing_of_another_fork_is_ignored(ladder: Ladder) -> None:
 
 def test_refusal_of_all_forks_is_relayed(ladder: Ladder) -> None:
     start(ladder)
-    for tag in ("bob-desk", "bob-mobile"):
+    for tag in ("bob-backend", "bob-mobile"):
         ladder.callee.answers(180, tag=tag)
         ladder.caller.get(180)
     ladder.callee.refuses(486, tag="bob-mobile")
@@ -145,14 +145,14 @@ def test_refusal_of_all_forks_is_relayed(ladder: Ladder) -> None:
 
 def test_cancel_crossing_two_answers(ladder: Ladder) -> None:
     start(ladder)
-    for tag in ("bob-desk", "bob-mobile"):
+    for tag in ("bob-backend", "bob-mobile"):
         ladder.callee.answers(180, tag=tag)
         ladder.caller.get(180)
     ladder.caller.cancels()
     ladder.caller.get(200)
     ladder.caller.is_refused(487)
     ladder.callee.expects("CANCEL", 200)
-    for tag in ("bob-desk", "bob-mobile"):
+    for tag in ("bob-backend", "bob-mobile"):
         ladder.callee.answers(200, tag=tag, body=ANSWER)
         assert ladder.callee.get("ACK").to_tag == tag
         assert ladder.callee.expects("BYE").to_tag == tag
@@ -185,7 +185,7 @@ def test_cancel_then_ringing_of_one_fork_and_answer_of_another(ladder: Ladder) -
     ladder.caller.get(200)
     ladder.caller.is_refused(487)
     ladder.callee.expects("CANCEL", 200)
-    ladder.callee.answers(180, tag="bob-desk")
+    ladder.callee.answers(180, tag="bob-backend")
     assert ladder.engine.statistics()["legs"] == 0
     ladder.callee.accepts(tag="bob-mobile", body=ANSWER)
     ladder.callee.expects("BYE")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.call.leg import MOST_RELIABLE
-from relay.call.settings import Limits
+from relay.model.settings import Limits
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER, HOLD
 from tests.ladder.ladder import (

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from relay.call.settings import Account, Limits, Peer
-from relay.call.strangers import SHARE
+from relay.defence.limits import SHARE
+from relay.model.settings import Account, Limits, Peer
 from relay.sip.digest import Challenge, answer, parse_challenge
 from relay.sip.flow import Flow
 from relay.sip.message import Response

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.compose import MOST_BY_UDP
+from relay.privacy.messages import MOST_BY_UDP
 from relay.sip.flow import Flow
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from relay.call.actions import Commit
-from relay.call.lost import KeptAttempt
-from relay.call.settings import Account, Listener
-from relay.call.setup import TRYING_S
+from relay.call.invite_session import TRYING_S
+from relay.call.recovery import KeptAttempt
+from relay.model.settings import Account, Listener
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response, parse_message
 from tests.ladder.anchored import AnchoredLadder

@@ -147,8 +147,8 @@ def test_offer_not_rewritten_by_rtpengine_is_not_relayed(ladder: AnchoredLadder)
     ladder.caller.calls(X)
     ladder.callee.gets_nothing()
     refused(ladder, 480, "failed")
-    assert ladder.engine.statistics()["tripwire"] == 1
-    assert ladder.record.end_reason == "tripwire"
+    assert ladder.engine.statistics()["leak_check"] == 1
+    assert ladder.record.end_reason == "leak_check"
 
 
 def test_answer_not_rewritten_by_rtpengine_is_not_relayed(ladder: AnchoredLadder) -> None:
@@ -158,7 +158,7 @@ def test_answer_not_rewritten_by_rtpengine_is_not_relayed(ladder: AnchoredLadder
     ladder.callee.accepts(body=ANSWER)
     ladder.callee.expects("BYE")
     ladder.caller.is_refused(480)
-    assert ladder.record.end_reason == "tripwire"
+    assert ladder.record.end_reason == "leak_check"
     ladder.settle()
 
 
@@ -172,7 +172,7 @@ def test_reinvite_not_rewritten_by_rtpengine_ends_the_call(ladder: AnchoredLadde
     asking.is_refused(487)
     asking.expects("BYE")
     asked.expects("BYE")
-    assert ladder.record.end_reason == "tripwire"
+    assert ladder.record.end_reason == "leak_check"
     ladder.settle()
 
 
@@ -187,5 +187,5 @@ def test_sdp_not_rewritten_after_the_end_is_no_leak(ladder: AnchoredLadder) -> N
     ladder.rtpengine.passes_addresses = True
     ladder.rtpengine_goes_on()
     ladder.caller.get(200)
-    assert "tripwire" not in ladder.engine.statistics()
+    assert "leak_check" not in ladder.engine.statistics()
     ladder.settle()

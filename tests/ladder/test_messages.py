@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from relay.call.actions import LookUp
-from relay.call.routing import Route
-from relay.call.settings import Target
+from relay.model.decision import Route
+from relay.model.settings import Target
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, EITHER, A, B, Ladder, X, Y, peer
 from tests.ladder.ladder import sides as sides_of
 from tests.ladder.texts import NUMBERS, texting
@@ -131,8 +131,8 @@ def test_text_with_a_leaked_number_fails_closed() -> None:
     ladder.caller.texts(X)
     ladder.callee.gets_nothing()
     ladder.caller.get(480)
-    assert ladder.engine.statistics()["tripwire"] == 1
-    assert (ladder.record.outcome, ladder.record.end_reason) == ("failed", "tripwire")
+    assert ladder.engine.statistics()["leak_check"] == 1
+    assert (ladder.record.outcome, ladder.record.end_reason) == ("failed", "leak_check")
     ladder.settle()
 
 
@@ -143,7 +143,7 @@ def test_text_with_a_leaked_address_fails_closed() -> None:
     ladder.caller.texts(X)
     ladder.callee.gets_nothing()
     ladder.caller.get(480)
-    assert ladder.record.end_reason == "tripwire"
+    assert ladder.record.end_reason == "leak_check"
     ladder.settle()
 
 

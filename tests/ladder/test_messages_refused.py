@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from relay.call.routing import Refusal
-from relay.call.settings import Limits
-from relay.call.text_memory import WINDOW_S
+from relay.model.decision import Refusal
+from relay.model.settings import Limits
+from relay.privacy.text_memory import WINDOW_S
 from relay.sip.message import parse_message
 from tests.ladder.ladder import EITHER, A, B, Ladder, X, Y, connect
 from tests.ladder.ladder import sides as sides_of

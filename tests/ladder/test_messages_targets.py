@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.routing import Route
-from relay.call.settings import Account, Quota
+from relay.model.decision import Route
+from relay.model.settings import Account, Quota
 from relay.sip.message import Request
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, A, B, Ladder, X, connect, peer
 from tests.ladder.test_challenges import challenges

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from relay.call.peer_shares import STRAYS_PER_S
-from relay.call.settings import Limits
-from relay.call.setup import TRYING_S
-from relay.call.shedding import Rank
+from relay.call.invite_session import TRYING_S
+from relay.defence.limits import STRAYS_PER_S
+from relay.defence.shedding import Rank
+from relay.model.settings import Limits
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, Ladder, X, connect, hang_up, peer
 from tests.ladder.side import Side
 

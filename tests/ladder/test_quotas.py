@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.settings import Quota
+from relay.model.settings import Quota
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, Ladder, Side, X, peer
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from relay.call.actions import Note
-from relay.call.routing import Refusal, Route
-from relay.call.settings import Limits
-from relay.call.strangers import SHARE
+from relay.defence.limits import SHARE
+from relay.model.decision import Refusal, Route
+from relay.model.settings import Limits
 from relay.policy import rules
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import STRANGER_HOST, A, B, Ladder, Side, X, connect, hang_up

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from relay.call.settings import Account, Peer, Target
+from relay.model.settings import Account, Peer, Target
 from relay.sip.digest import parse_credentials
 from relay.sip.message import Request
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, RELAY, SECOND_HOST, Ladder, Side, connect, hang_up, peer

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from relay.call.settings import Account, Health, Limits, Quota, Settings, Target
+from relay.model.settings import Account, Health, Limits, Quota, Settings, Target
 from tests.ladder.descriptions import HELD, HOLD
 from tests.ladder.ladder import (
     CALLEE_HOST,

@@ -6,8 +6,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from relay.call.peer_state import TargetState
-from relay.call.settings import Health, Target
+from relay.model.settings import Health, Target
+from relay.peers.state import TargetState
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import CALLER_HOST, SECOND_HOST, A, B, Ladder, Side, X, hang_up, peer
 

@@ -22,11 +22,11 @@ def number_of(ladder: Ladder, side: Side) -> bytes:
 
 
 def has_failed_closed(ladder: Ladder, *, outcome: str = "failed") -> None:
-    assert ladder.engine.statistics()["tripwire"] == 1
-    (note,) = (note for note in ladder.notes if note.event == "tripwire")
+    assert ladder.engine.statistics()["leak_check"] == 1
+    (note,) = (note for note in ladder.notes if note.event == "leak_check")
     assert not {OF_CALLER.decode(), OF_CALLEE.decode()} & {str(value) for value in note.fields.values()}
     record = ladder.record
-    assert (record.outcome, record.ended_by, record.end_reason) == (outcome, "relay", "tripwire")
+    assert (record.outcome, record.ended_by, record.end_reason) == (outcome, "relay", "leak_check")
     ladder.settle()
 
 
@@ -159,5 +159,5 @@ def test_own_number_is_no_leak(ladder: Ladder, by: str) -> None:
     ladder.caller.sends("BYE")
     ladder.callee.expects("BYE")
     ladder.caller.get(200)
-    assert "tripwire" not in ladder.engine.statistics()
+    assert "leak_check" not in ladder.engine.statistics()
     ladder.settle()

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_network
 
-from relay.call.bans import Bans
-from relay.call.settings import Limits, Peer
-from relay.net.resolve import Resolver
+from relay.defence.bans import Bans
+from relay.model.settings import Limits, Peer
+from relay.net.dns import Resolver
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.net.streams import Streams
 from relay.sip.flow import Flow

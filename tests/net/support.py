@@ -11,8 +11,8 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.settings import Listener, Peer, Settings
 from relay.log import configure, ended_calls
+from relay.model.settings import Listener, Peer, Settings
 from tests.support.addresses import Address, free
 
 HOST = "127.0.0.10"

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
-from relay.call.peers import Peers
-from relay.call.settings import Peer, Settings
-from relay.net.admission import Admission
+from relay.model.settings import Peer, Settings
+from relay.net.listening import Admission
 from relay.net.settings import StreamLimits
+from relay.peers.peers import Peers
 
 PEER = Peer("pbx", (), False, (ip_network("10.0.0.0/24"), ip_network("fe80::/10")))
 

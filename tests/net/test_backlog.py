@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.shedding import Rank
-from relay.net.backlog import (
+from relay.defence.shedding import Rank
+from relay.net.queues import (
     FASTEST_S,
     INSIDE_IN_A_ROW,
     LASTS_S,

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from relay.call.bans import Ban, Bans, Known
-from relay.call.settings import Limits
+from relay.defence.bans import Ban, Bans, Known
 from relay.errors import Refused
-from relay.net.bans import LOGGED_PER_S, BanAnswers, BanLog, read_source
+from relay.model.settings import Limits
+from relay.net.control import LOGGED_PER_S, BanAnswers, BanLog, read_source
 from tests.net.support import Log
 
 BAD, GOOD = "192.0.2.66", "192.0.2.10"

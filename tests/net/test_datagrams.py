@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from relay.net.datagrams import MOST_HELD, Datagrams
+from relay.net.dns import Resolver
 from relay.net.pace import Pace
-from relay.net.resolve import Resolver
+from relay.net.transports import MOST_HELD, Datagrams
 from relay.sip.flow import Flow
 from tests.net.support import until
 from tests.support.addresses import Address, free

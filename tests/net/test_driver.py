@@ -13,6 +13,7 @@ import pytest
 
 from relay.call.actions import (
     Action,
+    CallEvent,
     Commit,
     DropAttempt,
     KeepAttempt,
@@ -22,15 +23,14 @@ from relay.call.actions import (
     Note,
     Send,
     SendAll,
-    Tell,
 )
-from relay.call.bans import Bans
-from relay.call.record import CallRecord
-from relay.call.routing import Refusal, Route
-from relay.call.settings import Limits
-from relay.call.shedding import Rank
-from relay.net.backlog import MOST_BYTES
+from relay.defence.bans import Bans
+from relay.defence.shedding import Rank
+from relay.model.decision import Refusal, Route
+from relay.model.record import CallRecord
+from relay.model.settings import Limits
 from relay.net.driver import STALLED_S, Answered, Driver, Routed
+from relay.net.queues import MOST_BYTES
 from relay.net.settings import StreamLimits
 from relay.net.transports import Transports
 from relay.policy.rules import STORE_FAILED
@@ -140,7 +140,7 @@ def _action(word: str, name: str = "") -> Action:
             return LookUp(1, X, name)
         case "mediate":
             return Mediate(5, "offer", "call", "")
-    return Tell(name, RECORD)
+    return CallEvent(name, RECORD)
 
 
 def _several(word: str, flow: Flow, names: list[str]) -> list[Action]:
@@ -450,11 +450,11 @@ async def test_an_earlier_deadline_moves_the_loop_timer() -> None:
 
 async def test_notes_are_logged_with_masked_numbers() -> None:
     async with bench() as b:
-        await b.say("note tripwire sip:+8613800000001@x")
+        await b.say("note leak_check sip:+8613800000001@x")
         await b.say("note message.malformed 127.0.0.1")
         await b.ask("echo done")
         assert [(event["event"], event["level"], event["source"]) for event in b.log.events()] == [
-            ("tripwire", "error", "sip:138****0001@x"),
+            ("leak_check", "error", "sip:138****0001@x"),
             ("message.malformed", "debug", "127.0.0.1"),
         ]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from relay.net import huge_pages
+from relay.net import process
 from tests.support.huge_pages import needs_huge_pages
 
 TAKES = """
 import os
-from relay.net.huge_pages import take_huge_pages
+from relay.net.process import take_huge_pages
 from tests.support.huge_pages import huge_kib
 
 objects = [bytes(1000) for _ in range(20_000)]
@@ -33,10 +33,10 @@ def test_objects_are_moved_into_huge_pages() -> None:
 def test_no_huge_pages_are_requested_if_set_to_never(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     enabled = tmp_path / "enabled"
     enabled.write_text("always madvise [never]\n")
-    monkeypatch.setattr(huge_pages, "_ENABLED", enabled)
-    assert huge_pages.take_huge_pages() == 0
+    monkeypatch.setattr(process, "_ENABLED", enabled)
+    assert process.take_huge_pages() == 0
 
 
 def test_no_huge_pages_are_requested_without_kernel_support(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huge_pages, "_ENABLED", tmp_path / "enabled")
-    assert huge_pages.take_huge_pages() == 0
+    monkeypatch.setattr(process, "_ENABLED", tmp_path / "enabled")
+    assert process.take_huge_pages() == 0

@@ -8,7 +8,7 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from relay.net.notify import Notifier
+from relay.net.process import Notifier
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import ConfigError
-from relay.net.private import read_secret
+from relay.net.tls import read_secret
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from relay.net import rtpengine_instance
-from relay.net.rtpengine_instance import Instance, NoAnswer
+from relay.net import rtpengine
+from relay.net.rtpengine import Instance, NoAnswer
 from tests.net.test_rtpengine import Engine, agrees, deletions
 
 
 async def test_scheduled_deletions_are_limited_and_the_oldest_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rtpengine_instance, "MOST_UNTOLD", 2)
+    monkeypatch.setattr(rtpengine, "MOST_UNTOLD", 2)
     engine = Engine(agrees)
     await engine.start()
     instance = Instance(engine.address)

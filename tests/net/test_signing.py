@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-from relay.net.signing import signature_header
+from relay.net.verify import signature_header
 
 
 def test_time_and_body_are_signed() -> None:

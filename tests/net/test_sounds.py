@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from relay.call.announcement import OF_REFUSAL, SOUNDS
-from relay.call.routing import LANGUAGES, Language, Refusal
 from relay.errors import ConfigError
+from relay.model.decision import LANGUAGES, Language, Refusal
 from relay.net.sounds import MOST_BYTES, SHIPPED, SoundFiles, read_sounds
 from relay.policy import rules
 from tests.support.sounds import a_law_wav

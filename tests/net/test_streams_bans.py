@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.bans import GRAVE
-from relay.call.settings import Limits
+from relay.defence.bans import GRAVE
+from relay.model.settings import Limits
 from tests.net.streams import STRANGER, ended, listening, message
 from tests.net.support import until
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.call.settings import Target
 from relay.errors import ConfigError
+from relay.model.settings import Target
 from relay.net.settings import PeerCertificate, TlsFiles
 from relay.net.tls import client_context
 from tests.net.certificates import Authority

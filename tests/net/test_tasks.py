@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 
-from relay.net.tasks import Tasks
+from relay.net.process import Tasks
 
 
 async def test_an_unreferenced_task_is_kept() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import asyncio_dgram
 import pytest
 
-from relay.call.bans import Bans
-from relay.call.settings import Limits, Listener, Settings
+from relay.defence.bans import Bans
 from relay.errors import ConfigError
+from relay.model.settings import Limits, Listener, Settings
 from relay.net.pace import Pace
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.net.transports import Transports
@@ -94,7 +94,7 @@ async def test_an_unreachable_name_fails_as_written() -> None:
 
 
 async def test_datagrams_waiting_for_resolution_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.net.datagrams.MAX_RESOLVING", 2)
+    monkeypatch.setattr("relay.net.transports.MAX_RESOLVING", 2)
     opened = Opened(settings_for("udp"))
     await opened.open()
     flows = [Flow(0, "udp", f"host-{number}.invalid", 5060) for number in range(3)]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from relay.net.queues import MOST_FRAMES, Turns
 from relay.net.settings import TlsFiles
 from relay.net.tls import client_context
-from relay.net.turns import MOST_FRAMES, Turns
 from relay.sip.flow import Flow
 from tests.net.certificates import Authority
 from tests.net.streams import Heard, listening, message

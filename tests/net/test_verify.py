@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from relay.call.actions import LookUp
-from relay.call.routing import Refusal, Route
+from relay.model.decision import Refusal, Route
 from relay.net.verify import LONGEST_ANSWER, Verifier
 from tests.support.stored import A, B, X
 

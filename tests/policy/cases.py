@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from relay.call.claims import CallerNumbers
-from relay.call.routing import Refusal, Route
-from relay.call.settings import Peer
-from relay.policy.judge import Asked, Bound, Found, judge
+from relay.model.decision import Refusal, Route
+from relay.model.settings import CallerNumbers, Peer
+from relay.policy.evaluate import BindingContext, LookupResult, PendingCall, evaluate
 from relay.policy.recent import Recent
 from relay.policy.rules import Rules
 from tests.support.stored import NOW_MS, A, B, X
@@ -15,7 +14,7 @@ C = "8613700000003"
 FOREIGN = "442071838750"
 
 ID = "88.101.1/7"  # an industrial-internet identifier
-BOUND = Bound(
+BOUND = BindingContext(
     in_force=True,
     party="a",
     binding_id="b1",
@@ -46,20 +45,20 @@ BOUND = Bound(
     last_caller=None,
     industrial_id=ID,
 )
-FOUND = Found(b"hash", 0, 0, True, BOUND, (), ())
+FOUND = LookupResult(b"hash", 0, 0, True, BOUND, (), ())
 
 
-def found(**changes: object) -> Found:
+def found(**changes: object) -> LookupResult:
     """The case with changed fields of the binding, and of the look-up result."""
-    of_found = {name: changes.pop(name) for name in Found._fields if name in changes}
+    of_found = {name: changes.pop(name) for name in LookupResult._fields if name in changes}
     return FOUND._replace(bound=BOUND._replace(**changes), **of_found)  # type: ignore[arg-type]
 
 
 def judged(
-    found: Found, caller: str = A, *, at_s: float = NOW_S, recent: Recent | None = None, **rules: object
+    found: LookupResult, caller: str = A, *, at_s: float = NOW_S, recent: Recent | None = None, **rules: object
 ) -> Route | Refusal:
-    asked = Asked(X, caller, at_s, 1, 2)
-    return judge(found, asked, Rules(**rules), Recent() if recent is None else recent)  # type: ignore[arg-type]
+    asked = PendingCall(X, caller, at_s, 1, 2)
+    return evaluate(found, asked, Rules(**rules), Recent() if recent is None else recent)  # type: ignore[arg-type]
 
 
 def outcome(answer: Route | Refusal) -> str:

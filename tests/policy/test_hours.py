@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from relay.errors import ParseError
-from relay.policy.hours import Hours, parse_hours
+from relay.policy.rules import Hours, parse_hours
 
 
 def at(hour: int, minute: int, second: int = 0) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.call.routing import Refusal
+from relay.model.decision import Refusal
 from relay.policy import rules
 from relay.policy.rules import Cap, Rules
 

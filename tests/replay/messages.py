@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from relay.replay.script import Attempt, find_calls
-from relay.replay.trace import Event, Trace
-from relay.replay.transport import Endpoint
+from relay.replay.trace import Endpoint, Event, Trace
 from relay.sip.message import parse_message
 
 CALLER = Endpoint("10.1.1.1", 5062)

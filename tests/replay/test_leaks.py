@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.replay.leaks import Secrets
+from relay.replay.comparison import Secrets
 from relay.sip.message import Request
 from tests.replay.messages import SDP
 

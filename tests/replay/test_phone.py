@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 import asyncio_dgram
 import pytest
 
-from relay.replay.leaks import Secrets
+from relay.replay.comparison import Secrets
 from relay.replay.line import open_line
 from relay.replay.phone import Phone, Sent
-from relay.replay.transport import Endpoint
-from relay.replay.wording import Wording
+from relay.replay.script import Wording
+from relay.replay.trace import Endpoint
 from relay.sip.message import Request, Response, parse_message
 from tests.replay.messages import event
 from tests.support.addresses import CALLER, RELAY

@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator, Callable
 import asyncio_dgram
 import pytest
 
-from relay.replay.leaks import Secrets
+from relay.replay.comparison import Secrets
 from relay.replay.line import Line, open_line
 from relay.replay.phone import Phone
 from relay.replay.player import Pace, Played, Player, Verdict
-from relay.replay.script import Side
-from relay.replay.transport import Endpoint
-from relay.replay.wording import Wording
+from relay.replay.script import Side, Wording
+from relay.replay.trace import Endpoint
 from relay.sip.message import Request
 from tests.replay.messages import attempts_of
 from tests.support.addresses import CALLEE, CALLER, RELAY

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from relay.replay.script import Attempt, Side, find_calls
-from relay.replay.transport import Endpoint
+from relay.replay.trace import Endpoint
 from tests.replay.messages import CALLEE, CALLER, attempts_of, event, trace_of
 
 PROXY = Endpoint("10.5.5.5", 5060)

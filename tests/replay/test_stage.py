@@ -9,19 +9,19 @@ from typing import Literal
 
 import pytest
 
-from relay.call.binding import Binding
-from relay.call.settings import Account, Listener, Peer, PeerRoute, Settings
 from relay.config.parties import read_parties
 from relay.config.tables import NumbersTable
 from relay.errors import ConfigError
+from relay.model.binding import Binding
+from relay.model.settings import Account, Listener, Peer, PeerRoute, Settings
 from relay.replay.stage import bound, set_stage
-from relay.replay.transport import Endpoint
+from relay.replay.trace import Endpoint
 from relay.service.numbers import ensure_numbers
 from relay.service.releases import BindRules
-from relay.store.act import operator_cli
 from relay.store.bindings import all_bindings
 from relay.store.database import connect_reader, open_store
 from relay.store.sealing import load_key
+from relay.store.unit_of_work import operator_cli
 from relay.store.writer import Run, Writer
 from tests.replay.messages import attempts_of
 from tests.support.targets import target_at

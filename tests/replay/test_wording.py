@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from relay.replay.wording import Wording
+from relay.replay.script import Wording
 from relay.sip.message import Request
 
 

@@ -16,15 +16,14 @@ import pytest
 
 from relay.errors import Refused, StoreError
 from relay.reports import batch as batches
-from relay.reports import segments
+from relay.reports import signed
 from relay.reports.batch import Made, ask_batch, make_batch
 from relay.reports.batch_check import Checked, check_batch
 from relay.reports.daily import day_span
-from relay.reports.segments import load_batch_key
-from relay.store.act import RELAY
-from relay.store.recording_file import file_of
-from relay.store.recordings import purge_recordings
+from relay.reports.signed import load_batch_key
+from relay.store.recordings import file_of, purge_recordings
 from relay.store.sealing import Sealer
+from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.support.recorded import keep
 from tests.support.shelf import Shelf
@@ -75,7 +74,7 @@ class Office:
 
 @pytest.fixture
 def office(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(segments, "SEGMENT", 1_000)
+    monkeypatch.setattr(signed, "SEGMENT", 1_000)
     made = Office(shelf, tmp_path)
     yield made
     made.writer.close()
@@ -143,9 +142,9 @@ def test_a_day_that_is_not_over_is_refused_and_a_request_is_in_the_audit_log(off
 def stopped_at(monkeypatch: pytest.MonkeyPatch, nth: int) -> list[str]:
     """Fail at the nth segment. Returns the names of all segments tried."""
     tried: list[str] = []
-    seal = segments.seal_segment
+    seal = signed.seal_segment
 
-    def stops(key: segments.BatchKey, segment: segments.Segment, data: bytes) -> bytes:
+    def stops(key: signed.BatchKey, segment: signed.Segment, data: bytes) -> bytes:
         tried.append(segment.file)
         if len(tried) == nth:
             raise KeyboardInterrupt
@@ -179,17 +178,17 @@ def test_a_killed_run_is_resumed(office: Office, tmp_path: Path) -> None:
     script = f"""
 import os, signal
 from pathlib import Path
-from relay.reports import batch, segments
+from relay.reports import batch, signed
 from relay.store.sealing import load_key
-segments.SEGMENT = 1000
+signed.SEGMENT = 1000
 seal = batch.seal_segment
 def kills(key, segment, data):
     if segment.offset == 2000:
         os.kill(os.getpid(), signal.SIGKILL)
     return seal(key, segment, data)
 batch.seal_segment = kills
-asked = batch.BatchAsked(batch.date(2026, 1, 1), "test", "test", {office.now_ms})
-key = segments.load_batch_key(Path({str(office.key_file)!r}))
+asked = batch.BatchRequest(batch.date(2026, 1, 1), "test", "test", {office.now_ms})
+key = signed.load_batch_key(Path({str(office.key_file)!r}))
 batch.make_batch(Path({str(office.shelf.path)!r}), load_key(Path({str(tmp_path / "relay.key")!r})),
                  Path({str(office.kept_in)!r}), key, Path({str(office.folder)!r}), asked)
 """
@@ -455,7 +454,7 @@ def test_the_key_is_made_once_with_mode_0600(office: Office) -> None:
 
 
 def test_openssl_without_sm4_is_reported(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "has_cipher", lambda name: False)
+    monkeypatch.setattr(signed, "has_cipher", lambda name: False)
     with pytest.raises(StoreError, match="this OpenSSL has no SM4"):
         load_batch_key(office.key_file)
     assert not office.key_file.exists()

@@ -10,7 +10,7 @@ import pytest
 
 from relay.errors import Refused
 from relay.reports.daily import DailyLine, daily, daily_csv, day_span, set_complaints
-from relay.store.act import RELAY
+from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.support.shelf import REFUSED, Shelf, call
 from tests.support.stored import NOW_MS, PREFIX, A, B

@@ -20,12 +20,12 @@ from relay.service.businesses import Application, apply, set_state
 from relay.service.businesses import change as change_business
 from relay.store import bindings as store
 from relay.store import groups
-from relay.store.act import RELAY, Act
 from relay.store.filings import put_filing, withdraw_filing
-from relay.store.live_rows import PUT, live_row
+from relay.store.journal_rows import PUT, live_row
 from relay.store.purge import purge_records
 from relay.store.record_rows import insert
 from relay.store.sealing import Sealer
+from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import Writer
 from tests.support.papers import PAPERS
 from tests.support.shelf import Shelf, call
@@ -154,7 +154,7 @@ def test_a_bundle_has_the_bindings_in_force_and_their_former_states(shelf: Shelf
         binding("elsewhere", x=Y),
     )
 
-    def write(act: Act) -> None:
+    def write(act: UnitOfWork) -> None:
         for one in (now, *others):
             store.insert(act, one)
         changed = now._replace(b=C, version=2, changed_at=act.now_ms, changed_by="cli:test")
@@ -172,7 +172,7 @@ def test_a_bundle_has_the_bindings_in_force_and_their_former_states(shelf: Shelf
 
 
 def test_a_bundle_has_the_members_of_groups_in_that_time(shelf: Shelf, writer: Writer) -> None:
-    def write(act: Act) -> None:
+    def write(act: UnitOfWork) -> None:
         early, late = act._replace(now_ms=NOW_MS - 9_000), act._replace(now_ms=NOW_MS + 9_000)
         groups.insert_group(act, groups.Group("g1", "default", "depot", 0, 1, NOW_MS - 9_000))
         gone, left, _ = groups.put_members(early, "g1", [C, D, A])
@@ -360,7 +360,7 @@ def test_each_call_has_the_business_user_and_filings_of_its_time(shelf: Shelf, w
     """Regardless of later changes."""
     store_put(shelf.path, shelf.sealer, binding("b1"))
 
-    def make(act: Act) -> None:
+    def make(act: UnitOfWork) -> None:
         apply(act, Application("Acme", "acme", **PAPERS))
         set_state(act, "acme", "approve", "papers seen")
         put_filing(act, "acme", A, "carrier 17")

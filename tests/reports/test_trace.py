@@ -8,9 +8,9 @@ from relay.errors import Refused
 from relay.reports.trace import Trace, ask_trace, trace
 from relay.store import bindings as store
 from relay.store import groups
-from relay.store.act import RELAY, Act
-from relay.store.live_rows import PUT, live_row
+from relay.store.journal_rows import PUT, live_row
 from relay.store.record_rows import insert
+from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import Writer
 from tests.support.shelf import Shelf, call
 from tests.support.stored import NOW_MS, A, B, X, Y, binding, live_record
@@ -31,7 +31,7 @@ def test_parties_are_those_of_that_time(shelf: Shelf, writer: Writer) -> None:
     """b is changed at NOW_MS, the time of the writer's clock."""
     made = binding(created_at=NOW_MS - 1_000)
 
-    def change(act: Act) -> None:
+    def change(act: UnitOfWork) -> None:
         store.insert(act, made)
         changed = made._replace(b=C, version=2, changed_at=act.now_ms, changed_by="cli:test")
         store.keep_past(act, made, changed)
@@ -53,7 +53,7 @@ def test_an_ended_binding_is_found_for_its_time(shelf: Shelf, writer: Writer) ->
 
 
 def test_members_of_a_group_are_those_of_that_time(shelf: Shelf, writer: Writer) -> None:
-    def write(act: Act) -> None:
+    def write(act: UnitOfWork) -> None:
         groups.insert_group(act, groups.Group("g1", "default", "depot", 0, 1, NOW_MS - 9_000))
         gone, _ = groups.put_members(act._replace(now_ms=NOW_MS - 9_000), "g1", [C, A])
         groups.take_members(act._replace(now_ms=NOW_MS - 1_000), "g1", [gone])

@@ -9,16 +9,16 @@ from typing import Any, TypeVar
 
 import pytest
 
-from relay.call.routing import Refusal, Route
-from relay.policy.gate import Gate
+from relay.model.decision import Refusal, Route
+from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import Rules
 from relay.service.bindings import BindingRequest, bind
 from relay.service.businesses import Application, apply, set_state
 from relay.service.numbers import ensure_numbers
 from relay.service.releases import BindRules
-from relay.store.act import Act, Actor, operator_cli
 from relay.store.bindings import all_bindings, find_binding
 from relay.store.database import connect
+from relay.store.unit_of_work import Actor, UnitOfWork, operator_cli
 from tests.support.acting import Acting
 from tests.support.look_ups import LookUps
 from tests.support.papers import PAPERS
@@ -29,7 +29,7 @@ RULES = BindRules(parties=PBX)
 COOL_MS = RULES.cool_down_ms
 
 
-class Desk(Acting):
+class Backend(Acting):
     """A store with an actor, a clock, and the look-up that calls go through."""
 
     def __init__(self, folder: Path) -> None:
@@ -37,9 +37,9 @@ class Desk(Acting):
         self.actor = operator_cli()
         self.connection = connect(self.path)
         self._routes = LookUps(self.path, self.sealer)
-        self._gate = Gate(self._routes.fetch, Rules(parties=PBX), lambda last: None)
+        self._gate = CallPolicy(self._routes.fetch, Rules(parties=PBX), lambda last: None)
 
-    def run(self, do: Callable[[Act], T], actor: Actor | None = None) -> T:
+    def run(self, do: Callable[[UnitOfWork], T], actor: Actor | None = None) -> T:
         return super().run(do, actor or self.actor)
 
     def bind(self, mode: str = "AXB", a: str = "13800000001", b: str = "13900000002", **more: Any) -> Any:
@@ -88,7 +88,7 @@ class Desk(Acting):
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with closing(Desk(tmp_path)) as desk:
-        desk.run(lambda act: ensure_numbers(act, [PREFIX]))
-        yield desk
+def backend(tmp_path: Path) -> Iterator[Backend]:
+    with closing(Backend(tmp_path)) as backend:
+        backend.run(lambda act: ensure_numbers(act, [PREFIX]))
+        yield backend

@@ -6,30 +6,30 @@ from typing import Any
 
 import pytest
 
-from relay.call.binding import Binding
-from relay.call.routing import Route
 from relay.errors import Refused
+from relay.model.binding import Binding
+from relay.model.decision import Route
 from relay.service.bindings import BindingRequest, bind, bind_all
 from relay.service.changes import end
 from relay.service.groups import make_group
 from relay.service.numbers import NewPool, NewPrefix, ensure_numbers, load_prefix, lock, make_pool, move
 from relay.service.releases import BindRules
-from relay.store.act import Actor
-from tests.service.conftest import COOL_MS, RULES, Desk
+from relay.store.unit_of_work import Actor
+from tests.service.conftest import COOL_MS, RULES, Backend
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y
 
 C = "8613700000003"
 PILOT = RULES
 
 
-def refused(desk: Desk, *args: Any, **more: Any) -> tuple[str, str]:
+def refused(backend: Backend, *args: Any, **more: Any) -> tuple[str, str]:
     with pytest.raises(Refused) as refusal:
-        desk.bind(*args, **more)
+        backend.bind(*args, **more)
     return refusal.value.kind, refusal.value.field
 
 
-def test_bind_completes_and_stores_the_binding(desk: Desk) -> None:
-    made = desk.bind(
+def test_bind_completes_and_stores_the_binding(backend: Backend) -> None:
+    made = backend.bind(
         *("AXB", "13800000001", "13900000002"),
         expires_in="2h",
         order_id=" 17 ",
@@ -45,73 +45,73 @@ def test_bind_completes_and_stores_the_binding(desk: Desk) -> None:
     )
     assert made == Binding(
         made.binding_id, "AXB", "default", "17", X, None, A, B, NOW_MS, NOW_MS + 7_200_000, None, None, "default",
-        "a_to_b", 600, 30, True, "08:00-22:00", "form 9", "{}", desk.actor.name, industrial_id="88.101.1/order-1",
+        "a_to_b", 600, 30, True, "08:00-22:00", "form 9", "{}", backend.actor.name, industrial_id="88.101.1/order-1",
     )  # fmt: skip
-    assert desk.binding(made.binding_id) == made
-    assert desk.one("SELECT bindings, exclusive FROM number WHERE number = ?", X) == (1, 0)
-    assert desk.one("SELECT live_bindings FROM business WHERE id = 'default'") == (1,)
+    assert backend.binding(made.binding_id) == made
+    assert backend.one("SELECT bindings, exclusive FROM number WHERE number = ?", X) == (1, 0)
+    assert backend.one("SELECT live_bindings FROM business WHERE id = 'default'") == (1,)
 
 
-def test_bind_chooses_numbers_if_none_are_given(desk: Desk) -> None:
-    axb, axyb = desk.bind(), desk.bind("axyb")
+def test_bind_chooses_numbers_if_none_are_given(backend: Backend) -> None:
+    axb, axyb = backend.bind(), backend.bind("axyb")
     assert axb.y is None
     assert axyb.y is not None and len({axb.x, axyb.x, axyb.y}) == 3
     for number in (axb.x, axyb.x, axyb.y):
         assert number.startswith(PREFIX) and len(number) == 15
 
 
-def test_bind_prefers_unused_numbers(desk: Desk) -> None:
+def test_bind_prefers_unused_numbers(backend: Backend) -> None:
     requests = [BindingRequest("AXB", f"138{n:08d}", f"139{n:08d}") for n in range(300)]
-    answers = desk.run(lambda act: bind_all(act, requests, RULES))
+    answers = backend.run(lambda act: bind_all(act, requests, RULES))
     assert len({answer.x for answer in answers if isinstance(answer, Binding)}) == 300
 
 
-def few(desk: Desk, count: int, **pool: Any) -> list[str]:
+def few(backend: Backend, count: int, **pool: Any) -> list[str]:
     """Make the pool `few` with `count` numbers."""
     numbers = [f"{PREFIX}{n:04d}" for n in range(9_000, 9_000 + count)]
-    desk.run(lambda act: make_pool(act, NewPool("few", **pool)))
-    desk.run(lambda act: move(act, numbers, "few"))
+    backend.run(lambda act: make_pool(act, NewPool("few", **pool)))
+    backend.run(lambda act: move(act, numbers, "few"))
     return numbers
 
 
-def test_bound_numbers_are_shared_when_no_unused_one_is_left(desk: Desk) -> None:
-    first, second = few(desk, 2)
-    assert desk.bind(pool="few").x == first
-    assert desk.bind(pool="few").x == second
-    assert refused(desk, pool="few") == ("pool_empty", "x")
-    assert refused(desk, "AXB", "13700000003", "13900000002", pool="few") == ("pool_empty", "x")
-    assert desk.bind("AXB", "13700000003", "13700000004", pool="few").x in (first, second)
+def test_bound_numbers_are_shared_when_no_unused_one_is_left(backend: Backend) -> None:
+    first, second = few(backend, 2)
+    assert backend.bind(pool="few").x == first
+    assert backend.bind(pool="few").x == second
+    assert refused(backend, pool="few") == ("pool_empty", "x")
+    assert refused(backend, "AXB", "13700000003", "13900000002", pool="few") == ("pool_empty", "x")
+    assert backend.bind("AXB", "13700000003", "13700000004", pool="few").x in (first, second)
 
 
-def test_a_number_carries_at_most_the_lower_of_pool_and_configured_maximum(desk: Desk) -> None:
-    few(desk, 1, max_bindings=3)
+def test_a_number_carries_at_most_the_lower_of_pool_and_configured_maximum(backend: Backend) -> None:
+    few(backend, 1, max_bindings=3)
     rules = RULES._replace(max_bindings=2)
     for n in range(2):
-        desk.bind("AXB", f"1370000000{n}", f"1360000000{n}", pool="few", rules=rules)
-    assert refused(desk, pool="few", rules=rules) == ("pool_empty", "x")
-    assert refused(desk, x=f"{PREFIX}9000", rules=rules) == ("number_full", "x")
-    desk.bind(pool="few")
-    assert refused(desk, "AXB", "13500000001", "13500000002", pool="few") == ("pool_empty", "x")
+        backend.bind("AXB", f"1370000000{n}", f"1360000000{n}", pool="few", rules=rules)
+    assert refused(backend, pool="few", rules=rules) == ("pool_empty", "x")
+    assert refused(backend, x=f"{PREFIX}9000", rules=rules) == ("number_full", "x")
+    backend.bind(pool="few")
+    assert refused(backend, "AXB", "13500000001", "13500000002", pool="few") == ("pool_empty", "x")
 
 
 @pytest.mark.parametrize(
     ("pool", "rules"), [({}, RULES._replace(max_bindings=5_000)), ({"max_bindings": 5_000}, RULES)]
 )
-def test_a_number_carries_200_bindings_by_default(desk: Desk, pool: dict[str, int], rules: BindRules) -> None:
-    few(desk, 1, **pool)
+def test_a_number_carries_200_bindings_by_default(backend: Backend, pool: dict[str, int], rules: BindRules) -> None:
+    few(backend, 1, **pool)
     requests = [BindingRequest("AXB", f"138{n:08d}", f"139{n:08d}", pool="few") for n in range(201)]
-    answers = desk.run(lambda act: bind_all(act, requests, rules))
+    answers = backend.run(lambda act: bind_all(act, requests, rules))
     assert [getattr(answer, "kind", "made") for answer in answers] == ["made"] * 200 + ["pool_empty"]
 
 
-def test_an_axn_binding_shares_its_number_with_no_other(desk: Desk) -> None:
-    few(desk, 1)
-    made = desk.bind("AXN", b="", pool="few")
+def test_an_axn_binding_shares_its_number_with_no_other(backend: Backend) -> None:
+    few(backend, 1)
+    made = backend.bind("AXN", b="", pool="few")
     assert made.b is None
-    assert refused(desk, "AXB", "13700000003", "13700000004", pool="few") == ("pool_empty", "x")
-    assert refused(desk, "AXB", "13700000003", "13700000004", x=made.x) == ("number_full", "x")
-    desk.bind("AXB", x=X)
-    assert refused(desk, "AXN", "13700000003", "", x=X) == ("number_full", "x")
+    assert refused(backend, "AXB", "13700000003", "13700000004", pool="few") == ("pool_empty", "x")
+    assert refused(backend, "AXB", "13700000003", "13700000004", x=made.x) == ("number_full", "x")
+    backend.bind("AXB", x=X)
+    assert refused(backend, "AXN", "13700000003", "", x=X) == ("number_full", "x")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_an_axn_binding_shares_its_number_with_no_other(desk: Desk) -> None:
         ({"direction": "up"}, "invalid", "direction", "a_to_b"),
         ({"max_call_s": 9}, "invalid", "max_call_s", "10 to 86400"),
         ({"ring_timeout_s": 181}, "invalid", "ring_timeout_s", "5 to 180"),
-        ({"hours": "8-22"}, "invalid", "hours", "hours"),
+        ({"hours": "8-22"}, "invalid", "hours", "two times of the day"),
         ({"group_id": "g1"}, "invalid", "group_id", "not used in mode AXB"),
         ({"mode": "GXB", "a": ""}, "invalid", "group_id", "required"),
         ({"mode": "GXB", "a": "", "group_id": "g1"}, "not_found", "group_id", "no such group"),
@@ -153,183 +153,183 @@ def test_an_axn_binding_shares_its_number_with_no_other(desk: Desk) -> None:
     ],
 )
 def test_a_refusal_names_the_kind_the_field_and_the_fix(
-    desk: Desk, asked: dict[str, Any], kind: str, field: str, problem: str
+    backend: Backend, asked: dict[str, Any], kind: str, field: str, problem: str
 ) -> None:
     with pytest.raises(Refused) as refusal:
-        desk.bind(**asked)
+        backend.bind(**asked)
     assert (refusal.value.kind, refusal.value.field) == (kind, field)
     assert problem in refusal.value.problem
-    assert desk.bindings() == []
-    assert desk.one("SELECT sum(bindings) FROM number") == (0,)
+    assert backend.bindings() == []
+    assert backend.one("SELECT sum(bindings) FROM number") == (0,)
 
 
 @pytest.mark.parametrize("state", ["applied", "suspended", "revoked"])
-def test_bind_is_refused_unless_the_business_user_is_approved(desk: Desk, state: str) -> None:
-    desk.business("acme")
-    desk.run(lambda act: act.connection.execute("UPDATE business SET state = ? WHERE id = 'acme'", (state,)))
-    assert refused(desk, business="acme", order_id="1") == ("business_not_approved", "business")
+def test_bind_is_refused_unless_the_business_user_is_approved(backend: Backend, state: str) -> None:
+    backend.business("acme")
+    backend.run(lambda act: act.connection.execute("UPDATE business SET state = ? WHERE id = 'acme'", (state,)))
+    assert refused(backend, business="acme", order_id="1") == ("business_not_approved", "business")
 
 
-def test_bind_is_refused_outside_the_modes_and_quota_of_the_business_user(desk: Desk) -> None:
-    desk.business("acme", modes=["AXB"], max_bindings=1)
-    assert refused(desk, "AXYB", business="acme", order_id="1") == ("mode_not_allowed", "mode")
-    made = desk.bind(business="acme", order_id="1")
-    assert refused(desk, business="acme", order_id="1") == ("quota", "business")
-    assert desk.one("SELECT sum(bindings) FROM number") == (1,)
-    desk.run(lambda act: end(act, made.binding_id, RULES))
-    desk.bind(business="acme", order_id="1")
+def test_bind_is_refused_outside_the_modes_and_quota_of_the_business_user(backend: Backend) -> None:
+    backend.business("acme", modes=["AXB"], max_bindings=1)
+    assert refused(backend, "AXYB", business="acme", order_id="1") == ("mode_not_allowed", "mode")
+    made = backend.bind(business="acme", order_id="1")
+    assert refused(backend, business="acme", order_id="1") == ("quota", "business")
+    assert backend.one("SELECT sum(bindings) FROM number") == (1,)
+    backend.run(lambda act: end(act, made.binding_id, RULES))
+    backend.bind(business="acme", order_id="1")
 
 
-def test_a_key_binds_for_its_own_business_user_only(desk: Desk) -> None:
-    desk.business("acme")
-    desk.business("other")
-    desk.key_of("acme")
-    assert desk.bind(order_id="1").business == "acme"
-    assert refused(desk, business="other", order_id="1") == ("not_found", "business")
+def test_a_key_binds_for_its_own_business_user_only(backend: Backend) -> None:
+    backend.business("acme")
+    backend.business("other")
+    backend.key_of("acme")
+    assert backend.bind(order_id="1").business == "acme"
+    assert refused(backend, business="other", order_id="1") == ("not_found", "business")
 
 
-def test_the_pilot_phase_requires_an_order_except_for_default_on_the_command_line(desk: Desk) -> None:
-    desk.business("acme")
-    desk.bind()
-    assert refused(desk, business="acme") == ("invalid", "order_id")
-    desk.bind(business="acme", rules=RULES._replace(phase="transition"))
-    desk.actor = Actor("key:k1", None, frozenset())
-    assert refused(desk) == ("invalid", "order_id")
+def test_the_pilot_phase_requires_an_order_except_for_default_on_the_command_line(backend: Backend) -> None:
+    backend.business("acme")
+    backend.bind()
+    assert refused(backend, business="acme") == ("invalid", "order_id")
+    backend.bind(business="acme", rules=RULES._replace(phase="transition"))
+    backend.actor = Actor("key:k1", None, frozenset())
+    assert refused(backend) == ("invalid", "order_id")
 
 
-def test_a_business_user_with_pools_gets_numbers_from_them_only(desk: Desk) -> None:
-    desk.business("acme")
-    numbers = few(desk, 2, business="acme", area="bj")
-    desk.key_of("acme")
-    assert desk.bind(order_id="1").x == numbers[0]
-    assert desk.bind(order_id="1", area="bj").x == numbers[1]
-    assert refused(desk, order_id="1") == ("pool_empty", "x")
-    assert refused(desk, order_id="1", pool="default") == ("not_found", "pool")
-    assert refused(desk, order_id="1", x=X) == ("number_unknown", "x")
-    desk.actor = Actor("cli:root", None, frozenset())
-    assert desk.bind().x not in numbers
-    assert refused(desk, x=numbers[0]) == ("number_unknown", "x")
+def test_a_business_user_with_pools_gets_numbers_from_them_only(backend: Backend) -> None:
+    backend.business("acme")
+    numbers = few(backend, 2, business="acme", area="bj")
+    backend.key_of("acme")
+    assert backend.bind(order_id="1").x == numbers[0]
+    assert backend.bind(order_id="1", area="bj").x == numbers[1]
+    assert refused(backend, order_id="1") == ("pool_empty", "x")
+    assert refused(backend, order_id="1", pool="default") == ("not_found", "pool")
+    assert refused(backend, order_id="1", x=X) == ("number_unknown", "x")
+    backend.actor = Actor("cli:root", None, frozenset())
+    assert backend.bind().x not in numbers
+    assert refused(backend, x=numbers[0]) == ("number_unknown", "x")
 
 
-def test_a_locked_number_is_not_bound(desk: Desk) -> None:
-    number = few(desk, 1)[0]
-    desk.run(lambda act: lock(act, number, "broken"))
-    assert refused(desk, pool="few") == ("pool_empty", "x")
-    assert refused(desk, x=number) == ("number_locked", "x")
+def test_a_locked_number_is_not_bound(backend: Backend) -> None:
+    number = few(backend, 1)[0]
+    backend.run(lambda act: lock(act, number, "broken"))
+    assert refused(backend, pool="few") == ("pool_empty", "x")
+    assert refused(backend, x=number) == ("number_locked", "x")
 
 
-def test_a_conflict_names_the_party_masked_and_the_number(desk: Desk) -> None:
-    desk.bind(x=X)
+def test_a_conflict_names_the_party_masked_and_the_number(backend: Backend) -> None:
+    backend.bind(x=X)
     with pytest.raises(Refused, match=rf"b: 139\*\*\*\*0002 is bound on {X} already: unbind it") as refusal:
-        desk.bind("AXB", "8001", x=X)
+        backend.bind("AXB", "8001", x=X)
     assert refusal.value.kind == "conflict"
     assert B not in str(refusal.value) and B[2:] not in str(refusal.value)
-    assert desk.one("SELECT bindings FROM number WHERE number = ?", X) == (1,)
-    assert len(desk.bindings()) == 1
+    assert backend.one("SELECT bindings FROM number WHERE number = ?", X) == (1,)
+    assert len(backend.bindings()) == 1
 
 
-def test_the_same_parties_rebind_their_number_at_once_after_expiry(desk: Desk) -> None:
-    desk.bind(x=X, expires_in="2026-01-01T00:00:10Z")
-    desk.now_ms = NOW_MS + 9_999
-    assert refused(desk, x=X) == ("conflict", "a")
-    desk.now_ms = NOW_MS + 10_000
-    desk.bind(x=X)
+def test_the_same_parties_rebind_their_number_at_once_after_expiry(backend: Backend) -> None:
+    backend.bind(x=X, expires_in="2026-01-01T00:00:10Z")
+    backend.now_ms = NOW_MS + 9_999
+    assert refused(backend, x=X) == ("conflict", "a")
+    backend.now_ms = NOW_MS + 10_000
+    backend.bind(x=X)
 
 
-def test_other_parties_get_a_number_only_after_its_cool_down(desk: Desk) -> None:
-    number = few(desk, 1)[0]
-    made = desk.bind(pool="few")
-    desk.run(lambda act: end(act, made.binding_id, RULES))
+def test_other_parties_get_a_number_only_after_its_cool_down(backend: Backend) -> None:
+    number = few(backend, 1)[0]
+    made = backend.bind(pool="few")
+    backend.run(lambda act: end(act, made.binding_id, RULES))
     other = ("AXB", "13700000003", "13700000004")
-    desk.now_ms = NOW_MS + COOL_MS - 1
-    assert refused(desk, *other, pool="few") == ("pool_empty", "x")
-    assert refused(desk, *other, x=number) == ("number_cooling", "x")
-    assert refused(desk, "AXN", "13800000001", "", x=number) == ("number_cooling", "x")
-    desk.now_ms = NOW_MS + COOL_MS
-    assert desk.bind(*other, pool="few").x == number
+    backend.now_ms = NOW_MS + COOL_MS - 1
+    assert refused(backend, *other, pool="few") == ("pool_empty", "x")
+    assert refused(backend, *other, x=number) == ("number_cooling", "x")
+    assert refused(backend, "AXN", "13800000001", "", x=number) == ("number_cooling", "x")
+    backend.now_ms = NOW_MS + COOL_MS
+    assert backend.bind(*other, pool="few").x == number
 
 
-def test_a_party_does_not_get_a_shared_number_it_used_with_another_party(desk: Desk) -> None:
-    number = few(desk, 1)[0]
-    desk.bind("AXB", "13700000003", "13700000004", pool="few")
-    made = desk.bind(pool="few")
-    desk.run(lambda act: end(act, made.binding_id, RULES))
-    assert refused(desk, "AXB", "13800000001", "13600000005", pool="few") == ("pool_empty", "x")
-    assert refused(desk, "AXB", "13800000001", "13600000005", x=number) == ("number_cooling", "a")
-    assert desk.bind("AXB", "13500000006", "13600000005", pool="few").x == number
-    assert desk.bind(x=number).x == number  # the same two parties
+def test_a_party_does_not_get_a_shared_number_it_used_with_another_party(backend: Backend) -> None:
+    number = few(backend, 1)[0]
+    backend.bind("AXB", "13700000003", "13700000004", pool="few")
+    made = backend.bind(pool="few")
+    backend.run(lambda act: end(act, made.binding_id, RULES))
+    assert refused(backend, "AXB", "13800000001", "13600000005", pool="few") == ("pool_empty", "x")
+    assert refused(backend, "AXB", "13800000001", "13600000005", x=number) == ("number_cooling", "a")
+    assert backend.bind("AXB", "13500000006", "13600000005", pool="few").x == number
+    assert backend.bind(x=number).x == number  # the same two parties
 
 
-def test_the_cool_down_of_a_prefix_overrides_the_configured_one(desk: Desk) -> None:
-    desk.run(lambda act: load_prefix(act, NewPrefix("70010000002", cool_down_ms=1_000)))
-    made = desk.bind(x="700100000020000")
-    desk.run(lambda act: end(act, made.binding_id, RULES))
-    assert refused(desk, "AXB", "8001", "8002", x="700100000020000") == ("number_cooling", "x")
-    desk.now_ms += 1_000
-    desk.bind("AXB", "8001", "8002", x="700100000020000")
+def test_the_cool_down_of_a_prefix_overrides_the_configured_one(backend: Backend) -> None:
+    backend.run(lambda act: load_prefix(act, NewPrefix("70010000002", cool_down_ms=1_000)))
+    made = backend.bind(x="700100000020000")
+    backend.run(lambda act: end(act, made.binding_id, RULES))
+    assert refused(backend, "AXB", "8001", "8002", x="700100000020000") == ("number_cooling", "x")
+    backend.now_ms += 1_000
+    backend.bind("AXB", "8001", "8002", x="700100000020000")
 
 
-def test_a_group_binding_has_a_route_for_each_member_and_b(desk: Desk) -> None:
-    group = desk.run(lambda act: make_group(act, "depot", RULES, numbers=["13700000003", "13700000004"]))
-    gxb = desk.bind("GXB", "", group_id=group.group_id)
-    gxyb = desk.bind("GXYB", "13600000005", "13900000006", group_id=group.group_id)
+def test_a_group_binding_has_a_route_for_each_member_and_b(backend: Backend) -> None:
+    group = backend.run(lambda act: make_group(act, "depot", RULES, numbers=["13700000003", "13700000004"]))
+    gxb = backend.bind("GXB", "", group_id=group.group_id)
+    gxyb = backend.bind("GXYB", "13600000005", "13900000006", group_id=group.group_id)
     routes = "SELECT party FROM route WHERE binding_id = ? ORDER BY number, party"
-    assert desk.connection.execute(routes, (gxb.binding_id,)).fetchall() == [("b",), ("g",), ("g",)]
-    assert desk.connection.execute(routes, (gxyb.binding_id,)).fetchall() == [("g",), ("g",), ("b",)]
+    assert backend.connection.execute(routes, (gxb.binding_id,)).fetchall() == [("b",), ("g",), ("g",)]
+    assert backend.connection.execute(routes, (gxyb.binding_id,)).fetchall() == [("g",), ("g",), ("b",)]
     assert (gxb.a, gxyb.a) == (None, "8613600000005")
     with pytest.raises(Refused, match="b: must not be a member of the group"):
-        desk.bind("GXB", "", "13700000003", group_id=group.group_id)
+        backend.bind("GXB", "", "13700000003", group_id=group.group_id)
 
 
-def test_a_group_does_not_get_a_number_that_a_member_is_bound_on(desk: Desk) -> None:
-    few(desk, 2)
-    busy = desk.bind("AXB", "13700000003", pool="few").x
-    desk.bind("AXB", "8001", "8002", pool="few")
-    group = desk.run(lambda act: make_group(act, "depot", RULES, numbers=["13700000003"]))
-    assert desk.bind("GXB", "", "8009", group_id=group.group_id, pool="few").x != busy
-    assert refused(desk, "GXB", "", "8010", group_id=group.group_id, x=busy) == ("conflict", "group_id")
+def test_a_group_does_not_get_a_number_that_a_member_is_bound_on(backend: Backend) -> None:
+    few(backend, 2)
+    busy = backend.bind("AXB", "13700000003", pool="few").x
+    backend.bind("AXB", "8001", "8002", pool="few")
+    group = backend.run(lambda act: make_group(act, "depot", RULES, numbers=["13700000003"]))
+    assert backend.bind("GXB", "", "8009", group_id=group.group_id, pool="few").x != busy
+    assert refused(backend, "GXB", "", "8010", group_id=group.group_id, x=busy) == ("conflict", "group_id")
 
 
-def test_a_legacy_number_is_bound_on_request_only_and_until_the_deadline(desk: Desk) -> None:
-    desk.run(lambda act: ensure_numbers(act, (), ["8617012345678"]))
+def test_a_legacy_number_is_bound_on_request_only_and_until_the_deadline(backend: Backend) -> None:
+    backend.run(lambda act: ensure_numbers(act, (), ["8617012345678"]))
     transition = RULES._replace(phase="transition", legacy_until_ms=NOW_MS + 10)
-    made = desk.bind(x="170-1234-5678", rules=transition)
+    made = backend.bind(x="170-1234-5678", rules=transition)
     assert made.x == "8617012345678"
-    assert refused(desk, "AXB", "8001", "8002", x="17012345678", rules=PILOT) == ("invalid", "x")
+    assert refused(backend, "AXB", "8001", "8002", x="17012345678", rules=PILOT) == ("invalid", "x")
     with pytest.raises(Refused, match="x: must not be one of the parties"):
-        desk.bind("AXB", "8001", "17012345678", x="17012345678", rules=transition)
-    desk.now_ms += 10
-    assert refused(desk, "AXB", "8001", "8002", x="17012345678", rules=transition) == ("invalid", "x")
+        backend.bind("AXB", "8001", "17012345678", x="17012345678", rules=transition)
+    backend.now_ms += 10
+    assert refused(backend, "AXB", "8001", "8002", x="17012345678", rules=transition) == ("invalid", "x")
 
 
-def test_bind_all_makes_each_binding_independently(desk: Desk) -> None:
+def test_bind_all_makes_each_binding_independently(backend: Backend) -> None:
     requests = [BindingRequest("AXB", "8001", "8002", x=X), BindingRequest("AXB", "8001", "8003", x=X)]
     requests += [BindingRequest("AXX"), BindingRequest("AXB", "8004", "8005", x=X)]
-    answers = desk.run(lambda act: bind_all(act, requests, RULES))
+    answers = backend.run(lambda act: bind_all(act, requests, RULES))
     assert [getattr(answer, "kind", "made") for answer in answers] == ["made", "conflict", "invalid", "made"]
-    assert desk.one("SELECT bindings FROM number WHERE number = ?", X) == (2,)
-    assert len(desk.bindings()) == 2
+    assert backend.one("SELECT bindings FROM number WHERE number = ?", X) == (2,)
+    assert len(backend.bindings()) == 2
 
 
-def test_a_refused_unit_of_work_changes_nothing(desk: Desk) -> None:
+def test_a_refused_unit_of_work_changes_nothing(backend: Backend) -> None:
     def two(act: Any) -> None:
         bind(act, BindingRequest("AXB", "8001", "8002", x=X), RULES)
         bind(act, BindingRequest("AXB", "8001", "8003", x=X), RULES)
 
     with pytest.raises(Refused):
-        desk.run(two)
-    assert desk.bindings() == []
-    assert desk.one("SELECT count(*) FROM route") == (0,)
+        backend.run(two)
+    assert backend.bindings() == []
+    assert backend.one("SELECT count(*) FROM route") == (0,)
 
 
-def test_a_call_is_recorded_if_its_binding_asks_for_it(desk: Desk) -> None:
-    made = desk.bind(record=True, rules=RULES._replace(recording=True), x=X)
-    assert desk.binding(made.binding_id) == made
-    route = desk.call(X, A)
+def test_a_call_is_recorded_if_its_binding_asks_for_it(backend: Backend) -> None:
+    made = backend.bind(record=True, rules=RULES._replace(recording=True), x=X)
+    assert backend.binding(made.binding_id) == made
+    route = backend.call(X, A)
     assert isinstance(route, Route) and route.record
-    other = desk.call(desk.bind(a="8001", b="8002", x=Y).x, "8001")
+    other = backend.call(backend.bind(a="8001", b="8002", x=Y).x, "8001")
     assert isinstance(other, Route) and not other.record
 
 
-def test_record_is_refused_if_recording_is_not_configured(desk: Desk) -> None:
-    assert refused(desk, record=True) == ("invalid", "record")
+def test_record_is_refused_if_recording_is_not_configured(backend: Backend) -> None:
+    assert refused(backend, record=True) == ("invalid", "record")

@@ -11,121 +11,121 @@ from relay.service import groups, placement, releases
 from relay.service.changes import BindingChange, change, end
 from relay.service.groups import MOST_MEMBERS, add_members, get_group, make_group, remove_group, remove_members
 from relay.store.groups import Group
-from tests.service.conftest import COOL_MS, RULES, Desk
+from tests.service.conftest import COOL_MS, RULES, Backend
 from tests.support.stored import A, B, X, Y
 
 C, D = "8613700000003", "8613600000004"
 
 
-def made(desk: Desk, numbers: Sequence[str] = ("13700000003",), business: str = "") -> Group:
-    return desk.run(lambda act: make_group(act, "riders", RULES, business, numbers))
+def made(backend: Backend, numbers: Sequence[str] = ("13700000003",), business: str = "") -> Group:
+    return backend.run(lambda act: make_group(act, "riders", RULES, business, numbers))
 
 
-def added(desk: Desk, group: Group, *numbers: str) -> int:
-    return desk.run(lambda act: add_members(act, group.group_id, numbers, RULES))
+def added(backend: Backend, group: Group, *numbers: str) -> int:
+    return backend.run(lambda act: add_members(act, group.group_id, numbers, RULES))
 
 
-def removed(desk: Desk, group: Group, *numbers: str) -> int:
-    return desk.run(lambda act: remove_members(act, group.group_id, numbers, RULES))
+def removed(backend: Backend, group: Group, *numbers: str) -> int:
+    return backend.run(lambda act: remove_members(act, group.group_id, numbers, RULES))
 
 
-def refused(desk: Desk, group: Group, *numbers: str) -> tuple[str, str]:
+def refused(backend: Backend, group: Group, *numbers: str) -> tuple[str, str]:
     """The kind and field of the refusal, after which the members are unchanged."""
-    before = desk.one("SELECT count(*) FROM group_member")
+    before = backend.one("SELECT count(*) FROM group_member")
     with pytest.raises(Refused) as refusal:
-        added(desk, group, *numbers)
-    assert desk.one("SELECT count(*) FROM group_member") == before
+        added(backend, group, *numbers)
+    assert backend.one("SELECT count(*) FROM group_member") == before
     return refusal.value.kind, refusal.value.field
 
 
-def test_a_change_of_members_applies_to_each_binding_of_the_group(desk: Desk) -> None:
-    group = made(desk)
-    desk.bind("GXB", "", group_id=group.group_id, x=X)
-    desk.bind("GXYB", "", "13500000005", group_id=group.group_id, x=Y, y=f"{X[:11]}0003")
-    assert added(desk, group, "13600000004", "+86 137 0000 0003") == 1
-    assert [desk.reaches(number, D) for number in (X, Y)] == [B, "8613500000005"]
-    assert removed(desk, group, "13600000004", "13800000001") == 1
-    assert [desk.reaches(number, D) for number in (X, Y)] == ["no_binding", "no_binding"]
-    assert [desk.reaches(number, C) for number in (X, Y)] == [B, "8613500000005"]
-    assert desk.run(lambda act: get_group(act, group.group_id)).size == 1
+def test_a_change_of_members_applies_to_each_binding_of_the_group(backend: Backend) -> None:
+    group = made(backend)
+    backend.bind("GXB", "", group_id=group.group_id, x=X)
+    backend.bind("GXYB", "", "13500000005", group_id=group.group_id, x=Y, y=f"{X[:11]}0003")
+    assert added(backend, group, "13600000004", "+86 137 0000 0003") == 1
+    assert [backend.reaches(number, D) for number in (X, Y)] == [B, "8613500000005"]
+    assert removed(backend, group, "13600000004", "13800000001") == 1
+    assert [backend.reaches(number, D) for number in (X, Y)] == ["no_binding", "no_binding"]
+    assert [backend.reaches(number, C) for number in (X, Y)] == [B, "8613500000005"]
+    assert backend.run(lambda act: get_group(act, group.group_id)).size == 1
 
 
-def test_a_removed_member_cools_down_and_may_be_added_again(desk: Desk) -> None:
-    group = made(desk, ("13700000003", "13600000004"))
-    desk.bind("GXB", "", group_id=group.group_id, x=X)
-    removed(desk, group, "13600000004")
+def test_a_removed_member_cools_down_and_may_be_added_again(backend: Backend) -> None:
+    group = made(backend, ("13700000003", "13600000004"))
+    backend.bind("GXB", "", group_id=group.group_id, x=X)
+    removed(backend, group, "13600000004")
     with pytest.raises(Refused) as refusal:
-        desk.bind("AXB", "13600000004", "8009", x=X)
+        backend.bind("AXB", "13600000004", "8009", x=X)
     assert refusal.value.kind == "number_cooling"
-    assert added(desk, group, "13600000004") == 1
-    removed(desk, group, "13600000004")
-    desk.now_ms += COOL_MS
-    desk.bind("AXB", "13600000004", "8009", x=X)
+    assert added(backend, group, "13600000004") == 1
+    removed(backend, group, "13600000004")
+    backend.now_ms += COOL_MS
+    backend.bind("AXB", "13600000004", "8009", x=X)
 
 
-def test_a_party_bound_on_a_number_of_the_group_cannot_be_added(desk: Desk) -> None:
-    group = made(desk)
-    desk.bind("GXB", "", group_id=group.group_id, x=X)
-    desk.bind("AXB", "8001", "8002", x=X)
-    assert refused(desk, group, "13600000004", "8001") == ("conflict", "group_id")
-    assert refused(desk, group, "13900000002") == ("conflict", "members")
-    assert desk.reaches(X, D) == "no_binding"
+def test_a_party_bound_on_a_number_of_the_group_cannot_be_added(backend: Backend) -> None:
+    group = made(backend)
+    backend.bind("GXB", "", group_id=group.group_id, x=X)
+    backend.bind("AXB", "8001", "8002", x=X)
+    assert refused(backend, group, "13600000004", "8001") == ("conflict", "group_id")
+    assert refused(backend, group, "13900000002") == ("conflict", "members")
+    assert backend.reaches(X, D) == "no_binding"
 
 
-def test_an_invalid_number_is_named_by_its_index(desk: Desk) -> None:
-    group = made(desk)
-    assert refused(desk, group, "13600000004", "alice") == ("invalid", "members.1")
-    assert refused(desk, group, X) == ("invalid", "members.0")
+def test_an_invalid_number_is_named_by_its_index(backend: Backend) -> None:
+    group = made(backend)
+    assert refused(backend, group, "13600000004", "alice") == ("invalid", "members.1")
+    assert refused(backend, group, X) == ("invalid", "members.0")
 
 
-def test_a_group_has_at_most_10000_members(desk: Desk) -> None:
-    group = made(desk, [f"137{n:08d}" for n in range(MOST_MEMBERS)])
+def test_a_group_has_at_most_10000_members(backend: Backend) -> None:
+    group = made(backend, [f"137{n:08d}" for n in range(MOST_MEMBERS)])
     assert group.size == MOST_MEMBERS == 10_000
-    desk.bind("GXB", "", group_id=group.group_id, x=X)
-    assert {desk.reaches(X, f"86137{n:08d}") for n in (0, 5_000, 9_999)} == {B}
-    assert refused(desk, group, "13600000004") == ("quota", "members")
-    assert removed(desk, group, "13700000000") == 1
-    assert desk.reaches(X, "8613700000000") == "no_binding"
-    assert added(desk, group, "13600000004") == 1
-    assert desk.reaches(X, D) == B
+    backend.bind("GXB", "", group_id=group.group_id, x=X)
+    assert {backend.reaches(X, f"86137{n:08d}") for n in (0, 5_000, 9_999)} == {B}
+    assert refused(backend, group, "13600000004") == ("quota", "members")
+    assert removed(backend, group, "13700000000") == 1
+    assert backend.reaches(X, "8613700000000") == "no_binding"
+    assert added(backend, group, "13600000004") == 1
+    assert backend.reaches(X, D) == B
 
 
-def test_a_group_can_be_removed_once_it_has_no_live_binding(desk: Desk) -> None:
-    group = made(desk)
-    binding = desk.bind("GXB", "", group_id=group.group_id, x=X)
+def test_a_group_can_be_removed_once_it_has_no_live_binding(backend: Backend) -> None:
+    group = made(backend)
+    binding = backend.bind("GXB", "", group_id=group.group_id, x=X)
     with pytest.raises(Refused) as refusal:
-        desk.run(lambda act: remove_group(act, group.group_id, RULES))
+        backend.run(lambda act: remove_group(act, group.group_id, RULES))
     assert refusal.value.kind == "state_conflict"
-    desk.run(lambda act: end(act, binding.binding_id, RULES))
-    assert desk.run(lambda act: remove_group(act, group.group_id, RULES)).group_id == group.group_id
-    assert desk.one("SELECT count(*) FROM group_member") == (0,)
-    assert desk.one("SELECT count(*) FROM past_member") == (1,)
+    backend.run(lambda act: end(act, binding.binding_id, RULES))
+    assert backend.run(lambda act: remove_group(act, group.group_id, RULES)).group_id == group.group_id
+    assert backend.one("SELECT count(*) FROM group_member") == (0,)
+    assert backend.one("SELECT count(*) FROM past_member") == (1,)
 
 
-def test_a_key_sees_the_groups_of_its_own_business_user_only(desk: Desk) -> None:
-    desk.business("acme")
-    theirs = made(desk)
-    desk.key_of("acme")
-    assert made(desk).business == "acme"
-    assert refused(desk, theirs, "13600000004") == ("not_found", "group")
+def test_a_key_sees_the_groups_of_its_own_business_user_only(backend: Backend) -> None:
+    backend.business("acme")
+    theirs = made(backend)
+    backend.key_of("acme")
+    assert made(backend).business == "acme"
+    assert refused(backend, theirs, "13600000004") == ("not_found", "group")
     with pytest.raises(Refused) as refusal:
-        made(desk, business="default")
+        made(backend, business="default")
     assert (refusal.value.kind, refusal.value.field) == ("not_found", "business")
 
 
-def test_a_group_requires_a_name(desk: Desk) -> None:
+def test_a_group_requires_a_name(backend: Backend) -> None:
     with pytest.raises(Refused) as refusal:
-        desk.run(lambda act: make_group(act, " ", RULES))
+        backend.run(lambda act: make_group(act, " ", RULES))
     assert refusal.value.field == "name"
 
 
-def test_changes_of_groups_are_audited_without_numbers(desk: Desk) -> None:
-    group = made(desk)
-    removed(desk, group, "13700000003")
-    desk.run(lambda act: remove_group(act, group.group_id, RULES))
-    rows = desk.connection.execute("SELECT action FROM audit WHERE object = ? ORDER BY seq", (group.group_id,))
+def test_changes_of_groups_are_audited_without_numbers(backend: Backend) -> None:
+    group = made(backend)
+    removed(backend, group, "13700000003")
+    backend.run(lambda act: remove_group(act, group.group_id, RULES))
+    rows = backend.connection.execute("SELECT action FROM audit WHERE object = ? ORDER BY seq", (group.group_id,))
     assert [action for (action,) in rows] == ["group.make", "group.add", "group.remove", "group.delete"]
-    assert A not in str(desk.connection.execute("SELECT * FROM audit").fetchall())
+    assert A not in str(backend.connection.execute("SELECT * FROM audit").fetchall())
 
 
 @pytest.fixture
@@ -136,39 +136,39 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_a_change_of_members_is_refused_over_the_limit_of_routes(desk: Desk) -> None:
+def test_a_change_of_members_is_refused_over_the_limit_of_routes(backend: Backend) -> None:
     """A long transaction delays call records. Two members in each of three bindings are six routes."""
-    group = made(desk)
+    group = made(backend)
     for number in range(3):
-        desk.bind("GXB", "", f"800{number}", group_id=group.group_id)
-    assert refused(desk, group, "8011", "8012") == ("quota", "members")
-    assert [added(desk, group, "8011"), added(desk, group, "8012")] == [1, 1]
+        backend.bind("GXB", "", f"800{number}", group_id=group.group_id)
+    assert refused(backend, group, "8011", "8012") == ("quota", "members")
+    assert [added(backend, group, "8011"), added(backend, group, "8012")] == [1, 1]
     with pytest.raises(Refused) as refusal:
-        removed(desk, group, "8011", "8012")
+        removed(backend, group, "8011", "8012")
     assert (refusal.value.kind, refusal.value.field) == ("quota", "members")
-    assert [removed(desk, group, "8011"), removed(desk, group, "8012")] == [1, 1]
+    assert [removed(backend, group, "8011"), removed(backend, group, "8012")] == [1, 1]
 
 
 @pytest.mark.usefixtures("few")
-def test_the_bindings_of_a_group_are_limited(desk: Desk) -> None:
-    full, other = made(desk), made(desk)
-    *_, last = [desk.bind("GXB", "", f"800{number}", group_id=full.group_id) for number in range(4)]
+def test_the_bindings_of_a_group_are_limited(backend: Backend) -> None:
+    full, other = made(backend), made(backend)
+    *_, last = [backend.bind("GXB", "", f"800{number}", group_id=full.group_id) for number in range(4)]
     with pytest.raises(Refused) as refusal:
-        desk.bind("GXB", "", "8005", group_id=full.group_id)
+        backend.bind("GXB", "", "8005", group_id=full.group_id)
     assert (refusal.value.kind, refusal.value.field) == ("quota", "group_id")
-    elsewhere = desk.bind("GXB", "", "8005", group_id=other.group_id)
+    elsewhere = backend.bind("GXB", "", "8005", group_id=other.group_id)
     into = BindingChange(group_id=full.group_id)
     with pytest.raises(Refused) as refusal:
-        desk.run(lambda act: change(act, elsewhere.binding_id, into, RULES))
+        backend.run(lambda act: change(act, elsewhere.binding_id, into, RULES))
     assert (refusal.value.kind, refusal.value.field) == ("quota", "group_id")
-    desk.run(lambda act: end(act, last.binding_id, RULES))
-    desk.run(lambda act: change(act, elsewhere.binding_id, into, RULES))
+    backend.run(lambda act: end(act, last.binding_id, RULES))
+    backend.run(lambda act: change(act, elsewhere.binding_id, into, RULES))
 
 
 @pytest.mark.usefixtures("few")
-def test_a_sweep_stops_at_the_limit_of_routes(desk: Desk) -> None:
-    group = made(desk, ("8011", "8012"))
+def test_a_sweep_stops_at_the_limit_of_routes(backend: Backend) -> None:
+    group = made(backend, ("8011", "8012"))
     for number in range(4):
-        desk.bind("GXB", "", f"800{number}", group_id=group.group_id, expires_in="60s")
-    desk.now_ms += 60_000
-    assert [desk.run(lambda act: releases.release_due(act, RULES)) for _ in range(3)] == [2, 2, 0]
+        backend.bind("GXB", "", f"800{number}", group_id=group.group_id, expires_in="60s")
+    backend.now_ms += 60_000
+    assert [backend.run(lambda act: releases.release_due(act, RULES)) for _ in range(3)] == [2, 2, 0]

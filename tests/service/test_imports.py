@@ -10,48 +10,48 @@ from relay.errors import ParseError
 from relay.service import fields
 from relay.service.groups import make_group
 from relay.service.imports import CHUNK, import_bindings, import_members
-from tests.service.conftest import RULES, Desk
+from tests.service.conftest import RULES, Backend
 from tests.support.stored import NOW_MS, PREFIX, X, Y
 
 HEADER = "mode,x,y,a,b,expires_in,order_id,business\n"
 GOOD = f"AXB,{X},,13800000001,13900000002,2h,17,default\n"
 
 
-def run(desk: Desk, text: str) -> dict[int, str | None]:
-    outcomes = import_bindings(text.splitlines(keepends=True), desk.run, RULES)
+def run(backend: Backend, text: str) -> dict[int, str | None]:
+    outcomes = import_bindings(text.splitlines(keepends=True), backend.run, RULES)
     return {line: refused and str(refused) for line, refused in outcomes}
 
 
-def test_each_line_makes_a_binding(desk: Desk) -> None:
+def test_each_line_makes_a_binding(backend: Backend) -> None:
     text = HEADER + GOOD + f"axyb,{X},{Y},8001,8002,,,\n" + '\n  \nAXB,,,"8003",8004\n'
-    assert run(desk, text) == {2: None, 3: None, 6: None}
-    made = {(found.mode, found.a, found.b): found for found in desk.bindings()}
+    assert run(backend, text) == {2: None, 3: None, 6: None}
+    made = {(found.mode, found.a, found.b): found for found in backend.bindings()}
     assert set(made) == {("AXB", "8613800000001", "8613900000002"), ("AXYB", "8001", "8002"), ("AXB", "8003", "8004")}
     first = made["AXB", "8613800000001", "8613900000002"]
     assert (first.x, first.order_id, first.expires_at) == (X, "17", NOW_MS + 7_200_000)
     assert made["AXYB", "8001", "8002"].order_id is None
 
 
-def test_a_line_may_name_an_industrial_id(desk: Desk) -> None:
-    assert run(desk, "mode,a,b,industrial_id\nAXB,8001,8002,88.101.1/7\nAXB,8003,8004,?\n") == {
+def test_a_line_may_name_an_industrial_id(backend: Backend) -> None:
+    assert run(backend, "mode,a,b,industrial_id\nAXB,8001,8002,88.101.1/7\nAXB,8003,8004,?\n") == {
         2: None,
         3: f"industrial_id: {fields.INDUSTRIAL_ID_WORDS}",
     }
-    assert [found.industrial_id for found in desk.bindings()] == ["88.101.1/7"]
+    assert [found.industrial_id for found in backend.bindings()] == ["88.101.1/7"]
 
 
-def test_the_header_may_be_missing_or_in_another_order(desk: Desk) -> None:
-    assert run(desk, GOOD) == {1: None}
-    assert run(desk, "\ufeffb,A,mode\n8001,8002,AXB\n") == {2: None}
-    assert ("8002", "8001") in {(found.a, found.b) for found in desk.bindings()}
+def test_the_header_may_be_missing_or_in_another_order(backend: Backend) -> None:
+    assert run(backend, GOOD) == {1: None}
+    assert run(backend, "\ufeffb,A,mode\n8001,8002,AXB\n") == {2: None}
+    assert ("8002", "8001") in {(found.a, found.b) for found in backend.bindings()}
 
 
-def test_an_unknown_column_is_named(desk: Desk) -> None:
+def test_an_unknown_column_is_named(backend: Backend) -> None:
     with pytest.raises(ParseError, match=r"line 1: unknown column 'expires': use mode,x,y"):
-        run(desk, "mode,a,b,expires\nAXB,8001,8002,2h\n")
+        run(backend, "mode,a,b,expires\nAXB,8001,8002,2h\n")
 
 
-def test_invalid_lines_are_named_and_valid_ones_made(desk: Desk) -> None:
+def test_invalid_lines_are_named_and_valid_ones_made(backend: Backend) -> None:
     text = (
         HEADER
         + GOOD
@@ -61,7 +61,7 @@ def test_invalid_lines_are_named_and_valid_ones_made(desk: Desk) -> None:
         + "AXB,,,1,8002\n"
     )
     text += 'AXB,,,8001,8002,,"two\nlines",\n' + "AXB,,,8003,8004\n"
-    assert run(desk, text) == {
+    assert run(backend, text) == {
         2: None,
         3: f"a: 138****0001 is bound on {X} already: unbind it or take another number",
         4: "mode: must be one of: AXB, AXYB, GXB, GXYB, AXN",
@@ -72,54 +72,54 @@ def test_invalid_lines_are_named_and_valid_ones_made(desk: Desk) -> None:
         10: "order_id: must be printable text of at most 128 characters",
         11: None,
     }
-    assert len(desk.bindings()) == 2
+    assert len(backend.bindings()) == 2
 
 
-def test_a_line_that_is_not_csv_is_named(desk: Desk) -> None:
-    outcomes = run(desk, HEADER + f"AXB,,,8001,{'8' * 200_000}\n" + GOOD)
+def test_a_line_that_is_not_csv_is_named(backend: Backend) -> None:
+    outcomes = run(backend, HEADER + f"AXB,,,8001,{'8' * 200_000}\n" + GOOD)
     assert "line: must be CSV" in str(outcomes[2])
     assert outcomes[3] is None
 
 
-def test_an_empty_file_makes_nothing(desk: Desk) -> None:
-    assert run(desk, "") == run(desk, HEADER) == {}
+def test_an_empty_file_makes_nothing(backend: Backend) -> None:
+    assert run(backend, "") == run(backend, HEADER) == {}
 
 
-def test_each_chunk_is_made_before_the_next_is_read(desk: Desk) -> None:
+def test_each_chunk_is_made_before_the_next_is_read(backend: Backend) -> None:
     made_when_asked = []
 
     def lines() -> Iterator[str]:
         for n in range(2 * CHUNK):
             if n == CHUNK:
-                made_when_asked.append(len(desk.bindings()))
+                made_when_asked.append(len(backend.bindings()))
             yield f"AXB,{PREFIX}{n:04d},,8001,8002\n"
 
-    assert sum(1 for _ in import_bindings(lines(), desk.run, RULES)) == 2 * CHUNK
+    assert sum(1 for _ in import_bindings(lines(), backend.run, RULES)) == 2 * CHUNK
     assert made_when_asked == [CHUNK]
 
 
-def test_every_column_is_read(desk: Desk) -> None:
-    group = desk.run(lambda act: make_group(act, "depot", RULES, numbers=["13700000003"]))
+def test_every_column_is_read(backend: Backend) -> None:
+    group = backend.run(lambda act: make_group(act, "depot", RULES, numbers=["13700000003"]))
     text = "mode,b,group,pool,direction,max_call_s,ring_timeout_s,consent,user_data\n"
     text += f"GXB,8001,{group.group_id},default,b_to_a,600, 30 ,form 9,{{}}\nGXB,8001,{group.group_id},,,ten,,,\n"
-    assert run(desk, text) == {2: None, 3: "max_call_s: must be a number of seconds"}
-    (made,) = desk.bindings()
+    assert run(backend, text) == {2: None, 3: "max_call_s: must be a number of seconds"}
+    (made,) = backend.bindings()
     assert (made.group_id, made.direction, made.max_call_s, made.ring_timeout_s) == (group.group_id, "b_to_a", 600, 30)
     assert (made.consent, made.user_data) == ("form 9", "{}")
 
 
-def test_members_are_imported_from_a_list(desk: Desk) -> None:
-    group = desk.run(lambda act: make_group(act, "depot", RULES, numbers=["13700000003"]))
+def test_members_are_imported_from_a_list(backend: Backend) -> None:
+    group = backend.run(lambda act: make_group(act, "depot", RULES, numbers=["13700000003"]))
     lines = ["13700000003\n", "\n", *(f"1360000{n:04d}\n" for n in range(CHUNK))]
-    assert list(import_members(lines, group.group_id, desk.run, RULES)) == [CHUNK - 1, 1]
-    assert desk.one("SELECT size FROM party_group") == (CHUNK + 1,)
+    assert list(import_members(lines, group.group_id, backend.run, RULES)) == [CHUNK - 1, 1]
+    assert backend.one("SELECT size FROM party_group") == (CHUNK + 1,)
 
 
-def test_the_column_record_is_yes_or_no(desk: Desk) -> None:
+def test_the_column_record_is_yes_or_no(backend: Backend) -> None:
     text = "mode,a,b,record\nAXB,8001,8002,YES\nAXB,8003,8004,no\nAXB,8005,8006,\nAXB,8007,8008,true\n"
-    outcomes = import_bindings(text.splitlines(keepends=True), desk.run, RULES._replace(recording=True))
+    outcomes = import_bindings(text.splitlines(keepends=True), backend.run, RULES._replace(recording=True))
     assert [refused and str(refused) for _, refused in outcomes] == [None] * 3 + ['record: must be "yes" or "no"']
-    assert {found.a: found.record for found in desk.bindings()} == {"8001": True, "8003": False, "8005": False}
-    assert run(desk, "mode,a,b,record\nAXB,8007,8008,yes\n") == {
+    assert {found.a: found.record for found in backend.bindings()} == {"8001": True, "8003": False, "8005": False}
+    assert run(backend, "mode,a,b,record\nAXB,8007,8008,yes\n") == {
         2: "record: must be false: call recording is not configured on this relay"
     }

@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from relay.call.binding import Binding
-from relay.call.routing import Refusal
 from relay.errors import Refused
-from relay.policy.judge import Asked, judge
+from relay.model.binding import Binding
+from relay.model.decision import Refusal
+from relay.policy.evaluate import PendingCall, evaluate
 from relay.policy.recent import Recent
 from relay.policy.rules import Rules
 from relay.service.bindings import BindingRequest, bind
@@ -32,7 +32,6 @@ from relay.service.changes import BindingChange, change, end
 from relay.service.groups import add_members, make_group, remove_members
 from relay.service.numbers import lock, unlock
 from relay.service.releases import BindRules, release_due
-from relay.store.act import Act, Actor
 from relay.store.binding_seal import ANY_CALLER
 from relay.store.connection import one_moment
 from relay.store.database import connect, open_store
@@ -40,6 +39,7 @@ from relay.store.groups import Group, insert_group
 from relay.store.ledger import ledger_transaction
 from relay.store.ledger_check import ledger_faults
 from relay.store.lookup import RouteReader
+from relay.store.unit_of_work import Actor, UnitOfWork
 from tests.service.model import ANYBODY, Made, Model
 from tests.support.papers import PAPERS
 from tests.support.stored import NOW_MS, PBX
@@ -78,7 +78,7 @@ def template() -> Path:
     with closing(connect(folder / "relay.db")) as connection, ledger_transaction(connection, sealer, NOW_MS):
         rows = [(number,) for number in NUMBERS]
         connection.executemany("INSERT INTO number (number, prefix, pool) VALUES (?, '', 'default')", rows)
-        act = Act(connection, sealer, OPERATOR, NOW_MS)
+        act = UnitOfWork(connection, sealer, OPERATOR, NOW_MS)
         apply(act, Application("Acme", "acme", **PAPERS))
         set_state(act, "acme", "approve", "checked")
         change_business(act, "acme", max_bindings=MOST)
@@ -112,11 +112,11 @@ class Store(RuleBasedStateMachine):
         self.reader.close()
         shutil.rmtree(self.folder)
 
-    def act(self, do: Callable[[Act], T]) -> T | str:
+    def act(self, do: Callable[[UnitOfWork], T]) -> T | str:
         """The result of a unit of work, or the kind of its refusal."""
         try:
             with ledger_transaction(self.connection, self.sealer, self.now):
-                return do(Act(self.connection, self.sealer, OPERATOR, self.now))
+                return do(UnitOfWork(self.connection, self.sealer, OPERATOR, self.now))
         except Refused as refused:
             return refused.kind
 
@@ -381,7 +381,7 @@ class Store(RuleBasedStateMachine):
     def calls(self, number: str, caller: str) -> None:
         found = self.reader.fetch(number, caller, self.now / 1000)
         assert not isinstance(found, Refusal)
-        answer = judge(found, Asked(number, caller, self.now / 1000, 0, 0), CALLS, Recent())
+        answer = evaluate(found, PendingCall(number, caller, self.now / 1000, 0, 0), CALLS, Recent())
         got = answer.outcome if isinstance(answer, Refusal) else (answer.target, answer.shown)
         assert got == self.model.call(number, caller, self.now)
 

@@ -10,29 +10,28 @@ import pytest
 from relay.errors import Refused
 from relay.service import numbers
 from relay.service.numbers import NewPool, NewPrefix, PoolChange, PrefixChange
-from relay.store.numbers import LOCKED_FOR_FRAUD, NumberQuery, Prefix, find_numbers, set_locks
-from relay.store.pools import find_pool, usage
-from tests.service.conftest import Desk
+from relay.store.numbers import LOCKED_FOR_FRAUD, NumberQuery, Prefix, find_numbers, find_pool, set_locks, usage
+from tests.service.conftest import Backend
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y
 
 OTHER = "70023456789"
 
 
-def refused(desk: Desk, do: Callable[[Any], object]) -> tuple[str, str]:
+def refused(backend: Backend, do: Callable[[Any], object]) -> tuple[str, str]:
     with pytest.raises(Refused) as refusal:
-        desk.run(do)
+        backend.run(do)
     return refusal.value.kind, refusal.value.field
 
 
-def set_state(desk: Desk, state: str) -> Prefix:
-    return desk.run(lambda act: numbers.change_prefix(act, PREFIX, PrefixChange(state=state), "because"))
+def set_state(backend: Backend, state: str) -> Prefix:
+    return backend.run(lambda act: numbers.change_prefix(act, PREFIX, PrefixChange(state=state), "because"))
 
 
 # Prefixes
 
 
 @pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
-def test_load_prefix_inserts_10000_numbers_in_one_statement(desk: Desk) -> None:
+def test_load_prefix_inserts_10000_numbers_in_one_statement(backend: Backend) -> None:
     statements: list[str] = []
 
     def load(act: Any) -> int:
@@ -41,12 +40,12 @@ def test_load_prefix_inserts_10000_numbers_in_one_statement(desk: Desk) -> None:
         act.connection.set_trace_callback(None)
         return int(loaded)
 
-    assert desk.run(load) == 10_000
+    assert backend.run(load) == 10_000
     assert len({statement for statement in statements if "INSERT INTO number (" in statement}) == 1
-    found = desk.run(lambda act: numbers.get_prefix(act, OTHER))
+    found = backend.run(lambda act: numbers.get_prefix(act, OTHER))
     assert found == Prefix(OTHER, "2", "3456789", "carrier", "active", 5, NOW_MS)
     query = "SELECT count(*), min(number), max(number) FROM number WHERE prefix = ? AND pool = 'default'"
-    assert desk.one(query, OTHER) == (10_000, f"{OTHER}0000", f"{OTHER}9999")
+    assert backend.one(query, OTHER) == (10_000, f"{OTHER}0000", f"{OTHER}9999")
 
 
 @pytest.mark.parametrize(
@@ -61,42 +60,44 @@ def test_load_prefix_inserts_10000_numbers_in_one_statement(desk: Desk) -> None:
         (NewPrefix(OTHER, peer="a\nb"), "invalid", "peer"),
     ],
 )
-def test_an_invalid_prefix_is_refused(desk: Desk, asked: NewPrefix, kind: str, field: str) -> None:
-    assert refused(desk, lambda act: numbers.load_prefix(act, asked)) == (kind, field)
+def test_an_invalid_prefix_is_refused(backend: Backend, asked: NewPrefix, kind: str, field: str) -> None:
+    assert refused(backend, lambda act: numbers.load_prefix(act, asked)) == (kind, field)
 
 
-def test_a_locked_prefix_refuses_calls_and_new_bindings(desk: Desk) -> None:
-    desk.bind(x=X)
-    desk.bind("AXB", "8001", "8002", x=Y)
-    set_state(desk, "locked")
-    assert [desk.reaches(X, A), desk.reaches(Y, "8001")] == ["number_locked", "number_locked"]
+def test_a_locked_prefix_refuses_calls_and_new_bindings(backend: Backend) -> None:
+    backend.bind(x=X)
+    backend.bind("AXB", "8001", "8002", x=Y)
+    set_state(backend, "locked")
+    assert [backend.reaches(X, A), backend.reaches(Y, "8001")] == ["number_locked", "number_locked"]
     for x, kind in (("", "pool_empty"), (f"{PREFIX}0005", "number_locked")):
         with pytest.raises(Refused) as refusal:
-            desk.bind("AXB", "8003", "8004", x=x)
+            backend.bind("AXB", "8003", "8004", x=x)
         assert refusal.value.kind == kind
-    set_state(desk, "active")
-    assert [desk.reaches(X, A), desk.reaches(Y, "8001")] == [B, "8002"]
+    set_state(backend, "active")
+    assert [backend.reaches(X, A), backend.reaches(Y, "8001")] == [B, "8002"]
 
 
-def test_a_returned_prefix_stays_returned(desk: Desk) -> None:
-    desk.bind(x=X)
-    set_state(desk, "returned")
-    assert desk.reaches(X, A) == "number_locked"
+def test_a_returned_prefix_stays_returned(backend: Backend) -> None:
+    backend.bind(x=X)
+    set_state(backend, "returned")
+    assert backend.reaches(X, A) == "number_locked"
     for state in ("active", "locked"):
-        assert refused(desk, lambda act, to=state: numbers.change_prefix(act, PREFIX, PrefixChange(state=to))) == (
+        assert refused(backend, lambda act, to=state: numbers.change_prefix(act, PREFIX, PrefixChange(state=to))) == (
             "state_conflict",
             "state",
         )
-    assert refused(desk, lambda act: numbers.load_prefix(act, NewPrefix(PREFIX))) == ("state_conflict", "prefix")
-    assert desk.run(lambda act: numbers.ensure_numbers(act, [PREFIX])) == 0
+    assert refused(backend, lambda act: numbers.load_prefix(act, NewPrefix(PREFIX))) == ("state_conflict", "prefix")
+    assert backend.run(lambda act: numbers.ensure_numbers(act, [PREFIX])) == 0
 
 
-def test_a_change_of_a_prefix_writes_the_given_fields_only(desk: Desk) -> None:
-    before = desk.run(lambda act: numbers.get_prefix(act, PREFIX))
-    after = desk.run(lambda act: numbers.change_prefix(act, PREFIX, PrefixChange("carrier", cool_down_ms=7)))
+def test_a_change_of_a_prefix_writes_the_given_fields_only(backend: Backend) -> None:
+    before = backend.run(lambda act: numbers.get_prefix(act, PREFIX))
+    after = backend.run(lambda act: numbers.change_prefix(act, PREFIX, PrefixChange("carrier", cool_down_ms=7)))
     assert after == before._replace(peer="carrier", cool_down_ms=7)
-    assert desk.run(lambda act: numbers.change_prefix(act, PREFIX, PrefixChange(cool_down_ms=-1))).cool_down_ms is None
-    assert refused(desk, lambda act: numbers.change_prefix(act, PREFIX, PrefixChange(state="gone"))) == (
+    assert (
+        backend.run(lambda act: numbers.change_prefix(act, PREFIX, PrefixChange(cool_down_ms=-1))).cool_down_ms is None
+    )
+    assert refused(backend, lambda act: numbers.change_prefix(act, PREFIX, PrefixChange(state="gone"))) == (
         "invalid",
         "state",
     )
@@ -105,61 +106,61 @@ def test_a_change_of_a_prefix_writes_the_given_fields_only(desk: Desk) -> None:
 # Numbers
 
 
-def test_a_locked_number_refuses_calls_until_it_is_unlocked(desk: Desk) -> None:
-    desk.bind(x=X)
-    desk.bind("AXB", "8001", "8002", x=Y)
-    assert desk.run(lambda act: numbers.lock(act, X, "complaints")).state == "locked"
-    assert [desk.reaches(X, A), desk.reaches(Y, "8001")] == ["number_locked", "8002"]
-    assert desk.run(lambda act: numbers.unlock(act, X)).state == "bound"
-    assert desk.reaches(X, A) == B
+def test_a_locked_number_refuses_calls_until_it_is_unlocked(backend: Backend) -> None:
+    backend.bind(x=X)
+    backend.bind("AXB", "8001", "8002", x=Y)
+    assert backend.run(lambda act: numbers.lock(act, X, "complaints")).state == "locked"
+    assert [backend.reaches(X, A), backend.reaches(Y, "8001")] == ["number_locked", "8002"]
+    assert backend.run(lambda act: numbers.unlock(act, X)).state == "bound"
+    assert backend.reaches(X, A) == B
 
 
-def test_unlock_releases_operator_and_fraud_locks_but_not_the_prefix(desk: Desk) -> None:
-    desk.run(lambda act: set_locks(act, X, add=LOCKED_FOR_FRAUD))
-    set_state(desk, "locked")
-    assert desk.run(lambda act: numbers.unlock(act, X)).state == "locked"  # the prefix is locked
-    desk.run(lambda act: numbers.lock(act, X, "complaints"))
-    set_state(desk, "active")
-    assert desk.run(lambda act: numbers.get_number(act, X)).state == "locked"
-    assert desk.run(lambda act: numbers.unlock(act, X)).state == "free"
+def test_unlock_releases_operator_and_fraud_locks_but_not_the_prefix(backend: Backend) -> None:
+    backend.run(lambda act: set_locks(act, X, add=LOCKED_FOR_FRAUD))
+    set_state(backend, "locked")
+    assert backend.run(lambda act: numbers.unlock(act, X)).state == "locked"  # the prefix is locked
+    backend.run(lambda act: numbers.lock(act, X, "complaints"))
+    set_state(backend, "active")
+    assert backend.run(lambda act: numbers.get_number(act, X)).state == "locked"
+    assert backend.run(lambda act: numbers.unlock(act, X)).state == "free"
 
 
-def test_numbers_are_found_by_state(desk: Desk) -> None:
-    made = desk.bind(x=X, expires_in="1h")
-    desk.run(lambda act: numbers.lock(act, Y, "broken"))
-    desk.connection.execute("UPDATE number SET cools_until = ? WHERE number = ?", (NOW_MS + 1, f"{PREFIX}0003"))
+def test_numbers_are_found_by_state(backend: Backend) -> None:
+    made = backend.bind(x=X, expires_in="1h")
+    backend.run(lambda act: numbers.lock(act, Y, "broken"))
+    backend.connection.execute("UPDATE number SET cools_until = ? WHERE number = ?", (NOW_MS + 1, f"{PREFIX}0003"))
     for state, number in (("bound", X), ("locked", Y), ("cooling", f"{PREFIX}0003")):
-        (found,) = find_numbers(desk.connection, NumberQuery(state=state), NOW_MS, "", 9)
+        (found,) = find_numbers(backend.connection, NumberQuery(state=state), NOW_MS, "", 9)
         assert (found.number, found.state) == (number, state)
-    assert len(find_numbers(desk.connection, NumberQuery(state="free"), NOW_MS, "", 20_000)) == 9_997
+    assert len(find_numbers(backend.connection, NumberQuery(state="free"), NOW_MS, "", 20_000)) == 9_997
     assert made.x == X
 
 
-def test_a_moved_number_keeps_its_bindings(desk: Desk) -> None:
-    desk.business("acme")
-    desk.bind(x=X)
-    desk.run(lambda act: numbers.make_pool(act, NewPool("acme", "acme")))
-    assert desk.run(lambda act: numbers.move(act, [X, Y], "acme")) == 2
-    assert desk.reaches(X, A) == B
-    assert refused(desk, lambda act: numbers.move(act, [X, "700999999990000"], "default"))[0] == "number_unknown"
-    assert desk.run(lambda act: numbers.get_number(act, X)).pool == "acme"
-    assert refused(desk, lambda act: numbers.move(act, [X], "none")) == ("not_found", "pool")
+def test_a_moved_number_keeps_its_bindings(backend: Backend) -> None:
+    backend.business("acme")
+    backend.bind(x=X)
+    backend.run(lambda act: numbers.make_pool(act, NewPool("acme", "acme")))
+    assert backend.run(lambda act: numbers.move(act, [X, Y], "acme")) == 2
+    assert backend.reaches(X, A) == B
+    assert refused(backend, lambda act: numbers.move(act, [X, "700999999990000"], "default"))[0] == "number_unknown"
+    assert backend.run(lambda act: numbers.get_number(act, X)).pool == "acme"
+    assert refused(backend, lambda act: numbers.move(act, [X], "none")) == ("not_found", "pool")
 
 
 # Pools
 
 
-def test_usage_counts_numbers_by_state_and_warns(desk: Desk) -> None:
-    desk.run(lambda act: numbers.make_pool(act, NewPool("few", warn_percent=75)))
+def test_usage_counts_numbers_by_state_and_warns(backend: Backend) -> None:
+    backend.run(lambda act: numbers.make_pool(act, NewPool("few", warn_percent=75)))
     few = [f"{PREFIX}{n:04d}" for n in range(9_000, 9_005)]
-    desk.run(lambda act: numbers.move(act, few, "few"))
-    desk.run(lambda act: numbers.lock(act, few[4], "broken"))
-    desk.bind("AXYB", pool="few")
-    desk.bind("AXB", "8001", "8002", x=few[0])
-    used = {one.pool_id: one for one in usage(desk.connection, NOW_MS)}["few"]
+    backend.run(lambda act: numbers.move(act, few, "few"))
+    backend.run(lambda act: numbers.lock(act, few[4], "broken"))
+    backend.bind("AXYB", pool="few")
+    backend.bind("AXB", "8001", "8002", x=few[0])
+    used = {one.pool_id: one for one in usage(backend.connection, NOW_MS)}["few"]
     assert used[2:] == (5, 2, 2, 0, 1, 3, 50, False)
-    desk.connection.execute("UPDATE number SET cools_until = ? WHERE number = ?", (NOW_MS + 1, few[3]))
-    used = {one.pool_id: one for one in usage(desk.connection, NOW_MS)}["few"]
+    backend.connection.execute("UPDATE number SET cools_until = ? WHERE number = ?", (NOW_MS + 1, few[3]))
+    used = {one.pool_id: one for one in usage(backend.connection, NOW_MS)}["few"]
     assert (used.free, used.cooling, used.percent, used.warning) == (1, 1, 75, True)
 
 
@@ -175,23 +176,23 @@ def test_usage_counts_numbers_by_state_and_warns(desk: Desk) -> None:
         (NewPool("p", area="a\nb"), "invalid", "area"),
     ],
 )
-def test_an_invalid_pool_is_refused(desk: Desk, asked: NewPool, kind: str, field: str) -> None:
-    assert refused(desk, lambda act: numbers.make_pool(act, asked)) == (kind, field)
+def test_an_invalid_pool_is_refused(backend: Backend, asked: NewPool, kind: str, field: str) -> None:
+    assert refused(backend, lambda act: numbers.make_pool(act, asked)) == (kind, field)
 
 
-def test_owner_area_and_limits_of_a_pool_can_be_changed(desk: Desk) -> None:
-    desk.business("acme")
-    made = desk.run(lambda act: numbers.make_pool(act, NewPool("bj", "acme", "010")))
+def test_owner_area_and_limits_of_a_pool_can_be_changed(backend: Backend) -> None:
+    backend.business("acme")
+    made = backend.run(lambda act: numbers.make_pool(act, NewPool("bj", "acme", "010")))
     assert made.max_bindings == 200
-    changed = desk.run(lambda act: numbers.change_pool(act, "bj", PoolChange("", "021", 5, 90)))
+    changed = backend.run(lambda act: numbers.change_pool(act, "bj", PoolChange("", "021", 5, 90)))
     assert changed == made._replace(business=None, area="021", max_bindings=5, warn_percent=90)
-    assert find_pool(desk.connection, "bj") == changed
-    assert refused(desk, lambda act: numbers.change_pool(act, "none", PoolChange())) == ("not_found", "pool")
+    assert find_pool(backend.connection, "bj") == changed
+    assert refused(backend, lambda act: numbers.change_pool(act, "none", PoolChange())) == ("not_found", "pool")
 
 
-def test_numbers_prefixes_and_pools_require_an_operator(desk: Desk) -> None:
-    desk.business("acme")
-    desk.key_of("acme")
+def test_numbers_prefixes_and_pools_require_an_operator(backend: Backend) -> None:
+    backend.business("acme")
+    backend.key_of("acme")
     for do in (
         lambda act: numbers.load_prefix(act, NewPrefix(OTHER)),
         lambda act: numbers.change_prefix(act, PREFIX, PrefixChange(state="locked")),
@@ -201,5 +202,5 @@ def test_numbers_prefixes_and_pools_require_an_operator(desk: Desk) -> None:
         lambda act: numbers.make_pool(act, NewPool("p")),
         lambda act: numbers.change_pool(act, "default", PoolChange(area="bj")),
     ):
-        assert refused(desk, do)[0] == "forbidden"
-    assert desk.one("SELECT count(*), max(locked) FROM number") == (10_000, 0)
+        assert refused(backend, do)[0] == "forbidden"
+    assert backend.one("SELECT count(*), max(locked) FROM number") == (10_000, 0)

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from relay.errors import Refused, StoreError
-from relay.service.businesses import Application, apply, change, set_state
-from relay.service.qualification import REQUIRED, SCENARIOS
-from relay.store.act import RELAY, Actor
+from relay.service.businesses import REQUIRED, SCENARIOS, Application, apply, change, set_state
 from relay.store.businesses import Business, Changed, Terms, qualification_at, state_changes
+from relay.store.unit_of_work import RELAY, Actor
 from tests.support.acting import Acting, acting
 from tests.support.papers import PAPERS
 from tests.support.stored import NOW_MS

@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from relay.call.rates import Rates
 from relay.config import parse_config
+from relay.defence.limits import Rates
 from relay.errors import Refused
-from relay.policy.quotas import NO_LIMIT, Quotas
+from relay.policy.rules import NO_LIMIT, Quotas
 from relay.service.bindings import BindingRequest, bind, bind_all
 from relay.service.businesses import change
 from relay.service.changes import end
 from relay.service.releases import BindRules
-from relay.store.act import Act, Actor
 from relay.store.bindings import all_bindings
-from relay.store.pools import usage
-from tests.service.conftest import Desk
+from relay.store.numbers import usage
+from relay.store.unit_of_work import Actor, UnitOfWork
+from tests.service.conftest import Backend
 from tests.support.stored import PREFIX
 
 DAY_MS = 86_400_000
@@ -25,29 +25,29 @@ FEW = BindRules(quotas=Quotas(max_bindings=3, max_binds_per_day=5))
 
 
 @pytest.fixture
-def acme(desk: Desk) -> Desk:
-    """A desk whose actor is a key of a new business user."""
-    desk.business("acme")
-    desk.key_of("acme")
-    return desk
+def acme(backend: Backend) -> Backend:
+    """A backend whose actor is a key of a new business user."""
+    backend.business("acme")
+    backend.key_of("acme")
+    return backend
 
 
-def raised(desk: Desk, **quotas: int) -> None:
-    desk.run(lambda act: change(act, "acme", **quotas), Actor("cli:test", None, frozenset(["operator"])))  # type: ignore[arg-type]
+def raised(backend: Backend, **quotas: int) -> None:
+    backend.run(lambda act: change(act, "acme", **quotas), Actor("cli:test", None, frozenset(["operator"])))  # type: ignore[arg-type]
 
 
-def bound(desk: Desk, rules: BindRules = FEW, n: int = 0, **more: Any) -> Any:
-    return desk.bind(a=f"138{n:08}", b=f"139{n:08}", order_id="17", rules=rules, **more)
+def bound(backend: Backend, rules: BindRules = FEW, n: int = 0, **more: Any) -> Any:
+    return backend.bind(a=f"138{n:08}", b=f"139{n:08}", order_id="17", rules=rules, **more)
 
 
-def refusal(desk: Desk, rules: BindRules = FEW, **more: Any) -> str:
+def refusal(backend: Backend, rules: BindRules = FEW, **more: Any) -> str:
     with pytest.raises(Refused) as refused:
-        bound(desk, rules, 99, **more)
+        bound(backend, rules, 99, **more)
     assert (refused.value.kind, refused.value.field) == ("quota", "business")
     return refused.value.problem
 
 
-def test_a_new_business_user_cannot_empty_the_common_pool(acme: Desk) -> None:
+def test_a_new_business_user_cannot_empty_the_common_pool(acme: Backend) -> None:
     """With the default quotas, however often it tries."""
     rules = parse_config(f'[numbers]\nprefixes = ["{PREFIX}"]', "test").numbers
     asked = [BindingRequest("AXB", f"138{n:08}", f"139{n:08}", order_id="17") for n in range(1_100)]
@@ -60,7 +60,7 @@ def test_a_new_business_user_cannot_empty_the_common_pool(acme: Desk) -> None:
     assert (pool.total, pool.free) == (10_000, 9_000)
 
 
-def test_max_bindings_limits_live_bindings_until_an_operator_raises_it(acme: Desk) -> None:
+def test_max_bindings_limits_live_bindings_until_an_operator_raises_it(acme: Backend) -> None:
     made = [bound(acme, n=n) for n in range(3)]
     problem = refusal(acme)
     assert "3 bindings" in problem and "relay700 business limits ID --max-bindings N" in problem
@@ -71,7 +71,7 @@ def test_max_bindings_limits_live_bindings_until_an_operator_raises_it(acme: Des
     bound(acme, n=5)
 
 
-def test_max_binds_per_day_limits_binding_and_unbinding(acme: Desk) -> None:
+def test_max_binds_per_day_limits_binding_and_unbinding(acme: Backend) -> None:
     """A number cools down after its binding: without a daily quota, binding and unbinding would use up the pool."""
     for n in range(5):
         made = bound(acme, n=n)
@@ -91,7 +91,7 @@ def test_max_binds_per_day_limits_binding_and_unbinding(acme: Desk) -> None:
     refusal(acme)
 
 
-def test_a_refused_binding_does_not_count(acme: Desk) -> None:
+def test_a_refused_binding_does_not_count(acme: Backend) -> None:
     for _ in range(9):
         with pytest.raises(Refused, match="pool"):
             bound(acme, pool="nowhere")
@@ -103,18 +103,18 @@ def test_a_refused_binding_does_not_count(acme: Desk) -> None:
         bound(acme, n=n)
 
 
-def test_the_business_user_default_has_explicit_quotas_only(desk: Desk) -> None:
+def test_the_business_user_default_has_explicit_quotas_only(backend: Backend) -> None:
     for n in range(6):
-        bound(desk, n=n)
-    desk.run(lambda act: change(act, "default", max_bindings=6))
-    refusal(desk)
+        bound(backend, n=n)
+    backend.run(lambda act: change(act, "default", max_bindings=6))
+    refusal(backend)
 
 
-def test_max_binds_per_s_limits_the_keys_of_a_business_user(acme: Desk) -> None:
+def test_max_binds_per_s_limits_the_keys_of_a_business_user(acme: Backend) -> None:
     rules, rates = BindRules(quotas=Quotas(max_binds_per_s=2)), Rates()
 
     def make(n: int, actor: Actor | None = None) -> None:
-        def do(act: Act) -> object:
+        def do(act: UnitOfWork) -> object:
             return bind(act, BindingRequest("AXB", f"138{n:08}", f"139{n:08}", "", "", "", "17", "acme"), rules, rates)
 
         acme.run(do, actor)

@@ -8,19 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from relay.call.record import CallRecord
 from relay.errors import StoreError
+from relay.model.record import CallRecord
 from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Purged, Retention, due, purge
-from relay.store.act import RELAY, operator_cli
 from relay.store.audit_log import verify_audit
 from relay.store.chain import RECORDS, head_row, next_link, read_head, write_head
 from relay.store.connection import Connection
 from relay.store.database import connect, open_store
 from relay.store.record_rows import INSERT, insert, row_of
-from relay.store.recording_file import file_of, seal_file
-from relay.store.recordings import Recording, add_recording, find_recording
+from relay.store.recordings import Recording, add_recording, file_of, find_recording, seal_file
 from relay.store.records import verify_records
 from relay.store.sealing import Sealer
+from relay.store.unit_of_work import RELAY, operator_cli
 from relay.store.writer import Writer
 from tests.support.places import place_in
 from tests.support.stored import X, ended_record

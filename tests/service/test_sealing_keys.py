@@ -9,50 +9,48 @@ from typing import Any
 
 import pytest
 
-from relay.call.binding import Binding
 from relay.errors import Refused, StoreError
-from relay.policy.last_caller import LastCaller
+from relay.model.binding import Binding
+from relay.policy.recent import LastCaller
 from relay.service import sealing_keys as service
 from relay.service.changes import BindingChange, change
 from relay.service.filings import add_filing
-from relay.service.groups import make_group, remove_members
+from relay.service.groups import make_group, remove_members, set_entry
 from relay.service.keys import make_key
-from relay.service.lists import set_entry
 from relay.service.retention import TWO_YEARS_MS, Retention, purge
-from relay.store.act import Act
 from relay.store.audit_log import AuditQuery, newest_entries, verify_audit
 from relay.store.bindings import history
 from relay.store.businesses import find_business, state_changes
 from relay.store.database import open_store
 from relay.store.filings import find_filing
-from relay.store.groups import find_groups, members_at, members_between
+from relay.store.groups import find_entries, find_groups, members_at, members_between, of_business
 from relay.store.journal_rows import caller_row, open_caller
 from relay.store.key_file import make_key as make_key_file
 from relay.store.key_file import read_key_file
 from relay.store.keys import list_keys
-from relay.store.lists import find_entries, of_business
 from relay.store.reseal import RESEALED, needs, reseal
 from relay.store.sealing_keys import key_in_use, sealing_keys
+from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import Webhook, put_webhook, webhooks_of
 from relay.store.writer import Writer
-from tests.service.conftest import RULES, Desk
+from tests.service.conftest import RULES, Backend
 from tests.support.acting import Acting
 from tests.support.stored import NOW_MS, A, B, X, Y
 
 HOOK = Webhook("w1", "acme", "https://a.example/hook", "whsec_x", ("call.ended",), "none", None, 0, 0, NOW_MS)
 
 
-def added(desk: Acting, key_file: Path) -> int:
-    return desk.run(lambda act: service.add(act, key_file))
+def added(backend: Acting, key_file: Path) -> int:
+    return backend.run(lambda act: service.add(act, key_file))
 
 
-def used(desk: Acting, key_id: int, *unaware: str) -> None:
-    desk.run(lambda act: service.use(act, key_id, unaware))
+def used(backend: Acting, key_id: int, *unaware: str) -> None:
+    backend.run(lambda act: service.use(act, key_id, unaware))
 
 
-def dropped(desk: Acting, key_id: int) -> None:
-    needed = needs(desk.reader).get(key_id, {})
-    desk.run(lambda act: service.drop(act, key_id, needed))
+def dropped(backend: Acting, key_id: int) -> None:
+    needed = needs(backend.reader).get(key_id, {})
+    backend.run(lambda act: service.drop(act, key_id, needed))
 
 
 def refused(do: Callable[[], object]) -> str:
@@ -66,36 +64,36 @@ def key_file(tmp_path: Path) -> Path:
     return tmp_path / "relay.key"
 
 
-def filled(desk: Desk) -> Binding:
+def filled(backend: Backend) -> Binding:
     """Add a row to every table that is resealed."""
-    desk.business("acme", contact="Wang 13800000009")
-    group = desk.run(lambda act: make_group(act, "riders", RULES, "acme", ["13700000003", "13700000004"]))
-    desk.run(lambda act: remove_members(act, group.group_id, ["13700000004"], RULES))
-    desk.run(lambda act: set_entry(act, "business", "acme", "13600000005", "black"))
-    desk.run(lambda act: add_filing(act, "acme", A, "CT-1"))
-    desk.run(lambda act: make_key(act, "acme", ["bindings:read"]))
-    desk.run(lambda act: put_webhook(act, HOOK))
-    made: Binding = desk.bind(x=X, business="acme", order_id="o1")
-    desk.bind("AXN", x=Y, business="acme", order_id="o2")
+    backend.business("acme", contact="Wang 13800000009")
+    group = backend.run(lambda act: make_group(act, "riders", RULES, "acme", ["13700000003", "13700000004"]))
+    backend.run(lambda act: remove_members(act, group.group_id, ["13700000004"], RULES))
+    backend.run(lambda act: set_entry(act, "business", "acme", "13600000005", "black"))
+    backend.run(lambda act: add_filing(act, "acme", A, "CT-1"))
+    backend.run(lambda act: make_key(act, "acme", ["bindings:read"]))
+    backend.run(lambda act: put_webhook(act, HOOK))
+    made: Binding = backend.bind(x=X, business="acme", order_id="o1")
+    backend.bind("AXN", x=Y, business="acme", order_id="o2")
     change_ = BindingChange(b="13500000007")
-    changed = desk.run(lambda act: change(act, made.binding_id, change_, RULES))
+    changed = backend.run(lambda act: change(act, made.binding_id, change_, RULES))
     last = LastCaller(made.binding_id, X, A, NOW_MS)
     put = "INSERT INTO last_caller (binding_id, number, caller_hash, sealed, at) VALUES (?, ?, ?, ?, ?)"
-    desk.run(lambda act: act.connection.execute(put, caller_row(act.sealer, last)))
+    backend.run(lambda act: act.connection.execute(put, caller_row(act.sealer, last)))
     return changed
 
 
-def read(desk: Desk, made: Binding) -> list[Any]:
+def read(backend: Backend, made: Binding) -> list[Any]:
     """All rows of `filled`, in clear."""
-    reader, sealer = desk.reader, desk.sealer
+    reader, sealer = backend.reader, backend.sealer
     (group,) = find_groups(reader, sealer, "acme", "", 9)
     _, number, _, sealed, _ = reader.execute("SELECT * FROM last_caller").fetchone()
     return [
-        desk.binding(made.binding_id),
+        backend.binding(made.binding_id),
         *history(reader, sealer, made.binding_id),
         *(find_business(reader, sealer, "acme"), state_changes(reader, sealer, "acme")),
-        *(group, list(members_at(reader, sealer, group.group_id, desk.now_ms))),
-        list(members_between(reader, sealer, group.group_id, 0, desk.now_ms + 1)),
+        *(group, list(members_at(reader, sealer, group.group_id, backend.now_ms))),
+        list(members_between(reader, sealer, group.group_id, 0, backend.now_ms + 1)),
         [key.signing_key for key in list_keys(reader, sealer, "acme", "", 9)],
         [entry.number for entry in find_entries(reader, sealer, of_business("acme"), b"", 9)],
         find_filing(reader, sealer, "acme", A),
@@ -107,147 +105,151 @@ def read(desk: Desk, made: Binding) -> list[Any]:
 # -- adding and using
 
 
-def test_an_added_key_is_in_the_file_and_not_in_use(desk: Desk, key_file: Path) -> None:
-    assert added(desk, key_file) == 2
+def test_an_added_key_is_in_the_file_and_not_in_use(backend: Backend, key_file: Path) -> None:
+    assert added(backend, key_file) == 2
     assert list(read_key_file(key_file).masters) == [1, 2]
-    assert (key_in_use(desk.reader), desk.sealer.key_id) == (1, 1)
+    assert (key_in_use(backend.reader), backend.sealer.key_id) == (1, 1)
 
 
-def test_a_used_key_seals_new_rows_and_old_rows_stay_readable(desk: Desk, key_file: Path) -> None:
-    before = desk.bind(x=X)
-    used(desk, added(desk, key_file))
-    after = desk.bind("AXB", "13700000003", "13600000004", x=Y)
-    assert [desk.reaches(X, A), desk.reaches(Y, "8613700000003")] == [B, "8613600000004"]
+def test_a_used_key_seals_new_rows_and_old_rows_stay_readable(backend: Backend, key_file: Path) -> None:
+    before = backend.bind(x=X)
+    used(backend, added(backend, key_file))
+    after = backend.bind("AXB", "13700000003", "13600000004", x=Y)
+    assert [backend.reaches(X, A), backend.reaches(Y, "8613700000003")] == [B, "8613600000004"]
     sealed_with = "SELECT substr(sealed, 1, 1) FROM binding WHERE id = ?"
-    assert [desk.one(sealed_with, made.binding_id)[0] for made in (before, after)] == [b"\x01", b"\x02"]
+    assert [backend.one(sealed_with, made.binding_id)[0] for made in (before, after)] == [b"\x01", b"\x02"]
     with pytest.raises(Refused, match="is bound on"):
-        desk.bind(x=X, business="default", b="13500000007")
-    assert verify_audit(desk.reader, desk.sealer).broken is None
+        backend.bind(x=X, business="default", b="13500000007")
+    assert verify_audit(backend.reader, backend.sealer).broken is None
 
 
-def test_another_writer_uses_the_key_from_its_next_unit_of_work(desk: Desk, key_file: Path) -> None:
-    other = open_store(desk.path, key_file)
-    with closing(Writer(desk.path, other)) as writer:
-        used(desk, added(desk, key_file))
+def test_another_writer_uses_the_key_from_its_next_unit_of_work(backend: Backend, key_file: Path) -> None:
+    other = open_store(backend.path, key_file)
+    with closing(Writer(backend.path, other)) as writer:
+        used(backend, added(backend, key_file))
         assert (other.key_id, other.key_ids) == (1, [1])
-        writer.run(desk.actor, lambda act: act.audit("test", "x"))
+        writer.run(backend.actor, lambda act: act.audit("test", "x"))
         assert (other.key_id, other.key_ids) == (2, [1, 2])
 
 
-def test_another_reader_loads_the_key_when_it_needs_it(desk: Desk, key_file: Path) -> None:
-    other = open_store(desk.path, key_file)
-    used(desk, added(desk, key_file))
-    desk.bind(x=X)
-    assert [entry.entry.action for entry in newest_entries(desk.reader, other, AuditQuery(), None, 2)] == [
+def test_another_reader_loads_the_key_when_it_needs_it(backend: Backend, key_file: Path) -> None:
+    other = open_store(backend.path, key_file)
+    used(backend, added(backend, key_file))
+    backend.bind(x=X)
+    assert [entry.entry.action for entry in newest_entries(backend.reader, other, AuditQuery(), None, 2)] == [
         "binding.make",
         "sealing_key.use",
     ]
 
 
-def test_add_registers_a_key_left_in_the_file_by_a_crash(desk: Desk, key_file: Path) -> None:
+def test_add_registers_a_key_left_in_the_file_by_a_crash(backend: Backend, key_file: Path) -> None:
     class Ended(Exception):
         pass
 
-    def add_and_end(act: Act) -> None:
+    def add_and_end(act: UnitOfWork) -> None:
         service.add(act, key_file)
         raise Ended
 
     with pytest.raises(Ended):
-        desk.run(add_and_end)
-    assert [key.id for key in sealing_keys(desk.reader)] == [1]
-    assert added(desk, key_file) == 2
+        backend.run(add_and_end)
+    assert [key.id for key in sealing_keys(backend.reader)] == [1]
+    assert added(backend, key_file) == 2
     assert list(read_key_file(key_file).masters) == [1, 2]
 
 
-def test_use_is_refused_while_a_process_lacks_the_key(desk: Desk, key_file: Path) -> None:
-    added(desk, key_file)
+def test_use_is_refused_while_a_process_lacks_the_key(backend: Backend, key_file: Path) -> None:
+    added(backend, key_file)
     assert (
-        refused(lambda: used(desk, 2, "the node b"))
+        refused(lambda: used(backend, 2, "the node b"))
         == "the node b does not have the key 2 yet: copy the key file there"
     )
-    assert key_in_use(desk.reader) == 1
+    assert key_in_use(backend.reader) == 1
 
 
-def test_use_is_refused_for_old_current_and_unknown_keys(desk: Desk, key_file: Path) -> None:
-    used(desk, added(desk, key_file))
-    assert refused(lambda: used(desk, 1)) == "the key 1 was replaced or dropped: add a new one"
-    assert refused(lambda: used(desk, 2)) == "the key 2 is already in use"
-    assert refused(lambda: used(desk, 3)).startswith("the store has no key 3")
+def test_use_is_refused_for_old_current_and_unknown_keys(backend: Backend, key_file: Path) -> None:
+    used(backend, added(backend, key_file))
+    assert refused(lambda: used(backend, 1)) == "the key 1 was replaced or dropped: add a new one"
+    assert refused(lambda: used(backend, 2)) == "the key 2 is already in use"
+    assert refused(lambda: used(backend, 3)).startswith("the store has no key 3")
 
 
-def test_add_and_use_are_refused_on_a_node_without_the_new_key(desk: Desk, key_file: Path, tmp_path: Path) -> None:
+def test_add_and_use_are_refused_on_a_node_without_the_new_key(
+    backend: Backend, key_file: Path, tmp_path: Path
+) -> None:
     elsewhere = tmp_path / "other" / "relay.key"
     elsewhere.parent.mkdir()
     elsewhere.write_bytes(key_file.read_bytes())
     elsewhere.chmod(0o600)
-    other = open_store(desk.path, elsewhere)
-    added(desk, key_file)
-    with closing(Writer(desk.path, other)) as writer:
-        problem = refused(lambda: writer.run(desk.actor, lambda act: service.add(act, elsewhere)))
+    other = open_store(backend.path, elsewhere)
+    added(backend, key_file)
+    with closing(Writer(backend.path, other)) as writer:
+        problem = refused(lambda: writer.run(backend.actor, lambda act: service.add(act, elsewhere)))
         assert problem == f"{elsewhere} lacks the key 2: copy it from the node that added it"
-        assert "lacks the key 2" in refused(lambda: writer.run(desk.actor, lambda act: service.use(act, 2, [])))
-        used(desk, 2)
+        assert "lacks the key 2" in refused(lambda: writer.run(backend.actor, lambda act: service.use(act, 2, [])))
+        used(backend, 2)
         with pytest.raises(StoreError, match=rf"the key 2, which the key file {elsewhere} does not have: add its line"):
-            writer.run(desk.actor, lambda act: act.audit("test", "x"))
+            writer.run(backend.actor, lambda act: act.audit("test", "x"))
 
 
 # -- opening
 
 
-def test_a_store_does_not_open_without_a_key_that_was_in_use(desk: Desk, key_file: Path) -> None:
+def test_a_store_does_not_open_without_a_key_that_was_in_use(backend: Backend, key_file: Path) -> None:
     before = key_file.read_bytes()
-    used(desk, added(desk, key_file))
+    used(backend, added(backend, key_file))
     key_file.write_bytes(before)
-    with pytest.raises(StoreError, match=r"relay\.key does not have the key 2, which the store needs: put its line in"):
-        open_store(desk.path, key_file)
+    with pytest.raises(StoreError, match=r"relay\.key does not have the key 2, which the store needs: add its line"):
+        open_store(backend.path, key_file)
 
 
-def test_a_store_opens_without_a_key_that_was_never_in_use(desk: Desk, key_file: Path) -> None:
+def test_a_store_opens_without_a_key_that_was_never_in_use(backend: Backend, key_file: Path) -> None:
     before = key_file.read_bytes()
-    added(desk, key_file)
+    added(backend, key_file)
     key_file.write_bytes(before)
-    assert open_store(desk.path, key_file).key_id == 1
+    assert open_store(backend.path, key_file).key_id == 1
 
 
-def test_a_store_does_not_open_with_another_key_of_the_same_id(desk: Desk, key_file: Path, tmp_path: Path) -> None:
-    added(desk, key_file)
+def test_a_store_does_not_open_with_another_key_of_the_same_id(
+    backend: Backend, key_file: Path, tmp_path: Path
+) -> None:
+    added(backend, key_file)
     wrong = tmp_path / "wrong.key"
     make_key_file(wrong)
     mine, theirs = read_key_file(key_file).masters[2].hex(), read_key_file(wrong).masters[1].hex()
     key_file.write_text(key_file.read_text().replace(mine, theirs))
     with pytest.raises(StoreError, match=r"relay\.key has another key 2 than the store: put the right one back"):
-        open_store(desk.path, key_file)
+        open_store(backend.path, key_file)
 
 
 # -- resealing and dropping
 
 
-def test_reseal_covers_all_rows_but_the_audit_log(desk: Desk, key_file: Path) -> None:
-    made = filled(desk)
-    before = read(desk, made)
-    empty = [rows.table for rows in RESEALED if desk.one(f"SELECT count({rows.column}) FROM {rows.table}") == (0,)]
+def test_reseal_covers_all_rows_but_the_audit_log(backend: Backend, key_file: Path) -> None:
+    made = filled(backend)
+    before = read(backend, made)
+    empty = [rows.table for rows in RESEALED if backend.one(f"SELECT count({rows.column}) FROM {rows.table}") == (0,)]
     assert empty == []
-    used(desk, added(desk, key_file))
-    assert reseal(desk.path, desk.sealer) > len(RESEALED)
-    assert read(desk, made) == before
-    assert set(needs(desk.reader)[1]) == {"audit"}
-    assert reseal(desk.path, desk.sealer) == 0
+    used(backend, added(backend, key_file))
+    assert reseal(backend.path, backend.sealer) > len(RESEALED)
+    assert read(backend, made) == before
+    assert set(needs(backend.reader)[1]) == {"audit"}
+    assert reseal(backend.path, backend.sealer) == 0
 
 
-def test_an_interrupted_reseal_loses_nothing_and_is_continued(desk: Desk, key_file: Path) -> None:
-    made = filled(desk)
-    before = read(desk, made)
-    used(desk, added(desk, key_file))
+def test_an_interrupted_reseal_loses_nothing_and_is_continued(backend: Backend, key_file: Path) -> None:
+    made = filled(backend)
+    before = read(backend, made)
+    used(backend, added(backend, key_file))
     asked = iter(range(100))
-    part = reseal(desk.path, desk.sealer, lambda: next(asked) < 3)
-    assert read(desk, made) == before
-    assert part > 0 and reseal(desk.path, desk.sealer) > 0
-    assert (read(desk, made), set(needs(desk.reader)[1])) == (before, {"audit"})
+    part = reseal(backend.path, backend.sealer, lambda: next(asked) < 3)
+    assert read(backend, made) == before
+    assert part > 0 and reseal(backend.path, backend.sealer) > 0
+    assert (read(backend, made), set(needs(backend.reader)[1])) == (before, {"audit"})
 
 
-def test_reseal_keeps_a_concurrent_change(desk: Desk, key_file: Path) -> None:
-    made = desk.bind(x=X)
-    used(desk, added(desk, key_file))
+def test_reseal_keeps_a_concurrent_change(backend: Backend, key_file: Path) -> None:
+    made = backend.bind(x=X)
+    used(backend, added(backend, key_file))
     asked = 0
 
     def change_it() -> bool:
@@ -255,53 +257,53 @@ def test_reseal_keeps_a_concurrent_change(desk: Desk, key_file: Path) -> None:
         nonlocal asked
         asked += 1
         if asked == 1:
-            desk.run(lambda act: change(act, made.binding_id, BindingChange(b="13500000007"), RULES))
+            backend.run(lambda act: change(act, made.binding_id, BindingChange(b="13500000007"), RULES))
         return True
 
-    reseal(desk.path, desk.sealer, change_it)
-    assert desk.reaches(X, A) == "8613500000007"
+    reseal(backend.path, backend.sealer, change_it)
+    assert backend.reaches(X, A) == "8613500000007"
 
 
-def test_drop_is_refused_until_no_row_needs_the_key(desk: Desk, key_file: Path, tmp_path: Path) -> None:
-    made = desk.bind(x=X)
-    used(desk, added(desk, key_file))
-    assert refused(lambda: dropped(desk, 2)) == "the key 2 is in use: add and use another first"
-    assert "the key 1 is still needed by rows of audit " in refused(lambda: dropped(desk, 1))
-    reseal(desk.path, desk.sealer)
-    desk.now_ms += TWO_YEARS_MS + 60_000
-    purge(desk.writer, Retention(), tmp_path, desk.now_ms)
-    reseal(desk.path, desk.sealer)  # the checkpoint
-    dropped(desk, 1)
-    assert service.forget(key_file, 1, desk.sealer.hash_keys)
-    again = open_store(desk.path, key_file)
+def test_drop_is_refused_until_no_row_needs_the_key(backend: Backend, key_file: Path, tmp_path: Path) -> None:
+    made = backend.bind(x=X)
+    used(backend, added(backend, key_file))
+    assert refused(lambda: dropped(backend, 2)) == "the key 2 is in use: add and use another first"
+    assert "the key 1 is still needed by rows of audit " in refused(lambda: dropped(backend, 1))
+    reseal(backend.path, backend.sealer)
+    backend.now_ms += TWO_YEARS_MS + 60_000
+    purge(backend.writer, Retention(), tmp_path, backend.now_ms)
+    reseal(backend.path, backend.sealer)  # the checkpoint
+    dropped(backend, 1)
+    assert service.forget(key_file, 1, backend.sealer.hash_keys)
+    again = open_store(backend.path, key_file)
     assert (again.key_ids, again.key_id) == ([2], 2)
-    assert verify_audit(desk.reader, again).broken is None
-    assert desk.binding(made.binding_id).b == B
-    assert not service.forget(key_file, 1, desk.sealer.hash_keys)
-    dropped(desk, 1)
+    assert verify_audit(backend.reader, again).broken is None
+    assert backend.binding(made.binding_id).b == B
+    assert not service.forget(key_file, 1, backend.sealer.hash_keys)
+    dropped(backend, 1)
 
 
-def test_an_unused_key_is_dropped_at_once_and_its_id_not_reused(desk: Desk, key_file: Path) -> None:
-    dropped(desk, added(desk, key_file))
-    service.forget(key_file, 2, desk.sealer.hash_keys)
-    assert added(desk, key_file) == 3
-    assert refused(lambda: used(desk, 2)).startswith("the key 2 was replaced or dropped")
+def test_an_unused_key_is_dropped_at_once_and_its_id_not_reused(backend: Backend, key_file: Path) -> None:
+    dropped(backend, added(backend, key_file))
+    service.forget(key_file, 2, backend.sealer.hash_keys)
+    assert added(backend, key_file) == 3
+    assert refused(lambda: used(backend, 2)).startswith("the key 2 was replaced or dropped")
 
 
-def test_add_is_refused_after_the_last_id(desk: Desk, key_file: Path) -> None:
-    added(desk, key_file)
-    desk.run(lambda act: act.connection.execute("UPDATE sealing_key SET id = 255 WHERE id = 2"))
-    service.forget(key_file, 2, desk.sealer.hash_keys)
-    desk.run(lambda act: act.connection.execute("UPDATE sealing_key SET dropped_at = 1 WHERE id = 255"))
-    assert "255 keys" in refused(lambda: added(desk, key_file))
+def test_add_is_refused_after_the_last_id(backend: Backend, key_file: Path) -> None:
+    added(backend, key_file)
+    backend.run(lambda act: act.connection.execute("UPDATE sealing_key SET id = 255 WHERE id = 2"))
+    service.forget(key_file, 2, backend.sealer.hash_keys)
+    backend.run(lambda act: act.connection.execute("UPDATE sealing_key SET dropped_at = 1 WHERE id = 255"))
+    assert "255 keys" in refused(lambda: added(backend, key_file))
 
 
-def test_changes_of_sealing_keys_are_audited(desk: Desk, key_file: Path) -> None:
-    desk.bind(x=X)
-    used(desk, added(desk, key_file))
-    reseal(desk.path, desk.sealer)
-    dropped(desk, added(desk, key_file))
-    entries = [logged.entry for logged in newest_entries(desk.reader, desk.sealer, AuditQuery(), None, 5)]
+def test_changes_of_sealing_keys_are_audited(backend: Backend, key_file: Path) -> None:
+    backend.bind(x=X)
+    used(backend, added(backend, key_file))
+    reseal(backend.path, backend.sealer)
+    dropped(backend, added(backend, key_file))
+    entries = [logged.entry for logged in newest_entries(backend.reader, backend.sealer, AuditQuery(), None, 5)]
     assert [(entry.action, entry.object_) for entry in entries] == [
         ("sealing_key.drop", "3"),
         ("sealing_key.add", "3"),

@@ -10,17 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.errors import ParseError, ProtocolError
-from relay.sip.message import (
-    MAX_BODY,
-    MAX_HEAD,
-    MAX_LINES,
-    Request,
-    Response,
-    check_request,
-    parse_message,
-    salvage,
-)
-from relay.sip.names import canonical_name
+from relay.sip.grammar import canonical_name
+from relay.sip.message import MAX_BODY, MAX_HEAD, MAX_LINES, Request, Response, check_request, parse_message, salvage
 from tests.support.outcome import outcome
 
 GOOD = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from relay.errors import ParseError
-from relay.sip import names
-from relay.sip.names import canonical_name, spell
+from relay.sip import grammar
+from relay.sip.grammar import canonical_name, spell
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_malformed_name_is_refused(spelled):
 def test_made_up_names_do_not_fill_memory():
     for number in range(5000):
         assert canonical_name(f"X-{number}") == f"x-{number}"
-        assert len(names._names) <= 2048
+        assert len(grammar._names) <= 2048
     assert canonical_name("X" * 1000) == "x" * 1000
-    assert "X" * 1000 not in names._names
-    assert "X-4999" in names._names
+    assert "X" * 1000 not in grammar._names
+    assert "X-4999" in grammar._names
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
-from relay.policy.last_caller import LastCaller
+from relay.policy.recent import LastCaller
 from relay.store.binding_seal import ANY_CALLER, Secret, seal_binding
 from relay.store.call_index import ADD, number_key, pair_key
 from relay.store.database import connect

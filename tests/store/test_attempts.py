@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from relay.call.actions import Commit
-from relay.call.lost import KeptAttempt
+from relay.call.recovery import KeptAttempt
 from relay.errors import StoreError
 from relay.store import attempts as attempts_module
 from relay.store.attempts import FIRST_SLOTS, MOST_SLOTS, SLOT, SPARE_SLOTS, AttemptFile, with_records

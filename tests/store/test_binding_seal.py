@@ -6,11 +6,7 @@ import msgspec
 import pytest
 
 from relay.errors import StoreError
-from relay.store.binding_seal import (
-    Secret,
-    open_binding,
-    seal_binding,
-)
+from relay.store.binding_seal import Secret, open_binding, seal_binding
 from relay.store.sealing import Sealer
 from tests.support.stored import A, B, X, Y
 

@@ -7,9 +7,8 @@ from contextlib import closing
 
 import pytest
 
-from relay.call.binding import Binding
 from relay.errors import StoreError
-from relay.store.act import RELAY, Act
+from relay.model.binding import Binding
 from relay.store.bindings import (
     BindingQuery,
     all_bindings,
@@ -27,6 +26,7 @@ from relay.store.bindings import (
 from relay.store.connection import Connection
 from relay.store.database import connect, connect_reader
 from relay.store.groups import Group, insert_group, put_members, take_members
+from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import Writer
 from tests.store.conftest import Disk
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y, binding, end, put
@@ -42,7 +42,7 @@ def reader(disk: Disk) -> Iterator[Connection]:
         yield reader
 
 
-def run(disk: Disk, do: Callable[[Act], object], now_ms: int = NOW_MS) -> None:
+def run(disk: Disk, do: Callable[[UnitOfWork], object], now_ms: int = NOW_MS) -> None:
     with closing(Writer(disk.path, disk.sealer, clock_ms=lambda: now_ms)) as writer:
         writer.run(RELAY, do)
 
@@ -51,7 +51,7 @@ def change(disk: Disk, old: Binding, now_ms: int, **changes: object) -> Binding:
     """Change a binding, keeping its earlier version."""
     new = old._replace(version=old.version + 1, changed_at=now_ms, changed_by="relay", **changes)  # type: ignore[arg-type]
 
-    def do(act: Act) -> None:
+    def do(act: UnitOfWork) -> None:
         keep_past(act, old, new)
         update(act, new)
 

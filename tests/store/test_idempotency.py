@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from relay.errors import Refused, StoreError
-from relay.store.act import Act
 from relay.store.idempotency import KEPT_MS, find_answer, keep_answer
+from relay.store.unit_of_work import UnitOfWork
 from tests.support.acting import Acting, acting
 
 REQUEST = b"digest of the request"
@@ -21,7 +21,9 @@ def store(tmp_path: Path) -> Iterator[Acting]:
         yield store
 
 
-def keep(act: Act, owner: str = "acme", key: str = "order-13800000001", body: bytes = b'{"a": "13800000001"}') -> None:
+def keep(
+    act: UnitOfWork, owner: str = "acme", key: str = "order-13800000001", body: bytes = b'{"a": "13800000001"}'
+) -> None:
     keep_answer(act, owner, key, REQUEST, 201, body, "/v1/bindings/b1")
 
 
@@ -53,7 +55,7 @@ def test_key_is_free_again_after_a_day(store: Acting) -> None:
 
 
 def test_refused_unit_of_work_keeps_no_answer(store: Acting) -> None:
-    def do(act: Act) -> None:
+    def do(act: UnitOfWork) -> None:
         keep(act)
         raise Refused("conflict", "a", "taken")
 

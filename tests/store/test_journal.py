@@ -10,7 +10,7 @@ import pytest
 
 from relay.call.actions import Commit
 from relay.errors import StoreError
-from relay.policy.last_caller import LastCaller
+from relay.policy.recent import LastCaller
 from relay.store.database import connect, connect_reader
 from relay.store.journal import Journal
 from relay.store.journal_queue import MAX_BATCH
@@ -100,7 +100,7 @@ async def test_closed_record_never_changes(disk: Disk) -> None:
 
 
 async def test_latest_ended_calls_stay_closed(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.store.closed.REMEMBERED", 3)
+    monkeypatch.setattr("relay.store.journal_rows.REMEMBERED", 3)
     reported: Reported = []
     calls = [f"c{n}" for n in range(10)]
     async with opened(disk, reported) as journal:

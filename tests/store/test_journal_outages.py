@@ -21,20 +21,20 @@ from relay.store import journal as journal_module
 from relay.store.database import connect, transaction
 from relay.store.journal import FIRST_RETRY_S, Journal
 from relay.store.journal_queue import MAX_BATCH
-from relay.store.live_rows import read_live
-from relay.store.spill import Prepared, Spill
+from relay.store.journal_rows import read_live
+from relay.store.overflow_log import Overflow, Prepared
 from tests.store.conftest import Disk, Reported, Waiter, opened, stored
 from tests.support.product import PYTHON
 from tests.support.stored import ended_record, live_record
 
 
 @pytest.fixture
-def unspilled(monkeypatch: pytest.MonkeyPatch) -> None:
+def unoverflowed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Disable the overflow log, however slow the machine is."""
-    monkeypatch.setattr(journal_module, "SPILL_AFTER_S", 600.0)
+    monkeypatch.setattr(journal_module, "OVERFLOW_AFTER_S", 600.0)
 
 
-@pytest.mark.usefixtures("unspilled")
+@pytest.mark.usefixtures("unoverflowed")
 async def test_failed_commit_that_is_on_disk_is_not_written_again(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     fails = iter([True, False, True])
 
@@ -84,7 +84,7 @@ class Told:
         return str(found[-1].get("reason", ""))
 
 
-@pytest.mark.usefixtures("unspilled")
+@pytest.mark.usefixtures("unoverflowed")
 async def test_outage_is_reported_once_acknowledges_nothing_and_loses_nothing(disk: Disk) -> None:
     told = Told()
     journal = Journal(disk.path, disk.sealer, told)
@@ -107,7 +107,7 @@ async def test_outage_is_reported_once_acknowledges_nothing_and_loses_nothing(di
     assert len(stored(disk)) == 100
 
 
-@pytest.mark.usefixtures("unspilled")
+@pytest.mark.usefixtures("unoverflowed")
 async def test_full_disk_delays_and_loses_nothing(disk: Disk) -> None:
     told = Told()
     journal = Journal(disk.path, disk.sealer, told)
@@ -148,11 +148,11 @@ async def test_next_process_writes_what_the_store_did_not_take(disk: Disk) -> No
 
 
 async def test_close_without_overflow_log_reports_the_number_of_lost_records(disk: Disk) -> None:
-    disk.path.with_name("relay.db.spill").mkdir()
+    disk.path.with_name("relay.db.overflow").mkdir()
     reported: Reported = []
     journal = Journal(disk.path, disk.sealer, lambda event, fields: reported.append((event, fields)))
     await journal.open()
-    assert [event for event, _ in reported] == ["journal.cannot_spill"]
+    assert [event for event, _ in reported] == ["journal.cannot_overflow"]
     with closing(connect(disk.path)) as saboteur:
         saboteur.execute("DROP TABLE call_record")
     journal.queue.append(Commit(1, ended_record(), None), Waiter())
@@ -163,7 +163,7 @@ async def test_close_without_overflow_log_reports_the_number_of_lost_records(dis
 async def test_commits_are_acknowledged_while_the_store_accepts_none(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "SPILL_AFTER_S", 0.1)
+    monkeypatch.setattr(journal_module, "OVERFLOW_AFTER_S", 0.1)
     reported: Reported = []
     async with opened(disk, reported) as journal:
         done = Waiter()
@@ -188,14 +188,14 @@ async def test_commit_written_to_both_store_and_overflow_log_is_acknowledged_onc
 ) -> None:
     begun, may_go_on = threading.Event(), threading.Event()
 
-    def write(spill: Spill, prepared: Prepared) -> None:
+    def write(overflow: Overflow, prepared: Prepared) -> None:
         begun.set()
         may_go_on.wait(20)
-        written(spill, prepared)
+        written(overflow, prepared)
 
-    written = Spill.write
-    monkeypatch.setattr(Spill, "write", write)
-    monkeypatch.setattr(journal_module, "SPILL_AFTER_S", 0.1)
+    written = Overflow.write
+    monkeypatch.setattr(Overflow, "write", write)
+    monkeypatch.setattr(journal_module, "OVERFLOW_AFTER_S", 0.1)
     async with opened(disk, []) as journal:
         done = Waiter()
         with closing(connect(disk.path)) as saboteur:
@@ -211,13 +211,13 @@ async def test_commit_written_to_both_store_and_overflow_log_is_acknowledged_onc
     assert done.tokens == [1, 2, 3]
 
 
-def spilled(disk: Disk, commits: list[Commit]) -> Path:
+def overflowed(disk: Disk, commits: list[Commit]) -> Path:
     """Write an overflow log as an earlier process leaves it. Return its path."""
-    path = disk.path.with_name("relay.db.spill")
-    spill = Spill(path, disk.sealer)
-    spill.open()
-    spill.write(spill.prepare(0, commits))
-    spill.close()
+    path = disk.path.with_name("relay.db.overflow")
+    overflow = Overflow(path, disk.sealer)
+    overflow.open()
+    overflow.write(overflow.prepare(0, commits))
+    overflow.close()
     return path
 
 
@@ -229,14 +229,14 @@ async def test_entries_of_the_overflow_log_are_written_once_after_any_kill(disk:
         Commit(0, ended_record("c2"), None),
         Commit(0, ended_record("c1"), None),
     ]
-    spill_file = spilled(disk, commits)
-    kept = spill_file.read_bytes()
-    spill_file.unlink()
+    overflow_file = overflowed(disk, commits)
+    kept = overflow_file.read_bytes()
+    overflow_file.unlink()
     async with opened(disk) as journal:
         for commit in commits[:taken]:
             journal.queue.append(commit, Waiter())
         await journal.queue.emptied(60)
-    spill_file.write_bytes(kept)
+    overflow_file.write_bytes(kept)
     async with opened(disk, []) as journal:
         assert journal.live() == []
     assert sorted(record.call_id for record in stored(disk)) == ["c1", "c2"]
@@ -245,7 +245,7 @@ async def test_entries_of_the_overflow_log_are_written_once_after_any_kill(disk:
 async def test_journal_opens_with_the_overflow_log_while_the_store_accepts_no_writes(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "SPILL_AFTER_S", 0.1)
+    monkeypatch.setattr(journal_module, "OVERFLOW_AFTER_S", 0.1)
     async with opened(disk) as journal:
         journal.queue.append(Commit(1, live_record("c0"), b"in the store"), Waiter())
     commits = [
@@ -254,7 +254,7 @@ async def test_journal_opens_with_the_overflow_log_while_the_store_accepts_no_wr
         Commit(0, live_record("c1"), b"later"),
         Commit(0, ended_record("c2"), None),
     ]
-    spill_file = spilled(disk, commits)
+    overflow_file = overflowed(disk, commits)
     with closing(connect(disk.path)) as other:
         other.execute("BEGIN IMMEDIATE")
         async with opened(disk, []) as journal:
@@ -264,13 +264,13 @@ async def test_journal_opens_with_the_overflow_log_while_the_store_accepts_no_wr
             journal.queue.append(Commit(2, ended_record("c1"), None), done)
             await done.until(lambda: done.tokens == [1, 2])
             assert [call.dialogs for call in journal.live()] == [b"in the store", b"three"]
-            killed_here = spill_file.read_bytes()
+            killed_here = overflow_file.read_bytes()
             other.execute("ROLLBACK")
     for _ in range(2):  # with the overflow log cleared, and again with its entries still there
         async with opened(disk, []) as journal:
             assert [call.dialogs for call in journal.live()] == [b"in the store", b"three"]
         assert [record.call_id for record in stored(disk)] == ["c2", "c1", "c0", "c3"]
-        spill_file.write_bytes(killed_here)
+        overflow_file.write_bytes(killed_here)
 
 
 async def test_later_state_of_a_call_is_written_after_the_overflow_log_is_cleared(
@@ -278,19 +278,19 @@ async def test_later_state_of_a_call_is_written_after_the_overflow_log_is_cleare
 ) -> None:
     found: list[set[bytes]] = []
 
-    def clear(spill: Spill) -> None:
+    def clear(overflow: Overflow) -> None:
         found.append({call.dialogs for call in read_live(disk.path, disk.sealer, lambda *_: None)})
-        cleared(spill)
+        cleared(overflow)
 
-    cleared = Spill.clear
-    monkeypatch.setattr(Spill, "clear", clear)
-    monkeypatch.setattr(journal_module, "SPILL_AFTER_S", 0.1)
+    cleared = Overflow.clear
+    monkeypatch.setattr(Overflow, "clear", clear)
+    monkeypatch.setattr(journal_module, "OVERFLOW_AFTER_S", 0.1)
     more_than_a_batch = [Commit(0, live_record(f"c{n}"), b"first") for n in range(MAX_BATCH + 1)]
-    spilled(disk, more_than_a_batch)
+    overflowed(disk, more_than_a_batch)
     with closing(connect(disk.path)) as other:
         other.execute("BEGIN IMMEDIATE")
         async with opened(disk, []) as journal:
-            monkeypatch.setattr(journal_module, "SPILL_AFTER_S", 600.0)
+            monkeypatch.setattr(journal_module, "OVERFLOW_AFTER_S", 600.0)
             journal.queue.append(Commit(1, live_record(f"c{MAX_BATCH}"), b"later"), Waiter())
             other.execute("ROLLBACK")
             await journal.queue.emptied(60)
@@ -299,10 +299,10 @@ async def test_later_state_of_a_call_is_written_after_the_overflow_log_is_cleare
 
 
 async def test_unreadable_overflow_log_is_reported_once(disk: Disk) -> None:
-    spill_file = spilled(disk, [Commit(0, ended_record("c1"), None)])
-    data = spill_file.read_bytes()
-    spill_file.write_bytes(data[:60] + bytes([data[60] ^ 1]) + data[61:])
-    for events in (["journal.spill_damaged"], []):
+    overflow_file = overflowed(disk, [Commit(0, ended_record("c1"), None)])
+    data = overflow_file.read_bytes()
+    overflow_file.write_bytes(data[:60] + bytes([data[60] ^ 1]) + data[61:])
+    for events in (["journal.overflow_damaged"], []):
         reported: Reported = []
         async with opened(disk, reported):
             pass
@@ -310,7 +310,7 @@ async def test_unreadable_overflow_log_is_reported_once(disk: Disk) -> None:
     assert stored(disk) == []
 
 
-@pytest.mark.usefixtures("unspilled")
+@pytest.mark.usefixtures("unoverflowed")
 async def test_another_writer_only_delays(disk: Disk) -> None:
     async with opened(disk) as journal:
         done = Waiter()
@@ -322,7 +322,7 @@ async def test_another_writer_only_delays(disk: Disk) -> None:
         await done.until(lambda: done.tokens == [1])
 
 
-@pytest.mark.usefixtures("unspilled")
+@pytest.mark.usefixtures("unoverflowed")
 async def test_nothing_is_acknowledged_while_the_store_is_displaced(disk: Disk) -> None:
     told, done = Told(), Waiter()
     journal = Journal(disk.path, disk.sealer, told)
@@ -339,7 +339,7 @@ async def test_nothing_is_acknowledged_while_the_store_is_displaced(disk: Disk) 
     assert [record.call_id for record in stored(disk)] == ["c1"]
 
 
-@pytest.mark.usefixtures("unspilled")
+@pytest.mark.usefixtures("unoverflowed")
 @pytest.mark.parametrize("deleted", [["-wal"], ["-shm"], ["-wal", "-shm"]], ids="".join)
 async def test_content_of_a_deleted_log_is_moved_into_the_store_while_idle(
     disk: Disk, monkeypatch: pytest.MonkeyPatch, deleted: list[str]
@@ -364,7 +364,7 @@ async def test_content_of_a_deleted_log_is_moved_into_the_store_while_idle(
     assert [record.call_id for record in stored(disk)] == ["c1", "c2"]
 
 
-@pytest.mark.usefixtures("unspilled")
+@pytest.mark.usefixtures("unoverflowed")
 async def test_journal_waits_until_the_process_has_closed_the_deleted_log(disk: Disk) -> None:
     told, done = Told(), Waiter()
     journal = Journal(disk.path, disk.sealer, told)
@@ -387,7 +387,7 @@ async def test_journal_waits_until_the_process_has_closed_the_deleted_log(disk: 
     assert reasons[1:2] == [f"the look-ups still have the deleted {disk.path}-wal open"]
 
 
-@pytest.mark.usefixtures("unspilled")
+@pytest.mark.usefixtures("unoverflowed")
 async def test_store_that_holds_less_than_was_written_is_not_used(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "BUSY_S", 0.05)
     told, done = Told(), Waiter()

@@ -14,7 +14,7 @@ from relay.store.lock import is_served, open_lock, takes
 def test_lock_is_held_until_it_is_closed(tmp_path: Path) -> None:
     store = tmp_path / "relay.db"
     first, second = open_lock(store, ".lock"), open_lock(store, ".lock")
-    other = open_lock(store, ".desk.lock")
+    other = open_lock(store, ".backend.lock")
     try:
         assert takes(first)
         assert not takes(second)
@@ -27,8 +27,8 @@ def test_lock_is_held_until_it_is_closed(tmp_path: Path) -> None:
 
 
 def test_lock_file_is_private(tmp_path: Path) -> None:
-    os.close(open_lock(tmp_path / "relay.db", ".desk.lock"))
-    assert (tmp_path / "relay.db.desk.lock").stat().st_mode & 0o777 == 0o600
+    os.close(open_lock(tmp_path / "relay.db", ".backend.lock"))
+    assert (tmp_path / "relay.db.backend.lock").stat().st_mode & 0o777 == 0o600
 
 
 def test_error_names_a_lock_file_that_cannot_be_created(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from relay.call.actions import Commit
-from relay.call.routing import Refusal, Route
-from relay.policy.gate import Gate
-from relay.policy.judge import Bound, Found
-from relay.policy.last_caller import LastCaller
+from relay.model.decision import Refusal, Route
+from relay.policy.call_policy import CallPolicy
+from relay.policy.evaluate import BindingContext, LookupResult
+from relay.policy.recent import LastCaller
 from relay.policy.rules import BUSINESS_BUSY, STORE_FAILED, Cap, Rules
 from relay.store.lookup import CALM_LOOKS, LOOKS, Granted, RouteReader, granted_since
 from tests.store.conftest import Disk, Reported, Waiter, opened
@@ -45,24 +45,24 @@ def reader(disk: Disk, reported: Reported) -> Iterator[RouteReader]:
         yield reader
 
 
-def found(reader: RouteReader, number: str = X, caller: str = A) -> Found:
+def found(reader: RouteReader, number: str = X, caller: str = A) -> LookupResult:
     answer = reader.fetch(number, caller, NOW_S)
-    assert isinstance(answer, Found)
+    assert isinstance(answer, LookupResult)
     return answer
 
 
-def bound(reader: RouteReader, number: str = X, caller: str = A) -> Bound:
+def bound(reader: RouteReader, number: str = X, caller: str = A) -> BindingContext:
     answer = found(reader, number, caller).bound
     assert answer is not None
     return answer
 
 
 def test_unknown_number_is_not_found(rows: Rows, reader: RouteReader) -> None:
-    assert found(reader, "700200000010001") == Found(rows.sealer.lookup_hash(A), None, 0, False, None, (), ())
+    assert found(reader, "700200000010001") == LookupResult(rows.sealer.lookup_hash(A), None, 0, False, None, (), ())
 
 
 def test_number_without_bindings_has_no_binding(rows: Rows, reader: RouteReader) -> None:
-    assert found(reader) == Found(rows.sealer.lookup_hash(A), 0, 0, False, None, (), ())
+    assert found(reader) == LookupResult(rows.sealer.lookup_hash(A), 0, 0, False, None, (), ())
 
 
 def test_locked_and_legacy_numbers_are_marked(rows: Rows, reader: RouteReader) -> None:
@@ -78,7 +78,7 @@ def test_binding_is_found_with_all_fields(rows: Rows, reader: RouteReader) -> No
         "b7", "AXYB", y=Y, business="firm", direction="a_to_b", max_call_s=60, ring_timeout_s=30, white_only=1,
         hours="08:00-22:00", expires_at=NOW_MS + 5, ended_at=NOW_MS + 3, record=1,
     )  # fmt: skip
-    assert bound(reader) == Bound(
+    assert bound(reader) == BindingContext(
         in_force=True, party="a", binding_id="b7", mode="AXYB", business="firm", x=X, y=Y, direction="a_to_b",
         max_call_s=60, ring_timeout_s=30, white_only=1, hours="08:00-22:00", expires_at=NOW_MS + 5,
         ended_at=NOW_MS + 3, business_state="approved", max_calls=9, max_cps=5, business_white_only=1,
@@ -232,7 +232,7 @@ def test_result_can_be_evaluated(disk: Disk, rows: Rows) -> None:
     rows.entry("binding b1", C, "white")
     last: list[LastCaller] = []
     with closing(RouteReader(disk.path, disk.sealer, CAPS, lambda *_: None)) as reader:
-        gate = Gate(reader.fetch, CAPS, last.append)
+        gate = CallPolicy(reader.fetch, CAPS, last.append)
         route = gate.look_up(X, C, NOW_S)
         refusal = gate.look_up(Y, B, NOW_S)
     caps = (("business firm", 3, BUSINESS_BUSY),)
@@ -371,9 +371,9 @@ async def test_granted_calls_are_found_after_a_start(disk: Disk) -> None:
     assert granted_since(disk.path, disk.sealer, NOW_MS) == in_store
     known = [
         live_record("up", received_at=NOW_MS, caller=B),
-        ended_record("spilled", received_at=NOW_MS + 9),
-        ended_record("spilled before", received_at=NOW_MS - 1),
-        ended_record("refused and spilled", received_at=NOW_MS + 9, routed_at=None, number_shown=None),
+        ended_record("overflowed", received_at=NOW_MS + 9),
+        ended_record("overflowed before", received_at=NOW_MS - 1),
+        ended_record("refused and overflowed", received_at=NOW_MS + 9, routed_at=None, number_shown=None),
         records[1],  # meanwhile written to the store
     ]
     granted = [Granted(NOW_MS, X, of_b), *in_store, Granted(NOW_MS + 9, X, of_a)]

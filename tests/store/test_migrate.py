@@ -12,13 +12,13 @@ import pytest
 
 from relay.call.actions import Commit
 from relay.errors import StoreError
-from relay.policy.judge import Found
+from relay.policy.evaluate import LookupResult
 from relay.policy.rules import Rules
 from relay.store.bindings import all_bindings
+from relay.store.connection import Server
 from relay.store.database import connect, connect_reader, is_there
 from relay.store.migrate import LEFT_OUT, TABLES, migrate
-from relay.store.server import Server
-from relay.store.server_lookup import ServerRouteReader
+from relay.store.postgres_lookup import ServerRouteReader
 from tests.store.conftest import Disk, Waiter, opened
 from tests.support import postgres
 from tests.support.stored import NOW_MS, A, X, binding, ended_record, live_record, put
@@ -63,7 +63,7 @@ async def test_all_rows_are_copied(disk: Disk, server: Server) -> None:
     reader = ServerRouteReader(server, disk.sealer, Rules(), lambda event, fields: None)
     await reader.open()
     found = await reader.fetch(X, A, NOW_MS / 1000)
-    assert isinstance(found, Found) and found.bound is not None and found.bound.binding_id == "b1"
+    assert isinstance(found, LookupResult) and found.bound is not None and found.bound.binding_id == "b1"
     reader.close()
     with closing(connect(server)) as connection:
         connection.execute("INSERT INTO call_event (call_id, kind, sealed) VALUES (?, 'ringing', x'')", ("c",))

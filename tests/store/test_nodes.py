@@ -8,16 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from relay.call.counts import Tally
-from relay.call.rates import Rates
-from relay.call.shared_limits import SharedLimits
+from relay.defence.limits import Rates, Tally
+from relay.defence.shared_limits import SharedLimits
 from relay.policy.refused_attempts import RefusedAttempts
 from relay.store import nodes
-from relay.store.connection import Connection
+from relay.store.connection import Connection, Server
 from relay.store.database import open_store
 from relay.store.nodes import Node
 from relay.store.sealing import Sealer
-from relay.store.server import Server
 from tests.store.conftest import Reported
 from tests.support import postgres
 from tests.support.waiting import until

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from relay.errors import StoreError
+from relay.store.connection import Server
 from relay.store.database import open_store
+from relay.store.files import SUFFIXES, check_permissions
 from relay.store.lock import open_lock
-from relay.store.permissions import SUFFIXES, check_permissions
+from relay.store.overflow_log import Overflow
 from relay.store.sealing import load_key
-from relay.store.server import Server
-from relay.store.spill import Spill
 from tests.store.conftest import Disk
 
 SOMEBODY = 12_345
@@ -114,12 +114,12 @@ def test_local_files_of_a_server_node_are_checked(tmp_path: Path) -> None:
         check_permissions(server, tmp_path / "relay.key")
 
 
-@pytest.mark.parametrize("use", ["spill", "lock"])
+@pytest.mark.parametrize("use", ["overflow", "lock"])
 def test_symlink_created_after_the_check_is_not_followed(disk: Disk, tmp_path: Path, use: str) -> None:
     target = tmp_path / "elsewhere"
     disk.path.with_name(f"{disk.path.name}.{use}").symlink_to(target)
     opens: dict[str, Callable[[], object]] = {
-        "spill": Spill(disk.path.with_name("relay.db.spill"), load_key(disk.key_file)).open,
+        "overflow": Overflow(disk.path.with_name("relay.db.overflow"), load_key(disk.key_file)).open,
         "lock": lambda: open_lock(disk.path, ".lock"),
     }
     with pytest.raises((OSError, StoreError)):

@@ -12,15 +12,14 @@ import pytest
 
 from relay.call.actions import Commit
 from relay.store import postgres as module
-from relay.store.act import RELAY
 from relay.store.audit_log import AuditQuery, all_entries, verify_audit
 from relay.store.bindings import all_bindings
-from relay.store.connection import ServerError, each_row
+from relay.store.connection import Server, ServerError, each_row
 from relay.store.database import connect, connect_reader, one_moment, open_store
+from relay.store.postgres_journal import ServerJournal
 from relay.store.records import all_records, verify_records
 from relay.store.sealing import Sealer
-from relay.store.server import Server
-from relay.store.server_journal import ServerJournal
+from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.support import postgres
 from tests.support.stored import NOW_MS, binding, ended_record, put

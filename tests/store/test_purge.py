@@ -10,7 +10,6 @@ import pytest
 
 from relay.call.actions import Commit
 from relay.errors import StoreError
-from relay.store.act import RELAY
 from relay.store.call_index import ADD, index_rows
 from relay.store.database import connect, connect_reader
 from relay.store.journal import Journal
@@ -28,6 +27,7 @@ from relay.store.purge import (
     purge_routes,
 )
 from relay.store.records import Verdict, verify_records
+from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.store.conftest import Disk
 from tests.support.stored import NOW_MS, X, ended_record

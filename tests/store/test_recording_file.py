@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from relay.errors import StoreError
-from relay.store.recording_file import CHUNK, CipherName, file_of, has_cipher, open_file, seal_file
+from relay.store.recordings import CHUNK, CipherName, file_of, has_cipher, open_file, seal_file
 from relay.store.sealing import Sealer
 
 SEALER = Sealer(b"k" * 32)

@@ -8,7 +8,6 @@ from contextlib import closing
 
 import pytest
 
-from relay.store.act import RELAY
 from relay.store.database import connect_reader
 from relay.store.record_pages import LAST_MS
 from relay.store.recordings import (
@@ -20,6 +19,7 @@ from relay.store.recordings import (
     kept_recordings,
     list_recordings,
 )
+from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.store.conftest import Disk
 

@@ -13,7 +13,7 @@ from relay.errors import StoreError
 from relay.store.connection import Connection
 from relay.store.database import connect, connect_reader
 from relay.store.journal import Journal
-from relay.store.live_rows import PUT, live_row
+from relay.store.journal_rows import PUT, live_row
 from relay.store.record_rows import insert
 from relay.store.records import Verdict, all_records, verify_records
 from tests.store.conftest import Disk

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
+from relay.store.connection import Server
 from relay.store.scripts import Script, schema_of, scripts_of
-from relay.store.server import Server
 
 # An INSERT that does not name its columns.
 _UNNAMED = re.compile(r"INSERT (?:OR \w+ )?INTO\s+[\w{.}]+\s+(?:AS \w+\s+)?(?:VALUES|SELECT)|SELECT \*(?! FROM unnest)")

@@ -11,15 +11,14 @@ import pytest
 from relay.call.actions import Commit
 from relay.errors import StoreError
 from relay.service import sealing_keys as service
-from relay.store.act import RELAY
-from relay.store.connection import Connection
+from relay.store.connection import Connection, Place
 from relay.store.database import connect, connect_reader, open_store
 from relay.store.journal import Journal
 from relay.store.nodes import Node
+from relay.store.overflow_log import Overflow
 from relay.store.sealing import Sealer, load_key
 from relay.store.sealing_keys import Turning, nodes_without
-from relay.store.server import Place
-from relay.store.spill import Spill
+from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.store.conftest import Disk, Reported, opened, stored
 from tests.support.places import SERVER, kind, place_in
@@ -59,10 +58,10 @@ async def test_journal_switches_keys_with_its_next_batch_and_the_chain_continues
 
 
 async def test_overflow_log_sealed_with_the_former_key_is_written_to_the_store(disk: Disk) -> None:
-    spill = Spill(disk.path.with_name("relay.db.spill"), disk.sealer)
-    spill.open()
-    spill.write(spill.prepare(0, [Commit(0, ended_record("c1"), None)]))
-    spill.close()
+    overflow = Overflow(disk.path.with_name("relay.db.overflow"), disk.sealer)
+    overflow.open()
+    overflow.write(overflow.prepare(0, [Commit(0, ended_record("c1"), None)]))
+    overflow.close()
     turned(disk.path, disk.key_file)
     again = disk._replace(sealer=open_store(disk.path, disk.key_file))
     said: Reported = []

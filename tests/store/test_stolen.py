@@ -6,11 +6,11 @@ import re
 from contextlib import closing
 
 from relay.call.actions import Commit
-from relay.call.parties import Parties
+from relay.model.parties import Parties
 from relay.service.groups import make_group
 from relay.service.releases import BindRules
-from relay.store.act import RELAY
 from relay.store.journal import Journal
+from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.store.conftest import Disk
 from tests.support.stored import Y, binding, end, ended_record, live_record, put

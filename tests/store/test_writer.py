@@ -13,8 +13,8 @@ import pytest
 
 from relay.errors import Refused, StoreError
 from relay.store import writer as writer_module
-from relay.store.act import RELAY, Act
 from relay.store.database import connect, connect_reader
+from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import GAP_S, MOST_ACTS, GroupWriter, Writer
 from tests.store.conftest import Disk
 from tests.support.stored import NOW_MS
@@ -22,18 +22,18 @@ from tests.support.stored import NOW_MS
 ADD = "INSERT INTO cursor VALUES (?, 0)"
 
 
-def add(name: str) -> Callable[[Act], str]:
+def add(name: str) -> Callable[[UnitOfWork], str]:
     """A unit of work that adds a row with this name."""
 
-    def do(act: Act) -> str:
+    def do(act: UnitOfWork) -> str:
         act.connection.execute(ADD, (name,))
         return name
 
     return do
 
 
-def add_and_fail(name: str, error: Exception) -> Callable[[Act], str]:
-    def do(act: Act) -> str:
+def add_and_fail(name: str, error: Exception) -> Callable[[UnitOfWork], str]:
+    def do(act: UnitOfWork) -> str:
         act.connection.execute(ADD, (name,))
         raise error
 
@@ -74,11 +74,11 @@ class Door:
         self.entered = threading.Event()
         self.leave = threading.Event()
 
-    def __call__(self, act: Act) -> None:
+    def __call__(self, act: UnitOfWork) -> None:
         self.entered.set()
         assert self.leave.wait(20)
 
-    async def behind(self, writer: GroupWriter, *acts: Callable[[Act], object]) -> list[object]:
+    async def behind(self, writer: GroupWriter, *acts: Callable[[UnitOfWork], object]) -> list[object]:
         """The results, or exceptions, of the units of work that queued behind this one."""
         first = asyncio.ensure_future(writer.run(RELAY, self))
         await asyncio.to_thread(self.entered.wait, 20)
@@ -115,7 +115,7 @@ def test_errors_of_the_store_are_store_errors(alone: Writer) -> None:
 def test_another_writer_can_write_between_two_units_of_work(alone: Writer) -> None:
     moments: list[float] = []
 
-    def do(_: Act) -> None:
+    def do(_: UnitOfWork) -> None:
         moments.append(time.monotonic())
 
     for _ in range(5):
@@ -129,7 +129,7 @@ def test_another_writer_can_write_between_two_units_of_work(alone: Writer) -> No
 async def test_queued_units_of_work_share_one_transaction(disk: Disk) -> None:
     seen: list[set[str]] = []
 
-    def do(act: Act) -> None:
+    def do(act: UnitOfWork) -> None:
         act.connection.execute(ADD, (str(len(seen)),))
         seen.append(names(disk))
 
@@ -152,7 +152,7 @@ async def test_failed_unit_of_work_is_rolled_back_alone(disk: Disk) -> None:
 
 
 async def test_failed_commit_fails_its_whole_group_only(disk: Disk) -> None:
-    def break_commit(act: Act) -> None:
+    def break_commit(act: UnitOfWork) -> None:
         act.connection.execute("PRAGMA defer_foreign_keys = ON")
         act.connection.execute(
             "INSERT INTO binding (id, mode, business, pool, x, sealed, created_at, created_by) "
@@ -167,7 +167,7 @@ async def test_failed_commit_fails_its_whole_group_only(disk: Disk) -> None:
 
 
 async def test_rollback_inside_a_unit_of_work_fails_those_before_it(disk: Disk) -> None:
-    def roll_back(act: Act) -> None:
+    def roll_back(act: UnitOfWork) -> None:
         act.connection.execute("ROLLBACK")  # as SQLite does on a full disk
         raise ZeroDivisionError
 
@@ -179,7 +179,7 @@ async def test_rollback_inside_a_unit_of_work_fails_those_before_it(disk: Disk) 
 
 
 async def test_failed_savepoint_fails_its_unit_of_work_and_those_before_it(disk: Disk) -> None:
-    def lose_savepoint(act: Act) -> None:
+    def lose_savepoint(act: UnitOfWork) -> None:
         act.connection.execute("RELEASE act")
 
     async with grouping(disk) as writer, asyncio.timeout(20):
@@ -205,10 +205,10 @@ async def test_locked_store_fails_the_queue_and_later_writes_succeed(
 async def test_group_is_bounded_in_number_and_time(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     groups: list[int] = []
 
-    def do(_: Act) -> None:
+    def do(_: UnitOfWork) -> None:
         groups.append(len(names(disk)))
 
-    def work(_: Act) -> None:
+    def work(_: UnitOfWork) -> None:
         until_s = time.monotonic() + 0.001
         while time.monotonic() < until_s:
             pass
@@ -265,7 +265,7 @@ async def test_death_of_the_thread_is_raised(disk: Disk) -> None:
     class Bug(BaseException):
         """A bug: not a subclass of Exception."""
 
-    def do(_: Act) -> None:
+    def do(_: UnitOfWork) -> None:
         raise Bug
 
     async with grouping(disk) as writer:

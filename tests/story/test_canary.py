@@ -31,7 +31,7 @@ TEXT = "13600000088"  # in texts of a business user
 NUMBERS = (*PARTIES, TEXT)
 
 
-class Desk(NamedTuple):
+class Backend(NamedTuple):
     relay: RelayProcess
     operator: Client
     company: Client
@@ -40,7 +40,7 @@ class Desk(NamedTuple):
 
 
 @pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+async def backend(tmp_path: Path) -> AsyncIterator[Backend]:
     setup = Setup(api=free(RELAY), numbers={"parties": ["mobile", "foreign"], "countries": ["GB"]})
     assert setup.api is not None
     with running_relay(tmp_path, setup, NUMBERS) as relay:
@@ -59,11 +59,11 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
             of_agent = relay.answer("keys", "make", "--business", "acme", *seeing, "--json")
             inbox.secret = (await operator.post("/v1/webhooks", {"url": inbox.url, "business": "acme"}))["secret"]
             async with Client(setup.api, made["secret"]) as company, Client(setup.api, of_agent["secret"]) as agent:
-                yield Desk(relay, operator, company, agent, inbox)
+                yield Backend(relay, operator, company, agent, inbox)
 
 
-async def test_no_output_holds_a_real_number(desk: Desk) -> None:
-    relay, company = desk.relay, desk.company
+async def test_no_output_holds_a_real_number(backend: Backend) -> None:
+    relay, company = backend.relay, backend.company
     binding = await _orders(company)
     async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
         call = Call(relay, caller, callee, A)
@@ -72,18 +72,18 @@ async def test_no_output_holds_a_real_number(desk: Desk) -> None:
         answers = [str(await control.ask(name)) for name in ("state", "statistics", "live")]
         await company.get("/v1/calls/live")
         await call.hang_up()
-    await desk.inbox.event("call.ended")
-    await _looks_for_parties(desk.agent)
+    await backend.inbox.event("call.ended")
+    await _looks_for_parties(backend.agent)
     await _looks(company, binding)
     await _mistakes(company, binding)
-    metrics = await desk.operator.text("/metrics")
+    metrics = await backend.operator.text("/metrics")
     await company.ask("DELETE", f"/v1/bindings/{binding['id']}")
-    await desk.inbox.event("number.cooling")
-    # The fixture `desk` searches log and files for all of NUMBERS once the relay has stopped; here it still runs.
+    await backend.inbox.event("number.cooling")
+    # The fixture `backend` searches log and files for all of NUMBERS once the relay has stopped; here it still runs.
     await asyncio.to_thread(relay.assert_nothing_in_clear)
     _assert_none_of(NUMBERS, [metrics, relay.log()])
     _assert_none_of(
-        PARTIES, [*answers, *company.seen, *desk.agent.seen, *desk.operator.seen, *_texts(desk.inbox.bodies)]
+        PARTIES, [*answers, *company.seen, *backend.agent.seen, *backend.operator.seen, *_texts(backend.inbox.bodies)]
     )
     assert all(str(number[-4:]) in str(company.seen) for number in (A, B, MEMBER, LISTED))  # they are there, masked
 

@@ -31,7 +31,7 @@ SET_UP, ORDER, PHONE, CALLS = (dedent(block) for block in re.findall(r"^ +```\n(
 SIGNED, RECEIVER = re.findall(r"^```python\n(.*?)^```$", Path("docs/API.md").read_text(), re.M | re.S)
 
 
-class Desk(NamedTuple):
+class Backend(NamedTuple):
     """A running relay with its phones and its HTTP interface."""
 
     ends: Ends
@@ -52,34 +52,34 @@ async def output(*command: str) -> str:
 
 
 @pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+async def backend(tmp_path: Path) -> AsyncIterator[Backend]:
     setup = Setup(api=free(RELAY))
     assert setup.api is not None
     with running_relay(tmp_path, setup, (COURIER, CUSTOMER)) as relay:
         async with Phone(setup.caller) as left, Phone(setup.callee) as right, Client(setup.api) as stranger:
             await stranger.until_ready()
-            yield Desk(Ends(relay, left, right), f"http://{setup.api}")
+            yield Backend(Ends(relay, left, right), f"http://{setup.api}")
 
 
-async def test_the_first_order_of_the_readme(desk: Desk) -> None:
-    told = await desk.paste(SET_UP, ORDER, 'echo "$acme"')
+async def test_the_first_order_of_the_readme(backend: Backend) -> None:
+    told = await backend.paste(SET_UP, ORDER, 'echo "$acme"')
     *_, number, key = told.splitlines()
     assert PHONE.strip() == 'baresip -f /tmp/relay700-a -e "/dial sip:$x@127.0.0.1"'
-    seen = await call(desk.ends, COURIER, number)
+    seen = await call(backend.ends, COURIER, number)
     assert (seen.shown, seen.called) == (number, CUSTOMER)
-    calls = json.loads(await desk.paste(f"api={desk.api} acme={key}", CALLS))
+    calls = json.loads(await backend.paste(f"api={backend.api} acme={key}", CALLS))
     assert [(record["order_id"], record["outcome"]) for record in calls["items"]] == [("17", "answered")]
 
 
-async def test_a_failed_step_shows_the_problem(desk: Desk) -> None:
-    told = await desk.paste(SET_UP, ORDER.replace('"order_id": "17", ', ""))
+async def test_a_failed_step_shows_the_problem(backend: Backend) -> None:
+    told = await backend.paste(SET_UP, ORDER.replace('"order_id": "17", ', ""))
     assert "order_id: required" in told.splitlines()[-1]
 
 
-async def test_the_signed_request_of_api_md(desk: Desk) -> None:
-    *_, number, key = (await desk.paste(SET_UP, ORDER, 'echo "$acme"')).splitlines()
+async def test_the_signed_request_of_api_md(backend: Backend) -> None:
+    *_, number, key = (await backend.paste(SET_UP, ORDER, 'echo "$acme"')).splitlines()
     async with asyncio.timeout(PATIENCE_S):  # the API refuses requests that may be from before its start
-        while not (answer := await _signed(key, f"{desk.api}/v1/bindings?limit=2")):
+        while not (answer := await _signed(key, f"{backend.api}/v1/bindings?limit=2")):
             pass
     assert [binding["x"] for binding in json.loads(answer)["items"]] == [number]
 
@@ -91,13 +91,13 @@ async def _signed(key: str, url: str) -> str:
     return answer.decode()
 
 
-async def test_the_webhook_receiver_of_api_md(desk: Desk) -> None:
+async def test_the_webhook_receiver_of_api_md(backend: Backend) -> None:
     address = free(INBOX)
-    hook = desk.ends.relay.answer("webhooks", "make", f"http://{address}/events", "--json")
+    hook = backend.ends.relay.answer("webhooks", "make", f"http://{address}/events", "--json")
     arguments = (sys.executable, "-c", RECEIVER, hook["secret"], str(address.port))
     receiver = await asyncio.create_subprocess_exec(*arguments, stdout=PIPE, stderr=PIPE)
     try:
-        desk.ends.relay.command("webhooks", "test", hook["id"])
+        backend.ends.relay.command("webhooks", "test", hook["id"])
         assert receiver.stdout is not None
         async with asyncio.timeout(PATIENCE_S):
             (event,) = json.loads(await receiver.stdout.readline())["events"]

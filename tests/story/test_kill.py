@@ -38,19 +38,19 @@ class Story(NamedTuple):
         event = await asyncio.to_thread(self.relay.wait_for_event, "call.ended", after=mark)
         return f"{event['call_id']}.ended"
 
-    def desk(self) -> int:
-        return int(self.relay.wait_for_event("desk.started")["pid"])
+    def backend(self) -> int:
+        return int(self.relay.wait_for_event("backend.started")["pid"])
 
-    async def desk_stopped(self) -> None:
+    async def backend_stopped(self) -> None:
         """Stop the backend outside a transaction: the journal would wait for its end."""
-        desk = self.desk()
+        backend = self.backend()
         with self.nobody_writes():
-            os.kill(desk, signal.SIGSTOP)
-            await until_seen(lambda: " T " in Path(f"/proc/{desk}/stat").read_text())
+            os.kill(backend, signal.SIGSTOP)
+            await until_seen(lambda: " T " in Path(f"/proc/{backend}/stat").read_text())
 
     def kill(self) -> None:
         """Kill both at once, the backend first: if stopped, it would keep the log open."""
-        os.kill(self.desk(), signal.SIGKILL)
+        os.kill(self.backend(), signal.SIGKILL)
         self.relay.kill()
 
     async def killed_and_started(self) -> None:
@@ -89,7 +89,7 @@ async def story(tmp_path: Path, inbox: Inbox) -> AsyncIterator[Story]:
     try:
         await asyncio.to_thread(relay.bind)
         relay.answer("webhooks", "make", inbox.url, "--business", "default", "--kind", "call.ended", "--json")
-        await asyncio.to_thread(relay.wait_for_event, "desk.ready")
+        await asyncio.to_thread(relay.wait_for_event, "backend.ready")
         yield Story(relay, inbox)
     finally:
         inbox.released.set()
@@ -104,7 +104,7 @@ async def inbox() -> AsyncIterator[Inbox]:
 
 
 async def test_kill_between_commit_and_follower(story: Story) -> None:
-    await story.desk_stopped()
+    await story.backend_stopped()
     event_id = await story.call()
     assert story.rows("SELECT count(*) FROM call_record") == 1
     assert story.rows("SELECT count(*) FROM outbox") == story.rows("SELECT count(*) FROM call_index") == 0

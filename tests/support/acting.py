@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from relay.store.act import RELAY, Act, Actor
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, open_store
+from relay.store.unit_of_work import RELAY, Actor, UnitOfWork
 from relay.store.writer import Writer
 from tests.support.places import place_in
 from tests.support.stored import NOW_MS
@@ -32,7 +32,7 @@ class Acting:
         self.writer = Writer(self.path, self.sealer, clock_ms=lambda: self.now_ms)
         self.reader: Connection = connect_reader(self.path)
 
-    def run(self, do: Callable[[Act], T], actor: Actor = RELAY) -> T:
+    def run(self, do: Callable[[UnitOfWork], T], actor: Actor = RELAY) -> T:
         """One unit of work."""
         return self.writer.run(actor, do)
 

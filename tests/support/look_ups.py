@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from relay.call.routing import Refusal
-from relay.policy.judge import Found
+from relay.model.decision import Refusal
+from relay.policy.evaluate import LookupResult
 from relay.policy.rules import Rules
+from relay.store.connection import Place, Server
 from relay.store.lookup import RouteReader
+from relay.store.postgres_lookup import ServerRouteReader
 from relay.store.sealing import Sealer
-from relay.store.server import Place, Server
-from relay.store.server_lookup import ServerRouteReader
 
 
 class LookUps:
@@ -26,7 +26,7 @@ class LookUps:
         else:
             self._in_file = RouteReader(place, sealer, rules, lambda event, fields: None)
 
-    def fetch(self, number: str, caller: str, unix_s: float) -> Found | Refusal:
+    def fetch(self, number: str, caller: str, unix_s: float) -> LookupResult | Refusal:
         if self._loop is None:
             return self._in_file.fetch(number, caller, unix_s)
         return self._loop.run_until_complete(self._on_server.fetch(number, caller, unix_s))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from relay.store.server import Place, Server
+from relay.store.connection import Place, Server
 from tests.support import postgres
 
 FILE: Final = "sqlite"

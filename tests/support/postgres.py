@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psycopg
 
+from relay.store.connection import Server
 from relay.store.database import connect
-from relay.store.server import Server
 
 __all__ = ["PostgresServer", "connect", "drop", "new_place", "new_url", "shared_server"]
 

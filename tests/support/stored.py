@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from relay.call.binding import Binding
-from relay.call.parties import Parties
-from relay.call.record import CallRecord
+from relay.model.binding import Binding
+from relay.model.parties import Parties
+from relay.model.record import CallRecord
 from relay.service.placement import settle
 from relay.service.releases import BindRules, release
-from relay.store.act import RELAY, Act
 from relay.store.bindings import find_binding, update
+from relay.store.connection import Place
 from relay.store.sealing import Sealer
-from relay.store.server import Place
+from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import Writer
 
 PREFIX = "70010000001"
@@ -32,7 +32,7 @@ def binding(binding_id: str = "b1", **changes: object) -> Binding:
 def put(path: Place, sealer: Sealer, *bindings: Binding, now_ms: int = NOW_MS) -> None:
     """Make them in a store, adding missing numbers. Raises Refused."""
 
-    def do(act: Act) -> None:
+    def do(act: UnitOfWork) -> None:
         for made in bindings:
             numbers = [number for number in (made.x, made.y) if number]
             act.connection.executemany(_NUMBER, [(n,) for n in numbers])
@@ -45,7 +45,7 @@ def put(path: Place, sealer: Sealer, *bindings: Binding, now_ms: int = NOW_MS) -
 def end(path: Place, sealer: Sealer, binding_id: str, now_ms: int = NOW_MS) -> None:
     """Unbind one of them."""
 
-    def do(act: Act) -> None:
+    def do(act: UnitOfWork) -> None:
         found = find_binding(act.connection, act.sealer, binding_id)
         assert found is not None
         release(act, found, BindRules())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from relay.call.peers import host_port
-from relay.call.settings import Target
+from relay.model.settings import Target
+from relay.peers.peers import host_port
 
 
 def target_at(host: str, port: int = 5060, transport: Literal["udp", "tcp", "tls"] = "udp") -> Target:

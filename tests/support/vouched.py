@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from relay.store.connection import Connection, transaction
+from relay.store.connection import Connection, Place, transaction
 from relay.store.database import connect
 from relay.store.ledger import sign_all
 from relay.store.sealing import Sealer
-from relay.store.server import Place
 
 
 def vouch(place: Place, sealer: Sealer) -> None:

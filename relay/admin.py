@@ -1,0 +1,135 @@
+"""Control-socket queries about live calls, for the backend and the commands. Only `hang_up` changes anything."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from relay.call.engine import Engine
+from relay.defence.limits import Rates
+from relay.errors import Refused
+from relay.model.record import CallRecord
+from relay.net.control import Answer, BanAnswers
+from relay.net.driver import Driver
+from relay.net.rtpengine import Rtpengine
+from relay.reports.disclosure import record_form
+
+if TYPE_CHECKING:
+    from relay.net.verify import Verifier
+
+HANG_UPS_PER_S = 20  # per business, and for the operator: each one searches all calls
+
+
+class Answers:
+    """The handlers of one SIP service."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        driver: Driver,
+        socket_counts: Callable[[], dict[str, int]],
+        rtpengine: Rtpengine | None,
+        verifier: Verifier | None,
+        policy_counts: Callable[[], dict[str, dict[str, int]]] = dict,
+    ) -> None:
+        self._engine = engine
+        self._driver = driver
+        self._socket_counts = socket_counts
+        self._rtpengine = rtpengine
+        self._verifier = verifier
+        self._policy_counts = policy_counts
+        self._bans = BanAnswers(engine.bans)
+        self._hang_ups = Rates()
+        self._live_cache: list[CallRecord] = []
+        self._live_until = 0.0
+
+    def by_name(self) -> Mapping[str, Callable[..., Answer]]:
+        """The handlers by command name."""
+        return {
+            "statistics": self.statistics,
+            "live": self.live,
+            "call": self.call,
+            "hang_up": self.hang_up,
+            "peers": self.peers,
+            **self._bans.by_name(),
+        }
+
+    def statistics(self) -> Answer:
+        return {
+            **self._engine.statistics(),
+            **self._socket_counts(),
+            "bugs": self._driver.bugs,
+            "tasks": len(asyncio.all_tasks()),
+            "refused": self._engine.refusals(),
+            "shed": self._engine.shed(),
+            "over_share": self._engine.over_share(),
+            "loop_lag_seconds": self._driver.pace.longest_s(time.monotonic()),
+            **self._policy_counts(),
+            **self._peer_gauges(),
+            **(self._rtpengine.statistics() if self._rtpengine else {}),
+            **({"verifications": dict(self._verifier.counters)} if self._verifier else {}),
+        }
+
+    def _peer_gauges(self) -> dict[str, dict[str, int]]:
+        """Per-peer gauges for the metrics. Keys are label values, separated by blanks."""
+        peers = self._engine.peers(time.monotonic())
+        targets = {f"{peer.peer} {each.target}": int(each.state == "up") for peer in peers for each in peer.targets}
+        calls = {f"{peer.peer} in": peer.calls_in for peer in peers}
+        calls |= {f"{peer.peer} out": peer.calls_out for peer in peers}
+        registered = {peer.peer: int(peer.registered) for peer in peers if peer.registered is not None}
+        return {"target_up": targets, "peer_calls": calls, "peer_registered": registered}
+
+    def peers(self) -> Answer:
+        peers = self._engine.peers(time.monotonic())
+        return {
+            "peers": [peer._asdict() | {"targets": [target._asdict() for target in peer.targets]} for peer in peers]
+        }
+
+    def live(self, business: str | None = None, most: int = 1_000, reveal: bool = False) -> Answer:
+        """The newest `most` live or ringing calls, of one or all businesses. Numbers are masked unless `reveal`."""
+        calls = [record for record in self._live_records() if business is None or record.business == business]
+        shown = [_live_call(record, reveal) for record in calls[:most]]
+        return {"calls": shown, "total": len(calls)}
+
+    def call(self, call_id: str, business: str | None = None, reveal: bool = False) -> Answer:
+        """One answered or ringing call, in the form of `live`. Raises Refused if the business has no such call."""
+        for record in self._live_records():
+            if record.call_id == call_id and business in (None, record.business):
+                return _live_call(record, reveal)
+        raise no_such_call()
+
+    def _live_records(self) -> list[CallRecord]:
+        """Live records, newest first. Cached for ten times as long as sorting took: at most a tenth of the CPU time."""
+        began = time.monotonic()
+        if began >= self._live_until:
+            self._live_cache = sorted(self._engine.live(), key=lambda record: -record.received_at)
+            ended = time.monotonic()
+            self._live_until = ended + 10 * (ended - began)
+        return self._live_cache
+
+    def hang_up(self, call_id: str, business: str | None = None, dry_run: bool = False) -> Answer:
+        """End a call. Raises Refused for an unknown call, one of another business, or above `HANG_UPS_PER_S`.
+
+        `business`: the requester; None: the operator. `dry_run`: check only.
+        """
+        now = time.monotonic()
+        if not self._hang_ups.admit(f"{business or ''} {dry_run}", HANG_UPS_PER_S, now):
+            raise Refused("rate_limited", "", f"at most {HANG_UPS_PER_S} hang-ups per second")
+        if not (self._engine.is_live(call_id, business) if dry_run else self._engine.hang_up(call_id, now, business)):
+            raise no_such_call()
+        self._driver.perform(now)
+        return {"call_id": call_id}
+
+
+def no_such_call() -> Refused:
+    """The error for a call that is neither answered nor ringing."""
+    return Refused("not_found", "call_id", "no such call is up")
+
+
+def _live_call(record: CallRecord, reveal: bool) -> Answer:
+    """A record without the legs' Call-IDs: peers chose that text, and it may hold anything."""
+    call = record_form(record, reveal=reveal)
+    del call["caller_leg_call_id"], call["callee_leg_call_id"]
+    return call

@@ -1,0 +1,234 @@
+"""Authentication and rate limits of /v1, as ASGI middleware: no route runs without a valid key.
+
+Authorisation by scope is the routes' own (`relay.api.context`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from relay.api.backend import Backend
+from relay.api.middleware import Allowance, Buckets
+from relay.api.problems import problem_response
+from relay.defence.bans import source_of
+from relay.errors import Refused, StoreError
+from relay.store.keys import ApiKey, find_key
+from relay.store.unit_of_work import Actor
+
+_PROXY_HEADERS = frozenset([b"forwarded", b"via", b"x-forwarded-for", b"x-real-ip"])
+_BAD_KEY = "the key is unknown, wrong, expired or revoked"
+
+
+class Authentication:
+    """ASGI middleware that puts the authenticated `actor` into `scope["state"]`."""
+
+    def __init__(self, app: ASGIApp, backend: Backend, nonces: Nonces, clock: Callable[[], float]) -> None:
+        self._app = app
+        self._backend = backend
+        self._clock = clock
+        settings = backend.settings
+        self._requests = Buckets(settings.requests_per_s, settings.burst)
+        self._failures = Buckets(settings.failures_per_s, settings.failures_per_s)
+        self._nonces = nonces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Authenticate one request."""
+        if scope["type"] != "http" or not _needs_key(scope):
+            await self._app(scope, receive, send)
+            return
+        state = scope["state"]
+        try:
+            key, receive = await self._authenticate(scope, receive)
+        except Refused as refused:
+            await self._reject(scope, receive, send, refused)
+            return
+        except StoreError:
+            await problem_response(state["request_id"], "store_busy", headers={"retry-after": "1"})(
+                scope, receive, send
+            )
+            return
+        whose = key.id if key.business is None else f"business {key.business}"  # all keys of a business share a bucket
+        self._requests.follow(self._backend.settings.requests_per_s, self._backend.settings.burst)
+        allowance = self._requests.take(whose, self._clock())
+        if not allowance.granted:
+            headers = {"retry-after": str(allowance.retry_after_s)} | _rate_headers(allowance)
+            await problem_response(state["request_id"], "rate_limited", headers=headers)(scope, receive, send)
+            return
+        state["actor"] = Actor(f"key:{key.id}", key.business, key.scopes)
+        state["actor_name"] = f"key:{key.id}"
+        await self._app(scope, receive, _with_headers(send, _rate_headers(allowance)))
+
+    async def _authenticate(self, scope: Scope, receive: Receive) -> tuple[ApiKey, Receive]:
+        """Return the key of the request, and a `receive` that still yields the body. Raises Refused."""
+        shown = read_authorization(Headers(scope=scope).get("authorization", ""))
+        now_s = self._clock()
+        key = self._backend.reader.read(lambda connection: find_key(connection, self._backend.sealer, shown.key_id))
+        if isinstance(shown, Bearer):
+            return _good(key, now_s, lambda key: key.is_secret(self._backend.sealer, shown.secret)), receive
+        if key is None:
+            raise Refused("unauthorised", "authorization", _BAD_KEY)  # no body is read for an unknown key
+        body = await Request(scope, receive).body()
+        good = _good(key, now_s, lambda key: _is_signed(key, shown, scope, body))
+        self._nonces.admit(shown, now_s)
+        return good, _replay(body, receive)
+
+    async def _reject(self, scope: Scope, receive: Receive, send: Send, refused: Refused) -> None:
+        client = scope.get("client")
+        allowance = self._failures.take(source_of(client[0]) if client else "", self._clock())
+        headers = {"www-authenticate": 'Bearer realm="relay700", RELAY700'}
+        kind, detail = refused.kind, refused.problem
+        if not allowance.granted:
+            kind, detail, headers = "rate_limited", "", {"retry-after": str(allowance.retry_after_s)}
+        await problem_response(scope["state"]["request_id"], kind, detail, headers=headers)(scope, receive, send)
+
+
+def _good(key: ApiKey | None, now_s: float, shows: Callable[[ApiKey], bool]) -> ApiKey:
+    """Return the key if the request proves it and it is valid. All failures look alike, so no key id can be probed."""
+    if key is None or not shows(key) or not key.is_good(int(now_s * 1000)):
+        raise Refused("unauthorised", "authorization", _BAD_KEY)
+    return key
+
+
+def _needs_key(scope: Scope) -> bool:
+    path = scope["path"]
+    return path.startswith("/v1/") or (path == "/metrics" and not _is_local(scope))
+
+
+def _is_local(scope: Scope) -> bool:
+    """Whether the request comes from this machine and was not forwarded by a proxy."""
+    client = scope.get("client")
+    is_loopback = client is not None and (client[0].startswith("127.") or client[0] == "::1")
+    return is_loopback and _PROXY_HEADERS.isdisjoint(name for name, _ in scope["headers"])
+
+
+def _is_signed(key: ApiKey, signed: Signed, scope: Scope, body: bytes) -> bool:
+    raw = scope.get("raw_path") or scope["path"].encode()
+    query = scope["query_string"]
+    target = (raw + b"?" + query if query else raw).decode("latin-1")
+    expected = signature(key.signing_key, scope["method"], target, signed.ts, signed.nonce, body)
+    return hmac.compare_digest(expected, signed.sig)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that yields the body already read, then what follows."""
+    given = False
+
+    async def receive_again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_again
+
+
+def _rate_headers(allowance: Allowance) -> dict[str, str]:
+    return {
+        "ratelimit-limit": str(allowance.limit),
+        "ratelimit-remaining": str(allowance.remaining),
+        "ratelimit-reset": str(allowance.reset_s),
+    }
+
+
+def _with_headers(send: Send, headers: dict[str, str]) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(headers)
+        await send(message)
+
+    return send_with_headers
+
+
+# -- Authorization schemes
+
+BEHIND_S = 300  # maximum age of a signed request
+AHEAD_S = 5  # maximum lead of the client's clock
+_BEARER = re.compile(r"rk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})", re.ASCII)
+_PART = re.compile(r'\s*(key|ts|nonce|sig)="?([A-Za-z0-9_.~+/=-]{1,128})"?\s*', re.ASCII)
+_TIME = re.compile(r"[0-9]{1,12}", re.ASCII)
+
+
+class Bearer(NamedTuple):
+    """A key shown by its secret."""
+
+    key_id: str
+    secret: str
+
+
+class Signed(NamedTuple):
+    """A key shown by a signature over method, target, time, nonce and body."""
+
+    key_id: str
+    ts: int  # Unix seconds
+    nonce: str
+    sig: str  # hexadecimal HMAC-SHA256
+
+
+def read_authorization(header: str) -> Bearer | Signed:
+    """Parse an Authorization header. Raises Refused("unauthorised")."""
+    scheme, _, rest = header.partition(" ")
+    match scheme.lower():
+        case "bearer" if found := _BEARER.fullmatch(rest.strip()):
+            return Bearer(found[1], found[2])
+        case "relay700":
+            return _signed(rest)
+    raise _unauthorised("missing or malformed: send `Authorization: Bearer rk_ID_SECRET`, or a signed request")
+
+
+def signature(key: bytes, method: str, target: str, ts: int, nonce: str, body: bytes) -> str:
+    """The hexadecimal signature. `key` is SHA-256 of the secret; `target` is the path with its query, as sent."""
+    text = f"{method}\n{target}\n{ts}\n{nonce}\n{hashlib.sha256(body).hexdigest()}"
+    return hmac.new(key, text.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+
+
+class Nonces:
+    """The nonces of the last BEHIND_S seconds, so that no signed request is accepted twice.
+
+    They are in memory only, so requests that may have been accepted before the start are refused: in the first AHEAD_S
+    seconds only clients whose clock is ahead are served.
+    """
+
+    def __init__(self, started_s: float) -> None:
+        self._earliest_s = started_s + AHEAD_S
+        # (key id, nonce) -> (time to forget it, ts), roughly in that order.
+        self._seen: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
+
+    def admit(self, signed: Signed, now_s: float) -> None:
+        """Accept a request whose signature is valid, once. Raises Refused("replayed")."""
+        if signed.ts < self._earliest_s or not now_s - BEHIND_S <= signed.ts <= now_s + AHEAD_S:
+            problem = "ts must be current, and later than the start of the service: check the clock, and sign again"
+            raise Refused("replayed", "authorization", problem)
+        name = (signed.key_id, signed.nonce)
+        while self._seen and next(iter(self._seen.values()))[0] < now_s:
+            _, (_, ts) = self._seen.popitem(last=False)
+            self._earliest_s = max(self._earliest_s, ts + 1)  # holds even if the clock is set back
+        if name in self._seen:
+            raise Refused("replayed", "authorization", "the nonce was used before: sign each request with a new one")
+        self._seen[name] = (now_s + BEHIND_S + 2 * AHEAD_S, signed.ts)
+
+
+def _signed(text: str) -> Signed:
+    parts: dict[str, str] = {}
+    for part in text.split(",", 8):
+        found = _PART.fullmatch(part)
+        if found is None or found[1] in parts:
+            raise _unauthorised("a signed request must have the form `RELAY700 key=…, ts=…, nonce=…, sig=…`")
+        parts[found[1]] = found[2]
+    nonce = parts.get("nonce", "")
+    if len(parts) < 4 or not _TIME.fullmatch(parts["ts"]) or not 16 <= len(nonce) <= 64:
+        raise _unauthorised("key, ts (Unix seconds), nonce (16 to 64 characters) and sig are all required")
+    return Signed(parts["key"], int(parts["ts"]), nonce, parts["sig"].lower())
+
+
+def _unauthorised(detail: str) -> Refused:
+    return Refused("unauthorised", "authorization", detail)

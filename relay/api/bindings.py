@@ -1,0 +1,524 @@
+"""Request and response models of bindings, groups and list entries. Parties are masked in every response."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Literal, NamedTuple, Self
+
+from fastapi import APIRouter, Depends, Path
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from starlette.responses import Response
+
+from relay.api.context import Answer, Changes, Needs, RequestContext, Reveal, Revealing, Why
+from relay.api.models import (
+    Hours,
+    IndustrialId,
+    Masked,
+    Moment,
+    Name,
+    Number700,
+    Page,
+    Party,
+    RequestModel,
+    ResponseModel,
+    Text128,
+    Text1024,
+    Time,
+    given,
+    given_ms,
+    left_out,
+    shown_moment,
+)
+from relay.api.pages import Paging
+from relay.api.problems import Problem, field_errors, problem, problem_of, status_of, summary
+from relay.errors import Refused
+from relay.model.binding import Binding, Direction, Mode
+from relay.model.numbers import mask_number
+from relay.service.bindings import BindingRequest, bind, bind_all
+from relay.service.changes import BindingChange, change, end, renew, steps
+from relay.service.fields import MAX_CALL_S, RING_TIMEOUT_S, format_moment, invalid
+from relay.service.filings import filing_warning
+from relay.service.releases import BindRules
+from relay.store.bindings import BindingQuery, State, find_binding, find_page, state_of
+from relay.store.groups import Kind
+from relay.store.unit_of_work import UnitOfWork
+from relay.store.writer import now_ms
+
+SOONEST_S = 60  # shortest life of a binding
+LATEST_S = 90 * 86_400  # longest life of a binding
+ExpiresIn = Annotated[int, Field(ge=SOONEST_S, le=LATEST_S, description="seconds from now")]
+MaxCall = Annotated[int, Field(ge=MAX_CALL_S[0], le=MAX_CALL_S[-1])]
+RingTimeout = Annotated[int, Field(ge=RING_TIMEOUT_S[0], le=RING_TIMEOUT_S[-1])]
+
+
+class ExpiryRequest(RequestModel):
+    """The expiry of a binding: one of the two fields, or neither."""
+
+    expires_in: ExpiresIn | None = None
+    expires_at: Time | None = Field(None, description="more than 60 s and at most 90 days ahead")
+
+    @model_validator(mode="after")
+    def _not_both(self) -> Self:
+        if self.expires_in is not None and self.expires_at is not None:
+            raise ValueError("expires_in and expires_at exclude each other: send one of them")
+        return self
+
+
+class BindingCreateRequest(ExpiryRequest):
+    """A binding to make."""
+
+    mode: Mode
+    a: Party | None = Field(None, description="party a; in GXB and GXYB the callee of b until a member has called")
+    b: Party | None = Field(None, description="party b; in AXN the callee of a until someone has called")
+    group_id: Name | None = Field(None, description="GXB, GXYB: the group whose members call b")
+    x: Number700 | None = Field(None, description="omitted: chosen from the pool")
+    y: Number700 | None = Field(None, description="AXYB, GXYB only; omitted: chosen from the pool")
+    pool: Name | None = Field(
+        None, description="pool to choose numbers from; omitted: those of the business user, else the common one"
+    )
+    area: Text128 | None = Field(None, description="area of the pool to choose numbers from")
+    business: Name | None = Field(None, description="for operator keys; omitted: `default`")
+    order_id: Text128 | None = Field(None, description="required in the pilot phase")
+    consent: Text128 | None = Field(None, description="reference of the parties' consent")
+    user_data: Text1024 | None = Field(None, description="returned with each event")
+    direction: Direction = "both"
+    max_call_s: MaxCall | None = None
+    ring_timeout_s: RingTimeout | None = None
+    white_only: bool = Field(False, description="admit callers on the whitelist only")
+    hours: Hours | None = None
+    record: bool = Field(False, description="record its calls, after an announcement to both sides")
+    industrial_id: IndustrialId | None = None
+
+
+class BindingChangeRequest(ExpiryRequest):
+    """Fields to change. Omitted fields keep their value, null clears one; `expires_at: null` removes the expiry."""
+
+    a: Party | None = None
+    b: Party | None = None
+    group_id: Name = Field(default_factory=left_out)
+    direction: Direction = Field(default_factory=left_out)
+    max_call_s: MaxCall | None = None
+    ring_timeout_s: RingTimeout | None = None
+    white_only: bool = Field(default_factory=left_out)
+    hours: Hours | None = None
+    user_data: Text1024 | None = None
+    record: bool = Field(default_factory=left_out)
+    industrial_id: IndustrialId | None = None
+    version: int | None = Field(None, ge=1, le=1 << 53, description="the current version; any other is refused")
+
+
+class BindingSearchRequest(RequestModel):
+    """Search criteria. They are a body, because a URL would expose parties to proxies and logs."""
+
+    number: Number700 | None = None
+    party: Party | None = None
+    order_id: Text128 | None = None
+    group_id: Name | None = None
+    business: Name | None = Field(None, description="for operator keys")
+    state: State | None = None
+    mode: Mode | None = None
+    since: Time | None = Field(None, description="created at or after")
+
+
+class BindingResponse(ResponseModel):
+    """A binding."""
+
+    id: str
+    mode: Mode
+    business: str
+    pool: str
+    x: str
+    y: str | None
+    a: Masked | None
+    b: Masked | None
+    group_id: str | None
+    order_id: str | None
+    consent: str | None
+    user_data: str | None
+    direction: Direction
+    max_call_s: int | None
+    ring_timeout_s: int | None
+    white_only: bool
+    hours: str | None
+    state: State
+    created_at: Moment
+    created_by: str
+    changed_at: Moment | None
+    changed_by: str | None
+    expires_at: Moment | None
+    ended_at: Moment | None
+    ended_by: str | None = Field(description="actor that unbound it")
+    record: bool = Field(description="its calls are recorded")
+    industrial_id: str | None
+    warning: str | None = Field(
+        None, description="a problem found when it was made or changed, such as an A number that is not filed"
+    )
+    version: int
+
+
+class BindingStepResponse(ResponseModel):
+    """One event in the life of a binding."""
+
+    action: Literal["made", "changed", "ended"]
+    at: Moment
+    by: str | None
+    changed: list[str] = Field(description="names of the changed fields")
+
+
+class BindingHistoryResponse(ResponseModel):
+    """The life of a binding, oldest event first."""
+
+    items: list[BindingStepResponse]
+
+
+class Malformed(NamedTuple):
+    """A malformed item of a batch."""
+
+    errors: list[tuple[str, str]]  # field and problem
+
+
+def _item(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    """Validate one item; a malformed one does not fail the batch."""
+    try:
+        return read(value)
+    except ValidationError as error:
+        return Malformed(field_errors(error.errors(include_url=False, include_input=False)))
+
+
+class BatchRequest(RequestModel):
+    """Up to 1,000 bindings to make, independently of each other."""
+
+    items: Annotated[list[Annotated[BindingCreateRequest, WrapValidator(_item)]], Field(min_length=1, max_length=1000)]
+
+    def asked(self) -> Sequence[BindingCreateRequest | Malformed]:
+        """The items in the order of the request."""
+        return self.items
+
+
+class BatchItemResponse(ResponseModel):
+    """The result of one item of a batch."""
+
+    index: int = Field(default=0, description="index of the item in the request, from 0")
+    status: int = Field(description="HTTP status of the item, as of a single request")
+    binding: BindingResponse | None = None
+    problem: Problem | None = None
+
+
+class BatchResponse(ResponseModel):
+    """The results of a batch, in the order of the request."""
+
+    items: list[BatchItemResponse]
+
+
+class GroupCreateRequest(RequestModel):
+    """A group to make."""
+
+    name: Text128
+    business: Name | None = Field(None, description="for operator keys; omitted: `default`")
+    members: list[Party] = Field(default=[], max_length=1000)
+
+
+class MembershipResponse(ResponseModel):
+    """A group after a change of members."""
+
+    group: GroupResponse
+    changed: int = Field(description="number of members added or removed")
+
+
+class MembersRequest(RequestModel):
+    """Members to add or remove."""
+
+    members: Annotated[list[Party], Field(min_length=1, max_length=1000)]
+
+
+class GroupResponse(ResponseModel):
+    """A group of parties: the G of GXB and GXYB."""
+
+    id: str
+    business: str
+    name: str
+    size: int
+    version: int
+    created_at: Moment
+
+
+class MemberResponse(ResponseModel):
+    """A member of a group."""
+
+    number: Masked
+
+
+class EntryRequest(RequestModel):
+    """A caller to put on the whitelist or blacklist."""
+
+    number: Party
+    kind: Kind
+
+
+class EntryRemoveRequest(RequestModel):
+    """A caller to remove from a list."""
+
+    number: Party
+
+
+class EntryResponse(ResponseModel):
+    """A caller on a list."""
+
+    number: Masked
+    kind: Kind
+    added_at: Moment
+    added_by: str
+
+
+class EntryRemovedResponse(ResponseModel):
+    """A caller removed from a list."""
+
+    number: Masked
+
+
+# -- Routes of bindings
+
+router = APIRouter(prefix="/v1/bindings", tags=["bindings"])
+BindingId = Annotated[str, Path(pattern="^[0-9a-f]{8,40}$")]
+Reads = Annotated[RequestContext, Depends(Needs("bindings:read"))]
+Writes = Annotated[RequestContext, Depends(Changes("bindings:write"))]
+CHUNK = 100  # bindings of a batch per unit of work
+
+
+def shown_binding(binding: Binding, at_ms: int, *, clear: bool = False, warning: str | None = None) -> BindingResponse:
+    """The response model of a binding, with its state at `at_ms`."""
+    values = binding._asdict()
+    del values["released_at"]
+    values["id"] = values.pop("binding_id")
+    for party in ("a", "b"):
+        values[party] = values[party] if clear or values[party] is None else mask_number(values[party])
+    for moment in ("created_at", "changed_at", "expires_at", "ended_at"):
+        values[moment] = shown_moment(values[moment])
+    values["state"] = state_of(binding, at_ms)
+    return BindingResponse(**values, warning=warning)
+
+
+def _own(visit: RequestContext, binding_id: str) -> Binding:
+    return visit.one(
+        lambda connection: find_binding(connection, visit.backend.sealer, binding_id, visit.business), "binding"
+    )
+
+
+def _request(asked: BindingCreateRequest, business: str, at_ms: int) -> BindingRequest:
+    """The request for the service. Raises Refused for an invalid expiry."""
+    values = given(asked) | {"business": business, "expires_in": _expiry(asked, at_ms)}
+    values.pop("expires_at", None)
+    return BindingRequest(**{name: value for name, value in values.items() if value is not None})
+
+
+def _expiry(asked: ExpiryRequest, at_ms: int) -> str:
+    """The expiry in the notation of the service; "" for none. Raises Refused if it is too soon or too late.
+
+    Checked inside the unit of work: a repeated request gets its stored response although its expiry has come near.
+    """
+    if asked.expires_in is not None:
+        return f"{asked.expires_in}s"
+    until_ms = given_ms(asked.expires_at)
+    if until_ms is None:
+        return ""
+    if not SOONEST_S * 1000 < until_ms - at_ms <= LATEST_S * 1000:
+        raise invalid("expires_at", "must be more than 60 seconds and at most 90 days in the future")
+    return format_moment(until_ms)
+
+
+def _changes(asked: BindingChangeRequest, at_ms: int) -> BindingChange:
+    """The change for the service, where "" or 0 clears a field. Raises Refused for an invalid expiry."""
+    values = given(asked)
+    if values.keys() & {"expires_in", "expires_at"}:
+        values["expires_in"] = _expiry(asked, at_ms)
+        values.pop("expires_at", None)
+    for name, value in values.items():
+        if value is None:
+            values[name] = 0 if name in ("max_call_s", "ring_timeout_s") else ""
+    return BindingChange(**values)
+
+
+@router.post("", status_code=201, response_model=BindingResponse, summary="Make a binding")
+async def post_binding(asked: BindingCreateRequest, visit: Writes) -> Response:
+    """Effective from the next call. Numbers that are not given are chosen from the pool."""
+    business, rules = visit.own(asked.business), visit.backend.settings.rules
+
+    def do(act: UnitOfWork) -> Answer:
+        binding = bind(act, _request(asked, business, act.now_ms), rules, visit.binds)
+        warning = filing_warning(act.connection, act.sealer, binding, rules)
+        return Answer(shown_binding(binding, act.now_ms, warning=warning), 201, f"/v1/bindings/{binding.binding_id}")
+
+    return await visit.change(do)
+
+
+_Item = BindingCreateRequest | Malformed
+
+
+@router.post("/batch", response_model=BatchResponse, summary="Make many bindings")
+async def post_batch(asked: BatchRequest, visit: Writes) -> Response:
+    """Items succeed or fail independently, malformed ones too. Results are in the order of the request."""
+    wanted, request_id, rules = asked.asked(), visit.request.state.request_id, visit.backend.settings.rules
+
+    def make(start: int, end_: int) -> Callable[[UnitOfWork], Answer]:
+        def do(act: UnitOfWork) -> Answer:
+            answers = _bind_each(act, wanted[start:end_], visit)
+            return Answer(BatchResponse(items=[_batch_answer(act, one, rules, request_id) for one in answers]))
+
+        return do
+
+    items: list[BatchItemResponse] = []
+    for start, end_ in _chunks(wanted):
+        kept = await visit.once(make(start, end_), f" {start}")
+        items += BatchResponse.model_validate_json(kept.body).items
+    for index, item in enumerate(items):
+        item.index = index
+    return Response(BatchResponse(items=items).model_dump_json(), media_type="application/json")
+
+
+def _chunks(items: Sequence[_Item]) -> Iterator[tuple[int, int]]:
+    """The slice of each unit of work. A group binding, which may have 10,000 routes, is one by itself."""
+    start = 0
+    for place, item in enumerate(items):
+        if place > start and (_is_of_group(item) or _is_of_group(items[start]) or place - start == CHUNK):
+            yield start, place
+            start = place
+    yield start, len(items)
+
+
+def _is_of_group(item: _Item) -> bool:
+    return isinstance(item, BindingCreateRequest) and item.group_id is not None
+
+
+def _bind_each(act: UnitOfWork, items: Sequence[_Item], visit: RequestContext) -> list[Binding | Refused | Malformed]:
+    """Make the bindings; an item that is malformed, of another business user or ill-timed gets its own refusal."""
+    asked = [_request_of_item(item, visit, act.now_ms) for item in items]
+    wanted = [one for one in asked if isinstance(one, BindingRequest)]
+    made = iter(bind_all(act, wanted, visit.backend.settings.rules, visit.binds))
+    return [next(made) if isinstance(one, BindingRequest) else one for one in asked]
+
+
+def _request_of_item(item: _Item, visit: RequestContext, at_ms: int) -> BindingRequest | Refused | Malformed:
+    if isinstance(item, Malformed):
+        return item
+    try:
+        return _request(item, visit.own(item.business), at_ms)
+    except Refused as refused:
+        return refused
+
+
+def _batch_answer(
+    act: UnitOfWork, answer: Binding | Refused | Malformed, rules: BindRules, request_id: str
+) -> BatchItemResponse:
+    if isinstance(answer, Binding):
+        warning = filing_warning(act.connection, act.sealer, answer, rules)
+        return BatchItemResponse(status=201, binding=shown_binding(answer, act.now_ms, warning=warning))
+    if isinstance(answer, Malformed):
+        document = problem("invalid", summary(answer.errors), answer.errors, request_id)
+        return BatchItemResponse(status=400, problem=Problem.model_validate(document))
+    return BatchItemResponse(status=status_of(answer.kind), problem=problem_of(answer, request_id))
+
+
+async def _found(
+    visit: RequestContext, asked: BindingSearchRequest, reveal: Reveal, paging: Paging
+) -> Page[BindingResponse]:
+    sealer = visit.backend.sealer
+    query = BindingQuery(
+        business=visit.only(asked.business),
+        number=asked.number,
+        party=visit.looked_for(asked.party),
+        order_id=asked.order_id,
+        group_id=asked.group_id,
+        mode=asked.mode,
+        state=asked.state,
+        since_ms=given_ms(asked.since),
+    )
+    at_ms = now_ms()
+    found = await visit.part(
+        "bindings",
+        paging,
+        lambda connection, before, most: find_page(connection, sealer, query, at_ms, before, most),
+        None,
+        lambda binding: binding.binding_id,
+    )
+    clear = await visit.reveal(reveal, "bindings", [binding.binding_id for binding in found.items])
+    return found.shown(lambda binding: shown_binding(binding, at_ms, clear=clear))
+
+
+@router.get("", summary="List bindings")
+async def get_bindings(
+    visit: Reads,
+    paging: Paging,
+    reveal: Revealing,
+    number: Number700 | None = None,
+    order_id: Text128 | None = None,
+    group_id: Name | None = None,
+    business: Name | None = None,
+    state: State | None = None,
+    mode: Mode | None = None,
+    since: Time | None = None,
+) -> Page[BindingResponse]:
+    """Bindings, newest first. To search by party use POST /v1/bindings/search."""
+    asked = BindingSearchRequest(
+        number=number, order_id=order_id, group_id=group_id, business=business, state=state, mode=mode, since=since
+    )
+    return await _found(visit, asked, reveal, paging)
+
+
+@router.post("/search", summary="Search bindings")
+async def search_bindings(
+    asked: BindingSearchRequest, visit: Reads, paging: Paging, reveal: Revealing
+) -> Page[BindingResponse]:
+    """Bindings, newest first, also by party: a current one, one before a change, or a member of the group.
+
+    The field `party` requires the scope parties:read.
+    """
+    return await _found(visit, asked, reveal, paging)
+
+
+@router.get("/{binding_id}", summary="Show a binding")
+async def get_binding(binding_id: BindingId, visit: Reads, reveal: Revealing) -> BindingResponse:
+    """A binding, live or ended."""
+    found = _own(visit, binding_id)
+    return shown_binding(found, now_ms(), clear=await visit.reveal(reveal, f"binding {binding_id}"))
+
+
+@router.get("/{binding_id}/history", summary="Show the history of a binding")
+async def get_history(binding_id: BindingId, visit: Reads) -> BindingHistoryResponse:
+    """Who made, changed and ended it, and when. Changed fields are named, without their values."""
+    binding = _own(visit, binding_id)
+    found = await visit.read(lambda connection: steps(connection, visit.backend.sealer, binding))
+    items = [BindingStepResponse(**step._asdict() | {"at": shown_moment(step.at)}) for step in found]
+    return BindingHistoryResponse(items=items)
+
+
+@router.patch("/{binding_id}", response_model=BindingResponse, summary="Change a binding")
+async def patch_binding(binding_id: BindingId, asked: BindingChangeRequest, visit: Writes) -> Response:
+    """Change a live binding, effective from the next call. A replaced party cools down on the number."""
+    rules = visit.backend.settings.rules
+
+    def do(act: UnitOfWork) -> Answer:
+        changed = change(act, binding_id, _changes(asked, act.now_ms), rules)
+        return Answer(
+            shown_binding(changed, act.now_ms, warning=filing_warning(act.connection, act.sealer, changed, rules))
+        )
+
+    return await visit.change(do)
+
+
+@router.post("/{binding_id}/renew", response_model=BindingResponse, summary="Renew a binding")
+async def post_renewal(binding_id: BindingId, asked: ExpiryRequest, visit: Writes) -> Response:
+    """Set a new expiry of a live binding."""
+    rules = visit.backend.settings.rules
+
+    def do(act: UnitOfWork) -> Answer:
+        renewed = renew(act, binding_id, _expiry(asked, act.now_ms), rules)
+        return Answer(shown_binding(renewed, act.now_ms))
+
+    return await visit.change(do)
+
+
+@router.delete("/{binding_id}", response_model=BindingResponse, summary="End a binding")
+async def delete_binding(binding_id: BindingId, visit: Writes, why: Why = None) -> Response:
+    """Refuse calls from the next one on; calls that are up continue. The binding can still be read."""
+    rules = visit.backend.settings.rules
+    return await visit.change(lambda act: Answer(shown_binding(end(act, binding_id, rules, why or ""), act.now_ms)))

@@ -1,0 +1,317 @@
+"""Request and response models of business users and API keys."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path
+from pydantic import BaseModel, Field, StringConstraints
+from starlette.responses import Response
+
+from relay.api.context import Answer, Needs, OperatorChanges, RequestContext, Revealing
+from relay.api.models import (
+    CLEAN,
+    Hours,
+    Moment,
+    Name,
+    Page,
+    Reason,
+    ReasonRequest,
+    RequestModel,
+    ResponseModel,
+    Text128,
+    Time,
+    given,
+    left_out,
+    shown_moment,
+)
+from relay.api.pages import Paging
+from relay.errors import Refused
+from relay.log import mask_text
+from relay.model.binding import MODES, Mode
+from relay.model.decision import Language
+from relay.policy.rules import NO_LIMIT
+from relay.service.businesses import (
+    LARGEST_LIMIT,
+    LONGEST,
+    QUOTAS,
+    Application,
+    Scenario,
+    Step,
+    apply,
+    change,
+    set_state,
+)
+from relay.service.keys import LONGEST_OVERLAP_S, OPERATOR_SCOPES, Scope
+from relay.store.businesses import Business, Changed, State, find_business, list_businesses, state_changes
+from relay.store.unit_of_work import UnitOfWork
+
+Licence = Annotated[str, StringConstraints(max_length=LONGEST["licence"], pattern=CLEAN)]
+ApplicationText = Annotated[str, StringConstraints(max_length=LONGEST["application"], pattern=CLEAN)]
+Contact = Annotated[str, StringConstraints(max_length=LONGEST["contact"], pattern=CLEAN)]
+Scheme = Annotated[str, StringConstraints(max_length=LONGEST["scheme"], pattern=CLEAN)]
+Limit = Annotated[int, Field(ge=0, le=LARGEST_LIMIT)] | Literal["none"] | None
+Modes = Annotated[list[Mode], Field(min_length=1, max_length=len(MODES), json_schema_extra={"uniqueItems": True})]
+
+Scopes = Annotated[
+    list[Scope], Field(min_length=1, max_length=len(OPERATOR_SCOPES), json_schema_extra={"uniqueItems": True})
+]
+
+
+class _Terms(RequestModel):
+    """The changeable terms of a business user."""
+
+    licence: Licence = Field("", description="number of its business licence")
+    application: ApplicationText = Field("", description="reference of its application for the pilot")
+    scenario: Scenario = "other"
+    contact: Contact = Field("", description="person and phone; sealed at rest")
+    scheme: Scheme = Field("", description="reference of the technical scheme")
+    modes: Modes = Field(default=[*MODES], description="binding modes it may use")
+    max_bindings: Limit = Field(None, description="live bindings; null: as configured in [quotas]; none: unlimited")
+    max_calls: Limit = Field(None, description="concurrent calls; null and none as above")
+    max_cps: Limit = Field(None, description="new calls per second; null and none as above")
+    max_binds_per_s: Limit = Field(None, description="new bindings per second by its keys; null and none as above")
+    max_binds_per_day: Limit = Field(None, description="new bindings per day, China time; null and none as above")
+    white_only: bool = Field(False, description="admit callers on its whitelist only")
+    hours: Hours | None = None
+    live_events: bool = Field(False, description="also send call.received, call.ringing and call.answered")
+    language: Language | None = Field(None, description="language of announcements; null: as configured")
+
+
+class BusinessCreateRequest(_Terms):
+    """The application of a business user."""
+
+    id: Name | None = Field(None, description="permanent id of your choice; omitted: generated", examples=["acme"])
+    name: Text128
+
+
+class BusinessChangeRequest(RequestModel):
+    """Fields to change. Omitted fields keep their value."""
+
+    name: Text128 = Field(default_factory=left_out)
+    licence: Licence = Field(default_factory=left_out)
+    application: ApplicationText = Field(default_factory=left_out)
+    scenario: Scenario = Field(default_factory=left_out)
+    contact: Contact = Field(default_factory=left_out)
+    scheme: Scheme = Field(default_factory=left_out)
+    modes: Modes = Field(default_factory=left_out)
+    max_bindings: Limit = None
+    max_calls: Limit = None
+    max_cps: Limit = None
+    max_binds_per_s: Limit = None
+    max_binds_per_day: Limit = None
+    white_only: bool = Field(default_factory=left_out)
+    hours: Hours | None = None
+    live_events: bool = Field(default_factory=left_out)
+    language: Language | None = None
+    version: int | None = Field(None, ge=1, le=1 << 53, description="the current version; any other is refused")
+    reason: Reason | None = Field(
+        None, description="reason for the audit log; required if the qualification of an approved business user changes"
+    )
+
+
+class BusinessResponse(ResponseModel):
+    """A business user."""
+
+    id: str
+    state: State
+    name: str
+    licence: str
+    application: str
+    scenario: Scenario
+    contact: str = Field(description="numbers in it are masked")
+    scheme: str
+    modes: list[Mode]
+    max_bindings: Limit = Field(description="null: as configured in [quotas]; none: unlimited")
+    max_calls: Limit
+    max_cps: Limit
+    max_binds_per_s: Limit
+    max_binds_per_day: Limit
+    live_bindings: int
+    white_only: bool
+    hours: str | None
+    live_events: bool
+    language: Language | None
+    version: int
+    created_at: Moment
+    updated_at: Moment
+    qualification: int = Field(description="version approved last; call records refer to it")
+
+
+class BusinessChangedResponse(ResponseModel):
+    """A change of the contact or of one field of the qualification. Numbers in a contact are masked."""
+
+    field: str
+    before: str
+    after: str
+
+
+class BusinessEventResponse(ResponseModel):
+    """One change of state, qualification or contact."""
+
+    state: State
+    reason: str
+    by: str
+    at: Moment
+    version: int = Field(description="resulting version; of an approval: the `qualification` of call records")
+    changed: list[BusinessChangedResponse]
+
+
+class BusinessHistoryResponse(ResponseModel):
+    """All changes of state, qualification and contact, oldest first."""
+
+    items: list[BusinessEventResponse]
+
+
+class KeyCreateRequest(RequestModel):
+    """A key to make."""
+
+    scopes: Scopes
+    expires_at: Time | None = None
+
+
+class KeyRotationRequest(RequestModel):
+    """The rotation of a key."""
+
+    overlap_s: int = Field(0, ge=0, le=LONGEST_OVERLAP_S, description="seconds for which the old key stays valid")
+
+
+class KeyResponse(ResponseModel):
+    """A key, without its secret."""
+
+    id: str
+    business: str | None = Field(description="null: an operator's key")
+    scopes: list[str]
+    created_at: Moment
+    created_by: str
+    expires_at: Moment | None
+    revoked_at: Moment | None
+
+
+class KeyCreatedResponse(KeyResponse):
+    """A new key, with its secret. The secret is shown only once."""
+
+    secret: str | None = Field(description="value for `Authorization: Bearer`; null in a repeated response")
+
+
+# -- Routes of business users
+
+router = APIRouter(prefix="/v1/businesses", tags=["businesses"])
+BusinessId = Annotated[Name, Path()]
+Seen = Annotated[RequestContext, Depends(Needs())]
+_APPLICATION = frozenset(Application._fields)
+
+
+def shown_business(business: Business, *, clear: bool = False) -> BusinessResponse:
+    """The response model of a business user."""
+    values = business._asdict()
+    values |= {name: "none" for name in QUOTAS if values[name] == NO_LIMIT}
+    values["contact"] = business.contact if clear else mask_text(business.contact)
+    values["created_at"] = shown_moment(business.created_at)
+    values["updated_at"] = shown_moment(business.updated_at)
+    return BusinessResponse(**values)
+
+
+def _given(asked: BaseModel) -> dict[str, Any]:
+    """The fields present in the request, in the terms of the service."""
+    values = given(asked)
+    return values | {name: NO_LIMIT for name in QUOTAS if values.get(name) == "none"}
+
+
+def own_business(visit: RequestContext, business_id: str) -> Business:
+    """A business user that the key may see. Raises Refused."""
+    business = None
+    if visit.business in (None, business_id):
+        business = visit.row(lambda connection: find_business(connection, visit.backend.sealer, business_id))
+    if business is None:
+        raise Refused("not_found", "", "there is no such business user")
+    return business
+
+
+@router.post("", status_code=201, response_model=BusinessResponse, summary="Apply for a business user")
+async def post_business(asked: BusinessCreateRequest, visit: OperatorChanges) -> Response:
+    """Create a business user in state `applied`. It can do nothing until it is approved."""
+    values = _given(asked)
+    application = Application(**{name: values.pop(name) or "" for name in _APPLICATION & values.keys()})
+
+    def do(act: UnitOfWork) -> Answer:
+        business = apply(act, application, **values)
+        return Answer(shown_business(business), 201, f"/v1/businesses/{business.id}")
+
+    return await visit.change(do)
+
+
+@router.get("", summary="List business users")
+async def get_businesses(visit: Seen, paging: Paging, state: State | None = None) -> Page[BusinessResponse]:
+    """All business users, by id. A business user sees only itself."""
+    sealer = visit.backend.sealer
+    found = await visit.part(
+        "businesses",
+        paging,
+        lambda connection, after, most: list_businesses(connection, sealer, visit.business, state, after, most),
+        "",
+        lambda business: business.id,
+    )
+    return found.shown(shown_business)
+
+
+@router.get("/{business_id}", summary="Show a business user")
+async def get_business(business_id: BusinessId, visit: Seen, asked: Revealing) -> BusinessResponse:
+    """One business user; a business user sees only itself."""
+    business = own_business(visit, business_id)
+    return shown_business(business, clear=await visit.reveal(asked, f"business {business_id}"))
+
+
+@router.patch("/{business_id}", response_model=BusinessResponse, summary="Change a business user")
+async def patch_business(business_id: BusinessId, asked: BusinessChangeRequest, visit: OperatorChanges) -> Response:
+    """Quotas, modes and hours are effective from the next request and the next call.
+
+    A change of name, licence, application, scenario or scheme returns an approved business user to `applied`: all calls
+    on its bindings are refused until it is approved again. Such a change requires a reason.
+    """
+    values = _given(asked)
+    return await visit.change(lambda act: Answer(shown_business(change(act, business_id, **values))))
+
+
+@router.get("/{business_id}/history", summary="Show the history of a business user")
+async def get_history(business_id: BusinessId, visit: Seen) -> BusinessHistoryResponse:
+    """Changes of its state, qualification and contact: actor, time, reason and previous value."""
+    own_business(visit, business_id)
+    changes = await visit.read(lambda connection: state_changes(connection, visit.backend.sealer, business_id))
+    return BusinessHistoryResponse(
+        items=[
+            BusinessEventResponse(
+                **one._asdict() | {"at": shown_moment(one.at), "changed": [_changed(each) for each in one.changed]}
+            )
+            for one in changes
+        ]
+    )
+
+
+def _changed(changed: Changed) -> BusinessChangedResponse:
+    field, before, after = changed
+    if field == "contact":
+        before, after = mask_text(before), mask_text(after)
+    return BusinessChangedResponse(field=field, before=before, after=after)
+
+
+def _step(step: Step, summary: str, words: str) -> None:
+    @router.post(
+        f"/{{business_id}}/{step}", response_model=BusinessResponse, name=step, summary=summary, description=words
+    )
+    async def take(business_id: BusinessId, asked: ReasonRequest, visit: OperatorChanges) -> Response:
+        return await visit.change(lambda act: Answer(shown_business(set_state(act, business_id, step, asked.reason))))
+
+
+_step(
+    "approve",
+    "Approve a business user",
+    "Requires state `applied`, and the fields that its scenario needs: licence, application, scheme and contact.",
+)
+_step("suspend", "Suspend a business user", "All calls on its bindings are refused from the next one on.")
+_step("resume", "Resume a suspended business user", "Calls on its bindings are served again.")
+_step(
+    "revoke",
+    "Revoke a business user",
+    "Final. All calls on its bindings are refused, its keys end, its webhooks stop. Nothing is deleted.",
+)

@@ -1,0 +1,293 @@
+"""Request and response models of call records and recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import Field
+from starlette.responses import Response, StreamingResponse
+
+from relay.api.context import Needs, RequestContext, Reveal, Revealing, Why
+from relay.api.models import (
+    Masked,
+    Moment,
+    Name,
+    Number700,
+    Page,
+    Party,
+    RequestModel,
+    ResponseModel,
+    Text64,
+    Text128,
+    Time,
+    given_ms,
+)
+from relay.api.pages import USUAL, Limit, Paging, Part, make_cursor, read_cursor
+from relay.errors import Refused
+from relay.model.record import CallRecord
+from relay.policy.outcomes import OUTCOMES
+from relay.reports.disclosure import CallState, record_form, state_of, with_moments
+from relay.reports.export import MEDIA_TYPES, Format, check_format, export_parts
+from relay.reports.recordings import NOT_TAKEN, CallQuery, find_call, of_call, search
+from relay.service.fields import invalid
+from relay.store.connection import Connection
+from relay.store.database import connect_reader, store_errors
+from relay.store.record_pages import LAST_MS, Wanted, read_all
+
+
+class CallSearchRequest(RequestModel):
+    """Search criteria. They are a body, because a URL would expose parties to proxies and logs."""
+
+    number: Number700 | None = None
+    party: Party | None = None
+    order_id: Text128 | None = None
+    business: Name | None = Field(None, description="for operator keys")
+    outcome: Text64 | None = None
+    since: Time | None = Field(None, description="received at or after")
+    until: Time | None = Field(None, description="received before")
+
+
+class CallResponse(ResponseModel):
+    """A call record: one attempt to call or to send a text message. Steps that were not reached are null."""
+
+    call_id: str
+    binding_id: str | None
+    mode: str | None
+    business: str | None
+    order_id: str | None
+    number_dialled: Masked = Field(description="masked unless it is a 700 number")
+    number_shown: Masked | None
+    caller: Masked
+    callee: Masked | None
+    peer_in: str
+    peer_out: str | None
+    received_at: Moment
+    routed_at: Moment | None
+    ringing_at: Moment | None
+    answered_at: Moment | None
+    ended_at: Moment | None
+    duration_ms: int | None = Field(description="milliseconds from answer to end")
+    sip_status: int | None
+    q850_cause: int | None
+    outcome: str | None = Field(description="null while the call is up")
+    ended_by: Literal["caller", "callee", "relay"] | None
+    end_reason: str | None
+    caller_leg_call_id: str | None = Field(description="null unless revealed: it may contain the caller's number")
+    callee_leg_call_id: str | None
+    direction: Literal["a_to_b", "b_to_a"] | None
+    legacy: bool
+    caller_packets: int | None = Field(description="RTP packets from the caller; null unless rtpengine relays media")
+    caller_lost: int | None = Field(description="of these, reported lost by the callee's side; null: no report")
+    caller_jitter_ms: int | None = Field(description="mean jitter in the same reports")
+    callee_packets: int | None = Field(description="RTP packets from the callee")
+    callee_lost: int | None
+    callee_jitter_ms: int | None
+    kind: Literal["call", "message"]
+    text_bytes: int | None = Field(description="length of a message's text; the text itself is not stored")
+    recording: str | None = Field(description="id of the recording; null if the call was not recorded")
+    qualification: int | None = Field(
+        description="version of the business user's approval in force at the call; see its history"
+    )
+    industrial_id: str | None = Field(description="identifier of the binding")
+    source: str | None = Field(
+        description='for operator keys: transport address of origin, such as "udp:192.0.2.7:5060"; '
+        "unless revealed only for unknown sources"
+    )
+
+
+class CallDetailResponse(CallResponse):
+    """A call record with its recording."""
+
+    state: CallState
+    recording_ms: int | None = Field(description="from the first packet to the last; null until it is stored")
+    recording_sha256: str | None = Field(description="hash of the body of GET …/recording")
+
+
+class RecordingResponse(ResponseModel):
+    """The recording of a call."""
+
+    call_id: str
+    business: str
+    taken_at: Moment = Field(description="when it was fetched from rtpengine and sealed")
+    length_ms: int = Field(description="from the first packet to the last")
+    size: int = Field(description="bytes of the body of GET /v1/calls/{call_id}/recording")
+    sha256: str = Field(description="hash of the same body")
+    purged_at: Moment | None = Field(description="when it was deleted; null while it is kept")
+
+
+class HangUpResponse(ResponseModel):
+    """A call that is being hung up."""
+
+    call_id: str
+    status: Literal["hanging_up"] = "hanging_up"
+
+
+class LiveCallsResponse(ResponseModel):
+    """Live calls."""
+
+    items: list[CallResponse]
+    total: int = Field(description="number of live calls, regardless of the limit")
+
+
+# -- Routes of calls
+
+router = APIRouter(prefix="/v1/calls", tags=["calls"])
+CallId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
+Reads = Annotated[RequestContext, Depends(Needs("calls:read"))]
+Ends = Annotated[RequestContext, Depends(Needs("calls:hangup"))]
+_FILES: dict[str, Any] = {media_type: {} for media_type in MEDIA_TYPES.values()}
+
+
+def shown_call(record: CallRecord, *, clear: bool, for_operator: bool) -> CallResponse:
+    """The response model of a call record."""
+    return CallResponse.model_validate(with_moments(record_form(record, reveal=clear, for_operator=for_operator)))
+
+
+async def _found(visit: RequestContext, asked: CallSearchRequest, reveal: Reveal, paging: Paging) -> Page[CallResponse]:
+    if asked.outcome is not None and asked.outcome not in OUTCOMES:
+        raise invalid("outcome", f"must be one of: {', '.join(OUTCOMES)}")
+    sealer = visit.backend.sealer
+    place = read_cursor(sealer, "calls", paging.cursor)
+    after = (int(place[0]), int(place[1])) if place else None
+    query = CallQuery(
+        Wanted(
+            number=asked.number,
+            party=visit.looked_for(asked.party),
+            order_id=asked.order_id,
+            business=visit.only(asked.business),
+            since_ms=given_ms(asked.since) or 0,
+            until_ms=LAST_MS if asked.until is None else given_ms(asked.until),
+        ),
+        asked.outcome,
+    )
+    found = await visit.read(lambda connection: search(connection, sealer, query, after, paging.limit))
+    clear = await visit.reveal(reveal, "calls", [record.call_id for record in found.items])
+    part = Part(found.items, None if found.next is None else make_cursor(sealer, "calls", found.next))
+    return part.shown(lambda record: shown_call(record, clear=clear, for_operator=visit.business is None))
+
+
+@router.get("", summary="List call records")
+async def get_calls(
+    visit: Reads,
+    paging: Paging,
+    reveal: Revealing,
+    number: Number700 | None = None,
+    order_id: Text128 | None = None,
+    business: Name | None = None,
+    outcome: Text64 | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
+) -> Page[CallResponse]:
+    """Ended calls, newest first. A short or empty page may not be the last one. By party: POST /v1/calls/search."""
+    asked = CallSearchRequest(
+        number=number, order_id=order_id, business=business, outcome=outcome, since=since, until=until
+    )
+    return await _found(visit, asked, reveal, paging)
+
+
+@router.post("/search", summary="Search call records")
+async def search_calls(asked: CallSearchRequest, visit: Reads, paging: Paging, reveal: Revealing) -> Page[CallResponse]:
+    """As the list, also by party. The field `party` requires the scope parties:read."""
+    return await _found(visit, asked, reveal, paging)
+
+
+@router.get("/live", summary="List live calls")
+async def get_live(
+    visit: Reads, reveal: Revealing, limit: Limit = USUAL, business: Name | None = None
+) -> LiveCallsResponse:
+    """Calls in the relay, ringing or up, newest first."""
+    clear = await visit.reveal(reveal, "calls live")
+    answer = await visit.backend.control.ask("live", business=visit.only(business), most=limit, reveal=clear)
+    calls = [_shown_live(visit, call) for call in answer["calls"]]
+    return LiveCallsResponse(items=calls, total=answer["total"])
+
+
+def _shown_live(visit: RequestContext, call: dict[str, Any]) -> CallResponse:
+    values = {"caller_leg_call_id": None, "callee_leg_call_id": None, "source": None} | call
+    if visit.business is not None:
+        values["source"] = None
+    return CallResponse.model_validate(with_moments(values))
+
+
+@router.delete("/live/{call_id}", status_code=202, response_model=HangUpResponse, summary="Hang up a call")
+async def delete_live(call_id: CallId, visit: Ends, why: Why = None) -> HangUpResponse:
+    """Send BYE to both sides. The `end_reason` of the record is `hung_up`."""
+    await visit.ask_relay(
+        "hang_up",
+        {"call_id": call_id, "business": visit.business},
+        lambda act: act.audit("call.hang_up", call_id, business=visit.business, reason=why or ""),
+    )
+    return HangUpResponse(call_id=call_id)
+
+
+@router.get(
+    "/export",
+    summary="Export call records",
+    response_class=Response,
+    responses={200: {"description": "The file", "content": _FILES}},
+)
+async def get_export(
+    visit: Reads,
+    reveal: Revealing,
+    since: Time,
+    until: Time,
+    format_: Annotated[Format, Query(alias="format")] = "csv",
+    business: Name | None = None,
+) -> Response:
+    """Ended calls received in a period, oldest first. `parquet` is refused (400) if the relay has no pyarrow."""
+    check_format(format_)
+    sealer, path = visit.backend.sealer, visit.backend.path
+    wanted = Wanted(business=visit.only(business), since_ms=given_ms(since), until_ms=given_ms(until))
+    clear = await visit.reveal(reveal, "calls export", [f"{since.isoformat()} to {until.isoformat()}"])
+
+    def records() -> Iterator[CallRecord]:
+        """Starlette reads each part in any thread of its pool, but one at a time: the connection may change threads."""
+        with store_errors(path), closing(connect_reader(path, check_same_thread=False)) as connection:
+            yield from read_all(connection, sealer, wanted)
+
+    parts = export_parts(records(), format_, reveal=clear, for_operator=visit.business is None)
+    headers = {"content-disposition": f'attachment; filename="calls.{format_}"'}
+    return StreamingResponse(parts, headers=headers, media_type=MEDIA_TYPES[format_])
+
+
+@router.get("/{call_id}", summary="Show a call")
+async def get_call(call_id: CallId, visit: Reads, reveal: Revealing) -> CallDetailResponse:
+    """A call that has ended, is up, or is ringing."""
+    found = await _recorded(visit, call_id)
+    if found is None and not await _is_live(visit, call_id):
+        found = await _recorded(visit, call_id)  # it may have been answered or ended between the two checks
+        if found is None:
+            raise Refused("not_found", "", "there is no such call")
+    clear = await visit.reveal(reveal, f"call {call_id}")
+    if found is None:
+        call = await visit.backend.control.ask("call", call_id=call_id, business=visit.business, reveal=clear)
+        shown, recording = _shown_live(visit, call), NOT_TAKEN
+    else:
+        record, recording = found
+        shown = shown_call(record, clear=clear, for_operator=visit.business is None)
+    values = shown.model_dump()
+    return CallDetailResponse.model_validate(values | recording | {"state": state_of(values)})
+
+
+async def _recorded(visit: RequestContext, call_id: str) -> tuple[CallRecord, dict[str, Any]] | None:
+    """The record and recording of a call that was answered or has ended; None if the store has no such call."""
+
+    def query(connection: Connection) -> tuple[CallRecord | None, dict[str, Any]]:
+        return find_call(connection, visit.backend.sealer, call_id, visit.business), of_call(
+            connection, visit.backend.sealer, call_id
+        )
+
+    record, recording = await visit.read(query)
+    return None if record is None else (record, recording)
+
+
+async def _is_live(visit: RequestContext, call_id: str) -> bool:
+    """Whether the call is in the relay's memory; False if no relay runs."""
+    try:
+        await visit.backend.control.ask("call", call_id=call_id, business=visit.business)
+    except Refused:
+        return False
+    return True

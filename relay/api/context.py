@@ -1,0 +1,272 @@
+"""The request context of a route: the authenticated actor, and its access to the store.
+
+A change is one unit of work together with its Idempotency-Key. Access to real numbers is audited before the response.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Annotated, Any, NamedTuple, TypeVar, cast
+
+import anyio
+import anyio.to_thread
+from fastapi import Depends, Header, Query, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from relay.api.backend import Backend
+from relay.api.models import Reason
+from relay.api.pages import PageRequest, Part, make_cursor, read_cursor
+from relay.defence.limits import Rates
+from relay.errors import Refused
+from relay.model.numbers import normalise_party
+from relay.policy.rules import DEFAULT_BUSINESS
+from relay.service import fields
+from relay.service.keys import OPERATOR, PARTIES
+from relay.store.connection import Connection, one_moment
+from relay.store.database import connect_reader, store_errors
+from relay.store.idempotency import find_answer, keep_answer
+from relay.store.unit_of_work import Actor, UnitOfWork
+
+T = TypeVar("T")
+K = TypeVar("K")  # a position in a list: a tuple, or the single element of one
+
+
+class Answer(NamedTuple):
+    """The response of a unit of work."""
+
+    body: BaseModel
+    status: int = 200
+    location: str | None = None
+    kept: BaseModel | None = None  # the body for a repeated request: without a secret, which is shown once
+
+
+class Done(NamedTuple):
+    """The serialized response, of this request or of the one that it repeats."""
+
+    status: int
+    body: bytes
+    location: str | None
+    replayed: bool
+
+
+class RequestContext(NamedTuple):
+    """The context of one authenticated request."""
+
+    request: Request
+    backend: Backend
+    actor: Actor
+
+    @property
+    def business(self) -> str | None:
+        """The business user whose data is visible: a condition of every query. None for an operator: everything."""
+        return self.actor.business
+
+    @property
+    def binds(self) -> Rates:
+        """The rate of new bindings by business user, per second."""
+        rates: Rates = self.request.app.state.binds
+        return rates
+
+    def own(self, business: str | None) -> str:
+        """The owner of a new resource: the key's business user; for operators the named one. Raises Refused."""
+        if self.actor.business is None:
+            return business or DEFAULT_BUSINESS
+        if business not in (None, self.actor.business):
+            raise Refused(
+                "not_found", "business", "there is no such business user: omit the field, or send your own id"
+            )
+        return self.actor.business
+
+    def only(self, business: str | None) -> str | None:
+        """The owner to filter a list by: the key's business user; for operators the named one. Raises Refused."""
+        return business if self.actor.business is None else self.own(business)
+
+    def looked_for(self, party: str | None) -> str | None:
+        """The normal form of a party to search for. Raises Refused without the scope parties:read.
+
+        Otherwise a key that sees 139****0002 could try the ten thousand numbers behind it.
+        """
+        if party is None:
+            return None
+        if PARTIES not in self.actor.scopes:
+            raise lacks(PARTIES, "party")
+        return normalise_party(party)
+
+    def row(self, query: Callable[[Connection], T]) -> T:
+        """Run a query in the event loop's thread: for single rows by primary key."""
+        return self.backend.reader.read(query)
+
+    def one(self, query: Callable[[Connection], T | None], what: str) -> T:
+        """As `row`. Raises Refused if there is no row; `what` names the resource in the problem."""
+        found = self.row(query)
+        if found is None:
+            raise Refused("not_found", "", f"there is no such {what}")
+        return found
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """Run a query in a worker thread on its own connection: for many rows."""
+        return await anyio.to_thread.run_sync(_read_apart, self.backend, query)
+
+    async def read_long(self, query: Callable[[Connection], T]) -> T:
+        """As `read`, for whole days or logs; few run at once, so that short reads do not wait for them."""
+        limiter: anyio.CapacityLimiter = self.request.app.state.long_reads
+        return await anyio.to_thread.run_sync(_read_apart, self.backend, query, limiter=limiter)
+
+    async def part(
+        self,
+        list_: str,
+        asked: PageRequest,
+        read: Callable[[Connection, K, int], Sequence[T]],
+        first: K,
+        position: Callable[[T], K],
+    ) -> Part[T]:
+        """Read the requested page of a list. Raises Refused for a cursor of another list.
+
+        `read(connection, after, most)` returns the items after a position, `first` precedes all items, and `position`
+        maps an item to its position.
+        """
+        sealer = self.backend.sealer
+        behind = read_cursor(sealer, list_, asked.cursor)
+        after = first if behind is None else cast(K, behind if isinstance(first, tuple) else behind[0])
+        found = await self.read(lambda connection: read(connection, after, asked.limit + 1))
+        if len(found) <= asked.limit:
+            return Part(list(found), None)
+        last = position(found[asked.limit - 1])
+        cursor = make_cursor(sealer, list_, last if isinstance(last, tuple) else (cast(str | int, last),))
+        return Part(list(found[: asked.limit]), cursor)
+
+    async def act(self, do: Callable[[UnitOfWork], T]) -> T:
+        """Run a unit of work. Raises Refused and StoreError."""
+        return await self.backend.writer.run(self.actor, do)
+
+    async def ask_relay(
+        self, name: str, asked: dict[str, object], audit: Callable[[UnitOfWork], None]
+    ) -> dict[str, Any]:
+        """Run a command in the relay, audited. Raises Refused.
+
+        A dry run comes first, then the audit line, then the command: a refused command leaves no audit line.
+        """
+        await self.backend.control.ask(name, **asked, dry_run=True)
+        await self.act(audit)
+        return await self.backend.control.ask(name, **asked)
+
+    async def change(self, do: Callable[[UnitOfWork], Answer]) -> Response:
+        """Run a unit of work and return its response; a repeated request gets the stored one (Idempotency-Key)."""
+        done = await self.once(do)
+        headers = {"location": done.location} if done.location else {}
+        if done.replayed:
+            headers["idempotency-replayed"] = "true"
+        return Response(done.body, done.status, headers, "application/json")
+
+    async def once(self, do: Callable[[UnitOfWork], Answer], part: str = "") -> Done:
+        """As `change`, for one of several units of work of a request; `part` distinguishes their keys."""
+        key = self.request.headers.get("idempotency-key")
+        if key is None:
+            return _done(await self.act(do))
+        body = await self.request.body()
+        target = f"{self.request.method} {self.request.url.path}?{self.request.url.query}\n".encode()
+        owner = OPERATOR if self.actor.business is None else f"business {self.actor.business}"
+        once = _Once(owner, key + part, hashlib.sha256(target + body).digest())
+        return await self.act(lambda act: _do_once(act, once, do))
+
+    async def reveal(self, asked: Reveal, object_: str, shown: Sequence[str] = ()) -> bool:
+        """Whether to show real numbers. If so, the audit line is durable before this returns. Raises Refused.
+
+        `shown`: the ids of the items in the response.
+        """
+        if not asked.reveal:
+            return False
+        if PARTIES not in self.actor.scopes:
+            raise lacks(PARTIES, "reveal")
+        reason, details = fields.reason(asked.reason or "", required=True), {"shown": list(shown)}
+        await self.act(
+            lambda act: act.audit("read", object_, business=self.business, reason=reason, details={**details})
+        )
+        return True
+
+
+class Reveal(NamedTuple):
+    """The request for real numbers, and its reason."""
+
+    reveal: bool
+    reason: str | None
+
+
+def asked_reveal(
+    reveal: Annotated[bool, Query(description="show real numbers; requires the scope parties:read")] = False,
+    reason: Annotated[Reason | None, Query(description="reason for the audit log; required with reveal")] = None,
+) -> Reveal:
+    """FastAPI dependency: the query parameters of routes that can show real numbers."""
+    return Reveal(reveal, reason)
+
+
+Revealing = Annotated[Reveal, Depends(asked_reveal)]
+Why = Annotated[Reason | None, Query(alias="reason", description="reason for the audit log")]
+
+
+def lacks(scope: str, field: str = "authorization") -> Refused:
+    """The refusal of a request whose `field` requires a scope that the key lacks."""
+    return Refused("forbidden", field, f"the key lacks the scope {scope}: use a key that has it")
+
+
+class Needs:
+    """FastAPI dependency: the context of a request whose key has these scopes. Raises Refused("forbidden")."""
+
+    def __init__(self, *scopes: str) -> None:
+        self.scopes = scopes
+
+    async def __call__(self, request: Request) -> RequestContext:
+        """Check the scopes."""
+        actor: Actor = request.state.actor
+        if lacking := [scope for scope in self.scopes if scope not in actor.scopes]:
+            raise lacks(lacking[0])
+        return RequestContext(request, request.app.state.backend, actor)
+
+
+class Changes(Needs):
+    """As Needs, for routes that change data: documents the header Idempotency-Key."""
+
+    async def __call__(
+        self,
+        request: Request,
+        idempotency_key: Annotated[
+            str | None,
+            Header(min_length=1, max_length=64, pattern="^[!-~]+$", description="a repeated request is executed once"),
+        ] = None,
+    ) -> RequestContext:
+        """Check the scopes."""
+        return await super().__call__(request)
+
+
+Operator = Annotated[RequestContext, Depends(Needs(OPERATOR))]
+OperatorChanges = Annotated[RequestContext, Depends(Changes(OPERATOR))]
+
+
+class _Once(NamedTuple):
+    owner: str
+    key: str
+    fingerprint: bytes
+
+
+def _do_once(act: UnitOfWork, once: _Once, do: Callable[[UnitOfWork], Answer]) -> Done:
+    if kept := find_answer(act, *once):
+        return Done(kept.status, kept.body, kept.location, replayed=True)
+    answer = do(act)
+    keep_answer(act, *once, answer.status, _json(answer.kept or answer.body), answer.location)
+    return _done(answer)
+
+
+def _done(answer: Answer) -> Done:
+    return Done(answer.status, _json(answer.body), answer.location, replayed=False)
+
+
+def _json(body: BaseModel) -> bytes:
+    return body.model_dump_json().encode()
+
+
+def _read_apart(backend: Backend, query: Callable[[Connection], T]) -> T:
+    with store_errors(backend.path), closing(connect_reader(backend.path)) as connection, one_moment(connection):
+        return query(connection)

@@ -1,0 +1,100 @@
+"""Routes and models of filings: the A numbers that a business user filed with the carriers. Never in a URL."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import Field
+from starlette.responses import Response
+
+from relay.api.context import Answer, Changes, Needs, RequestContext, Revealing
+from relay.api.models import Masked, Moment, Name, Page, Party, RequestModel, ResponseModel, Text128, shown_moment
+from relay.api.pages import Paging
+from relay.model.numbers import mask_number
+from relay.service.filings import add_filing, remove_filing
+from relay.store.filings import FIRST, find_filings
+from relay.store.filings import Filing as Row
+from relay.store.unit_of_work import UnitOfWork
+
+router = APIRouter(prefix="/v1/filings", tags=["filings"])
+Reads = Annotated[RequestContext, Depends(Needs("filings"))]
+Writes = Annotated[RequestContext, Depends(Changes("filings"))]
+
+
+class FilingNew(RequestModel):
+    """An A number to file."""
+
+    number: Party
+    reference: Text128 = Field(description="the carrier's reference of the filing; the carrier keeps the documents")
+    business: Name | None = Field(None, description="for operator keys; omitted: `default`")
+
+
+class FilingGone(RequestModel):
+    """An A number whose filing to withdraw."""
+
+    number: Party
+    business: Name | None = Field(None, description="for operator keys; omitted: `default`")
+
+
+class Filing(ResponseModel):
+    """The filing of an A number by a business user."""
+
+    business: str
+    number: Masked
+    reference: str
+    filed_at: Moment
+    filed_by: str
+    withdrawn_at: Moment | None = Field(description="null while it is in force")
+    withdrawn_by: str | None
+
+
+def _shown(filing: Row, *, clear: bool = False) -> Filing:
+    return Filing(
+        business=filing.business,
+        number=filing.number if clear else mask_number(filing.number),
+        reference=filing.reference,
+        filed_at=shown_moment(filing.filed_at),
+        filed_by=filing.filed_by,
+        withdrawn_at=shown_moment(filing.withdrawn_at),
+        withdrawn_by=filing.withdrawn_by,
+    )
+
+
+@router.post("", status_code=201, response_model=Filing, summary="File an A number")
+async def post_filing(asked: FilingNew, visit: Writes) -> Response:
+    """File an A number, or change the reference of its filing. Effective from the next call."""
+    business, parties = visit.own(asked.business), visit.backend.settings.rules.parties
+
+    def do(act: UnitOfWork) -> Answer:
+        return Answer(_shown(add_filing(act, business, asked.number, asked.reference, parties)), 201)
+
+    return await visit.change(do)
+
+
+@router.get("", summary="List filings")
+async def get_filings(
+    visit: Reads,
+    paging: Paging,
+    asked: Revealing,
+    business: Name | None = None,
+    all_: Annotated[bool, Query(alias="all", description="include withdrawn filings")] = False,
+) -> Page[Filing]:
+    """Filings in arbitrary but stable order."""
+    sealer, whose = visit.backend.sealer, visit.only(business)
+    found = await visit.part(
+        "filings",
+        paging,
+        lambda connection, after, most: find_filings(connection, sealer, whose, after, most, all_=all_),
+        FIRST,
+        lambda filing: filing.place,
+    )
+    clear = await visit.reveal(asked, "filings")
+    return found.shown(lambda filing: _shown(filing, clear=clear))
+
+
+@router.delete("", response_model=Filing, summary="Withdraw a filing")
+async def delete_filing(asked: FilingGone, visit: Writes) -> Response:
+    """The number counts as not filed from the next call on. It is in the body, as a URL would expose it to logs."""
+    business = visit.own(asked.business)
+    return await visit.change(lambda act: Answer(_shown(remove_filing(act, business, asked.number))))

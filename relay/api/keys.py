@@ -1,0 +1,79 @@
+"""Routes of API keys. A key with the scope `keys` manages those of its business user; an operator key, all."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from starlette.responses import Response
+
+from relay.api import businesses as models
+from relay.api.businesses import BusinessId, own_business
+from relay.api.context import Answer, Changes, Needs, RequestContext, Why
+from relay.api.models import Page, given_ms, shown_moment
+from relay.api.pages import Paging
+from relay.service.keys import make_key, revoke, rotate
+from relay.store.keys import ApiKey, list_keys
+
+router = APIRouter(prefix="/v1", tags=["keys"])
+KeyId = Annotated[str, Path(pattern=r"^[0-9a-f]{12}$")]
+KeyReads = Annotated[RequestContext, Depends(Needs("keys"))]
+KeyChanges = Annotated[RequestContext, Depends(Changes("keys"))]
+
+
+def shown_key(key: ApiKey) -> models.KeyResponse:
+    """The response model of a key."""
+    return models.KeyResponse(
+        id=key.id,
+        business=key.business,
+        scopes=sorted(key.scopes),
+        created_at=shown_moment(key.created_at),
+        created_by=key.created_by,
+        expires_at=shown_moment(key.expires_at),
+        revoked_at=shown_moment(key.revoked_at),
+    )
+
+
+def _made(key: ApiKey, secret: str) -> Answer:
+    shown = shown_key(key).model_dump()
+    return Answer(
+        models.KeyCreatedResponse(**shown, secret=secret), 201, kept=models.KeyCreatedResponse(**shown, secret=None)
+    )
+
+
+@router.post(
+    "/businesses/{business_id}/keys", status_code=201, response_model=models.KeyCreatedResponse, summary="Make a key"
+)
+async def post_key(business_id: BusinessId, asked: models.KeyCreateRequest, visit: KeyChanges) -> Response:
+    """Make a key with scopes that the requesting key has. The secret is shown in this response only."""
+    expires_at = given_ms(asked.expires_at)
+    return await visit.change(lambda act: _made(*make_key(act, business_id, asked.scopes, expires_at)))
+
+
+@router.get("/businesses/{business_id}/keys", summary="List the keys of a business user")
+async def get_keys(business_id: BusinessId, visit: KeyReads, paging: Paging) -> Page[models.KeyResponse]:
+    """All keys by id, including revoked and expired ones, without their secrets."""
+    sealer, business = visit.backend.sealer, own_business(visit, business_id)
+    found = await visit.part(
+        f"keys {business.id}",
+        paging,
+        lambda connection, after, most: list_keys(connection, sealer, business_id, after, most),
+        "",
+        lambda key: key.id,
+    )
+    return found.shown(shown_key)
+
+
+@router.delete("/keys/{key_id}", response_model=models.KeyResponse, summary="Revoke a key")
+async def delete_key(key_id: KeyId, visit: KeyChanges, why: Why = None) -> Response:
+    """Refuse the key from the next request on. The requesting key must have all of its scopes."""
+    return await visit.change(lambda act: Answer(shown_key(revoke(act, key_id, why or ""))))
+
+
+@router.post("/keys/{key_id}/rotate", status_code=201, response_model=models.KeyCreatedResponse, summary="Rotate a key")
+async def post_rotation(key_id: KeyId, asked: models.KeyRotationRequest, visit: KeyChanges) -> Response:
+    """Make a new key with the same scopes and expiry; the old key ends after `overlap_s` seconds.
+
+    The requesting key must have all of its scopes.
+    """
+    return await visit.change(lambda act: _made(*rotate(act, key_id, asked.overlap_s)))

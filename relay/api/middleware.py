@@ -1,0 +1,197 @@
+"""The outermost middleware of the API: request ids, body limits, security headers, access log, uncaught errors.
+
+It knows no keys or routes. Paths are logged as templates without a query: no party reaches the log.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections import OrderedDict
+from typing import NamedTuple
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from relay.api.problems import HTTP_KINDS, problem_response
+from relay.api.settings import ApiSettings
+
+BATCH = "/v1/bindings/batch"
+SMALL = 1 << 16  # bytes of each body that do not count against ROOM
+ROOM = 1 << 26  # bytes of all large bodies together
+_HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+class HttpMiddleware:
+    """ASGI middleware. Holds the only broad `except` of the API: an error fails its own request and no other."""
+
+    def __init__(self, app: ASGIApp, settings: ApiSettings) -> None:
+        self._app = app
+        self._settings = settings
+        self._log = structlog.get_logger()
+        self._room = Room()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, with its `request_id` in `scope["state"]`."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+        request_id = secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 0
+
+        async def send_marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                _mark(MutableHeaders(scope=message), request_id)
+            await send(message)
+
+        most = self._settings.max_batch_body if scope["path"] == BATCH else self._settings.max_body
+        body = _Body(receive, most, self._room)
+        try:
+            if _declared_length(scope) > most:
+                await problem_response(request_id, "too_large", _too_large(most))(scope, receive, send_marked)
+            else:
+                await self._app(scope, body.receive, send_marked)
+        except ClientDisconnect:  # while the body was read
+            pass
+        except HTTPException as error:  # from `_Body`, when the auth middleware reads the body to check a signature
+            kind = HTTP_KINDS[error.status_code]
+            await problem_response(request_id, kind, error.detail, headers=error.headers)(scope, receive, send_marked)
+        except Exception:
+            self._log.exception("api.failed", request_id=request_id, method=scope["method"], path=_template(scope))
+            if not status:
+                await problem_response(request_id, "internal")(scope, receive, send_marked)
+        finally:
+            body.leave()
+        self._log_request(scope, request_id, status, begun)
+
+    def _log_request(self, scope: Scope, request_id: str, status: int, begun: float) -> None:
+        self._log.info(
+            "api.request",
+            request_id=request_id,
+            method=scope["method"],
+            path=_template(scope),
+            status=status,
+            actor=scope["state"].get("actor_name"),
+            duration_ms=round((time.perf_counter() - begun) * 1000, 1),
+        )
+
+
+def _mark(headers: MutableHeaders, request_id: str) -> None:
+    headers["request-id"] = request_id
+    for name, value in _HEADERS.items():
+        headers.setdefault(name, value)
+
+
+def _template(scope: Scope) -> str:
+    route = scope.get("route")
+    return str(getattr(route, "path", "-"))
+
+
+def _declared_length(scope: Scope) -> int:
+    text = Headers(scope=scope).get("content-length", "0")
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
+class Room:
+    """The memory for large bodies beyond their first SMALL bytes: 1,000 of them at once would exhaust the machine."""
+
+    def __init__(self) -> None:
+        self.taken = 0  # bytes of ROOM
+
+
+class _Body:
+    """The body of one request, counted as it arrives: a chunked one declares no length."""
+
+    def __init__(self, receive: Receive, most: int, room: Room) -> None:
+        self._receive = receive
+        self._most = most
+        self._room = room
+        self._size = 0
+        self._taken = 0  # bytes of the room
+
+    async def receive(self) -> Message:
+        """Receive the next part. Raises HTTPException: 413 over the body's limit, 429 if there is no room now."""
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._size += len(message.get("body", b""))
+            if self._size > self._most:
+                raise HTTPException(413, _too_large(self._most))
+            more = max(self._size - SMALL, 0) - self._taken
+            if self._room.taken + more > ROOM:
+                raise HTTPException(429, "too many large bodies at once: retry after 1 second", {"retry-after": "1"})
+            self._taken += more
+            self._room.taken += more
+        return message
+
+    def leave(self) -> None:
+        """Release the room that the body took."""
+        self._room.taken -= self._taken
+        self._taken = 0
+
+
+def _too_large(most: int) -> str:
+    return f"the body must be at most {most} bytes"
+
+
+# -- Token buckets
+
+MOST_BUCKETS = 10_000
+
+
+class Allowance(NamedTuple):
+    """The answer of a bucket, in the terms of the RateLimit headers."""
+
+    granted: bool
+    limit: int  # requests at once
+    remaining: int
+    reset_s: int  # until the bucket is full
+    retry_after_s: int  # until the next token; 0: now
+
+
+class Buckets:
+    """One bucket per name, refilled at `rate` tokens a second up to `burst`."""
+
+    def __init__(self, rate: int, burst: int) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, last use; oldest use first
+
+    def follow(self, rate: int, burst: int) -> None:
+        """Apply a new rate and burst from now on."""
+        self._rate, self._burst = rate, burst
+
+    def take(self, name: str, now_s: float) -> Allowance:
+        """Take one token if there is one."""
+        tokens, at = self._buckets.pop(name, (float(self._burst), now_s))
+        tokens = min(self._burst, tokens + max(0.0, now_s - at) * self._rate)
+        granted = tokens >= 1
+        if granted:
+            tokens -= 1
+        self._buckets[name] = (tokens, now_s)
+        self._forget(now_s)
+        return Allowance(
+            granted,
+            self._burst,
+            int(tokens),
+            math.ceil((self._burst - tokens) / self._rate),
+            0 if tokens >= 1 else math.ceil((1 - tokens) / self._rate),
+        )
+
+    def _forget(self, now_s: float) -> None:
+        """Drop the least recently used bucket if it is full or there are more than MOST_BUCKETS."""
+        name, (tokens, at) = next(iter(self._buckets.items()))
+        if tokens + (now_s - at) * self._rate >= self._burst or len(self._buckets) > MOST_BUCKETS:
+            del self._buckets[name]

@@ -1,0 +1,281 @@
+"""Request and response models of prefixes, numbers and pools."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from pydantic import Field
+from starlette.responses import Response
+
+from relay.api.context import Answer, Needs, Operator, OperatorChanges, RequestContext
+from relay.api.models import (
+    ManagedPrefix,
+    Moment,
+    Name,
+    Number700,
+    Page,
+    Reason,
+    ReasonRequest,
+    RequestModel,
+    ResponseModel,
+    Text64,
+    given,
+    left_out,
+    shown_moment,
+)
+from relay.api.models import ManagedPrefix as PrefixText
+from relay.api.pages import Paging
+from relay.errors import Refused
+from relay.service.numbers import (
+    AS_CONFIGURED,
+    LONGEST_COOL_DOWN_MS,
+    MOST_BINDINGS,
+    WARN_PERCENT,
+    NewPrefix,
+    PrefixChange,
+    change_prefix,
+    get_prefix,
+    load_prefix,
+    lock,
+    move,
+    unlock,
+)
+from relay.store.numbers import (
+    Lock,
+    Number,
+    NumberQuery,
+    Prefix,
+    PrefixState,
+    State,
+    find_number,
+    find_numbers,
+    find_pool,
+    find_prefix,
+    find_prefixes,
+)
+from relay.store.unit_of_work import UnitOfWork
+from relay.store.writer import now_ms
+
+CoolDown = Annotated[int, Field(ge=0, le=LONGEST_COOL_DOWN_MS // 1000, description="seconds")]
+
+
+class PrefixCreateRequest(RequestModel):
+    """A prefix of 10,000 numbers, assigned by the ministry."""
+
+    prefix: ManagedPrefix
+    peer: Text64 = Field("", description="name of the carrier's [[peer]]")
+    pool: Name = "default"
+    cool_down_s: CoolDown | None = Field(None, description="seconds; null: as configured")
+
+
+class PrefixChangeRequest(RequestModel):
+    """Fields to change. Omitted fields keep their value; the state `returned` is final."""
+
+    state: PrefixState = Field(default_factory=left_out)
+    peer: Text64 = Field(default_factory=left_out)
+    cool_down_s: CoolDown | None = Field(None, description="seconds; null: as configured")
+    reason: Reason = Field(default_factory=left_out)
+
+
+class PrefixResponse(ResponseModel):
+    """A prefix."""
+
+    prefix: str
+    operator: str = Field(description="the carrier's digit, the fourth")
+    platform: str = Field(description="digits 5 to 11")
+    peer: str
+    state: PrefixState
+    cool_down_s: int | None
+    created_at: Moment
+
+
+class PrefixLoadedResponse(PrefixResponse):
+    """A prefix after loading."""
+
+    loaded: int = Field(description="count of added numbers")
+
+
+class NumberResponse(ResponseModel):
+    """A 700 number."""
+
+    number: str
+    prefix: str
+    pool: str
+    state: State
+    locked_by: list[Lock]
+    bindings: int | None = Field(description="live bindings; null if other business users may share the number")
+    exclusive: bool = Field(description="taken by an AXN binding, which shares with no other")
+    cools_until: Moment | None
+    legacy: bool
+
+
+class MoveRequest(RequestModel):
+    """Numbers to move to another pool."""
+
+    pool: Name
+    numbers: Annotated[list[Number700], Field(min_length=1, max_length=1000)]
+
+
+class MovedResponse(ResponseModel):
+    """The count of moved numbers."""
+
+    moved: int
+
+
+class PoolCreateRequest(RequestModel):
+    """A pool to make."""
+
+    id: Name
+    business: Name | None = Field(None, description="owner; null: all business users without their own pool")
+    area: Text64 = ""
+    max_bindings: int = Field(200, ge=MOST_BINDINGS[0], le=MOST_BINDINGS[-1], description="bindings per number")
+    warn_percent: int = Field(80, ge=WARN_PERCENT[0], le=WARN_PERCENT[-1])
+
+
+class PoolChangeRequest(RequestModel):
+    """Fields to change. Omitted fields keep their value."""
+
+    business: Name | None = Field(None, description="owner; null: all business users without their own pool")
+    area: Text64 = Field(default_factory=left_out)
+    max_bindings: int = Field(default_factory=left_out, ge=MOST_BINDINGS[0], le=MOST_BINDINGS[-1])
+    warn_percent: int = Field(default_factory=left_out, ge=WARN_PERCENT[0], le=WARN_PERCENT[-1])
+
+
+class PoolResponse(ResponseModel):
+    """A pool of numbers."""
+
+    id: str
+    business: str | None
+    area: str
+    max_bindings: int
+    warn_percent: int
+    created_at: Moment
+
+
+class UsageResponse(ResponseModel):
+    """The usage of a pool, in numbers."""
+
+    pool: str
+    total: int
+    free: int
+    bound: int
+    cooling: int
+    locked: int
+    bindings: int = Field(description="bindings that hold a number; one with x and y counts twice")
+    percent: int = Field(description="share in use of the numbers that are not locked")
+    warning: bool = Field(description="percent has reached the pool's warn_percent")
+
+
+# -- Routes of prefixes and numbers
+
+router = APIRouter(prefix="/v1", tags=["numbers"])
+PrefixPath = Annotated[PrefixText, Path()]
+NumberPath = Annotated[str, Path(pattern="^[0-9]{3,15}$", description="a 700 number, or a legacy one")]
+Reads = Annotated[RequestContext, Depends(Needs("numbers:read"))]
+
+
+def shown_prefix(prefix: Prefix) -> PrefixResponse:
+    """The response model of a prefix."""
+    values = prefix._asdict()
+    cool_down_ms = values.pop("cool_down_ms")
+    values["cool_down_s"] = None if cool_down_ms is None else cool_down_ms // 1000
+    return PrefixResponse(**values | {"created_at": shown_moment(prefix.created_at)})
+
+
+def shown_number(number: Number, *, alone: bool = True) -> NumberResponse:
+    """The response model of a number. `alone`: show the binding count, which may include other business users'."""
+    values = number._asdict()
+    del values["locked"]
+    values["locked_by"] = number.locked_by
+    values["bindings"] = number.bindings if alone else None
+    values["cools_until"] = shown_moment(number.cools_until) if number.state == "cooling" else None
+    return NumberResponse(**values)
+
+
+@router.post("/prefixes", status_code=201, response_model=PrefixLoadedResponse, summary="Load a prefix")
+async def post_prefix(asked: PrefixCreateRequest, visit: OperatorChanges) -> Response:
+    """Load a prefix with its 10,000 numbers, available for binding at once."""
+    cool_down_ms = None if asked.cool_down_s is None else asked.cool_down_s * 1000
+
+    def do(act: UnitOfWork) -> Answer:
+        new = NewPrefix(asked.prefix, asked.peer, asked.pool, cool_down_ms)
+        loaded = load_prefix(act, new, visit.backend.settings.peers)
+        shown = shown_prefix(get_prefix(act, asked.prefix)).model_dump()
+        return Answer(PrefixLoadedResponse(**shown, loaded=loaded), 201, f"/v1/prefixes/{asked.prefix}")
+
+    return await visit.change(do)
+
+
+@router.get("/prefixes", summary="List prefixes")
+async def get_prefixes(visit: Operator, paging: Paging) -> Page[PrefixResponse]:
+    """Loaded prefixes in ascending order."""
+    found = await visit.part("prefixes", paging, find_prefixes, "", lambda prefix: prefix.prefix)
+    return found.shown(shown_prefix)
+
+
+@router.get("/prefixes/{prefix}", summary="Show a prefix")
+async def get_one_prefix(prefix: PrefixPath, visit: Operator) -> PrefixResponse:
+    """One loaded prefix."""
+    return shown_prefix(visit.one(lambda connection: find_prefix(connection, prefix), "prefix"))
+
+
+@router.patch("/prefixes/{prefix}", response_model=PrefixResponse, summary="Change a prefix")
+async def patch_prefix(prefix: PrefixPath, asked: PrefixChangeRequest, visit: OperatorChanges) -> Response:
+    """Any state but `active` locks all numbers of the prefix from the next call on."""
+    values = given(asked)
+    reason = values.pop("reason", "")
+    if "cool_down_s" in values:
+        cool_down_s = values.pop("cool_down_s")
+        values["cool_down_ms"] = AS_CONFIGURED if cool_down_s is None else cool_down_s * 1000
+    change = PrefixChange(**values)
+    peers = visit.backend.settings.peers
+    return await visit.change(lambda act: Answer(shown_prefix(change_prefix(act, prefix, change, reason, peers))))
+
+
+@router.get("/numbers", summary="List numbers")
+async def get_numbers(
+    visit: Reads,
+    paging: Paging,
+    pool: Name | None = None,
+    state: State | None = None,
+    prefix: PrefixText | None = None,
+) -> Page[NumberResponse]:
+    """Numbers in ascending order. A business user sees those of its own pools."""
+    query, at_ms = NumberQuery(pool, prefix, state, visit.business), now_ms()
+    found = await visit.part(
+        "numbers",
+        paging,
+        lambda connection, after, most: find_numbers(connection, query, at_ms, after, most),
+        "",
+        lambda number: number.number,
+    )
+    return found.shown(shown_number)
+
+
+@router.get("/numbers/{number}", summary="Show a number")
+async def get_number(number: NumberPath, visit: Reads) -> NumberResponse:
+    """One number. A business user sees those that its bindings may use."""
+    found = visit.row(lambda connection: find_number(connection, number, now_ms()))
+    pool = found and visit.row(lambda connection: find_pool(connection, found.pool, visit.business))
+    if found is None or pool is None:
+        raise Refused("number_unknown", "", "not a number of this platform")
+    return shown_number(found, alone=visit.business in (None, pool.business))
+
+
+@router.post("/numbers/{number}/lock", response_model=NumberResponse, summary="Lock a number")
+async def post_lock(number: NumberPath, asked: ReasonRequest, visit: OperatorChanges) -> Response:
+    """Refuse calls to the number from the next one on, and exclude it from new bindings."""
+    return await visit.change(lambda act: Answer(shown_number(lock(act, number, asked.reason))))
+
+
+@router.post("/numbers/{number}/unlock", response_model=NumberResponse, summary="Unlock a number")
+async def post_unlock(number: NumberPath, asked: ReasonRequest, visit: OperatorChanges) -> Response:
+    """Release the operator's lock and the fraud lock. A lock of the prefix remains."""
+    return await visit.change(lambda act: Answer(shown_number(unlock(act, number, asked.reason))))
+
+
+@router.post("/numbers/move", response_model=MovedResponse, summary="Move numbers to another pool")
+async def post_move(asked: MoveRequest, visit: OperatorChanges) -> Response:
+    """Move all or none. Their bindings remain."""
+    return await visit.change(lambda act: Answer(MovedResponse(moved=move(act, asked.numbers, asked.pool))))

@@ -1,0 +1,194 @@
+"""Request and response models of traces, evidence, reports and the audit log."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Annotated, Any
+
+import anyio.to_thread
+from fastapi import APIRouter, Depends
+from pydantic import Field, model_validator
+from starlette.responses import Response, StreamingResponse
+
+from relay.api.bindings import BindingResponse, shown_binding
+from relay.api.calls import CallResponse, shown_call
+from relay.api.context import Answer, Needs, OperatorChanges, RequestContext
+from relay.api.models import (
+    Day,
+    ManagedPrefix,
+    Moment,
+    Name,
+    Party,
+    Reason,
+    RequestModel,
+    ResponseModel,
+    Time,
+    given_ms,
+    shown_moment,
+)
+from relay.reports.daily import MOST_COMPLAINTS, DailyLine, daily, set_complaints
+from relay.reports.evidence import ask_evidence, bundle
+from relay.reports.trace import ask_trace, trace
+from relay.service import fields
+from relay.service.keys import OPERATOR
+from relay.store.unit_of_work import UnitOfWork
+
+
+class TraceRequest(RequestModel):
+    """A trace of the parties behind a number at one time. The reason goes to the audit log."""
+
+    number: Party
+    at: Time
+    reason: Reason
+
+
+class TraceResponse(ResponseModel):
+    """The bindings in force and the calls up at that time, with real numbers in clear."""
+
+    number: str
+    at: Moment
+    bindings: list[BindingResponse]
+    members: dict[str, list[str]] = Field(description="members at that time, by group of these bindings")
+    calls: list[CallResponse]
+
+
+class EvidenceRequest(RequestModel):
+    """A request for everything stored about a number in a period, as a signed bundle."""
+
+    number: Party
+    since: Time
+    until: Time
+    reason: Reason
+
+    @model_validator(mode="after")
+    def _forward(self) -> EvidenceRequest:
+        if self.until <= self.since:
+            raise ValueError("until must be after since")
+        return self
+
+
+class DailyLineResponse(ResponseModel):
+    """The totals of one business user on one prefix and day, China time."""
+
+    day: Day
+    business: str
+    prefix: str
+    attempts: int = Field(description="call attempts")
+    answered: int
+    unanswered: int = Field(description="routed, but busy, unanswered, cancelled or the like")
+    refused: dict[str, int] = Field(description="refused attempts by outcome")
+    minutes: float
+    parties: int = Field(description="distinct parties")
+    complaints: int
+    messages: int = Field(description="text messages received, delivered or not")
+    messages_delivered: int
+
+
+class DailyResponse(ResponseModel):
+    """The report of one day."""
+
+    items: list[DailyLineResponse]
+
+
+class ComplaintsRequest(RequestModel):
+    """The number of complaints about a business user on one prefix and day."""
+
+    day: Day
+    business: Name
+    prefix: ManagedPrefix
+    count: int = Field(ge=0, le=MOST_COMPLAINTS)
+
+
+class AuditLineResponse(ResponseModel):
+    """One line of the audit log: a change, or an access to real numbers."""
+
+    seq: int
+    at: Moment
+    actor: str
+    action: str
+    object: str
+    business: str | None
+    reason: str
+    details: dict[str, Any]
+
+
+class AuditVerdictResponse(ResponseModel):
+    """The result of verifying the audit log."""
+
+    intact: int = Field(description="count of intact lines before the first fault")
+    broken: str | None = Field(description="the first fault; null if there is none")
+
+
+# -- Routes of oversight
+
+router = APIRouter(prefix="/v1", tags=["oversight"])
+Traces = Annotated[RequestContext, Depends(Needs("trace", OPERATOR))]
+Reports = Annotated[RequestContext, Depends(Needs("reports"))]
+_ZIP = "application/zip"
+_CHUNK = 1 << 16
+_IN_MEMORY = 1 << 26  # bytes of a bundle kept off the disk: it holds real numbers
+
+
+@router.post("/trace", summary="Trace a number")
+async def post_trace(asked: TraceRequest, visit: Traces) -> TraceResponse:
+    """The parties behind a number at a given time, in clear, however long ago. Audited before the response."""
+    number, at_ms = fields.number("number", asked.number), given_ms(asked.at)
+    question = await visit.act(lambda act: ask_trace(act, number, at_ms, asked.reason))
+    found = await anyio.to_thread.run_sync(trace, visit.backend.path, visit.backend.sealer, question)
+    return TraceResponse(
+        number=found.number,
+        at=shown_moment(found.at_ms),
+        bindings=[shown_binding(binding, at_ms, clear=True) for binding in found.bindings],
+        members=found.members,
+        calls=[shown_call(call, clear=True, for_operator=True) for call in found.calls],
+    )
+
+
+@router.post(
+    "/evidence",
+    summary="Export the evidence for a number",
+    response_class=Response,
+    responses={200: {"description": "The bundle: a ZIP file, signed with Ed25519", "content": {_ZIP: {}}}},
+)
+async def post_evidence(asked: EvidenceRequest, visit: Traces) -> Response:
+    """Everything stored about a number in a period, in clear. `README.txt` in the bundle explains how to verify it."""
+    number, since_ms, until_ms = fields.number("number", asked.number), given_ms(asked.since), given_ms(asked.until)
+    question = await visit.act(lambda act: ask_evidence(act, number, since_ms, until_ms, asked.reason))
+    file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - `_chunks` closes it
+    await anyio.to_thread.run_sync(bundle, visit.backend.path, visit.backend.sealer, question, file)
+    headers = {"content-disposition": f'attachment; filename="evidence-{visit.request.state.request_id}.zip"'}
+    return StreamingResponse(_chunks(file), headers=headers, media_type=_ZIP)
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        file.seek(0)
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def shown_line(line: DailyLine) -> DailyLineResponse:
+    """The response model of a line of the daily report."""
+    values = line._asdict()
+    del values["talk_ms"]
+    return DailyLineResponse(**values, minutes=line.minutes)
+
+
+@router.get("/reports/daily", summary="Show the report of a day")
+async def get_daily(visit: Reports, day: Day, business: Name | None = None) -> DailyResponse:
+    """One line per business user and prefix, for a day in China time. Calls still up are not included."""
+    whose = visit.only(business)
+    lines = await visit.read_long(lambda connection: daily(connection, visit.backend.sealer, day, whose))
+    return DailyResponse(items=[shown_line(line) for line in lines])
+
+
+@router.put("/reports/daily/complaints", response_model=ComplaintsRequest, summary="Enter complaints of a day")
+async def put_complaints(asked: ComplaintsRequest, visit: OperatorChanges) -> Response:
+    """Set the number of complaints of a day, replacing an earlier number."""
+
+    def do(act: UnitOfWork) -> Answer:
+        set_complaints(act, asked.day, asked.business, asked.prefix, asked.count)
+        return Answer(asked)
+
+    return await visit.change(do)

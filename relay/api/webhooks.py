@@ -1,0 +1,212 @@
+"""Request and response models of webhooks and dead letters."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from pydantic import Field, StringConstraints
+from starlette.responses import Response
+
+from relay.api.context import Answer, Changes, Needs, RequestContext
+from relay.api.models import Moment, Name, Page, RequestModel, ResponseModel, Text128, given, left_out, shown_moment
+from relay.api.pages import Paging
+from relay.events.webhooks import KINDS, LONGEST_URL, Kind, Parties, change, make, remove, resend, test
+from relay.store.unit_of_work import UnitOfWork
+from relay.store.webhooks import Event, Webhook, dead, find_webhook, webhooks_of
+
+Kinds = Annotated[list[Kind], Field(min_length=1, max_length=len(KINDS), json_schema_extra={"uniqueItems": True})]
+Url = Annotated[
+    str,
+    StringConstraints(max_length=LONGEST_URL, pattern=r"^https?://[!-~]+$"),
+    Field(
+        description="https, at a public internet address; operator keys may set any address, and http to loopback",
+        examples=["https://platform.example/events"],
+    ),
+]
+
+
+class WebhookCreateRequest(RequestModel):
+    """A webhook to make."""
+
+    url: Url
+    kinds: Kinds = Field(default=[*KINDS], description="event kinds to send; omitted: all")
+    parties: Parties = Field("masked", description="form of caller and callee; `clear` requires parties:read")
+    business: Name | None = Field(None, description="for operator keys; omitted: `default`")
+
+
+class WebhookChangeRequest(RequestModel):
+    """Fields to change. Omitted fields keep their value."""
+
+    url: Url = Field(default_factory=left_out)
+    kinds: Kinds = Field(default_factory=left_out)
+    parties: Parties = Field(default_factory=left_out)
+    enabled: bool = Field(default_factory=left_out)
+
+
+class WebhookResponse(ResponseModel):
+    """A receiver of the events of a business user."""
+
+    id: str
+    business: str
+    url: str
+    kinds: list[Kind]
+    parties: Parties
+    enabled: bool
+    failures: int = Field(description="consecutive failed deliveries")
+    next_at: Moment | None = Field(description="time of the next attempt after a failure")
+    last_error: str | None = Field(description="error of the last failed delivery, even if later ones succeeded")
+    last_error_at: Moment | None
+    created_at: Moment
+
+
+class WebhookCreatedResponse(WebhookResponse):
+    """A new webhook, with its secret. The secret is shown only once."""
+
+    secret: str | None = Field(description="key of the HMAC in Relay700-Signature; null in a repeated response")
+
+
+class DeadEventResponse(ResponseModel):
+    """A dead letter: an event whose delivery was given up."""
+
+    seq: int
+    event_id: str
+    kind: str
+    at: Moment
+    dead_at: Moment
+    tries: int
+    last_error: str | None
+
+
+class ResendRequest(RequestModel):
+    """The dead letters to send again."""
+
+    events: Annotated[list[Text128], Field(min_length=1, max_length=1000)] | None = Field(
+        None, description="event ids; omitted: all"
+    )
+
+
+class ResentResponse(ResponseModel):
+    """The count of events queued again."""
+
+    resent: int
+
+
+class TestedResponse(ResponseModel):
+    """The queued test event."""
+
+    event_id: str
+
+
+# -- Routes of webhooks and their dead letters
+
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+WebhookId = Annotated[str, Path(pattern="^w[0-9a-f]{12}$")]
+Reads = Annotated[RequestContext, Depends(Needs("webhooks"))]
+Writes = Annotated[RequestContext, Depends(Changes("webhooks"))]
+
+
+def shown_webhook(webhook: Webhook) -> WebhookResponse:
+    """The response model of a webhook, without its secret."""
+    values = webhook._asdict()
+    del values["secret"], values["disabled_at"], values["internal"]
+    values["kinds"] = list(webhook.kinds)
+    values["enabled"] = webhook.disabled_at is None
+    values["next_at"] = shown_moment(webhook.next_at or None)
+    values["last_error_at"] = shown_moment(webhook.last_error_at)
+    values["created_at"] = shown_moment(webhook.created_at)
+    return WebhookResponse(**values)
+
+
+def shown_dead(event: Event) -> DeadEventResponse:
+    """The response model of a dead letter, without its payload."""
+    return DeadEventResponse(
+        seq=event.seq,
+        event_id=event.event_id,
+        kind=event.kind,
+        at=shown_moment(event.at_ms),
+        dead_at=shown_moment(event.dead_at or 0),
+        tries=event.tries,
+        last_error=event.last_error,
+    )
+
+
+def _own(visit: RequestContext, webhook_id: str) -> Webhook:
+    return visit.one(
+        lambda connection: find_webhook(connection, visit.backend.sealer, webhook_id, visit.business), "webhook"
+    )
+
+
+@router.post("", status_code=201, response_model=WebhookCreatedResponse, summary="Make a webhook")
+async def post_webhook(asked: WebhookCreateRequest, visit: Writes) -> Response:
+    """Make a webhook. Its secret is shown in this response only."""
+    business = visit.own(asked.business)
+
+    def do(act: UnitOfWork) -> Answer:
+        webhook, secret = make(act, business, asked.url, asked.kinds, asked.parties)
+        shown = shown_webhook(webhook).model_dump()
+        made, kept = WebhookCreatedResponse(**shown, secret=secret), WebhookCreatedResponse(**shown, secret=None)
+        return Answer(made, 201, f"/v1/webhooks/{webhook.id}", kept)
+
+    return await visit.change(do)
+
+
+@router.get("", summary="List webhooks")
+async def get_webhooks(visit: Reads, paging: Paging, business: Name | None = None) -> Page[WebhookResponse]:
+    """Webhooks by id."""
+    sealer, whose = visit.backend.sealer, visit.only(business)
+    found = await visit.part(
+        "webhooks",
+        paging,
+        lambda connection, after, most: webhooks_of(connection, sealer, whose, after, most),
+        "",
+        lambda webhook: webhook.id,
+    )
+    return found.shown(shown_webhook)
+
+
+@router.get("/{webhook_id}", summary="Show a webhook")
+async def get_webhook(webhook_id: WebhookId, visit: Reads) -> WebhookResponse:
+    """A webhook with the state of its deliveries."""
+    return shown_webhook(_own(visit, webhook_id))
+
+
+@router.patch("/{webhook_id}", response_model=WebhookResponse, summary="Change a webhook")
+async def patch_webhook(webhook_id: WebhookId, asked: WebhookChangeRequest, visit: Writes) -> Response:
+    """Change a webhook. Delivery is retried at once, regardless of earlier failures."""
+    values = given(asked)
+    if "enabled" in values:
+        values["disabled"] = not values.pop("enabled")
+    return await visit.change(lambda act: Answer(shown_webhook(change(act, webhook_id, **values))))
+
+
+@router.delete("/{webhook_id}", response_model=WebhookResponse, summary="Remove a webhook")
+async def delete_webhook(webhook_id: WebhookId, visit: Writes) -> Response:
+    """Remove a webhook with all its queued events."""
+    return await visit.change(lambda act: Answer(shown_webhook(remove(act, webhook_id))))
+
+
+@router.get("/{webhook_id}/dead", summary="List dead letters")
+async def get_dead(webhook_id: WebhookId, visit: Reads, paging: Paging) -> Page[DeadEventResponse]:
+    """Events whose delivery was given up, oldest first."""
+    sealer, webhook = visit.backend.sealer, _own(visit, webhook_id)
+    found = await visit.part(
+        f"dead {webhook.id}",
+        paging,
+        lambda connection, after, most: dead(connection, sealer, webhook_id, after, most),
+        0,
+        lambda event: event.seq,
+    )
+    return found.shown(shown_dead)
+
+
+@router.post("/{webhook_id}/dead/resend", response_model=ResentResponse, summary="Send dead letters again")
+async def post_resend(webhook_id: WebhookId, asked: ResendRequest, visit: Writes) -> Response:
+    """Queue dead letters again at their original positions, before later events that are still queued."""
+    return await visit.change(lambda act: Answer(ResentResponse(resent=resend(act, webhook_id, asked.events))))
+
+
+@router.post("/{webhook_id}/test", response_model=TestedResponse, summary="Send a test event")
+async def post_test(webhook_id: WebhookId, visit: Writes) -> Response:
+    """Queue an event of kind `webhook.test` behind the waiting ones."""
+    return await visit.change(lambda act: Answer(TestedResponse(event_id=test(act, webhook_id))))

@@ -1,0 +1,269 @@
+"""The backend: the process beside the relay for HTTP, the record follower, webhooks and timers.
+
+A composition root; it decides nothing. The relay starts and restarts it, and no call waits for it. They share the store
+and the control socket. Commands come on standard input: "stop" shuts down in order, "reload" reads the configuration
+again; end of file means that the relay died, and the process exits at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+
+import uvloop
+from structlog.typing import FilteringBoundLogger
+
+from relay.api.app import make_app
+from relay.api.backend import Control
+from relay.api.server import Address, HttpServer
+from relay.api.settings import ApiSettings
+from relay.config import Config, load_config
+from relay.errors import ConfigError, Refused, RelayError, StoreError
+from relay.events.delivery import Deliverer
+from relay.events.follower import Follower
+from relay.events.ledger_watch import LedgerWatch
+from relay.events.recordings import Taker
+from relay.events.timers import Resealer, Timers
+from relay.log import configure
+from relay.metrics import text, with_zeros
+from relay.net.control import ControlClient, SharedAnswers, control_path
+from relay.net.process import RELOAD, STOP
+from relay.policy.fraud import Watch
+from relay.store.connection import Connection as StoreConnection
+from relay.store.connection import Place, Server
+from relay.store.database import connect_reader, open_store, store_errors
+from relay.store.files import StoreFiles
+from relay.store.lock import open_lock, takes
+from relay.store.nodes import Turn
+from relay.store.numbers import usage
+from relay.store.reader import Reader
+from relay.store.webhooks import sizes
+from relay.store.writer import GroupWriter, now_ms
+
+LOOK_S = 1.0  # interval of the check that the store's files are in place
+LOOKS = 3  # failed checks before exit if the WAL was deleted: by then the journal has checkpointed it into the store
+FINISH_S = 4.0  # limit for open requests, the last records and deliveries at shutdown; the relay waits for 5 s
+FRESH_S = {"state": 0.2, "statistics": 0.2, "live": 0.5, "peers": 0.2}  # cache lifetime of the relay's answers
+PREDECESSOR_S = 10.0  # limit for the backend of a relay that died to exit
+
+
+def serve(config: Config, path: Path | None) -> int:
+    """Run until the relay sends "stop" or exits. Returns the exit status. Raises StoreError at start-up.
+
+    `path`: the configuration file, read again on "reload".
+    """
+    log = configure(config.log.format, config.log.level)
+    with _hold_lock(config.store.local), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(config, path, log))
+
+
+async def _run(config: Config, path: Path | None, log: FilteringBoundLogger) -> int:
+    stop, reload = asyncio.Event(), asyncio.Event()
+    await _watch_relay(stop, reload)
+    turn = Turn(config.store.path) if isinstance(config.store.path, Server) else None
+    if turn is not None and not await _await_leader_lock(turn, stop, log):
+        return 0
+    backend = Backend(config, log, turn)
+    reloading = asyncio.create_task(_reload(backend, path, reload, log))
+    try:
+        return await backend.run(stop)
+    finally:
+        reloading.cancel()
+        await backend.close()
+
+
+async def _await_leader_lock(turn: Turn, stop: asyncio.Event, log: FilteringBoundLogger) -> bool:
+    """Wait for the leader lock of a shared store. Returns False if stopped before."""
+    log.info("backend.stands_by")
+    waits = [asyncio.create_task(turn.come()), asyncio.create_task(stop.wait())]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    return not stop.is_set()
+
+
+async def _reload(backend: Backend, path: Path | None, wanted: asyncio.Event, log: FilteringBoundLogger) -> None:
+    """Apply the configuration file on each "reload"; the relay has checked it before."""
+    while True:
+        await wanted.wait()
+        wanted.clear()
+        try:
+            backend.follow(load_config(path))
+        except ConfigError as error:  # edited again since the relay's check
+            log.warning("backend.reload_refused", problems=error.problems)
+
+
+class Backend:
+    """The backend's parts, shared resources and life cycle. The API's view of it is `relay.api.backend.Backend`."""
+
+    def __init__(self, config: Config, log: FilteringBoundLogger, turn: Turn | None = None) -> None:
+        """`turn`: the leader lock, for a store shared with other nodes. Raises StoreError."""
+        self._config = config
+        self._turn = turn
+        self._log = log
+        self.path: Place = config.store.path
+        self.sealer = open_store(config.store.path, config.store.key_file)
+        self.reader = Reader(self.path)
+        self.writer = GroupWriter(self.path, self.sealer)
+        self.control: Control = SharedAnswers(ControlClient(control_path(config.store.local)), FRESH_S)
+        self.settings = _api_settings(config)
+        common = (self.path, self.sealer, self.writer, log)
+        self._follower = Follower(*common, Watch(config.fraud))
+        self._deliverer = Deliverer(*common, config.webhooks)
+        kept_in = config.recordings.kept_in
+        self._timers = Timers(*common, config.numbers, config.retention, config.purge_at_minute, kept_in)
+        self._taker = Taker(*common, config.recordings)
+        self._resealer = Resealer(self.path, self.sealer, log)
+        self._ledger_watch = LedgerWatch(self.path, self.sealer, log)
+
+    def follow(self, config: Config) -> None:
+        """Apply a new configuration, except for settings that need a restart (`relay.config.reload`)."""
+        self.settings = _api_settings(config)
+        self._follower.follow(config.fraud)
+        self._deliverer.follow(config.webhooks)
+        self._timers.follow(config.numbers, config.retention, config.purge_at_minute)
+        self._taker.follow(config.recordings)
+        self._log.info("backend.reloaded")
+
+    async def metrics(self) -> bytes:
+        """Metrics of the backend, and of the relay if it answers, in Prometheus' text format."""
+        try:
+            relay = {"up": 1, **await self.control.ask("statistics")}
+        except Refused:
+            relay = {"up": 0}
+        ours = {
+            "acts_waiting": self.writer.backlog,
+            "sealing_key": self.sealer.key_id,
+            **await asyncio.to_thread(self._stored),
+        }
+        parts = self._follower.statistics() | self._deliverer.statistics() | self._taker.statistics()
+        parts |= self._ledger_watch.statistics()
+        known = relay | parts | ours
+        return text(with_zeros(known, self.settings.peers or ()) if relay["up"] else known)
+
+    def _stored(self) -> dict[str, int]:
+        with store_errors(self.path), contextlib.closing(connect_reader(self.path)) as connection:
+            waiting, dead = sizes(connection)
+            short = sum(pool.warning for pool in usage(connection, now_ms()))
+        return {"outbox_waiting": waiting, "outbox_dead": dead, "pools_short": short}
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Run all parts. Returns 0 after `stop`, 1 if a part failed."""
+        api = self._config.api
+        server = HttpServer(make_app(self), Address(api.host, api.port, api.certificate, api.key), self._log)
+        tasks = {name: asyncio.create_task(part, name=name) for name, part in self._parts(server).items()}
+        stopped = asyncio.create_task(stop.wait())
+        self._log.info("backend.ready", pid=os.getpid())
+        await asyncio.wait([stopped, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
+        failed = [task for task in tasks.values() if task.done()]
+        if not failed:
+            for part in (server, self._follower, self._deliverer):
+                part.finish()
+            await asyncio.wait([tasks[name] for name in ("api", "follower", "deliverer")], timeout=FINISH_S)
+        for task in (stopped, *tasks.values()):
+            task.cancel()
+        await asyncio.wait([stopped, *tasks.values()])
+        for task in failed:
+            error = task.exception()
+            why = {"reason": str(error)} if isinstance(error, RelayError) else {"exc_info": error}
+            self._log.error("backend.part_failed", part=task.get_name(), **why)
+        return 1 if failed else 0
+
+    def _parts(self, server: HttpServer) -> dict[str, Coroutine[None, None, None]]:
+        parts = {
+            "api": server.run(),
+            "follower": self._follower.run(),
+            "deliverer": self._deliverer.run(),
+            "timers": self._timers.run(),
+            "recordings": self._taker.run(),
+            "resealer": self._resealer.run(),
+            "ledger": self._ledger_watch.run(),
+            "files": self._watch_files(),
+            "writer": self.writer.ended(),
+        }
+        return parts if self._turn is None else {**parts, "turn": self._turn.keep()}
+
+    async def close(self) -> None:
+        await self.writer.close()
+        self.reader.close()
+        if self._turn is not None:
+            self._turn.close()
+
+    async def _watch_files(self) -> None:
+        """Raise StoreError if the store's WAL was deleted: open connections would keep writing to the unlinked file.
+
+        If the store file itself is missing, nothing is written until it is back.
+        """
+        files = self.reader.read(lambda connection: _files_of(connection, self.path))
+        looks = 0
+        while True:
+            await asyncio.sleep(LOOK_S)
+            displaced = files.displaced()
+            looks = looks + 1 if displaced is not None and displaced.is_log else 0
+            if displaced is not None and looks >= LOOKS:
+                raise displaced
+
+
+def _files_of(connection: StoreConnection, path: Place) -> StoreFiles:
+    connection.execute("SELECT 1 FROM business LIMIT 1").fetchone()  # opens the files
+    return StoreFiles(path)
+
+
+def _api_settings(config: Config) -> ApiSettings:
+    return ApiSettings(
+        config.api.requests_per_s,
+        config.api.burst,
+        rules=config.numbers,
+        peers=tuple(peer.name for peer in config.settings.peers),
+        kept_in=config.recordings.kept_in,
+    )
+
+
+# -- commands of the relay
+
+
+async def _watch_relay(stop: asyncio.Event, reload: asyncio.Event) -> None:
+    """Set `stop` on SIGTERM, SIGINT or "stop", and `reload` on "reload"; exit at the end of standard input."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, stop.set)
+    await loop.connect_read_pipe(lambda: _Relay(stop, reload), sys.stdin)
+
+
+class _Relay(asyncio.Protocol):
+    def __init__(self, stop: asyncio.Event, reload: asyncio.Event) -> None:
+        self._events = {STOP: stop, RELOAD: reload}
+        self._read = b""
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._read = (self._read + data).split(b"\n")
+        for line in lines:
+            self._events[line + b"\n"].set()
+
+    def eof_received(self) -> None:
+        """Exit at once: the next backend, which may be starting already, redoes whatever is not committed."""
+        os._exit(1)
+
+
+@contextlib.contextmanager
+def _hold_lock(store: Path) -> Iterator[None]:
+    """Hold the backend's lock on a store: two backends would deliver every event twice. Raises StoreError.
+
+    Waits up to `PREDECESSOR_S` for the backend of a relay that died.
+    """
+    until_s = time.monotonic() + PREDECESSOR_S
+    lock = open_lock(store, ".backend.lock")
+    try:
+        while not takes(lock):
+            if time.monotonic() > until_s:
+                raise StoreError(f"another backend uses {store}: stop it first")
+            time.sleep(0.05)
+        yield
+    finally:
+        os.close(lock)

@@ -1,0 +1,420 @@
+"""The initial INVITE of a call, from its arrival until its final response is settled.
+
+It owns the caller's INVITE transaction and the outbound attempts. Each attempt has its own dialog set (Call-ID, tags,
+CSeq). Each early dialog of a forking callee is one leg, paired with an early dialog towards the caller, so that PRACK,
+UPDATE and their offers never mix.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from relay.call import admission
+from relay.call.announcement import OF_REFUSAL, Announcement, answer_alone
+from relay.call.leg import Leak, Leg
+from relay.call.media import neutral
+from relay.call.outbound_attempt import TIMED_OUT, OutboundAttempt, session_id
+from relay.call.recovery_state import dump_attempt, head_of
+from relay.defence.limits import ANNOUNCING, SETTING_UP
+from relay.errors import ParseError, ProtocolError
+from relay.model.decision import Refusal, Route, named
+from relay.peers.limits import next_admitted
+from relay.peers.targets import is_tried_elsewhere, secured, who_ended
+from relay.privacy import masking
+from relay.privacy.masking import Body, Verdict
+from relay.privacy.messages import Reply, contact_line
+from relay.privacy.sdp import SdpWriter
+from relay.sip.flow import Flow
+from relay.sip.message import Request, Response
+from relay.sip.uri import is_sips
+
+if TYPE_CHECKING:
+    from relay.call.call import Call
+    from relay.call.core import Core
+    from relay.call.media import Media
+    from relay.peers.targets import TargetState
+    from relay.sip.timers import Timer
+    from relay.sip.transaction import ServerTransaction
+
+TRYING_S: Final = 0.1  # latest time of the caller's 100, when no INVITE has gone out by then (RFC 3261 17.2.1: 0.2 s)
+LOST_AT_RESTART: Final = "lost_at_restart"  # end_reason of an attempt that a crash cut short
+
+
+class InviteSession:
+    """The setup of one call. `decided`: the final response is chosen and cannot change any more."""
+
+    __slots__ = (
+        "_announcement",
+        "_attempt",
+        "_had_early_media",
+        "_head",
+        "_is_told",
+        "_is_trying",
+        "_language",
+        "_offer",
+        "_outstanding",
+        "_places",
+        "_ring_ends_at",
+        "_timer",
+        "_wake_at",
+        "call",
+        "core",
+        "decided",
+        "flow",
+        "reply",
+        "request",
+        "route",
+        "secure",
+        "transaction",
+    )
+    __deletable__ = ("reply", "request")  # required by mypyc for `del` in _leave
+
+    def __init__(self, core: Core, call: Call, request: Request, reply: Reply, transaction: ServerTransaction) -> None:
+        self.core = core
+        self.call = call
+        self.request = request
+        self.reply = reply
+        self.flow: Flow = reply.flow
+        self.transaction = transaction
+        self.decided = False
+        self.secure = is_sips(request.uri)  # TLS on every hop
+        self.route: Route | None = None
+        self._places: list[TargetState] = []  # not tried yet
+        self._attempt: OutboundAttempt | None = None
+        self._outstanding: list[OutboundAttempt] = []  # INVITE sent, final response not settled
+        self._is_told = False  # the caller has his refusal
+        self._is_trying = False  # the caller has his 100
+        self._head = head_of(request)
+        self._had_early_media = False  # the callee's network has played its own announcement
+        self._announcement: Announcement | None = None
+        self._language = ""  # of the announcement
+        # b"": no announcement. Read now: rtpengine's SDP will replace it in the request.
+        self._offer = neutral(request) if core.settings.announcements.refused else b""
+        self._ring_ends_at = math.inf
+        self._timer: Timer | None = None
+        self._wake_at = 0.0  # when the timer fires
+
+    # -- the stored attempt, for a restart after a crash
+
+    def _keep(self) -> None:
+        """Store the progress of the attempt."""
+        core, call = self.core, self.call
+        media = "" if call.media is None else call.media.instance
+        invites = [attempt.state() for attempt in self._outstanding]
+        call.kept = True
+        core.keep_attempt(call.record(), dump_attempt(self.flow, self._head, media, invites))
+
+    def goes_out(self, attempt: OutboundAttempt) -> None:
+        """The attempt's INVITE is about to be sent."""
+        if attempt not in self._outstanding:
+            self._outstanding.append(attempt)
+        self._keep()
+        self._give_trying(attempt.started_at)
+
+    def _give_trying(self, now: float) -> None:
+        """Send 100. It ends the caller's retransmissions, so the attempt must be stored first for a restart."""
+        if not self._is_trying:
+            self._is_trying = True
+            if not self._outstanding:
+                self._keep()
+            self.transaction.respond(100, self.reply.write(100), now)
+
+    def over(self, attempt: OutboundAttempt) -> None:
+        """The attempt is settled: no CANCEL and no ACK is due for its INVITE."""
+        if attempt in self._outstanding:
+            self._outstanding.remove(attempt)
+            self._drop_if_over()
+
+    def _drop_if_over(self) -> None:
+        if self._is_told and not self._outstanding:
+            self.call.drop()
+
+    # -- the look-up and the attempts
+
+    def begin(self, now: float) -> None:
+        """Start the timer of the 100."""
+        self._wake_at = now + TRYING_S
+        self._timer = self.core.timers.set(self._wake_at, self._wake)
+
+    def look_up(self) -> None:
+        call = self.call
+        self.core.look_up(call.dialled, call.caller_number, self.routed, peer=call.caller_peer)
+
+    def routed(self, answer: Route | Refusal, now: float) -> None:
+        if self.decided:  # cancelled while the look-up was pending
+            return
+        self._language = answer.language
+        if isinstance(answer, Refusal):
+            self.refuse(answer, now)
+            return
+        if refusal := self._over_cap(answer):
+            self.refuse(refusal, now)
+            return
+        places = self.core.peers.candidates(answer.target, now, self.core.token)
+        if self.secure and not (places := secured(places)):
+            self.refuse(named(admission.NOT_SECURE, answer), now)
+            return
+        self.route = answer
+        self.call.routed(answer, now)
+        self._places = places
+        self._ring_ends_at = now + (answer.ring_timeout_s or self.core.settings.ring_timeout_s)
+        media = self.call.media
+        if media is None:
+            self._begin(now)
+        else:
+            self._anchor(media, now)
+
+    def _anchor(self, media: Media, now: float) -> None:
+        media.caller_host = self.flow.host
+        media.callee_host = self._places[0].flow.host if self._places else ""
+        if masking.brings_sdp(self.request):
+            media.anchor(self.call, "offer", "caller", self.request, self._begin, now)
+        else:
+            media.reserve(partial(self._reserved, media), now)
+
+    def _reserved(self, media: Media, now: float) -> None:
+        """Refuse before anything rings if no rtpengine is available: a callee's offer would find out too late."""
+        if media.instance or self.decided:
+            self._begin(now)
+        else:
+            self.refuse(admission.MEDIA_FAILED, now)
+
+    def _begin(self, now: float) -> None:
+        if not self.decided:  # cancelled while rtpengine was working
+            self._try_next(masking.NO_PEER, "no_peer", now)
+
+    def _over_cap(self, route: Route) -> Refusal | None:
+        """A refusal if a business or a number of the route has its maximum of concurrent calls."""
+        for key, most, refusal in route.caps:
+            if self.core.calls_by_key.everywhere(key) >= most:
+                return named(refusal, route)
+        return None
+
+    def _try_next(self, verdict: Verdict, reason: str, now: float) -> None:
+        """Try the next target; without one, refuse with `verdict`."""
+        unusable: ProtocolError | ParseError | None = None
+        was_none = not self._places
+        while (place := next_admitted(self._places, self.core.quotas_out.admits_call, now)) is not None:
+            self.call.goes_to(place.peer.name)
+            attempt = OutboundAttempt(self, place)
+            try:
+                attempt.start(now)
+            except (ProtocolError, ParseError) as error:  # another peer may allow other codecs
+                unusable = error
+            except Leak as leak:  # caught here, since a timer may have started this attempt
+                self.call.fail_closed(leak.side, now)
+                return
+            else:
+                self._attempt = attempt
+                self._watch(now)
+                return
+        if unusable is not None:
+            self.refuse(admission.unusable(unusable), now)
+        elif self.call.peer_out is None and not was_none:  # every peer is at its limit
+            self.refuse(admission.OVER_LIMIT, now)
+        else:
+            self._close(verdict, who_ended(reason), reason, now)
+
+    def _watch(self, now: float) -> None:
+        """Set the single timer of the setup. It is never moved later: most calls are answered before it fires."""
+        when = min(self._ring_ends_at, self._silence_ends_at())
+        if self._timer is None or when < self._wake_at:
+            self.core.timers.cancel(self._timer)
+            self._wake_at = when
+            self._timer = self.core.timers.set(when, self._wake)
+
+    def _silence_ends_at(self) -> float:
+        """The time to fail over from the current target; infinity once it has responded, or if it is the last."""
+        attempt = self._attempt
+        if not self._places or attempt is None or not attempt.is_silent:
+            return math.inf
+        return attempt.started_at + self.core.settings.no_progress_s
+
+    def _wake(self, now: float) -> None:
+        self._timer = None
+        self._give_trying(now)
+        attempt = self._attempt
+        if now >= self._ring_ends_at:
+            self._not_answered(now)
+        elif attempt is not None and now >= self._silence_ends_at():
+            attempt.pass_over(now)
+            self._attempt = None
+            self._try_next(masking.NO_PROGRESS, "no_response", now)
+        elif self.route is not None:
+            self._watch(now)
+
+    def failed(self, status: int | None, verdict: Verdict, now: float, extra: str = "") -> None:
+        """The attempt failed, with `status` None for no response. 408, 5xx and silence try the next target."""
+        self._attempt = None
+        if self.decided:
+            return
+        reason = "no_response" if status is None else f"sip_{status}"
+        if is_tried_elsewhere(status):
+            self._try_next(verdict, reason, now)
+        else:
+            self._close(verdict, who_ended(reason), reason, now, extra)
+
+    # -- responses to the caller
+
+    def progress(self, leg: Leg, response: Response, now: float) -> None:
+        """Relay a callee's 18x in the caller's early dialog paired with it."""
+        status = masking.mask_provisional(response.status)
+        if status is None or self.decided:
+            return
+        data = leg.other.write_progress(self.reply, status, response)
+        if data is None:
+            return
+        if status == 180:
+            self.call.ringing(now)
+        if self._offer and masking.brings_sdp(response):
+            self._had_early_media = True
+        self.transaction.respond(status, data, now)
+
+    def answered(self, leg: Leg, response: Response, now: float) -> None:
+        """The callee's 2xx: commit the record, then answer both sides (DESIGN 4.1)."""
+        caller = leg.other
+        body = masking.mask_body(response, caller.writer)
+        extra = caller.contact + masking.mask_response_headers(response)
+        data = caller.write(self.reply, 200, extra=extra, body=body)
+        if self.call.media is not None:
+            self.call.media.settle()
+        caller.dialog.confirmed = True
+        late_offer = not masking.has_sdp(self.request)
+        cseq = self.request.cseq.number
+        self.call.given = (cseq, data, leg.invite_cseq if late_offer else 0)
+        self._outstanding.clear()  # the call keeps the stored attempt until the caller's ACK
+        self._decide()
+        self._leave()
+        self._attempt = None
+        leg.ack_due, caller.answer_due = leg.invite_cseq, True
+        self.call.answered(
+            caller, leg, response, lambda at: self._give_answer(caller, cseq, data, late_offer=late_offer, now=at), now
+        )
+
+    def _give_answer(self, caller: Leg, cseq: int, data: bytes, *, late_offer: bool, now: float) -> None:
+        """The record is durable: 200 to the caller; ACK to the callee unless the caller's ACK brings its SDP."""
+        caller.give_answer(cseq, data, self.flow, now)
+        if not late_offer:
+            caller.other.acknowledge_due()
+        self.transaction.respond(200, data, now)
+
+    # -- failure
+
+    def refuse(self, refusal: Refusal, now: float, extra: str = "") -> None:
+        """Refuse the call for the relay's own reasons. `extra`: further header lines of the response."""
+        self.call.refused(refusal)
+        self.core.refusals[refusal.outcome] += 1
+        if refusal.retry_after_s is not None:
+            extra += f"Retry-After: {refusal.retry_after_s}\r\n"
+        verdict = Verdict(refusal.status, refusal.q850_cause or 0, refusal.outcome)
+        self._close(verdict, "relay", refusal.end_reason or refusal.outcome, now, extra)
+
+    def cancel(self, request: Request, now: float) -> None:
+        """The caller gave up (CANCEL, or BYE in an early dialog). No effect once decided."""
+        if self._announcement is not None:
+            self._announcement.end(now)
+        if self.decided:
+            return
+        self._abandon_attempt(now, masking.mask_reason(request))
+        self._decide()
+        self._finish(masking.CANCELLED, "caller", "cancel", "", now)
+
+    def _not_answered(self, now: float) -> None:
+        self._abandon_attempt(now, TIMED_OUT)
+        self._close(masking.NO_ANSWER, "relay", "ring_timeout", now)
+
+    def stop(self, verdict: Verdict, reason: str, now: float) -> None:
+        """End the attempt for the relay's own reasons: a leak, the shutdown."""
+        if self._announcement is not None:
+            self._announcement.end(now)
+        if not self.decided:
+            self._abandon_attempt(now, "")
+            self._decide()
+            self._finish(verdict, "relay", reason, "", now)
+
+    def lose(self, attempts: list[OutboundAttempt], closed: Verdict | None, now: float) -> None:
+        """Close a setup that a crash cut short: cancel its INVITEs, commit the record, refuse the caller.
+
+        `closed`: the verdict in the store, if the record was closed before the crash.
+        """
+        for attempt in attempts:
+            self._outstanding.append(attempt)
+            attempt.cancel(now, "")
+        self._decide()
+        if closed is None:
+            self._finish(masking.LOST, "relay", LOST_AT_RESTART, admission.RETRY, now)
+            return
+        data = self._refusal(closed, admission.RETRY if closed.status == masking.LOST.status else "")
+        self._leave()
+        self.call.was_closed(now)
+        self._tell(closed.status, data, now)
+
+    def _abandon_attempt(self, now: float, reason: str) -> None:
+        if self._attempt is not None:
+            self._attempt.cancel(now, reason)
+            self._attempt = None
+
+    def _close(self, verdict: Verdict, by: str, reason: str, now: float, extra: str = "") -> None:
+        """Choose the final response; send it at once, or after an announcement."""
+        self._decide()
+        finish = partial(self._finish, verdict, by, reason, extra)
+        if self._can_hear(verdict):
+            self._give_trying(now)
+            sound = OF_REFUSAL[verdict.outcome]
+            self._announcement = Announcement(self.core, self.call.call_id, sound, self._language, self._show, finish)
+            self._announcement.begin(self._offer)
+        else:
+            finish(now)
+
+    def _can_hear(self, verdict: Verdict) -> bool:
+        return (
+            bool(self._offer)
+            and not self._had_early_media
+            and verdict.outcome in OF_REFUSAL
+            and answer_alone(self._offer) is not None
+            and self.core.stages.count(ANNOUNCING) < self.core.settings.announcements.max_at_once
+            and not masking.requires(
+                self.request, "100rel"
+            )  # a reliable 183 needs a PRACK, and a callee to relay it to
+        )
+
+    def _show(self, sdp: bytes, now: float) -> None:
+        """Send a 183 with the announcement's SDP. Raises ProtocolError and ParseError if it cannot be written."""
+        writer = SdpWriter(session_id(self.core.token()), anchored=True)
+        writer.codecs = self.call.caller_peer.codecs
+        contact = contact_line(self.core.peers.listener(self.flow), self.call.dialled, secure=self.secure)
+        body = Body("application/sdp", writer.write(sdp))
+        data = self.reply.write(183, to_tag=self.core.token(), extra=contact, body=body)
+        self.transaction.respond(183, data, now)
+
+    def _finish(self, verdict: Verdict, by: str, reason: str, extra: str, now: float) -> None:
+        self._announcement = None
+        if not self.call.kept:  # else a restart would take a retransmitted INVITE for a new call
+            self._keep()
+        data = self._refusal(verdict, extra)
+        self._leave()
+        self.call.closed(verdict, by, reason, partial(self._tell, verdict.status, data), now)
+
+    def _refusal(self, verdict: Verdict, extra: str) -> bytes:
+        if verdict.q850_cause and verdict.status != 487:
+            extra += f"Reason: Q.850;cause={verdict.q850_cause}\r\n"
+        return self.reply.write(verdict.status, to_tag=self.core.token(), extra=extra)
+
+    def _tell(self, status: int, data: bytes, now: float) -> None:
+        """The record is durable: send the caller his final response."""
+        self.transaction.respond(status, data, now)
+        self._is_told = True
+        self._drop_if_over()
+
+    def _decide(self) -> None:
+        self.decided = True
+        self.core.timers.cancel(self._timer)
+
+    def _leave(self) -> None:
+        """Free most of the setup: late responses of callees keep it alive for 64*T1."""
+        self.transaction.user = None  # a late CANCEL has no effect
+        self._head = b""
+        del self.request, self.reply
+        self.core.stages.end(SETTING_UP)

@@ -1,0 +1,404 @@
+"""An outbound attempt at one target of a peer: the INVITE to the callee, its early dialogs and late responses."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from relay.call import admission
+from relay.call.leak_check import leak_check_towards_callee, leak_check_towards_caller
+from relay.call.leg import Leak, Leg
+from relay.call.media import neutral
+from relay.errors import ParseError, ProtocolError
+from relay.model.numbers import is_700
+from relay.peers.peers import user_for
+from relay.peers.requests import ClientRequest
+from relay.privacy import masking
+from relay.privacy.codecs import common_codecs
+from relay.privacy.messages import OutgoingRequest, contact_line, encode
+from relay.privacy.sdp import SdpWriter
+from relay.sip.dialog import Dialog
+from relay.sip.message import Response
+
+if TYPE_CHECKING:
+    from relay.call.invite_session import InviteSession
+    from relay.call.media import Kind, Media
+    from relay.call.saved_state import SentInvite
+    from relay.peers.targets import TargetState
+    from relay.sip.flow import Flow
+
+MOST_FORKS: Final = 32  # early dialogs of one INVITE; further ones are ignored (DESIGN 4.5)
+_WAY: Final = frozenset({"contact", "record-route"})
+TIMED_OUT: Final = "Reason: SIP;cause=408\r\n"  # of a CANCEL
+# Exclusive bound of SDP session ids: shorter than a mobile number, so that none contains one by chance.
+SESSION_IDS: Final = 2**31
+_SDP: Final = ("content-type", "application/sdp")
+
+
+class OutboundAttempt:
+    """The callee's side of a setup at one target. After `cancel` it only settles late responses."""
+
+    __slots__ = (
+        "_branch",
+        "_credentials",
+        "_cseq",
+        "_flow",
+        "_given_up",
+        "_leak_check",
+        "_legs",
+        "_local_tag",
+        "_local_uri",
+        "_own",
+        "_peer",
+        "_place",
+        "_reached",
+        "_remote_uri",
+        "_sent",
+        "_sent_by",
+        "_setup",
+        "_won",
+        "_writer",
+        "call_id",
+        "started_at",
+    )
+
+    def __init__(self, setup: InviteSession, place: TargetState) -> None:
+        core, route = setup.core, setup.route
+        assert route is not None
+        peer = place.peer
+        listener = core.peers.listener(place.flow)
+        self._setup = setup
+        self._place = place
+        self._peer = peer
+        self._flow = place.flow
+        self.started_at = 0.0  # monotonic seconds
+        self.call_id = core.token()
+        self._local_tag = core.token()
+        self._cseq = 1
+        self._reached = 1  # highest CSeq used in an ended early dialog; its 2xx may still come
+        self._credentials = ""  # authorization header lines of the INVITE
+        self._local_uri = f"sip:{route.shown}@{listener.advertised}"
+        user = user_for(peer, route.target)
+        self._remote_uri = f"{'sips' if setup.secure else 'sip'}:{user}@{place.target.written}"
+        # Only a 700 number is exempt from the leak check: any other number shown could be the caller's own.
+        shown = (route.shown,) if is_700(route.shown) else ()
+        self._own: tuple[str, ...] = (route.target, user, *shown)
+        self._writer = SdpWriter(session_id(core.token()), anchored=setup.call.media is not None)
+        self._writer.codecs = common_codecs(setup.call.caller_peer, peer)
+        self._leak_check = leak_check_towards_callee(setup.call, peer, place.flow.host)
+        self._legs: dict[str, Leg] = {}  # by the callee's tag
+        self._given_up = False
+        self._won: Leg | None = None
+        self._sent: ClientRequest | None = None  # until its final response
+        self._sent_by, self._branch = place.flow, ""  # of the latest INVITE
+
+    # -- sending
+
+    def start(self, now: float) -> None:
+        """Send the INVITE. Raises ProtocolError if it cannot be relayed, Leak if the leak check fails."""
+        setup = self._setup
+        request = setup.request
+        self.started_at = now
+        body = masking.mask_body(request, self._writer)
+        constants = self._constants()
+        rest = self._identity_lines() + masking.mask_request_headers(request)
+        self._guard(constants + rest, body)
+        setup.call.callee_leg_call_id = self.call_id
+        rest += f"Max-Forwards: {masking.mask_hops(request.max_forwards)}\r\n"
+        outgoing = OutgoingRequest("INVITE", self._remote_uri, constants, self._cseq, rest, body)
+        self._send(outgoing, "", now)
+
+    def _constants(self) -> str:
+        from_line = f"From: <{self._local_uri}>;tag={self._local_tag}\r\n"
+        return f"{from_line}To: <{self._remote_uri}>\r\nCall-ID: {self.call_id}\r\n"
+
+    def _send(self, outgoing: OutgoingRequest, branch: str, now: float) -> None:
+        """`branch`: see SentRequest."""
+        core = self._setup.core
+        self._sent = ClientRequest(
+            core,
+            outgoing,
+            self._sent_by,
+            self._peer,
+            self._receive,
+            self._fail,
+            now,
+            self._renumber,
+            self._goes_out,
+            branch,
+        )
+        core.calling_tags.add(self._local_tag)
+
+    def _goes_out(self, flow: Flow, branch: str) -> None:
+        self._sent_by, self._branch = flow, branch
+        self._setup.goes_out(self)
+
+    def state(self) -> tuple[object, ...]:
+        """The fields of a SentInvite, in their order."""
+        return (
+            self._peer.name,
+            self._sent_by[:4],
+            self._local_uri,
+            self._local_tag,
+            encode(self._remote_uri),
+            self.call_id,
+            self._cseq,
+            self._branch,
+            encode(self._credentials),
+        )
+
+    def take_up(self, sent: SentInvite, flow: Flow, now: float) -> None:
+        """Adopt an INVITE sent by an earlier process, in order to cancel it."""
+        self._local_uri, self._local_tag = sent.local_uri, sent.local_tag
+        self._remote_uri = sent.remote_uri.decode("utf-8", "surrogateescape")
+        self.call_id, self._cseq, self._reached = sent.call_id, sent.cseq, sent.cseq
+        self._flow = self._sent_by = flow
+        self._branch = sent.branch
+        self._credentials = sent.credentials.decode("utf-8", "surrogateescape")
+        outgoing = OutgoingRequest("INVITE", self._remote_uri, self._constants(), self._cseq, "")
+        if self._credentials:
+            outgoing = outgoing.with_credentials(self._cseq, self._credentials)
+        self._send(outgoing, sent.branch, now)
+
+    def _renumber(self, credentials: str, now: float) -> int:
+        """The CSeq for the INVITE after a challenge; its early dialogs end, and their CSeqs are used up."""
+        self._cseq = max([self._cseq, *[leg.dialog.local_cseq for leg in self._legs.values()]]) + 1
+        self._forget_legs(None)
+        self._credentials, self.started_at = credentials, now
+        return self._cseq
+
+    def _identity_lines(self) -> str:
+        setup = self._setup
+        assert setup.route is not None
+        lines = contact_line(setup.core.peers.listener(self._flow), setup.route.shown, secure=setup.secure)
+        if self._peer.send_pai:
+            lines += f"P-Asserted-Identity: <{self._local_uri}>\r\n"
+        return lines
+
+    def _guard(self, text: str, body: masking.Body | None) -> None:
+        if self._leak_check.hit(text, body.data if body else b"", own=self._own):
+            raise Leak(self._setup.call, "callee")
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the INVITE is out and has no response, not even a provisional one."""
+        return self._sent is not None and not self._sent.transaction.proceeding
+
+    def pass_over(self, now: float) -> None:
+        """Give up a silent target in favour of another one."""
+        self._setup.core.unreachable(self._place, now)
+        self.cancel(now, TIMED_OUT)
+
+    def cancel(self, now: float, reason: str) -> None:
+        """Give up the attempt: CANCEL, or BYE if its 2xx came and cannot be relayed."""
+        self._given_up = True
+        self._forget_legs(self._won)
+        if self._won is not None:
+            self._turn_away(self._won, now)
+            self._setup.over(self)
+        elif self._sent is not None:
+            self._sent.cancel(now, reason)
+
+    # -- receiving
+
+    def _receive(self, response: Response, now: float) -> None:
+        media = self._setup.call.media
+        if media is None or not media.take(partial(self._anchor, media, response), now):
+            self._take(response, now)
+
+    def _anchor(self, media: Media, response: Response, now: float) -> None:
+        """Pass the SDP through rtpengine, unless it will not be relayed."""
+        shown = response.status < 300 and not self._is_over()
+        described = self._description(media, response) if shown else None
+        if described is None:
+            self._take(response, now)
+            return
+        kind: Kind = "answer" if masking.brings_sdp(self._setup.request) else "offer"
+        media.anchor(self._setup.call, kind, "callee", described, partial(self._take, response), now)
+
+    def _description(self, media: Media, response: Response) -> Response | None:
+        """The response whose SDP rtpengine is to use from now on; None if it already does.
+
+        rtpengine knows one callee: the fork whose SDP it got last. If another fork answers without SDP, the SDP of its
+        provisional response is used.
+        """
+        try:
+            fork = f"{self.call_id} {response.to_tag or ''}"
+        except ParseError:  # refused in `_take`
+            return None
+        if masking.brings_sdp(response):
+            media.fork = fork
+            if len(media.forks) < MOST_FORKS and response.status < 200:
+                media.forks[fork] = neutral(response)
+            return response
+        described = media.forks.pop(fork, b"") if response.status >= 200 and fork != media.fork else b""
+        if not described:
+            return None
+        cseq = [header for header in response.headers if header[0] == "cseq"]
+        return Response.of(response.status, response.reason, [*cseq, _SDP], described)
+
+    def _take(self, response: Response, now: float) -> None:
+        status = response.status
+        self._setup.core.answered(self._place, response, now)
+        try:
+            if status >= 300:
+                self._refused(response, now)
+            elif status >= 200:
+                self._answered(response, now)
+            elif status > 100 and not self._is_over() and not self._is_fork_too_many(response):
+                self._setup.progress(self._leg(response), response, now)
+        except (ProtocolError, ParseError) as error:
+            self._unusable(response, error, now)
+
+    def _is_over(self) -> bool:
+        return self._given_up or self._won is not None
+
+    def _is_fork_too_many(self, response: Response) -> bool:
+        if len(self._legs) < MOST_FORKS or (response.to_tag or "") in self._legs:
+            return False
+        self._setup.core.counters["forks_over_limit"] += 1
+        return True
+
+    def _refused(self, response: Response, now: float) -> None:
+        self._close()
+        if not self._given_up:
+            rang = self._setup.call.ringing_at is not None
+            extra = masking.mask_response_headers(response) if response.status == 422 else ""  # Min-SE
+            self._setup.failed(response.status, masking.mask_final(response.status, rang=rang), now, extra)
+
+    def _answered(self, response: Response, now: float) -> None:
+        self._setup.core.calling_tags.discard(self._local_tag)
+        leg = self._legs.get(response.to_tag or "")
+        if leg is not None and leg is self._won:
+            leg.acknowledge_again()
+        elif not self._is_over():
+            leg = leg or self._leg(response)
+            leg.establish(response)
+            self._check_way(leg.dialog)
+            self._won = leg
+            self._close()
+            self._setup.answered(leg, response, now)
+        elif not self._is_fork_too_many(response):
+            leg = leg or self._leg(response)
+            leg.establish(response)
+            self._turn_away(leg, now)
+            if self._won is None:
+                self._setup.over(self)
+
+    def _turn_away(self, leg: Leg, now: float) -> None:
+        """ACK, then BYE for a superfluous 2xx: it crossed our CANCEL, or another fork was faster."""
+        if leg.bye_sent:
+            leg.acknowledge_again()
+            return
+        leg.ack_due = self._cseq
+        if leg.other is not leg:
+            leg.other.forget()
+        leg.hang_up(now)
+
+    def _unusable(self, response: Response, error: ProtocolError | ParseError, now: float) -> None:
+        """A response that cannot be relayed. A provisional one is ignored; a 2xx gets ACK and BYE."""
+        setup = self._setup
+        setup.core.counters["answers_unusable"] += 1
+        setup.core.note("answer.unusable", call_id=setup.call.call_id, status=response.status, reason=error.reason)
+        if 200 <= response.status < 300:
+            self._take_down(response, now)
+            if self._given_up:
+                setup.over(self)
+        if response.status < 200 or self._given_up or setup.decided:  # another fork's does not harm an answered call
+            return
+        self._won, self._given_up = None, True
+        self._close()
+        if isinstance(error, masking.NotAnchored):
+            setup.refuse(admission.MEDIA_FAILED, now)
+        else:
+            setup.failed(488, masking.mask_final(488, rang=False), now)
+
+    def _take_down(self, response: Response, now: float) -> None:
+        """ACK and BYE for a 2xx that cannot be relayed; by the INVITE's way if its own route set is unusable."""
+        try:
+            leg = self._legs.get(response.to_tag or "")
+        except ParseError:  # its dialog is unknown
+            return
+        if leg is None:
+            headers = [header for header in response.headers if header[0] not in _WAY]
+            leg = self._leg(Response.of(response.status, response.reason, headers))
+        self._turn_away(leg, now)
+
+    def _fail(self, why: str, now: float) -> None:
+        self._close()
+        if not self._given_up:
+            self._given_up = True  # an early dialog whose SDP is still at rtpengine must not open any more
+            self._setup.core.unreachable(self._place, now)
+            self._setup.failed(None, masking.NO_PROGRESS if why == "timeout" else masking.NO_CONNECTION, now)
+
+    def _close(self) -> None:
+        """The final response has come, or will not."""
+        self._sent = None
+        self._setup.core.calling_tags.discard(self._local_tag)
+        self._forget_legs(self._won)
+        if self._won is None:
+            self._setup.over(self)
+
+    def _forget_legs(self, winner: Leg | None) -> None:
+        """End the early dialogs, except the winner's, at the final response to the INVITE."""
+        for tag, leg in list(self._legs.items()):
+            if leg is not winner and not leg.bye_sent:
+                self._reached = max(self._reached, leg.dialog.local_cseq)
+                leg.other.forget()
+                leg.forget()
+                del self._legs[tag]
+
+    # -- early dialogs
+
+    def _leg(self, response: Response) -> Leg:
+        tag = response.to_tag or ""
+        leg = self._legs.get(tag)
+        if leg is None:
+            leg = self._callee_leg(response)
+            if not self._setup.decided:  # else it will not be relayed
+                self._pair(leg)
+            self._legs[tag] = leg
+        return leg
+
+    def _callee_leg(self, response: Response) -> Leg:
+        """The callee's early dialog opened by the response."""
+        setup = self._setup
+        core, call = setup.core, setup.call
+        assert setup.route is not None
+        dialog = Dialog.as_uac(
+            call_id=self.call_id,
+            local_tag=self._local_tag,
+            local_uri=self._local_uri,
+            remote_uri=self._remote_uri,
+            local_cseq=self._cseq,
+            response=response,
+        )
+        self._check_way(dialog)
+        callee = Leg(core, call, "callee", dialog, self._peer, self._flow, setup.route.shown, self._writer)
+        dialog.local_cseq = max(dialog.local_cseq, self._reached)
+        callee.leak_check = self._leak_check
+        callee.own = self._own
+        callee.credentials = self._credentials
+        return callee
+
+    def _check_way(self, dialog: Dialog) -> None:
+        """Raise ProtocolError if requests in the dialog need TLS and there is none."""
+        if not self._setup.core.peers.may_go(self._peer, dialog.next_hop, self._flow):
+            raise ProtocolError(480, "sips: Contact or Record-Route, but no TLS listener for it")
+
+    def _pair(self, callee: Leg) -> None:
+        """Open the caller's early dialog that mirrors the callee's."""
+        setup = self._setup
+        core, call = setup.core, setup.call
+        towards_caller = Dialog.as_uas(setup.request, core.token())
+        writer = SdpWriter(session_id(core.token()), anchored=call.media is not None)
+        writer.codecs = self._writer.codecs
+        caller = Leg(core, call, "caller", towards_caller, call.caller_peer, setup.flow, call.dialled, writer)
+        caller.leak_check = leak_check_towards_caller(call, self._peer, self._flow.host, callee.dialog)
+        caller.own = (call.caller_number, call.dialled)
+        caller.other, callee.other = callee, caller
+
+
+def session_id(token: str) -> int:
+    """An SDP session id from a random token: 1 to 2**31."""
+    return int(token[-12:], 16) % SESSION_IDS + 1

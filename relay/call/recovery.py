@@ -1,0 +1,292 @@
+"""Recovery of answered calls from the journal after a restart (DESIGN 4.2). Attempts: `relay.call.recovery`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from relay.call.actions import Mediate
+from relay.call.admission import RETRY
+from relay.call.call import NORMAL_UNSPECIFIED, Call
+from relay.call.invite_session import LOST_AT_RESTART, InviteSession
+from relay.call.leak_check import leak_check_towards_callee, leak_check_towards_caller
+from relay.call.media import Media
+from relay.call.outbound_attempt import OutboundAttempt
+from relay.call.recovery_state import load_attempt, load_call, load_leg
+from relay.call.saved_state import CallState, flow_by
+from relay.defence.limits import SETTING_UP
+from relay.errors import ParseError, StoreError
+from relay.model.decision import Route
+from relay.model.settings import Peer, Target
+from relay.peers.peers import host_port
+from relay.peers.targets import TargetState
+from relay.privacy.codecs import common_codecs
+from relay.privacy.masking import LOST, Verdict
+from relay.privacy.messages import Reply
+from relay.sip.flow import Flow
+from relay.sip.message import Request, parse_message
+
+if TYPE_CHECKING:
+    from relay.call.core import Core
+    from relay.call.saved_state import AttemptState
+    from relay.model.record import CallRecord
+    from relay.sip.transaction import ServerTransaction
+
+_NOT_RESTORABLE: Final = "not_restorable"
+
+
+def restore(core: Core, record: CallRecord, dialogs: bytes, now: float) -> Call | None:
+    """Resume the call. None if its state is unreadable or a listener is gone: then its record is closed."""
+    state: CallState | None = None
+    try:
+        state = load_call(dialogs)
+        call = _restored(core, record, state, now)
+    except StoreError as error:
+        core.note("restore.failed", call_id=record.call_id, reason=str(error))
+        _close(core, record, now)
+        if state is not None and state.media is not None:
+            core.mediate(Mediate(0, "delete", record.call_id, state.media[0]))
+        return None
+    return call
+
+
+def ask(core: Core, call: Call, now: float) -> None:
+    """Probe both peers of a restored call; end it if one of them is no longer configured."""
+    legs = (call.caller, call.callee)
+    if all([leg is not None and core.peers.by_name(leg.peer.name) for leg in legs]):
+        call.probe(now)
+    else:
+        call.end("relay", _NOT_RESTORABLE, now)
+
+
+def _close(core: Core, record: CallRecord, now: float) -> None:
+    ended_at = max(core.wall_ms(now), record.answered_at or record.received_at)  # the clock may have been set back
+    closed = record._replace(
+        ended_at=ended_at,
+        duration_ms=max(ended_at - (record.answered_at or ended_at), 0),
+        outcome="answered",
+        q850_cause=NORMAL_UNSPECIFIED,
+        ended_by="relay",
+        end_reason=_NOT_RESTORABLE,
+    )
+    core.commit(closed, None)
+
+
+def _restored(core: Core, record: CallRecord, state: CallState, now: float) -> Call:
+    """The call as committed. Raises StoreError if one of its listeners is no longer configured."""
+    caller_peer, callee_peer = peer_of(core, state.caller.peer), peer_of(core, state.callee.peer)
+    to_caller = flow_by(state.caller.flow, core.peers)
+    to_callee = flow_by(state.callee.flow, core.peers)
+    call = Call(
+        core,
+        caller_peer,
+        to_caller,
+        caller=record.caller,
+        dialled=record.number_dialled,
+        invite_key=(record.caller_leg_call_id, state.caller.dialog.remote_tag),
+        received_at=record.received_at,
+    )
+    take_over(call, record)
+    if state.media is not None:
+        call.media = Media(core, call.call_id, state.media)
+    call.caller = load_leg(core, call, "caller", state.caller, caller_peer, to_caller, now)
+    call.callee = load_leg(core, call, "callee", state.callee, callee_peer, to_callee, now)
+    call.caller.other, call.callee.other = call.callee, call.caller
+    call.caller.writer.codecs = call.callee.writer.codecs = common_codecs(caller_peer, callee_peer)
+    call.caller.leak_check = leak_check_towards_caller(call, callee_peer, call.callee.flow.host, call.callee.dialog)
+    call.callee.leak_check = leak_check_towards_callee(call, callee_peer, call.callee.flow.host)
+    call.resume(state, now)
+    return call
+
+
+def peer_of(core: Core, name: str) -> Peer:
+    """The configured peer, or a placeholder of that name, enough to send it a BYE in its dialog."""
+    return core.peers.by_name(name) or Peer(name, targets=(), tcp_allowed=False, sources=())
+
+
+def take_over(call: Call, record: CallRecord) -> None:
+    call.call_id = record.call_id
+    call.binding_id, call.mode = record.binding_id, record.mode
+    call.business, call.order_id, call.qualification = record.business, record.order_id, record.qualification
+    call.industrial_id = record.industrial_id
+    call.shown, call.callee_number, call.peer_out = record.number_shown, record.callee, record.peer_out
+    call.routed_at, call.ringing_at, call.answered_at = record.routed_at, record.ringing_at, record.answered_at
+    call.sip_status = record.sip_status
+    call.callee_leg_call_id = record.callee_leg_call_id
+    call.direction, call.legacy, call.recording = record.direction, record.legacy, record.recording
+    call.source = record.source
+
+
+# -- Recovery of attempts that a crash cut short (DESIGN 4.3)
+
+
+class KeptAttempt(NamedTuple):
+    """A stored attempt, and its call record if there is one."""
+
+    record: CallRecord
+    state: bytes
+    stored: CallRecord | None = None  # closed, or of an answered call
+
+
+class _Asked(NamedTuple):
+    """The request of an attempt, as far as needed to respond."""
+
+    request: Request
+    reply: Reply
+    transaction: ServerTransaction
+
+
+def end_attempt(core: Core, kept: KeptAttempt, now: float) -> None:
+    """End the attempt. If the store has its record, no second one is written, and the response follows that record."""
+    record, stored = kept.record, kept.stored
+    core.counters["attempts_lost"] += stored is None
+    try:
+        state = load_attempt(kept.state)
+        asked = _asked(core, state)
+    except (StoreError, ParseError) as error:
+        core.note("attempt.not_readable", call_id=record.call_id, reason=str(error))
+        if stored is None:
+            core.commit(_closed(core, record, now), None, lambda _: core.drop_attempt(record.call_id))
+        else:
+            core.drop_attempt(record.call_id)
+        return
+    if record.kind == "message":
+        _end_message(core, kept, asked, now)
+    else:
+        _end_call(core, kept, state, asked, now)
+
+
+def _end_message(core: Core, kept: KeptAttempt, asked: _Asked, now: float) -> None:
+    record, stored = kept.record, kept.stored
+    status = LOST.status if stored is None else stored.sip_status or LOST.status
+    extra = f"{RETRY}Reason: Q.850;cause={LOST.q850_cause}\r\n" if status == LOST.status else ""
+    data = asked.reply.write(status, to_tag=core.token(), extra=extra)
+
+    def tell(at: float) -> None:
+        asked.transaction.respond(status, data, at)
+        core.drop_attempt(record.call_id)
+
+    if stored is None:
+        core.commit(_closed(core, record, now), None, tell)
+    else:
+        tell(now)
+
+
+def _end_call(core: Core, kept: KeptAttempt, state: AttemptState, asked: _Asked, now: float) -> None:
+    record, stored = kept.record, kept.stored
+    setup = _setup(core, record, asked, now)
+    answered = stored is not None and stored.answered_at is not None
+    winner = stored.callee_leg_call_id if stored is not None and answered else None
+    closed: Verdict | None = None
+    if answered:
+        closed = LOST
+    elif stored is not None:
+        closed = Verdict(stored.sip_status or LOST.status, stored.q850_cause or 0, "")
+    setup.lose(_attempts(setup, state, winner, now), closed, now)
+    if state.media:
+        core.mediate(Mediate(0, "delete", record.call_id, state.media))
+
+
+def take_up_answer(core: Core, call: Call, kept: KeptAttempt, now: float) -> None:
+    """Send the 2xx of an answered call whose caller has not acknowledged it."""
+    caller, callee = call.caller, call.callee
+    assert caller is not None
+    assert callee is not None
+    call.kept = True
+    try:
+        state = load_attempt(kept.state)
+        asked = _asked(core, state)
+    except (StoreError, ParseError) as error:
+        core.note("attempt.not_readable", call_id=call.call_id, reason=str(error))
+        call.drop()
+        return
+    if call.given is None:
+        call.drop()
+        return
+    cseq, data, ack_cseq = call.given
+    callee.ack_due = ack_cseq or None
+    caller.give_answer(cseq, data, asked.reply.flow, now)
+    asked.transaction.respond(200, data, now)
+    others = _setup(core, kept.record, asked, now)  # targets given up earlier, which may still ring
+    others.call.kept = False
+    others.lose(_attempts(others, state, call.callee_leg_call_id, now), LOST, now)  # the caller has his answer
+
+
+def _asked(core: Core, state: AttemptState) -> _Asked:
+    """The request of a stored attempt. Raises StoreError without a listener to answer on, ParseError for a bad head."""
+    request = parse_message(state.head)
+    if not isinstance(request, Request):
+        raise StoreError("stored attempt is not a request")
+    reply = Reply(request, flow_by(state.flow, core.peers))
+    flow = reply.flow
+    if flow.reliable:  # its connection is gone: a new one goes to the address in Via (RFC 3261 18.2.2)
+        port = request.via.port or (5061 if flow.transport == "tls" else 5060)
+        reply.flow = flow._replace(port=port)
+    return _Asked(request, reply, core.transactions.serve(request, reply.flow))
+
+
+def _setup(core: Core, record: CallRecord, asked: _Asked, now: float) -> InviteSession:
+    """The setup as it was, without further targets to try."""
+    call = Call(
+        core,
+        peer_of(core, record.peer_in),
+        asked.reply.flow,
+        caller=record.caller,
+        dialled=record.number_dialled,
+        invite_key=(record.caller_leg_call_id, asked.request.from_tag),
+        received_at=record.received_at,
+    )
+    take_over(call, record)
+    call.kept = True
+    call.follow_clock(now)
+    setup = call.setup = InviteSession(core, call, *asked)
+    setup.route = Route(
+        record.binding_id or "",
+        record.mode or "",
+        record.business or "",
+        record.order_id,
+        target=record.callee or "",
+        shown=record.number_shown or "",
+    )
+    core.stages.begin(SETTING_UP)
+    return setup
+
+
+def _attempts(setup: InviteSession, state: AttemptState, winner: str | None, now: float) -> list[OutboundAttempt]:
+    """The attempts whose INVITE must be cancelled. `winner`: Call-ID of the answered one."""
+    core = setup.core
+    attempts = []
+    for sent in state.invites:
+        if sent.call_id == winner:
+            continue
+        try:
+            flow = flow_by(sent.flow, core.peers)
+        except StoreError as error:
+            core.note("attempt.not_readable", call_id=setup.call.call_id, reason=str(error))
+            continue
+        attempt = OutboundAttempt(setup, _place(core, sent.peer, flow))
+        attempt.take_up(sent, flow, now)
+        attempts.append(attempt)
+    return attempts
+
+
+def _place(core: Core, name: str, flow: Flow) -> TargetState:
+    """The target of the flow, configured or not."""
+    peer = core.peers.by_name(name)
+    for place in core.peers.places_of(name) if peer is not None else ():
+        if place.flow == flow:
+            return place
+    written = host_port(flow.host, flow.port)
+    return TargetState(
+        peer_of(core, name), Target(flow.host, flow.port, "udp", written), flow
+    )  # placeholder: the flow has the transport
+
+
+def _closed(core: Core, record: CallRecord, now: float) -> CallRecord:
+    return record._replace(
+        ended_at=max(core.wall_ms(now), record.received_at),  # the clock may have been set back
+        sip_status=LOST.status,
+        q850_cause=LOST.q850_cause,
+        outcome=LOST.outcome,
+        ended_by="relay",
+        end_reason=LOST_AT_RESTART,
+    )

@@ -1,0 +1,105 @@
+"""Encoding of the restart state of answered calls (DESIGN 4.2) and of attempts under way (4.3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from relay.call.leg import Leg, Side
+from relay.call.saved_state import AttemptState, CallState, LegState
+from relay.errors import StoreError
+from relay.privacy.messages import encode
+from relay.privacy.sdp import SdpWriter
+from relay.sip.dialog import Dialog
+
+if TYPE_CHECKING:
+    from relay.call.call import Call
+    from relay.call.core import Core
+    from relay.model.settings import Peer
+    from relay.sip.flow import Flow
+    from relay.sip.message import Request
+
+# Requests sent after the last commit (INFO, OPTIONS) are not in the state: the CSeq continues well above them. The step
+# grows with the call's age, so that a second restart from the same commit continues higher still.
+CSEQ_STEP: Final = 10_000
+MS_PER_CSEQ: Final = 10
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(CallState).decode
+VERSION: Final = 4
+
+_decode_attempt: Final = msgspec.msgpack.Decoder(AttemptState).decode
+ATTEMPT_VERSION: Final = 1
+
+
+def dump_call(
+    caller: Leg,
+    callee: Leg,
+    max_call_s: float,
+    session_s: int,
+    held: tuple[str, ...] = (),
+    media: tuple[str, str, str, str] | None = None,
+    records: bool = False,
+    given: tuple[int, bytes, int] | None = None,
+) -> bytes:
+    """Encode a call. `given`: the fields of a GivenAnswer."""
+    return _encode((VERSION, _dump_leg(caller), _dump_leg(callee), max_call_s, session_s, held, media, records, given))
+
+
+def load_call(data: bytes) -> CallState:
+    """Decode a call. Raises StoreError."""
+    try:
+        state = _decode(data)
+    except msgspec.MsgspecError as error:
+        raise StoreError("dialog state of a call is malformed") from error
+    if state.version != VERSION:
+        raise StoreError(f"dialog state of a call has version {state.version}, expected {VERSION}")
+    return state
+
+
+def _dump_leg(leg: Leg) -> tuple[object, ...]:
+    """The fields of a LegState, in their order."""
+    writer = leg.writer
+    state = leg.dialog.to_state()
+    return (state, leg.peer.name, leg.flow[:4], leg.shown, writer.session_id, writer.version, leg.own)
+
+
+def load_leg(core: Core, call: Call, side: Side, state: LegState, peer: Peer, flow: Flow, now: float) -> Leg:
+    """The leg as dumped. `flow`: source of the peer's last message."""
+    dialog = Dialog.from_state(state.dialog)
+    dialog.local_cseq += CSEQ_STEP + max(core.wall_ms(now) - call.received_at, 0) // MS_PER_CSEQ
+    writer = SdpWriter(state.session_id, state.session_version, anchored=call.media is not None)
+    leg = Leg(core, call, side, dialog, peer, flow, state.shown, writer)
+    leg.own = tuple(state.own)
+    return leg
+
+
+def head_of(request: Request) -> bytes:
+    """The header lines of a request that responses copy and that match its transaction."""
+    vias = "".join([f"Via: {via}\r\n" for via in request.get_all("via")])
+    return encode(
+        f"{request.method} {request.uri} SIP/2.0\r\n{vias}From: {request.get('from')}\r\nTo: {request.get('to')}\r\n"
+        f"Call-ID: {request.call_id}\r\nCSeq: {request.get('cseq')}\r\n\r\n"
+    )
+
+
+def dump_attempt(
+    flow: Flow,
+    head: bytes,
+    media: str = "",
+    invites: list[tuple[object, ...]] | None = None,
+) -> bytes:
+    """Encode an attempt. `invites`: the fields of a SentInvite each."""
+    return _encode((ATTEMPT_VERSION, flow[:4], head, media, invites or []))
+
+
+def load_attempt(data: bytes) -> AttemptState:
+    """Decode an attempt. Raises StoreError."""
+    try:
+        state = _decode_attempt(data)
+    except msgspec.MsgspecError as error:
+        raise StoreError("stored attempt is malformed") from error
+    if state.version != ATTEMPT_VERSION:
+        raise StoreError(f"stored attempt has version {state.version}, expected {ATTEMPT_VERSION}")
+    return state

@@ -1,0 +1,222 @@
+"""Concurrent counts by name: of calls by stage, by peer, by cap."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
+
+from relay.model.settings import Peer
+
+if TYPE_CHECKING:
+    from relay.call.core import Core
+
+# Names in `Core.stages`.
+SETTING_UP: Final = "setting_up"  # calls not answered yet
+UP: Final = "up"  # answered calls
+ANNOUNCING: Final = "announcing"  # part of SETTING_UP: refused callers who hear an announcement
+
+
+class Tally:
+    """Counters by name; a name at zero is removed."""
+
+    __slots__ = ("_counts", "elsewhere")
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self.elsewhere: Mapping[str, int] = {}  # counts of the other nodes (`relay.defence.shared_limits`)
+
+    def begin(self, name: str) -> None:
+        """Add one."""
+        self._counts[name] = self._counts.get(name, 0) + 1
+
+    def end(self, name: str) -> None:
+        """Subtract one. Raises KeyError at zero."""
+        left = self._counts[name] - 1
+        if left:
+            self._counts[name] = left
+        else:
+            del self._counts[name]
+
+    def count(self, name: str) -> int:
+        return self._counts.get(name, 0)
+
+    def everywhere(self, name: str) -> int:
+        """The count over all nodes."""
+        return self.count(name) + self.elsewhere.get(name, 0)
+
+    def counts(self) -> dict[str, int]:
+        """This node's counts by name."""
+        return dict(self._counts)
+
+    def __len__(self) -> int:
+        """Number of names."""
+        return len(self._counts)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._counts)
+
+
+# -- Rate limits over a sliding second
+
+
+class Elsewhere(NamedTuple):
+    """Events granted by the other nodes of the store within their last second (`relay.defence.shared_limits`)."""
+
+    granted: int
+    nodes: int  # number of nodes that granted any
+
+
+class Rates:
+    """A sliding window of one second per name (a business, a peer)."""
+
+    def __init__(self) -> None:
+        self._granted: dict[str, deque[float]] = {}
+        self.elsewhere: Mapping[str, Elsewhere] = {}
+
+    def admit(self, name: str, most: int | None, at_s: float) -> bool:
+        """Whether one more event is within `most` per second; counts it if so. None: no limit.
+
+        The clock may be set back, and `most` may change between calls.
+        """
+        if most is None:
+            return True
+        granted = self._granted.get(name)
+        if granted is None:
+            granted = self._granted[name] = deque()
+        while granted and not 0 <= at_s - granted[0] < 1:
+            granted.popleft()
+        if len(granted) >= self._ours(name, most):
+            return False
+        granted.append(at_s)
+        return True
+
+    def counts(self, at_s: float) -> dict[str, int]:
+        """Events granted within the last second, by name."""
+        found = {name: sum(0 <= at_s - each < 1 for each in granted) for name, granted in self._granted.items()}
+        return {name: count for name, count in found.items() if count}
+
+    def _ours(self, name: str, most: int) -> int:
+        """This node's part of the limit: what the other nodes leave, but at least an equal part.
+
+        Within a second or two each busy node gets its equal part, and all nodes together at most `most`.
+        """
+        elsewhere = self.elsewhere.get(name)
+        if elsewhere is None:
+            return most
+        return max(most - elsewhere.granted, -(-most // (elsewhere.nodes + 1)))
+
+
+# -- Rate limit of responses to unknown sources
+
+SHARE: Final = 4  # one source gets at most 1/SHARE of the limit
+
+
+class Strangers:
+    """At most `per_s` responses per second to all unknown sources, and a part of it to each. It reads no clock."""
+
+    # Placeholder in the record of a refused request.
+    PEER: ClassVar[Peer] = Peer("", (), tcp_allowed=False, sources=())
+
+    def __init__(self, per_s: int) -> None:
+        self._per_s = per_s
+        self._rates = Rates()
+        self._answered: Counter[str] = Counter()  # by source, in the current second; bounded by `per_s`
+        self._second = 0
+
+    def admit(self, source: str, now: float) -> bool:
+        """Whether to answer one more request from that address; counts it if so."""
+        if int(now) != self._second:
+            self._second = int(now)
+            self._answered.clear()
+        if self._answered[source] * SHARE >= self._per_s or not self._rates.admit("", self._per_s, now):
+            return False
+        self._answered[source] += 1
+        return True
+
+
+# -- Fair limits per peer of bounded resources
+
+# A peer may use at most this multiple of the free capacity: 7/8 of a bound if it is alone, 1/(n + 1/7) each of n
+# saturated peers. The rest is free for the next peer at once: no call has to end before its first one is admitted.
+# (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998.)
+TIMES_FREE: Final = 7
+STRAYS_PER_S: Final = 1_000  # stray messages of one peer; enough for one ping per second of 1,000 targets
+TOLD_EVERY_S: Final = 5.0
+STRANGERS: Final = "(strangers)"  # in the log and in metrics; no peer has a name with parentheses
+
+
+def is_within_share(used: int, in_all: int, most: int) -> bool:
+    """Whether one peer may use `used` of `most`, while all peers use `in_all`; both include the requested unit."""
+    return in_all <= most and used <= TIMES_FREE * (most + 1 - in_all)
+
+
+class PeerShares:
+    """The limits of one engine. Each episode over the limit is logged twice: at its beginning and at its end."""
+
+    def __init__(self, core: Core) -> None:
+        self.flooders: set[str] = set()  # peers at their limit of strays in the current second
+        self.counts: dict[str, int] = {}  # calls and messages over a limit, by peer name
+        self._core = core
+        self._strays: dict[str, int] = {}  # by name, in the current second
+        self._second = 0
+        self._episodes: dict[str, _Episode] = {}
+
+    def admits(self, name: str, what: str, used: int, in_all: int, most: int, now: float) -> bool:
+        """Whether the peer may have one more of `what`; both counts include it."""
+        if is_within_share(used, in_all, most):
+            return True
+        if in_all <= most:
+            self.exceed(name, what, now)
+        return False
+
+    def admits_stray(self, name: str, now: float) -> bool:
+        """Count a stray message. False: over the peer's limit per second."""
+        if int(now) != self._second:
+            self._second = int(now)
+            self._strays.clear()
+            self.flooders.clear()
+        strays = self._strays[name] = self._strays.get(name, 0) + 1
+        if strays >= STRAYS_PER_S:
+            self.flooders.add(name)
+        if strays <= STRAYS_PER_S:
+            return True
+        self.exceed(name, "messages", now)
+        return False
+
+    def has_strayed(self, name: str, now: float) -> bool:
+        """Whether the peer is at its limit of stray messages in this second."""
+        return int(now) == self._second and name in self.flooders
+
+    def exceed(self, name: str, what: str, now: float) -> None:
+        """Count a unit of `what` over the peer's limit. The first one is logged."""
+        label = name or STRANGERS
+        self.counts[label] = self.counts.get(label, 0) + 1
+        episode = self._episodes.get(label)
+        if episode is None:
+            episode = self._episodes[label] = _Episode(now)
+            self._core.note("peer.over_share", peer=label, of=what)
+            self._core.timers.set(now + TOLD_EVERY_S, self._look)
+        episode.counts[what] += 1
+        episode.last_at = now
+
+    def _look(self, now: float) -> None:
+        """End the episodes of peers that stayed within their limits for TOLD_EVERY_S."""
+        for label, episode in list(self._episodes.items()):
+            if now - episode.last_at >= TOLD_EVERY_S:
+                del self._episodes[label]
+                lasted_s = round(episode.last_at - episode.began_at, 1)
+                self._core.note("peer.within_share", peer=label, lasted_s=lasted_s, beyond=dict(episode.counts))
+        if self._episodes:
+            self._core.timers.set(now + TOLD_EVERY_S, self._look)
+
+
+class _Episode:
+    """A period in which one peer is over its limits."""
+
+    __slots__ = ("began_at", "counts", "last_at")
+
+    def __init__(self, now: float) -> None:
+        self.began_at = now
+        self.last_at = now
+        self.counts: Counter[str] = Counter()

@@ -1,0 +1,212 @@
+"""Digest authentication of peers without a fixed address (RFC 3261 22.2).
+
+Requests from a registered contact (`relay.peers.registrar`) are the peer's; others from an unknown source are
+challenged. Challenges keep no state and are rate-limited, in total and per source.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from relay.defence.bans import GRAVE
+from relay.defence.limits import Strangers
+from relay.errors import ParseError
+from relay.model.settings import Account
+from relay.privacy.messages import Reply
+from relay.sip.digest import Challenge, Credentials, answer, parse_challenge, parse_credentials, strongest
+from relay.sip.message import Response
+
+if TYPE_CHECKING:
+    from relay.call.core import Core
+    from relay.model.settings import Account, Peer, Settings
+    from relay.peers.registrar import Registrar
+    from relay.sip.flow import Flow
+    from relay.sip.message import Request
+
+REALM: Final = "relay700"
+MOST_FAILURES: Final = 10  # per source address in FAILURES_S; further credentials are not checked
+FAILURES_S: Final = 60.0
+_NOT_CHALLENGED: Final = frozenset({"ACK", "CANCEL"})  # RFC 3261 22.1
+
+
+class Logins:
+    """Challenges sent and credentials checked by one engine."""
+
+    def __init__(self, core: Core, registrar: Registrar) -> None:
+        self._core = core
+        self._registrar = registrar
+        self._nonces = Nonces(bytes.fromhex(core.token() + core.token()))
+        self._by_username: dict[str, Peer] = {}
+        self._failures: Counter[str] = Counter()  # by source address
+        self._failures_end_at = 0.0
+        self.follow(core.settings)
+
+    def follow(self, settings: Settings) -> None:
+        """Apply a new configuration."""
+        self._strangers = Strangers(settings.limits.stranger_answers_per_s)
+        self._by_username = {peer.login.username: peer for peer in settings.peers if peer.login is not None}
+
+    @property
+    def are_configured(self) -> bool:
+        return bool(self._by_username)
+
+    def admit(self, request: Request, flow: Flow, now: float) -> Peer | None:
+        """The peer that sent the request. None: challenged, or dropped by the rate limit. Raises ParseError."""
+        if request.method != "REGISTER":  # a forged source must not move a registration
+            known = self._registrar.peer_at(flow)
+            if known is not None:
+                return known
+        if request.method in _NOT_CHALLENGED:
+            return None
+        credentials = _credentials(request)
+        if credentials is None:
+            self._challenge(request, flow, now, stale=False)
+            return None
+        # Credentials without a nonce of ours are not checked: each guess of a password costs a challenge.
+        if not self._nonces.is_fresh(credentials.nonce, flow.host, now):
+            self._challenge(request, flow, now, stale=True)
+            return None
+        peer = self._proved(request, credentials, flow, now)
+        if peer is None:
+            self._fail(request, flow, now)
+        elif not self._nonces.count(credentials.nonce, int(credentials.nc, 16)):
+            self._challenge(request, flow, now, stale=True)
+            return None
+        if peer is not None:
+            self._core.bans.forgive(flow.host)
+        return peer
+
+    def _proved(self, request: Request, credentials: Credentials, flow: Flow, now: float) -> Peer | None:
+        if now >= self._failures_end_at:
+            self._failures.clear()
+            self._failures_end_at = now + FAILURES_S
+        peer = self._by_username.get(credentials.username)
+        login: Account | None = None if peer is None else peer.login
+        if login is None or self._failures[flow.host] >= MOST_FAILURES:
+            return None
+        if credentials.qop != "auth" or credentials.algorithm not in self._core.settings.login_algorithms:
+            return None
+        if credentials.uri != request.uri:  # RFC 7616 3.4.6
+            return None
+        return peer if credentials.is_proved_by(login.password, request.method) else None
+
+    def _fail(self, request: Request, flow: Flow, now: float) -> None:
+        self._failures[flow.host] += 1
+        self._core.counters["logins_failed"] += 1
+        # Our nonce for that address came back from it: the source is not forged.
+        self._core.bans.offend(flow.host, "wrong password", now, proven=True, weight=GRAVE)
+        if self._challenge(request, flow, now, stale=False):
+            self._core.note("login.failed", source=flow.host, method=request.method)
+
+    def _challenge(self, request: Request, flow: Flow, now: float, *, stale: bool) -> bool:
+        """Send a stateless 401 (RFC 3261 8.2.7), with the same tag for a retransmission. False: rate-limited."""
+        core = self._core
+        if not self._strangers.admit(flow.host, now):
+            return False
+        reply = Reply(request, flow)
+        nonce = self._nonces.make(flow.host, core.token(), now)
+        lines = "".join(
+            [
+                f"WWW-Authenticate: {Challenge(REALM, nonce, algorithm, True, None, stale)}\r\n"
+                for algorithm in core.settings.login_algorithms
+            ]
+        )
+        tag = self._nonces.mac(request.branch, request.call_id)[:16]
+        core.counters["challenges"] += 1
+        core.send(reply.write(401, to_tag=tag, extra=lines), reply.flow)
+        return True
+
+
+def _credentials(request: Request) -> Credentials | None:
+    """The well-formed credentials for our realm, if any."""
+    for text in request.get_all("authorization"):
+        try:
+            credentials = parse_credentials(text, "authorization")
+        except ParseError:
+            continue
+        if credentials is not None and credentials.realm == REALM and credentials.nc:
+            return credentials
+    return None
+
+
+# -- Digest nonces without state until their first use
+
+LIFE_S: Final = 300.0
+MOST_COUNTED: Final = 10_000  # nonces with a tracked count; older ones are stale
+_MS_DIGITS, _MAC_DIGITS = 12, 32
+
+
+class Nonces:
+    """The nonces of one engine. `now` is in monotonic seconds."""
+
+    def __init__(self, key: bytes) -> None:
+        """`key`: 16 random bytes or more. Nonces under another key are stale."""
+        self._key = key
+        self._counts: dict[str, int] = {}  # highest nonce count by nonce, in order of first use
+        self._forgotten_ms = -1  # nonces made up to then and not in `_counts` are stale
+
+    def make(self, host: str, token: str, now: float) -> str:
+        """A nonce for requests from that host. `token`: random hexadecimal digits."""
+        start = f"{int(now * 1000):0{_MS_DIGITS}x}{token}"
+        return start + self.mac(start, host)
+
+    def mac(self, *parts: str) -> str:
+        """The keyed MAC of the texts, 32 hexadecimal digits."""
+        data = "\n".join(parts).encode("utf-8", "surrogateescape")
+        return hmac.digest(self._key, data, "sha256").hex()[:_MAC_DIGITS]
+
+    def is_fresh(self, nonce: str, host: str, now: float) -> bool:
+        """Whether the nonce is ours for that host and at most LIFE_S old."""
+        start, mac = nonce[:-_MAC_DIGITS], nonce[-_MAC_DIGITS:]
+        if not nonce.isascii() or not hmac.compare_digest(mac, self.mac(start, host)):
+            return False
+        return now - _made_ms(nonce) / 1000 <= LIFE_S
+
+    def count(self, nonce: str, number: int) -> bool:
+        """Register nonce count `number` of a fresh nonce. False for a replay: not higher than before."""
+        last = self._counts.get(nonce)
+        if last is None:
+            if _made_ms(nonce) <= self._forgotten_ms:
+                return False
+            self._make_room()
+        elif number <= last:
+            return False
+        self._counts[nonce] = number
+        return True
+
+    def _make_room(self) -> None:
+        while len(self._counts) >= MOST_COUNTED:
+            oldest = next(iter(self._counts))
+            del self._counts[oldest]
+            self._forgotten_ms = max(self._forgotten_ms, _made_ms(oldest))
+
+
+def _made_ms(nonce: str) -> int:
+    return int(nonce[:_MS_DIGITS], 16)
+
+
+# -- Our credentials in answer to a peer's digest challenge (RFC 3261 22.2)
+
+CHALLENGED: Final = frozenset({401, 407})
+
+
+def challenge_in(response: Response, account: Account) -> Challenge | None:
+    """The strongest challenge of a 401 or 407 that the account can answer; malformed ones are ignored."""
+    header = "www-authenticate" if response.status == 401 else "proxy-authenticate"
+    challenges = []
+    for text in response.get_all(header):  # RFC 3261 7.3.1: one per line
+        try:
+            challenge = parse_challenge(text, header)
+        except ParseError:
+            continue
+        if challenge is not None and account.realm in ("", challenge.realm):
+            challenges.append(challenge)
+    return strongest(challenges)
+
+
+def credentials_line(status: int, challenge: Challenge, account: Account, method: str, uri: str, cnonce: str) -> str:
+    """The authorization header line for a request that was challenged with `status`. `cnonce` must be random."""
+    name = "Authorization" if status == 401 else "Proxy-Authorization"
+    return f"{name}: {answer(challenge, account.username, account.password, method, uri, cnonce)}\r\n"

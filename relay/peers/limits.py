@@ -1,0 +1,93 @@
+"""Concurrent calls and call rate per peer, checked against its quota. It reads no clock.
+
+Peers are counted by name, since a call may be older than the configuration in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from relay.defence.limits import Rates, Tally
+from relay.model.settings import Quota
+from relay.peers.targets import TargetState
+
+if TYPE_CHECKING:
+    from relay.call.core import Core
+
+
+class Quotas:
+    """The counts of one direction: calls from the peers, or calls to them."""
+
+    __slots__ = ("calls", "rates")
+
+    def __init__(self) -> None:
+        self.calls = Tally()  # by peer name
+        self.rates = Rates()  # of INVITEs and MESSAGEs
+
+    def admits_call(self, name: str, quota: Quota, now: float) -> bool:
+        """Whether the peer may have one more call; counts its INVITE if so."""
+        if quota.max_calls and self.calls.everywhere(name) >= quota.max_calls:
+            return False
+        return self.admits_request(name, quota, now)
+
+    def admits_request(self, name: str, quota: Quota, now: float) -> bool:
+        """Whether the rate allows one more INVITE or MESSAGE; counts it if so."""
+        return not quota.max_cps or self.rates.admit(name, quota.max_cps, now)
+
+
+def next_admitted(
+    places: list[TargetState], admits: Callable[[str, Quota, float], bool], now: float
+) -> TargetState | None:
+    """Remove and return the first place whose peer has quota left, dropping those before it. `admits`: a method of the
+    outbound `Quotas`."""
+    while places:
+        place = places.pop(0)
+        if admits(place.peer.name, place.peer.quota_out, now):
+            return place
+    return None
+
+
+# -- The call's reservation in concurrency limits
+
+
+class CallReservation:
+    """The reservation of one call."""
+
+    __slots__ = ("_core", "_source", "_target", "keys")
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._source: str | None = None  # inbound peer
+        self._target: str | None = None  # outbound peer
+        self.keys: tuple[str, ...] = ()  # of its route's caps
+
+    def comes_from(self, peer: str) -> None:
+        self._source = peer
+        self._core.quotas_in.calls.begin(peer)
+
+    def goes_to(self, peer: str) -> None:
+        """Move the outbound reservation to `peer`."""
+        self._leave()
+        self._target = peer
+        self._core.quotas_out.calls.begin(peer)
+
+    def _leave(self) -> None:
+        if self._target is not None:
+            self._core.quotas_out.calls.end(self._target)
+            self._target = None
+
+    def falls_under(self, keys: tuple[str, ...]) -> None:
+        self.keys = keys
+        for key in keys:
+            self._core.calls_by_key.begin(key)
+
+    def give_back(self) -> None:
+        """Release everything. Idempotent."""
+        self._leave()
+        if self._source is not None:
+            self._core.quotas_in.calls.end(self._source)
+            self._source = None
+        for key in self.keys:
+            self._core.calls_by_key.end(key)
+        self.keys = ()

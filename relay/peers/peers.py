@@ -1,0 +1,209 @@
+"""Peers by source address, routing of numbers to peers, and the format of numbers towards each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from relay.model.numbers import format_number, is_formatted, number_of_uri_user
+from relay.model.settings import Listener, Peer, PeerRoute, Settings, Target
+from relay.peers.targets import TargetState, by_priority, in_order
+from relay.sip.flow import Flow
+from relay.sip.uri import OtherUri, SipUri, TelUri, uri_host
+
+
+class Peers:
+    """The peers of one configuration. Source look-ups are cached for a bounded number of addresses."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._by_name = {peer.name: peer for peer in settings.peers}
+        self._routes: list[PeerRoute] = sorted(settings.routes, key=lambda route: len(route.prefix), reverse=True)
+        self._by_source: dict[str, Peer | None] = {}
+        self._names: dict[str, str] = {}  # by address
+        self._places = {peer.name: self._places_of(peer, peer.targets) for peer in settings.peers}
+
+    def by_source(self, host: str) -> Peer | None:
+        """The peer whose `sources` contain the address, narrowest network first; None for an unknown source."""
+        try:
+            return self._by_source[host]
+        except KeyError:
+            if len(self._by_source) >= 10_000:
+                self._by_source.clear()
+            peer = self._by_source[host] = self._search(host)
+            return peer
+
+    def _search(self, host: str) -> Peer | None:
+        address = _address(host)
+        matches = [
+            (network.prefixlen, peer)
+            for peer in self._settings.peers
+            for network in peer.sources
+            if network.version == address.version and address in network
+        ]
+        return max(matches, key=lambda match: match[0])[1] if matches else None
+
+    def name_at(self, host: str) -> str:
+        """The name of the peer with that source or target address; "" for an unknown one."""
+        name = self._names.get(host)
+        if name is None:
+            if len(self._names) >= 10_000:
+                self._names.clear()
+            peer = self.by_source(host)
+            targets = [place.peer.name for place in self.places() if place.flow.host == host]
+            name = self._names[host] = peer.name if peer is not None else targets[0] if targets else ""
+        return name
+
+    def all(self) -> Iterable[Peer]:
+        return self._by_name.values()
+
+    def by_name(self, name: str) -> Peer | None:
+        return self._by_name.get(name)
+
+    def choose(self, target: str) -> tuple[Peer, ...]:
+        """The peers that reach `target` (E.164 without "+"), in the order of trial; longest prefix wins."""
+        for route in self._routes:
+            if target.startswith(route.prefix):
+                return tuple(self._by_name[name] for name in route.peers)
+        return ()
+
+    def places(self) -> list[TargetState]:
+        """The targets of all peers, by peer and priority."""
+        return [place for places in self._places.values() for place in places]
+
+    def places_of(self, name: str) -> list[TargetState]:
+        """The targets of one peer by priority; empty if its location is unknown."""
+        return self._places[name]
+
+    def candidates(self, target: str, now: float, draw: Callable[[], str]) -> list[TargetState]:
+        """Targets for a call to `target`, in the order of trial: those down or set aside come last.
+
+        `draw` returns random hexadecimal digits, for a choice among targets of equal priority.
+        """
+        usable: list[TargetState] = []
+        others: list[TargetState] = []
+        for peer in self.choose(target):
+            for place in in_order(self._places[peer.name], draw):
+                (usable if place.is_usable(now) else others).append(place)
+        return usable + others
+
+    def locate(self, located: Mapping[str, tuple[Target, ...]]) -> None:
+        """Take the DNS results for the named peers. A target that remains keeps its health."""
+        self._names.clear()
+        for name, targets in located.items():
+            peer = self._by_name.get(name)
+            if peer is not None:
+                known = self._places[name]
+                self._places[name] = self._places_of(peer, targets)
+                _take_over(self._places[name], known)
+
+    def take_over(self, former: Peers) -> None:
+        """Keep the health of targets that the former configuration has too."""
+        for name, places in self._places.items():
+            _take_over(places, former._places.get(name, []))
+
+    def settle(self, name: str, place: TargetState | None) -> None:
+        """Set the target of a peer that registers here; None: unreachable."""
+        self._places[name] = [] if place is None else [place]
+        self._names.clear()
+
+    def _places_of(self, peer: Peer, targets: tuple[Target, ...]) -> list[TargetState]:
+        """The targets for which there is a listener, by priority."""
+        places = []
+        for target in targets:
+            listener = self.listener_for(target.transport, target.host)
+            if listener is not None:
+                places.append(TargetState(peer, target, Flow(listener, target.transport, target.host, target.port)))
+        return by_priority(places)
+
+    def listener_for(self, transport: str, host: str, preferred: int = 0) -> int | None:
+        """The index of a listener of that transport and of the host's address family (names count as IPv4).
+
+        `preferred` if it matches, else the first match.
+        """
+        indexes = [
+            index
+            for index, listener in enumerate(self._settings.listeners)
+            if listener.transport == transport and (":" in listener.host) == (":" in host)
+        ]
+        return preferred if preferred in indexes else indexes[0] if indexes else None
+
+    def may_be_sent_to(self, peer: Peer, host: str) -> bool:
+        """Whether in-dialog requests for the peer may go to the host: only to its own addresses and host names.
+
+        A Contact or Record-Route that names another host would carry the party's real number there in From or To.
+        """
+        if host in hosts_of(peer):
+            return True
+        try:
+            found = self.by_source(host)
+        except ValueError:  # a host name, which may be anyone's
+            return False
+        if found is None:  # a call may be older than the configuration
+            return holds(peer, host)
+        return found.name == peer.name
+
+    def may_go(self, peer: Peer, hop: SipUri, flow: Flow) -> bool:
+        """Whether in-dialog requests for the peer, last heard on `flow`, may go to that hop.
+
+        A sips: URI needs TLS (RFC 3261 26.2.2): False without a TLS listener, or if the host is not the peer's.
+        """
+        if hop.scheme == "sip" or flow.transport == "tls":
+            return True
+        return self.listener_for("tls", hop.host) is not None and self.may_be_sent_to(peer, hop.host)
+
+    def listener(self, flow: Flow) -> Listener:
+        return self._settings.listeners[flow.listener]
+
+
+def holds(peer: Peer, host: str) -> bool:
+    """Whether the address is among the peer's sources. Raises ValueError for a name."""
+    address = _address(host)
+    return any([network.version == address.version and address in network for network in peer.sources])
+
+
+def _address(host: str) -> IPv4Address | IPv6Address:
+    address = ip_address(host.partition("%")[0])
+    if address.version == 6 and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address
+
+
+def hosts_of(peer: Peer) -> tuple[str, ...]:
+    """The addresses and names of the peer's configured targets."""
+    return tuple([target.host for target in peer.targets])
+
+
+def _take_over(places: list[TargetState], known: list[TargetState]) -> None:
+    for place in places:
+        for other in known:
+            if other.flow == place.flow:
+                place.take_over(other)
+
+
+def user_for(peer: Peer, number: str) -> str:
+    """The user part for the party's number in URIs towards the peer."""
+    text = format_number(number, peer.number_format)
+    return peer.number_prefix + text if peer.number_prefix and is_formatted(number) else text
+
+
+def host_port(host: str, port: int) -> str:
+    """`host:port` as in a URI, without port 5060."""
+    return uri_host(host) + (f":{port}" if port != 5060 else "")
+
+
+def host_of(written: str) -> str:
+    """The host, without brackets, of a text written by `host_port`."""
+    return written[1 : written.index("]")] if written.startswith("[") else written.partition(":")[0]
+
+
+def target_uri(user: str, host: str, port: int) -> str:
+    """`sip:user@host:port`, without port 5060."""
+    return f"sip:{user}@{host_port(host, port)}"
+
+
+def number_of_uri(uri: SipUri | TelUri | OtherUri) -> str:
+    """The number in the URI, "" if there is none."""
+    if isinstance(uri, SipUri):
+        return number_of_uri_user(uri.user) if uri.user else ""
+    return number_of_uri_user(uri.number) if isinstance(uri, TelUri) else ""

@@ -1,0 +1,238 @@
+"""Our registrations at trunks that require them (RFC 3261 10.2): made, refreshed, retried, removed.
+
+Each is refreshed at half the granted time. A failed one is retried with backoff, at the peer's next target if it has
+several.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from relay.errors import ParseError
+from relay.peers.peers import host_port
+from relay.peers.requests import ClientRequest
+from relay.peers.targets import TargetState, retry_after_s
+from relay.privacy.messages import OutgoingRequest, contact_line
+from relay.sip.headers import parse_name_addr, parse_number
+from relay.sip.message import Response
+from relay.sip.uri import SipUri
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.call.core import Core
+    from relay.model.settings import Account, Peer
+    from relay.sip.timers import Timer
+
+ASKED_S: Final = 3600
+LONGEST_S: Final = 86_400  # cap of Min-Expires and of the granted time
+FIRST_WAIT_S: Final = 30.0  # RFC 5626 4.5; doubled after each further failure
+LONGEST_WAIT_S: Final = 1800.0
+
+
+class Registrations:
+    """The registrations of one engine."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._by_peer: dict[str, Registration] = {}
+        self._leaving: set[Registration] = set()
+        self._is_over = False  # shutdown has begun
+
+    def follow(self, now: float) -> None:
+        """Keep a registration at each peer with `registers`, and remove the others."""
+        if self._is_over:  # a reload or DNS result after the shutdown began must not attract calls
+            return
+        wanted = {peer.name: peer for peer in self._core.settings.peers if peer.registers}
+        for name, registration in list(self._by_peer.items()):
+            peer = wanted.get(name)
+            if peer is None or peer.account != registration.peer.account:
+                del self._by_peer[name]
+                self._give_up(registration, now)
+        for name, peer in wanted.items():
+            known = self._by_peer.get(name)
+            if known is None:
+                known = self._by_peer[name] = Registration(self._core, peer)
+            known.follow(peer, now)
+
+    def give_up(self, now: float) -> None:
+        """Remove all registrations, for shutdown."""
+        self._is_over = True
+        for registration in self._by_peer.values():
+            self._give_up(registration, now)
+        self._by_peer = {}
+
+    def _give_up(self, registration: Registration, now: float) -> None:
+        self._leaving.add(registration)
+        registration.give_up(partial(self._leaving.discard, registration), now)
+
+    @property
+    def leaving(self) -> int:
+        """Number of removals not confirmed yet."""
+        return len(self._leaving)
+
+    def holds(self, name: str, now: float) -> bool:
+        """Whether the relay is registered at the named peer."""
+        registration = self._by_peer.get(name)
+        return registration is not None and registration.ends_at > now
+
+
+class Registration:
+    """Our registration at one peer."""
+
+    __slots__ = (
+        "_account",
+        "_asked_s",
+        "_call_id",
+        "_core",
+        "_cseq",
+        "_failures",
+        "_given_up",
+        "_place",
+        "_tag",
+        "_timer",
+        "_tried",
+        "ends_at",
+        "peer",
+    )
+
+    def __init__(self, core: Core, peer: Peer) -> None:
+        assert peer.account is not None
+        self.peer = peer
+        self.ends_at = 0.0  # monotonic seconds; end of the last granted time
+        self._core = core
+        self._account: Account = peer.account
+        self._call_id, self._tag = core.token(), core.token()  # RFC 3261 10.2: the same in all its REGISTERs
+        self._cseq = 0
+        self._asked_s = ASKED_S
+        self._failures = 0  # consecutive
+        self._tried = 0  # index of the next target, ever increasing
+        self._place: TargetState | None = None  # target of the last REGISTER
+        self._timer: Timer | None = None
+        self._given_up = False
+
+    def follow(self, peer: Peer, now: float) -> None:
+        """Apply a configuration; register at once if no target was known before."""
+        self.peer = peer
+        if self._place is None:
+            self._core.timers.cancel(self._timer)
+            self._ask(now)
+
+    def give_up(self, done: Callable[[], None], now: float) -> None:
+        """Remove the registration. `done` is called on the response or on failure."""
+        self._core.timers.cancel(self._timer)
+        self._timer, self._given_up = None, True
+        place = self._place
+        if place is None or self.ends_at <= now:
+            done()
+            return
+        self.ends_at = 0.0
+        self._send(place, 0, partial(_left, done), lambda _, __: done(), now)
+
+    # -- REGISTER
+
+    def _ask(self, now: float) -> None:
+        self._timer = None
+        places = self._core.peers.places_of(self.peer.name)
+        if not places:
+            self._fail("no_address", 0, now)
+            return
+        self._place = places[self._tried % len(places)]
+        self._send(self._place, self._asked_s, self._answered, self._unanswered, now)
+
+    def _send(
+        self,
+        place: TargetState,
+        seconds: int,
+        receive: Callable[[Response, float], None],
+        fail: Callable[[str, float], None],
+        now: float,
+    ) -> None:
+        core, flow, registrar = self._core, place.flow, f"sip:{place.target.written}"
+        user = self._account.username
+        address = f"sip:{user}@{place.target.written}"
+        constants = f"From: <{address}>;tag={self._tag}\r\nTo: <{address}>\r\nCall-ID: {self._call_id}\r\n"
+        rest = f"{contact_line(core.peers.listener(flow), user)}Max-Forwards: 70\r\nExpires: {seconds}\r\n"
+        self._cseq += 1
+        request = OutgoingRequest("REGISTER", registrar, constants, self._cseq, rest)
+        ClientRequest(core, request, flow, self.peer, receive, fail, now, self._renumber)
+
+    def _renumber(self, _: str, __: float) -> int:
+        self._cseq += 1
+        return self._cseq
+
+    # -- results
+
+    def _answered(self, response: Response, now: float) -> None:
+        status = response.status
+        if status < 200 or self._given_up:
+            return
+        wanted_s = _min_expires(response) if status == 423 else 0  # RFC 3261 10.2.8
+        if wanted_s > self._asked_s:
+            was_asked_s, self._asked_s = self._asked_s, wanted_s
+            if was_asked_s == ASKED_S:  # a second increase counts as a failure, with its wait
+                self._ask(now)
+                return
+        if status < 300 and (granted_s := self._granted_s(response)):
+            self._succeed(granted_s, now)
+        else:
+            self._fail(f"sip_{status}", retry_after_s(response.get("retry-after")), now)
+
+    def _unanswered(self, why: str, now: float) -> None:
+        if not self._given_up:
+            self._fail(why, 0, now)
+
+    def _succeed(self, granted_s: int, now: float) -> None:
+        was_registered, self._failures = self.ends_at > now, 0
+        self.ends_at = now + granted_s
+        self._timer = self._core.timers.set(now + max(granted_s / 2, 1.0), self._ask)
+        if not was_registered:
+            place = "" if self._place is None else self._place.name
+            self._core.note("registration.up", peer=self.peer.name, target=place, granted_s=granted_s)
+
+    def _fail(self, why: str, retry_after_s: int, now: float) -> None:
+        """Retry later, with exponential backoff and jitter (RFC 5626 4.5)."""
+        wait_s = min(FIRST_WAIT_S * 2.0 ** min(self._failures, 10), LONGEST_WAIT_S)
+        wait_s *= 0.5 + self._core.fraction() / 2
+        wait_s = max(wait_s, min(float(retry_after_s), LONGEST_WAIT_S))
+        place = "" if self._place is None else self._place.name
+        self._failures += 1
+        self._tried += 1
+        self._timer = self._core.timers.set(now + wait_s, self._ask)
+        self._core.note("registration.failed", peer=self.peer.name, target=place, reason=why, again_in_s=round(wait_s))
+
+    def _granted_s(self, response: Response) -> int:
+        """The granted seconds: of our Contact, else of Expires (RFC 3261 10.2.4), else as requested."""
+        texts = [response.get("expires")]
+        try:
+            for contact in [parse_name_addr(text, "contact") for text in response.values("contact")]:
+                uri = contact.uri
+                if isinstance(uri, SipUri) and uri.user == self._account.username and self._is_ours(uri):
+                    texts.insert(0, contact.params.get("expires"))
+            for text in texts:
+                if text is not None:
+                    return min(parse_number(text, "expires", 2**32 - 1), LONGEST_S)
+        except ParseError:
+            pass
+        return self._asked_s
+
+    def _is_ours(self, uri: SipUri) -> bool:
+        if self._place is None:
+            return False
+        listener = self._core.peers.listener(self._place.flow)
+        return host_port(uri.host, uri.port or 5060) == host_port(listener.advertised.strip("[]"), listener.port)
+
+
+def _left(done: Callable[[], None], response: Response, _: float) -> None:
+    if response.status >= 200:
+        done()
+
+
+def _min_expires(response: Response) -> int:
+    """The seconds of Min-Expires; 0 if missing, malformed or over LONGEST_S."""
+    try:
+        seconds = parse_number(response.get("min-expires") or "0", "min-expires", 2**32 - 1)
+    except ParseError:
+        return 0
+    return seconds if seconds <= LONGEST_S else 0

@@ -1,0 +1,174 @@
+"""Client requests of the relay: transport by size, branch, credentials, CANCEL, and ACK to a refusal."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from relay.errors import ProtocolError
+from relay.peers.auth import CHALLENGED, challenge_in, credentials_line
+from relay.privacy.messages import MOST_BY_UDP, PATH_MTU_LIMIT, OutgoingRequest
+from relay.sip.flow import Flow
+from relay.sip.message import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.call.core import Core
+    from relay.model.settings import Peer
+
+
+MOST_CHALLENGES: Final = 2  # answered per request; the second only if it is marked stale
+
+
+class ClientRequest:
+    """A request of ours under way. A large one goes by TCP if the peer allows it (RFC 3261 18.1.1), and falls back to
+    UDP if no connection can be opened. A challenged one is repeated with our credentials (22.2). No nonce is reused for
+    the next request, since all calls would have to share its count."""
+
+    __slots__ = (
+        "_branch",
+        "_cancelled",
+        "_challenges",
+        "_core",
+        "_fail",
+        "_first_flow",
+        "_flow",
+        "_given_up",
+        "_goes_out",
+        "_peer",
+        "_receive",
+        "_renumber",
+        "_request",
+        "transaction",
+    )
+
+    def __init__(
+        self,
+        core: Core,
+        request: OutgoingRequest,
+        flow: Flow,
+        peer: Peer,
+        receive: Callable[[Response, float], None],
+        fail: Callable[[str, float], None],
+        now: float,
+        renumber: Callable[[str, float], int],
+        goes_out: Callable[[Flow, str], None] | None = None,
+        branch: str = "",
+    ) -> None:
+        """Send the request. `receive` and `fail`: see `TransactionLayer.request`. Raises ProtocolError 513 if it
+        exceeds the UDP limit; then nothing was sent.
+
+        `renumber` gets our authorization lines before the request is repeated with them, and returns its new CSeq.
+        `goes_out` gets flow and branch before each sending of an INVITE. `branch`: of an INVITE that an earlier process
+        sent on this flow, and that is only adopted.
+        """
+        self._core = core
+        self._request = request
+        self._first_flow = flow
+        self._peer = peer
+        self._receive = receive
+        self._fail = fail
+        self._renumber = renumber
+        self._challenges = 0  # answered
+        self._given_up = False  # cancelled, or to be cancelled
+        self._cancelled: str | None = None  # the Reason line of a CANCEL that waits for a provisional response
+        self._goes_out = goes_out
+        if branch:
+            self._flow, self._branch = flow, branch
+            self.transaction = core.transactions.take_up(branch, flow, self._receive_invite, fail, self._ack)
+        else:
+            self._send(now)
+
+    def _send(self, now: float) -> None:
+        flow = self._first_flow
+        tcp = _tcp_for_large(self._core, self._request, flow, self._peer)
+        if tcp is None:
+            self._start(flow, self._fail, now)
+        else:
+            self._start(tcp, lambda why, at: self._fall_back(why, flow, at), now)
+
+    def _start(self, flow: Flow, fail: Callable[[str, float], None], now: float) -> None:
+        core = self._core
+        method = self._request.method
+        self._flow = flow
+        self._branch = f"z9hG4bK{core.token()}"  # RFC 3261 8.1.1.7
+        data = self._request.render(core.peers.listener(flow), self._branch)
+        if len(data) > MOST_BY_UDP and flow.transport == "udp":
+            raise ProtocolError(513, "request exceeds the UDP limit")
+        if method == "INVITE":
+            if self._goes_out is not None:
+                self._goes_out(flow, self._branch)
+            self.transaction = core.transactions.request(
+                method, self._branch, data, flow, self._receive_invite, fail, now, self._ack
+            )
+        else:
+            receive = self._receive if self._peer.account is None else self._receive_other
+            self.transaction = core.transactions.request(method, self._branch, data, flow, receive, fail, now)
+
+    def _fall_back(self, why: str, udp: Flow, now: float) -> None:
+        if why == "transport" and not self.transaction.proceeding and self._cancelled is None:
+            with suppress(ProtocolError):  # too large for UDP
+                self._start(udp, self._fail, now)
+                return
+        self._fail(why, now)
+
+    def _ack(self, response: Response) -> bytes:
+        return self._request.ack(response, self._core.peers.listener(self._flow), self._branch)
+
+    def _receive_invite(self, response: Response, now: float) -> None:
+        if self._cancelled is not None and response.status < 200:
+            reason, self._cancelled = self._cancelled, None
+            self._send_cancel(reason, now)
+        if 200 <= response.status < 300:  # repeated and forked 2xx (for 64*T1) do not need this object
+            self.transaction.hand_over(self._receive)
+        if response.status not in CHALLENGED or not self._goes_again(response, now):
+            self._receive(response, now)
+
+    def _receive_other(self, response: Response, now: float) -> None:
+        if response.status not in CHALLENGED or not self._goes_again(response, now):
+            self._receive(response, now)
+
+    def _goes_again(self, response: Response, now: float) -> bool:
+        """Repeat the request with credentials. False without an account, or if they were rejected."""
+        account, request = self._peer.account, self._request
+        if account is None or self._given_up or self._challenges == MOST_CHALLENGES:
+            return False
+        challenge = challenge_in(response, account)
+        if challenge is None or (self._challenges and not challenge.stale):
+            return False
+        self._challenges += 1
+        line = credentials_line(response.status, challenge, account, request.method, request.uri, self._core.token())
+        self._request = request.with_credentials(self._renumber(line, now), line)
+        try:
+            self._send(now)
+        except ProtocolError:
+            return False
+        return True
+
+    def cancel(self, now: float, reason: str = "") -> None:
+        """Cancel an INVITE, but not before its first provisional response (RFC 3261 9.1)."""
+        if self.transaction.done:
+            return
+        self._given_up = True
+        if self.transaction.proceeding:
+            self._send_cancel(reason, now)
+        else:
+            self._cancelled = reason
+
+    def _send_cancel(self, reason: str, now: float) -> None:
+        core = self._core
+        data = self._request.cancel(core.peers.listener(self._flow), self._branch, reason)
+        core.transactions.request("CANCEL", self._branch, data, self._flow, _ignore, _ignore, now)
+        self.transaction.abandon(now)
+
+
+def _ignore(_: object, __: float) -> None:
+    """Ignore the response to a CANCEL: the INVITE's own response counts."""
+
+
+def _tcp_for_large(core: Core, request: OutgoingRequest, flow: Flow, peer: Peer) -> Flow | None:
+    if flow.transport != "udp" or not peer.tcp_allowed or request.size <= PATH_MTU_LIMIT:
+        return None
+    listener = core.peers.listener_for("tcp", flow.host)
+    return None if listener is None else Flow(listener, "tcp", flow.host, flow.port)

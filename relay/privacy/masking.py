@@ -1,0 +1,361 @@
+"""Header masking: what may cross from one party's side to the other (DESIGN 3).
+
+An allow-list. Each function takes a received message and returns what may be written into the outgoing one; anything
+it does not name is dropped. It never sends and keeps no state.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from relay.errors import ParseError, ProtocolError
+from relay.privacy.sdp import SdpWriter, mask_description
+from relay.sip.headers import parse_min_se, parse_reason, parse_session_expires
+from relay.sip.message import Message, Request
+
+METHODS: Final = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", "OPTIONS")
+OPTION_TAGS: Final = ("100rel", "timer")
+ALLOW: Final = f"Allow: {', '.join(METHODS)}\r\n"
+_SUPPORTED: Final = f"Supported: {', '.join(OPTION_TAGS)}\r\n"
+CAPABILITIES: Final = f"{ALLOW}Accept: application/sdp\r\n{_SUPPORTED}"  # RFC 3261 11.2
+# Outside calls, of a relay that takes text messages.
+ALLOW_WITH_MESSAGE: Final = f"Allow: {', '.join((*METHODS, 'MESSAGE'))}\r\n"
+CAPABILITIES_WITH_MESSAGE: Final = f"{ALLOW_WITH_MESSAGE}Accept: application/sdp, text/plain\r\n{_SUPPORTED}"
+
+MOST_HOPS: Final = 70  # RFC 3261 8.1.1.6
+LONGEST_SESSION_S: Final = 86_400  # cap of relayed session timers: too short to hold a party's number
+
+PHRASES: Final = {
+    100: "Trying",
+    180: "Ringing",
+    182: "Queued",
+    183: "Session Progress",
+    200: "OK",
+    202: "Accepted",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    406: "Not Acceptable",
+    408: "Request Timeout",
+    410: "Gone",
+    413: "Request Entity Too Large",
+    415: "Unsupported Media Type",
+    416: "Unsupported URI Scheme",
+    420: "Bad Extension",
+    422: "Session Interval Too Small",
+    423: "Interval Too Brief",
+    433: "Anonymity Disallowed",
+    480: "Temporarily Unavailable",
+    481: "Call/Transaction Does Not Exist",
+    482: "Loop Detected",
+    483: "Too Many Hops",
+    484: "Address Incomplete",
+    486: "Busy Here",
+    487: "Request Terminated",
+    488: "Not Acceptable Here",
+    491: "Request Pending",
+    500: "Server Internal Error",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+    505: "Version Not Supported",
+    513: "Message Too Large",
+    603: "Decline",
+}
+
+# 181 and 199 reveal the callee's forwarding and forking; the caller sees ringing or progress only.
+_PROVISIONAL: Final = {180: 180, 181: 182, 182: 182, 183: 183}
+
+
+class Verdict(NamedTuple):
+    """How a failed attempt is answered to the caller, and its outcome in the call record."""
+
+    status: int
+    q850_cause: int
+    outcome: str
+
+
+# A callee's final status -> the caller's. 3xx carries a real target, 401/407/503 reveal the callee's network: none of
+# them is shown. A status that is not listed is treated as its class (x00).
+_FINAL: Final = {
+    300: Verdict(480, 20, "unreachable"),
+    400: Verdict(480, 41, "failed"),
+    401: Verdict(480, 21, "failed"),
+    403: Verdict(480, 21, "rejected"),
+    404: Verdict(404, 1, "unreachable"),
+    407: Verdict(480, 21, "failed"),
+    408: Verdict(480, 18, "unreachable"),
+    410: Verdict(404, 22, "unreachable"),
+    415: Verdict(488, 88, "failed"),
+    420: Verdict(480, 111, "failed"),
+    422: Verdict(422, 31, "failed"),
+    480: Verdict(480, 18, "unreachable"),
+    484: Verdict(404, 28, "unreachable"),
+    486: Verdict(486, 17, "busy"),
+    488: Verdict(488, 88, "failed"),
+    500: Verdict(480, 41, "failed"),
+    503: Verdict(480, 34, "unreachable"),
+    504: Verdict(480, 102, "unreachable"),
+    600: Verdict(486, 17, "busy"),
+    603: Verdict(603, 21, "rejected"),
+    604: Verdict(404, 1, "unreachable"),
+    606: Verdict(488, 88, "failed"),
+}
+NO_ANSWER: Final = Verdict(480, 19, "no_answer")
+LEAK: Final = Verdict(480, 41, "failed")
+NO_PEER: Final = Verdict(480, 3, "unreachable")  # Q.850 3: no route to destination
+NO_PROGRESS: Final = Verdict(480, 102, "unreachable")  # Q.850 102: recovery on timer expiry
+NO_CONNECTION: Final = Verdict(480, 38, "unreachable")  # Q.850 38: network out of order
+CANCELLED: Final = Verdict(487, 16, "cancelled")
+LOST: Final = Verdict(503, 41, "failed")  # cut short by a crash
+
+_IN_DIALOG: Final = frozenset({400, 408, 415, 422, 481, 487, 488, 491, 500})
+
+
+def mask_provisional(status: int) -> int | None:
+    """The 18x shown for a callee's 1xx; None if nothing is shown (100, 199, unknown ones)."""
+    return _PROVISIONAL.get(status)
+
+
+def mask_final(status: int, *, rang: bool) -> Verdict:
+    """The verdict on a callee's final 3xx-6xx to the initial INVITE. `rang`: it had sent 180."""
+    if rang and status in (408, 480):
+        return NO_ANSWER
+    return _FINAL.get(status) or _FINAL[status // 100 * 100]
+
+
+def mask_in_dialog(status: int) -> int:
+    """The final status shown for a response within a call: the original one only if the requester can act on it."""
+    if 200 <= status < 300:
+        return 200
+    if status in _IN_DIALOG:
+        return status
+    return 500 if status >= 500 else 488
+
+
+def mask_hops(hops: int | None) -> int:
+    """Max-Forwards of a relayed request (RFC 3261 16.6): one less than `hops`, at most MOST_HOPS - 1, since a higher
+    value would reveal the sender's software. `hops` is not 0."""
+    return MOST_HOPS if hops is None else min(hops, MOST_HOPS) - 1
+
+
+class NotAnchored(ProtocolError):
+    """SDP of an anchored call that rtpengine has not rewritten: it must not be relayed."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "SDP not rewritten by rtpengine")
+
+
+class Body:
+    """The body of an outgoing message."""
+
+    __slots__ = ("content_type", "data")
+
+    def __init__(self, content_type: str, data: bytes) -> None:
+        self.content_type = content_type
+        self.data = data
+
+
+def mask_body(message: Message, writer: SdpWriter) -> Body | None:
+    """The body to relay: rewritten SDP or a DTMF digit; None without a body.
+
+    Raises ProtocolError: 415 for a request with any other type or with SDP outside offer/answer, 488 for malformed
+    SDP; and NotAnchored. A response cannot be refused: it is relayed without such a body.
+    """
+    if not message.body:
+        return None
+    content_type = message.content_type
+    kind = content_type.type if content_type else ""
+    if kind == "application/sdp" and _describes(message):
+        return _mask_sdp(message, message.body, writer)
+    if kind.startswith("multipart/") and content_type is not None and _describes(message):
+        part = _sdp_part(message.body, content_type.params.get("boundary"))
+        if part is not None:
+            return _mask_sdp(message, part, writer)
+    if not isinstance(message, Request):
+        return None
+    if kind in _DTMF and message.method == "INFO":
+        return _mask_dtmf(message.body, kind)
+    raise ProtocolError(415, "only SDP and DTMF bodies are relayed")
+
+
+def mask_ack_body(ack: Request, writer: SdpWriter) -> Body | None:
+    """As `mask_body`, for an ACK, which cannot be refused: a body that may not pass is dropped."""
+    try:
+        return mask_body(ack, writer)
+    except (ProtocolError, ParseError):
+        return None
+
+
+def has_sdp(message: Message) -> bool:
+    """Whether the message carries an offer or an answer (RFC 3264)."""
+    content_type = message.content_type if message.body else None
+    return (
+        content_type is not None
+        and (content_type.type == "application/sdp" or content_type.type.startswith("multipart/"))
+        and _describes(message)
+    )
+
+
+def _describes(message: Message) -> bool:
+    """Whether the method may carry an offer or an answer (RFC 6337 2.1)."""
+    return (message.method if isinstance(message, Request) else message.cseq.method) in _DESCRIBING
+
+
+_DESCRIBING: Final = frozenset({"INVITE", "ACK", "PRACK", "UPDATE"})
+
+
+def brings_sdp(message: Message) -> bool:
+    """As `has_sdp`; False for a malformed Content-Type or CSeq, which is refused by the masking."""
+    try:
+        return has_sdp(message)
+    except ParseError:
+        return False
+
+
+def _mask_sdp(message: Message, body: bytes, writer: SdpWriter) -> Body:
+    try:
+        if writer.anchored and not message.anchored:
+            mask_description(body)  # malformed SDP is refused with 488 first
+            raise NotAnchored()
+        return Body("application/sdp", writer.write(body))
+    except ParseError as error:
+        raise ProtocolError(488, f"SDP: {error.reason}") from error
+
+
+def _sdp_part(body: bytes, boundary: str | None) -> bytes | None:
+    """The first application/sdp part of a multipart body (RFC 2046 5.1)."""
+    if not boundary:
+        return None
+    delimiter = b"\r\n--" + boundary.encode("utf-8", "surrogateescape")
+    for part in (b"\r\n" + body).split(delimiter)[1:]:
+        head, blank, content = part.partition(b"\r\n\r\n")
+        if blank and _is_sdp_part(head):
+            return content
+    return None
+
+
+_is_sdp_part: Final = re.compile(rb"(?im)^(?:content-type|c)[ \t]*:[ \t]*application/sdp[ \t]*(?:;|\r?$)").search
+_DTMF: Final = {
+    # "*" and "#" are also written 10 and 11, flash 16 (events of RFC 4733); the duration may be missing.
+    "application/dtmf-relay": re.compile(
+        rb"(?i)\s*+signal\s*+=\s*+(1[0-6]|[0-9*#a-d]|flash)(?:\s++duration\s*+=\s*+([0-9]{1,5}))?\s*+"
+    ),
+    "application/dtmf": re.compile(rb"(?i)\s*+(1[0-6]|[0-9*#a-d]|flash)\s*+"),
+}
+_DTMF_DURATION: Final = b"160"  # ms
+
+
+def _mask_dtmf(body: bytes, kind: str) -> Body:
+    found = _DTMF[kind].fullmatch(body) if len(body) <= 64 else None
+    if found is None:
+        raise ProtocolError(415, "not a DTMF digit")
+    if kind == "application/dtmf":
+        return Body(kind, found[1])
+    return Body(kind, b"Signal=%b\r\nDuration=%b\r\n" % (found[1], found[2] or _DTMF_DURATION))
+
+
+def mask_request_headers(request: Request) -> str:
+    """The header lines of a request to relay: Allow, Supported, Require, session timer, Reason.
+
+    Raises ParseError for a malformed session timer.
+    """
+    lines = _mask_lines(given) if (given := _given(request, _CROSSING)) else ""
+    return lines + mask_reason(request) if request.has("reason") else lines
+
+
+def mask_response_headers(message: Message) -> str:
+    """The header lines of a response to relay: as of a request, without Reason.
+
+    A malformed session timer is dropped: a response cannot be refused, and the call need not end because of it.
+    """
+    given = _given(message, _CROSSING)
+    if not given:
+        return ""
+    try:
+        return _mask_lines(given)
+    except ParseError:
+        return _mask_lines(_given(message, _LISTS))
+
+
+def _given(message: Message, names: tuple[str, ...]) -> str:
+    """The header lines with these names, grouped by name."""
+    lines = ""
+    for name in names:
+        if message.has(name):
+            lines += "".join([f"{name}: {value}\r\n" for value in message.get_all(name)])
+    return lines
+
+
+_TOKEN_LISTS: Final = {"allow": METHODS, "supported": OPTION_TAGS, "require": OPTION_TAGS}
+_LISTS: Final = tuple(_TOKEN_LISTS)
+_CROSSING: Final = (*_LISTS, "session-expires", "min-se")
+
+
+@lru_cache(maxsize=256)  # a peer sends the same few sets of lines
+def _mask_lines(given: str) -> str:
+    values: dict[str, list[str]] = {}
+    for line in given.split("\r\n")[:-1]:
+        name, _, value = line.partition(": ")
+        values.setdefault(name, []).append(value)
+    lines = ""
+    for name, allowed in _TOKEN_LISTS.items():
+        lines += mask_tokens(name.capitalize(), ",".join(values.get(name, ())), allowed)
+    if "session-expires" in values:
+        timer = parse_session_expires(values["session-expires"][0])
+        refresher = f";refresher={timer.refresher}" if timer.refresher else ""
+        lines += f"Session-Expires: {min(timer.seconds, LONGEST_SESSION_S)}{refresher}\r\n"
+    if "min-se" in values:
+        lines += f"Min-SE: {min(parse_min_se(values['min-se'][0]), LONGEST_SESSION_S)}\r\n"
+    return lines
+
+
+def mask_tokens(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    """The line `name: …` with the allowed tokens of `value`, in our order and spelling; "" if there are none."""
+    given = {token.strip().lower() for token in value.split(",")}
+    kept = [token for token in allowed if token.lower() in given]
+    return f"{name}: {', '.join(kept)}\r\n" if kept else ""
+
+
+def unknown_requirements(request: Request) -> list[str]:
+    """The unsupported option tags in Require (RFC 3261 8.2.2.3: answer 420)."""
+    if not request.has("require"):
+        return []
+    return [tag for tag in request.values("require") if tag.lower() not in OPTION_TAGS]
+
+
+def requires(request: Request, option: str) -> bool:
+    """Whether Require names the option tag, given in lower case (RFC 3261 20.32)."""
+    return request.has("require") and option in map(str.lower, request.values("require"))
+
+
+def mask_reason(message: Message) -> str:
+    """Reason lines (RFC 3326) reduced to protocol and cause; other protocols and values without a cause are dropped.
+
+    One line per protocol (RFC 3326 2), with a cause in its range: more could spell a number.
+    """
+    if not message.has("reason"):
+        return ""
+    lines = ""
+    for value in _reasons(message)[:4]:
+        try:
+            reason = parse_reason(value)
+        except ParseError:
+            continue
+        protocol, causes = _CAUSES.get(reason.protocol.lower(), ("", range(0)))
+        if reason.cause in causes and protocol not in lines:
+            lines += f"Reason: {protocol};cause={reason.cause}\r\n"
+    return lines
+
+
+_CAUSES: Final = {"q.850": ("Q.850", range(1, 128)), "sip": ("SIP", range(100, 700))}
+
+
+def _reasons(message: Message) -> list[str]:
+    try:
+        return message.values("reason")
+    except ParseError:  # a malformed Reason does not justify refusing a BYE
+        return []

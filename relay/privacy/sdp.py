@@ -1,0 +1,378 @@
+"""SDP masking: session descriptions as the other side may see them (DESIGN 3, "SDP").
+
+Everything that identifies a person, a device or a program is dropped: origin, names, keys in clear, candidates, unknown
+attributes, codecs and formats. Media addresses pass unchanged (`[media] mode = "direct"`) or have already been replaced
+by rtpengine's; host names do not pass.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
+from itertools import pairwise
+from typing import Final
+
+from relay.errors import ParseError
+from relay.privacy.codecs import keep_codecs, put_in_order
+from relay.sip.sdp import Attribute, Connection, Media, Origin, Sdp, parse_sdp
+
+_RELAYED_KINDS: Final = frozenset({"audio", "video", "image", "text"})
+_RELAYED_PROTOCOLS: Final = frozenset({"RTP/AVP", "RTP/SAVP", "RTP/AVPF", "RTP/SAVPF", "udptl", "UDPTL"})
+# A refused stream keeps its media type and transport if registered: RFC 3264 6 wants the answer's m= line to match the
+# offer's, and some stacks end the call otherwise.
+_KINDS: Final = _RELAYED_KINDS | {"application", "message"}
+_PROTOCOLS: Final = _RELAYED_PROTOCOLS | frozenset(
+    "UDP/TLS/RTP/SAVP UDP/TLS/RTP/SAVPF TCP/RTP/AVP TCP/MSRP TCP/TLS/MSRP UDP/BFCP TCP/BFCP TCP/TLS/BFCP UDP/TLS/BFCP"
+    " DTLS/SCTP UDP/DTLS/SCTP TCP/DTLS/SCTP udp UDP TCP".split()
+)
+_BANDWIDTHS: Final = {
+    "AS": 6,
+    "CT": 6,
+    "TIAS": 8,
+    "RS": 6,
+    "RR": 6,
+}  # maximum of digits: AS and CT in kbit/s, TIAS, RS and RR in bit/s
+_MOST_PORTS: Final = 16
+_LONGEST_VALUE: Final = 512  # characters of an attribute; longer ones are dropped
+_FLAGS: Final = frozenset(
+    "sendrecv sendonly recvonly inactive rtcp-mux rtcp-rsize T38FaxFillBitRemoval T38FaxTranscodingMMR"
+    " T38FaxTranscodingJBIG".split()
+)
+_ENCODINGS: Final = frozenset(
+    "pcmu pcma g722 g7221 g723 g728 g729 g729d g729e gsm gsm-efr gsm-hr-08 ilbc isac speex silk opus amr amr-wb"
+    " amr-wb+ evs l16 g726-16 g726-24 g726-32 g726-40 dvi4 lpc bv16 bv32 vdvi qcelp mpa cn red telephone-event tone"
+    " clearmode h261 h263 h263-1998 h263-2000 h264 h265 vp8 vp9 av1 jpeg t38 t140".split()
+)
+KNOWN_CODECS: Final = _ENCODINGS | {"t38"}
+_STATIC_PAYLOADS: Final = frozenset(map(str, range(35)))  # RFC 3551 6
+
+_PAYLOAD: Final = r"(?:[1-9]?[0-9]|1[01][0-9]|12[0-7])"
+_RATE: Final = r"[0-9]{1,3}(?:\.[0-9]{1,2})?"
+_BAND: Final = r"(?:nb|wb|swb|fb)"
+# Short values of one kind each: too short for a party's number, even with separators.
+_FMTP_VALUES: Final = {
+    r"[0-9]{1,6}": (
+        "octet-align mode-change-period mode-change-capability mode-change-neighbor crc robust-sorting interleaving"
+        " max-red bitrate useinbandfec usedtx stereo sprop-stereo cbr maxplaybackrate sprop-maxcapturerate"
+        " maxaveragebitrate minptime maxptime ptime dtx dtx-recv hf-only evs-mode-switch packetization-mode"
+        " level-asymmetry-allowed max-mbps max-fs max-fr max-br max-cpb max-dpb max-smbps apt level profile qcif cif"
+    ),
+    r"[0-8](?:,[0-8]){0,8}": "mode-set",
+    r"[0-9]{1,2}|any": "mode",
+    r"yes|no": "annexa annexb",
+    r"on|off|vad": "vbr",
+    r"[0-9a-fA-F]{6}|[0-9]{1,3}": "profile-level-id",
+    r"-1|[0-7]": "cmr ch-aw-recv",
+    r"[1-6](?:-[1-6])?": "ch-send ch-recv",
+    rf"{_RATE}(?:-{_RATE})?": "br br-send br-recv",
+    rf"{_BAND}(?:-{_BAND})?": "bw bw-send bw-recv",
+}
+_is_fmtp_value: Final = {
+    name: re.compile(pattern).fullmatch for pattern, names in _FMTP_VALUES.items() for name in names.split()
+}
+_match_fmtp: Final = re.compile(rf"({_PAYLOAD}) +(.+)").fullmatch
+_is_redundancy: Final = re.compile(rf"{_PAYLOAD}(?:/{_PAYLOAD}){{1,4}}").fullmatch  # RFC 2198 5
+_is_events: Final = re.compile(r"[0-9]{1,3}(?:-[0-9]{1,3})?(?:,[0-9]{1,3}(?:-[0-9]{1,3})?){0,15}").fullmatch
+_match_rtpmap: Final = re.compile(rf"{_PAYLOAD} ([A-Za-z0-9+-]{{1,20}})/[0-9]{{3,6}}(?:/[1-8])?").fullmatch
+_is_crypto: Final = re.compile(  # RFC 4568 9.2; suites of RFC 4568 6.2, 6188, 7714
+    r"[1-9][0-9]? (?:AES_CM_128_HMAC_SHA1_(?:80|32)|F8_128_HMAC_SHA1_80|AES_(?:192|256)_CM_HMAC_SHA1_(?:80|32)"
+    r"|AEAD_AES_(?:128|256)_GCM(?:_8)?) inline:[A-Za-z0-9+/]{38,64}={0,2}(?:\|2\^[0-9]{1,2})?(?:\|[0-9]{1,3}:[0-9])?"
+).fullmatch
+_is_t38_value: Final = re.compile(r"[0-9]{1,6}|transferredTCF|localTCF|t38UDPRedundancy|t38UDPFEC|t38UDPNoEC").fullmatch
+_is_feedback: Final = re.compile(
+    rf"(?:{_PAYLOAD}|\*) (?:nack(?: pli| sli| rpsi)?|ccm (?:fir|tmmbr)|ack rpsi|goog-remb|trr-int [0-9]{{1,5}})"
+).fullmatch
+_is_small: Final = re.compile(r"[0-9]{1,5}").fullmatch
+
+
+class SdpWriter:
+    """Writer of one leg's SDP under the relay's origin (RFC 3264 8: same session id, version +1 per change)."""
+
+    __slots__ = ("_last", "anchored", "codecs", "session_id", "version")
+
+    def __init__(self, session_id: int, version: int = 0, *, anchored: bool = False) -> None:
+        self.session_id = session_id  # 1 to 2**31: too short to hold a party's number
+        self.version = version  # of the last SDP written; 0: none yet
+        self.anchored = anchored  # only SDP from rtpengine may be written
+        self.codecs: frozenset[str] | None = None  # allowed for both sides; None: all
+        self._last = b""
+
+    def write(self, body: bytes) -> bytes:
+        """The masked SDP for the leg's peer.
+
+        Raises ParseError if nothing usable is left, ProtocolError 488 if no codec is allowed for both sides.
+        """
+        content, address = mask_description(body, in_order=self.anchored)
+        if self.codecs is not None:
+            content = keep_codecs(content, self.codecs)
+        if content != self._last:
+            self._last = content
+            self.version += 1
+        # The origin has the media address (RFC 4566 5.2 requires one, and in direct mode there is none of ours).
+        return f"v=0\r\no=- {self.session_id} {self.version} IN ".encode() + address + b"\r\ns=-\r\n" + content
+
+    @property
+    def written(self) -> tuple[int, bytes]:
+        """The state after the last SDP written, for `take_back`."""
+        return self.version, self._last
+
+    def take_back(self, written: tuple[int, bytes]) -> None:
+        """Undo `write`: the SDP was not sent."""
+        self.version, self._last = written
+
+
+def shows_way(before: bytes, after: bytes) -> bool:
+    """Whether rtpengine's SDP `after` still holds a media address of the original SDP `before`.
+
+    Both may be on one host, so a common address counts only if rtpengine has no port there. Refused streams are
+    ignored: their addresses are never written. Raises ParseError.
+    """
+    theirs, ours = parse_sdp(before), parse_sdp(after)
+    known, shown = _ways(theirs), _ways(ours)
+    own = {address for address, port in shown - known if port}
+    return bool(known & shown) or bool(_addresses(ours) & _addresses(theirs) - own)
+
+
+def refuse_all(body: bytes) -> bytes | None:
+    """The SDP without addresses if all its streams are refused, which rtpengine would not accept; else None. Raises
+    ParseError."""
+    sdp = parse_sdp(body)
+    if any(media.port for media in sdp.media):
+        return None
+    sdp.connection = Connection("IP4", "0.0.0.0")
+    for media in sdp.media:
+        media.connections = []
+    return sdp.serialize()
+
+
+def _ways(sdp: Sdp) -> set[tuple[str, int]]:
+    """Address and port of each active stream."""
+    ways: set[tuple[str, int]] = set()
+    for media in sdp.media:
+        connection = media.connections[0] if media.connections else sdp.connection
+        if media.port and connection is not None and connection.address not in _UNSPECIFIED:
+            ways.add((_spelled(connection), media.port))
+    return ways
+
+
+def _addresses(sdp: Sdp) -> set[str]:
+    connections = [connection for media in sdp.media if media.port for connection in media.connections]
+    if sdp.connection is not None:
+        connections.append(sdp.connection)
+    return {_spelled(connection) for connection in connections} - _UNSPECIFIED
+
+
+def _spelled(connection: Connection) -> str:
+    """The address in canonical spelling: rtpengine writes IPv6 in another one."""
+    address = connection.address
+    if connection.address_type == "IP4" or not _is_literal("IP6", address):
+        return address
+    found = IPv6Address(address)
+    return str(found.ipv4_mapped or found)
+
+
+_UNSPECIFIED: Final = frozenset({"0.0.0.0", "::"})  # RFC 3264 8.4: old form of hold
+
+
+def mask_description(body: bytes, *, in_order: bool = False) -> tuple[bytes, bytes]:
+    """The masked SDP behind v=, o= and s=, and the address for the origin. Raises ParseError.
+
+    `in_order`: put codecs and attributes into an order that is the same for all phones.
+
+    A peer's SDPs with one stream nearly always differ only in origin and port: the rest is masked once and cached.
+    """
+    found = _match_one_stream(body) if len(body) <= _LONGEST_REMEMBERED else None
+    if found is None:
+        return _mask(parse_sdp(body), in_order)
+    before, port, behind = found.groups()
+    remembered = _masked_in_order if in_order else _masked
+    masked = remembered.get(before + behind)
+    if masked is None:
+        if not _can_be_remembered(before, behind):
+            return _mask(parse_sdp(body), in_order)
+        masked = _masked_but_for_port(before, behind, in_order)
+        if len(remembered) >= _MAX_REMEMBERED:
+            remembered.clear()
+        remembered[before + behind] = masked
+    before, behind, address = masked
+    return (before + port + behind if behind else before), address
+
+
+# An origin that parse_sdp accepts, the lines up to the first port, a valid port, and the rest.
+_match_one_stream: Final = re.compile(
+    rb"v=0\r\no=[!-~]{1,255}+ [0-9]{1,32}+ [0-9]{1,32}+ IN IP4 [0-9.]{7,15}+\r\n"
+    rb"((?:[^m\n][^\n]*+\n)*+(?<=\r\n)m=[A-Za-z]++ )([1-9][0-9]{0,3}+|[1-5][0-9]{4})( .*+)(?<=\r\n)",
+    re.DOTALL,
+).fullmatch
+_ORIGIN: Final = b"v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\n"
+_SOME_PORT: Final = b"59999"
+_LONGEST_REMEMBERED: Final = 2048  # bytes of an SDP
+_MAX_REMEMBERED: Final = 2048  # SDPs; a hostile peer must not fill memory
+# By the text before and behind the port.
+_masked: Final[dict[bytes, tuple[bytes, bytes, bytes]]] = {}
+_masked_in_order: Final[dict[bytes, tuple[bytes, bytes, bytes]]] = {}
+
+
+def _can_be_remembered(before: bytes, behind: bytes) -> bool:
+    """Only SDP with one stream, and without keys, which must not be cached."""
+    lines = before + behind
+    return lines.find(b"\rm=") < 0 and behind.find(b"\nm") < 0 and lines.find(b"inline:") < 0
+
+
+def _masked_but_for_port(before: bytes, behind: bytes, in_order: bool) -> tuple[bytes, bytes, bytes]:
+    """The masked content before and behind the port (b"" behind if the stream is refused), and the address."""
+    content, address = _mask(parse_sdp(_ORIGIN + before + _SOME_PORT + behind), in_order)
+    start = before[before.rfind(b"m=") :]
+    head, found, rest = content.partition(start + _SOME_PORT)
+    return head + start if found else head, rest, address
+
+
+def _mask(sdp: Sdp, in_order: bool) -> tuple[bytes, bytes]:
+    masked = Sdp(
+        origin=_NOBODY,
+        connection=None if sdp.connection is None else _mask_connection(sdp.connection),
+        bandwidths=_mask_bandwidths(sdp.bandwidths),
+        timings=["0 0"],
+        attributes=_mask_attributes(sdp.attributes),
+        media=[_mask_media(media) for media in sdp.media],
+    )
+    if in_order:
+        put_in_order(masked)
+    streams = sorted(masked.media, key=_is_refused)
+    first = masked.connection or next((c for media in streams for c in media.connections), None)
+    if first is None:
+        raise ParseError("no connection address", "c")
+    return masked.serialize().partition(b"s=-\r\n")[2], f"{first.address_type} {first.address}".encode()
+
+
+_NOBODY: Final = Origin("-", "0", "0", "IP4", "0.0.0.0")
+_NOWHERE: Final = Connection("IP4", "0.0.0.0")
+
+
+def _is_refused(media: Media) -> bool:
+    return media.port == 0
+
+
+def _mask_connection(connection: Connection) -> Connection:
+    """The address only. Raises ParseError for a host name, which may reveal its owner."""
+    if not _is_literal(connection.address_type, connection.address):
+        raise ParseError("not an address literal", "c")
+    return Connection(connection.address_type, connection.address) if connection.suffix else connection
+
+
+@lru_cache(maxsize=1024)
+def _is_literal(address_type: str, address: str) -> bool:
+    try:
+        IPv4Address(address) if address_type == "IP4" else IPv6Address(address)
+    except ValueError:
+        return False
+    return True
+
+
+def _mask_bandwidths(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(kind, value) for kind, value in lines if len(value) <= _BANDWIDTHS.get(kind, 0)]
+
+
+def _mask_attributes(attributes: list[Attribute]) -> list[Attribute]:
+    return [kept for name, value in attributes if (kept := mask_attribute(name, value))]
+
+
+def _mask_media(media: Media) -> Media:
+    connections = [_mask_connection(connection) for connection in media.connections[:1]]
+    if connections and _is_refused(media):
+        connections = [_NOWHERE]
+    if media.kind not in _RELAYED_KINDS or media.protocol not in _RELAYED_PROTOCOLS:
+        return _refuse(media, connections)
+    attributes = _mask_attributes(media.attributes)
+    formats = _mask_formats(media, attributes)
+    if not formats:
+        return _refuse(media, connections)
+    count = media.port_count if media.port_count and media.port_count <= _MOST_PORTS else None
+    bandwidths = _mask_bandwidths(media.bandwidths)
+    return Media(media.kind, media.port, count, media.protocol, formats, connections, bandwidths, attributes)
+
+
+def _refuse(media: Media, connections: list[Connection]) -> Media:
+    """The stream in its place with port 0 (RFC 3264 6) and without its address."""
+    kind = media.kind if media.kind in _KINDS else "audio"
+    protocol = media.protocol if media.protocol in _PROTOCOLS else "RTP/AVP"
+    return Media(
+        kind, 0, None, protocol, ["0" if "RTP/" in protocol else "*"], [_NOWHERE] if connections else [], [], []
+    )
+
+
+def _mask_formats(media: Media, attributes: list[Attribute]) -> list[str]:
+    """The payload types to keep: static ones, and dynamic ones with a known codec."""
+    if media.protocol in ("udptl", "UDPTL"):
+        return ["t38"] if "t38" in media.formats else []
+    mapped = {value.partition(" ")[0] for name, value in attributes if name == "rtpmap" and value}
+    return [payload for payload in media.formats if payload in mapped or payload in _STATIC_PAYLOADS]
+
+
+def mask_attribute(name: str, value: str | None) -> Attribute | None:
+    """The masked attribute, or None if it is not on the allow-list."""
+    if value is None:
+        return (name, None) if name in _FLAGS else None
+    mask = _MASKS.get(name)
+    if mask is None or len(value) > _LONGEST_VALUE:
+        return None
+    kept = mask(value)
+    return None if kept is None else (name, kept)
+
+
+@lru_cache(maxsize=1024)
+def _mask_rtpmap(value: str) -> str | None:
+    found = _match_rtpmap(value)
+    return value if found and found[1].lower() in _ENCODINGS else None
+
+
+@lru_cache(maxsize=1024)
+def _mask_fmtp(value: str) -> str | None:
+    """The parameters of known codecs that have a valid value."""
+    found = _match_fmtp(value)
+    if found is None or not value.isascii():
+        return None
+    payload, settings = found.groups()
+    if _is_redundancy(settings) or (_is_events(settings) and _ascend(settings)):
+        return f"{payload} {settings}"
+    kept = []
+    for parameter in settings.split(";"):
+        name, _, setting = parameter.strip().partition("=")
+        is_value = _is_fmtp_value.get(name.lower())
+        if is_value and is_value(setting):
+            kept.append(f"{name}={setting}")
+    return f"{payload} {';'.join(kept)}" if kept else None
+
+
+def _ascend(events: str) -> bool:
+    """Whether a list of telephone events ascends, up to 255 (RFC 4733 2.4.1), which few numbers would."""
+    numbers = [int(number) for number in re.split("[,-]", events)]
+    return numbers[-1] <= 255 and all(low < high for low, high in pairwise(numbers))
+
+
+def _mask_rtcp(value: str) -> str | None:
+    """The port only (RFC 3605): the address may differ from that of the media."""
+    return _passing(_is_small)(value.partition(" ")[0])
+
+
+def _passing(is_value: Callable[[str], re.Match[str] | None]) -> Callable[[str], str | None]:
+    return lambda value: value if is_value(value) else None
+
+
+_MASKS: Final[dict[str, Callable[[str], str | None]]] = {
+    "rtpmap": _mask_rtpmap,
+    "fmtp": _mask_fmtp,
+    "ptime": _passing(_is_small),
+    "maxptime": _passing(_is_small),
+    "framerate": _passing(_is_small),
+    "rtcp": _mask_rtcp,
+    "crypto": _passing(_is_crypto),
+    "rtcp-fb": _passing(_is_feedback),
+    **dict.fromkeys(
+        "T38FaxVersion T38MaxBitRate T38FaxFillBitRemoval T38FaxTranscodingMMR T38FaxTranscodingJBIG"
+        " T38FaxRateManagement T38FaxMaxBuffer T38FaxMaxDatagram T38FaxMaxIFP T38FaxUdpEC T38FaxUdpECDepth".split(),
+        _passing(_is_t38_value),
+    ),
+}

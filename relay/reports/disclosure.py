@@ -1,0 +1,104 @@
+"""Entries of the audit log for output: real numbers in the details in clear or masked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
+
+from relay.log import mask_text
+from relay.model.numbers import is_700, mask_number
+from relay.model.record import CallRecord
+from relay.service import fields
+from relay.service.fields import format_moment
+from relay.store.audit import Entry
+from relay.store.unit_of_work import UnitOfWork
+
+_MASKS = {"number": mask_number, "contact": mask_text}  # details that may hold a real number
+
+
+def details_form(entry: Entry, *, reveal: bool) -> dict[str, object]:
+    """Return the details; without `reveal` numbers of parties and the contact of a business user are masked."""
+    if reveal:
+        return entry.details
+    return {
+        name: mask(value) if (mask := _MASKS.get(name)) and isinstance(value, str) else value
+        for name, value in entry.details.items()
+    }
+
+
+# -- Call records for output
+
+Value = str | int | bool | None
+CallState = Literal["setting_up", "ringing", "up", "ended"]
+NUMBERS = ("number_dialled", "number_shown", "caller", "callee")
+TIMES = tuple(name for name in CallRecord._fields if name.endswith("_at"))
+
+
+def record_form(record: CallRecord, *, reveal: bool, for_operator: bool = True) -> dict[str, Value]:
+    """The fields in the order of DESIGN 5, times as Unix milliseconds.
+
+    Without `reveal` real numbers are masked, and fields that may contain a party's number or address are None: the
+    Call-ID chosen by the caller's phone, and the source, unless it is unknown. Business users see no source.
+    """
+    values: dict[str, Value] = record._asdict()
+    if not reveal:
+        values |= {name: number and mask_number(number) for name in NUMBERS if (number := getattr(record, name))}
+        values["caller_leg_call_id"] = None
+    if not for_operator or not (reveal or is_stranger(record)):
+        values["source"] = None
+    return {name: printable(value) if isinstance(value, str) else value for name, value in values.items()}
+
+
+def is_stranger(record: CallRecord) -> bool:
+    """Return whether the call came from an unknown source: not a bound party, and shown so that it can be traced."""
+    return not record.peer_in
+
+
+def state_of(values: Mapping[str, object]) -> CallState:
+    """The state of a call by the times in its fields."""
+    if values["ended_at"] is not None:
+        return "ended"
+    if values["answered_at"] is not None:
+        return "up"
+    return "setting_up" if values["ringing_at"] is None else "ringing"
+
+
+def with_moments(values: dict[str, Value], times: Iterable[str] = TIMES) -> dict[str, Value]:
+    """The values with `times` in RFC 3339, UTC, with milliseconds."""
+    return values | {name: _moment(values[name]) for name in times}
+
+
+def _moment(value: Value) -> str | None:
+    return format_moment(value) if isinstance(value, int) else None
+
+
+def printable(text: str) -> str:
+    """Replace surrogates, which stand for a peer's bytes that were not UTF-8: terminals, JSON and CSV reject them."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+# -- Requests for real numbers
+
+
+class DisclosureRequest(NamedTuple):
+    """A request as the audit log has it. Times are Unix milliseconds."""
+
+    number: str  # a 700 number or a party, in the normal form
+    since_ms: int
+    until_ms: int  # not included
+    reason: str
+    by: str
+    at_ms: int
+
+
+def ask(act: UnitOfWork, action: str, number: str, since_ms: int, until_ms: int, reason: str) -> DisclosureRequest:
+    """Write the request to the audit log and return it. Raises Refused.
+
+    The log has 700 numbers in clear; a party's number is in the sealed details only.
+    """
+    reason = fields.reason(reason, required=True)
+    if until_ms <= since_ms:
+        raise fields.invalid("until", "it must be after the beginning")
+    details: dict[str, object] = {"number": number, "since_ms": since_ms, "until_ms": until_ms}
+    act.audit(action, number if is_700(number) else "party", reason=reason, details=details)
+    return DisclosureRequest(number, since_ms, until_ms, reason, act.actor.name, act.now_ms)

@@ -1,0 +1,355 @@
+"""The SIP service: engine, call policy, look-ups, sockets, rtpengine and verification hook, wired together.
+
+`relay.server` starts and stops it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from structlog.typing import FilteringBoundLogger
+
+from relay.admin import Answers
+from relay.call.actions import LookUp
+from relay.call.engine import Engine
+from relay.call.recovery import KeptAttempt
+from relay.config import Config
+from relay.defence.limits import is_within_share
+from relay.defence.shared_limits import SharedLimits
+from relay.drain import Drain
+from relay.gc_tuning import collect_the_young
+from relay.log import STANDARD_OUTPUT, ended_calls, reporter
+from relay.model.decision import Refusal, Route
+from relay.model.record import CallRecord
+from relay.net.control import BanLog
+from relay.net.driver import Driver
+from relay.net.process import Tasks, take_huge_pages
+from relay.net.queues import FairQueue
+from relay.net.rtpengine import Rtpengine
+from relay.net.sounds import read_sounds
+from relay.net.tls import read_secret
+from relay.net.transports import Transports
+from relay.policy.call_policy import CallPolicy
+from relay.policy.evaluate import LookupResult
+from relay.policy.rules import STORE_FAILED, Rules
+from relay.store.attempts import AttemptFile
+from relay.store.connection import Server
+from relay.store.journal_queue import JournalQueue
+from relay.store.journal_rows import LiveCall
+from relay.store.lookup import RouteReader, granted_since
+from relay.store.outage import Report
+from relay.store.postgres_lookup import CONNECTIONS, PATIENCE_S, ServerRouteReader
+from relay.store.sealing import Sealer
+from relay.tokens import tokens
+
+if TYPE_CHECKING:
+    from relay.net.locate import Located
+    from relay.net.verify import Verifier
+
+TICK_S = 1.0
+CLOCK_STEP_S = 1.0  # a larger change of the wall clock within one tick is a step, not drift
+
+
+class SipService:
+    """Serves calls from `open` to `close`."""
+
+    def __init__(
+        self,
+        config: Config,
+        sealer: Sealer,
+        records: JournalQueue,
+        attempts: AttemptFile,
+        log: FilteringBoundLogger,
+    ) -> None:
+        """`attempts`: the file that keeps attempts under way. Raises ConfigError for an unusable configured file."""
+        self._config = config
+        self._sealer = sealer
+        self._log = log
+        self._transports = Transports(config.settings, config.streams, config.tls)
+        self._reader = _reader(config, sealer, log)
+        self._gate = CallPolicy(self._reader.fetch, config.rules, records.remember, self._warn)
+        self._engine = Engine(config.settings, tokens().__next__, time.time() - time.monotonic())
+        self._engine.bans.listeners.append(BanLog(log))
+        self._verifier = _verifier(config)
+        self._rtpengine = Rtpengine(config.rtpengine, self._warn, _sounds(config)) if config.rtpengine else None
+        self._driver = Driver(
+            self._engine,
+            self._transports,
+            self._gate.look_up,
+            records.append,
+            records.tell if config.api.enabled else _drop_event,
+            attempts,
+            log,
+            ended_calls(log, config.log.format, config.log.level),
+            self._verifier.ask if self._verifier else None,
+            self._rtpengine.mediate if self._rtpengine else None,
+            None if isinstance(self._reader, RouteReader) else partial(self._reader.look_up, self._gate),
+        )
+        self.answers = Answers(
+            self._engine,
+            self._driver,
+            self._transports.statistics,
+            self._rtpengine,
+            self._verifier,
+            self._gate.statistics,
+        )
+        self.limits = _shared_limits(self._engine, self._gate)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(
+        self,
+        live: Sequence[LiveCall],
+        known: Iterable[CallRecord],
+        located: Located,
+        kept: Sequence[KeptAttempt],
+    ) -> None:
+        """Resume the live calls (DESIGN 4.2), listen and serve. Raises ConfigError.
+
+        `known`: records of live calls, and of calls whose end may not be in the store yet. `kept`: attempts that were
+        under way at the crash; they are ended (4.3).
+        """
+        if self._verifier is not None:
+            await self._verifier.open()
+        if self._rtpengine is not None:
+            await self._rtpengine.open()
+        if not isinstance(self._reader, RouteReader):
+            await self._reader.open()
+        self._restore(live, kept)
+        lost = [attempt.record for attempt in kept if attempt.stored is None]
+        self._recall([*known, *lost])
+        self.locate(located)
+        take_huge_pages()
+        driver = self._driver
+        await self._transports.open(driver.receive, driver.transport_failed, self._engine.bans, driver.pace)
+        driver.start()
+        self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(collect_the_young())]
+
+    def _restore(self, live: Sequence[LiveCall], kept: Sequence[KeptAttempt]) -> None:
+        attempts = {attempt.record.call_id: attempt for attempt in kept}
+        for record, dialogs in live:
+            self._engine.restore(record, dialogs, time.monotonic(), attempts.pop(record.call_id, None))
+        for attempt in attempts.values():
+            self._engine.end_attempt(attempt, time.monotonic())
+        if attempts:
+            effect = "each was recorded, its caller answered and its callees cancelled"
+            self._log.warning("attempts.ended", attempts=len(attempts), effect=effect)
+
+    def take_over(self, calls: Sequence[LiveCall]) -> None:
+        """Resume the calls of a lost node; calls that lost a leg as well are ended."""
+        now = time.monotonic()
+        for record, dialogs in calls:
+            self._engine.restore(record, dialogs, now)
+        self._driver.perform(now)
+
+    def locate(self, located: Located) -> None:
+        """Apply the resolved targets of peers configured by host name."""
+        now = time.monotonic()
+        self._transports.locate(located)
+        self._engine.locate(located, now)
+        self._driver.perform(now)
+
+    async def reload(self, config: Config, located: Located) -> None:
+        """Apply a new configuration. Raises ConfigError; the old one then stays in force."""
+        sounds = _sounds(config)  # first the steps that can fail
+        self._transports.reload(config.settings, config.tls, located)
+        was_counting, self._config = self._gate.recall_s > 0, config
+        now = time.monotonic()
+        if self._rtpengine is not None:
+            self._rtpengine.sounds = sounds
+        self._engine.reload(config.settings, located, now)
+        self._reader.follow(config.rules)
+        self._gate.follow(config.rules)
+        if not was_counting:
+            self._recall(self._engine.live())
+        self._driver.perform(now)
+
+    async def drain(self, limit_s: float, at_once: asyncio.Event) -> bool:
+        """Drain and unregister. Returns False if calls are still up: the next start resumes them."""
+        drain = Drain(self._engine, self._driver, at_once, self._log)
+        clean = await drain.run(limit_s)
+        await drain.unregister()
+        return clean
+
+    async def close(self) -> None:
+        """Release everything; call it after the journal is closed."""
+        for task in self._tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        if self._verifier is not None:
+            await self._verifier.close()
+        if self._rtpengine is not None:
+            await self._rtpengine.close()
+        self._driver.close()
+        await self._transports.close()
+        self._reader.close()
+
+    def _recall(self, known: Iterable[CallRecord]) -> None:
+        """Count the calls granted before the start towards the caps. `known`: as for `granted_since`.
+
+        PostgreSQL keeps the counts itself.
+        """
+        place = self._config.store.path
+        if not self._gate.recall_s or not isinstance(place, Path):
+            return
+        now_ms = int(time.time() * 1000)
+        since_ms = now_ms - 1000 * self._gate.recall_s
+        for at_ms, number, caller_hash in granted_since(place, self._sealer, since_ms, known):
+            self._gate.recall(number, caller_hash, min(at_ms, now_ms) / 1000)  # min: the clock may have been set back
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._set_clock()
+            self._reader.look()
+            self._transports.sweep(loop.time())
+            self._engine.bans.expire(time.monotonic())
+            STANDARD_OUTPUT.flush()  # buffered lines of `ended_calls`
+            if lost := STANDARD_OUTPUT.take_lost():
+                self._log.error("log.lines_lost", lines=lost, reason="standard output is not writable: disk full?")
+            if self._engine.is_idle:
+                gc.collect()
+            await asyncio.sleep(TICK_S)
+
+    def _set_clock(self) -> None:
+        by_s = self._driver.set_clock()
+        if abs(by_s) > CLOCK_STEP_S:
+            self._gate.clock_was_set(by_s)
+            effect = "live calls are recorded by the old clock; bindings expire by the new one"
+            self._log.warning("clock.was_set", by_s=round(by_s, 1), effect=effect)
+
+    def _warn(self, event: str, fields: dict[str, object]) -> None:
+        self._log.warning(event, **fields)
+
+
+def _shared_limits(engine: Engine, gate: CallPolicy) -> SharedLimits:
+    """The limits that apply across all nodes of a store."""
+    tallies, rates = engine.limited()
+    timed = {what: (each, time.monotonic) for what, each in rates.items()}
+    return SharedLimits(tallies, timed | {"rate": (gate.rates, time.time)}, gate.refused_attempts, time.time)
+
+
+def _sounds(config: Config) -> dict[tuple[str, str], bytes]:
+    """Announcements by (language, name). Raises ConfigError."""
+    return {} if config.sounds is None else read_sounds(config.sounds)
+
+
+def _reader(config: Config, sealer: Sealer, log: FilteringBoundLogger) -> RouteReader | ServerLookUps:
+    place = config.store.path
+    if isinstance(place, Path):
+        return RouteReader(place, sealer, config.rules, reporter(log))
+    pass  # MOVED
+
+    return ServerLookUps(place, sealer, config.rules, reporter(log))
+
+
+def _verifier(config: Config) -> Verifier | None:
+    """Raises ConfigError."""
+    hook = config.verify
+    if hook is None:
+        return None
+    from relay.net.verify import Verifier
+
+    secret = read_secret("verify.secret_file", hook.secret_file)
+    return Verifier(hook.url, secret, hook.timeout_s, fail_open=hook.fail == "open")
+
+
+def _drop_event(kind: str, record: CallRecord) -> None:
+    """Drop live-call events: without a backend nothing would read or delete them."""
+
+
+# -- Asynchronous route look-ups in PostgreSQL
+
+SWEEP_EACH: Final = 5  # seconds between two deletions of expired counts
+MOST_WAITING: Final = 1_000  # queued look-ups; above it, or above a peer's fair share of it, calls are refused
+
+Answered = Callable[[LookUp, Route | Refusal], None]
+
+
+class _Waiting(NamedTuple):
+    gate: CallPolicy
+    asked: LookUp
+    unix_s: float
+    found: Answered
+    since: float  # loop time
+
+
+class ServerLookUps:
+    """The counterpart of `RouteReader` for PostgreSQL. `open` it in the loop that uses it."""
+
+    def __init__(self, server: Server, sealer: Sealer, rules: Rules, report: Report) -> None:
+        self._reader = ServerRouteReader(server, sealer, rules, report)
+        self._waiting: FairQueue[_Waiting] = FairQueue()
+        self._asking = Tasks()
+        self._askers = 0  # tasks that serve the queue, at most CONNECTIONS
+        self.follow = self._reader.follow
+        self.open = self._reader.open
+        self.close = self._reader.close
+        self._looks = 0
+
+    def fetch(self, number: str, caller: str, unix_s: float) -> Refusal:
+        """Never used: fills the `CallPolicy`'s synchronous interface, in place of which `look_up` below is called."""
+        return STORE_FAILED
+
+    def look(self) -> None:
+        """Check for the end of an outage, and delete expired counts every `SWEEP_EACH`; call it once a second."""
+        self._reader.look()
+        self._looks += 1
+        if self._looks % SWEEP_EACH == 0:
+            self._asking.begin(self._reader.sweep())
+
+    def look_up(self, gate: CallPolicy, asked: LookUp, unix_s: float, found: Answered) -> None:
+        """Look up a route and evaluate it by `gate`. `found` is always called, later, from the loop."""
+        loop, waiting = asyncio.get_running_loop(), self._waiting
+        refusal = gate.refuse_unasked(asked.number, asked.caller, unix_s, asked.peer)
+        if refusal is not None:
+            loop.call_soon(found, asked, refusal)
+            return
+        name = "" if asked.peer is None else asked.peer.name
+        if not is_within_share(waiting.count(name) + 1, len(waiting) + 1, MOST_WAITING):
+            loop.call_soon(found, asked, STORE_FAILED)
+            return
+        waiting.put(name, _Waiting(gate, asked, unix_s, found, loop.time()))
+        if self._askers < CONNECTIONS:
+            self._askers += 1
+            self._asking.begin(self._ask())
+
+    async def _ask(self) -> None:
+        """Serve the queue, one look-up at a time, until it is empty."""
+        try:
+            while len(self._waiting):
+                _, waiting = self._waiting.take()
+                await self._answer(waiting)
+        except Exception:
+            if len(self._waiting):  # a failed look-up must not stall the queue
+                self._askers += 1
+                self._asking.begin(self._ask())
+            raise
+        finally:
+            self._askers -= 1
+
+    async def _answer(self, waiting: _Waiting) -> None:
+        gate, asked, unix_s, found, since = waiting
+        patience_s = since + PATIENCE_S - asyncio.get_running_loop().time()
+        answer: Route | Refusal = STORE_FAILED  # the default on cancellation and errors
+        row: LookupResult | Refusal = STORE_FAILED
+        try:
+            if patience_s > 0:
+                row = await self._reader.fetch(asked.number, asked.caller, unix_s, patience_s)
+                answer = gate.answer(row, asked.number, asked.caller, unix_s, asked.peer)
+        finally:
+            found(asked, answer)
+        if (
+            isinstance(answer, Refusal)
+            and isinstance(row, LookupResult)
+            and row.counted is not None
+            and row.counted.under
+        ):
+            await self._reader.give_back(row.counted)

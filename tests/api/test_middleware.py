@@ -1,0 +1,120 @@
+"""Rules for every request: request id, body limits, security headers, problem documents, isolation of errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from relay.api import middleware
+from tests.api.conftest import Api, Client
+
+
+async def test_every_response_has_a_request_id_and_security_headers(api: Api, operator: Client) -> None:
+    for client, path in ((operator, "/v1/businesses"), (operator, "/v1/nothing"), (api.stranger(), "/v1/businesses")):
+        headers = (await client.http.get(path)).headers
+        assert len(headers["request-id"]) == 16
+        assert headers["cache-control"] == "no-store"
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+async def test_an_unknown_path_or_method_gets_a_problem_document(operator: Client) -> None:
+    await operator.refused("GET", "/v1/nothing", "not_found")
+    await operator.refused("GET", "/v1/businesses/", "not_found")
+    await operator.refused("PUT", "/v1/businesses", "method_not_allowed")
+    answer = await operator.http.put("/v1/businesses")
+    assert answer.headers["allow"] == "GET, POST"
+
+
+async def test_an_invalid_field_is_named_without_its_value(operator: Client) -> None:
+    problem = await operator.refused("POST", "/v1/businesses", "invalid", {"name": "13800000001\n", "modes": ["AXZ"]})
+    assert {error["field"] for error in problem["errors"]} == {"name", "modes.0"}
+    assert "13800000001" not in str(problem)
+    problem = await operator.refused("POST", "/v1/businesses", "invalid", {"name": "Acme", "colour": "red"})
+    assert problem["errors"][0]["field"] == "colour"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"name": "\\ud800"}', b'{"\\ud800": 1}', b"\xff"])
+async def test_an_unreadable_body_is_invalid(operator: Client, body: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    answer = await operator.http.post("/v1/businesses", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (400, "/problems/invalid")
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-type": "application/x-www-form-urlencoded"}])
+async def test_a_body_without_a_json_content_type_is_refused_with_the_fix(
+    operator: Client, headers: dict[str, str]
+) -> None:
+    answer = await operator.http.post("/v1/businesses", content=b'{"name": "Acme"}', headers=headers)
+    assert answer.status_code == 400
+    (error,) = answer.json()["errors"]
+    assert error["field"] == "body"
+    assert "content-type: application/json" in error["problem"]
+
+
+async def test_detail_names_the_field_and_the_fix(operator: Client) -> None:
+    headers = {"content-type": "application/json"}
+    broken = (await operator.http.post("/v1/businesses", content=b'{"name"', headers=headers)).json()
+    assert broken["errors"] == [{"field": "body", "problem": "must be JSON: syntax error at character 7"}]
+    problem = await operator.refused("GET", "/v1/calls?number=13800000001", "invalid")
+    assert problem["detail"] == "number: must be the 15 digits of a 700 number, such as 700100000010001"
+    problem = await operator.refused("POST", "/v1/bindings", "invalid", {"mode": "AXB", "b": "13900000002"})
+    assert problem["detail"] == "a: required"
+    assert "/docs" in (await operator.refused("GET", "/v1/nothing", "not_found"))["detail"]
+
+
+async def test_a_body_over_the_limit_is_refused_by_its_declared_length(operator: Client) -> None:
+    await operator.refused("POST", "/v1/businesses", "too_large", {"name": "x" * (1 << 20)})
+
+
+async def test_a_chunked_body_over_the_limit_is_refused_while_it_arrives(operator: Client) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b"x" * (1 << 16)
+
+    headers = {"content-type": "application/json"}
+    answer = await operator.http.post("/v1/businesses", content=chunks(), headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (413, "/problems/too_large")
+
+
+async def test_concurrent_large_bodies_are_limited_and_small_ones_are_not(
+    operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An incomplete body is kept in memory: a thousand of them would exhaust it."""
+    monkeypatch.setattr(middleware, "ROOM", 1 << 16)
+    came, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b" " * (middleware.SMALL + 60_000)
+        came.set()
+        await go_on.wait()
+        yield b"{}"
+
+    headers = {"content-type": "application/json"}
+    slow = asyncio.ensure_future(operator.http.post("/v1/businesses", content=slowly(), headers=headers))
+    await came.wait()
+    large = await operator.http.post("/v1/businesses", content=b" " * (middleware.SMALL + 9_000), headers=headers)
+    assert (large.status_code, large.headers["retry-after"]) == (429, "1")
+    assert "large bodies" in large.json()["detail"]
+    await operator.refused("POST", "/v1/businesses", "invalid", {"name": ""})
+    go_on.set()
+    assert (await slow).status_code == 400
+    large = await operator.http.post("/v1/businesses", content=b" " * (middleware.SMALL + 9_000), headers=headers)
+    assert large.status_code == 400, "the room was not released"
+
+
+async def test_an_error_fails_its_own_request_only(api: Api, operator: Client) -> None:
+    async def fail() -> None:
+        raise RuntimeError("13800000001")
+
+    api.app.add_api_route("/v1/fail", fail)
+    problem = await operator.refused("GET", "/v1/fail", "internal")
+    assert "13800000001" not in str(problem)
+    await operator.get("/v1/businesses")
+
+
+async def test_an_unavailable_store_gets_503(api: Api, operator: Client) -> None:
+    api.backend.path.unlink()
+    api.backend.reader.close()
+    await operator.refused("GET", "/v1/businesses", "store_busy")

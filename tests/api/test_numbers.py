@@ -1,0 +1,83 @@
+"""Routes of prefixes, numbers and pools."""
+
+from __future__ import annotations
+
+from tests.api.conftest import PREFIX, Api, Client
+
+X, Y = PREFIX + "0001", PREFIX + "0002"
+
+
+async def test_a_prefix_is_loaded_with_its_numbers(operator: Client) -> None:
+    loaded = await operator.post("/v1/prefixes", {"prefix": PREFIX, "peer": "carrier", "cool_down_s": 3600})
+    assert (loaded["loaded"], loaded["operator"], loaded["platform"]) == (10_000, "1", "0000007")
+    assert (loaded["cool_down_s"], loaded["state"]) == (3600, "active")
+    shown = await operator.get(f"/v1/prefixes/{PREFIX}")
+    assert shown == {name: value for name, value in loaded.items() if name != "loaded"}
+    assert shown in (await operator.get("/v1/prefixes"))["items"]
+    await operator.refused("POST", "/v1/prefixes", "state_conflict", {"prefix": PREFIX})
+    await operator.refused("GET", "/v1/prefixes/70099999999", "not_found")
+
+
+async def test_a_locked_prefix_locks_its_numbers(operator: Client) -> None:
+    await operator.post("/v1/prefixes", {"prefix": PREFIX, "cool_down_s": 3600})
+    changed = await operator.ask("PATCH", f"/v1/prefixes/{PREFIX}", {"state": "locked", "cool_down_s": None})
+    assert (changed["state"], changed["cool_down_s"]) == ("locked", None)
+    number = await operator.get(f"/v1/numbers/{X}")
+    assert (number["state"], number["locked_by"]) == ("locked", ["prefix"])
+
+
+async def test_a_number_is_locked_and_unlocked(operator: Client) -> None:
+    await operator.post("/v1/prefixes", {"prefix": PREFIX})
+    locked = await operator.post(f"/v1/numbers/{X}/lock", {"reason": "complaints"}, 200)
+    assert (locked["state"], locked["locked_by"]) == ("locked", ["operator"])
+    assert (await operator.get("/v1/numbers?state=locked"))["items"] == [locked]
+    unlocked = await operator.post(f"/v1/numbers/{X}/unlock", {"reason": "checked"}, 200)
+    assert (unlocked["state"], unlocked["locked_by"]) == ("free", [])
+    await operator.refused("POST", f"/v1/numbers/{X}/lock", "invalid", {})
+    await operator.refused("GET", "/v1/numbers/700999999990000", "number_unknown")
+
+
+async def test_numbers_are_moved_to_a_pool_of_a_business_user(api: Api, operator: Client) -> None:
+    company = await api.company("acme")
+    await operator.post("/v1/prefixes", {"prefix": PREFIX})
+    await operator.post("/v1/pools", {"id": "acme-bj", "business": "acme", "area": "010", "warn_percent": 50})
+    assert await operator.post("/v1/numbers/move", {"pool": "acme-bj", "numbers": [X, Y]}, 200) == {"moved": 2}
+    assert [number["number"] for number in (await company.get("/v1/numbers"))["items"]] == [X, Y]
+    usage = await company.get("/v1/pools/acme-bj/usage")
+    assert (usage["total"], usage["free"], usage["percent"], usage["warning"]) == (2, 2, 0, False)
+    await company_binds(api, X)
+    usage = await company.get("/v1/pools/acme-bj/usage")
+    assert (usage["free"], usage["bound"], usage["percent"], usage["warning"]) == (1, 1, 50, True)
+
+
+async def company_binds(api: Api, x: str) -> None:
+    company = await api.company("acme")
+    parties = {"a": "13800000001", "b": "13900000002"}
+    await company.post("/v1/bindings", {"mode": "AXB", "x": x, "order_id": "1", "expires_in": 600, **parties})
+
+
+async def test_the_binding_count_of_a_shared_number_is_hidden_from_a_business_user(api: Api, operator: Client) -> None:
+    await operator.post("/v1/prefixes", {"prefix": PREFIX})
+    await company_binds(api, X)
+    rival = await api.company("rival")
+    assert (await rival.get(f"/v1/numbers/{X}"))["bindings"] is None
+    assert (await operator.get(f"/v1/numbers/{X}"))["bindings"] == 1
+
+
+async def test_a_pool_is_changed_and_made_common(api: Api, operator: Client) -> None:
+    await api.company("acme")
+    made = await operator.post("/v1/pools", {"id": "bj", "business": "acme", "area": "010"})
+    changed = await operator.ask("PATCH", "/v1/pools/bj", {"business": None, "max_bindings": 5})
+    assert changed == made | {"business": None, "max_bindings": 5}
+    assert await operator.get("/v1/pools/bj") == changed
+    assert changed in (await operator.get("/v1/pools"))["items"]
+    await operator.refused("POST", "/v1/pools", "state_conflict", {"id": "bj"})
+
+
+async def test_a_peer_that_is_not_configured_is_refused(api: Api, operator: Client) -> None:
+    api.backend.settings = api.backend.settings._replace(peers=("carrier",))
+    wrong = {"prefix": PREFIX, "peer": "carier"}
+    (error,) = (await operator.refused("POST", "/v1/prefixes", "not_found", wrong))["errors"]
+    assert error["field"] == "peer" and "carrier" in error["problem"]
+    await operator.post("/v1/prefixes", {"prefix": PREFIX, "peer": "carrier"})
+    await operator.refused("PATCH", f"/v1/prefixes/{PREFIX}", "not_found", {"peer": "carier"})

@@ -1,0 +1,65 @@
+"""Routes of webhooks."""
+
+from __future__ import annotations
+
+from relay.store.unit_of_work import UnitOfWork
+from relay.store.webhooks import dead_letter
+from tests.api.conftest import Api, Client
+
+URL = "https://platform.example/events"
+
+
+async def test_a_webhook_is_made_changed_and_removed(api: Api) -> None:
+    company = await api.company("acme")
+    made = await company.post("/v1/webhooks", {"url": URL, "kinds": ["call.ended"]})
+    assert made.pop("secret")
+    path = f"/v1/webhooks/{made['id']}"
+    assert await company.get(path) == made
+    assert (await company.get("/v1/webhooks"))["items"] == [made]
+    changed = await company.ask("PATCH", path, {"enabled": False, "parties": "none"})
+    assert (changed["enabled"], changed["parties"], changed["kinds"]) == (False, "none", ["call.ended"])
+    await company.ask("DELETE", path)
+    await company.refused("GET", path, "not_found")
+
+
+async def test_a_repeated_request_shows_no_secret(api: Api) -> None:
+    company = await api.company("acme")
+    first = await company.post("/v1/webhooks", {"url": URL}, idempotency_key="k1")
+    second = await company.post("/v1/webhooks", {"url": URL}, idempotency_key="k1")
+    assert second == first | {"secret": None}
+
+
+async def test_a_webhook_requires_https(api: Api) -> None:
+    company = await api.company("acme")
+    problem = await company.refused("POST", "/v1/webhooks", "invalid", {"url": "http://platform.example/events"})
+    assert problem["errors"][0]["field"] == "url"
+
+
+async def test_parties_in_clear_require_the_scope(api: Api) -> None:
+    company = await api.company("acme", ["webhooks"])
+    await company.refused("POST", "/v1/webhooks", "forbidden", {"url": URL, "parties": "clear"})
+
+
+async def test_dead_letters_are_listed_and_sent_again(api: Api) -> None:
+    company = await api.company("acme")
+    webhook = await company.post("/v1/webhooks", {"url": URL})
+    path = f"/v1/webhooks/{webhook['id']}"
+    tested = await company.post(f"{path}/test", None, 200)
+
+    def give_up(act: UnitOfWork) -> None:
+        seqs = [seq for (seq,) in act.connection.execute("SELECT seq FROM outbox")]
+        dead_letter(act, seqs, "HTTP 500")
+
+    await api.act(give_up)
+    (dead,) = (await company.get(f"{path}/dead"))["items"]
+    assert (dead["event_id"], dead["last_error"]) == (tested["event_id"], "HTTP 500")
+    assert await company.post(f"{path}/dead/resend", {"events": [dead["event_id"]]}, 200) == {"resent": 1}
+    assert (await company.get(f"{path}/dead"))["items"] == []
+
+
+async def test_an_operator_names_the_business_user(api: Api, operator: Client) -> None:
+    await api.company("acme")
+    assert (await operator.post("/v1/webhooks", {"url": URL, "business": "acme"}))["business"] == "acme"
+    assert (await operator.post("/v1/webhooks", {"url": URL}))["business"] == "default"
+    rival = await api.company("rival")
+    await rival.refused("POST", "/v1/webhooks", "not_found", {"url": URL, "business": "acme"})

@@ -1,0 +1,54 @@
+"""Routes of a binding (the table in DESIGN 1)."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.model.binding import Binding, Line, compile_lines, ends
+from tests.support.stored import NOW_MS, A, B, X, Y, binding
+
+G1, G2 = "8613600000001", "8613600000002"
+
+
+def test_axb_both_dial_x() -> None:
+    assert list(compile_lines(binding())) == [Line(X, A, "a"), Line(X, B, "b")]
+
+
+def test_axyb_a_dials_x_and_b_dials_y() -> None:
+    assert list(compile_lines(binding(mode="AXYB", y=Y))) == [Line(X, A, "a"), Line(Y, B, "b")]
+
+
+@pytest.mark.parametrize("default_a", [A, None])
+def test_gxb_members_and_b_dial_x(default_a: str | None) -> None:
+    lines = compile_lines(binding(mode="GXB", a=default_a, group_id="g1"), [G1, G2])
+    assert list(lines) == [Line(X, G1, "g"), Line(X, G2, "g"), Line(X, B, "b")]
+
+
+def test_gxyb_members_dial_x_and_b_dials_y() -> None:
+    lines = compile_lines(binding(mode="GXYB", y=Y, group_id="g1"), [G1, G2])
+    assert list(lines) == [Line(X, G1, "g"), Line(X, G2, "g"), Line(Y, B, "b")]
+
+
+@pytest.mark.parametrize("default_b", [B, None])
+def test_axn_a_and_any_caller_dial_x(default_b: str | None) -> None:
+    assert list(compile_lines(binding(mode="AXN", b=default_b))) == [Line(X, A, "a"), Line(X, None, "*")]
+
+
+@pytest.mark.parametrize(
+    ("made", "joined"),
+    [
+        (binding(), {A, B}),
+        (binding(mode="AXYB", y=Y, a=B, b=A), {A, B}),
+        (binding(mode="GXB", group_id="g1"), {"group g1", B}),
+        (binding(mode="AXN"), {A, "*"}),
+    ],
+)
+def test_ends_do_not_depend_on_their_order(made: Binding, joined: set[str]) -> None:
+    assert set(ends(made)) == joined
+    assert ends(made) == tuple(sorted(joined))
+
+
+def test_binding_is_live_until_it_expires_or_ends() -> None:
+    assert binding(expires_at=NOW_MS + 1).is_live(NOW_MS)
+    assert not binding(expires_at=NOW_MS + 1).is_live(NOW_MS + 1)
+    assert not binding(ended_at=NOW_MS).is_live(NOW_MS)

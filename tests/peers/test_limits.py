@@ -1,0 +1,44 @@
+"""Reservation of calls in their peers' quotas and their routes' caps, released once."""
+
+from __future__ import annotations
+
+from relay.call.core import Core
+from relay.peers.limits import CallReservation
+from tests.call.support import core
+
+
+def test_call_counts_towards_its_peers_until_release() -> None:
+    shared = core()
+    share, other = CallReservation(shared), CallReservation(shared)
+    share.comes_from("pbx")
+    share.goes_to("carrier")
+    other.goes_to("carrier")
+    assert (shared.quotas_in.calls.count("pbx"), shared.quotas_out.calls.count("carrier")) == (1, 2)
+    for _ in range(2):
+        share.give_back()
+        assert (shared.quotas_in.calls.count("pbx"), shared.quotas_out.calls.count("carrier")) == (0, 1)
+
+
+def test_only_the_last_tried_peer_is_counted() -> None:
+    shared = core()
+    share = CallReservation(shared)
+    share.goes_to("carrier")
+    share.goes_to("six")
+    assert (shared.quotas_out.calls.count("carrier"), shared.quotas_out.calls.count("six")) == (0, 1)
+
+
+def test_caps_without_calls_are_removed() -> None:
+    shared = core()
+    share, other = CallReservation(shared), CallReservation(shared)
+    share.falls_under(("business firm", "number 7"))
+    other.falls_under(("business firm",))
+    assert counted(shared) == {"business firm": 2, "number 7": 1}
+    share.give_back()
+    assert counted(shared) == {"business firm": 1}
+    other.give_back()
+    other.give_back()
+    assert not counted(shared)
+
+
+def counted(shared: Core) -> dict[str, int]:
+    return {key: shared.calls_by_key.count(key) for key in shared.calls_by_key}

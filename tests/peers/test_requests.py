@@ -1,0 +1,242 @@
+"""Client requests: transport by size, branch, credentials, CANCEL, failure."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call.actions import Send
+from relay.call.core import Core
+from relay.model.settings import Account
+from relay.peers.requests import ClientRequest
+from relay.privacy.messages import PATH_MTU_LIMIT, OutgoingRequest
+from relay.sip.digest import parse_credentials
+from relay.sip.flow import Flow
+from relay.sip.message import Request, Response, parse_message
+from tests.call.support import core, peer
+
+HEAD = "From: <sip:x@192.0.2.10>;tag=a\r\nTo: <sip:b@192.0.2.22>\r\nCall-ID: c\r\n"
+UDP_FLOW = Flow(0, "udp", "192.0.2.22", 5060)
+TCP_FLOW = Flow(1, "tcp", "192.0.2.22", 5060)
+
+
+class Sent:
+    """A request under way, and the callbacks received."""
+
+    def __init__(
+        self, method: str = "INVITE", *, size: int = 0, tcp_allowed: bool = True, account: Account | None = None
+    ) -> None:
+        self.core: Core = core()
+        self.heard: list[int] = []
+        self.failures: list[str] = []
+        self.credentials: list[str] = []
+        rest = f"Max-Forwards: 70\r\nX-Fill: {'x' * size}\r\n"
+        request = OutgoingRequest(method, "sip:b@192.0.2.22", HEAD, 1, rest)
+        self.sent = ClientRequest(
+            self.core,
+            request,
+            UDP_FLOW,
+            peer("carrier", "192.0.2.22", tcp_allowed=tcp_allowed, account=account),
+            lambda response, _: self.heard.append(response.status),
+            lambda why, _: self.failures.append(why),
+            0.0,
+            self.renumber,
+        )
+
+    def renumber(self, credentials: str, _: float) -> int:
+        self.credentials.append(credentials)
+        return 1 + len(self.credentials)
+
+    def take(self) -> list[tuple[Request, Flow]]:
+        taken = []
+        for action in self.core.take_actions():
+            assert isinstance(action, Send)
+            message = parse_message(action.data)
+            assert isinstance(message, Request)
+            taken.append((message, action.flow))
+        return taken
+
+    def answer(self, request: Request, status: int, more: str = "") -> None:
+        text = (
+            f"SIP/2.0 {status} x\r\nVia: {request.get('via')}\r\nFrom: {request.get('from')}\r\n"
+            f"To: {request.get('to')};tag=b\r\nCall-ID: c\r\nCSeq: {request.get('cseq')}\r\n{more}\r\n"
+        )
+        response = parse_message(text.encode())
+        assert isinstance(response, Response)
+        assert self.core.transactions.receive_response(response, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("tcp_allowed", "over", "flow"), [(True, 1, TCP_FLOW), (True, -300, UDP_FLOW), (False, 1, UDP_FLOW)]
+)
+def test_large_request_goes_by_tcp_if_allowed(tcp_allowed: bool, over: int, flow: Flow) -> None:
+    ((request, went),) = Sent(size=PATH_MTU_LIMIT + over, tcp_allowed=tcp_allowed).take()
+    assert went == flow
+    assert request.via.transport.lower() == flow.transport
+
+
+def test_request_by_udp_fits_the_path_mtu() -> None:
+    """RFC 3261 18.1.1, at every size."""
+    for size in range(900, 1300):
+        request = OutgoingRequest("INVITE", "sip:b@192.0.2.22", HEAD, 1, f"X-Fill: {'x' * size}\r\n")
+        data = request.render(core().peers.listener(UDP_FLOW), "z9hG4bK0123456789abcdef")
+        assert request.size > PATH_MTU_LIMIT or len(data) <= PATH_MTU_LIMIT + 100
+
+
+def test_failed_tcp_falls_back_to_udp_with_a_new_branch() -> None:
+    sent = Sent(size=PATH_MTU_LIMIT)
+    ((by_tcp, _),) = sent.take()
+    sent.core.transactions.transport_failed(TCP_FLOW, 0.5)
+    ((by_udp, flow),) = sent.take()
+    assert flow == UDP_FLOW
+    assert by_udp.branch != by_tcp.branch
+    sent.core.transactions.transport_failed(UDP_FLOW, 0.6)
+    assert sent.failures == ["transport"]
+
+
+def test_no_fallback_after_a_provisional_response() -> None:
+    sent = Sent(size=PATH_MTU_LIMIT)
+    ((by_tcp, _),) = sent.take()
+    sent.answer(by_tcp, 180)
+    sent.core.transactions.transport_failed(TCP_FLOW, 0.5)
+    assert sent.take() == []
+    assert (sent.heard, sent.failures) == ([180], ["transport"])
+
+
+def test_no_fallback_after_a_cancel() -> None:
+    sent = Sent(size=PATH_MTU_LIMIT)
+    sent.take()
+    sent.sent.cancel(0.1)
+    sent.core.transactions.transport_failed(TCP_FLOW, 0.5)
+    assert sent.take() == []
+    assert sent.failures == ["transport"]
+
+
+def test_no_fallback_after_a_timeout() -> None:
+    sent = Sent(size=PATH_MTU_LIMIT)
+    sent.take()
+    sent.core.timers.run(33.0)
+    assert (sent.take(), sent.failures) == ([], ["timeout"])
+
+
+def test_cancel_waits_for_a_provisional_response() -> None:
+    sent = Sent()
+    ((invite, _),) = sent.take()
+    sent.sent.cancel(0.1, "Reason: SIP;cause=200\r\n")
+    assert sent.take() == []
+    sent.answer(invite, 100)
+    ((cancel, flow),) = sent.take()
+    assert (cancel.method, cancel.branch, cancel.cseq, flow) == ("CANCEL", invite.branch, (1, "CANCEL"), UDP_FLOW)
+    assert cancel.get("reason") == "SIP;cause=200"
+    sent.answer(invite, 180)
+    assert sent.take() == []
+    sent.answer(cancel, 481)
+    assert sent.heard == [100, 180]
+
+
+def test_no_cancel_after_the_final_response() -> None:
+    sent = Sent()
+    ((invite, _),) = sent.take()
+    sent.answer(invite, 200)
+    sent.sent.cancel(0.1)
+    assert sent.take() == []
+
+
+def test_cancelled_invite_without_a_response_fails() -> None:
+    sent = Sent()
+    ((invite, _),) = sent.take()
+    sent.answer(invite, 180)
+    sent.sent.cancel(1.0)
+    sent.core.timers.run(100.0)
+    assert sent.failures == ["timeout"]
+    sent.core.timers.run(200.0)
+    assert len(sent.core.transactions) == 0
+
+
+def test_refusal_is_acknowledged() -> None:
+    sent = Sent()
+    ((invite, _),) = sent.take()
+    sent.answer(invite, 486)
+    ((ack, _),) = sent.take()
+    assert (ack.method, ack.branch, ack.get("to")) == ("ACK", invite.branch, "<sip:b@192.0.2.22>;tag=b")
+    assert sent.heard == [486]
+
+
+def test_non_invite_is_not_acknowledged() -> None:
+    sent = Sent("INFO")
+    ((info, _),) = sent.take()
+    sent.answer(info, 486)
+    assert (sent.take(), sent.heard) == ([], [486])
+
+
+ACCOUNT = Account("trunk", "secret", "carrier.example")
+CHALLENGE = 'WWW-Authenticate: Digest realm="carrier.example",nonce="n1",qop="auth"\r\n'
+
+
+@pytest.mark.parametrize("method", ["INVITE", "INFO"])
+def test_challenge_is_answered_and_not_reported(method: str) -> None:
+    """RFC 3261 22.2: the same request except CSeq, branch and credentials."""
+    sent = Sent(method, account=ACCOUNT)
+    ((first, _),) = sent.take()
+    sent.answer(first, 401, CHALLENGE)
+    again, flow = sent.take()[-1]
+    assert (again.method, again.cseq, flow) == (method, (2, method), UDP_FLOW)
+    assert again.branch != first.branch
+    assert (again.get("to"), again.get("from"), again.call_id) == (first.get("to"), first.get("from"), first.call_id)
+    credentials = parse_credentials(again.get("authorization") or "")
+    assert credentials is not None
+    assert (credentials.username, credentials.uri) == ("trunk", again.uri)
+    assert credentials.is_proved_by("secret", method)
+    assert sent.credentials == [f"Authorization: {credentials}\r\n"]
+    sent.answer(again, 200)
+    assert sent.heard == [200]
+
+
+@pytest.mark.parametrize("method", ["INVITE", "INFO"])
+def test_second_challenge_is_reported_unless_stale(method: str) -> None:
+    stale = CHALLENGE.replace("n1", "n2").replace("\r\n", ",stale=true\r\n")
+    for seconds, expected in (([CHALLENGE], 1), ([stale], 2), ([stale, stale], 2)):
+        sent = Sent(method, account=ACCOUNT)
+        sent.answer(sent.take()[-1][0], 401, CHALLENGE)
+        for second in seconds:
+            assert sent.heard == []
+            sent.answer(sent.take()[-1][0], 401, second)
+        assert len(sent.credentials) == expected
+        assert len(sent.heard) == (0 if seconds == [stale] else 1)
+
+
+@pytest.mark.parametrize(
+    "challenge",
+    [
+        "",
+        CHALLENGE.replace("carrier.example", "other.example"),
+        CHALLENGE.replace("WWW", "Proxy"),
+        CHALLENGE.replace("Digest", "Basic"),
+        CHALLENGE.replace('nonce="n1"', "nonce"),
+    ],
+)
+def test_unanswerable_challenge_is_reported(challenge: str) -> None:
+    sent = Sent(account=ACCOUNT)
+    ((invite, _),) = sent.take()
+    sent.answer(invite, 401, challenge)
+    assert sent.heard == [401]
+    assert [request.method for request, _ in sent.take()] == ["ACK"]
+
+
+def test_challenge_is_not_answered_after_a_cancel() -> None:
+    for proceeding in (True, False):
+        sent = Sent(account=ACCOUNT)
+        ((invite, _),) = sent.take()
+        if proceeding:
+            sent.answer(invite, 100)
+        sent.sent.cancel(0.1)
+        sent.answer(invite, 401, CHALLENGE)
+        assert sent.heard[-1:] == [401]
+        assert [request.method for request, _ in sent.take()][-1:] == ["ACK"]
+
+
+def test_request_made_large_by_credentials_goes_by_tcp() -> None:
+    sent = Sent(size=PATH_MTU_LIMIT - 450, account=ACCOUNT)
+    ((invite, first_flow),) = sent.take()
+    sent.answer(invite, 401, CHALLENGE.replace("n1", "n" * 200))
+    again, flow = sent.take()[-1]
+    assert (first_flow, flow, again.via.transport) == (UDP_FLOW, TCP_FLOW, "TCP")

@@ -1,0 +1,280 @@
+"""Counts over several calls, last callers, and refused attempts."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.model.decision import Refusal, Route
+from relay.model.settings import CallerNumbers, Peer
+from relay.policy.call_policy import CallPolicy
+from relay.policy.evaluate import LookupResult
+from relay.policy.recent import LastCaller
+from relay.policy.rules import STORE_FAILED, Cap, Quotas, RefusalCaps, Rules
+from tests.policy.cases import FOREIGN, FOUND, ID, NOW_S, C, found, named_peer, outcome
+from tests.support.stored import NOW_MS, A, B, X, Y
+
+TWICE = (Cap(2, 300),)
+
+
+class Bench:
+    """A gate over a store that answers every look-up alike."""
+
+    def __init__(self, answer: LookupResult | Refusal, **rules: object) -> None:
+        self.answer = answer
+        self.remembered: list[LastCaller] = []
+        self.gate = CallPolicy(self.fetch, Rules(**rules), self.remembered.append)  # type: ignore[arg-type]
+
+    def fetch(self, number: str, caller: str, unix_s: float) -> LookupResult | Refusal:
+        answer = self.answer
+        return answer._replace(caller_hash=caller.encode()) if isinstance(answer, LookupResult) else answer
+
+    def call(self, number: str = X, caller: str = A, *, after_s: float = 0.0) -> str:
+        return outcome(self.gate.look_up(number, caller, NOW_S + after_s))
+
+
+def test_a_failed_look_up_is_refused() -> None:
+    assert Bench(STORE_FAILED).gate.look_up(X, A, NOW_S) == STORE_FAILED
+
+
+def test_a_granted_call_gets_a_route() -> None:
+    assert isinstance(Bench(found()).gate.look_up(X, A, NOW_S), Route)
+
+
+def test_calls_of_one_caller_to_one_number_are_counted() -> None:
+    bench = Bench(found(), caller_caps=TWICE)
+    assert [bench.call(after_s=s) for s in (0, 1, 2)] == ["granted", "granted", "frequency_caller"]
+    assert bench.call(Y) == "granted"
+    assert bench.call(caller=C) == "granted"
+    assert bench.call(after_s=299.9) == "frequency_caller"
+    assert bench.call(after_s=300) == "granted"
+
+
+@pytest.mark.parametrize("by_s", [-3_600.0, 3_600.0])
+def test_a_clock_step_does_not_change_a_caller_s_cap(by_s: float) -> None:
+    bench = Bench(found(), caller_caps=TWICE)
+    assert [bench.call(after_s=s) for s in (0, 1)] == ["granted", "granted"]
+    bench.gate.clock_was_set(by_s)
+    assert bench.call(after_s=by_s + 299) == "frequency_caller"
+    assert bench.call(after_s=by_s + 301) == "granted"
+
+
+def test_calls_of_all_callers_to_one_number_are_counted() -> None:
+    bench = Bench(found(), number_caps=TWICE)
+    assert [bench.call(caller=caller) for caller in (A, C, A)] == ["granted", "granted", "frequency_number"]
+    assert bench.call(Y) == "granted"
+
+
+def test_refused_calls_are_not_counted() -> None:
+    bench = Bench(found(entry="black"), caller_caps=TWICE, number_caps=TWICE)
+    assert [bench.call() for _ in range(5)] == ["caller_blacklisted"] * 5
+    bench.answer = found()
+    assert [bench.call() for _ in range(3)] == ["granted", "granted", "frequency_caller"]
+
+
+def test_calls_above_the_rate_of_a_business_are_not_counted() -> None:
+    bench = Bench(found(max_cps=2), caller_caps=(Cap(5, 300),))
+    assert [bench.call(after_s=tenth / 10) for tenth in range(12)].count("granted") == 4
+    refused = bench.gate.look_up(X, A, NOW_S + 1.2)
+    assert refused == Refusal("business_rate", 503, 42, 1, "b1", "AXB", "firm", "order-1", industrial_id=ID)
+    assert bench.call(after_s=2.5) == "granted"
+
+
+def test_a_business_without_its_own_rate_has_the_configured_one() -> None:
+    for business, granted in (("firm", 2), ("default", 5)):
+        bench = Bench(found(business=business), quotas=Quotas(max_cps=2))
+        assert [bench.call() for _ in range(5)].count("granted") == granted
+
+
+def test_calls_granted_before_the_start_are_counted() -> None:
+    bench = Bench(found(), caller_caps=TWICE, number_caps=(Cap(3, 600),))
+    for caller, ago_s in ((C, 500), (A, 301), (A, 299)):
+        bench.gate.recall(X, caller.encode(), NOW_S - ago_s)
+    assert bench.call() == "frequency_number"
+    assert bench.call(after_s=100) == "granted"
+    assert bench.call(after_s=100) == "frequency_number"
+
+
+def test_the_period_to_recall_at_the_start() -> None:
+    assert Bench(found()).gate.recall_s == 0
+    assert Bench(found(), number_caps=TWICE).gate.recall_s == 900
+
+
+@pytest.mark.parametrize(("mode", "party", "caller"), [("GXB", "g", C), ("GXYB", "g", C), ("AXN", "*", C)])
+def test_last_callers_are_noted(mode: str, party: str, caller: str) -> None:
+    bench = Bench(found(mode=mode, party=party))
+    assert bench.call(caller=caller) == "granted"
+    assert bench.remembered == [LastCaller("b1", X, caller, NOW_MS)]
+
+
+@pytest.mark.parametrize("caller", ["1001", "110", "8695588", "861088886666", FOREIGN])
+def test_a_caller_that_may_not_be_a_party_is_not_noted(caller: str) -> None:
+    bench = Bench(found(mode="AXN", party="*", is_own=False), international_allowed=True)
+    assert [bench.call(caller=C), bench.call(caller=caller)] == ["granted", "granted"]
+    assert [last.caller for last in bench.remembered] == [C]
+
+
+def test_other_callers_are_not_noted() -> None:
+    bench = Bench(found(mode="AXN", party="*", is_own=False), anonymous_allowed=True)
+    assert bench.call(caller="") == "granted"
+    bench.answer = found(mode="GXB", party="b")
+    assert bench.call(caller=B) == "granted"
+    bench.answer = found(mode="GXB", party="g", entry="black")
+    assert bench.call(caller=C) == "caller_blacklisted"
+    assert bench.remembered == []
+
+
+def test_new_rules_apply_to_the_counts_so_far() -> None:
+    bench = Bench(found(), caller_caps=(Cap(5, 300),))
+    assert [bench.call() for _ in range(2)] == ["granted", "granted"]
+    bench.gate.follow(Rules(caller_caps=TWICE))
+    assert bench.call() == "frequency_caller"
+
+
+# -- asserted callers, and refused attempts
+
+STRANGERS = [f"86137{number:08}" for number in range(40)]
+NOBODY = FOUND._replace(bound=None, is_own=False)
+CARRIER = named_peer("carrier")
+OTHER = named_peer("other")
+PHONE = named_peer("phone", CallerNumbers(frozenset({C})), most_refused=4)
+CAPS = {"refusal_caps": RefusalCaps(of_number=3, of_caller=5)}
+
+
+class Asking(Bench):
+    """A store in which only A is bound, on X and Y; it records its look-ups."""
+
+    def __init__(self, **rules: object) -> None:
+        super().__init__(found(), **{**CAPS, **rules})
+        self.asked: list[tuple[str, str]] = []
+        self.told: list[tuple[str, dict[str, object]]] = []
+        self.gate = CallPolicy(
+            self.fetch, Rules(**{**CAPS, **rules}), self.remembered.append, report=lambda *told: self.told.append(told)
+        )
+
+    def fetch(self, number: str, caller: str, unix_s: float) -> LookupResult | Refusal:
+        self.asked.append((number, caller))
+        answer = found() if caller == A else self.answer if self.answer.bound is None else NOBODY  # type: ignore[union-attr]
+        return answer._replace(caller_hash=caller.encode())  # type: ignore[union-attr]
+
+    def says(self, peer: Peer, caller: str = A, number: str = X, *, after_s: float = 0.0) -> str:
+        return outcome(self.gate.look_up(number, caller, NOW_S + after_s, peer))
+
+
+def test_a_caller_that_the_peer_may_not_assert_is_refused_without_a_look_up() -> None:
+    bench = Asking()
+    answer = bench.gate.look_up(X, A, NOW_S, PHONE)
+    assert answer == Refusal("caller_not_allowed", 403, 21, end_reason="caller_not_of_peer")
+    assert bench.asked == []
+
+
+def test_a_refused_assertion_does_not_reveal_bindings() -> None:
+    """Nor does it show whether the number exists."""
+    bench = Asking()
+    answers = [bench.gate.look_up(number, caller, NOW_S, PHONE) for number, caller in ((X, A), (X, B), ("700", A))]
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_forged_calls_do_not_count_against_the_real_caller() -> None:
+    bench = Asking(caller_caps=TWICE, number_caps=TWICE)
+    assert [bench.says(PHONE) for _ in range(3)] == ["caller_not_allowed"] * 3
+    assert [bench.says(CARRIER) for _ in range(3)] == ["granted", "granted", "frequency_caller"]
+
+
+def test_guessing_callers_pauses_the_peer_and_no_other() -> None:
+    bench = Asking()
+    assert [bench.says(CARRIER, caller) for caller in STRANGERS[:3]] == ["no_binding"] * 3
+    asked = len(bench.asked)
+    answer = bench.gate.look_up(X, A, NOW_S, CARRIER)
+    assert answer == Refusal("over_limit", 503, 42, 10, end_reason="refused_too_often")
+    assert len(bench.asked) == asked
+    assert bench.says(CARRIER, number=Y) == "granted"
+    assert bench.says(OTHER) == "granted"
+
+
+def test_each_further_guess_doubles_the_pause() -> None:
+    bench = Asking()
+    for caller in STRANGERS[:3]:
+        bench.says(CARRIER, caller)
+    at_s, waited = 0.0, []
+    for caller in STRANGERS[3:12]:
+        answer = bench.gate.look_up(X, A, NOW_S + at_s, CARRIER)
+        assert isinstance(answer, Refusal)
+        assert answer.retry_after_s is not None
+        waited.append(answer.retry_after_s)
+        at_s += answer.retry_after_s
+        assert bench.says(CARRIER, caller, after_s=at_s) == "no_binding"
+    assert waited == [10, 20, 40, 80, 160, 320, 640, 900, 900]
+    assert bench.says(CARRIER, after_s=at_s + 900) == "granted"
+
+
+def test_concurrent_guesses_reveal_no_more_than_sequential_ones() -> None:
+    """On PostgreSQL, all guesses are looked up before the first answer."""
+    bench = Asking()
+    guesses = [*STRANGERS[:9], A]
+    assert all(bench.gate.refuse_unasked(X, caller, NOW_S, CARRIER) is None for caller in guesses)
+    rows = [(caller, bench.fetch(X, caller, NOW_S)) for caller in guesses]
+    answers = [outcome(bench.gate.answer(row, X, caller, NOW_S, CARRIER)) for caller, row in rows]
+    assert answers == ["no_binding"] * 3 + ["over_limit"] * 7
+
+
+def test_refused_attempts_by_one_caller_are_counted() -> None:
+    bench = Asking()
+    numbers = [f"70010000001{number:04}" for number in range(6)]
+    assert [bench.says(CARRIER, C, number) for number in numbers] == ["no_binding"] * 5 + ["over_limit"]
+    assert bench.says(CARRIER) == "granted"
+
+
+def test_refused_attempts_to_unknown_numbers_are_counted() -> None:
+    bench = Asking()
+    bench.answer = NOBODY._replace(locked=None)
+    numbers = [f"70010000001{number:04}" for number in range(6)]
+    assert [bench.says(CARRIER, C, number) for number in numbers] == ["number_unknown"] * 5 + ["over_limit"]
+
+
+def test_all_refused_attempts_of_a_peer_are_counted() -> None:
+    bench = Asking()
+    numbers = [f"70010000001{number:04}" for number in range(4)]
+    assert {bench.says(PHONE, number=number) for number in numbers} == {"caller_not_allowed"}
+    assert bench.says(PHONE, C) == "over_limit"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [found(ended_at=NOW_MS, in_force=0), found(expires_at=NOW_MS), found(entry="black"), FOUND._replace(locked=1)],
+)
+def test_refusals_of_present_and_former_parties_are_not_counted(case: LookupResult) -> None:
+    """Late callers of a former binding: they guess nothing."""
+    bench = Bench(case, **CAPS)
+    refused = {outcome(bench.gate.look_up(X, caller, NOW_S, CARRIER)) for caller in STRANGERS}
+    assert "over_limit" not in refused
+    assert "granted" not in refused
+
+
+def test_store_failures_and_anonymous_calls_are_not_counted() -> None:
+    bench = Bench(STORE_FAILED, **CAPS)
+    assert {outcome(bench.gate.look_up(X, A, NOW_S, CARRIER)) for _ in range(20)} == {"store_failed"}
+    bench = Bench(NOBODY, anonymous_allowed=True, **CAPS)
+    assert {outcome(bench.gate.look_up(X, "", NOW_S, CARRIER)) for _ in range(20)} == {"no_binding"}
+
+
+def test_a_pause_is_reported_and_counted() -> None:
+    bench = Asking()
+    for caller in STRANGERS[:3]:
+        bench.says(CARRIER, caller)
+    assert bench.told == [("peer.refused_too_often", {"peer": "carrier", "number": X, "waits_s": {"number": 10.0}})]
+    assert bench.gate.statistics() == {"refused_too_often": {"number": 1}}
+
+
+def test_a_backward_clock_step_does_not_prolong_a_pause() -> None:
+    bench = Asking()
+    for caller in STRANGERS[:3]:
+        bench.says(CARRIER, caller)
+    bench.gate.clock_was_set(-3_600.0)
+    assert bench.says(CARRIER, after_s=-3_600.0) == "over_limit"
+    assert bench.says(CARRIER, after_s=-3_590.0) == "granted"
+
+
+def test_new_refusal_caps_apply_to_the_next_attempt() -> None:
+    bench = Asking()
+    bench.gate.follow(Rules())
+    assert {bench.says(CARRIER, caller) for caller in STRANGERS} == {"no_binding"}

@@ -1,0 +1,105 @@
+"""SDP reduced to the allowed codecs."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.errors import ProtocolError
+from relay.privacy.codecs import common_codecs, keep_codecs, with_fmtp_of
+from relay.sip.sdp import parse_sdp
+from tests.call.support import peer
+
+HEAD = "c=IN IP4 192.0.2.1\r\nt=0 0\r\n"
+AUDIO = (
+    "m=audio 4000 RTP/AVP 8 0 96 101\r\na=rtpmap:96 opus/48000/2\r\na=rtpmap:101 telephone-event/8000\r\n"
+    "a=fmtp:96 useinbandfec=1\r\na=fmtp:101 0-15\r\na=rtcp-fb:96 nack\r\na=rtcp-fb:* nack\r\na=ptime:20\r\n"
+)
+
+
+def kept(text: str, *allowed: str) -> list[str]:
+    lines = keep_codecs((HEAD + text).encode(), frozenset(allowed)).decode().split("\r\n")
+    assert "\r\n".join(lines[:2]) + "\r\n" == HEAD
+    return lines[2:-1]
+
+
+def test_allowed_codec_keeps_its_attributes() -> None:
+    assert kept(AUDIO, "opus", "telephone-event") == [
+        *("m=audio 4000 RTP/AVP 96 101", "a=rtpmap:96 opus/48000/2", "a=rtpmap:101 telephone-event/8000"),
+        *("a=fmtp:96 useinbandfec=1", "a=fmtp:101 0-15", "a=rtcp-fb:96 nack", "a=rtcp-fb:* nack", "a=ptime:20"),
+    ]
+
+
+def test_static_payload_types_need_no_rtpmap() -> None:
+    assert kept(AUDIO, "pcma") == ["m=audio 4000 RTP/AVP 8", "a=rtcp-fb:* nack", "a=ptime:20"]
+    assert kept("m=audio 4000 RTP/AVP 8\r\na=rtpmap:8 PCMA/8000\r\n", "pcma")[0] == "m=audio 4000 RTP/AVP 8"
+
+
+@pytest.mark.parametrize("allowed", [("g722",), ("telephone-event",), ()])
+def test_sdp_without_an_allowed_codec_is_refused(allowed: tuple[str, ...]) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        kept(AUDIO, *allowed)
+    assert caught.value.status == 488
+
+
+def test_stream_without_an_allowed_codec_is_refused_in_place() -> None:
+    video = "m=video 4002/2 RTP/AVP 97\r\na=rtpmap:97 VP8/90000\r\na=sendonly\r\n"
+    assert kept(video + AUDIO, "pcmu") == [
+        *("m=video 0 RTP/AVP 97", "m=audio 4000 RTP/AVP 0", "a=rtcp-fb:* nack", "a=ptime:20")
+    ]
+
+
+def test_t38_is_filtered_like_other_codecs() -> None:
+    fax = "m=image 4000 udptl t38\r\na=T38FaxVersion:0\r\n"
+    assert kept(fax, "t38") == ["m=image 4000 udptl t38", "a=T38FaxVersion:0"]
+    with pytest.raises(ProtocolError):
+        kept(fax, "pcma")
+
+
+def test_refused_streams_stay_unchanged() -> None:
+    assert kept("m=audio 0 RTP/AVP 0\r\n", "pcma") == ["m=audio 0 RTP/AVP 0"]
+
+
+@given(
+    st.lists(st.sampled_from("0 3 8 9 18 96 101".split()), min_size=1, unique=True),
+    st.sets(st.sampled_from("pcmu pcma gsm opus telephone-event".split())),
+)
+def test_every_stream_has_a_format(formats: list[str], allowed: set[str]) -> None:
+    maps = "a=rtpmap:96 opus/48000/2\r\na=rtpmap:101 telephone-event/8000\r\n"
+    text = f"m=audio 4000 RTP/AVP {' '.join(formats)}\r\n{maps}"
+    try:
+        lines = kept(text, *allowed)
+    except ProtocolError:
+        return
+    (media,) = parse_sdp(("v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\n" + HEAD + "\r\n".join([*lines, ""])).encode()).media
+    assert media.formats
+    assert set(media.formats) <= set(formats)
+
+
+def described(*streams: str) -> bytes:
+    return ("v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n" + "".join(streams)).encode()
+
+
+def test_fmtp_is_taken_from_the_other_sdp() -> None:
+    words = "a=fmtp:18 annexb=no\r\na=fmtp:97 vbr=on\r\na=fmtp:98 mode=20\r\n"
+    one = f"m=audio 4000 RTP/AVP 18 97 98\r\n{words}a=ptime:20\r\n"
+    other = "m=audio 5000 RTP/AVP 97 18 99\r\na=fmtp:97 vbr=off\r\na=fmtp:99 mode=30\r\na=ptime:40\r\n"
+    video = "m=video 4002 RTP/AVP 97\r\na=fmtp:97 max-fs=99\r\n"
+    assert with_fmtp_of(described(one, video), described(other)) == described(
+        "m=audio 4000 RTP/AVP 18 97 98\r\na=fmtp:98 mode=20\r\na=ptime:20\r\na=fmtp:97 vbr=off\r\n", video
+    )
+
+
+def test_equal_fmtp_changes_nothing() -> None:
+    one, other = described(AUDIO), described(AUDIO.replace("4000", "5000").replace("8 0 96", "0 96 8"))
+    assert with_fmtp_of(one, other) == one
+
+
+def test_common_codecs_are_those_of_both_peers() -> None:
+    one, other, none = (peer(codecs=frozenset(codecs)) for codecs in ("ab", "bc", ""))
+    whatever = peer()
+    assert common_codecs(one, other) == {"b"}
+    assert common_codecs(one, whatever) == common_codecs(whatever, one) == {"a", "b"}
+    assert common_codecs(one, none) == set()
+    assert common_codecs(whatever, whatever) is None

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+
+from relay.replay.comparison import Refusal, Shown, refusal_of, shown_of
+from relay.sip.message import Request, Response
+from tests.replay.messages import event
+
+
+def request(line: str, extra: str = "") -> Request:
+    message = event(line, extra=extra).message
+    assert isinstance(message, Request)
+    return message
+
+
+def response(line: str) -> Response:
+    message = event(line).message
+    assert isinstance(message, Response)
+    return message
+
+
+@pytest.mark.parametrize("line", ["> INVITE 1 sdp", "> INVITE 1", "> OPTIONS 1", "> PRACK 1", "> INFO 1"])
+def test_relayed_requests_are_not_refused(line: str) -> None:
+    assert refusal_of(request(line)) is None
+
+
+def test_methods_that_are_not_relayed_are_refused() -> None:
+    assert refusal_of(request("> REFER 1")) == Refusal((405, 501), "REFER is not relayed")
+
+
+def test_unknown_options_are_refused() -> None:
+    found = refusal_of(request("> INVITE 1 sdp", "Require: 100rel, replaces"))
+    assert found == Refusal((420,), "option replaces is not supported")
+
+
+def test_disallowed_bodies_are_refused() -> None:
+    info = Request.of("INFO", "sip:b@c", [("content-type", "application/isup")], b"\x01")
+    assert refusal_of(info) == Refusal((415,), "its body is not allowed")
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("< 180 1 INVITE", Shown(180)),
+        ("< 181 1 INVITE", Shown(182, "181 is shown as 182")),
+        ("< 199 1 INVITE", Shown(None, "199 is shown as nothing")),
+        ("< 200 1 INVITE sdp", Shown(200)),
+        ("< 302 1 INVITE", Shown(480, "302 is shown as 480")),
+        ("< 407 1 INVITE", Shown(480, "407 is shown as 480")),
+        ("< 486 1 INVITE", Shown(486)),
+    ],
+)
+def test_responses_to_the_initial_invite(line: str, shown: Shown) -> None:
+    assert shown_of(response(line), initial=True, rang=False, cancelled=False) == shown
+
+
+def test_responses_after_cancel() -> None:
+    late = response("< 408 1 INVITE")
+    assert shown_of(late, initial=True, rang=True, cancelled=True) == Shown(487, "408 after CANCEL is shown as 487")
+    assert shown_of(response("< 487 1 INVITE"), initial=True, rang=True, cancelled=True) == Shown(487)
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("< 488 2 INVITE", Shown(488)),
+        ("< 202 2 INFO", Shown(200, "202 is shown as 200")),
+        ("< 503 2 INFO", Shown(500, "503 is shown as 500")),
+    ],
+)
+def test_in_dialog_responses(line: str, shown: Shown) -> None:
+    assert shown_of(response(line), initial=False, rang=False, cancelled=False) == shown

@@ -1,0 +1,88 @@
+"""Search of call records by page and id, and by business user."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.model.record import CallRecord
+from relay.reports.recordings import CallQuery, find_call, search
+from relay.store.journal_rows import PUT, live_row
+from relay.store.record_pages import Position, Wanted
+from relay.store.record_rows import insert
+from relay.store.records import live_calls
+from tests.support.shelf import REFUSED, Shelf, call
+from tests.support.stored import A, X, live_record
+
+
+def all_pages(shelf: Shelf, query: CallQuery, limit: int) -> list[str]:
+    pages: list[str] = []
+    after: Position | None = None
+    while True:
+        page = search(shelf.connection, shelf.sealer, query, after, limit)
+        pages.append(ids(page.items))
+        if page.next is None:
+            return pages
+        after = page.next
+
+
+def ids(records: list[CallRecord]) -> str:
+    return " ".join(record.call_id for record in records)
+
+
+CALLS = (
+    call(1),
+    call(2, outcome="busy"),
+    call(3, business="other"),
+    call(4, outcome="busy", business="other"),
+    call(5, outcome="number_unknown", **REFUSED),
+    call(6),
+)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        (CallQuery(Wanted()), "c6 c5 c4 c3 c2 c1"),
+        (CallQuery(Wanted(business="other")), "c4 c3"),
+        (CallQuery(Wanted(), "busy"), "c4 c2"),
+        (CallQuery(Wanted(business="other"), "busy"), "c4"),
+        (CallQuery(Wanted(number=A), "number_unknown"), "c5"),
+        (CallQuery(Wanted(business="default"), "number_unknown"), ""),
+    ],
+)
+@pytest.mark.parametrize("limit", [1, 2, 3, 6, 7])
+def test_pages_are_newest_first(shelf: Shelf, query: CallQuery, expected: str, limit: int) -> None:
+    shelf.add(*CALLS)
+    shelf.follow(4)
+    pages = all_pages(shelf, query, limit)
+    assert " ".join(filter(None, pages)) == expected
+    assert all(len(page.split()) <= limit for page in pages)
+
+
+def test_a_rare_outcome_gives_short_pages(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.reports.recordings.MOST_EXAMINED", 2)
+    shelf.add(*CALLS)
+    assert all_pages(shelf, CallQuery(Wanted(), "answered"), 2) == ["c6", "c3", "c1", ""]
+
+
+def test_a_live_and_an_ended_call_are_found_by_id(shelf: Shelf) -> None:
+    shelf.add(*CALLS)
+    shelf.follow()
+    up = live_record("up")
+    insert(shelf.connection, PUT, [live_row(shelf.sealer, 1, up, b"dialogs")])
+    assert find_call(shelf.connection, shelf.sealer, "c3") == CALLS[2]
+    assert find_call(shelf.connection, shelf.sealer, "up") == up
+    assert find_call(shelf.connection, shelf.sealer, "c9") is None
+    assert list(live_calls(shelf.connection, shelf.sealer)) == [up]
+
+
+def test_a_business_finds_only_its_own_calls(shelf: Shelf) -> None:
+    shelf.add(*CALLS)
+    shelf.follow()
+    insert(shelf.connection, PUT, [live_row(shelf.sealer, 1, live_record("up"), b"dialogs")])
+    for call_id, theirs in {"c3": "other", "c1": "default", "up": "default"}.items():
+        for business in ("default", "other", "third"):
+            found = find_call(shelf.connection, shelf.sealer, call_id, business)
+            assert (found is not None) is (business == theirs)
+    assert find_call(shelf.connection, shelf.sealer, "c5", "default") is None  # of no business user
+    assert all_pages(shelf, CallQuery(Wanted(number=X, business="third")), 5) == [""]

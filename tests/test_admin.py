@@ -1,0 +1,67 @@
+"""Control-socket queries about calls, and their rate limit per business."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from relay.admin import HANG_UPS_PER_S, Answers
+from relay.call.engine import Engine
+from relay.errors import Refused
+from relay.net.driver import Driver
+from relay.net.settings import StreamLimits
+from relay.net.transports import Transports
+from relay.policy.call_policy import CallPolicy
+from relay.policy.rules import Rules
+from relay.store.attempts import AttemptFile
+from relay.store.database import open_store
+from relay.store.journal import Journal
+from relay.store.lookup import RouteReader
+from relay.tokens import tokens
+from tests.call.support import settings
+from tests.net.support import Log
+
+
+@pytest.fixture
+async def answers(tmp_path: Path) -> Answers:
+    path = tmp_path / "relay.db"
+    sealer = open_store(path, tmp_path / "relay.key")
+    journal = Journal(path, sealer, lambda event, fields: None)
+    engine = Engine(settings(), tokens().__next__, 0.0)
+    transports = Transports(settings(), StreamLimits(), None)
+    gate = CallPolicy(RouteReader(path, sealer, Rules(), lambda *_: None).fetch, Rules(), journal.queue.remember)
+    log = Log()
+    queue = journal.queue
+    kept = AttemptFile(tmp_path / "relay.db.attempts", sealer, lambda event, fields: None)
+    driver = Driver(*(engine, transports, gate.look_up, queue.append, queue.tell, kept, log.logger, log.ended))
+    return Answers(engine, driver, dict, None, None)
+
+
+def refused(answers: Answers, business: str | None) -> str:
+    with pytest.raises(Refused) as error:
+        answers.hang_up("no such call", business)
+    return error.value.kind
+
+
+async def test_hang_ups_are_rate_limited_per_business(answers: Answers) -> None:
+    asked = [refused(answers, "greedy") for _ in range(HANG_UPS_PER_S + 1)]
+    assert asked == ["not_found"] * HANG_UPS_PER_S + ["rate_limited"]
+    assert refused(answers, "other") == refused(answers, None) == "not_found"
+
+
+async def test_statistics_count_asyncio_tasks(answers: Answers) -> None:
+    before = answers.statistics()["tasks"]
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.sleep(0))
+        assert answers.statistics()["tasks"] == before + 1
+
+
+async def test_an_unknown_call_is_not_found(answers: Answers) -> None:
+    with pytest.raises(Refused) as error:
+        answers.call("no such call")
+    assert error.value.kind == "not_found"
+    with pytest.raises(Refused) as error:
+        answers.hang_up("no such call", dry_run=True)
+    assert error.value.kind == "not_found"

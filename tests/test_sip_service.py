@@ -1,0 +1,118 @@
+"""Asynchronous look-ups: limited concurrency, fairness between peers, and always an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from relay.call.actions import LookUp
+from relay.model.decision import Refusal, Route
+from relay.model.settings import Peer
+from relay.policy.call_policy import CallPolicy
+from relay.policy.rules import STORE_FAILED, Rules
+from relay.sip_service import MOST_WAITING, ServerLookUps
+from relay.store.connection import Server
+from relay.store.postgres_lookup import CONNECTIONS
+from relay.store.sealing import Sealer
+from tests.net.support import until
+from tests.support.stored import X
+
+PEERS = {name: Peer(name, (), tcp_allowed=False, sources=()) for name in ("flooder", "other", "peer")}
+FOUND = Refusal("no_binding", 403, 21)
+
+
+class Store:
+    """A store that answers one look-up per `answer`."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []  # by caller
+        self._may_answer = asyncio.Semaphore(0)
+
+    async def fetch(self, number: str, caller: str, unix_s: float, patience_s: float) -> str:
+        self.asked.append(caller)
+        await self._may_answer.acquire()
+        if caller == "broken":
+            raise ZeroDivisionError
+        return caller
+
+    def answer(self, count: int) -> None:
+        for _ in range(count):
+            self._may_answer.release()
+
+
+class AnyGate:
+    def refuse_unasked(self, number: str, caller: str, unix_s: float, peer: Peer | None) -> None:
+        return None
+
+    def answer(self, row: str, number: str, caller: str, unix_s: float, peer: Peer | None) -> Refusal:
+        return FOUND
+
+
+class Bench:
+    def __init__(self, folder: Path) -> None:
+        self.store = Store()
+        self.look_ups = ServerLookUps(
+            Server("postgresql://nobody@localhost/none", "node", folder),
+            Sealer(bytes(32)),
+            Rules(),
+            lambda event, fields: None,
+        )
+        self.look_ups._reader = cast(Any, self.store)
+        self.answers: list[tuple[str, Route | Refusal]] = []
+
+    def ask(self, peer: str, caller: str = "") -> None:
+        asked = LookUp(1, X, caller or peer, "call", PEERS[peer])
+        self.look_ups.look_up(cast(CallPolicy, AnyGate()), asked, 1.0, self._found)
+
+    def _found(self, asked: LookUp, answer: Route | Refusal) -> None:
+        self.answers.append((asked.caller, answer))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+async def test_look_ups_run_on_all_connections_and_peers_take_turns(bench: Bench) -> None:
+    for _ in range(100):
+        bench.ask("flooder")
+    bench.ask("other")
+    await until(lambda: len(bench.store.asked) == CONNECTIONS)
+    bench.store.answer(2)
+    await until(lambda: len(bench.store.asked) == CONNECTIONS + 2)
+    assert "other" in bench.store.asked
+    bench.store.answer(200)
+    await until(lambda: len(bench.answers) == 101)
+    assert {answer for _, answer in bench.answers} == {FOUND}
+
+
+async def test_a_peer_can_fill_only_its_fair_share_of_the_queue(bench: Bench) -> None:
+    for _ in range(2 * MOST_WAITING):
+        bench.ask("flooder")
+    bench.ask("other")
+    await until(lambda: len(bench.answers) > 0)
+    assert set(bench.answers) == {("flooder", STORE_FAILED)}
+    refused = len(bench.answers)
+    assert refused == 2 * MOST_WAITING - 7 * (MOST_WAITING + 1) // 8
+    bench.store.answer(2 * MOST_WAITING)
+    await until(lambda: len(bench.answers) == 2 * MOST_WAITING + 1)
+    assert ("other", FOUND) in bench.answers
+
+
+async def test_a_failing_look_up_is_refused_and_the_others_go_on(bench: Bench) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    for number in range(3 * CONNECTIONS):
+        bench.ask("peer", "broken" if number < CONNECTIONS else "")
+    bench.store.answer(3 * CONNECTIONS)
+    await until(lambda: len(bench.answers) == 3 * CONNECTIONS)
+    assert bench.answers.count(("broken", STORE_FAILED)) == CONNECTIONS
+
+
+async def test_look_ups_resume_after_the_queue_was_empty(bench: Bench) -> None:
+    for count in range(1, 4):
+        bench.ask("peer")
+        bench.store.answer(1)
+        await until(lambda count=count: len(bench.answers) == count)  # type: ignore[misc]
