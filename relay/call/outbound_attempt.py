@@ -113,7 +113,7 @@ class OutboundAttempt:
         return f"{from_line}To: <{self._remote_uri}>\r\nCall-ID: {self.call_id}\r\n"
 
     def _send(self, outgoing: OutgoingRequest, branch: str, now: float) -> None:
-        """`branch`: see SentRequest."""
+        """`branch`: see ClientRequest."""
         core = self._setup.core
         self._sent = ClientRequest(
             core,

@@ -33,8 +33,8 @@ from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.webhooks import (
     Event,
     Webhook,
-    bury_old,
     dead_letter,
+    dead_letter_old,
     disable,
     find_webhook,
     oldest,
@@ -259,7 +259,7 @@ class Deliverer:
             disable(act, webhook.id)
             set_error(act, webhook.id, answer.reason)
             act.audit("webhook.disable", webhook.id, business=webhook.business, reason=answer.reason)
-            return bury_old(act, webhook.id, act.now_ms + 1, answer.reason)
+            return dead_letter_old(act, webhook.id, act.now_ms + 1, answer.reason)
 
         self._report_given_up(webhook, await self._write(act), answer.reason)
 
@@ -267,7 +267,7 @@ class Deliverer:
         before_ms = self._clock_ms() - self._rules.give_up_ms
         events = self._reader.read(lambda connection: oldest(connection, self._sealer, webhook.id, 1))
         while events and events[0].at_ms < before_ms:
-            count = await self._write(lambda act: bury_old(act, webhook.id, before_ms, "not accepted in time"))
+            count = await self._write(lambda act: dead_letter_old(act, webhook.id, before_ms, "not accepted in time"))
             self._report_given_up(webhook, count, "not accepted in time")
             events = (
                 self._reader.read(lambda connection: oldest(connection, self._sealer, webhook.id, 1)) if count else []

@@ -146,11 +146,11 @@ WHERE webhook = ?1 AND dead_at IS NOT NULL AND seq > ?3 ORDER BY seq LIMIT ?2
 _WAITING_OF = """
 SELECT count(*) FROM outbox WHERE webhook = ?1 AND event_id >= ?2 AND event_id < ?3 AND dead_at IS NULL
 """
-_BURY_OLD = """
+_DEAD_LETTER_OLD = """
 UPDATE outbox SET dead_at = ?1, last_error = ?2 WHERE webhook = ?3 AND dead_at IS NULL AND at < ?4
   AND seq IN (SELECT seq FROM outbox WHERE webhook = ?3 AND dead_at IS NULL ORDER BY seq LIMIT 1000)
 """
-_REVIVE = "UPDATE outbox SET dead_at = NULL, tries = 0, at = ? WHERE webhook = ? AND dead_at IS NOT NULL"
+_REQUEUE = "UPDATE outbox SET dead_at = NULL, tries = 0, at = ? WHERE webhook = ? AND dead_at IS NOT NULL"
 _decode_outbox = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
@@ -193,9 +193,9 @@ def dead_letter(act: UnitOfWork, seqs: Sequence[int], reason: str) -> None:
     act.connection.executemany("UPDATE outbox SET dead_at = ?, last_error = ? WHERE seq = ?", rows)
 
 
-def bury_old(act: UnitOfWork, webhook: str, before_ms: int, reason: str) -> int:
+def dead_letter_old(act: UnitOfWork, webhook: str, before_ms: int, reason: str) -> int:
     """Make events older than `before_ms` dead letters, at most 1,000. Return their number."""
-    return act.connection.execute(_BURY_OLD, (act.now_ms, reason, webhook, before_ms)).rowcount
+    return act.connection.execute(_DEAD_LETTER_OLD, (act.now_ms, reason, webhook, before_ms)).rowcount
 
 
 def refuse(act: UnitOfWork, seq: int, reason: str) -> None:
@@ -209,8 +209,8 @@ def requeue(act: UnitOfWork, webhook: str, event_ids: Sequence[str] | None) -> i
     They keep their positions in the queue, and their retry period starts again.
     """
     if event_ids is None:
-        return act.connection.execute(_REVIVE, (act.now_ms, webhook)).rowcount
-    named = f"{_REVIVE} AND event_id = ?"
+        return act.connection.execute(_REQUEUE, (act.now_ms, webhook)).rowcount
+    named = f"{_REQUEUE} AND event_id = ?"
     return sum(act.connection.execute(named, (act.now_ms, webhook, id_)).rowcount for id_ in event_ids)
 
 

@@ -1,0 +1,36 @@
+"""The words of docs/GLOSSARY.md: none of those that they replaced comes back."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+REPLACED = {
+    "bury": "dead_letter",
+    "crew": "node",
+    "desk": "backend",
+    "glance": "prescan",
+    "mates": "node",
+    "revive": "requeue",
+    "spill": "overflow log",
+    "steering": "node",
+    "tripwire": "leak check",
+    "SentRequest": "ClientRequest",
+}
+OLD = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(REPLACED)})(?:s|ed)?(?![A-Za-z])", re.IGNORECASE)
+MAGIC = "r7spill1"  # of a file: it says which form it has
+ROOTS = ("relay", "docs", "config", "scripts")
+TEXTS = sorted(
+    path
+    for path in [*Path().glob("*.md"), *(path for root in ROOTS for path in Path(root).rglob("*"))]
+    if path.is_file() and path.suffix in {"", ".md", ".py", ".sh", ".toml", ".service", ".cfg", ".conf"}
+)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=str)
+def test_no_replaced_word_comes_back(path: Path) -> None:
+    text = path.read_text().replace(MAGIC, "")
+    found = sorted({match.group().lower() for match in OLD.finditer(text)})
+    assert not found, f"{path} says {found}: see docs/GLOSSARY.md"
