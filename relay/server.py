@@ -27,7 +27,7 @@ from relay.errors import ConfigError, Refused, StoreError
 from relay.events.ledger_watch import LedgerWatch
 from relay.log import configure, reporter
 from relay.net.control import Answer, ControlServer, Handlers, control_path
-from relay.net.dns import is_literal
+from relay.net.hosts import is_literal
 from relay.net.process import RELOAD, SPARE, Child, Notifier, Tasks, leave_no_core, take_descriptors
 from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.sip.flow import transport_address

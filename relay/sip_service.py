@@ -8,50 +8,42 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
 from relay.admin import Answers
-from relay.call.actions import LookUp
 from relay.call.engine import Engine
 from relay.call.recovery import KeptAttempt
 from relay.config import Config
-from relay.defence.limits import is_within_share
 from relay.defence.shared_limits import SharedLimits
 from relay.drain import Drain
 from relay.gc_tuning import collect_the_young
 from relay.log import STANDARD_OUTPUT, ended_calls, reporter
-from relay.model.decision import Refusal, Route
 from relay.model.record import CallRecord
 from relay.net.control import BanLog
 from relay.net.driver import Driver
-from relay.net.process import Tasks, take_huge_pages
-from relay.net.queues import FairQueue
+from relay.net.process import take_huge_pages
 from relay.net.rtpengine import Rtpengine
 from relay.net.sounds import read_sounds
 from relay.net.tls import read_secret
 from relay.net.transports import Transports
 from relay.policy.call_policy import CallPolicy
-from relay.policy.evaluate import LookupResult
-from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.attempts import AttemptFile
-from relay.store.connection import Server
 from relay.store.journal_queue import JournalQueue
 from relay.store.journal_rows import LiveCall
 from relay.store.lookup import RouteReader, granted_since
-from relay.store.outage import Report
-from relay.store.postgres_lookup import CONNECTIONS, PATIENCE_S, ServerRouteReader
 from relay.store.sealing import Sealer
 from relay.tokens import tokens
 
 if TYPE_CHECKING:
     from relay.net.locate import Located
     from relay.net.verify import Verifier
+    from relay.postgres_look_ups import ServerLookUps
 
 TICK_S = 1.0
 CLOCK_STEP_S = 1.0  # a larger change of the wall clock within one tick is a step, not drift
@@ -245,7 +237,7 @@ def _reader(config: Config, sealer: Sealer, log: FilteringBoundLogger) -> RouteR
     place = config.store.path
     if isinstance(place, Path):
         return RouteReader(place, sealer, config.rules, reporter(log))
-    pass  # MOVED
+    from relay.postgres_look_ups import ServerLookUps  # PostgreSQL driver: not needed for SQLite
 
     return ServerLookUps(place, sealer, config.rules, reporter(log))
 
@@ -263,93 +255,3 @@ def _verifier(config: Config) -> Verifier | None:
 
 def _drop_event(kind: str, record: CallRecord) -> None:
     """Drop live-call events: without a backend nothing would read or delete them."""
-
-
-# -- Asynchronous route look-ups in PostgreSQL
-
-SWEEP_EACH: Final = 5  # seconds between two deletions of expired counts
-MOST_WAITING: Final = 1_000  # queued look-ups; above it, or above a peer's fair share of it, calls are refused
-
-Answered = Callable[[LookUp, Route | Refusal], None]
-
-
-class _Waiting(NamedTuple):
-    gate: CallPolicy
-    asked: LookUp
-    unix_s: float
-    found: Answered
-    since: float  # loop time
-
-
-class ServerLookUps:
-    """The counterpart of `RouteReader` for PostgreSQL. `open` it in the loop that uses it."""
-
-    def __init__(self, server: Server, sealer: Sealer, rules: Rules, report: Report) -> None:
-        self._reader = ServerRouteReader(server, sealer, rules, report)
-        self._waiting: FairQueue[_Waiting] = FairQueue()
-        self._asking = Tasks()
-        self._askers = 0  # tasks that serve the queue, at most CONNECTIONS
-        self.follow = self._reader.follow
-        self.open = self._reader.open
-        self.close = self._reader.close
-        self._looks = 0
-
-    def fetch(self, number: str, caller: str, unix_s: float) -> Refusal:
-        """Never used: fills the `CallPolicy`'s synchronous interface, in place of which `look_up` below is called."""
-        return STORE_FAILED
-
-    def look(self) -> None:
-        """Check for the end of an outage, and delete expired counts every `SWEEP_EACH`; call it once a second."""
-        self._reader.look()
-        self._looks += 1
-        if self._looks % SWEEP_EACH == 0:
-            self._asking.begin(self._reader.sweep())
-
-    def look_up(self, gate: CallPolicy, asked: LookUp, unix_s: float, found: Answered) -> None:
-        """Look up a route and evaluate it by `gate`. `found` is always called, later, from the loop."""
-        loop, waiting = asyncio.get_running_loop(), self._waiting
-        refusal = gate.refuse_unasked(asked.number, asked.caller, unix_s, asked.peer)
-        if refusal is not None:
-            loop.call_soon(found, asked, refusal)
-            return
-        name = "" if asked.peer is None else asked.peer.name
-        if not is_within_share(waiting.count(name) + 1, len(waiting) + 1, MOST_WAITING):
-            loop.call_soon(found, asked, STORE_FAILED)
-            return
-        waiting.put(name, _Waiting(gate, asked, unix_s, found, loop.time()))
-        if self._askers < CONNECTIONS:
-            self._askers += 1
-            self._asking.begin(self._ask())
-
-    async def _ask(self) -> None:
-        """Serve the queue, one look-up at a time, until it is empty."""
-        try:
-            while len(self._waiting):
-                _, waiting = self._waiting.take()
-                await self._answer(waiting)
-        except Exception:
-            if len(self._waiting):  # a failed look-up must not stall the queue
-                self._askers += 1
-                self._asking.begin(self._ask())
-            raise
-        finally:
-            self._askers -= 1
-
-    async def _answer(self, waiting: _Waiting) -> None:
-        gate, asked, unix_s, found, since = waiting
-        patience_s = since + PATIENCE_S - asyncio.get_running_loop().time()
-        answer: Route | Refusal = STORE_FAILED  # the default on cancellation and errors
-        row: LookupResult | Refusal = STORE_FAILED
-        try:
-            if patience_s > 0:
-                row = await self._reader.fetch(asked.number, asked.caller, unix_s, patience_s)
-                answer = gate.answer(row, asked.number, asked.caller, unix_s, asked.peer)
-        finally:
-            found(asked, answer)
-        if (
-            isinstance(answer, Refusal)
-            and isinstance(row, LookupResult)
-            and row.counted is not None
-            and row.counted.under
-        ):
-            await self._reader.give_back(row.counted)

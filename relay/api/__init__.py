@@ -1,5 +1,5 @@
-"""The HTTP API, one file a noun: its models and its routes. Authentication and middleware beside them.
+"""The HTTP API, a file for each noun. Models of a noun's parts stand with the noun (keys with businesses).
 
-A route parses, calls one function of `relay.service`, `relay.reports` or `relay.store`, and answers. Rules do not
-belong here.
+A route parses, calls one function of `relay.service`, `relay.reports`, `relay.events` or `relay.store`, and answers.
+Rules do not belong here.
 """

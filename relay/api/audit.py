@@ -10,7 +10,7 @@ from relay.api import oversight as models
 from relay.api.context import Operator, Revealing
 from relay.api.models import Name, Page, Text64, Time, given_ms, shown_moment
 from relay.api.pages import Paging
-from relay.reports.disclosure import details_form
+from relay.reports.audit_entries import details_form
 from relay.store.audit_log import AuditQuery, Logged, newest_entries, verify_audit
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])

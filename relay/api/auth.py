@@ -1,6 +1,6 @@
 """Authentication and rate limits of /v1, as ASGI middleware: no route runs without a valid key.
 
-Authorisation by scope is the routes' own (`relay.api.context`).
+Bearer keys and signed requests. Authorisation by scope is the routes' own (`relay.api.context`).
 """
 
 from __future__ import annotations

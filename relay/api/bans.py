@@ -1,4 +1,4 @@
-"""Request and response models of bans."""
+"""Bans over HTTP, operators only: models and routes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Request and response models of bindings, groups and list entries. Parties are masked in every response."""
+"""Bindings over HTTP: models and routes, and the models of groups and list entries.
+
+Parties are masked in every response unless they are to be revealed, with a reason.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Request and response models of business users and API keys."""
+"""Business users over HTTP: models and routes, and the models of API keys (routes in `relay.api.keys`)."""
 
 from __future__ import annotations
 

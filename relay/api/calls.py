@@ -1,4 +1,4 @@
-"""Request and response models of call records and recordings."""
+"""Call records over HTTP: models and routes, and the models of recordings (routes in `relay.api.recordings`)."""
 
 from __future__ import annotations
 

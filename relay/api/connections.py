@@ -1,7 +1,6 @@
-"""The TLS listener of the API. It limits concurrent handshakes: a new one evicts the oldest of the largest source.
+"""TLS connections of the API: the listener with its limit on handshakes, and uvicorn's connection with its timeouts.
 
-uvicorn and `Connection` first see a connection after its handshake, which is the dearest step an unknown client can
-cause. Established connections are not its concern.
+A new handshake evicts the oldest of the source with the most: it is the dearest step that an unknown client can cause.
 """
 
 from __future__ import annotations

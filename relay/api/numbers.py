@@ -1,4 +1,4 @@
-"""Request and response models of prefixes, numbers and pools."""
+"""Prefixes and numbers over HTTP: models and routes, and the models of pools (routes in `relay.api.pools`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Request and response models of traces, evidence, reports and the audit log."""
+"""Traceback, evidence and daily reports over HTTP: models and routes, and the models of the audit log."""
 
 from __future__ import annotations
 

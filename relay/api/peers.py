@@ -1,4 +1,4 @@
-"""Response models of SIP peers."""
+"""The state of SIP peers over HTTP: models and routes."""
 
 from __future__ import annotations
 

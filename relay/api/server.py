@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from structlog.typing import FilteringBoundLogger
 
 from relay.api.connections import MOST_CONNECTIONS, Connection, TlsListener
-from relay.net.dns import family_of
+from relay.net.hosts import family_of
 
 LISTEN_AGAIN_S = 2.0
 GRACEFUL_S = 3  # for requests under way at shutdown

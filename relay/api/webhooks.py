@@ -1,4 +1,4 @@
-"""Request and response models of webhooks and dead letters."""
+"""Webhooks and dead letters over HTTP: models and routes."""
 
 from __future__ import annotations
 

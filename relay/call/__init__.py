@@ -1,5 +1,5 @@
-"""Calls and text messages: the engine, the INVITE session, outbound attempts, legs, media, recovery.
+"""Calls and text messages: engine, admission, INVITE session, outbound attempts, legs, media, recovery, leak check.
 
-Pure: `Engine` takes messages, answers and time, and returns actions (`relay.call.actions`). Whether a call may go on
-is decided in `relay.policy`; what may cross is decided in `relay.privacy`.
+Pure: `Engine` takes messages, answers and time, and returns actions (`relay.call.actions`). `admission` refuses what
+needs no look-up; the rest is decided in `relay.policy`, and what may cross in `relay.privacy`.
 """

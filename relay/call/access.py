@@ -1,7 +1,7 @@
-"""Authorisation of in-dialog requests: only the dialog's own peer, including a former one.
+"""Authorisation of in-dialog requests, and the sources that are known: peers, and sides of calls in progress.
 
-A source is a former peer's if the call is older than the configuration, or if the peer has no fixed address and is not
-registered there any more.
+Only the dialog's own peer may speak in it, including a former one: a peer that the configuration no longer has, or
+one without a fixed address that is not registered any more.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Announcements: the reason of a refusal; the beginning, recording and imminent end of a call.
+"""Announcements (refusal; beginning, recording and imminent end of a call), and the recording of a call.
 
 rtpengine plays the sounds; this module knows their names, not their files. A refused caller gets an early dialog with
 rtpengine's answer to his offer; on any failure the final response is sent at once.

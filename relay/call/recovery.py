@@ -1,4 +1,8 @@
-"""Recovery of answered calls from the journal after a restart (DESIGN 4.2). Attempts: `relay.call.recovery`."""
+"""Recovery after a restart: answered calls are taken up (DESIGN 4.2), attempts under way are ended (4.3).
+
+Each lost attempt gets its one record, its caller a final answer, and each callee that may ring a CANCEL. A call that
+was just answered, and whose caller may not know it yet, is told so and goes on.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from relay.cli.options import SINCE, UNTIL, in_clear, json_option, limit_option,
 from relay.cli.output import FILE_OR_DASH, json_line, plain, progress, show_list, show_one, written
 from relay.cli.stores import every, opened, past, said_in_clear
 from relay.errors import StoreError
-from relay.reports.disclosure import details_form
+from relay.reports.audit_entries import details_form
 from relay.service.retention import due
 from relay.service.retention import purge as purge_store
 from relay.store.audit_log import AuditQuery, Logged, all_entries, count_entries, newest_entries, verify_audit

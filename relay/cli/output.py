@@ -1,6 +1,6 @@
-"""Output of commands: JSON objects for programs, tables for people.
+"""Output of commands: JSON objects for programs, tables for people, private files, progress.
 
-Real numbers are masked in both, unless `relay.cli.options.in_clear` allows them.
+Real numbers are masked, unless `relay.cli.options.in_clear` allows them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Requests to the running relay over its control socket."""
+"""The command `peers`; and requests of commands to the running relay, over its control socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configured store, opened for one command; and the click types of its arguments."""
+"""The configured store, opened for one command; the click types of its arguments; the command `migrate`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The configuration: one TOML file to plain values; all faults are reported at once, each with its key path (DESIGN 5).
 
-It reads the given file alone: no environment variable, no store.
+It reads the given file, and the secrets, certificates and sounds it names: no environment variable, no store.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Addresses of the rtpengine instances, each fault with its key path."""
+"""`[media]`, `[recording]` and `[announcements]`: rtpengine, recordings, sounds. Faults name their key."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from relay.config.tables import (
 from relay.errors import ParseError
 from relay.events.settings import DeliveryRules
 from relay.model.numbers import normalise_party
-from relay.net.dns import is_loopback
+from relay.net.hosts import is_loopback
 from relay.policy.fraud import Signal, Signals
 from relay.policy.rules import NO_LIMIT, Cap, Hours, Quotas, RefusalCaps, Rules, parse_hours
 from relay.service.fields import CHINA, parse_duration_ms

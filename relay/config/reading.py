@@ -1,4 +1,4 @@
-"""Plain values of the number-protection service's tables. It parses nothing."""
+"""TOML files to tables, unknown keys and wrong types as faults; and the plain values of API, reports and hook."""
 
 from __future__ import annotations
 

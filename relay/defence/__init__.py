@@ -1,5 +1,5 @@
-"""Who is heard, and how much: bans, limits and fair shares, answers without state, overload shedding.
+"""Who is heard, and how much: bans, limits and fair shares, stateless answers, overload shedding.
 
-Pure. Decides from source addresses and counts before a call exists; rules of a business or a binding are in
-`relay.policy`, sockets and their bounds in `relay.net`.
+Pure. Counts and rates are kept here for calls and business users too; whether a call goes on is decided in
+`relay.policy`, sockets and their bounds are in `relay.net`.
 """

@@ -1,4 +1,7 @@
-"""Concurrent counts by name: of calls by stage, by peer, by cap."""
+"""Concurrent counts and rates by name, answers to unknown sources, and the fair shares of peers.
+
+None reads a clock: `now` is an argument, in monotonic seconds.
+"""
 
 from __future__ import annotations
 

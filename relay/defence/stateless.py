@@ -1,6 +1,6 @@
-"""Stateless responses to new requests built from raw bytes, without a parse (RFC 3261 8.2.7).
+"""Stateless responses to new requests built from raw bytes, without a parse (RFC 3261 8.2.7), and OPTIONS.
 
-Used for floods: shed requests and OPTIONS. Requests in unusual syntax are left to the full parser.
+Used for floods. Requests in unusual syntax are left to the full parser.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What follows from committed records: the follower, webhooks, recordings, timers, the ledger watch.
+"""What the backend does by itself: follower, webhooks and their rules, recordings, timers, the ledger watch.
 
-Runs in the process beside the relay and never holds up a call. Rules of the service belong to `relay.service`.
+It works from committed records and the clock, and never holds up a call.
 """

@@ -1,4 +1,4 @@
-"""Public internet addresses, and hosts that a webhook cannot have. Judged by the text alone: no name is looked up."""
+"""Where webhooks may be delivered: public addresses only. The HTTP sessions that make sure of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of recorded calls in rtpengine's recording-dir, with the recording-method "pcap".
+"""Recordings of calls, taken over from rtpengine's recording-dir (method "pcap"), sealed and entered in the store.
 
 During a call there is a capture in `pcaps` and a text about it in `tmp`. At its end rtpengine closes the capture and
 moves the text to `metadata`. A killed rtpengine does not: its files are recognised by their age. All files are in
@@ -16,9 +16,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from struct import Struct
-from typing import BinaryIO, Final, NamedTuple
-
-from structlog.typing import FilteringBoundLogger
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from relay.errors import RelayError, StoreError
 from relay.store.connection import Place
@@ -28,6 +26,9 @@ from relay.store.recordings import Recording, Recordings, add_recording, file_of
 from relay.store.sealing import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import GroupWriter
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger  # commands read the configuration, and need no log
 
 # Seconds without a change; more than the silence after which rtpengine itself ends a call ([rtpengine] timeout).
 ABANDONED_S: Final = 300.0

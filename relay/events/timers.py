@@ -1,6 +1,7 @@
-"""Resealing of current rows in the background after a change of the sealing key.
+"""Timers of the backend: resealing after a change of the sealing key, expired bindings, the nightly purge.
 
-While the key file has several keys, a pass runs at each start and each day, for rows that an interrupted pass left.
+While the key file has several keys, a resealing pass runs at each start and each day, for rows that an interrupted
+pass left.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from relay.errors import Refused
 from relay.events.reach import why_never
-from relay.net.dns import is_loopback
+from relay.net.hosts import is_loopback
 from relay.service import fields, keys
 from relay.service.businesses import get as get_business
 from relay.store.unit_of_work import UnitOfWork

@@ -1,5 +1,5 @@
-"""Values that every layer shares: numbers, bindings and their routes, call records, decisions, settings.
+"""Values that every layer shares: numbers, parties, bindings and routes, call records, decisions, settings.
 
 Pure: no socket, clock, random source or log. A value knows its own rules (what a 700 number is, which routes a
-binding compiles to). What needs a store, a peer or a message does not belong here.
+binding compiles to, which callers a peer may claim). The state of a call, peer or table does not belong here.
 """

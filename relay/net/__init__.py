@@ -1,5 +1,5 @@
-"""Sockets, DNS, TLS, rtpengine, the verification hook, and the driver that performs the engine's actions.
+"""Sockets, DNS, TLS, rtpengine, the verification hook, the control socket, and the driver of the engine.
 
-Nothing here reads a SIP message further than its framing. Decisions about calls belong to `relay.call` and
-`relay.policy`.
+Also what a process needs around them: the backlog under overload, fair queues, the child process. A SIP message is
+read here no further than its framing; decisions about calls belong to `relay.call` and `relay.policy`.
 """

@@ -1,7 +1,7 @@
-"""The control socket: a request and an answer are one line of JSON each.
+"""The control socket, a Unix socket beside the store; and the log lines and commands of bans.
 
-A Unix socket beside the store, mode 0600: access to the store implies access to it. It owns framing and errors; the
-handlers define the commands. It never waits for the store or for a call.
+A request and an answer are one line of JSON each. Mode 0600: access to the store implies access to it. It owns framing
+and errors; the handlers define the commands. It never waits for the store or for a call.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Limits on concurrent TCP and TLS connections (DESIGN 4.5). It counts; it neither opens nor closes."""
+"""A listening TCP socket, and the limits on concurrent TCP and TLS connections (DESIGN 4.5)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from relay.defence.limits import SHARE
-from relay.net.dns import family_of
+from relay.net.hosts import family_of
 from relay.net.settings import StreamLimits
 from relay.peers.peers import Peers
 

@@ -13,7 +13,8 @@ from itertools import chain
 from structlog.typing import FilteringBoundLogger
 
 from relay.model.settings import Settings, Target
-from relay.net.dns import MOST_TARGETS, NotLocated, Search, is_literal
+from relay.net.dns import MOST_TARGETS, NotLocated, Search
+from relay.net.hosts import is_literal
 from relay.sip.flow import transport_address
 
 Located = Mapping[str, tuple[Target, ...]]

@@ -1,7 +1,7 @@
-"""A supervised child process, restarted whenever it exits.
+"""This process and its child: supervision, systemd, descriptors, core dumps, huge pages, background tasks.
 
-Its standard input is a pipe: "stop" shuts it down, "reload" makes it read its configuration again, and end of file
-means that the parent died.
+The child's standard input is a pipe: "stop" shuts it down, "reload" makes it read its configuration again, and end of
+file means that the parent died.
 """
 
 from __future__ import annotations

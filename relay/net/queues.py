@@ -1,4 +1,4 @@
-"""A fair queue: names with waiting items are served in turn, however many items each has."""
+"""Fair queues: names with waiting items are served in turn. The backlog of datagrams, and the turns of streams."""
 
 from __future__ import annotations
 

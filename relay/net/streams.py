@@ -16,10 +16,11 @@ from functools import partial
 
 from relay.defence.bans import GRAVE, Ban, Bans, Known
 from relay.model.settings import Settings, Target
-from relay.net.dns import Resolver, family_of, is_literal
+from relay.net.hosts import family_of, is_literal
 from relay.net.listening import Admission, StreamListener
 from relay.net.process import Tasks
 from relay.net.queues import Turns
+from relay.net.resolver import Resolver
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.net.stream import Connection
 from relay.net.tls import client_context, peer_contexts, proves, server_context

@@ -1,4 +1,4 @@
-"""Files that hold secrets: passwords, signing secrets, private keys."""
+"""TLS contexts from the configuration, and files that hold secrets: private keys, passwords, signing secrets."""
 
 from __future__ import annotations
 

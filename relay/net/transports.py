@@ -11,8 +11,8 @@ from typing import Final
 from relay.defence.bans import Bans
 from relay.errors import ConfigError
 from relay.model.settings import Listener, Settings, Target
-from relay.net.dns import Resolver
 from relay.net.pace import Pace
+from relay.net.resolver import Resolver
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.net.streams import Streams
 from relay.net.udp import UdpSocket

@@ -19,7 +19,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from relay.net.burst import MOST, Burst, parse_source
-from relay.net.dns import family_of
+from relay.net.hosts import family_of
 from relay.net.pace import BEHIND_S, Pace
 from relay.sip.flow import Flow
 

@@ -1,4 +1,4 @@
-"""Signature and time stamp of the relay's own HTTP requests (webhooks, verification hook)."""
+"""The verification hook: asked before a call goes on; and the signature of the relay's HTTP requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Digest authentication of peers without a fixed address (RFC 3261 22.2).
+"""Digest authentication both ways (RFC 3261 22): peers without a fixed address, and the relay's own credentials.
 
 Requests from a registered contact (`relay.peers.registrar`) are the peer's; others from an unknown source are
 challenged. Challenges keep no state and are rate-limited, in total and per source.

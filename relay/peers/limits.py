@@ -1,6 +1,6 @@
-"""Concurrent calls and call rate per peer, checked against its quota. It reads no clock.
+"""Concurrent calls and call rate per peer, checked against its quota; and what one call holds of all limits.
 
-Peers are counted by name, since a call may be older than the configuration in force.
+Peers are counted by name, since a call may be older than the configuration in force. It reads no clock.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Whether a call goes on: rules, caps, hours, quotas, signs of fraud.
+"""Whether a call goes on: rules, caps, hours, quotas, waits after refused attempts, signs of fraud.
 
-Pure: takes what the store found and returns a `Route` or a `Refusal`. Reads no store and no clock; the bounds of the
-relay itself are in `relay.defence`.
+Pure: `evaluate` turns a look-up result into a `Route` or a `Refusal`, `CallPolicy` counts what it granted. Limits on
+calls at once are enforced by the engine, the bounds of the relay itself are in `relay.defence`.
 """

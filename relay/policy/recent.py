@@ -1,4 +1,7 @@
-"""Counts by key of the calls granted in the last quarter of an hour. Entries expire; it is rebuilt at a start."""
+"""Counts by key of the calls granted in the last quarter of an hour, and the last caller of a binding.
+
+Entries expire; the counts are rebuilt at a start.
+"""
 
 from __future__ import annotations
 

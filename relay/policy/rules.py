@@ -1,4 +1,7 @@
-"""Hours of service, in China's one time (UTC+8, without daylight saving time since 1991)."""
+"""The rules that an operator sets for calls, and the refusal of each: caps, hours, quotas of business users, filings.
+
+Plain values; `relay.policy.evaluate` applies them. Hours are in China's one time (UTC+8, no daylight saving time).
+"""
 
 from __future__ import annotations
 

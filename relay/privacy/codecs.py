@@ -1,4 +1,4 @@
-"""Codec filter per peer, the last step of SDP masking; and format parameters (fmtp).
+"""Codecs that cross: the filter per peer, the order, and format parameters (fmtp). The last step of SDP masking.
 
 A stream without an allowed codec is refused in its place by port 0 (RFC 3264 6), so that each m= line has a format.
 """

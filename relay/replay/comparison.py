@@ -1,4 +1,4 @@
-"""The relay's intended changes to messages, told apart from faults (DESIGN 2, 3 and 5), by `relay.privacy.masking`."""
+"""Comparison with the trace: the relay's intended changes (DESIGN 2, 3, 5), and secrets that must not cross."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The headers and body of a replayed message: those of the trace, without dialog headers, with numbers replaced."""
+"""The calls of a trace as scripts: who sent what, in which order; and how a message is written for the replay."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from relay.errors import ConfigError
 from relay.model.settings import Peer, Settings
-from relay.net.dns import is_literal
+from relay.net.hosts import is_literal
 from relay.peers.peers import Peers
 from relay.replay.script import Attempt
 from relay.replay.trace import Endpoint

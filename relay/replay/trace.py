@@ -1,4 +1,4 @@
-"""UDP datagrams and TCP streams of a trace to SIP messages; other protocols are skipped."""
+"""A capture file as SIP messages in order: UDP datagrams and TCP streams; other protocols are skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What leaves the store for people and authorities: traceback, evidence, exports, daily reports and batches.
+"""What leaves the store for people and authorities: records, traceback, evidence, exports, daily reports, batches.
 
-Whatever shows a real number is in the audit log first (`relay.reports.disclosure`).
+Search of call records too. Whatever shows a real number is in the audit log first (`relay.reports.disclosure`).
 """

@@ -1,30 +1,18 @@
-"""Entries of the audit log for output: real numbers in the details in clear or masked."""
+"""Call records for output, real numbers in clear or masked; and the requests for real numbers.
+
+A reading of real numbers is in the audit log first: only a unit of work makes a `DisclosureRequest`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-from relay.log import mask_text
 from relay.model.numbers import is_700, mask_number
 from relay.model.record import CallRecord
 from relay.service import fields
 from relay.service.fields import format_moment
-from relay.store.audit import Entry
 from relay.store.unit_of_work import UnitOfWork
-
-_MASKS = {"number": mask_number, "contact": mask_text}  # details that may hold a real number
-
-
-def details_form(entry: Entry, *, reveal: bool) -> dict[str, object]:
-    """Return the details; without `reveal` numbers of parties and the contact of a business user are masked."""
-    if reveal:
-        return entry.details
-    return {
-        name: mask(value) if (mask := _MASKS.get(name)) and isinstance(value, str) else value
-        for name, value in entry.details.items()
-    }
-
 
 # -- Call records for output
 

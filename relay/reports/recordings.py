@@ -1,4 +1,4 @@
-"""Reading of recordings, each after its line in the audit log, and the check that all of them exist."""
+"""Search of call records; reading of recordings, each after its line in the audit log; the check that all exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signed output: a manifest, its Ed25519 signature, and the public key."""
+"""Signed output: manifest, Ed25519 signature, public key; and recordings in segments sealed with SM4."""
 
 from __future__ import annotations
 

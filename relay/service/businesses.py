@@ -1,4 +1,4 @@
-"""The qualification of a business user: the fields that its scenario requires before approval.
+"""Business users: application, approval, suspension, revocation, and the qualification that approval requires.
 
 An approval covers the qualification as it is then, so any change of it needs a new approval. The business user
 `default` is the operator's own and needs no qualification.

@@ -1,4 +1,7 @@
-"""Parsing and formatting of times and durations. Inside relay700 a time is Unix milliseconds."""
+"""The fields of requests as people, files and programs write them: normalised, or refused with field and fix.
+
+Times and durations too. Inside relay700 a time is Unix milliseconds.
+"""
 
 from __future__ import annotations
 

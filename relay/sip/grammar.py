@@ -1,8 +1,7 @@
-"""Basic rules of RFC 3261 section 25 as precompiled patterns; splitting of values into elements and parameters.
+"""Basic rules of RFC 3261 section 25 as precompiled patterns; splitting of values; names of headers.
 
 Every pattern is linear: anchored, with possessive repetition. Deviations seen in practice (a display name without
 quotes, `_` in a host name, an empty parameter value) are accepted if they are unambiguous; ambiguous text is refused.
-It knows no header by name and no message.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
 """The store: tables by noun, the journal, sealing, and the ledger that proves each row; SQLite and PostgreSQL.
 
-SQL lives here and nowhere else. Business rules belong to `relay.service`; nothing here decides about a call.
+SQL belongs here. Rules of the service are in `relay.service`; of calls only the caps that PostgreSQL counts are here.
 """

@@ -1,4 +1,4 @@
-"""The routes of bindings, which calls look up, and the cool-down of former routes.
+"""Which number a binding gets, and the routes on it, which calls look up; the cool-down of former routes.
 
 A route is (number, caller). Its primary key refuses a second use while it is bound, and afterwards until `free_at`,
 except by the same two ends. Owns the table `route`. To be used inside a unit of work.

@@ -1,4 +1,4 @@
-"""The location of a store: the path of an SQLite file, or a database of a PostgreSQL server that relays share."""
+"""Connections to a store, SQLite or PostgreSQL, and its location: the path of a file, or a server that nodes share."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Permissions of the store's files: only the relay's user may have access to them, or replace them.
+"""The store's files: their permissions, and whether they are still in their places.
 
-Checks the files and changes nothing: silently fixing the mode would not revoke a descriptor or a link that another user
-already has.
+Only the relay's user may have access to them, or replace them. Permissions are checked and never changed: silently
+fixing the mode would not revoke a descriptor or a link that another user already has.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Groups of parties, with their present and past members.
+"""Groups of parties with their present and past members; and the lists of callers to let in or keep out.
 
-Owns the tables `party_group`, `group_member` and `past_member`. The routes of members are in `relay.store.allocation`.
+Owns the tables `party_group`, `group_member`, `past_member` and `list_entry`. Their routes: `relay.store.allocation`.
 """
 
 from __future__ import annotations

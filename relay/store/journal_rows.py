@@ -1,6 +1,7 @@
-"""The rows that the journal writes beside records: events of calls under way, and last callers.
+"""Rows that the journal writes beside records: call events, last callers, and live calls.
 
-Owns their columns and sealing. `relay.events.follower` reads the events, `relay.store.lookup` the callers.
+Owns their columns and sealing. `relay.events.follower` reads the events, `relay.store.lookup` the callers, a start the
+live calls.
 """
 
 from __future__ import annotations

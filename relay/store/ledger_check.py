@@ -1,4 +1,4 @@
-"""Checks a whole store against its ledger for rows changed, added, removed or put back from outside.
+"""Checks a whole store against its ledger for rows changed, added, removed or put back from outside; opens a ledger.
 
 It names each altered or added row, and each removed or restored one that a trigger has noted or whose proof is left.
 Rows restored together with their proofs, with their notes deleted, show only in the sum of the table.

@@ -1,7 +1,7 @@
-"""The numbers and prefixes of the platform: loading, locking, moving between pools, and state.
+"""The numbers, prefixes and pools of the platform: loading, locking, moving between pools, and state.
 
-Owns the tables `prefix` and `number`, except for the counters, which `relay.store.allocation` owns. The state of a
-number (locked, bound, cooling, free) is derived when it is read.
+Owns the tables `prefix`, `number` and `pool`, except for the counters, which `relay.store.allocation` owns. The state
+of a number (locked, bound, cooling, free) is derived when it is read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Webhooks: the URLs to which the events of a business are sent. Owns the rows; the rules are in `relay.events`."""
+"""Webhooks, and the outbox of events that wait for them, dead letters included.
+
+Owns the rows of both; the rules are in `relay.events`.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from ipaddress import ip_network
 
 from relay.defence.bans import Bans
 from relay.model.settings import Limits, Peer
-from relay.net.dns import Resolver
+from relay.net.resolver import Resolver
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.net.streams import Streams
 from relay.sip.flow import Flow

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from relay.net.dns import Resolver
 from relay.net.pace import Pace
+from relay.net.resolver import Resolver
 from relay.net.transports import MOST_HELD, Datagrams
 from relay.sip.flow import Flow
 from tests.net.support import until

@@ -17,7 +17,7 @@ from relay.call.actions import LookUp
 from relay.model.decision import Refusal, Route
 from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import FREQUENCY_NUMBER, Cap, Rules
-from relay.sip_service import SWEEP_EACH, ServerLookUps
+from relay.postgres_look_ups import SWEEP_EACH, ServerLookUps
 from relay.store.call_index import ADD, number_key, pair_key
 from relay.store.connection import Connection, Server
 from relay.store.database import open_store

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from relay.net.dns import family_of, is_loopback
+from relay.net.hosts import family_of, is_loopback
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.255.0.9", "::1", "localhost"])

@@ -13,7 +13,7 @@ from relay.model.decision import Refusal, Route
 from relay.model.settings import Peer
 from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import STORE_FAILED, Rules
-from relay.sip_service import MOST_WAITING, ServerLookUps
+from relay.postgres_look_ups import MOST_WAITING, ServerLookUps
 from relay.store.connection import Server
 from relay.store.postgres_lookup import CONNECTIONS
 from relay.store.sealing import Sealer

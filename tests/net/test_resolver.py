@@ -4,8 +4,7 @@ import socket
 
 import pytest
 
-from relay.net import dns
-from relay.net.dns import Resolver
+from relay.net.resolver import KEPT_S, MAX_KEPT, Resolver
 
 
 @pytest.mark.parametrize("literal", ["127.0.0.1", "::1", "2001:db8::1"])
@@ -21,7 +20,7 @@ async def test_a_resolved_name_is_cached_for_a_minute() -> None:
     resolver = Resolver()
     assert await resolver.resolve("localhost", socket.AF_INET) == "127.0.0.1"
     (until,) = [until for _, until in resolver._names.values()]
-    assert resolver.known("localhost", socket.AF_INET, until - dns.KEPT_S) == "127.0.0.1"
+    assert resolver.known("localhost", socket.AF_INET, until - KEPT_S) == "127.0.0.1"
     assert resolver.known("localhost", socket.AF_INET, until - 0.001) == "127.0.0.1"
     assert resolver.known("localhost", socket.AF_INET, until) is None
     assert resolver.names_of("127.0.0.1") == ["localhost"]
@@ -41,6 +40,6 @@ async def test_a_name_without_an_address_is_an_error(name: str) -> None:
 
 def test_the_cache_is_limited() -> None:
     resolver = Resolver()
-    for number in range(3 * dns.MAX_KEPT):
+    for number in range(3 * MAX_KEPT):
         resolver.known(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", socket.AF_INET, 0.0)
-    assert len(resolver.literals) <= dns.MAX_KEPT
+    assert len(resolver.literals) <= MAX_KEPT

@@ -1,0 +1,107 @@
+"""Asynchronous route look-ups in PostgreSQL, queued fairly by peer; the call policy runs when the row is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from relay.call.actions import LookUp
+from relay.defence.limits import is_within_share
+from relay.model.decision import Refusal, Route
+from relay.net.process import Tasks
+from relay.net.queues import FairQueue
+from relay.policy.call_policy import CallPolicy
+from relay.policy.evaluate import LookupResult
+from relay.policy.rules import STORE_FAILED, Rules
+from relay.store.connection import Server
+from relay.store.outage import Report
+from relay.store.postgres_lookup import CONNECTIONS, PATIENCE_S, ServerRouteReader
+from relay.store.sealing import Sealer
+
+SWEEP_EACH: Final = 5  # seconds between two deletions of expired counts
+MOST_WAITING: Final = 1_000  # queued look-ups; above it, or above a peer's fair share of it, calls are refused
+
+Answered = Callable[[LookUp, Route | Refusal], None]
+
+
+class _Waiting(NamedTuple):
+    gate: CallPolicy
+    asked: LookUp
+    unix_s: float
+    found: Answered
+    since: float  # loop time
+
+
+class ServerLookUps:
+    """The counterpart of `RouteReader` for PostgreSQL. `open` it in the loop that uses it."""
+
+    def __init__(self, server: Server, sealer: Sealer, rules: Rules, report: Report) -> None:
+        self._reader = ServerRouteReader(server, sealer, rules, report)
+        self._waiting: FairQueue[_Waiting] = FairQueue()
+        self._asking = Tasks()
+        self._askers = 0  # tasks that serve the queue, at most CONNECTIONS
+        self.follow = self._reader.follow
+        self.open = self._reader.open
+        self.close = self._reader.close
+        self._looks = 0
+
+    def fetch(self, number: str, caller: str, unix_s: float) -> Refusal:
+        """Never used: fills the `CallPolicy`'s synchronous interface, in place of which `look_up` below is called."""
+        return STORE_FAILED
+
+    def look(self) -> None:
+        """Check for the end of an outage, and delete expired counts every `SWEEP_EACH`; call it once a second."""
+        self._reader.look()
+        self._looks += 1
+        if self._looks % SWEEP_EACH == 0:
+            self._asking.begin(self._reader.sweep())
+
+    def look_up(self, gate: CallPolicy, asked: LookUp, unix_s: float, found: Answered) -> None:
+        """Look up a route and evaluate it by `gate`. `found` is always called, later, from the loop."""
+        loop, waiting = asyncio.get_running_loop(), self._waiting
+        refusal = gate.refuse_unasked(asked.number, asked.caller, unix_s, asked.peer)
+        if refusal is not None:
+            loop.call_soon(found, asked, refusal)
+            return
+        name = "" if asked.peer is None else asked.peer.name
+        if not is_within_share(waiting.count(name) + 1, len(waiting) + 1, MOST_WAITING):
+            loop.call_soon(found, asked, STORE_FAILED)
+            return
+        waiting.put(name, _Waiting(gate, asked, unix_s, found, loop.time()))
+        if self._askers < CONNECTIONS:
+            self._askers += 1
+            self._asking.begin(self._ask())
+
+    async def _ask(self) -> None:
+        """Serve the queue, one look-up at a time, until it is empty."""
+        try:
+            while len(self._waiting):
+                _, waiting = self._waiting.take()
+                await self._answer(waiting)
+        except Exception:
+            if len(self._waiting):  # a failed look-up must not stall the queue
+                self._askers += 1
+                self._asking.begin(self._ask())
+            raise
+        finally:
+            self._askers -= 1
+
+    async def _answer(self, waiting: _Waiting) -> None:
+        gate, asked, unix_s, found, since = waiting
+        patience_s = since + PATIENCE_S - asyncio.get_running_loop().time()
+        answer: Route | Refusal = STORE_FAILED  # the default on cancellation and errors
+        row: LookupResult | Refusal = STORE_FAILED
+        try:
+            if patience_s > 0:
+                row = await self._reader.fetch(asked.number, asked.caller, unix_s, patience_s)
+                answer = gate.answer(row, asked.number, asked.caller, unix_s, asked.peer)
+        finally:
+            found(asked, answer)
+        if (
+            isinstance(answer, Refusal)
+            and isinstance(row, LookupResult)
+            and row.counted is not None
+            and row.counted.under
+        ):
+            await self._reader.give_back(row.counted)
