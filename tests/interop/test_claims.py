@@ -185,4 +185,4 @@ async def test_a_changed_list_of_numbers_holds_after_a_reload(start_relay: Start
 def test_a_peer_without_numbers_is_warned_of_at_the_start(start_relay: StartRelay) -> None:
     address = free(CALLEE)
     relay = start_relay(Setup(trunk=f'uri = "sip:{address};transport=udp"\nsources = ["{address.host}/32"]\n'))
-    assert relay.wait_for_event("config.warning")["problem"].startswith("peer[1].numbers: missing: trunk may call")
+    assert relay.wait_for_event("config.warning")["problem"].startswith("peer[1].numbers: missing: trunk may claim")

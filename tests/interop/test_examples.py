@@ -112,7 +112,7 @@ def test_the_unit_of_a_node_is_the_other_one_with_files_of_its_own() -> None:
     for there, here in (
         ("Description=relay700,", "Description=relay700 node %i,"),
         ("/etc/relay700/relay.toml", "/etc/relay700/%i.toml"),
-        ("a line of relay.toml", "a line of %i.toml"),
+        ("if relay.toml has a fault", "if %i.toml has a fault"),
         ("WorkingDirectory=/var/lib/relay700\n", "WorkingDirectory=/var/lib/relay700/%i\n"),
         ("StateDirectory=relay700\n", "StateDirectory=relay700/%i\n"),
     ):

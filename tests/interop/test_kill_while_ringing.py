@@ -24,7 +24,7 @@ from tests.support.relay_process import RelayProcess
 from tests.support.seeds import dice
 from tests.support.sip_text import SipText
 from tests.support.sipp import Sipp, Traffic
-from tests.support.waiting import until_seen
+from tests.support.waiting import until, until_seen
 
 pytestmark = pytest.mark.outside
 
@@ -83,6 +83,9 @@ async def test_every_caller_is_answered_and_every_callee_cancelled(start_relay: 
             await until_seen(lambda: _ringing(relay) == len(_waiting(calling.traffic())))
             await asyncio.to_thread(_kill_and_start, relay)
             calls = await asyncio.to_thread(calling.finish)
+            await until(
+                lambda: all(call.final_status for call in caller.calls.values())
+            )  # an INVITE comes again for 32 s
             await asyncio.to_thread(relay.wait_until_idle, 60.0)
         ringing.stop()
     finally:
