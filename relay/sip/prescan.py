@@ -37,12 +37,13 @@ def marks(data: bytes) -> Marks | None:
 
 
 def _first(data: bytes, name: bytes) -> str:
-    """The value of the first line with that name, "" if there is none."""
+    """The value of the first line with that name, "" if there is none or it has no end."""
     start = data.find(name)
     if start < 0:
         return ""
     start += len(name)
-    return _text(data[start : data.find(b"\r\n", start)])
+    end = data.find(b"\r\n", start)
+    return _text(data[start:end]) if end >= 0 else ""
 
 
 def _text(part: bytes) -> str:

@@ -115,6 +115,13 @@ def test_marks_are_none_for_unusual_syntax(old: bytes, new: bytes) -> None:
     assert marks((HEAD + REST).replace(old, new)) is None
 
 
+@pytest.mark.parametrize("name", [b"Via", b"From", b"To", b"CSeq"])
+def test_marks_are_none_for_a_message_that_ends_with_a_header_s_name(name: bytes) -> None:
+    """Compiled code makes no slice whose end is before its start."""
+    data = (HEAD + REST).partition(b"\r\n" + name + b": ")[0] + b"\r\n" + name + b": "
+    assert marks(data) is None
+
+
 def test_marks_agree_with_the_parser() -> None:
     via = "SIP/2.0/UDP h;branch=z9hG4bKa"
     assert marks(HEAD + REST) == ("INVITE", via, "1", "")
