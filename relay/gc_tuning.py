@@ -16,7 +16,7 @@ async def collect_the_young() -> None:
 
     A full collection with a minute's calls in memory stops the relay for 200 ms and finds nothing: reference counts
     free a call's objects (tests/call/test_garbage.py); only an exception may leave a cycle, among young objects.
-    `Switch._tick` runs a full collection when there is no call.
+    `SipService._tick` runs a full collection when there is no call.
 
     Python's own threshold counts allocations less deallocations: under steady load it ran about once a second and took
     50 to 150 ms. The cost per call is the same at any interval; at 1,650 calls a second and 20 runs a second, each run

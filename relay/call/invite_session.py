@@ -106,6 +106,11 @@ class InviteSession:
         call.kept = True
         core.keep_attempt(call.record(), dump_attempt(self.flow, self._head, media, invites))
 
+    def _keep_once(self) -> None:
+        """Store the attempt unless it is stored."""
+        if not self.call.kept:
+            self._keep()
+
     def goes_out(self, attempt: OutboundAttempt) -> None:
         """The attempt's INVITE is about to be sent."""
         if attempt not in self._outstanding:
@@ -117,8 +122,7 @@ class InviteSession:
         """Send 100. It ends the caller's retransmissions, so the attempt must be stored first for a restart."""
         if not self._is_trying:
             self._is_trying = True
-            if not self._outstanding:
-                self._keep()
+            self._keep_once()
             self.transaction.respond(100, self.reply.write(100), now)
 
     def over(self, attempt: OutboundAttempt) -> None:
@@ -391,8 +395,7 @@ class InviteSession:
 
     def _finish(self, verdict: Verdict, by: str, reason: str, extra: str, now: float) -> None:
         self._announcement = None
-        if not self.call.kept:  # else a restart would take a retransmitted INVITE for a new call
-            self._keep()
+        self._keep_once()  # else a restart would take a retransmitted INVITE for a new call
         data = self._refusal(verdict, extra)
         self._leave()
         self.call.closed(verdict, by, reason, partial(self._tell, verdict.status, data), now)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -32,6 +33,8 @@ VERSION: Final = 4
 _decode_attempt: Final = msgspec.msgpack.Decoder(AttemptState).decode
 ATTEMPT_VERSION: Final = 1
 
+State = TypeVar("State", CallState, AttemptState)
+
 
 def dump_call(
     caller: Leg,
@@ -49,13 +52,7 @@ def dump_call(
 
 def load_call(data: bytes) -> CallState:
     """Decode a call. Raises StoreError."""
-    try:
-        state = _decode(data)
-    except msgspec.MsgspecError as error:
-        raise StoreError("dialog state of a call is malformed") from error
-    if state.version != VERSION:
-        raise StoreError(f"dialog state of a call has version {state.version}, expected {VERSION}")
-    return state
+    return _load(_decode, data, VERSION, "dialog state of a call")
 
 
 def _dump_leg(leg: Leg) -> tuple[object, ...]:
@@ -96,10 +93,14 @@ def dump_attempt(
 
 def load_attempt(data: bytes) -> AttemptState:
     """Decode an attempt. Raises StoreError."""
+    return _load(_decode_attempt, data, ATTEMPT_VERSION, "stored attempt")
+
+
+def _load(decode: Callable[[bytes], State], data: bytes, version: int, what: str) -> State:
     try:
-        state = _decode_attempt(data)
+        state = decode(data)
     except msgspec.MsgspecError as error:
-        raise StoreError("stored attempt is malformed") from error
-    if state.version != ATTEMPT_VERSION:
-        raise StoreError(f"stored attempt has version {state.version}, expected {ATTEMPT_VERSION}")
+        raise StoreError(f"{what} is malformed") from error
+    if state.version != version:
+        raise StoreError(f"{what} has version {state.version}, expected {version}")
     return state

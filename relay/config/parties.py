@@ -16,7 +16,7 @@ from relay.model.numbers import CHINA, is_700, normalise_party, number_of_uri_us
 from relay.model.parties import LANDLINE_SHAPE, Parties, services_between
 from relay.model.settings import CallerNumbers
 
-_RANGE = re.compile(r"([0-9]{3,8})-([0-9]{3,8})", re.ASCII)
+_EXTENSIONS = re.compile(r"([0-9]{3,8})-([0-9]{3,8})", re.ASCII)
 _CHINA = "CN"
 
 
@@ -69,7 +69,7 @@ def _metadata(country: str) -> PhoneMetadata:
 def _extensions(ranges: Sequence[str], problems: list[str]) -> Iterator[tuple[str, str]]:
     for index, text in enumerate(ranges):
         path = f"numbers.extensions[{index}]"
-        found = _RANGE.fullmatch(text)
+        found = _EXTENSIONS.fullmatch(text)
         if found is None or len(found[1]) != len(found[2]) or found[1] > found[2]:
             problems.append(f'{path}: {text!r} is not a range of 3 to 8 digits; write one such as "1000-1999"')
         elif service := services_between(found[1], found[2]):
@@ -83,7 +83,7 @@ def _extensions(ranges: Sequence[str], problems: list[str]) -> Iterator[tuple[st
 
 # -- `[[peer]] numbers`
 
-_RANGE_CLAIMS = re.compile(r"(\+?[0-9]+) *- *(\+?[0-9]+)", re.ASCII)
+_CALLER_RANGE = re.compile(r"(\+?[0-9]+) *- *(\+?[0-9]+)", re.ASCII)
 _PREFIX = re.compile(r"((?:\+|00)(?=[1-9]))?([0-9]{1,15})\*", re.ASCII)
 _OF_MOBILES = ("13", "14", "15", "16", "17", "18", "19")  # leading digits of mobile numbers in China
 
@@ -168,7 +168,7 @@ def _prefix(entry: str) -> tuple[str, bool]:
 
 def _range(entry: str) -> tuple[str, str] | None:
     """Return the ends of a range; None for a number with a dash, such as 0755-12345678. Raises ParseError."""
-    found = _RANGE_CLAIMS.fullmatch(entry)
+    found = _CALLER_RANGE.fullmatch(entry)
     if found is None or len(found[1]) != len(found[2]):
         return None
     first, last = normalise_party(found[1]), normalise_party(found[2])

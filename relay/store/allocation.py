@@ -134,7 +134,7 @@ WHERE number = :number AND locked = 0 AND exclusive = 0 AND bindings < :cap AND 
 """
 _STATE = "SELECT locked, exclusive, bindings, holder FROM number WHERE number = ?"
 _COOL_DOWN = "SELECT cool_down_ms FROM number JOIN prefix USING (prefix) WHERE number = ?"
-_REST_ALLOCATION = "UPDATE number SET cools_until = ?2 WHERE number = ?1 AND cools_until < ?2"
+_START_COOL_DOWN = "UPDATE number SET cools_until = ?2 WHERE number = ?1 AND cools_until < ?2"
 _GIVE_BACK = """
 UPDATE number SET bindings = bindings - 1, exclusive = 0,
   cools_until = CASE WHEN cools_until < ?2 THEN ?2 ELSE cools_until END
@@ -211,7 +211,7 @@ def cool_down_ms(act: UnitOfWork, number: str, configured_ms: int) -> int:
 
 def rest(act: UnitOfWork, number: str, free_at: int) -> None:
     """Extend the cool-down of the number to `free_at`, when the last of its former routes becomes free."""
-    act.connection.execute(_REST_ALLOCATION, (number, free_at))
+    act.connection.execute(_START_COOL_DOWN, (number, free_at))
 
 
 def give_back(act: UnitOfWork, number: str, free_at: int) -> bool:

@@ -114,14 +114,14 @@ class StoreFiles:
         self._path = path = local_path(place)
         files = [path, *_logs(path)] if isinstance(place, Path) else []
         names = [str(file) for file in files]
-        self._places = [_Place(name, index > 0, _identity(_found_files(name))) for index, name in enumerate(names)]
+        self._places = [_Place(name, index > 0, _identity(_stat(name))) for index, name in enumerate(names)]
         self._size = os.stat(path).st_size if files else 0
 
     def displaced(self) -> Displaced | None:
         """The first displaced file, if any, in about 4 us. A file may be put back later."""
         size = 0
         for name, is_log, identity in self._places:
-            found = _found_files(name)
+            found = _stat(name)
             if found is None:
                 return Displaced(Path(name), "was moved away or deleted", is_log=is_log)
             if _identity(found) != identity:
@@ -150,7 +150,7 @@ def _logs(path: Path) -> list[Path]:
     return [path.with_name(path.name + suffix) for suffix in ("-wal", "-shm")]
 
 
-def _found_files(name: str) -> os.stat_result | None:
+def _stat(name: str) -> os.stat_result | None:
     try:
         return os.stat(name)
     except OSError:

@@ -74,7 +74,7 @@ def put_members(act: UnitOfWork, group_id: str, numbers: Iterable[str]) -> list[
     new = []
     for number in numbers:
         member = act.sealer.lookup_hash(number)
-        sealed = act.sealer.seal(number.encode(), _context(group_id))
+        sealed = act.sealer.seal(number.encode(), _group_context(group_id))
         if act.connection.execute(_ADD_MEMBER, (group_id, member, sealed, act.now_ms)).rowcount:
             new.append(member)
     act.connection.execute(_COUNT, (group_id, len(new)))
@@ -173,17 +173,17 @@ def _name_context(group_id: str) -> bytes:
     return f"group {group_id}".encode()
 
 
-def _context(group_id: str) -> bytes:
+def _group_context(group_id: str) -> bytes:
     return f"member {group_id}".encode()
 
 
 def _open(sealer: Sealer, group_id: str, sealed: bytes) -> str:
-    return sealer.open_(sealed, _context(group_id)).decode()
+    return sealer.open_(sealed, _group_context(group_id)).decode()
 
 
 SEALED_GROUPS = SealedRows("party_group", ("id",), ("id",), _name_context)
-SEALED_MEMBERS = SealedRows("group_member", ("group_id", "hash"), ("group_id",), _context)
-SEALED_PAST_MEMBERS = SealedRows("past_member", ("group_id", "hash", "added_at"), ("group_id",), _context)
+SEALED_MEMBERS = SealedRows("group_member", ("group_id", "hash"), ("group_id",), _group_context)
+SEALED_PAST_MEMBERS = SealedRows("past_member", ("group_id", "hash", "added_at"), ("group_id",), _group_context)
 
 
 # -- Black- and whitelists of callers
@@ -195,7 +195,7 @@ INSERT INTO list_entry (owner, caller_hash, kind, sealed, added_at, added_by) VA
 ON CONFLICT (owner, caller_hash) DO UPDATE SET kind = ?3, sealed = ?4, added_at = ?5, added_by = ?6
 """
 _REMOVE = "DELETE FROM list_entry WHERE owner = ? AND caller_hash = ?"
-_PAGE_LISTS = """
+_LIST_PAGE = """
 SELECT caller_hash, kind, sealed, added_at, added_by FROM list_entry
 WHERE owner = ? AND caller_hash > ? ORDER BY caller_hash LIMIT ?
 """
@@ -223,7 +223,7 @@ def of_binding(binding_id: str) -> str:
 
 def put_entry(act: UnitOfWork, owner: str, number: str, kind: Kind) -> None:
     """Add a caller, or change its kind."""
-    sealed = act.sealer.seal(number.encode(), _context_lists(owner))
+    sealed = act.sealer.seal(number.encode(), _list_context(owner))
     act.connection.execute(_SET, (owner, act.sealer.lookup_hash(number), kind, sealed, act.now_ms, act.actor.name))
 
 
@@ -234,15 +234,15 @@ def delete_entry(act: UnitOfWork, owner: str, number: str) -> bool:
 
 def find_entries(connection: Connection, sealer: Sealer, owner: str, after: bytes, most: int) -> list[ListEntry]:
     """A page of entries by hash, after the hash `after`."""
-    rows = connection.execute(_PAGE_LISTS, (owner, after, most)).fetchall()
+    rows = connection.execute(_LIST_PAGE, (owner, after, most)).fetchall()
     return [
-        ListEntry(sealer.open_(sealed, _context_lists(owner)).decode(), kind, added_at, added_by, caller_hash)
+        ListEntry(sealer.open_(sealed, _list_context(owner)).decode(), kind, added_at, added_by, caller_hash)
         for caller_hash, kind, sealed, added_at, added_by in rows
     ]
 
 
-def _context_lists(owner: str) -> bytes:
+def _list_context(owner: str) -> bytes:
     return f"list {owner}".encode()
 
 
-SEALED_ENTRIES = SealedRows("list_entry", ("owner", "caller_hash"), ("owner",), _context_lists)
+SEALED_ENTRIES = SealedRows("list_entry", ("owner", "caller_hash"), ("owner",), _list_context)

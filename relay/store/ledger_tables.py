@@ -53,6 +53,7 @@ def _table(name: str, key: str, columns: str) -> LedgerTable:
 
 
 # "*" marks a blob, "#" an integer in a key. Columns before "|" are those that a look-up needs.
+# `relay.store.lookup` reads those by place, for `BindingContext`: their order is part of the look-up.
 TABLES: Final = {
     table.name: table
     for table in (

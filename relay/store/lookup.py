@@ -64,6 +64,7 @@ _NEWEST_FIRST: Final = f"{SELECT} ORDER BY chain_seq DESC"
 # The offset of each of these rows in the result: its key, its proof, its columns.
 _NUMBER, _ROUTE, _BINDING, _BUSINESS, _OF_BINDING, _OF_BUSINESS, _BACK, _FILING = range(0, 3 * len(PROVEN), 3)
 _NOT_FILING: Final = PROVEN[:-1]
+_FREE_AT: Final = [column.name for column in TABLES["route"].columns].index("free_at")
 _NO_BUSINESS: Final = (None,) * TABLES["business"].called
 
 decode: Final = msgspec.json.Decoder(tuple[Any, ...]).decode
@@ -181,7 +182,7 @@ def rests(row: Row, unix_s: float) -> bool:
 
 
 def _free_at(row: Row) -> int | None:
-    free_at: int | None = row[3][_ROUTE + 2][2]
+    free_at: int | None = row[3][_ROUTE + 2][_FREE_AT]
     return free_at
 
 
@@ -193,6 +194,7 @@ class Opener:
         self.revision = 0  # the latest revision of the ledger seen
         self._caller_windows_s: tuple[int, ...] = ()
         self._number_windows_s: tuple[int, ...] = ()
+        self._filing_required = True
         self._proven: tuple[tuple[str, str], ...] = PROVEN
         self._first_count = 0
 
@@ -200,6 +202,7 @@ class Opener:
         """Apply these rules from the next call on."""
         self._caller_windows_s = rules.caller_windows_s
         self._number_windows_s = rules.number_windows_s
+        self._filing_required = rules.filing_required
         self._proven = proven_rows(filing=rules.filing_required)
         self._first_count = 3 * len(self._proven) + 1
 
@@ -217,7 +220,7 @@ class Opener:
     def found(
         self, number: str, caller_hash: bytes, row: Row, revision: int, counted: Counted | None = None
     ) -> LookupResult:
-        """Open a row of the statement. `revision`: the latest seen before the query. `counted`: as in Found.
+        """Open a row of the statement. `revision`: the latest seen before the query. `counted`: as in `LookupResult`.
 
         Raises StoreError if the proof of a row does not hold.
         """
@@ -264,7 +267,7 @@ class Opener:
         *business, qualification = values[_BUSINESS + 2] or _NO_BUSINESS
         entry = values[_OF_BINDING + 2] or values[_OF_BUSINESS + 2]
         kind = None if entry is None else entry[0]
-        filed = len(self._proven) == len(_NOT_FILING) or values[_FILING] is not None
+        filed = not self._filing_required or values[_FILING] is not None
         fields = (a, b, order_id, last_caller, industrial_id, filed)
         return BindingContext._make(
             (free_at is None, party, binding_id, *columns, *business, qualification or 1, kind, *fields)
@@ -312,7 +315,7 @@ def _statement(caller_windows: int, number_windows: int, filing: bool) -> str:
 
 
 class Granted(NamedTuple):
-    """A granted call, for `Gate.recall`."""
+    """A granted call, for `CallPolicy.recall`."""
 
     at_ms: int
     number: str

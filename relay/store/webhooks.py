@@ -29,7 +29,7 @@ INSERT INTO webhook ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _CHANGED)}
 """
 _DISABLE = "UPDATE webhook SET disabled_at = ? WHERE disabled_at IS NULL AND"
-_decode = msgspec.msgpack.Decoder(tuple[str, str, bool]).decode
+_decode_webhook = msgspec.msgpack.Decoder(tuple[str, str, bool]).decode
 
 
 class Webhook(NamedTuple):
@@ -97,19 +97,19 @@ def find_webhook(
     """The webhook; None if there is none, or none of this business. Raises StoreError if it was altered."""
     row = connection.execute(_FIND, (webhook_id, business)).fetchone()
     require(connection, sealer, "webhook", [webhook_id])
-    return None if row is None else _opened(sealer, row)
+    return None if row is None else _opened_webhook(sealer, row)
 
 
 def webhooks_of(connection: Connection, sealer: Sealer, business: str | None, after: str, most: int) -> list[Webhook]:
     """A page of webhooks by id, after the id `after`, of one business or all (None)."""
     rows = connection.execute(_PAGE, (after, business, most)).fetchall()
-    return [_opened(sealer, row) for row in rows]
+    return [_opened_webhook(sealer, row) for row in rows]
 
 
-def _opened(sealer: Sealer, row: tuple[Any, ...]) -> Webhook:
+def _opened_webhook(sealer: Sealer, row: tuple[Any, ...]) -> Webhook:
     id_, business, sealed, kinds, *rest = row
     try:
-        url, secret, internal = _decode(sealer.open_(sealed, _context(id_, business)))
+        url, secret, internal = _decode_webhook(sealer.open_(sealed, _context(id_, business)))
     except (StoreError, msgspec.DecodeError):
         raise StoreError(f"the webhook {id_} was altered") from None
     return Webhook(id_, business, url, secret, tuple(kinds.split()), *rest)._replace(internal=internal)
@@ -154,7 +154,7 @@ UPDATE outbox SET dead_at = ?1, last_error = ?2 WHERE webhook = ?3 AND dead_at I
   AND seq IN (SELECT seq FROM outbox WHERE webhook = ?3 AND dead_at IS NULL ORDER BY seq LIMIT 1000)
 """
 _REQUEUE = "UPDATE outbox SET dead_at = NULL, tries = 0, at = ? WHERE webhook = ? AND dead_at IS NOT NULL"
-_decode_outbox = msgspec.msgpack.Decoder(dict[str, Any]).decode
+_decode_event = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
 class Event(NamedTuple):
@@ -233,13 +233,13 @@ def pending_webhooks(connection: Connection, now_ms: int) -> list[str]:
 def oldest(connection: Connection, sealer: Sealer, webhook: str, most: int) -> list[Event]:
     """The next events to send, in order."""
     rows = connection.execute(_OLDEST, (webhook, most)).fetchall()
-    return [_opened_outbox(sealer, webhook, row) for row in rows]
+    return [_opened_event(sealer, webhook, row) for row in rows]
 
 
 def dead(connection: Connection, sealer: Sealer, webhook: str, after: int, most: int) -> list[Event]:
     """A page of dead letters, after the seq `after`."""
     rows = connection.execute(_DEAD, (webhook, most, after)).fetchall()
-    return [_opened_outbox(sealer, webhook, row) for row in rows]
+    return [_opened_event(sealer, webhook, row) for row in rows]
 
 
 def waiting_of(connection: Connection, webhook: str, ids: str) -> int:
@@ -257,10 +257,10 @@ def sizes(connection: Connection) -> tuple[int, int]:
     return waiting, given_up
 
 
-def _opened_outbox(sealer: Sealer, webhook: str, row: tuple[Any, ...]) -> Event:
+def _opened_event(sealer: Sealer, webhook: str, row: tuple[Any, ...]) -> Event:
     *plain, sealed = row
     try:
-        data = _decode_outbox(sealer.open_(sealed, event_context(webhook, plain[1])))
+        data = _decode_event(sealer.open_(sealed, event_context(webhook, plain[1])))
     except (StoreError, msgspec.DecodeError):
         data = None
     return Event._make((*plain, data))
