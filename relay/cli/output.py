@@ -23,8 +23,9 @@ from relay.errors import StoreError
 from relay.model.binding import Binding
 from relay.model.numbers import mask_number
 from relay.model.record import CallRecord
+from relay.privacy.records import Value
 from relay.privacy.texts import mask_numbers
-from relay.reports.disclosure import Value, printable, record_form, with_moments
+from relay.reports.disclosure import printable, record_form, with_moments
 from relay.service.fields import format_moment
 from relay.store.bindings import state_of
 

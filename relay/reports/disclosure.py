@@ -8,38 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-from relay.model.numbers import is_700, mask_number
+from relay.model.numbers import is_700
 from relay.model.record import CallRecord
+from relay.privacy.records import Value, reported
 from relay.service import fields
 from relay.service.fields import format_moment
 from relay.store.unit_of_work import UnitOfWork
 
 # -- Call records for output
 
-Value = str | int | bool | None
 CallState = Literal["setting_up", "ringing", "up", "ended"]
-NUMBERS = ("number_dialled", "number_shown", "caller", "callee")
 TIMES = tuple(name for name in CallRecord._fields if name.endswith("_at"))
 
 
 def record_form(record: CallRecord, *, reveal: bool, for_operator: bool = True) -> dict[str, Value]:
-    """The fields in the order of DESIGN 5, times as Unix milliseconds.
-
-    Without `reveal` real numbers are masked, and fields that may contain a party's number or address are None: the
-    Call-ID chosen by the caller's phone, and the source, unless it is unknown. Business users see no source.
-    """
-    values: dict[str, Value] = record._asdict()
-    if not reveal:
-        values |= {name: number and mask_number(number) for name in NUMBERS if (number := getattr(record, name))}
-        values["caller_leg_call_id"] = None
-    if not for_operator or not (reveal or is_stranger(record)):
-        values["source"] = None
+    """The fields as `relay.privacy.records` allows them, texts printable, times as Unix milliseconds."""
+    values = reported(record, reveal=reveal, for_operator=for_operator)
     return {name: printable(value) if isinstance(value, str) else value for name, value in values.items()}
-
-
-def is_stranger(record: CallRecord) -> bool:
-    """Return whether the call came from an unknown source: not a bound party, and shown so that it can be traced."""
-    return not record.peer_in
 
 
 def state_of(values: Mapping[str, object]) -> CallState:

@@ -28,7 +28,8 @@ from msgspec import Struct
 from relay.errors import StoreError
 from relay.model.binding import Binding
 from relay.model.record import CallRecord
-from relay.reports.disclosure import DisclosureRequest, Value, ask, record_form, with_moments
+from relay.privacy.records import Value
+from relay.reports.disclosure import DisclosureRequest, ask, record_form, with_moments
 from relay.reports.signed import LONGEST, MANIFEST, PUBLIC_KEY, SIGNATURE, SIGNED, File, Link, faults_of_signature, pem
 from relay.service.fields import format_moment
 from relay.store.bindings import bindings_of, history

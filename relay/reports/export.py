@@ -18,7 +18,8 @@ from itertools import islice
 from typing import Any, Literal
 
 from relay.model.record import CallRecord
-from relay.reports.disclosure import TIMES, Value, record_form, with_moments
+from relay.privacy.records import Value
+from relay.reports.disclosure import TIMES, record_form, with_moments
 from relay.service.fields import invalid
 
 Format = Literal["csv", "jsonl", "parquet"]

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from relay.errors import Refused, StoreError
 from relay.model.record import CallRecord
-from relay.reports.disclosure import Value
+from relay.privacy.records import Value
 from relay.service import fields
 from relay.service.fields import format_moment
 from relay.store.connection import Connection

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from relay.events.payload import call_data, write_events
+from relay.privacy.records import FIELDS
 from relay.store.webhooks import Event, Webhook
 from tests.support.stored import NOW_MS, A, B, X, ended_record, live_record
 
@@ -88,3 +89,11 @@ def test_an_altered_event_has_altered_as_its_only_data() -> None:
     assert shown(None) == {
         "id": "c1.ended", "kind": "call.ended", "at": "2026-01-01T00:00:00.000Z", "business": "shop", "altered": True,
     }  # fmt: skip
+
+
+def test_a_field_that_nothing_allows_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "device" not in shown({"device": A}, "clear")
+    data = call_data("ended", ended_record())
+    monkeypatch.delitem(FIELDS, "end_reason")
+    assert "end_reason" in data and "end_reason" not in shown(data, "clear")
+    assert "end_reason" not in call_data("ended", ended_record())

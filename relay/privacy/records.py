@@ -1,0 +1,93 @@
+"""What of a call record leaves the relay: one row of `FIELDS` for each field, in reports and in events of webhooks.
+
+An allow-list: a field of `CallRecord` without a row goes nowhere, and a test asks for its row.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+from relay.model.numbers import mask_number
+from relay.model.record import CallRecord
+
+Value = str | int | bool | None
+# party: caller or callee, masked in reports, and in events as the webhook's `parties` says. absent: left out.
+Treatment = Literal["clear", "masked", "party", "absent"]
+
+
+class Field(NamedTuple):
+    """How a field is shown where real numbers are not revealed."""
+
+    report: Treatment
+    event: Treatment
+    operators_only: bool = False  # never in reports for business users, revealed or not
+
+
+FIELDS: Final[dict[str, Field]] = {
+    "call_id": Field("clear", "clear"),
+    "binding_id": Field("clear", "clear"),
+    "mode": Field("clear", "clear"),
+    "business": Field("clear", "absent"),  # in the head of each event
+    "order_id": Field("clear", "clear"),
+    "number_dialled": Field("masked", "masked"),  # whatever the caller dialled: it may be a real number
+    "number_shown": Field("masked", "clear"),
+    "caller": Field("party", "party"),
+    "callee": Field("party", "party"),
+    "peer_in": Field("clear", "absent"),
+    "peer_out": Field("clear", "absent"),
+    "received_at": Field("clear", "clear"),
+    "routed_at": Field("clear", "clear"),
+    "ringing_at": Field("clear", "clear"),
+    "answered_at": Field("clear", "clear"),
+    "ended_at": Field("clear", "clear"),
+    "duration_ms": Field("clear", "clear"),
+    "sip_status": Field("clear", "clear"),
+    "q850_cause": Field("clear", "clear"),
+    "outcome": Field("clear", "clear"),
+    "ended_by": Field("clear", "clear"),
+    "end_reason": Field("clear", "clear"),
+    "caller_leg_call_id": Field("absent", "absent"),  # chosen by the caller's phone, and may hold its number
+    "callee_leg_call_id": Field("clear", "absent"),
+    "direction": Field("clear", "clear"),
+    "legacy": Field("clear", "clear"),
+    "caller_packets": Field("clear", "clear"),
+    "caller_lost": Field("clear", "clear"),
+    "caller_jitter_ms": Field("clear", "clear"),
+    "callee_packets": Field("clear", "clear"),
+    "callee_lost": Field("clear", "clear"),
+    "callee_jitter_ms": Field("clear", "clear"),
+    "kind": Field("clear", "absent"),  # an event has a kind of its own
+    "text_bytes": Field("clear", "clear"),
+    "recording": Field("clear", "clear"),
+    "qualification": Field("clear", "clear"),
+    "industrial_id": Field("clear", "clear"),
+    "source": Field("absent", "absent", operators_only=True),  # an address of a party, unless nobody knows the caller
+}
+
+
+def reported(record: CallRecord, *, reveal: bool, for_operator: bool = True) -> dict[str, Value]:
+    """The fields in the order of DESIGN 5; absent ones are None. Times are Unix milliseconds.
+
+    Without `reveal` real numbers are masked, and fields that may contain a party's number or address are absent: the
+    Call-ID chosen by the caller's phone, and the source, unless it is unknown.
+    """
+    values: dict[str, Value] = {}
+    for name, value in zip(CallRecord._fields, record, strict=True):
+        field = FIELDS.get(name)
+        values[name] = None if field is None else _shown(value, field, reveal=reveal, for_operator=for_operator)
+    if for_operator and is_stranger(record):
+        values["source"] = record.source
+    return values
+
+
+def _shown(value: Value, field: Field, *, reveal: bool, for_operator: bool) -> Value:
+    if field.operators_only and not for_operator:
+        return None
+    if reveal or field.report == "clear":
+        return value
+    return mask_number(value) if isinstance(value, str) and field.report != "absent" else None
+
+
+def is_stranger(record: CallRecord) -> bool:
+    """Return whether the call came from an unknown source: not a bound party, and shown so that it can be traced."""
+    return not record.peer_in

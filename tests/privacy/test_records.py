@@ -1,0 +1,52 @@
+"""What of a call record leaves the relay: each field has a row, and one without goes nowhere."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from relay.model.record import CallRecord
+from relay.privacy.records import FIELDS, reported
+from tests.support.stored import A, B, ended_record
+
+
+def test_each_field_of_a_record_has_a_row() -> None:
+    assert tuple(FIELDS) == CallRecord._fields
+
+
+def test_a_report_has_each_field_in_order() -> None:
+    assert tuple(reported(ended_record(), reveal=False)) == CallRecord._fields
+
+
+@pytest.mark.parametrize("reveal", [False, True])
+def test_a_field_without_a_row_is_not_reported(monkeypatch: pytest.MonkeyPatch, reveal: bool) -> None:
+    assert reported(ended_record(), reveal=reveal)["end_reason"] == "bye"
+    monkeypatch.delitem(FIELDS, "end_reason")
+    assert reported(ended_record(), reveal=reveal)["end_reason"] is None
+
+
+def test_a_report_masks_real_numbers_and_leaves_out_what_may_hold_one() -> None:
+    record = ended_record(number_dialled=B, number_shown=A, caller_leg_call_id=A, source=f"udp:{A}", peer_in="ours")
+    shown = reported(record, reveal=False)
+    assert [shown[name] for name in ("number_dialled", "number_shown", "caller", "callee")] == [
+        *("139****0002", "138****0001", "138****0001", "139****0002"),
+    ]
+    assert shown["caller_leg_call_id"] is None and shown["source"] is None
+    assert A[2:] not in json.dumps(shown) and B[2:] not in json.dumps(shown)
+
+
+def test_a_revealed_report_is_the_record() -> None:
+    record = ended_record(source="udp:192.0.2.7:5060")
+    assert reported(record, reveal=True) == record._asdict()
+
+
+@pytest.mark.parametrize("reveal", [False, True])
+@pytest.mark.parametrize("peer_in", ["ours", ""])
+def test_a_business_user_never_sees_a_source(reveal: bool, peer_in: str) -> None:
+    record = ended_record(source="udp:192.0.2.7:5060", peer_in=peer_in)
+    assert reported(record, reveal=reveal, for_operator=False)["source"] is None
+
+
+def test_an_operator_sees_the_source_of_an_unknown_caller() -> None:
+    assert reported(ended_record(source="udp:192.0.2.7:5060", peer_in=""), reveal=False)["source"] is not None
