@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from relay.call.engine import Engine
 from relay.defence.limits import Rates
 from relay.errors import Refused
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.net.control import Answer, BanAnswers
 from relay.net.driver import Driver
 from relay.net.rtpengine import Rtpengine

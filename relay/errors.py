@@ -1,4 +1,4 @@
-"""The errors of relay700. Expected outcomes of a call are values, not errors (see `relay.model.decision`)."""
+"""The errors of relay700. Expected outcomes of a call are values, not errors (see `relay.model.call`)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from relay.policy.outcomes import OUTCOMES, REFUSALS
+from relay.policy.evaluate import OUTCOMES, REFUSALS
 
 PREFIX = "relay700_"
 Statistics = Mapping[str, int | float | Mapping[str, int]]

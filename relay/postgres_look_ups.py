@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from relay.call.actions import LookUp
 from relay.defence.limits import is_within_share
-from relay.model.decision import Refusal, Route
+from relay.model.call import Refusal, Route
 from relay.net.process import Tasks
 from relay.net.queues import FairQueue
 from relay.policy.call_policy import CallPolicy

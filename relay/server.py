@@ -30,7 +30,7 @@ from relay.net.control import Answer, ControlServer, Handlers, control_path
 from relay.net.hosts import is_literal
 from relay.net.process import RELOAD, SPARE, Child, Notifier, Tasks, leave_no_core, take_descriptors
 from relay.service.numbers import ensure_numbers, lacks_numbers
-from relay.sip.flow import transport_address
+from relay.sip.message import transport_address
 from relay.sip_service import SipService
 from relay.store.anchor import AnchorFile
 from relay.store.attempts import AttemptFile, with_records

@@ -10,16 +10,16 @@ import pytest
 from relay.admin import HANG_UPS_PER_S, Answers
 from relay.call.engine import Engine
 from relay.errors import Refused
+from relay.model.settings import StreamLimits
 from relay.net.driver import Driver
-from relay.net.settings import StreamLimits
 from relay.net.transports import Transports
 from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import Rules
+from relay.sip_service import tokens
 from relay.store.attempts import AttemptFile
 from relay.store.database import open_store
 from relay.store.journal import Journal
 from relay.store.lookup import RouteReader
-from relay.tokens import tokens
 from tests.call.support import settings
 from tests.net.support import Log
 

@@ -16,8 +16,7 @@ from relay.config.files import check_files
 from relay.config.tables import Tables
 from relay.errors import ConfigError, ParseError
 from relay.events.settings import DeliveryRules
-from relay.model.settings import Announcements, Limits, Listener, PeerRoute, Settings
-from relay.net.settings import StreamLimits, TlsFiles
+from relay.model.settings import Announcements, Limits, Listener, PeerRoute, Settings, StreamLimits, TlsFiles
 from relay.net.sounds import SoundFiles
 from relay.policy.fraud import Signals
 from relay.service.fields import parse_duration_ms

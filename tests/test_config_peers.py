@@ -10,8 +10,7 @@ import pytest
 from relay.config.files import check_files
 from relay.config.passwords import with_passwords
 from relay.errors import ConfigError
-from relay.model.settings import Account, Health, Quota, Target
-from relay.net.settings import PeerCertificate
+from relay.model.settings import Account, Health, PeerCertificate, Quota, Target
 from tests.test_config import PEER, config, problem, problems
 
 NAMED = '[[peer]]\nname = "p"\nsources = ["192.0.2.0/28"]\nuri = "{}"\n'

@@ -9,7 +9,7 @@ import pytest
 
 from relay.config import load_config
 from relay.config.reading import VerifyConfig
-from relay.model.parties import MOBILES_ALONE
+from relay.model.numbers import MOBILES_ALONE
 from relay.policy.fraud import Signal
 from relay.policy.rules import NO_LIMIT, Cap, Hours, Quotas
 from tests.test_config import config, problem, problems

@@ -6,8 +6,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relay.call.engine import Engine
 from relay.metrics import text, with_zeros
-from relay.policy.outcomes import REFUSALS
-from relay.tokens import tokens
+from relay.policy.evaluate import REFUSALS
+from relay.sip_service import tokens
 from tests.call.support import settings
 
 

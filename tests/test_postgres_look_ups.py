@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from relay.call.actions import LookUp
-from relay.model.decision import Refusal, Route
+from relay.model.call import Refusal, Route
 from relay.model.settings import Peer
 from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import STORE_FAILED, Rules

@@ -29,7 +29,7 @@ from relay.api.pages import Paging
 from relay.errors import Refused
 from relay.log import mask_text
 from relay.model.binding import MODES, Mode
-from relay.model.decision import Language
+from relay.model.call import Language
 from relay.policy.rules import NO_LIMIT
 from relay.service.businesses import (
     LARGEST_LIMIT,

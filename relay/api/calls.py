@@ -27,8 +27,8 @@ from relay.api.models import (
 )
 from relay.api.pages import USUAL, Limit, Paging, Part, make_cursor, read_cursor
 from relay.errors import Refused
-from relay.model.record import CallRecord
-from relay.policy.outcomes import OUTCOMES
+from relay.model.call import CallRecord
+from relay.policy.evaluate import OUTCOMES
 from relay.reports.disclosure import CallState, record_form, state_of, with_moments
 from relay.reports.export import MEDIA_TYPES, Format, check_format, export_parts
 from relay.reports.recordings import NOT_TAKEN, CallQuery, find_call, of_call, search

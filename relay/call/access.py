@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from relay.call.core import Core
     from relay.call.leg import Leg
     from relay.model.settings import Peer
-    from relay.sip.flow import Flow
-    from relay.sip.message import Request
+    from relay.sip.message import Flow, Request
 
 
 def former_peer(core: Core, request: Request, flow: Flow) -> Peer | None:

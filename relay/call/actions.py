@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, final
 
-from relay.model.record import CallRecord, Kind
+from relay.model.call import CallRecord, Kind
 from relay.model.settings import Peer
-from relay.sip.flow import Flow
+from relay.sip.message import Flow
 
 
 @final

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay.defence.limits import SETTING_UP, UP
 from relay.errors import ParseError, ProtocolError
-from relay.model.decision import Refusal, Route
+from relay.model.call import Refusal, Route
 from relay.model.numbers import is_700
 from relay.model.settings import may_call_as
 from relay.peers.peers import number_of_uri
@@ -19,7 +19,7 @@ from relay.sip.uri import SipUri, is_sips
 if TYPE_CHECKING:
     from relay.call.core import Core
     from relay.model.settings import Peer, Settings
-    from relay.sip.flow import Flow
+    from relay.sip.message import Flow
 
 RETRY: Final = "Retry-After: 5\r\n"
 NUMBER_UNKNOWN: Final = Refusal("number_unknown", 404, 1)

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from relay.call.core import Core
-    from relay.sip.flow import Flow
+    from relay.sip.message import Flow
     from relay.sip.timers import Timer
 
 

@@ -11,19 +11,17 @@ from relay.call.recovery_state import dump_call
 from relay.call.saved_state import CallState
 from relay.defence.limits import UP
 from relay.errors import ParseError
-from relay.model.decision import Refusal, Route
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord, Refusal, Route
 from relay.peers.limits import CallReservation
 from relay.privacy import masking
 from relay.privacy.masking import Verdict
-from relay.sip.flow import transport_address
-from relay.sip.message import Response
+from relay.sip.message import Response, transport_address
 
 if TYPE_CHECKING:
     from relay.call.invite_session import InviteSession
     from relay.call.leg import Leg
     from relay.model.settings import Peer
-    from relay.sip.flow import Flow
+    from relay.sip.message import Flow
     from relay.sip.timers import Timer
 
 NORMAL_CLEARING: Final = 16  # Q.850

@@ -24,15 +24,14 @@ from relay.call.actions import (
 )
 from relay.defence.bans import Bans
 from relay.defence.limits import PeerShares, Tally
-from relay.model.decision import Refusal, Route
-from relay.model.record import CallRecord, Kind
+from relay.model.call import CallRecord, Kind, Refusal, Route
 from relay.model.settings import Peer, Settings
 from relay.peers.limits import Quotas
 from relay.peers.peers import Peers
 from relay.peers.targets import LONGEST_REST_S, REST_S, TargetState, retry_after_s
 from relay.privacy.text_memory import TextMemory
-from relay.sip.flow import Flow
-from relay.sip.prescan import marks
+from relay.sip.framing import marks
+from relay.sip.message import Flow
 from relay.sip.timers import TimerHeap
 from relay.sip.transaction import TransactionLayer
 

@@ -25,8 +25,7 @@ from relay.defence.limits import ANNOUNCING, SETTING_UP, UP, Rates, Tally
 from relay.defence.shedding import Rank, Shedding
 from relay.defence.stateless import Options
 from relay.errors import ParseError, ProtocolError
-from relay.model.decision import Refusal, Route
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord, Refusal, Route
 from relay.model.settings import Peer, Settings, Target
 from relay.peers.auth import Logins
 from relay.peers.peers import Peers
@@ -36,9 +35,8 @@ from relay.peers.registrations import Registrations
 from relay.peers.state import PeerState, peer_states
 from relay.privacy import masking
 from relay.privacy.messages import Reply
-from relay.sip.flow import Flow
-from relay.sip.message import Request, Response, check_request, parse_message, salvage
-from relay.sip.prescan import is_untagged
+from relay.sip.framing import is_untagged
+from relay.sip.message import Flow, Request, Response, check_request, parse_message, salvage
 
 _RELAYED: Final = frozenset({"INVITE", "UPDATE", "INFO", "PRACK", "OPTIONS"})
 

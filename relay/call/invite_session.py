@@ -19,15 +19,14 @@ from relay.call.outbound_attempt import TIMED_OUT, OutboundAttempt, session_id
 from relay.call.recovery_state import dump_attempt, head_of
 from relay.defence.limits import ANNOUNCING, SETTING_UP
 from relay.errors import ParseError, ProtocolError
-from relay.model.decision import Refusal, Route, named
+from relay.model.call import Refusal, Route, named
 from relay.peers.limits import next_admitted
 from relay.peers.targets import is_tried_elsewhere, secured, who_ended
 from relay.privacy import masking
 from relay.privacy.masking import Body, Verdict
 from relay.privacy.messages import Reply, contact_line
 from relay.privacy.sdp import SdpWriter
-from relay.sip.flow import Flow
-from relay.sip.message import Request, Response
+from relay.sip.message import Flow, Request, Response
 from relay.sip.uri import is_sips
 
 if TYPE_CHECKING:

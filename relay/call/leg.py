@@ -16,8 +16,7 @@ from relay.privacy import masking
 from relay.privacy.masking import Body
 from relay.privacy.messages import OutgoingRequest, Reply, contact_line
 from relay.sip.dialog import Dialog
-from relay.sip.flow import Flow
-from relay.sip.message import Request, Response
+from relay.sip.message import Flow, Request, Response
 from relay.sip.uri import SipUri, is_sips
 
 if TYPE_CHECKING:

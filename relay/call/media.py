@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from relay.call.actions import Counts, Mediate, Mediated
 from relay.call.leg import Leak, Side
 from relay.errors import ParseError, ProtocolError
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.privacy import masking
 from relay.privacy.codecs import with_fmtp_of
 from relay.privacy.sdp import SdpWriter, refuse_all, shows_way

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from relay.call.core import Core
     from relay.defence.shedding import Shedding
     from relay.defence.stateless import Options
-    from relay.model.decision import Refusal
+    from relay.model.call import Refusal
     from relay.model.settings import Peer, Settings
     from relay.peers.registrar import Registrar
-    from relay.sip.flow import Flow
+    from relay.sip.message import Flow
 
 # Methods known but not supported here.
 KNOWN_ELSEWHERE: Final = frozenset({"REGISTER", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MESSAGE", "REFER"})

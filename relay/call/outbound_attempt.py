@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from relay.call.media import Kind, Media
     from relay.call.saved_state import SentInvite
     from relay.peers.targets import TargetState
-    from relay.sip.flow import Flow
+    from relay.sip.message import Flow
 
 MOST_FORKS: Final = 32  # early dialogs of one INVITE; further ones are ignored (DESIGN 4.5)
 _WAY: Final = frozenset({"contact", "record-route"})

@@ -19,20 +19,19 @@ from relay.call.recovery_state import load_attempt, load_call, load_leg
 from relay.call.saved_state import CallState, flow_by
 from relay.defence.limits import SETTING_UP
 from relay.errors import ParseError, StoreError
-from relay.model.decision import Route
+from relay.model.call import Route
 from relay.model.settings import Peer, Target
 from relay.peers.peers import host_port
 from relay.peers.targets import TargetState
 from relay.privacy.codecs import common_codecs
 from relay.privacy.masking import LOST, Verdict
 from relay.privacy.messages import Reply
-from relay.sip.flow import Flow
-from relay.sip.message import Request, parse_message
+from relay.sip.message import Flow, Request, parse_message
 
 if TYPE_CHECKING:
     from relay.call.core import Core
     from relay.call.saved_state import AttemptState
-    from relay.model.record import CallRecord
+    from relay.model.call import CallRecord
     from relay.sip.transaction import ServerTransaction
 
 _NOT_RESTORABLE: Final = "not_restorable"

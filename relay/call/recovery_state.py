@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from relay.call.call import Call
     from relay.call.core import Core
     from relay.model.settings import Peer
-    from relay.sip.flow import Flow
-    from relay.sip.message import Request
+    from relay.sip.message import Flow, Request
 
 # Requests sent after the last commit (INFO, OPTIONS) are not in the state: the CSeq continues well above them. The step
 # grows with the call's age, so that a second restart from the same commit continues higher still.

@@ -8,7 +8,7 @@ import msgspec
 
 from relay.errors import StoreError
 from relay.sip.dialog_state import DialogState
-from relay.sip.flow import Flow
+from relay.sip.message import Flow
 
 if TYPE_CHECKING:
     from relay.peers.peers import Peers

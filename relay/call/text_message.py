@@ -13,9 +13,8 @@ from relay.call import admission
 from relay.call.leak_check import LeakCheck, foreign_hosts
 from relay.call.recovery_state import dump_attempt, head_of
 from relay.errors import ParseError, ProtocolError
-from relay.model.decision import Refusal, Route, named
+from relay.model.call import CallRecord, Refusal, Route, named
 from relay.model.numbers import is_700
-from relay.model.record import CallRecord
 from relay.peers.limits import next_admitted
 from relay.peers.peers import hosts_of, user_for
 from relay.peers.requests import ClientRequest
@@ -26,8 +25,7 @@ from relay.privacy.messages import OutgoingRequest, Reply
 from relay.privacy.text_memory import after, mask_across
 from relay.privacy.text_reading import in_visual_order
 from relay.privacy.texts import mask_numbers, read_text, text_body
-from relay.sip.flow import transport_address
-from relay.sip.message import Request, Response
+from relay.sip.message import Request, Response, transport_address
 from relay.sip.uri import is_sips
 
 if TYPE_CHECKING:
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
     from relay.model.settings import Peer
     from relay.peers.targets import TargetState
     from relay.privacy.masking import Body
-    from relay.sip.flow import Flow
+    from relay.sip.message import Flow
     from relay.sip.timers import Timer
     from relay.sip.transaction import ServerTransaction
 

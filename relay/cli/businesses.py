@@ -26,7 +26,7 @@ from relay.cli.output import newest, plain, show_list, show_one
 from relay.cli.stores import Opened, coming, duration, every, opened, required, said_in_clear
 from relay.log import mask_text
 from relay.model.binding import MODES
-from relay.model.decision import LANGUAGES
+from relay.model.call import LANGUAGES
 from relay.policy.rules import NO_LIMIT
 from relay.service import businesses as service
 from relay.service import keys as key_service

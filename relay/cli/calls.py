@@ -37,8 +37,8 @@ from relay.cli.output import (
 from relay.cli.peers import ask, ask_audited
 from relay.cli.stores import Opened, number, opened, past, required, said_in_clear
 from relay.errors import Refused
+from relay.model.call import CallRecord
 from relay.model.numbers import is_700
-from relay.model.record import CallRecord
 from relay.reports.disclosure import state_of, with_moments
 from relay.reports.export import Format, check_format, export_parts
 from relay.reports.recordings import find_call, of_call
@@ -63,7 +63,7 @@ def calls() -> None:
 
 def _outcome(text: str) -> str:
     """A click type: an outcome of call records."""
-    from relay.policy.outcomes import OUTCOMES
+    from relay.policy.evaluate import OUTCOMES
 
     if text not in OUTCOMES:
         raise click.BadParameter(f"unknown outcome {text}: write one of {', '.join(OUTCOMES)}")

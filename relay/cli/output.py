@@ -21,8 +21,8 @@ import click
 
 from relay.errors import StoreError
 from relay.model.binding import Binding
+from relay.model.call import CallRecord
 from relay.model.numbers import mask_number
-from relay.model.record import CallRecord
 from relay.privacy.records import Value
 from relay.privacy.texts import mask_numbers
 from relay.reports.disclosure import printable, record_form, with_moments

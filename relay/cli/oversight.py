@@ -17,8 +17,8 @@ from relay.cli.stores import day as day_type
 from relay.cli.stores import moment, number, opened
 from relay.errors import StoreError
 from relay.model.binding import Binding
+from relay.model.call import CallRecord
 from relay.model.numbers import mask_number
-from relay.model.record import CallRecord
 from relay.reports.batch_check import check_batch
 from relay.reports.daily import DailyLine, daily, daily_csv, set_complaints
 from relay.reports.evidence import ask_evidence, bundle, check

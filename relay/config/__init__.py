@@ -31,8 +31,7 @@ from relay.config.reading import ApiConfig, ReportConfig, VerifyConfig, parse_to
 from relay.config.tables import StoreTable, Tables, TlsTable
 from relay.errors import ConfigError
 from relay.events.settings import DeliveryRules
-from relay.model.settings import Settings
-from relay.net.settings import PeerCertificate, RtpengineAddress, StreamLimits, TlsFiles
+from relay.model.settings import PeerCertificate, RtpengineAddress, Settings, StreamLimits, TlsFiles
 from relay.net.sounds import SoundFiles
 from relay.policy.fraud import Signals
 from relay.policy.rules import Rules

@@ -10,8 +10,7 @@ from pathlib import Path
 from relay.config.tables import AnnouncementsTable, ApiTable, MediaTable, RecordingTable
 from relay.errors import ConfigError, StoreError
 from relay.events.recordings import FOLDERS
-from relay.model.settings import Announcements
-from relay.net.settings import RtpengineAddress
+from relay.model.settings import Announcements, RtpengineAddress
 from relay.net.sounds import SoundFiles
 from relay.store.connection import Place
 from relay.store.recordings import Recordings, has_cipher

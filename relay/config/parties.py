@@ -12,8 +12,15 @@ from phonenumbers import SUPPORTED_REGIONS, PhoneMetadata
 
 from relay.config.tables import NumbersTable, PeerTable
 from relay.errors import ParseError
-from relay.model.numbers import CHINA, is_700, normalise_party, number_of_uri_user
-from relay.model.parties import LANDLINE_SHAPE, Parties, services_between
+from relay.model.numbers import (
+    CHINA,
+    LANDLINE_SHAPE,
+    Parties,
+    is_700,
+    normalise_party,
+    number_of_uri_user,
+    services_between,
+)
 from relay.model.settings import CallerNumbers
 
 _EXTENSIONS = re.compile(r"([0-9]{3,8})-([0-9]{3,8})", re.ASCII)

@@ -13,8 +13,7 @@ from relay.config.parties import caller_numbers
 from relay.config.tables import DnsTable, PeerTable, TargetTable
 from relay.errors import ParseError
 from relay.model.numbers import NumberFormat
-from relay.model.settings import Account, CallerNumbers, Health, Listener, Peer, Quota, Target
-from relay.net.settings import PeerCertificate
+from relay.model.settings import Account, CallerNumbers, Health, Listener, Peer, PeerCertificate, Quota, Target
 from relay.peers.peers import host_port
 from relay.privacy.sdp import KNOWN_CODECS
 from relay.sip.uri import SipUri, parse_uri

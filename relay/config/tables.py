@@ -14,10 +14,9 @@ from msgspec import Meta, Struct
 
 from relay.api.settings import ApiSettings
 from relay.events.settings import DeliveryRules
-from relay.model.decision import Language
-from relay.model.parties import Kind
-from relay.model.settings import Account, LoginAlgorithm, Peer, Settings, Target
-from relay.net.settings import StreamLimits, TlsFiles
+from relay.model.call import Language
+from relay.model.numbers import Kind
+from relay.model.settings import Account, LoginAlgorithm, Peer, Settings, StreamLimits, Target, TlsFiles
 from relay.policy.fraud import Signals
 from relay.policy.rules import Phase, RefusalCaps
 from relay.service.fields import format_duration
@@ -260,7 +259,7 @@ class LimitsTable(Struct, frozen=True):
 
 
 class StreamsTable(Struct, frozen=True):
-    """Names are those of `relay.net.settings.StreamLimits`."""
+    """Names are those of `relay.model.settings.StreamLimits`."""
 
     max_connections: Annotated[int, Meta(ge=1, description="a number of connections, such as 10000")] = (
         _STREAMS.max_connections

@@ -19,7 +19,7 @@ _PAUSES_LEFT: Final = "pauses_left"
 
 
 class Pauses(Protocol):
-    """`relay.policy.refused_attempts.RefusedAttempts`."""
+    """`relay.policy.call_policy.RefusedAttempts`."""
 
     def pauses(self, at_s: float) -> tuple[dict[str, int], dict[str, int]]: ...
     def hear(self, lengths: Mapping[str, int], left: Mapping[str, int], at_s: float) -> None: ...

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Final
 from relay.defence.stateless import Answer, Prescan
 from relay.errors import ParseError
 from relay.privacy.messages import Reply, encode
+from relay.sip.framing import is_untagged
 from relay.sip.message import Request, parse_message
-from relay.sip.prescan import is_untagged
 
 if TYPE_CHECKING:
     from relay.call.core import Core
     from relay.model.settings import Peer
     from relay.peers.registrar import Registrar
-    from relay.sip.flow import Flow
+    from relay.sip.message import Flow
 
 # Short: by RFC 3261 21.5.4 a proxy sends nothing at all meanwhile, and we lag by tenths of a second.
 RETRY_AFTER: Final = "Retry-After: 1\r\n"

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from relay.errors import ParseError
 from relay.privacy import masking
+from relay.sip.framing import copied
 from relay.sip.headers import parse_via
-from relay.sip.prescan import copied
 
 if TYPE_CHECKING:
     from relay.call.core import Core
     from relay.model.settings import Settings
-    from relay.sip.flow import Flow
+    from relay.sip.message import Flow
 
 _BRANCH: Final = b";branch="
 _match_branch: Final = re.compile(rb'z9hG4bK[^,;"\s]*+').fullmatch

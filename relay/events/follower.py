@@ -20,8 +20,8 @@ from structlog.typing import FilteringBoundLogger
 from relay.errors import RelayError, StoreError
 from relay.events.outage import Outage
 from relay.events.payload import call_data
+from relay.model.call import CallRecord
 from relay.model.numbers import is_700
-from relay.model.record import CallRecord
 from relay.policy.fraud import WINDOW_MS, Finding, Seen, Signals, Watch
 from relay.store.bindings import find_binding
 from relay.store.call_index import ADD, CURSOR, index_rows

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
+from relay.model.call import CallRecord
 from relay.model.numbers import mask_number
-from relay.model.record import CallRecord
 from relay.privacy.records import FIELDS, Field
 from relay.service.fields import format_moment
 from relay.store.webhooks import Event, Webhook

@@ -30,15 +30,13 @@ from relay.call.actions import (
 )
 from relay.defence.bans import Bans
 from relay.defence.shedding import Rank
-from relay.model.decision import Refusal, Route
+from relay.model.call import CallRecord, Refusal, Route
 from relay.model.numbers import mask_number
-from relay.model.record import CallRecord
 from relay.model.settings import Peer
-from relay.net.pace import BEHIND_S, Pace
-from relay.net.queues import Backlog, Waiting
+from relay.net.queues import BEHIND_S, Backlog, Pace, Waiting
 from relay.net.transports import Transports
 from relay.policy.rules import STORE_FAILED, VERIFICATION_FAILED
-from relay.sip.flow import Flow
+from relay.sip.message import Flow
 
 # Timers may run this late, so that one loop timer serves many (RFC 3261's are 0.5 s and longer).
 GRAIN_S: Final = 0.05

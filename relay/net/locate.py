@@ -1,21 +1,202 @@
-"""DNS for peers configured by name, ahead of any call (`relay.net.dns`).
+"""The targets of peers configured by host name: DNS look-ups (RFC 3263), repeated as records expire.
 
-Answers are refreshed in the background when their time to live ends; while DNS does not answer, the last ones hold.
+One look-up follows NAPTR, SRV, A and AAAA records of the configured servers, or asks the system's resolver.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Literal
 
+import dns.asyncresolver
+import dns.exception
+import dns.name
+import dns.nameserver
+import dns.resolver
+from dns.rdata import Rdata
+from dns.rdtypes.IN.NAPTR import NAPTR
+from dns.rdtypes.IN.SRV import SRV
 from structlog.typing import FilteringBoundLogger
 
-from relay.model.settings import Settings, Target
-from relay.net.dns import MOST_TARGETS, NotLocated, Search
-from relay.net.hosts import is_literal
-from relay.sip.flow import transport_address
+from relay.errors import RelayError
+from relay.model.settings import Listener, Settings, Target
+from relay.net.hosts import family_of, is_literal
+from relay.sip.message import transport_address
+
+Transport = Literal["udp", "tcp", "tls"]
+
+PATIENCE_S = 4.0  # limit per query
+NOTHING_S = 15.0  # time to live of a negative answer
+SYSTEM_KEPT_S = 60.0  # time to live of the system resolver's answers, which have none
+MOST_TARGETS = 32  # per name; also the number of records considered in each step
+
+# RFC 3263 4.1, 4.2: "_sips._tcp" is SIP over TLS.
+_SERVICES: dict[str, Transport] = {"SIP+D2U": "udp", "SIP+D2T": "tcp", "SIPS+D2T": "tls"}
+_SRV_PREFIX: dict[Transport, str] = {"udp": "_sip._udp", "tcp": "_sip._tcp", "tls": "_sips._tcp"}
+
+
+class NotLocated(RelayError):
+    """DNS did not answer; a negative answer is not an error."""
+
+
+class Search:
+    """RFC 3263 look-ups for the transports of our listeners."""
+
+    def __init__(self, listeners: Sequence[Listener], servers: Sequence[tuple[str, int]]) -> None:
+        self._families: dict[Transport, set[socket.AddressFamily]] = {}
+        for listener in listeners:
+            self._families.setdefault(listener.transport, set()).add(family_of(listener.host))
+        self._ask_system = not servers
+        self._resolver: dns.asyncresolver.Resolver | None = None
+        try:
+            self._resolver = dns.asyncresolver.Resolver(configure=not servers)
+        except dns.resolver.NoResolverConfiguration:  # no /etc/resolv.conf: the system's resolver may still know hosts
+            return
+        if servers:
+            self._resolver.nameservers = [dns.nameserver.Do53Nameserver(host, port) for host, port in servers]
+
+    async def find(self, target: Target) -> tuple[list[Target], float]:
+        """The addresses of a target's name, and their time to live in seconds. Raises NotLocated."""
+        try:
+            return await self._by_records(target)
+        except NotLocated:
+            addresses = await self._of_system(target.host, target.transport)
+            if not addresses:
+                raise
+            return _at(target, addresses), SYSTEM_KEPT_S
+
+    async def _by_records(self, target: Target) -> tuple[list[Target], float]:
+        transports: tuple[Transport, ...] = (target.transport,)
+        if target.search == "naptr":
+            found, ttl_s = await self._by_naptr(target)
+            if found:
+                return found, ttl_s
+            if target.transport == "udp":  # RFC 3263 4.1: any transport that we support; sips: implies TLS
+                transports = ("udp", "tcp")
+        if target.search != "address":
+            for transport in transports:
+                services = await self._by_srv(f"{_SRV_PREFIX[transport]}.{target.host}", target, transport)
+                if services is not None:
+                    return services
+        addresses, ttl_s = await self._addresses(target.host, target.transport)
+        return _at(target, addresses), ttl_s
+
+    async def _by_naptr(self, target: Target) -> tuple[list[Target], float]:
+        """RFC 3263 4.1: the domain's most preferred transport that we support."""
+        records, ttl_s = await self._ask(target.host, "NAPTR")
+        offered = sorted([each for each in records if isinstance(each, NAPTR)], key=_naptr_order)
+        for record in offered[:MOST_TARGETS]:
+            transport = _SERVICES.get(record.service.decode("ascii", "replace").upper())
+            if record.flags.lower() != b"s" or transport not in self._families:
+                continue
+            if target.transport == "tls" and transport != "tls":  # a sips: URI
+                continue
+            found = await self._by_srv(record.replacement.to_text(), target, transport)
+            if found is not None and found[0]:
+                return found[0], min(found[1], ttl_s)
+        return [], ttl_s
+
+    async def _by_srv(self, name: str, target: Target, transport: Transport) -> tuple[list[Target], float] | None:
+        """None if there are no SRV records, or the transport is not supported (RFC 3263 4.2, RFC 2782)."""
+        if transport not in self._families:
+            return None
+        records, ttl_s = await self._ask(name, "SRV")
+        services = [each for each in records if isinstance(each, SRV)]
+        if not services:
+            return None
+        if [each.target for each in services] == [dns.name.root]:  # "decidedly not available"
+            return [], ttl_s
+        services = sorted(services, key=_srv_order)[:MOST_TARGETS]
+        hosts = sorted({each.target.to_text(omit_final_dot=True) for each in services})
+        answers = await asyncio.gather(*[self._addresses(host, transport) for host in hosts], return_exceptions=True)
+        addresses: dict[str, list[str]] = {}
+        for host, answer in zip(hosts, answers, strict=True):
+            if isinstance(answer, NotLocated):
+                continue  # the other hosts may still serve
+            if isinstance(answer, BaseException):
+                raise answer
+            addresses[host], ttl_s = answer[0], min(ttl_s, answer[1])
+        if not addresses:
+            raise NotLocated(f"no address of {name}")
+        found = [
+            Target(
+                address, each.port, transport, target.written, target.priority * 0x10000 + each.priority, each.weight
+            )
+            for each in services
+            for address in addresses.get(each.target.to_text(omit_final_dot=True), ())
+        ]
+        return found, ttl_s
+
+    async def _addresses(self, host: str, transport: Transport) -> tuple[list[str], float]:
+        """Addresses in the families in which a listener has the transport."""
+        kinds = {socket.AF_INET: "A", socket.AF_INET6: "AAAA"}
+        addresses: list[str] = []
+        ttls_s: list[float] = []
+        failure: NotLocated | None = None
+        for family in sorted(self._families.get(transport, ())):
+            try:
+                records, ttl_s = await self._ask(host, kinds[family])
+            except NotLocated as error:
+                failure = error
+                continue
+            addresses += [record.to_text() for record in records[:MOST_TARGETS]]
+            ttls_s.append(ttl_s)
+        if addresses:
+            return addresses, min(ttls_s)
+        if failure is not None:
+            raise failure
+        addresses = await self._of_system(host, transport)
+        return addresses, SYSTEM_KEPT_S if addresses else NOTHING_S
+
+    async def _of_system(self, host: str, transport: Transport) -> list[str]:
+        """Addresses by the system's resolver (/etc/hosts, search domains, …); none if DNS servers are configured."""
+        found: list[str] = []
+        if not self._ask_system:
+            return found
+        for family in sorted(self._families.get(transport, ())):
+            try:
+                answers = await asyncio.get_running_loop().getaddrinfo(
+                    host, None, family=family, type=socket.SOCK_DGRAM
+                )
+            except (OSError, ValueError):  # ValueError: an invalid host name (a label over 63 octets, …)
+                continue
+            found += [str(answer[4][0]) for answer in answers]
+        return list(dict.fromkeys(found))
+
+    async def _ask(self, name: str, kind: str) -> tuple[list[Rdata], float]:
+        """The records of a type, none if the name does not exist, and their time to live. Raises NotLocated."""
+        if self._resolver is None:
+            return [], SYSTEM_KEPT_S
+        absolute = name if name.endswith(".") else name + "."
+        try:
+            answer = await self._resolver.resolve(absolute, kind, raise_on_no_answer=False, lifetime=PATIENCE_S)
+        except dns.resolver.NXDOMAIN:
+            return [], NOTHING_S
+        except (dns.exception.DNSException, OSError) as error:
+            raise NotLocated(f"{kind} of {name}: {type(error).__name__}") from error
+        if answer.rrset is None:
+            return [], NOTHING_S
+        return list(answer.rrset), max(answer.expiration - time.time(), 0.0)
+
+
+def _naptr_order(record: NAPTR) -> tuple[int, int]:
+    return record.order, record.preference
+
+
+def _srv_order(record: SRV) -> tuple[int, int]:
+    return record.priority, -record.weight
+
+
+def _at(target: Target, addresses: Sequence[str]) -> list[Target]:
+    return [replace(target, host=address, search="address") for address in addresses]
+
+
+# -- All peers configured by name
 
 Located = Mapping[str, tuple[Target, ...]]
 

@@ -1,15 +1,16 @@
 """Encoding of rtpengine's "ng" control protocol (rtpengine's docs/ng_control_protocol.md), without the cookie.
 
-JSON, or bencode for commands that carry a sound.
+JSON, which is faster; bencode (BEP 3) for commands that carry a sound.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct, field
 
 from relay.call.actions import Counts
-from relay.net import bencode
 
 
 class _Stats(Struct):
@@ -82,12 +83,12 @@ _decode_json = msgspec.json.Decoder(Answer).decode
 
 
 def encode(message: dict[str, object]) -> bytes:
-    return bencode.encode(message) if "blob" in message else _encode_json(message)  # type: ignore[arg-type]
+    return encode_bencode(message) if "blob" in message else _encode_json(message)  # type: ignore[arg-type]
 
 
 def decode(data: bytes) -> Answer:
     """Raises ValueError, of which msgspec's errors are subclasses."""
-    return msgspec.convert(bencode.decode(data), Answer) if data.startswith(b"d") else _decode_json(data)
+    return msgspec.convert(decode_bencode(data), Answer) if data.startswith(b"d") else _decode_json(data)
 
 
 def _sound_of(tag: _Tag) -> list[_Stream]:
@@ -106,3 +107,60 @@ def _counts_of(own: list[_Stream], others: list[_Stream], reports: dict[str, _Re
         max(sum(losses), 0) if losses else None,
         round(sum(mean.jitter * mean.samples for mean in means) / samples) if samples else None,
     )
+
+
+# -- Bencode (BEP 3)
+
+Bencodable = bytes | str | int | Sequence["Bencodable"] | Mapping[str, "Bencodable"]
+MOST_DEEP = 32  # nesting of containers
+
+
+def encode_bencode(value: Bencodable) -> bytes:
+    match value:
+        case bytes():
+            return b"%d:%b" % (len(value), value)
+        case str():
+            return encode_bencode(value.encode())
+        case int():
+            return b"i%de" % value
+        case Mapping():
+            return b"d%be" % b"".join([encode_bencode(key) + encode_bencode(entry) for key, entry in value.items()])
+        case _:
+            return b"l%be" % b"".join([encode_bencode(entry) for entry in value])
+
+
+def decode_bencode(data: bytes) -> object:
+    """Decode exactly one value. Strings become str, non-UTF-8 bytes as surrogates. Raises ValueError."""
+    value, end = _read(data, 0, 0)
+    if end != len(data):
+        raise ValueError("more than one value")
+    return value
+
+
+def _read(data: bytes, start: int, depth: int) -> tuple[object, int]:
+    """The value at `start`, and the offset behind it."""
+    kind = data[start : start + 1]
+    if depth > MOST_DEEP:
+        raise ValueError("too deep")
+    if kind == b"i":
+        end = data.index(b"e", start)
+        return int(data[start + 1 : end]), end + 1
+    if kind in (b"l", b"d"):
+        entries: list[object] = []
+        place = start + 1
+        while data[place : place + 1] != b"e":
+            entry, place = _read(data, place, depth + 1)
+            entries.append(entry)
+        return (entries if kind == b"l" else _paired(entries)), place + 1
+    colon = data.index(b":", start)
+    end = colon + 1 + int(data[start:colon])
+    if not colon < end <= len(data):
+        raise ValueError("cut off")
+    return data[colon + 1 : end].decode("utf-8", "surrogateescape"), end
+
+
+def _paired(entries: list[object]) -> dict[str, object]:
+    keys = [key for key in entries[::2] if isinstance(key, str)]
+    if 2 * len(keys) != len(entries):
+        raise ValueError("a key is not a string, or has no value")
+    return dict(zip(keys, entries[1::2], strict=True))

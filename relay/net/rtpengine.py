@@ -10,9 +10,9 @@ from contextlib import suppress
 import asyncio_dgram
 
 from relay.call.actions import Mediate, Mediated
+from relay.model.settings import RtpengineAddress
 from relay.net import ng
 from relay.net.process import Tasks
-from relay.net.settings import RtpengineAddress
 
 # Waits for an answer; a command is retransmitted after each. rtpengine recognises a retransmission by its cookie.
 WAITS_S = (0.2, 0.3, 0.5)

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from relay.call.announcement import SOUNDS
 from relay.errors import ConfigError
-from relay.model.decision import LANGUAGES, Language
+from relay.model.call import LANGUAGES, Language
 
 SHIPPED: Final = Path(__file__).parents[1] / "sounds"
 MOST_BYTES: Final = 60_000  # a sound must fit into one datagram: 7 s of A-law

@@ -15,17 +15,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from relay.defence.bans import GRAVE, Ban, Bans, Known
-from relay.model.settings import Settings, Target
-from relay.net.hosts import family_of, is_literal
-from relay.net.listening import Admission, StreamListener
+from relay.model.settings import Settings, StreamLimits, Target, TlsFiles
+from relay.net.hosts import Resolver, family_of, is_literal
 from relay.net.process import Tasks
 from relay.net.queues import Turns
-from relay.net.resolver import Resolver
-from relay.net.settings import StreamLimits, TlsFiles
-from relay.net.stream import Connection
+from relay.net.stream import Admission, Connection, StreamListener
 from relay.net.tls import client_context, peer_contexts, proves, server_context
 from relay.peers.peers import Peers, host_of
-from relay.sip.flow import Flow
+from relay.sip.message import Flow
 
 _WILDCARDS = ("0.0.0.0", "::")
 _GRAVE = ("framing", "half_message", "pings", "slow_reader")  # reasons for closing that imply an attack

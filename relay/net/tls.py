@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from relay.errors import ConfigError
-from relay.net.settings import TlsFiles
+from relay.model.settings import TlsFiles
 
 
 def read_secret(key: str, path: Path) -> str:

@@ -10,13 +10,12 @@ from typing import Final
 
 from relay.defence.bans import Bans
 from relay.errors import ConfigError
-from relay.model.settings import Listener, Settings, Target
-from relay.net.pace import Pace
-from relay.net.resolver import Resolver
-from relay.net.settings import StreamLimits, TlsFiles
+from relay.model.settings import Listener, Settings, StreamLimits, Target, TlsFiles
+from relay.net.hosts import Resolver
+from relay.net.queues import Pace
 from relay.net.streams import Streams
 from relay.net.udp import UdpSocket
-from relay.sip.flow import Flow, transport_address
+from relay.sip.message import Flow, transport_address
 
 MAX_RESOLVING = 1000  # datagrams waiting for name resolution
 # Datagrams held back to be sent back to back. The receiving process is woken once: a wake-up costs more than a send.

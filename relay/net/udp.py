@@ -20,8 +20,8 @@ from typing import Any, Final
 
 from relay.net.burst import MOST, Burst, parse_source
 from relay.net.hosts import family_of
-from relay.net.pace import BEHIND_S, Pace
-from relay.sip.flow import Flow
+from relay.net.queues import BEHIND_S, Pace
+from relay.sip.message import Flow
 
 BUFFER_BYTES: Final = 4 * 1024 * 1024
 MAX_DATAGRAM: Final = 65_535

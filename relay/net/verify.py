@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 
 from relay.call.actions import LookUp
-from relay.model.decision import Refusal, Route, named
+from relay.model.call import Refusal, Route, named
 from relay.net.process import Tasks
 from relay.policy.rules import VERIFICATION_FAILED, VERIFICATION_REFUSED
 

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from relay.call.core import Core
     from relay.model.settings import Account, Peer, Settings
     from relay.peers.registrar import Registrar
-    from relay.sip.flow import Flow
-    from relay.sip.message import Request
+    from relay.sip.message import Flow, Request
 
 REALM: Final = "relay700"
 MOST_FAILURES: Final = 10  # per source address in FAILURES_S; further credentials are not checked

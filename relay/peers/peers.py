@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from relay.model.numbers import format_number, is_formatted, number_of_uri_user
 from relay.model.settings import Listener, Peer, PeerRoute, Settings, Target
 from relay.peers.targets import TargetState, by_priority, in_order
-from relay.sip.flow import Flow
+from relay.sip.message import Flow
 from relay.sip.uri import OtherUri, SipUri, TelUri, uri_host
 
 

@@ -23,8 +23,7 @@ from relay.sip.uri import SipUri
 if TYPE_CHECKING:
     from relay.call.core import Core
     from relay.model.settings import Peer
-    from relay.sip.flow import Flow
-    from relay.sip.message import Request
+    from relay.sip.message import Flow, Request
     from relay.sip.timers import Timer
 
 SHORTEST_S: Final = 60

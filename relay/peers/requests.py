@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Final
 from relay.errors import ProtocolError
 from relay.peers.auth import CHALLENGED, challenge_in, credentials_line
 from relay.privacy.messages import MOST_BY_UDP, PATH_MTU_LIMIT, OutgoingRequest
-from relay.sip.flow import Flow
-from relay.sip.message import Response
+from relay.sip.message import Flow, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable

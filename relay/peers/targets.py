@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Final
 
 from relay.model.settings import Peer, Target
-from relay.sip.flow import Flow, transport_address
+from relay.sip.message import Flow, transport_address
 
 REST_S: Final = 30.0  # pause of a target that fails and is not pinged
 LONGEST_REST_S: Final = 3600.0  # cap of Retry-After

@@ -1,4 +1,4 @@
-"""The call policy: it evaluates look-up results and counts granted calls.
+"""The call policy: it evaluates look-up results, counts granted calls, and pauses peers that guess.
 
 The counts are rebuilt at a start by `recall`; those that PostgreSQL keeps come with the look-up
 (`LookupResult.counted`). It reads neither clock nor store itself.
@@ -7,18 +7,18 @@ The counts are rebuilt at a start by `recall`; those that PostgreSQL keeps come 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Final
 
 from relay.call.admission import CALLER_NOT_OF_PEER, NUMBER_UNKNOWN, REFUSED_TOO_OFTEN
 from relay.defence.limits import Rates
-from relay.model.decision import Refusal, Route
+from relay.model.call import Refusal, Route
 from relay.model.settings import Peer, may_call_as
 from relay.policy.evaluate import LookupResult, PendingCall, evaluate, refused
 from relay.policy.recent import LastCaller, Recent
-from relay.policy.refused_attempts import RefusedAttempts
-from relay.policy.rules import BUSINESS_RATE, CALLER_INTERNATIONAL, MEMORY_S, NO_BINDING, Rules, quota
+from relay.policy.rules import BUSINESS_RATE, CALLER_INTERNATIONAL, MEMORY_S, NO_BINDING, RefusalCaps, Rules, quota
 
 Report = Callable[[str, dict[str, object]], None]  # event, fields
 
@@ -138,3 +138,174 @@ class CallPolicy:
 def _keys(number: str, caller_hash: bytes) -> tuple[int, int]:
     """The keys of (number, caller) and of the number in `Recent`: 64 bits, valid in this process only."""
     return hash((number, caller_hash)), hash(number)
+
+
+# -- Pauses of a peer after too many refused attempts, so that bindings cannot be found by guessing
+#
+# An attempt counts if its caller was never bound on the number, or may not be asserted by the peer. During a pause the
+# peer's calls are refused without a look-up, which reveals nothing. Other peers are not affected. Memory is limited per
+# peer. Nodes of one store count separately and share pauses, except those of callers: a real number must not be
+# readable in the database.
+
+WINDOW_S: Final = 600
+FIRST_PAUSE_S: Final = 10.0  # doubled for each further pause, until no attempt is refused for WINDOW_S
+MOST_KEYS = 20_000  # numbers, or callers, kept per peer; the oldest are dropped first
+MOST_TOLD = 1_000  # latest pauses per peer that are shared with other nodes
+
+OF_NUMBER: Final = "number"  # scope of a pause: the peer's calls to one number, by one caller, or all
+OF_CALLER: Final = "caller"
+OF_PEER: Final = "peer"
+
+
+class RefusedAttempts:
+    """The refused attempts of all peers, by name."""
+
+    def __init__(self) -> None:
+        self._peers: dict[str, _OfPeer] = {}
+
+    def pause_s(self, peer: str, number: str, caller: str, at_s: float) -> float:
+        """The rest of the pause for such a call, seconds; 0 or less: none."""
+        of_peer = self._peers.get(peer)
+        if of_peer is None:
+            return 0.0
+        return max(
+            of_peer.by_number.pause_s(number, at_s),
+            of_peer.by_caller.pause_s(caller, at_s),
+            of_peer.as_a_whole.pause_s("", at_s),
+        )
+
+    def note(
+        self, peer: str, number: str, caller: str, caps: RefusalCaps, most_of_peer: int, at_s: float
+    ) -> dict[str, float]:
+        """Count a refused attempt. Returns the pauses that it starts, in seconds by scope.
+
+        `most_of_peer`: the cap on all attempts of the peer.
+        """
+        of_peer = self._peers.get(peer)
+        if of_peer is None:
+            of_peer = self._peers[peer] = _OfPeer()
+        longest_s = caps.longest_pause_s
+        pauses = {
+            OF_NUMBER: of_peer.by_number.note(number, caller, caps.of_number, longest_s, at_s),
+            OF_CALLER: of_peer.by_caller.note(caller, "", caps.of_caller, longest_s, at_s),
+            OF_PEER: of_peer.as_a_whole.note("", "", most_of_peer, longest_s, at_s),
+        }
+        return {what: pause_s for what, pause_s in pauses.items() if pause_s}
+
+    def pauses(self, at_s: float) -> tuple[dict[str, int], dict[str, int]]:
+        """The pauses begun on this node: lengths in seconds, and rests in ms.
+
+        Keys are "PEER NUMBER"; the number is empty for a pause of all calls of a peer.
+        """
+        lengths: dict[str, int] = {}
+        left: dict[str, int] = {}
+        for peer, of_peer in self._peers.items():
+            for attempts in (of_peer.by_number, of_peer.as_a_whole):
+                for number, pause in attempts.ours(at_s):
+                    lengths[f"{peer} {number}"] = math.ceil(pause.length_s)
+                    left[f"{peer} {number}"] = math.ceil(1000 * (pause.ends_at_s - at_s))
+        return lengths, left
+
+    def hear(self, lengths: Mapping[str, int], left: Mapping[str, int], at_s: float) -> None:
+        """Apply the `pauses` of another node."""
+        for name in lengths.keys() & left.keys():
+            peer, _, number = name.rpartition(" ")
+            of_peer = self._peers.setdefault(peer, _OfPeer())
+            attempts = of_peer.by_number if number else of_peer.as_a_whole
+            attempts.hear(number, lengths[name], at_s + left[name] / 1000)
+
+    def shift(self, by_s: float) -> None:
+        """Shift all times after a clock step."""
+        for of_peer in self._peers.values():
+            for each in (of_peer.by_number, of_peer.by_caller, of_peer.as_a_whole):
+                each.shift(by_s)
+
+
+class _OfPeer:
+    __slots__ = ("as_a_whole", "by_caller", "by_number")
+
+    def __init__(self) -> None:
+        self.by_number = _Attempts()
+        self.by_caller = _Attempts()
+        self.as_a_whole = _Attempts()
+
+
+class _Count:
+    __slots__ = ("callers", "since_s", "times")
+
+    def __init__(self, since_s: float) -> None:
+        self.since_s = since_s
+        self.times = 0
+        self.callers: set[int] = set()  # hashes of the distinct callers of a number
+
+
+class _Pause:
+    __slots__ = ("ends_at_s", "is_ours", "length_s")
+
+    def __init__(self, length_s: float, ends_at_s: float, *, is_ours: bool = True) -> None:
+        self.length_s = length_s
+        self.ends_at_s = ends_at_s
+        self.is_ours = is_ours  # begun on this node
+
+
+class _Attempts:
+    """Counts and pauses by number or caller. Evicting a count by a flood of others does not end a pause."""
+
+    def __init__(self) -> None:
+        self._counts: OrderedDict[str, _Count] = OrderedDict()
+        self._pauses: OrderedDict[str, _Pause] = OrderedDict()
+
+    def pause_s(self, key: str, at_s: float) -> float:
+        pause = self._pauses.get(key)
+        return 0.0 if pause is None else pause.ends_at_s - at_s
+
+    def note(self, key: str, caller: str, most: int, longest_s: float, at_s: float) -> float:
+        """Count an attempt. Returns the length of the pause it starts, or 0. `caller` "": count all attempts."""
+        if not most:
+            return 0.0
+        pause = self._pauses.pop(key, None)
+        if pause is not None and at_s < pause.ends_at_s + WINDOW_S:
+            length_s = min(2 * pause.length_s, longest_s)
+        elif self._count(key, caller, at_s) < most:
+            return 0.0
+        else:
+            length_s = min(FIRST_PAUSE_S, longest_s)
+            del self._counts[key]
+        self._begin(key, _Pause(length_s, at_s + length_s))
+        return length_s
+
+    def _begin(self, key: str, pause: _Pause) -> None:
+        self._pauses[key] = pause
+        if len(self._pauses) > MOST_KEYS:
+            self._pauses.popitem(last=False)
+
+    def ours(self, at_s: float) -> Iterator[tuple[str, _Pause]]:
+        """The latest pauses begun on this node that are not over."""
+        latest = islice(reversed(self._pauses.items()), MOST_TOLD)
+        return ((key, pause) for key, pause in latest if pause.is_ours and pause.ends_at_s > at_s)
+
+    def hear(self, key: str, length_s: float, ends_at_s: float) -> None:
+        """Apply a pause begun on another node."""
+        pause = self._pauses.get(key)
+        if pause is None or pause.ends_at_s < ends_at_s:
+            length_s = length_s if pause is None else max(length_s, pause.length_s)
+            self._pauses.pop(key, None)
+            self._begin(key, _Pause(length_s, ends_at_s, is_ours=False))
+
+    def _count(self, key: str, caller: str, at_s: float) -> int:
+        count = self._counts.pop(key, None)
+        if count is None or at_s - count.since_s >= WINDOW_S:
+            count = _Count(at_s)
+        count.times += 1
+        if caller:
+            count.callers.add(hash(caller))
+        self._counts[key] = count
+        if len(self._counts) > MOST_KEYS:
+            self._counts.popitem(last=False)
+        return len(count.callers) if caller else count.times
+
+    def shift(self, by_s: float) -> None:
+        for count in self._counts.values():
+            count.since_s += by_s
+        for pause in self._pauses.values():
+            pause.ends_at_s += by_s

@@ -5,16 +5,21 @@ Stateless, without store or clock. Counts over several calls are kept by `Recent
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from types import ModuleType
 from typing import Final, NamedTuple
 
+from relay.call import admission, text_message
 from relay.call.admission import NUMBER_UNKNOWN
-from relay.model.decision import ConcurrencyCap, Refusal, Route
-from relay.model.numbers import is_700
-from relay.model.parties import is_foreign
+from relay.model.call import ConcurrencyCap, Refusal, Route
+from relay.model.numbers import is_700, is_foreign
+from relay.policy import rules
 from relay.policy import rules as told
 from relay.policy.recent import Recent
 from relay.policy.rules import MEMORY_S, Cap, Rules, parse_hours, quota
+from relay.privacy import masking
+from relay.privacy.masking import Verdict
 
 GROUP_MODES: Final = ("GXB", "GXYB")
 
@@ -299,3 +304,23 @@ def _caps(bound: BindingContext, number: str, rules: Rules) -> tuple[Concurrency
     if most_of_number:
         caps.append((f"number {number}", most_of_number, told.NUMBER_BUSY))
     return tuple(caps)
+
+
+# -- All outcomes of call records, collected from the modules that decide them
+
+ANSWERED: Final = "answered"
+
+
+def _refusals(module: ModuleType) -> Iterator[str]:
+    return (value.outcome for value in vars(module).values() if isinstance(value, Refusal))
+
+
+def _verdicts(module: ModuleType) -> Iterator[str]:
+    tables = (value.values() for value in vars(module).values() if isinstance(value, dict))
+    values = chain(vars(module).values(), *tables)
+    return (value.outcome for value in values if isinstance(value, Verdict))
+
+
+# Outcomes of calls refused by the relay itself.
+REFUSALS: Final = frozenset(chain(_refusals(rules), _refusals(admission)))
+OUTCOMES: Final = tuple(sorted({ANSWERED, *REFUSALS, *_verdicts(masking), *_verdicts(text_message)}))

@@ -89,7 +89,7 @@ class Watch:
         return [finding for finding in findings if finding is not None]
 
     def _count_guess(self, seen: Seen) -> list[Finding]:
-        """Report the peer's pause (`relay.policy.refused_attempts`), once in ten minutes."""
+        """Report the peer's pause (`relay.policy.call_policy`), once in ten minutes."""
         before, count = self._guesses.count(f"{seen.peer} {seen.number}".encode(), None, seen.at_ms)
         return [] if before else [Finding("guesses", seen.number, count, False, seen.peer)]
 

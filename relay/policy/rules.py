@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from relay.errors import ParseError
-from relay.model.decision import Refusal
-from relay.model.parties import MOBILES_ALONE, Parties
+from relay.model.call import Refusal
+from relay.model.numbers import MOBILES_ALONE, Parties
 
 _CHINA_S: Final = 8 * 3600
 _DAY_MIN: Final = 1440

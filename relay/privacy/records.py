@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
+from relay.model.call import CallRecord
 from relay.model.numbers import mask_number
-from relay.model.record import CallRecord
 
 Value = str | int | bool | None
 # party: caller or callee, masked in reports, and in events as the webhook's `parties` says. absent: left out.

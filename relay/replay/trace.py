@@ -10,8 +10,7 @@ from typing import NamedTuple
 from dpkt.tcp import TCP, TH_SYN
 
 from relay.errors import ParseError
-from relay.replay.capture import read_packets
-from relay.replay.internet import Fragments, IpPayload
+from relay.replay.capture import Fragments, IpPayload, read_packets
 from relay.sip.framing import StreamFramer
 from relay.sip.message import Request, Response, parse_message
 

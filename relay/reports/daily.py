@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from datetime import date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
+from relay.model.call import CallRecord
 from relay.model.numbers import is_700
-from relay.model.record import CallRecord
 from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.service.fields import CHINA

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
+from relay.model.call import CallRecord
 from relay.model.numbers import is_700
-from relay.model.record import CallRecord
 from relay.privacy.records import Value, reported
 from relay.service import fields
 from relay.service.fields import format_moment

@@ -27,7 +27,7 @@ from msgspec import Struct
 
 from relay.errors import StoreError
 from relay.model.binding import Binding
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.privacy.records import Value
 from relay.reports.disclosure import DisclosureRequest, ask, record_form, with_moments
 from relay.reports.signed import LONGEST, MANIFEST, PUBLIC_KEY, SIGNATURE, SIGNED, File, Link, faults_of_signature, pem

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from itertools import islice
 from typing import Any, Literal
 
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.privacy.records import Value
 from relay.reports.disclosure import TIMES, record_form, with_moments
 from relay.service.fields import invalid

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from relay.errors import Refused, StoreError
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.privacy.records import Value
 from relay.service import fields
 from relay.service.fields import format_moment

@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 from relay.model.binding import Binding
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.reports.disclosure import DisclosureRequest, ask
 from relay.store.bindings import bindings_at
 from relay.store.connection import Connection, Place

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
 from relay.errors import Refused
 from relay.model.binding import MODES
-from relay.model.decision import LANGUAGES, Language
+from relay.model.call import LANGUAGES, Language
 from relay.policy.rules import DEFAULT_BUSINESS, NO_LIMIT
 from relay.service import fields
 from relay.service.fields import invalid

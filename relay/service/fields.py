@@ -13,8 +13,7 @@ from functools import partial
 
 from relay.errors import ParseError, Refused
 from relay.model.binding import MODES, Direction, Mode
-from relay.model.numbers import normalise_700, normalise_party
-from relay.model.parties import Parties, parse_party
+from relay.model.numbers import Parties, normalise_700, normalise_party, parse_party
 from relay.policy.rules import parse_hours
 
 CHINA = timezone(timedelta(hours=8), "Asia/Shanghai")  # without daylight saving time since 1991

@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 from relay.errors import Refused
 from relay.model.binding import Binding
-from relay.model.numbers import normalise_party
-from relay.model.parties import MOBILES_ALONE, Parties, parse_party
+from relay.model.numbers import MOBILES_ALONE, Parties, normalise_party, parse_party
 from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.service.releases import BindRules

@@ -11,8 +11,7 @@ from functools import partial
 from typing import Literal
 
 from relay.errors import Refused
-from relay.model.numbers import mask_number, normalise_party
-from relay.model.parties import parse_party
+from relay.model.numbers import mask_number, normalise_party, parse_party
 from relay.policy.rules import DEFAULT_BUSINESS
 from relay.service import fields
 from relay.service.businesses import get as get_business

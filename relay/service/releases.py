@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from relay.model.binding import Binding
-from relay.model.parties import MOBILES_ALONE, Parties
+from relay.model.numbers import MOBILES_ALONE, Parties
 from relay.policy.rules import Phase, Quotas, Rules
 from relay.service.fields import format_moment
 from relay.store.allocation import cool_down_ms, give_back, rest_routes

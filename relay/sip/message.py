@@ -1,18 +1,17 @@
 """Parsing of SIP messages from bytes, validation, and salvage of malformed ones for a response (RFC 3261 7, 16.3).
 
-It owns the size limits, applied before parsing. Lines are split by `relay.sip.lines`, headers are parsed by
-`relay.sip.views`. It knows no transaction, dialog or call.
+It owns the size limits, applied before parsing. Lines are split by `relay.sip.grammar`, headers are parsed by
+`relay.sip.views`. It knows no transaction, dialog or call. A `Flow` is where a message comes from or goes to.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.errors import ParseError, ProtocolError
-from relay.sip.grammar import TOKEN, canonical_name, is_token
-from relay.sip.lines import Headers, Layout, cut_lines, unfold
-from relay.sip.uri import OtherUri
+from relay.sip.grammar import TOKEN, Headers, Layout, canonical_name, cut_lines, is_token, unfold
+from relay.sip.uri import OtherUri, uri_host
 from relay.sip.views import Message, Request, Response
 
 __all__ = [
@@ -194,3 +193,29 @@ def _copied_lines(lines: list[str]) -> Headers:
         if name in _COPIED and not _control(value):
             headers.append((name, value.strip(" \t")))
     return headers
+
+
+# -- Source and destination of a message
+
+
+class Flow(NamedTuple):
+    """A listener of ours and a remote transport address (the "flow" of RFC 5626).
+
+    As a source it identifies the connection of the message. As a destination, `connection` 0 means any connection to
+    that address: the driver reuses one or opens it.
+    """
+
+    listener: int  # index in Settings.listeners: the local socket
+    transport: str  # "udp", "tcp" or "tls"
+    host: str  # address literal without brackets; as a destination also a host name
+    port: int
+    connection: int = 0  # of a stream: the driver's number for the open connection, from 1
+
+    @property
+    def reliable(self) -> bool:
+        return self.transport != "udp"
+
+
+def transport_address(transport: str, host: str, port: int) -> str:
+    """`udp:[2001:db8::1]:5060`, as the configuration writes a listener, and logs and metrics a target."""
+    return f"{transport}:{uri_host(host)}:{port}"

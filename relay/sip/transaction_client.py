@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from relay.sip.flow import Flow
-from relay.sip.message import Response
+from relay.sip.message import Flow, Response
 from relay.sip.transaction_machine import LINGER_OVER, RESEND, TERMINATED, TIMEOUT, Ground, Table, Transaction
 
 CALLING: Final = "calling"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from relay.sip.flow import Flow
+from relay.sip.message import Flow
 from relay.sip.timers import Timer, TimerHeap, Timings
 
 TERMINATED: Final = "terminated"

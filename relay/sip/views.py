@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from relay.errors import ParseError
-from relay.sip.grammar import spell, split_commas, trim
+from relay.sip.grammar import Headers, Layout, spell, split_commas, trim
 from relay.sip.headers import (
     ContentType,
     CSeq,
@@ -26,7 +26,6 @@ from relay.sip.headers import (
     parse_session_expires,
     parse_via,
 )
-from relay.sip.lines import Headers, Layout
 from relay.sip.uri import Uri, parse_uri
 
 _SDP: Final = ContentType("application/sdp", {})

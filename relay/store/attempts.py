@@ -27,7 +27,7 @@ import msgspec
 
 from relay.call.recovery import KeptAttempt
 from relay.errors import StoreError
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.store.connection import Connection, Place
 from relay.store.database import connect_reader, store_errors
 from relay.store.files import open_beside

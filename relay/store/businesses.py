@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from relay.model.decision import Language
+from relay.model.call import Language
 from relay.policy.rules import NO_LIMIT
 from relay.store.connection import Connection
 from relay.store.ledger import require

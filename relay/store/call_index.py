@@ -12,7 +12,7 @@ A row is (key, received_at, chain_seq). Keys are look-up hashes of
 
 from __future__ import annotations
 
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.store.sealing import Sealer
 
 CURSOR = "call_record"  # the row of `cursor` with the chain_seq of the last indexed record

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Final
 
 from relay.call.actions import Commit
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.policy.recent import LastCaller
 from relay.store.journal_rows import Told
 

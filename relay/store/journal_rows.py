@@ -15,7 +15,7 @@ import msgspec
 
 from relay.call.actions import Commit
 from relay.errors import StoreError
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.policy.recent import LastCaller
 from relay.store.connection import Connection, Place, Server
 from relay.store.database import connect_reader, store_errors

@@ -16,8 +16,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from relay.errors import StoreError
-from relay.model.decision import Refusal
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord, Refusal
 from relay.policy.evaluate import GROUP_MODES, BindingContext, Counted, LookupResult
 from relay.policy.rules import MEMORY_S, STORE_FAILED, Rules
 from relay.store.binding_seal import ANY_CALLER, open_fields

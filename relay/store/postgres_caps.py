@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from relay.model.decision import Refusal
+from relay.model.call import Refusal
 from relay.policy.evaluate import Counted
 from relay.policy.rules import FREQUENCY_CALLER, FREQUENCY_NUMBER, MEMORY_S, STORE_FAILED, Cap, Rules
 from relay.store.call_index import number_key, pair_key

@@ -14,7 +14,7 @@ from typing import Final
 import asyncpg
 
 from relay.errors import StoreError
-from relay.model.decision import Refusal
+from relay.model.call import Refusal
 from relay.policy.evaluate import Counted, LookupResult
 from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.connection import Server

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from relay.errors import StoreError
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.store.call_index import SELECT_CURSOR, beside_key, business_key, call_key, number_key, order_key
 from relay.store.connection import Connection
 from relay.store.database import one_moment

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from relay.errors import StoreError
+from relay.model.call import CallRecord
 from relay.model.numbers import is_700
-from relay.model.record import CallRecord
 from relay.store.chain import EMPTY, Head
 from relay.store.connection import Connection
 from relay.store.sealing import Sealer

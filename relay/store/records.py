@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from relay.errors import StoreError
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.store.chain import AUDIT, EMPTY, RECORDS, Head, anchor_fault, next_link, read_head
 from relay.store.checkpoints import read_checkpoint
 from relay.store.connection import DATABASE_ERRORS, Connection, each_row

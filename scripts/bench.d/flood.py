@@ -20,9 +20,9 @@ from typing import Final, NamedTuple
 import uvloop
 from load import GRACE_S
 
-from relay.net.pace import Pace
+from relay.net.queues import Pace
 from relay.net.udp import UdpSocket
-from relay.sip.flow import Flow
+from relay.sip.message import Flow
 
 TICK_S: Final = 0.001
 T1_S: Final = 0.5

@@ -121,7 +121,7 @@ def _look_ups(folder: Path, size: int) -> tuple[float, float]:
 def _time_look_ups(folder: Path, size: int) -> tuple[float, float]:
     """Microseconds of one look-up by random callers of the whole store, with SQLite's pages warm."""
     from relay.config import load_config
-    from relay.model.decision import Route
+    from relay.model.call import Route
     from relay.policy.call_policy import CallPolicy
     from relay.store.bindings import bindings_of
     from relay.store.database import connect_reader, open_store

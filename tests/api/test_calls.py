@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from relay.errors import Refused
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from tests.api.conftest import Api, Client, Json
 from tests.support.shelf import Shelf
 from tests.support.stored import NOW_MS, A, B, X, Y, ended_record

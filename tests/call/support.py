@@ -7,8 +7,7 @@ from ipaddress import ip_network
 
 from relay.call.core import Core
 from relay.model.settings import Limits, Listener, Peer, PeerRoute, Settings
-from relay.sip.flow import Flow
-from relay.sip.message import Request, Response, parse_message
+from relay.sip.message import Flow, Request, Response, parse_message
 from tests.support.targets import target_at
 
 UDP = Listener("udp", "192.0.2.10", 5060, "192.0.2.10")

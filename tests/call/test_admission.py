@@ -8,7 +8,7 @@ from relay.call import admission
 from relay.call.admission import NUMBER_UNKNOWN, OVER_LIMIT, TOO_SHORT
 from relay.defence.limits import SETTING_UP, UP
 from relay.errors import ParseError, ProtocolError
-from relay.model.decision import Refusal
+from relay.model.call import Refusal
 from tests.call.support import FLOW, core, invite, peer, settings
 
 X = "700100000010001"

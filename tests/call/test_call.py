@@ -7,7 +7,7 @@ import pytest
 from relay.call.actions import Commit
 from relay.call.call import Call
 from relay.call.core import Core
-from relay.model.decision import Refusal, Route
+from relay.model.call import Refusal, Route
 from relay.privacy.masking import CANCELLED
 from tests.call.support import FLOW, core, peer
 

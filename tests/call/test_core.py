@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from relay.call.actions import CallEvent, Commit, LookUp, Note, Send, SendAll
-from relay.model.decision import Refusal, Route
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord, Refusal, Route
 from tests.call.support import FLOW, core
 
 REFUSAL = Refusal("no_binding", 403, 21)

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from relay.call.actions import Note, Send
 from relay.call.engine import Engine
 from relay.defence.limits import SHARE
-from relay.model.decision import Refusal
-from relay.model.record import CallRecord
-from relay.sip.flow import Flow
+from relay.model.call import CallRecord, Refusal
+from relay.sip.message import Flow
 from tests.call.support import FLOW, core, invite, settings
 
 STRANGER = Flow(0, "udp", "198.51.100.1", 5060)

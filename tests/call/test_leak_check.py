@@ -6,7 +6,7 @@ import pytest
 
 from relay.call.call import Call
 from relay.call.leak_check import LeakCheck, foreign_hosts, leak_check_towards_callee, leak_check_towards_caller
-from relay.model.decision import Route
+from relay.model.call import Route
 from relay.model.settings import Peer
 from relay.sip.dialog import Dialog
 from tests.call.support import FLOW, core, invite, peer

@@ -13,8 +13,7 @@ from relay.call.outbound_attempt import session_id
 from relay.privacy.messages import Reply
 from relay.privacy.sdp import SdpWriter
 from relay.sip.dialog import Dialog
-from relay.sip.flow import Flow
-from relay.sip.message import Request, Response, parse_message
+from relay.sip.message import Flow, Request, Response, parse_message
 from tests.call.support import FLOW, core, invite, peer
 
 

@@ -13,7 +13,7 @@ from relay.call.saved_state import flow_by
 from relay.errors import StoreError
 from relay.privacy.sdp import SdpWriter
 from relay.sip.dialog import Dialog
-from relay.sip.flow import Flow
+from relay.sip.message import Flow
 from tests.call.support import FLOW, TCP, UDP, UDP6, core, invite, peer
 
 

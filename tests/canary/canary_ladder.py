@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from relay.model.decision import Refusal, Route
-from relay.sip.flow import Flow
+from relay.model.call import Refusal, Route
+from relay.sip.message import Flow
 from tests.canary.marks import ALICE, BOB, Marks
 from tests.canary.stuffing import stuff
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, Ladder

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.model.record import CallRecord
-from relay.sip.flow import Flow
-from relay.sip.message import parse_message
+from relay.model.call import CallRecord
+from relay.sip.message import Flow, parse_message
 from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB, Marks
 from tests.canary.stuffing import ATTRIBUTES, HEADERS, PARTLY

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from relay.model.decision import Route
+from relay.model.call import Route
 from relay.privacy import sdp
 from relay.sip.message import parse_message
 from tests.canary.canary_ladder import CanaryLadder

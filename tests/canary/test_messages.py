@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.sip.flow import Flow
+from relay.sip.message import Flow
 from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB, Marks
 from tests.canary.stuffing import stuff

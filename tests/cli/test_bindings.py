@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.model.decision import Route
+from relay.model.call import Route
 from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import Rules
 from relay.store.database import open_store

@@ -14,7 +14,7 @@ import pytest
 from relay.call.actions import Commit
 from relay.errors import Refused
 from relay.model.binding import Binding
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.net.control import ControlServer, control_path
 from relay.store.database import connect, open_store
 from relay.store.journal import Journal

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from relay.cli.output import A_SCREEN
-from relay.policy.outcomes import OUTCOMES
+from relay.policy.evaluate import OUTCOMES
 from relay.store.database import open_store
 from tests.cli.conftest import Command
 from tests.support.product import RELAY700

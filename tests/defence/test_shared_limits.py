@@ -10,7 +10,7 @@ from relay.defence.limits import Rates, Tally
 from relay.defence.shared_limits import SharedLimits
 from relay.model.settings import Quota
 from relay.peers.limits import Quotas
-from relay.policy.refused_attempts import RefusedAttempts
+from relay.policy.call_policy import RefusedAttempts
 from relay.policy.rules import RefusalCaps
 
 

@@ -17,7 +17,7 @@ from relay.call.actions import Commit
 from relay.events.delivery import Deliverer
 from relay.events.settings import DeliveryRules
 from relay.events.webhooks import KINDS, make
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.service.businesses import Application, apply
 from relay.store.database import connect_reader, open_store
 from relay.store.journal import Journal

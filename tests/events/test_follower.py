@@ -11,7 +11,7 @@ import pytest
 from relay.errors import StoreError
 from relay.events import follower as module
 from relay.events.follower import Follower
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.policy.fraud import Signal, Signals, Watch
 from relay.store.audit_log import AuditQuery, all_entries
 from relay.store.call_index import index_rows

@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 
 from relay.call.actions import Counts, Mediate, Mediated
-from relay.model.decision import Refusal, Route
+from relay.model.call import Refusal, Route
 from relay.sip.message import Message
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
 from tests.ladder.ladder import Ladder

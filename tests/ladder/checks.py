@@ -7,9 +7,8 @@ from collections.abc import Iterable
 
 from relay.call.engine import Engine
 from relay.errors import ParseError
-from relay.model.record import CallRecord
-from relay.sip.flow import Flow
-from relay.sip.message import Request, Response, parse_message
+from relay.model.call import CallRecord
+from relay.sip.message import Flow, Request, Response, parse_message
 
 
 def check_glance(engine: Engine, data: bytes) -> None:

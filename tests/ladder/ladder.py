@@ -17,10 +17,9 @@ import pytest
 from relay.call.actions import CallEvent, Commit, DropAttempt, KeepAttempt, LookUp, Mediate, Note, Send, SendAll
 from relay.call.engine import Engine
 from relay.call.recovery import KeptAttempt
-from relay.model.decision import Refusal, Route
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord, Refusal, Route
 from relay.model.settings import Listener, Peer, PeerRoute, Settings
-from relay.sip.flow import Flow
+from relay.sip.message import Flow
 from tests.ladder.checks import Checks, check_glance
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
 from tests.ladder.side import Side

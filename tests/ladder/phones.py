@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Literal
 
-from relay.sip.flow import Flow
-from relay.sip.message import Request, Response, parse_message
+from relay.sip.message import Flow, Request, Response, parse_message
 from tests.ladder.descriptions import ANSWER, HELD, HOLD
 from tests.ladder.ladder import Ladder, X
 from tests.ladder.side import Side, ack_to_refusal

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from relay.sip.flow import Flow
-from relay.sip.message import Request, Response, parse_message
+from relay.sip.message import Flow, Request, Response, parse_message
 from tests.ladder.descriptions import OFFER
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from relay.call.announcement import ENDING_S, LONGEST_S
-from relay.model.decision import Refusal, Route
+from relay.model.call import Refusal, Route
 from relay.model.settings import Announcements
 from relay.sip.message import Message
 from tests.ladder import anchored

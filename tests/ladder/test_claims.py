@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from relay.call.actions import Commit, LookUp
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.model.settings import Account, CallerNumbers, Peer
 from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import LookupResult

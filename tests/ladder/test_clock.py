@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from tests.ladder.ladder import EITHER, Ladder, X, connect, sides
 
 HOUR_S = 3_600.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.model.decision import Route
+from relay.model.call import Route
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import A, B, Ladder, X, connect, hang_up
 

@@ -9,8 +9,7 @@ import pytest
 from relay.defence.limits import SHARE
 from relay.model.settings import Account, Limits, Peer
 from relay.sip.digest import Challenge, answer, parse_challenge
-from relay.sip.flow import Flow
-from relay.sip.message import Response
+from relay.sip.message import Flow, Response
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, B, Ladder, Side, X, connect, hang_up, peer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.privacy.messages import MOST_BY_UDP
-from relay.sip.flow import Flow
+from relay.sip.message import Flow
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, Ladder, X, connect

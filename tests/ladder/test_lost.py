@@ -8,8 +8,7 @@ from relay.call.actions import Commit
 from relay.call.invite_session import TRYING_S
 from relay.call.recovery import KeptAttempt
 from relay.model.settings import Account, Listener
-from relay.sip.flow import Flow
-from relay.sip.message import Request, Response, parse_message
+from relay.sip.message import Flow, Request, Response, parse_message
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER, OFFER
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, RELAY, SECOND_HOST, B, Ladder, Side, X, hang_up, peer

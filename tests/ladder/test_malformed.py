@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from relay.errors import ParseError
-from relay.sip.flow import Flow
+from relay.sip.message import Flow
 from tests.ladder.phones import Callee, Caller, LossyLadder, Phone
 
 HEADERS = (

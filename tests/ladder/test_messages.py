@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.call.actions import LookUp
-from relay.model.decision import Route
+from relay.model.call import Route
 from relay.model.settings import Target
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, EITHER, A, B, Ladder, X, Y, peer
 from tests.ladder.ladder import sides as sides_of

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from relay.model.decision import Refusal
+from relay.model.call import Refusal
 from relay.model.settings import Limits
 from relay.privacy.text_memory import WINDOW_S
 from relay.sip.message import parse_message

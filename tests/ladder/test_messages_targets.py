@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.model.decision import Route
+from relay.model.call import Route
 from relay.model.settings import Account, Quota
 from relay.sip.message import Request
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, A, B, Ladder, X, connect, peer

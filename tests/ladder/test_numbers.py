@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relay.model.decision import Route
+from relay.model.call import Route
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, A, B, Ladder, X, Y, connect, hang_up, peer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.model.decision import Route
+from relay.model.call import Route
 from relay.model.settings import Announcements
 from tests.ladder.anchored import SOUND_S, AnchoredLadder, hold_and_update
 from tests.ladder.ladder import AXB, EITHER, Ladder, X, connect, hang_up, sides

@@ -6,7 +6,7 @@ import pytest
 
 from relay.call.actions import Note
 from relay.defence.limits import SHARE
-from relay.model.decision import Refusal, Route
+from relay.model.call import Refusal, Route
 from relay.model.settings import Limits
 from relay.policy import rules
 from tests.ladder.descriptions import ANSWER

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from relay.call.actions import Commit
-from relay.model.decision import Route
+from relay.model.call import Route
 from relay.model.settings import Listener
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
 from tests.ladder.ladder import CALLER_HOST, EITHER, RELAY, A, Ladder, X, connect, hang_up, peer, sides

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.model.settings import Listener
-from relay.sip.flow import Flow
+from relay.sip.message import Flow
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, RELAY, SECOND_HOST, Ladder, X, connect, hang_up, peer
 

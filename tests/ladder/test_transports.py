@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.sip.flow import Flow
+from relay.sip.message import Flow
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, LARGE, TOO_LONG
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, Ladder, X, connect, hang_up, peer
 

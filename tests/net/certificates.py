@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from relay.model.settings import TlsFiles
 from relay.net.hosts import is_literal
-from relay.net.settings import TlsFiles
 
 _SIGNS = x509.KeyUsage(
     digital_signature=False,

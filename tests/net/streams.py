@@ -9,11 +9,10 @@ from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_network
 
 from relay.defence.bans import Bans
-from relay.model.settings import Limits, Peer
-from relay.net.resolver import Resolver
-from relay.net.settings import StreamLimits, TlsFiles
+from relay.model.settings import Limits, Peer, StreamLimits, TlsFiles
+from relay.net.hosts import Resolver
 from relay.net.streams import Streams
-from relay.sip.flow import Flow
+from relay.sip.message import Flow
 from tests.net.support import address_of, settings_for, until
 from tests.support.addresses import Address, free
 from tests.support.targets import target_at

@@ -26,15 +26,13 @@ from relay.call.actions import (
 )
 from relay.defence.bans import Bans
 from relay.defence.shedding import Rank
-from relay.model.decision import Refusal, Route
-from relay.model.record import CallRecord
-from relay.model.settings import Limits
+from relay.model.call import CallRecord, Refusal, Route
+from relay.model.settings import Limits, StreamLimits
 from relay.net.driver import STALLED_S, Answered, Driver, Routed
 from relay.net.queues import MOST_BYTES
-from relay.net.settings import StreamLimits
 from relay.net.transports import Transports
 from relay.policy.rules import STORE_FAILED
-from relay.sip.flow import Flow
+from relay.sip.message import Flow
 from tests.net.support import Log, address_of, hold_up_the_loop, settings_for, until
 from tests.support.stored import X, live_record
 

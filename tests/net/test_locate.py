@@ -9,9 +9,8 @@ from ipaddress import ip_network
 import pytest
 
 from relay.model.settings import Listener, Peer, Settings, Target
-from relay.net import dns, locate
-from relay.net.dns import MOST_TARGETS
-from relay.net.locate import Located, Locator
+from relay.net import locate
+from relay.net.locate import MOST_TARGETS, Located, Locator
 from tests.net.support import Log
 from tests.support.dns_server import DnsServer
 
@@ -195,7 +194,7 @@ async def test_answers_are_not_refreshed_before_their_time_to_live(server: DnsSe
 async def test_the_last_answer_holds_while_dns_does_not_answer(
     server: DnsServer, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dns, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(locate, "PATIENCE_S", 0.2)
     server.ttl_s = 0
     server.records = {("carrier.example", "A"): ["192.0.2.9"]}
     following = Following(server, target(search="address"))

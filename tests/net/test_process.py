@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import structlog
+from structlog.testing import LogCapture
 from structlog.typing import FilteringBoundLogger
 
-from relay.net.process import RELOAD, Child
+from relay.net import process
+from relay.net.process import RELOAD, Child, Notifier, Tasks
+from tests.net.support import until
+from tests.support.huge_pages import needs_huge_pages
 
 POLITE = "import sys; print(input(), file=open(sys.argv[1], 'a'))"
 DEAF = "import signal, time; print(file=open(__import__('sys').argv[1], 'a')); time.sleep(600)"
@@ -130,3 +139,182 @@ async def test_a_line_is_written_to_the_child_s_input(tmp_path: Path) -> None:
     await log.next()  # exited by itself
     assert (tmp_path / "said").read_text() == "reload\n"
     await running.stop(20)
+
+
+# -- Notify
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
+    """A service manager's socket and its name in NOTIFY_SOCKET."""
+    name = str(tmp_path / "notify") if request.param == "path" else f"@relay700-test{tmp_path}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(name.replace("@", "\0", 1))
+        end.setblocking(False)
+        yield end, name
+
+
+def test_each_notification_is_a_datagram(manager: tuple[socket.socket, str]) -> None:
+    end, name = manager
+    notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "10000000"}, structlog.get_logger())
+    notifier.serving()
+    notifier.alive()
+    notifier.stopping()
+    assert [end.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
+
+
+def test_watchdog_notifications_are_sent_only_if_requested(manager: tuple[socket.socket, str]) -> None:
+    end, name = manager
+    Notifier({"NOTIFY_SOCKET": name}, structlog.get_logger()).alive()
+    with pytest.raises(BlockingIOError):
+        end.recv(100)
+
+
+def test_nothing_is_sent_without_a_manager() -> None:
+    log = LogCapture()
+    Notifier({}, structlog.wrap_logger(None, processors=[log])).serving()
+    assert log.entries == []
+
+
+def test_an_unreachable_manager_is_logged(tmp_path: Path) -> None:
+    log = LogCapture()
+    notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}, structlog.wrap_logger(None, processors=[log]))
+    notifier.serving()
+    (entry,) = log.entries
+    assert (entry["event"], entry["state"], entry["log_level"]) == ("notify.failed", "READY=1", "warning")
+
+
+# -- Huge pages of a separate process, on kernels that have them
+
+TAKES = """
+import os
+from relay.net.process import take_huge_pages
+from tests.support.huge_pages import huge_kib
+
+objects = [bytes(1000) for _ in range(20_000)]
+before = huge_kib(os.getpid())
+print(take_huge_pages() * 2048, huge_kib(os.getpid()) - before)
+assert all(each == bytes(1000) for each in objects)
+"""
+
+
+def test_objects_are_moved_into_huge_pages() -> None:
+    needs_huge_pages()
+    done = subprocess.run([sys.executable, "-c", TAKES], capture_output=True, text=True, check=True)
+    taken_kib, more_kib = (int(number) for number in done.stdout.split())
+    assert taken_kib >= more_kib > 0
+
+
+def test_no_huge_pages_are_requested_if_set_to_never(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enabled = tmp_path / "enabled"
+    enabled.write_text("always madvise [never]\n")
+    monkeypatch.setattr(process, "_ENABLED", enabled)
+    assert process.take_huge_pages() == 0
+
+
+def test_no_huge_pages_are_requested_without_kernel_support(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_ENABLED", tmp_path / "enabled")
+    assert process.take_huge_pages() == 0
+
+
+# -- Fire-and-forget tasks are kept until they end
+
+
+async def test_an_unreferenced_task_is_kept() -> None:
+    tasks = Tasks()
+
+    async def work() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    tasks.begin(work())
+    await asyncio.sleep(0)
+    gc.collect()
+    assert len(tasks) == 1
+    await tasks.cancel()
+    assert len(tasks) == 0
+
+
+async def test_an_ended_task_is_released() -> None:
+    tasks, ended = Tasks(), asyncio.Event()
+
+    async def work() -> None:
+        ended.set()
+
+    tasks.begin(work())
+    await ended.wait()
+    await asyncio.sleep(0)
+    assert len(tasks) == 0
+
+
+async def test_cancel_waits_for_the_tasks_clean_up() -> None:
+    tasks, said = Tasks(), []
+
+    async def work(name: str) -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await asyncio.sleep(0)
+            said.append(name)
+
+    await tasks.cancel()
+    for name in ("one", "other"):
+        tasks.begin(work(name))
+    await asyncio.sleep(0)
+    await tasks.cancel()
+    assert sorted(said) == ["one", "other"]
+
+
+# -- Tuning of the garbage collector: what is collected, and how often
+
+
+class Thing:
+    """An object tracked by the collector."""
+
+
+async def test_young_cycles_are_collected_under_a_steady_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Allocations equal deallocations, so Python's own threshold is never reached."""
+    monkeypatch.setattr(process, "YOUNG_S", 0.001)
+    collecting = asyncio.create_task(process.collect_the_young())
+    await asyncio.sleep(0)
+    assert not gc.isenabled()
+    lasting, cycle = Thing(), Thing()
+    cycle.itself = cycle  # type: ignore[attr-defined]
+    gone = weakref.ref(cycle)
+    del cycle
+    await until(lambda: gone() is None)
+    assert not any(young is lasting for young in gc.get_objects(generation=0))
+    collecting.cancel()
+    await asyncio.wait([collecting])
+    assert gc.isenabled()
+
+
+async def test_each_collection_sets_the_next_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = []
+
+    def next_pause_s(pause_s: float, took_s: float) -> float:
+        assert took_s > 0
+        pauses.append(pause_s)
+        return pause_s + 0.001
+
+    monkeypatch.setattr(process, "YOUNG_S", 0.001)
+    monkeypatch.setattr(process, "next_pause_s", next_pause_s)
+    collecting = asyncio.create_task(process.collect_the_young())
+    await until(lambda: len(pauses) > 2)
+    collecting.cancel()
+    await asyncio.wait([collecting])
+    assert pauses[:3] == pytest.approx([0.001, 0.002, 0.003])
+
+
+@pytest.mark.parametrize(
+    ("pause_s", "took_s", "next_s"),
+    [
+        (0.05, 0.0006, 0.025),  # twice the target time: half the pause
+        (0.025, 0.0003, 0.025),
+        (0.02, 0.0002, 0.03),  # below the target: a longer pause
+        (0.05, 0.1, 0.01),
+        (0.01, 0.00001, 0.05),
+        (0.01, 0.0, 0.05),
+    ],
+)
+def test_pauses_shrink_as_collections_take_longer(pause_s: float, took_s: float, next_s: float) -> None:
+    assert process.next_pause_s(pause_s, took_s) == pytest.approx(next_s)

@@ -12,9 +12,9 @@ import asyncio_dgram
 import pytest
 
 from relay.call.actions import Counts, Mediate, Mediated
-from relay.net import bencode, rtpengine
-from relay.net.rtpengine import Rtpengine
-from relay.net.settings import RtpengineAddress
+from relay.model.settings import RtpengineAddress
+from relay.net import ng, rtpengine
+from relay.net.rtpengine import Instance, NoAnswer, Rtpengine
 from tests.net.support import until
 from tests.support.addresses import free
 
@@ -55,11 +55,11 @@ class Engine:
             data, source = await stream.recv()
             cookie, _, text = data.partition(b" ")
             packed = text.startswith(b"d")
-            message = bencode.decode(text) if packed else json.loads(text)
+            message = ng.decode_bencode(text) if packed else json.loads(text)
             self.heard.append((cookie, message))
             answer = self.say(message)
             if answer is not None:
-                write = bencode.encode if packed else lambda value: json.dumps(value).encode()
+                write = ng.encode_bencode if packed else lambda value: json.dumps(value).encode()
                 said = answer if isinstance(answer, bytes) else write(answer)
                 await stream.send(b"%b %b" % (cookie, said), source)
 
@@ -389,3 +389,25 @@ async def test_open_commands_are_answered_on_close() -> None:
         b.client.mediate(OFFER, lambda _, answer: answers.append(answer))
         await until(b.engines[0].commands)
     assert answers == [None]
+
+
+# -- Scheduled deletions of one rtpengine; commands are tested in tests/net/test_rtpengine.py
+
+
+async def test_scheduled_deletions_are_limited_and_the_oldest_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtpengine, "MOST_UNTOLD", 2)
+    engine = Engine(agrees)
+    await engine.start()
+    instance = Instance(engine.address)
+    await instance.open()
+    for number in range(4):
+        instance.forget_later(f"call {number}")
+    await instance.forget_untold()
+    assert deletions(engine) == {"call 2", "call 3"}
+    await instance.close()
+    await engine.stop()
+
+
+async def test_commands_go_unanswered_without_a_route() -> None:
+    with pytest.raises(NoAnswer):
+        await Instance(Engine(agrees).address).ask({"command": "ping"})

@@ -9,7 +9,7 @@ import pytest
 
 from relay.call.announcement import OF_REFUSAL, SOUNDS
 from relay.errors import ConfigError
-from relay.model.decision import LANGUAGES, Language, Refusal
+from relay.model.call import LANGUAGES, Language, Refusal
 from relay.net.sounds import MOST_BYTES, SHIPPED, SoundFiles, read_sounds
 from relay.policy import rules
 from tests.support.sounds import a_law_wav

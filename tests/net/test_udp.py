@@ -12,9 +12,9 @@ import pytest
 
 from relay.net import udp
 from relay.net.burst import MOST
-from relay.net.pace import Pace
+from relay.net.queues import Pace
 from relay.net.udp import MAX_DATAGRAM, MAX_SEGMENTED, UdpSocket
-from relay.sip.flow import Flow
+from relay.sip.message import Flow
 from tests.net.support import hold_up_the_loop
 from tests.support.addresses import Address, free
 

@@ -14,8 +14,8 @@ import pytest
 from aiohttp import web
 
 from relay.call.actions import LookUp
-from relay.model.decision import Refusal, Route
-from relay.net.verify import LONGEST_ANSWER, Verifier
+from relay.model.call import Refusal, Route
+from relay.net.verify import LONGEST_ANSWER, Verifier, signature_header
 from tests.support.stored import A, B, X
 
 ASKED = LookUp(7, X, A)
@@ -176,3 +176,13 @@ async def test_open_requests_are_refused_on_close() -> None:
         await begun.wait()
         await verifier.close()
         assert answers == [FAILED]
+
+
+# -- Signatures of the relay's HTTP requests
+
+
+def test_time_and_body_are_signed() -> None:
+    expected = hmac.new(b"secret", b"1800000000.{}", hashlib.sha256).hexdigest()
+    assert signature_header("secret", 1_800_000_000, b"{}") == f"t=1800000000,v1={expected}"
+    assert signature_header("secret", 1_800_000_001, b"{}") != signature_header("secret", 1_800_000_000, b"{}")
+    assert signature_header("other", 1_800_000_000, b"{}") != signature_header("secret", 1_800_000_000, b"{}")

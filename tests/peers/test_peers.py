@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.peers.peers import Peers, target_uri, user_for
-from relay.sip.flow import Flow
+from relay.sip.message import Flow
 from tests.call.support import UDP, UDP6, peer, settings
 
 

@@ -10,8 +10,7 @@ from relay.model.settings import Account
 from relay.peers.requests import ClientRequest
 from relay.privacy.messages import PATH_MTU_LIMIT, OutgoingRequest
 from relay.sip.digest import parse_credentials
-from relay.sip.flow import Flow
-from relay.sip.message import Request, Response, parse_message
+from relay.sip.message import Flow, Request, Response, parse_message
 from tests.call.support import core, peer
 
 HEAD = "From: <sip:x@192.0.2.10>;tag=a\r\nTo: <sip:b@192.0.2.22>\r\nCall-ID: c\r\n"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from relay.model.settings import Health, Target
 from relay.peers.targets import REST_S, TargetState, in_order, retry_after_s
-from relay.sip.flow import Flow
+from relay.sip.message import Flow
 from tests.call.support import peer
 
 

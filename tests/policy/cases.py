@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.model.decision import Refusal, Route
+from relay.model.call import Refusal, Route
 from relay.model.settings import CallerNumbers, Peer
 from relay.policy.evaluate import BindingContext, LookupResult, PendingCall, evaluate
 from relay.policy.recent import Recent

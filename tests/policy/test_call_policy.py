@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
-from relay.model.decision import Refusal, Route
+from relay.model.call import Refusal, Route
 from relay.model.settings import CallerNumbers, Peer
-from relay.policy.call_policy import CallPolicy
+from relay.policy import call_policy
+from relay.policy.call_policy import FIRST_PAUSE_S, WINDOW_S, CallPolicy, RefusedAttempts
 from relay.policy.evaluate import LookupResult
 from relay.policy.recent import LastCaller
 from relay.policy.rules import STORE_FAILED, Cap, Quotas, RefusalCaps, Rules
@@ -278,3 +281,123 @@ def test_new_refusal_caps_apply_to_the_next_attempt() -> None:
     bench = Asking()
     bench.gate.follow(Rules())
     assert {bench.says(CARRIER, caller) for caller in STRANGERS} == {"no_binding"}
+
+
+# -- Refused attempts of a peer: counts, pauses, and no effect on other peers
+
+REFUSAL_CAPS = RefusalCaps(of_number=3, of_caller=4, longest_pause_s=35.0)
+
+
+class Attempts:
+    def __init__(self, caps: RefusalCaps = REFUSAL_CAPS, of_peer: int = 0) -> None:
+        self.attempts = RefusedAttempts()
+        self.caps = caps
+        self.of_peer = of_peer
+        self.now_s = NOW_S
+
+    def tries(self, number: str, caller: str, peer: str = "pbx") -> dict[str, float]:
+        return self.attempts.note(peer, number, caller, self.caps, self.of_peer, self.now_s)
+
+    def all_try(self, number: str, callers: Iterable[str], peer: str = "pbx") -> list[dict[str, float]]:
+        return [self.tries(number, caller, peer) for caller in callers]
+
+    def waits(self, number: str = X, caller: str = "other", peer: str = "pbx") -> float:
+        return max(self.attempts.pause_s(peer, number, caller, self.now_s), 0.0)
+
+
+def test_distinct_callers_of_one_number_are_counted() -> None:
+    bench = Attempts()
+    assert bench.all_try(X, "abc") == [{}, {}, {"number": FIRST_PAUSE_S}]
+    assert bench.waits() == FIRST_PAUSE_S
+
+
+def test_a_caller_counts_once_per_number() -> None:
+    bench = Attempts()
+    assert bench.all_try(X, "aba") == [{}, {}, {}]
+    assert bench.waits() == 0
+
+
+def test_attempts_by_one_caller_count_for_any_number() -> None:
+    bench = Attempts()
+    assert [bench.tries(number, "a") for number in (X, Y, X, X)] == [{}, {}, {}, {"caller": FIRST_PAUSE_S}]
+    assert (bench.waits(Y, "a"), bench.waits(X, "b")) == (FIRST_PAUSE_S, 0)
+
+
+def test_all_attempts_of_a_peer_are_counted() -> None:
+    bench = Attempts(RefusalCaps(), of_peer=3)
+    assert [bench.tries(X, "a"), bench.tries(Y, "b"), bench.tries(Y, "c")] == [{}, {}, {"peer": FIRST_PAUSE_S}]
+    assert bench.waits("whatever", "whoever") == FIRST_PAUSE_S
+
+
+def test_other_peers_are_not_paused() -> None:
+    bench = Attempts(of_peer=3)
+    bench.all_try(X, "abc")
+    assert bench.waits(peer="carrier") == 0
+
+
+def test_calls_to_other_numbers_are_not_paused() -> None:
+    bench = Attempts()
+    bench.all_try(X, "abc")
+    assert bench.waits(Y) == 0
+
+
+def test_each_further_pause_is_twice_as_long_up_to_a_limit() -> None:
+    bench = Attempts()
+    bench.all_try(X, "abc")
+    pauses = []
+    for _ in range(4):
+        bench.now_s += bench.waits()
+        assert bench.waits() == 0
+        pauses.append(bench.tries(X, "d")["number"])
+    assert pauses == [20.0, 35.0, 35.0, 35.0]
+
+
+def test_the_pause_length_resets_after_a_quiet_time() -> None:
+    bench = Attempts()
+    bench.all_try(X, "abc")
+    bench.now_s += FIRST_PAUSE_S + WINDOW_S
+    assert bench.all_try(X, "def") == [{}, {}, {"number": FIRST_PAUSE_S}]
+
+
+def test_attempts_expire_after_the_window() -> None:
+    bench = Attempts()
+    bench.all_try(X, "ab")
+    bench.now_s += WINDOW_S
+    assert bench.all_try(X, "cd") == [{}, {}]
+
+
+def test_a_cap_of_0_is_no_limit() -> None:
+    bench = Attempts(RefusalCaps())
+    assert bench.all_try(X, map(str, range(1_000))) == [{}] * 1_000
+
+
+@pytest.mark.parametrize("by_s", [-86_400.0, 86_400.0])
+def test_a_clock_step_does_not_change_a_pause(by_s: float) -> None:
+    bench = Attempts()
+    bench.all_try(X, "abc")
+    bench.tries(Y, "a")
+    bench.attempts.shift(by_s)
+    bench.now_s += by_s
+    assert bench.waits() == FIRST_PAUSE_S
+    assert bench.all_try(Y, "bc") == [{}, {"number": FIRST_PAUSE_S}]
+
+
+def test_counts_are_limited_without_ending_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_policy, "MOST_KEYS", 10)
+    bench = Attempts()
+    bench.all_try(X, "abc")
+    bench.tries(Y, "a")
+    for number in range(50):
+        bench.tries(str(number), str(number))
+    of_peer = bench.attempts._peers["pbx"]
+    for kept in (of_peer.by_number._counts, of_peer.by_caller._counts):
+        assert len(kept) == 10
+    assert bench.waits() == FIRST_PAUSE_S
+
+
+def test_pauses_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_policy, "MOST_KEYS", 10)
+    bench = Attempts()
+    for number in range(50):
+        bench.all_try(str(number), "abc")
+    assert len(bench.attempts._peers["pbx"].by_number._pauses) == 10

@@ -8,8 +8,9 @@ import pytest
 
 from relay.config.parties import read_parties
 from relay.config.tables import NumbersTable
-from relay.model.decision import Refusal, Route
-from relay.model.parties import KINDS
+from relay.model.call import Refusal, Route
+from relay.model.numbers import KINDS
+from relay.policy.evaluate import OUTCOMES, REFUSALS
 from relay.policy.recent import Recent
 from relay.policy.rules import BUSINESS_BUSY, NO_LIMIT, NUMBER_BUSY, Cap, Hours, Quotas
 from tests.policy.cases import BOUND, FOREIGN, ID, NOW_S, C, found, judged, outcome
@@ -316,3 +317,23 @@ def test_other_refusals_come_before_frequency_caps() -> None:
 def test_the_default_case_is_granted() -> None:
     assert judged(found()) == Route("b1", "AXB", "firm", "order-1", B, X, direction="a_to_b", industrial_id=ID)
     assert BOUND.party == "a"
+
+
+# -- All outcomes of records
+
+# DESIGN 5 and later additions; an outcome missing from OUTCOMES would be refused as a filter.
+NAMED = (
+    "answered busy no_answer rejected cancelled unreachable no_binding expired direction_barred number_unknown"
+    " number_locked caller_not_allowed business_suspended over_limit store_failed failed"
+    " delivered media_failed number_in_text draining legacy_ended verification_refused"
+).split()
+
+
+def test_outcomes_include_those_of_the_contract() -> None:
+    assert set(NAMED) <= set(OUTCOMES)
+    assert list(OUTCOMES) == sorted(set(OUTCOMES))
+
+
+def test_refusals_are_outcomes_of_the_relay_itself() -> None:
+    assert "no_binding" in REFUSALS
+    assert not REFUSALS & {"answered", "busy", "cancelled"}

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.privacy.records import FIELDS, reported
 from tests.support.stored import A, B, ended_record
 

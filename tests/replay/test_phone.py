@@ -9,8 +9,7 @@ import asyncio_dgram
 import pytest
 
 from relay.replay.comparison import Secrets
-from relay.replay.line import open_line
-from relay.replay.phone import Phone, Sent
+from relay.replay.phone import Phone, Sent, open_line
 from relay.replay.script import Wording
 from relay.replay.trace import Endpoint
 from relay.sip.message import Request, Response, parse_message

@@ -9,8 +9,7 @@ import asyncio_dgram
 import pytest
 
 from relay.replay.comparison import Secrets
-from relay.replay.line import Line, open_line
-from relay.replay.phone import Phone
+from relay.replay.phone import Line, Phone, open_line
 from relay.replay.player import Pace, Played, Player, Verdict
 from relay.replay.script import Side, Wording
 from relay.replay.trace import Endpoint

@@ -6,7 +6,7 @@ import pytest
 from dpkt.tcp import TCP
 from dpkt.udp import UDP
 
-from relay.replay.internet import IpPayload
+from relay.replay.capture import IpPayload
 from relay.replay.trace import Endpoint, SipData, Transports
 from tests.replay.packets import CALLEE, CALLER, tcp, udp
 

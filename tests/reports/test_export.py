@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pyarrow.parquet
 import pytest
 
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.reports.export import MEDIA_TYPES, Format, export_parts
 from relay.store.record_pages import Wanted, read_all
 from tests.support.shelf import REFUSED, Shelf, call

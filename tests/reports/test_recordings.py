@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.reports.recordings import CallQuery, find_call, search
 from relay.store.journal_rows import PUT, live_row
 from relay.store.record_pages import Position, Wanted

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from relay.model.decision import Refusal, Route
+from relay.model.call import Refusal, Route
 from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import Rules
 from relay.service.bindings import BindingRequest, bind

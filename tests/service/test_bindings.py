@@ -8,7 +8,7 @@ import pytest
 
 from relay.errors import Refused
 from relay.model.binding import Binding
-from relay.model.decision import Route
+from relay.model.call import Route
 from relay.service.bindings import BindingRequest, bind, bind_all
 from relay.service.changes import end
 from relay.service.groups import make_group

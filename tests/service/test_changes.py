@@ -8,7 +8,7 @@ import pytest
 
 from relay.errors import Refused
 from relay.model.binding import Binding
-from relay.model.decision import Route
+from relay.model.call import Route
 from relay.service.changes import BindingChange, Step, change, end, renew, steps
 from relay.service.groups import make_group, set_entry
 from relay.store.bindings import history

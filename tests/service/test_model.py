@@ -21,7 +21,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from relay.errors import Refused
 from relay.model.binding import Binding
-from relay.model.decision import Refusal
+from relay.model.call import Refusal
 from relay.policy.evaluate import PendingCall, evaluate
 from relay.policy.recent import Recent
 from relay.policy.rules import Rules

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import StoreError
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Purged, Retention, due, purge
 from relay.store.audit_log import verify_audit
 from relay.store.chain import RECORDS, head_row, next_link, read_head, write_head

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.errors import ParseError
-from relay.sip.framing import KEEPALIVE_PING, KEEPALIVE_PONG, Frame, StreamFramer
-from relay.sip.message import parse_message
+from relay.sip.framing import KEEPALIVE_PING, KEEPALIVE_PONG, Frame, StreamFramer, copied, is_untagged, marks
+from relay.sip.message import Request, parse_message
+from tests.sip.spelled import METHODS, messages, tokens
 
 
 def message(body: bytes = b"", length: bytes | None = None, name: bytes = b"Content-Length") -> bytes:
@@ -117,3 +120,132 @@ def test_unfinished_head_is_buffered_up_to_the_limit():
         for _ in range(100):
             framer.feed(b"x" * 1000)
     assert not framer._buffer
+
+
+# -- The prescan agrees with the parser for any spelling of a message
+
+HEAD = b"INVITE sip:b@h SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKa\r\n"
+REST = b"From: <sip:a@h>;tag=1\r\nTo: <sip:b@h>\r\nCall-ID: c@h\r\nCSeq: 1 INVITE\r\n\r\n"
+
+
+def parsed_is_untagged(data: bytes) -> bool | None:
+    try:
+        message = parse_message(data)
+        return isinstance(message, Request) and message.to_tag is None
+    except ParseError:
+        return None
+
+
+@given(st.data(), st.sampled_from([*METHODS, "invite"]), tokens | st.just(""))
+def test_is_untagged_agrees_with_the_parser(data: st.DataObject, method: str, tag: str) -> None:
+    message = data.draw(messages(f"{method} sip:b@h SIP/2.0", "z9hG4bKa", tag))
+    expected = parsed_is_untagged(message)
+    assert expected is None or is_untagged(message) == expected
+
+
+@given(st.data(), tokens | st.just(""))
+def test_response_is_never_untagged(data: st.DataObject, tag: str) -> None:
+    assert not is_untagged(data.draw(messages("SIP/2.0 200 OK", "z9hG4bKa", tag)))
+
+
+@pytest.mark.parametrize(
+    ("to", "expected"),
+    [
+        (b"<sip:b@h>", True),
+        (b"<sip:b@h;tag=x>", True),
+        (b"sip:b@h", True),
+        (b"sip:b@h;tag=x", False),
+        (b"<sip:b@h>;tag=x", False),
+        (b"<sip:b@h>;tag=", True),
+        (b"<sip:b@h>;TAG=x", False),
+        (b"<sip:b@h>\r\n ;tag=x", False),
+        (b'"a" <sip:b@h>;p=";tag=x"', True),
+    ],
+)
+def test_to_tag_is_found_in_any_spelling(to: bytes, expected: bool) -> None:
+    data = HEAD + REST.replace(b"<sip:b@h>", to)
+    assert parsed_is_untagged(data) is expected
+    assert is_untagged(data) is expected
+
+
+@given(st.binary(max_size=60), st.integers(0, 200), st.integers(0, 200))
+def test_arbitrary_bytes_do_not_raise(noise: bytes, start: int, end: int) -> None:
+    data = HEAD + REST
+    for each in (noise, data[:start] + noise + data[end:]):
+        is_untagged(each)
+        copied(each)
+
+
+@given(st.data(), st.sampled_from(METHODS))
+def test_copied_headers_agree_with_the_parser(data: st.DataObject, method: str) -> None:
+    message = data.draw(messages(f"{method} sip:b@h SIP/2.0", "z9hG4bKa", ""))
+    lines = copied(message)
+    if lines is None or parsed_is_untagged(message) is None:
+        return
+    request = parse_message(message)
+    via, others, *values = [part.decode() for part in lines]
+    assert [via.strip(), *others.replace("Via: ", "").splitlines()] == request.get_all("via")
+    assert [value.strip(" \t") for value in values] == [request.get(name) for name in ("from", "to", "call-id", "cseq")]
+
+
+@given(st.data(), tokens)
+def test_copied_is_none_for_a_request_with_a_to_tag(data: st.DataObject, tag: str) -> None:
+    assert copied(data.draw(messages("INVITE sip:b@h SIP/2.0", "z9hG4bKa", tag))) is None
+
+
+def test_usual_requests_do_not_use_the_parser() -> None:
+    assert copied(HEAD + b"Via: SIP/2.0/TCP g;branch=z9hG4bKb\r\nMax-Forwards: 70\r\n" + REST) == (
+        *(b"SIP/2.0/UDP h;branch=z9hG4bKa", b"Via: SIP/2.0/TCP g;branch=z9hG4bKb\r\n"),
+        *(b"<sip:a@h>;tag=1", b"<sip:b@h>", b"c@h", b"1 INVITE"),
+    )
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"v: SIP/2.0/UDP g;branch=z9hG4bKb\r\n",
+        b"Subject: x\r\n y\r\n",
+        b"Subject: x\r\n\ty\r\n",
+    ],
+)
+def test_unusual_request_uses_the_parser(lines: bytes) -> None:
+    assert copied(HEAD + REST) is not None
+    assert copied(HEAD + lines + REST) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"Via: ", b"v: "),
+        (b"From: ", b"from: "),
+        (b"To: ", b"To : "),
+        (b"CSeq: ", b"CSEQ: "),
+        (b"<sip:b@h>", b"<sip:b@h>;TAG=2"),
+        (b"<sip:b@h>", b"<sip:b@h>; tag=2"),
+    ],
+)
+def test_marks_are_none_for_unusual_syntax(old: bytes, new: bytes) -> None:
+    assert marks((HEAD + REST).replace(old, new)) is None
+
+
+@pytest.mark.parametrize("name", [b"Via", b"From", b"To", b"CSeq"])
+def test_marks_are_none_for_a_message_that_ends_with_a_header_s_name(name: bytes) -> None:
+    """Compiled code makes no slice whose end is before its start."""
+    data = (HEAD + REST).partition(b"\r\n" + name + b": ")[0] + b"\r\n" + name + b": "
+    assert marks(data) is None
+
+
+def test_marks_agree_with_the_parser() -> None:
+    via = "SIP/2.0/UDP h;branch=z9hG4bKa"
+    assert marks(HEAD + REST) == ("INVITE", via, "1", "")
+    assert marks((HEAD + REST).replace(b"<sip:b@h>", b"<sip:b@h>;x=y;tag=2;z")) == ("INVITE", via, "1", "2")
+    assert marks((HEAD + REST).replace(b"<sip:b@h>", b"sip:b@h;tag=2")) == ("INVITE", via, "1", "2")
+    response = b"SIP/2.0 200 OK" + (HEAD + REST).partition(b"SIP/2.0")[2]
+    assert marks(response.replace(b"1 INVITE", b"1 BYE")) == ("BYE", via, "1", "")
+
+
+@given(st.binary(max_size=60), st.integers(0, 200), st.integers(0, 200))
+def test_arbitrary_bytes_do_not_raise_in_marks(noise: bytes, start: int, end: int) -> None:
+    data = HEAD + REST
+    marks(noise)
+    marks(data[:start] + noise + data[end:])

@@ -8,8 +8,7 @@ import weakref
 
 import pytest
 
-from relay.sip.flow import Flow
-from relay.sip.message import Response
+from relay.sip.message import Flow, Response
 from relay.sip.timers import Timings
 from tests.sip.virtual_time import BRANCH, TCP, UDP, Call, Data, World, response
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from relay.sip.transaction import INVITE_SERVER, NON_INVITE_SERVER, PROCEEDING, TRYING
 from relay.sip.transaction_client import ACCEPTED, CALLING, INVITE_CLIENT, NON_INVITE_CLIENT
 from relay.sip.transaction_client import PROCEEDING as PROCEEDING_CLIENT
 from relay.sip.transaction_client import TRYING as TRYING_CLIENT
 from relay.sip.transaction_machine import RESEND, TERMINATED, TIMEOUT, Table, Transaction
-from relay.sip.transaction_server import INVITE_SERVER, NON_INVITE_SERVER, PROCEEDING, TRYING
 from tests.sip.virtual_time import World
 
 START = {

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.errors import ParseError
-from relay.sip.flow import transport_address
+from relay.sip.message import transport_address
 from relay.sip.uri import OtherUri, SipUri, TelUri, parse_uri, uri_host
 from tests.support.outcome import outcome
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from relay.sip.flow import Flow
-from relay.sip.message import Request, Response, parse_message
+from relay.sip.message import Flow, Request, Response, parse_message
 from relay.sip.timers import TimerHeap, Timings
 from relay.sip.transaction import ClientTransaction, ServerTransaction, TransactionLayer
 

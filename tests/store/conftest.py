@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.store.database import connect_reader, open_store
 from relay.store.journal import Journal
 from relay.store.records import all_records, verify_records

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from relay.call.actions import Commit
 from relay.errors import StoreError
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.store.database import connect
 from relay.store.journal_rows import PUT, SELECT, LiveCall, Places, delete_live, laid_over, live_row, open_live
 from relay.store.record_rows import insert

@@ -10,7 +10,7 @@ import pytest
 
 from relay.defence.limits import Rates, Tally
 from relay.defence.shared_limits import SharedLimits
-from relay.policy.refused_attempts import RefusedAttempts
+from relay.policy.call_policy import RefusedAttempts
 from relay.store import nodes
 from relay.store.connection import Connection, Server
 from relay.store.database import open_store

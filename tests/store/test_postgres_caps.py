@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from relay.call.actions import LookUp
-from relay.model.decision import Refusal, Route
+from relay.model.call import Refusal, Route
 from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import FREQUENCY_NUMBER, Cap, Rules
 from relay.postgres_look_ups import SWEEP_EACH, ServerLookUps

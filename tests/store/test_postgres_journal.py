@@ -12,7 +12,7 @@ import pytest
 from relay.call.actions import Commit
 from relay.call.recovery import KeptAttempt
 from relay.errors import StoreError
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.policy.recent import LastCaller
 from relay.store import nodes
 from relay.store.attempts import with_records

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import StoreError
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.store.record_rows import COLUMNS, decode_record, encode_record, insert, open_row, row_of
 from relay.store.sealing import Sealer
 from tests.support.stored import A, B, ended_record

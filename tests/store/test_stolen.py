@@ -6,7 +6,7 @@ import re
 from contextlib import closing
 
 from relay.call.actions import Commit
-from relay.model.parties import Parties
+from relay.model.numbers import Parties
 from relay.service.groups import make_group
 from relay.service.releases import BindRules
 from relay.store.journal import Journal

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.store.database import open_store
 from tests.interop.conftest import running_relay
 from tests.story.calls import Ends, call, refused

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from relay.model.decision import Refusal
+from relay.model.call import Refusal
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import Rules
 from relay.store.connection import Place, Server

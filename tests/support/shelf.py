@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
 from relay.store.call_index import ADD, index_rows
 from relay.store.chain import RECORDS, head_row, next_link, read_head, write_head
 from relay.store.database import connect

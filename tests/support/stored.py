@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 
 from relay.model.binding import Binding
-from relay.model.parties import Parties
-from relay.model.record import CallRecord
+from relay.model.call import CallRecord
+from relay.model.numbers import Parties
 from relay.service.placement import settle
 from relay.service.releases import BindRules, release
 from relay.store.bindings import find_binding, update

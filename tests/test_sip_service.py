@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import islice
 
-from relay.tokens import DIGITS, tokens
+from relay.sip_service import DIGITS, tokens
 
 
 def test_tokens_are_hexadecimal_random_in_each_digit_and_unique() -> None:
