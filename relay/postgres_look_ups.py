@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from relay.call.actions import LookUp
 from relay.defence.limits import is_within_share
+from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.net.process import Tasks
 from relay.net.queues import FairQueue

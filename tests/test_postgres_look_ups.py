@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from relay.call.actions import LookUp
+from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.model.settings import Peer
 from relay.policy.call_policy import CallPolicy

@@ -1,5 +1,5 @@
 """Calls and text messages: engine, admission, INVITE session, outbound attempts, legs, media, recovery, leak check.
 
-Pure: `Engine` takes messages, answers and time, and returns actions (`relay.call.actions`). `admission` refuses what
+Pure: `Engine` takes messages, answers and time, and returns actions (`relay.model.actions`). `admission` refuses what
 needs no look-up; the rest is decided in `relay.policy`, and what may cross in `relay.privacy`.
 """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from relay.defence.limits import SETTING_UP, UP
 from relay.errors import ParseError, ProtocolError
 from relay.model.call import Refusal, Route
 from relay.model.numbers import is_700
 from relay.model.settings import may_call_as
+from relay.peers.limits import SETTING_UP, UP
 from relay.peers.peers import number_of_uri
 from relay.privacy.masking import NotAnchored, unknown_requirements
 from relay.sip.dialog import Dialog
@@ -112,7 +112,7 @@ def judge_request(core: Core, request: Request, flow: Flow, peer: Peer, now: flo
         return LOOP, ""
     if unknown := unknown_requirements(request):
         return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
-    admitted = _has_room(core, peer, now) and core.quotas_in.admits_call(peer.name, peer.quota_in, now)
+    admitted = _has_room(core, peer, now) and core.counts.quotas_in.admits_call(peer.name, peer.quota_in, now)
     return None if admitted else (OVER_LIMIT, "")
 
 
@@ -126,7 +126,9 @@ def judge_message(core: Core, request: Request, flow: Flow, peer: Peer, now: flo
         return NOT_SECURE, ""
     if unknown := unknown_requirements(request):
         return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
-    admitted = core.has_room_for_lookup(peer.name, now) and core.quotas_in.admits_request(peer.name, peer.quota_in, now)
+    admitted = core.shares.has_room_for_lookup(peer.name, now) and core.counts.quotas_in.admits_request(
+        peer.name, peer.quota_in, now
+    )
     return None if admitted else (OVER_LIMIT, "")
 
 
@@ -150,9 +152,12 @@ def _way_back(request: Request) -> SipUri | None:
 def _has_room(core: Core, peer: Peer, now: float) -> bool:
     """Whether limits allow the call. Its setup is counted already in `stages`, but not yet towards the peer's calls."""
     limits, name = core.settings.limits, peer.name
-    calls, in_all = core.quotas_in.calls.count(name) + 1, core.stages.count(UP) + core.stages.count(SETTING_UP)
+    calls, in_all = (
+        core.counts.quotas_in.calls.count(name) + 1,
+        core.counts.stages.count(UP) + core.counts.stages.count(SETTING_UP),
+    )
     return (
         calls <= limits.max_calls_per_peer
         and core.shares.admits(name, "calls", calls, in_all, limits.max_calls, now)
-        and core.has_room_for_lookup(name, now)
+        and core.shares.has_room_for_lookup(name, now)
     )

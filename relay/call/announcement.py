@@ -10,9 +10,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
-from relay.call.actions import Mediate, Mediated
-from relay.defence.limits import ANNOUNCING
 from relay.errors import ParseError, ProtocolError
+from relay.model.actions import Mediate, Mediated
+from relay.peers.limits import ANNOUNCING
 from relay.privacy.codecs import codec_names, is_of
 from relay.sip.sdp import Attribute, Connection, Media, Origin, Sdp, parse_sdp
 
@@ -99,7 +99,7 @@ class Announcement:
         self._over: Callable[[float], None] | None = over
         self._asking = False  # a command to rtpengine is pending
         self._timer: Timer | None = None
-        core.stages.begin(ANNOUNCING)
+        core.counts.stages.begin(ANNOUNCING)
 
     def begin(self, offer: bytes) -> None:
         """`offer`: the caller's masked SDP."""
@@ -111,7 +111,7 @@ class Announcement:
         if over is None:
             return
         self._core.timers.cancel(self._timer)
-        self._core.stages.end(ANNOUNCING)
+        self._core.counts.stages.end(ANNOUNCING)
         if not self._asking:  # else in `_heard`: a pending offer that arrived after the delete would remain
             self._delete()
         over(now)
@@ -135,7 +135,7 @@ class Announcement:
         self._ask(command._replace(language=self._language), self._played)
 
     def _played(self, answer: Mediated, now: float) -> None:
-        self._core.counters["announcements"] += 1
+        self._core.outbox.counters["announcements"] += 1
         self._timer = self._core.timers.set(now + min(answer.lasts_s, LONGEST_S), self.end)
 
     def _command(self, command: Literal["offer", "answer"], sdp: bytes) -> Mediate:
@@ -144,7 +144,7 @@ class Announcement:
 
     def _ask(self, command: Mediate, then: Callable[[Mediated, float], None]) -> None:
         self._asking = True
-        self._core.mediate(command, partial(self._heard, then))
+        self._core.outbox.mediate(command, partial(self._heard, then))
 
     def _heard(self, then: Callable[[Mediated, float], None], answer: Mediated | None, now: float) -> None:
         self._asking = False
@@ -153,14 +153,14 @@ class Announcement:
         if self._over is None:
             self._delete()
         elif answer is None or not answer.known:
-            self._core.counters["announcements_failed"] += 1
+            self._core.outbox.counters["announcements_failed"] += 1
             self.end(now)
         else:
             then(answer, now)
 
     def _delete(self) -> None:
         if self._instance:
-            self._core.mediate(Mediate(0, "delete", self._session, self._instance))
+            self._core.outbox.mediate(Mediate(0, "delete", self._session, self._instance))
 
 
 def answer_alone(offer: bytes) -> bytes | None:
@@ -250,7 +250,7 @@ class Recorder:
         call = self._call
         if call.ended:
             return
-        call.core.counters["recordings_failed"] += 1
-        call.core.note("recording.failed", call_id=call.call_id, step=step)
+        call.core.outbox.counters["recordings_failed"] += 1
+        call.core.outbox.note("recording.failed", call_id=call.call_id, step=step)
         if call.core.settings.recording_needed:
             call.end("relay", "recording_failed", now)

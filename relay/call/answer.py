@@ -40,7 +40,7 @@ class Answer:
         if now >= self._deadline:
             self._give_up(now)
             return
-        self._core.send(self._data, self._flow)
+        self._core.outbox.send(self._data, self._flow)
         self._interval = min(2 * self._interval, self._core.settings.timings.t2)
         self._timer = self._core.timers.set(min(now + self._interval, self._deadline), self._again)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from relay.call.announcement import BEGIN, ENDING, ENDING_S, Recorder
-from relay.call.core import Continuation, Core
+from relay.call.core import Core
 from relay.call.media import Media
 from relay.call.recovery_state import dump_call
 from relay.call.saved_state import CallState
-from relay.defence.limits import UP
 from relay.errors import ParseError
-from relay.model.call import CallRecord, Refusal, Route
-from relay.peers.limits import CallReservation
+from relay.model.actions import Continuation
+from relay.model.call import CallRecord, Refusal, Route, record_id
+from relay.peers.limits import UP, CallReservation
 from relay.privacy import masking
 from relay.privacy.masking import Verdict
 from relay.sip.message import Response, transport_address
@@ -102,7 +102,7 @@ class Call:
         self.core = core
         self.invite_key = invite_key
         core.attempts.setdefault(invite_key, self)
-        self.call_id = core.record_id(received_at)
+        self.call_id = record_id(received_at, core.token)
         self.caller_peer = peer
         self.caller_flow = flow
         self.source: str | None = transport_address(flow.transport, flow.host, flow.port)
@@ -110,7 +110,7 @@ class Call:
         self.dialled = dialled
         self.caller_leg_call_id = invite_key[0]
         self.received_at = received_at
-        self._clock_offset_s = core.clock_offset_s  # fixed for the call: setting the clock must not skew its times
+        self._clock_offset_s = core.clock.offset_s  # fixed for the call: setting the clock must not skew its times
         self.binding_id: str | None = None
         self.mode: str | None = None
         self.business: str | None = None
@@ -142,7 +142,7 @@ class Call:
         self.ended = False
         self.kept = False  # stored as an attempt under way
         self.given: tuple[int, bytes, int] | None = None  # fields of a GivenAnswer, until its ACK
-        self.share = CallReservation(core)
+        self.share = CallReservation(core.counts)
         self._end_committed = False
         self._waiting_for_end: list[Continuation] = []
         self._greeted = False  # the opening announcement was played, or is not due
@@ -220,13 +220,13 @@ class Call:
         if route.record:
             self._recorder = Recorder(self)
         if self.tells:
-            self.core.tell("received", self.record())
+            self.core.outbox.tell("received", self.record())
 
     def ringing(self, now: float) -> None:
         if self.ringing_at is None:
             self.ringing_at = self._wall_ms(now)
             if self.tells:
-                self.core.tell("ringing", self.record())
+                self.core.outbox.tell("ringing", self.record())
 
     def refused(self, refusal: Refusal) -> None:
         if refusal.binding_id is not None:
@@ -255,15 +255,15 @@ class Call:
         self.setup = None
         self.answered_at = self._wall_ms(now)
         self.sip_status = 200
-        core.stages.begin(UP)
+        core.counts.stages.begin(UP)
         self._limit(self._max_call_s, now)
         self._watch_session(response, now)
         if self.media is not None:
             self.media.watch(self._media_gone, now)
         record = self.record()
-        core.commit(record, self.state(), then)
+        core.outbox.commit(record, self.state(), then)
         if self.tells:
-            core.tell("answered", record)
+            core.outbox.tell("answered", record)
 
     def acknowledged(self, now: float) -> None:
         """The caller's ACK: from here on, announcements reach both parties."""
@@ -280,9 +280,9 @@ class Call:
         """The call is being recorded; the first report is committed."""
         if self.recording is None:
             self.recording = self.call_id
-            self.core.counters["recordings_begun"] += 1
+            self.core.outbox.counters["recordings_begun"] += 1
             if not self.ended:
-                self.core.commit(self.record(), self.state(), None)
+                self.core.outbox.commit(self.record(), self.state(), None)
 
     # -- timers of an answered call
 
@@ -307,7 +307,7 @@ class Call:
         if self.ended or self.caller is None:
             return
         self._watch_session(response, now)
-        self.core.commit(self.record(), self.state(), None)
+        self.core.outbox.commit(self.record(), self.state(), None)
         if self._recorder is not None and self.recording is not None:
             self._recorder.record(now)
 
@@ -347,7 +347,7 @@ class Call:
         self.ended_at = self._wall_ms(now)
         self.outcome, self.ended_by, self.end_reason = "answered", by, reason
         self.q850_cause = NORMAL_CLEARING if by != "relay" else _RELAY_CAUSES.get(reason, NORMAL_UNSPECIFIED)
-        self.core.stages.end(UP)
+        self.core.counts.stages.end(UP)
         self.core.timers.cancel(self._max_timer)
         self.core.timers.cancel(self._session_timer)
         self.share.give_back()
@@ -364,7 +364,7 @@ class Call:
                 leg.hang_up(now, extra or f"Reason: Q.850;cause={self.q850_cause}\r\n")
 
     def _commit_end(self, _: float) -> None:
-        self.core.commit(self.record(), None, self._ended)
+        self.core.outbox.commit(self.record(), None, self._ended)
 
     def when_end_committed(self, then: Continuation, now: float) -> None:
         """Call `then` once the closing record is durable: no BYE is answered before that (DESIGN 4.1)."""
@@ -388,7 +388,7 @@ class Call:
         self.given = None
         if self.kept:
             self.kept = False
-            self.core.drop_attempt(self.call_id, at_once)
+            self.core.outbox.drop_attempt(self.call_id, at_once)
 
     def was_closed(self, now: float) -> None:
         """The closing record is already in the store."""
@@ -397,8 +397,8 @@ class Call:
 
     def fail_closed(self, side: str, now: float) -> None:
         """End the call because a leak check failed; the message was not sent."""
-        self.core.counters["leak_check"] += 1
-        self.core.note("leak_check", call_id=self.call_id, towards=side)
+        self.core.outbox.counters["leak_check"] += 1
+        self.core.outbox.note("leak_check", call_id=self.call_id, towards=side)
         self.end("relay", "leak_check", now)
 
     def goes_to(self, peer: str) -> None:
@@ -430,7 +430,7 @@ class Call:
     def follow_clock(self, now: float) -> None:
         """Fix the clock offset of a restored call such that no new time precedes its recorded ones."""
         since = self.answered_at or self.received_at
-        self._clock_offset_s = max(self.core.clock_offset_s, since / 1000 - now)
+        self._clock_offset_s = max(self.core.clock.offset_s, since / 1000 - now)
 
     def resume(self, state: CallState, now: float) -> None:
         """Restart timers and limit counts from the committed state."""
@@ -451,7 +451,7 @@ class Call:
             self._recorder = Recorder(self)
             if self.recording is None:  # the notice may not have been played to its end
                 self._recorder.begin(now)
-        core.stages.begin(UP)
+        core.counts.stages.begin(UP)
         self.share.comes_from(self.caller_peer.name)
         if self.peer_out is not None:
             self.share.goes_to(self.peer_out)

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Final
 
 from relay.call.access import former_peer, known_sources, may_speak
-from relay.call.actions import Action, Mediated
 from relay.call.call import Call
 from relay.call.core import Core
 from relay.call.in_dialog_relay import InDialogRelay
@@ -21,14 +20,15 @@ from relay.call.leg import Leak, Leg
 from relay.call.out_of_dialog import BUSY, KNOWN_ELSEWHERE, OutOfDialog
 from relay.call.recovery import KeptAttempt, ask, end_attempt, restore, take_up_answer
 from relay.defence.bans import Bans
-from relay.defence.limits import ANNOUNCING, SETTING_UP, UP, Rates, Tally
+from relay.defence.limits import Rates, Tally
 from relay.defence.shedding import Rank, Shedding
 from relay.defence.stateless import Options
 from relay.errors import ParseError, ProtocolError
+from relay.model.actions import Action, Mediated
 from relay.model.call import CallRecord, Refusal, Route
 from relay.model.settings import Peer, Settings, Target
 from relay.peers.auth import Logins
-from relay.peers.peers import Peers
+from relay.peers.limits import ANNOUNCING, SETTING_UP, UP
 from relay.peers.pings import Pings
 from relay.peers.registrar import Registrar
 from relay.peers.registrations import Registrations
@@ -46,15 +46,17 @@ class Engine:
 
     def __init__(self, settings: Settings, token: Callable[[], str], clock_offset_s: float) -> None:
         """`token` returns 16 random hexadecimal digits; `clock_offset_s` is wall clock minus monotonic clock."""
-        self._core = Core(settings, token, clock_offset_s)
-        self._pings = Pings(self._core)
-        self._registrar = Registrar(self._core)
-        self._logins = Logins(self._core, self._registrar)
-        self._options = Options(self._core)
-        self._shedding = Shedding(self._core, self._registrar)
+        core = self._core = Core(settings, token, clock_offset_s)
+        tag = core.stateless.tag
+        self._pings = Pings(core.ua)
+        self._registrar = Registrar(core.ua, core.bans, core.shares, core.stateless)
+        self._logins = Logins(settings, core.outbox, core.bans, core.peers, token)
+        self._options = Options(settings, core.outbox, core.shares, core.peers.by_source, tag)
+        self._shedding = Shedding(
+            core.outbox, core.timers, core.transactions, core.shares, core.bans, core.peers.at, tag
+        )
         self._reception = OutOfDialog(self._core, self._registrar, self._options, self._shedding)
-        self._registrations = Registrations(self._core)
-        self._core.name_at = self._registrar.name_at
+        self._registrations = Registrations(core.ua)
         self.bans.spare(partial(known_sources, self._core))
         self.bans.spare(self._registrar.known)
         self.bans.follow(settings.limits, 0.0, believes=not self._logins.are_configured)
@@ -72,11 +74,11 @@ class Engine:
 
     @property
     def clock_offset_s(self) -> float:
-        return self._core.clock_offset_s
+        return self._core.clock.offset_s
 
     @clock_offset_s.setter
     def clock_offset_s(self, offset_s: float) -> None:
-        self._core.clock_offset_s = offset_s
+        self._core.clock.offset_s = offset_s
 
     def receive(self, data: bytes, flow: Flow, now: float) -> None:
         """Handle one datagram, or one message of a stream. A malformed one is counted, and answered 400 if possible."""
@@ -113,7 +115,7 @@ class Engine:
     def _is_flood(self, data: bytes, flow: Flow, now: float) -> bool:
         """Whether the message is stray and its peer is over the limit of stray messages; counts it then."""
         core = self._core
-        name = core.name_at(flow)
+        name = core.peers.name_on(flow)
         if not core.shares.has_strayed(name, now) or core.may_belong(data) or is_untagged(data):
             return False
         core.shares.admits_stray(name, now)
@@ -121,7 +123,7 @@ class Engine:
 
     def name_at(self, flow: Flow) -> str:
         """The name under which the source's work is limited: its peer, or "" for all unknown sources together."""
-        return self._core.name_at(flow)
+        return self._core.peers.name_on(flow)
 
     def exceed_work(self, name: str, now: float) -> None:
         """A message was dropped: `name` has too many waiting."""
@@ -140,20 +142,20 @@ class Engine:
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
         """The answer to a `LookUp`."""
         try:
-            self._core.routed(token, answer, now)
+            self._core.outbox.routed(token, answer, now)
         except Leak as leak:
             leak.call.fail_closed(leak.side, now)
 
     def mediated(self, token: int, answer: Mediated | None, now: float) -> None:
         """rtpengine's answer to a `Mediate`; None: no answer."""
         try:
-            self._core.mediated(token, answer, now)
+            self._core.outbox.mediated(token, answer, now)
         except Leak as leak:
             leak.call.fail_closed(leak.side, now)
 
     def committed(self, token: int, now: float) -> None:
         """The record of a `Commit` is durable."""
-        self._core.committed(token, now)
+        self._core.outbox.committed(token, now)
 
     def transport_failed(self, flow: Flow, now: float) -> None:
         """Sending on `flow` failed: so do its client transactions (RFC 3261 17.1.4)."""
@@ -167,13 +169,13 @@ class Engine:
         return self._core.timers.next()
 
     def take_actions(self) -> list[Action]:
-        return self._core.take_actions()
+        return self._core.outbox.take_actions()
 
     def locate(self, located: Mapping[str, tuple[Target, ...]], now: float) -> None:
         """Take the DNS results for the targets of the named peers; start pings and registrations."""
         self._core.peers.locate(located)
         self.bans.forget_known(now)
-        self._pings.follow(now)
+        self._pings.follow(self.settings, now)
         self._registrations.follow(now)
 
     def reload(self, settings: Settings, located: Mapping[str, tuple[Target, ...]], now: float) -> None:
@@ -182,15 +184,15 @@ class Engine:
         Existing calls keep the settings of their peers, except quotas.
         """
         core = self._core
-        former, core.settings, core.peers = core.peers, settings, Peers(settings)
-        core.peers.locate(located)
-        core.peers.take_over(former)
+        core.settings = settings
+        core.peers.follow(settings, located)
+        core.shares.limits = settings.limits
         self._logins.follow(settings)
         self._registrar.follow()
         self._options.follow(settings)
         self._reception.follow(settings)
         self.bans.follow(settings.limits, now, believes=not self._logins.are_configured)
-        self._pings.follow(now)
+        self._pings.follow(settings, now)
         self._registrations.follow(now)
 
     def unregister(self, now: float) -> None:
@@ -204,7 +206,8 @@ class Engine:
 
     def peers(self, now: float) -> list[PeerState]:
         """State of the peers and their targets."""
-        return peer_states(self._core, self._is_registered, now)
+        core = self._core
+        return peer_states(core.peers, core.counts, core.clock, self._is_registered, now)
 
     def _is_registered(self, peer: Peer, now: float) -> bool | None:
         """Whether the peer is registered here, or we at the peer; None if neither is configured."""
@@ -248,11 +251,11 @@ class Engine:
     @property
     def is_idle(self) -> bool:
         """No call, and nothing pending from ended ones."""
-        return not (len(self._core.transactions) or self._core.legs or self._core.stages.count(SETTING_UP))
+        return not (len(self._core.transactions) or self._core.legs or self._core.counts.stages.count(SETTING_UP))
 
     def refusals(self) -> dict[str, int]:
         """Number of calls refused by the relay itself, by outcome."""
-        return dict(self._core.refusals)
+        return dict(self._core.outbox.refusals)
 
     def shed(self) -> dict[str, int]:
         """Number of calls and text messages shed under overload, by peer."""
@@ -266,28 +269,32 @@ class Engine:
         """The concurrent counts and rates of quotas and caps, by kind, for `SharedLimits`."""
         core = self._core
         return (
-            {"calls": core.calls_by_key, "calls_in": core.quotas_in.calls, "calls_out": core.quotas_out.calls},
-            {"rate_in": core.quotas_in.rates, "rate_out": core.quotas_out.rates},
+            {
+                "calls": core.counts.calls_by_key,
+                "calls_in": core.counts.quotas_in.calls,
+                "calls_out": core.counts.quotas_out.calls,
+            },
+            {"rate_in": core.counts.quotas_in.rates, "rate_out": core.counts.quotas_out.rates},
         )
 
     def statistics(self) -> dict[str, int]:
         core = self._core
         return {
-            "calls_up": core.stages.count(UP),
-            "calls_setting_up": core.stages.count(SETTING_UP),
-            "announcing": core.stages.count(ANNOUNCING),
+            "calls_up": core.counts.stages.count(UP),
+            "calls_setting_up": core.counts.stages.count(SETTING_UP),
+            "announcing": core.counts.stages.count(ANNOUNCING),
             "attempts": len(core.attempts),
             "messages": len(core.messages),
             "legs": len(core.legs),
             "transactions": len(core.transactions),
             "timers": len(core.timers),
-            "pending_lookups": len(core.pending_lookups),
-            "pending_media": len(core.pending_media),
-            "pending_commits": core.pending_commits,
+            "pending_lookups": len(core.outbox.pending_lookups),
+            "pending_media": len(core.outbox.pending_media),
+            "pending_commits": core.outbox.pending_commits,
             "calling_tags": len(core.calling_tags),
             "logins": self._registrar.count(),
             **self.bans.statistics(),
-            **core.counters,
+            **core.outbox.counters,
         }
 
     def restore(self, record: CallRecord, dialogs: bytes, now: float, kept: KeptAttempt | None = None) -> None:
@@ -315,13 +322,13 @@ class Engine:
     def _malformed(self, data: bytes, error: ParseError, flow: Flow, now: float) -> None:
         """Answer 400 if the Via is usable, else count and drop (DESIGN 4.5)."""
         core = self._core
-        core.counters["malformed"] += 1
-        core.shares.admits_stray(core.name_at(flow), now)
+        core.outbox.counters["malformed"] += 1
+        core.shares.admits_stray(core.peers.name_on(flow), now)
         self.bans.offend(flow.host, "malformed", now, proven=flow.reliable)
-        known = core.peers.by_source(flow.host) is not None or self._registrar.knows(flow)
+        known = core.peers.by_source(flow.host) is not None or flow in core.peers.registered
         # Garbage from unknown sources must not fill the disk with log lines.
         if known or self._reception.strangers.admit(flow.host, now):
-            core.note("message.malformed", source=flow.host, header=error.header, reason=error.reason)
+            core.outbox.note("message.malformed", source=flow.host, header=error.header, reason=error.reason)
         request = salvage(data) if known else None
         if request is None or request.method == "ACK":
             return
@@ -329,14 +336,14 @@ class Engine:
             reply = Reply(request, flow)
         except ParseError:
             return
-        core.send(reply.write(400, to_tag=core.token()), reply.flow)
+        core.outbox.send(reply.write(400, to_tag=core.token()), reply.flow)
 
     def _response(self, response: Response, flow: Flow, now: float) -> None:
         core = self._core
         if core.transactions.receive_response(response, now):
             return
-        core.counters["responses_stray"] += 1
-        core.shares.admits_stray(core.name_at(flow), now)
+        core.outbox.counters["responses_stray"] += 1
+        core.shares.admits_stray(core.peers.name_on(flow), now)
         if core.peers.by_source(flow.host) is None:
             self.bans.offend(flow.host, "stray response", now, proven=flow.reliable)
         leg = core.legs.get((response.from_tag or "", response.to_tag or ""))
@@ -381,9 +388,9 @@ class Engine:
         if invite is None or (
             invite.reply_to.host != flow.host and core.peers.by_source(invite.reply_to.host) is not peer
         ):
-            core.answer(reply, 481, now)
+            core.stateless.answer(reply, 481, now)
             return
-        core.answer(reply, 200, now)
+        core.stateless.answer(reply, 200, now)
         user = invite.user
         if isinstance(user, InviteSession):
             user.cancel(request, now)
@@ -398,24 +405,24 @@ class Engine:
             check_request(request)
             self._take(request, reply, peer, now)
         except ProtocolError as error:
-            self._core.answer(reply, error.status, now)
+            self._core.stateless.answer(reply, error.status, now)
 
     def _take(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
         core, leg = self._core, self._core.leg_of(request)
         if leg is None or not may_speak(leg, peer, reply.flow):
-            core.answer(reply, 481, now)
+            core.stateless.answer(reply, 481, now)
         elif request.max_forwards == 0:
-            core.answer(reply, 483, now)
-        elif (request.method != "BYE" or leg.call.ended) and not core.has_room(peer.name, now):
-            core.answer(reply, 503, now, BUSY)
+            core.stateless.answer(reply, 483, now)
+        elif (request.method != "BYE" or leg.call.ended) and not core.shares.has_room(peer.name, now):
+            core.stateless.answer(reply, 503, now, BUSY)
         elif request.method == "BYE":
             self._bye(leg, request, reply, peer, now)
         elif leg.call.ended or leg.bye_sent:
-            core.answer(reply, 481, now)
+            core.stateless.answer(reply, 481, now)
         elif request.method not in _RELAYED:
-            core.answer(reply, 405 if request.method in KNOWN_ELSEWHERE else 501, now, masking.ALLOW)
+            core.stateless.answer(reply, 405 if request.method in KNOWN_ELSEWHERE else 501, now, masking.ALLOW)
         elif unknown := masking.unknown_requirements(request):
-            core.answer(reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
+            core.stateless.answer(reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
         else:
             self._relay(leg, request, reply, peer, now)
 

@@ -130,7 +130,14 @@ class InDialogRelay:
         outgoing = target.request(self.method, cseq, extra=extra, body=body)
         try:
             self._sent = ClientRequest(
-                self._core, outgoing, target.destination(), target.peer, self._receive, self._fail, now, self._renumber
+                self._core.ua,
+                outgoing,
+                target.destination(),
+                target.peer,
+                self._receive,
+                self._fail,
+                now,
+                self._renumber,
             )
         except ProtocolError:
             target.writer.take_back(written)
@@ -202,7 +209,7 @@ class InDialogRelay:
 
     def _unusable(self, status: int, now: float) -> None:
         """The response cannot be relayed: 500 to the origin, whose session stays as it was; ACK to the target."""
-        self._core.counters["answers_unusable"] += 1
+        self._core.outbox.counters["answers_unusable"] += 1
         if status >= 200:
             self._finish_with(500, now)
             if self.method == "INVITE" and status < 300:

@@ -17,10 +17,9 @@ from relay.call.leg import Leak, Leg
 from relay.call.media import neutral
 from relay.call.outbound_attempt import TIMED_OUT, OutboundAttempt, session_id
 from relay.call.recovery_state import dump_attempt, head_of
-from relay.defence.limits import ANNOUNCING, SETTING_UP
 from relay.errors import ParseError, ProtocolError
 from relay.model.call import Refusal, Route, named
-from relay.peers.limits import next_admitted
+from relay.peers.limits import ANNOUNCING, SETTING_UP, next_admitted
 from relay.peers.targets import is_tried_elsewhere, secured, who_ended
 from relay.privacy import masking
 from relay.privacy.masking import Body, Verdict
@@ -103,7 +102,7 @@ class InviteSession:
         media = "" if call.media is None else call.media.instance
         invites = [attempt.state() for attempt in self._outstanding]
         call.kept = True
-        core.keep_attempt(call.record(), dump_attempt(self.flow, self._head, media, invites))
+        core.outbox.keep_attempt(call.record(), dump_attempt(self.flow, self._head, media, invites))
 
     def _keep_once(self) -> None:
         """Store the attempt unless it is stored."""
@@ -143,7 +142,7 @@ class InviteSession:
 
     def look_up(self) -> None:
         call = self.call
-        self.core.look_up(call.dialled, call.caller_number, self.routed, peer=call.caller_peer)
+        self.core.outbox.look_up(call.dialled, call.caller_number, self.routed, peer=call.caller_peer)
 
     def routed(self, answer: Route | Refusal, now: float) -> None:
         if self.decided:  # cancelled while the look-up was pending
@@ -191,7 +190,7 @@ class InviteSession:
     def _over_cap(self, route: Route) -> Refusal | None:
         """A refusal if a business or a number of the route has its maximum of concurrent calls."""
         for key, most, refusal in route.caps:
-            if self.core.calls_by_key.everywhere(key) >= most:
+            if self.core.counts.calls_by_key.everywhere(key) >= most:
                 return named(refusal, route)
         return None
 
@@ -199,7 +198,7 @@ class InviteSession:
         """Try the next target; without one, refuse with `verdict`."""
         unusable: ProtocolError | ParseError | None = None
         was_none = not self._places
-        while (place := next_admitted(self._places, self.core.quotas_out.admits_call, now)) is not None:
+        while (place := next_admitted(self._places, self.core.counts.quotas_out.admits_call, now)) is not None:
             self.call.goes_to(place.peer.name)
             attempt = OutboundAttempt(self, place)
             try:
@@ -308,7 +307,7 @@ class InviteSession:
     def refuse(self, refusal: Refusal, now: float, extra: str = "") -> None:
         """Refuse the call for the relay's own reasons. `extra`: further header lines of the response."""
         self.call.refused(refusal)
-        self.core.refusals[refusal.outcome] += 1
+        self.core.outbox.refusals[refusal.outcome] += 1
         if refusal.retry_after_s is not None:
             extra += f"Retry-After: {refusal.retry_after_s}\r\n"
         verdict = Verdict(refusal.status, refusal.q850_cause or 0, refusal.outcome)
@@ -377,7 +376,7 @@ class InviteSession:
             and not self._had_early_media
             and verdict.outcome in OF_REFUSAL
             and answer_alone(self._offer) is not None
-            and self.core.stages.count(ANNOUNCING) < self.core.settings.announcements.max_at_once
+            and self.core.counts.stages.count(ANNOUNCING) < self.core.settings.announcements.max_at_once
             and not masking.requires(
                 self.request, "100rel"
             )  # a reliable 183 needs a PRACK, and a callee to relay it to
@@ -419,4 +418,4 @@ class InviteSession:
         self.transaction.user = None  # a late CANCEL has no effect
         self._head = b""
         del self.request, self.reply
-        self.core.stages.end(SETTING_UP)
+        self.core.counts.stages.end(SETTING_UP)

@@ -83,14 +83,16 @@ def _needles(number: str) -> tuple[str, ...]:
 def leak_check_towards_callee(call: Call, peer: Peer, host: str) -> LeakCheck:
     """The leak check towards the callee at `peer`; `host`: of the target in use."""
     hosts = (call.caller_flow.host, *hosts_of(call.caller_peer))
-    return LeakCheck(_hidden(call, call.caller_number), foreign_hosts(hosts, (*hosts_of(peer), host), call.core.hosts))
+    return LeakCheck(
+        _hidden(call, call.caller_number), foreign_hosts(hosts, (*hosts_of(peer), host), call.core.peers.hosts)
+    )
 
 
 def leak_check_towards_caller(call: Call, peer: Peer, host: str, dialog: Dialog) -> LeakCheck:
     """The leak check towards the caller; `peer`, `host` and `dialog` are the callee's."""
     hosts = (*hosts_of(peer), host, dialog.next_hop.host)
     own = (call.caller_flow.host, *hosts_of(call.caller_peer))
-    return LeakCheck(_hidden(call, call.callee_number or ""), foreign_hosts(hosts, own, call.core.hosts))
+    return LeakCheck(_hidden(call, call.callee_number or ""), foreign_hosts(hosts, own, call.core.peers.hosts))
 
 
 def _hidden(call: Call, number: str) -> tuple[str, ...]:

@@ -187,7 +187,7 @@ class Leg:
             last = self.last_reliable
             return last[1] if last is not None and last[0] == theirs else None
         if theirs is not None and len(self.reliable) >= MOST_RELIABLE:
-            self._core.counters["reliable_over_limit"] += 1
+            self._core.outbox.counters["reliable_over_limit"] += 1
             return None
         body = masking.mask_body(response, self.writer)
         extra = self.contact + masking.mask_response_headers(response)
@@ -259,13 +259,13 @@ class Leg:
         data = request.render(self._core.peers.listener(flow), branch)
         self.ack_due = None
         self._ack = (data, flow)
-        self._core.send(data, flow)
+        self._core.outbox.send(data, flow)
 
     def acknowledge_again(self) -> bool:
         """Repeat our ACK for a retransmitted 2xx. False if none was sent yet."""
         if self._ack is None:
             return False
-        self._core.send(*self._ack)
+        self._core.outbox.send(*self._ack)
         return True
 
     def invite_again(self, cseq: int, credentials: str = "") -> None:
@@ -303,7 +303,7 @@ class Leg:
     def _ask(self, request: OutgoingRequest, receive: Receive, fail: Fail, now: float) -> None:
         """Send a request of the relay itself. One that exceeds the UDP limit fails at once."""
         try:
-            ClientRequest(self._core, request, self.destination(), self.peer, receive, fail, now, self._renumber)
+            ClientRequest(self._core.ua, request, self.destination(), self.peer, receive, fail, now, self._renumber)
         except ProtocolError:
             fail("too long", now)
 

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from relay.call.actions import Counts, Mediate, Mediated
 from relay.call.leg import Leak, Side
 from relay.errors import ParseError, ProtocolError
+from relay.model.actions import Answered, Counts, Mediate, Mediated
 from relay.model.call import CallRecord
 from relay.privacy import masking
 from relay.privacy.codecs import with_fmtp_of
@@ -25,7 +25,7 @@ from relay.sip.message import Message
 
 if TYPE_CHECKING:
     from relay.call.call import Call
-    from relay.call.core import Answered, Core
+    from relay.call.core import Core
     from relay.sip.timers import Timer
 
 Step = Callable[[float], None]
@@ -116,7 +116,7 @@ class Media:
             step(now)
             return True
         if len(self._waiting) >= MOST_WAITING:
-            self._core.counters["media_over_limit"] += 1
+            self._core.outbox.counters["media_over_limit"] += 1
             return False
         self._waiting.append(step)
         return True
@@ -212,12 +212,12 @@ class Media:
     def _ask(self, command: Mediate, then: Step, answered: Callable[[Mediated | None, float], None]) -> None:
         self._asking = True
         self._then = then
-        self._core.mediate(command, answered)
+        self._core.outbox.mediate(command, answered)
 
     def _answered(self, answer: Mediated | None, now: float) -> None:
         self._asking = False
         if answer is None:
-            self._core.counters["media_failures"] += 1
+            self._core.outbox.counters["media_failures"] += 1
         elif not self.instance:
             self.instance = answer.instance
         if self.over:
@@ -232,12 +232,12 @@ class Media:
         """Play an announcement to both sides, muting them meanwhile. It blocks no message and may fail."""
         if self.instance and not self.over:
             command = Mediate(0, "play", self._call_id, self.instance, sound=sound, language=self.language)
-            self._core.mediate(command, then)
+            self._core.outbox.mediate(command, then)
 
     def record(self, then: Answered) -> None:
         """Start the recording of both sides at rtpengine. Idempotent."""
         if self.instance and not self.over:
-            self._core.mediate(Mediate(0, "record", self._call_id, self.instance), then)
+            self._core.outbox.mediate(Mediate(0, "record", self._call_id, self.instance), then)
 
     # -- media supervision
 
@@ -248,11 +248,11 @@ class Media:
             return
         self._gone = gone
         check_s = self._core.settings.media_check_s
-        self._timer = self._core.timers.set(now + check_s * (0.5 + self._core.fraction() / 2), self._check)
+        self._timer = self._core.timers.set(now + check_s * (0.5 + self._core.ua.fraction() / 2), self._check)
 
     def _check(self, now: float) -> None:
         self._timer = None
-        self._core.mediate(Mediate(0, "query", self._call_id, self.instance), self._checked)
+        self._core.outbox.mediate(Mediate(0, "query", self._call_id, self.instance), self._checked)
 
     def _checked(self, answer: Mediated | None, now: float) -> None:
         if self.over or self._gone is None:
@@ -298,7 +298,7 @@ class Media:
     def _delete(self) -> None:
         if self.instance:
             then = None if self._heard is None else self._deleted
-            self._core.mediate(Mediate(0, "delete", self._call_id, self.instance), then)
+            self._core.outbox.mediate(Mediate(0, "delete", self._call_id, self.instance), then)
 
     def _deleted(self, answer: Mediated | None, now: float) -> None:
         counts = dict(answer.counts) if answer is not None else {}

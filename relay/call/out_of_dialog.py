@@ -8,9 +8,10 @@ from relay.call import admission
 from relay.call.call import Call
 from relay.call.invite_session import InviteSession
 from relay.call.text_message import TextMessage
-from relay.defence.limits import SETTING_UP, Strangers
+from relay.defence.limits import Strangers
 from relay.defence.stateless import DRAINING
 from relay.errors import ParseError, ProtocolError
+from relay.peers.limits import SETTING_UP
 from relay.privacy import masking
 from relay.privacy.messages import Reply
 from relay.sip.message import Request, check_request
@@ -65,21 +66,21 @@ class OutOfDialog:
             if is_recorded:
                 self._refuse(request, reply, peer, admission.unusable(error), now)
             else:
-                self._core.answer(reply, error.status, now)
+                self._core.stateless.answer(reply, error.status, now)
 
     def turn_away(self, request: Request, flow: Flow, now: float) -> None:
         """Answer 403 to an unknown source, within the limit of answers; drop the rest."""
         core = self._core
-        core.counters["strangers"] += 1
+        core.outbox.counters["strangers"] += 1
         core.bans.offend(flow.host, "stranger", now, proven=flow.reliable)
         if request.method in ("ACK", "CANCEL") or not self.strangers.admit(flow.host, now):
             return
-        core.note("request.stranger", source=flow.host)
+        core.outbox.note("request.stranger", source=flow.host)
         reply = Reply(request, flow)
         if request.to_tag is None and self._is_recorded(request):
             self._refuse(request, reply, Strangers.PEER, admission.STRANGER, now)
         else:
-            core.answer(reply, 403, now)
+            core.stateless.answer(reply, 403, now)
 
     def _is_recorded(self, request: Request) -> bool:
         """Whether the request leaves a call record."""
@@ -132,12 +133,12 @@ class OutOfDialog:
             caller=admission.number_of_caller(request, peer),
             dialled=admission.number_dialled(request),
             invite_key=invite_key,
-            received_at=core.wall_ms(now),
+            received_at=core.clock.ms(now),
         )
         setup = call.setup = InviteSession(core, call, request, reply, transaction)
         setup.begin(now)
         transaction.user = setup
-        core.stages.begin(SETTING_UP)
+        core.counts.stages.begin(SETTING_UP)
         return setup
 
     def _message(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
@@ -151,15 +152,15 @@ class OutOfDialog:
         core, method = self._core, request.method
         if method == "OPTIONS":  # also with Max-Forwards 0 (RFC 3261 11), as some peers ping their neighbour
             if unknown := masking.unknown_requirements(request):
-                core.answer(reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
+                core.stateless.answer(reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
             elif self.draining:
-                core.answer(reply, 503, now, DRAINING)
+                core.stateless.answer(reply, 503, now, DRAINING)
             else:
-                core.answer(reply, 200, now, self._options.capabilities)
+                core.stateless.answer(reply, 200, now, self._options.capabilities)
         elif request.max_forwards == 0:
-            core.answer(reply, 483, now)
+            core.stateless.answer(reply, 483, now)
         elif method in _IN_DIALOG_ONLY:
-            core.answer(reply, 481, now)
+            core.stateless.answer(reply, 481, now)
         else:
             allow = masking.ALLOW_WITH_MESSAGE if core.settings.sms else masking.ALLOW
-            core.answer(reply, 405 if method in KNOWN_ELSEWHERE else 501, now, allow)
+            core.stateless.answer(reply, 405 if method in KNOWN_ELSEWHERE else 501, now, allow)

@@ -13,6 +13,7 @@ from relay.errors import ParseError, ProtocolError
 from relay.model.numbers import is_700
 from relay.peers.peers import user_for
 from relay.peers.requests import ClientRequest
+from relay.peers.targets import responded, unreachable
 from relay.privacy import masking
 from relay.privacy.codecs import common_codecs
 from relay.privacy.messages import OutgoingRequest, contact_line, encode
@@ -116,7 +117,7 @@ class OutboundAttempt:
         """`branch`: see ClientRequest."""
         core = self._setup.core
         self._sent = ClientRequest(
-            core,
+            core.ua,
             outgoing,
             self._sent_by,
             self._peer,
@@ -186,7 +187,7 @@ class OutboundAttempt:
 
     def pass_over(self, now: float) -> None:
         """Give up a silent target in favour of another one."""
-        self._setup.core.unreachable(self._place, now)
+        unreachable(self._setup.core.outbox, self._place, now)
         self.cancel(now, TIMED_OUT)
 
     def cancel(self, now: float, reason: str) -> None:
@@ -239,7 +240,7 @@ class OutboundAttempt:
 
     def _take(self, response: Response, now: float) -> None:
         status = response.status
-        self._setup.core.answered(self._place, response, now)
+        responded(self._setup.core.outbox, self._place, response, now)
         try:
             if status >= 300:
                 self._refused(response, now)
@@ -256,7 +257,7 @@ class OutboundAttempt:
     def _is_fork_too_many(self, response: Response) -> bool:
         if len(self._legs) < MOST_FORKS or (response.to_tag or "") in self._legs:
             return False
-        self._setup.core.counters["forks_over_limit"] += 1
+        self._setup.core.outbox.counters["forks_over_limit"] += 1
         return True
 
     def _refused(self, response: Response, now: float) -> None:
@@ -298,8 +299,10 @@ class OutboundAttempt:
     def _unusable(self, response: Response, error: ProtocolError | ParseError, now: float) -> None:
         """A response that cannot be relayed. A provisional one is ignored; a 2xx gets ACK and BYE."""
         setup = self._setup
-        setup.core.counters["answers_unusable"] += 1
-        setup.core.note("answer.unusable", call_id=setup.call.call_id, status=response.status, reason=error.reason)
+        setup.core.outbox.counters["answers_unusable"] += 1
+        setup.core.outbox.note(
+            "answer.unusable", call_id=setup.call.call_id, status=response.status, reason=error.reason
+        )
         if 200 <= response.status < 300:
             self._take_down(response, now)
             if self._given_up:
@@ -328,7 +331,7 @@ class OutboundAttempt:
         self._close()
         if not self._given_up:
             self._given_up = True  # an early dialog whose SDP is still at rtpengine must not open any more
-            self._setup.core.unreachable(self._place, now)
+            unreachable(self._setup.core.outbox, self._place, now)
             self._setup.failed(None, masking.NO_PROGRESS if why == "timeout" else masking.NO_CONNECTION, now)
 
     def _close(self) -> None:

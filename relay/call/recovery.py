@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from relay.call.actions import Mediate
 from relay.call.admission import RETRY
 from relay.call.call import NORMAL_UNSPECIFIED, Call
 from relay.call.invite_session import LOST_AT_RESTART, InviteSession
@@ -17,10 +16,11 @@ from relay.call.media import Media
 from relay.call.outbound_attempt import OutboundAttempt
 from relay.call.recovery_state import load_attempt, load_call, load_leg
 from relay.call.saved_state import CallState, flow_by
-from relay.defence.limits import SETTING_UP
 from relay.errors import ParseError, StoreError
+from relay.model.actions import Mediate
 from relay.model.call import Route
 from relay.model.settings import Peer, Target
+from relay.peers.limits import SETTING_UP
 from relay.peers.peers import host_port
 from relay.peers.targets import TargetState
 from relay.privacy.codecs import common_codecs
@@ -44,10 +44,10 @@ def restore(core: Core, record: CallRecord, dialogs: bytes, now: float) -> Call 
         state = load_call(dialogs)
         call = _restored(core, record, state, now)
     except StoreError as error:
-        core.note("restore.failed", call_id=record.call_id, reason=str(error))
+        core.outbox.note("restore.failed", call_id=record.call_id, reason=str(error))
         _close(core, record, now)
         if state is not None and state.media is not None:
-            core.mediate(Mediate(0, "delete", record.call_id, state.media[0]))
+            core.outbox.mediate(Mediate(0, "delete", record.call_id, state.media[0]))
         return None
     return call
 
@@ -62,7 +62,7 @@ def ask(core: Core, call: Call, now: float) -> None:
 
 
 def _close(core: Core, record: CallRecord, now: float) -> None:
-    ended_at = max(core.wall_ms(now), record.answered_at or record.received_at)  # the clock may have been set back
+    ended_at = max(core.clock.ms(now), record.answered_at or record.received_at)  # the clock may have been set back
     closed = record._replace(
         ended_at=ended_at,
         duration_ms=max(ended_at - (record.answered_at or ended_at), 0),
@@ -71,7 +71,7 @@ def _close(core: Core, record: CallRecord, now: float) -> None:
         ended_by="relay",
         end_reason=_NOT_RESTORABLE,
     )
-    core.commit(closed, None)
+    core.outbox.commit(closed, None)
 
 
 def _restored(core: Core, record: CallRecord, state: CallState, now: float) -> Call:
@@ -141,16 +141,16 @@ class _Asked(NamedTuple):
 def end_attempt(core: Core, kept: KeptAttempt, now: float) -> None:
     """End the attempt. If the store has its record, no second one is written, and the response follows that record."""
     record, stored = kept.record, kept.stored
-    core.counters["attempts_lost"] += stored is None
+    core.outbox.counters["attempts_lost"] += stored is None
     try:
         state = load_attempt(kept.state)
         asked = _asked(core, state)
     except (StoreError, ParseError) as error:
-        core.note("attempt.not_readable", call_id=record.call_id, reason=str(error))
+        core.outbox.note("attempt.not_readable", call_id=record.call_id, reason=str(error))
         if stored is None:
-            core.commit(_closed(core, record, now), None, lambda _: core.drop_attempt(record.call_id))
+            core.outbox.commit(_closed(core, record, now), None, lambda _: core.outbox.drop_attempt(record.call_id))
         else:
-            core.drop_attempt(record.call_id)
+            core.outbox.drop_attempt(record.call_id)
         return
     if record.kind == "message":
         _end_message(core, kept, asked, now)
@@ -166,10 +166,10 @@ def _end_message(core: Core, kept: KeptAttempt, asked: _Asked, now: float) -> No
 
     def tell(at: float) -> None:
         asked.transaction.respond(status, data, at)
-        core.drop_attempt(record.call_id)
+        core.outbox.drop_attempt(record.call_id)
 
     if stored is None:
-        core.commit(_closed(core, record, now), None, tell)
+        core.outbox.commit(_closed(core, record, now), None, tell)
     else:
         tell(now)
 
@@ -186,7 +186,7 @@ def _end_call(core: Core, kept: KeptAttempt, state: AttemptState, asked: _Asked,
         closed = Verdict(stored.sip_status or LOST.status, stored.q850_cause or 0, "")
     setup.lose(_attempts(setup, state, winner, now), closed, now)
     if state.media:
-        core.mediate(Mediate(0, "delete", record.call_id, state.media))
+        core.outbox.mediate(Mediate(0, "delete", record.call_id, state.media))
 
 
 def take_up_answer(core: Core, call: Call, kept: KeptAttempt, now: float) -> None:
@@ -199,7 +199,7 @@ def take_up_answer(core: Core, call: Call, kept: KeptAttempt, now: float) -> Non
         state = load_attempt(kept.state)
         asked = _asked(core, state)
     except (StoreError, ParseError) as error:
-        core.note("attempt.not_readable", call_id=call.call_id, reason=str(error))
+        core.outbox.note("attempt.not_readable", call_id=call.call_id, reason=str(error))
         call.drop()
         return
     if call.given is None:
@@ -250,7 +250,7 @@ def _setup(core: Core, record: CallRecord, asked: _Asked, now: float) -> InviteS
         target=record.callee or "",
         shown=record.number_shown or "",
     )
-    core.stages.begin(SETTING_UP)
+    core.counts.stages.begin(SETTING_UP)
     return setup
 
 
@@ -264,7 +264,7 @@ def _attempts(setup: InviteSession, state: AttemptState, winner: str | None, now
         try:
             flow = flow_by(sent.flow, core.peers)
         except StoreError as error:
-            core.note("attempt.not_readable", call_id=setup.call.call_id, reason=str(error))
+            core.outbox.note("attempt.not_readable", call_id=setup.call.call_id, reason=str(error))
             continue
         attempt = OutboundAttempt(setup, _place(core, sent.peer, flow))
         attempt.take_up(sent, flow, now)
@@ -286,7 +286,7 @@ def _place(core: Core, name: str, flow: Flow) -> TargetState:
 
 def _closed(core: Core, record: CallRecord, now: float) -> CallRecord:
     return record._replace(
-        ended_at=max(core.wall_ms(now), record.received_at),  # the clock may have been set back
+        ended_at=max(core.clock.ms(now), record.received_at),  # the clock may have been set back
         sip_status=LOST.status,
         q850_cause=LOST.q850_cause,
         outcome=LOST.outcome,

@@ -64,7 +64,7 @@ def _dump_leg(leg: Leg) -> tuple[object, ...]:
 def load_leg(core: Core, call: Call, side: Side, state: LegState, peer: Peer, flow: Flow, now: float) -> Leg:
     """The leg as dumped. `flow`: source of the peer's last message."""
     dialog = Dialog.from_state(state.dialog)
-    dialog.local_cseq += CSEQ_STEP + max(core.wall_ms(now) - call.received_at, 0) // MS_PER_CSEQ
+    dialog.local_cseq += CSEQ_STEP + max(core.clock.ms(now) - call.received_at, 0) // MS_PER_CSEQ
     writer = SdpWriter(state.session_id, state.session_version, anchored=call.media is not None)
     leg = Leg(core, call, side, dialog, peer, flow, state.shown, writer)
     leg.own = tuple(state.own)

@@ -13,12 +13,12 @@ from relay.call import admission
 from relay.call.leak_check import LeakCheck, foreign_hosts
 from relay.call.recovery_state import dump_attempt, head_of
 from relay.errors import ParseError, ProtocolError
-from relay.model.call import CallRecord, Refusal, Route, named
+from relay.model.call import CallRecord, Refusal, Route, named, record_id
 from relay.model.numbers import is_700
 from relay.peers.limits import next_admitted
 from relay.peers.peers import hosts_of, user_for
 from relay.peers.requests import ClientRequest
-from relay.peers.targets import is_tried_elsewhere, secured, who_ended
+from relay.peers.targets import is_tried_elsewhere, responded, secured, unreachable, who_ended
 from relay.privacy import masking
 from relay.privacy.masking import Verdict
 from relay.privacy.messages import OutgoingRequest, Reply
@@ -67,9 +67,9 @@ class TextMessage:
     def __init__(self, core: Core, peer: Peer, request: Request, reply: Reply, now: float) -> None:
         """Raises ParseError if Call-ID, From tag or CSeq is malformed; no transaction has begun then."""
         self._key = (request.call_id, request.from_tag, request.cseq.number)
-        received_at = core.wall_ms(now)
+        received_at = core.clock.ms(now)
         self._core = core
-        self._clock_offset_s = core.clock_offset_s  # fixed for the message: setting the clock must not skew its times
+        self._clock_offset_s = core.clock.offset_s  # fixed for the message: setting the clock must not skew its times
         self._peer = peer
         self._request = request
         self._reply = reply
@@ -84,7 +84,7 @@ class TextMessage:
         self._delivery: Delivery | None = None
         self._timer: Timer | None = None
         core.messages.setdefault(self._key, self)
-        core.keep_attempt(self._record, dump_attempt(reply.flow, head_of(request)))
+        core.outbox.keep_attempt(self._record, dump_attempt(reply.flow, head_of(request)))
 
     # -- the look-up
 
@@ -105,7 +105,7 @@ class TextMessage:
         elif not admission.is_ours(core.settings, record.number_dialled):
             self.refuse(admission.judge_number(core.settings, record.number_dialled) or admission.NUMBER_UNKNOWN, now)
         else:
-            core.look_up(record.number_dialled, record.caller, self._routed, "message", self._peer)
+            core.outbox.look_up(record.number_dialled, record.caller, self._routed, "message", self._peer)
 
     def _routed(self, answer: Route | Refusal, now: float) -> None:
         core = self._core
@@ -149,7 +149,7 @@ class TextMessage:
         """Try the next target; without one, refuse with `verdict`."""
         core = self._core
         was_none = not self._places
-        place = next_admitted(self._places, core.quotas_out.admits_request, now)
+        place = next_admitted(self._places, core.counts.quotas_out.admits_request, now)
         if place is None:
             if self._record.peer_out is None and not was_none:  # every peer is at its limit
                 self.refuse(admission.OVER_LIMIT, now)
@@ -161,8 +161,8 @@ class TextMessage:
         self._record = self._record._replace(peer_out=place.peer.name)
         delivery = Delivery(core, self, place)
         if not delivery.start(self._request, self._route, self._body, self._leak_check(place), now):
-            core.counters["leak_check"] += 1
-            core.note("leak_check", call_id=self._record.call_id, towards="callee")
+            core.outbox.counters["leak_check"] += 1
+            core.outbox.note("leak_check", call_id=self._record.call_id, towards="callee")
             self._close(masking.LEAK, "relay", "leak_check", now)
             return
         self._delivery = delivery
@@ -174,7 +174,7 @@ class TextMessage:
         own = (*hosts_of(place.peer), place.flow.host)
         caller = self._record.caller
         hidden = () if is_700(caller) else (caller,)  # a 700 number may occur in a text
-        return LeakCheck(hidden, foreign_hosts(hosts, own, self._core.hosts))
+        return LeakCheck(hidden, foreign_hosts(hosts, own, self._core.peers.hosts))
 
     def _watch(self, now: float) -> None:
         """Set the single timer: for failover, if there is another target, and for the sender's deadline."""
@@ -188,7 +188,7 @@ class TextMessage:
         delivery = self._delivery
         is_silent = delivery is not None and delivery.is_silent
         if delivery is not None and is_silent:
-            self._core.unreachable(delivery.place, now)
+            unreachable(self._core.outbox, delivery.place, now)
         if now >= self._deadline:
             self._close(masking.NO_PROGRESS, "relay", "no_response", now)
         elif is_silent:
@@ -211,7 +211,7 @@ class TextMessage:
     def not_answered(self, delivery: Delivery, why: str, now: float) -> None:
         """The target did not respond, or the transport failed."""
         if delivery is self._delivery and not self._decided:
-            self._core.unreachable(delivery.place, now)
+            unreachable(self._core.outbox, delivery.place, now)
             self._failed(None, masking.NO_PROGRESS if why == "timeout" else masking.NO_CONNECTION, now)
 
     def _failed(self, status: int | None, verdict: Verdict, now: float) -> None:
@@ -226,7 +226,7 @@ class TextMessage:
 
     def refuse(self, refusal: Refusal, now: float, extra: str = "") -> None:
         """Refuse the message for the relay's own reasons. `extra`: further header lines of the response."""
-        self._core.refusals[refusal.outcome] += 1
+        self._core.outbox.refusals[refusal.outcome] += 1
         if refusal.binding_id is not None:
             self._record = self._record._replace(
                 binding_id=refusal.binding_id,
@@ -263,7 +263,7 @@ class TextMessage:
             ended_by=by,
             end_reason=reason,
         )
-        core.commit(self._record, None, partial(self._answer, verdict.status, data))
+        core.outbox.commit(self._record, None, partial(self._answer, verdict.status, data))
 
     def _wall_ms(self, now: float) -> int:
         return int((now + self._clock_offset_s) * 1000)
@@ -272,7 +272,7 @@ class TextMessage:
         if self._core.messages.get(self._key) is self:
             del self._core.messages[self._key]
         self._transaction.respond(status, data, now)
-        self._core.drop_attempt(self._record.call_id)
+        self._core.outbox.drop_attempt(self._record.call_id)
 
 
 class Delivery:
@@ -303,7 +303,7 @@ class Delivery:
         rest += f"Max-Forwards: {masking.mask_hops(request.max_forwards)}\r\n"
         core.calling_tags.add(self._local_tag)
         outgoing = OutgoingRequest("MESSAGE", uri, constants, self._cseq, rest, body)
-        ClientRequest(core, outgoing, place.flow, place.peer, self._receive, self._fail, now, self._renumber)
+        ClientRequest(core.ua, outgoing, place.flow, place.peer, self._receive, self._fail, now, self._renumber)
         return True
 
     def _renumber(self, _: str, __: float) -> int:
@@ -313,7 +313,7 @@ class Delivery:
 
     def _receive(self, response: Response, now: float) -> None:
         core, place, status = self._core, self.place, response.status
-        core.answered(place, response, now)
+        responded(core.outbox, place, response, now)
         self.is_silent = False
         if status < 200:
             return
@@ -328,7 +328,7 @@ class Delivery:
 def _record(core: Core, peer: Peer, request: Request, flow: Flow, received_at: int) -> CallRecord:
     """The record at the arrival of the message."""
     return CallRecord(
-        call_id=core.record_id(received_at),
+        call_id=record_id(received_at, core.token),
         binding_id=None,
         mode=None,
         business=None,

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
-from relay.model.settings import Peer
-
-if TYPE_CHECKING:
-    from relay.call.core import Core
-
-# Names in `Core.stages`.
-SETTING_UP: Final = "setting_up"  # calls not answered yet
-UP: Final = "up"  # answered calls
-ANNOUNCING: Final = "announcing"  # part of SETTING_UP: refused callers who hear an announcement
+from relay.model.actions import Outbox
+from relay.model.settings import Limits, Peer
+from relay.sip.timers import TimerHeap
+from relay.sip.transaction import TransactionLayer
 
 
 class Tally:
@@ -157,13 +152,27 @@ def is_within_share(used: int, in_all: int, most: int) -> bool:
 class PeerShares:
     """The limits of one engine. Each episode over the limit is logged twice: at its beginning and at its end."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, outbox: Outbox, timers: TimerHeap, transactions: TransactionLayer, limits: Limits) -> None:
+        self.limits = limits
         self.flooders: set[str] = set()  # peers at their limit of strays in the current second
         self.counts: dict[str, int] = {}  # calls and messages over a limit, by peer name
-        self._core = core
+        self._outbox = outbox
+        self._timers = timers
+        self._transactions = transactions
         self._strays: dict[str, int] = {}  # by name, in the current second
         self._second = 0
         self._episodes: dict[str, _Episode] = {}
+
+    def has_room(self, name: str, now: float) -> bool:
+        """Whether the peer may have one more transaction; without room only those that end a call are begun."""
+        used, in_all = self._transactions.served.get(name, 0) + 1, len(self._transactions) + 1
+        return self.admits(name, "transactions", used, in_all, self.limits.max_transactions, now)
+
+    def has_room_for_lookup(self, name: str, now: float) -> bool:
+        """Whether the peer may have one more pending look-up."""
+        outbox = self._outbox
+        used, in_all = outbox.looking_up.get(name, 0) + 1, len(outbox.pending_lookups) + 1
+        return self.admits(name, "look-ups", used, in_all, self.limits.max_pending_lookups, now)
 
     def admits(self, name: str, what: str, used: int, in_all: int, most: int, now: float) -> bool:
         """Whether the peer may have one more of `what`; both counts include it."""
@@ -198,8 +207,8 @@ class PeerShares:
         episode = self._episodes.get(label)
         if episode is None:
             episode = self._episodes[label] = _Episode(now)
-            self._core.note("peer.over_share", peer=label, of=what)
-            self._core.timers.set(now + TOLD_EVERY_S, self._look)
+            self._outbox.note("peer.over_share", peer=label, of=what)
+            self._timers.set(now + TOLD_EVERY_S, self._look)
         episode.counts[what] += 1
         episode.last_at = now
 
@@ -209,9 +218,9 @@ class PeerShares:
             if now - episode.last_at >= TOLD_EVERY_S:
                 del self._episodes[label]
                 lasted_s = round(episode.last_at - episode.began_at, 1)
-                self._core.note("peer.within_share", peer=label, lasted_s=lasted_s, beyond=dict(episode.counts))
+                self._outbox.note("peer.within_share", peer=label, lasted_s=lasted_s, beyond=dict(episode.counts))
         if self._episodes:
-            self._core.timers.set(now + TOLD_EVERY_S, self._look)
+            self._timers.set(now + TOLD_EVERY_S, self._look)
 
 
 class _Episode:

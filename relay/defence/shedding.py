@@ -21,10 +21,15 @@ from relay.sip.framing import is_untagged
 from relay.sip.message import Request, parse_message
 
 if TYPE_CHECKING:
-    from relay.call.core import Core
+    from collections.abc import Callable
+
+    from relay.defence.bans import Bans
+    from relay.defence.limits import PeerShares
+    from relay.model.actions import Outbox
     from relay.model.settings import Peer
-    from relay.peers.registrar import Registrar
     from relay.sip.message import Flow
+    from relay.sip.timers import TimerHeap
+    from relay.sip.transaction import TransactionLayer
 
 # Short: by RFC 3261 21.5.4 a proxy sends nothing at all meanwhile, and we lag by tenths of a second.
 RETRY_AFTER: Final = "Retry-After: 1\r\n"
@@ -49,11 +54,26 @@ class Rank(Enum):
 class Shedding:
     """The shedding of one engine."""
 
-    def __init__(self, core: Core, registrar: Registrar) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        timers: TimerHeap,
+        transactions: TransactionLayer,
+        shares: PeerShares,
+        bans: Bans,
+        peer_at: Callable[[Flow], Peer | None],
+        tag: str,
+    ) -> None:
+        """`peer_at` returns the peer at the source of a message; `tag`: of the `StatelessServer`."""
         self.counts: dict[str, int] = {}  # by peer name
-        self._core = core
-        self._registrar = registrar
-        self._end_of_to = f";tag={core.stateless_tag}\r\n".encode()
+        self._outbox = outbox
+        self._timers = timers
+        self._transactions = transactions
+        self._shares = shares
+        self._bans = bans
+        self._peer_at = peer_at
+        self._tag = tag
+        self._end_of_to = f";tag={tag}\r\n".encode()
         self._shed: set[int] = set()
         self._shed_before: set[int] = set()
         self._turn_at = 0.0
@@ -99,18 +119,15 @@ class Shedding:
     def turns_away(self, request: Request, flow: Flow, peer: Peer, now: float) -> bool:
         """Shed a parsed request of a peer: no room for its transaction (DESIGN 4.5), or shed before. False: not shed.
         Raises ParseError if it cannot be answered."""
-        has_room = self._core.has_room(peer.name, now)
+        has_room = self._shares.has_room(peer.name, now)
         if has_room and (now > self._turn_at + REMEMBERED_S or not self._has_shed(_key(request))):
             return False
         self._refuse(self._refusal(request, flow), peer, now)
         return True
 
     def _is_late(self, waited_s: float, *, lasts: bool) -> bool:
-        limit_ms = self._core.settings.limits.shed_lag_ms
+        limit_ms = self._shares.limits.shed_lag_ms
         return waited_s * 1000 > limit_ms > 0 and (lasts or waited_s > BURST_LAG_S)
-
-    def _peer_at(self, flow: Flow) -> Peer | None:
-        return self._core.peers.by_source(flow.host) or self._registrar.peer_at(flow)
 
     def _sheds(self, data: bytes, flow: Flow, peer: Peer | None, now: float, *, is_late: bool) -> bool:
         """Answer a peer's request, drop an unknown source's. Requests being served or malformed are not shed.
@@ -121,8 +138,8 @@ class Shedding:
             return False
         if peer is None:
             if is_late:
-                self._core.counters["strangers"] += 1
-                self._core.bans.offend(flow.host, "stranger", now, proven=flow.reliable)
+                self._outbox.counters["strangers"] += 1
+                self._bans.offend(flow.host, "stranger", now, proven=flow.reliable)
             return is_late
         refusal = self._usual(data, flow) or self._any(data, flow)
         if refusal is None or not (is_late or self._has_shed(refusal.key)):
@@ -137,7 +154,7 @@ class Shedding:
         self._remember(refusal.key, now)
         self.counts[peer.name] = self.counts.get(peer.name, 0) + 1
         self._tell_later(now)
-        self._core.send_in_any_order(refusal.data, refusal.flow)
+        self._outbox.send_in_any_order(refusal.data, refusal.flow)
 
     def _usual(self, data: bytes, flow: Flow) -> Answer | None:
         """The refusal of a new call or text message, from its bytes. None: unusual syntax, or being served."""
@@ -145,7 +162,7 @@ class Shedding:
         if method == "MESSAGE" and not data.startswith(b"MESSAGE "):
             return None
         glimpse = self._prescan.read(data, flow)
-        if glimpse is None or self._core.transactions.is_serving(method, glimpse.hop, glimpse.branch):
+        if glimpse is None or self._transactions.is_serving(method, glimpse.hop, glimpse.branch):
             return None
         return glimpse.answer(_START, self._end_of_to, _END)
 
@@ -153,7 +170,7 @@ class Shedding:
         """As `_usual`, by a full parse. None: malformed, or being served."""
         try:
             request = parse_message(data)
-            if not isinstance(request, Request) or self._core.transactions.find_server(request) is not None:
+            if not isinstance(request, Request) or self._transactions.find_server(request) is not None:
                 return None
             return self._refusal(request, flow)
         except ParseError:
@@ -161,7 +178,7 @@ class Shedding:
 
     def _refusal(self, request: Request, flow: Flow) -> Answer:
         reply = Reply(request, flow)
-        return Answer(_key(request), reply.write(503, to_tag=self._core.stateless_tag, extra=RETRY_AFTER), reply.flow)
+        return Answer(_key(request), reply.write(503, to_tag=self._tag, extra=RETRY_AFTER), reply.flow)
 
     # -- memory
 
@@ -174,13 +191,13 @@ class Shedding:
     def _tell_later(self, now: float) -> None:
         if not self._is_telling:
             self._is_telling = True
-            self._core.timers.set(now + TOLD_EVERY_S, self._tell)
+            self._timers.set(now + TOLD_EVERY_S, self._tell)
 
     def _tell(self, _: float) -> None:
         since = Counter(self.counts) - Counter(self._told)
         self._told = dict(self.counts)
         self._is_telling = False
-        self._core.note("overload.shed", count=since.total(), peers=dict(since), within_s=TOLD_EVERY_S)
+        self._outbox.note("overload.shed", count=since.total(), peers=dict(since), within_s=TOLD_EVERY_S)
 
 
 def _key(request: Request) -> int:

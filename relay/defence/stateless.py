@@ -6,6 +6,7 @@ Used for floods. Requests in unusual syntax are left to the full parser.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -15,8 +16,10 @@ from relay.sip.framing import copied
 from relay.sip.headers import parse_via
 
 if TYPE_CHECKING:
-    from relay.call.core import Core
-    from relay.model.settings import Settings
+    from relay.defence.limits import PeerShares
+    from relay.model.actions import Outbox
+    from relay.model.settings import Peer, Settings
+    from relay.privacy.messages import Reply
     from relay.sip.message import Flow
 
 _BRANCH: Final = b";branch="
@@ -28,8 +31,26 @@ _match_way: Final = re.compile(
 ).fullmatch
 
 
+class StatelessServer:
+    """Final responses of one engine to requests outside calls, without a transaction (RFC 3261 8.2.7)."""
+
+    __slots__ = ("_name_at", "_outbox", "_shares", "tag")
+
+    def __init__(self, outbox: Outbox, shares: PeerShares, name_at: Callable[[Flow], str], tag: str) -> None:
+        """`tag`: To tag of all of them. They open no dialog, and a repeated request must get the same one."""
+        self._outbox = outbox
+        self._shares = shares
+        self._name_at = name_at
+        self.tag = tag
+
+    def answer(self, reply: Reply, status: int, now: float, extra: str = "") -> None:
+        """Send a response, and count the request as stray. `extra`: further header lines."""
+        self._shares.admits_stray(self._name_at(reply.flow), now)
+        self._outbox.send(reply.write(status, to_tag=self.tag, extra=extra), reply.flow)
+
+
 class Answer:
-    """A stateless response."""
+    """A stateless response, written from raw bytes."""
 
     __slots__ = ("data", "flow", "key")
 
@@ -170,12 +191,22 @@ _UNAVAILABLE: Final = b"SIP/2.0 503 Service Unavailable\r\n"
 class Options:
     """The fast path of one engine. `draining`: answer 503."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        outbox: Outbox,
+        shares: PeerShares,
+        by_source: Callable[[str], Peer | None],
+        tag: str,
+    ) -> None:
+        """`by_source` returns the peer with that source address; `tag`: of the `StatelessServer`."""
         self.draining = False
-        self._core = core
+        self._outbox = outbox
+        self._shares = shares
+        self._by_source = by_source
         self._prescan = Prescan()
-        self._end_of_to = f";tag={core.stateless_tag}\r\n".encode()
-        self.follow(core.settings)
+        self._end_of_to = f";tag={tag}\r\n".encode()
+        self.follow(settings)
 
     def follow(self, settings: Settings) -> None:
         """Apply the capabilities of a new configuration."""
@@ -187,23 +218,23 @@ class Options:
 
         False: to be parsed, since there is no load, or it is not a plain OPTIONS of a known peer.
         """
-        core = self._core
-        peer = core.peers.by_source(flow.host)
-        if peer is None or not (is_behind or core.shares.has_strayed(peer.name, now)) or not _is_usual(data):
+        outbox, shares = self._outbox, self._shares
+        peer = self._by_source(flow.host)
+        if peer is None or not (is_behind or shares.has_strayed(peer.name, now)) or not _is_usual(data):
             return False
         glimpse = self._prescan.read(data, flow)
         if glimpse is None or not glimpse.is_of(b"OPTIONS"):
             return False
-        if not core.shares.admits_stray(peer.name, now) and is_behind:
+        if not shares.admits_stray(peer.name, now) and is_behind:
             return True
         if self.draining:
             answer = glimpse.answer(_UNAVAILABLE, self._end_of_to, _END_OF_DRAINING)
         else:
             answer = glimpse.answer(_OK, self._end_of_to, self._rest)
         if is_behind:
-            core.send_in_any_order(answer.data, answer.flow)
+            outbox.send_in_any_order(answer.data, answer.flow)
         else:
-            core.send(answer.data, answer.flow)
+            outbox.send(answer.data, answer.flow)
         return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Literal, NamedTuple, get_args
 
 Language = Literal["zh", "en"]  # of announcements
@@ -110,3 +111,9 @@ class CallRecord(NamedTuple):
     qualification: int | None = None  # version of the business user's approval in force at the look-up
     industrial_id: str | None = None  # of the binding: 工业互联网标识
     source: str | None = None  # source of the INVITE or MESSAGE, as "udp:192.0.2.7:5060"; visible to operators only
+
+
+def record_id(received_at: int, token: Callable[[], str]) -> str:
+    """32 hexadecimal digits, time first, so that records written together are stored together. `token` returns 16
+    random ones."""
+    return f"{received_at.to_bytes(6).hex()}{token()}{token()[-4:]}"

@@ -15,7 +15,9 @@ from typing import Final, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.actions import (
+from relay.defence.bans import Bans
+from relay.defence.shedding import Rank
+from relay.model.actions import (
     Action,
     CallEvent,
     Commit,
@@ -28,8 +30,6 @@ from relay.call.actions import (
     Send,
     SendAll,
 )
-from relay.defence.bans import Bans
-from relay.defence.shedding import Rank
 from relay.model.call import CallRecord, Refusal, Route
 from relay.model.numbers import mask_number
 from relay.model.settings import Peer

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import Struct, field
 
-from relay.call.actions import Counts
+from relay.model.actions import Counts
 
 
 class _Stats(Struct):

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import asyncio_dgram
 
-from relay.call.actions import Mediate, Mediated
+from relay.model.actions import Mediate, Mediated
 from relay.model.settings import RtpengineAddress
 from relay.net import ng
 from relay.net.process import Tasks

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import aiohttp
 import msgspec
 
-from relay.call.actions import LookUp
+from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route, named
 from relay.net.process import Tasks
 from relay.policy.rules import VERIFICATION_FAILED, VERIFICATION_REFUSED

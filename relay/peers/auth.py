@@ -19,9 +19,12 @@ from relay.sip.digest import Challenge, Credentials, answer, parse_challenge, pa
 from relay.sip.message import Response
 
 if TYPE_CHECKING:
-    from relay.call.core import Core
-    from relay.model.settings import Account, Peer, Settings
-    from relay.peers.registrar import Registrar
+    from collections.abc import Callable
+
+    from relay.defence.bans import Bans
+    from relay.model.actions import Outbox
+    from relay.model.settings import Peer, Settings
+    from relay.peers.peers import Peers
     from relay.sip.message import Flow, Request
 
 REALM: Final = "relay700"
@@ -33,17 +36,21 @@ _NOT_CHALLENGED: Final = frozenset({"ACK", "CANCEL"})  # RFC 3261 22.1
 class Logins:
     """Challenges sent and credentials checked by one engine."""
 
-    def __init__(self, core: Core, registrar: Registrar) -> None:
-        self._core = core
-        self._registrar = registrar
-        self._nonces = Nonces(bytes.fromhex(core.token() + core.token()))
+    def __init__(self, settings: Settings, outbox: Outbox, bans: Bans, peers: Peers, token: Callable[[], str]) -> None:
+        """`token` returns 16 random hexadecimal digits."""
+        self._outbox = outbox
+        self._bans = bans
+        self._peers = peers
+        self._token = token
+        self._nonces = Nonces(bytes.fromhex(token() + token()))
         self._by_username: dict[str, Peer] = {}
         self._failures: Counter[str] = Counter()  # by source address
         self._failures_end_at = 0.0
-        self.follow(core.settings)
+        self.follow(settings)
 
     def follow(self, settings: Settings) -> None:
         """Apply a new configuration."""
+        self._algorithms = settings.login_algorithms
         self._strangers = Strangers(settings.limits.stranger_answers_per_s)
         self._by_username = {peer.login.username: peer for peer in settings.peers if peer.login is not None}
 
@@ -54,7 +61,7 @@ class Logins:
     def admit(self, request: Request, flow: Flow, now: float) -> Peer | None:
         """The peer that sent the request. None: challenged, or dropped by the rate limit. Raises ParseError."""
         if request.method != "REGISTER":  # a forged source must not move a registration
-            known = self._registrar.peer_at(flow)
+            known = self._peers.registered.get(flow)
             if known is not None:
                 return known
         if request.method in _NOT_CHALLENGED:
@@ -74,7 +81,7 @@ class Logins:
             self._challenge(request, flow, now, stale=True)
             return None
         if peer is not None:
-            self._core.bans.forgive(flow.host)
+            self._bans.forgive(flow.host)
         return peer
 
     def _proved(self, request: Request, credentials: Credentials, flow: Flow, now: float) -> Peer | None:
@@ -85,7 +92,7 @@ class Logins:
         login: Account | None = None if peer is None else peer.login
         if login is None or self._failures[flow.host] >= MOST_FAILURES:
             return None
-        if credentials.qop != "auth" or credentials.algorithm not in self._core.settings.login_algorithms:
+        if credentials.qop != "auth" or credentials.algorithm not in self._algorithms:
             return None
         if credentials.uri != request.uri:  # RFC 7616 3.4.6
             return None
@@ -93,28 +100,27 @@ class Logins:
 
     def _fail(self, request: Request, flow: Flow, now: float) -> None:
         self._failures[flow.host] += 1
-        self._core.counters["logins_failed"] += 1
+        self._outbox.counters["logins_failed"] += 1
         # Our nonce for that address came back from it: the source is not forged.
-        self._core.bans.offend(flow.host, "wrong password", now, proven=True, weight=GRAVE)
+        self._bans.offend(flow.host, "wrong password", now, proven=True, weight=GRAVE)
         if self._challenge(request, flow, now, stale=False):
-            self._core.note("login.failed", source=flow.host, method=request.method)
+            self._outbox.note("login.failed", source=flow.host, method=request.method)
 
     def _challenge(self, request: Request, flow: Flow, now: float, *, stale: bool) -> bool:
         """Send a stateless 401 (RFC 3261 8.2.7), with the same tag for a retransmission. False: rate-limited."""
-        core = self._core
         if not self._strangers.admit(flow.host, now):
             return False
         reply = Reply(request, flow)
-        nonce = self._nonces.make(flow.host, core.token(), now)
+        nonce = self._nonces.make(flow.host, self._token(), now)
         lines = "".join(
             [
                 f"WWW-Authenticate: {Challenge(REALM, nonce, algorithm, True, None, stale)}\r\n"
-                for algorithm in core.settings.login_algorithms
+                for algorithm in self._algorithms
             ]
         )
         tag = self._nonces.mac(request.branch, request.call_id)[:16]
-        core.counters["challenges"] += 1
-        core.send(reply.write(401, to_tag=tag, extra=lines), reply.flow)
+        self._outbox.counters["challenges"] += 1
+        self._outbox.send(reply.write(401, to_tag=tag, extra=lines), reply.flow)
         return True
 
 

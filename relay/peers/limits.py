@@ -6,14 +6,16 @@ Peers are counted by name, since a call may be older than the configuration in f
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Final
 
 from relay.defence.limits import Rates, Tally
 from relay.model.settings import Quota
 from relay.peers.targets import TargetState
 
-if TYPE_CHECKING:
-    from relay.call.core import Core
+# Names in `CallCounts.stages`.
+SETTING_UP: Final = "setting_up"  # calls not answered yet
+UP: Final = "up"  # answered calls
+ANNOUNCING: Final = "announcing"  # part of SETTING_UP: refused callers who hear an announcement
 
 
 class Quotas:
@@ -48,46 +50,58 @@ def next_admitted(
     return None
 
 
+class CallCounts:
+    """The calls of one engine, counted by stage, by peer and by cap."""
+
+    __slots__ = ("calls_by_key", "quotas_in", "quotas_out", "stages")
+
+    def __init__(self) -> None:
+        self.stages = Tally()
+        self.quotas_in = Quotas()  # of calls from peers
+        self.quotas_out = Quotas()  # of calls to peers
+        self.calls_by_key = Tally()  # counted against the caps of routes
+
+
 # -- The call's reservation in concurrency limits
 
 
 class CallReservation:
     """The reservation of one call."""
 
-    __slots__ = ("_core", "_source", "_target", "keys")
+    __slots__ = ("_counts", "_source", "_target", "keys")
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, counts: CallCounts) -> None:
+        self._counts = counts
         self._source: str | None = None  # inbound peer
         self._target: str | None = None  # outbound peer
         self.keys: tuple[str, ...] = ()  # of its route's caps
 
     def comes_from(self, peer: str) -> None:
         self._source = peer
-        self._core.quotas_in.calls.begin(peer)
+        self._counts.quotas_in.calls.begin(peer)
 
     def goes_to(self, peer: str) -> None:
         """Move the outbound reservation to `peer`."""
         self._leave()
         self._target = peer
-        self._core.quotas_out.calls.begin(peer)
+        self._counts.quotas_out.calls.begin(peer)
 
     def _leave(self) -> None:
         if self._target is not None:
-            self._core.quotas_out.calls.end(self._target)
+            self._counts.quotas_out.calls.end(self._target)
             self._target = None
 
     def falls_under(self, keys: tuple[str, ...]) -> None:
         self.keys = keys
         for key in keys:
-            self._core.calls_by_key.begin(key)
+            self._counts.calls_by_key.begin(key)
 
     def give_back(self) -> None:
         """Release everything. Idempotent."""
         self._leave()
         if self._source is not None:
-            self._core.quotas_in.calls.end(self._source)
+            self._counts.quotas_in.calls.end(self._source)
             self._source = None
         for key in self.keys:
-            self._core.calls_by_key.end(key)
+            self._counts.calls_by_key.end(key)
         self.keys = ()

@@ -13,15 +13,34 @@ from relay.sip.uri import OtherUri, SipUri, TelUri, uri_host
 
 
 class Peers:
-    """The peers of one configuration. Source look-ups are cached for a bounded number of addresses."""
+    """The peers of the configuration in force. Source look-ups are cached for a bounded number of addresses."""
 
     def __init__(self, settings: Settings) -> None:
+        # Our own addresses and host names.
+        self.hosts = frozenset(
+            host for listener in settings.listeners for host in (listener.host, listener.advertised.strip("[]"))
+        )
+        self.registered: dict[Flow, Peer] = {}  # peers registered here (`relay.peers.registrar`)
+        self._by_source: dict[str, Peer | None] = {}
+        self._names: dict[str, str] = {}  # by address
+        self._apply(settings)
+
+    def _apply(self, settings: Settings) -> None:
         self._settings = settings
         self._by_name = {peer.name: peer for peer in settings.peers}
         self._routes: list[PeerRoute] = sorted(settings.routes, key=lambda route: len(route.prefix), reverse=True)
-        self._by_source: dict[str, Peer | None] = {}
-        self._names: dict[str, str] = {}  # by address
+        self._by_source.clear()
+        self._names.clear()
         self._places = {peer.name: self._places_of(peer, peer.targets) for peer in settings.peers}
+
+    def follow(self, settings: Settings, located: Mapping[str, tuple[Target, ...]]) -> None:
+        """Apply a new configuration with the same listeners, and the DNS results for its peers. A target that remains
+        keeps its health."""
+        former = self._places
+        self._apply(settings)
+        self.locate(located)
+        for name, places in self._places.items():
+            _take_over(places, former.get(name, []))
 
     def by_source(self, host: str) -> Peer | None:
         """The peer whose `sources` contain the address, narrowest network first; None for an unknown source."""
@@ -42,6 +61,16 @@ class Peers:
             if network.version == address.version and address in network
         ]
         return max(matches, key=lambda match: match[0])[1] if matches else None
+
+    def at(self, flow: Flow) -> Peer | None:
+        """The peer whose source the address is, or that is registered on the flow."""
+        return self.by_source(flow.host) or self.registered.get(flow)
+
+    def name_on(self, flow: Flow) -> str:
+        """The name of the peer on that flow, by its registration or its source or target address; "" for an unknown
+        source."""
+        registered = self.registered.get(flow) if self.registered else None
+        return self.name_at(flow.host) if registered is None else registered.name
 
     def name_at(self, host: str) -> str:
         """The name of the peer with that source or target address; "" for an unknown one."""
@@ -96,11 +125,6 @@ class Peers:
                 known = self._places[name]
                 self._places[name] = self._places_of(peer, targets)
                 _take_over(self._places[name], known)
-
-    def take_over(self, former: Peers) -> None:
-        """Keep the health of targets that the former configuration has too."""
-        for name, places in self._places.items():
-            _take_over(places, former._places.get(name, []))
 
     def settle(self, name: str, place: TargetState | None) -> None:
         """Set the target of a peer that registers here; None: unreachable."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from relay.peers.targets import TargetState
+from relay.peers.targets import TargetState, heed, reached, unreachable
 from relay.privacy.messages import OutgoingRequest, contact_line
 from relay.sip.message import Response
 from relay.sip.timers import Timer
 
 if TYPE_CHECKING:
-    from relay.call.core import Core
     from relay.model.settings import Peer, Settings
+    from relay.peers.requests import UserAgent
 
 SPREAD_S: Final = 1.0  # the first pings of the peers are spread over this time
 
@@ -24,44 +24,44 @@ SPREAD_S: Final = 1.0  # the first pings of the peers are spread over this time
 class Pings:
     """The pings of one engine."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, ua: UserAgent) -> None:
+        self._ua = ua
         self._settings: Settings | None = None  # in force for the timers
         self._timers: dict[str, Timer] = {}  # by peer name
 
-    def follow(self, now: float) -> None:
+    def follow(self, settings: Settings, now: float) -> None:
         """Restart the pings if the configuration is new."""
-        if self._settings is self._core.settings:
+        if self._settings is settings:
             return
-        self._settings = self._core.settings
+        self._settings = settings
         for timer in self._timers.values():
-            self._core.timers.cancel(timer)
+            self._ua.timers.cancel(timer)
         self._timers = {}
-        for peer in self._settings.peers:
+        for peer in settings.peers:
             if peer.health.ping_s:
-                self._ask_at(peer, now + self._core.fraction() * min(peer.health.ping_s, SPREAD_S))
+                self._ask_at(peer, now + self._ua.fraction() * min(peer.health.ping_s, SPREAD_S))
 
     def _ask_at(self, peer: Peer, when: float) -> None:
-        self._timers[peer.name] = self._core.timers.set(when, partial(self._ask, peer))
+        self._timers[peer.name] = self._ua.timers.set(when, partial(self._ask, peer))
 
     def _ask(self, peer: Peer, now: float) -> None:
-        for place in self._core.peers.places_of(peer.name):
+        for place in self._ua.peers.places_of(peer.name):
             if place.pinging:  # the last ping is unanswered
-                self._core.unreachable(place, now)
+                unreachable(self._ua.outbox, place, now)
             else:
                 place.pinging = True
                 self._send(place, now)
         self._ask_at(peer, now + peer.health.ping_s)
 
     def _send(self, place: TargetState, now: float) -> None:
-        core, flow = self._core, place.flow
-        listener = core.peers.listener(flow)
+        ua, flow = self._ua, place.flow
+        listener = ua.peers.listener(flow)
         uri = f"sip:{place.target.written}"
-        constants = f"From: <sip:{listener.sent_by}>;tag={core.token()}\r\nTo: <{uri}>\r\nCall-ID: {core.token()}\r\n"
+        constants = f"From: <sip:{listener.sent_by}>;tag={ua.token()}\r\nTo: <{uri}>\r\nCall-ID: {ua.token()}\r\n"
         request = OutgoingRequest("OPTIONS", uri, constants, 1, f"{contact_line(listener, '')}Max-Forwards: 70\r\n")
-        branch = f"z9hG4bK{core.token()}"
+        branch = f"z9hG4bK{ua.token()}"
         data = request.render(listener, branch)
-        core.transactions.request(
+        ua.transactions.request(
             "OPTIONS", branch, data, flow, partial(self._answered, place), partial(self._failed, place), now
         )
 
@@ -70,14 +70,14 @@ class Pings:
         if status < 200:
             return
         place.pinging = False
-        self._core.heed(place, response, now)
+        heed(self._ua.outbox, place, response, now)
         if status in (408, 503):
-            self._core.unreachable(place, now)
+            unreachable(self._ua.outbox, place, now)
         else:
-            self._core.reached(place)
+            reached(self._ua.outbox, place)
 
     def _failed(self, place: TargetState, why: str, now: float) -> None:
         place.pinging = False
         # A timeout is counted here only if the ping interval is longer: else `_ask` has counted the silence.
-        if why == "transport" or place.peer.health.ping_s >= self._core.settings.timings.transaction_s:
-            self._core.unreachable(place, now)
+        if why == "transport" or place.peer.health.ping_s >= self._ua.timings.transaction_s:
+            unreachable(self._ua.outbox, place, now)

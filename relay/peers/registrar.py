@@ -21,8 +21,11 @@ from relay.sip.headers import NameAddr, parse_name_addr, parse_number
 from relay.sip.uri import SipUri
 
 if TYPE_CHECKING:
-    from relay.call.core import Core
+    from relay.defence.bans import Bans
+    from relay.defence.limits import PeerShares
+    from relay.defence.stateless import StatelessServer
     from relay.model.settings import Peer
+    from relay.peers.requests import UserAgent
     from relay.sip.message import Flow, Request
     from relay.sip.timers import Timer
 
@@ -47,18 +50,24 @@ class Registration:
 class Registrar:
     """The registrations at one engine. `relay.peers.auth` has authenticated the peers."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, ua: UserAgent, bans: Bans, shares: PeerShares, stateless: StatelessServer) -> None:
+        self._ua = ua
+        self._peers = ua.peers
+        self._outbox = ua.outbox
+        self._bans = bans
+        self._shares = shares
+        self._stateless = stateless
         self._registered: dict[str, Registration] = {}  # by the peer's name
-        self._by_flow: dict[Flow, Registration] = {}
 
     def follow(self) -> None:
         """Apply the configuration in force: peers with an unchanged login stay registered."""
         for name, registration in list(self._registered.items()):
-            peer = self._core.peers.by_name(name)
+            peer = self._peers.by_name(name)
             if peer is None or peer.login is None or peer.login != registration.peer.login:
                 self._forget(registration, "reload")
             else:
+                if self._peers.registered.get(registration.flow) is registration.peer:
+                    self._peers.registered[registration.flow] = peer
                 registration.peer = peer
                 self._settle(registration)
 
@@ -70,55 +79,41 @@ class Registrar:
         """Whether the named peer is registered."""
         return name in self._registered
 
-    def knows(self, flow: Flow) -> bool:
-        """Whether a peer has registered on that flow."""
-        return flow in self._by_flow
-
-    def peer_at(self, flow: Flow) -> Peer | None:
-        """The peer that has registered on that flow."""
-        known = self._by_flow.get(flow)
-        return None if known is None else known.peer
-
-    def name_at(self, flow: Flow) -> str:
-        """The name of the peer on that flow, by its registration or its address; "" for an unknown source."""
-        known = self._by_flow.get(flow) if self._by_flow else None
-        return self._core.peers.name_at(flow.host) if known is None else known.peer.name
-
     def known(self) -> Known:
         """Addresses of registered peers, exempt from bans."""
-        return Known((), {flow.host for flow in self._by_flow})
+        return Known((), {flow.host for flow in self._peers.registered})
 
     # -- REGISTER
 
     def register(self, request: Request, reply: Reply, peer: Peer, flow: Flow, now: float) -> None:
         """Handle a REGISTER of an authenticated peer (RFC 3261 10.3): one Contact, the last one counts."""
         if unknown := masking.unknown_requirements(request):
-            self._core.answer(reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
+            self._stateless.answer(reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
             return
         if not _is_own_address(request, peer):
-            self._core.answer(reply, 403, now)  # RFC 3261 10.3, step 4
+            self._stateless.answer(reply, 403, now)  # RFC 3261 10.3, step 4
             return
         try:
             self._take(request, peer, flow, now)
         except ProtocolError as error:
             lines = f"Min-Expires: {SHORTEST_S}\r\n" if error.status == 423 else ""
-            self._core.answer(reply, error.status, now, lines)
+            self._stateless.answer(reply, error.status, now, lines)
         except ParseError:
-            self._core.answer(reply, 400, now)
+            self._stateless.answer(reply, 400, now)
         else:
             self._accept(request, reply, peer, now)
 
     def _accept(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
         """Answer 200 in a transaction: credentials are valid once, and a retransmission must get the same answer."""
-        core, registration = self._core, self._registered.get(peer.name)
+        ua, registration = self._ua, self._registered.get(peer.name)
         lines = ""
         if registration is not None:
             lines = f"Contact: <{registration.contact}>;expires={int(registration.expires_at - now)}\r\n"
-        data = reply.write(200, to_tag=core.token(), extra=lines)
-        if core.has_room(peer.name, now):
-            core.transactions.serve(request, reply.flow, peer.name).respond(200, data, now)
+        data = reply.write(200, to_tag=ua.token(), extra=lines)
+        if self._shares.has_room(peer.name, now):
+            ua.transactions.serve(request, reply.flow, peer.name).respond(200, data, now)
         else:
-            core.send(data, reply.flow)
+            self._outbox.send(data, reply.flow)
 
     def _take(self, request: Request, peer: Peer, flow: Flow, now: float) -> None:
         """Raises ProtocolError and ParseError."""
@@ -146,13 +141,14 @@ class Registrar:
         before = self._registered.get(peer.name)
         if before is not None:
             self._remove(before)
-        timer = self._core.timers.set(expires_at, partial(self._expire, peer.name))
+        timer = self._ua.timers.set(expires_at, partial(self._expire, peer.name))
         registration = Registration(peer, contact.uri_text, flow, expires_at, timer)
-        self._registered[peer.name] = self._by_flow[flow] = registration
-        self._core.bans.meet(flow.host)
+        self._registered[peer.name] = registration
+        self._peers.registered[flow] = peer
+        self._bans.meet(flow.host)
         if before is None or (before.flow, before.contact) != (flow, contact.uri_text):
             self._settle(registration)
-            self._core.note("login.registered", peer=peer.name, source=flow.host, expires_s=seconds)
+            self._outbox.note("login.registered", peer=peer.name, source=flow.host, expires_s=seconds)
 
     def _settle(self, registration: Registration) -> None:
         """Set the peer's target: the URI of the Contact, over the flow of the REGISTER."""
@@ -162,7 +158,7 @@ class Registrar:
         params = {name: value for name, value in uri.params.items() if name != "method"}  # RFC 3261 19.1.1
         written = str(SipUri("sip", None, None, uri.host, uri.port, params, "")).removeprefix("sip:")
         target = Target(flow.host, flow.port, cast(Literal["udp", "tcp", "tls"], flow.transport), written)
-        self._core.peers.settle(registration.peer.name, TargetState(registration.peer, target, flow))
+        self._peers.settle(registration.peer.name, TargetState(registration.peer, target, flow))
 
     def _leave(self, peer: Peer, contact: str) -> None:
         """Remove a registration. `contact`: its URI; "" for any."""
@@ -175,23 +171,24 @@ class Registrar:
 
     def lose(self, flow: Flow) -> None:
         """End the registration of a broken connection: only the peer can reopen it, and registers again then."""
-        registration = self._by_flow.get(flow) if flow.reliable else None
+        peer = self._peers.registered.get(flow) if flow.reliable else None
+        registration = None if peer is None else self._registered.get(peer.name)
         if registration is not None:
             self._end(registration, "connection")
 
     def _end(self, registration: Registration, why: str) -> None:
-        self._core.peers.settle(registration.peer.name, None)
+        self._peers.settle(registration.peer.name, None)
         self._forget(registration, why)
 
     def _forget(self, registration: Registration, why: str) -> None:
         self._remove(registration)
-        self._core.note("login.ended", peer=registration.peer.name, reason=why)
+        self._outbox.note("login.ended", peer=registration.peer.name, reason=why)
 
     def _remove(self, registration: Registration) -> None:
-        self._core.timers.cancel(registration.timer)
+        self._ua.timers.cancel(registration.timer)
         del self._registered[registration.peer.name]
-        if self._by_flow.get(registration.flow) is registration:
-            del self._by_flow[registration.flow]
+        if self._peers.registered.get(registration.flow) is registration.peer:
+            del self._peers.registered[registration.flow]
 
 
 def _is_own_address(request: Request, peer: Peer) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay.errors import ParseError
 from relay.peers.peers import host_port
-from relay.peers.requests import ClientRequest
+from relay.peers.requests import ClientRequest, UserAgent
 from relay.peers.targets import TargetState, retry_after_s
 from relay.privacy.messages import OutgoingRequest, contact_line
 from relay.sip.headers import parse_name_addr, parse_number
@@ -21,7 +21,6 @@ from relay.sip.uri import SipUri
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from relay.call.core import Core
     from relay.model.settings import Account, Peer
     from relay.sip.timers import Timer
 
@@ -34,8 +33,8 @@ LONGEST_WAIT_S: Final = 1800.0
 class Registrations:
     """The registrations of one engine."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, ua: UserAgent) -> None:
+        self._ua = ua
         self._by_peer: dict[str, Registration] = {}
         self._leaving: set[Registration] = set()
         self._is_over = False  # shutdown has begun
@@ -44,7 +43,7 @@ class Registrations:
         """Keep a registration at each peer with `registers`, and remove the others."""
         if self._is_over:  # a reload or DNS result after the shutdown began must not attract calls
             return
-        wanted = {peer.name: peer for peer in self._core.settings.peers if peer.registers}
+        wanted = {peer.name: peer for peer in self._ua.peers.all() if peer.registers}
         for name, registration in list(self._by_peer.items()):
             peer = wanted.get(name)
             if peer is None or peer.account != registration.peer.account:
@@ -53,7 +52,7 @@ class Registrations:
         for name, peer in wanted.items():
             known = self._by_peer.get(name)
             if known is None:
-                known = self._by_peer[name] = Registration(self._core, peer)
+                known = self._by_peer[name] = Registration(self._ua, peer)
             known.follow(peer, now)
 
     def give_up(self, now: float) -> None:
@@ -85,7 +84,6 @@ class Registration:
         "_account",
         "_asked_s",
         "_call_id",
-        "_core",
         "_cseq",
         "_failures",
         "_given_up",
@@ -93,17 +91,18 @@ class Registration:
         "_tag",
         "_timer",
         "_tried",
+        "_ua",
         "ends_at",
         "peer",
     )
 
-    def __init__(self, core: Core, peer: Peer) -> None:
+    def __init__(self, ua: UserAgent, peer: Peer) -> None:
         assert peer.account is not None
         self.peer = peer
         self.ends_at = 0.0  # monotonic seconds; end of the last granted time
-        self._core = core
+        self._ua = ua
         self._account: Account = peer.account
-        self._call_id, self._tag = core.token(), core.token()  # RFC 3261 10.2: the same in all its REGISTERs
+        self._call_id, self._tag = ua.token(), ua.token()  # RFC 3261 10.2: the same in all its REGISTERs
         self._cseq = 0
         self._asked_s = ASKED_S
         self._failures = 0  # consecutive
@@ -116,12 +115,12 @@ class Registration:
         """Apply a configuration; register at once if no target was known before."""
         self.peer = peer
         if self._place is None:
-            self._core.timers.cancel(self._timer)
+            self._ua.timers.cancel(self._timer)
             self._ask(now)
 
     def give_up(self, done: Callable[[], None], now: float) -> None:
         """Remove the registration. `done` is called on the response or on failure."""
-        self._core.timers.cancel(self._timer)
+        self._ua.timers.cancel(self._timer)
         self._timer, self._given_up = None, True
         place = self._place
         if place is None or self.ends_at <= now:
@@ -134,7 +133,7 @@ class Registration:
 
     def _ask(self, now: float) -> None:
         self._timer = None
-        places = self._core.peers.places_of(self.peer.name)
+        places = self._ua.peers.places_of(self.peer.name)
         if not places:
             self._fail("no_address", 0, now)
             return
@@ -149,14 +148,14 @@ class Registration:
         fail: Callable[[str, float], None],
         now: float,
     ) -> None:
-        core, flow, registrar = self._core, place.flow, f"sip:{place.target.written}"
+        ua, flow, registrar = self._ua, place.flow, f"sip:{place.target.written}"
         user = self._account.username
         address = f"sip:{user}@{place.target.written}"
         constants = f"From: <{address}>;tag={self._tag}\r\nTo: <{address}>\r\nCall-ID: {self._call_id}\r\n"
-        rest = f"{contact_line(core.peers.listener(flow), user)}Max-Forwards: 70\r\nExpires: {seconds}\r\n"
+        rest = f"{contact_line(ua.peers.listener(flow), user)}Max-Forwards: 70\r\nExpires: {seconds}\r\n"
         self._cseq += 1
         request = OutgoingRequest("REGISTER", registrar, constants, self._cseq, rest)
-        ClientRequest(core, request, flow, self.peer, receive, fail, now, self._renumber)
+        ClientRequest(ua, request, flow, self.peer, receive, fail, now, self._renumber)
 
     def _renumber(self, _: str, __: float) -> int:
         self._cseq += 1
@@ -186,21 +185,23 @@ class Registration:
     def _succeed(self, granted_s: int, now: float) -> None:
         was_registered, self._failures = self.ends_at > now, 0
         self.ends_at = now + granted_s
-        self._timer = self._core.timers.set(now + max(granted_s / 2, 1.0), self._ask)
+        self._timer = self._ua.timers.set(now + max(granted_s / 2, 1.0), self._ask)
         if not was_registered:
             place = "" if self._place is None else self._place.name
-            self._core.note("registration.up", peer=self.peer.name, target=place, granted_s=granted_s)
+            self._ua.outbox.note("registration.up", peer=self.peer.name, target=place, granted_s=granted_s)
 
     def _fail(self, why: str, retry_after_s: int, now: float) -> None:
         """Retry later, with exponential backoff and jitter (RFC 5626 4.5)."""
         wait_s = min(FIRST_WAIT_S * 2.0 ** min(self._failures, 10), LONGEST_WAIT_S)
-        wait_s *= 0.5 + self._core.fraction() / 2
+        wait_s *= 0.5 + self._ua.fraction() / 2
         wait_s = max(wait_s, min(float(retry_after_s), LONGEST_WAIT_S))
         place = "" if self._place is None else self._place.name
         self._failures += 1
         self._tried += 1
-        self._timer = self._core.timers.set(now + wait_s, self._ask)
-        self._core.note("registration.failed", peer=self.peer.name, target=place, reason=why, again_in_s=round(wait_s))
+        self._timer = self._ua.timers.set(now + wait_s, self._ask)
+        self._ua.outbox.note(
+            "registration.failed", peer=self.peer.name, target=place, reason=why, again_in_s=round(wait_s)
+        )
 
     def _granted_s(self, response: Response) -> int:
         """The granted seconds: of our Contact, else of Expires (RFC 3261 10.2.4), else as requested."""
@@ -220,7 +221,7 @@ class Registration:
     def _is_ours(self, uri: SipUri) -> bool:
         if self._place is None:
             return False
-        listener = self._core.peers.listener(self._place.flow)
+        listener = self._ua.peers.listener(self._place.flow)
         return host_port(uri.host, uri.port or 5060) == host_port(listener.advertised.strip("[]"), listener.port)
 
 

@@ -9,15 +9,36 @@ from relay.errors import ProtocolError
 from relay.peers.auth import CHALLENGED, challenge_in, credentials_line
 from relay.privacy.messages import MOST_BY_UDP, PATH_MTU_LIMIT, OutgoingRequest
 from relay.sip.message import Flow, Response
+from relay.sip.timers import TimerHeap, Timings
+from relay.sip.transaction import TransactionLayer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from relay.call.core import Core
+    from relay.model.actions import Outbox
     from relay.model.settings import Peer
-
+    from relay.peers.peers import Peers
 
 MOST_CHALLENGES: Final = 2  # answered per request; the second only if it is marked stale
+
+
+class UserAgent:
+    """The relay as a SIP user agent: what any dialog or request needs, whatever it belongs to."""
+
+    __slots__ = ("outbox", "peers", "timers", "timings", "token", "transactions")
+
+    def __init__(self, outbox: Outbox, peers: Peers, timings: Timings, token: Callable[[], str]) -> None:
+        """`token` returns 16 random hexadecimal digits."""
+        self.outbox = outbox
+        self.peers = peers
+        self.timings = timings
+        self.token = token
+        self.timers = TimerHeap()
+        self.transactions = TransactionLayer(timings, self.timers, outbox.send)
+
+    def fraction(self) -> float:
+        """A random number, 0 <= n < 1, to spread events that begin together."""
+        return int(self.token()[-4:], 16) / 0x10000
 
 
 class ClientRequest:
@@ -29,7 +50,6 @@ class ClientRequest:
         "_branch",
         "_cancelled",
         "_challenges",
-        "_core",
         "_fail",
         "_first_flow",
         "_flow",
@@ -39,12 +59,13 @@ class ClientRequest:
         "_receive",
         "_renumber",
         "_request",
+        "_ua",
         "transaction",
     )
 
     def __init__(
         self,
-        core: Core,
+        ua: UserAgent,
         request: OutgoingRequest,
         flow: Flow,
         peer: Peer,
@@ -62,7 +83,7 @@ class ClientRequest:
         `goes_out` gets flow and branch before each sending of an INVITE. `branch`: of an INVITE that an earlier process
         sent on this flow, and that is only adopted.
         """
-        self._core = core
+        self._ua = ua
         self._request = request
         self._first_flow = flow
         self._peer = peer
@@ -75,35 +96,35 @@ class ClientRequest:
         self._goes_out = goes_out
         if branch:
             self._flow, self._branch = flow, branch
-            self.transaction = core.transactions.take_up(branch, flow, self._receive_invite, fail, self._ack)
+            self.transaction = ua.transactions.take_up(branch, flow, self._receive_invite, fail, self._ack)
         else:
             self._send(now)
 
     def _send(self, now: float) -> None:
         flow = self._first_flow
-        tcp = _tcp_for_large(self._core, self._request, flow, self._peer)
+        tcp = _tcp_for_large(self._ua, self._request, flow, self._peer)
         if tcp is None:
             self._start(flow, self._fail, now)
         else:
             self._start(tcp, lambda why, at: self._fall_back(why, flow, at), now)
 
     def _start(self, flow: Flow, fail: Callable[[str, float], None], now: float) -> None:
-        core = self._core
+        ua = self._ua
         method = self._request.method
         self._flow = flow
-        self._branch = f"z9hG4bK{core.token()}"  # RFC 3261 8.1.1.7
-        data = self._request.render(core.peers.listener(flow), self._branch)
+        self._branch = f"z9hG4bK{ua.token()}"  # RFC 3261 8.1.1.7
+        data = self._request.render(ua.peers.listener(flow), self._branch)
         if len(data) > MOST_BY_UDP and flow.transport == "udp":
             raise ProtocolError(513, "request exceeds the UDP limit")
         if method == "INVITE":
             if self._goes_out is not None:
                 self._goes_out(flow, self._branch)
-            self.transaction = core.transactions.request(
+            self.transaction = ua.transactions.request(
                 method, self._branch, data, flow, self._receive_invite, fail, now, self._ack
             )
         else:
             receive = self._receive if self._peer.account is None else self._receive_other
-            self.transaction = core.transactions.request(method, self._branch, data, flow, receive, fail, now)
+            self.transaction = ua.transactions.request(method, self._branch, data, flow, receive, fail, now)
 
     def _fall_back(self, why: str, udp: Flow, now: float) -> None:
         if why == "transport" and not self.transaction.proceeding and self._cancelled is None:
@@ -113,7 +134,7 @@ class ClientRequest:
         self._fail(why, now)
 
     def _ack(self, response: Response) -> bytes:
-        return self._request.ack(response, self._core.peers.listener(self._flow), self._branch)
+        return self._request.ack(response, self._ua.peers.listener(self._flow), self._branch)
 
     def _receive_invite(self, response: Response, now: float) -> None:
         if self._cancelled is not None and response.status < 200:
@@ -137,7 +158,7 @@ class ClientRequest:
         if challenge is None or (self._challenges and not challenge.stale):
             return False
         self._challenges += 1
-        line = credentials_line(response.status, challenge, account, request.method, request.uri, self._core.token())
+        line = credentials_line(response.status, challenge, account, request.method, request.uri, self._ua.token())
         self._request = request.with_credentials(self._renumber(line, now), line)
         try:
             self._send(now)
@@ -156,9 +177,9 @@ class ClientRequest:
             self._cancelled = reason
 
     def _send_cancel(self, reason: str, now: float) -> None:
-        core = self._core
-        data = self._request.cancel(core.peers.listener(self._flow), self._branch, reason)
-        core.transactions.request("CANCEL", self._branch, data, self._flow, _ignore, _ignore, now)
+        ua = self._ua
+        data = self._request.cancel(ua.peers.listener(self._flow), self._branch, reason)
+        ua.transactions.request("CANCEL", self._branch, data, self._flow, _ignore, _ignore, now)
         self.transaction.abandon(now)
 
 
@@ -166,8 +187,8 @@ def _ignore(_: object, __: float) -> None:
     """Ignore the response to a CANCEL: the INVITE's own response counts."""
 
 
-def _tcp_for_large(core: Core, request: OutgoingRequest, flow: Flow, peer: Peer) -> Flow | None:
+def _tcp_for_large(ua: UserAgent, request: OutgoingRequest, flow: Flow, peer: Peer) -> Flow | None:
     if flow.transport != "udp" or not peer.tcp_allowed or request.size <= PATH_MTU_LIMIT:
         return None
-    listener = core.peers.listener_for("tcp", flow.host)
+    listener = ua.peers.listener_for("tcp", flow.host)
     return None if listener is None else Flow(listener, "tcp", flow.host, flow.port)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from relay.call.core import Core
     from relay.model.settings import Peer
+    from relay.peers.limits import CallCounts
+    from relay.peers.peers import Peers
+    from relay.sip.timers import WallClock
 
 
 class TargetState(NamedTuple):
@@ -30,14 +32,20 @@ class PeerState(NamedTuple):
     targets: tuple[TargetState, ...]
 
 
-def peer_states(core: Core, is_registered: Callable[[Peer, float], bool | None], now: float) -> list[PeerState]:
+def peer_states(
+    peers: Peers,
+    counts: CallCounts,
+    clock: WallClock,
+    is_registered: Callable[[Peer, float], bool | None],
+    now: float,
+) -> list[PeerState]:
     """All peers, in the order of the configuration."""
     targets: dict[str, list[TargetState]] = {}
-    for place in core.peers.places():
-        aside_until = core.wall_ms(place.aside_until) if place.aside_until > now else None
+    for place in peers.places():
+        aside_until = clock.ms(place.aside_until) if place.aside_until > now else None
         state = TargetState(place.name, place.state(now), place.failures, aside_until)
         targets.setdefault(place.peer.name, []).append(state)
-    calls_in, calls_out = core.quotas_in.calls, core.quotas_out.calls
+    calls_in, calls_out = counts.quotas_in.calls, counts.quotas_out.calls
     return [
         PeerState(
             peer.name,
@@ -46,5 +54,5 @@ def peer_states(core: Core, is_registered: Callable[[Peer, float], bool | None],
             is_registered(peer, now),
             tuple(targets.get(peer.name, ())),
         )
-        for peer in core.settings.peers
+        for peer in peers.all()
     ]

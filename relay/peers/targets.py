@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Final
 
+from relay.model.actions import Outbox
 from relay.model.settings import Peer, Target
-from relay.sip.message import Flow, transport_address
+from relay.sip.message import Flow, Response, transport_address
 
 REST_S: Final = 30.0  # pause of a target that fails and is not pinged
 LONGEST_REST_S: Final = 3600.0  # cap of Retry-After
@@ -137,3 +138,40 @@ def retry_after_s(value: str | None) -> int:
     """The seconds of a Retry-After (RFC 3261 20.33); 0 if there is none."""
     found = _match_seconds(value) if value else None
     return int(found[1]) if found else 0
+
+
+# -- Health by the outcome of requests; changes are logged
+
+
+def unreachable(outbox: Outbox, place: TargetState, now: float) -> None:
+    """The target did not respond, or the transport failed."""
+    if not place.failed(now):
+        return
+    if place.is_down:
+        outbox.note("target.down", peer=place.peer.name, target=place.name)
+    else:
+        _note_aside(outbox, place, "no_answer", REST_S)
+
+
+def responded(outbox: Outbox, place: TargetState, response: Response, now: float) -> None:
+    """The target responded to a call or a text message, with any status."""
+    reached(outbox, place)
+    heed(outbox, place, response, now)
+
+
+def reached(outbox: Outbox, place: TargetState) -> None:
+    """The target responded."""
+    if place.answered():
+        outbox.note("target.up", peer=place.peer.name, target=place.name)
+
+
+def heed(outbox: Outbox, place: TargetState, response: Response, now: float) -> None:
+    """Honour Retry-After in a 503 (RFC 3261 21.5.4)."""
+    seconds = retry_after_s(response.get("retry-after")) if response.status == 503 else 0
+    if seconds:
+        place.put_aside(seconds, now)
+        _note_aside(outbox, place, "retry_after", min(seconds, LONGEST_REST_S))
+
+
+def _note_aside(outbox: Outbox, place: TargetState, reason: str, for_s: float) -> None:
+    outbox.note("target.aside", peer=place.peer.name, target=place.name, reason=reason, for_s=for_s)

@@ -35,6 +35,19 @@ class Timings:
         return max(32.0, 64 * self.t1)
 
 
+class WallClock:
+    """Unix time of monotonic `now`. `offset_s`: wall clock minus monotonic clock; changes when the clock is set."""
+
+    __slots__ = ("offset_s",)
+
+    def __init__(self, offset_s: float) -> None:
+        self.offset_s = offset_s
+
+    def ms(self, now: float) -> int:
+        """Unix milliseconds."""
+        return int((now + self.offset_s) * 1000)
+
+
 class Timer:
     """A timer of the heap; it fires at most once per arming. A subclass with its own `fire` saves the two allocations
     of a `Callback`."""

@@ -22,8 +22,8 @@ from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 import aiosqlite
 
-from relay.call.actions import Commit
 from relay.errors import StoreError
+from relay.model.actions import Commit
 from relay.policy.recent import LastCaller
 from relay.store.chain import (
     AUDIT,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
-from relay.call.actions import Commit
+from relay.model.actions import Commit
 from relay.model.call import CallRecord
 from relay.policy.recent import LastCaller
 from relay.store.journal_rows import Told

@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from relay.call.actions import Commit
 from relay.errors import StoreError
+from relay.model.actions import Commit
 from relay.model.call import CallRecord
 from relay.policy.recent import LastCaller
 from relay.store.connection import Connection, Place, Server

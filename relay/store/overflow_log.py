@@ -22,8 +22,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from relay.call.actions import Commit
 from relay.errors import StoreError
+from relay.model.actions import Commit
 from relay.store.files import open_beside, sync_folder
 from relay.store.record_rows import decode_record, encode_record
 from relay.store.sealing import Sealer

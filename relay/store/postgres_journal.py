@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import asyncpg
 
-from relay.call.actions import Commit
 from relay.defence.shared_limits import SharedLimits
 from relay.errors import StoreError
+from relay.model.actions import Commit
 from relay.policy.recent import LastCaller
 from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, checked_head, head_row, next_link, read_head
 from relay.store.connection import Server

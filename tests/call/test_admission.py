@@ -6,9 +6,9 @@ import pytest
 
 from relay.call import admission
 from relay.call.admission import NUMBER_UNKNOWN, OVER_LIMIT, TOO_SHORT
-from relay.defence.limits import SETTING_UP, UP
 from relay.errors import ParseError, ProtocolError
 from relay.model.call import Refusal
+from relay.peers.limits import SETTING_UP, UP
 from tests.call.support import FLOW, core, invite, peer, settings
 
 X = "700100000010001"
@@ -115,7 +115,7 @@ def test_invite_is_refused_before_its_number_is_judged(lines: tuple[str, ...], r
 
 def test_valid_invite_is_admitted() -> None:
     ground = core()
-    ground.stages.begin(SETTING_UP)  # its own
+    ground.counts.stages.begin(SETTING_UP)  # its own
     assert admission.judge_request(ground, invite("Require: timer", "Max-Forwards: 1"), FLOW, peer(), 1.0) is None
 
 
@@ -129,19 +129,19 @@ def test_malformed_invite_raises_parse_error(header: str) -> None:
 def test_invite_over_a_limit_is_refused(over: str) -> None:
     """One call, two of a peer, two look-ups (see `settings`)."""
     ground = core()
-    ground.stages.begin(SETTING_UP)
+    ground.counts.stages.begin(SETTING_UP)
     ground.transactions.serve(invite(), FLOW)
     match over:
         case "calls":
-            ground.stages.begin(UP)
+            ground.counts.stages.begin(UP)
         case "setups":
-            ground.stages.begin(SETTING_UP)
+            ground.counts.stages.begin(SETTING_UP)
         case "calls of the peer":
             for _ in range(2):
-                ground.quotas_in.calls.begin("pbx")
+                ground.counts.quotas_in.calls.begin("pbx")
         case "look-ups":
             for _ in range(2):
-                ground.look_up("", "", lambda _, __: None, peer=peer())
+                ground.outbox.look_up("", "", lambda _, __: None, peer=peer())
     assert admission.judge_request(ground, invite(), FLOW, peer(), 1.0) == (OVER_LIMIT, "")
     assert OVER_LIMIT.retry_after_s
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.actions import Commit
 from relay.call.call import Call
 from relay.call.core import Core
+from relay.model.actions import Commit
 from relay.model.call import Refusal, Route
 from relay.privacy.masking import CANCELLED
 from tests.call.support import FLOW, core, peer
@@ -23,9 +23,9 @@ def call(shared: Core | None = None, *, caller: str = A, tag: str = "a") -> Call
 
 def committed(made: Call, now: float = 9.0) -> list[Commit]:
     """The commits asked for, all of them answered."""
-    commits = [action for action in made.core.take_actions() if isinstance(action, Commit)]
+    commits = [action for action in made.core.outbox.take_actions() if isinstance(action, Commit)]
     for commit in commits:
-        made.core.committed(commit.token, now)
+        made.core.outbox.committed(commit.token, now)
     return commits
 
 
@@ -125,10 +125,10 @@ def test_smaller_max_call_s_of_route_and_settings_counts(of_route: float | None,
 def test_call_counts_towards_limits_until_it_ends() -> None:
     made = call()
     made.share.comes_from("pbx")
-    assert made.core.quotas_in.calls.count("pbx") == 1
+    assert made.core.counts.quotas_in.calls.count("pbx") == 1
     made.closed(CANCELLED, "caller", "cancel", lambda _: None, 1.0)
     made.share.give_back()
-    assert made.core.quotas_in.calls.count("pbx") == 0
+    assert made.core.counts.quotas_in.calls.count("pbx") == 0
 
 
 def test_call_is_found_by_its_invite_until_its_end_is_committed() -> None:
@@ -160,4 +160,4 @@ def test_when_end_committed_waits_for_the_commit() -> None:
 def test_end_of_an_unanswered_call_without_setup_has_no_effect() -> None:
     made = call()
     made.end("relay", "shutdown", 1.0)
-    assert made.core.take_actions() == []
+    assert made.core.outbox.take_actions() == []

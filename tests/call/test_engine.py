@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.call.actions import Note, Send
 from relay.call.engine import Engine
 from relay.defence.limits import SHARE
+from relay.model.actions import Note, Send
 from relay.model.call import CallRecord, Refusal
 from relay.sip.message import Flow
 from tests.call.support import FLOW, core, invite, settings

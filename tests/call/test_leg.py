@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.actions import Send
 from relay.call.call import Call
 from relay.call.core import Core
 from relay.call.leak_check import LeakCheck
 from relay.call.leg import Leak, Leg
 from relay.call.outbound_attempt import session_id
+from relay.model.actions import Send
 from relay.privacy.messages import Reply
 from relay.privacy.sdp import SdpWriter
 from relay.sip.dialog import Dialog
@@ -45,7 +45,7 @@ class Pair:
         return Leg(self.core, call, side, dialog, peer(), flow, "700100000010001", writer)  # type: ignore[arg-type]
 
     def take(self) -> list[Request | Response]:
-        return [parse_message(action.data) for action in self.core.take_actions() if isinstance(action, Send)]
+        return [parse_message(action.data) for action in self.core.outbox.take_actions() if isinstance(action, Send)]
 
     def ack(self, number: int) -> Request:
         return invite(f"CSeq: {number} ACK", method="ACK")

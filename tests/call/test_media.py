@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from relay.call.actions import Counts, Mediate, Mediated
 from relay.call.core import Core
 from relay.call.media import COUNTS_S, MOST_WAITING, Media
+from relay.model.actions import Counts, Mediate, Mediated
 from tests.call.support import core
 from tests.support.stored import ended_record
 
@@ -17,14 +17,14 @@ def reserving(ground: Core) -> tuple[Media, list[str]]:
 
 
 def asked(ground: Core) -> Mediate:
-    (command,) = (action for action in ground.take_actions() if isinstance(action, Mediate))
+    (command,) = (action for action in ground.outbox.take_actions() if isinstance(action, Mediate))
     return command
 
 
 def up(ground: Core) -> Media:
     """A call with an instance."""
     media, _ = reserving(ground)
-    ground.mediated(asked(ground).token, Mediated("one"), 0.0)
+    ground.outbox.mediated(asked(ground).token, Mediated("one"), 0.0)
     return media
 
 
@@ -42,7 +42,7 @@ def test_steps_are_queued_in_order() -> None:
     for step in ("first", "second"):
         assert media.take(lambda _, step=step: done.append(step), 0.0)
     assert done == []
-    ground.mediated(asked(ground).token, Mediated("one"), 0.0)
+    ground.outbox.mediated(asked(ground).token, Mediated("one"), 0.0)
     assert done == ["reserved", "first", "second"]
     assert media.instance == "one"
 
@@ -52,9 +52,9 @@ def test_step_that_sends_a_command_blocks_the_others() -> None:
     media, done = reserving(ground)
     media.take(lambda now: media.reserve(lambda _: done.append("again"), now), 0.0)
     media.take(lambda _: done.append("last"), 0.0)
-    ground.mediated(asked(ground).token, Mediated("one"), 0.0)
+    ground.outbox.mediated(asked(ground).token, Mediated("one"), 0.0)
     assert done == ["reserved"]
-    ground.mediated(asked(ground).token, None, 0.0)
+    ground.outbox.mediated(asked(ground).token, None, 0.0)
     assert done == ["reserved", "again", "last"]
 
 
@@ -63,7 +63,7 @@ def test_queue_is_bounded() -> None:
     media, done = reserving(ground)
     assert all([media.take(lambda _: done.append("waited"), 0.0) for _ in range(MOST_WAITING)])
     assert not media.take(lambda _: done.append("not taken"), 0.0)
-    ground.mediated(asked(ground).token, None, 0.0)
+    ground.outbox.mediated(asked(ground).token, None, 0.0)
     assert done == ["reserved", *["waited"] * MOST_WAITING]
 
 
@@ -82,8 +82,8 @@ def test_delete_waits_for_the_pending_command() -> None:
     media, _ = reserving(ground)
     token = asked(ground).token
     media.end(None, 0.0)
-    assert ground.take_actions() == []
-    ground.mediated(token, Mediated("one"), 0.0)
+    assert ground.outbox.take_actions() == []
+    ground.outbox.mediated(token, Mediated("one"), 0.0)
     assert asked(ground) == Mediate(0, "delete", "call", "one")
 
 
@@ -93,7 +93,7 @@ def test_call_without_an_instance_is_not_deleted() -> None:
     heard: list[float] = []
     media.end(heard.append, 5.0)
     assert heard == [5.0]
-    assert ground.take_actions() == []
+    assert ground.outbox.take_actions() == []
     assert len(ground.timers) == 0
 
 
@@ -104,7 +104,7 @@ def test_counts_are_awaited_for_counts_s() -> None:
     command = asked(ground)
     ground.timers.run(5.0 + COUNTS_S)
     assert heard == [5.0 + COUNTS_S]
-    ground.mediated(command.token, Mediated("one", counts=((media.caller_tag, Counts(9, 1, 2)),)), 9.0)
+    ground.outbox.mediated(command.token, Mediated("one", counts=((media.caller_tag, Counts(9, 1, 2)),)), 9.0)
     assert heard == [5.0 + COUNTS_S]
 
 
@@ -117,7 +117,7 @@ def test_counts_belong_to_the_side_of_their_tag() -> None:
         ("other", Counts(1, 1, 1)),
         (media.caller_tag, Counts(9, 1, 2)),
     )
-    ground.mediated(asked(ground).token, Mediated("one", counts=counts), 5.1)
+    ground.outbox.mediated(asked(ground).token, Mediated("one", counts=counts), 5.1)
     assert heard == [5.1]
     record = media.write_counts(ended_record())
     assert (record.caller_packets, record.caller_lost, record.caller_jitter_ms) == (9, 1, 2)
@@ -133,7 +133,7 @@ def test_first_checks_of_calls_are_spread() -> None:
         assert due is not None
         times.append(due)
         ground.timers.run(due)
-        ground.take_actions()
+        ground.outbox.take_actions()
     assert all(10.0 <= when <= 30.0 for when in times)
 
 

@@ -49,7 +49,7 @@ def test_leg_is_restored() -> None:
     pbx = new.peers.by_name("pbx")
     assert pbx is not None
     restored = call(new)
-    later = restored.received_at / 1000 - new.clock_offset_s + 60
+    later = restored.received_at / 1000 - new.clock.offset_s + 60
     back = load_leg(new, restored, "callee", state.caller, pbx, FLOW, later)
     assert back.dialog.request_head == leg(core()).dialog.request_head
     assert back.dialog.next_cseq() == 9 + CSEQ_STEP + 6000 + 1

@@ -11,8 +11,8 @@ from contextlib import closing
 import pyarrow.parquet
 import pytest
 
-from relay.call.actions import Commit
 from relay.errors import Refused
+from relay.model.actions import Commit
 from relay.model.binding import Binding
 from relay.model.call import CallRecord
 from relay.net.control import ControlServer, control_path

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.call.actions import Note
 from relay.call.core import Core
 from relay.defence.limits import STRANGERS, STRAYS_PER_S, TOLD_EVERY_S, is_within_share
+from relay.model.actions import Note
 from tests.call.support import core
 
 MOST = 20_000
@@ -65,7 +65,7 @@ def test_bound_is_never_exceeded_and_a_peers_first_unit_is_admitted(used: int, o
 
 
 def notes(shared: Core) -> list[Note]:
-    return [action for action in shared.take_actions() if isinstance(action, Note)]
+    return [action for action in shared.outbox.take_actions() if isinstance(action, Note)]
 
 
 def test_episode_is_logged_at_its_beginning_and_end() -> None:

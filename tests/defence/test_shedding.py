@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.call.actions import Action, Commit, LookUp, Note, Send, SendAll
 from relay.call.engine import Engine
 from relay.call.invite_session import TRYING_S
 from relay.defence.shedding import BURST_LAG_S, MOST_REMEMBERED, REMEMBERED_S, TOLD_EVERY_S, Rank
+from relay.model.actions import Action, Commit, LookUp, Note, Send, SendAll
 from relay.sip.message import Flow, Request, Response, parse_message
 from tests.call.support import FLOW, core, invite, settings
 from tests.sip.spelled import messages

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.call.actions import Send, SendAll
 from relay.call.engine import Engine
 from relay.defence.limits import STRAYS_PER_S
 from relay.defence.stateless import MOST_BYTES
+from relay.model.actions import Send, SendAll
 from relay.sip.message import Response, parse_message
 from tests.call.support import FLOW, core, invite, peer, settings
 

@@ -13,10 +13,10 @@ import pytest
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.actions import Commit
 from relay.events.delivery import Deliverer
 from relay.events.settings import DeliveryRules
 from relay.events.webhooks import KINDS, make
+from relay.model.actions import Commit
 from relay.model.call import CallRecord
 from relay.service.businesses import Application, apply
 from relay.store.database import connect_reader, open_store

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from relay.call.actions import Commit
 from relay.events import recordings as module
 from relay.events.recordings import ABANDONED_S, RETRY_S, UNKNOWN_S, Taker
+from relay.model.actions import Commit
 from relay.store.audit_log import AuditQuery, newest_entries, verify_audit
 from relay.store.database import connect_reader
 from relay.store.recordings import Recording, Recordings, file_of, find_recording, open_file

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from relay.call.actions import Counts, Mediate, Mediated
+from relay.model.actions import Counts, Mediate, Mediated
 from relay.model.call import Refusal, Route
 from relay.sip.message import Message
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER

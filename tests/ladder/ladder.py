@@ -14,9 +14,9 @@ from typing import Literal
 
 import pytest
 
-from relay.call.actions import CallEvent, Commit, DropAttempt, KeepAttempt, LookUp, Mediate, Note, Send, SendAll
 from relay.call.engine import Engine
 from relay.call.recovery import KeptAttempt
+from relay.model.actions import CallEvent, Commit, DropAttempt, KeepAttempt, LookUp, Mediate, Note, Send, SendAll
 from relay.model.call import CallRecord, Refusal, Route
 from relay.model.settings import Listener, Peer, PeerRoute, Settings
 from relay.sip.message import Flow
@@ -276,7 +276,7 @@ class Ladder:
         assert not left, f"left behind: {left}"
         assert not self.kept, f"still noted as under way: {list(self.kept)}"
         core = self.engine._core
-        for tally in (core.calls_by_key, core.quotas_in.calls, core.quotas_out.calls):
+        for tally in (core.counts.calls_by_key, core.counts.quotas_in.calls, core.counts.quotas_out.calls):
             assert not list(tally), "still counted towards a limit"
 
     def check_privacy(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from relay.call.actions import Commit, LookUp
+from relay.model.actions import Commit, LookUp
 from relay.model.call import CallRecord
 from relay.model.settings import Account, CallerNumbers, Peer
 from relay.policy.call_policy import CallPolicy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.call.actions import CallEvent
+from relay.model.actions import CallEvent
 from relay.model.call import Refusal, Route
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import A, B, Ladder, X, connect, hang_up

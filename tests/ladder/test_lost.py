@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.actions import Commit
 from relay.call.invite_session import TRYING_S
 from relay.call.recovery import KeptAttempt
+from relay.model.actions import Commit
 from relay.model.settings import Account, Listener
 from relay.sip.message import Flow, Request, Response, parse_message
 from tests.ladder.anchored import AnchoredLadder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.actions import LookUp
+from relay.model.actions import LookUp
 from relay.model.call import Route
 from relay.model.settings import Target
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, EITHER, A, B, Ladder, X, Y, peer

@@ -79,7 +79,7 @@ def test_ended_calls_free_their_places() -> None:
     floods(ladder, 3 * PLACES)
     ladder.run(400.0)
     core = ladder.engine._core
-    assert not list(core.lookups_of)
+    assert not list(core.outbox.looking_up)
     assert not any(core.transactions.served.values())
     assert len(core.transactions) == 0
     others_call_goes_on(ladder, other)

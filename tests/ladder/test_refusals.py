@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.actions import Note
 from relay.defence.limits import SHARE
+from relay.model.actions import Note
 from relay.model.call import Refusal, Route
 from relay.model.settings import Limits
 from relay.policy import rules

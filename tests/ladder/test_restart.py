@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from relay.call.actions import Commit
+from relay.model.actions import Commit
 from relay.model.call import Route
 from relay.model.settings import Listener
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER

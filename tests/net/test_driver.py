@@ -11,7 +11,9 @@ from contextlib import asynccontextmanager
 import asyncio_dgram
 import pytest
 
-from relay.call.actions import (
+from relay.defence.bans import Bans
+from relay.defence.shedding import Rank
+from relay.model.actions import (
     Action,
     CallEvent,
     Commit,
@@ -24,8 +26,6 @@ from relay.call.actions import (
     Send,
     SendAll,
 )
-from relay.defence.bans import Bans
-from relay.defence.shedding import Rank
 from relay.model.call import CallRecord, Refusal, Route
 from relay.model.settings import Limits, StreamLimits
 from relay.net.driver import STALLED_S, Answered, Driver, Routed

@@ -11,7 +11,7 @@ from typing import Any
 import asyncio_dgram
 import pytest
 
-from relay.call.actions import Counts, Mediate, Mediated
+from relay.model.actions import Counts, Mediate, Mediated
 from relay.model.settings import RtpengineAddress
 from relay.net import ng, rtpengine
 from relay.net.rtpengine import Instance, NoAnswer, Rtpengine

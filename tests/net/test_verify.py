@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from relay.call.actions import LookUp
+from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.net.verify import LONGEST_ANSWER, Verifier, signature_header
 from tests.support.stored import A, B, X

@@ -9,27 +9,27 @@ from tests.call.support import core
 
 def test_call_counts_towards_its_peers_until_release() -> None:
     shared = core()
-    share, other = CallReservation(shared), CallReservation(shared)
+    share, other = CallReservation(shared.counts), CallReservation(shared.counts)
     share.comes_from("pbx")
     share.goes_to("carrier")
     other.goes_to("carrier")
-    assert (shared.quotas_in.calls.count("pbx"), shared.quotas_out.calls.count("carrier")) == (1, 2)
+    assert (shared.counts.quotas_in.calls.count("pbx"), shared.counts.quotas_out.calls.count("carrier")) == (1, 2)
     for _ in range(2):
         share.give_back()
-        assert (shared.quotas_in.calls.count("pbx"), shared.quotas_out.calls.count("carrier")) == (0, 1)
+        assert (shared.counts.quotas_in.calls.count("pbx"), shared.counts.quotas_out.calls.count("carrier")) == (0, 1)
 
 
 def test_only_the_last_tried_peer_is_counted() -> None:
     shared = core()
-    share = CallReservation(shared)
+    share = CallReservation(shared.counts)
     share.goes_to("carrier")
     share.goes_to("six")
-    assert (shared.quotas_out.calls.count("carrier"), shared.quotas_out.calls.count("six")) == (0, 1)
+    assert (shared.counts.quotas_out.calls.count("carrier"), shared.counts.quotas_out.calls.count("six")) == (0, 1)
 
 
 def test_caps_without_calls_are_removed() -> None:
     shared = core()
-    share, other = CallReservation(shared), CallReservation(shared)
+    share, other = CallReservation(shared.counts), CallReservation(shared.counts)
     share.falls_under(("business firm", "number 7"))
     other.falls_under(("business firm",))
     assert counted(shared) == {"business firm": 2, "number 7": 1}
@@ -41,4 +41,4 @@ def test_caps_without_calls_are_removed() -> None:
 
 
 def counted(shared: Core) -> dict[str, int]:
-    return {key: shared.calls_by_key.count(key) for key in shared.calls_by_key}
+    return {key: shared.counts.calls_by_key.count(key) for key in shared.counts.calls_by_key}

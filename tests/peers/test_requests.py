@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.actions import Send
 from relay.call.core import Core
+from relay.model.actions import Send
 from relay.model.settings import Account
 from relay.peers.requests import ClientRequest
 from relay.privacy.messages import PATH_MTU_LIMIT, OutgoingRequest
@@ -31,7 +31,7 @@ class Sent:
         rest = f"Max-Forwards: 70\r\nX-Fill: {'x' * size}\r\n"
         request = OutgoingRequest(method, "sip:b@192.0.2.22", HEAD, 1, rest)
         self.sent = ClientRequest(
-            self.core,
+            self.core.ua,
             request,
             UDP_FLOW,
             peer("carrier", "192.0.2.22", tcp_allowed=tcp_allowed, account=account),
@@ -47,7 +47,7 @@ class Sent:
 
     def take(self) -> list[tuple[Request, Flow]]:
         taken = []
-        for action in self.core.take_actions():
+        for action in self.core.outbox.take_actions():
             assert isinstance(action, Send)
             message = parse_message(action.data)
             assert isinstance(message, Request)

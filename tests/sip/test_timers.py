@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.sip.timers import FAR_S, TimerHeap, Timings
+from relay.sip.timers import FAR_S, TimerHeap, Timings, WallClock
 from relay.sip.transaction_machine import TIMEOUT, Ground, Table, Transaction
 
 
@@ -255,3 +255,9 @@ def test_heap_agrees_with_a_plain_list(script: list[tuple[str, int]]) -> None:
         assert (after is None) == (earliest is None)
         assert after is None or earliest is None or after <= earliest
     assert {index: len(bell.rung) for index, bell in enumerate(bells) if bell.rung} == expected
+
+
+def test_wall_clock() -> None:
+    clock = WallClock(0.0)
+    clock.offset_s = 1_800_000_000.0
+    assert clock.ms(1.5) == 1_800_000_001_500

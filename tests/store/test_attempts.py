@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.call.actions import Commit
 from relay.call.recovery import KeptAttempt
 from relay.errors import StoreError
+from relay.model.actions import Commit
 from relay.store import attempts as attempts_module
 from relay.store.attempts import FIRST_SLOTS, MOST_SLOTS, SLOT, SPARE_SLOTS, AttemptFile, with_records
 from relay.store.journal import Journal

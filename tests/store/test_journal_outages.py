@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.call.actions import Commit
 from relay.errors import StoreError
+from relay.model.actions import Commit
 from relay.store import journal as journal_module
 from relay.store.database import connect, transaction
 from relay.store.journal import FIRST_RETRY_S, Journal
@@ -416,7 +416,7 @@ async def test_store_that_holds_less_than_was_written_is_not_used(disk: Disk, mo
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from relay.call.actions import Commit
+from relay.model.actions import Commit
 from relay.store.database import open_store
 from relay.store.journal import Journal
 from tests.support.stored import ended_record, live_record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from relay.call.actions import Commit
+from relay.model.actions import Commit
 from relay.store.journal_queue import MAX_BATCH, SLICE_S, Acknowledgements, JournalQueue
 from tests.store.conftest import Waiter
 from tests.support.stored import ended_record

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.call.actions import Commit
 from relay.errors import StoreError
+from relay.model.actions import Commit
 from relay.model.call import CallRecord
 from relay.store.database import connect
 from relay.store.journal_rows import PUT, SELECT, LiveCall, Places, delete_live, laid_over, live_row, open_live

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.call.actions import Commit
+from relay.model.actions import Commit
 from relay.model.call import Refusal, Route
 from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import BindingContext, LookupResult

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.call.actions import Commit
 from relay.errors import StoreError
+from relay.model.actions import Commit
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import Rules
 from relay.store.bindings import all_bindings

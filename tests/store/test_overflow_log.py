@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.call.actions import Commit
+from relay.model.actions import Commit
 from relay.model.call import CallRecord
 from relay.store import overflow_log as overflow_module
 from relay.store.overflow_log import Overflow

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from relay.call.actions import Commit
+from relay.model.actions import Commit
 from relay.store import postgres as module
 from relay.store.audit_log import AuditQuery, all_entries, verify_audit
 from relay.store.bindings import all_bindings

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import asyncpg
 import pytest
 
-from relay.call.actions import LookUp
+from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import FREQUENCY_NUMBER, Cap, Rules

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.call.actions import Commit
 from relay.call.recovery import KeptAttempt
 from relay.errors import StoreError
+from relay.model.actions import Commit
 from relay.model.call import CallRecord
 from relay.policy.recent import LastCaller
 from relay.store import nodes

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from relay.call.actions import Commit
 from relay.errors import StoreError
+from relay.model.actions import Commit
 from relay.store.call_index import ADD, index_rows
 from relay.store.database import connect, connect_reader
 from relay.store.journal import Journal

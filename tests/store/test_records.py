@@ -8,8 +8,8 @@ from contextlib import closing
 
 import pytest
 
-from relay.call.actions import Commit
 from relay.errors import StoreError
+from relay.model.actions import Commit
 from relay.store.connection import Connection
 from relay.store.database import connect, connect_reader
 from relay.store.journal import Journal

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.call.actions import Commit
 from relay.errors import StoreError
+from relay.model.actions import Commit
 from relay.service import sealing_keys as service
 from relay.store.connection import Connection, Place
 from relay.store.database import connect, connect_reader, open_store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import closing
 
-from relay.call.actions import Commit
+from relay.model.actions import Commit
 from relay.model.numbers import Parties
 from relay.service.groups import make_group
 from relay.service.releases import BindRules

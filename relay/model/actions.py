@@ -1,10 +1,12 @@
-"""Actions that the engine returns for the driver to carry out."""
+"""Actions that the engine returns for the driver to carry out, and the outbox that collects them."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, final
+from collections import Counter
+from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeVar, final
 
-from relay.model.call import CallRecord, Kind
+from relay.model.call import CallRecord, Kind, Refusal, Route
 from relay.model.settings import Peer
 from relay.sip.message import Flow
 
@@ -150,3 +152,120 @@ class Note(NamedTuple):
 
 
 Action = Send | SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | CallEvent | Note
+
+
+# -- The outbox
+
+Continuation = Callable[[float], None]
+Routed = Callable[[Route | Refusal, float], None]
+Answered = Callable[[Mediated | None, float], None]
+Then = TypeVar("Then")
+
+
+class Outbox:
+    """The actions of one engine in order, the continuations that wait for their answers, and counts of events."""
+
+    __slots__ = (
+        "_actions",
+        "_pending_commits",
+        "_serial",
+        "_together",
+        "counters",
+        "looking_up",
+        "pending_lookups",
+        "pending_media",
+        "refusals",
+    )
+
+    def __init__(self) -> None:
+        self.counters: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()  # calls and text messages refused by the relay itself, by outcome
+        self.pending_lookups: dict[int, tuple[str, Routed]] = {}  # with the caller's peer
+        self.looking_up: dict[str, int] = {}  # pending look-ups by peer
+        self.pending_media: dict[int, Answered] = {}
+        self._pending_commits: dict[int, Continuation] = {}
+        self._actions: list[Action] = []
+        self._together: dict[Flow, list[bytes]] = {}  # messages of the SendAll actions in `_actions`
+        self._serial = 0
+
+    def take_actions(self) -> list[Action]:
+        actions, self._actions = self._actions, []
+        if self._together:
+            self._together = {}
+        return actions
+
+    def send(self, data: bytes, flow: Flow) -> None:
+        self._actions.append(Send(data, flow))
+
+    def send_in_any_order(self, data: bytes, flow: Flow) -> None:
+        """Send in one batch with the other messages for the same flow."""
+        together = self._together.get(flow)
+        if together is None:
+            together = self._together[flow] = []
+            self._actions.append(SendAll(together, flow))
+        together.append(data)
+
+    def note(self, event: str, **fields: object) -> None:
+        self._actions.append(Note(event, fields))
+
+    def tell(self, kind: str, record: CallRecord) -> None:
+        self._actions.append(CallEvent(kind, record))
+
+    def look_up(self, number: str, caller: str, then: Routed, kind: Kind = "call", peer: Peer | None = None) -> None:
+        """Look up the route of `number`. `peer`: where the call comes from."""
+        name = "" if peer is None else peer.name
+        self.looking_up[name] = self.looking_up.get(name, 0) + 1
+        self._actions.append(LookUp(self._keep(self.pending_lookups, (name, then)), number, caller, kind, peer))
+
+    def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
+        """The answer to a `LookUp`."""
+        pending = self.pending_lookups.pop(token, None)
+        if pending is None:
+            return
+        peer, then = pending
+        left = self.looking_up[peer] - 1
+        if left:
+            self.looking_up[peer] = left
+        else:
+            del self.looking_up[peer]
+        then(answer, now)
+
+    def mediate(self, command: Mediate, then: Answered | None = None) -> None:
+        """Send a command to rtpengine, with a token of ours; `then` gets the answer."""
+        self._actions.append(command._replace(token=self._keep(self.pending_media, then)))
+
+    def mediated(self, token: int, answer: Mediated | None, now: float) -> None:
+        """The answer to a `Mediate`."""
+        then = self.pending_media.pop(token, None)
+        if then is not None:
+            then(answer, now)
+
+    def commit(self, record: CallRecord, dialogs: bytes | None, then: Continuation | None = None) -> None:
+        """Make the record durable, then call `then`."""
+        self._actions.append(Commit(self._keep(self._pending_commits, then), record, dialogs))
+
+    def committed(self, token: int, now: float) -> None:
+        """The record of a `Commit` is durable."""
+        then = self._pending_commits.pop(token, None)
+        if then is not None:
+            then(now)
+
+    @property
+    def pending_commits(self) -> int:
+        return len(self._pending_commits)
+
+    def keep_attempt(self, record: CallRecord, state: bytes) -> None:
+        """Store the attempt as under way, before any later action is done."""
+        self._actions.append(KeepAttempt(record, state))
+
+    def drop_attempt(self, call_id: str, at_once: bool = False) -> None:
+        """Drop the stored attempt. `at_once`: see `DropAttempt`."""
+        self._actions.append(DropAttempt(call_id, at_once))
+
+    def _keep(self, pending: dict[int, Then], then: Then | None) -> int:
+        """The token under which `then` is kept; 0 if there is no continuation."""
+        if then is None:
+            return 0
+        self._serial += 1
+        pending[self._serial] = then
+        return self._serial
