@@ -37,12 +37,10 @@ from relay.net.process import RELOAD, STOP
 from relay.policy.fraud import Watch
 from relay.store.connection import Connection as StoreConnection
 from relay.store.connection import Place, Server
-from relay.store.database import connect_reader, open_store, store_errors
-from relay.store.files import StoreFiles
-from relay.store.lock import open_lock, takes
-from relay.store.nodes import Turn
+from relay.store.database import Reader, connect_reader, open_store, store_errors
+from relay.store.files import StoreFiles, open_lock, takes
 from relay.store.numbers import usage
-from relay.store.reader import Reader
+from relay.store.postgres.nodes import Turn
 from relay.store.webhooks import sizes
 from relay.store.writer import GroupWriter, now_ms
 

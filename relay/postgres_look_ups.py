@@ -14,10 +14,9 @@ from relay.net.queues import FairQueue
 from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import STORE_FAILED, Rules
-from relay.store.connection import Server
-from relay.store.outage import Report
-from relay.store.postgres_lookup import CONNECTIONS, PATIENCE_S, ServerRouteReader
-from relay.store.sealing import Sealer
+from relay.store.connection import Report, Server
+from relay.store.postgres.lookup import CONNECTIONS, PATIENCE_S, ServerRouteReader
+from relay.store.sealing.sealer import Sealer
 
 SWEEP_EACH: Final = 5  # seconds between two deletions of expired counts
 MOST_WAITING: Final = 1_000  # queued look-ups; above it, or above a peer's fair share of it, calls are refused

@@ -32,18 +32,18 @@ from relay.net.process import RELOAD, SPARE, Child, Notifier, Tasks, leave_no_co
 from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.sip.message import transport_address
 from relay.sip_service import SipService
-from relay.store.anchor import AnchorFile
-from relay.store.attempts import AttemptFile, with_records
+from relay.store.chain import AnchorFile
 from relay.store.connection import Place
 from relay.store.database import connect_reader, open_store, store_errors
-from relay.store.journal import Journal
-from relay.store.sealing import Sealer
+from relay.store.journal.attempts import AttemptFile, with_records
+from relay.store.journal.journal import Journal
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 
 if TYPE_CHECKING:
     from relay.net.locate import Located, Locator
-    from relay.store.postgres_journal import ServerJournal
+    from relay.store.postgres.journal import ServerJournal
 
 ALIVE_S = 1.0  # interval of the watchdog notification
 LOCATE_S = 3.0  # limit for the DNS look-ups of peers at start-up; slower ones finish in the background
@@ -288,7 +288,7 @@ It prints the 700 number that each of the two dials to reach the other. Continue
 def _journal(place: Place, sealer: Sealer, log: FilteringBoundLogger) -> Journal | ServerJournal:
     if isinstance(place, Path):
         return Journal(place, sealer, reporter(log))
-    from relay.store.postgres_journal import ServerJournal
+    from relay.store.postgres.journal import ServerJournal
 
     return ServerJournal(place, sealer, reporter(log))
 

@@ -32,11 +32,11 @@ from relay.net.sounds import read_sounds
 from relay.net.tls import read_secret
 from relay.net.transports import Transports
 from relay.policy.call_policy import CallPolicy
-from relay.store.attempts import AttemptFile
-from relay.store.journal_queue import JournalQueue
-from relay.store.journal_rows import LiveCall
+from relay.store.journal.attempts import AttemptFile
+from relay.store.journal.queue import JournalQueue
+from relay.store.journal.rows import LiveCall
 from relay.store.lookup import RouteReader, granted_since
-from relay.store.sealing import Sealer
+from relay.store.sealing.sealer import Sealer
 
 if TYPE_CHECKING:
     from relay.net.locate import Located

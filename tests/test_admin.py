@@ -16,9 +16,9 @@ from relay.net.transports import Transports
 from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import Rules
 from relay.sip_service import tokens
-from relay.store.attempts import AttemptFile
 from relay.store.database import open_store
-from relay.store.journal import Journal
+from relay.store.journal.attempts import AttemptFile
+from relay.store.journal.journal import Journal
 from relay.store.lookup import RouteReader
 from tests.call.support import settings
 from tests.net.support import Log

@@ -13,8 +13,8 @@ from relay.config.files import check_files
 from relay.errors import ConfigError
 from relay.net.sounds import SoundFiles
 from relay.service.retention import DAY_MS
-from relay.store.key_file import make_key
 from relay.store.recordings import Recordings
+from relay.store.sealing.sealer import make_key
 from tests.support.spool import Spool
 
 MEDIA = '[media]\nmode = "rtpengine"\nrtpengine = "udp:127.0.0.1:2223"\n'

@@ -15,8 +15,8 @@ from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import STORE_FAILED, Rules
 from relay.postgres_look_ups import MOST_WAITING, ServerLookUps
 from relay.store.connection import Server
-from relay.store.postgres_lookup import CONNECTIONS
-from relay.store.sealing import Sealer
+from relay.store.postgres.lookup import CONNECTIONS
+from relay.store.sealing.sealer import Sealer
 from tests.net.support import until
 from tests.support.stored import X
 

@@ -11,7 +11,7 @@ from relay.api.context import Operator, Revealing
 from relay.api.models import Name, Page, Text64, Time, given_ms, shown_moment
 from relay.api.pages import Paging
 from relay.reports.audit_entries import details_form
-from relay.store.audit_log import AuditQuery, Logged, newest_entries, verify_audit
+from relay.store.audit import AuditQuery, Logged, newest_entries, verify_audit
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 

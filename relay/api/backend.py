@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from relay.api.settings import ApiSettings
 from relay.store.connection import Place
-from relay.store.reader import Reader
-from relay.store.sealing import Sealer
+from relay.store.database import Reader
+from relay.store.sealing.sealer import Sealer
 from relay.store.writer import GroupWriter
 
 

@@ -35,7 +35,7 @@ from relay.reports.recordings import NOT_TAKEN, CallQuery, find_call, of_call, s
 from relay.service.fields import invalid
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
-from relay.store.record_pages import LAST_MS, Wanted, read_all
+from relay.store.records import LAST_MS, Wanted, read_all
 
 
 class CallSearchRequest(RequestModel):

@@ -27,7 +27,7 @@ from relay.service import fields
 from relay.service.keys import OPERATOR, PARTIES
 from relay.store.connection import Connection, one_moment
 from relay.store.database import connect_reader, store_errors
-from relay.store.idempotency import find_answer, keep_answer
+from relay.store.keys import find_answer, keep_answer
 from relay.store.unit_of_work import Actor, UnitOfWork
 
 T = TypeVar("T")

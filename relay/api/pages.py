@@ -15,7 +15,7 @@ from fastapi import Depends, Query
 
 from relay.api.models import Page
 from relay.service.fields import invalid
-from relay.store.sealing import Sealer
+from relay.store.sealing.sealer import Sealer
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ from relay.api.models import Name, Page, Reason, Time, given_ms, shown_moment
 from relay.api.pages import Paging
 from relay.errors import Refused, StoreError
 from relay.reports.recordings import MEDIA_TYPE, ask_recording, read_recording
-from relay.store.record_pages import LAST_MS
 from relay.store.recordings import NEWEST, Recording, RecordingQuery, list_recordings
+from relay.store.records import LAST_MS
 
 router = APIRouter(prefix="/v1", tags=["calls"])
 

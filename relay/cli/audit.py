@@ -16,7 +16,7 @@ from relay.errors import StoreError
 from relay.reports.audit_entries import details_form
 from relay.service.retention import due
 from relay.service.retention import purge as purge_store
-from relay.store.audit_log import AuditQuery, Logged, all_entries, count_entries, newest_entries, verify_audit
+from relay.store.audit import AuditQuery, Logged, all_entries, count_entries, newest_entries, verify_audit
 from relay.store.unit_of_work import operator_cli
 from relay.store.writer import now_ms
 

@@ -44,8 +44,7 @@ from relay.reports.export import Format, check_format, export_parts
 from relay.reports.recordings import find_call, of_call
 from relay.service import fields
 from relay.service.fields import format_moment
-from relay.store.record_pages import LAST_MS, Wanted, read_all
-from relay.store.records import count_ended, live_calls
+from relay.store.records import LAST_MS, Wanted, count_ended, live_calls, read_all
 from relay.store.writer import now_ms
 
 MOST_LIVE = 10_000

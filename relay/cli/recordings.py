@@ -12,8 +12,8 @@ from relay.cli.options import SINCE, UNTIL, limit_option, needed_reason
 from relay.cli.output import show_list, written
 from relay.cli.stores import every, opened, past
 from relay.reports.recordings import ask_recording, read_recording
-from relay.store.record_pages import LAST_MS
 from relay.store.recordings import NEWEST, RecordingQuery, list_recordings
+from relay.store.records import LAST_MS
 
 _COLUMNS = ("taken_at", "call_id", "business", "length_ms", "size", "sha256", "purged_at")
 

@@ -17,10 +17,10 @@ from relay.service import sealing_keys as service
 from relay.service.fields import format_moment
 from relay.store.connection import Server
 from relay.store.database import is_newer
-from relay.store.key_file import LAST_ID
-from relay.store.lock import is_served
-from relay.store.reseal import needs, reseal
-from relay.store.sealing_keys import key_in_use, nodes_without, sealing_keys
+from relay.store.files import is_served
+from relay.store.maintenance import needs, reseal
+from relay.store.sealing.keys import key_in_use, nodes_without, sealing_keys
+from relay.store.sealing.sealer import LAST_ID
 
 _COLUMNS = ("id", "state", "added_at", "used_at", "in_file", "needed_by")
 _id = click.argument("key_id", metavar="ID", type=click.IntRange(1, LAST_ID))

@@ -17,10 +17,10 @@ from relay.service import fields
 from relay.service.fields import CHINA, parse_duration_ms, parse_moment_ms
 from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.service.releases import BindRules
-from relay.store.anchor import AnchorFile
+from relay.store.chain import AnchorFile
 from relay.store.connection import Connection, Server
 from relay.store.database import connect_reader, is_there, open_store, store_errors
-from relay.store.sealing import Sealer
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork, operator_cli
 from relay.store.writer import Writer, now_ms
 

@@ -20,8 +20,8 @@ from relay.errors import ParseError, StoreError
 from relay.reports.recordings import Checked, verify_recordings
 from relay.service import fields
 from relay.service.fields import format_moment
-from relay.store.anchor import Anchor, AnchorFile, growth_fault, parse_anchor, present_anchor, read_anchor
-from relay.store.audit_log import AuditVerdict, verify_audit
+from relay.store.audit import AuditVerdict, verify_audit
+from relay.store.chain import Anchor, AnchorFile, growth_fault, parse_anchor, present_anchor, read_anchor
 from relay.store.connection import one_moment
 from relay.store.ledger import sign_all
 from relay.store.ledger_check import ledger_faults

@@ -14,7 +14,7 @@ from relay.model.settings import Announcements, RtpengineAddress
 from relay.net.sounds import SoundFiles
 from relay.store.connection import Place
 from relay.store.recordings import Recordings, has_cipher
-from relay.store.sealing import load_key
+from relay.store.sealing.sealer import load_key
 
 _ADDRESS = re.compile(r"udp:(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})")
 _HELP = 'write "udp:address:port", as rtpengine\'s listen-ng has it, such as "udp:127.0.0.1:2223"'

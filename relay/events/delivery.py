@@ -27,8 +27,8 @@ from relay.events.reach import Sessions, open_sessions
 from relay.events.settings import DeliveryRules
 from relay.net.verify import SIGNATURE, signature_header
 from relay.store.connection import Place
-from relay.store.reader import Reader
-from relay.store.sealing import Sealer
+from relay.store.database import Reader
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.webhooks import (
     Event,

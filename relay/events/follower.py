@@ -24,14 +24,12 @@ from relay.model.call import CallRecord
 from relay.model.numbers import is_700
 from relay.policy.fraud import WINDOW_MS, Finding, Seen, Signals, Watch
 from relay.store.bindings import find_binding
-from relay.store.call_index import ADD, CURSOR, index_rows
 from relay.store.connection import Connection, Place
-from relay.store.database import one_moment
-from relay.store.journal_rows import EventRow, Told, event_rows, open_event
+from relay.store.database import Reader, one_moment
+from relay.store.journal.rows import EventRow, Told, event_rows, open_event
 from relay.store.numbers import LOCKED_FOR_FRAUD, set_locks
-from relay.store.reader import Reader
-from relay.store.record_rows import SELECT, Row, StoredRecord, open_row
-from relay.store.sealing import Sealer
+from relay.store.record_rows import ADD_INDEX, INDEX_CURSOR, SELECT, Row, StoredRecord, index_rows, open_row
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.webhooks import tell
 from relay.store.writer import GroupWriter
@@ -150,7 +148,7 @@ class Follower:
     def _next(self, connection: Connection) -> _Stretch:
         """Events first, then records: the events before a call's end are there when the end is."""
         cursors = dict(connection.execute(_CURSORS).fetchall())
-        stretch = _Stretch(cursors.get(EVENTS, 0), cursors.get(CURSOR, 0))
+        stretch = _Stretch(cursors.get(EVENTS, 0), cursors.get(INDEX_CURSOR, 0))
         events = event_rows(connection, stretch.event_cursor, MOST)
         for event in events:
             self._take_event(stretch, event)
@@ -217,13 +215,13 @@ def _write(act: UnitOfWork, stretch: _Stretch) -> int:
     listening = {business for (business,) in connection.execute(_LISTENING).fetchall()}
     made = sum(_tell(act, listening, f"call.{kind}", record) for kind, record in stretch.events)
     for stored in stretch.records:
-        connection.executemany(ADD, index_rows(act.sealer, stored.record, stored.chain_seq))
+        connection.executemany(ADD_INDEX, index_rows(act.sealer, stored.record, stored.chain_seq))
         made += _tell(act, listening, _end_of(stored.record), stored.record)
     for finding in stretch.findings:
         _follow_up(act, finding)
     connection.execute("DELETE FROM call_event WHERE seq <= ?", (stretch.event_cursor,))
     connection.execute(_SET_CURSOR, (EVENTS, stretch.event_cursor))
-    connection.execute(_SET_CURSOR, (CURSOR, stretch.record_cursor))
+    connection.execute(_SET_CURSOR, (INDEX_CURSOR, stretch.record_cursor))
     return made
 
 

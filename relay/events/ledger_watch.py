@@ -3,7 +3,7 @@
 Triggers note each change not made by relay700. The next transaction of any process distrusts those rows and writes that
 to the audit log; it is logged here. Changes without a note, such as those made with the triggers off, are found by
 reading all rows: every minute in a small store, at intervals of 200 times a check's length in a large one. The watch
-also keeps the anchor file (`relay.store.anchor`) up to date.
+also keeps the anchor file (`relay.store.chain`) up to date.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Final, NamedTuple
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import StoreError
-from relay.store.anchor import Anchor, AnchorFile, growth_fault, read_anchor
+from relay.store.chain import Anchor, AnchorFile, growth_fault, read_anchor
 from relay.store.connection import DATABASE_ERRORS, Connection, Place, local_path
 from relay.store.database import connect_reader, one_moment, store_errors
 from relay.store.ledger import read_ledger_head
 from relay.store.ledger_check import ledger_faults, quick_faults
-from relay.store.sealing import Sealer
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 from relay.errors import RelayError, StoreError
 from relay.store.connection import Place
 from relay.store.database import connect_reader, store_errors
-from relay.store.record_pages import Wanted, read_page
 from relay.store.recordings import Recording, Recordings, add_recording, file_of, find_recording, seal_file
-from relay.store.sealing import Sealer
+from relay.store.records import Wanted, read_page
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import GroupWriter
 

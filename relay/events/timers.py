@@ -21,8 +21,8 @@ from relay.events.outage import Outage
 from relay.service.releases import BindRules, release_due
 from relay.service.retention import Retention, purge
 from relay.store.connection import Place
-from relay.store.reseal import reseal
-from relay.store.sealing import Sealer
+from relay.store.maintenance import reseal
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import GroupWriter, Writer, now_ms
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relay.log import mask_text
 from relay.model.numbers import mask_number
-from relay.store.audit import Entry
+from relay.store.unit_of_work import Entry
 
 _MASKS = {"number": mask_number, "contact": mask_text}  # details that may hold a real number
 

@@ -43,15 +43,14 @@ from relay.reports.signed import (
 )
 from relay.service import fields
 from relay.service.fields import format_moment
+from relay.store.audit import read_checkpoint
 from relay.store.chain import RECORDS, Head, read_head
-from relay.store.checkpoints import read_checkpoint
 from relay.store.connection import Connection, Place, one_moment
 from relay.store.database import connect_reader, store_errors
-from relay.store.files import sync_folder
-from relay.store.lock import takes
+from relay.store.files import sync_folder, takes
 from relay.store.recordings import Recording, find_recording
 from relay.store.records import ended_between
-from relay.store.sealing import Sealer
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 
 README: Final = "README.txt"

@@ -20,8 +20,8 @@ from relay.service.businesses import get as get_business
 from relay.service.fields import CHINA
 from relay.store.businesses import complaints_of, put_complaints
 from relay.store.connection import Connection
-from relay.store.record_pages import Wanted, read_all
-from relay.store.sealing import Sealer
+from relay.store.records import Wanted, read_all
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 
 MOST_COMPLAINTS = 1_000_000_000

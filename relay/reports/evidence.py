@@ -32,19 +32,18 @@ from relay.privacy.records import Value
 from relay.reports.disclosure import DisclosureRequest, ask, record_form, with_moments
 from relay.reports.signed import LONGEST, MANIFEST, PUBLIC_KEY, SIGNATURE, SIGNED, File, Link, faults_of_signature, pem
 from relay.service.fields import format_moment
+from relay.store.audit import read_checkpoint
 from relay.store.bindings import bindings_of, history
 from relay.store.businesses import Qualification, qualification_at
 from relay.store.chain import RECORDS, Head, read_head
-from relay.store.checkpoints import read_checkpoint
 from relay.store.connection import Connection, Place, one_moment
 from relay.store.database import connect_reader, store_errors
 from relay.store.filings import Filing, find_filing
 from relay.store.groups import members_between
 from relay.store.ledger_check import ledger_faults
-from relay.store.record_pages import LONGEST_CALL_MS, Wanted
 from relay.store.record_rows import StoredRecord
-from relay.store.records import ended_between, live_calls
-from relay.store.sealing import Sealer
+from relay.store.records import LONGEST_CALL_MS, Wanted, ended_between, live_calls
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 
 README = "README.txt"

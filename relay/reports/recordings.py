@@ -13,10 +13,9 @@ from relay.privacy.records import Value
 from relay.service import fields
 from relay.service.fields import format_moment
 from relay.store.connection import Connection
-from relay.store.record_pages import Found, Position, Wanted, read_page
 from relay.store.recordings import Recording, file_of, find_recording, kept_recordings, open_file
-from relay.store.records import live_calls
-from relay.store.sealing import Sealer
+from relay.store.records import Found, Position, Wanted, live_calls, read_page
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 
 NOT_TAKEN: Final[dict[str, Value]] = {"recording_ms": None, "recording_sha256": None}

@@ -16,10 +16,9 @@ from relay.store.bindings import bindings_at
 from relay.store.connection import Connection, Place
 from relay.store.database import connect_reader, store_errors
 from relay.store.groups import members_at
-from relay.store.record_pages import LONGEST_CALL_MS, Wanted, read_stored
 from relay.store.record_rows import StoredRecord
-from relay.store.records import live_calls
-from relay.store.sealing import Sealer
+from relay.store.records import LONGEST_CALL_MS, Wanted, live_calls, read_stored
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 
 

@@ -32,7 +32,7 @@ from relay.store.allocation import (
 from relay.store.bindings import find_binding, history, keep_past, update
 from relay.store.connection import Connection
 from relay.store.groups import member_hashes
-from relay.store.sealing import Sealer
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 
 _CHANGEABLE = (

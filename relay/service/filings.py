@@ -20,7 +20,7 @@ from relay.service.businesses import get as get_business
 from relay.service.releases import BindRules
 from relay.store.connection import Connection
 from relay.store.filings import Filing, find_filing, is_filed, put_filing, unfiled_members, withdraw_filing
-from relay.store.sealing import Sealer
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import Run
 

@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from relay.store.audit_log import count_audit, purge_audit
+from relay.store.audit import count_audit, purge_audit
 from relay.store.connection import Connection
 from relay.store.filings import purge_filings
-from relay.store.idempotency import KEPT_MS
-from relay.store.purge import (
+from relay.store.keys import KEPT_MS
+from relay.store.maintenance import (
     Reached,
     count_bindings,
     count_businesses,

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from relay.errors import Refused
-from relay.store.key_file import LAST_ID, new_master, read_key_file, write_key_file
-from relay.store.sealing_keys import SealingKey, add_key, key_in_use, sealing_keys, set_dropped, set_used
+from relay.store.sealing.keys import SealingKey, add_key, key_in_use, sealing_keys, set_dropped, set_used
+from relay.store.sealing.sealer import LAST_ID, new_master, read_key_file, write_key_file
 from relay.store.unit_of_work import UnitOfWork
 
 

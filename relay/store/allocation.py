@@ -12,9 +12,9 @@ from typing import NamedTuple
 from relay.errors import Refused
 from relay.model.binding import Binding, Party, compile_lines, ends
 from relay.model.numbers import mask_number
-from relay.store.binding_seal import ANY_CALLER
 from relay.store.connection import Connection
-from relay.store.sealing import Sealer
+from relay.store.sealing.rows import ANY_CALLER
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 
 _ADD = """

@@ -1,92 +1,150 @@
-"""The audit log of changes and of access to real numbers: actor, action, time, reason. It is a chain, as the records.
+"""Reads, verifies and purges the audit log; keeps the last purged link of each chain, from which the rest is verified.
 
-Owns the format of an entry and its link in the chain. Each entry holds the head of the chain of records at that time.
-Reason and details are sealed, since operators may write anything there. `relay.store.audit_log` reads, verifies and
-purges the log.
+Owns the table `checkpoint`. `relay.store.unit_of_work` writes the entries.
 """
 
 from __future__ import annotations
 
-import hmac
-from typing import Any, NamedTuple
-
-import msgspec
+from collections.abc import Iterator
+from itertools import takewhile
+from typing import Final, NamedTuple
 
 from relay.errors import StoreError
-from relay.store.chain import AUDIT, EMPTY, RECORDS, Head, head_row, next_link, read_head, stored_head, write_head
-from relay.store.connection import Connection
-from relay.store.sealing import Sealer
+from relay.store.chain import AUDIT, EMPTY, RECORDS, Chain, Head, anchor_fault, read_head
+from relay.store.connection import DATABASE_ERRORS, Connection, each_row
+from relay.store.database import one_moment
+from relay.store.ledger import require
+from relay.store.sealing.sealer import Sealer
+from relay.store.unit_of_work import SELECT, Entry, UnitOfWork, anchor_of, follow_entry, open_entry
 
-_ADD = """
-INSERT INTO audit (seq, at, actor, action, object, business, sealed, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+_OF = (
+    "(:actor IS NULL OR actor = :actor) AND (:action IS NULL OR action = :action)"
+    " AND (:object_ IS NULL OR object = :object_) AND (:business IS NULL OR business = :business)"
+    " AND (:since_ms IS NULL OR at >= :since_ms) AND (:until_ms IS NULL OR at < :until_ms)"
+)
+_NEWEST = f"{SELECT} WHERE {_OF} AND (:before IS NULL OR seq < :before) ORDER BY seq DESC LIMIT :most"
+_OLDEST = f"{SELECT} WHERE {_OF} ORDER BY seq"
+_COUNT = f"SELECT count(*) FROM audit WHERE {_OF}"
+_CHAINED = f"{SELECT} ORDER BY seq"
+_COUNT_OLD = """
+SELECT count(*) FROM audit WHERE seq < coalesce((SELECT min(seq) FROM audit WHERE at >= ?), 4611686018427387904)
 """
-
-SELECT = "SELECT seq, at, actor, action, object, business, sealed, hash FROM audit"
-AuditRow = tuple[Any, ...]
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[Any, ...]).decode
+_AT = 1
 
 
-class Entry(NamedTuple):
-    """An entry of the log. `at` is in Unix milliseconds."""
+class AuditQuery(NamedTuple):
+    """A filter of entries; None matches any. Times are Unix milliseconds."""
 
-    at: int
-    actor: str
-    action: str
-    object_: str
-    business: str | None
-    reason: str
-    details: dict[str, object]
-
-
-def add_entry(connection: Connection, sealer: Sealer, entry: Entry) -> None:
-    """Add an entry in the caller's transaction. Raises StoreError if the head of the log was altered."""
-    head = read_head(connection, sealer, AUDIT)
-    seq = head.seq + 1
-    records = stored_head(connection, RECORDS)
-    sealed = sealer.seal(_encode((entry.reason, entry.details, *records)), _context(seq))
-    row = (seq, entry.at, entry.actor, entry.action, entry.object_, entry.business, sealed)
-    link = _link(sealer, head, row)
-    connection.execute(_ADD, (*row, link.hash))
-    write_head(connection, AUDIT, head_row(sealer, AUDIT, link))
+    actor: str | None = None
+    action: str | None = None
+    object_: str | None = None
+    business: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
 
 
-def open_entry(sealer: Sealer, row: AuditRow) -> Entry:
-    """Open a row of `SELECT`. Raises StoreError if it was altered."""
-    seq, at, actor, action, object_, business, sealed, _ = row
+class Logged(NamedTuple):
+    """An entry and its sequence number in the log."""
+
+    seq: int
+    entry: Entry
+
+
+class AuditVerdict(NamedTuple):
+    """The result of `verify_audit`. `broken` names the first fault; the `intact` entries before it are good."""
+
+    intact: int
+    head: Head
+    broken: str | None
+
+
+def newest_entries(
+    connection: Connection, sealer: Sealer, query: AuditQuery, before: int | None, most: int
+) -> list[Logged]:
+    """Matching entries, newest first, before the entry `before`. Raises StoreError if one was altered."""
+    rows = connection.execute(_NEWEST, query._asdict() | {"before": before, "most": most}).fetchall()
+    return [Logged(row[0], open_entry(sealer, row)) for row in rows]
+
+
+def all_entries(connection: Connection, sealer: Sealer, query: AuditQuery) -> Iterator[Logged]:
+    """Matching entries, oldest first, read lazily from one snapshot."""
+    with one_moment(connection):
+        for row in each_row(connection, _OLDEST, query._asdict()):
+            yield Logged(row[0], open_entry(sealer, row))
+
+
+def count_entries(connection: Connection, query: AuditQuery) -> int:
+    (count,) = connection.execute(_COUNT, query._asdict()).fetchone()
+    return int(count)
+
+
+def verify_audit(connection: Connection, sealer: Sealer) -> AuditVerdict:
+    """Verify every entry, in the state of the log when the reading began."""
+    with one_moment(connection):
+        return _verify(connection, sealer)
+
+
+def _verify(connection: Connection, sealer: Sealer) -> AuditVerdict:
+    intact = 0
+    head = EMPTY
     try:
-        reason, details = _opened(sealer, seq, sealed)[:2]
-    except (StoreError, msgspec.DecodeError):
-        raise StoreError(f"entry {seq} of the audit log was altered") from None
-    return Entry(at, actor, action, object_, business, reason, details)
+        head = read_checkpoint(connection, sealer, AUDIT)
+        for row in each_row(connection, _CHAINED):
+            open_entry(sealer, row)
+            link = follow_entry(sealer, head, row)
+            fault = anchor_fault(connection, RECORDS, anchor_of(sealer, row), f"when entry {link.seq} was written")
+            if fault:
+                raise StoreError(fault)
+            head = link
+            intact += 1
+        if (stored := read_head(connection, sealer, AUDIT)) != head:
+            raise StoreError(f"entries {head.seq + 1} to {stored.seq} of the audit log were cut off the end")
+    except (StoreError, *DATABASE_ERRORS) as error:
+        return AuditVerdict(intact, head, str(error))
+    return AuditVerdict(intact, head, None)
 
 
-def anchor_of(sealer: Sealer, row: AuditRow) -> Head:
-    """The head of the chain of records when a row of `SELECT` was written; EMPTY if the row holds none."""
-    seq, *_, sealed, _ = row
-    found = _opened(sealer, seq, sealed)[2:]
-    return Head(*found) if found else EMPTY
+def purge_audit(act: UnitOfWork, before_ms: int, most: int) -> int:
+    """Delete at most `most` entries older than `before_ms`, oldest first. Return their number.
+
+    Each is verified first: a purge must not hide an alteration. Raises StoreError.
+    """
+    head = read_checkpoint(act.connection, act.sealer, AUDIT)
+    rows = act.connection.execute(f"{_CHAINED} LIMIT ?", (most,)).fetchall()
+    gone = list(takewhile(lambda row: row[_AT] < before_ms, rows))
+    for row in gone:
+        head = follow_entry(act.sealer, head, row)
+    if gone:
+        write_checkpoint(act, AUDIT, head)
+        act.connection.execute("DELETE FROM audit WHERE seq <= ?", (head.seq,))
+    return len(gone)
 
 
-def _opened(sealer: Sealer, seq: int, sealed: bytes) -> tuple[Any, ...]:
-    return _decode(sealer.open_(sealed, _context(seq)))
+def count_audit(connection: Connection, before_ms: int) -> int:
+    """The number of entries that a purge would delete."""
+    (count,) = connection.execute(_COUNT_OLD, (before_ms,)).fetchone()
+    return int(count)
 
 
-def follow_entry(sealer: Sealer, head: Head, row: AuditRow) -> Head:
-    """The link of the next row of `SELECT`. Raises StoreError if it does not follow `head`."""
-    seq = row[0]
-    if seq != head.seq + 1:
-        raise StoreError(f"entry {head.seq + 1} of the audit log is missing: the next one is {seq}")
-    link = _link(sealer, head, row[:-1], row[-1])
-    if not hmac.compare_digest(link.hash, row[-1]):
-        raise StoreError(f"entry {seq} of the audit log was altered, or does not follow its predecessor")
-    return link
+# -- Checkpoints: the last purged link of each chain
+
+_SELECT: Final = "SELECT seq, hash FROM checkpoint WHERE chain = ?"
+_PUT: Final = (
+    "INSERT INTO checkpoint (chain, seq, hash, at) VALUES (?1, ?2, ?3, ?4)"
+    " ON CONFLICT (chain) DO UPDATE SET seq = ?2, hash = ?3, at = ?4"
+)
 
 
-def _link(sealer: Sealer, head: Head, row: AuditRow, like: bytes = b"") -> Head:
-    return next_link(sealer, head, b"audit " + _encode(row), like)
+def read_checkpoint(connection: Connection, sealer: Sealer, chain: Chain) -> Head:
+    """The last purged link; EMPTY if none was. Raises StoreError if it was changed from outside.
+
+    If it was deleted, the links before the first one left show as missing.
+    """
+    require(connection, sealer, "checkpoint", [chain.name])
+    row = connection.execute(_SELECT, (chain.name,)).fetchone()
+    return EMPTY if row is None else Head(*row)
 
 
-def _context(seq: int) -> bytes:
-    return f"audit {seq}".encode()
+def write_checkpoint(act: UnitOfWork, chain: Chain, head: Head) -> None:
+    """Set the checkpoint to `head`, the last link purged in this transaction. Call it before deleting the links."""
+    act.connection.execute(_PUT, (chain.name, *head, act.now_ms))

@@ -13,14 +13,12 @@ import msgspec
 from relay.errors import StoreError
 from relay.model.binding import Binding
 from relay.model.numbers import is_700
-from relay.store.binding_seal import Secret, binding_context, open_binding, seal_binding
 from relay.store.connection import Connection, each_row
 from relay.store.database import one_moment
 from relay.store.groups import was_member
 from relay.store.ledger import require
-from relay.store.ledger_proof import key_of
-from relay.store.sealed_rows import SealedRows
-from relay.store.sealing import Sealer
+from relay.store.sealing.rows import SealedRows, Secret, binding_context, key_of, open_binding, seal_binding
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 
 Row = tuple[Any, ...]

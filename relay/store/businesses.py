@@ -14,9 +14,8 @@ from relay.model.call import Language
 from relay.policy.rules import NO_LIMIT
 from relay.store.connection import Connection
 from relay.store.ledger import require
-from relay.store.ledger_proof import key_of
-from relay.store.sealed_rows import SealedRows
-from relay.store.sealing import Sealer
+from relay.store.sealing.rows import SealedRows, key_of
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 
 State = Literal["applied", "approved", "suspended", "revoked"]

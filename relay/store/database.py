@@ -1,4 +1,4 @@
-"""Opens and migrates the store, and checks that the key file belongs to it.
+"""Opens and migrates the store, and checks that the key file belongs to it; connects to it.
 
 The store is an SQLite file or a database of a PostgreSQL server. Owns the pragmas, and decides when the scripts of
 `relay.store.scripts` run. The neighbouring modules own the tables.
@@ -9,24 +9,24 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 from relay.errors import StoreError
 from relay.store import scripts as store_scripts
-from relay.store.anchor import anchor_path
+from relay.store.chain import anchor_path
 from relay.store.connection import DATABASE_ERRORS, Connection, FileConnection, Place, Server, ServerBusy, local_path
 from relay.store.connection import one_moment as one_moment
 from relay.store.connection import transaction as transaction
 from relay.store.files import check_permissions, open_beside
-from relay.store.key_file import make_key
 from relay.store.ledger import ledger_transaction
 from relay.store.ledger_check import open_ledger
 from relay.store.scripts import Schema, Script, least, schema_of, scripts_of
-from relay.store.sealing import Sealer, load_key
-from relay.store.sealing_keys import check_keys, enter_keys, sealing_keys
+from relay.store.sealing.keys import check_keys, enter_keys, sealing_keys
+from relay.store.sealing.sealer import Sealer, load_key, make_key
 
 BUSY_TIMEOUT_S = 5.0
 LOCK_PATIENCE_S = 60.0  # longest wait for a table that a script changes
@@ -143,7 +143,7 @@ def uri_of(path: Path) -> str:
 
 
 def _connect_server(server: Server, *, read_only: bool = False) -> Connection:
-    from relay.store.postgres import ServerConnection
+    from relay.store.postgres.connection import ServerConnection
 
     return ServerConnection(server.url, read_only=read_only)
 
@@ -231,3 +231,34 @@ def _check_key(connection: Connection, sealer: Sealer, key_file: Path) -> None:
             )
     if connection.execute(_KEY_CHECK).fetchall() != [(expected,)]:
         raise StoreError(f"the key file {key_file} belongs to another store: put the right one back")
+
+
+# -- A read connection that survives faults of the store: it is opened on demand, and again after an error
+
+T = TypeVar("T")
+
+
+class Reader:
+    """A read connection for one thread."""
+
+    def __init__(self, path: Place) -> None:
+        self._path = path
+        self._connection: Connection | None = None
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """Return the result of the query. Raises StoreError, and what the query raises."""
+        try:
+            with store_errors(self._path):
+                if self._connection is None:
+                    self._connection = connect_reader(self._path)
+                with one_moment(self._connection):  # a row and its proof must be of one snapshot
+                    return query(self._connection)
+        except StoreError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection. The next query opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,4 +1,4 @@
-"""The store's files: their permissions, and whether they are still in their places.
+"""The store's files: their permissions, whether they are still in their places, and the locks beside them.
 
 Only the relay's user may have access to them, or replace them. Permissions are checked and never changed: silently
 fixing the mode would not revoke a descriptor or a link that another user already has.
@@ -6,6 +6,7 @@ fixing the mode would not revoke a descriptor or a link that another user alread
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import stat
@@ -197,3 +198,34 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+# -- Lock files beside a store, each held by one process. The kernel releases them however the process ends
+
+
+def open_lock(store: Path, suffix: str) -> int:
+    """Open the lock file, creating it with mode 0600 if needed. Return its descriptor. Raises StoreError."""
+    try:
+        return open_beside(store.with_name(store.name + suffix), os.O_RDWR)
+    except OSError as error:
+        raise StoreError(f"the lock file of {store} cannot be opened: {error.strerror}") from None
+
+
+def takes(lock: int) -> bool:
+    """Take the lock, until its descriptor is closed. False if another process holds it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def is_served(store: Path) -> bool:
+    """Whether a relay holds the store's lock now. Creates no lock file: one marks a store that was served before."""
+    if not store.with_name(store.name + ".lock").exists():
+        return False
+    lock = open_lock(store, ".lock")
+    try:
+        return not takes(lock)
+    finally:
+        os.close(lock)

@@ -12,9 +12,8 @@ import msgspec
 from relay.errors import StoreError
 from relay.store.connection import Connection
 from relay.store.ledger import require
-from relay.store.ledger_proof import key_of
-from relay.store.sealed_rows import SealedRows
-from relay.store.sealing import Sealer
+from relay.store.sealing.rows import SealedRows, key_of
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 
 _COLUMNS = "business, hash, sealed, filed_at, filed_by, withdrawn_at, withdrawn_by"

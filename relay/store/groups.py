@@ -10,9 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 from relay.store.connection import Connection
 from relay.store.ledger import require
-from relay.store.ledger_proof import key_of
-from relay.store.sealed_rows import SealedRows
-from relay.store.sealing import Sealer
+from relay.store.sealing.rows import SealedRows, key_of
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 
 _COLUMNS = "SELECT id, business, sealed, size, version, created_at FROM party_group"

@@ -1,7 +1,12 @@
-"""API keys in the store: a keyed hash of the secret, and the sealed key for request signatures.
+"""API keys, and answers kept for requests that come again.
 
 Owns the table `api_key` and the format of a key, `rk_ID_SECRET`. `relay.service.keys` has the rules. The secret itself
-is not stored: it is shown once, when the key is created.
+is not stored: it is shown once, when the key is created. The store has a keyed hash of it, and the sealed key for
+request signatures.
+
+Owns the table `idempotency`: an answer is kept for a day, so that a request repeated with the same Idempotency-Key is
+executed once. It is written in the unit of work of its request: both are stored or neither. A refused request leaves
+nothing, and may be repeated. Callers must remove secrets from an answer first.
 """
 
 from __future__ import annotations
@@ -11,10 +16,13 @@ import hmac
 import secrets
 from typing import Any, NamedTuple
 
+import msgspec
+
+from relay.errors import Refused
 from relay.store.connection import Connection
 from relay.store.ledger import require
-from relay.store.sealed_rows import SealedRows
-from relay.store.sealing import Sealer
+from relay.store.sealing.rows import SealedRows
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 
 _COLUMNS = "id, business, scopes, hash, sealed, created_at, created_by, expires_at, revoked_at"
@@ -114,3 +122,62 @@ def _context(key_id: str, business: str | None, words: str, hash_: bytes) -> byt
 
 
 SEALED_KEYS = SealedRows("api_key", ("id",), ("id", "business", "scopes", "hash"), _context)
+
+
+# -- Answers kept by Idempotency-Key
+
+KEPT_MS = 24 * 3_600_000
+
+_FIND_ANSWER = "SELECT fingerprint, status, sealed FROM idempotency WHERE owner = ? AND key = ? AND at > ?"
+_KEEP = """
+INSERT INTO idempotency (owner, key, fingerprint, status, sealed, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+ON CONFLICT (owner, key) DO UPDATE SET fingerprint = ?3, status = ?4, sealed = ?5, at = ?6
+"""
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[bytes, str | None]).decode
+
+
+class KeptAnswer(NamedTuple):
+    """The answer to an earlier request."""
+
+    status: int
+    body: bytes
+    location: str | None = None
+
+
+def find_answer(act: UnitOfWork, owner: str, key: str, fingerprint: bytes) -> KeptAnswer | None:
+    """The answer to the same request, if one was given within a day.
+
+    `owner`: the namespace of the key; `fingerprint`: a digest of the request. Raises Refused("idempotency_mismatch")
+    if the key was used for another request.
+    """
+    hash_ = _hash(act, owner, key)
+    row = act.connection.execute(_FIND_ANSWER, (owner, hash_, act.now_ms - KEPT_MS)).fetchone()
+    if row is None:
+        return None
+    if not hmac.compare_digest(row[0], _keyed(act, fingerprint)):
+        raise Refused("idempotency_mismatch", "idempotency-key", "it was used for another request: take a new one")
+    return KeptAnswer(row[1], *_decode(act.sealer.open_(row[2], _answer_context(owner, hash_))))
+
+
+def keep_answer(
+    act: UnitOfWork, owner: str, key: str, fingerprint: bytes, status: int, body: bytes, location: str | None = None
+) -> None:
+    """Keep the answer, in the unit of work of its request."""
+    hash_ = _hash(act, owner, key)
+    sealed = act.sealer.seal(_encode((body, location)), _answer_context(owner, hash_))
+    act.connection.execute(_KEEP, (owner, hash_, _keyed(act, fingerprint), status, sealed, act.now_ms))
+
+
+def _hash(act: UnitOfWork, owner: str, key: str) -> bytes:
+    """The keyed hash of an Idempotency-Key, in which a client may well put a phone number."""
+    return act.sealer.lookup_hash(f"idempotency {owner} {key}")
+
+
+def _keyed(act: UnitOfWork, fingerprint: bytes) -> bytes:
+    """A keyed digest: a plain one would reveal a phone number in the body to anyone who tries them all."""
+    return act.sealer.row_mac(b"fingerprint " + fingerprint)
+
+
+def _answer_context(owner: str, hash_: bytes) -> bytes:
+    return f"answer {owner} ".encode() + hash_

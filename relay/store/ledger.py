@@ -23,13 +23,13 @@ from typing import Final, NamedTuple
 import msgspec
 
 from relay.errors import StoreError
-from relay.store.audit import Entry, add_entry
 from relay.store.chain import AUDIT, RECORDS, Head, read_head, stored_head
 from relay.store.connection import Connection, transaction
-from relay.store.ledger_proof import DISTRUSTED, Values, element, is_proven, make_proof, not_proven
 from relay.store.ledger_tables import TABLES, Dialect, LedgerTable, dialect_of
 from relay.store.scripts import require_own_schema, schema_by
-from relay.store.sealing import Sealer
+from relay.store.sealing.rows import DISTRUSTED, Values, element, is_proven, make_proof, not_proven
+from relay.store.sealing.sealer import Sealer
+from relay.store.unit_of_work import Entry, add_entry
 
 MODULUS: Final = 1 << 256
 MOST_NAMED: Final = 100  # faults per transaction that get their own entry in the audit log

@@ -12,14 +12,14 @@ from typing import Final, NamedTuple
 import msgspec
 
 from relay.errors import StoreError
-from relay.store.audit import Entry, add_entry
 from relay.store.chain import AUDIT, EMPTY, RECORDS, anchor_fault, stored_head
 from relay.store.connection import DATABASE_ERRORS, Connection, each_row, transaction
 from relay.store.ledger import MODULUS, NO_ROWS, LedgerHead, Sum, read_ledger_head, sign_all, write_ledger_head
-from relay.store.ledger_proof import DISTRUSTED, Values, element, is_proven
 from relay.store.ledger_tables import CHAINS, TABLES, LedgerTable, dialect_of, triggers
 from relay.store.scripts import foreign_objects, schema_by
-from relay.store.sealing import Sealer
+from relay.store.sealing.rows import DISTRUSTED, Values, element, is_proven
+from relay.store.sealing.sealer import Sealer
+from relay.store.unit_of_work import Entry, add_entry
 
 OUTSIDE: Final = "was changed outside relay700"
 _TOUCHES: Final = "SELECT table_name, row_key FROM ledger_touch ORDER BY table_name, row_key"

@@ -19,17 +19,14 @@ from relay.errors import StoreError
 from relay.model.call import CallRecord, Refusal
 from relay.policy.evaluate import GROUP_MODES, BindingContext, Counted, LookupResult
 from relay.policy.rules import MEMORY_S, STORE_FAILED, Rules
-from relay.store.binding_seal import ANY_CALLER, open_fields
-from relay.store.call_index import number_key, pair_key
-from relay.store.connection import DATABASE_ERRORS, Connection
+from relay.store.connection import DATABASE_ERRORS, Connection, LookupOutage, Report
 from relay.store.database import connect_reader, store_errors
 from relay.store.files import Displaced, StoreFiles
-from relay.store.journal_rows import open_caller
-from relay.store.ledger_proof import is_proven_for_call, not_proven
+from relay.store.journal.rows import open_caller
 from relay.store.ledger_tables import FILE, TABLES
-from relay.store.outage import LookupOutage, Report
-from relay.store.record_rows import SELECT, open_row
-from relay.store.sealing import Sealer
+from relay.store.record_rows import SELECT, number_key, open_row, pair_key
+from relay.store.sealing.rows import ANY_CALLER, is_proven_for_call, not_proven, open_fields
+from relay.store.sealing.sealer import Sealer
 
 # Each part is a search by key. ?3: the caller's hash, or ANY_CALLER. The route of the last caller shows whether he is
 # still a member; "+" keeps SQLite from using the index on binding_id.

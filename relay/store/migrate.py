@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from relay.errors import StoreError
-from relay.store.audit_log import verify_audit
+from relay.store.audit import verify_audit
 from relay.store.connection import Connection, Place, Server
 from relay.store.database import (
     connect,
@@ -24,11 +24,11 @@ from relay.store.database import (
     store_errors,
     transaction,
 )
+from relay.store.files import open_lock, takes
 from relay.store.ledger import sign_all
-from relay.store.lock import open_lock, takes
 from relay.store.record_rows import insert
 from relay.store.records import verify_records
-from relay.store.sealing import Sealer, load_key
+from relay.store.sealing.sealer import Sealer, load_key
 
 # A business comes before its bindings, which reference it.
 TABLES: Final = (

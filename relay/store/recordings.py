@@ -23,10 +23,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from relay.errors import StoreError
 from relay.store.connection import Connection
 from relay.store.files import sync_folder
-from relay.store.key_file import FIRST_ID
 from relay.store.ledger import require
-from relay.store.record_pages import LAST_MS
-from relay.store.sealing import Sealer
+from relay.store.records import LAST_MS
+from relay.store.sealing.sealer import FIRST_ID, Sealer
 from relay.store.unit_of_work import UnitOfWork
 
 CipherName = Literal["aes-256-gcm", "sm4-gcm"]

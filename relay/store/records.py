@@ -1,6 +1,11 @@
-"""Reads all call records, ended and up, and proves that their chain is intact. Writes nothing.
+"""Reads call records: all of them, ended and up, with the proof that their chain is intact; or page by page.
 
-`relay.store.record_pages` searches records by number, order or business.
+A page has records of a number, party, call, order or business, or of a time alone. Searches use the index of calls,
+which the follower fills a moment later. Records not indexed yet are read one by one, so results are complete however
+far the follower is behind. Each record found is checked against the query after it is opened, so a forged index reveals
+nothing. Each page is one snapshot, and nothing stays open between pages, so a slow reader blocks no one.
+
+Writes nothing.
 """
 
 from __future__ import annotations
@@ -9,18 +14,31 @@ import heapq
 import hmac
 from collections.abc import Iterator
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from relay.errors import StoreError
 from relay.model.call import CallRecord
+from relay.store.audit import read_checkpoint
 from relay.store.chain import AUDIT, EMPTY, RECORDS, Head, anchor_fault, next_link, read_head
-from relay.store.checkpoints import read_checkpoint
 from relay.store.connection import DATABASE_ERRORS, Connection, each_row
 from relay.store.database import one_moment
-from relay.store.journal_rows import SELECT as SELECT_LIVE
-from relay.store.journal_rows import open_live
-from relay.store.record_rows import COLUMNS, SELECT, Row, StoredRecord, anchor_of, open_row
-from relay.store.sealing import Sealer
+from relay.store.journal.rows import SELECT as SELECT_LIVE
+from relay.store.journal.rows import open_live
+from relay.store.record_rows import (
+    COLUMNS,
+    SELECT,
+    SELECT_INDEX_CURSOR,
+    Row,
+    StoredRecord,
+    anchor_of,
+    beside_key,
+    business_key,
+    call_key,
+    number_key,
+    open_row,
+    order_key,
+)
+from relay.store.sealing.sealer import Sealer
 
 # An attempt ends after it was received, so the index on ended_at serves both.
 _SINCE = f"{SELECT} WHERE ended_at >= ?1 AND received_at >= ?1 ORDER BY received_at, chain_seq"
@@ -155,3 +173,219 @@ def follow(sealer: Sealer, head: Head, row: Row) -> tuple[Head, StoredRecord]:
         found = f"record {seq} ({stored.record.call_id})"
         raise StoreError(f"{found} does not follow its predecessor: one of them was replaced")
     return link, stored
+
+
+# -- Ended call records, page by page
+
+Position = tuple[int, int]  # the sort key of the pages: time in Unix milliseconds, chain_seq
+
+LAST_MS = 1 << 53
+LONGEST_CALL_MS = 7 * 24 * 3_600_000  # the longest time from the arrival of a call to its end
+_MOST_UNREAD = 2_000  # if more records are not indexed, the index is not used
+
+_PLACES = """
+SELECT at, record FROM call_index AS found
+WHERE key = {key} AND at >= :low AND at < :high AND (at, record) {beyond} (:place_at, :place_seq)
+AND EXISTS (SELECT 1 FROM call_record WHERE chain_seq = record)
+"""
+_HAS_TOO = "AND EXISTS (SELECT 1 FROM call_index WHERE key IN ({keys}) AND at = found.at AND record = found.record)"
+_UNREAD = f"{SELECT} WHERE chain_seq > :followed AND received_at >= :since AND received_at < :until"
+_BY_TIME = f"""
+{SELECT} WHERE ended_at >= :low AND ended_at < :high AND received_at >= :since AND received_at < :until
+AND (ended_at, chain_seq) {{beyond}} (:place_at, :place_seq) {{parts}}
+ORDER BY ended_at {{order}}, chain_seq {{order}} LIMIT :limit
+"""
+
+_COUNT_UNREAD = f"SELECT coalesce((SELECT seq FROM chain_head), 0) - ({SELECT_INDEX_CURSOR})"
+_HAS_PART = """
+AND (number_dialled = :{name} OR number_shown = :{name} OR :{name}_hash IN (dialled_hash, caller_hash, callee_hash))
+"""
+
+
+class Wanted(NamedTuple):
+    """A filter of records; None matches any. Numbers are in the normal form, times Unix milliseconds."""
+
+    number: str | None = None  # a 700 number or a party, in any role
+    party: str | None = None  # a second number
+    call_id: str | None = None
+    order_id: str | None = None
+    business: str | None = None
+    since_ms: int = 0  # received at or after
+    until_ms: int = LAST_MS  # received before
+
+    def fits(self, record: CallRecord) -> bool:
+        roles = (record.number_dialled, record.number_shown, record.caller, record.callee)
+        return (
+            (self.number is None or self.number in roles)
+            and (self.party is None or self.party in roles)
+            and self.call_id in (None, record.call_id)
+            and self.order_id in (None, record.order_id)
+            and self.business in (None, record.business)
+            and self.since_ms <= record.received_at < self.until_ms
+        )
+
+
+class Found(NamedTuple):
+    """A record, and its position, after which the next page starts."""
+
+    position: Position
+    stored: StoredRecord
+
+
+def read_page(
+    connection: Connection,
+    sealer: Sealer,
+    wanted: Wanted,
+    after: Position | None,
+    limit: int,
+    *,
+    newest_first: bool = False,
+) -> list[Found]:
+    """A page of at most `limit` records; the last one has fewer. Ordered by arrival, or by end for a time filter alone.
+
+    Raises StoreError if one was altered.
+    """
+    reading = _Reading(connection, sealer, wanted, _Order(newest_first, after), limit)
+    criteria = _criteria(sealer, wanted)
+    with one_moment(connection):
+        if not criteria:
+            return _by_time(reading)
+        (followed,) = connection.execute(SELECT_INDEX_CURSOR).fetchone()
+        sources = (_indexed(reading, criteria), _unread(reading, followed))
+        merged = heapq.merge(*sources, key=lambda found: found.position, reverse=newest_first)
+        return [found for found, _ in zip(merged, range(limit), strict=False)]
+
+
+def read_all(
+    connection: Connection, sealer: Sealer, wanted: Wanted, page: int = 1_000, *, newest_first: bool = False
+) -> Iterator[CallRecord]:
+    """All matching records, oldest or newest first, with one page in memory."""
+    return (stored.record for stored in read_stored(connection, sealer, wanted, page, newest_first=newest_first))
+
+
+def read_stored(
+    connection: Connection, sealer: Sealer, wanted: Wanted, page: int = 1_000, *, newest_first: bool = False
+) -> Iterator[StoredRecord]:
+    """As `read_all`, with the links in the chain.
+
+    If the index is far behind, as without a follower, all records of the time span are read instead.
+    """
+    indexed = _is_indexed(connection)
+    after: Position | None = None
+    while True:
+        if indexed:
+            found = read_page(connection, sealer, wanted, after, page, newest_first=newest_first)
+        else:
+            found = _by_time(_Reading(connection, sealer, wanted, _Order(newest_first, after), page))
+        yield from (one.stored for one in found if wanted.fits(one.stored.record))
+        if len(found) < page:
+            return
+        after = found[-1].position
+
+
+def _is_indexed(connection: Connection) -> bool:
+    """Whether the index is complete enough to be worth using."""
+    (unread,) = connection.execute(
+        f"SELECT coalesce((SELECT seq FROM chain_head), 0) - ({SELECT_INDEX_CURSOR})"
+    ).fetchone()
+    return bool(unread <= _MOST_UNREAD)
+
+
+class _Order(NamedTuple):
+    newest_first: bool
+    after: Position | None
+
+    def is_beyond(self, position: Position) -> bool:
+        return self.after is None or (position < self.after if self.newest_first else position > self.after)
+
+    def words(self) -> dict[str, str]:
+        return {"beyond": "<", "order": "DESC"} if self.newest_first else {"beyond": ">", "order": "ASC"}
+
+    def parameters(self, low: int, high: int) -> dict[str, Any]:
+        """The remaining part of the time span from `low` to before `high`, and the position to continue from."""
+        if self.after is None:
+            at, seq = (LAST_MS, 0) if self.newest_first else (-1, 0)
+        else:
+            at, seq = self.after
+            low, high = (low, min(high, at + 1)) if self.newest_first else (max(low, at), high)
+        return {"low": low, "high": high, "place_at": at, "place_seq": seq}
+
+
+class _Reading(NamedTuple):
+    """The arguments of reading one page."""
+
+    connection: Connection
+    sealer: Sealer
+    wanted: Wanted
+    order: _Order
+    limit: int
+
+
+def _criteria(sealer: Sealer, wanted: Wanted) -> list[tuple[bytes, ...]]:
+    """The index keys: a record must have one key of each tuple. The most selective tuple comes first."""
+    criteria: list[tuple[bytes, ...]] = []
+    if wanted.call_id is not None:
+        criteria.append((call_key(sealer, wanted.call_id),))
+    if wanted.order_id is not None:
+        criteria.append((order_key(sealer, wanted.order_id),))
+    criteria += (
+        (number_key(sealer, number), beside_key(sealer, number))
+        for number in (wanted.party, wanted.number)
+        if number is not None
+    )
+    if wanted.business is not None:
+        criteria.append((business_key(sealer, wanted.business),))
+    return criteria
+
+
+def _times(wanted: Wanted) -> dict[str, Any]:
+    return {"since": wanted.since_ms, "until": wanted.until_ms}
+
+
+def _indexed(reading: _Reading, criteria: list[tuple[bytes, ...]]) -> Iterator[Found]:
+    connection, sealer, wanted, order, limit = reading
+    query = _indexed_query(order, [len(keys) for keys in criteria])
+    keys = {f"key_{row}_{column}": key for row, keys in enumerate(criteria) for column, key in enumerate(keys)}
+    parameters = keys | order.parameters(wanted.since_ms, wanted.until_ms) | {"limit": limit}
+    for position in connection.execute(query, parameters).fetchall():
+        row = connection.execute(f"{SELECT} WHERE chain_seq = ?", (position[1],)).fetchone()
+        stored = open_row(sealer, row)
+        if not wanted.fits(stored.record):
+            raise StoreError(f"the index of calls was altered: it lists record {position[1]} under a wrong key")
+        yield Found(position, stored)
+
+
+def _indexed_query(order: _Order, sizes: list[int]) -> str:
+    """The query: index ranges of the keys of the first criterion, merged, and one key of each other criterion."""
+    names = [[f":key_{row}_{column}" for column in range(size)] for row, size in enumerate(sizes)]
+    others = " ".join(_HAS_TOO.format(keys=", ".join(row)) for row in names[1:])
+    words = order.words()
+    ranges = " UNION ALL ".join(f"{_PLACES.format(key=name, **words)} {others}" for name in names[0])
+    return f"{ranges} ORDER BY 1 {words['order']}, 2 {words['order']} LIMIT :limit"
+
+
+def _unread(reading: _Reading, followed: int) -> list[Found]:
+    connection, sealer, wanted, order, limit = reading
+    rows = connection.execute(_UNREAD, _times(wanted) | {"followed": followed})
+    opened = (open_row(sealer, row) for row in rows)
+    found = (Found((stored.record.received_at, stored.chain_seq), stored) for stored in opened)
+    fitting = (one for one in found if order.is_beyond(one.position) and wanted.fits(one.stored.record))
+    choose = heapq.nlargest if order.newest_first else heapq.nsmallest
+    return choose(limit, fitting, key=lambda one: one.position)
+
+
+def _by_time(reading: _Reading) -> list[Found]:
+    """A page by the columns of the records: time and numbers. The caller checks the other criteria."""
+    connection, sealer, wanted, order, limit = reading
+    # A call ends after its arrival.
+    places = order.parameters(wanted.since_ms, wanted.until_ms + LONGEST_CALL_MS)
+    numbers = {name: number for name in ("number", "party") if (number := getattr(wanted, name)) is not None}
+    hashes = {f"{name}_hash": sealer.lookup_hash(number) for name, number in numbers.items()}
+    parts = " ".join(_HAS_PART.format(name=name) for name in numbers)
+    query = _BY_TIME.format(**order.words(), parts=parts)
+    found = []
+    for row in connection.execute(query, _times(wanted) | places | numbers | hashes | {"limit": limit}):
+        stored = open_row(sealer, row)
+        assert stored.record.ended_at is not None  # the column is NOT NULL, and was checked
+        found.append(Found((stored.record.ended_at, stored.chain_seq), stored))
+    return found

@@ -32,7 +32,7 @@ from typing import Final, NamedTuple, Protocol
 from relay.errors import StoreError
 from relay.store.connection import Connection, Place, Server, ServerBusy
 from relay.store.ledger_tables import FILE, SERVER, dialect_of, triggers
-from relay.store.sealing import Sealer
+from relay.store.sealing.sealer import Sealer
 
 TURN_LOCK: Final = 700_000_004  # for pg_try_advisory_lock: the right to run scripts
 TURN_S: Final = 60.0  # longest wait for another relay that runs scripts

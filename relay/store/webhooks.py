@@ -13,8 +13,8 @@ import msgspec
 from relay.errors import StoreError
 from relay.store.connection import Connection
 from relay.store.ledger import require
-from relay.store.sealed_rows import SealedRows
-from relay.store.sealing import Sealer
+from relay.store.sealing.rows import SealedRows
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 
 _CHANGED = (

@@ -22,8 +22,8 @@ from relay.store.connection import Connection, Place
 from relay.store.database import connect, store_errors
 from relay.store.files import Displaced, StoreFiles
 from relay.store.ledger import ledger_transaction
-from relay.store.sealing import Sealer
-from relay.store.sealing_keys import follow_key
+from relay.store.sealing.keys import follow_key
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Actor, UnitOfWork
 
 T = TypeVar("T")

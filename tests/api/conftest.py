@@ -17,9 +17,8 @@ from relay.net.control import ControlClient, ControlServer, control_path
 from relay.service.businesses import Application, apply, set_state
 from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES, make_key
 from relay.service.releases import BindRules
-from relay.store.database import open_store
-from relay.store.reader import Reader
-from relay.store.sealing import Sealer
+from relay.store.database import Reader, open_store
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import OPERATOR, Actor, UnitOfWork
 from relay.store.writer import GroupWriter
 from tests.support.papers import PAPERS

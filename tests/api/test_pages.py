@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from relay.api.pages import make_cursor, read_cursor
 from relay.errors import Refused
-from relay.store.sealing import Sealer
+from relay.store.sealing.sealer import Sealer
 
 SEALER = Sealer(bytes(32))
 KEYS = st.lists(st.one_of(st.text(st.characters(codec="utf-8"), max_size=40), st.integers(0, 1 << 53)), max_size=3)

@@ -17,7 +17,7 @@ from relay.model.binding import Binding
 from relay.model.call import CallRecord
 from relay.net.control import ControlServer, control_path
 from relay.store.database import connect, open_store
-from relay.store.journal import Journal
+from relay.store.journal.journal import Journal
 from tests.cli.conftest import Command, serving
 from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record, put
 

@@ -10,8 +10,8 @@ import pytest
 
 from relay.errors import Refused
 from relay.store.database import connect
-from relay.store.key_file import read_key_file
-from relay.store.lock import open_lock, takes
+from relay.store.files import open_lock, takes
+from relay.store.sealing.sealer import read_key_file
 from tests.cli.conftest import Command, serving
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from relay.store.anchor import AnchorFile, read_anchor
+from relay.store.chain import AnchorFile, read_anchor
 from relay.store.database import connect, connect_reader
-from relay.store.sealing import load_key
+from relay.store.sealing.sealer import load_key
 from tests.cli.conftest import Command
 from tests.cli.test_calls import bind, write
 from tests.support.stored import binding, ended_record, live_record

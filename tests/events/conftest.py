@@ -20,8 +20,8 @@ from relay.model.actions import Commit
 from relay.model.call import CallRecord
 from relay.service.businesses import Application, apply
 from relay.store.database import connect_reader, open_store
-from relay.store.journal import Journal
-from relay.store.sealing import Sealer
+from relay.store.journal.journal import Journal
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.webhooks import Event, Webhook, dead, find_webhook, oldest, put_webhook, tell
 from relay.store.writer import GroupWriter, Writer, now_ms

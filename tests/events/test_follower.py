@@ -13,10 +13,10 @@ from relay.events import follower as module
 from relay.events.follower import Follower
 from relay.model.call import CallRecord
 from relay.policy.fraud import Signal, Signals, Watch
-from relay.store.audit_log import AuditQuery, all_entries
-from relay.store.call_index import index_rows
+from relay.store.audit import AuditQuery, all_entries
 from relay.store.database import connect_reader
 from relay.store.numbers import LOCKED_FOR_FRAUD
+from relay.store.record_rows import index_rows
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Shop
 from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record, put

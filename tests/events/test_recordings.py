@@ -14,7 +14,7 @@ import pytest
 from relay.events import recordings as module
 from relay.events.recordings import ABANDONED_S, RETRY_S, UNKNOWN_S, Taker
 from relay.model.actions import Commit
-from relay.store.audit_log import AuditQuery, newest_entries, verify_audit
+from relay.store.audit import AuditQuery, newest_entries, verify_audit
 from relay.store.database import connect_reader
 from relay.store.recordings import Recording, Recordings, file_of, find_recording, open_file
 from relay.store.writer import GroupWriter

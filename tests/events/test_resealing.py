@@ -7,8 +7,8 @@ from contextlib import closing
 from relay.events.timers import AGAIN_S, RETRY_S, Resealer
 from relay.service import sealing_keys as service
 from relay.store.database import connect
-from relay.store.reseal import needs
-from relay.store.sealing import load_key
+from relay.store.maintenance import needs
+from relay.store.sealing.sealer import load_key
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import GroupWriter, Writer
 from tests.events.conftest import Shop

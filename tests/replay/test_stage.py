@@ -20,7 +20,7 @@ from relay.service.numbers import ensure_numbers
 from relay.service.releases import BindRules
 from relay.store.bindings import all_bindings
 from relay.store.database import connect_reader, open_store
-from relay.store.sealing import load_key
+from relay.store.sealing.sealer import load_key
 from relay.store.unit_of_work import operator_cli
 from relay.store.writer import Run, Writer
 from tests.replay.messages import attempts_of

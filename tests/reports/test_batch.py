@@ -22,7 +22,7 @@ from relay.reports.batch_check import Checked, check_batch
 from relay.reports.daily import day_span
 from relay.reports.signed import load_batch_key
 from relay.store.recordings import file_of, purge_recordings
-from relay.store.sealing import Sealer
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.support.recorded import keep
@@ -179,7 +179,7 @@ def test_a_killed_run_is_resumed(office: Office, tmp_path: Path) -> None:
 import os, signal
 from pathlib import Path
 from relay.reports import batch, signed
-from relay.store.sealing import load_key
+from relay.store.sealing.sealer import load_key
 signed.SEGMENT = 1000
 seal = batch.seal_segment
 def kills(key, segment, data):

@@ -6,8 +6,7 @@ import pytest
 
 from relay.errors import Refused
 from relay.reports.disclosure import DisclosureRequest, ask
-from relay.store.audit import SELECT, open_entry
-from relay.store.unit_of_work import Actor
+from relay.store.unit_of_work import SELECT, Actor, open_entry
 from relay.store.writer import Writer
 from tests.support.shelf import Shelf
 from tests.support.stored import NOW_MS, A, X

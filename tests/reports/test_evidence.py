@@ -21,10 +21,10 @@ from relay.service.businesses import change as change_business
 from relay.store import bindings as store
 from relay.store import groups
 from relay.store.filings import put_filing, withdraw_filing
-from relay.store.journal_rows import PUT, live_row
-from relay.store.purge import purge_records
+from relay.store.journal.rows import PUT, live_row
+from relay.store.maintenance import purge_records
 from relay.store.record_rows import insert
-from relay.store.sealing import Sealer
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import Writer
 from tests.support.papers import PAPERS

@@ -13,7 +13,7 @@ import pytest
 
 from relay.model.call import CallRecord
 from relay.reports.export import MEDIA_TYPES, Format, export_parts
-from relay.store.record_pages import Wanted, read_all
+from relay.store.records import Wanted, read_all
 from tests.support.shelf import REFUSED, Shelf, call
 from tests.support.stored import NOW_MS, A, B, X, ended_record
 

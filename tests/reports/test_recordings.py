@@ -6,10 +6,9 @@ import pytest
 
 from relay.model.call import CallRecord
 from relay.reports.recordings import CallQuery, find_call, search
-from relay.store.journal_rows import PUT, live_row
-from relay.store.record_pages import Position, Wanted
+from relay.store.journal.rows import PUT, live_row
 from relay.store.record_rows import insert
-from relay.store.records import live_calls
+from relay.store.records import Position, Wanted, live_calls
 from tests.support.shelf import REFUSED, Shelf, call
 from tests.support.stored import A, X, live_record
 

@@ -8,7 +8,7 @@ from relay.errors import Refused
 from relay.reports.trace import Trace, ask_trace, trace
 from relay.store import bindings as store
 from relay.store import groups
-from relay.store.journal_rows import PUT, live_row
+from relay.store.journal.rows import PUT, live_row
 from relay.store.record_rows import insert
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import Writer
@@ -72,7 +72,7 @@ def test_calls_are_those_of_that_time(
     shelf: Shelf, writer: Writer, followed: int, most_unread: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the follower at any position, or without one."""
-    monkeypatch.setattr("relay.store.record_pages._MOST_UNREAD", most_unread)
+    monkeypatch.setattr("relay.store.records._MOST_UNREAD", most_unread)
     shelf.add(
         call(1, ended_at=NOW_MS + 60_000),
         call(2),

@@ -11,7 +11,7 @@ import pytest
 from relay.errors import Refused
 from relay.service import businesses
 from relay.service.businesses import STEPS, Application, Step
-from relay.store.audit_log import AuditQuery, all_entries
+from relay.store.audit import AuditQuery, all_entries
 from relay.store.businesses import Business, find_business, list_businesses, state_changes
 from tests.support.acting import Acting, acting, key_of
 from tests.support.stored import NOW_MS

@@ -15,7 +15,7 @@ from relay.service.filings import add_filing, filing_warning, import_filings, re
 from relay.service.groups import add_members, make_group
 from relay.service.releases import BindRules
 from relay.store.filings import FIRST, Filing, find_filing, find_filings, is_filed, purge_filings
-from relay.store.journal_rows import PUT_CALLERS, caller_row
+from relay.store.journal.rows import PUT_CALLERS, caller_row
 from relay.store.record_rows import insert
 from tests.service.conftest import RULES, Backend
 from tests.support.stored import NOW_MS, A, B, X

@@ -13,7 +13,7 @@ from relay.events.webhooks import make as make_webhook
 from relay.service import keys
 from relay.service.businesses import Application, apply, set_state
 from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES
-from relay.store.audit_log import AuditQuery, all_entries
+from relay.store.audit import AuditQuery, all_entries
 from relay.store.keys import ApiKey, find_key
 from relay.store.unit_of_work import RELAY, Actor, operator_cli
 from relay.store.webhooks import find_webhook

@@ -32,13 +32,13 @@ from relay.service.changes import BindingChange, change, end
 from relay.service.groups import add_members, make_group, remove_members
 from relay.service.numbers import lock, unlock
 from relay.service.releases import BindRules, release_due
-from relay.store.binding_seal import ANY_CALLER
 from relay.store.connection import one_moment
 from relay.store.database import connect, open_store
 from relay.store.groups import Group, insert_group
 from relay.store.ledger import ledger_transaction
 from relay.store.ledger_check import ledger_faults
 from relay.store.lookup import RouteReader
+from relay.store.sealing.rows import ANY_CALLER
 from relay.store.unit_of_work import Actor, UnitOfWork
 from tests.service.model import ANYBODY, Made, Model
 from tests.support.papers import PAPERS

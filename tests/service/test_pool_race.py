@@ -14,7 +14,7 @@ from relay.errors import Refused
 from relay.model.binding import Binding
 from relay.service.bindings import BindingRequest, bind
 from relay.service.numbers import NewPool, make_pool, move
-from relay.store.sealing import load_key
+from relay.store.sealing.sealer import load_key
 from relay.store.unit_of_work import operator_cli
 from relay.store.writer import GroupWriter, Run, Writer
 from tests.service.conftest import RULES, Backend

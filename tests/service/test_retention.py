@@ -11,14 +11,14 @@ import pytest
 from relay.errors import StoreError
 from relay.model.call import CallRecord
 from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Purged, Retention, due, purge
-from relay.store.audit_log import verify_audit
+from relay.store.audit import verify_audit
 from relay.store.chain import RECORDS, head_row, next_link, read_head, write_head
 from relay.store.connection import Connection
 from relay.store.database import connect, open_store
 from relay.store.record_rows import INSERT, insert, row_of
 from relay.store.recordings import Recording, add_recording, file_of, find_recording, seal_file
 from relay.store.records import verify_records
-from relay.store.sealing import Sealer
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, operator_cli
 from relay.store.writer import Writer
 from tests.support.places import place_in

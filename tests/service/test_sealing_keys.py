@@ -18,18 +18,18 @@ from relay.service.filings import add_filing
 from relay.service.groups import make_group, remove_members, set_entry
 from relay.service.keys import make_key
 from relay.service.retention import TWO_YEARS_MS, Retention, purge
-from relay.store.audit_log import AuditQuery, newest_entries, verify_audit
+from relay.store.audit import AuditQuery, newest_entries, verify_audit
 from relay.store.bindings import history
 from relay.store.businesses import find_business, state_changes
 from relay.store.database import open_store
 from relay.store.filings import find_filing
 from relay.store.groups import find_entries, find_groups, members_at, members_between, of_business
-from relay.store.journal_rows import caller_row, open_caller
-from relay.store.key_file import make_key as make_key_file
-from relay.store.key_file import read_key_file
+from relay.store.journal.rows import caller_row, open_caller
 from relay.store.keys import list_keys
-from relay.store.reseal import RESEALED, needs, reseal
-from relay.store.sealing_keys import key_in_use, sealing_keys
+from relay.store.maintenance import RESEALED, needs, reseal
+from relay.store.sealing.keys import key_in_use, sealing_keys
+from relay.store.sealing.sealer import make_key as make_key_file
+from relay.store.sealing.sealer import read_key_file
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import Webhook, put_webhook, webhooks_of
 from relay.store.writer import Writer

@@ -12,9 +12,9 @@ import pytest
 
 from relay.model.call import CallRecord
 from relay.store.database import connect_reader, open_store
-from relay.store.journal import Journal
+from relay.store.journal.journal import Journal
 from relay.store.records import all_records, verify_records
-from relay.store.sealing import Sealer
+from relay.store.sealing.sealer import Sealer
 
 
 class Disk(NamedTuple):

@@ -8,11 +8,10 @@ from itertools import count
 from typing import Any
 
 from relay.policy.recent import LastCaller
-from relay.store.binding_seal import ANY_CALLER, Secret, seal_binding
-from relay.store.call_index import ADD, number_key, pair_key
 from relay.store.database import connect
-from relay.store.journal_rows import PUT_CALLERS, caller_row
-from relay.store.record_rows import insert
+from relay.store.journal.rows import PUT_CALLERS, caller_row
+from relay.store.record_rows import ADD_INDEX, insert, number_key, pair_key
+from relay.store.sealing.rows import ANY_CALLER, Secret, seal_binding
 from tests.store.conftest import Disk
 from tests.support.stored import NOW_MS, A, B, X
 from tests.support.vouched import vouch_by
@@ -105,7 +104,7 @@ class Rows:
     def granted(self, number: str, caller: str, at_ms: int) -> None:
         """Add the index rows of a past call, as the follower writes them."""
         for key in (pair_key(self.sealer, number, caller), number_key(self.sealer, number)):
-            self.run(ADD, key, at_ms, next(self._serial))
+            self.run(ADD_INDEX, key, at_ms, next(self._serial))
 
     def close(self) -> None:
         self._connection.close()

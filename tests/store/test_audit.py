@@ -1,7 +1,8 @@
-"""Entries of the audit log: chained in order, with free text sealed."""
+"""The audit log as a whole: reading, verifying, purging."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -9,20 +10,24 @@ from pathlib import Path
 import pytest
 
 from relay.errors import StoreError
-from relay.store.chain import AUDIT, EMPTY, read_head
+from relay.store.audit import AuditQuery, all_entries, count_audit, newest_entries, purge_audit, verify_audit
 from relay.store.database import connect
-from tests.support.acting import Acting, acting
+from tests.support.acting import Acting, acting, key_of
+from tests.support.stored import NOW_MS
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Acting]:
+    """A store with five entries, one millisecond apart."""
     with acting(tmp_path) as store:
+        for n, business in enumerate(("acme", "acme", "other", "acme", None)):
+            actor = key_of("acme") if n == 1 else key_of("other")
+            store.now_ms = NOW_MS + n
+            store.run(
+                lambda act, n=n, business=business: act.audit(f"do.{n % 2}", f"o{n}", business=business, reason=str(n)),
+                actor._replace(name=f"key:{n}"),
+            )
         yield store
-
-
-def logged(store: Acting, count: int = 1) -> None:
-    for _ in range(count):
-        store.run(lambda act: act.audit("read", "b1", reason="canary 13800000001", details={"canary": "13800000001"}))
 
 
 def alter(store: Acting, statement: str) -> None:
@@ -30,33 +35,94 @@ def alter(store: Acting, statement: str) -> None:
         connection.execute(statement)
 
 
-def test_entries_are_numbered_without_gaps(store: Acting) -> None:
-    assert read_head(store.reader, store.sealer, AUDIT) == EMPTY
-    logged(store, 3)
-    assert read_head(store.reader, store.sealer, AUDIT).seq == 3
-    assert store.reader.execute("SELECT seq FROM audit").fetchall() == [(1,), (2,), (3,)]
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        (AuditQuery(), "43210"),
+        (AuditQuery(actor="key:3"), "3"),
+        (AuditQuery(action="do.1"), "31"),
+        (AuditQuery(object_="o2"), "2"),
+        (AuditQuery(business="acme"), "310"),
+        (AuditQuery(since_ms=NOW_MS + 1, until_ms=NOW_MS + 4), "321"),
+        (AuditQuery(business="acme", action="do.0"), "0"),
+    ],
+)
+def test_query_selects_by_each_of_its_fields(store: Acting, query: AuditQuery, found: str) -> None:
+    newest = newest_entries(store.reader, store.sealer, query, None, 100)
+    assert [entry.reason for _, entry in newest] == list(found)
+    assert list(all_entries(store.reader, store.sealer, query)) == newest[::-1]
 
 
-def test_reason_and_details_are_sealed(store: Acting) -> None:
-    logged(store)
-    raw = b"".join(file.read_bytes() for file in store.path.parent.glob("relay.db*"))
-    assert b"b1" in raw
-    assert b"canary" not in raw and b"13800000001" not in raw
+def test_next_page_starts_before_the_last_entry(store: Acting) -> None:
+    first = newest_entries(store.reader, store.sealer, AuditQuery(), None, 2)
+    rest = newest_entries(store.reader, store.sealer, AuditQuery(), first[-1].seq, 100)
+    assert [seq for seq, _ in (*first, *rest)] == [5, 4, 3, 2, 1]
+
+
+def test_untouched_log_is_intact(store: Acting) -> None:
+    verdict = verify_audit(store.reader, store.sealer)
+    assert (verdict.intact, verdict.head.seq, verdict.broken) == (5, 5, None)
+    assert not store.reader.in_transaction
 
 
 @pytest.mark.parametrize(
-    "theft",
+    ("theft", "intact", "named"),
     [
-        "DELETE FROM audit_head",
-        "UPDATE audit_head SET seq = seq - 1",
-        "UPDATE audit_head SET hash = (SELECT hash FROM audit WHERE seq = 1)",
-        "UPDATE audit_head SET mac = x'00'",
-        "UPDATE audit_head SET (seq, hash) = (SELECT seq, hash FROM audit WHERE seq = 1)",
-        "INSERT INTO audit SELECT 4, at, actor, action, object, business, sealed, hash FROM audit WHERE seq = 2",
+        ("UPDATE audit SET actor = 'key:0' WHERE seq = 3", 2, "entry 3 .* altered"),
+        ("UPDATE audit SET at = at + 1 WHERE seq = 1", 0, "entry 1 .* altered"),
+        ("UPDATE audit SET business = 'acme' WHERE seq = 5", 4, "entry 5 .* altered"),
+        ("UPDATE audit SET sealed = (SELECT sealed FROM audit WHERE seq = 1) WHERE seq = 2", 1, "entry 2 .* altered"),
+        ("DELETE FROM audit WHERE seq = 3", 2, "entry 3 .* missing"),
+        ("DELETE FROM audit WHERE seq = 1", 0, "entry 1 .* missing"),
+        ("DELETE FROM audit WHERE seq = 5", 4, "entries 5 to 5 .* cut off"),
+        ("DELETE FROM audit", 0, "entries 1 to 5 .* cut off"),
+        ("DELETE FROM audit_head", 5, "head"),
+        ("INSERT INTO checkpoint VALUES ('audit', 2, x'00', 0)", 0, "checkpoint"),
     ],
 )
-def test_no_entry_is_added_after_an_altered_head(store: Acting, theft: str) -> None:
-    logged(store, 3)
+def test_every_alteration_is_found(store: Acting, theft: str, intact: int, named: str) -> None:
     alter(store, theft)
-    with pytest.raises(StoreError, match="the head of the audit log was altered or removed"):
-        logged(store)
+    verdict = verify_audit(store.reader, store.sealer)
+    assert verdict.intact == intact
+    assert verdict.broken is not None
+    assert re.search(named, verdict.broken)
+
+
+def test_purge_deletes_the_oldest_entries_and_the_rest_verifies(store: Acting) -> None:
+    assert count_audit(store.reader, NOW_MS + 3) == 3
+    assert [store.run(lambda act: purge_audit(act, NOW_MS + 3, 2)) for _ in range(3)] == [2, 1, 0]
+    assert [seq for seq, _ in all_entries(store.reader, store.sealer, AuditQuery())] == [4, 5]
+    assert verify_audit(store.reader, store.sealer).broken is None
+    assert count_audit(store.reader, NOW_MS + 3) == 0
+
+
+def test_entries_continue_after_a_purge_of_all(store: Acting) -> None:
+    assert count_audit(store.reader, NOW_MS + 9) == 5
+    assert store.run(lambda act: purge_audit(act, NOW_MS + 9, 10)) == 5
+    store.run(lambda act: act.audit("purge", ""))
+    verdict = verify_audit(store.reader, store.sealer)
+    assert (verdict.intact, verdict.head.seq, verdict.broken) == (1, 6, None)
+
+
+def test_head_older_than_the_checkpoint_is_found(store: Acting) -> None:
+    (old,) = store.reader.execute("SELECT seq, hash, mac FROM audit_head")
+    store.run(lambda act: act.audit("read", ""))
+    store.run(lambda act: purge_audit(act, NOW_MS + 9, 10))
+    with closing(connect(store.path)) as connection:
+        connection.execute("UPDATE audit_head SET (seq, hash, mac) = (?, ?, ?)", old)
+    with pytest.raises(StoreError, match="head of the audit log"):
+        store.run(lambda act: act.audit("read", ""))
+
+
+def test_purge_refuses_an_altered_entry(store: Acting) -> None:
+    alter(store, "UPDATE audit SET actor = 'key:0' WHERE seq = 2")
+    with pytest.raises(StoreError, match="entry 2"):
+        store.run(lambda act: purge_audit(act, NOW_MS + 9, 10))
+    assert store.reader.execute("SELECT count(*) FROM audit").fetchone() == (5,)
+
+
+@pytest.mark.parametrize("theft", ["DELETE FROM checkpoint", "UPDATE checkpoint SET seq = 1"])
+def test_removed_or_altered_checkpoint_is_found(store: Acting, theft: str) -> None:
+    store.run(lambda act: purge_audit(act, NOW_MS + 2, 10))
+    alter(store, theft)
+    assert verify_audit(store.reader, store.sealer).broken is not None

@@ -10,7 +10,7 @@ from relay.errors import StoreError
 from relay.store.chain import EMPTY, RECORDS, head_row, next_link, read_head, write_head
 from relay.store.database import connect
 from relay.store.record_rows import encode_record
-from relay.store.sealing import Sealer
+from relay.store.sealing.sealer import Sealer
 from tests.store.conftest import Disk
 from tests.support.stored import ended_record
 

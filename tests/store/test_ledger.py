@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from relay.errors import StoreError
 from relay.events.ledger_watch import CHECK_S, LedgerWatch
-from relay.store.anchor import AnchorFile, read_anchor
+from relay.store.chain import AnchorFile, read_anchor
 from relay.store.connection import Connection, one_moment
 from relay.store.database import connect, open_store
 from relay.store.ledger import require

@@ -18,7 +18,7 @@ from relay.store.bindings import all_bindings
 from relay.store.connection import Server
 from relay.store.database import connect, connect_reader, is_there
 from relay.store.migrate import LEFT_OUT, TABLES, migrate
-from relay.store.postgres_lookup import ServerRouteReader
+from relay.store.postgres.lookup import ServerRouteReader
 from tests.store.conftest import Disk, Waiter, opened
 from tests.support import postgres
 from tests.support.stored import NOW_MS, A, X, binding, ended_record, live_record, put

@@ -17,8 +17,8 @@ from relay.errors import StoreError
 from relay.store import database
 from relay.store.connection import Connection, Place, Server
 from relay.store.database import connect, connect_reader, one_moment, open_store
-from relay.store.key_file import make_key
 from relay.store.scripts import Script, schema_of, scripts_of
+from relay.store.sealing.sealer import make_key
 from tests.support import postgres
 from tests.support.newer import FILE, SERVER, Newer
 from tests.support.relay_process import RelayProcess, Setup

@@ -13,10 +13,9 @@ import pytest
 from relay.errors import StoreError
 from relay.store.connection import Server
 from relay.store.database import open_store
-from relay.store.files import SUFFIXES, check_permissions
-from relay.store.lock import open_lock
-from relay.store.overflow_log import Overflow
-from relay.store.sealing import load_key
+from relay.store.files import SUFFIXES, check_permissions, open_lock
+from relay.store.journal.overflow_log import Overflow
+from relay.store.sealing.sealer import load_key
 from tests.store.conftest import Disk
 
 SOMEBODY = 12_345

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from relay.errors import StoreError
 from relay.store.recordings import CHUNK, CipherName, file_of, has_cipher, open_file, seal_file
-from relay.store.sealing import Sealer
+from relay.store.sealing.sealer import Sealer
 
 SEALER = Sealer(b"k" * 32)
 CALL = "019a7b8a800c" + "5" * 20

@@ -9,7 +9,6 @@ from contextlib import closing
 import pytest
 
 from relay.store.database import connect_reader
-from relay.store.record_pages import LAST_MS
 from relay.store.recordings import (
     NEWEST,
     Recording,
@@ -19,6 +18,7 @@ from relay.store.recordings import (
     kept_recordings,
     list_recordings,
 )
+from relay.store.records import LAST_MS
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.store.conftest import Disk

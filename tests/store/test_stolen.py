@@ -9,7 +9,7 @@ from relay.model.actions import Commit
 from relay.model.numbers import Parties
 from relay.service.groups import make_group
 from relay.service.releases import BindRules
-from relay.store.journal import Journal
+from relay.store.journal.journal import Journal
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.store.conftest import Disk

@@ -11,7 +11,7 @@ from relay.service.placement import settle
 from relay.service.releases import BindRules, release
 from relay.store.bindings import find_binding, update
 from relay.store.connection import Place
-from relay.store.sealing import Sealer
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import Writer
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from relay.store.connection import Connection, Place, transaction
 from relay.store.database import connect
 from relay.store.ledger import sign_all
-from relay.store.sealing import Sealer
+from relay.store.sealing.sealer import Sealer
 
 
 def vouch(place: Place, sealer: Sealer) -> None:

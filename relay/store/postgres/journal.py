@@ -1,0 +1,269 @@
+"""The journal of call records on a PostgreSQL server, where several relays write one chain.
+
+Each transaction first raises the batch number in this node's row. That fails if another node has taken over our calls,
+and shows, after a COMMIT whose answer was lost, whether it is on disk. Last, the transaction locks the head of the
+chain and writes the links behind it in one statement; no other node can add links until it is committed. So the records
+of all nodes have one order, and none appears before a record that the follower has already read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Any, Final
+
+import asyncpg
+
+from relay.defence.shared_limits import SharedLimits
+from relay.errors import StoreError
+from relay.model.actions import Commit
+from relay.policy.recent import LastCaller
+from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, checked_head, head_row, next_link, read_head
+from relay.store.connection import Report, Server, WriteOutage
+from relay.store.database import connect_reader, store_errors
+from relay.store.journal.journal import FIRST_RETRY_S, LAST_RETRY_S, take_lock
+from relay.store.journal.queue import MIN_GAP_S, Item, JournalQueue
+from relay.store.journal.rows import Closed, LiveCall, Told, caller_row, event_row, live_row, read_live
+from relay.store.postgres.nodes import NOT_IDLE_FOR_EVER, SERVER_FAULTS, Node
+from relay.store.record_rows import COLUMNS, Row, row_of
+from relay.store.sealing.sealer import Sealer
+
+EFFECT: Final = "new calls are refused, calls under way wait for their records; writing is retried"
+PATIENCE_S: Final = 5.0  # to connect, and for each statement
+SETTINGS: Final = {
+    **NOT_IDLE_FOR_EVER,
+    "synchronous_commit": "on",
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+}
+HEAD_LOCK: Final = 700_000_002  # for pg_advisory_xact_lock, while there is no head row to lock
+
+_BATCH: Final = "UPDATE node SET batch = $3, seen_at = now() WHERE name = $1 AND epoch = $2"
+_WRITTEN: Final = "SELECT batch FROM node WHERE name = $1 AND epoch = $2"
+_HEAD: Final = "SELECT seq, hash, mac FROM chain_head WHERE id = 1 FOR UPDATE"
+_AUDIT: Final = "SELECT seq, hash FROM audit_head WHERE id = 1"
+_PUT: Final = """
+INSERT INTO live_call (call_id, node, sealed)
+SELECT call_id, $1, sealed FROM unnest($2::text[], $3::bytea[]) AS put (call_id, sealed)
+ON CONFLICT (call_id) DO UPDATE SET sealed = excluded.sealed, node = excluded.node
+"""
+_TYPES: Final = {"received_at": "bigint", "ended_at": "bigint", "chain_seq": "bigint"} | dict.fromkeys(
+    ("dialled_hash", "caller_hash", "callee_hash", "sealed", "chain_hash"), "bytea"
+)
+_ADD_EVENTS: Final = """
+INSERT INTO call_event (call_id, kind, sealed)
+SELECT call_id, kind, sealed
+FROM unnest($1::text[], $2::text[], $3::bytea[]) WITH ORDINALITY AS told (call_id, kind, sealed, place) ORDER BY place
+"""
+# $1 to $3: as in _ADD_EVENTS; $4 to $6: the head; from $7: the columns of the records.
+_ADD: Final = """
+WITH events AS ({events}),
+    head AS (
+        INSERT INTO chain_head (id, seq, hash, mac) VALUES (1, $4, $5, $6)
+        ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, hash = excluded.hash, mac = excluded.mac
+    ),
+    gone AS (DELETE FROM live_call WHERE call_id = ANY(${call_ids}::text[]))
+INSERT INTO call_record ({columns}) SELECT * FROM unnest({arrays})
+""".format(
+    events=_ADD_EVENTS,
+    call_ids=7 + COLUMNS.index("call_id"),
+    columns=", ".join(COLUMNS),
+    arrays=", ".join(f"${place}::{_TYPES.get(name, 'text')}[]" for place, name in enumerate(COLUMNS, 7)),
+)
+_PUT_CALLERS: Final = """
+INSERT INTO last_caller (binding_id, number, caller_hash, sealed, at)
+SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::bigint[])
+ON CONFLICT (binding_id) DO UPDATE SET number = excluded.number, caller_hash = excluded.caller_hash,
+    sealed = excluded.sealed, at = excluded.at
+"""
+
+
+class TakenOver(Exception):
+    """Another node has taken over our calls: this node must not write any more."""
+
+
+class ServerJournal:
+    """As `relay.store.journal.journal.Journal`, beside the journals of other nodes.
+
+    While the server is down nothing is acknowledged: a node that took over our calls could not see records that exist
+    on this machine only.
+    """
+
+    def __init__(self, server: Server, sealer: Sealer, report: Report, *, min_gap_s: float = MIN_GAP_S) -> None:
+        self._server = server
+        self._sealer = sealer
+        self._report = report
+        self._outage = WriteOutage(server, EFFECT, report)
+        self.queue = JournalQueue(min_gap_s)  # items to write; filled by the callers
+        self._node = Node(server, sealer, report)
+        self._connection: asyncpg.Connection | None = None
+        self._batches = 0
+        self._closed = Closed(report)
+        self._lock: int | None = None
+        self._writer: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Raises StoreError if another process on this machine runs this node, or the head of the chain is broken."""
+        self._lock = take_lock(self._server.local)
+        try:
+            await self._node.open()
+            await self._connect()
+        except SERVER_FAULTS as error:
+            await self.close(0)
+            raise StoreError(f"the store {self._server} failed: {error}") from error
+        except StoreError:
+            await self.close(0)
+            raise
+        self._writer = asyncio.create_task(self._run(), name="journal")
+        self._writer.add_done_callback(self._outage.writer_ended)
+
+    def live(self) -> list[LiveCall]:
+        """The calls of this node, with their dialogs. Altered ones are reported instead."""
+        return read_live(self._server, self._sealer, self._report)
+
+    def watch(self, take: Callable[[list[LiveCall]], None], limits: SharedLimits | None = None) -> None:
+        """Pass calls of failed nodes to `take` from now on. End this process if another node takes over its calls.
+
+        `limits` exchanges counts with the other nodes.
+        """
+        self._node.watch(take, self._lost, limits)
+
+    def _lost(self) -> None:
+        """Exit at once: anything still sent would disturb calls that another node now carries."""
+        self._report("node.lost", {"node": self._node.name, "effect": "this relay ends: another node has its calls"})
+        sys.stdout.flush()
+        os._exit(1)
+
+    async def close(self, patience_s: float = 10.0) -> None:
+        """Write what is queued, then close. Raises StoreError if the server did not take it within `patience_s`."""
+        await self.queue.emptied(patience_s)
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.wait([self._writer])
+        await self.queue.all_told()
+        self._disconnect()
+        await self._node.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        if left := sum(isinstance(item, Commit) for item, _ in self.queue.waiting):
+            raise StoreError(f"{left} call records could not be written to {self._server}")
+
+    # -- the writer
+
+    async def _run(self) -> None:
+        while True:
+            batch = await self.queue.batch()
+            await self._write([item for item, _ in batch])
+            self.queue.took(batch)
+
+    async def _write(self, items: list[Item]) -> None:
+        """Return when the items are durable, however long that takes."""
+        commits = self._closed.take([item for item in items if isinstance(item, Commit)])
+        self._batches += 1
+        retry_s = FIRST_RETRY_S
+        while True:
+            try:
+                if not await self._is_written():
+                    await self._transact(commits, items)
+                break
+            except TakenOver:
+                self._outage.failed(StoreError(f"another node has taken over the calls of {self._node.name}"))
+                await asyncio.Event().wait()  # the relay ends; nothing is acknowledged
+            except (*SERVER_FAULTS, StoreError) as error:
+                self._outage.failed(error)
+                self._disconnect()
+                await asyncio.sleep(retry_s)
+                retry_s = min(2 * retry_s, LAST_RETRY_S)
+        self._outage.is_over(self.queue.backlog)
+
+    async def _is_written(self) -> bool:
+        """After a lost connection: reconnect, and tell whether the COMMIT in doubt is on disk."""
+        if self._connection is not None:
+            return False
+        await self._connect()
+        batch = await self._asked().fetchval(_WRITTEN, self._node.name, self._node.epoch)
+        if batch is None:
+            raise TakenOver
+        return bool(batch == self._batches)
+
+    async def _transact(self, commits: list[Commit], items: list[Item]) -> None:
+        """Raises TakenOver."""
+        connection = self._asked()
+        up: dict[str, Commit] = {}
+        ended: list[tuple[Row, bytes]] = []
+        audit = Head(*row) if (row := await connection.fetchrow(_AUDIT)) is not None else EMPTY
+        for commit in commits:
+            if commit.record.ended_at is None:
+                up[commit.record.call_id] = commit
+            else:
+                up.pop(commit.record.call_id, None)
+                ended.append(row_of(self._sealer, commit.record, None if ended else audit))
+        put = [live_row(self._sealer, 0, commit.record, commit.dialogs or b"") for commit in up.values()]
+        events = [event_row(self._sealer, item) for item in items if isinstance(item, Told)]
+        last = {item.binding_id: item for item in items if isinstance(item, LastCaller)}
+        # Sorted, so that two nodes that lock the same rows cannot deadlock.
+        callers = [caller_row(self._sealer, last[binding]) for binding in sorted(last)]
+        async with connection.transaction():
+            if await connection.execute(_BATCH, self._node.name, self._node.epoch, self._batches) != "UPDATE 1":
+                raise TakenOver
+            if put:
+                await connection.execute(_PUT, self._node.name, *_columns([row[1:] for row in put]))
+            if callers:
+                await connection.execute(_PUT_CALLERS, *_columns(callers))
+            if ended:
+                await self._add(connection, ended, events)
+            elif events:
+                await self._locked_head(connection)
+                await connection.execute(_ADD_EVENTS, *_columns(events))
+
+    async def _locked_head(self, connection: asyncpg.Connection) -> Head:
+        """Lock and read the head of the chain until we commit. Raises StoreError if it was altered."""
+        row = await connection.fetchrow(_HEAD)
+        if row is None:
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", HEAD_LOCK)
+            row = await connection.fetchrow(_HEAD)
+        if row is None:
+            return EMPTY
+        return checked_head(self._sealer, RECORDS, (row[0], row[1], row[2]))
+
+    async def _add(self, connection: asyncpg.Connection, ended: list[tuple[Row, bytes]], events: Sequence[Row]) -> None:
+        head = await self._locked_head(connection)
+        rows: list[Row] = []
+        for row, encoded in ended:
+            head = next_link(self._sealer, head, encoded)
+            rows.append((*row, *head))
+        new: HeadRow = head_row(self._sealer, RECORDS, head)
+        await connection.execute(_ADD, *(_columns(events) or ([], [], [])), *new, *_columns(rows))
+
+    # -- the connection
+
+    async def _connect(self) -> None:
+        self._connection = await asyncpg.connect(
+            self._server.url,
+            timeout=PATIENCE_S,
+            command_timeout=PATIENCE_S,
+            server_settings=SETTINGS,
+        )
+        await asyncio.to_thread(self._check_head)
+
+    def _check_head(self) -> None:
+        """Raises StoreError if the head of the chain was altered."""
+        with store_errors(self._server), closing(connect_reader(self._server)) as connection:
+            read_head(connection, self._sealer, RECORDS)
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+    def _asked(self) -> asyncpg.Connection:
+        assert self._connection is not None  # _connect made it
+        return self._connection
+
+
+def _columns(rows: Sequence[Row]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]

@@ -1,0 +1,363 @@
+"""The look-up of a call in a store on a PostgreSQL server: one statement, in a separate connection pool.
+
+It reads the caller's own route and the one for any caller together, since each statement is a round trip. It caches
+nothing, so every node sees changes of the others with the next call, and fails closed: an error or a timeout is a
+Refusal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+import asyncpg
+
+from relay.errors import StoreError
+from relay.model.call import Refusal
+from relay.policy.evaluate import Counted, LookupResult
+from relay.policy.rules import FREQUENCY_CALLER, FREQUENCY_NUMBER, MEMORY_S, STORE_FAILED, Cap, Rules
+from relay.store.connection import LookupOutage, Report, Server
+from relay.store.ledger_tables import SERVER
+from relay.store.lookup import FILING, Opener, Row, decode, has_route, is_in_force, proven_rows, rests
+from relay.store.postgres.nodes import SERVER_FAULTS
+from relay.store.record_rows import number_key, pair_key
+from relay.store.sealing.sealer import Sealer
+
+CONNECTIONS: Final = 8  # look-ups at once
+PATIENCE_S: Final = 2.0
+# A generic plan: each part is a search by key, and planning for each call would take longer than that.
+# synchronous_commit is off since only counts are written: others see them at once, and calls do not wait for the disk.
+SETTINGS: Final = {
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+    "enable_seqscan": "off",
+    "synchronous_commit": "off",
+    "default_transaction_isolation": "read committed",
+}
+
+# As in `relay.store.lookup`, with one row for each of the two routes. `counted_by`: columns for counting the call.
+_FOUND: Final = """
+SELECT (SELECT revision FROM ledger_head WHERE id = 1), last.caller_hash, last.sealed, {found},
+       whose.place AS place{counted_by}
+FROM (VALUES (1, $2::bytea), (2, ''::bytea)) AS whose (place, hash)
+LEFT JOIN number ON number.number = $1
+LEFT JOIN route ON route.number = $1 AND route.caller_hash = whose.hash
+LEFT JOIN binding ON binding.id = route.binding_id
+LEFT JOIN business ON business.id = binding.business
+LEFT JOIN list_entry AS of_binding ON of_binding.owner = 'binding ' || route.binding_id AND of_binding.caller_hash = $2
+LEFT JOIN list_entry AS of_business ON of_business.owner = 'business ' || binding.business
+    AND of_business.caller_hash = $2
+LEFT JOIN last_caller AS last ON last.binding_id = route.binding_id
+LEFT JOIN route AS back ON back.number = last.number AND back.caller_hash = last.caller_hash
+    AND back.binding_id = route.binding_id AND back.free_at IS NULL
+{filing}"""
+_COUNTED_BY: Final = """,
+       number.locked AS locked, route.party IS NOT NULL AS has_route, route.free_at AS free_at,
+       binding.expires_at AS expires_at, binding.ended_at AS ended_at, business.state AS state"""
+_LOOK_UP: Final = "{found}ORDER BY place"
+_COUNTING: Final = "WITH found AS MATERIALIZED ({found}),{tables}\nSELECT found.*, {columns} FROM found ORDER BY place"
+
+
+class ServerRouteReader:
+    """The look-up of one event loop, in which it must be opened. Lost connections are replaced."""
+
+    def __init__(self, server: Server, sealer: Sealer, rules: Rules, report: Report) -> None:
+        """Of the rules only the frequency caps are used, and whether A numbers must be filed.
+
+        `report(event, fields)` gets outages, recoveries and altered rows.
+        """
+        self._server = server
+        self._sealer = sealer
+        self._outage = LookupOutage(server, report)
+        self._opener = Opener(sealer)
+        self._good = False  # whether the last look-up succeeded
+        self._pool: asyncpg.Pool | None = None
+        self._parts = sweep_parts()
+        self.follow(rules)
+
+    def follow(self, rules: Rules) -> None:
+        """Apply these rules from the next call on."""
+        self._opener.follow(rules._replace(caller_caps=(), number_caps=()))  # its rows have no counts here
+        self._counting = Counting(rules) if rules.caller_caps or rules.number_caps else None
+        self._statement = _statement(self._counting, filing=rules.filing_required)
+
+    async def open(self) -> None:
+        """Raises StoreError if the server cannot be reached."""
+        try:
+            self._pool = await asyncpg.create_pool(
+                self._server.url,
+                min_size=1,
+                max_size=CONNECTIONS,
+                timeout=PATIENCE_S,
+                server_settings=SETTINGS,
+                reset=_leaves_nothing,
+            )
+        except SERVER_FAULTS as error:
+            raise StoreError(f"the store {self._server} failed: {error}") from error
+
+    async def fetch(
+        self, number: str, caller: str, unix_s: float, patience_s: float = PATIENCE_S
+    ) -> LookupResult | Refusal:
+        """Look up a call to `number`. `caller`: E.164 without "+", "" if anonymous."""
+        caller_hash = self._sealer.lookup_hash(caller)
+        revision = self._opener.revision
+        try:
+            async with asyncio.timeout(patience_s):
+                own, anybodys, counted = await self._ask(number, caller, caller_hash, unix_s)
+            row = _row(own)
+            if not is_in_force(row) and not rests(row, unix_s):
+                other = _row(anybodys)
+                if is_in_force(other) or not has_route(row):
+                    row = other
+            found = self._opener.found(number, caller_hash, row, revision, counted)
+        except StoreError as error:
+            self._outage.altered(str(error))
+            return STORE_FAILED
+        except SERVER_FAULTS as error:
+            self._good = False
+            self._outage.failed(str(error) or "no answer in time")
+            return STORE_FAILED
+        self._good = True
+        return found
+
+    async def _ask(
+        self, number: str, caller: str, caller_hash: bytes, unix_s: float
+    ) -> tuple[asyncpg.Record, asyncpg.Record, Counted | None]:
+        """The row of the caller's own route, the row of the route for any caller, and the counts."""
+        assert self._pool is not None  # open() made it
+        while True:
+            statement, counting = self._statement, self._counting
+            if counting is None:
+                own, anybodys = await self._pool.fetch(statement, number, caller_hash)
+                counted = None
+            else:
+                keys = counting.keys(self._sealer, number, caller)
+                own, anybodys = await self._pool.fetch(statement, number, caller_hash, int(unix_s * 1000), *keys)
+                counted = counting.read(own[-counting.width :], keys)
+            if statement is self._statement:  # else the rules have changed meanwhile, and the columns with them
+                return own, anybodys, counted
+
+    async def give_back(self, counted: Counted) -> None:
+        """Undo the count of a call that was not granted. If the server fails, it stays counted."""
+        for key, slice_ms in counted.under:  # in separate transactions, so that two row locks are never held at once
+            await self._write(GIVE_BACK, key, slice_ms)
+
+    async def sweep(self) -> None:
+        """Delete expired counts in one part of the table. Call it every few seconds."""
+        await self._write(SWEEP, *next(self._parts))
+
+    async def _write(self, statement: str, *values: object) -> None:
+        with suppress(*SERVER_FAULTS):
+            if self._pool is not None:
+                await self._pool.execute(statement, *values, timeout=PATIENCE_S)
+
+    def look(self) -> None:
+        """Check, once a second, whether an outage is over."""
+        if self._good:
+            self._outage.is_over()
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool = None
+
+
+async def _leaves_nothing(connection: asyncpg.Connection) -> None:
+    """Skip the pool's reset of a connection after use, which costs as much as a look-up: there is no state to reset."""
+
+
+def _row(record: asyncpg.Record) -> Row:
+    revision, last_hash, last_sealed, found = record[:4]
+    return revision, last_hash, last_sealed, decode(found)
+
+
+def _statement(counting: Counting | None, *, filing: bool) -> str:
+    """The look-up statement. $1: the number; $2: the caller's hash; from $3: the arguments of `Counting`."""
+    columns = SERVER.json(*SERVER.proven(proven_rows(filing=filing)), "last.number")
+    join = FILING.format(caller="$2") if filing else ""
+    if counting is None:
+        return _LOOK_UP.format(found=_FOUND.format(found=columns, counted_by="", filing=join))
+    found = _FOUND.format(found=columns, counted_by=_COUNTED_BY, filing=join)
+    return _COUNTING.format(found=found, tables=counting.tables, columns=counting.columns)
+
+
+# -- Frequency caps, counted by the look-up's statement
+#
+# If the statement finds a binding in force, it counts the call at once under two keys, (number, caller) and number,
+# unless a cap is reached. A look-up that finds a row locked waits for the other to commit, and uses the new count (ON
+# CONFLICT DO UPDATE, at READ COMMITTED). So concurrent look-ups of several nodes never exceed a cap. All times are
+# those of the server, so the clocks of nodes may differ.
+#
+# If the call policy refuses the call for another reason, its count is given back. After any other failure it stays.
+#
+# If a cap allows few calls, each is counted with its time in milliseconds. If it allows many, the calls of a time slice
+# are counted together until the whole slice has left the window, so that a row stays small for any call rate.
+
+FEW: Final = 100  # calls; caps above that count in slices
+SLICES: Final = 32  # per shortest window
+MOST_SLICES: Final = 512  # per key
+# How far a node's clock may be behind the server's. Older calls are counted in call_index, by the clocks of nodes.
+_CLOCKS_MS: Final = 5_000
+_MEMORY_MS: Final = 1_000 * MEMORY_S
+_KEPT_MS: Final = 2 * _MEMORY_MS  # how long an idle row is kept
+# The statement found no binding in force: if the call policy found one all the same, the call must be refused.
+_NOT_COUNTED: Final = Counted((), STORE_FAILED)
+SWEPT: Final = 256  # parts of the table, by the first byte of a hash
+
+# $3 is the time of the call by the node's clock, against which bindings expire. At most one row.
+_CANDIDATE: Final = """
+candidate AS MATERIALIZED (
+    SELECT CAST(extract(epoch FROM now()) * 1000 AS bigint) AS at{left}
+    FROM found
+    WHERE has_route AND free_at IS NULL AND locked = 0 AND state = 'approved'
+        AND ended_at IS NULL AND (expires_at IS NULL OR expires_at > $3::bigint)
+        AND (place = 1 OR NOT EXISTS (
+            SELECT FROM found AS own
+            WHERE own.place = 1 AND own.has_route AND (own.free_at IS NULL OR own.free_at > $3::bigint)))
+)"""
+# The least number of calls that a cap with a window longer than the memory still allows within the memory's time.
+_LEFT: Final = """,
+        least({caps}) AS {name}_left"""
+_LEFT_BY: Final = """{most} - (
+            SELECT count(*) FROM call_index
+            WHERE key = {key} AND at > $3::bigint - {window_ms} AND at <= $3::bigint - {memory_ms})"""
+# Only the differences of `granted` and `before` matter, so a row may start at any number: it starts at `left`.
+_COUNTED: Final = """
+{name} AS (
+    INSERT INTO frequency AS was (key, granted, begun, before)
+    SELECT {key}, {left} + 1, ARRAY[at], ARRAY[CAST({left} AS bigint)] FROM candidate WHERE {first}
+    ON CONFLICT (key) DO UPDATE SET
+        granted = was.granted + 1,
+        begun = CASE WHEN {same} THEN was.begun ELSE (was.begun || excluded.begun){kept} END,
+        before = CASE WHEN {same} THEN was.before ELSE (was.before || was.granted){kept} END
+    WHERE {room}
+    RETURNING begun[cardinality(begun)] AS slice
+)"""
+_SAME_SLICE: Final = "excluded.begun[1] - was.begun[cardinality(was.begun)] < {slice_ms}"
+_KEPT: Final = "[width_bucket(excluded.begun[1] - {ms}, was.begun) + 1:]"
+# The calls since a time: all except those before the first slice that reaches past it.
+_SINCE: Final = "was.granted - coalesce(was.before[width_bucket(excluded.begun[1] - {ms}, was.begun) + 1], was.granted)"
+
+# $1: the key; $2: the slice of the count.
+GIVE_BACK: Final = """
+UPDATE frequency SET
+    granted = granted - 1,
+    before = ARRAY(
+        SELECT calls - CAST(at > $2 AS integer)
+        FROM unnest(begun, before) WITH ORDINALITY AS slice (at, calls, place) ORDER BY place)
+WHERE key = $1
+"""
+# $1 and $2: the first key, and the end of the range. Waits for no look-up, and blocks none for long.
+SWEEP: Final = f"""
+DELETE FROM frequency WHERE key IN (
+    SELECT key FROM frequency
+    WHERE key >= $1 AND key < $2
+        AND begun[cardinality(begun)] < CAST(extract(epoch FROM now()) * 1000 AS bigint) - {_KEPT_MS}
+    FOR UPDATE SKIP LOCKED)
+"""
+
+
+class Capped(NamedTuple):
+    """The caps on one kind of key."""
+
+    name: str  # of the part of the statement that counts
+    caps: Sequence[Cap]
+    over: Refusal  # for a call beyond a cap
+
+    @property
+    def long(self) -> list[Cap]:
+        """The caps with windows longer than the memory."""
+        return [cap for cap in self.caps if cap.window_s > MEMORY_S]
+
+
+class Counting:
+    """The counting part of the look-up statement for the caps of some rules, and the decoding of its columns."""
+
+    def __init__(self, rules: Rules) -> None:
+        """The statement takes the time of the call as $3, followed by the result of `keys`."""
+        # All look-ups lock their rows in this order, since the number is counted after the caller.
+        both = (
+            Capped("by_caller", rules.caller_caps, FREQUENCY_CALLER),
+            Capped("by_number", rules.number_caps, FREQUENCY_NUMBER),
+        )
+        self._capped = [capped for capped in both if capped.caps]
+        self.width = 1 + len(self._capped)
+        names = [capped.name for capped in self._capped]
+        self.columns = ", ".join(["(SELECT at FROM candidate)", *(f"(SELECT slice FROM {name})" for name in names)])
+        left, tables = "", ""
+        for place, capped in enumerate(self._capped):
+            key = f"${4 + place}"
+            left += _left(capped, key)
+            tables += f",{counting_part(capped, key, *names[:place])}"
+        self.tables = _CANDIDATE.format(left=left) + tables
+
+    def keys(self, sealer: Sealer, number: str, caller: str) -> list[bytes]:
+        """The keys under which a call is counted."""
+        return [_KEYS[capped.name](sealer, number, caller) for capped in self._capped]
+
+    def read(self, columns: Sequence[int | None], keys: Sequence[bytes]) -> Counted:
+        """Decode the columns."""
+        if columns[0] is None:
+            return _NOT_COUNTED
+        under: list[tuple[bytes, int]] = []
+        for capped, key, slice_ms in zip(self._capped, keys, columns[1:], strict=True):
+            if slice_ms is None:
+                return Counted(under, capped.over)
+            under.append((key, slice_ms))
+        return Counted(under, None)
+
+
+_KEYS: Final[dict[str, Callable[[Sealer, str, str], bytes]]] = {
+    "by_caller": pair_key,
+    "by_number": lambda sealer, number, caller: number_key(sealer, number),
+}
+
+
+def _left(capped: Capped, key: str) -> str:
+    """The column with the calls that the long caps still allow; empty without long caps."""
+    caps = [
+        _LEFT_BY.format(most=most, key=key, window_ms=1000 * window_s, memory_ms=_MEMORY_MS)
+        for most, window_s in capped.long
+    ]
+    return _LEFT.format(caps=", ".join(caps), name=capped.name) if caps else ""
+
+
+def counting_part(capped: Capped, key: str, after: str = "") -> str:
+    """The part of the statement that counts under a key. `after`: a part that must have counted first."""
+    slice_ms = slice_ms_of(capped.caps)
+    short = [(most, 1000 * window_s) for most, window_s in capped.caps if window_s <= MEMORY_S]
+    room = [f"{_SINCE.format(ms=window_ms + slice_ms - 1)} < {most}" for most, window_ms in short]
+    first = [f"EXISTS (SELECT FROM {after})"] if after else []
+    longest_ms = max((window_ms for _, window_ms in short), default=0)
+    left = "0"
+    if capped.long:
+        longest_ms = _MEMORY_MS + _CLOCKS_MS
+        left = f"{capped.name}_left"
+        first.append(f"{left} > 0")
+        room.append(f"{_SINCE.format(ms=longest_ms + slice_ms - 1)} < excluded.before[1]")
+    return _COUNTED.format(
+        name=capped.name,
+        key=key,
+        left=left,
+        first=" AND ".join(first) or "true",
+        same=_SAME_SLICE.format(slice_ms=slice_ms),
+        kept=_KEPT.format(ms=longest_ms + slice_ms - 1),
+        room=" AND ".join(room),
+    )
+
+
+def slice_ms_of(caps: Sequence[Cap]) -> int:
+    """The length of a slice; 1: each call is counted by itself."""
+    if max(cap.most for cap in caps) <= FEW:
+        return 1
+    shortest_s = min(min(cap.window_s for cap in caps), MEMORY_S)
+    return max(1000 * shortest_s // SLICES, _MEMORY_MS // MOST_SLICES)
+
+
+def sweep_parts() -> Iterator[tuple[bytes, bytes]]:
+    """The key ranges for `SWEEP`, through the whole table again and again."""
+    while True:
+        for part in range(SWEPT):
+            yield bytes([1, part]), bytes([1, part + 1]) if part + 1 < SWEPT else bytes([2])

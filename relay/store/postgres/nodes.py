@@ -1,0 +1,235 @@
+"""The nodes of a shared store: heartbeats, and the takeover of calls from nodes that have failed.
+
+Each node writes a heartbeat every second, by the server's clock, with the sealing keys it has and its counts of what is
+limited over all nodes. If a node is silent for DEAD_S, another takes over its calls, exactly once: by one statement
+that raises its epoch. A node that was only slow finds its writes refused, since its epoch is outdated, and must exit at
+once: its calls belong to another node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Annotated, Final
+
+import asyncpg
+import msgspec
+
+from relay.defence.shared_limits import SharedLimits, Told
+from relay.errors import StoreError
+from relay.store.connection import Report, Server
+from relay.store.journal.rows import LiveCall, open_all
+from relay.store.sealing.keys import IN_USE, Turning
+from relay.store.sealing.sealer import Sealer
+
+BEAT_S: Final = 1.0
+DEAD_S: Final = 5.0
+PATIENCE_S: Final = 3.0  # for one heartbeat
+# In ms: a machine that freezes or is cut off within a transaction must not keep its locks, which block all nodes. A
+# node that was only slow finds its connection closed, and retries.
+NOT_IDLE_FOR_EVER: Final = {"idle_in_transaction_session_timeout": "1000"}
+
+_JOIN: Final = """
+INSERT INTO node (name, epoch, seen_at, sealing_keys) VALUES ($1, 1, now(), $2)
+ON CONFLICT (name) DO UPDATE SET epoch = node.epoch + 1, seen_at = now(), sealing_keys = excluded.sealing_keys,
+    taken_by = NULL, stopped_at = NULL, batch = 0
+RETURNING epoch
+"""
+_BEAT: Final = f"""
+UPDATE node SET seen_at = now(), sealing_keys = $3 WHERE name = $1 AND epoch = $2 RETURNING ({IN_USE})
+"""
+_STOP: Final = """
+UPDATE node SET stopped_at = now()
+WHERE name = $1 AND epoch = $2 AND NOT EXISTS (SELECT 1 FROM live_call WHERE node = $1)
+"""
+_TAKE: Final = """
+UPDATE node SET epoch = epoch + 1, taken_by = $1
+WHERE name <> $1 AND taken_by IS NULL AND stopped_at IS NULL AND seen_at < now() - make_interval(secs => $3)
+    AND EXISTS (SELECT 1 FROM node AS taker WHERE taker.name = $1 AND taker.epoch = $2)
+RETURNING name
+"""
+_TAKE_CALLS: Final = "UPDATE live_call SET node = $1 WHERE node = ANY($2::text[]) RETURNING id, call_id, sealed"
+_PUT_COUNTS: Final = """
+INSERT INTO node_count (node, counts) SELECT name, $3 FROM node WHERE name = $1 AND epoch = $2
+ON CONFLICT (node) DO UPDATE SET counts = excluded.counts WHERE node_count.counts <> excluded.counts
+"""
+_OTHERS: Final = """
+SELECT node, counts FROM node_count JOIN node ON node.name = node_count.node
+WHERE node <> $1 AND taken_by IS NULL AND stopped_at IS NULL AND seen_at >= now() - make_interval(secs => $2)
+"""
+
+# InternalClientError: losing a connection in use at times leaves asyncpg in an inconsistent state.
+SERVER_FAULTS: Final = (
+    *(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError),
+    asyncpg.InternalClientError,
+)
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(dict[str, dict[str, Annotated[int, msgspec.Meta(ge=0)]]]).decode
+
+
+class Node:
+    """This node. Open it before the journal, whose transactions check its epoch."""
+
+    def __init__(self, server: Server, sealer: Sealer, report: Report, *, dead_s: float = DEAD_S) -> None:
+        self.name = server.node
+        self.epoch = 0
+        self._server = server
+        self._sealer = sealer
+        self._turning = Turning(sealer, report)
+        self._report = report
+        self._dead_s = dead_s
+        self._connection: asyncpg.Connection | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._unreadable: set[str] = set()  # nodes whose counts were reported
+
+    async def open(self) -> None:
+        """Join with a new epoch, so that an earlier process of this name can write no more. Raises StoreError."""
+        try:
+            await self._connect()
+            self.epoch = await self._ask(_JOIN, self.name, self._turning.known())
+        except SERVER_FAULTS as error:
+            raise StoreError(f"the store {self._server} failed: {error}") from error
+
+    def watch(
+        self,
+        take: Callable[[list[LiveCall]], None],
+        lost: Callable[[], None],
+        limits: SharedLimits | None = None,
+    ) -> None:
+        """Start heartbeats, and pass the calls of failed nodes to `take`.
+
+        `lost` is called once another node has taken over our calls. `limits` exchanges counts with the other nodes.
+        """
+        self._watching = asyncio.create_task(self._watch(take, lost, limits), name="node")
+
+    async def close(self) -> None:
+        """Stop. If calls are left, another node takes them over after DEAD_S; if none, mark this node as stopped."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+        if self._connection is None:
+            return
+        with contextlib.suppress(*SERVER_FAULTS):
+            await self._connection.execute(_STOP, self.name, self.epoch, timeout=PATIENCE_S)
+        self._connection.terminate()
+
+    async def _watch(
+        self, take: Callable[[list[LiveCall]], None], lost: Callable[[], None], limits: SharedLimits | None
+    ) -> None:
+        """Take over others only after beating for DEAD_S ourselves: after an outage of the server every node looks
+        dead until its next heartbeat."""
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        while True:
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    if self._connection is None:
+                        await self._connect()
+                    if not await self._beat():
+                        lost()
+                        return
+                    if limits is not None:
+                        await self._exchange(limits)
+                    if loop.time() - since > self._dead_s + BEAT_S:
+                        take(await self._take())
+            except SERVER_FAULTS as error:
+                self._report("node.beat_failed", {"node": self.name, "reason": str(error)})
+                since = loop.time()
+                self._disconnect()
+            await asyncio.sleep(BEAT_S)
+
+    async def _beat(self) -> bool:
+        """Write a heartbeat. False if another node has taken over our calls."""
+        assert self._connection is not None
+        key_id: int | None = await self._connection.fetchval(_BEAT, self.name, self.epoch, self._turning.known())
+        if key_id is None:
+            return False
+        self._turning.to(key_id)
+        return True
+
+    async def _exchange(self, limits: SharedLimits) -> None:
+        assert self._connection is not None
+        await self._connection.execute(_PUT_COUNTS, self.name, self.epoch, _encode(limits.own()).decode())
+        others: list[Told] = []
+        for name, counts in await self._connection.fetch(_OTHERS, self.name, self._dead_s):
+            try:
+                others.append(_decode(counts))
+            except msgspec.DecodeError as error:
+                if name not in self._unreadable:
+                    self._unreadable.add(name)
+                    self._report("node.counts_altered", {"node": name, "reason": str(error)})
+        limits.hear(others)
+
+    async def _take(self) -> list[LiveCall]:
+        assert self._connection is not None
+        async with self._connection.transaction():
+            gone = [row[0] for row in await self._connection.fetch(_TAKE, self.name, self.epoch, self._dead_s)]
+            rows = await self._connection.fetch(_TAKE_CALLS, self.name, gone) if gone else []
+        calls = open_all(self._sealer, map(tuple, rows), self._report)
+        for name in gone:
+            self._report("node.taken_over", {"node": name, "by": self.name, "calls": len(calls)})
+        return calls
+
+    async def _connect(self) -> None:
+        self._connection = await asyncpg.connect(
+            self._server.url, timeout=PATIENCE_S, server_settings=NOT_IDLE_FOR_EVER
+        )
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    async def _ask(self, statement: str, *values: object) -> int:
+        assert self._connection is not None
+        answer: int = await self._connection.fetchval(statement, *values, timeout=PATIENCE_S)
+        return answer
+
+
+# -- Leader election among the backends of a shared store
+
+BACKEND_LOCK: Final = 700_000_003  # for pg_try_advisory_lock
+LOOK_S: Final = 1.0
+
+
+class Turn:
+    """The leader lock, as one backend sees it."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._connection: asyncpg.Connection | None = None
+
+    async def come(self) -> None:
+        """Return once the lock is ours. Retries for ever, also while the server is down."""
+        while True:
+            if await self._takes():
+                return
+            await asyncio.sleep(LOOK_S)
+
+    async def keep(self) -> None:
+        """Check the lock every second. Raises StoreError once it is lost."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                assert self._connection is not None  # come() made it
+                await self._connection.fetchval("SELECT 1", timeout=PATIENCE_S)
+            except SERVER_FAULTS as error:
+                raise StoreError(f"the store {self._server} failed: {error}") from error
+
+    async def _takes(self) -> bool:
+        try:
+            if self._connection is None:
+                self._connection = await asyncpg.connect(self._server.url, timeout=PATIENCE_S)
+            took = await self._connection.fetchval(f"SELECT pg_try_advisory_lock({BACKEND_LOCK})", timeout=PATIENCE_S)
+            return bool(took)
+        except SERVER_FAULTS:
+            self.close()
+            return False
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None

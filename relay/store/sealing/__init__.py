@@ -1,0 +1,1 @@
+"""Sealing at rest: the keys, what binds a row to its sealed and proven columns."""

@@ -1,0 +1,130 @@
+"""The master keys that a store was sealed with, and the key in use: the table `sealing_key`.
+
+Each writer reads the key in use in its transaction (`follow_key`), and a node with each heartbeat, so that all switch
+at once without a message. Each sealed value begins with the id of its key; a process that meets an unknown id reads the
+key file again. The keys themselves are only in that file. `relay.service.sealing_keys` has the rules for adding, using
+and dropping keys.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from relay.errors import StoreError
+from relay.store.connection import Connection, Report
+from relay.store.sealing.sealer import Sealer
+from relay.store.unit_of_work import UnitOfWork
+
+IN_USE: Final = "SELECT coalesce(max(id), 0) FROM sealing_key WHERE used_at IS NOT NULL"
+_ALL: Final = "SELECT id, proof, added_at, used_at, dropped_at FROM sealing_key ORDER BY id"
+_ADD: Final = "INSERT INTO sealing_key (id, proof, added_at, used_at) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
+# A node that is silent for longer is down, and reads the key file when it starts.
+_NODES: Final = """
+SELECT name, sealing_keys FROM node
+WHERE stopped_at IS NULL AND taken_by IS NULL AND seen_at > now() - make_interval(secs => 60) ORDER BY name
+"""
+
+
+class SealingKey(NamedTuple):
+    """A row of the table. Times are Unix milliseconds."""
+
+    id: int
+    proof: bytes
+    added_at: int
+    used_at: int | None
+    dropped_at: int | None
+
+
+def sealing_keys(connection: Connection) -> list[SealingKey]:
+    """All keys, by id."""
+    return [SealingKey(*row) for row in connection.execute(_ALL).fetchall()]
+
+
+def key_in_use(connection: Connection) -> int:
+    """The id of the key in use; 0 if the table was emptied from outside. The next opening of the store refills it."""
+    (key_id,) = connection.execute(IN_USE).fetchone()
+    return int(key_id)
+
+
+def follow_key(connection: Connection, sealer: Sealer) -> None:
+    """Switch the sealer to the key in use. Raises StoreError if the key file does not have it."""
+    sealer.use(key_in_use(connection))
+
+
+def add_key(act: UnitOfWork, key_id: int) -> None:
+    """Enter a key of the key file, not in use yet. A key already entered is left alone."""
+    act.connection.execute(_ADD, (key_id, act.sealer.proof(key_id), act.now_ms, None))
+
+
+def set_used(act: UnitOfWork, key_id: int) -> None:
+    act.connection.execute("UPDATE sealing_key SET used_at = ? WHERE id = ?", (act.now_ms, key_id))
+
+
+def set_dropped(act: UnitOfWork, key_id: int) -> None:
+    act.connection.execute("UPDATE sealing_key SET dropped_at = ? WHERE id = ?", (act.now_ms, key_id))
+
+
+def nodes_without(connection: Connection, key_id: int) -> list[str]:
+    """The running nodes of a shared store that do not have the key."""
+    rows = connection.execute(_NODES).fetchall()
+    return [name for name, ids in rows if str(key_id) not in (ids or "").split()]
+
+
+class Turning:
+    """The switch of a journal to another key. If that key is missing, the journal goes on with the former one."""
+
+    def __init__(self, sealer: Sealer, report: Report) -> None:
+        self._sealer = sealer
+        self._report = report
+        self._reported = False
+
+    def to(self, key_id: int) -> None:
+        """Switch to a key. If it is missing, report that and go on with the former key, which every process has."""
+        try:
+            self._sealer.use(key_id)
+        except StoreError as error:
+            self._report_once(error, f"records are still sealed with the key {self._sealer.key_id}")
+        else:
+            self._reported = False
+
+    def known(self) -> str:
+        """The ids of the keys in the key file, as in the table `node`."""
+        try:
+            self._sealer.refresh()
+        except StoreError as error:
+            self._report_once(error, "the keys read earlier stay in use")
+        return " ".join(map(str, self._sealer.key_ids))
+
+    def _report_once(self, error: StoreError, effect: str) -> None:
+        if not self._reported:
+            self._report("sealing_key.missing", {"reason": str(error), "effect": effect})
+        self._reported = True
+
+
+def enter_keys(connection: Connection, sealer: Sealer) -> None:
+    """Enter all keys of the file in a store that has none, in one transaction."""
+    if sealing_keys(connection):
+        return  # another process was faster
+    now_ms = time.time_ns() // 1_000_000
+    for key_id in sealer.key_ids:
+        connection.execute(_ADD, (key_id, sealer.proof(key_id), now_ms, now_ms))
+
+
+def check_keys(connection: Connection, sealer: Sealer, key_file: Path) -> None:
+    """At the opening of a store: check that the key file has all keys that it needs, and switch to the key in use.
+
+    Raises StoreError with the fix.
+    """
+    at_hand = sealer.key_ids
+    for key in sealing_keys(connection):
+        if key.id in at_hand and not hmac.compare_digest(sealer.proof(key.id), key.proof):
+            raise StoreError(f"the key file {key_file} has another key {key.id} than the store: put the right one back")
+        if key.id not in at_hand and key.used_at is not None and key.dropped_at is None:
+            raise StoreError(
+                f"the key file {key_file} does not have the key {key.id}, which the store needs: add its line, from a"
+                " backup or from another node"
+            )
+    follow_key(connection, sealer)

@@ -1,0 +1,124 @@
+"""A connection to a PostgreSQL server: paged reads of whole tables, and one unit of work at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from relay.model.actions import Commit
+from relay.store.audit import AuditQuery, all_entries, verify_audit
+from relay.store.bindings import all_bindings
+from relay.store.connection import Server, ServerError, each_row
+from relay.store.database import connect, connect_reader, one_moment, open_store
+from relay.store.postgres import connection as module
+from relay.store.postgres.journal import ServerJournal
+from relay.store.records import all_records, verify_records
+from relay.store.sealing.sealer import Sealer
+from relay.store.unit_of_work import RELAY
+from relay.store.writer import Writer
+from tests.support import postgres
+from tests.support.stored import NOW_MS, binding, ended_record, put
+
+pytestmark = pytest.mark.outside
+
+PAGE = 10
+COUNT = 3 * PAGE + 1
+
+
+class Store:
+    """A database with `COUNT` ended records, bindings and entries of the audit log."""
+
+    def __init__(self, folder: Path) -> None:
+        self.place: Server = postgres.new_place(folder)
+        self.sealer: Sealer = open_store(self.place, folder / "relay.key")
+
+    async def fill(self) -> None:
+        journal = ServerJournal(self.place, self.sealer, lambda event, fields: None)
+        await journal.open()
+        for n in range(COUNT):
+            journal.queue.append(Commit(0, ended_record(f"c{n}", received_at=NOW_MS + n), None), lambda _: None)
+        await journal.close()
+        with closing(Writer(self.place, self.sealer, clock_ms=lambda: NOW_MS)) as writer:
+            for n in range(COUNT):
+                writer.run(RELAY, lambda act, n=n: act.audit("do", f"o{n}"))  # type: ignore[misc]
+        put(self.place, self.sealer, *(binding(f"b{n:02}", x=f"7001000000{n:05}") for n in range(COUNT)))
+
+    def records(self) -> int:
+        with closing(connect_reader(self.place)) as connection:
+            return len(list(all_records(connection, self.sealer)))
+
+    def verified(self) -> int:
+        with closing(connect_reader(self.place)) as connection:
+            return verify_records(connection, self.sealer).intact
+
+    def bindings(self) -> int:
+        with closing(connect_reader(self.place)) as connection:
+            return len(list(all_bindings(connection, self.sealer)))
+
+    def entries(self) -> int:
+        with closing(connect_reader(self.place)) as connection:
+            return len(list(all_entries(connection, self.sealer, AuditQuery())))
+
+    def verified_entries(self) -> int:
+        with closing(connect_reader(self.place)) as connection:
+            return verify_audit(connection, self.sealer).intact
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path)
+    await store.fill()
+    yield store
+    postgres.drop(store.place)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the result sets that the server sent."""
+    counts: list[int] = []
+    execute = psycopg.ClientCursor.execute
+
+    def counted(cursor: psycopg.ClientCursor[Any], *args: Any, **options: Any) -> object:
+        done = execute(cursor, *args, **options)
+        counts.append(cursor.pgresult.ntuples if cursor.pgresult else 0)
+        return done
+
+    monkeypatch.setattr(psycopg.ClientCursor, "execute", counted)
+    monkeypatch.setattr(module, "PAGE", PAGE)
+    return counts
+
+
+@pytest.mark.parametrize("read", [Store.records, Store.verified, Store.bindings, Store.entries, Store.verified_entries])
+async def test_tables_are_read_page_by_page(store: Store, sent: list[int], read: Callable[[Store], int]) -> None:
+    assert read(store) >= COUNT
+    assert max(sent) == PAGE
+
+
+async def test_read_sees_one_snapshot(store: Store, sent: list[int]) -> None:
+    query = "SELECT seq FROM audit ORDER BY seq"
+    with closing(connect_reader(store.place)) as reader, closing(connect(store.place)) as writer:
+        with one_moment(reader):
+            rows = each_row(reader, query)
+            first = next(rows)
+            writer.execute("DELETE FROM audit")
+            inner = list(each_row(reader, query))  # each has its own cursor
+            assert [first, *rows] == inner
+        assert len(inner) >= COUNT
+        assert reader.execute(query).fetchall() == []
+
+
+def test_frozen_unit_of_work_does_not_block_others(tmp_path: Path) -> None:
+    place = postgres.new_place(tmp_path)
+    open_store(place, tmp_path / "relay.key")
+    with closing(connect(place)) as frozen, closing(connect(place)) as writer:
+        frozen.execute("BEGIN IMMEDIATE")
+        writer.execute("BEGIN IMMEDIATE")  # waits for the frozen one
+        writer.execute("COMMIT")
+        with pytest.raises(ServerError):
+            frozen.execute("COMMIT")
+    postgres.drop(place)

@@ -1,0 +1,304 @@
+"""Several journals on one PostgreSQL server: one chain, each record once, none from a node that was taken over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+
+from relay.call.recovery import KeptAttempt
+from relay.errors import StoreError
+from relay.model.actions import Commit
+from relay.model.call import CallRecord
+from relay.policy.recent import LastCaller
+from relay.store.connection import Server
+from relay.store.database import connect_reader, open_store
+from relay.store.journal.attempts import with_records
+from relay.store.journal.rows import LiveCall, event_rows
+from relay.store.postgres import nodes
+from relay.store.postgres.journal import ServerJournal
+from relay.store.postgres.nodes import Node
+from relay.store.records import all_records, verify_records
+from relay.store.sealing.sealer import Sealer
+from tests.store.conftest import Reported, Waiter
+from tests.support import postgres
+from tests.support.stored import ended_record, live_record
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.outside
+
+_TERMINATE = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
+_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+class Store:
+    """A database, and the journals of its nodes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.place = postgres.new_place(folder)
+        self.sealer: Sealer = open_store(self.place, folder / "relay.key")
+        self.said: Reported = []
+
+    def server(self, node: str) -> Server:
+        return self.place._replace(node=node, local=self.folder / node)
+
+    @asynccontextmanager
+    async def journal(self, node: str) -> AsyncIterator[ServerJournal]:
+        journal = ServerJournal(self.server(node), self.sealer, self.report)
+        await journal.open()
+        try:
+            yield journal
+        finally:
+            await journal.close()
+
+    def report(self, event: str, fields: dict[str, object]) -> None:
+        self.said.append((event, fields))
+
+    def records(self) -> list[CallRecord]:
+        """All ended records, in the order of the chain."""
+        with closing(connect_reader(self.place)) as connection:
+            assert verify_records(connection, self.sealer).broken is None
+            return [record for record in all_records(connection, self.sealer) if record.ended_at is not None]
+
+    def live(self) -> list[str]:
+        with closing(connect_reader(self.place)) as connection:
+            return [row[0] for row in connection.execute("SELECT call_id || ' ' || node FROM live_call ORDER BY 1")]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path)
+    yield store
+    postgres.drop(store.place)
+
+
+async def test_call_is_up_until_its_record_has_ended(store: Store) -> None:
+    done = Waiter()
+    async with store.journal("a") as journal:
+        journal.queue.append(Commit(1, live_record("c1"), b"dialogs"), done)
+        await done.until(lambda: done.tokens == [1])
+        assert store.live() == ["c1 a"]
+        assert [(call.record.call_id, call.dialogs) for call in journal.live()] == [("c1", b"dialogs")]
+        journal.queue.append(Commit(2, ended_record("c1"), None), done)
+        await done.until(lambda: done.tokens == [1, 2])
+    assert store.live() == []
+    assert [record.call_id for record in store.records()] == ["c1"]
+    assert store.said == []
+
+
+async def test_records_of_two_nodes_form_one_chain(store: Store) -> None:
+    done = Waiter()
+    async with store.journal("a") as first, store.journal("b") as second:
+        for n in range(1, 501):
+            (first if n % 2 else second).queue.append(Commit(n, ended_record(f"c{n}"), None), done)
+            if n % 50 == 0:
+                await asyncio.sleep(0)
+        await done.until(lambda: len(done.tokens) == 500)
+    assert len(store.records()) == 500
+
+
+async def test_records_of_attempts_are_found_from_any_node(store: Store) -> None:
+    done = Waiter()
+    async with store.journal("b") as other:
+        other.queue.append(Commit(1, live_record("c1"), b"dialogs"), done)
+        other.queue.append(Commit(2, ended_record("c2"), None), done)
+        await done.until(lambda: done.tokens == [1, 2])
+    left = [KeptAttempt(live_record(call_id), b"") for call_id in ("c1", "c2", "c3")]
+    found = with_records(store.server("a"), store.sealer, left, ())
+    assert [attempt.stored for attempt in found] == [live_record("c1"), ended_record("c2"), None]
+
+
+async def test_events_and_last_callers_are_written(store: Store) -> None:
+    async with store.journal("a") as journal:
+        journal.queue.tell("ringing", live_record("c1"))
+        journal.queue.tell("answered", live_record("c1"))
+        for caller in ("1", "2"):  # in one transaction
+            journal.queue.remember(LastCaller("b1", "700100000010001", caller, 5))
+        await journal.queue.emptied(60)
+    with closing(connect_reader(store.place)) as connection:
+        assert [row[2] for row in event_rows(connection, 0, 10)] == ["ringing", "answered"]
+        ((hash_,),) = connection.execute("SELECT caller_hash FROM last_caller").fetchall()
+    assert hash_ == store.sealer.lookup_hash("2")
+
+
+async def test_lost_connection_loses_and_duplicates_nothing(store: Store) -> None:
+    done = Waiter()
+    async with store.journal("a") as journal:
+        for n in range(1, 301):
+            journal.queue.append(Commit(n, ended_record(f"c{n}"), None), done)
+            if n % 60 == 0:
+                await asyncio.to_thread(_drop_others, store.place)
+                await done.until(lambda n=n: len(done.tokens) == n)
+    assert sorted(record.call_id for record in store.records()) == sorted(f"c{n}" for n in range(1, 301))
+    assert {event for event, _ in store.said} <= {"journal.write_failed", "journal.recovered"}
+
+
+async def test_commit_whose_answer_was_lost_is_not_repeated(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = Waiter()
+    async with store.journal("a") as journal:
+        transact = ServerJournal._transact
+
+        async def lose_answer(journal: ServerJournal, *batch: object) -> None:
+            monkeypatch.setattr(ServerJournal, "_transact", transact)
+            await transact(journal, *batch)  # type: ignore[arg-type]
+            raise OSError("the connection was lost")
+
+        monkeypatch.setattr(ServerJournal, "_transact", lose_answer)
+        journal.queue.append(Commit(1, ended_record("c1"), None), done)
+        await done.until(lambda: done.tokens == [1])
+    assert len(store.records()) == 1
+
+
+async def test_frozen_transaction_does_not_block_other_nodes(store: Store) -> None:
+    done = Waiter()
+    async with store.journal("a") as frozen, store.journal("b") as journal:
+        connection = frozen._asked()
+        await connection.execute("BEGIN")
+        await frozen._locked_head(connection)
+        journal.queue.append(Commit(1, ended_record("c1"), None), done)
+        await done.until(lambda: done.tokens == [1])
+    assert store.said == []  # it did not even have to retry
+
+
+async def test_nodes_that_write_the_same_callers_do_not_deadlock(store: Store) -> None:
+    """In a deadlock the server would abort one of the two transactions."""
+
+    def remember(journal: ServerJournal, *bindings: str) -> None:
+        for binding in bindings:
+            journal.queue.remember(LastCaller(binding, "700100000010001", "1", 5))
+
+    async with store.journal("a") as first, store.journal("b") as second:
+        remember(first, "b0", "b1", "b2")
+        await first.queue.emptied(60)
+        with closing(postgres.connect(store.place)) as holder, closing(postgres.connect(store.place)) as looker:
+            holder.execute("BEGIN IMMEDIATE")
+            holder.execute("UPDATE last_caller SET at = 6 WHERE binding_id = 'b0'")
+            remember(second, "b1", "b0", "b2")
+            await until(lambda: looker.execute(_WAITING).fetchone() == (1,))
+            remember(first, "b2", "b0", "b1")
+            await until(lambda: looker.execute(_WAITING).fetchone() == (2,))
+            holder.execute("COMMIT")
+        await asyncio.gather(first.queue.emptied(60), second.queue.emptied(60))
+    assert store.said == []
+
+
+async def test_altered_head_takes_no_records(store: Store) -> None:
+    done = Waiter()
+    async with store.journal("a") as journal:
+        journal.queue.append(Commit(1, ended_record("c1"), None), done)
+        await done.until(lambda: done.tokens == [1])
+        with closing(postgres.connect(store.place)) as connection:
+            (mac,) = connection.execute("SELECT mac FROM chain_head").fetchone()
+            connection.execute("UPDATE chain_head SET mac = sealed FROM (SELECT sealed FROM call_record) AS other")
+            journal.queue.append(Commit(2, ended_record("c2"), None), done)
+            await until(lambda: store.said)
+            connection.execute("UPDATE chain_head SET mac = ?", (mac,))
+        await done.until(lambda: done.tokens == [1, 2])
+    assert "altered" in str(store.said[0][1]["reason"])
+
+
+# Nodes
+
+
+async def test_failed_node_is_taken_over_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "BEAT_S", 0.05)
+    taken: list[tuple[str, str]] = []
+    done = Waiter()
+    async with store.journal("a") as journal:
+        journal.queue.append(Commit(1, live_record("c1"), b""), done)
+        journal.queue.append(Commit(2, live_record("c2"), b""), done)
+        await done.until(lambda: done.tokens == [1, 2])
+        heirs = [Node(store.server(name), store.sealer, store.report, dead_s=0.5) for name in ("b", "c", "d")]
+        for heir in heirs:
+            await heir.open()
+            heir.watch(lambda calls, name=heir.name: taken.extend(_named(name, calls)), lambda: None)
+        await until(lambda: len(taken) == 2)
+        assert len({name for name, _ in taken}) == 1
+        await asyncio.sleep(1)  # time for a late takeover
+        assert sorted(call for _, call in taken) == ["c1", "c2"]
+        assert store.live() == [f"c1 {taken[0][0]}", f"c2 {taken[0][0]}"]
+        for heir in heirs:
+            await heir.close()
+
+
+async def test_slow_node_that_was_taken_over_writes_no_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "BEAT_S", 0.05)
+    done, taken = Waiter(), list[tuple[str, str]]()
+    slow = ServerJournal(store.server("a"), store.sealer, store.report)
+    await slow.open()
+    slow.queue.append(Commit(1, live_record("c1"), b""), done)
+    await done.until(lambda: done.tokens == [1])
+    heir = Node(store.server("b"), store.sealer, store.report, dead_s=0.3)
+    await heir.open()
+    heir.watch(lambda calls: taken.extend(_named("b", calls)), lambda: None)
+    await until(lambda: taken == [("b", "c1")])
+    slow.queue.append(Commit(2, ended_record("c1"), None), done)
+    await until(lambda: any(event == "journal.write_failed" for event, _ in store.said))
+    with pytest.raises(StoreError, match="1 call records could not be written"):
+        await slow.close(0.1)
+    assert (done.tokens, store.records(), store.live()) == ([1], [], ["c1 b"])
+    await heir.close()
+
+
+async def test_node_learns_that_it_was_taken_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "BEAT_S", 0.05)
+    lost = asyncio.Event()
+    first, again = (Node(store.server("a"), store.sealer, store.report) for _ in range(2))
+    await first.open()
+    first.watch(lambda calls: None, lost.set)
+    await again.open()  # another machine with the same name
+    async with asyncio.timeout(10):
+        await lost.wait()
+    await first.close()
+    await again.close()
+
+
+async def test_no_node_is_taken_over_right_after_an_outage_of_the_server(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "BEAT_S", 0.05)
+    taken: list[tuple[str, str]] = []
+    pair = [Node(store.server(name), store.sealer, store.report, dead_s=0.5) for name in ("a", "b")]
+    for node in pair:
+        await node.open()
+        node.watch(lambda calls, name=node.name: taken.extend(_named(name, calls)), lambda: taken.append(("lost", "")))
+    await asyncio.sleep(0.7)
+    with closing(postgres.connect(store.place)) as connection:  # as after an outage of one minute
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE node SET seen_at = now() - interval '60 s'")
+        connection.execute(_TERMINATE)
+        connection.execute("COMMIT")
+    await asyncio.sleep(1.5)
+    assert not [fields for event, fields in store.said if event == "node.taken_over"]
+    assert taken == []
+    for node in pair:
+        await node.close()
+
+
+async def test_stopped_node_is_not_taken_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "BEAT_S", 0.05)
+    async with store.journal("a"):
+        pass
+    heir = Node(store.server("b"), store.sealer, store.report, dead_s=0.2)
+    await heir.open()
+    heir.watch(lambda calls: None, lambda: None)
+    await asyncio.sleep(1)
+    await heir.close()
+    assert store.said == []
+
+
+def _named(node: str, calls: list[LiveCall]) -> list[tuple[str, str]]:
+    return [(node, call.record.call_id) for call in calls]
+
+
+def _drop_others(place: Server) -> None:
+    with closing(postgres.connect(place)) as connection:
+        connection.execute(_TERMINATE)

@@ -1,0 +1,121 @@
+"""The exchange of counts for limits between the nodes of a store, once a second."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+
+from relay.defence.limits import Rates, Tally
+from relay.defence.shared_limits import SharedLimits
+from relay.policy.call_policy import RefusedAttempts
+from relay.store.connection import Connection, Server
+from relay.store.database import open_store
+from relay.store.postgres import nodes
+from relay.store.postgres.nodes import Node
+from relay.store.sealing.sealer import Sealer
+from tests.store.conftest import Reported
+from tests.support import postgres
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.outside
+
+FIRM = "business firm"
+
+
+class Relay:
+    """A node and its counts."""
+
+    def __init__(self, place: Server, sealer: Sealer, said: Reported) -> None:
+        self.now = 0.0
+        self.calls, self.rates, self.refused = Tally(), Rates(), RefusedAttempts()
+        self.node = Node(place, sealer, lambda event, fields: said.append((event, fields)))
+        self.limits = SharedLimits(
+            {"calls": self.calls}, {"rate": (self.rates, lambda: self.now)}, self.refused, lambda: self.now
+        )
+
+    def watch(self) -> None:
+        self.node.watch(lambda calls: None, lambda: None, self.limits)
+
+
+class Store:
+    def __init__(self, folder: Path) -> None:
+        self.place = postgres.new_place(folder)
+        self.sealer = open_store(self.place, folder / "relay.key")
+        self.said: Reported = []
+
+    @asynccontextmanager
+    async def relays(self, *names: str) -> AsyncIterator[list[Relay]]:
+        relays = [Relay(self.place._replace(node=name), self.sealer, self.said) for name in names]
+        for relay in relays:
+            await relay.node.open()
+            relay.watch()
+        try:
+            yield relays
+        finally:
+            for relay in relays:
+                await relay.node.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    monkeypatch.setattr(nodes, "BEAT_S", 0.05)
+    store = Store(tmp_path)
+    yield store
+    postgres.drop(store.place)
+
+
+@pytest.fixture
+def connection(store: Store) -> Iterator[Connection]:
+    with closing(postgres.connect(store.place)) as connection:
+        yield connection
+
+
+async def test_nodes_exchange_their_counts(store: Store) -> None:
+    async with store.relays("a", "b", "c") as (first, second, third):
+        first.calls.begin(FIRM)
+        second.calls.begin(FIRM)
+        assert second.rates.admit("firm", 2, 0.0)
+        await until(lambda: [relay.calls.everywhere(FIRM) for relay in (first, second, third)] == [2, 2, 2])
+        await until(lambda: third.rates.elsewhere.get("firm") == (1, 1))
+        first.calls.end(FIRM)
+        await until(lambda: third.calls.everywhere(FIRM) == 1)
+    assert store.said == []
+
+
+async def test_counts_of_a_stopped_node_are_dropped(store: Store) -> None:
+    async with store.relays("a", "b") as (first, second):
+        first.calls.begin(FIRM)
+        await until(lambda: second.calls.everywhere(FIRM) == 1)
+        await first.node.close()
+        await until(lambda: second.calls.everywhere(FIRM) == 0)
+
+
+async def test_counts_of_a_node_are_used_until_it_is_considered_dead(store: Store, connection: Connection) -> None:
+    async with store.relays("a", "b") as (first, second):
+        first.calls.begin(FIRM)
+        await until(lambda: second.calls.everywhere(FIRM) == 1)
+        assert first.node._watching is not None
+        first.node._watching.cancel()
+        for seen_s, count in ((4, 1), (6, 0), (4, 1)):
+            connection.execute("UPDATE node SET seen_at = now() - make_interval(secs => ?) WHERE name = 'a'", (seen_s,))
+            await until(lambda count=count: second.calls.everywhere(FIRM) == count)  # type: ignore[misc]
+        connection.execute("UPDATE node SET taken_by = 'b' WHERE name = 'a'")  # b counts the calls
+        await until(lambda: second.calls.everywhere(FIRM) == 0)
+
+
+async def test_forged_counts_lift_no_limit_and_stop_no_node(store: Store, connection: Connection) -> None:
+    async with store.relays("a", "b") as (first, second):
+        first.calls.begin(FIRM)
+        await until(lambda: second.calls.everywhere(FIRM) == 1)
+        assert first.node._watching is not None
+        first.node._watching.cancel()
+        good = f'{{"calls": {{"{FIRM}": 2}}, "of a later version": {{"x": 1}}}}'
+        for bad in (f'{{"calls": {{"{FIRM}": -5}}}}', "[", '{"calls": 3}'):
+            for written, count in ((good, 2), (bad, 0)):
+                connection.execute("UPDATE node SET seen_at = now() WHERE name = 'a'")
+                connection.execute("UPDATE node_count SET counts = ? WHERE node = 'a'", (written,))
+                await until(lambda count=count: second.calls.everywhere(FIRM) == count)  # type: ignore[misc]
+    assert [event for event, _ in store.said] == ["node.counts_altered"]

@@ -1,0 +1,80 @@
+"""Reports of an outage: each reason once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from relay.errors import StoreError
+from relay.store.connection import MOST_ALTERED, LookupOutage, WriteOutage
+from tests.store.conftest import Reported
+
+STORE = Path("/relay.db")
+
+
+def test_each_reason_is_reported_once_and_the_end_of_an_outage() -> None:
+    told: Reported = []
+    outage = WriteOutage(STORE, "nothing", lambda *each: told.append(each))
+    outage.is_over(0)
+    for reason in ("full", "full", "", "gone", "full"):
+        outage.failed(StoreError(reason))
+    assert outage.lasts
+    outage.is_over(7)
+    outage.is_over(7)
+    assert not outage.lasts
+    assert [fields.get("reason", fields.get("backlog")) for _, fields in told] == [
+        *("full", "no answer in time", "gone", 7)
+    ]
+    assert all(fields["store"] == "/relay.db" for _, fields in told)
+
+
+def test_end_of_an_outage_reported_by_an_earlier_process_is_reported() -> None:
+    told: Reported = []
+    outage = WriteOutage(STORE, "nothing", lambda *each: told.append(each))
+    outage.began_before()
+    assert outage.lasts
+    outage.is_over(3)
+    outage.is_over(0)
+    assert told == [("journal.recovered", {"store": "/relay.db", "backlog": 3})]
+
+
+async def test_writer_that_died_is_reported_and_a_cancelled_one_is_not() -> None:
+    told: Reported = []
+    outage = WriteOutage(STORE, "nothing", lambda *each: told.append(each))
+
+    async def write() -> None:
+        await asyncio.Event().wait()
+
+    async def fail() -> None:
+        raise ValueError("wrong")
+
+    cancelled, failing = asyncio.create_task(write()), asyncio.create_task(fail())
+    cancelled.cancel()
+    await asyncio.wait([cancelled, failing])
+    outage.writer_ended(cancelled)
+    outage.writer_ended(failing)
+    assert told == [("journal.stopped", {"store": "/relay.db", "reason": "ValueError('wrong')"})]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_failed_look_ups_are_reported_once_per_outage(times: int) -> None:
+    told: Reported = []
+    outage = LookupOutage(STORE, lambda *each: told.append(each))
+    for _ in range(times):
+        outage.is_over()
+        outage.failed("gone")
+        outage.failed("still gone")
+        outage.is_over()
+        outage.is_over()
+    assert [event for event, _ in told] == ["lookup.failed", "lookup.recovered"] * times
+    assert told[0][1]["reason"] == "gone"
+
+
+def test_altered_rows_are_reported_once_each_up_to_a_limit() -> None:
+    told: Reported = []
+    outage = LookupOutage(STORE, lambda *each: told.append(each))
+    for number in (*range(MOST_ALTERED + 1), 0):
+        outage.altered(f"row {number}")
+    assert [fields["reason"] for _, fields in told] == [f"row {number}" for number in range(MOST_ALTERED)]
