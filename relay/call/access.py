@@ -28,7 +28,7 @@ def former_peer(core: Core, request: Request, flow: Flow) -> Peer | None:
     """
     if request.method == "CANCEL":
         return _canceller(core, request, flow)
-    leg = core.leg_of(request)
+    leg = core.dialogs.leg_of(request)
     return leg.peer if leg is not None and _is_heard(leg.peer, leg.flow.host, flow) else None
 
 
@@ -69,7 +69,7 @@ def known_sources(core: Core) -> Known:
             continue
         peers[id(call.caller_peer)] = call.caller_peer
         hosts.add(call.caller_flow.host)
-    for leg in core.legs.values():
+    for leg in core.dialogs.legs.values():
         peers[id(leg.peer)] = leg.peer
         hosts.add(leg.flow.host)
     for peer in peers.values():

@@ -108,7 +108,7 @@ def judge_request(core: Core, request: Request, flow: Flow, peer: Peer, now: flo
         return BAD_CONTACT, ""
     if is_insecure(request, flow) or not core.peers.may_go(peer, way_back, flow):
         return NOT_SECURE, ""
-    if request.from_tag in core.calling_tags:
+    if request.from_tag in core.dialogs.calling_tags:
         return LOOP, ""
     if unknown := unknown_requirements(request):
         return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
@@ -120,7 +120,7 @@ def judge_message(core: Core, request: Request, flow: Flow, peer: Peer, now: flo
     """As `judge_request`, for a MESSAGE. Only the limits of pending work apply, not those of calls."""
     if request.max_forwards == 0:
         return TOO_MANY_HOPS, ""
-    if request.from_tag in core.calling_tags:
+    if request.from_tag in core.dialogs.calling_tags:
         return LOOP, ""
     if is_insecure(request, flow):
         return NOT_SECURE, ""

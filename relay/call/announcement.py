@@ -17,8 +17,10 @@ from relay.privacy.codecs import codec_names, is_of
 from relay.sip.sdp import Attribute, Connection, Media, Origin, Sdp, parse_sdp
 
 if TYPE_CHECKING:
-    from relay.call.call import Call
-    from relay.call.core import Core
+    from relay.call.leg import CallBase
+    from relay.defence.limits import Tally
+    from relay.model.settings import Settings
+    from relay.peers.user_agent import UserAgent
     from relay.sip.timers import Timer
 
 BEGIN: Final = "begin"
@@ -68,7 +70,6 @@ class Announcement:
     __slots__ = (
         "_asking",
         "_caller_tag",
-        "_core",
         "_instance",
         "_language",
         "_over",
@@ -76,12 +77,15 @@ class Announcement:
         "_session",
         "_show",
         "_sound",
+        "_stages",
         "_timer",
+        "_ua",
     )
 
     def __init__(
         self,
-        core: Core,
+        ua: UserAgent,
+        stages: Tally,
         call_id: str,
         sound: str,
         language: str,
@@ -90,16 +94,17 @@ class Announcement:
     ) -> None:
         """`language`: see `Route`; `show` sends the SDP to the caller and may raise ProtocolError or ParseError; `over`
         is called at the end."""
-        self._core = core
+        self._ua = ua
+        self._stages = stages
         self._session = f"{call_id}-announcement"  # the call itself may have a session at rtpengine
-        self._caller_tag, self._relay_tag = core.token(), core.token()
+        self._caller_tag, self._relay_tag = ua.token(), ua.token()
         self._instance = ""
         self._sound, self._language = sound, language
         self._show: Callable[[bytes, float], None] | None = show
         self._over: Callable[[float], None] | None = over
         self._asking = False  # a command to rtpengine is pending
         self._timer: Timer | None = None
-        core.counts.stages.begin(ANNOUNCING)
+        stages.begin(ANNOUNCING)
 
     def begin(self, offer: bytes) -> None:
         """`offer`: the caller's masked SDP."""
@@ -110,8 +115,8 @@ class Announcement:
         over, self._over, self._show = self._over, None, None
         if over is None:
             return
-        self._core.timers.cancel(self._timer)
-        self._core.counts.stages.end(ANNOUNCING)
+        self._ua.timers.cancel(self._timer)
+        self._stages.end(ANNOUNCING)
         if not self._asking:  # else in `_heard`: a pending offer that arrived after the delete would remain
             self._delete()
         over(now)
@@ -135,8 +140,8 @@ class Announcement:
         self._ask(command._replace(language=self._language), self._played)
 
     def _played(self, answer: Mediated, now: float) -> None:
-        self._core.outbox.counters["announcements"] += 1
-        self._timer = self._core.timers.set(now + min(answer.lasts_s, LONGEST_S), self.end)
+        self._ua.outbox.counters["announcements"] += 1
+        self._timer = self._ua.timers.set(now + min(answer.lasts_s, LONGEST_S), self.end)
 
     def _command(self, command: Literal["offer", "answer"], sdp: bytes) -> Mediate:
         to_tag = self._relay_tag if command == "answer" else ""
@@ -144,7 +149,7 @@ class Announcement:
 
     def _ask(self, command: Mediate, then: Callable[[Mediated, float], None]) -> None:
         self._asking = True
-        self._core.outbox.mediate(command, partial(self._heard, then))
+        self._ua.outbox.mediate(command, partial(self._heard, then))
 
     def _heard(self, then: Callable[[Mediated, float], None], answer: Mediated | None, now: float) -> None:
         self._asking = False
@@ -153,14 +158,14 @@ class Announcement:
         if self._over is None:
             self._delete()
         elif answer is None or not answer.known:
-            self._core.outbox.counters["announcements_failed"] += 1
+            self._ua.outbox.counters["announcements_failed"] += 1
             self.end(now)
         else:
             then(answer, now)
 
     def _delete(self) -> None:
         if self._instance:
-            self._core.outbox.mediate(Mediate(0, "delete", self._session, self._instance))
+            self._ua.outbox.mediate(Mediate(0, "delete", self._session, self._instance))
 
 
 def answer_alone(offer: bytes) -> bytes | None:
@@ -213,27 +218,29 @@ def _refuse(media: Media) -> Media:
 class Recorder:
     """The recording of a call whose binding asks for it. Has no effect once the call has ended."""
 
-    __slots__ = ("_call",)
+    __slots__ = ("_call", "_settings", "_ua")
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, ua: UserAgent, settings: Settings, call: CallBase) -> None:
+        self._ua = ua
+        self._settings = settings
         self._call = call
 
     def begin(self, now: float) -> None:
         """Play the notice, after the current event: a failure may end the call."""
-        self._call.core.timers.set(now, self._tell)
+        self._ua.timers.set(now, self._tell)
 
     def _tell(self, now: float) -> None:
-        call = self._call
-        if call.media is None or not call.media.instance or not call.core.settings.recording:
+        media = self._call.media
+        if media is None or not media.instance or not self._settings.recording:
             self._failed("no_rtpengine", now)
         else:
-            call.media.play(RECORDED, self._told)
+            media.play(RECORDED, self._told)
 
     def _told(self, answer: Mediated | None, now: float) -> None:
         if answer is None or not answer.lasts_s:
             self._failed("notice", now)
         else:
-            self._call.core.timers.set(now + answer.lasts_s, self.record)
+            self._ua.timers.set(now + answer.lasts_s, self.record)
 
     def record(self, _: float) -> None:
         """Start recording. Idempotent; needed again if rtpengine was restarted and got the call by a new offer."""
@@ -247,10 +254,10 @@ class Recorder:
             self._call.recorded()
 
     def _failed(self, step: str, now: float) -> None:
-        call = self._call
+        call, outbox = self._call, self._ua.outbox
         if call.ended:
             return
-        call.core.outbox.counters["recordings_failed"] += 1
-        call.core.outbox.note("recording.failed", call_id=call.call_id, step=step)
-        if call.core.settings.recording_needed:
-            call.end("relay", "recording_failed", now)
+        outbox.counters["recordings_failed"] += 1
+        outbox.note("recording.failed", call_id=call.call_id, step=step)
+        if self._settings.recording_needed:
+            call.disconnect("recording_failed", now)

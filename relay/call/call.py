@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from relay.call.announcement import BEGIN, ENDING, ENDING_S, Recorder
 from relay.call.core import Core
+from relay.call.leak_check import Side
+from relay.call.leg import CallBase, Leg
 from relay.call.media import Media
 from relay.call.recovery_state import dump_call
 from relay.call.saved_state import CallState
-from relay.errors import ParseError
+from relay.errors import ParseError, ProtocolError
 from relay.model.actions import Continuation
 from relay.model.call import CallRecord, Refusal, Route, record_id
 from relay.peers.limits import UP, CallReservation
 from relay.privacy import masking
 from relay.privacy.masking import Verdict
-from relay.sip.message import Response, transport_address
+from relay.sip.message import Request, Response, transport_address
 
 if TYPE_CHECKING:
     from relay.call.invite_session import InviteSession
-    from relay.call.leg import Leg
     from relay.model.settings import Peer
+    from relay.privacy.messages import Reply
     from relay.sip.message import Flow
     from relay.sip.timers import Timer
 
@@ -30,7 +33,7 @@ NORMAL_UNSPECIFIED: Final = 31
 _RELAY_CAUSES: Final = dict.fromkeys(("max_duration", "session_expired", "ack_timeout", "media_timeout"), TIMER_EXPIRY)
 
 
-class Call:
+class Call(CallBase):
     """A call from its INVITE to its end. Most fields are columns of the call record."""
 
     __slots__ = (
@@ -46,7 +49,6 @@ class Call:
         "answered_at",
         "binding_id",
         "business",
-        "call_id",
         "callee",
         "callee_leg_call_id",
         "callee_number",
@@ -59,7 +61,6 @@ class Call:
         "dialled",
         "direction",
         "end_reason",
-        "ended",
         "ended_at",
         "ended_by",
         "given",
@@ -67,7 +68,6 @@ class Call:
         "invite_key",
         "kept",
         "legacy",
-        "media",
         "mode",
         "order_id",
         "outcome",
@@ -132,7 +132,7 @@ class Call:
         self.callee_leg_call_id: str | None = None
         self.direction: str | None = None
         self.legacy = False
-        self.media: Media | None = None  # set when media go through rtpengine
+        self.media = None
         self.tells = False  # the business receives call events during the call
         self.recording: str | None = None  # recording reference, once recording has begun
         self._recorder: Recorder | None = None  # set when the call is to be recorded
@@ -200,6 +200,16 @@ class Call:
         record = CallRecord._make(fields)  # CallRecord(*fields) runs interpreted code, at twice the cost
         return record if self.media is None else self.media.write_counts(record)
 
+    @property
+    def hidden_caller(self) -> str:
+        """The caller's number if it is kept from the callee, else "": a call without a binding hides nothing."""
+        return self.caller_number if self.binding_id is not None else ""
+
+    @property
+    def hidden_callee(self) -> str:
+        """The callee's number if it is kept from the caller, else ""."""
+        return self.callee_number or "" if self.binding_id is not None else ""
+
     # -- reports from the setup
 
     def routed(self, route: Route, now: float) -> None:
@@ -215,10 +225,10 @@ class Call:
         self.direction, self.legacy, self.tells = route.direction, route.legacy, route.tells
         self.share.falls_under(tuple([key for key, _, _ in route.caps]))
         if self.core.settings.anchored:
-            self.media = Media(self.core, self.call_id)
-            self.media.language = route.language
+            media = self.media = Media(self.core.ua, self.core.settings.media_check_s, self.call_id)
+            media.language = route.language
         if route.record:
-            self._recorder = Recorder(self)
+            self._recorder = Recorder(self.core.ua, self.core.settings, self)
         if self.tells:
             self.core.outbox.tell("received", self.record())
 
@@ -266,7 +276,7 @@ class Call:
             core.outbox.tell("answered", record)
 
     def acknowledged(self, now: float) -> None:
-        """The caller's ACK: from here on, announcements reach both parties."""
+        """From here on, announcements reach both parties."""
         self.drop(at_once=self.callee is None or self.callee.ack_due is None)
         if self._greeted or self.ended:
             return
@@ -277,7 +287,7 @@ class Call:
             self.media.play(BEGIN)
 
     def recorded(self) -> None:
-        """The call is being recorded; the first report is committed."""
+        """The first report is committed."""
         if self.recording is None:
             self.recording = self.call_id
             self.core.outbox.counters["recordings_begun"] += 1
@@ -303,7 +313,7 @@ class Call:
         self.end("relay", "max_duration", now)
 
     def refreshed(self, response: Response, now: float) -> None:
-        """A re-INVITE or UPDATE was answered 2xx: commit new targets and SDP, restart the session timer."""
+        """Commit new targets and SDP, restart the session timer."""
         if self.ended or self.caller is None:
             return
         self._watch_session(response, now)
@@ -350,6 +360,7 @@ class Call:
         self.core.counts.stages.end(UP)
         self.core.timers.cancel(self._max_timer)
         self.core.timers.cancel(self._session_timer)
+        self._recorder = None
         self.share.give_back()
         if self.media is None:
             self._commit_end(now)
@@ -395,8 +406,33 @@ class Call:
         self.setup, self.ended = None, True
         self._ended(now)
 
-    def fail_closed(self, side: str, now: float) -> None:
-        """End the call because a leak check failed; the message was not sent."""
+    def disconnect(self, reason: str, now: float) -> None:
+        self.end("relay", reason, now)
+
+    def hung_up(self, leg: Leg, request: Request, reply: Reply, served_for: str, now: float) -> None:
+        """Answer the BYE once the closing record is durable (DESIGN 4.1). Crossing BYEs meet here."""
+        if leg.bye_sent and leg is not self.callee and leg is not self.caller:
+            leg.forget()
+            raise ProtocolError(481, "BYE of a superfluous leg (late or forked answer) that crossed ours")
+        early = self.setup
+        if early is not None and leg.side == "callee":
+            raise ProtocolError(481, "no BYE from the callee of an early dialog (RFC 3261 15)")
+        leg.dialog.receive_cseq(request.cseq.number)  # not earlier: a retransmission must get the same 481
+        transaction = self.core.transactions.serve(request, reply.flow, served_for)
+        data = reply.write(200)
+        if early is not None:
+            early.cancel(request, now)
+        else:
+            self.end(leg.side, "bye", now, from_leg=leg, extra=masking.mask_reason(request))
+        self.when_end_committed(partial(transaction.respond, 200, data), now)
+        self.when_end_committed(lambda _: leg.forget(), now)
+
+    def parted(self, leg: Leg) -> None:
+        """Break the reference cycle, so that the call is freed without garbage collection."""
+        if self.caller is leg or self.caller is leg.other:
+            self.caller = self.callee = None
+
+    def fail_closed(self, side: Side, now: float) -> None:
         self.core.outbox.counters["leak_check"] += 1
         self.core.outbox.note("leak_check", call_id=self.call_id, towards=side)
         self.end("relay", "leak_check", now)
@@ -448,7 +484,7 @@ class Call:
         if self.media is not None:
             self.media.watch(self._media_gone, now)
         if state.records:
-            self._recorder = Recorder(self)
+            self._recorder = Recorder(self.core.ua, self.core.settings, self)
             if self.recording is None:  # the notice may not have been played to its end
                 self._recorder.begin(now)
         core.counts.stages.begin(UP)

@@ -16,7 +16,8 @@ from relay.call.call import Call
 from relay.call.core import Core
 from relay.call.in_dialog_relay import InDialogRelay
 from relay.call.invite_session import InviteSession
-from relay.call.leg import Leak, Leg
+from relay.call.leak_check import Leak
+from relay.call.leg import Leg
 from relay.call.out_of_dialog import BUSY, KNOWN_ELSEWHERE, OutOfDialog
 from relay.call.recovery import KeptAttempt, ask, end_attempt, restore, take_up_answer
 from relay.defence.bans import Bans
@@ -97,7 +98,7 @@ class Engine:
             else:
                 self._request(message, flow, now)
         except Leak as leak:
-            leak.call.fail_closed(leak.side, now)
+            leak.end_call(now)
         except ParseError as error:  # a header parsed for the first time
             self._malformed(data, error, flow, now)
 
@@ -116,7 +117,7 @@ class Engine:
         """Whether the message is stray and its peer is over the limit of stray messages; counts it then."""
         core = self._core
         name = core.peers.name_on(flow)
-        if not core.shares.has_strayed(name, now) or core.may_belong(data) or is_untagged(data):
+        if not core.shares.has_strayed(name, now) or core.dialogs.may_belong(data) or is_untagged(data):
             return False
         core.shares.admits_stray(name, now)
         return True
@@ -144,14 +145,14 @@ class Engine:
         try:
             self._core.outbox.routed(token, answer, now)
         except Leak as leak:
-            leak.call.fail_closed(leak.side, now)
+            leak.end_call(now)
 
     def mediated(self, token: int, answer: Mediated | None, now: float) -> None:
         """rtpengine's answer to a `Mediate`; None: no answer."""
         try:
             self._core.outbox.mediated(token, answer, now)
         except Leak as leak:
-            leak.call.fail_closed(leak.side, now)
+            leak.end_call(now)
 
     def committed(self, token: int, now: float) -> None:
         """The record of a `Commit` is durable."""
@@ -251,7 +252,9 @@ class Engine:
     @property
     def is_idle(self) -> bool:
         """No call, and nothing pending from ended ones."""
-        return not (len(self._core.transactions) or self._core.legs or self._core.counts.stages.count(SETTING_UP))
+        return not (
+            len(self._core.transactions) or self._core.dialogs.legs or self._core.counts.stages.count(SETTING_UP)
+        )
 
     def refusals(self) -> dict[str, int]:
         """Number of calls refused by the relay itself, by outcome."""
@@ -285,13 +288,13 @@ class Engine:
             "announcing": core.counts.stages.count(ANNOUNCING),
             "attempts": len(core.attempts),
             "messages": len(core.messages),
-            "legs": len(core.legs),
+            "legs": len(core.dialogs.legs),
             "transactions": len(core.transactions),
             "timers": len(core.timers),
             "pending_lookups": len(core.outbox.pending_lookups),
             "pending_media": len(core.outbox.pending_media),
             "pending_commits": core.outbox.pending_commits,
-            "calling_tags": len(core.calling_tags),
+            "calling_tags": len(core.dialogs.calling_tags),
             "logins": self._registrar.count(),
             **self.bans.statistics(),
             **core.outbox.counters,
@@ -346,7 +349,7 @@ class Engine:
         core.shares.admits_stray(core.peers.name_on(flow), now)
         if core.peers.by_source(flow.host) is None:
             self.bans.offend(flow.host, "stray response", now, proven=flow.reliable)
-        leg = core.legs.get((response.from_tag or "", response.to_tag or ""))
+        leg = core.dialogs.legs.get((response.from_tag or "", response.to_tag or ""))
         if leg is None or leg.ack_due is not None:  # our ACK needs the SDP of the caller's
             return
         if 200 <= response.status < 300 and response.cseq.method == "INVITE":
@@ -368,7 +371,7 @@ class Engine:
         if peer is None:
             self._reception.turn_away(request, flow, now)
         elif request.method == "ACK":
-            leg = self._core.leg_of(request)
+            leg = self._core.dialogs.leg_of(request)
             if leg is not None and may_speak(leg, peer, flow):
                 leg.receive_ack(request, now)
             else:
@@ -408,7 +411,7 @@ class Engine:
             self._core.stateless.answer(reply, error.status, now)
 
     def _take(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
-        core, leg = self._core, self._core.leg_of(request)
+        core, leg = self._core, self._core.dialogs.leg_of(request)
         if leg is None or not may_speak(leg, peer, reply.flow):
             core.stateless.answer(reply, 481, now)
         elif request.max_forwards == 0:
@@ -416,7 +419,7 @@ class Engine:
         elif (request.method != "BYE" or leg.call.ended) and not core.shares.has_room(peer.name, now):
             core.stateless.answer(reply, 503, now, BUSY)
         elif request.method == "BYE":
-            self._bye(leg, request, reply, peer, now)
+            leg.call.hung_up(leg, request, reply, peer.name, now)
         elif leg.call.ended or leg.bye_sent:
             core.stateless.answer(reply, 481, now)
         elif request.method not in _RELAYED:
@@ -432,25 +435,6 @@ class Engine:
         transaction = core.transactions.serve(request, reply.flow, peer.name)
         if request.method == "INVITE":
             transaction.respond(100, reply.write(100), now)
-        exchange = InDialogRelay(core, leg, request, reply, transaction)
+        exchange = InDialogRelay(core.ua, leg, request, reply, transaction)
         transaction.user = exchange
         exchange.begin(now)
-
-    def _bye(self, leg: Leg, request: Request, reply: Reply, peer: Peer, now: float) -> None:
-        """End the call; answer the BYE once the closing record is durable (DESIGN 4.1). Crossing BYEs meet here."""
-        core, call = self._core, leg.call
-        if leg.bye_sent and leg is not call.callee and leg is not call.caller:
-            leg.forget()
-            raise ProtocolError(481, "BYE of a superfluous leg (late or forked answer) that crossed ours")
-        early = call.setup
-        if early is not None and leg.side == "callee":
-            raise ProtocolError(481, "no BYE from the callee of an early dialog (RFC 3261 15)")
-        leg.dialog.receive_cseq(request.cseq.number)  # not earlier: a retransmission must get the same 481
-        transaction = core.transactions.serve(request, reply.flow, peer.name)
-        data = reply.write(200)
-        if early is not None:
-            early.cancel(request, now)
-        else:
-            call.end(leg.side, "bye", now, from_leg=leg, extra=masking.mask_reason(request))
-        call.when_end_committed(partial(transaction.respond, 200, data), now)
-        call.when_end_committed(lambda _: leg.forget(), now)

@@ -9,16 +9,17 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from relay.call.leg import Leak, Leg
+from relay.call.leak_check import Leak
+from relay.call.leg import Leg, PendingRequest
 from relay.errors import ParseError, ProtocolError
-from relay.peers.requests import ClientRequest
+from relay.peers.user_agent import ClientRequest
 from relay.privacy import masking
 from relay.privacy.messages import Reply
 from relay.sip.message import Request, Response
 
 if TYPE_CHECKING:
-    from relay.call.core import Core
     from relay.call.media import Kind, Media
+    from relay.peers.user_agent import UserAgent
     from relay.sip.transaction import ServerTransaction
 
 REFRESHING: Final = frozenset({"INVITE", "UPDATE"})  # target and session-timer refresh requests
@@ -26,25 +27,26 @@ _DESCRIBING: Final = REFRESHING | {"PRACK"}  # may carry an offer or an answer
 _GONE: Final = frozenset({408, 481})  # RFC 3261 12.2.1.2: the dialog no longer exists
 
 
-class InDialogRelay:
+class InDialogRelay(PendingRequest):
     """One request relayed from the leg `origin` to the leg `target`. An INVITE's lasts until its final response."""
 
     __slots__ = (
-        "_core",
         "_cseq",
         "_done",
         "_proposes",
         "_request",
         "_sent",
         "_transaction",
+        "_ua",
         "method",
-        "origin",
         "reply",
         "target",
     )
 
-    def __init__(self, core: Core, origin: Leg, request: Request, reply: Reply, transaction: ServerTransaction) -> None:
-        self._core = core
+    def __init__(
+        self, ua: UserAgent, origin: Leg, request: Request, reply: Reply, transaction: ServerTransaction
+    ) -> None:
+        self._ua = ua
         self._request = request
         self._transaction = transaction
         self._sent: ClientRequest | None = None
@@ -72,7 +74,8 @@ class InDialogRelay:
             self._relay(now)
             return
         self._proposes = not (self.method == "PRACK" and media.offered == self.target.side)
-        media.anchor(origin.call, "offer" if self._proposes else "answer", origin.side, request, self._anchored, now)
+        kind: Kind = "offer" if self._proposes else "answer"
+        media.anchor(kind, origin.side, request, origin.call.fail_closed, self._anchored, now)
 
     def _anchored(self, now: float) -> None:
         if self._is_too_late(now):
@@ -130,7 +133,7 @@ class InDialogRelay:
         outgoing = target.request(self.method, cseq, extra=extra, body=body)
         try:
             self._sent = ClientRequest(
-                self._core.ua,
+                self._ua,
                 outgoing,
                 target.destination(),
                 target.peer,
@@ -182,7 +185,8 @@ class InDialogRelay:
         kind: Kind = "answer"
         if not masking.brings_sdp(self._request):
             kind, self._proposes = "offer", True
-        media.anchor(self.origin.call, kind, self.target.side, response, partial(self._take, response), now)
+        fail_closed = self.origin.call.fail_closed
+        media.anchor(kind, self.target.side, response, fail_closed, partial(self._take, response), now)
 
     def _expects_sdp(self) -> bool:
         """Whether the response may carry SDP: to an INVITE, else only as an answer to SDP (RFC 6337 2.1)."""
@@ -209,7 +213,7 @@ class InDialogRelay:
 
     def _unusable(self, status: int, now: float) -> None:
         """The response cannot be relayed: 500 to the origin, whose session stays as it was; ACK to the target."""
-        self._core.outbox.counters["answers_unusable"] += 1
+        self._ua.outbox.counters["answers_unusable"] += 1
         if status >= 200:
             self._finish_with(500, now)
             if self.method == "INVITE" and status < 300:
@@ -262,14 +266,14 @@ class InDialogRelay:
             extra = masking.mask_response_headers(response)
         self._finish_with(status, now, extra)
         if response.status in _GONE and self.method != "PRACK":
-            self.origin.call.end("relay", "peer_gone", now)
+            self.origin.call.disconnect("peer_gone", now)
 
     def _fail(self, why: str, now: float) -> None:
         if self._done:
             return
         self._finish_with(408 if why == "timeout" else 500, now)
         if why == "timeout":
-            self.origin.call.end("relay", "peer_gone", now)
+            self.origin.call.disconnect("peer_gone", now)
 
     def _finish_with(self, status: int, now: float, extra: str = "") -> None:
         self._settle()

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from relay.call import admission
 from relay.call.announcement import OF_REFUSAL, Announcement, answer_alone
-from relay.call.leg import Leak, Leg
+from relay.call.leak_check import Leak
+from relay.call.leg import Leg
 from relay.call.media import neutral
 from relay.call.outbound_attempt import TIMED_OUT, OutboundAttempt, session_id
 from relay.call.recovery_state import dump_attempt, head_of
@@ -172,7 +173,7 @@ class InviteSession:
         media.caller_host = self.flow.host
         media.callee_host = self._places[0].flow.host if self._places else ""
         if masking.brings_sdp(self.request):
-            media.anchor(self.call, "offer", "caller", self.request, self._begin, now)
+            media.anchor("offer", "caller", self.request, self.call.fail_closed, self._begin, now)
         else:
             media.reserve(partial(self._reserved, media), now)
 
@@ -206,7 +207,7 @@ class InviteSession:
             except (ProtocolError, ParseError) as error:  # another peer may allow other codecs
                 unusable = error
             except Leak as leak:  # caught here, since a timer may have started this attempt
-                self.call.fail_closed(leak.side, now)
+                leak.end_call(now)
                 return
             else:
                 self._attempt = attempt
@@ -365,7 +366,9 @@ class InviteSession:
         if self._can_hear(verdict):
             self._give_trying(now)
             sound = OF_REFUSAL[verdict.outcome]
-            self._announcement = Announcement(self.core, self.call.call_id, sound, self._language, self._show, finish)
+            self._announcement = Announcement(
+                self.core.ua, self.core.counts.stages, self.call.call_id, sound, self._language, self._show, finish
+            )
             self._announcement.begin(self._offer)
         else:
             finish(now)

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import Literal
 
+from relay.errors import RelayError
+from relay.model.settings import Peer
 from relay.peers.peers import hosts_of
 
-if TYPE_CHECKING:
-    from relay.call.call import Call
-    from relay.model.settings import Peer
-    from relay.sip.dialog import Dialog
+Side = Literal["caller", "callee"]
+FailClosed = Callable[[Side, float], None]  # ends a call that would have leaked towards that side
+
+
+class Leak(RelayError):
+    """The leak check found the other party in an outgoing message; nothing was sent."""
+
+    def __init__(self, fail_closed: FailClosed, side: Side) -> None:
+        super().__init__(f"leak check failed towards the {side}")
+        self._fail_closed = fail_closed
+        self.side = side
+
+    def end_call(self, now: float) -> None:
+        self._fail_closed(self.side, now)
 
 
 class LeakCheck:
@@ -80,24 +93,21 @@ def _needles(number: str) -> tuple[str, ...]:
     return (f":{national}@", f":+{national}@", f"tel:{national}", f'"{national}"')
 
 
-def leak_check_towards_callee(call: Call, peer: Peer, host: str) -> LeakCheck:
-    """The leak check towards the callee at `peer`; `host`: of the target in use."""
-    hosts = (call.caller_flow.host, *hosts_of(call.caller_peer))
-    return LeakCheck(
-        _hidden(call, call.caller_number), foreign_hosts(hosts, (*hosts_of(peer), host), call.core.peers.hosts)
-    )
+def leak_check_towards_callee(
+    number: str, caller: Peer, caller_host: str, callee: Peer, host: str, ours: frozenset[str]
+) -> LeakCheck:
+    """The leak check towards the callee. `number`: the caller's, "" to let it pass; `host`: of the target in use."""
+    hosts = (caller_host, *hosts_of(caller))
+    return LeakCheck((number,), foreign_hosts(hosts, (*hosts_of(callee), host), ours))
 
 
-def leak_check_towards_caller(call: Call, peer: Peer, host: str, dialog: Dialog) -> LeakCheck:
-    """The leak check towards the caller; `peer`, `host` and `dialog` are the callee's."""
-    hosts = (*hosts_of(peer), host, dialog.next_hop.host)
-    own = (call.caller_flow.host, *hosts_of(call.caller_peer))
-    return LeakCheck(_hidden(call, call.callee_number or ""), foreign_hosts(hosts, own, call.core.peers.hosts))
-
-
-def _hidden(call: Call, number: str) -> tuple[str, ...]:
-    # With other_numbers = "forward" there is no binding: the numbers are the real ones on both sides.
-    return (number,) if call.binding_id is not None else ()
+def leak_check_towards_caller(
+    number: str, callee: Peer, host: str, next_hop: str, caller: Peer, caller_host: str, ours: frozenset[str]
+) -> LeakCheck:
+    """The leak check towards the caller. `number`: the callee's, "" to let it pass; `host` of the target in use, and
+    `next_hop` of the callee's dialog."""
+    hosts = (*hosts_of(callee), host, next_hop)
+    return LeakCheck((number,), foreign_hosts(hosts, (caller_host, *hosts_of(caller)), ours))
 
 
 @lru_cache(maxsize=1024)  # few combinations in practice

@@ -6,40 +6,112 @@ It holds only what its own peer may see; content of the other leg reaches it as 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
-from relay.call.answer import Answer
-from relay.call.leak_check import LeakCheck
-from relay.errors import ParseError, ProtocolError, RelayError
-from relay.peers.requests import ClientRequest
+from relay.call.leak_check import Leak, LeakCheck, Side
+from relay.errors import ParseError, ProtocolError
+from relay.peers.user_agent import ClientRequest, UnacknowledgedAnswer
 from relay.privacy import masking
 from relay.privacy.masking import Body
 from relay.privacy.messages import OutgoingRequest, Reply, contact_line
 from relay.sip.dialog import Dialog
+from relay.sip.framing import marks
 from relay.sip.message import Flow, Request, Response
 from relay.sip.uri import SipUri, is_sips
 
 if TYPE_CHECKING:
-    from relay.call.call import Call
-    from relay.call.core import Core
-    from relay.call.in_dialog_relay import InDialogRelay
     from relay.call.media import Media
     from relay.model.settings import Peer
+    from relay.peers.user_agent import UserAgent
     from relay.privacy.sdp import SdpWriter
     from relay.sip.headers import NameAddr
+    from relay.sip.transaction import TransactionLayer
     from relay.sip.transaction_client import Fail, Receive
 
-Side = Literal["caller", "callee"]
 MOST_RELIABLE: Final = 64  # reliable provisional responses to one INVITE; further ones are ignored (DESIGN 4.5)
 
 
-class Leak(RelayError):
-    """The leak check found the other party in an outgoing message; nothing was sent."""
+class CallBase:
+    """A call as its parts know it: what legs and recorder read, and the events that they emit."""
 
-    def __init__(self, call: Call, side: Side) -> None:
-        super().__init__(f"leak check failed towards the {side}")
-        self.call = call
-        self.side = side
+    __slots__ = ("call_id", "ended", "media")
+
+    call_id: str
+    ended: bool
+    media: Media | None  # set when media go through rtpengine
+
+    def acknowledged(self, now: float) -> None:
+        """The ACK to our 2xx came."""
+        raise NotImplementedError
+
+    def refreshed(self, response: Response, now: float) -> None:
+        """A re-INVITE or UPDATE was answered 2xx."""
+        raise NotImplementedError
+
+    def hung_up(self, leg: Leg, request: Request, reply: Reply, served_for: str, now: float) -> None:
+        """The leg's peer sent BYE; `served_for`: name of the peer. Raises ProtocolError if the BYE is refused."""
+        raise NotImplementedError
+
+    def disconnect(self, reason: str, now: float) -> None:
+        """The dialog cannot go on: `reason` is the record's `end_reason`."""
+        raise NotImplementedError
+
+    def fail_closed(self, side: Side, now: float) -> None:
+        """A message towards that side failed the leak check, and was not sent."""
+        raise NotImplementedError
+
+    def recorded(self) -> None:
+        """Recording has begun."""
+        raise NotImplementedError
+
+    def parted(self, leg: Leg) -> None:
+        """The leg and its other leg are done."""
+        raise NotImplementedError
+
+
+class PendingRequest:
+    """A request of one leg's peer under way to the other leg, as the legs know it."""
+
+    __slots__ = ("origin",)
+
+    origin: Leg
+
+    def abort(self, now: float) -> None:
+        """The call ends."""
+        raise NotImplementedError
+
+
+class Dialogs:
+    """The dialogs of one engine: legs, and tags of dialogs that are being opened."""
+
+    __slots__ = ("_transactions", "calling_tags", "legs")
+
+    def __init__(self, transactions: TransactionLayer) -> None:
+        self._transactions = transactions
+        self.legs: dict[tuple[str, str], Leg] = {}  # by our tag and the peer's
+        # Our From tags of pending INVITEs and MESSAGEs: one that comes back reveals a loop.
+        self.calling_tags: set[str] = set()
+
+    def leg_of(self, request: Request) -> Leg | None:
+        """The leg of the request's dialog (RFC 3261 12: Call-ID and both tags)."""
+        leg = self.legs.get((request.to_tag or "", request.from_tag or ""))
+        return leg if leg is not None and leg.dialog.call_id == request.call_id else None
+
+    def may_belong(self, data: bytes) -> bool:
+        """Whether the message may belong to an existing dialog or transaction, without a parse; True in doubt."""
+        found = marks(data)
+        if found is None:
+            return True
+        method, via, from_tag, to_tag = found
+        hop, _, parameters = via.partition(";")
+        branch = f";{parameters}".partition(";branch=")[2].partition(";")[0]
+        if not branch:
+            return True
+        if data.startswith(b"SIP/2.0 "):
+            return self._transactions.is_awaited(method, branch) or (from_tag, to_tag) in self.legs
+        if method == "ACK":  # to a refusal
+            method = "INVITE"
+        return (to_tag, from_tag) in self.legs or self._transactions.is_serving(method, hop, branch)
 
 
 class Leg:
@@ -47,9 +119,10 @@ class Leg:
 
     __slots__ = (
         "_ack",
-        "_core",
         "_destination",
         "_key",
+        "_legs",
+        "_ua",
         "ack_due",
         "answer",
         "answer_due",
@@ -80,9 +153,19 @@ class Leg:
     other: Leg
 
     def __init__(
-        self, core: Core, call: Call, side: Side, dialog: Dialog, peer: Peer, flow: Flow, shown: str, writer: SdpWriter
+        self,
+        ua: UserAgent,
+        dialogs: Dialogs,
+        call: CallBase,
+        side: Side,
+        dialog: Dialog,
+        peer: Peer,
+        flow: Flow,
+        shown: str,
+        writer: SdpWriter,
     ) -> None:
-        self._core = core
+        self._ua = ua
+        self._legs = dialogs.legs
         self.other = self  # until it is paired
         self.call = call
         self.side: Side = side
@@ -91,15 +174,15 @@ class Leg:
         self.flow = flow  # source of the peer's last message in this dialog
         self.shown = shown  # the number in our Contact: the 700 number this side knows
         self.writer = writer
-        self.contact = contact_line(core.peers.listener(flow), shown, secure=dialog.secure)
+        self.contact = contact_line(ua.peers.listener(flow), shown, secure=dialog.secure)
         self.own: tuple[str, ...] = ()
         self.leak_check = LeakCheck((), ())
         self.invite_cseq = dialog.local_cseq  # CSeq of our last INVITE on this leg
         self.credentials = ""  # authorization header lines of that INVITE
-        self.inviting: InDialogRelay | None = None  # our INVITE to the peer, unanswered
-        self.invited: InDialogRelay | None = None  # the peer's INVITE to us, unanswered
-        self.updating: InDialogRelay | None = None  # an UPDATE or PRACK with SDP in either direction, unanswered
-        self.answer: Answer | None = None  # our 2xx, without its ACK yet
+        self.inviting: PendingRequest | None = None  # our INVITE to the peer, unanswered
+        self.invited: PendingRequest | None = None  # the peer's INVITE to us, unanswered
+        self.updating: PendingRequest | None = None  # an UPDATE or PRACK with SDP in either direction, unanswered
+        self.answer: UnacknowledgedAnswer | None = None  # our 2xx, without its ACK yet
         self.answer_due = False  # our 2xx waits for the commit of the record
         self.ack_due: int | None = None  # CSeq of the peer's 2xx that still lacks our ACK
         self.bye_due = False  # send BYE once the 2xx is acknowledged or given up
@@ -110,7 +193,7 @@ class Leg:
         self._ack: tuple[bytes, Flow] | None = None  # our ACK to the last 2xx, for its retransmissions
         self._destination: Flow | None = None
         self._key = (dialog.local_tag, dialog.remote_tag)
-        core.legs[self._key] = self
+        self._legs[self._key] = self
 
     # -- requests
 
@@ -122,14 +205,14 @@ class Leg:
         """
         if self._destination is None:
             hop = self.dialog.next_hop
-            if hop.host != self.flow.host and not self._core.peers.may_be_sent_to(self.peer, hop.host):
+            if hop.host != self.flow.host and not self._ua.peers.may_be_sent_to(self.peer, hop.host):
                 return self.flow
             secure = self.dialog.secure or hop.scheme == "sips"
             transport = "tls" if secure else (hop.params.get("transport") or self.flow.transport).lower()
             port = hop.port or (5061 if transport == "tls" else 5060)
             listener: int | None = self.flow.listener
             if transport != self.flow.transport:
-                listener = self._core.peers.listener_for(transport, hop.host)
+                listener = self._ua.peers.listener_for(transport, hop.host)
             if listener is None:
                 return self.flow
             connection = self.flow.connection if transport == self.flow.transport else 0
@@ -152,7 +235,7 @@ class Leg:
             uri = contact.uri
         except ParseError:  # ignored as a target as well
             return True
-        return not isinstance(uri, SipUri) or self._core.peers.may_go(self.peer, uri, self.flow)
+        return not isinstance(uri, SipUri) or self._ua.peers.may_go(self.peer, uri, self.flow)
 
     def request(self, method: str, cseq: int, *, extra: str = "", body: Body | None = None) -> OutgoingRequest:
         """A request in this dialog. `extra`: masked header lines. Raises Leak."""
@@ -166,7 +249,7 @@ class Leg:
     def guard(self, text: str, body: Body | None) -> None:
         """Run the leak check over header lines and body of an outgoing message. Raises Leak."""
         if self.leak_check.hit(text, body.data if body else b"", own=self.own):
-            raise Leak(self.call, self.side)
+            raise Leak(self.call.fail_closed, self.side)
 
     def write(self, reply: Reply, status: int, *, extra: str = "", body: Body | None = None) -> bytes:
         """A response to a request of this leg's peer. Raises Leak."""
@@ -187,7 +270,7 @@ class Leg:
             last = self.last_reliable
             return last[1] if last is not None and last[0] == theirs else None
         if theirs is not None and len(self.reliable) >= MOST_RELIABLE:
-            self._core.outbox.counters["reliable_over_limit"] += 1
+            self._ua.outbox.counters["reliable_over_limit"] += 1
             return None
         body = masking.mask_body(response, self.writer)
         extra = self.contact + masking.mask_response_headers(response)
@@ -204,7 +287,7 @@ class Leg:
     def give_answer(self, cseq: int, data: bytes, flow: Flow, now: float) -> None:
         """Our 2xx to the peer's INVITE goes out: repeat it until `receive_ack` gets the ACK."""
         self.answer_due = False
-        self.answer = Answer(self._core, cseq, data, flow, self._give_up_answer, now)
+        self.answer = UnacknowledgedAnswer(self._ua, cseq, data, flow, self._give_up_answer, now)
 
     def receive_ack(self, ack: Request, now: float) -> None:
         media = self.call.media
@@ -214,7 +297,7 @@ class Leg:
     def _anchor_ack(self, media: Media, ack: Request, now: float) -> None:
         awaited = self.answer is not None and ack.cseq.number == self.answer.cseq and self.other.ack_due is not None
         if awaited and masking.brings_sdp(ack):
-            media.anchor(self.call, "answer", self.side, ack, partial(self._take_ack, ack), now)
+            media.anchor("answer", self.side, ack, self.call.fail_closed, partial(self._take_ack, ack), now)
         else:
             self._take_ack(ack, now)
 
@@ -235,13 +318,13 @@ class Leg:
             if self.call.media is not None:
                 self.call.media.settle()
             if self.other.writer.anchored and body is None and masking.brings_sdp(ack):
-                self.call.end("relay", "media_failed", now)  # the callee's offer would remain without an answer
+                self.call.disconnect("media_failed", now)  # the callee's offer would remain without an answer
         self._bye_if_due(now)
 
     def _give_up_answer(self, now: float) -> None:
         """No ACK within 64*T1: end the session (RFC 3261 13.3.1.4)."""
         self.answer = None
-        self.call.end("relay", "ack_timeout", now)
+        self.call.disconnect("ack_timeout", now)
         self._bye_if_due(now)
 
     def acknowledge_due(self, body: Body | None = None) -> None:
@@ -252,20 +335,20 @@ class Leg:
     def acknowledge(self, cseq: int, body: Body | None = None) -> None:
         """Send the ACK to the peer's 2xx (RFC 3261 13.2.2.4) and keep it for retransmissions of the 2xx."""
         flow = self.destination()
-        branch = f"z9hG4bK{self._core.token()}"
+        branch = f"z9hG4bK{self._ua.token()}"
         request = self.request("ACK", cseq, body=body)
         if self.credentials:  # RFC 3261 22.1: same credentials as the INVITE
             request = request.with_credentials(cseq, self.credentials)
-        data = request.render(self._core.peers.listener(flow), branch)
+        data = request.render(self._ua.peers.listener(flow), branch)
         self.ack_due = None
         self._ack = (data, flow)
-        self._core.outbox.send(data, flow)
+        self._ua.outbox.send(data, flow)
 
     def acknowledge_again(self) -> bool:
         """Repeat our ACK for a retransmitted 2xx. False if none was sent yet."""
         if self._ack is None:
             return False
-        self._core.outbox.send(*self._ack)
+        self._ua.outbox.send(*self._ack)
         return True
 
     def invite_again(self, cseq: int, credentials: str = "") -> None:
@@ -290,7 +373,7 @@ class Leg:
             return
         self.acknowledge_due()
         self.bye_sent = True
-        self._send_bye(extra, now + self._core.settings.timings.transaction_s, now)
+        self._send_bye(extra, now + self._ua.timings.transaction_s, now)
 
     def _send_bye(self, extra: str, deadline: float, now: float) -> None:
         cseq = self.dialog.next_cseq()
@@ -303,7 +386,7 @@ class Leg:
     def _ask(self, request: OutgoingRequest, receive: Receive, fail: Fail, now: float) -> None:
         """Send a request of the relay itself. One that exceeds the UDP limit fails at once."""
         try:
-            ClientRequest(self._core.ua, request, self.destination(), self.peer, receive, fail, now, self._renumber)
+            ClientRequest(self._ua, request, self.destination(), self.peer, receive, fail, now, self._renumber)
         except ProtocolError:
             fail("too long", now)
 
@@ -318,10 +401,10 @@ class Leg:
 
     def _probe_answered(self, response: Response, now: float) -> None:
         if response.status in (408, 481):
-            self.call.end("relay", "lost_at_restart", now)
+            self.call.disconnect("lost_at_restart", now)
 
     def _probe_failed(self, _: str, now: float) -> None:
-        self.call.end("relay", "lost_at_restart", now)
+        self.call.disconnect("lost_at_restart", now)
 
     def _bye_answered(self, response: Response, _: float) -> None:
         if response.status >= 200:
@@ -330,9 +413,9 @@ class Leg:
     def _bye_failed(self, extra: str, deadline: float, why: str, now: float) -> None:
         """Repeat BYE every T2 (as timer E does) until `deadline` while the transport fails: the peer restarts, or a
         connection broke, and its side would stay up."""
-        timings = self._core.settings.timings
+        timings = self._ua.timings
         if why == "transport" and now + timings.t2 < deadline:
-            self._core.timers.set(now + timings.t2, partial(self._send_bye_again, extra, deadline))
+            self._ua.timers.set(now + timings.t2, partial(self._send_bye_again, extra, deadline))
         else:
             self.forget()
 
@@ -350,7 +433,7 @@ class Leg:
         if self.forgotten:
             return
         self.forgotten = True
-        self._core.legs.pop(self._key, None)
+        self._legs.pop(self._key, None)
         if self.other.forgotten:
             self._part()
         if self.answer is not None:
@@ -359,9 +442,8 @@ class Leg:
 
     def _part(self) -> None:
         """Break the reference cycles once both legs are done, so that the call is freed without garbage collection."""
-        call, other = self.call, self.other
-        if call.caller is self or call.caller is other:
-            call.caller = call.callee = None
+        other = self.other
+        self.call.parted(self)
         del self.other
         if other is not self:
             del other.other

@@ -12,21 +12,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-from relay.call.leg import Leak, Side
+from relay.call.leak_check import FailClosed, Leak, Side
 from relay.errors import ParseError, ProtocolError
 from relay.model.actions import Answered, Counts, Mediate, Mediated
 from relay.model.call import CallRecord
+from relay.peers.user_agent import UserAgent
 from relay.privacy import masking
 from relay.privacy.codecs import with_fmtp_of
 from relay.privacy.sdp import SdpWriter, refuse_all, shows_way
 from relay.sip.message import Message
-
-if TYPE_CHECKING:
-    from relay.call.call import Call
-    from relay.call.core import Core
-    from relay.sip.timers import Timer
+from relay.sip.timers import Timer
 
 Step = Callable[[float], None]
 Kind = Literal["offer", "answer"]
@@ -60,13 +57,14 @@ class Media:
         "_call_id",
         "_callee_counts",
         "_caller_counts",
-        "_core",
+        "_check_s",
         "_gone",
         "_heard",
         "_proposed",
         "_settled",
         "_then",
         "_timer",
+        "_ua",
         "_unanswered",
         "_waiting",
         "callee_host",
@@ -81,11 +79,12 @@ class Media:
         "over",
     )
 
-    def __init__(self, core: Core, call_id: str, state: State | None = None) -> None:
-        """`state`: from before a restart."""
-        self._core = core
+    def __init__(self, ua: UserAgent, check_s: float, call_id: str, state: State | None = None) -> None:
+        """`check_s`: interval of media supervision, seconds; `state`: from before a restart."""
+        self._ua = ua
+        self._check_s = check_s
         self._call_id = call_id
-        self.instance, self.caller_tag, self.callee_tag, self.language = state or ("", core.token(), core.token(), "")
+        self.instance, self.caller_tag, self.callee_tag, self.language = state or ("", ua.token(), ua.token(), "")
         self.caller_host = self.callee_host = ""  # signalling addresses, "" if not known yet
         self.forks: dict[str, bytes] = {}  # last SDP of each fork of the callee, masked for rtpengine
         self.fork = ""  # the fork whose SDP rtpengine has
@@ -116,7 +115,7 @@ class Media:
             step(now)
             return True
         if len(self._waiting) >= MOST_WAITING:
-            self._core.outbox.counters["media_over_limit"] += 1
+            self._ua.outbox.counters["media_over_limit"] += 1
             return False
         self._waiting.append(step)
         return True
@@ -125,7 +124,7 @@ class Media:
         try:
             step(now)
         except Leak as leak:
-            leak.call.fail_closed(leak.side, now)
+            leak.end_call(now)
 
     def _go_on(self, now: float) -> None:
         while self._waiting and not self._asking:
@@ -137,10 +136,11 @@ class Media:
         """Find an instance for a call without an offer yet. `instance` stays "" if there is none."""
         self._ask(Mediate(0, "ping", self._call_id, ""), then, self._answered)
 
-    def anchor(self, call: Call, kind: Kind, side: Side, message: Message, then: Step, now: float) -> None:
+    def anchor(self, kind: Kind, side: Side, message: Message, fail_closed: FailClosed, then: Step, now: float) -> None:
         """Have rtpengine rewrite the SDP of a message from `side`, then call `then`.
 
-        `then` is called in any case, now or later: SDP that was not rewritten is stopped by masking (`NotAnchored`).
+        `fail_closed` is called if its SDP shows the way of the other side. `then` is called in any case, now or later:
+        SDP that was not rewritten is stopped by masking (`NotAnchored`).
         """
         sdp = b"" if self.over else neutral(message)
         if not sdp:
@@ -158,7 +158,7 @@ class Media:
             # rtpengine removes a codec from an answer whose fmtp differs from the offer's.
             self._proposed = self._proposed._replace(answer=with_fmtp_of(sdp, self._proposed.offer or sdp))
         command = self._command(kind, side, self._proposed.answer or self._proposed.offer)
-        self._ask(command, then, partial(self._anchored, call, side, message, sdp))
+        self._ask(command, then, partial(self._anchored, fail_closed, side, message, sdp))
 
     def _command(self, kind: Kind, side: Side, sdp: bytes) -> Mediate:
         offers = side if kind == "offer" else _other(side)
@@ -171,11 +171,11 @@ class Media:
         return Mediate(0, kind, self._call_id, self.instance, from_tag, to_tag, sdp, family)
 
     def _anchored(
-        self, call: Call, side: Side, message: Message, sent: bytes, answer: Mediated | None, now: float
+        self, fail_closed: FailClosed, side: Side, message: Message, sent: bytes, answer: Mediated | None, now: float
     ) -> None:
         if answer is not None and answer.sdp and not self.over:
             if _leaks(sent, answer.sdp):
-                call.fail_closed(_other(side), now)
+                fail_closed(_other(side), now)
             else:
                 message.replace_description(_in_own_words(answer.sdp, sent))
         self._answered(answer, now)
@@ -212,12 +212,12 @@ class Media:
     def _ask(self, command: Mediate, then: Step, answered: Callable[[Mediated | None, float], None]) -> None:
         self._asking = True
         self._then = then
-        self._core.outbox.mediate(command, answered)
+        self._ua.outbox.mediate(command, answered)
 
     def _answered(self, answer: Mediated | None, now: float) -> None:
         self._asking = False
         if answer is None:
-            self._core.outbox.counters["media_failures"] += 1
+            self._ua.outbox.counters["media_failures"] += 1
         elif not self.instance:
             self.instance = answer.instance
         if self.over:
@@ -232,12 +232,12 @@ class Media:
         """Play an announcement to both sides, muting them meanwhile. It blocks no message and may fail."""
         if self.instance and not self.over:
             command = Mediate(0, "play", self._call_id, self.instance, sound=sound, language=self.language)
-            self._core.outbox.mediate(command, then)
+            self._ua.outbox.mediate(command, then)
 
     def record(self, then: Answered) -> None:
         """Start the recording of both sides at rtpengine. Idempotent."""
         if self.instance and not self.over:
-            self._core.outbox.mediate(Mediate(0, "record", self._call_id, self.instance), then)
+            self._ua.outbox.mediate(Mediate(0, "record", self._call_id, self.instance), then)
 
     # -- media supervision
 
@@ -247,12 +247,11 @@ class Media:
         if not self.instance:  # no stream was ever negotiated
             return
         self._gone = gone
-        check_s = self._core.settings.media_check_s
-        self._timer = self._core.timers.set(now + check_s * (0.5 + self._core.ua.fraction() / 2), self._check)
+        self._timer = self._ua.timers.set(now + self._check_s * (0.5 + self._ua.fraction() / 2), self._check)
 
     def _check(self, now: float) -> None:
         self._timer = None
-        self._core.outbox.mediate(Mediate(0, "query", self._call_id, self.instance), self._checked)
+        self._ua.outbox.mediate(Mediate(0, "query", self._call_id, self.instance), self._checked)
 
     def _checked(self, answer: Mediated | None, now: float) -> None:
         if self.over or self._gone is None:
@@ -261,7 +260,7 @@ class Media:
         if self._unanswered == MOST_UNANSWERED or (answer is not None and not answer.known):
             self._gone(now)
         else:
-            self._timer = self._core.timers.set(now + self._core.settings.media_check_s, self._check)
+            self._timer = self._ua.timers.set(now + self._check_s, self._check)
 
     # -- the end
 
@@ -282,9 +281,9 @@ class Media:
         """
         self.over = True
         self._gone = None
-        self._core.timers.cancel(self._timer)
+        self._ua.timers.cancel(self._timer)
         self._heard = heard
-        self._timer = None if heard is None else self._core.timers.set(now + COUNTS_S, self._tell)
+        self._timer = None if heard is None else self._ua.timers.set(now + COUNTS_S, self._tell)
         was_asking, self._asking = self._asking, False
         then, self._then = self._then, None
         if not was_asking:  # else in `_answered`: an offer arriving after the delete would open a new session
@@ -298,7 +297,7 @@ class Media:
     def _delete(self) -> None:
         if self.instance:
             then = None if self._heard is None else self._deleted
-            self._core.outbox.mediate(Mediate(0, "delete", self._call_id, self.instance), then)
+            self._ua.outbox.mediate(Mediate(0, "delete", self._call_id, self.instance), then)
 
     def _deleted(self, answer: Mediated | None, now: float) -> None:
         counts = dict(answer.counts) if answer is not None else {}
@@ -308,7 +307,7 @@ class Media:
 
     def _tell(self, now: float) -> None:
         """Release the wait for the counts."""
-        self._core.timers.cancel(self._timer)
+        self._ua.timers.cancel(self._timer)
         self._timer = None
         heard, self._heard = self._heard, None
         if heard is not None:

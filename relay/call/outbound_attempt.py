@@ -6,14 +6,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from relay.call import admission
-from relay.call.leak_check import leak_check_towards_callee, leak_check_towards_caller
-from relay.call.leg import Leak, Leg
+from relay.call.leak_check import Leak, leak_check_towards_callee, leak_check_towards_caller
+from relay.call.leg import Leg
 from relay.call.media import neutral
 from relay.errors import ParseError, ProtocolError
 from relay.model.numbers import is_700
 from relay.peers.peers import user_for
-from relay.peers.requests import ClientRequest
 from relay.peers.targets import responded, unreachable
+from relay.peers.user_agent import ClientRequest
 from relay.privacy import masking
 from relay.privacy.codecs import common_codecs
 from relay.privacy.messages import OutgoingRequest, contact_line, encode
@@ -86,7 +86,10 @@ class OutboundAttempt:
         self._own: tuple[str, ...] = (route.target, user, *shown)
         self._writer = SdpWriter(session_id(core.token()), anchored=setup.call.media is not None)
         self._writer.codecs = common_codecs(setup.call.caller_peer, peer)
-        self._leak_check = leak_check_towards_callee(setup.call, peer, place.flow.host)
+        call = setup.call
+        self._leak_check = leak_check_towards_callee(
+            call.hidden_caller, call.caller_peer, call.caller_flow.host, peer, place.flow.host, core.peers.hosts
+        )
         self._legs: dict[str, Leg] = {}  # by the callee's tag
         self._given_up = False
         self._won: Leg | None = None
@@ -128,7 +131,7 @@ class OutboundAttempt:
             self._goes_out,
             branch,
         )
-        core.calling_tags.add(self._local_tag)
+        core.dialogs.calling_tags.add(self._local_tag)
 
     def _goes_out(self, flow: Flow, branch: str) -> None:
         self._sent_by, self._branch = flow, branch
@@ -178,7 +181,7 @@ class OutboundAttempt:
 
     def _guard(self, text: str, body: masking.Body | None) -> None:
         if self._leak_check.hit(text, body.data if body else b"", own=self._own):
-            raise Leak(self._setup.call, "callee")
+            raise Leak(self._setup.call.fail_closed, "callee")
 
     @property
     def is_silent(self) -> bool:
@@ -215,7 +218,7 @@ class OutboundAttempt:
             self._take(response, now)
             return
         kind: Kind = "answer" if masking.brings_sdp(self._setup.request) else "offer"
-        media.anchor(self._setup.call, kind, "callee", described, partial(self._take, response), now)
+        media.anchor(kind, "callee", described, self._setup.call.fail_closed, partial(self._take, response), now)
 
     def _description(self, media: Media, response: Response) -> Response | None:
         """The response whose SDP rtpengine is to use from now on; None if it already does.
@@ -268,7 +271,7 @@ class OutboundAttempt:
             self._setup.failed(response.status, masking.mask_final(response.status, rang=rang), now, extra)
 
     def _answered(self, response: Response, now: float) -> None:
-        self._setup.core.calling_tags.discard(self._local_tag)
+        self._setup.core.dialogs.calling_tags.discard(self._local_tag)
         leg = self._legs.get(response.to_tag or "")
         if leg is not None and leg is self._won:
             leg.acknowledge_again()
@@ -337,7 +340,7 @@ class OutboundAttempt:
     def _close(self) -> None:
         """The final response has come, or will not."""
         self._sent = None
-        self._setup.core.calling_tags.discard(self._local_tag)
+        self._setup.core.dialogs.calling_tags.discard(self._local_tag)
         self._forget_legs(self._won)
         if self._won is None:
             self._setup.over(self)
@@ -377,7 +380,9 @@ class OutboundAttempt:
             response=response,
         )
         self._check_way(dialog)
-        callee = Leg(core, call, "callee", dialog, self._peer, self._flow, setup.route.shown, self._writer)
+        callee = Leg(
+            core.ua, core.dialogs, call, "callee", dialog, self._peer, self._flow, setup.route.shown, self._writer
+        )
         dialog.local_cseq = max(dialog.local_cseq, self._reached)
         callee.leak_check = self._leak_check
         callee.own = self._own
@@ -396,8 +401,19 @@ class OutboundAttempt:
         towards_caller = Dialog.as_uas(setup.request, core.token())
         writer = SdpWriter(session_id(core.token()), anchored=call.media is not None)
         writer.codecs = self._writer.codecs
-        caller = Leg(core, call, "caller", towards_caller, call.caller_peer, setup.flow, call.dialled, writer)
-        caller.leak_check = leak_check_towards_caller(call, self._peer, self._flow.host, callee.dialog)
+        caller = Leg(
+            core.ua, core.dialogs, call, "caller", towards_caller, call.caller_peer, setup.flow, call.dialled, writer
+        )
+        next_hop = callee.dialog.next_hop.host
+        caller.leak_check = leak_check_towards_caller(
+            call.hidden_callee,
+            self._peer,
+            self._flow.host,
+            next_hop,
+            call.caller_peer,
+            setup.flow.host,
+            core.peers.hosts,
+        )
         caller.own = (call.caller_number, call.dialled)
         caller.other, callee.other = callee, caller
 

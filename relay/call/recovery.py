@@ -90,13 +90,19 @@ def _restored(core: Core, record: CallRecord, state: CallState, now: float) -> C
     )
     take_over(call, record)
     if state.media is not None:
-        call.media = Media(core, call.call_id, state.media)
-    call.caller = load_leg(core, call, "caller", state.caller, caller_peer, to_caller, now)
-    call.callee = load_leg(core, call, "callee", state.callee, callee_peer, to_callee, now)
+        call.media = Media(core.ua, core.settings.media_check_s, call.call_id, state.media)
+    ua, dialogs, age_ms = core.ua, core.dialogs, core.clock.ms(now) - call.received_at
+    call.caller = load_leg(ua, dialogs, call, "caller", state.caller, caller_peer, to_caller, age_ms)
+    call.callee = load_leg(ua, dialogs, call, "callee", state.callee, callee_peer, to_callee, age_ms)
     call.caller.other, call.callee.other = call.callee, call.caller
     call.caller.writer.codecs = call.callee.writer.codecs = common_codecs(caller_peer, callee_peer)
-    call.caller.leak_check = leak_check_towards_caller(call, callee_peer, call.callee.flow.host, call.callee.dialog)
-    call.callee.leak_check = leak_check_towards_callee(call, callee_peer, call.callee.flow.host)
+    host, ours = call.callee.flow.host, core.peers.hosts
+    call.caller.leak_check = leak_check_towards_caller(
+        call.hidden_callee, callee_peer, host, call.callee.dialog.next_hop.host, caller_peer, to_caller.host, ours
+    )
+    call.callee.leak_check = leak_check_towards_callee(
+        call.hidden_caller, caller_peer, to_caller.host, callee_peer, host, ours
+    )
     call.resume(state, now)
     return call
 

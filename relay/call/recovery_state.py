@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from relay.call.leg import Leg, Side
+from relay.call.leak_check import Side
+from relay.call.leg import Leg
 from relay.call.saved_state import AttemptState, CallState, LegState
 from relay.errors import StoreError
 from relay.privacy.messages import encode
@@ -15,9 +16,9 @@ from relay.privacy.sdp import SdpWriter
 from relay.sip.dialog import Dialog
 
 if TYPE_CHECKING:
-    from relay.call.call import Call
-    from relay.call.core import Core
+    from relay.call.leg import CallBase, Dialogs
     from relay.model.settings import Peer
+    from relay.peers.user_agent import UserAgent
     from relay.sip.message import Flow, Request
 
 # Requests sent after the last commit (INFO, OPTIONS) are not in the state: the CSeq continues well above them. The step
@@ -61,12 +62,14 @@ def _dump_leg(leg: Leg) -> tuple[object, ...]:
     return (state, leg.peer.name, leg.flow[:4], leg.shown, writer.session_id, writer.version, leg.own)
 
 
-def load_leg(core: Core, call: Call, side: Side, state: LegState, peer: Peer, flow: Flow, now: float) -> Leg:
-    """The leg as dumped. `flow`: source of the peer's last message."""
+def load_leg(
+    ua: UserAgent, dialogs: Dialogs, call: CallBase, side: Side, state: LegState, peer: Peer, flow: Flow, age_ms: int
+) -> Leg:
+    """The leg as dumped. `flow`: source of the peer's last message; `age_ms`: of the call."""
     dialog = Dialog.from_state(state.dialog)
-    dialog.local_cseq += CSEQ_STEP + max(core.clock.ms(now) - call.received_at, 0) // MS_PER_CSEQ
+    dialog.local_cseq += CSEQ_STEP + max(age_ms, 0) // MS_PER_CSEQ
     writer = SdpWriter(state.session_id, state.session_version, anchored=call.media is not None)
-    leg = Leg(core, call, side, dialog, peer, flow, state.shown, writer)
+    leg = Leg(ua, dialogs, call, side, dialog, peer, flow, state.shown, writer)
     leg.own = tuple(state.own)
     return leg
 

@@ -17,8 +17,8 @@ from relay.model.call import CallRecord, Refusal, Route, named, record_id
 from relay.model.numbers import is_700
 from relay.peers.limits import next_admitted
 from relay.peers.peers import hosts_of, user_for
-from relay.peers.requests import ClientRequest
 from relay.peers.targets import is_tried_elsewhere, responded, secured, unreachable, who_ended
+from relay.peers.user_agent import ClientRequest
 from relay.privacy import masking
 from relay.privacy.masking import Verdict
 from relay.privacy.messages import OutgoingRequest, Reply
@@ -301,7 +301,7 @@ class Delivery:
         if leak_check.hit(constants + rest, body.data, own=own):
             return False
         rest += f"Max-Forwards: {masking.mask_hops(request.max_forwards)}\r\n"
-        core.calling_tags.add(self._local_tag)
+        core.dialogs.calling_tags.add(self._local_tag)
         outgoing = OutgoingRequest("MESSAGE", uri, constants, self._cseq, rest, body)
         ClientRequest(core.ua, outgoing, place.flow, place.peer, self._receive, self._fail, now, self._renumber)
         return True
@@ -317,11 +317,11 @@ class Delivery:
         self.is_silent = False
         if status < 200:
             return
-        core.calling_tags.discard(self._local_tag)
+        core.dialogs.calling_tags.discard(self._local_tag)
         self._message.answered(self, status, now)
 
     def _fail(self, why: str, now: float) -> None:
-        self._core.calling_tags.discard(self._local_tag)
+        self._core.dialogs.calling_tags.discard(self._local_tag)
         self._message.not_answered(self, why, now)
 
 

@@ -16,7 +16,7 @@ from relay.sip.timers import Timer
 
 if TYPE_CHECKING:
     from relay.model.settings import Peer, Settings
-    from relay.peers.requests import UserAgent
+    from relay.peers.user_agent import UserAgent
 
 SPREAD_S: Final = 1.0  # the first pings of the peers are spread over this time
 

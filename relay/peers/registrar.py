@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from relay.defence.limits import PeerShares
     from relay.defence.stateless import StatelessServer
     from relay.model.settings import Peer
-    from relay.peers.requests import UserAgent
+    from relay.peers.user_agent import UserAgent
     from relay.sip.message import Flow, Request
     from relay.sip.timers import Timer
 

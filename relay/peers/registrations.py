@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from relay.errors import ParseError
 from relay.peers.peers import host_port
-from relay.peers.requests import ClientRequest, UserAgent
 from relay.peers.targets import TargetState, retry_after_s
+from relay.peers.user_agent import ClientRequest, UserAgent
 from relay.privacy.messages import OutgoingRequest, contact_line
 from relay.sip.headers import parse_name_addr, parse_number
 from relay.sip.message import Response

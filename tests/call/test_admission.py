@@ -109,7 +109,7 @@ def test_forwarded_route_has_no_binding() -> None:
 )
 def test_invite_is_refused_before_its_number_is_judged(lines: tuple[str, ...], refusal: Refusal, extra: str) -> None:
     ground = core()
-    ground.calling_tags.add("ours")
+    ground.dialogs.calling_tags.add("ours")
     assert admission.judge_request(ground, invite(*lines), FLOW, peer(), 1.0) == (refusal, extra)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from relay.model.settings import Account
-from relay.peers.requests import ClientRequest
+from relay.peers.user_agent import ClientRequest
 from relay.privacy.messages import OutgoingRequest, Reply
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.ladder import ANSWER, CALLEE_HOST, CALLER_HOST, Ladder, X, connect, peer

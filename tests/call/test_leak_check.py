@@ -8,18 +8,15 @@ from relay.call.call import Call
 from relay.call.leak_check import LeakCheck, foreign_hosts, leak_check_towards_callee, leak_check_towards_caller
 from relay.model.call import Route
 from relay.model.settings import Peer
-from relay.sip.dialog import Dialog
-from tests.call.support import FLOW, core, invite, peer
+from tests.call.support import FLOW, core, peer
 
 A, B, X = "8613800000001", "8613900000002", "700100000010001"
 CARRIER = peer("carrier", "192.0.2.22")
-ROUTE = Route("b1", "AXB", "firm", "order", B, X)
+OURS = frozenset({"192.0.2.10"})
 
 
-def routed(caller_peer: Peer, route: Route = ROUTE) -> Call:
-    made = Call(core(), caller_peer, FLOW, caller=A, dialled=X, invite_key=("c", "a"), received_at=5)
-    made.routed(route, 1.0)
-    return made
+def towards_callee(number: str, caller: Peer, callee: Peer, host: str) -> LeakCheck:
+    return leak_check_towards_callee(number, caller, FLOW.host, callee, host, OURS)
 
 
 @pytest.mark.parametrize(
@@ -110,32 +107,31 @@ def test_foreign_hosts_exclude_the_receivers_and_the_relays(
 
 
 def test_callers_number_and_hosts_are_hidden_from_the_callee() -> None:
-    made = routed(peer())
-    leak_check = leak_check_towards_callee(made, CARRIER, "192.0.2.22")
+    leak_check = towards_callee(A, peer(), CARRIER, "192.0.2.22")
     assert leak_check.hit("From: <sip:13800000001@x>")
     assert leak_check.hit("Via: 192.0.2.11")
     assert not leak_check.hit("To: <sip:13900000002@192.0.2.22>")
 
 
 def test_callees_number_and_hosts_are_hidden_from_the_caller() -> None:
-    made = routed(peer())
-    dialog = Dialog.as_uas(invite("Contact: <sip:b@192.0.2.33>"), "tag")
-    leak_check = leak_check_towards_caller(made, CARRIER, "192.0.2.22", dialog)
+    leak_check = leak_check_towards_caller(B, CARRIER, "192.0.2.22", "192.0.2.33", peer(), FLOW.host, OURS)
     for hidden in ("13900000002", "192.0.2.22", "192.0.2.33"):
         assert leak_check.hit("X: " + hidden)
     assert not leak_check.hit("X: 13800000001 192.0.2.11 192.0.2.10")
 
 
 def test_host_shared_by_both_sides_is_no_leak() -> None:
-    made = routed(peer())
-    assert not leak_check_towards_callee(made, peer(), "192.0.2.11").hit("X: 192.0.2.11")
+    assert not towards_callee(A, peer(), peer(), "192.0.2.11").hit("X: 192.0.2.11")
 
 
 def test_relays_address_is_no_leak() -> None:
-    made = routed(peer(host="192.0.2.10"))
-    assert not leak_check_towards_callee(made, CARRIER, "192.0.2.22").hit("Contact: <sip:192.0.2.10>")
+    assert not towards_callee(A, peer(host="192.0.2.10"), CARRIER, "192.0.2.22").hit("Contact: <sip:192.0.2.10>")
 
 
 def test_numbers_are_no_leak_without_a_binding() -> None:
-    made = routed(peer(), Route("", "", "", None, B, A))
-    assert not leak_check_towards_callee(made, CARRIER, "192.0.2.22").hit("From: <sip:13800000001@x>")
+    made = Call(core(), peer(), FLOW, caller=A, dialled=X, invite_key=("c", "a"), received_at=5)
+    made.routed(Route("b1", "AXB", "firm", "order", B, X), 1.0)
+    assert (made.hidden_caller, made.hidden_callee) == (A, B)
+    made.routed(Route("", "", "", None, B, A), 1.0)
+    assert (made.hidden_caller, made.hidden_callee) == ("", "")
+    assert not towards_callee("", peer(), CARRIER, "192.0.2.22").hit("From: <sip:13800000001@x>")

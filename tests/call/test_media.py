@@ -11,7 +11,7 @@ from tests.support.stored import ended_record
 
 def reserving(ground: Core) -> tuple[Media, list[str]]:
     """A call that reserves an instance, and the order of its steps."""
-    media, done = Media(ground, "call"), list[str]()
+    media, done = Media(ground.ua, ground.settings.media_check_s, "call"), list[str]()
     media.reserve(lambda _: done.append("reserved"), 0.0)
     return media, done
 
@@ -31,7 +31,7 @@ def up(ground: Core) -> Media:
 def test_step_runs_at_once_unless_a_command_is_pending() -> None:
     ground = core()
     done: list[str] = []
-    media = Media(ground, "call")
+    media = Media(ground.ua, ground.settings.media_check_s, "call")
     assert media.take(lambda _: done.append("at once"), 0.0)
     assert done == ["at once"]
 
@@ -89,7 +89,7 @@ def test_delete_waits_for_the_pending_command() -> None:
 
 def test_call_without_an_instance_is_not_deleted() -> None:
     ground = core()
-    media = Media(ground, "call")
+    media = Media(ground.ua, ground.settings.media_check_s, "call")
     heard: list[float] = []
     media.end(heard.append, 5.0)
     assert heard == [5.0]
@@ -139,6 +139,6 @@ def test_first_checks_of_calls_are_spread() -> None:
 
 def test_session_is_the_same_after_a_restart() -> None:
     ground = core()
-    media = Media(ground, "call", ("one", "a", "b", "en"))
+    media = Media(ground.ua, ground.settings.media_check_s, "call", ("one", "a", "b", "en"))
     assert media.state == ("one", "a", "b", "en")
-    assert Media(ground, "call", media.state).state == media.state
+    assert Media(ground.ua, ground.settings.media_check_s, "call", media.state).state == media.state

@@ -25,7 +25,7 @@ def leg(ground: Core, flow: Flow = FLOW, name: str = "pbx") -> Leg:
     found = ground.peers.by_name(name)
     assert found is not None
     dialog = Dialog.as_uas(invite(), "ours")
-    made = Leg(ground, call(ground), "caller", dialog, found, flow, "700", SdpWriter(77, 5))
+    made = Leg(ground.ua, ground.dialogs, call(ground), "caller", dialog, found, flow, "700", SdpWriter(77, 5))
     made.dialog.local_cseq = 9
     made.own = ("8613800000001", "700")
     return made
@@ -49,14 +49,13 @@ def test_leg_is_restored() -> None:
     pbx = new.peers.by_name("pbx")
     assert pbx is not None
     restored = call(new)
-    later = restored.received_at / 1000 - new.clock.offset_s + 60
-    back = load_leg(new, restored, "callee", state.caller, pbx, FLOW, later)
+    back = load_leg(new.ua, new.dialogs, restored, "callee", state.caller, pbx, FLOW, 60_000)
     assert back.dialog.request_head == leg(core()).dialog.request_head
     assert back.dialog.next_cseq() == 9 + CSEQ_STEP + 6000 + 1
     assert (back.side, back.peer, back.flow, back.shown) == ("callee", pbx, FLOW, "700")
     assert back.own == ("8613800000001", "700")
     assert (back.writer.session_id, back.writer.version) == (77, 5)
-    assert new.legs == {("ours", "a"): back}
+    assert new.dialogs.legs == {("ours", "a"): back}
 
 
 def test_listeners_may_be_reordered_before_a_restart() -> None:

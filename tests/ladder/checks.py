@@ -17,12 +17,12 @@ def check_glance(engine: Engine, data: bytes) -> None:
     try:
         message = parse_message(data)
         if isinstance(message, Request):
-            belongs = core.leg_of(message) is not None or core.transactions.find_server(message) is not None
+            belongs = core.dialogs.leg_of(message) is not None or core.transactions.find_server(message) is not None
         else:
             belongs = core.transactions.is_awaited(message.cseq.method, message.branch)
     except ParseError:
         return
-    assert not belongs or core.may_belong(data), data.decode(errors="replace")
+    assert not belongs or core.dialogs.may_belong(data), data.decode(errors="replace")
 
 
 class Checks:

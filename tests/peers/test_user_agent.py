@@ -7,7 +7,7 @@ import pytest
 from relay.call.core import Core
 from relay.model.actions import Send
 from relay.model.settings import Account
-from relay.peers.requests import ClientRequest
+from relay.peers.user_agent import ClientRequest
 from relay.privacy.messages import PATH_MTU_LIMIT, OutgoingRequest
 from relay.sip.digest import parse_credentials
 from relay.sip.message import Flow, Request, Response, parse_message

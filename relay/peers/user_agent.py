@@ -1,4 +1,5 @@
-"""Client requests of the relay: transport by size, branch, credentials, CANCEL, and ACK to a refusal."""
+"""The relay as a SIP user agent: its requests (transport by size, branch, credentials, CANCEL, ACK to a refusal), and
+its 2xx to an INVITE until the ACK comes."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from relay.model.actions import Outbox
     from relay.model.settings import Peer
     from relay.peers.peers import Peers
+    from relay.sip.timers import Timer
 
 MOST_CHALLENGES: Final = 2  # answered per request; the second only if it is marked stale
 
@@ -192,3 +194,35 @@ def _tcp_for_large(ua: UserAgent, request: OutgoingRequest, flow: Flow, peer: Pe
         return None
     listener = ua.peers.listener_for("tcp", flow.host)
     return None if listener is None else Flow(listener, "tcp", flow.host, flow.port)
+
+
+class UnacknowledgedAnswer:
+    """Our 2xx to an INVITE, repeated until its ACK (RFC 3261 13.3.1.4)."""
+
+    __slots__ = ("_data", "_deadline", "_flow", "_give_up", "_interval", "_timer", "_ua", "cseq")
+
+    def __init__(
+        self, ua: UserAgent, cseq: int, data: bytes, flow: Flow, give_up: Callable[[float], None], now: float
+    ) -> None:
+        """`give_up` is called after 64*T1 without an ACK."""
+        timings = ua.timings
+        self.cseq = cseq
+        self._ua = ua
+        self._data = data
+        self._flow = flow
+        self._give_up = give_up
+        self._interval = timings.t1
+        self._deadline = now + timings.transaction_s
+        self._timer: Timer | None = ua.timers.set(now + timings.t1, self._again)
+
+    def _again(self, now: float) -> None:
+        ua = self._ua
+        if now >= self._deadline:
+            self._give_up(now)
+            return
+        ua.outbox.send(self._data, self._flow)
+        self._interval = min(2 * self._interval, ua.timings.t2)
+        self._timer = ua.timers.set(min(now + self._interval, self._deadline), self._again)
+
+    def stop(self) -> None:
+        self._ua.timers.cancel(self._timer)
