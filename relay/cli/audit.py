@@ -1,26 +1,51 @@
-"""`relay700 audit` and `purge`: the audit log and its chain, and deletion at the end of retention times."""
+"""`relay700 audit`, `purge` and `verify`: audit log, end of retention, proof of the store."""
 
 from __future__ import annotations
 
+import asyncio
+import syslog
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
+import msgspec
 
 from relay.cli import config_option
-from relay.cli.options import SINCE, UNTIL, in_clear, json_option, limit_option, reason_option, reveal_option, stacked
-from relay.cli.output import FILE_OR_DASH, json_line, plain, progress, show_list, show_one, written
-from relay.cli.stores import every, opened, past, said_in_clear
-from relay.errors import StoreError
+from relay.cli.options import (
+    SINCE,
+    UNTIL,
+    Opened,
+    every,
+    in_clear,
+    json_option,
+    limit_option,
+    opened,
+    past,
+    reason_option,
+    reveal_option,
+    said_in_clear,
+    stacked,
+)
+from relay.cli.output import FILE_OR_DASH, appended, json_line, plain, progress, show_list, show_one, written
+from relay.errors import ParseError, StoreError
 from relay.reports.audit_entries import details_form
+from relay.reports.recordings import Checked, verify_recordings
+from relay.service import fields
+from relay.service.fields import format_moment
 from relay.service.retention import due
 from relay.service.retention import purge as purge_store
-from relay.store.audit import AuditQuery, Logged, all_entries, count_entries, newest_entries, verify_audit
-from relay.store.unit_of_work import operator_cli
+from relay.store.audit import AuditQuery, AuditVerdict, Logged, all_entries, count_entries, newest_entries, verify_audit
+from relay.store.chain import Anchor, AnchorFile, growth_fault, parse_anchor, present_anchor, read_anchor
+from relay.store.connection import one_moment
+from relay.store.ledger import sign_all
+from relay.store.ledger_check import ledger_faults
+from relay.store.records import Verdict, verify_records
+from relay.store.unit_of_work import UnitOfWork, operator_cli
 from relay.store.writer import now_ms
 
-_COLUMNS = ("at", "actor", "action", "object", "business", "reason")
+_ENTRY_COLUMNS = ("at", "actor", "action", "object", "business", "reason")
 
 _query = stacked(
     click.option("--actor", metavar="NAME", help='Only entries of this actor: "cli:USER", "key:ID" or "relay".'),
@@ -44,7 +69,9 @@ def audit() -> None:
 @reveal_option
 @reason_option
 @config_option
-def list_(config_path: Path | None, limit: int | None, as_json: bool, reveal: bool, reason: str, **query: Any) -> None:
+def list_log(
+    config_path: Path | None, limit: int | None, as_json: bool, reveal: bool, reason: str, **query: Any
+) -> None:
     """List entries, newest first."""
     in_clear(reveal=reveal, reason=reason)
     with opened(config_path) as store:
@@ -52,7 +79,7 @@ def list_(config_path: Path | None, limit: int | None, as_json: bool, reveal: bo
             said_in_clear(store, "audit", reason, query)
         asked = AuditQuery(**query)
         found = every(partial(newest_entries, store.reader, store.sealer, asked), None, lambda entry: entry.seq)
-        show_list((_plain(entry, reveal=reveal) for entry in found), _COLUMNS, as_json=as_json, limit=limit)
+        show_list((_plain(entry, reveal=reveal) for entry in found), _ENTRY_COLUMNS, as_json=as_json, limit=limit)
 
 
 @audit.command("export")
@@ -61,7 +88,7 @@ def list_(config_path: Path | None, limit: int | None, as_json: bool, reveal: bo
 @reveal_option
 @reason_option
 @config_option
-def export(config_path: Path | None, file: Path, reveal: bool, reason: str, **query: Any) -> None:
+def export_entries(config_path: Path | None, file: Path, reveal: bool, reason: str, **query: Any) -> None:
     """Write entries to FILE (- for standard output), oldest first, one JSON object per line."""
     in_clear(reveal=reveal, reason=reason)
     asked = AuditQuery(**query)
@@ -77,7 +104,7 @@ def export(config_path: Path | None, file: Path, reveal: bool, reason: str, **qu
 @audit.command("verify")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @config_option
-def verify(config_path: Path | None, as_json: bool) -> None:
+def verify_chain(config_path: Path | None, as_json: bool) -> None:
     """Verify the hash chain of the log. Keep the printed head in another place."""
     with opened(config_path) as store:
         verdict = verify_audit(store.reader, store.sealer)
@@ -108,3 +135,173 @@ def purge(config_path: Path | None, dry_run: bool, as_json: bool) -> None:
 def _plain(logged: Logged, *, reveal: bool) -> dict[str, Any]:
     entry = plain(logged.entry) | {"details": details_form(logged.entry, reveal=reveal)}
     return {"seq": logged.seq} | {"object" if name == "object_" else name: value for name, value in entry.items()}
+
+
+# -- `relay700 verify`
+
+MOST_NAMED = 1_000  # faults printed, or written to the audit log
+PUBLISH_S = 10.0  # timeout of the POST to an endpoint
+
+
+class _Found(NamedTuple):
+    """Results of the checks, and all faults."""
+
+    records: Verdict
+    audit: AuditVerdict
+    recordings: Checked
+    problems: list[str]
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option(
+    "--since",
+    metavar="HEAD",
+    help="Prove also that the store has only grown since HEAD, or since the last head in a FILE written by --publish.",
+)
+@click.option(
+    "--publish", multiple=True, metavar="TARGET", help="Publish the head to log (syslog), a FILE or an https:// URL."
+)
+@click.option(
+    "--accept", is_flag=True, help="Sign the rows as they are, such as after restoring a backup; needs --reason."
+)
+@reason_option
+@config_option
+def verify(
+    config_path: Path | None,
+    as_json: bool,
+    since: str | None,
+    publish: tuple[str, ...],
+    accept: bool,
+    reason: str,
+) -> None:
+    """Check that the store is as relay700 wrote it.
+
+    Every row, record, audit line and recording is checked against the key. Anything changed, added, removed or put
+    back by someone else is reported. The printed head says where the store ends: keep it in another place, by hand or
+    with --publish, and give it to --since later.
+    """
+    anchor = _anchor(since)
+    if accept and not fields.says_something(reason):
+        raise click.UsageError("--accept needs --reason TEXT, for the audit log")
+    with opened(config_path, earlier=True) as store:
+        if accept:
+            _accept(store, reason)
+        found = _check(store, anchor)
+        if found.problems:
+            lost = ["the rows were accepted as they are; what is lost stays lost:"] if accept else []
+            raise StoreError("\n".join(lost + found.problems))
+        head = read_anchor(store.reader, store.sealer)
+        for target in publish:
+            _publish(store, target, head)
+    click.echo(json_line(_object(found, head)) if as_json else _line(found, head))
+
+
+def _anchor(since: str | None) -> Anchor | None:
+    if since is None:
+        return None
+    try:
+        return parse_anchor(_published(Path(since)) if Path(since).is_file() else since)
+    except ParseError as error:
+        raise click.BadParameter(error.reason, param_hint="--since") from None
+
+
+def _published(file: Path) -> str:
+    """The last head published to a file."""
+    try:
+        *_, last = file.read_text().splitlines()
+        return str(msgspec.json.decode(last)["head"])
+    except (OSError, ValueError, KeyError, TypeError, msgspec.DecodeError):
+        raise ParseError(f"{file} holds no head written by `relay700 verify --publish`") from None
+
+
+def _check(store: Opened, since: Anchor | None) -> _Found:
+    reader, sealer = store.reader, store.sealer
+    records = verify_records(reader, sealer)
+    audit = verify_audit(reader, sealer)
+    kept_in = store.config.recordings.kept_in
+    recordings = verify_recordings(reader, sealer, kept_in, records.recorded, now_ms())
+    problems = [] if records.broken is None else [f"broken after {records.intact} intact records: {records.broken}"]
+    problems += [] if audit.broken is None else [f"broken after {audit.intact} intact audit lines: {audit.broken}"]
+    problems += recordings.broken
+    with one_moment(reader):
+        problems += _some([str(fault) for fault in ledger_faults(reader, sealer)])
+    return _Found(records, audit, recordings, problems + list(_not_grown(store, since)))
+
+
+def _not_grown(store: Opened, since: Anchor | None) -> Iterator[str]:
+    file = AnchorFile(store.config.store.local, store.sealer)
+    for anchor, words in (
+        (since, "when the given head was written"),
+        (file.read(), f"when {file.path} was written"),
+    ):
+        if anchor is not None and (fault := growth_fault(store.reader, anchor, words)):
+            yield fault
+
+
+def _some(faults: list[str]) -> list[str]:
+    return faults if len(faults) <= MOST_NAMED else [*faults[:MOST_NAMED], f"and {len(faults) - MOST_NAMED} more"]
+
+
+def _accept(store: Opened, reason: str) -> None:
+    """Sign all rows as they are, and list their faults in the audit log."""
+    file = AnchorFile(store.config.store.local, store.sealer)
+    known = file.read()
+    with one_moment(store.reader):
+        faults = _some([str(fault) for fault in ledger_faults(store.reader, store.sealer)])
+
+    def do(act: UnitOfWork) -> None:
+        sign_all(act.connection, act.sealer, beyond=0 if known is None else known.revision)
+        act.audit("ledger.accept", "store", reason=fields.reason(reason), details={"faults": faults})
+
+    store.act(do)
+    file.write(present_anchor(store.reader, store.sealer))
+
+
+def _publish(store: Opened, target: str, head: Anchor) -> None:
+    """Write the head to one target. Raises StoreError on failure."""
+    now = format_moment(now_ms())
+    if target == "log":
+        syslog.syslog(syslog.LOG_NOTICE, f"relay700 head {head}")
+        return
+    text = msgspec.json.encode({"head": str(head), "at": now})
+    signed = {"signature": store.sealer.sign(text).hex(), "public_key": store.sealer.public_key().hex()}
+    line = json_line({"head": str(head), "at": now, "signed": text.decode(), **signed})
+    if target.startswith("https://"):
+        asyncio.run(_post(target, line))
+        return
+    with appended(Path(target)) as file:
+        file.write(f"{line}\n".encode())
+
+
+async def _post(url: str, line: str) -> None:
+    import aiohttp  # only for an endpoint
+
+    headers = {"Content-Type": "application/json"}
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PUBLISH_S)) as session,
+            session.post(url, data=line.encode(), headers=headers, allow_redirects=False) as answer,
+        ):
+            if answer.status // 100 != 2:
+                raise StoreError(f"{url} did not accept the head: status {answer.status}")
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise StoreError(f"{url} did not accept the head: {error or 'no answer in time'}") from None
+
+
+def _object(found: _Found, head: Anchor) -> dict[str, object]:
+    records, recordings = found.records, found.recordings
+    counts = {"intact": records.intact, "live": records.live, "purged": records.purged, "audit": found.audit.intact}
+    counts |= {"recordings": recordings.intact, "recordings_missing": len(recordings.missing)}
+    return counts | {"head": str(head)}
+
+
+def _line(found: _Found, head: Anchor) -> str:
+    records, recordings = found.records, found.recordings
+    purged = f", {records.purged} purged before" if records.purged else ""
+    recorded = f", {recordings.intact} recordings intact" if records.recorded else ""
+    recorded += f", {len(recordings.missing)} missing" if recordings.missing else ""
+    return (
+        f"{records.intact} records intact, {records.live} live{purged}{recorded},"
+        f" {found.audit.intact} audit lines intact, head {head}"
+    )

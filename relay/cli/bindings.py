@@ -11,10 +11,17 @@ import click
 from relay.cli import config_option
 from relay.cli.options import (
     NONE,
+    Opened,
+    audit_reading,
     in_clear,
     json_option,
     limit_option,
+    number,
+    opened,
+    past,
     reason_option,
+    required,
+    said_in_clear,
     showing_options,
     shown_object_options,
     stacked,
@@ -31,7 +38,6 @@ from relay.cli.output import (
     show_one,
     table,
 )
-from relay.cli.stores import Opened, audit_reading, number, opened, past, required, said_in_clear
 from relay.model.binding import MODES, Binding
 from relay.model.numbers import is_700, mask_number
 from relay.service import changes

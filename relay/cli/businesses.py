@@ -12,18 +12,24 @@ import click
 from relay.cli import config_option
 from relay.cli.options import (
     NONE,
+    Opened,
+    coming,
+    duration,
+    every,
     given,
     in_clear,
     json_option,
     limit_option,
     needed_reason,
+    opened,
     or_none,
     reason_option,
+    required,
+    said_in_clear,
     showing_options,
     stacked,
 )
 from relay.cli.output import newest, plain, show_list, show_one
-from relay.cli.stores import Opened, coming, duration, every, opened, required, said_in_clear
 from relay.log import mask_text
 from relay.model.binding import MODES
 from relay.model.call import LANGUAGES

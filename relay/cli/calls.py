@@ -1,8 +1,9 @@
-"""`relay700 calls`: call records and live calls, as tables and files."""
+"""`relay700 calls` and `recordings`: list, show, export, hang up."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args
@@ -13,11 +14,18 @@ from relay.cli import config_option
 from relay.cli.options import (
     SINCE,
     UNTIL,
+    Opened,
+    every,
     in_clear,
     limit_option,
     needed_reason,
+    number,
+    opened,
+    past,
     reason_option,
+    required,
     reveal_option,
+    said_in_clear,
     showing_options,
 )
 from relay.cli.output import (
@@ -35,15 +43,15 @@ from relay.cli.output import (
     written,
 )
 from relay.cli.peers import ask, ask_audited
-from relay.cli.stores import Opened, number, opened, past, required, said_in_clear
 from relay.errors import Refused
 from relay.model.call import CallRecord
 from relay.model.numbers import is_700
 from relay.reports.disclosure import state_of, with_moments
 from relay.reports.export import Format, check_format, export_parts
-from relay.reports.recordings import find_call, of_call
+from relay.reports.recordings import ask_recording, find_call, of_call, read_recording
 from relay.service import fields
 from relay.service.fields import format_moment
+from relay.store.recordings import NEWEST, RecordingQuery, list_recordings
 from relay.store.records import LAST_MS, Wanted, count_ended, live_calls, read_all
 from relay.store.writer import now_ms
 
@@ -80,7 +88,7 @@ def _outcome(text: str) -> str:
 @limit_option
 @showing_options
 @config_option
-def list_(
+def list_calls(
     config_path: Path | None,
     number: str | None,
     order: str | None,
@@ -227,3 +235,61 @@ def _counted(records: Iterator[CallRecord], done: Any) -> Iterator[CallRecord]:
     for record in records:
         done(1)
         yield record
+
+
+# -- `relay700 recordings`
+
+_RECORDING_COLUMNS = ("taken_at", "call_id", "business", "length_ms", "size", "sha256", "purged_at")
+
+
+@click.group()
+def recordings() -> None:
+    """Recordings of calls."""
+
+
+@recordings.command("list")
+@click.option("--business", metavar="ID", help="Only recordings of this business user.")
+@click.option("--since", type=past, default=None, metavar="TIME", help=SINCE)
+@click.option("--until", type=past, default=None, metavar="TIME", help=UNTIL)
+@limit_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+@config_option
+def list_recorded(
+    config_path: Path | None,
+    business: str | None,
+    since: int | None,
+    until: int | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """List recordings, purged ones included, by the time they were taken over from rtpengine, newest first."""
+    query = RecordingQuery(business, since or 0, LAST_MS if until is None else until)
+    with opened(config_path) as store:
+        found = every(
+            partial(list_recordings, store.reader, query),
+            NEWEST,
+            lambda recording: (recording.taken_at, recording.call_id),
+        )
+        show_list(found, _RECORDING_COLUMNS, as_json=as_json, limit=limit)
+
+
+@recordings.command("get")
+@click.argument("call_id")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    metavar="FILE",
+    help="Capture file to write.",
+)
+@needed_reason
+@config_option
+def get_recording(config_path: Path | None, call_id: str, out: Path, reason: str) -> None:
+    """Write the recording of a call as a capture (pcap), with the addresses of both sides. The file has mode 0600."""
+    with opened(config_path) as store:
+        recording = store.act(lambda act: ask_recording(act, call_id, reason))
+        parts = read_recording(store.config.recordings.kept_in, store.sealer, recording)
+        with written(out) as file:
+            file.writelines(parts)
+    click.echo(f"{recording.size} bytes, {recording.length_ms / 1000:.1f} s, sha256 {recording.sha256}")

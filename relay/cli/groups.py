@@ -1,4 +1,4 @@
-"""`relay700 groups` and `lists`: groups of parties that share a number, and black- and whitelists of callers."""
+"""`relay700 groups`, `lists` and `filings`: real numbers that business users keep with the relay."""
 
 from __future__ import annotations
 
@@ -11,16 +11,31 @@ from typing import Any, TextIO, get_args
 import click
 
 from relay.cli import config_option
-from relay.cli.options import business_option, in_clear, json_option, limit_option, showing_options
-from relay.cli.output import file_progress, newest, plain, show_list, show_one, shower
-from relay.cli.stores import Opened, every, opened, required, said_in_clear
+from relay.cli.options import (
+    Opened,
+    audit_reading,
+    business_option,
+    every,
+    in_clear,
+    json_option,
+    limit_option,
+    opened,
+    required,
+    said_in_clear,
+    showing_options,
+    shown_object_options,
+)
+from relay.cli.output import Show, file_progress, newest, plain, show_list, show_one, shower
 from relay.service import groups as list_service
 from relay.service import groups as service
+from relay.service.filings import add_filing, import_filings, remove_filing
 from relay.service.groups import Whose
 from relay.service.imports import import_members
+from relay.store.filings import FIRST, Filing, find_filings
 from relay.store.groups import Group, find_entries, find_group, find_groups, members_page
+from relay.store.unit_of_work import UnitOfWork
 
-_COLUMNS = ("id", "business", "name", "size", "created_at")
+_GROUP_COLUMNS = ("id", "business", "name", "size", "created_at")
 _ENTRY_COLUMNS = ("number", "kind", "added_at", "added_by")
 
 
@@ -35,7 +50,7 @@ def groups() -> None:
 @business_option
 @json_option
 @config_option
-def make(config_path: Path | None, name: str, members: tuple[str, ...], business: str, as_json: bool) -> None:
+def make_group(config_path: Path | None, name: str, members: tuple[str, ...], business: str, as_json: bool) -> None:
     """Make a group."""
     with opened(config_path, make=True) as store:
         made = store.act(lambda act: service.make_group(act, name, store.rules, business, members))
@@ -47,7 +62,7 @@ def make(config_path: Path | None, name: str, members: tuple[str, ...], business
 @limit_option
 @json_option
 @config_option
-def list_(config_path: Path | None, business: str | None, limit: int | None, as_json: bool) -> None:
+def list_groups(config_path: Path | None, business: str | None, limit: int | None, as_json: bool) -> None:
     """List groups, newest first."""
     with opened(config_path) as store:
         found = every(
@@ -55,14 +70,14 @@ def list_(config_path: Path | None, business: str | None, limit: int | None, as_
             "",
             lambda group: group.group_id,
         )
-        show_list(map(_group, newest(found, attrgetter("created_at"))), _COLUMNS, as_json=as_json, limit=limit)
+        show_list(map(_group, newest(found, attrgetter("created_at"))), _GROUP_COLUMNS, as_json=as_json, limit=limit)
 
 
 @groups.command("show")
 @click.argument("group_id", metavar="ID")
 @showing_options
 @config_option
-def show_(config_path: Path | None, group_id: str, as_json: bool, reveal: bool, reason: str) -> None:
+def show_group(config_path: Path | None, group_id: str, as_json: bool, reveal: bool, reason: str) -> None:
     """Show a group and its members."""
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
@@ -78,7 +93,7 @@ def show_(config_path: Path | None, group_id: str, as_json: bool, reveal: bool, 
 @click.argument("group_id", metavar="ID")
 @click.argument("members", metavar="NUMBER...", nargs=-1, required=True)
 @config_option
-def add(config_path: Path | None, group_id: str, members: tuple[str, ...]) -> None:
+def add_members(config_path: Path | None, group_id: str, members: tuple[str, ...]) -> None:
     """Add members. They may call from the next INVITE on."""
     with opened(config_path) as store:
         count = store.act(lambda act: service.add_members(act, group_id, members, store.rules))
@@ -89,7 +104,7 @@ def add(config_path: Path | None, group_id: str, members: tuple[str, ...]) -> No
 @click.argument("group_id", metavar="ID")
 @click.argument("members", metavar="NUMBER...", nargs=-1, required=True)
 @config_option
-def remove(config_path: Path | None, group_id: str, members: tuple[str, ...]) -> None:
+def remove_members(config_path: Path | None, group_id: str, members: tuple[str, ...]) -> None:
     """Remove members. Their next call is refused."""
     with opened(config_path) as store:
         count = store.act(lambda act: service.remove_members(act, group_id, members, store.rules))
@@ -100,7 +115,7 @@ def remove(config_path: Path | None, group_id: str, members: tuple[str, ...]) ->
 @click.argument("group_id", metavar="ID")
 @click.argument("file", type=click.File(encoding="utf-8-sig"))
 @config_option
-def import_(config_path: Path | None, group_id: str, file: TextIO) -> None:
+def import_group(config_path: Path | None, group_id: str, file: TextIO) -> None:
     """Add the number on each line of a file (- for standard input) as a member."""
     count = 0
     with opened(config_path) as store, file_progress(file, "members") as done:
@@ -113,7 +128,7 @@ def import_(config_path: Path | None, group_id: str, file: TextIO) -> None:
 @groups.command("delete")
 @click.argument("group_id", metavar="ID")
 @config_option
-def delete(config_path: Path | None, group_id: str) -> None:
+def delete_group(config_path: Path | None, group_id: str) -> None:
     """Delete a group. Refused while a binding in force uses it."""
     with opened(config_path) as store:
         store.act(lambda act: service.remove_group(act, group_id, store.rules))
@@ -153,7 +168,7 @@ _owner = click.argument("owner_id", metavar="ID")
 @limit_option
 @showing_options
 @config_option
-def show_list_(
+def show_entries(
     config_path: Path | None,
     whose: Whose,
     owner_id: str,
@@ -207,3 +222,104 @@ def remove_entry(config_path: Path | None, whose: Whose, owner_id: str, number: 
     with opened(config_path) as store:
         store.act(lambda act: list_service.remove_entry(act, whose, owner_id, number))
     click.echo(f"off the list of {owner_id}")
+
+
+# -- `relay700 filings`
+
+_FILING_COLUMNS = ("business", "number", "reference", "filed_at", "filed_by", "withdrawn_at")
+
+
+@click.group()
+def filings() -> None:
+    """A numbers filed with the carriers."""
+
+
+@filings.command("add")
+@click.argument("number")
+@click.option("--reference", required=True, metavar="TEXT", help="The carrier's reference of the filing.")
+@business_option
+@shown_object_options
+@config_option
+def add_number(
+    config_path: Path | None, number: str, reference: str, business: str, as_json: bool, reason: str
+) -> None:
+    """File an A number, or change the reference of its filing. Holds from the next call on."""
+    clear = in_clear(reveal=False, reason=reason, as_json=as_json)
+    with opened(config_path, make=True) as store:
+
+        def add_and_say(act: UnitOfWork) -> Filing:
+            filing = add_filing(act, business, number, reference, store.rules.parties)
+            if clear:
+                audit_reading(act, "filings", reason)
+            return filing
+
+        filing = store.act(add_and_say)
+    show_one(_filing(filing, shower(reveal=clear)), as_json=as_json)
+
+
+@filings.command("list")
+@click.option("--business", metavar="ID", help="Only filings of this business user.")
+@click.option("--all", "all_", is_flag=True, help="Include withdrawn filings.")
+@limit_option
+@showing_options
+@config_option
+def list_filings(
+    config_path: Path | None,
+    business: str | None,
+    all_: bool,
+    limit: int | None,
+    as_json: bool,
+    reveal: bool,
+    reason: str,
+) -> None:
+    """List filings, newest first."""
+    clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
+    with opened(config_path) as store:
+        if clear:
+            said_in_clear(store, "filings", reason, {"business": business, "all": all_})
+        show = shower(reveal=clear)
+        find = partial(find_filings, store.reader, store.sealer, business, all_=all_)
+        found = newest(every(find, FIRST, _filing_place), attrgetter("filed_at"))
+        show_list((_filing(filing, show) for filing in found), _FILING_COLUMNS, as_json=as_json, limit=limit)
+
+
+@filings.command("remove")
+@click.argument("number")
+@business_option
+@config_option
+def withdraw(config_path: Path | None, number: str, business: str) -> None:
+    """Withdraw a filing. From the next call on the number counts as not filed."""
+    with opened(config_path) as store:
+        store.act(lambda act: remove_filing(act, business, number))
+    click.echo(f"withdrawn from the filings of {business}")
+
+
+@filings.command("import", epilog="Columns: number,reference. A header line is optional.")
+@click.argument("file", type=click.File(encoding="utf-8-sig", errors="surrogateescape"))
+@business_option
+@config_option
+def import_numbers(config_path: Path | None, file: TextIO, business: str) -> None:
+    """File the A number on each line of a CSV file (- for standard input).
+
+    Bad lines are reported and skipped; the exit status is then 1.
+    """
+    good = bad = 0
+    with opened(config_path, make=True) as store, file_progress(file, "filings") as done:
+        for line, refused in import_filings(file, business, store.act, store.rules.parties):
+            if refused is None:
+                good += 1
+                done()
+                continue
+            bad += 1
+            click.echo(f"line {line}: {refused}", err=True)
+    click.echo(f"{good} filed, {bad} refused")
+    if bad:
+        raise click.exceptions.Exit(1)
+
+
+def _filing_place(filing: Filing) -> tuple[str, str]:
+    return filing.place
+
+
+def _filing(filing: Filing, show: Show) -> dict[str, Any]:
+    return plain(filing) | {"number": show(filing.number)}

@@ -9,10 +9,22 @@ from typing import Any, get_args
 import click
 
 from relay.cli import config_option
-from relay.cli.options import NONE, json_option, limit_option, needed_reason, or_none, reason_option, stacked
+from relay.cli.options import (
+    NONE,
+    Opened,
+    duration,
+    every,
+    json_option,
+    limit_option,
+    needed_reason,
+    opened,
+    or_none,
+    reason_option,
+    required,
+    stacked,
+)
+from relay.cli.options import number as any_number
 from relay.cli.output import plain, show_list, show_one
-from relay.cli.stores import Opened, duration, every, opened, required
-from relay.cli.stores import number as any_number
 from relay.errors import StoreError
 from relay.service import numbers as service
 from relay.service.fields import format_moment

@@ -1,14 +1,29 @@
-"""Options shared by several commands, and the command `completion`."""
+"""What commands share: options, types of arguments, and the opened store. The commands `completion` and `migrate`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import click
 from click.shell_completion import get_completion_class
 
-from relay.service.fields import says_something
+from relay.cli import config_option
+from relay.config import Config, load_config
+from relay.errors import ParseError, Refused, StoreError
+from relay.service import fields
+from relay.service.fields import CHINA, parse_duration_ms, parse_moment_ms, says_something
+from relay.service.numbers import ensure_numbers, lacks_numbers
+from relay.service.releases import BindRules
+from relay.store.chain import AnchorFile
+from relay.store.connection import Connection, Server
+from relay.store.database import connect_reader, is_there, open_store, store_errors
+from relay.store.sealing.sealer import Sealer
+from relay.store.unit_of_work import UnitOfWork, operator_cli
+from relay.store.writer import Writer, now_ms
 
 NONE = "none"  # on the command line: clears a limit or hours
 SINCE = "From this time on: 2026-01-31T08:00:00Z, or 2h (ago)."
@@ -102,3 +117,195 @@ def completion(context: click.Context, shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     click.echo(kind(context.find_root().command, {}, "relay700", "_RELAY700_COMPLETE").source())
+
+
+# -- The configured store
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+PAGE = 500
+
+
+class Opened(NamedTuple):
+    """A store that is open for one command."""
+
+    config: Config
+    sealer: Sealer
+    rules: BindRules
+    reader: Connection
+    writer: Writer
+
+    def act(self, do: Callable[[UnitOfWork], T]) -> T:
+        """Run a transaction in the name of the user who typed the command."""
+        return self.writer.run(operator_cli(), do)
+
+
+@contextmanager
+def opened(config_path: Path | None, *, make: bool = False, earlier: bool = False) -> Iterator[Opened]:
+    """Open the configured store. Raises ConfigError and StoreError; without `earlier` also for a restored older copy.
+
+    With `make` a missing store is created. Without it that is an error: run in the wrong folder, a command would
+    answer with an empty list, or "intact".
+    """
+    config = load_config(config_path)
+    place = config.store.path
+    # An empty file is a store that has lost everything: `open_store` reports it.
+    if not make and not (_exists(place) if isinstance(place, Path) else is_there(place)):
+        where = place.absolute() if isinstance(place, Path) else place
+        raise StoreError(
+            f"there is no store at {where}: `serve` and `bind` create it; if they have, run this in the folder that "
+            "the relay was started in, or name its configuration with -c"
+        )
+    sealer = open_store(place, config.store.key_file)
+    with (
+        store_errors(place),
+        closing(connect_reader(place)) as reader,
+        closing(Writer(place, sealer)) as writer,
+    ):
+        anchor = AnchorFile(config.store.local, sealer)
+        if not earlier:
+            anchor.check(reader)
+        store = Opened(config, sealer, config.numbers, reader, writer)
+        if make:
+            _load_numbers(store)
+        yield store
+        if writer.has_written and not earlier:
+            anchor.keep(reader)
+
+
+def _exists(path: Path) -> bool:
+    """Raises StoreError if this user may not read the folder."""
+    try:
+        return path.exists()
+    except PermissionError:
+        raise StoreError(f"{path.parent.absolute()}: permission denied; run this as the relay's user") from None
+
+
+def _load_numbers(store: Opened) -> None:
+    """Add configured prefixes and old middle numbers that the store does not have yet."""
+    prefixes, legacy = store.config.settings.prefixes, store.config.settings.legacy
+    if lacks_numbers(store.reader, prefixes, legacy):
+        store.act(lambda act: ensure_numbers(act, prefixes, legacy))
+
+
+def every(read: Callable[[K, int], list[T]], first: K, position: Callable[[T], K]) -> Iterator[T]:
+    """Yield all items of a list in the store, read PAGE at a time.
+
+    `read(after, most)` returns items behind a position, `first` is the position before all, `position` an item's.
+    """
+    after = first
+    while page := read(after, PAGE):
+        yield from page
+        after = position(page[-1])
+
+
+def required(value: T | None, what: str, shown_by: str) -> T:
+    """Return the value. Raises Refused if it is None, naming the command that lists the existing ones."""
+    if value is None:
+        raise Refused("not_found", "", f"there is no such {what}: `relay700 {shown_by}` shows them")
+    return value
+
+
+def said_in_clear(store: Opened, object_: str, reason: str, asked: Mapping[str, object] | None = None) -> None:
+    """Write the audit line that must exist before real numbers are shown; `asked` are the filters of the query."""
+    details = {name: value for name, value in (asked or {}).items() if value not in (None, False)}
+    try:
+        store.act(lambda act: audit_reading(act, object_, reason, details))
+    except StoreError as error:
+        raise StoreError(f"{error}; without --reveal and --reason it is shown masked, with no audit line") from None
+
+
+def audit_reading(act: UnitOfWork, object_: str, reason: str, details: dict[str, object] | None = None) -> None:
+    """Write the audit line of a reading, in the transaction that makes what is shown."""
+    act.audit("read", object_, reason=fields.reason(reason, required=True), details=details)
+
+
+def audited_first(store: Opened, action: str, object_: str, reason: str, **details: object) -> None:
+    """Write the audit line of a command that the relay gets next. Raises Refused and StoreError."""
+    why = fields.reason(reason)
+    try:
+        store.act(lambda act: act.audit(action, object_, reason=why, details=details))
+    except StoreError as error:
+        raise StoreError(f"{error}; nothing was done, since the audit line comes first") from None
+
+
+def number(text: str) -> str:
+    """A click type: a 700 number or a party in any notation, normalised."""
+    try:
+        return fields.number("number", text)
+    except Refused as refused:
+        raise click.BadParameter(refused.problem) from None
+
+
+def moment(text: str) -> int:
+    """A click type: a time in RFC 3339, as Unix milliseconds."""
+    return _usage(parse_moment_ms, text)
+
+
+def past(text: str) -> int:
+    """A click type: a time, or a duration before now, as Unix milliseconds."""
+    return moment(text) if "-" in text else now_ms() - _span_ms(text, "a duration ago")
+
+
+def day(text: str) -> date:
+    """A click type: a day in China, or "today"."""
+    if text == "today":
+        return datetime.now(CHINA).date()
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter("not a day: write one such as 2026-01-31, or today") from None
+
+
+def duration(text: str) -> int:
+    """A click type: a duration, in milliseconds; "0s" is allowed."""
+    return 0 if text == "0s" else _usage(parse_duration_ms, text)
+
+
+def coming(text: str) -> int:
+    """A click type: a time, or a duration from now, as Unix milliseconds."""
+    return moment(text) if "-" in text else now_ms() + _span_ms(text, "a duration from now")
+
+
+def _span_ms(text: str, words: str) -> int:
+    try:
+        return parse_duration_ms(text)
+    except ParseError:
+        raise click.BadParameter(
+            f"not a time: write one such as 2026-01-31T08:00:00Z, or {words} such as 90s, 30m, 2h or 7d"
+        ) from None
+
+
+def _usage(parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except ParseError as error:
+        raise click.BadParameter(error.reason) from None
+
+
+# -- `relay700 migrate`
+
+
+@click.command()
+@click.argument("source", metavar="sqlite:PATH")
+@click.argument("target", metavar="postgresql://…")
+@config_option
+def migrate(config_path: Path | None, source: str, target: str) -> None:
+    """Copy a store from SQLite to PostgreSQL.
+
+    The database must be empty, the relay stopped, and no call live. The key file stays the configured one, and the
+    SQLite file is left as it is. Afterwards set `url` and `node` under [store] and start the relay.
+    """
+    from relay.store.migrate import migrate as move
+
+    if not source.startswith("sqlite:"):
+        raise click.BadParameter('write it as "sqlite:PATH"', param_hint="SOURCE")
+    if not target.startswith("postgresql://"):
+        raise click.BadParameter('write it as "postgresql://USER@HOST/DATABASE"', param_hint="TARGET")
+    key_file = load_config(config_path).store.key_file
+    server = Server(target, "", key_file.with_name("migrate"))
+    moved = move(Path(source.removeprefix("sqlite:")), server, key_file)
+    click.echo(
+        f"{sum(moved.rows.values())} rows copied to {server}, among them {moved.records} call records, all intact"
+    )

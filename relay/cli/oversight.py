@@ -1,4 +1,4 @@
-"""`relay700 traceback`, `evidence` and `report`: who was behind a number, signed evidence, and daily reports."""
+"""`relay700 traceback`, `evidence` and `report`: who was behind a number, signed evidence, daily reports."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import click
 import msgspec
 
 from relay.cli import config_option
-from relay.cli.batch import batch, show_checked
-from relay.cli.options import json_option, needed_reason
+from relay.cli.options import day as day_type
+from relay.cli.options import json_option, moment, needed_reason, number, opened
 from relay.cli.output import FILE_OR_DASH, binding_object, json_line, plain, record_object, show_list, written
-from relay.cli.stores import day as day_type
-from relay.cli.stores import moment, number, opened
 from relay.errors import StoreError
 from relay.model.binding import Binding
 from relay.model.call import CallRecord
 from relay.model.numbers import mask_number
-from relay.reports.batch_check import check_batch
+from relay.reports.batch import ask_batch, make_batch
+from relay.reports.batch_check import Checked, check_batch
 from relay.reports.daily import DailyLine, daily, daily_csv, set_complaints
 from relay.reports.evidence import ask_evidence, bundle, check
+from relay.reports.signed import load_batch_key
 from relay.reports.trace import Trace, ask_trace, trace
 from relay.service.fields import format_moment
 from relay.store.writer import now_ms
@@ -157,9 +157,6 @@ def report() -> None:
     """Daily figures, complaints, and batches for the authority."""
 
 
-report.add_command(batch)
-
-
 @report.command("daily")
 @click.argument("day", type=day_type)
 @click.option("--business", metavar="ID", help="Only lines of this business user.")
@@ -195,3 +192,53 @@ def complaints(config_path: Path | None, day: date, business: str, prefix: str, 
     with opened(config_path) as store:
         store.act(lambda act: set_complaints(act, day, business, prefix, count))
     click.echo(f"{count} entered")
+
+
+# -- `relay700 report batch`
+
+
+@report.command()
+@click.argument("day", type=day_type)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Output folder. Default: a folder named after the day, in [report] batches.",
+)
+@needed_reason
+@click.option("--json", "as_json", is_flag=True, help="The manifest as one JSON object.")
+@config_option
+def batch(config_path: Path | None, day: date, out: Path | None, reason: str, as_json: bool) -> None:
+    """Write a signed folder for the authority: a day's call records in clear, its recordings in SM4.
+
+    DAY is a past day in China, such as 2026-01-31. The same command resumes an interrupted run and leaves a finished
+    batch as it is.
+    """
+    with opened(config_path) as store:
+        asked = store.act(lambda act: ask_batch(act, day, reason))
+        config = store.config
+        is_new = not config.report.key_file.exists()
+        key = load_batch_key(config.report.key_file)
+        if is_new:
+            click.echo(f"made the key {config.report.key_file}: give it to the authority out of band", err=True)
+        folder = out or config.report.batches / day.isoformat()
+        made = make_batch(config.store.path, store.sealer, config.recordings.kept_in, key, folder, asked)
+    for call_id, why in made.missing:
+        click.echo(f"no recording of {call_id}: {why}", err=True)
+    if as_json:
+        click.echo(json_line(msgspec.to_builtins(made.manifest)))
+        return
+    manifest = made.manifest
+    records = manifest.files["records.jsonl"].lines
+    counts = f"{records} records, {manifest.recordings} recordings in {manifest.segments} segments"
+    click.echo(f"{folder}: {counts}" + ("" if made.is_new else "; finished before"))
+    click.echo(f"signed by the key {manifest.public_key}")
+
+
+def show_checked(checked: Checked) -> None:
+    """Print the verdict of `evidence check` on a batch. Raises StoreError if it has faults."""
+    manifest, problems = checked
+    if problems or manifest is None:
+        raise StoreError("\n".join(problems))
+    click.echo(f"good: the batch of {manifest.day}, {manifest.recordings} recordings, {manifest.missing} missing")
+    click.echo(f"made at {manifest.made_at} by {manifest.made_by}, for: {manifest.reason}")

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from relay.cli import config_option
+from relay.cli.options import opened
 from relay.cli.output import json_line
-from relay.cli.stores import opened
 from relay.model.numbers import mask_number
 from relay.replay.player import Finding, Pace, Played, Verdict
 from relay.replay.script import Calls, find_calls

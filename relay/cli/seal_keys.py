@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from relay.cli import config_option
+from relay.cli.options import Opened, opened
 from relay.cli.output import show_list
 from relay.cli.peers import ask
-from relay.cli.stores import Opened, opened
 from relay.errors import Refused, StoreError
 from relay.service import sealing_keys as service
 from relay.service.fields import format_moment

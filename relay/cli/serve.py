@@ -1,4 +1,4 @@
-"""`relay700 serve`, `check` and `reload`."""
+"""`relay700 serve`, `check` and `reload`; and `backend`, the process that `serve` starts."""
 
 from __future__ import annotations
 
@@ -68,3 +68,16 @@ def _summary(config: Config) -> str:
     return ", ".join(
         f"{count} {name}{'es' * (name == 'prefix') or 's' if count != 1 else ''}" for name, count in parts.items()
     )
+
+
+# -- `relay700 backend`
+
+
+@click.command(hidden=True)
+@config_option
+@click.pass_context
+def backend(context: click.Context, config_path: Path | None) -> None:
+    """Serve the HTTP API, deliver events and run the timers of a relay, until standard input ends."""
+    from relay.backend import serve as run
+
+    context.exit(run(load_config(config_path), config_path))

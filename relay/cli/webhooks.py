@@ -11,9 +11,8 @@ from typing import Any
 import click
 
 from relay.cli import config_option
-from relay.cli.options import business_option, json_option, limit_option
+from relay.cli.options import Opened, business_option, every, json_option, limit_option, opened, required
 from relay.cli.output import newest, plain, show_list, show_one
-from relay.cli.stores import Opened, every, opened, required
 from relay.events import webhooks as service
 from relay.events.webhooks import KINDS, PARTIES
 from relay.service.fields import format_moment

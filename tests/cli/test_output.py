@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from relay.cli.output import json_line, record_row, shower, table
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from relay.cli.output import A_SCREEN, json_line, record_row, shower, table, written
+from relay.errors import StoreError
+from relay.policy.evaluate import OUTCOMES
 from relay.reports.disclosure import printable
-from tests.support.stored import A, ended_record, live_record
+from relay.store.database import open_store
+from tests.cli.conftest import Command
+from tests.support.product import RELAY700
+from tests.support.shelf import Shelf, call
+from tests.support.stored import A, B, ended_record, live_record
 
 
 def test_columns_are_as_wide_as_their_cells() -> None:
@@ -28,3 +43,249 @@ def test_rows_of_a_live_and_an_ended_call() -> None:
 def test_chinese_is_printed_as_it_is_and_invalid_utf_8_is_replaced() -> None:
     assert json_line({"order_id": "订单"}) == '{"order_id": "订单"}'
     assert printable("订单\udcff") == "订单\ufffd"
+
+
+# -- Files for real numbers belong to the user, and links of other users are not followed
+
+
+def put(path: Path) -> None:
+    with written(path) as file:
+        file.write(b"new")
+
+
+@pytest.fixture
+def another_user(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """A function that makes the test run as another user than the files' owner."""
+    us = os.geteuid()
+    return lambda: monkeypatch.setattr(os, "geteuid", lambda: us + 1)
+
+
+def test_a_new_file_has_mode_0600(tmp_path: Path) -> None:
+    file = tmp_path / "out"
+    before = os.umask(0)
+    try:
+        put(file)
+    finally:
+        os.umask(before)
+    assert (file.read_bytes(), file.stat().st_mode & 0o777) == (b"new", 0o600)
+
+
+def test_our_file_is_overwritten(tmp_path: Path) -> None:
+    file = tmp_path / "out"
+    file.write_bytes(b"longer than new")
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    put(link)
+    assert file.read_bytes() == b"new"
+
+
+def test_another_users_file_is_refused_and_unchanged(tmp_path: Path, another_user: Callable[[], None]) -> None:
+    file = tmp_path / "out"
+    file.write_bytes(b"old")
+    another_user()
+    with pytest.raises(StoreError, match="belongs to another user"):
+        put(file)
+    assert file.read_bytes() == b"old"
+
+
+def test_another_users_pipe_is_refused(tmp_path: Path, another_user: Callable[[], None]) -> None:
+    pipe = tmp_path / "out"
+    os.mkfifo(pipe)
+    listening = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    another_user()
+    with pytest.raises(StoreError, match="belongs to another user"):
+        put(pipe)
+    os.close(listening)
+
+
+def test_another_users_link_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another_user: Callable[[], None]
+) -> None:
+    """Not even to a file of ours, which would be overwritten."""
+    file, link = tmp_path / "ours", tmp_path / "out"
+    file.write_bytes(b"old")
+    link.symlink_to(file)
+    theirs = os.stat_result((0o120777, 0, 0, 1, os.geteuid() + 7, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(os, "lstat", lambda _: theirs)
+    with pytest.raises(StoreError, match="belongs to another user"):
+        put(link)
+    assert file.read_bytes() == b"old"
+
+
+def test_dash_is_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    put(Path("/dev/null"))
+    put(Path("-"))
+    assert capfdbinary.readouterr().out == b"new"
+
+
+def test_an_unwritable_file_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="out cannot be written: No such file or directory"):
+        put(tmp_path / "none" / "out")
+
+
+# -- Progress bars: on a terminal only
+
+COMMAND = (sys.executable, "-m", "relay")
+ROWS = 600  # enough for several updates of the bar
+
+
+@pytest.fixture
+def bindings(relay700: Command) -> Path:
+    file = relay700.folder / "bindings.csv"
+    lines = [f"AXB,,,1380000{n:04},1390000{n:04},2h,order-{n},default" for n in range(ROWS)]
+    file.write_text("mode,x,y,a,b,expires_in,order_id,business\n" + "\n".join(lines) + "\n")
+    return file
+
+
+def on_a_terminal(relay700: Command, *arguments: str) -> tuple[str, str]:
+    """Run with a terminal as standard error. Returns standard output, and output on the terminal."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, *arguments, "-c", str(relay700.folder / "relay.toml")], stdout=subprocess.PIPE, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        shown = b"".join(_read(ours))
+        output, _ = process.communicate()
+    os.close(ours)
+    assert process.returncode == 0, shown
+    return output.decode(), shown.decode()
+
+
+def _read(terminal: int) -> Iterator[bytes]:
+    while True:
+        try:
+            data = os.read(terminal, 65_536)
+        except OSError:  # EIO: the other end is closed
+            return
+        if not data:
+            return
+        yield data
+
+
+def test_long_imports_and_exports_show_a_bar_on_a_terminal(relay700: Command, bindings: Path) -> None:
+    said, shown = on_a_terminal(relay700, "bindings", "import", str(bindings))
+    assert said == f"{ROWS} imported, 0 refused\n"
+    assert shown.startswith("\x1b[?25lbindings") or "bindings  [" in shown
+    assert "100%" in shown
+    (group,) = relay700.objects("groups", "make", "riders")
+    members = relay700.folder / "members"
+    members.write_text("".join(f"1370000{n:04}\n" for n in range(ROWS)))
+    said, shown = on_a_terminal(relay700, "groups", "import", group["id"], str(members))
+    assert (said, "members  [" in shown, "100%" in shown) == (f"{ROWS} added\n", True, True)
+    path, key_file = relay700.store
+    Shelf(path, open_store(path, key_file)).add(*(ended_record(f"c{n}") for n in range(9)))
+    said, shown = on_a_terminal(relay700, "calls", "export", "-")
+    assert (len(said.splitlines()), "records  [" in shown, "100%" in shown) == (10, True, True)
+    said, shown = on_a_terminal(relay700, "audit", "export", "-")
+    assert len(said.splitlines()) > 3
+    assert "entries  [" in shown and "100%" in shown
+
+
+def test_without_a_terminal_there_is_no_bar(relay700: Command, bindings: Path) -> None:
+    assert relay700.done("bindings", "import", str(bindings)) == f"{ROWS} imported, 0 refused\n"  # and no error output
+
+
+# -- Lists: newest first, 50 rows on a terminal, all in a pipe, and a pipe closed by its reader
+
+MANY = 60
+
+
+@pytest.fixture
+def bound(relay700: Command) -> Command:
+    """A store with MANY bindings."""
+    lines = "".join(f"AXB,,,1380000{number:04},1390000{number:04},,order-{number},\n" for number in range(MANY))
+    relay700.done("bindings", "import", "-", input=lines)
+    return relay700
+
+
+def orders(text: str) -> list[str]:
+    return [line.split()[8] for line in text.splitlines()[1:]]
+
+
+def test_a_pipe_gets_all_rows_or_the_limit(bound: Command) -> None:
+    assert sorted(orders(bound.done("bindings", "list"))) == sorted(f"order-{number}" for number in range(MANY))
+    assert len(orders(bound.done("bindings", "list", "--limit", "2"))) == 2
+    assert len(bound.objects("bindings", "list", "--limit", "3")) == 3
+
+
+def on_a_screen(command: Command, *arguments: str) -> tuple[str, str]:
+    """Run on a terminal. Returns its output there and on stderr."""
+    ours, its = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        with subprocess.Popen(
+            [*RELAY700, *arguments, "-c", str(command.folder / "relay.toml")], stdout=its, stderr=subprocess.PIPE
+        ) as process:
+            os.close(its)
+            text = b""
+            try:
+                while part := screen.read(65536):
+                    text += part
+            except OSError:  # EIO: it has ended
+                pass
+            assert process.stderr is not None
+            said = process.stderr.read().decode()
+        assert process.returncode == 0, said
+    return text.decode(), said
+
+
+def test_a_terminal_gets_50_rows_and_a_note(bound: Command) -> None:
+    text, said = on_a_screen(bound, "bindings", "list")
+    assert (len(orders(text)), said) == (A_SCREEN, f"the first {A_SCREEN}; --limit N shows more\n")
+    text, said = on_a_screen(bound, "bindings", "list", "--limit", str(MANY))
+    assert (len(orders(text)), said) == (MANY, "")
+    text, said = on_a_screen(bound, "numbers", "prefixes")
+    assert said == ""
+
+
+@pytest.mark.parametrize("arguments", [("bindings", "list"), ("numbers", "list"), ("bindings", "list", "--json")])
+def test_a_closed_pipe_is_silent_with_status_141(bound: Command, arguments: tuple[str, ...]) -> None:
+    command = [*RELAY700, *arguments, "-c", str(bound.folder / "relay.toml")]
+    reading, writing = os.pipe()
+    os.close(reading)  # as `head` does
+    try:
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+NAMES = ("zebra", "ant", "mole")
+
+
+@pytest.mark.parametrize(
+    ("make", "listed"),
+    [
+        (lambda name: ("bind", "AXB", "--a", A, "--b", B, "--order", name), ("bindings", "list")),
+        (lambda name: ("business", "apply", name, "--name", name), ("business", "list")),
+        (lambda name: ("keys", "make", "--business", "default", "--scope", "calls:read"), ("keys", "list")),
+        (lambda name: ("groups", "make", name), ("groups", "list")),
+        (lambda name: ("webhooks", "make", f"https://{name}.example/"), ("webhooks", "list")),
+    ],
+)
+def test_lists_are_newest_first(
+    relay700: Command, make: Callable[[str], tuple[str, ...]], listed: tuple[str, ...]
+) -> None:
+    for each in NAMES:
+        relay700.done(*make(each))
+    made = [line["created_at"] for line in relay700.objects(*listed)]
+    assert len(made) >= len(NAMES)
+    assert made == sorted(made, reverse=True)
+    assert relay700.objects(*listed, "--limit", "2")[1]["created_at"] == made[1]
+
+
+@pytest.mark.parametrize("follow", [True, False])
+@pytest.mark.parametrize("options", [(), ("--business", "default"), ("--since", "2025-01-01T00:00:00Z")])
+def test_calls_are_listed_latest_end_first(relay700: Command, follow: bool, options: tuple[str, ...]) -> None:
+    shelf = Shelf(relay700.store[0], open_store(*relay700.store))
+    shelf.add(*map(call, range(3)))
+    if follow:
+        shelf.follow()
+    found = [line["call_id"] for line in relay700.objects("calls", "list", *options)]
+    assert found == ["c2", "c1", "c0"]
+    assert [line["call_id"] for line in relay700.objects("calls", "list", *options, "--limit", "1")] == ["c2"]
+
+
+def test_an_unknown_outcome_is_a_usage_error(usage: Callable[..., str]) -> None:
+    said = usage("calls", "list", "--outcome", "answred")
+    assert "unknown outcome answred: write one of answered, " in said
+    assert all(outcome in said for outcome in OUTCOMES)
