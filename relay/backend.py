@@ -121,7 +121,7 @@ class Backend:
         self._ledger_watch = LedgerWatch(self.path, self.sealer, log)
 
     def follow(self, config: Config) -> None:
-        """Apply a new configuration, except for settings that need a restart (`relay.config.reload`)."""
+        """Apply a new configuration, except for settings that need a restart (`relay.config`)."""
         self.settings = _api_settings(config)
         self._follower.follow(config.fraud)
         self._deliverer.follow(config.webhooks)

@@ -19,10 +19,8 @@ from typing import TYPE_CHECKING
 import uvloop
 from structlog.typing import FilteringBoundLogger
 
-from relay.config import Config, load_config
-from relay.config.files import check_files
-from relay.config.passwords import with_passwords
-from relay.config.reload import what_is_fixed
+from relay.config import Config, load_config, what_is_fixed
+from relay.config.files import check_files, with_passwords
 from relay.errors import ConfigError, Refused, StoreError
 from relay.events.ledger_watch import LedgerWatch
 from relay.log import configure, reporter

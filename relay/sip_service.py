@@ -21,6 +21,7 @@ from relay.admin import Answers
 from relay.call.engine import Engine
 from relay.call.recovery import KeptAttempt
 from relay.config import Config
+from relay.config.engine import read_sounds
 from relay.defence.shared_limits import SharedLimits
 from relay.log import STANDARD_OUTPUT, ended_calls, reporter
 from relay.model.call import CallRecord
@@ -28,7 +29,6 @@ from relay.net.control import BanLog
 from relay.net.driver import Driver
 from relay.net.process import collect_the_young, take_huge_pages
 from relay.net.rtpengine import Rtpengine
-from relay.net.sounds import read_sounds
 from relay.net.tls import read_secret
 from relay.net.transports import Transports
 from relay.policy.call_policy import CallPolicy

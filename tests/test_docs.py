@@ -16,7 +16,7 @@ import relay
 from relay import metrics
 from relay.cli import main
 from relay.config.tables import Tables
-from tests.test_config import msgspec_struct
+from tests.config.test_tables import msgspec_struct
 from tests.test_metrics import read
 
 DOCUMENTS = [Path("README.md"), Path("ARCHITECTURE.md"), Path("SECURITY.md"), *Path("docs").glob("*.md")]

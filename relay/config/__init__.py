@@ -1,22 +1,30 @@
-"""The configuration: one TOML file to plain values; all faults are reported at once, each with its key path (DESIGN 5).
+"""The configuration: one TOML file to plain values; all faults are reported at once, each with its key path.
 
 It reads the given file, and the secrets, certificates and sounds it names: no environment variable, no store.
 """
 
 from __future__ import annotations
 
+import re
+import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
 
-from msgspec.structs import asdict
+import msgspec
+from msgspec import Struct
+from msgspec.structs import FieldInfo, asdict, fields
 
-from relay.config.checks import build_settings
-from relay.config.media import read_rtpengine, recordings, sound_files
+from relay.config.engine import SoundFiles, build_settings, read_rtpengine, recordings, sound_files
 from relay.config.parties import claim_warnings
-from relay.config.passwords import PasswordFile, password_files
-from relay.config.peers import dns_servers, peer_certificates
+from relay.config.peers import PasswordFile, dns_servers, password_files, peer_certificates
 from relay.config.protection import (
+    ApiConfig,
+    ReportConfig,
+    VerifyConfig,
     api_config,
     bind_rules,
     call_rules,
@@ -27,12 +35,10 @@ from relay.config.protection import (
     retention_config,
     verify_config,
 )
-from relay.config.reading import ApiConfig, ReportConfig, VerifyConfig, parse_toml, read_file, read_tables
 from relay.config.tables import StoreTable, Tables, TlsTable
 from relay.errors import ConfigError
 from relay.events.settings import DeliveryRules
 from relay.model.settings import PeerCertificate, RtpengineAddress, Settings, StreamLimits, TlsFiles
-from relay.net.sounds import SoundFiles
 from relay.policy.fraud import Signals
 from relay.policy.rules import Rules
 from relay.service.releases import BindRules
@@ -42,7 +48,7 @@ from relay.store.recordings import Recordings
 
 DEFAULT_PATH = Path("config/relay.toml")
 
-# Used where there is no file: the example of DESIGN 5.
+# Used where there is no file
 _BUILT_IN = """
 [[peer]]
 name = "carrier"
@@ -168,3 +174,126 @@ def _tls(table: TlsTable | None, peers: tuple[PeerCertificate, ...]) -> TlsFiles
     ca = Path(table.ca) if table.ca else None
     client_ca = Path(table.client_ca) if table.client_ca else None
     return TlsFiles(Path(table.certificate), Path(table.key), ca, table.verify, peers, client_ca)
+
+
+# -- Settings that need a restart
+
+_FIXED: dict[str, Callable[[Config], object]] = {
+    "sip.listen, sip.advertise": lambda config: config.settings.listeners,
+    "sip.t1_ms": lambda config: config.settings.timings,
+    "store": lambda config: config.store,
+    "media.mode, media.rtpengine": lambda config: (config.settings.anchored, config.rtpengine),
+    "recording.kept_in": lambda config: config.recordings.kept_in,
+    "api.enabled": lambda config: config.api.enabled,
+    "api.listen": lambda config: (config.api.host, config.api.port),
+    "api.certificate, api.key": lambda config: (config.api.certificate, config.api.key),
+    "verify": lambda config: config.verify,
+    "log": lambda config: config.log,
+    "streams": lambda config: config.streams,
+}
+
+
+def what_is_fixed(now: Config, wanted: Config) -> list[str]:
+    """Return a fault for each changed setting that needs a restart."""
+    return [
+        f"{keys}: a change needs a restart; write the former value, or restart the relay"
+        for keys, value in _FIXED.items()
+        if value(now) != value(wanted)
+    ]
+
+
+# -- TOML text to tables: unknown keys and wrong types are faults
+
+
+def parse_toml(text: str, name: str) -> dict[str, Any]:
+    """Raises ConfigError with the line and column."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"{name}: not TOML: {error}"]) from error
+
+
+def read_file(path: Path) -> str:
+    """Raises ConfigError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: not UTF-8 text (byte {error.start})"]) from error
+
+
+def read_tables(document: dict[str, Any], problems: list[str]) -> Tables:
+    """Return all tables. A wrong value is reported and replaced by its default, or its table is left out."""
+    values: dict[str, Any] = {}
+    known = {field.name: field for field in fields(Tables)}
+    for key, raw in document.items():
+        if key not in known:
+            problems.append(_unknown(key, "table", known))
+        elif key in ("peer", "route"):
+            values[key] = tuple(_read_array(key, raw, _table_type(known[key]), problems))
+        elif isinstance(raw, dict):
+            table = read_table(key, raw, _table_type(known[key]), problems)
+            if table is not None:
+                values[key] = table
+        else:
+            problems.append(f"{key}: not a table; write [{key}] on a line of its own")
+    return Tables(**values)
+
+
+def read_table(path: str, raw: dict[str, Any], type_: type[Struct], problems: list[str]) -> Struct | None:
+    """Return the table; None if a required value is missing or wrong."""
+    known = {field.name: field for field in fields(type_)}
+    values: dict[str, Any] = {}
+    problems.extend(f"{path}.{_unknown(key, 'setting', known)}" for key in raw if key not in known)
+    complete = True
+    for name, field in known.items():
+        if name in raw:
+            try:
+                values[name] = msgspec.convert(raw[name], field.type)
+            except msgspec.ValidationError as error:
+                problems.append(_wrong(f"{path}.{name}", str(error), field))
+                complete &= not field.required
+        elif field.required:
+            problems.append(f"{path}.{name}: missing; write {_description(field.type)}")
+            complete = False
+    return type_(**values) if complete else None
+
+
+def _read_array(key: str, raw: Any, type_: type[Struct], problems: list[str]) -> list[Struct | None]:
+    if not isinstance(raw, list) or not all(isinstance(entry, dict) for entry in raw):
+        problems.append(f"{key}: not an array of tables; write [[{key}]] before each")
+        return []
+    return [read_table(f"{key}[{index}]", entry, type_, problems) for index, entry in enumerate(raw)]
+
+
+def _unknown(key: str, what: str, known: dict[str, FieldInfo]) -> str:
+    near = get_close_matches(key, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    return f"{key}: unknown {what}; {hint}"
+
+
+def _wrong(path: str, message: str, field: FieldInfo) -> str:
+    message, _, place = message.partition(" - at `$")
+    return f"{path}{place.rstrip('`')}: {_lower_first(message)}; write {_description(field.type)}"
+
+
+def _lower_first(text: str) -> str:
+    return re.sub(r"`", "", text[:1].lower() + text[1:])
+
+
+def _description(type_: Any) -> str:
+    """The description in the field's Meta, which may be inside `… | None`."""
+    for part in getattr(type_, "__metadata__", ()):
+        if isinstance(part, msgspec.Meta) and part.description:
+            return part.description
+    return next(filter(None, map(_description, get_args(type_))), "")
+
+
+def _table_type(field: FieldInfo) -> type[Struct]:
+    """The Struct within `Table`, `Table | None` or `tuple[Table | None, ...]`."""
+    type_ = field.type
+    while get_origin(type_) is not None or isinstance(type_, UnionType):
+        type_ = get_args(type_)[0]
+    table: type[Struct] = type_
+    return table

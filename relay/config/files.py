@@ -1,16 +1,22 @@
-"""Checks of the files that a configuration names. It opens no store."""
+"""The files that a configuration names: checks of all, and the passwords in them. It opens no store."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from relay.config import Config
-from relay.config.media import check_recording
-from relay.config.passwords import with_passwords
-from relay.errors import ConfigError
-from relay.net.sounds import read_sounds
+from relay.config.engine import read_sounds
+from relay.errors import ConfigError, StoreError
+from relay.events.recordings import FOLDERS
+from relay.model.settings import Account, Peer
 from relay.net.tls import check_identity, client_context, peer_contexts, read_secret, server_context
+from relay.store.connection import Place
+from relay.store.recordings import Recordings, has_cipher
+from relay.store.sealing.sealer import load_key
 
 
 def check_files(config: Config) -> None:
@@ -40,3 +46,66 @@ def _checks(config: Config) -> list[Callable[[], object]]:
     if config.sounds is not None:
         checks.append(partial(read_sounds, config.sounds))
     return checks
+
+
+def check_recording(recordings: Recordings, store: Place, key_file: Path) -> None:
+    """Raises ConfigError with all faults; none where nothing is recorded."""
+    if not recordings.spools:
+        return
+    problems = [fault for spool in recordings.spools for fault in _spool_faults(spool)]
+    if not has_cipher(recordings.cipher):
+        problems.append(f"recording.cipher: this OpenSSL has no {recordings.cipher}; write another one")
+    nearest = next(folder for folder in (recordings.kept_in, *recordings.kept_in.absolute().parents) if folder.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        problems.append(f"recording.kept_in: {recordings.kept_in} cannot be written: no permission in {nearest}")
+    if key_file.exists() or (isinstance(store, Path) and store.exists()):  # else the store's creation makes it
+        try:
+            load_key(key_file)
+        except StoreError as error:
+            problems.append(f"store.key_file: {error}")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _spool_faults(spool: Path) -> list[str]:
+    """The relay must be able to read and delete rtpengine's files."""
+    if not spool.is_dir():
+        return [f"recording.spool: {spool} is not a folder here; name rtpengine's recording-dir, which it makes"]
+    folders = [spool, *(folder for name in FOLDERS if (folder := spool / name).exists())]
+    needed = os.R_OK | os.X_OK
+    return [
+        f"recording.spool: this user may not read and delete in {folder}; see its group and mode"
+        for folder in folders
+        if not os.access(folder, needed if folder == spool else needed | os.W_OK)
+    ]
+
+
+# -- Passwords
+
+
+def with_passwords(config: Config) -> Config:
+    """Return the configuration with its passwords. Raises ConfigError with every file that cannot be read."""
+    found: dict[tuple[str, bool], str] = {}
+    problems: list[str] = []
+    for file in config.passwords:
+        try:
+            found[file.peer, file.is_login] = read_secret(file.key, file.path)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    peers = tuple(
+        [
+            replace(
+                peer, account=_filled(peer, peer.account, False, found), login=_filled(peer, peer.login, True, found)
+            )
+            for peer in config.settings.peers
+        ]
+    )
+    return replace(config, settings=replace(config.settings, peers=peers))
+
+
+def _filled(
+    peer: Peer, account: Account | None, is_login: bool, passwords: dict[tuple[str, bool], str]
+) -> Account | None:
+    return None if account is None else replace(account, password=passwords[peer.name, is_login])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 from relay.config.parties import caller_numbers
 from relay.config.tables import DnsTable, PeerTable, TargetTable
@@ -280,3 +280,29 @@ def dns_servers(table: DnsTable, problems: list[str]) -> tuple[tuple[str, int], 
 
 # An address, or one with a port: [IPv6]:port, IPv4:port.
 _SERVER = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::([0-9]{1,5}))?|([0-9A-Fa-f:.]+)")
+
+
+# -- Files with the passwords of accounts. The relay reads them, commands do not
+
+
+class PasswordFile(NamedTuple):
+    """The password file of one account."""
+
+    peer: str
+    is_login: bool  # account of the peer here; else our account there
+    key: str  # key path of the setting, for errors
+    path: Path
+
+
+def password_files(tables: Sequence[PeerTable | None]) -> tuple[PasswordFile, ...]:
+    found = []
+    for index, table in enumerate(tables):
+        if table is None:
+            continue
+        if table.auth is not None:
+            key = f"peer[{index}].auth.password_file"
+            found.append(PasswordFile(table.name, False, key, Path(table.auth.password_file)))
+        if table.login is not None:
+            key = f"peer[{index}].login.password_file"
+            found.append(PasswordFile(table.name, True, key, Path(table.login.password_file)))
+    return tuple(found)

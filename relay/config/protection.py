@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from msgspec.structs import asdict
 
 from relay.config.parties import read_parties
-from relay.config.reading import ApiConfig, VerifyConfig
 from relay.config.tables import (
     ApiTable,
     FraudTable,
@@ -37,6 +38,33 @@ from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Retentio
 LONGEST_WINDOW_MS = DAY_MS  # of a cap: call records are counted no further back
 
 _CAP = re.compile(r"([1-9][0-9]{0,6})/(\S+)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiConfig:
+    enabled: bool
+    host: str  # without brackets
+    port: int
+    certificate: Path | None  # both or neither; without them plain HTTP, on loopback only
+    key: Path | None
+    requests_per_s: int  # of one key
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportConfig:
+    """Daily batches for the authority."""
+
+    key_file: Path
+    batches: Path
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyConfig:
+    url: str
+    secret_file: Path
+    timeout_s: float
+    fail: Literal["closed", "open"]
 
 
 def bind_rules(table: NumbersTable, quotas: QuotasTable, recording: bool, problems: list[str]) -> BindRules:

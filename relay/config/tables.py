@@ -1,6 +1,6 @@
 """The tables of relay.toml as an operator writes them: names, types, ranges, defaults and descriptions.
 
-An error quotes the description after "write". `relay.config.checks` checks values against each other. A default is
+An error quotes the description after "write". `relay.config.engine` checks values against each other. A default is
 defined once: in the settings class of the part that uses it, if it has one, else here. A test compares it with
 config/relay.toml.
 """

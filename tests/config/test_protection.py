@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from relay.config import load_config
-from relay.config.reading import VerifyConfig
+from relay.config import VerifyConfig, load_config
 from relay.model.numbers import MOBILES_ALONE
 from relay.policy.fraud import Signal
 from relay.policy.rules import NO_LIMIT, Cap, Hours, Quotas
-from tests.test_config import config, problem, problems
+from tests.config.support import config, problem, problems
 
 DAY_MS = 86_400_000
 

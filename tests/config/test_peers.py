@@ -7,11 +7,92 @@ from pathlib import Path
 
 import pytest
 
-from relay.config.files import check_files
-from relay.config.passwords import with_passwords
-from relay.errors import ConfigError
-from relay.model.settings import Account, Health, PeerCertificate, Quota, Target
-from tests.test_config import PEER, config, problem, problems
+from relay.model.settings import (
+    Account,
+    Health,
+    PeerCertificate,
+    Quota,
+    Target,
+)
+from tests.config.support import PEER, config, problem, problems
+
+# Peers
+
+
+@pytest.mark.parametrize(
+    ("uri", "transport", "port", "tcp_allowed"),
+    [
+        ("sip:127.0.0.2", "udp", 5060, True),
+        ("sip:127.0.0.2:5070;transport=UDP", "udp", 5070, False),
+        ("sip:127.0.0.2;transport=tcp", "tcp", 5060, False),
+        ("sip:127.0.0.2;transport=tls", "tls", 5061, False),
+        ("sips:127.0.0.2", "tls", 5061, False),
+        ("sips:127.0.0.2:5071;transport=tcp", "tls", 5071, False),
+    ],
+)
+def test_the_uri_of_a_peer_sets_transport_and_port(uri: str, transport: str, port: int, tcp_allowed: bool) -> None:
+    listen = '["udp:127.0.0.1:5060", "tcp:127.0.0.1:5060", "tls:127.0.0.1:5061"]'
+    text = f'[sip]\nlisten = {listen}\n[tls]\ncertificate = "c"\nkey = "k"\n[[peer]]\nname = "p"\nuri = "{uri}"'
+    (peer,) = config(text).settings.peers
+    (target,) = peer.targets
+    assert (target.transport, target.port, peer.tcp_allowed) == (transport, port, tcp_allowed)
+
+
+def test_tcp_is_not_used_without_a_tcp_listener() -> None:
+    (peer,) = config('[[peer]]\nname = "p"\nuri = "sip:127.0.0.2"').settings.peers
+    assert not peer.tcp_allowed
+
+
+def test_the_sources_of_a_peer_default_to_its_address() -> None:
+    (peer,) = config(PEER).settings.peers
+    assert peer.sources == (ip_network("127.0.0.2/32"),)
+    (peer,) = config(PEER + 'sources = ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"]').settings.peers
+    assert peer.sources == (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"), ip_network("192.0.2.7/32"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("127.0.0.2:5060", "write one such as"),
+        ("tel:+8613800000001", "not a SIP URI"),
+        ("sip:user@127.0.0.2", "has no user"),
+        ("sip:127.0.0.2;transport=sctp", "unknown transport 'sctp'; write udp, tcp or tls"),
+        ("sips:127.0.0.2;transport=udp", "sips: needs TLS; leave out the transport"),
+        ("sip:127.0.0.2;transport=tcp", 'no listener for tcp over IPv4; add one to sip.listen, such as "tcp:'),
+        ("sip:[::1]", 'no listener for udp over IPv6; add one to sip.listen, such as "udp:[::1]:5060"'),
+        ("sip:127.0.0.2:0", "port 0 does not exist"),
+    ],
+)
+def test_an_invalid_uri_is_reported_with_its_position(uri: str, told: str) -> None:
+    found = problem(f'[[peer]]\nname = "p"\nuri = "{uri}"')
+    assert found.startswith("peer[0].uri: ")
+    assert told in found
+
+
+def test_an_invalid_listener_causes_no_faults_of_peers() -> None:
+    assert problem('[sip]\nlisten = ["udp:127.0.0.1:99999"]\n' + PEER).startswith("sip.listen[0]: ")
+
+
+def test_a_peer_with_a_host_name_needs_sources() -> None:
+    named = '[[peer]]\nname = "p"\nuri = "sip:pbx.example.com"\n'
+    assert problem(named).startswith("peer[0].sources: missing")
+    assert config(named + 'sources = ["192.0.2.0/28"]').settings.peers[0].targets[0].host == "pbx.example.com"
+
+
+def test_sources_must_be_networks() -> None:
+    found = problem(PEER + 'sources = ["10.0.0.1/8"]')
+    assert found == 'peer[0].sources[0]: 10.0.0.1/8 has host bits set; write a network such as "192.0.2.0/28"'
+
+
+@pytest.mark.parametrize("uri", ["127.0.0.2", "sip:127.0.0.2;transport=sctp"])
+def test_sources_are_checked_even_if_the_uri_is_invalid(uri: str) -> None:
+    found = problems(f'[[peer]]\nname = "p"\nuri = "{uri}"\nsources = ["10.0.0.1/8"]')
+    assert sorted(line.partition(":")[0] for line in found) == ["peer[0].sources[0]", "peer[0].uri"]
+
+
+def test_duplicate_peer_names_are_refused() -> None:
+    assert problem(PEER + PEER) == "peer[1].name: carrier is taken; each peer needs a unique name"
+
 
 NAMED = '[[peer]]\nname = "p"\nsources = ["192.0.2.0/28"]\nuri = "{}"\n'
 
@@ -161,29 +242,3 @@ def test_two_peers_with_one_login_are_refused() -> None:
 def test_a_login_needs_unknown_sources_to_be_answered() -> None:
     text = f'[[peer]]\nname = "phone"\nlogin = {AUTH}\n[limits]\nstranger_answers_per_s = 0\n'
     assert problem(text).startswith("limits.stranger_answers_per_s: ")
-
-
-def test_passwords_are_read_from_their_files(tmp_path: Path) -> None:
-    for name in ("trunk", "phone"):
-        (tmp_path / name).touch(0o600)
-        (tmp_path / name).write_text(f"{name}-secret\n")
-    text = (
-        f'[[peer]]\nname = "trunk"\nuri = "sip:192.0.2.1"\n'
-        f'auth = {{username = "4001", password_file = "{tmp_path}/trunk", realm = "r"}}\n'
-        f'[[peer]]\nname = "phone"\nlogin = {{username = "1001", password_file = "{tmp_path}/phone"}}\n'
-    )
-    filled = with_passwords(config(text))
-    trunk, phone = filled.settings.peers
-    assert trunk.account == Account("4001", "trunk-secret", "r")
-    assert phone.login == Account("1001", "phone-secret")
-    assert "-secret" not in repr(filled)
-    for name in ("trunk", "phone"):
-        (tmp_path / name).unlink()
-    with pytest.raises(ConfigError) as caught:
-        with_passwords(config(text))
-    assert [each.partition(": ")[0] for each in caught.value.problems] == [
-        "peer[0].auth.password_file",
-        "peer[1].login.password_file",
-    ]
-    with pytest.raises(ConfigError, match=r"peer\[1\].login.password_file"):
-        check_files(config(text))

@@ -7,7 +7,7 @@ import pytest
 from relay.config import load_config
 from relay.config.peers import MAX_REFUSED
 from relay.model.settings import CallerNumbers, Peer
-from tests.test_config import PEER, config, problem, problems
+from tests.config.support import PEER, config, problem, problems
 
 PHONE = '[[peer]]\nname = "phone"\nlogin = {{username = "{}", password_file = "p"}}\n'
 

@@ -1,14 +1,66 @@
-"""Settings that a reload can and cannot change."""
+"""Files, faults and reload."""
 
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
-from relay.config import Config
-from relay.config.reload import what_is_fixed
-from tests.test_config import PEER, config
+from relay.config import Config, load_config, what_is_fixed
+from relay.errors import ConfigError
+from relay.model.settings import Listener, PeerRoute
+from tests.config.support import PEER, config, problem, problems
+
+# Sources
+
+
+def test_the_built_in_configuration_is_used_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    built_in = load_config(None)
+    assert built_in.settings.listeners == (Listener("udp", "127.0.0.1", 5060, "127.0.0.1"),)
+    assert [peer.name for peer in built_in.settings.peers] == ["carrier"]
+    assert built_in.settings.routes == (PeerRoute("", ("carrier",)),)
+    assert built_in.settings.prefixes == ("70010000001",)
+    assert (built_in.store.path, built_in.store.key_file) == (Path("var/relay.db"), Path("var/relay.key"))
+
+
+def test_the_default_file_is_used_if_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config").mkdir()
+    Path("config/relay.toml").write_text("[sip]\nring_timeout_s = 7\n")
+    assert load_config(None).settings.ring_timeout_s == 7
+
+
+def test_a_given_file_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: cannot be read: No such file"):
+        load_config(tmp_path / "nowhere.toml")
+
+
+def test_invalid_toml_is_reported_with_its_position() -> None:
+    assert problem("[sip\n").startswith("not TOML: Expected ']'")
+
+
+def test_invalid_utf8_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="not UTF-8 text"):
+        load_config(tmp_path / "x.toml")
+
+
+def test_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RELAY_SIP_T1_MS", "RELAY700_SIP_T1_MS", "SIP_T1_MS"):
+        monkeypatch.setenv(name, "77")
+    assert config("").settings.timings.t1 == 0.5
+
+
+def test_all_faults_are_reported_at_once_by_position_in_the_file() -> None:
+    text = '[sip]\nt1_ms = 1\nlisten = ["x"]\n[[peer]]\nname = "a b"\nuri = "x"\n[[peer]]\nname = "p"\nuri = "tel:1"\n'
+    keys = [each.partition(":")[0] for each in problems(text + '[[route]]\npeers = ["q"]')]
+    assert keys == ["sip.t1_ms", "peer[0].name", "sip.listen[0]", "peer[1].uri"]
+
+
+# -- Settings that a reload can and cannot change
+
 
 OTHER = '[[peer]]\nname = "other"\nuri = "sip:127.0.0.3"\n[[route]]\npeers = ["other"]\n'
 
@@ -63,9 +115,17 @@ FOLLOWED = {
     *("numbers", "rules", "fraud", "webhooks", "retention", "purge_at_minute", "tls", "sounds", "passwords", "dns"),
     *("drain_s",),
 }
+
+
 FIXED = {"store", "verify", "log", "streams", "rtpengine"}
+
+
 IN_PARTS = {"settings", "api", "recordings"}
+
+
 READ_FROM = {"name", "warnings"}
+
+
 OF_COMMANDS = {"report"}  # not used by the relay
 
 

@@ -1,19 +1,26 @@
-"""Checks across tables: listeners and routes as the engine takes them, each fault with its key path."""
+"""Settings of the engine: listeners, routes, media, announcements and recordings, each fault with its key path.
+
+Also the announcement sounds for rtpengine: the shipped ones, replaced by the operator's where given.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from ipaddress import IPv6Address, ip_address
-from typing import cast
+from pathlib import Path
+from typing import Final, NamedTuple, cast
 
 from msgspec.structs import asdict
 
-from relay.config.media import announcements
+from relay.call.announcement import SOUNDS
 from relay.config.peers import Address, Transport, read_peers
-from relay.config.tables import PeerTable, RouteTable, Tables
-from relay.model.settings import Limits, Listener, PeerRoute, Settings
+from relay.config.tables import AnnouncementsTable, ApiTable, MediaTable, PeerTable, RecordingTable, RouteTable, Tables
+from relay.errors import ConfigError
+from relay.model.call import LANGUAGES, Language
+from relay.model.settings import Announcements, Limits, Listener, PeerRoute, RtpengineAddress, Settings
 from relay.sip.timers import Timings
+from relay.store.recordings import Recordings
 
 _LISTEN = re.compile(r"(udp|tcp|tls):(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})")
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9-]*)(?:\.[A-Za-z0-9][A-Za-z0-9-]*)*")
@@ -58,7 +65,7 @@ def _timings(t1_ms: int) -> Timings:
     return Timings(t1, 8 * t1, 10 * t1)
 
 
-# Listeners
+# -- Listeners
 
 
 def _listeners(tables: Tables, problems: list[str]) -> list[Listener]:
@@ -128,7 +135,7 @@ def _shown(address: Address, advertised: Sequence[Address | str]) -> str | None:
     return f"[{host}]" if isinstance(host, IPv6Address) else str(host)
 
 
-# Routes
+# -- Routes
 
 
 def _routes(
@@ -155,3 +162,131 @@ def _unknown_peers(path: str, table: RouteTable, names: set[str]) -> list[str]:
         for place, name in enumerate(table.peers)
         if name not in names
     ]
+
+
+# -- `[media]`: rtpengine
+
+_ADDRESS = re.compile(r"udp:(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})")
+_HELP = 'write "udp:address:port", as rtpengine\'s listen-ng has it, such as "udp:127.0.0.1:2223"'
+
+
+def read_rtpengine(table: MediaTable, problems: list[str]) -> tuple[RtpengineAddress, ...]:
+    """Return the instances that anchor media; none where media go directly between peers."""
+    if table.mode == "direct":
+        return ()
+    texts = (table.rtpengine,) if isinstance(table.rtpengine, str) else table.rtpengine or ()
+    if not texts:
+        problems.append(f'media.rtpengine: missing, and media.mode is "rtpengine"; {_HELP}')
+    found: dict[str, RtpengineAddress] = {}
+    for text in texts:
+        address = _parse(text)
+        if address is None:
+            problems.append(f"media.rtpengine: {text!r} is not an rtpengine address; {_HELP}")
+        elif text in found:
+            problems.append(f"media.rtpengine: {text} is listed twice; leave one out")
+        else:
+            found[text] = address
+    return tuple(found.values())
+
+
+def _parse(text: str) -> RtpengineAddress | None:
+    match = _ADDRESS.fullmatch(text)
+    if match is None or not 1 <= int(match[3]) <= 65535:
+        return None
+    try:
+        host = ip_address(match[1] or match[2])
+    except ValueError:
+        return None
+    return RtpengineAddress(text, str(host), int(match[3]))
+
+
+# -- Announcements and their sound files
+
+
+def announcements(table: AnnouncementsTable) -> Announcements:
+    return Announcements(table.refused, table.begin, table.ending, table.max_at_once)
+
+
+def sound_files(
+    table: AnnouncementsTable, media: MediaTable, recording: bool, problems: list[str]
+) -> SoundFiles | None:
+    """Return None where nothing is announced. `recording`: calls are recorded, which both sides are told."""
+    announced = table.refused or table.begin or table.ending
+    if announced and media.mode != "rtpengine":
+        problems.append('announcements: rtpengine plays them; write media.mode = "rtpengine", or set none of them')
+    if not announced and not recording:
+        return None
+    return SoundFiles(table.language, Path(table.folder) if table.folder else None)
+
+
+# -- Folders of recordings
+
+
+def recordings(table: RecordingTable, media: MediaTable, api: ApiTable, problems: list[str]) -> Recordings:
+    """Return the folders that recordings come from and go to."""
+    spools = (table.spool,) if isinstance(table.spool, str) else table.spool
+    spools = tuple(spool for spool in spools if spool)
+    if spools and media.mode != "rtpengine":
+        problems.append('recording.spool: rtpengine records; write media.mode = "rtpengine", or spool = ""')
+    if spools and not api.enabled:
+        problems.append(
+            "recording.spool: recordings are taken over by the backend process, which serves the API, and must not "
+            'stay there in clear; write api.enabled = true, or spool = ""'
+        )
+    return Recordings(Path(table.kept_in), tuple(map(Path, spools)), table.cipher)
+
+
+# -- Sounds
+
+SHIPPED: Final = Path(__file__).parents[1] / "sounds"
+MOST_BYTES: Final = 60_000  # a sound must fit into one datagram: 7 s of A-law
+
+
+class SoundFiles(NamedTuple):
+    language: Language  # the default
+    own: Path | None = None  # the operator's folder
+
+
+def read_sounds(files: SoundFiles) -> dict[tuple[str, str], bytes]:
+    """All sounds as WAV files by (language, name); language "" is the default one.
+
+    Raises ConfigError with every fault in the operator's files.
+    """
+    sounds: dict[tuple[str, str], bytes] = {
+        (language, name): (SHIPPED / language / f"{name}.wav").read_bytes() for language in LANGUAGES for name in SOUNDS
+    }
+    if files.own is not None:
+        sounds |= _read_own(files.own, files.language)
+    return sounds | {("", name): sounds[files.language, name] for name in SOUNDS}
+
+
+def _read_own(folder: Path, usual: Language) -> dict[tuple[str, str], bytes]:
+    """The operator's sounds: FOLDER/*.wav in the default language, FOLDER/LANGUAGE/*.wav in others."""
+    sounds: dict[tuple[str, str], bytes] = {}
+    problems: list[str] = []
+    found = [(usual, path) for path in sorted(folder.glob("*.wav"))]
+    found += [(language, path) for language in LANGUAGES for path in sorted(folder.glob(f"{language}/*.wav"))]
+    if not found:
+        problems.append(f"{folder} has no .wav file; add one, or remove the setting")
+    for language, path in found:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            problems.append(f"{path} cannot be read: {error.strerror}")
+            continue
+        problems += _faults(path, data)
+        sounds[language, path.stem] = data
+    if problems:
+        raise ConfigError([f"announcements.folder: {problem}" for problem in problems])
+    return sounds
+
+
+def _faults(path: Path, data: bytes) -> list[str]:
+    faults = []
+    if path.stem not in SOUNDS:
+        faults.append(f"{path} is not a known sound; the names are {', '.join(SOUNDS)}")
+    if not (data.startswith(b"RIFF") and data[8:12] == b"WAVE"):
+        faults.append(f"{path} is not a WAV file")
+    if len(data) > MOST_BYTES:
+        faults.append(f"{path} has {len(data)} bytes, above {MOST_BYTES}: encode it as 8 kHz, mono, A-law")
+    return faults
