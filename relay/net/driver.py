@@ -31,11 +31,11 @@ from relay.model.actions import (
     SendAll,
 )
 from relay.model.call import CallRecord, Refusal, Route
-from relay.model.numbers import mask_number
 from relay.model.settings import Peer
 from relay.net.queues import BEHIND_S, Backlog, Pace, Waiting
 from relay.net.transports import Transports
 from relay.policy.rules import STORE_FAILED, VERIFICATION_FAILED
+from relay.privacy.records import ended_call
 from relay.sip.message import Flow
 
 # Timers may run this late, so that one loop timer serves many (RFC 3261's are 0.5 s and longer).
@@ -172,12 +172,7 @@ class Driver:
 
     def transport_failed(self, flow: Flow) -> None:
         """Report an unreachable flow to the engine."""
-        now = time.monotonic()
-        try:
-            self._engine.transport_failed(flow, now)
-        except Exception:
-            self._report_bug("transport_failed", now)
-        self.perform(now)
+        self._enter("transport_failed", self._engine.transport_failed, flow)
 
     def committed(self, token: int) -> None:
         """The commit acknowledgement of a record, in append order. Token 0: no call waits for it."""
@@ -195,29 +190,23 @@ class Driver:
 
     def found(self, action: LookUp, answer: Route | Refusal) -> None:
         """The answer of `look_up_later`."""
-        now = time.monotonic()
-        try:
-            self._take(action, answer, now)
-        except Exception:
-            self._report_bug("found", now)
-        self.perform(now)
+        self._enter("found", self._take, action, answer)
 
     def routed(self, token: int, answer: Route | Refusal) -> None:
         """The answer of `verify`."""
-        now = time.monotonic()
-        try:
-            self._engine.routed(token, answer, now)
-        except Exception:
-            self._report_bug("routed", now)
-        self.perform(now)
+        self._enter("routed", self._engine.routed, token, answer)
 
     def mediated(self, token: int, answer: Mediated | None) -> None:
         """The answer of rtpengine."""
+        self._enter("mediated", self._engine.mediated, token, answer)
+
+    def _enter(self, where: str, do: Callable[..., None], *arguments: object) -> None:
+        """Call the engine, and execute its actions."""
         now = time.monotonic()
         try:
-            self._engine.mediated(token, answer, now)
+            do(*arguments, now)
         except Exception:
-            self._report_bug("mediated", now)
+            self._report_bug(where, now)
         self.perform(now)
 
     def set_clock(self) -> float:
@@ -431,26 +420,3 @@ class Driver:
         if len(self._bugs_logged) < BUGS_LOGGED_PER_S:
             self._bugs_logged.append(now)
             self._log.exception("relay.bug", where=where, bugs=self.bugs)
-
-
-def ended_call(record: CallRecord) -> dict[str, object]:
-    """The log fields of an ended call or message. Numbers are masked; leg Call-IDs, chosen by peers, are left out."""
-    return {
-        "kind": record.kind,
-        "call_id": record.call_id,
-        "outcome": record.outcome,
-        "sip_status": record.sip_status,
-        "q850_cause": record.q850_cause,
-        "ended_by": record.ended_by,
-        "end_reason": record.end_reason,
-        "duration_ms": record.duration_ms,
-        "number_dialled": mask_number(record.number_dialled),
-        "number_shown": record.number_shown,
-        "caller": mask_number(record.caller),
-        "callee": mask_number(record.callee or "") or None,
-        "peer_in": record.peer_in,
-        "peer_out": record.peer_out,
-        "business": record.business,
-        "order_id": record.order_id,
-        "binding_id": record.binding_id,
-    }

@@ -1,6 +1,6 @@
-"""What of a call record leaves the relay: one row of `FIELDS` for each field, in reports and in events of webhooks.
+"""What of a call record leaves the relay: in reports, in events of webhooks, and in the log.
 
-An allow-list: a field of `CallRecord` without a row goes nowhere, and a test asks for its row.
+An allow-list: a field of `CallRecord` without a row of `FIELDS` goes nowhere, and a test asks for its row.
 """
 
 from __future__ import annotations
@@ -91,3 +91,26 @@ def _shown(value: Value, field: Field, *, reveal: bool, for_operator: bool) -> V
 def is_stranger(record: CallRecord) -> bool:
     """Return whether the call came from an unknown source: not a bound party, and shown so that it can be traced."""
     return not record.peer_in
+
+
+def ended_call(record: CallRecord) -> dict[str, object]:
+    """The log fields of an ended call or message. Numbers are masked; leg Call-IDs, chosen by peers, are left out."""
+    return {
+        "kind": record.kind,
+        "call_id": record.call_id,
+        "outcome": record.outcome,
+        "sip_status": record.sip_status,
+        "q850_cause": record.q850_cause,
+        "ended_by": record.ended_by,
+        "end_reason": record.end_reason,
+        "duration_ms": record.duration_ms,
+        "number_dialled": mask_number(record.number_dialled),
+        "number_shown": record.number_shown,
+        "caller": mask_number(record.caller),
+        "callee": mask_number(record.callee or "") or None,
+        "peer_in": record.peer_in,
+        "peer_out": record.peer_out,
+        "business": record.business,
+        "order_id": record.order_id,
+        "binding_id": record.binding_id,
+    }

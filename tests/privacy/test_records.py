@@ -7,7 +7,7 @@ import json
 import pytest
 
 from relay.model.call import CallRecord
-from relay.privacy.records import FIELDS, reported
+from relay.privacy.records import FIELDS, ended_call, reported
 from tests.support.stored import A, B, ended_record
 
 
@@ -50,3 +50,16 @@ def test_a_business_user_never_sees_a_source(reveal: bool, peer_in: str) -> None
 
 def test_an_operator_sees_the_source_of_an_unknown_caller() -> None:
     assert reported(ended_record(source="udp:192.0.2.7:5060", peer_in=""), reveal=False)["source"] is not None
+
+
+def test_the_log_of_an_ended_call_masks_numbers_and_omits_the_legs() -> None:
+    logged = ended_call(ended_record(number_dialled=B, caller_leg_call_id=A, callee_leg_call_id=B, source=f"udp:{A}"))
+    assert [logged[name] for name in ("number_dialled", "caller", "callee")] == [
+        *("139****0002", "138****0001", "139****0002"),
+    ]
+    assert A[2:] not in json.dumps(logged) and B[2:] not in json.dumps(logged)
+    assert (logged["kind"], logged["outcome"]) == ("call", "answered")
+
+
+def test_the_log_of_a_call_without_a_callee_has_none() -> None:
+    assert ended_call(ended_record(callee=None))["callee"] is None

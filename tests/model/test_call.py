@@ -1,0 +1,36 @@
+"""Decisions about calls, and the call record."""
+
+from __future__ import annotations
+
+from relay.model.call import LANGUAGES, CallRecord, Refusal, Route, named
+from tests.support.stored import ended_record
+
+ROUTE = Route(
+    "b1", "AXB", "riders", "order 7", "8613900000002", "700100000010001",
+    language="en", qualification=3, industrial_id="88.118.8/7",
+)  # fmt: skip
+REFUSAL = Refusal("verification_failed", 503, 41, retry_after_s=5)
+
+
+def test_a_refusal_takes_the_names_of_its_route_for_the_record() -> None:
+    refusal = named(REFUSAL, ROUTE)
+    assert refusal[:4] == REFUSAL[:4]
+    shared = set(Refusal._fields) & set(Route._fields)
+    assert shared == {"binding_id", "mode", "business", "order_id", "language", "qualification", "industrial_id"}
+    assert {name: getattr(refusal, name) for name in shared} == {name: getattr(ROUTE, name) for name in shared}
+
+
+def test_a_refusal_never_holds_a_party() -> None:
+    assert ROUTE.target not in str(named(REFUSAL, ROUTE))
+
+
+def test_announcements_are_spoken_in_chinese_and_english() -> None:
+    assert LANGUAGES == ("zh", "en")
+
+
+def test_a_record_names_one_side_after_the_other() -> None:
+    fields = CallRecord._fields
+    assert [name.replace("caller", "callee") for name in fields if name.startswith("caller_")] == [
+        name for name in fields if name.startswith("callee_")
+    ]
+    assert ended_record().kind == "call"
