@@ -17,8 +17,11 @@ from relay.sip.message import Request
 from relay.sip.uri import SipUri, is_sips
 
 if TYPE_CHECKING:
-    from relay.call.core import Core
+    from relay.call.dialogs import Dialogs
+    from relay.defence.limits import PeerShares
     from relay.model.settings import Peer, Settings
+    from relay.peers.limits import CallCounts
+    from relay.peers.peers import Peers
     from relay.sip.message import Flow
 
 RETRY: Final = "Retry-After: 5\r\n"
@@ -99,37 +102,60 @@ def unusable(error: ProtocolError | ParseError) -> Refusal:
     return Refusal("failed", error.status if isinstance(error, ProtocolError) else 400, 111)
 
 
-def judge_request(core: Core, request: Request, flow: Flow, peer: Peer, now: float) -> tuple[Refusal, str] | None:
-    """A refusal, with further header lines, of an INVITE, whatever number it dials; None to admit it."""
-    if request.max_forwards == 0:
-        return TOO_MANY_HOPS, ""
-    way_back = _way_back(request)
-    if way_back is None:
-        return BAD_CONTACT, ""
-    if is_insecure(request, flow) or not core.peers.may_go(peer, way_back, flow):
-        return NOT_SECURE, ""
-    if request.from_tag in core.dialogs.calling_tags:
-        return LOOP, ""
-    if unknown := unknown_requirements(request):
-        return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
-    admitted = _has_room(core, peer, now) and core.counts.quotas_in.admits_call(peer.name, peer.quota_in, now)
-    return None if admitted else (OVER_LIMIT, "")
+class Admission:
+    """The checks of one engine on a request, whatever number it dials. Each gives a refusal with further header lines,
+    or None to admit the request, and may raise ParseError."""
 
+    __slots__ = ("_counts", "_dialogs", "_peers", "_shares")
 
-def judge_message(core: Core, request: Request, flow: Flow, peer: Peer, now: float) -> tuple[Refusal, str] | None:
-    """As `judge_request`, for a MESSAGE. Only the limits of pending work apply, not those of calls."""
-    if request.max_forwards == 0:
-        return TOO_MANY_HOPS, ""
-    if request.from_tag in core.dialogs.calling_tags:
-        return LOOP, ""
-    if is_insecure(request, flow):
-        return NOT_SECURE, ""
-    if unknown := unknown_requirements(request):
-        return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
-    admitted = core.shares.has_room_for_lookup(peer.name, now) and core.counts.quotas_in.admits_request(
-        peer.name, peer.quota_in, now
-    )
-    return None if admitted else (OVER_LIMIT, "")
+    def __init__(self, peers: Peers, dialogs: Dialogs, counts: CallCounts, shares: PeerShares) -> None:
+        self._peers = peers
+        self._dialogs = dialogs
+        self._counts = counts
+        self._shares = shares
+
+    def judge_invite(self, request: Request, flow: Flow, peer: Peer, now: float) -> tuple[Refusal, str] | None:
+        if request.max_forwards == 0:
+            return TOO_MANY_HOPS, ""
+        way_back = _way_back(request)
+        if way_back is None:
+            return BAD_CONTACT, ""
+        if is_insecure(request, flow) or not self._peers.may_go(peer, way_back, flow):
+            return NOT_SECURE, ""
+        if request.from_tag in self._dialogs.calling_tags:
+            return LOOP, ""
+        if unknown := unknown_requirements(request):
+            return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
+        admitted = self._has_room(peer, now) and self._counts.quotas_in.admits_call(peer.name, peer.quota_in, now)
+        return None if admitted else (OVER_LIMIT, "")
+
+    def judge_message(self, request: Request, flow: Flow, peer: Peer, now: float) -> tuple[Refusal, str] | None:
+        """Only the limits of pending work apply, not those of calls."""
+        if request.max_forwards == 0:
+            return TOO_MANY_HOPS, ""
+        if request.from_tag in self._dialogs.calling_tags:
+            return LOOP, ""
+        if is_insecure(request, flow):
+            return NOT_SECURE, ""
+        if unknown := unknown_requirements(request):
+            return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
+        quotas = self._counts.quotas_in
+        admitted = self._shares.has_room_for_lookup(peer.name, now) and quotas.admits_request(
+            peer.name, peer.quota_in, now
+        )
+        return None if admitted else (OVER_LIMIT, "")
+
+    def _has_room(self, peer: Peer, now: float) -> bool:
+        """Whether limits allow the call. Its setup is counted already in `stages`, but not yet towards the peer's
+        calls."""
+        shares, counts, name = self._shares, self._counts, peer.name
+        limits, stages = shares.limits, counts.stages
+        calls, in_all = counts.quotas_in.calls.count(name) + 1, stages.count(UP) + stages.count(SETTING_UP)
+        return (
+            calls <= limits.max_calls_per_peer
+            and shares.admits(name, "calls", calls, in_all, limits.max_calls, now)
+            and shares.has_room_for_lookup(name, now)
+        )
 
 
 def is_insecure(request: Request, flow: Flow) -> bool:
@@ -147,17 +173,3 @@ def _way_back(request: Request) -> SipUri | None:
         return Dialog.as_uas(request, "").next_hop
     except ProtocolError:
         return None
-
-
-def _has_room(core: Core, peer: Peer, now: float) -> bool:
-    """Whether limits allow the call. Its setup is counted already in `stages`, but not yet towards the peer's calls."""
-    limits, name = core.settings.limits, peer.name
-    calls, in_all = (
-        core.counts.quotas_in.calls.count(name) + 1,
-        core.counts.stages.count(UP) + core.counts.stages.count(SETTING_UP),
-    )
-    return (
-        calls <= limits.max_calls_per_peer
-        and core.shares.admits(name, "calls", calls, in_all, limits.max_calls, now)
-        and core.shares.has_room_for_lookup(name, now)
-    )

@@ -13,27 +13,31 @@ from typing import TYPE_CHECKING, Final
 
 from relay.call import admission
 from relay.call.announcement import OF_REFUSAL, Announcement, answer_alone
-from relay.call.leak_check import Leak
+from relay.call.dialogs import Dialogs
+from relay.call.leak_check import Leak, leak_check_towards_callee, leak_check_towards_caller
 from relay.call.leg import Leg
 from relay.call.media import neutral
-from relay.call.outbound_attempt import TIMED_OUT, OutboundAttempt, session_id
+from relay.call.outbound_attempt import TIMED_OUT, OutboundAttempt, SetupBase, session_id
 from relay.call.recovery_state import dump_attempt, head_of
 from relay.errors import ParseError, ProtocolError
 from relay.model.call import Refusal, Route, named
 from relay.peers.limits import ANNOUNCING, SETTING_UP, next_admitted
 from relay.peers.targets import is_tried_elsewhere, secured, who_ended
 from relay.privacy import masking
+from relay.privacy.codecs import common_codecs
 from relay.privacy.masking import Body, Verdict
 from relay.privacy.messages import Reply, contact_line
 from relay.privacy.sdp import SdpWriter
+from relay.sip.dialog import Dialog
 from relay.sip.message import Flow, Request, Response
 from relay.sip.uri import is_sips
 
 if TYPE_CHECKING:
     from relay.call.call import Call
-    from relay.call.core import Core
     from relay.call.media import Media
+    from relay.peers.limits import CallCounts
     from relay.peers.targets import TargetState
+    from relay.peers.user_agent import UserAgent
     from relay.sip.timers import Timer
     from relay.sip.transaction import ServerTransaction
 
@@ -41,12 +45,14 @@ TRYING_S: Final = 0.1  # latest time of the caller's 100, when no INVITE has gon
 LOST_AT_RESTART: Final = "lost_at_restart"  # end_reason of an attempt that a crash cut short
 
 
-class InviteSession:
+class InviteSession(SetupBase):
     """The setup of one call. `decided`: the final response is chosen and cannot change any more."""
 
     __slots__ = (
         "_announcement",
         "_attempt",
+        "_counts",
+        "_dialogs",
         "_had_early_media",
         "_head",
         "_is_told",
@@ -55,30 +61,42 @@ class InviteSession:
         "_offer",
         "_outstanding",
         "_places",
+        "_reply",
+        "_request",
         "_ring_ends_at",
+        "_secure",
+        "_settings",
         "_timer",
+        "_transaction",
+        "_ua",
         "_wake_at",
         "call",
-        "core",
-        "decided",
         "flow",
-        "reply",
-        "request",
         "route",
-        "secure",
-        "transaction",
     )
-    __deletable__ = ("reply", "request")  # required by mypyc for `del` in _leave
+    __deletable__ = ("_reply", "_request")  # required by mypyc for `del` in _leave
 
-    def __init__(self, core: Core, call: Call, request: Request, reply: Reply, transaction: ServerTransaction) -> None:
-        self.core = core
+    def __init__(
+        self,
+        ua: UserAgent,
+        dialogs: Dialogs,
+        counts: CallCounts,
+        call: Call,
+        request: Request,
+        reply: Reply,
+        transaction: ServerTransaction,
+    ) -> None:
+        self._ua = ua
+        self._dialogs = dialogs
+        self._counts = counts
+        self._settings = call.settings
         self.call = call
-        self.request = request
-        self.reply = reply
+        self._request = request
+        self._reply = reply
         self.flow: Flow = reply.flow
-        self.transaction = transaction
+        self._transaction = transaction
         self.decided = False
-        self.secure = is_sips(request.uri)  # TLS on every hop
+        self._secure = is_sips(request.uri)  # TLS on every hop
         self.route: Route | None = None
         self._places: list[TargetState] = []  # not tried yet
         self._attempt: OutboundAttempt | None = None
@@ -90,7 +108,7 @@ class InviteSession:
         self._announcement: Announcement | None = None
         self._language = ""  # of the announcement
         # b"": no announcement. Read now: rtpengine's SDP will replace it in the request.
-        self._offer = neutral(request) if core.settings.announcements.refused else b""
+        self._offer = neutral(request) if self._settings.announcements.refused else b""
         self._ring_ends_at = math.inf
         self._timer: Timer | None = None
         self._wake_at = 0.0  # when the timer fires
@@ -99,19 +117,20 @@ class InviteSession:
 
     def _keep(self) -> None:
         """Store the progress of the attempt."""
-        core, call = self.core, self.call
+        call = self.call
         media = "" if call.media is None else call.media.instance
         invites = [attempt.state() for attempt in self._outstanding]
         call.kept = True
-        core.outbox.keep_attempt(call.record(), dump_attempt(self.flow, self._head, media, invites))
+        self._ua.outbox.keep_attempt(call.record(), dump_attempt(self.flow, self._head, media, invites))
 
     def _keep_once(self) -> None:
         """Store the attempt unless it is stored."""
         if not self.call.kept:
             self._keep()
 
-    def goes_out(self, attempt: OutboundAttempt) -> None:
-        """The attempt's INVITE is about to be sent."""
+    def going_out(self, attempt: OutboundAttempt) -> None:
+        """Store the attempt before it is sent."""
+        self.call.callee_leg_call_id = attempt.call_id
         if attempt not in self._outstanding:
             self._outstanding.append(attempt)
         self._keep()
@@ -122,10 +141,9 @@ class InviteSession:
         if not self._is_trying:
             self._is_trying = True
             self._keep_once()
-            self.transaction.respond(100, self.reply.write(100), now)
+            self._transaction.respond(100, self._reply.write(100), now)
 
     def over(self, attempt: OutboundAttempt) -> None:
-        """The attempt is settled: no CANCEL and no ACK is due for its INVITE."""
         if attempt in self._outstanding:
             self._outstanding.remove(attempt)
             self._drop_if_over()
@@ -139,11 +157,11 @@ class InviteSession:
     def begin(self, now: float) -> None:
         """Start the timer of the 100."""
         self._wake_at = now + TRYING_S
-        self._timer = self.core.timers.set(self._wake_at, self._wake)
+        self._timer = self._ua.timers.set(self._wake_at, self._wake)
 
     def look_up(self) -> None:
         call = self.call
-        self.core.outbox.look_up(call.dialled, call.caller_number, self.routed, peer=call.caller_peer)
+        self._ua.outbox.look_up(call.dialled, call.caller_number, self.routed, peer=call.caller_peer)
 
     def routed(self, answer: Route | Refusal, now: float) -> None:
         if self.decided:  # cancelled while the look-up was pending
@@ -155,14 +173,14 @@ class InviteSession:
         if refusal := self._over_cap(answer):
             self.refuse(refusal, now)
             return
-        places = self.core.peers.candidates(answer.target, now, self.core.token)
-        if self.secure and not (places := secured(places)):
+        places = self._ua.peers.candidates(answer.target, now, self._ua.token)
+        if self._secure and not (places := secured(places)):
             self.refuse(named(admission.NOT_SECURE, answer), now)
             return
         self.route = answer
         self.call.routed(answer, now)
         self._places = places
-        self._ring_ends_at = now + (answer.ring_timeout_s or self.core.settings.ring_timeout_s)
+        self._ring_ends_at = now + (answer.ring_timeout_s or self._settings.ring_timeout_s)
         media = self.call.media
         if media is None:
             self._begin(now)
@@ -172,8 +190,8 @@ class InviteSession:
     def _anchor(self, media: Media, now: float) -> None:
         media.caller_host = self.flow.host
         media.callee_host = self._places[0].flow.host if self._places else ""
-        if masking.brings_sdp(self.request):
-            media.anchor("offer", "caller", self.request, self.call.fail_closed, self._begin, now)
+        if masking.brings_sdp(self._request):
+            media.anchor("offer", "caller", self._request, self.call.fail_closed, self._begin, now)
         else:
             media.reserve(partial(self._reserved, media), now)
 
@@ -191,7 +209,7 @@ class InviteSession:
     def _over_cap(self, route: Route) -> Refusal | None:
         """A refusal if a business or a number of the route has its maximum of concurrent calls."""
         for key, most, refusal in route.caps:
-            if self.core.counts.calls_by_key.everywhere(key) >= most:
+            if self._counts.calls_by_key.everywhere(key) >= most:
                 return named(refusal, route)
         return None
 
@@ -199,11 +217,11 @@ class InviteSession:
         """Try the next target; without one, refuse with `verdict`."""
         unusable: ProtocolError | ParseError | None = None
         was_none = not self._places
-        while (place := next_admitted(self._places, self.core.counts.quotas_out.admits_call, now)) is not None:
+        while (place := next_admitted(self._places, self._counts.quotas_out.admits_call, now)) is not None:
             self.call.goes_to(place.peer.name)
-            attempt = OutboundAttempt(self, place)
+            attempt = self.attempt_at(place)
             try:
-                attempt.start(now)
+                attempt.start(self._request, now)
             except (ProtocolError, ParseError) as error:  # another peer may allow other codecs
                 unusable = error
             except Leak as leak:  # caught here, since a timer may have started this attempt
@@ -220,20 +238,32 @@ class InviteSession:
         else:
             self._close(verdict, who_ended(reason), reason, now)
 
+    def attempt_at(self, place: TargetState) -> OutboundAttempt:
+        """A new attempt at the target, not sent yet."""
+        assert self.route is not None
+        call, ua, callee = self.call, self._ua, place.peer
+        leak_check = leak_check_towards_callee(
+            call.hidden_caller, call.caller_peer, self.flow.host, callee, place.flow.host, ua.peers.hosts
+        )
+        codecs = common_codecs(call.caller_peer, callee)
+        return OutboundAttempt(
+            ua, self._dialogs, self, call, place, self.route, codecs, leak_check, secure=self._secure
+        )
+
     def _watch(self, now: float) -> None:
         """Set the single timer of the setup. It is never moved later: most calls are answered before it fires."""
         when = min(self._ring_ends_at, self._silence_ends_at())
         if self._timer is None or when < self._wake_at:
-            self.core.timers.cancel(self._timer)
+            self._ua.timers.cancel(self._timer)
             self._wake_at = when
-            self._timer = self.core.timers.set(when, self._wake)
+            self._timer = self._ua.timers.set(when, self._wake)
 
     def _silence_ends_at(self) -> float:
         """The time to fail over from the current target; infinity once it has responded, or if it is the last."""
         attempt = self._attempt
         if not self._places or attempt is None or not attempt.is_silent:
             return math.inf
-        return attempt.started_at + self.core.settings.no_progress_s
+        return attempt.started_at + self._settings.no_progress_s
 
     def _wake(self, now: float) -> None:
         self._timer = None
@@ -248,7 +278,20 @@ class InviteSession:
         elif self.route is not None:
             self._watch(now)
 
-    def failed(self, status: int | None, verdict: Verdict, now: float, extra: str = "") -> None:
+    def refused(self, status: int, extra: str, now: float) -> None:
+        rang = self.call.ringing_at is not None
+        self._failed(status, masking.mask_final(status, rang=rang), now, extra)
+
+    def failed(self, why: str, now: float) -> None:
+        self._failed(None, masking.NO_PROGRESS if why == "timeout" else masking.NO_CONNECTION, now)
+
+    def unusable(self, error: ProtocolError | ParseError, now: float) -> None:
+        if isinstance(error, masking.NotAnchored):
+            self.refuse(admission.MEDIA_FAILED, now)
+        else:
+            self.refused(488, "", now)
+
+    def _failed(self, status: int | None, verdict: Verdict, now: float, extra: str = "") -> None:
         """The attempt failed, with `status` None for no response. 408, 5xx and silence try the next target."""
         self._attempt = None
         if self.decided:
@@ -261,31 +304,48 @@ class InviteSession:
 
     # -- responses to the caller
 
+    def opened(self, leg: Leg) -> None:
+        """Open the caller's early dialog that mirrors the callee's, unless its responses will not be relayed."""
+        if self.decided:
+            return
+        call, ua = self.call, self._ua
+        anchored = call.media is not None
+        writer = SdpWriter(session_id(ua.token()), anchored=anchored)
+        writer.codecs = leg.writer.codecs
+        dialog = Dialog.as_uas(self._request, ua.token())
+        caller = Leg(ua, self._dialogs.legs, call, "caller", dialog, call.caller_peer, self.flow, call.dialled, writer)
+        host, next_hop = leg.flow.host, leg.dialog.next_hop.host
+        caller.leak_check = leak_check_towards_caller(
+            call.hidden_callee, leg.peer, host, next_hop, call.caller_peer, self.flow.host, ua.peers.hosts
+        )
+        caller.own = (call.caller_number, call.dialled)
+        caller.other, leg.other = leg, caller
+
     def progress(self, leg: Leg, response: Response, now: float) -> None:
         """Relay a callee's 18x in the caller's early dialog paired with it."""
         status = masking.mask_provisional(response.status)
         if status is None or self.decided:
             return
-        data = leg.other.write_progress(self.reply, status, response)
+        data = leg.other.write_progress(self._reply, status, response)
         if data is None:
             return
         if status == 180:
             self.call.ringing(now)
         if self._offer and masking.brings_sdp(response):
             self._had_early_media = True
-        self.transaction.respond(status, data, now)
+        self._transaction.respond(status, data, now)
 
     def answered(self, leg: Leg, response: Response, now: float) -> None:
         """The callee's 2xx: commit the record, then answer both sides (DESIGN 4.1)."""
         caller = leg.other
         body = masking.mask_body(response, caller.writer)
         extra = caller.contact + masking.mask_response_headers(response)
-        data = caller.write(self.reply, 200, extra=extra, body=body)
+        data = caller.write(self._reply, 200, extra=extra, body=body)
         if self.call.media is not None:
             self.call.media.settle()
         caller.dialog.confirmed = True
-        late_offer = not masking.has_sdp(self.request)
-        cseq = self.request.cseq.number
+        late_offer = not masking.has_sdp(self._request)
+        cseq = self._request.cseq.number
         self.call.given = (cseq, data, leg.invite_cseq if late_offer else 0)
         self._outstanding.clear()  # the call keeps the stored attempt until the caller's ACK
         self._decide()
@@ -301,21 +361,21 @@ class InviteSession:
         caller.give_answer(cseq, data, self.flow, now)
         if not late_offer:
             caller.other.acknowledge_due()
-        self.transaction.respond(200, data, now)
+        self._transaction.respond(200, data, now)
 
     # -- failure
 
     def refuse(self, refusal: Refusal, now: float, extra: str = "") -> None:
         """Refuse the call for the relay's own reasons. `extra`: further header lines of the response."""
         self.call.refused(refusal)
-        self.core.outbox.refusals[refusal.outcome] += 1
+        self._ua.outbox.refusals[refusal.outcome] += 1
         if refusal.retry_after_s is not None:
             extra += f"Retry-After: {refusal.retry_after_s}\r\n"
         verdict = Verdict(refusal.status, refusal.q850_cause or 0, refusal.outcome)
         self._close(verdict, "relay", refusal.end_reason or refusal.outcome, now, extra)
 
     def cancel(self, request: Request, now: float) -> None:
-        """The caller gave up (CANCEL, or BYE in an early dialog). No effect once decided."""
+        """No effect once decided."""
         if self._announcement is not None:
             self._announcement.end(now)
         if self.decided:
@@ -329,7 +389,6 @@ class InviteSession:
         self._close(masking.NO_ANSWER, "relay", "ring_timeout", now)
 
     def stop(self, verdict: Verdict, reason: str, now: float) -> None:
-        """End the attempt for the relay's own reasons: a leak, the shutdown."""
         if self._announcement is not None:
             self._announcement.end(now)
         if not self.decided:
@@ -367,7 +426,7 @@ class InviteSession:
             self._give_trying(now)
             sound = OF_REFUSAL[verdict.outcome]
             self._announcement = Announcement(
-                self.core.ua, self.core.counts.stages, self.call.call_id, sound, self._language, self._show, finish
+                self._ua, self._counts.stages, self.call.call_id, sound, self._language, self._show, finish
             )
             self._announcement.begin(self._offer)
         else:
@@ -379,20 +438,20 @@ class InviteSession:
             and not self._had_early_media
             and verdict.outcome in OF_REFUSAL
             and answer_alone(self._offer) is not None
-            and self.core.counts.stages.count(ANNOUNCING) < self.core.settings.announcements.max_at_once
+            and self._counts.stages.count(ANNOUNCING) < self._settings.announcements.max_at_once
             and not masking.requires(
-                self.request, "100rel"
+                self._request, "100rel"
             )  # a reliable 183 needs a PRACK, and a callee to relay it to
         )
 
     def _show(self, sdp: bytes, now: float) -> None:
         """Send a 183 with the announcement's SDP. Raises ProtocolError and ParseError if it cannot be written."""
-        writer = SdpWriter(session_id(self.core.token()), anchored=True)
+        writer = SdpWriter(session_id(self._ua.token()), anchored=True)
         writer.codecs = self.call.caller_peer.codecs
-        contact = contact_line(self.core.peers.listener(self.flow), self.call.dialled, secure=self.secure)
+        contact = contact_line(self._ua.peers.listener(self.flow), self.call.dialled, secure=self._secure)
         body = Body("application/sdp", writer.write(sdp))
-        data = self.reply.write(183, to_tag=self.core.token(), extra=contact, body=body)
-        self.transaction.respond(183, data, now)
+        data = self._reply.write(183, to_tag=self._ua.token(), extra=contact, body=body)
+        self._transaction.respond(183, data, now)
 
     def _finish(self, verdict: Verdict, by: str, reason: str, extra: str, now: float) -> None:
         self._announcement = None
@@ -404,21 +463,21 @@ class InviteSession:
     def _refusal(self, verdict: Verdict, extra: str) -> bytes:
         if verdict.q850_cause and verdict.status != 487:
             extra += f"Reason: Q.850;cause={verdict.q850_cause}\r\n"
-        return self.reply.write(verdict.status, to_tag=self.core.token(), extra=extra)
+        return self._reply.write(verdict.status, to_tag=self._ua.token(), extra=extra)
 
     def _tell(self, status: int, data: bytes, now: float) -> None:
         """The record is durable: send the caller his final response."""
-        self.transaction.respond(status, data, now)
+        self._transaction.respond(status, data, now)
         self._is_told = True
         self._drop_if_over()
 
     def _decide(self) -> None:
         self.decided = True
-        self.core.timers.cancel(self._timer)
+        self._ua.timers.cancel(self._timer)
 
     def _leave(self) -> None:
         """Free most of the setup: late responses of callees keep it alive for 64*T1."""
-        self.transaction.user = None  # a late CANCEL has no effect
+        self._transaction.user = None  # a late CANCEL has no effect
         self._head = b""
-        del self.request, self.reply
-        self.core.counts.stages.end(SETTING_UP)
+        del self._request, self._reply
+        self._counts.stages.end(SETTING_UP)

@@ -15,7 +15,6 @@ from relay.privacy import masking
 from relay.privacy.masking import Body
 from relay.privacy.messages import OutgoingRequest, Reply, contact_line
 from relay.sip.dialog import Dialog
-from relay.sip.framing import marks
 from relay.sip.message import Flow, Request, Response
 from relay.sip.uri import SipUri, is_sips
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from relay.peers.user_agent import UserAgent
     from relay.privacy.sdp import SdpWriter
     from relay.sip.headers import NameAddr
-    from relay.sip.transaction import TransactionLayer
     from relay.sip.transaction_client import Fail, Receive
 
 MOST_RELIABLE: Final = 64  # reliable provisional responses to one INVITE; further ones are ignored (DESIGN 4.5)
@@ -81,39 +79,6 @@ class PendingRequest:
         raise NotImplementedError
 
 
-class Dialogs:
-    """The dialogs of one engine: legs, and tags of dialogs that are being opened."""
-
-    __slots__ = ("_transactions", "calling_tags", "legs")
-
-    def __init__(self, transactions: TransactionLayer) -> None:
-        self._transactions = transactions
-        self.legs: dict[tuple[str, str], Leg] = {}  # by our tag and the peer's
-        # Our From tags of pending INVITEs and MESSAGEs: one that comes back reveals a loop.
-        self.calling_tags: set[str] = set()
-
-    def leg_of(self, request: Request) -> Leg | None:
-        """The leg of the request's dialog (RFC 3261 12: Call-ID and both tags)."""
-        leg = self.legs.get((request.to_tag or "", request.from_tag or ""))
-        return leg if leg is not None and leg.dialog.call_id == request.call_id else None
-
-    def may_belong(self, data: bytes) -> bool:
-        """Whether the message may belong to an existing dialog or transaction, without a parse; True in doubt."""
-        found = marks(data)
-        if found is None:
-            return True
-        method, via, from_tag, to_tag = found
-        hop, _, parameters = via.partition(";")
-        branch = f";{parameters}".partition(";branch=")[2].partition(";")[0]
-        if not branch:
-            return True
-        if data.startswith(b"SIP/2.0 "):
-            return self._transactions.is_awaited(method, branch) or (from_tag, to_tag) in self.legs
-        if method == "ACK":  # to a refusal
-            method = "INVITE"
-        return (to_tag, from_tag) in self.legs or self._transactions.is_serving(method, hop, branch)
-
-
 class Leg:
     """One dialog of a call with its peer. Legs come in pairs: `other` is the leg on the far side."""
 
@@ -155,7 +120,7 @@ class Leg:
     def __init__(
         self,
         ua: UserAgent,
-        dialogs: Dialogs,
+        legs: dict[tuple[str, str], Leg],
         call: CallBase,
         side: Side,
         dialog: Dialog,
@@ -164,8 +129,9 @@ class Leg:
         shown: str,
         writer: SdpWriter,
     ) -> None:
+        """`legs`: of the engine, by our tag and the peer's; it enters itself, and `forget` removes it."""
         self._ua = ua
-        self._legs = dialogs.legs
+        self._legs = legs
         self.other = self  # until it is paired
         self.call = call
         self.side: Side = side

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from relay.call import admission
-from relay.call.call import Call
+from relay.call.call import Call, Calls
 from relay.call.invite_session import InviteSession
-from relay.call.text_message import TextMessage
+from relay.call.text_message import TextMessage, TextMessages
 from relay.defence.limits import Strangers
 from relay.defence.stateless import DRAINING
 from relay.errors import ParseError, ProtocolError
@@ -17,9 +17,11 @@ from relay.privacy.messages import Reply
 from relay.sip.message import Request, check_request
 
 if TYPE_CHECKING:
-    from relay.call.core import Core
+    from relay.call.admission import Admission
+    from relay.call.dialogs import Dialogs
+    from relay.defence.bans import Bans
     from relay.defence.shedding import Shedding
-    from relay.defence.stateless import Options
+    from relay.defence.stateless import Options, StatelessServer
     from relay.model.call import Refusal
     from relay.model.settings import Peer, Settings
     from relay.peers.registrar import Registrar
@@ -34,16 +36,35 @@ _IN_DIALOG_ONLY: Final = frozenset({"BYE", "UPDATE", "INFO", "PRACK"})
 class OutOfDialog:
     """Out-of-dialog requests of one engine. `draining`: new calls, text messages and OPTIONS are answered 503."""
 
-    def __init__(self, core: Core, registrar: Registrar, options: Options, shedding: Shedding) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        calls: Calls,
+        messages: TextMessages,
+        dialogs: Dialogs,
+        admission: Admission,
+        registrar: Registrar,
+        options: Options,
+        shedding: Shedding,
+        stateless: StatelessServer,
+        bans: Bans,
+    ) -> None:
         self.draining = False
-        self._core = core
+        self._calls = calls
+        self._messages = messages
+        self._dialogs = dialogs
+        self._admission = admission
         self._registrar = registrar
         self._options = options
         self._shedding = shedding
-        self.follow(core.settings)
+        self._stateless = stateless
+        self._bans = bans
+        self._ua = calls.ua
+        self.follow(settings)
 
     def follow(self, settings: Settings) -> None:
         """Apply a new configuration."""
+        self._settings = settings
         self.strangers = Strangers(settings.limits.stranger_answers_per_s)
 
     def receive(self, request: Request, flow: Flow, peer: Peer, now: float) -> None:
@@ -66,101 +87,101 @@ class OutOfDialog:
             if is_recorded:
                 self._refuse(request, reply, peer, admission.unusable(error), now)
             else:
-                self._core.stateless.answer(reply, error.status, now)
+                self._stateless.answer(reply, error.status, now)
 
     def turn_away(self, request: Request, flow: Flow, now: float) -> None:
         """Answer 403 to an unknown source, within the limit of answers; drop the rest."""
-        core = self._core
-        core.outbox.counters["strangers"] += 1
-        core.bans.offend(flow.host, "stranger", now, proven=flow.reliable)
+        outbox = self._ua.outbox
+        outbox.counters["strangers"] += 1
+        self._bans.offend(flow.host, "stranger", now, proven=flow.reliable)
         if request.method in ("ACK", "CANCEL") or not self.strangers.admit(flow.host, now):
             return
-        core.outbox.note("request.stranger", source=flow.host)
+        outbox.note("request.stranger", source=flow.host)
         reply = Reply(request, flow)
         if request.to_tag is None and self._is_recorded(request):
             self._refuse(request, reply, Strangers.PEER, admission.STRANGER, now)
         else:
-            core.stateless.answer(reply, 403, now)
+            self._stateless.answer(reply, 403, now)
 
     def _is_recorded(self, request: Request) -> bool:
         """Whether the request leaves a call record."""
-        return request.method == "INVITE" or (request.method == "MESSAGE" and self._core.settings.sms)
+        return request.method == "INVITE" or (request.method == "MESSAGE" and self._settings.sms)
 
     def _refuse(self, request: Request, reply: Reply, peer: Peer, refusal: Refusal, now: float) -> None:
         if request.method == "INVITE":
             self._set_up(request, reply, peer, now).refuse(refusal, now)
         else:
-            TextMessage(self._core, peer, request, reply, now).refuse(refusal, now)
+            TextMessage(self._messages, peer, request, reply, now).refuse(refusal, now)
 
     def _invite(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
-        core = self._core
+        settings = self._settings
         setup = self._set_up(request, reply, peer, now)
         dialled = setup.call.dialled
         try:
-            objection = admission.judge_request(core, request, reply.flow, peer, now)
+            objection = self._admission.judge_invite(request, reply.flow, peer, now)
         except ParseError as error:
             objection = (admission.unusable(error), "")
         if (
-            core.attempts[setup.call.invite_key] is not setup.call
+            self._calls.by_invite[setup.call.invite_key] is not setup.call
         ):  # merged request: it arrived on two paths (RFC 3261 8.2.2.2)
             setup.refuse(admission.LOOP, now)
         elif self.draining:
             setup.refuse(admission.DRAINING, now)
         elif objection:
             setup.refuse(objection[0], now, objection[1])
-        elif refusal := admission.judge_number(core.settings, dialled):
+        elif refusal := admission.judge_number(settings, dialled):
             setup.refuse(refusal, now)
-        elif admission.is_ours(core.settings, dialled):
+        elif admission.is_ours(settings, dialled):
             setup.call.share.comes_from(peer.name)
             setup.look_up()
-        elif not admission.may_forward_as(core.settings, peer, setup.call.caller_number):
+        elif not admission.may_forward_as(settings, peer, setup.call.caller_number):
             setup.refuse(admission.CALLER_NOT_OF_PEER, now)
         else:
             setup.call.share.comes_from(peer.name)
             setup.routed(admission.forwarded(dialled, setup.call.caller_number), now)
 
     def _set_up(self, request: Request, reply: Reply, peer: Peer, now: float) -> InviteSession:
-        core = self._core
+        ua = self._ua
         invite_key = (
             request.call_id,
             request.from_tag,
         )  # read before the transaction begins: a ParseError leaves nothing to answer
-        transaction = core.transactions.serve(request, reply.flow, peer.name)
+        transaction = ua.transactions.serve(request, reply.flow, peer.name)
         call = Call(
-            core,
+            self._calls,
             peer,
             reply.flow,
             caller=admission.number_of_caller(request, peer),
             dialled=admission.number_dialled(request),
             invite_key=invite_key,
-            received_at=core.clock.ms(now),
+            received_at=self._calls.clock.ms(now),
         )
-        setup = call.setup = InviteSession(core, call, request, reply, transaction)
+        setup = call.setup = InviteSession(ua, self._dialogs, self._calls.counts, call, request, reply, transaction)
         setup.begin(now)
         transaction.user = setup
-        core.counts.stages.begin(SETTING_UP)
+        self._calls.counts.stages.begin(SETTING_UP)
         return setup
 
     def _message(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
-        message = TextMessage(self._core, peer, request, reply, now)
+        message = TextMessage(self._messages, peer, request, reply, now)
         if self.draining:
             message.refuse(admission.DRAINING, now)
         else:
             message.begin(now)
 
     def _question(self, request: Request, reply: Reply, now: float) -> None:
-        core, method = self._core, request.method
+        stateless, method = self._stateless, request.method
         if method == "OPTIONS":  # also with Max-Forwards 0 (RFC 3261 11), as some peers ping their neighbour
             if unknown := masking.unknown_requirements(request):
-                core.stateless.answer(reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
+                stateless.answer(reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
             elif self.draining:
-                core.stateless.answer(reply, 503, now, DRAINING)
+                stateless.answer(reply, 503, now, DRAINING)
             else:
-                core.stateless.answer(reply, 200, now, self._options.capabilities)
+                stateless.answer(reply, 200, now, self._options.capabilities)
         elif request.max_forwards == 0:
-            core.stateless.answer(reply, 483, now)
+            stateless.answer(reply, 483, now)
         elif method in _IN_DIALOG_ONLY:
-            core.stateless.answer(reply, 481, now)
+            stateless.answer(reply, 481, now)
         else:
-            allow = masking.ALLOW_WITH_MESSAGE if core.settings.sms else masking.ALLOW
-            core.stateless.answer(reply, 405 if method in KNOWN_ELSEWHERE else 501, now, allow)
+            allow = masking.ALLOW_WITH_MESSAGE if self._settings.sms else masking.ALLOW
+            stateless.answer(reply, 405 if method in KNOWN_ELSEWHERE else 501, now, allow)

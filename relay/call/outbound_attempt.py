@@ -5,27 +5,27 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from relay.call import admission
-from relay.call.leak_check import Leak, leak_check_towards_callee, leak_check_towards_caller
-from relay.call.leg import Leg
+from relay.call.dialogs import Dialogs
+from relay.call.leak_check import Leak, LeakCheck
+from relay.call.leg import CallBase, Leg
 from relay.call.media import neutral
 from relay.errors import ParseError, ProtocolError
 from relay.model.numbers import is_700
 from relay.peers.peers import user_for
 from relay.peers.targets import responded, unreachable
-from relay.peers.user_agent import ClientRequest
+from relay.peers.user_agent import ClientRequest, UserAgent
 from relay.privacy import masking
-from relay.privacy.codecs import common_codecs
 from relay.privacy.messages import OutgoingRequest, contact_line, encode
 from relay.privacy.sdp import SdpWriter
 from relay.sip.dialog import Dialog
-from relay.sip.message import Response
+from relay.sip.message import Request, Response
 
 if TYPE_CHECKING:
-    from relay.call.invite_session import InviteSession
     from relay.call.media import Kind, Media
     from relay.call.saved_state import SentInvite
+    from relay.model.call import Route
     from relay.peers.targets import TargetState
+    from relay.privacy.masking import Verdict
     from relay.sip.message import Flow
 
 MOST_FORKS: Final = 32  # early dialogs of one INVITE; further ones are ignored (DESIGN 4.5)
@@ -36,13 +36,63 @@ SESSION_IDS: Final = 2**31
 _SDP: Final = ("content-type", "application/sdp")
 
 
+class SetupBase:
+    """The setup of a call as its attempts and its call know it: the events that attempts emit, and two commands."""
+
+    __slots__ = ("decided",)
+
+    decided: bool  # the final response to the caller is chosen
+
+    def going_out(self, attempt: OutboundAttempt) -> None:
+        """The attempt's INVITE is about to be sent."""
+        raise NotImplementedError
+
+    def opened(self, leg: Leg) -> None:
+        """The callee opened a dialog: `leg`, which is not paired with one of the caller yet."""
+        raise NotImplementedError
+
+    def progress(self, leg: Leg, response: Response, now: float) -> None:
+        """A callee's provisional response."""
+        raise NotImplementedError
+
+    def answered(self, leg: Leg, response: Response, now: float) -> None:
+        """The callee's first 2xx."""
+        raise NotImplementedError
+
+    def refused(self, status: int, extra: str, now: float) -> None:
+        """The target refused. `extra`: masked header lines for the caller."""
+        raise NotImplementedError
+
+    def failed(self, why: str, now: float) -> None:
+        """No response ("timeout"), or no way to the target ("transport")."""
+        raise NotImplementedError
+
+    def unusable(self, error: ProtocolError | ParseError, now: float) -> None:
+        """The callee's final response cannot be relayed."""
+        raise NotImplementedError
+
+    def over(self, attempt: OutboundAttempt) -> None:
+        """The attempt is settled: no CANCEL and no ACK is due for its INVITE."""
+        raise NotImplementedError
+
+    def cancel(self, request: Request, now: float) -> None:
+        """The caller gave up, by CANCEL or by BYE in an early dialog."""
+        raise NotImplementedError
+
+    def stop(self, verdict: Verdict, reason: str, now: float) -> None:
+        """End the setup for the relay's own reasons: a leak, the shutdown."""
+        raise NotImplementedError
+
+
 class OutboundAttempt:
     """The callee's side of a setup at one target. After `cancel` it only settles late responses."""
 
     __slots__ = (
         "_branch",
+        "_call",
         "_credentials",
         "_cseq",
+        "_dialogs",
         "_flow",
         "_given_up",
         "_leak_check",
@@ -54,42 +104,60 @@ class OutboundAttempt:
         "_place",
         "_reached",
         "_remote_uri",
+        "_secure",
         "_sent",
         "_sent_by",
         "_setup",
+        "_shown",
+        "_ua",
+        "_with_offer",
         "_won",
         "_writer",
         "call_id",
         "started_at",
     )
 
-    def __init__(self, setup: InviteSession, place: TargetState) -> None:
-        core, route = setup.core, setup.route
-        assert route is not None
+    def __init__(
+        self,
+        ua: UserAgent,
+        dialogs: Dialogs,
+        setup: SetupBase,
+        call: CallBase,
+        place: TargetState,
+        route: Route,
+        codecs: frozenset[str] | None,
+        leak_check: LeakCheck,
+        *,
+        secure: bool,
+    ) -> None:
+        """`codecs`: those that both peers may use; `leak_check`: towards the callee; `secure`: TLS on every hop."""
         peer = place.peer
-        listener = core.peers.listener(place.flow)
+        listener = ua.peers.listener(place.flow)
+        self._ua = ua
+        self._dialogs = dialogs
         self._setup = setup
+        self._call = call
+        self._shown = route.shown
+        self._secure = secure
+        self._with_offer = True  # the caller's INVITE brings SDP, as far as rtpengine has to know
         self._place = place
         self._peer = peer
         self._flow = place.flow
         self.started_at = 0.0  # monotonic seconds
-        self.call_id = core.token()
-        self._local_tag = core.token()
+        self.call_id = ua.token()
+        self._local_tag = ua.token()
         self._cseq = 1
         self._reached = 1  # highest CSeq used in an ended early dialog; its 2xx may still come
         self._credentials = ""  # authorization header lines of the INVITE
         self._local_uri = f"sip:{route.shown}@{listener.advertised}"
         user = user_for(peer, route.target)
-        self._remote_uri = f"{'sips' if setup.secure else 'sip'}:{user}@{place.target.written}"
+        self._remote_uri = f"{'sips' if secure else 'sip'}:{user}@{place.target.written}"
         # Only a 700 number is exempt from the leak check: any other number shown could be the caller's own.
         shown = (route.shown,) if is_700(route.shown) else ()
         self._own: tuple[str, ...] = (route.target, user, *shown)
-        self._writer = SdpWriter(session_id(core.token()), anchored=setup.call.media is not None)
-        self._writer.codecs = common_codecs(setup.call.caller_peer, peer)
-        call = setup.call
-        self._leak_check = leak_check_towards_callee(
-            call.hidden_caller, call.caller_peer, call.caller_flow.host, peer, place.flow.host, core.peers.hosts
-        )
+        self._writer = SdpWriter(session_id(ua.token()), anchored=call.media is not None)
+        self._writer.codecs = codecs
+        self._leak_check = leak_check
         self._legs: dict[str, Leg] = {}  # by the callee's tag
         self._given_up = False
         self._won: Leg | None = None
@@ -98,16 +166,15 @@ class OutboundAttempt:
 
     # -- sending
 
-    def start(self, now: float) -> None:
-        """Send the INVITE. Raises ProtocolError if it cannot be relayed, Leak if the leak check fails."""
-        setup = self._setup
-        request = setup.request
+    def start(self, request: Request, now: float) -> None:
+        """Send the INVITE. `request`: the caller's. Raises ProtocolError if it cannot be relayed, Leak if the leak
+        check fails."""
         self.started_at = now
+        self._with_offer = self._call.media is None or masking.brings_sdp(request)
         body = masking.mask_body(request, self._writer)
         constants = self._constants()
         rest = self._identity_lines() + masking.mask_request_headers(request)
         self._guard(constants + rest, body)
-        setup.call.callee_leg_call_id = self.call_id
         rest += f"Max-Forwards: {masking.mask_hops(request.max_forwards)}\r\n"
         outgoing = OutgoingRequest("INVITE", self._remote_uri, constants, self._cseq, rest, body)
         self._send(outgoing, "", now)
@@ -118,9 +185,8 @@ class OutboundAttempt:
 
     def _send(self, outgoing: OutgoingRequest, branch: str, now: float) -> None:
         """`branch`: see ClientRequest."""
-        core = self._setup.core
         self._sent = ClientRequest(
-            core.ua,
+            self._ua,
             outgoing,
             self._sent_by,
             self._peer,
@@ -131,11 +197,11 @@ class OutboundAttempt:
             self._goes_out,
             branch,
         )
-        core.dialogs.calling_tags.add(self._local_tag)
+        self._dialogs.calling_tags.add(self._local_tag)
 
     def _goes_out(self, flow: Flow, branch: str) -> None:
         self._sent_by, self._branch = flow, branch
-        self._setup.goes_out(self)
+        self._setup.going_out(self)
 
     def state(self) -> tuple[object, ...]:
         """The fields of a SentInvite, in their order."""
@@ -172,16 +238,14 @@ class OutboundAttempt:
         return self._cseq
 
     def _identity_lines(self) -> str:
-        setup = self._setup
-        assert setup.route is not None
-        lines = contact_line(setup.core.peers.listener(self._flow), setup.route.shown, secure=setup.secure)
+        lines = contact_line(self._ua.peers.listener(self._flow), self._shown, secure=self._secure)
         if self._peer.send_pai:
             lines += f"P-Asserted-Identity: <{self._local_uri}>\r\n"
         return lines
 
     def _guard(self, text: str, body: masking.Body | None) -> None:
         if self._leak_check.hit(text, body.data if body else b"", own=self._own):
-            raise Leak(self._setup.call.fail_closed, "callee")
+            raise Leak(self._call.fail_closed, "callee")
 
     @property
     def is_silent(self) -> bool:
@@ -190,7 +254,7 @@ class OutboundAttempt:
 
     def pass_over(self, now: float) -> None:
         """Give up a silent target in favour of another one."""
-        unreachable(self._setup.core.outbox, self._place, now)
+        unreachable(self._ua.outbox, self._place, now)
         self.cancel(now, TIMED_OUT)
 
     def cancel(self, now: float, reason: str) -> None:
@@ -206,7 +270,7 @@ class OutboundAttempt:
     # -- receiving
 
     def _receive(self, response: Response, now: float) -> None:
-        media = self._setup.call.media
+        media = self._call.media
         if media is None or not media.take(partial(self._anchor, media, response), now):
             self._take(response, now)
 
@@ -217,8 +281,8 @@ class OutboundAttempt:
         if described is None:
             self._take(response, now)
             return
-        kind: Kind = "answer" if masking.brings_sdp(self._setup.request) else "offer"
-        media.anchor(kind, "callee", described, self._setup.call.fail_closed, partial(self._take, response), now)
+        kind: Kind = "answer" if self._with_offer else "offer"
+        media.anchor(kind, "callee", described, self._call.fail_closed, partial(self._take, response), now)
 
     def _description(self, media: Media, response: Response) -> Response | None:
         """The response whose SDP rtpengine is to use from now on; None if it already does.
@@ -243,7 +307,7 @@ class OutboundAttempt:
 
     def _take(self, response: Response, now: float) -> None:
         status = response.status
-        responded(self._setup.core.outbox, self._place, response, now)
+        responded(self._ua.outbox, self._place, response, now)
         try:
             if status >= 300:
                 self._refused(response, now)
@@ -260,18 +324,17 @@ class OutboundAttempt:
     def _is_fork_too_many(self, response: Response) -> bool:
         if len(self._legs) < MOST_FORKS or (response.to_tag or "") in self._legs:
             return False
-        self._setup.core.outbox.counters["forks_over_limit"] += 1
+        self._ua.outbox.counters["forks_over_limit"] += 1
         return True
 
     def _refused(self, response: Response, now: float) -> None:
         self._close()
         if not self._given_up:
-            rang = self._setup.call.ringing_at is not None
             extra = masking.mask_response_headers(response) if response.status == 422 else ""  # Min-SE
-            self._setup.failed(response.status, masking.mask_final(response.status, rang=rang), now, extra)
+            self._setup.refused(response.status, extra, now)
 
     def _answered(self, response: Response, now: float) -> None:
-        self._setup.core.dialogs.calling_tags.discard(self._local_tag)
+        self._dialogs.calling_tags.discard(self._local_tag)
         leg = self._legs.get(response.to_tag or "")
         if leg is not None and leg is self._won:
             leg.acknowledge_again()
@@ -301,11 +364,9 @@ class OutboundAttempt:
 
     def _unusable(self, response: Response, error: ProtocolError | ParseError, now: float) -> None:
         """A response that cannot be relayed. A provisional one is ignored; a 2xx gets ACK and BYE."""
-        setup = self._setup
-        setup.core.outbox.counters["answers_unusable"] += 1
-        setup.core.outbox.note(
-            "answer.unusable", call_id=setup.call.call_id, status=response.status, reason=error.reason
-        )
+        setup, outbox = self._setup, self._ua.outbox
+        outbox.counters["answers_unusable"] += 1
+        outbox.note("answer.unusable", call_id=self._call.call_id, status=response.status, reason=error.reason)
         if 200 <= response.status < 300:
             self._take_down(response, now)
             if self._given_up:
@@ -314,10 +375,7 @@ class OutboundAttempt:
             return
         self._won, self._given_up = None, True
         self._close()
-        if isinstance(error, masking.NotAnchored):
-            setup.refuse(admission.MEDIA_FAILED, now)
-        else:
-            setup.failed(488, masking.mask_final(488, rang=False), now)
+        setup.unusable(error, now)
 
     def _take_down(self, response: Response, now: float) -> None:
         """ACK and BYE for a 2xx that cannot be relayed; by the INVITE's way if its own route set is unusable."""
@@ -334,13 +392,13 @@ class OutboundAttempt:
         self._close()
         if not self._given_up:
             self._given_up = True  # an early dialog whose SDP is still at rtpengine must not open any more
-            unreachable(self._setup.core.outbox, self._place, now)
-            self._setup.failed(None, masking.NO_PROGRESS if why == "timeout" else masking.NO_CONNECTION, now)
+            unreachable(self._ua.outbox, self._place, now)
+            self._setup.failed(why, now)
 
     def _close(self) -> None:
         """The final response has come, or will not."""
         self._sent = None
-        self._setup.core.dialogs.calling_tags.discard(self._local_tag)
+        self._dialogs.calling_tags.discard(self._local_tag)
         self._forget_legs(self._won)
         if self._won is None:
             self._setup.over(self)
@@ -361,16 +419,13 @@ class OutboundAttempt:
         leg = self._legs.get(tag)
         if leg is None:
             leg = self._callee_leg(response)
-            if not self._setup.decided:  # else it will not be relayed
-                self._pair(leg)
+            self._setup.opened(leg)
             self._legs[tag] = leg
         return leg
 
     def _callee_leg(self, response: Response) -> Leg:
         """The callee's early dialog opened by the response."""
-        setup = self._setup
-        core, call = setup.core, setup.call
-        assert setup.route is not None
+        ua = self._ua
         dialog = Dialog.as_uac(
             call_id=self.call_id,
             local_tag=self._local_tag,
@@ -381,7 +436,7 @@ class OutboundAttempt:
         )
         self._check_way(dialog)
         callee = Leg(
-            core.ua, core.dialogs, call, "callee", dialog, self._peer, self._flow, setup.route.shown, self._writer
+            ua, self._dialogs.legs, self._call, "callee", dialog, self._peer, self._flow, self._shown, self._writer
         )
         dialog.local_cseq = max(dialog.local_cseq, self._reached)
         callee.leak_check = self._leak_check
@@ -391,31 +446,8 @@ class OutboundAttempt:
 
     def _check_way(self, dialog: Dialog) -> None:
         """Raise ProtocolError if requests in the dialog need TLS and there is none."""
-        if not self._setup.core.peers.may_go(self._peer, dialog.next_hop, self._flow):
+        if not self._ua.peers.may_go(self._peer, dialog.next_hop, self._flow):
             raise ProtocolError(480, "sips: Contact or Record-Route, but no TLS listener for it")
-
-    def _pair(self, callee: Leg) -> None:
-        """Open the caller's early dialog that mirrors the callee's."""
-        setup = self._setup
-        core, call = setup.core, setup.call
-        towards_caller = Dialog.as_uas(setup.request, core.token())
-        writer = SdpWriter(session_id(core.token()), anchored=call.media is not None)
-        writer.codecs = self._writer.codecs
-        caller = Leg(
-            core.ua, core.dialogs, call, "caller", towards_caller, call.caller_peer, setup.flow, call.dialled, writer
-        )
-        next_hop = callee.dialog.next_hop.host
-        caller.leak_check = leak_check_towards_caller(
-            call.hidden_callee,
-            self._peer,
-            self._flow.host,
-            next_hop,
-            call.caller_peer,
-            setup.flow.host,
-            core.peers.hosts,
-        )
-        caller.own = (call.caller_number, call.dialled)
-        caller.other, callee.other = callee, caller
 
 
 def session_id(token: str) -> int:

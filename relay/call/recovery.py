@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from relay.call.admission import RETRY
-from relay.call.call import NORMAL_UNSPECIFIED, Call
+from relay.call.call import NORMAL_UNSPECIFIED, Call, Calls
+from relay.call.dialogs import Dialogs
 from relay.call.invite_session import LOST_AT_RESTART, InviteSession
 from relay.call.leak_check import leak_check_towards_callee, leak_check_towards_caller
 from relay.call.media import Media
@@ -29,103 +30,11 @@ from relay.privacy.messages import Reply
 from relay.sip.message import Flow, Request, parse_message
 
 if TYPE_CHECKING:
-    from relay.call.core import Core
     from relay.call.saved_state import AttemptState
     from relay.model.call import CallRecord
     from relay.sip.transaction import ServerTransaction
 
 _NOT_RESTORABLE: Final = "not_restorable"
-
-
-def restore(core: Core, record: CallRecord, dialogs: bytes, now: float) -> Call | None:
-    """Resume the call. None if its state is unreadable or a listener is gone: then its record is closed."""
-    state: CallState | None = None
-    try:
-        state = load_call(dialogs)
-        call = _restored(core, record, state, now)
-    except StoreError as error:
-        core.outbox.note("restore.failed", call_id=record.call_id, reason=str(error))
-        _close(core, record, now)
-        if state is not None and state.media is not None:
-            core.outbox.mediate(Mediate(0, "delete", record.call_id, state.media[0]))
-        return None
-    return call
-
-
-def ask(core: Core, call: Call, now: float) -> None:
-    """Probe both peers of a restored call; end it if one of them is no longer configured."""
-    legs = (call.caller, call.callee)
-    if all([leg is not None and core.peers.by_name(leg.peer.name) for leg in legs]):
-        call.probe(now)
-    else:
-        call.end("relay", _NOT_RESTORABLE, now)
-
-
-def _close(core: Core, record: CallRecord, now: float) -> None:
-    ended_at = max(core.clock.ms(now), record.answered_at or record.received_at)  # the clock may have been set back
-    closed = record._replace(
-        ended_at=ended_at,
-        duration_ms=max(ended_at - (record.answered_at or ended_at), 0),
-        outcome="answered",
-        q850_cause=NORMAL_UNSPECIFIED,
-        ended_by="relay",
-        end_reason=_NOT_RESTORABLE,
-    )
-    core.outbox.commit(closed, None)
-
-
-def _restored(core: Core, record: CallRecord, state: CallState, now: float) -> Call:
-    """The call as committed. Raises StoreError if one of its listeners is no longer configured."""
-    caller_peer, callee_peer = peer_of(core, state.caller.peer), peer_of(core, state.callee.peer)
-    to_caller = flow_by(state.caller.flow, core.peers)
-    to_callee = flow_by(state.callee.flow, core.peers)
-    call = Call(
-        core,
-        caller_peer,
-        to_caller,
-        caller=record.caller,
-        dialled=record.number_dialled,
-        invite_key=(record.caller_leg_call_id, state.caller.dialog.remote_tag),
-        received_at=record.received_at,
-    )
-    take_over(call, record)
-    if state.media is not None:
-        call.media = Media(core.ua, core.settings.media_check_s, call.call_id, state.media)
-    ua, dialogs, age_ms = core.ua, core.dialogs, core.clock.ms(now) - call.received_at
-    call.caller = load_leg(ua, dialogs, call, "caller", state.caller, caller_peer, to_caller, age_ms)
-    call.callee = load_leg(ua, dialogs, call, "callee", state.callee, callee_peer, to_callee, age_ms)
-    call.caller.other, call.callee.other = call.callee, call.caller
-    call.caller.writer.codecs = call.callee.writer.codecs = common_codecs(caller_peer, callee_peer)
-    host, ours = call.callee.flow.host, core.peers.hosts
-    call.caller.leak_check = leak_check_towards_caller(
-        call.hidden_callee, callee_peer, host, call.callee.dialog.next_hop.host, caller_peer, to_caller.host, ours
-    )
-    call.callee.leak_check = leak_check_towards_callee(
-        call.hidden_caller, caller_peer, to_caller.host, callee_peer, host, ours
-    )
-    call.resume(state, now)
-    return call
-
-
-def peer_of(core: Core, name: str) -> Peer:
-    """The configured peer, or a placeholder of that name, enough to send it a BYE in its dialog."""
-    return core.peers.by_name(name) or Peer(name, targets=(), tcp_allowed=False, sources=())
-
-
-def take_over(call: Call, record: CallRecord) -> None:
-    call.call_id = record.call_id
-    call.binding_id, call.mode = record.binding_id, record.mode
-    call.business, call.order_id, call.qualification = record.business, record.order_id, record.qualification
-    call.industrial_id = record.industrial_id
-    call.shown, call.callee_number, call.peer_out = record.number_shown, record.callee, record.peer_out
-    call.routed_at, call.ringing_at, call.answered_at = record.routed_at, record.ringing_at, record.answered_at
-    call.sip_status = record.sip_status
-    call.callee_leg_call_id = record.callee_leg_call_id
-    call.direction, call.legacy, call.recording = record.direction, record.legacy, record.recording
-    call.source = record.source
-
-
-# -- Recovery of attempts that a crash cut short (DESIGN 4.3)
 
 
 class KeptAttempt(NamedTuple):
@@ -144,158 +53,253 @@ class _Asked(NamedTuple):
     transaction: ServerTransaction
 
 
-def end_attempt(core: Core, kept: KeptAttempt, now: float) -> None:
-    """End the attempt. If the store has its record, no second one is written, and the response follows that record."""
-    record, stored = kept.record, kept.stored
-    core.outbox.counters["attempts_lost"] += stored is None
-    try:
-        state = load_attempt(kept.state)
-        asked = _asked(core, state)
-    except (StoreError, ParseError) as error:
-        core.outbox.note("attempt.not_readable", call_id=record.call_id, reason=str(error))
-        if stored is None:
-            core.outbox.commit(_closed(core, record, now), None, lambda _: core.outbox.drop_attempt(record.call_id))
-        else:
-            core.outbox.drop_attempt(record.call_id)
-        return
-    if record.kind == "message":
-        _end_message(core, kept, asked, now)
-    else:
-        _end_call(core, kept, state, asked, now)
+class Recovery:
+    """The recovery of one engine."""
 
+    def __init__(self, calls: Calls, dialogs: Dialogs) -> None:
+        self._calls = calls
+        self._dialogs = dialogs
+        self._ua = calls.ua
+        self._peers = calls.ua.peers
+        self._outbox = calls.ua.outbox
 
-def _end_message(core: Core, kept: KeptAttempt, asked: _Asked, now: float) -> None:
-    record, stored = kept.record, kept.stored
-    status = LOST.status if stored is None else stored.sip_status or LOST.status
-    extra = f"{RETRY}Reason: Q.850;cause={LOST.q850_cause}\r\n" if status == LOST.status else ""
-    data = asked.reply.write(status, to_tag=core.token(), extra=extra)
+    # -- answered calls
 
-    def tell(at: float) -> None:
-        asked.transaction.respond(status, data, at)
-        core.outbox.drop_attempt(record.call_id)
+    def restore(self, record: CallRecord, dialogs: bytes, now: float, kept: KeptAttempt | None = None) -> None:
+        """Resume a live call of the journal, and probe both peers.
 
-    if stored is None:
-        core.outbox.commit(_closed(core, record, now), None, tell)
-    else:
-        tell(now)
+        `kept`: its stored attempt, if the caller had not acknowledged the answer.
+        """
+        call = self._restore(record, dialogs, now)
+        if call is not None:
+            if kept is None:
+                call.given = None  # the ACK came
+            else:
+                self._take_up_answer(call, kept, now)
+            self._ask(call, now)
+        elif kept is not None:
+            self.end_attempt(kept, now)
 
-
-def _end_call(core: Core, kept: KeptAttempt, state: AttemptState, asked: _Asked, now: float) -> None:
-    record, stored = kept.record, kept.stored
-    setup = _setup(core, record, asked, now)
-    answered = stored is not None and stored.answered_at is not None
-    winner = stored.callee_leg_call_id if stored is not None and answered else None
-    closed: Verdict | None = None
-    if answered:
-        closed = LOST
-    elif stored is not None:
-        closed = Verdict(stored.sip_status or LOST.status, stored.q850_cause or 0, "")
-    setup.lose(_attempts(setup, state, winner, now), closed, now)
-    if state.media:
-        core.outbox.mediate(Mediate(0, "delete", record.call_id, state.media))
-
-
-def take_up_answer(core: Core, call: Call, kept: KeptAttempt, now: float) -> None:
-    """Send the 2xx of an answered call whose caller has not acknowledged it."""
-    caller, callee = call.caller, call.callee
-    assert caller is not None
-    assert callee is not None
-    call.kept = True
-    try:
-        state = load_attempt(kept.state)
-        asked = _asked(core, state)
-    except (StoreError, ParseError) as error:
-        core.outbox.note("attempt.not_readable", call_id=call.call_id, reason=str(error))
-        call.drop()
-        return
-    if call.given is None:
-        call.drop()
-        return
-    cseq, data, ack_cseq = call.given
-    callee.ack_due = ack_cseq or None
-    caller.give_answer(cseq, data, asked.reply.flow, now)
-    asked.transaction.respond(200, data, now)
-    others = _setup(core, kept.record, asked, now)  # targets given up earlier, which may still ring
-    others.call.kept = False
-    others.lose(_attempts(others, state, call.callee_leg_call_id, now), LOST, now)  # the caller has his answer
-
-
-def _asked(core: Core, state: AttemptState) -> _Asked:
-    """The request of a stored attempt. Raises StoreError without a listener to answer on, ParseError for a bad head."""
-    request = parse_message(state.head)
-    if not isinstance(request, Request):
-        raise StoreError("stored attempt is not a request")
-    reply = Reply(request, flow_by(state.flow, core.peers))
-    flow = reply.flow
-    if flow.reliable:  # its connection is gone: a new one goes to the address in Via (RFC 3261 18.2.2)
-        port = request.via.port or (5061 if flow.transport == "tls" else 5060)
-        reply.flow = flow._replace(port=port)
-    return _Asked(request, reply, core.transactions.serve(request, reply.flow))
-
-
-def _setup(core: Core, record: CallRecord, asked: _Asked, now: float) -> InviteSession:
-    """The setup as it was, without further targets to try."""
-    call = Call(
-        core,
-        peer_of(core, record.peer_in),
-        asked.reply.flow,
-        caller=record.caller,
-        dialled=record.number_dialled,
-        invite_key=(record.caller_leg_call_id, asked.request.from_tag),
-        received_at=record.received_at,
-    )
-    take_over(call, record)
-    call.kept = True
-    call.follow_clock(now)
-    setup = call.setup = InviteSession(core, call, *asked)
-    setup.route = Route(
-        record.binding_id or "",
-        record.mode or "",
-        record.business or "",
-        record.order_id,
-        target=record.callee or "",
-        shown=record.number_shown or "",
-    )
-    core.counts.stages.begin(SETTING_UP)
-    return setup
-
-
-def _attempts(setup: InviteSession, state: AttemptState, winner: str | None, now: float) -> list[OutboundAttempt]:
-    """The attempts whose INVITE must be cancelled. `winner`: Call-ID of the answered one."""
-    core = setup.core
-    attempts = []
-    for sent in state.invites:
-        if sent.call_id == winner:
-            continue
+    def _restore(self, record: CallRecord, dialogs: bytes, now: float) -> Call | None:
+        """Resume the call. None if its state is unreadable or a listener is gone: then its record is closed."""
+        state: CallState | None = None
         try:
-            flow = flow_by(sent.flow, core.peers)
+            state = load_call(dialogs)
+            call = self._restored(record, state, now)
         except StoreError as error:
-            core.outbox.note("attempt.not_readable", call_id=setup.call.call_id, reason=str(error))
-            continue
-        attempt = OutboundAttempt(setup, _place(core, sent.peer, flow))
-        attempt.take_up(sent, flow, now)
-        attempts.append(attempt)
-    return attempts
+            self._outbox.note("restore.failed", call_id=record.call_id, reason=str(error))
+            self._close(record, now)
+            if state is not None and state.media is not None:
+                self._outbox.mediate(Mediate(0, "delete", record.call_id, state.media[0]))
+            return None
+        return call
 
+    def _ask(self, call: Call, now: float) -> None:
+        """Probe both peers of a restored call; end it if one of them is no longer configured."""
+        legs = (call.caller, call.callee)
+        if all([leg is not None and self._peers.by_name(leg.peer.name) for leg in legs]):
+            call.probe(now)
+        else:
+            call.end("relay", _NOT_RESTORABLE, now)
 
-def _place(core: Core, name: str, flow: Flow) -> TargetState:
-    """The target of the flow, configured or not."""
-    peer = core.peers.by_name(name)
-    for place in core.peers.places_of(name) if peer is not None else ():
-        if place.flow == flow:
-            return place
-    written = host_port(flow.host, flow.port)
-    return TargetState(
-        peer_of(core, name), Target(flow.host, flow.port, "udp", written), flow
-    )  # placeholder: the flow has the transport
+    def _close(self, record: CallRecord, now: float) -> None:
+        # max: the clock may have been set back
+        ended_at = max(self._calls.clock.ms(now), record.answered_at or record.received_at)
+        closed = record._replace(
+            ended_at=ended_at,
+            duration_ms=max(ended_at - (record.answered_at or ended_at), 0),
+            outcome="answered",
+            q850_cause=NORMAL_UNSPECIFIED,
+            ended_by="relay",
+            end_reason=_NOT_RESTORABLE,
+        )
+        self._outbox.commit(closed, None)
 
+    def _restored(self, record: CallRecord, state: CallState, now: float) -> Call:
+        """The call as committed. Raises StoreError if one of its listeners is no longer configured."""
+        caller_peer, callee_peer = self._peer_of(state.caller.peer), self._peer_of(state.callee.peer)
+        to_caller = flow_by(state.caller.flow, self._peers)
+        to_callee = flow_by(state.callee.flow, self._peers)
+        call = Call(
+            self._calls,
+            caller_peer,
+            to_caller,
+            caller=record.caller,
+            dialled=record.number_dialled,
+            invite_key=(record.caller_leg_call_id, state.caller.dialog.remote_tag),
+            received_at=record.received_at,
+        )
+        call.take_over(record)
+        if state.media is not None:
+            call.media = Media(self._ua, self._calls.settings.media_check_s, call.call_id, state.media)
+        ua, legs, age_ms = self._ua, self._dialogs.legs, self._calls.clock.ms(now) - call.received_at
+        call.caller = load_leg(ua, legs, call, "caller", state.caller, caller_peer, to_caller, age_ms)
+        call.callee = load_leg(ua, legs, call, "callee", state.callee, callee_peer, to_callee, age_ms)
+        call.caller.other, call.callee.other = call.callee, call.caller
+        call.caller.writer.codecs = call.callee.writer.codecs = common_codecs(caller_peer, callee_peer)
+        host, ours = call.callee.flow.host, self._peers.hosts
+        call.caller.leak_check = leak_check_towards_caller(
+            call.hidden_callee, callee_peer, host, call.callee.dialog.next_hop.host, caller_peer, to_caller.host, ours
+        )
+        call.callee.leak_check = leak_check_towards_callee(
+            call.hidden_caller, caller_peer, to_caller.host, callee_peer, host, ours
+        )
+        call.resume(state, now)
+        return call
 
-def _closed(core: Core, record: CallRecord, now: float) -> CallRecord:
-    return record._replace(
-        ended_at=max(core.clock.ms(now), record.received_at),  # the clock may have been set back
-        sip_status=LOST.status,
-        q850_cause=LOST.q850_cause,
-        outcome=LOST.outcome,
-        ended_by="relay",
-        end_reason=LOST_AT_RESTART,
-    )
+    def _peer_of(self, name: str) -> Peer:
+        """The configured peer, or a placeholder of that name, enough to send it a BYE in its dialog."""
+        return self._peers.by_name(name) or Peer(name, targets=(), tcp_allowed=False, sources=())
+
+    # -- Recovery of attempts that a crash cut short (DESIGN 4.3)
+
+    def end_attempt(self, kept: KeptAttempt, now: float) -> None:
+        """End the attempt. If the store has its record, none is written, and the response follows that record."""
+        record, stored = kept.record, kept.stored
+        self._outbox.counters["attempts_lost"] += stored is None
+        try:
+            state = load_attempt(kept.state)
+            asked = self._asked(state)
+        except (StoreError, ParseError) as error:
+            self._outbox.note("attempt.not_readable", call_id=record.call_id, reason=str(error))
+            if stored is None:
+                self._outbox.commit(
+                    self._closed(record, now), None, lambda _: self._outbox.drop_attempt(record.call_id)
+                )
+            else:
+                self._outbox.drop_attempt(record.call_id)
+            return
+        if record.kind == "message":
+            self._end_message(kept, asked, now)
+        else:
+            self._end_call(kept, state, asked, now)
+
+    def _end_message(self, kept: KeptAttempt, asked: _Asked, now: float) -> None:
+        record, stored = kept.record, kept.stored
+        status = LOST.status if stored is None else stored.sip_status or LOST.status
+        extra = f"{RETRY}Reason: Q.850;cause={LOST.q850_cause}\r\n" if status == LOST.status else ""
+        data = asked.reply.write(status, to_tag=self._ua.token(), extra=extra)
+
+        def tell(at: float) -> None:
+            asked.transaction.respond(status, data, at)
+            self._outbox.drop_attempt(record.call_id)
+
+        if stored is None:
+            self._outbox.commit(self._closed(record, now), None, tell)
+        else:
+            tell(now)
+
+    def _end_call(self, kept: KeptAttempt, state: AttemptState, asked: _Asked, now: float) -> None:
+        record, stored = kept.record, kept.stored
+        setup = self._setup(record, asked, now)
+        answered = stored is not None and stored.answered_at is not None
+        winner = stored.callee_leg_call_id if stored is not None and answered else None
+        closed: Verdict | None = None
+        if answered:
+            closed = LOST
+        elif stored is not None:
+            closed = Verdict(stored.sip_status or LOST.status, stored.q850_cause or 0, "")
+        setup.lose(self._attempts(setup, state, winner, now), closed, now)
+        if state.media:
+            self._outbox.mediate(Mediate(0, "delete", record.call_id, state.media))
+
+    def _take_up_answer(self, call: Call, kept: KeptAttempt, now: float) -> None:
+        """Send the 2xx of an answered call whose caller has not acknowledged it."""
+        caller, callee = call.caller, call.callee
+        assert caller is not None
+        assert callee is not None
+        call.kept = True
+        try:
+            state = load_attempt(kept.state)
+            asked = self._asked(state)
+        except (StoreError, ParseError) as error:
+            self._outbox.note("attempt.not_readable", call_id=call.call_id, reason=str(error))
+            call.drop()
+            return
+        if call.given is None:
+            call.drop()
+            return
+        cseq, data, ack_cseq = call.given
+        callee.ack_due = ack_cseq or None
+        caller.give_answer(cseq, data, asked.reply.flow, now)
+        asked.transaction.respond(200, data, now)
+        others = self._setup(kept.record, asked, now)  # targets given up earlier, which may still ring
+        others.call.kept = False
+        others.lose(self._attempts(others, state, call.callee_leg_call_id, now), LOST, now)  # the caller has his answer
+
+    def _asked(self, state: AttemptState) -> _Asked:
+        """The request of a stored attempt. Raises StoreError without a listener to answer on, or ParseError."""
+        request = parse_message(state.head)
+        if not isinstance(request, Request):
+            raise StoreError("stored attempt is not a request")
+        reply = Reply(request, flow_by(state.flow, self._peers))
+        flow = reply.flow
+        if flow.reliable:  # its connection is gone: a new one goes to the address in Via (RFC 3261 18.2.2)
+            port = request.via.port or (5061 if flow.transport == "tls" else 5060)
+            reply.flow = flow._replace(port=port)
+        return _Asked(request, reply, self._ua.transactions.serve(request, reply.flow))
+
+    def _setup(self, record: CallRecord, asked: _Asked, now: float) -> InviteSession:
+        """The setup as it was, without further targets to try."""
+        call = Call(
+            self._calls,
+            self._peer_of(record.peer_in),
+            asked.reply.flow,
+            caller=record.caller,
+            dialled=record.number_dialled,
+            invite_key=(record.caller_leg_call_id, asked.request.from_tag),
+            received_at=record.received_at,
+        )
+        call.take_over(record)
+        call.kept = True
+        call.follow_clock(now)
+        setup = call.setup = InviteSession(self._ua, self._dialogs, self._calls.counts, call, *asked)
+        setup.route = Route(
+            record.binding_id or "",
+            record.mode or "",
+            record.business or "",
+            record.order_id,
+            target=record.callee or "",
+            shown=record.number_shown or "",
+        )
+        self._calls.counts.stages.begin(SETTING_UP)
+        return setup
+
+    def _attempts(
+        self, setup: InviteSession, state: AttemptState, winner: str | None, now: float
+    ) -> list[OutboundAttempt]:
+        """The attempts whose INVITE must be cancelled. `winner`: Call-ID of the answered one."""
+        attempts = []
+        for sent in state.invites:
+            if sent.call_id == winner:
+                continue
+            try:
+                flow = flow_by(sent.flow, self._peers)
+            except StoreError as error:
+                self._outbox.note("attempt.not_readable", call_id=setup.call.call_id, reason=str(error))
+                continue
+            attempt = setup.attempt_at(self._place(sent.peer, flow))
+            attempt.take_up(sent, flow, now)
+            attempts.append(attempt)
+        return attempts
+
+    def _place(self, name: str, flow: Flow) -> TargetState:
+        """The target of the flow, configured or not."""
+        peer = self._peers.by_name(name)
+        for place in self._peers.places_of(name) if peer is not None else ():
+            if place.flow == flow:
+                return place
+        written = host_port(flow.host, flow.port)
+        return TargetState(
+            self._peer_of(name), Target(flow.host, flow.port, "udp", written), flow
+        )  # placeholder: the flow has the transport
+
+    def _closed(self, record: CallRecord, now: float) -> CallRecord:
+        return record._replace(
+            ended_at=max(self._calls.clock.ms(now), record.received_at),  # the clock may have been set back
+            sip_status=LOST.status,
+            q850_cause=LOST.q850_cause,
+            outcome=LOST.outcome,
+            ended_by="relay",
+            end_reason=LOST_AT_RESTART,
+        )

@@ -16,7 +16,7 @@ from relay.privacy.sdp import SdpWriter
 from relay.sip.dialog import Dialog
 
 if TYPE_CHECKING:
-    from relay.call.leg import CallBase, Dialogs
+    from relay.call.leg import CallBase
     from relay.model.settings import Peer
     from relay.peers.user_agent import UserAgent
     from relay.sip.message import Flow, Request
@@ -63,13 +63,20 @@ def _dump_leg(leg: Leg) -> tuple[object, ...]:
 
 
 def load_leg(
-    ua: UserAgent, dialogs: Dialogs, call: CallBase, side: Side, state: LegState, peer: Peer, flow: Flow, age_ms: int
+    ua: UserAgent,
+    legs: dict[tuple[str, str], Leg],
+    call: CallBase,
+    side: Side,
+    state: LegState,
+    peer: Peer,
+    flow: Flow,
+    age_ms: int,
 ) -> Leg:
     """The leg as dumped. `flow`: source of the peer's last message; `age_ms`: of the call."""
     dialog = Dialog.from_state(state.dialog)
     dialog.local_cseq += CSEQ_STEP + max(age_ms, 0) // MS_PER_CSEQ
     writer = SdpWriter(state.session_id, state.session_version, anchored=call.media is not None)
-    leg = Leg(ua, dialogs, call, side, dialog, peer, flow, state.shown, writer)
+    leg = Leg(ua, legs, call, side, dialog, peer, flow, state.shown, writer)
     leg.own = tuple(state.own)
     return leg
 

@@ -18,23 +18,25 @@ from relay.model.numbers import is_700
 from relay.peers.limits import next_admitted
 from relay.peers.peers import hosts_of, user_for
 from relay.peers.targets import is_tried_elsewhere, responded, secured, unreachable, who_ended
-from relay.peers.user_agent import ClientRequest
+from relay.peers.user_agent import ClientRequest, UserAgent
 from relay.privacy import masking
 from relay.privacy.masking import Verdict
 from relay.privacy.messages import OutgoingRequest, Reply
-from relay.privacy.text_memory import after, mask_across
+from relay.privacy.text_memory import TextMemory, after, mask_across
 from relay.privacy.text_reading import in_visual_order
 from relay.privacy.texts import mask_numbers, read_text, text_body
 from relay.sip.message import Request, Response, transport_address
 from relay.sip.uri import is_sips
 
 if TYPE_CHECKING:
-    from relay.call.core import Core
-    from relay.model.settings import Peer
+    from relay.call.admission import Admission
+    from relay.call.dialogs import Dialogs
+    from relay.model.settings import Peer, Settings
+    from relay.peers.limits import CallCounts
     from relay.peers.targets import TargetState
     from relay.privacy.masking import Body
     from relay.sip.message import Flow
-    from relay.sip.timers import Timer
+    from relay.sip.timers import Timer, WallClock
     from relay.sip.transaction import ServerTransaction
 
 DELIVERED: Final = Verdict(200, 0, "delivered")
@@ -42,13 +44,40 @@ ACCEPTED_TYPES: Final = "Accept: text/plain\r\n"  # RFC 3261 21.4.13
 PATIENCE: Final = 0.9  # fraction of the sender's timer F, after which a response is useless (RFC 4320 3)
 
 
+MessageKey = tuple[str, str | None, int]  # Call-ID, From tag and CSeq
+
+
+class TextMessages:
+    """The text messages of one engine that are not answered yet, and what each of them needs."""
+
+    __slots__ = ("admission", "by_key", "clock", "counts", "dialogs", "settings", "texts", "ua")
+
+    def __init__(
+        self,
+        ua: UserAgent,
+        dialogs: Dialogs,
+        counts: CallCounts,
+        admission: Admission,
+        clock: WallClock,
+        settings: Settings,
+    ) -> None:
+        self.by_key: dict[MessageKey, TextMessage] = {}
+        self.texts = TextMemory()
+        self.ua = ua
+        self.dialogs = dialogs
+        self.counts = counts
+        self.admission = admission
+        self.clock = clock
+        self.settings = settings  # for new text messages
+
+
 class TextMessage:
     """One MESSAGE of a sender. `_decided`: the response is chosen and cannot change any more."""
 
     __slots__ = (
+        "_all",
         "_body",
         "_clock_offset_s",
-        "_core",
         "_deadline",
         "_decided",
         "_delivery",
@@ -59,23 +88,27 @@ class TextMessage:
         "_reply",
         "_request",
         "_route",
+        "_settings",
         "_text",
         "_timer",
         "_transaction",
+        "_ua",
     )
 
-    def __init__(self, core: Core, peer: Peer, request: Request, reply: Reply, now: float) -> None:
+    def __init__(self, messages: TextMessages, peer: Peer, request: Request, reply: Reply, now: float) -> None:
         """Raises ParseError if Call-ID, From tag or CSeq is malformed; no transaction has begun then."""
         self._key = (request.call_id, request.from_tag, request.cseq.number)
-        received_at = core.clock.ms(now)
-        self._core = core
-        self._clock_offset_s = core.clock.offset_s  # fixed for the message: setting the clock must not skew its times
+        ua = self._ua = messages.ua
+        received_at = messages.clock.ms(now)
+        self._all = messages
+        self._settings = messages.settings
+        self._clock_offset_s = messages.clock.offset_s
         self._peer = peer
         self._request = request
         self._reply = reply
-        self._transaction: ServerTransaction = core.transactions.serve(request, reply.flow, peer.name)
-        self._record = _record(core, peer, request, reply.flow, received_at)
-        self._deadline = now + PATIENCE * core.settings.timings.transaction_s
+        self._transaction: ServerTransaction = ua.transactions.serve(request, reply.flow, peer.name)
+        self._record = _record(record_id(received_at, ua.token), peer, request, reply.flow, received_at)
+        self._deadline = now + PATIENCE * ua.timings.transaction_s
         self._decided = False
         self._route: Route | None = None
         self._text = ""
@@ -83,48 +116,48 @@ class TextMessage:
         self._places: list[TargetState] = []  # not tried yet
         self._delivery: Delivery | None = None
         self._timer: Timer | None = None
-        core.messages.setdefault(self._key, self)
-        core.outbox.keep_attempt(self._record, dump_attempt(reply.flow, head_of(request)))
+        messages.by_key.setdefault(self._key, self)
+        ua.outbox.keep_attempt(self._record, dump_attempt(reply.flow, head_of(request)))
 
     # -- the look-up
 
     def begin(self, now: float) -> None:
         """Look up the route, or refuse the message."""
-        core, record = self._core, self._record
+        settings, record = self._settings, self._record
         try:
-            objection = admission.judge_message(core, self._request, self._reply.flow, self._peer, now)
+            objection = self._all.admission.judge_message(self._request, self._reply.flow, self._peer, now)
             self._text = read_text(self._request)
         except (ProtocolError, ParseError) as error:
             refusal = admission.unusable(error)
             self.refuse(refusal, now, ACCEPTED_TYPES if refusal.status == 415 else "")
             return
-        if core.messages[self._key] is not self:  # merged request: it arrived on two paths (RFC 3261 8.2.2.2)
+        if self._all.by_key[self._key] is not self:  # merged request: it arrived on two paths (RFC 3261 8.2.2.2)
             self.refuse(admission.LOOP, now)
         elif objection is not None:
             self.refuse(objection[0], now, objection[1])
-        elif not admission.is_ours(core.settings, record.number_dialled):
-            self.refuse(admission.judge_number(core.settings, record.number_dialled) or admission.NUMBER_UNKNOWN, now)
+        elif not admission.is_ours(settings, record.number_dialled):
+            self.refuse(admission.judge_number(settings, record.number_dialled) or admission.NUMBER_UNKNOWN, now)
         else:
-            core.outbox.look_up(record.number_dialled, record.caller, self._routed, "message", self._peer)
+            self._ua.outbox.look_up(record.number_dialled, record.caller, self._routed, "message", self._peer)
 
     def _routed(self, answer: Route | Refusal, now: float) -> None:
-        core = self._core
+        texts = self._all.texts
         if self._decided:  # stopped while the look-up was pending
             return
         if isinstance(answer, Refusal):
             self.refuse(answer, now)
             return
         sender = self._record.caller
-        before = core.texts.before(sender, answer.binding_id, now)
+        before = texts.before(sender, answer.binding_id, now)
         text = mask_across(mask_numbers(self._text, sender), sender, before)
-        if text != in_visual_order(self._text) and core.settings.sms_numbers == "refuse":
+        if text != in_visual_order(self._text) and self._settings.sms_numbers == "refuse":
             self.refuse(named(admission.NUMBER_IN_TEXT, answer), now)
             return
-        places = core.peers.candidates(answer.target, now, core.token)
+        places = self._ua.peers.candidates(answer.target, now, self._ua.token)
         if is_sips(self._request.uri) and not (places := secured(places)):
             self.refuse(named(admission.NOT_SECURE, answer), now)
             return
-        core.texts.remember(sender, answer.binding_id, after(before, text), now)
+        texts.remember(sender, answer.binding_id, after(before, text), now)
         self._route = answer
         self._body = text_body(text)
         self._record = self._record._replace(
@@ -147,9 +180,9 @@ class TextMessage:
 
     def _try_next(self, verdict: Verdict, reason: str, now: float) -> None:
         """Try the next target; without one, refuse with `verdict`."""
-        core = self._core
+        outbox = self._ua.outbox
         was_none = not self._places
-        place = next_admitted(self._places, core.counts.quotas_out.admits_request, now)
+        place = next_admitted(self._places, self._all.counts.quotas_out.admits_request, now)
         if place is None:
             if self._record.peer_out is None and not was_none:  # every peer is at its limit
                 self.refuse(admission.OVER_LIMIT, now)
@@ -159,10 +192,10 @@ class TextMessage:
         assert self._route is not None
         assert self._body is not None
         self._record = self._record._replace(peer_out=place.peer.name)
-        delivery = Delivery(core, self, place)
+        delivery = Delivery(self._ua, self._all.dialogs, self, place)
         if not delivery.start(self._request, self._route, self._body, self._leak_check(place), now):
-            core.outbox.counters["leak_check"] += 1
-            core.outbox.note("leak_check", call_id=self._record.call_id, towards="callee")
+            outbox.counters["leak_check"] += 1
+            outbox.note("leak_check", call_id=self._record.call_id, towards="callee")
             self._close(masking.LEAK, "relay", "leak_check", now)
             return
         self._delivery = delivery
@@ -174,13 +207,13 @@ class TextMessage:
         own = (*hosts_of(place.peer), place.flow.host)
         caller = self._record.caller
         hidden = () if is_700(caller) else (caller,)  # a 700 number may occur in a text
-        return LeakCheck(hidden, foreign_hosts(hosts, own, self._core.peers.hosts))
+        return LeakCheck(hidden, foreign_hosts(hosts, own, self._ua.peers.hosts))
 
     def _watch(self, now: float) -> None:
         """Set the single timer: for failover, if there is another target, and for the sender's deadline."""
-        timers = self._core.timers
+        timers = self._ua.timers
         timers.cancel(self._timer)
-        when = min(self._deadline, now + self._core.settings.no_progress_s) if self._places else self._deadline
+        when = min(self._deadline, now + self._settings.no_progress_s) if self._places else self._deadline
         self._timer = timers.set(when, self._wake)
 
     def _wake(self, now: float) -> None:
@@ -188,13 +221,13 @@ class TextMessage:
         delivery = self._delivery
         is_silent = delivery is not None and delivery.is_silent
         if delivery is not None and is_silent:
-            unreachable(self._core.outbox, delivery.place, now)
+            unreachable(self._ua.outbox, delivery.place, now)
         if now >= self._deadline:
             self._close(masking.NO_PROGRESS, "relay", "no_response", now)
         elif is_silent:
             self._try_next(masking.NO_PROGRESS, "no_response", now)
         else:
-            self._timer = self._core.timers.set(self._deadline, self._wake)
+            self._timer = self._ua.timers.set(self._deadline, self._wake)
 
     # -- results of targets
 
@@ -211,7 +244,7 @@ class TextMessage:
     def not_answered(self, delivery: Delivery, why: str, now: float) -> None:
         """The target did not respond, or the transport failed."""
         if delivery is self._delivery and not self._decided:
-            unreachable(self._core.outbox, delivery.place, now)
+            unreachable(self._ua.outbox, delivery.place, now)
             self._failed(None, masking.NO_PROGRESS if why == "timeout" else masking.NO_CONNECTION, now)
 
     def _failed(self, status: int | None, verdict: Verdict, now: float) -> None:
@@ -226,7 +259,7 @@ class TextMessage:
 
     def refuse(self, refusal: Refusal, now: float, extra: str = "") -> None:
         """Refuse the message for the relay's own reasons. `extra`: further header lines of the response."""
-        self._core.outbox.refusals[refusal.outcome] += 1
+        self._ua.outbox.refusals[refusal.outcome] += 1
         if refusal.binding_id is not None:
             self._record = self._record._replace(
                 binding_id=refusal.binding_id,
@@ -248,13 +281,13 @@ class TextMessage:
 
     def _close(self, verdict: Verdict, by: str, reason: str, now: float, extra: str = "") -> None:
         """Commit the record, then answer the sender (DESIGN 4.1)."""
-        core = self._core
+        ua = self._ua
         self._decided = True
         self._delivery = None
-        core.timers.cancel(self._timer)
+        ua.timers.cancel(self._timer)
         if verdict.q850_cause:
             extra += f"Reason: Q.850;cause={verdict.q850_cause}\r\n"
-        data = self._reply.write(verdict.status, to_tag=core.token(), extra=extra)
+        data = self._reply.write(verdict.status, to_tag=ua.token(), extra=extra)
         self._record = self._record._replace(
             ended_at=self._wall_ms(now),
             sip_status=verdict.status,
@@ -263,47 +296,48 @@ class TextMessage:
             ended_by=by,
             end_reason=reason,
         )
-        core.outbox.commit(self._record, None, partial(self._answer, verdict.status, data))
+        ua.outbox.commit(self._record, None, partial(self._answer, verdict.status, data))
 
     def _wall_ms(self, now: float) -> int:
         return int((now + self._clock_offset_s) * 1000)
 
     def _answer(self, status: int, data: bytes, now: float) -> None:
-        if self._core.messages.get(self._key) is self:
-            del self._core.messages[self._key]
+        if self._all.by_key.get(self._key) is self:
+            del self._all.by_key[self._key]
         self._transaction.respond(status, data, now)
-        self._core.outbox.drop_attempt(self._record.call_id)
+        self._ua.outbox.drop_attempt(self._record.call_id)
 
 
 class Delivery:
     """The MESSAGE to one target of a peer."""
 
-    __slots__ = ("_core", "_cseq", "_local_tag", "_message", "call_id", "is_silent", "place")
+    __slots__ = ("_calling_tags", "_cseq", "_local_tag", "_message", "_ua", "call_id", "is_silent", "place")
 
-    def __init__(self, core: Core, message: TextMessage, place: TargetState) -> None:
-        self._core = core
+    def __init__(self, ua: UserAgent, dialogs: Dialogs, message: TextMessage, place: TargetState) -> None:
+        self._ua = ua
+        self._calling_tags = dialogs.calling_tags
         self._message = message
-        self._local_tag = core.token()
+        self._local_tag = ua.token()
         self._cseq = 1
-        self.call_id = core.token()
+        self.call_id = ua.token()
         self.place = place
         self.is_silent = True  # no response yet, not even a provisional one
 
     def start(self, request: Request, route: Route, body: Body, leak_check: LeakCheck, now: float) -> bool:
         """Send the text. False if the leak check failed: nothing was sent. `request`: the sender's."""
-        core, place = self._core, self.place
+        ua, place = self._ua, self.place
         user = user_for(place.peer, route.target)
         uri = f"{'sips' if is_sips(request.uri) else 'sip'}:{user}@{place.target.written}"
-        shown = f"<sip:{route.shown}@{core.peers.listener(place.flow).advertised}>"
+        shown = f"<sip:{route.shown}@{ua.peers.listener(place.flow).advertised}>"
         constants = f"From: {shown};tag={self._local_tag}\r\nTo: <{uri}>\r\nCall-ID: {self.call_id}\r\n"
         rest = f"P-Asserted-Identity: {shown}\r\n" if place.peer.send_pai else ""
         own = (route.target, user, route.shown) if is_700(route.shown) else (route.target, user)
         if leak_check.hit(constants + rest, body.data, own=own):
             return False
         rest += f"Max-Forwards: {masking.mask_hops(request.max_forwards)}\r\n"
-        core.dialogs.calling_tags.add(self._local_tag)
+        self._calling_tags.add(self._local_tag)
         outgoing = OutgoingRequest("MESSAGE", uri, constants, self._cseq, rest, body)
-        ClientRequest(core.ua, outgoing, place.flow, place.peer, self._receive, self._fail, now, self._renumber)
+        ClientRequest(ua, outgoing, place.flow, place.peer, self._receive, self._fail, now, self._renumber)
         return True
 
     def _renumber(self, _: str, __: float) -> int:
@@ -312,23 +346,23 @@ class Delivery:
         return self._cseq
 
     def _receive(self, response: Response, now: float) -> None:
-        core, place, status = self._core, self.place, response.status
-        responded(core.outbox, place, response, now)
+        place, status = self.place, response.status
+        responded(self._ua.outbox, place, response, now)
         self.is_silent = False
         if status < 200:
             return
-        core.dialogs.calling_tags.discard(self._local_tag)
+        self._calling_tags.discard(self._local_tag)
         self._message.answered(self, status, now)
 
     def _fail(self, why: str, now: float) -> None:
-        self._core.dialogs.calling_tags.discard(self._local_tag)
+        self._calling_tags.discard(self._local_tag)
         self._message.not_answered(self, why, now)
 
 
-def _record(core: Core, peer: Peer, request: Request, flow: Flow, received_at: int) -> CallRecord:
+def _record(call_id: str, peer: Peer, request: Request, flow: Flow, received_at: int) -> CallRecord:
     """The record at the arrival of the message."""
     return CallRecord(
-        call_id=record_id(received_at, core.token),
+        call_id=call_id,
         binding_id=None,
         mode=None,
         business=None,

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import ip_network
 
-from relay.call.core import Core
+from relay.call.admission import Admission
+from relay.call.call import Calls
+from relay.call.dialogs import Dialogs
+from relay.defence.limits import PeerShares
+from relay.model.actions import Outbox
 from relay.model.settings import Limits, Listener, Peer, PeerRoute, Settings
+from relay.peers.limits import CallCounts
+from relay.peers.peers import Peers
+from relay.peers.user_agent import UserAgent
 from relay.sip.message import Flow, Request, Response, parse_message
+from relay.sip.timers import WallClock
 from tests.support.targets import target_at
 
 UDP = Listener("udp", "192.0.2.10", 5060, "192.0.2.10")
@@ -34,9 +42,23 @@ def settings(**changes: object) -> Settings:
     return Settings(**values)  # type: ignore[arg-type]
 
 
-def core(**changes: object) -> Core:
-    tokens = _tokens()
-    return Core(settings(**changes), lambda: next(tokens), 0.0)
+class Parts:
+    """The parts of an engine, without the engine."""
+
+    def __init__(self, **changes: object) -> None:
+        tokens = _tokens()
+        self.settings = settings(**changes)
+        self.token = lambda: next(tokens)
+        self.outbox = Outbox()
+        self.peers = Peers(self.settings)
+        self.ua = UserAgent(self.outbox, self.peers, self.settings.timings, self.token)
+        self.timers = self.ua.timers
+        self.transactions = self.ua.transactions
+        self.shares = PeerShares(self.outbox, self.timers, self.transactions, self.settings.limits)
+        self.dialogs = Dialogs(self.transactions)
+        self.counts = CallCounts()
+        self.admission = Admission(self.peers, self.dialogs, self.counts, self.shares)
+        self.calls = Calls(self.ua, self.counts, WallClock(0.0), self.settings)
 
 
 def _tokens() -> Iterator[str]:

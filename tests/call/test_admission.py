@@ -9,7 +9,7 @@ from relay.call.admission import NUMBER_UNKNOWN, OVER_LIMIT, TOO_SHORT
 from relay.errors import ParseError, ProtocolError
 from relay.model.call import Refusal
 from relay.peers.limits import SETTING_UP, UP
-from tests.call.support import FLOW, core, invite, peer, settings
+from tests.call.support import FLOW, Parts, invite, peer, settings
 
 X = "700100000010001"
 
@@ -108,27 +108,27 @@ def test_forwarded_route_has_no_binding() -> None:
     ],
 )
 def test_invite_is_refused_before_its_number_is_judged(lines: tuple[str, ...], refusal: Refusal, extra: str) -> None:
-    ground = core()
+    ground = Parts()
     ground.dialogs.calling_tags.add("ours")
-    assert admission.judge_request(ground, invite(*lines), FLOW, peer(), 1.0) == (refusal, extra)
+    assert ground.admission.judge_invite(invite(*lines), FLOW, peer(), 1.0) == (refusal, extra)
 
 
 def test_valid_invite_is_admitted() -> None:
-    ground = core()
+    ground = Parts()
     ground.counts.stages.begin(SETTING_UP)  # its own
-    assert admission.judge_request(ground, invite("Require: timer", "Max-Forwards: 1"), FLOW, peer(), 1.0) is None
+    assert ground.admission.judge_invite(invite("Require: timer", "Max-Forwards: 1"), FLOW, peer(), 1.0) is None
 
 
 @pytest.mark.parametrize("header", ["Contact: alice <", 'Require: a, "open', "Max-Forwards: alice"])
 def test_malformed_invite_raises_parse_error(header: str) -> None:
     with pytest.raises(ParseError):
-        admission.judge_request(core(), invite(header), FLOW, peer(), 1.0)
+        Parts().admission.judge_invite(invite(header), FLOW, peer(), 1.0)
 
 
 @pytest.mark.parametrize("over", ["calls", "setups", "calls of the peer", "look-ups"])
 def test_invite_over_a_limit_is_refused(over: str) -> None:
     """One call, two of a peer, two look-ups (see `settings`)."""
-    ground = core()
+    ground = Parts()
     ground.counts.stages.begin(SETTING_UP)
     ground.transactions.serve(invite(), FLOW)
     match over:
@@ -142,7 +142,7 @@ def test_invite_over_a_limit_is_refused(over: str) -> None:
         case "look-ups":
             for _ in range(2):
                 ground.outbox.look_up("", "", lambda _, __: None, peer=peer())
-    assert admission.judge_request(ground, invite(), FLOW, peer(), 1.0) == (OVER_LIMIT, "")
+    assert ground.admission.judge_invite(invite(), FLOW, peer(), 1.0) == (OVER_LIMIT, "")
     assert OVER_LIMIT.retry_after_s
 
 

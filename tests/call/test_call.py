@@ -5,27 +5,26 @@ from __future__ import annotations
 import pytest
 
 from relay.call.call import Call
-from relay.call.core import Core
 from relay.model.actions import Commit
 from relay.model.call import Refusal, Route
 from relay.privacy.masking import CANCELLED
-from tests.call.support import FLOW, core, peer
+from tests.call.support import FLOW, Parts, peer
 
 A, B, X = "8613800000001", "8613900000002", "700100000010001"
 CARRIER = peer("carrier", "192.0.2.22")
 ROUTE = Route("b1", "AXB", "firm", "order", B, X)
 
 
-def call(shared: Core | None = None, *, caller: str = A, tag: str = "a") -> Call:
-    shared = shared or core()
-    return Call(shared, peer(), FLOW, caller=caller, dialled=X, invite_key=("c", tag), received_at=5)
+def call(shared: Parts | None = None, *, caller: str = A, tag: str = "a") -> Call:
+    shared = shared or Parts()
+    return Call(shared.calls, peer(), FLOW, caller=caller, dialled=X, invite_key=("c", tag), received_at=5)
 
 
 def committed(made: Call, now: float = 9.0) -> list[Commit]:
     """The commits asked for, all of them answered."""
-    commits = [action for action in made.core.outbox.take_actions() if isinstance(action, Commit)]
+    commits = [action for action in made._ua.outbox.take_actions() if isinstance(action, Commit)]
     for commit in commits:
-        made.core.outbox.committed(commit.token, now)
+        made._ua.outbox.committed(commit.token, now)
     return commits
 
 
@@ -47,7 +46,7 @@ def test_record_of_a_failed_call() -> None:
 
 
 def test_call_id_is_unique_and_32_hexadecimal_digits() -> None:
-    shared = core()
+    shared = Parts()
     first, second = call(shared).call_id, call(shared).call_id
     assert first != second
     assert len(first) == 32
@@ -125,24 +124,24 @@ def test_smaller_max_call_s_of_route_and_settings_counts(of_route: float | None,
 def test_call_counts_towards_limits_until_it_ends() -> None:
     made = call()
     made.share.comes_from("pbx")
-    assert made.core.counts.quotas_in.calls.count("pbx") == 1
+    assert made._counts.quotas_in.calls.count("pbx") == 1
     made.closed(CANCELLED, "caller", "cancel", lambda _: None, 1.0)
     made.share.give_back()
-    assert made.core.counts.quotas_in.calls.count("pbx") == 0
+    assert made._counts.quotas_in.calls.count("pbx") == 0
 
 
 def test_call_is_found_by_its_invite_until_its_end_is_committed() -> None:
-    shared = core()
+    shared = Parts()
     first = call(shared)
     merged = call(shared)
-    assert shared.attempts[first.invite_key] is first
+    assert shared.calls.by_invite[first.invite_key] is first
     merged.closed(CANCELLED, "relay", "failed", lambda _: None, 1.0)
     committed(merged)
-    assert shared.attempts[first.invite_key] is first
+    assert shared.calls.by_invite[first.invite_key] is first
     first.closed(CANCELLED, "caller", "cancel", lambda _: None, 1.0)
-    assert shared.attempts
+    assert shared.calls.by_invite
     committed(first)
-    assert not shared.attempts
+    assert not shared.calls.by_invite
 
 
 def test_when_end_committed_waits_for_the_commit() -> None:
@@ -160,4 +159,4 @@ def test_when_end_committed_waits_for_the_commit() -> None:
 def test_end_of_an_unanswered_call_without_setup_has_no_effect() -> None:
     made = call()
     made.end("relay", "shutdown", 1.0)
-    assert made.core.outbox.take_actions() == []
+    assert made._ua.outbox.take_actions() == []

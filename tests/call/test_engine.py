@@ -11,7 +11,7 @@ from relay.defence.limits import SHARE
 from relay.model.actions import Note, Send
 from relay.model.call import CallRecord, Refusal
 from relay.sip.message import Flow
-from tests.call.support import FLOW, core, invite, settings
+from tests.call.support import FLOW, Parts, invite, settings
 
 STRANGER = Flow(0, "udp", "198.51.100.1", 5060)
 RECORD = CallRecord(*["c", "b", "AXB", "firm", None, "7", "7", "1", "2", "pbx", "carrier"], *[1000] * 5, *[None] * 8)
@@ -19,7 +19,7 @@ INVITE = invite().serialize()
 
 
 def engine() -> Engine:
-    made = Engine(settings(), core().token, 0.0)
+    made = Engine(settings(), Parts().token, 0.0)
     made.clock_offset_s = 1000.0
     return made
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from relay.call.call import Call
-from relay.call.core import Core
 from relay.call.leak_check import Leak, LeakCheck
 from relay.call.leg import Leg
 from relay.call.outbound_attempt import session_id
@@ -14,18 +13,18 @@ from relay.privacy.messages import Reply
 from relay.privacy.sdp import SdpWriter
 from relay.sip.dialog import Dialog
 from relay.sip.message import Flow, Request, Response, parse_message
-from tests.call.support import FLOW, core, invite, peer
+from tests.call.support import FLOW, Parts, invite, peer
 
 
 class Pair:
     """Two legs of a call without transactions."""
 
     def __init__(self, *, contact: str = "<sip:a@192.0.2.11>", flow: Flow = FLOW) -> None:
-        self.core: Core = core()
+        self.parts: Parts = Parts()
         self.invite = invite(f"Contact: {contact}")
         pbx = peer()
         call = Call(
-            self.core,
+            self.parts.calls,
             pbx,
             flow,
             caller="8613800000001",
@@ -39,13 +38,13 @@ class Pair:
         self.reply = Reply(self.invite, flow)
 
     def _leg(self, call: Call, side: str, flow: Flow) -> Leg:
-        dialog = Dialog.as_uas(self.invite, self.core.token())
+        dialog = Dialog.as_uas(self.invite, self.parts.token())
         dialog.confirmed = True
-        writer = SdpWriter(session_id(self.core.token()))
-        return Leg(self.core.ua, self.core.dialogs, call, side, dialog, peer(), flow, "700100000010001", writer)  # type: ignore[arg-type]
+        writer = SdpWriter(session_id(self.parts.token()))
+        return Leg(self.parts.ua, self.parts.dialogs.legs, call, side, dialog, peer(), flow, "700100000010001", writer)  # type: ignore[arg-type]
 
     def take(self) -> list[Request | Response]:
-        return [parse_message(action.data) for action in self.core.outbox.take_actions() if isinstance(action, Send)]
+        return [parse_message(action.data) for action in self.parts.outbox.take_actions() if isinstance(action, Send)]
 
     def ack(self, number: int) -> Request:
         return invite(f"CSeq: {number} ACK", method="ACK")
@@ -90,14 +89,14 @@ def test_2xx_is_retransmitted_until_its_ack() -> None:
     pair.caller.give_answer(7, pair.reply.write(200, to_tag="b"), FLOW, 0.0)
     times = []
     for tenths in range(100):
-        pair.core.timers.run(tenths / 10)
+        pair.parts.timers.run(tenths / 10)
         times += [tenths / 10 for _ in pair.take()]
     assert times == [0.5, 1.5, 3.5, 7.5]
     pair.caller.receive_ack(pair.ack(6), 10.0)
     assert pair.caller.answer
     pair.caller.receive_ack(pair.ack(7), 10.0)
     assert not pair.caller.answer
-    pair.core.timers.run(100.0)
+    pair.parts.timers.run(100.0)
     assert pair.take() == []
 
 
@@ -184,5 +183,5 @@ def test_forgotten_leg_is_not_found() -> None:
     pair.caller.give_answer(7, b"", FLOW, 0.0)
     pair.caller.forget()
     pair.caller.forget()
-    assert list(pair.core.dialogs.legs.values()) == [pair.callee]
-    assert len(pair.core.timers) == 0
+    assert list(pair.parts.dialogs.legs.values()) == [pair.callee]
+    assert len(pair.parts.timers) == 0

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from relay.call.core import Core
 from relay.call.media import COUNTS_S, MOST_WAITING, Media
 from relay.model.actions import Counts, Mediate, Mediated
-from tests.call.support import core
+from tests.call.support import Parts
 from tests.support.stored import ended_record
 
 
-def reserving(ground: Core) -> tuple[Media, list[str]]:
+def reserving(ground: Parts) -> tuple[Media, list[str]]:
     """A call that reserves an instance, and the order of its steps."""
     media, done = Media(ground.ua, ground.settings.media_check_s, "call"), list[str]()
     media.reserve(lambda _: done.append("reserved"), 0.0)
     return media, done
 
 
-def asked(ground: Core) -> Mediate:
+def asked(ground: Parts) -> Mediate:
     (command,) = (action for action in ground.outbox.take_actions() if isinstance(action, Mediate))
     return command
 
 
-def up(ground: Core) -> Media:
+def up(ground: Parts) -> Media:
     """A call with an instance."""
     media, _ = reserving(ground)
     ground.outbox.mediated(asked(ground).token, Mediated("one"), 0.0)
@@ -29,7 +28,7 @@ def up(ground: Core) -> Media:
 
 
 def test_step_runs_at_once_unless_a_command_is_pending() -> None:
-    ground = core()
+    ground = Parts()
     done: list[str] = []
     media = Media(ground.ua, ground.settings.media_check_s, "call")
     assert media.take(lambda _: done.append("at once"), 0.0)
@@ -37,7 +36,7 @@ def test_step_runs_at_once_unless_a_command_is_pending() -> None:
 
 
 def test_steps_are_queued_in_order() -> None:
-    ground = core()
+    ground = Parts()
     media, done = reserving(ground)
     for step in ("first", "second"):
         assert media.take(lambda _, step=step: done.append(step), 0.0)
@@ -48,7 +47,7 @@ def test_steps_are_queued_in_order() -> None:
 
 
 def test_step_that_sends_a_command_blocks_the_others() -> None:
-    ground = core()
+    ground = Parts()
     media, done = reserving(ground)
     media.take(lambda now: media.reserve(lambda _: done.append("again"), now), 0.0)
     media.take(lambda _: done.append("last"), 0.0)
@@ -59,7 +58,7 @@ def test_step_that_sends_a_command_blocks_the_others() -> None:
 
 
 def test_queue_is_bounded() -> None:
-    ground = core()
+    ground = Parts()
     media, done = reserving(ground)
     assert all([media.take(lambda _: done.append("waited"), 0.0) for _ in range(MOST_WAITING)])
     assert not media.take(lambda _: done.append("not taken"), 0.0)
@@ -68,7 +67,7 @@ def test_queue_is_bounded() -> None:
 
 
 def test_end_runs_the_queue() -> None:
-    ground = core()
+    ground = Parts()
     media, done = reserving(ground)
     media.take(lambda _: done.append("waited"), 0.0)
     media.end(None, 0.0)
@@ -78,7 +77,7 @@ def test_end_runs_the_queue() -> None:
 
 def test_delete_waits_for_the_pending_command() -> None:
     """An offer arriving after the delete would open a new session."""
-    ground = core()
+    ground = Parts()
     media, _ = reserving(ground)
     token = asked(ground).token
     media.end(None, 0.0)
@@ -88,7 +87,7 @@ def test_delete_waits_for_the_pending_command() -> None:
 
 
 def test_call_without_an_instance_is_not_deleted() -> None:
-    ground = core()
+    ground = Parts()
     media = Media(ground.ua, ground.settings.media_check_s, "call")
     heard: list[float] = []
     media.end(heard.append, 5.0)
@@ -98,7 +97,7 @@ def test_call_without_an_instance_is_not_deleted() -> None:
 
 
 def test_counts_are_awaited_for_counts_s() -> None:
-    ground = core()
+    ground = Parts()
     media, heard = up(ground), list[float]()
     media.end(heard.append, 5.0)
     command = asked(ground)
@@ -109,7 +108,7 @@ def test_counts_are_awaited_for_counts_s() -> None:
 
 
 def test_counts_belong_to_the_side_of_their_tag() -> None:
-    ground = core()
+    ground = Parts()
     media, heard = up(ground), list[float]()
     media.end(heard.append, 5.0)
     counts = (
@@ -125,7 +124,7 @@ def test_counts_belong_to_the_side_of_their_tag() -> None:
 
 
 def test_first_checks_of_calls_are_spread() -> None:
-    ground = core(media_check_s=20.0)
+    ground = Parts(media_check_s=20.0)
     times = []
     for _ in range(2):
         up(ground).watch(lambda _: None, 0.0)
@@ -138,7 +137,7 @@ def test_first_checks_of_calls_are_spread() -> None:
 
 
 def test_session_is_the_same_after_a_restart() -> None:
-    ground = core()
+    ground = Parts()
     media = Media(ground.ua, ground.settings.media_check_s, "call", ("one", "a", "b", "en"))
     assert media.state == ("one", "a", "b", "en")
     assert Media(ground.ua, ground.settings.media_check_s, "call", media.state).state == media.state

@@ -6,7 +6,6 @@ import msgspec
 import pytest
 
 from relay.call.call import Call
-from relay.call.core import Core
 from relay.call.leg import Leg
 from relay.call.recovery_state import CSEQ_STEP, VERSION, dump_call, load_call, load_leg
 from relay.call.saved_state import flow_by
@@ -14,25 +13,25 @@ from relay.errors import StoreError
 from relay.privacy.sdp import SdpWriter
 from relay.sip.dialog import Dialog
 from relay.sip.message import Flow
-from tests.call.support import FLOW, TCP, UDP, UDP6, core, invite, peer
+from tests.call.support import FLOW, TCP, UDP, UDP6, Parts, invite, peer
 
 
-def call(ground: Core) -> Call:
-    return Call(ground, peer(), FLOW, caller="8613800000001", dialled="700", invite_key=("c", "a"), received_at=5)
+def call(ground: Parts) -> Call:
+    return Call(ground.calls, peer(), FLOW, caller="8613800000001", dialled="700", invite_key=("c", "a"), received_at=5)
 
 
-def leg(ground: Core, flow: Flow = FLOW, name: str = "pbx") -> Leg:
+def leg(ground: Parts, flow: Flow = FLOW, name: str = "pbx") -> Leg:
     found = ground.peers.by_name(name)
     assert found is not None
     dialog = Dialog.as_uas(invite(), "ours")
-    made = Leg(ground.ua, ground.dialogs, call(ground), "caller", dialog, found, flow, "700", SdpWriter(77, 5))
+    made = Leg(ground.ua, ground.dialogs.legs, call(ground), "caller", dialog, found, flow, "700", SdpWriter(77, 5))
     made.dialog.local_cseq = 9
     made.own = ("8613800000001", "700")
     return made
 
 
 def test_leg_is_restored() -> None:
-    old, new = core(), core()
+    old, new = Parts(), Parts()
     data = dump_call(
         leg(old),
         leg(old, Flow(1, "tcp", "192.0.2.22", 40_000, 8), "carrier"),
@@ -49,8 +48,8 @@ def test_leg_is_restored() -> None:
     pbx = new.peers.by_name("pbx")
     assert pbx is not None
     restored = call(new)
-    back = load_leg(new.ua, new.dialogs, restored, "callee", state.caller, pbx, FLOW, 60_000)
-    assert back.dialog.request_head == leg(core()).dialog.request_head
+    back = load_leg(new.ua, new.dialogs.legs, restored, "callee", state.caller, pbx, FLOW, 60_000)
+    assert back.dialog.request_head == leg(Parts()).dialog.request_head
     assert back.dialog.next_cseq() == 9 + CSEQ_STEP + 6000 + 1
     assert (back.side, back.peer, back.flow, back.shown) == ("callee", pbx, FLOW, "700")
     assert back.own == ("8613800000001", "700")
@@ -59,18 +58,18 @@ def test_leg_is_restored() -> None:
 
 
 def test_listeners_may_be_reordered_before_a_restart() -> None:
-    old = core()
+    old = Parts()
     state = load_call(dump_call(leg(old), leg(old, Flow(1, "tcp", "192.0.2.22", 5060)), 1.0, 0))
-    turned = core(listeners=(TCP, UDP6, UDP)).peers
+    turned = Parts(listeners=(TCP, UDP6, UDP)).peers
     assert flow_by(state.caller.flow, turned).listener == 2
     assert flow_by(state.callee.flow, turned).listener == 0
     for listeners in ((UDP6, UDP), (UDP,)):
         with pytest.raises(StoreError):
-            flow_by(state.callee.flow, core(listeners=listeners).peers)
+            flow_by(state.callee.flow, Parts(listeners=listeners).peers)
 
 
 def test_malformed_state_raises_store_error() -> None:
-    ground = core()
+    ground = Parts()
     data = dump_call(leg(ground), leg(ground), 1.0, 0)
     other = msgspec.msgpack.encode([VERSION + 1, *msgspec.msgpack.decode(data)[1:]])
     for broken in (b"", data[:-1], b"\xc0", other):

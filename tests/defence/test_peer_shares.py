@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.call.core import Core
 from relay.defence.limits import STRANGERS, STRAYS_PER_S, TOLD_EVERY_S, is_within_share
 from relay.model.actions import Note
-from tests.call.support import core
+from tests.call.support import Parts
 
 MOST = 20_000
 
@@ -64,12 +63,12 @@ def test_bound_is_never_exceeded_and_a_peers_first_unit_is_admitted(used: int, o
         assert is_within_share(used, used + others, most)
 
 
-def notes(shared: Core) -> list[Note]:
+def notes(shared: Parts) -> list[Note]:
     return [action for action in shared.outbox.take_actions() if isinstance(action, Note)]
 
 
 def test_episode_is_logged_at_its_beginning_and_end() -> None:
-    shared = core()
+    shared = Parts()
     for number in range(100):
         shared.shares.exceed("pbx", "calls" if number % 2 else "work", 1.0 + number / 10)
         shared.timers.run(1.0 + number / 10)
@@ -84,14 +83,14 @@ def test_episode_is_logged_at_its_beginning_and_end() -> None:
 
 
 def test_unknown_sources_are_logged_as_one() -> None:
-    shared = core()
+    shared = Parts()
     shared.shares.exceed("", "work", 1.0)
     assert notes(shared) == [Note("peer.over_share", {"peer": STRANGERS, "of": "work"})]
     assert shared.shares.counts == {STRANGERS: 1}
 
 
 def test_stray_messages_are_limited_per_second() -> None:
-    shared = core()
+    shared = Parts()
     for name in ("pbx", "carrier"):
         assert all(shared.shares.admits_stray(name, 1.5) for _ in range(STRAYS_PER_S))
     assert not shared.shares.admits_stray("pbx", 1.9)
@@ -100,6 +99,6 @@ def test_stray_messages_are_limited_per_second() -> None:
 
 
 def test_full_bound_is_not_attributed_to_a_peer() -> None:
-    shared = core()
+    shared = Parts()
     assert not shared.shares.admits("pbx", "calls", 1, 11, 10, 1.0)
     assert shared.shares.counts == {}

@@ -13,7 +13,7 @@ from relay.call.invite_session import TRYING_S
 from relay.defence.shedding import BURST_LAG_S, MOST_REMEMBERED, REMEMBERED_S, TOLD_EVERY_S, Rank
 from relay.model.actions import Action, Commit, LookUp, Note, Send, SendAll
 from relay.sip.message import Flow, Request, Response, parse_message
-from tests.call.support import FLOW, core, invite, settings
+from tests.call.support import FLOW, Parts, invite, settings
 from tests.sip.spelled import messages
 
 STRANGER = Flow(0, "udp", "198.51.100.1", 5060)
@@ -23,7 +23,7 @@ INVITE = invite().serialize()
 
 def engine(**limits: int) -> Engine:
     made = settings()
-    return Engine(replace(made, limits=replace(made.limits, **limits)), core().token, 1000.0)
+    return Engine(replace(made, limits=replace(made.limits, **limits)), Parts().token, 1000.0)
 
 
 def of_call(call_id: str, method: str = "INVITE", *lines: str) -> bytes:
@@ -310,7 +310,7 @@ def test_to_tag_of_the_503_is_the_stateless_tag() -> None:
     assert tag is not None
     assert len(tag) == 16
     assert set(tag) <= set("0123456789abcdef")
-    assert tag[0] == core().token()[0]
+    assert tag[0] == Parts().token()[0]
 
 
 @given(st.data(), st.sampled_from([FLOW, FLOW._replace(port=6060), FLOW._replace(host="2001:db8::6")]))

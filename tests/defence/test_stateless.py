@@ -11,13 +11,13 @@ from relay.defence.limits import STRAYS_PER_S
 from relay.defence.stateless import MOST_BYTES
 from relay.model.actions import Send, SendAll
 from relay.sip.message import Response, parse_message
-from tests.call.support import FLOW, core, invite, peer, settings
+from tests.call.support import FLOW, Parts, invite, peer, settings
 
 PLAIN = invite(method="OPTIONS").serialize()
 
 
 def engine(**changes: object) -> Engine:
-    return Engine(settings(**changes), core().token, 1000.0)
+    return Engine(settings(**changes), Parts().token, 1000.0)
 
 
 def answers(made: Engine) -> list[bytes]:
@@ -27,7 +27,7 @@ def answers(made: Engine) -> list[bytes]:
 def beyond_its_share(made: Engine) -> Engine:
     """An engine that answers the next one by the fast path."""
     for _ in range(STRAYS_PER_S):
-        made._core.shares.admits_stray("pbx", 1.0)
+        made._shares.admits_stray("pbx", 1.0)
     return made
 
 
@@ -105,7 +105,7 @@ def test_malformed_options_is_refused_within_the_limit(data: bytes, status: int)
     made.receive(data, FLOW, 1.0)
     (answer,) = answers(made)
     assert answer.startswith(b"SIP/2.0 %d " % status)
-    assert made._core.shares._strays == {"pbx": 1}
+    assert made._shares._strays == {"pbx": 1}
     beyond_its_share(made).receive(data, FLOW, 1.0)
     (answer,) = answers(made)
     assert answer.startswith(b"SIP/2.0 200 ")
@@ -136,7 +136,7 @@ def test_options_over_the_limit_is_dropped_only_under_load() -> None:
     for _ in range(STRAYS_PER_S + 1):
         made.receive(PLAIN, FLOW, 1.0)
     assert len(answers(made)) == STRAYS_PER_S + 1
-    assert made._core.shares._strays == {"pbx": STRAYS_PER_S + 1}, "each is counted once, parsed or not"
+    assert made._shares._strays == {"pbx": STRAYS_PER_S + 1}, "each is counted once, parsed or not"
     assert made.over_share() == {"pbx": 1}
     assert made.sort(PLAIN, FLOW, 0.0, 1.0, lasts=True) is None
     assert made.take_actions() == []

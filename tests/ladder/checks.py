@@ -13,16 +13,16 @@ from relay.sip.message import Flow, Request, Response, parse_message
 
 def check_glance(engine: Engine, data: bytes) -> None:
     """Check that a message of a call is never dropped as part of a flood, in any spelling."""
-    core = engine._core
+    dialogs, transactions = engine._dialogs, engine._ua.transactions
     try:
         message = parse_message(data)
         if isinstance(message, Request):
-            belongs = core.dialogs.leg_of(message) is not None or core.transactions.find_server(message) is not None
+            belongs = dialogs.leg_of(message) is not None or transactions.find_server(message) is not None
         else:
-            belongs = core.transactions.is_awaited(message.cseq.method, message.branch)
+            belongs = transactions.is_awaited(message.cseq.method, message.branch)
     except ParseError:
         return
-    assert not belongs or core.dialogs.may_belong(data), data.decode(errors="replace")
+    assert not belongs or dialogs.may_belong(data), data.decode(errors="replace")
 
 
 class Checks:

@@ -275,8 +275,8 @@ class Ladder:
         left = {name: count for name, count in self.engine.statistics().items() if name in LEFT_BEHIND and count}
         assert not left, f"left behind: {left}"
         assert not self.kept, f"still noted as under way: {list(self.kept)}"
-        core = self.engine._core
-        for tally in (core.counts.calls_by_key, core.counts.quotas_in.calls, core.counts.quotas_out.calls):
+        counts = self.engine._counts
+        for tally in (counts.calls_by_key, counts.quotas_in.calls, counts.quotas_out.calls):
             assert not list(tally), "still counted towards a limit"
 
     def check_privacy(self) -> None:

@@ -330,7 +330,7 @@ def test_fork_answering_without_sdp_uses_its_early_sdp(ladder: AnchoredLadder, a
     assert not ladder.caller.get(200).body
     ladder.caller.acks()
     ladder.callee.tag = answers
-    (call,) = ladder.engine._core.attempts.values()
+    (call,) = ladder.engine._calls.by_invite.values()
     assert call.media is not None
     assert not call.media.forks  # an answered call keeps none
     heard = [command.sdp for command in ladder.rtpengine.told if command.command == "answer"]
@@ -346,7 +346,7 @@ def test_kept_sdp_of_forks_is_bounded(ladder: AnchoredLadder) -> None:
     for tag in ("1", "2"):
         ladder.callee.answers(183, body=ANSWER + b"a=unknown:x\r\n" * 400, tag=tag)
         ladder.caller.get(183)
-    (call,) = ladder.engine._core.attempts.values()
+    (call,) = ladder.engine._calls.by_invite.values()
     assert call.media is not None
     assert [len(kept) < 2 * len(ANSWER) for kept in call.media.forks.values()] == [True, True]
     ladder.callee.refuses(486)

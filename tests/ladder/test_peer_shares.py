@@ -78,10 +78,10 @@ def test_ended_calls_free_their_places() -> None:
     ladder, other = with_third_peer(max_calls=PLACES, max_pending_lookups=PLACES, max_transactions=10 * PLACES)
     floods(ladder, 3 * PLACES)
     ladder.run(400.0)
-    core = ladder.engine._core
-    assert not list(core.outbox.looking_up)
-    assert not any(core.transactions.served.values())
-    assert len(core.transactions) == 0
+    transactions = ladder.engine._ua.transactions
+    assert not ladder.engine._outbox.looking_up
+    assert not any(transactions.served.values())
+    assert len(transactions) == 0
     others_call_goes_on(ladder, other)
 
 

@@ -79,12 +79,12 @@ def test_ended_call_frees_its_quota() -> None:
         side.answers(status)
         side.get("ACK")
         if status == 503:
-            assert ladder.engine._core.counts.quotas_out.calls.count("carrier") == 0
+            assert ladder.engine._counts.quotas_out.calls.count("carrier") == 0
             second = ladder.sides[SECOND_HOST]
             second.get("INVITE")
             second.refuses(486)
         ladder.caller.is_refused(486)
-    assert not len(ladder.engine._core.counts.quotas_out.calls)
+    assert not len(ladder.engine._counts.quotas_out.calls)
 
 
 def test_503_when_all_peers_are_at_max_calls() -> None:

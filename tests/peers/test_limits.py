@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from relay.call.core import Core
 from relay.peers.limits import CallReservation
-from tests.call.support import core
+from tests.call.support import Parts
 
 
 def test_call_counts_towards_its_peers_until_release() -> None:
-    shared = core()
+    shared = Parts()
     share, other = CallReservation(shared.counts), CallReservation(shared.counts)
     share.comes_from("pbx")
     share.goes_to("carrier")
@@ -20,7 +19,7 @@ def test_call_counts_towards_its_peers_until_release() -> None:
 
 
 def test_only_the_last_tried_peer_is_counted() -> None:
-    shared = core()
+    shared = Parts()
     share = CallReservation(shared.counts)
     share.goes_to("carrier")
     share.goes_to("six")
@@ -28,7 +27,7 @@ def test_only_the_last_tried_peer_is_counted() -> None:
 
 
 def test_caps_without_calls_are_removed() -> None:
-    shared = core()
+    shared = Parts()
     share, other = CallReservation(shared.counts), CallReservation(shared.counts)
     share.falls_under(("business firm", "number 7"))
     other.falls_under(("business firm",))
@@ -40,5 +39,5 @@ def test_caps_without_calls_are_removed() -> None:
     assert not counted(shared)
 
 
-def counted(shared: Core) -> dict[str, int]:
+def counted(shared: Parts) -> dict[str, int]:
     return {key: shared.counts.calls_by_key.count(key) for key in shared.counts.calls_by_key}

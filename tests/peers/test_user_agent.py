@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.core import Core
 from relay.model.actions import Send
 from relay.model.settings import Account
 from relay.peers.user_agent import ClientRequest
 from relay.privacy.messages import PATH_MTU_LIMIT, OutgoingRequest
 from relay.sip.digest import parse_credentials
 from relay.sip.message import Flow, Request, Response, parse_message
-from tests.call.support import core, peer
+from tests.call.support import Parts, peer
 
 HEAD = "From: <sip:x@192.0.2.10>;tag=a\r\nTo: <sip:b@192.0.2.22>\r\nCall-ID: c\r\n"
 UDP_FLOW = Flow(0, "udp", "192.0.2.22", 5060)
@@ -24,14 +23,14 @@ class Sent:
     def __init__(
         self, method: str = "INVITE", *, size: int = 0, tcp_allowed: bool = True, account: Account | None = None
     ) -> None:
-        self.core: Core = core()
+        self.parts: Parts = Parts()
         self.heard: list[int] = []
         self.failures: list[str] = []
         self.credentials: list[str] = []
         rest = f"Max-Forwards: 70\r\nX-Fill: {'x' * size}\r\n"
         request = OutgoingRequest(method, "sip:b@192.0.2.22", HEAD, 1, rest)
         self.sent = ClientRequest(
-            self.core.ua,
+            self.parts.ua,
             request,
             UDP_FLOW,
             peer("carrier", "192.0.2.22", tcp_allowed=tcp_allowed, account=account),
@@ -47,7 +46,7 @@ class Sent:
 
     def take(self) -> list[tuple[Request, Flow]]:
         taken = []
-        for action in self.core.outbox.take_actions():
+        for action in self.parts.outbox.take_actions():
             assert isinstance(action, Send)
             message = parse_message(action.data)
             assert isinstance(message, Request)
@@ -61,7 +60,7 @@ class Sent:
         )
         response = parse_message(text.encode())
         assert isinstance(response, Response)
-        assert self.core.transactions.receive_response(response, 1.0)
+        assert self.parts.transactions.receive_response(response, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -77,18 +76,18 @@ def test_request_by_udp_fits_the_path_mtu() -> None:
     """RFC 3261 18.1.1, at every size."""
     for size in range(900, 1300):
         request = OutgoingRequest("INVITE", "sip:b@192.0.2.22", HEAD, 1, f"X-Fill: {'x' * size}\r\n")
-        data = request.render(core().peers.listener(UDP_FLOW), "z9hG4bK0123456789abcdef")
+        data = request.render(Parts().peers.listener(UDP_FLOW), "z9hG4bK0123456789abcdef")
         assert request.size > PATH_MTU_LIMIT or len(data) <= PATH_MTU_LIMIT + 100
 
 
 def test_failed_tcp_falls_back_to_udp_with_a_new_branch() -> None:
     sent = Sent(size=PATH_MTU_LIMIT)
     ((by_tcp, _),) = sent.take()
-    sent.core.transactions.transport_failed(TCP_FLOW, 0.5)
+    sent.parts.transactions.transport_failed(TCP_FLOW, 0.5)
     ((by_udp, flow),) = sent.take()
     assert flow == UDP_FLOW
     assert by_udp.branch != by_tcp.branch
-    sent.core.transactions.transport_failed(UDP_FLOW, 0.6)
+    sent.parts.transactions.transport_failed(UDP_FLOW, 0.6)
     assert sent.failures == ["transport"]
 
 
@@ -96,7 +95,7 @@ def test_no_fallback_after_a_provisional_response() -> None:
     sent = Sent(size=PATH_MTU_LIMIT)
     ((by_tcp, _),) = sent.take()
     sent.answer(by_tcp, 180)
-    sent.core.transactions.transport_failed(TCP_FLOW, 0.5)
+    sent.parts.transactions.transport_failed(TCP_FLOW, 0.5)
     assert sent.take() == []
     assert (sent.heard, sent.failures) == ([180], ["transport"])
 
@@ -105,7 +104,7 @@ def test_no_fallback_after_a_cancel() -> None:
     sent = Sent(size=PATH_MTU_LIMIT)
     sent.take()
     sent.sent.cancel(0.1)
-    sent.core.transactions.transport_failed(TCP_FLOW, 0.5)
+    sent.parts.transactions.transport_failed(TCP_FLOW, 0.5)
     assert sent.take() == []
     assert sent.failures == ["transport"]
 
@@ -113,7 +112,7 @@ def test_no_fallback_after_a_cancel() -> None:
 def test_no_fallback_after_a_timeout() -> None:
     sent = Sent(size=PATH_MTU_LIMIT)
     sent.take()
-    sent.core.timers.run(33.0)
+    sent.parts.timers.run(33.0)
     assert (sent.take(), sent.failures) == ([], ["timeout"])
 
 
@@ -145,10 +144,10 @@ def test_cancelled_invite_without_a_response_fails() -> None:
     ((invite, _),) = sent.take()
     sent.answer(invite, 180)
     sent.sent.cancel(1.0)
-    sent.core.timers.run(100.0)
+    sent.parts.timers.run(100.0)
     assert sent.failures == ["timeout"]
-    sent.core.timers.run(200.0)
-    assert len(sent.core.transactions) == 0
+    sent.parts.timers.run(200.0)
+    assert len(sent.parts.transactions) == 0
 
 
 def test_refusal_is_acknowledged() -> None:
