@@ -36,12 +36,12 @@ from relay.store.database import connect_reader, open_store, store_errors
 from relay.store.journal.attempts import AttemptFile, with_records
 from relay.store.journal.journal import Journal
 from relay.store.sealing.sealer import Sealer
+from relay.store.sqlite.journal import sqlite_journal
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 
 if TYPE_CHECKING:
     from relay.net.locate import Located, Locator
-    from relay.store.postgres.journal import ServerJournal
 
 ALIVE_S = 1.0  # interval of the watchdog notification
 LOCATE_S = 3.0  # limit for the DNS look-ups of peers at start-up; slower ones finish in the background
@@ -141,8 +141,7 @@ class Server:
         await self._journal.open()
         try:
             restored = await self._begin_to_serve()
-            if not isinstance(self._journal, Journal):
-                self._journal.watch(self._sip_service.take_over, self._sip_service.limits)
+            self._journal.writer.watch(self._sip_service.take_over, self._sip_service.limits)
             await self._control.open()
             if self._backend is not None:
                 self._backend.start()
@@ -283,12 +282,12 @@ It prints the 700 number that each of the two dials to reach the other. Continue
 """
 
 
-def _journal(place: Place, sealer: Sealer, log: FilteringBoundLogger) -> Journal | ServerJournal:
+def _journal(place: Place, sealer: Sealer, log: FilteringBoundLogger) -> Journal:
     if isinstance(place, Path):
-        return Journal(place, sealer, reporter(log))
-    from relay.store.postgres.journal import ServerJournal
+        return sqlite_journal(place, sealer, reporter(log))
+    from relay.store.postgres.journal import postgres_journal
 
-    return ServerJournal(place, sealer, reporter(log))
+    return postgres_journal(place, sealer, reporter(log))
 
 
 def _rss_bytes() -> int:

@@ -18,8 +18,8 @@ from relay.policy.rules import Rules
 from relay.sip_service import tokens
 from relay.store.database import open_store
 from relay.store.journal.attempts import AttemptFile
-from relay.store.journal.journal import Journal
 from relay.store.lookup import RouteReader
+from relay.store.sqlite.journal import sqlite_journal
 from tests.call.support import settings
 from tests.net.support import Log
 
@@ -28,7 +28,7 @@ from tests.net.support import Log
 async def answers(tmp_path: Path) -> Answers:
     path = tmp_path / "relay.db"
     sealer = open_store(path, tmp_path / "relay.key")
-    journal = Journal(path, sealer, lambda event, fields: None)
+    journal = sqlite_journal(path, sealer, lambda event, fields: None)
     engine = Engine(settings(), tokens().__next__, 0.0)
     transports = Transports(settings(), StreamLimits(), None)
     gate = CallPolicy(RouteReader(path, sealer, Rules(), lambda *_: None).fetch, Rules(), journal.queue.remember)

@@ -52,6 +52,16 @@ class FileConnection(sqlite3.Connection):
     schema_seen: object = None  # for `relay.store.scripts`
 
 
+class WorkConnection(sqlite3.Connection):
+    """A connection for aiosqlite, which runs `work` in its thread by `commit`: one switch for a whole transaction."""
+
+    work: Callable[[], Any]
+    result: Any
+
+    def commit(self) -> None:
+        self.result = self.work()
+
+
 class Rows(Protocol):
     """The result of a statement."""
 

@@ -128,12 +128,6 @@ def _with_values(statement: str, columns: int, rows: int) -> str:
     return f"{statement} {', '.join([row] * rows)}"
 
 
-def ended_since(connection: Connection, seq: int) -> set[str]:
-    """The ids of calls whose records follow `seq` in the chain."""
-    rows = connection.execute("SELECT call_id FROM call_record WHERE chain_seq > ?", (seq,))
-    return {call_id for (call_id,) in rows.fetchall()}
-
-
 def _finding(sealer: Sealer, record: CallRecord) -> Row:
     """The search columns of a record. 700 numbers are plain; others are keyed hashes or absent."""
     dialled, shown, callee = record.number_dialled, record.number_shown, record.callee

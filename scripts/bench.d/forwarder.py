@@ -21,7 +21,7 @@ from pathlib import Path
 import uvloop
 from sippy_client import LOOK_UP
 
-COMMIT_EVERY_S = 0.02  # as relay/store/journal/journal.py
+COMMIT_EVERY_S = 0.02  # as relay/store/journal/queue.py
 
 Place = tuple[str, int]
 

@@ -20,8 +20,8 @@ from relay.model.call import CallRecord
 from relay.net.control import ControlServer, control_path
 from relay.reports.recordings import TAKEN_MS
 from relay.store.database import connect, open_store
-from relay.store.journal.journal import Journal
 from relay.store.recordings import CHUNK, file_of, seal_file
+from relay.store.sqlite.journal import sqlite_journal
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer, now_ms
 from tests.cli.conftest import Command, serving
@@ -32,7 +32,7 @@ from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_re
 def write(relay700: Command, *records: CallRecord) -> None:
     async def journal() -> None:
         path, key_file = relay700.store
-        journal = Journal(path, open_store(path, key_file), lambda *_: None)
+        journal = sqlite_journal(path, open_store(path, key_file), lambda *_: None)
         await journal.open()
         for record in records:
             journal.queue.append(Commit(0, record, None if record.ended_at else b"dialogs"), lambda _: None)

@@ -22,6 +22,7 @@ from relay.service.businesses import Application, apply
 from relay.store.database import connect_reader, open_store
 from relay.store.journal.journal import Journal
 from relay.store.sealing.sealer import Sealer
+from relay.store.sqlite.journal import sqlite_journal
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.webhooks import Event, Webhook, dead, find_webhook, oldest, put_webhook, tell
 from relay.store.writer import GroupWriter, Writer, now_ms
@@ -93,7 +94,7 @@ class Shop(NamedTuple):
 
     @asynccontextmanager
     async def journal(self) -> AsyncIterator[Journal]:
-        journal = Journal(self.path, self.sealer, lambda event, fields: self.log.error(event, **fields))
+        journal = sqlite_journal(self.path, self.sealer, lambda event, fields: self.log.error(event, **fields))
         await journal.open()
         try:
             yield journal

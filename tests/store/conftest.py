@@ -12,9 +12,17 @@ import pytest
 
 from relay.model.call import CallRecord
 from relay.store.database import connect_reader, open_store
+from relay.store.journal import journal as journal_module
 from relay.store.journal.journal import Journal
 from relay.store.records import all_records, verify_records
 from relay.store.sealing.sealer import Sealer
+from relay.store.sqlite.journal import sqlite_journal
+
+
+@pytest.fixture
+def unoverflowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disable the overflow log, however slow the machine is."""
+    monkeypatch.setattr(journal_module, "OVERFLOW_AFTER_S", 600.0)
 
 
 class Disk(NamedTuple):
@@ -39,13 +47,58 @@ Reported = list[tuple[str, dict[str, object]]]
 @asynccontextmanager
 async def opened(disk: Disk, reported: Reported | None = None) -> AsyncIterator[Journal]:
     said: Reported = [] if reported is None else reported
-    journal = Journal(disk.path, disk.sealer, lambda event, fields: said.append((event, fields)))
+    journal = sqlite_journal(disk.path, disk.sealer, lambda event, fields: said.append((event, fields)))
     await journal.open()
     try:
         yield journal
     finally:
         await journal.close()
     assert reported is not None or said == []
+
+
+class Told:
+    """The reports of a journal."""
+
+    def __init__(self) -> None:
+        self.said: Reported = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, event: str, fields: dict[str, object]) -> None:
+        self.said.append((event, fields))
+        self._changed.set()
+
+    def events(self) -> list[str]:
+        return [event for event, _ in self.said]
+
+    async def until(self, event: str, words: str = "") -> str:
+        """Wait for a report of the event with these words. Return its reason."""
+        async with asyncio.timeout(20):
+            while not (found := [fields for said, fields in self.said if said == event and words in str(fields)]):
+                self._changed.clear()
+                await self._changed.wait()
+        return str(found[-1].get("reason", ""))
+
+
+class Tries:
+    """Counts the failed tries of a journal to write."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._failed, self._count = journal.writer.failed, 0
+        self._changed = asyncio.Event()
+        journal.writer.failed = self._count_one  # type: ignore[method-assign]
+
+    async def _count_one(self, error: Exception) -> None:
+        await self._failed(error)
+        self._count += 1
+        self._changed.set()
+
+    async def more(self, count: int) -> None:
+        """Wait for so many more failed tries."""
+        count += self._count
+        async with asyncio.timeout(20):
+            while self._count < count:
+                self._changed.clear()
+                await self._changed.wait()
 
 
 class Waiter:

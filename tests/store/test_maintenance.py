@@ -11,7 +11,6 @@ import pytest
 from relay.errors import StoreError
 from relay.model.actions import Commit
 from relay.store.database import connect, connect_reader
-from relay.store.journal.journal import Journal
 from relay.store.maintenance import (
     count_bindings,
     count_businesses,
@@ -27,6 +26,7 @@ from relay.store.maintenance import (
 )
 from relay.store.record_rows import ADD_INDEX, index_rows
 from relay.store.records import Verdict, verify_records
+from relay.store.sqlite.journal import sqlite_journal
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.store.conftest import Disk
@@ -41,7 +41,7 @@ def record(n: int) -> Any:
 
 
 async def write(disk: Disk, *numbers: int) -> None:
-    journal = Journal(disk.path, disk.sealer, lambda *_: None)
+    journal = sqlite_journal(disk.path, disk.sealer, lambda *_: None)
     await journal.open()
     for n in numbers:
         journal.queue.append(Commit(0, record(n), None), lambda _: None)

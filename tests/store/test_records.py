@@ -14,10 +14,10 @@ from relay.errors import StoreError
 from relay.model.actions import Commit
 from relay.store.connection import Connection
 from relay.store.database import connect, connect_reader
-from relay.store.journal.journal import Journal
 from relay.store.journal.rows import PUT, live_row
 from relay.store.record_rows import insert
 from relay.store.records import Position, Verdict, Wanted, all_records, read_all, read_page, verify_records
+from relay.store.sqlite.journal import sqlite_journal
 from tests.store.conftest import Disk
 from tests.support.shelf import REFUSED, Shelf, call
 from tests.support.stored import NOW_MS, A, B, X, Y, ended_record, live_record
@@ -28,7 +28,7 @@ C = "8613700000003"
 @pytest.fixture
 async def filled(disk: Disk) -> Disk:
     """Five ended records, 1 to 5 in the chain, and a live one."""
-    journal = Journal(disk.path, disk.sealer, lambda *_: None)
+    journal = sqlite_journal(disk.path, disk.sealer, lambda *_: None)
     await journal.open()
     for n in range(1, 6):
         journal.queue.append(Commit(0, ended_record(f"c{n}", received_at=NOW_MS + 1_000 * n), None), lambda _: None)

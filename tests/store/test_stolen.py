@@ -9,7 +9,7 @@ from relay.model.actions import Commit
 from relay.model.numbers import Parties
 from relay.service.groups import make_group
 from relay.service.releases import BindRules
-from relay.store.journal.journal import Journal
+from relay.store.sqlite.journal import sqlite_journal
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.store.conftest import Disk
@@ -26,7 +26,7 @@ async def test_file_and_log_have_no_plain_real_number_and_no_text_of_a_peer(disk
     with closing(Writer(disk.path, disk.sealer)) as writer:
         name, members = "canary riders of 13812344321", [CALLER, f"+{THIRD}"]
         writer.run(RELAY, lambda act: make_group(act, name, RULES, "default", members))
-    journal = Journal(disk.path, disk.sealer, lambda *_: None)
+    journal = sqlite_journal(disk.path, disk.sealer, lambda *_: None)
     await journal.open()
     parties = {"caller": CALLER, "callee": CALLEE, "caller_leg_call_id": "canary-13812344321@device"}
     for record, dialogs in [

@@ -122,6 +122,13 @@ def read_live(place: Place, sealer: Sealer, report: Report) -> list[LiveCall]:
         return open_all(sealer, connection.execute(SELECT), report)
 
 
+def read_ended_since(place: Place, seq: int) -> set[str]:
+    """The ids of calls whose records follow `seq` in the chain. Raises StoreError."""
+    with store_errors(place), closing(connect_reader(place)) as connection:
+        rows = connection.execute("SELECT call_id FROM call_record WHERE chain_seq > ?", (seq,))
+        return {call_id for (call_id,) in rows.fetchall()}
+
+
 def open_all(sealer: Sealer, rows: Iterable[tuple[Any, ...]], report: Report) -> list[LiveCall]:
     """Open rows of `SELECT`. Altered rows are reported and left out."""
     calls: list[LiveCall] = []

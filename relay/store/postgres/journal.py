@@ -1,4 +1,4 @@
-"""The journal of call records on a PostgreSQL server, where several relays write one chain.
+"""The journal's writer to a PostgreSQL server, where several relays write one chain.
 
 Each transaction first raises the batch number in this node's row. That fails if another node has taken over our calls,
 and shows, after a COMMIT whose answer was lost, whether it is on disk. Last, the transaction locks the head of the
@@ -19,14 +19,12 @@ import asyncpg
 
 from relay.defence.shared_limits import SharedLimits
 from relay.errors import StoreError
-from relay.model.actions import Commit
-from relay.policy.recent import LastCaller
 from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, checked_head, head_row, next_link, read_head
-from relay.store.connection import Report, Server, WriteOutage
+from relay.store.connection import Report, Server
 from relay.store.database import connect_reader, store_errors
-from relay.store.journal.journal import FIRST_RETRY_S, LAST_RETRY_S, take_lock
-from relay.store.journal.queue import MIN_GAP_S, Item, JournalQueue
-from relay.store.journal.rows import Closed, LiveCall, Told, caller_row, event_row, live_row, read_live
+from relay.store.journal.journal import Batch, Journal
+from relay.store.journal.queue import MIN_GAP_S
+from relay.store.journal.rows import LiveCall, caller_row, event_row, live_row
 from relay.store.postgres.nodes import NOT_IDLE_FOR_EVER, SERVER_FAULTS, Node
 from relay.store.record_rows import COLUMNS, Row, row_of
 from relay.store.sealing.sealer import Sealer
@@ -81,54 +79,51 @@ ON CONFLICT (binding_id) DO UPDATE SET number = excluded.number, caller_hash = e
 """
 
 
-class TakenOver(Exception):
+class TakenOver(StoreError):
     """Another node has taken over our calls: this node must not write any more."""
 
 
-class ServerJournal:
-    """As `relay.store.journal.journal.Journal`, beside the journals of other nodes.
+def postgres_journal(server: Server, sealer: Sealer, report: Report, *, min_gap_s: float = MIN_GAP_S) -> Journal:
+    """The journal of a node, beside the journals of other nodes.
 
     While the server is down nothing is acknowledged: a node that took over our calls could not see records that exist
     on this machine only.
     """
+    return Journal(server, sealer, PostgresWriter(server, sealer, report), report, min_gap_s=min_gap_s)
 
-    def __init__(self, server: Server, sealer: Sealer, report: Report, *, min_gap_s: float = MIN_GAP_S) -> None:
+
+class PostgresWriter:
+    """As `relay.store.journal.journal.BatchWriter`."""
+
+    def __init__(self, server: Server, sealer: Sealer, report: Report) -> None:
+        self.effect = EFFECT
+        self.faults: tuple[type[Exception], ...] = (*SERVER_FAULTS, StoreError)
+        self.seq = 0  # unused: there is no overflow log
         self._server = server
         self._sealer = sealer
         self._report = report
-        self._outage = WriteOutage(server, EFFECT, report)
-        self.queue = JournalQueue(min_gap_s)  # items to write; filled by the callers
         self._node = Node(server, sealer, report)
         self._connection: asyncpg.Connection | None = None
-        self._batches = 0
-        self._closed = Closed(report)
-        self._lock: int | None = None
-        self._writer: asyncio.Task[None] | None = None
+        self._batch = 1  # number of the next batch to be durable
 
-    async def open(self) -> None:
-        """Raises StoreError if another process on this machine runs this node, or the head of the chain is broken."""
-        self._lock = take_lock(self._server.local)
+    async def open(self, wake: Callable[[], None]) -> None:
         try:
             await self._node.open()
             await self._connect()
         except SERVER_FAULTS as error:
-            await self.close(0)
             raise StoreError(f"the store {self._server} failed: {error}") from error
-        except StoreError:
-            await self.close(0)
-            raise
-        self._writer = asyncio.create_task(self._run(), name="journal")
-        self._writer.add_done_callback(self._outage.writer_ended)
 
-    def live(self) -> list[LiveCall]:
-        """The calls of this node, with their dialogs. Altered ones are reported instead."""
-        return read_live(self._server, self._sealer, self._report)
+    async def write(self, batch: Batch) -> None:
+        """Raises TakenOver: this node writes nothing any more, and acknowledges nothing until it ends."""
+        if not await self._is_written():
+            await self._transact(batch)
+        self._batch += 1
 
-    def watch(self, take: Callable[[list[LiveCall]], None], limits: SharedLimits | None = None) -> None:
-        """Pass calls of failed nodes to `take` from now on. End this process if another node takes over its calls.
+    async def failed(self, error: Exception) -> None:
+        self._disconnect()
 
-        `limits` exchanges counts with the other nodes.
-        """
+    def watch(self, take: Callable[[list[LiveCall]], None], limits: SharedLimits) -> None:
+        """Also ends this process if another node takes over its calls."""
         self._node.watch(take, self._lost, limits)
 
     def _lost(self) -> None:
@@ -137,48 +132,9 @@ class ServerJournal:
         sys.stdout.flush()
         os._exit(1)
 
-    async def close(self, patience_s: float = 10.0) -> None:
-        """Write what is queued, then close. Raises StoreError if the server did not take it within `patience_s`."""
-        await self.queue.emptied(patience_s)
-        if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.wait([self._writer])
-        await self.queue.all_told()
+    async def close(self) -> None:
         self._disconnect()
         await self._node.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-        if left := sum(isinstance(item, Commit) for item, _ in self.queue.waiting):
-            raise StoreError(f"{left} call records could not be written to {self._server}")
-
-    # -- the writer
-
-    async def _run(self) -> None:
-        while True:
-            batch = await self.queue.batch()
-            await self._write([item for item, _ in batch])
-            self.queue.took(batch)
-
-    async def _write(self, items: list[Item]) -> None:
-        """Return when the items are durable, however long that takes."""
-        commits = self._closed.take([item for item in items if isinstance(item, Commit)])
-        self._batches += 1
-        retry_s = FIRST_RETRY_S
-        while True:
-            try:
-                if not await self._is_written():
-                    await self._transact(commits, items)
-                break
-            except TakenOver:
-                self._outage.failed(StoreError(f"another node has taken over the calls of {self._node.name}"))
-                await asyncio.Event().wait()  # the relay ends; nothing is acknowledged
-            except (*SERVER_FAULTS, StoreError) as error:
-                self._outage.failed(error)
-                self._disconnect()
-                await asyncio.sleep(retry_s)
-                retry_s = min(2 * retry_s, LAST_RETRY_S)
-        self._outage.is_over(self.queue.backlog)
 
     async def _is_written(self) -> bool:
         """After a lost connection: reconnect, and tell whether the COMMIT in doubt is on disk."""
@@ -187,29 +143,22 @@ class ServerJournal:
         await self._connect()
         batch = await self._asked().fetchval(_WRITTEN, self._node.name, self._node.epoch)
         if batch is None:
-            raise TakenOver
-        return bool(batch == self._batches)
+            raise self._taken_over()
+        return bool(batch == self._batch)
 
-    async def _transact(self, commits: list[Commit], items: list[Item]) -> None:
-        """Raises TakenOver."""
+    async def _transact(self, batch: Batch) -> None:
         connection = self._asked()
-        up: dict[str, Commit] = {}
-        ended: list[tuple[Row, bytes]] = []
-        audit = Head(*row) if (row := await connection.fetchrow(_AUDIT)) is not None else EMPTY
-        for commit in commits:
-            if commit.record.ended_at is None:
-                up[commit.record.call_id] = commit
-            else:
-                up.pop(commit.record.call_id, None)
-                ended.append(row_of(self._sealer, commit.record, None if ended else audit))
-        put = [live_row(self._sealer, 0, commit.record, commit.dialogs or b"") for commit in up.values()]
-        events = [event_row(self._sealer, item) for item in items if isinstance(item, Told)]
-        last = {item.binding_id: item for item in items if isinstance(item, LastCaller)}
-        # Sorted, so that two nodes that lock the same rows cannot deadlock.
-        callers = [caller_row(self._sealer, last[binding]) for binding in sorted(last)]
+        row = await connection.fetchrow(_AUDIT)
+        audit = EMPTY if row is None else Head(*row)
+        put = [live_row(self._sealer, 0, commit.record, commit.dialogs or b"") for commit in batch.up]
+        ended = [
+            row_of(self._sealer, commit.record, None if place else audit) for place, commit in enumerate(batch.ended)
+        ]
+        events = [event_row(self._sealer, told) for told in batch.events]
+        callers = [caller_row(self._sealer, caller) for caller in batch.callers]
         async with connection.transaction():
-            if await connection.execute(_BATCH, self._node.name, self._node.epoch, self._batches) != "UPDATE 1":
-                raise TakenOver
+            if await connection.execute(_BATCH, self._node.name, self._node.epoch, self._batch) != "UPDATE 1":
+                raise self._taken_over()
             if put:
                 await connection.execute(_PUT, self._node.name, *_columns([row[1:] for row in put]))
             if callers:
@@ -219,6 +168,9 @@ class ServerJournal:
             elif events:
                 await self._locked_head(connection)
                 await connection.execute(_ADD_EVENTS, *_columns(events))
+
+    def _taken_over(self) -> TakenOver:
+        return TakenOver(f"another node has taken over the calls of {self._node.name}")
 
     async def _locked_head(self, connection: asyncpg.Connection) -> Head:
         """Lock and read the head of the chain until we commit. Raises StoreError if it was altered."""

@@ -17,8 +17,8 @@ from relay.errors import StoreError
 from relay.model.actions import Commit
 from relay.store.journal import attempts as attempts_module
 from relay.store.journal.attempts import FIRST_SLOTS, MOST_SLOTS, SLOT, SPARE_SLOTS, AttemptFile, with_records
-from relay.store.journal.journal import Journal
 from relay.store.sealing.sealer import Sealer
+from relay.store.sqlite.journal import sqlite_journal
 from tests.store.conftest import Disk
 from tests.support.stored import A, B, ended_record, live_record
 
@@ -415,7 +415,7 @@ def test_error_names_a_file_that_cannot_be_opened(disk: Disk, path: Path) -> Non
 
 
 async def with_commits(disk: Disk, *commits: Commit) -> None:
-    journal = Journal(disk.path, disk.sealer, lambda *_: None)
+    journal = sqlite_journal(disk.path, disk.sealer, lambda *_: None)
     await journal.open()
     for commit in commits:
         journal.queue.append(commit, lambda _: None)

@@ -12,10 +12,10 @@ from relay.errors import StoreError
 from relay.model.actions import Commit
 from relay.policy.recent import LastCaller
 from relay.store.database import connect, connect_reader
-from relay.store.journal.journal import Journal
 from relay.store.journal.queue import MAX_BATCH
 from relay.store.journal.rows import Told, event_rows, open_caller, open_event
 from relay.store.records import Wanted, read_all, verify_records
+from relay.store.sqlite.journal import sqlite_journal
 from tests.store.conftest import Disk, Reported, Waiter, opened, stored
 from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record, put
 
@@ -170,7 +170,7 @@ async def test_exception_in_an_acknowledgement_does_not_stop_the_writer(disk: Di
 
 async def test_second_writer_is_refused_with_the_process_id_of_the_first(disk: Disk) -> None:
     async with opened(disk):
-        second = Journal(disk.path, disk.sealer, lambda _, __: None)
+        second = sqlite_journal(disk.path, disk.sealer, lambda _, __: None)
         with pytest.raises(StoreError, match=f"another relay700 serves .* \\(process {os.getpid()}\\)"):
             await second.open()
     async with opened(disk):
@@ -193,7 +193,7 @@ async def test_journal_does_not_open_on_a_forged_head(disk: Disk, forgery: str) 
     with closing(connect(disk.path)) as thief:
         thief.execute(forgery)
     with pytest.raises(StoreError, match="head of the chain"):
-        await Journal(disk.path, disk.sealer, lambda _, __: None).open()
+        await sqlite_journal(disk.path, disk.sealer, lambda _, __: None).open()
 
 
 async def test_journal_does_not_open_on_an_older_head(disk: Disk) -> None:
@@ -206,7 +206,7 @@ async def test_journal_does_not_open_on_an_older_head(disk: Disk) -> None:
     with closing(connect(disk.path)) as thief:
         thief.execute("UPDATE chain_head SET (seq, hash, mac) = (?, ?, ?)", heads[0])
     with pytest.raises(StoreError, match="head of the chain"):
-        await Journal(disk.path, disk.sealer, lambda _, __: None).open()
+        await sqlite_journal(disk.path, disk.sealer, lambda _, __: None).open()
 
 
 async def test_altered_live_record_is_reported_and_not_restored(disk: Disk) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-import shutil
 import signal
-import sqlite3
 import subprocess
 import threading
 from contextlib import closing
@@ -19,75 +17,20 @@ from relay.errors import StoreError
 from relay.model.actions import Commit
 from relay.store.database import connect, transaction
 from relay.store.journal import journal as journal_module
-from relay.store.journal.journal import FIRST_RETRY_S, Journal
 from relay.store.journal.overflow_log import Overflow, Prepared
 from relay.store.journal.queue import MAX_BATCH
 from relay.store.journal.rows import read_live
-from tests.store.conftest import Disk, Reported, Waiter, opened, stored
+from relay.store.sqlite.journal import sqlite_journal
+from tests.store.conftest import Disk, Reported, Told, Tries, Waiter, opened, stored
 from tests.support.product import PYTHON
 from tests.support.stored import ended_record, live_record
-
-
-@pytest.fixture
-def unoverflowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Disable the overflow log, however slow the machine is."""
-    monkeypatch.setattr(journal_module, "OVERFLOW_AFTER_S", 600.0)
-
-
-@pytest.mark.usefixtures("unoverflowed")
-async def test_failed_commit_that_is_on_disk_is_not_written_again(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    fails = iter([True, False, True])
-
-    def transact(connection: sqlite3.Connection, batch: journal_module._Batch) -> int:
-        key_id = written(connection, batch)
-        if next(fails, False):
-            raise sqlite3.OperationalError("disk I/O error")
-        return key_id
-
-    written = journal_module._transact
-    monkeypatch.setattr(journal_module, "_transact", transact)
-    reported: Reported = []
-    async with opened(disk, reported) as journal:
-        done = Waiter()
-        journal.queue.append(Commit(1, live_record("c1"), b"dialogs"), done)
-        journal.queue.append(Commit(2, ended_record("c2"), None), done)
-        await done.until(lambda: done.tokens == [1, 2])
-        journal.queue.append(Commit(3, ended_record("c1"), None), done)
-        await done.until(lambda: done.tokens == [1, 2, 3])
-        journal.queue.append(Commit(4, live_record("c3"), b"dialogs"), done)
-        await done.until(lambda: done.tokens == [1, 2, 3, 4])
-        assert [call.record.call_id for call in journal.live()] == ["c3"]
-    assert [record.call_id for record in stored(disk)] == ["c2", "c1", "c3"]
-    assert [event for event, _ in reported] == ["journal.write_failed", "journal.recovered"] * 2
-
-
-class Told:
-    """The reports of a journal."""
-
-    def __init__(self) -> None:
-        self.said: Reported = []
-        self._changed = asyncio.Event()
-
-    def __call__(self, event: str, fields: dict[str, object]) -> None:
-        self.said.append((event, fields))
-        self._changed.set()
-
-    def events(self) -> list[str]:
-        return [event for event, _ in self.said]
-
-    async def until(self, event: str, words: str = "") -> str:
-        """Wait for a report of the event with these words. Return its reason."""
-        async with asyncio.timeout(20):
-            while not (found := [fields for said, fields in self.said if said == event and words in str(fields)]):
-                self._changed.clear()
-                await self._changed.wait()
-        return str(found[-1].get("reason", ""))
 
 
 @pytest.mark.usefixtures("unoverflowed")
 async def test_outage_is_reported_once_acknowledges_nothing_and_loses_nothing(disk: Disk) -> None:
     told = Told()
-    journal = Journal(disk.path, disk.sealer, told)
+    journal = sqlite_journal(disk.path, disk.sealer, told)
+    tries = Tries(journal)
     await journal.open()
     done = Waiter()
     with closing(connect(disk.path)) as saboteur:
@@ -95,7 +38,7 @@ async def test_outage_is_reported_once_acknowledges_nothing_and_loses_nothing(di
         for token in range(1, 51):
             journal.queue.append(Commit(token, ended_record(f"c{token}"), None), done)
         await told.until("journal.write_failed")
-        await asyncio.sleep(4 * FIRST_RETRY_S)  # time for retries, which must not report again
+        await tries.more(3)  # which must not report again
         assert (done.tokens, journal.queue.backlog) == ([], 50)
         for token in range(51, 101):
             journal.queue.append(Commit(token, ended_record(f"c{token}"), None), done)
@@ -110,7 +53,7 @@ async def test_outage_is_reported_once_acknowledges_nothing_and_loses_nothing(di
 @pytest.mark.usefixtures("unoverflowed")
 async def test_full_disk_delays_and_loses_nothing(disk: Disk) -> None:
     told = Told()
-    journal = Journal(disk.path, disk.sealer, told)
+    journal = sqlite_journal(disk.path, disk.sealer, told)
     await journal.open()
     done = Waiter()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -131,7 +74,7 @@ async def test_full_disk_delays_and_loses_nothing(disk: Disk) -> None:
 
 
 async def test_next_process_writes_what_the_store_did_not_take(disk: Disk) -> None:
-    journal = Journal(disk.path, disk.sealer, lambda *_: None)
+    journal = sqlite_journal(disk.path, disk.sealer, lambda *_: None)
     await journal.open()
     with closing(connect(disk.path)) as saboteur:
         saboteur.execute("ALTER TABLE call_record RENAME TO gone")
@@ -150,7 +93,7 @@ async def test_next_process_writes_what_the_store_did_not_take(disk: Disk) -> No
 async def test_close_without_overflow_log_reports_the_number_of_lost_records(disk: Disk) -> None:
     disk.path.with_name("relay.db.overflow").mkdir()
     reported: Reported = []
-    journal = Journal(disk.path, disk.sealer, lambda event, fields: reported.append((event, fields)))
+    journal = sqlite_journal(disk.path, disk.sealer, lambda event, fields: reported.append((event, fields)))
     await journal.open()
     assert [event for event, _ in reported] == ["journal.cannot_overflow"]
     with closing(connect(disk.path)) as saboteur:
@@ -322,107 +265,16 @@ async def test_another_writer_only_delays(disk: Disk) -> None:
         await done.until(lambda: done.tokens == [1])
 
 
-@pytest.mark.usefixtures("unoverflowed")
-async def test_nothing_is_acknowledged_while_the_store_is_displaced(disk: Disk) -> None:
-    told, done = Told(), Waiter()
-    journal = Journal(disk.path, disk.sealer, told)
-    await journal.open()
-    away = disk.path.rename(disk.path.with_name("away"))
-    journal.queue.append(Commit(1, ended_record("c1"), None), done)
-    assert await told.until("journal.write_failed") == f"{disk.path} was moved away or deleted"
-    await asyncio.sleep(4 * FIRST_RETRY_S)  # time for retries
-    assert done.tokens == []
-    away.rename(disk.path)
-    await done.until(lambda: done.tokens == [1])
-    await journal.close()
-    assert told.events() == ["journal.write_failed", "journal.recovered"]
-    assert [record.call_id for record in stored(disk)] == ["c1"]
-
-
-@pytest.mark.usefixtures("unoverflowed")
-@pytest.mark.parametrize("deleted", [["-wal"], ["-shm"], ["-wal", "-shm"]], ids="".join)
-async def test_content_of_a_deleted_log_is_moved_into_the_store_while_idle(
-    disk: Disk, monkeypatch: pytest.MonkeyPatch, deleted: list[str]
-) -> None:
-    monkeypatch.setattr(journal_module, "LOOK_S", 0.02)
-    told, done = Told(), Waiter()
-    journal = Journal(disk.path, disk.sealer, told)
-    await journal.open()
-    journal.queue.append(Commit(1, ended_record("c1"), None), done)
-    journal.queue.append(Commit(2, live_record("c2"), b"dialogs"), done)
-    await done.until(lambda: done.tokens == [1, 2])
-    for suffix in deleted:
-        os.unlink(f"{disk.path}{suffix}")
-    assert "was moved away or deleted" in await told.until("journal.write_failed")
-    await told.until("journal.recovered")
-    with closing(connect(disk.path)) as connection:  # as another process
-        assert connection.execute("SELECT count(*) FROM call_record").fetchone() == (1,)
-    journal.queue.append(Commit(3, ended_record("c2"), None), done)
-    await done.until(lambda: done.tokens == [1, 2, 3])
-    await journal.close()
-    assert told.events() == ["journal.write_failed", "journal.recovered"]
-    assert [record.call_id for record in stored(disk)] == ["c1", "c2"]
-
-
-@pytest.mark.usefixtures("unoverflowed")
-async def test_journal_waits_until_the_process_has_closed_the_deleted_log(disk: Disk) -> None:
-    told, done = Told(), Waiter()
-    journal = Journal(disk.path, disk.sealer, told)
-    await journal.open()
-    with closing(connect(disk.path)) as other:
-        other.execute("SELECT * FROM business").fetchall()
-        journal.queue.append(Commit(1, ended_record("c1"), None), done)
-        await done.until(lambda: done.tokens == [1])
-        os.unlink(f"{disk.path}-wal")
-        journal.queue.append(Commit(2, ended_record("c2"), None), done)
-        await told.until("journal.write_failed")
-        await asyncio.sleep(8 * FIRST_RETRY_S)  # time for retries
-        assert done.tokens == [1]
-        alone = Path(shutil.copy(disk.path, disk.path.with_name("alone")))
-        with closing(connect(alone)) as copy:  # the content of the log is safe
-            assert copy.execute("SELECT count(*) FROM call_record").fetchone() == (1,)
-    await done.until(lambda: done.tokens == [1, 2])
-    await journal.close()
-    reasons = [str(fields.get("reason")) for _, fields in told.said]
-    assert reasons[1:2] == [f"the look-ups still have the deleted {disk.path}-wal open"]
-
-
-@pytest.mark.usefixtures("unoverflowed")
-async def test_store_that_holds_less_than_was_written_is_not_used(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_module, "BUSY_S", 0.05)
-    told, done = Told(), Waiter()
-    journal = Journal(disk.path, disk.sealer, told)
-    await journal.open()
-    with closing(connect(disk.path)) as saboteur:
-        journal.queue.append(Commit(1, ended_record("c1"), None), done)
-        await done.until(lambda: done.tokens == [1])
-        head = saboteur.execute("SELECT seq, hash, mac FROM chain_head").fetchone()
-        journal.queue.append(Commit(2, ended_record("c2"), None), done)
-        await done.until(lambda: done.tokens == [1, 2])
-        with transaction(saboteur):
-            saboteur.execute("DELETE FROM call_record WHERE chain_seq = 2")
-            saboteur.execute("UPDATE chain_head SET seq = ?, hash = ?, mac = ?", head)
-            journal.queue.append(Commit(3, ended_record("c3"), None), done)
-            await told.until("journal.write_failed")
-    await told.until("journal.write_failed", "holds less than was written to it, 1 of 2 call records")
-    assert done.tokens == [1, 2]
-    await journal.close(patience_s=0.1)
-    again = Journal(disk.path, disk.sealer, told)
-    await again.open()  # a restart accepts what is there
-    await again.close()
-    assert [record.call_id for record in stored(disk)] == ["c1", "c3"]
-
-
 WRITER = """
 import asyncio, sys
 from pathlib import Path
 from relay.model.actions import Commit
 from relay.store.database import open_store
-from relay.store.journal.journal import Journal
+from relay.store.sqlite.journal import sqlite_journal
 from tests.support.stored import ended_record, live_record
 
 async def main(path, key_file, start):
-    journal = Journal(path, open_store(path, key_file), lambda *said: print("reported", said, flush=True))
+    journal = sqlite_journal(path, open_store(path, key_file), lambda *said: print("reported", said, flush=True))
     await journal.open()
     print("ready", flush=True)
     n, append = start, journal.queue.append

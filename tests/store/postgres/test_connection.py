@@ -16,7 +16,7 @@ from relay.store.bindings import all_bindings
 from relay.store.connection import Server, ServerError, each_row
 from relay.store.database import connect, connect_reader, one_moment, open_store
 from relay.store.postgres import connection as module
-from relay.store.postgres.journal import ServerJournal
+from relay.store.postgres.journal import postgres_journal
 from relay.store.records import all_records, verify_records
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY
@@ -38,7 +38,7 @@ class Store:
         self.sealer: Sealer = open_store(self.place, folder / "relay.key")
 
     async def fill(self) -> None:
-        journal = ServerJournal(self.place, self.sealer, lambda event, fields: None)
+        journal = postgres_journal(self.place, self.sealer, lambda event, fields: None)
         await journal.open()
         for n in range(COUNT):
             journal.queue.append(Commit(0, ended_record(f"c{n}", received_at=NOW_MS + n), None), lambda _: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -17,9 +18,10 @@ from relay.policy.recent import LastCaller
 from relay.store.connection import Server
 from relay.store.database import connect_reader, open_store
 from relay.store.journal.attempts import with_records
+from relay.store.journal.journal import Batch, Journal
 from relay.store.journal.rows import LiveCall, event_rows
 from relay.store.postgres import nodes
-from relay.store.postgres.journal import ServerJournal
+from relay.store.postgres.journal import PostgresWriter, postgres_journal
 from relay.store.postgres.nodes import Node
 from relay.store.records import all_records, verify_records
 from relay.store.sealing.sealer import Sealer
@@ -51,8 +53,8 @@ class Store:
         return self.place._replace(node=node, local=self.folder / node)
 
     @asynccontextmanager
-    async def journal(self, node: str) -> AsyncIterator[ServerJournal]:
-        journal = ServerJournal(self.server(node), self.sealer, self.report)
+    async def journal(self, node: str) -> AsyncIterator[Journal]:
+        journal = postgres_journal(self.server(node), self.sealer, self.report)
         await journal.open()
         try:
             yield journal
@@ -144,14 +146,14 @@ async def test_lost_connection_loses_and_duplicates_nothing(store: Store) -> Non
 async def test_commit_whose_answer_was_lost_is_not_repeated(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     done = Waiter()
     async with store.journal("a") as journal:
-        transact = ServerJournal._transact
+        transact = PostgresWriter._transact
 
-        async def lose_answer(journal: ServerJournal, *batch: object) -> None:
-            monkeypatch.setattr(ServerJournal, "_transact", transact)
-            await transact(journal, *batch)  # type: ignore[arg-type]
+        async def lose_answer(writer: PostgresWriter, batch: Batch) -> None:
+            monkeypatch.setattr(PostgresWriter, "_transact", transact)
+            await transact(writer, batch)
             raise OSError("the connection was lost")
 
-        monkeypatch.setattr(ServerJournal, "_transact", lose_answer)
+        monkeypatch.setattr(PostgresWriter, "_transact", lose_answer)
         journal.queue.append(Commit(1, ended_record("c1"), None), done)
         await done.until(lambda: done.tokens == [1])
     assert len(store.records()) == 1
@@ -160,9 +162,11 @@ async def test_commit_whose_answer_was_lost_is_not_repeated(store: Store, monkey
 async def test_frozen_transaction_does_not_block_other_nodes(store: Store) -> None:
     done = Waiter()
     async with store.journal("a") as frozen, store.journal("b") as journal:
-        connection = frozen._asked()
+        writer = frozen.writer
+        assert isinstance(writer, PostgresWriter)
+        connection = writer._asked()
         await connection.execute("BEGIN")
-        await frozen._locked_head(connection)
+        await writer._locked_head(connection)
         journal.queue.append(Commit(1, ended_record("c1"), None), done)
         await done.until(lambda: done.tokens == [1])
     assert store.said == []  # it did not even have to retry
@@ -171,7 +175,7 @@ async def test_frozen_transaction_does_not_block_other_nodes(store: Store) -> No
 async def test_nodes_that_write_the_same_callers_do_not_deadlock(store: Store) -> None:
     """In a deadlock the server would abort one of the two transactions."""
 
-    def remember(journal: ServerJournal, *bindings: str) -> None:
+    def remember(journal: Journal, *bindings: str) -> None:
         for binding in bindings:
             journal.queue.remember(LastCaller(binding, "700100000010001", "1", 5))
 
@@ -208,8 +212,29 @@ async def test_altered_head_takes_no_records(store: Store) -> None:
 # Nodes
 
 
+class Rounds:
+    """Counts the rounds in which each node looked for calls to take over."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.counts: Counter[str] = Counter()
+        take = Node._take
+
+        async def counted(node: Node) -> list[LiveCall]:
+            taken = await take(node)
+            self.counts[node.name] += 1
+            return taken
+
+        monkeypatch.setattr(Node, "_take", counted)
+
+    async def more(self, *names: str) -> None:
+        """Wait for two more rounds of each node: the second one began after this call."""
+        wanted = {name: self.counts[name] + 2 for name in names}
+        await until(lambda: all(self.counts[name] >= count for name, count in wanted.items()))
+
+
 async def test_failed_node_is_taken_over_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "BEAT_S", 0.05)
+    rounds = Rounds(monkeypatch)
     taken: list[tuple[str, str]] = []
     done = Waiter()
     async with store.journal("a") as journal:
@@ -222,7 +247,7 @@ async def test_failed_node_is_taken_over_once(store: Store, monkeypatch: pytest.
             heir.watch(lambda calls, name=heir.name: taken.extend(_named(name, calls)), lambda: None)
         await until(lambda: len(taken) == 2)
         assert len({name for name, _ in taken}) == 1
-        await asyncio.sleep(1)  # time for a late takeover
+        await rounds.more("b", "c", "d")
         assert sorted(call for _, call in taken) == ["c1", "c2"]
         assert store.live() == [f"c1 {taken[0][0]}", f"c2 {taken[0][0]}"]
         for heir in heirs:
@@ -232,7 +257,7 @@ async def test_failed_node_is_taken_over_once(store: Store, monkeypatch: pytest.
 async def test_slow_node_that_was_taken_over_writes_no_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "BEAT_S", 0.05)
     done, taken = Waiter(), list[tuple[str, str]]()
-    slow = ServerJournal(store.server("a"), store.sealer, store.report)
+    slow = postgres_journal(store.server("a"), store.sealer, store.report)
     await slow.open()
     slow.queue.append(Commit(1, live_record("c1"), b""), done)
     await done.until(lambda: done.tokens == [1])
@@ -265,18 +290,20 @@ async def test_no_node_is_taken_over_right_after_an_outage_of_the_server(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nodes, "BEAT_S", 0.05)
+    rounds = Rounds(monkeypatch)
     taken: list[tuple[str, str]] = []
     pair = [Node(store.server(name), store.sealer, store.report, dead_s=0.5) for name in ("a", "b")]
     for node in pair:
         await node.open()
         node.watch(lambda calls, name=node.name: taken.extend(_named(name, calls)), lambda: taken.append(("lost", "")))
-    await asyncio.sleep(0.7)
+    await rounds.more("a", "b")
     with closing(postgres.connect(store.place)) as connection:  # as after an outage of one minute
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("UPDATE node SET seen_at = now() - interval '60 s'")
         connection.execute(_TERMINATE)
         connection.execute("COMMIT")
-    await asyncio.sleep(1.5)
+    await until(lambda: {fields["node"] for event, fields in store.said if event == "node.beat_failed"} == {"a", "b"})
+    await rounds.more("a", "b")
     assert not [fields for event, fields in store.said if event == "node.taken_over"]
     assert taken == []
     for node in pair:
@@ -285,12 +312,15 @@ async def test_no_node_is_taken_over_right_after_an_outage_of_the_server(
 
 async def test_stopped_node_is_not_taken_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "BEAT_S", 0.05)
+    rounds = Rounds(monkeypatch)
     async with store.journal("a"):
         pass
+    with closing(postgres.connect(store.place)) as connection:
+        connection.execute("UPDATE node SET seen_at = now() - interval '60 s'")
     heir = Node(store.server("b"), store.sealer, store.report, dead_s=0.2)
     await heir.open()
     heir.watch(lambda calls: None, lambda: None)
-    await asyncio.sleep(1)
+    await rounds.more("b")
     await heir.close()
     assert store.said == []
 
