@@ -20,9 +20,8 @@ import uvloop
 from structlog.typing import FilteringBoundLogger
 
 from relay.api.app import make_app
-from relay.api.backend import Control
+from relay.api.backend import ApiSettings, Control
 from relay.api.server import Address, HttpServer
-from relay.api.settings import ApiSettings
 from relay.config import Config, load_config
 from relay.errors import ConfigError, Refused, RelayError, StoreError
 from relay.events.delivery import Deliverer

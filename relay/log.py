@@ -18,6 +18,7 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from relay.model.numbers import mask_number
+from relay.privacy.records import mask_text
 
 
 class Output(Protocol):
@@ -34,8 +35,6 @@ Level = Literal["debug", "info", "warning", "error"]
 # A subscriber's number has at least 7 digits; shorter runs are ports, statuses or extensions.
 _NUMBER = re.compile(r"(?:\+|00)?[0-9]{7,}")
 _DIGITS = re.compile(r"[0-9]{7}")
-# For text that people wrote: digits of any script, with separators. In log text this would hit dates and versions.
-_WRITTEN = re.compile(r"\+?\d(?:[-. ()\u00a0\u2010-\u2015]{0,3}\d){6,}")
 # Fields never masked: our hexadecimal identifiers, and what structlog itself adds.
 _OWN = frozenset({"call_id", "binding_id", "request_id", "actor", "webhook", "timestamp", "level"})
 
@@ -182,15 +181,6 @@ def mask_numbers(text: str) -> str:
     return _NUMBER.sub(_mask, text)
 
 
-def mask_text(text: str) -> str:
-    """As `mask_numbers`, for text that people wrote: also "138-0000 0001" and full-width digits."""
-    return _WRITTEN.sub(_mask_written, text)
-
-
-def _mask_written(found: re.Match[str]) -> str:
-    return mask_number("".join(str(int(sign)) for sign in found[0] if sign.isdecimal()).removeprefix("00"))
-
-
 def _mask(found: re.Match[str]) -> str:
     return mask_number(found[0].lstrip("+").removeprefix("00"))
 
@@ -201,3 +191,24 @@ def _json(_: object, __: str, event: MutableMapping[str, Any]) -> bytes:
 
 def _encode(_: object, __: str, line: str) -> bytes:
     return line.encode("utf-8", "backslashreplace")
+
+
+class Outage:
+    """A repeated failure of one part: one line when it begins, one when it is over. `name` begins its log events."""
+
+    def __init__(self, name: str, log: FilteringBoundLogger) -> None:
+        self._name = name
+        self._log = log
+        self._lasts = False
+
+    def failed(self, error: Exception) -> None:
+        """An attempt failed and will be repeated."""
+        if not self._lasts:
+            self._lasts = True
+            self._log.warning(f"{self._name}.failed", reason=str(error), effect="retried until it succeeds")
+
+    def over(self) -> None:
+        """An attempt succeeded."""
+        if self._lasts:
+            self._lasts = False
+            self._log.info(f"{self._name}.recovered")

@@ -1,4 +1,4 @@
-"""The HTTP API, a file for each noun. Models of a noun's parts stand with the noun (keys with businesses).
+"""The HTTP API, a file for each noun, with its models and routes.
 
 A route parses, calls one function of `relay.service`, `relay.reports`, `relay.events` or `relay.store`, and answers.
 Rules do not belong here.

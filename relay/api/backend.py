@@ -1,14 +1,30 @@
-"""What the HTTP API needs from the backend process: protocols only."""
+"""What the HTTP API needs from the process that it runs in: settings and protocols. It imports no web framework."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
-from relay.api.settings import ApiSettings
+from relay.service.placement import BindRules
 from relay.store.connection import Place
 from relay.store.database import Reader
 from relay.store.sealing.sealer import Sealer
 from relay.store.writer import GroupWriter
+
+MIB = 1 << 20
+
+
+class ApiSettings(NamedTuple):
+    """Settings of the HTTP API. Request rates are per business user, or per operator key."""
+
+    requests_per_s: int = 600
+    burst: int = 1_200  # requests at once after a pause
+    failures_per_s: int = 20  # failed authentications per address
+    max_body: int = MIB  # bytes
+    max_batch_body: int = 2 * MIB  # of POST /v1/bindings/batch
+    rules: BindRules = BindRules()
+    peers: tuple[str, ...] | None = None  # names of the configured peers; None: unknown
+    kept_in: Path = Path("var/recordings")  # folder of recordings
 
 
 class Control(Protocol):

@@ -1,4 +1,4 @@
-"""Bindings over HTTP: models and routes, and the models of groups and list entries.
+"""Bindings over HTTP: models and routes.
 
 Parties are masked in every response unless they are to be revealed, with a reason.
 """
@@ -21,6 +21,7 @@ from relay.api.models import (
     Name,
     Number700,
     Page,
+    Paging,
     Party,
     RequestModel,
     ResponseModel,
@@ -32,18 +33,15 @@ from relay.api.models import (
     left_out,
     shown_moment,
 )
-from relay.api.pages import Paging
 from relay.api.problems import Problem, field_errors, problem, problem_of, status_of, summary
 from relay.errors import Refused
 from relay.model.binding import Binding, Direction, Mode
 from relay.model.numbers import mask_number
-from relay.service.bindings import BindingRequest, bind, bind_all
-from relay.service.changes import BindingChange, change, end, renew, steps
+from relay.service.bindings import BindingChange, BindingRequest, bind, bind_all, change, end, renew, steps
 from relay.service.fields import MAX_CALL_S, RING_TIMEOUT_S, format_moment, invalid
 from relay.service.filings import filing_warning
-from relay.service.releases import BindRules
+from relay.service.placement import BindRules
 from relay.store.bindings import BindingQuery, State, find_binding, find_page, state_of
-from relay.store.groups import Kind
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
 
@@ -211,72 +209,6 @@ class BatchResponse(ResponseModel):
     """The results of a batch, in the order of the request."""
 
     items: list[BatchItemResponse]
-
-
-class GroupCreateRequest(RequestModel):
-    """A group to make."""
-
-    name: Text128
-    business: Name | None = Field(None, description="for operator keys; omitted: `default`")
-    members: list[Party] = Field(default=[], max_length=1000)
-
-
-class MembershipResponse(ResponseModel):
-    """A group after a change of members."""
-
-    group: GroupResponse
-    changed: int = Field(description="number of members added or removed")
-
-
-class MembersRequest(RequestModel):
-    """Members to add or remove."""
-
-    members: Annotated[list[Party], Field(min_length=1, max_length=1000)]
-
-
-class GroupResponse(ResponseModel):
-    """A group of parties: the G of GXB and GXYB."""
-
-    id: str
-    business: str
-    name: str
-    size: int
-    version: int
-    created_at: Moment
-
-
-class MemberResponse(ResponseModel):
-    """A member of a group."""
-
-    number: Masked
-
-
-class EntryRequest(RequestModel):
-    """A caller to put on the whitelist or blacklist."""
-
-    number: Party
-    kind: Kind
-
-
-class EntryRemoveRequest(RequestModel):
-    """A caller to remove from a list."""
-
-    number: Party
-
-
-class EntryResponse(ResponseModel):
-    """A caller on a list."""
-
-    number: Masked
-    kind: Kind
-    added_at: Moment
-    added_by: str
-
-
-class EntryRemovedResponse(ResponseModel):
-    """A caller removed from a list."""
-
-    number: Masked
 
 
 # -- Routes of bindings

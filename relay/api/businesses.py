@@ -1,4 +1,4 @@
-"""Business users over HTTP: models and routes, and the models of API keys (routes in `relay.api.keys`)."""
+"""Business users over HTTP: models and routes."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from relay.api.models import (
     Moment,
     Name,
     Page,
+    Paging,
     Reason,
     ReasonRequest,
     RequestModel,
     ResponseModel,
     Text128,
-    Time,
     given,
     left_out,
     shown_moment,
 )
-from relay.api.pages import Paging
 from relay.errors import Refused
-from relay.log import mask_text
 from relay.model.binding import MODES, Mode
 from relay.model.call import Language
 from relay.policy.rules import NO_LIMIT
+from relay.privacy.records import mask_text
 from relay.service.businesses import (
     LARGEST_LIMIT,
     LONGEST,
@@ -42,7 +41,6 @@ from relay.service.businesses import (
     change,
     set_state,
 )
-from relay.service.keys import LONGEST_OVERLAP_S, OPERATOR_SCOPES, Scope
 from relay.store.businesses import Business, Changed, State, find_business, list_businesses, state_changes
 from relay.store.unit_of_work import UnitOfWork
 
@@ -52,10 +50,6 @@ Contact = Annotated[str, StringConstraints(max_length=LONGEST["contact"], patter
 Scheme = Annotated[str, StringConstraints(max_length=LONGEST["scheme"], pattern=CLEAN)]
 Limit = Annotated[int, Field(ge=0, le=LARGEST_LIMIT)] | Literal["none"] | None
 Modes = Annotated[list[Mode], Field(min_length=1, max_length=len(MODES), json_schema_extra={"uniqueItems": True})]
-
-Scopes = Annotated[
-    list[Scope], Field(min_length=1, max_length=len(OPERATOR_SCOPES), json_schema_extra={"uniqueItems": True})
-]
 
 
 class _Terms(RequestModel):
@@ -161,37 +155,6 @@ class BusinessHistoryResponse(ResponseModel):
     """All changes of state, qualification and contact, oldest first."""
 
     items: list[BusinessEventResponse]
-
-
-class KeyCreateRequest(RequestModel):
-    """A key to make."""
-
-    scopes: Scopes
-    expires_at: Time | None = None
-
-
-class KeyRotationRequest(RequestModel):
-    """The rotation of a key."""
-
-    overlap_s: int = Field(0, ge=0, le=LONGEST_OVERLAP_S, description="seconds for which the old key stays valid")
-
-
-class KeyResponse(ResponseModel):
-    """A key, without its secret."""
-
-    id: str
-    business: str | None = Field(description="null: an operator's key")
-    scopes: list[str]
-    created_at: Moment
-    created_by: str
-    expires_at: Moment | None
-    revoked_at: Moment | None
-
-
-class KeyCreatedResponse(KeyResponse):
-    """A new key, with its secret. The secret is shown only once."""
-
-    secret: str | None = Field(description="value for `Authorization: Bearer`; null in a repeated response")
 
 
 # -- Routes of business users

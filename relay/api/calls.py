@@ -1,4 +1,4 @@
-"""Call records over HTTP: models and routes, and the models of recordings (routes in `relay.api.recordings`)."""
+"""Call records and recordings over HTTP: models and routes. Recordings are for operators only, with a reason."""
 
 from __future__ import annotations
 
@@ -6,35 +6,53 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Annotated, Any, Literal
 
+import anyio.to_thread
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
-from relay.api.context import Needs, RequestContext, Reveal, Revealing, Why
+from relay.api.context import Needs, Operator, RequestContext, Reveal, Revealing, Why
 from relay.api.models import (
+    USUAL,
+    Limit,
     Masked,
     Moment,
     Name,
     Number700,
     Page,
+    Paging,
+    Part,
     Party,
+    Reason,
     RequestModel,
     ResponseModel,
     Text64,
     Text128,
     Time,
     given_ms,
+    make_cursor,
+    read_cursor,
+    shown_moment,
 )
-from relay.api.pages import USUAL, Limit, Paging, Part, make_cursor, read_cursor
-from relay.errors import Refused
+from relay.errors import Refused, StoreError
 from relay.model.call import CallRecord
 from relay.policy.evaluate import OUTCOMES
 from relay.reports.disclosure import CallState, record_form, state_of, with_moments
 from relay.reports.export import MEDIA_TYPES, Format, check_format, export_parts
-from relay.reports.recordings import NOT_TAKEN, CallQuery, find_call, of_call, search
+from relay.reports.recordings import (
+    MEDIA_TYPE,
+    NOT_TAKEN,
+    CallQuery,
+    ask_recording,
+    find_call,
+    of_call,
+    read_recording,
+    search,
+)
 from relay.service.fields import invalid
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
+from relay.store.recordings import NEWEST, Recording, RecordingQuery, list_recordings
 from relay.store.records import LAST_MS, Wanted, read_all
 
 
@@ -291,3 +309,58 @@ async def _is_live(visit: RequestContext, call_id: str) -> bool:
     except Refused:
         return False
     return True
+
+
+# -- Routes of recordings
+
+recording_router = APIRouter(prefix="/v1", tags=["calls"])
+
+
+def shown_recording(recording: Recording) -> RecordingResponse:
+    """The response model of a recording."""
+    moments = {
+        "taken_at": shown_moment(recording.taken_at),
+        "purged_at": shown_moment(recording.purged_at),
+    }
+    return RecordingResponse.model_validate(recording._asdict() | moments)
+
+
+@recording_router.get("/recordings", summary="List recordings")
+async def get_recordings(
+    visit: Operator,
+    paging: Paging,
+    business: Name | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
+) -> Page[RecordingResponse]:
+    """Recordings by time of storage, newest first. Purged ones are listed as long as their call record is kept."""
+    query = RecordingQuery(business, given_ms(since) or 0, LAST_MS if until is None else given_ms(until))
+    found = await visit.part(
+        "recordings",
+        paging,
+        lambda connection, after, most: list_recordings(connection, query, after, most),
+        NEWEST,
+        lambda recording: (recording.taken_at, recording.call_id),
+    )
+    return found.shown(shown_recording)
+
+
+@recording_router.get(
+    "/calls/{call_id}/recording",
+    summary="Read a recording",
+    response_class=Response,
+    responses={200: {"description": "The captured RTP of the call", "content": {MEDIA_TYPE: {}}}},
+)
+async def get_recording(call_id: CallId, visit: Operator, reason: Reason) -> Response:
+    """A pcap file that includes the media addresses of both sides. The reason is audited before the response."""
+    recording = await visit.act(lambda act: ask_recording(act, call_id, reason))
+    kept_in, sealer = visit.backend.settings.kept_in, visit.backend.sealer
+    try:
+        parts = await anyio.to_thread.run_sync(read_recording, kept_in, sealer, recording)
+    except StoreError as error:
+        raise Refused("state_conflict", "", str(error)) from None
+    headers = {
+        "content-disposition": f'attachment; filename="{call_id}.pcap"',
+        "content-length": str(recording.size),
+    }
+    return StreamingResponse(parts, headers=headers, media_type=MEDIA_TYPE)

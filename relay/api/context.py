@@ -17,8 +17,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from relay.api.backend import Backend
-from relay.api.models import Reason
-from relay.api.pages import PageRequest, Part, make_cursor, read_cursor
+from relay.api.models import PageRequest, Part, Reason, make_cursor, read_cursor
 from relay.defence.limits import Rates
 from relay.errors import Refused
 from relay.model.numbers import normalise_party

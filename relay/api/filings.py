@@ -9,8 +9,18 @@ from pydantic import Field
 from starlette.responses import Response
 
 from relay.api.context import Answer, Changes, Needs, RequestContext, Revealing
-from relay.api.models import Masked, Moment, Name, Page, Party, RequestModel, ResponseModel, Text128, shown_moment
-from relay.api.pages import Paging
+from relay.api.models import (
+    Masked,
+    Moment,
+    Name,
+    Page,
+    Paging,
+    Party,
+    RequestModel,
+    ResponseModel,
+    Text128,
+    shown_moment,
+)
 from relay.model.numbers import mask_number
 from relay.service.filings import add_filing, remove_filing
 from relay.store.filings import FIRST, find_filings

@@ -1,20 +1,95 @@
-"""Routes of groups: the G of GXB and GXYB. A change of members is effective from the next call."""
+"""Groups (the G of GXB and GXYB), black- and whitelists over HTTP: models and routes.
+
+A change is effective from the next call.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
+from pydantic import Field
 from starlette.responses import Response
 
-from relay.api import bindings as models
+from relay.api.businesses import own_business
 from relay.api.context import Answer, Changes, Needs, RequestContext, Revealing
-from relay.api.models import Name, Page, shown_moment
-from relay.api.pages import Paging
-from relay.model.numbers import mask_number
-from relay.service.groups import add_members, get_group, make_group, remove_group, remove_members
-from relay.store.groups import Group, find_group, find_groups, members_page
+from relay.api.models import (
+    Masked,
+    Moment,
+    Name,
+    Page,
+    Paging,
+    Party,
+    RequestModel,
+    ResponseModel,
+    Text128,
+    shown_moment,
+)
+from relay.model.numbers import mask_number, normalise_party
+from relay.service.groups import (
+    Whose,
+    add_members,
+    get_group,
+    make_group,
+    remove_entry,
+    remove_group,
+    remove_members,
+    set_entry,
+)
+from relay.store.bindings import find_binding
+from relay.store.groups import (
+    Group,
+    Kind,
+    ListEntry,
+    find_entries,
+    find_group,
+    find_groups,
+    members_page,
+    of_binding,
+    of_business,
+)
 from relay.store.unit_of_work import UnitOfWork
+
+
+class GroupCreateRequest(RequestModel):
+    """A group to make."""
+
+    name: Text128
+    business: Name | None = Field(None, description="for operator keys; omitted: `default`")
+    members: list[Party] = Field(default=[], max_length=1000)
+
+
+class MembershipResponse(ResponseModel):
+    """A group after a change of members."""
+
+    group: GroupResponse
+    changed: int = Field(description="number of members added or removed")
+
+
+class MembersRequest(RequestModel):
+    """Members to add or remove."""
+
+    members: Annotated[list[Party], Field(min_length=1, max_length=1000)]
+
+
+class GroupResponse(ResponseModel):
+    """A group of parties: the G of GXB and GXYB."""
+
+    id: str
+    business: str
+    name: str
+    size: int
+    version: int
+    created_at: Moment
+
+
+class MemberResponse(ResponseModel):
+    """A member of a group."""
+
+    number: Masked
+
+
+# -- Routes of groups
 
 router = APIRouter(prefix="/v1/groups", tags=["groups"])
 GroupId = Annotated[str, Path(pattern="^g[0-9a-f]{8,40}$")]
@@ -22,18 +97,18 @@ Reads = Annotated[RequestContext, Depends(Needs("bindings:read"))]
 Writes = Annotated[RequestContext, Depends(Changes("bindings:write"))]
 
 
-def shown_group(group: Group) -> models.GroupResponse:
+def shown_group(group: Group) -> GroupResponse:
     """The response model of a group."""
     values = group._asdict() | {"created_at": shown_moment(group.created_at)}
-    return models.GroupResponse(id=values.pop("group_id"), **values)
+    return GroupResponse(id=values.pop("group_id"), **values)
 
 
 def _own(visit: RequestContext, group_id: str) -> Group:
     return visit.one(lambda connection: find_group(connection, visit.backend.sealer, group_id, visit.business), "group")
 
 
-@router.post("", status_code=201, response_model=models.GroupResponse, summary="Make a group")
-async def post_group(asked: models.GroupCreateRequest, visit: Writes) -> Response:
+@router.post("", status_code=201, response_model=GroupResponse, summary="Make a group")
+async def post_group(asked: GroupCreateRequest, visit: Writes) -> Response:
     """Make a group, optionally with members."""
     business, rules = visit.own(asked.business), visit.backend.settings.rules
 
@@ -45,7 +120,7 @@ async def post_group(asked: models.GroupCreateRequest, visit: Writes) -> Respons
 
 
 @router.get("", summary="List groups")
-async def get_groups(visit: Reads, paging: Paging, business: Name | None = None) -> Page[models.GroupResponse]:
+async def get_groups(visit: Reads, paging: Paging, business: Name | None = None) -> Page[GroupResponse]:
     """Groups, oldest first."""
     sealer, whose = visit.backend.sealer, visit.only(business)
     found = await visit.part(
@@ -59,12 +134,12 @@ async def get_groups(visit: Reads, paging: Paging, business: Name | None = None)
 
 
 @router.get("/{group_id}", summary="Show a group")
-async def get_one_group(group_id: GroupId, visit: Reads) -> models.GroupResponse:
+async def get_one_group(group_id: GroupId, visit: Reads) -> GroupResponse:
     """A group without its members."""
     return shown_group(_own(visit, group_id))
 
 
-@router.delete("/{group_id}", response_model=models.GroupResponse, summary="Delete a group")
+@router.delete("/{group_id}", response_model=GroupResponse, summary="Delete a group")
 async def delete_group(group_id: GroupId, visit: Writes) -> Response:
     """Delete a group without live bindings. Its former members stay available to traces."""
     rules = visit.backend.settings.rules
@@ -72,7 +147,7 @@ async def delete_group(group_id: GroupId, visit: Writes) -> Response:
 
 
 @router.get("/{group_id}/members", summary="List the members of a group")
-async def get_members(group_id: GroupId, visit: Reads, paging: Paging, asked: Revealing) -> Page[models.MemberResponse]:
+async def get_members(group_id: GroupId, visit: Reads, paging: Paging, asked: Revealing) -> Page[MemberResponse]:
     """Members in arbitrary but stable order."""
     sealer, group = visit.backend.sealer, _own(visit, group_id)
     found = await visit.part(
@@ -83,30 +158,125 @@ async def get_members(group_id: GroupId, visit: Reads, paging: Paging, asked: Re
         lambda member: member[0].hex(),
     )
     clear = await visit.reveal(asked, f"group {group_id}")
-    return found.shown(lambda member: models.MemberResponse(number=member[1] if clear else mask_number(member[1])))
+    return found.shown(lambda member: MemberResponse(number=member[1] if clear else mask_number(member[1])))
 
 
-@router.post("/{group_id}/members", response_model=models.MembershipResponse, summary="Add members to a group")
-async def post_members(group_id: GroupId, asked: models.MembersRequest, visit: Writes) -> Response:
+@router.post("/{group_id}/members", response_model=MembershipResponse, summary="Add members to a group")
+async def post_members(group_id: GroupId, asked: MembersRequest, visit: Writes) -> Response:
     """Add all or none. Parties that are already members are ignored. A group has at most 10,000 members."""
     rules = visit.backend.settings.rules
 
     def do(act: UnitOfWork) -> Answer:
         added = add_members(act, group_id, asked.members, rules)
-        return Answer(models.MembershipResponse(group=shown_group(get_group(act, group_id)), changed=added))
+        return Answer(MembershipResponse(group=shown_group(get_group(act, group_id)), changed=added))
 
     return await visit.change(do)
 
 
-@router.post(
-    "/{group_id}/members/remove", response_model=models.MembershipResponse, summary="Remove members from a group"
-)
-async def post_removal(group_id: GroupId, asked: models.MembersRequest, visit: Writes) -> Response:
+@router.post("/{group_id}/members/remove", response_model=MembershipResponse, summary="Remove members from a group")
+async def post_removal(group_id: GroupId, asked: MembersRequest, visit: Writes) -> Response:
     """Remove members. Parties that are not members are ignored."""
     rules = visit.backend.settings.rules
 
     def do(act: UnitOfWork) -> Answer:
         removed = remove_members(act, group_id, asked.members, rules)
-        return Answer(models.MembershipResponse(group=shown_group(get_group(act, group_id)), changed=removed))
+        return Answer(MembershipResponse(group=shown_group(get_group(act, group_id)), changed=removed))
+
+    return await visit.change(do)
+
+
+# -- Lists of a business user or a binding
+
+
+class EntryRequest(RequestModel):
+    """A caller to put on the whitelist or blacklist."""
+
+    number: Party
+    kind: Kind
+
+
+class EntryRemoveRequest(RequestModel):
+    """A caller to remove from a list."""
+
+    number: Party
+
+
+class EntryResponse(ResponseModel):
+    """A caller on a list."""
+
+    number: Masked
+    kind: Kind
+    added_at: Moment
+    added_by: str
+
+
+class EntryRemovedResponse(ResponseModel):
+    """A caller removed from a list."""
+
+    number: Masked
+
+
+# -- Routes of lists
+
+list_router = APIRouter(prefix="/v1/lists/{whose}/{owner_id}/entries", tags=["lists"])
+WhoseList = Annotated[Whose, Path(description="kind of owner")]
+OwnerId = Annotated[Name, Path(description="id of the business user or binding")]
+ListReads = Annotated[RequestContext, Depends(Needs("lists"))]
+ListWrites = Annotated[RequestContext, Depends(Changes("lists"))]
+
+
+def shown_entry(entry: ListEntry, *, clear: bool) -> EntryResponse:
+    """The response model of a list entry."""
+    return EntryResponse(
+        number=entry.number if clear else mask_number(entry.number),
+        kind=entry.kind,
+        added_at=shown_moment(entry.added_at),
+        added_by=entry.added_by,
+    )
+
+
+def _owner(visit: RequestContext, whose: Whose, owner_id: str) -> str:
+    if whose == "business":
+        return of_business(own_business(visit, owner_id).id)
+    visit.one(lambda connection: find_binding(connection, visit.backend.sealer, owner_id, visit.business), "binding")
+    return of_binding(owner_id)
+
+
+@list_router.get("", summary="List the entries of a list")
+async def get_entries(
+    whose: WhoseList, owner_id: OwnerId, visit: ListReads, paging: Paging, asked: Revealing
+) -> Page[EntryResponse]:
+    """Entries in arbitrary but stable order."""
+    sealer, owner = visit.backend.sealer, _owner(visit, whose, owner_id)
+    found = await visit.part(
+        f"list {owner}",
+        paging,
+        lambda connection, after, most: find_entries(connection, sealer, owner, bytes.fromhex(after), most),
+        "",
+        lambda entry: entry.caller_hash.hex(),
+    )
+    clear = await visit.reveal(asked, f"list {owner}")
+    return found.shown(lambda entry: shown_entry(entry, clear=clear))
+
+
+@list_router.put("", response_model=EntryResponse, summary="Put a caller on a list")
+async def put_entry(whose: WhoseList, owner_id: OwnerId, asked: EntryRequest, visit: ListWrites) -> Response:
+    """`black` refuses the caller, `white` admits it under `white_only`. Entries of a binding override its business."""
+
+    def do(act: UnitOfWork) -> Answer:
+        set_entry(act, whose, owner_id, asked.number, asked.kind)
+        number = normalise_party(asked.number)
+        return Answer(shown_entry(ListEntry(number, asked.kind, act.now_ms, act.actor.name, b""), clear=False))
+
+    return await visit.change(do)
+
+
+@list_router.delete("", response_model=EntryRemovedResponse, summary="Take a caller off a list")
+async def delete_entry(whose: WhoseList, owner_id: OwnerId, asked: EntryRemoveRequest, visit: ListWrites) -> Response:
+    """Remove an entry. The caller is in the body, because a URL would expose it to proxies and logs."""
+
+    def do(act: UnitOfWork) -> Answer:
+        remove_entry(act, whose, owner_id, asked.number)
+        return Answer(EntryRemovedResponse(number=mask_number(normalise_party(asked.number))))
 
     return await visit.change(do)

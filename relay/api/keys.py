@@ -1,19 +1,59 @@
-"""Routes of API keys. A key with the scope `keys` manages those of its business user; an operator key, all."""
+"""API keys over HTTP: models and routes.
+
+A key with the scope `keys` manages those of its business user; an operator key, all.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
+from pydantic import Field
 from starlette.responses import Response
 
-from relay.api import businesses as models
 from relay.api.businesses import BusinessId, own_business
 from relay.api.context import Answer, Changes, Needs, RequestContext, Why
-from relay.api.models import Page, given_ms, shown_moment
-from relay.api.pages import Paging
-from relay.service.keys import make_key, revoke, rotate
+from relay.api.models import Moment, Page, Paging, RequestModel, ResponseModel, Time, given_ms, shown_moment
+from relay.service.keys import LONGEST_OVERLAP_S, OPERATOR_SCOPES, Scope, make_key, revoke, rotate
 from relay.store.keys import ApiKey, list_keys
+
+Scopes = Annotated[
+    list[Scope], Field(min_length=1, max_length=len(OPERATOR_SCOPES), json_schema_extra={"uniqueItems": True})
+]
+
+
+class KeyCreateRequest(RequestModel):
+    """A key to make."""
+
+    scopes: Scopes
+    expires_at: Time | None = None
+
+
+class KeyRotationRequest(RequestModel):
+    """The rotation of a key."""
+
+    overlap_s: int = Field(0, ge=0, le=LONGEST_OVERLAP_S, description="seconds for which the old key stays valid")
+
+
+class KeyResponse(ResponseModel):
+    """A key, without its secret."""
+
+    id: str
+    business: str | None = Field(description="null: an operator's key")
+    scopes: list[str]
+    created_at: Moment
+    created_by: str
+    expires_at: Moment | None
+    revoked_at: Moment | None
+
+
+class KeyCreatedResponse(KeyResponse):
+    """A new key, with its secret. The secret is shown only once."""
+
+    secret: str | None = Field(description="value for `Authorization: Bearer`; null in a repeated response")
+
+
+# -- Routes of API keys
 
 router = APIRouter(prefix="/v1", tags=["keys"])
 KeyId = Annotated[str, Path(pattern=r"^[0-9a-f]{12}$")]
@@ -21,9 +61,9 @@ KeyReads = Annotated[RequestContext, Depends(Needs("keys"))]
 KeyChanges = Annotated[RequestContext, Depends(Changes("keys"))]
 
 
-def shown_key(key: ApiKey) -> models.KeyResponse:
+def shown_key(key: ApiKey) -> KeyResponse:
     """The response model of a key."""
-    return models.KeyResponse(
+    return KeyResponse(
         id=key.id,
         business=key.business,
         scopes=sorted(key.scopes),
@@ -36,22 +76,18 @@ def shown_key(key: ApiKey) -> models.KeyResponse:
 
 def _made(key: ApiKey, secret: str) -> Answer:
     shown = shown_key(key).model_dump()
-    return Answer(
-        models.KeyCreatedResponse(**shown, secret=secret), 201, kept=models.KeyCreatedResponse(**shown, secret=None)
-    )
+    return Answer(KeyCreatedResponse(**shown, secret=secret), 201, kept=KeyCreatedResponse(**shown, secret=None))
 
 
-@router.post(
-    "/businesses/{business_id}/keys", status_code=201, response_model=models.KeyCreatedResponse, summary="Make a key"
-)
-async def post_key(business_id: BusinessId, asked: models.KeyCreateRequest, visit: KeyChanges) -> Response:
+@router.post("/businesses/{business_id}/keys", status_code=201, response_model=KeyCreatedResponse, summary="Make a key")
+async def post_key(business_id: BusinessId, asked: KeyCreateRequest, visit: KeyChanges) -> Response:
     """Make a key with scopes that the requesting key has. The secret is shown in this response only."""
     expires_at = given_ms(asked.expires_at)
     return await visit.change(lambda act: _made(*make_key(act, business_id, asked.scopes, expires_at)))
 
 
 @router.get("/businesses/{business_id}/keys", summary="List the keys of a business user")
-async def get_keys(business_id: BusinessId, visit: KeyReads, paging: Paging) -> Page[models.KeyResponse]:
+async def get_keys(business_id: BusinessId, visit: KeyReads, paging: Paging) -> Page[KeyResponse]:
     """All keys by id, including revoked and expired ones, without their secrets."""
     sealer, business = visit.backend.sealer, own_business(visit, business_id)
     found = await visit.part(
@@ -64,14 +100,14 @@ async def get_keys(business_id: BusinessId, visit: KeyReads, paging: Paging) -> 
     return found.shown(shown_key)
 
 
-@router.delete("/keys/{key_id}", response_model=models.KeyResponse, summary="Revoke a key")
+@router.delete("/keys/{key_id}", response_model=KeyResponse, summary="Revoke a key")
 async def delete_key(key_id: KeyId, visit: KeyChanges, why: Why = None) -> Response:
     """Refuse the key from the next request on. The requesting key must have all of its scopes."""
     return await visit.change(lambda act: Answer(shown_key(revoke(act, key_id, why or ""))))
 
 
-@router.post("/keys/{key_id}/rotate", status_code=201, response_model=models.KeyCreatedResponse, summary="Rotate a key")
-async def post_rotation(key_id: KeyId, asked: models.KeyRotationRequest, visit: KeyChanges) -> Response:
+@router.post("/keys/{key_id}/rotate", status_code=201, response_model=KeyCreatedResponse, summary="Rotate a key")
+async def post_rotation(key_id: KeyId, asked: KeyRotationRequest, visit: KeyChanges) -> Response:
     """Make a new key with the same scopes and expiry; the old key ends after `overlap_s` seconds.
 
     The requesting key must have all of its scopes.

@@ -17,8 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from relay.api.backend import ApiSettings
 from relay.api.problems import HTTP_KINDS, problem_response
-from relay.api.settings import ApiSettings
 
 BATCH = "/v1/bindings/batch"
 SMALL = 1 << 16  # bytes of each body that do not count against ROOM

@@ -1,13 +1,18 @@
-"""Types shared by the request and response models: clean text, numbers, times, pages.
+"""Types shared by the request and response models: clean text, numbers, times, pages and their cursors.
 
 A model checks the form of a request; `relay.service` checks its meaning.
 """
 
 from __future__ import annotations
 
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time
-from typing import Annotated, Any, Generic, TypeVar, overload
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, overload
 
+import msgspec
+from fastapi import Depends, Query
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from relay.service.fields import (
@@ -19,7 +24,9 @@ from relay.service.fields import (
     PREFIX,
     PREFIX_WORDS,
     format_moment,
+    invalid,
 )
+from relay.store.sealing.sealer import Sealer
 
 T = TypeVar("T")
 
@@ -140,3 +147,69 @@ def given_ms(moment: AwareDatetime | None) -> int | None: ...
 def given_ms(moment: AwareDatetime | None) -> int | None:
     """Convert a time of a request to Unix milliseconds."""
     return None if moment is None else round(moment.timestamp() * 1000)
+
+
+# -- Cursor pagination
+
+MOST = 500
+USUAL = 50
+_MAC = 8  # bytes
+
+Position = tuple[str | int, ...]  # of an item in its list
+Limit = Annotated[int, Query(ge=1, le=MOST, description="maximum number of items")]
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Position).decode
+
+
+class PageRequest(NamedTuple):
+    """The requested page of a list."""
+
+    limit: int
+    cursor: str | None
+
+
+def asked_page(
+    limit: Limit = USUAL,
+    cursor: Annotated[str | None, Query(max_length=512, description="`next` of the previous page")] = None,
+) -> PageRequest:
+    """FastAPI dependency: the query parameters of a paginated list."""
+    return PageRequest(limit, cursor)
+
+
+Paging = Annotated[PageRequest, Depends(asked_page)]
+
+
+class Part(NamedTuple, Generic[T]):
+    """The items of one page, and the cursor of the next; None if nothing follows."""
+
+    items: list[T]
+    next: str | None
+
+    def shown(self, show: Callable[[T], Any]) -> Page[Any]:
+        """The response model of the page."""
+        return Page(items=[show(item) for item in self.items], next=self.next)
+
+
+def make_cursor(sealer: Sealer, list_: str, last: Position) -> str:
+    """The cursor after `last`, the position of a page's last item; valid for the list named `list_` only."""
+    packed = _encode(last)
+    return urlsafe_b64encode(packed + _mac(sealer, list_, packed)).decode().rstrip("=")
+
+
+def read_cursor(sealer: Sealer, list_: str, cursor: str | None) -> Position | None:
+    """The position in a cursor of `make_cursor`; None for no cursor. Raises Refused for any other text."""
+    if cursor is None:
+        return None
+    try:
+        data = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+        packed, mac = data[:-_MAC], data[-_MAC:]
+        if hmac.compare_digest(mac, _mac(sealer, list_, packed)):
+            return _decode(packed)
+    except (ValueError, msgspec.DecodeError):
+        pass
+    raise invalid("cursor", "must be `next` of a page of this list: omit it to start from the beginning")
+
+
+def _mac(sealer: Sealer, list_: str, packed: bytes) -> bytes:
+    return sealer.lookup_hash(f"cursor {list_} {packed.hex()}")[1 : 1 + _MAC]

@@ -1,4 +1,4 @@
-"""Prefixes and numbers over HTTP: models and routes, and the models of pools (routes in `relay.api.pools`)."""
+"""Prefixes, numbers and pools over HTTP: models and routes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from relay.api.models import (
     Name,
     Number700,
     Page,
+    Paging,
     Reason,
     ReasonRequest,
     RequestModel,
@@ -25,19 +26,22 @@ from relay.api.models import (
     shown_moment,
 )
 from relay.api.models import ManagedPrefix as PrefixText
-from relay.api.pages import Paging
 from relay.errors import Refused
 from relay.service.numbers import (
     AS_CONFIGURED,
     LONGEST_COOL_DOWN_MS,
     MOST_BINDINGS,
     WARN_PERCENT,
+    NewPool,
     NewPrefix,
+    PoolChange,
     PrefixChange,
+    change_pool,
     change_prefix,
     get_prefix,
     load_prefix,
     lock,
+    make_pool,
     move,
     unlock,
 )
@@ -45,14 +49,18 @@ from relay.store.numbers import (
     Lock,
     Number,
     NumberQuery,
+    Pool,
+    PoolUsage,
     Prefix,
     PrefixState,
     State,
     find_number,
     find_numbers,
     find_pool,
+    find_pools,
     find_prefix,
     find_prefixes,
+    usage_of,
 )
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
@@ -279,3 +287,73 @@ async def post_unlock(number: NumberPath, asked: ReasonRequest, visit: OperatorC
 async def post_move(asked: MoveRequest, visit: OperatorChanges) -> Response:
     """Move all or none. Their bindings remain."""
     return await visit.change(lambda act: Answer(MovedResponse(moved=move(act, asked.numbers, asked.pool))))
+
+
+# -- Routes of pools
+
+pool_router = APIRouter(prefix="/v1/pools", tags=["pools"])
+PoolId = Annotated[Name, Path()]
+
+
+def shown_pool(pool: Pool) -> PoolResponse:
+    """The response model of a pool."""
+    values = pool._asdict() | {"created_at": shown_moment(pool.created_at)}
+    return PoolResponse(id=values.pop("pool_id"), **values)
+
+
+def shown_usage(usage: PoolUsage) -> UsageResponse:
+    """The response model of the usage of a pool."""
+    values = usage._asdict()
+    del values["business"]
+    return UsageResponse(pool=values.pop("pool_id"), **values)
+
+
+def _own(visit: RequestContext, pool_id: str) -> Pool:
+    return visit.one(lambda connection: find_pool(connection, pool_id, visit.business), "pool")
+
+
+@pool_router.post("", status_code=201, response_model=PoolResponse, summary="Make a pool")
+async def post_pool(asked: PoolCreateRequest, visit: OperatorChanges) -> Response:
+    """Make an empty pool. Load prefixes or move numbers into it."""
+    pool = NewPool(asked.id, asked.business, asked.area, asked.max_bindings, asked.warn_percent)
+
+    def do(act: UnitOfWork) -> Answer:
+        return Answer(shown_pool(make_pool(act, pool)), 201, f"/v1/pools/{asked.id}")
+
+    return await visit.change(do)
+
+
+@pool_router.get("", summary="List pools")
+async def get_pools(visit: Reads, paging: Paging) -> Page[PoolResponse]:
+    """Pools by id. A business user sees its own."""
+    found = await visit.part(
+        "pools",
+        paging,
+        lambda connection, after, most: find_pools(connection, visit.business, after, most),
+        "",
+        lambda pool: pool.pool_id,
+    )
+    return found.shown(shown_pool)
+
+
+@pool_router.get("/{pool_id}", summary="Show a pool")
+async def get_pool(pool_id: PoolId, visit: Reads) -> PoolResponse:
+    """One pool. A business user sees those that its numbers come from."""
+    return shown_pool(_own(visit, pool_id))
+
+
+@pool_router.patch("/{pool_id}", response_model=PoolResponse, summary="Change a pool")
+async def patch_pool(pool_id: PoolId, asked: PoolChangeRequest, visit: OperatorChanges) -> Response:
+    """Change a pool. Existing bindings remain."""
+    values = given(asked)
+    if "business" in values:
+        values["business"] = values["business"] or ""
+    change = PoolChange(**values)
+    return await visit.change(lambda act: Answer(shown_pool(change_pool(act, pool_id, change))))
+
+
+@pool_router.get("/{pool_id}/usage", summary="Show the usage of a pool")
+async def get_usage(pool_id: PoolId, visit: Reads) -> UsageResponse:
+    """Current count of free, bound, cooling and locked numbers."""
+    pool = _own(visit, pool_id)
+    return shown_usage(await visit.read(lambda connection: usage_of(connection, pool, now_ms())))

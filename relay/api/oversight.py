@@ -1,4 +1,4 @@
-"""Traceback, evidence and daily reports over HTTP: models and routes, and the models of the audit log."""
+"""Traceback, evidence, daily reports and the audit log over HTTP: models and routes."""
 
 from __future__ import annotations
 
@@ -7,31 +7,35 @@ from collections.abc import Iterator
 from typing import IO, Annotated, Any
 
 import anyio.to_thread
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from pydantic import Field, model_validator
 from starlette.responses import Response, StreamingResponse
 
 from relay.api.bindings import BindingResponse, shown_binding
 from relay.api.calls import CallResponse, shown_call
-from relay.api.context import Answer, Needs, OperatorChanges, RequestContext
+from relay.api.context import Answer, Needs, Operator, OperatorChanges, RequestContext, Revealing
 from relay.api.models import (
     Day,
     ManagedPrefix,
     Moment,
     Name,
+    Page,
+    Paging,
     Party,
     Reason,
     RequestModel,
     ResponseModel,
+    Text64,
     Time,
     given_ms,
     shown_moment,
 )
 from relay.reports.daily import MOST_COMPLAINTS, DailyLine, daily, set_complaints
+from relay.reports.disclosure import ask_trace, details_form, trace
 from relay.reports.evidence import ask_evidence, bundle
-from relay.reports.trace import ask_trace, trace
 from relay.service import fields
 from relay.service.keys import OPERATOR
+from relay.store.audit import AuditQuery, Logged, newest_entries, verify_audit
 from relay.store.unit_of_work import UnitOfWork
 
 
@@ -192,3 +196,56 @@ async def put_complaints(asked: ComplaintsRequest, visit: OperatorChanges) -> Re
         return Answer(asked)
 
     return await visit.change(do)
+
+
+# -- Routes of the audit log
+
+audit_router = APIRouter(prefix="/v1/audit", tags=["audit"])
+
+
+def shown_audit_line(logged: Logged, *, clear: bool) -> AuditLineResponse:
+    """The response model of an audit line."""
+    entry = logged.entry
+    return AuditLineResponse(
+        seq=logged.seq,
+        at=shown_moment(entry.at),
+        actor=entry.actor,
+        action=entry.action,
+        object=entry.object_,
+        business=entry.business,
+        reason=entry.reason,
+        details=details_form(entry, reveal=clear),
+    )
+
+
+@audit_router.get("", summary="List audit lines")
+async def get_audit(
+    visit: Operator,
+    paging: Paging,
+    reveal: Revealing,
+    actor: Text64 | None = None,
+    action: Text64 | None = None,
+    object_: Annotated[Text64 | None, Query(alias="object")] = None,
+    business: Name | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
+) -> Page[AuditLineResponse]:
+    """Changes and accesses to real numbers, newest first. Numbers in the lines are masked as well."""
+    sealer = visit.backend.sealer
+    query = AuditQuery(actor, action, object_, business, given_ms(since), given_ms(until))
+    found = await visit.part(
+        "audit",
+        paging,
+        lambda connection, before, most: newest_entries(connection, sealer, query, before, most),
+        None,
+        lambda logged: logged.seq,
+    )
+    clear = await visit.reveal(reveal, "audit", [str(logged.seq) for logged in found.items])
+    return found.shown(lambda logged: shown_audit_line(logged, clear=clear))
+
+
+@audit_router.get("/verify", summary="Verify the audit log")
+async def get_verdict(visit: Operator) -> AuditVerdictResponse:
+    """Check the chain over all lines, which takes time in proportion to the log."""
+    verdict = await visit.read_long(lambda connection: verify_audit(connection, visit.backend.sealer))
+    return AuditVerdictResponse(intact=verdict.intact, broken=verdict.broken)

@@ -9,8 +9,18 @@ from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
 from relay.api.context import Answer, Changes, Needs, RequestContext
-from relay.api.models import Moment, Name, Page, RequestModel, ResponseModel, Text128, given, left_out, shown_moment
-from relay.api.pages import Paging
+from relay.api.models import (
+    Moment,
+    Name,
+    Page,
+    Paging,
+    RequestModel,
+    ResponseModel,
+    Text128,
+    given,
+    left_out,
+    shown_moment,
+)
 from relay.events.webhooks import KINDS, LONGEST_URL, Kind, Parties, change, make, remove, resend, test
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import Event, Webhook, dead, find_webhook, webhooks_of

@@ -30,7 +30,7 @@ from relay.cli.options import (
 )
 from relay.cli.output import FILE_OR_DASH, appended, json_line, plain, progress, show_list, show_one, written
 from relay.errors import ParseError, StoreError
-from relay.reports.audit_entries import details_form
+from relay.reports.disclosure import details_form
 from relay.reports.recordings import Checked, verify_recordings
 from relay.service import fields
 from relay.service.fields import format_moment

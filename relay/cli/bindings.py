@@ -40,10 +40,9 @@ from relay.cli.output import (
 )
 from relay.model.binding import MODES, Binding
 from relay.model.numbers import is_700, mask_number
-from relay.service import changes
-from relay.service.bindings import BindingRequest
+from relay.service import bindings as service
+from relay.service.bindings import BindingChange, BindingRequest
 from relay.service.bindings import bind as make_binding
-from relay.service.changes import BindingChange
 from relay.service.fields import DIRECTIONS
 from relay.service.filings import filing_warning
 from relay.service.imports import COLUMNS, import_bindings
@@ -172,7 +171,7 @@ def _who_dials(binding: Binding) -> list[str]:
 def unbind(config_path: Path | None, binding_id: str, reason: str) -> None:
     """End a binding. The next call is refused; a live call goes on."""
     with opened(config_path) as store:
-        binding = store.act(lambda act: changes.end(act, binding_id, store.rules, reason))
+        binding = store.act(lambda act: service.end(act, binding_id, store.rules, reason))
     click.echo(f"unbound {binding.binding_id}")
 
 
@@ -240,7 +239,7 @@ def _show(binding: Binding, *, as_json: bool, clear: bool = False) -> None:
 def history(config_path: Path | None, binding_id: str, as_json: bool) -> None:
     """List who made, changed and ended a binding, and when, without the numbers in it."""
     with opened(config_path) as store:
-        steps = changes.steps(store.reader, store.sealer, _found_one(store, binding_id))
+        steps = service.steps(store.reader, store.sealer, _found_one(store, binding_id))
     show_list(steps, ("at", "action", "by", "changed"), as_json=as_json)
 
 
@@ -262,7 +261,7 @@ def change(config_path: Path | None, binding_id: str, as_json: bool, reason: str
         asked[name] = "" if value == NONE else value
     with opened(config_path) as store:
         wanted = BindingChange(**asked)
-        changed = _made(store, lambda act: changes.change(act, binding_id, wanted, store.rules), reason, clear=clear)
+        changed = _made(store, lambda act: service.change(act, binding_id, wanted, store.rules), reason, clear=clear)
         _warn(store, changed)
     _show(changed, as_json=as_json, clear=clear)
 
@@ -276,7 +275,7 @@ def renew(config_path: Path | None, binding_id: str, expires_in: str, as_json: b
     """Set a new expiry for a binding in force."""
     clear = in_clear(reveal=False, reason=reason, as_json=as_json)
     with opened(config_path) as store:
-        changed = _made(store, lambda act: changes.renew(act, binding_id, expires_in, store.rules), reason, clear=clear)
+        changed = _made(store, lambda act: service.renew(act, binding_id, expires_in, store.rules), reason, clear=clear)
     if as_json:
         _show(changed, as_json=True, clear=clear)
     else:

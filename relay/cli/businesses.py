@@ -30,10 +30,10 @@ from relay.cli.options import (
     stacked,
 )
 from relay.cli.output import newest, plain, show_list, show_one
-from relay.log import mask_text
 from relay.model.binding import MODES
 from relay.model.call import LANGUAGES
 from relay.policy.rules import NO_LIMIT
+from relay.privacy.records import mask_text
 from relay.service import businesses as service
 from relay.service import keys as key_service
 from relay.service.businesses import QUOTAS, SCENARIOS, Application

@@ -17,7 +17,7 @@ from relay.errors import ParseError, Refused, StoreError
 from relay.service import fields
 from relay.service.fields import CHINA, parse_duration_ms, parse_moment_ms, says_something
 from relay.service.numbers import ensure_numbers, lacks_numbers
-from relay.service.releases import BindRules
+from relay.service.placement import BindRules
 from relay.store.chain import AnchorFile
 from relay.store.connection import Connection, Server
 from relay.store.database import connect_reader, is_there, open_store, store_errors

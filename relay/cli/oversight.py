@@ -20,9 +20,9 @@ from relay.model.numbers import mask_number
 from relay.reports.batch import ask_batch, make_batch
 from relay.reports.batch_check import Checked, check_batch
 from relay.reports.daily import DailyLine, daily, daily_csv, set_complaints
+from relay.reports.disclosure import Trace, ask_trace, trace
 from relay.reports.evidence import ask_evidence, bundle, check
 from relay.reports.signed import load_batch_key
-from relay.reports.trace import Trace, ask_trace, trace
 from relay.service.fields import format_moment
 from relay.store.writer import now_ms
 

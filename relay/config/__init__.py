@@ -37,11 +37,11 @@ from relay.config.protection import (
 )
 from relay.config.tables import StoreTable, Tables, TlsTable
 from relay.errors import ConfigError
-from relay.events.settings import DeliveryRules
+from relay.events.webhooks import DeliveryRules
 from relay.model.settings import PeerCertificate, RtpengineAddress, Settings, StreamLimits, TlsFiles
 from relay.policy.fraud import Signals
 from relay.policy.rules import Rules
-from relay.service.releases import BindRules
+from relay.service.placement import BindRules
 from relay.service.retention import Retention
 from relay.store.connection import Place, Server, local_path
 from relay.store.recordings import Recordings

@@ -26,13 +26,13 @@ from relay.config.tables import (
     WebhooksTable,
 )
 from relay.errors import ParseError
-from relay.events.settings import DeliveryRules
+from relay.events.webhooks import DeliveryRules
 from relay.model.numbers import normalise_party
 from relay.net.hosts import is_loopback
 from relay.policy.fraud import Signal, Signals
 from relay.policy.rules import NO_LIMIT, Cap, Hours, Quotas, RefusalCaps, Rules, parse_hours
 from relay.service.fields import CHINA, parse_duration_ms
-from relay.service.releases import BindRules
+from relay.service.placement import BindRules
 from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Retention
 
 LONGEST_WINDOW_MS = DAY_MS  # of a cap: call records are counted no further back

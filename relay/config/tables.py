@@ -12,15 +12,15 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from relay.api.settings import ApiSettings
-from relay.events.settings import DeliveryRules
+from relay.api.backend import ApiSettings
+from relay.events.webhooks import DeliveryRules
 from relay.model.call import Language
 from relay.model.numbers import Kind
 from relay.model.settings import Account, LoginAlgorithm, Peer, Settings, StreamLimits, Target, TlsFiles
 from relay.policy.fraud import Signals
 from relay.policy.rules import Phase, RefusalCaps
 from relay.service.fields import format_duration
-from relay.service.releases import BindRules, Filing
+from relay.service.placement import BindRules, Filing
 from relay.service.retention import Retention
 from relay.store.recordings import CipherName, Recordings
 

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import random
 import secrets
+import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import RelayError
-from relay.events.outage import Outage
 from relay.events.payload import write_events
-from relay.events.reach import Sessions, open_sessions
-from relay.events.settings import DeliveryRules
+from relay.events.webhooks import DeliveryRules, is_public
+from relay.log import Outage
 from relay.net.verify import SIGNATURE, signature_header
 from relay.store.connection import Place
 from relay.store.database import Reader
@@ -303,3 +304,47 @@ def _retry_after_s(response: aiohttp.ClientResponse) -> float:
 def _word(error: Exception) -> str:
     """The reason of a failed request, without the error's own text, which may quote the far end."""
     return next((word for kind, word in _WORDS if isinstance(error, kind)), "the connection broke")
+
+
+# -- HTTP sessions of deliveries
+
+MOST_CONNECTIONS = 200
+MOST_TO_ONE_HOST = 10
+
+
+class Sessions(NamedTuple):
+    """Two sessions, so that a public webhook never reuses a connection of an internal one."""
+
+    public: aiohttp.ClientSession
+    internal: aiohttp.ClientSession
+
+    async def close(self) -> None:
+        await self.public.close()
+        await self.internal.close()
+
+
+def open_sessions() -> Sessions:
+    """Open the sessions, in the event loop that uses them."""
+    return Sessions(_session(_public_socket), _session(_socket))
+
+
+def _session(make_socket: Any) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=MOST_CONNECTIONS, limit_per_host=MOST_TO_ONE_HOST, socket_factory=make_socket
+        ),
+        headers={"user-agent": "relay700"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+def _public_socket(found: tuple[Any, ...]) -> socket.socket:
+    """Raises OSError for an internal address, as if nothing listened there: the caller learns no more."""
+    if not is_public(found[4][0]):
+        raise OSError(errno.ECONNREFUSED, "not a public internet address")
+    return _socket(found)
+
+
+def _socket(found: tuple[Any, ...]) -> socket.socket:
+    family, kind, protocol, _, _ = found
+    return socket.socket(family, kind, protocol)

@@ -18,8 +18,8 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import RelayError, StoreError
-from relay.events.outage import Outage
 from relay.events.payload import call_data
+from relay.log import Outage
 from relay.model.call import CallRecord
 from relay.model.numbers import is_700
 from relay.policy.fraud import WINDOW_MS, Finding, Seen, Signals, Watch

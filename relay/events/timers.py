@@ -17,8 +17,8 @@ from typing import Final
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import RelayError
-from relay.events.outage import Outage
-from relay.service.releases import BindRules, release_due
+from relay.log import Outage
+from relay.service.placement import BindRules, release_due
 from relay.service.retention import Retention, purge
 from relay.store.connection import Place
 from relay.store.maintenance import reseal

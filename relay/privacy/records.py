@@ -5,10 +5,14 @@ An allow-list: a field of `CallRecord` without a row of `FIELDS` goes nowhere, a
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal, NamedTuple
 
 from relay.model.call import CallRecord
 from relay.model.numbers import mask_number
+
+# Digits of any script, with separators. In the text of a log this would hit dates and versions.
+_WRITTEN: Final = re.compile(r"\+?\d(?:[-. ()\u00a0\u2010-\u2015]{0,3}\d){6,}")
 
 Value = str | int | bool | None
 # party: caller or callee, masked in reports, and in events as the webhook's `parties` says. absent: left out.
@@ -114,3 +118,12 @@ def ended_call(record: CallRecord) -> dict[str, object]:
         "order_id": record.order_id,
         "binding_id": record.binding_id,
     }
+
+
+def mask_text(text: str) -> str:
+    """Mask each number in a text that a business user wrote, such as "138-0000 0001", in digits of any script."""
+    return _WRITTEN.sub(_mask_written, text)
+
+
+def _mask_written(found: re.Match[str]) -> str:
+    return mask_number("".join(str(int(sign)) for sign in found[0] if sign.isdecimal()).removeprefix("00"))

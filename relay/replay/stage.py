@@ -24,9 +24,8 @@ from relay.replay.phone import Line, Phone, open_line
 from relay.replay.player import Pace, Played, Player
 from relay.replay.script import Attempt, Side, Wording, user_of
 from relay.replay.trace import Endpoint
-from relay.service.bindings import BindingRequest, bind
-from relay.service.changes import end
-from relay.service.releases import BindRules
+from relay.service.bindings import BindingRequest, bind, end
+from relay.service.placement import BindRules
 from relay.sip.uri import uri_host
 from relay.store.writer import Run
 

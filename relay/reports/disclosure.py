@@ -1,4 +1,4 @@
-"""Call records for output, real numbers in clear or masked; and the requests for real numbers.
+"""Call records and audit entries for output; requests for real numbers, and the traceback.
 
 A reading of real numbers is in the audit log first: only a unit of work makes a `DisclosureRequest`.
 """
@@ -6,14 +6,23 @@ A reading of real numbers is in the audit log first: only a unit of work makes a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from typing import Literal, NamedTuple
 
+from relay.model.binding import Binding
 from relay.model.call import CallRecord
-from relay.model.numbers import is_700
-from relay.privacy.records import Value, reported
+from relay.model.numbers import is_700, mask_number
+from relay.privacy.records import Value, mask_text, reported
 from relay.service import fields
 from relay.service.fields import format_moment
-from relay.store.unit_of_work import UnitOfWork
+from relay.store.bindings import bindings_at
+from relay.store.connection import Connection, Place
+from relay.store.database import connect_reader, store_errors
+from relay.store.groups import members_at
+from relay.store.record_rows import StoredRecord
+from relay.store.records import LONGEST_CALL_MS, Wanted, live_calls, read_stored
+from relay.store.sealing.sealer import Sealer
+from relay.store.unit_of_work import Entry, UnitOfWork
 
 # -- Call records for output
 
@@ -50,6 +59,21 @@ def printable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+# -- Audit entries for output
+
+_MASKS = {"number": mask_number, "contact": mask_text}  # details that may hold a real number
+
+
+def details_form(entry: Entry, *, reveal: bool) -> dict[str, object]:
+    """Return the details; without `reveal` numbers of parties and the contact of a business user are masked."""
+    if reveal:
+        return entry.details
+    return {
+        name: mask(value) if (mask := _MASKS.get(name)) and isinstance(value, str) else value
+        for name, value in entry.details.items()
+    }
+
+
 # -- Requests for real numbers
 
 
@@ -75,3 +99,54 @@ def ask(act: UnitOfWork, action: str, number: str, since_ms: int, until_ms: int,
     details: dict[str, object] = {"number": number, "since_ms": since_ms, "until_ms": until_ms}
     act.audit(action, number if is_700(number) else "party", reason=reason, details=details)
     return DisclosureRequest(number, since_ms, until_ms, reason, act.actor.name, act.now_ms)
+
+
+# -- Traceback (溯源): who was behind a number at a time. Bindings, groups and calls of that time, in clear
+
+
+class Trace(NamedTuple):
+    """`bindings` have the parties of that time, and their end as known now. `calls` are in order of arrival."""
+
+    number: str
+    at_ms: int
+    bindings: list[Binding]
+    members: dict[str, list[str]]  # of that time, by group, sorted
+    calls: list[CallRecord]
+
+
+def ask_trace(act: UnitOfWork, number: str, at_ms: int, reason: str) -> DisclosureRequest:
+    """Request a traceback. `number`: a 700 number or a party, normalised. Raises Refused without a reason."""
+    return ask(act, "traceback", number, at_ms, at_ms + 1, reason)
+
+
+def trace(path: Place, sealer: Sealer, asked: DisclosureRequest) -> Trace:
+    """Read the traceback. Opens its own connection, so that it can run in a thread. Raises StoreError."""
+    number, at_ms = asked.number, asked.since_ms
+    with store_errors(path), closing(connect_reader(path)) as connection:
+        bindings = list(bindings_at(connection, sealer, number, at_ms))
+        groups = sorted({binding.group_id for binding in bindings if binding.group_id is not None})
+        members = {group: sorted(members_at(connection, sealer, group, at_ms)) for group in groups}
+        ended, up = calls_between(connection, sealer, number, at_ms, at_ms + 1)
+    calls = sorted((*(one.record for one in ended), *up), key=lambda record: record.received_at)
+    return Trace(number, at_ms, bindings, members, calls)
+
+
+class Between(NamedTuple):
+    """Calls in a span of time, each list in order of arrival."""
+
+    ended: list[StoredRecord]
+    up: list[CallRecord]
+
+
+def calls_between(connection: Connection, sealer: Sealer, number: str, since_ms: int, until_ms: int) -> Between:
+    """The calls of a number between two times, `until_ms` not included."""
+    wanted = Wanted(number=number, since_ms=since_ms - LONGEST_CALL_MS, until_ms=until_ms)
+    # Live calls first: a call that ends meanwhile is then found twice rather than never.
+    up = [record for record in live_calls(connection, sealer) if wanted.fits(record)]
+    read = list(read_stored(connection, sealer, wanted))
+    ended = [one for one in read if one.record.ended_at is not None and one.record.ended_at >= since_ms]
+    over = {one.record.call_id for one in read}
+    return Between(
+        sorted(ended, key=lambda one: (one.record.received_at, one.chain_seq)),
+        sorted((record for record in up if record.call_id not in over), key=lambda record: record.received_at),
+    )

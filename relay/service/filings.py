@@ -17,7 +17,7 @@ from relay.model.binding import Binding
 from relay.model.numbers import MOBILES_ALONE, Parties, normalise_party, parse_party
 from relay.service import fields
 from relay.service.businesses import get as get_business
-from relay.service.releases import BindRules
+from relay.service.placement import BindRules
 from relay.store.connection import Connection
 from relay.store.filings import Filing, find_filing, is_filed, put_filing, unfiled_members, withdraw_filing
 from relay.store.sealing.sealer import Sealer

@@ -14,10 +14,10 @@ from relay.errors import Refused
 from relay.model.numbers import mask_number, normalise_party, parse_party
 from relay.policy.rules import DEFAULT_BUSINESS
 from relay.service import fields
+from relay.service.bindings import get as get_binding
 from relay.service.businesses import get as get_business
-from relay.service.changes import get as get_binding
 from relay.service.fields import invalid
-from relay.service.releases import MOST_ROUTES, BindRules
+from relay.service.placement import MOST_ROUTES, BindRules
 from relay.store.allocation import add_routes, cool_down_ms, member_lines, pair_of, rest, rest_callers
 from relay.store.bindings import count_of_group, unreleased_of_group
 from relay.store.groups import (

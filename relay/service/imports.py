@@ -15,7 +15,7 @@ from relay.errors import ParseError, Refused
 from relay.service.bindings import BindingRequest, bind_all
 from relay.service.fields import invalid
 from relay.service.groups import add_members
-from relay.service.releases import BindRules
+from relay.service.placement import BindRules
 from relay.store.writer import Run
 
 COLUMNS = (

@@ -1,6 +1,7 @@
-"""Placement of a binding on its numbers: requested ones if they are allowed, otherwise chosen from the pools.
+"""The numbers of a binding: placement, and release when it is ended, or by the sweep after it has expired.
 
-It runs inside a unit of work, and undoes its own changes when it refuses.
+Requested numbers are used if they are allowed, others are chosen from the pools. A refused placement undoes its own
+changes. A released number cools down, and so does each party of the binding on it.
 """
 
 from __future__ import annotations
@@ -8,22 +9,87 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from relay.errors import ParseError, Refused
 from relay.model.binding import GROUP_MODES, TWO_NUMBER_MODES, Binding
-from relay.model.numbers import normalise_700, normalise_party
-from relay.policy.rules import quota
+from relay.model.numbers import MOBILES_ALONE, Parties, normalise_700, normalise_party
+from relay.policy.rules import Phase, Quotas, Rules, quota
 from relay.service.businesses import raised_by
-from relay.service.fields import invalid
-from relay.service.releases import MOST_ROUTES, BindRules
-from relay.store.allocation import Wish, add_routes, choose, lines_of, member_lines, pair_of, take
-from relay.store.bindings import count_of_group, insert
-from relay.store.businesses import Business, count_binding
+from relay.service.fields import format_moment, invalid
+from relay.store.allocation import (
+    Wish,
+    add_routes,
+    choose,
+    cool_down_ms,
+    give_back,
+    lines_of,
+    member_lines,
+    pair_of,
+    rest_routes,
+    take,
+)
+from relay.store.bindings import count_of_group, due, insert, set_released
+from relay.store.businesses import Business, count_binding, discount_binding
 from relay.store.connection import Connection
 from relay.store.groups import find_group, is_member, member_hashes
 from relay.store.numbers import Pool, find_number, find_pool, pools_of
 from relay.store.unit_of_work import UnitOfWork
+from relay.store.webhooks import tell
+
+Filing = Literal["off", "warn", "require"]
+SWEEP = 500  # bindings of one sweep: 40 ms
+# Routes that one unit of work writes, give or take those of one binding: 100 ms, which may delay a call record.
+MOST_ROUTES = 10_000
+
+
+class BindRules(NamedTuple):
+    """The configured rules of bindings."""
+
+    phase: Phase = Rules().phase
+    cool_down_ms: int = 24 * 3_600_000  # of numbers whose prefix sets none
+    max_bindings: int = 200  # per number; its pool may allow fewer
+    legacy_until_ms: int | None = None  # legacy numbers are bound until this time only, and never in the pilot phase
+    recording: bool = False  # call recording is configured
+    parties: Parties = MOBILES_ALONE  # kinds of numbers that may be bound
+    quotas: Quotas = Quotas()  # of business users that set none
+    filing: Filing = "off"  # an unfiled A number is bound (off), bound with a warning (warn), or refused (require)
+
+
+def release_due(act: UnitOfWork, rules: BindRules, most: int = SWEEP) -> int:
+    """Release the numbers of at most `most` expired bindings, oldest first, and emit their events. Returns the count.
+
+    Stops early at MOST_ROUTES routes, as with large groups. Correctness does not depend on how often it runs: making a
+    binding runs it as well.
+    """
+    released = routes = 0
+    for binding in due(act, most):
+        if routes >= MOST_ROUTES:
+            break
+        routes += release(act, binding, rules)
+        released += 1
+        data: dict[str, object] = {"binding_id": binding.binding_id, "mode": binding.mode, "order_id": binding.order_id}
+        data |= {"industrial_id": binding.industrial_id, "user_data": binding.user_data}
+        data |= {"expired_at": format_moment(binding.expires_at or act.now_ms)}
+        tell(act, binding.business, "binding.expired", f"{binding.binding_id}.expired", data)
+    return released
+
+
+def release(act: UnitOfWork, binding: Binding, rules: BindRules) -> int:
+    """Release the numbers of a binding that still holds them. Returns the count of its routes, now cooling down."""
+    routes = 0
+    for number in filter(None, (binding.x, binding.y)):
+        free_at = act.now_ms + cool_down_ms(act, number, rules.cool_down_ms)
+        routes += rest_routes(act, binding.binding_id, number, free_at)
+        if give_back(act, number, free_at):
+            data = {"number": number, "binding_id": binding.binding_id, "cools_until": format_moment(free_at)}
+            tell(act, binding.business, "number.cooling", f"{number}.{act.now_ms}", dict(data))
+    discount_binding(act, binding.business)
+    set_released(act, binding.binding_id)
+    return routes
+
+
+# -- placement
 
 
 class NumberRequest(NamedTuple):

@@ -12,11 +12,11 @@ import pytest
 from fastapi import FastAPI
 
 from relay.api.app import make_app
-from relay.api.settings import ApiSettings
+from relay.api.backend import ApiSettings
 from relay.net.control import ControlClient, ControlServer, control_path
 from relay.service.businesses import Application, apply, set_state
 from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES, make_key
-from relay.service.releases import BindRules
+from relay.service.placement import BindRules
 from relay.store.database import Reader, open_store
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import OPERATOR, Actor, UnitOfWork

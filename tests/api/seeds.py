@@ -11,7 +11,7 @@ from relay.service.filings import add_filing
 from relay.service.groups import make_group, set_entry
 from relay.service.keys import BUSINESS_SCOPES, make_key
 from relay.service.numbers import NewPool, NewPrefix, load_prefix, make_pool
-from relay.service.releases import BindRules
+from relay.service.placement import BindRules
 from relay.store.unit_of_work import UnitOfWork
 from tests.api.conftest import PREFIX, A, B, C
 from tests.support.papers import PAPERS

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from relay.api.auth import AHEAD_S, BEHIND_S, signature
-from relay.api.settings import ApiSettings
+from relay.api.backend import ApiSettings
 from relay.service.keys import make_key
 from relay.store.unit_of_work import UnitOfWork
 from tests.api.conftest import Api, Client, Json, TestDesk

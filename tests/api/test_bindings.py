@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from relay.policy.rules import Quotas
-from relay.service.releases import BindRules
+from relay.service.placement import BindRules
 from relay.store.writer import GroupWriter, now_ms
 from tests.api.conftest import PREFIX, A, Api, B, C, Client, Json
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.service.releases import BindRules
+from relay.service.placement import BindRules
 from tests.api.conftest import A, Api, B, C, Client, Json
 
 AXB: Json = {"mode": "AXB", "a": A, "b": B, "order_id": "order-1"}

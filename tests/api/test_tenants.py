@@ -12,8 +12,8 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
+from relay.api.app import scopes_of
 from relay.api.context import OPERATOR
-from relay.api.document import scopes_of
 from relay.errors import Refused
 from tests.api.conftest import PREFIX, A, Api, B, C, Client, Json
 from tests.api.seeds import CALL_ID, Seeds, sow

@@ -15,11 +15,11 @@ import pytest
 from relay.config import load_config
 from relay.config.tables import Tables
 from relay.errors import ParseError
-from relay.events.settings import DeliveryRules
+from relay.events.webhooks import DeliveryRules
 from relay.model.settings import Limits, PeerRoute, Settings, StreamLimits
 from relay.policy.fraud import Signals
 from relay.service.fields import parse_duration_ms
-from relay.service.releases import BindRules
+from relay.service.placement import BindRules
 from relay.service.retention import Retention
 from tests.config.support import config, problem
 

@@ -14,8 +14,7 @@ from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
 from relay.events.delivery import Deliverer
-from relay.events.settings import DeliveryRules
-from relay.events.webhooks import KINDS, make
+from relay.events.webhooks import KINDS, DeliveryRules, make
 from relay.model.actions import Commit
 from relay.model.call import CallRecord
 from relay.service.businesses import Application, apply

@@ -13,7 +13,7 @@ import pytest
 
 from relay.events import delivery as module
 from relay.events.delivery import REFUSALS, Deliverer
-from relay.events.settings import DeliveryRules
+from relay.events.webhooks import DeliveryRules
 from relay.store.webhooks import tell
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Inbox, Shop, delivering

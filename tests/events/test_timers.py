@@ -9,7 +9,7 @@ import pytest
 from relay.errors import StoreError
 from relay.events import timers as module
 from relay.events.timers import DAY_MIN, Timers
-from relay.service.releases import BindRules
+from relay.service.placement import BindRules
 from relay.service.retention import Retention
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Shop

@@ -7,12 +7,12 @@ import json
 import pytest
 
 from relay.model.call import CallRecord
-from relay.privacy.records import FIELDS, ended_call, reported
+from relay.privacy.records import FIELDS, ended_call, mask_text, reported
 from tests.support.stored import A, B, ended_record
 
 
 def test_each_field_of_a_record_has_a_row() -> None:
-    assert tuple(FIELDS) == CallRecord._fields
+    assert FIELDS.keys() == set(CallRecord._fields)
 
 
 def test_a_report_has_each_field_in_order() -> None:
@@ -63,3 +63,17 @@ def test_the_log_of_an_ended_call_masks_numbers_and_omits_the_legs() -> None:
 
 def test_the_log_of_a_call_without_a_callee_has_none() -> None:
     assert ended_call(ended_record(callee=None))["callee"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("Li Lei, 138-0000 0001", "Li Lei, 138****0001"),
+        ("+86 (138) 0000-0001 or 139 0000 0002.", "138****0001 or 139****0002."),
+        ("１３８００００００００１", "138****0001"),
+        ("0086 138\u00a00000\u20110001", "138****0001"),
+        ("Room 12, floor 3", "Room 12, floor 3"),
+    ],
+)
+def test_numbers_with_separators_or_other_digits_are_masked(text: str, masked: str) -> None:
+    assert mask_text(text) == masked

@@ -17,7 +17,7 @@ from relay.model.settings import Account, Listener, Peer, PeerRoute, Settings
 from relay.replay.stage import bound, set_stage
 from relay.replay.trace import Endpoint
 from relay.service.numbers import ensure_numbers
-from relay.service.releases import BindRules
+from relay.service.placement import BindRules
 from relay.store.bindings import all_bindings
 from relay.store.database import connect_reader, open_store
 from relay.store.sealing.sealer import load_key

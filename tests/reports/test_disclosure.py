@@ -5,11 +5,16 @@ from __future__ import annotations
 import pytest
 
 from relay.errors import Refused
-from relay.reports.disclosure import DisclosureRequest, ask
-from relay.store.unit_of_work import SELECT, Actor, open_entry
+from relay.reports.disclosure import DisclosureRequest, Trace, ask, ask_trace, trace
+from relay.store import bindings as store
+from relay.store import groups
+from relay.store.audit import SELECT, open_entry
+from relay.store.journal.rows import PUT, live_row
+from relay.store.record_rows import insert
+from relay.store.unit_of_work import RELAY, Actor, UnitOfWork
 from relay.store.writer import Writer
-from tests.support.shelf import Shelf
-from tests.support.stored import NOW_MS, A, X
+from tests.support.shelf import Shelf, call
+from tests.support.stored import NOW_MS, A, B, X, Y, binding, live_record
 
 INSPECTOR = Actor("key:ab12", None, frozenset(["operator"]))
 
@@ -40,3 +45,91 @@ def test_a_request_without_a_reason_is_refused(shelf: Shelf, writer: Writer, rea
 def test_a_span_that_does_not_go_forward_is_refused(writer: Writer) -> None:
     with pytest.raises(Refused, match="until"):
         writer.run(INSPECTOR, lambda act: ask(act, "evidence", X, 5, 5, "case"))
+
+
+# -- Traceback: who was behind a number at a time, also long after
+
+C = "8613700000003"
+
+
+def traced(shelf: Shelf, writer: Writer, number: str, at_ms: int) -> Trace:
+    asked = writer.run(RELAY, lambda act: ask_trace(act, number, at_ms, "case 1"))
+    return trace(shelf.path, shelf.sealer, asked)
+
+
+def bind(writer: Writer, **changes: object) -> None:
+    writer.run(RELAY, lambda act: store.insert(act, binding(**changes)))  # type: ignore[arg-type]
+
+
+def test_parties_are_those_of_that_time(shelf: Shelf, writer: Writer) -> None:
+    """b is changed at NOW_MS, the time of the writer's clock."""
+    made = binding(created_at=NOW_MS - 1_000)
+
+    def change(act: UnitOfWork) -> None:
+        store.insert(act, made)
+        changed = made._replace(b=C, version=2, changed_at=act.now_ms, changed_by="cli:test")
+        store.keep_past(act, made, changed)
+        store.update(act, changed)
+
+    writer.run(RELAY, change)
+    assert [one.b for one in traced(shelf, writer, X, NOW_MS - 1).bindings] == [B]
+    assert [one.b for one in traced(shelf, writer, X, NOW_MS).bindings] == [C]
+    assert [one.b for one in traced(shelf, writer, B, NOW_MS - 1).bindings] == [B]
+    assert traced(shelf, writer, B, NOW_MS).bindings == []
+    assert traced(shelf, writer, X, NOW_MS - 1_001).bindings == []
+
+
+def test_an_ended_binding_is_found_for_its_time(shelf: Shelf, writer: Writer) -> None:
+    bind(writer, created_at=NOW_MS, ended_at=NOW_MS + 5_000, released_at=NOW_MS + 5_000)
+    (found,) = traced(shelf, writer, X, NOW_MS + 4_999).bindings
+    assert (found.a, found.b, found.order_id, found.business) == (A, B, "order-1", "default")
+    assert traced(shelf, writer, X, NOW_MS + 5_000).bindings == []
+
+
+def test_members_of_a_group_are_those_of_that_time(shelf: Shelf, writer: Writer) -> None:
+    def write(act: UnitOfWork) -> None:
+        groups.insert_group(act, groups.Group("g1", "default", "depot", 0, 1, NOW_MS - 9_000))
+        gone, _ = groups.put_members(act._replace(now_ms=NOW_MS - 9_000), "g1", [C, A])
+        groups.take_members(act._replace(now_ms=NOW_MS - 1_000), "g1", [gone])
+        store.insert(act, binding("b1", mode="GXB", a=None, group_id="g1", created_at=NOW_MS - 9_000))
+
+    writer.run(RELAY, write)
+    assert traced(shelf, writer, X, NOW_MS - 1_001).members == {"g1": [C, A]}
+    assert traced(shelf, writer, X, NOW_MS).members == {"g1": [A]}
+    assert [one.binding_id for one in traced(shelf, writer, C, NOW_MS - 1_001).bindings] == ["b1"]
+    assert traced(shelf, writer, C, NOW_MS).bindings == []
+
+
+@pytest.mark.parametrize("followed", [0, 1, 4])
+@pytest.mark.parametrize("most_unread", [0, 100])
+def test_calls_are_those_of_that_time(
+    shelf: Shelf, writer: Writer, followed: int, most_unread: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the follower at any position, or without one."""
+    monkeypatch.setattr("relay.store.records._MOST_UNREAD", most_unread)
+    shelf.add(
+        call(1, ended_at=NOW_MS + 60_000),
+        call(2),
+        call(3, number_dialled=Y, number_shown=Y),
+        call(4, ended_at=NOW_MS + 90_000),
+    )
+    shelf.follow(followed)
+    up = live_record("up", received_at=NOW_MS + 3_500)
+    insert(shelf.connection, PUT, [live_row(shelf.sealer, 1, up, b"dialogs")])
+
+    def ids(number: str, at_s: float) -> str:
+        found = traced(shelf, writer, number, NOW_MS + round(1_000 * at_s))
+        return " ".join(one.call_id for one in found.calls)
+
+    assert ids(X, 2.2) == "c1 c2"
+    assert ids(X, 2.501) == "c1"
+    assert ids(X, 70) == "up c4"
+    assert ids(A, 3.2) == "c1 c3"
+    assert ids(Y, 3.2) == "c3"
+    assert ids(X, 90.001) == "up"
+    assert ids(C, 3.2) == ""
+
+
+def test_a_traceback_without_a_reason_is_refused(writer: Writer) -> None:
+    with pytest.raises(Refused, match="reason"):
+        writer.run(RELAY, lambda act: ask_trace(act, X, NOW_MS, ""))

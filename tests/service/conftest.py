@@ -15,7 +15,7 @@ from relay.policy.rules import Rules
 from relay.service.bindings import BindingRequest, bind
 from relay.service.businesses import Application, apply, set_state
 from relay.service.numbers import ensure_numbers
-from relay.service.releases import BindRules
+from relay.service.placement import BindRules
 from relay.store.bindings import all_bindings, find_binding
 from relay.store.database import connect
 from relay.store.unit_of_work import Actor, UnitOfWork, operator_cli

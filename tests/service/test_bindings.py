@@ -9,11 +9,10 @@ import pytest
 from relay.errors import Refused
 from relay.model.binding import Binding
 from relay.model.call import Route
-from relay.service.bindings import BindingRequest, bind, bind_all
-from relay.service.changes import end
+from relay.service.bindings import BindingRequest, bind, bind_all, end
 from relay.service.groups import make_group
 from relay.service.numbers import NewPool, NewPrefix, ensure_numbers, load_prefix, lock, make_pool, move
-from relay.service.releases import BindRules
+from relay.service.placement import BindRules
 from relay.store.unit_of_work import Actor
 from tests.service.conftest import COOL_MS, RULES, Backend
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y

@@ -10,10 +10,10 @@ import pytest
 from relay.errors import Refused
 from relay.policy.recent import LastCaller
 from relay.policy.rules import Rules
-from relay.service.changes import BindingChange, change
+from relay.service.bindings import BindingChange, change
 from relay.service.filings import add_filing, filing_warning, import_filings, remove_filing
 from relay.service.groups import add_members, make_group
-from relay.service.releases import BindRules
+from relay.service.placement import BindRules
 from relay.store.filings import FIRST, Filing, find_filing, find_filings, is_filed, purge_filings
 from relay.store.journal.rows import PUT_CALLERS, caller_row
 from relay.store.record_rows import insert

@@ -25,13 +25,12 @@ from relay.model.call import Refusal
 from relay.policy.evaluate import PendingCall, evaluate
 from relay.policy.recent import Recent
 from relay.policy.rules import Rules
-from relay.service.bindings import BindingRequest, bind
+from relay.service.bindings import BindingChange, BindingRequest, bind, change, end
 from relay.service.businesses import Application, apply, set_state
 from relay.service.businesses import change as change_business
-from relay.service.changes import BindingChange, change, end
 from relay.service.groups import add_members, make_group, remove_members
 from relay.service.numbers import lock, unlock
-from relay.service.releases import BindRules, release_due
+from relay.service.placement import BindRules, release_due
 from relay.store.connection import one_moment
 from relay.store.database import connect, open_store
 from relay.store.groups import Group, insert_group

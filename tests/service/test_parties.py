@@ -10,11 +10,10 @@ import pytest
 from relay.errors import Refused
 from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import Rules
-from relay.service.bindings import BindingRequest, bind, bind_all
-from relay.service.changes import BindingChange, change
+from relay.service.bindings import BindingChange, BindingRequest, bind, bind_all, change
 from relay.service.groups import add_members, get_group, make_group, remove_members
 from relay.service.imports import import_bindings, import_members
-from relay.service.releases import BindRules
+from relay.service.placement import BindRules
 from tests.service.conftest import RULES, Backend
 from tests.support.stored import X
 

@@ -10,10 +10,9 @@ from relay.config import parse_config
 from relay.defence.limits import Rates
 from relay.errors import Refused
 from relay.policy.rules import NO_LIMIT, Quotas
-from relay.service.bindings import BindingRequest, bind, bind_all
+from relay.service.bindings import BindingRequest, bind, bind_all, end
 from relay.service.businesses import change
-from relay.service.changes import end
-from relay.service.releases import BindRules
+from relay.service.placement import BindRules
 from relay.store.bindings import all_bindings
 from relay.store.numbers import usage
 from relay.store.unit_of_work import Actor, UnitOfWork

@@ -13,7 +13,7 @@ from relay.errors import Refused, StoreError
 from relay.model.binding import Binding
 from relay.policy.recent import LastCaller
 from relay.service import sealing_keys as service
-from relay.service.changes import BindingChange, change
+from relay.service.bindings import BindingChange, change
 from relay.service.filings import add_filing
 from relay.service.groups import make_group, remove_members, set_entry
 from relay.service.keys import make_key

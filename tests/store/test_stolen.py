@@ -8,7 +8,7 @@ from contextlib import closing
 from relay.model.actions import Commit
 from relay.model.numbers import Parties
 from relay.service.groups import make_group
-from relay.service.releases import BindRules
+from relay.service.placement import BindRules
 from relay.store.sqlite.journal import sqlite_journal
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer

@@ -7,8 +7,7 @@ from contextlib import closing
 from relay.model.binding import Binding
 from relay.model.call import CallRecord
 from relay.model.numbers import Parties
-from relay.service.placement import settle
-from relay.service.releases import BindRules, release
+from relay.service.placement import BindRules, release, settle
 from relay.store.bindings import find_binding, update
 from relay.store.connection import Place
 from relay.store.sealing.sealer import Sealer

@@ -9,7 +9,7 @@ import pytest
 from relay.errors import Refused
 from relay.model.binding import Binding
 from relay.model.call import Route
-from relay.service.changes import BindingChange, Step, change, end, renew, steps
+from relay.service.bindings import BindingChange, Step, change, end, renew, steps
 from relay.service.groups import make_group, set_entry
 from relay.store.bindings import history
 from relay.store.unit_of_work import Actor

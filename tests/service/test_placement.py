@@ -8,8 +8,8 @@ import pytest
 
 from relay.errors import Refused
 from relay.events.webhooks import make as make_webhook
-from relay.service.changes import end
-from relay.service.releases import release_due
+from relay.service.bindings import end
+from relay.service.placement import release_due
 from relay.store.webhooks import oldest
 from tests.service.conftest import COOL_MS, RULES, Backend
 from tests.support.stored import NOW_MS, PREFIX, A, X, Y

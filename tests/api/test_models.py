@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.api.pages import make_cursor, read_cursor
+from relay.api.models import make_cursor, read_cursor
 from relay.errors import Refused
 from relay.store.sealing.sealer import Sealer
 
