@@ -15,7 +15,7 @@ from relay.errors import ParseError
 from relay.model.numbers import NumberFormat
 from relay.model.settings import Account, CallerNumbers, Health, Listener, Peer, PeerCertificate, Quota, Target
 from relay.peers.peers import host_port
-from relay.privacy.sdp import KNOWN_CODECS
+from relay.privacy.codecs import KNOWN_CODECS
 from relay.sip.uri import SipUri, parse_uri
 
 Transport = Literal["udp", "tcp", "tls"]

@@ -8,7 +8,7 @@ config/relay.toml.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -25,136 +25,121 @@ from relay.service.retention import Retention
 from relay.store.recordings import CipherName, Recordings
 
 _ENGINE = Settings(listeners=(), peers=(), routes=(), prefixes=())
-_LIMITS, _STREAMS = _ENGINE.limits, StreamLimits()
+_LIMITS, _SAID, _STREAMS = _ENGINE.limits, _ENGINE.announcements, StreamLimits()
 _PEER, _TARGET = Peer("", (), tcp_allowed=False, sources=()), Target("", 0, "udp", "")
 _ACCOUNT, _TLS = Account("", ""), TlsFiles(Path(), Path())
 _API, _BIND, _REFUSALS, _SIGNALS = ApiSettings(), BindRules(), RefusalCaps(), Signals()
 _DELIVERY, _KEPT, _RECORDINGS = DeliveryRules(), Retention(), Recordings(_API.kept_in)
 
+_Texts = tuple[str, ...]
 _DURATION = 'a duration, such as "24h", "90m" or "7d"'
 _CALLS, _CPS = "a number of calls, 0 for no limit", "calls per second, 0 for no limit"
 _CAPS = 'calls per time, such as ["3/5m", "10/24h"], or [] for no limit'
 _SIGNAL = "a table such as {warn = 20, lock = 0}, counts within ten minutes; 0 for never"
 
+
+def write(what: str, **limits: Any) -> Meta:
+    """The description of a value, as a fault quotes it, and its limits."""
+    return Meta(description=what, **limits)
+
+
 _Quota = Annotated[
-    Annotated[int, Meta(ge=0)] | Literal["none"], Meta(description='a number, such as 1000, or "none" for no limit')
+    Annotated[int, Meta(ge=0)] | Literal["none"], write('a number, such as 1000, or "none" for no limit')
 ]
-_Certificate = Annotated[str, Meta(min_length=1, description="the path of a PEM file, our certificate first")]
-_Key = Annotated[str, Meta(min_length=1, description="the path of a PEM file without a password")]
-_Authorities = Annotated[str, Meta(min_length=1, description="the path of a PEM file with the peers' authorities")]
+_Flag = Annotated[bool, write("true or false")]
+_Certificate = Annotated[str, write("the path of a PEM file, our certificate first", min_length=1)]
+_Key = Annotated[str, write("the path of a PEM file without a password", min_length=1)]
+_Authorities = Annotated[str, write("the path of a PEM file with the peers' authorities", min_length=1)]
 
 
 class SipTable(Struct, frozen=True):
-    listen: Annotated[tuple[str, ...], Meta(min_length=1, description='a list such as ["udp:127.0.0.1:5060"]')] = (
-        "udp:127.0.0.1:5060",
-    )
+    listen: Annotated[_Texts, write('a list such as ["udp:127.0.0.1:5060"]', min_length=1)] = ("udp:127.0.0.1:5060",)
     advertise: Annotated[
-        str | tuple[str, ...] | None,
-        Meta(description='the address or name that peers see, such as "203.0.113.7"; a list for IPv4 and IPv6'),
+        str | _Texts | None,
+        write('the address or name that peers see, such as "203.0.113.7"; a list for IPv4 and IPv6'),
     ] = None
-    t1_ms: Annotated[int, Meta(ge=10, le=10_000, description="milliseconds, 10 to 10000, such as 500")] = round(
+    t1_ms: Annotated[int, write("milliseconds, 10 to 10000, such as 500", ge=10, le=10_000)] = round(
         1000 * _ENGINE.timings.t1
     )
-    ring_timeout_s: Annotated[float, Meta(gt=0, le=3600, description="seconds, such as 90")] = _ENGINE.ring_timeout_s
-    no_progress_s: Annotated[float, Meta(gt=0, le=60, description="seconds, such as 6")] = _ENGINE.no_progress_s
-    max_call_s: Annotated[float, Meta(gt=0, le=604_800, description="seconds, such as 14400")] = _ENGINE.max_call_s
-    drain_s: Annotated[float, Meta(ge=0, le=86_400, description="seconds, such as 30")] = 30.0
-    other_numbers: Annotated[Literal["reject", "forward"], Meta(description='"reject" or "forward"')] = (
-        _ENGINE.other_numbers
-    )
+    ring_timeout_s: Annotated[float, write("seconds, such as 90", gt=0, le=3600)] = _ENGINE.ring_timeout_s
+    no_progress_s: Annotated[float, write("seconds, such as 6", gt=0, le=60)] = _ENGINE.no_progress_s
+    max_call_s: Annotated[float, write("seconds, such as 14400", gt=0, le=604_800)] = _ENGINE.max_call_s
+    drain_s: Annotated[float, write("seconds, such as 30", ge=0, le=86_400)] = 30.0
+    other_numbers: Annotated[Literal["reject", "forward"], write('"reject" or "forward"')] = _ENGINE.other_numbers
     login_algorithms: Annotated[
-        tuple[LoginAlgorithm, ...], Meta(min_length=1, description='a list such as ["SHA-256", "MD5"]')
+        tuple[LoginAlgorithm, ...], write('a list such as ["SHA-256", "MD5"]', min_length=1)
     ] = _ENGINE.login_algorithms
 
 
 class StoreTable(Struct, frozen=True):
     url: Annotated[
         str,
-        Meta(
+        write(
+            '"sqlite:" and a path, such as "sqlite:var/relay.db", or "postgresql://USER@HOST/DATABASE"',
             pattern="^(sqlite:.+|postgresql://.+)$",
-            description='"sqlite:" and a path, such as "sqlite:var/relay.db", or "postgresql://USER@HOST/DATABASE"',
         ),
     ] = "sqlite:var/relay.db"
-    node: Annotated[
-        str, Meta(pattern="^[a-z0-9-]{0,32}$", description="letters a to z, digits and dashes, 32 at most")
-    ] = ""
-    key_file: Annotated[str, Meta(min_length=1, description='a path, such as "var/relay.key"')] = "var/relay.key"
+    node: Annotated[str, write("letters a to z, digits and dashes, 32 at most", pattern="^[a-z0-9-]{0,32}$")] = ""
+    key_file: Annotated[str, write('a path, such as "var/relay.key"', min_length=1)] = "var/relay.key"
 
 
 class NumbersTable(Struct, frozen=True):
     prefixes: Annotated[
         tuple[Annotated[str, Meta(pattern="^700[0-9]{8}$")], ...],
-        Meta(min_length=1, description='the 11 managed digits of each range, such as ["70010000001"]'),
+        write('the 11 managed digits of each range, such as ["70010000001"]', min_length=1),
     ] = ("70010000001",)
-    phase: Annotated[Phase, Meta(description='"preparation", "transition" or "pilot"')] = _BIND.phase
-    cool_down: Annotated[str, Meta(description=_DURATION)] = format_duration(_BIND.cool_down_ms)
-    max_bindings: Annotated[int, Meta(ge=1, le=5000, description="a number of bindings, 1 to 5000, such as 200")] = (
-        _BIND.max_bindings
-    )
-    legacy: Annotated[
-        tuple[str, ...], Meta(description='the old middle numbers, such as ["95013000001", "17000000001"]')
-    ] = ()
+    phase: Annotated[Phase, write('"preparation", "transition" or "pilot"')] = _BIND.phase
+    cool_down: Annotated[str, write(_DURATION)] = format_duration(_BIND.cool_down_ms)
+    max_bindings: Annotated[int, write("a number, 1 to 5000, such as 200", ge=1, le=5000)] = _BIND.max_bindings
+    legacy: Annotated[_Texts, write('the old middle numbers, such as ["95013000001", "17000000001"]')] = ()
     parties: Annotated[
-        tuple[Kind, ...],
-        Meta(min_length=1, description='kinds of numbers: "mobile", "landline", "foreign" or "extension"'),
+        tuple[Kind, ...], write('kinds of numbers: "mobile", "landline", "foreign" or "extension"', min_length=1)
     ] = ("mobile",)
-    countries: Annotated[tuple[str, ...], Meta(description='two-letter codes (ISO 3166), such as ["HK", "SG"]')] = ()
-    extensions: Annotated[tuple[str, ...], Meta(description='ranges of digits, such as ["1000-1999"]')] = ()
-    filing: Annotated[Filing, Meta(description='"off", "warn" or "require"')] = _BIND.filing
-    legacy_until: Annotated[str, Meta(description='the last day of their service, such as "2027-03-31", or ""')] = ""
+    countries: Annotated[_Texts, write('two-letter codes (ISO 3166), such as ["HK", "SG"]')] = ()
+    extensions: Annotated[_Texts, write('ranges of digits, such as ["1000-1999"]')] = ()
+    filing: Annotated[Filing, write('"off", "warn" or "require"')] = _BIND.filing
+    legacy_until: Annotated[str, write('the last day of their service, such as "2027-03-31", or ""')] = ""
 
 
 class MediaTable(Struct, frozen=True):
-    mode: Annotated[Literal["direct", "rtpengine"], Meta(description='"direct" or "rtpengine"')] = "direct"
-    rtpengine: Annotated[
-        str | tuple[str, ...] | None, Meta(description='an address such as "udp:127.0.0.1:2223", or a list')
-    ] = None
-    check_s: Annotated[float, Meta(ge=1, le=3600, description="seconds, such as 20")] = _ENGINE.media_check_s
+    mode: Annotated[Literal["direct", "rtpengine"], write('"direct" or "rtpengine"')] = "direct"
+    rtpengine: Annotated[str | _Texts | None, write('an address such as "udp:127.0.0.1:2223", or a list')] = None
+    check_s: Annotated[float, write("seconds, such as 20", ge=1, le=3600)] = _ENGINE.media_check_s
 
 
 class AnnouncementsTable(Struct, frozen=True):
-    refused: Annotated[bool, Meta(description="true or false")] = _ENGINE.announcements.refused
-    begin: Annotated[bool, Meta(description="true or false")] = _ENGINE.announcements.begin
-    ending: Annotated[bool, Meta(description="true or false")] = _ENGINE.announcements.ending
-    language: Annotated[Language, Meta(description='"zh" or "en"')] = "zh"
-    folder: Annotated[str, Meta(description='a folder with WAV files such as busy.wav, or ""')] = ""
-    max_at_once: Annotated[int, Meta(ge=1, le=10_000, description="a number of callers, such as 100")] = (
-        _ENGINE.announcements.max_at_once
-    )
+    refused: _Flag = _SAID.refused
+    begin: _Flag = _SAID.begin
+    ending: _Flag = _SAID.ending
+    language: Annotated[Language, write('"zh" or "en"')] = "zh"
+    folder: Annotated[str, write('a folder with WAV files such as busy.wav, or ""')] = ""
+    max_at_once: Annotated[int, write("a number of callers, such as 100", ge=1, le=10_000)] = _SAID.max_at_once
 
 
 class SmsTable(Struct, frozen=True):
-    enabled: Annotated[bool, Meta(description="true or false")] = _ENGINE.sms
-    numbers: Annotated[Literal["refuse", "mask"], Meta(description='"refuse" or "mask"')] = _ENGINE.sms_numbers
+    enabled: _Flag = _ENGINE.sms
+    numbers: Annotated[Literal["refuse", "mask"], write('"refuse" or "mask"')] = _ENGINE.sms_numbers
 
 
 class RecordingTable(Struct, frozen=True):
     spool: Annotated[
-        str | tuple[str, ...],
-        Meta(description='rtpengine\'s recording-dir, such as "/var/spool/rtpengine", a list of several, or ""'),
+        str | _Texts, write('rtpengine\'s recording-dir, such as "/var/spool/rtpengine", a list of several, or ""')
     ] = ""
-    kept_in: Annotated[str, Meta(min_length=1, description='a folder, such as "var/recordings"')] = str(
-        _RECORDINGS.kept_in
-    )
-    cipher: Annotated[CipherName, Meta(description='"aes-256-gcm" or "sm4-gcm"')] = _RECORDINGS.cipher
-    on_failure: Annotated[Literal["continue", "end"], Meta(description='"continue" or "end"')] = "continue"
+    kept_in: Annotated[str, write('a folder, such as "var/recordings"', min_length=1)] = str(_RECORDINGS.kept_in)
+    cipher: Annotated[CipherName, write('"aes-256-gcm" or "sm4-gcm"')] = _RECORDINGS.cipher
+    on_failure: Annotated[Literal["continue", "end"], write('"continue" or "end"')] = "continue"
 
 
 class ApiTable(Struct, frozen=True):
     listen: Annotated[
         str,
-        Meta(
-            pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$",
-            description='an address and port, such as "127.0.0.1:8700"',
-        ),
+        write('an address and port, such as "127.0.0.1:8700"', pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$"),
     ] = "127.0.0.1:8700"
-    enabled: Annotated[bool, Meta(description="true or false")] = True
+    enabled: _Flag = True
     certificate: _Certificate | None = None
     key: _Key | None = None
-    requests_per_s: Annotated[int, Meta(ge=1, le=100_000, description="requests per second, such as 600")] = (
-        _API.requests_per_s
-    )
-    burst: Annotated[int, Meta(ge=1, le=1_000_000, description="a number of requests, such as 1200")] = _API.burst
+    requests_per_s: Annotated[int, write("requests per second, such as 600", ge=1, le=100_000)] = _API.requests_per_s
+    burst: Annotated[int, write("a number of requests, such as 1200", ge=1, le=1_000_000)] = _API.burst
 
 
 class QuotasTable(Struct, frozen=True):
@@ -168,15 +153,15 @@ class QuotasTable(Struct, frozen=True):
 
 
 class PolicyTable(Struct, frozen=True):
-    caller_caps: Annotated[tuple[str, ...], Meta(max_length=8, description=_CAPS)] = ("3/5m", "6/10m", "10/24h")
-    number_caps: Annotated[tuple[str, ...], Meta(max_length=8, description=_CAPS)] = ("600/5m", "1200/10m", "2000/24h")
-    anonymous: Annotated[Literal["refuse", "allow"], Meta(description='"refuse" or "allow"')] = "refuse"
-    international: Annotated[Literal["refuse", "allow"], Meta(description='"refuse" or "allow"')] = "refuse"
-    hours: Annotated[str, Meta(description='China time such as "08:00-22:00", or "" for always')] = ""
-    max_calls_per_number: Annotated[int, Meta(ge=0, description="a number of calls, 0 for no limit")] = 0
-    refused_per_number: Annotated[int, Meta(ge=0, le=1_000, description="a number of callers, 0 for no limit")] = 10
-    refused_per_caller: Annotated[int, Meta(ge=0, le=1_000, description="a number of attempts, 0 for no limit")] = 20
-    refused_pause: Annotated[str, Meta(description=_DURATION)] = format_duration(1000 * _REFUSALS.longest_pause_s)
+    caller_caps: Annotated[_Texts, write(_CAPS, max_length=8)] = ("3/5m", "6/10m", "10/24h")
+    number_caps: Annotated[_Texts, write(_CAPS, max_length=8)] = ("600/5m", "1200/10m", "2000/24h")
+    anonymous: Annotated[Literal["refuse", "allow"], write('"refuse" or "allow"')] = "refuse"
+    international: Annotated[Literal["refuse", "allow"], write('"refuse" or "allow"')] = "refuse"
+    hours: Annotated[str, write('China time such as "08:00-22:00", or "" for always')] = ""
+    max_calls_per_number: Annotated[int, write("a number of calls, 0 for no limit", ge=0)] = 0
+    refused_per_number: Annotated[int, write("a number of callers, 0 for no limit", ge=0, le=1_000)] = 10
+    refused_per_caller: Annotated[int, write("a number of attempts, 0 for no limit", ge=0, le=1_000)] = 20
+    refused_pause: Annotated[str, write(_DURATION)] = format_duration(1000 * _REFUSALS.longest_pause_s)
 
 
 class SignalTable(Struct, frozen=True, forbid_unknown_fields=True):
@@ -187,99 +172,87 @@ class SignalTable(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FraudTable(Struct, frozen=True):
-    strangers: Annotated[SignalTable, Meta(description=_SIGNAL)] = SignalTable(*_SIGNALS.strangers)
-    short_calls: Annotated[SignalTable, Meta(description=_SIGNAL)] = SignalTable(*_SIGNALS.short_calls)
-    sequential: Annotated[SignalTable, Meta(description=_SIGNAL)] = SignalTable(*_SIGNALS.sequential)
-    short_s: Annotated[int, Meta(ge=1, le=60, description="seconds, 1 to 60, such as 6")] = _SIGNALS.short_s
+    strangers: Annotated[SignalTable, write(_SIGNAL)] = SignalTable(*_SIGNALS.strangers)
+    short_calls: Annotated[SignalTable, write(_SIGNAL)] = SignalTable(*_SIGNALS.short_calls)
+    sequential: Annotated[SignalTable, write(_SIGNAL)] = SignalTable(*_SIGNALS.sequential)
+    short_s: Annotated[int, write("seconds, 1 to 60, such as 6", ge=1, le=60)] = _SIGNALS.short_s
 
 
 class VerifyTable(Struct, frozen=True):
-    url: Annotated[str, Meta(min_length=1, description='a URL such as "https://platform.example/verify"')]
-    secret_file: Annotated[str, Meta(min_length=1, description='the path of a file, such as "var/verify.secret"')]
-    timeout_ms: Annotated[int, Meta(ge=50, le=10_000, description="milliseconds, 50 to 10000, such as 2000")] = 2_000
-    fail: Annotated[Literal["closed", "open"], Meta(description='"closed" or "open"')] = "closed"
+    url: Annotated[str, write('a URL such as "https://platform.example/verify"', min_length=1)]
+    secret_file: Annotated[str, write('the path of a file, such as "var/verify.secret"', min_length=1)]
+    timeout_ms: Annotated[int, write("milliseconds, 50 to 10000, such as 2000", ge=50, le=10_000)] = 2_000
+    fail: Annotated[Literal["closed", "open"], write('"closed" or "open"')] = "closed"
 
 
 class WebhooksTable(Struct, frozen=True):
-    timeout_s: Annotated[float, Meta(gt=0, le=60, description="seconds, such as 10")] = _DELIVERY.timeout_s
-    give_up: Annotated[str, Meta(description=_DURATION)] = format_duration(_DELIVERY.give_up_ms)
-    batch: Annotated[int, Meta(ge=1, le=50, description="a number of events, 1 to 50")] = _DELIVERY.batch
+    timeout_s: Annotated[float, write("seconds, such as 10", gt=0, le=60)] = _DELIVERY.timeout_s
+    give_up: Annotated[str, write(_DURATION)] = format_duration(_DELIVERY.give_up_ms)
+    batch: Annotated[int, write("a number of events, 1 to 50", ge=1, le=50)] = _DELIVERY.batch
 
 
 class ReportTable(Struct, frozen=True):
-    sm4_key_file: Annotated[str, Meta(min_length=1, description='a file, such as "var/report.sm4"')] = "var/report.sm4"
-    batches: Annotated[str, Meta(min_length=1, description='a folder, such as "var/batches"')] = "var/batches"
+    sm4_key_file: Annotated[str, write('a file, such as "var/report.sm4"', min_length=1)] = "var/report.sm4"
+    batches: Annotated[str, write('a folder, such as "var/batches"', min_length=1)] = "var/batches"
 
 
 class RetentionTable(Struct, frozen=True):
-    records: Annotated[str, Meta(description='a duration of at least "184d"')] = format_duration(_KEPT.records_ms)
-    bindings: Annotated[str, Meta(description='a duration of at least "184d"')] = format_duration(_KEPT.bindings_ms)
-    audit: Annotated[str, Meta(description='a duration of at least "731d"')] = format_duration(_KEPT.audit_ms)
-    recordings: Annotated[str, Meta(description='a duration of at least "184d"')] = format_duration(_KEPT.recordings_ms)
-    businesses: Annotated[str, Meta(description='a duration of at least "731d"')] = format_duration(_KEPT.businesses_ms)
+    records: Annotated[str, write('a duration of at least "184d"')] = format_duration(_KEPT.records_ms)
+    bindings: Annotated[str, write('a duration of at least "184d"')] = format_duration(_KEPT.bindings_ms)
+    audit: Annotated[str, write('a duration of at least "731d"')] = format_duration(_KEPT.audit_ms)
+    recordings: Annotated[str, write('a duration of at least "184d"')] = format_duration(_KEPT.recordings_ms)
+    businesses: Annotated[str, write('a duration of at least "731d"')] = format_duration(_KEPT.businesses_ms)
     purge_at: Annotated[
-        str, Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$", description='a time of day in China such as "03:30"')
+        str, write('a time of day in China such as "03:30"', pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$")
     ] = "03:30"
 
 
 class LogTable(Struct, frozen=True):
-    format: Annotated[Literal["json", "console"], Meta(description='"json" or "console"')] = "json"
-    level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description='"debug", "info", "warning" or "error"')
-    ] = "info"
+    format: Annotated[Literal["json", "console"], write('"json" or "console"')] = "json"
+    level: Annotated[Literal["debug", "info", "warning", "error"], write('"debug", "info", "warning" or "error"')] = (
+        "info"
+    )
 
 
 class TlsTable(Struct, frozen=True):
     certificate: _Certificate
     key: _Key
     ca: _Authorities | None = None
-    verify: Annotated[bool, Meta(description="true or false")] = _TLS.verify
+    verify: _Flag = _TLS.verify
     client_ca: _Authorities | None = None
 
 
 class LimitsTable(Struct, frozen=True):
     """Names are those of `relay.model.settings.Limits`."""
 
-    max_calls: Annotated[int, Meta(ge=1, description="a number of calls, such as 20000")] = _LIMITS.max_calls
-    max_calls_per_peer: Annotated[int, Meta(ge=1, description="a number of calls, such as 20000")] = (
-        _LIMITS.max_calls_per_peer
-    )
-    max_pending_lookups: Annotated[int, Meta(ge=1, description="a number, such as 5000")] = _LIMITS.max_pending_lookups
-    max_transactions: Annotated[int, Meta(ge=1, description="a number, such as 200000")] = _LIMITS.max_transactions
-    shed_lag_ms: Annotated[int, Meta(ge=0, le=10_000, description="milliseconds, such as 250; 0 for never")] = (
-        _LIMITS.shed_lag_ms
-    )
-    stranger_answers_per_s: Annotated[int, Meta(ge=0, description="answers per second, such as 20")] = (
+    max_calls: Annotated[int, write("a number of calls, such as 20000", ge=1)] = _LIMITS.max_calls
+    max_calls_per_peer: Annotated[int, write("a number of calls, such as 20000", ge=1)] = _LIMITS.max_calls_per_peer
+    max_pending_lookups: Annotated[int, write("a number, such as 5000", ge=1)] = _LIMITS.max_pending_lookups
+    max_transactions: Annotated[int, write("a number, such as 200000", ge=1)] = _LIMITS.max_transactions
+    shed_lag_ms: Annotated[int, write("milliseconds, such as 250; 0 for never", ge=0, le=10_000)] = _LIMITS.shed_lag_ms
+    stranger_answers_per_s: Annotated[int, write("answers per second, such as 20", ge=0)] = (
         _LIMITS.stranger_answers_per_s
     )
-    ban_after: Annotated[int, Meta(ge=1, description="a number of offences, such as 100")] = _LIMITS.ban_after
-    ban_s: Annotated[float, Meta(ge=0, le=31_536_000, description="seconds, such as 600; 0 for no bans")] = (
-        _LIMITS.ban_s
-    )
+    ban_after: Annotated[int, write("a number of offences, such as 100", ge=1)] = _LIMITS.ban_after
+    ban_s: Annotated[float, write("seconds, such as 600; 0 for no bans", ge=0, le=31_536_000)] = _LIMITS.ban_s
 
 
 class StreamsTable(Struct, frozen=True):
     """Names are those of `relay.model.settings.StreamLimits`."""
 
-    max_connections: Annotated[int, Meta(ge=1, description="a number of connections, such as 10000")] = (
-        _STREAMS.max_connections
-    )
-    max_per_source: Annotated[int, Meta(ge=1, description="a number of connections, such as 1000")] = (
-        _STREAMS.max_per_source
-    )
-    max_strangers: Annotated[int, Meta(ge=0, description="a number of connections, such as 500")] = (
-        _STREAMS.max_strangers
-    )
-    idle_timeout_s: Annotated[float, Meta(gt=0, description="seconds, such as 900")] = _STREAMS.idle_timeout_s
-    message_timeout_s: Annotated[float, Meta(gt=0, description="seconds, such as 30")] = _STREAMS.message_timeout_s
-    connect_timeout_s: Annotated[float, Meta(gt=0, description="seconds, such as 5")] = _STREAMS.connect_timeout_s
-    max_head: Annotated[int, Meta(ge=1024, le=65_536, description="bytes, such as 16384")] = _STREAMS.max_head
-    max_body: Annotated[int, Meta(ge=1024, le=1_048_576, description="bytes, such as 65536")] = _STREAMS.max_body
-    max_unsent: Annotated[int, Meta(ge=65_536, description="bytes, such as 2097152")] = _STREAMS.max_unsent
+    max_connections: Annotated[int, write("a number of connections, such as 10000", ge=1)] = _STREAMS.max_connections
+    max_per_source: Annotated[int, write("a number of connections, such as 1000", ge=1)] = _STREAMS.max_per_source
+    max_strangers: Annotated[int, write("a number of connections, such as 500", ge=0)] = _STREAMS.max_strangers
+    idle_timeout_s: Annotated[float, write("seconds, such as 900", gt=0)] = _STREAMS.idle_timeout_s
+    message_timeout_s: Annotated[float, write("seconds, such as 30", gt=0)] = _STREAMS.message_timeout_s
+    connect_timeout_s: Annotated[float, write("seconds, such as 5", gt=0)] = _STREAMS.connect_timeout_s
+    max_head: Annotated[int, write("bytes, such as 16384", ge=1024, le=65_536)] = _STREAMS.max_head
+    max_body: Annotated[int, write("bytes, such as 65536", ge=1024, le=1_048_576)] = _STREAMS.max_body
+    max_unsent: Annotated[int, write("bytes, such as 2097152", ge=65_536)] = _STREAMS.max_unsent
 
 
 class DnsTable(Struct, frozen=True):
-    servers: Annotated[tuple[str, ...], Meta(description='a list such as ["192.0.2.53", "[2001:db8::53]:5353"]')] = ()
+    servers: Annotated[_Texts, write('a list such as ["192.0.2.53", "[2001:db8::53]:5353"]')] = ()
 
 
 class TargetTable(Struct, frozen=True, forbid_unknown_fields=True):
@@ -309,60 +282,44 @@ class LoginTable(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PeerTable(Struct, frozen=True):
-    name: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,64}$", description="letters, digits, _ . -, such as carrier")]
-    uri: Annotated[str, Meta(description='a URI such as "sip:192.0.2.10:5060;transport=udp"')] | None = None
+    name: Annotated[str, write("letters, digits, _ . -, such as carrier", pattern="^[A-Za-z0-9_.-]{1,64}$")]
+    uri: Annotated[str, write('a URI such as "sip:192.0.2.10:5060;transport=udp"')] | None = None
     targets: Annotated[
-        tuple[TargetTable, ...],
-        Meta(description='a list such as [{uri = "sip:192.0.2.10", priority = 0, weight = 1}]'),
+        tuple[TargetTable, ...], write('a list such as [{uri = "sip:192.0.2.10", priority = 0, weight = 1}]')
     ] = ()
-    ping_s: Annotated[float, Meta(ge=0, le=3600, description="seconds, such as 30; 0 for none")] = _PEER.health.ping_s
-    down_after: Annotated[int, Meta(ge=1, le=100, description="a number of failures, such as 2")] = (
-        _PEER.health.down_after
-    )
-    up_after: Annotated[int, Meta(ge=1, le=100, description="a number of answers, such as 1")] = _PEER.health.up_after
-    max_calls_in: Annotated[int, Meta(ge=0, description=_CALLS)] = _PEER.quota_in.max_calls
-    max_calls_out: Annotated[int, Meta(ge=0, description=_CALLS)] = _PEER.quota_out.max_calls
-    max_cps_in: Annotated[int, Meta(ge=0, le=10_000, description=_CPS)] = _PEER.quota_in.max_cps
-    max_cps_out: Annotated[int, Meta(ge=0, le=10_000, description=_CPS)] = _PEER.quota_out.max_cps
-    max_refused_in: (
-        Annotated[int, Meta(ge=0, le=1_000_000, description="a number of attempts, 0 for no limit")] | None
-    ) = None
-    sources: Annotated[
-        tuple[str, ...] | None,
-        Meta(description='networks that its requests come from, such as ["192.0.2.0/28"]'),
-    ] = None
-    identity: Annotated[Literal["from", "pai"], Meta(description='"from" or "pai"')] = _PEER.identity
+    ping_s: Annotated[float, write("seconds, such as 30; 0 for none", ge=0, le=3600)] = _PEER.health.ping_s
+    down_after: Annotated[int, write("a number of failures, such as 2", ge=1, le=100)] = _PEER.health.down_after
+    up_after: Annotated[int, write("a number of answers, such as 1", ge=1, le=100)] = _PEER.health.up_after
+    max_calls_in: Annotated[int, write(_CALLS, ge=0)] = _PEER.quota_in.max_calls
+    max_calls_out: Annotated[int, write(_CALLS, ge=0)] = _PEER.quota_out.max_calls
+    max_cps_in: Annotated[int, write(_CPS, ge=0, le=10_000)] = _PEER.quota_in.max_cps
+    max_cps_out: Annotated[int, write(_CPS, ge=0, le=10_000)] = _PEER.quota_out.max_cps
+    max_refused_in: Annotated[int, write("a number of attempts, 0 for no limit", ge=0, le=1_000_000)] | None = None
+    sources: Annotated[_Texts | None, write('networks that its requests come from, such as ["192.0.2.0/28"]')] = None
+    identity: Annotated[Literal["from", "pai"], write('"from" or "pai"')] = _PEER.identity
     numbers: Annotated[
-        Literal["any"] | tuple[str, ...] | None,
-        Meta(description='"any", or a list such as ["13800000001", "138*", "1000-1999"]'),
+        Literal["any"] | _Texts | None, write('"any", or a list such as ["13800000001", "138*", "1000-1999"]')
     ] = None
     number_format: Annotated[
         str,
-        Meta(
+        write(
+            '"national", "e164", "plus" or a prefix such as "prefix:00"',
             pattern="^(national|e164|plus|prefix:[0-9]{1,12})$",
-            description='"national", "e164", "plus" or a prefix such as "prefix:00"',
         ),
     ] = _PEER.number_format
-    auth: (
-        Annotated[AuthTable, Meta(description='{username = "4001", password_file = "var/carrier.password"}')] | None
-    ) = None
-    register: Annotated[bool, Meta(description="true or false")] = _PEER.registers
-    login: (
-        Annotated[LoginTable, Meta(description='{username = "1001", password_file = "var/phone.password"}')] | None
-    ) = None
-    codecs: Annotated[tuple[str, ...], Meta(description='a list such as ["PCMA", "telephone-event"]')] = ()
-    send_pai: Annotated[bool, Meta(description="true or false")] = _PEER.send_pai
+    auth: Annotated[AuthTable, write('{username = "4001", password_file = "var/carrier.password"}')] | None = None
+    register: _Flag = _PEER.registers
+    login: Annotated[LoginTable, write('{username = "1001", password_file = "var/phone.password"}')] | None = None
+    codecs: Annotated[_Texts, write('a list such as ["PCMA", "telephone-event"]')] = ()
+    send_pai: _Flag = _PEER.send_pai
     certificate: _Certificate | None = None
     key: _Key | None = None
 
 
 class RouteTable(Struct, frozen=True):
-    peers: Annotated[
-        tuple[str, ...], Meta(min_length=1, description='names of peers, tried in order, such as ["carrier"]')
-    ]
+    peers: Annotated[_Texts, write('names of peers, tried in order, such as ["carrier"]', min_length=1)]
     prefix: Annotated[
-        str,
-        Meta(pattern="^[0-9]{0,15}$", description='leading digits in E.164 without "+", such as "86138"; "" for all'),
+        str, write('leading digits in E.164 without "+", such as "86138"; "" for all', pattern="^[0-9]{0,15}$")
     ] = ""
 
 

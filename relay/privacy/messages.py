@@ -6,8 +6,8 @@ import re
 from typing import Final
 
 from relay.model.settings import Listener
-from relay.privacy.masking import PHRASES, Body
-from relay.sip.message import Flow, Request, Response
+from relay.privacy.masking import Body
+from relay.sip.message import PHRASES, Flow, Request, Response
 
 PATH_MTU_LIMIT: Final = 1300  # bytes; RFC 3261 18.1.1: larger requests need a transport with congestion control
 MOST_BY_UDP: Final = 65_507  # bytes; the payload of the largest UDP datagram over IPv4

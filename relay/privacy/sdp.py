@@ -8,14 +8,12 @@ by rtpengine's; host names do not pass.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
-from itertools import pairwise
 from typing import Final
 
 from relay.errors import ParseError
-from relay.privacy.codecs import keep_codecs, put_in_order
+from relay.privacy.codecs import keep_codecs, mask_attribute, put_in_order
 from relay.sip.sdp import Attribute, Connection, Media, Origin, Sdp, parse_sdp
 
 _RELAYED_KINDS: Final = frozenset({"audio", "video", "image", "text"})
@@ -35,56 +33,7 @@ _BANDWIDTHS: Final = {
     "RR": 6,
 }  # maximum of digits: AS and CT in kbit/s, TIAS, RS and RR in bit/s
 _MOST_PORTS: Final = 16
-_LONGEST_VALUE: Final = 512  # characters of an attribute; longer ones are dropped
-_FLAGS: Final = frozenset(
-    "sendrecv sendonly recvonly inactive rtcp-mux rtcp-rsize T38FaxFillBitRemoval T38FaxTranscodingMMR"
-    " T38FaxTranscodingJBIG".split()
-)
-_ENCODINGS: Final = frozenset(
-    "pcmu pcma g722 g7221 g723 g728 g729 g729d g729e gsm gsm-efr gsm-hr-08 ilbc isac speex silk opus amr amr-wb"
-    " amr-wb+ evs l16 g726-16 g726-24 g726-32 g726-40 dvi4 lpc bv16 bv32 vdvi qcelp mpa cn red telephone-event tone"
-    " clearmode h261 h263 h263-1998 h263-2000 h264 h265 vp8 vp9 av1 jpeg t38 t140".split()
-)
-KNOWN_CODECS: Final = _ENCODINGS | {"t38"}
 _STATIC_PAYLOADS: Final = frozenset(map(str, range(35)))  # RFC 3551 6
-
-_PAYLOAD: Final = r"(?:[1-9]?[0-9]|1[01][0-9]|12[0-7])"
-_RATE: Final = r"[0-9]{1,3}(?:\.[0-9]{1,2})?"
-_BAND: Final = r"(?:nb|wb|swb|fb)"
-# Short values of one kind each: too short for a party's number, even with separators.
-_FMTP_VALUES: Final = {
-    r"[0-9]{1,6}": (
-        "octet-align mode-change-period mode-change-capability mode-change-neighbor crc robust-sorting interleaving"
-        " max-red bitrate useinbandfec usedtx stereo sprop-stereo cbr maxplaybackrate sprop-maxcapturerate"
-        " maxaveragebitrate minptime maxptime ptime dtx dtx-recv hf-only evs-mode-switch packetization-mode"
-        " level-asymmetry-allowed max-mbps max-fs max-fr max-br max-cpb max-dpb max-smbps apt level profile qcif cif"
-    ),
-    r"[0-8](?:,[0-8]){0,8}": "mode-set",
-    r"[0-9]{1,2}|any": "mode",
-    r"yes|no": "annexa annexb",
-    r"on|off|vad": "vbr",
-    r"[0-9a-fA-F]{6}|[0-9]{1,3}": "profile-level-id",
-    r"-1|[0-7]": "cmr ch-aw-recv",
-    r"[1-6](?:-[1-6])?": "ch-send ch-recv",
-    rf"{_RATE}(?:-{_RATE})?": "br br-send br-recv",
-    rf"{_BAND}(?:-{_BAND})?": "bw bw-send bw-recv",
-}
-_is_fmtp_value: Final = {
-    name: re.compile(pattern).fullmatch for pattern, names in _FMTP_VALUES.items() for name in names.split()
-}
-_match_fmtp: Final = re.compile(rf"({_PAYLOAD}) +(.+)").fullmatch
-_is_redundancy: Final = re.compile(rf"{_PAYLOAD}(?:/{_PAYLOAD}){{1,4}}").fullmatch  # RFC 2198 5
-_is_events: Final = re.compile(r"[0-9]{1,3}(?:-[0-9]{1,3})?(?:,[0-9]{1,3}(?:-[0-9]{1,3})?){0,15}").fullmatch
-_match_rtpmap: Final = re.compile(rf"{_PAYLOAD} ([A-Za-z0-9+-]{{1,20}})/[0-9]{{3,6}}(?:/[1-8])?").fullmatch
-_is_crypto: Final = re.compile(  # RFC 4568 9.2; suites of RFC 4568 6.2, 6188, 7714
-    r"[1-9][0-9]? (?:AES_CM_128_HMAC_SHA1_(?:80|32)|F8_128_HMAC_SHA1_80|AES_(?:192|256)_CM_HMAC_SHA1_(?:80|32)"
-    r"|AEAD_AES_(?:128|256)_GCM(?:_8)?) inline:[A-Za-z0-9+/]{38,64}={0,2}(?:\|2\^[0-9]{1,2})?(?:\|[0-9]{1,3}:[0-9])?"
-).fullmatch
-_is_t38_value: Final = re.compile(r"[0-9]{1,6}|transferredTCF|localTCF|t38UDPRedundancy|t38UDPFEC|t38UDPNoEC").fullmatch
-_is_feedback: Final = re.compile(
-    rf"(?:{_PAYLOAD}|\*) (?:nack(?: pli| sli| rpsi)?|ccm (?:fir|tmmbr)|ack rpsi|goog-remb|trr-int [0-9]{{1,5}})"
-).fullmatch
-_is_small: Final = re.compile(r"[0-9]{1,5}").fullmatch
 
 
 class SdpWriter:
@@ -309,70 +258,3 @@ def _mask_formats(media: Media, attributes: list[Attribute]) -> list[str]:
         return ["t38"] if "t38" in media.formats else []
     mapped = {value.partition(" ")[0] for name, value in attributes if name == "rtpmap" and value}
     return [payload for payload in media.formats if payload in mapped or payload in _STATIC_PAYLOADS]
-
-
-def mask_attribute(name: str, value: str | None) -> Attribute | None:
-    """The masked attribute, or None if it is not on the allow-list."""
-    if value is None:
-        return (name, None) if name in _FLAGS else None
-    mask = _MASKS.get(name)
-    if mask is None or len(value) > _LONGEST_VALUE:
-        return None
-    kept = mask(value)
-    return None if kept is None else (name, kept)
-
-
-@lru_cache(maxsize=1024)
-def _mask_rtpmap(value: str) -> str | None:
-    found = _match_rtpmap(value)
-    return value if found and found[1].lower() in _ENCODINGS else None
-
-
-@lru_cache(maxsize=1024)
-def _mask_fmtp(value: str) -> str | None:
-    """The parameters of known codecs that have a valid value."""
-    found = _match_fmtp(value)
-    if found is None or not value.isascii():
-        return None
-    payload, settings = found.groups()
-    if _is_redundancy(settings) or (_is_events(settings) and _ascend(settings)):
-        return f"{payload} {settings}"
-    kept = []
-    for parameter in settings.split(";"):
-        name, _, setting = parameter.strip().partition("=")
-        is_value = _is_fmtp_value.get(name.lower())
-        if is_value and is_value(setting):
-            kept.append(f"{name}={setting}")
-    return f"{payload} {';'.join(kept)}" if kept else None
-
-
-def _ascend(events: str) -> bool:
-    """Whether a list of telephone events ascends, up to 255 (RFC 4733 2.4.1), which few numbers would."""
-    numbers = [int(number) for number in re.split("[,-]", events)]
-    return numbers[-1] <= 255 and all(low < high for low, high in pairwise(numbers))
-
-
-def _mask_rtcp(value: str) -> str | None:
-    """The port only (RFC 3605): the address may differ from that of the media."""
-    return _passing(_is_small)(value.partition(" ")[0])
-
-
-def _passing(is_value: Callable[[str], re.Match[str] | None]) -> Callable[[str], str | None]:
-    return lambda value: value if is_value(value) else None
-
-
-_MASKS: Final[dict[str, Callable[[str], str | None]]] = {
-    "rtpmap": _mask_rtpmap,
-    "fmtp": _mask_fmtp,
-    "ptime": _passing(_is_small),
-    "maxptime": _passing(_is_small),
-    "framerate": _passing(_is_small),
-    "rtcp": _mask_rtcp,
-    "crypto": _passing(_is_crypto),
-    "rtcp-fb": _passing(_is_feedback),
-    **dict.fromkeys(
-        "T38FaxVersion T38MaxBitRate T38FaxFillBitRemoval T38FaxTranscodingMMR T38FaxTranscodingJBIG"
-        " T38FaxRateManagement T38FaxMaxBuffer T38FaxMaxDatagram T38FaxMaxIFP T38FaxUdpEC T38FaxUdpECDepth".split(),
-        _passing(_is_t38_value),
-    ),
-}

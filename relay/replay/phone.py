@@ -12,26 +12,17 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import asyncio_dgram
 
 from relay.errors import ParseError, RelayError
 from relay.model.numbers import number_of_uri_user
-from relay.privacy.masking import PHRASES
 from relay.replay.comparison import SHORTEST, Secrets
 from relay.replay.script import Wording
 from relay.replay.trace import Endpoint
-from relay.sip.message import Message, Request, Response, parse_message
+from relay.sip.message import PHRASES, Message, Request, Response, parse_message
 from relay.sip.uri import SipUri
-
-
-class Receiver(Protocol):
-    async def receive(self, message: Message, data: bytes, source: Endpoint) -> None: ...
-
-
-class LineBusy(RelayError):
-    """The address cannot be bound."""
 
 
 class Line:
@@ -41,15 +32,15 @@ class Line:
         self._stream = stream
         self.address = address
         self.strays = 0  # datagrams that match no call or are not SIP
-        self._calls: dict[str, Receiver] = {}
-        self._expected: dict[str, Receiver] = {}
+        self._calls: dict[str, Phone] = {}
+        self._expected: dict[str, Phone] = {}
 
-    def expect(self, number: str, receiver: Receiver) -> None:
-        """Register the receiver of the next INVITE to a number (E.164 without "+")."""
-        self._expected[number] = receiver
+    def expect(self, number: str, phone: Phone) -> None:
+        """Register the phone of the next INVITE to a number (E.164 without "+")."""
+        self._expected[number] = phone
 
-    def join(self, call_id: str, receiver: Receiver) -> None:
-        self._calls[call_id] = receiver
+    def join(self, call_id: str, phone: Phone) -> None:
+        self._calls[call_id] = phone
 
     async def send(self, data: bytes, destination: Endpoint) -> None:
         await self._stream.send(data, tuple(destination))
@@ -66,32 +57,32 @@ class Line:
     async def _receive(self, data: bytes, source: Endpoint) -> None:
         try:
             message = parse_message(data)
-            receiver = self._calls.get(message.call_id) or self._newcomer(message)
+            phone = self._calls.get(message.call_id) or self._newcomer(message)
         except ParseError:
-            receiver = None
-        if receiver is None:
+            phone = None
+        if phone is None:
             self.strays += 1
         else:
-            await receiver.receive(message, data, source)
+            await phone.receive(message, data, source)
 
-    def _newcomer(self, message: Message) -> Receiver | None:
+    def _newcomer(self, message: Message) -> Phone | None:
         if not isinstance(message, Request) or message.method != "INVITE" or message.to_tag:
             return None
         uri = message.request_uri
         number = number_of_uri_user(uri.user or "") if isinstance(uri, SipUri) else ""
-        receiver = self._expected.pop(number, None)
-        if receiver is not None:
-            self.join(message.call_id, receiver)
-        return receiver
+        phone = self._expected.pop(number, None)
+        if phone is not None:
+            self.join(message.call_id, phone)
+        return phone
 
 
 @contextlib.asynccontextmanager
 async def open_line(address: Endpoint) -> AsyncIterator[Line]:
-    """Bind, and read until the block ends. Port 0: any free port. Raises LineBusy."""
+    """Bind, and read until the block ends. Port 0: any free port. Raises RelayError."""
     try:
         stream = await asyncio_dgram.bind(tuple(address))
     except OSError as error:
-        raise LineBusy(f"{address} cannot be used: {error.strerror or error}") from error
+        raise RelayError(f"{address} cannot be used: {error.strerror or error}") from error
     line = Line(stream, _endpoint(stream.sockname))
     reading = asyncio.create_task(line.run())
     try:
@@ -103,10 +94,8 @@ async def open_line(address: Endpoint) -> AsyncIterator[Line]:
         stream.close()
 
 
-def _endpoint(name: object) -> Endpoint:
-    """The endpoint of a socket name, which has four parts for IPv6."""
-    assert isinstance(name, tuple)
-    return Endpoint(name[0], name[1])
+def _endpoint(name: Any) -> Endpoint:
+    return Endpoint(*name[:2])  # a socket name of IPv6 has four parts
 
 
 # -- The user agent
@@ -120,13 +109,10 @@ _Key = tuple[str, int, str | None]
 
 @dataclass
 class Sent:
-    """A sent request."""
+    """A sent request, and its bytes."""
 
-    method: str
-    cseq: int
-    branch: str
-    data: bytes
     request: Request
+    data: bytes
 
 
 class Phone:
@@ -181,15 +167,15 @@ class Phone:
         request = _beside(invite, "CANCEL", invite.request.get("to") or "", headers)
         data = request.serialize()
         await self._line.send(data, self.peer)
-        return Sent("CANCEL", invite.cseq, invite.branch, data, request)
+        return Sent(request, data)
 
     async def acknowledge(self, invite: Sent, traced: Request | None) -> None:
         """Send the ACK to a 2xx."""
         headers = self._wording.headers(traced) if traced else []
         content_type, body = self._wording.body(traced) if traced else ([], b"")
-        branch = f"z9hG4bK{secrets.token_hex(8)}"
-        ack = self._compose("ACK", invite.cseq, branch, [*headers, *content_type], body)
-        self._acks[invite.cseq] = ack.data
+        cseq, branch = invite.request.cseq.number, f"z9hG4bK{secrets.token_hex(8)}"
+        ack = self._compose("ACK", cseq, branch, [*headers, *content_type], body)
+        self._acks[cseq] = ack.data
         await self._line.send(ack.data, self.peer)
 
     async def repeat(self, data: bytes) -> None:
@@ -210,7 +196,7 @@ class Phone:
             ("content-length", str(len(body))),
         ]
         request = Request.of(method, self.target, lines, body)
-        return Sent(method, cseq, branch, request.serialize(), request)
+        return Sent(request, request.serialize())
 
     @property
     def _contact(self) -> str:
@@ -265,8 +251,6 @@ class Phone:
     def _tag_for(self, traced: Response) -> str:
         return self._tags.setdefault(traced.to_tag or "", secrets.token_hex(4) if self._tags else self._tag)
 
-    # -- inbox
-
     def take_request(self, method: str) -> Request | None:
         """Take the first request of a method from the inbox."""
         for message in self.inbox:
@@ -278,7 +262,7 @@ class Phone:
     def take_response(self, sent: Sent, status: int | None = None) -> Response | None:
         """Take the first response to `sent` with that status; without a status, the first final one."""
         for message in self.inbox:
-            if not isinstance(message, Response) or message.cseq != (sent.cseq, sent.method):
+            if not isinstance(message, Response) or message.cseq != sent.request.cseq:
                 continue
             if message.status == status or (status is None and message.status >= 200):
                 self.inbox.remove(message)
@@ -288,7 +272,9 @@ class Phone:
     # -- receiving
 
     async def receive(self, message: Message, data: bytes, source: Endpoint) -> None:
-        name = message.method if isinstance(message, Request) else f"the {_name(message)}"
+        name = (
+            f"the {message.status} to {message.cseq.method}" if isinstance(message, Response) else message.cseq.method
+        )
         self.leaks += [f"{what} in {name}" for what in self._others.find(data)]
         self.peer = source
         if isinstance(message, Request):
@@ -355,9 +341,11 @@ def _key(request: Request) -> _Key:
 def _beside(invite: Sent, method: str, to: str, headers: Headers = ()) -> Request:
     """A request of the INVITE's transaction: a CANCEL (RFC 3261 9.1), or the ACK to a refusal (17.1.1.3)."""
     kept = [(name, value) for name, value in invite.request.headers if name in ("via", "from", "call-id", "route")]
-    own = [("to", to), ("cseq", f"{invite.cseq} {method}"), ("max-forwards", "70"), *headers, ("content-length", "0")]
+    own = [
+        ("to", to),
+        ("cseq", f"{invite.request.cseq.number} {method}"),
+        ("max-forwards", "70"),
+        *headers,
+        ("content-length", "0"),
+    ]
     return Request.of(method, invite.request.uri, [*kept, *own])
-
-
-def _name(message: Message) -> str:
-    return f"{message.status} to {message.cseq.method}" if isinstance(message, Response) else "request"

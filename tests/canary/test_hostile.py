@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from relay.model.call import Route
-from relay.privacy import sdp
+from relay.privacy import codecs
 from relay.sip.message import parse_message
 from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB
@@ -291,11 +291,11 @@ def test_a_host_name_for_the_media_takes_the_answer_down() -> None:
 
 def test_long_attributes_are_not_remembered() -> None:
     ladder = clean()
-    before = [cached.cache_info().currsize for cached in (sdp._mask_fmtp, sdp._mask_rtpmap)]
+    before = [cached.cache_info().currsize for cached in (codecs._mask_fmtp, codecs._mask_rtpmap)]
     body = OFFER + b"".join(b"a=fmtp:8 maxptime=40;%b\r\n" % (b"x%d;" % number * 900) for number in range(14))
     ladder.caller.invites(X, body=body)
     assert ladder.callee.get_request("INVITE").body.count(b"fmtp") == 0
-    after = [cached.cache_info().currsize for cached in (sdp._mask_fmtp, sdp._mask_rtpmap)]
+    after = [cached.cache_info().currsize for cached in (codecs._mask_fmtp, codecs._mask_rtpmap)]
     assert after[0] == before[0]
     ladder.callee.answers(486)
     ladder.caller.get(100)

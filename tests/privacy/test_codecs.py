@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import ProtocolError
-from relay.privacy.codecs import common_codecs, keep_codecs, with_fmtp_of
+from relay.privacy.codecs import common_codecs, keep_codecs, mask_attribute, with_fmtp_of
 from relay.sip.sdp import parse_sdp
 from tests.call.support import peer
 
@@ -103,3 +103,106 @@ def test_common_codecs_are_those_of_both_peers() -> None:
     assert common_codecs(one, whatever) == common_codecs(whatever, one) == {"a", "b"}
     assert common_codecs(one, none) == set()
     assert common_codecs(whatever, whatever) is None
+
+
+# -- Attributes that cross
+
+
+@pytest.mark.parametrize("flag", ["sendrecv", "sendonly", "recvonly", "inactive", "rtcp-mux", "rtcp-rsize"])
+def test_allowed_flags_pass(flag: str) -> None:
+    assert mask_attribute(flag, None) == (flag, None)
+    assert mask_attribute(flag, "alice") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rtpmap", "0 PCMU/8000"),
+        ("rtpmap", "111 opus/48000/2"),
+        ("rtpmap", "127 AMR-WB/16000/1"),
+        ("fmtp", "101 0-15"),
+        ("fmtp", "101 0-11,16,32-35"),
+        ("fmtp", "18 annexb=no"),
+        ("fmtp", "96 mode-set=0,2,5,7;octet-align=1;max-red=0"),
+        ("fmtp", "97 mode=30"),
+        ("fmtp", "98 profile-level-id=42e01f;packetization-mode=1;max-mbps=108000"),
+        ("fmtp", "99 br=5.9-13.2;bw=nb-swb;ch-aw-recv=-1;cmr=1"),
+        ("fmtp", "121 0/5/0"),
+        ("fmtp", "34 QCIF=1;CIF=2"),
+        ("fmtp", "112 vbr=on"),
+        ("ptime", "20"),
+        ("maxptime", "150"),
+        ("framerate", "30"),
+        ("rtcp", "4001"),
+        ("rtcp-fb", "* ccm fir"),
+        ("rtcp-fb", "98 nack pli"),
+        ("crypto", "1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz|2^20|1:4"),
+        ("crypto", "2 AEAD_AES_256_GCM inline:HGAPy4Cedy/qumbZvpuCZSVT7rNDk8vG4TdUXp5hkyWqJCqiLRGab0KJy1g="),
+        ("T38FaxVersion", "0"),
+        ("T38MaxBitRate", "14400"),
+        ("T38FaxRateManagement", "transferredTCF"),
+        ("T38FaxUdpEC", "t38UDPRedundancy"),
+    ],
+)
+def test_allowed_attributes_pass_unchanged(name: str, value: str) -> None:
+    assert mask_attribute(name, value) == (name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rtpmap", "96 alice/8000"),
+        ("rtpmap", "96 PCMU/13800000001"),
+        ("rtpmap", "13800000001 PCMU/8000"),
+        ("rtpmap", "128 PCMU/8000"),
+        ("rtpmap", "0 PCMU/8000\r\nm=alice"),
+        ("fmtp", "96 alice=1"),
+        ("fmtp", "96 mode-set=alice"),
+        ("fmtp", "96 maxptime=13800000001"),
+        ("fmtp", "96 maxptime=138-0000-0001"),
+        ("fmtp", "96 profile-level-id=138000-00001"),
+        ("fmtp", "96 138,000,000,01"),
+        ("fmtp", "101 138-000"),
+        ("fmtp", "101 300"),
+        ("fmtp", "96 138/000/000/01"),
+        ("fmtp", "13800000001 0-15"),
+        ("fmtp", "١٣٨ 0-15"),
+        ("fmtp", "96 sprop-parameter-sets=Z0IACpZTBYmI,aMljiA=="),
+        ("fmtp", "96 \u212a=1"),
+        ("ptime", "13800000001"),
+        ("rtcp", "13800000001 IN IP4 192.0.2.1"),
+        ("rtcp-fb", "* alice"),
+        ("crypto", "1 ALICE_13800000001 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz"),
+        ("crypto", "1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz alice"),
+        ("T38VendorInfo", "0 0 37"),
+        ("T38VendorInfo", "138000"),
+        ("T38FaxVersion", "13800000001"),
+        ("T38FaxRateManagement", "alice"),
+        ("tool", "alice"),
+        ("ssrc", "1 cname:alice"),
+        ("msid", "alice"),
+        ("candidate", "1 1 UDP 2130706431 10.0.1.1 8998 typ host"),
+        ("ice-ufrag", "alice"),
+        ("fingerprint", "sha-256 AA:BB"),
+        ("sendrecv", ""),
+        ("fmtp", "96 " + "mode=1;" * 100),
+    ],
+)
+def test_other_attributes_are_dropped(name: str, value: str) -> None:
+    assert mask_attribute(name, value) is None
+
+
+def test_only_known_fmtp_parameters_pass() -> None:
+    assert mask_attribute("fmtp", "96 useinbandfec=1; x-alice=1;sprop-stereo=13800000001; maxptime=40") == (
+        "fmtp",
+        "96 useinbandfec=1;maxptime=40",
+    )
+
+
+def test_only_the_port_of_rtcp_passes() -> None:
+    assert mask_attribute("rtcp", "4001 IN IP4 10.0.0.7") == ("rtcp", "4001")
+
+
+def test_value_attribute_without_a_value_is_dropped() -> None:
+    assert mask_attribute("alice", None) is None
+    assert mask_attribute("rtpmap", None) is None

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from relay.errors import ParseError, ProtocolError
 from relay.privacy import masking
-from relay.privacy.masking import PHRASES, Verdict
+from relay.privacy.masking import Verdict
 from relay.privacy.sdp import SdpWriter
-from relay.sip.message import Request, Response
+from relay.sip.message import PHRASES, Request, Response
 from tests.ladder.descriptions import OFFER
 from tests.support.outcome import outcome
 

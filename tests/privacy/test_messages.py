@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from relay.errors import ParseError
-from relay.privacy.masking import PHRASES, Body
+from relay.privacy.masking import Body
 from relay.privacy.messages import OutgoingRequest, Reply, contact_line
-from relay.sip.message import Flow
+from relay.sip.message import PHRASES, Flow
 from tests.call.support import FLOW, TCP, UDP, UDP6, invite, ok
 
 CONSTANTS = "Route: <sip:p;lr>\r\nFrom: <sip:x@h>;tag=1\r\nTo: <sip:b@c>\r\nCall-ID: 2\r\n"

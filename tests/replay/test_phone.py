@@ -76,7 +76,7 @@ async def test_a_refusal_is_acknowledged_in_the_invite_s_transaction(far_end: Fa
     await far_end.answer(sent.request, 180)
     await far_end.answer(sent.request, 486)
     ack = await far_end.next()
-    assert (ack.method, ack.uri, ack.branch) == ("ACK", sent.request.uri, sent.branch)
+    assert (ack.method, ack.uri, ack.branch) == ("ACK", sent.request.uri, sent.request.branch)
     assert ack.to_tag == "far"
 
 
@@ -85,7 +85,12 @@ async def test_cancel_takes_the_invite_s_route_and_branch(far_end: FarEnd) -> No
     await far_end.answer(sent.request, 180)
     await far_end.phone.cancel(sent)
     cancel = await far_end.next()
-    assert (cancel.method, cancel.uri, cancel.branch, cancel.to_tag) == ("CANCEL", sent.request.uri, sent.branch, None)
+    assert (cancel.method, cancel.uri, cancel.branch, cancel.to_tag) == (
+        "CANCEL",
+        sent.request.uri,
+        sent.request.branch,
+        None,
+    )
     assert cancel.cseq == (1, "CANCEL")
 
 
