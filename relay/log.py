@@ -1,4 +1,4 @@
-"""The log: structlog events as JSON lines or console text, with real numbers masked (DESIGN 3).
+"""The log: structlog events as JSON lines or console text, with real numbers masked.
 
 Masking covers every string of an event, tracebacks included.
 """

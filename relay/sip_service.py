@@ -100,10 +100,10 @@ class SipService:
         located: Located,
         kept: Sequence[KeptAttempt],
     ) -> None:
-        """Resume the live calls (DESIGN 4.2), listen and serve. Raises ConfigError.
+        """Resume the live calls, listen and serve. Raises ConfigError.
 
         `known`: records of live calls, and of calls whose end may not be in the store yet. `kept`: attempts that were
-        under way at the crash; they are ended (4.3).
+        under way at the crash; they are ended.
         """
         if self._verifier is not None:
             await self._verifier.open()

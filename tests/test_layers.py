@@ -1,4 +1,4 @@
-"""Imports point one way (DESIGN 2), and the pure core reads no clock, random source or socket."""
+"""Imports point one way, and the pure core reads no clock, random source or socket."""
 
 from __future__ import annotations
 

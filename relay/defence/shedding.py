@@ -3,8 +3,8 @@
 Also shed are requests over the limit of transactions, in total or for their peer.
 
 They get a stateless 503 built from their own lines (RFC 3261 8.2.7): no transaction, no look-up, no record. They are
-counted by peer and logged in sums. DESIGN 4.3 wants a record of every attempt, but the record is most of the cost of a
-refusal: with it, throughput would fall under overload instead of holding.
+counted by peer and logged in sums. Every other attempt has a record, but a record is most of the cost of a refusal:
+with it, throughput would fall under overload instead of holding.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Shedding:
         return True
 
     def turns_away(self, request: Request, flow: Flow, peer: Peer, now: float) -> bool:
-        """Shed a parsed request of a peer: no room for its transaction (DESIGN 4.5), or shed before. False: not shed.
+        """Shed a parsed request of a peer: no room for its transaction, or shed before. False: not shed.
         Raises ParseError if it cannot be answered."""
         has_room = self._shares.has_room(peer.name, now)
         if has_room and (now > self._turn_at + REMEMBERED_S or not self._has_shed(_key(request))):

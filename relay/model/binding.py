@@ -1,4 +1,4 @@
-"""Bindings and the routes they compile to (DESIGN 1). No store, no clock."""
+"""Bindings and the routes they compile to. No store, no clock."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Line(NamedTuple):
 
 
 def compile_lines(binding: Binding, members: Iterable[str] = ()) -> Iterator[Line]:
-    """The routes of a binding (table of DESIGN 1). `members`: of the group in GXB and GXYB.
+    """The routes of a binding (modes: docs/GLOSSARY.md). `members`: of the group in GXB and GXYB.
 
     AXB: (x, a), (x, b). AXYB: (x, a), (y, b). GXB: (x, each g), (x, b). GXYB: (x, each g), (y, b).
     AXN: (x, a), (x, any).

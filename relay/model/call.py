@@ -10,7 +10,7 @@ LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
 
 
 class Refusal(NamedTuple):
-    """A refused call. `outcome` is one of DESIGN 5; the three codes go to the caller."""
+    """A refused call. `outcome` is one of `relay.policy.evaluate.OUTCOMES`; the three codes go to the caller."""
 
     outcome: str
     status: int  # SIP

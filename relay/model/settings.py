@@ -105,7 +105,7 @@ class PeerRoute:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of the relay (DESIGN 4.5). Above a limit the response is 503 with Retry-After."""
+    """Limits of the relay. Above a limit the response is 503 with Retry-After."""
 
     max_calls: int = 20_000
     max_calls_per_peer: int = 20_000
@@ -150,7 +150,7 @@ class Settings:
     legacy: frozenset[str] = frozenset()  # old middle numbers, looked up like 700 numbers; E.164 without "+"
 
 
-# -- Caller numbers that a peer may assert (DESIGN 4.7)
+# -- Caller numbers that a peer may assert
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
-    """Limits of TCP and TLS connections (DESIGN 4.5). A connection that exceeds one is closed."""
+    """Limits of TCP and TLS connections. A connection that exceeds one is closed."""
 
     max_connections: int = 10_000
     max_per_source: int = 1_000

@@ -367,7 +367,7 @@ class Driver:
             answer = self._look_up(action.number, action.caller, now + self._engine.clock_offset_s, action.peer)
         except Exception:
             self._report_bug("look_up", now)
-            answer = STORE_FAILED  # DESIGN 1: fail closed
+            answer = STORE_FAILED  # fail closed
         self._take(action, answer, now)
 
     def _take(self, action: LookUp, answer: Route | Refusal, now: float) -> None:

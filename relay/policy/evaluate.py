@@ -216,7 +216,7 @@ def _direction_of(bound: BindingContext) -> str:
 
 
 def _target(bound: BindingContext, rules: Rules) -> str | None:
-    """The called party, by the table of DESIGN 1.
+    """The called party, by the mode of the binding (docs/GLOSSARY.md).
 
     Anybody may call an AXN, so its last caller is skipped if he may not be a party. A group's last caller is a member;
     if the rules have changed since, `_callee` refuses.

@@ -1,4 +1,4 @@
-"""Header masking: what may cross from one party's side to the other (DESIGN 3).
+"""Header masking: what may cross from one party's side to the other.
 
 An allow-list. Each function takes a received message and returns what may be written into the outgoing one; anything
 it does not name is dropped. It never sends and keeps no state.

@@ -70,7 +70,7 @@ FIELDS: Final[dict[str, Field]] = {
 
 
 def reported(record: CallRecord, *, reveal: bool, for_operator: bool = True) -> dict[str, Value]:
-    """The fields in the order of DESIGN 5; absent ones are None. Times are Unix milliseconds.
+    """The fields in the order of `CallRecord`; absent ones are None. Times are Unix milliseconds.
 
     Without `reveal` real numbers are masked, and fields that may contain a party's number or address are absent: the
     Call-ID chosen by the caller's phone, and the source, unless it is unknown.

@@ -1,4 +1,4 @@
-"""SDP masking: session descriptions as the other side may see them (DESIGN 3, "SDP").
+"""SDP masking: session descriptions as the other side may see them.
 
 Everything that identifies a person, a device or a program is dropped: origin, names, keys in clear, candidates, unknown
 attributes, codecs and formats. Media addresses pass unchanged (`[media] mode = "direct"`) or have already been replaced

@@ -1,4 +1,4 @@
-"""Comparison with the trace: the relay's intended changes (DESIGN 2, 3, 5), and secrets that must not cross."""
+"""Comparison with the trace: the relay's intended changes, and secrets that must not cross."""
 
 from __future__ import annotations
 

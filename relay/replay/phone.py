@@ -130,8 +130,7 @@ class Phone:
         self._line, self._wording, self._own, self._others, self._changed = line, wording, own, others, changed
         self._tag = secrets.token_hex(4)
         self._tags: dict[str, str] = {}  # traced To tag -> ours: a forked call has several
-        self._cseq = 0
-        self._rseq = 0
+        self._cseq = self._rseq = 0
         self._seen: set[object] = set()
         self._answers: dict[_Key, bytes] = {}  # responses to retransmit
         self._refused: set[int] = set()  # CSeq of INVITEs that this side refused

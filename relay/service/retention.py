@@ -1,8 +1,8 @@
 """Retention periods, and the purge of expired data.
 
 The legal minimum applies whatever is configured: six months for bindings, call records and recordings, two years for
-the audit log and for business users (DESIGN 1). A purge is a series of small transactions with a pause after each
-(`Writer`), so calls are not delayed. An interrupted purge is continued by the next.
+the audit log and for business users. A purge is a series of small transactions with a pause after each (`Writer`), so
+calls are not delayed. An interrupted purge is continued by the next.
 """
 
 from __future__ import annotations

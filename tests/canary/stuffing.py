@@ -18,8 +18,8 @@ _USUAL: tuple[Callable[[str, str], str], ...] = (
 STYLES = (*_USUAL, *_USUAL, lambda name, value: f"{name}:\r\n\t {value}")
 """Ways to write a header line: as usual, in odd case, with blanks before the colon, folded."""
 
-# The headers of DESIGN 3, those of the IANA registry, and what carriers and programs add. {w} word, {n} number in some
-# notation, {h} address, {i} address behind NAT, {c} cell id.
+# The headers that masking knows, those of the IANA registry, and what carriers and programs add. {w} word, {n} number
+# in some notation, {h} address, {i} address behind NAT, {c} cell id.
 HEADERS = """
 P-Asserted-Identity: "{w}" <sip:{n}@{h};user=phone>
 P-Asserted-Identity: <tel:{n};phone-context=+86>

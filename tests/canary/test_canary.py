@@ -1,4 +1,4 @@
-"""Nothing that is marked crosses, in any message of any flow; what must cross does (DESIGN 3)."""
+"""Nothing that is marked crosses, in any message of any flow; what must cross does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Challenges and credentials stay on the side that they belong to, both ways (DESIGN 3)."""
+"""Challenges and credentials stay on the side that they belong to, both ways."""
 
 from __future__ import annotations
 

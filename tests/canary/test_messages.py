@@ -1,4 +1,4 @@
-"""Of a text message only its text crosses, without a real number, and of its answer only our status (DESIGN 3)."""
+"""Of a text message only its text crosses, without a real number, and of its answer only our status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One peer floods the relay, or somebody in its name: the calls of another peer go on (DESIGN 4.8)."""
+"""One peer floods the relay, or somebody in its name: the calls of another peer go on."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """kill -9 a hundred times while phones ring, under load: every caller is answered, every callee stops ringing, and each
-attempt has its one record (DESIGN 4.3).
+attempt has its one record.
 
 Two SIPps make the calls that ring, bare phones beside them calls that are answered and hung up, which each kill meets
 at whatever stage they are.

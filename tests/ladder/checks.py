@@ -71,7 +71,7 @@ class Checks:
         branch, status, method = response.branch, response.status, response.cseq.method
         if status == 401:  # a challenge, which does not answer an attempt
             return
-        if status == 503 and response.get("retry-after") == "1" and not response.has("reason"):  # shed (DESIGN 4.3)
+        if status == 503 and response.get("retry-after") == "1" and not response.has("reason"):  # shed
             return
         if branch in self._initial and method in self._recorded:
             assert status >= 300 or status == 100 or branch in self._provisional or method == "MESSAGE", (

@@ -1,4 +1,4 @@
-"""Routes of a binding (the table in DESIGN 1)."""
+"""Routes of a binding, by mode (docs/GLOSSARY.md)."""
 
 from __future__ import annotations
 

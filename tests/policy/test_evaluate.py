@@ -321,7 +321,7 @@ def test_the_default_case_is_granted() -> None:
 
 # -- All outcomes of records
 
-# DESIGN 5 and later additions; an outcome missing from OUTCOMES would be refused as a filter.
+# An outcome missing from OUTCOMES would be refused as a filter.
 NAMED = (
     "answered busy no_answer rejected cancelled unreachable no_binding expired direction_barred number_unknown"
     " number_locked caller_not_allowed business_suspended over_limit store_failed failed"

@@ -1,4 +1,4 @@
-"""A reference model of numbers and bindings: dictionaries and DESIGN 1's table, without keys, hashes, indexes or SQL.
+"""A reference model of numbers and bindings: dictionaries and a table of modes, without keys, hashes, indexes, SQL.
 
 Every request has its time. The result is the kind of refusal, or "" on success.
 """
@@ -52,7 +52,7 @@ class Made:
         return [number for number in (self.x, self.y) if number is not None]
 
     def left_sides(self, members: set[str]) -> dict[tuple[str, str], str]:
-        """(number dialled, caller) of DESIGN 1's table -> the party that the caller is."""
+        """(number dialled, caller) of each route -> the party that the caller is."""
         group = {(self.x, member): "g" for member in members}
         back = {(str(self.y or self.x), str(self.b)): "b"}
         match self.mode:
@@ -64,7 +64,7 @@ class Made:
                 return {(self.x, str(self.a)): "a", (self.x, ANYBODY): "*"}
 
     def answer(self, party: str) -> tuple[str | None, str]:
-        """(target, number shown) of DESIGN 1's table, without earlier calls."""
+        """(target, number shown) of a route, without earlier calls."""
         match party:
             case "a" if self.mode == "AXN":
                 return self.b, self.x

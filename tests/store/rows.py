@@ -68,7 +68,7 @@ class Rows:
         business: str = "default",
         **columns: object,
     ) -> None:
-        """Add the binding and the routes that its mode compiles to (DESIGN 1)."""
+        """Add the binding and the routes that its mode compiles to."""
         sealed = seal_binding(self.sealer, binding_id, mode, x, y, Secret(a, b, "order-1", industrial_id="88.101.1/7"))
         self.write(_BINDING, binding_id, mode, business, x, y, sealed, NOW_MS)
         self.change("binding", binding_id, **columns)

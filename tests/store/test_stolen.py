@@ -1,4 +1,4 @@
-"""The content of a stolen database file (DESIGN 3: it shows no number)."""
+"""The content of a stolen database file (it shows no number)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of DESIGN 1, a test per row of its two tables: real commands, real SIP, a running relay."""
+"""The rules of number protection and the routes of each mode: real commands, real SIP, a running relay."""
 
 from __future__ import annotations
 
