@@ -35,8 +35,8 @@ from relay.policy.call_policy import CallPolicy
 from relay.store.journal.attempts import AttemptFile
 from relay.store.journal.queue import JournalQueue
 from relay.store.journal.rows import LiveCall
-from relay.store.lookup import RouteReader, granted_since
 from relay.store.sealing.sealer import Sealer
+from relay.store.sqlite.lookup import RouteReader, granted_since
 
 if TYPE_CHECKING:
     from relay.net.locate import Located

@@ -18,8 +18,8 @@ from relay.policy.rules import Rules
 from relay.sip_service import tokens
 from relay.store.database import open_store
 from relay.store.journal.attempts import AttemptFile
-from relay.store.lookup import RouteReader
 from relay.store.sqlite.journal import sqlite_journal
+from relay.store.sqlite.lookup import RouteReader
 from tests.call.support import settings
 from tests.net.support import Log
 

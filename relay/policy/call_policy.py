@@ -35,7 +35,7 @@ class CallPolicy:
         remember: Callable[[LastCaller], None],
         report: Report | None = None,
     ) -> None:
-        """`fetch`: `relay.store.lookup.RouteReader.fetch`; `remember` stores a callee's last caller.
+        """`fetch`: `relay.store.sqlite.lookup.RouteReader.fetch`; `remember` stores a callee's last caller.
 
         `report(event, fields)` gets the pauses of peers.
         """

@@ -1,180 +1,106 @@
 """The look-up of a call: all data of (number dialled, caller), in one statement.
 
-If the caller has no route in force, the statement runs once more, for the route for any caller.
-
-It reads synchronously in the caller's thread, caches nothing, and fails closed: any error is a Refusal, and is reported
-once. `relay.policy.evaluate` evaluates the result.
+Owns the statement, and what its row says. The readers of both databases differ in a few words of it (`Syntax`), and
+in how they ask: `relay.store.sqlite.lookup`, `relay.store.postgres.lookup`. Each caches nothing, and fails closed: any
+error is a Refusal, and is reported once. `relay.policy.evaluate` evaluates the result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import closing
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from relay.errors import StoreError
-from relay.model.call import CallRecord, Refusal
 from relay.policy.evaluate import GROUP_MODES, BindingContext, Counted, LookupResult
-from relay.policy.rules import MEMORY_S, STORE_FAILED, Rules
-from relay.store.connection import DATABASE_ERRORS, Connection, LookupOutage, Report
-from relay.store.database import connect_reader, store_errors
-from relay.store.files import Displaced, StoreFiles
+from relay.policy.rules import MEMORY_S, Rules
 from relay.store.journal.rows import open_caller
-from relay.store.ledger_tables import FILE, TABLES
-from relay.store.record_rows import SELECT, number_key, open_row, pair_key
-from relay.store.sealing.rows import ANY_CALLER, is_proven_for_call, not_proven, open_fields
+from relay.store.ledger_tables import TABLES, Dialect
+from relay.store.record_rows import number_key, pair_key
+from relay.store.sealing.rows import is_proven_for_call, not_proven, open_fields
 from relay.store.sealing.sealer import Sealer
 
-# Each part is a search by key. ?3: the caller's hash, or ANY_CALLER. The route of the last caller shows whether he is
-# still a member; "+" keeps SQLite from using the index on binding_id.
-# Returning a column costs the sqlite3 module as much as finding it, so most are returned as one JSON array.
+# Each part is a search by key. The route of the last caller shows whether he is still a member.
 _LOOK_UP: Final = """
-SELECT (SELECT revision FROM ledger_head WHERE id = 1), last.caller_hash, last.sealed, {found}
-FROM (SELECT 1)
-LEFT JOIN number ON number.number = ?1
-LEFT JOIN route ON route.number = ?1 AND route.caller_hash = ?3
+SELECT (SELECT revision FROM ledger_head WHERE id = 1), last.caller_hash, last.sealed, {found}{more}
+FROM {routes}
+LEFT JOIN number ON number.number = {number}
+LEFT JOIN route ON route.number = {number} AND route.caller_hash = {caller_of_route}
 LEFT JOIN binding ON binding.id = route.binding_id
 LEFT JOIN business ON business.id = binding.business
-LEFT JOIN list_entry AS of_binding ON of_binding.owner = 'binding ' || route.binding_id AND of_binding.caller_hash = ?2
+LEFT JOIN list_entry AS of_binding ON of_binding.owner = 'binding ' || route.binding_id
+    AND of_binding.caller_hash = {caller}
 LEFT JOIN list_entry AS of_business ON of_business.owner = 'business ' || binding.business
-    AND of_business.caller_hash = ?2
+    AND of_business.caller_hash = {caller}
 LEFT JOIN last_caller AS last ON last.binding_id = route.binding_id
 LEFT JOIN route AS back ON back.number = last.number AND back.caller_hash = last.caller_hash
-    AND +back.binding_id = route.binding_id AND back.free_at IS NULL
+    AND {unindexed}back.binding_id = route.binding_id AND back.free_at IS NULL
 {filing}"""
 # If A numbers must be filed. A is the caller if he is a or a member of the group, else the called party.
-FILING: Final = """LEFT JOIN filing ON filing.business = binding.business AND filing.withdrawn_at IS NULL
+_FILING_JOIN: Final = """LEFT JOIN filing ON filing.business = binding.business AND filing.withdrawn_at IS NULL
     AND filing.hash = CASE WHEN route.party IN ('a', 'g') THEN {caller}
         WHEN binding.mode IN ('GXB', 'GXYB') AND back.number IS NOT NULL THEN last.caller_hash ELSE binding.a_hash END
 """
+
+
+class Syntax(NamedTuple):
+    """The words of the statement that differ between the databases."""
+
+    dialect: Dialect
+    number: str  # parameter: the number dialled
+    caller: str  # parameter: the caller's hash
+    routes: str  # table with a row for each route that is looked up
+    caller_of_route: str  # its column: the caller's hash, or ANY_CALLER
+    unindexed: str  # before a column whose index must not be used
+
+
 # The rows that a look-up uses, as (table, alias). Each must have a valid proof.
 PROVEN: Final = (
     *(("number", "number"), ("route", "route"), ("binding", "binding"), ("business", "business")),
     *(("list_entry", "of_binding"), ("list_entry", "of_business"), ("route", "back"), ("filing", "filing")),
 )
-_COUNT: Final = "(SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
-_NEWEST_FIRST: Final = f"{SELECT} ORDER BY chain_seq DESC"
 # The offset of each of these rows in the result: its key, its proof, its columns.
 _NUMBER, _ROUTE, _BINDING, _BUSINESS, _OF_BINDING, _OF_BUSINESS, _BACK, _FILING = range(0, 3 * len(PROVEN), 3)
 _NOT_FILING: Final = PROVEN[:-1]
 _FREE_AT: Final = [column.name for column in TABLES["route"].columns].index("free_at")
 _NO_BUSINESS: Final = (None,) * TABLES["business"].called
 
-decode: Final = msgspec.json.Decoder(tuple[Any, ...]).decode
-
-LOOKS: Final = 3  # checks; then a displaced log is closed: the journal has saved its content
-CALM_LOOKS: Final = 30  # checks without an error until an outage is over: parts of a damaged store can be read
-
+_decode: Final = msgspec.json.Decoder(tuple[Any, ...]).decode
 
 # The ledger's revision; hash and sealed number of the last caller; and the decoded columns.
 Row = tuple[int | None, bytes | None, bytes | None, tuple[Any, ...]]
 
 
-class RouteReader:
-    """The look-up, with its own connection. After an error the next look-up opens another."""
-
-    def __init__(self, path: Path, sealer: Sealer, rules: Rules, report: Report) -> None:
-        """Of the rules only the caps with windows longer than the memory are used, to count earlier calls.
-
-        `report(event, fields)` gets outages, recoveries and altered rows.
-        """
-        self._path = path
-        self._sealer = sealer
-        self._outage = LookupOutage(path, report)
-        self._connection: Connection | None = None
-        self._opener = Opener(sealer)
-        self._files: StoreFiles | None = None  # of the connection
-        self._displaced: Displaced | None = None  # a displaced file, at the last check
-        self._looks = 0  # consecutive checks that found it displaced
-        self._good = False  # whether the last look-up succeeded
-        self._calm_looks = 0  # checks since the last error
-        self.follow(rules)
-
-    def follow(self, rules: Rules) -> None:
-        """Apply these rules from the next call on."""
-        self._opener.follow(rules)
-        self._statement = _statement(len(rules.caller_windows_s), len(rules.number_windows_s), rules.filing_required)
-
-    def fetch(self, number: str, caller: str, unix_s: float) -> LookupResult | Refusal:
-        """Look up a call to `number`. `caller`: E.164 without "+", "" if anonymous."""
-        caller_hash = self._sealer.lookup_hash(caller)
-        if self._displaced is not None:
-            return STORE_FAILED
-        counted = self._opener.counted(number, caller, unix_s)
-        try:
-            row = self._row((number, caller_hash, caller_hash, *counted))
-            if not is_in_force(row) and not rests(row, unix_s):
-                anybodys = self._row((number, caller_hash, ANY_CALLER, *counted))
-                if is_in_force(anybodys) or not has_route(row):
-                    row = anybodys
-            found = self._opener.found(number, caller_hash, row, self._opener.revision)
-        except StoreError as error:
-            self._outage.altered(str(error))
-            return STORE_FAILED
-        except (*DATABASE_ERRORS, OSError) as error:
-            self.close()
-            self._failed(str(error))
-            return STORE_FAILED
-        self._good = True
-        return found
-
-    def look(self) -> None:
-        """Check, once a second, that the store's files are in place. While one is displaced, calls are refused.
-
-        A deleted log is closed, and the next one opened once it exists: the journal creates it after moving the content
-        of the old one into the store.
-        """
-        if self._files is not None:
-            self._displaced = self._files.displaced()
-        elif self._displaced is not None and self._displaced.file.exists():
-            self._displaced = None
-        if self._displaced is None:
-            self._looks = 0
-            self._calm_looks += 1
-            if self._good and self._calm_looks >= CALM_LOOKS:
-                self._outage.is_over()
-            return
-        self._looks += 1
-        self._failed(str(self._displaced))
-        if self._displaced.is_log and self._looks >= LOOKS:
-            self.close()
-
-    def _failed(self, reason: str) -> None:
-        self._good, self._calm_looks = False, 0
-        self._outage.failed(reason)
-
-    def _row(self, arguments: tuple[Any, ...]) -> Row:
-        if self._connection is None:
-            self._connection = connect_reader(self._path)
-        # fetchall: an open statement would hold the WAL's read mark and block checkpoints.
-        ((revision, last_hash, last_sealed, found),) = self._connection.execute(self._statement, arguments).fetchall()
-        if self._files is None:
-            self._files = StoreFiles(self._path)
-        return revision, last_hash, last_sealed, decode(found)
-
-    def close(self) -> None:
-        """Close the connection. The next look-up opens another."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = self._files = None
+def decoded(revision: int | None, last_hash: bytes | None, last_sealed: bytes | None, found: str) -> Row:
+    """The row in the first columns of the statement."""
+    return revision, last_hash, last_sealed, _decode(found)
 
 
-def has_route(row: Row) -> bool:
+def decides(own: Row, unix_s: float) -> bool:
+    """Whether the caller's own route decides, so that the one for any caller is not looked at.
+
+    That is so while it is in force, and while it is cooling down: until that ends, a former party reaches no one on the
+    number.
+    """
+    if not _has_route(own):
+        return False
+    free_at = _free_at(own)
+    return free_at is None or free_at > unix_s * 1000
+
+
+def fallback(own: Row, anybodys: Row) -> Row:
+    """The row to use when the caller's own route does not decide."""
+    return anybodys if _is_in_force(anybodys) or not _has_route(own) else own
+
+
+def _has_route(row: Row) -> bool:
     return row[3][_ROUTE] is not None
 
 
-def is_in_force(row: Row) -> bool:
+def _is_in_force(row: Row) -> bool:
     """Whether there is a route that is bound, not cooling down."""
-    return has_route(row) and _free_at(row) is None
-
-
-def rests(row: Row, unix_s: float) -> bool:
-    """Whether the caller's own route is cooling down: until that ends, a former party reaches no one on the number."""
-    free_at = _free_at(row) if has_route(row) else None
-    return free_at is not None and free_at > unix_s * 1000
+    return _has_route(row) and _free_at(row) is None
 
 
 def _free_at(row: Row) -> int | None:
@@ -199,7 +125,7 @@ class Opener:
         self._caller_windows_s = rules.caller_windows_s
         self._number_windows_s = rules.number_windows_s
         self._filing_required = rules.filing_required
-        self._proven = proven_rows(filing=rules.filing_required)
+        self._proven = _proven_rows(filing=rules.filing_required)
         self._first_count = 3 * len(self._proven) + 1
 
     def counted(self, number: str, caller: str, unix_s: float) -> tuple[Any, ...]:
@@ -297,47 +223,16 @@ class Opener:
         return caller if self._sealer.lookup_hash(caller) == caller_hash else None
 
 
-def proven_rows(*, filing: bool) -> tuple[tuple[str, str], ...]:
+def statement(syntax: Syntax, *, filing: bool, counts: Iterable[str] = (), more: str = "") -> str:
+    """The statement: the columns of `decoded`, then `more`.
+
+    `filing`: A numbers must be filed. `counts`: expressions for the counts of earlier calls.
+    """
+    found = syntax.dialect.json(*syntax.dialect.proven(_proven_rows(filing=filing)), "last.number", *counts)
+    join = _FILING_JOIN.format(caller=syntax.caller) if filing else ""
+    return _LOOK_UP.format(found=found, more=more, filing=join, **syntax._asdict())
+
+
+def _proven_rows(*, filing: bool) -> tuple[tuple[str, str], ...]:
     """The rows that a look-up uses, as (table, alias); with `filing`, also the filing of the A number."""
     return PROVEN if filing else _NOT_FILING
-
-
-def _statement(caller_windows: int, number_windows: int, filing: bool) -> str:
-    """The look-up statement. ?4, ?5: keys of the pair and the number; ?6: begin of the memory; from ?7: of windows."""
-    keys = [4] * caller_windows + [5] * number_windows
-    counts = [_COUNT.format(key=key, since=7 + place) for place, key in enumerate(keys)]
-    found = FILE.json(*FILE.proven(proven_rows(filing=filing)), "last.number", *counts)
-    return _LOOK_UP.format(found=found, filing=FILING.format(caller="?2") if filing else "")
-
-
-class Granted(NamedTuple):
-    """A granted call, for `CallPolicy.recall`."""
-
-    at_ms: int
-    number: str
-    caller_hash: bytes
-
-
-def granted_since(path: Path, sealer: Sealer, since_ms: int, known: Iterable[CallRecord] = ()) -> list[Granted]:
-    """The granted calls received since `since_ms`, in the order of time. Raises StoreError.
-
-    They are the ended calls in the store, and those in `known`: calls that are up, or whose end may not be in the store
-    yet. Records are opened only if their plain columns are not enough: a start must not take seconds.
-    """
-    by_id = {record.call_id: record for record in known}
-    found = [
-        Granted(record.received_at, record.number_dialled, sealer.lookup_hash(record.caller))
-        for record in by_id.values()
-        if record.routed_at is not None and record.received_at >= since_ms
-    ]
-    with store_errors(path), closing(connect_reader(path)) as connection:
-        for row in connection.execute(_NEWEST_FIRST):
-            call_id, dialled, shown, received_at, ended_at, _, caller_hash, *_ = row
-            if ended_at < since_ms:
-                break  # earlier records ended even earlier
-            if dialled is None:  # a legacy number, or not a number of ours
-                record = open_row(sealer, row).record
-                dialled, shown = record.number_dialled, record.number_shown
-            if shown is not None and received_at >= since_ms and call_id not in by_id:
-                found.append(Granted(received_at, dialled, caller_hash))
-    return sorted(found)

@@ -125,7 +125,7 @@ def _time_look_ups(folder: Path, size: int) -> tuple[float, float]:
     from relay.policy.call_policy import CallPolicy
     from relay.store.bindings import bindings_of
     from relay.store.database import connect_reader, open_store
-    from relay.store.lookup import RouteReader
+    from relay.store.sqlite.lookup import RouteReader
 
     path, config = folder / "relay.db", load_config(folder / "relay.toml")
     sealer = open_store(path, folder / "relay.key")

@@ -12,7 +12,7 @@ from relay.model.call import Route
 from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import Rules
 from relay.store.database import open_store
-from relay.store.lookup import RouteReader
+from relay.store.sqlite.lookup import RouteReader
 from relay.store.writer import now_ms
 from tests.cli.conftest import Command
 from tests.support.stored import PBX, PREFIX, A, B, X, Y

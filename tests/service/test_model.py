@@ -36,8 +36,8 @@ from relay.store.database import connect, open_store
 from relay.store.groups import Group, insert_group
 from relay.store.ledger import ledger_transaction
 from relay.store.ledger_check import ledger_faults
-from relay.store.lookup import RouteReader
 from relay.store.sealing.rows import ANY_CALLER
+from relay.store.sqlite.lookup import RouteReader
 from relay.store.unit_of_work import Actor, UnitOfWork
 from tests.service.model import ANYBODY, Made, Model
 from tests.support.papers import PAPERS

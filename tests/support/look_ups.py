@@ -8,9 +8,9 @@ from relay.model.call import Refusal
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import Rules
 from relay.store.connection import Place, Server
-from relay.store.lookup import RouteReader
 from relay.store.postgres.lookup import ServerRouteReader
 from relay.store.sealing.sealer import Sealer
+from relay.store.sqlite.lookup import RouteReader
 
 
 class LookUps:

@@ -20,7 +20,7 @@ from relay.policy.evaluate import Counted, LookupResult
 from relay.policy.rules import FREQUENCY_CALLER, FREQUENCY_NUMBER, MEMORY_S, STORE_FAILED, Cap, Rules
 from relay.store.connection import LookupOutage, Report, Server
 from relay.store.ledger_tables import SERVER
-from relay.store.lookup import FILING, Opener, Row, decode, has_route, is_in_force, proven_rows, rests
+from relay.store.lookup import Opener, Syntax, decides, decoded, fallback, statement
 from relay.store.postgres.nodes import SERVER_FAULTS
 from relay.store.record_rows import number_key, pair_key
 from relay.store.sealing.sealer import Sealer
@@ -37,24 +37,13 @@ SETTINGS: Final = {
     "default_transaction_isolation": "read committed",
 }
 
-# As in `relay.store.lookup`, with one row for each of the two routes. `counted_by`: columns for counting the call.
-_FOUND: Final = """
-SELECT (SELECT revision FROM ledger_head WHERE id = 1), last.caller_hash, last.sealed, {found},
-       whose.place AS place{counted_by}
-FROM (VALUES (1, $2::bytea), (2, ''::bytea)) AS whose (place, hash)
-LEFT JOIN number ON number.number = $1
-LEFT JOIN route ON route.number = $1 AND route.caller_hash = whose.hash
-LEFT JOIN binding ON binding.id = route.binding_id
-LEFT JOIN business ON business.id = binding.business
-LEFT JOIN list_entry AS of_binding ON of_binding.owner = 'binding ' || route.binding_id AND of_binding.caller_hash = $2
-LEFT JOIN list_entry AS of_business ON of_business.owner = 'business ' || binding.business
-    AND of_business.caller_hash = $2
-LEFT JOIN last_caller AS last ON last.binding_id = route.binding_id
-LEFT JOIN route AS back ON back.number = last.number AND back.caller_hash = last.caller_hash
-    AND back.binding_id = route.binding_id AND back.free_at IS NULL
-{filing}"""
-_COUNTED_BY: Final = """,
-       number.locked AS locked, route.party IS NOT NULL AS has_route, route.free_at AS free_at,
+# $1: the number; $2: the caller's hash; from $3: the arguments of `Counting`.
+_SYNTAX: Final = Syntax(
+    SERVER, "$1", "$2", "(VALUES (1, $2::bytea), (2, ''::bytea)) AS whose (place, hash)", "whose.hash", ""
+)
+_PLACE: Final = ", whose.place AS place"
+# Columns for counting the call.
+_COUNTED_BY: Final = """, number.locked AS locked, route.party IS NOT NULL AS has_route, route.free_at AS free_at,
        binding.expires_at AS expires_at, binding.ended_at AS ended_at, business.state AS state"""
 _LOOK_UP: Final = "{found}ORDER BY place"
 _COUNTING: Final = "WITH found AS MATERIALIZED ({found}),{tables}\nSELECT found.*, {columns} FROM found ORDER BY place"
@@ -106,11 +95,9 @@ class ServerRouteReader:
         try:
             async with asyncio.timeout(patience_s):
                 own, anybodys, counted = await self._ask(number, caller, caller_hash, unix_s)
-            row = _row(own)
-            if not is_in_force(row) and not rests(row, unix_s):
-                other = _row(anybodys)
-                if is_in_force(other) or not has_route(row):
-                    row = other
+            row = decoded(*own[:4])
+            if not decides(row, unix_s):
+                row = fallback(row, decoded(*anybodys[:4]))
             found = self._opener.found(number, caller_hash, row, revision, counted)
         except StoreError as error:
             self._outage.altered(str(error))
@@ -168,18 +155,10 @@ async def _leaves_nothing(connection: asyncpg.Connection) -> None:
     """Skip the pool's reset of a connection after use, which costs as much as a look-up: there is no state to reset."""
 
 
-def _row(record: asyncpg.Record) -> Row:
-    revision, last_hash, last_sealed, found = record[:4]
-    return revision, last_hash, last_sealed, decode(found)
-
-
 def _statement(counting: Counting | None, *, filing: bool) -> str:
-    """The look-up statement. $1: the number; $2: the caller's hash; from $3: the arguments of `Counting`."""
-    columns = SERVER.json(*SERVER.proven(proven_rows(filing=filing)), "last.number")
-    join = FILING.format(caller="$2") if filing else ""
     if counting is None:
-        return _LOOK_UP.format(found=_FOUND.format(found=columns, counted_by="", filing=join))
-    found = _FOUND.format(found=columns, counted_by=_COUNTED_BY, filing=join)
+        return _LOOK_UP.format(found=statement(_SYNTAX, filing=filing, more=_PLACE))
+    found = statement(_SYNTAX, filing=filing, more=_PLACE + _COUNTED_BY)
     return _COUNTING.format(found=found, tables=counting.tables, columns=counting.columns)
 
 

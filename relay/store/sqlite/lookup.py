@@ -1,0 +1,167 @@
+"""The look-up of a call in a store in a file: the statement runs in the caller's thread, and blocks it.
+
+If the caller has no route in force, it runs once more, for the route for any caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from relay.errors import StoreError
+from relay.model.call import CallRecord, Refusal
+from relay.policy.evaluate import LookupResult
+from relay.policy.rules import STORE_FAILED, Rules
+from relay.store.connection import DATABASE_ERRORS, Connection, LookupOutage, Report
+from relay.store.database import connect_reader, store_errors
+from relay.store.files import Displaced, StoreFiles
+from relay.store.ledger_tables import FILE
+from relay.store.lookup import Opener, Row, Syntax, decides, decoded, fallback, statement
+from relay.store.record_rows import SELECT, open_row
+from relay.store.sealing.rows import ANY_CALLER
+from relay.store.sealing.sealer import Sealer
+
+LOOKS: Final = 3  # checks; then a displaced log is closed: the journal has saved its content
+CALM_LOOKS: Final = 30  # checks without an error until an outage is over: parts of a damaged store can be read
+
+# ?1: the number; ?2: the caller's hash; ?3: that of the route; from ?4: the arguments of `Opener.counted`.
+# Returning a column costs the sqlite3 module as much as finding it, so most are returned as one JSON array.
+# "+" keeps SQLite from using an index.
+_SYNTAX: Final = Syntax(FILE, "?1", "?2", "(SELECT 1)", "?3", "+")
+_COUNT: Final = "(SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
+_NEWEST_FIRST: Final = f"{SELECT} ORDER BY chain_seq DESC"
+
+
+class RouteReader:
+    """The look-up, with its own connection. After an error the next look-up opens another."""
+
+    def __init__(self, path: Path, sealer: Sealer, rules: Rules, report: Report) -> None:
+        """Of the rules only the caps with windows longer than the memory are used, to count earlier calls.
+
+        `report(event, fields)` gets outages, recoveries and altered rows.
+        """
+        self._path = path
+        self._sealer = sealer
+        self._outage = LookupOutage(path, report)
+        self._connection: Connection | None = None
+        self._opener = Opener(sealer)
+        self._files: StoreFiles | None = None  # of the connection
+        self._displaced: Displaced | None = None  # a displaced file, at the last check
+        self._looks = 0  # consecutive checks that found it displaced
+        self._good = False  # whether the last look-up succeeded
+        self._calm_looks = 0  # checks since the last error
+        self.follow(rules)
+
+    def follow(self, rules: Rules) -> None:
+        """Apply these rules from the next call on."""
+        self._opener.follow(rules)
+        self._statement = statement(
+            _SYNTAX,
+            filing=rules.filing_required,
+            counts=_counts(len(rules.caller_windows_s), len(rules.number_windows_s)),
+        )
+
+    def fetch(self, number: str, caller: str, unix_s: float) -> LookupResult | Refusal:
+        """Look up a call to `number`. `caller`: E.164 without "+", "" if anonymous."""
+        caller_hash = self._sealer.lookup_hash(caller)
+        if self._displaced is not None:
+            return STORE_FAILED
+        counted = self._opener.counted(number, caller, unix_s)
+        try:
+            row = self._row((number, caller_hash, caller_hash, *counted))
+            if not decides(row, unix_s):
+                row = fallback(row, self._row((number, caller_hash, ANY_CALLER, *counted)))
+            found = self._opener.found(number, caller_hash, row, self._opener.revision)
+        except StoreError as error:
+            self._outage.altered(str(error))
+            return STORE_FAILED
+        except (*DATABASE_ERRORS, OSError) as error:
+            self.close()
+            self._failed(str(error))
+            return STORE_FAILED
+        self._good = True
+        return found
+
+    def look(self) -> None:
+        """Check, once a second, that the store's files are in place. While one is displaced, calls are refused.
+
+        A deleted log is closed, and the next one opened once it exists: the journal creates it after moving the content
+        of the old one into the store.
+        """
+        if self._files is not None:
+            self._displaced = self._files.displaced()
+        elif self._displaced is not None and self._displaced.file.exists():
+            self._displaced = None
+        if self._displaced is None:
+            self._looks = 0
+            self._calm_looks += 1
+            if self._good and self._calm_looks >= CALM_LOOKS:
+                self._outage.is_over()
+            return
+        self._looks += 1
+        self._failed(str(self._displaced))
+        if self._displaced.is_log and self._looks >= LOOKS:
+            self.close()
+
+    def _failed(self, reason: str) -> None:
+        self._good, self._calm_looks = False, 0
+        self._outage.failed(reason)
+
+    def _row(self, arguments: tuple[Any, ...]) -> Row:
+        if self._connection is None:
+            self._connection = connect_reader(self._path)
+        # fetchall: an open statement would hold the WAL's read mark and block checkpoints.
+        ((revision, last_hash, last_sealed, found),) = self._connection.execute(self._statement, arguments).fetchall()
+        if self._files is None:
+            self._files = StoreFiles(self._path)
+        return decoded(revision, last_hash, last_sealed, found)
+
+    def close(self) -> None:
+        """Close the connection. The next look-up opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = self._files = None
+
+
+def _counts(caller_windows: int, number_windows: int) -> list[str]:
+    """?4, ?5: keys of the pair and the number; ?6: begin of the memory; from ?7: of the windows."""
+    keys = [4] * caller_windows + [5] * number_windows
+    return [_COUNT.format(key=key, since=7 + place) for place, key in enumerate(keys)]
+
+
+# -- Calls granted before a start
+
+
+class Granted(NamedTuple):
+    """A granted call, for `CallPolicy.recall`."""
+
+    at_ms: int
+    number: str
+    caller_hash: bytes
+
+
+def granted_since(path: Path, sealer: Sealer, since_ms: int, known: Iterable[CallRecord] = ()) -> list[Granted]:
+    """The granted calls received since `since_ms`, in the order of time. Raises StoreError.
+
+    They are the ended calls in the store, and those in `known`: calls that are up, or whose end may not be in the store
+    yet. Records are opened only if their plain columns are not enough: a start must not take seconds.
+    """
+    by_id = {record.call_id: record for record in known}
+    found = [
+        Granted(record.received_at, record.number_dialled, sealer.lookup_hash(record.caller))
+        for record in by_id.values()
+        if record.routed_at is not None and record.received_at >= since_ms
+    ]
+    with store_errors(path), closing(connect_reader(path)) as connection:
+        for row in connection.execute(_NEWEST_FIRST):
+            call_id, dialled, shown, received_at, ended_at, _, caller_hash, *_ = row
+            if ended_at < since_ms:
+                break  # earlier records ended even earlier
+            if dialled is None:  # a legacy number, or not a number of ours
+                record = open_row(sealer, row).record
+                dialled, shown = record.number_dialled, record.number_shown
+            if shown is not None and received_at >= since_ms and call_id not in by_id:
+                found.append(Granted(received_at, dialled, caller_hash))
+    return sorted(found)
