@@ -12,10 +12,11 @@ from relay.call.media import Media
 from relay.call.open_record import OpenRecord
 from relay.call.recovery_state import dump_call
 from relay.call.saved_state import CallState
+from relay.call.states import ANSWER, CALL_LIFE, COMMITTED, END, ENDED, OVER, REFRESH, REFUSE, RESUME, step
 from relay.errors import ParseError, ProtocolError
 from relay.model.actions import Continuation
 from relay.model.call import Route, record_id
-from relay.peers.limits import UP, CallReservation
+from relay.peers.limits import SETTING_UP, UP, CallReservation
 from relay.privacy import masking
 from relay.privacy.masking import Verdict
 from relay.sip.message import Request, Response
@@ -68,7 +69,6 @@ class Call(OpenRecord):
     __slots__ = (
         "_calls",
         "_counts",
-        "_end_committed",
         "_greeted",
         "_max_call_s",
         "_max_timer",
@@ -115,17 +115,27 @@ class Call(OpenRecord):
         self.setup: SetupBase | None = None  # until the final response is chosen
         self.caller: Leg | None = None
         self.callee: Leg | None = None
-        self.ended = False
+        self.state = SETTING_UP
+        calls.counts.stages.begin(SETTING_UP)
         self.kept = False  # stored as an attempt under way
         self.given: tuple[int, bytes, int] | None = None  # fields of a GivenAnswer, until its ACK
         self.share = CallReservation(calls.counts)
-        self._end_committed = False
         self._waiting_for_end: list[Continuation] = []
         self._greeted = False  # the opening announcement was played, or is not due
         self._max_call_s = self.settings.max_call_s
         self._max_timer: Timer | None = None
         self._session_s = 0
         self._session_timer: Timer | None = None
+
+    def _enter(self, event: str) -> None:
+        """Take the event; calls are counted by state until their end."""
+        before, stages = self.state, self._counts.stages
+        after = self.state = step(CALL_LIFE, before, event, self._ua.outbox, self.call_id)
+        if before != after:
+            if before not in OVER:
+                stages.end(before)
+            if after not in OVER:
+                stages.begin(after)
 
     # -- reports from the setup
 
@@ -152,7 +162,7 @@ class Call(OpenRecord):
     def closed(self, verdict: Verdict, by: str, reason: str, then: Continuation, now: float) -> None:
         """The attempt failed: commit the record, then answer the caller."""
         self.setup = None
-        self.ended = True
+        self._enter(REFUSE)
         self.ended_at = self.wall_ms(now)
         self.sip_status, self.q850_cause, self.outcome = verdict.status, verdict.q850_cause or None, verdict.outcome
         self.ended_by, self.end_reason = by, reason
@@ -168,13 +178,13 @@ class Call(OpenRecord):
         self.setup = None
         self.answered_at = self.wall_ms(now)
         self.sip_status = 200
-        self._counts.stages.begin(UP)
+        self._enter(ANSWER)
         self._limit(self._max_call_s, now)
         self._watch_session(response, now)
         if self.media is not None:
             self.media.watch(self._media_gone, now)
         record = self.record()
-        self._ua.outbox.commit(record, self.state(), then)
+        self._ua.outbox.commit(record, self.dump(), then)
         if self.tells:
             self._ua.outbox.tell("answered", record)
 
@@ -195,7 +205,7 @@ class Call(OpenRecord):
             self.recording = self.call_id
             self._ua.outbox.counters["recordings_begun"] += 1
             if not self.ended:
-                self._ua.outbox.commit(self.record(), self.state(), None)
+                self._ua.outbox.commit(self.record(), self.dump(), None)
 
     # -- timers of an answered call
 
@@ -217,10 +227,11 @@ class Call(OpenRecord):
 
     def refreshed(self, response: Response, now: float) -> None:
         """Commit new targets and SDP, restart the session timer."""
-        if self.ended or self.caller is None:
+        if self.state != UP:
             return
+        self._enter(REFRESH)
         self._watch_session(response, now)
-        self._ua.outbox.commit(self.record(), self.state(), None)
+        self._ua.outbox.commit(self.record(), self.dump(), None)
         if self._recorder is not None and self.recording is not None:
             self._recorder.record(now)
 
@@ -254,13 +265,12 @@ class Call(OpenRecord):
         if self.setup is not None:
             self.setup.stop(masking.LEAK if reason == "leak_check" else masking.NO_PROGRESS, reason, now)
             return
-        if self.ended or self.caller is None or self.callee is None:
+        if self.state != UP or self.caller is None or self.callee is None:
             return
-        self.ended = True
+        self._enter(END)
         self.ended_at = self.wall_ms(now)
         self.outcome, self.ended_by, self.end_reason = "answered", by, reason
         self.q850_cause = NORMAL_CLEARING if by != "relay" else _RELAY_CAUSES.get(reason, NORMAL_UNSPECIFIED)
-        self._counts.stages.end(UP)
         self._ua.timers.cancel(self._max_timer)
         self._ua.timers.cancel(self._session_timer)
         self._recorder = None
@@ -282,13 +292,13 @@ class Call(OpenRecord):
 
     def when_end_committed(self, then: Continuation, now: float) -> None:
         """Call `then` once the closing record is durable: no BYE is answered before that (DESIGN 4.1)."""
-        if self._end_committed:
+        if self.state == ENDED:
             then(now)
         else:
             self._waiting_for_end.append(then)
 
     def _ended(self, now: float) -> None:
-        self._end_committed = True
+        self._enter(COMMITTED)
         if self._calls.get(self.invite_key) is self:
             del self._calls[self.invite_key]
         if self.answered_at is not None:
@@ -306,7 +316,8 @@ class Call(OpenRecord):
 
     def was_closed(self, now: float) -> None:
         """The closing record is already in the store."""
-        self.setup, self.ended = None, True
+        self.setup = None
+        self._enter(REFUSE)
         self._ended(now)
 
     def disconnect(self, reason: str, now: float) -> None:
@@ -356,7 +367,7 @@ class Call(OpenRecord):
             if leg is not None and leg.answer is None:
                 leg.probe(now)
 
-    def state(self) -> bytes:
+    def dump(self) -> bytes:
         """The state that a restart needs beside the record (DESIGN 4.2)."""
         assert self.caller is not None
         assert self.callee is not None
@@ -384,7 +395,7 @@ class Call(OpenRecord):
             self._recorder = Recorder(self._ua, self.settings, self)
             if self.recording is None:  # the notice may not have been played to its end
                 self._recorder.begin(now)
-        self._counts.stages.begin(UP)
+        self._enter(RESUME)
         self.share.comes_from(self.caller_peer.name)
         if self.peer_out is not None:
             self.share.goes_to(self.peer_out)

@@ -19,9 +19,25 @@ from relay.call.leg import Leg
 from relay.call.media import neutral
 from relay.call.outbound_attempt import TIMED_OUT, OutboundAttempt, SetupBase, session_id
 from relay.call.recovery_state import dump_attempt, head_of
+from relay.call.states import (
+    ANNOUNCE,
+    ANSWER,
+    CALL,
+    CANCEL,
+    COMMITTED,
+    LOOKING_UP,
+    LOSE,
+    PROGRESS,
+    REFUSE,
+    REFUSED,
+    ROUTE,
+    SESSION,
+    STOP,
+    step,
+)
 from relay.errors import ParseError, ProtocolError
 from relay.model.call import Refusal, Route, named
-from relay.peers.limits import ANNOUNCING, SETTING_UP, next_admitted
+from relay.peers.limits import ANNOUNCING, next_admitted
 from relay.peers.targets import is_tried_elsewhere, secured, who_ended
 from relay.privacy import masking
 from relay.privacy.codecs import common_codecs
@@ -46,7 +62,7 @@ LOST_AT_RESTART: Final = "lost_at_restart"  # end_reason of an attempt that a cr
 
 
 class InviteSession(SetupBase):
-    """The setup of one call. `decided`: the final response is chosen and cannot change any more."""
+    """The setup of one call."""
 
     __slots__ = (
         "_announcement",
@@ -55,7 +71,6 @@ class InviteSession(SetupBase):
         "_dialogs",
         "_had_early_media",
         "_head",
-        "_is_told",
         "_is_trying",
         "_language",
         "_offer",
@@ -95,13 +110,12 @@ class InviteSession(SetupBase):
         self._reply = reply
         self.flow: Flow = reply.flow
         self._transaction = transaction
-        self.decided = False
+        self.state = LOOKING_UP
         self._secure = is_sips(request.uri)  # TLS on every hop
         self.route: Route | None = None
         self._places: list[TargetState] = []  # not tried yet
         self._attempt: OutboundAttempt | None = None
         self._outstanding: list[OutboundAttempt] = []  # INVITE sent, final response not settled
-        self._is_told = False  # the caller has his refusal
         self._is_trying = False  # the caller has his 100
         self._head = head_of(request)
         self._had_early_media = False  # the callee's network has played its own announcement
@@ -112,6 +126,9 @@ class InviteSession(SetupBase):
         self._ring_ends_at = math.inf
         self._timer: Timer | None = None
         self._wake_at = 0.0  # when the timer fires
+
+    def _enter(self, event: str) -> None:
+        self.state = step(SESSION, self.state, event, self._ua.outbox, self.call.call_id)
 
     # -- the stored attempt, for a restart after a crash
 
@@ -149,7 +166,7 @@ class InviteSession(SetupBase):
             self._drop_if_over()
 
     def _drop_if_over(self) -> None:
-        if self._is_told and not self._outstanding:
+        if self.state == REFUSED and not self._outstanding:
             self.call.drop()
 
     # -- the look-up and the attempts
@@ -177,6 +194,7 @@ class InviteSession(SetupBase):
         if self._secure and not (places := secured(places)):
             self.refuse(named(admission.NOT_SECURE, answer), now)
             return
+        self._enter(ROUTE)
         self.route = answer
         self.call.routed(answer, now)
         self._places = places
@@ -228,6 +246,7 @@ class InviteSession(SetupBase):
                 leak.end_call(now)
                 return
             else:
+                self._enter(CALL)
                 self._attempt = attempt
                 self._watch(now)
                 return
@@ -329,6 +348,7 @@ class InviteSession(SetupBase):
         data = leg.other.write_progress(self._reply, status, response)
         if data is None:
             return
+        self._enter(PROGRESS)
         if status == 180:
             self.call.ringing(now)
         if self._offer and masking.brings_sdp(response):
@@ -348,7 +368,7 @@ class InviteSession(SetupBase):
         cseq = self._request.cseq.number
         self.call.given = (cseq, data, leg.invite_cseq if late_offer else 0)
         self._outstanding.clear()  # the call keeps the stored attempt until the caller's ACK
-        self._decide()
+        self._decide(ANSWER)
         self._leave()
         self._attempt = None
         leg.ack_due, caller.answer_due = leg.invite_cseq, True
@@ -362,6 +382,7 @@ class InviteSession(SetupBase):
         if not late_offer:
             caller.other.acknowledge_due()
         self._transaction.respond(200, data, now)
+        self._enter(COMMITTED)
 
     # -- failure
 
@@ -381,7 +402,7 @@ class InviteSession(SetupBase):
         if self.decided:
             return
         self._abandon_attempt(now, masking.mask_reason(request))
-        self._decide()
+        self._decide(CANCEL)
         self._finish(masking.CANCELLED, "caller", "cancel", "", now)
 
     def _not_answered(self, now: float) -> None:
@@ -393,7 +414,7 @@ class InviteSession(SetupBase):
             self._announcement.end(now)
         if not self.decided:
             self._abandon_attempt(now, "")
-            self._decide()
+            self._decide(STOP)
             self._finish(verdict, "relay", reason, "", now)
 
     def lose(self, attempts: list[OutboundAttempt], closed: Verdict | None, now: float) -> None:
@@ -404,7 +425,7 @@ class InviteSession(SetupBase):
         for attempt in attempts:
             self._outstanding.append(attempt)
             attempt.cancel(now, "")
-        self._decide()
+        self._decide(LOSE)
         if closed is None:
             self._finish(masking.LOST, "relay", LOST_AT_RESTART, admission.RETRY, now)
             return
@@ -420,17 +441,18 @@ class InviteSession(SetupBase):
 
     def _close(self, verdict: Verdict, by: str, reason: str, now: float, extra: str = "") -> None:
         """Choose the final response; send it at once, or after an announcement."""
-        self._decide()
-        finish = partial(self._finish, verdict, by, reason, extra)
         if self._can_hear(verdict):
+            self._decide(ANNOUNCE)
             self._give_trying(now)
+            finish = partial(self._announced, verdict, by, reason, extra)
             sound = OF_REFUSAL[verdict.outcome]
             self._announcement = Announcement(
                 self._ua, self._counts.stages, self.call.call_id, sound, self._language, self._show, finish
             )
             self._announcement.begin(self._offer)
         else:
-            finish(now)
+            self._decide(REFUSE)
+            self._finish(verdict, by, reason, extra, now)
 
     def _can_hear(self, verdict: Verdict) -> bool:
         return (
@@ -453,8 +475,12 @@ class InviteSession(SetupBase):
         data = self._reply.write(183, to_tag=self._ua.token(), extra=contact, body=body)
         self._transaction.respond(183, data, now)
 
-    def _finish(self, verdict: Verdict, by: str, reason: str, extra: str, now: float) -> None:
+    def _announced(self, verdict: Verdict, by: str, reason: str, extra: str, now: float) -> None:
         self._announcement = None
+        self._enter(REFUSE)
+        self._finish(verdict, by, reason, extra, now)
+
+    def _finish(self, verdict: Verdict, by: str, reason: str, extra: str, now: float) -> None:
         self._keep_once()  # else a restart would take a retransmitted INVITE for a new call
         data = self._refusal(verdict, extra)
         self._leave()
@@ -468,11 +494,11 @@ class InviteSession(SetupBase):
     def _tell(self, status: int, data: bytes, now: float) -> None:
         """The record is durable: send the caller his final response."""
         self._transaction.respond(status, data, now)
-        self._is_told = True
+        self._enter(COMMITTED)
         self._drop_if_over()
 
-    def _decide(self) -> None:
-        self.decided = True
+    def _decide(self, event: str) -> None:
+        self._enter(event)
         self._ua.timers.cancel(self._timer)
 
     def _leave(self) -> None:
@@ -480,4 +506,3 @@ class InviteSession(SetupBase):
         self._transaction.user = None  # a late CANCEL has no effect
         self._head = b""
         del self._request, self._reply
-        self._counts.stages.end(SETTING_UP)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from relay.call.leak_check import Leak, LeakCheck, Side
+from relay.call.states import OVER
 from relay.errors import ParseError, ProtocolError
 from relay.peers.user_agent import ClientRequest, UnacknowledgedAnswer
 from relay.privacy import masking
@@ -32,11 +33,16 @@ MOST_RELIABLE: Final = 64  # reliable provisional responses to one INVITE; furth
 class CallBase:
     """A call as its parts know it: what legs and recorder read, and the events that they emit."""
 
-    __slots__ = ("call_id", "ended", "media")
+    __slots__ = ("call_id", "media", "state")
 
     call_id: str
-    ended: bool
+    state: str  # in the table `CALL_LIFE`
     media: Media | None  # set when media go through rtpengine
+
+    @property
+    def ended(self) -> bool:
+        """Its end is decided, committed or not."""
+        return self.state in OVER
 
     def acknowledged(self, now: float) -> None:
         """The ACK to our 2xx came."""

@@ -11,7 +11,6 @@ from relay.call.text_message import TextMessage, TextMessages
 from relay.defence.limits import Strangers
 from relay.defence.stateless import DRAINING
 from relay.errors import ParseError, ProtocolError
-from relay.peers.limits import SETTING_UP
 from relay.privacy import masking
 from relay.privacy.messages import Reply
 from relay.sip.message import Request, check_request
@@ -159,7 +158,6 @@ class OutOfDialog:
         setup = call.setup = InviteSession(ua, self._dialogs, self._calls.counts, call, request, reply, transaction)
         setup.begin(now)
         transaction.user = setup
-        self._calls.counts.stages.begin(SETTING_UP)
         return setup
 
     def _message(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:

@@ -9,6 +9,7 @@ from relay.call.dialogs import Dialogs
 from relay.call.leak_check import Leak, LeakCheck
 from relay.call.leg import CallBase, Leg
 from relay.call.media import neutral
+from relay.call.states import DECIDED
 from relay.errors import ParseError, ProtocolError
 from relay.model.numbers import is_700
 from relay.peers.peers import user_for
@@ -39,9 +40,14 @@ _SDP: Final = ("content-type", "application/sdp")
 class SetupBase:
     """The setup of a call as its attempts and its call know it: the events that attempts emit, and two commands."""
 
-    __slots__ = ("decided",)
+    __slots__ = ("state",)
 
-    decided: bool  # the final response to the caller is chosen
+    state: str  # in the table `SESSION`
+
+    @property
+    def decided(self) -> bool:
+        """The final response is chosen, and cannot change any more."""
+        return self.state in DECIDED
 
     def going_out(self, attempt: OutboundAttempt) -> None:
         """The attempt's INVITE is about to be sent."""

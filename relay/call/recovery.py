@@ -21,7 +21,6 @@ from relay.errors import ParseError, StoreError
 from relay.model.actions import Mediate
 from relay.model.call import Route
 from relay.model.settings import Peer, Target
-from relay.peers.limits import SETTING_UP
 from relay.peers.peers import host_port
 from relay.peers.targets import TargetState
 from relay.privacy.codecs import common_codecs
@@ -262,7 +261,6 @@ class Recovery:
             target=record.callee or "",
             shown=record.number_shown or "",
         )
-        self._calls.counts.stages.begin(SETTING_UP)
         return setup
 
     def _attempts(

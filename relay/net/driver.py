@@ -49,6 +49,7 @@ STALLED_S: Final = 2.0
 DROP_S: Final = 0.05  # delay before an ended attempt leaves the attempts file: its last messages are sent by then
 
 _LEVELS: Final = {
+    "call.unexpected_event": "error",
     "leak_check": "error",
     "restore.failed": "error",
     "recording.failed": "error",

@@ -221,6 +221,7 @@ class Ladder:
             case Mediate():
                 self.mediate(action)
             case Note():
+                assert action.event != "call.unexpected_event", action.fields
                 self.notes.append(action)
             case CallEvent():
                 self.told.append(action)
