@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 IMPURE = {"asyncio", "logging", "os", "random", "secrets", "socket", "sqlite3", "structlog", "time"}
-PURE = ("model", "sip", "privacy", "defence", "peers", "call")
+PURE = ("model", "sip", "privacy", "defence", "peers", "call", "policy")
+FOLDERS = sorted(path for path in Path("relay").rglob("__init__.py") if path.parts[1] != "sounds")
 CORE = sorted(path for room in PURE for path in Path("relay", room).rglob("*.py"))
 
 
@@ -30,3 +31,9 @@ def test_the_core_is_pure(path: Path) -> None:
         elif isinstance(node, ast.ImportFrom) and node.module:
             imported.add(node.module.partition(".")[0])
     assert not imported & IMPURE
+
+
+@pytest.mark.parametrize("path", FOLDERS, ids=str)
+def test_a_folder_says_in_five_lines_what_belongs_there(path: Path) -> None:
+    said = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()
+    assert 3 <= len(said) <= 5, "a first line; an empty one; what belongs there, and what must not"

@@ -1,6 +1,7 @@
-"""The command `relay700`: sub-commands, the common option -c, and exit statuses.
+"""The command `relay700`, a file for each noun; exit statuses.
 
-0 done; 1 refused or not found, one line on stderr per fault; 2 usage; 141 standard output closed by its reader.
+A command parses options, calls the service, the reports or the relay's control socket, and prints. Rules do not belong
+here. 0 done; 1 refused or not found, one line on stderr per fault; 2 usage; 141 standard output closed by its reader.
 """
 
 from __future__ import annotations

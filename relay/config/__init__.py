@@ -1,6 +1,7 @@
 """The configuration: one TOML file to plain values; all faults are reported at once, each with its key path.
 
-It reads the given file, and the secrets, certificates and sounds it names: no environment variable, no store.
+It reads the given file, and the secrets, certificates and sounds it names: no environment variable, no store. Settings
+are classes of the part that uses them; no part reads TOML, or asks for a setting while it runs.
 """
 
 from __future__ import annotations
