@@ -168,6 +168,11 @@ class Announcement:
             self._ua.outbox.mediate(Mediate(0, "delete", self._session, self._instance))
 
 
+def may_announce(outcome: str, offer: bytes) -> bool:
+    """Whether there is an announcement of the outcome, and the caller's masked `offer` lets him hear it."""
+    return bool(offer) and outcome in OF_REFUSAL and answer_alone(offer) is not None
+
+
 def answer_alone(offer: bytes) -> bytes | None:
     """The answer of a mute far side: accepts the first audio stream that rtpengine can fill, rejects the others.
 

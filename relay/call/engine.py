@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from relay.call.admission import Admission
 from relay.call.call import Calls
 from relay.call.dialogs import Dialogs
-from relay.call.in_dialog import InDialog
+from relay.call.dispatch import InDialog, OutOfDialog
 from relay.call.leak_check import Leak
-from relay.call.out_of_dialog import OutOfDialog
 from relay.call.recovery import KeptAttempt, Recovery
 from relay.call.text_message import TextMessages
 from relay.defence.bans import Bans, Known

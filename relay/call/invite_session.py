@@ -11,30 +11,14 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from relay.call import admission
-from relay.call.announcement import OF_REFUSAL, Announcement, answer_alone
+from relay.call import admission, states
+from relay.call.announcement import OF_REFUSAL, Announcement, may_announce
 from relay.call.dialogs import Dialogs
 from relay.call.leak_check import Leak, leak_check_towards_callee, leak_check_towards_caller
 from relay.call.leg import Leg
 from relay.call.media import neutral
-from relay.call.outbound_attempt import TIMED_OUT, OutboundAttempt, SetupBase, session_id
+from relay.call.outbound_attempt import TIMED_OUT, OutboundAttempt, SetupBase
 from relay.call.recovery_state import dump_attempt, head_of
-from relay.call.states import (
-    ANNOUNCE,
-    ANSWER,
-    CALL,
-    CANCEL,
-    COMMITTED,
-    LOOKING_UP,
-    LOSE,
-    PROGRESS,
-    REFUSE,
-    REFUSED,
-    ROUTE,
-    SESSION,
-    STOP,
-    step,
-)
 from relay.errors import ParseError, ProtocolError
 from relay.model.call import Refusal, Route, named
 from relay.peers.limits import ANNOUNCING, next_admitted
@@ -43,7 +27,7 @@ from relay.privacy import masking
 from relay.privacy.codecs import common_codecs
 from relay.privacy.masking import Body, Verdict
 from relay.privacy.messages import Reply, contact_line
-from relay.privacy.sdp import SdpWriter
+from relay.privacy.sdp import SdpWriter, session_id
 from relay.sip.dialog import Dialog
 from relay.sip.message import Flow, Request, Response
 from relay.sip.uri import is_sips
@@ -110,7 +94,7 @@ class InviteSession(SetupBase):
         self._reply = reply
         self.flow: Flow = reply.flow
         self._transaction = transaction
-        self.state = LOOKING_UP
+        self.state = states.LOOKING_UP
         self._secure = is_sips(request.uri)  # TLS on every hop
         self.route: Route | None = None
         self._places: list[TargetState] = []  # not tried yet
@@ -128,7 +112,7 @@ class InviteSession(SetupBase):
         self._wake_at = 0.0  # when the timer fires
 
     def _enter(self, event: str) -> None:
-        self.state = step(SESSION, self.state, event, self._ua.outbox, self.call.call_id)
+        self.state = states.step(states.SESSION, self.state, event, self._ua.outbox, self.call.call_id)
 
     # -- the stored attempt, for a restart after a crash
 
@@ -166,7 +150,7 @@ class InviteSession(SetupBase):
             self._drop_if_over()
 
     def _drop_if_over(self) -> None:
-        if self.state == REFUSED and not self._outstanding:
+        if self.state == states.REFUSED and not self._outstanding:
             self.call.drop()
 
     # -- the look-up and the attempts
@@ -187,14 +171,14 @@ class InviteSession(SetupBase):
         if isinstance(answer, Refusal):
             self.refuse(answer, now)
             return
-        if refusal := self._over_cap(answer):
+        if refusal := self._counts.over_cap(answer):
             self.refuse(refusal, now)
             return
         places = self._ua.peers.candidates(answer.target, now, self._ua.token)
         if self._secure and not (places := secured(places)):
             self.refuse(named(admission.NOT_SECURE, answer), now)
             return
-        self._enter(ROUTE)
+        self._enter(states.ROUTE)
         self.route = answer
         self.call.routed(answer, now)
         self._places = places
@@ -224,13 +208,6 @@ class InviteSession(SetupBase):
         if not self.decided:  # cancelled while rtpengine was working
             self._try_next(masking.NO_PEER, "no_peer", now)
 
-    def _over_cap(self, route: Route) -> Refusal | None:
-        """A refusal if a business or a number of the route has its maximum of concurrent calls."""
-        for key, most, refusal in route.caps:
-            if self._counts.calls_by_key.everywhere(key) >= most:
-                return named(refusal, route)
-        return None
-
     def _try_next(self, verdict: Verdict, reason: str, now: float) -> None:
         """Try the next target; without one, refuse with `verdict`."""
         unusable: ProtocolError | ParseError | None = None
@@ -246,7 +223,7 @@ class InviteSession(SetupBase):
                 leak.end_call(now)
                 return
             else:
-                self._enter(CALL)
+                self._enter(states.CALL)
                 self._attempt = attempt
                 self._watch(now)
                 return
@@ -348,7 +325,7 @@ class InviteSession(SetupBase):
         data = leg.other.write_progress(self._reply, status, response)
         if data is None:
             return
-        self._enter(PROGRESS)
+        self._enter(states.PROGRESS)
         if status == 180:
             self.call.ringing(now)
         if self._offer and masking.brings_sdp(response):
@@ -368,7 +345,7 @@ class InviteSession(SetupBase):
         cseq = self._request.cseq.number
         self.call.given = (cseq, data, leg.invite_cseq if late_offer else 0)
         self._outstanding.clear()  # the call keeps the stored attempt until the caller's ACK
-        self._decide(ANSWER)
+        self._decide(states.ANSWER)
         self._leave()
         self._attempt = None
         leg.ack_due, caller.answer_due = leg.invite_cseq, True
@@ -382,7 +359,7 @@ class InviteSession(SetupBase):
         if not late_offer:
             caller.other.acknowledge_due()
         self._transaction.respond(200, data, now)
-        self._enter(COMMITTED)
+        self._enter(states.COMMITTED)
 
     # -- failure
 
@@ -402,7 +379,7 @@ class InviteSession(SetupBase):
         if self.decided:
             return
         self._abandon_attempt(now, masking.mask_reason(request))
-        self._decide(CANCEL)
+        self._decide(states.CANCEL)
         self._finish(masking.CANCELLED, "caller", "cancel", "", now)
 
     def _not_answered(self, now: float) -> None:
@@ -414,7 +391,7 @@ class InviteSession(SetupBase):
             self._announcement.end(now)
         if not self.decided:
             self._abandon_attempt(now, "")
-            self._decide(STOP)
+            self._decide(states.STOP)
             self._finish(verdict, "relay", reason, "", now)
 
     def lose(self, attempts: list[OutboundAttempt], closed: Verdict | None, now: float) -> None:
@@ -425,7 +402,7 @@ class InviteSession(SetupBase):
         for attempt in attempts:
             self._outstanding.append(attempt)
             attempt.cancel(now, "")
-        self._decide(LOSE)
+        self._decide(states.LOSE)
         if closed is None:
             self._finish(masking.LOST, "relay", LOST_AT_RESTART, admission.RETRY, now)
             return
@@ -441,8 +418,8 @@ class InviteSession(SetupBase):
 
     def _close(self, verdict: Verdict, by: str, reason: str, now: float, extra: str = "") -> None:
         """Choose the final response; send it at once, or after an announcement."""
-        if self._can_hear(verdict):
-            self._decide(ANNOUNCE)
+        if self._can_hear(verdict.outcome):
+            self._decide(states.ANNOUNCE)
             self._give_trying(now)
             finish = partial(self._announced, verdict, by, reason, extra)
             sound = OF_REFUSAL[verdict.outcome]
@@ -451,19 +428,17 @@ class InviteSession(SetupBase):
             )
             self._announcement.begin(self._offer)
         else:
-            self._decide(REFUSE)
+            self._decide(states.REFUSE)
             self._finish(verdict, by, reason, extra, now)
 
-    def _can_hear(self, verdict: Verdict) -> bool:
+    def _can_hear(self, outcome: str) -> bool:
+        """Whether the caller can hear an announcement, and has not heard the callee's network."""
         return (
-            bool(self._offer)
+            may_announce(outcome, self._offer)
             and not self._had_early_media
-            and verdict.outcome in OF_REFUSAL
-            and answer_alone(self._offer) is not None
             and self._counts.stages.count(ANNOUNCING) < self._settings.announcements.max_at_once
-            and not masking.requires(
-                self._request, "100rel"
-            )  # a reliable 183 needs a PRACK, and a callee to relay it to
+            # A reliable 183 needs a PRACK, and a callee to relay it to.
+            and not masking.requires(self._request, "100rel")
         )
 
     def _show(self, sdp: bytes, now: float) -> None:
@@ -477,7 +452,7 @@ class InviteSession(SetupBase):
 
     def _announced(self, verdict: Verdict, by: str, reason: str, extra: str, now: float) -> None:
         self._announcement = None
-        self._enter(REFUSE)
+        self._enter(states.REFUSE)
         self._finish(verdict, by, reason, extra, now)
 
     def _finish(self, verdict: Verdict, by: str, reason: str, extra: str, now: float) -> None:
@@ -494,7 +469,7 @@ class InviteSession(SetupBase):
     def _tell(self, status: int, data: bytes, now: float) -> None:
         """The record is durable: send the caller his final response."""
         self._transaction.respond(status, data, now)
-        self._enter(COMMITTED)
+        self._enter(states.COMMITTED)
         self._drop_if_over()
 
     def _decide(self, event: str) -> None:

@@ -17,7 +17,7 @@ from relay.peers.targets import responded, unreachable
 from relay.peers.user_agent import ClientRequest, UserAgent
 from relay.privacy import masking
 from relay.privacy.messages import OutgoingRequest, contact_line, encode
-from relay.privacy.sdp import SdpWriter
+from relay.privacy.sdp import SdpWriter, session_id
 from relay.sip.dialog import Dialog
 from relay.sip.message import Request, Response
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 MOST_FORKS: Final = 32  # early dialogs of one INVITE; further ones are ignored (DESIGN 4.5)
 _WAY: Final = frozenset({"contact", "record-route"})
 TIMED_OUT: Final = "Reason: SIP;cause=408\r\n"  # of a CANCEL
-# Exclusive bound of SDP session ids: shorter than a mobile number, so that none contains one by chance.
-SESSION_IDS: Final = 2**31
 _SDP: Final = ("content-type", "application/sdp")
 
 
@@ -454,8 +452,3 @@ class OutboundAttempt:
         """Raise ProtocolError if requests in the dialog need TLS and there is none."""
         if not self._ua.peers.may_go(self._peer, dialog.next_hop, self._flow):
             raise ProtocolError(480, "sips: Contact or Record-Route, but no TLS listener for it")
-
-
-def session_id(token: str) -> int:
-    """An SDP session id from a random token: 1 to 2**31."""
-    return int(token[-12:], 16) % SESSION_IDS + 1

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from relay.defence.limits import Rates, Tally
+from relay.model.call import Refusal, Route, named
 from relay.model.settings import Quota
 from relay.peers.targets import TargetState
 
@@ -60,6 +61,13 @@ class CallCounts:
         self.quotas_in = Quotas()  # of calls from peers
         self.quotas_out = Quotas()  # of calls to peers
         self.calls_by_key = Tally()  # counted against the caps of routes
+
+    def over_cap(self, route: Route) -> Refusal | None:
+        """A refusal if a business or a number of the route has its maximum of concurrent calls."""
+        for key, most, refusal in route.caps:
+            if self.calls_by_key.everywhere(key) >= most:
+                return named(refusal, route)
+        return None
 
 
 # -- The call's reservation in concurrency limits

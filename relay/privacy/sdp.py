@@ -35,6 +35,9 @@ _BANDWIDTHS: Final = {
 _MOST_PORTS: Final = 16
 _STATIC_PAYLOADS: Final = frozenset(map(str, range(35)))  # RFC 3551 6
 
+# Shorter than a mobile number, so that none contains one by chance.
+SESSION_IDS: Final = 2**31
+
 
 class SdpWriter:
     """Writer of one leg's SDP under the relay's origin (RFC 3264 8: same session id, version +1 per change)."""
@@ -82,6 +85,11 @@ def shows_way(before: bytes, after: bytes) -> bool:
     known, shown = _ways(theirs), _ways(ours)
     own = {address for address, port in shown - known if port}
     return bool(known & shown) or bool(_addresses(ours) & _addresses(theirs) - own)
+
+
+def session_id(token: str) -> int:
+    """An SDP session id from a random token: 1 to SESSION_IDS."""
+    return int(token[-12:], 16) % SESSION_IDS + 1
 
 
 def refuse_all(body: bytes) -> bytes | None:

@@ -7,10 +7,9 @@ import pytest
 from relay.call.call import Call
 from relay.call.leak_check import Leak, LeakCheck
 from relay.call.leg import Leg
-from relay.call.outbound_attempt import session_id
 from relay.model.actions import Send
 from relay.privacy.messages import Reply
-from relay.privacy.sdp import SdpWriter
+from relay.privacy.sdp import SdpWriter, session_id
 from relay.sip.dialog import Dialog
 from relay.sip.message import Flow, Request, Response, parse_message
 from tests.call.support import FLOW, Parts, invite, peer

@@ -1,20 +1,8 @@
-"""The outbound attempt: its INVITE and SDP session id."""
+"""The outbound attempt: its INVITE and early dialogs."""
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from relay.call.outbound_attempt import SESSION_IDS, session_id
-from tests.ladder.ladder import B, Ladder, X
-
-HEX = st.text("0123456789abcdef", min_size=16, max_size=32)
-
-
-@given(HEX)
-def test_session_ids_are_shorter_than_any_hidden_number(token: str) -> None:
-    assert 1 <= session_id(token) <= SESSION_IDS
-    assert len(str(session_id(token))) < len(B[2:])
+from tests.ladder.ladder import Ladder, X
 
 
 def test_invite_contains_only_the_relays_own_headers() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from relay.errors import ParseError
 from relay.privacy import sdp
-from relay.privacy.sdp import SdpWriter, mask_description, shows_way
+from relay.privacy.sdp import SESSION_IDS, SdpWriter, mask_description, session_id, shows_way
 from relay.sip.sdp import parse_sdp
 from tests.support.outcome import outcome
 
@@ -388,3 +388,9 @@ def test_any_sdp_is_written_or_refused(noise: bytes) -> None:
     )
     with contextlib.suppress(ParseError):
         SdpWriter(5, anchored=True).write(body)
+
+
+@given(st.text("0123456789abcdef", min_size=16, max_size=32))
+def test_session_ids_are_shorter_than_any_hidden_number(token: str) -> None:
+    assert 1 <= session_id(token) <= SESSION_IDS
+    assert len(str(session_id(token))) < len("13900000002")
