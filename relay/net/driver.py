@@ -179,15 +179,10 @@ class Driver:
         """The commit acknowledgement of a record, in append order. Token 0: no call waits for it."""
         if not token:
             return
-        now = time.monotonic()
         self._uncommitted.popleft()
         if not self.pace.is_behind:  # in overload the next loop iteration comes too late
             self._transports.hold()  # commits come in groups, so many answers go out in this loop iteration
-        try:
-            self._engine.committed(token, now)
-        except Exception:
-            self._report_bug("committed", now)
-        self.perform(now)
+        self._enter("committed", self._engine.committed, token)
 
     def found(self, action: LookUp, answer: Route | Refusal) -> None:
         """The answer of `look_up_later`."""
@@ -396,7 +391,7 @@ class Driver:
         if self.pace.is_behind:  # uvloop runs timers before sockets: let sockets be read first
             self._timer = asyncio.get_running_loop().call_later(0.001, self._wake_overloaded)
         else:
-            self._expire(now)
+            self._expire()
 
     def _wake_overloaded(self) -> None:
         now = time.monotonic()
@@ -404,15 +399,11 @@ class Driver:
         while now < until and self._backlog.has_inside:
             self._serve_next(now)
             now = time.monotonic()
-        self._expire(now)
+        self._expire()
 
-    def _expire(self, now: float) -> None:
+    def _expire(self) -> None:
         self._wake_at, self._timer = math.inf, None
-        try:
-            self._engine.expire(now)
-        except Exception:
-            self._report_bug("expire", now)
-        self.perform(now)
+        self._enter("expire", self._engine.expire)
 
     def _report_bug(self, where: str, now: float) -> None:
         """Count and log the current exception, rate-limited: a datagram that triggers a bug may come in floods."""
