@@ -141,7 +141,7 @@ async def test_a_line_is_written_to_the_child_s_input(tmp_path: Path) -> None:
     await running.stop(20)
 
 
-# -- Notify
+# -- Notifications to systemd
 
 
 @pytest.fixture(params=["path", "abstract"])

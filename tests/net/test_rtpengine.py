@@ -391,7 +391,7 @@ async def test_open_commands_are_answered_on_close() -> None:
     assert answers == [None]
 
 
-# -- Scheduled deletions of one rtpengine; commands are tested in tests/net/test_rtpengine.py
+# -- Scheduled deletions of one rtpengine
 
 
 async def test_scheduled_deletions_are_limited_and_the_oldest_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,7 @@ async def test_datagrams_waiting_for_resolution_are_limited(monkeypatch: pytest.
     await opened.transports.close()
 
 
-# -- Batching of datagrams. The rest of `Datagrams` is tested by `test_transports` and `test_resolve`
+# -- Batching of datagrams
 
 HOST = "127.0.0.10"
 

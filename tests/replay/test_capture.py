@@ -108,7 +108,7 @@ def test_arbitrary_bytes_raise_only_parse_errors(
             assert not data.startswith(head)
 
 
-# -- Internet
+# -- Frames to datagrams and segments
 
 MORE = 0x2000
 WHOLE = udp(bytes(range(40)))  # 48 bytes
@@ -247,7 +247,7 @@ def test_no_bytes_raise_an_error(start: bytes, rest: bytes) -> None:
     Reader().read(start + rest)
 
 
-# -- Link
+# -- Link types
 
 PACKET4, PACKET6 = ipv4(udp(b"x")), ipv6(udp(b"x"))
 
