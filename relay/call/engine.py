@@ -25,11 +25,10 @@ from relay.model.call import CallRecord, Refusal, Route
 from relay.model.settings import Peer, Settings, Target
 from relay.peers.auth import Logins
 from relay.peers.limits import ANNOUNCING, SETTING_UP, UP, CallCounts
-from relay.peers.peers import Peers, hosts_of
+from relay.peers.peers import PeerReport, Peers, hosts_of, peer_reports
 from relay.peers.pings import Pings
 from relay.peers.registrar import Registrar
 from relay.peers.registrations import Registrations
-from relay.peers.state import PeerState, peer_states
 from relay.peers.user_agent import UserAgent
 from relay.privacy.messages import Reply
 from relay.sip.framing import is_untagged
@@ -225,9 +224,9 @@ class Engine:
         """Number of removed registrations that trunks have not confirmed yet."""
         return self._registrations.leaving
 
-    def peers(self, now: float) -> list[PeerState]:
+    def peers(self, now: float) -> list[PeerReport]:
         """State of the peers and their targets."""
-        return peer_states(self._peers, self._counts, self._clock, self._is_registered, now)
+        return peer_reports(self._peers, self._counts, self._clock, self._is_registered, now)
 
     def _is_registered(self, peer: Peer, now: float) -> bool | None:
         """Whether the peer is registered here, or we at the peer; None if neither is configured."""

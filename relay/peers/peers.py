@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING, NamedTuple
 
 from relay.model.numbers import format_number, is_formatted, number_of_uri_user
 from relay.model.settings import Listener, Peer, PeerRoute, Settings, Target
 from relay.peers.targets import TargetState, by_priority, in_order
 from relay.sip.message import Flow
 from relay.sip.uri import OtherUri, SipUri, TelUri, uri_host
+
+if TYPE_CHECKING:
+    from relay.peers.limits import CallCounts
+    from relay.sip.timers import WallClock
 
 
 class Peers:
@@ -231,3 +236,51 @@ def number_of_uri(uri: SipUri | TelUri | OtherUri) -> str:
     if isinstance(uri, SipUri):
         return number_of_uri_user(uri.user) if uri.user else ""
     return number_of_uri_user(uri.number) if isinstance(uri, TelUri) else ""
+
+
+# -- State of the peers for the operator
+
+
+class TargetReport(NamedTuple):
+    """One target of a peer."""
+
+    target: str  # transport:address:port; the name until it is resolved
+    state: str  # up, down, or aside (Retry-After, or a pause after failures)
+    failures: int  # consecutive
+    aside_until: int | None  # Unix milliseconds
+
+
+class PeerReport(NamedTuple):
+    """One peer. Without targets it is unreachable: its name has no address, or it is not registered."""
+
+    peer: str
+    calls_in: int  # from it, in setup or answered
+    calls_out: int  # to it
+    registered: bool | None  # the peer here, or the relay there; None: neither is configured
+    targets: tuple[TargetReport, ...]
+
+
+def peer_reports(
+    peers: Peers,
+    counts: CallCounts,
+    clock: WallClock,
+    is_registered: Callable[[Peer, float], bool | None],
+    now: float,
+) -> list[PeerReport]:
+    """All peers, in the order of the configuration."""
+    targets: dict[str, list[TargetReport]] = {}
+    for place in peers.places():
+        aside_until = clock.ms(place.aside_until) if place.aside_until > now else None
+        state = TargetReport(place.name, place.state(now), place.failures, aside_until)
+        targets.setdefault(place.peer.name, []).append(state)
+    calls_in, calls_out = counts.quotas_in.calls, counts.quotas_out.calls
+    return [
+        PeerReport(
+            peer.name,
+            calls_in.count(peer.name),
+            calls_out.count(peer.name),
+            is_registered(peer, now),
+            tuple(targets.get(peer.name, ())),
+        )
+        for peer in peers.all()
+    ]

@@ -58,7 +58,8 @@ class Parts:
         self.dialogs = Dialogs(self.transactions)
         self.counts = CallCounts()
         self.admission = Admission(self.peers, self.dialogs, self.counts, self.shares)
-        self.calls = Calls(self.ua, self.counts, WallClock(0.0), self.settings)
+        self.clock = WallClock(0.0)
+        self.calls = Calls(self.ua, self.counts, self.clock, self.settings)
 
 
 def _tokens() -> Iterator[str]:

@@ -6,7 +6,7 @@ import pytest
 
 from relay.call.call import Call
 from relay.model.actions import Commit
-from relay.model.call import Refusal, Route
+from relay.model.call import Route
 from relay.privacy.masking import CANCELLED
 from tests.call.support import FLOW, Parts, peer
 
@@ -43,75 +43,6 @@ def test_record_of_a_failed_call() -> None:
     assert (record.sip_status, record.q850_cause, record.outcome) == (487, 16, "cancelled")
     assert (record.duration_ms, record.answered_at, commit.dialogs) == (None, None, None)
     assert (record.number_dialled, record.number_shown, record.caller, record.callee) == (X, X, A, B)
-
-
-def test_call_id_is_unique_and_32_hexadecimal_digits() -> None:
-    shared = Parts()
-    first, second = call(shared).call_id, call(shared).call_id
-    assert first != second
-    assert len(first) == 32
-    assert int(first, 16)
-
-
-def test_record_of_a_refusal_has_its_binding() -> None:
-    made = call()
-    made.refused(Refusal("expired", 403, 21, None, "b7", "AXB", "firm", "order", industrial_id="88.1/7"))
-    record = made.record()
-    assert (record.binding_id, record.business, record.industrial_id) == ("b7", "firm", "88.1/7")
-    made.refused(Refusal("no_binding", 403, 21))
-    assert made.record().binding_id == "b7"
-
-
-def test_forwarded_call_has_no_binding() -> None:
-    made = call()
-    made.routed(Route("", "", "", None, B, A), 1.0)
-    record = made.record()
-    assert (record.binding_id, record.mode, record.business) == (None, None, None)
-
-
-def test_each_value_is_in_its_own_field_of_the_record() -> None:
-    """The record is made of a plain tuple, whose order is not type-checked."""
-    made = call()
-    strings = ("binding_id", "mode", "business", "order_id", "peer_out", "outcome", "ended_by", "end_reason")
-    for name in (*strings, "callee_leg_call_id", "direction", "recording", "industrial_id"):
-        setattr(made, name, name)
-    times = ("received_at", "routed_at", "ringing_at", "answered_at", "ended_at")
-    for value, name in enumerate((*times, "sip_status", "q850_cause")):
-        setattr(made, name, value + 1)
-    made.legacy = True
-    made.qualification = 99
-    fields = made.record()._asdict()
-    for name in (*strings, "callee_leg_call_id", "direction", "recording", "industrial_id"):
-        assert fields.pop(name) == name
-    for value, name in enumerate((*times, "sip_status", "q850_cause")):
-        assert fields.pop(name) == value + 1
-    assert fields == {
-        "call_id": made.call_id,
-        "number_dialled": made.dialled,
-        "number_shown": None,
-        "caller": made.caller_number,
-        "callee": None,
-        "peer_in": made.caller_peer.name,
-        "duration_ms": 1,
-        "caller_leg_call_id": made.caller_leg_call_id,
-        "legacy": True,
-        **dict.fromkeys(
-            f"{side}_{count}" for side in ("caller", "callee") for count in ("packets", "lost", "jitter_ms")
-        ),
-        "kind": "call",
-        "text_bytes": None,
-        "qualification": 99,
-        "source": "udp:192.0.2.11:5060",
-    }
-
-
-def test_duration_is_never_negative() -> None:
-    """The wall clock may be set back during a call."""
-    made = call()
-    made.answered_at, made.ended_at = 9000, 4000
-    assert made.record().duration_ms == 0
-    made.ended_at = 9500
-    assert made.record().duration_ms == 500
 
 
 @pytest.mark.parametrize(("of_route", "lasts"), [(None, 14_400.0), (60.0, 60.0), (99_999.0, 14_400.0)])

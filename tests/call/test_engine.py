@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from relay.call.engine import Engine
 from relay.defence.limits import SHARE
 from relay.model.actions import Note, Send
-from relay.model.call import CallRecord, Refusal
+from relay.model.call import Refusal
 from relay.sip.message import Flow
 from tests.call.support import FLOW, Parts, invite, settings
 
 STRANGER = Flow(0, "udp", "198.51.100.1", 5060)
-RECORD = CallRecord(*["c", "b", "AXB", "firm", None, "7", "7", "1", "2", "pbx", "carrier"], *[1000] * 5, *[None] * 8)
 INVITE = invite().serialize()
 
 
@@ -127,16 +126,6 @@ def test_statistics_count_every_table() -> None:
         "pending_commits",
         "calling_tags",
     }
-
-
-def test_unreadable_call_is_closed_at_restart() -> None:
-    made = engine()
-    made.restore(RECORD, b"nonsense", 1.0)
-    *notes, commit = made.take_actions()
-    assert [note.event for note in notes if isinstance(note, Note)] == ["restore.failed"]
-    record = commit.record  # type: ignore[union-attr]
-    assert (record.ended_at, record.end_reason, record.ended_by) == (1_001_000, "not_restorable", "relay")
-    assert record.duration_ms == 1_000_000
 
 
 def test_hang_up_of_an_unknown_call_is_false() -> None:

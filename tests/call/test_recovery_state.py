@@ -8,12 +8,11 @@ import pytest
 from relay.call.call import Call
 from relay.call.leg import Leg
 from relay.call.recovery_state import CSEQ_STEP, VERSION, dump_call, load_call, load_leg
-from relay.call.saved_state import flow_by
 from relay.errors import StoreError
 from relay.privacy.sdp import SdpWriter
 from relay.sip.dialog import Dialog
 from relay.sip.message import Flow
-from tests.call.support import FLOW, TCP, UDP, UDP6, Parts, invite, peer
+from tests.call.support import FLOW, Parts, invite, peer
 
 
 def call(ground: Parts) -> Call:
@@ -55,17 +54,6 @@ def test_leg_is_restored() -> None:
     assert back.own == ("8613800000001", "700")
     assert (back.writer.session_id, back.writer.version) == (77, 5)
     assert new.dialogs.legs == {("ours", "a"): back}
-
-
-def test_listeners_may_be_reordered_before_a_restart() -> None:
-    old = Parts()
-    state = load_call(dump_call(leg(old), leg(old, Flow(1, "tcp", "192.0.2.22", 5060)), 1.0, 0))
-    turned = Parts(listeners=(TCP, UDP6, UDP)).peers
-    assert flow_by(state.caller.flow, turned).listener == 2
-    assert flow_by(state.callee.flow, turned).listener == 0
-    for listeners in ((UDP6, UDP), (UDP,)):
-        with pytest.raises(StoreError):
-            flow_by(state.callee.flow, Parts(listeners=listeners).peers)
 
 
 def test_malformed_state_raises_store_error() -> None:

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from relay.model.settings import Health, Target
-from relay.peers.state import TargetState
+from relay.peers.peers import TargetReport
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import CALLER_HOST, SECOND_HOST, A, B, Ladder, Side, X, hang_up, peer
 
@@ -52,7 +52,7 @@ class Targets(Ladder):
     def states(self) -> list[str]:
         return [target.state for target in self.targets()]
 
-    def targets(self) -> tuple[TargetState, ...]:
+    def targets(self) -> tuple[TargetReport, ...]:
         (carrier,) = [peer for peer in self.engine.peers(self.now) if peer.peer == "carrier"]
         return carrier.targets
 
