@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from relay.defence.limits import is_within_share
@@ -11,7 +10,7 @@ from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.net.process import Tasks
 from relay.net.queues import FairQueue
-from relay.policy.call_policy import CallPolicy
+from relay.policy.call_policy import CallPolicy, Routed
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.connection import Report, Server
@@ -21,14 +20,12 @@ from relay.store.sealing.sealer import Sealer
 SWEEP_EACH: Final = 5  # seconds between two deletions of expired counts
 MOST_WAITING: Final = 1_000  # queued look-ups; above it, or above a peer's fair share of it, calls are refused
 
-Answered = Callable[[LookUp, Route | Refusal], None]
-
 
 class _Waiting(NamedTuple):
     gate: CallPolicy
     asked: LookUp
     unix_s: float
-    found: Answered
+    routed: Routed
     since: float  # loop time
 
 
@@ -56,18 +53,18 @@ class ServerLookUps:
         if self._looks % SWEEP_EACH == 0:
             self._asking.begin(self._reader.sweep())
 
-    def look_up(self, gate: CallPolicy, asked: LookUp, unix_s: float, found: Answered) -> None:
-        """Look up a route and evaluate it by `gate`. `found` is always called, later, from the loop."""
+    def look_up(self, gate: CallPolicy, asked: LookUp, unix_s: float, routed: Routed) -> None:
+        """Look up a route and evaluate it by `gate`. `routed` is always called, later, from the loop."""
         loop, waiting = asyncio.get_running_loop(), self._waiting
         refusal = gate.refuse_unasked(asked.number, asked.caller, unix_s, asked.peer)
         if refusal is not None:
-            loop.call_soon(found, asked, refusal)
+            loop.call_soon(routed, asked.token, refusal)
             return
         name = "" if asked.peer is None else asked.peer.name
         if not is_within_share(waiting.count(name) + 1, len(waiting) + 1, MOST_WAITING):
-            loop.call_soon(found, asked, STORE_FAILED)
+            loop.call_soon(routed, asked.token, STORE_FAILED)
             return
-        waiting.put(name, _Waiting(gate, asked, unix_s, found, loop.time()))
+        waiting.put(name, _Waiting(gate, asked, unix_s, routed, loop.time()))
         if self._askers < CONNECTIONS:
             self._askers += 1
             self._asking.begin(self._ask())
@@ -87,7 +84,7 @@ class ServerLookUps:
             self._askers -= 1
 
     async def _answer(self, waiting: _Waiting) -> None:
-        gate, asked, unix_s, found, since = waiting
+        gate, asked, unix_s, routed, since = waiting
         patience_s = since + PATIENCE_S - asyncio.get_running_loop().time()
         answer: Route | Refusal = STORE_FAILED  # the default on cancellation and errors
         row: LookupResult | Refusal = STORE_FAILED
@@ -96,7 +93,7 @@ class ServerLookUps:
                 row = await self._reader.fetch(asked.number, asked.caller, unix_s, patience_s)
                 answer = gate.answer(row, asked.number, asked.caller, unix_s, asked.peer)
         finally:
-            found(asked, answer)
+            gate.pass_on(asked, answer, routed)
         if (
             isinstance(answer, Refusal)
             and isinstance(row, LookupResult)

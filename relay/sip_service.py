@@ -64,23 +64,24 @@ class SipService:
         self._log = log
         self._transports = Transports(config.settings, config.streams, config.tls)
         self._reader = _reader(config, sealer, log)
-        self._gate = CallPolicy(self._reader.fetch, config.rules, records.remember, self._warn)
+        self._verifier = _verifier(config)
+        verify = self._verifier.ask if self._verifier else None
+        self._gate = CallPolicy(self._reader.fetch, config.rules, records.remember, self._warn, verify)
+        reader, gate = self._reader, self._gate
+        look_up = gate.route if isinstance(reader, RouteReader) else partial(reader.look_up, gate)
         self._engine = Engine(config.settings, tokens().__next__, time.time() - time.monotonic())
         self._engine.bans.listeners.append(BanLog(log))
-        self._verifier = _verifier(config)
         self._rtpengine = Rtpengine(config.rtpengine, self._warn, _sounds(config)) if config.rtpengine else None
         self._driver = Driver(
             self._engine,
             self._transports,
-            self._gate.look_up,
+            look_up,
             records.append,
             records.tell if config.api.enabled else _drop_event,
             attempts,
             log,
             ended_calls(log, config.log.format, config.log.level),
-            self._verifier.ask if self._verifier else None,
             self._rtpengine.mediate if self._rtpengine else None,
-            None if isinstance(self._reader, RouteReader) else partial(self._reader.look_up, self._gate),
         )
         self.answers = Answers(
             self._engine,

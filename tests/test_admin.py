@@ -35,7 +35,7 @@ async def answers(tmp_path: Path) -> Answers:
     log = Log()
     queue = journal.queue
     kept = AttemptFile(tmp_path / "relay.db.attempts", sealer, lambda event, fields: None)
-    driver = Driver(*(engine, transports, gate.look_up, queue.append, queue.tell, kept, log.logger, log.ended))
+    driver = Driver(*(engine, transports, gate.route, queue.append, queue.tell, kept, log.logger, log.ended))
     return Answers(engine, driver, dict, None, None)
 
 

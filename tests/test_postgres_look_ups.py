@@ -11,7 +11,7 @@ import pytest
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.model.settings import Peer
-from relay.policy.call_policy import CallPolicy
+from relay.policy.call_policy import CallPolicy, Routed
 from relay.policy.rules import STORE_FAILED, Rules
 from relay.postgres_look_ups import MOST_WAITING, ServerLookUps
 from relay.store.connection import Server
@@ -50,6 +50,9 @@ class AnyGate:
     def answer(self, row: str, number: str, caller: str, unix_s: float, peer: Peer | None) -> Refusal:
         return FOUND
 
+    def pass_on(self, asked: LookUp, answer: Route | Refusal, routed: Routed) -> None:
+        routed(asked.token, answer)
+
 
 class Bench:
     def __init__(self, folder: Path) -> None:
@@ -65,10 +68,9 @@ class Bench:
 
     def ask(self, peer: str, caller: str = "") -> None:
         asked = LookUp(1, X, caller or peer, "call", PEERS[peer])
-        self.look_ups.look_up(cast(CallPolicy, AnyGate()), asked, 1.0, self._found)
-
-    def _found(self, asked: LookUp, answer: Route | Refusal) -> None:
-        self.answers.append((asked.caller, answer))
+        self.look_ups.look_up(
+            cast(CallPolicy, AnyGate()), asked, 1.0, lambda _, answer: self.answers.append((asked.caller, answer))
+        )
 
 
 @pytest.fixture

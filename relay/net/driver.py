@@ -31,10 +31,10 @@ from relay.model.actions import (
     SendAll,
 )
 from relay.model.call import CallRecord, Refusal, Route
-from relay.model.settings import Peer
 from relay.net.queues import BEHIND_S, Backlog, Pace, Waiting
 from relay.net.transports import Transports
-from relay.policy.rules import STORE_FAILED, VERIFICATION_FAILED
+from relay.policy.call_policy import Routed
+from relay.policy.rules import STORE_FAILED
 from relay.privacy.records import ended_call
 from relay.sip.message import Flow
 
@@ -59,8 +59,6 @@ _LEVELS: Final = {
 }
 
 
-Routed = Callable[[int, Route | Refusal], None]  # LookUp.token, answer
-Found = Callable[[LookUp, Route | Refusal], None]
 Answered = Callable[[int, Mediated | None], None]  # Mediate.token, answer
 
 
@@ -102,22 +100,20 @@ class Driver:
         self,
         engine: Engine,
         transports: Transports,
-        look_up: Callable[[str, str, float, Peer | None], Route | Refusal],
+        look_up: Callable[[LookUp, float, Routed], None],
         append: Callable[[Commit, Callable[[int], None]], None],
         tell: Callable[[str, CallRecord], None],
         attempts: Attempts,
         log: FilteringBoundLogger,
         log_ended: Callable[[dict[str, object]], None],
-        verify: Callable[[LookUp, Route, Routed], None] | None = None,
         mediate: Callable[[Mediate, Answered], None] | None = None,
-        look_up_later: Callable[[LookUp, float, Found], None] | None = None,
     ) -> None:
-        """`look_up` takes (700 number, caller, Unix seconds, asserting peer); `append` a commit and the callback of its
-        acknowledgement.
+        """`look_up` takes a call, Unix seconds, and the callback of its answer, called at once or later.
 
-        `tell` emits live-call events to the business; `log_ended` logs each ended call, numbers masked. `verify` checks
-        routes that require it, `mediate` executes rtpengine commands; both answer later. `look_up_later` replaces
-        `look_up` if given.
+        `append` takes a commit, and the callback of its acknowledgement.
+
+        `tell` emits live-call events to the business; `log_ended` logs each ended call, numbers masked. `mediate`
+        executes rtpengine commands, and answers later.
         """
         self.bugs = 0
         self.pace = Pace()
@@ -127,9 +123,7 @@ class Driver:
         self._look_up = look_up
         self._append = append
         self._tell = tell
-        self._verify = verify
         self._mediate = mediate
-        self._look_up_later = look_up_later
         self._attempts = attempts
         self._dropped: list[str] = []  # ended attempts to remove from the attempts file
         self._log = log
@@ -184,12 +178,8 @@ class Driver:
             self._transports.hold()  # commits come in groups, so many answers go out in this loop iteration
         self._enter("committed", self._engine.committed, token)
 
-    def found(self, action: LookUp, answer: Route | Refusal) -> None:
-        """The answer of `look_up_later`."""
-        self._enter("found", self._take, action, answer)
-
     def routed(self, token: int, answer: Route | Refusal) -> None:
-        """The answer of `verify`."""
+        """The answer of a look-up."""
         self._enter("routed", self._engine.routed, token, answer)
 
     def mediated(self, token: int, answer: Mediated | None) -> None:
@@ -357,23 +347,10 @@ class Driver:
             self._engine.routed(action.token, STORE_FAILED, now)
             return
         try:
-            if self._look_up_later is not None:
-                self._look_up_later(action, now + self._engine.clock_offset_s, self.found)
-                return
-            answer = self._look_up(action.number, action.caller, now + self._engine.clock_offset_s, action.peer)
+            self._look_up(action, now + self._engine.clock_offset_s, self.routed)
         except Exception:
             self._report_bug("look_up", now)
-            answer = STORE_FAILED  # fail closed
-        self._take(action, answer, now)
-
-    def _take(self, action: LookUp, answer: Route | Refusal, now: float) -> None:
-        """Pass a look-up's answer to the engine, by way of the verification hook if the route requires it."""
-        if not isinstance(answer, Route) or not answer.verify:
-            self._engine.routed(action.token, answer, now)
-        elif self._verify is not None:
-            self._verify(action, answer, self.routed)
-        else:
-            self._engine.routed(action.token, VERIFICATION_FAILED, now)
+            self._engine.routed(action.token, STORE_FAILED, now)  # fail closed
 
     def _arm(self, when: float, now: float) -> None:
         """Move the timer earlier. It is never moved later: a spurious wake-up costs less than cancelling."""

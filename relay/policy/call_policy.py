@@ -14,13 +14,24 @@ from typing import Final
 
 from relay.call.admission import CALLER_NOT_OF_PEER, NUMBER_UNKNOWN, REFUSED_TOO_OFTEN
 from relay.defence.limits import Rates
+from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.model.settings import Peer, may_call_as
 from relay.policy.evaluate import LookupResult, PendingCall, evaluate, refused
 from relay.policy.recent import LastCaller, Recent
-from relay.policy.rules import BUSINESS_RATE, CALLER_INTERNATIONAL, MEMORY_S, NO_BINDING, RefusalCaps, Rules, quota
+from relay.policy.rules import (
+    BUSINESS_RATE,
+    CALLER_INTERNATIONAL,
+    MEMORY_S,
+    NO_BINDING,
+    VERIFICATION_FAILED,
+    RefusalCaps,
+    Rules,
+    quota,
+)
 
 Report = Callable[[str, dict[str, object]], None]  # event, fields
+Routed = Callable[[int, Route | Refusal], None]  # LookUp.token, answer
 
 _GUESSED_WRONG: Final = (NO_BINDING, CALLER_INTERNATIONAL, NUMBER_UNKNOWN)  # refusals of callers that were never bound
 
@@ -34,10 +45,11 @@ class CallPolicy:
         rules: Rules,
         remember: Callable[[LastCaller], None],
         report: Report | None = None,
+        verify: Callable[[LookUp, Route, Routed], None] | None = None,
     ) -> None:
         """`fetch`: `relay.store.sqlite.lookup.RouteReader.fetch`; `remember` stores a callee's last caller.
 
-        `report(event, fields)` gets the pauses of peers.
+        `report(event, fields)` gets the pauses of peers. `verify` asks the verification hook, and answers later.
         """
         self._fetch = fetch
         self._rules = rules
@@ -45,8 +57,22 @@ class CallPolicy:
         self._recent = Recent()
         self.rates = Rates()  # of granted calls, by business
         self._report = report
+        self._verify = verify
         self.refused_attempts = RefusedAttempts()
         self._pauses: Counter[str] = Counter()  # number of pauses, by kind
+
+    def route(self, asked: LookUp, unix_s: float, routed: Routed) -> None:
+        """Look up and evaluate a call of the engine; `routed` gets the answer, at once unless it must be verified."""
+        self.pass_on(asked, self.look_up(asked.number, asked.caller, unix_s, asked.peer), routed)
+
+    def pass_on(self, asked: LookUp, answer: Route | Refusal, routed: Routed) -> None:
+        """Give the answer to `routed`, by way of the verification hook if the route requires it."""
+        if not isinstance(answer, Route) or not answer.verify:
+            routed(asked.token, answer)
+        elif self._verify is not None:
+            self._verify(asked, answer, routed)
+        else:
+            routed(asked.token, VERIFICATION_FAILED)
 
     def look_up(self, number: str, caller: str, unix_s: float, peer: Peer | None = None) -> Route | Refusal:
         """Look up and evaluate a call; a granted one is counted. `caller`: E.164 without "+", "" if anonymous.

@@ -28,9 +28,10 @@ from relay.model.actions import (
 )
 from relay.model.call import CallRecord, Refusal, Route
 from relay.model.settings import Limits, StreamLimits
-from relay.net.driver import STALLED_S, Answered, Driver, Routed
+from relay.net.driver import STALLED_S, Answered, Driver
 from relay.net.queues import MOST_BYTES
 from relay.net.transports import Transports
+from relay.policy.call_policy import Routed
 from relay.policy.rules import STORE_FAILED
 from relay.sip.message import Flow
 from tests.net.support import Log, address_of, hold_up_the_loop, settings_for, until
@@ -158,27 +159,32 @@ class Bench:
         self.log = Log()
         self.journal: list[tuple[Commit, Callable[[int], None]]] = []
         self.told: list[tuple[str, CallRecord]] = []
-        self.verifying: list[tuple[LookUp, Route, Routed]] = []
         self.mediating: list[tuple[Mediate, Answered]] = []
         self.kept: list[tuple[CallRecord, bytes]] = []
         self.dropped: list[str] = []
         self.can_keep = True
         self.look_up: Callable[[str, str, float], Route | Refusal] = lambda number, caller, wall_s: ROUTE
+        self.waiting: list[tuple[LookUp, Routed]] | None = None  # look-ups to be answered later
         self.settings = settings_for("udp")
         self.transports = Transports(self.settings, StreamLimits(), None)
         self.driver = Driver(
             self.engine,
             self.transports,
-            lambda number, caller, wall_s, peer: self.look_up(number, caller, wall_s),
+            self._answer,
             lambda commit, done: self.journal.append((commit, done)),
             lambda kind, record: self.told.append((kind, record)),
             self,
             self.log.logger,
             self.log.ended,
-            lambda asked, route, then: self.verifying.append((asked, route, then)),
             lambda command, then: self.mediating.append((command, then)),
         )
         self.peer: asyncio_dgram.DatagramClient
+
+    def _answer(self, asked: LookUp, wall_s: float, routed: Routed) -> None:
+        if self.waiting is not None:
+            self.waiting.append((asked, routed))
+        else:
+            routed(asked.token, self.look_up(asked.number, asked.caller, wall_s))
 
     def is_ready(self) -> bool:
         return self.can_keep
@@ -336,22 +342,14 @@ async def test_new_calls_are_shed_and_others_served_while_the_journal_is_stalled
         assert not b.driver._is_stalled(time.monotonic())
 
 
-async def test_a_route_to_verify_waits_for_the_hook() -> None:
+async def test_a_look_up_may_be_answered_later() -> None:
     async with bench() as b:
-        b.look_up = lambda *_: ROUTE._replace(verify=True)
+        b.waiting = []
         await b.say("look_up 8613800000001")
         assert await b.ask("echo still_waiting") == "still_waiting"
-        ((asked, route, then),) = b.verifying
-        assert (asked.token, asked.caller, route.target) == (1, "8613800000001", ROUTE.target)
-        then(asked.token, Refusal("verification_refused", 403, 21))
+        ((asked, routed),) = b.waiting
+        routed(asked.token, Refusal("verification_refused", 403, 21))
         assert await b.hear() == "routed 1 verification_refused"
-
-
-async def test_a_route_to_verify_is_refused_without_a_hook() -> None:
-    async with bench() as b:
-        b.driver._verify = None
-        b.look_up = lambda *_: ROUTE._replace(verify=True)
-        assert await b.ask("look_up 8613800000001") == "routed 1 verification_failed"
 
 
 async def test_an_rtpengine_command_is_answered_later() -> None:

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 
 import pytest
 
+from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.model.settings import CallerNumbers, Peer
 from relay.policy import call_policy
-from relay.policy.call_policy import FIRST_PAUSE_S, WINDOW_S, CallPolicy, RefusedAttempts
+from relay.policy.call_policy import FIRST_PAUSE_S, WINDOW_S, CallPolicy, RefusedAttempts, Routed
 from relay.policy.evaluate import LookupResult
 from relay.policy.recent import LastCaller
-from relay.policy.rules import STORE_FAILED, Cap, Quotas, RefusalCaps, Rules
+from relay.policy.rules import STORE_FAILED, VERIFICATION_REFUSED, Cap, Quotas, RefusalCaps, Rules
 from tests.policy.cases import FOREIGN, FOUND, ID, NOW_S, C, found, named_peer, outcome
 from tests.support.stored import NOW_MS, A, B, X, Y
 
@@ -131,6 +132,49 @@ def test_new_rules_apply_to_the_counts_so_far() -> None:
     assert [bench.call() for _ in range(2)] == ["granted", "granted"]
     bench.gate.follow(Rules(caller_caps=TWICE))
     assert bench.call() == "frequency_caller"
+
+
+# -- the answer to the engine, and the verification hook
+
+ASKED = LookUp(7, X, A)
+
+
+class Answers:
+    """A policy over one route, its answers to the engine, and what it asks the hook."""
+
+    def __init__(self, *, verify: bool, has_hook: bool = True) -> None:
+        self.answers: list[tuple[int, str]] = []
+        self.asked: list[tuple[LookUp, Route, Routed]] = []
+        bench = Bench(found(), verify=verify)
+        hook = (lambda *asked: self.asked.append(asked)) if has_hook else None
+        self.gate = CallPolicy(bench.fetch, Rules(verify=verify), bench.remembered.append, verify=hook)
+        self.gate.route(ASKED, NOW_S, self.routed)
+
+    def routed(self, token: int, answer: Route | Refusal) -> None:
+        self.answers.append((token, outcome(answer)))
+
+
+def test_a_route_without_verification_is_answered_at_once() -> None:
+    made = Answers(verify=False)
+    assert (made.answers, made.asked) == ([(7, "granted")], [])
+
+
+def test_a_route_to_verify_waits_for_the_hook() -> None:
+    made = Answers(verify=True)
+    ((asked, route, routed),) = made.asked
+    assert (asked, route.verify, made.answers) == (ASKED, True, [])
+    routed(asked.token, VERIFICATION_REFUSED)
+    assert made.answers == [(7, "verification_refused")]
+
+
+def test_a_route_to_verify_is_refused_without_a_hook() -> None:
+    assert Answers(verify=True, has_hook=False).answers == [(7, "verification_failed")]
+
+
+def test_the_hook_is_not_asked_about_a_refusal() -> None:
+    made = Answers(verify=True)
+    made.gate.pass_on(LookUp(8, X, A), STORE_FAILED, made.routed)
+    assert (made.answers, len(made.asked)) == ([(8, "store_failed")], 1)
 
 
 # -- asserted callers, and refused attempts
