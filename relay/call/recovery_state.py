@@ -9,7 +9,7 @@ import msgspec
 
 from relay.call.leak_check import Side
 from relay.call.leg import Leg
-from relay.call.saved_state import AttemptState, CallState, LegState
+from relay.call.saved_state import AttemptState, CallState, DialogState, LegState
 from relay.errors import StoreError
 from relay.privacy.messages import encode
 from relay.privacy.sdp import SdpWriter
@@ -58,8 +58,50 @@ def load_call(data: bytes) -> CallState:
 def _dump_leg(leg: Leg) -> tuple[object, ...]:
     """The fields of a LegState, in their order."""
     writer = leg.writer
-    state = leg.dialog.to_state()
-    return (state, leg.peer.name, leg.flow[:4], leg.shown, writer.session_id, writer.version, leg.own)
+    return (dump_dialog(leg.dialog), leg.peer.name, leg.flow[:4], leg.shown, writer.session_id, writer.version, leg.own)
+
+
+def dump_dialog(dialog: Dialog) -> tuple[object, ...]:
+    """The fields of a DialogState, in their order."""
+    return (
+        _storable(dialog.call_id),
+        dialog.local_tag,
+        _storable(dialog.remote_tag),
+        _storable(dialog.local_uri),
+        _storable(dialog.remote_uri),
+        dialog.local_cseq,
+        dialog.remote_cseq,
+        _storable(dialog.remote_target),
+        [_storable(route) for route in dialog.route_set],
+        dialog.confirmed,
+        dialog.secure,
+    )
+
+
+def load_dialog(state: DialogState) -> Dialog:
+    """The dialog as dumped."""
+    return Dialog(
+        _restored(state.call_id),
+        state.local_tag,
+        _restored(state.remote_tag),
+        _restored(state.local_uri),
+        _restored(state.remote_uri),
+        state.local_cseq,
+        state.remote_cseq,
+        _restored(state.remote_target),
+        tuple(map(_restored, state.route_set)),
+        confirmed=state.confirmed,
+        secure=state.secure,
+    )
+
+
+def _storable(text: str) -> str:
+    """Text encodable as UTF-8: surrogates stand for bytes of a message that were not UTF-8. ASCII stays as it is."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def _restored(text: str) -> str:
+    return text if text.isascii() else text.encode("latin-1").decode("utf-8", "surrogateescape")
 
 
 def load_leg(
@@ -73,7 +115,7 @@ def load_leg(
     age_ms: int,
 ) -> Leg:
     """The leg as dumped. `flow`: source of the peer's last message; `age_ms`: of the call."""
-    dialog = Dialog.from_state(state.dialog)
+    dialog = load_dialog(state.dialog)
     dialog.local_cseq += CSEQ_STEP + max(age_ms, 0) // MS_PER_CSEQ
     writer = SdpWriter(state.session_id, state.session_version, anchored=call.media is not None)
     leg = Leg(ua, legs, call, side, dialog, peer, flow, state.shown, writer)

@@ -7,11 +7,26 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from relay.errors import StoreError
-from relay.sip.dialog_state import DialogState
 from relay.sip.message import Flow
 
 if TYPE_CHECKING:
     from relay.peers.peers import Peers
+
+
+class DialogState(msgspec.Struct, array_like=True, frozen=True):
+    """A dialog; its texts are in the form that `relay.call.recovery_state` makes storable."""
+
+    call_id: str
+    local_tag: str
+    remote_tag: str
+    local_uri: str
+    remote_uri: str
+    local_cseq: int
+    remote_cseq: int | None
+    remote_target: str
+    route_set: tuple[str, ...]
+    confirmed: bool
+    secure: bool
 
 
 class LegState(msgspec.Struct, array_like=True, frozen=True):

@@ -6,7 +6,6 @@ It builds the lines common to our requests in a dialog. It sends nothing and kno
 from __future__ import annotations
 
 from relay.errors import ParseError, ProtocolError
-from relay.sip.dialog_state import DialogState
 from relay.sip.headers import NameAddr, parse_name_addr
 from relay.sip.message import Request, Response
 from relay.sip.uri import SipUri, is_sips, parse_uri
@@ -201,41 +200,6 @@ class Dialog:
         self.request_uri = _for_request_line(hop, str(hop)) if self._strict else _for_request_line(aim, target_text)
         self._head = None
 
-    # -- restart
-
-    def to_state(self) -> DialogState:
-        """The state for `from_state`."""
-        return DialogState(  # positional: keywords take four times as long
-            _storable(self.call_id),
-            self.local_tag,
-            _storable(self.remote_tag),
-            _storable(self.local_uri),
-            _storable(self.remote_uri),
-            self.local_cseq,
-            self.remote_cseq,
-            _storable(self.remote_target),
-            tuple([_storable(route) for route in self.route_set]),
-            self.confirmed,
-            self.secure,
-        )
-
-    @classmethod
-    def from_state(cls, state: DialogState) -> Dialog:
-        """The dialog restored from `to_state`."""
-        return Dialog(
-            _restored(state.call_id),
-            state.local_tag,
-            _restored(state.remote_tag),
-            _restored(state.local_uri),
-            _restored(state.remote_uri),
-            state.local_cseq,
-            state.remote_cseq,
-            _restored(state.remote_target),
-            tuple(map(_restored, state.route_set)),
-            confirmed=state.confirmed,
-            secure=state.secure,
-        )
-
 
 def _sip_uri(contact: NameAddr | None) -> SipUri | None:
     """The SIP URI of a Contact; None without a Contact, or for another scheme. Raises ParseError."""
@@ -253,12 +217,3 @@ def _for_request_line(uri: SipUri, text: str) -> str:
         return text
     params = {name: value for name, value in uri.params.items() if name != "method"}
     return str(SipUri(uri.scheme, uri.user, uri.password, uri.host, uri.port, params, ""))
-
-
-def _storable(text: str) -> str:
-    """Text encodable as UTF-8: surrogates stand for bytes of a message that were not UTF-8. ASCII stays as it is."""
-    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("latin-1")
-
-
-def _restored(text: str) -> str:
-    return text if text.isascii() else text.encode("latin-1").decode("utf-8", "surrogateescape")

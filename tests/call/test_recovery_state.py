@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.call.call import Call
 from relay.call.leg import Leg
-from relay.call.recovery_state import CSEQ_STEP, VERSION, dump_call, load_call, load_leg
-from relay.errors import StoreError
+from relay.call.recovery_state import CSEQ_STEP, VERSION, dump_call, dump_dialog, load_call, load_dialog, load_leg
+from relay.call.saved_state import DialogState
+from relay.errors import ProtocolError, StoreError
 from relay.privacy.sdp import SdpWriter
 from relay.sip.dialog import Dialog
 from relay.sip.message import Flow
 from tests.call.support import FLOW, Parts, invite, peer
+from tests.sip.test_dialog import CONTACT, LOOSE, STRICT, as_uas
 
 
 def call(ground: Parts) -> Call:
@@ -64,3 +68,35 @@ def test_malformed_state_raises_store_error() -> None:
         with pytest.raises(StoreError) as error:
             load_call(broken)
         assert "13800000001" not in str(error.value)
+
+
+# -- a dialog
+
+PACK = msgspec.msgpack.Encoder().encode
+UNPACK = msgspec.msgpack.Decoder(DialogState).decode
+
+
+@pytest.mark.parametrize("more", [CONTACT, CONTACT + LOOSE, CONTACT + STRICT])
+def test_dialog_is_restored_unchanged_after_a_restart(more: str) -> None:
+    dialog = as_uas(more)
+    dialog.confirmed = True
+    dialog.next_cseq()
+    dialog.receive_cseq(30)
+    again = load_dialog(UNPACK(PACK(dump_dialog(dialog))))
+    assert dump_dialog(again) == dump_dialog(dialog)
+    assert again.request_head == dialog.request_head
+    assert again.request_uri == dialog.request_uri
+    assert again.next_hop == dialog.next_hop
+    assert again.next_cseq() == 2
+    with pytest.raises(ProtocolError):
+        again.receive_cseq(30)
+
+
+@given(st.binary(min_size=1, max_size=12).filter(lambda raw: not set(raw) & set(b"\r\n\t \0") and raw.strip() == raw))
+def test_any_bytes_of_a_call_id_survive_the_store(raw: bytes) -> None:
+    text = raw.decode("utf-8", "surrogateescape")
+    dialog = as_uas()
+    dialog.call_id = text
+    again = load_dialog(UNPACK(PACK(dump_dialog(dialog))))
+    assert again.call_id == text
+    assert again.request_head.encode("utf-8", "surrogateescape").endswith(b"Call-ID: " + raw + b"\r\n")

@@ -1,15 +1,11 @@
-"""Dialogs: RFC 3261 12, as caller and as callee, with loose and strict routers, and over a restart."""
+"""Dialogs: RFC 3261 12, as caller and as callee, with loose and strict routers."""
 
 from __future__ import annotations
 
-import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from relay.errors import ParseError, ProtocolError
 from relay.sip.dialog import Dialog
-from relay.sip.dialog_state import DialogState
 from relay.sip.headers import NameAddr, parse_name_addr
 from relay.sip.message import Request
 from tests.sip.virtual_time import request, response
@@ -34,6 +30,10 @@ def as_uac(
         local_cseq=1,
         response=response(status, to_tag=to_tag, more=more),
     )
+
+
+def parts(dialog: Dialog) -> dict[str, object]:
+    return {name: getattr(dialog, name) for name in Dialog.__slots__ if name != "_head"}
 
 
 def contact(text: str) -> NameAddr:
@@ -275,41 +275,7 @@ def test_2xx_in_a_confirmed_dialog_refreshes_only_the_target() -> None:
 @pytest.mark.parametrize("more", ["Contact: <tel:+86138>\r\n", "Contact: nonsense\r\n", "Record-Route: <tel:1>\r\n"])
 def test_unusable_2xx_leaves_the_dialog_unchanged(more: str) -> None:
     dialog = as_uac(CONTACT + LOOSE, status=180)
-    before = dialog.to_state()
+    before = parts(dialog)
     with pytest.raises((ProtocolError, ParseError)):
         dialog.update_from_2xx(response(200, more=more))
-    assert dialog.to_state() == before
-
-
-# -- restart
-
-PACK = msgspec.msgpack.Encoder().encode
-UNPACK = msgspec.msgpack.Decoder(DialogState).decode
-
-
-@pytest.mark.parametrize("more", [CONTACT, CONTACT + LOOSE, CONTACT + STRICT])
-def test_dialog_is_restored_unchanged_after_a_restart(more: str) -> None:
-    dialog = as_uas(more)
-    dialog.confirmed = True
-    dialog.next_cseq()
-    dialog.receive_cseq(30)
-    again = Dialog.from_state(UNPACK(PACK(dialog.to_state())))
-    assert again.to_state() == dialog.to_state()
-    assert again.request_head == dialog.request_head
-    assert again.request_uri == dialog.request_uri
-    assert again.next_hop == dialog.next_hop
-    assert again.next_cseq() == 2
-    with pytest.raises(ProtocolError):
-        again.receive_cseq(30)
-
-
-@given(st.binary(min_size=1, max_size=12).filter(lambda raw: not set(raw) & set(b"\r\n\t \0") and raw.strip() == raw))
-def test_any_bytes_of_a_call_id_survive_the_store(raw: bytes) -> None:
-    text = raw.decode("utf-8", "surrogateescape")
-    state = as_uas().to_state()
-    dialog = Dialog.from_state(state)
-    dialog.call_id = text
-    stored = PACK(dialog.to_state())
-    again = Dialog.from_state(UNPACK(stored))
-    assert again.call_id == text
-    assert again.request_head.encode("utf-8", "surrogateescape").endswith(b"Call-ID: " + raw + b"\r\n")
+    assert parts(dialog) == before
