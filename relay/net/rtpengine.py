@@ -1,4 +1,4 @@
-"""One rtpengine instance: commands over UDP with retransmission, and deletions still to be delivered."""
+"""The rtpengine instances: commands over UDP with retransmission, and deletions still to be delivered."""
 
 from __future__ import annotations
 

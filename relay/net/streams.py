@@ -1,4 +1,4 @@
-"""All TCP and TLS connections: listening, opening, re-use and limits. `relay.net.stream` is a single connection.
+"""All TCP and TLS connections: opening, re-use, bans. `relay.net.stream` is a single one, and a listening socket.
 
 A message goes by the connection that its flow names, else by an open one to the same (listener, transport, host, port),
 else by a new one. A closed connection is reported as failed for each flow that used it.

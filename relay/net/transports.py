@@ -1,4 +1,4 @@
-"""The relay's UDP sockets: socket selection by listener, name resolution, batched sends. It parses no message."""
+"""All sockets behind one `send`; UDP by listener, with name resolution and batched sends. It parses no message."""
 
 from __future__ import annotations
 
