@@ -53,6 +53,7 @@ _GAUGES = {
 _COUNTERS = {
     "bugs": "exceptions in the engine, each logged; must stay 0",
     "leak_check": "messages stopped by the leak check because they held a real number; must stay 0",
+    "unexpected_events": "events that the state of a call does not allow, each logged; must stay 0",
     "malformed": "messages that could not be parsed",
     "strangers": "requests from unknown sources",
     "challenges": "requests from unknown sources that were challenged for credentials",

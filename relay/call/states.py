@@ -69,9 +69,11 @@ OVER: Final = frozenset({ENDING, ENDED})
 
 
 def step(table: Table, state: str, event: str, outbox: Outbox, call_id: str) -> str:
-    """The next state. An event that the table does not allow is a defect: it is logged, and the state stays."""
+    """The next state. An event that the table does not allow is a defect: it is logged and counted, and the state
+    stays."""
     after = table[state].get(event)
     if after is None:
+        outbox.counters["unexpected_events"] += 1
         outbox.note("call.unexpected_event", call_id=call_id, state=state, of=event)
         return state
     return after

@@ -40,7 +40,8 @@ def test_event_leads_to_the_next_state() -> None:
 
 
 @pytest.mark.parametrize(("table", "state", "event"), [(CALL_LIFE, UP, COMMITTED), (SESSION, "refusing", ROUTE)])
-def test_unexpected_event_is_logged_and_changes_nothing(table: Table, state: str, event: str) -> None:
+def test_unexpected_event_is_logged_and_counted_and_changes_nothing(table: Table, state: str, event: str) -> None:
     outbox = Outbox()
     assert step(table, state, event, outbox, "c") == state
+    assert outbox.counters["unexpected_events"] == 1
     assert outbox.take_actions() == [Note("call.unexpected_event", {"call_id": "c", "state": state, "of": event})]

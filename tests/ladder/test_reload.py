@@ -60,6 +60,14 @@ def test_next_call_uses_the_new_configuration(ladder: Ladder) -> None:
     assert called(ladder) == [SECOND_HOST]
 
 
+def test_call_keeps_the_settings_of_its_arrival() -> None:
+    ladder = Ladder(tried=("second", "carrier"))
+    ladder.caller.invites(X)
+    reload(ladder, no_progress_s=100.0)
+    ladder.run(6)
+    ladder.callee.get("INVITE")
+
+
 @EITHER
 def test_call_of_a_removed_peer_continues(ladder: Ladder, by: str) -> None:
     connect(ladder)
