@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +26,7 @@ from relay.log import STANDARD_OUTPUT, ended_calls, reporter
 from relay.model.call import CallRecord
 from relay.net.control import BanLog
 from relay.net.driver import Driver
-from relay.net.process import collect_the_young, take_huge_pages
+from relay.net.process import collect_all, collect_samples, take_huge_pages
 from relay.net.rtpengine import Rtpengine
 from relay.net.tls import read_secret
 from relay.net.transports import Transports
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from relay.postgres_look_ups import ServerLookUps
 
 TICK_S = 1.0
+COLLECT_ALL_S = 60.0  # least interval between two collections of all objects
 CLOCK_STEP_S = 1.0  # a larger change of the wall clock within one tick is a step, not drift
 
 
@@ -120,7 +120,7 @@ class SipService:
         driver = self._driver
         await self._transports.open(driver.receive, driver.transport_failed, self._engine.bans, driver.pace)
         driver.start()
-        self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(collect_the_young())]
+        self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(collect_samples())]
 
     def _restore(self, live: Sequence[LiveCall], kept: Sequence[KeptAttempt]) -> None:
         attempts = {attempt.record.call_id: attempt for attempt in kept}
@@ -197,6 +197,7 @@ class SipService:
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
+        collected_at = loop.time()
         while True:
             self._set_clock()
             self._reader.look()
@@ -205,8 +206,9 @@ class SipService:
             STANDARD_OUTPUT.flush()  # buffered lines of `ended_calls`
             if lost := STANDARD_OUTPUT.take_lost():
                 self._log.error("log.lines_lost", lines=lost, reason="standard output is not writable: disk full?")
-            if self._engine.is_idle:
-                gc.collect()
+            if self._engine.is_idle and loop.time() - collected_at >= COLLECT_ALL_S:
+                collect_all()
+                collected_at = loop.time()
             await asyncio.sleep(TICK_S)
 
     def _set_clock(self) -> None:

@@ -21,7 +21,6 @@ from structlog.typing import FilteringBoundLogger
 
 from relay.net import process
 from relay.net.process import RELOAD, Child, Notifier, Tasks
-from tests.net.support import until
 from tests.support.huge_pages import needs_huge_pages
 
 POLITE = "import sys; print(input(), file=open(sys.argv[1], 'a'))"
@@ -264,57 +263,73 @@ async def test_cancel_waits_for_the_tasks_clean_up() -> None:
     assert sorted(said) == ["one", "other"]
 
 
-# -- Tuning of the garbage collector: what is collected, and how often
+# -- The garbage collector: what is searched, and when
 
 
 class Thing:
     """An object tracked by the collector."""
 
+    itself: Thing
 
-async def test_young_cycles_are_collected_under_a_steady_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Allocations equal deallocations, so Python's own threshold is never reached."""
-    monkeypatch.setattr(process, "YOUNG_S", 0.001)
-    collecting = asyncio.create_task(process.collect_the_young())
-    await asyncio.sleep(0)
-    assert not gc.isenabled()
-    lasting, cycle = Thing(), Thing()
-    cycle.itself = cycle  # type: ignore[attr-defined]
-    gone = weakref.ref(cycle)
-    del cycle
-    await until(lambda: gone() is None)
-    assert not any(young is lasting for young in gc.get_objects(generation=0))
-    collecting.cancel()
-    await asyncio.wait([collecting])
+
+def cycle() -> weakref.ref[Thing]:
+    """An unreachable cycle."""
+    thing = Thing()
+    thing.itself = thing
+    return weakref.ref(thing)
+
+
+@pytest.fixture
+def collector() -> Iterator[None]:
+    """Leaves the collector as tests/conftest.py set it."""
+    frozen = gc.get_freeze_count()
+    yield
     assert gc.isenabled()
+    assert not gc.get_freeze_count()
+    if frozen:
+        gc.freeze()
 
 
-async def test_each_collection_sets_the_next_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses = []
+@pytest.mark.usefixtures("collector")
+async def test_a_sample_with_a_cycle_is_followed_by_the_next_without_a_pause() -> None:
+    """Under steady load: allocations equal deallocations, so Python's own threshold is never reached."""
+    slept: list[float] = []
+    made: list[weakref.ref[Thing]] = []
 
-    def next_pause_s(pause_s: float, took_s: float) -> float:
-        assert took_s > 0
-        pauses.append(pause_s)
-        return pause_s + 0.001
+    async def sleep(seconds: float) -> None:
+        assert not gc.isenabled()
+        slept.append(seconds)
+        if len(slept) == 5:
+            raise asyncio.CancelledError
+        if len(slept) <= 2:  # the first two samples
+            made.append(cycle())
 
-    monkeypatch.setattr(process, "YOUNG_S", 0.001)
-    monkeypatch.setattr(process, "next_pause_s", next_pause_s)
-    collecting = asyncio.create_task(process.collect_the_young())
-    await until(lambda: len(pauses) > 2)
-    collecting.cancel()
-    await asyncio.wait([collecting])
-    assert pauses[:3] == pytest.approx([0.001, 0.002, 0.003])
+    with pytest.raises(asyncio.CancelledError):
+        await process.collect_samples(sleep)
+    assert slept == [process.SAMPLE_S] * 3 + [process.PAUSE_S, process.SAMPLE_S]
+    assert [each() for each in made] == [None, None]
 
 
-@pytest.mark.parametrize(
-    ("pause_s", "took_s", "next_s"),
-    [
-        (0.05, 0.0006, 0.025),  # twice the target time: half the pause
-        (0.025, 0.0003, 0.025),
-        (0.02, 0.0002, 0.03),  # below the target: a longer pause
-        (0.05, 0.1, 0.01),
-        (0.01, 0.00001, 0.05),
-        (0.01, 0.0, 0.05),
-    ],
-)
-def test_pauses_shrink_as_collections_take_longer(pause_s: float, took_s: float, next_s: float) -> None:
-    assert process.next_pause_s(pause_s, took_s) == pytest.approx(next_s)
+@pytest.mark.usefixtures("collector")
+async def test_what_is_made_between_two_samples_is_never_searched() -> None:
+    async def sleep(seconds: float) -> None:
+        if seconds == process.PAUSE_S:
+            made.append(Thing())
+        elif made:
+            assert not any(young is made[0] for young in gc.get_objects())  # get_objects leaves out what is frozen
+            raise asyncio.CancelledError
+
+    made: list[Thing] = []
+    with pytest.raises(asyncio.CancelledError):
+        await process.collect_samples(sleep)
+
+
+@pytest.mark.usefixtures("collector")
+def test_collecting_all_frees_a_cycle_that_no_sample_held() -> None:
+    missed = cycle()
+    gc.freeze()
+    gc.collect()
+    assert missed() is not None
+    process.collect_all()
+    assert missed() is None
+    gc.unfreeze()
