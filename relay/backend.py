@@ -35,7 +35,7 @@ from relay.net.control import ControlClient, SharedAnswers, control_path
 from relay.net.process import RELOAD, STOP
 from relay.policy.fraud import Watch
 from relay.store.connection import Connection as StoreConnection
-from relay.store.connection import Place, Server
+from relay.store.connection import Place, PostgresServer
 from relay.store.database import Reader, connect_reader, open_store, store_errors
 from relay.store.files import StoreFiles, open_lock, takes
 from relay.store.numbers import usage
@@ -63,7 +63,7 @@ def serve(config: Config, path: Path | None) -> int:
 async def _run(config: Config, path: Path | None, log: FilteringBoundLogger) -> int:
     stop, reload = asyncio.Event(), asyncio.Event()
     await _watch_relay(stop, reload)
-    turn = Turn(config.store.path) if isinstance(config.store.path, Server) else None
+    turn = Turn(config.store.path) if isinstance(config.store.path, PostgresServer) else None
     if turn is not None and not await _await_leader_lock(turn, stop, log):
         return 0
     backend = Backend(config, log, turn)

@@ -13,8 +13,8 @@ from relay.net.queues import FairQueue
 from relay.policy.call_policy import CallPolicy, Routed
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import STORE_FAILED, Rules
-from relay.store.connection import Report, Server
-from relay.store.postgres.lookup import CONNECTIONS, PATIENCE_S, ServerRouteReader
+from relay.store.connection import PostgresServer, Report
+from relay.store.postgres.lookup import CONNECTIONS, PATIENCE_S, PostgresRouteReader
 from relay.store.sealing.sealer import Sealer
 
 SWEEP_EACH: Final = 5  # seconds between two deletions of expired counts
@@ -29,11 +29,11 @@ class _Waiting(NamedTuple):
     since: float  # loop time
 
 
-class ServerLookUps:
+class PostgresLookUps:
     """The counterpart of `RouteReader` for PostgreSQL. `open` it in the loop that uses it."""
 
-    def __init__(self, server: Server, sealer: Sealer, rules: Rules, report: Report) -> None:
-        self._reader = ServerRouteReader(server, sealer, rules, report)
+    def __init__(self, server: PostgresServer, sealer: Sealer, rules: Rules, report: Report) -> None:
+        self._reader = PostgresRouteReader(server, sealer, rules, report)
         self._waiting: FairQueue[_Waiting] = FairQueue()
         self._asking = Tasks()
         self._askers = 0  # tasks that serve the queue, at most CONNECTIONS

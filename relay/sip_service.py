@@ -40,7 +40,7 @@ from relay.store.sqlite.lookup import RouteReader, granted_since
 if TYPE_CHECKING:
     from relay.net.locate import Located
     from relay.net.verify import Verifier
-    from relay.postgres_look_ups import ServerLookUps
+    from relay.postgres_look_ups import PostgresLookUps
 
 TICK_S = 1.0
 COLLECT_ALL_S = 60.0  # least interval between two collections of all objects
@@ -234,13 +234,13 @@ def _sounds(config: Config) -> dict[tuple[str, str], bytes]:
     return {} if config.sounds is None else read_sounds(config.sounds)
 
 
-def _reader(config: Config, sealer: Sealer, log: FilteringBoundLogger) -> RouteReader | ServerLookUps:
+def _reader(config: Config, sealer: Sealer, log: FilteringBoundLogger) -> RouteReader | PostgresLookUps:
     place = config.store.path
     if isinstance(place, Path):
         return RouteReader(place, sealer, config.rules, reporter(log))
-    from relay.postgres_look_ups import ServerLookUps
+    from relay.postgres_look_ups import PostgresLookUps
 
-    return ServerLookUps(place, sealer, config.rules, reporter(log))
+    return PostgresLookUps(place, sealer, config.rules, reporter(log))
 
 
 def _verifier(config: Config) -> Verifier | None:

@@ -13,8 +13,8 @@ from relay.model.call import Refusal, Route
 from relay.model.settings import Peer
 from relay.policy.call_policy import CallPolicy, Routed
 from relay.policy.rules import STORE_FAILED, Rules
-from relay.postgres_look_ups import MOST_WAITING, ServerLookUps
-from relay.store.connection import Server
+from relay.postgres_look_ups import MOST_WAITING, PostgresLookUps
+from relay.store.connection import PostgresServer
 from relay.store.postgres.lookup import CONNECTIONS
 from relay.store.sealing.sealer import Sealer
 from tests.net.support import until
@@ -57,8 +57,8 @@ class AnyGate:
 class Bench:
     def __init__(self, folder: Path) -> None:
         self.store = Store()
-        self.look_ups = ServerLookUps(
-            Server("postgresql://nobody@localhost/none", "node", folder),
+        self.look_ups = PostgresLookUps(
+            PostgresServer("postgresql://nobody@localhost/none", "node", folder),
             Sealer(bytes(32)),
             Rules(),
             lambda event, fields: None,

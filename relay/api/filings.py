@@ -97,7 +97,7 @@ async def get_filings(
         paging,
         lambda connection, after, most: find_filings(connection, sealer, whose, after, most, all_=all_),
         FIRST,
-        lambda filing: filing.place,
+        lambda filing: filing.position,
     )
     clear = await visit.reveal(asked, "filings")
     return found.shown(lambda filing: _shown(filing, clear=clear))

@@ -318,7 +318,7 @@ def import_numbers(config_path: Path | None, file: TextIO, business: str) -> Non
 
 
 def _filing_place(filing: Filing) -> tuple[str, str]:
-    return filing.place
+    return filing.position
 
 
 def _filing(filing: Filing, show: Show) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from relay.service.fields import CHINA, parse_duration_ms, parse_moment_ms, says
 from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.service.placement import BindRules
 from relay.store.chain import AnchorFile
-from relay.store.connection import Connection, Server
+from relay.store.connection import Connection, PostgresServer
 from relay.store.database import connect_reader, is_there, open_store, store_errors
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork, operator_cli
@@ -304,7 +304,7 @@ def migrate(config_path: Path | None, source: str, target: str) -> None:
     if not target.startswith("postgresql://"):
         raise click.BadParameter('write it as "postgresql://USER@HOST/DATABASE"', param_hint="TARGET")
     key_file = load_config(config_path).store.key_file
-    server = Server(target, "", key_file.with_name("migrate"))
+    server = PostgresServer(target, "", key_file.with_name("migrate"))
     moved = move(Path(source.removeprefix("sqlite:")), server, key_file)
     click.echo(
         f"{sum(moved.rows.values())} rows copied to {server}, among them {moved.records} call records, all intact"

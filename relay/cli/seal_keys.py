@@ -15,7 +15,7 @@ from relay.cli.peers import ask
 from relay.errors import Refused, StoreError
 from relay.service import sealing_keys as service
 from relay.service.fields import format_moment
-from relay.store.connection import Server
+from relay.store.connection import PostgresServer
 from relay.store.database import is_newer
 from relay.store.files import is_served
 from relay.store.maintenance import needs, reseal
@@ -134,7 +134,7 @@ def _in_words(state: dict[str, Any]) -> dict[str, Any]:
 
 def _unaware(store: Opened, key_id: int) -> list[str]:
     """The relays that serve this store and do not have the key."""
-    if isinstance(store.config.store.path, Server):
+    if isinstance(store.config.store.path, PostgresServer):
         return [f"the node {name}" for name in nodes_without(store.reader, key_id)]
     try:
         answer = ask(store.config, "sealing_keys")

@@ -44,7 +44,7 @@ from relay.policy.fraud import Signals
 from relay.policy.rules import Rules
 from relay.service.placement import BindRules
 from relay.service.retention import Retention
-from relay.store.connection import Place, Server, local_path
+from relay.store.connection import Place, PostgresServer, local_path
 from relay.store.recordings import Recordings
 
 DEFAULT_PATH = Path("config/relay.toml")
@@ -166,7 +166,8 @@ def _store(table: StoreTable, problems: list[str]) -> StoreConfig:
         return StoreConfig(Path(table.url.removeprefix("sqlite:")), key_file)
     if not table.node:
         problems.append("store.node: missing; each relay on a PostgreSQL store needs a unique name")
-    return StoreConfig(Server(table.url, table.node, key_file.with_name(f"{key_file.stem}.{table.node}")), key_file)
+    local = key_file.with_name(f"{key_file.stem}.{table.node}")
+    return StoreConfig(PostgresServer(table.url, table.node, local), key_file)
 
 
 def _tls(table: TlsTable | None, peers: tuple[PeerCertificate, ...]) -> TlsFiles | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 
-class Server(NamedTuple):
+class PostgresServer(NamedTuple):
     """A database shared by several relays, the nodes."""
 
     url: str
@@ -22,12 +22,12 @@ class Server(NamedTuple):
         return re.sub(r"//([^/@:]*):[^/@]*@", r"//\1:***@", self.url)
 
 
-Place = Path | Server
+Place = Path | PostgresServer
 
 
 def local_path(place: Place) -> Path:
     """The base name of the local files of a store."""
-    return place.local if isinstance(place, Server) else place
+    return place.local if isinstance(place, PostgresServer) else place
 
 
 # -- The interface of a connection to the store
@@ -35,18 +35,18 @@ def local_path(place: Place) -> Path:
 Parameters = Sequence[Any] | Mapping[str, Any]
 
 
-class ServerError(Exception):
+class PostgresError(Exception):
     """A PostgreSQL server refused a statement, or could not be reached."""
 
 
-class ServerBusy(ServerError):
+class PostgresBusy(PostgresError):
     """A lock was not released in time. A retry may succeed."""
 
 
-DATABASE_ERRORS: Final = (sqlite3.Error, ServerError)
+DATABASE_ERRORS: Final = (sqlite3.Error, PostgresError)
 
 
-class FileConnection(sqlite3.Connection):
+class SqliteConnection(sqlite3.Connection):
     """A connection to a store in a file."""
 
     schema_seen: object = None  # for `relay.store.scripts`

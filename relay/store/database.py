@@ -18,7 +18,15 @@ from typing import TypeVar
 from relay.errors import StoreError
 from relay.store import scripts as store_scripts
 from relay.store.chain import anchor_path
-from relay.store.connection import DATABASE_ERRORS, Connection, FileConnection, Place, Server, ServerBusy, local_path
+from relay.store.connection import (
+    DATABASE_ERRORS,
+    Connection,
+    Place,
+    PostgresBusy,
+    PostgresServer,
+    SqliteConnection,
+    local_path,
+)
 from relay.store.connection import one_moment as one_moment
 from relay.store.connection import transaction as transaction
 from relay.store.files import check_permissions, open_beside
@@ -107,7 +115,7 @@ def is_newer(place: Place) -> bool:
 
 def connect(place: Place) -> Connection:
     """Open a connection that writes, in autocommit mode: transactions are explicit."""
-    if isinstance(place, Server):
+    if isinstance(place, PostgresServer):
         return _connect_server(place)
     connection = sqlite3.connect(
         uri_of(place),
@@ -115,7 +123,7 @@ def connect(place: Place) -> Connection:
         timeout=BUSY_TIMEOUT_S,
         isolation_level=None,
         cached_statements=64,
-        factory=FileConnection,
+        factory=SqliteConnection,
     )
     for pragma in WRITER_PRAGMAS:
         connection.execute(pragma)
@@ -127,7 +135,7 @@ def connect_reader(place: Place, *, check_same_thread: bool = True) -> Connectio
 
     Without `check_same_thread` threads may use it one after the other.
     """
-    if isinstance(place, Server):
+    if isinstance(place, PostgresServer):
         return _connect_server(place, read_only=True)
     connection = sqlite3.connect(
         uri_of(place), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=check_same_thread
@@ -142,10 +150,10 @@ def uri_of(path: Path) -> str:
     return f"{path.absolute().as_uri()}?mode=rw"
 
 
-def _connect_server(server: Server, *, read_only: bool = False) -> Connection:
-    from relay.store.postgres.connection import ServerConnection
+def _connect_server(server: PostgresServer, *, read_only: bool = False) -> Connection:
+    from relay.store.postgres.connection import PostgresConnection
 
-    return ServerConnection(server.url, read_only=read_only)
+    return PostgresConnection(server.url, read_only=read_only)
 
 
 @contextmanager
@@ -188,10 +196,10 @@ def _run_next(connection: Connection, schema: Schema, scripts: Sequence[Script])
         try:
             _run(connection, schema, scripts, tries)
             return
-        except ServerBusy as error:
+        except PostgresBusy as error:
             if time.monotonic() > until_s:
                 words = "its tables are in use by a long transaction (export, verify, backup): try again after it"
-                raise ServerBusy(f"{words} ({error})") from error
+                raise PostgresBusy(f"{words} ({error})") from error
         time.sleep(LOCK_PAUSE_S)
 
 

@@ -101,7 +101,7 @@ class Displaced(StoreError):
         self.is_log = is_log
 
 
-class _Place(NamedTuple):
+class _OpenFile(NamedTuple):
     name: str  # not a Path: converting one takes longer than the stat
     is_log: bool  # as in Displaced
     identity: tuple[int, int] | None  # device and inode
@@ -115,13 +115,13 @@ class StoreFiles:
         self._path = path = local_path(place)
         files = [path, *_logs(path)] if isinstance(place, Path) else []
         names = [str(file) for file in files]
-        self._places = [_Place(name, index > 0, _identity(_stat(name))) for index, name in enumerate(names)]
+        self._open_files = [_OpenFile(name, index > 0, _identity(_stat(name))) for index, name in enumerate(names)]
         self._size = os.stat(path).st_size if files else 0
 
     def displaced(self) -> Displaced | None:
         """The first displaced file, if any, in about 4 us. A file may be put back later."""
         size = 0
-        for name, is_log, identity in self._places:
+        for name, is_log, identity in self._open_files:
             found = _stat(name)
             if found is None:
                 return Displaced(Path(name), "was moved away or deleted", is_log=is_log)

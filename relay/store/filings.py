@@ -41,8 +41,8 @@ DELETE FROM filing WHERE (business, hash) IN (SELECT business, hash FROM filing 
 """
 DELETE_OF_BUSINESS = "DELETE FROM filing WHERE business = ?1"
 
-Place = tuple[str, str]  # the position of a filing: business user, hash in hex
-FIRST: Place = ("", "")  # before all filings
+Position = tuple[str, str]  # the position of a filing: business user, hash in hex
+FIRST: Position = ("", "")  # before all filings
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[str, str]).decode
@@ -65,7 +65,7 @@ class Filing(NamedTuple):
         return self.filed_at <= at_ms and (self.withdrawn_at is None or self.withdrawn_at > at_ms)
 
     @property
-    def place(self) -> Place:
+    def position(self) -> Position:
         return self.business, self.hash.hex()
 
 
@@ -99,7 +99,7 @@ def find_filing(connection: Connection, sealer: Sealer, business: str, number: s
 
 
 def find_filings(
-    connection: Connection, sealer: Sealer, business: str | None, after: Place, most: int, *, all_: bool = False
+    connection: Connection, sealer: Sealer, business: str | None, after: Position, most: int, *, all_: bool = False
 ) -> list[Filing]:
     """A page of filings of a business user or all (None), after `after`; with `all_`, withdrawn ones too."""
     values: dict[str, Any] = {"business": business, "all": int(all_), "most": most}

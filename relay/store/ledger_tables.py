@@ -195,12 +195,12 @@ class Dialect(NamedTuple):
         return f"upper(encode({name}, 'hex'))" if self.is_server else f"hex({name})"
 
 
-FILE: Final = Dialect(False, "1")
-SERVER: Final = Dialect(True, "tx = txid_current_if_assigned()")
+SQLITE: Final = Dialect(False, "1")
+POSTGRES: Final = Dialect(True, "tx = txid_current_if_assigned()")
 
 
 def dialect_of(connection: Connection) -> Dialect:
-    return FILE if isinstance(connection, sqlite3.Connection) else SERVER
+    return SQLITE if isinstance(connection, sqlite3.Connection) else POSTGRES
 
 
 def triggers(dialect: Dialect) -> dict[str, list[str]]:
@@ -213,8 +213,8 @@ def triggers(dialect: Dialect) -> dict[str, list[str]]:
 
 def _file_triggers(table: LedgerTable) -> Iterator[tuple[str, list[str]]]:
     name = table.name
-    old, new = FILE.row_key(table, "OLD."), FILE.row_key(table, "NEW.")
-    before = FILE.values(table, "OLD.")
+    old, new = SQLITE.row_key(table, "OLD."), SQLITE.row_key(table, "NEW.")
+    before = SQLITE.values(table, "OLD.")
     of_key, of_any = _names(table.key), _names((*table.key, *table.columns))
     yield _file_trigger(name, "insert", "INSERT", [(new, "NULL")])
     yield _file_trigger(name, "update", f"UPDATE OF {of_any}", [(old, before)])
@@ -245,8 +245,8 @@ def _file_trigger(name: str, what: str, when: str, touched: Iterable[tuple[str, 
 
 def _server_triggers() -> Iterator[tuple[str, list[str]]]:
     for table in TABLES.values():
-        old, new = SERVER.row_key(table, "OLD."), SERVER.row_key(table, "NEW.")
-        before = SERVER.values(table, "OLD.")
+        old, new = POSTGRES.row_key(table, "OLD."), POSTGRES.row_key(table, "NEW.")
+        before = POSTGRES.values(table, "OLD.")
         of_key, of_any = _names(table.key), _names((*table.key, *table.columns))
         yield _server_trigger(table.name, "insert", "INSERT", new, "NULL")
         yield _server_trigger(table.name, "update", f"UPDATE OF {of_any}", old, before)

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from relay.errors import StoreError
 from relay.store.audit import verify_audit
-from relay.store.connection import Connection, Place, Server
+from relay.store.connection import Connection, Place, PostgresServer
 from relay.store.database import (
     connect,
     connect_reader,
@@ -49,7 +49,7 @@ class Moved(NamedTuple):
     records: int  # call records verified afterwards
 
 
-def migrate(file: Path, server: Server, key_file: Path) -> Moved:
+def migrate(file: Path, server: PostgresServer, key_file: Path) -> Moved:
     """Copy all rows in one transaction, and verify both chains before and after it. Raises StoreError."""
     if not is_there(file):
         raise StoreError(f"there is no store at {file.absolute()}")
@@ -70,7 +70,7 @@ def migrate(file: Path, server: Server, key_file: Path) -> Moved:
         os.close(lock)
 
 
-def _copy(file: Path, server: Server, key_file: Path) -> dict[str, int]:
+def _copy(file: Path, server: PostgresServer, key_file: Path) -> dict[str, int]:
     with store_errors(file), closing(connect_reader(file)) as source, one_moment(source):
         (up,) = source.execute("SELECT count(*) FROM live_call").fetchone()
         if up:

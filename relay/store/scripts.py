@@ -30,8 +30,8 @@ from importlib import resources
 from typing import Final, NamedTuple, Protocol
 
 from relay.errors import StoreError
-from relay.store.connection import Connection, Place, Server, ServerBusy
-from relay.store.ledger_tables import FILE, SERVER, dialect_of, triggers
+from relay.store.connection import Connection, Place, PostgresBusy, PostgresServer
+from relay.store.ledger_tables import POSTGRES, SQLITE, dialect_of, triggers
 from relay.store.sealing.sealer import Sealer
 
 TURN_LOCK: Final = 700_000_004  # for pg_try_advisory_lock: the right to run scripts
@@ -138,7 +138,7 @@ class _ServerSchema:
         until_s = time.monotonic() + TURN_S
         while not connection.execute(f"SELECT pg_try_advisory_lock({TURN_LOCK})").fetchone()[0]:
             if time.monotonic() > until_s:
-                raise ServerBusy("another relay is changing the tables: try again when it is done")
+                raise PostgresBusy("another relay is changing the tables: try again when it is done")
             time.sleep(LOOK_S)
 
     def limit_waits(self, connection: Connection, tries: int) -> None:
@@ -149,7 +149,7 @@ class _ServerSchema:
 
 def schema_of(place: Place) -> Schema:
     """The schema of the store at a place."""
-    return _ServerSchema() if isinstance(place, Server) else _FileSchema()
+    return _ServerSchema() if isinstance(place, PostgresServer) else _FileSchema()
 
 
 def file_schema() -> Schema:
@@ -235,7 +235,7 @@ def foreign_objects(connection: Connection) -> list[str]:
 
 def _of_server(connection: Connection) -> list[str]:
     found = {name: (_plain(made), *rest) for name, made, *rest in connection.execute(_TRIGGERS).fetchall()}
-    wanted = {name: (_plain(made), "O", _source(function)) for name, (function, made) in triggers(SERVER).items()}
+    wanted = {name: (_plain(made), "O", _source(function)) for name, (function, made) in triggers(POSTGRES).items()}
     different = [f"trigger {name}" for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)]
     return sorted(different + [name for (name,) in connection.execute(_RULES).fetchall()])
 
@@ -258,7 +258,7 @@ def _own_objects() -> dict[str, str]:
         for script in scripts_of(file_schema()):
             for statement in script.for_empty_tables().statements():
                 connection.execute(statement)
-        for (statement,) in triggers(FILE).values():
+        for (statement,) in triggers(SQLITE).values():
             connection.execute(statement)
         return _objects(connection)
 

@@ -26,7 +26,7 @@ from stores import Bindings, write_table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresProcess
 
 # Durable settings, as in production: the tests' server loses data if the machine fails.
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "autovacuum": "on"}
@@ -75,7 +75,7 @@ class Nodes:
 
 @dataclass(frozen=True)
 class _Store:
-    server: PostgresServer
+    server: PostgresProcess
     url: str
     pid: int
 
@@ -119,7 +119,7 @@ def measure(
 @contextlib.contextmanager
 def _store(run: Path) -> Iterator[_Store]:
     run.chmod(0o711)  # as root, the server runs as another user
-    server = PostgresServer(run, **DURABLE)
+    server = PostgresProcess(run, **DURABLE)
     try:
         pid = int(Path(server.data, "postmaster.pid").read_text().split()[0])
         yield _Store(server, server.url(server.new_database()), pid)

@@ -87,7 +87,7 @@ def test_a_page_continues_after_the_last_filing(backend: Backend) -> None:
     seen, after = [], FIRST
     while page := find_filings(backend.connection, backend.sealer, None, after, 2):
         seen += [(filing.business, filing.number) for filing in page]
-        after = page[-1].place
+        after = page[-1].position
     assert len(seen) == len(set(seen)) == 6
     assert {number for _, number in seen} == {A, B, C}
 

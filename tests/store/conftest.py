@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 
 from relay.model.call import CallRecord
 from relay.store.database import connect_reader, open_store
 from relay.store.journal import journal as journal_module
-from relay.store.journal.journal import Journal
+from relay.store.journal.journal import BatchWriter, Journal
 from relay.store.records import all_records, verify_records
 from relay.store.sealing.sealer import Sealer
 from relay.store.sqlite.journal import sqlite_journal
@@ -80,15 +80,18 @@ class Told:
 
 
 class Tries:
-    """Counts the failed tries of a journal to write."""
+    """Counts the failed tries of a journal to write, as the writer in its place."""
 
     def __init__(self, journal: Journal) -> None:
-        self._failed, self._count = journal.writer.failed, 0
+        self._writer, self._count = journal.writer, 0
         self._changed = asyncio.Event()
-        journal.writer.failed = self._count_one  # type: ignore[method-assign]
+        journal.writer = cast(BatchWriter, self)
 
-    async def _count_one(self, error: Exception) -> None:
-        await self._failed(error)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+    async def failed(self, error: Exception) -> None:
+        await self._writer.failed(error)
         self._count += 1
         self._changed.set()
 

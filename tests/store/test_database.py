@@ -14,7 +14,7 @@ from relay.errors import StoreError
 from relay.store.bindings import find_binding
 from relay.store.database import Reader, connect, connect_reader, open_store, store_errors, transaction
 from relay.store.groups import Group, find_group
-from relay.store.ledger_tables import FILE, triggers
+from relay.store.ledger_tables import SQLITE, triggers
 from relay.store.sealing.sealer import make_key
 from tests.store.conftest import Disk, opened
 from tests.support.stored import X, binding, put
@@ -90,7 +90,7 @@ def test_store_from_before_the_first_release_is_refused(disk: Disk) -> None:
 
 
 _TO_SCHEMA_2 = (
-    *(f"DROP TRIGGER {name}" for name in triggers(FILE)),
+    *(f"DROP TRIGGER {name}" for name in triggers(SQLITE)),
     "DROP TABLE ledger",
     "DROP TABLE ledger_touch",
     "DROP TABLE ledger_head",

@@ -24,9 +24,9 @@ from relay.store.ledger import require
 from relay.store.ledger_check import Fault, ledger_faults
 from relay.store.ledger_tables import (
     CHAINS,
-    FILE,
     NOT_COVERED,
     NOT_COVERED_COLUMNS,
+    SQLITE,
     TABLES,
     LedgerTable,
     dialect_of,
@@ -462,7 +462,7 @@ def test_index_that_hides_rows_is_named(store: Acting) -> None:
 def test_removed_ledger_is_not_created_again(store: Acting, tmp_path: Path) -> None:
     AnchorFile(store.path, store.sealer).write(read_anchor(store.reader, store.sealer))
     with closing(connect(store.path)) as thief:
-        for name in triggers(FILE):
+        for name in triggers(SQLITE):
             thief.execute(f"DROP TRIGGER {name}")
         for table in ("ledger", "ledger_touch", "ledger_head", "filing"):
             thief.execute(f"DROP TABLE {table}")

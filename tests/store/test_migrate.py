@@ -15,17 +15,17 @@ from relay.model.actions import Commit
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import Rules
 from relay.store.bindings import all_bindings
-from relay.store.connection import Server
+from relay.store.connection import PostgresServer
 from relay.store.database import connect, connect_reader, is_there
 from relay.store.migrate import LEFT_OUT, TABLES, migrate
-from relay.store.postgres.lookup import ServerRouteReader
+from relay.store.postgres.lookup import PostgresRouteReader
 from tests.store.conftest import Disk, Waiter, opened
 from tests.support import postgres
 from tests.support.stored import NOW_MS, A, X, binding, ended_record, live_record, put
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def server(tmp_path: Path) -> Iterator[PostgresServer]:
     place = postgres.new_place(tmp_path)
     yield place
     postgres.drop(place)
@@ -49,7 +49,7 @@ def test_every_table_is_copied_or_left_out_on_purpose(disk: Disk) -> None:
 
 
 @pytest.mark.outside
-async def test_all_rows_are_copied(disk: Disk, server: Server) -> None:
+async def test_all_rows_are_copied(disk: Disk, server: PostgresServer) -> None:
     await _fill(disk)
     moved = migrate(disk.path, server, disk.key_file)
     assert moved.records == moved.rows["call_record"] == 2_100
@@ -60,7 +60,7 @@ async def test_all_rows_are_copied(disk: Disk, server: Server) -> None:
             assert sorted(map(repr, source.execute(rows))) == sorted(map(repr, target.execute(rows))), table
     with closing(connect_reader(server)) as connection:
         assert [found.binding_id for found in all_bindings(connection, disk.sealer)] == ["b1"]
-    reader = ServerRouteReader(server, disk.sealer, Rules(), lambda event, fields: None)
+    reader = PostgresRouteReader(server, disk.sealer, Rules(), lambda event, fields: None)
     await reader.open()
     found = await reader.fetch(X, A, NOW_MS / 1000)
     assert isinstance(found, LookupResult) and found.bound is not None and found.bound.binding_id == "b1"
@@ -70,14 +70,14 @@ async def test_all_rows_are_copied(disk: Disk, server: Server) -> None:
 
 
 @pytest.mark.outside
-async def test_store_with_calls_up_is_not_moved(disk: Disk, server: Server) -> None:
+async def test_store_with_calls_up_is_not_moved(disk: Disk, server: PostgresServer) -> None:
     await _fill(disk, up=True)
     with pytest.raises(StoreError, match="1 calls are up"):
         migrate(disk.path, server, disk.key_file)
 
 
 @pytest.mark.outside
-async def test_served_store_is_not_moved(disk: Disk, server: Server) -> None:
+async def test_served_store_is_not_moved(disk: Disk, server: PostgresServer) -> None:
     lock = os.open(disk.path.with_name("relay.db.lock"), os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)
     with pytest.raises(StoreError, match="stop it first"):
@@ -86,14 +86,14 @@ async def test_served_store_is_not_moved(disk: Disk, server: Server) -> None:
 
 
 @pytest.mark.outside
-async def test_existing_store_on_the_server_is_not_overwritten(disk: Disk, server: Server) -> None:
+async def test_existing_store_on_the_server_is_not_overwritten(disk: Disk, server: PostgresServer) -> None:
     migrate(disk.path, server, disk.key_file)
     with pytest.raises(StoreError, match="already"):
         migrate(disk.path, server, disk.key_file)
 
 
 @pytest.mark.outside
-async def test_store_changed_by_a_later_version_is_not_moved(disk: Disk, server: Server) -> None:
+async def test_store_changed_by_a_later_version_is_not_moved(disk: Disk, server: PostgresServer) -> None:
     with closing(connect(disk.path)) as connection:
         connection.execute("CREATE TABLE later (id INTEGER)")
         connection.execute("PRAGMA user_version = 99")
@@ -103,7 +103,7 @@ async def test_store_changed_by_a_later_version_is_not_moved(disk: Disk, server:
 
 
 @pytest.mark.outside
-async def test_damaged_store_is_not_moved(disk: Disk, server: Server) -> None:
+async def test_damaged_store_is_not_moved(disk: Disk, server: PostgresServer) -> None:
     await _fill(disk)
     with closing(connect(disk.path)) as connection:
         connection.execute("UPDATE call_record SET number_shown = NULL WHERE chain_seq = 7")

@@ -15,7 +15,7 @@ import pytest
 
 from relay.errors import StoreError
 from relay.store import database
-from relay.store.connection import Connection, Place, Server
+from relay.store.connection import Connection, Place, PostgresServer
 from relay.store.database import connect, connect_reader, one_moment, open_store
 from relay.store.scripts import Script, schema_of, scripts_of
 from relay.store.sealing.sealer import make_key
@@ -60,7 +60,7 @@ class Store(NamedTuple):
     def config(self, folder: Path) -> Path:
         folder.mkdir()
         values = {"key_file": str(self.key_file)}
-        if isinstance(self.place, Server):
+        if isinstance(self.place, PostgresServer):
             values |= {"url": self.place.url, "node": "a"}
         else:
             values |= {"url": f"sqlite:{self.place}"}
@@ -176,7 +176,7 @@ def test_killed_migration_leaves_the_store_unchanged(store: Store, tmp_path: Pat
 
 def _is_locked(place: Place) -> bool:
     """Whether a write transaction is open."""
-    if isinstance(place, Server):
+    if isinstance(place, PostgresServer):
         with closing(connect_reader(place)) as connection:
             held = "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
             here = "datname = current_database() AND locktype = 'advisory'"

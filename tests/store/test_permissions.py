@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import StoreError
-from relay.store.connection import Server
+from relay.store.connection import PostgresServer
 from relay.store.database import open_store
 from relay.store.files import SUFFIXES, check_permissions, open_lock
 from relay.store.journal.overflow_log import Overflow
@@ -105,7 +105,7 @@ def test_error_lists_every_fault(disk: Disk) -> None:
 
 
 def test_local_files_of_a_server_node_are_checked(tmp_path: Path) -> None:
-    server = Server("postgresql:///relay", "a", tmp_path / "relay.a")
+    server = PostgresServer("postgresql:///relay", "a", tmp_path / "relay.a")
     os.close(open_lock(server.local, ".lock"))
     check_permissions(server, tmp_path / "relay.key")
     (tmp_path / "relay.a.lock").chmod(0o644)

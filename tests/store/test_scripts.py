@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from relay.store.connection import Server
+from relay.store.connection import PostgresServer
 from relay.store.scripts import Script, schema_of, scripts_of
 
 # An INSERT that does not name its columns.
@@ -47,7 +47,7 @@ class Kind(NamedTuple):
 
 
 FILE = Kind(list(scripts_of(schema_of(Path("relay.db")))), 8)
-SERVER = Kind(list(scripts_of(schema_of(Server("", "", Path())))), 2)
+SERVER = Kind(list(scripts_of(schema_of(PostgresServer("", "", Path())))), 2)
 
 # For a new column or index SQLite reads a whole STRICT table, with the store locked.
 SMALL = {"business", "api_key", "pool", "prefix", "webhook", "party_group", "cursor", "checkpoint"}

@@ -7,8 +7,8 @@ import asyncio
 from relay.model.call import Refusal
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import Rules
-from relay.store.connection import Place, Server
-from relay.store.postgres.lookup import ServerRouteReader
+from relay.store.connection import Place, PostgresServer
+from relay.store.postgres.lookup import PostgresRouteReader
 from relay.store.sealing.sealer import Sealer
 from relay.store.sqlite.lookup import RouteReader
 
@@ -19,9 +19,9 @@ class LookUps:
     def __init__(self, place: Place, sealer: Sealer, rules: Rules | None = None) -> None:
         rules = rules or Rules()
         self._loop: asyncio.AbstractEventLoop | None = None
-        if isinstance(place, Server):
+        if isinstance(place, PostgresServer):
             self._loop = asyncio.new_event_loop()
-            self._on_server = ServerRouteReader(place, sealer, rules, lambda event, fields: None)
+            self._on_server = PostgresRouteReader(place, sealer, rules, lambda event, fields: None)
             self._loop.run_until_complete(self._on_server.open())
         else:
             self._in_file = RouteReader(place, sealer, rules, lambda event, fields: None)

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from relay.store.connection import Place, Server
+from relay.store.connection import Place, PostgresServer
 from tests.support import postgres
 
 FILE: Final = "sqlite"
 SERVER: Final = "postgresql"
 _kind = FILE
-_made: list[Server] = []
+_made: list[PostgresServer] = []
 
 
 def place_in(folder: Path) -> Place:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import psycopg
 
-from relay.store.connection import Server
+from relay.store.connection import PostgresServer
 from relay.store.database import connect
 
-__all__ = ["PostgresServer", "connect", "drop", "new_place", "new_url", "shared_server"]
+__all__ = ["PostgresProcess", "connect", "drop", "new_place", "new_url", "shared_server"]
 
 _numbers = count(1)
 _SETTINGS = {
@@ -33,7 +33,7 @@ _SETTINGS = {
 }
 
 
-class PostgresServer:
+class PostgresProcess:
     """A running server. PostgreSQL refuses to run as root: then it runs as the user `postgres`."""
 
     def __init__(self, parent: Path | None = None, **settings: str) -> None:
@@ -97,17 +97,17 @@ def _program(name: str) -> str:
 
 
 @cache
-def shared_server() -> PostgresServer:
+def shared_server() -> PostgresProcess:
     """The server of this process; it stops with it."""
-    server = PostgresServer()
+    server = PostgresProcess()
     atexit.register(server.close)
     return server
 
 
-def new_place(folder: Path, node: str = "a") -> Server:
+def new_place(folder: Path, node: str = "a") -> PostgresServer:
     """An empty store."""
     server = shared_server()
-    return Server(server.url(server.new_database()), node, folder / "relay.db")
+    return PostgresServer(server.url(server.new_database()), node, folder / "relay.db")
 
 
 @contextmanager
@@ -119,6 +119,6 @@ def new_url() -> Iterator[str]:
     server.drop(name)
 
 
-def drop(place: Server) -> None:
+def drop(place: PostgresServer) -> None:
     """Drop a place made by `new_place`."""
     shared_server().drop(str(psycopg.conninfo.conninfo_to_dict(place.url)["dbname"]))

@@ -17,7 +17,7 @@ from relay.errors import StoreError
 from relay.model.actions import Commit
 from relay.model.call import CallRecord
 from relay.policy.recent import LastCaller
-from relay.store.connection import Connection, Place, Report, Server
+from relay.store.connection import Connection, Place, PostgresServer, Report
 from relay.store.database import connect_reader, store_errors
 from relay.store.record_rows import Row, decode_record, encode_record
 from relay.store.sealing.rows import SealedRows
@@ -82,7 +82,7 @@ SEALED_CALLERS: Final = SealedRows("last_caller", ("binding_id",), ("binding_id"
 PUT: Final = "INSERT OR REPLACE INTO live_call (id, call_id, sealed) VALUES"
 SELECT: Final = "SELECT id, call_id, sealed FROM live_call ORDER BY id"
 _SELECT_OF_NODE: Final = "SELECT id, call_id, sealed FROM live_call WHERE node = ? ORDER BY id, call_id"
-_PLACES: Final = "SELECT call_id, id FROM live_call"
+_ROW_IDS: Final = "SELECT call_id, id FROM live_call"
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
@@ -95,17 +95,17 @@ class LiveCall(NamedTuple):
     dialogs: bytes
 
 
-def live_row(sealer: Sealer, place: int, record: CallRecord, dialogs: bytes) -> Row:
+def live_row(sealer: Sealer, row_id: int, record: CallRecord, dialogs: bytes) -> Row:
     """Build the row of a call that is up. The sealed part is bound to the other two columns."""
     call_id = record.call_id
-    return (place, call_id, sealer.seal(_encode((encode_record(record), dialogs)), _context(place, call_id)))
+    return (row_id, call_id, sealer.seal(_encode((encode_record(record), dialogs)), _context(row_id, call_id)))
 
 
 def open_live(sealer: Sealer, row: Row) -> LiveCall:
     """Open a row of `SELECT`. Raises StoreError naming the record if it was altered."""
-    place, call_id, sealed = row
+    row_id, call_id, sealed = row
     try:
-        encoded, dialogs = _decode(sealer.open_(sealed, _context(place, call_id)))
+        encoded, dialogs = _decode(sealer.open_(sealed, _context(row_id, call_id)))
         return LiveCall(decode_record(encoded), dialogs)
     except (StoreError, msgspec.DecodeError):
         raise StoreError(f"call record {call_id} was altered") from None
@@ -117,7 +117,7 @@ def read_live(place: Place, sealer: Sealer, report: Report) -> list[LiveCall]:
     Altered rows are reported and left out.
     """
     with store_errors(place), closing(connect_reader(place)) as connection:
-        if isinstance(place, Server):
+        if isinstance(place, PostgresServer):
             return open_all(sealer, connection.execute(_SELECT_OF_NODE, (place.node,)), report)
         return open_all(sealer, connection.execute(SELECT), report)
 
@@ -151,11 +151,11 @@ def laid_over(calls: Iterable[LiveCall], commits: Iterable[Commit]) -> list[Live
     return list(up.values())
 
 
-class Places:
+class LiveRows:
     """The row of each call that is up. A new call reuses the row of one that ended, so that fewer pages are written."""
 
     def __init__(self, connection: Connection) -> None:
-        self._taken: dict[str, int] = dict(connection.execute(_PLACES).fetchall())
+        self._taken: dict[str, int] = dict(connection.execute(_ROW_IDS).fetchall())
         self._next = max(self._taken.values(), default=0) + 1
         self._free = sorted(set(range(1, self._next)) - set(self._taken.values()), reverse=True)
 
@@ -165,23 +165,23 @@ class Places:
 
     def of(self, call_id: str, vacated: list[int]) -> int:
         """The row of a call: its present one, else one popped from `vacated`, else a free one."""
-        place = self._taken.get(call_id)
-        if place is None:
+        row_id = self._taken.get(call_id)
+        if row_id is None:
             if not vacated and not self._free:
                 self._free.append(self._next)
                 self._next += 1
-            self._taken[call_id] = place = (vacated or self._free).pop()
-        return place
+            self._taken[call_id] = row_id = (vacated or self._free).pop()
+        return row_id
 
     def free(self, vacated: list[int]) -> None:
         """Return deleted rows for later use."""
         self._free += vacated
 
 
-def delete_live(connection: Connection, places: list[int]) -> None:
+def delete_live(connection: Connection, row_ids: list[int]) -> None:
     """Delete rows in one statement, padded to a power of two, so that there are few prepared statements."""
-    count = 1 << (len(places) - 1).bit_length()
-    connection.execute(_delete(count), places + places[-1:] * (count - len(places)))
+    count = 1 << (len(row_ids) - 1).bit_length()
+    connection.execute(_delete(count), row_ids + row_ids[-1:] * (count - len(row_ids)))
 
 
 @cache
@@ -189,8 +189,8 @@ def _delete(count: int) -> str:
     return f"DELETE FROM live_call WHERE id IN ({', '.join('?' * count)})"
 
 
-def _context(place: int, call_id: str) -> bytes:
-    return f"live {place} {call_id}".encode()
+def _context(row_id: int, call_id: str) -> bytes:
+    return f"live {row_id} {call_id}".encode()
 
 
 # -- The closed records of a journal

@@ -19,7 +19,7 @@ from typing import Any, Final
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from relay.store.connection import Parameters, Rows, ServerBusy, ServerError
+from relay.store.connection import Parameters, PostgresBusy, PostgresError, Rows
 
 CONNECT_S: Final = 5
 PAGE = 1_000  # rows
@@ -41,7 +41,7 @@ _PARAMETER: Final = re.compile(r"x'[0-9a-f]*'|'[^']*'|\?(\d*)|:([a-z_]\w*)|%")
 _IN_TRANSACTION: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 
-class ServerConnection:
+class PostgresConnection:
     """A connection that reconnects if it was lost between transactions. Threads may use it one after the other."""
 
     schema_seen: object = None  # for `relay.store.scripts`
@@ -87,7 +87,7 @@ class ServerConnection:
         if self._connection.closed and sql not in ("COMMIT", "ROLLBACK"):
             self._connection = self._connect()
         if sql == "COMMIT" and self._connection.info.transaction_status == TransactionStatus.INERROR:
-            raise ServerError("a statement of the transaction failed: it was rolled back")
+            raise PostgresError("a statement of the transaction failed: it was rolled back")
         return psycopg.ClientCursor(self._connection)
 
     def close(self) -> None:
@@ -110,9 +110,9 @@ def _server_errors() -> Iterator[None]:
     try:
         yield
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
-        raise ServerBusy(" ".join(str(error).split())) from error
+        raise PostgresBusy(" ".join(str(error).split())) from error
     except psycopg.Error as error:
-        raise ServerError(" ".join(str(error).split())) from error
+        raise PostgresError(" ".join(str(error).split())) from error
 
 
 class _Rows:

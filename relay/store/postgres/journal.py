@@ -20,7 +20,7 @@ import asyncpg
 from relay.defence.shared_limits import SharedLimits
 from relay.errors import StoreError
 from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, checked_head, head_row, next_link, read_head
-from relay.store.connection import Report, Server
+from relay.store.connection import PostgresServer, Report
 from relay.store.database import connect_reader, store_errors
 from relay.store.journal.journal import Batch, Journal
 from relay.store.journal.queue import MIN_GAP_S
@@ -83,7 +83,9 @@ class TakenOver(StoreError):
     """Another node has taken over our calls: this node must not write any more."""
 
 
-def postgres_journal(server: Server, sealer: Sealer, report: Report, *, min_gap_s: float = MIN_GAP_S) -> Journal:
+def postgres_journal(
+    server: PostgresServer, sealer: Sealer, report: Report, *, min_gap_s: float = MIN_GAP_S
+) -> Journal:
     """The journal of a node, beside the journals of other nodes.
 
     While the server is down nothing is acknowledged: a node that took over our calls could not see records that exist
@@ -95,7 +97,7 @@ def postgres_journal(server: Server, sealer: Sealer, report: Report, *, min_gap_
 class PostgresWriter:
     """As `relay.store.journal.journal.BatchWriter`."""
 
-    def __init__(self, server: Server, sealer: Sealer, report: Report) -> None:
+    def __init__(self, server: PostgresServer, sealer: Sealer, report: Report) -> None:
         self.effect = EFFECT
         self.faults: tuple[type[Exception], ...] = (*SERVER_FAULTS, StoreError)
         self.seq = 0  # unused: there is no overflow log

@@ -18,8 +18,8 @@ from relay.errors import StoreError
 from relay.model.call import Refusal
 from relay.policy.evaluate import Counted, LookupResult
 from relay.policy.rules import FREQUENCY_CALLER, FREQUENCY_NUMBER, MEMORY_S, STORE_FAILED, Cap, Rules
-from relay.store.connection import LookupOutage, Report, Server
-from relay.store.ledger_tables import SERVER
+from relay.store.connection import LookupOutage, PostgresServer, Report
+from relay.store.ledger_tables import POSTGRES
 from relay.store.lookup import Opener, Syntax, decides, decoded, fallback, statement
 from relay.store.postgres.nodes import SERVER_FAULTS
 from relay.store.record_rows import number_key, pair_key
@@ -39,7 +39,7 @@ SETTINGS: Final = {
 
 # $1: the number; $2: the caller's hash; from $3: the arguments of `Counting`.
 _SYNTAX: Final = Syntax(
-    SERVER, "$1", "$2", "(VALUES (1, $2::bytea), (2, ''::bytea)) AS whose (place, hash)", "whose.hash", ""
+    POSTGRES, "$1", "$2", "(VALUES (1, $2::bytea), (2, ''::bytea)) AS whose (place, hash)", "whose.hash", ""
 )
 _PLACE: Final = ", whose.place AS place"
 # Columns for counting the call.
@@ -49,10 +49,10 @@ _LOOK_UP: Final = "{found}ORDER BY place"
 _COUNTING: Final = "WITH found AS MATERIALIZED ({found}),{tables}\nSELECT found.*, {columns} FROM found ORDER BY place"
 
 
-class ServerRouteReader:
+class PostgresRouteReader:
     """The look-up of one event loop, in which it must be opened. Lost connections are replaced."""
 
-    def __init__(self, server: Server, sealer: Sealer, rules: Rules, report: Report) -> None:
+    def __init__(self, server: PostgresServer, sealer: Sealer, rules: Rules, report: Report) -> None:
         """Of the rules only the frequency caps are used, and whether A numbers must be filed.
 
         `report(event, fields)` gets outages, recoveries and altered rows.

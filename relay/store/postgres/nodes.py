@@ -18,7 +18,7 @@ import msgspec
 
 from relay.defence.shared_limits import SharedLimits, Told
 from relay.errors import StoreError
-from relay.store.connection import Report, Server
+from relay.store.connection import PostgresServer, Report
 from relay.store.journal.rows import LiveCall, open_all
 from relay.store.sealing.keys import IN_USE, Turning
 from relay.store.sealing.sealer import Sealer
@@ -73,7 +73,7 @@ _decode: Final = msgspec.json.Decoder(dict[str, dict[str, Annotated[int, msgspec
 class Node:
     """This node. Open it before the journal, whose transactions check its epoch."""
 
-    def __init__(self, server: Server, sealer: Sealer, report: Report, *, dead_s: float = DEAD_S) -> None:
+    def __init__(self, server: PostgresServer, sealer: Sealer, report: Report, *, dead_s: float = DEAD_S) -> None:
         self.name = server.node
         self.epoch = 0
         self._server = server
@@ -198,7 +198,7 @@ LOOK_S: Final = 1.0
 class Turn:
     """The leader lock, as one backend sees it."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: PostgresServer) -> None:
         self._server = server
         self._connection: asyncpg.Connection | None = None
 

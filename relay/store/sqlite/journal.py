@@ -42,7 +42,7 @@ from relay.store.journal.rows import (
     PUT,
     PUT_CALLERS,
     LiveCall,
-    Places,
+    LiveRows,
     caller_row,
     delete_live,
     event_row,
@@ -94,7 +94,7 @@ class SqliteWriter:
         self._tried: Head | None = None  # the new head of a COMMIT that failed, and may be on disk all the same
         self._written = EMPTY  # the last durable head
         self._audit = EMPTY  # the head of the audit log after the last transaction
-        self._places: Places | None = None
+        self._live_rows: LiveRows | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     @property
@@ -138,19 +138,19 @@ class SqliteWriter:
                 wake()
 
     async def _rows(self, batch: Batch) -> _Rows:
-        """Build the next transaction, moving head and places on. If it fails, both are read again from the store.
+        """Build the next transaction, moving head and rows on. If it fails, both are read again from the store.
 
         Runs in slices, which is safe: nothing else moves them.
         """
-        assert self._places is not None  # _connect read them
+        assert self._live_rows is not None  # _connect read them
         deleted: list[int] = []
         ended: list[Row] = []
         until = time.monotonic() + SLICE_S
         for commit in batch.ended:
             if time.monotonic() >= until:
                 until = await _next_slice()
-            if (place := self._places.vacate(commit.record.call_id)) is not None:
-                deleted.append(place)
+            if (row_id := self._live_rows.vacate(commit.record.call_id)) is not None:
+                deleted.append(row_id)
             row, encoded = row_of(self._sealer, commit.record, None if ended else self._audit)
             self._head = next_link(self._sealer, self._head, encoded)
             ended.append((*row, *self._head))
@@ -158,9 +158,9 @@ class SqliteWriter:
         for commit in batch.up:
             if time.monotonic() >= until:
                 until = await _next_slice()
-            place = self._places.of(commit.record.call_id, deleted)
-            put.append(live_row(self._sealer, place, commit.record, commit.dialogs or b""))
-        self._places.free(deleted)
+            row_id = self._live_rows.of(commit.record.call_id, deleted)
+            put.append(live_row(self._sealer, row_id, commit.record, commit.dialogs or b""))
+        self._live_rows.free(deleted)
         head = head_row(self._sealer, RECORDS, self._head) if ended else None
         events = [event_row(self._sealer, told) for told in batch.events]
         callers = [caller_row(self._sealer, caller) for caller in batch.callers]
@@ -194,7 +194,7 @@ class SqliteWriter:
         # Read again after an error: a COMMIT that failed may still be on disk.
         self._head = await self._call(read_head, self._sealer, RECORDS)
         self._audit = await self._call(stored_head, AUDIT)
-        self._places = await self._call(Places)
+        self._live_rows = await self._call(LiveRows)
         if self._head.seq < self._written.seq or (self._head.seq == self._written.seq and self._head != self._written):
             raise StoreError(
                 f"{self._path} holds less than was written to it, {self._head.seq} of {self._written.seq} call records:"

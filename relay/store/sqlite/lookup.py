@@ -17,7 +17,7 @@ from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.connection import DATABASE_ERRORS, Connection, LookupOutage, Report
 from relay.store.database import connect_reader, store_errors
 from relay.store.files import Displaced, StoreFiles
-from relay.store.ledger_tables import FILE
+from relay.store.ledger_tables import SQLITE
 from relay.store.lookup import Opener, Row, Syntax, decides, decoded, fallback, statement
 from relay.store.record_rows import SELECT, open_row
 from relay.store.sealing.rows import ANY_CALLER
@@ -29,7 +29,7 @@ CALM_LOOKS: Final = 30  # checks without an error until an outage is over: parts
 # ?1: the number; ?2: the caller's hash; ?3: that of the route; from ?4: the arguments of `Opener.counted`.
 # Returning a column costs the sqlite3 module as much as finding it, so most are returned as one JSON array.
 # "+" keeps SQLite from using an index.
-_SYNTAX: Final = Syntax(FILE, "?1", "?2", "(SELECT 1)", "?3", "+")
+_SYNTAX: Final = Syntax(SQLITE, "?1", "?2", "(SELECT 1)", "?3", "+")
 _COUNT: Final = "(SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
 _NEWEST_FIRST: Final = f"{SELECT} ORDER BY chain_seq DESC"
 

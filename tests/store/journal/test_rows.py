@@ -14,7 +14,7 @@ from relay.errors import StoreError
 from relay.model.actions import Commit
 from relay.model.call import CallRecord
 from relay.store.database import connect
-from relay.store.journal.rows import PUT, SELECT, LiveCall, Places, delete_live, laid_over, live_row, open_live
+from relay.store.journal.rows import PUT, SELECT, LiveCall, LiveRows, delete_live, laid_over, live_row, open_live
 from relay.store.record_rows import insert
 from relay.store.sealing.sealer import Sealer
 from tests.store.conftest import Disk
@@ -68,17 +68,17 @@ def test_later_commits_are_laid_over_the_calls_read() -> None:
 
 
 @pytest.fixture
-def stored(disk: Disk) -> Iterator[tuple[Disk, Places]]:
+def stored(disk: Disk) -> Iterator[tuple[Disk, LiveRows]]:
     """The places of a store with five calls in rows 1 to 5."""
     with closing(connect(disk.path)) as connection:
-        places = Places(connection)
+        places = LiveRows(connection)
         rows = [live_row(disk.sealer, places.of(call, []), live_record(call), b"") for call in CALLS]
         insert(connection, PUT, rows)
     assert [row[0] for row in rows] == [1, 2, 3, 4, 5]
     yield disk, places
 
 
-def test_call_keeps_its_place_and_a_new_call_reuses_one(stored: tuple[Disk, Places]) -> None:
+def test_call_keeps_its_place_and_a_new_call_reuses_one(stored: tuple[Disk, LiveRows]) -> None:
     _, places = stored
     assert places.of("c2", []) == 2
     vacated = [place for call in ("c3", "c4") if (place := places.vacate(call)) is not None]
@@ -91,13 +91,13 @@ def test_call_keeps_its_place_and_a_new_call_reuses_one(stored: tuple[Disk, Plac
 
 
 @pytest.mark.parametrize("deleted", [[1], [2, 3], [1, 3, 5], [1, 2, 3, 4, 5]])
-def test_places_are_read_back_and_gaps_are_free(stored: tuple[Disk, Places], deleted: list[int]) -> None:
+def test_places_are_read_back_and_gaps_are_free(stored: tuple[Disk, LiveRows], deleted: list[int]) -> None:
     disk, _ = stored
     with closing(connect(disk.path)) as connection:
         delete_live(connection, deleted)
         left = [row[0] for row in connection.execute(SELECT)]
         assert left == [place for place in range(1, 6) if place not in deleted]
-        places = Places(connection)
+        places = LiveRows(connection)
     assert [places.of(f"c{place}", []) for place in left] == left
     given = [places.of(f"new{n}", []) for n in range(5)]
     assert not set(given) & set(left)

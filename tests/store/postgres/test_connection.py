@@ -13,7 +13,7 @@ import pytest
 from relay.model.actions import Commit
 from relay.store.audit import AuditQuery, all_entries, verify_audit
 from relay.store.bindings import all_bindings
-from relay.store.connection import Server, ServerError, each_row
+from relay.store.connection import PostgresError, PostgresServer, each_row
 from relay.store.database import connect, connect_reader, one_moment, open_store
 from relay.store.postgres import connection as module
 from relay.store.postgres.journal import postgres_journal
@@ -34,7 +34,7 @@ class Store:
     """A database with `COUNT` ended records, bindings and entries of the audit log."""
 
     def __init__(self, folder: Path) -> None:
-        self.place: Server = postgres.new_place(folder)
+        self.place: PostgresServer = postgres.new_place(folder)
         self.sealer: Sealer = open_store(self.place, folder / "relay.key")
 
     async def fill(self) -> None:
@@ -119,6 +119,6 @@ def test_frozen_unit_of_work_does_not_block_others(tmp_path: Path) -> None:
         frozen.execute("BEGIN IMMEDIATE")
         writer.execute("BEGIN IMMEDIATE")  # waits for the frozen one
         writer.execute("COMMIT")
-        with pytest.raises(ServerError):
+        with pytest.raises(PostgresError):
             frozen.execute("COMMIT")
     postgres.drop(place)

@@ -15,7 +15,7 @@ from relay.errors import StoreError
 from relay.model.actions import Commit
 from relay.model.call import CallRecord
 from relay.policy.recent import LastCaller
-from relay.store.connection import Server
+from relay.store.connection import PostgresServer
 from relay.store.database import connect_reader, open_store
 from relay.store.journal.attempts import with_records
 from relay.store.journal.journal import Batch, Journal
@@ -49,7 +49,7 @@ class Store:
         self.sealer: Sealer = open_store(self.place, folder / "relay.key")
         self.said: Reported = []
 
-    def server(self, node: str) -> Server:
+    def server(self, node: str) -> PostgresServer:
         return self.place._replace(node=node, local=self.folder / node)
 
     @asynccontextmanager
@@ -329,6 +329,6 @@ def _named(node: str, calls: list[LiveCall]) -> list[tuple[str, str]]:
     return [(node, call.record.call_id) for call in calls]
 
 
-def _drop_others(place: Server) -> None:
+def _drop_others(place: PostgresServer) -> None:
     with closing(postgres.connect(place)) as connection:
         connection.execute(_TERMINATE)

@@ -18,10 +18,10 @@ from relay.model.call import Refusal, Route
 from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import FREQUENCY_NUMBER, Cap, Rules
-from relay.postgres_look_ups import SWEEP_EACH, ServerLookUps
-from relay.store.connection import Connection, Server
+from relay.postgres_look_ups import SWEEP_EACH, PostgresLookUps
+from relay.store.connection import Connection, PostgresServer
 from relay.store.database import open_store
-from relay.store.postgres.lookup import FEW, SWEPT, Capped, ServerRouteReader, counting_part, slice_ms_of
+from relay.store.postgres.lookup import FEW, SWEPT, Capped, PostgresRouteReader, counting_part, slice_ms_of
 from relay.store.record_rows import ADD_INDEX, number_key, pair_key
 from relay.store.sealing.sealer import Sealer
 from tests.net.support import until
@@ -37,7 +37,7 @@ async def test_look_up_is_one_statement(tmp_path: Path) -> None:
     """Each further statement would double the cost on the server."""
     place = postgres.new_place(tmp_path)
     sealer = open_store(place, tmp_path / "relay.key")
-    reader = ServerRouteReader(place, sealer, Rules(), lambda event, fields: None)
+    reader = PostgresRouteReader(place, sealer, Rules(), lambda event, fields: None)
     await reader.open()
     with closing(reader), closing(postgres.connect(place)) as looker:
         assert isinstance(await reader.fetch(X, A, NOW_MS / 1000), LookupResult)
@@ -52,7 +52,7 @@ async def test_look_up_with_frequency_caps_is_one_statement(tmp_path: Path) -> N
     sealer = open_store(place, tmp_path / "relay.key")
     put(place, sealer, binding())
     caps = (Cap(3, 300), Cap(10, 86_400))
-    reader = ServerRouteReader(place, sealer, Rules(caller_caps=caps, number_caps=caps), lambda event, fields: None)
+    reader = PostgresRouteReader(place, sealer, Rules(caller_caps=caps, number_caps=caps), lambda event, fields: None)
     await reader.open()
     with closing(reader), closing(postgres.connect(place)) as looker:
         found = await reader.fetch(X, A, NOW_MS / 1000)
@@ -69,7 +69,7 @@ async def test_look_up_under_way_uses_changed_rules(tmp_path: Path) -> None:
     place = postgres.new_place(tmp_path)
     sealer = open_store(place, tmp_path / "relay.key")
     put(place, sealer, binding())
-    reader = ServerRouteReader(place, sealer, Rules(), lambda event, fields: None)
+    reader = PostgresRouteReader(place, sealer, Rules(), lambda event, fields: None)
     await reader.open()
     with closing(reader):
         asked = asyncio.create_task(reader.fetch(X, A, NOW_MS / 1000))
@@ -94,8 +94,8 @@ _PASS = "UPDATE frequency SET begun = ARRAY(SELECT at - ? FROM unnest(begun) AS 
 class Node:
     """The look-up and the call policy of one relay."""
 
-    def __init__(self, place: Server, sealer: Sealer, rules: Rules) -> None:
-        self.look_ups = ServerLookUps(place, sealer, rules, lambda event, fields: None)
+    def __init__(self, place: PostgresServer, sealer: Sealer, rules: Rules) -> None:
+        self.look_ups = PostgresLookUps(place, sealer, rules, lambda event, fields: None)
         self._gate = CallPolicy(self.look_ups.fetch, rules, lambda last: None)
 
     def follow(self, rules: Rules) -> None:
@@ -113,7 +113,7 @@ class Node:
 
 
 class Store(NamedTuple):
-    place: Server
+    place: PostgresServer
     sealer: Sealer
     connection: Connection
 
@@ -345,7 +345,7 @@ async def test_expired_rows_are_deleted(store: Store) -> None:
         await until(lambda: store.keys() == kept)
 
 
-async def grants(place: Server, caps: Sequence[Cap], times: Sequence[int]) -> list[bool]:
+async def grants(place: PostgresServer, caps: Sequence[Cap], times: Sequence[int]) -> list[bool]:
     """Count calls at these times, in order, in one row. Return which were granted."""
     part = counting_part(Capped("by_number", caps, FREQUENCY_NUMBER), "$2")
     statement = f"WITH candidate AS (SELECT CAST($1 AS bigint) AS at), {part} SELECT slice FROM by_number"

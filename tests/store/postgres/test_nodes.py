@@ -11,7 +11,7 @@ import pytest
 from relay.defence.limits import Rates, Tally
 from relay.defence.shared_limits import SharedLimits
 from relay.policy.call_policy import RefusedAttempts
-from relay.store.connection import Connection, Server
+from relay.store.connection import Connection, PostgresServer
 from relay.store.database import open_store
 from relay.store.postgres import nodes
 from relay.store.postgres.nodes import Node
@@ -28,7 +28,7 @@ FIRM = "business firm"
 class Relay:
     """A node and its counts."""
 
-    def __init__(self, place: Server, sealer: Sealer, said: Reported) -> None:
+    def __init__(self, place: PostgresServer, sealer: Sealer, said: Reported) -> None:
         self.now = 0.0
         self.calls, self.rates, self.refused = Tally(), Rates(), RefusedAttempts()
         self.node = Node(place, sealer, lambda event, fields: said.append((event, fields)))
