@@ -6,7 +6,7 @@ Parties are masked in every response unless they are to be revealed, with a reas
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, Self, cast
 
 from fastapi import APIRouter, Depends, Path
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
@@ -16,6 +16,8 @@ from relay.api.context import Answer, Changes, Needs, RequestContext, Reveal, Re
 from relay.api.models import (
     Hours,
     IndustrialId,
+    Kept128,
+    Kept1024,
     Masked,
     Moment,
     Name,
@@ -26,19 +28,19 @@ from relay.api.models import (
     RequestModel,
     ResponseModel,
     Text128,
-    Text1024,
     Time,
     given,
     given_ms,
     left_out,
     shown_moment,
 )
-from relay.api.problems import Problem, field_errors, problem, problem_of, status_of, summary
+from relay.api.problems import Problem, field_errors, problem_of, status_of, summary
 from relay.errors import Refused
-from relay.model.binding import Binding, Direction, Mode
-from relay.model.numbers import mask_number
-from relay.service.bindings import BindingChange, BindingRequest, bind, bind_all, change, end, renew, steps
-from relay.service.fields import MAX_CALL_S, RING_TIMEOUT_S, format_moment, invalid
+from relay.model.binding import Binding, BindingChange, Direction, Mode
+from relay.model.numbers import Parties, mask_number
+from relay.service import fields
+from relay.service.bindings import Wanted, bind, bind_all, change, end, renew, steps
+from relay.service.fields import MAX_CALL_S, RING_TIMEOUT_S, invalid
 from relay.service.filings import filing_warning
 from relay.service.placement import BindRules
 from relay.store.bindings import BindingQuery, State, find_binding, find_page, state_of
@@ -77,11 +79,11 @@ class BindingCreateRequest(ExpiryRequest):
     pool: Name | None = Field(
         None, description="pool to choose numbers from; omitted: those of the business user, else the common one"
     )
-    area: Text128 | None = Field(None, description="area of the pool to choose numbers from")
+    area: Kept128 | None = Field(None, description="area of the pool to choose numbers from")
     business: Name | None = Field(None, description="for operator keys; omitted: `default`")
-    order_id: Text128 | None = Field(None, description="required in the pilot phase")
-    consent: Text128 | None = Field(None, description="reference of the parties' consent")
-    user_data: Text1024 | None = Field(None, description="returned with each event")
+    order_id: Kept128 | None = Field(None, description="required in the pilot phase")
+    consent: Kept128 | None = Field(None, description="reference of the parties' consent")
+    user_data: Kept1024 | None = Field(None, description="returned with each event")
     direction: Direction = "both"
     max_call_s: MaxCall | None = None
     ring_timeout_s: RingTimeout | None = None
@@ -102,7 +104,7 @@ class BindingChangeRequest(ExpiryRequest):
     ring_timeout_s: RingTimeout | None = None
     white_only: bool = Field(default_factory=left_out)
     hours: Hours | None = None
-    user_data: Text1024 | None = None
+    user_data: Kept1024 | None = None
     record: bool = Field(default_factory=left_out)
     industrial_id: IndustrialId | None = None
     version: int | None = Field(None, ge=1, le=1 << 53, description="the current version; any other is refused")
@@ -172,18 +174,13 @@ class BindingHistoryResponse(ResponseModel):
     items: list[BindingStepResponse]
 
 
-class Malformed(NamedTuple):
-    """A malformed item of a batch."""
-
-    errors: list[tuple[str, str]]  # field and problem
-
-
 def _item(value: object, read: ValidatorFunctionWrapHandler) -> object:
     """Validate one item; a malformed one does not fail the batch."""
     try:
         return read(value)
     except ValidationError as error:
-        return Malformed(field_errors(error.errors(include_url=False, include_input=False)))
+        errors = field_errors(error.errors(include_url=False, include_input=False))
+        return Refused("invalid", "", summary(errors), tuple(errors))
 
 
 class BatchRequest(RequestModel):
@@ -191,8 +188,8 @@ class BatchRequest(RequestModel):
 
     items: Annotated[list[Annotated[BindingCreateRequest, WrapValidator(_item)]], Field(min_length=1, max_length=1000)]
 
-    def asked(self) -> Sequence[BindingCreateRequest | Malformed]:
-        """The items in the order of the request."""
+    def asked(self) -> Sequence[BindingCreateRequest | Refused]:
+        """The items in the order of the request, the malformed ones refused."""
         return self.items
 
 
@@ -239,38 +236,54 @@ def _own(visit: RequestContext, binding_id: str) -> Binding:
     )
 
 
-def _request(asked: BindingCreateRequest, business: str, at_ms: int) -> BindingRequest:
-    """The request for the service. Raises Refused for an invalid expiry."""
-    values = given(asked) | {"business": business, "expires_in": _expiry(asked, at_ms)}
-    values.pop("expires_at", None)
-    return BindingRequest(**{name: value for name, value in values.items() if value is not None})
+def _binding(asked: BindingCreateRequest, business: str, parties: Parties, at_ms: int) -> Binding:
+    """The binding to make. Raises Refused for a party that may not be bound, or an invalid expiry."""
+    return Binding(
+        binding_id="",
+        mode=asked.mode,
+        business=business,
+        order_id=asked.order_id,
+        x=asked.x or "",
+        y=asked.y,
+        a=fields.party("a", asked.a or "", parties),
+        b=fields.party("b", asked.b or "", parties),
+        created_at=at_ms,
+        expires_at=_expiry(asked, at_ms),
+        group_id=asked.group_id,
+        pool=asked.pool or "",
+        direction=asked.direction,
+        max_call_s=asked.max_call_s,
+        ring_timeout_s=asked.ring_timeout_s,
+        white_only=asked.white_only,
+        hours=asked.hours,
+        consent=asked.consent,
+        user_data=asked.user_data,
+        record=asked.record,
+        industrial_id=asked.industrial_id,
+    )
 
 
-def _expiry(asked: ExpiryRequest, at_ms: int) -> str:
-    """The expiry in the notation of the service; "" for none. Raises Refused if it is too soon or too late.
+def _expiry(asked: ExpiryRequest, at_ms: int) -> int | None:
+    """The expiry in Unix milliseconds. Raises Refused if it is too soon or too late.
 
     Checked inside the unit of work: a repeated request gets its stored response although its expiry has come near.
     """
     if asked.expires_in is not None:
-        return f"{asked.expires_in}s"
+        return at_ms + 1000 * asked.expires_in
     until_ms = given_ms(asked.expires_at)
-    if until_ms is None:
-        return ""
-    if not SOONEST_S * 1000 < until_ms - at_ms <= LATEST_S * 1000:
+    if until_ms is not None and not SOONEST_S * 1000 < until_ms - at_ms <= LATEST_S * 1000:
         raise invalid("expires_at", "must be more than 60 seconds and at most 90 days in the future")
-    return format_moment(until_ms)
+    return until_ms
 
 
-def _changes(asked: BindingChangeRequest, at_ms: int) -> BindingChange:
-    """The change for the service, where "" or 0 clears a field. Raises Refused for an invalid expiry."""
+def _changes(asked: BindingChangeRequest, parties: Parties, at_ms: int) -> BindingChange:
+    """The given fields. Raises Refused as `_binding` does."""
     values = given(asked)
     if values.keys() & {"expires_in", "expires_at"}:
-        values["expires_in"] = _expiry(asked, at_ms)
-        values.pop("expires_at", None)
-    for name, value in values.items():
-        if value is None:
-            values[name] = 0 if name in ("max_call_s", "ring_timeout_s") else ""
-    return BindingChange(**values)
+        values["expires_at"] = _expiry(asked, at_ms)
+    for name in values.keys() & {"a", "b"}:
+        values[name] = fields.party(name, values[name] or "", parties)
+    return cast(BindingChange, {name: value for name, value in values.items() if name not in ("expires_in", "version")})
 
 
 @router.post("", status_code=201, response_model=BindingResponse, summary="Make a binding")
@@ -279,14 +292,15 @@ async def post_binding(asked: BindingCreateRequest, visit: Writes) -> Response:
     business, rules = visit.own(asked.business), visit.backend.settings.rules
 
     def do(act: UnitOfWork) -> Answer:
-        binding = bind(act, _request(asked, business, act.now_ms), rules, visit.binds)
+        wanted = _binding(asked, business, rules.parties, act.now_ms)
+        binding = bind(act, wanted, rules, visit.binds, asked.area or "")
         warning = filing_warning(act.connection, act.sealer, binding, rules)
         return Answer(shown_binding(binding, act.now_ms, warning=warning), 201, f"/v1/bindings/{binding.binding_id}")
 
     return await visit.change(do)
 
 
-_Item = BindingCreateRequest | Malformed
+_Item = BindingCreateRequest | Refused
 
 
 @router.post("/batch", response_model=BatchResponse, summary="Make many bindings")
@@ -324,33 +338,26 @@ def _is_of_group(item: _Item) -> bool:
     return isinstance(item, BindingCreateRequest) and item.group_id is not None
 
 
-def _bind_each(act: UnitOfWork, items: Sequence[_Item], visit: RequestContext) -> list[Binding | Refused | Malformed]:
+def _bind_each(act: UnitOfWork, items: Sequence[_Item], visit: RequestContext) -> list[Binding | Refused]:
     """Make the bindings; an item that is malformed, of another business user or ill-timed gets its own refusal."""
-    asked = [_request_of_item(item, visit, act.now_ms) for item in items]
-    wanted = [one for one in asked if isinstance(one, BindingRequest)]
-    made = iter(bind_all(act, wanted, visit.backend.settings.rules, visit.binds))
-    return [next(made) if isinstance(one, BindingRequest) else one for one in asked]
+    rules = visit.backend.settings.rules
+    return bind_all(act, [_wanted(item, visit, rules.parties, act.now_ms) for item in items], rules, visit.binds)
 
 
-def _request_of_item(item: _Item, visit: RequestContext, at_ms: int) -> BindingRequest | Refused | Malformed:
-    if isinstance(item, Malformed):
+def _wanted(item: _Item, visit: RequestContext, parties: Parties, at_ms: int) -> Wanted | Refused:
+    if isinstance(item, Refused):
         return item
     try:
-        return _request(item, visit.own(item.business), at_ms)
+        return _binding(item, visit.own(item.business), parties, at_ms), item.area or ""
     except Refused as refused:
         return refused
 
 
-def _batch_answer(
-    act: UnitOfWork, answer: Binding | Refused | Malformed, rules: BindRules, request_id: str
-) -> BatchItemResponse:
-    if isinstance(answer, Binding):
-        warning = filing_warning(act.connection, act.sealer, answer, rules)
-        return BatchItemResponse(status=201, binding=shown_binding(answer, act.now_ms, warning=warning))
-    if isinstance(answer, Malformed):
-        document = problem("invalid", summary(answer.errors), answer.errors, request_id)
-        return BatchItemResponse(status=400, problem=Problem.model_validate(document))
-    return BatchItemResponse(status=status_of(answer.kind), problem=problem_of(answer, request_id))
+def _batch_answer(act: UnitOfWork, answer: Binding | Refused, rules: BindRules, request_id: str) -> BatchItemResponse:
+    if isinstance(answer, Refused):
+        return BatchItemResponse(status=status_of(answer.kind), problem=problem_of(answer, request_id))
+    warning = filing_warning(act.connection, act.sealer, answer, rules)
+    return BatchItemResponse(status=201, binding=shown_binding(answer, act.now_ms, warning=warning))
 
 
 async def _found(
@@ -432,7 +439,7 @@ async def patch_binding(binding_id: BindingId, asked: BindingChangeRequest, visi
     rules = visit.backend.settings.rules
 
     def do(act: UnitOfWork) -> Answer:
-        changed = change(act, binding_id, _changes(asked, act.now_ms), rules)
+        changed = change(act, binding_id, _changes(asked, rules.parties, act.now_ms), rules, asked.version)
         return Answer(
             shown_binding(changed, act.now_ms, warning=filing_warning(act.connection, act.sealer, changed, rules))
         )

@@ -9,12 +9,15 @@ import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time
+from functools import partial
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar, overload
 
 import msgspec
 from fastapi import Depends, Query
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
+from relay.errors import Refused
+from relay.service import fields
 from relay.service.fields import (
     INDUSTRIAL_ID,
     INDUSTRIAL_ID_WORDS,
@@ -65,9 +68,20 @@ IndustrialId = Annotated[
     StringConstraints(pattern=_INDUSTRIAL_ID),
     Field(description="industrial-internet identifier of the goods or the order", examples=["88.101.1/order-1"]),
 ]
+
+
+def _by(parse: Callable[[str], T], written: str) -> T:
+    """Parse as the commands do. Raises ValueError with the same problem."""
+    try:
+        return parse(written)
+    except Refused as refused:
+        raise ValueError(refused.problem) from None
+
+
 Hours = Annotated[
     str,
     StringConstraints(pattern=_HOURS),
+    AfterValidator(partial(_by, fields.hours)),
     Field(description="service hours, China time", examples=["08:00-22:00"]),
 ]
 
@@ -91,9 +105,19 @@ Reason = Annotated[
 ]
 
 
+# Text to keep: printable, stripped, None if blank. Text64 and Text128: as sent, for searches.
+Kept128 = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=128, pattern=CLEAN),
+    AfterValidator(partial(_by, partial(fields.text, "", longest=128))),
+]
+Kept1024 = Annotated[
+    str,
+    StringConstraints(max_length=1024, pattern=CLEAN),
+    AfterValidator(partial(_by, partial(fields.text, "", longest=1024))),
+]
 Text64 = Annotated[str, StringConstraints(max_length=64, pattern=CLEAN)]
 Text128 = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=CLEAN)]
-Text1024 = Annotated[str, StringConstraints(max_length=1024, pattern=CLEAN)]
 
 
 class RequestModel(BaseModel):

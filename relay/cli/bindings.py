@@ -41,8 +41,7 @@ from relay.cli.output import (
 from relay.model.binding import MODES, Binding
 from relay.model.numbers import is_700, mask_number
 from relay.service import bindings as service
-from relay.service.bindings import BindingChange, BindingRequest
-from relay.service.bindings import bind as make_binding
+from relay.service import fields
 from relay.service.fields import DIRECTIONS
 from relay.service.filings import filing_warning
 from relay.service.imports import COLUMNS, import_bindings
@@ -118,9 +117,14 @@ def bind(config_path: Path | None, as_json: bool, reason: str, **asked: Any) -> 
                 f"Missing option '{_OPTIONS.get(needed, f'--{needed}')}': {asked['mode']} bindings need it."
             )
     clear = in_clear(reveal=False, reason=reason, as_json=as_json)
-    request = BindingRequest(**{name: value for name, value in asked.items() if value is not None})
+    area = asked.pop("area").strip()
+
+    def make(act: UnitOfWork) -> Binding:
+        wanted = fields.binding(asked, store.rules.parties, act.now_ms)
+        return service.bind(act, wanted, store.rules, area=area)
+
     with opened(config_path, make=True) as store:
-        binding = _made(store, lambda act: make_binding(act, request, store.rules), reason, clear=clear)
+        binding = _made(store, make, reason, clear=clear)
         _warn(store, binding)
     if as_json:
         _show(binding, as_json=True, clear=clear)
@@ -259,9 +263,13 @@ def change(config_path: Path | None, binding_id: str, as_json: bool, reason: str
     clear = in_clear(reveal=False, reason=reason, as_json=as_json)
     for name, value in asked.items():
         asked[name] = "" if value == NONE else value
+
+    def make(act: UnitOfWork) -> Binding:
+        wanted = fields.binding_change(asked, store.rules.parties, act.now_ms)
+        return service.change(act, binding_id, wanted, store.rules)
+
     with opened(config_path) as store:
-        wanted = BindingChange(**asked)
-        changed = _made(store, lambda act: service.change(act, binding_id, wanted, store.rules), reason, clear=clear)
+        changed = _made(store, make, reason, clear=clear)
         _warn(store, changed)
     _show(changed, as_json=as_json, clear=clear)
 
@@ -274,8 +282,12 @@ def change(config_path: Path | None, binding_id: str, as_json: bool, reason: str
 def renew(config_path: Path | None, binding_id: str, expires_in: str, as_json: bool, reason: str) -> None:
     """Set a new expiry for a binding in force."""
     clear = in_clear(reveal=False, reason=reason, as_json=as_json)
+
+    def make(act: UnitOfWork) -> Binding:
+        return service.renew(act, binding_id, fields.expiry(expires_in, act.now_ms), store.rules)
+
     with opened(config_path) as store:
-        changed = _made(store, lambda act: service.renew(act, binding_id, expires_in, store.rules), reason, clear=clear)
+        changed = _made(store, make, reason, clear=clear)
     if as_json:
         _show(changed, as_json=True, clear=clear)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 Mode = Literal["AXB", "AXYB", "GXB", "GXYB", "AXN"]
 Direction = Literal["both", "a_to_b", "b_to_a"]
@@ -50,6 +50,23 @@ class Binding(NamedTuple):
     def is_live(self, at_ms: int) -> bool:
         """Whether the binding is in force at a time after its creation."""
         return self.ended_at is None and (self.expires_at is None or self.expires_at > at_ms)
+
+
+class BindingChange(TypedDict, total=False):
+    """The fields of a binding that a change gives, as `Binding` has them. None removes an optional one."""
+
+    a: str | None
+    b: str | None
+    group_id: str | None
+    expires_at: int | None
+    direction: Direction
+    max_call_s: int | None
+    ring_timeout_s: int | None
+    white_only: bool
+    hours: str | None
+    user_data: str | None
+    record: bool
+    industrial_id: str | None
 
 
 class Line(NamedTuple):

@@ -15,6 +15,7 @@ from itertools import product
 from typing import NamedTuple
 
 from relay.errors import ConfigError
+from relay.model.binding import Binding
 from relay.model.numbers import format_number
 from relay.model.settings import Peer, Settings
 from relay.net.hosts import is_literal
@@ -24,9 +25,11 @@ from relay.replay.phone import Line, Phone, open_line
 from relay.replay.player import Pace, Played, Player
 from relay.replay.script import Attempt, Side, Wording, user_of
 from relay.replay.trace import Endpoint
-from relay.service.bindings import BindingRequest, bind, end
+from relay.service import fields
+from relay.service.bindings import bind, end
 from relay.service.placement import BindRules
 from relay.sip.uri import uri_host
+from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import Run
 
 EXPIRY = "1h"  # of the bindings, in case the replay is killed before it ends them
@@ -138,13 +141,17 @@ def bound(
                 continue
             a = parties.setdefault(("caller", attempt.caller), f"86199{secrets.randbelow(10**8):08}")
             b = parties.setdefault(("callee", attempt.callee), _callee_number(settings, stage.callee_peer, rules))
-            request = BindingRequest("AXB", f"+{a}", f"+{b}", expires_in=EXPIRY, order_id=ORDER)
-            binding = run(partial(bind, request=request, rules=rules))
+            binding = run(partial(_bind, a=a, b=b, rules=rules))
             casts[pair] = Cast(a, b, binding.x, binding.binding_id)
         yield casts
     finally:
         for cast in casts.values():
             run(partial(end, binding_id=cast.binding_id, rules=rules))
+
+
+def _bind(act: UnitOfWork, a: str, b: str, rules: BindRules) -> Binding:
+    written = {"mode": "AXB", "a": f"+{a}", "b": f"+{b}", "expires_in": EXPIRY, "order_id": ORDER}
+    return bind(act, fields.binding(written, rules.parties, act.now_ms), rules)
 
 
 def _callee_number(settings: Settings, peer: Peer, rules: BindRules) -> str:

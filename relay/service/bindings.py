@@ -10,14 +10,13 @@ or leave. Earlier versions are kept for tracebacks.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from relay.defence.limits import Rates
 from relay.errors import Refused
-from relay.model.binding import GROUP_MODES, TWO_NUMBER_MODES, Binding
+from relay.model.binding import TWO_NUMBER_MODES, Binding, BindingChange
 from relay.policy.rules import DEFAULT_BUSINESS, quota
 from relay.service import fields
 from relay.service.businesses import get as get_business
@@ -27,7 +26,6 @@ from relay.service.filings import check_filing, note_unfiled
 from relay.service.placement import (
     SWEEP,
     BindRules,
-    NumberRequest,
     check_group,
     check_parties,
     place,
@@ -57,55 +55,34 @@ from relay.store.unit_of_work import UnitOfWork
 _HELD = frozenset(["conflict", "pool_empty", "number_full", "quota"])
 
 
-class BindingRequest(NamedTuple):
-    """A binding to make, in the caller's notation. "" and None: not given."""
-
-    mode: str
-    a: str = ""  # G modes: the callee of b until a member has called
-    b: str = ""  # AXN: the callee of a until someone has called
-    x: str = ""
-    y: str = ""
-    expires_in: str = ""  # a duration from now, or a time
-    order_id: str = ""
-    business: str = ""
-    group_id: str = ""
-    pool: str = ""
-    area: str = ""
-    direction: str = ""  # both, a_to_b, b_to_a
-    max_call_s: int | None = None
-    ring_timeout_s: int | None = None
-    consent: str = ""
-    user_data: str = ""
-    white_only: bool = False
-    hours: str = ""
-    record: bool = False
-    industrial_id: str = ""
+Wanted = tuple[Binding, str]  # a binding to make (`fields.binding`), and the area of its pool; "": any
 
 
-def bind(act: UnitOfWork, request: BindingRequest, rules: BindRules, rates: Rates | None = None) -> Binding:
-    """Make one binding. Raises Refused.
+def bind(act: UnitOfWork, wanted: Binding, rules: BindRules, rates: Rates | None = None, area: str = "") -> Binding:
+    """Make one binding (`fields.binding`), with numbers of a pool of this area, if one is given. Raises Refused.
 
     `rates` counts new bindings by business user per second; None: no limit on the rate.
     """
     release_due(act, rules)
-    binding = _bind(act, request, rules, rates)
+    binding = _bind(act, wanted, area, rules, rates)
     details: dict[str, object] = {"mode": binding.mode, "x": binding.x, "y": binding.y}
     act.audit("binding.make", binding.binding_id, business=binding.business, details=details)
     return binding
 
 
 def bind_all(
-    act: UnitOfWork, requests: Sequence[BindingRequest], rules: BindRules, rates: Rates | None = None
+    act: UnitOfWork, asked: Sequence[Wanted | Refused], rules: BindRules, rates: Rates | None = None
 ) -> list[Binding | Refused]:
     """Make many bindings in one unit of work, each independently. Results are in the order of the requests.
 
-    A hundred take about 15 ms, during which the store is locked for other writers: split larger numbers.
+    What is refused already stays so. A hundred take about 15 ms, during which the store is locked for other writers:
+    split larger numbers.
     """
     release_due(act, rules)
     answers: list[Binding | Refused] = []
-    for request in requests:
+    for one in asked:
         try:
-            answers.append(_bind(act, request, rules, rates))
+            answers.append(one if isinstance(one, Refused) else _bind(act, *one, rules, rates))
         except Refused as refused:
             answers.append(refused)
     made = [answer.binding_id for answer in answers if isinstance(answer, Binding)]
@@ -115,70 +92,54 @@ def bind_all(
     return answers
 
 
-def _bind(act: UnitOfWork, request: BindingRequest, rules: BindRules, rates: Rates | None) -> Binding:
-    binding = _placed(act, request, rules, rates)
+def _bind(act: UnitOfWork, wanted: Binding, area: str, rules: BindRules, rates: Rates | None) -> Binding:
+    binding = _placed(act, wanted, area, rules, rates)
     note_unfiled(act, binding, rules)
     return binding
 
 
-def _placed(act: UnitOfWork, request: BindingRequest, rules: BindRules, rates: Rates | None) -> Binding:
-    business = _business(act, request)
+def _placed(act: UnitOfWork, wanted: Binding, area: str, rules: BindRules, rates: Rates | None) -> Binding:
+    business = _business(act, wanted)
     _check_rate(act, business, rules, rates)
-    wanted = _checked(act, request, rules, business)
-    asked = NumberRequest(request.x, request.y, request.pool, request.area)
+    binding = _allowed(act, wanted, rules, business)
     try:
-        return place(act, wanted, asked, rules, business)
+        return place(act, binding, area, rules, business)
     except Refused as refused:
         if refused.kind not in _HELD or not release_due(act, rules):
             raise
     while release_due(act, rules) == SWEEP:
         pass
-    return place(act, wanted, asked, rules, business)
+    return place(act, binding, area, rules, business)
 
 
-# -- the request
-
-
-def _checked(act: UnitOfWork, request: BindingRequest, rules: BindRules, business: Business) -> Binding:
-    """The requested binding, still without numbers."""
-    mode = fields.mode(request.mode)
+def _allowed(act: UnitOfWork, wanted: Binding, rules: BindRules, business: Business) -> Binding:
+    """The binding with id and creation. Raises Refused if the rules do not allow it."""
+    mode = wanted.mode
     if mode not in business.modes:
         allowed = ", ".join(business.modes)
         raise Refused("mode_not_allowed", "mode", f"must be one of the modes of this business user: {allowed}")
-    if request.y.strip() and mode not in TWO_NUMBER_MODES:
+    if wanted.y is not None and mode not in TWO_NUMBER_MODES:
         raise invalid("y", f"not used in mode {mode}: omit it, or use AXYB or GXYB")
-    binding = Binding(
+    binding = wanted._replace(
         binding_id=f"{act.now_ms:012x}{secrets.token_hex(6)}",
-        mode=mode,
         business=business.id,
-        order_id=fields.text("order_id", request.order_id, fields.LONGEST_ORDER),
-        x="",
-        y=None,
-        a=fields.party("a", request.a, rules.parties, required=mode not in GROUP_MODES),
-        b=fields.party("b", request.b, rules.parties, required=mode != "AXN"),
         created_at=act.now_ms,
-        expires_at=fields.expiry(request.expires_in, act.now_ms),
-        group_id=fields.text("group_id", request.group_id, fields.LONGEST_GROUP),
-        direction=fields.direction(request.direction),
-        max_call_s=fields.seconds("max_call_s", request.max_call_s, fields.MAX_CALL_S),
-        ring_timeout_s=fields.seconds("ring_timeout_s", request.ring_timeout_s, fields.RING_TIMEOUT_S),
-        white_only=request.white_only,
-        hours=fields.hours(request.hours),
-        consent=fields.text("consent", request.consent, fields.LONGEST_CONSENT),
-        user_data=fields.text("user_data", request.user_data, fields.LONGEST_USER_DATA),
         created_by=act.actor.name,
-        record=fields.record(request.record, possible=rules.recording),
-        industrial_id=fields.industrial_id(request.industrial_id),
     )
+    _check_recording(binding.record, rules)
     check_parties(act, binding)
     check_filing(act, binding, rules)
     _check_order(act, binding, rules)
     return binding
 
 
-def _business(act: UnitOfWork, request: BindingRequest) -> Business:
-    fields.mode(request.mode)
-    business = get_business(act, request.business.strip() or act.actor.business or DEFAULT_BUSINESS)
+def _check_recording(wanted: bool, rules: BindRules) -> None:
+    if wanted and not rules.recording:
+        raise invalid("record", "must be false: call recording is not configured on this relay")
+
+
+def _business(act: UnitOfWork, wanted: Binding) -> Business:
+    business = get_business(act, wanted.business or act.actor.business or DEFAULT_BUSINESS)
     if business.state != "approved":
         problem = f"the business user is {business.state}: it must be approved to bind numbers"
         raise Refused("business_not_approved", "business", problem)
@@ -205,28 +166,7 @@ def _check_order(act: UnitOfWork, binding: Binding, rules: BindRules) -> None:
 
 # -- changes
 
-_CHANGEABLE = (
-    *("a", "b", "group_id", "expires_at", "direction", "max_call_s", "ring_timeout_s", "white_only", "hours"),
-    *("user_data", "record", "industrial_id"),
-)
-
-
-class BindingChange(NamedTuple):
-    """Fields of a binding to change. None keeps a field; "" or 0 clears an optional one."""
-
-    a: str | None = None
-    b: str | None = None
-    group_id: str | None = None
-    expires_in: str | None = None  # a duration from now, or a time; "": no expiry
-    direction: str | None = None
-    max_call_s: int | None = None
-    ring_timeout_s: int | None = None
-    white_only: bool | None = None
-    hours: str | None = None
-    user_data: str | None = None
-    record: bool | None = None
-    industrial_id: str | None = None
-    version: int | None = None  # must be the current version
+_CHANGEABLE = tuple(BindingChange.__annotations__)
 
 
 class Step(NamedTuple):
@@ -247,14 +187,20 @@ def get(act: UnitOfWork, binding_id: str) -> Binding:
     return binding
 
 
-def change(act: UnitOfWork, binding_id: str, asked: BindingChange, rules: BindRules) -> Binding:
-    """Change a live binding. Raises Refused, also if a new party is already bound on its number."""
+def change(
+    act: UnitOfWork, binding_id: str, asked: BindingChange, rules: BindRules, version: int | None = None
+) -> Binding:
+    """Change a live binding. Raises Refused, also if a new party is already bound on its number.
+
+    `version`, if given, must be the current version.
+    """
     release_due(act, rules)
     old = _live(act, binding_id)
-    if asked.version not in (None, old.version):
+    if version not in (None, old.version):
         problem = f"must be the current version, {old.version}: read the binding again"
         raise Refused("state_conflict", "version", problem)
-    changed = _changed(act, old, asked, rules)
+    _check_recording(asked.get("record", False), rules)
+    changed = old._replace(**asked)
     if changed == old:
         return old
     check_parties(act, changed)
@@ -272,11 +218,11 @@ def change(act: UnitOfWork, binding_id: str, asked: BindingChange, rules: BindRu
     return new
 
 
-def renew(act: UnitOfWork, binding_id: str, expires_in: str, rules: BindRules) -> Binding:
-    """Set a new expiry of a live binding: a duration from now, or a time. Raises Refused."""
-    if not expires_in.strip():
+def renew(act: UnitOfWork, binding_id: str, expires_at: int | None, rules: BindRules) -> Binding:
+    """Set a new expiry of a live binding, in Unix milliseconds. Raises Refused, also for None."""
+    if expires_at is None:
         raise fields.invalid("expires_in", "required")
-    return change(act, binding_id, BindingChange(expires_in=expires_in), rules)
+    return change(act, binding_id, {"expires_at": expires_at}, rules)
 
 
 def end(act: UnitOfWork, binding_id: str, rules: BindRules, reason: str = "") -> Binding:
@@ -316,27 +262,6 @@ def _live(act: UnitOfWork, binding_id: str) -> Binding:
         how = "expired" if binding.ended_at is None else "unbound"
         raise Refused("ended", "binding", f"already {how}: make a new one")
     return binding
-
-
-def _changed(act: UnitOfWork, old: Binding, asked: BindingChange, rules: BindRules) -> Binding:
-    """The binding with the new fields in normal form."""
-    checks: dict[str, Callable[[Any], Any]] = {
-        "a": partial(fields.party, "a", parties=rules.parties, required=old.group_id is None),
-        "b": partial(fields.party, "b", parties=rules.parties, required=old.mode != "AXN"),
-        "group_id": partial(fields.text, "group_id", longest=fields.LONGEST_GROUP),
-        "expires_in": partial(fields.expiry, now_ms=act.now_ms),
-        "direction": fields.direction,
-        "max_call_s": lambda given: fields.seconds("max_call_s", given or None, fields.MAX_CALL_S),
-        "ring_timeout_s": lambda given: fields.seconds("ring_timeout_s", given or None, fields.RING_TIMEOUT_S),
-        "white_only": bool,
-        "hours": fields.hours,
-        "user_data": partial(fields.text, "user_data", longest=fields.LONGEST_USER_DATA),
-        "record": partial(fields.record, possible=rules.recording),
-        "industrial_id": fields.industrial_id,
-    }
-    given = asked._asdict()
-    new = {name: check(given[name]) for name, check in checks.items() if given[name] is not None}
-    return old._replace(**{"expires_at" if name == "expires_in" else name: value for name, value in new.items()})
 
 
 def _reroute(act: UnitOfWork, old: Binding, new: Binding, rules: BindRules) -> None:

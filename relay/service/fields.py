@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
+from typing import Any, Final, cast
 
 from relay.errors import ParseError, Refused
-from relay.model.binding import MODES, Direction, Mode
+from relay.model.binding import MODES, Binding, BindingChange, Direction, Mode
 from relay.model.numbers import Parties, normalise_700, normalise_party, parse_party
 from relay.policy.rules import parse_hours
 
@@ -126,11 +127,22 @@ def number(field: str, written: str) -> str:
         return parsed(field, written, normalise_party)
 
 
-def party(field: str, written: str, parties: Parties, *, required: bool) -> str | None:
-    """A real number that may be bound, in normal form; None if it is optional and empty."""
-    if not required and not written.strip():
+def platform_number(field: str, written: str) -> str | None:
+    """A 700 number, or what may be a legacy number, in normal form; None if it is empty."""
+    if not written.strip():
         return None
-    return parsed(field, written, partial(parse_party, parties=parties))
+    try:
+        return normalise_700(written)
+    except ParseError as error:
+        try:
+            return normalise_party(written)
+        except ParseError:
+            raise invalid(field, error.reason) from None
+
+
+def party(field: str, written: str, parties: Parties) -> str | None:
+    """A real number that may be bound, in normal form; None if it is empty."""
+    return parsed(field, written, partial(parse_party, parties=parties)) if written.strip() else None
 
 
 def text(field: str, written: str, longest: int) -> str | None:
@@ -168,8 +180,8 @@ def direction(written: str) -> Direction:
     raise invalid("direction", f"must be one of: {', '.join(DIRECTIONS)}")
 
 
-def seconds(field: str, value: int | None, allowed: range) -> int | None:
-    if value is not None and value not in allowed:
+def seconds(field: str, value: int, allowed: range) -> int:
+    if value not in allowed:
         raise invalid(field, f"must be {allowed.start} to {allowed.stop - 1} seconds")
     return value
 
@@ -182,13 +194,6 @@ def hours(written: str) -> str | None:
     except ParseError as error:
         raise invalid("hours", error.reason) from None
     return written.strip()
-
-
-def record(wanted: bool, *, possible: bool) -> bool:
-    """Whether calls are recorded. Raises Refused if recording is not configured."""
-    if wanted and not possible:
-        raise invalid("record", "must be false: call recording is not configured on this relay")
-    return wanted
 
 
 def expiry(written: str, now_ms: int) -> int | None:
@@ -204,3 +209,67 @@ def expiry(written: str, now_ms: int) -> int | None:
     if moment_ms <= now_ms:
         raise invalid("expires_in", "must be in the future")
     return moment_ms
+
+
+# -- Bindings from text
+
+
+def binding(written: Mapping[str, Any], parties: Parties, now_ms: int) -> Binding:
+    """A binding to make: without id and creation; without x, y or pool if they are to be chosen. Raises Refused.
+
+    `written` names fields as `Binding` does, with `expires_in` for `expires_at`; None: not given. All are text but
+    seconds and flags.
+    """
+    parsers: dict[str, Callable[[Any], Any]] = {
+        "mode": mode,
+        "x": lambda written: platform_number("x", written) or "",
+        "y": partial(platform_number, "y"),
+        "order_id": partial(text, "order_id", longest=LONGEST_ORDER),
+        "business": str.strip,
+        "pool": str.strip,
+        "consent": partial(text, "consent", longest=LONGEST_CONSENT),
+    }
+    return _NEW._replace(**_read({"mode": ""} | dict(written), parsers | _parsers(parties, now_ms)))
+
+
+_NEW: Final = Binding(
+    "", "AXB", business="", order_id=None, x="", y=None, a=None, b=None, created_at=0, expires_at=None, pool=""
+)
+
+
+def binding_change(written: Mapping[str, Any], parties: Parties, now_ms: int) -> BindingChange:
+    """The fields of a change, where "" or 0 removes an optional one. Raises Refused. `written`: as `binding`."""
+    parsers = _parsers(parties, now_ms)
+    for field in ("max_call_s", "ring_timeout_s"):
+        parsers[field] = partial(_seconds_or_none, parsers[field])
+    return cast(BindingChange, _read(written, parsers))
+
+
+def _seconds_or_none(parse: Callable[[int], int], value: int) -> int | None:
+    return parse(value) if value else None
+
+
+def _parsers(parties: Parties, now_ms: int) -> dict[str, Callable[[Any], Any]]:
+    """The parsers of the fields that can be changed."""
+    return {
+        "a": partial(party, "a", parties=parties),
+        "b": partial(party, "b", parties=parties),
+        "expires_in": partial(expiry, now_ms=now_ms),
+        "group_id": partial(text, "group_id", longest=LONGEST_GROUP),
+        "direction": direction,
+        "max_call_s": partial(seconds, "max_call_s", allowed=MAX_CALL_S),
+        "ring_timeout_s": partial(seconds, "ring_timeout_s", allowed=RING_TIMEOUT_S),
+        "white_only": bool,
+        "hours": hours,
+        "user_data": partial(text, "user_data", longest=LONGEST_USER_DATA),
+        "record": bool,
+        "industrial_id": industrial_id,
+    }
+
+
+def _read(written: Mapping[str, Any], parsers: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
+    return {
+        "expires_at" if field == "expires_in" else field: parse(written[field])
+        for field, parse in parsers.items()
+        if written.get(field) is not None
+    }

@@ -6,16 +6,19 @@ Each chunk is one unit of work. The writer pauses between two of them, so that c
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
 from relay.errors import ParseError, Refused
-from relay.service.bindings import BindingRequest, bind_all
+from relay.model.binding import Binding
+from relay.service import fields
+from relay.service.bindings import Wanted, bind_all
 from relay.service.fields import invalid
 from relay.service.groups import add_members
 from relay.service.placement import BindRules
+from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import Run
 
 COLUMNS = (
@@ -28,7 +31,7 @@ _FIELDS = {"group": "group_id"}  # column -> field, if the names differ
 _YES_OR_NO = {"yes": True, "no": False, "": False}
 _SECONDS = ("max_call_s", "ring_timeout_s")
 
-_Numbered = tuple[int, BindingRequest | Refused]
+_Line = tuple[int, dict[str, Any] | Refused]  # number of its end; the fields as `fields.binding` reads them
 
 
 class Outcome(NamedTuple):
@@ -43,13 +46,24 @@ def import_bindings(lines: Iterable[str], run: Run, rules: BindRules) -> Iterato
 
     Raises ParseError for a header with an unknown column.
     """
-    requests = _requests(lines)
-    while chunk := list(islice(requests, CHUNK)):
-        asked = [request for _, request in chunk if isinstance(request, BindingRequest)]
-        answers = iter(run(partial(bind_all, requests=asked, rules=rules)) if asked else ())
-        for line, request in chunk:
-            answer = next(answers) if isinstance(request, BindingRequest) else request
+    read = _read(lines)
+    while chunk := list(islice(read, CHUNK)):
+        answers = run(partial(_bind_lines, chunk=chunk, rules=rules))
+        for (line, _), answer in zip(chunk, answers, strict=True):
             yield Outcome(line, answer if isinstance(answer, Refused) else None)
+
+
+def _bind_lines(act: UnitOfWork, chunk: Sequence[_Line], rules: BindRules) -> list[Binding | Refused]:
+    return bind_all(act, [_wanted(act, line, rules) for _, line in chunk], rules)
+
+
+def _wanted(act: UnitOfWork, line: dict[str, Any] | Refused, rules: BindRules) -> Wanted | Refused:
+    if isinstance(line, Refused):
+        return line
+    try:
+        return fields.binding(line, rules.parties, act.now_ms), ""
+    except Refused as refused:
+        return refused
 
 
 def import_members(lines: Iterable[str], group_id: str, run: Run, rules: BindRules) -> Iterator[int]:
@@ -62,7 +76,7 @@ def import_members(lines: Iterable[str], group_id: str, run: Run, rules: BindRul
         yield run(partial(add_members, group_id=group_id, numbers=chunk, rules=rules))
 
 
-def _requests(lines: Iterable[str]) -> Iterator[_Numbered]:
+def _read(lines: Iterable[str]) -> Iterator[_Line]:
     columns: tuple[str, ...] = COLUMNS
     reader = csv.reader(lines)
     first = True
@@ -77,7 +91,7 @@ def _requests(lines: Iterable[str]) -> Iterator[_Numbered]:
         if first and _is_header(cells):
             columns = _header(cells)
         elif any(cell.strip() for cell in cells):
-            yield reader.line_num, _request(columns, cells)
+            yield reader.line_num, _fields(columns, cells)
         first = False
 
 
@@ -92,19 +106,19 @@ def _header(cells: list[str]) -> tuple[str, ...]:
     return columns
 
 
-def _request(columns: tuple[str, ...], cells: list[str]) -> BindingRequest | Refused:
+def _fields(columns: tuple[str, ...], cells: list[str]) -> dict[str, Any] | Refused:
     if len(cells) > len(columns):
         return invalid("line", f"must have at most {len(columns)} cells, not {len(cells)}")
-    fields: dict[str, Any] = {"mode": ""}
+    read: dict[str, Any] = {}
     for column, cell in zip(columns, cells, strict=False):
         if column in _SECONDS and cell.strip():
             if not (cell.strip().isascii() and cell.strip().isdecimal() and len(cell) < 10):
                 return invalid(column, "must be a number of seconds")
-            fields[column] = int(cell)
+            read[column] = int(cell)
         elif column == "record":
             if cell.strip().lower() not in _YES_OR_NO:
                 return invalid(column, 'must be "yes" or "no"')
-            fields[column] = _YES_OR_NO[cell.strip().lower()]
+            read[column] = _YES_OR_NO[cell.strip().lower()]
         elif column not in _SECONDS:
-            fields[_FIELDS.get(column, column)] = cell
-    return BindingRequest(**fields)
+            read[_FIELDS.get(column, column)] = cell
+    return read

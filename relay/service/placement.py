@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Literal, NamedTuple
 
-from relay.errors import ParseError, Refused
+from relay.errors import Refused
 from relay.model.binding import GROUP_MODES, TWO_NUMBER_MODES, Binding
-from relay.model.numbers import MOBILES_ALONE, Parties, normalise_700, normalise_party
+from relay.model.numbers import MOBILES_ALONE, Parties, is_700, normalise_700
 from relay.policy.rules import Phase, Quotas, Rules, quota
 from relay.service.businesses import raised_by
-from relay.service.fields import format_moment, invalid
+from relay.service.fields import format_moment, invalid, parsed
 from relay.store.allocation import (
     Wish,
     add_routes,
@@ -92,21 +92,16 @@ def release(act: UnitOfWork, binding: Binding, rules: BindRules) -> int:
 # -- placement
 
 
-class NumberRequest(NamedTuple):
-    """The requested numbers or pool, in the caller's notation. "": not given."""
-
-    x: str = ""
-    y: str = ""
-    pool: str = ""
-    area: str = ""
-
-
 def check_parties(act: UnitOfWork, binding: Binding) -> None:
-    """Raise Refused if parties, group and numbers of a binding exclude each other.
+    """Raise Refused if a party is missing, or parties, group and numbers of a binding exclude each other.
 
     Checks that do not depend on the parties come first. Otherwise a change that fails anyway would reveal whether a
     guess of the other party is right.
     """
+    if binding.a is None and binding.mode not in GROUP_MODES:
+        raise invalid("a", "required")
+    if binding.b is None and binding.mode != "AXN":
+        raise invalid("b", "required")
     if (binding.group_id is not None) != (binding.mode in GROUP_MODES):
         problem = "required" if binding.group_id is None else f"not used in mode {binding.mode}: omit it"
         raise invalid("group_id", problem)
@@ -132,10 +127,13 @@ def check_group(act: UnitOfWork, binding: Binding) -> None:
         raise Refused("quota", "group_id", f"limited to {MOST_ROUTES} bindings: use another group")
 
 
-def place(act: UnitOfWork, wanted: Binding, asked: NumberRequest, rules: BindRules, business: Business) -> Binding:
-    """Allocate the numbers and store the binding, or neither. Raises Refused."""
+def place(act: UnitOfWork, wanted: Binding, area: str, rules: BindRules, business: Business) -> Binding:
+    """Allocate the numbers and store the binding, or neither. Raises Refused.
+
+    `wanted` has the requested numbers and pool, if any; `area`: that of the pool to choose numbers from, or "".
+    """
     with _undone_if_refused(act.connection):
-        found = _numbers(act, wanted, asked, rules)
+        found = _numbers(act, wanted, area, rules)
         x, y = found[0].number, found[1].number if len(found) > 1 else None
         if x == y:
             raise invalid("y", "must differ from x: choose another number")
@@ -191,11 +189,11 @@ class _Found(NamedTuple):
     pool: Pool
 
 
-def _numbers(act: UnitOfWork, wanted: Binding, asked: NumberRequest, rules: BindRules) -> list[_Found]:
+def _numbers(act: UnitOfWork, wanted: Binding, area: str, rules: BindRules) -> list[_Found]:
     """The number x, and y if the mode has one."""
-    find = partial(_number, act, _pools(act, wanted.business, asked), rules)
+    find = partial(_number, act, _pools(act, wanted.business, wanted.pool, area), rules)
     wish_x, wish_y = _wishes(act, wanted)
-    given_x, given_y = _given(act, "x", asked.x, rules), _given(act, "y", asked.y, rules)
+    given_x, given_y = _given(act, "x", wanted.x, rules), _given(act, "y", wanted.y, rules)
     x = find("x", given_x, wish_x, given_y)
     if wanted.mode not in TWO_NUMBER_MODES:
         return [x]
@@ -225,42 +223,31 @@ def _wishes(act: UnitOfWork, wanted: Binding) -> tuple[Wish, Wish]:
             return wish._replace(group_id=wanted.group_id), wish._replace(callers=(b,))
 
 
-def _pools(act: UnitOfWork, business: str, asked: NumberRequest) -> list[Pool]:
+def _pools(act: UnitOfWork, business: str, pool_id: str, area: str) -> list[Pool]:
     """The pools to choose from, in order of preference. Raises Refused for an unknown pool or area."""
     pools = pools_of(act.connection, business)
-    if asked.pool.strip():
-        if (pool := find_pool(act.connection, asked.pool.strip())) not in pools:
+    if pool_id:
+        if (pool := find_pool(act.connection, pool_id)) not in pools:
             raise Refused("not_found", "pool", "this business user has no such pool")
         pools = [pool]
-    if asked.area.strip():
-        pools = [pool for pool in pools if pool.area == asked.area.strip()]
+    if area:
+        pools = [pool for pool in pools if pool.area == area]
         if not pools:
             raise Refused("not_found", "area", "this business user has no pool of this area")
     return pools
 
 
-def _given(act: UnitOfWork, field: str, written: str, rules: BindRules) -> str | None:
-    """A requested number in normal form: a 700 number, or a legacy number while these may be bound."""
-    if not written.strip():
-        return None
-    try:
-        return normalise_700(written)
-    except ParseError as error:
-        number = _legacy(act, written)
-        if number is None:
-            raise invalid(field, error.reason) from None
+def _given(act: UnitOfWork, field: str, number: str | None, rules: BindRules) -> str | None:
+    """The requested number: a 700 number, or a legacy number while these may be bound. Raises Refused."""
+    if not number or is_700(number):
+        return number or None
+    found = find_number(act.connection, number, act.now_ms)
+    if found is None or not found.legacy:
+        return parsed(field, number, normalise_700)
     over = rules.legacy_until_ms is not None and rules.legacy_until_ms <= act.now_ms
     if rules.phase == "pilot" or over:
         raise invalid(field, "must be a 700 number: legacy numbers are no longer bound")
     return number
-
-
-def _legacy(act: UnitOfWork, written: str) -> str | None:
-    try:
-        number = find_number(act.connection, normalise_party(written), act.now_ms)
-    except ParseError:
-        return None
-    return number.number if number is not None and number.legacy else None
 
 
 def _number(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from relay.events.webhooks import make as make_webhook
-from relay.service.bindings import BindingRequest, bind
 from relay.service.businesses import Application, apply, set_state
 from relay.service.filings import add_filing
 from relay.service.groups import make_group, set_entry
@@ -15,6 +14,7 @@ from relay.service.placement import BindRules
 from relay.store.unit_of_work import UnitOfWork
 from tests.api.conftest import PREFIX, A, B, C
 from tests.support.papers import PAPERS
+from tests.support.written import bind, written
 
 CALL_ID = "a" * 32
 
@@ -29,7 +29,7 @@ def sow(act: UnitOfWork, business: str = "acme", prefix: str = PREFIX) -> Seeds:
     make_pool(act, NewPool(f"{business}-pool", business))
     load_prefix(act, NewPrefix(prefix, pool=f"{business}-pool"))
     group = make_group(act, "riders", BindRules(), business, [A, C])
-    request = BindingRequest("AXB", A, B, x=f"{prefix}0001", order_id="order-1", business=business)
+    request = written("AXB", A, B, x=f"{prefix}0001", order_id="order-1", business=business)
     binding = bind(act, request, BindRules())
     set_entry(act, "business", business, C, "black")
     add_filing(act, business, A, "CT-1")

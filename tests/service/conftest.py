@@ -12,7 +12,6 @@ import pytest
 from relay.model.call import Refusal, Route
 from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import Rules
-from relay.service.bindings import BindingRequest, bind
 from relay.service.businesses import Application, apply, set_state
 from relay.service.numbers import ensure_numbers
 from relay.service.placement import BindRules
@@ -23,6 +22,7 @@ from tests.support.acting import Acting
 from tests.support.look_ups import LookUps
 from tests.support.papers import PAPERS
 from tests.support.stored import PBX, PREFIX
+from tests.support.written import bind, written
 
 T = TypeVar("T")
 RULES = BindRules(parties=PBX)
@@ -44,7 +44,7 @@ class Backend(Acting):
 
     def bind(self, mode: str = "AXB", a: str = "13800000001", b: str = "13900000002", **more: Any) -> Any:
         rules = more.pop("rules", RULES)
-        return self.run(lambda act: bind(act, BindingRequest(mode, a, b, **more), rules))
+        return self.run(lambda act: bind(act, written(mode, a, b, **more), rules))
 
     def binding(self, binding_id: str) -> Any:
         """The binding in the store; None if there is none."""

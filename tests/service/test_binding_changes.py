@@ -9,20 +9,21 @@ import pytest
 from relay.errors import Refused
 from relay.model.binding import Binding
 from relay.model.call import Route
-from relay.service.bindings import BindingChange, Step, change, end, renew, steps
+from relay.service.bindings import Step, end, renew, steps
 from relay.service.groups import make_group, set_entry
 from relay.store.bindings import history
 from relay.store.unit_of_work import Actor
 from tests.ladder.ladder import Ladder, connect
 from tests.service.conftest import COOL_MS, RULES, Backend
 from tests.support.stored import NOW_MS, A, B, X, Y
+from tests.support.written import change
 
 C, D = "8613700000003", "8613600000004"
 HOUR_MS = 3_600_000
 
 
 def changed(backend: Backend, binding: Binding, **asked: Any) -> Binding:
-    return backend.run(lambda act: change(act, binding.binding_id, BindingChange(**asked), RULES))
+    return backend.run(lambda act: change(act, binding.binding_id, asked, RULES))
 
 
 def refused(backend: Backend, binding: Binding, **asked: Any) -> tuple[str, str]:
@@ -68,7 +69,7 @@ def test_a_changed_expiry_applies(backend: Backend) -> None:
     changed(backend, made, expires_in="")
     backend.now_ms += 24 * HOUR_MS
     assert backend.reaches(X, A) == B
-    backend.run(lambda act: renew(act, made.binding_id, "1s", RULES))
+    backend.run(lambda act: renew(act, made.binding_id, act.now_ms + 1000, RULES))
     backend.now_ms += 1_000
     assert backend.reaches(X, A) == "expired"
 
@@ -224,7 +225,7 @@ def test_an_ended_or_expired_binding_cannot_be_changed(backend: Backend) -> None
     backend.now_ms += HOUR_MS
     assert refused(backend, expired, expires_in="2h") == ("ended", "binding")
     with pytest.raises(Refused, match="expires_in: required"):
-        backend.run(lambda act: renew(act, expired.binding_id, " ", RULES))
+        backend.run(lambda act: renew(act, expired.binding_id, None, RULES))
 
 
 def test_a_binding_of_another_business_user_is_not_found(backend: Backend) -> None:
@@ -276,7 +277,7 @@ def test_recording_can_be_switched_on_and_off(backend: Backend) -> None:
     assert refused(backend, made, record=True) == ("invalid", "record")
 
     def recorded(wanted: bool) -> bool:
-        asked = BindingChange(record=wanted)
+        asked = {"record": wanted}
         backend.run(lambda act: change(act, made.binding_id, asked, RULES._replace(recording=True)))
         route = backend.call(X, A)
         assert isinstance(route, Route)

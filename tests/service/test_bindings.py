@@ -9,13 +9,14 @@ import pytest
 from relay.errors import Refused
 from relay.model.binding import Binding
 from relay.model.call import Route
-from relay.service.bindings import BindingRequest, bind, bind_all, end
+from relay.service.bindings import end
 from relay.service.groups import make_group
 from relay.service.numbers import NewPool, NewPrefix, ensure_numbers, load_prefix, lock, make_pool, move
 from relay.service.placement import BindRules
 from relay.store.unit_of_work import Actor
 from tests.service.conftest import COOL_MS, RULES, Backend
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y
+from tests.support.written import bind, bind_all, written
 
 C = "8613700000003"
 PILOT = RULES
@@ -60,7 +61,7 @@ def test_bind_chooses_numbers_if_none_are_given(backend: Backend) -> None:
 
 
 def test_bind_prefers_unused_numbers(backend: Backend) -> None:
-    requests = [BindingRequest("AXB", f"138{n:08d}", f"139{n:08d}") for n in range(300)]
+    requests = [written("AXB", f"138{n:08d}", f"139{n:08d}") for n in range(300)]
     answers = backend.run(lambda act: bind_all(act, requests, RULES))
     assert len({answer.x for answer in answers if isinstance(answer, Binding)}) == 300
 
@@ -98,7 +99,7 @@ def test_a_number_carries_at_most_the_lower_of_pool_and_configured_maximum(backe
 )
 def test_a_number_carries_200_bindings_by_default(backend: Backend, pool: dict[str, int], rules: BindRules) -> None:
     few(backend, 1, **pool)
-    requests = [BindingRequest("AXB", f"138{n:08d}", f"139{n:08d}", pool="few") for n in range(201)]
+    requests = [written("AXB", f"138{n:08d}", f"139{n:08d}", pool="few") for n in range(201)]
     answers = backend.run(lambda act: bind_all(act, requests, rules))
     assert [getattr(answer, "kind", "made") for answer in answers] == ["made"] * 200 + ["pool_empty"]
 
@@ -302,8 +303,8 @@ def test_a_legacy_number_is_bound_on_request_only_and_until_the_deadline(backend
 
 
 def test_bind_all_makes_each_binding_independently(backend: Backend) -> None:
-    requests = [BindingRequest("AXB", "8001", "8002", x=X), BindingRequest("AXB", "8001", "8003", x=X)]
-    requests += [BindingRequest("AXX"), BindingRequest("AXB", "8004", "8005", x=X)]
+    requests = [written("AXB", "8001", "8002", x=X), written("AXB", "8001", "8003", x=X)]
+    requests += [written("AXX"), written("AXB", "8004", "8005", x=X)]
     answers = backend.run(lambda act: bind_all(act, requests, RULES))
     assert [getattr(answer, "kind", "made") for answer in answers] == ["made", "conflict", "invalid", "made"]
     assert backend.one("SELECT bindings FROM number WHERE number = ?", X) == (2,)
@@ -312,8 +313,8 @@ def test_bind_all_makes_each_binding_independently(backend: Backend) -> None:
 
 def test_a_refused_unit_of_work_changes_nothing(backend: Backend) -> None:
     def two(act: Any) -> None:
-        bind(act, BindingRequest("AXB", "8001", "8002", x=X), RULES)
-        bind(act, BindingRequest("AXB", "8001", "8003", x=X), RULES)
+        bind(act, written("AXB", "8001", "8002", x=X), RULES)
+        bind(act, written("AXB", "8001", "8003", x=X), RULES)
 
     with pytest.raises(Refused):
         backend.run(two)

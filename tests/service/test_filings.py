@@ -10,7 +10,6 @@ import pytest
 from relay.errors import Refused
 from relay.policy.recent import LastCaller
 from relay.policy.rules import Rules
-from relay.service.bindings import BindingChange, change
 from relay.service.filings import add_filing, filing_warning, import_filings, remove_filing
 from relay.service.groups import add_members, make_group
 from relay.service.placement import BindRules
@@ -19,6 +18,7 @@ from relay.store.journal.rows import PUT_CALLERS, caller_row
 from relay.store.record_rows import insert
 from tests.service.conftest import RULES, Backend
 from tests.support.stored import NOW_MS, A, B, X
+from tests.support.written import change
 
 C = "8613700000003"
 REQUIRED, WARNED = BindRules(filing="require"), BindRules(filing="warn")
@@ -155,13 +155,13 @@ def test_a_group_binding_requires_all_members_and_a_filed(backend: Backend, mode
 def test_a_changed_a_must_be_filed(backend: Backend) -> None:
     file(backend, A)
     made = backend.bind(rules=REQUIRED)
-    asked = BindingChange(a=C)
+    asked = {"a": C}
     assert refused(backend, lambda act: change(act, made.binding_id, asked, REQUIRED)) == ("not_filed", "a")
     backend.run(lambda act: remove_filing(act, "default", A))
-    backend.run(lambda act: change(act, made.binding_id, BindingChange(b=C), REQUIRED))
+    backend.run(lambda act: change(act, made.binding_id, {"b": C}, REQUIRED))
     file(backend, A)
     file(backend, "8613600000004")
-    backend.run(lambda act: change(act, made.binding_id, BindingChange(a="13600000004"), REQUIRED))
+    backend.run(lambda act: change(act, made.binding_id, {"a": "13600000004"}, REQUIRED))
 
 
 def test_warn_makes_the_binding_and_writes_an_audit_line(backend: Backend) -> None:
@@ -172,7 +172,7 @@ def test_warn_makes_the_binding_and_writes_an_audit_line(backend: Backend) -> No
     assert backend.one(lines) == (made.binding_id,)
     file(backend, A)
     assert filing_warning(backend.connection, backend.sealer, made, WARNED) is None
-    changed = backend.run(lambda act: change(act, made.binding_id, BindingChange(a=C), WARNED))
+    changed = backend.run(lambda act: change(act, made.binding_id, {"a": C}, WARNED))
     assert changed.a == C
     assert backend.one(f"SELECT count(*) FROM ({lines}) AS found") == (2,)
 

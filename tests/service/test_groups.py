@@ -9,7 +9,7 @@ import pytest
 
 from relay.errors import Refused
 from relay.service import groups, placement
-from relay.service.bindings import BindingChange, change, end
+from relay.service.bindings import end
 from relay.service.groups import (
     MOST_MEMBERS,
     Whose,
@@ -24,6 +24,7 @@ from relay.service.groups import (
 from relay.store.groups import Group
 from tests.service.conftest import COOL_MS, RULES, Backend
 from tests.support.stored import A, B, X, Y
+from tests.support.written import change
 
 C, D = "8613700000003", "8613600000004"
 
@@ -168,7 +169,7 @@ def test_the_bindings_of_a_group_are_limited(backend: Backend) -> None:
         backend.bind("GXB", "", "8005", group_id=full.group_id)
     assert (refusal.value.kind, refusal.value.field) == ("quota", "group_id")
     elsewhere = backend.bind("GXB", "", "8005", group_id=other.group_id)
-    into = BindingChange(group_id=full.group_id)
+    into = {"group_id": full.group_id}
     with pytest.raises(Refused) as refusal:
         backend.run(lambda act: change(act, elsewhere.binding_id, into, RULES))
     assert (refusal.value.kind, refusal.value.field) == ("quota", "group_id")
@@ -215,7 +216,7 @@ def test_a_whitelist_of_a_binding_overrides_the_blacklist_of_its_business_user(b
 
 def test_white_only_admits_callers_on_the_whitelist_only(backend: Backend) -> None:
     made = backend.bind("AXN", b="", x=X)
-    backend.run(lambda act: change(act, made.binding_id, BindingChange(white_only=True), RULES))
+    backend.run(lambda act: change(act, made.binding_id, {"white_only": True}, RULES))
     assert backend.reaches(X, CALLER) == "caller_not_listed"
     put(backend, "business", "default", "white")
     assert backend.reaches(X, CALLER) == A

@@ -25,7 +25,7 @@ from relay.model.call import Refusal
 from relay.policy.evaluate import PendingCall, evaluate
 from relay.policy.recent import Recent
 from relay.policy.rules import Rules
-from relay.service.bindings import BindingChange, BindingRequest, bind, change, end
+from relay.service.bindings import end
 from relay.service.businesses import Application, apply, set_state
 from relay.service.businesses import change as change_business
 from relay.service.groups import add_members, make_group, remove_members
@@ -42,6 +42,7 @@ from relay.store.unit_of_work import Actor, UnitOfWork
 from tests.service.model import ANYBODY, Made, Model
 from tests.support.papers import PAPERS
 from tests.support.stored import NOW_MS, PBX
+from tests.support.written import Written, bind, change, written
 
 T = TypeVar("T")
 
@@ -153,9 +154,7 @@ class Store(RuleBasedStateMachine):
         expires_at = None if span_ms is None else self.now + span_ms
         of_group = group if mode in ("GXB", "GXYB") else None
         span = "" if span_ms is None else f"{span_ms // 1000}s"
-        asked = BindingRequest(
-            mode, a or "", b or "", x or "", y or "", span, business=business, group_id=of_group or ""
-        )
+        asked = written(mode, a or "", b or "", x or "", y or "", span, business=business, group_id=of_group or "")
         answer = self.act(lambda act: bind(act, asked, RULES))
         wanted = Made(mode, business, "?", "?" if mode in ("AXYB", "GXYB") else None, a, b, of_group, expires_at)
         before = copy.deepcopy((self.model, self.grants))
@@ -217,26 +216,26 @@ class Store(RuleBasedStateMachine):
 
     @rule(binding=made, party=parties, which=st.sampled_from(["a", "b"]))
     def changes_a_party(self, binding: str | None, party: str, which: str) -> None:
-        self._change(binding, BindingChange(**{which: party}), {which: party})
+        self._change(binding, {which: party}, {which: party})
 
     @rule(binding=made)
     def swaps_the_parties(self, binding: str | None) -> None:
         made = self.model.bindings.get(binding or "")
         if made is not None and made.a and made.b:
-            self._change(binding, BindingChange(a=made.b, b=made.a), {"a": made.b, "b": made.a})
+            self._change(binding, {"a": made.b, "b": made.a}, {"a": made.b, "b": made.a})
 
     @rule(binding=made, group=groups)
     def changes_the_group(self, binding: str | None, group: str) -> None:
         if binding is not None and self.model.bindings[binding].group is not None:
-            self._change(binding, BindingChange(group_id=group), {"group": group})
+            self._change(binding, {"group_id": group}, {"group": group})
 
     @rule(binding=made, span_ms=spans_ms)
     def changes_the_end(self, binding: str | None, span_ms: int | None) -> None:
         expires_at = None if span_ms is None else self.now + span_ms
-        asked = BindingChange(expires_in="" if span_ms is None else f"{span_ms // 1000}s")
+        asked = {"expires_in": "" if span_ms is None else f"{span_ms // 1000}s"}
         self._change(binding, asked, {"expires_at": expires_at})
 
-    def _change(self, binding: str | None, asked: BindingChange, changes: dict[str, object]) -> None:
+    def _change(self, binding: str | None, asked: Written, changes: dict[str, object]) -> None:
         if binding is None:
             return
         before = copy.deepcopy((self.model, self.grants))

@@ -10,12 +10,12 @@ import pytest
 from relay.errors import Refused
 from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import Rules
-from relay.service.bindings import BindingChange, BindingRequest, bind, bind_all, change
 from relay.service.groups import add_members, get_group, make_group, remove_members
 from relay.service.imports import import_bindings, import_members
 from relay.service.placement import BindRules
 from tests.service.conftest import RULES, Backend
 from tests.support.stored import X
+from tests.support.written import bind, bind_all, change, written
 
 A, B, C = "13800000001", "13900000002", "13700000003"
 MOBILES = BindRules()
@@ -34,7 +34,7 @@ def refusal(backend: Backend, do: Any) -> str:
 @pytest.mark.parametrize(("mode", "field"), [("AXB", "a"), ("AXB", "b"), ("AXYB", "b"), ("AXN", "a"), ("AXN", "b")])
 def test_bind_refuses_a_disallowed_party(backend: Backend, mode: str, field: str) -> None:
     for number in WRONG:
-        asked = BindingRequest(mode, **{"a": A, "b": B} | {field: number})
+        asked = written(mode, **{"a": A, "b": B} | {field: number})
         assert refusal(backend, lambda act, asked=asked: bind(act, asked, MOBILES)) == field
         (answer,) = backend.run(lambda act, asked=asked: bind_all(act, [asked], MOBILES))
         assert isinstance(answer, Refused) and answer.field == field
@@ -45,7 +45,7 @@ def test_bind_refuses_a_disallowed_party(backend: Backend, mode: str, field: str
 def test_bind_for_a_group_refuses_a_disallowed_party(backend: Backend, field: str) -> None:
     group = backend.run(lambda act: make_group(act, "riders", MOBILES, "", [C]))
     for number in WRONG:
-        asked = BindingRequest("GXB", b=B, group_id=group.group_id)._replace(**{field: number})
+        asked = written("GXB", **{"b": B, "group_id": group.group_id} | {field: number})
         assert refusal(backend, lambda act, asked=asked: bind(act, asked, MOBILES)) == field
 
 
@@ -60,7 +60,7 @@ def test_import_refuses_a_disallowed_party(backend: Backend) -> None:
 def test_change_refuses_a_disallowed_party(backend: Backend, field: str) -> None:
     made = backend.bind(rules=MOBILES)
     for number in WRONG:
-        asked = BindingChange(**{field: number})  # type: ignore[arg-type]
+        asked = {field: number}
         assert refusal(backend, lambda act, asked=asked: change(act, made.binding_id, asked, MOBILES)) == field
     assert backend.binding(made.binding_id) == made
 

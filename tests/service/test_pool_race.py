@@ -12,13 +12,13 @@ from threading import Barrier, Thread
 
 from relay.errors import Refused
 from relay.model.binding import Binding
-from relay.service.bindings import BindingRequest, bind
 from relay.service.numbers import NewPool, make_pool, move
 from relay.store.sealing.sealer import load_key
 from relay.store.unit_of_work import operator_cli
 from relay.store.writer import GroupWriter, Run, Writer
 from tests.service.conftest import RULES, Backend
 from tests.support.stored import PREFIX
+from tests.support.written import Written, bind, written
 
 CLIENTS, NUMBERS = 100, 50
 
@@ -29,14 +29,14 @@ def small_pool(backend: Backend) -> None:
     backend.run(lambda act: move(act, numbers, "small"))
 
 
-def request(client: int, **more: str) -> BindingRequest:
-    return BindingRequest("AXB", f"138{client:08d}", f"139{client:08d}", pool="small", **more)
+def request(client: int, **more: str) -> Written:
+    return written("AXB", f"138{client:08d}", f"139{client:08d}", pool="small", **more)
 
 
-def ask(run: Run, asked: BindingRequest) -> str:
+def ask(run: Run, asked: Written) -> str:
     """The number, or the kind of the refusal."""
     try:
-        return run(partial(bind, request=asked, rules=RULES)).x
+        return run(partial(bind, asked=asked, rules=RULES)).x
     except Refused as refused:
         return refused.kind
 
@@ -82,7 +82,7 @@ async def test_backend_and_commands_share_a_pool_without_double_allocation(backe
 
     async def client(number: int) -> str:
         try:
-            return (await writer.run(backend.actor, partial(bind, request=request(number), rules=RULES))).x
+            return (await writer.run(backend.actor, partial(bind, asked=request(number), rules=RULES))).x
         except Refused as refused:
             return refused.kind
 
@@ -96,11 +96,11 @@ async def test_backend_and_commands_share_a_pool_without_double_allocation(backe
 
 async def test_one_of_concurrent_binds_for_the_same_parties_and_number_succeeds(backend: Backend) -> None:
     writer = GroupWriter(backend.path, backend.sealer)
-    asked = BindingRequest("AXB", "13800000001", "13900000002", x=f"{PREFIX}0001")
+    asked = written("AXB", "13800000001", "13900000002", x=f"{PREFIX}0001")
 
     async def client() -> str:
         try:
-            made: Binding = await writer.run(backend.actor, partial(bind, request=asked, rules=RULES))
+            made: Binding = await writer.run(backend.actor, partial(bind, asked=asked, rules=RULES))
             return made.x
         except Refused as refused:
             return refused.kind

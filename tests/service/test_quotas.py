@@ -10,7 +10,7 @@ from relay.config import parse_config
 from relay.defence.limits import Rates
 from relay.errors import Refused
 from relay.policy.rules import NO_LIMIT, Quotas
-from relay.service.bindings import BindingRequest, bind, bind_all, end
+from relay.service.bindings import end
 from relay.service.businesses import change
 from relay.service.placement import BindRules
 from relay.store.bindings import all_bindings
@@ -18,6 +18,7 @@ from relay.store.numbers import usage
 from relay.store.unit_of_work import Actor, UnitOfWork
 from tests.service.conftest import Backend
 from tests.support.stored import PREFIX
+from tests.support.written import bind, bind_all, written
 
 DAY_MS = 86_400_000
 FEW = BindRules(quotas=Quotas(max_bindings=3, max_binds_per_day=5))
@@ -49,7 +50,7 @@ def refusal(backend: Backend, rules: BindRules = FEW, **more: Any) -> str:
 def test_a_new_business_user_cannot_empty_the_common_pool(acme: Backend) -> None:
     """With the default quotas, however often it tries."""
     rules = parse_config(f'[numbers]\nprefixes = ["{PREFIX}"]', "test").numbers
-    asked = [BindingRequest("AXB", f"138{n:08}", f"139{n:08}", order_id="17") for n in range(1_100)]
+    asked = [written("AXB", f"138{n:08}", f"139{n:08}", order_id="17") for n in range(1_100)]
     made: list[Any] = []
     for start in range(0, len(asked), 100):
         made += acme.run(lambda act, at=start: bind_all(act, asked[at : at + 100], rules))
@@ -114,7 +115,7 @@ def test_max_binds_per_s_limits_the_keys_of_a_business_user(acme: Backend) -> No
 
     def make(n: int, actor: Actor | None = None) -> None:
         def do(act: UnitOfWork) -> object:
-            return bind(act, BindingRequest("AXB", f"138{n:08}", f"139{n:08}", "", "", "", "17", "acme"), rules, rates)
+            return bind(act, written("AXB", f"138{n:08}", f"139{n:08}", order_id="17", business="acme"), rules, rates)
 
         acme.run(do, actor)
 

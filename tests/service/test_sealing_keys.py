@@ -13,7 +13,6 @@ from relay.errors import Refused, StoreError
 from relay.model.binding import Binding
 from relay.policy.recent import LastCaller
 from relay.service import sealing_keys as service
-from relay.service.bindings import BindingChange, change
 from relay.service.filings import add_filing
 from relay.service.groups import make_group, remove_members, set_entry
 from relay.service.keys import make_key
@@ -36,6 +35,7 @@ from relay.store.writer import Writer
 from tests.service.conftest import RULES, Backend
 from tests.support.acting import Acting
 from tests.support.stored import NOW_MS, A, B, X, Y
+from tests.support.written import change
 
 HOOK = Webhook("w1", "acme", "https://a.example/hook", "whsec_x", ("call.ended",), "none", None, 0, 0, NOW_MS)
 
@@ -75,7 +75,7 @@ def filled(backend: Backend) -> Binding:
     backend.run(lambda act: put_webhook(act, HOOK))
     made: Binding = backend.bind(x=X, business="acme", order_id="o1")
     backend.bind("AXN", x=Y, business="acme", order_id="o2")
-    change_ = BindingChange(b="13500000007")
+    change_ = {"b": "13500000007"}
     changed = backend.run(lambda act: change(act, made.binding_id, change_, RULES))
     last = LastCaller(made.binding_id, X, A, NOW_MS)
     put = "INSERT INTO last_caller (binding_id, number, caller_hash, sealed, at) VALUES (?, ?, ?, ?, ?)"
@@ -257,7 +257,7 @@ def test_reseal_keeps_a_concurrent_change(backend: Backend, key_file: Path) -> N
         nonlocal asked
         asked += 1
         if asked == 1:
-            backend.run(lambda act: change(act, made.binding_id, BindingChange(b="13500000007"), RULES))
+            backend.run(lambda act: change(act, made.binding_id, {"b": "13500000007"}, RULES))
         return True
 
     reseal(backend.path, backend.sealer, change_it)

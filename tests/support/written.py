@@ -1,0 +1,45 @@
+"""Bindings from text, as commands and files make and change them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from relay.defence.limits import Rates
+from relay.errors import Refused
+from relay.model.binding import Binding
+from relay.service import bindings, fields
+from relay.service.bindings import Wanted
+from relay.service.placement import BindRules
+from relay.store.unit_of_work import UnitOfWork
+
+Written = dict[str, Any]
+
+
+def written(mode: str, a: str = "", b: str = "", **more: Any) -> Written:
+    return {"mode": mode, "a": a, "b": b, **more}
+
+
+def bind(act: UnitOfWork, asked: Written, rules: BindRules, rates: Rates | None = None) -> Binding:
+    binding, area = _read(act, asked, rules)
+    return bindings.bind(act, binding, rules, rates, area)
+
+
+def bind_all(act: UnitOfWork, asked: Sequence[Written], rules: BindRules) -> list[Binding | Refused]:
+    return bindings.bind_all(act, [_or_refused(act, one, rules) for one in asked], rules)
+
+
+def change(act: UnitOfWork, binding_id: str, asked: Written, rules: BindRules) -> Binding:
+    asked_fields = fields.binding_change(asked, rules.parties, act.now_ms)
+    return bindings.change(act, binding_id, asked_fields, rules, asked.get("version"))
+
+
+def _read(act: UnitOfWork, asked: Written, rules: BindRules) -> Wanted:
+    return fields.binding(asked, rules.parties, act.now_ms), asked.get("area", "")
+
+
+def _or_refused(act: UnitOfWork, asked: Written, rules: BindRules) -> Wanted | Refused:
+    try:
+        return _read(act, asked, rules)
+    except Refused as refused:
+        return refused
