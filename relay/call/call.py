@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from relay.call.announcement import BEGIN, ENDING, ENDING_S, Recorder
-from relay.call.leak_check import Side
 from relay.call.leg import Leg
 from relay.call.media import Media
 from relay.call.open_record import OpenRecord
@@ -18,6 +17,7 @@ from relay.model.actions import Continuation
 from relay.model.call import Route, record_id
 from relay.peers.limits import SETTING_UP, UP, CallReservation
 from relay.privacy import masking
+from relay.privacy.leak_check import Side
 from relay.privacy.masking import Verdict
 from relay.sip.message import Request, Response
 

@@ -12,7 +12,6 @@ from relay.call.admission import Admission
 from relay.call.call import Calls
 from relay.call.dialogs import Dialogs
 from relay.call.dispatch import InDialog, OutOfDialog
-from relay.call.leak_check import Leak
 from relay.call.recovery import KeptAttempt, Recovery
 from relay.call.text_message import TextMessages
 from relay.defence.bans import Bans, Known
@@ -22,14 +21,15 @@ from relay.defence.stateless import Options, StatelessServer
 from relay.errors import ParseError
 from relay.model.actions import Action, Mediated, Outbox
 from relay.model.call import CallRecord, Refusal, Route
-from relay.model.settings import Peer, Settings, Target
+from relay.model.settings import Peer, Settings, Target, hosts_of
 from relay.peers.auth import Logins
 from relay.peers.limits import ANNOUNCING, SETTING_UP, UP, CallCounts
-from relay.peers.peers import PeerReport, Peers, hosts_of, peer_reports
+from relay.peers.peers import PeerReport, Peers, peer_reports
 from relay.peers.pings import Pings
 from relay.peers.registrar import Registrar
 from relay.peers.registrations import Registrations
 from relay.peers.user_agent import UserAgent
+from relay.privacy.leak_check import Leak
 from relay.privacy.messages import Reply
 from relay.sip.framing import is_untagged
 from relay.sip.message import Flow, Request, Response, parse_message, salvage

@@ -9,11 +9,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from relay.call.leak_check import Leak
 from relay.call.leg import Leg, PendingRequest
 from relay.errors import ParseError, ProtocolError
 from relay.peers.user_agent import ClientRequest
 from relay.privacy import masking
+from relay.privacy.leak_check import Leak
 from relay.privacy.messages import Reply
 from relay.sip.message import Request, Response
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 from relay.call import admission, states
 from relay.call.announcement import OF_REFUSAL, Announcement, may_announce
 from relay.call.dialogs import Dialogs
-from relay.call.leak_check import Leak, leak_check_towards_callee, leak_check_towards_caller
 from relay.call.leg import Leg
 from relay.call.media import neutral
 from relay.call.outbound_attempt import TIMED_OUT, OutboundAttempt, SetupBase
@@ -25,6 +24,7 @@ from relay.peers.limits import ANNOUNCING, next_admitted
 from relay.peers.targets import is_tried_elsewhere, secured, who_ended
 from relay.privacy import masking
 from relay.privacy.codecs import common_codecs
+from relay.privacy.leak_check import Leak, leak_check_towards_callee, leak_check_towards_caller
 from relay.privacy.masking import Body, Verdict
 from relay.privacy.messages import Reply, contact_line
 from relay.privacy.sdp import SdpWriter, session_id

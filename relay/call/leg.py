@@ -8,11 +8,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from relay.call.leak_check import Leak, LeakCheck, Side
 from relay.call.states import OVER
 from relay.errors import ParseError, ProtocolError
 from relay.peers.user_agent import ClientRequest, UnacknowledgedAnswer
 from relay.privacy import masking
+from relay.privacy.leak_check import Leak, LeakCheck, Side
 from relay.privacy.masking import Body
 from relay.privacy.messages import OutgoingRequest, Reply, contact_line
 from relay.sip.dialog import Dialog

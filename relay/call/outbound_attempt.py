@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from relay.call.dialogs import Dialogs
-from relay.call.leak_check import Leak, LeakCheck
 from relay.call.leg import CallBase, Leg
 from relay.call.media import neutral
 from relay.call.states import DECIDED
@@ -16,6 +15,7 @@ from relay.peers.peers import user_for
 from relay.peers.targets import responded, unreachable
 from relay.peers.user_agent import ClientRequest, UserAgent
 from relay.privacy import masking
+from relay.privacy.leak_check import Leak, LeakCheck
 from relay.privacy.messages import OutgoingRequest, contact_line, encode
 from relay.privacy.sdp import SdpWriter, session_id
 from relay.sip.dialog import Dialog

@@ -12,7 +12,6 @@ from relay.call.admission import RETRY
 from relay.call.call import NORMAL_UNSPECIFIED, Call, Calls
 from relay.call.dialogs import Dialogs
 from relay.call.invite_session import LOST_AT_RESTART, InviteSession
-from relay.call.leak_check import leak_check_towards_callee, leak_check_towards_caller
 from relay.call.media import Media
 from relay.call.outbound_attempt import OutboundAttempt
 from relay.call.recovery_state import load_attempt, load_call, load_leg
@@ -24,6 +23,7 @@ from relay.model.settings import Peer, Target
 from relay.peers.peers import host_port
 from relay.peers.targets import TargetState
 from relay.privacy.codecs import common_codecs
+from relay.privacy.leak_check import leak_check_towards_callee, leak_check_towards_caller
 from relay.privacy.masking import LOST, Verdict
 from relay.privacy.messages import Reply
 from relay.sip.message import Flow, Request, parse_message

@@ -10,16 +10,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from relay.call import admission
-from relay.call.leak_check import LeakCheck, foreign_hosts
 from relay.call.recovery_state import dump_attempt, head_of
 from relay.errors import ParseError, ProtocolError
 from relay.model.call import CallRecord, Refusal, Route, named, record_id
 from relay.model.numbers import is_700
+from relay.model.settings import hosts_of
 from relay.peers.limits import next_admitted
-from relay.peers.peers import hosts_of, user_for
+from relay.peers.peers import user_for
 from relay.peers.targets import is_tried_elsewhere, responded, secured, unreachable, who_ended
 from relay.peers.user_agent import ClientRequest, UserAgent
 from relay.privacy import masking
+from relay.privacy.leak_check import LeakCheck, foreign_hosts
 from relay.privacy.masking import Verdict
 from relay.privacy.messages import OutgoingRequest, Reply
 from relay.privacy.text_memory import TextMemory, after, mask_across

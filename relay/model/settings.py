@@ -172,6 +172,11 @@ class CallerNumbers:
         return any([len(first) == size and first <= number <= last for first, last in self.ranges])
 
 
+def hosts_of(peer: Peer) -> tuple[str, ...]:
+    """The addresses and names of the peer's configured targets."""
+    return tuple([target.host for target in peer.targets])
+
+
 def may_call_as(numbers: CallerNumbers | None, caller: str) -> bool:
     """Whether a peer with these numbers may assert `caller`. None: any caller. "" (anonymous) is always allowed."""
     return numbers is None or not caller or numbers.allow(caller)

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.model.numbers import format_number, is_formatted, number_of_uri_user
-from relay.model.settings import Listener, Peer, PeerRoute, Settings, Target
+from relay.model.settings import Listener, Peer, PeerRoute, Settings, Target, hosts_of
 from relay.peers.targets import TargetState, by_priority, in_order
 from relay.sip.message import Flow
 from relay.sip.uri import OtherUri, SipUri, TelUri, uri_host
@@ -196,11 +196,6 @@ def _address(host: str) -> IPv4Address | IPv6Address:
     if address.version == 6 and address.ipv4_mapped:
         return address.ipv4_mapped
     return address
-
-
-def hosts_of(peer: Peer) -> tuple[str, ...]:
-    """The addresses and names of the peer's configured targets."""
-    return tuple([target.host for target in peer.targets])
 
 
 def _take_over(places: list[TargetState], known: list[TargetState]) -> None:

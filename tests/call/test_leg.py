@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from relay.call.call import Call
-from relay.call.leak_check import Leak, LeakCheck
 from relay.call.leg import Leg
 from relay.model.actions import Send
+from relay.privacy.leak_check import Leak, LeakCheck
 from relay.privacy.messages import Reply
 from relay.privacy.sdp import SdpWriter, session_id
 from relay.sip.dialog import Dialog

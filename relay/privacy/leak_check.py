@@ -8,8 +8,7 @@ from functools import lru_cache
 from typing import Literal
 
 from relay.errors import RelayError
-from relay.model.settings import Peer
-from relay.peers.peers import hosts_of
+from relay.model.settings import Peer, hosts_of
 
 Side = Literal["caller", "callee"]
 FailClosed = Callable[[Side, float], None]  # ends a call that would have leaked towards that side

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.leak_check import LeakCheck, foreign_hosts, leak_check_towards_callee, leak_check_towards_caller
 from relay.model.settings import Peer
+from relay.privacy.leak_check import LeakCheck, foreign_hosts, leak_check_towards_callee, leak_check_towards_caller
 from tests.call.support import FLOW, peer
 
 A, B, X = "8613800000001", "8613900000002", "700100000010001"
