@@ -24,8 +24,7 @@ from relay.model.actions import Commit
 from relay.policy.recent import LastCaller
 from relay.store.connection import Place, Report, WriteOutage, local_path
 from relay.store.files import open_lock, takes
-from relay.store.journal.overflow_log import Overflow
-from relay.store.journal.queue import MIN_GAP_S, Item, JournalQueue, Waiting
+from relay.store.journal.queue import MIN_GAP_S, Item, JournalQueue, Overflow, Waiting
 from relay.store.journal.rows import Closed, LiveCall, Told, laid_over, read_ended_since, read_live
 from relay.store.sealing.sealer import Sealer
 

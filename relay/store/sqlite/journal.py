@@ -35,8 +35,7 @@ from relay.store.connection import Report, WorkConnection, transaction
 from relay.store.database import WRITER_PRAGMAS, store_errors, uri_of
 from relay.store.files import Displaced, StoreFiles, holds_deleted_log
 from relay.store.journal.journal import Batch, Journal
-from relay.store.journal.overflow_log import Overflow
-from relay.store.journal.queue import MIN_GAP_S, SLICE_S, slice_end
+from relay.store.journal.queue import MIN_GAP_S, SLICE_S, Overflow, slice_end
 from relay.store.journal.rows import (
     INSERT_EVENTS,
     PUT,

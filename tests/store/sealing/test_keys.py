@@ -14,7 +14,7 @@ from relay.service import sealing_keys as service
 from relay.store.connection import Connection, Place
 from relay.store.database import connect, connect_reader, open_store
 from relay.store.journal.journal import Journal
-from relay.store.journal.overflow_log import Overflow
+from relay.store.journal.queue import Overflow
 from relay.store.postgres.nodes import Node
 from relay.store.sealing.keys import Turning, nodes_without
 from relay.store.sealing.sealer import Sealer, load_key
