@@ -1,4 +1,4 @@
-"""Admission of INVITEs and MESSAGEs: number dialled, caller, limits of the relay (DESIGN 4.5)."""
+"""Admission of INVITEs and MESSAGEs: number dialled, caller, limits of the relay."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def number_of_caller(request: Request, peer: Peer | None) -> str:
 
 
 def judge_number(settings: Settings, dialled: str) -> Refusal | None:
-    """A refusal if this cannot be a number of the platform (DESIGN 1); None if the look-up decides."""
+    """A refusal if this cannot be a number of the platform; None if the look-up decides."""
     if is_ours(settings, dialled):
         return None
     if 3 <= len(dialled) < 15 and any(_begins(prefix, dialled) for prefix in settings.prefixes):

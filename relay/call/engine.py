@@ -37,7 +37,7 @@ from relay.sip.timers import WallClock
 
 
 class Engine:
-    """The back-to-back user agent of DESIGN 2. `now` is in monotonic seconds everywhere."""
+    """The back-to-back user agent. `now` is in monotonic seconds everywhere."""
 
     def __init__(self, settings: Settings, token: Callable[[], str], clock_offset_s: float) -> None:
         """`token` returns 16 random hexadecimal digits; `clock_offset_s` is wall clock minus monotonic clock."""
@@ -318,7 +318,7 @@ class Engine:
         self._recovery.restore(record, dialogs, now, kept)
 
     def end_attempt(self, kept: KeptAttempt, now: float) -> None:
-        """End an attempt that a crash cut short (DESIGN 4.3)."""
+        """End an attempt that a crash cut short."""
         self._recovery.end_attempt(kept, now)
 
     def _known_sources(self) -> Known:
@@ -343,7 +343,7 @@ class Engine:
     # -- dispatch
 
     def _malformed(self, data: bytes, error: ParseError, flow: Flow, now: float) -> None:
-        """Answer 400 if the Via is usable, else count and drop (DESIGN 4.5)."""
+        """Answer 400 if the Via is usable, else count and drop."""
         outbox = self._outbox
         outbox.counters["malformed"] += 1
         self._shares.admits_stray(self._peers.name_on(flow), now)

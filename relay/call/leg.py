@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from relay.sip.headers import NameAddr
     from relay.sip.transaction_client import Fail, Receive
 
-MOST_RELIABLE: Final = 64  # reliable provisional responses to one INVITE; further ones are ignored (DESIGN 4.5)
+MOST_RELIABLE: Final = 64  # reliable provisional responses to one INVITE; further ones are ignored
 
 
 class CallBase:

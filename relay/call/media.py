@@ -30,7 +30,7 @@ Kind = Literal["offer", "answer"]
 Family = Literal["", "IP4", "IP6"]
 State = tuple[str, str, str, str]  # instance, the caller's tag, the callee's tag, language of announcements
 
-MOST_WAITING: Final = 64  # messages of one call; SDP beyond is not anchored, and so not relayed (DESIGN 4.5)
+MOST_WAITING: Final = 64  # messages of one call; SDP beyond is not anchored, and so not relayed
 MOST_UNANSWERED: Final = 3  # consecutive queries without an answer: the media are lost
 COUNTS_S: Final = 0.5  # maximum wait of a closing record for the media counts
 # Limits of one SDP. A command to rtpengine, and its report of a call (some 4 kB per stream), each take one datagram:

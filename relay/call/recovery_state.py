@@ -1,4 +1,4 @@
-"""Encoding of the restart state of answered calls (DESIGN 4.2) and of attempts under way (4.3)."""
+"""Encoding of the restart state of answered calls and of attempts under way."""
 
 from __future__ import annotations
 

@@ -281,7 +281,7 @@ class TextMessage:
             self._close(masking.NO_PROGRESS, "relay", "shutdown", now)
 
     def _close(self, verdict: Verdict, by: str, reason: str, now: float, extra: str = "") -> None:
-        """Commit the record, then answer the sender (DESIGN 4.1)."""
+        """Commit the record, then answer the sender."""
         ua = self._ua
         self._decided = True
         self._delivery = None

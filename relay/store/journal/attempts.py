@@ -1,4 +1,4 @@
-"""The file of attempts under way, beside the store: what survives `kill -9`, for the next start (DESIGN 4.3).
+"""The file of attempts under way, beside the store: what survives `kill -9`, for the next start.
 
 Each attempt has a sealed slot of one page, or several if it is long. A write is one system call into the page cache,
 which survives the process but not a power failure. A page is written whole or not at all, so an attempt of one slot is

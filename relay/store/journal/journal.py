@@ -1,4 +1,4 @@
-"""The journal of call records: group commit in order, with commit acknowledgements (DESIGN 4.1).
+"""The journal of call records: group commit in order, with commit acknowledgements.
 
 All that waits is written in one transaction; the next starts when that is on disk. Never drops a commit: while the
 store fails it retries for ever, reports the outage once, and acknowledges only what the overflow log has made durable.
