@@ -22,7 +22,7 @@ from relay.privacy.masking import Verdict
 from relay.sip.message import Request, Response
 
 if TYPE_CHECKING:
-    from relay.call.outbound_attempt import SetupBase
+    from relay.call.outbound_attempt import SessionBase
     from relay.model.settings import Peer, Settings
     from relay.peers.limits import CallCounts
     from relay.peers.user_agent import UserAgent
@@ -82,9 +82,9 @@ class Call(OpenRecord):
         "given",
         "invite_key",
         "kept",
+        "reservation",
+        "session",
         "settings",
-        "setup",
-        "share",
         "tells",
     )
 
@@ -112,14 +112,14 @@ class Call(OpenRecord):
         self._calls.setdefault(invite_key, self)
         self.tells = False  # the business receives call events during the call
         self._recorder: Recorder | None = None  # set when the call is to be recorded
-        self.setup: SetupBase | None = None  # until the final response is chosen
+        self.session: SessionBase | None = None  # until the final response is chosen
         self.caller: Leg | None = None
         self.callee: Leg | None = None
         self.state = SETTING_UP
         calls.counts.stages.begin(SETTING_UP)
         self.kept = False  # stored as an attempt under way
         self.given: tuple[int, bytes, int] | None = None  # fields of a GivenAnswer, until its ACK
-        self.share = CallReservation(calls.counts)
+        self.reservation = CallReservation(calls.counts)
         self._waiting_for_end: list[Continuation] = []
         self._greeted = False  # the opening announcement was played, or is not due
         self._max_call_s = self.settings.max_call_s
@@ -137,14 +137,14 @@ class Call(OpenRecord):
             if after not in OVER:
                 stages.begin(after)
 
-    # -- reports from the setup
+    # -- reports of the INVITE session
 
     def routed(self, route: Route, now: float) -> None:
         self.take_route(route, now)
         if route.max_call_s is not None:
             self._max_call_s = min(route.max_call_s, self._max_call_s)
         self.tells = route.tells
-        self.share.falls_under(tuple([key for key, _, _ in route.caps]))
+        self.reservation.falls_under(tuple([key for key, _, _ in route.caps]))
         if self.settings.anchored:
             media = self.media = Media(self._ua, self.settings.media_check_s, self.call_id)
             media.language = route.language
@@ -161,12 +161,12 @@ class Call(OpenRecord):
 
     def closed(self, verdict: Verdict, by: str, reason: str, then: Continuation, now: float) -> None:
         """The attempt failed: commit the record, then answer the caller."""
-        self.setup = None
+        self.session = None
         self._enter(REFUSE)
         self.ended_at = self.wall_ms(now)
         self.sip_status, self.q850_cause, self.outcome = verdict.status, verdict.q850_cause or None, verdict.outcome
         self.ended_by, self.end_reason = by, reason
-        self.share.give_back()
+        self.reservation.give_back()
         self._waiting_for_end.append(then)
         self._commit_end(now)
         if self.media is not None:
@@ -175,7 +175,7 @@ class Call(OpenRecord):
     def answered(self, caller: Leg, callee: Leg, response: Response, then: Continuation, now: float) -> None:
         """The callee answered: commit the record with both dialogs, then answer both sides."""
         self.caller, self.callee = caller, callee
-        self.setup = None
+        self.session = None
         self.answered_at = self.wall_ms(now)
         self.sip_status = 200
         self._enter(ANSWER)
@@ -262,8 +262,8 @@ class Call(OpenRecord):
 
         `extra`: masked Reason line for the BYEs. A call still in setup is stopped instead.
         """
-        if self.setup is not None:
-            self.setup.stop(masking.LEAK if reason == "leak_check" else masking.NO_PROGRESS, reason, now)
+        if self.session is not None:
+            self.session.stop(masking.LEAK if reason == "leak_check" else masking.NO_PROGRESS, reason, now)
             return
         if self.state != UP or self.caller is None or self.callee is None:
             return
@@ -274,7 +274,7 @@ class Call(OpenRecord):
         self._ua.timers.cancel(self._max_timer)
         self._ua.timers.cancel(self._session_timer)
         self._recorder = None
-        self.share.give_back()
+        self.reservation.give_back()
         if self.media is None:
             self._commit_end(now)
         legs = (self.caller, self.callee)
@@ -316,7 +316,7 @@ class Call(OpenRecord):
 
     def was_closed(self, now: float) -> None:
         """The closing record is already in the store."""
-        self.setup = None
+        self.session = None
         self._enter(REFUSE)
         self._ended(now)
 
@@ -328,7 +328,7 @@ class Call(OpenRecord):
         if leg.bye_sent and leg is not self.callee and leg is not self.caller:
             leg.forget()
             raise ProtocolError(481, "BYE of a superfluous leg (late or forked answer) that crossed ours")
-        early = self.setup
+        early = self.session
         if early is not None and leg.side == "callee":
             raise ProtocolError(481, "no BYE from the callee of an early dialog (RFC 3261 15)")
         leg.dialog.receive_cseq(request.cseq.number)  # not earlier: a retransmission must get the same 481
@@ -354,7 +354,7 @@ class Call(OpenRecord):
     def goes_to(self, peer: str) -> None:
         """The call is being offered to `peer`."""
         self.peer_out = peer
-        self.share.goes_to(peer)
+        self.reservation.goes_to(peer)
 
     # -- restart
 
@@ -372,10 +372,8 @@ class Call(OpenRecord):
         assert self.caller is not None
         assert self.callee is not None
         media = None if self.media is None else self.media.state
-        records = self._recorder is not None
-        return dump_call(
-            self.caller, self.callee, self._max_call_s, self._session_s, self.share.keys, media, records, self.given
-        )
+        held, records = self.reservation.keys, self._recorder is not None
+        return dump_call(self.caller, self.callee, self._max_call_s, self._session_s, held, media, records, self.given)
 
     def resume(self, state: CallState, now: float) -> None:
         """Restart timers and limit counts from the committed state."""
@@ -396,7 +394,7 @@ class Call(OpenRecord):
             if self.recording is None:  # the notice may not have been played to its end
                 self._recorder.begin(now)
         self._enter(RESUME)
-        self.share.comes_from(self.caller_peer.name)
+        self.reservation.comes_from(self.caller_peer.name)
         if self.peer_out is not None:
-            self.share.goes_to(self.peer_out)
-        self.share.falls_under(tuple(state.held))
+            self.reservation.goes_to(self.peer_out)
+        self.reservation.falls_under(tuple(state.held))

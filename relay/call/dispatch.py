@@ -119,30 +119,30 @@ class OutOfDialog:
 
     def _invite(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
         settings = self._settings
-        setup = self._set_up(request, reply, peer, now)
-        dialled = setup.call.dialled
+        session = self._set_up(request, reply, peer, now)
+        dialled = session.call.dialled
         try:
             objection = self._admission.judge_invite(request, reply.flow, peer, now)
         except ParseError as error:
             objection = (admission.unusable(error), "")
         if (
-            self._calls.by_invite[setup.call.invite_key] is not setup.call
+            self._calls.by_invite[session.call.invite_key] is not session.call
         ):  # merged request: it arrived on two paths (RFC 3261 8.2.2.2)
-            setup.refuse(admission.LOOP, now)
+            session.refuse(admission.LOOP, now)
         elif self.draining:
-            setup.refuse(admission.DRAINING, now)
+            session.refuse(admission.DRAINING, now)
         elif objection:
-            setup.refuse(objection[0], now, objection[1])
+            session.refuse(objection[0], now, objection[1])
         elif refusal := admission.judge_number(settings, dialled):
-            setup.refuse(refusal, now)
+            session.refuse(refusal, now)
         elif admission.is_ours(settings, dialled):
-            setup.call.share.comes_from(peer.name)
-            setup.look_up()
-        elif not admission.may_forward_as(settings, peer, setup.call.caller_number):
-            setup.refuse(admission.CALLER_NOT_OF_PEER, now)
+            session.call.reservation.comes_from(peer.name)
+            session.look_up()
+        elif not admission.may_forward_as(settings, peer, session.call.caller_number):
+            session.refuse(admission.CALLER_NOT_OF_PEER, now)
         else:
-            setup.call.share.comes_from(peer.name)
-            setup.routed(admission.forwarded(dialled, setup.call.caller_number), now)
+            session.call.reservation.comes_from(peer.name)
+            session.routed(admission.forwarded(dialled, session.call.caller_number), now)
 
     def _set_up(self, request: Request, reply: Reply, peer: Peer, now: float) -> InviteSession:
         ua = self._ua
@@ -160,10 +160,10 @@ class OutOfDialog:
             invite_key=invite_key,
             received_at=self._calls.clock.ms(now),
         )
-        setup = call.setup = InviteSession(ua, self._dialogs, self._calls.counts, call, request, reply, transaction)
-        setup.begin(now)
-        transaction.user = setup
-        return setup
+        session = call.session = InviteSession(ua, self._dialogs, self._calls.counts, call, request, reply, transaction)
+        session.begin(now)
+        transaction.user = session
+        return session
 
     def _message(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
         message = TextMessage(self._messages, peer, request, reply, now)

@@ -16,7 +16,7 @@ from relay.call.announcement import OF_REFUSAL, Announcement, may_announce
 from relay.call.dialogs import Dialogs
 from relay.call.leg import Leg
 from relay.call.media import neutral
-from relay.call.outbound_attempt import TIMED_OUT, OutboundAttempt, SetupBase
+from relay.call.outbound_attempt import TIMED_OUT, OutboundAttempt, SessionBase
 from relay.call.recovery_state import dump_attempt, head_of
 from relay.errors import ParseError, ProtocolError
 from relay.model.call import Refusal, Route, named
@@ -45,8 +45,8 @@ TRYING_S: Final = 0.1  # latest time of the caller's 100, when no INVITE has gon
 LOST_AT_RESTART: Final = "lost_at_restart"  # end_reason of an attempt that a crash cut short
 
 
-class InviteSession(SetupBase):
-    """The setup of one call."""
+class InviteSession(SessionBase):
+    """The INVITE session of one call."""
 
     __slots__ = (
         "_announcement",
@@ -247,7 +247,7 @@ class InviteSession(SetupBase):
         )
 
     def _watch(self, now: float) -> None:
-        """Set the single timer of the setup. It is never moved later: most calls are answered before it fires."""
+        """Set the single timer of the session. It is never moved later: most calls are answered before it fires."""
         when = min(self._ring_ends_at, self._silence_ends_at())
         if self._timer is None or when < self._wake_at:
             self._ua.timers.cancel(self._timer)
@@ -395,7 +395,7 @@ class InviteSession(SetupBase):
             self._finish(verdict, "relay", reason, "", now)
 
     def lose(self, attempts: list[OutboundAttempt], closed: Verdict | None, now: float) -> None:
-        """Close a setup that a crash cut short: cancel its INVITEs, commit the record, refuse the caller.
+        """Close a session that a crash cut short: cancel its INVITEs, commit the record, refuse the caller.
 
         `closed`: the verdict in the store, if the record was closed before the crash.
         """
@@ -477,7 +477,7 @@ class InviteSession(SetupBase):
         self._ua.timers.cancel(self._timer)
 
     def _leave(self) -> None:
-        """Free most of the setup: late responses of callees keep it alive for 64*T1."""
+        """Free most of the session: late responses of callees keep it alive for 64*T1."""
         self._transaction.user = None  # a late CANCEL has no effect
         self._head = b""
         del self._request, self._reply

@@ -35,8 +35,8 @@ TIMED_OUT: Final = "Reason: SIP;cause=408\r\n"  # of a CANCEL
 _SDP: Final = ("content-type", "application/sdp")
 
 
-class SetupBase:
-    """The setup of a call as its attempts and its call know it: the events that attempts emit, and two commands."""
+class SessionBase:
+    """The INVITE session as its attempts and its call know it: the events that attempts emit, and two commands."""
 
     __slots__ = ("state",)
 
@@ -84,12 +84,12 @@ class SetupBase:
         raise NotImplementedError
 
     def stop(self, verdict: Verdict, reason: str, now: float) -> None:
-        """End the setup for the relay's own reasons: a leak, the shutdown."""
+        """End the session for the relay's own reasons: a leak, the shutdown."""
         raise NotImplementedError
 
 
 class OutboundAttempt:
-    """The callee's side of a setup at one target. After `cancel` it only settles late responses."""
+    """The callee's side of an INVITE session at one target. After `cancel` it only settles late responses."""
 
     __slots__ = (
         "_branch",
@@ -111,7 +111,7 @@ class OutboundAttempt:
         "_secure",
         "_sent",
         "_sent_by",
-        "_setup",
+        "_session",
         "_shown",
         "_ua",
         "_with_offer",
@@ -125,7 +125,7 @@ class OutboundAttempt:
         self,
         ua: UserAgent,
         dialogs: Dialogs,
-        setup: SetupBase,
+        session: SessionBase,
         call: CallBase,
         place: TargetState,
         route: Route,
@@ -139,7 +139,7 @@ class OutboundAttempt:
         listener = ua.peers.listener(place.flow)
         self._ua = ua
         self._dialogs = dialogs
-        self._setup = setup
+        self._session = session
         self._call = call
         self._shown = route.shown
         self._secure = secure
@@ -205,7 +205,7 @@ class OutboundAttempt:
 
     def _goes_out(self, flow: Flow, branch: str) -> None:
         self._sent_by, self._branch = flow, branch
-        self._setup.going_out(self)
+        self._session.going_out(self)
 
     def state(self) -> tuple[object, ...]:
         """The fields of a SentInvite, in their order."""
@@ -267,7 +267,7 @@ class OutboundAttempt:
         self._forget_legs(self._won)
         if self._won is not None:
             self._turn_away(self._won, now)
-            self._setup.over(self)
+            self._session.over(self)
         elif self._sent is not None:
             self._sent.cancel(now, reason)
 
@@ -318,7 +318,7 @@ class OutboundAttempt:
             elif status >= 200:
                 self._answered(response, now)
             elif status > 100 and not self._is_over() and not self._is_fork_too_many(response):
-                self._setup.progress(self._leg(response), response, now)
+                self._session.progress(self._leg(response), response, now)
         except (ProtocolError, ParseError) as error:
             self._unusable(response, error, now)
 
@@ -335,7 +335,7 @@ class OutboundAttempt:
         self._close()
         if not self._given_up:
             extra = masking.mask_response_headers(response) if response.status == 422 else ""  # Min-SE
-            self._setup.refused(response.status, extra, now)
+            self._session.refused(response.status, extra, now)
 
     def _answered(self, response: Response, now: float) -> None:
         self._dialogs.calling_tags.discard(self._local_tag)
@@ -348,13 +348,13 @@ class OutboundAttempt:
             self._check_way(leg.dialog)
             self._won = leg
             self._close()
-            self._setup.answered(leg, response, now)
+            self._session.answered(leg, response, now)
         elif not self._is_fork_too_many(response):
             leg = leg or self._leg(response)
             leg.establish(response)
             self._turn_away(leg, now)
             if self._won is None:
-                self._setup.over(self)
+                self._session.over(self)
 
     def _turn_away(self, leg: Leg, now: float) -> None:
         """ACK, then BYE for a superfluous 2xx: it crossed our CANCEL, or another fork was faster."""
@@ -368,18 +368,18 @@ class OutboundAttempt:
 
     def _unusable(self, response: Response, error: ProtocolError | ParseError, now: float) -> None:
         """A response that cannot be relayed. A provisional one is ignored; a 2xx gets ACK and BYE."""
-        setup, outbox = self._setup, self._ua.outbox
+        session, outbox = self._session, self._ua.outbox
         outbox.counters["answers_unusable"] += 1
         outbox.note("answer.unusable", call_id=self._call.call_id, status=response.status, reason=error.reason)
         if 200 <= response.status < 300:
             self._take_down(response, now)
             if self._given_up:
-                setup.over(self)
-        if response.status < 200 or self._given_up or setup.decided:  # another fork's does not harm an answered call
+                session.over(self)
+        if response.status < 200 or self._given_up or session.decided:  # another fork's does not harm an answered call
             return
         self._won, self._given_up = None, True
         self._close()
-        setup.unusable(error, now)
+        session.unusable(error, now)
 
     def _take_down(self, response: Response, now: float) -> None:
         """ACK and BYE for a 2xx that cannot be relayed; by the INVITE's way if its own route set is unusable."""
@@ -397,7 +397,7 @@ class OutboundAttempt:
         if not self._given_up:
             self._given_up = True  # an early dialog whose SDP is still at rtpengine must not open any more
             unreachable(self._ua.outbox, self._place, now)
-            self._setup.failed(why, now)
+            self._session.failed(why, now)
 
     def _close(self) -> None:
         """The final response has come, or will not."""
@@ -405,7 +405,7 @@ class OutboundAttempt:
         self._dialogs.calling_tags.discard(self._local_tag)
         self._forget_legs(self._won)
         if self._won is None:
-            self._setup.over(self)
+            self._session.over(self)
 
     def _forget_legs(self, winner: Leg | None) -> None:
         """End the early dialogs, except the winner's, at the final response to the INVITE."""
@@ -423,7 +423,7 @@ class OutboundAttempt:
         leg = self._legs.get(tag)
         if leg is None:
             leg = self._callee_leg(response)
-            self._setup.opened(leg)
+            self._session.opened(leg)
             self._legs[tag] = leg
         return leg
 

@@ -190,7 +190,7 @@ class Recovery:
 
     def _end_call(self, kept: KeptAttempt, state: AttemptState, asked: _Asked, now: float) -> None:
         record, stored = kept.record, kept.stored
-        setup = self._setup(record, asked, now)
+        session = self._session(record, asked, now)
         answered = stored is not None and stored.answered_at is not None
         winner = stored.callee_leg_call_id if stored is not None and answered else None
         closed: Verdict | None = None
@@ -198,7 +198,7 @@ class Recovery:
             closed = LOST
         elif stored is not None:
             closed = Verdict(stored.sip_status or LOST.status, stored.q850_cause or 0, "")
-        setup.lose(self._attempts(setup, state, winner, now), closed, now)
+        session.lose(self._attempts(session, state, winner, now), closed, now)
         if state.media:
             self._outbox.mediate(Mediate(0, "delete", record.call_id, state.media))
 
@@ -222,7 +222,7 @@ class Recovery:
         callee.ack_due = ack_cseq or None
         caller.give_answer(cseq, data, asked.reply.flow, now)
         asked.transaction.respond(200, data, now)
-        others = self._setup(kept.record, asked, now)  # targets given up earlier, which may still ring
+        others = self._session(kept.record, asked, now)  # targets given up earlier, which may still ring
         others.call.kept = False
         others.lose(self._attempts(others, state, call.callee_leg_call_id, now), LOST, now)  # the caller has his answer
 
@@ -238,8 +238,8 @@ class Recovery:
             reply.flow = flow._replace(port=port)
         return _Asked(request, reply, self._ua.transactions.serve(request, reply.flow))
 
-    def _setup(self, record: CallRecord, asked: _Asked, now: float) -> InviteSession:
-        """The setup as it was, without further targets to try."""
+    def _session(self, record: CallRecord, asked: _Asked, now: float) -> InviteSession:
+        """The session as it was, without further targets to try."""
         call = Call(
             self._calls,
             self._peer_of(record.peer_in),
@@ -252,8 +252,8 @@ class Recovery:
         call.take_over(record)
         call.kept = True
         call.follow_clock(now)
-        setup = call.setup = InviteSession(self._ua, self._dialogs, self._calls.counts, call, *asked)
-        setup.route = Route(
+        session = call.session = InviteSession(self._ua, self._dialogs, self._calls.counts, call, *asked)
+        session.route = Route(
             record.binding_id or "",
             record.mode or "",
             record.business or "",
@@ -261,10 +261,10 @@ class Recovery:
             target=record.callee or "",
             shown=record.number_shown or "",
         )
-        return setup
+        return session
 
     def _attempts(
-        self, setup: InviteSession, state: AttemptState, winner: str | None, now: float
+        self, session: InviteSession, state: AttemptState, winner: str | None, now: float
     ) -> list[OutboundAttempt]:
         """The attempts whose INVITE must be cancelled. `winner`: Call-ID of the answered one."""
         attempts = []
@@ -274,9 +274,9 @@ class Recovery:
             try:
                 flow = flow_by(sent.flow, self._peers)
             except StoreError as error:
-                self._outbox.note("attempt.not_readable", call_id=setup.call.call_id, reason=str(error))
+                self._outbox.note("attempt.not_readable", call_id=session.call.call_id, reason=str(error))
                 continue
-            attempt = setup.attempt_at(self._place(sent.peer, flow))
+            attempt = session.attempt_at(self._place(sent.peer, flow))
             attempt.take_up(sent, flow, now)
             attempts.append(attempt)
         return attempts

@@ -54,10 +54,10 @@ def test_smaller_max_call_s_of_route_and_settings_counts(of_route: float | None,
 
 def test_call_counts_towards_limits_until_it_ends() -> None:
     made = call()
-    made.share.comes_from("pbx")
+    made.reservation.comes_from("pbx")
     assert made._counts.quotas_in.calls.count("pbx") == 1
     made.closed(CANCELLED, "caller", "cancel", lambda _: None, 1.0)
-    made.share.give_back()
+    made.reservation.give_back()
     assert made._counts.quotas_in.calls.count("pbx") == 0
 
 

@@ -1,4 +1,4 @@
-"""The setup: decided once, by the first final event."""
+"""The INVITE session: decided once, by the first final event."""
 
 from __future__ import annotations
 

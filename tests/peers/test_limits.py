@@ -8,31 +8,31 @@ from tests.call.support import Parts
 
 def test_call_counts_towards_its_peers_until_release() -> None:
     shared = Parts()
-    share, other = CallReservation(shared.counts), CallReservation(shared.counts)
-    share.comes_from("pbx")
-    share.goes_to("carrier")
+    reservation, other = CallReservation(shared.counts), CallReservation(shared.counts)
+    reservation.comes_from("pbx")
+    reservation.goes_to("carrier")
     other.goes_to("carrier")
     assert (shared.counts.quotas_in.calls.count("pbx"), shared.counts.quotas_out.calls.count("carrier")) == (1, 2)
     for _ in range(2):
-        share.give_back()
+        reservation.give_back()
         assert (shared.counts.quotas_in.calls.count("pbx"), shared.counts.quotas_out.calls.count("carrier")) == (0, 1)
 
 
 def test_only_the_last_tried_peer_is_counted() -> None:
     shared = Parts()
-    share = CallReservation(shared.counts)
-    share.goes_to("carrier")
-    share.goes_to("six")
+    reservation = CallReservation(shared.counts)
+    reservation.goes_to("carrier")
+    reservation.goes_to("six")
     assert (shared.counts.quotas_out.calls.count("carrier"), shared.counts.quotas_out.calls.count("six")) == (0, 1)
 
 
 def test_caps_without_calls_are_removed() -> None:
     shared = Parts()
-    share, other = CallReservation(shared.counts), CallReservation(shared.counts)
-    share.falls_under(("business firm", "number 7"))
+    reservation, other = CallReservation(shared.counts), CallReservation(shared.counts)
+    reservation.falls_under(("business firm", "number 7"))
     other.falls_under(("business firm",))
     assert counted(shared) == {"business firm": 2, "number 7": 1}
-    share.give_back()
+    reservation.give_back()
     assert counted(shared) == {"business firm": 1}
     other.give_back()
     other.give_back()
