@@ -18,13 +18,14 @@ from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.model.settings import Peer, may_call_as
 from relay.policy.evaluate import LookupResult, PendingCall, evaluate, refused
-from relay.policy.recent import LastCaller, Recent
 from relay.policy.rules import (
     BUSINESS_RATE,
     CALLER_INTERNATIONAL,
     MEMORY_S,
     NO_BINDING,
     VERIFICATION_FAILED,
+    LastCaller,
+    Recent,
     RefusalCaps,
     Rules,
     quota,

@@ -16,8 +16,7 @@ from relay.model.call import ConcurrencyCap, Refusal, Route
 from relay.model.numbers import is_700, is_foreign
 from relay.policy import rules
 from relay.policy import rules as told
-from relay.policy.recent import Recent
-from relay.policy.rules import MEMORY_S, Cap, Rules, parse_hours, quota
+from relay.policy.rules import MEMORY_S, Cap, Recent, Rules, parse_hours, quota
 from relay.privacy import masking
 from relay.privacy.masking import Verdict
 

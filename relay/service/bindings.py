@@ -23,15 +23,7 @@ from relay.service.businesses import get as get_business
 from relay.service.businesses import raised_by
 from relay.service.fields import invalid
 from relay.service.filings import check_filing, note_unfiled
-from relay.service.placement import (
-    SWEEP,
-    BindRules,
-    check_group,
-    check_parties,
-    place,
-    release,
-    release_due,
-)
+from relay.service.placement import SWEEP, BindRules, check_group, check_parties, place, release, release_due
 from relay.store.allocation import (
     HashedLine,
     add_routes,

@@ -7,13 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.model.settings import (
-    Account,
-    Health,
-    PeerCertificate,
-    Quota,
-    Target,
-)
+from relay.model.settings import Account, Health, PeerCertificate, Quota, Target
 from tests.config.support import PEER, config, problem, problems
 
 # Peers

@@ -8,15 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.defence.limits import (
-    SHARE,
-    STRANGERS,
-    STRAYS_PER_S,
-    TOLD_EVERY_S,
-    Rates,
-    Strangers,
-    is_within_share,
-)
+from relay.defence.limits import SHARE, STRANGERS, STRAYS_PER_S, TOLD_EVERY_S, Rates, Strangers, is_within_share
 from relay.model.actions import Note
 from tests.call.support import Parts
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from relay.model.call import Refusal, Route
 from relay.model.settings import CallerNumbers, Peer
 from relay.policy.evaluate import BindingContext, LookupResult, PendingCall, evaluate
-from relay.policy.recent import Recent
-from relay.policy.rules import Rules
+from relay.policy.rules import Recent, Rules
 from tests.support.stored import NOW_MS, A, B, X
 
 NOW_S = NOW_MS / 1000  # 08:00 in China

@@ -12,8 +12,7 @@ from relay.model.settings import CallerNumbers, Peer
 from relay.policy import call_policy
 from relay.policy.call_policy import FIRST_PAUSE_S, WINDOW_S, CallPolicy, RefusedAttempts, Routed
 from relay.policy.evaluate import LookupResult
-from relay.policy.recent import LastCaller
-from relay.policy.rules import STORE_FAILED, VERIFICATION_REFUSED, Cap, Quotas, RefusalCaps, Rules
+from relay.policy.rules import STORE_FAILED, VERIFICATION_REFUSED, Cap, LastCaller, Quotas, RefusalCaps, Rules
 from tests.policy.cases import FOREIGN, FOUND, ID, NOW_S, C, found, named_peer, outcome
 from tests.support.stored import NOW_MS, A, B, X, Y
 

@@ -11,8 +11,7 @@ from relay.config.tables import NumbersTable
 from relay.model.call import Refusal, Route
 from relay.model.numbers import KINDS
 from relay.policy.evaluate import OUTCOMES, REFUSALS
-from relay.policy.recent import Recent
-from relay.policy.rules import BUSINESS_BUSY, NO_LIMIT, NUMBER_BUSY, Cap, Hours, Quotas
+from relay.policy.rules import BUSINESS_BUSY, NO_LIMIT, NUMBER_BUSY, Cap, Hours, Quotas, Recent
 from tests.policy.cases import BOUND, FOREIGN, ID, NOW_S, C, found, judged, outcome
 from tests.support.stored import NOW_MS, A, B, X, Y
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from relay.errors import Refused
-from relay.policy.recent import LastCaller
-from relay.policy.rules import Rules
+from relay.policy.rules import LastCaller, Rules
 from relay.service.filings import add_filing, filing_warning, import_filings, remove_filing
 from relay.service.groups import add_members, make_group
 from relay.service.placement import BindRules

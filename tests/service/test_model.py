@@ -23,8 +23,7 @@ from relay.errors import Refused
 from relay.model.binding import Binding
 from relay.model.call import Refusal
 from relay.policy.evaluate import PendingCall, evaluate
-from relay.policy.recent import Recent
-from relay.policy.rules import Rules
+from relay.policy.rules import Recent, Rules
 from relay.service.bindings import end
 from relay.service.businesses import Application, apply, set_state
 from relay.service.businesses import change as change_business

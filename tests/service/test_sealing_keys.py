@@ -11,7 +11,7 @@ import pytest
 
 from relay.errors import Refused, StoreError
 from relay.model.binding import Binding
-from relay.policy.recent import LastCaller
+from relay.policy.rules import LastCaller
 from relay.service import sealing_keys as service
 from relay.service.filings import add_filing
 from relay.service.groups import make_group, remove_members, set_entry

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
-from relay.policy.recent import LastCaller
+from relay.policy.rules import LastCaller
 from relay.store.database import connect
 from relay.store.journal.rows import PUT_CALLERS, caller_row
 from relay.store.record_rows import ADD_INDEX, insert, number_key, pair_key

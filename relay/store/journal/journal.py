@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, Protocol
 from relay.defence.shared_limits import SharedLimits
 from relay.errors import StoreError
 from relay.model.actions import Commit
-from relay.policy.recent import LastCaller
+from relay.policy.rules import LastCaller
 from relay.store.connection import Place, Report, WriteOutage, local_path
 from relay.store.files import open_lock, takes
 from relay.store.journal.queue import MIN_GAP_S, Item, JournalQueue, Overflow, Waiting

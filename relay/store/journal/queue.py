@@ -25,7 +25,7 @@ import msgspec
 from relay.errors import StoreError
 from relay.model.actions import Commit
 from relay.model.call import CallRecord
-from relay.policy.recent import LastCaller
+from relay.policy.rules import LastCaller
 from relay.store.files import open_beside, sync_folder
 from relay.store.journal.rows import Told
 from relay.store.record_rows import decode_record, encode_record

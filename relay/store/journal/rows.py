@@ -16,7 +16,7 @@ import msgspec
 from relay.errors import StoreError
 from relay.model.actions import Commit
 from relay.model.call import CallRecord
-from relay.policy.recent import LastCaller
+from relay.policy.rules import LastCaller
 from relay.store.connection import Connection, Place, PostgresServer, Report
 from relay.store.database import connect_reader, store_errors
 from relay.store.record_rows import Row, decode_record, encode_record

@@ -10,7 +10,7 @@ import pytest
 
 from relay.errors import StoreError
 from relay.model.actions import Commit
-from relay.policy.recent import LastCaller
+from relay.policy.rules import LastCaller
 from relay.store.database import connect, connect_reader
 from relay.store.journal.queue import MAX_BATCH
 from relay.store.journal.rows import Told, event_rows, open_caller, open_event

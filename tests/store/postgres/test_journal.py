@@ -14,7 +14,7 @@ from relay.call.recovery import KeptAttempt
 from relay.errors import StoreError
 from relay.model.actions import Commit
 from relay.model.call import CallRecord
-from relay.policy.recent import LastCaller
+from relay.policy.rules import LastCaller
 from relay.store.connection import PostgresServer
 from relay.store.database import connect_reader, open_store
 from relay.store.journal.attempts import with_records

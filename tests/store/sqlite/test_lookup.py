@@ -14,8 +14,7 @@ from relay.model.actions import Commit
 from relay.model.call import Refusal, Route
 from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import BindingContext, LookupResult
-from relay.policy.recent import LastCaller
-from relay.policy.rules import BUSINESS_BUSY, STORE_FAILED, Cap, Rules
+from relay.policy.rules import BUSINESS_BUSY, STORE_FAILED, Cap, LastCaller, Rules
 from relay.store.sqlite.lookup import CALM_LOOKS, LOOKS, Granted, RouteReader, granted_since
 from tests.store.conftest import Disk, Reported, Waiter, opened
 from tests.store.rows import Rows
