@@ -189,7 +189,8 @@ class SqliteWriter:
     async def _connect(self) -> None:
         if holds_deleted_log(self._path):
             raise StoreError(f"the look-ups still have the deleted {self._path}-wal open")
-        self._connection = await aiosqlite.Connection(self._connected, iter_chunk_size=64)
+        self._connection = await aiosqlite.Connection(self._opened, iter_chunk_size=64)
+        await self._call(_prepare)
         # Read again after an error: a COMMIT that failed may still be on disk.
         self._head = await self._call(read_head, self._sealer, RECORDS)
         self._audit = await self._call(stored_head, AUDIT)
@@ -201,13 +202,10 @@ class SqliteWriter:
             )
         self._files = StoreFiles(self._path)
 
-    def _connected(self) -> sqlite3.Connection:
-        """Open the file; in aiosqlite's thread."""
+    def _opened(self) -> sqlite3.Connection:
         self._work = sqlite3.connect(
             uri_of(self._path), uri=True, timeout=BUSY_S, isolation_level=None, factory=WorkConnection
         )
-        for pragma in WRITER_PRAGMAS:
-            self._work.execute(pragma)
         return self._work
 
     async def _disconnect(self) -> None:
@@ -237,6 +235,11 @@ async def _next_slice() -> float:
     since = time.monotonic()
     await asyncio.sleep(0)
     return slice_end(time.monotonic(), since)
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    for pragma in WRITER_PRAGMAS:
+        connection.execute(pragma)
 
 
 def _checkpoint(connection: sqlite3.Connection) -> tuple[int, int, int]:

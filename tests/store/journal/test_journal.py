@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from contextlib import closing
 
 import pytest
 
+from relay.defence.shared_limits import SharedLimits
 from relay.errors import StoreError
 from relay.model.actions import Commit
 from relay.policy.rules import LastCaller
 from relay.store.database import connect, connect_reader
+from relay.store.journal.journal import Batch, Journal
 from relay.store.journal.queue import MAX_BATCH
-from relay.store.journal.rows import Told, event_rows, open_caller, open_event
+from relay.store.journal.rows import LiveCall, Told, event_rows, open_caller, open_event
 from relay.store.records import Wanted, read_all, verify_records
 from relay.store.sqlite.journal import sqlite_journal
 from tests.store.conftest import Disk, Reported, Waiter, opened, stored
@@ -271,3 +274,52 @@ async def test_event_moved_to_another_call_does_not_open(disk: Disk) -> None:
         [row] = event_rows(connection, 0, 10)
         with pytest.raises(StoreError, match="the event ringing of call c2 was altered"):
             open_event(disk.sealer, row)
+
+
+class Failing:
+    """A writer whose first tries fail."""
+
+    effect = "none"
+    faults = (OSError,)
+    seq = 0
+
+    def __init__(self, fails: int) -> None:
+        self.fails = fails
+        self.tries: list[Batch] = []
+
+    async def open(self, wake: Callable[[], None]) -> None: ...
+
+    async def write(self, batch: Batch) -> None:
+        self.tries.append(batch)
+        if len(self.tries) <= self.fails:
+            raise OSError("broken")
+
+    async def failed(self, error: Exception) -> None: ...
+
+    def watch(self, take: Callable[[list[LiveCall]], None], limits: SharedLimits) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+async def test_failed_batch_comes_again_unchanged_before_any_other(disk: Disk) -> None:
+    reported: Reported = []
+    writer = Failing(2)
+    journal = Journal(disk.path, disk.sealer, writer, lambda event, fields: reported.append((event, fields)))
+    await journal.open()
+    done = Waiter()
+    ended, live = ended_record("c1"), live_record("c2")
+    for token, record in enumerate([live_record("c1"), live, ended, live_record("c1")], 1):
+        journal.queue.append(Commit(token, record, b"dialogs"), done)
+    journal.queue.tell("ringing", live)
+    for name in ("b2", "b1", "b2"):
+        journal.queue.remember(LastCaller(name, X, A, NOW_MS))
+    await done.until(lambda: done.tokens == [1, 2, 3, 4])
+    await journal.close()
+    first, *others = writer.tries
+    assert others == [first, first]
+    assert [commit.token for commit in first.up] == [2]
+    assert [commit.token for commit in first.ended] == [3]
+    assert first.events == [Told("ringing", live)]
+    assert [caller.binding_id for caller in first.callers] == ["b1", "b2"]
+    events = [event for event, _ in reported]
+    assert events == ["journal.record_closed_before", "journal.write_failed", "journal.recovered"]
