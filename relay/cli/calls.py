@@ -42,7 +42,7 @@ from relay.cli.output import (
     table,
     written,
 )
-from relay.cli.peers import ask, ask_audited
+from relay.cli.serve import ask, ask_audited
 from relay.errors import Refused
 from relay.model.call import CallRecord
 from relay.model.numbers import is_700

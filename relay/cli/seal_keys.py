@@ -11,7 +11,7 @@ import click
 from relay.cli import config_option
 from relay.cli.options import Opened, opened
 from relay.cli.output import show_list
-from relay.cli.peers import ask
+from relay.cli.serve import ask
 from relay.errors import Refused, StoreError
 from relay.service import sealing_keys as service
 from relay.service.fields import format_moment
