@@ -34,3 +34,8 @@ def test_no_replaced_word_comes_back(path: Path) -> None:
     text = path.read_text().replace(MAGIC, "")
     found = sorted({match.group().lower() for match in OLD.finditer(text)})
     assert not found, f"{path} says {found}: see docs/GLOSSARY.md"
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=str)
+def test_no_page_outside_the_tree_is_cited(path: Path) -> None:
+    assert not re.findall(r"DESIGN [0-9]", path.read_text())

@@ -1,4 +1,4 @@
-"""A call: its record, two legs and timers, and the single path by which it ends (DESIGN 4.6)."""
+"""A call: its record, two legs and timers, and the single path by which it ends."""
 
 from __future__ import annotations
 
@@ -291,7 +291,7 @@ class Call(OpenRecord):
         self._ua.outbox.commit(self.record(), None, self._ended)
 
     def when_end_committed(self, then: Continuation, now: float) -> None:
-        """Call `then` once the closing record is durable: no BYE is answered before that (DESIGN 4.1)."""
+        """Call `then` once the closing record is durable: no BYE is answered before that."""
         if self.state == ENDED:
             then(now)
         else:
@@ -324,7 +324,7 @@ class Call(OpenRecord):
         self.end("relay", reason, now)
 
     def hung_up(self, leg: Leg, request: Request, reply: Reply, served_for: str, now: float) -> None:
-        """Answer the BYE once the closing record is durable (DESIGN 4.1). Crossing BYEs meet here."""
+        """Answer the BYE once the closing record is durable. Crossing BYEs meet here."""
         if leg.bye_sent and leg is not self.callee and leg is not self.caller:
             leg.forget()
             raise ProtocolError(481, "BYE of a superfluous leg (late or forked answer) that crossed ours")
@@ -368,7 +368,7 @@ class Call(OpenRecord):
                 leg.probe(now)
 
     def dump(self) -> bytes:
-        """The state that a restart needs beside the record (DESIGN 4.2)."""
+        """The state that a restart needs beside the record."""
         assert self.caller is not None
         assert self.callee is not None
         media = None if self.media is None else self.media.state

@@ -333,7 +333,7 @@ class InviteSession(SessionBase):
         self._transaction.respond(status, data, now)
 
     def answered(self, leg: Leg, response: Response, now: float) -> None:
-        """The callee's 2xx: commit the record, then answer both sides (DESIGN 4.1)."""
+        """The callee's 2xx: commit the record, then answer both sides."""
         caller = leg.other
         body = masking.mask_body(response, caller.writer)
         extra = caller.contact + masking.mask_response_headers(response)

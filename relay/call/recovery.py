@@ -1,4 +1,4 @@
-"""Recovery after a restart: answered calls are taken up (DESIGN 4.2), attempts under way are ended (4.3).
+"""Recovery after a restart: answered calls are taken up, attempts under way are ended.
 
 Each lost attempt gets its one record, its caller a final answer, and each callee that may ring a CANCEL. A call that
 was just answered, and whose caller may not know it yet, is told so and goes on.
@@ -150,7 +150,7 @@ class Recovery:
         """The configured peer, or a placeholder of that name, enough to send it a BYE in its dialog."""
         return self._peers.by_name(name) or Peer(name, targets=(), tcp_allowed=False, sources=())
 
-    # -- Recovery of attempts that a crash cut short (DESIGN 4.3)
+    # -- Recovery of attempts that a crash cut short
 
     def end_attempt(self, kept: KeptAttempt, now: float) -> None:
         """End the attempt. If the store has its record, none is written, and the response follows that record."""
