@@ -107,7 +107,8 @@ class SqliteWriter:
         self._watcher = asyncio.create_task(self._watch(wake), name="journal's files")
 
     async def write(self, batch: Batch) -> None:
-        await self._ready()
+        if self._files is None or self._files.displaced():
+            await self._reconnect()
         if self._tried is None or self._tried != self._head:  # else the COMMIT in doubt is on disk
             rows = await self._rows(batch)
             self._tried = self._head if rows.head is not None else None
@@ -167,8 +168,8 @@ class SqliteWriter:
 
     # -- the connection
 
-    async def _ready(self) -> None:
-        """Connect, unless a connection is there and its files are in place. Raises StoreError; Displaced if not."""
+    async def _reconnect(self) -> None:
+        """Connect if there is no connection. Raises StoreError; Displaced while a file is not in place."""
         if self._files is not None and (displaced := self._files.displaced()):
             if displaced.is_log:
                 await self._save()
