@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +38,11 @@ def test_the_core_is_pure(path: Path) -> None:
 def test_a_folder_says_in_five_lines_what_belongs_there(path: Path) -> None:
     said = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()
     assert 3 <= len(said) <= 5, "a first line; an empty one; what belongs there, and what must not"
+
+
+def test_modules_do_not_import_each_other_in_circles() -> None:
+    """Imports for type checking included; `lint-imports` sees only those between rooms."""
+    counts = runpy.run_path("scripts/counts")
+    modules = {counts["module_of"](path): path.read_text() for path in Path("relay").rglob("*.py")}
+    graph = {name: counts["imported"](text, modules) - {name, "relay"} for name, text in modules.items()}
+    assert counts["circles"](graph) == []
