@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeVar, final
+from typing import Final, Literal, NamedTuple, TypeVar, final
 
 from relay.model.call import CallRecord, Kind, Refusal, Route
 from relay.model.settings import Peer
@@ -144,11 +144,27 @@ class CallEvent(NamedTuple):
     record: CallRecord  # at the time of the event
 
 
+_LEVELS: Final[dict[str, str]] = {
+    "call.unexpected_event": "error",
+    "leak_check": "error",
+    "restore.failed": "error",
+    "recording.failed": "error",
+    "message.malformed": "debug",
+    "attempt.not_readable": "error",
+    **dict.fromkeys(("peer.within_share", "target.up", "login.registered", "login.ended", "registration.up"), "info"),
+}
+
+
 class Note(NamedTuple):
     """A log entry. No value holds a real number in clear, except under a key that `relay.log` masks."""
 
     event: str
     fields: dict[str, object]
+
+    @property
+    def level(self) -> str:
+        """Of the log."""
+        return _LEVELS.get(self.event, "warning")
 
 
 Action = Send | SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | CallEvent | Note

@@ -48,16 +48,6 @@ ANSWERS_FIRST_S: Final = 0.02  # longest further delay of late timers, in favour
 STALLED_S: Final = 2.0
 DROP_S: Final = 0.05  # delay before an ended attempt leaves the attempts file: its last messages are sent by then
 
-_LEVELS: Final = {
-    "call.unexpected_event": "error",
-    "leak_check": "error",
-    "restore.failed": "error",
-    "recording.failed": "error",
-    "message.malformed": "debug",
-    "attempt.not_readable": "error",
-    **dict.fromkeys(("peer.within_share", "target.up", "login.registered", "login.ended", "registration.up"), "info"),
-}
-
 
 Answered = Callable[[int, Mediated | None], None]  # Mediate.token, answer
 
@@ -319,7 +309,7 @@ class Driver:
             else:  # a call from before a restart that removed rtpengine from the configuration
                 self._engine.mediated(action.token, None, now)
         else:
-            getattr(self._log, _LEVELS.get(action.event, "warning"))(action.event, **action.fields)
+            getattr(self._log, action.level)(action.event, **action.fields)
 
     def _commit(self, action: Commit, now: float) -> None:
         if action.token:

@@ -15,7 +15,7 @@ from typing import Final
 from relay.call.admission import CALLER_NOT_OF_PEER, NUMBER_UNKNOWN, REFUSED_TOO_OFTEN
 from relay.defence.limits import Rates
 from relay.model.actions import LookUp
-from relay.model.call import Refusal, Route
+from relay.model.call import Refusal, Route, named
 from relay.model.settings import Peer, may_call_as
 from relay.policy.evaluate import LookupResult, PendingCall, evaluate, refused
 from relay.policy.rules import (
@@ -73,7 +73,7 @@ class CallPolicy:
         elif self._verify is not None:
             self._verify(asked, answer, routed)
         else:
-            routed(asked.token, VERIFICATION_FAILED)
+            routed(asked.token, named(VERIFICATION_FAILED, answer))
 
     def look_up(self, number: str, caller: str, unix_s: float, peer: Peer | None = None) -> Route | Refusal:
         """Look up and evaluate a call; a granted one is counted. `caller`: E.164 without "+", "" if anonymous.

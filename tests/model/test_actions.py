@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from relay.model.actions import CallEvent, Commit, LookUp, Note, Outbox, Send, SendAll
 from relay.model.call import CallRecord, Refusal, Route
 from relay.model.settings import Peer
@@ -100,3 +102,11 @@ def test_pending_look_ups_are_counted_by_peer() -> None:
     for left in (1, 0):
         outbox.routed(2 - left, REFUSAL, 7.0)
         assert outbox.looking_up.get("pbx", 0) == left
+
+
+@pytest.mark.parametrize(
+    ("event", "level"),
+    [("leak_check", "error"), ("message.malformed", "debug"), ("target.up", "info"), ("target.down", "warning")],
+)
+def test_a_note_is_logged_at_its_event_s_level(event: str, level: str) -> None:
+    assert Note(event, {}).level == level
