@@ -142,29 +142,31 @@ class SqliteWriter:
 
         Runs in slices, which is safe: nothing else moves them.
         """
-        assert self._live_rows is not None  # _connect read them
+        sealer, head, live_rows = self._sealer, self._head, self._live_rows
+        assert live_rows is not None  # _connect read them
         deleted: list[int] = []
         ended: list[Row] = []
         until = time.monotonic() + SLICE_S
         for commit in batch.ended:
             if time.monotonic() >= until:
                 until = await _next_slice()
-            if (row_id := self._live_rows.vacate(commit.record.call_id)) is not None:
+            if (row_id := live_rows.vacate(commit.record.call_id)) is not None:
                 deleted.append(row_id)
-            row, encoded = row_of(self._sealer, commit.record, None if ended else self._audit)
-            self._head = next_link(self._sealer, self._head, encoded)
-            ended.append((*row, *self._head))
+            row, encoded = row_of(sealer, commit.record, None if ended else self._audit)
+            head = next_link(sealer, head, encoded)
+            ended.append((*row, *head))
         put: list[Row] = []
         for commit in batch.up:
             if time.monotonic() >= until:
                 until = await _next_slice()
-            row_id = self._live_rows.of(commit.record.call_id, deleted)
-            put.append(live_row(self._sealer, row_id, commit.record, commit.dialogs or b""))
-        self._live_rows.free(deleted)
-        head = head_row(self._sealer, RECORDS, self._head) if ended else None
-        events = [event_row(self._sealer, told) for told in batch.events]
-        callers = [caller_row(self._sealer, caller) for caller in batch.callers]
-        return _Rows(put, deleted, ended, head, events, callers)
+            row_id = live_rows.of(commit.record.call_id, deleted)
+            put.append(live_row(sealer, row_id, commit.record, commit.dialogs or b""))
+        live_rows.free(deleted)
+        self._head = head
+        new = head_row(sealer, RECORDS, head) if ended else None
+        events = [event_row(sealer, told) for told in batch.events]
+        callers = [caller_row(sealer, caller) for caller in batch.callers]
+        return _Rows(put, deleted, ended, new, events, callers)
 
     # -- the connection
 
