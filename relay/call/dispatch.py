@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay.call import admission
 from relay.call.call import Call, Calls
+from relay.call.caller_invite import CallerInvite
 from relay.call.dialogs import Dialogs, is_heard, may_speak
 from relay.call.in_dialog_relay import InDialogRelay
 from relay.call.invite_session import InviteSession
@@ -160,7 +161,8 @@ class OutOfDialog:
             invite_key=invite_key,
             received_at=self._calls.clock.ms(now),
         )
-        session = call.session = InviteSession(ua, self._dialogs, self._calls.counts, call, request, reply, transaction)
+        invite = CallerInvite(ua, request, reply, transaction)
+        session = call.session = InviteSession(ua, self._dialogs, self._calls.counts, call, invite)
         session.begin(now)
         transaction.user = session
         return session

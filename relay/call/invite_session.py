@@ -17,7 +17,7 @@ from relay.call.dialogs import Dialogs
 from relay.call.leg import Leg
 from relay.call.media import neutral
 from relay.call.outbound_attempt import TIMED_OUT, OutboundAttempt, SessionBase
-from relay.call.recovery_state import dump_attempt, head_of
+from relay.call.recovery_state import dump_attempt
 from relay.errors import ParseError, ProtocolError
 from relay.model.call import Refusal, Route, named
 from relay.peers.limits import ANNOUNCING, next_admitted
@@ -25,21 +25,18 @@ from relay.peers.targets import is_tried_elsewhere, secured, who_ended
 from relay.privacy import masking
 from relay.privacy.codecs import common_codecs
 from relay.privacy.leak_check import Leak, leak_check_towards_callee, leak_check_towards_caller
-from relay.privacy.masking import Body, Verdict
-from relay.privacy.messages import Reply, contact_line
+from relay.privacy.masking import Verdict
 from relay.privacy.sdp import SdpWriter, session_id
-from relay.sip.dialog import Dialog
-from relay.sip.message import Flow, Request, Response
-from relay.sip.uri import is_sips
+from relay.sip.message import Request, Response
 
 if TYPE_CHECKING:
     from relay.call.call import Call
+    from relay.call.caller_invite import CallerInvite
     from relay.call.media import Media
     from relay.peers.limits import CallCounts
     from relay.peers.targets import TargetState
     from relay.peers.user_agent import UserAgent
     from relay.sip.timers import Timer
-    from relay.sip.transaction import ServerTransaction
 
 TRYING_S: Final = 0.1  # latest time of the caller's 100, when no INVITE has gone out by then (RFC 3261 17.2.1: 0.2 s)
 LOST_AT_RESTART: Final = "lost_at_restart"  # end_reason of an attempt that a crash cut short
@@ -54,26 +51,19 @@ class InviteSession(SessionBase):
         "_counts",
         "_dialogs",
         "_had_early_media",
-        "_head",
-        "_is_trying",
+        "_invite",
         "_language",
         "_offer",
         "_outstanding",
         "_places",
-        "_reply",
-        "_request",
         "_ring_ends_at",
-        "_secure",
         "_settings",
         "_timer",
-        "_transaction",
         "_ua",
         "_wake_at",
         "call",
-        "flow",
         "route",
     )
-    __deletable__ = ("_reply", "_request")  # required by mypyc for `del` in _leave
 
     def __init__(
         self,
@@ -81,32 +71,24 @@ class InviteSession(SessionBase):
         dialogs: Dialogs,
         counts: CallCounts,
         call: Call,
-        request: Request,
-        reply: Reply,
-        transaction: ServerTransaction,
+        invite: CallerInvite,
     ) -> None:
         self._ua = ua
         self._dialogs = dialogs
         self._counts = counts
         self._settings = call.settings
         self.call = call
-        self._request = request
-        self._reply = reply
-        self.flow: Flow = reply.flow
-        self._transaction = transaction
+        self._invite = invite
         self.state = states.LOOKING_UP
-        self._secure = is_sips(request.uri)  # TLS on every hop
         self.route: Route | None = None
         self._places: list[TargetState] = []  # not tried yet
         self._attempt: OutboundAttempt | None = None
         self._outstanding: list[OutboundAttempt] = []  # INVITE sent, final response not settled
-        self._is_trying = False  # the caller has his 100
-        self._head = head_of(request)
         self._had_early_media = False  # the callee's network has played its own announcement
         self._announcement: Announcement | None = None
         self._language = ""  # of the announcement
         # b"": no announcement. Read now: rtpengine's SDP will replace it in the request.
-        self._offer = neutral(request) if self._settings.announcements.refused else b""
+        self._offer = neutral(invite.request) if self._settings.announcements.refused else b""
         self._ring_ends_at = math.inf
         self._timer: Timer | None = None
         self._wake_at = 0.0  # when the timer fires
@@ -122,7 +104,7 @@ class InviteSession(SessionBase):
         media = "" if call.media is None else call.media.instance
         invites = [attempt.state() for attempt in self._outstanding]
         call.kept = True
-        self._ua.outbox.keep_attempt(call.record(), dump_attempt(self.flow, self._head, media, invites))
+        self._ua.outbox.keep_attempt(call.record(), dump_attempt(self._invite.flow, self._invite.head, media, invites))
 
     def _keep_once(self) -> None:
         """Store the attempt unless it is stored."""
@@ -139,10 +121,9 @@ class InviteSession(SessionBase):
 
     def _give_trying(self, now: float) -> None:
         """Send 100. It ends the caller's retransmissions, so the attempt must be stored first for a restart."""
-        if not self._is_trying:
-            self._is_trying = True
+        if not self._invite.is_trying:
             self._keep_once()
-            self._transaction.respond(100, self._reply.write(100), now)
+            self._invite.give_trying(now)
 
     def over(self, attempt: OutboundAttempt) -> None:
         if attempt in self._outstanding:
@@ -175,7 +156,7 @@ class InviteSession(SessionBase):
             self.refuse(refusal, now)
             return
         places = self._ua.peers.candidates(answer.target, now, self._ua.token)
-        if self._secure and not (places := secured(places)):
+        if self._invite.secure and not (places := secured(places)):
             self.refuse(named(admission.NOT_SECURE, answer), now)
             return
         self._enter(states.ROUTE)
@@ -190,10 +171,10 @@ class InviteSession(SessionBase):
             self._anchor(media, now)
 
     def _anchor(self, media: Media, now: float) -> None:
-        media.caller_host = self.flow.host
+        media.caller_host = self._invite.flow.host
         media.callee_host = self._places[0].flow.host if self._places else ""
-        if masking.brings_sdp(self._request):
-            media.anchor("offer", "caller", self._request, self.call.fail_closed, self._begin, now)
+        if masking.brings_sdp(self._invite.request):
+            media.anchor("offer", "caller", self._invite.request, self.call.fail_closed, self._begin, now)
         else:
             media.reserve(partial(self._reserved, media), now)
 
@@ -216,7 +197,7 @@ class InviteSession(SessionBase):
             self.call.goes_to(place.peer.name)
             attempt = self.attempt_at(place)
             try:
-                attempt.start(self._request, now)
+                attempt.start(self._invite.request, now)
             except (ProtocolError, ParseError) as error:  # another peer may allow other codecs
                 unusable = error
             except Leak as leak:  # caught here, since a timer may have started this attempt
@@ -239,11 +220,11 @@ class InviteSession(SessionBase):
         assert self.route is not None
         call, ua, callee = self.call, self._ua, place.peer
         leak_check = leak_check_towards_callee(
-            call.hidden_caller, call.caller_peer, self.flow.host, callee, place.flow.host, ua.peers.hosts
+            call.hidden_caller, call.caller_peer, self._invite.flow.host, callee, place.flow.host, ua.peers.hosts
         )
         codecs = common_codecs(call.caller_peer, callee)
         return OutboundAttempt(
-            ua, self._dialogs, self, call, place, self.route, codecs, leak_check, secure=self._secure
+            ua, self._dialogs, self, call, place, self.route, codecs, leak_check, secure=self._invite.secure
         )
 
     def _watch(self, now: float) -> None:
@@ -305,14 +286,13 @@ class InviteSession(SessionBase):
         if self.decided:
             return
         call, ua = self.call, self._ua
-        anchored = call.media is not None
-        writer = SdpWriter(session_id(ua.token()), anchored=anchored)
+        writer = SdpWriter(session_id(ua.token()), anchored=call.media is not None)
         writer.codecs = leg.writer.codecs
-        dialog = Dialog.as_uas(self._request, ua.token())
-        caller = Leg(ua, self._dialogs.legs, call, "caller", dialog, call.caller_peer, self.flow, call.dialled, writer)
+        dialog, flow = self._invite.open_dialog(), self._invite.flow
+        caller = Leg(ua, self._dialogs.legs, call, "caller", dialog, call.caller_peer, flow, call.dialled, writer)
         host, next_hop = leg.flow.host, leg.dialog.next_hop.host
         caller.leak_check = leak_check_towards_caller(
-            call.hidden_callee, leg.peer, host, next_hop, call.caller_peer, self.flow.host, ua.peers.hosts
+            call.hidden_callee, leg.peer, host, next_hop, call.caller_peer, flow.host, ua.peers.hosts
         )
         caller.own = (call.caller_number, call.dialled)
         caller.other, leg.other = leg, caller
@@ -322,7 +302,7 @@ class InviteSession(SessionBase):
         status = masking.mask_provisional(response.status)
         if status is None or self.decided:
             return
-        data = leg.other.write_progress(self._reply, status, response)
+        data = self._invite.progress(leg.other, status, response)
         if data is None:
             return
         self._enter(states.PROGRESS)
@@ -330,23 +310,21 @@ class InviteSession(SessionBase):
             self.call.ringing(now)
         if self._offer and masking.brings_sdp(response):
             self._had_early_media = True
-        self._transaction.respond(status, data, now)
+        self._invite.give(status, data, now)
 
     def answered(self, leg: Leg, response: Response, now: float) -> None:
         """The callee's 2xx: commit the record, then answer both sides."""
         caller = leg.other
-        body = masking.mask_body(response, caller.writer)
-        extra = caller.contact + masking.mask_response_headers(response)
-        data = caller.write(self._reply, 200, extra=extra, body=body)
+        data = self._invite.answer(caller, response)
         if self.call.media is not None:
             self.call.media.settle()
         caller.dialog.confirmed = True
-        late_offer = not masking.has_sdp(self._request)
-        cseq = self._request.cseq.number
+        late_offer = not masking.has_sdp(self._invite.request)
+        cseq = self._invite.request.cseq.number
         self.call.given = (cseq, data, leg.invite_cseq if late_offer else 0)
         self._outstanding.clear()  # the call keeps the stored attempt until the caller's ACK
         self._decide(states.ANSWER)
-        self._leave()
+        self._invite.release()
         self._attempt = None
         leg.ack_due, caller.answer_due = leg.invite_cseq, True
         self.call.answered(
@@ -355,10 +333,10 @@ class InviteSession(SessionBase):
 
     def _give_answer(self, caller: Leg, cseq: int, data: bytes, *, late_offer: bool, now: float) -> None:
         """The record is durable: 200 to the caller; ACK to the callee unless the caller's ACK brings its SDP."""
-        caller.give_answer(cseq, data, self.flow, now)
+        caller.give_answer(cseq, data, self._invite.flow, now)
         if not late_offer:
             caller.other.acknowledge_due()
-        self._transaction.respond(200, data, now)
+        self._invite.give(200, data, now)
         self._enter(states.COMMITTED)
 
     # -- failure
@@ -406,8 +384,8 @@ class InviteSession(SessionBase):
         if closed is None:
             self._finish(masking.LOST, "relay", LOST_AT_RESTART, admission.RETRY, now)
             return
-        data = self._refusal(closed, admission.RETRY if closed.status == masking.LOST.status else "")
-        self._leave()
+        data = self._invite.refusal(closed, admission.RETRY if closed.status == masking.LOST.status else "")
+        self._invite.release()
         self.call.was_closed(now)
         self._tell(closed.status, data, now)
 
@@ -438,17 +416,11 @@ class InviteSession(SessionBase):
             and not self._had_early_media
             and self._counts.stages.count(ANNOUNCING) < self._settings.announcements.max_at_once
             # A reliable 183 needs a PRACK, and a callee to relay it to.
-            and not masking.requires(self._request, "100rel")
+            and not masking.requires(self._invite.request, "100rel")
         )
 
     def _show(self, sdp: bytes, now: float) -> None:
-        """Send a 183 with the announcement's SDP. Raises ProtocolError and ParseError if it cannot be written."""
-        writer = SdpWriter(session_id(self._ua.token()), anchored=True)
-        writer.codecs = self.call.caller_peer.codecs
-        contact = contact_line(self._ua.peers.listener(self.flow), self.call.dialled, secure=self._secure)
-        body = Body("application/sdp", writer.write(sdp))
-        data = self._reply.write(183, to_tag=self._ua.token(), extra=contact, body=body)
-        self._transaction.respond(183, data, now)
+        self._invite.announce(sdp, self.call.caller_peer.codecs, self.call.dialled, now)
 
     def _announced(self, verdict: Verdict, by: str, reason: str, extra: str, now: float) -> None:
         self._announcement = None
@@ -457,27 +429,16 @@ class InviteSession(SessionBase):
 
     def _finish(self, verdict: Verdict, by: str, reason: str, extra: str, now: float) -> None:
         self._keep_once()  # else a restart would take a retransmitted INVITE for a new call
-        data = self._refusal(verdict, extra)
-        self._leave()
+        data = self._invite.refusal(verdict, extra)
+        self._invite.release()
         self.call.closed(verdict, by, reason, partial(self._tell, verdict.status, data), now)
-
-    def _refusal(self, verdict: Verdict, extra: str) -> bytes:
-        if verdict.q850_cause and verdict.status != 487:
-            extra += f"Reason: Q.850;cause={verdict.q850_cause}\r\n"
-        return self._reply.write(verdict.status, to_tag=self._ua.token(), extra=extra)
 
     def _tell(self, status: int, data: bytes, now: float) -> None:
         """The record is durable: send the caller his final response."""
-        self._transaction.respond(status, data, now)
+        self._invite.give(status, data, now)
         self._enter(states.COMMITTED)
         self._drop_if_over()
 
     def _decide(self, event: str) -> None:
         self._enter(event)
         self._ua.timers.cancel(self._timer)
-
-    def _leave(self) -> None:
-        """Free most of the session: late responses of callees keep it alive for 64*T1."""
-        self._transaction.user = None  # a late CANCEL has no effect
-        self._head = b""
-        del self._request, self._reply

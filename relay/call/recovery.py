@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from relay.call.admission import RETRY
 from relay.call.call import NORMAL_UNSPECIFIED, Call, Calls
+from relay.call.caller_invite import CallerInvite
 from relay.call.dialogs import Dialogs
 from relay.call.invite_session import LOST_AT_RESTART, InviteSession
 from relay.call.media import Media
@@ -31,7 +32,6 @@ from relay.sip.message import Flow, Request, parse_message
 if TYPE_CHECKING:
     from relay.call.saved_state import AttemptState
     from relay.model.call import CallRecord
-    from relay.sip.transaction import ServerTransaction
 
 _NOT_RESTORABLE: Final = "not_restorable"
 
@@ -42,14 +42,6 @@ class KeptAttempt(NamedTuple):
     record: CallRecord
     state: bytes
     stored: CallRecord | None = None  # closed, or of an answered call
-
-
-class _Asked(NamedTuple):
-    """The request of an attempt, as far as needed to respond."""
-
-    request: Request
-    reply: Reply
-    transaction: ServerTransaction
 
 
 class Recovery:
@@ -173,14 +165,14 @@ class Recovery:
         else:
             self._end_call(kept, state, asked, now)
 
-    def _end_message(self, kept: KeptAttempt, asked: _Asked, now: float) -> None:
+    def _end_message(self, kept: KeptAttempt, asked: CallerInvite, now: float) -> None:
         record, stored = kept.record, kept.stored
         status = LOST.status if stored is None else stored.sip_status or LOST.status
-        extra = f"{RETRY}Reason: Q.850;cause={LOST.q850_cause}\r\n" if status == LOST.status else ""
-        data = asked.reply.write(status, to_tag=self._ua.token(), extra=extra)
+        verdict = LOST if status == LOST.status else Verdict(status, 0, "")
+        data = asked.refusal(verdict, RETRY if verdict is LOST else "")
 
         def tell(at: float) -> None:
-            asked.transaction.respond(status, data, at)
+            asked.give(status, data, at)
             self._outbox.drop_attempt(record.call_id)
 
         if stored is None:
@@ -188,7 +180,7 @@ class Recovery:
         else:
             tell(now)
 
-    def _end_call(self, kept: KeptAttempt, state: AttemptState, asked: _Asked, now: float) -> None:
+    def _end_call(self, kept: KeptAttempt, state: AttemptState, asked: CallerInvite, now: float) -> None:
         record, stored = kept.record, kept.stored
         session = self._session(record, asked, now)
         answered = stored is not None and stored.answered_at is not None
@@ -220,13 +212,13 @@ class Recovery:
             return
         cseq, data, ack_cseq = call.given
         callee.ack_due = ack_cseq or None
-        caller.give_answer(cseq, data, asked.reply.flow, now)
-        asked.transaction.respond(200, data, now)
+        caller.give_answer(cseq, data, asked.flow, now)
+        asked.give(200, data, now)
         others = self._session(kept.record, asked, now)  # targets given up earlier, which may still ring
         others.call.kept = False
         others.lose(self._attempts(others, state, call.callee_leg_call_id, now), LOST, now)  # the caller has his answer
 
-    def _asked(self, state: AttemptState) -> _Asked:
+    def _asked(self, state: AttemptState) -> CallerInvite:
         """The request of a stored attempt. Raises StoreError without a listener to answer on, or ParseError."""
         request = parse_message(state.head)
         if not isinstance(request, Request):
@@ -236,14 +228,14 @@ class Recovery:
         if flow.reliable:  # its connection is gone: a new one goes to the address in Via (RFC 3261 18.2.2)
             port = request.via.port or (5061 if flow.transport == "tls" else 5060)
             reply.flow = flow._replace(port=port)
-        return _Asked(request, reply, self._ua.transactions.serve(request, reply.flow))
+        return CallerInvite(self._ua, request, reply, self._ua.transactions.serve(request, reply.flow))
 
-    def _session(self, record: CallRecord, asked: _Asked, now: float) -> InviteSession:
+    def _session(self, record: CallRecord, asked: CallerInvite, now: float) -> InviteSession:
         """The session as it was, without further targets to try."""
         call = Call(
             self._calls,
             self._peer_of(record.peer_in),
-            asked.reply.flow,
+            asked.flow,
             caller=record.caller,
             dialled=record.number_dialled,
             invite_key=(record.caller_leg_call_id, asked.request.from_tag),
@@ -252,7 +244,7 @@ class Recovery:
         call.take_over(record)
         call.kept = True
         call.follow_clock(now)
-        session = call.session = InviteSession(self._ua, self._dialogs, self._calls.counts, call, *asked)
+        session = call.session = InviteSession(self._ua, self._dialogs, self._calls.counts, call, asked)
         session.route = Route(
             record.binding_id or "",
             record.mode or "",

@@ -1,0 +1,80 @@
+"""The caller's initial INVITE: its server transaction, and the responses to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.call.recovery_state import head_of
+from relay.privacy import masking
+from relay.privacy.masking import Body, Verdict
+from relay.privacy.messages import Reply, contact_line
+from relay.privacy.sdp import SdpWriter, session_id
+from relay.sip.dialog import Dialog
+from relay.sip.message import Flow, Request, Response
+from relay.sip.uri import is_sips
+
+if TYPE_CHECKING:
+    from relay.call.leg import Leg
+    from relay.peers.user_agent import UserAgent
+    from relay.sip.transaction import ServerTransaction
+
+
+class CallerInvite:
+    """The INVITE of one caller; after a restart also a MESSAGE that waits for its response."""
+
+    __slots__ = ("_reply", "_transaction", "_ua", "flow", "head", "is_trying", "request", "secure")
+    __deletable__ = ("_reply", "request")  # required by mypyc for `del` in release
+
+    def __init__(self, ua: UserAgent, request: Request, reply: Reply, transaction: ServerTransaction) -> None:
+        self._ua = ua
+        self._reply = reply
+        self._transaction = transaction
+        self.request = request
+        self.flow: Flow = reply.flow
+        self.secure = is_sips(request.uri)  # TLS on every hop
+        self.head = head_of(request)
+        self.is_trying = False  # 100 was sent
+
+    def open_dialog(self) -> Dialog:
+        """A new early dialog towards the caller."""
+        return Dialog.as_uas(self.request, self._ua.token())
+
+    def give(self, status: int, data: bytes, now: float) -> None:
+        """Send a response."""
+        self._transaction.respond(status, data, now)
+
+    def give_trying(self, now: float) -> None:
+        self.is_trying = True
+        self._transaction.respond(100, self._reply.write(100), now)
+
+    def progress(self, leg: Leg, status: int, response: Response) -> bytes | None:
+        """The callee's 18x in the caller's early dialog `leg`; see `Leg.write_progress`."""
+        return leg.write_progress(self._reply, status, response)
+
+    def answer(self, leg: Leg, response: Response) -> bytes:
+        """The 200 in the caller's dialog `leg` for the callee's 2xx. Raises Leak, ProtocolError and ParseError."""
+        body = masking.mask_body(response, leg.writer)
+        extra = leg.contact + masking.mask_response_headers(response)
+        return leg.write(self._reply, 200, extra=extra, body=body)
+
+    def refusal(self, verdict: Verdict, extra: str) -> bytes:
+        """The final response for the verdict. `extra`: further header lines."""
+        if verdict.q850_cause and verdict.status != 487:
+            extra += f"Reason: Q.850;cause={verdict.q850_cause}\r\n"
+        return self._reply.write(verdict.status, to_tag=self._ua.token(), extra=extra)
+
+    def announce(self, sdp: bytes, codecs: frozenset[str] | None, dialled: str, now: float) -> None:
+        """Send a 183 with the announcement's SDP. Raises ProtocolError and ParseError if it cannot be written."""
+        ua = self._ua
+        writer = SdpWriter(session_id(ua.token()), anchored=True)
+        writer.codecs = codecs
+        contact = contact_line(ua.peers.listener(self.flow), dialled, secure=self.secure)
+        body = Body("application/sdp", writer.write(sdp))
+        data = self._reply.write(183, to_tag=ua.token(), extra=contact, body=body)
+        self._transaction.respond(183, data, now)
+
+    def release(self) -> None:
+        """Free what only further provisional responses need: late responses of callees keep the rest for 64*T1."""
+        self._transaction.user = None  # a late CANCEL has no effect
+        self.head = b""
+        del self.request, self._reply
