@@ -21,7 +21,7 @@ from relay.call.engine import Engine
 from relay.call.recovery import KeptAttempt
 from relay.config import Config
 from relay.config.engine import read_sounds
-from relay.defence.shared_limits import SharedLimits
+from relay.defence.limits import SharedLimits
 from relay.log import STANDARD_OUTPUT, ended_calls, reporter
 from relay.model.call import CallRecord
 from relay.net.control import BanLog

@@ -25,9 +25,8 @@ from relay.model.settings import Peer, Settings, Target, hosts_of
 from relay.peers.auth import Logins
 from relay.peers.limits import ANNOUNCING, SETTING_UP, UP, CallCounts
 from relay.peers.peers import PeerReport, Peers, peer_reports
-from relay.peers.pings import Pings
 from relay.peers.registrar import Registrar
-from relay.peers.registrations import Registrations
+from relay.peers.registrations import Pings, Registrations
 from relay.peers.user_agent import UserAgent
 from relay.privacy.leak_check import Leak
 from relay.privacy.messages import Reply

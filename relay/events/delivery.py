@@ -23,8 +23,7 @@ import aiohttp
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import RelayError
-from relay.events.payload import write_events
-from relay.events.webhooks import DeliveryRules, is_public
+from relay.events.webhooks import DeliveryRules, is_public, write_events
 from relay.log import Outage
 from relay.net.verify import SIGNATURE, signature_header
 from relay.store.connection import Place

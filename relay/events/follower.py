@@ -18,7 +18,7 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import RelayError, StoreError
-from relay.events.payload import call_data
+from relay.events.webhooks import call_data
 from relay.log import Outage
 from relay.model.call import CallRecord
 from relay.model.numbers import is_700

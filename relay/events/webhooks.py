@@ -1,20 +1,27 @@
-"""Rules of webhooks: allowed URLs, public addresses only; kinds and views of parties; resending of dead letters."""
+"""Webhooks: allowed URLs, public addresses only; payload of events, its view of parties; resending of dead letters."""
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, ip_address, ip_network
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
+import msgspec
+
 from relay.errors import Refused
+from relay.model.call import CallRecord
+from relay.model.numbers import mask_number
 from relay.net.hosts import is_loopback
+from relay.privacy.records import FIELDS, Field
 from relay.service import fields, keys
 from relay.service.businesses import get as get_business
+from relay.service.fields import format_moment
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import (
+    Event,
     Webhook,
     find_webhook,
     leave_event,
@@ -249,3 +256,50 @@ def _why_no_name(host: str, *, internal: bool) -> str:
     if not internal and (len(labels) == 1 or labels[-1] in _LOCAL or host.lower().endswith("home.arpa")):
         return f"{host} is not a public internet name: write it with its domain"
     return ""
+
+
+# -- Payload of events: the fields of each kind, and their JSON for one webhook
+
+_CLEAR: Final = Field("absent", "clear")
+# Fields of events that are not of the call record.
+_OTHERS: Final = dict.fromkeys(("user_data", "number", "cools_until", "expired_at", "altered"), _CLEAR)
+_UNDER_WAY = (
+    *("call_id", "binding_id", "mode", "direction", "order_id", "industrial_id"),
+    *("number_dialled", "number_shown", "caller", "callee"),
+)
+_WHEN = {"received": "received_at", "ringing": "ringing_at", "answered": "answered_at"}
+
+
+def call_data(kind: str, record: CallRecord) -> dict[str, Any]:
+    """The data of an event: some fields for received, ringing and answered, else the whole record."""
+    names = _UNDER_WAY if kind in _WHEN else record._fields
+    data = {name: getattr(record, name) for name in names if name in FIELDS and FIELDS[name].event != "absent"}
+    return data | {"at": getattr(record, _WHEN.get(kind, "ended_at"))}
+
+
+def write_events(webhook: Webhook, events: Iterable[Event]) -> bytes:
+    """The body of a request: the events as this webhook may see them. An event whose row was altered has no data."""
+    return msgspec.json.encode({"events": [_shown(webhook, event) for event in events]})
+
+
+def _shown(webhook: Webhook, event: Event) -> dict[str, Any]:
+    stored: dict[str, Any] = {"altered": True} if event.data is None else event.data
+    at_ms = stored.get("at") or event.at_ms
+    data = dict(_sent(webhook, stored))
+    moments = {name: format_moment(value) for name, value in data.items() if _is_moment(name, value)}
+    head = {"id": event.event_id, "kind": event.kind, "at": format_moment(at_ms), "business": webhook.business}
+    return head | data | moments
+
+
+def _sent(webhook: Webhook, stored: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The fields that the webhook may see. A field that nothing allows is left out."""
+    for name, value in stored.items():
+        field = FIELDS.get(name) or _OTHERS.get(name)
+        if field is None or field.event == "absent" or (field.event == "party" and webhook.parties == "none"):
+            continue
+        is_clear = field.event == "clear" or webhook.parties == "clear"
+        yield name, value if is_clear or value is None else mask_number(value)
+
+
+def _is_moment(name: str, value: Any) -> bool:
+    return name.endswith("_at") and isinstance(value, int)

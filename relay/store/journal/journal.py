@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-from relay.defence.shared_limits import SharedLimits
+from relay.defence.limits import SharedLimits
 from relay.errors import StoreError
 from relay.model.actions import Commit
 from relay.policy.rules import LastCaller

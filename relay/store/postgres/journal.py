@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from relay.defence.shared_limits import SharedLimits
+from relay.defence.limits import SharedLimits
 from relay.errors import StoreError
 from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, checked_head, head_row, next_link, read_head
 from relay.store.connection import PostgresServer, Report

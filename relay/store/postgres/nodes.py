@@ -16,7 +16,7 @@ from typing import Annotated, Final
 import asyncpg
 import msgspec
 
-from relay.defence.shared_limits import SharedLimits, Told
+from relay.defence.limits import SharedLimits, Told
 from relay.errors import StoreError
 from relay.store.connection import PostgresServer, Report
 from relay.store.journal.rows import LiveCall, open_all

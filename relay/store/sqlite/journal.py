@@ -17,7 +17,7 @@ from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 import aiosqlite
 
-from relay.defence.shared_limits import SharedLimits
+from relay.defence.limits import SharedLimits
 from relay.errors import StoreError
 from relay.store.chain import (
     AUDIT,

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from relay.defence.shared_limits import SharedLimits
+from relay.defence.limits import SharedLimits
 from relay.errors import StoreError
 from relay.model.actions import Commit
 from relay.policy.rules import LastCaller

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.defence.limits import Rates, Tally
-from relay.defence.shared_limits import SharedLimits
+from relay.defence.limits import Rates, SharedLimits, Tally
 from relay.policy.call_policy import RefusedAttempts
 from relay.store.connection import Connection, PostgresServer
 from relay.store.database import open_store
