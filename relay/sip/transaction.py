@@ -11,9 +11,8 @@ from typing import Final
 
 from relay.errors import ParseError
 from relay.sip.message import Flow, Request, Response
-from relay.sip.timers import TimerHeap, Timings
+from relay.sip.timers import LINGER_OVER, RESEND, TERMINATED, TIMEOUT, Ground, Table, TimerHeap, Timings, Transaction
 from relay.sip.transaction_client import ClientTransaction
-from relay.sip.transaction_machine import LINGER_OVER, RESEND, TERMINATED, TIMEOUT, Ground, Table, Transaction
 
 TRYING: Final = "trying"
 PROCEEDING: Final = "proceeding"

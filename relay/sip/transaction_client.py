@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from relay.sip.message import Flow, Response
-from relay.sip.transaction_machine import LINGER_OVER, RESEND, TERMINATED, TIMEOUT, Ground, Table, Transaction
+from relay.sip.timers import LINGER_OVER, RESEND, TERMINATED, TIMEOUT, Ground, Table, Transaction
 
 CALLING: Final = "calling"
 TRYING: Final = "trying"
