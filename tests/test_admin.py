@@ -16,18 +16,18 @@ from relay.net.transports import Transports
 from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import Rules
 from relay.sip_service import tokens
-from relay.store.database import open_store
 from relay.store.journal.attempts import AttemptFile
 from relay.store.sqlite.journal import sqlite_journal
 from relay.store.sqlite.lookup import RouteReader
 from tests.call.support import settings
 from tests.net.support import Log
+from tests.support.places import new_store
 
 
 @pytest.fixture
 async def answers(tmp_path: Path) -> Answers:
     path = tmp_path / "relay.db"
-    sealer = open_store(path, tmp_path / "relay.key")
+    sealer = new_store(path, tmp_path / "relay.key")
     journal = sqlite_journal(path, sealer, lambda event, fields: None)
     engine = Engine(settings(), tokens().__next__, 0.0)
     transports = Transports(settings(), StreamLimits(), None)

@@ -17,11 +17,11 @@ from relay.net.control import ControlClient, ControlServer, control_path
 from relay.service.businesses import Application, apply, set_state
 from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES, make_key
 from relay.service.placement import BindRules
-from relay.store.database import Reader, open_store
-from relay.store.sealing.sealer import Sealer
+from relay.store.database import Reader
 from relay.store.unit_of_work import OPERATOR, Actor, UnitOfWork
 from relay.store.writer import GroupWriter
 from tests.support.papers import PAPERS
+from tests.support.places import new_store
 from tests.support.stored import PBX
 
 Json = dict[str, Any]
@@ -39,7 +39,7 @@ class TestDesk:
 
     def __init__(self, folder: Path, handlers: Mapping[str, Callable[..., Json]], settings: ApiSettings = FAST) -> None:
         self.path = folder / "relay.db"
-        self.sealer: Sealer = open_store(self.path, folder / "relay.key")
+        self.sealer = new_store(self.path, folder / "relay.key")
         self.reader = Reader(self.path)
         self.writer = GroupWriter(self.path, self.sealer)
         self.server = ControlServer(control_path(self.path), handlers)

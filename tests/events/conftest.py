@@ -18,13 +18,14 @@ from relay.events.webhooks import KINDS, DeliveryRules, make
 from relay.model.actions import Commit
 from relay.model.call import CallRecord
 from relay.service.businesses import Application, apply
-from relay.store.database import connect_reader, open_store
+from relay.store.database import connect_reader
 from relay.store.journal.journal import Journal
 from relay.store.sealing.sealer import Sealer
 from relay.store.sqlite.journal import sqlite_journal
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.webhooks import Event, Webhook, dead, find_webhook, oldest, put_webhook, tell
 from relay.store.writer import GroupWriter, Writer, now_ms
+from tests.support.places import new_store
 
 T = TypeVar("T")
 NO_URL = "https://shop.example/events"
@@ -110,7 +111,7 @@ class Shop(NamedTuple):
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
     path = tmp_path / "relay.db"
-    made = Shop(path, open_store(path, tmp_path / "relay.key"), Log())
+    made = Shop(path, new_store(path, tmp_path / "relay.key"), Log())
     made.act(lambda act: apply(act, Application("Shop", "shop")))
     return made
 

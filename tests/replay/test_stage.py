@@ -19,11 +19,12 @@ from relay.replay.trace import Endpoint
 from relay.service.numbers import ensure_numbers
 from relay.service.placement import BindRules
 from relay.store.bindings import all_bindings
-from relay.store.database import connect_reader, open_store
+from relay.store.database import connect_reader
 from relay.store.sealing.sealer import load_key
 from relay.store.unit_of_work import operator_cli
 from relay.store.writer import Run, Writer
 from tests.replay.messages import attempts_of
+from tests.support.places import new_store
 from tests.support.targets import target_at
 
 PREFIX = "70010000001"
@@ -101,7 +102,7 @@ def test_missing_configuration_is_reported(given: tuple[Settings, Endpoint, Endp
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
     path = tmp_path / "relay.db"
-    with closing(Writer(path, open_store(path, tmp_path / "relay.key"))) as writer:
+    with closing(Writer(path, new_store(path, tmp_path / "relay.key"))) as writer:
         operator_runs = partial(writer.run, operator_cli())
         operator_runs(lambda act: ensure_numbers(act, [PREFIX]))
         yield operator_runs

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.store.database import open_store
 from relay.store.writer import Writer
+from tests.support.places import new_store
 from tests.support.shelf import Shelf
 from tests.support.stored import NOW_MS
 
@@ -17,7 +17,7 @@ from tests.support.stored import NOW_MS
 @pytest.fixture
 def shelf(tmp_path: Path) -> Iterator[Shelf]:
     path = tmp_path / "relay.db"
-    shelf = Shelf(path, open_store(path, tmp_path / "relay.key"))
+    shelf = Shelf(path, new_store(path, tmp_path / "relay.key"))
     with closing(shelf.connection):
         yield shelf
 

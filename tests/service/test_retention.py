@@ -14,14 +14,13 @@ from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Purged, 
 from relay.store.audit import verify_audit
 from relay.store.chain import RECORDS, head_row, next_link, read_head, write_head
 from relay.store.connection import Connection
-from relay.store.database import connect, open_store
+from relay.store.database import connect
 from relay.store.record_rows import INSERT, insert, row_of
 from relay.store.recordings import Recording, add_recording, file_of, find_recording, seal_file
 from relay.store.records import verify_records
-from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, operator_cli
 from relay.store.writer import Writer
-from tests.support.places import place_in
+from tests.support.places import store_in
 from tests.support.stored import X, ended_record
 from tests.support.vouched import vouch
 
@@ -32,9 +31,8 @@ class Store:
     """A store with a fixed clock, and rows of any age."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = place_in(folder)
+        self.path, self.sealer = store_in(folder)
         self.kept_in = folder / "recordings"
-        self.sealer: Sealer = open_store(self.path, folder / "relay.key")
         self.now_ms = NOW_MS
         self.writer = Writer(self.path, self.sealer, clock_ms=lambda: self.now_ms)
         self.connection: Connection = connect(self.path)

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from relay.model.call import CallRecord
-from relay.store.database import connect_reader, open_store
+from relay.store.database import connect_reader
 from relay.store.journal import journal as journal_module
 from relay.store.journal.journal import BatchWriter, Journal
 from relay.store.records import all_records, verify_records
 from relay.store.sealing.sealer import Sealer
 from relay.store.sqlite.journal import sqlite_journal
+from tests.support.places import new_store
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ class Disk(NamedTuple):
 @pytest.fixture
 def disk(tmp_path: Path) -> Disk:
     path, key_file = tmp_path / "var" / "relay.db", tmp_path / "key" / "relay.key"
-    return Disk(path, key_file, open_store(path, key_file))
+    return Disk(path, key_file, new_store(path, key_file))
 
 
 Reported = list[tuple[str, dict[str, object]]]

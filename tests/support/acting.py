@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from relay.store.connection import Connection
-from relay.store.database import connect_reader, open_store
+from relay.store.database import connect_reader
 from relay.store.unit_of_work import RELAY, Actor, UnitOfWork
 from relay.store.writer import Writer
-from tests.support.places import place_in
+from tests.support.places import store_in
 from tests.support.stored import NOW_MS
 
 T = TypeVar("T")
@@ -26,8 +26,7 @@ class Acting:
     """A new store in a folder; `now_ms` is its clock."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = place_in(folder)
-        self.sealer = open_store(self.path, folder / "relay.key")
+        self.path, self.sealer = store_in(folder)
         self.now_ms = NOW_MS
         self.writer = Writer(self.path, self.sealer, clock_ms=lambda: self.now_ms)
         self.reader: Connection = connect_reader(self.path)

@@ -19,7 +19,7 @@ import psycopg
 from relay.store.connection import PostgresServer
 from relay.store.database import connect
 
-__all__ = ["PostgresProcess", "connect", "drop", "new_place", "new_url", "shared_server"]
+__all__ = ["PostgresProcess", "connect", "database_of", "drop", "new_place", "new_url", "shared_server"]
 
 _numbers = count(1)
 _SETTINGS = {
@@ -104,10 +104,10 @@ def shared_server() -> PostgresProcess:
     return server
 
 
-def new_place(folder: Path, node: str = "a") -> PostgresServer:
-    """An empty store."""
+def new_place(folder: Path, node: str = "a", template: str = "template0") -> PostgresServer:
+    """An empty database, or a copy of one."""
     server = shared_server()
-    return PostgresServer(server.url(server.new_database()), node, folder / "relay.db")
+    return PostgresServer(server.url(server.new_database(template)), node, folder / "relay.db")
 
 
 @contextmanager
@@ -121,4 +121,9 @@ def new_url() -> Iterator[str]:
 
 def drop(place: PostgresServer) -> None:
     """Drop a place made by `new_place`."""
-    shared_server().drop(str(psycopg.conninfo.conninfo_to_dict(place.url)["dbname"]))
+    shared_server().drop(database_of(place))
+
+
+def database_of(place: PostgresServer) -> str:
+    """The name of its database."""
+    return str(psycopg.conninfo.conninfo_to_dict(place.url)["dbname"])

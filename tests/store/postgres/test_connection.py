@@ -13,15 +13,15 @@ import pytest
 from relay.model.actions import Commit
 from relay.store.audit import AuditQuery, all_entries, verify_audit
 from relay.store.bindings import all_bindings
-from relay.store.connection import PostgresError, PostgresServer, each_row
-from relay.store.database import connect, connect_reader, one_moment, open_store
+from relay.store.connection import PostgresError, each_row
+from relay.store.database import connect, connect_reader, one_moment
 from relay.store.postgres import connection as module
 from relay.store.postgres.journal import postgres_journal
 from relay.store.records import all_records, verify_records
-from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.support import postgres
+from tests.support.places import new_server_store
 from tests.support.stored import NOW_MS, binding, ended_record, put
 
 pytestmark = pytest.mark.outside
@@ -34,8 +34,7 @@ class Store:
     """A database with `COUNT` ended records, bindings and entries of the audit log."""
 
     def __init__(self, folder: Path) -> None:
-        self.place: PostgresServer = postgres.new_place(folder)
-        self.sealer: Sealer = open_store(self.place, folder / "relay.key")
+        self.place, self.sealer = new_server_store(folder)
 
     async def fill(self) -> None:
         journal = postgres_journal(self.place, self.sealer, lambda event, fields: None)
@@ -113,8 +112,7 @@ async def test_read_sees_one_snapshot(store: Store, sent: list[int]) -> None:
 
 
 def test_frozen_unit_of_work_does_not_block_others(tmp_path: Path) -> None:
-    place = postgres.new_place(tmp_path)
-    open_store(place, tmp_path / "relay.key")
+    place, _ = new_server_store(tmp_path)
     with closing(connect(place)) as frozen, closing(connect(place)) as writer:
         frozen.execute("BEGIN IMMEDIATE")
         writer.execute("BEGIN IMMEDIATE")  # waits for the frozen one

@@ -16,7 +16,7 @@ from relay.model.actions import Commit
 from relay.model.call import CallRecord
 from relay.policy.rules import LastCaller
 from relay.store.connection import PostgresServer
-from relay.store.database import connect_reader, open_store
+from relay.store.database import connect_reader
 from relay.store.journal.attempts import with_records
 from relay.store.journal.journal import Batch, Journal
 from relay.store.journal.rows import LiveCall, event_rows
@@ -24,9 +24,9 @@ from relay.store.postgres import nodes
 from relay.store.postgres.journal import PostgresWriter, postgres_journal
 from relay.store.postgres.nodes import Node
 from relay.store.records import all_records, verify_records
-from relay.store.sealing.sealer import Sealer
 from tests.store.conftest import Reported, Waiter
 from tests.support import postgres
+from tests.support.places import new_server_store
 from tests.support.stored import ended_record, live_record
 from tests.support.waiting import until
 
@@ -45,8 +45,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.place = postgres.new_place(folder)
-        self.sealer: Sealer = open_store(self.place, folder / "relay.key")
+        self.place, self.sealer = new_server_store(folder)
         self.said: Reported = []
 
     def server(self, node: str) -> PostgresServer:

@@ -20,12 +20,12 @@ from relay.policy.evaluate import LookupResult
 from relay.policy.rules import FREQUENCY_NUMBER, Cap, Rules
 from relay.postgres_look_ups import SWEEP_EACH, PostgresLookUps
 from relay.store.connection import Connection, PostgresServer
-from relay.store.database import open_store
 from relay.store.postgres.lookup import FEW, SWEPT, Capped, PostgresRouteReader, counting_part, slice_ms_of
 from relay.store.record_rows import ADD_INDEX, number_key, pair_key
 from relay.store.sealing.sealer import Sealer
 from tests.net.support import until
 from tests.support import postgres
+from tests.support.places import new_server_store
 from tests.support.stored import NOW_MS, A, B, X, Y, binding, end, put
 
 pytestmark = pytest.mark.outside
@@ -35,8 +35,7 @@ _LAST = "SELECT query FROM pg_stat_activity WHERE datname = current_database() A
 
 async def test_look_up_is_one_statement(tmp_path: Path) -> None:
     """Each further statement would double the cost on the server."""
-    place = postgres.new_place(tmp_path)
-    sealer = open_store(place, tmp_path / "relay.key")
+    place, sealer = new_server_store(tmp_path)
     reader = PostgresRouteReader(place, sealer, Rules(), lambda event, fields: None)
     await reader.open()
     with closing(reader), closing(postgres.connect(place)) as looker:
@@ -48,8 +47,7 @@ async def test_look_up_is_one_statement(tmp_path: Path) -> None:
 
 async def test_look_up_with_frequency_caps_is_one_statement(tmp_path: Path) -> None:
     """It also counts the call."""
-    place = postgres.new_place(tmp_path)
-    sealer = open_store(place, tmp_path / "relay.key")
+    place, sealer = new_server_store(tmp_path)
     put(place, sealer, binding())
     caps = (Cap(3, 300), Cap(10, 86_400))
     reader = PostgresRouteReader(place, sealer, Rules(caller_caps=caps, number_caps=caps), lambda event, fields: None)
@@ -66,8 +64,7 @@ async def test_look_up_with_frequency_caps_is_one_statement(tmp_path: Path) -> N
 
 async def test_look_up_under_way_uses_changed_rules(tmp_path: Path) -> None:
     """Its first answer has the columns of the old rules."""
-    place = postgres.new_place(tmp_path)
-    sealer = open_store(place, tmp_path / "relay.key")
+    place, sealer = new_server_store(tmp_path)
     put(place, sealer, binding())
     reader = PostgresRouteReader(place, sealer, Rules(), lambda event, fields: None)
     await reader.open()
@@ -141,8 +138,7 @@ class Store(NamedTuple):
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    place = postgres.new_place(tmp_path)
-    sealer = open_store(place, tmp_path / "relay.key")
+    place, sealer = new_server_store(tmp_path)
     with closing(postgres.connect(place)) as connection:
         yield Store(place, sealer, connection)
     postgres.drop(place)

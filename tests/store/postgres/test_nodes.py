@@ -11,12 +11,12 @@ import pytest
 from relay.defence.limits import Rates, SharedLimits, Tally
 from relay.policy.call_policy import RefusedAttempts
 from relay.store.connection import Connection, PostgresServer
-from relay.store.database import open_store
 from relay.store.postgres import nodes
 from relay.store.postgres.nodes import Node
 from relay.store.sealing.sealer import Sealer
 from tests.store.conftest import Reported
 from tests.support import postgres
+from tests.support.places import new_server_store
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.outside
@@ -41,8 +41,7 @@ class Relay:
 
 class Store:
     def __init__(self, folder: Path) -> None:
-        self.place = postgres.new_place(folder)
-        self.sealer = open_store(self.place, folder / "relay.key")
+        self.place, self.sealer = new_server_store(folder)
         self.said: Reported = []
 
     @asynccontextmanager

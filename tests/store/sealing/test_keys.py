@@ -21,7 +21,7 @@ from relay.store.sealing.sealer import Sealer, load_key
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.store.conftest import Disk, Reported, opened, stored
-from tests.support.places import SERVER, kind, place_in
+from tests.support.places import SERVER, kind, store_in
 from tests.support.stored import ended_record, live_record
 
 
@@ -110,8 +110,7 @@ def test_emptied_key_table_fails_writes_until_the_store_is_opened_again(disk: Di
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[Place, Sealer]]:
     with kind(SERVER):
-        place = place_in(tmp_path)
-        yield place, open_store(place, tmp_path / "relay.key")
+        yield store_in(tmp_path)
 
 
 async def test_node_publishes_its_keys_and_switches_with_a_heartbeat(
