@@ -7,10 +7,16 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import places
 
+# How long an example takes is the machine's affair: no test fails by it.
+settings.register_profile("relay700", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("relay700")
+
 INTEROP = Path(__file__).parent / "interop"
+STORE = Path(__file__).parent / "store"
 # Packages whose tests run on SQLite and on PostgreSQL (tests/support/places.py).
 ON_BOTH = ("tests.service.",)
 MODEL = "tests.service.test_model"  # SQLite only: thousands of small steps
@@ -28,7 +34,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(autouse=True)
 def store_kind(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The kind of store that `place_in` creates."""
+    """The kind of store that `store_in` makes."""
     kind = getattr(request, "param", places.FILE)
     with places.kind(kind):
         yield kind
@@ -53,14 +59,14 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run files that drive real programs first, so that no worker is left with minutes of them at the end.
 
-    Coverage doubles a test's time. It is off where it adds nothing: for relays in other processes, and for property
-    tests, whose code has ordinary tests as well.
+    Coverage doubles a test's time. It is off where it adds nothing: for relays in other processes, for the service on a
+    server, where it is the same as on a file, and for property tests, whose code has ordinary tests as well.
     """
     for item in items:
-        in_interop = INTEROP in item.path.parents
-        if in_interop:
+        if INTEROP in item.path.parents:
             item.add_marker(pytest.mark.outside)
-        if in_interop or getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        is_outside = item.get_closest_marker("outside") is not None and STORE not in item.path.parents
+        if is_outside or getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker(pytest.mark.no_cover)
     first = {item.path for item in items if item.get_closest_marker("outside")}
     items.sort(key=lambda item: item.path not in first)

@@ -15,7 +15,7 @@ from tests.canary.stuffing import ATTRIBUTES, HEADERS, PARTLY
 from tests.ladder.checks import Checks
 from tests.ladder.ladder import ANSWER, OFFER, X
 
-SCENES = settings(max_examples=100, deadline=None)
+SCENES = settings(max_examples=100)
 
 _ALL = [line.partition(":")[0] for line in (HEADERS + PARTLY).split("\n")]
 NAMES = sorted({name for name in _ALL if name and "{" not in name})

@@ -54,7 +54,7 @@ class TamperedLadder(LossyLadder):
         self.after(0.01, arrive)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     first=st.integers(0, 25),
     count=st.sampled_from([1, 1, 2, 1000]),

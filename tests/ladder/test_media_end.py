@@ -213,7 +213,7 @@ _TIMES = st.integers(0, 80).map(lambda tenths: tenths / 10)
 _DELAYS = st.sampled_from([0.001, 0.001, 0.3, 0.9, None])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     fates=st.lists(st.sampled_from(FATES), max_size=40),
     delays=st.lists(_DELAYS, max_size=8),

@@ -61,7 +61,7 @@ CALLS = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(**CALLS)
 def test_any_call_over_any_network_keeps_the_invariants(
     fates: list[str],
@@ -74,7 +74,7 @@ def test_any_call_over_any_network_keeps_the_invariants(
     assert len(ladder.records) == 1
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=75)
 @given(restarted_at=_TIMES, **CALLS)
 def test_any_call_with_a_restart_keeps_the_invariants(
     restarted_at: float,

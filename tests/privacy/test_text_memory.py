@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.privacy.text_memory import MOST_SENDERS, NOTHING, WINDOW_S, TextMemory, after, mask_across
@@ -117,7 +117,6 @@ def test_text_without_digits_takes_no_memory() -> None:
     assert len(memory) == 0
 
 
-@settings(deadline=None)
 @given(st.lists(st.text("0123456789 -o是一x", max_size=400), max_size=4))
 def test_memory_per_sender_is_bounded(texts: list[str]) -> None:
     tails = NOTHING
@@ -126,7 +125,6 @@ def test_memory_per_sender_is_bounded(texts: list[str]) -> None:
     assert sum(sys.getsizeof(part) for tail in tails for part in tail) < 1_500
 
 
-@settings(deadline=None)
 @given(st.integers(1, 10), st.text("xyz 到", max_size=20), st.text("xyz 到", max_size=20))
 def test_senders_number_is_never_completed(split: int, after_it: str, before_it: str) -> None:
     digits = SENDER[2:]

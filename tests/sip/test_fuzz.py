@@ -87,13 +87,13 @@ def exercise(data: bytes) -> None:
     assert again.serialize() == written
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes_raise_only_parse_error(data):
     exercise(data)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(mutated(SEEDS))
 def test_mutated_messages_raise_only_parse_error(data):
     exercise(data)
@@ -106,7 +106,7 @@ NAMES = st.from_regex(r"[a-z!%*_+`'~.-][a-z0-9-]{1,12}", fullmatch=True).filter(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=8), st.binary(max_size=50))
 def test_message_survives_a_round_trip(headers, body):
     message = parse_message(Request.of("X", "sip:a@b", headers, body).serialize())
@@ -133,7 +133,7 @@ VIA_PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(VIA_PIECES, max_size=10))
 def test_fast_branch_equals_that_of_the_full_parse(pieces):
     message = Request.of("X", "sip:a@b", [("via", "SIP/2.0/UDP h" + "".join(pieces).strip())])
@@ -149,7 +149,7 @@ ADDRESS_PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(ADDRESS_PIECES, max_size=10))
 @example(["<sip:a@b>", ";x=", '"', ">", ";tag=", "a", '"'])
 @example(["<sip:a@b>", ";tag", ";tag=", "a"])
@@ -164,7 +164,7 @@ def test_fast_tag_equals_that_of_the_full_parse(pieces):
     assert message.from_tag == full
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(ADDRESS_PIECES, max_size=10).map("".join))
 def test_address_survives_a_round_trip(text):
     with suppress(ParseError):
@@ -200,7 +200,7 @@ URI_PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(URI_PIECES, max_size=10).map("".join) | TEXT)
 def test_uri_survives_a_round_trip(text):
     try:
@@ -224,7 +224,7 @@ PLACES = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.sampled_from(["sip:", "sips:", "SIP:", "tel:"]), USERS, USERS, PLACES)
 def test_cached_uri_place_parses_like_a_new_one(scheme, before, user, place):
     outcome(parse_uri, f"{scheme}{before}@{place}")
@@ -241,7 +241,7 @@ HOPS = st.sampled_from(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(HOPS, PARAM_TEXT, PARAM_TEXT)
 def test_cached_via_hop_parses_like_a_new_one(hop, before, params):
     outcome(parse_via, f"{hop}{before}")
@@ -249,7 +249,7 @@ def test_cached_via_hop_parses_like_a_new_one(hop, before, params):
     assert outcome(parse_via, text) == outcome(headers._parse_via, text)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.lists(st.sampled_from(["a", " ", '"', "\\", "é", ",", "<", "\t", "²"]), max_size=4).map("".join),
     st.lists(URI_PIECES | st.sampled_from(["<", ">", '"']), max_size=5).map("".join),
@@ -260,7 +260,7 @@ def test_fast_path_of_addresses_equals_the_full_parse(display, text, params):
     assert outcome(parse_name_addr, value) == outcome(headers._parse_name_addr, value, "")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TEXT, st.dictionaries(st.from_regex(r"[a-z0-9.-]{1,8}", fullmatch=True), st.none() | TEXT, max_size=4))
 def test_quoting_and_parameters_survive_a_round_trip(text, params):
     with suppress(ParseError):  # control characters
@@ -268,7 +268,7 @@ def test_quoting_and_parameters_survive_a_round_trip(text, params):
         assert parse_name_addr(f"<sip:h>{format_params(params)}").params == params
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(VIA_PIECES, max_size=10).map("".join) | TEXT)
 def test_arbitrary_via_raises_only_parse_error(text):
     with suppress(ParseError):
@@ -292,7 +292,7 @@ WHOLE = [row.data for row in TORTURE if row.codec == "accepted"]
 STREAMS = st.lists(st.sampled_from([*WHOLE, b"\r\n", b"\r\n\r\n"]) | PIECES, max_size=4).map(b"".join) | mutated(WHOLE)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(STREAMS, st.lists(st.integers(0, 3000), max_size=12))
 def test_every_split_of_a_stream_gives_the_same_frames(stream, cuts):
     ends = [*sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
@@ -300,7 +300,7 @@ def test_every_split_of_a_stream_gives_the_same_frames(stream, cuts):
     assert frames_of(pieces) == frames_of([stream])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(STREAMS)
 def test_frame_ends_with_its_message(stream):
     for frame in frames_of([stream])[0]:
@@ -323,13 +323,13 @@ def exercise_sdp(body: bytes) -> None:
     assert again == sdp
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(mutated(BODIES))
 def test_mutated_sdp_raises_only_parse_error(body):
     exercise_sdp(body)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.sampled_from("vosiuepcbtrzkam").flatmap(lambda kind: TEXT.map(lambda text: f"{kind}={text}")), max_size=6

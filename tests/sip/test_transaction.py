@@ -577,7 +577,7 @@ FATES = st.lists(DELAYS, max_size=40)
 FINALS = st.sampled_from([200, 202, 302, 404, 486, 487, 503, 603])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     method=st.sampled_from(["INVITE", "BYE", "UPDATE"]),
     provisionals=st.lists(st.tuples(st.floats(0, 2), st.sampled_from([100, 180, 183])), max_size=3),
@@ -596,7 +596,7 @@ def test_loss_duplicates_and_reordering_leave_nothing_and_give_one_verdict(
     assert ladder.verdicts <= {final[1], "timeout"}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(final=FINALS, fates=st.lists(DELAYS, max_size=5), method=st.sampled_from(["INVITE", "BYE"]))
 def test_five_lost_packets_do_not_lose_the_response_over_udp(final: int, fates: list[list[float]], method: str) -> None:
     """There are more than five tries before the client gives up (timers B, F) and the server forgets (H, J, L)."""
@@ -665,7 +665,7 @@ STEPS = {
 SCRIPTS = st.lists(st.one_of(*(st.tuples(st.just(step), what) for step, what in STEPS.items())), max_size=40)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(SCRIPTS, st.sampled_from([UDP, TCP]))
 def test_any_messages_in_any_order_leave_nothing_behind(
     script: list[tuple[Callable[[Disorder, Any], None], Any]], flow: Flow
