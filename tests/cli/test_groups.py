@@ -107,6 +107,7 @@ def test_a_number_of_a_kind_no_longer_allowed_can_be_withdrawn(relay700: Command
     config = relay700.folder / "relay.toml"
     config.write_text(config.read_text().replace(EXTENSIONS, ""))
     relay700.done("filings", "remove", "8001")
+    assert relay700.objects("filings", "list") == []
 
 
 def test_json_of_a_filing_is_masked_without_a_reason(relay700: Command) -> None:

@@ -32,9 +32,12 @@ RECORDS = MEDIA + '[recording]\nspool = "spool"\n'
 
 
 def faults(made: Config) -> str:
-    with pytest.raises(ConfigError) as error:
+    """What is wrong, a line each."""
+    try:
         check_files(made)
-    return "\n".join(error.value.problems)
+    except ConfigError as error:
+        return "\n".join(error.problems)
+    return ""
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_existing_files_are_accepted(here: Path) -> None:
-    check_files(config(RECORDS))
+    assert faults(config(RECORDS)) == ""
 
 
 def test_a_missing_folder_is_reported(here: Path) -> None:
@@ -85,7 +88,7 @@ def test_an_unsupported_cipher_is_reported(here: Path, monkeypatch: pytest.Monke
 
 
 def test_files_are_not_checked_when_recording_is_off(here: Path) -> None:
-    check_files(config('[recording]\nkept_in = "/proc/nowhere"'))
+    assert faults(config('[recording]\nkept_in = "/proc/nowhere"')) == ""
 
 
 AUTH = '{username = "4001", password_file = "var/p"}'

@@ -104,6 +104,7 @@ async def test_a_failed_start_is_retried_until_stopped(tmp_path: Path) -> None:
 
 async def test_stopping_a_child_that_was_never_started_does_nothing(tmp_path: Path) -> None:
     await child(POLITE, tmp_path / "said", Log()).stop()
+    assert not (tmp_path / "said").exists()
 
 
 def test_a_child_sees_end_of_file_when_its_parent_is_killed(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_key_of_another_store_is_refused(disk: Disk, tmp_path: Path) -> None:
 
 def test_store_opens_while_another_process_writes(disk: Disk) -> None:
     with closing(connect(disk.path)) as other, transaction(other):
-        open_store(disk.path, disk.key_file)
+        assert open_store(disk.path, disk.key_file).key_id == disk.sealer.key_id
 
 
 def test_store_with_additions_of_a_newer_version_opens(disk: Disk) -> None:

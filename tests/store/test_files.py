@@ -168,6 +168,10 @@ SOMEBODY = 12_345
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 
 
+def opens(disk: Disk) -> bool:
+    return open_store(disk.path, disk.key_file).key_id == disk.sealer.key_id
+
+
 def refusal(disk: Disk) -> str:
     with pytest.raises(StoreError) as refused:
         open_store(disk.path, disk.key_file)
@@ -178,7 +182,7 @@ def mended_as_told(disk: Disk) -> None:
     """Run the fix in the error text, after which the store opens."""
     for fault in refusal(disk).split("; "):
         subprocess.run(fault.rpartition(": ")[2], shell=True, check=True)
-    open_store(disk.path, disk.key_file)
+    assert opens(disk)
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o707, 0o702])
@@ -196,7 +200,7 @@ def test_key_folder_writable_by_others_is_refused(disk: Disk) -> None:
 @pytest.mark.parametrize("mode", [0o755, 0o1777])
 def test_folder_where_others_cannot_replace_files_is_accepted(disk: Disk, mode: int) -> None:
     disk.path.parent.chmod(mode)
-    open_store(disk.path, disk.key_file)
+    assert opens(disk)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -221,7 +225,7 @@ def test_symlink_in_place_of_a_file_is_refused(disk: Disk, tmp_path: Path, suffi
 def test_symlink_to_the_key_is_accepted(disk: Disk) -> None:
     disk.key_file.rename(disk.key_file.with_name("real"))
     disk.key_file.symlink_to("real")
-    open_store(disk.path, disk.key_file)
+    assert opens(disk)
 
 
 @as_root
@@ -239,7 +243,7 @@ def test_root_may_use_the_store_of_the_folder_owner(disk: Disk) -> None:
     """The owner of the folder owns the store."""
     for file in (disk.path.parent, *disk.path.parent.iterdir(), disk.key_file):
         os.chown(file, SOMEBODY, SOMEBODY)
-    open_store(disk.path, disk.key_file)
+    assert opens(disk)
 
 
 def test_error_lists_every_fault(disk: Disk) -> None:
