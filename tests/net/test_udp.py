@@ -11,9 +11,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from relay.net import udp
-from relay.net.burst import MOST
 from relay.net.queues import Pace
-from relay.net.udp import MAX_DATAGRAM, MAX_SEGMENTED, UdpSocket
+from relay.net.udp import MAX_DATAGRAM, MAX_SEGMENTED, MOST, Burst, UdpSocket, parse_source
 from relay.sip.message import Flow
 from tests.net.support import hold_up_the_loop
 from tests.support.addresses import Address, free
@@ -297,3 +296,32 @@ def test_a_clock_step_is_not_a_queueing_delay() -> None:
     for seconds in (-3600, 3600):
         stamp = struct.pack("=qq", int(time.time()) + seconds, 0)
         assert socket_of._waited_s([(socket.SOL_SOCKET, udp._SO_TIMESTAMPNS, stamp)]) == 0.0
+
+
+# -- Burst
+
+
+@pytest.mark.parametrize(
+    ("family", "host", "other"),
+    [(socket.AF_INET, "127.0.0.10", "127.0.0.11"), (socket.AF_INET6, "::1", "::1")],
+)
+def test_waiting_datagrams_are_read_in_order_with_their_sources(
+    family: socket.AddressFamily, host: str, other: str
+) -> None:
+    with (
+        socket.socket(family, socket.SOCK_DGRAM) as end,
+        socket.socket(family, socket.SOCK_DGRAM) as one,
+        socket.socket(family, socket.SOCK_DGRAM) as another,
+    ):
+        end.bind((host, 0))
+        one.bind((other, 0))
+        another.bind((other, 0))
+        sent = [(b"a", one), (b"", another), (bytes(65_000), one), (b"\r\n\r\n", another), *[(b"b", one)] * MOST]
+        for data, peer in sent:
+            peer.sendto(data, end.getsockname())
+        burst = Burst(end)
+        first, rest, nothing = burst.read(), burst.read(), burst.read()
+        assert len(first) == MOST
+        assert nothing == []
+        read = [(data, parse_source(family, source)) for data, source in first + rest]
+        assert read == [(data, peer.getsockname()[:2]) for data, peer in sent]
