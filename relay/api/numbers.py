@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Path
 from pydantic import Field
@@ -28,12 +28,9 @@ from relay.api.models import (
 from relay.api.models import ManagedPrefix as PrefixText
 from relay.errors import Refused
 from relay.service.numbers import (
-    AS_CONFIGURED,
     LONGEST_COOL_DOWN_MS,
     MOST_BINDINGS,
     WARN_PERCENT,
-    NewPool,
-    NewPrefix,
     PoolChange,
     PrefixChange,
     change_pool,
@@ -43,6 +40,8 @@ from relay.service.numbers import (
     lock,
     make_pool,
     move,
+    new_pool,
+    new_prefix,
     unlock,
 )
 from relay.store.numbers import (
@@ -207,8 +206,8 @@ async def post_prefix(asked: PrefixCreateRequest, visit: OperatorChanges) -> Res
     cool_down_ms = None if asked.cool_down_s is None else asked.cool_down_s * 1000
 
     def do(act: UnitOfWork) -> Answer:
-        new = NewPrefix(asked.prefix, asked.peer, asked.pool, cool_down_ms)
-        loaded = load_prefix(act, new, visit.backend.settings.peers)
+        wanted = new_prefix(asked.prefix, asked.peer, cool_down_ms)
+        loaded = load_prefix(act, wanted, asked.pool, visit.backend.settings.peers)
         shown = shown_prefix(get_prefix(act, asked.prefix)).model_dump()
         return Answer(PrefixLoadedResponse(**shown, loaded=loaded), 201, f"/v1/prefixes/{asked.prefix}")
 
@@ -235,8 +234,8 @@ async def patch_prefix(prefix: PrefixPath, asked: PrefixChangeRequest, visit: Op
     reason = values.pop("reason", "")
     if "cool_down_s" in values:
         cool_down_s = values.pop("cool_down_s")
-        values["cool_down_ms"] = AS_CONFIGURED if cool_down_s is None else cool_down_s * 1000
-    change = PrefixChange(**values)
+        values["cool_down_ms"] = None if cool_down_s is None else cool_down_s * 1000
+    change = cast(PrefixChange, values)
     peers = visit.backend.settings.peers
     return await visit.change(lambda act: Answer(shown_prefix(change_prefix(act, prefix, change, reason, peers))))
 
@@ -315,7 +314,7 @@ def _own(visit: RequestContext, pool_id: str) -> Pool:
 @pool_router.post("", status_code=201, response_model=PoolResponse, summary="Make a pool")
 async def post_pool(asked: PoolCreateRequest, visit: OperatorChanges) -> Response:
     """Make an empty pool. Load prefixes or move numbers into it."""
-    pool = NewPool(asked.id, asked.business, asked.area, asked.max_bindings, asked.warn_percent)
+    pool = new_pool(asked.id, asked.business, asked.area, asked.max_bindings, asked.warn_percent)
 
     def do(act: UnitOfWork) -> Answer:
         return Answer(shown_pool(make_pool(act, pool)), 201, f"/v1/pools/{asked.id}")
@@ -345,10 +344,7 @@ async def get_pool(pool_id: PoolId, visit: Reads) -> PoolResponse:
 @pool_router.patch("/{pool_id}", response_model=PoolResponse, summary="Change a pool")
 async def patch_pool(pool_id: PoolId, asked: PoolChangeRequest, visit: OperatorChanges) -> Response:
     """Change a pool. Existing bindings remain."""
-    values = given(asked)
-    if "business" in values:
-        values["business"] = values["business"] or ""
-    change = PoolChange(**values)
+    change = cast(PoolChange, given(asked))
     return await visit.change(lambda act: Answer(shown_pool(change_pool(act, pool_id, change))))
 
 

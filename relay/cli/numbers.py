@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import click
 
@@ -28,7 +28,7 @@ from relay.cli.output import plain, show_list, show_one
 from relay.errors import StoreError
 from relay.service import numbers as service
 from relay.service.fields import format_moment
-from relay.service.numbers import PREFIX_STATES, NewPool, NewPrefix, PoolChange, PrefixChange
+from relay.service.numbers import PREFIX_STATES, PoolChange, PrefixChange
 from relay.store.numbers import (
     Number,
     NumberQuery,
@@ -65,9 +65,9 @@ def numbers() -> None:
 @config_option
 def load(config_path: Path | None, prefix: str, peer: str, pool: str, cool_down: int | None) -> None:
     """Put the 10,000 numbers of PREFIX, the 11 managed digits, into a pool."""
-    asked = NewPrefix(prefix, peer, pool, cool_down)
+    wanted = service.new_prefix(prefix, peer, cool_down)
     with opened(config_path, make=True) as store:
-        count = store.act(lambda act: service.load_prefix(act, asked, _peers(store)))
+        count = store.act(lambda act: service.load_prefix(act, wanted, pool, _peers(store)))
     click.echo(f"{count} numbers loaded")
 
 
@@ -89,7 +89,11 @@ def prefixes(config_path: Path | None, limit: int | None, as_json: bool) -> None
 )
 @click.option("--peer", metavar="NAME", help="[[peer]] of the carrier.")
 @click.option(
-    "--cool-down", type=or_none(duration), metavar="TIME|none", help="Rest before re-use; none: as configured."
+    "--cool-down",
+    "cool_down_ms",
+    type=or_none(duration),
+    metavar="TIME|none",
+    help="Rest before re-use; none: as configured.",
 )
 @reason_option
 @json_option
@@ -97,14 +101,12 @@ def prefixes(config_path: Path | None, limit: int | None, as_json: bool) -> None
 def prefix_(
     config_path: Path | None,
     prefix: str,
-    state: str | None,
-    peer: str | None,
-    cool_down: int | str | None,
     reason: str,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Change a prefix. Options not given keep their value."""
-    asked = PrefixChange(peer, state, cool_down if isinstance(cool_down, int | None) else service.AS_CONFIGURED)
+    asked = cast(PrefixChange, _given(options, "cool_down_ms"))
     with opened(config_path) as store:
         changed = store.act(lambda act: service.change_prefix(act, prefix, asked, reason, _peers(store)))
     show_one(_prefix(changed), as_json=as_json)
@@ -202,9 +204,9 @@ _limits = stacked(
 @config_option
 def make(config_path: Path | None, pool_id: str, as_json: bool, **options: Any) -> None:
     """Make a pool. Fill it with `numbers load --pool` or `numbers move`."""
-    given = {name: value for name, value in options.items() if value is not None}
+    wanted = service.new_pool(pool_id, **_given(options))
     with opened(config_path, make=True) as store:
-        pool = store.act(lambda act: service.make_pool(act, NewPool(pool_id, **given)))
+        pool = store.act(lambda act: service.make_pool(act, wanted))
     show_one(_pool(pool), as_json=as_json)
 
 
@@ -216,10 +218,9 @@ def make(config_path: Path | None, pool_id: str, as_json: bool, **options: Any) 
 @config_option
 def change(config_path: Path | None, pool_id: str, as_json: bool, **options: Any) -> None:
     """Change a pool. Options not given keep their value."""
-    if options["business"] == NONE:
-        options["business"] = ""
+    asked = cast(PoolChange, _given(options, "business"))
     with opened(config_path) as store:
-        pool = store.act(lambda act: service.change_pool(act, pool_id, PoolChange(**options)))
+        pool = store.act(lambda act: service.change_pool(act, pool_id, asked))
     show_one(_pool(pool), as_json=as_json)
 
 
@@ -253,6 +254,14 @@ def usage_(config_path: Path | None, as_json: bool) -> None:
     with opened(config_path) as store:
         found = usage(store.reader, now_ms())
     show_list((_renamed(each, "pool_id", "pool") for each in found), _USAGE_COLUMNS, as_json=as_json)
+
+
+def _given(options: dict[str, Any], clearable: str = "") -> dict[str, Any]:
+    """The options that were given; "none" for `clearable` becomes None."""
+    found = {name: value for name, value in options.items() if value is not None}
+    if found.get(clearable) == NONE:
+        found[clearable] = None
+    return found
 
 
 def _peers(store: Opened) -> list[str]:

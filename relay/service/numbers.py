@@ -6,7 +6,7 @@ Only operators change them. Changes are effective from the next INVITE.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from typing import TypedDict
 
 from relay.errors import ParseError, Refused
 from relay.model.numbers import is_700, normalise_700, normalise_party
@@ -37,69 +37,53 @@ from relay.store.unit_of_work import UnitOfWork
 
 DEFAULT_POOL = "default"
 PREFIX_STATES: tuple[PrefixState, ...] = ("active", "locked", "returned")
-AS_CONFIGURED = -1  # resets a cool-down to the configured one
 LONGEST_COOL_DOWN_MS = 365 * 24 * 3_600_000
 MOST_BINDINGS = range(1, 5_001)
 WARN_PERCENT = range(1, 101)
 
 
-class NewPrefix(NamedTuple):
-    """A prefix to load. A cool-down of None is the configured one."""
+class PrefixChange(TypedDict, total=False):
+    """The fields of a prefix that a change gives, as `Prefix` has them."""
 
-    prefix: str
-    peer: str = ""
-    pool: str = DEFAULT_POOL
-    cool_down_ms: int | None = None
-
-
-class PrefixChange(NamedTuple):
-    """Fields of a prefix to change; None keeps a field. A cool-down may be AS_CONFIGURED."""
-
-    peer: str | None = None
-    state: str | None = None
-    cool_down_ms: int | None = None
+    peer: str
+    state: PrefixState
+    cool_down_ms: int | None
 
 
-class NewPool(NamedTuple):
-    """A pool to make. Without a business it is common: for all business users that have no pool."""
+class PoolChange(TypedDict, total=False):
+    """The fields of a pool that a change gives, as `Pool` has them."""
 
-    pool_id: str
-    business: str | None = None
-    area: str = ""
-    max_bindings: int = 200
-    warn_percent: int = 80
-
-
-class PoolChange(NamedTuple):
-    """Fields of a pool to change; None keeps a field. A business of "" makes the pool common."""
-
-    business: str | None = None
-    area: str | None = None
-    max_bindings: int | None = None
-    warn_percent: int | None = None
+    business: str | None
+    area: str
+    max_bindings: int
+    warn_percent: int
 
 
 # -- prefixes
 
 
-def load_prefix(act: UnitOfWork, asked: NewPrefix, peers: Collection[str] | None = None) -> int:
+def new_prefix(digits: str, peer: str = "", cool_down_ms: int | None = None) -> Prefix:
+    """A prefix to load."""
+    return Prefix(digits, digits[3:4], digits[4:], peer, "active", cool_down_ms, created_at=0)
+
+
+def load_prefix(act: UnitOfWork, wanted: Prefix, pool: str = DEFAULT_POOL, peers: Collection[str] | None = None) -> int:
     """Load a prefix with its 10,000 numbers into a pool. Returns the count of new numbers. Raises Refused.
 
     `peers`: the names of the configured peers; None: unknown.
     """
     _operator(act)
-    fields.prefix("prefix", asked.prefix)
-    if find_prefix(act.connection, asked.prefix) is not None:
+    fields.prefix("prefix", wanted.prefix)
+    if find_prefix(act.connection, wanted.prefix) is not None:
         raise Refused("state_conflict", "prefix", "already loaded")
-    if find_pool(act.connection, asked.pool) is None or asked.pool == LEGACY_POOL:
+    if find_pool(act.connection, pool) is None or pool == LEGACY_POOL:
         raise Refused("not_found", "pool", "there is no such pool: make it first")
-    peer = _peer(asked.peer, peers)
-    cool_down_ms = _cool_down(asked.cool_down_ms)
-    operator, platform = asked.prefix[3], asked.prefix[4:]
-    loaded = insert_prefix(
-        act, Prefix(asked.prefix, operator, platform, peer, "active", cool_down_ms, act.now_ms), asked.pool
+    prefix = wanted._replace(
+        peer=_peer(wanted.peer, peers), cool_down_ms=_cool_down(wanted.cool_down_ms), created_at=act.now_ms
     )
-    act.audit("prefix.load", asked.prefix, details={"pool": asked.pool, "peer": peer, "cool_down_ms": cool_down_ms})
+    loaded = insert_prefix(act, prefix, pool)
+    details: dict[str, object] = {"pool": pool, "peer": prefix.peer, "cool_down_ms": prefix.cool_down_ms}
+    act.audit("prefix.load", prefix.prefix, details=details)
     return loaded
 
 
@@ -118,13 +102,12 @@ def change_prefix(
     """Change peer, state or cool-down of a prefix. `returned` is final. Raises Refused. `peers`: as `load_prefix`."""
     _operator(act)
     old = get_prefix(act, prefix)
-    new = old
-    if asked.peer is not None:
-        new = new._replace(peer=_peer(asked.peer, peers))
-    if asked.cool_down_ms is not None:
-        new = new._replace(cool_down_ms=None if asked.cool_down_ms == AS_CONFIGURED else _cool_down(asked.cool_down_ms))
-    if asked.state is not None:
-        new = new._replace(state=_prefix_state(old, asked.state))
+    new = old._replace(**asked)
+    if "peer" in asked:
+        new = new._replace(peer=_peer(new.peer, peers))
+    _cool_down(new.cool_down_ms)
+    if old.state == "returned" and new.state != "returned":
+        raise Refused("state_conflict", "state", "the prefix was returned to the ministry, which is final")
     update_prefix(act, new)
     details = {name: value for name, value in new._asdict().items() if value != getattr(old, name)}
     act.audit("prefix.change", prefix, reason=fields.reason(reason), details=details)
@@ -147,7 +130,7 @@ def ensure_numbers(act: UnitOfWork, prefixes: Iterable[str], legacy: Iterable[st
     new = 0
     for prefix in prefixes:
         if find_prefix(act.connection, prefix) is None:
-            new += load_prefix(act, NewPrefix(prefix))
+            new += load_prefix(act, new_prefix(prefix))
     added = [number for number in legacy if insert_legacy(act, number)]
     if added:
         act.audit("number.legacy", added[0], details={"added": len(added)})
@@ -212,15 +195,24 @@ def _locks(act: UnitOfWork, number: str, action: str, reason: str, *, clear: int
 # -- pools
 
 
-def make_pool(act: UnitOfWork, asked: NewPool) -> Pool:
+def new_pool(
+    pool_id: str, business: str | None = None, area: str = "", max_bindings: int = 200, warn_percent: int = 80
+) -> Pool:
+    """A pool to make. Without a business it is common: for all business users that have no pool."""
+    return Pool(pool_id, business, area, max_bindings, warn_percent, created_at=0)
+
+
+def make_pool(act: UnitOfWork, wanted: Pool) -> Pool:
     """Make an empty pool. Raises Refused."""
     _operator(act)
-    fields.name("id", asked.pool_id)
-    if find_pool(act.connection, asked.pool_id) is not None or asked.pool_id == LEGACY_POOL:
+    fields.name("id", wanted.pool_id)
+    if find_pool(act.connection, wanted.pool_id) is not None or wanted.pool_id == LEGACY_POOL:
         raise Refused("state_conflict", "id", "taken by another pool: choose another id")
-    pool = _checked(act, Pool(*asked, created_at=act.now_ms))
+    pool = _checked(act, wanted._replace(created_at=act.now_ms))
     insert_pool(act, pool)
-    act.audit("pool.make", pool.pool_id, business=pool.business, details=asked._asdict())
+    details = pool._asdict()
+    del details["created_at"]
+    act.audit("pool.make", pool.pool_id, business=pool.business, details=details)
     return pool
 
 
@@ -230,24 +222,22 @@ def change_pool(act: UnitOfWork, pool_id: str, asked: PoolChange) -> Pool:
     old = find_pool(act.connection, pool_id) if pool_id.isprintable() else None
     if old is None or pool_id == LEGACY_POOL:
         raise Refused("not_found", "pool", "there is no such pool")
-    given = {name: value for name, value in asked._asdict().items() if value is not None}
-    pool = _checked(act, old._replace(**given))
+    pool = _checked(act, old._replace(**asked))
     update_pool(act, pool)
-    act.audit("pool.change", pool_id, business=pool.business, details=given)
+    act.audit("pool.change", pool_id, business=pool.business, details=dict(asked))
     return pool
 
 
 def _checked(act: UnitOfWork, pool: Pool) -> Pool:
-    business = pool.business or None
-    if business is not None:
-        get_business(act, business)
+    if pool.business is not None:
+        get_business(act, pool.business)
     for field, value, allowed in (
         ("max_bindings", pool.max_bindings, MOST_BINDINGS),
         ("warn_percent", pool.warn_percent, WARN_PERCENT),
     ):
         if value not in allowed:
             raise invalid(field, f"must be {allowed.start} to {allowed.stop - 1}")
-    return pool._replace(business=business, area=fields.text("area", pool.area, 64) or "")
+    return pool._replace(area=fields.text("area", pool.area, 64) or "")
 
 
 # -- shared checks
@@ -262,12 +252,3 @@ def _cool_down(value: int | None) -> int | None:
     if value is not None and not 0 <= value <= LONGEST_COOL_DOWN_MS:
         raise invalid("cool_down", "must be 0 to 365 days")
     return value
-
-
-def _prefix_state(old: Prefix, state: str) -> PrefixState:
-    if old.state == "returned" and state != "returned":
-        raise Refused("state_conflict", "state", "the prefix was returned to the ministry, which is final")
-    for known in PREFIX_STATES:
-        if known == state:
-            return known
-    raise invalid("state", f"must be one of: {', '.join(PREFIX_STATES)}")

@@ -9,7 +9,7 @@ from relay.service.businesses import Application, apply, set_state
 from relay.service.filings import add_filing
 from relay.service.groups import make_group, set_entry
 from relay.service.keys import BUSINESS_SCOPES, make_key
-from relay.service.numbers import NewPool, NewPrefix, load_prefix, make_pool
+from relay.service.numbers import load_prefix, make_pool, new_pool, new_prefix
 from relay.service.placement import BindRules
 from relay.store.unit_of_work import UnitOfWork
 from tests.api.conftest import PREFIX, A, B, C
@@ -26,8 +26,8 @@ def sow(act: UnitOfWork, business: str = "acme", prefix: str = PREFIX) -> Seeds:
     apply(act, Application(business.title(), business, **PAPERS | {"contact": f"Li Lei {A}"}))
     set_state(act, business, "approve", "test")
     key, _ = make_key(act, business, BUSINESS_SCOPES)
-    make_pool(act, NewPool(f"{business}-pool", business))
-    load_prefix(act, NewPrefix(prefix, pool=f"{business}-pool"))
+    make_pool(act, new_pool(f"{business}-pool", business))
+    load_prefix(act, new_prefix(prefix), f"{business}-pool")
     group = make_group(act, "riders", BindRules(), business, [A, C])
     request = written("AXB", A, B, x=f"{prefix}0001", order_id="order-1", business=business)
     binding = bind(act, request, BindRules())

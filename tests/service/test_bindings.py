@@ -11,7 +11,7 @@ from relay.model.binding import Binding
 from relay.model.call import Route
 from relay.service.bindings import end
 from relay.service.groups import make_group
-from relay.service.numbers import NewPool, NewPrefix, ensure_numbers, load_prefix, lock, make_pool, move
+from relay.service.numbers import ensure_numbers, load_prefix, lock, make_pool, move, new_pool, new_prefix
 from relay.service.placement import BindRules
 from relay.store.unit_of_work import Actor
 from tests.service.conftest import COOL_MS, RULES, Backend
@@ -69,7 +69,7 @@ def test_bind_prefers_unused_numbers(backend: Backend) -> None:
 def few(backend: Backend, count: int, **pool: Any) -> list[str]:
     """Make the pool `few` with `count` numbers."""
     numbers = [f"{PREFIX}{n:04d}" for n in range(9_000, 9_000 + count)]
-    backend.run(lambda act: make_pool(act, NewPool("few", **pool)))
+    backend.run(lambda act: make_pool(act, new_pool("few", **pool)))
     backend.run(lambda act: move(act, numbers, "few"))
     return numbers
 
@@ -261,7 +261,7 @@ def test_a_party_does_not_get_a_shared_number_it_used_with_another_party(backend
 
 
 def test_the_cool_down_of_a_prefix_overrides_the_configured_one(backend: Backend) -> None:
-    backend.run(lambda act: load_prefix(act, NewPrefix("70010000002", cool_down_ms=1_000)))
+    backend.run(lambda act: load_prefix(act, new_prefix("70010000002", cool_down_ms=1_000)))
     made = backend.bind(x="700100000020000")
     backend.run(lambda act: end(act, made.binding_id, RULES))
     assert refused(backend, "AXB", "8001", "8002", x="700100000020000") == ("number_cooling", "x")

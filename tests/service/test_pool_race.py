@@ -12,7 +12,7 @@ from threading import Barrier, Thread
 
 from relay.errors import Refused
 from relay.model.binding import Binding
-from relay.service.numbers import NewPool, make_pool, move
+from relay.service.numbers import make_pool, move, new_pool
 from relay.store.sealing.sealer import load_key
 from relay.store.unit_of_work import operator_cli
 from relay.store.writer import GroupWriter, Run, Writer
@@ -25,7 +25,7 @@ CLIENTS, NUMBERS = 100, 50
 
 def small_pool(backend: Backend) -> None:
     numbers = [f"{PREFIX}{n:04d}" for n in range(NUMBERS)]
-    backend.run(lambda act: make_pool(act, NewPool("small", max_bindings=1)))
+    backend.run(lambda act: make_pool(act, new_pool("small", max_bindings=1)))
     backend.run(lambda act: move(act, numbers, "small"))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import Refused
-from relay.service.numbers import NewPrefix, load_prefix
+from relay.service.numbers import load_prefix, new_prefix
 from relay.store import allocation
 from relay.store.allocation import Wish, choose, cool_down_ms, give_back, rest, take
 from tests.support.acting import Acting, acting
@@ -23,7 +23,7 @@ ANYBODY = Wish("acme")
 def store(tmp_path: Path) -> Iterator[Acting]:
     """A store with the 10,000 numbers of a prefix in the pool `default`."""
     with acting(tmp_path) as store:
-        store.run(lambda act: load_prefix(act, NewPrefix(PREFIX, cool_down_ms=500)))
+        store.run(lambda act: load_prefix(act, new_prefix(PREFIX, cool_down_ms=500)))
         yield store
 
 
@@ -181,5 +181,5 @@ def test_cooling_number_is_taken_again_only_by_the_same_two_parties(
 
 def test_cool_down_is_that_of_the_prefix_else_the_configured_one(store: Acting) -> None:
     assert store.run(lambda act: cool_down_ms(act, X, 9)) == 500
-    store.run(lambda act: load_prefix(act, NewPrefix("70010000002")))
+    store.run(lambda act: load_prefix(act, new_prefix("70010000002")))
     assert store.run(lambda act: cool_down_ms(act, "700100000020001", 9)) == 9
