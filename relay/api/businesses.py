@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import Annotated, Literal, cast
 
 from fastapi import APIRouter, Depends, Path
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 from starlette.responses import Response
 
 from relay.api.context import Answer, Needs, OperatorChanges, RequestContext, Revealing
@@ -21,6 +22,7 @@ from relay.api.models import (
     RequestModel,
     ResponseModel,
     Text128,
+    by,
     given,
     left_out,
     shown_moment,
@@ -34,22 +36,37 @@ from relay.service.businesses import (
     LARGEST_LIMIT,
     LONGEST,
     QUOTAS,
-    Application,
+    Fields,
     Scenario,
     Step,
     apply,
     change,
+    in_order,
+    parse_text,
     set_state,
 )
 from relay.store.businesses import Business, Changed, State, find_business, list_businesses, state_changes
 from relay.store.unit_of_work import UnitOfWork
 
-Licence = Annotated[str, StringConstraints(max_length=LONGEST["licence"], pattern=CLEAN)]
-ApplicationText = Annotated[str, StringConstraints(max_length=LONGEST["application"], pattern=CLEAN)]
-Contact = Annotated[str, StringConstraints(max_length=LONGEST["contact"], pattern=CLEAN)]
-Scheme = Annotated[str, StringConstraints(max_length=LONGEST["scheme"], pattern=CLEAN)]
+
+def _kept(field: str) -> AfterValidator:
+    return AfterValidator(partial(by, partial(parse_text, field)))
+
+
+CompanyName = Annotated[Text128, _kept("name")]
+Licence = Annotated[str, StringConstraints(max_length=LONGEST["licence"], pattern=CLEAN), _kept("licence")]
+ApplicationText = Annotated[
+    str, StringConstraints(max_length=LONGEST["application"], pattern=CLEAN), _kept("application")
+]
+Contact = Annotated[str, StringConstraints(max_length=LONGEST["contact"], pattern=CLEAN), _kept("contact")]
+Scheme = Annotated[str, StringConstraints(max_length=LONGEST["scheme"], pattern=CLEAN), _kept("scheme")]
 Limit = Annotated[int, Field(ge=0, le=LARGEST_LIMIT)] | Literal["none"] | None
-Modes = Annotated[list[Mode], Field(min_length=1, max_length=len(MODES), json_schema_extra={"uniqueItems": True})]
+Quota = Annotated[Limit, AfterValidator(lambda limit: NO_LIMIT if limit == "none" else limit)]
+Modes = Annotated[
+    list[Mode],
+    Field(min_length=1, max_length=len(MODES), json_schema_extra={"uniqueItems": True}),
+    AfterValidator(in_order),
+]
 
 
 class _Terms(RequestModel):
@@ -61,11 +78,11 @@ class _Terms(RequestModel):
     contact: Contact = Field("", description="person and phone; sealed at rest")
     scheme: Scheme = Field("", description="reference of the technical scheme")
     modes: Modes = Field(default=[*MODES], description="binding modes it may use")
-    max_bindings: Limit = Field(None, description="live bindings; null: as configured in [quotas]; none: unlimited")
-    max_calls: Limit = Field(None, description="concurrent calls; null and none as above")
-    max_cps: Limit = Field(None, description="new calls per second; null and none as above")
-    max_binds_per_s: Limit = Field(None, description="new bindings per second by its keys; null and none as above")
-    max_binds_per_day: Limit = Field(None, description="new bindings per day, China time; null and none as above")
+    max_bindings: Quota = Field(None, description="live bindings; null: as configured in [quotas]; none: unlimited")
+    max_calls: Quota = Field(None, description="concurrent calls; null and none as above")
+    max_cps: Quota = Field(None, description="new calls per second; null and none as above")
+    max_binds_per_s: Quota = Field(None, description="new bindings per second by its keys; null and none as above")
+    max_binds_per_day: Quota = Field(None, description="new bindings per day, China time; null and none as above")
     white_only: bool = Field(False, description="admit callers on its whitelist only")
     hours: Hours | None = None
     live_events: bool = Field(False, description="also send call.received, call.ringing and call.answered")
@@ -76,24 +93,24 @@ class BusinessCreateRequest(_Terms):
     """The application of a business user."""
 
     id: Name | None = Field(None, description="permanent id of your choice; omitted: generated", examples=["acme"])
-    name: Text128
+    name: CompanyName
 
 
 class BusinessChangeRequest(RequestModel):
     """Fields to change. Omitted fields keep their value."""
 
-    name: Text128 = Field(default_factory=left_out)
+    name: CompanyName = Field(default_factory=left_out)
     licence: Licence = Field(default_factory=left_out)
     application: ApplicationText = Field(default_factory=left_out)
     scenario: Scenario = Field(default_factory=left_out)
     contact: Contact = Field(default_factory=left_out)
     scheme: Scheme = Field(default_factory=left_out)
     modes: Modes = Field(default_factory=left_out)
-    max_bindings: Limit = None
-    max_calls: Limit = None
-    max_cps: Limit = None
-    max_binds_per_s: Limit = None
-    max_binds_per_day: Limit = None
+    max_bindings: Quota = None
+    max_calls: Quota = None
+    max_cps: Quota = None
+    max_binds_per_s: Quota = None
+    max_binds_per_day: Quota = None
     white_only: bool = Field(default_factory=left_out)
     hours: Hours | None = None
     live_events: bool = Field(default_factory=left_out)
@@ -162,7 +179,6 @@ class BusinessHistoryResponse(ResponseModel):
 router = APIRouter(prefix="/v1/businesses", tags=["businesses"])
 BusinessId = Annotated[Name, Path()]
 Seen = Annotated[RequestContext, Depends(Needs())]
-_APPLICATION = frozenset(Application._fields)
 
 
 def shown_business(business: Business, *, clear: bool = False) -> BusinessResponse:
@@ -173,12 +189,6 @@ def shown_business(business: Business, *, clear: bool = False) -> BusinessRespon
     values["created_at"] = shown_moment(business.created_at)
     values["updated_at"] = shown_moment(business.updated_at)
     return BusinessResponse(**values)
-
-
-def _given(asked: BaseModel) -> dict[str, Any]:
-    """The fields present in the request, in the terms of the service."""
-    values = given(asked)
-    return values | {name: NO_LIMIT for name in QUOTAS if values.get(name) == "none"}
 
 
 def own_business(visit: RequestContext, business_id: str) -> Business:
@@ -194,11 +204,11 @@ def own_business(visit: RequestContext, business_id: str) -> Business:
 @router.post("", status_code=201, response_model=BusinessResponse, summary="Apply for a business user")
 async def post_business(asked: BusinessCreateRequest, visit: OperatorChanges) -> Response:
     """Create a business user in state `applied`. It can do nothing until it is approved."""
-    values = _given(asked)
-    application = Application(**{name: values.pop(name) or "" for name in _APPLICATION & values.keys()})
+    values = given(asked)
+    business_id = values.pop("id", None) or ""
 
     def do(act: UnitOfWork) -> Answer:
-        business = apply(act, application, **values)
+        business = apply(act, cast(Fields, values), business_id)
         return Answer(shown_business(business), 201, f"/v1/businesses/{business.id}")
 
     return await visit.change(do)
@@ -232,7 +242,7 @@ async def patch_business(business_id: BusinessId, asked: BusinessChangeRequest, 
     A change of name, licence, application, scenario or scheme returns an approved business user to `applied`: all calls
     on its bindings are refused until it is approved again. Such a change requires a reason.
     """
-    values = _given(asked)
+    values = given(asked)
     return await visit.change(lambda act: Answer(shown_business(change(act, business_id, **values))))
 
 

@@ -70,7 +70,7 @@ IndustrialId = Annotated[
 ]
 
 
-def _by(parse: Callable[[str], T], written: str) -> T:
+def by(parse: Callable[[str], T], written: str) -> T:
     """Parse as the commands do. Raises ValueError with the same problem."""
     try:
         return parse(written)
@@ -81,7 +81,7 @@ def _by(parse: Callable[[str], T], written: str) -> T:
 Hours = Annotated[
     str,
     StringConstraints(pattern=_HOURS),
-    AfterValidator(partial(_by, fields.hours)),
+    AfterValidator(partial(by, fields.hours)),
     Field(description="service hours, China time", examples=["08:00-22:00"]),
 ]
 
@@ -109,12 +109,12 @@ Reason = Annotated[
 Kept128 = Annotated[
     str,
     StringConstraints(min_length=1, max_length=128, pattern=CLEAN),
-    AfterValidator(partial(_by, partial(fields.text, "", longest=128))),
+    AfterValidator(partial(by, partial(fields.text, "", longest=128))),
 ]
 Kept1024 = Annotated[
     str,
     StringConstraints(max_length=1024, pattern=CLEAN),
-    AfterValidator(partial(_by, partial(fields.text, "", longest=1024))),
+    AfterValidator(partial(by, partial(fields.text, "", longest=1024))),
 ]
 Text64 = Annotated[str, StringConstraints(max_length=64, pattern=CLEAN)]
 Text128 = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=CLEAN)]

@@ -36,7 +36,7 @@ from relay.policy.rules import NO_LIMIT
 from relay.privacy.records import mask_text
 from relay.service import businesses as service
 from relay.service import keys as key_service
-from relay.service.businesses import QUOTAS, SCENARIOS, Application
+from relay.service.businesses import QUOTAS, SCENARIOS
 from relay.store.businesses import Business, Changed, State, StateChange, find_business, list_businesses, state_changes
 from relay.store.keys import ApiKey, list_keys
 
@@ -81,9 +81,9 @@ def business() -> None:
 @config_option
 def apply_(config_path: Path | None, business_id: str, as_json: bool, **options: Any) -> None:
     """Enter the application of a business user. It may do nothing until it is approved."""
-    asked = Application(id=business_id, **given(options))
     with opened(config_path, make=True) as store:
-        _show(store.act(lambda act: service.apply(act, asked)), as_json=as_json)
+        asked = service.parsed(given(options))
+        _show(store.act(lambda act: service.apply(act, asked, business_id)), as_json=as_json)
 
 
 @business.command("list")
@@ -210,7 +210,10 @@ def limits(config_path: Path | None, business_id: str, as_json: bool, **options:
 def _change(config_path: Path | None, business_id: str, options: dict[str, Any], *, as_json: bool) -> None:
     with opened(config_path) as store:
         before = find_business(store.reader, store.sealer, business_id)
-        changed = store.act(lambda act: service.change(act, business_id, **given(options)))
+        found = given(options)
+        reason = found.pop("reason", None)
+        asked = service.parsed(found)
+        changed = store.act(lambda act: service.change(act, business_id, reason=reason, **asked))
     _show(changed, as_json=as_json)
     if before is not None and before.state != changed.state:
         words = f"{business_id} is {changed.state} again: its new calls are refused until"

@@ -7,11 +7,11 @@ An approval covers the qualification as it is then, so any change of it needs a 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
-from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal, TypedDict, Unpack, cast, get_args
 
 from relay.errors import Refused
-from relay.model.binding import MODES
+from relay.model.binding import MODES, Mode
 from relay.model.call import LANGUAGES, Language
 from relay.policy.rules import DEFAULT_BUSINESS, NO_LIMIT
 from relay.service import fields
@@ -76,34 +76,18 @@ STEPS: dict[Step, tuple[tuple[State, ...], State]] = {
 
 
 QUOTAS = ("max_bindings", "max_calls", "max_cps", "max_binds_per_s", "max_binds_per_day")
-_NO_TERMS: dict[str, Any] = {
-    **dict.fromkeys((*QUOTAS, "hours", "language")),
-    **dict.fromkeys(("white_only", "live_events"), False),
-}
-
-
-class Application(NamedTuple):
-    """The application of a business user. Without an id one is generated."""
-
-    name: str
-    id: str = ""
-    licence: str = ""
-    application: str = ""
-    scenario: str = "other"
-    scheme: str = ""
-    contact: str = ""
 
 
 class Fields(TypedDict, total=False):
-    """The changeable fields of a business user. Quotas: None is the configured one, NO_LIMIT is unlimited."""
+    """The fields of a business user that a change gives. Quotas: None is the configured one, NO_LIMIT is unlimited."""
 
     name: str
     licence: str
     application: str
-    scenario: str
+    scenario: Scenario
     scheme: str
     contact: str
-    modes: Collection[str]
+    modes: tuple[Mode, ...]
     max_bindings: int | None
     max_calls: int | None
     max_cps: int | None
@@ -115,28 +99,46 @@ class Fields(TypedDict, total=False):
     language: Language | None
 
 
-def apply(act: UnitOfWork, asked: Application, **more: Unpack[Fields]) -> Business:
-    """Make a business user, which can do nothing until it is approved. Raises Refused."""
-    business_id = fields.name("id", asked.id) if asked.id else f"b{secrets.token_hex(6)}"
-    given = asked._asdict() | {"modes": MODES} | more
-    del given["id"]
-    terms = _checked(_NO_TERMS | given)
-    now_ms = act.now_ms
-    business = Business(
-        id=business_id,
-        state="applied",
-        live_bindings=0,
-        version=1,
-        created_at=now_ms,
-        updated_at=now_ms,
-        qualification=1,
-        **terms,
-    )
+def apply(act: UnitOfWork, asked: Fields, business_id: str = "") -> Business:
+    """Make a business user, which can do nothing until it is approved. Without an id one is generated. Raises Refused.
+
+    Of the fields, `name` is required.
+    """
+    new_id = fields.name("id", business_id) if business_id else f"b{secrets.token_hex(6)}"
+    business = _NEW._replace(id=new_id, created_at=act.now_ms, updated_at=act.now_ms, **asked)
     if not add_business(act, business):
         raise Refused("state_conflict", "id", "taken by another business user: choose another id")
     add_state_change(act, None, business, "")
-    act.audit("business.apply", business_id, business=business_id, details=_details(given))
+    details = {name: getattr(business, name) for name in Terms._fields} | {"modes": business.modes} | asked
+    act.audit("business.apply", business.id, business=business.id, details=_details(details))
     return business
+
+
+_NEW = Business(
+    id="",
+    state="applied",
+    name="",
+    licence="",
+    application="",
+    scenario="other",
+    scheme="",
+    contact="",
+    modes=MODES,
+    max_bindings=None,
+    max_calls=None,
+    max_cps=None,
+    max_binds_per_s=None,
+    max_binds_per_day=None,
+    live_bindings=0,
+    white_only=False,
+    hours=None,
+    live_events=False,
+    language=None,
+    version=1,
+    created_at=0,
+    updated_at=0,
+    qualification=1,
+)
 
 
 def set_state(act: UnitOfWork, business_id: str, step: Step, reason: str) -> Business:
@@ -178,8 +180,7 @@ def change(
         raise Refused("state_conflict", "state", "the business user is revoked and cannot be changed")
     if not asked:
         return business
-    given: dict[str, Any] = {**asked}
-    wanted = business._replace(**_checked(given))
+    wanted = business._replace(**asked)
     requalified = changes_qualification(business, wanted)
     reason = fields.reason(reason or "")
     if requalified and not fields.says_something(reason):
@@ -190,7 +191,7 @@ def change(
     changed = _put(act, wanted._replace(state="applied") if requalified else wanted)
     if any(getattr(business, name) != getattr(changed, name) for name in Terms._fields):
         add_state_change(act, business, changed, reason)
-    act.audit("business.change", business_id, business=business_id, reason=reason, details=_details(given))
+    act.audit("business.change", business_id, business=business_id, reason=reason, details=_details(asked))
     return changed
 
 
@@ -214,57 +215,67 @@ def _put(act: UnitOfWork, business: Business) -> Business:
     return changed
 
 
-def _checked(given: dict[str, Any]) -> dict[str, Any]:
-    """The fields in normal form. Raises Refused for the first invalid one."""
-    return {field: _CHECKS[field](field, value) for field, value in given.items()}
+def _details(given: Mapping[str, Any]) -> dict[str, object]:
+    return {field: list(value) if field == "modes" else value for field, value in given.items()}
 
 
-def _text(field: str, value: str) -> str:
-    return fields.text(field, value, LONGEST[field]) or ""
+# -- The fields from text
 
 
-def _name(field: str, value: str) -> str:
-    name = _text(field, value)
-    if not name:
+def parsed(written: Mapping[str, Any]) -> Fields:
+    """The fields as people and programs write them, in normal form. Raises Refused for the first invalid one."""
+    return cast(Fields, {field: _PARSERS[field](field, value) for field, value in written.items()})
+
+
+def parse_text(field: str, written: str) -> str:
+    """A text of the terms in normal form. Raises Refused; a name is required."""
+    text = fields.text(field, written, LONGEST[field]) or ""
+    if field == "name" and not text:
         raise invalid(field, "required")
-    return name
+    return text
 
 
-def _scenario(field: str, value: str) -> str:
-    if value not in SCENARIOS:
-        raise invalid(field, f"must be one of: {', '.join(SCENARIOS)}")
-    return value
+def _scenario(field: str, written: str) -> Scenario:
+    for known in SCENARIOS:
+        if known == written:
+            return known
+    raise invalid(field, f"must be one of: {', '.join(SCENARIOS)}")
 
 
-def _modes(field: str, value: Collection[str]) -> tuple[str, ...]:
-    if not value or not set(value) <= set(MODES):
+def _modes(field: str, written: Collection[str]) -> tuple[Mode, ...]:
+    if not written or not set(written) <= set(MODES):
         raise invalid(field, f"must be one or more of: {', '.join(MODES)}")
-    return tuple(mode for mode in MODES if mode in value)
+    return in_order(written)
+
+
+def in_order(modes: Collection[str]) -> tuple[Mode, ...]:
+    """The modes in the order of MODES, each once."""
+    return tuple(mode for mode in MODES if mode in modes)
 
 
 def _limit(field: str, value: int | None) -> int | None:
-    if value not in (None, NO_LIMIT) and not 0 <= value <= LARGEST_LIMIT:
+    if value is not None and value != NO_LIMIT and not 0 <= value <= LARGEST_LIMIT:
         raise invalid(field, f"must be 0 to {LARGEST_LIMIT}, none for no limit, or unset for the configured one")
     return value
 
 
-def _hours(_: str, value: str | None) -> str | None:
-    return fields.hours(value or "")
+def _hours(_: str, written: str | None) -> str | None:
+    return fields.hours(written or "")
 
 
-def _language(field: str, value: str | None) -> str | None:
-    if value is not None and value not in LANGUAGES:
-        raise invalid(field, f"must be one of: {', '.join(LANGUAGES)}; or unset for the configured one")
-    return value
+def _language(field: str, written: str | None) -> Language | None:
+    for known in LANGUAGES:
+        if written in (None, known):
+            return None if written is None else known
+    raise invalid(field, f"must be one of: {', '.join(LANGUAGES)}; or unset for the configured one")
 
 
 def _flag(_: str, value: bool) -> bool:
     return bool(value)
 
 
-_CHECKS: dict[str, Any] = {
-    **dict.fromkeys(LONGEST, _text),
-    "name": _name,
+_PARSERS: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(LONGEST, parse_text),
     **dict.fromkeys(QUOTAS, _limit),
     **dict.fromkeys(("white_only", "live_events"), _flag),
     "scenario": _scenario,
@@ -272,7 +283,3 @@ _CHECKS: dict[str, Any] = {
     "hours": _hours,
     "language": _language,
 }
-
-
-def _details(given: dict[str, Any]) -> dict[str, object]:
-    return {field: list(value) if field == "modes" else value for field, value in given.items()}

@@ -14,13 +14,13 @@ from fastapi import FastAPI
 from relay.api.app import make_app
 from relay.api.backend import ApiSettings
 from relay.net.control import ControlClient, ControlServer, control_path
-from relay.service.businesses import Application, apply, set_state
+from relay.service.businesses import set_state
 from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES, make_key
 from relay.service.placement import BindRules
 from relay.store.database import Reader
 from relay.store.unit_of_work import OPERATOR, Actor, UnitOfWork
 from relay.store.writer import GroupWriter
-from tests.support.papers import PAPERS
+from tests.support.papers import PAPERS, apply
 from tests.support.places import new_store
 from tests.support.stored import PBX
 
@@ -113,7 +113,7 @@ class Api:
 
         def do(act: UnitOfWork) -> str:
             if act.connection.execute("SELECT 1 FROM business WHERE id = ?", (name,)).fetchone() is None:
-                apply(act, Application(name, name, **PAPERS))
+                apply(act, name, name, **PAPERS)
                 set_state(act, name, "approve", "test")
             return make_key(act, name, scopes)[1]
 

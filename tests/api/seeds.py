@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from relay.events.webhooks import make as make_webhook
-from relay.service.businesses import Application, apply, set_state
+from relay.service.businesses import set_state
 from relay.service.filings import add_filing
 from relay.service.groups import make_group, set_entry
 from relay.service.keys import BUSINESS_SCOPES, make_key
@@ -13,7 +13,7 @@ from relay.service.numbers import load_prefix, make_pool, new_pool, new_prefix
 from relay.service.placement import BindRules
 from relay.store.unit_of_work import UnitOfWork
 from tests.api.conftest import PREFIX, A, B, C
-from tests.support.papers import PAPERS
+from tests.support.papers import PAPERS, apply
 from tests.support.written import bind, written
 
 CALL_ID = "a" * 32
@@ -23,7 +23,7 @@ Seeds = dict[str, Any]
 
 def sow(act: UnitOfWork, business: str = "acme", prefix: str = PREFIX) -> Seeds:
     """Make a business user with one resource of each kind. Returns values for path parameters and body fields."""
-    apply(act, Application(business.title(), business, **PAPERS | {"contact": f"Li Lei {A}"}))
+    apply(act, business.title(), business, **PAPERS | {"contact": f"Li Lei {A}"})
     set_state(act, business, "approve", "test")
     key, _ = make_key(act, business, BUSINESS_SCOPES)
     make_pool(act, new_pool(f"{business}-pool", business))

@@ -17,7 +17,6 @@ from relay.events.delivery import Deliverer
 from relay.events.webhooks import KINDS, DeliveryRules, make
 from relay.model.actions import Commit
 from relay.model.call import CallRecord
-from relay.service.businesses import Application, apply
 from relay.store.database import connect_reader
 from relay.store.journal.journal import Journal
 from relay.store.sealing.sealer import Sealer
@@ -25,6 +24,7 @@ from relay.store.sqlite.journal import sqlite_journal
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.webhooks import Event, Webhook, dead, find_webhook, oldest, put_webhook, tell
 from relay.store.writer import GroupWriter, Writer, now_ms
+from tests.support.papers import apply
 from tests.support.places import new_store
 
 T = TypeVar("T")
@@ -112,7 +112,7 @@ class Shop(NamedTuple):
 def shop(tmp_path: Path) -> Iterator[Shop]:
     path = tmp_path / "relay.db"
     made = Shop(path, new_store(path, tmp_path / "relay.key"), Log())
-    made.act(lambda act: apply(act, Application("Shop", "shop")))
+    made.act(lambda act: apply(act, "Shop", "shop"))
     return made
 
 

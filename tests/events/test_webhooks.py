@@ -24,11 +24,11 @@ from relay.events.webhooks import (
 )
 from relay.events.webhooks import test as send_test
 from relay.privacy.records import FIELDS
-from relay.service.businesses import Application, apply
 from relay.store.unit_of_work import OPERATOR, RELAY, Actor, UnitOfWork
 from relay.store.webhooks import Event, Webhook
 from relay.store.writer import Writer
 from tests.events.conftest import NO_URL, Shop
+from tests.support.papers import apply
 from tests.support.stored import NOW_MS, A, B, X, ended_record, live_record
 
 OTHER = Actor("key:2", "other", frozenset(["webhooks"]))
@@ -151,7 +151,7 @@ def test_the_number_of_webhooks_is_limited(shop: Shop) -> None:
 
 
 def test_another_business_does_not_see_the_webhook(shop: Shop) -> None:
-    shop.act(lambda act: apply(act, Application("Other", "other")))
+    shop.act(lambda act: apply(act, "Other", "other"))
     made = shop.hook()
     for do in (
         lambda act: get(act, made.id),

@@ -16,8 +16,8 @@ import pytest
 
 from relay.errors import StoreError
 from relay.reports.evidence import Link, ask_evidence, bundle, check
-from relay.service.businesses import Application, apply, set_state
 from relay.service.businesses import change as change_business
+from relay.service.businesses import set_state
 from relay.store import bindings as store
 from relay.store import groups
 from relay.store.filings import put_filing, withdraw_filing
@@ -27,7 +27,7 @@ from relay.store.record_rows import insert
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import Writer
-from tests.support.papers import PAPERS
+from tests.support.papers import PAPERS, apply
 from tests.support.shelf import Shelf, call
 from tests.support.stored import NOW_MS, A, B, X, Y, binding, live_record
 from tests.support.stored import put as store_put
@@ -361,7 +361,7 @@ def test_each_call_has_the_business_user_and_filings_of_its_time(shelf: Shelf, w
     store_put(shelf.path, shelf.sealer, binding("b1"))
 
     def make(act: UnitOfWork) -> None:
-        apply(act, Application("Acme", "acme", **PAPERS))
+        apply(act, "Acme", "acme", **PAPERS)
         set_state(act, "acme", "approve", "papers seen")
         put_filing(act, "acme", A, "carrier 17")
 

@@ -12,7 +12,7 @@ import pytest
 from relay.model.call import Refusal, Route
 from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import Rules
-from relay.service.businesses import Application, apply, set_state
+from relay.service.businesses import set_state
 from relay.service.numbers import ensure_numbers
 from relay.service.placement import BindRules
 from relay.store.bindings import all_bindings, find_binding
@@ -20,7 +20,7 @@ from relay.store.database import connect
 from relay.store.unit_of_work import Actor, UnitOfWork, operator_cli
 from tests.support.acting import Acting
 from tests.support.look_ups import LookUps
-from tests.support.papers import PAPERS
+from tests.support.papers import PAPERS, apply
 from tests.support.stored import PBX, PREFIX
 from tests.support.written import bind, written
 
@@ -55,7 +55,7 @@ class Backend(Acting):
 
     def business(self, business: str, *, approved: bool = True, **fields: Any) -> None:
         """Make a business user."""
-        self.run(lambda act: apply(act, Application(business, business, **PAPERS), **fields))
+        self.run(lambda act: apply(act, business, business, **PAPERS, **fields))
         if approved:
             self.run(lambda act: set_state(act, business, "approve", "checked"))
 

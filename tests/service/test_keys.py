@@ -11,13 +11,14 @@ import pytest
 from relay.errors import Refused
 from relay.events.webhooks import make as make_webhook
 from relay.service import keys
-from relay.service.businesses import Application, apply, set_state
+from relay.service.businesses import set_state
 from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES
 from relay.store.audit import AuditQuery, all_entries
 from relay.store.keys import ApiKey, find_key
 from relay.store.unit_of_work import RELAY, Actor, operator_cli
 from relay.store.webhooks import find_webhook
 from tests.support.acting import Acting, acting, key_of
+from tests.support.papers import apply
 from tests.support.stored import NOW_MS
 
 
@@ -25,7 +26,7 @@ from tests.support.stored import NOW_MS
 def store(tmp_path: Path) -> Iterator[Acting]:
     with acting(tmp_path) as store:
         for name in ("acme", "other"):
-            store.run(lambda act, name=name: apply(act, Application(name, name)))
+            store.run(lambda act, name=name: apply(act, name, name))
         yield store
 
 

@@ -25,8 +25,8 @@ from relay.model.call import Refusal
 from relay.policy.evaluate import PendingCall, evaluate
 from relay.policy.rules import Recent, Rules
 from relay.service.bindings import end
-from relay.service.businesses import Application, apply, set_state
 from relay.service.businesses import change as change_business
+from relay.service.businesses import set_state
 from relay.service.groups import add_members, make_group, remove_members
 from relay.service.numbers import lock, unlock
 from relay.service.placement import BindRules, release_due
@@ -39,7 +39,7 @@ from relay.store.sealing.rows import ANY_CALLER
 from relay.store.sqlite.lookup import RouteReader
 from relay.store.unit_of_work import Actor, UnitOfWork
 from tests.service.model import ANYBODY, Made, Model
-from tests.support.papers import PAPERS
+from tests.support.papers import PAPERS, apply
 from tests.support.stored import NOW_MS, PBX
 from tests.support.written import Written, bind, change, written
 
@@ -78,7 +78,7 @@ def template() -> Path:
         rows = [(number,) for number in NUMBERS]
         connection.executemany("INSERT INTO number (number, prefix, pool) VALUES (?, '', 'default')", rows)
         act = UnitOfWork(connection, sealer, OPERATOR, NOW_MS)
-        apply(act, Application("Acme", "acme", **PAPERS))
+        apply(act, "Acme", "acme", **PAPERS)
         set_state(act, "acme", "approve", "checked")
         change_business(act, "acme", max_bindings=MOST)
         for name in GROUPS:

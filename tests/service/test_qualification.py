@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from relay.errors import Refused, StoreError
-from relay.service.businesses import REQUIRED, SCENARIOS, Application, apply, change, set_state
+from relay.service.businesses import REQUIRED, SCENARIOS, change, parsed, set_state
 from relay.store.businesses import Business, Changed, Terms, qualification_at, state_changes
 from relay.store.unit_of_work import RELAY, Actor
 from tests.support.acting import Acting, acting
-from tests.support.papers import PAPERS
+from tests.support.papers import PAPERS, apply
 from tests.support.stored import NOW_MS
 
 CHECKER = Actor("cli:checker", None, RELAY.scopes)
@@ -27,14 +27,14 @@ def store(tmp_path: Path) -> Iterator[Acting]:
 
 
 def approved(store: Acting) -> Business:
-    store.run(lambda act: apply(act, Application("Acme", "acme", scenario="express", **PAPERS)))
+    store.run(lambda act: apply(act, "Acme", "acme", scenario="express", **PAPERS))
     store.now_ms += 10
     return store.run(lambda act: set_state(act, "acme", "approve", "papers complete"), CHECKER)
 
 
 def changed(store: Acting, business: str = "acme", reason: str = "a new permit", **fields: Any) -> Business:
     store.now_ms += 10
-    return store.run(lambda act: change(act, business, reason=reason, **fields), CHECKER)
+    return store.run(lambda act: change(act, business, reason=reason, **parsed(fields)), CHECKER)
 
 
 def refusal(store: Acting, do: Any) -> Refused:
@@ -52,7 +52,7 @@ def history(store: Acting, business: str = "acme") -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_approval_names_all_missing_fields_at_once(store: Acting, scenario: str) -> None:
-    store.run(lambda act: apply(act, Application("Acme", "acme", scenario=scenario, scheme="S-1")))
+    store.run(lambda act: apply(act, "Acme", "acme", scenario=scenario, scheme="S-1"))
     refused = refusal(store, lambda act: set_state(act, "acme", "approve", "papers complete"))
     assert refused.kind == "unqualified"
     assert [field for field, _ in refused.fields] == ["licence", "application", "contact"]

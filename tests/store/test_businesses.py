@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from relay.errors import StoreError
-from relay.service.businesses import Application, apply, set_state
+from relay.service.businesses import set_state
 from relay.store.businesses import find_business, put_business, state_changes
 from tests.support.acting import Acting, acting
-from tests.support.papers import PAPERS
+from tests.support.papers import PAPERS, apply
 
 
 def two(store: Acting) -> None:
     for name in ("acme", "other"):
-        application = Application(name, name, **PAPERS | {"contact": f"canary of {name} 13800000001"})
-        store.run(lambda act, made=application: apply(act, made))
+        papers = PAPERS | {"contact": f"canary of {name} 13800000001"}
+        store.run(lambda act, name=name, papers=papers: apply(act, name, name, **papers))
         store.run(lambda act, name=name: set_state(act, name, "approve", f"canary for {name} 13800000001"))
 
 
@@ -30,7 +30,7 @@ def test_contact_and_reasons_are_sealed(tmp_path: Path) -> None:
 
 def test_update_leaves_the_count_of_bindings_alone(tmp_path: Path) -> None:
     with acting(tmp_path) as store:
-        business = store.run(lambda act: apply(act, Application("acme", "acme")))
+        business = store.run(lambda act: apply(act, "acme", "acme"))
         store.run(lambda act: put_business(act, business._replace(live_bindings=7)))
         assert find_business(store.reader, store.sealer, "acme") == business
 
