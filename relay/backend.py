@@ -91,7 +91,7 @@ async def _reload(backend: Backend, path: Path | None, wanted: asyncio.Event, lo
         await wanted.wait()
         wanted.clear()
         try:
-            backend.follow(load_config(path))
+            backend.apply_config(load_config(path))
         except ConfigError as error:  # edited again since the relay's check
             log.warning("backend.reload_refused", problems=error.problems)
 
@@ -119,13 +119,13 @@ class Backend:
         self._resealer = Resealer(self.path, self.sealer, log)
         self._ledger_watch = LedgerWatch(self.path, self.sealer, log)
 
-    def follow(self, config: Config) -> None:
+    def apply_config(self, config: Config) -> None:
         """Apply a new configuration, except for settings that need a restart (`relay.config`)."""
         self.settings = _api_settings(config)
-        self._follower.follow(config.fraud)
-        self._deliverer.follow(config.webhooks)
-        self._timers.follow(config.numbers, config.retention, config.purge_at_minute)
-        self._taker.follow(config.recordings)
+        self._follower.apply_config(config.fraud)
+        self._deliverer.apply_config(config.webhooks)
+        self._timers.apply_config(config.numbers, config.retention, config.purge_at_minute)
+        self._taker.apply_config(config.recordings)
         self._log.info("backend.reloaded")
 
     async def metrics(self) -> bytes:

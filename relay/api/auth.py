@@ -57,7 +57,7 @@ class Authentication:
             )
             return
         whose = key.id if key.business is None else f"business {key.business}"  # all keys of a business share a bucket
-        self._requests.follow(self._backend.settings.requests_per_s, self._backend.settings.burst)
+        self._requests.apply_config(self._backend.settings.requests_per_s, self._backend.settings.burst)
         allowance = self._requests.take(whose, self._clock())
         if not allowance.granted:
             headers = {"retry-after": str(allowance.retry_after_s)} | _rate_headers(allowance)

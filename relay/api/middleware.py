@@ -169,7 +169,7 @@ class Buckets:
         self._burst = burst
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, last use; oldest use first
 
-    def follow(self, rate: int, burst: int) -> None:
+    def apply_config(self, rate: int, burst: int) -> None:
         """Apply a new rate and burst from now on."""
         self._rate, self._burst = rate, burst
 

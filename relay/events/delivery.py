@@ -123,7 +123,7 @@ class Deliverer:
             await sessions.close()
             self._reader.close()
 
-    def follow(self, rules: DeliveryRules) -> None:
+    def apply_config(self, rules: DeliveryRules) -> None:
         """Apply the rules from the next delivery on."""
         self._rules = rules
 

@@ -103,7 +103,7 @@ class Follower:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._finishing.wait(), pause_s)
 
-    def follow(self, signals: Signals) -> None:
+    def apply_config(self, signals: Signals) -> None:
         """Apply these signs of fraud from now on."""
         self._watch.follow(signals)
 

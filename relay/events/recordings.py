@@ -188,7 +188,7 @@ class Taker:
         self._told: set[str] = set()  # calls and folders that were logged
         self._waiting = 0
 
-    def follow(self, recordings: Recordings) -> None:
+    def apply_config(self, recordings: Recordings) -> None:
         """Apply these folders and cipher from now on."""
         self._recordings = recordings
 

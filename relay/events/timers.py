@@ -107,7 +107,7 @@ class Timers:
         self._started_ms = self._clock_ms() - _steady_ms()
         self._day_purged = self._day()  # no purge at a start after its time: it may be the tenth today
 
-    def follow(self, rules: BindRules, retention: Retention, purge_at_min: int) -> None:
+    def apply_config(self, rules: BindRules, retention: Retention, purge_at_min: int) -> None:
         """Apply these from now on. Today's purge is made if its new time is still to come."""
         self._rules, self._retention = rules, retention
         if purge_at_min != self._purge_at_min:

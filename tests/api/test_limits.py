@@ -49,5 +49,5 @@ def test_a_full_bucket_is_forgotten() -> None:
 def test_a_new_rate_applies_from_the_next_token() -> None:
     buckets = Buckets(rate=1, burst=5)
     buckets.take("a", 0.0)
-    buckets.follow(rate=1, burst=2)
+    buckets.apply_config(rate=1, burst=2)
     assert [buckets.take("a", 0.0).granted for _ in range(3)] == [True, True, False]

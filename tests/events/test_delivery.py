@@ -132,7 +132,7 @@ async def test_a_timeout_is_retried(shop: Shop, writer: GroupWriter) -> None:
 async def test_changed_rules_hold_from_the_next_delivery_on(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
     shop.hook(inbox.url)
     async with delivering(shop, writer, batch=50) as deliverer:
-        deliverer.follow(DeliveryRules(batch=2))
+        deliverer.apply_config(DeliveryRules(batch=2))
         shop.tell(*IDS[:3])
         await inbox.until(lambda: len(inbox.taken) == 3)
     assert inbox.batches == [IDS[:2], IDS[2:3]]

@@ -98,7 +98,7 @@ async def test_a_recording_is_sealed_entered_and_deleted_from_the_spool(here: He
 
 @pytest.mark.parametrize("cipher", ["aes-256-gcm", "sm4-gcm"])
 async def test_a_kept_recording_has_nothing_in_clear(here: Here, cipher: Any) -> None:
-    here.taker.follow(here.settings._replace(cipher=cipher))
+    here.taker.apply_config(here.settings._replace(cipher=cipher))
     await ended(here)
     here.spool.add(CALL, SOUND)
     await here.taker.take_all()
@@ -277,7 +277,7 @@ async def test_each_outage_of_a_spool_is_logged_once(here: Here) -> None:
 
 async def test_several_spools_are_read(here: Here) -> None:
     second = Spool(here.shop.path.parent / "second")
-    here.taker.follow(here.settings._replace(spools=(here.spool.folder, here.kept_in / "none", second.folder)))
+    here.taker.apply_config(here.settings._replace(spools=(here.spool.folder, here.kept_in / "none", second.folder)))
     await ended(here)
     await ended(here, OTHER, OTHER)
     here.spool.add(CALL, SOUND)
@@ -288,7 +288,7 @@ async def test_several_spools_are_read(here: Here) -> None:
 
 
 async def test_without_recording_no_folder_is_read(here: Here) -> None:
-    here.taker.follow(Recordings(here.kept_in))
+    here.taker.apply_config(Recordings(here.kept_in))
     await here.taker.take_all()
     assert here.taker.statistics() == {"recordings_taken": 0, "recordings_waiting": 0}
     assert here.shop.log.said == []

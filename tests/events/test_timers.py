@@ -100,7 +100,7 @@ async def test_a_changed_time_of_the_purge_holds_at_once(
             purged.set()
 
         monkeypatch.setattr(made, "purge", purge)
-        made.follow(BindRules(), Retention(), hour * 60)
+        made.apply_config(BindRules(), Retention(), hour * 60)
         running = asyncio.create_task(made.run())
         clock.now_ms = MIDNIGHT_IN_CHINA + (comes_at - 1) * 60_000
         for _ in range(5):
