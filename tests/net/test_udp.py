@@ -298,7 +298,7 @@ def test_a_clock_step_is_not_a_queueing_delay() -> None:
         assert socket_of._waited_s([(socket.SOL_SOCKET, udp._SO_TIMESTAMPNS, stamp)]) == 0.0
 
 
-# -- Burst
+# -- Batched reads
 
 
 @pytest.mark.parametrize(
