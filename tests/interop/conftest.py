@@ -11,6 +11,7 @@ import pytest
 from tests.support.relay_process import A, B, RelayProcess, Setup
 
 StartRelay = Callable[..., RelayProcess]
+PASSWORD = "open-sesame"
 
 
 @contextmanager
@@ -41,3 +42,11 @@ def start_relay(tmp_path: Path) -> Iterator[StartRelay]:
     yield start
     for relay in relays:
         relay.stop_and_check()
+
+
+@pytest.fixture
+def password_file(tmp_path: Path) -> Path:
+    path = tmp_path / "password"
+    path.touch(0o600)
+    path.write_text(f"{PASSWORD}\n")
+    return path

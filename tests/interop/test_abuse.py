@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.interop.conftest import StartRelay
+from tests.interop.conftest import PASSWORD, StartRelay
 from tests.interop.floods import MORE_BYTES, connect, flooded, good_call, is_closed_by_relay, send_datagrams
 from tests.support.addresses import CALLER, STRANGER, free
 from tests.support.certificates import write_certificate
@@ -266,40 +266,39 @@ class Guesser:
 
 
 @asynccontextmanager
-async def with_login(start_relay: StartRelay, folder: Path) -> AsyncIterator[tuple[RelayProcess, Phone]]:
+async def with_login(start_relay: StartRelay, password_file: Path) -> AsyncIterator[tuple[RelayProcess, Phone]]:
     """A relay with a peer that logs in, and that peer's phone."""
-    password = folder / "password"
-    password.touch(0o600)
-    password.write_text("open-sesame\n")
-    login = f'login = {{username = "1001", password_file = "{password}"}}\n'
+    login = f'login = {{username = "1001", password_file = "{password_file}"}}\n'
     setup = Setup(sip={"login_algorithms": ["MD5"]}, more=f'\n[[peer]]\nname = "phone"\n{login}')
     async with Phone(free(PHONE)) as phone:
         yield start_relay(setup), phone
 
 
-async def test_guessed_passwords(start_relay: StartRelay, tmp_path: Path) -> None:
-    async with with_login(start_relay, tmp_path) as (relay, phone), Phone(free(STRANGER)) as stranger:
+async def test_guessed_passwords(start_relay: StartRelay, tmp_path: Path, password_file: Path) -> None:
+    async with with_login(start_relay, password_file) as (relay, phone), Phone(free(STRANGER)) as stranger:
         await asyncio.to_thread(relay.bind)
-        assert await Guesser(phone, relay).tries("open-sesame") == 200
+        assert await Guesser(phone, relay).tries(PASSWORD) == 200
         guessed = 0
         while not bans(relay):
             guessed += await Guesser(stranger, relay).tries(f"guess{guessed}") == 401
         assert guessed <= BAN_AFTER / 10
-        assert await Guesser(stranger, relay).tries("open-sesame") == 0
+        assert await Guesser(stranger, relay).tries(PASSWORD) == 0
         assert {ban["address"]: ban["reason"] for ban in bans(relay).values()} == {STRANGER: "wrong password"}
         await good_call(relay, tmp_path, "during")
-        assert await Guesser(phone, relay).tries("open-sesame") == 200
+        assert await Guesser(phone, relay).tries(PASSWORD) == 200
 
 
-async def test_a_flood_in_the_name_of_a_phone_that_has_not_registered(start_relay: StartRelay, tmp_path: Path) -> None:
+async def test_a_flood_in_the_name_of_a_phone_that_has_not_registered(
+    start_relay: StartRelay, tmp_path: Path, password_file: Path
+) -> None:
     """Its source is forged: the nonces go to the phone. When the flood is over the phone is heard."""
-    async with with_login(start_relay, tmp_path) as (relay, phone):
+    async with with_login(start_relay, password_file) as (relay, phone):
         forged = (request("REGISTER", PHONE, number) for number in range(FLOOD))
         await flooded(relay, tmp_path, lambda: send_datagrams(PHONE, relay.setup.relay, forged))
         # What is dropped while the relay is behind is not among them: at times more than half of it.
         assert relay.statistics()["datagrams_banned"] > FLOOD / 5, "a flood is not read"
         assert bans(relay) == {}
-        while await Guesser(phone, relay).tries("open-sesame") != 200:  # until the second is over
+        while await Guesser(phone, relay).tries(PASSWORD) != 200:  # until the second is over
             phone.take_arrived()
         assert relay.statistics()["logins"] == 1
 

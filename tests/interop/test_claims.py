@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.conftest import StartRelay, running_relay
+from tests.interop.conftest import PASSWORD, StartRelay, running_relay
 from tests.support import postgres
 from tests.support.addresses import CALLEE, SECOND_CALLEE, Address, free
 from tests.support.live_call import Call
@@ -22,16 +22,7 @@ from tests.support.sip_text import SipText
 pytestmark = pytest.mark.outside
 
 OWN = "13700000005"
-PASSWORD = "open-sesame"
 DEFAULTS = {"caller_caps": ["3/5m"], "number_caps": []}
-
-
-@pytest.fixture
-def password_file(tmp_path: Path) -> Path:
-    path = tmp_path / "password"
-    path.touch(0o600)
-    path.write_text(f"{PASSWORD}\n")
-    return path
 
 
 def with_phone(password_file: Path) -> Setup:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.interop.conftest import StartRelay, running_relay
+from tests.interop.conftest import PASSWORD, StartRelay, running_relay
 from tests.interop.test_asterisk import BetweenPbxs, hang_up_all, pbxs
 from tests.interop.test_softphones import assert_each_knows_only_itself, by_time, talk
 from tests.support.addresses import CALLEE, Address, free
@@ -22,7 +22,6 @@ from tests.support.softphones import Baresip, Login, Pjsua, SoftPhone
 
 pytestmark = pytest.mark.outside
 
-PASSWORD = "open-sesame"
 CHALLENGE = 'WWW-Authenticate: Digest realm="carrier.example",nonce="abc",qop="auth",algorithm='
 CALLER_LADDER = """
     > INVITE sdp
@@ -44,14 +43,6 @@ CALLEE_LADDER = """
     < BYE
     > 200
     """
-
-
-@pytest.fixture
-def password_file(tmp_path: Path) -> Path:
-    path = tmp_path / "password"
-    path.touch(0o600)
-    path.write_text(f"{PASSWORD}\n")
-    return path
 
 
 def trunk(address: Address, password_file: Path, more: str = "") -> str:

@@ -14,7 +14,7 @@ import pytest
 from tests.interop.conftest import StartRelay, running_relay
 from tests.support.addresses import CALLEE, RELAY, SECOND_CALLEE, free
 from tests.support.certificates import write_certificate
-from tests.support.phone import SDP, Leg, Phone
+from tests.support.phone import SDP, Leg, Phone, connected
 from tests.support.relay_process import A, RelayProcess, Setup, X
 
 pytestmark = pytest.mark.outside
@@ -24,19 +24,6 @@ def change(relay: RelayProcess, edit: Callable[[str], str]) -> None:
     text = relay.config.read_text()
     assert edit(text) != text
     relay.config.write_text(edit(text))
-
-
-async def call(relay: RelayProcess, caller: Phone, callee: Phone) -> tuple[Leg, Leg]:
-    """A call that is up."""
-    leg_a = Leg.calling(caller, relay.setup.relay, A, X)
-    await leg_a.request("INVITE", body=SDP)
-    invite = await callee.expect("INVITE")
-    leg_b = Leg.called(callee, relay.setup.relay, invite)
-    await leg_b.answer(invite, 200, body=SDP)
-    leg_a.learn(await caller.expect(200, "INVITE"))
-    await leg_a.request("ACK", cseq=1)
-    await callee.expect("ACK")
-    return leg_a, leg_b
 
 
 async def hang_up(leg: Leg, other: Leg) -> None:
@@ -52,7 +39,7 @@ async def test_the_next_call_goes_by_it_and_the_one_that_is_up_goes_on(start_rel
     relay.bind()
     other = free(SECOND_CALLEE)
     async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as first, Phone(other) as second:
-        leg_a, leg_b = await call(relay, caller, first)
+        leg_a, leg_b = await connected(relay.setup.relay, caller, first, (A, X))
         was = str(relay.setup.callee)
         change(
             relay,
@@ -69,7 +56,7 @@ async def test_the_next_call_goes_by_it_and_the_one_that_is_up_goes_on(start_rel
         else:
             os.kill(relay.pid, signal.SIGHUP)
         assert relay.wait_for_event("relay.reloaded")["peers"] == ["caller_side", "new"]
-        leg_c, leg_d = await call(relay, caller, second)
+        leg_c, leg_d = await connected(relay.setup.relay, caller, second, (A, X))
         await leg_b.request("INVITE", body=SDP)
         await leg_a.answer(await caller.expect("INVITE"), 200, body=SDP)
         await first.expect(200, "INVITE")

@@ -242,10 +242,11 @@ def test_transactions_are_counted_by_kind_until_they_terminate(world: World) -> 
 # -- INVITE
 
 
-def test_retransmitted_invite_is_absorbed_before_any_response(world: World) -> None:
-    """The look-up is pending."""
-    world.serve("INVITE")
-    world.receive("INVITE")
+@pytest.mark.parametrize("method", ["INVITE", "BYE"])
+def test_retransmitted_request_is_absorbed_before_any_response(world: World, method: str) -> None:
+    """The look-up is pending, or the commit of the record."""
+    world.serve(method)
+    world.receive(method)
     assert world.sent == []
     assert len(world.timers) == 0
 
@@ -368,14 +369,6 @@ def test_other_responses_are_ignored_after_a_refusal(world: World, late: int) ->
 
 
 # -- other requests
-
-
-def test_retransmitted_bye_is_absorbed_before_any_response(world: World) -> None:
-    """Its response waits for the commit of the record."""
-    world.serve("BYE")
-    world.receive("BYE")
-    assert world.sent == []
-    assert len(world.timers) == 0
 
 
 def test_retransmitted_request_gets_the_last_response(world: World) -> None:

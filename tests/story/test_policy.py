@@ -22,7 +22,7 @@ from tests.support.addresses import RELAY, STRANGER, free
 from tests.support.hook import Hook
 from tests.support.live_call import Call
 from tests.support.papers import PAPER_OPTIONS
-from tests.support.phone import SDP, Leg, Phone
+from tests.support.phone import SDP, Leg, Phone, connected
 from tests.support.relay_process import RelayProcess, Setup
 from tests.support.shelf import Shelf
 from tests.support.stored import ended_record
@@ -224,14 +224,7 @@ async def test_concurrent_calls_on_a_number_are_limited(phones: Strict) -> None:
     relay, x = phones.ends.relay, number()
     _axn(relay, x)
     left, right = phones.ends.left, phones.ends.right
-    leg = Leg.calling(left, relay.setup.relay, A, x)
-    await leg.request("INVITE", body=SDP)
-    invite = await right.expect("INVITE")
-    far = Leg.called(right, relay.setup.relay, invite)
-    await far.answer(invite, 200, body=SDP)
-    leg.learn(await left.expect(200, "INVITE"))
-    await leg.request("ACK", cseq=1)
-    await right.expect("ACK")
+    leg, far = await connected(relay.setup.relay, left, right, (A, x))
     before = metrics(relay, "refused_total")
     assert (await refused(phones.ends, A2, x)).status == 503
     await _assert_counted(relay, before, "number_busy")

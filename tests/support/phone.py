@@ -223,6 +223,19 @@ def _message(lines: Sequence[str], body: bytes) -> bytes:
     return head.encode("utf-8", "surrogateescape") + body
 
 
+async def connected(relay: Address, caller: Phone, callee: Phone, numbers: tuple[str, str]) -> tuple[Leg, Leg]:
+    """Both sides of a call that is up. `numbers`: who calls, and what is dialled."""
+    leg_a = Leg.calling(caller, relay, *numbers)
+    await leg_a.request("INVITE", body=SDP)
+    invite = await callee.expect("INVITE")
+    leg_b = Leg.called(callee, relay, invite)
+    await leg_b.answer(invite, 200, body=SDP)
+    leg_a.learn(await caller.expect(200, "INVITE"))
+    await leg_a.request("ACK", cseq=leg_a.cseq)
+    await callee.expect("ACK")
+    return leg_a, leg_b
+
+
 class _Datagrams(asyncio.DatagramProtocol):
     def __init__(self, phone: Phone) -> None:
         self._phone = phone
