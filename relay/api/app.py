@@ -26,7 +26,7 @@ from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 
-from relay.api import bindings, businesses, calls, filings, groups, keys, numbers, oversight, peers, webhooks
+from relay.api import batches, bindings, businesses, calls, filings, groups, keys, numbers, oversight, peers, webhooks
 from relay.api.auth import Authentication, Nonces
 from relay.api.backend import Backend
 from relay.api.context import Needs, lacks
@@ -185,6 +185,7 @@ async def docs(_: Request) -> Response:
 
 _ROUTERS = (
     bindings.router,
+    batches.router,
     groups.router,
     filings.router,
     groups.list_router,

@@ -5,11 +5,10 @@ Parties are masked in every response unless they are to be revealed, with a reas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Literal, Self, cast
 
 from fastapi import APIRouter, Depends, Path
-from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic import Field, model_validator
 from starlette.responses import Response
 
 from relay.api.context import Answer, Changes, Needs, RequestContext, Reveal, Revealing, Why
@@ -34,15 +33,12 @@ from relay.api.models import (
     left_out,
     shown_moment,
 )
-from relay.api.problems import Problem, field_errors, problem_of, status_of, summary
-from relay.errors import Refused
 from relay.model.binding import Binding, BindingChange, Direction, Mode
 from relay.model.numbers import Parties, mask_number
 from relay.service import fields
-from relay.service.bindings import Wanted, bind, bind_all, change, end, renew, steps
+from relay.service.bindings import bind, change, end, renew, steps
 from relay.service.fields import MAX_CALL_S, RING_TIMEOUT_S, invalid
 from relay.service.filings import filing_warning
-from relay.service.placement import BindRules
 from relay.store.bindings import BindingQuery, State, find_binding, find_page, state_of
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
@@ -174,47 +170,12 @@ class BindingHistoryResponse(ResponseModel):
     items: list[BindingStepResponse]
 
 
-def _item(value: object, read: ValidatorFunctionWrapHandler) -> object:
-    """Validate one item; a malformed one does not fail the batch."""
-    try:
-        return read(value)
-    except ValidationError as error:
-        errors = field_errors(error.errors(include_url=False, include_input=False))
-        return Refused("invalid", "", summary(errors), tuple(errors))
-
-
-class BatchRequest(RequestModel):
-    """Up to 1,000 bindings to make, independently of each other."""
-
-    items: Annotated[list[Annotated[BindingCreateRequest, WrapValidator(_item)]], Field(min_length=1, max_length=1000)]
-
-    def asked(self) -> Sequence[BindingCreateRequest | Refused]:
-        """The items in the order of the request, the malformed ones refused."""
-        return self.items
-
-
-class BatchItemResponse(ResponseModel):
-    """The result of one item of a batch."""
-
-    index: int = Field(default=0, description="index of the item in the request, from 0")
-    status: int = Field(description="HTTP status of the item, as of a single request")
-    binding: BindingResponse | None = None
-    problem: Problem | None = None
-
-
-class BatchResponse(ResponseModel):
-    """The results of a batch, in the order of the request."""
-
-    items: list[BatchItemResponse]
-
-
 # -- Routes of bindings
 
 router = APIRouter(prefix="/v1/bindings", tags=["bindings"])
 BindingId = Annotated[str, Path(pattern="^[0-9a-f]{8,40}$")]
 Reads = Annotated[RequestContext, Depends(Needs("bindings:read"))]
 Writes = Annotated[RequestContext, Depends(Changes("bindings:write"))]
-CHUNK = 100  # bindings of a batch per unit of work
 
 
 def shown_binding(binding: Binding, at_ms: int, *, clear: bool = False, warning: str | None = None) -> BindingResponse:
@@ -236,7 +197,7 @@ def _own(visit: RequestContext, binding_id: str) -> Binding:
     )
 
 
-def _binding(asked: BindingCreateRequest, business: str, parties: Parties, at_ms: int) -> Binding:
+def wanted_binding(asked: BindingCreateRequest, business: str, parties: Parties, at_ms: int) -> Binding:
     """The binding to make. Raises Refused for a party that may not be bound, or an invalid expiry."""
     return Binding(
         binding_id="",
@@ -292,72 +253,12 @@ async def post_binding(asked: BindingCreateRequest, visit: Writes) -> Response:
     business, rules = visit.own(asked.business), visit.backend.settings.rules
 
     def do(act: UnitOfWork) -> Answer:
-        wanted = _binding(asked, business, rules.parties, act.now_ms)
+        wanted = wanted_binding(asked, business, rules.parties, act.now_ms)
         binding = bind(act, wanted, rules, visit.binds, asked.area or "")
         warning = filing_warning(act.connection, act.sealer, binding, rules)
         return Answer(shown_binding(binding, act.now_ms, warning=warning), 201, f"/v1/bindings/{binding.binding_id}")
 
     return await visit.change(do)
-
-
-_Item = BindingCreateRequest | Refused
-
-
-@router.post("/batch", response_model=BatchResponse, summary="Make many bindings")
-async def post_batch(asked: BatchRequest, visit: Writes) -> Response:
-    """Items succeed or fail independently, malformed ones too. Results are in the order of the request."""
-    wanted, request_id, rules = asked.asked(), visit.request.state.request_id, visit.backend.settings.rules
-
-    def make(start: int, end_: int) -> Callable[[UnitOfWork], Answer]:
-        def do(act: UnitOfWork) -> Answer:
-            answers = _bind_each(act, wanted[start:end_], visit)
-            return Answer(BatchResponse(items=[_batch_answer(act, one, rules, request_id) for one in answers]))
-
-        return do
-
-    items: list[BatchItemResponse] = []
-    for start, end_ in _chunks(wanted):
-        kept = await visit.once(make(start, end_), f" {start}")
-        items += BatchResponse.model_validate_json(kept.body).items
-    for index, item in enumerate(items):
-        item.index = index
-    return Response(BatchResponse(items=items).model_dump_json(), media_type="application/json")
-
-
-def _chunks(items: Sequence[_Item]) -> Iterator[tuple[int, int]]:
-    """The slice of each unit of work. A group binding, which may have 10,000 routes, is one by itself."""
-    start = 0
-    for place, item in enumerate(items):
-        if place > start and (_is_of_group(item) or _is_of_group(items[start]) or place - start == CHUNK):
-            yield start, place
-            start = place
-    yield start, len(items)
-
-
-def _is_of_group(item: _Item) -> bool:
-    return isinstance(item, BindingCreateRequest) and item.group_id is not None
-
-
-def _bind_each(act: UnitOfWork, items: Sequence[_Item], visit: RequestContext) -> list[Binding | Refused]:
-    """Make the bindings; an item that is malformed, of another business user or ill-timed gets its own refusal."""
-    rules = visit.backend.settings.rules
-    return bind_all(act, [_wanted(item, visit, rules.parties, act.now_ms) for item in items], rules, visit.binds)
-
-
-def _wanted(item: _Item, visit: RequestContext, parties: Parties, at_ms: int) -> Wanted | Refused:
-    if isinstance(item, Refused):
-        return item
-    try:
-        return _binding(item, visit.own(item.business), parties, at_ms), item.area or ""
-    except Refused as refused:
-        return refused
-
-
-def _batch_answer(act: UnitOfWork, answer: Binding | Refused, rules: BindRules, request_id: str) -> BatchItemResponse:
-    if isinstance(answer, Refused):
-        return BatchItemResponse(status=status_of(answer.kind), problem=problem_of(answer, request_id))
-    warning = filing_warning(act.connection, act.sealer, answer, rules)
-    return BatchItemResponse(status=201, binding=shown_binding(answer, act.now_ms, warning=warning))
 
 
 async def _found(

@@ -1,0 +1,73 @@
+"""Batches of bindings: each item succeeds or fails by itself."""
+
+from __future__ import annotations
+
+from tests.api.conftest import PREFIX, A, B, C, Client, Json
+
+X = PREFIX + "0001"
+AXB: Json = {"mode": "AXB", "a": A, "b": B, "order_id": "order-1"}
+
+
+async def test_items_of_a_batch_succeed_or_fail_independently(company: Client) -> None:
+    items = [AXB | {"x": X, "a": f"1380000{n:04d}"} for n in range(250)]
+    items[120] = AXB | {"x": X, "a": "13800000007"}
+    answer = await company.post("/v1/bindings/batch", {"items": items}, 200, idempotency_key="k1")
+    statuses = [item["status"] for item in answer["items"]]
+    assert (statuses.count(201), statuses.count(409)) == (1, 249)  # b can be on x only once
+    assert answer["items"][1]["problem"]["type"] == "/problems/conflict"
+    assert await company.post("/v1/bindings/batch", {"items": items}, 200, idempotency_key="k1") == answer
+
+
+async def test_a_batch_has_at_most_1000_items(company: Client) -> None:
+    items = [AXB | {"a": f"1380000{n:04d}", "b": f"1390000{n:04d}"} for n in range(1000)]
+    answer = await company.post("/v1/bindings/batch", {"items": items}, 200)
+    assert {item["status"] for item in answer["items"]} == {201}
+    assert len({item["binding"]["id"] for item in answer["items"]}) == 1000
+    await company.refused("POST", "/v1/bindings/batch", "invalid", {"items": [*items, AXB]})
+
+
+async def test_an_invalid_expiry_or_business_user_fails_its_item_only(company: Client) -> None:
+    items = [
+        AXB | {"expires_at": "2020-01-01T00:00:00Z"},
+        AXB | {"business": "rival"},
+        AXB | {"x": "700999999990000"},
+        AXB | {"x": X, "business": "acme"},
+    ]
+    answer = await company.post("/v1/bindings/batch", {"items": items}, 200)
+    assert [item["status"] for item in answer["items"]] == [400, 404, 404, 201]
+    assert [item["problem"]["errors"][0]["field"] for item in answer["items"][:3]] == ["expires_at", "business", "x"]
+    assert answer["items"][3]["binding"]["x"] == X
+
+
+async def test_a_malformed_item_fails_alone(company: Client) -> None:
+    """It gets the same problem as a single request, without its values."""
+    wrong = [AXB | {"mode": "A"}, AXB | {"a": "13800000001; DROP"}, AXB | {"no": 1}, {}, 17, None]
+    items = [AXB | {"x": X}, *wrong, AXB | {"x": X, "a": C, "b": "13700000005"}]
+    answer = await company.post("/v1/bindings/batch", {"items": items}, 200, idempotency_key="k1")
+    assert [(item["index"], item["status"]) for item in answer["items"]] == [
+        (0, 201), *((place, 400) for place in range(1, 7)), (7, 201)
+    ]  # fmt: skip
+    problems = [item["problem"] for item in answer["items"][1:7]]
+    assert {problem["type"] for problem in problems} == {"/problems/invalid"}
+    assert [problem["errors"][0]["field"] for problem in problems] == ["mode", "a", "no", "mode", "item", "item"]
+    assert "DROP" not in str(problems)
+    for item, problem in zip(wrong[:4], problems, strict=False):
+        alone = await company.refused("POST", "/v1/bindings", "invalid", item)
+        assert alone["errors"] == problem["errors"]
+    assert await company.post("/v1/bindings/batch", {"items": items}, 200, idempotency_key="k1") == answer
+
+
+async def test_a_malformed_batch_is_refused(company: Client) -> None:
+    for body in ({"items": []}, {"items": AXB}, {}, {"items": [AXB], "more": 1}):
+        await company.refused("POST", "/v1/bindings/batch", "invalid", body)
+
+
+async def test_each_group_binding_of_a_batch_is_a_unit_of_work_by_itself(company: Client) -> None:
+    """A binding of a large group writes 10,000 routes: other writers get their turn between two."""
+    group = await company.post("/v1/groups", {"name": "riders", "members": [C]})
+    of_group = {"mode": "GXB", "group_id": group["id"], "order_id": "7"}
+    items = [AXB, AXB | {"a": "8001"}, *(of_group | {"b": f"800{n}"} for n in (2, 3)), AXB | {"a": "8004"}]
+    made = (await company.post("/v1/bindings/batch", {"items": items}, 200))["items"]
+    assert [one["binding"]["mode"] for one in made] == ["AXB", "AXB", "GXB", "GXB", "AXB"]
+    moments = [one["binding"]["created_at"] for one in made]
+    assert len({*moments[1:]}) == 4 and moments == sorted(moments)
