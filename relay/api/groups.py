@@ -25,7 +25,7 @@ from relay.api.models import (
     Text128,
     shown_moment,
 )
-from relay.model.numbers import mask_number, normalise_party
+from relay.model.numbers import mask_number
 from relay.service.groups import (
     Whose,
     add_members,
@@ -264,8 +264,7 @@ async def put_entry(whose: WhoseList, owner_id: OwnerId, asked: EntryRequest, vi
     """`black` refuses the caller, `white` admits it under `white_only`. Entries of a binding override its business."""
 
     def do(act: UnitOfWork) -> Answer:
-        set_entry(act, whose, owner_id, asked.number, asked.kind)
-        number = normalise_party(asked.number)
+        number = set_entry(act, whose, owner_id, asked.number, asked.kind)
         return Answer(shown_entry(ListEntry(number, asked.kind, act.now_ms, act.actor.name, b""), clear=False))
 
     return await visit.change(do)
@@ -276,7 +275,7 @@ async def delete_entry(whose: WhoseList, owner_id: OwnerId, asked: EntryRemoveRe
     """Remove an entry. The caller is in the body, because a URL would expose it to proxies and logs."""
 
     def do(act: UnitOfWork) -> Answer:
-        remove_entry(act, whose, owner_id, asked.number)
-        return Answer(EntryRemovedResponse(number=mask_number(normalise_party(asked.number))))
+        number = remove_entry(act, whose, owner_id, asked.number)
+        return Answer(EntryRemovedResponse(number=mask_number(number)))
 
     return await visit.change(do)

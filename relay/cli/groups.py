@@ -32,7 +32,7 @@ from relay.service.filings import add_filing, import_filings, remove_filing
 from relay.service.groups import Whose
 from relay.service.imports import import_members
 from relay.store.filings import FIRST, Filing, find_filings
-from relay.store.groups import Group, find_entries, find_group, find_groups, members_page
+from relay.store.groups import Group, Kind, find_entries, find_group, find_groups, members_page
 from relay.store.unit_of_work import UnitOfWork
 
 _GROUP_COLUMNS = ("id", "business", "name", "size", "created_at")
@@ -196,7 +196,7 @@ def _entries(store: Opened, owner: str, show: Any) -> Iterator[dict[str, Any]]:
     return (plain(entry) | {"number": show(entry.number)} for entry in newest(found, attrgetter("added_at")))
 
 
-def _set(kind: str, words: str) -> None:
+def _set(kind: Kind, words: str) -> None:
     @lists.command(kind, help=words)
     @_whose
     @_owner

@@ -128,28 +128,28 @@ def _normal(numbers: Sequence[str], parse: Callable[[str], str]) -> list[str]:
 # -- The rules of black- and whitelists
 
 Whose = Literal["business", "binding"]
-KINDS: tuple[Kind, ...] = ("black", "white")
 
 
-def set_entry(act: UnitOfWork, whose: Whose, owner_id: str, number: str, kind: str) -> None:
-    """Put a caller on the list or change its kind, effective from the next INVITE. Raises Refused."""
+def set_entry(act: UnitOfWork, whose: Whose, owner_id: str, number: str, kind: Kind) -> str:
+    """Put a caller on the list or change its kind, effective from the next INVITE. Returns its normal form.
+
+    Raises Refused.
+    """
     owner, business = _owner(act, whose, owner_id)
-    for known in KINDS:
-        if known == kind:
-            caller = fields.parsed("number", number, normalise_party)
-            put_entry(act, owner, caller, known)
-            act.audit(f"list.{kind}", owner_id, business=business, details={"number": caller})
-            return
-    raise fields.invalid("kind", f"must be one of: {', '.join(KINDS)}")
+    caller = fields.parsed("number", number, normalise_party)
+    put_entry(act, owner, caller, kind)
+    act.audit(f"list.{kind}", owner_id, business=business, details={"number": caller})
+    return caller
 
 
-def remove_entry(act: UnitOfWork, whose: Whose, owner_id: str, number: str) -> None:
-    """Remove a caller from the list. Raises Refused."""
+def remove_entry(act: UnitOfWork, whose: Whose, owner_id: str, number: str) -> str:
+    """Remove a caller from the list. Returns its normal form. Raises Refused."""
     owner, business = _owner(act, whose, owner_id)
     caller = fields.parsed("number", number, normalise_party)
     if not delete_entry(act, owner, caller):
         raise Refused("not_found", "number", "not on this list")
     act.audit("list.remove", owner_id, business=business, details={"number": caller})
+    return caller
 
 
 def owner_of(act: UnitOfWork, whose: Whose, owner_id: str) -> str:
