@@ -17,6 +17,7 @@ from fastapi import Depends, Query
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from relay.errors import Refused
+from relay.model.numbers import LENGTH_700
 from relay.service import fields
 from relay.service.fields import (
     INDUSTRIAL_ID,
@@ -37,7 +38,7 @@ _EARLIEST = datetime(1970, 1, 2, tzinfo=UTC)
 _LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
 CLEAN = r"^[^\x00-\x1f\x7f-\x9f]*$"
-_NUMBER_700 = r"^700[0-9]{12}$"
+_NUMBER_700 = f"^700[0-9]{{{LENGTH_700 - 3}}}$"
 _PREFIX = f"^{PREFIX}$"
 _NAME = f"^{NAME}$"
 _PARTY = r"^\+?[0-9][-0-9. ()]*$"

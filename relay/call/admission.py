@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay.errors import ParseError, ProtocolError
 from relay.model.call import Refusal, Route
-from relay.model.numbers import is_700
+from relay.model.numbers import LENGTH_700, is_700
 from relay.model.settings import may_call_as
 from relay.peers.limits import SETTING_UP, UP
 from relay.peers.peers import number_of_uri
@@ -69,7 +69,7 @@ def judge_number(settings: Settings, dialled: str) -> Refusal | None:
     """A refusal if this cannot be a number of the platform; None if the look-up decides."""
     if is_ours(settings, dialled):
         return None
-    if 3 <= len(dialled) < 15 and any(_begins(prefix, dialled) for prefix in settings.prefixes):
+    if 3 <= len(dialled) < LENGTH_700 and any(_begins(prefix, dialled) for prefix in settings.prefixes):
         return TOO_SHORT
     if settings.other_numbers == "forward" and dialled and not dialled.startswith("700"):
         return None

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # Methods known but not supported here.
 _KNOWN_ELSEWHERE: Final = frozenset({"REGISTER", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MESSAGE", "REFER"})
-_BUSY: Final = "Retry-After: 5\r\n"
+_RETRY_SOON: Final = "Retry-After: 5\r\n"
 _RELAYED: Final = frozenset({"INVITE", "UPDATE", "INFO", "PRACK", "OPTIONS"})
 _IN_DIALOG_ONLY: Final = frozenset({"BYE", "UPDATE", "INFO", "PRACK"})
 
@@ -263,7 +263,7 @@ class InDialog:
         elif request.max_forwards == 0:
             stateless.answer(reply, 483, now)
         elif (request.method != "BYE" or leg.call.ended) and not self._shares.has_room(peer.name, now):
-            stateless.answer(reply, 503, now, _BUSY)
+            stateless.answer(reply, 503, now, _RETRY_SOON)
         elif request.method == "BYE":
             leg.call.hung_up(leg, request, reply, peer.name, now)
         elif leg.call.ended or leg.bye_sent:

@@ -152,7 +152,7 @@ class InviteSession(SessionBase):
         if isinstance(answer, Refusal):
             self.refuse(answer, now)
             return
-        if refusal := self._counts.over_cap(answer):
+        if refusal := self._counts.over_concurrency_cap(answer):
             self.refuse(refusal, now)
             return
         places = self._ua.peers.candidates(answer.target, now, self._ua.token)

@@ -1,4 +1,4 @@
-"""The record of a call while it is open: what is known of it so far, by column."""
+"""The record of a call while it is open: what is known of it so far, by field."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class OpenRecord(CallBase):
-    """The columns of one call's record, and when each was known. Times are Unix milliseconds."""
+    """The fields of one call's record, and when each was known. Times are Unix milliseconds."""
 
     __slots__ = (
         "_clock_offset_s",

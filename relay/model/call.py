@@ -69,6 +69,9 @@ def named(refusal: Refusal, route: Route) -> Refusal:
 Kind = Literal["call", "message"]
 
 
+# A new field goes last, and is None by default. It is also named in `relay.call.open_record`, which collects it,
+# `relay.privacy.records` (who may see it), `relay.api.calls` and docs/API.md. It needs no SQL: the store seals the
+# record as a whole. Relays of the previous version read it only while it is None, so it is written one version later.
 class CallRecord(NamedTuple):
     """One attempt. Times are Unix milliseconds, None if it did not happen; numbers are E.164 without "+"."""
 

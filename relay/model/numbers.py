@@ -17,6 +17,7 @@ NumberFormat = Literal["national", "e164", "plus"]
 
 CHINA: Final = "86"
 LENGTH_700: Final = 15
+LONGEST: Final = 15  # E.164; a 700 number may not be longer
 # Shorter digit strings are extensions and service numbers, written unchanged towards every peer.
 SHORTEST_E164: Final = 9
 # Longer ones may be extensions too, if they match no country. The country codes assigned by ITU-T (E.164), with the
@@ -151,7 +152,7 @@ def _normalise(digits: str, international: bool) -> str:
         return CHINA + digits
     if digits.startswith(CHINA) and size > 11:
         return _chinese(digits)
-    if not 3 <= size <= 15:
+    if not 3 <= size <= LONGEST:
         raise ParseError("a number has 3 to 15 digits")
     return digits
 
@@ -162,7 +163,7 @@ def _chinese(digits: str) -> str:
         return digits[2:]
     if digits.startswith("860") and len(digits) - 2 in _TRUNK_LENGTHS:
         return CHINA + digits[3:]
-    if len(digits) > 15:
+    if len(digits) > LONGEST:
         raise ParseError("a number has 3 to 15 digits")
     return digits
 

@@ -19,7 +19,7 @@ UP: Final = "up"  # answered calls
 ANNOUNCING: Final = "announcing"  # part of SETTING_UP: refused callers who hear an announcement
 
 
-class Quotas:
+class PeerQuotas:
     """The counts of one direction: calls from the peers, or calls to them."""
 
     __slots__ = ("calls", "rates")
@@ -43,7 +43,7 @@ def next_admitted(
     places: list[TargetState], admits: Callable[[str, Quota, float], bool], now: float
 ) -> TargetState | None:
     """Remove and return the first place whose peer has quota left, dropping those before it. `admits`: a method of the
-    outbound `Quotas`."""
+    outbound `PeerQuotas`."""
     while places:
         place = places.pop(0)
         if admits(place.peer.name, place.peer.quota_out, now):
@@ -58,11 +58,11 @@ class CallCounts:
 
     def __init__(self) -> None:
         self.stages = Tally()
-        self.quotas_in = Quotas()  # of calls from peers
-        self.quotas_out = Quotas()  # of calls to peers
+        self.quotas_in = PeerQuotas()  # of calls from peers
+        self.quotas_out = PeerQuotas()  # of calls to peers
         self.calls_by_key = Tally()  # counted against the caps of routes
 
-    def over_cap(self, route: Route) -> Refusal | None:
+    def over_concurrency_cap(self, route: Route) -> Refusal | None:
         """A refusal if a business or a number of the route has its maximum of concurrent calls."""
         for key, most, refusal in route.caps:
             if self.calls_by_key.everywhere(key) >= most:

@@ -29,6 +29,7 @@ ASKED_S: Final = 3600
 LONGEST_S: Final = 86_400  # cap of Min-Expires and of the granted time
 FIRST_WAIT_S: Final = 30.0  # RFC 5626 4.5; doubled after each further failure
 LONGEST_WAIT_S: Final = 1800.0
+_DOWN: Final = frozenset({408, 503})  # answers to a ping of a target that takes no calls; any other shows that it is up
 
 
 class Registrations:
@@ -298,7 +299,7 @@ class Pings:
             return
         place.pinging = False
         heed(self._ua.outbox, place, response, now)
-        if status in (408, 503):
+        if status in _DOWN:
             unreachable(self._ua.outbox, place, now)
         else:
             reached(self._ua.outbox, place)

@@ -15,8 +15,34 @@ from relay.call.admission import NUMBER_UNKNOWN
 from relay.model.call import ConcurrencyCap, Refusal, Route
 from relay.model.numbers import is_700, is_foreign
 from relay.policy import rules
-from relay.policy import rules as told
-from relay.policy.rules import MEMORY_S, Cap, Recent, Rules, parse_hours, quota
+from relay.policy.rules import (
+    BUSINESS_BUSY,
+    BUSINESS_REVOKED,
+    BUSINESS_SUSPENDED,
+    CALLER_ANONYMOUS,
+    CALLER_BLACKLISTED,
+    CALLER_INTERNATIONAL,
+    CALLER_NOT_LISTED,
+    DIRECTION_BARRED,
+    EXPIRED,
+    FREQUENCY_CALLER,
+    FREQUENCY_NUMBER,
+    LEGACY_ENDED,
+    MEMORY_S,
+    NO_BINDING,
+    NO_CALLEE,
+    NOT_FILED,
+    NUMBER_BUSY,
+    NUMBER_LOCKED,
+    OUTSIDE_HOURS,
+    OWN_NUMBER,
+    PARTY_NOT_ALLOWED,
+    Cap,
+    Recent,
+    Rules,
+    parse_hours,
+    quota,
+)
 from relay.privacy import masking
 from relay.privacy.masking import Verdict
 
@@ -97,17 +123,17 @@ def evaluate(found: LookupResult, asked: PendingCall, rules: Rules, recent: Rece
     for check in _OF_NUMBER:
         refusal = check(found, asked, rules)
         if refusal is not None:
-            return refusal if bound is None or refusal is told.NO_BINDING else refused(refusal, bound)
+            return refusal if bound is None or refusal is NO_BINDING else refused(refusal, bound)
     if bound is None:
-        return told.NO_BINDING
+        return NO_BINDING
     for check_bound in _OF_BINDING:
         refusal = check_bound(bound, asked, rules)
         if refusal is not None:
-            return refusal if refusal is told.NO_BINDING else refused(refusal, bound)
+            return refusal if refusal is NO_BINDING else refused(refusal, bound)
     target = _callee(bound, asked, rules)
     if isinstance(target, Refusal):
         return refused(target, bound)
-    over = _over_cap(found, asked, rules, recent) if found.counted is None else found.counted.over
+    over = _over_frequency_cap(found, asked, rules, recent) if found.counted is None else found.counted.over
     if over is not None:
         return refused(over, bound)
     return _route(found, bound, asked, rules, target)
@@ -132,7 +158,7 @@ def refused(refusal: Refusal, bound: BindingContext) -> Refusal:
 def _number(found: LookupResult, asked: PendingCall, rules: Rules) -> Refusal | None:
     if found.locked is None:
         return NUMBER_UNKNOWN
-    return told.NUMBER_LOCKED if found.locked else None
+    return NUMBER_LOCKED if found.locked else None
 
 
 def _legacy(found: LookupResult, asked: PendingCall, rules: Rules) -> Refusal | None:
@@ -140,7 +166,7 @@ def _legacy(found: LookupResult, asked: PendingCall, rules: Rules) -> Refusal | 
         return None
     until_ms = rules.legacy_until_ms
     over = rules.phase == "pilot" or (until_ms is not None and asked.unix_s * 1000 >= until_ms)
-    return told.LEGACY_ENDED if over else None
+    return LEGACY_ENDED if over else None
 
 
 def _caller(found: LookupResult, asked: PendingCall, rules: Rules) -> Refusal | None:
@@ -148,10 +174,10 @@ def _caller(found: LookupResult, asked: PendingCall, rules: Rules) -> Refusal | 
     if found.is_own:
         return None
     if is_700(asked.caller):
-        return told.NO_BINDING
+        return NO_BINDING
     if not asked.caller:
-        return None if rules.anonymous_allowed else told.CALLER_ANONYMOUS
-    return told.CALLER_INTERNATIONAL if is_foreign(asked.caller) and not rules.international_allowed else None
+        return None if rules.anonymous_allowed else CALLER_ANONYMOUS
+    return CALLER_INTERNATIONAL if is_foreign(asked.caller) and not rules.international_allowed else None
 
 
 _OF_NUMBER: Final = (_number, _legacy, _caller)
@@ -162,37 +188,37 @@ _OF_NUMBER: Final = (_number, _legacy, _caller)
 
 def _in_force(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal | None:
     if bound.ended_at is not None:
-        return told.NO_BINDING
+        return NO_BINDING
     if bound.expires_at is not None and bound.expires_at <= asked.unix_s * 1000:
-        return told.EXPIRED
-    return None if bound.in_force else told.NO_BINDING
+        return EXPIRED
+    return None if bound.in_force else NO_BINDING
 
 
 def _business(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal | None:
     if bound.business_state == "approved":
         return None
-    return told.BUSINESS_REVOKED if bound.business_state == "revoked" else told.BUSINESS_SUSPENDED
+    return BUSINESS_REVOKED if bound.business_state == "revoked" else BUSINESS_SUSPENDED
 
 
 def _direction(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal | None:
-    return None if bound.direction in ("both", _direction_of(bound)) else told.DIRECTION_BARRED
+    return None if bound.direction in ("both", _direction_of(bound)) else DIRECTION_BARRED
 
 
 def _lists(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal | None:
     if bound.entry == "black":
-        return told.CALLER_BLACKLISTED
+        return CALLER_BLACKLISTED
     if (bound.white_only or bound.business_white_only) and bound.entry != "white":
-        return told.CALLER_NOT_LISTED
+        return CALLER_NOT_LISTED
     return None
 
 
 def _hours(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal | None:
     """All configured hours must hold. Raises ParseError for an invalid stored text."""
     if rules.hours is not None and not rules.hours.hold(asked.unix_s):
-        return told.OUTSIDE_HOURS
+        return OUTSIDE_HOURS
     for text in (bound.business_hours, bound.hours):
         if text and not parse_hours(text).hold(asked.unix_s):
-            return told.OUTSIDE_HOURS
+            return OUTSIDE_HOURS
     return None
 
 
@@ -200,11 +226,11 @@ def _party(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal |
     """A party must still be allowed: the binding may be older than the configuration."""
     if bound.party == "*" or rules.parties.allow(asked.caller):
         return None
-    return told.CALLER_INTERNATIONAL if is_foreign(asked.caller) else told.PARTY_NOT_ALLOWED
+    return CALLER_INTERNATIONAL if is_foreign(asked.caller) else PARTY_NOT_ALLOWED
 
 
 def _filing(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal | None:
-    return None if bound.filed or _target(bound, rules) is None else told.NOT_FILED
+    return None if bound.filed or _target(bound, rules) is None else NOT_FILED
 
 
 _OF_BINDING: Final = (_in_force, _business, _direction, _lists, _hours, _party, _filing)
@@ -236,20 +262,20 @@ def _callee(bound: BindingContext, asked: PendingCall, rules: Rules) -> str | Re
     """The called party, if it may be a party today, or the refusal."""
     target = _target(bound, rules)
     if target is None:
-        return told.NO_CALLEE
+        return NO_CALLEE
     if not rules.parties.allow(target):
-        return told.PARTY_NOT_ALLOWED
-    return told.OWN_NUMBER if target == asked.caller else target
+        return PARTY_NOT_ALLOWED
+    return OWN_NUMBER if target == asked.caller else target
 
 
 # -- how often, and how many at once
 
 
-def _over_cap(found: LookupResult, asked: PendingCall, rules: Rules, recent: Recent) -> Refusal | None:
+def _over_frequency_cap(found: LookupResult, asked: PendingCall, rules: Rules, recent: Recent) -> Refusal | None:
     if _is_over(rules.caller_caps, asked.caller_key, found.earlier_by_caller, asked.unix_s, recent):
-        return told.FREQUENCY_CALLER
+        return FREQUENCY_CALLER
     if _is_over(rules.number_caps, asked.number_key, found.earlier_by_number, asked.unix_s, recent):
-        return told.FREQUENCY_NUMBER
+        return FREQUENCY_NUMBER
     return None
 
 
@@ -299,9 +325,9 @@ def _caps(bound: BindingContext, number: str, rules: Rules) -> tuple[Concurrency
         return ()
     caps: list[ConcurrencyCap] = []
     if max_calls is not None:
-        caps.append((f"business {bound.business}", max_calls, told.BUSINESS_BUSY))
+        caps.append((f"business {bound.business}", max_calls, BUSINESS_BUSY))
     if most_of_number:
-        caps.append((f"number {number}", most_of_number, told.NUMBER_BUSY))
+        caps.append((f"number {number}", most_of_number, NUMBER_BUSY))
     return tuple(caps)
 
 

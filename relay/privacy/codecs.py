@@ -102,14 +102,14 @@ _LAST: Final = "red cn tone telephone-event".split()
 _RANKS: Final = {name: rank - len(_FIRST) for rank, name in enumerate(_FIRST)} | {
     name: rank + 1 for rank, name in enumerate(_LAST)
 }
-_ATTRIBUTES: Final = {
+_ATTRIBUTE_ORDER: Final = {
     name: rank
     for rank, name in enumerate(
         "rtcp rtcp-mux rtcp-rsize crypto rtpmap fmtp rtcp-fb ptime maxptime framerate"
         " sendrecv sendonly recvonly inactive".split()
     )
 }
-_OTHER: Final = len(_ATTRIBUTES)
+_OTHER: Final = len(_ATTRIBUTE_ORDER)
 
 
 def put_in_order(sdp: Sdp) -> None:
@@ -145,7 +145,7 @@ def _sort(attributes: list[Attribute], formats: list[str]) -> None:
     def place(attribute: Attribute) -> tuple[int, str, int]:
         name, value = attribute
         payload = value.partition(" ")[0] if value is not None and name in _BY_PAYLOAD else ""
-        rank = _ATTRIBUTES.get(name, _OTHER)
+        rank = _ATTRIBUTE_ORDER.get(name, _OTHER)
         return rank, name if rank == _OTHER else "", formats.index(payload) if payload in formats else -1
 
     attributes.sort(key=place)
@@ -154,7 +154,7 @@ def _sort(attributes: list[Attribute], formats: list[str]) -> None:
 # -- Attributes that cross, and their values
 
 _LONGEST_VALUE: Final = 512  # characters of an attribute; longer ones are dropped
-_FLAGS: Final = frozenset(
+_FLAG_ATTRIBUTES: Final = frozenset(
     "sendrecv sendonly recvonly inactive rtcp-mux rtcp-rsize T38FaxFillBitRemoval T38FaxTranscodingMMR"
     " T38FaxTranscodingJBIG".split()
 )
@@ -207,8 +207,8 @@ _is_small: Final = re.compile(r"[0-9]{1,5}").fullmatch
 def mask_attribute(name: str, value: str | None) -> Attribute | None:
     """The masked attribute, or None if it is not on the allow-list."""
     if value is None:
-        return (name, None) if name in _FLAGS else None
-    mask = _MASKS.get(name)
+        return (name, None) if name in _FLAG_ATTRIBUTES else None
+    mask = _VALUED_ATTRIBUTES.get(name)
     if mask is None or len(value) > _LONGEST_VALUE:
         return None
     kept = mask(value)
@@ -254,7 +254,7 @@ def _passing(is_value: Callable[[str], re.Match[str] | None]) -> Callable[[str],
     return lambda value: value if is_value(value) else None
 
 
-_MASKS: Final[dict[str, Callable[[str], str | None]]] = {
+_VALUED_ATTRIBUTES: Final[dict[str, Callable[[str], str | None]]] = {
     "rtpmap": _mask_rtpmap,
     "fmtp": _mask_fmtp,
     "ptime": _passing(_is_small),

@@ -1,7 +1,8 @@
 """Header masking: what may cross from one party's side to the other.
 
 An allow-list. Each function takes a received message and returns what may be written into the outgoing one; anything
-it does not name is dropped. It never sends and keeps no state.
+it does not name is dropped, X- headers included: `_CROSSING` has the headers that cross, besides Reason. It never sends
+and keeps no state.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from relay.sip.message import Message, Request
 METHODS: Final = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", "OPTIONS")
 OPTION_TAGS: Final = ("100rel", "timer")
 ALLOW: Final = f"Allow: {', '.join(METHODS)}\r\n"
+_TOKEN_LISTS: Final = {"allow": METHODS, "supported": OPTION_TAGS, "require": OPTION_TAGS}
+_LISTS: Final = tuple(_TOKEN_LISTS)
+_CROSSING: Final = (*_LISTS, "session-expires", "min-se")
 _SUPPORTED: Final = f"Supported: {', '.join(OPTION_TAGS)}\r\n"
 CAPABILITIES: Final = f"{ALLOW}Accept: application/sdp\r\n{_SUPPORTED}"  # RFC 3261 11.2
 # Outside calls, of a relay that takes text messages.
@@ -249,11 +253,6 @@ def _given(message: Message, names: tuple[str, ...]) -> str:
         if message.has(name):
             lines += "".join([f"{name}: {value}\r\n" for value in message.get_all(name)])
     return lines
-
-
-_TOKEN_LISTS: Final = {"allow": METHODS, "supported": OPTION_TAGS, "require": OPTION_TAGS}
-_LISTS: Final = tuple(_TOKEN_LISTS)
-_CROSSING: Final = (*_LISTS, "session-expires", "min-se")
 
 
 @lru_cache(maxsize=256)  # a peer sends the same few sets of lines

@@ -1,7 +1,8 @@
 """The tables whose rows the ledger proves, each declared once.
 
 A table that grants a right or is evidence has a line here, from which its triggers, proofs and checks follow. All other
-tables are in NOT_COVERED, with the reason. Owns the SQL that names and reads a row; it proves nothing.
+tables are in NOT_COVERED, with the reason. A new table is also named in `relay.store.migrate`. Owns the SQL that names
+and reads a row; it proves nothing.
 """
 
 from __future__ import annotations

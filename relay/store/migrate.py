@@ -31,7 +31,7 @@ from relay.store.records import verify_records
 from relay.store.sealing.sealer import Sealer, load_key
 
 # A business comes before its bindings, which reference it.
-TABLES: Final = (
+COPIED: Final = (
     *("business", "business_change", "api_key", "pool", "prefix", "number", "party_group", "group_member"),
     *("past_member", "binding", "binding_change", "past_party", "route", "list_entry", "last_caller", "idempotency"),
     *("audit", "audit_head", "checkpoint", "call_record", "chain_head", "call_event", "call_index", "cursor"),
@@ -80,7 +80,7 @@ def _copy(file: Path, server: PostgresServer, key_file: Path) -> dict[str, int]:
             target.execute("DELETE FROM business")  # rows that every new store has
             target.execute("DELETE FROM pool")
             target.execute("DELETE FROM sealing_key")
-            rows = {table: _copy_table(source, target, table) for table in TABLES}
+            rows = {table: _copy_table(source, target, table) for table in COPIED}
             for table in _COUNTED:
                 target.execute(
                     f"SELECT setval(pg_get_serial_sequence('{table}', 'seq'), (SELECT max(seq) FROM {table}) + 1)"

@@ -22,7 +22,7 @@ from relay.defence.limits import (
 )
 from relay.model.actions import Note
 from relay.model.settings import Quota
-from relay.peers.limits import Quotas
+from relay.peers.limits import PeerQuotas
 from relay.policy.call_policy import RefusedAttempts
 from relay.policy.rules import RefusalCaps
 from tests.call.support import Parts
@@ -311,7 +311,7 @@ def test_counts_contain_no_caller_numbers() -> None:
 
 
 def test_max_calls_of_a_peer_counts_all_nodes() -> None:
-    quotas = Quotas()
+    quotas = PeerQuotas()
     quotas.calls.elsewhere = {"carrier": 2}
     assert not quotas.admits_call("carrier", Quota(max_calls=2), 0.0)
     assert quotas.admits_call("carrier", Quota(max_calls=3), 0.0)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from relay.model.call import LANGUAGES, CallRecord, Refusal, Route, named
-from tests.support.stored import ended_record
+from relay.model.call import LANGUAGES, Refusal, Route, named
 
 ROUTE = Route(
     "b1", "AXB", "riders", "order 7", "8613900000002", "700100000010001",
@@ -26,11 +25,3 @@ def test_a_refusal_never_holds_a_party() -> None:
 
 def test_announcements_are_spoken_in_chinese_and_english() -> None:
     assert LANGUAGES == ("zh", "en")
-
-
-def test_a_record_names_one_side_after_the_other() -> None:
-    fields = CallRecord._fields
-    assert [name.replace("caller", "callee") for name in fields if name.startswith("caller_")] == [
-        name for name in fields if name.startswith("callee_")
-    ]
-    assert ended_record().kind == "call"
