@@ -96,9 +96,13 @@ def test_stated_defaults_are_correct() -> None:
         assert getattr(getattr(Tables(), table), setting) == value, f"[{table}] {setting}"
 
 
-def test_classes_exist() -> None:
+def test_classes_and_constants_exist() -> None:
+    source = "\n".join(path.read_text() for path in Path("relay").rglob("*.py"))
     for word in code(Path("ARCHITECTURE.md")):
         found = _NAME.fullmatch(word)
+        if re.fullmatch("_?[A-Z][A-Z_0-9]+", word) and word not in _FOREIGN:
+            assert re.search(rf"^{word}\b.* = ", source, re.MULTILINE), word
+            continue
         if found and found[1] not in _FOREIGN:
             assert found[1] in classes(), word
             assert not found[2] or any(hasattr(each, found[2]) for each in classes()[found[1]]), word
