@@ -13,12 +13,12 @@ from relay.cli.options import Opened, opened
 from relay.cli.output import show_list
 from relay.cli.serve import ask
 from relay.errors import Refused, StoreError
-from relay.service import sealing_keys as service
 from relay.service.fields import format_moment
 from relay.store.connection import PostgresServer
 from relay.store.database import is_newer
 from relay.store.files import is_served
 from relay.store.maintenance import needs, reseal
+from relay.store.sealing import keys as rotation
 from relay.store.sealing.keys import key_in_use, nodes_without, sealing_keys
 from relay.store.sealing.sealer import LAST_ID
 
@@ -51,7 +51,7 @@ def add(config_path: Path | None) -> None:
     """Make a key and add it to the key file and the store, not in use yet."""
     with opened(config_path) as store:
         key_file = store.config.store.key_file
-        key_id = store.act(lambda act: service.add(act, key_file))
+        key_id = store.act(lambda act: rotation.add(act, key_file))
     click.echo(f"added the key {key_id} to {key_file}: keep a copy of that file in another place")
 
 
@@ -65,7 +65,7 @@ def use(config_path: Path | None, key_id: int) -> None:
     """
     with opened(config_path) as store:
         unaware = _unaware(store, key_id)
-        store.act(lambda act: service.use(act, key_id, unaware))
+        store.act(lambda act: rotation.use(act, key_id, unaware))
     click.echo(f"the key {key_id} is in use")
 
 
@@ -90,9 +90,9 @@ def drop(config_path: Path | None, key_id: int) -> None:
     with opened(config_path) as store:
         _refuse_newer(store)
         needed = needs(store.reader).get(key_id, {})
-        store.act(lambda act: service.drop(act, key_id, needed))
+        store.act(lambda act: rotation.drop(act, key_id, needed))
         key_file = store.config.store.key_file
-        was_there = service.forget(key_file, key_id, store.sealer.hash_keys)
+        was_there = rotation.forget(key_file, key_id, store.sealer.hash_keys)
     click.echo(f"dropped the key {key_id}" + ("" if was_there else f"; it was no longer in {key_file}"))
 
 

@@ -55,7 +55,7 @@ class Backend(Acting):
 
     def business(self, business: str, *, approved: bool = True, **fields: Any) -> None:
         """Make a business user."""
-        self.run(lambda act: apply(act, business, business, **PAPERS, **fields))
+        self.run(lambda act: apply(act, business, business, **PAPERS | fields))
         if approved:
             self.run(lambda act: set_state(act, business, "approve", "checked"))
 

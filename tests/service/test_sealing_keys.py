@@ -12,7 +12,6 @@ import pytest
 from relay.errors import Refused, StoreError
 from relay.model.binding import Binding
 from relay.policy.rules import LastCaller
-from relay.service import sealing_keys as service
 from relay.service.filings import add_filing
 from relay.service.groups import make_group, remove_members, set_entry
 from relay.service.keys import make_key
@@ -26,6 +25,7 @@ from relay.store.groups import find_entries, find_groups, members_at, members_be
 from relay.store.journal.rows import caller_row, open_caller
 from relay.store.keys import list_keys
 from relay.store.maintenance import RESEALED, needs, reseal
+from relay.store.sealing import keys as rotation
 from relay.store.sealing.keys import key_in_use, sealing_keys
 from relay.store.sealing.sealer import make_key as make_key_file
 from relay.store.sealing.sealer import read_key_file
@@ -41,16 +41,16 @@ HOOK = Webhook("w1", "acme", "https://a.example/hook", "whsec_x", ("call.ended",
 
 
 def added(backend: Acting, key_file: Path) -> int:
-    return backend.run(lambda act: service.add(act, key_file))
+    return backend.run(lambda act: rotation.add(act, key_file))
 
 
 def used(backend: Acting, key_id: int, *unaware: str) -> None:
-    backend.run(lambda act: service.use(act, key_id, unaware))
+    backend.run(lambda act: rotation.use(act, key_id, unaware))
 
 
 def dropped(backend: Acting, key_id: int) -> None:
     needed = needs(backend.reader).get(key_id, {})
-    backend.run(lambda act: service.drop(act, key_id, needed))
+    backend.run(lambda act: rotation.drop(act, key_id, needed))
 
 
 def refused(do: Callable[[], object]) -> str:
@@ -147,7 +147,7 @@ def test_add_registers_a_key_left_in_the_file_by_a_crash(backend: Backend, key_f
         pass
 
     def add_and_end(act: UnitOfWork) -> None:
-        service.add(act, key_file)
+        rotation.add(act, key_file)
         raise Ended
 
     with pytest.raises(Ended):
@@ -183,9 +183,9 @@ def test_add_and_use_are_refused_on_a_node_without_the_new_key(
     other = open_store(backend.path, elsewhere)
     added(backend, key_file)
     with closing(Writer(backend.path, other)) as writer:
-        problem = refused(lambda: writer.run(backend.actor, lambda act: service.add(act, elsewhere)))
+        problem = refused(lambda: writer.run(backend.actor, lambda act: rotation.add(act, elsewhere)))
         assert problem == f"{elsewhere} lacks the key 2: copy it from the node that added it"
-        assert "lacks the key 2" in refused(lambda: writer.run(backend.actor, lambda act: service.use(act, 2, [])))
+        assert "lacks the key 2" in refused(lambda: writer.run(backend.actor, lambda act: rotation.use(act, 2, [])))
         used(backend, 2)
         with pytest.raises(StoreError, match=rf"the key 2, which the key file {elsewhere} does not have: add its line"):
             writer.run(backend.actor, lambda act: act.audit("test", "x"))
@@ -274,18 +274,18 @@ def test_drop_is_refused_until_no_row_needs_the_key(backend: Backend, key_file: 
     purge(backend.writer, Retention(), tmp_path, backend.now_ms)
     reseal(backend.path, backend.sealer)  # the checkpoint
     dropped(backend, 1)
-    assert service.forget(key_file, 1, backend.sealer.hash_keys)
+    assert rotation.forget(key_file, 1, backend.sealer.hash_keys)
     again = open_store(backend.path, key_file)
     assert (again.key_ids, again.key_id) == ([2], 2)
     assert verify_audit(backend.reader, again).broken is None
     assert backend.binding(made.binding_id).b == B
-    assert not service.forget(key_file, 1, backend.sealer.hash_keys)
+    assert not rotation.forget(key_file, 1, backend.sealer.hash_keys)
     dropped(backend, 1)
 
 
 def test_an_unused_key_is_dropped_at_once_and_its_id_not_reused(backend: Backend, key_file: Path) -> None:
     dropped(backend, added(backend, key_file))
-    service.forget(key_file, 2, backend.sealer.hash_keys)
+    rotation.forget(key_file, 2, backend.sealer.hash_keys)
     assert added(backend, key_file) == 3
     assert refused(lambda: used(backend, 2)).startswith("the key 2 was replaced or dropped")
 
@@ -293,7 +293,7 @@ def test_an_unused_key_is_dropped_at_once_and_its_id_not_reused(backend: Backend
 def test_add_is_refused_after_the_last_id(backend: Backend, key_file: Path) -> None:
     added(backend, key_file)
     backend.run(lambda act: act.connection.execute("UPDATE sealing_key SET id = 255 WHERE id = 2"))
-    service.forget(key_file, 2, backend.sealer.hash_keys)
+    rotation.forget(key_file, 2, backend.sealer.hash_keys)
     backend.run(lambda act: act.connection.execute("UPDATE sealing_key SET dropped_at = 1 WHERE id = 255"))
     assert "255 keys" in refused(lambda: added(backend, key_file))
 

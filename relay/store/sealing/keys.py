@@ -2,20 +2,20 @@
 
 Each writer reads the key in use in its transaction (`follow_key`), and a node with each heartbeat, so that all switch
 at once without a message. Each sealed value begins with the id of its key; a process that meets an unknown id reads the
-key file again. The keys themselves are only in that file. `relay.service.sealing_keys` has the rules for adding, using
-and dropping keys.
+key file again. The keys themselves are only in that file.
 """
 
 from __future__ import annotations
 
 import hmac
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from relay.errors import StoreError
+from relay.errors import Refused, StoreError
 from relay.store.connection import Connection, Report
-from relay.store.sealing.sealer import Sealer
+from relay.store.sealing.sealer import LAST_ID, Sealer, new_master, read_key_file, write_key_file
 from relay.store.unit_of_work import UnitOfWork
 
 IN_USE: Final = "SELECT coalesce(max(id), 0) FROM sealing_key WHERE used_at IS NOT NULL"
@@ -52,19 +52,6 @@ def key_in_use(connection: Connection) -> int:
 def follow_key(connection: Connection, sealer: Sealer) -> None:
     """Switch the sealer to the key in use. Raises StoreError if the key file does not have it."""
     sealer.use(key_in_use(connection))
-
-
-def add_key(act: UnitOfWork, key_id: int) -> None:
-    """Enter a key of the key file, not in use yet. A key already entered is left alone."""
-    act.connection.execute(_ADD, (key_id, act.sealer.proof(key_id), act.now_ms, None))
-
-
-def set_used(act: UnitOfWork, key_id: int) -> None:
-    act.connection.execute("UPDATE sealing_key SET used_at = ? WHERE id = ?", (act.now_ms, key_id))
-
-
-def set_dropped(act: UnitOfWork, key_id: int) -> None:
-    act.connection.execute("UPDATE sealing_key SET dropped_at = ? WHERE id = ?", (act.now_ms, key_id))
 
 
 def nodes_without(connection: Connection, key_id: int) -> list[str]:
@@ -128,3 +115,83 @@ def check_keys(connection: Connection, sealer: Sealer, key_file: Path) -> None:
                 " backup or from another node"
             )
     follow_key(connection, sealer)
+
+
+# -- Rotation: a key is added, read by every process, then used; an old one is dropped last
+#
+# No process may seal with a key that another has not read yet, and no key may be dropped while a row needs it.
+
+
+def add(act: UnitOfWork, key_file: Path) -> int:
+    """Make a key in the key file and register it in the store, not in use yet. Returns its id.
+
+    After a crash in between, the key that only the file has is registered instead. Raises Refused, and StoreError if
+    the file cannot be written.
+    """
+    act.sealer.refresh()
+    keys = sealing_keys(act.connection)
+    ids = [key.id for key in keys]
+    if lacking := [key.id for key in keys if key.dropped_at is None and key.id not in act.sealer.key_ids]:
+        raise Refused("conflict", "", f"{key_file} lacks the key {lacking[0]}: copy it from the node that added it")
+    new = next((key_id for key_id in act.sealer.key_ids if key_id not in ids), None)
+    if new is None:
+        new = max(ids) + 1
+        if new > LAST_ID:
+            raise Refused("quota", "", f"limited to {LAST_ID} keys in the life of a store, and all of them are used up")
+        masters = read_key_file(key_file).masters
+        write_key_file(key_file, masters | {new: new_master()}, act.sealer.hash_keys)
+        act.sealer.refresh()
+    act.connection.execute(_ADD, (new, act.sealer.proof(new), act.now_ms, None))
+    act.audit("sealing_key.add", str(new))
+    return new
+
+
+def use(act: UnitOfWork, key_id: int, unaware: Sequence[str]) -> None:
+    """Make this the sealing key of all processes. `unaware`: names of those that have not read it. Raises Refused."""
+    key = _find(act, key_id)
+    act.sealer.refresh()
+    now = key_in_use(act.connection)
+    if key_id == now:
+        raise Refused("conflict", "", f"the key {key_id} is already in use")
+    if key_id < now or key.dropped_at is not None:
+        raise Refused("conflict", "", f"the key {key_id} was replaced or dropped: add a new one")
+    if key_id not in act.sealer.key_ids or act.sealer.proof(key_id) != key.proof:
+        raise Refused(
+            "conflict", "", f"the key file of this node lacks the key {key_id}: copy it from the node that added it"
+        )
+    if unaware:
+        names = ", ".join(unaware)
+        raise Refused("conflict", "", f"{names} does not have the key {key_id} yet: copy the key file there")
+    act.connection.execute("UPDATE sealing_key SET used_at = ? WHERE id = ?", (act.now_ms, key_id))
+    act.sealer.use(key_id)
+    act.audit("sealing_key.use", str(key_id), details={"before": now})
+
+
+def drop(act: UnitOfWork, key_id: int, needs: Mapping[str, int]) -> None:
+    """Drop a key from the store. `needs`: the count of rows that still need it, by table. Raises Refused."""
+    key = _find(act, key_id)
+    if key.dropped_at is not None:
+        return
+    if key_id == key_in_use(act.connection):
+        raise Refused("conflict", "", f"the key {key_id} is in use: add and use another first")
+    if needs:
+        rows = ", ".join(f"{table} ({count})" for table, count in sorted(needs.items()))
+        raise Refused("conflict", "", f"the key {key_id} is still needed by rows of {rows}")
+    act.connection.execute("UPDATE sealing_key SET dropped_at = ? WHERE id = ?", (act.now_ms, key_id))
+    act.audit("sealing_key.drop", str(key_id))
+
+
+def forget(key_file: Path, key_id: int, hashes: tuple[bytes, bytes]) -> bool:
+    """Remove a dropped key from the file. Returns whether it was there. Raises StoreError."""
+    masters = read_key_file(key_file).masters
+    if key_id not in masters:
+        return False
+    write_key_file(key_file, {other: master for other, master in masters.items() if other != key_id}, hashes)
+    return True
+
+
+def _find(act: UnitOfWork, key_id: int) -> SealingKey:
+    found = next((key for key in sealing_keys(act.connection) if key.id == key_id), None)
+    if found is None:
+        raise Refused("not_found", "", f"the store has no key {key_id}: add one with `relay700 seal-key add`")
+    return found

@@ -10,12 +10,12 @@ import pytest
 
 from relay.errors import StoreError
 from relay.model.actions import Commit
-from relay.service import sealing_keys as service
 from relay.store.connection import Connection, Place
 from relay.store.database import connect, connect_reader, open_store
 from relay.store.journal.journal import Journal
 from relay.store.journal.queue import Overflow
 from relay.store.postgres.nodes import Node
+from relay.store.sealing import keys as rotation
 from relay.store.sealing.keys import Turning, nodes_without
 from relay.store.sealing.sealer import Sealer, load_key
 from relay.store.unit_of_work import RELAY
@@ -28,8 +28,8 @@ from tests.support.stored import ended_record, live_record
 def turned(place: Place, key_file: Path) -> None:
     """Switch to the key 2, as another process."""
     with closing(Writer(place, load_key(key_file))) as other:
-        key_id = other.run(RELAY, lambda act: service.add(act, key_file))
-        other.run(RELAY, lambda act: service.use(act, key_id, []))
+        key_id = other.run(RELAY, lambda act: rotation.add(act, key_file))
+        other.run(RELAY, lambda act: rotation.use(act, key_id, []))
 
 
 async def write(journal: Journal, *commits: Commit) -> None:
