@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +22,10 @@ pytestmark = pytest.mark.outside
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Of the store alone: the log and the configuration are elsewhere."""
-    made = tmp_path / "store"
-    made.mkdir()
-    return made
+def folder() -> Iterator[Path]:
+    """Of the store alone, on a disk: in memory an immutable file that is open takes writes."""
+    with tempfile.TemporaryDirectory(prefix="relay700-", dir="/var/tmp", ignore_cleanup_errors=True) as made:
+        yield Path(made)
 
 
 @pytest.fixture
