@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 
 from relay.events.timers import AGAIN_S, RETRY_S, Resealer
-from relay.service import sealing_keys as service
 from relay.store.database import connect
 from relay.store.maintenance import needs
+from relay.store.sealing import keys as rotation
 from relay.store.sealing.sealer import load_key
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import GroupWriter, Writer
@@ -19,8 +19,8 @@ async def turned(shop: Shop, writer: GroupWriter) -> None:
     """Change the key in another process; the backend's writer finds it with its next transaction."""
     key_file = shop.path.with_name("relay.key")
     with closing(Writer(shop.path, load_key(key_file))) as other:
-        key_id = other.run(RELAY, lambda act: service.add(act, key_file))
-        other.run(RELAY, lambda act: service.use(act, key_id, []))
+        key_id = other.run(RELAY, lambda act: rotation.add(act, key_file))
+        other.run(RELAY, lambda act: rotation.use(act, key_id, []))
     assert shop.sealer.key_id == 1
     await writer.run(RELAY, lambda act: act.audit("test", "x"))
     assert shop.sealer.key_id == 2
