@@ -8,7 +8,7 @@ from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB
 from tests.ladder.anchored import MEDIA_HOSTS, AnchoredLadder, hold_and_update
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import X, connect, hang_up
+from tests.ladder.ladder import X, answer, call, connect, hang_up
 
 
 class AnchoredCanary(CanaryLadder, AnchoredLadder):
@@ -27,15 +27,13 @@ def ladder(request: pytest.FixtureRequest) -> AnchoredCanary:
 
 
 def test_call_with_early_media_hold_and_update(ladder: AnchoredCanary) -> None:
-    ladder.caller.calls(X, headers="Supported: 100rel\r\n")
-    ladder.callee.get("INVITE")
+    call(ladder, headers="Supported: 100rel\r\n")
     ladder.callee.answers(183, body=ANSWER, headers="Require: 100rel\r\nRSeq: 7\r\n")
     ladder.caller.get(183)
     ladder.caller.sends("PRACK", headers=f"RAck: 1 {ALICE.cseq + 1} INVITE\r\n", body=HOLD)
     ladder.callee.expects("PRACK", body=HELD)
     ladder.caller.get(200)
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
+    answer(ladder)
     for asking, asked in ((ladder.caller, ladder.callee), (ladder.callee, ladder.caller)):
         hold_and_update(asking, asked)
     hang_up(ladder)
@@ -55,7 +53,6 @@ def test_rtpengine_that_fails_lets_nothing_pass(ladder: AnchoredCanary) -> None:
     ladder.rtpengine.works = False
     for asking, asked in ((ladder.caller, ladder.callee), (ladder.callee, ladder.caller)):
         asking.reinvites(HOLD)
-        asking.get(100)
         asking.is_refused(503)
         asked.gets_nothing()
     ladder.rtpengine.works = True

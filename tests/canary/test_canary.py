@@ -11,7 +11,21 @@ from relay.sip.message import Request, Response
 from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB
 from tests.canary.stuffing import planted, stuff
-from tests.ladder.ladder import ANSWER, HELD, HOLD, NO_BINDING, OFFER, SECOND_HOST, A, B, X, connect, hang_up
+from tests.ladder.ladder import (
+    ANSWER,
+    HELD,
+    HOLD,
+    NO_BINDING,
+    OFFER,
+    SECOND_HOST,
+    A,
+    B,
+    X,
+    call,
+    connect,
+    hang_up,
+    ring,
+)
 
 FORMS = {"as they come": (0, False), "turned": (3, False), "multipart": (5, True)}
 
@@ -106,10 +120,7 @@ def test_late_offer(ladder: CanaryLadder) -> None:
     assert "m=audio 4000 RTP/AVP 8 0" in media_of(ok)
     ladder.caller.acks(body=ANSWER)
     assert "m=audio 5000 RTP/AVP 8" in media_of(ladder.callee.get("ACK"))
-    ladder.callee.sends("BYE")
-    ladder.caller.expects("BYE")
-    ladder.callee.get(200)
-    ladder.settle()
+    hang_up(ladder, "callee")
 
 
 @pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
@@ -166,10 +177,7 @@ def test_digits(ladder: CanaryLadder) -> None:
 
 
 def test_cancelled(ladder: CanaryLadder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
+    ring(ladder)
     ladder.caller.cancels(headers='Reason: SIP;cause=200;text="Call completed elsewhere"\r\n')
     cancel = ladder.callee.expects("CANCEL")
     assert "SIP;cause=200" in cancel.get_all("reason")
@@ -199,8 +207,7 @@ REFUSALS += [*range(500, 506), 513, 555, 580, 599, 600, 603, 604, 606, 607, 608,
 @pytest.mark.parametrize("status", REFUSALS)
 def test_refused(status: int) -> None:
     ladder = CanaryLadder(status)
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     contact = f"Contact: <sip:{B[2:]}@{ladder.callee.host}>, <tel:+{B}>;q=0.1\r\n" if status < 400 else ""
     ladder.callee.answers(status, headers=contact, body=ANSWER)
     ladder.callee.answers(status, headers=contact, body=ANSWER)
@@ -247,8 +254,7 @@ def test_ended_by_the_relay(form: str, reason: str) -> None:
 
 
 def test_not_answered_in_time(ladder: CanaryLadder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.callee.answers(183, body=ANSWER)
     ladder.caller.get(183)
     ladder.run(90)
@@ -274,10 +280,7 @@ def test_after_a_restart(ladder: CanaryLadder) -> None:
     ladder.callee.acks()
     ladder.callee.answers(200, body=ANSWER)  # to the first INVITE, again
     ladder.callee.get("ACK")
-    ladder.caller.sends("BYE")
-    ladder.callee.expects("BYE")
-    ladder.caller.get(200)
-    ladder.settle()
+    hang_up(ladder)
 
 
 def test_refused_by_the_relay(ladder: CanaryLadder) -> None:

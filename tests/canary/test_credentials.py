@@ -8,7 +8,20 @@ from relay.model.settings import Account
 from relay.sip.message import Request
 from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB
-from tests.ladder.ladder import ANSWER, CALLEE_HOST, CALLER_HOST, EITHER, HOLD, X, connect, hang_up, peer, sides
+from tests.ladder.ladder import (
+    ANSWER,
+    CALLEE_HOST,
+    CALLER_HOST,
+    EITHER,
+    HOLD,
+    X,
+    answer,
+    connect,
+    connected,
+    hang_up,
+    peer,
+    sides,
+)
 from tests.ladder.side import Side
 from tests.ladder.test_logins import phone_peer, registers
 
@@ -50,8 +63,7 @@ def test_of_a_trunk(turn: int, status: int) -> None:
     ladder = with_accounts(turn)
     ladder.caller.calls(X)
     challenges(ladder.callee, ladder.callee.get_request("INVITE"), status)
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
+    answer(ladder)
     ladder.caller.sends("BYE")
     ladder.caller.get(200)
     ladder.callee.answers(200, challenges(ladder.callee, ladder.callee.get_request("BYE"), status))
@@ -63,10 +75,8 @@ def test_of_a_trunk(turn: int, status: int) -> None:
 @pytest.mark.parametrize("status", [401, 407])
 def test_inside_a_call(turn: int, status: int, by: str) -> None:
     ladder = with_accounts(turn)
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
     asked.answers(200, challenges(asked, asked.get_request("INVITE"), status), body=ANSWER)
     asking.is_answered()
     asked.get("ACK")

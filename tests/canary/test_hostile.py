@@ -12,7 +12,20 @@ from relay.sip.message import parse_message
 from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB
 from tests.ladder.descriptions import ANSWER, OFFER
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, RELAY, A, B, Ladder, X, connect, hang_up, settings_for
+from tests.ladder.ladder import (
+    CALLEE_HOST,
+    CALLER_HOST,
+    RELAY,
+    A,
+    B,
+    Ladder,
+    X,
+    answer,
+    call,
+    connect,
+    hang_up,
+    settings_for,
+)
 from tests.support.targets import target_at
 
 
@@ -245,8 +258,7 @@ def test_a_callee_cannot_send_the_relay_elsewhere(host: str, where: str) -> None
     evil = f"<sip:{BOB.friend}@{host}:5060;lr>"
     contact = evil if where != "record-route" else None
     headers = f"Record-Route: {evil}\r\n" if where != "contact" else ""
-    ladder.caller.calls(X, headers="Supported: 100rel\r\n")
-    ladder.callee.get("INVITE")
+    call(ladder, headers="Supported: 100rel\r\n")
     ladder.callee.answers(183, headers=f"{headers}Require: 100rel\r\nRSeq: 1\r\n", contact=contact)
     ladder.caller.get(183)
     ladder.caller.sends("PRACK", headers=f"RAck: 1 {ladder.caller.cseq} INVITE\r\n")
@@ -266,20 +278,14 @@ def test_a_caller_cannot_send_the_relay_elsewhere(host: str) -> None:
     if host == CALLEE_HOST:
         ladder.marks[CALLEE_HOST] = BOB._replace(host="0.0.0.0")
     evil = f"<sip:{ALICE.friend}@{host}:5060;lr>"
-    ladder.caller.calls(X, headers=f"Record-Route: {evil}\r\n", contact=evil)
-    ladder.callee.get("INVITE")
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
-    ladder.callee.sends("BYE")
-    ladder.caller.expects("BYE")
-    ladder.callee.get(200)
-    ladder.settle()
+    call(ladder, headers=f"Record-Route: {evil}\r\n", contact=evil)
+    answer(ladder)
+    hang_up(ladder, "callee")
 
 
 def test_a_host_name_for_the_media_takes_the_answer_down() -> None:
     ladder = clean()
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.callee.accepts(body=ANSWER.replace(b"127.0.0.32", b"bobmark.example"))
     ladder.callee.expects("BYE")
     ladder.caller.is_refused(488)

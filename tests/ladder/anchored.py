@@ -12,8 +12,8 @@ from dataclasses import replace
 from relay.model.actions import Counts, Mediate, Mediated
 from relay.model.call import Refusal, Route
 from relay.sip.message import Message
-from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import Ladder
+from tests.ladder.descriptions import ANSWER, OFFER
+from tests.ladder.ladder import Ladder, reinvite
 from tests.ladder.phones import Fate, LossyLadder
 from tests.ladder.side import Side
 
@@ -162,11 +162,7 @@ def check_media(ladder: Ladder) -> None:
 
 def hold_and_update(asking: Side, asked: Side) -> None:
     """In an answered call: one side holds the other and resumes."""
-    asking.reinvites(HOLD)
-    asking.get(100)
-    asked.expects("INVITE", body=HELD)
-    asked.get("ACK")
-    asking.is_answered()
+    reinvite(asking, asked)
     asking.updates(OFFER)
     asked.expects("UPDATE", body=ANSWER)
     asking.get(200)

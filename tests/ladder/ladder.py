@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_network
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -19,7 +19,7 @@ from relay.call.recovery import KeptAttempt
 from relay.model.actions import CallEvent, Commit, DropAttempt, KeepAttempt, LookUp, Mediate, Note, Send, SendAll
 from relay.model.call import CallRecord, Refusal, Route
 from relay.model.settings import Listener, Peer, PeerRoute, Settings
-from relay.sip.message import Flow
+from relay.sip.message import Flow, Request
 from tests.ladder.checks import Checks, check_glance
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
 from tests.ladder.side import Side
@@ -37,8 +37,13 @@ __all__ = [
     "Side",
     "X",
     "Y",
+    "answer",
+    "call",
     "connect",
+    "connected",
     "hang_up",
+    "reinvite",
+    "ring",
     "sides",
 ]
 
@@ -311,12 +316,29 @@ LEFT_BEHIND = (
 )
 
 
-def connect(ladder: Ladder, *, acknowledge: bool = True, headers: str = "", headers_of_answer: str = "") -> None:
-    """An answered call: a calls X, b answers."""
-    ladder.caller.calls(X, headers=headers)
-    ladder.callee.get("INVITE")
+def call(ladder: Ladder, **invite: Any) -> Request:
+    """A call in setup: a calls X, the INVITE reaches b."""
+    ladder.caller.calls(X, **invite)
+    return ladder.callee.get_request("INVITE")
+
+
+def ring(ladder: Ladder, **invite: Any) -> Request:
+    """A ringing call: a calls X, b rings."""
+    received = call(ladder, **invite)
     ladder.callee.answers(180)
     ladder.caller.get(180)
+    return received
+
+
+def answer(ladder: Ladder, body: bytes = ANSWER) -> None:
+    """b answers a call in setup."""
+    ladder.callee.accepts(body=body)
+    ladder.caller.is_answered()
+
+
+def connect(ladder: Ladder, *, acknowledge: bool = True, headers: str = "", headers_of_answer: str = "") -> None:
+    """An answered call: a calls X, b answers."""
+    ring(ladder, headers=headers)
     ladder.callee.accepts(body=ANSWER, headers=headers_of_answer)
     ladder.caller.get(200)
     if acknowledge:
@@ -331,9 +353,24 @@ def sides(ladder: Ladder, by: str) -> tuple[Side, Side]:
     return (ladder.caller, ladder.callee) if by == "caller" else (ladder.callee, ladder.caller)
 
 
-def hang_up(ladder: Ladder) -> None:
-    """The caller hangs up; check the invariants."""
-    ladder.caller.sends("BYE")
-    ladder.callee.expects("BYE")
-    ladder.caller.get(200)
+def connected(ladder: Ladder, by: str) -> tuple[Side, Side]:
+    """`connect`. Returns the asking side and the asked side."""
+    connect(ladder)
+    return sides(ladder, by)
+
+
+def reinvite(asking: Side, asked: Side, offer: bytes = HOLD, answer: bytes = HELD) -> bytes:
+    """A successful re-INVITE. Returns the SDP shown to the asked side."""
+    asking.reinvites(offer)
+    invite = asked.agrees(answer)
+    asking.is_answered()
+    return invite.body
+
+
+def hang_up(ladder: Ladder, by: str = "caller") -> None:
+    """A side hangs up; check the invariants."""
+    asking, asked = sides(ladder, by)
+    asking.sends("BYE")
+    asked.expects("BYE")
+    asking.get(200)
     ladder.settle()

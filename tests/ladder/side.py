@@ -117,7 +117,9 @@ class Side:
         self.sends("MESSAGE", body=text, content_type=content_type, headers=headers, hops=hops)
 
     def reinvites(self, body: bytes = b"", headers: str = "") -> None:
+        """Send a re-INVITE, and take the 100."""
         self.sends("INVITE", body=body, headers=f"Contact: {self.contact}\r\n{headers}")
+        self.get(100)
 
     def updates(self, body: bytes = b"", headers: str = "") -> None:
         self.sends("UPDATE", body=body, headers=f"Contact: {self.contact}\r\n{headers}")
@@ -194,6 +196,12 @@ class Side:
         self.sent["CANCEL"] = text.encode()
         self.ladder.deliver(self.sent["CANCEL"], self.flow)
 
+    def gives_up(self) -> None:
+        """`cancels`, and take the 200 and the 487."""
+        self.cancels()
+        self.get(200)
+        self.is_refused(487)
+
     def sends_again(self, method: str) -> None:
         """Retransmit its last request of that method."""
         self.ladder.deliver(self.sent[method], self.flow)
@@ -204,6 +212,12 @@ class Side:
         """`answers` an INVITE with 200, and take the ACK."""
         self.answers(200, *request, **answer)
         self.get("ACK")
+
+    def agrees(self, body: bytes) -> Request:
+        """Take an INVITE, answer it with 200, and take the ACK."""
+        invite = self.expects("INVITE", body=body)
+        self.get("ACK")
+        return invite
 
     def refuses(self, status: int, *request: Request, **answer: Any) -> None:
         """`answers` an INVITE with that status, and take the ACK."""

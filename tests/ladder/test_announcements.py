@@ -12,8 +12,8 @@ from relay.model.settings import Announcements
 from relay.sip.message import Message
 from tests.ladder import anchored
 from tests.ladder.anchored import RTPENGINE, SOUND_S, AnchoredLadder
-from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import AXB, EITHER, SECOND_HOST, A, X, connect, hang_up, settings_for, sides
+from tests.ladder.descriptions import ANSWER, HOLD, OFFER
+from tests.ladder.ladder import AXB, EITHER, SECOND_HOST, A, X, call, connect, hang_up, reinvite, settings_for, sides
 
 REFUSED = Announcements(refused=True)
 BOTH = Announcements(begin=True, ending=True)
@@ -29,8 +29,7 @@ def ladder() -> AnchoredLadder:
 def ringing() -> AnchoredLadder:
     """A ringing call."""
     ladder = AnchoredLadder(announcements=REFUSED)
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     return ladder
 
 
@@ -274,9 +273,8 @@ IN_ENGLISH = {way: route._replace(language="en") for way, route in AXB.items() i
 
 def test_callees_refusal_is_announced_in_the_language_of_the_business() -> None:
     ladder = AnchoredLadder(routes=IN_ENGLISH, announcements=REFUSED)
-    ladder.caller.calls(X)
-    ladder.callee.expects("INVITE", 486)
-    ladder.callee.get("ACK")
+    call(ladder)
+    ladder.callee.refuses(486)
     hears(ladder, 486)
     assert languages(ladder) == ["en"]
 
@@ -309,8 +307,7 @@ def test_beginning_is_announced_after_the_ack() -> None:
 
 def test_late_offer_is_answered_before_the_announcement() -> None:
     ladder = AnchoredLadder(announcements=BOTH)
-    ladder.caller.calls(X, body=b"")
-    ladder.callee.get("INVITE")
+    call(ladder, body=b"")
     ladder.callee.answers(200, body=OFFER)
     ladder.caller.get(200)
     ladder.caller.acks(body=ANSWER)
@@ -365,11 +362,7 @@ def test_reinvite_does_not_announce_the_beginning(by: str, restarted: bool) -> N
         for side in (ladder.caller, ladder.callee):
             side.expects("OPTIONS")
     asking, asked = sides(ladder, by)
-    asking.reinvites(HOLD)
-    asking.get(100)
-    asked.expects("INVITE", 200, body=HELD)
-    asked.get("ACK")
-    asking.is_answered()
+    reinvite(asking, asked)
     assert sounds(ladder) == ["begin"]
     hang_up(ladder)
 

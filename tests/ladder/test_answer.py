@@ -6,7 +6,7 @@ import pytest
 
 from relay.call.invite_session import TRYING_S
 from tests.ladder.descriptions import ANSWER, OFFER
-from tests.ladder.ladder import Ladder, X, connect, hang_up
+from tests.ladder.ladder import Ladder, X, answer, call, connect, hang_up
 
 
 def test_100_is_sent_first(ladder: Ladder) -> None:
@@ -23,8 +23,7 @@ def test_100_is_sent_first(ladder: Ladder) -> None:
 
 
 def test_late_offer_is_answered_in_the_ack(ladder: Ladder) -> None:
-    ladder.caller.calls(X, body=b"")
-    invite = ladder.callee.get_request("INVITE")
+    invite = call(ladder, body=b"")
     assert not invite.body
     ladder.callee.answers(200, body=OFFER)
     ladder.callee.gets_nothing()  # its ACK needs the caller's SDP
@@ -47,21 +46,18 @@ def test_callee_gets_its_ack_when_the_callers_ack_has_no_sdp(ladder: Ladder) -> 
 
 @pytest.mark.parametrize(("status", "shown"), [(180, 180), (181, 182), (182, 182), (183, 183)])
 def test_provisional_responses_are_relayed(ladder: Ladder, status: int, shown: int) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.callee.answers(status)
     ladder.caller.get(shown)
     assert (ladder.engine.statistics()["legs"], ladder.commits) == (2, 0)
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
+    answer(ladder)
     assert (ladder.record.ringing_at is not None) == (status == 180)
     hang_up(ladder)
 
 
 @pytest.mark.parametrize("status", [100, 199])
 def test_provisional_responses_of_the_callees_network_are_hidden(ladder: Ladder, status: int) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.callee.answers(status)
     ladder.caller.gets_nothing()
     ladder.callee.refuses(486)
@@ -70,8 +66,7 @@ def test_provisional_responses_of_the_callees_network_are_hidden(ladder: Ladder,
 
 
 def test_early_media_and_answer_share_one_dialog(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.callee.answers(183, body=ANSWER)
     early = ladder.caller.get_response(183)
     assert b"m=audio 5000" in early.body
@@ -87,19 +82,16 @@ def test_early_media_and_answer_share_one_dialog(ladder: Ladder) -> None:
 
 def test_ringing_without_a_to_tag_is_relayed(ladder: Ladder) -> None:
     """As RFC 2543 gateways ring."""
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.callee.answers(180, tag="")
     assert ladder.caller.get_response(180).to_tag
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
+    answer(ladder)
     hang_up(ladder)
 
 
 def test_call_is_answered_without_ringing(ladder: Ladder) -> None:
     ladder.caller.calls(X)
-    ladder.callee.expects("INVITE", 200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.agrees(ANSWER)
     ladder.caller.is_answered()
     assert ladder.record.ringing_at is None
     hang_up(ladder)
@@ -168,8 +160,7 @@ def test_callees_retransmitted_2xx_gets_the_ack_after_timer_m(ladder: Ladder) ->
 
 
 def test_callees_retransmitted_2xx_waits_for_the_commit(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.hold_commits = True
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.answers_again()
@@ -199,8 +190,7 @@ def test_ack_with_another_cseq_is_ignored(ladder: Ladder) -> None:
 
 def test_2xx_with_malformed_sdp_gets_ack_and_bye(ladder: Ladder) -> None:
     ladder.caller.calls(X)
-    ladder.callee.expects("INVITE", 200, body=b"v=nonsense")
-    ladder.callee.get("ACK")
+    ladder.callee.agrees(b"v=nonsense")
     ladder.callee.expects("BYE")
     ladder.caller.is_refused(488)
     assert ladder.record.outcome == "failed"
@@ -208,12 +198,10 @@ def test_2xx_with_malformed_sdp_gets_ack_and_bye(ladder: Ladder) -> None:
 
 
 def test_provisional_response_with_malformed_sdp_is_ignored(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.callee.answers(183, body=b"v=nonsense")
     ladder.caller.gets_nothing()
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
+    answer(ladder)
     hang_up(ladder)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.ladder.ladder import ANSWER, OFFER, A, B, Ladder, X, connect
+from tests.ladder.ladder import ANSWER, OFFER, A, B, Ladder, X, call, connect
 
 
 @pytest.fixture
@@ -13,8 +13,7 @@ def ladder() -> Ladder:
 
 
 def test_caller_hangs_up(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    invite = ladder.callee.get_request("INVITE")
+    invite = call(ladder)
     assert invite.uri == f"sip:{B[2:]}@127.0.0.22"
     assert invite.from_.uri_text == f"sip:{X}@127.0.0.10"
     ladder.callee.answers(180)
@@ -46,8 +45,7 @@ def test_callee_hangs_up(ladder: Ladder) -> None:
 
 
 def test_200_waits_for_the_commit(ladder: Ladder) -> None:
-    ladder.caller.calls(X, body=OFFER)
-    ladder.callee.get("INVITE")
+    call(ladder, body=OFFER)
     ladder.hold_commits = True
     ladder.callee.answers(200, body=ANSWER)
     ladder.caller.gets_nothing()

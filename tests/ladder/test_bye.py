@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER, HOLD, OFFER
-from tests.ladder.ladder import EITHER, Ladder, X, connect, hang_up, sides
+from tests.ladder.ladder import EITHER, Ladder, X, answer, connect, connected, hang_up, ring, sides
 
 
 @EITHER
 def test_bye_ends_the_other_leg(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.sends("BYE", headers='Reason: Q.850;cause=31;text="bob has gone"\r\n')
     bye = asked.expects("BYE")
     assert bye.get_all("reason") == ["Q.850;cause=31"]
@@ -22,8 +21,7 @@ def test_bye_ends_the_other_leg(ladder: Ladder, by: str) -> None:
 
 @EITHER
 def test_bye_is_answered_after_the_record_is_closed(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     ladder.hold_commits = True
     asking.sends("BYE")
     asked.expects("BYE")
@@ -68,10 +66,7 @@ def test_crossing_byes_are_answered_after_the_record_is_closed(ladder: Ladder) -
 
 @EITHER
 def test_bye_before_the_answer_is_committed(ladder: Ladder, by: str) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
+    ring(ladder)
     ladder.hold_commits = True
     ladder.callee.answers(200, body=ANSWER)
     sides(ladder, by)[0].sends("BYE")
@@ -151,10 +146,7 @@ def test_bye_of_the_caller_with_a_late_offer_unanswered(ladder: Ladder) -> None:
 
 def test_bye_of_the_caller_in_an_early_dialog_cancels_the_call(ladder: Ladder) -> None:
     """RFC 3261 15: it ends the dialog, and with its only dialog the INVITE."""
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
+    ring(ladder)
     ladder.hold_commits = True
     ladder.caller.sends("BYE")
     ladder.callee.expects("CANCEL")
@@ -168,23 +160,17 @@ def test_bye_of_the_caller_in_an_early_dialog_cancels_the_call(ladder: Ladder) -
 
 
 def test_bye_of_the_callee_in_an_early_dialog_is_refused(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
+    ring(ladder)
     ladder.callee.sends("BYE")
     ladder.callee.get(481)
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
+    answer(ladder)
     hang_up(ladder)
 
 
 @EITHER
 def test_bye_crossing_a_reinvite_of_the_other_side(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asked.reinvites(HOLD)
-    asked.get(100)
     asking.sends("BYE")  # before it received the re-INVITE
     reinvite = asking.get_request("INVITE")
     asking.get(200)
@@ -197,10 +183,8 @@ def test_bye_crossing_a_reinvite_of_the_other_side(ladder: Ladder, by: str) -> N
 
 @EITHER
 def test_bye_crossing_an_answered_reinvite(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asked.reinvites(HOLD)
-    asked.get(100)
     asking.sends("BYE")
     reinvite = asking.get_request("INVITE")
     asking.get(200)
@@ -213,10 +197,8 @@ def test_bye_crossing_an_answered_reinvite(ladder: Ladder, by: str) -> None:
 
 @EITHER
 def test_bye_crossing_a_reinvite_without_a_final_response(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asked.reinvites(HOLD)
-    asked.get(100)
     asking.answers(100, asking.get_request("INVITE"))
     asking.sends("BYE")
     asking.expects("CANCEL")
@@ -229,10 +211,8 @@ def test_bye_crossing_a_reinvite_without_a_final_response(ladder: Ladder, by: st
 @EITHER
 def test_bye_after_ones_own_pending_reinvite(ladder: Ladder, by: str) -> None:
     """The user hangs up while the phone's own re-INVITE is pending."""
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
     asking.sends("BYE")
     asking.is_refused(487)
     asking.get(200)
@@ -244,8 +224,7 @@ def test_bye_after_ones_own_pending_reinvite(ladder: Ladder, by: str) -> None:
 
 @EITHER
 def test_bye_without_a_response_is_given_up_at_timer_f(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.sends("BYE")
     asking.get(200)
     ladder.settle()
@@ -255,8 +234,7 @@ def test_bye_without_a_response_is_given_up_at_timer_f(ladder: Ladder, by: str) 
 @EITHER
 @pytest.mark.parametrize("status", [401, 481, 500])
 def test_refused_bye_ends_the_call(ladder: Ladder, by: str, status: int) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.sends("BYE")
     asking.get(200)
     asked.expects("BYE", status)
@@ -267,18 +245,14 @@ def test_refused_bye_ends_the_call(ladder: Ladder, by: str, status: int) -> None
 
 @EITHER
 def test_bye_with_an_old_cseq_is_refused(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.sends("OPTIONS")
     asked.expects("OPTIONS")
     asking.get(200)
     asking.sends("BYE", cseq=asking.cseq)
     asking.get(500)
     asked.gets_nothing()
-    asking.sends("BYE")
-    asked.expects("BYE")
-    asking.get(200)
-    ladder.settle()
+    hang_up(ladder, by)
 
 
 def test_bye_after_the_call_is_481(ladder: Ladder) -> None:

@@ -5,14 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import SECOND_HOST, Ladder, X
-
-
-def ring(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
+from tests.ladder.ladder import SECOND_HOST, Ladder, X, call, hang_up, ring
 
 
 def is_cancelled(ladder: Ladder) -> None:
@@ -61,8 +54,7 @@ def test_reason_of_a_cancel_is_relayed_without_text(ladder: Ladder, reason: str,
 
 
 def test_cancel_is_held_until_a_provisional_response(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.caller.cancels()
     ladder.caller.get(200)
     is_cancelled(ladder)
@@ -98,8 +90,7 @@ def test_cancel_crossing_the_answer(ladder: Ladder) -> None:
 
 
 def test_held_cancel_and_an_immediate_answer(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.caller.cancels()
     ladder.caller.get(200)
     is_cancelled(ladder)
@@ -180,10 +171,7 @@ def test_cancel_after_the_answer_has_no_effect(ladder: Ladder) -> None:
     ladder.caller.cancels()
     ladder.caller.is_answered()
     ladder.callee.gets_nothing()
-    ladder.caller.sends("BYE")
-    ladder.callee.expects("BYE")
-    ladder.caller.get(200)
-    ladder.settle()
+    hang_up(ladder)
 
 
 def test_cancel_without_an_invite_is_481(ladder: Ladder) -> None:

@@ -9,7 +9,20 @@ from relay.sip.digest import parse_credentials
 from relay.sip.message import Request
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER, HOLD, as_long_as
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, EITHER, Ladder, Side, X, connect, hang_up, peer, sides
+from tests.ladder.ladder import (
+    CALLEE_HOST,
+    CALLER_HOST,
+    EITHER,
+    Ladder,
+    Side,
+    X,
+    answer,
+    call,
+    connect,
+    connected,
+    hang_up,
+    peer,
+)
 
 ACCOUNT = Account("trunk", "secret")
 REALM = "carrier.example"
@@ -43,11 +56,6 @@ def challenges(side: Side, request: Request, status: int = 401, *, stale: bool =
     assert credentials.uri == again.uri
     assert credentials.is_proved_by("secret", again.method)
     return again
-
-
-def call(ladder: Ladder) -> Request:
-    ladder.caller.calls(X)
-    return ladder.callee.get_request("INVITE")
 
 
 def is_refused(ladder: Ladder, status: int) -> None:
@@ -86,8 +94,7 @@ def test_rejected_credentials_fail_the_call_and_are_not_shown(ladder: Ladder) ->
 
 
 def test_invite_too_long_with_credentials_fails(ladder: Ladder) -> None:
-    ladder.caller.calls(X, body=as_long_as(65_100))
-    ladder.callee.get("INVITE")
+    call(ladder, body=as_long_as(65_100))
     ladder.callee.answers(401, headers=f"{CHALLENGE}MD5\r\n")
     is_refused(ladder, 480)
     assert (ladder.record.outcome, ladder.record.end_reason) == ("failed", "sip_401")
@@ -109,9 +116,7 @@ def test_stale_nonce_is_retried_once(ladder: Ladder) -> None:
 
 def test_cancel_before_the_challenge(ladder: Ladder) -> None:
     call(ladder)
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    ladder.caller.is_refused(487)
+    ladder.caller.gives_up()
     ladder.callee.refuses(401, headers=f"{CHALLENGE}MD5\r\n")
     ladder.callee.gets_nothing()
     ladder.settle()
@@ -121,9 +126,7 @@ def test_cancel_after_the_challenge(ladder: Ladder) -> None:
     again = challenges(ladder.callee, call(ladder))
     ladder.callee.answers(180)
     ladder.caller.get(180)
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    ladder.caller.is_refused(487)
+    ladder.caller.gives_up()
     cancel = ladder.callee.expects("CANCEL")
     assert (cancel.branch, cancel.cseq.number) == (again.branch, again.cseq.number)
     ladder.callee.refuses(487)
@@ -166,16 +169,14 @@ def test_prack_has_the_cseq_of_the_repeated_invite_and_is_challenged(ladder: Lad
     assert prack.get("rack") == again.get("rack") == "77 2 INVITE"
     ladder.callee.answers(200, again)
     ladder.caller.get(200)
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
+    answer(ladder)
     hang_up(ladder)
 
 
 @EITHER
 @pytest.mark.parametrize("method", ["UPDATE", "INFO", "OPTIONS"])
 def test_in_dialog_requests_are_repeated_with_credentials(ladder: Ladder, method: str, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.sends(method, headers=f"Contact: {asking.contact}\r\n")
     asked.answers(200, challenges(asked, asked.get_request(method)))
     asking.get(200)
@@ -185,17 +186,14 @@ def test_in_dialog_requests_are_repeated_with_credentials(ladder: Ladder, method
 
 @EITHER
 def test_challenged_reinvite_its_ack_and_the_next_one(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
     again = challenges(asked, asked.get_request("INVITE"))
     asked.answers(200, again, body=ANSWER)
     asking.is_answered()
     ack = asked.get_request("ACK")
     assert (ack.cseq.number, ack.get("authorization")) == (again.cseq.number, again.get("authorization"))
     asking.reinvites(HOLD)
-    asking.get(100)
     asked.answers(200, asked.get_request("INVITE"), body=ANSWER)
     asking.is_answered()
     assert asked.get_request("ACK").get("authorization") is None

@@ -12,8 +12,7 @@ from relay.model.settings import Account, CallerNumbers, Peer
 from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import RefusalCaps, Rules
-from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, A, B, Ladder, Side, X, Y, peer
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, A, B, Ladder, Side, X, Y, answer, peer
 from tests.ladder.test_logins import PHONE_HOST, asks_to_register, challenged, credentials, registers
 from tests.policy.cases import BOUND, FOUND
 
@@ -78,8 +77,7 @@ def test_listed_caller_is_connected() -> None:
     ladder = Gated(pbx(A), CARRIER)
     calls(ladder.caller, "13800000001")
     ladder.callee.get("INVITE")
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
+    answer(ladder)
 
 
 @pytest.mark.parametrize("caller", ["13800000001", "+8613900000002", "13700000009"])

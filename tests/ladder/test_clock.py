@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.model.call import CallRecord
-from tests.ladder.ladder import EITHER, Ladder, X, connect, sides
+from tests.ladder.ladder import EITHER, Ladder, X, call, connect, sides
 
 HOUR_S = 3_600.0
 BOTH_WAYS = pytest.mark.parametrize("by_s", [-HOUR_S, HOUR_S], ids=["back", "forth"])
@@ -35,8 +35,7 @@ def test_duration_is_not_affected_by_the_clock(ladder: Ladder, by_s: float, by: 
 
 @BOTH_WAYS
 def test_clock_set_while_ringing_keeps_times_in_order(ladder: Ladder, by_s: float) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.set_clock(by_s)
     ladder.callee.answers(180)
     ladder.caller.get(180)

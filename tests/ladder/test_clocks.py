@@ -6,18 +6,11 @@ import pytest
 
 from relay.model.call import Route
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import A, B, Ladder, X, connect, hang_up
+from tests.ladder.ladder import A, B, Ladder, X, connect, hang_up, ring
 
 
 def with_route(**changes: float) -> Ladder:
     return Ladder({(X, A): Route("b1", "AXB", "default", "order-1", B, X)._replace(**changes)})
-
-
-def ring(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
 
 
 def test_ring_timeout_cancels_the_callee(ladder: Ladder) -> None:

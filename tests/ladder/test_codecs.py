@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, Ladder, X, hang_up, peer
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, Ladder, X, answer, call, hang_up, peer
 
 HEAD = b"v=0\r\no=x 1 1 IN IP4 127.0.0.31\r\ns=-\r\nc=IN IP4 127.0.0.31\r\nt=0 0\r\n"
 MANY = HEAD + b"m=audio 4000 RTP/AVP 0 8 9 101\r\na=rtpmap:101 telephone-event/8000\r\n"
@@ -38,14 +38,12 @@ def formats(body: bytes) -> list[str]:
 )
 def test_offer_has_only_codecs_allowed_for_both_peers(pbx: str, carrier: str, offered: list[str]) -> None:
     ladder = allowing(pbx, carrier)
-    ladder.caller.calls(X, body=MANY)
-    invite = ladder.callee.get_request("INVITE")
+    invite = call(ladder, body=MANY)
     assert formats(invite.body) == ["4000", *offered]
     ladder.callee.accepts(body=audio(offered[0]))
     assert formats(ladder.caller.get_response(200).body) == ["4000", offered[0]]
     ladder.caller.acks()
     ladder.callee.reinvites(MANY)
-    ladder.callee.get(100)
     assert formats(ladder.caller.expects("INVITE", 200, body=audio("8")).body) == ["4000", *offered]
     ladder.caller.get("ACK")
     ladder.callee.is_answered()
@@ -76,8 +74,7 @@ def test_peer_without_a_common_codec_is_skipped() -> None:
 
 def test_answer_with_a_disallowed_codec_gets_ack_and_bye() -> None:
     ladder = allowing(carrier="pcma")
-    ladder.caller.calls(X, body=MANY)
-    ladder.callee.get("INVITE")
+    call(ladder, body=MANY)
     ladder.callee.accepts(body=audio("0"))
     ladder.callee.expects("BYE")
     ladder.caller.is_refused(488)
@@ -86,15 +83,12 @@ def test_answer_with_a_disallowed_codec_gets_ack_and_bye() -> None:
 
 def test_codec_list_applies_after_a_restart() -> None:
     ladder = allowing(carrier="pcma")
-    ladder.caller.calls(X, body=MANY)
-    ladder.callee.get("INVITE")
-    ladder.callee.accepts(body=audio("8"))
-    ladder.caller.is_answered()
+    call(ladder, body=MANY)
+    answer(ladder, audio("8"))
     ladder.restart()
     for side in (ladder.caller, ladder.callee):
         side.expects("OPTIONS")
     ladder.caller.reinvites(MANY)
-    ladder.caller.get(100)
     assert formats(ladder.callee.expects("INVITE", 200, body=audio("8")).body) == ["4000", "8"]
     ladder.callee.get("ACK")
     ladder.caller.is_answered()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from relay.model.actions import CallEvent
 from relay.model.call import Refusal, Route
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import A, B, Ladder, X, connect, hang_up
+from tests.ladder.ladder import A, B, Ladder, X, connect, hang_up, ring
 
 TELLING = Route("b1", "AXB", "firm", "order-1", B, X, direction="a_to_b", legacy=True, tells=True)
 BUSY = Refusal("business_busy", 503, 42, 5)
@@ -118,9 +118,7 @@ def test_ended_call_is_not_hung_up_during_its_commit(ladder: Ladder) -> None:
 
 
 def test_ringing_call_is_hung_up_on_request(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.expects("INVITE", 180)
-    ladder.caller.get(180)
+    ring(ladder)
     (live,) = ladder.engine.live()
     assert ladder.engine.hang_up(live.call_id, ladder.now)
     ladder.perform()

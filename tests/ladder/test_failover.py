@@ -6,7 +6,7 @@ import pytest
 
 from relay.sip.message import Request, parse_message
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import SECOND_HOST, Ladder, Side, X, hang_up
+from tests.ladder.ladder import SECOND_HOST, Ladder, Side, X, answer, call, hang_up
 
 
 @pytest.fixture
@@ -18,11 +18,6 @@ def ladder() -> Ladder:
 
 def second(ladder: Ladder) -> Side:
     return ladder.sides[SECOND_HOST]
-
-
-def start(ladder: Ladder) -> Request:
-    ladder.caller.calls(X)
-    return ladder.callee.get_request("INVITE")
 
 
 def answered_by_second(ladder: Ladder) -> None:
@@ -40,7 +35,7 @@ def answered_by_second(ladder: Ladder) -> None:
 
 @pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 580])
 def test_next_peer_after(ladder: Ladder, status: int) -> None:
-    first = start(ladder)
+    first = call(ladder)
     ladder.callee.answers(status)
     ladder.callee.get("ACK")
     invite = parse_second(ladder)
@@ -63,7 +58,7 @@ def parse_second(ladder: Ladder) -> Request:
 
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 407, 420, 480, 484, 486, 487, 488, 600, 603, 604])
 def test_no_next_peer_after(ladder: Ladder, status: int) -> None:
-    start(ladder)
+    call(ladder)
     ladder.callee.answers(status)
     ladder.callee.get("ACK")
     second(ladder).gets_nothing()
@@ -75,7 +70,7 @@ def test_no_next_peer_after(ladder: Ladder, status: int) -> None:
 
 
 def test_next_peer_after_silence(ladder: Ladder) -> None:
-    start(ladder)
+    call(ladder)
     ladder.run(5.9)
     second(ladder).gets_nothing()
     ladder.run(0.2)
@@ -96,7 +91,7 @@ def test_next_peer_after_a_transport_error(ladder: Ladder) -> None:
 
 
 def test_next_peer_after_the_first_had_rung(ladder: Ladder) -> None:
-    start(ladder)
+    call(ladder)
     ladder.callee.answers(180)
     ringing = ladder.caller.get_response(180)
     ladder.callee.refuses(503)
@@ -110,7 +105,7 @@ def test_next_peer_after_the_first_had_rung(ladder: Ladder) -> None:
 
 def test_stray_2xx_of_the_first_peer_is_ignored(ladder: Ladder) -> None:
     """Its transaction has terminated: the stray 2xx matches no dialog and is ignored."""
-    start(ladder)
+    call(ladder)
     ladder.run(6.1)
     second(ladder).get("INVITE")
     second(ladder).answers(180)
@@ -127,7 +122,7 @@ def test_stray_2xx_of_the_first_peer_is_ignored(ladder: Ladder) -> None:
 
 def moved_on(ladder: Ladder) -> Side:
     """The first peer was silent too long and may answer late; the second one is tried."""
-    start(ladder)
+    call(ladder)
     ladder.run(6.1)
     second(ladder).get("INVITE")
     ladder.callee.inbox.clear()
@@ -187,17 +182,16 @@ def test_crossing_bye_of_the_first_peer_does_not_end_the_call(ladder: Ladder, se
 
 def test_no_failover_from_the_only_peer() -> None:
     ladder = Ladder()
-    start(ladder)
+    call(ladder)
     ladder.run(20)
     ladder.caller.gets_nothing()
     ladder.callee.inbox.clear()
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
+    answer(ladder)
     hang_up(ladder)
 
 
 def test_any_provisional_response_stops_failover(ladder: Ladder) -> None:
-    start(ladder)
+    call(ladder)
     ladder.callee.answers(100)
     ladder.run(60)
     second(ladder).gets_nothing()
@@ -216,7 +210,7 @@ def test_any_provisional_response_stops_failover(ladder: Ladder) -> None:
 
 
 def test_last_peers_refusal_is_relayed(ladder: Ladder) -> None:
-    start(ladder)
+    call(ladder)
     ladder.callee.refuses(503)
     second(ladder).expects("INVITE", 408)
     second(ladder).get("ACK")
@@ -251,7 +245,7 @@ def test_number_without_a_route_is_480() -> None:
 
 
 def test_ring_timeout_covers_all_peers(ladder: Ladder) -> None:
-    start(ladder)
+    call(ladder)
     ladder.callee.answers(180)
     ladder.caller.get(180)
     ladder.run(80)
@@ -287,7 +281,7 @@ def test_ring_timeout_covers_all_peers(ladder: Ladder) -> None:
 )
 def test_callees_refusal_is_mapped_for_the_caller(status: int, shown: int, cause: int, outcome: str) -> None:
     ladder = Ladder()
-    start(ladder)
+    call(ladder)
     headers = (
         'Contact: <sip:13900000009@127.0.0.99>\r\nWWW-Authenticate: Digest realm="bob"\r\nRetry-After: 5\r\n'
         'Warning: 399 bob "13900000002"\r\nReason: Q.850;cause=1;text="bob"\r\nError-Info: <sip:bob@127.0.0.22>\r\n'
@@ -307,7 +301,7 @@ def test_callees_refusal_is_mapped_for_the_caller(status: int, shown: int, cause
 @pytest.mark.parametrize("status", [408, 480])
 def test_480_after_ringing_is_no_answer(status: int) -> None:
     ladder = Ladder()
-    start(ladder)
+    call(ladder)
     ladder.callee.answers(180)
     ladder.caller.get(180)
     ladder.callee.answers(status)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from relay.call.outbound_attempt import MOST_FORKS
 from tests.ladder.descriptions import ANSWER, HELD, HOLD
-from tests.ladder.ladder import Ladder, X, hang_up
+from tests.ladder.ladder import Ladder, call, hang_up
 
 BACKEND = "<sip:bob-backend@127.0.0.22:5060>"
 MOBILE = "<sip:bob-mobile@127.0.0.22:5070>"
 
 
 def start(ladder: Ladder) -> None:
-    ladder.caller.calls(X, headers="Supported: 100rel\r\n")
-    ladder.callee.get("INVITE")
+    call(ladder, headers="Supported: 100rel\r\n")
 
 
 def test_second_fork_answers_the_call(ladder: Ladder) -> None:
@@ -148,9 +147,7 @@ def test_cancel_crossing_two_answers(ladder: Ladder) -> None:
     for tag in ("bob-backend", "bob-mobile"):
         ladder.callee.answers(180, tag=tag)
         ladder.caller.get(180)
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    ladder.caller.is_refused(487)
+    ladder.caller.gives_up()
     ladder.callee.expects("CANCEL", 200)
     for tag in ("bob-backend", "bob-mobile"):
         ladder.callee.answers(200, tag=tag, body=ANSWER)
@@ -181,9 +178,7 @@ def test_forks_over_the_limit_are_ignored_but_not_the_answer(ladder: Ladder) -> 
 def test_cancel_then_ringing_of_one_fork_and_answer_of_another(ladder: Ladder) -> None:
     start(ladder)
     ladder.callee.answers(100)
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    ladder.caller.is_refused(487)
+    ladder.caller.gives_up()
     ladder.callee.expects("CANCEL", 200)
     ladder.callee.answers(180, tag="bob-backend")
     assert ladder.engine.statistics()["legs"] == 0

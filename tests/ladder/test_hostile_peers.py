@@ -15,10 +15,13 @@ from tests.ladder.ladder import (
     STRANGER_HOST,
     Ladder,
     X,
+    answer,
+    call,
     connect,
+    connected,
     hang_up,
     peer,
-    sides,
+    ring,
 )
 
 UNUSABLE_CONTACT = "<mailto:bob@127.0.0.22>"
@@ -32,8 +35,7 @@ def refused_with(ladder: Ladder, status: int) -> None:
 @pytest.mark.parametrize("rings", [False, True])
 @pytest.mark.parametrize(("contact", "headers"), [(UNUSABLE_CONTACT, ""), (None, UNUSABLE_ROUTE)])
 def test_unusable_2xx_gets_ack_and_bye(rings: bool, contact: str | None, headers: str, ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     if rings:
         ladder.callee.answers(180)
         ladder.caller.get(180)
@@ -50,8 +52,7 @@ def test_unusable_2xx_gets_ack_and_bye(rings: bool, contact: str | None, headers
 
 
 def test_unusable_2xx_crossing_a_cancel_gets_ack_and_bye(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.callee.answers(100)
     ladder.caller.cancels()
     ladder.caller.get(200)
@@ -65,8 +66,7 @@ def test_unusable_2xx_crossing_a_cancel_gets_ack_and_bye(ladder: Ladder) -> None
 @pytest.mark.parametrize("waits", [False, True], ids=["at_once", "behind_a_description"])
 def test_2xx_without_a_dialog_ends_the_attempt(waits: bool) -> None:
     ladder = AnchoredLadder()
-    ladder.caller.calls(X)
-    invite = ladder.callee.get_request("INVITE")
+    invite = call(ladder)
     if waits:
         ladder.hold_media = True
         ladder.callee.answers(183, body=ANSWER)
@@ -89,8 +89,7 @@ def test_unusable_route_to_the_caller_is_refused_before_ringing(ladder: Ladder) 
 
 @pytest.mark.parametrize("line", ["Session-Expires: soon", "Min-SE: never"])
 def test_malformed_session_timer_in_a_2xx_is_ignored(line: str, ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.callee.accepts(body=ANSWER, headers=f"{line}\r\n")
     answer = ladder.caller.get_response(200)
     assert answer.get("session-expires") is answer.get("min-se") is None
@@ -99,8 +98,7 @@ def test_malformed_session_timer_in_a_2xx_is_ignored(line: str, ladder: Ladder) 
 
 
 def test_reliable_responses_are_bounded(ladder: Ladder) -> None:
-    ladder.caller.calls(X, headers="Supported: 100rel\r\n")
-    ladder.callee.get("INVITE")
+    call(ladder, headers="Supported: 100rel\r\n")
     for number in range(1, MOST_RELIABLE + 10):
         ladder.callee.answers(183, headers=f"Require: 100rel\r\nRSeq: {number}\r\n")
     for _ in range(MOST_RELIABLE):
@@ -115,8 +113,7 @@ def test_reliable_responses_are_bounded(ladder: Ladder) -> None:
 @EITHER
 def test_in_dialog_requests_over_the_transaction_limit_are_refused(method: str, by: str) -> None:
     ladder = Ladder(limits=Limits(max_transactions=20))
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     for _ in range(100):
         asking.sends(method, headers=f"Contact: {asking.contact}\r\n")
     statistics = ladder.engine.statistics()
@@ -150,18 +147,14 @@ def test_cancel_of_another_peer_has_no_effect() -> None:
     peers = (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), peer("other", STRANGER_HOST))
     ladder = Ladder(peers=peers)
     other = ladder.side(STRANGER_HOST, "mallory")
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
+    ring(ladder)
     flow, ladder.caller.flow = ladder.caller.flow, other.flow
     ladder.caller.cancels()
     ladder.caller.flow = flow
     other.get(481)
     ladder.callee.gets_nothing()
     ladder.caller.gets_nothing()
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
+    answer(ladder)
     hang_up(ladder)
 
 
@@ -198,18 +191,14 @@ def test_in_dialog_request_of_a_peer_with_the_same_source_is_accepted() -> None:
     peers = (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), peer("twin", CALLEE_HOST))
     ladder = Ladder(peers=peers, tried=("twin",))
     connect(ladder)
-    ladder.callee.sends("BYE")
-    ladder.caller.expects("BYE")
-    ladder.callee.get(200)
-    ladder.settle()
+    hang_up(ladder, "callee")
     assert ladder.record.peer_out == "twin"
 
 
 @EITHER
 def test_bye_is_repeated_after_a_transport_error(by: str, ladder: Ladder) -> None:
     """A restarting peer causes ICMP errors for a while; its side of the call must not stay up."""
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     ladder.unreachable.add(("udp", asked.host))
     asking.sends("BYE")
     asking.get(200)
@@ -223,8 +212,7 @@ def test_bye_is_repeated_after_a_transport_error(by: str, ladder: Ladder) -> Non
 
 @EITHER
 def test_undeliverable_bye_is_given_up(by: str, ladder: Ladder) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     ladder.unreachable.add(("udp", asked.host))
     asking.sends("BYE")
     asking.get(200)
@@ -234,12 +222,8 @@ def test_undeliverable_bye_is_given_up(by: str, ladder: Ladder) -> None:
 
 def test_icmp_error_does_not_end_a_ringing_call(ladder: Ladder) -> None:
     """It may be forged or belong to another call. The phone would go on ringing."""
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
+    ring(ladder)
     ladder.transport_fails(ladder.callee.flow)
     ladder.caller.gets_nothing()
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
+    answer(ladder)
     hang_up(ladder)

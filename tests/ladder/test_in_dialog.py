@@ -6,7 +6,7 @@ import pytest
 
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER, HOLD
-from tests.ladder.ladder import EITHER, Ladder, X, connect, hang_up, sides
+from tests.ladder.ladder import EITHER, Ladder, X, connected, hang_up
 
 
 @EITHER
@@ -18,8 +18,7 @@ from tests.ladder.ladder import EITHER, Ladder, X, connect, hang_up, sides
     ],
 )
 def test_dtmf_is_relayed(ladder: Ladder, by: str, kind: str, body: bytes, shown: bytes) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.sends("INFO", body=body, content_type=kind)
     info = asked.expects("INFO")
     assert (info.get("content-type"), info.body) == (kind, shown)
@@ -29,8 +28,7 @@ def test_dtmf_is_relayed(ladder: Ladder, by: str, kind: str, body: bytes, shown:
 
 @EITHER
 def test_info_with_another_body_is_refused(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.sends("INFO", body=b"<who>13900000002</who>", content_type="application/xml")
     asking.get(415)
     asked.gets_nothing()
@@ -43,8 +41,7 @@ def test_info_with_another_body_is_refused(ladder: Ladder, by: str) -> None:
 def test_sdp_outside_offer_answer_is_refused(by: str, anchored: bool, method: str) -> None:
     """rtpengine would take it for a new offer, which is never answered."""
     ladder = AnchoredLadder() if anchored else Ladder()
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.sends(method, body=HOLD)
     asking.get(415)
     asked.gets_nothing()
@@ -59,8 +56,7 @@ def test_sdp_outside_offer_answer_is_refused(by: str, anchored: bool, method: st
 def test_sdp_in_a_response_without_an_offer_is_dropped(by: str, anchored: bool, method: str) -> None:
     """Such as a phone's capabilities in its response to OPTIONS (RFC 3261 11.2)."""
     ladder = AnchoredLadder() if anchored else Ladder()
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.sends(method, headers=f"Contact: {asking.contact}\r\n")
     asked.expects(method, 200, body=ANSWER)
     answer = asking.get(200)
@@ -72,8 +68,7 @@ def test_sdp_in_a_response_without_an_offer_is_dropped(by: str, anchored: bool, 
 
 @EITHER
 def test_concurrent_requests_get_their_own_responses(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     for digit in (b"1", b"2", b"3"):
         asking.sends("INFO", body=digit, content_type="application/dtmf")
     infos = [asked.get_request("INFO") for _ in range(3)]
@@ -85,8 +80,7 @@ def test_concurrent_requests_get_their_own_responses(ladder: Ladder, by: str) ->
 
 @EITHER
 def test_lost_info_is_retransmitted(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     ladder.lose_next = 1
     asking.sends("INFO", body=b"1", content_type="application/dtmf")
     asked.gets_nothing()
@@ -101,8 +95,7 @@ def test_lost_info_is_retransmitted(ladder: Ladder, by: str) -> None:
 
 @EITHER
 def test_request_without_a_response_ends_the_call(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, _ = sides(ladder, by)
+    asking, _ = connected(ladder, by)
     asking.sends("INFO", body=b"1", content_type="application/dtmf")
     ladder.run(32.1)
     asking.get(408)
@@ -113,8 +106,7 @@ def test_request_without_a_response_ends_the_call(ladder: Ladder, by: str) -> No
 
 @EITHER
 def test_transport_error_of_a_request_leaves_the_call_up(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     ladder.unreachable.add(("udp", asked.host))
     asking.sends("INFO", body=b"1", content_type="application/dtmf")
     asking.get(500)
@@ -124,8 +116,7 @@ def test_transport_error_of_a_request_leaves_the_call_up(ladder: Ladder, by: str
 
 @EITHER
 def test_call_ending_before_the_response(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.sends("INFO", body=b"1", content_type="application/dtmf")
     info = asked.get_request("INFO")
     asked.sends("BYE")
@@ -138,8 +129,7 @@ def test_call_ending_before_the_response(ladder: Ladder, by: str) -> None:
 
 @EITHER
 def test_in_dialog_options_is_relayed(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.sends("OPTIONS")
     asked.expects("OPTIONS", headers="Allow: INVITE, ACK, BYE, REFER\r\nServer: bob\r\n")
     answer = asking.get_response(200)
@@ -154,8 +144,7 @@ def test_in_dialog_options_is_relayed(ladder: Ladder, by: str) -> None:
     [("REFER", 405), ("SUBSCRIBE", 405), ("NOTIFY", 405), ("MESSAGE", 405), ("PUBLISH", 405), ("TRANSFER", 501)],
 )
 def test_unsupported_method_is_refused_with_allow(ladder: Ladder, by: str, method: str, status: int) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.sends(method, headers="Refer-To: <sip:110@127.0.0.99>\r\n")
     answer = asking.get_response(status)
     assert answer.values("allow") == ["INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", "OPTIONS"]
@@ -165,9 +154,8 @@ def test_unsupported_method_is_refused_with_allow(ladder: Ladder, by: str, metho
 
 @EITHER
 def test_unknown_extension_is_refused(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
-    asking.reinvites(headers="Require: timer, telepathy\r\n")
+    asking, asked = connected(ladder, by)
+    asking.sends("INVITE", headers="Require: timer, telepathy\r\n")
     assert asking.get_response(420).get("unsupported") == "telepathy"
     asking.acks_refusal()
     asked.gets_nothing()
@@ -176,8 +164,7 @@ def test_unknown_extension_is_refused(ladder: Ladder, by: str) -> None:
 
 @EITHER
 def test_request_with_max_forwards_0_is_483(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.sends("INFO", hops=0)
     asking.get(483)
     asked.gets_nothing()
@@ -196,8 +183,7 @@ def test_request_outside_any_dialog_is_481(ladder: Ladder, method: str) -> None:
 
 @EITHER
 def test_request_with_another_call_id_is_481(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     right, asking.call_id = asking.call_id, "another"
     asking.sends("BYE")
     asking.get(481)
@@ -208,8 +194,7 @@ def test_request_with_another_call_id_is_481(ladder: Ladder, by: str) -> None:
 
 @EITHER
 def test_request_with_an_old_cseq_is_500(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.sends("OPTIONS", cseq=50)
     asked.expects("OPTIONS")
     asking.get(200)
@@ -251,8 +236,7 @@ def test_out_of_dialog_request_is_refused(ladder: Ladder, method: str, status: i
 
 @EITHER
 def test_request_during_our_bye_is_481(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asked.sends("BYE")
     asking.sends("INFO", body=b"1", content_type="application/dtmf")  # before our BYE arrived
     bye = asking.get_request("BYE")

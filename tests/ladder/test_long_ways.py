@@ -8,7 +8,7 @@ from relay.privacy.messages import MOST_BY_UDP
 from relay.sip.message import Flow
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, Ladder, X, connect
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, Ladder, call, connect, ring
 
 # 14 kB of Record-Route, each two bytes of which become a Route line of ten. The first hop is our peer's.
 HOPS = 6900
@@ -91,9 +91,7 @@ def test_call_ends_after_a_restart(ladder: Ladder) -> None:
 
 
 def test_answer_crossing_the_cancel_leaves_nothing(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.expects("INVITE", 180)
-    ladder.caller.get(180)
+    ring(ladder)
     ladder.caller.cancels()
     ladder.caller.get(200)
     ladder.caller.get(487)
@@ -105,8 +103,7 @@ def test_answer_crossing_the_cancel_leaves_nothing(ladder: Ladder) -> None:
 
 @pytest.mark.parametrize("how", ["caller", "callee", "relay"])
 def test_both_sides_with_long_route_sets(ladder: Ladder, how: str) -> None:
-    ladder.caller.calls(X, headers=OF_CALLER)
-    ladder.callee.get("INVITE")
+    call(ladder, headers=OF_CALLER)
     ladder.callee.answers(200, body=ANSWER, headers=OF_CALLEE)
     ladder.caller.is_answered()
     if how == "relay":

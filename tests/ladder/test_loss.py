@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relay.call.invite_session import TRYING_S
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import Ladder, X, connect, hang_up
+from tests.ladder.ladder import Ladder, X, answer, call, connect, hang_up, ring
 
 
 def test_lost_100_is_repeated(ladder: Ladder) -> None:
@@ -18,8 +18,7 @@ def test_lost_100_is_repeated(ladder: Ladder) -> None:
     ladder.caller.get(180)
     ladder.caller.sends_again("INVITE")
     ladder.caller.get(180)
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
+    answer(ladder)
     hang_up(ladder)
 
 
@@ -30,8 +29,7 @@ def test_lost_invite_is_retransmitted(ladder: Ladder) -> None:
         ladder.run(interval)
         ladder.callee.get("INVITE")
         ladder.callee.gets_nothing()
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
+    answer(ladder)
     hang_up(ladder)
 
 
@@ -40,8 +38,7 @@ def test_no_retransmission_after_a_provisional_response(ladder: Ladder) -> None:
     ladder.callee.expects("INVITE", 100)
     ladder.run(60)
     ladder.callee.gets_nothing()
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
+    answer(ladder)
     hang_up(ladder)
 
 
@@ -57,8 +54,7 @@ def test_retransmitted_invite_during_the_look_up(ladder: Ladder) -> None:
         ladder.caller.get(100)
     assert ladder.engine.statistics()["pending_lookups"] == 1
     ladder.release()
-    ladder.callee.expects("INVITE", 200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.agrees(ANSWER)
     ladder.callee.gets_nothing()
     ladder.caller.is_answered()
     hang_up(ladder)
@@ -66,8 +62,7 @@ def test_retransmitted_invite_during_the_look_up(ladder: Ladder) -> None:
 
 
 def test_retransmitted_invite_during_the_commit_of_the_answer(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.hold_commits = True
     ladder.callee.answers(200, body=ANSWER)
     ladder.caller.sends_again("INVITE")
@@ -88,9 +83,8 @@ def test_retransmitted_invite_after_the_answer_is_absorbed(ladder: Ladder) -> No
 
 
 def test_retransmitted_invite_after_a_refusal_gets_it_again(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.expects("INVITE", 486)
-    ladder.callee.get("ACK")
+    call(ladder)
+    ladder.callee.refuses(486)
     ladder.caller.get(486)
     ladder.caller.sends_again("INVITE")
     ladder.caller.is_refused(486)
@@ -101,9 +95,8 @@ def test_retransmitted_invite_after_a_refusal_gets_it_again(ladder: Ladder) -> N
 
 
 def test_refusal_is_retransmitted_until_its_ack(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.expects("INVITE", 486)
-    ladder.callee.get("ACK")
+    call(ladder)
+    ladder.callee.refuses(486)
     ladder.caller.get(486)
     for interval in (0.5, 1, 2, 4, 4):  # timer G
         ladder.run(interval)
@@ -116,9 +109,7 @@ def test_refusal_is_retransmitted_until_its_ack(ladder: Ladder) -> None:
 
 
 def test_487_is_given_up_at_timer_h_without_an_ack(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.expects("INVITE", 180)
-    ladder.caller.get(180)
+    ring(ladder)
     ladder.caller.cancels()
     ladder.callee.expects("CANCEL")
     ladder.callee.refuses(487)
@@ -138,8 +129,7 @@ def test_callees_retransmitted_refusal_gets_the_ack_again(ladder: Ladder) -> Non
 
 
 def test_lost_ack_to_the_callee_is_repeated(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.hold_commits = True
     ladder.callee.answers(200, body=ANSWER)
     ladder.lose_next = 2  # the 200 to the caller, the ACK to the callee

@@ -11,17 +11,21 @@ from relay.model.settings import Account, Listener
 from relay.sip.message import Flow, Request, Response, parse_message
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER, OFFER
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, RELAY, SECOND_HOST, B, Ladder, Side, X, hang_up, peer
+from tests.ladder.ladder import (
+    CALLEE_HOST,
+    CALLER_HOST,
+    RELAY,
+    SECOND_HOST,
+    B,
+    Ladder,
+    Side,
+    X,
+    call,
+    hang_up,
+    peer,
+    ring,
+)
 from tests.ladder.texts import texting
-
-
-def ring(ladder: Ladder) -> Request:
-    """The INVITE of a call whose callee rings."""
-    ladder.caller.calls(X)
-    ladder.callee.expects("INVITE", 180)
-    ladder.caller.get(180)
-    assert ladder.callee.invite is not None
-    return ladder.callee.invite
 
 
 def is_lost(ladder: Ladder) -> None:
@@ -61,8 +65,7 @@ def test_crash_while_ringing(ladder: Ladder) -> None:
 
 def test_crash_before_any_response_of_the_callee(ladder: Ladder) -> None:
     """The restart cannot know whether it did: without a CANCEL it could ring for ever."""
-    ladder.caller.calls(X)
-    invite = ladder.callee.get_request("INVITE")
+    invite = call(ladder)
     ladder.restart()
     is_lost(ladder)
     is_cancelled(ladder.callee, invite)
@@ -205,8 +208,7 @@ def test_callers_cancel_after_a_crash(ladder: Ladder) -> None:
 def test_every_target_that_may_ring_is_cancelled() -> None:
     ladder = Ladder(tried=("carrier", "second"))
     second = ladder.side(SECOND_HOST, "carol")
-    ladder.caller.calls(X)
-    first_invite = ladder.callee.get_request("INVITE")
+    first_invite = call(ladder)
     ladder.run(6.1)  # silent for too long: the next one is tried
     ladder.callee.inbox.clear()
     second_invite = second.expects("INVITE", 180)
@@ -222,9 +224,8 @@ def test_every_target_that_may_ring_is_cancelled() -> None:
 def test_target_that_has_refused_is_not_cancelled() -> None:
     ladder = Ladder(tried=("carrier", "second"))
     second = ladder.side(SECOND_HOST, "carol")
-    ladder.caller.calls(X)
-    ladder.callee.expects("INVITE", 503)
-    ladder.callee.get("ACK")
+    call(ladder)
+    ladder.callee.refuses(503)
     invite = second.expects("INVITE", 180)
     ladder.caller.get(180)
     second.answers(180, tag="again")  # stored again only with the next message
@@ -236,8 +237,7 @@ def test_target_that_has_refused_is_not_cancelled() -> None:
 
 
 def test_one_cancel_ends_all_forks(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    invite = ladder.callee.get_request("INVITE")
+    invite = call(ladder)
     for tag in ("one", "two"):
         ladder.callee.answers(180, tag=tag)
         ladder.caller.get(180)
@@ -253,11 +253,8 @@ def test_one_cancel_ends_all_forks(ladder: Ladder) -> None:
 
 def test_pending_cancel_is_sent_after_a_crash(ladder: Ladder) -> None:
     """The caller has its 487, and the CANCEL waits for a provisional response (RFC 3261 9.1)."""
-    ladder.caller.calls(X)
-    invite = ladder.callee.get_request("INVITE")
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    ladder.caller.is_refused(487)
+    invite = call(ladder)
+    ladder.caller.gives_up()
     ladder.restart()
     ladder.caller.is_refused(487)
     is_cancelled(ladder.callee, invite)
@@ -268,8 +265,7 @@ def test_pending_cancel_is_sent_after_a_crash(ladder: Ladder) -> None:
 def test_challenged_invite_is_cancelled_after_a_crash(ladder: Ladder) -> None:
     account = Account("trunk", "secret")
     ladder = Ladder(peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, account=account)))
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.callee.refuses(401, headers='WWW-Authenticate: Digest realm="r",nonce="n",qop="auth"\r\n')
     invite = ladder.callee.expects("INVITE", 180)
     ladder.caller.get(180)
@@ -397,12 +393,10 @@ def test_unacknowledged_answer_is_sent_again_after_a_crash(ladder: Ladder) -> No
 def test_earlier_target_is_cancelled_after_a_crash() -> None:
     ladder = Ladder(tried=("carrier", "second"))
     second = ladder.side(SECOND_HOST, "carol")
-    ladder.caller.calls(X)
-    invite = ladder.callee.get_request("INVITE")
+    invite = call(ladder)
     ladder.run(6.1)
     ladder.callee.inbox.clear()
-    second.expects("INVITE", 200, body=ANSWER)
-    second.get("ACK")
+    second.agrees(ANSWER)
     ladder.caller.get(200)
     ladder.restart()
     is_cancelled(ladder.callee, invite)

@@ -14,7 +14,7 @@ from tests.ladder.anchored import (
     refused,
 )
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, X, connect, hang_up, peer, sides
+from tests.ladder.ladder import EITHER, X, answer, call, connect, connected, hang_up, peer, reinvite
 
 
 @pytest.fixture
@@ -57,11 +57,7 @@ def test_address_family_of_the_answering_side_is_requested(caller: str, callee: 
     ladder.caller.acks(body=b"" if offer else ANSWER)
     if not offer:
         ladder.callee.get("ACK")
-    ladder.caller.reinvites(HOLD)
-    ladder.caller.get(100)
-    ladder.callee.expects("INVITE", body=HELD)
-    ladder.callee.get("ACK")
-    ladder.caller.is_answered()
+    reinvite(ladder.caller, ladder.callee)
     hang_up(ladder)
     receives = callee if offer else caller
     first, *others = [command.family for command in ladder.rtpengine.told if command.sdp]
@@ -70,8 +66,7 @@ def test_address_family_of_the_answering_side_is_requested(caller: str, callee: 
 
 
 def test_early_media_go_through_rtpengine(ladder: AnchoredLadder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     for status in (183, 180):
         ladder.callee.answers(status, body=ANSWER)
         leads_to_rtpengine(ladder.caller.get(status), CALLEE_PORT)
@@ -96,8 +91,7 @@ def test_late_offer_goes_through_rtpengine(ladder: AnchoredLadder) -> None:
 
 
 def test_late_offer_in_a_reliable_response_is_answered_in_the_prack(ladder: AnchoredLadder) -> None:
-    ladder.caller.calls(X, body=b"", headers="Supported: 100rel\r\n")
-    ladder.callee.get("INVITE")
+    call(ladder, body=b"", headers="Supported: 100rel\r\n")
     ladder.callee.answers(183, body=OFFER, headers="Require: 100rel\r\nRSeq: 5\r\n")
     leads_to_rtpengine(ladder.caller.get(183), CALLER_PORT)
     ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n", body=ANSWER)
@@ -111,25 +105,21 @@ def test_late_offer_in_a_reliable_response_is_answered_in_the_prack(ladder: Anch
 
 
 def test_offer_in_a_prack_goes_through_rtpengine(ladder: AnchoredLadder) -> None:
-    ladder.caller.calls(X, headers="Supported: 100rel\r\n")
-    ladder.callee.get("INVITE")
+    call(ladder, headers="Supported: 100rel\r\n")
     ladder.callee.answers(183, body=ANSWER, headers="Require: 100rel\r\nRSeq: 5\r\n")
     ladder.caller.get(183)
     ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n", body=HOLD)
     leads_to_rtpengine(ladder.callee.expects("PRACK", body=HELD), CALLER_PORT)
     leads_to_rtpengine(ladder.caller.get(200), CALLEE_PORT)
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
+    answer(ladder)
     hang_up(ladder)
     assert commands(ladder) == ["offer", "answer", "offer", "answer", "answer", "delete"]
 
 
 @EITHER
 def test_hold_goes_through_rtpengine(ladder: AnchoredLadder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
     invite = asked.expects("INVITE", 200, body=HELD)
     assert b"a=sendonly" in invite.body
     leads_to_rtpengine(invite, CALLER_PORT if by == "caller" else CALLEE_PORT)
@@ -174,8 +164,7 @@ def test_each_side_gets_the_others_fmtp(ladder: AnchoredLadder, late: bool) -> N
 
 @EITHER
 def test_fmtp_is_kept_by_a_reinvite_and_a_rollback(ladder: AnchoredLadder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.updates(SPEEX_OFFER)
     assert says(asked.expects("UPDATE", body=SPEEX_ANSWER)) == [b"a=fmtp:97 vbr=on"]
     assert says(asking.get(200)) == [b"a=fmtp:97 vbr=off"]
@@ -190,8 +179,7 @@ def test_fmtp_is_kept_by_a_reinvite_and_a_rollback(ladder: AnchoredLadder, by: s
 
 @EITHER
 def test_update_goes_through_rtpengine(ladder: AnchoredLadder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.updates(HOLD)
     leads_to_rtpengine(asked.expects("UPDATE", body=HELD), CALLER_PORT if by == "caller" else CALLEE_PORT)
     leads_to_rtpengine(asking.get(200), CALLEE_PORT if by == "caller" else CALLER_PORT)
@@ -200,10 +188,8 @@ def test_update_goes_through_rtpengine(ladder: AnchoredLadder, by: str) -> None:
 
 @EITHER
 def test_late_offer_in_a_reinvite_goes_through_rtpengine(ladder: AnchoredLadder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites()
-    asking.get(100)
     asked.expects("INVITE", 200, body=OFFER)
     leads_to_rtpengine(asking.get(200), CALLEE_PORT if by == "caller" else CALLER_PORT)
     asking.acks(body=ANSWER)
@@ -244,12 +230,9 @@ REFUSED = ANSWER.replace(b"m=audio 5000", b"m=audio 0")
 @EITHER
 def test_sdp_with_all_streams_refused_bypasses_rtpengine(ladder: AnchoredLadder, by: str) -> None:
     """Such as a fax that the other side refuses."""
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(OFFER)
-    asking.get(100)
-    asked.expects("INVITE", body=REFUSED)
-    asked.get("ACK")
+    asked.agrees(REFUSED)
     answer = asking.get(200)
     assert b"m=audio 0 " in answer.body
     assert b"c=IN IP4 0.0.0.0\r\n" in answer.body
@@ -261,8 +244,7 @@ def test_sdp_with_all_streams_refused_bypasses_rtpengine(ladder: AnchoredLadder,
 def test_refused_stream_with_an_address_is_no_leak(ladder: AnchoredLadder) -> None:
     video = b"m=video %d RTP/AVP 31\r\nc=IN IP4 %b\r\n"
     ladder.caller.calls(X, body=OFFER + video % (4002, b"127.0.0.31"))
-    ladder.callee.expects("INVITE", body=ANSWER + video % (0, b"127.0.0.32"))
-    ladder.callee.get("ACK")
+    ladder.callee.agrees(ANSWER + video % (0, b"127.0.0.32"))
     assert b"127.0.0.32" not in ladder.caller.get(200).body
     ladder.caller.acks()
     hang_up(ladder)
@@ -270,8 +252,7 @@ def test_refused_stream_with_an_address_is_no_leak(ladder: AnchoredLadder) -> No
 
 def test_call_without_any_stream_connects(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X, body=OFFER.replace(b"m=audio 4000", b"m=audio 0"))
-    ladder.callee.expects("INVITE", body=REFUSED)
-    ladder.callee.get("ACK")
+    ladder.callee.agrees(REFUSED)
     ladder.caller.is_answered()
     ladder.run(100)
     hang_up(ladder)
@@ -281,8 +262,7 @@ def test_call_without_any_stream_connects(ladder: AnchoredLadder) -> None:
 def test_one_offer_at_rtpengine_serves_all_peers() -> None:
     ladder = AnchoredLadder(tried=("carrier", "second"))
     second = ladder.side("127.0.0.23", "bob")
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.callee.answers(183, body=ANSWER)
     ladder.caller.get(183)
     ladder.callee.refuses(503)
@@ -299,17 +279,13 @@ def test_one_offer_at_rtpengine_serves_all_peers() -> None:
 
 def test_forks_of_the_callee_are_one_side_at_rtpengine(ladder: AnchoredLadder) -> None:
     """All of them send to the port of the single offer: a separate tag would get another port."""
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     for tag in ("1", "2"):
         ladder.callee.answers(183, body=ANSWER, tag=tag)
         leads_to_rtpengine(ladder.caller.get(183), CALLEE_PORT)
     ladder.callee.accepts(body=ANSWER, tag="1")
     ladder.caller.is_answered()
-    ladder.caller.sends("BYE")
-    ladder.callee.expects("BYE")
-    ladder.caller.get(200)
-    ladder.settle()
+    hang_up(ladder)
     assert len({command.to_tag for command in ladder.rtpengine.told if command.command == "answer"}) == 1
 
 
@@ -317,8 +293,7 @@ def test_forks_of_the_callee_are_one_side_at_rtpengine(ladder: AnchoredLadder) -
 def test_fork_answering_without_sdp_uses_its_early_sdp(ladder: AnchoredLadder, answers: str) -> None:
     """Both had SDP in provisional responses: such as the early dialog of a ringback tone, and the callee's own."""
     described = {"first": ANSWER, "second": ANSWER.replace(b"m=audio 5000", b"m=audio 5002")}
-    ladder.caller.calls(X, headers="Supported: 100rel\r\n")
-    ladder.callee.get("INVITE")
+    call(ladder, headers="Supported: 100rel\r\n")
     for number, (tag, description) in enumerate(described.items(), 1):
         reliable = f"Require: 100rel\r\nRSeq: {number}\r\n"
         ladder.callee.answers(183, body=description, tag=tag, headers=reliable)
@@ -330,9 +305,9 @@ def test_fork_answering_without_sdp_uses_its_early_sdp(ladder: AnchoredLadder, a
     assert not ladder.caller.get(200).body
     ladder.caller.acks()
     ladder.callee.tag = answers
-    (call,) = ladder.engine._calls.by_invite.values()
-    assert call.media is not None
-    assert not call.media.forks  # an answered call keeps none
+    (its,) = ladder.engine._calls.by_invite.values()
+    assert its.media is not None
+    assert not its.media.forks  # an answered call keeps none
     heard = [command.sdp for command in ladder.rtpengine.told if command.command == "answer"]
     assert described[answers].split(b"\r\n")[5] in heard[-1].split(b"\r\n")
     assert len(heard) == (3 if answers == "first" else 2)
@@ -341,13 +316,12 @@ def test_fork_answering_without_sdp_uses_its_early_sdp(ladder: AnchoredLadder, a
 
 def test_kept_sdp_of_forks_is_bounded(ladder: AnchoredLadder) -> None:
     """Each of up to 32 early dialogs may bring 64 kB."""
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     for tag in ("1", "2"):
         ladder.callee.answers(183, body=ANSWER + b"a=unknown:x\r\n" * 400, tag=tag)
         ladder.caller.get(183)
-    (call,) = ladder.engine._calls.by_invite.values()
-    assert call.media is not None
-    assert [len(kept) < 2 * len(ANSWER) for kept in call.media.forks.values()] == [True, True]
+    (its,) = ladder.engine._calls.by_invite.values()
+    assert its.media is not None
+    assert [len(kept) < 2 * len(ANSWER) for kept in its.media.forks.values()] == [True, True]
     ladder.callee.refuses(486)
     refused(ladder, 486, "busy")

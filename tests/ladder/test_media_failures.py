@@ -12,7 +12,7 @@ from tests.ladder.anchored import (
     refused,
 )
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, X, connect, hang_up, sides
+from tests.ladder.ladder import EITHER, X, answer, call, connect, connected, hang_up, reinvite
 
 
 @pytest.fixture
@@ -34,8 +34,7 @@ def test_call_is_refused_without_rtpengine(ladder: AnchoredLadder, offer: bytes)
 
 
 def test_answer_rejected_by_rtpengine_ends_the_attempt(ladder: AnchoredLadder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.rtpengine.works = False
     ladder.callee.accepts(body=ANSWER)
     ladder.callee.expects("BYE")
@@ -46,14 +45,12 @@ def test_answer_rejected_by_rtpengine_ends_the_attempt(ladder: AnchoredLadder) -
 
 
 def test_early_media_rejected_by_rtpengine_are_ignored(ladder: AnchoredLadder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.rtpengine.works = False
     ladder.callee.answers(183, body=ANSWER)
     ladder.caller.gets_nothing()
     ladder.rtpengine.works = True
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
+    answer(ladder)
     hang_up(ladder)
 
 
@@ -76,10 +73,8 @@ def test_oversized_sdp_is_refused_without_rtpengine(ladder: AnchoredLadder, what
 @EITHER
 @pytest.mark.parametrize("what", TOO_LARGE)
 def test_oversized_sdp_in_a_reinvite_leaves_the_call_up(ladder: AnchoredLadder, by: str, what: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(TOO_LARGE[what])
-    asking.get(100)
     asked.gets_nothing()
     asking.is_refused(503)
     assert commands(ladder) == ["offer", "answer"]
@@ -96,30 +91,22 @@ def test_maximum_of_streams_goes_to_rtpengine(ladder: AnchoredLadder) -> None:
 
 @EITHER
 def test_reinvite_offer_rejected_by_rtpengine_is_refused(ladder: AnchoredLadder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     ladder.rtpengine.works = False
     asking.reinvites(HOLD)
-    asking.get(100)
     assert asking.get(503).get("retry-after") == "2"
     asking.acks_refusal()
     asked.gets_nothing()
     ladder.rtpengine.works = True
-    asking.reinvites(HOLD)
-    asking.get(100)
-    asked.expects("INVITE", 200, body=HELD)
-    asked.get("ACK")
-    asking.is_answered()
+    reinvite(asking, asked)
     hang_up(ladder)
 
 
 def test_reinvite_answer_rejected_by_rtpengine_is_refused(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.caller.reinvites(HOLD)
-    ladder.caller.get(100)
     ladder.rtpengine.works = False
-    ladder.callee.expects("INVITE", 200, body=HELD)
-    ladder.callee.get("ACK")
+    ladder.callee.agrees(HELD)
     ladder.caller.is_refused(500)
     ladder.rtpengine.works = True
     hang_up(ladder)
@@ -152,8 +139,7 @@ def test_offer_not_rewritten_by_rtpengine_is_not_relayed(ladder: AnchoredLadder)
 
 
 def test_answer_not_rewritten_by_rtpengine_is_not_relayed(ladder: AnchoredLadder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.rtpengine.passes_addresses = True
     ladder.callee.accepts(body=ANSWER)
     ladder.callee.expects("BYE")
@@ -164,11 +150,9 @@ def test_answer_not_rewritten_by_rtpengine_is_not_relayed(ladder: AnchoredLadder
 
 @EITHER
 def test_reinvite_not_rewritten_by_rtpengine_ends_the_call(ladder: AnchoredLadder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     ladder.rtpengine.passes_addresses = True
     asking.reinvites(HOLD)
-    asking.get(100)
     asking.is_refused(487)
     asking.expects("BYE")
     asked.expects("BYE")
@@ -180,7 +164,6 @@ def test_sdp_not_rewritten_after_the_end_is_no_leak(ladder: AnchoredLadder) -> N
     connect(ladder)
     ladder.hold_media = True
     ladder.caller.reinvites(HOLD)
-    ladder.caller.get(100)
     ladder.caller.sends("BYE")
     ladder.caller.is_refused(487)
     ladder.callee.expects("BYE")

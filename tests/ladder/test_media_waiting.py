@@ -11,7 +11,7 @@ from tests.ladder.anchored import (
     refused,
 )
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, X, connect, hang_up, sides
+from tests.ladder.ladder import EITHER, X, call, connect, connected, hang_up, ring, sides
 
 
 @pytest.fixture
@@ -22,9 +22,7 @@ def ladder() -> AnchoredLadder:
 def test_cancel_while_the_offer_is_at_rtpengine(ladder: AnchoredLadder) -> None:
     ladder.hold_media = True
     ladder.caller.calls(X)
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    ladder.caller.is_refused(487)
+    ladder.caller.gives_up()
     ladder.rtpengine_goes_on()
     ladder.callee.gets_nothing()
     assert commands(ladder) == ["offer", "delete"]
@@ -34,9 +32,7 @@ def test_cancel_while_the_offer_is_at_rtpengine(ladder: AnchoredLadder) -> None:
 def test_cancel_while_an_instance_is_reserved(ladder: AnchoredLadder) -> None:
     ladder.hold_media = True
     ladder.caller.calls(X, body=b"")
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    ladder.caller.is_refused(487)
+    ladder.caller.gives_up()
     ladder.rtpengine_goes_on()
     ladder.callee.gets_nothing()
     ladder.settle()
@@ -44,14 +40,11 @@ def test_cancel_while_an_instance_is_reserved(ladder: AnchoredLadder) -> None:
 
 def test_cancel_while_the_answer_is_at_rtpengine(ladder: AnchoredLadder) -> None:
     """As if the 200 crossed the CANCEL: it gets ACK and BYE."""
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.hold_media = True
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.gets_nothing()
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    ladder.caller.is_refused(487)
+    ladder.caller.gives_up()
     ladder.callee.get("ACK")
     ladder.callee.expects("BYE")
     ladder.rtpengine_goes_on()
@@ -60,10 +53,7 @@ def test_cancel_while_the_answer_is_at_rtpengine(ladder: AnchoredLadder) -> None
 
 def test_ring_timeout_while_the_answer_is_at_rtpengine() -> None:
     ladder = AnchoredLadder(ring_timeout_s=10.0)
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
+    ring(ladder)
     ladder.run(9.9)
     ladder.hold_media = True
     ladder.callee.answers(200, body=ANSWER)
@@ -76,8 +66,7 @@ def test_ring_timeout_while_the_answer_is_at_rtpengine() -> None:
 
 
 def test_responses_stay_in_order(ladder: AnchoredLadder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.hold_media = True
     ladder.callee.answers(183, body=ANSWER)
     ladder.callee.answers(180)
@@ -95,8 +84,7 @@ def test_responses_stay_in_order(ladder: AnchoredLadder) -> None:
 
 
 def test_refusal_waits_for_earlier_responses(ladder: AnchoredLadder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.hold_media = True
     ladder.callee.answers(183, body=ANSWER)
     ladder.callee.refuses(486)
@@ -106,8 +94,7 @@ def test_refusal_waits_for_earlier_responses(ladder: AnchoredLadder) -> None:
 
 
 def test_retransmitted_answer_while_rtpengine_is_pending(ladder: AnchoredLadder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.hold_media = True
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.answers_again()
@@ -122,10 +109,8 @@ def test_retransmitted_answer_while_rtpengine_is_pending(ladder: AnchoredLadder)
 
 @EITHER
 def test_retransmission_is_not_sent_to_rtpengine_again(ladder: AnchoredLadder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites()
-    asking.get(100)
     asked.expects("INVITE", 200, body=OFFER)
     asked.answers_again()
     asking.get(200)
@@ -141,11 +126,9 @@ def test_retransmission_is_not_sent_to_rtpengine_again(ladder: AnchoredLadder, b
 @EITHER
 @pytest.mark.parametrize("ends", ["asking", "asked"])
 def test_bye_while_a_reinvite_is_at_rtpengine(ladder: AnchoredLadder, by: str, ends: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     ladder.hold_media = True
     asking.reinvites(HOLD)
-    asking.get(100)
     by_whom, other = (asking, asked) if ends == "asking" else (asked, asking)
     by_whom.sends("BYE")
     asking.is_refused(487)
@@ -159,10 +142,8 @@ def test_bye_while_a_reinvite_is_at_rtpengine(ladder: AnchoredLadder, by: str, e
 
 @EITHER
 def test_bye_while_the_answer_to_a_reinvite_is_at_rtpengine(ladder: AnchoredLadder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
     invite = asked.get_request("INVITE")
     ladder.hold_media = True
     asked.answers(200, invite, body=HELD)
@@ -177,14 +158,10 @@ def test_bye_while_the_answer_to_a_reinvite_is_at_rtpengine(ladder: AnchoredLadd
 
 @EITHER
 def test_cancel_of_a_reinvite_at_rtpengine(ladder: AnchoredLadder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     ladder.hold_media = True
     asking.reinvites(HOLD)
-    asking.get(100)
-    asking.cancels()
-    asking.get(200)
-    asking.is_refused(487)
+    asking.gives_up()
     ladder.rtpengine_goes_on()
     asked.gets_nothing()
     hang_up(ladder)
@@ -194,15 +171,10 @@ def test_cancel_of_a_queued_reinvite(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.hold_media = True
     ladder.caller.reinvites(HOLD)
-    ladder.caller.get(100)
     ladder.callee.reinvites(HELD)
-    ladder.callee.get(100)
-    ladder.callee.cancels()
-    ladder.callee.get(200)
-    ladder.callee.is_refused(487)
+    ladder.callee.gives_up()
     ladder.rtpengine_goes_on()
-    ladder.callee.expects("INVITE", 200, body=HELD)
-    ladder.callee.get("ACK")
+    ladder.callee.agrees(HELD)
     ladder.caller.is_answered()
     hang_up(ladder)
 
@@ -212,9 +184,7 @@ def test_glare_while_the_first_offer_is_at_rtpengine(ladder: AnchoredLadder) -> 
     connect(ladder)
     ladder.hold_media = True
     ladder.caller.reinvites(HOLD)
-    ladder.caller.get(100)
     ladder.callee.reinvites(HELD)
-    ladder.callee.get(100)
     ladder.rtpengine_goes_on()
     invite = ladder.callee.get_request("INVITE")
     ladder.callee.is_refused(491)
@@ -259,8 +229,7 @@ def test_bye_while_the_late_answer_is_at_rtpengine(ladder: AnchoredLadder, by: s
 
 
 def test_queued_update_of_a_losing_fork_is_refused(ladder: AnchoredLadder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.callee.answers(183, body=ANSWER, tag="1")
     ladder.caller.get(183)
     losing = ladder.caller.remote_tag

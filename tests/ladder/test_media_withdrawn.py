@@ -8,8 +8,8 @@ from tests.ladder.anchored import (
     AnchoredLadder,
     commands,
 )
-from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, X, connect, hang_up, sides
+from tests.ladder.descriptions import ANSWER, HOLD, OFFER
+from tests.ladder.ladder import EITHER, X, connect, connected, hang_up, reinvite
 
 
 @pytest.fixture
@@ -26,8 +26,7 @@ def told(ladder: AnchoredLadder) -> list[tuple[str, str, bytes]]:
 @pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
 def test_refused_offer_is_rolled_back_at_rtpengine(ladder: AnchoredLadder, by: str, method: str) -> None:
     """rtpengine takes each offer for the session's new state, and would mute the other side."""
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     for _ in range(2):
         asking.sends(method, body=HOLD, headers=f"Contact: {asking.contact}\r\n")
         asked.expects(method, 488)
@@ -45,11 +44,7 @@ def test_refused_offer_is_rolled_back_at_rtpengine(ladder: AnchoredLadder, by: s
 
 def test_rollback_restores_the_last_settled_offer(ladder: AnchoredLadder) -> None:
     connect(ladder)
-    ladder.callee.reinvites(HOLD)
-    ladder.callee.get(100)
-    ladder.caller.expects("INVITE", body=HELD)
-    ladder.caller.get("ACK")
-    ladder.callee.is_answered()
+    reinvite(ladder.callee, ladder.caller)
     ladder.caller.updates(OFFER)
     ladder.callee.expects("UPDATE", 491)
     ladder.caller.get(491)
@@ -77,7 +72,6 @@ def test_late_offer_of_a_refused_reinvite_is_rolled_back(ladder: AnchoredLadder)
     """The offer came in a reliable 183."""
     connect(ladder)
     ladder.caller.reinvites(headers="Supported: 100rel\r\n")
-    ladder.caller.get(100)
     invite = ladder.callee.get_request("INVITE")
     ladder.callee.answers(183, invite, body=HOLD, headers="Require: 100rel\r\nRSeq: 5\r\n")
     ladder.caller.get(183)
@@ -110,10 +104,7 @@ def test_offer_cancelled_at_rtpengine_is_rolled_back(ladder: AnchoredLadder) -> 
     connect(ladder)
     ladder.hold_media = True
     ladder.caller.reinvites(HOLD)
-    ladder.caller.get(100)
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    ladder.caller.is_refused(487)
+    ladder.caller.gives_up()
     ladder.rtpengine_goes_on()
     offer, answer, _, again, answered = told(ladder)
     assert [again, answered] == [offer, answer]

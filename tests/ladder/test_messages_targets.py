@@ -7,7 +7,7 @@ import pytest
 from relay.model.call import Route
 from relay.model.settings import Account, Quota
 from relay.sip.message import Request
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, A, B, Ladder, X, connect, peer
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, A, B, Ladder, X, connect, hang_up, peer
 from tests.ladder.test_challenges import challenges
 from tests.ladder.texts import several, texting
 
@@ -235,10 +235,7 @@ def test_max_calls_does_not_apply_to_texts() -> None:
     ladder.callee.expects("MESSAGE")
     ladder.caller.get(200)
     ladder.caller.call_id, ladder.caller.remote_tag, ladder.caller.target = caller_call
-    ladder.caller.sends("BYE")
-    ladder.callee.expects("BYE")
-    ladder.caller.get(200)
-    ladder.settle()
+    hang_up(ladder)
 
 
 @pytest.mark.parametrize("status", [401, 407])

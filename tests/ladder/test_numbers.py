@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from relay.model.call import Route
-from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, A, B, Ladder, X, Y, connect, hang_up, peer
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, A, B, Ladder, X, Y, answer, connect, hang_up, peer
 
 AXYB = {
     (X, A): Route("b2", "AXYB", "firm", "order-2", B, Y),
@@ -97,8 +96,7 @@ def test_other_number_is_forwarded_unchanged() -> None:
     invite = ladder.callee.get_request("INVITE")
     assert invite.uri == "sip:13900000002@127.0.0.22"
     assert invite.from_.uri_text == f"sip:{A}@127.0.0.10"
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
+    answer(ladder)
     record = ladder.record
     assert (record.binding_id or None, record.number_dialled, record.callee) == (None, B, B)
     hang_up(ladder)

@@ -6,7 +6,7 @@ import pytest
 
 from relay.sip.message import Response
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, Ladder, X, connect, hang_up, sides
+from tests.ladder.ladder import EITHER, Ladder, X, answer, connected, hang_up
 
 
 def ring_reliably(ladder: Ladder, *, rseq: int = 776655, status: int = 183, body: bytes = ANSWER) -> Response:
@@ -17,11 +17,6 @@ def ring_reliably(ladder: Ladder, *, rseq: int = 776655, status: int = 183, body
 def start(ladder: Ladder, body: bytes = OFFER) -> None:
     ladder.caller.calls(X, body=body, headers="Supported: 100rel, timer, replaces\r\n")
     assert ladder.callee.get("INVITE").get("supported") == "100rel, timer"
-
-
-def answer(ladder: Ladder, body: bytes = ANSWER) -> None:
-    ladder.callee.accepts(body=body)
-    ladder.caller.is_answered()
 
 
 def test_prack_is_relayed_with_our_rseq(ladder: Ladder) -> None:
@@ -182,11 +177,9 @@ def test_bye_to_a_superfluous_answer_has_a_cseq_above_the_prack(ladder: Ladder, 
 @EITHER
 def test_prack_in_a_reinvite(ladder: Ladder, by: str) -> None:
     """RSeq numbers are per INVITE transaction."""
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     for _ in range(2):
         asking.reinvites(HOLD, headers="Supported: 100rel\r\n")
-        asking.get(100)
         invite = asked.get_request("INVITE")
         asked.answers(183, invite, headers="Require: 100rel\r\nRSeq: 5\r\n", body=HELD)
         progress = asking.get_response(183)

@@ -7,7 +7,7 @@ import pytest
 from relay.model.call import Route
 from relay.model.settings import Announcements
 from tests.ladder.anchored import SOUND_S, AnchoredLadder, hold_and_update
-from tests.ladder.ladder import AXB, EITHER, Ladder, X, connect, hang_up, sides
+from tests.ladder.ladder import AXB, EITHER, Ladder, connect, hang_up, ring
 
 RECORDED = {way: route._replace(record=True) for way, route in AXB.items() if isinstance(route, Route)}
 
@@ -79,9 +79,7 @@ def test_call_without_record_in_its_binding_is_not_recorded() -> None:
 
 
 def test_unanswered_call_is_not_recorded(ladder: AnchoredLadder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.expects("INVITE", 180)
-    ladder.caller.get(180)
+    ring(ladder)
     ladder.caller.cancels()
     ladder.caller.get(200)
     ladder.callee.expects("CANCEL")
@@ -96,11 +94,7 @@ def test_unanswered_call_is_not_recorded(ladder: AnchoredLadder) -> None:
 def test_call_ending_during_the_notice_is_not_recorded(ladder: AnchoredLadder, by: str) -> None:
     connect(ladder)
     ladder.run(SOUND_S / 2)
-    asking, asked = sides(ladder, by)
-    asking.sends("BYE")
-    asked.expects("BYE")
-    asking.get(200)
-    ladder.settle()
+    hang_up(ladder, by)
     assert done(ladder) == ["recorded", "delete"]
     assert (ladder.record.recording, failed(ladder)) == (None, [])
 

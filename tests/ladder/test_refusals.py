@@ -9,8 +9,7 @@ from relay.model.actions import Note
 from relay.model.call import Refusal, Route
 from relay.model.settings import Limits
 from relay.policy import rules
-from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import STRANGER_HOST, A, B, Ladder, Side, X, connect, hang_up
+from tests.ladder.ladder import STRANGER_HOST, A, B, Ladder, Side, X, answer, call, connect, hang_up, ring
 
 POLICY = [refusal for refusal in vars(rules).values() if isinstance(refusal, Refusal)]
 
@@ -96,8 +95,7 @@ def test_max_forwards_is_decremented(ladder: Ladder, hops: int, left: str) -> No
 
 def test_looped_invite_is_482(ladder: Ladder) -> None:
     """RFC 3261 16.3, 4: the callee's side sent it back, with its own Via."""
-    ladder.caller.calls(X)
-    invite = ladder.callee.get_request("INVITE")
+    invite = call(ladder)
     data = ladder.callee.received[-1]
     via = b"Via: SIP/2.0/UDP 127.0.0.22:5060;branch=z9hG4bKloop\r\n"
     ladder.deliver(data.replace(b"Via:", via + b"Via:", 1), ladder.callee.flow)
@@ -116,13 +114,11 @@ def merged(ladder: Ladder) -> bytes:
 
 
 def test_merged_invite_is_482(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.deliver(merged(ladder), ladder.caller.flow)
     ladder.caller.get(482)
     ladder.callee.gets_nothing()
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
+    answer(ladder)
     ladder.caller.sends("BYE")
     ladder.callee.expects("BYE")
     ladder.caller.get(200)
@@ -135,10 +131,7 @@ def test_merged_invite_during_the_call_is_482(ladder: Ladder) -> None:
     ladder.deliver(merged(ladder), ladder.caller.flow)
     ladder.caller.get(482)
     ladder.callee.gets_nothing()
-    ladder.callee.sends("BYE")
-    ladder.caller.expects("BYE")
-    ladder.callee.get(200)
-    ladder.settle()
+    hang_up(ladder, "callee")
 
 
 def test_new_call_with_the_same_call_id_and_tag_is_accepted(ladder: Ladder) -> None:
@@ -271,9 +264,7 @@ def test_call_over_a_cap_is_refused_until_a_call_ends() -> None:
 
 def test_ringing_call_counts_towards_the_cap_until_it_fails() -> None:
     ladder = Ladder({(X, A): CAPPED})
-    ladder.caller.calls(X)
-    ladder.callee.expects("INVITE", 180)
-    ladder.caller.get(180)
+    ring(ladder)
     second_call_is_busy(ladder)
     ladder.callee.refuses(486)
     ladder.caller.is_refused(486)
@@ -356,9 +347,7 @@ def test_in_dialog_request_of_an_unknown_source_is_refused(ladder: Ladder, metho
 
 
 def test_cancel_of_an_unknown_source_has_no_effect(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.expects("INVITE", 180)
-    ladder.caller.get(180)
+    ring(ladder)
     side = stranger(ladder)
     side.sent["INVITE"] = ladder.caller.sent["INVITE"]
     side.cancels()

@@ -8,24 +8,13 @@ import pytest
 
 from relay.sip.message import parse_message
 from tests.ladder.descriptions import ANSWER, G722_ANSWER, G722_OFFER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, Ladder, Side, connect, hang_up, sides
-
-
-def reinvite(asking: Side, asked: Side, offer: bytes, answer: bytes) -> bytes:
-    """A successful re-INVITE. Returns the SDP shown to the asked side."""
-    asking.reinvites(offer)
-    asking.get(100)
-    invite = asked.expects("INVITE", 200, body=answer)
-    asked.get("ACK")
-    asking.is_answered()
-    return invite.body
+from tests.ladder.ladder import EITHER, Ladder, connect, connected, hang_up, reinvite, sides
 
 
 @EITHER
 def test_hold_and_resume_are_relayed(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
-    assert b"a=sendonly" in reinvite(asking, asked, HOLD, HELD)
+    asking, asked = connected(ladder, by)
+    assert b"a=sendonly" in reinvite(asking, asked)
     assert b"a=recvonly" in asking.received[-1]
     assert b"a=sendrecv" in reinvite(asking, asked, OFFER, ANSWER)
     assert b"a=sendrecv" in asking.received[-1]
@@ -34,8 +23,7 @@ def test_hold_and_resume_are_relayed(ladder: Ladder, by: str) -> None:
 
 @EITHER
 def test_codec_change_is_relayed(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     assert b"RTP/AVP 9" in reinvite(asking, asked, G722_OFFER, G722_ANSWER)
     assert b"RTP/AVP 9" in asking.received[-1]
     hang_up(ladder)
@@ -43,10 +31,8 @@ def test_codec_change_is_relayed(ladder: Ladder, by: str) -> None:
 
 @EITHER
 def test_reinvite_is_sent_in_the_other_dialog(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
     invite = asked.get_request("INVITE")
     assert (invite.call_id, invite.from_tag, invite.to_tag) == (asked.call_id, asked.remote_tag, asked.tag)
     assert invite.uri == f"sip:{asked.name}@{asked.host}:5060"
@@ -61,10 +47,8 @@ def test_reinvite_is_sent_in_the_other_dialog(ladder: Ladder, by: str) -> None:
 
 @EITHER
 def test_late_offer_in_a_reinvite_is_answered_in_the_ack(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites()
-    asking.get(100)
     asked.expects("INVITE", 200, body=G722_OFFER)
     asked.gets_nothing()
     assert b"RTP/AVP 9" in asking.get(200).body
@@ -76,10 +60,8 @@ def test_late_offer_in_a_reinvite_is_answered_in_the_ack(ladder: Ladder, by: str
 @EITHER
 @pytest.mark.parametrize(("status", "shown"), [(488, 488), (491, 491), (401, 488), (407, 488), (503, 500), (302, 488)])
 def test_refused_reinvite_leaves_the_call_up(ladder: Ladder, by: str, status: int, shown: int) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
     headers = 'WWW-Authenticate: Digest realm="bob", nonce="alice"\r\nContact: <sip:110@127.0.0.99>\r\n'
     asked.expects("INVITE", status, headers=headers)
     asked.get("ACK")
@@ -87,17 +69,15 @@ def test_refused_reinvite_leaves_the_call_up(ladder: Ladder, by: str, status: in
     assert answer.get("www-authenticate") is None
     assert answer.get("contact") is None
     asking.acks_refusal()
-    reinvite(asking, asked, HOLD, HELD)
+    reinvite(asking, asked)
     hang_up(ladder)
 
 
 @EITHER
 @pytest.mark.parametrize("status", [408, 481])
 def test_408_or_481_ends_the_call(ladder: Ladder, by: str, status: int) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
     asked.expects("INVITE", status)
     asked.get("ACK")
     asking.is_refused(status)
@@ -109,10 +89,8 @@ def test_408_or_481_ends_the_call(ladder: Ladder, by: str, status: int) -> None:
 
 @EITHER
 def test_unanswered_reinvite_ends_the_call(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
     ladder.run(32.1)
     asking.is_refused(408)
     asking.expects("BYE")
@@ -123,10 +101,8 @@ def test_unanswered_reinvite_ends_the_call(ladder: Ladder, by: str) -> None:
 
 @EITHER
 def test_cancelled_reinvite_leaves_the_call_up(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
     invite = asked.get_request("INVITE")
     asked.answers(180, invite)
     asking.get(180)
@@ -135,16 +111,14 @@ def test_cancelled_reinvite_leaves_the_call_up(ladder: Ladder, by: str) -> None:
     asked.expects("CANCEL")
     asked.refuses(487, invite)
     asking.is_refused(487)
-    reinvite(asking, asked, HOLD, HELD)
+    reinvite(asking, asked)
     hang_up(ladder)
 
 
 @EITHER
 def test_late_cancel_of_a_reinvite_has_no_effect(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
     invite = asked.get_request("INVITE")
     asking.cancels()
     asking.get(200)
@@ -156,12 +130,9 @@ def test_late_cancel_of_a_reinvite_has_no_effect(ladder: Ladder, by: str) -> Non
 
 @EITHER
 def test_2xx_to_a_reinvite_is_retransmitted_until_its_ack(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
-    asked.expects("INVITE", 200, body=HELD)
-    asked.get("ACK")
+    asked.agrees(HELD)
     asked.answers_again()
     asked.get("ACK")
     asking.get(200)
@@ -174,14 +145,11 @@ def test_2xx_to_a_reinvite_is_retransmitted_until_its_ack(ladder: Ladder, by: st
 
 @EITHER
 def test_retransmitted_reinvite_is_relayed_once(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
     asking.sends_again("INVITE")
     asking.get(100)
-    asked.expects("INVITE", 200, body=HELD)
-    asked.get("ACK")
+    asked.agrees(HELD)
     asking.get(200)
     asking.sends_again("INVITE")
     asking.acks()
@@ -192,32 +160,26 @@ def test_glare_is_491_for_both_sides(ladder: Ladder) -> None:
     """Glare: the second re-INVITE gets 491 from us, and the first one 491 from the far end."""
     connect(ladder)
     ladder.caller.reinvites(HOLD)
-    ladder.caller.get(100)
-    ladder.callee.reinvites(HOLD)
     crossing = ladder.callee.get_request("INVITE")
-    ladder.callee.get(100)
+    ladder.callee.reinvites(HOLD)
     ladder.callee.is_refused(491)
     ladder.callee.refuses(491, crossing)
     ladder.caller.is_refused(491)
-    reinvite(ladder.callee, ladder.caller, HOLD, HELD)
-    reinvite(ladder.caller, ladder.callee, HOLD, HELD)
+    reinvite(ladder.callee, ladder.caller)
+    reinvite(ladder.caller, ladder.callee)
     hang_up(ladder)
 
 
 @EITHER
 def test_second_reinvite_of_the_same_side_is_500_with_retry_after(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
     first = asking.sent["INVITE"]
     asking.reinvites(OFFER)
-    asking.get(100)
     answer = asking.get_response(500)  # RFC 3261 14.2
     assert 0 <= int(answer.get("retry-after") or -1) <= 10
     asking.acks_refusal()
-    asked.expects("INVITE", 200, body=HELD)
-    asked.get("ACK")
+    asked.agrees(HELD)
     asking.get(200)
     asking.sent["INVITE"] = first
     asking.acks()
@@ -227,11 +189,10 @@ def test_second_reinvite_of_the_same_side_is_500_with_retry_after(ladder: Ladder
 def test_reinvite_before_the_callers_ack_is_491(ladder: Ladder) -> None:
     connect(ladder, acknowledge=False)
     ladder.callee.reinvites(HOLD)
-    ladder.callee.get(100)
     ladder.callee.is_refused(491)
     ladder.caller.gets_nothing()
     ladder.caller.acks()
-    reinvite(ladder.callee, ladder.caller, HOLD, HELD)
+    reinvite(ladder.callee, ladder.caller)
     hang_up(ladder)
 
 
@@ -245,7 +206,6 @@ def test_reinvite_before_the_answer_is_refused(ladder: Ladder, by: str, status: 
     ladder.caller.get(180)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
     asking.is_refused(status)
     asked.gets_nothing()
     ladder.callee.accepts(body=ANSWER)
@@ -257,37 +217,31 @@ def test_reinvite_before_the_answer_is_refused(ladder: Ladder, by: str, status: 
 
 @EITHER
 def test_reinvite_with_malformed_sdp_is_488(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(b"v=nonsense")
-    asking.get(100)
     asking.is_refused(488)
     asked.gets_nothing()
-    reinvite(asking, asked, HOLD, HELD)
+    reinvite(asking, asked)
     hang_up(ladder)
 
 
 @EITHER
 def test_malformed_sdp_in_the_answer_to_a_reinvite_is_500(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
-    asked.expects("INVITE", 200, body=b"v=nonsense")
-    asked.get("ACK")
+    asked.agrees(b"v=nonsense")
     asking.is_refused(500)
-    reinvite(asking, asked, HOLD, HELD)
+    reinvite(asking, asked)
     hang_up(ladder)
 
 
 @EITHER
 def test_reinvite_moves_the_target(ladder: Ladder, by: str) -> None:
     """RFC 3261 12.2: the next requests go to the Contacts of the request and of its 2xx."""
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.contact = f"<sip:{asking.name}-moved@{asking.host}:5070>"
     asked.contact = f"<sip:{asked.name}-moved@{asked.host}:5080>"
-    reinvite(asking, asked, HOLD, HELD)
+    reinvite(asking, asked)
     asking.sends("BYE")
     bye = asked.expects("BYE")
     assert bye.uri == f"sip:{asked.name}-moved@{asked.host}:5080"
@@ -298,10 +252,9 @@ def test_reinvite_moves_the_target(ladder: Ladder, by: str) -> None:
 
 @EITHER
 def test_2xx_to_a_reinvite_moves_the_target(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.contact = f"<sip:{asking.name}-moved@{asking.host}:5070>"
-    reinvite(asking, asked, HOLD, HELD)
+    reinvite(asking, asked)
     asked.sends("BYE")
     data, flow = asking.inbox[0]
     assert data.startswith(f"BYE sip:{asking.name}-moved@{asking.host}:5070 ".encode())
@@ -313,8 +266,7 @@ def test_2xx_to_a_reinvite_moves_the_target(ladder: Ladder, by: str) -> None:
 
 @EITHER
 def test_sdp_version_increases_only_with_a_change(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     versions = [
         int(reinvite(asking, asked, offer, ANSWER).split(b"\r\n")[1].split(b" ")[2])
         for offer in (HOLD, HOLD, OFFER, HOLD)

@@ -17,9 +17,12 @@ from tests.ladder.ladder import (
     Ladder,
     Side,
     X,
+    answer,
+    call,
     connect,
     hang_up,
     peer,
+    reinvite,
     settings_for,
     sides,
 )
@@ -73,11 +76,7 @@ def test_call_of_a_removed_peer_continues(ladder: Ladder, by: str) -> None:
     connect(ladder)
     reload(ladder, **ONLY_SECOND)
     asker, asked = sides(ladder, by)
-    asker.reinvites(HOLD)
-    asker.get(100)
-    asked.expects("INVITE", 200, body=HELD)
-    asked.get("ACK")
-    asker.is_answered()
+    reinvite(asker, asked)
     asker.sends("BYE")
     asked.expects("BYE")
     asker.get(200)
@@ -104,13 +103,11 @@ def test_former_peer_may_not_begin_a_call(ladder: Ladder) -> None:
 
 
 def test_call_in_setup_completes_over_a_reload(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     reload(ladder, **ONLY_SECOND)
     ladder.callee.answers(180)
     ladder.caller.get(180)
-    ladder.callee.accepts(body=HELD)
-    ladder.caller.is_answered()
+    answer(ladder, HELD)
     hang_up(ladder)
 
 
@@ -121,8 +118,7 @@ def test_former_peer_may_cancel_its_invite(ladder: Ladder, again: bool) -> None:
         connect(ladder)
         ladder.caller.reinvites(HOLD)
     else:
-        ladder.caller.invites(X)
-    ladder.caller.get(100)
+        ladder.caller.calls(X)
     invite = ladder.callee.get_request("INVITE")
     ladder.callee.answers(100, invite)
     reload(ladder, peers=(peer("carrier", CALLEE_HOST), peer("second", SECOND_HOST)), routes=())

@@ -10,7 +10,21 @@ from relay.model.actions import Commit
 from relay.model.call import Route
 from relay.model.settings import Listener
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import CALLER_HOST, EITHER, RELAY, A, Ladder, X, connect, hang_up, peer, sides
+from tests.ladder.ladder import (
+    CALLER_HOST,
+    EITHER,
+    RELAY,
+    A,
+    Ladder,
+    X,
+    answer,
+    call,
+    connect,
+    connected,
+    hang_up,
+    peer,
+    sides,
+)
 
 
 def restart(ladder: Ladder) -> None:
@@ -50,14 +64,11 @@ def test_record_keeps_the_qualification_of_the_look_up(ladder: Ladder) -> None:
 
 @EITHER
 def test_reinvite_after_a_restart_continues_cseq_and_sdp_version(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
 
     def hold() -> tuple[int, int]:
         asking.reinvites(HOLD)
-        asking.get(100)
-        invite = asked.expects("INVITE", 200, body=HELD)
-        asked.get("ACK")
+        invite = asked.agrees(HELD)
         asking.is_answered()
         return invite.cseq.number, int(invite.body.split(b"\r\n")[1].split(b" ")[2])
 
@@ -79,8 +90,7 @@ def test_reinvite_after_a_restart_continues_cseq_and_sdp_version(ladder: Ladder,
 @EITHER
 def test_cseq_increases_over_two_restarts_without_a_commit(ladder: Ladder, by: str) -> None:
     """Otherwise the peer would refuse the BYE (500), and its side would stay up."""
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     restart(ladder)
     ladder.run(1)
     for _ in range(5):
@@ -144,15 +154,13 @@ def test_session_timer_continues_after_a_restart(ladder: Ladder) -> None:
 
 
 def test_committed_answer_is_sent_after_a_restart(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.lose_next = 2  # the relay dies right after the commit: neither the 200 nor the ACK goes out
     ladder.callee.answers(200, body=ANSWER)
     ladder.restart()
     ladder.callee.expects("OPTIONS")
     ladder.callee.answered = ladder.callee.answered.replace(b"OPTIONS", b"INVITE")
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
+    answer(ladder)
     hang_up(ladder)
 
 
@@ -275,8 +283,7 @@ def test_bye_after_a_lost_commit_closes_the_record(ladder: Ladder) -> None:
 
 
 def test_every_commit_of_a_live_call_has_its_state(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.hold_commits = True
     ladder.callee.answers(200, body=ANSWER)
     (commit,) = (action for action in ladder._held if isinstance(action, Commit))

@@ -6,7 +6,7 @@ import pytest
 
 from relay.sip.message import Message
 from tests.ladder.descriptions import ANSWER, HELD, HOLD
-from tests.ladder.ladder import EITHER, Ladder, X, connect, hang_up, sides
+from tests.ladder.ladder import EITHER, Ladder, X, call, connect, hang_up, sides
 
 
 def timers(message: Message) -> tuple[str | None, str | None, str | None]:
@@ -96,9 +96,8 @@ def test_2xx_without_session_expires_ends_the_timer(ladder: Ladder) -> None:
 
 
 def test_422_is_relayed_to_the_caller(ladder: Ladder) -> None:
-    ladder.caller.calls(X, headers="Supported: timer\r\nSession-Expires: 90\r\n")
-    ladder.callee.expects("INVITE", 422, headers="Min-SE: 1800\r\n")
-    ladder.callee.get("ACK")
+    call(ladder, headers="Supported: timer\r\nSession-Expires: 90\r\n")
+    ladder.callee.refuses(422, headers="Min-SE: 1800\r\n")
     assert ladder.caller.get_response(422).get("min-se") == "1800"
     ladder.caller.acks_refusal()
     ladder.caller.calls(X, headers="Supported: timer\r\nSession-Expires: 1800\r\nMin-SE: 1800\r\n")

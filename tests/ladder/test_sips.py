@@ -6,8 +6,20 @@ import pytest
 
 from relay.model.settings import Listener
 from relay.sip.message import Flow
-from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, RELAY, SECOND_HOST, Ladder, X, connect, hang_up, peer
+from tests.ladder.descriptions import ANSWER, OFFER
+from tests.ladder.ladder import (
+    CALLEE_HOST,
+    CALLER_HOST,
+    RELAY,
+    SECOND_HOST,
+    Ladder,
+    X,
+    call,
+    connect,
+    hang_up,
+    peer,
+    reinvite,
+)
 
 PLAIN = (Listener("udp", RELAY, 5060, RELAY),)
 SECURE = (*PLAIN, Listener("tls", RELAY, 5061, RELAY))
@@ -59,11 +71,7 @@ def test_sips_call_uses_tls_and_sips_contacts_on_both_sides() -> None:
     answer = ladder.caller.get_response(200)
     assert answer.contact is not None and answer.contact.uri_text == f"sips:{X}@{RELAY}:5061"
     ladder.caller.acks()
-    ladder.caller.reinvites(HOLD)
-    ladder.caller.get(100)
-    ladder.callee.expects("INVITE", 200, body=HELD)
-    ladder.callee.get("ACK")
-    ladder.caller.is_answered()
+    reinvite(ladder.caller, ladder.callee)
     hang_up(ladder)
     assert {flow.transport for _, flow in ladder.checks.sent} == {"tls"}
 
@@ -139,8 +147,7 @@ def test_unreachable_sips_contact_of_the_caller_is_refused_before_ringing() -> N
 def test_unreachable_sips_contact_of_the_callee_gets_ack_and_bye() -> None:
     """ACK and BYE go to the INVITE's target, not to the sips: URI."""
     ladder = Ladder(listeners=PLAIN)
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.callee.answers(200, body=ANSWER, contact=f"<sips:bob@{CALLEE_HOST}>")
     assert ladder.callee.get_request("ACK").uri.startswith("sip:")
     assert ladder.callee.expects("BYE").uri.startswith("sip:")
@@ -153,11 +160,7 @@ def test_unreachable_sips_target_in_mid_call_is_ignored() -> None:
     ladder = Ladder(listeners=PLAIN)
     connect(ladder)
     ladder.caller.contact = f"<sips:alice@{CALLER_HOST}>"
-    ladder.caller.reinvites(HOLD)
-    ladder.caller.get(100)
-    ladder.callee.expects("INVITE", 200, body=HELD)
-    ladder.callee.get("ACK")
-    ladder.caller.is_answered()
+    reinvite(ladder.caller, ladder.callee)
     ladder.callee.sends("BYE")
     assert ladder.caller.expects("BYE").uri == f"sip:alice@{CALLER_HOST}:5060"
     ladder.callee.get(200)
@@ -166,7 +169,6 @@ def test_unreachable_sips_target_in_mid_call_is_ignored() -> None:
 
 def test_sips_contact_is_reached_by_tls() -> None:
     ladder = Ladder(listeners=SECURE)
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.callee.answers(200, body=ANSWER, contact=f"<sips:bob@{CALLEE_HOST}>")
     assert ladder.callee.inbox[0][1] == Flow(TLS, "tls", CALLEE_HOST, 5061)

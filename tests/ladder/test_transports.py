@@ -6,7 +6,19 @@ import pytest
 
 from relay.sip.message import Flow
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, LARGE, TOO_LONG
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, Ladder, X, connect, hang_up, peer
+from tests.ladder.ladder import (
+    CALLEE_HOST,
+    CALLER_HOST,
+    SECOND_HOST,
+    Ladder,
+    X,
+    answer,
+    call,
+    connect,
+    hang_up,
+    peer,
+    reinvite,
+)
 
 
 def with_callee(**changes: object) -> Ladder:
@@ -21,11 +33,6 @@ def transport(ladder: Ladder, place: int = -1) -> str:
     return ladder.callee.inbox[place][1].transport
 
 
-def answer(ladder: Ladder) -> None:
-    ladder.callee.accepts(body=ANSWER)
-    ladder.caller.is_answered()
-
-
 @pytest.mark.parametrize("offer", [LARGE, TOO_LONG], ids=["large", "longer than a datagram may be"])
 def test_large_request_goes_by_tcp(offer: bytes) -> None:
     ladder = with_callee(tcp_allowed=True)
@@ -35,10 +42,8 @@ def test_large_request_goes_by_tcp(offer: bytes) -> None:
     assert invite.via.transport.upper() == "TCP"
     answer(ladder)
     ladder.caller.reinvites(HOLD)
-    ladder.caller.get(100)
     assert transport(ladder) == "udp"
-    ladder.callee.expects("INVITE", 200, body=HELD)
-    ladder.callee.get("ACK")
+    ladder.callee.agrees(HELD)
     ladder.caller.is_answered()
     hang_up(ladder)
 
@@ -66,10 +71,8 @@ def test_large_reinvite_goes_by_tcp() -> None:
     ladder = with_callee(tcp_allowed=True)
     connect(ladder)
     ladder.caller.reinvites(LARGE)
-    ladder.caller.get(100)
     assert transport(ladder) == "tcp"
-    ladder.callee.expects("INVITE", 200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.agrees(ANSWER)
     ladder.caller.is_answered()
     hang_up(ladder)
 
@@ -80,9 +83,7 @@ def test_large_request_cancelled_during_tcp_is_not_sent_by_udp() -> None:
     ladder.lose_next = 0
     ladder.caller.calls(X, body=LARGE)
     _, flow = ladder.callee.inbox.pop()
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    ladder.caller.is_refused(487)
+    ladder.caller.gives_up()
     ladder.transport_fails(flow)
     ladder.callee.gets_nothing()
     ladder.settle()
@@ -92,14 +93,9 @@ def test_request_over_the_udp_limit_fails_alone(ladder: Ladder) -> None:
     """Other transactions with the same peer continue, and the peer stays up."""
     connect(ladder)
     ladder.caller.reinvites(TOO_LONG)
-    ladder.caller.get(100)
     ladder.caller.is_refused(513)
     ladder.callee.gets_nothing()
-    ladder.caller.reinvites(HOLD)
-    ladder.caller.get(100)
-    ladder.callee.expects("INVITE", 200, body=HELD)
-    ladder.callee.get("ACK")
-    ladder.caller.is_answered()
+    reinvite(ladder.caller, ladder.callee)
     hang_up(ladder)
     ladder.caller.calls(X, body=TOO_LONG)
     ladder.caller.is_refused(513)
@@ -155,8 +151,7 @@ def caller_by_tcp() -> Ladder:
 
 def test_leg_by_tcp_keeps_its_connection() -> None:
     ladder = caller_by_tcp()
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     answer(ladder)
     ladder.callee.sends("BYE")
     assert ladder.caller.inbox[-1][1] == ladder.caller.flow
@@ -168,8 +163,7 @@ def test_leg_by_tcp_keeps_its_connection() -> None:
 
 def test_leg_by_tcp_reconnects_to_its_contact() -> None:
     ladder = caller_by_tcp()
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     answer(ladder)
     ladder.unreachable.add(("tcp", CALLER_HOST))
     ladder.callee.sends("BYE")
@@ -181,16 +175,11 @@ def test_leg_by_tcp_reconnects_to_its_contact() -> None:
 
 def test_broken_connection_leaves_the_call_up() -> None:
     ladder = caller_by_tcp()
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     answer(ladder)
     ladder.transport_fails(ladder.caller.flow)
     ladder.caller.flow = ladder.caller.flow._replace(connection=8, port=40124)
-    ladder.caller.reinvites(HOLD)
-    ladder.caller.get(100)
-    ladder.callee.expects("INVITE", 200, body=HELD)
-    ladder.callee.get("ACK")
-    ladder.caller.is_answered()
+    reinvite(ladder.caller, ladder.callee)
     ladder.callee.sends("BYE")
     assert ladder.caller.inbox[-1][1].connection == 8
     ladder.caller.expects("BYE")
@@ -215,8 +204,7 @@ def test_broken_connection_leaves_the_call_up() -> None:
 )
 def test_callees_route_set_is_used(record_route: str, uri: str, routes: list[str], ladder: Ladder) -> None:
     """Loose and strict (RFC 3261 12.2.1.1): the route of the 2xx, in reverse."""
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.callee.answers(180, headers="Record-Route: <sip:127.0.0.22:5099;lr>\r\n")
     ladder.caller.get(180)
     ladder.callee.answers(200, body=ANSWER, headers=f"Record-Route: {record_route}\r\n")
@@ -276,8 +264,7 @@ def test_call_over_ipv6() -> None:
     ladder = Ladder(
         caller_host=caller, callee_host=callee, peers=(peer("pbx", caller), peer("carrier", callee, port=5062))
     )
-    ladder.caller.calls(X)
-    invite = ladder.callee.get_request("INVITE")
+    invite = call(ladder)
     assert invite.uri == "sip:13900000002@[fd00::22]:5062"
     assert (invite.via.host, invite.via.port) == ("fd00::10", 5060)
     assert invite.contact is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, Ladder, Side, X, connect, sides
+from tests.ladder.ladder import EITHER, Ladder, Side, X, connected
 
 
 def leaky(description: bytes, number: bytes) -> bytes:
@@ -60,8 +60,7 @@ def test_leak_in_early_media_fails_closed(ladder: Ladder, status: int) -> None:
 
 def test_leak_in_the_answer_fails_closed(ladder: Ladder) -> None:
     start(ladder)
-    ladder.callee.expects("INVITE", 200, body=leaky(ANSWER, OF_CALLEE))
-    ladder.callee.get("ACK")
+    ladder.callee.agrees(leaky(ANSWER, OF_CALLEE))
     ladder.callee.expects("BYE")
     ladder.caller.is_refused(480)
     has_failed_closed(ladder)
@@ -91,32 +90,25 @@ def test_leak_in_a_prack_fails_closed(ladder: Ladder) -> None:
 
 @EITHER
 def test_leak_in_a_reinvite_fails_closed(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, _ = sides(ladder, by)
+    asking, _ = connected(ladder, by)
     asking.reinvites(leaky(HOLD, number_of(ladder, asking)))
-    asking.get(100)
     asking.is_refused(500)
     is_hung_up(ladder)
 
 
 @EITHER
 def test_leak_in_the_answer_to_a_reinvite_fails_closed(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
-    asked.expects("INVITE", 200, body=leaky(HELD, number_of(ladder, asked)))
-    asked.get("ACK")
+    asked.agrees(leaky(HELD, number_of(ladder, asked)))
     asking.is_refused(500)
     is_hung_up(ladder)
 
 
 @EITHER
 def test_leak_in_a_provisional_response_to_a_reinvite_fails_closed(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
     invite = asked.get_request("INVITE")
     asked.answers(183, invite, body=leaky(HELD, number_of(ladder, asked)))
     asking.is_refused(487)
@@ -129,8 +121,7 @@ def test_leak_in_a_provisional_response_to_a_reinvite_fails_closed(ladder: Ladde
 
 @EITHER
 def test_leak_in_an_update_fails_closed(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, _ = sides(ladder, by)
+    asking, _ = connected(ladder, by)
     asking.updates(leaky(HOLD, number_of(ladder, asking)))
     asking.get(500)
     is_hung_up(ladder)
@@ -138,8 +129,7 @@ def test_leak_in_an_update_fails_closed(ladder: Ladder, by: str) -> None:
 
 @EITHER
 def test_leak_in_the_answer_to_an_update_fails_closed(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.updates(HOLD)
     asked.expects("UPDATE", 200, body=leaky(HELD, number_of(ladder, asked)))
     asking.get(500)
@@ -149,12 +139,9 @@ def test_leak_in_the_answer_to_an_update_fails_closed(ladder: Ladder, by: str) -
 @EITHER
 def test_own_number_is_no_leak(ladder: Ladder, by: str) -> None:
     """It reveals nothing."""
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(leaky(HOLD, number_of(ladder, asked)))
-    asking.get(100)
-    asked.expects("INVITE", 200, body=HELD)
-    asked.get("ACK")
+    asked.agrees(HELD)
     asking.is_answered()
     ladder.caller.sends("BYE")
     ladder.callee.expects("BYE")

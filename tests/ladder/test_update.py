@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER, HELD, HOLD
-from tests.ladder.ladder import EITHER, Ladder, X, connect, hang_up, sides
+from tests.ladder.ladder import EITHER, Ladder, answer, call, connected, hang_up, sides
 
 
 @EITHER
 @pytest.mark.parametrize("offer", [HOLD, b""])
 def test_update_is_relayed(ladder: Ladder, by: str, offer: bytes) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.updates(offer)
     update = asked.expects("UPDATE", body=HELD if offer else b"")
     assert bool(update.body) == bool(offer)
@@ -23,23 +22,20 @@ def test_update_is_relayed(ladder: Ladder, by: str, offer: bytes) -> None:
 
 @EITHER
 def test_update_in_an_early_dialog_is_relayed(ladder: Ladder, by: str) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.callee.answers(183, body=ANSWER)
     ladder.caller.get(183)
     asking, asked = sides(ladder, by)
     asking.updates(HOLD)
     asked.expects("UPDATE", body=HELD)
     asking.get(200)
-    ladder.callee.accepts(body=HELD)
-    ladder.caller.is_answered()
+    answer(ladder, HELD)
     hang_up(ladder)
 
 
 @EITHER
 def test_update_in_an_early_dialog_that_ends(ladder: Ladder, by: str) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.callee.answers(183, body=ANSWER)
     ladder.caller.get(183)
     asking, asked = sides(ladder, by)
@@ -54,8 +50,7 @@ def test_update_in_an_early_dialog_that_ends(ladder: Ladder, by: str) -> None:
 
 @EITHER
 def test_update_glare_is_491(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.updates(HOLD)
     asked.updates(HOLD)
     update = asked.get_request("UPDATE")
@@ -67,8 +62,7 @@ def test_update_glare_is_491(ladder: Ladder, by: str) -> None:
 
 @EITHER
 def test_second_update_of_the_same_side_is_500_with_retry_after(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.updates(HOLD)
     asking.updates(HOLD)
     assert asking.get_response(500).get("retry-after")
@@ -79,10 +73,8 @@ def test_second_update_of_the_same_side_is_500_with_retry_after(ladder: Ladder, 
 
 @EITHER
 def test_update_during_a_reinvite_is_491(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
     asked.updates(HOLD)
     invite = asked.get_request("INVITE")
     asked.get(491)
@@ -93,10 +85,8 @@ def test_update_during_a_reinvite_is_491(ladder: Ladder, by: str) -> None:
 
 @EITHER
 def test_update_without_sdp_passes_during_a_reinvite(ladder: Ladder, by: str) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
-    asking.get(100)
     invite = asked.get_request("INVITE")
     asked.updates()
     asking.expects("UPDATE")
@@ -108,8 +98,7 @@ def test_update_without_sdp_passes_during_a_reinvite(ladder: Ladder, by: str) ->
 
 def test_update_of_the_callee_before_the_callers_ack_is_491(ladder: Ladder) -> None:
     """The callee may send it once it has answered (RFC 3311 5.1); the caller may not know the dialog yet."""
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
+    call(ladder)
     ladder.hold_commits = True
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.updates(HOLD)
@@ -124,8 +113,7 @@ def test_update_of_the_callee_before_the_callers_ack_is_491(ladder: Ladder) -> N
 @EITHER
 @pytest.mark.parametrize(("status", "shown"), [(488, 488), (504, 500), (401, 488), (491, 491)])
 def test_refused_update_leaves_the_call_up(ladder: Ladder, by: str, status: int, shown: int) -> None:
-    connect(ladder)
-    asking, asked = sides(ladder, by)
+    asking, asked = connected(ladder, by)
     asking.updates(HOLD)
     asked.expects("UPDATE", status)
     asking.get(shown)
