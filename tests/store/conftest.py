@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -17,6 +17,7 @@ from relay.store.journal.journal import BatchWriter, Journal
 from relay.store.records import all_records, verify_records
 from relay.store.sealing.sealer import Sealer
 from relay.store.sqlite.journal import sqlite_journal
+from tests.support.acting import Acting, acting
 from tests.support.places import new_store
 
 
@@ -24,6 +25,12 @@ from tests.support.places import new_store
 def unoverflowed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Disable the overflow log, however slow the machine is."""
     monkeypatch.setattr(journal_module, "OVERFLOW_AFTER_S", 600.0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Acting]:
+    with acting(tmp_path) as store:
+        yield store
 
 
 class Disk(NamedTuple):

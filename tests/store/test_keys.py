@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from relay.errors import Refused, StoreError
 from relay.store.keys import KEPT_MS, ApiKey, add_key, find_answer, find_key, keep_answer, list_keys
 from relay.store.unit_of_work import UnitOfWork
-from tests.support.acting import Acting, acting
+from tests.support.acting import Acting
 from tests.support.stored import NOW_MS
 
 SCOPES = frozenset(["calls:read", "keys"])
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Acting]:
-    with acting(tmp_path) as store:
-        yield store
 
 
 def added(store: Acting, business: str | None = "acme") -> tuple[ApiKey, str]:

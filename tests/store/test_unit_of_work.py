@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -16,14 +14,8 @@ from relay.store.chain import AUDIT, EMPTY, read_head
 from relay.store.database import connect
 from relay.store.unit_of_work import Scope, UnitOfWork, operator_cli
 from relay.store.webhooks import tell
-from tests.support.acting import Acting, acting, key_of
+from tests.support.acting import Acting, key_of
 from tests.support.stored import NOW_MS
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Acting]:
-    with acting(tmp_path) as store:
-        yield store
 
 
 def webhook(act: UnitOfWork, webhook_id: str, business: str, kinds: str, disabled_at: int | None = None) -> None:

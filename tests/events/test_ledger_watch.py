@@ -1,0 +1,171 @@
+"""The watch of a running relay finds what was changed from outside, and keeps the anchor of a good store only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from structlog import get_logger
+from structlog.testing import capture_logs
+
+from relay.events.ledger_watch import CHECK_S, LedgerWatch
+from relay.store.chain import AnchorFile, read_anchor
+from relay.store.database import connect
+from relay.store.ledger_tables import TABLES
+from tests.support.acting import Acting, acting
+from tests.support.ledger_attacks import (
+    ATTACKS,
+    HEAD_CHANGES,
+    SCHEMA_CHANGES,
+    Attack,
+    add,
+    change,
+    covered,
+    delete_with_its_proof,
+    fill,
+    proofs,
+    put_back,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Acting]:
+    with acting(tmp_path) as store:
+        yield store
+
+
+class Watching:
+    """A watch whose clock the test sets."""
+
+    def __init__(self, store: Acting) -> None:
+        self._now_s = 0.0
+        self.watch = LedgerWatch(store.path, store.sealer, get_logger(), clock_s=lambda: self._now_s)
+
+    async def looks(self) -> list[str]:
+        """The faults that it logs in one look."""
+        with capture_logs() as logs:
+            await self.watch.look()
+        return [log["fault"] for log in logs if log["event"] == "ledger.fault"]
+
+    async def checks(self) -> list[str]:
+        """The faults that it logs when it reads all rows."""
+        self._now_s += CHECK_S
+        return await self.looks()
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_attacked_rows_are_found(store: Acting, attack: Attack) -> None:
+    rows = [fill(store, table) for table in TABLES.values()]
+    watching = Watching(store)
+    assert await watching.checks() == []
+    with closing(connect(store.path)) as thief:
+        thief.execute("PRAGMA foreign_keys = OFF")
+        for row in rows:
+            attack(thief, row)
+    found = await watching.checks()
+    for row in rows:
+        assert any(f"{row.table.name} {row.key}" in fault for fault in found), row.table.name
+
+
+@pytest.mark.parametrize("noted", [True, False])
+async def test_restored_rows_are_found(store: Acting, noted: bool) -> None:
+    rows = [fill(store, table) for table in TABLES.values()]
+    old, proof = [covered(store.reader, row) for row in rows], proofs(store.reader)
+    for row in rows:
+        change(store, row)
+    watching = Watching(store)
+    assert await watching.checks() == []
+    with closing(connect(store.path)) as thief:
+        for row, values in zip(rows, old, strict=True):
+            put_back(thief, row, values, proof)
+        if not noted:
+            thief.execute("DELETE FROM ledger_touch")
+    found = await watching.checks()
+    for row in rows:
+        said = f"{row.table.name} {row.key}" if noted else f"{row.table.name}: rows were removed"
+        assert any(fault.startswith(said) for fault in found), row.table.name
+
+
+async def test_added_rows_are_found(store: Acting) -> None:
+    watching = Watching(store)
+    assert await watching.checks() == []
+    with closing(connect(store.path)) as thief:
+        for table in TABLES.values():
+            add(thief, table)
+    assert {fault.split()[0] for fault in await watching.checks()} >= TABLES.keys()
+
+
+async def test_noted_change_is_found_by_the_next_look_and_logged_once(store: Acting) -> None:
+    fill(store, TABLES["api_key"])
+    watching = Watching(store)
+    assert await watching.looks() == []
+    with closing(connect(store.path)) as thief:
+        thief.execute("UPDATE api_key SET scopes = 'operator'")
+    assert await watching.looks() != []
+    assert await watching.looks() == []
+    faults = watching.watch.statistics()["ledger_faults"]
+    assert await watching.checks() == []
+    assert watching.watch.statistics() == {"ledger_faults": faults}
+
+
+@pytest.mark.parametrize(("deed", "named"), HEAD_CHANGES)
+async def test_altered_head_is_found(store: Acting, deed: str, named: str) -> None:
+    with closing(connect(store.path)) as thief:
+        thief.execute(deed)
+    assert any(named in fault for fault in await Watching(store).looks())
+
+
+@pytest.mark.parametrize("deed", SCHEMA_CHANGES)
+async def test_changed_schema_is_found(store: Acting, deed: str) -> None:
+    watching = Watching(store)
+    await watching.looks()
+    with closing(connect(store.path)) as thief:
+        thief.execute(deed)
+    assert any(fault.startswith("schema") for fault in await watching.looks())
+
+
+async def test_restored_ledger_is_found_by_the_running_relay(store: Acting) -> None:
+    old = store.reader.execute("SELECT revision, sealed FROM ledger_head").fetchone()
+    row = fill(store, TABLES["api_key"])
+    watching = Watching(store)
+    await watching.looks()
+    with closing(connect(store.path)) as thief:
+        delete_with_its_proof(thief, row)
+        thief.execute("DELETE FROM ledger_touch")
+        thief.execute("UPDATE ledger_head SET revision = ?, sealed = ?", old)
+    assert any("has 1 now" in fault or "revision" in fault for fault in await watching.looks())
+
+
+# -- The anchor file
+
+
+async def test_anchor_follows_the_store_until_it_has_a_fault(store: Acting) -> None:
+    watching, file = Watching(store), AnchorFile(store.path, store.sealer)
+    await watching.looks()
+    first = file.read()
+    assert first == read_anchor(store.reader, store.sealer)
+    old = store.reader.execute("SELECT revision, sealed FROM ledger_head").fetchone()
+    row = fill(store, TABLES["api_key"])
+    await watching.looks()
+    second = file.read()
+    assert first != second == read_anchor(store.reader, store.sealer)
+    with closing(connect(store.path)) as thief:
+        delete_with_its_proof(thief, row)
+        thief.execute("DELETE FROM ledger_touch")
+        thief.execute("UPDATE ledger_head SET revision = ?, sealed = ?", old)
+    assert await watching.looks() != []
+    assert file.read() == second
+
+
+async def test_anchor_that_cannot_be_written_is_logged_once_until_it_can(store: Acting) -> None:
+    watching, file = Watching(store), AnchorFile(store.path, store.sealer)
+    file.path.mkdir()
+    with capture_logs() as logs:
+        await watching.watch.look()
+        await watching.watch.look()
+    assert [log["event"] for log in logs] == ["ledger.anchor_not_kept"]
+    file.path.rmdir()
+    await watching.watch.look()
+    assert file.read() == read_anchor(store.reader, store.sealer)
