@@ -28,8 +28,7 @@ def ladder(request: pytest.FixtureRequest) -> AnchoredCanary:
 
 def test_call_with_early_media_hold_and_update(ladder: AnchoredCanary) -> None:
     call(ladder, headers="Supported: 100rel\r\n")
-    ladder.callee.answers(183, body=ANSWER, headers="Require: 100rel\r\nRSeq: 7\r\n")
-    ladder.caller.get(183)
+    ladder.callee.proceeds(183, body=ANSWER, headers="Require: 100rel\r\nRSeq: 7\r\n")
     ladder.caller.sends("PRACK", headers=f"RAck: 1 {ALICE.cseq + 1} INVITE\r\n", body=HOLD)
     ladder.callee.expects("PRACK", body=HELD)
     ladder.caller.get(200)

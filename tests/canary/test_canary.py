@@ -21,6 +21,7 @@ from tests.ladder.ladder import (
     A,
     B,
     X,
+    bye,
     call,
     connect,
     hang_up,
@@ -84,9 +85,7 @@ def test_setup_with_reliable_progress(ladder: CanaryLadder) -> None:
     callee.accepts()
     assert caller.get_response(200).session_expires == (1800, "uac")
     caller.acks()
-    caller.sends("BYE")
-    callee.expects("BYE")
-    caller.get(200)
+    bye(caller, callee)
     ladder.settle()
 
 
@@ -210,8 +209,7 @@ def test_refused(status: int) -> None:
     call(ladder)
     contact = f"Contact: <sip:{B[2:]}@{ladder.callee.host}>, <tel:+{B}>;q=0.1\r\n" if status < 400 else ""
     ladder.callee.answers(status, headers=contact, body=ANSWER)
-    ladder.callee.answers(status, headers=contact, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(status, headers=contact, body=ANSWER)
     ladder.callee.get("ACK")
     refusal = ladder.caller.get(ladder.record.sip_status or 0)
     assert not set(refusal.layout.names) & {"contact", "www-authenticate", "proxy-authenticate", "warning"}
@@ -255,8 +253,7 @@ def test_ended_by_the_relay(form: str, reason: str) -> None:
 
 def test_not_answered_in_time(ladder: CanaryLadder) -> None:
     call(ladder)
-    ladder.callee.answers(183, body=ANSWER)
-    ladder.caller.get(183)
+    ladder.callee.proceeds(183, body=ANSWER)
     ladder.run(90)
     assert ladder.callee.expects("CANCEL").get("reason") == "SIP;cause=408"
     ladder.callee.refuses(487)

@@ -259,8 +259,7 @@ def test_a_callee_cannot_send_the_relay_elsewhere(host: str, where: str) -> None
     contact = evil if where != "record-route" else None
     headers = f"Record-Route: {evil}\r\n" if where != "contact" else ""
     call(ladder, headers="Supported: 100rel\r\n")
-    ladder.callee.answers(183, headers=f"{headers}Require: 100rel\r\nRSeq: 1\r\n", contact=contact)
-    ladder.caller.get(183)
+    ladder.callee.proceeds(183, headers=f"{headers}Require: 100rel\r\nRSeq: 1\r\n", contact=contact)
     ladder.caller.sends("PRACK", headers=f"RAck: 1 {ladder.caller.cseq} INVITE\r\n")
     ladder.callee.expects("PRACK")
     ladder.caller.get(200)

@@ -13,7 +13,7 @@ from relay.model.actions import Counts, Mediate, Mediated
 from relay.model.call import Refusal, Route
 from relay.sip.message import Message
 from tests.ladder.descriptions import ANSWER, OFFER
-from tests.ladder.ladder import Ladder, reinvite
+from tests.ladder.ladder import Ladder, reinvite, update
 from tests.ladder.phones import Fate, LossyLadder
 from tests.ladder.side import Side
 
@@ -163,9 +163,7 @@ def check_media(ladder: Ladder) -> None:
 def hold_and_update(asking: Side, asked: Side) -> None:
     """In an answered call: one side holds the other and resumes."""
     reinvite(asking, asked)
-    asking.updates(OFFER)
-    asked.expects("UPDATE", body=ANSWER)
-    asking.get(200)
+    update(asking, asked, OFFER, ANSWER)
 
 
 def refused(ladder: AnchoredLadder, status: int, outcome: str) -> Message:

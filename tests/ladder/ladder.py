@@ -38,13 +38,16 @@ __all__ = [
     "X",
     "Y",
     "answer",
+    "bye",
     "call",
     "connect",
     "connected",
     "hang_up",
+    "is_taken_up",
     "reinvite",
     "ring",
     "sides",
+    "update",
 ]
 
 A, B = "8613800000001", "8613900000002"
@@ -324,10 +327,8 @@ def call(ladder: Ladder, **invite: Any) -> Request:
 
 def ring(ladder: Ladder, **invite: Any) -> Request:
     """A ringing call: a calls X, b rings."""
-    received = call(ladder, **invite)
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
-    return received
+    ladder.caller.calls(X, **invite)
+    return ladder.callee.rings()
 
 
 def answer(ladder: Ladder, body: bytes = ANSWER) -> None:
@@ -367,10 +368,29 @@ def reinvite(asking: Side, asked: Side, offer: bytes = HOLD, answer: bytes = HEL
     return invite.body
 
 
-def hang_up(ladder: Ladder, by: str = "caller") -> None:
-    """A side hangs up; check the invariants."""
-    asking, asked = sides(ladder, by)
-    asking.sends("BYE")
-    asked.expects("BYE")
+def update(asking: Side, asked: Side, offer: bytes = HOLD, answer: bytes = HELD) -> Request:
+    """A successful UPDATE. Returns it as the asked side got it."""
+    asking.updates(offer)
+    received = asked.expects("UPDATE", body=answer)
     asking.get(200)
+    return received
+
+
+def bye(asking: Side, asked: Side) -> Request:
+    """A side hangs up. Returns the other one's BYE."""
+    asking.sends("BYE")
+    received = asked.expects("BYE")
+    asking.get(200)
+    return received
+
+
+def is_taken_up(ladder: Ladder) -> None:
+    """Both sides answer the OPTIONS that follows a restart."""
+    for side in (ladder.caller, ladder.callee):
+        side.expects("OPTIONS")
+
+
+def hang_up(ladder: Ladder, by: str = "caller") -> None:
+    """`bye`; check the invariants."""
+    bye(*sides(ladder, by))
     ladder.settle()

@@ -213,6 +213,23 @@ class Side:
         self.answers(200, *request, **answer)
         self.get("ACK")
 
+    def rings(self) -> Request:
+        """Take an INVITE, and answer it with 180."""
+        invite = self.get_request("INVITE")
+        self.proceeds(180)
+        return invite
+
+    def proceeds(self, status: int, **answer: Any) -> Response:
+        """`answers` with a provisional response that reaches the caller."""
+        self.answers(status, **answer)
+        return self.ladder.caller.get_response(status)
+
+    def is_cancelled(self, *invite: Request) -> Request:
+        """Take the CANCEL of an INVITE, and refuse that with 487."""
+        cancel = self.expects("CANCEL")
+        self.refuses(487, *invite)
+        return cancel
+
     def agrees(self, body: bytes) -> Request:
         """Take an INVITE, answer it with 200, and take the ACK."""
         invite = self.expects("INVITE", body=body)
@@ -257,9 +274,11 @@ class Side:
         self.ladder.deliver(self.answered, self.flow)
 
     def expects(self, method: str, status: int = 200, **answer: object) -> Request:
-        """Take a request and answer it."""
+        """Take a request and answer it; take the ACK to a refusal."""
         request = self.get_request(method)
         self.answers(status, request, **answer)  # type: ignore[arg-type]
+        if method == "INVITE" and status >= 300:
+            self.get("ACK")
         return request
 
 

@@ -13,7 +13,20 @@ from relay.sip.message import Message
 from tests.ladder import anchored
 from tests.ladder.anchored import RTPENGINE, SOUND_S, AnchoredLadder
 from tests.ladder.descriptions import ANSWER, HOLD, OFFER
-from tests.ladder.ladder import AXB, EITHER, SECOND_HOST, A, X, call, connect, hang_up, reinvite, settings_for, sides
+from tests.ladder.ladder import (
+    AXB,
+    EITHER,
+    SECOND_HOST,
+    A,
+    X,
+    call,
+    connect,
+    hang_up,
+    is_taken_up,
+    reinvite,
+    settings_for,
+    sides,
+)
 
 REFUSED = Announcements(refused=True)
 BOTH = Announcements(begin=True, ending=True)
@@ -88,19 +101,16 @@ def test_session_at_rtpengine_is_marked_alone(ladder: AnchoredLadder) -> None:
 )
 def test_busy_callee_is_announced(status: int, final: int, sound: str) -> None:
     ladder = ringing()
-    ladder.callee.answers(status)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(status)
     hears(ladder, final)
     assert sounds(ladder) == [sound]
 
 
 def test_no_answer_is_announced() -> None:
     ladder = ringing()
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
+    ladder.callee.proceeds(180)
     ladder.run(ladder.settings.ring_timeout_s)
-    ladder.callee.expects("CANCEL")
-    ladder.callee.refuses(487)
+    ladder.callee.is_cancelled()
     hears(ladder, 480)
     assert sounds(ladder) == ["no_answer"]
     assert ladder.record.outcome == "no_answer"
@@ -108,8 +118,7 @@ def test_no_answer_is_announced() -> None:
 
 def test_no_announcement_after_early_media_of_the_callee() -> None:
     ladder = ringing()
-    ladder.callee.answers(183, body=ANSWER)
-    ladder.caller.get(183)
+    ladder.callee.proceeds(183, body=ANSWER)
     ladder.callee.refuses(486)
     ladder.caller.is_refused(486)
     ladder.settle()
@@ -283,8 +292,7 @@ def test_language_of_the_business_survives_a_restart() -> None:
     ladder = AnchoredLadder(routes=IN_ENGLISH, announcements=BOTH, max_call_s=300.0)
     connect(ladder)
     ladder.restart()
-    for side in (ladder.caller, ladder.callee):
-        side.expects("OPTIONS")
+    is_taken_up(ladder)
     ladder.run(300 - ENDING_S + 1)
     assert (sounds(ladder), languages(ladder)) == (["begin", "ending"], ["en", "en"])
     hang_up(ladder)
@@ -344,8 +352,7 @@ def test_restart_repeats_no_beginning_but_announces_the_end() -> None:
     ladder = AnchoredLadder(announcements=BOTH, max_call_s=300.0)
     connect(ladder)
     ladder.restart()
-    for side in (ladder.caller, ladder.callee):
-        side.expects("OPTIONS")
+    is_taken_up(ladder)
     ladder.caller.acks()
     ladder.run(300 - ENDING_S + 1)
     assert sounds(ladder) == ["begin", "ending"]
@@ -359,8 +366,7 @@ def test_reinvite_does_not_announce_the_beginning(by: str, restarted: bool) -> N
     connect(ladder)
     if restarted:
         ladder.restart()
-        for side in (ladder.caller, ladder.callee):
-            side.expects("OPTIONS")
+        is_taken_up(ladder)
     asking, asked = sides(ladder, by)
     reinvite(asking, asked)
     assert sounds(ladder) == ["begin"]

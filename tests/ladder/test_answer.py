@@ -17,7 +17,6 @@ def test_100_is_sent_first(ladder: Ladder) -> None:
     assert trying.to_tag is None
     ladder.release()
     ladder.callee.expects("INVITE", 486)
-    ladder.callee.get("ACK")
     ladder.caller.is_refused(486)
     ladder.settle()
 
@@ -67,11 +66,9 @@ def test_provisional_responses_of_the_callees_network_are_hidden(ladder: Ladder,
 
 def test_early_media_and_answer_share_one_dialog(ladder: Ladder) -> None:
     call(ladder)
-    ladder.callee.answers(183, body=ANSWER)
-    early = ladder.caller.get_response(183)
+    early = ladder.callee.proceeds(183, body=ANSWER)
     assert b"m=audio 5000" in early.body
-    ladder.callee.answers(180)
-    ringing = ladder.caller.get_response(180)
+    ringing = ladder.callee.proceeds(180)
     ladder.callee.accepts(body=ANSWER)
     answer = ladder.caller.get_response(200)
     assert early.to_tag == ringing.to_tag == answer.to_tag

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.ladder.ladder import ANSWER, OFFER, A, B, Ladder, X, call, connect
+from tests.ladder.ladder import ANSWER, OFFER, A, B, Ladder, X, bye, call, connect
 
 
 @pytest.fixture
@@ -16,17 +16,14 @@ def test_caller_hangs_up(ladder: Ladder) -> None:
     invite = call(ladder)
     assert invite.uri == f"sip:{B[2:]}@127.0.0.22"
     assert invite.from_.uri_text == f"sip:{X}@127.0.0.10"
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
+    ladder.callee.proceeds(180)
     ladder.run(5)
     ladder.callee.accepts(body=ANSWER)
     ok = ladder.caller.get_response(200)
     assert b"m=audio 5000 RTP/AVP 8" in ok.body
     ladder.caller.acks()
     ladder.run(60)
-    ladder.caller.sends("BYE")
-    ladder.callee.expects("BYE")
-    ladder.caller.get(200)
+    bye(ladder.caller, ladder.callee)
 
     record = ladder.record
     assert (record.caller, record.callee, record.number_dialled, record.number_shown) == (A, B, X, X)
@@ -37,9 +34,7 @@ def test_caller_hangs_up(ladder: Ladder) -> None:
 
 def test_callee_hangs_up(ladder: Ladder) -> None:
     connect(ladder)
-    ladder.callee.sends("BYE")
-    ladder.caller.expects("BYE")
-    ladder.callee.get(200)
+    bye(ladder.callee, ladder.caller)
     assert ladder.record.ended_by == "callee"
     ladder.settle()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER, HOLD, OFFER
-from tests.ladder.ladder import EITHER, Ladder, X, answer, connect, connected, hang_up, ring, sides
+from tests.ladder.ladder import EITHER, Ladder, X, answer, bye, connect, connected, hang_up, ring, sides
 
 
 @EITHER
@@ -92,9 +92,7 @@ def test_bye_before_the_answer_is_committed(ladder: Ladder, by: str) -> None:
 def test_bye_of_the_caller_before_its_ack(ladder: Ladder) -> None:
     """RFC 5407 3.1.2: the BYE overtakes the ACK, or the ACK is lost."""
     connect(ladder, acknowledge=False)
-    ladder.caller.sends("BYE")
-    ladder.callee.expects("BYE")
-    ladder.caller.get(200)
+    bye(ladder.caller, ladder.callee)
     ladder.run(1)
     ladder.caller.gets_nothing()  # no retransmission of the 2xx after its BYE
     ladder.caller.acks()
@@ -149,8 +147,7 @@ def test_bye_of_the_caller_in_an_early_dialog_cancels_the_call(ladder: Ladder) -
     ring(ladder)
     ladder.hold_commits = True
     ladder.caller.sends("BYE")
-    ladder.callee.expects("CANCEL")
-    ladder.callee.refuses(487)
+    ladder.callee.is_cancelled()
     ladder.caller.gets_nothing()
     ladder.release()
     ladder.caller.get(487)

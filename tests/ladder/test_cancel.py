@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import SECOND_HOST, Ladder, X, call, hang_up, ring
+from tests.ladder.ladder import SECOND_HOST, Ladder, X, bye, call, hang_up, ring
 
 
 def is_cancelled(ladder: Ladder) -> None:
@@ -157,9 +157,7 @@ def test_cancel_during_the_commit_of_the_answer_is_too_late(ladder: Ladder) -> N
     ladder.callee.get("ACK")
     assert ladder.caller.get_response(200).cseq.method == "INVITE"
     ladder.caller.acks()
-    ladder.caller.sends("BYE")
-    ladder.callee.expects("BYE")
-    ladder.caller.get(200)
+    bye(ladder.caller, ladder.callee)
     assert (ladder.record.outcome, ladder.record.end_reason) == ("answered", "bye")
     ladder.settle()
 
@@ -216,13 +214,11 @@ def test_cancel_while_the_second_peer_rings() -> None:
     ring(ladder)
     ladder.callee.refuses(503)
     second.get("INVITE")
-    second.answers(180)
-    ladder.caller.get(180)
+    second.proceeds(180)
     ladder.caller.cancels()
     ladder.caller.get(200)
     is_cancelled(ladder)
-    second.expects("CANCEL")
-    second.refuses(487)
+    second.is_cancelled()
     ladder.callee.gets_nothing()
     ladder.settle()
 
@@ -232,8 +228,7 @@ def test_lost_cancel_and_lost_200_are_retransmitted(ladder: Ladder) -> None:
     ladder.caller.cancels()
     ladder.callee.inbox.clear()  # lost
     ladder.run(0.5)
-    ladder.callee.expects("CANCEL")
-    ladder.callee.refuses(487)
+    ladder.callee.is_cancelled()
     ladder.caller.get(200)
     ladder.run(0.1)
     ladder.caller.inbox = ladder.caller.inbox[-1:]

@@ -71,8 +71,7 @@ def is_refused(ladder: Ladder, status: int) -> None:
 def test_challenged_invite_and_bye_are_repeated_with_credentials(ladder: Ladder, status: int) -> None:
     again = challenges(ladder.callee, call(ladder), status)
     ladder.caller.gets_nothing()
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
+    ladder.callee.proceeds(180)
     ladder.callee.answers(200, body=ANSWER)
     ladder.caller.is_answered()
     ack = ladder.callee.get_request("ACK")
@@ -124,8 +123,7 @@ def test_cancel_before_the_challenge(ladder: Ladder) -> None:
 
 def test_cancel_after_the_challenge(ladder: Ladder) -> None:
     again = challenges(ladder.callee, call(ladder))
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
+    ladder.callee.proceeds(180)
     ladder.caller.gives_up()
     cancel = ladder.callee.expects("CANCEL")
     assert (cancel.branch, cancel.cseq.number) == (again.branch, again.cseq.number)
@@ -135,11 +133,9 @@ def test_cancel_after_the_challenge(ladder: Ladder) -> None:
 
 def test_early_dialog_before_the_challenge_ends(ladder: Ladder) -> None:
     invite = call(ladder)
-    ladder.callee.answers(180, tag="first")
-    first = ladder.caller.get_response(180)
+    first = ladder.callee.proceeds(180, tag="first")
     challenges(ladder.callee, invite)
-    ladder.callee.answers(180, tag="second")
-    second = ladder.caller.get_response(180)
+    second = ladder.callee.proceeds(180, tag="second")
     assert first.to_tag != second.to_tag
     ladder.callee.accepts(body=ANSWER, tag="second")
     assert ladder.caller.get_response(200).to_tag == second.to_tag
@@ -149,8 +145,7 @@ def test_early_dialog_before_the_challenge_ends(ladder: Ladder) -> None:
 
 def test_ack_is_for_the_repeated_invite(ladder: Ladder) -> None:
     invite = call(ladder)
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
+    ladder.callee.proceeds(180)
     again = challenges(ladder.callee, invite)
     ladder.callee.answers(200, body=ANSWER)
     assert ladder.callee.get_request("ACK").cseq.number == again.cseq.number
@@ -161,8 +156,7 @@ def test_ack_is_for_the_repeated_invite(ladder: Ladder) -> None:
 def test_prack_has_the_cseq_of_the_repeated_invite_and_is_challenged(ladder: Ladder) -> None:
     ladder.caller.calls(X, headers="Supported: 100rel\r\n")
     challenges(ladder.callee, ladder.callee.get_request("INVITE"))
-    ladder.callee.answers(183, headers="Require: 100rel\r\nRSeq: 77\r\n")
-    ladder.caller.get(183)
+    ladder.callee.proceeds(183, headers="Require: 100rel\r\nRSeq: 77\r\n")
     ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n")
     prack = ladder.callee.get_request("PRACK")
     again = challenges(ladder.callee, prack)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.model.call import CallRecord
-from tests.ladder.ladder import EITHER, Ladder, X, call, connect, sides
+from tests.ladder.ladder import EITHER, Ladder, X, bye, call, connect, sides
 
 HOUR_S = 3_600.0
 BOTH_WAYS = pytest.mark.parametrize("by_s", [-HOUR_S, HOUR_S], ids=["back", "forth"])
@@ -25,9 +25,7 @@ def test_duration_is_not_affected_by_the_clock(ladder: Ladder, by_s: float, by: 
     ladder.set_clock(by_s)
     ladder.run(10)
     asking, asked = sides(ladder, by)
-    asking.sends("BYE")
-    asked.expects("BYE")
-    asking.get(200)
+    bye(asking, asked)
     assert ladder.record.duration_ms == 30_000
     assert times(ladder.record) == sorted(times(ladder.record))
     ladder.settle()
@@ -37,14 +35,12 @@ def test_duration_is_not_affected_by_the_clock(ladder: Ladder, by_s: float, by: 
 def test_clock_set_while_ringing_keeps_times_in_order(ladder: Ladder, by_s: float) -> None:
     call(ladder)
     ladder.set_clock(by_s)
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
+    ladder.callee.proceeds(180)
     ladder.run(ladder.settings.ring_timeout_s - 1)
     ladder.caller.gets_nothing()
     ladder.callee.gets_nothing()
     ladder.run(1)
-    ladder.callee.expects("CANCEL")
-    ladder.callee.refuses(487)
+    ladder.callee.is_cancelled()
     ladder.caller.is_refused(480)
     record = ladder.record
     assert times(record) == sorted(times(record))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from relay.model.actions import CallEvent
 from relay.model.call import Refusal, Route
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import A, B, Ladder, X, connect, hang_up, ring
+from tests.ladder.ladder import A, B, Ladder, X, connect, hang_up, is_taken_up, ring
 
 TELLING = Route("b1", "AXB", "firm", "order-1", B, X, direction="a_to_b", legacy=True, tells=True)
 BUSY = Refusal("business_busy", 503, 42, 5)
@@ -61,8 +61,7 @@ def test_direction_and_legacy_of_the_record_survive_a_restart() -> None:
     connect(ladder)
     assert (ladder.record.direction, ladder.record.legacy) == ("a_to_b", True)
     ladder.restart()
-    for side in (ladder.caller, ladder.callee):
-        side.expects("OPTIONS")
+    is_taken_up(ladder)
     hang_up(ladder)
     assert (ladder.record.direction, ladder.record.legacy) == ("a_to_b", True)
     assert [told for told in ladder.told if told == CallEvent("answered", ladder.told[-1].record)] == [ladder.told[-1]]
@@ -73,7 +72,6 @@ def test_legacy_number_is_looked_up() -> None:
     ladder = Ladder({(legacy, A): TELLING._replace(shown=legacy)}, legacy=frozenset({legacy}))
     ladder.caller.calls("17000000001")
     assert ladder.callee.expects("INVITE", 486).from_.uri is not None
-    ladder.callee.get("ACK")
     ladder.caller.is_refused(486)
     assert ladder.record.number_dialled == legacy
     ladder.settle()

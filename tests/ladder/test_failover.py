@@ -36,8 +36,7 @@ def answered_by_second(ladder: Ladder) -> None:
 @pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 580])
 def test_next_peer_after(ladder: Ladder, status: int) -> None:
     first = call(ladder)
-    ladder.callee.answers(status)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(status)
     invite = parse_second(ladder)
     assert invite.call_id != first.call_id
     assert invite.from_tag != first.from_tag
@@ -59,8 +58,7 @@ def parse_second(ladder: Ladder) -> Request:
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 407, 420, 480, 484, 486, 487, 488, 600, 603, 604])
 def test_no_next_peer_after(ladder: Ladder, status: int) -> None:
     call(ladder)
-    ladder.callee.answers(status)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(status)
     second(ladder).gets_nothing()
     assert (ladder.record.sip_status or 0) >= 400
     assert ladder.record.end_reason == f"sip_{status}"
@@ -92,8 +90,7 @@ def test_next_peer_after_a_transport_error(ladder: Ladder) -> None:
 
 def test_next_peer_after_the_first_had_rung(ladder: Ladder) -> None:
     call(ladder)
-    ladder.callee.answers(180)
-    ringing = ladder.caller.get_response(180)
+    ringing = ladder.callee.proceeds(180)
     ladder.callee.refuses(503)
     second(ladder).get("INVITE")
     second(ladder).answers(180)
@@ -108,8 +105,7 @@ def test_stray_2xx_of_the_first_peer_is_ignored(ladder: Ladder) -> None:
     call(ladder)
     ladder.run(6.1)
     second(ladder).get("INVITE")
-    second(ladder).answers(180)
-    ladder.caller.get(180)
+    second(ladder).proceeds(180)
     ladder.run(26.1)
     ladder.callee.inbox.clear()
     ladder.callee.answers(200, body=ANSWER)
@@ -199,11 +195,9 @@ def test_any_provisional_response_stops_failover(ladder: Ladder) -> None:
     second(ladder).get("INVITE")
     ladder.run(29)  # there is no third peer
     second(ladder).inbox.clear()
-    second(ladder).answers(180)
-    ladder.caller.get(180)
+    second(ladder).proceeds(180)
     ladder.run(1.1)
-    second(ladder).expects("CANCEL")
-    second(ladder).refuses(487)
+    second(ladder).is_cancelled()
     ladder.caller.is_refused(480)
     assert ladder.record.end_reason == "ring_timeout"
     ladder.settle()
@@ -213,7 +207,6 @@ def test_last_peers_refusal_is_relayed(ladder: Ladder) -> None:
     call(ladder)
     ladder.callee.refuses(503)
     second(ladder).expects("INVITE", 408)
-    second(ladder).get("ACK")
     answer = ladder.caller.get_response(480)
     assert answer.get("reason") == "Q.850;cause=18"
     ladder.caller.acks_refusal()
@@ -246,16 +239,13 @@ def test_number_without_a_route_is_480() -> None:
 
 def test_ring_timeout_covers_all_peers(ladder: Ladder) -> None:
     call(ladder)
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
+    ladder.callee.proceeds(180)
     ladder.run(80)
     ladder.callee.refuses(503)
     second(ladder).get("INVITE")
-    second(ladder).answers(180)
-    ladder.caller.get(180)
+    second(ladder).proceeds(180)
     ladder.run(10.1)
-    second(ladder).expects("CANCEL")
-    second(ladder).refuses(487)
+    second(ladder).is_cancelled()
     ladder.caller.is_refused(480)
     ladder.settle()
 
@@ -286,8 +276,7 @@ def test_callees_refusal_is_mapped_for_the_caller(status: int, shown: int, cause
         'Contact: <sip:13900000009@127.0.0.99>\r\nWWW-Authenticate: Digest realm="bob"\r\nRetry-After: 5\r\n'
         'Warning: 399 bob "13900000002"\r\nReason: Q.850;cause=1;text="bob"\r\nError-Info: <sip:bob@127.0.0.22>\r\n'
     )
-    ladder.callee.answers(status, headers=headers, reason="bob is out")
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(status, headers=headers, reason="bob is out")
     answer = ladder.caller.get_response(shown)
     assert answer.get_all("reason") == [f"Q.850;cause={cause}"]
     for name in ("contact", "www-authenticate", "retry-after", "warning", "error-info"):
@@ -302,10 +291,8 @@ def test_callees_refusal_is_mapped_for_the_caller(status: int, shown: int, cause
 def test_480_after_ringing_is_no_answer(status: int) -> None:
     ladder = Ladder()
     call(ladder)
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
-    ladder.callee.answers(status)
-    ladder.callee.get("ACK")
+    ladder.callee.proceeds(180)
+    ladder.callee.refuses(status)
     assert ladder.caller.get_response(480).get("reason") == "Q.850;cause=19"
     ladder.caller.acks_refusal()
     assert ladder.record.outcome == "no_answer"

@@ -16,10 +16,8 @@ def start(ladder: Ladder) -> None:
 
 def test_second_fork_answers_the_call(ladder: Ladder) -> None:
     start(ladder)
-    ladder.callee.answers(183, tag="bob-backend", contact=BACKEND, body=HELD)
-    backend = ladder.caller.get_response(183)
-    ladder.callee.answers(183, tag="bob-mobile", contact=MOBILE, body=ANSWER)
-    mobile = ladder.caller.get_response(183)
+    backend = ladder.callee.proceeds(183, tag="bob-backend", contact=BACKEND, body=HELD)
+    mobile = ladder.callee.proceeds(183, tag="bob-mobile", contact=MOBILE, body=ANSWER)
     assert backend.to_tag != mobile.to_tag
     ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
     ack = ladder.callee.get_request("ACK")
@@ -36,8 +34,7 @@ def test_requests_stay_in_their_early_dialog(ladder: Ladder) -> None:
     tags = []
     for tag, contact in (("bob-backend", BACKEND), ("bob-mobile", MOBILE)):
         headers = "Require: 100rel\r\nRSeq: 9\r\n"
-        ladder.callee.answers(183, tag=tag, contact=contact, headers=headers, body=ANSWER)
-        progress = ladder.caller.get_response(183)
+        progress = ladder.callee.proceeds(183, tag=tag, contact=contact, headers=headers, body=ANSWER)
         assert progress.rseq == 1
         tags.append(progress.to_tag or "")
     for tag, theirs in zip(tags, ("bob-backend", "bob-mobile"), strict=True):
@@ -78,8 +75,7 @@ def test_losing_early_dialog_ends(ladder: Ladder) -> None:
 def test_second_answer_gets_ack_and_bye(ladder: Ladder) -> None:
     """RFC 3261 13.2.2.4: each is acknowledged, the second is hung up."""
     start(ladder)
-    ladder.callee.answers(180, tag="bob-backend", contact=BACKEND)
-    ladder.caller.get(180)
+    ladder.callee.proceeds(180, tag="bob-backend", contact=BACKEND)
     ladder.callee.accepts(tag="bob-mobile", contact=MOBILE, body=ANSWER)
     ladder.caller.is_answered()
     for _ in range(2):  # retransmitted before our ACK arrives
@@ -134,8 +130,7 @@ def test_late_ringing_of_another_fork_is_ignored(ladder: Ladder) -> None:
 def test_refusal_of_all_forks_is_relayed(ladder: Ladder) -> None:
     start(ladder)
     for tag in ("bob-backend", "bob-mobile"):
-        ladder.callee.answers(180, tag=tag)
-        ladder.caller.get(180)
+        ladder.callee.proceeds(180, tag=tag)
     ladder.callee.refuses(486, tag="bob-mobile")
     ladder.caller.is_refused(486)
     assert ladder.engine.statistics()["legs"] == 0
@@ -145,8 +140,7 @@ def test_refusal_of_all_forks_is_relayed(ladder: Ladder) -> None:
 def test_cancel_crossing_two_answers(ladder: Ladder) -> None:
     start(ladder)
     for tag in ("bob-backend", "bob-mobile"):
-        ladder.callee.answers(180, tag=tag)
-        ladder.caller.get(180)
+        ladder.callee.proceeds(180, tag=tag)
     ladder.caller.gives_up()
     ladder.callee.expects("CANCEL", 200)
     for tag in ("bob-backend", "bob-mobile"):

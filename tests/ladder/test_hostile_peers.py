@@ -37,8 +37,7 @@ def refused_with(ladder: Ladder, status: int) -> None:
 def test_unusable_2xx_gets_ack_and_bye(rings: bool, contact: str | None, headers: str, ladder: Ladder) -> None:
     call(ladder)
     if rings:
-        ladder.callee.answers(180)
-        ladder.caller.get(180)
+        ladder.callee.proceeds(180)
     ladder.callee.accepts(body=ANSWER, contact=contact, headers=headers)
     bye = ladder.callee.get_request("BYE")
     assert bye.uri == "sip:bob@127.0.0.22:5060" if rings else "sip:13900000002@127.0.0.22"

@@ -6,7 +6,7 @@ import pytest
 
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER, HOLD
-from tests.ladder.ladder import EITHER, Ladder, X, connected, hang_up
+from tests.ladder.ladder import EITHER, Ladder, X, bye, connected, hang_up
 
 
 @EITHER
@@ -119,9 +119,7 @@ def test_call_ending_before_the_response(ladder: Ladder, by: str) -> None:
     asking, asked = connected(ladder, by)
     asking.sends("INFO", body=b"1", content_type="application/dtmf")
     info = asked.get_request("INFO")
-    asked.sends("BYE")
-    asking.expects("BYE")
-    asked.get(200)
+    bye(asked, asking)
     asked.answers(200, info)
     asking.get(200)
     ladder.settle()
@@ -155,7 +153,7 @@ def test_unsupported_method_is_refused_with_allow(ladder: Ladder, by: str, metho
 @EITHER
 def test_unknown_extension_is_refused(ladder: Ladder, by: str) -> None:
     asking, asked = connected(ladder, by)
-    asking.sends("INVITE", headers="Require: timer, telepathy\r\n")
+    asking.sends("INVITE", headers=f"Contact: {asking.contact}\r\nRequire: timer, telepathy\r\n")
     assert asking.get_response(420).get("unsupported") == "telepathy"
     asking.acks_refusal()
     asked.gets_nothing()

@@ -11,7 +11,7 @@ from relay.model.settings import Account, Limits, Peer
 from relay.sip.digest import Challenge, answer, parse_challenge
 from relay.sip.message import Flow, Response
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, B, Ladder, Side, X, connect, hang_up, peer
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, B, Ladder, Side, X, bye, connect, hang_up, peer
 
 ACCOUNT = Account("1001", "secret")
 PHONE_HOST = "127.0.0.44"
@@ -160,8 +160,7 @@ def test_call_of_a_registered_peer_can_be_cancelled(calling: Ladder) -> None:
     calling.callee.answers(180)
     calling.caller.get(180)
     calling.caller.gives_up()
-    calling.callee.expects("CANCEL")
-    calling.callee.refuses(487)
+    calling.callee.is_cancelled()
     calling.settle()
 
 
@@ -393,9 +392,7 @@ def test_call_survives_a_restart_without_the_registration(called: Ladder) -> Non
     called.callee.expects("OPTIONS")
     called.caller.expects("OPTIONS")
     assert not is_registered(called)
-    called.callee.sends("BYE")
-    called.caller.expects("BYE")
-    called.callee.get(200)
+    bye(called.callee, called.caller)
     assert registers(called.callee).status == 200
     called.settle()
 

@@ -111,15 +111,14 @@ def test_refusal_is_retransmitted_until_its_ack(ladder: Ladder) -> None:
 def test_487_is_given_up_at_timer_h_without_an_ack(ladder: Ladder) -> None:
     ring(ladder)
     ladder.caller.cancels()
-    ladder.callee.expects("CANCEL")
-    ladder.callee.refuses(487)
+    ladder.callee.is_cancelled()
     ladder.settle()
     assert len(ladder.caller.inbox) == 12  # 200 to CANCEL, 487 eleven times until timer H
 
 
 def test_callees_retransmitted_refusal_gets_the_ack_again(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    invite = ladder.callee.expects("INVITE", 486)
+    invite = call(ladder)
+    ladder.callee.answers(486)
     ack = ladder.callee.get_request("ACK")
     assert (ack.branch, ack.uri, ack.to_tag) == (invite.branch, invite.uri, ladder.callee.tag)
     ladder.callee.answers_again()

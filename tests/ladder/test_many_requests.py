@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, Ladder, call, connect, hang_up, sides
+from tests.ladder.ladder import EITHER, Ladder, call, connect, hang_up, sides, update
 
 MANY = 24
 
@@ -48,9 +48,7 @@ def ask(ladder: Ladder, method: str, *, asking_is: str, offer: bytes, answer: by
     """A successful re-INVITE or UPDATE with an offer."""
     asking, asked = sides(ladder, asking_is)
     if method == "UPDATE":
-        asking.updates(offer)
-        asked.expects("UPDATE", body=answer)
-        asking.get(200)
+        update(asking, asked, offer, answer)
         return
     asking.reinvites(offer)
     asked.agrees(answer)

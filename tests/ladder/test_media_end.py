@@ -20,7 +20,7 @@ from tests.ladder.anchored import (
     refused,
 )
 from tests.ladder.descriptions import HELD, HOLD
-from tests.ladder.ladder import EITHER, call, connect, hang_up, sides
+from tests.ladder.ladder import EITHER, bye, call, connect, hang_up, sides
 from tests.ladder.phones import FATES, Callee, Caller, Fate
 
 
@@ -103,9 +103,7 @@ def test_call_ending_while_rtpengine_is_pending_is_deleted(ladder: AnchoredLadde
     ladder.hold_queries = True
     ladder.run(40)
     assert ladder.asked == ["query"]
-    ladder.caller.sends("BYE")
-    ladder.callee.expects("BYE")
-    ladder.caller.get(200)
+    bye(ladder.caller, ladder.callee)
     ladder.rtpengine_goes_on()
     ladder.settle()
 

@@ -230,11 +230,9 @@ def test_bye_while_the_late_answer_is_at_rtpengine(ladder: AnchoredLadder, by: s
 
 def test_queued_update_of_a_losing_fork_is_refused(ladder: AnchoredLadder) -> None:
     call(ladder)
-    ladder.callee.answers(183, body=ANSWER, tag="1")
-    ladder.caller.get(183)
+    ladder.callee.proceeds(183, body=ANSWER, tag="1")
     losing = ladder.caller.remote_tag
-    ladder.callee.answers(183, body=ANSWER, tag="2")
-    ladder.caller.get(183)
+    ladder.callee.proceeds(183, body=ANSWER, tag="2")
     ladder.hold_media = True
     ladder.callee.answers(200, body=ANSWER, tag="2")
     winning, ladder.caller.remote_tag = ladder.caller.remote_tag, losing

@@ -12,7 +12,7 @@ from relay.privacy.text_memory import WINDOW_S
 from relay.sip.message import parse_message
 from tests.ladder.ladder import EITHER, A, B, Ladder, X, Y, connect
 from tests.ladder.ladder import sides as sides_of
-from tests.ladder.texts import NUMBERS, texting
+from tests.ladder.texts import NUMBERS, deliver, texting
 
 
 @pytest.fixture
@@ -59,16 +59,12 @@ def test_only_plain_text_in_utf_8_is_relayed(ladder: Ladder, content_type: str, 
     "content_type", ["text/plain; charset=utf-8", 'Text/Plain;charset="UTF-8"', "text/plain;format=flowed"]
 )
 def test_plain_text_is_recognised_in_any_spelling_of_its_type(ladder: Ladder, content_type: str) -> None:
-    ladder.caller.texts(X, content_type=content_type)
-    ladder.callee.expects("MESSAGE")
-    ladder.caller.get(200)
+    deliver(ladder.caller, ladder.callee, X, content_type=content_type)
     ladder.settle()
 
 
 def test_text_over_the_limit_is_413(ladder: Ladder) -> None:
-    ladder.caller.texts(X, b"x" * 1300)
-    ladder.callee.expects("MESSAGE")
-    ladder.caller.get(200)
+    deliver(ladder.caller, ladder.callee, X, b"x" * 1300)
     ladder.records.clear()
     ladder.checks._initial.clear()
     ladder.checks._answered.clear()
@@ -120,9 +116,7 @@ def test_numbers_in_a_text_are_masked_if_configured(by: str) -> None:
 def test_number_split_over_two_texts_is_refused_with_the_second(ladder: Ladder, by: str) -> None:
     sender, receiver = sides_of(ladder, by)
     own = NUMBERS[by]
-    sender.texts(X, own[:6].encode(), caller=own)
-    receiver.expects("MESSAGE")
-    sender.get(200)
+    deliver(sender, receiver, X, own[:6].encode(), caller=own)
     for second in (own[6:], f"then {own[6:]}"):
         sender.texts(X, second.encode(), caller=own)
         sender.get(403)
@@ -131,9 +125,7 @@ def test_number_split_over_two_texts_is_refused_with_the_second(ladder: Ladder, 
         "delivered", "number_in_text", "number_in_text"
     ]  # fmt: skip
     ladder.run(WINDOW_S)
-    sender.texts(X, own[6:].encode(), caller=own)
-    receiver.expects("MESSAGE")
-    sender.get(200)
+    deliver(sender, receiver, X, own[6:].encode(), caller=own)
     ladder.settle()
 
 
@@ -149,9 +141,7 @@ def test_second_part_of_a_number_is_masked_if_configured() -> None:
 def test_refusal_does_not_reveal_two_numbers_of_one_party(ladder: Ladder) -> None:
     ladder.routes[Y, A] = ladder.routes[X, A]._replace(binding_id="b2", shown=Y)  # type: ignore[union-attr]
     for dialled, text in ((X, A[2:8]), (Y, A[8:])):
-        ladder.caller.texts(dialled, text.encode(), caller=A)
-        ladder.callee.expects("MESSAGE")
-        ladder.caller.get(200)
+        deliver(ladder.caller, ladder.callee, dialled, text.encode(), caller=A)
     ladder.settle()
 
 

@@ -9,7 +9,7 @@ from relay.model.settings import Account, Quota
 from relay.sip.message import Request
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, A, B, Ladder, X, connect, hang_up, peer
 from tests.ladder.test_challenges import challenges
-from tests.ladder.texts import several, texting
+from tests.ladder.texts import deliver, several, texting
 
 
 @pytest.fixture
@@ -70,9 +70,7 @@ def test_refusal_is_not_retried_elsewhere() -> None:
 def test_next_peer_is_tried_after_a_transport_error() -> None:
     ladder = several()
     ladder.unreachable.add(("udp", CALLEE_HOST))
-    ladder.caller.texts(X)
-    ladder.sides[SECOND_HOST].expects("MESSAGE")
-    ladder.caller.get(200)
+    deliver(ladder.caller, ladder.sides[SECOND_HOST])
     ladder.settle()
 
 
@@ -218,9 +216,7 @@ def limited(pbx: Quota, carrier: Quota) -> Ladder:
 @pytest.mark.parametrize(("pbx", "carrier"), [(Quota(max_cps=1), Quota()), (Quota(), Quota(max_cps=1))])
 def test_max_cps_applies_to_texts(pbx: Quota, carrier: Quota) -> None:
     ladder = limited(pbx, carrier)
-    ladder.caller.texts(X)
-    ladder.callee.expects("MESSAGE")
-    ladder.caller.get(200)
+    deliver(ladder.caller, ladder.callee)
     ladder.caller.texts(X)
     ladder.callee.gets_nothing()
     assert ladder.caller.get_response(503).get("retry-after") == "5"
@@ -231,9 +227,7 @@ def test_max_calls_does_not_apply_to_texts() -> None:
     ladder = limited(Quota(max_calls=1), Quota(max_calls=1))
     connect(ladder)
     caller_call = (ladder.caller.call_id, ladder.caller.remote_tag, ladder.caller.target)
-    ladder.caller.texts(X)
-    ladder.callee.expects("MESSAGE")
-    ladder.caller.get(200)
+    deliver(ladder.caller, ladder.callee)
     ladder.caller.call_id, ladder.caller.remote_tag, ladder.caller.target = caller_call
     hang_up(ladder)
 

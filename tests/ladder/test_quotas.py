@@ -6,7 +6,7 @@ import pytest
 
 from relay.model.settings import Quota
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, Ladder, Side, X, peer
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, Ladder, Side, X, is_taken_up, peer
 
 
 def limited(tried: tuple[str, ...] = ("carrier", "second"), *, pbx: Quota | None = None, **carrier: int) -> Ladder:
@@ -76,8 +76,7 @@ def test_ended_call_frees_its_quota() -> None:
     for status in (486, 503):
         side = asked(ladder)
         assert side is ladder.callee
-        side.answers(status)
-        side.get("ACK")
+        side.refuses(status)
         if status == 503:
             assert ladder.engine._counts.quotas_out.calls.count("carrier") == 0
             second = ladder.sides[SECOND_HOST]
@@ -98,8 +97,7 @@ def test_restored_call_counts_towards_the_quota() -> None:
     ladder = limited(("carrier",), max_calls=1)
     up(ladder, asked(ladder))
     ladder.restart()
-    for side in (ladder.caller, ladder.callee):
-        side.expects("OPTIONS")
+    is_taken_up(ladder)
     assert asked(ladder) is None
 
 

@@ -7,7 +7,7 @@ import pytest
 from relay.model.call import Route
 from relay.model.settings import Announcements
 from tests.ladder.anchored import SOUND_S, AnchoredLadder, hold_and_update
-from tests.ladder.ladder import AXB, EITHER, Ladder, connect, hang_up, ring
+from tests.ladder.ladder import AXB, EITHER, Ladder, connect, hang_up, is_taken_up, ring
 
 RECORDED = {way: route._replace(record=True) for way, route in AXB.items() if isinstance(route, Route)}
 
@@ -82,8 +82,7 @@ def test_unanswered_call_is_not_recorded(ladder: AnchoredLadder) -> None:
     ring(ladder)
     ladder.caller.cancels()
     ladder.caller.get(200)
-    ladder.callee.expects("CANCEL")
-    ladder.callee.refuses(487)
+    ladder.callee.is_cancelled()
     ladder.caller.is_refused(487)
     ladder.settle()
     assert done(ladder) == ["delete"]
@@ -223,5 +222,4 @@ def test_interrupted_notice_is_repeated_after_a_restart(ladder: AnchoredLadder) 
 
 def restart(ladder: AnchoredLadder) -> None:
     ladder.restart()
-    for side in (ladder.caller, ladder.callee):
-        side.expects("OPTIONS")
+    is_taken_up(ladder)

@@ -9,7 +9,21 @@ from relay.model.actions import Note
 from relay.model.call import Refusal, Route
 from relay.model.settings import Limits
 from relay.policy import rules
-from tests.ladder.ladder import STRANGER_HOST, A, B, Ladder, Side, X, answer, call, connect, hang_up, ring
+from tests.ladder.ladder import (
+    STRANGER_HOST,
+    A,
+    B,
+    Ladder,
+    Side,
+    X,
+    answer,
+    bye,
+    call,
+    connect,
+    hang_up,
+    is_taken_up,
+    ring,
+)
 
 POLICY = [refusal for refusal in vars(rules).values() if isinstance(refusal, Refusal)]
 
@@ -88,7 +102,6 @@ def test_max_forwards_0_is_483(ladder: Ladder) -> None:
 def test_max_forwards_is_decremented(ladder: Ladder, hops: int, left: str) -> None:
     ladder.caller.calls(X, hops=hops)
     assert ladder.callee.expects("INVITE", 486).get("max-forwards") == left
-    ladder.callee.get("ACK")
     ladder.caller.is_refused(486)
     ladder.settle()
 
@@ -119,9 +132,7 @@ def test_merged_invite_is_482(ladder: Ladder) -> None:
     ladder.caller.get(482)
     ladder.callee.gets_nothing()
     answer(ladder)
-    ladder.caller.sends("BYE")
-    ladder.callee.expects("BYE")
-    ladder.caller.get(200)
+    bye(ladder.caller, ladder.callee)
     assert sorted(record.sip_status or 0 for record, _ in ladder.records.values()) == [200, 482]
     ladder.settle()
 
@@ -167,7 +178,6 @@ def test_malformed_header_leaves_no_transaction_open(ladder: Ladder, header: str
     assert finals or ladder.callee.inbox
     if ladder.callee.inbox:
         ladder.callee.expects("INVITE", 486)
-        ladder.callee.get("ACK")
     ladder.run(200)
     assert ladder.engine.statistics()["transactions"] == 0
     assert ladder.engine.statistics()["calls_setting_up"] == 0
@@ -193,9 +203,7 @@ def test_call_over_max_calls_is_503(limits: Limits) -> None:
     ladder.caller.calls(X)
     is_refused(ladder, 503, cause=42, retry_after="5")
     ladder.sides[first.host] = ladder.caller = first
-    ladder.caller.sends("BYE")
-    ladder.callee.expects("BYE")
-    ladder.caller.get(200)
+    bye(ladder.caller, ladder.callee)
     another(ladder, "alice3")
     connect(ladder)
     hang_up(ladder)
@@ -213,7 +221,6 @@ def test_call_over_the_limits_of_pending_work_is_503() -> None:
     ladder.release()
     ladder.caller.get(100)
     ladder.callee.expects("INVITE", 486)
-    ladder.callee.get("ACK")
     ladder.caller.is_refused(486)
     ladder.settle()
 
@@ -253,9 +260,7 @@ def test_call_over_a_cap_is_refused_until_a_call_ends() -> None:
     ladder = Ladder({(X, A): CAPPED})
     connect(ladder)
     second_call_is_busy(ladder)
-    ladder.caller.sends("BYE")
-    ladder.callee.expects("BYE")
-    ladder.caller.get(200)
+    bye(ladder.caller, ladder.callee)
     another(ladder, "alice3")
     connect(ladder)
     hang_up(ladder)
@@ -277,12 +282,9 @@ def test_restored_calls_count_towards_their_caps() -> None:
     ladder = Ladder({(X, A): CAPPED})
     connect(ladder)
     ladder.restart()
-    for side in (ladder.caller, ladder.callee):
-        side.expects("OPTIONS")
+    is_taken_up(ladder)
     second_call_is_busy(ladder)
-    ladder.caller.sends("BYE")
-    ladder.callee.expects("BYE")
-    ladder.caller.get(200)
+    bye(ladder.caller, ladder.callee)
     another(ladder, "alice3")
     connect(ladder)
     hang_up(ladder)

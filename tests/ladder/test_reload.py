@@ -18,6 +18,7 @@ from tests.ladder.ladder import (
     Side,
     X,
     answer,
+    bye,
     call,
     connect,
     hang_up,
@@ -77,9 +78,7 @@ def test_call_of_a_removed_peer_continues(ladder: Ladder, by: str) -> None:
     reload(ladder, **ONLY_SECOND)
     asker, asked = sides(ladder, by)
     reinvite(asker, asked)
-    asker.sends("BYE")
-    asked.expects("BYE")
-    asker.get(200)
+    bye(asker, asked)
     assert ladder.record.ended_by == by
     ladder.settle()
 
@@ -105,8 +104,7 @@ def test_former_peer_may_not_begin_a_call(ladder: Ladder) -> None:
 def test_call_in_setup_completes_over_a_reload(ladder: Ladder) -> None:
     call(ladder)
     reload(ladder, **ONLY_SECOND)
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
+    ladder.callee.proceeds(180)
     answer(ladder, HELD)
     hang_up(ladder)
 
@@ -124,8 +122,7 @@ def test_former_peer_may_cancel_its_invite(ladder: Ladder, again: bool) -> None:
     reload(ladder, peers=(peer("carrier", CALLEE_HOST), peer("second", SECOND_HOST)), routes=())
     ladder.caller.cancels()
     ladder.caller.get(200)
-    ladder.callee.expects("CANCEL")
-    ladder.callee.refuses(487, invite)
+    ladder.callee.is_cancelled(invite)
     ladder.caller.get(487)
 
 

@@ -22,16 +22,17 @@ from tests.ladder.ladder import (
     connect,
     connected,
     hang_up,
+    is_taken_up,
     peer,
     sides,
+    update,
 )
 
 
 def restart(ladder: Ladder) -> None:
     """Restart; both sides still know the call."""
     ladder.restart()
-    for side in (ladder.caller, ladder.callee):
-        side.expects("OPTIONS")
+    is_taken_up(ladder)
 
 
 @EITHER
@@ -107,9 +108,7 @@ def test_cseq_increases_over_two_restarts_without_a_commit(ladder: Ladder, by: s
 def test_moved_target_survives_a_restart(ladder: Ladder) -> None:
     connect(ladder)
     ladder.callee.contact = "<sip:bob-moved@127.0.0.22:5080>"
-    ladder.callee.updates()
-    ladder.caller.expects("UPDATE")
-    ladder.callee.get(200)
+    update(ladder.callee, ladder.caller, b"", b"")
     restart(ladder)
     ladder.caller.sends("BYE")
     assert ladder.callee.expects("BYE").uri == "sip:bob-moved@127.0.0.22:5080"

@@ -6,7 +6,7 @@ import pytest
 
 from relay.sip.message import Message
 from tests.ladder.descriptions import ANSWER, HELD, HOLD
-from tests.ladder.ladder import EITHER, Ladder, X, call, connect, hang_up, sides
+from tests.ladder.ladder import EITHER, Ladder, X, call, connect, hang_up, sides, update
 
 
 def timers(message: Message) -> tuple[str | None, str | None, str | None]:
@@ -87,9 +87,7 @@ def test_refused_refresh_does_not_restart_the_timer(ladder: Ladder) -> None:
 def test_2xx_without_session_expires_ends_the_timer(ladder: Ladder) -> None:
     """RFC 4028 7.2: a 2xx to a refresh without Session-Expires: no expiration."""
     agree(ladder)
-    ladder.caller.updates()
-    ladder.callee.expects("UPDATE")
-    ladder.caller.get(200)
+    update(ladder.caller, ladder.callee, b"", b"")
     ladder.run(1000)
     ladder.caller.gets_nothing()
     hang_up(ladder)
@@ -119,7 +117,6 @@ def test_422_within_the_call_is_relayed(ladder: Ladder, by: str, method: str) ->
     asked.expects(method, 422, headers="Min-SE: 120\r\n")
     assert asking.get_response(422).get("min-se") == "120"
     if method == "INVITE":
-        asked.get("ACK")
         asking.acks_refusal()
     hang_up(ladder)
 

@@ -89,8 +89,7 @@ def test_sips_call_survives_a_restart() -> None:
     calls(ladder)
     ladder.callee.get("INVITE")
     ladder.callee.accepts(body=ANSWER)
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     ladder.restart()
     for side in (ladder.caller, ladder.callee):
         assert side.inbox[0][1].transport == "tls"

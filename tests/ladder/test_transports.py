@@ -118,8 +118,7 @@ def test_request_over_the_udp_limit_fails_without_tcp() -> None:
 def test_cancel_uses_the_flow_of_the_invite() -> None:
     ladder = with_callee(tcp_allowed=True)
     ladder.caller.calls(X, body=LARGE)
-    ladder.callee.expects("INVITE", 180)
-    ladder.caller.get(180)
+    ladder.callee.rings()
     ladder.caller.cancels()
     ladder.caller.get(200)
     assert transport(ladder) == "tcp"
@@ -205,8 +204,7 @@ def test_broken_connection_leaves_the_call_up() -> None:
 def test_callees_route_set_is_used(record_route: str, uri: str, routes: list[str], ladder: Ladder) -> None:
     """Loose and strict (RFC 3261 12.2.1.1): the route of the 2xx, in reverse."""
     call(ladder)
-    ladder.callee.answers(180, headers="Record-Route: <sip:127.0.0.22:5099;lr>\r\n")
-    ladder.caller.get(180)
+    ladder.callee.proceeds(180, headers="Record-Route: <sip:127.0.0.22:5099;lr>\r\n")
     ladder.callee.answers(200, body=ANSWER, headers=f"Record-Route: {record_route}\r\n")
     assert ladder.callee.inbox[0][1].port == 5067
     ack = ladder.callee.get_request("ACK")
@@ -270,8 +268,7 @@ def test_call_over_ipv6() -> None:
     assert invite.contact is not None
     assert invite.contact.uri_text == f"sip:{X}@[fd00::10]:5060"
     assert invite.from_.uri_text == f"sip:{X}@[fd00::10]"
-    ladder.callee.answers(180)
-    ladder.caller.get(180)
+    ladder.callee.proceeds(180)
     answer(ladder)
     assert {flow.listener for _, flow in ladder.checks.sent} == {2}
     hang_up(ladder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, Ladder, Side, X, connected
+from tests.ladder.ladder import EITHER, Ladder, Side, X, bye, connected
 
 
 def leaky(description: bytes, number: bytes) -> bytes:
@@ -52,8 +52,7 @@ def test_leak_in_early_media_fails_closed(ladder: Ladder, status: int) -> None:
     start(ladder)
     ladder.callee.get("INVITE")
     ladder.callee.answers(status, body=leaky(ANSWER, OF_CALLEE))
-    ladder.callee.expects("CANCEL")
-    ladder.callee.refuses(487)
+    ladder.callee.is_cancelled()
     ladder.caller.is_refused(480)
     has_failed_closed(ladder)
 
@@ -78,12 +77,10 @@ def test_leak_in_the_ack_fails_closed(ladder: Ladder) -> None:
 def test_leak_in_a_prack_fails_closed(ladder: Ladder) -> None:
     start(ladder)
     ladder.callee.get("INVITE")
-    ladder.callee.answers(183, headers="Require: 100rel\r\nRSeq: 1\r\n", body=ANSWER)
-    ladder.caller.get(183)
+    ladder.callee.proceeds(183, headers="Require: 100rel\r\nRSeq: 1\r\n", body=ANSWER)
     ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n", body=leaky(OFFER, OF_CALLER))
     ladder.caller.get(500)
-    ladder.callee.expects("CANCEL")
-    ladder.callee.refuses(487)
+    ladder.callee.is_cancelled()
     ladder.caller.is_refused(480)
     has_failed_closed(ladder)
 
@@ -143,8 +140,6 @@ def test_own_number_is_no_leak(ladder: Ladder, by: str) -> None:
     asking.reinvites(leaky(HOLD, number_of(ladder, asked)))
     asked.agrees(HELD)
     asking.is_answered()
-    ladder.caller.sends("BYE")
-    ladder.callee.expects("BYE")
-    ladder.caller.get(200)
+    bye(ladder.caller, ladder.callee)
     assert "leak_check" not in ladder.engine.statistics()
     ladder.settle()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER, HELD, HOLD
-from tests.ladder.ladder import EITHER, Ladder, answer, call, connected, hang_up, sides
+from tests.ladder.ladder import EITHER, Ladder, answer, call, connected, hang_up, sides, update
 
 
 @EITHER
@@ -23,12 +23,9 @@ def test_update_is_relayed(ladder: Ladder, by: str, offer: bytes) -> None:
 @EITHER
 def test_update_in_an_early_dialog_is_relayed(ladder: Ladder, by: str) -> None:
     call(ladder)
-    ladder.callee.answers(183, body=ANSWER)
-    ladder.caller.get(183)
+    ladder.callee.proceeds(183, body=ANSWER)
     asking, asked = sides(ladder, by)
-    asking.updates(HOLD)
-    asked.expects("UPDATE", body=HELD)
-    asking.get(200)
+    update(asking, asked)
     answer(ladder, HELD)
     hang_up(ladder)
 
@@ -36,8 +33,7 @@ def test_update_in_an_early_dialog_is_relayed(ladder: Ladder, by: str) -> None:
 @EITHER
 def test_update_in_an_early_dialog_that_ends(ladder: Ladder, by: str) -> None:
     call(ladder)
-    ladder.callee.answers(183, body=ANSWER)
-    ladder.caller.get(183)
+    ladder.callee.proceeds(183, body=ANSWER)
     asking, asked = sides(ladder, by)
     asking.updates(HOLD)
     update = asked.get_request("UPDATE")
@@ -88,9 +84,7 @@ def test_update_without_sdp_passes_during_a_reinvite(ladder: Ladder, by: str) ->
     asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
     invite = asked.get_request("INVITE")
-    asked.updates()
-    asking.expects("UPDATE")
-    asked.get(200)
+    update(asked, asking, b"", b"")
     asked.accepts(invite, body=HELD)
     asking.is_answered()
     hang_up(ladder)
@@ -117,7 +111,5 @@ def test_refused_update_leaves_the_call_up(ladder: Ladder, by: str, status: int,
     asking.updates(HOLD)
     asked.expects("UPDATE", status)
     asking.get(shown)
-    asking.updates(HOLD)
-    asked.expects("UPDATE", body=HELD)
-    asking.get(200)
+    update(asking, asked)
     hang_up(ladder)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tests.ladder.ladder import SECOND_HOST, A, B, Ladder
+from typing import Any
+
+from relay.sip.message import Request
+from tests.ladder.ladder import SECOND_HOST, A, B, Ladder, Side, X
 
 NUMBERS = {"caller": A[2:], "callee": B[2:]}
 
@@ -15,3 +18,11 @@ def several(**changes: object) -> Ladder:
     ladder = texting(tried=("carrier", "second"), **changes)
     ladder.side(SECOND_HOST, "carol")
     return ladder
+
+
+def deliver(sender: Side, receiver: Side, number: str = X, *text: bytes, **message: Any) -> Request:
+    """A delivered text."""
+    sender.texts(number, *text, **message)
+    received = receiver.expects("MESSAGE")
+    sender.get(200)
+    return received
