@@ -1,4 +1,4 @@
-"""Rules for every request: request id, body limits, security headers, problem documents, isolation of errors."""
+"""Rules for every request: request id, body limits, security headers, isolation of errors."""
 
 from __future__ import annotations
 
@@ -19,22 +19,6 @@ async def test_every_response_has_a_request_id_and_security_headers(api: Api, op
         assert headers["x-content-type-options"] == "nosniff"
 
 
-async def test_an_unknown_path_or_method_gets_a_problem_document(operator: Client) -> None:
-    await operator.refused("GET", "/v1/nothing", "not_found")
-    await operator.refused("GET", "/v1/businesses/", "not_found")
-    await operator.refused("PUT", "/v1/businesses", "method_not_allowed")
-    answer = await operator.http.put("/v1/businesses")
-    assert answer.headers["allow"] == "GET, POST"
-
-
-async def test_an_invalid_field_is_named_without_its_value(operator: Client) -> None:
-    problem = await operator.refused("POST", "/v1/businesses", "invalid", {"name": "13800000001\n", "modes": ["AXZ"]})
-    assert {error["field"] for error in problem["errors"]} == {"name", "modes.0"}
-    assert "13800000001" not in str(problem)
-    problem = await operator.refused("POST", "/v1/businesses", "invalid", {"name": "Acme", "colour": "red"})
-    assert problem["errors"][0]["field"] == "colour"
-
-
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"name": "\\ud800"}', b'{"\\ud800": 1}', b"\xff"])
 async def test_an_unreadable_body_is_invalid(operator: Client, body: bytes) -> None:
     headers = {"content-type": "application/json"}
@@ -51,17 +35,6 @@ async def test_a_body_without_a_json_content_type_is_refused_with_the_fix(
     (error,) = answer.json()["errors"]
     assert error["field"] == "body"
     assert "content-type: application/json" in error["problem"]
-
-
-async def test_detail_names_the_field_and_the_fix(operator: Client) -> None:
-    headers = {"content-type": "application/json"}
-    broken = (await operator.http.post("/v1/businesses", content=b'{"name"', headers=headers)).json()
-    assert broken["errors"] == [{"field": "body", "problem": "must be JSON: syntax error at character 7"}]
-    problem = await operator.refused("GET", "/v1/calls?number=13800000001", "invalid")
-    assert problem["detail"] == "number: must be the 15 digits of a 700 number, such as 700100000010001"
-    problem = await operator.refused("POST", "/v1/bindings", "invalid", {"mode": "AXB", "b": "13900000002"})
-    assert problem["detail"] == "a: required"
-    assert "/docs" in (await operator.refused("GET", "/v1/nothing", "not_found"))["detail"]
 
 
 async def test_a_body_over_the_limit_is_refused_by_its_declared_length(operator: Client) -> None:

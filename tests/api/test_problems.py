@@ -1,0 +1,100 @@
+"""Problem documents (RFC 9457): their form for each kind, and what they say of a request."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.api.problems import KINDS, MEDIA_TYPE, MOST_ERRORS, Problem, field_errors, problem_of, problem_response
+from relay.errors import Refused
+from tests.api.conftest import Client
+
+
+def document_of(kind: str, *args: Any) -> dict[str, Any]:
+    """The document of a response, after checking what is the same for all."""
+    response = problem_response("0123456789abcdef", kind, *args)
+    document: dict[str, Any] = json.loads(response.body)
+    assert response.headers["content-type"] == MEDIA_TYPE == "application/problem+json"
+    assert (document["type"], document["status"]) == (f"/problems/{kind}", response.status_code)
+    assert document["request_id"] == "0123456789abcdef"
+    assert Problem.model_validate(document).model_dump() == document
+    return document
+
+
+@pytest.mark.parametrize(("kind", "status", "title"), [(kind, *said) for kind, said in KINDS.items()], ids=list(KINDS))
+def test_each_kind_has_its_status_and_title(kind: str, status: int, title: str) -> None:
+    assert 400 <= status < 600 and title
+    document = document_of(kind)
+    assert (document["status"], document["title"], document["detail"], document["errors"]) == (status, title, title, [])
+    assert document_of(kind, "why")["detail"] == "why"
+
+
+def test_unlisted_kind_is_a_conflict() -> None:
+    """As from a relay of another version, whose refusals pass the control socket."""
+    assert document_of("new_kind")["status"] == 409
+
+
+def test_each_kind_that_is_refused_is_listed() -> None:
+    used = {
+        node.args[0].value
+        for path in Path("relay").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Refused"
+        if isinstance(node.args[0], ast.Constant)
+    }
+    assert len(used) > 20
+    assert used <= KINDS.keys()
+
+
+def test_each_faulty_field_is_named() -> None:
+    fields = (("licence", "missing"), ("contact", "missing"))
+    refused = problem_of(Refused("unqualified", "", "papers are missing", fields), "r1")
+    assert (refused.status, refused.detail) == (409, "papers are missing")
+    assert [(error.field, error.problem) for error in refused.errors] == list(fields)
+    one = problem_of(Refused("conflict", "a", "is bound"), "r1")
+    assert [(error.field, error.problem) for error in one.errors] == [("a", "is bound")]
+
+
+def test_number_of_named_fields_is_limited() -> None:
+    faults = [{"type": "missing", "loc": ("body", "items", n, "a"), "msg": "required"} for n in range(MOST_ERRORS + 1)]
+    errors = field_errors(faults, 1)
+    assert len(errors) == MOST_ERRORS
+    assert errors[3] == ("items.3.a", "required")
+
+
+def test_lone_surrogate_in_a_field_name_can_be_sent() -> None:
+    assert document_of("invalid", "", [("\ud800", "unknown")])["errors"] == [{"field": "\ud800", "problem": "unknown"}]
+
+
+# -- Over HTTP
+
+
+async def test_an_unknown_path_or_method_gets_a_problem_document(operator: Client) -> None:
+    await operator.refused("GET", "/v1/nothing", "not_found")
+    await operator.refused("GET", "/v1/businesses/", "not_found")
+    await operator.refused("PUT", "/v1/businesses", "method_not_allowed")
+    answer = await operator.http.put("/v1/businesses")
+    assert answer.headers["allow"] == "GET, POST"
+
+
+async def test_an_invalid_field_is_named_without_its_value(operator: Client) -> None:
+    problem = await operator.refused("POST", "/v1/businesses", "invalid", {"name": "13800000001\n", "modes": ["AXZ"]})
+    assert {error["field"] for error in problem["errors"]} == {"name", "modes.0"}
+    assert "13800000001" not in str(problem)
+    problem = await operator.refused("POST", "/v1/businesses", "invalid", {"name": "Acme", "colour": "red"})
+    assert problem["errors"][0]["field"] == "colour"
+
+
+async def test_detail_names_the_field_and_the_fix(operator: Client) -> None:
+    headers = {"content-type": "application/json"}
+    broken = (await operator.http.post("/v1/businesses", content=b'{"name"', headers=headers)).json()
+    assert broken["errors"] == [{"field": "body", "problem": "must be JSON: syntax error at character 7"}]
+    problem = await operator.refused("GET", "/v1/calls?number=13800000001", "invalid")
+    assert problem["detail"] == "number: must be the 15 digits of a 700 number, such as 700100000010001"
+    problem = await operator.refused("POST", "/v1/bindings", "invalid", {"mode": "AXB", "b": "13900000002"})
+    assert problem["detail"] == "a: required"
+    assert "/docs" in (await operator.refused("GET", "/v1/nothing", "not_found"))["detail"]
