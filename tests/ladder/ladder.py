@@ -40,6 +40,7 @@ __all__ = [
     "answer",
     "bye",
     "call",
+    "complete",
     "connect",
     "connected",
     "hang_up",
@@ -394,3 +395,9 @@ def hang_up(ladder: Ladder, by: str = "caller") -> None:
     """`bye`; check the invariants."""
     bye(*sides(ladder, by))
     ladder.settle()
+
+
+def complete(ladder: Ladder) -> None:
+    """b answers a call in setup, and a hangs up."""
+    answer(ladder)
+    hang_up(ladder)

@@ -6,7 +6,7 @@ import pytest
 
 from relay.call.invite_session import TRYING_S
 from tests.ladder.descriptions import ANSWER, OFFER
-from tests.ladder.ladder import Ladder, X, answer, call, connect, hang_up
+from tests.ladder.ladder import Ladder, X, answer, call, complete, connect, hang_up
 
 
 def test_100_is_sent_first(ladder: Ladder) -> None:
@@ -82,8 +82,7 @@ def test_ringing_without_a_to_tag_is_relayed(ladder: Ladder) -> None:
     call(ladder)
     ladder.callee.answers(180, tag="")
     assert ladder.caller.get_response(180).to_tag
-    answer(ladder)
-    hang_up(ladder)
+    complete(ladder)
 
 
 def test_call_is_answered_without_ringing(ladder: Ladder) -> None:
@@ -198,8 +197,7 @@ def test_provisional_response_with_malformed_sdp_is_ignored(ladder: Ladder) -> N
     call(ladder)
     ladder.callee.answers(183, body=b"v=nonsense")
     ladder.caller.gets_nothing()
-    answer(ladder)
-    hang_up(ladder)
+    complete(ladder)
 
 
 def test_malformed_offer_is_refused(ladder: Ladder) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER, HOLD, OFFER
-from tests.ladder.ladder import EITHER, Ladder, X, answer, bye, connect, connected, hang_up, ring, sides
+from tests.ladder.ladder import EITHER, Ladder, X, bye, complete, connect, connected, hang_up, ring, sides
 
 
 @EITHER
@@ -100,10 +100,14 @@ def test_bye_of_the_caller_before_its_ack(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_bye_of_the_callee_before_the_callers_ack_is_held(ladder: Ladder) -> None:
+def callee_hangs_up_before_the_ack(ladder: Ladder) -> None:
     connect(ladder, acknowledge=False)
     ladder.callee.sends("BYE")
     ladder.callee.get(200)
+
+
+def test_bye_of_the_callee_before_the_callers_ack_is_held(ladder: Ladder) -> None:
+    callee_hangs_up_before_the_ack(ladder)
     ladder.caller.gets_nothing()  # RFC 3261 15: no BYE of ours to the caller before its ACK
     ladder.run(0.5)
     ladder.caller.is_answered()
@@ -112,9 +116,7 @@ def test_bye_of_the_callee_before_the_callers_ack_is_held(ladder: Ladder) -> Non
 
 
 def test_bye_of_the_callee_without_the_callers_ack(ladder: Ladder) -> None:
-    connect(ladder, acknowledge=False)
-    ladder.callee.sends("BYE")
-    ladder.callee.get(200)
+    callee_hangs_up_before_the_ack(ladder)
     ladder.run(33)
     ladder.caller.inbox = [entry for entry in ladder.caller.inbox if not entry[0].startswith(b"SIP")][:1]
     ladder.caller.expects("BYE")
@@ -122,9 +124,7 @@ def test_bye_of_the_callee_without_the_callers_ack(ladder: Ladder) -> None:
 
 
 def test_byes_of_both_before_the_callers_ack(ladder: Ladder) -> None:
-    connect(ladder, acknowledge=False)
-    ladder.callee.sends("BYE")
-    ladder.callee.get(200)
+    callee_hangs_up_before_the_ack(ladder)
     ladder.caller.sends("BYE")
     ladder.caller.get(200)
     ladder.caller.gets_nothing()
@@ -160,12 +160,12 @@ def test_bye_of_the_callee_in_an_early_dialog_is_refused(ladder: Ladder) -> None
     ring(ladder)
     ladder.callee.sends("BYE")
     ladder.callee.get(481)
-    answer(ladder)
-    hang_up(ladder)
+    complete(ladder)
 
 
 @EITHER
-def test_bye_crossing_a_reinvite_of_the_other_side(ladder: Ladder, by: str) -> None:
+@pytest.mark.parametrize("answered", [False, True])
+def test_bye_crossing_a_reinvite_of_the_other_side(ladder: Ladder, by: str, answered: bool) -> None:
     asking, asked = connected(ladder, by)
     asked.reinvites(HOLD)
     asking.sends("BYE")  # before it received the re-INVITE
@@ -173,22 +173,12 @@ def test_bye_crossing_a_reinvite_of_the_other_side(ladder: Ladder, by: str) -> N
     asking.get(200)
     asked.is_refused(487)
     asked.expects("BYE")
-    asking.refuses(487, reinvite)
+    if answered:
+        asking.accepts(reinvite, body=ANSWER)
+        asking.accepts(reinvite, body=ANSWER)
+    else:
+        asking.refuses(487, reinvite)
     asking.gets_nothing()
-    ladder.settle()
-
-
-@EITHER
-def test_bye_crossing_an_answered_reinvite(ladder: Ladder, by: str) -> None:
-    asking, asked = connected(ladder, by)
-    asked.reinvites(HOLD)
-    asking.sends("BYE")
-    reinvite = asking.get_request("INVITE")
-    asking.get(200)
-    asked.get(487)
-    asked.expects("BYE")
-    asking.accepts(reinvite, body=ANSWER)
-    asking.accepts(reinvite, body=ANSWER)
     ladder.settle()
 
 

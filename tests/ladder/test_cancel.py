@@ -9,55 +9,45 @@ from tests.ladder.ladder import SECOND_HOST, Ladder, X, bye, call, hang_up, ring
 
 
 def is_cancelled(ladder: Ladder) -> None:
-    """The caller gets 487, and the record has the reason."""
+    """The caller gets 200 and 487, and the record has the reason."""
+    ladder.caller.get(200)
     ladder.caller.is_refused(487)
     record = ladder.record
-    assert (record.outcome, record.sip_status, record.ended_by, record.end_reason) == (
-        "cancelled",
-        487,
-        "caller",
-        "cancel",
-    )
+    assert (record.outcome, record.sip_status) == ("cancelled", 487)
+    assert (record.ended_by, record.end_reason) == ("caller", "cancel")
 
 
-def test_cancel_while_ringing(ladder: Ladder) -> None:
-    ring(ladder)
-    ladder.caller.cancels()
-    ladder.caller.get(200)
+def cancel(ladder: Ladder, headers: str = "") -> None:
+    ladder.caller.cancels(headers)
     is_cancelled(ladder)
-    cancel = ladder.callee.get_request("CANCEL")
-    assert ladder.callee.invite is not None
-    assert cancel.branch == ladder.callee.invite.branch
-    assert cancel.uri == ladder.callee.invite.uri
-    ladder.callee.answers(200, cancel)
-    ladder.callee.refuses(487)
-    ladder.settle()
+
+
+def cancel_while_ringing(ladder: Ladder) -> None:
+    ring(ladder)
+    cancel(ladder)
 
 
 @pytest.mark.parametrize(
     ("reason", "shown"),
     [
-        ('SIP;cause=200;text="Call completed elsewhere by bob"', "SIP;cause=200"),
-        ("Q.850;cause=16", "Q.850;cause=16"),
-        ("Preemption;cause=1", None),
+        ("", None),
+        ('Reason: SIP;cause=200;text="Call completed elsewhere by bob"\r\n', "SIP;cause=200"),
+        ("Reason: Q.850;cause=16\r\n", "Q.850;cause=16"),
+        ("Reason: Preemption;cause=1\r\n", None),
     ],
+    ids=["none", "text is dropped", "Q.850", "unknown protocol"],
 )
-def test_reason_of_a_cancel_is_relayed_without_text(ladder: Ladder, reason: str, shown: str | None) -> None:
-    ring(ladder)
-    ladder.caller.cancels(f"Reason: {reason}\r\n")
-    ladder.caller.get(200)
-    is_cancelled(ladder)
-    cancel = ladder.callee.expects("CANCEL")
-    assert cancel.get("reason") == shown
-    ladder.callee.refuses(487)
+def test_cancel_while_ringing_is_relayed_with_its_reason(ladder: Ladder, reason: str, shown: str | None) -> None:
+    invite = ring(ladder)
+    cancel(ladder, reason)
+    received = ladder.callee.is_cancelled()
+    assert (received.branch, received.uri, received.get("reason")) == (invite.branch, invite.uri, shown)
     ladder.settle()
 
 
 def test_cancel_is_held_until_a_provisional_response(ladder: Ladder) -> None:
     call(ladder)
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    is_cancelled(ladder)
+    cancel(ladder)
     ladder.callee.gets_nothing()  # RFC 3261 9.1
     ladder.callee.answers(100)
     ladder.callee.expects("CANCEL")
@@ -70,9 +60,7 @@ def test_cancel_is_held_until_a_provisional_response(ladder: Ladder) -> None:
 
 def test_cancel_without_any_provisional_response(ladder: Ladder) -> None:
     ladder.caller.calls(X)
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    is_cancelled(ladder)
+    cancel(ladder)
     ladder.settle()
     assert all(data.startswith(b"INVITE") for data, _ in ladder.callee.inbox)
 
@@ -81,7 +69,6 @@ def test_cancel_crossing_the_answer(ladder: Ladder) -> None:
     ring(ladder)
     ladder.caller.cancels()
     ladder.callee.answers(200, body=ANSWER)
-    ladder.caller.get(200)
     is_cancelled(ladder)
     ladder.callee.expects("CANCEL", 481)
     ladder.callee.get("ACK")
@@ -91,9 +78,7 @@ def test_cancel_crossing_the_answer(ladder: Ladder) -> None:
 
 def test_held_cancel_and_an_immediate_answer(ladder: Ladder) -> None:
     call(ladder)
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    is_cancelled(ladder)
+    cancel(ladder)
     ladder.callee.accepts(body=ANSWER)
     ladder.callee.expects("BYE")
     ladder.callee.answers(200, body=ANSWER)  # retransmitted before our ACK arrived
@@ -103,10 +88,7 @@ def test_held_cancel_and_an_immediate_answer(ladder: Ladder) -> None:
 
 
 def test_late_answer_after_the_cancel_is_hung_up(ladder: Ladder) -> None:
-    ring(ladder)
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    is_cancelled(ladder)
+    cancel_while_ringing(ladder)
     ladder.callee.expects("CANCEL")
     ladder.run(20)
     ladder.callee.accepts(body=ANSWER)
@@ -115,10 +97,7 @@ def test_late_answer_after_the_cancel_is_hung_up(ladder: Ladder) -> None:
 
 
 def test_callee_without_a_final_response_is_given_up(ladder: Ladder) -> None:
-    ring(ladder)
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    is_cancelled(ladder)
+    cancel_while_ringing(ladder)
     ladder.callee.expects("CANCEL")
     ladder.settle()
 
@@ -138,9 +117,7 @@ def test_cancel_crossing_a_refusal(ladder: Ladder) -> None:
 def test_cancel_while_the_look_up_is_pending(ladder: Ladder) -> None:
     ladder.hold_look_ups = True
     ladder.caller.calls(X)
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    is_cancelled(ladder)
+    cancel(ladder)
     ladder.release()
     ladder.callee.gets_nothing()
     assert ladder.record.routed_at is None
@@ -183,10 +160,7 @@ def test_cancel_without_an_invite_is_481(ladder: Ladder) -> None:
 
 
 def test_retransmitted_cancel_is_answered_again(ladder: Ladder) -> None:
-    ring(ladder)
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    is_cancelled(ladder)
+    cancel_while_ringing(ladder)
     ladder.caller.sends_again("CANCEL")
     ladder.caller.get(200)
     ladder.callee.expects("CANCEL")
@@ -198,10 +172,7 @@ def test_retransmitted_cancel_is_answered_again(ladder: Ladder) -> None:
 def test_cancel_between_two_peers_does_not_try_the_second() -> None:
     ladder = Ladder(tried=("carrier", "second"))
     second = ladder.side(SECOND_HOST, "carol")
-    ring(ladder)
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    is_cancelled(ladder)
+    cancel_while_ringing(ladder)
     ladder.callee.expects("CANCEL")
     ladder.callee.refuses(503)
     second.gets_nothing()
@@ -213,11 +184,8 @@ def test_cancel_while_the_second_peer_rings() -> None:
     second = ladder.side(SECOND_HOST, "carol")
     ring(ladder)
     ladder.callee.refuses(503)
-    second.get("INVITE")
-    second.proceeds(180)
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    is_cancelled(ladder)
+    second.rings()
+    cancel(ladder)
     second.is_cancelled()
     ladder.callee.gets_nothing()
     ladder.settle()
@@ -229,8 +197,7 @@ def test_lost_cancel_and_lost_200_are_retransmitted(ladder: Ladder) -> None:
     ladder.callee.inbox.clear()  # lost
     ladder.run(0.5)
     ladder.callee.is_cancelled()
-    ladder.caller.get(200)
     ladder.run(0.1)
-    ladder.caller.inbox = ladder.caller.inbox[-1:]
+    del ladder.caller.inbox[1:-1]
     is_cancelled(ladder)
     ladder.settle()

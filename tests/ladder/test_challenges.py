@@ -16,8 +16,8 @@ from tests.ladder.ladder import (
     Ladder,
     Side,
     X,
-    answer,
     call,
+    complete,
     connect,
     connected,
     hang_up,
@@ -163,8 +163,7 @@ def test_prack_has_the_cseq_of_the_repeated_invite_and_is_challenged(ladder: Lad
     assert prack.get("rack") == again.get("rack") == "77 2 INVITE"
     ladder.callee.answers(200, again)
     ladder.caller.get(200)
-    answer(ladder)
-    hang_up(ladder)
+    complete(ladder)
 
 
 @EITHER

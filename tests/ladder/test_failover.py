@@ -6,7 +6,7 @@ import pytest
 
 from relay.sip.message import Request, parse_message
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import SECOND_HOST, Ladder, Side, X, answer, call, hang_up
+from tests.ladder.ladder import SECOND_HOST, Ladder, Side, X, call, complete, hang_up
 
 
 @pytest.fixture
@@ -104,8 +104,7 @@ def test_stray_2xx_of_the_first_peer_is_ignored(ladder: Ladder) -> None:
     """Its transaction has terminated: the stray 2xx matches no dialog and is ignored."""
     call(ladder)
     ladder.run(6.1)
-    second(ladder).get("INVITE")
-    second(ladder).proceeds(180)
+    second(ladder).rings()
     ladder.run(26.1)
     ladder.callee.inbox.clear()
     ladder.callee.answers(200, body=ANSWER)
@@ -182,8 +181,7 @@ def test_no_failover_from_the_only_peer() -> None:
     ladder.run(20)
     ladder.caller.gets_nothing()
     ladder.callee.inbox.clear()
-    answer(ladder)
-    hang_up(ladder)
+    complete(ladder)
 
 
 def test_any_provisional_response_stops_failover(ladder: Ladder) -> None:
@@ -242,8 +240,7 @@ def test_ring_timeout_covers_all_peers(ladder: Ladder) -> None:
     ladder.callee.proceeds(180)
     ladder.run(80)
     ladder.callee.refuses(503)
-    second(ladder).get("INVITE")
-    second(ladder).proceeds(180)
+    second(ladder).rings()
     ladder.run(10.1)
     second(ladder).is_cancelled()
     ladder.caller.is_refused(480)

@@ -15,8 +15,8 @@ from tests.ladder.ladder import (
     STRANGER_HOST,
     Ladder,
     X,
-    answer,
     call,
+    complete,
     connect,
     connected,
     hang_up,
@@ -153,8 +153,7 @@ def test_cancel_of_another_peer_has_no_effect() -> None:
     other.get(481)
     ladder.callee.gets_nothing()
     ladder.caller.gets_nothing()
-    answer(ladder)
-    hang_up(ladder)
+    complete(ladder)
 
 
 @pytest.mark.parametrize("method", ["BYE", "INVITE", "UPDATE", "INFO", "OPTIONS"])
@@ -224,5 +223,4 @@ def test_icmp_error_does_not_end_a_ringing_call(ladder: Ladder) -> None:
     ring(ladder)
     ladder.transport_fails(ladder.callee.flow)
     ladder.caller.gets_nothing()
-    answer(ladder)
-    hang_up(ladder)
+    complete(ladder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.ladder.anchored import AnchoredLadder
@@ -27,43 +29,53 @@ def test_dtmf_is_relayed(ladder: Ladder, by: str, kind: str, body: bytes, shown:
 
 
 @EITHER
-def test_info_with_another_body_is_refused(ladder: Ladder, by: str) -> None:
+@pytest.mark.parametrize(
+    ("info", "status"),
+    [({"body": b"<who>13900000002</who>", "content_type": "application/xml"}, 415), ({"hops": 0}, 483)],
+    ids=["another body", "Max-Forwards 0"],
+)
+def test_info_is_refused(ladder: Ladder, by: str, info: dict[str, Any], status: int) -> None:
     asking, asked = connected(ladder, by)
-    asking.sends("INFO", body=b"<who>13900000002</who>", content_type="application/xml")
-    asking.get(415)
+    asking.sends("INFO", **info)
+    asking.get(status)
     asked.gets_nothing()
     hang_up(ladder)
 
 
-@EITHER
-@pytest.mark.parametrize("anchored", [False, True])
-@pytest.mark.parametrize("method", ["INFO", "OPTIONS"])
-def test_sdp_outside_offer_answer_is_refused(by: str, anchored: bool, method: str) -> None:
-    """rtpengine would take it for a new offer, which is never answered."""
-    ladder = AnchoredLadder() if anchored else Ladder()
-    asking, asked = connected(ladder, by)
-    asking.sends(method, body=HOLD)
-    asking.get(415)
-    asked.gets_nothing()
+@pytest.fixture(params=[Ladder, AnchoredLadder], ids=["end to end", "anchored"])
+def either_media(request: pytest.FixtureRequest) -> Ladder:
+    ladder: Ladder = request.param()
+    return ladder
+
+
+def offer_stands(ladder: Ladder) -> None:
+    """rtpengine, if any, got no offer but the first."""
     if isinstance(ladder, AnchoredLadder):
         assert [command.command for command in ladder.rtpengine.told] == ["offer", "answer"]
     hang_up(ladder)
 
 
 @EITHER
-@pytest.mark.parametrize("anchored", [False, True])
+@pytest.mark.parametrize("method", ["INFO", "OPTIONS"])
+def test_sdp_outside_offer_answer_is_refused(either_media: Ladder, by: str, method: str) -> None:
+    """rtpengine would take it for a new offer, which is never answered."""
+    asking, asked = connected(either_media, by)
+    asking.sends(method, body=HOLD)
+    asking.get(415)
+    asked.gets_nothing()
+    offer_stands(either_media)
+
+
+@EITHER
 @pytest.mark.parametrize("method", ["OPTIONS", "UPDATE"])
-def test_sdp_in_a_response_without_an_offer_is_dropped(by: str, anchored: bool, method: str) -> None:
+def test_sdp_in_a_response_without_an_offer_is_dropped(either_media: Ladder, by: str, method: str) -> None:
     """Such as a phone's capabilities in its response to OPTIONS (RFC 3261 11.2)."""
-    ladder = AnchoredLadder() if anchored else Ladder()
-    asking, asked = connected(ladder, by)
+    asking, asked = connected(either_media, by)
     asking.sends(method, headers=f"Contact: {asking.contact}\r\n")
     asked.expects(method, 200, body=ANSWER)
     answer = asking.get(200)
     assert (answer.body, answer.get("content-type")) == (b"", None)
-    if isinstance(ladder, AnchoredLadder):
-        assert [command.command for command in ladder.rtpengine.told] == ["offer", "answer"]
-    hang_up(ladder)
+    offer_stands(either_media)
 
 
 @EITHER
@@ -156,15 +168,6 @@ def test_unknown_extension_is_refused(ladder: Ladder, by: str) -> None:
     asking.sends("INVITE", headers=f"Contact: {asking.contact}\r\nRequire: timer, telepathy\r\n")
     assert asking.get_response(420).get("unsupported") == "telepathy"
     asking.acks_refusal()
-    asked.gets_nothing()
-    hang_up(ladder)
-
-
-@EITHER
-def test_request_with_max_forwards_0_is_483(ladder: Ladder, by: str) -> None:
-    asking, asked = connected(ladder, by)
-    asking.sends("INFO", hops=0)
-    asking.get(483)
     asked.gets_nothing()
     hang_up(ladder)
 

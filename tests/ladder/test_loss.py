@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relay.call.invite_session import TRYING_S
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import Ladder, X, answer, call, connect, hang_up, ring
+from tests.ladder.ladder import Ladder, X, call, complete, connect, hang_up, ring
 
 
 def test_lost_100_is_repeated(ladder: Ladder) -> None:
@@ -18,8 +18,7 @@ def test_lost_100_is_repeated(ladder: Ladder) -> None:
     ladder.caller.get(180)
     ladder.caller.sends_again("INVITE")
     ladder.caller.get(180)
-    answer(ladder)
-    hang_up(ladder)
+    complete(ladder)
 
 
 def test_lost_invite_is_retransmitted(ladder: Ladder) -> None:
@@ -29,8 +28,7 @@ def test_lost_invite_is_retransmitted(ladder: Ladder) -> None:
         ladder.run(interval)
         ladder.callee.get("INVITE")
         ladder.callee.gets_nothing()
-    answer(ladder)
-    hang_up(ladder)
+    complete(ladder)
 
 
 def test_no_retransmission_after_a_provisional_response(ladder: Ladder) -> None:
@@ -38,8 +36,7 @@ def test_no_retransmission_after_a_provisional_response(ladder: Ladder) -> None:
     ladder.callee.expects("INVITE", 100)
     ladder.run(60)
     ladder.callee.gets_nothing()
-    answer(ladder)
-    hang_up(ladder)
+    complete(ladder)
 
 
 def test_retransmitted_invite_during_the_look_up(ladder: Ladder) -> None:

@@ -14,7 +14,7 @@ from tests.ladder.anchored import (
     refused,
 )
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, X, answer, bye, call, connect, connected, hang_up, peer, reinvite
+from tests.ladder.ladder import EITHER, X, bye, call, complete, connect, connected, hang_up, peer, reinvite
 
 
 @pytest.fixture
@@ -110,8 +110,7 @@ def test_offer_in_a_prack_goes_through_rtpengine(ladder: AnchoredLadder) -> None
     ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n", body=HOLD)
     leads_to_rtpengine(ladder.callee.expects("PRACK", body=HELD), CALLER_PORT)
     leads_to_rtpengine(ladder.caller.get(200), CALLEE_PORT)
-    answer(ladder)
-    hang_up(ladder)
+    complete(ladder)
     assert commands(ladder) == ["offer", "answer", "offer", "answer", "answer", "delete"]
 
 

@@ -12,7 +12,7 @@ from tests.ladder.anchored import (
     refused,
 )
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, X, answer, call, connect, connected, hang_up, reinvite
+from tests.ladder.ladder import EITHER, X, call, complete, connect, connected, hang_up, reinvite
 
 
 @pytest.fixture
@@ -50,8 +50,7 @@ def test_early_media_rejected_by_rtpengine_are_ignored(ladder: AnchoredLadder) -
     ladder.callee.answers(183, body=ANSWER)
     ladder.caller.gets_nothing()
     ladder.rtpengine.works = True
-    answer(ladder)
-    hang_up(ladder)
+    complete(ladder)
 
 
 STREAM = OFFER[OFFER.index(b"m=") :]

@@ -17,8 +17,8 @@ from tests.ladder.ladder import (
     A,
     Ladder,
     X,
-    answer,
     call,
+    complete,
     connect,
     connected,
     hang_up,
@@ -159,8 +159,7 @@ def test_committed_answer_is_sent_after_a_restart(ladder: Ladder) -> None:
     ladder.restart()
     ladder.callee.expects("OPTIONS")
     ladder.callee.answered = ladder.callee.answered.replace(b"OPTIONS", b"INVITE")
-    answer(ladder)
-    hang_up(ladder)
+    complete(ladder)
 
 
 def test_retransmitted_invite_makes_no_second_call(ladder: Ladder) -> None:

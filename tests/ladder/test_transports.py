@@ -14,6 +14,7 @@ from tests.ladder.ladder import (
     X,
     answer,
     call,
+    complete,
     connect,
     hang_up,
     peer,
@@ -54,8 +55,7 @@ def test_large_request_falls_back_to_udp() -> None:
     ladder.caller.calls(X, body=LARGE)
     assert transport(ladder) == "udp"
     assert ladder.callee.get_request("INVITE").via.transport.upper() == "UDP"
-    answer(ladder)
-    hang_up(ladder)
+    complete(ladder)
 
 
 def test_large_request_goes_by_udp_if_configured() -> None:
@@ -63,8 +63,7 @@ def test_large_request_goes_by_udp_if_configured() -> None:
     ladder.caller.calls(X, body=LARGE)
     assert transport(ladder) == "udp"
     ladder.callee.get("INVITE")
-    answer(ladder)
-    hang_up(ladder)
+    complete(ladder)
 
 
 def test_large_reinvite_goes_by_tcp() -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER, HELD, HOLD
-from tests.ladder.ladder import EITHER, Ladder, answer, call, connected, hang_up, sides, update
+from tests.ladder.ladder import EITHER, Ladder, Side, answer, call, connected, hang_up, sides, update
+
+
+def early(ladder: Ladder, by: str) -> tuple[Side, Side]:
+    """The asking and the asked side of an early dialog."""
+    call(ladder)
+    ladder.callee.proceeds(183, body=ANSWER)
+    return sides(ladder, by)
 
 
 @EITHER
@@ -22,9 +29,7 @@ def test_update_is_relayed(ladder: Ladder, by: str, offer: bytes) -> None:
 
 @EITHER
 def test_update_in_an_early_dialog_is_relayed(ladder: Ladder, by: str) -> None:
-    call(ladder)
-    ladder.callee.proceeds(183, body=ANSWER)
-    asking, asked = sides(ladder, by)
+    asking, asked = early(ladder, by)
     update(asking, asked)
     answer(ladder, HELD)
     hang_up(ladder)
@@ -32,9 +37,7 @@ def test_update_in_an_early_dialog_is_relayed(ladder: Ladder, by: str) -> None:
 
 @EITHER
 def test_update_in_an_early_dialog_that_ends(ladder: Ladder, by: str) -> None:
-    call(ladder)
-    ladder.callee.proceeds(183, body=ANSWER)
-    asking, asked = sides(ladder, by)
+    asking, asked = early(ladder, by)
     asking.updates(HOLD)
     update = asked.get_request("UPDATE")
     ladder.callee.refuses(486)
@@ -68,23 +71,16 @@ def test_second_update_of_the_same_side_is_500_with_retry_after(ladder: Ladder, 
 
 
 @EITHER
-def test_update_during_a_reinvite_is_491(ladder: Ladder, by: str) -> None:
-    asking, asked = connected(ladder, by)
-    asking.reinvites(HOLD)
-    asked.updates(HOLD)
-    invite = asked.get_request("INVITE")
-    asked.get(491)
-    asked.accepts(invite, body=HELD)
-    asking.is_answered()
-    hang_up(ladder)
-
-
-@EITHER
-def test_update_without_sdp_passes_during_a_reinvite(ladder: Ladder, by: str) -> None:
+@pytest.mark.parametrize("offer", [HOLD, b""], ids=["with SDP", "without SDP"])
+def test_update_with_sdp_during_a_reinvite_is_491(ladder: Ladder, by: str, offer: bytes) -> None:
     asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
     invite = asked.get_request("INVITE")
-    update(asked, asking, b"", b"")
+    if offer:
+        asked.updates(offer)
+        asked.get(491)
+    else:
+        update(asked, asking, b"", b"")
     asked.accepts(invite, body=HELD)
     asking.is_answered()
     hang_up(ladder)
