@@ -33,7 +33,8 @@ def as_uac(
 
 
 def parts(dialog: Dialog) -> dict[str, object]:
-    return {name: getattr(dialog, name) for name in Dialog.__slots__ if name != "_head"}
+    """What the dialog holds: its attributes, which the compiled class names too."""
+    return {name: value for name in dir(dialog) if not name.startswith("_") and not callable(value := getattr(dialog, name))}
 
 
 def contact(text: str) -> NameAddr:

@@ -43,4 +43,4 @@ def test_own_route_decides_while_it_is_in_force_or_cooling_down(own: Row, used: 
     ],
 )
 def test_route_for_any_caller_is_used_in_force_or_without_an_own_one(own: Row, anybodys: Row, used: Row) -> None:
-    assert fallback(own, anybodys) is used
+    assert fallback(own, anybodys) == used
