@@ -33,8 +33,9 @@ def as_uac(
 
 
 def parts(dialog: Dialog) -> dict[str, object]:
-    """What the dialog holds: its attributes, which the compiled class names too."""
-    return {name: value for name in dir(dialog) if not name.startswith("_") and not callable(value := getattr(dialog, name))}
+    """What the dialog holds. `dir` names it in the compiled build too."""
+    values = {name: getattr(dialog, name) for name in dir(dialog) if not name.startswith("_")}
+    return {name: value for name, value in values.items() if not callable(value)}
 
 
 def contact(text: str) -> NameAddr:
