@@ -12,7 +12,7 @@ from relay.policy.rules import LastCaller, Rules
 from relay.service.filings import add_filing, filing_warning, import_filings, remove_filing
 from relay.service.groups import add_members, make_group
 from relay.service.placement import BindRules
-from relay.store.filings import FIRST, Filing, find_filing, find_filings, is_filed, purge_filings
+from relay.store.filings import FIRST, Filing, find_filing, find_filings, is_filed
 from relay.store.journal.rows import PUT_CALLERS, caller_row
 from relay.store.record_rows import insert
 from tests.service.conftest import RULES, Backend
@@ -76,28 +76,6 @@ def test_a_filing_applies_to_its_business_user_only(backend: Backend) -> None:
     assert is_filed(backend.connection, backend.sealer, "acme", A)
     assert not is_filed(backend.connection, backend.sealer, "default", A)
     assert refused(backend, lambda act: add_filing(act, "nobody", A, "r")) == ("not_found", "business")
-
-
-def test_a_page_continues_after_the_last_filing(backend: Backend) -> None:
-    backend.business("acme")
-    for business in ("acme", "default"):
-        for number in (A, B, C):
-            file(backend, number, business)
-    seen, after = [], FIRST
-    while page := find_filings(backend.connection, backend.sealer, None, after, 2):
-        seen += [(filing.business, filing.number) for filing in page]
-        after = page[-1].position
-    assert len(seen) == len(set(seen)) == 6
-    assert {number for _, number in seen} == {A, B, C}
-
-
-def test_withdrawn_filings_are_purged_after_their_retention(backend: Backend) -> None:
-    file(backend, A)
-    file(backend, B)
-    backend.run(lambda act: remove_filing(act, "default", A))
-    for before_ms, purged in ((NOW_MS, 0), (NOW_MS + 1, 1), (NOW_MS + 1, 0)):
-        assert backend.run(lambda act, before_ms=before_ms: purge_filings(act, before_ms, 10)) == purged
-    assert filed(backend, all_=True) == [("default", B)]
 
 
 def test_import_files_valid_lines_and_names_invalid_ones(backend: Backend) -> None:

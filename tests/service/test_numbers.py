@@ -12,11 +12,9 @@ from relay.service import numbers
 from relay.service.numbers import PoolChange, new_pool, new_prefix
 from relay.store.numbers import (
     LOCKED_FOR_FRAUD,
-    NumberQuery,
     Pool,
     Prefix,
     PrefixState,
-    find_numbers,
     find_pool,
     set_locks,
     usage,
@@ -38,24 +36,6 @@ def set_state(backend: Backend, state: PrefixState) -> Prefix:
 
 
 # Prefixes
-
-
-@pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
-def test_load_prefix_inserts_10000_numbers_in_one_statement(backend: Backend) -> None:
-    statements: list[str] = []
-
-    def load(act: Any) -> int:
-        act.connection.set_trace_callback(statements.append)
-        loaded = numbers.load_prefix(act, new_prefix(OTHER, "carrier", cool_down_ms=5))
-        act.connection.set_trace_callback(None)
-        return int(loaded)
-
-    assert backend.run(load) == 10_000
-    assert len({statement for statement in statements if "INSERT INTO number (" in statement}) == 1
-    found = backend.run(lambda act: numbers.get_prefix(act, OTHER))
-    assert found == Prefix(OTHER, "2", "3456789", "carrier", "active", 5, NOW_MS)
-    query = "SELECT count(*), min(number), max(number) FROM number WHERE prefix = ? AND pool = 'default'"
-    assert backend.one(query, OTHER) == (10_000, f"{OTHER}0000", f"{OTHER}9999")
 
 
 @pytest.mark.parametrize(
@@ -131,17 +111,6 @@ def test_unlock_releases_operator_and_fraud_locks_but_not_the_prefix(backend: Ba
     set_state(backend, "active")
     assert backend.run(lambda act: numbers.get_number(act, X)).state == "locked"
     assert backend.run(lambda act: numbers.unlock(act, X)).state == "free"
-
-
-def test_numbers_are_found_by_state(backend: Backend) -> None:
-    made = backend.bind(x=X, expires_in="1h")
-    backend.run(lambda act: numbers.lock(act, Y, "broken"))
-    backend.connection.execute("UPDATE number SET cools_until = ? WHERE number = ?", (NOW_MS + 1, f"{PREFIX}0003"))
-    for state, number in (("bound", X), ("locked", Y), ("cooling", f"{PREFIX}0003")):
-        (found,) = find_numbers(backend.connection, NumberQuery(state=state), NOW_MS, "", 9)
-        assert (found.number, found.state) == (number, state)
-    assert len(find_numbers(backend.connection, NumberQuery(state="free"), NOW_MS, "", 20_000)) == 9_997
-    assert made.x == X
 
 
 def test_a_moved_number_keeps_its_bindings(backend: Backend) -> None:
