@@ -7,8 +7,8 @@ import pytest
 from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB
 from tests.ladder.anchored import MEDIA_HOSTS, AnchoredLadder, hold_and_update
-from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import X, answer, call, connect, hang_up
+from tests.ladder.descriptions import ANSWER, HELD, HOLD
+from tests.ladder.ladder import answer, call, call_without_offer, connect, hang_up
 
 
 class AnchoredCanary(CanaryLadder, AnchoredLadder):
@@ -39,9 +39,7 @@ def test_call_with_early_media_hold_and_update(ladder: AnchoredCanary) -> None:
 
 
 def test_late_offer(ladder: AnchoredCanary) -> None:
-    ladder.caller.calls(X, body=b"")
-    ladder.callee.expects("INVITE", 200, body=OFFER)
-    ladder.caller.get(200)
+    call_without_offer(ladder)
     ladder.caller.acks(body=ANSWER)
     ladder.callee.get("ACK")
     hang_up(ladder)

@@ -25,6 +25,7 @@ from tests.ladder.ladder import (
     call,
     connect,
     hang_up,
+    is_hung_up,
     ring,
 )
 
@@ -245,9 +246,7 @@ def test_ended_by_the_relay(form: str, reason: str) -> None:
         ladder.perform()
     else:
         ladder.run(600.0 if reason == "max_duration" else 1_800.0)
-    ladder.callee.expects("BYE")
-    ladder.caller.expects("BYE")
-    assert ladder.record.end_reason == reason
+    is_hung_up(ladder, reason)
     ladder.settle()
 
 

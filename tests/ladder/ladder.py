@@ -355,6 +355,13 @@ def sides(ladder: Ladder, by: str) -> tuple[Side, Side]:
     return (ladder.caller, ladder.callee) if by == "caller" else (ladder.callee, ladder.caller)
 
 
+def call_without_offer(ladder: Ladder) -> None:
+    """A call whose 200 brings b's offer."""
+    ladder.caller.calls(X, body=b"")
+    ladder.callee.expects("INVITE", 200, body=OFFER)
+    ladder.caller.get(200)
+
+
 def connected(ladder: Ladder, by: str) -> tuple[Side, Side]:
     """`connect`. Returns the asking side and the asked side."""
     connect(ladder)
@@ -377,6 +384,12 @@ def update(asking: Side, asked: Side, offer: bytes = HOLD, answer: bytes = HELD)
     return received
 
 
+def refused_update(asking: Side, asked: Side, offer: bytes, status: int) -> None:
+    asking.updates(offer)
+    asked.expects("UPDATE", status)
+    asking.get(status)
+
+
 def bye(asking: Side, asked: Side) -> Request:
     """A side hangs up. Returns the other one's BYE."""
     asking.sends("BYE")
@@ -389,6 +402,19 @@ def is_taken_up(ladder: Ladder) -> None:
     """Both sides answer the OPTIONS that follows a restart."""
     for side in (ladder.caller, ladder.callee):
         side.expects("OPTIONS")
+
+
+def restart(ladder: Ladder, **settings: object) -> None:
+    """`Ladder.restart`; both sides still know the call."""
+    ladder.restart(**settings)
+    is_taken_up(ladder)
+
+
+def is_hung_up(ladder: Ladder, end_reason: str) -> None:
+    """The relay hangs up both sides."""
+    ladder.caller.expects("BYE")
+    ladder.callee.expects("BYE")
+    assert ladder.record.end_reason == end_reason
 
 
 def hang_up(ladder: Ladder, by: str = "caller") -> None:

@@ -22,8 +22,9 @@ from tests.ladder.ladder import (
     call,
     connect,
     hang_up,
-    is_taken_up,
+    is_hung_up,
     reinvite,
+    restart,
     settings_for,
     sides,
 )
@@ -291,8 +292,7 @@ def test_callees_refusal_is_announced_in_the_language_of_the_business() -> None:
 def test_language_of_the_business_survives_a_restart() -> None:
     ladder = AnchoredLadder(routes=IN_ENGLISH, announcements=BOTH, max_call_s=300.0)
     connect(ladder)
-    ladder.restart()
-    is_taken_up(ladder)
+    restart(ladder)
     ladder.run(300 - ENDING_S + 1)
     assert (sounds(ladder), languages(ladder)) == (["begin", "ending"], ["en", "en"])
     hang_up(ladder)
@@ -332,10 +332,8 @@ def test_end_is_announced_a_minute_before() -> None:
     ladder.run(2)
     assert sounds(ladder) == ["begin", "ending"]
     ladder.run(ENDING_S)
-    ladder.caller.expects("BYE")
-    ladder.callee.expects("BYE")
+    is_hung_up(ladder, "max_duration")
     ladder.settle()
-    assert ladder.record.end_reason == "max_duration"
 
 
 def test_end_of_a_call_of_a_minute_is_not_announced() -> None:
@@ -343,16 +341,14 @@ def test_end_of_a_call_of_a_minute_is_not_announced() -> None:
     connect(ladder)
     ladder.run(ENDING_S)
     assert sounds(ladder) == ["begin"]
-    ladder.caller.expects("BYE")
-    ladder.callee.expects("BYE")
+    is_hung_up(ladder, "max_duration")
     ladder.settle()
 
 
 def test_restart_repeats_no_beginning_but_announces_the_end() -> None:
     ladder = AnchoredLadder(announcements=BOTH, max_call_s=300.0)
     connect(ladder)
-    ladder.restart()
-    is_taken_up(ladder)
+    restart(ladder)
     ladder.caller.acks()
     ladder.run(300 - ENDING_S + 1)
     assert sounds(ladder) == ["begin", "ending"]
@@ -365,8 +361,7 @@ def test_reinvite_does_not_announce_the_beginning(by: str, restarted: bool) -> N
     ladder = AnchoredLadder(announcements=BOTH)
     connect(ladder)
     if restarted:
-        ladder.restart()
-        is_taken_up(ladder)
+        restart(ladder)
     asking, asked = sides(ladder, by)
     reinvite(asking, asked)
     assert sounds(ladder) == ["begin"]

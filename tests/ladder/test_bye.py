@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from tests.ladder.descriptions import ANSWER, HOLD, OFFER
-from tests.ladder.ladder import EITHER, Ladder, X, bye, complete, connect, connected, hang_up, ring, sides
+from tests.ladder.descriptions import ANSWER, HOLD
+from tests.ladder.ladder import (
+    EITHER,
+    Ladder,
+    bye,
+    call_without_offer,
+    complete,
+    connect,
+    connected,
+    hang_up,
+    ring,
+    sides,
+)
 
 
 @EITHER
@@ -132,9 +143,7 @@ def test_byes_of_both_before_the_callers_ack(ladder: Ladder) -> None:
 
 
 def test_bye_of_the_caller_with_a_late_offer_unanswered(ladder: Ladder) -> None:
-    ladder.caller.calls(X, body=b"")
-    ladder.callee.expects("INVITE", 200, body=OFFER)
-    ladder.caller.get(200)
+    call_without_offer(ladder)
     ladder.caller.sends("BYE")
     ladder.callee.get("ACK")
     ladder.callee.expects("BYE")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.model.call import CallRecord
-from tests.ladder.ladder import EITHER, Ladder, X, bye, call, connect, sides
+from tests.ladder.ladder import EITHER, Ladder, X, bye, call, connect, is_hung_up, restart, sides
 
 HOUR_S = 3_600.0
 BOTH_WAYS = pytest.mark.parametrize("by_s", [-HOUR_S, HOUR_S], ids=["back", "forth"])
@@ -57,8 +57,7 @@ def test_maximum_duration_is_not_affected_by_the_clock(by_s: float) -> None:
     ladder.run(299)
     ladder.callee.gets_nothing()
     ladder.run(2)
-    ladder.caller.expects("BYE")
-    ladder.callee.expects("BYE")
+    is_hung_up(ladder, "max_duration")
     assert (ladder.record.end_reason, ladder.record.duration_ms) == ("max_duration", 600_000)
     ladder.settle()
 
@@ -68,14 +67,10 @@ def test_maximum_duration_holds_over_a_restart_with_the_clock_set_back() -> None
     connect(ladder)
     ladder.run(300)
     ladder.set_clock(-HOUR_S)
-    ladder.restart()
-    ladder.caller.expects("OPTIONS")
-    ladder.callee.expects("OPTIONS")
+    restart(ladder)
     ladder.run(601)
-    ladder.caller.expects("BYE")
-    ladder.callee.expects("BYE")
+    is_hung_up(ladder, "max_duration")
     record = ladder.record
-    assert record.end_reason == "max_duration"
     assert times(record) == sorted(times(record))
     assert record.duration_ms == 600_000  # since the restart: the time before is unknown
     ladder.settle()

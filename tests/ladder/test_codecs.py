@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, Ladder, X, answer, call, hang_up, is_taken_up, peer
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, Ladder, X, answer, call, hang_up, peer, restart
 
 HEAD = b"v=0\r\no=x 1 1 IN IP4 127.0.0.31\r\ns=-\r\nc=IN IP4 127.0.0.31\r\nt=0 0\r\n"
 MANY = HEAD + b"m=audio 4000 RTP/AVP 0 8 9 101\r\na=rtpmap:101 telephone-event/8000\r\n"
@@ -85,8 +85,7 @@ def test_codec_list_applies_after_a_restart() -> None:
     ladder = allowing(carrier="pcma")
     call(ladder, body=MANY)
     answer(ladder, audio("8"))
-    ladder.restart()
-    is_taken_up(ladder)
+    restart(ladder)
     ladder.caller.reinvites(MANY)
     assert formats(ladder.callee.expects("INVITE", 200, body=audio("8")).body) == ["4000", "8"]
     ladder.callee.get("ACK")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from relay.model.actions import CallEvent
 from relay.model.call import Refusal, Route
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import A, B, Ladder, X, connect, hang_up, is_taken_up, ring
+from tests.ladder.ladder import A, B, Ladder, X, connect, hang_up, is_hung_up, restart, ring
 
 TELLING = Route("b1", "AXB", "firm", "order-1", B, X, direction="a_to_b", legacy=True, tells=True)
 BUSY = Refusal("business_busy", 503, 42, 5)
@@ -60,8 +60,7 @@ def test_direction_and_legacy_of_the_record_survive_a_restart() -> None:
     ladder = Ladder({(X, A): TELLING})
     connect(ladder)
     assert (ladder.record.direction, ladder.record.legacy) == ("a_to_b", True)
-    ladder.restart()
-    is_taken_up(ladder)
+    restart(ladder)
     hang_up(ladder)
     assert (ladder.record.direction, ladder.record.legacy) == ("a_to_b", True)
     assert [told for told in ladder.told if told == CallEvent("answered", ladder.told[-1].record)] == [ladder.told[-1]]
@@ -99,8 +98,7 @@ def test_answered_call_is_hung_up_on_request(ladder: Ladder) -> None:
     connect(ladder)
     assert ladder.engine.hang_up(ladder.record.call_id, ladder.now)
     ladder.perform()
-    ladder.caller.expects("BYE")
-    ladder.callee.expects("BYE")
+    is_hung_up(ladder, "hung_up")
     assert (ladder.record.outcome, ladder.record.ended_by, ladder.record.end_reason) == ("answered", "relay", "hung_up")
     assert not ladder.engine.hang_up(ladder.record.call_id, ladder.now)
     ladder.settle()

@@ -21,6 +21,7 @@ from tests.ladder.ladder import (
     Side,
     X,
     call,
+    call_without_offer,
     hang_up,
     peer,
     ring,
@@ -267,25 +268,18 @@ def test_challenged_invite_is_cancelled_after_a_crash(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_second_crash_before_the_record(ladder: Ladder) -> None:
+@pytest.mark.parametrize("recorded", [False, True])
+def test_second_crash_before_or_after_the_record(ladder: Ladder, recorded: bool) -> None:
     invite = ring(ladder)
     ladder.hold_commits = True
     ladder.restart()
     ladder.callee.expects("CANCEL")
     ladder.caller.gets_nothing()
-    ladder.hold_commits = False
-    ladder.restart()
-    is_lost(ladder)
-    is_cancelled(ladder.callee, invite)
-    ladder.settle()
-
-
-def test_second_crash_after_the_record(ladder: Ladder) -> None:
-    invite = ring(ladder)
-    ladder.hold_commits = True
-    ladder.restart()
-    ladder.callee.expects("CANCEL")
-    died_before_the_answer(ladder)
+    if recorded:
+        died_before_the_answer(ladder)
+    else:
+        ladder.hold_commits = False
+        ladder.restart()
     is_lost(ladder)
     is_cancelled(ladder.callee, invite)
     ladder.settle()
@@ -409,9 +403,7 @@ def test_missing_ack_after_a_crash_ends_the_call(ladder: Ladder) -> None:
 
 
 def test_late_offer_after_a_crash_waits_for_the_callers_ack(ladder: Ladder) -> None:
-    ladder.caller.calls(X, body=b"")
-    ladder.callee.expects("INVITE", 200, body=OFFER)
-    ladder.caller.get(200)
+    call_without_offer(ladder)
     ladder.restart()
     ladder.callee.expects("OPTIONS")
     ladder.callee.answers_again()  # of the OPTIONS: nothing is pending any more

@@ -20,7 +20,7 @@ from tests.ladder.anchored import (
     refused,
 )
 from tests.ladder.descriptions import HELD, HOLD
-from tests.ladder.ladder import EITHER, bye, call, connect, hang_up, sides
+from tests.ladder.ladder import EITHER, bye, call, connect, hang_up, is_hung_up, restart, sides
 from tests.ladder.phones import FATES, Callee, Caller, Fate
 
 
@@ -91,8 +91,7 @@ def test_call_without_media_ends(ladder: AnchoredLadder) -> None:
     assert commands(ladder).count("query") >= 4
     ladder.rtpengine.calls.clear()
     ladder.run(20.1)
-    ladder.caller.expects("BYE")
-    ladder.callee.expects("BYE")
+    is_hung_up(ladder, "media_timeout")
     record = ladder.record
     assert (record.outcome, record.ended_by, record.end_reason) == ("answered", "relay", "media_timeout")
     ladder.settle()
@@ -123,9 +122,7 @@ def test_lasting_silence_of_rtpengine_ends_its_calls(ladder: AnchoredLadder) -> 
     connect(ladder)
     ladder.rtpengine.works = False
     ladder.run(71)
-    ladder.caller.expects("BYE")
-    ladder.callee.expects("BYE")
-    assert ladder.record.end_reason == "media_timeout"
+    is_hung_up(ladder, "media_timeout")
     ladder.rtpengine.calls.clear()
     ladder.settle()
 
@@ -134,9 +131,7 @@ def test_lasting_silence_of_rtpengine_ends_its_calls(ladder: AnchoredLadder) -> 
 def test_session_continues_after_a_restart(ladder: AnchoredLadder, by: str) -> None:
     connect(ladder)
     before = ladder.rtpengine.told[0]
-    ladder.restart()
-    ladder.caller.expects("OPTIONS")
-    ladder.callee.expects("OPTIONS")
+    restart(ladder)
     asking, asked = sides(ladder, by)
     asking.reinvites(HOLD)
     leads_to_rtpengine(asked.expects("INVITE", body=HELD), CALLER_PORT if by == "caller" else CALLEE_PORT)
@@ -153,9 +148,7 @@ def test_session_continues_after_a_restart(ladder: AnchoredLadder, by: str) -> N
 
 def test_sdp_is_still_anchored_after_a_restart(ladder: AnchoredLadder) -> None:
     connect(ladder)
-    ladder.restart()
-    ladder.caller.expects("OPTIONS")
-    ladder.callee.expects("OPTIONS")
+    restart(ladder)
     ladder.rtpengine.works = False
     for asking, asked in (sides(ladder, "caller"), sides(ladder, "callee")):
         asking.reinvites(HOLD)
@@ -167,14 +160,10 @@ def test_sdp_is_still_anchored_after_a_restart(ladder: AnchoredLadder) -> None:
 
 def test_after_a_restart_a_call_without_media_ends(ladder: AnchoredLadder) -> None:
     connect(ladder)
-    ladder.restart()
-    ladder.caller.expects("OPTIONS")
-    ladder.callee.expects("OPTIONS")
+    restart(ladder)
     ladder.rtpengine.calls.clear()
     ladder.run(40)
-    ladder.caller.expects("BYE")
-    ladder.callee.expects("BYE")
-    assert ladder.record.end_reason == "media_timeout"
+    is_hung_up(ladder, "media_timeout")
     ladder.settle()
 
 
@@ -190,9 +179,7 @@ def test_restart_while_rtpengine_is_pending(ladder: AnchoredLadder) -> None:
     ladder.hold_media = True
     ladder.caller.reinvites(HOLD)
     ladder.hold_media = False
-    ladder.restart()
-    ladder.caller.expects("OPTIONS")
-    ladder.callee.expects("OPTIONS")
+    restart(ladder)
     ladder.caller.sends_again("INVITE")
     ladder.caller.get(100)
     ladder.callee.agrees(HELD)

@@ -12,7 +12,18 @@ from tests.ladder.anchored import (
     refused,
 )
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, X, call, complete, connect, connected, hang_up, reinvite
+from tests.ladder.ladder import (
+    EITHER,
+    X,
+    call,
+    call_without_offer,
+    complete,
+    connect,
+    connected,
+    hang_up,
+    is_hung_up,
+    reinvite,
+)
 
 
 @pytest.fixture
@@ -33,13 +44,21 @@ def test_call_is_refused_without_rtpengine(ladder: AnchoredLadder, offer: bytes)
     assert ladder.engine.refusals() == {"media_failed": 1}
 
 
-def test_answer_rejected_by_rtpengine_ends_the_attempt(ladder: AnchoredLadder) -> None:
+@pytest.mark.parametrize(
+    ("rewritten", "status", "outcome", "end_reason"),
+    [(None, 503, "media_failed", "media_failed"), (False, 480, "failed", "leak_check")],
+    ids=["rejected", "not rewritten"],
+)
+def test_answer_that_rtpengine_does_not_rewrite_ends_the_attempt(
+    ladder: AnchoredLadder, rewritten: bool | None, status: int, outcome: str, end_reason: str
+) -> None:
     call(ladder)
-    ladder.rtpengine.works = False
+    ladder.rtpengine.works = rewritten is not None
+    ladder.rtpengine.passes_addresses = rewritten is False
     ladder.callee.accepts(body=ANSWER)
     ladder.callee.expects("BYE")
-    ladder.caller.is_refused(503)
-    assert ladder.record.outcome == "media_failed"
+    ladder.caller.is_refused(status)
+    assert (ladder.record.outcome, ladder.record.end_reason) == (outcome, end_reason)
     ladder.rtpengine.calls.clear()
     ladder.settle()
 
@@ -112,15 +131,11 @@ def test_reinvite_answer_rejected_by_rtpengine_is_refused(ladder: AnchoredLadder
 
 
 def test_late_answer_rejected_by_rtpengine_ends_the_call(ladder: AnchoredLadder) -> None:
-    ladder.caller.calls(X, body=b"")
-    ladder.callee.expects("INVITE", 200, body=OFFER)
-    ladder.caller.get(200)
+    call_without_offer(ladder)
     ladder.rtpengine.works = False
     ladder.caller.acks(body=ANSWER)
     assert not ladder.callee.get("ACK").body
-    ladder.callee.expects("BYE")
-    ladder.caller.expects("BYE")
-    assert ladder.record.end_reason == "media_failed"
+    is_hung_up(ladder, "media_failed")
     ladder.rtpengine.calls.clear()
     ladder.settle()
 
@@ -137,25 +152,13 @@ def test_offer_not_rewritten_by_rtpengine_is_not_relayed(ladder: AnchoredLadder)
     assert ladder.record.end_reason == "leak_check"
 
 
-def test_answer_not_rewritten_by_rtpengine_is_not_relayed(ladder: AnchoredLadder) -> None:
-    call(ladder)
-    ladder.rtpengine.passes_addresses = True
-    ladder.callee.accepts(body=ANSWER)
-    ladder.callee.expects("BYE")
-    ladder.caller.is_refused(480)
-    assert ladder.record.end_reason == "leak_check"
-    ladder.settle()
-
-
 @EITHER
 def test_reinvite_not_rewritten_by_rtpengine_ends_the_call(ladder: AnchoredLadder, by: str) -> None:
-    asking, asked = connected(ladder, by)
+    asking, _ = connected(ladder, by)
     ladder.rtpengine.passes_addresses = True
     asking.reinvites(HOLD)
     asking.is_refused(487)
-    asking.expects("BYE")
-    asked.expects("BYE")
-    assert ladder.record.end_reason == "leak_check"
+    is_hung_up(ladder, "leak_check")
     ladder.settle()
 
 

@@ -11,7 +11,7 @@ from tests.ladder.anchored import (
     refused,
 )
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, X, call, connect, connected, hang_up, ring, sides
+from tests.ladder.ladder import EITHER, X, call, call_without_offer, connect, connected, hang_up, ring, sides
 
 
 @pytest.fixture
@@ -19,30 +19,37 @@ def ladder() -> AnchoredLadder:
     return AnchoredLadder()
 
 
-def test_cancel_while_the_offer_is_at_rtpengine(ladder: AnchoredLadder) -> None:
+@pytest.mark.parametrize(
+    ("offer", "commanded"), [(OFFER, ["offer", "delete"]), (b"", ["ping", "delete"])], ids=["offer", "reservation"]
+)
+def test_cancel_while_the_offer_is_at_rtpengine(ladder: AnchoredLadder, offer: bytes, commanded: list[str]) -> None:
     ladder.hold_media = True
-    ladder.caller.calls(X)
+    ladder.caller.calls(X, body=offer)
     ladder.caller.gives_up()
     ladder.rtpengine_goes_on()
     ladder.callee.gets_nothing()
-    assert commands(ladder) == ["offer", "delete"]
+    assert commands(ladder) == commanded
     ladder.settle()
 
 
-def test_cancel_while_an_instance_is_reserved(ladder: AnchoredLadder) -> None:
+def answer_at_rtpengine(ladder: AnchoredLadder) -> None:
+    """b has answered, and rtpengine has yet to rewrite its SDP."""
+    call(ladder)
     ladder.hold_media = True
-    ladder.caller.calls(X, body=b"")
-    ladder.caller.gives_up()
-    ladder.rtpengine_goes_on()
-    ladder.callee.gets_nothing()
-    ladder.settle()
+    ladder.callee.answers(200, body=ANSWER)
+
+
+def crossing_offers(ladder: AnchoredLadder) -> None:
+    """The caller's offer is at rtpengine, the callee's waits behind it."""
+    connect(ladder)
+    ladder.hold_media = True
+    ladder.caller.reinvites(HOLD)
+    ladder.callee.reinvites(HELD)
 
 
 def test_cancel_while_the_answer_is_at_rtpengine(ladder: AnchoredLadder) -> None:
     """As if the 200 crossed the CANCEL: it gets ACK and BYE."""
-    call(ladder)
-    ladder.hold_media = True
-    ladder.callee.answers(200, body=ANSWER)
+    answer_at_rtpengine(ladder)
     ladder.callee.gets_nothing()
     ladder.caller.gives_up()
     ladder.callee.get("ACK")
@@ -94,9 +101,7 @@ def test_refusal_waits_for_earlier_responses(ladder: AnchoredLadder) -> None:
 
 
 def test_retransmitted_answer_while_rtpengine_is_pending(ladder: AnchoredLadder) -> None:
-    call(ladder)
-    ladder.hold_media = True
-    ladder.callee.answers(200, body=ANSWER)
+    answer_at_rtpengine(ladder)
     ladder.callee.answers_again()
     ladder.rtpengine_goes_on()
     ladder.caller.get(200)
@@ -168,10 +173,7 @@ def test_cancel_of_a_reinvite_at_rtpengine(ladder: AnchoredLadder, by: str) -> N
 
 
 def test_cancel_of_a_queued_reinvite(ladder: AnchoredLadder) -> None:
-    connect(ladder)
-    ladder.hold_media = True
-    ladder.caller.reinvites(HOLD)
-    ladder.callee.reinvites(HELD)
+    crossing_offers(ladder)
     ladder.callee.gives_up()
     ladder.rtpengine_goes_on()
     ladder.callee.agrees(HELD)
@@ -181,10 +183,7 @@ def test_cancel_of_a_queued_reinvite(ladder: AnchoredLadder) -> None:
 
 def test_glare_while_the_first_offer_is_at_rtpengine(ladder: AnchoredLadder) -> None:
     """The second offer is not sent to rtpengine, which would take it for the session's new state."""
-    connect(ladder)
-    ladder.hold_media = True
-    ladder.caller.reinvites(HOLD)
-    ladder.callee.reinvites(HELD)
+    crossing_offers(ladder)
     ladder.rtpengine_goes_on()
     invite = ladder.callee.get_request("INVITE")
     ladder.callee.is_refused(491)
@@ -213,9 +212,7 @@ def test_requests_stay_in_order(ladder: AnchoredLadder) -> None:
 @EITHER
 def test_bye_while_the_late_answer_is_at_rtpengine(ladder: AnchoredLadder, by: str) -> None:
     """The ACK waits for rtpengine when a side hangs up: the callee gets its ACK, then BYE."""
-    ladder.caller.calls(X, body=b"")
-    ladder.callee.expects("INVITE", 200, body=OFFER)
-    ladder.caller.get(200)
+    call_without_offer(ladder)
     ladder.hold_media = True
     ladder.caller.acks(body=ANSWER)
     ladder.callee.gets_nothing()

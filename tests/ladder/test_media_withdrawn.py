@@ -9,7 +9,7 @@ from tests.ladder.anchored import (
     commands,
 )
 from tests.ladder.descriptions import ANSWER, HOLD, OFFER
-from tests.ladder.ladder import EITHER, X, connect, connected, hang_up, reinvite
+from tests.ladder.ladder import EITHER, call_without_offer, connect, connected, hang_up, refused_update, reinvite
 
 
 @pytest.fixture
@@ -22,20 +22,35 @@ def told(ladder: AnchoredLadder) -> list[tuple[str, str, bytes]]:
     return [(each.command, each.from_tag, each.sdp) for each in ladder.rtpengine.told if each.sdp]
 
 
+def is_rolled_back(ladder: AnchoredLadder) -> None:
+    """rtpengine got the first offer and answer again; the call goes on."""
+    offer, answer, _, again, answered = told(ladder)
+    assert [again, answered] == [offer, answer]
+    hang_up(ladder)
+
+
+def rollback_pending(ladder: AnchoredLadder) -> None:
+    """An UPDATE is refused, and rtpengine has yet to take back its offer."""
+    connect(ladder)
+    ladder.caller.updates(HOLD)
+    update = ladder.callee.get_request("UPDATE")
+    ladder.hold_media = True
+    ladder.callee.answers(488, update)
+    ladder.caller.get(488)
+
+
 @EITHER
 @pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
 def test_refused_offer_is_rolled_back_at_rtpengine(ladder: AnchoredLadder, by: str, method: str) -> None:
     """rtpengine takes each offer for the session's new state, and would mute the other side."""
     asking, asked = connected(ladder, by)
     for _ in range(2):
-        asking.sends(method, body=HOLD, headers=f"Contact: {asking.contact}\r\n")
-        asked.expects(method, 488)
-        asked.inbox.clear()
         if method == "INVITE":
-            asking.get(100)
-        asking.get(488)
-        if method == "INVITE":
-            asking.acks_refusal()
+            asking.reinvites(HOLD)
+            asked.expects("INVITE", 488)
+            asking.is_refused(488)
+        else:
+            refused_update(asking, asked, HOLD, 488)
     offer, answer, hold, *restored = told(ladder)
     assert hold[0] == "offer"
     assert restored == [offer, answer, hold, offer, answer]
@@ -45,9 +60,7 @@ def test_refused_offer_is_rolled_back_at_rtpengine(ladder: AnchoredLadder, by: s
 def test_rollback_restores_the_last_settled_offer(ladder: AnchoredLadder) -> None:
     connect(ladder)
     reinvite(ladder.callee, ladder.caller)
-    ladder.caller.updates(OFFER)
-    ladder.callee.expects("UPDATE", 491)
-    ladder.caller.get(491)
+    refused_update(ladder.caller, ladder.callee, OFFER, 491)
     *_, offer, answer, refused, again, answered = told(ladder)
     assert refused[1] != offer[1]
     assert [again, answered] == [offer, answer]
@@ -55,14 +68,10 @@ def test_rollback_restores_the_last_settled_offer(ladder: AnchoredLadder) -> Non
 
 
 def test_answered_late_offer_is_settled(ladder: AnchoredLadder) -> None:
-    ladder.caller.calls(X, body=b"")
-    ladder.callee.expects("INVITE", 200, body=OFFER)
-    ladder.caller.get(200)
+    call_without_offer(ladder)
     ladder.caller.acks(body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.updates(HOLD)
-    ladder.callee.expects("UPDATE", 488)
-    ladder.caller.get(488)
+    refused_update(ladder.caller, ladder.callee, HOLD, 488)
     offer, answer, _, again, answered = told(ladder)
     assert [again[1:], answered] == [offer[1:], answer]
     hang_up(ladder)
@@ -77,18 +86,11 @@ def test_late_offer_of_a_refused_reinvite_is_rolled_back(ladder: AnchoredLadder)
     ladder.caller.get(183)
     ladder.callee.refuses(488, invite)
     ladder.caller.is_refused(488)
-    offer, answer, _, again, answered = told(ladder)
-    assert [again, answered] == [offer, answer]
-    hang_up(ladder)
+    is_rolled_back(ladder)
 
 
 def test_queue_continues_after_the_rollback(ladder: AnchoredLadder) -> None:
-    connect(ladder)
-    ladder.caller.updates(HOLD)
-    update = ladder.callee.get_request("UPDATE")
-    ladder.hold_media = True
-    ladder.callee.answers(488, update)
-    ladder.caller.get(488)
+    rollback_pending(ladder)
     ladder.callee.updates(OFFER)
     assert ladder.asked == ["offer"]
     ladder.rtpengine_answers()
@@ -106,18 +108,11 @@ def test_offer_cancelled_at_rtpengine_is_rolled_back(ladder: AnchoredLadder) -> 
     ladder.caller.reinvites(HOLD)
     ladder.caller.gives_up()
     ladder.rtpengine_goes_on()
-    offer, answer, _, again, answered = told(ladder)
-    assert [again, answered] == [offer, answer]
-    hang_up(ladder)
+    is_rolled_back(ladder)
 
 
 def test_call_ending_during_the_rollback(ladder: AnchoredLadder) -> None:
-    connect(ladder)
-    ladder.caller.updates(HOLD)
-    update = ladder.callee.get_request("UPDATE")
-    ladder.hold_media = True
-    ladder.callee.answers(488, update)
-    ladder.caller.get(488)
+    rollback_pending(ladder)
     ladder.caller.sends("BYE")
     ladder.callee.expects("BYE")
     ladder.rtpengine_goes_on()

@@ -85,12 +85,17 @@ def test_next_peer_is_tried_after_silence() -> None:
     ladder.settle()
 
 
-def test_late_refusal_of_the_first_peer_has_no_effect() -> None:
-    ladder = several()
+def silent_first(ladder: Ladder) -> tuple[Request, Request]:
+    """The text at both peers: the first one was silent, and may answer late."""
     ladder.caller.texts(X)
     first = ladder.callee.get_request("MESSAGE")
     ladder.run(6)
-    second = ladder.sides[SECOND_HOST].get_request("MESSAGE")
+    return first, ladder.sides[SECOND_HOST].get_request("MESSAGE")
+
+
+def test_late_refusal_of_the_first_peer_has_no_effect() -> None:
+    ladder = several()
+    first, second = silent_first(ladder)
     ladder.callee.answers(404, first)
     ladder.caller.gets_nothing()
     ladder.sides[SECOND_HOST].answers(200, second)
@@ -100,10 +105,7 @@ def test_late_refusal_of_the_first_peer_has_no_effect() -> None:
 
 def test_late_2xx_of_the_first_peer_counts_as_delivered() -> None:
     ladder = several()
-    ladder.caller.texts(X)
-    first = ladder.callee.get_request("MESSAGE")
-    ladder.run(6)
-    second = ladder.sides[SECOND_HOST].get_request("MESSAGE")
+    first, second = silent_first(ladder)
     ladder.callee.answers(200, first)
     ladder.caller.get(200)
     ladder.sides[SECOND_HOST].answers(404, second)

@@ -6,7 +6,7 @@ import pytest
 
 from relay.model.settings import Quota
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, Ladder, Side, X, is_taken_up, peer
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, Ladder, Side, X, peer, restart
 
 
 def limited(tried: tuple[str, ...] = ("carrier", "second"), *, pbx: Quota | None = None, **carrier: int) -> Ladder:
@@ -96,8 +96,7 @@ def test_503_when_all_peers_are_at_max_calls() -> None:
 def test_restored_call_counts_towards_the_quota() -> None:
     ladder = limited(("carrier",), max_calls=1)
     up(ladder, asked(ladder))
-    ladder.restart()
-    is_taken_up(ladder)
+    restart(ladder)
     assert asked(ladder) is None
 
 

@@ -7,7 +7,7 @@ import pytest
 from relay.model.call import Route
 from relay.model.settings import Announcements
 from tests.ladder.anchored import SOUND_S, AnchoredLadder, hold_and_update
-from tests.ladder.ladder import AXB, EITHER, Ladder, connect, hang_up, is_taken_up, ring
+from tests.ladder.ladder import AXB, EITHER, Ladder, connect, hang_up, restart, ring
 
 RECORDED = {way: route._replace(record=True) for way, route in AXB.items() if isinstance(route, Route)}
 
@@ -218,8 +218,3 @@ def test_interrupted_notice_is_repeated_after_a_restart(ladder: AnchoredLadder) 
     assert done(ladder) == ["recorded", "recorded", "record"]
     hang_up(ladder)
     assert ladder.record.recording == ladder.record.call_id
-
-
-def restart(ladder: AnchoredLadder) -> None:
-    ladder.restart()
-    is_taken_up(ladder)

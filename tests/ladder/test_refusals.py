@@ -21,7 +21,7 @@ from tests.ladder.ladder import (
     call,
     connect,
     hang_up,
-    is_taken_up,
+    restart,
     ring,
 )
 
@@ -281,8 +281,7 @@ def test_ringing_call_counts_towards_the_cap_until_it_fails() -> None:
 def test_restored_calls_count_towards_their_caps() -> None:
     ladder = Ladder({(X, A): CAPPED})
     connect(ladder)
-    ladder.restart()
-    is_taken_up(ladder)
+    restart(ladder)
     second_call_is_busy(ladder)
     bye(ladder.caller, ladder.callee)
     another(ladder, "alice3")

@@ -9,7 +9,7 @@ import pytest
 from relay.model.actions import Commit
 from relay.model.call import Route
 from relay.model.settings import Listener
-from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
+from tests.ladder.descriptions import ANSWER, HELD, HOLD
 from tests.ladder.ladder import (
     CALLER_HOST,
     EITHER,
@@ -18,21 +18,17 @@ from tests.ladder.ladder import (
     Ladder,
     X,
     call,
+    call_without_offer,
     complete,
     connect,
     connected,
     hang_up,
-    is_taken_up,
+    is_hung_up,
     peer,
+    restart,
     sides,
     update,
 )
-
-
-def restart(ladder: Ladder) -> None:
-    """Restart; both sides still know the call."""
-    ladder.restart()
-    is_taken_up(ladder)
 
 
 @EITHER
@@ -81,9 +77,7 @@ def test_reinvite_after_a_restart_continues_cseq_and_sdp_version(ladder: Ladder,
     after = hold()
     assert after[0] > before[0] + 1
     assert after[1] == before[1] + 1
-    ladder.restart()
-    ladder.caller.expects("OPTIONS")
-    ladder.callee.expects("OPTIONS")
+    restart(ladder)
     assert hold()[0] > after[0]
     hang_up(ladder)
 
@@ -124,9 +118,7 @@ def test_maximum_duration_counts_from_the_answer() -> None:
     ladder.run(39.9)
     ladder.caller.gets_nothing()
     ladder.run(0.2)
-    ladder.caller.expects("BYE")
-    ladder.callee.expects("BYE")
-    assert ladder.record.end_reason == "max_duration"
+    is_hung_up(ladder, "max_duration")
     ladder.settle()
 
 
@@ -136,8 +128,7 @@ def test_maximum_duration_reached_while_down_ends_the_call() -> None:
     ladder.now += 500
     restart(ladder)
     ladder.run(0)
-    ladder.caller.expects("BYE")
-    ladder.callee.expects("BYE")
+    is_hung_up(ladder, "max_duration")
     ladder.settle()
 
 
@@ -146,9 +137,7 @@ def test_session_timer_continues_after_a_restart(ladder: Ladder) -> None:
     ladder.run(60)
     restart(ladder)
     ladder.run(91)
-    ladder.caller.expects("BYE")
-    ladder.callee.expects("BYE")
-    assert ladder.record.end_reason == "session_expired"
+    is_hung_up(ladder, "session_expired")
     ladder.settle()
 
 
@@ -216,8 +205,7 @@ def test_call_of_a_removed_peer_is_ended(ladder: Ladder) -> None:
     connect(ladder)
     ladder.run(10)
     ladder.restart(peers=(peer("pbx", CALLER_HOST),))
-    ladder.caller.expects("BYE")
-    ladder.callee.expects("BYE")
+    is_hung_up(ladder, "not_restorable")
     record = ladder.record
     assert (record.outcome, record.ended_by, record.end_reason) == ("answered", "relay", "not_restorable")
     assert record.duration_ms == 10_000
@@ -235,9 +223,7 @@ def test_call_of_a_moved_peer_continues(ladder: Ladder) -> None:
     """The dialog has the destination; the peer's sources decide who may send."""
     connect(ladder)
     moved = peer("carrier", "127.0.0.23", sources=(ip_network("127.0.0.22/31"),))
-    ladder.restart(peers=(peer("pbx", CALLER_HOST), moved))
-    ladder.caller.expects("OPTIONS")
-    ladder.callee.expects("OPTIONS")
+    restart(ladder, peers=(peer("pbx", CALLER_HOST), moved))
     hang_up(ladder)
 
 
@@ -253,9 +239,7 @@ def test_unreadable_state_closes_the_record(ladder: Ladder) -> None:
 
 
 def test_ack_of_a_late_offer_sent_while_down(ladder: Ladder) -> None:
-    ladder.caller.calls(X, body=b"")
-    ladder.callee.expects("INVITE", 200, body=OFFER)
-    ladder.caller.get(200)
+    call_without_offer(ladder)
     ladder.restart()
     ladder.callee.expects("OPTIONS")
     ladder.caller.acks(body=ANSWER)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, Ladder, Side, X, bye, connected
+from tests.ladder.ladder import EITHER, Ladder, Side, X, bye, connected, is_hung_up
 
 
 def leaky(description: bytes, number: bytes) -> bytes:
@@ -30,9 +30,8 @@ def has_failed_closed(ladder: Ladder, *, outcome: str = "failed") -> None:
     ladder.settle()
 
 
-def is_hung_up(ladder: Ladder) -> None:
-    ladder.caller.expects("BYE")
-    ladder.callee.expects("BYE")
+def call_has_failed_closed(ladder: Ladder) -> None:
+    is_hung_up(ladder, "leak_check")
     has_failed_closed(ladder, outcome="answered")
 
 
@@ -71,7 +70,7 @@ def test_leak_in_the_ack_fails_closed(ladder: Ladder) -> None:
     ladder.caller.get(200)
     ladder.caller.acks(body=leaky(ANSWER, OF_CALLER))
     assert not ladder.callee.get("ACK").body
-    is_hung_up(ladder)
+    call_has_failed_closed(ladder)
 
 
 def test_leak_in_a_prack_fails_closed(ladder: Ladder) -> None:
@@ -86,20 +85,21 @@ def test_leak_in_a_prack_fails_closed(ladder: Ladder) -> None:
 
 
 @EITHER
-def test_leak_in_a_reinvite_fails_closed(ladder: Ladder, by: str) -> None:
-    asking, _ = connected(ladder, by)
-    asking.reinvites(leaky(HOLD, number_of(ladder, asking)))
-    asking.is_refused(500)
-    is_hung_up(ladder)
-
-
-@EITHER
-def test_leak_in_the_answer_to_a_reinvite_fails_closed(ladder: Ladder, by: str) -> None:
+@pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
+@pytest.mark.parametrize("leaks", ["offer", "answer"])
+def test_leak_in_an_offer_or_answer_of_the_call_fails_closed(ladder: Ladder, by: str, method: str, leaks: str) -> None:
     asking, asked = connected(ladder, by)
-    asking.reinvites(HOLD)
-    asked.agrees(leaky(HELD, number_of(ladder, asked)))
-    asking.is_refused(500)
-    is_hung_up(ladder)
+    offers = asking.reinvites if method == "INVITE" else asking.updates
+    offers(leaky(HOLD, number_of(ladder, asking)) if leaks == "offer" else HOLD)
+    if leaks == "answer":
+        asked.expects(method, body=leaky(HELD, number_of(ladder, asked)))
+    if method == "INVITE":
+        asking.is_refused(500)
+        if leaks == "answer":
+            asked.get("ACK")
+    else:
+        asking.get(500)
+    call_has_failed_closed(ladder)
 
 
 @EITHER
@@ -110,27 +110,9 @@ def test_leak_in_a_provisional_response_to_a_reinvite_fails_closed(ladder: Ladde
     asked.answers(183, invite, body=leaky(HELD, number_of(ladder, asked)))
     asking.is_refused(487)
     asked.expects("CANCEL")
-    asking.expects("BYE")
-    asked.expects("BYE")
+    is_hung_up(ladder, "leak_check")
     asked.refuses(487, invite)
     has_failed_closed(ladder, outcome="answered")
-
-
-@EITHER
-def test_leak_in_an_update_fails_closed(ladder: Ladder, by: str) -> None:
-    asking, _ = connected(ladder, by)
-    asking.updates(leaky(HOLD, number_of(ladder, asking)))
-    asking.get(500)
-    is_hung_up(ladder)
-
-
-@EITHER
-def test_leak_in_the_answer_to_an_update_fails_closed(ladder: Ladder, by: str) -> None:
-    asking, asked = connected(ladder, by)
-    asking.updates(HOLD)
-    asked.expects("UPDATE", 200, body=leaky(HELD, number_of(ladder, asked)))
-    asking.get(500)
-    is_hung_up(ladder)
 
 
 @EITHER
