@@ -25,10 +25,14 @@ _DELAYS: dict[Fate, tuple[float, ...]] = {
     "comes twice, late": (0.01, 2.7),
 }
 GIVE_UP_S = 32.0
+EVENTS = ("cancel", "caller bye", "callee bye", "caller hold", "callee hold")
 
 
 class LossyLadder(Ladder):
     """`fates`: of the datagrams in both directions, in sending order."""
+
+    caller: Caller
+    callee: Callee
 
     def __init__(self, fates: Sequence[Fate]) -> None:
         super().__init__()
@@ -57,6 +61,23 @@ class LossyLadder(Ladder):
                 self.engine.expire(self.now)
             self.perform()
         self.now = end
+
+    def play(self, events: Sequence[tuple[float, str]], final: int, rings_s: float) -> None:
+        """A call with those events (`EVENTS` and "restart"), answered with `final`; both sides hang up at the end."""
+        actions = {
+            "cancel": self.caller.cancel,
+            "caller bye": self.caller.bye,
+            "callee bye": self.callee.bye,
+            "caller hold": self.caller.hold,
+            "callee hold": self.callee.hold,
+            "restart": self.restart,
+        }
+        self.callee.final, self.callee.rings_s = final, rings_s
+        self.caller.call()
+        for when, event in (*events, (150.0, "caller bye"), (151.0, "callee bye")):
+            self.after(when, actions[event])
+        self.run(160.0)
+        self.settle(300.0)
 
     def deliver(self, data: bytes, flow: Flow) -> None:
         for delay in _DELAYS[next(self._fates, "arrives")]:

@@ -142,14 +142,19 @@ def test_cancel_ends_the_announcement(ladder: AnchoredLadder) -> None:
     assert ladder.record.outcome == "no_binding"
 
 
-@pytest.mark.parametrize("answered", [0, 1, 2])
-def test_cancel_while_rtpengine_is_pending_ends_the_announcement(ladder: AnchoredLadder, answered: int) -> None:
+def announcement_pending(ladder: AnchoredLadder, answered: int) -> None:
+    """rtpengine has answered that many of the commands that an announcement needs."""
     ladder.hold_media = True
     ladder.caller.calls(X)
     for _ in range(answered):
         ladder.rtpengine_answers()
     if answered == 2:
         ladder.caller.get(183)
+
+
+@pytest.mark.parametrize("answered", [0, 1, 2])
+def test_cancel_while_rtpengine_is_pending_ends_the_announcement(ladder: AnchoredLadder, answered: int) -> None:
+    announcement_pending(ladder, answered)
     ladder.caller.cancels()
     ladder.caller.get(200)
     ladder.caller.is_refused(403)
@@ -160,12 +165,7 @@ def test_cancel_while_rtpengine_is_pending_ends_the_announcement(ladder: Anchore
 
 @pytest.mark.parametrize("answered", [0, 1, 2])
 def test_final_response_is_immediate_when_rtpengine_fails(ladder: AnchoredLadder, answered: int) -> None:
-    ladder.hold_media = True
-    ladder.caller.calls(X)
-    for _ in range(answered):
-        ladder.rtpengine_answers()
-    if answered == 2:
-        ladder.caller.get(183)
+    announcement_pending(ladder, answered)
     ladder.rtpengine_is_silent()
     ladder.caller.is_refused(403)
     ladder.rtpengine_goes_on()

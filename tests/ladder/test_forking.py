@@ -14,6 +14,22 @@ def start(ladder: Ladder) -> None:
     call(ladder, headers="Supported: 100rel\r\n")
 
 
+def both_ring(ladder: Ladder) -> None:
+    start(ladder)
+    for tag in ("bob-backend", "bob-mobile"):
+        ladder.callee.proceeds(180, tag=tag)
+
+
+def mobile_answers(ladder: Ladder) -> None:
+    ladder.callee.accepts(tag="bob-mobile", contact=MOBILE, body=ANSWER)
+    ladder.caller.is_answered()
+
+
+def hang_up_mobile(ladder: Ladder) -> None:
+    ladder.callee.tag = "bob-mobile"
+    hang_up(ladder)
+
+
 def test_second_fork_answers_the_call(ladder: Ladder) -> None:
     start(ladder)
     backend = ladder.callee.proceeds(183, tag="bob-backend", contact=BACKEND, body=HELD)
@@ -25,8 +41,7 @@ def test_second_fork_answers_the_call(ladder: Ladder) -> None:
     assert ladder.caller.get_response(200).to_tag == mobile.to_tag
     ladder.caller.acks()
     assert ladder.engine.statistics()["legs"] == 2
-    ladder.callee.tag = "bob-mobile"
-    hang_up(ladder)
+    hang_up_mobile(ladder)
 
 
 def test_requests_stay_in_their_early_dialog(ladder: Ladder) -> None:
@@ -51,7 +66,6 @@ def test_requests_stay_in_their_early_dialog(ladder: Ladder) -> None:
     ladder.caller.get(200)
     ladder.callee.accepts(tag="bob-backend", contact=BACKEND)
     assert ladder.caller.get_response(200).to_tag == tags[0]
-    ladder.caller.sent["INVITE"] = ladder.caller.sent["INVITE"]
     ladder.caller.acks()
     hang_up(ladder)
 
@@ -68,16 +82,14 @@ def test_losing_early_dialog_ends(ladder: Ladder) -> None:
     ladder.caller.get(481)
     ladder.callee.gets_nothing()
     ladder.caller.remote_tag = won
-    ladder.callee.tag = "bob-mobile"
-    hang_up(ladder)
+    hang_up_mobile(ladder)
 
 
 def test_second_answer_gets_ack_and_bye(ladder: Ladder) -> None:
     """RFC 3261 13.2.2.4: each is acknowledged, the second is hung up."""
     start(ladder)
     ladder.callee.proceeds(180, tag="bob-backend", contact=BACKEND)
-    ladder.callee.accepts(tag="bob-mobile", contact=MOBILE, body=ANSWER)
-    ladder.caller.is_answered()
+    mobile_answers(ladder)
     for _ in range(2):  # retransmitted before our ACK arrives
         ladder.callee.answers(200, tag="bob-backend", contact=BACKEND, body=ANSWER)
         assert ladder.callee.get("ACK").to_tag == "bob-backend"
@@ -88,8 +100,7 @@ def test_second_answer_gets_ack_and_bye(ladder: Ladder) -> None:
     ladder.caller.gets_nothing()
     ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
     assert ladder.callee.get("ACK").to_tag == "bob-mobile"
-    ladder.callee.tag = "bob-mobile"
-    hang_up(ladder)
+    hang_up_mobile(ladder)
 
 
 def test_second_answer_before_the_first_is_committed(ladder: Ladder) -> None:
@@ -102,35 +113,28 @@ def test_second_answer_before_the_first_is_committed(ladder: Ladder) -> None:
     ladder.release()
     assert ladder.callee.get("ACK").to_tag == "bob-mobile"
     ladder.caller.is_answered()
-    ladder.callee.tag = "bob-mobile"
-    hang_up(ladder)
+    hang_up_mobile(ladder)
 
 
 def test_unusable_second_answer_does_not_affect_the_call(ladder: Ladder) -> None:
     start(ladder)
-    ladder.callee.accepts(tag="bob-mobile", contact=MOBILE, body=ANSWER)
-    ladder.caller.is_answered()
+    mobile_answers(ladder)
     ladder.callee.accepts(tag="bob-backend", contact="<tel:110>", body=ANSWER)
     assert ladder.callee.expects("BYE").to_tag == "bob-backend"
-    ladder.callee.tag = "bob-mobile"
-    hang_up(ladder)
+    hang_up_mobile(ladder)
 
 
 def test_late_ringing_of_another_fork_is_ignored(ladder: Ladder) -> None:
     start(ladder)
-    ladder.callee.accepts(tag="bob-mobile", contact=MOBILE, body=ANSWER)
-    ladder.caller.is_answered()
+    mobile_answers(ladder)
     ladder.callee.answers(180, tag="bob-backend", contact=BACKEND)
     ladder.caller.gets_nothing()
     assert ladder.engine.statistics()["legs"] == 2
-    ladder.callee.tag = "bob-mobile"
-    hang_up(ladder)
+    hang_up_mobile(ladder)
 
 
 def test_refusal_of_all_forks_is_relayed(ladder: Ladder) -> None:
-    start(ladder)
-    for tag in ("bob-backend", "bob-mobile"):
-        ladder.callee.proceeds(180, tag=tag)
+    both_ring(ladder)
     ladder.callee.refuses(486, tag="bob-mobile")
     ladder.caller.is_refused(486)
     assert ladder.engine.statistics()["legs"] == 0
@@ -138,9 +142,7 @@ def test_refusal_of_all_forks_is_relayed(ladder: Ladder) -> None:
 
 
 def test_cancel_crossing_two_answers(ladder: Ladder) -> None:
-    start(ladder)
-    for tag in ("bob-backend", "bob-mobile"):
-        ladder.callee.proceeds(180, tag=tag)
+    both_ring(ladder)
     ladder.caller.gives_up()
     ladder.callee.expects("CANCEL", 200)
     for tag in ("bob-backend", "bob-mobile"):
@@ -165,8 +167,7 @@ def test_forks_over_the_limit_are_ignored_but_not_the_answer(ladder: Ladder) -> 
     for _ in range(MOST_FORKS - 1):
         ladder.callee.get("ACK")
         ladder.callee.expects("BYE")
-    ladder.callee.tag = "bob-mobile"
-    hang_up(ladder)
+    hang_up_mobile(ladder)
 
 
 def test_cancel_then_ringing_of_one_fork_and_answer_of_another(ladder: Ladder) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from relay.call.leg import MOST_RELIABLE
@@ -14,6 +17,7 @@ from tests.ladder.ladder import (
     EITHER,
     STRANGER_HOST,
     Ladder,
+    Side,
     X,
     call,
     complete,
@@ -28,10 +32,6 @@ UNUSABLE_CONTACT = "<mailto:bob@127.0.0.22>"
 UNUSABLE_ROUTE = "Record-Route: <mailto:bob@127.0.0.22>\r\n"
 
 
-def refused_with(ladder: Ladder, status: int) -> None:
-    ladder.caller.is_refused(status)
-
-
 @pytest.mark.parametrize("rings", [False, True])
 @pytest.mark.parametrize(("contact", "headers"), [(UNUSABLE_CONTACT, ""), (None, UNUSABLE_ROUTE)])
 def test_unusable_2xx_gets_ack_and_bye(rings: bool, contact: str | None, headers: str, ladder: Ladder) -> None:
@@ -41,7 +41,7 @@ def test_unusable_2xx_gets_ack_and_bye(rings: bool, contact: str | None, headers
     ladder.callee.accepts(body=ANSWER, contact=contact, headers=headers)
     bye = ladder.callee.get_request("BYE")
     assert bye.uri == "sip:bob@127.0.0.22:5060" if rings else "sip:13900000002@127.0.0.22"
-    refused_with(ladder, 488)
+    ladder.caller.is_refused(488)
     answer = ladder.callee.answered
     ladder.callee.answers(200, bye)
     ladder.deliver(answer, ladder.callee.flow)
@@ -53,9 +53,7 @@ def test_unusable_2xx_gets_ack_and_bye(rings: bool, contact: str | None, headers
 def test_unusable_2xx_crossing_a_cancel_gets_ack_and_bye(ladder: Ladder) -> None:
     call(ladder)
     ladder.callee.answers(100)
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    refused_with(ladder, 487)
+    ladder.caller.gives_up()
     ladder.callee.get("CANCEL")
     ladder.callee.accepts(body=ANSWER, contact=UNUSABLE_CONTACT)
     ladder.callee.expects("BYE")
@@ -75,13 +73,13 @@ def test_2xx_without_a_dialog_ends_the_attempt(waits: bool) -> None:
         ladder.rtpengine_goes_on()
         ladder.caller.get(183)
     ladder.callee.gets_nothing()
-    refused_with(ladder, 488)
+    ladder.caller.is_refused(488)
     ladder.settle()
 
 
 def test_unusable_route_to_the_caller_is_refused_before_ringing(ladder: Ladder) -> None:
     ladder.caller.calls(X, headers=UNUSABLE_ROUTE)
-    refused_with(ladder, 400)
+    ladder.caller.is_refused(400)
     ladder.callee.gets_nothing()
     ladder.settle()
 
@@ -104,7 +102,7 @@ def test_reliable_responses_are_bounded(ladder: Ladder) -> None:
         ladder.caller.get(183)
     ladder.caller.gets_nothing()
     ladder.callee.refuses(486)
-    refused_with(ladder, 486)
+    ladder.caller.is_refused(486)
     ladder.settle()
 
 
@@ -142,14 +140,25 @@ def test_stray_requests_leave_no_transaction(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_cancel_of_another_peer_has_no_effect() -> None:
+def with_another_peer() -> tuple[Ladder, Side]:
     peers = (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), peer("other", STRANGER_HOST))
     ladder = Ladder(peers=peers)
-    other = ladder.side(STRANGER_HOST, "mallory")
+    return ladder, ladder.side(STRANGER_HOST, "mallory")
+
+
+@contextmanager
+def sends_from(side: Side, other: Side) -> Iterator[None]:
+    """The other peer sends what the side would."""
+    flow, side.flow = side.flow, other.flow
+    yield
+    side.flow = flow
+
+
+def test_cancel_of_another_peer_has_no_effect() -> None:
+    ladder, other = with_another_peer()
     ring(ladder)
-    flow, ladder.caller.flow = ladder.caller.flow, other.flow
-    ladder.caller.cancels()
-    ladder.caller.flow = flow
+    with sends_from(ladder.caller, other):
+        ladder.caller.cancels()
     other.get(481)
     ladder.callee.gets_nothing()
     ladder.caller.gets_nothing()
@@ -159,26 +168,20 @@ def test_cancel_of_another_peer_has_no_effect() -> None:
 @pytest.mark.parametrize("method", ["BYE", "INVITE", "UPDATE", "INFO", "OPTIONS"])
 def test_in_dialog_request_of_another_peer_is_refused(method: str) -> None:
     """Otherwise it could end the call, and redirect requests that name the party."""
-    peers = (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), peer("other", STRANGER_HOST))
-    ladder = Ladder(peers=peers)
-    other = ladder.side(STRANGER_HOST, "mallory")
+    ladder, other = with_another_peer()
     connect(ladder)
-    flow, ladder.caller.flow = ladder.caller.flow, other.flow
-    ladder.caller.sends(method, body=HOLD if method in ("INVITE", "UPDATE") else b"")
-    ladder.caller.flow = flow
+    with sends_from(ladder.caller, other):
+        ladder.caller.sends(method, body=HOLD if method in ("INVITE", "UPDATE") else b"")
     other.get(481)
     ladder.callee.gets_nothing()
     hang_up(ladder)
 
 
 def test_ack_of_another_peer_is_ignored() -> None:
-    peers = (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), peer("other", STRANGER_HOST))
-    ladder = Ladder(peers=peers)
-    other = ladder.side(STRANGER_HOST, "mallory")
+    ladder, other = with_another_peer()
     connect(ladder, acknowledge=False)
-    flow, ladder.caller.flow = ladder.caller.flow, other.flow
-    ladder.caller.acks()
-    ladder.caller.flow = flow
+    with sends_from(ladder.caller, other):
+        ladder.caller.acks()
     ladder.run(1)
     ladder.caller.get(200)  # retransmitted until the caller's own ACK
     ladder.caller.acks()
@@ -193,13 +196,19 @@ def test_in_dialog_request_of_a_peer_with_the_same_source_is_accepted() -> None:
     assert ladder.record.peer_out == "twin"
 
 
-@EITHER
-def test_bye_is_repeated_after_a_transport_error(by: str, ladder: Ladder) -> None:
-    """A restarting peer causes ICMP errors for a while; its side of the call must not stay up."""
+def undeliverable_bye(ladder: Ladder, by: str) -> Side:
+    """Returns the side that the BYE does not reach."""
     asking, asked = connected(ladder, by)
     ladder.unreachable.add(("udp", asked.host))
     asking.sends("BYE")
     asking.get(200)
+    return asked
+
+
+@EITHER
+def test_bye_is_repeated_after_a_transport_error(by: str, ladder: Ladder) -> None:
+    """A restarting peer causes ICMP errors for a while; its side of the call must not stay up."""
+    asked = undeliverable_bye(ladder, by)
     asked.gets_nothing()
     ladder.run(3.0)
     ladder.unreachable.clear()
@@ -210,10 +219,7 @@ def test_bye_is_repeated_after_a_transport_error(by: str, ladder: Ladder) -> Non
 
 @EITHER
 def test_undeliverable_bye_is_given_up(by: str, ladder: Ladder) -> None:
-    asking, asked = connected(ladder, by)
-    ladder.unreachable.add(("udp", asked.host))
-    asking.sends("BYE")
-    asking.get(200)
+    asked = undeliverable_bye(ladder, by)
     ladder.settle()
     asked.gets_nothing()
 

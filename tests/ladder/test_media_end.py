@@ -21,7 +21,7 @@ from tests.ladder.anchored import (
 )
 from tests.ladder.descriptions import HELD, HOLD
 from tests.ladder.ladder import EITHER, bye, call, connect, hang_up, is_hung_up, restart, sides
-from tests.ladder.phones import FATES, Callee, Caller, Fate
+from tests.ladder.phones import EVENTS, FATES, Fate
 
 
 @pytest.fixture
@@ -197,10 +197,7 @@ _DELAYS = st.sampled_from([0.001, 0.001, 0.3, 0.9, None])
 @given(
     fates=st.lists(st.sampled_from(FATES), max_size=40),
     delays=st.lists(_DELAYS, max_size=8),
-    events=st.lists(
-        st.tuples(_TIMES, st.sampled_from(["cancel", "caller bye", "callee bye", "caller hold", "callee hold"])),
-        max_size=4,
-    ),
+    events=st.lists(st.tuples(_TIMES, st.sampled_from(EVENTS)), max_size=4),
     final=st.sampled_from([200, 200, 200, 486, 503]),
     rings_s=_TIMES,
     restarted_at=st.none() | _TIMES,
@@ -214,26 +211,8 @@ def test_any_anchored_call_over_any_network_keeps_the_invariants(
     restarted_at: float | None,
 ) -> None:
     ladder = LossyAnchoredLadder(fates, delays)
-    caller, callee = ladder.caller, ladder.callee
-    assert isinstance(caller, Caller)
-    assert isinstance(callee, Callee)
-    callee.final, callee.rings_s = final, rings_s
-    caller.call()
-    actions = {
-        "cancel": caller.cancel,
-        "caller bye": caller.bye,
-        "callee bye": callee.bye,
-        "caller hold": caller.hold,
-        "callee hold": callee.hold,
-    }
-    for when, event in events:
-        ladder.after(when, actions[event])
-    if restarted_at is not None:
-        ladder.after(restarted_at, ladder.restart)
-    ladder.after(150.0, caller.bye)
-    ladder.after(151.0, callee.bye)
-    ladder.run(160.0)
-    ladder.settle(300.0)
+    restarts = [] if restarted_at is None else [(restarted_at, "restart")]
+    ladder.play([*events, *restarts], final, rings_s)
     assert len(ladder.records) == 1 or restarted_at is not None
 
 

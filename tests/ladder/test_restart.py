@@ -16,6 +16,7 @@ from tests.ladder.ladder import (
     RELAY,
     A,
     Ladder,
+    Side,
     X,
     call,
     call_without_offer,
@@ -162,14 +163,20 @@ def test_retransmitted_invite_makes_no_second_call(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
+def probed(ladder: Ladder, by: str, status: int) -> tuple[Side, Side]:
+    """After a restart one side answers the OPTIONS with that status. Returns it, and the other side."""
+    connect(ladder)
+    ladder.restart()
+    asked, there = sides(ladder, by)
+    asked.expects("OPTIONS", status)
+    there.expects("OPTIONS")
+    return asked, there
+
+
 @EITHER
 @pytest.mark.parametrize("status", [481, 408])
 def test_481_to_the_probe_ends_the_call(ladder: Ladder, by: str, status: int) -> None:
-    connect(ladder)
-    ladder.restart()
-    gone, there = sides(ladder, by)
-    gone.expects("OPTIONS", status)
-    there.expects("OPTIONS")
+    gone, there = probed(ladder, by, status)
     gone.expects("BYE", 481)
     there.expects("BYE")
     assert ladder.record.end_reason == "lost_at_restart"
@@ -179,11 +186,7 @@ def test_481_to_the_probe_ends_the_call(ladder: Ladder, by: str, status: int) ->
 @EITHER
 @pytest.mark.parametrize("status", [200, 401, 404, 405, 501])
 def test_any_other_response_to_the_probe_keeps_the_call(ladder: Ladder, by: str, status: int) -> None:
-    connect(ladder)
-    ladder.restart()
-    asked, there = sides(ladder, by)
-    asked.expects("OPTIONS", status)
-    there.expects("OPTIONS")
+    probed(ladder, by, status)
     ladder.run(100)
     hang_up(ladder)
 

@@ -14,7 +14,6 @@ from tests.ladder.ladder import (
     X,
     answer,
     call,
-    complete,
     connect,
     hang_up,
     peer,
@@ -34,36 +33,29 @@ def transport(ladder: Ladder, place: int = -1) -> str:
     return ladder.callee.inbox[place][1].transport
 
 
-@pytest.mark.parametrize("offer", [LARGE, TOO_LONG], ids=["large", "longer than a datagram may be"])
-def test_large_request_goes_by_tcp(offer: bytes) -> None:
-    ladder = with_callee(tcp_allowed=True)
+@pytest.mark.parametrize(
+    ("offer", "tcp_allowed", "tcp_works", "by"),
+    [
+        (LARGE, True, True, "tcp"),
+        (TOO_LONG, True, True, "tcp"),
+        (LARGE, True, False, "udp"),
+        (LARGE, False, True, "udp"),
+    ],
+    ids=["large", "longer than a datagram may be", "TCP fails", "TCP is not allowed"],
+)
+def test_large_request_goes_by_tcp_where_it_can(offer: bytes, tcp_allowed: bool, tcp_works: bool, by: str) -> None:
+    ladder = with_callee(tcp_allowed=tcp_allowed)
+    if not tcp_works:
+        ladder.unreachable.add(("tcp", CALLEE_HOST))
     ladder.caller.calls(X, body=offer)
-    assert transport(ladder) == "tcp"
-    invite = ladder.callee.get_request("INVITE")
-    assert invite.via.transport.upper() == "TCP"
+    assert transport(ladder) == by
+    assert ladder.callee.get_request("INVITE").via.transport.upper() == by.upper()
     answer(ladder)
     ladder.caller.reinvites(HOLD)
     assert transport(ladder) == "udp"
     ladder.callee.agrees(HELD)
     ladder.caller.is_answered()
     hang_up(ladder)
-
-
-def test_large_request_falls_back_to_udp() -> None:
-    ladder = with_callee(tcp_allowed=True)
-    ladder.unreachable.add(("tcp", CALLEE_HOST))
-    ladder.caller.calls(X, body=LARGE)
-    assert transport(ladder) == "udp"
-    assert ladder.callee.get_request("INVITE").via.transport.upper() == "UDP"
-    complete(ladder)
-
-
-def test_large_request_goes_by_udp_if_configured() -> None:
-    ladder = with_callee()
-    ladder.caller.calls(X, body=LARGE)
-    assert transport(ladder) == "udp"
-    ladder.callee.get("INVITE")
-    complete(ladder)
 
 
 def test_large_reinvite_goes_by_tcp() -> None:
@@ -140,17 +132,18 @@ def test_call_to_a_tcp_peer() -> None:
     ladder.callee.gets_nothing()  # no retransmission on a stream
 
 
-def caller_by_tcp() -> Ladder:
+def connected_by_tcp() -> Ladder:
+    """An answered call whose caller uses TCP."""
     ladder = Ladder()
     ladder.caller.flow = Flow(1, "tcp", CALLER_HOST, 40123, 7)
     ladder.caller.contact = f"<sip:alice@{CALLER_HOST}:40123;transport=tcp>"
+    call(ladder)
+    answer(ladder)
     return ladder
 
 
 def test_leg_by_tcp_keeps_its_connection() -> None:
-    ladder = caller_by_tcp()
-    call(ladder)
-    answer(ladder)
+    ladder = connected_by_tcp()
     ladder.callee.sends("BYE")
     assert ladder.caller.inbox[-1][1] == ladder.caller.flow
     ladder.caller.expects("BYE")
@@ -160,9 +153,7 @@ def test_leg_by_tcp_keeps_its_connection() -> None:
 
 
 def test_leg_by_tcp_reconnects_to_its_contact() -> None:
-    ladder = caller_by_tcp()
-    call(ladder)
-    answer(ladder)
+    ladder = connected_by_tcp()
     ladder.unreachable.add(("tcp", CALLER_HOST))
     ladder.callee.sends("BYE")
     ladder.callee.get(200)
@@ -172,9 +163,7 @@ def test_leg_by_tcp_reconnects_to_its_contact() -> None:
 
 
 def test_broken_connection_leaves_the_call_up() -> None:
-    ladder = caller_by_tcp()
-    call(ladder)
-    answer(ladder)
+    ladder = connected_by_tcp()
     ladder.transport_fails(ladder.caller.flow)
     ladder.caller.flow = ladder.caller.flow._replace(connection=8, port=40124)
     reinvite(ladder.caller, ladder.callee)
