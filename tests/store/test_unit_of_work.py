@@ -18,10 +18,10 @@ from tests.support.acting import Acting, key_of
 from tests.support.stored import NOW_MS
 
 
-def webhook(act: UnitOfWork, webhook_id: str, business: str, kinds: str, disabled_at: int | None = None) -> None:
+def webhook(act: UnitOfWork, webhook_id: str, business: str, kinds: str) -> None:
     act.connection.execute(
-        "INSERT INTO webhook (id, business, sealed, kinds, disabled_at, created_at) VALUES (?, ?, x'', ?, ?, 0)",
-        (webhook_id, business, kinds, disabled_at),
+        "INSERT INTO webhook (id, business, sealed, kinds, created_at) VALUES (?, ?, x'', ?, 0)",
+        (webhook_id, business, kinds),
     )
 
 
@@ -46,21 +46,6 @@ def test_refused_unit_of_work_leaves_no_audit_entry_and_no_event(store: Acting) 
         store.run(do)
     for table in ("audit", "outbox"):
         assert store.reader.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
-
-
-def test_event_is_queued_once_for_each_webhook_of_its_kind(store: Acting) -> None:
-    def do(act: UnitOfWork) -> None:
-        webhook(act, "w1", "acme", "call.ended binding.expired")
-        webhook(act, "w2", "acme", "binding.expired")
-        webhook(act, "w3", "acme", "call.ended binding.expired_not")
-        webhook(act, "w4", "acme", "binding.expired", disabled_at=1)
-        webhook(act, "w5", "other", "binding.expired")
-        for _ in range(2):
-            tell(act, "acme", "binding.expired", "b1.expired", {"a": "13800000001"})
-
-    store.run(do)
-    rows = store.reader.execute("SELECT webhook, event_id, kind, at FROM outbox ORDER BY webhook").fetchall()
-    assert rows == [(w, "b1.expired", "binding.expired", NOW_MS) for w in ("w1", "w2")]
 
 
 def test_user_of_a_command_is_an_operator_with_all_scopes() -> None:

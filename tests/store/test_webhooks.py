@@ -1,0 +1,223 @@
+"""Webhooks and their outbox in the store. Their rules are tested in tests/events/test_webhooks.py."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from relay.errors import StoreError
+from relay.store.database import connect
+from relay.store.unit_of_work import UnitOfWork
+from relay.store.webhooks import (
+    Event,
+    Webhook,
+    dead,
+    dead_letter,
+    dead_letter_old,
+    disable,
+    disable_all,
+    find_webhook,
+    leave_event,
+    oldest,
+    pending_webhooks,
+    put_webhook,
+    refuse,
+    remove,
+    remove_webhook,
+    requeue,
+    set_error,
+    set_schedule,
+    sizes,
+    tell,
+    waiting_of,
+    webhooks_of,
+)
+from tests.support.acting import Acting
+from tests.support.papers import apply
+from tests.support.stored import NOW_MS
+
+URL = "https://shop.example/secret-path"
+HOOK = Webhook("w1", "default", URL, "canary secret", ("call.ended", "binding.expired"), "masked", None, 0, 0, NOW_MS)
+
+
+def put(store: Acting, *hooks: Webhook) -> None:
+    for hook in hooks:
+        store.run(lambda act, hook=hook: put_webhook(act, hook))
+
+
+def queue(store: Acting, *ids: str, webhook: str = "w1") -> list[int]:
+    """Queue events one after the other. Return their places."""
+    for event_id in ids:
+        store.run(lambda act, id_=event_id: leave_event(act, webhook, "call.ended", id_, {"caller": "13800000001"}))
+    return [event.seq for event in waiting(store, webhook) if event.event_id in ids]
+
+
+def waiting(store: Acting, webhook: str = "w1") -> list[Event]:
+    return oldest(store.reader, store.sealer, webhook, 99)
+
+
+def ids(events: list[Event]) -> list[str]:
+    return [event.event_id for event in events]
+
+
+def found(store: Acting, webhook_id: str = "w1", business: str | None = None) -> Webhook | None:
+    return find_webhook(store.reader, store.sealer, webhook_id, business)
+
+
+def test_a_webhook_is_read_back_and_replaced(store: Acting) -> None:
+    put(store, HOOK)
+    assert found(store) == found(store, business="default") == HOOK
+    assert found(store, business="acme") is found(store, "w2") is None
+    changed = HOOK._replace(url="http://10.0.0.1/", internal=True, kinds=("call.ended",), parties="none")
+    put(store, changed)
+    assert found(store) == changed
+    store.run(lambda act: set_schedule(act, "w1", 3, NOW_MS + 9))
+    store.run(lambda act: set_error(act, "w1", "timeout"))
+    later = changed._replace(failures=3, next_at=NOW_MS + 9, last_error="timeout", last_error_at=NOW_MS)
+    assert found(store) == later
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
+def test_secret_url_and_events_are_sealed_in_the_store(store: Acting) -> None:
+    put(store, HOOK)
+    queue(store, "e1")
+    raw = b"".join(file.read_bytes() for file in store.path.parent.glob("relay.db*"))
+    assert b"call.ended" in raw
+    assert b"canary" not in raw and b"secret-path" not in raw and b"13800000001" not in raw
+
+
+@pytest.mark.parametrize(
+    "theft",
+    [
+        "UPDATE webhook SET parties = 'clear'",
+        "UPDATE webhook SET business = 'acme'",
+        "UPDATE webhook SET disabled_at = NULL",
+    ],
+)
+def test_an_altered_webhook_is_an_error(store: Acting, theft: str) -> None:
+    store.run(lambda act: apply(act, "acme", "acme"))
+    put(store, HOOK._replace(disabled_at=NOW_MS))
+    with closing(connect(store.path)) as thief:
+        thief.execute(theft)
+    with pytest.raises(StoreError, match="webhook w1"):
+        found(store)
+
+
+def test_the_address_of_another_webhook_does_not_open(store: Acting) -> None:
+    put(store, HOOK, HOOK._replace(id="w2", url="https://evil.example/"))
+    with closing(connect(store.path)) as thief:
+        (sealed,) = thief.execute("SELECT sealed FROM webhook WHERE id = 'w2'").fetchone()
+        thief.execute("UPDATE webhook SET sealed = ? WHERE id = 'w1'", (sealed,))
+    with pytest.raises(StoreError, match="the webhook w1 was altered"):
+        webhooks_of(store.reader, store.sealer, None, "", 9)
+
+
+def test_webhooks_are_paginated_and_disabled_by_business(store: Acting) -> None:
+    store.run(lambda act: apply(act, "acme", "acme"))
+    put(store, HOOK, HOOK._replace(id="w2", business="acme"), HOOK._replace(id="w3"))
+
+    def page(business: str | None, after: str = "") -> list[str]:
+        return [hook.id for hook in webhooks_of(store.reader, store.sealer, business, after, 2)]
+
+    assert (page(None), page(None, "w2"), page("default"), page("acme")) == (["w1", "w2"], ["w3"], ["w1", "w3"], ["w2"])
+    store.run(lambda act: disable(act, "w1"))
+    store.now_ms += 1
+    store.run(lambda act: disable_all(act, "default"))
+    disabled = [hook.disabled_at for hook in webhooks_of(store.reader, store.sealer, None, "", 9)]
+    assert disabled == [NOW_MS, None, NOW_MS + 1]
+
+
+# -- the outbox
+
+
+def test_event_is_queued_once_for_each_webhook_of_its_kind(store: Acting) -> None:
+    store.run(lambda act: apply(act, "acme", "acme"))
+
+    def do(act: UnitOfWork) -> None:
+        for hook in (
+            HOOK,
+            HOOK._replace(id="w2", kinds=("binding.expired",)),
+            HOOK._replace(id="w3", kinds=("call.ended", "binding.expired_not")),
+            HOOK._replace(id="w4", disabled_at=1),
+            HOOK._replace(id="w5", business="acme"),
+        ):
+            put_webhook(act, hook)
+        for _ in range(2):
+            tell(act, "default", "binding.expired", "b1.expired", {"a": "13800000001"})
+
+    store.run(do)
+    rows = store.reader.execute("SELECT webhook, event_id, kind, at FROM outbox ORDER BY webhook").fetchall()
+    assert [tuple(row) for row in rows] == [(w, "b1.expired", "binding.expired", NOW_MS) for w in ("w1", "w2")]
+
+
+def test_an_event_moved_to_another_webhook_has_no_data(store: Acting) -> None:
+    put(store, HOOK, HOOK._replace(id="w2"))
+    queue(store, "e1")
+    assert [event.data for event in waiting(store)] == [{"caller": "13800000001"}]
+    with closing(connect(store.path)) as thief:
+        thief.execute("UPDATE outbox SET webhook = 'w2'")
+    assert [(event.event_id, event.data) for event in waiting(store, "w2")] == [("e1", None)]
+
+
+def test_delivered_events_and_removed_webhooks_leave_nothing(store: Acting) -> None:
+    put(store, HOOK, HOOK._replace(id="w2"))
+    first, second, third = queue(store, "e1", "e2", "e3")
+    queue(store, "e1", webhook="w2")
+    store.run(lambda act: remove(act, [first, third]))
+    store.run(lambda act: dead_letter(act, [second], "refused"))
+    assert sizes(store.reader) == (1, 1)
+    store.run(lambda act: remove_webhook(act, "w1"))
+    assert (found(store), sizes(store.reader), ids(waiting(store, "w2"))) == (None, (1, 0), ["e1"])
+
+
+def test_dead_letters_are_requeued_at_their_places_for_a_new_period(store: Acting) -> None:
+    put(store, HOOK)
+    seqs = queue(store, "e1", "e2", "e3", "e4")
+    store.run(lambda act: refuse(act, seqs[1], "400"))
+    store.run(lambda act: dead_letter(act, seqs[:3], "gone"))
+    assert ids(waiting(store)) == ["e4"]
+    letters = dead(store.reader, store.sealer, "w1", 0, 2)
+    assert [(one.event_id, one.tries, one.dead_at, one.last_error) for one in letters] == [
+        ("e1", 0, NOW_MS, "gone"),
+        ("e2", 1, NOW_MS, "gone"),
+    ]
+    assert ids(dead(store.reader, store.sealer, "w1", letters[-1].seq, 2)) == ["e3"]
+    store.now_ms += 5
+    assert store.run(lambda act: requeue(act, "w1", ["e2", "e4", "unknown"])) == 1
+    assert [(one.event_id, one.at_ms - NOW_MS, one.tries) for one in waiting(store)] == [("e2", 5, 0), ("e4", 0, 0)]
+    assert store.run(lambda act: requeue(act, "w1", None)) == 2
+    assert ids(waiting(store)) == ["e1", "e2", "e3", "e4"]
+
+
+def test_events_older_than_a_moment_become_dead_letters(store: Acting) -> None:
+    put(store, HOOK, HOOK._replace(id="w2"))
+    queue(store, "e1")
+    queue(store, "e1", webhook="w2")
+    store.now_ms += 1
+    queue(store, "e2")
+    counts = [
+        store.run(lambda act, before_ms=before_ms: dead_letter_old(act, "w1", before_ms, "too old"))
+        for before_ms in (NOW_MS, NOW_MS + 1, NOW_MS + 1)
+    ]
+    assert (counts, ids(waiting(store)), ids(waiting(store, "w2"))) == ([0, 1, 0], ["e2"], ["e1"])
+
+
+def test_webhooks_are_pending_when_events_wait_and_their_time_has_come(store: Acting) -> None:
+    hooks = [HOOK._replace(id=f"w{n}") for n in range(1, 6)]
+    put(store, *hooks)
+    for webhook in ("w1", "w2", "w3", "w4"):
+        queue(store, "e1", webhook=webhook)
+    store.run(lambda act: set_schedule(act, "w2", 1, NOW_MS + 1))
+    store.run(lambda act: disable(act, "w3"))
+    store.run(lambda act: dead_letter(act, [event.seq for event in waiting(store, "w4")], "gone"))
+    assert sorted(pending_webhooks(store.reader, NOW_MS)) == ["w1"]
+    assert sorted(pending_webhooks(store.reader, NOW_MS + 1)) == ["w1", "w2"]
+
+
+def test_waiting_events_are_counted_by_the_beginning_of_their_ids(store: Acting) -> None:
+    put(store, HOOK)
+    seqs = queue(store, "test.1", "test.2", "test.3", "test", "tester.1", "tesu.1")
+    store.run(lambda act: dead_letter(act, seqs[:1], "gone"))
+    assert waiting_of(store.reader, "w1", "test") == 2
+    assert waiting_of(store.reader, "w2", "test") == 0
