@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from tests.interop.in_call_ladders import IN_CALL_FLOWS
-from tests.support.call_flow import CallFlow, ends_by_caller, refused
+from tests.support.call_flow import (
+    CALLEE_IS_CANCELLED,
+    CALLEE_IS_HUNG_UP,
+    CALLER_CANCELS,
+    CALLER_IS_HUNG_UP,
+    CallFlow,
+    ends_by_caller,
+    refused,
+)
 
 SETUP_FLOWS = {
     "caller_hangs_up": ends_by_caller("pause 50", "pause 1"),
     "callee_hangs_up": CallFlow(
-        """
-    > INVITE sdp
-    < 100?
-    < 180
-    < 200
-    > ACK
-    < BYE
-    > 200
-    """,
+        CALLER_IS_HUNG_UP,
         """
     < INVITE
     > 180
@@ -30,27 +30,7 @@ SETUP_FLOWS = {
         200,
         "callee",
     ),
-    "cancel_while_ringing": CallFlow(
-        """
-    > INVITE sdp
-    < 100?
-    < 180
-    > CANCEL
-    < 200
-    < 487
-    > ACK
-    """,
-        """
-    < INVITE
-    > 180
-    < CANCEL
-    > 200
-    > 487 to INVITE
-    < ACK
-    """,
-        "cancelled",
-        487,
-    ),
+    "cancel_while_ringing": CallFlow(CALLER_CANCELS, CALLEE_IS_CANCELLED, "cancelled", 487),
     # RFC 3261 9.1: the callee must not see a CANCEL before it has sent a provisional response.
     "cancel_before_provisional": CallFlow(
         """
@@ -75,15 +55,7 @@ SETUP_FLOWS = {
     ),
     # RFC 3261 9.2: the callee had answered before the CANCEL came; the relay must acknowledge that and hang up.
     "cancel_crosses_the_answer": CallFlow(
-        """
-    > INVITE sdp
-    < 100?
-    < 180
-    > CANCEL
-    < 200
-    < 487
-    > ACK
-    """,
+        CALLER_CANCELS,
         """
     < INVITE
     > 180
@@ -119,14 +91,7 @@ SETUP_FLOWS = {
     > BYE
     < 200
     """,
-        """
-    < INVITE
-    > 180
-    > 200 sdp
-    < ACK
-    < BYE
-    > 200
-    """,
+        CALLEE_IS_HUNG_UP,
         "answered",
         200,
         "caller",
@@ -215,14 +180,7 @@ NO_ANSWER = CallFlow(
     < 480
     > ACK
     """,
-    """
-    < INVITE
-    > 180
-    < CANCEL
-    > 200
-    > 487 to INVITE
-    < ACK
-    """,
+    CALLEE_IS_CANCELLED,
     "no_answer",
     480,
 )
@@ -240,41 +198,13 @@ LATE_ACKNOWLEDGEMENT = CallFlow(
     > BYE
     < 200
     """,
-    """
-    < INVITE
-    > 180
-    > 200 sdp
-    < ACK
-    < BYE
-    > 200
-    """,
+    CALLEE_IS_HUNG_UP,
     "answered",
     200,
     "caller",
 )
 
-TOO_LONG = CallFlow(
-    """
-    > INVITE sdp
-    < 100?
-    < 180
-    < 200
-    > ACK
-    < BYE
-    > 200
-    """,
-    """
-    < INVITE
-    > 180
-    > 200 sdp
-    < ACK
-    < BYE
-    > 200
-    """,
-    "answered",
-    200,
-    "relay",
-)
+TOO_LONG = CallFlow(CALLER_IS_HUNG_UP, CALLEE_IS_HUNG_UP, "answered", 200, "relay")
 
 
 def refusing(status: int) -> str:

@@ -15,6 +15,7 @@ from tests.interop.test_asterisk import BetweenPbxs, hang_up_all, pbxs
 from tests.interop.test_softphones import assert_each_knows_only_itself, by_time, talk
 from tests.support.addresses import CALLEE, Address, free
 from tests.support.asterisk import Robot
+from tests.support.call_flow import CALLEE_IS_HUNG_UP
 from tests.support.relay_process import A, B, RelayProcess, Setup, X
 from tests.support.sipp import Sipp, Traffic
 from tests.support.sipp_calls import BACK, FORTH
@@ -32,16 +33,6 @@ CALLER_LADDER = """
     pause 100
     > BYE
     < 200
-    """
-
-
-CALLEE_LADDER = """
-    < INVITE
-    > 180
-    > 200 sdp
-    < ACK
-    < BYE
-    > 200
     """
 
 
@@ -202,10 +193,10 @@ def test_sipp_registers_is_called_and_calls(start_relay: StartRelay, tmp_path: P
     """
     plays(tmp_path, "registers", register, address, relay)
     assert relay.wait_for_event("login.registered")["source"] == CALLEE
-    callee = Sipp(tmp_path, "callee", CALLEE_LADDER, address)
+    callee = Sipp(tmp_path, "callee", CALLEE_IS_HUNG_UP, address)
     _, by_callee = calls(tmp_path, relay, callee)
     assert by_callee.received[0].uri == f"sip:{B}@{address}"
-    caller_side = Sipp(tmp_path, "callee", CALLEE_LADDER, relay.setup.caller)
+    caller_side = Sipp(tmp_path, "callee", CALLEE_IS_HUNG_UP, relay.setup.caller)
     plays(tmp_path, "calls", CALLER_LADDER, address, relay)
     caller_side.finish()
     challenged = CALLER_LADDER.replace(
@@ -213,7 +204,7 @@ def test_sipp_registers_is_called_and_calls(start_relay: StartRelay, tmp_path: P
         f"> INVITE sdp\n    < 401 challenge\n    > ACK\n    > INVITE sdp fresh\n        {credentials}\n",
         1,
     )
-    caller_side = Sipp(tmp_path, "callee", CALLEE_LADDER, relay.setup.caller)
+    caller_side = Sipp(tmp_path, "callee", CALLEE_IS_HUNG_UP, relay.setup.caller)
     plays(tmp_path, "challenged", challenged, free(CALLEE), relay)
     caller_side.finish()
     assert [(record["outcome"], record["peer_in"]) for record in by_time(relay)] == [

@@ -18,6 +18,7 @@ import pytest
 from relay.net.control import ControlClient, control_path
 from tests.interop.conftest import StartRelay
 from tests.support.addresses import CALLEE, CALLER, Address, free
+from tests.support.call_flow import CALLEE_IS_CANCELLED
 from tests.support.crashes import BINDINGS, PARTIES, check_records, numbers_of, setup_for
 from tests.support.load import Load, LoadCallee, LoadCaller
 from tests.support.relay_process import RelayProcess
@@ -42,14 +43,6 @@ CALLER_LADDER = """
     < 503
     > ACK
 """
-CALLEE_LADDER = """
-    < INVITE
-    > 180
-    < CANCEL
-    > 200
-    > 487 to INVITE
-    < ACK
-"""
 
 
 @pytest.mark.timeout(400)
@@ -66,7 +59,7 @@ async def test_every_caller_is_answered_and_every_callee_cancelled(start_relay: 
     caller = LoadCaller(setup.caller, setup.relay, chance, lambda: numbers_of(chance))
     callee = LoadCallee(setup.callee, setup.relay, chance)
     control = free(CALLER)
-    ringing = Sipp(tmp_path, "rings", CALLEE_LADDER, rings_at, calls=TOO_MANY, timeout_s=390)
+    ringing = Sipp(tmp_path, "rings", CALLEE_IS_CANCELLED, rings_at, calls=TOO_MANY, timeout_s=390)
     calling = Sipp(
         tmp_path, "calls", CALLER_LADDER, free(CALLER), calls_to=setup.relay, numbers=[(RING[1], RING[0])],
         calls=TOO_MANY, rate=RINGING_PER_SECOND, timeout_s=390, options=["-ci", control.host, "-cp", str(control.port)],

@@ -18,9 +18,9 @@ def sent(parts: Parts) -> Request:
     return message
 
 
-def grant(parts: Parts, request: Request, seconds: int, now: float) -> None:
+def answer(parts: Parts, request: Request, now: float, status: int = 200, more: str = "") -> None:
     lines = "".join(f"{name}: {request.get(name)}\r\n" for name in ("via", "from", "to", "call-id", "cseq"))
-    response = parse_message(f"SIP/2.0 200 OK\r\n{lines}Expires: {seconds}\r\n\r\n".encode())
+    response = parse_message(f"SIP/2.0 {status} x\r\n{lines}{more}\r\n".encode())
     assert isinstance(response, Response)
     assert parts.transactions.receive_response(response, now)
 
@@ -32,7 +32,7 @@ def test_registration_is_made_and_removed_with_its_peer() -> None:
     first = sent(parts)
     assert (first.method, first.get("expires")) == ("REGISTER", "3600")
     assert not registrations.holds("carrier", 0.1)
-    grant(parts, first, 100, 0.1)
+    answer(parts, first, 0.1, more="Expires: 100\r\n")
     assert registrations.holds("carrier", 100.0)
     assert not registrations.holds("carrier", 100.2)
 
@@ -40,7 +40,7 @@ def test_registration_is_made_and_removed_with_its_peer() -> None:
     registrations.follow(1.0)
     last = sent(parts)
     assert (last.get("expires"), last.call_id, registrations.leaving) == ("0", first.call_id, 1)
-    grant(parts, last, 0, 1.1)
+    answer(parts, last, 1.1, more="Expires: 0\r\n")
     assert registrations.leaving == 0
 
 
@@ -67,20 +67,13 @@ def pings_sent(parts: Parts) -> list[Request]:
     return [message for message in messages if isinstance(message, Request)]
 
 
-def answer(parts: Parts, request: Request, status: int, now: float) -> None:
-    lines = "".join(f"{name}: {request.get(name)}\r\n" for name in ("via", "from", "to", "call-id", "cseq"))
-    response = parse_message(f"SIP/2.0 {status} x\r\n{lines}\r\n".encode())
-    assert isinstance(response, Response)
-    assert parts.transactions.receive_response(response, now)
-
-
 def test_target_is_pinged_at_its_interval() -> None:
     _, parts = pinging()
     for now in (1.0, 11.0):
         parts.timers.run(now)
         (ping,) = pings_sent(parts)
         assert (ping.method, ping.uri) == ("OPTIONS", "sip:192.0.2.22")
-        answer(parts, ping, 404, now)
+        answer(parts, ping, now, 404)
 
 
 def test_failed_pings_take_a_target_down_and_an_answer_brings_it_up() -> None:
@@ -89,11 +82,11 @@ def test_failed_pings_take_a_target_down_and_an_answer_brings_it_up() -> None:
     for now, is_down in ((1.0, False), (11.0, True)):
         parts.timers.run(now)
         (ping,) = pings_sent(parts)
-        answer(parts, ping, 503, now)
+        answer(parts, ping, now, 503)
         assert place.is_down is is_down
     parts.timers.run(21.0)
     (ping,) = pings_sent(parts)
-    answer(parts, ping, 200, 21.0)
+    answer(parts, ping, 21.0)
     assert not place.is_down
     assert [note.event for note in parts.outbox.take_actions() if isinstance(note, Note)] == ["target.up"]
 

@@ -21,24 +21,30 @@ def world() -> World:
     return World()
 
 
+# -- every request
+
+
+@pytest.mark.parametrize(("method", "times"), [("INVITE", INVITE_TIMES), ("BYE", BYE_TIMES)])
+def test_request_is_retransmitted_until_it_times_out(world: World, method: str, times: list[float]) -> None:
+    """Timers A and B: doubling intervals; timers E and F: intervals up to T2."""
+    transaction = world.request(method)
+    world.run_out()
+    assert world.times_of(method.encode()) == times
+    assert world.heard == [(32.0, "timeout")]
+    assert transaction.done
+    assert world.is_empty
+
+
+@pytest.mark.parametrize("method", ["INVITE", "BYE"])
+def test_request_is_sent_once_on_a_reliable_flow_and_times_out(world: World, method: str) -> None:
+    world.request(method, TCP)
+    world.run_out()
+    assert world.times_of(method.encode()) == [0.0]
+    assert world.heard == [(32.0, "timeout")]
+    assert world.is_empty
+
+
 # -- INVITE
-
-
-def test_timer_a_retransmits_the_invite_at_doubling_intervals_until_timer_b(world: World) -> None:
-    invite = world.request("INVITE")
-    world.run_out()
-    assert world.times_of(b"INVITE") == INVITE_TIMES
-    assert world.heard == [(32.0, "timeout")]
-    assert invite.done
-    assert world.is_empty
-
-
-def test_invite_is_sent_once_on_a_reliable_flow_with_timer_b(world: World) -> None:
-    world.request("INVITE", TCP)
-    world.run_out()
-    assert world.times_of(b"INVITE") == [0.0]
-    assert world.heard == [(32.0, "timeout")]
-    assert world.is_empty
 
 
 def test_lost_invite_and_lost_100_cost_one_retransmission_each(world: World) -> None:
@@ -248,22 +254,6 @@ def test_abandon_has_no_effect_before_a_provisional_and_after_the_final_response
 
 
 # -- other requests
-
-
-def test_timer_e_retransmits_a_bye_at_intervals_up_to_t2_until_timer_f(world: World) -> None:
-    bye = world.request("BYE")
-    world.run_out()
-    assert world.times_of(b"BYE") == BYE_TIMES
-    assert world.heard == [(32.0, "timeout")]
-    assert bye.done
-    assert world.is_empty
-
-
-def test_bye_is_sent_once_on_a_reliable_flow_with_timer_f(world: World) -> None:
-    world.request("BYE", TCP)
-    world.run_out()
-    assert world.times_of(b"BYE") == [0.0]
-    assert world.heard == [(32.0, "timeout")]
 
 
 def test_timer_e_is_t2_after_a_provisional_response(world: World) -> None:

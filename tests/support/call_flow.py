@@ -4,6 +4,42 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Halves of several flows.
+CALLER_CANCELS = """
+    > INVITE sdp
+    < 100?
+    < 180
+    > CANCEL
+    < 200
+    < 487
+    > ACK
+    """
+CALLER_IS_HUNG_UP = """
+    > INVITE sdp
+    < 100?
+    < 180
+    < 200
+    > ACK
+    < BYE
+    > 200
+    """
+CALLEE_IS_HUNG_UP = """
+    < INVITE
+    > 180
+    > 200 sdp
+    < ACK
+    < BYE
+    > 200
+    """
+CALLEE_IS_CANCELLED = """
+    < INVITE
+    > 180
+    < CANCEL
+    > 200
+    > 487 to INVITE
+    < ACK
+    """
+
 
 @dataclass(frozen=True)
 class CallFlow:
