@@ -189,6 +189,7 @@ def test_stray_messages_are_limited_per_second() -> None:
     assert not shared.shares.admits_stray("pbx", 1.9)
     assert shared.shares.admits_stray("pbx", 2.0)
     assert shared.shares.counts == {"pbx": 1}
+    assert notes(shared) == [Note("peer.over_share", {"peer": "pbx", "of": "messages"})]
 
 
 def test_full_bound_is_not_attributed_to_a_peer() -> None:

@@ -1,11 +1,14 @@
-"""One peer floods, and another peer's call is not affected."""
+"""One peer floods: the log names it, and another peer's call is not affected."""
 
 from __future__ import annotations
+
+import pytest
 
 from relay.call.invite_session import TRYING_S
 from relay.defence.limits import STRAYS_PER_S
 from relay.defence.shedding import Rank
 from relay.model.settings import Limits
+from tests.call.support import invite
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, Ladder, X, connect, hang_up, peer
 from tests.ladder.side import Side
 
@@ -21,7 +24,7 @@ def with_third_peer(**limits: int) -> tuple[Ladder, Side]:
 
 
 def floods(ladder: Ladder, count: int) -> list[int]:
-    """New calls of the caller, without ACKs; returns their final statuses."""
+    """Half-open calls of the caller, which nobody answers; returns the final statuses of those refused."""
     side = ladder.caller
     for number in range(count):
         side.call_id = side.tag = f"flood{number}"
@@ -31,6 +34,18 @@ def floods(ladder: Ladder, count: int) -> list[int]:
     return [status for status in statuses if status > 100]
 
 
+def said(ladder: Ladder) -> list[tuple[str, str, object]]:
+    """What the log says of peers, with their names."""
+    notes = [note for note in ladder.notes if note.event.startswith("peer.")]
+    return [(note.level, note.event, note.fields["peer"]) for note in notes]
+
+
+def warned_of(ladder: Ladder) -> object:
+    """The limit of which the log warns with the flooding peer's name, once and of no other."""
+    assert said(ladder) == [("warning", "peer.over_share", "pbx")]
+    return next(note.fields["of"] for note in ladder.notes if note.event == "peer.over_share")
+
+
 def others_call_goes_on(ladder: Ladder, other: Side) -> None:
     other.invites(X)
     ladder.run(TRYING_S)
@@ -38,13 +53,14 @@ def others_call_goes_on(ladder: Ladder, other: Side) -> None:
     other.gets_nothing()
 
 
-def test_flood_of_calls_leaves_room_for_other_peers() -> None:
+def test_flood_of_half_open_calls_leaves_room_for_other_peers() -> None:
     ladder, other = with_third_peer(max_calls=PLACES)
     assert floods(ladder, 3 * PLACES) == [503] * (3 * PLACES - CALL_ALONE)
     refused = [record.outcome for record, _ in ladder.records.values() if record.ended_at]
     assert refused == ["over_limit"] * (3 * PLACES - CALL_ALONE), "each refused attempt has its record"
     others_call_goes_on(ladder, other)
     assert ladder.engine.over_share() == {"pbx": 3 * PLACES - CALL_ALONE}
+    assert warned_of(ladder) == "calls"
 
 
 def test_flood_of_look_ups_leaves_room_for_other_peers() -> None:
@@ -52,6 +68,8 @@ def test_flood_of_look_ups_leaves_room_for_other_peers() -> None:
     ladder.hold_look_ups = True
     assert floods(ladder, 3 * PLACES) == [503] * (3 * PLACES - CALL_ALONE)
     others_call_goes_on(ladder, other)
+    assert ladder.engine.over_share() == {"pbx": 3 * PLACES - CALL_ALONE}
+    assert warned_of(ladder) == "look-ups"
 
 
 def test_flood_of_transactions_leaves_room_for_other_peers() -> None:
@@ -62,16 +80,16 @@ def test_flood_of_transactions_leaves_room_for_other_peers() -> None:
     assert ladder.engine.shed() == {"pbx": 3 * PLACES - CALL_ALONE}
     others_call_goes_on(ladder, other)
     assert not ladder.records
+    assert ladder.engine.over_share() == {"pbx": 3 * PLACES - CALL_ALONE}
+    assert warned_of(ladder) == "transactions"
 
 
 def test_peer_over_its_limit_is_logged_once() -> None:
     ladder, _ = with_third_peer(max_calls=PLACES)
     floods(ladder, 3 * PLACES)
-    events = [(note.event, note.fields["peer"]) for note in ladder.notes if note.event.startswith("peer.")]
-    assert events == [("peer.over_share", "pbx")]
+    assert warned_of(ladder) == "calls"
     ladder.run(20.0)
-    events = [(note.event, note.fields["peer"]) for note in ladder.notes if note.event.startswith("peer.")]
-    assert events == [("peer.over_share", "pbx"), ("peer.within_share", "pbx")]
+    assert said(ladder) == [("warning", "peer.over_share", "pbx"), ("info", "peer.within_share", "pbx")]
 
 
 def test_ended_calls_free_their_places() -> None:
@@ -104,6 +122,7 @@ def test_flood_of_strays_is_dropped_but_not_the_peers_calls() -> None:
     ladder.deliver(side.sent["ACK"].replace(b"ACK", b"BYE").replace(b"tag=", b"tag=x"), side.flow)
     side.gets_nothing()
     assert engine.over_share() == {"pbx": len(strays) + 1}
+    assert warned_of(ladder) == "messages"
     ladder.deliver(
         side.sent["ACK"].replace(b"ACK", b"REGISTER").replace(f";tag={side.remote_tag}".encode(), b""), side.flow
     )
@@ -112,3 +131,20 @@ def test_flood_of_strays_is_dropped_but_not_the_peers_calls() -> None:
     assert engine.sort(side.sent["INVITE"], side.flow, 0.0, ladder.now, lasts=True) is Rank.NEW
     assert engine.sort(strays[0], side.flow, 0.0, ladder.now + 1.0, lasts=True) is Rank.INSIDE
     hang_up(ladder)
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "BYE"])
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_flood_of_requests_outside_calls_names_its_peer(method: str, transport: str) -> None:
+    """Whichever of its ports, or whoever in its name, sends them."""
+    ladder, other = with_third_peer()
+    side = ladder.caller
+    stream = int(transport == "tcp")
+    flow = side.flow._replace(transport=transport, listener=stream, port=40_000, connection=stream)
+    data = invite(f"Via: SIP/2.0/{transport.upper()} {CALLER_HOST}:40000;branch=z9hG4bKa", method=method).serialize()
+    for number in range(STRAYS_PER_S + 1):
+        assert not said(ladder), number
+        ladder.deliver(data.replace(b"branch=z9hG4bKa", b"branch=z9hG4bK%d" % number), flow)
+    assert warned_of(ladder) == "messages"
+    assert ladder.engine.over_share() == {"pbx": 1}
+    others_call_goes_on(ladder, other)
