@@ -1,4 +1,4 @@
-"""Imports point one way, and the pure core reads no clock, random source or socket."""
+"""Imports point one way, the pure core reads no clock, random source or socket, and each module has its tests."""
 
 from __future__ import annotations
 
@@ -46,3 +46,9 @@ def test_modules_do_not_import_each_other_in_circles() -> None:
     modules = {counts["module_of"](path): path.read_text() for path in Path("relay").rglob("*.py")}
     graph = {name: counts["imported"](text, modules) - {name, "relay"} for name, text in modules.items()}
     assert counts["circles"](graph) == []
+
+
+def test_each_module_has_a_test_file_of_its_name() -> None:
+    """So that who changes a module knows which tests to read and to run."""
+    untested = runpy.run_path("scripts/counts")["untested"]
+    assert untested(Path(), sorted(Path("relay").rglob("*.py"))) == []
