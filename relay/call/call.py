@@ -161,7 +161,7 @@ class Call(OpenRecord):
 
     def closed(self, verdict: Verdict, by: str, reason: str, then: Continuation, now: float) -> None:
         """The attempt failed: commit the record, then answer the caller."""
-        self.session = None
+        self.session = self._recorder = None
         self._enter(REFUSE)
         self.ended_at = self.wall_ms(now)
         self.sip_status, self.q850_cause, self.outcome = verdict.status, verdict.q850_cause or None, verdict.outcome

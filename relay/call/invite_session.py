@@ -263,6 +263,7 @@ class InviteSession(SessionBase):
         self._failed(None, masking.NO_PROGRESS if why == "timeout" else masking.NO_CONNECTION, now)
 
     def unusable(self, error: ProtocolError | ParseError, now: float) -> None:
+        self._attempt = None
         if isinstance(error, masking.NotAnchored):
             self.refuse(admission.MEDIA_FAILED, now)
         else:

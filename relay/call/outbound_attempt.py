@@ -338,6 +338,7 @@ class OutboundAttempt:
             self._session.refused(response.status, extra, now)
 
     def _answered(self, response: Response, now: float) -> None:
+        self._sent = None
         self._dialogs.calling_tags.discard(self._local_tag)
         leg = self._legs.get(response.to_tag or "")
         if leg is not None and leg is self._won:

@@ -71,7 +71,8 @@ class Timer:
 
 
 class Callback(Timer):
-    """A single-use timer that calls a function. On cancellation it drops the reference to the function."""
+    """A single-use timer that calls a function. It drops the reference to the function when it fires or is cancelled:
+    the function's owner often holds the timer, and both would be a cycle."""
 
     __slots__ = ("_function",)
 
@@ -80,7 +81,8 @@ class Callback(Timer):
         self._function = function
 
     def fire(self, now: float) -> None:
-        self._function(now)
+        function, self._function = self._function, _nothing
+        function(now)
 
     def disarm(self) -> None:
         self.armed = 0
@@ -88,7 +90,7 @@ class Callback(Timer):
 
 
 def _nothing(_: float) -> None:
-    """Placeholder of a cancelled timer's function."""
+    """Placeholder of the function of a timer that is over."""
 
 
 _Timers = set[Timer]  # in the class below `set` is a method

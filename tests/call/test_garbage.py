@@ -8,11 +8,12 @@ from functools import partial
 
 import pytest
 
-from relay.model.settings import Account
+from relay.model.call import Route
+from relay.model.settings import Account, Announcements
 from relay.peers.user_agent import ClientRequest
 from relay.privacy.messages import OutgoingRequest, Reply
 from tests.ladder.anchored import AnchoredLadder
-from tests.ladder.ladder import ANSWER, CALLEE_HOST, CALLER_HOST, Ladder, X, connect, peer
+from tests.ladder.ladder import ANSWER, AXB, CALLEE_HOST, CALLER_HOST, Ladder, X, call, connect, peer, ring
 
 
 def _call_that_is_hung_up(ladder: Ladder) -> None:
@@ -87,12 +88,67 @@ def _played(kind: type[Ladder], play: Callable[[Ladder], None]) -> Ladder:
     return ladder
 
 
+def _call_of_the_maximum_duration() -> Ladder:
+    ladder = Ladder(max_call_s=60.0)
+    connect(ladder)
+    return ladder
+
+
+def _call_without_a_refresh() -> Ladder:
+    ladder = Ladder()
+    connect(ladder, headers_of_answer="Session-Expires: 90;refresher=uac\r\n")
+    return ladder
+
+
+def _call_without_the_callers_ack() -> Ladder:
+    ladder = Ladder()
+    connect(ladder, acknowledge=False)
+    return ladder
+
+
+def _answer_that_crosses_the_cancel() -> Ladder:
+    ladder = Ladder()
+    ring(ladder)
+    ladder.caller.gives_up()
+    ladder.callee.answers(200, body=ANSWER)
+    return ladder
+
+
+def _answer_that_rtpengine_rejects() -> Ladder:
+    ladder = AnchoredLadder()
+    call(ladder)
+    ladder.rtpengine.works = False
+    ladder.callee.answers(200, body=ANSWER)
+    return ladder
+
+
+def _refusal_that_is_announced() -> Ladder:
+    ladder = AnchoredLadder(routes={}, announcements=Announcements(refused=True))
+    ladder.caller.calls(X)
+    ladder.caller.get(183)
+    return ladder
+
+
+def _recorded_call_without_an_answer() -> Ladder:
+    recorded = {way: route._replace(record=True) for way, route in AXB.items() if isinstance(route, Route)}
+    ladder = AnchoredLadder(routes=recorded, recording=True, ring_timeout_s=60.0)
+    ring(ladder)
+    return ladder
+
+
 @pytest.mark.parametrize(
     "play",
     [
         _message_that_the_second_target_takes,
         _message_that_is_refused,
         _call_that_is_challenged,
+        _call_of_the_maximum_duration,
+        _call_without_a_refresh,
+        _call_without_the_callers_ack,
+        _answer_that_crosses_the_cancel,
+        _answer_that_rtpengine_rejects,
+        _refusal_that_is_announced,
+        _recorded_call_without_an_answer,
         *(
             pytest.param(partial(_played, kind, play), id=f"{kind.__name__}{play.__name__}")
             for kind in (Ladder, AnchoredLadder)
