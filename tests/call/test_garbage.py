@@ -13,7 +13,9 @@ from relay.model.settings import Account, Announcements
 from relay.peers.user_agent import ClientRequest
 from relay.privacy.messages import OutgoingRequest, Reply
 from tests.ladder.anchored import AnchoredLadder
-from tests.ladder.ladder import ANSWER, AXB, CALLEE_HOST, CALLER_HOST, Ladder, X, call, connect, peer, ring
+from tests.ladder.descriptions import ANSWER
+from tests.ladder.ladder import Ladder, call, connect, ring
+from tests.ladder.settings import AXB, CALLEE_HOST, CALLER_HOST, X, peer
 
 
 def _call_that_is_hung_up(ladder: Ladder) -> None:

@@ -7,7 +7,8 @@ from itertools import permutations
 import pytest
 
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import Ladder, X
+from tests.ladder.ladder import Ladder
+from tests.ladder.settings import X
 
 ENDS = ("cancel", "refusal", "answer", "ring timeout", "shutdown")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.ladder.ladder import Ladder, X
+from tests.ladder.ladder import Ladder
+from tests.ladder.settings import X
 
 
 def test_invite_contains_only_the_relays_own_headers() -> None:

@@ -6,7 +6,8 @@ from relay.model.call import Refusal, Route
 from relay.sip.message import Flow
 from tests.canary.marks import ALICE, BOB, Marks
 from tests.canary.stuffing import stuff
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, Ladder
+from tests.ladder.ladder import Ladder
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST
 from tests.ladder.side import Side
 
 

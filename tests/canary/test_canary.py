@@ -11,23 +11,9 @@ from relay.sip.message import Request, Response
 from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB
 from tests.canary.stuffing import planted, stuff
-from tests.ladder.ladder import (
-    ANSWER,
-    HELD,
-    HOLD,
-    NO_BINDING,
-    OFFER,
-    SECOND_HOST,
-    A,
-    B,
-    X,
-    bye,
-    call,
-    connect,
-    hang_up,
-    is_hung_up,
-    ring,
-)
+from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
+from tests.ladder.ladder import bye, call, connect, hang_up, is_hung_up, ring
+from tests.ladder.settings import NO_BINDING, SECOND_HOST, A, B, X
 
 FORMS = {"as they come": (0, False), "turned": (3, False), "multipart": (5, True)}
 

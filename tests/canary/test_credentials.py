@@ -8,20 +8,9 @@ from relay.model.settings import Account
 from relay.sip.message import Request
 from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB
-from tests.ladder.ladder import (
-    ANSWER,
-    CALLEE_HOST,
-    CALLER_HOST,
-    EITHER,
-    HOLD,
-    X,
-    answer,
-    connect,
-    connected,
-    hang_up,
-    peer,
-    sides,
-)
+from tests.ladder.descriptions import ANSWER, HOLD
+from tests.ladder.ladder import EITHER, answer, connect, connected, hang_up, sides
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, X, peer
 from tests.ladder.side import Side
 from tests.ladder.test_logins import phone_peer, registers
 

@@ -13,7 +13,8 @@ from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB, Marks
 from tests.canary.stuffing import ATTRIBUTES, HEADERS, PARTLY
 from tests.ladder.checks import Checks
-from tests.ladder.ladder import ANSWER, OFFER, X
+from tests.ladder.descriptions import ANSWER, OFFER
+from tests.ladder.settings import X
 
 SCENES = settings(max_examples=100)
 

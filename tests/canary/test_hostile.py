@@ -12,20 +12,8 @@ from relay.sip.message import parse_message
 from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB
 from tests.ladder.descriptions import ANSWER, OFFER
-from tests.ladder.ladder import (
-    CALLEE_HOST,
-    CALLER_HOST,
-    RELAY,
-    A,
-    B,
-    Ladder,
-    X,
-    answer,
-    call,
-    connect,
-    hang_up,
-    settings_for,
-)
+from tests.ladder.ladder import Ladder, answer, call, connect, hang_up
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, RELAY, A, B, X, settings_for
 from tests.support.targets import target_at
 
 

@@ -13,7 +13,8 @@ from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB, Marks
 from tests.canary.stuffing import stuff
 from tests.canary.test_generated import SCENES, lines, quiet
-from tests.ladder.ladder import EITHER, X, sides
+from tests.ladder.ladder import EITHER, sides
+from tests.ladder.settings import X
 
 MARKS = {"caller": ALICE, "callee": BOB}
 FORMS = (0, 3)  # how header lines are written

@@ -19,7 +19,7 @@ from tests.canary.test_anchored import AnchoredCanary
 from tests.canary.test_generated import Recording
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import X
+from tests.ladder.settings import X
 from tests.ladder.side import Side
 
 STEPS = 60

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import ip_network
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -18,84 +17,23 @@ from relay.call.engine import Engine
 from relay.call.recovery import KeptAttempt
 from relay.model.actions import CallEvent, Commit, DropAttempt, KeepAttempt, LookUp, Mediate, Note, Send, SendAll
 from relay.model.call import CallRecord, Refusal, Route
-from relay.model.settings import Listener, Peer, PeerRoute, Settings
 from relay.sip.message import Flow, Request
 from tests.ladder.checks import Checks, check_glance
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
+from tests.ladder.settings import (
+    AXB,
+    CALLEE_HOST,
+    CALLER_HOST,
+    NO_BINDING,
+    NUMBER_UNKNOWN,
+    STRANGER_HOST,
+    A,
+    B,
+    X,
+    routes_to,
+    settings_for,
+)
 from tests.ladder.side import Side
-from tests.support.targets import target_at
-
-__all__ = [
-    "ANSWER",
-    "EITHER",
-    "HELD",
-    "HOLD",
-    "OFFER",
-    "A",
-    "B",
-    "Ladder",
-    "Side",
-    "X",
-    "Y",
-    "answer",
-    "bye",
-    "call",
-    "complete",
-    "connect",
-    "connected",
-    "hang_up",
-    "is_taken_up",
-    "reinvite",
-    "ring",
-    "sides",
-    "update",
-]
-
-A, B = "8613800000001", "8613900000002"
-X, Y = "700100000010001", "700100000010002"
-RELAY, RELAY_IPV6 = "127.0.0.10", "fd00::10"
-CALLER_HOST, CALLEE_HOST, SECOND_HOST = "127.0.0.11", "127.0.0.22", "127.0.0.23"
-NO_BINDING = Refusal("no_binding", 403, 21)
-NUMBER_UNKNOWN = Refusal("number_unknown", 404, 1)
-STRANGER_HOST = "127.0.0.66"
-
-
-def settings_for(**changes: object) -> Settings:
-    """A listener per transport; a peer for the caller, one for the callee, and a second one for the callee."""
-    values: dict[str, object] = {
-        "listeners": (
-            Listener("udp", RELAY, 5060, RELAY),
-            Listener("tcp", RELAY, 5060, RELAY),
-            Listener("udp", RELAY_IPV6, 5060, f"[{RELAY_IPV6}]"),
-        ),
-        "peers": (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), peer("second", SECOND_HOST)),
-        "routes": _tried(("carrier",)),
-        "prefixes": (X[:11],),
-    }
-    return Settings(**{**values, **changes})  # type: ignore[arg-type]
-
-
-def _tried(peers: tuple[str, ...]) -> tuple[PeerRoute, ...]:
-    return (PeerRoute("", peers), PeerRoute("86138", ("pbx",)))
-
-
-def peer(
-    name: str, host: str, port: int = 5060, transport: Literal["udp", "tcp", "tls"] = "udp", **changes: object
-) -> Peer:
-    values: dict[str, object] = {
-        "name": name,
-        "targets": (target_at(host, port, transport),),
-        "tcp_allowed": False,
-        "sources": (ip_network(host),),
-        **changes,
-    }
-    return Peer(**values)  # type: ignore[arg-type]
-
-
-AXB = {
-    (X, A): Route("b1", "AXB", "default", "order-1", B, X, industrial_id="88.101.1/7"),
-    (X, B): Route("b1", "AXB", "default", "order-1", A, X, industrial_id="88.101.1/7"),
-}
 
 
 class Ladder:
@@ -112,7 +50,7 @@ class Ladder:
     ) -> None:
         self.now = 1000.0
         self._clock_offset_s = 1_800_000_000.0
-        self.settings = settings_for(**{"routes": _tried(tried), **settings})
+        self.settings = settings_for(**{"routes": routes_to(tried), **settings})
         self.routes = dict(AXB if routes is None else routes)
         self._tokens = self._make_tokens()
         self.records: dict[str, tuple[CallRecord, bytes | None]] = {}

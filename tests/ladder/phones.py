@@ -12,7 +12,8 @@ from typing import Literal
 
 from relay.sip.message import Flow, Request, Response, parse_message
 from tests.ladder.descriptions import ANSWER, HELD, HOLD
-from tests.ladder.ladder import Ladder, X
+from tests.ladder.ladder import Ladder
+from tests.ladder.settings import X
 from tests.ladder.side import Side, ack_to_refusal
 
 Fate = Literal["arrives", "is lost", "comes twice", "is late", "comes twice, late"]

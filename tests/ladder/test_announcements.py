@@ -13,21 +13,8 @@ from relay.sip.message import Message
 from tests.ladder import anchored
 from tests.ladder.anchored import RTPENGINE, SOUND_S, AnchoredLadder
 from tests.ladder.descriptions import ANSWER, HOLD, OFFER
-from tests.ladder.ladder import (
-    AXB,
-    EITHER,
-    SECOND_HOST,
-    A,
-    X,
-    call,
-    connect,
-    hang_up,
-    is_hung_up,
-    reinvite,
-    restart,
-    settings_for,
-    sides,
-)
+from tests.ladder.ladder import EITHER, call, connect, hang_up, is_hung_up, reinvite, restart, sides
+from tests.ladder.settings import AXB, SECOND_HOST, A, X, settings_for
 
 REFUSED = Announcements(refused=True)
 BOTH = Announcements(begin=True, ending=True)

@@ -6,7 +6,8 @@ import pytest
 
 from relay.call.invite_session import TRYING_S
 from tests.ladder.descriptions import ANSWER, OFFER
-from tests.ladder.ladder import Ladder, X, answer, call, call_without_offer, complete, connect, hang_up
+from tests.ladder.ladder import Ladder, answer, call, call_without_offer, complete, connect, hang_up
+from tests.ladder.settings import X
 
 
 def test_100_is_sent_first(ladder: Ladder) -> None:

@@ -10,7 +10,8 @@ import pytest
 from relay.defence.bans import MOST_UNPROVEN_PER_S
 from relay.model.settings import Limits, Settings
 from relay.sip.message import Flow
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, Ladder, X, connect, hang_up, peer
+from tests.ladder.ladder import Ladder, connect, hang_up
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, X, peer
 from tests.ladder.test_logins import PBX, PHONE, PHONE_HOST, asks_to_register, challenged, credentials, registers
 
 LIMITS = Limits(ban_after=20)

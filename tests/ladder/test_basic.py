@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.ladder.ladder import ANSWER, OFFER, A, B, Ladder, X, bye, call, connect
+from tests.ladder.descriptions import ANSWER, OFFER
+from tests.ladder.ladder import Ladder, bye, call, connect
+from tests.ladder.settings import A, B, X
 
 
 @pytest.fixture

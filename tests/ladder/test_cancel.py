@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import SECOND_HOST, Ladder, X, bye, call, hang_up, ring
+from tests.ladder.ladder import Ladder, bye, call, hang_up, ring
+from tests.ladder.settings import SECOND_HOST, X
 
 
 def is_cancelled(ladder: Ladder) -> None:

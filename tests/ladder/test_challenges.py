@@ -9,20 +9,9 @@ from relay.sip.digest import parse_credentials
 from relay.sip.message import Request
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER, HOLD, as_long_as
-from tests.ladder.ladder import (
-    CALLEE_HOST,
-    CALLER_HOST,
-    EITHER,
-    Ladder,
-    Side,
-    X,
-    call,
-    complete,
-    connect,
-    connected,
-    hang_up,
-    peer,
-)
+from tests.ladder.ladder import EITHER, Ladder, call, complete, connect, connected, hang_up
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, X, peer
+from tests.ladder.side import Side
 
 ACCOUNT = Account("trunk", "secret")
 REALM = "carrier.example"

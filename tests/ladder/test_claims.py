@@ -12,7 +12,9 @@ from relay.model.settings import Account, CallerNumbers, Peer
 from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import RefusalCaps, Rules
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, A, B, Ladder, Side, X, Y, answer, peer
+from tests.ladder.ladder import Ladder, answer
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, SECOND_HOST, A, B, X, Y, peer
+from tests.ladder.side import Side
 from tests.ladder.test_logins import PHONE_HOST, asks_to_register, challenged, credentials, registers
 from tests.policy.cases import BOUND, FOUND
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from relay.model.call import CallRecord
-from tests.ladder.ladder import EITHER, Ladder, X, bye, call, connect, is_hung_up, restart, sides
+from tests.ladder.ladder import EITHER, Ladder, bye, call, connect, is_hung_up, restart, sides
+from tests.ladder.settings import X
 
 HOUR_S = 3_600.0
 BOTH_WAYS = pytest.mark.parametrize("by_s", [-HOUR_S, HOUR_S], ids=["back", "forth"])

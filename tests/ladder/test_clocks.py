@@ -6,7 +6,8 @@ import pytest
 
 from relay.model.call import Route
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import A, B, Ladder, X, connect, hang_up, ring
+from tests.ladder.ladder import Ladder, connect, hang_up, ring
+from tests.ladder.settings import A, B, X
 
 
 def with_route(**changes: float) -> Ladder:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, Ladder, X, answer, call, hang_up, peer, restart
+from tests.ladder.ladder import Ladder, answer, call, hang_up, restart
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, X, peer
 
 HEAD = b"v=0\r\no=x 1 1 IN IP4 127.0.0.31\r\ns=-\r\nc=IN IP4 127.0.0.31\r\nt=0 0\r\n"
 MANY = HEAD + b"m=audio 4000 RTP/AVP 0 8 9 101\r\na=rtpmap:101 telephone-event/8000\r\n"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from relay.model.actions import CallEvent
 from relay.model.call import Refusal, Route
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import A, B, Ladder, X, connect, hang_up, is_hung_up, restart, ring
+from tests.ladder.ladder import Ladder, connect, hang_up, is_hung_up, restart, ring
+from tests.ladder.settings import A, B, X
 
 TELLING = Route("b1", "AXB", "firm", "order-1", B, X, direction="a_to_b", legacy=True, tells=True)
 BUSY = Refusal("business_busy", 503, 42, 5)

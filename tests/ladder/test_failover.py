@@ -6,7 +6,9 @@ import pytest
 
 from relay.sip.message import Request, parse_message
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import SECOND_HOST, Ladder, Side, X, call, complete, hang_up
+from tests.ladder.ladder import Ladder, call, complete, hang_up
+from tests.ladder.settings import SECOND_HOST, X
+from tests.ladder.side import Side
 
 
 @pytest.fixture

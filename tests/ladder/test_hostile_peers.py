@@ -11,22 +11,9 @@ from relay.call.leg import MOST_RELIABLE
 from relay.model.settings import Limits
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER, HOLD
-from tests.ladder.ladder import (
-    CALLEE_HOST,
-    CALLER_HOST,
-    EITHER,
-    STRANGER_HOST,
-    Ladder,
-    Side,
-    X,
-    call,
-    complete,
-    connect,
-    connected,
-    hang_up,
-    peer,
-    ring,
-)
+from tests.ladder.ladder import EITHER, Ladder, call, complete, connect, connected, hang_up, ring
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, X, peer
+from tests.ladder.side import Side
 
 UNUSABLE_CONTACT = "<mailto:bob@127.0.0.22>"
 UNUSABLE_ROUTE = "Record-Route: <mailto:bob@127.0.0.22>\r\n"

@@ -8,7 +8,8 @@ import pytest
 
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER, HOLD
-from tests.ladder.ladder import EITHER, Ladder, X, bye, connected, hang_up
+from tests.ladder.ladder import EITHER, Ladder, bye, connected, hang_up
+from tests.ladder.settings import X
 
 
 @EITHER

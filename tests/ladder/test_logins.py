@@ -11,7 +11,9 @@ from relay.model.settings import Account, Limits, Peer
 from relay.sip.digest import Challenge, answer, parse_challenge
 from relay.sip.message import Flow, Response
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, B, Ladder, Side, X, bye, connect, hang_up, peer
+from tests.ladder.ladder import Ladder, bye, connect, hang_up
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, B, X, peer
+from tests.ladder.side import Side
 
 ACCOUNT = Account("1001", "secret")
 PHONE_HOST = "127.0.0.44"

@@ -8,7 +8,8 @@ from relay.privacy.messages import MOST_BY_UDP
 from relay.sip.message import Flow
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, Ladder, call, connect, ring
+from tests.ladder.ladder import Ladder, call, connect, ring
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST
 
 # 14 kB of Record-Route, each two bytes of which become a Route line of ten. The first hop is our peer's.
 HOPS = 6900

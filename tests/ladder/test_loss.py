@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from relay.call.invite_session import TRYING_S
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import Ladder, X, call, complete, connect, hang_up, ring
+from tests.ladder.ladder import Ladder, call, complete, connect, hang_up, ring
+from tests.ladder.settings import X
 
 
 def test_lost_100_is_repeated(ladder: Ladder) -> None:

@@ -11,21 +11,9 @@ from relay.model.settings import Account, Listener
 from relay.sip.message import Flow, Request, Response, parse_message
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER, OFFER
-from tests.ladder.ladder import (
-    CALLEE_HOST,
-    CALLER_HOST,
-    RELAY,
-    SECOND_HOST,
-    B,
-    Ladder,
-    Side,
-    X,
-    call,
-    call_without_offer,
-    hang_up,
-    peer,
-    ring,
-)
+from tests.ladder.ladder import Ladder, call, call_without_offer, hang_up, ring
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, RELAY, SECOND_HOST, B, X, peer
+from tests.ladder.side import Side
 from tests.ladder.texts import texting
 
 

@@ -14,19 +14,8 @@ from tests.ladder.anchored import (
     refused,
 )
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import (
-    EITHER,
-    X,
-    bye,
-    call,
-    complete,
-    connect,
-    connected,
-    hang_up,
-    peer,
-    refused_update,
-    reinvite,
-)
+from tests.ladder.ladder import EITHER, bye, call, complete, connect, connected, hang_up, refused_update, reinvite
+from tests.ladder.settings import X, peer
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from tests.ladder.anchored import (
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
 from tests.ladder.ladder import (
     EITHER,
-    X,
     call,
     call_without_offer,
     complete,
@@ -24,6 +23,7 @@ from tests.ladder.ladder import (
     is_hung_up,
     reinvite,
 )
+from tests.ladder.settings import X
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from tests.ladder.anchored import (
     refused,
 )
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, X, call, call_without_offer, connect, connected, hang_up, ring, sides
+from tests.ladder.ladder import EITHER, call, call_without_offer, connect, connected, hang_up, ring, sides
+from tests.ladder.settings import X
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import pytest
 from relay.model.actions import LookUp
 from relay.model.call import Route
 from relay.model.settings import Target
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, EITHER, A, B, Ladder, X, Y, peer
+from tests.ladder.ladder import EITHER, Ladder
 from tests.ladder.ladder import sides as sides_of
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, A, B, X, Y, peer
 from tests.ladder.texts import NUMBERS, texting
 
 

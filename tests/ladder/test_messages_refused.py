@@ -10,8 +10,9 @@ from relay.model.call import Refusal
 from relay.model.settings import Limits
 from relay.privacy.text_memory import WINDOW_S
 from relay.sip.message import parse_message
-from tests.ladder.ladder import EITHER, A, B, Ladder, X, Y, connect
+from tests.ladder.ladder import EITHER, Ladder, connect
 from tests.ladder.ladder import sides as sides_of
+from tests.ladder.settings import A, B, X, Y
 from tests.ladder.texts import NUMBERS, deliver, texting
 
 

@@ -7,7 +7,8 @@ import pytest
 from relay.model.call import Route
 from relay.model.settings import Account, Quota
 from relay.sip.message import Request
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, A, B, Ladder, X, connect, hang_up, peer
+from tests.ladder.ladder import Ladder, connect, hang_up
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, SECOND_HOST, A, B, X, peer
 from tests.ladder.test_challenges import challenges
 from tests.ladder.texts import deliver, several, texting
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from relay.model.call import Route
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, A, B, Ladder, X, Y, answer, connect, hang_up, peer
+from tests.ladder.ladder import Ladder, answer, connect, hang_up
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, A, B, X, Y, peer
 
 AXYB = {
     (X, A): Route("b2", "AXYB", "firm", "order-2", B, Y),

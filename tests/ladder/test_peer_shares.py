@@ -9,7 +9,8 @@ from relay.defence.limits import STRAYS_PER_S
 from relay.defence.shedding import Rank
 from relay.model.settings import Limits
 from tests.call.support import invite
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, Ladder, X, connect, hang_up, peer
+from tests.ladder.ladder import Ladder, connect, hang_up
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, X, peer
 from tests.ladder.side import Side
 
 PLACES = 20

@@ -6,7 +6,9 @@ import pytest
 
 from relay.model.settings import Quota
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, Ladder, Side, X, peer, restart
+from tests.ladder.ladder import Ladder, restart
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, SECOND_HOST, X, peer
+from tests.ladder.side import Side
 
 
 def limited(tried: tuple[str, ...] = ("carrier", "second"), *, pbx: Quota | None = None, **carrier: int) -> Ladder:

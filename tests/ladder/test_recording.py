@@ -7,7 +7,8 @@ import pytest
 from relay.model.call import Route
 from relay.model.settings import Announcements
 from tests.ladder.anchored import SOUND_S, AnchoredLadder, hold_and_update
-from tests.ladder.ladder import AXB, EITHER, Ladder, connect, hang_up, restart, ring
+from tests.ladder.ladder import EITHER, Ladder, connect, hang_up, restart, ring
+from tests.ladder.settings import AXB
 
 RECORDED = {way: route._replace(record=True) for way, route in AXB.items() if isinstance(route, Route)}
 

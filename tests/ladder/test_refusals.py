@@ -9,21 +9,9 @@ from relay.model.actions import Note
 from relay.model.call import Refusal, Route
 from relay.model.settings import Limits
 from relay.policy import rules
-from tests.ladder.ladder import (
-    STRANGER_HOST,
-    A,
-    B,
-    Ladder,
-    Side,
-    X,
-    answer,
-    bye,
-    call,
-    connect,
-    hang_up,
-    restart,
-    ring,
-)
+from tests.ladder.ladder import Ladder, answer, bye, call, connect, hang_up, restart, ring
+from tests.ladder.settings import STRANGER_HOST, A, B, X
+from tests.ladder.side import Side
 
 POLICY = [refusal for refusal in vars(rules).values() if isinstance(refusal, Refusal)]
 

@@ -10,7 +10,9 @@ import pytest
 from relay.model.settings import Account, Peer, Target
 from relay.sip.digest import parse_credentials
 from relay.sip.message import Request
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, RELAY, SECOND_HOST, Ladder, Side, connect, hang_up, peer
+from tests.ladder.ladder import Ladder, connect, hang_up
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, RELAY, SECOND_HOST, peer
+from tests.ladder.side import Side
 
 ACCOUNT = Account("4001", "secret")
 CHALLENGE = 'WWW-Authenticate: Digest realm="carrier.example",nonce="n1",qop="auth",algorithm=SHA-256\r\n'

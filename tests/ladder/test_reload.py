@@ -9,24 +9,9 @@ import pytest
 
 from relay.model.settings import Account, Health, Limits, Quota, Settings, Target
 from tests.ladder.descriptions import HELD, HOLD
-from tests.ladder.ladder import (
-    CALLEE_HOST,
-    CALLER_HOST,
-    EITHER,
-    SECOND_HOST,
-    Ladder,
-    Side,
-    X,
-    answer,
-    bye,
-    call,
-    connect,
-    hang_up,
-    peer,
-    reinvite,
-    settings_for,
-    sides,
-)
+from tests.ladder.ladder import EITHER, Ladder, answer, bye, call, connect, hang_up, reinvite, sides
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, SECOND_HOST, X, peer, settings_for
+from tests.ladder.side import Side
 
 ELSEWHERE = "127.0.0.77"
 ONLY_SECOND = {

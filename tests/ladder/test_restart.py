@@ -11,13 +11,8 @@ from relay.model.call import Route
 from relay.model.settings import Listener
 from tests.ladder.descriptions import ANSWER, HELD, HOLD
 from tests.ladder.ladder import (
-    CALLER_HOST,
     EITHER,
-    RELAY,
-    A,
     Ladder,
-    Side,
-    X,
     call,
     call_without_offer,
     complete,
@@ -25,11 +20,12 @@ from tests.ladder.ladder import (
     connected,
     hang_up,
     is_hung_up,
-    peer,
     restart,
     sides,
     update,
 )
+from tests.ladder.settings import CALLER_HOST, RELAY, A, X, peer
+from tests.ladder.side import Side
 
 
 @EITHER

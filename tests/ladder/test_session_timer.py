@@ -6,7 +6,8 @@ import pytest
 
 from relay.sip.message import Message
 from tests.ladder.descriptions import ANSWER, HELD, HOLD
-from tests.ladder.ladder import EITHER, Ladder, X, call, connect, hang_up, is_hung_up, sides, update
+from tests.ladder.ladder import EITHER, Ladder, call, connect, hang_up, is_hung_up, sides, update
+from tests.ladder.settings import X
 
 
 def timers(message: Message) -> tuple[str | None, str | None, str | None]:

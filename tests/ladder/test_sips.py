@@ -7,19 +7,8 @@ import pytest
 from relay.model.settings import Listener
 from relay.sip.message import Flow
 from tests.ladder.descriptions import ANSWER, OFFER
-from tests.ladder.ladder import (
-    CALLEE_HOST,
-    CALLER_HOST,
-    RELAY,
-    SECOND_HOST,
-    Ladder,
-    X,
-    call,
-    connect,
-    hang_up,
-    peer,
-    reinvite,
-)
+from tests.ladder.ladder import Ladder, call, connect, hang_up, reinvite
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, RELAY, SECOND_HOST, X, peer
 
 PLAIN = (Listener("udp", RELAY, 5060, RELAY),)
 SECURE = (*PLAIN, Listener("tls", RELAY, 5061, RELAY))

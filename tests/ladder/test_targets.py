@@ -9,7 +9,9 @@ import pytest
 from relay.model.settings import Health, Target
 from relay.peers.peers import TargetReport
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import CALLER_HOST, SECOND_HOST, A, B, Ladder, Side, X, hang_up, peer
+from tests.ladder.ladder import Ladder, hang_up
+from tests.ladder.settings import CALLER_HOST, SECOND_HOST, A, B, X, peer
+from tests.ladder.side import Side
 
 FIRST, THIRD = "127.0.0.22", "127.0.0.24"
 HOSTS = (FIRST, SECOND_HOST, THIRD)

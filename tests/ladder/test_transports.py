@@ -6,19 +6,8 @@ import pytest
 
 from relay.sip.message import Flow
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, LARGE, TOO_LONG
-from tests.ladder.ladder import (
-    CALLEE_HOST,
-    CALLER_HOST,
-    SECOND_HOST,
-    Ladder,
-    X,
-    answer,
-    call,
-    connect,
-    hang_up,
-    peer,
-    reinvite,
-)
+from tests.ladder.ladder import Ladder, answer, call, connect, hang_up, reinvite
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, SECOND_HOST, X, peer
 
 
 def with_callee(**changes: object) -> Ladder:

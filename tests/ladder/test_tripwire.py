@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, Ladder, Side, X, bye, connected, is_hung_up
+from tests.ladder.ladder import EITHER, Ladder, bye, connected, is_hung_up
+from tests.ladder.settings import X
+from tests.ladder.side import Side
 
 
 def leaky(description: bytes, number: bytes) -> bytes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER, HELD, HOLD
-from tests.ladder.ladder import EITHER, Ladder, Side, answer, call, connected, hang_up, sides, update
+from tests.ladder.ladder import EITHER, Ladder, answer, call, connected, hang_up, sides, update
+from tests.ladder.side import Side
 
 
 def early(ladder: Ladder, by: str) -> tuple[Side, Side]:

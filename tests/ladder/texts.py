@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from relay.sip.message import Request
-from tests.ladder.ladder import SECOND_HOST, A, B, Ladder, Side, X
+from tests.ladder.ladder import Ladder
+from tests.ladder.settings import SECOND_HOST, A, B, X
+from tests.ladder.side import Side
 
 NUMBERS = {"caller": A[2:], "callee": B[2:]}
 
