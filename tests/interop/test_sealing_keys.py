@@ -14,10 +14,10 @@ from relay.store.database import open_store
 from relay.store.writer import Writer
 from tests.interop.conftest import running_relay
 from tests.interop.ladders import FLOWS
-from tests.interop.test_reload import call, hang_up
+from tests.interop.test_reload import hang_up
 from tests.support.addresses import RELAY, free
-from tests.support.phone import Phone
-from tests.support.relay_process import RelayProcess, Setup
+from tests.support.phone import Phone, connected
+from tests.support.relay_process import A, RelayProcess, Setup, X
 from tests.support.sipp_calls import run_flow
 
 pytestmark = pytest.mark.outside
@@ -64,7 +64,7 @@ async def test_a_call_that_is_up_outlives_the_turns_and_a_crash_and_old_keys_go_
     with running_relay(tmp_path, Setup(api=free(RELAY))) as relay:
         made = relay.bind()["binding_id"]
         async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
-            leg_a, leg_b = await call(relay, caller, callee)
+            leg_a, leg_b = await connected(relay.setup.relay, caller, callee, (A, X))
             await asyncio.to_thread(turn, relay, 2)
             await asyncio.to_thread(relay.kill)
             await asyncio.to_thread(relay.start)
@@ -82,7 +82,7 @@ async def test_a_call_that_is_up_outlives_the_turns_and_a_crash_and_old_keys_go_
         await asyncio.to_thread(relay.start)
         assert relay.bind(a="13800000003", b="13900000004")["binding_id"] != made
         async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
-            await hang_up(*await call(relay, caller, callee))
+            await hang_up(*await connected(relay.setup.relay, caller, callee, (A, X)))
         assert "1 records intact" in relay.verify()
 
 

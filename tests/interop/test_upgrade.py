@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.store.migrate import TABLES
+from relay.store.migrate import COPIED
 from tests.support import postgres
 from tests.support.addresses import RELAY, free
 from tests.support.crashes import BINDINGS, PARTIES, check_records
@@ -32,7 +32,7 @@ INDEXES = ("call_record (call_id)", "binding (order_hash, id)", "route (pair)")
 
 def columns(*more_tables: str) -> list[str]:
     """Each table has one more, which this version does not know."""
-    return [f"ALTER TABLE {table} ADD COLUMN later TEXT NOT NULL DEFAULT '-';\n" for table in (*TABLES, *more_tables)]
+    return [f"ALTER TABLE {table} ADD COLUMN later TEXT NOT NULL DEFAULT '-';\n" for table in (*COPIED, *more_tables)]
 
 
 FILE_SCRIPTS = [
