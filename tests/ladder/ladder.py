@@ -276,6 +276,12 @@ def answer(ladder: Ladder, body: bytes = ANSWER) -> None:
     ladder.caller.is_answered()
 
 
+def answer_pending(ladder: Ladder) -> None:
+    """b answers a call in setup, and the store has yet to commit that."""
+    ladder.hold_commits = True
+    ladder.callee.answers(200, body=ANSWER)
+
+
 def connect(ladder: Ladder, *, acknowledge: bool = True, headers: str = "", headers_of_answer: str = "") -> None:
     """An answered call: a calls X, b answers."""
     ring(ladder, headers=headers)

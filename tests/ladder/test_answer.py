@@ -6,7 +6,7 @@ import pytest
 
 from relay.call.invite_session import TRYING_S
 from tests.ladder.descriptions import ANSWER, OFFER
-from tests.ladder.ladder import Ladder, answer, call, call_without_offer, complete, connect, hang_up
+from tests.ladder.ladder import Ladder, answer, answer_pending, call, call_without_offer, complete, connect, hang_up
 from tests.ladder.settings import X
 
 
@@ -156,8 +156,7 @@ def test_callees_retransmitted_2xx_gets_the_ack_after_timer_m(ladder: Ladder) ->
 
 def test_callees_retransmitted_2xx_waits_for_the_commit(ladder: Ladder) -> None:
     call(ladder)
-    ladder.hold_commits = True
-    ladder.callee.answers(200, body=ANSWER)
+    answer_pending(ladder)
     ladder.callee.answers_again()
     ladder.callee.gets_nothing()
     ladder.release()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER, OFFER
-from tests.ladder.ladder import Ladder, bye, call, connect
+from tests.ladder.ladder import Ladder, answer_pending, bye, call, connect
 from tests.ladder.settings import A, B, X
 
 
@@ -43,8 +43,7 @@ def test_callee_hangs_up(ladder: Ladder) -> None:
 
 def test_200_waits_for_the_commit(ladder: Ladder) -> None:
     call(ladder, body=OFFER)
-    ladder.hold_commits = True
-    ladder.callee.answers(200, body=ANSWER)
+    answer_pending(ladder)
     ladder.caller.gets_nothing()
     ladder.callee.gets_nothing()
     ladder.release()

@@ -8,6 +8,7 @@ from tests.ladder.descriptions import ANSWER, HOLD
 from tests.ladder.ladder import (
     EITHER,
     Ladder,
+    answer_pending,
     bye,
     call_without_offer,
     complete,
@@ -78,8 +79,7 @@ def test_crossing_byes_are_answered_after_the_record_is_closed(ladder: Ladder) -
 @EITHER
 def test_bye_before_the_answer_is_committed(ladder: Ladder, by: str) -> None:
     ring(ladder)
-    ladder.hold_commits = True
-    ladder.callee.answers(200, body=ANSWER)
+    answer_pending(ladder)
     sides(ladder, by)[0].sends("BYE")
     ladder.caller.gets_nothing()
     if by == "caller":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import Ladder, bye, call, hang_up, ring
+from tests.ladder.ladder import Ladder, answer_pending, bye, call, hang_up, ring
 from tests.ladder.settings import SECOND_HOST, X
 
 
@@ -127,8 +127,7 @@ def test_cancel_while_the_look_up_is_pending(ladder: Ladder) -> None:
 
 def test_cancel_during_the_commit_of_the_answer_is_too_late(ladder: Ladder) -> None:
     ring(ladder)
-    ladder.hold_commits = True
-    ladder.callee.answers(200, body=ANSWER)
+    answer_pending(ladder)
     ladder.caller.cancels()
     ladder.caller.get(200)
     ladder.release()

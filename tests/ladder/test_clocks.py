@@ -6,7 +6,7 @@ import pytest
 
 from relay.model.call import Route
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import Ladder, connect, hang_up, ring
+from tests.ladder.ladder import Ladder, answer_pending, connect, hang_up, ring
 from tests.ladder.settings import A, B, X
 
 
@@ -45,8 +45,7 @@ def test_answer_just_before_the_ring_timeout_connects() -> None:
     ladder = with_route(ring_timeout_s=20.0)
     ring(ladder)
     ladder.run(19.9)
-    ladder.hold_commits = True
-    ladder.callee.answers(200, body=ANSWER)
+    answer_pending(ladder)
     ladder.run(1)
     ladder.release()
     ladder.callee.get("ACK")

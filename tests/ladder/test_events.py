@@ -5,7 +5,7 @@ from __future__ import annotations
 from relay.model.actions import CallEvent
 from relay.model.call import Refusal, Route
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import Ladder, connect, hang_up, is_hung_up, restart, ring
+from tests.ladder.ladder import Ladder, answer_pending, connect, hang_up, is_hung_up, restart, ring
 from tests.ladder.settings import A, B, X
 
 TELLING = Route("b1", "AXB", "firm", "order-1", B, X, direction="a_to_b", legacy=True, tells=True)
@@ -38,8 +38,7 @@ def test_answered_event_follows_its_commit() -> None:
     ladder = Ladder({(X, A): TELLING})
     ladder.caller.invites(X)
     ladder.callee.get("INVITE")
-    ladder.hold_commits = True
-    ladder.callee.answers(200, body=ANSWER)
+    answer_pending(ladder)
     assert kinds(ladder) == ["received", "answered"]
     assert ladder.told[-1].record.answered_at == ladder.told[-1].record.received_at
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relay.call.invite_session import TRYING_S
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import Ladder, call, complete, connect, hang_up, ring
+from tests.ladder.ladder import Ladder, answer_pending, call, complete, connect, hang_up, ring
 from tests.ladder.settings import X
 
 
@@ -61,8 +61,7 @@ def test_retransmitted_invite_during_the_look_up(ladder: Ladder) -> None:
 
 def test_retransmitted_invite_during_the_commit_of_the_answer(ladder: Ladder) -> None:
     call(ladder)
-    ladder.hold_commits = True
-    ladder.callee.answers(200, body=ANSWER)
+    answer_pending(ladder)
     ladder.caller.sends_again("INVITE")
     ladder.caller.get(100)
     ladder.release()
@@ -127,8 +126,7 @@ def test_callees_retransmitted_refusal_gets_the_ack_again(ladder: Ladder) -> Non
 
 def test_lost_ack_to_the_callee_is_repeated(ladder: Ladder) -> None:
     call(ladder)
-    ladder.hold_commits = True
-    ladder.callee.answers(200, body=ANSWER)
+    answer_pending(ladder)
     ladder.lose_next = 2  # the 200 to the caller, the ACK to the callee
     ladder.release()
     ladder.callee.gets_nothing()

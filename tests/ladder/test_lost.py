@@ -11,7 +11,7 @@ from relay.model.settings import Account, Listener
 from relay.sip.message import Flow, Request, Response, parse_message
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER, OFFER
-from tests.ladder.ladder import Ladder, call, call_without_offer, hang_up, ring
+from tests.ladder.ladder import Ladder, answer_pending, call, call_without_offer, hang_up, ring
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, RELAY, SECOND_HOST, B, X, peer
 from tests.ladder.side import Side
 from tests.ladder.texts import texting
@@ -155,8 +155,7 @@ def test_answer_of_the_callee_while_down_gets_ack_and_bye(ladder: Ladder) -> Non
 
 def test_crash_before_the_record_of_an_answer(ladder: Ladder) -> None:
     ring(ladder)
-    ladder.hold_commits = True
-    ladder.callee.answers(200, body=ANSWER)
+    answer_pending(ladder)
     ladder.hold_commits = False
     ladder.restart()
     is_lost(ladder)

@@ -13,6 +13,7 @@ from tests.ladder.descriptions import ANSWER, HELD, HOLD
 from tests.ladder.ladder import (
     EITHER,
     Ladder,
+    answer_pending,
     call,
     call_without_offer,
     complete,
@@ -265,8 +266,7 @@ def test_bye_after_a_lost_commit_closes_the_record(ladder: Ladder) -> None:
 
 def test_every_commit_of_a_live_call_has_its_state(ladder: Ladder) -> None:
     call(ladder)
-    ladder.hold_commits = True
-    ladder.callee.answers(200, body=ANSWER)
+    answer_pending(ladder)
     (commit,) = (action for action in ladder._held if isinstance(action, Commit))
     assert commit.dialogs
     assert commit.record.answered_at is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER, HELD, HOLD
-from tests.ladder.ladder import EITHER, Ladder, answer, call, connected, hang_up, sides, update
+from tests.ladder.ladder import EITHER, Ladder, answer, answer_pending, call, connected, hang_up, sides, update
 from tests.ladder.side import Side
 
 
@@ -90,8 +90,7 @@ def test_update_with_sdp_during_a_reinvite_is_491(ladder: Ladder, by: str, offer
 def test_update_of_the_callee_before_the_callers_ack_is_491(ladder: Ladder) -> None:
     """The callee may send it once it has answered (RFC 3311 5.1); the caller may not know the dialog yet."""
     call(ladder)
-    ladder.hold_commits = True
-    ladder.callee.answers(200, body=ANSWER)
+    answer_pending(ladder)
     ladder.callee.updates(HOLD)
     ladder.callee.get(491)
     ladder.caller.gets_nothing()

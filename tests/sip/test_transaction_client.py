@@ -190,21 +190,16 @@ def test_timer_d_is_32_seconds_even_if_t1_is_short() -> None:
     assert world.now == 32.0
 
 
-@pytest.mark.parametrize("late", [100, 180, 200])
-def test_after_a_refusal_other_responses_are_absorbed(world: World, late: int) -> None:
+@pytest.mark.parametrize(
+    ("final", "late"), [*((486, late) for late in (100, 180, 200)), *((200, late) for late in (100, 180, 486))]
+)
+def test_after_the_final_response_others_are_absorbed(world: World, final: int, late: int) -> None:
     world.request("INVITE")
-    world.answer(486)
+    world.answer(final)
+    sent = len(world.sent)
     assert world.answer(late) is True
-    assert [what for _, what in world.heard] == [486]
-
-
-@pytest.mark.parametrize("late", [100, 180, 486])
-def test_after_a_2xx_other_responses_are_absorbed(world: World, late: int) -> None:
-    world.request("INVITE")
-    world.answer(200)
-    assert world.answer(late) is True
-    assert [what for _, what in world.heard] == [200]
-    assert len(world.sent) == 1
+    assert [what for _, what in world.heard] == [final]
+    assert len(world.sent) == sent
 
 
 def test_cancelled_invite_fails_after_64_t1_without_a_response(world: World) -> None:
