@@ -227,7 +227,8 @@ def _pools(act: UnitOfWork, business: str, pool_id: str, area: str) -> list[Pool
     """The pools to choose from, in order of preference. Raises Refused for an unknown pool or area."""
     pools = pools_of(act.connection, business)
     if pool_id:
-        if (pool := find_pool(act.connection, pool_id)) not in pools:
+        pool = find_pool(act.connection, pool_id) if pool_id.isprintable() else None
+        if pool not in pools:
             raise Refused("not_found", "pool", "this business user has no such pool")
         pools = [pool]
     if area:

@@ -32,6 +32,21 @@ def test_each_line_makes_a_binding(backend: Backend) -> None:
     assert made["AXYB", "8001", "8002"].order_id is None
 
 
+def test_text_that_no_store_takes_is_refused_by_its_line_only(backend: Backend) -> None:
+    """A file that is not UTF-8 has surrogates for its bytes."""
+    written = ("\udcff", "a\x00b")
+    for column, problem in {
+        "pool": "this business user has no such pool",
+        "business": "there is no such business user",
+        "group": "must be printable text of at most 64 characters",
+        "order_id": "must be printable text of at most 128 characters",
+    }.items():
+        text = f"mode,a,b,{column}\n" + "".join(f"AXB,8001,8002,{each}\n" for each in written)
+        field = {"group": "group_id"}.get(column, column)
+        assert run(backend, text) == {2: f"{field}: {problem}", 3: f"{field}: {problem}"}
+    assert run(backend, "mode,a,b,pool\nAXB,8001,8002,\udcff\nAXB,8003,8004,\n")[3] is None
+
+
 def test_a_line_may_name_an_industrial_id(backend: Backend) -> None:
     assert run(backend, "mode,a,b,industrial_id\nAXB,8001,8002,88.101.1/7\nAXB,8003,8004,?\n") == {
         2: None,
