@@ -178,7 +178,7 @@ _step("revoke", "Revoke a business user: its new calls are refused for good.")
 @json_option
 @config_option
 def change(config_path: Path | None, business_id: str, as_json: bool, **options: Any) -> None:
-    """Change the details of a business user. Options not given keep their value.
+    """Change the details of a business user. Options not given keep their value; "none" clears an optional one.
 
     Once it is approved, a change of name, licence, application, scenario or scheme needs a reason, and its new calls
     are refused until it is approved again.

@@ -204,7 +204,7 @@ _limits = stacked(
 @config_option
 def make(config_path: Path | None, pool_id: str, as_json: bool, **options: Any) -> None:
     """Make a pool. Fill it with `numbers load --pool` or `numbers move`."""
-    wanted = service.new_pool(pool_id, **_given(options))
+    wanted = service.new_pool(pool_id, **_given(options, "business"))
     with opened(config_path, make=True) as store:
         pool = store.act(lambda act: service.make_pool(act, wanted))
     show_one(_pool(pool), as_json=as_json)
@@ -257,9 +257,9 @@ def usage_(config_path: Path | None, as_json: bool) -> None:
 
 
 def _given(options: dict[str, Any], clearable: str = "") -> dict[str, Any]:
-    """The options that were given; "none" for `clearable` becomes None."""
+    """The options that were given; "none" or "" for `clearable` becomes None."""
     found = {name: value for name, value in options.items() if value is not None}
-    if found.get(clearable) == NONE:
+    if found.get(clearable) in (NONE, ""):
         found[clearable] = None
     return found
 

@@ -227,9 +227,9 @@ def parsed(written: Mapping[str, Any]) -> Fields:
     return cast(Fields, {field: _PARSERS[field](field, value) for field, value in written.items()})
 
 
-def parse_text(field: str, written: str) -> str:
-    """A text of the terms in normal form. Raises Refused; a name is required."""
-    text = fields.text(field, written, LONGEST[field]) or ""
+def parse_text(field: str, written: str | None) -> str:
+    """A text of the terms in normal form; None removes it. Raises Refused; a name is required."""
+    text = fields.text(field, written or "", LONGEST[field]) or ""
     if field == "name" and not text:
         raise invalid(field, "required")
     return text

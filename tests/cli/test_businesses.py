@@ -130,6 +130,14 @@ def test_details_of_a_business_are_changed(relay700: Command) -> None:
     )
 
 
+def test_none_removes_a_detail_but_not_the_name(relay700: Command) -> None:
+    relay700.done(*APPLY)
+    removed = one(relay700, "business", "change", "acme", "--contact", "none", "--scheme", "none")
+    assert (removed["contact"], removed["scheme"], removed["licence"]) == ("", "", "L-1")
+    assert relay700.refused("business", "change", "acme", "--name", "none") == "name: required"
+    assert one(relay700, "business", "apply", "other", "--name", "Other", "--licence", "none")["licence"] == ""
+
+
 def test_a_key_shows_its_secret_once(relay700: Command) -> None:
     relay700.done(*APPLY)
     made = one(relay700, "keys", "make", "--business", "acme", "--expires-in", "90d")

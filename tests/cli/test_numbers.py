@@ -82,6 +82,11 @@ def test_a_pool_is_shown_and_given_to_another(loaded: Command) -> None:
     loaded.done("business", "apply", "other", "--name", "Other")
     assert loaded.objects("pools", "change", "acme-bj", "--business", "other")[0]["business"] == "other"
     assert loaded.objects("pools", "change", "acme-bj", "--business", "none")[0]["business"] is None
+    loaded.done("pools", "change", "acme-bj", "--business", "other")
+    assert loaded.objects("pools", "change", "acme-bj", "--business", "")[0]["business"] is None
+    assert [
+        loaded.objects("pools", "make", f"p{owner}", "--business", owner)[0]["business"] for owner in ("", "none")
+    ] == [None, None]
     (shown,) = loaded.objects("pools", "show", "acme-bj")
     assert (shown["id"], shown["business"], shown["area"], shown["max_bindings"]) == ("acme-bj", None, "beijing", 1)
     assert loaded.refused("pools", "show", "none").startswith("there is no such pool")
