@@ -285,9 +285,7 @@ def read_stored(
 
 def _is_indexed(connection: Connection) -> bool:
     """Whether the index is complete enough to be worth using."""
-    (unread,) = connection.execute(
-        f"SELECT coalesce((SELECT seq FROM chain_head), 0) - ({SELECT_INDEX_CURSOR})"
-    ).fetchone()
+    (unread,) = connection.execute(_COUNT_UNREAD).fetchone()
     return bool(unread <= _MOST_UNREAD)
 
 
