@@ -45,7 +45,7 @@ CALLER_LADDER = """
 """
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 async def test_every_caller_is_answered_and_every_callee_cancelled(start_relay: StartRelay, tmp_path: Path) -> None:
     setup = setup_for("udp")
     rings_at = free(CALLEE)
@@ -59,10 +59,10 @@ async def test_every_caller_is_answered_and_every_callee_cancelled(start_relay: 
     caller = LoadCaller(setup.caller, setup.relay, chance, lambda: numbers_of(chance))
     callee = LoadCallee(setup.callee, setup.relay, chance)
     control = free(CALLER)
-    ringing = Sipp(tmp_path, "rings", CALLEE_IS_CANCELLED, rings_at, calls=TOO_MANY, timeout_s=390)
+    ringing = Sipp(tmp_path, "rings", CALLEE_IS_CANCELLED, rings_at, calls=TOO_MANY, timeout_s=890)
     calling = Sipp(
         tmp_path, "calls", CALLER_LADDER, free(CALLER), calls_to=setup.relay, numbers=[(RING[1], RING[0])],
-        calls=TOO_MANY, rate=RINGING_PER_SECOND, timeout_s=390, options=["-ci", control.host, "-cp", str(control.port)],
+        calls=TOO_MANY, rate=RINGING_PER_SECOND, timeout_s=890, options=["-ci", control.host, "-cp", str(control.port)],
     )  # fmt: skip
     try:
         async with Load(caller, callee, ANSWERED_PER_SECOND) as load:
