@@ -122,8 +122,8 @@ class InDialogRelay(PendingRequest):
         check fails; nothing was sent then."""
         request, target = self._request, self.target
         offers = self._offers()
-        if error := self.origin.busy_with(self.method, offers=offers):
-            raise error
+        if busy := self.origin.busy_with(self.method, offers=offers):
+            raise ProtocolError(*busy)
         extra = masking.mask_request_headers(request)
         if self.method == "PRACK":
             extra += self._rack()

@@ -191,7 +191,7 @@ class InviteSession(SessionBase):
 
     def _try_next(self, verdict: Verdict, reason: str, now: float) -> None:
         """Try the next target; without one, refuse with `verdict`."""
-        unusable: ProtocolError | ParseError | None = None
+        unusable: Refusal | None = None
         was_none = not self._places
         while (place := next_admitted(self._places, self._counts.quotas_out.admits_call, now)) is not None:
             self.call.goes_to(place.peer.name)
@@ -199,7 +199,7 @@ class InviteSession(SessionBase):
             try:
                 attempt.start(self._invite.request, now)
             except (ProtocolError, ParseError) as error:  # another peer may allow other codecs
-                unusable = error
+                unusable = admission.unusable(error)
             except Leak as leak:  # caught here, since a timer may have started this attempt
                 leak.end_call(now)
                 return
@@ -209,7 +209,7 @@ class InviteSession(SessionBase):
                 self._watch(now)
                 return
         if unusable is not None:
-            self.refuse(admission.unusable(unusable), now)
+            self.refuse(unusable, now)
         elif self.call.peer_out is None and not was_none:  # every peer is at its limit
             self.refuse(admission.OVER_LIMIT, now)
         else:

@@ -420,17 +420,17 @@ class Leg:
         if other is not self:
             del other.other
 
-    def busy_with(self, method: str, *, offers: bool) -> ProtocolError | None:
-        """The error for a peer's request that cannot be relayed now (RFC 3261 14, RFC 3311 5.2, RFC 5407), or None."""
+    def busy_with(self, method: str, *, offers: bool) -> tuple[int, str] | None:
+        """Status and reason if a request of the peer cannot be relayed now (RFC 3261 14, RFC 3311 5.2, RFC 5407)."""
         other = self.other
         if method == "INVITE" and not self.dialog.confirmed:
-            return ProtocolError(500 if self.side == "caller" else 491, "the first INVITE is not answered yet")
+            return (500 if self.side == "caller" else 491, "the first INVITE is not answered yet")
         if other.answer or other.answer_due:  # the other side may not know the dialog yet
-            return ProtocolError(491, "the other side has not acknowledged our answer yet")
+            return (491, "the other side has not acknowledged our answer yet")
         if method == "PRACK":  # part of the INVITE's offer and answer, or a new offer after them
-            return ProtocolError(500, "another offer is not answered yet") if offers and self.updating else None
+            return (500, "another offer is not answered yet") if offers and self.updating else None
         if offers and (self.invited or (self.updating and self.updating.origin is self)):
-            return ProtocolError(500, "an offer of this side is not answered yet")
+            return (500, "an offer of this side is not answered yet")
         if offers and (self.inviting or self.updating or self.answer):
-            return ProtocolError(491, "an offer of the other side is under way")
+            return (491, "an offer of the other side is under way")
         return None

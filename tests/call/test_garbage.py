@@ -13,7 +13,7 @@ from relay.model.settings import Account, Announcements
 from relay.peers.user_agent import ClientRequest
 from relay.privacy.messages import OutgoingRequest, Reply
 from tests.ladder.anchored import AnchoredLadder
-from tests.ladder.descriptions import ANSWER
+from tests.ladder.descriptions import ANSWER, OFFER
 from tests.ladder.ladder import Ladder, call, connect, ring
 from tests.ladder.settings import AXB, CALLEE_HOST, CALLER_HOST, X, peer
 
@@ -138,9 +138,31 @@ def _recorded_call_without_an_answer() -> Ladder:
     return ladder
 
 
+def _reinvite_that_meets_another() -> Ladder:
+    ladder = Ladder()
+    connect(ladder)
+    ladder.caller.sends("INVITE", headers=f"Contact: {ladder.caller.contact}\r\n", body=OFFER)
+    ladder.callee.get("INVITE")
+    ladder.callee.sends("INVITE", headers=f"Contact: {ladder.callee.contact}\r\n", body=OFFER)
+    ladder.callee.get(100)
+    ladder.callee.get(491)
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    return ladder
+
+
+def _call_whose_offer_no_target_may_have() -> Ladder:
+    ladder = Ladder()
+    ladder.caller.invites(X, body=b"v=0\r\nnot SDP\r\n")
+    ladder.caller.get(488)
+    return ladder
+
+
 @pytest.mark.parametrize(
     "play",
     [
+        _reinvite_that_meets_another,
+        _call_whose_offer_no_target_may_have,
         _message_that_the_second_target_takes,
         _message_that_is_refused,
         _call_that_is_challenged,
@@ -163,11 +185,10 @@ def _recorded_call_without_an_answer() -> Ladder:
 )
 def test_ended_requests_are_freed_by_reference_counting(play: Callable[[], Ladder]) -> None:
     play().run(300)
-    gc.collect()
-    ladder = play()
-    gc.collect()  # what the first steps made for good
+    gc.collect()  # what the first call made for good
     gc.disable()
     try:
+        ladder = play()
         ladder.run(300)
         ours = [thing for thing in _unreachable() if type(thing).__module__.startswith("relay.")]
     finally:
