@@ -152,8 +152,8 @@ class Store(RuleBasedStateMachine):
         y = y if mode in ("AXYB", "GXYB") else None
         expires_at = None if span_ms is None else self.now + span_ms
         of_group = group if mode in ("GXB", "GXYB") else None
-        span = "" if span_ms is None else f"{span_ms // 1000}s"
-        asked = written(mode, a or "", b or "", x or "", y or "", span, business=business, group_id=of_group or "")
+        span = None if span_ms is None else f"{span_ms // 1000}s"
+        asked = written(mode, a or "", b or "", x=x, y=y, expires_in=span, business=business, group_id=of_group)
         answer = self.act(lambda act: bind(act, asked, RULES))
         wanted = Made(mode, business, "?", "?" if mode in ("AXYB", "GXYB") else None, a, b, of_group, expires_at)
         before = copy.deepcopy((self.model, self.grants))
