@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import get_completion_class
 
 from relay.errors import ConfigError, RelayError
 
@@ -47,7 +48,7 @@ _COMMANDS = {
     "bans": "relay.cli.serve",
     "migrate": "relay.cli.options",
     "replay": "relay.cli.replay",
-    "completion": "relay.cli.options",
+    "completion": "relay.cli",
     "backend": "relay.cli.serve",
 }
 UNREAD = 128 + signal.SIGPIPE  # a shell's status for a program ended by SIGPIPE
@@ -117,3 +118,24 @@ def _report_bug() -> None:
 @click.version_option(package_name="relay700", message="%(prog)s %(version)s")
 def main() -> None:
     """Number protection with China's 700 numbers: SIP relay, bindings and call records."""
+
+
+# -- `relay700 completion`: shells run it when they start, so it imports no store
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the completion script for a shell.
+
+    \b
+    relay700 completion bash > /etc/bash_completion.d/relay700
+    relay700 completion zsh > "${fpath[1]}/_relay700"
+    relay700 completion fish > ~/.config/fish/completions/relay700.fish
+    """
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(context.find_root().command, {}, "relay700", "_RELAY700_COMPLETE").source())

@@ -1,4 +1,4 @@
-"""What commands share: options, types of arguments, and the opened store. The commands `completion` and `migrate`."""
+"""What commands share: options, types of arguments, and the opened store. The command `migrate`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import click
-from click.shell_completion import get_completion_class
 
 from relay.cli import config_option
 from relay.config import Config, load_config
@@ -96,27 +95,6 @@ def in_clear(*, reveal: bool, reason: str, as_json: bool = False) -> bool:
     if reveal and not has_reason:
         raise click.UsageError(f"Missing option '--reason': --reveal needs one (the variable {REASON} sets it, too).")
     return reveal or (as_json and has_reason)
-
-
-# -- `relay700 completion`
-
-SHELLS = ("bash", "zsh", "fish")
-
-
-@click.command()
-@click.argument("shell", type=click.Choice(SHELLS))
-@click.pass_context
-def completion(context: click.Context, shell: str) -> None:
-    """Print the completion script for a shell.
-
-    \b
-    relay700 completion bash > /etc/bash_completion.d/relay700
-    relay700 completion zsh > "${fpath[1]}/_relay700"
-    relay700 completion fish > ~/.config/fish/completions/relay700.fish
-    """
-    kind = get_completion_class(shell)
-    assert kind is not None
-    click.echo(kind(context.find_root().command, {}, "relay700", "_RELAY700_COMPLETE").source())
 
 
 # -- The configured store

@@ -13,8 +13,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from relay.cli import main
-from relay.cli.options import SHELLS, moment, number, opened, past
+from relay.cli import SHELLS, main
+from relay.cli.options import moment, number, opened, past
 from relay.errors import StoreError
 from relay.store.numbers import find_prefix
 from relay.store.writer import now_ms
@@ -30,6 +30,15 @@ def test_the_script_of_each_shell_calls_relay700(shell: str) -> None:
     done = CliRunner().invoke(main, ["completion", shell])
     assert done.exit_code == 0
     assert f"_RELAY700_COMPLETE={shell}_complete" in done.stdout
+
+
+def test_the_script_is_printed_without_the_store() -> None:
+    """Shells run the command when they start."""
+    asks = "import sys; from relay.cli import main; main(['completion', 'bash'], standalone_mode=False);"
+    asks += " sys.exit('relay.store.database' in sys.modules)"
+    done = subprocess.run([PYTHON, "-c", asks], capture_output=True, text=True, check=False)
+    assert "_RELAY700_COMPLETE=bash_complete" in done.stdout
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize(
