@@ -17,6 +17,7 @@ REPLACED = {
     "spill": "overflow log",
     "steering": "node",
     "tripwire": "leak check",
+    "visit": "RequestContext, context",
     "SentRequest": "ClientRequest",
 }
 OLD = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(REPLACED)})(?:s|ed)?(?![A-Za-z])", re.IGNORECASE)

@@ -65,20 +65,20 @@ _Item = BindingCreateRequest | Refused
 
 
 @router.post("/batch", response_model=BatchResponse, summary="Make many bindings")
-async def post_batch(asked: BatchRequest, visit: Writes) -> Response:
+async def post_batch(asked: BatchRequest, context: Writes) -> Response:
     """Items succeed or fail independently, malformed ones too. Results are in the order of the request."""
-    wanted, request_id, rules = asked.asked(), visit.request.state.request_id, visit.backend.settings.rules
+    wanted, request_id, rules = asked.asked(), context.request.state.request_id, context.backend.settings.rules
 
     def make(start: int, end_: int) -> Callable[[UnitOfWork], Answer]:
         def do(act: UnitOfWork) -> Answer:
-            answers = _bind_each(act, wanted[start:end_], visit)
+            answers = _bind_each(act, wanted[start:end_], context)
             return Answer(BatchResponse(items=[_batch_answer(act, one, rules, request_id) for one in answers]))
 
         return do
 
     items: list[BatchItemResponse] = []
     for start, end_ in _chunks(wanted):
-        kept = await visit.once(make(start, end_), f" {start}")
+        kept = await context.once(make(start, end_), f" {start}")
         items += BatchResponse.model_validate_json(kept.body).items
     for index, item in enumerate(items):
         item.index = index
@@ -99,17 +99,17 @@ def _is_of_group(item: _Item) -> bool:
     return isinstance(item, BindingCreateRequest) and item.group_id is not None
 
 
-def _bind_each(act: UnitOfWork, items: Sequence[_Item], visit: RequestContext) -> list[Binding | Refused]:
+def _bind_each(act: UnitOfWork, items: Sequence[_Item], context: RequestContext) -> list[Binding | Refused]:
     """Make the bindings; an item that is malformed, of another business user or ill-timed gets its own refusal."""
-    rules = visit.backend.settings.rules
-    return bind_all(act, [_wanted(item, visit, rules.parties, act.now_ms) for item in items], rules, visit.binds)
+    rules = context.backend.settings.rules
+    return bind_all(act, [_wanted(item, context, rules.parties, act.now_ms) for item in items], rules, context.binds)
 
 
-def _wanted(item: _Item, visit: RequestContext, parties: Parties, at_ms: int) -> Wanted | Refused:
+def _wanted(item: _Item, context: RequestContext, parties: Parties, at_ms: int) -> Wanted | Refused:
     if isinstance(item, Refused):
         return item
     try:
-        return wanted_binding(item, visit.own(item.business), parties, at_ms), item.area or ""
+        return wanted_binding(item, context.own(item.business), parties, at_ms), item.area or ""
     except Refused as refused:
         return refused
 

@@ -191,9 +191,9 @@ def shown_binding(binding: Binding, at_ms: int, *, clear: bool = False, warning:
     return BindingResponse(**values, warning=warning)
 
 
-def _own(visit: RequestContext, binding_id: str) -> Binding:
-    return visit.one(
-        lambda connection: find_binding(connection, visit.backend.sealer, binding_id, visit.business), "binding"
+def _own(context: RequestContext, binding_id: str) -> Binding:
+    return context.one(
+        lambda connection: find_binding(connection, context.backend.sealer, binding_id, context.business), "binding"
     )
 
 
@@ -248,27 +248,27 @@ def _changes(asked: BindingChangeRequest, parties: Parties, at_ms: int) -> Bindi
 
 
 @router.post("", status_code=201, response_model=BindingResponse, summary="Make a binding")
-async def post_binding(asked: BindingCreateRequest, visit: Writes) -> Response:
+async def post_binding(asked: BindingCreateRequest, context: Writes) -> Response:
     """Effective from the next call. Numbers that are not given are chosen from the pool."""
-    business, rules = visit.own(asked.business), visit.backend.settings.rules
+    business, rules = context.own(asked.business), context.backend.settings.rules
 
     def do(act: UnitOfWork) -> Answer:
         wanted = wanted_binding(asked, business, rules.parties, act.now_ms)
-        binding = bind(act, wanted, rules, visit.binds, asked.area or "")
+        binding = bind(act, wanted, rules, context.binds, asked.area or "")
         warning = filing_warning(act.connection, act.sealer, binding, rules)
         return Answer(shown_binding(binding, act.now_ms, warning=warning), 201, f"/v1/bindings/{binding.binding_id}")
 
-    return await visit.change(do)
+    return await context.change(do)
 
 
 async def _found(
-    visit: RequestContext, asked: BindingSearchRequest, reveal: Reveal, paging: Paging
+    context: RequestContext, asked: BindingSearchRequest, reveal: Reveal, paging: Paging
 ) -> Page[BindingResponse]:
-    sealer = visit.backend.sealer
+    sealer = context.backend.sealer
     query = BindingQuery(
-        business=visit.only(asked.business),
+        business=context.only(asked.business),
         number=asked.number,
-        party=visit.looked_for(asked.party),
+        party=context.looked_for(asked.party),
         order_id=asked.order_id,
         group_id=asked.group_id,
         mode=asked.mode,
@@ -276,20 +276,20 @@ async def _found(
         since_ms=given_ms(asked.since),
     )
     at_ms = now_ms()
-    found = await visit.part(
+    found = await context.part(
         "bindings",
         paging,
         lambda connection, before, most: find_page(connection, sealer, query, at_ms, before, most),
         None,
         lambda binding: binding.binding_id,
     )
-    clear = await visit.reveal(reveal, "bindings", [binding.binding_id for binding in found.items])
+    clear = await context.reveal(reveal, "bindings", [binding.binding_id for binding in found.items])
     return found.shown(lambda binding: shown_binding(binding, at_ms, clear=clear))
 
 
 @router.get("", summary="List bindings")
 async def get_bindings(
-    visit: Reads,
+    context: Reads,
     paging: Paging,
     reveal: Revealing,
     number: Number700 | None = None,
@@ -304,40 +304,40 @@ async def get_bindings(
     asked = BindingSearchRequest(
         number=number, order_id=order_id, group_id=group_id, business=business, state=state, mode=mode, since=since
     )
-    return await _found(visit, asked, reveal, paging)
+    return await _found(context, asked, reveal, paging)
 
 
 @router.post("/search", summary="Search bindings")
 async def search_bindings(
-    asked: BindingSearchRequest, visit: Reads, paging: Paging, reveal: Revealing
+    asked: BindingSearchRequest, context: Reads, paging: Paging, reveal: Revealing
 ) -> Page[BindingResponse]:
     """Bindings, newest first, also by party: a current one, one before a change, or a member of the group.
 
     The field `party` requires the scope parties:read.
     """
-    return await _found(visit, asked, reveal, paging)
+    return await _found(context, asked, reveal, paging)
 
 
 @router.get("/{binding_id}", summary="Show a binding")
-async def get_binding(binding_id: BindingId, visit: Reads, reveal: Revealing) -> BindingResponse:
+async def get_binding(binding_id: BindingId, context: Reads, reveal: Revealing) -> BindingResponse:
     """A binding, live or ended."""
-    found = _own(visit, binding_id)
-    return shown_binding(found, now_ms(), clear=await visit.reveal(reveal, f"binding {binding_id}"))
+    found = _own(context, binding_id)
+    return shown_binding(found, now_ms(), clear=await context.reveal(reveal, f"binding {binding_id}"))
 
 
 @router.get("/{binding_id}/history", summary="Show the history of a binding")
-async def get_history(binding_id: BindingId, visit: Reads) -> BindingHistoryResponse:
+async def get_history(binding_id: BindingId, context: Reads) -> BindingHistoryResponse:
     """Who made, changed and ended it, and when. Changed fields are named, without their values."""
-    binding = _own(visit, binding_id)
-    found = await visit.read(lambda connection: steps(connection, visit.backend.sealer, binding))
+    binding = _own(context, binding_id)
+    found = await context.read(lambda connection: steps(connection, context.backend.sealer, binding))
     items = [BindingStepResponse(**step._asdict() | {"at": shown_moment(step.at)}) for step in found]
     return BindingHistoryResponse(items=items)
 
 
 @router.patch("/{binding_id}", response_model=BindingResponse, summary="Change a binding")
-async def patch_binding(binding_id: BindingId, asked: BindingChangeRequest, visit: Writes) -> Response:
+async def patch_binding(binding_id: BindingId, asked: BindingChangeRequest, context: Writes) -> Response:
     """Change a live binding, effective from the next call. A replaced party cools down on the number."""
-    rules = visit.backend.settings.rules
+    rules = context.backend.settings.rules
 
     def do(act: UnitOfWork) -> Answer:
         changed = change(act, binding_id, _changes(asked, rules.parties, act.now_ms), rules, asked.version)
@@ -345,23 +345,23 @@ async def patch_binding(binding_id: BindingId, asked: BindingChangeRequest, visi
             shown_binding(changed, act.now_ms, warning=filing_warning(act.connection, act.sealer, changed, rules))
         )
 
-    return await visit.change(do)
+    return await context.change(do)
 
 
 @router.post("/{binding_id}/renew", response_model=BindingResponse, summary="Renew a binding")
-async def post_renewal(binding_id: BindingId, asked: ExpiryRequest, visit: Writes) -> Response:
+async def post_renewal(binding_id: BindingId, asked: ExpiryRequest, context: Writes) -> Response:
     """Set a new expiry of a live binding."""
-    rules = visit.backend.settings.rules
+    rules = context.backend.settings.rules
 
     def do(act: UnitOfWork) -> Answer:
         renewed = renew(act, binding_id, _expiry(asked, act.now_ms), rules)
         return Answer(shown_binding(renewed, act.now_ms))
 
-    return await visit.change(do)
+    return await context.change(do)
 
 
 @router.delete("/{binding_id}", response_model=BindingResponse, summary="End a binding")
-async def delete_binding(binding_id: BindingId, visit: Writes, why: Why = None) -> Response:
+async def delete_binding(binding_id: BindingId, context: Writes, why: Why = None) -> Response:
     """Refuse calls from the next one on; calls that are up continue. The binding can still be read."""
-    rules = visit.backend.settings.rules
-    return await visit.change(lambda act: Answer(shown_binding(end(act, binding_id, rules, why or ""), act.now_ms)))
+    rules = context.backend.settings.rules
+    return await context.change(lambda act: Answer(shown_binding(end(act, binding_id, rules, why or ""), act.now_ms)))

@@ -191,18 +191,18 @@ def shown_business(business: Business, *, clear: bool = False) -> BusinessRespon
     return BusinessResponse(**values)
 
 
-def own_business(visit: RequestContext, business_id: str) -> Business:
+def own_business(context: RequestContext, business_id: str) -> Business:
     """A business user that the key may see. Raises Refused."""
     business = None
-    if visit.business in (None, business_id):
-        business = visit.row(lambda connection: find_business(connection, visit.backend.sealer, business_id))
+    if context.business in (None, business_id):
+        business = context.row(lambda connection: find_business(connection, context.backend.sealer, business_id))
     if business is None:
         raise Refused("not_found", "", "there is no such business user")
     return business
 
 
 @router.post("", status_code=201, response_model=BusinessResponse, summary="Apply for a business user")
-async def post_business(asked: BusinessCreateRequest, visit: OperatorChanges) -> Response:
+async def post_business(asked: BusinessCreateRequest, context: OperatorChanges) -> Response:
     """Create a business user in state `applied`. It can do nothing until it is approved."""
     values = given(asked)
     business_id = values.pop("id", None) or ""
@@ -211,17 +211,17 @@ async def post_business(asked: BusinessCreateRequest, visit: OperatorChanges) ->
         business = apply(act, cast(Fields, values), business_id)
         return Answer(shown_business(business), 201, f"/v1/businesses/{business.id}")
 
-    return await visit.change(do)
+    return await context.change(do)
 
 
 @router.get("", summary="List business users")
-async def get_businesses(visit: Seen, paging: Paging, state: State | None = None) -> Page[BusinessResponse]:
+async def get_businesses(context: Seen, paging: Paging, state: State | None = None) -> Page[BusinessResponse]:
     """All business users, by id. A business user sees only itself."""
-    sealer = visit.backend.sealer
-    found = await visit.part(
+    sealer = context.backend.sealer
+    found = await context.part(
         "businesses",
         paging,
-        lambda connection, after, most: list_businesses(connection, sealer, visit.business, state, after, most),
+        lambda connection, after, most: list_businesses(connection, sealer, context.business, state, after, most),
         "",
         lambda business: business.id,
     )
@@ -229,28 +229,28 @@ async def get_businesses(visit: Seen, paging: Paging, state: State | None = None
 
 
 @router.get("/{business_id}", summary="Show a business user")
-async def get_business(business_id: BusinessId, visit: Seen, asked: Revealing) -> BusinessResponse:
+async def get_business(business_id: BusinessId, context: Seen, asked: Revealing) -> BusinessResponse:
     """One business user; a business user sees only itself."""
-    business = own_business(visit, business_id)
-    return shown_business(business, clear=await visit.reveal(asked, f"business {business_id}"))
+    business = own_business(context, business_id)
+    return shown_business(business, clear=await context.reveal(asked, f"business {business_id}"))
 
 
 @router.patch("/{business_id}", response_model=BusinessResponse, summary="Change a business user")
-async def patch_business(business_id: BusinessId, asked: BusinessChangeRequest, visit: OperatorChanges) -> Response:
+async def patch_business(business_id: BusinessId, asked: BusinessChangeRequest, context: OperatorChanges) -> Response:
     """Quotas, modes and hours are effective from the next request and the next call.
 
     A change of name, licence, application, scenario or scheme returns an approved business user to `applied`: all calls
     on its bindings are refused until it is approved again. Such a change requires a reason.
     """
     values = given(asked)
-    return await visit.change(lambda act: Answer(shown_business(change(act, business_id, **values))))
+    return await context.change(lambda act: Answer(shown_business(change(act, business_id, **values))))
 
 
 @router.get("/{business_id}/history", summary="Show the history of a business user")
-async def get_history(business_id: BusinessId, visit: Seen) -> BusinessHistoryResponse:
+async def get_history(business_id: BusinessId, context: Seen) -> BusinessHistoryResponse:
     """Changes of its state, qualification and contact: actor, time, reason and previous value."""
-    own_business(visit, business_id)
-    changes = await visit.read(lambda connection: state_changes(connection, visit.backend.sealer, business_id))
+    own_business(context, business_id)
+    changes = await context.read(lambda connection: state_changes(connection, context.backend.sealer, business_id))
     return BusinessHistoryResponse(
         items=[
             BusinessEventResponse(
@@ -272,8 +272,8 @@ def _step(step: Step, summary: str, words: str) -> None:
     @router.post(
         f"/{{business_id}}/{step}", response_model=BusinessResponse, name=step, summary=summary, description=words
     )
-    async def take(business_id: BusinessId, asked: ReasonRequest, visit: OperatorChanges) -> Response:
-        return await visit.change(lambda act: Answer(shown_business(set_state(act, business_id, step, asked.reason))))
+    async def take(business_id: BusinessId, asked: ReasonRequest, context: OperatorChanges) -> Response:
+        return await context.change(lambda act: Answer(shown_business(set_state(act, business_id, step, asked.reason))))
 
 
 _step(

@@ -164,32 +164,34 @@ def shown_call(record: CallRecord, *, clear: bool, for_operator: bool) -> CallRe
     return CallResponse.model_validate(with_moments(record_form(record, reveal=clear, for_operator=for_operator)))
 
 
-async def _found(visit: RequestContext, asked: CallSearchRequest, reveal: Reveal, paging: Paging) -> Page[CallResponse]:
+async def _found(
+    context: RequestContext, asked: CallSearchRequest, reveal: Reveal, paging: Paging
+) -> Page[CallResponse]:
     if asked.outcome is not None and asked.outcome not in OUTCOMES:
         raise invalid("outcome", f"must be one of: {', '.join(OUTCOMES)}")
-    sealer = visit.backend.sealer
+    sealer = context.backend.sealer
     place = read_cursor(sealer, "calls", paging.cursor)
     after = (int(place[0]), int(place[1])) if place else None
     query = CallQuery(
         Wanted(
             number=asked.number,
-            party=visit.looked_for(asked.party),
+            party=context.looked_for(asked.party),
             order_id=asked.order_id,
-            business=visit.only(asked.business),
+            business=context.only(asked.business),
             since_ms=given_ms(asked.since) or 0,
             until_ms=LAST_MS if asked.until is None else given_ms(asked.until),
         ),
         asked.outcome,
     )
-    found = await visit.read(lambda connection: search(connection, sealer, query, after, paging.limit))
-    clear = await visit.reveal(reveal, "calls", [record.call_id for record in found.items])
+    found = await context.read(lambda connection: search(connection, sealer, query, after, paging.limit))
+    clear = await context.reveal(reveal, "calls", [record.call_id for record in found.items])
     part = Part(found.items, None if found.next is None else make_cursor(sealer, "calls", found.next))
-    return part.shown(lambda record: shown_call(record, clear=clear, for_operator=visit.business is None))
+    return part.shown(lambda record: shown_call(record, clear=clear, for_operator=context.business is None))
 
 
 @router.get("", summary="List call records")
 async def get_calls(
-    visit: Reads,
+    context: Reads,
     paging: Paging,
     reveal: Revealing,
     number: Number700 | None = None,
@@ -203,40 +205,42 @@ async def get_calls(
     asked = CallSearchRequest(
         number=number, order_id=order_id, business=business, outcome=outcome, since=since, until=until
     )
-    return await _found(visit, asked, reveal, paging)
+    return await _found(context, asked, reveal, paging)
 
 
 @router.post("/search", summary="Search call records")
-async def search_calls(asked: CallSearchRequest, visit: Reads, paging: Paging, reveal: Revealing) -> Page[CallResponse]:
+async def search_calls(
+    asked: CallSearchRequest, context: Reads, paging: Paging, reveal: Revealing
+) -> Page[CallResponse]:
     """As the list, also by party. The field `party` requires the scope parties:read."""
-    return await _found(visit, asked, reveal, paging)
+    return await _found(context, asked, reveal, paging)
 
 
 @router.get("/live", summary="List live calls")
 async def get_live(
-    visit: Reads, reveal: Revealing, limit: Limit = USUAL, business: Name | None = None
+    context: Reads, reveal: Revealing, limit: Limit = USUAL, business: Name | None = None
 ) -> LiveCallsResponse:
     """Calls in the relay, ringing or up, newest first."""
-    clear = await visit.reveal(reveal, "calls live")
-    answer = await visit.backend.control.ask("live", business=visit.only(business), most=limit, reveal=clear)
-    calls = [_shown_live(visit, call) for call in answer["calls"]]
+    clear = await context.reveal(reveal, "calls live")
+    answer = await context.backend.control.ask("live", business=context.only(business), most=limit, reveal=clear)
+    calls = [_shown_live(context, call) for call in answer["calls"]]
     return LiveCallsResponse(items=calls, total=answer["total"])
 
 
-def _shown_live(visit: RequestContext, call: dict[str, Any]) -> CallResponse:
+def _shown_live(context: RequestContext, call: dict[str, Any]) -> CallResponse:
     values = {"caller_leg_call_id": None, "callee_leg_call_id": None, "source": None} | call
-    if visit.business is not None:
+    if context.business is not None:
         values["source"] = None
     return CallResponse.model_validate(with_moments(values))
 
 
 @router.delete("/live/{call_id}", status_code=202, response_model=HangUpResponse, summary="Hang up a call")
-async def delete_live(call_id: CallId, visit: Ends, why: Why = None) -> HangUpResponse:
+async def delete_live(call_id: CallId, context: Ends, why: Why = None) -> HangUpResponse:
     """Send BYE to both sides. The `end_reason` of the record is `hung_up`."""
-    await visit.ask_relay(
+    await context.ask_relay(
         "hang_up",
-        {"call_id": call_id, "business": visit.business},
-        lambda act: act.audit("call.hang_up", call_id, business=visit.business, reason=why or ""),
+        {"call_id": call_id, "business": context.business},
+        lambda act: act.audit("call.hang_up", call_id, business=context.business, reason=why or ""),
     )
     return HangUpResponse(call_id=call_id)
 
@@ -248,7 +252,7 @@ async def delete_live(call_id: CallId, visit: Ends, why: Why = None) -> HangUpRe
     responses={200: {"description": "The file", "content": _FILES}},
 )
 async def get_export(
-    visit: Reads,
+    context: Reads,
     reveal: Revealing,
     since: Time,
     until: Time,
@@ -257,55 +261,55 @@ async def get_export(
 ) -> Response:
     """Ended calls received in a period, oldest first. `parquet` is refused (400) if the relay has no pyarrow."""
     check_format(format_)
-    sealer, path = visit.backend.sealer, visit.backend.path
-    wanted = Wanted(business=visit.only(business), since_ms=given_ms(since), until_ms=given_ms(until))
-    clear = await visit.reveal(reveal, "calls export", [f"{since.isoformat()} to {until.isoformat()}"])
+    sealer, path = context.backend.sealer, context.backend.path
+    wanted = Wanted(business=context.only(business), since_ms=given_ms(since), until_ms=given_ms(until))
+    clear = await context.reveal(reveal, "calls export", [f"{since.isoformat()} to {until.isoformat()}"])
 
     def records() -> Iterator[CallRecord]:
         """Starlette reads each part in any thread of its pool, but one at a time: the connection may change threads."""
         with store_errors(path), closing(connect_reader(path, check_same_thread=False)) as connection:
             yield from read_all(connection, sealer, wanted)
 
-    parts = export_parts(records(), format_, reveal=clear, for_operator=visit.business is None)
+    parts = export_parts(records(), format_, reveal=clear, for_operator=context.business is None)
     headers = {"content-disposition": f'attachment; filename="calls.{format_}"'}
     return StreamingResponse(parts, headers=headers, media_type=MEDIA_TYPES[format_])
 
 
 @router.get("/{call_id}", summary="Show a call")
-async def get_call(call_id: CallId, visit: Reads, reveal: Revealing) -> CallDetailResponse:
+async def get_call(call_id: CallId, context: Reads, reveal: Revealing) -> CallDetailResponse:
     """A call that has ended, is up, or is ringing."""
-    found = await _recorded(visit, call_id)
-    if found is None and not await _is_live(visit, call_id):
-        found = await _recorded(visit, call_id)  # it may have been answered or ended between the two checks
+    found = await _recorded(context, call_id)
+    if found is None and not await _is_live(context, call_id):
+        found = await _recorded(context, call_id)  # it may have been answered or ended between the two checks
         if found is None:
             raise Refused("not_found", "", "there is no such call")
-    clear = await visit.reveal(reveal, f"call {call_id}")
+    clear = await context.reveal(reveal, f"call {call_id}")
     if found is None:
-        call = await visit.backend.control.ask("call", call_id=call_id, business=visit.business, reveal=clear)
-        shown, recording = _shown_live(visit, call), NOT_TAKEN
+        call = await context.backend.control.ask("call", call_id=call_id, business=context.business, reveal=clear)
+        shown, recording = _shown_live(context, call), NOT_TAKEN
     else:
         record, recording = found
-        shown = shown_call(record, clear=clear, for_operator=visit.business is None)
+        shown = shown_call(record, clear=clear, for_operator=context.business is None)
     values = shown.model_dump()
     return CallDetailResponse.model_validate(values | recording | {"state": state_of(values)})
 
 
-async def _recorded(visit: RequestContext, call_id: str) -> tuple[CallRecord, dict[str, Any]] | None:
+async def _recorded(context: RequestContext, call_id: str) -> tuple[CallRecord, dict[str, Any]] | None:
     """The record and recording of a call that was answered or has ended; None if the store has no such call."""
 
     def query(connection: Connection) -> tuple[CallRecord | None, dict[str, Any]]:
-        return find_call(connection, visit.backend.sealer, call_id, visit.business), of_call(
-            connection, visit.backend.sealer, call_id
+        return find_call(connection, context.backend.sealer, call_id, context.business), of_call(
+            connection, context.backend.sealer, call_id
         )
 
-    record, recording = await visit.read(query)
+    record, recording = await context.read(query)
     return None if record is None else (record, recording)
 
 
-async def _is_live(visit: RequestContext, call_id: str) -> bool:
+async def _is_live(context: RequestContext, call_id: str) -> bool:
     """Whether the call is in the relay's memory; False if no relay runs."""
     try:
-        await visit.backend.control.ask("call", call_id=call_id, business=visit.business)
+        await context.backend.control.ask("call", call_id=call_id, business=context.business)
     except Refused:
         return False
     return True
@@ -327,7 +331,7 @@ def shown_recording(recording: Recording) -> RecordingResponse:
 
 @recording_router.get("/recordings", summary="List recordings")
 async def get_recordings(
-    visit: Operator,
+    context: Operator,
     paging: Paging,
     business: Name | None = None,
     since: Time | None = None,
@@ -335,7 +339,7 @@ async def get_recordings(
 ) -> Page[RecordingResponse]:
     """Recordings by time of storage, newest first. Purged ones are listed as long as their call record is kept."""
     query = RecordingQuery(business, given_ms(since) or 0, LAST_MS if until is None else given_ms(until))
-    found = await visit.part(
+    found = await context.part(
         "recordings",
         paging,
         lambda connection, after, most: list_recordings(connection, query, after, most),
@@ -351,10 +355,10 @@ async def get_recordings(
     response_class=Response,
     responses={200: {"description": "The captured RTP of the call", "content": {MEDIA_TYPE: {}}}},
 )
-async def get_recording(call_id: CallId, visit: Operator, reason: Reason) -> Response:
+async def get_recording(call_id: CallId, context: Operator, reason: Reason) -> Response:
     """A pcap file that includes the media addresses of both sides. The reason is audited before the response."""
-    recording = await visit.act(lambda act: ask_recording(act, call_id, reason))
-    kept_in, sealer = visit.backend.settings.kept_in, visit.backend.sealer
+    recording = await context.act(lambda act: ask_recording(act, call_id, reason))
+    kept_in, sealer = context.backend.settings.kept_in, context.backend.sealer
     try:
         parts = await anyio.to_thread.run_sync(read_recording, kept_in, sealer, recording)
     except StoreError as error:

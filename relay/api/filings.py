@@ -72,39 +72,39 @@ def _shown(filing: Row, *, clear: bool = False) -> Filing:
 
 
 @router.post("", status_code=201, response_model=Filing, summary="File an A number")
-async def post_filing(asked: FilingNew, visit: Writes) -> Response:
+async def post_filing(asked: FilingNew, context: Writes) -> Response:
     """File an A number, or change the reference of its filing. Effective from the next call."""
-    business, parties = visit.own(asked.business), visit.backend.settings.rules.parties
+    business, parties = context.own(asked.business), context.backend.settings.rules.parties
 
     def do(act: UnitOfWork) -> Answer:
         return Answer(_shown(add_filing(act, business, asked.number, asked.reference, parties)), 201)
 
-    return await visit.change(do)
+    return await context.change(do)
 
 
 @router.get("", summary="List filings")
 async def get_filings(
-    visit: Reads,
+    context: Reads,
     paging: Paging,
     asked: Revealing,
     business: Name | None = None,
     all_: Annotated[bool, Query(alias="all", description="include withdrawn filings")] = False,
 ) -> Page[Filing]:
     """Filings in arbitrary but stable order."""
-    sealer, whose = visit.backend.sealer, visit.only(business)
-    found = await visit.part(
+    sealer, whose = context.backend.sealer, context.only(business)
+    found = await context.part(
         "filings",
         paging,
         lambda connection, after, most: find_filings(connection, sealer, whose, after, most, all_=all_),
         FIRST,
         lambda filing: filing.position,
     )
-    clear = await visit.reveal(asked, "filings")
+    clear = await context.reveal(asked, "filings")
     return found.shown(lambda filing: _shown(filing, clear=clear))
 
 
 @router.delete("", response_model=Filing, summary="Withdraw a filing")
-async def delete_filing(asked: FilingGone, visit: Writes) -> Response:
+async def delete_filing(asked: FilingGone, context: Writes) -> Response:
     """The number counts as not filed from the next call on. It is in the body, as a URL would expose it to logs."""
-    business = visit.own(asked.business)
-    return await visit.change(lambda act: Answer(_shown(remove_filing(act, business, asked.number))))
+    business = context.own(asked.business)
+    return await context.change(lambda act: Answer(_shown(remove_filing(act, business, asked.number))))

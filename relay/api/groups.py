@@ -103,27 +103,29 @@ def shown_group(group: Group) -> GroupResponse:
     return GroupResponse(id=values.pop("group_id"), **values)
 
 
-def _own(visit: RequestContext, group_id: str) -> Group:
-    return visit.one(lambda connection: find_group(connection, visit.backend.sealer, group_id, visit.business), "group")
+def _own(context: RequestContext, group_id: str) -> Group:
+    return context.one(
+        lambda connection: find_group(connection, context.backend.sealer, group_id, context.business), "group"
+    )
 
 
 @router.post("", status_code=201, response_model=GroupResponse, summary="Make a group")
-async def post_group(asked: GroupCreateRequest, visit: Writes) -> Response:
+async def post_group(asked: GroupCreateRequest, context: Writes) -> Response:
     """Make a group, optionally with members."""
-    business, rules = visit.own(asked.business), visit.backend.settings.rules
+    business, rules = context.own(asked.business), context.backend.settings.rules
 
     def do(act: UnitOfWork) -> Answer:
         group = make_group(act, asked.name, rules, business, asked.members)
         return Answer(shown_group(group), 201, f"/v1/groups/{group.group_id}")
 
-    return await visit.change(do)
+    return await context.change(do)
 
 
 @router.get("", summary="List groups")
-async def get_groups(visit: Reads, paging: Paging, business: Name | None = None) -> Page[GroupResponse]:
+async def get_groups(context: Reads, paging: Paging, business: Name | None = None) -> Page[GroupResponse]:
     """Groups, oldest first."""
-    sealer, whose = visit.backend.sealer, visit.only(business)
-    found = await visit.part(
+    sealer, whose = context.backend.sealer, context.only(business)
+    found = await context.part(
         "groups",
         paging,
         lambda connection, after, most: find_groups(connection, sealer, whose, after, most),
@@ -134,55 +136,55 @@ async def get_groups(visit: Reads, paging: Paging, business: Name | None = None)
 
 
 @router.get("/{group_id}", summary="Show a group")
-async def get_one_group(group_id: GroupId, visit: Reads) -> GroupResponse:
+async def get_one_group(group_id: GroupId, context: Reads) -> GroupResponse:
     """A group without its members."""
-    return shown_group(_own(visit, group_id))
+    return shown_group(_own(context, group_id))
 
 
 @router.delete("/{group_id}", response_model=GroupResponse, summary="Delete a group")
-async def delete_group(group_id: GroupId, visit: Writes) -> Response:
+async def delete_group(group_id: GroupId, context: Writes) -> Response:
     """Delete a group without live bindings. Its former members stay available to traces."""
-    rules = visit.backend.settings.rules
-    return await visit.change(lambda act: Answer(shown_group(remove_group(act, group_id, rules))))
+    rules = context.backend.settings.rules
+    return await context.change(lambda act: Answer(shown_group(remove_group(act, group_id, rules))))
 
 
 @router.get("/{group_id}/members", summary="List the members of a group")
-async def get_members(group_id: GroupId, visit: Reads, paging: Paging, asked: Revealing) -> Page[MemberResponse]:
+async def get_members(group_id: GroupId, context: Reads, paging: Paging, asked: Revealing) -> Page[MemberResponse]:
     """Members in arbitrary but stable order."""
-    sealer, group = visit.backend.sealer, _own(visit, group_id)
-    found = await visit.part(
+    sealer, group = context.backend.sealer, _own(context, group_id)
+    found = await context.part(
         f"members {group.group_id}",
         paging,
         lambda connection, after, most: members_page(connection, sealer, group_id, bytes.fromhex(after), most),
         "",
         lambda member: member[0].hex(),
     )
-    clear = await visit.reveal(asked, f"group {group_id}")
+    clear = await context.reveal(asked, f"group {group_id}")
     return found.shown(lambda member: MemberResponse(number=member[1] if clear else mask_number(member[1])))
 
 
 @router.post("/{group_id}/members", response_model=MembershipResponse, summary="Add members to a group")
-async def post_members(group_id: GroupId, asked: MembersRequest, visit: Writes) -> Response:
+async def post_members(group_id: GroupId, asked: MembersRequest, context: Writes) -> Response:
     """Add all or none. Parties that are already members are ignored. A group has at most 10,000 members."""
-    rules = visit.backend.settings.rules
+    rules = context.backend.settings.rules
 
     def do(act: UnitOfWork) -> Answer:
         added = add_members(act, group_id, asked.members, rules)
         return Answer(MembershipResponse(group=shown_group(get_group(act, group_id)), changed=added))
 
-    return await visit.change(do)
+    return await context.change(do)
 
 
 @router.post("/{group_id}/members/remove", response_model=MembershipResponse, summary="Remove members from a group")
-async def post_removal(group_id: GroupId, asked: MembersRequest, visit: Writes) -> Response:
+async def post_removal(group_id: GroupId, asked: MembersRequest, context: Writes) -> Response:
     """Remove members. Parties that are not members are ignored."""
-    rules = visit.backend.settings.rules
+    rules = context.backend.settings.rules
 
     def do(act: UnitOfWork) -> Answer:
         removed = remove_members(act, group_id, asked.members, rules)
         return Answer(MembershipResponse(group=shown_group(get_group(act, group_id)), changed=removed))
 
-    return await visit.change(do)
+    return await context.change(do)
 
 
 # -- Lists of a business user or a binding
@@ -235,47 +237,49 @@ def shown_entry(entry: ListEntry, *, clear: bool) -> EntryResponse:
     )
 
 
-def _owner(visit: RequestContext, whose: Whose, owner_id: str) -> str:
+def _owner(context: RequestContext, whose: Whose, owner_id: str) -> str:
     if whose == "business":
-        return of_business(own_business(visit, owner_id).id)
-    visit.one(lambda connection: find_binding(connection, visit.backend.sealer, owner_id, visit.business), "binding")
+        return of_business(own_business(context, owner_id).id)
+    context.one(
+        lambda connection: find_binding(connection, context.backend.sealer, owner_id, context.business), "binding"
+    )
     return of_binding(owner_id)
 
 
 @list_router.get("", summary="List the entries of a list")
 async def get_entries(
-    whose: WhoseList, owner_id: OwnerId, visit: ListReads, paging: Paging, asked: Revealing
+    whose: WhoseList, owner_id: OwnerId, context: ListReads, paging: Paging, asked: Revealing
 ) -> Page[EntryResponse]:
     """Entries in arbitrary but stable order."""
-    sealer, owner = visit.backend.sealer, _owner(visit, whose, owner_id)
-    found = await visit.part(
+    sealer, owner = context.backend.sealer, _owner(context, whose, owner_id)
+    found = await context.part(
         f"list {owner}",
         paging,
         lambda connection, after, most: find_entries(connection, sealer, owner, bytes.fromhex(after), most),
         "",
         lambda entry: entry.caller_hash.hex(),
     )
-    clear = await visit.reveal(asked, f"list {owner}")
+    clear = await context.reveal(asked, f"list {owner}")
     return found.shown(lambda entry: shown_entry(entry, clear=clear))
 
 
 @list_router.put("", response_model=EntryResponse, summary="Put a caller on a list")
-async def put_entry(whose: WhoseList, owner_id: OwnerId, asked: EntryRequest, visit: ListWrites) -> Response:
+async def put_entry(whose: WhoseList, owner_id: OwnerId, asked: EntryRequest, context: ListWrites) -> Response:
     """`black` refuses the caller, `white` admits it under `white_only`. Entries of a binding override its business."""
 
     def do(act: UnitOfWork) -> Answer:
         number = set_entry(act, whose, owner_id, asked.number, asked.kind)
         return Answer(shown_entry(ListEntry(number, asked.kind, act.now_ms, act.actor.name, b""), clear=False))
 
-    return await visit.change(do)
+    return await context.change(do)
 
 
 @list_router.delete("", response_model=EntryRemovedResponse, summary="Take a caller off a list")
-async def delete_entry(whose: WhoseList, owner_id: OwnerId, asked: EntryRemoveRequest, visit: ListWrites) -> Response:
+async def delete_entry(whose: WhoseList, owner_id: OwnerId, asked: EntryRemoveRequest, context: ListWrites) -> Response:
     """Remove an entry. The caller is in the body, because a URL would expose it to proxies and logs."""
 
     def do(act: UnitOfWork) -> Answer:
         number = remove_entry(act, whose, owner_id, asked.number)
         return Answer(EntryRemovedResponse(number=mask_number(number)))
 
-    return await visit.change(do)
+    return await context.change(do)

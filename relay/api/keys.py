@@ -80,17 +80,17 @@ def _made(key: ApiKey, secret: str) -> Answer:
 
 
 @router.post("/businesses/{business_id}/keys", status_code=201, response_model=KeyCreatedResponse, summary="Make a key")
-async def post_key(business_id: BusinessId, asked: KeyCreateRequest, visit: KeyChanges) -> Response:
+async def post_key(business_id: BusinessId, asked: KeyCreateRequest, context: KeyChanges) -> Response:
     """Make a key with scopes that the requesting key has. The secret is shown in this response only."""
     expires_at = given_ms(asked.expires_at)
-    return await visit.change(lambda act: _made(*make_key(act, business_id, asked.scopes, expires_at)))
+    return await context.change(lambda act: _made(*make_key(act, business_id, asked.scopes, expires_at)))
 
 
 @router.get("/businesses/{business_id}/keys", summary="List the keys of a business user")
-async def get_keys(business_id: BusinessId, visit: KeyReads, paging: Paging) -> Page[KeyResponse]:
+async def get_keys(business_id: BusinessId, context: KeyReads, paging: Paging) -> Page[KeyResponse]:
     """All keys by id, including revoked and expired ones, without their secrets."""
-    sealer, business = visit.backend.sealer, own_business(visit, business_id)
-    found = await visit.part(
+    sealer, business = context.backend.sealer, own_business(context, business_id)
+    found = await context.part(
         f"keys {business.id}",
         paging,
         lambda connection, after, most: list_keys(connection, sealer, business_id, after, most),
@@ -101,15 +101,15 @@ async def get_keys(business_id: BusinessId, visit: KeyReads, paging: Paging) -> 
 
 
 @router.delete("/keys/{key_id}", response_model=KeyResponse, summary="Revoke a key")
-async def delete_key(key_id: KeyId, visit: KeyChanges, why: Why = None) -> Response:
+async def delete_key(key_id: KeyId, context: KeyChanges, why: Why = None) -> Response:
     """Refuse the key from the next request on. The requesting key must have all of its scopes."""
-    return await visit.change(lambda act: Answer(shown_key(revoke(act, key_id, why or ""))))
+    return await context.change(lambda act: Answer(shown_key(revoke(act, key_id, why or ""))))
 
 
 @router.post("/keys/{key_id}/rotate", status_code=201, response_model=KeyCreatedResponse, summary="Rotate a key")
-async def post_rotation(key_id: KeyId, asked: KeyRotationRequest, visit: KeyChanges) -> Response:
+async def post_rotation(key_id: KeyId, asked: KeyRotationRequest, context: KeyChanges) -> Response:
     """Make a new key with the same scopes and expiry; the old key ends after `overlap_s` seconds.
 
     The requesting key must have all of its scopes.
     """
-    return await visit.change(lambda act: _made(*rotate(act, key_id, asked.overlap_s)))
+    return await context.change(lambda act: _made(*rotate(act, key_id, asked.overlap_s)))

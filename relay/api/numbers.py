@@ -201,34 +201,34 @@ def shown_number(number: Number, *, alone: bool = True) -> NumberResponse:
 
 
 @router.post("/prefixes", status_code=201, response_model=PrefixLoadedResponse, summary="Load a prefix")
-async def post_prefix(asked: PrefixCreateRequest, visit: OperatorChanges) -> Response:
+async def post_prefix(asked: PrefixCreateRequest, context: OperatorChanges) -> Response:
     """Load a prefix with its 10,000 numbers, available for binding at once."""
     cool_down_ms = None if asked.cool_down_s is None else asked.cool_down_s * 1000
 
     def do(act: UnitOfWork) -> Answer:
         wanted = new_prefix(asked.prefix, asked.peer, cool_down_ms)
-        loaded = load_prefix(act, wanted, asked.pool, visit.backend.settings.peers)
+        loaded = load_prefix(act, wanted, asked.pool, context.backend.settings.peers)
         shown = shown_prefix(get_prefix(act, asked.prefix)).model_dump()
         return Answer(PrefixLoadedResponse(**shown, loaded=loaded), 201, f"/v1/prefixes/{asked.prefix}")
 
-    return await visit.change(do)
+    return await context.change(do)
 
 
 @router.get("/prefixes", summary="List prefixes")
-async def get_prefixes(visit: Operator, paging: Paging) -> Page[PrefixResponse]:
+async def get_prefixes(context: Operator, paging: Paging) -> Page[PrefixResponse]:
     """Loaded prefixes in ascending order."""
-    found = await visit.part("prefixes", paging, find_prefixes, "", lambda prefix: prefix.prefix)
+    found = await context.part("prefixes", paging, find_prefixes, "", lambda prefix: prefix.prefix)
     return found.shown(shown_prefix)
 
 
 @router.get("/prefixes/{prefix}", summary="Show a prefix")
-async def get_one_prefix(prefix: PrefixPath, visit: Operator) -> PrefixResponse:
+async def get_one_prefix(prefix: PrefixPath, context: Operator) -> PrefixResponse:
     """One loaded prefix."""
-    return shown_prefix(visit.one(lambda connection: find_prefix(connection, prefix), "prefix"))
+    return shown_prefix(context.one(lambda connection: find_prefix(connection, prefix), "prefix"))
 
 
 @router.patch("/prefixes/{prefix}", response_model=PrefixResponse, summary="Change a prefix")
-async def patch_prefix(prefix: PrefixPath, asked: PrefixChangeRequest, visit: OperatorChanges) -> Response:
+async def patch_prefix(prefix: PrefixPath, asked: PrefixChangeRequest, context: OperatorChanges) -> Response:
     """Any state but `active` locks all numbers of the prefix from the next call on."""
     values = given(asked)
     reason = values.pop("reason", "")
@@ -236,21 +236,21 @@ async def patch_prefix(prefix: PrefixPath, asked: PrefixChangeRequest, visit: Op
         cool_down_s = values.pop("cool_down_s")
         values["cool_down_ms"] = None if cool_down_s is None else cool_down_s * 1000
     change = cast(PrefixChange, values)
-    peers = visit.backend.settings.peers
-    return await visit.change(lambda act: Answer(shown_prefix(change_prefix(act, prefix, change, reason, peers))))
+    peers = context.backend.settings.peers
+    return await context.change(lambda act: Answer(shown_prefix(change_prefix(act, prefix, change, reason, peers))))
 
 
 @router.get("/numbers", summary="List numbers")
 async def get_numbers(
-    visit: Reads,
+    context: Reads,
     paging: Paging,
     pool: Name | None = None,
     state: State | None = None,
     prefix: PrefixText | None = None,
 ) -> Page[NumberResponse]:
     """Numbers in ascending order. A business user sees those of its own pools."""
-    query, at_ms = NumberQuery(pool, prefix, state, visit.business), now_ms()
-    found = await visit.part(
+    query, at_ms = NumberQuery(pool, prefix, state, context.business), now_ms()
+    found = await context.part(
         "numbers",
         paging,
         lambda connection, after, most: find_numbers(connection, query, at_ms, after, most),
@@ -261,31 +261,31 @@ async def get_numbers(
 
 
 @router.get("/numbers/{number}", summary="Show a number")
-async def get_number(number: NumberPath, visit: Reads) -> NumberResponse:
+async def get_number(number: NumberPath, context: Reads) -> NumberResponse:
     """One number. A business user sees those that its bindings may use."""
-    found = visit.row(lambda connection: find_number(connection, number, now_ms()))
-    pool = found and visit.row(lambda connection: find_pool(connection, found.pool, visit.business))
+    found = context.row(lambda connection: find_number(connection, number, now_ms()))
+    pool = found and context.row(lambda connection: find_pool(connection, found.pool, context.business))
     if found is None or pool is None:
         raise Refused("number_unknown", "", "not a number of this platform")
-    return shown_number(found, alone=visit.business in (None, pool.business))
+    return shown_number(found, alone=context.business in (None, pool.business))
 
 
 @router.post("/numbers/{number}/lock", response_model=NumberResponse, summary="Lock a number")
-async def post_lock(number: NumberPath, asked: ReasonRequest, visit: OperatorChanges) -> Response:
+async def post_lock(number: NumberPath, asked: ReasonRequest, context: OperatorChanges) -> Response:
     """Refuse calls to the number from the next one on, and exclude it from new bindings."""
-    return await visit.change(lambda act: Answer(shown_number(lock(act, number, asked.reason))))
+    return await context.change(lambda act: Answer(shown_number(lock(act, number, asked.reason))))
 
 
 @router.post("/numbers/{number}/unlock", response_model=NumberResponse, summary="Unlock a number")
-async def post_unlock(number: NumberPath, asked: ReasonRequest, visit: OperatorChanges) -> Response:
+async def post_unlock(number: NumberPath, asked: ReasonRequest, context: OperatorChanges) -> Response:
     """Release the operator's lock and the fraud lock. A lock of the prefix remains."""
-    return await visit.change(lambda act: Answer(shown_number(unlock(act, number, asked.reason))))
+    return await context.change(lambda act: Answer(shown_number(unlock(act, number, asked.reason))))
 
 
 @router.post("/numbers/move", response_model=MovedResponse, summary="Move numbers to another pool")
-async def post_move(asked: MoveRequest, visit: OperatorChanges) -> Response:
+async def post_move(asked: MoveRequest, context: OperatorChanges) -> Response:
     """Move all or none. Their bindings remain."""
-    return await visit.change(lambda act: Answer(MovedResponse(moved=move(act, asked.numbers, asked.pool))))
+    return await context.change(lambda act: Answer(MovedResponse(moved=move(act, asked.numbers, asked.pool))))
 
 
 # -- Routes of pools
@@ -307,28 +307,28 @@ def shown_usage(usage: PoolUsage) -> UsageResponse:
     return UsageResponse(pool=values.pop("pool_id"), **values)
 
 
-def _own(visit: RequestContext, pool_id: str) -> Pool:
-    return visit.one(lambda connection: find_pool(connection, pool_id, visit.business), "pool")
+def _own(context: RequestContext, pool_id: str) -> Pool:
+    return context.one(lambda connection: find_pool(connection, pool_id, context.business), "pool")
 
 
 @pool_router.post("", status_code=201, response_model=PoolResponse, summary="Make a pool")
-async def post_pool(asked: PoolCreateRequest, visit: OperatorChanges) -> Response:
+async def post_pool(asked: PoolCreateRequest, context: OperatorChanges) -> Response:
     """Make an empty pool. Load prefixes or move numbers into it."""
     pool = new_pool(asked.id, asked.business, asked.area, asked.max_bindings, asked.warn_percent)
 
     def do(act: UnitOfWork) -> Answer:
         return Answer(shown_pool(make_pool(act, pool)), 201, f"/v1/pools/{asked.id}")
 
-    return await visit.change(do)
+    return await context.change(do)
 
 
 @pool_router.get("", summary="List pools")
-async def get_pools(visit: Reads, paging: Paging) -> Page[PoolResponse]:
+async def get_pools(context: Reads, paging: Paging) -> Page[PoolResponse]:
     """Pools by id. A business user sees its own."""
-    found = await visit.part(
+    found = await context.part(
         "pools",
         paging,
-        lambda connection, after, most: find_pools(connection, visit.business, after, most),
+        lambda connection, after, most: find_pools(connection, context.business, after, most),
         "",
         lambda pool: pool.pool_id,
     )
@@ -336,20 +336,20 @@ async def get_pools(visit: Reads, paging: Paging) -> Page[PoolResponse]:
 
 
 @pool_router.get("/{pool_id}", summary="Show a pool")
-async def get_pool(pool_id: PoolId, visit: Reads) -> PoolResponse:
+async def get_pool(pool_id: PoolId, context: Reads) -> PoolResponse:
     """One pool. A business user sees those that its numbers come from."""
-    return shown_pool(_own(visit, pool_id))
+    return shown_pool(_own(context, pool_id))
 
 
 @pool_router.patch("/{pool_id}", response_model=PoolResponse, summary="Change a pool")
-async def patch_pool(pool_id: PoolId, asked: PoolChangeRequest, visit: OperatorChanges) -> Response:
+async def patch_pool(pool_id: PoolId, asked: PoolChangeRequest, context: OperatorChanges) -> Response:
     """Change a pool. Existing bindings remain."""
     change = cast(PoolChange, given(asked))
-    return await visit.change(lambda act: Answer(shown_pool(change_pool(act, pool_id, change))))
+    return await context.change(lambda act: Answer(shown_pool(change_pool(act, pool_id, change))))
 
 
 @pool_router.get("/{pool_id}/usage", summary="Show the usage of a pool")
-async def get_usage(pool_id: PoolId, visit: Reads) -> UsageResponse:
+async def get_usage(pool_id: PoolId, context: Reads) -> UsageResponse:
     """Current count of free, bound, cooling and locked numbers."""
-    pool = _own(visit, pool_id)
-    return shown_usage(await visit.read(lambda connection: usage_of(connection, pool, now_ms())))
+    pool = _own(context, pool_id)
+    return shown_usage(await context.read(lambda connection: usage_of(connection, pool, now_ms())))

@@ -135,11 +135,11 @@ _IN_MEMORY = 1 << 26  # bytes of a bundle kept off the disk: it holds real numbe
 
 
 @router.post("/trace", summary="Trace a number")
-async def post_trace(asked: TraceRequest, visit: Traces) -> TraceResponse:
+async def post_trace(asked: TraceRequest, context: Traces) -> TraceResponse:
     """The parties behind a number at a given time, in clear, however long ago. Audited before the response."""
     number, at_ms = fields.number("number", asked.number), given_ms(asked.at)
-    question = await visit.act(lambda act: ask_trace(act, number, at_ms, asked.reason))
-    found = await anyio.to_thread.run_sync(trace, visit.backend.path, visit.backend.sealer, question)
+    question = await context.act(lambda act: ask_trace(act, number, at_ms, asked.reason))
+    found = await anyio.to_thread.run_sync(trace, context.backend.path, context.backend.sealer, question)
     return TraceResponse(
         number=found.number,
         at=shown_moment(found.at_ms),
@@ -155,13 +155,13 @@ async def post_trace(asked: TraceRequest, visit: Traces) -> TraceResponse:
     response_class=Response,
     responses={200: {"description": "The bundle: a ZIP file, signed with Ed25519", "content": {_ZIP: {}}}},
 )
-async def post_evidence(asked: EvidenceRequest, visit: Traces) -> Response:
+async def post_evidence(asked: EvidenceRequest, context: Traces) -> Response:
     """Everything stored about a number in a period, in clear. `README.txt` in the bundle explains how to verify it."""
     number, since_ms, until_ms = fields.number("number", asked.number), given_ms(asked.since), given_ms(asked.until)
-    question = await visit.act(lambda act: ask_evidence(act, number, since_ms, until_ms, asked.reason))
+    question = await context.act(lambda act: ask_evidence(act, number, since_ms, until_ms, asked.reason))
     file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - `_chunks` closes it
-    await anyio.to_thread.run_sync(bundle, visit.backend.path, visit.backend.sealer, question, file)
-    headers = {"content-disposition": f'attachment; filename="evidence-{visit.request.state.request_id}.zip"'}
+    await anyio.to_thread.run_sync(bundle, context.backend.path, context.backend.sealer, question, file)
+    headers = {"content-disposition": f'attachment; filename="evidence-{context.request.state.request_id}.zip"'}
     return StreamingResponse(_chunks(file), headers=headers, media_type=_ZIP)
 
 
@@ -180,22 +180,22 @@ def shown_line(line: DailyLine) -> DailyLineResponse:
 
 
 @router.get("/reports/daily", summary="Show the report of a day")
-async def get_daily(visit: Reports, day: Day, business: Name | None = None) -> DailyResponse:
+async def get_daily(context: Reports, day: Day, business: Name | None = None) -> DailyResponse:
     """One line per business user and prefix, for a day in China time. Calls still up are not included."""
-    whose = visit.only(business)
-    lines = await visit.read_long(lambda connection: daily(connection, visit.backend.sealer, day, whose))
+    whose = context.only(business)
+    lines = await context.read_long(lambda connection: daily(connection, context.backend.sealer, day, whose))
     return DailyResponse(items=[shown_line(line) for line in lines])
 
 
 @router.put("/reports/daily/complaints", response_model=ComplaintsRequest, summary="Enter complaints of a day")
-async def put_complaints(asked: ComplaintsRequest, visit: OperatorChanges) -> Response:
+async def put_complaints(asked: ComplaintsRequest, context: OperatorChanges) -> Response:
     """Set the number of complaints of a day, replacing an earlier number."""
 
     def do(act: UnitOfWork) -> Answer:
         set_complaints(act, asked.day, asked.business, asked.prefix, asked.count)
         return Answer(asked)
 
-    return await visit.change(do)
+    return await context.change(do)
 
 
 # -- Routes of the audit log
@@ -220,7 +220,7 @@ def shown_audit_line(logged: Logged, *, clear: bool) -> AuditLineResponse:
 
 @audit_router.get("", summary="List audit lines")
 async def get_audit(
-    visit: Operator,
+    context: Operator,
     paging: Paging,
     reveal: Revealing,
     actor: Text64 | None = None,
@@ -231,21 +231,21 @@ async def get_audit(
     until: Time | None = None,
 ) -> Page[AuditLineResponse]:
     """Changes and accesses to real numbers, newest first. Numbers in the lines are masked as well."""
-    sealer = visit.backend.sealer
+    sealer = context.backend.sealer
     query = AuditQuery(actor, action, object_, business, given_ms(since), given_ms(until))
-    found = await visit.part(
+    found = await context.part(
         "audit",
         paging,
         lambda connection, before, most: newest_entries(connection, sealer, query, before, most),
         None,
         lambda logged: logged.seq,
     )
-    clear = await visit.reveal(reveal, "audit", [str(logged.seq) for logged in found.items])
+    clear = await context.reveal(reveal, "audit", [str(logged.seq) for logged in found.items])
     return found.shown(lambda logged: shown_audit_line(logged, clear=clear))
 
 
 @audit_router.get("/verify", summary="Verify the audit log")
-async def get_verdict(visit: Operator) -> AuditVerdictResponse:
+async def get_verdict(context: Operator) -> AuditVerdictResponse:
     """Check the chain over all lines, which takes time in proportion to the log."""
-    verdict = await visit.read_long(lambda connection: verify_audit(connection, visit.backend.sealer))
+    verdict = await context.read_long(lambda connection: verify_audit(connection, context.backend.sealer))
     return AuditVerdictResponse(intact=verdict.intact, broken=verdict.broken)

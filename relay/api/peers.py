@@ -47,9 +47,9 @@ router = APIRouter(prefix="/v1/peers", tags=["peers"])
 
 
 @router.get("", summary="List peers")
-async def get_peers(visit: Operator) -> PeersResponse:
+async def get_peers(context: Operator) -> PeersResponse:
     """Current state of all peers: reachability of their targets, and number of calls."""
-    answer = await visit.backend.control.ask("peers")
+    answer = await context.backend.control.ask("peers")
     return PeersResponse(
         items=[
             PeerResponse(
@@ -111,18 +111,18 @@ ALL = "all"  # object of the audit line when all bans are lifted
 
 
 @ban_router.get("", summary="List bans")
-async def get_bans(visit: Operator) -> BansResponse:
+async def get_bans(context: Operator) -> BansResponse:
     """The bans in force. They are in the relay's memory, and a restart lifts them."""
-    answer = await visit.backend.control.ask("bans")
+    answer = await context.backend.control.ask("bans")
     return BansResponse(items=[_shown(ban) for ban in answer["bans"]])
 
 
 @ban_router.post("", status_code=201, summary="Ban an address")
-async def post_ban(asked: BanRequest, visit: Operator) -> BanResponse:
+async def post_ban(asked: BanRequest, context: Operator) -> BanResponse:
     """Ignore datagrams and refuse connections from an address. Peers and addresses of live calls cannot be banned."""
     source = read_source(asked.address)
     details: dict[str, object] = {"for_s": asked.for_s}
-    done = await visit.ask_relay(
+    done = await context.ask_relay(
         "ban",
         {"address": source, **details},
         lambda act: act.audit("ban.add", source, reason=asked.reason or "", details=details),
@@ -131,17 +131,17 @@ async def post_ban(asked: BanRequest, visit: Operator) -> BanResponse:
 
 
 @ban_router.delete("", summary="Lift all bans")
-async def delete_bans(visit: Operator, why: Why = None) -> BanLiftedResponse:
+async def delete_bans(context: Operator, why: Why = None) -> BanLiftedResponse:
     """Lift every ban at once."""
-    done = await visit.ask_relay("unban", {}, lambda act: act.audit("ban.lift", ALL, reason=why or ""))
+    done = await context.ask_relay("unban", {}, lambda act: act.audit("ban.lift", ALL, reason=why or ""))
     return BanLiftedResponse(lifted=done["lifted"])
 
 
 @ban_router.delete("/{address}", summary="Lift a ban")
-async def delete_ban(address: Address, visit: Operator, why: Why = None) -> BanLiftedResponse:
+async def delete_ban(address: Address, context: Operator, why: Why = None) -> BanLiftedResponse:
     """Lift the ban of an address. For a banned network, name any address in it."""
     source = read_source(address)
-    done = await visit.ask_relay(
+    done = await context.ask_relay(
         "unban", {"address": source}, lambda act: act.audit("ban.lift", source, reason=why or "")
     )
     return BanLiftedResponse(lifted=done["lifted"])

@@ -141,16 +141,16 @@ def shown_dead(event: Event) -> DeadEventResponse:
     )
 
 
-def _own(visit: RequestContext, webhook_id: str) -> Webhook:
-    return visit.one(
-        lambda connection: find_webhook(connection, visit.backend.sealer, webhook_id, visit.business), "webhook"
+def _own(context: RequestContext, webhook_id: str) -> Webhook:
+    return context.one(
+        lambda connection: find_webhook(connection, context.backend.sealer, webhook_id, context.business), "webhook"
     )
 
 
 @router.post("", status_code=201, response_model=WebhookCreatedResponse, summary="Make a webhook")
-async def post_webhook(asked: WebhookCreateRequest, visit: Writes) -> Response:
+async def post_webhook(asked: WebhookCreateRequest, context: Writes) -> Response:
     """Make a webhook. Its secret is shown in this response only."""
-    business = visit.own(asked.business)
+    business = context.own(asked.business)
 
     def do(act: UnitOfWork) -> Answer:
         webhook, secret = make(act, business, asked.url, asked.kinds, asked.parties)
@@ -158,14 +158,14 @@ async def post_webhook(asked: WebhookCreateRequest, visit: Writes) -> Response:
         made, kept = WebhookCreatedResponse(**shown, secret=secret), WebhookCreatedResponse(**shown, secret=None)
         return Answer(made, 201, f"/v1/webhooks/{webhook.id}", kept)
 
-    return await visit.change(do)
+    return await context.change(do)
 
 
 @router.get("", summary="List webhooks")
-async def get_webhooks(visit: Reads, paging: Paging, business: Name | None = None) -> Page[WebhookResponse]:
+async def get_webhooks(context: Reads, paging: Paging, business: Name | None = None) -> Page[WebhookResponse]:
     """Webhooks by id."""
-    sealer, whose = visit.backend.sealer, visit.only(business)
-    found = await visit.part(
+    sealer, whose = context.backend.sealer, context.only(business)
+    found = await context.part(
         "webhooks",
         paging,
         lambda connection, after, most: webhooks_of(connection, sealer, whose, after, most),
@@ -176,31 +176,31 @@ async def get_webhooks(visit: Reads, paging: Paging, business: Name | None = Non
 
 
 @router.get("/{webhook_id}", summary="Show a webhook")
-async def get_webhook(webhook_id: WebhookId, visit: Reads) -> WebhookResponse:
+async def get_webhook(webhook_id: WebhookId, context: Reads) -> WebhookResponse:
     """A webhook with the state of its deliveries."""
-    return shown_webhook(_own(visit, webhook_id))
+    return shown_webhook(_own(context, webhook_id))
 
 
 @router.patch("/{webhook_id}", response_model=WebhookResponse, summary="Change a webhook")
-async def patch_webhook(webhook_id: WebhookId, asked: WebhookChangeRequest, visit: Writes) -> Response:
+async def patch_webhook(webhook_id: WebhookId, asked: WebhookChangeRequest, context: Writes) -> Response:
     """Change a webhook. Delivery is retried at once, regardless of earlier failures."""
     values = given(asked)
     if "enabled" in values:
         values["disabled"] = not values.pop("enabled")
-    return await visit.change(lambda act: Answer(shown_webhook(change(act, webhook_id, **values))))
+    return await context.change(lambda act: Answer(shown_webhook(change(act, webhook_id, **values))))
 
 
 @router.delete("/{webhook_id}", response_model=WebhookResponse, summary="Remove a webhook")
-async def delete_webhook(webhook_id: WebhookId, visit: Writes) -> Response:
+async def delete_webhook(webhook_id: WebhookId, context: Writes) -> Response:
     """Remove a webhook with all its queued events."""
-    return await visit.change(lambda act: Answer(shown_webhook(remove(act, webhook_id))))
+    return await context.change(lambda act: Answer(shown_webhook(remove(act, webhook_id))))
 
 
 @router.get("/{webhook_id}/dead", summary="List dead letters")
-async def get_dead(webhook_id: WebhookId, visit: Reads, paging: Paging) -> Page[DeadEventResponse]:
+async def get_dead(webhook_id: WebhookId, context: Reads, paging: Paging) -> Page[DeadEventResponse]:
     """Events whose delivery was given up, oldest first."""
-    sealer, webhook = visit.backend.sealer, _own(visit, webhook_id)
-    found = await visit.part(
+    sealer, webhook = context.backend.sealer, _own(context, webhook_id)
+    found = await context.part(
         f"dead {webhook.id}",
         paging,
         lambda connection, after, most: dead(connection, sealer, webhook_id, after, most),
@@ -211,12 +211,12 @@ async def get_dead(webhook_id: WebhookId, visit: Reads, paging: Paging) -> Page[
 
 
 @router.post("/{webhook_id}/dead/resend", response_model=ResentResponse, summary="Send dead letters again")
-async def post_resend(webhook_id: WebhookId, asked: ResendRequest, visit: Writes) -> Response:
+async def post_resend(webhook_id: WebhookId, asked: ResendRequest, context: Writes) -> Response:
     """Queue dead letters again at their original positions, before later events that are still queued."""
-    return await visit.change(lambda act: Answer(ResentResponse(resent=resend(act, webhook_id, asked.events))))
+    return await context.change(lambda act: Answer(ResentResponse(resent=resend(act, webhook_id, asked.events))))
 
 
 @router.post("/{webhook_id}/test", response_model=TestedResponse, summary="Send a test event")
-async def post_test(webhook_id: WebhookId, visit: Writes) -> Response:
+async def post_test(webhook_id: WebhookId, context: Writes) -> Response:
     """Queue an event of kind `webhook.test` behind the waiting ones."""
-    return await visit.change(lambda act: Answer(TestedResponse(event_id=test(act, webhook_id))))
+    return await context.change(lambda act: Answer(TestedResponse(event_id=test(act, webhook_id))))

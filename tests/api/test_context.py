@@ -15,17 +15,17 @@ from tests.api.conftest import Api
 
 
 async def test_short_reads_do_not_wait_for_long_ones(api: Api) -> None:
-    visit = RequestContext(Request({"type": "http", "app": api.app}), api.backend, Actor("key:1", None, OPERATOR))
+    context = RequestContext(Request({"type": "http", "app": api.app}), api.backend, Actor("key:1", None, OPERATOR))
     over, begun = threading.Event(), threading.Semaphore(0)
 
     def long(connection: sqlite3.Connection) -> bool:
         begun.release()
         return over.wait(20)
 
-    reading = [asyncio.create_task(visit.read_long(long)) for _ in range(100)]
+    reading = [asyncio.create_task(context.read_long(long)) for _ in range(100)]
     for _ in range(LONG_READS):
         assert await asyncio.to_thread(begun.acquire, timeout=10)
     async with asyncio.timeout(10):
-        assert await visit.read(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
+        assert await context.read(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
     over.set()
     assert all(await asyncio.gather(*reading))
