@@ -37,7 +37,7 @@ class PostgresLookUps:
         self._waiting: FairQueue[_Waiting] = FairQueue()
         self._asking = Tasks()
         self._askers = 0  # tasks that serve the queue, at most CONNECTIONS
-        self.follow = self._reader.follow
+        self.apply_config = self._reader.apply_config
         self.open = self._reader.open
         self.close = self._reader.close
         self._looks = 0

@@ -155,8 +155,8 @@ class SipService:
         if self._rtpengine is not None:
             self._rtpengine.sounds = sounds
         self._engine.reload(config.settings, located, now)
-        self._reader.follow(config.rules)
-        self._gate.follow(config.rules)
+        self._reader.apply_config(config.rules)
+        self._gate.apply_config(config.rules)
         if not was_counting:
             self._recall(self._engine.live())
         self._driver.perform(now)

@@ -65,9 +65,9 @@ class OutOfDialog:
         self._stateless = stateless
         self._bans = bans
         self._ua = calls.ua
-        self.follow(settings)
+        self.apply_config(settings)
 
-    def follow(self, settings: Settings) -> None:
+    def apply_config(self, settings: Settings) -> None:
         """Apply a new configuration."""
         self._settings = settings
         self.strangers = Strangers(settings.limits.stranger_answers_per_s)

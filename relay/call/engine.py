@@ -69,7 +69,7 @@ class Engine:
         self._recovery = Recovery(self._calls, self._dialogs)
         self.bans.spare(self._known_sources)
         self.bans.spare(self._registrar.known)
-        self.bans.follow(settings.limits, 0.0, believes=not self._logins.are_configured)
+        self.bans.apply_config(settings.limits, 0.0, believes=not self._logins.are_configured)
 
     def _make_defence(self, settings: Settings) -> None:
         ua, outbox, peers = self._ua, self._outbox, self._peers
@@ -195,8 +195,8 @@ class Engine:
         """Take the DNS results for the targets of the named peers; start pings and registrations."""
         self._peers.locate(located)
         self.bans.forget_known(now)
-        self._pings.follow(self.settings, now)
-        self._registrations.follow(now)
+        self._pings.apply_config(self.settings, now)
+        self._registrations.apply_config(now)
 
     def reload(self, settings: Settings, located: Mapping[str, tuple[Target, ...]], now: float) -> None:
         """Take a new configuration and the DNS results for its peers; listeners and timers must be unchanged.
@@ -204,15 +204,15 @@ class Engine:
         Existing calls keep the settings in force at their arrival, except quotas.
         """
         self._settings = self._calls.settings = self._messages.settings = settings
-        self._peers.follow(settings, located)
+        self._peers.apply_config(settings, located)
         self._shares.limits = settings.limits
-        self._logins.follow(settings)
-        self._registrar.follow()
-        self._options.follow(settings)
-        self._out_of_dialog.follow(settings)
-        self.bans.follow(settings.limits, now, believes=not self._logins.are_configured)
-        self._pings.follow(settings, now)
-        self._registrations.follow(now)
+        self._logins.apply_config(settings)
+        self._registrar.apply_config()
+        self._options.apply_config(settings)
+        self._out_of_dialog.apply_config(settings)
+        self.bans.apply_config(settings.limits, now, believes=not self._logins.are_configured)
+        self._pings.apply_config(settings, now)
+        self._registrations.apply_config(now)
 
     def unregister(self, now: float) -> None:
         """Remove our registrations at trunks, for shutdown; done when `leaving` is 0."""

@@ -75,7 +75,7 @@ class Bans:
         """Add a source of known addresses, queried at most once a second and only when a ban is due."""
         self._known_of.append(known)
 
-    def follow(self, limits: Limits, now: float, *, believes: bool) -> None:
+    def apply_config(self, limits: Limits, now: float, *, believes: bool) -> None:
         """Apply new limits and the current known addresses.
 
         `believes`: no peer logs in, so a ban by a forged source cannot hurt a legitimate one.

@@ -206,9 +206,9 @@ class Options:
         self._by_source = by_source
         self._prescan = Prescan()
         self._end_of_to = f";tag={tag}\r\n".encode()
-        self.follow(settings)
+        self.apply_config(settings)
 
-    def follow(self, settings: Settings) -> None:
+    def apply_config(self, settings: Settings) -> None:
         """Apply the capabilities of a new configuration."""
         self.capabilities = masking.CAPABILITIES_WITH_MESSAGE if settings.sms else masking.CAPABILITIES
         self._rest = _end(self.capabilities)

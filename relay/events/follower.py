@@ -105,7 +105,7 @@ class Follower:
 
     def apply_config(self, signals: Signals) -> None:
         """Apply these signs of fraud from now on."""
-        self._watch.follow(signals)
+        self._watch.apply_config(signals)
 
     def finish(self) -> None:
         """Make `run` return once nothing is left."""

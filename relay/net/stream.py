@@ -243,7 +243,7 @@ class Admission:
     def is_stranger(self, source: str) -> bool:
         return self._peers.by_source(source) is None
 
-    def follow(self, peers: Peers) -> None:
+    def apply_config(self, peers: Peers) -> None:
         """Apply a new list of peers, and recount the open connections of unknown sources."""
         self._peers = peers
         self.strangers = sum(count for source, count in self._by_source.items() if self.is_stranger(source))

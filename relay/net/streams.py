@@ -72,7 +72,7 @@ class Streams:
         self._server_tls, self._client_tls = server_tls, client_tls
         self._asks = tls is not None and tls.client_ca is not None
         self._peers = Peers(settings)
-        self._admission.follow(self._peers)
+        self._admission.apply_config(self._peers)
         self._targets = {peer.name: peer.targets for peer in settings.peers}
         self.locate({})
 

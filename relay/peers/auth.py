@@ -46,9 +46,9 @@ class Logins:
         self._by_username: dict[str, Peer] = {}
         self._failures: Counter[str] = Counter()  # by source address
         self._failures_end_at = 0.0
-        self.follow(settings)
+        self.apply_config(settings)
 
-    def follow(self, settings: Settings) -> None:
+    def apply_config(self, settings: Settings) -> None:
         """Apply a new configuration."""
         self._algorithms = settings.login_algorithms
         self._strangers = Strangers(settings.limits.stranger_answers_per_s)

@@ -38,7 +38,7 @@ class Peers:
         self._names.clear()
         self._places = {peer.name: self._places_of(peer, peer.targets) for peer in settings.peers}
 
-    def follow(self, settings: Settings, located: Mapping[str, tuple[Target, ...]]) -> None:
+    def apply_config(self, settings: Settings, located: Mapping[str, tuple[Target, ...]]) -> None:
         """Apply a new configuration with the same listeners, and the DNS results for its peers. A target that remains
         keeps its health."""
         former = self._places

@@ -59,7 +59,7 @@ class Registrar:
         self._stateless = stateless
         self._registered: dict[str, Registration] = {}  # by the peer's name
 
-    def follow(self) -> None:
+    def apply_config(self) -> None:
         """Apply the configuration in force: peers with an unchanged login stay registered."""
         for name, registration in list(self._registered.items()):
             peer = self._peers.by_name(name)

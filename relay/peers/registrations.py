@@ -41,7 +41,7 @@ class Registrations:
         self._leaving: set[Registration] = set()
         self._is_over = False  # shutdown has begun
 
-    def follow(self, now: float) -> None:
+    def apply_config(self, now: float) -> None:
         """Keep a registration at each peer with `registers`, and remove the others."""
         if self._is_over:  # a reload or DNS result after the shutdown began must not attract calls
             return
@@ -55,7 +55,7 @@ class Registrations:
             known = self._by_peer.get(name)
             if known is None:
                 known = self._by_peer[name] = Registration(self._ua, peer)
-            known.follow(peer, now)
+            known.apply_config(peer, now)
 
     def give_up(self, now: float) -> None:
         """Remove all registrations, for shutdown."""
@@ -113,7 +113,7 @@ class Registration:
         self._timer: Timer | None = None
         self._given_up = False
 
-    def follow(self, peer: Peer, now: float) -> None:
+    def apply_config(self, peer: Peer, now: float) -> None:
         """Apply a configuration; register at once if no target was known before."""
         self.peer = peer
         if self._place is None:
@@ -257,7 +257,7 @@ class Pings:
         self._settings: Settings | None = None  # in force for the timers
         self._timers: dict[str, Timer] = {}  # by peer name
 
-    def follow(self, settings: Settings, now: float) -> None:
+    def apply_config(self, settings: Settings, now: float) -> None:
         """Restart the pings if the configuration is new."""
         if self._settings is settings:
             return

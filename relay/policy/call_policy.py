@@ -137,7 +137,7 @@ class CallPolicy:
         """For the metrics."""
         return {"refused_too_often": dict(self._pauses)}
 
-    def follow(self, rules: Rules) -> None:
+    def apply_config(self, rules: Rules) -> None:
         """Apply new rules. Counts are kept."""
         self._rules = rules
 

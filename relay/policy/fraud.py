@@ -67,7 +67,7 @@ class Watch:
         self._guesses = _Tally()  # by peer and number
         self._sequences: OrderedDict[bytes, _Sequence] = OrderedDict()
 
-    def follow(self, signals: Signals) -> None:
+    def apply_config(self, signals: Signals) -> None:
         """Apply new thresholds. Counts are kept."""
         self._signals = signals
 

@@ -120,7 +120,7 @@ class Opener:
         self._proven: tuple[tuple[str, str], ...] = PROVEN
         self._first_count = 0
 
-    def follow(self, rules: Rules) -> None:
+    def apply_config(self, rules: Rules) -> None:
         """Apply these rules from the next call on."""
         self._caller_windows_s = rules.caller_windows_s
         self._number_windows_s = rules.number_windows_s

@@ -110,7 +110,7 @@ def test_all_settings_that_need_a_restart_are_named_at_once() -> None:
     assert len(what_is_fixed(config(""), config("[sip]\nt1_ms = 100\n[api]\nenabled = false"))) == 2
 
 
-# Each part at a reload: applied by `Relay.reload` and `Backend.follow`, or named by `what_is_fixed`.
+# Each part at a reload: applied by `Relay.reload` and `Backend.apply_config`, or named by `what_is_fixed`.
 FOLLOWED = {
     *("numbers", "rules", "fraud", "webhooks", "retention", "purge_at_minute", "tls", "sounds", "passwords", "dns"),
     *("drain_s",),

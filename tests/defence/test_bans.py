@@ -22,7 +22,7 @@ class Heard:
     def __init__(self, limits: Limits = LIMITS, *, believes: bool = True) -> None:
         self.events: list[tuple[str, str]] = []
         self.bans = Bans(limits)
-        self.bans.follow(limits, 0.0, believes=believes)
+        self.bans.apply_config(limits, 0.0, believes=believes)
         self.bans.listeners.append(lambda event, ban: self.events.append((event, ban.source)))
 
     def offends(self, host: str = BAD, times: int = 20, now: float = 1000.0, *, proven: bool = True) -> None:
@@ -108,7 +108,7 @@ def test_ban_of_an_address_that_becomes_known_is_lifted(heard: Heard) -> None:
     heard.bans.spare(lambda: Known([], known))
     heard.offends()
     known.append(BAD)
-    heard.bans.follow(LIMITS, 1001.0, believes=True)
+    heard.bans.apply_config(LIMITS, 1001.0, believes=True)
     assert not heard.bans.holds(BAD)
     known.clear()
     heard.offends(now=1005.0)
@@ -156,7 +156,7 @@ def test_flood_from_a_known_source_is_not_silenced_when_peers_log_in() -> None:
 def test_reload_with_a_first_login_lifts_unproven_bans(heard: Heard) -> None:
     heard.offends(proven=False)
     heard.offends(OTHER)
-    heard.bans.follow(LIMITS, 1001.0, believes=False)
+    heard.bans.apply_config(LIMITS, 1001.0, believes=False)
     assert [ban.source for ban in heard.bans.in_force()] == [OTHER]
 
 

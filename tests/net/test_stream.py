@@ -74,7 +74,7 @@ def test_unknown_sources_are_recounted_on_reload() -> None:
     a = admission(max_strangers=1)
     assert [a.admit("10.0.0.1"), a.admit("192.0.2.1")] == [True, True]
     other = Peer("other", (), False, (ip_network("192.0.2.0/24"),))
-    a.follow(Peers(Settings(listeners=(), peers=(other,), routes=(), prefixes=())))
+    a.apply_config(Peers(Settings(listeners=(), peers=(other,), routes=(), prefixes=())))
     assert (a.strangers, a.admit("10.0.0.2"), a.admit("192.0.2.2")) == (1, False, True)
     for source in ("10.0.0.1", "192.0.2.1", "192.0.2.2"):
         a.release(source)

@@ -72,10 +72,10 @@ def test_reload_keeps_a_peer_with_the_same_login() -> None:
     registrar, parts = registering()
     register(registrar, parts, FIRST, "Contact: <sip:a@10.0.0.5>")
     same = Peer("phone", (), tcp_allowed=True, sources=(), login=Account("1001", "secret"))
-    parts.peers.follow(Parts(peers=(same,), routes=()).settings, {})
-    registrar.follow()
+    parts.peers.apply_config(Parts(peers=(same,), routes=()).settings, {})
+    registrar.apply_config()
     assert parts.peers.at(FIRST) is same
     other = Peer("phone", (), tcp_allowed=True, sources=(), login=Account("1001", "changed"))
-    parts.peers.follow(Parts(peers=(other,), routes=()).settings, {})
-    registrar.follow()
+    parts.peers.apply_config(Parts(peers=(other,), routes=()).settings, {})
+    registrar.apply_config()
     assert parts.peers.at(FIRST) is None

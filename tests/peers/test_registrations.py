@@ -28,7 +28,7 @@ def answer(parts: Parts, request: Request, now: float, status: int = 200, more: 
 def test_registration_is_made_and_removed_with_its_peer() -> None:
     parts = Parts(peers=(TRUNK,), routes=())
     registrations = Registrations(parts.ua)
-    registrations.follow(0.0)
+    registrations.apply_config(0.0)
     first = sent(parts)
     assert (first.method, first.get("expires")) == ("REGISTER", "3600")
     assert not registrations.holds("carrier", 0.1)
@@ -36,8 +36,8 @@ def test_registration_is_made_and_removed_with_its_peer() -> None:
     assert registrations.holds("carrier", 100.0)
     assert not registrations.holds("carrier", 100.2)
 
-    parts.peers.follow(Parts(peers=(), routes=()).settings, {})
-    registrations.follow(1.0)
+    parts.peers.apply_config(Parts(peers=(), routes=()).settings, {})
+    registrations.apply_config(1.0)
     last = sent(parts)
     assert (last.get("expires"), last.call_id, registrations.leaving) == ("0", first.call_id, 1)
     answer(parts, last, 1.1, more="Expires: 0\r\n")
@@ -48,7 +48,7 @@ def test_nothing_is_registered_after_the_shutdown_began() -> None:
     parts = Parts(peers=(TRUNK,), routes=())
     registrations = Registrations(parts.ua)
     registrations.give_up(0.0)
-    registrations.follow(1.0)
+    registrations.apply_config(1.0)
     assert parts.outbox.take_actions() == []
 
 
@@ -58,7 +58,7 @@ def test_nothing_is_registered_after_the_shutdown_began() -> None:
 def pinging() -> tuple[Pings, Parts]:
     parts = Parts(peers=(peer("carrier", "192.0.2.22", health=Health(ping_s=10, down_after=2, up_after=1)),), routes=())
     pings = Pings(parts.ua)
-    pings.follow(parts.settings, 0.0)
+    pings.apply_config(parts.settings, 0.0)
     return pings, parts
 
 
@@ -94,7 +94,7 @@ def test_failed_pings_take_a_target_down_and_an_answer_brings_it_up() -> None:
 def test_unchanged_settings_do_not_restart_the_pings() -> None:
     pings, parts = pinging()
     timers = len(parts.timers)
-    pings.follow(parts.settings, 0.5)
+    pings.apply_config(parts.settings, 0.5)
     assert len(parts.timers) == timers
-    pings.follow(Parts(peers=(), routes=()).settings, 0.6)
+    pings.apply_config(Parts(peers=(), routes=()).settings, 0.6)
     assert len(parts.timers) == 0

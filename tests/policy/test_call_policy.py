@@ -129,7 +129,7 @@ def test_other_callers_are_not_noted() -> None:
 def test_new_rules_apply_to_the_counts_so_far() -> None:
     bench = Bench(found(), caller_caps=(Cap(5, 300),))
     assert [bench.call() for _ in range(2)] == ["granted", "granted"]
-    bench.gate.follow(Rules(caller_caps=TWICE))
+    bench.gate.apply_config(Rules(caller_caps=TWICE))
     assert bench.call() == "frequency_caller"
 
 
@@ -322,7 +322,7 @@ def test_a_backward_clock_step_does_not_prolong_a_pause() -> None:
 
 def test_new_refusal_caps_apply_to_the_next_attempt() -> None:
     bench = Asking()
-    bench.gate.follow(Rules())
+    bench.gate.apply_config(Rules())
     assert {bench.says(CARRIER, caller) for caller in STRANGERS} == {"no_binding"}
 
 

@@ -117,7 +117,7 @@ def test_the_number_of_remembered_callers_is_limited(monkeypatch: pytest.MonkeyP
 def test_new_thresholds_apply_to_the_counts_so_far() -> None:
     watch = Watch(Signals(OFF, Signal(9, 0), OFF, 6))
     assert [watch.see(seen(talked_s=5)) for _ in range(3)] == [[], [], []]
-    watch.follow(Signals(OFF, Signal(4, 0), OFF, 6))
+    watch.apply_config(Signals(OFF, Signal(4, 0), OFF, 6))
     assert [finding.reached for finding in watch.see(seen(talked_s=5))] == [4]
 
 

@@ -67,10 +67,10 @@ class Backend(Acting):
         """The decision on a call at this time; `caller` in normal form."""
         return self._gate.look_up(number, caller, self.now_ms / 1000)
 
-    def follow(self, rules: Rules) -> None:
+    def apply_config(self, rules: Rules) -> None:
         """Apply new rules to calls from now on."""
-        self._routes.follow(rules)
-        self._gate.follow(rules)
+        self._routes.apply_config(rules)
+        self._gate.apply_config(rules)
 
     def reaches(self, number: str, caller: str) -> str:
         """The target of a call, or the outcome of its refusal."""

@@ -156,7 +156,7 @@ def test_warn_makes_the_binding_and_writes_an_audit_line(backend: Backend) -> No
 
 def test_a_call_in_either_direction_requires_a_filed_a_number(backend: Backend) -> None:
     made = backend.bind(x=X)
-    backend.follow(Rules(filing_required=True))
+    backend.apply_config(Rules(filing_required=True))
     assert (backend.reaches(X, A), backend.reaches(X, B)) == ("not_filed", "not_filed")
     file(backend, B)
     assert (backend.reaches(X, A), backend.reaches(X, B)) == ("not_filed", "not_filed")
@@ -165,7 +165,7 @@ def test_a_call_in_either_direction_requires_a_filed_a_number(backend: Backend) 
     backend.run(lambda act: remove_filing(act, "default", A))
     assert (backend.reaches(X, A), backend.reaches(X, B)) == ("not_filed", "not_filed")
     assert backend.reaches(X, C) == "no_binding"
-    backend.follow(Rules())
+    backend.apply_config(Rules())
     assert backend.reaches(X, A) == B
     assert made.a == A
 
@@ -174,7 +174,7 @@ def test_a_forged_filing_fails_the_look_up(backend: Backend) -> None:
     backend.bind(x=X)
     file(backend, A)
     backend.run(lambda act: remove_filing(act, "default", A))
-    backend.follow(Rules(filing_required=True))
+    backend.apply_config(Rules(filing_required=True))
     assert backend.reaches(X, A) == "not_filed"
     backend.connection.execute("UPDATE filing SET withdrawn_at = NULL, withdrawn_by = NULL")
     assert (backend.reaches(X, A), backend.reaches(X, B)) == ("store_failed", "store_failed")
@@ -182,7 +182,7 @@ def test_a_forged_filing_fails_the_look_up(backend: Backend) -> None:
 
 def test_an_axn_call_requires_a_filed_callee(backend: Backend) -> None:
     backend.bind("AXN", A, B, x=X)
-    backend.follow(Rules(filing_required=True))
+    backend.apply_config(Rules(filing_required=True))
     assert backend.reaches(X, C) == "not_filed"
     file(backend, A)
     assert (backend.reaches(X, C), backend.reaches(X, A)) == (A, B)
@@ -191,7 +191,7 @@ def test_an_axn_call_requires_a_filed_callee(backend: Backend) -> None:
 def test_only_filed_members_of_a_group_call_and_are_called_back(backend: Backend) -> None:
     group = backend.run(lambda act: make_group(act, "riders", RULES, "default", [A])).group_id
     made = backend.bind("GXB", "", B, x=X, group_id=group)
-    backend.follow(Rules(filing_required=True))
+    backend.apply_config(Rules(filing_required=True))
     backend.run(lambda act: add_members(act, group, [C], RULES))
     file(backend, A)
     assert (backend.reaches(X, A), backend.reaches(X, C)) == (B, "not_filed")

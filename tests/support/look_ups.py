@@ -31,8 +31,8 @@ class LookUps:
             return self._in_file.fetch(number, caller, unix_s)
         return self._loop.run_until_complete(self._on_server.fetch(number, caller, unix_s))
 
-    def follow(self, rules: Rules) -> None:
-        (self._in_file if self._loop is None else self._on_server).follow(rules)
+    def apply_config(self, rules: Rules) -> None:
+        (self._in_file if self._loop is None else self._on_server).apply_config(rules)
 
     def close(self) -> None:
         if self._loop is None:

@@ -64,11 +64,11 @@ class PostgresRouteReader:
         self._good = False  # whether the last look-up succeeded
         self._pool: asyncpg.Pool | None = None
         self._parts = sweep_parts()
-        self.follow(rules)
+        self.apply_config(rules)
 
-    def follow(self, rules: Rules) -> None:
+    def apply_config(self, rules: Rules) -> None:
         """Apply these rules from the next call on."""
-        self._opener.follow(rules._replace(caller_caps=(), number_caps=()))  # its rows have no counts here
+        self._opener.apply_config(rules._replace(caller_caps=(), number_caps=()))  # its rows have no counts here
         self._counting = Counting(rules) if rules.caller_caps or rules.number_caps else None
         self._statement = _statement(self._counting, filing=rules.filing_required)
 

@@ -52,11 +52,11 @@ class RouteReader:
         self._looks = 0  # consecutive checks that found it displaced
         self._good = False  # whether the last look-up succeeded
         self._calm_looks = 0  # checks since the last error
-        self.follow(rules)
+        self.apply_config(rules)
 
-    def follow(self, rules: Rules) -> None:
+    def apply_config(self, rules: Rules) -> None:
         """Apply these rules from the next call on."""
-        self._opener.follow(rules)
+        self._opener.apply_config(rules)
         self._statement = statement(
             _SYNTAX,
             filing=rules.filing_required,

@@ -71,7 +71,7 @@ async def test_look_up_under_way_uses_changed_rules(tmp_path: Path) -> None:
     with closing(reader):
         asked = asyncio.create_task(reader.fetch(X, A, NOW_MS / 1000))
         await asyncio.sleep(0)  # it waits for the server now
-        reader.follow(Rules(filing_required=True))
+        reader.apply_config(Rules(filing_required=True))
         found = await asked
     assert isinstance(found, LookupResult)
     assert found.bound is not None and not found.bound.filed
@@ -95,9 +95,9 @@ class Node:
         self.look_ups = PostgresLookUps(place, sealer, rules, lambda event, fields: None)
         self._gate = CallPolicy(self.look_ups.fetch, rules, lambda last: None)
 
-    def follow(self, rules: Rules) -> None:
-        self.look_ups.follow(rules)
-        self._gate.follow(rules)
+    def apply_config(self, rules: Rules) -> None:
+        self.look_ups.apply_config(rules)
+        self._gate.apply_config(rules)
 
     async def call(self, number: str = X, caller: str = A, *, at_s: float = NOW_S) -> str:
         answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -319,10 +319,10 @@ async def test_changed_caps_apply_to_the_next_call_and_keep_the_counts(store: St
     async with store.nodes(number_caps=(Cap(2 * FEW, 300),)) as nodes:
         assert await at_once(nodes, 3, callers=CALLERS) == {"granted": 6}
         for node in nodes:
-            node.follow(Rules(number_caps=(Cap(8, 300),)))
+            node.apply_config(Rules(number_caps=(Cap(8, 300),)))
         assert await at_once(nodes, 3, callers=CALLERS) == {"granted": 2, "frequency_number": 4}
         for node in nodes:
-            node.follow(Rules())
+            node.apply_config(Rules())
         assert await at_once(nodes, 3, callers=CALLERS) == {"granted": 6}
 
 

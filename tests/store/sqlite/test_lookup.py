@@ -176,7 +176,7 @@ def test_changed_caps_are_counted_from_the_next_look_up_on(disk: Disk, rows: Row
     rows.binding()
     rows.granted(X, A, NOW_MS - 1_000_000)
     assert found(reader)[5:7] == ((), ())
-    reader.follow(CAPS)
+    reader.apply_config(CAPS)
     assert found(reader)[5:7] == ((1,), (1, 1))
 
 
