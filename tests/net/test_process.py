@@ -292,8 +292,9 @@ def collector() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("collector")
-async def test_a_sample_with_a_cycle_is_followed_by_the_next_without_a_pause() -> None:
+async def test_a_sample_with_a_cycle_is_followed_by_the_next_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under steady load: allocations equal deallocations, so Python's own threshold is never reached."""
+    monkeypatch.setattr(process, "WATCHFUL", 1)
     slept: list[float] = []
     made: list[weakref.ref[Thing]] = []
 
@@ -308,6 +309,26 @@ async def test_a_sample_with_a_cycle_is_followed_by_the_next_without_a_pause() -
     with pytest.raises(asyncio.CancelledError):
         await process.collect_samples(sleep)
     assert slept == [process.SAMPLE_S] * 3 + [process.PAUSE_S, process.SAMPLE_S]
+    assert [each() for each in made] == [None, None]
+
+
+@pytest.mark.usefixtures("collector")
+async def test_rare_cycles_are_found_for_long_after_one_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a peer that provokes one now and then would fill the memory."""
+    monkeypatch.setattr(process, "WATCHFUL", 5)
+    slept: list[float] = []
+    made: list[weakref.ref[Thing]] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 12:
+            raise asyncio.CancelledError
+        if len(slept) in (1, 5):
+            made.append(cycle())
+
+    with pytest.raises(asyncio.CancelledError):
+        await process.collect_samples(sleep)
+    assert slept == [process.SAMPLE_S] * 10 + [process.PAUSE_S, process.SAMPLE_S]
     assert [each() for each in made] == [None, None]
 
 
