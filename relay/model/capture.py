@@ -1,0 +1,60 @@
+"""What is captured of one call: its SIP messages as received and sent, and what was done between them."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import msgspec
+
+Side = Literal["caller", "callee"]
+
+
+class CapturedMessage(NamedTuple):
+    """One SIP message on the wire. Addresses are written "192.0.2.7:5060", "[2001:db8::7]:5060"."""
+
+    at_us: int  # Unix microseconds
+    sent: bool  # by the relay; else received
+    transport: str  # udp, tcp, tls
+    local: str  # address of the relay
+    remote: str
+    data: bytes
+
+
+class Mark(NamedTuple):
+    """A step between the messages."""
+
+    at_us: int  # Unix microseconds
+    step: str  # "look_up", "routed", "commit", "committed"; "media" and rtpengine's command, as in "media offer"
+
+
+class CapturedDialog(NamedTuple):
+    """One SIP Call-ID of the call: the caller's, or that of an attempt at one target."""
+
+    sip_call_id: str
+    side: Side
+    peer: str
+
+
+class CapturedCall(NamedTuple):
+    """All that was captured of a call, or of the registrations of a peer (`registrations_of`)."""
+
+    call_id: str
+    dialogs: tuple[CapturedDialog, ...]
+    messages: tuple[CapturedMessage, ...]  # in order of time
+    marks: tuple[Mark, ...] = ()  # in order of time
+    lost: int = 0  # messages that were not captured, since the queue was full
+
+
+def registrations_of(peer: str) -> str:
+    """The id under which the REGISTER transactions of a peer are kept, in place of a call id."""
+    return f"register:{peer}"
+
+
+def encode(call: CapturedCall) -> bytes:
+    """The call as bytes, for `decode`."""
+    return msgspec.msgpack.encode(call)
+
+
+def decode(data: bytes) -> CapturedCall:
+    """Raises msgspec.MsgspecError for anything that `encode` did not write."""
+    return msgspec.msgpack.decode(data, type=CapturedCall)
