@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from relay.call import engine as engine_module
 from relay.call.engine import Engine
 from relay.defence.limits import Rates
 from relay.errors import Refused
@@ -44,6 +47,7 @@ class Answers:
         self._hang_ups = Rates()
         self._live_cache: list[CallRecord] = []
         self._live_until = 0.0
+        self._build = {"build_info": {f"{version('relay700')} {platform.python_version()} {_is_compiled()}": 1}}
 
     def by_name(self) -> Mapping[str, Callable[..., Answer]]:
         """The handlers by command name."""
@@ -65,6 +69,9 @@ class Answers:
             "refused": self._engine.refusals(),
             "shed": self._engine.shed(),
             "over_share": self._engine.over_share(),
+            **self._engine.results(),
+            **self._build,
+            "commit_wait_seconds": self._driver.commit_wait_s(time.monotonic()),
             "loop_lag_seconds": self._driver.pace.longest_s(time.monotonic()),
             **self._policy_counts(),
             **self._peer_gauges(),
@@ -121,6 +128,11 @@ class Answers:
             raise no_such_call()
         self._driver.perform(now)
         return {"call_id": call_id}
+
+
+def _is_compiled() -> str:
+    """ "true" if the engine was compiled by mypyc."""
+    return str(not str(engine_module.__file__).endswith(".py")).lower()
 
 
 def no_such_call() -> Refused:

@@ -20,7 +20,7 @@ import uvloop
 from structlog.typing import FilteringBoundLogger
 
 from relay.api.app import make_app
-from relay.api.backend import ApiSettings, Control
+from relay.api.backend import ApiSettings, Control, RequestCounts
 from relay.api.server import Address, HttpServer
 from relay.config import Config, load_config
 from relay.errors import ConfigError, Refused, RelayError, StoreError
@@ -110,6 +110,7 @@ class Backend:
         self.writer = GroupWriter(self.path, self.sealer)
         self.control: Control = SharedAnswers(ControlClient(control_path(config.store.local)), FRESH_S)
         self.settings = _api_settings(config)
+        self.requests = RequestCounts()
         common = (self.path, self.sealer, self.writer, log)
         self._follower = Follower(*common, Watch(config.fraud))
         self._deliverer = Deliverer(*common, config.webhooks)
@@ -140,7 +141,7 @@ class Backend:
             **await asyncio.to_thread(self._stored),
         }
         parts = self._follower.statistics() | self._deliverer.statistics() | self._taker.statistics()
-        parts |= self._ledger_watch.statistics()
+        parts |= self._ledger_watch.statistics() | self.requests.statistics()
         known = relay | parts | ours
         return text(with_zeros(known, self.settings.peers or ()) if relay["up"] else known)
 

@@ -1,21 +1,23 @@
 """Metrics in Prometheus' text format, from the counters of relay700's parts. It counts nothing itself.
 
-Labels are outcomes, signals and peers: never a number, a business's text or a call.
+Labels are outcomes, signals, peers and routes of the API: never a number, a business's text or a call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from relay.policy.evaluate import OUTCOMES, REFUSALS
+from relay.model.histogram import CALL_BOUNDS_S
+from relay.policy.evaluate import OFFERED, OUTCOMES, REFUSALS
 
 PREFIX = "relay700_"
-Statistics = Mapping[str, int | float | Mapping[str, int]]
+Statistics = Mapping[str, Any]  # number; count by label value; `relay.model.histogram.Form`
 
 _GAUGES = {
     "up": "1 if the relay answers the backend; 0: all other metrics are the backend's own",
@@ -35,6 +37,7 @@ _GAUGES = {
     "bans": "banned sources (`relay700 bans list`)",
     "rtpengines_up": "rtpengine instances that answer",
     "journal_backlog": "records and events not on disk yet",
+    "commit_wait_seconds": "age of the oldest record that is not durable yet and that a call waits for",
     "loop_lag_seconds": "longest queueing delay in the last 10 to 20 s",
     "rss_bytes": "resident memory of the relay process",
     "tasks": "asyncio tasks of the relay process",
@@ -84,8 +87,8 @@ _COUNTERS = {
     "deliveries": "requests to webhooks",
     "deliveries_failed": "of these, not accepted",
 }
-# name: (label, description)
-_LABELLED = {
+# name: (label, description), or (labels, description): then keys are label values, separated by blanks
+_LABELLED: dict[str, tuple[str | tuple[str, ...], str]] = {
     "refused": ("outcome", "calls and text messages refused by the relay"),
     "refused_too_often": (
         "of",
@@ -96,22 +99,48 @@ _LABELLED = {
         "calls and text messages answered 503 unread, without a record, because of overload",
     ),
     "over_share": ("peer", "calls and messages above a peer's fair share of a limit"),
+    "calls_in": (("peer", "outcome"), "calls from a peer that have got their final response"),
+    "calls_out": (
+        ("peer", "outcome"),
+        "calls to a peer that have got their final response; after a failover, to the last",
+    ),
+    "api_requests": ("status", "requests to the API by class of their status"),
     "calls_ended": ("outcome", "calls and text messages whose record the follower has read"),
     "fraud_findings": ("signal", "fraud thresholds reached"),
     "verifications": ("answer", "answers of the verification hook"),
     "streams_closed": ("why", "closed TCP and TLS connections"),
 }
-# name: (labels, description); the keys of these gauges are the label values, separated by blanks
+# name: (labels, description); keys are label values, separated by blanks
 _LABELLED_GAUGES = {
+    "build_info": (
+        ("version", "python", "compiled"),
+        "1: version of relay700, of Python, and whether mypyc compiled it",
+    ),
     "target_up": (("peer", "target"), "1 if the target takes calls; 0 if it is down or backing off"),
     "peer_calls": (("peer", "direction"), "ringing and answered calls from a peer (in) and to it (out)"),
     "peer_registered": (("peer",), "1 if the peer is registered here, or the relay there; 0 if it should be"),
 }
 
+_HISTOGRAMS = {
+    "call_setup_seconds": (("peer",), "from a call's INVITE to the answer, by the peer that answered"),
+    "call_post_dial_delay_seconds": (
+        ("peer",),
+        "from a call's INVITE to the first 18x, or to the answer without one, by the peer called (RFC 6076: SRD)",
+    ),
+    "api_request_seconds": (
+        ("method", "route", "status"),
+        "time of a request to the API, by route and class of status",
+    ),
+}
+_BY_PEER = ("shed", "over_share")  # counters that the configured peers have
+_CALLS = {"calls_in": OFFERED | REFUSALS, "calls_out": OFFERED}
 
 # Label values known in advance.
 _LABELS: dict[str, Collection[str]] = {
     "refused": REFUSALS,
+    "refused_too_often": ("number", "caller", "peer"),
+    "verifications": ("allowed", "refused", "failed"),
+    "api_requests": ("2xx", "3xx", "4xx", "5xx"),
     "calls_ended": OUTCOMES,
     "fraud_findings": ("strangers", "short_calls", "sequential"),
     "streams_closed": (
@@ -137,8 +166,14 @@ def with_zeros(statistics: Statistics, peers: Collection[str]) -> dict[str, int 
     known: dict[str, Any] = {name: value for name, value in statistics.items() if not name.startswith(_CLOSED)}
     closed = {name.removeprefix(_CLOSED): value for name, value in statistics.items() if name.startswith(_CLOSED)}
     known["streams_closed"] = closed
-    for name, labels in (_LABELS | {"shed": peers}).items():
-        known[name] = dict.fromkeys(labels, 0) | known.get(name, {})
+    labels = _LABELS | dict.fromkeys(_BY_PEER, peers)
+    labels |= {name: [f"{peer} {each}" for peer in peers for each in outcomes] for name, outcomes in _CALLS.items()}
+    for name, values in labels.items():
+        known[name] = dict.fromkeys(values, 0) | known.get(name, {})
+    for name in ("call_setup_seconds", "call_post_dial_delay_seconds"):
+        histogram = known.get(name, {"bounds": CALL_BOUNDS_S, "rows": {}})
+        none = [0] * (len(histogram["bounds"]) + 2)
+        known[name] = histogram | {"rows": dict.fromkeys(peers, none) | histogram["rows"]}
     return dict.fromkeys(_COUNTERS, 0) | known
 
 
@@ -148,7 +183,9 @@ class _Statistics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for name, value in self._statistics.items():
-            if isinstance(value, Mapping):
+            if name in _HISTOGRAMS:
+                yield _histogram(name, value)
+            elif isinstance(value, Mapping):
                 yield _labelled_gauge(name, value) if name in _LABELLED_GAUGES else _labelled(name, value)
             elif name in _GAUGES:
                 yield GaugeMetricFamily(PREFIX + name, _GAUGES[name], value=value)
@@ -157,10 +194,11 @@ class _Statistics(Collector):
 
 
 def _labelled(name: str, values: Mapping[str, int]) -> Metric:
-    label, what = _LABELLED.get(name, ("kind", ""))
-    family = CounterMetricFamily(PREFIX + name, what, labels=[label])
+    labels, what = _LABELLED.get(name, ("kind", ""))
+    one = isinstance(labels, str)
+    family = CounterMetricFamily(PREFIX + name, what, labels=[labels] if isinstance(labels, str) else labels)
     for key, value in sorted(values.items()):
-        family.add_metric([key], value)
+        family.add_metric([key] if one else key.split(" "), value)
     return family
 
 
@@ -169,4 +207,13 @@ def _labelled_gauge(name: str, values: Mapping[str, int]) -> Metric:
     family = GaugeMetricFamily(PREFIX + name, what, labels=labels)
     for key, value in values.items():
         family.add_metric(key.split(" "), value)
+    return family
+
+
+def _histogram(name: str, histogram: Mapping[str, Any]) -> Metric:
+    labels, what = _HISTOGRAMS[name]
+    family = HistogramMetricFamily(PREFIX + name, what, labels=labels)
+    bounds = [*map(str, histogram["bounds"]), "+Inf"]
+    for key, (*counts, total) in sorted(histogram["rows"].items()):
+        family.add_metric(key.split(" "), list(zip(bounds, accumulate(counts), strict=True)), total)
     return family

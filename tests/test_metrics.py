@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from relay.api.backend import RequestCounts
 from relay.call.engine import Engine
 from relay.metrics import text, with_zeros
 from relay.policy.evaluate import REFUSALS
@@ -65,3 +66,36 @@ def test_counters_start_at_zero() -> None:
     assert ({"why": "idle"}, 4.0) in found["relay700_streams_closed"][2]
     assert found["relay700_shed"][2] == [({"peer": "carrier"}, 0.0), ({"peer": "gone"}, 5.0)]
     assert all(what for _, what, _ in found.values())
+
+
+def test_outcomes_and_histograms_of_configured_peers_start_at_zero() -> None:
+    engine = Engine(settings(), tokens().__next__, 0.0)
+    found = read(text(with_zeros(engine.results(), ["carrier"])))
+    assert ({"of": "caller"}, 0.0) in found["relay700_refused_too_often"][2]
+    assert ({"peer": "carrier", "outcome": "no_binding"}, 0.0) in found["relay700_calls_in"][2]
+    assert ({"peer": "carrier", "outcome": "answered"}, 0.0) in found["relay700_calls_out"][2]
+    assert not any(labels["outcome"] == "no_binding" for labels, _ in found["relay700_calls_out"][2])
+    for name in ("relay700_call_setup_seconds", "relay700_call_post_dial_delay_seconds"):
+        kind, _, samples = found[name]
+        assert kind == "histogram"
+        assert ({"peer": "carrier", "le": "+Inf"}, 0.0) in samples
+
+
+def test_a_histogram_is_cumulative() -> None:
+    told = {"call_setup_seconds": {"bounds": (0.1, 1.0), "rows": {"carrier": [2, 1, 3, 40.5]}}}
+    samples = read(text(told))["relay700_call_setup_seconds"][2]
+    assert [value for _, value in samples] == [2.0, 3.0, 6.0, 6.0, 40.5]
+
+
+def test_build_info_and_requests_have_labels() -> None:
+    requests = RequestCounts()
+    requests.add("GET", "/v1/calls/{call_id}", 200, 12.0)
+    requests.add("BREW", "-", 404, 1.0)
+    found = read(text({"build_info": {"0.1.0 3.11.2 true": 1}, **requests.statistics()}))
+    assert found["relay700_build_info"][2] == [({"version": "0.1.0", "python": "3.11.2", "compiled": "true"}, 1.0)]
+    assert found["relay700_api_requests"][2] == [({"status": "2xx"}, 1.0), ({"status": "4xx"}, 1.0)]
+    labels = [labels for labels, _ in found["relay700_api_request_seconds"][2] if labels.get("le") == "+Inf"]
+    assert [(each["method"], each["route"], each["status"]) for each in labels] == [
+        ("-", "-", "4xx"),
+        ("GET", "/v1/calls/{call_id}", "2xx"),
+    ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from relay.model.histogram import REQUEST_BOUNDS_S, Form, Histogram
 from relay.service.placement import BindRules
 from relay.store.connection import Place
 from relay.store.database import Reader
@@ -12,6 +15,7 @@ from relay.store.sealing.sealer import Sealer
 from relay.store.writer import GroupWriter
 
 MIB = 1 << 20
+METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})  # others are any client's own words
 
 
 class ApiSettings(NamedTuple):
@@ -25,6 +29,23 @@ class ApiSettings(NamedTuple):
     rules: BindRules = BindRules()
     peers: tuple[str, ...] | None = None  # names of the configured peers; None: unknown
     kept_in: Path = Path("var/recordings")  # folder of recordings
+
+
+class RequestCounts:
+    """Counts and durations of HTTP requests since the start."""
+
+    def __init__(self) -> None:
+        self._by_status: Counter[str] = Counter()
+        self._durations = Histogram(REQUEST_BOUNDS_S)
+
+    def add(self, method: str, route: str, status: int, duration_ms: float) -> None:
+        """Count an answered request. `route`: the template of its path; "-" if there is no such path."""
+        status_class = f"{status // 100}xx"
+        self._by_status[status_class] += 1
+        self._durations.add(f"{method if method in METHODS else '-'} {route} {status_class}", duration_ms)
+
+    def statistics(self) -> dict[str, Mapping[str, int] | Form]:
+        return {"api_requests": self._by_status, "api_request_seconds": self._durations.statistics()}
 
 
 class Control(Protocol):
@@ -42,6 +63,7 @@ class Backend(Protocol):
     writer: GroupWriter
     control: Control
     settings: ApiSettings
+    requests: RequestCounts
 
     async def metrics(self) -> bytes:
         """The metrics of relay and backend in Prometheus text format. Raises Refused("relay_unavailable")."""

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relay.api.backend import ApiSettings
+from relay.api.backend import ApiSettings, RequestCounts
 from relay.api.problems import HTTP_KINDS, problem_response
 
 BATCH = "/v1/bindings/batch"
@@ -34,9 +34,10 @@ _HEADERS = {
 class HttpMiddleware:
     """ASGI middleware. Holds the only broad `except` of the API: an error fails its own request and no other."""
 
-    def __init__(self, app: ASGIApp, settings: ApiSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: ApiSettings, requests: RequestCounts) -> None:
         self._app = app
         self._settings = settings
+        self._requests = requests
         self._log = structlog.get_logger()
         self._room = Room()
 
@@ -78,14 +79,18 @@ class HttpMiddleware:
         self._log_request(scope, request_id, status, begun)
 
     def _log_request(self, scope: Scope, request_id: str, status: int, begun: float) -> None:
+        method, path = scope["method"], _template(scope)
+        duration_ms = (time.perf_counter() - begun) * 1000
+        if status:
+            self._requests.add(method, path, status, duration_ms)
         self._log.info(
             "api.request",
             request_id=request_id,
-            method=scope["method"],
-            path=_template(scope),
+            method=method,
+            path=path,
             status=status,
             actor=scope["state"].get("actor_name"),
-            duration_ms=round((time.perf_counter() - begun) * 1000, 1),
+            duration_ms=round(duration_ms, 1),
         )
 
 

@@ -166,6 +166,7 @@ class Call(OpenRecord):
         self.ended_at = self.wall_ms(now)
         self.sip_status, self.q850_cause, self.outcome = verdict.status, verdict.q850_cause or None, verdict.outcome
         self.ended_by, self.end_reason = by, reason
+        self._count(verdict.outcome)
         self.reservation.give_back()
         self._waiting_for_end.append(then)
         self._commit_end(now)
@@ -179,6 +180,7 @@ class Call(OpenRecord):
         self.answered_at = self.wall_ms(now)
         self.sip_status = 200
         self._enter(ANSWER)
+        self._count("answered")
         self._limit(self._max_call_s, now)
         self._watch_session(response, now)
         if self.media is not None:
@@ -187,6 +189,11 @@ class Call(OpenRecord):
         self._ua.outbox.commit(record, self.dump(), then)
         if self.tells:
             self._ua.outbox.tell("answered", record)
+
+    def _count(self, outcome: str) -> None:
+        """Count the call's final response: the call may go on for hours, and its record ends with it."""
+        peer_in, times = self.caller_peer.name, (self.received_at, self.ringing_at, self.answered_at)
+        self._counts.results.add(outcome, peer_in, self.peer_out, *times)
 
     def acknowledged(self, now: float) -> None:
         """From here on, announcements reach both parties."""

@@ -21,6 +21,7 @@ from relay.defence.stateless import Options, StatelessServer
 from relay.errors import ParseError
 from relay.model.actions import Action, Mediated, Outbox
 from relay.model.call import CallRecord, Refusal, Route
+from relay.model.histogram import Form
 from relay.model.settings import Peer, Settings, Target, hosts_of
 from relay.peers.auth import Logins
 from relay.peers.limits import ANNOUNCING, SETTING_UP, UP, CallCounts
@@ -276,6 +277,10 @@ class Engine:
     def over_share(self) -> dict[str, int]:
         """Number of calls and messages over a peer's limits, by peer."""
         return dict(self._shares.counts)
+
+    def results(self) -> dict[str, Mapping[str, int] | Form]:
+        """Calls since the start by peer and outcome, and how long their set-up took."""
+        return self._counts.results.statistics()
 
     def limited(self) -> tuple[dict[str, Tally], dict[str, Rates]]:
         """The concurrent counts and rates of quotas and caps, by kind, for `SharedLimits`."""

@@ -201,6 +201,10 @@ class Driver:
 
     # Overload
 
+    def commit_wait_s(self, now: float) -> float:
+        """The age of the oldest record that is not durable yet and that a call waits for, in seconds; 0: none."""
+        return now - self._uncommitted[0] if self._uncommitted else 0.0
+
     def _is_stalled(self, now: float) -> bool:
         return bool(self._uncommitted) and now - self._uncommitted[0] > STALLED_S
 

@@ -348,4 +348,5 @@ def _verdicts(module: ModuleType) -> Iterator[str]:
 
 # Outcomes of calls refused by the relay itself.
 REFUSALS: Final = frozenset(chain(_refusals(rules), _refusals(admission)))
-OUTCOMES: Final = tuple(sorted({ANSWERED, *REFUSALS, *_verdicts(masking), *_verdicts(text_message)}))
+OFFERED: Final = frozenset({ANSWERED, *_verdicts(masking)})  # of calls that were offered to a peer
+OUTCOMES: Final = tuple(sorted({*OFFERED, *REFUSALS, *_verdicts(text_message)}))

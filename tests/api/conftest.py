@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from relay.api.app import make_app
-from relay.api.backend import ApiSettings
+from relay.api.backend import ApiSettings, RequestCounts
 from relay.net.control import ControlClient, ControlServer, control_path
 from relay.service.businesses import set_state
 from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES, make_key
@@ -45,6 +45,7 @@ class TestDesk:
         self.server = ControlServer(control_path(self.path), handlers)
         self.control = ControlClient(control_path(self.path))
         self.settings = settings
+        self.requests = RequestCounts()
 
     async def metrics(self) -> bytes:
         return b"relay700_up 1\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -91,3 +92,11 @@ async def test_an_unavailable_store_gets_503(api: Api, operator: Client) -> None
     api.backend.path.unlink()
     api.backend.reader.close()
     await operator.refused("GET", "/v1/businesses", "store_busy")
+
+
+async def test_requests_are_counted_by_route_template_and_status(api: Api, operator: Client) -> None:
+    for path in ("/v1/businesses/acme", "/v1/nothing/13800000001"):
+        await operator.http.get(path)
+    counted: dict[str, Any] = api.backend.requests.statistics()
+    assert counted["api_requests"] == {"4xx": 2}
+    assert counted["api_request_seconds"]["rows"].keys() == {"GET /v1/businesses/{business_id} 4xx", "GET - 4xx"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from relay.call.call import Call
@@ -91,3 +93,23 @@ def test_end_of_an_unanswered_call_without_setup_has_no_effect() -> None:
     made = call()
     made.end("relay", "shutdown", 1.0)
     assert made._ua.outbox.take_actions() == []
+
+
+def test_a_failed_call_is_counted_for_the_last_peer_and_has_no_set_up_time() -> None:
+    shared = Parts()
+    for peers, rings in (((), False), (("carrier", "six"), False), (("six",), True)):
+        made = call(shared)
+        for name in peers:
+            made.goes_to(name)
+        if rings:
+            made.ringing(2.0)
+        made.closed(CANCELLED, "caller", "cancel", lambda _: None, 4.0)
+    results = shared.counts.results.statistics()
+    assert (results["calls_in"], results["calls_out"]) == ({"pbx cancelled": 3}, {"six cancelled": 2})
+    assert sums(results["call_setup_seconds"]) == {}
+    assert sums(results["call_post_dial_delay_seconds"]) == {"six": (1, 1.995)}
+
+
+def sums(histogram: Any) -> dict[str, tuple[int, float]]:
+    """The number of durations and their sum."""
+    return {key: (sum(counts), total) for key, (*counts, total) in histogram["rows"].items()}

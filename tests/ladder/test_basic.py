@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.ladder.descriptions import ANSWER, OFFER
@@ -31,6 +33,24 @@ def test_caller_hangs_up(ladder: Ladder) -> None:
     assert (record.caller, record.callee, record.number_dialled, record.number_shown) == (A, B, X, X)
     assert (record.outcome, record.sip_status, record.ended_by, record.end_reason) == ("answered", 200, "caller", "bye")
     assert (record.duration_ms, record.industrial_id) == (60_000, "88.101.1/7")
+    ladder.settle()
+
+
+def test_an_answered_call_is_counted_with_its_answer(ladder: Ladder) -> None:
+    call(ladder)
+    ladder.run(0.25)
+    ladder.callee.proceeds(180)
+    ladder.run(2)
+    ladder.callee.accepts(body=ANSWER)
+    ladder.caller.get_response(200)
+    ladder.caller.acks()
+    counted: dict[str, Any] = dict(ladder.engine.results())
+    assert (counted["calls_in"], counted["calls_out"]) == ({"pbx answered": 1}, {"carrier answered": 1})
+    assert counted["call_setup_seconds"]["rows"]["carrier"][-1] == 2.25
+    assert counted["call_post_dial_delay_seconds"]["rows"]["carrier"][-1] == 0.25
+    ladder.run(60)
+    bye(ladder.caller, ladder.callee)
+    assert ladder.engine.results() == counted
     ladder.settle()
 
 
