@@ -18,7 +18,10 @@ from relay.errors import StoreError
 from relay.store.connection import Place, local_path
 
 # The files named after the store: itself, SQLite's log and its index, and the files of the relay.
-SUFFIXES: Final = ("", "-wal", "-shm", ".overflow", ".lock", ".backend.lock", ".anchor", ".attempts")
+SUFFIXES: Final = (
+    *("", "-wal", "-shm", ".captures", ".captures-wal", ".captures-shm"),
+    *(".overflow", ".lock", ".backend.lock", ".anchor", ".attempts"),
+)
 
 
 def check_permissions(place: Place, key_file: Path) -> None:

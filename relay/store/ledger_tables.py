@@ -134,6 +134,7 @@ NOT_COVERED: Final = {
     "schema_version": "the scripts that the store has seen",
     "node": "the relays that use the store",
     "node_count": "counts, compared with limits",
+    "capture": "on a server; captures are no evidence, and each is sealed to its call",
     "ledger": "the proofs; their sum is in the sealed head",
     "ledger_touch": "rows changed and not yet proven",
     "ledger_head": "sealed; an older copy shows by its revision",

@@ -1,0 +1,72 @@
+"""The partitions of captures on a server: one a day, made on demand and dropped when they are past."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from relay.store.captures import Captures
+from relay.store.connection import PostgresServer
+from relay.store.database import connect
+from relay.store.sealing.sealer import Sealer
+from tests.support.captured import captured
+from tests.support.places import new_server_store
+from tests.support.postgres import drop
+from tests.support.stored import NOW_MS
+
+DAY_MS = 86_400_000
+MIDNIGHT_MS = NOW_MS // DAY_MS * DAY_MS
+BIG = 1 << 40
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[PostgresServer, Sealer]]:
+    place, sealer = new_server_store(tmp_path)
+    yield place, sealer
+    drop(place)
+
+
+def partitions(place: PostgresServer) -> list[str]:
+    query = "SELECT tablename FROM pg_tables WHERE tablename LIKE 'capture%2%' ORDER BY 1"
+    with closing(connect(place)) as connection:
+        return [name for (name,) in connection.execute(query).fetchall()]
+
+
+def test_a_day_has_a_partition_and_loses_it(server: tuple[PostgresServer, Sealer]) -> None:
+    with closing(Captures(*server)) as captures:
+        captures.save([captured(day, MIDNIGHT_MS + day * DAY_MS) for day in range(4)])
+        captures.save([captured(9, MIDNIGHT_MS + 4 * DAY_MS - 1)])
+        assert len(made := partitions(server[0])) == 4
+        assert captures.trim(BIG, MIDNIGHT_MS + 2 * DAY_MS) == 2
+        assert partitions(server[0]) == made[2:]
+        assert captures.trim(BIG, MIDNIGHT_MS + 9 * DAY_MS) == 3
+        assert partitions(server[0]) == []
+        captures.save([captured(1)])
+        assert captures.sizes().rows == 1
+
+
+def test_nodes_may_make_a_partition_at_once(server: tuple[PostgresServer, Sealer]) -> None:
+    start = threading.Barrier(4)
+    failed: list[Exception] = []
+
+    def save(number: int) -> None:
+        with closing(Captures(*server)) as captures:
+            captures.sizes()  # connects
+            start.wait(20)
+            try:
+                captures.save([captured(number)])
+            except Exception as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=save, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    with closing(Captures(*server)) as captures:
+        assert captures.sizes().rows == 4
