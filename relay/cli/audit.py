@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import syslog
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ from relay.service.fields import format_moment
 from relay.service.retention import due
 from relay.service.retention import purge as purge_store
 from relay.store.audit import AuditQuery, AuditVerdict, Logged, all_entries, count_entries, newest_entries, verify_audit
+from relay.store.captures import Captures
 from relay.store.chain import Anchor, AnchorFile, growth_fault, parse_anchor, present_anchor, read_anchor
 from relay.store.connection import one_moment
 from relay.store.ledger import sign_all
@@ -149,6 +151,7 @@ class _Found(NamedTuple):
     records: Verdict
     audit: AuditVerdict
     recordings: Checked
+    captures: int  # that open
     problems: list[str]
 
 
@@ -177,9 +180,9 @@ def verify(
 ) -> None:
     """Check that the store is as relay700 wrote it.
 
-    Every row, record, audit line and recording is checked against the key. Anything changed, added, removed or put
-    back by someone else is reported. The printed head says where the store ends: keep it in another place, by hand or
-    with --publish, and give it to --since later.
+    Every row, record, audit line and recording is checked against the key, and every capture opened. Anything changed,
+    added, removed or put back by someone else is reported. The printed head says where the store ends: keep it in
+    another place, by hand or with --publish, and give it to --since later.
     """
     anchor = _anchor(since)
     if accept and not fields.says_something(reason):
@@ -224,9 +227,12 @@ def _check(store: Opened, since: Anchor | None) -> _Found:
     problems = [] if records.broken is None else [f"broken after {records.intact} intact records: {records.broken}"]
     problems += [] if audit.broken is None else [f"broken after {audit.intact} intact audit lines: {audit.broken}"]
     problems += recordings.broken
+    with closing(Captures(store.config.store.path, sealer)) as captures:
+        captured, broken = captures.verify()
+    problems += _some(broken)
     with one_moment(reader):
         problems += _some([str(fault) for fault in ledger_faults(reader, sealer)])
-    return _Found(records, audit, recordings, problems + list(_not_grown(store, since)))
+    return _Found(records, audit, recordings, captured, problems + list(_not_grown(store, since)))
 
 
 def _not_grown(store: Opened, since: Anchor | None) -> Iterator[str]:
@@ -293,7 +299,7 @@ def _object(found: _Found, head: Anchor) -> dict[str, object]:
     records, recordings = found.records, found.recordings
     counts = {"intact": records.intact, "live": records.live, "purged": records.purged, "audit": found.audit.intact}
     counts |= {"recordings": recordings.intact, "recordings_missing": len(recordings.missing)}
-    return counts | {"head": str(head)}
+    return counts | {"captures": found.captures, "head": str(head)}
 
 
 def _line(found: _Found, head: Anchor) -> str:
@@ -301,6 +307,7 @@ def _line(found: _Found, head: Anchor) -> str:
     purged = f", {records.purged} purged before" if records.purged else ""
     recorded = f", {recordings.intact} recordings intact" if records.recorded else ""
     recorded += f", {len(recordings.missing)} missing" if recordings.missing else ""
+    recorded += f", {found.captures} captures open" if found.captures else ""
     return (
         f"{records.intact} records intact, {records.live} live{purged}{recorded},"
         f" {found.audit.intact} audit lines intact, head {head}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from relay.cli.output import show_list
 from relay.cli.serve import ask
 from relay.errors import Refused, StoreError
 from relay.service.fields import format_moment
+from relay.store.captures import Captures
 from relay.store.connection import PostgresServer
 from relay.store.database import is_newer
 from relay.store.files import is_served
@@ -89,7 +91,7 @@ def drop(config_path: Path | None, key_id: int) -> None:
     """
     with opened(config_path) as store:
         _refuse_newer(store)
-        needed = needs(store.reader).get(key_id, {})
+        needed = _needs(store).get(key_id, {})
         store.act(lambda act: rotation.drop(act, key_id, needed))
         key_file = store.config.store.key_file
         was_there = rotation.forget(key_file, key_id, store.sealer.hash_keys)
@@ -104,7 +106,7 @@ def _refuse_newer(store: Opened) -> None:
 
 
 def _states(store: Opened) -> Iterator[dict[str, Any]]:
-    needed = needs(store.reader)
+    needed = _needs(store)
     now = key_in_use(store.reader)
     keys = {key.id: key for key in sealing_keys(store.reader)}
     for key_id in sorted({*keys, *store.sealer.key_ids}):
@@ -118,6 +120,14 @@ def _states(store: Opened) -> Iterator[dict[str, Any]]:
             "needed_by": needed.get(key_id, {}),
             "public_key": store.sealer.public_key(key_id).hex() if in_file else None,
         }
+
+
+def _needs(store: Opened) -> dict[int, dict[str, int]]:
+    needed = needs(store.reader)
+    with closing(Captures(store.config.store.path, store.sealer)) as captures:
+        for key_id, count in captures.needs().items():
+            needed.setdefault(key_id, {})["capture"] = count
+    return needed
 
 
 def _state(key_id: int, now: int, *, dropped: bool) -> str:

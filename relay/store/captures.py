@@ -4,7 +4,8 @@ With a store in a file they are in a file of their own beside it (`relay.store.s
 table `capture`, a partition a day (`relay.store.postgres.captures`). In clear are the call id and the time of the first
 message; all else is compressed and sealed to the call id. A call may have several rows, each a part of its messages.
 
-Captures are no evidence: the ledger does not prove them, and a file that is damaged or missing is made anew.
+Captures are no evidence: the ledger does not prove them, and a file that is damaged or missing holds none. It is made
+anew with the next call to save.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ class Captures:
             self._table = file = CaptureFile(place)
             self._place = file.path
         self._connection: Connection | None = None
+        self._damage: str | None = None  # that a reader met
         self._lock = threading.Lock()
 
     def save(self, calls: Sequence[CapturedCall]) -> None:
@@ -156,7 +158,8 @@ class Captures:
         return {first[0] if first else 0: count for first, count in rows}
 
     def verify(self) -> tuple[int, list[str]]:
-        """The number of intact rows, and the fault of each other one."""
+        """The number of intact rows, and the fault of each other one. Whether its call has a record is not asked."""
+        self._damage = None
         intact, faults = 0, []
         for page in self._pages():
             for call_id, _, sealed in page:
@@ -166,7 +169,7 @@ class Captures:
                     faults.append(str(error))
                 else:
                     intact += 1
-        return intact, faults
+        return intact, faults if self._damage is None else [*faults, f"the captures {self._place}: {self._damage}"]
 
     def close(self) -> None:
         with self._lock:
@@ -219,7 +222,16 @@ class Captures:
 
     def _read(self, query: Callable[[Connection], T], absent: T) -> T:
         with self._lock, self._errors():
-            return query(self._connected()) if self._table.is_there() else absent
+            if not self._table.is_there():
+                return absent
+            try:
+                return query(self._connected())
+            except DATABASE_ERRORS as error:
+                self._damage = self._table.damage(error)
+                if self._damage is None:
+                    raise
+                self._disconnect()
+                return absent
 
     def _write(self, do: Callable[[Connection], T]) -> T:
         with self._lock, self._errors():

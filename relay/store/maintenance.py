@@ -23,6 +23,7 @@ from relay.errors import StoreError
 from relay.store.audit import read_checkpoint, write_checkpoint
 from relay.store.bindings import SEALED_BINDINGS, SEALED_CHANGES
 from relay.store.businesses import SEALED_CONTACTS, SEALED_REASONS, SEALED_TERMS
+from relay.store.captures import Captures
 from relay.store.chain import AUDIT, RECORDS, Chain, reseal_head
 from relay.store.connection import Connection, Place
 from relay.store.database import connect_reader, store_errors
@@ -231,6 +232,8 @@ def reseal(place: Place, sealer: Sealer, going_on: Callable[[], bool] = lambda: 
             for old in _old(reader, rows, sealer.key_id, going_on):
                 total += writer.run(RELAY, partial(_reseal_rows, rows=rows, old=old, altered=altered))
         writer.run(RELAY, _reseal_heads)
+        with closing(Captures(place, sealer)) as captures:
+            total += captures.reseal(going_on)
         if total:
             details: dict[str, object] = {"rows": total}
             writer.run(RELAY, lambda act: act.audit("sealing_key.reseal", str(sealer.key_id), details=details))
@@ -288,7 +291,8 @@ def _reseal_heads(act: UnitOfWork) -> None:
 def needs(connection: Connection) -> dict[int, dict[str, int]]:
     """The number of rows that need each key, by key id and table. Reads the whole store, in parts.
 
-    Recordings are in files: those taken over while a key was in use, or within an hour after, are counted.
+    Recordings are in files: those taken over while a key was in use, or within an hour after, are counted. Captures are
+    not: `Captures.needs`.
     """
     found: dict[int, Counter[str]] = {key.id: Counter() for key in sealing_keys(connection)}
     for rows in RESEALED:

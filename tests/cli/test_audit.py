@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from relay.store.captures import Captures
 from relay.store.chain import AnchorFile, read_anchor
 from relay.store.database import connect, connect_reader
 from relay.store.sealing.sealer import load_key
+from relay.store.sqlite.captures import CaptureFile
 from tests.cli.conftest import Command
 from tests.cli.test_calls import bind, write
+from tests.support.captured import call_id_of, captured
 from tests.support.papers import PAPER_OPTIONS
 from tests.support.stored import binding, ended_record, live_record
 
@@ -140,6 +143,7 @@ def test_verify_prints_counts_and_the_head(relay700: Command) -> None:
         "purged": 0,
         "recordings": 0,
         "recordings_missing": 0,
+        "captures": 0,
         "head": said.split()[-1],
     }
 
@@ -151,6 +155,18 @@ def test_each_changed_row_is_reported(relay700: Command) -> None:
     assert result.exit_code == 1
     assert "binding b1: was changed outside relay700" in result.stderr
     assert "business default: was changed outside relay700" in result.stderr
+
+
+def test_captures_are_opened_and_those_that_do_not_open_are_named(relay700: Command) -> None:
+    bind(relay700, binding())
+    path, key_file = relay700.store
+    with closing(Captures(path, load_key(key_file))) as captures:
+        captures.save([captured(1), captured(2)])
+    assert ", 2 captures open, " in relay700.done("verify")
+    assert relay700.objects("verify")[0]["captures"] == 2
+    with closing(CaptureFile(path).connect()) as thief:
+        thief.execute("UPDATE capture SET sealed = substr(sealed, 1, 99) WHERE call_id = ?", (call_id_of(2),))
+    assert relay700.refused("verify").startswith(f"the capture of {call_id_of(2)} cannot be opened: ")
 
 
 def test_truncated_records_with_a_restored_head_are_reported(relay700: Command) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from relay.errors import Refused
+from relay.store.captures import Captures
 from relay.store.database import connect
 from relay.store.files import open_lock, takes
-from relay.store.sealing.sealer import read_key_file
+from relay.store.sealing.sealer import load_key, read_key_file
 from tests.cli.conftest import Command, serving
+from tests.support.captured import call_id_of, captured
 
 
 def bound(relay700: Command) -> None:
@@ -45,6 +47,20 @@ def test_status_lists_the_tables_that_need_a_key(relay700: Command) -> None:
     heading, line = relay700.done("seal-key", "status").splitlines()
     assert heading.split() == ["id", "state", "added", "at", "used", "at", "in", "file", "needed", "by"]
     assert line.startswith("1   in use ") and "binding=1" in line
+
+
+def test_captures_need_their_key_until_they_are_resealed(relay700: Command) -> None:
+    bound(relay700)
+    path, key_file = relay700.store
+    with closing(Captures(path, load_key(key_file))) as captures:
+        captures.save([captured(1), captured(2)])
+        relay700.done("seal-key", "add")
+        relay700.done("seal-key", "use", "2")
+        assert "capture (2)" in relay700.refused("seal-key", "drop", "1")
+        assert [key["needed_by"].get("capture") for key in relay700.objects("seal-key", "status")] == [2, None]
+        assert relay700.done("seal-key", "reseal") == "resealed 3 rows\n"
+        assert "capture" not in relay700.refused("seal-key", "drop", "1")
+        assert captures.load(call_id_of(1)) == captured(1)
 
 
 def test_evidence_signed_with_a_former_key_is_good(relay700: Command, tmp_path: Path) -> None:
