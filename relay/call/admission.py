@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from relay.defence.limits import is_within_share
 from relay.errors import ParseError, ProtocolError
 from relay.model.call import Refusal, Route
 from relay.model.numbers import LENGTH_700, is_700
@@ -102,6 +103,20 @@ def unusable(error: ProtocolError | ParseError) -> Refusal:
     return Refusal("failed", error.status if isinstance(error, ProtocolError) else 400, 111)
 
 
+class LimitUse(NamedTuple):
+    """How much of a limit is used."""
+
+    what: str
+    used: int
+    most: int
+    is_over: bool  # for one more call
+
+
+def _share(what: str, used: int, in_all: int, most: int) -> LimitUse:
+    """The limit of all peers, of which one peer may have a share."""
+    return LimitUse(f"{what} of all peers", in_all, most, not is_within_share(used + 1, in_all + 1, most))
+
+
 class Admission:
     """The checks of one engine on a request, whatever number it dials. Each gives a refusal with further header lines,
     or None to admit the request, and may raise ParseError."""
@@ -144,6 +159,25 @@ class Admission:
             peer.name, peer.quota_in, now
         )
         return None if admitted else (OVER_LIMIT, "")
+
+    def limits(self, peer: Peer, now: float) -> list[LimitUse]:
+        """What `judge_invite` would say of one more call of the peer, by limit; it counts none."""
+        shares, counts, name, quota = self._shares, self._counts, peer.name, peer.quota_in
+        most, stages, quotas = shares.limits, counts.stages, counts.quotas_in
+        calls, in_all = quotas.calls.count(name), stages.count(UP) + stages.count(SETTING_UP)
+        lookups, lookups_in_all = shares.pending_lookups(name)
+        found = [
+            LimitUse("calls of the peer", calls, most.max_calls_per_peer, calls >= most.max_calls_per_peer),
+            _share("calls", calls, in_all, most.max_calls),
+            _share("pending look-ups", lookups, lookups_in_all, most.max_pending_lookups),
+        ]
+        if quota.max_calls:
+            used = quotas.calls.everywhere(name)
+            found.append(LimitUse("calls in the peer's quota", used, quota.max_calls, used >= quota.max_calls))
+        if quota.max_cps:
+            is_over = not quotas.rates.has_room(name, quota.max_cps, now)
+            found.append(LimitUse("calls in a second", quotas.rates.used(name, now), quota.max_cps, is_over))
+        return found
 
     def _has_room(self, peer: Peer, now: float) -> bool:
         """Whether limits allow the call. Its setup is counted already in `stages`, but not yet towards the peer's

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from relay.call.admission import Admission
+from relay.call.admission import Admission, LimitUse
 from relay.call.call import Calls
 from relay.call.dialogs import Dialogs
 from relay.call.dispatch import InDialog, OutOfDialog
@@ -28,6 +28,7 @@ from relay.peers.limits import ANNOUNCING, SETTING_UP, UP, CallCounts
 from relay.peers.peers import PeerReport, Peers, peer_reports
 from relay.peers.registrar import Registrar
 from relay.peers.registrations import Pings, Registrations
+from relay.peers.targets import TargetChoice
 from relay.peers.user_agent import UserAgent
 from relay.privacy.leak_check import Leak
 from relay.privacy.messages import Reply
@@ -52,7 +53,7 @@ class Engine:
         self._dialogs = Dialogs(ua.transactions)
         self._counts = CallCounts()
         self._calls = Calls(ua, self._counts, self._clock, settings)
-        admission = Admission(self._peers, self._dialogs, self._counts, self._shares)
+        admission = self._admission = Admission(self._peers, self._dialogs, self._counts, self._shares)
         self._messages = TextMessages(ua, self._dialogs, self._counts, admission, self._clock, settings)
         self._in_dialog = InDialog(ua, self._dialogs, self._shares, self._stateless)
         self._out_of_dialog = OutOfDialog(
@@ -227,6 +228,28 @@ class Engine:
     def peers(self, now: float) -> list[PeerReport]:
         """State of the peers and their targets."""
         return peer_reports(self._peers, self._counts, self._clock, self._is_registered, now)
+
+    def limits(self, peer: Peer, now: float) -> list[LimitUse]:
+        """The limits that apply to one more call of a peer. It counts none."""
+        return self._admission.limits(peer, now)
+
+    def calls_under(self, key: str) -> int:
+        """Calls counted under the key of a concurrency cap, over all nodes."""
+        return self._counts.calls_by_key.everywhere(key)
+
+    def targets(self, party: str, now: float) -> list[TargetChoice]:
+        """The targets for a call to a party, in an order that the call could try them in. It counts no call."""
+        quotas = self._counts.quotas_out
+        return [
+            TargetChoice.of(
+                place, place.state(now), is_full=not quotas.has_room(place.peer.name, place.peer.quota_out, now)
+            )
+            for place in self._peers.candidates(party, now, lambda: "0")
+        ]
+
+    @property
+    def is_draining(self) -> bool:
+        return self._out_of_dialog.draining
 
     def _is_registered(self, peer: Peer, now: float) -> bool | None:
         """Whether the peer is registered here, or we at the peer; None if neither is configured."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import ClassVar, Final, NamedTuple, Protocol
 
 from relay.model.actions import Outbox
@@ -89,6 +90,15 @@ class Rates:
         granted.append(at_s)
         return True
 
+    def used(self, name: str, at_s: float) -> int:
+        """Events of one name that `admit` would count at that time; it counts none."""
+        granted = self._granted.get(name, ())
+        return len(granted) - sum(1 for _ in takewhile(lambda each: not 0 <= at_s - each < 1, granted))
+
+    def has_room(self, name: str, most: int | None, at_s: float) -> bool:
+        """What `admit` would answer; it counts none."""
+        return most is None or self.used(name, at_s) < self._ours(name, most)
+
     def counts(self, at_s: float) -> dict[str, int]:
         """Events granted within the last second, by name."""
         found = {name: sum(0 <= at_s - each < 1 for each in granted) for name, granted in self._granted.items()}
@@ -170,9 +180,12 @@ class PeerShares:
 
     def has_room_for_lookup(self, name: str, now: float) -> bool:
         """Whether the peer may have one more pending look-up."""
-        outbox = self._outbox
-        used, in_all = outbox.looking_up.get(name, 0) + 1, len(outbox.pending_lookups) + 1
-        return self.admits(name, "look-ups", used, in_all, self.limits.max_pending_lookups, now)
+        used, in_all = self.pending_lookups(name)
+        return self.admits(name, "look-ups", used + 1, in_all + 1, self.limits.max_pending_lookups, now)
+
+    def pending_lookups(self, name: str) -> tuple[int, int]:
+        """The pending look-ups of the peer, and of all peers."""
+        return self._outbox.looking_up.get(name, 0), len(self._outbox.pending_lookups)
 
     def admits(self, name: str, what: str, used: int, in_all: int, most: int, now: float) -> bool:
         """Whether the peer may have one more of `what`; both counts include it."""

@@ -39,6 +39,12 @@ class PeerQuotas:
         """Whether the rate allows one more INVITE or MESSAGE; counts it if so."""
         return not quota.max_cps or self.rates.admit(name, quota.max_cps, now)
 
+    def has_room(self, name: str, quota: Quota, now: float) -> bool:
+        """What `admits_call` would answer; it counts none."""
+        if quota.max_calls and self.calls.everywhere(name) >= quota.max_calls:
+            return False
+        return not quota.max_cps or self.rates.has_room(name, quota.max_cps, now)
+
 
 def next_admitted(
     places: list[TargetState], admits: Callable[[str, Quota, float], bool], now: float

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.model.actions import Outbox
 from relay.model.settings import Peer, Target
@@ -76,6 +76,21 @@ class TargetState:
         """Take the health of the same target under the former configuration."""
         self.failures, self.is_down, self.aside_until = other.failures, other.is_down, other.aside_until
         self._answers = other._answers
+
+
+class TargetChoice(NamedTuple):
+    """A target that a call could try, for the operator."""
+
+    peer: str
+    target: str  # transport:address:port
+    state: str  # up, down, aside; "" where it is not known
+    is_full: bool = False  # its peer has no more calls left
+    priority: int = 0
+    weight: int = 1
+
+    @classmethod
+    def of(cls, place: TargetState, state: str, *, is_full: bool = False) -> TargetChoice:
+        return cls(place.peer.name, place.name, state, is_full, place.target.priority, place.target.weight)
 
 
 def secured(places: Sequence[TargetState]) -> list[TargetState]:

@@ -53,9 +53,9 @@ class CallPolicy:
         `report(event, fields)` gets the pauses of peers. `verify` asks the verification hook, and answers later.
         """
         self._fetch = fetch
-        self._rules = rules
+        self.rules = rules
         self._remember = remember
-        self._recent = Recent()
+        self.recent = Recent()
         self.rates = Rates()  # of granted calls, by business
         self._report = report
         self._verify = verify
@@ -109,25 +109,25 @@ class CallPolicy:
     ) -> Route | Refusal:
         if isinstance(found, Refusal):
             return found
-        caller_key, number_key = _keys(number, found.caller_hash)
+        caller_key, number_key = count_keys(number, found.caller_hash)
         asked = PendingCall(number, caller, unix_s, caller_key, number_key)
-        answer = evaluate(found, asked, self._rules, self._recent)
+        answer = evaluate(found, asked, self.rules, self.recent)
         bound = found.bound
         if bound is None or isinstance(answer, Refusal):
             if bound is None and caller and peer is not None and answer in _GUESSED_WRONG:
                 self._note_refused(number, caller, unix_s, peer)
             return answer
-        max_cps = quota(bound.business, bound.max_cps, self._rules.quotas.max_cps)
+        max_cps = quota(bound.business, bound.max_cps, self.rules.quotas.max_cps)
         if not self.rates.admit(bound.business, max_cps, unix_s):
             return refused(BUSINESS_RATE, bound)
         if found.counted is None:
             self._note(asked.caller_key, asked.number_key, unix_s)
-        if bound.party in ("g", "*") and self._rules.parties.allow(caller):  # it must be callable
+        if bound.party in ("g", "*") and self.rules.parties.allow(caller):  # it must be callable
             self._remember(LastCaller(bound.binding_id, number, caller, int(unix_s * 1000)))
         return answer
 
     def _note_refused(self, number: str, caller: str, unix_s: float, peer: Peer) -> None:
-        caps = self._rules.refusal_caps
+        caps = self.rules.refusal_caps
         pauses = self.refused_attempts.note(peer.name, number, caller, caps, peer.max_refused_in, unix_s)
         self._pauses.update(pauses.keys())
         if pauses and self._report is not None:
@@ -139,30 +139,30 @@ class CallPolicy:
 
     def apply_config(self, rules: Rules) -> None:
         """Apply new rules. Counts are kept."""
-        self._rules = rules
+        self.rules = rules
 
     def clock_was_set(self, by_s: float) -> None:
         """Shift all counts with the clock, so that their age stays the same."""
-        self._recent.shift(by_s)
+        self.recent.shift(by_s)
         self.refused_attempts.shift(by_s)
 
     def recall(self, number: str, caller_hash: bytes, at_s: float) -> None:
         """Count a call granted before the start. Call it in order of time."""
-        self._note(*_keys(number, caller_hash), at_s)
+        self._note(*count_keys(number, caller_hash), at_s)
 
     @property
     def recall_s(self) -> int:
         """The period that `recall` must cover, seconds; 0 without caps."""
-        return MEMORY_S if self._rules.caller_caps or self._rules.number_caps else 0
+        return MEMORY_S if self.rules.caller_caps or self.rules.number_caps else 0
 
     def _note(self, caller_key: int, number_key: int, at_s: float) -> None:
-        if self._rules.caller_caps:
-            self._recent.note(caller_key, at_s)
-        if self._rules.number_caps:
-            self._recent.note(number_key, at_s)
+        if self.rules.caller_caps:
+            self.recent.note(caller_key, at_s)
+        if self.rules.number_caps:
+            self.recent.note(number_key, at_s)
 
 
-def _keys(number: str, caller_hash: bytes) -> tuple[int, int]:
+def count_keys(number: str, caller_hash: bytes) -> tuple[int, int]:
     """The keys of (number, caller) and of the number in `Recent`: 64 bits, valid in this process only."""
     return hash((number, caller_hash)), hash(number)
 

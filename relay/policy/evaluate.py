@@ -130,10 +130,10 @@ def evaluate(found: LookupResult, asked: PendingCall, rules: Rules, recent: Rece
         refusal = check_bound(bound, asked, rules)
         if refusal is not None:
             return refusal if refusal is NO_BINDING else refused(refusal, bound)
-    target = _callee(bound, asked, rules)
+    target = callee(bound, asked, rules)
     if isinstance(target, Refusal):
         return refused(target, bound)
-    over = _over_frequency_cap(found, asked, rules, recent) if found.counted is None else found.counted.over
+    over = over_frequency_cap(found, asked, rules, recent) if found.counted is None else found.counted.over
     if over is not None:
         return refused(over, bound)
     return _route(found, bound, asked, rules, target)
@@ -180,7 +180,9 @@ def _caller(found: LookupResult, asked: PendingCall, rules: Rules) -> Refusal | 
     return CALLER_INTERNATIONAL if is_foreign(asked.caller) and not rules.international_allowed else None
 
 
-_OF_NUMBER: Final = (_number, _legacy, _caller)
+# By the name that `relay.policy.explain` shows, in the order of evaluation.
+OF_NUMBER: Final = {"number": _number, "legacy number": _legacy, "caller": _caller}
+_OF_NUMBER: Final = tuple(OF_NUMBER.values())
 
 
 # -- of the binding
@@ -201,7 +203,7 @@ def _business(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusa
 
 
 def _direction(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal | None:
-    return None if bound.direction in ("both", _direction_of(bound)) else DIRECTION_BARRED
+    return None if bound.direction in ("both", direction_of(bound)) else DIRECTION_BARRED
 
 
 def _lists(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal | None:
@@ -233,10 +235,19 @@ def _filing(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal 
     return None if bound.filed or _target(bound, rules) is None else NOT_FILED
 
 
-_OF_BINDING: Final = (_in_force, _business, _direction, _lists, _hours, _party, _filing)
+OF_BINDING: Final = {
+    "binding in force": _in_force,
+    "business": _business,
+    "direction": _direction,
+    "lists": _lists,
+    "hours": _hours,
+    "caller as party": _party,
+    "filing": _filing,
+}
+_OF_BINDING: Final = tuple(OF_BINDING.values())
 
 
-def _direction_of(bound: BindingContext) -> str:
+def direction_of(bound: BindingContext) -> str:
     return "b_to_a" if bound.party in ("b", "*") else "a_to_b"
 
 
@@ -244,7 +255,7 @@ def _target(bound: BindingContext, rules: Rules) -> str | None:
     """The called party, by the mode of the binding (docs/GLOSSARY.md).
 
     Anybody may call an AXN, so its last caller is skipped if he may not be a party. A group's last caller is a member;
-    if the rules have changed since, `_callee` refuses.
+    if the rules have changed since, `callee` refuses.
     """
     match bound.party:
         case "a":
@@ -258,7 +269,7 @@ def _target(bound: BindingContext, rules: Rules) -> str | None:
             return bound.a
 
 
-def _callee(bound: BindingContext, asked: PendingCall, rules: Rules) -> str | Refusal:
+def callee(bound: BindingContext, asked: PendingCall, rules: Rules) -> str | Refusal:
     """The called party, if it may be a party today, or the refusal."""
     target = _target(bound, rules)
     if target is None:
@@ -271,7 +282,7 @@ def _callee(bound: BindingContext, asked: PendingCall, rules: Rules) -> str | Re
 # -- how often, and how many at once
 
 
-def _over_frequency_cap(found: LookupResult, asked: PendingCall, rules: Rules, recent: Recent) -> Refusal | None:
+def over_frequency_cap(found: LookupResult, asked: PendingCall, rules: Rules, recent: Recent) -> Refusal | None:
     if _is_over(rules.caller_caps, asked.caller_key, found.earlier_by_caller, asked.unix_s, recent):
         return FREQUENCY_CALLER
     if _is_over(rules.number_caps, asked.number_key, found.earlier_by_number, asked.unix_s, recent):
@@ -280,21 +291,28 @@ def _over_frequency_cap(found: LookupResult, asked: PendingCall, rules: Rules, r
 
 
 def _is_over(caps: tuple[Cap, ...], key: int, earlier: Sequence[int], unix_s: float, recent: Recent) -> bool:
-    """Whether one more call would exceed a cap. `earlier` holds counts for caps with windows above MEMORY_S."""
+    """Whether one more call would exceed a cap."""
+    if not caps:
+        return False
+    counts = counts_under(caps, key, earlier, unix_s, recent)
+    return any([count >= cap.most for cap, count in zip(caps, counts, strict=True)])
+
+
+def counts_under(caps: tuple[Cap, ...], key: int, earlier: Sequence[int], unix_s: float, recent: Recent) -> list[int]:
+    """The granted calls in the window of each cap. `earlier` holds counts for caps with windows above MEMORY_S."""
+    counts: list[int] = []
     place = 0
-    for most, window_s in caps:
-        if window_s <= MEMORY_S:
-            count = recent.count(key, unix_s - window_s)
+    for cap in caps:
+        if cap.window_s <= MEMORY_S:
+            counts.append(recent.count(key, unix_s - cap.window_s))
         else:
-            count = recent.count(key, unix_s - MEMORY_S) + earlier[place]
+            counts.append(recent.count(key, unix_s - MEMORY_S) + earlier[place])
             place += 1
-        if count >= most:
-            return True
-    return False
+    return counts
 
 
 def _route(found: LookupResult, bound: BindingContext, asked: PendingCall, rules: Rules, target: str) -> Route:
-    direction = _direction_of(bound)
+    direction = direction_of(bound)
     fields = (
         bound.binding_id,
         bound.mode,

@@ -125,7 +125,15 @@ def test_malformed_invite_raises_parse_error(header: str) -> None:
         Parts().admission.judge_invite(invite(header), FLOW, peer(), 1.0)
 
 
-@pytest.mark.parametrize("over", ["calls", "setups", "calls of the peer", "look-ups"])
+OVER = {
+    "calls": "calls of all peers",
+    "setups": "calls of all peers",
+    "calls of the peer": "calls of the peer",
+    "look-ups": "pending look-ups of all peers",
+}
+
+
+@pytest.mark.parametrize("over", OVER)
 def test_invite_over_a_limit_is_refused(over: str) -> None:
     """One call, two of a peer, two look-ups (see `settings`)."""
     ground = Parts()
@@ -144,6 +152,8 @@ def test_invite_over_a_limit_is_refused(over: str) -> None:
                 ground.outbox.look_up("", "", lambda _, __: None, peer=peer())
     assert ground.admission.judge_invite(invite(), FLOW, peer(), 1.0) == (OVER_LIMIT, "")
     assert OVER_LIMIT.retry_after_s
+    ground.counts.stages.end(SETTING_UP)
+    assert [limit.what for limit in ground.admission.limits(peer(), 1.0) if limit.is_over] == [OVER[over]]
 
 
 def test_unusable_invite_is_refused_with_the_errors_status() -> None:

@@ -57,6 +57,17 @@ def test_clock_set_back_does_not_block() -> None:
     assert rates.admit("firm", 1, 500.0)
 
 
+@given(st.lists(st.floats(0, 5), max_size=30), st.integers(0, 3))
+def test_room_of_a_rate_is_told_as_the_next_event_finds_it(times: list[float], most: int) -> None:
+    rates = Rates()
+    for at_s in times:  # also when the clock is set back
+        told = [rates.has_room("firm", most, at_s) for _ in range(2)]
+        used = rates.used("firm", at_s)
+        admitted = rates.admit("firm", most, at_s)
+        assert told == 2 * [admitted]
+        assert rates.used("firm", at_s) == used + admitted
+
+
 # -- Answers to unknown sources
 
 

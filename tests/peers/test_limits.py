@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from relay.peers.limits import CallReservation
+from relay.model.settings import Quota
+from relay.peers.limits import CallReservation, PeerQuotas
 from tests.call.support import Parts
 
 
@@ -16,6 +17,15 @@ def test_call_counts_towards_its_peers_until_release() -> None:
     for _ in range(2):
         reservation.give_back()
         assert (shared.counts.quotas_in.calls.count("pbx"), shared.counts.quotas_out.calls.count("carrier")) == (0, 1)
+
+
+def test_room_is_told_as_the_next_call_finds_it_and_none_is_counted() -> None:
+    for quota in (Quota(max_calls=2), Quota(max_cps=2), Quota()):
+        quotas = PeerQuotas()
+        for _ in range(3):
+            told = [quotas.has_room("pbx", quota, 1.0) for _ in range(3)]
+            assert told == 3 * [quotas.admits_call("pbx", quota, 1.0)]
+            quotas.calls.begin("pbx")
 
 
 def test_only_the_last_tried_peer_is_counted() -> None:

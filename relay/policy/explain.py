@@ -1,0 +1,357 @@
+"""Explains a call: every check in the order of a real one, with its figures, up to the first that refuses it.
+
+The checks are those of `relay.call.admission`, `CallPolicy` and `evaluate`, called here one by one. Nothing is counted,
+noted, remembered or sent. What only a running relay knows is "not known" without one. Figures hold no real number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple
+
+from relay.call import admission
+from relay.call.admission import CALLER_NOT_OF_PEER, DRAINING, OVER_LIMIT, REFUSED_TOO_OFTEN
+from relay.call.engine import Engine
+from relay.model.call import Refusal, Route, named
+from relay.model.settings import Peer, Settings, may_call_as
+from relay.peers.peers import Peers
+from relay.peers.targets import TargetChoice
+from relay.policy.call_policy import CallPolicy, count_keys
+from relay.policy.evaluate import (
+    OF_BINDING,
+    OF_NUMBER,
+    BindingContext,
+    Counted,
+    LookupResult,
+    PendingCall,
+    callee,
+    counts_under,
+    evaluate,
+    over_frequency_cap,
+    refused,
+)
+from relay.policy.figures import (
+    FIGURES_OF_BINDING,
+    FIGURES_OF_NUMBER,
+    ROLES,
+    Counts,
+    figures_of_callee,
+    figures_of_caps,
+)
+from relay.policy.rules import (
+    BUSINESS_RATE,
+    FREQUENCY_CALLER,
+    FREQUENCY_NUMBER,
+    NO_BINDING,
+    Recent,
+    Rules,
+    quota,
+)
+from relay.privacy.masking import NO_PEER
+
+Verdict = Literal["pass", "fail", "not reached", "not known", "not applicable", "not asked"]
+NOT_OF_ONE: Final = "the INVITE itself decides"
+
+
+class Call(NamedTuple):
+    """The call to explain. `peer`: which sends it; None: not said, so that no check of the peer applies."""
+
+    number: str  # dialled, in the normal form
+    caller: str  # E.164 without "+", "" if anonymous
+    unix_s: float
+    peer: Peer | None = None
+
+
+class Check(NamedTuple):
+    """One check."""
+
+    name: str
+    verdict: Verdict
+    figures: str = ""
+
+
+class Explanation(NamedTuple):
+    """The checks, and what they lead to. `targets`: of a granted call, in an order that it could try them in."""
+
+    checks: tuple[Check, ...]
+    answer: Route | Refusal
+    targets: tuple[TargetChoice, ...] = ()
+
+
+class Running(NamedTuple):
+    """A running relay: what it holds in memory. `now`: monotonic seconds."""
+
+    policy: CallPolicy
+    engine: Engine
+    now: float
+
+
+def counted(counts: Counts, rules: Rules) -> Counted:
+    """What a look-up that counts would say of one more call."""
+    both = (
+        (rules.caller_caps, counts.by_caller, FREQUENCY_CALLER),
+        (rules.number_caps, counts.by_number, FREQUENCY_NUMBER),
+    )
+    for caps, used, over in both:
+        if any([count >= cap.most for cap, count in zip(caps, used, strict=True)]):
+            return Counted((), over)
+    return Counted((), None)
+
+
+def explain(
+    call: Call,
+    found: LookupResult | Refusal,
+    rules: Rules,
+    settings: Settings,
+    running: Running | None,
+    *,
+    counts: Counts | None = None,
+    why_not_known: str = "the relay does not run",
+) -> Explanation:
+    """`found`: the look-up. `counts`: those of `Counts`; None: the running relay's. `settings`: in force at that time.
+
+    `why_not_known`: said of what only a running relay knows.
+    """
+    checks = _Checks(why_not_known)
+    _before_look_up(checks, call, settings, running)
+    if checks.refusal is None and not admission.is_ours(settings, call.number):
+        return _forwarded(checks, call, settings, running)
+    if counts is not None and isinstance(found, LookupResult):
+        found = found._replace(counted=counted(counts, rules))
+    answer = _looked_up(checks, call, found, rules, running, counts)
+    if isinstance(answer, Refusal):
+        checks.rest(AFTER_BINDING)
+        return Explanation(tuple(checks.lines), answer)
+    return _routed(checks, answer, rules, settings, running)
+
+
+class _Checks:
+    """The checks so far. After the first refusal all others are not reached."""
+
+    def __init__(self, why_not_known: str) -> None:
+        self.lines: list[Check] = []
+        self.refusal: Refusal | None = None
+        self._why_not_known = why_not_known
+
+    def add(self, name: str, refusal: Refusal | None, figures: str = "") -> None:
+        """Add the result of a check."""
+        if self.refusal is not None:
+            self.lines.append(Check(name, "not reached"))
+            return
+        self.refusal = refusal
+        self.lines.append(Check(name, "pass" if refusal is None else "fail", figures))
+
+    def say(self, name: str, verdict: Verdict, figures: str = "") -> None:
+        """Add a check that is not made."""
+        self.lines.append(Check(name, verdict, figures) if self.refusal is None else Check(name, "not reached"))
+
+    def not_known(self, name: str) -> None:
+        self.say(name, "not known", self._why_not_known)
+
+    def rest(self, names: Sequence[str]) -> None:
+        """Add the names that are missing, as not reached."""
+        known = {check.name for check in self.lines}
+        self.lines += [Check(name, "not reached") for name in names if name not in known]
+
+
+# -- before the look-up
+
+SOURCE: Final = "source"
+PAUSES: Final = "pauses"
+CLAIM: Final = "caller of the peer"
+AFTER_BINDING: Final = (
+    *(
+        "binding",
+        *OF_BINDING,
+        "callee",
+        "frequency caps",
+        "business rate",
+        "verification hook",
+        "calls at once",
+        "targets",
+    ),
+)
+
+
+def _before_look_up(checks: _Checks, call: Call, settings: Settings, running: Running | None) -> None:
+    peer = call.peer
+    if peer is None:
+        checks.say(SOURCE, "not applicable", "no peer given")
+    else:
+        checks.add(SOURCE, None, f"peer {peer.name}")
+    checks.say("request", "not applicable", "Max-Forwards, loop, Require, Contact, sips: " + NOT_OF_ONE)
+    if running is None:
+        checks.not_known("limits of the relay")
+    else:
+        _limits(checks, peer, running)
+    checks.add("number dialled", admission.judge_number(settings, call.number), _form(settings, call.number))
+    if not admission.is_ours(settings, call.number):
+        return  # a forwarded call; or refused, and then `rest` adds the others
+    if peer is None:
+        checks.say(PAUSES, "not applicable", "no peer given")
+        checks.say(CLAIM, "not applicable", "no peer given")
+        return
+    if running is None:
+        checks.not_known(PAUSES)
+    else:
+        _pauses(checks, call, peer, running)
+    is_of_peer = may_call_as(peer.numbers, call.caller)
+    checks.add(CLAIM, None if is_of_peer else CALLER_NOT_OF_PEER, _claim(call, peer))
+
+
+def _limits(checks: _Checks, peer: Peer | None, running: Running) -> None:
+    engine = running.engine
+    if engine.is_draining:
+        checks.add("limits of the relay", DRAINING, "it is draining")
+        return
+    if peer is None:
+        checks.say("limits of the relay", "not applicable", "no peer given")
+        return
+    limits = engine.limits(peer, running.now)
+    is_over = any([limit.is_over for limit in limits])
+    figures = "; ".join([f"{limit.what} {limit.used} of {limit.most}" for limit in limits])
+    checks.add("limits of the relay", OVER_LIMIT if is_over else None, figures)
+
+
+def _form(settings: Settings, number: str) -> str:
+    if admission.is_ours(settings, number):
+        return "a legacy number" if number in settings.legacy else "a 700 number"
+    refusal = admission.judge_number(settings, number)
+    if refusal is None:
+        return "another number: forwarded"
+    return "too short" if refusal is admission.TOO_SHORT else "not a number of the platform"
+
+
+def _pauses(checks: _Checks, call: Call, peer: Peer, running: Running) -> None:
+    pause_s = running.policy.refused_attempts.pause_s(peer.name, call.number, call.caller, call.unix_s)
+    if pause_s > 0:
+        wait_s = math.ceil(pause_s)
+        checks.add(PAUSES, REFUSED_TOO_OFTEN._replace(retry_after_s=wait_s), f"{wait_s} s left, after refused attempts")
+    else:
+        checks.add(PAUSES, None, "none")
+
+
+def _claim(call: Call, peer: Peer) -> str:
+    if not call.caller:
+        return "anonymous"
+    if peer.numbers is None:
+        return "any"
+    return "among its numbers" if peer.numbers.allow(call.caller) else "not among its numbers"
+
+
+def _forwarded(checks: _Checks, call: Call, settings: Settings, running: Running | None) -> Explanation:
+    """A call to a number that is not of the platform: no binding, nothing hidden."""
+    peer = call.peer
+    if peer is not None:
+        may_forward = admission.may_forward_as(settings, peer, call.caller)
+        checks.add(CLAIM, None if may_forward else CALLER_NOT_OF_PEER, _claim(call, peer))
+    if checks.refusal is not None:
+        return Explanation(tuple(checks.lines), checks.refusal)
+    return _targets(checks, admission.forwarded(call.number, call.caller), settings, running)
+
+
+# -- the look-up, and the evaluation of its result
+
+
+def _looked_up(
+    checks: _Checks,
+    call: Call,
+    found: LookupResult | Refusal,
+    rules: Rules,
+    running: Running | None,
+    counts: Counts | None,
+) -> Route | Refusal:
+    if checks.refusal is not None:
+        checks.rest((PAUSES, CLAIM, "look-up", *OF_NUMBER))
+        return checks.refusal
+    checks.add("look-up", found if isinstance(found, Refusal) else None)
+    if isinstance(found, Refusal):
+        checks.rest(tuple(OF_NUMBER))
+        return found
+    recent = Recent() if running is None else running.policy.recent
+    asked = PendingCall(call.number, call.caller, call.unix_s, *count_keys(call.number, found.caller_hash))
+    for name, check in OF_NUMBER.items():
+        checks.add(name, check(found, asked, rules), FIGURES_OF_NUMBER[name](found, asked, rules))
+    bound = found.bound
+    if bound is None:
+        checks.add("binding", NO_BINDING, "none of this caller on this number")
+        assert checks.refusal is not None
+        return checks.refusal
+    checks.add("binding", None, f"{bound.binding_id}, {bound.mode}, the caller is {ROLES[bound.party]}")
+    for name, check_bound in OF_BINDING.items():
+        if checks.refusal is None:
+            checks.add(name, check_bound(bound, asked, rules), FIGURES_OF_BINDING[name](bound, asked, rules))
+    if checks.refusal is None:
+        target = callee(bound, asked, rules)
+        checks.add("callee", target if isinstance(target, Refusal) else None, figures_of_callee(target, rules))
+    if checks.refusal is None:
+        over = over_frequency_cap(found, asked, rules, recent) if found.counted is None else found.counted.over
+        used = _used(found, asked, rules, recent) if counts is None else counts
+        checks.add("frequency caps", over, figures_of_caps(rules, used))
+    answer = evaluate(found, asked, rules, recent)
+    return answer if isinstance(answer, Refusal) else _within_rate(checks, answer, bound, call, rules, running)
+
+
+def _used(found: LookupResult, asked: PendingCall, rules: Rules, recent: Recent) -> Counts:
+    return Counts(
+        counts_under(rules.caller_caps, asked.caller_key, found.earlier_by_caller, asked.unix_s, recent),
+        counts_under(rules.number_caps, asked.number_key, found.earlier_by_number, asked.unix_s, recent),
+    )
+
+
+def _within_rate(
+    checks: _Checks, route: Route, bound: BindingContext, call: Call, rules: Rules, running: Running | None
+) -> Route | Refusal:
+    max_cps = quota(bound.business, bound.max_cps, rules.quotas.max_cps)
+    name = "business rate"
+    if max_cps is None:
+        checks.add(name, None, "no limit")
+    elif running is None:
+        checks.not_known(name)
+    else:
+        rates = running.policy.rates
+        refusal = None if rates.has_room(bound.business, max_cps, call.unix_s) else refused(BUSINESS_RATE, bound)
+        checks.add(name, refusal, f"{max_cps} per s: {rates.used(bound.business, call.unix_s)} used")
+    return route if checks.refusal is None else checks.refusal
+
+
+# -- behind the policy
+
+
+def _routed(checks: _Checks, route: Route, rules: Rules, settings: Settings, running: Running | None) -> Explanation:
+    if route.verify:
+        checks.say("verification hook", "not asked", "it may refuse the call")
+    else:
+        checks.say("verification hook", "not applicable", "none configured")
+    if not route.caps:
+        checks.add("calls at once", None, "no limit")
+    elif running is None:
+        checks.not_known("calls at once")
+    else:
+        used = [(key, most, running.engine.calls_under(key), refusal) for key, most, refusal in route.caps]
+        over = [named(refusal, route) for _, most, count, refusal in used if count >= most]
+        figures = "; ".join([f"{key}: {count} of {most}" for key, most, count, _ in used])
+        checks.add("calls at once", over[0] if over else None, figures)
+    if checks.refusal is not None:
+        checks.rest(("targets",))
+        return Explanation(tuple(checks.lines), checks.refusal)
+    return _targets(checks, route, settings, running)
+
+
+def _targets(checks: _Checks, route: Route, settings: Settings, running: Running | None) -> Explanation:
+    if running is None:
+        places = Peers(settings).candidates(route.target, 0.0, lambda: "0")
+        targets = tuple([TargetChoice.of(place, "") for place in places])
+        figures = f"{len(targets)} by configuration; their state is not known"
+    else:
+        targets = tuple(running.engine.targets(route.target, running.now))
+        up = sum([target.state == "up" and not target.is_full for target in targets])
+        figures = f"{up} of {len(targets)} up and below their quota"
+    answer: Route | Refusal = route
+    if not targets:
+        answer = named(Refusal(NO_PEER.outcome, NO_PEER.status, NO_PEER.q850_cause), route)
+    elif all([target.is_full for target in targets]):
+        answer = named(OVER_LIMIT, route)
+    checks.add("targets", answer if isinstance(answer, Refusal) else None, figures)
+    return Explanation(tuple(checks.lines), answer, targets)
