@@ -57,6 +57,7 @@ class Answers:
             "call": self.call,
             "hang_up": self.hang_up,
             "peers": self.peers,
+            "spans": self.spans,
             **self._bans.by_name(),
         }
 
@@ -87,6 +88,10 @@ class Answers:
         calls |= {f"{peer.peer} out": peer.calls_out for peer in peers}
         registered = {peer.peer: int(peer.registered) for peer in peers if peer.registered is not None}
         return {"target_up": targets, "peer_calls": calls, "peer_registered": registered}
+
+    def spans(self) -> Answer:
+        """Requests to the verification hook since the last query."""
+        return {"spans": self._verifier.take_spans() if self._verifier else []}
 
     def peers(self) -> Answer:
         peers = self._engine.peers(time.monotonic())

@@ -33,6 +33,7 @@ from relay.log import configure
 from relay.metrics import text, with_zeros
 from relay.net.control import ControlClient, SharedAnswers, control_path
 from relay.net.process import RELOAD, STOP
+from relay.net.spans import Spans
 from relay.policy.fraud import Watch
 from relay.store.connection import Connection as StoreConnection
 from relay.store.connection import Place, PostgresServer
@@ -111,9 +112,10 @@ class Backend:
         self.control: Control = SharedAnswers(ControlClient(control_path(config.store.local)), FRESH_S)
         self.settings = _api_settings(config)
         self.requests = RequestCounts()
+        self.spans = None if config.otlp is None else Spans()
         common = (self.path, self.sealer, self.writer, log)
         self._follower = Follower(*common, Watch(config.fraud))
-        self._deliverer = Deliverer(*common, config.webhooks)
+        self._deliverer = Deliverer(*common, config.webhooks, spans=self.spans)
         kept_in = config.recordings.kept_in
         self._timers = Timers(*common, config.numbers, config.retention, config.purge_at_minute, kept_in)
         self._taker = Taker(*common, config.recordings)
@@ -185,6 +187,11 @@ class Backend:
             "files": self._watch_files(),
             "writer": self.writer.ended(),
         }
+        if self._config.otlp is not None and self.spans is not None:
+            from relay.events.otlp import SpanExporter
+
+            ask = None if self._config.verify is None else self.control.ask
+            parts["spans"] = SpanExporter(self._config.otlp, self.spans, ask).run()
         return parts if self._turn is None else {**parts, "turn": self._turn.keep()}
 
     async def close(self) -> None:

@@ -248,10 +248,12 @@ def _verifier(config: Config) -> Verifier | None:
     hook = config.verify
     if hook is None:
         return None
+    from relay.net.spans import Spans
     from relay.net.verify import Verifier
 
     secret = read_secret("verify.secret_file", hook.secret_file)
-    return Verifier(hook.url, secret, hook.timeout_s, fail_open=hook.fail == "open")
+    spans = None if config.otlp is None or not config.api.enabled else Spans()
+    return Verifier(hook.url, secret, hook.timeout_s, fail_open=hook.fail == "open", spans=spans)
 
 
 def _drop_event(kind: str, record: CallRecord) -> None:

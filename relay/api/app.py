@@ -215,7 +215,7 @@ def make_app(backend: Backend, clock: Callable[[], float] = time.time) -> FastAP
         openapi_url=None,
         redirect_slashes=False,
         middleware=[
-            Middleware(HttpMiddleware, settings=backend.settings, requests=backend.requests),
+            Middleware(HttpMiddleware, settings=backend.settings, requests=backend.requests, spans=backend.spans),
             Middleware(Authentication, backend=backend, nonces=Nonces(clock()), clock=clock),
         ],
         exception_handlers={

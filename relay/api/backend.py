@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from relay.model.histogram import REQUEST_BOUNDS_S, Form, Histogram
+from relay.net.spans import Spans
 from relay.service.placement import BindRules
 from relay.store.connection import Place
 from relay.store.database import Reader
@@ -64,6 +65,7 @@ class Backend(Protocol):
     control: Control
     settings: ApiSettings
     requests: RequestCounts
+    spans: Spans | None  # of HTTP requests; None: not wanted
 
     async def metrics(self) -> bytes:
         """The metrics of relay and backend in Prometheus text format. Raises Refused("relay_unavailable")."""

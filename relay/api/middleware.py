@@ -17,8 +17,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relay.api.backend import ApiSettings, RequestCounts
+from relay.api.backend import METHODS, ApiSettings, RequestCounts
 from relay.api.problems import HTTP_KINDS, problem_response
+from relay.net.spans import RequestSpan, Spans
 
 BATCH = "/v1/bindings/batch"
 SMALL = 1 << 16  # bytes of each body that do not count against ROOM
@@ -34,10 +35,11 @@ _HEADERS = {
 class HttpMiddleware:
     """ASGI middleware. Holds the only broad `except` of the API: an error fails its own request and no other."""
 
-    def __init__(self, app: ASGIApp, settings: ApiSettings, requests: RequestCounts) -> None:
+    def __init__(self, app: ASGIApp, settings: ApiSettings, requests: RequestCounts, spans: Spans | None) -> None:
         self._app = app
         self._settings = settings
         self._requests = requests
+        self._spans = spans
         self._log = structlog.get_logger()
         self._room = Room()
 
@@ -46,6 +48,17 @@ class HttpMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        traceparent = Headers(scope=scope).get("traceparent", "")
+        with RequestSpan(self._spans, "HTTP", is_server=True, traceparent=traceparent) as span:
+            span.status = await self._serve(scope, receive, send)
+            method, path = scope["method"] if scope["method"] in METHODS else "_OTHER", _template(scope)
+            span.name = f"{method} {path}" if path != "-" else method
+            span.attributes = {"http.request.method": method, "relay700.request": scope["state"]["request_id"]}
+            if path != "-":
+                span.attributes["http.route"] = path
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> int:
+        """Returns the status; 0: the client was gone before."""
         begun = time.perf_counter()
         request_id = secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
@@ -77,6 +90,7 @@ class HttpMiddleware:
         finally:
             body.leave()
         self._log_request(scope, request_id, status, begun)
+        return status
 
     def _log_request(self, scope: Scope, request_id: str, status: int, begun: float) -> None:
         method, path = scope["method"], _template(scope)

@@ -33,6 +33,7 @@ from relay.config.protection import (
     fraud_config,
     legacy_numbers,
     minute_of_day,
+    otlp_config,
     retention_config,
     verify_config,
 )
@@ -94,6 +95,7 @@ class Config:
     report: ReportConfig
     purge_at_minute: int  # of the day in China
     log: LogConfig
+    otlp: str | None  # URL of the OpenTelemetry collector
     tls: TlsFiles | None
     streams: StreamLimits
     rtpengine: tuple[RtpengineAddress, ...]  # empty: media go directly between peers
@@ -148,6 +150,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         report=ReportConfig(Path(tables.report.sm4_key_file), Path(tables.report.batches)),
         purge_at_minute=minute_of_day(tables.retention.purge_at),
         log=LogConfig(tables.log.format, tables.log.level),
+        otlp=otlp_config(tables.otlp, tables.api, problems),
         tls=_tls(tables.tls, peer_certificates(tables.peer, settings.peers, problems)),
         streams=StreamLimits(**asdict(tables.streams)),
         rtpengine=read_rtpengine(tables.media, problems),
@@ -191,6 +194,7 @@ _FIXED: dict[str, Callable[[Config], object]] = {
     "api.certificate, api.key": lambda config: (config.api.certificate, config.api.key),
     "verify": lambda config: config.verify,
     "log": lambda config: config.log,
+    "otlp": lambda config: config.otlp,
     "streams": lambda config: config.streams,
 }
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from relay.config import Config
@@ -42,10 +43,23 @@ def _checks(config: Config) -> list[Callable[[], object]]:
         checks.append(partial(check_identity, "api", api.certificate, api.key))
     if verify is not None:
         checks.append(partial(read_secret, "verify.secret_file", verify.secret_file))
+    if config.otlp is not None:
+        checks.append(_check_otlp)
     checks.append(partial(check_recording, config.recordings, config.store.path, config.store.key_file))
     if config.sounds is not None:
         checks.append(partial(read_sounds, config.sounds))
     return checks
+
+
+def _check_otlp() -> None:
+    """Raises ConfigError if the extra is not installed."""
+    try:
+        found = find_spec("opentelemetry.exporter.otlp.proto.http") and find_spec("opentelemetry.sdk")
+    except ModuleNotFoundError:  # a part of the name is missing
+        found = None
+    if found is None:
+        install = "`scripts/venv.sh .venv otlp` installs it"
+        raise ConfigError([f"otlp.endpoint: needs the extra relay700[otlp]: {install}; or leave [otlp] out"])
 
 
 def check_recording(recordings: Recordings, store: Place, key_file: Path) -> None:

@@ -18,6 +18,7 @@ from relay.config.tables import (
     ApiTable,
     FraudTable,
     NumbersTable,
+    OtlpTable,
     PolicyTable,
     QuotasTable,
     RetentionTable,
@@ -149,15 +150,29 @@ def fraud_config(table: FraudTable, problems: list[str]) -> Signals:
     )
 
 
+def otlp_config(table: OtlpTable | None, api: ApiTable, problems: list[str]) -> str | None:
+    """The base URL of the collector."""
+    if table is None:
+        return None
+    _check_url("otlp.endpoint", table.endpoint, "http://127.0.0.1:4318", "who does what", problems)
+    if not api.enabled:
+        problems.append("otlp: the backend sends the spans; set api.enabled = true, or leave [otlp] out")
+    return table.endpoint
+
+
 def verify_config(table: VerifyTable | None, problems: list[str]) -> VerifyConfig | None:
     if table is None:
         return None
-    url = urlsplit(table.url)
-    if url.scheme not in ("https", "http") or not url.hostname:
-        problems.append(f'verify.url: {table.url!r} is not a URL; write one such as "https://platform.example/verify"')
-    elif url.scheme == "http" and not is_loopback(url.hostname):
-        problems.append("verify.url: http shows real numbers to the network; write https, or a loopback address")
+    _check_url("verify.url", table.url, "https://platform.example/verify", "real numbers", problems)
     return VerifyConfig(table.url, Path(table.secret_file), table.timeout_ms / 1000, table.fail)
+
+
+def _check_url(path: str, text: str, example: str, shows: str, problems: list[str]) -> None:
+    url = urlsplit(text)
+    if url.scheme not in ("https", "http") or not url.hostname:
+        problems.append(f'{path}: {text!r} is not a URL; write one such as "{example}"')
+    elif url.scheme == "http" and not is_loopback(url.hostname):
+        problems.append(f"{path}: http shows {shows} to the network; write https, or a loopback address")
 
 
 def delivery_rules(table: WebhooksTable, problems: list[str]) -> DeliveryRules:

@@ -196,6 +196,10 @@ class ReportTable(Struct, frozen=True):
     batches: Annotated[str, write('a folder, such as "var/batches"', min_length=1)] = "var/batches"
 
 
+class OtlpTable(Struct, frozen=True):
+    endpoint: Annotated[str, write('a URL such as "http://127.0.0.1:4318"', min_length=1)]
+
+
 class RetentionTable(Struct, frozen=True):
     records: Annotated[str, write('a duration of at least "184d"')] = format_duration(_KEPT.records_ms)
     bindings: Annotated[str, write('a duration of at least "184d"')] = format_duration(_KEPT.bindings_ms)
@@ -342,6 +346,7 @@ class Tables(Struct, frozen=True):
     retention: RetentionTable = RetentionTable()
     report: ReportTable = ReportTable()
     log: LogTable = LogTable()
+    otlp: OtlpTable | None = None
     tls: TlsTable | None = None
     limits: LimitsTable = LimitsTable()
     streams: StreamsTable = StreamsTable()

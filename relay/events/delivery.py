@@ -25,6 +25,7 @@ from structlog.typing import FilteringBoundLogger
 from relay.errors import RelayError
 from relay.events.webhooks import DeliveryRules, is_public, write_events
 from relay.log import Outage
+from relay.net.spans import Attributes, RequestSpan, Spans
 from relay.net.verify import SIGNATURE, signature_header
 from relay.store.connection import Place
 from relay.store.database import Reader
@@ -92,6 +93,7 @@ class Deliverer:
         log: FilteringBoundLogger,
         rules: DeliveryRules,
         clock_ms: Callable[[], int] = now_ms,
+        spans: Spans | None = None,
     ) -> None:
         self._sealer = sealer
         self._writer = writer
@@ -100,6 +102,7 @@ class Deliverer:
         self._storing = Outage("delivery", log)  # while results of deliveries cannot be written
         self._rules = rules
         self._clock_ms = clock_ms
+        self._spans = spans
         self._finishing = asyncio.Event()
         self._reader = Reader(path)  # in the loop: single rows and short lists
         self._under_way: dict[str, asyncio.Task[None]] = {}
@@ -187,15 +190,23 @@ class Deliverer:
         }
         session = sessions.internal if webhook.internal else sessions.public
         timeout = aiohttp.ClientTimeout(total=self._rules.timeout_s)
-        try:
-            async with session.post(
-                webhook.url, data=body, headers=headers, allow_redirects=False, timeout=timeout
-            ) as response:
-                return _Answer(response.status, f"status {response.status}", _retry_after_s(response))
-        except TimeoutError:
-            return _Answer(0, f"no answer within {self._rules.timeout_s:g} s")
-        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
-            return _Answer(0, _word(error))
+        about: Attributes = {
+            "http.request.method": "POST",
+            "relay700.webhook": webhook.id,
+            "relay700.events": len(events),
+        }
+        with RequestSpan(self._spans, "webhook", about) as span:
+            headers |= span.headers
+            try:
+                async with session.post(
+                    webhook.url, data=body, headers=headers, allow_redirects=False, timeout=timeout
+                ) as response:
+                    span.status = response.status
+                    return _Answer(response.status, f"status {response.status}", _retry_after_s(response))
+            except TimeoutError:
+                return _Answer(0, f"no answer within {self._rules.timeout_s:g} s")
+            except (aiohttp.ClientError, OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
+                return _Answer(0, _word(error))
 
     # -- results
 

@@ -14,6 +14,7 @@ import msgspec
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route, named
 from relay.net.process import Tasks
+from relay.net.spans import RequestSpan, Span, Spans
 from relay.policy.rules import VERIFICATION_FAILED, VERIFICATION_REFUSED
 
 SIGNATURE = "Relay700-Signature"
@@ -43,13 +44,14 @@ _decode = msgspec.json.Decoder(Verdict).decode
 class Verifier:
     """The client of the hook. `open` it in the loop that uses it."""
 
-    def __init__(self, url: str, secret: str, timeout_s: float, *, fail_open: bool) -> None:
+    def __init__(self, url: str, secret: str, timeout_s: float, *, fail_open: bool, spans: Spans | None = None) -> None:
         """`secret` signs the requests. `fail_open`: allow the call if no verdict comes in time."""
         self.counters = dict.fromkeys(("allowed", "refused", "failed"), 0)
         self._url = url
         self._secret = secret
         self._timeout_s = timeout_s
         self._fail_open = fail_open
+        self._spans = spans
         self._session: aiohttp.ClientSession | None = None
         self._asking = Tasks()
 
@@ -84,11 +86,19 @@ class Verifier:
         body = json.dumps(_question(look_up, route, now)).encode()
         headers = {"Content-Type": "application/json", SIGNATURE: signature_header(self._secret, int(now), body)}
         assert self._session is not None  # open() made it
-        try:
-            async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
-                return _decode(await _body(response)).allow if response.status == 200 else None
-        except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError):
-            return None
+        with RequestSpan(self._spans, "verification hook", {"http.request.method": "POST"}) as span:
+            try:
+                async with self._session.post(
+                    self._url, data=body, headers=headers | span.headers, allow_redirects=False
+                ) as response:
+                    span.status = response.status
+                    return _decode(await _body(response)).allow if response.status == 200 else None
+            except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError):
+                return None
+
+    def take_spans(self) -> list[Span]:
+        """Remove and return the spans of finished requests."""
+        return [] if self._spans is None else self._spans.take()
 
     async def close(self) -> None:
         """Refuse the calls still waiting, and close the connections."""

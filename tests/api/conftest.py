@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from relay.api.app import make_app
 from relay.api.backend import ApiSettings, RequestCounts
 from relay.net.control import ControlClient, ControlServer, control_path
+from relay.net.spans import Spans
 from relay.service.businesses import set_state
 from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES, make_key
 from relay.service.placement import BindRules
@@ -46,6 +47,7 @@ class TestDesk:
         self.control = ControlClient(control_path(self.path))
         self.settings = settings
         self.requests = RequestCounts()
+        self.spans: Spans | None = None
 
     async def metrics(self) -> bytes:
         return b"relay700_up 1\n"

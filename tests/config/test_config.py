@@ -117,7 +117,7 @@ FOLLOWED = {
 }
 
 
-FIXED = {"store", "verify", "log", "streams", "rtpengine"}
+FIXED = {"store", "verify", "log", "otlp", "streams", "rtpengine"}
 
 
 IN_PARTS = {"settings", "api", "recordings"}

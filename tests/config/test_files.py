@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,14 @@ def test_passwords_are_read_from_their_files(tmp_path: Path) -> None:
     ]
     with pytest.raises(ConfigError, match=r"peer\[1\].login.password_file"):
         check_files(config(text))
+
+
+def test_the_library_of_spans_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = config('[otlp]\nendpoint = "http://127.0.0.1:4318"')
+    assert faults(made) == ""
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter", None)  # as if it were not there
+    for name in [name for name in sys.modules if name.startswith("opentelemetry.exporter.")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert faults(made) == (
+        "otlp.endpoint: needs the extra relay700[otlp]: `scripts/venv.sh .venv otlp` installs it; or leave [otlp] out"
+    )

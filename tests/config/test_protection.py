@@ -193,3 +193,11 @@ def test_extensions_are_a_range_outside_the_service_numbers(text: str) -> None:
 def test_only_mobile_numbers_are_parties_by_default() -> None:
     assert config("").rules.parties == config("").numbers.parties == MOBILES_ALONE
     assert config('[numbers]\ncountries = ["HK"]\nextensions = ["1000-1999"]').rules.parties == MOBILES_ALONE
+
+
+def test_the_collector_of_spans() -> None:
+    assert config("").otlp is None
+    assert config('[otlp]\nendpoint = "http://127.0.0.1:4318"').otlp == "http://127.0.0.1:4318"
+    assert "is not a URL" in problem('[otlp]\nendpoint = "127.0.0.1:4318"')
+    assert "otlp.endpoint: http shows who does what" in problem('[otlp]\nendpoint = "http://collector.example:4318"')
+    assert "set api.enabled = true" in problem('[api]\nenabled = false\n[otlp]\nendpoint = "http://127.0.0.1:4318"')

@@ -117,6 +117,7 @@ class RelayProcess:
         self.folder = folder
         self.setup = setup
         self.real_numbers = list(real_numbers)
+        self.program = RELAY700
         self.config = folder / "relay.toml"
         self.config.write_text(setup.toml(folder))
         self._log_file = folder / "relay.log"
@@ -130,7 +131,7 @@ class RelayProcess:
 
     def start(self) -> None:
         """Return once the relay has logged that it is ready."""
-        command = [*RELAY700, "serve", "-c", str(self.config)]
+        command = [*self.program, "serve", "-c", str(self.config)]
         mark = len(self._lines)
         self._ended = False
         environment = {**os.environ, **self.setup.environment}
