@@ -20,12 +20,12 @@ _RELAYED_KINDS: Final = frozenset({"audio", "video", "image", "text"})
 _RELAYED_PROTOCOLS: Final = frozenset({"RTP/AVP", "RTP/SAVP", "RTP/AVPF", "RTP/SAVPF", "udptl", "UDPTL"})
 # A refused stream keeps its media type and transport if registered: RFC 3264 6 wants the answer's m= line to match the
 # offer's, and some stacks end the call otherwise.
-_KINDS: Final = _RELAYED_KINDS | {"application", "message"}
-_PROTOCOLS: Final = _RELAYED_PROTOCOLS | frozenset(
+KINDS: Final = _RELAYED_KINDS | {"application", "message"}
+PROTOCOLS: Final = _RELAYED_PROTOCOLS | frozenset(
     "UDP/TLS/RTP/SAVP UDP/TLS/RTP/SAVPF TCP/RTP/AVP TCP/MSRP TCP/TLS/MSRP UDP/BFCP TCP/BFCP TCP/TLS/BFCP UDP/TLS/BFCP"
     " DTLS/SCTP UDP/DTLS/SCTP TCP/DTLS/SCTP udp UDP TCP".split()
 )
-_BANDWIDTHS: Final = {
+BANDWIDTHS: Final = {
     "AS": 6,
     "CT": 6,
     "TIAS": 8,
@@ -229,7 +229,7 @@ def _is_literal(address_type: str, address: str) -> bool:
 
 
 def _mask_bandwidths(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [(kind, value) for kind, value in lines if len(value) <= _BANDWIDTHS.get(kind, 0)]
+    return [(kind, value) for kind, value in lines if len(value) <= BANDWIDTHS.get(kind, 0)]
 
 
 def _mask_attributes(attributes: list[Attribute]) -> list[Attribute]:
@@ -253,8 +253,8 @@ def _mask_media(media: Media) -> Media:
 
 def _refuse(media: Media, connections: list[Connection]) -> Media:
     """The stream in its place with port 0 (RFC 3264 6) and without its address."""
-    kind = media.kind if media.kind in _KINDS else "audio"
-    protocol = media.protocol if media.protocol in _PROTOCOLS else "RTP/AVP"
+    kind = media.kind if media.kind in KINDS else "audio"
+    protocol = media.protocol if media.protocol in PROTOCOLS else "RTP/AVP"
     return Media(
         kind, 0, None, protocol, ["0" if "RTP/" in protocol else "*"], [_NOWHERE] if connections else [], [], []
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from relay.model.call import Refusal, Route
+from relay.reports.ladder import build_ladder, operator_view
+from relay.reports.ladder_text import ladder_text
 from relay.sip.message import Flow
 from tests.canary.marks import ALICE, BOB, Marks
 from tests.canary.stuffing import stuff
@@ -49,6 +51,19 @@ class CanaryLadder(Ladder):
         for note in self.notes:
             log = f"{note.event} {note.fields}".replace(CALLER_HOST, "").replace(CALLEE_HOST, "").encode()
             assert not ALICE.found_in(log) + BOB.found_in(log), f"in a note: {note}"
+        check_masked_ladder(self)
+
+
+def check_masked_ladder(ladder: Ladder) -> None:
+    """No mark in what the ladder of the captured messages shows masked."""
+    call = ladder.captured()
+    record = ladder.records[call.call_id][0] if call.call_id in ladder.records else None
+    shown = build_ladder(call, record, operator_view(reveal=False))
+    for row in shown.rows:
+        found = ALICE.found_in(row.data) + BOB.found_in(row.data)
+        assert not found, f"{found} in a masked message:\n{row.data.decode()}"
+    for line in ladder_text(shown, messages=False):
+        assert not ALICE.found_in(line.encode()) + BOB.found_in(line.encode()), line
 
 
 class Stuffed(Side):

@@ -8,6 +8,7 @@ every call: nothing left behind, one record, and nothing of one side in the mess
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +16,12 @@ import pytest
 
 from relay.call.engine import Engine
 from relay.call.recovery import KeptAttempt
+from relay.errors import ParseError
 from relay.model.actions import CallEvent, Commit, DropAttempt, KeepAttempt, LookUp, Mediate, Note, Send, SendAll
 from relay.model.call import CallRecord, Refusal, Route
-from relay.sip.message import Flow, Request
+from relay.model.capture import CapturedCall, CapturedDialog, CapturedMessage, Mark
+from relay.model.capture import Side as CaptureSide
+from relay.sip.message import Flow, Request, parse_message, transport_address
 from tests.ladder.checks import Checks, check_glance
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
 from tests.ladder.settings import (
@@ -66,6 +70,8 @@ class Ladder:
         self.caller = self.side(caller_host, "alice")
         self.callee = self.side(callee_host, "bob")
         self.checks = Checks(messages=self.settings.sms)
+        self.messages: list[CapturedMessage] = []  # received and sent, lost ones included
+        self.steps: list[Mark] = []
         self.numbers_pass = False  # other_numbers = "forward": no number is hidden
         self.engine = self._start()
 
@@ -95,6 +101,7 @@ class Ladder:
 
     def deliver(self, data: bytes, flow: Flow) -> None:
         self.checks.note_delivered(data)
+        self._capture(data, flow, sent=False)
         check_glance(self.engine, data)
         self.engine.receive(data, flow, self.now)
         self.perform()
@@ -182,12 +189,37 @@ class Ladder:
             self.engine.transport_failed(flow, self.now)
             return
         self.checks.check_sent(data, flow, [record for record, _ in self.records.values()])
+        self._capture(data, flow, sent=True)
         if self.lose_next:
             self.lose_next -= 1
         elif flow.host in self.sides:
             self.sides[flow.host].inbox.append((data, flow))
 
+    def _capture(self, data: bytes, flow: Flow, *, sent: bool) -> None:
+        local = transport_address("", self.settings.listeners[flow.listener].host, 5060)[1:]
+        remote = transport_address("", flow.host, flow.port)[1:]
+        self.messages.append(CapturedMessage(self._now_us(), sent, flow.transport, local, remote, data))
+
+    def _now_us(self) -> int:
+        return round((self.now + self._clock_offset_s) * 1e6)
+
+    def captured(self) -> CapturedCall:
+        """All messages as one call: the caller's side is that of `caller`."""
+        dialogs: dict[str, CapturedDialog] = {}
+        for message in self.messages:
+            host = message.remote.rpartition(":")[0].strip("[]")
+            with suppress(ParseError):
+                call_id = parse_message(message.data).call_id
+                side: CaptureSide = "caller" if host in (self.caller.host, STRANGER_HOST) else "callee"
+                dialogs.setdefault(call_id, CapturedDialog(call_id, side, self._peer_at(host)))
+        call_id = next(iter(self.records), "0" * 32)
+        return CapturedCall(call_id, tuple(dialogs.values()), tuple(self.messages), tuple(self.steps))
+
+    def _peer_at(self, host: str) -> str:
+        return next((peer.name for peer in self.settings.peers if peer.targets and peer.targets[0].host == host), "")
+
     def _answer_store(self, action: Commit | LookUp) -> None:
+        self.steps.append(Mark(self._now_us(), "routed" if isinstance(action, LookUp) else "committed"))
         if isinstance(action, LookUp):
             exists = action.number[:11] in self.settings.prefixes or action.number in self.settings.legacy
             answer = self.routes.get((action.number, action.caller), NO_BINDING if exists else NUMBER_UNKNOWN)

@@ -1,0 +1,218 @@
+"""The messages of a captured call without retransmissions, and which of them was made from which.
+
+That follows from the messages alone: requests are relayed one to one, responses by the transactions of their requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from relay.errors import ParseError
+from relay.model.capture import CapturedCall, CapturedMessage, Side
+from relay.privacy.capture_mask import METHODS
+from relay.privacy.captured import Line, lines_of
+from relay.privacy.masking import mask_provisional
+from relay.sip.message import PHRASES, Request, parse_message
+
+
+class Seen:
+    """A message read for its place in the call. Malformed ones have no method, and are joined with nothing."""
+
+    __slots__ = (
+        "branch",
+        "captured",
+        "cseq",
+        "is_request",
+        "lane",
+        "lines",
+        "method",
+        "place",
+        "side",
+        "status",
+        "tags",
+    )
+
+    def __init__(self, place: int, captured: CapturedMessage, lines: list[Line], lane: int, side: Side) -> None:
+        self.place = place
+        self.captured = captured
+        self.lines = lines
+        self.lane = lane
+        self.side = side
+        self.method = self.branch = ""
+        self.status = self.cseq = 0
+        self.is_request = not lines[0].text.startswith("SIP/2.0 ")
+        self.tags: tuple[str | None, str | None] = (None, None)  # From, To
+        try:
+            message = parse_message(captured.data)
+            self.cseq, self.method = message.cseq
+            self.branch = message.branch
+            self.tags = message.from_tag, message.to_tag
+            self.status = 0 if isinstance(message, Request) else message.status
+        except ParseError:
+            self.method = ""
+
+    @property
+    def sent(self) -> bool:
+        return self.captured.sent
+
+    @property
+    def what(self) -> str:
+        method = self.method if self.method in METHODS else "malformed message" if not self.method else "request"
+        if not self.status:
+            return method
+        phrase = f"{self.status} {PHRASES.get(self.status, '')}".rstrip()
+        return phrase if self.method == "INVITE" else f"{phrase} ({method})"
+
+    @property
+    def leg_tag(self) -> str | None:
+        """The tag that tells early dialogs of one INVITE apart: that of whoever was called."""
+        from_relay = self.sent == self.is_request
+        return self.tags[1] if from_relay == (self.side == "callee") else self.tags[0]
+
+    def answers(self, request: Seen) -> bool:
+        """Whether it is a response to the request."""
+        return (
+            not self.is_request
+            and self.sent != request.sent
+            and self.lane == request.lane
+            and (self.branch, self.method) == (request.branch, request.method)
+        )
+
+
+class Lanes:
+    """The lane of each SIP Call-ID. Registrations are no calls: all with one peer share a lane."""
+
+    def __init__(self, call: CapturedCall) -> None:
+        self.sides: list[Side] = ["caller"]
+        self.peers = [""]
+        self.addresses = [""]
+        self._by_call_id: dict[str, int] = {}
+        self._by_remote: dict[str, int] = {}
+        registers = call.call_id.startswith("register:")
+        for dialog in call.dialogs:
+            lane = 0
+            if dialog.side == "callee":
+                lane = 1 if registers and len(self.sides) > 1 else len(self.sides)
+                if lane == len(self.sides):
+                    self.sides.append("callee")
+                    self.peers.append("")
+                    self.addresses.append("")
+            self.peers[lane] = dialog.peer
+            self._by_call_id[dialog.sip_call_id] = lane
+
+    def lane_of(self, message: CapturedMessage, lines: list[Line]) -> int:
+        """By Call-ID, or, if that is unreadable, by the address of the peer."""
+        call_id = next((line.value for line in lines if line.name == "call-id"), "")
+        lane = self._by_call_id.get(call_id)
+        if lane is None:
+            return self._by_remote.get(message.remote, 0)
+        self.addresses[lane] = self.addresses[lane] or message.remote
+        self._by_remote.setdefault(message.remote, lane)
+        return lane
+
+
+def fold(messages: Iterable[CapturedMessage], lanes: Lanes) -> tuple[list[Seen], list[tuple[int, ...]]]:
+    """The messages without retransmissions, and the times of these. A retransmission has the same bytes."""
+    seen: list[Seen] = []
+    again: list[tuple[int, ...]] = []
+    places: dict[tuple[bool, str, bytes], int] = {}
+    for message in messages:
+        key = (message.sent, message.remote, message.data)
+        if (place := places.get(key)) is not None:
+            again[place] += (message.at_us,)
+            continue
+        place = places[key] = len(seen)
+        lines = lines_of(message.data)
+        lane = lanes.lane_of(message, lines)
+        seen.append(Seen(place, message, lines, lane, lanes.sides[lane]))
+        again.append(())
+    return seen, again
+
+
+# -- Which message of one side was made from which one of the other
+
+
+class Join:
+    def __init__(self, seen: Sequence[Seen]) -> None:
+        self._seen = seen
+        self._sources: list[int | None] = [None] * len(seen)
+
+    def sources(self) -> list[int | None]:
+        """For each message the one that it was made from: sent by the relay, and not of its own accord."""
+        for one in self._seen:
+            if one.sent and one.method:
+                source = self._of_request(one) if one.is_request else self._of_response(one)
+                self._sources[one.place] = None if source is None else source.place
+        return self._sources
+
+    def _before(self, one: Seen, fits: Callable[[Seen], bool]) -> list[Seen]:
+        return [each for each in self._seen[: one.place] if fits(each)]
+
+    def _source(self, one: Seen) -> Seen | None:
+        place = self._sources[one.place]
+        return None if place is None else self._seen[place]
+
+    # Requests: CANCEL and BYE go on whatever the answer; an initial request goes to each target; any other one is
+    # relayed once, before it is answered.
+
+    def _of_request(self, one: Seen) -> Seen | None:
+        if one.method == "ACK":
+            return self._of_ack(one)
+        received = self._before(
+            one,
+            lambda each: (
+                each.is_request and not each.sent and (each.method, each.side != one.side) == (one.method, True)
+            ),
+        )
+        if one.method in ("CANCEL", "BYE"):
+            return _last(received)
+        if one.tags[1] is None:
+            return _last([each for each in received if each.tags[1] is None])
+        relayed = self._before(one, lambda each: each.sent and each.lane == one.lane and each.method == one.method)
+        used = {self._sources[each.place] for each in relayed if each.is_request}
+        open_ = [each for each in received if each.place not in used and not self._is_answered(each, one)]
+        return _last(open_) or self._of_challenged(one, [each for each in relayed if each.is_request])
+
+    def _is_answered(self, request: Seen, before: Seen) -> bool:
+        return bool(self._before(before, lambda each: each.answers(request) and each.status >= 200))
+
+    def _of_challenged(self, one: Seen, relayed: list[Seen]) -> Seen | None:
+        """The source of the request before, if it is sent again with credentials."""
+        asked = _last(relayed)
+        if asked is None:
+            return None
+        challenges = self._before(one, lambda each: each.answers(asked) and each.status in (401, 407))
+        return self._source(asked) if challenges else None
+
+    def _of_ack(self, ack: Seen) -> Seen | None:
+        """The ACK to a 2xx is that of the INVITE's source; one to a refusal is the relay's own."""
+        invites = self._before(
+            ack, lambda each: each.sent and (each.lane, each.method, each.cseq) == (ack.lane, "INVITE", ack.cseq)
+        )
+        invite = _last([each for each in invites if each.is_request])
+        source = None if invite is None else self._source(invite)
+        if source is None or invite is None or ack.branch == invite.branch:
+            return None
+        lane, cseq = source.lane, source.cseq
+        return _last(
+            self._before(ack, lambda each: not each.sent and (each.lane, each.method, each.cseq) == (lane, "ACK", cseq))
+        )
+
+    def _of_response(self, one: Seen) -> Seen | None:
+        """100 and the answers to CANCEL are the relay's own."""
+        asked = _last(self._before(one, lambda each: each.is_request and one.answers(each)))
+        if asked is None or one.status == 100 or one.method == "CANCEL":
+            return None
+        relayed = self._before(one, lambda each: each.is_request and self._sources[each.place] == asked.place)
+        answers = self._before(one, lambda each: any(each.answers(request) for request in relayed))
+        if one.status < 200:
+            return _last([each for each in answers if mask_provisional(each.status) == one.status])
+        if one.status < 300:
+            accepted = [each for each in answers if 200 <= each.status < 300]
+            last = max((each.lane for each in accepted), default=0)
+            return next((each for each in accepted if each.lane == last), None)
+        return _last([each for each in answers if each.answers(relayed[-1]) and each.status >= 300])
+
+
+def _last(found: Sequence[Seen]) -> Seen | None:
+    return max(found, key=lambda each: each.place, default=None)

@@ -1,0 +1,189 @@
+"""A ladder as text of at most 100 columns: three lines of life, an arrow for each message, and what was withheld."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from textwrap import wrap
+from typing import Final, Literal, NamedTuple
+
+from relay.model.capture import Mark
+from relay.model.numbers import mask_number
+from relay.reports.disclosure import printable
+from relay.reports.ladder import Crossing, Ladder, Lane, Row
+from relay.service.fields import format_moment
+
+Style = Literal["head", "time", "request", "progress", "success", "failure", "mark", "withheld"]
+Paint = Callable[[str, Style], str]
+
+WIDTH: Final = 100
+_GAP: Final = 33  # columns between two lines of life
+_TIME: Final = 10
+
+
+class _Signs(NamedTuple):
+    life: str
+    line: str
+    right: str
+    left: str
+    mark: str
+    times: str
+    dot: str
+
+
+_UNICODE: Final = _Signs("│", "─", "▶", "◀", "●", "×", "·")
+_ASCII: Final = _Signs("|", "-", ">", "<", "*", "x", "-")
+
+
+def ladder_text(
+    ladder: Ladder, *, ascii_: bool = False, messages: bool = False, paint: Paint = lambda text, _: text
+) -> Iterator[str]:
+    """The lines. `messages`: with the text of each message."""
+    drawing = _Drawing(ladder, _ASCII if ascii_ else _UNICODE, paint)
+    yield from drawing.head()
+    yield from drawing.steps()
+    yield from drawing.withheld()
+    if messages:
+        yield from drawing.messages()
+
+
+class _Drawing:
+    def __init__(self, ladder: Ladder, signs: _Signs, paint: Paint) -> None:
+        self._ladder = ladder
+        self._signs = signs
+        self._paint = paint
+        self._start = min([row.at_us for row in ladder.rows[:1]] + [mark.at_us for mark in ladder.marks[:1]], default=0)
+        self._attempts = sum(lane.side == "callee" for lane in ladder.lanes)
+
+    def head(self) -> Iterator[str]:
+        ladder = self._ladder
+        yield self._paint(f"{ladder.call_id}  {format_moment(self._start // 1000)}", "head")
+        if ladder.record is not None:
+            yield from wrap(_story(ladder), WIDTH)
+        if ladder.lost:
+            yield self._paint(f"{ladder.lost} messages are missing: the queue of captured messages was full", "failure")
+        if ladder.side:
+            yield f"the {ladder.side}'s side only; numbers and addresses are masked"
+        elif ladder.is_masked:
+            yield "numbers, addresses and texts are masked; --reveal with --reason shows them"
+        yield ""
+        columns = ("caller's side".center(_GAP), "callee's side".center(_GAP))
+        legend = "no. #target -withheld" if ladder.side is None else ""
+        yield self._paint(f"{'':{_TIME}} {columns[0]} {columns[1]} {legend}".rstrip(), "head")
+        yield self._lives(f" {_title(ladder.lanes[0])}", " relay700")
+
+    def _lives(self, left: str, right: str) -> str:
+        life = self._signs.life
+        return f"{'':{_TIME}}{life}{left[:_GAP]:<{_GAP}}{life}{right[:_GAP]:<{_GAP}}{life}"
+
+    # -- steps in order of time
+
+    def steps(self) -> Iterator[str]:
+        marks = list(self._ladder.marks)
+        shown = {0}
+        for number, row in enumerate(self._ladder.rows):
+            while marks and marks[0].at_us < row.at_us:
+                yield self._mark(marks.pop(0))
+            if row.lane not in shown:
+                shown.add(row.lane)
+                yield self._target(self._ladder.lanes[row.lane])
+            yield self._message(number, row)
+        for mark in marks:
+            yield self._mark(mark)
+
+    def _target(self, lane: Lane) -> str:
+        text = f" {_title(lane)} {self._signs.line}"
+        line = self._lives("", f"{text:{self._signs.line}>{_GAP}}")
+        return self._paint(f"{line}  #{lane.number}", "head") if self._attempts > 1 else self._paint(line, "head")
+
+    def _message(self, number: int, row: Row) -> str:
+        signs, is_left = self._signs, row.lane == 0
+        label = f" {row.what} {signs.times}{len(row.again_at_us) + 1} " if row.again_at_us else f" {row.what} "
+        label = label[: _GAP - 6]
+        to_right = row.sent != is_left
+        body = f"{signs.line * 2}{label}{signs.line * (_GAP - len(label) - 3)}"
+        arrow = f"{body}{signs.right}" if to_right else f"{signs.left}{body}"
+        arrow = self._paint(arrow, _style(row))
+        blank = " " * _GAP
+        cells = (arrow, blank) if is_left else (blank, arrow)
+        line = f"{self._time(row.at_us)}{signs.life}{cells[0]}{signs.life}{cells[1]}{signs.life}"
+        return f"{line}{number:4} {self._notes(row)}".rstrip()
+
+    def _notes(self, row: Row) -> str:
+        notes = []
+        if (self._ladder.lanes[row.lane].side == "callee" and self._attempts > 1) or row.early_dialog:
+            notes.append(f"#{row.lane}{row.early_dialog}" if row.lane else row.early_dialog)
+        if lines := sum(each.lines for each in row.crossings if each.verdict == "withheld"):
+            notes.append(self._paint(f"-{lines}", "withheld"))
+        return " ".join(notes)
+
+    def _mark(self, mark: Mark) -> str:
+        blank, life, step = " " * _GAP, self._signs.life, mark.step.replace("_", " ")
+        text = f" {step}"[:_GAP].ljust(_GAP)
+        return f"{self._time(mark.at_us)}{life}{blank}{self._paint(self._signs.mark + text, 'mark')}{life}"
+
+    def _time(self, at_us: int) -> str:
+        return self._paint(f"{(at_us - self._start) / 1e6:>{_TIME - 1}.4f} ", "time")
+
+    # -- what did not cross, and the texts
+
+    def withheld(self) -> Iterator[str]:
+        rows = [(number, row) for number, row in enumerate(self._ladder.rows) if row.made_from is not None]
+        if not rows:
+            return
+        yield ""
+        yield self._paint("Withheld: lines of the message received with no counterpart in the one sent", "head")
+        for number, row in rows:
+            names = [_counted(each, self._signs) for each in row.crossings if each.verdict == "withheld"]
+            start = f"{number:4} {row.what}, made from {row.made_from}: "
+            text = ", ".join(names) or "nothing"
+            for line in wrap(text, WIDTH, initial_indent=start, subsequent_indent=" " * 7, break_on_hyphens=False):
+                yield self._paint(line, "withheld") if names else line
+
+    def messages(self) -> Iterator[str]:
+        for number, row in enumerate(self._ladder.rows):
+            yield ""
+            ends = (row.local, row.remote) if row.sent else (row.remote, row.local)
+            yield self._paint(f"{number:4} {row.transport} {ends[0]} -> {ends[1]}", "head")
+            for line in row.data.decode("utf-8", "surrogateescape").removesuffix("\r\n").split("\r\n"):
+                yield f"     {shown(line)}"
+
+
+def _counted(crossing: Crossing, signs: _Signs) -> str:
+    name = shown(crossing.name)
+    return f"{name} {signs.times}{crossing.lines}" if crossing.lines > 1 else name
+
+
+def _title(lane: Lane) -> str:
+    return " ".join(filter(None, (lane.peer, lane.address)))
+
+
+def _story(ladder: Ladder) -> str:
+    """What the record says of the call, in one line."""
+    record = ladder.record
+    assert record is not None
+    show = mask_number if ladder.is_masked else str
+    parts = [f"{show(record.caller) or '?'} dialled {show(record.number_dialled)}", record.outcome or "live"]
+    if record.duration_ms is not None:
+        parts.append(f"{record.duration_ms / 1000:.1f} s")
+    if record.ended_by:
+        parts.append(f"ended by {record.ended_by}: {record.end_reason}")
+    if record.sip_status:
+        parts.append(f"SIP {record.sip_status}")
+    if record.q850_cause:
+        parts.append(f"Q.850 {record.q850_cause}")
+    return ", ".join(parts)
+
+
+def _style(row: Row) -> Style:
+    if not row.status:
+        return "request"
+    return "progress" if row.status < 200 else "success" if row.status < 300 else "failure"
+
+
+def shown(text: str) -> str:
+    """Text of a peer for a terminal: control characters, which could steer it, are written as escapes."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", printable(text))
+
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
