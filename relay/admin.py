@@ -14,6 +14,7 @@ from relay.call.engine import Engine
 from relay.defence.limits import Rates
 from relay.errors import Refused
 from relay.model.call import CallRecord
+from relay.net.capture import Capture
 from relay.net.control import Answer, BanAnswers
 from relay.net.driver import Driver
 from relay.net.rtpengine import Rtpengine
@@ -36,6 +37,7 @@ class Answers:
         rtpengine: Rtpengine | None,
         verifier: Verifier | None,
         policy_counts: Callable[[], dict[str, dict[str, int]]] = dict,
+        capture: Capture | None = None,
     ) -> None:
         self._engine = engine
         self._driver = driver
@@ -43,6 +45,7 @@ class Answers:
         self._rtpengine = rtpengine
         self._verifier = verifier
         self._policy_counts = policy_counts
+        self._capture = capture
         self._bans = BanAnswers(engine.bans)
         self._hang_ups = Rates()
         self._live_cache: list[CallRecord] = []
@@ -77,6 +80,7 @@ class Answers:
             **self._policy_counts(),
             **self._peer_gauges(),
             **(self._rtpengine.statistics() if self._rtpengine else {}),
+            **(self._capture.statistics() if self._capture else {}),
             **({"verifications": dict(self._verifier.counters)} if self._verifier else {}),
         }
 

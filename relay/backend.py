@@ -24,50 +24,75 @@ from relay.api.backend import ApiSettings, Control, RequestCounts
 from relay.api.server import Address, HttpServer
 from relay.config import Config, load_config
 from relay.errors import ConfigError, Refused, RelayError, StoreError
+from relay.events.capture import Keeper
 from relay.events.delivery import Deliverer
 from relay.events.follower import Follower
 from relay.events.ledger_watch import LedgerWatch
 from relay.events.recordings import Taker
 from relay.events.timers import Resealer, Timers
-from relay.log import configure
+from relay.log import configure, reporter
 from relay.metrics import text, with_zeros
+from relay.net.capture import Ring
 from relay.net.control import ControlClient, SharedAnswers, control_path
 from relay.net.process import RELOAD, STOP
 from relay.net.spans import Spans
 from relay.policy.fraud import Watch
+from relay.store.captures import Captures
 from relay.store.connection import Connection as StoreConnection
 from relay.store.connection import Place, PostgresServer
 from relay.store.database import Reader, connect_reader, open_store, store_errors
 from relay.store.files import StoreFiles, open_lock, takes
 from relay.store.numbers import usage
 from relay.store.postgres.nodes import Turn
+from relay.store.sealing.sealer import Sealer
 from relay.store.webhooks import sizes
 from relay.store.writer import GroupWriter, now_ms
 
 LOOK_S = 1.0  # interval of the check that the store's files are in place
 LOOKS = 3  # failed checks before exit if the WAL was deleted: by then the journal has checkpointed it into the store
 FINISH_S = 4.0  # limit for open requests, the last records and deliveries at shutdown; the relay waits for 5 s
+KEEP_S = 0.9  # limit for the captures of the last calls, from then
 FRESH_S = {"state": 0.2, "statistics": 0.2, "live": 0.5, "peers": 0.2}  # cache lifetime of the relay's answers
 PREDECESSOR_S = 10.0  # limit for the backend of a relay that died to exit
 
 
-def serve(config: Config, path: Path | None) -> int:
+def serve(config: Config, path: Path | None, memory: int | None = None) -> int:
     """Run until the relay sends "stop" or exits. Returns the exit status. Raises StoreError at start-up.
 
-    `path`: the configuration file, read again on "reload".
+    `path`: the configuration file, read again on "reload". `memory`: the descriptor of what the relay captures.
     """
     log = configure(config.log.format, config.log.level)
     with _hold_lock(config.store.local), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(config, path, log))
+        return runner.run(_run(config, path, log, memory))
 
 
-async def _run(config: Config, path: Path | None, log: FilteringBoundLogger) -> int:
+async def _run(config: Config, path: Path | None, log: FilteringBoundLogger, memory: int | None) -> int:
     stop, reload = asyncio.Event(), asyncio.Event()
     await _watch_relay(stop, reload)
+    sealer = open_store(config.store.path, config.store.key_file)
+    keeper = None if memory is None else _keeper(config, sealer, memory, log)
+    keeping = None if keeper is None else asyncio.create_task(keeper.run(stop))  # on each node, before it is its turn
+    try:
+        return await _serve(config, path, log, sealer, keeper, stop, reload)
+    finally:
+        if keeping is not None:
+            await asyncio.wait([keeping], timeout=KEEP_S if stop.is_set() else 0)
+            keeping.cancel()
+
+
+async def _serve(
+    config: Config,
+    path: Path | None,
+    log: FilteringBoundLogger,
+    sealer: Sealer,
+    keeper: Keeper | None,
+    stop: asyncio.Event,
+    reload: asyncio.Event,
+) -> int:
     turn = Turn(config.store.path) if isinstance(config.store.path, PostgresServer) else None
     if turn is not None and not await _await_leader_lock(turn, stop, log):
         return 0
-    backend = Backend(config, log, turn)
+    backend = Backend(config, log, turn, sealer, keeper)
     reloading = asyncio.create_task(_reload(backend, path, reload, log))
     try:
         return await backend.run(stop)
@@ -100,13 +125,24 @@ async def _reload(backend: Backend, path: Path | None, wanted: asyncio.Event, lo
 class Backend:
     """The backend's parts, shared resources and life cycle. The API's view of it is `relay.api.backend.Backend`."""
 
-    def __init__(self, config: Config, log: FilteringBoundLogger, turn: Turn | None = None) -> None:
-        """`turn`: the leader lock, for a store shared with other nodes. Raises StoreError."""
+    def __init__(
+        self,
+        config: Config,
+        log: FilteringBoundLogger,
+        turn: Turn | None = None,
+        sealer: Sealer | None = None,
+        keeper: Keeper | None = None,
+    ) -> None:
+        """`turn`: the leader lock, for a store shared with other nodes. `keeper`: of captures, if the relay captures.
+
+        Raises StoreError.
+        """
         self._config = config
         self._turn = turn
         self._log = log
         self.path: Place = config.store.path
-        self.sealer = open_store(config.store.path, config.store.key_file)
+        self.sealer = sealer or open_store(config.store.path, config.store.key_file)
+        self.keeper = keeper
         self.reader = Reader(self.path)
         self.writer = GroupWriter(self.path, self.sealer)
         self.control: Control = SharedAnswers(ControlClient(control_path(config.store.local)), FRESH_S)
@@ -129,6 +165,8 @@ class Backend:
         self._deliverer.apply_config(config.webhooks)
         self._timers.apply_config(config.numbers, config.retention, config.purge_at_minute)
         self._taker.apply_config(config.recordings)
+        if self.keeper is not None:
+            self.keeper.rules = config.capture
         self._log.info("backend.reloaded")
 
     async def metrics(self) -> bytes:
@@ -144,6 +182,7 @@ class Backend:
         }
         parts = self._follower.statistics() | self._deliverer.statistics() | self._taker.statistics()
         parts |= self._ledger_watch.statistics() | self.requests.statistics()
+        parts |= {} if self.keeper is None else self.keeper.statistics()
         known = relay | parts | ours
         return text(with_zeros(known, self.settings.peers or ()) if relay["up"] else known)
 
@@ -213,6 +252,11 @@ class Backend:
             looks = looks + 1 if displaced is not None and displaced.is_log else 0
             if displaced is not None and looks >= LOOKS:
                 raise displaced
+
+
+def _keeper(config: Config, sealer: Sealer, memory: int, log: FilteringBoundLogger) -> Keeper:
+    captures = Captures(config.store.path, sealer, reporter(log))
+    return Keeper(Ring(memory), config.capture, config.settings.listeners, captures, log)
 
 
 def _files_of(connection: StoreConnection, path: Place) -> StoreFiles:

@@ -52,6 +52,8 @@ _GAUGES = {
     "recordings_waiting": "recordings of ended calls still unsealed in rtpengine's folder",
     "ledger_faults": "faults found in the store's rows since the start (`relay700 verify`)",
     "pools_short": "number pools whose usage has reached the warning level (`relay700 pools usage`)",
+    "captures_pending": "calls whose SIP messages are held until it is known whether they are kept",
+    "captures_pending_bytes": "memory that these messages take",
 }
 _COUNTERS = {
     "bugs": "exceptions in the engine, each logged; must stay 0",
@@ -86,6 +88,12 @@ _COUNTERS = {
     "events_given_up": "events that became dead letters",
     "deliveries": "requests to webhooks",
     "deliveries_failed": "of these, not accepted",
+    "capture_messages": "SIP messages handed to the backend for capture",
+    "capture_dropped": "of these, messages dropped because the backend did not keep up",
+    "capture_unclaimed": "of these, messages of no call, which are not kept",
+    "capture_given_up": "of these, messages given up because too many calls were pending",
+    "captures_kept": "calls whose SIP messages were stored",
+    "captures_failed": "calls whose SIP messages the store did not take",
 }
 # name: (label, description), or (labels, description): then keys are label values, separated by blanks
 _LABELLED: dict[str, tuple[str | tuple[str, ...], str]] = {

@@ -24,6 +24,7 @@ from relay.config.files import check_files, with_passwords
 from relay.errors import ConfigError, Refused, StoreError
 from relay.events.ledger_watch import LedgerWatch
 from relay.log import configure, reporter
+from relay.net.capture import Capture, Ring, make_memory
 from relay.net.control import Answer, ControlServer, Handlers, control_path
 from relay.net.hosts import is_literal
 from relay.net.process import RELOAD, SPARE, Child, Notifier, Tasks, leave_no_core, take_descriptors
@@ -72,12 +73,14 @@ class Server:
         self._journal = _journal(config.store.path, self._sealer, log)
         file = config.store.local
         self._attempts = AttemptFile(file.with_name(file.name + ".attempts"), self._sealer, reporter(log))
-        self._sip_service = SipService(config, self._sealer, self._journal.queue, self._attempts, log)
+        memory = make_memory() if config.api.enabled else None
+        self._capture = None if memory is None else Capture(Ring(memory))
+        self._sip_service = SipService(config, self._sealer, self._journal.queue, self._attempts, log, self._capture)
         self._locator = _locator(config, self._sip_service.locate, log)
         self._stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()
         self._control = ControlServer(control_path(config.store.local), self._handlers())
-        self._backend = Child("backend", _backend_command(path), log) if config.api.enabled else None
+        self._backend = None if memory is None else Child("backend", _backend_command(path, memory), log, (memory,))
         self._notifier = Notifier(os.environ, log)
         self._reloading = asyncio.Lock()
         self._tasks = Tasks()
@@ -159,6 +162,8 @@ class Server:
         finally:
             await self._journal.close()
             await asyncio.to_thread(self._keep_anchor)
+            if self._capture is not None:
+                self._capture.flush()
             if self._backend is not None:  # last, so that it can read the final records
                 await self._backend.stop()
             await self._control.close()
@@ -309,6 +314,7 @@ def _locator(
     return Locator(config.settings, config.dns, located, log, former=former)
 
 
-def _backend_command(config: Path | None) -> list[str]:
-    """-P: import the installed package, not a folder `relay` in the working directory."""
-    return [sys.executable, "-P", "-m", "relay", "backend", *(["-c", str(config)] if config else [])]
+def _backend_command(config: Path | None, memory: int) -> list[str]:
+    """-P: import the installed package, not a folder `relay` in the working directory. `memory`: see `make_memory`."""
+    command = [sys.executable, "-P", "-m", "relay", "backend", "--capture", str(memory)]
+    return [*command, "-c", str(config)] if config else command

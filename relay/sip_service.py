@@ -24,6 +24,7 @@ from relay.config.engine import read_sounds
 from relay.defence.limits import SharedLimits
 from relay.log import STANDARD_OUTPUT, ended_calls, reporter
 from relay.model.call import CallRecord
+from relay.net.capture import Capture
 from relay.net.control import BanLog
 from relay.net.driver import Driver
 from relay.net.process import collect_all, collect_samples, take_huge_pages
@@ -57,11 +58,16 @@ class SipService:
         records: JournalQueue,
         attempts: AttemptFile,
         log: FilteringBoundLogger,
+        capture: Capture | None = None,
     ) -> None:
-        """`attempts`: the file that keeps attempts under way. Raises ConfigError for an unusable configured file."""
+        """`attempts`: the file that keeps attempts under way. `capture`: None if nobody reads it.
+
+        Raises ConfigError for an unusable configured file.
+        """
         self._config = config
         self._sealer = sealer
         self._log = log
+        self._capture = capture
         self._transports = Transports(config.settings, config.streams, config.tls)
         self._reader = _reader(config, sealer, log)
         self._verifier = _verifier(config)
@@ -90,6 +96,7 @@ class SipService:
             self._rtpengine,
             self._verifier,
             self._gate.statistics,
+            capture,
         )
         self.limits = _shared_limits(self._engine, self._gate)
         self._tasks: list[asyncio.Task[None]] = []
@@ -112,6 +119,7 @@ class SipService:
             await self._rtpengine.open()
         if not isinstance(self._reader, RouteReader):
             await self._reader.open()
+        self._capture_if_wanted()
         self._restore(live, kept)
         lost = [attempt.record for attempt in kept if attempt.stored is None]
         self._recall([*known, *lost])
@@ -121,6 +129,9 @@ class SipService:
         await self._transports.open(driver.receive, driver.transport_failed, self._engine.bans, driver.pace)
         driver.start()
         self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(collect_samples())]
+
+    def _capture_if_wanted(self) -> None:
+        self._driver.capture_to(self._capture if self._config.capture.keep != "off" else None)
 
     def _restore(self, live: Sequence[LiveCall], kept: Sequence[KeptAttempt]) -> None:
         attempts = {attempt.record.call_id: attempt for attempt in kept}
@@ -159,6 +170,7 @@ class SipService:
         self._gate.apply_config(config.rules)
         if not was_counting:
             self._recall(self._engine.live())
+        self._capture_if_wanted()
         self._driver.perform(now)
 
     async def drain(self, limit_s: float, at_once: asyncio.Event) -> bool:

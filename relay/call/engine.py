@@ -102,6 +102,15 @@ class Engine:
     def clock_offset_s(self, offset_s: float) -> None:
         self._clock.offset_s = offset_s
 
+    @property
+    def links(self) -> bool:
+        """Whether dialogs are told to the driver (`Link`), for capture."""
+        return self._outbox.links
+
+    @links.setter
+    def links(self, wanted: bool) -> None:
+        self._outbox.links = wanted
+
     def receive(self, data: bytes, flow: Flow, now: float) -> None:
         """Handle one datagram, or one message of a stream. A malformed one is counted, and answered 400 if possible."""
         if data.startswith(b"OPTIONS ") and self._options.take(data, flow, now, is_behind=False):

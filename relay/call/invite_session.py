@@ -138,12 +138,16 @@ class InviteSession(SessionBase):
 
     def begin(self, now: float) -> None:
         """Start the timer of the 100."""
+        call = self.call
+        self._ua.outbox.link(call.call_id, call.caller_leg_call_id, "caller", call.caller_peer.name, call.caller_flow)
         self._wake_at = now + TRYING_S
         self._timer = self._ua.timers.set(self._wake_at, self._wake)
 
     def look_up(self) -> None:
         call = self.call
-        self._ua.outbox.look_up(call.dialled, call.caller_number, self.routed, peer=call.caller_peer)
+        self._ua.outbox.look_up(
+            call.dialled, call.caller_number, self.routed, peer=call.caller_peer, call_id=call.call_id
+        )
 
     def routed(self, answer: Route | Refusal, now: float) -> None:
         if self.decided:  # cancelled while the look-up was pending

@@ -189,6 +189,7 @@ class OutboundAttempt:
 
     def _send(self, outgoing: OutgoingRequest, branch: str, now: float) -> None:
         """`branch`: see ClientRequest."""
+        self._ua.outbox.link(self._call.call_id, self.call_id, "callee", self._peer.name, self._flow)
         self._sent = ClientRequest(
             self._ua,
             outgoing,

@@ -135,6 +135,9 @@ class Recovery:
         call.callee.leak_check = leak_check_towards_callee(
             call.hidden_caller, caller_peer, to_caller.host, callee_peer, host, ours
         )
+        link = self._outbox.link
+        link(call.call_id, record.caller_leg_call_id, "caller", caller_peer.name, to_caller)
+        link(call.call_id, call.callee.dialog.call_id, "callee", callee_peer.name, to_callee)
         call.resume(state, now)
         return call
 
@@ -167,6 +170,7 @@ class Recovery:
 
     def _end_message(self, kept: KeptAttempt, asked: CallerInvite, now: float) -> None:
         record, stored = kept.record, kept.stored
+        self._outbox.link(record.call_id, record.caller_leg_call_id, "caller", record.peer_in, asked.flow)
         status = LOST.status if stored is None else stored.sip_status or LOST.status
         verdict = LOST if status == LOST.status else Verdict(status, 0, "")
         data = asked.refusal(verdict, RETRY if verdict is LOST else "")
@@ -242,6 +246,7 @@ class Recovery:
             received_at=record.received_at,
         )
         call.take_over(record)
+        self._outbox.link(call.call_id, record.caller_leg_call_id, "caller", record.peer_in, asked.flow)
         call.kept = True
         call.follow_clock(now)
         session = call.session = InviteSession(self._ua, self._dialogs, self._calls.counts, call, asked)

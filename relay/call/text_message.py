@@ -118,7 +118,13 @@ class TextMessage:
         self._delivery: Delivery | None = None
         self._timer: Timer | None = None
         messages.by_key.setdefault(self._key, self)
+        ua.outbox.link(self.call_id, request.call_id, "caller", peer.name, reply.flow)
         ua.outbox.keep_attempt(self._record, dump_attempt(reply.flow, head_of(request)))
+
+    @property
+    def call_id(self) -> str:
+        """Of the record."""
+        return self._record.call_id
 
     # -- the look-up
 
@@ -139,7 +145,9 @@ class TextMessage:
         elif not admission.is_ours(settings, record.number_dialled):
             self.refuse(admission.judge_number(settings, record.number_dialled) or admission.NUMBER_UNKNOWN, now)
         else:
-            self._ua.outbox.look_up(record.number_dialled, record.caller, self._routed, "message", self._peer)
+            self._ua.outbox.look_up(
+                record.number_dialled, record.caller, self._routed, "message", self._peer, self.call_id
+            )
 
     def _routed(self, answer: Route | Refusal, now: float) -> None:
         texts = self._all.texts
@@ -337,6 +345,7 @@ class Delivery:
             return False
         rest += f"Max-Forwards: {masking.mask_hops(request.max_forwards)}\r\n"
         self._calling_tags.add(self._local_tag)
+        ua.outbox.link(self._message.call_id, self.call_id, "callee", place.peer.name, place.flow)
         outgoing = OutgoingRequest("MESSAGE", uri, constants, self._cseq, rest, body)
         ClientRequest(ua, outgoing, place.flow, place.peer, self._receive, self._fail, now, self._renumber)
         return True

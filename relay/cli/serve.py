@@ -85,12 +85,13 @@ def _summary(config: Config) -> str:
 
 @click.command(hidden=True)
 @config_option
+@click.option("--capture", "memory", type=int, metavar="DESCRIPTOR", help="Shared memory with captured messages.")
 @click.pass_context
-def backend(context: click.Context, config_path: Path | None) -> None:
+def backend(context: click.Context, config_path: Path | None, memory: int | None) -> None:
     """Serve the HTTP API, deliver events and run the timers of a relay, until standard input ends."""
     from relay.backend import serve as run
 
-    context.exit(run(load_config(config_path), config_path))
+    context.exit(run(load_config(config_path), config_path, memory))
 
 
 # -- Requests of commands to the running relay

@@ -29,6 +29,7 @@ from relay.config.protection import (
     api_config,
     bind_rules,
     call_rules,
+    capture_rules,
     delivery_rules,
     fraud_config,
     legacy_numbers,
@@ -40,6 +41,7 @@ from relay.config.protection import (
 from relay.config.tables import StoreTable, Tables, TlsTable
 from relay.errors import ConfigError
 from relay.events.webhooks import DeliveryRules
+from relay.model.capture import CaptureRules
 from relay.model.settings import PeerCertificate, RtpengineAddress, Settings, StreamLimits, TlsFiles
 from relay.policy.fraud import Signals
 from relay.policy.rules import Rules
@@ -92,6 +94,7 @@ class Config:
     verify: VerifyConfig | None
     webhooks: DeliveryRules
     retention: Retention
+    capture: CaptureRules
     report: ReportConfig
     purge_at_minute: int  # of the day in China
     log: LogConfig
@@ -147,6 +150,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         verify=verify,
         webhooks=delivery_rules(tables.webhooks, problems),
         retention=retention_config(tables.retention, problems),
+        capture=capture_rules(tables.capture, problems),
         report=ReportConfig(Path(tables.report.sm4_key_file), Path(tables.report.batches)),
         purge_at_minute=minute_of_day(tables.retention.purge_at),
         log=LogConfig(tables.log.format, tables.log.level),

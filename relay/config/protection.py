@@ -16,6 +16,7 @@ from msgspec.structs import asdict
 from relay.config.parties import read_parties
 from relay.config.tables import (
     ApiTable,
+    CaptureTable,
     FraudTable,
     NumbersTable,
     OtlpTable,
@@ -28,6 +29,7 @@ from relay.config.tables import (
 )
 from relay.errors import ParseError
 from relay.events.webhooks import DeliveryRules
+from relay.model.capture import CaptureRules
 from relay.model.numbers import normalise_party
 from relay.net.hosts import is_loopback
 from relay.policy.fraud import Signal, Signals
@@ -199,6 +201,10 @@ def _recordings_kept(table: RetentionTable, problems: list[str]) -> int:
             "needs its call record; write no more than that"
         )
     return kept_ms
+
+
+def capture_rules(table: CaptureTable, problems: list[str]) -> CaptureRules:
+    return CaptureRules(table.keep, table.max_mb * 1_000_000, _duration("capture.keep_for", table.keep_for, problems))
 
 
 def minute_of_day(text: str) -> int:

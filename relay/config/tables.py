@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 from relay.api.backend import ApiSettings
 from relay.events.webhooks import DeliveryRules
 from relay.model.call import Language
+from relay.model.capture import CaptureRules, Keep
 from relay.model.numbers import Kind
 from relay.model.settings import Account, LoginAlgorithm, Peer, Settings, StreamLimits, Target, TlsFiles
 from relay.policy.fraud import Signals
@@ -30,6 +31,7 @@ _PEER, _TARGET = Peer("", (), tcp_allowed=False, sources=()), Target("", 0, "udp
 _ACCOUNT, _TLS = Account("", ""), TlsFiles(Path(), Path())
 _API, _BIND, _REFUSALS, _SIGNALS = ApiSettings(), BindRules(), RefusalCaps(), Signals()
 _DELIVERY, _KEPT, _RECORDINGS = DeliveryRules(), Retention(), Recordings(_API.kept_in)
+_CAPTURE = CaptureRules()
 
 _Texts = tuple[str, ...]
 _DURATION = 'a duration, such as "24h", "90m" or "7d"'
@@ -191,6 +193,12 @@ class WebhooksTable(Struct, frozen=True):
     batch: Annotated[int, write("a number of events, 1 to 50", ge=1, le=50)] = _DELIVERY.batch
 
 
+class CaptureTable(Struct, frozen=True):
+    keep: Annotated[Keep, write('"off", "failed", "all" or "armed"')] = _CAPTURE.keep
+    max_mb: Annotated[int, write("megabytes, such as 512", ge=1, le=10_000_000)] = _CAPTURE.max_bytes // 1_000_000
+    keep_for: Annotated[str, write(_DURATION)] = format_duration(_CAPTURE.keep_ms)
+
+
 class ReportTable(Struct, frozen=True):
     sm4_key_file: Annotated[str, write('a file, such as "var/report.sm4"', min_length=1)] = "var/report.sm4"
     batches: Annotated[str, write('a folder, such as "var/batches"', min_length=1)] = "var/batches"
@@ -344,6 +352,7 @@ class Tables(Struct, frozen=True):
     verify: VerifyTable | None = None
     webhooks: WebhooksTable = WebhooksTable()
     retention: RetentionTable = RetentionTable()
+    capture: CaptureTable = CaptureTable()
     report: ReportTable = ReportTable()
     log: LogTable = LogTable()
     otlp: OtlpTable | None = None

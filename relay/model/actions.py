@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final, Literal, NamedTuple, TypeVar, final
 
 from relay.model.call import CallRecord, Kind, Refusal, Route
+from relay.model.capture import Side
 from relay.model.settings import Peer
 from relay.sip.message import Flow
 
@@ -43,14 +44,23 @@ class LookUp:
     If the store fails, answer `Refusal("store_failed", 503, 41, retry_after_s=…)`: fail closed.
     """
 
-    __slots__ = ("caller", "kind", "number", "peer", "token")
+    __slots__ = ("call_id", "caller", "kind", "number", "peer", "token")
 
-    def __init__(self, token: int, number: str, caller: str, kind: Kind = "call", peer: Peer | None = None) -> None:
+    def __init__(
+        self,
+        token: int,
+        number: str,
+        caller: str,
+        kind: Kind = "call",
+        peer: Peer | None = None,
+        call_id: str = "",
+    ) -> None:
         self.token = token
         self.number = number  # the 700 number dialled, 15 digits
         self.caller = caller  # E.164 without "+"; "" if anonymous
         self.kind: Kind = kind
         self.peer = peer  # that asserts the caller; None: the caller is not checked
+        self.call_id = call_id
 
 
 class Mediate(NamedTuple):
@@ -144,6 +154,16 @@ class CallEvent(NamedTuple):
     record: CallRecord  # at the time of the event
 
 
+class Link(NamedTuple):
+    """The messages with this SIP Call-ID belong to the call, for capture."""
+
+    call_id: str  # or `registrations_of` a peer
+    sip_call_id: str
+    side: Side
+    peer: str
+    flow: Flow  # of the peer
+
+
 _LEVELS: Final[dict[str, str]] = {
     "call.unexpected_event": "error",
     "leak_check": "error",
@@ -167,7 +187,7 @@ class Note(NamedTuple):
         return _LEVELS.get(self.event, "warning")
 
 
-Action = Send | SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | CallEvent | Note
+Action = Send | SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | CallEvent | Link | Note
 
 
 # -- The outbox
@@ -187,6 +207,7 @@ class Outbox:
         "_serial",
         "_together",
         "counters",
+        "links",
         "looking_up",
         "pending_lookups",
         "pending_media",
@@ -196,6 +217,7 @@ class Outbox:
     def __init__(self) -> None:
         self.counters: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()  # calls and text messages refused by the relay itself, by outcome
+        self.links = False  # `link` is wanted
         self.pending_lookups: dict[int, tuple[str, Routed]] = {}  # with the caller's peer
         self.looking_up: dict[str, int] = {}  # pending look-ups by peer
         self.pending_media: dict[int, Answered] = {}
@@ -227,11 +249,26 @@ class Outbox:
     def tell(self, kind: str, record: CallRecord) -> None:
         self._actions.append(CallEvent(kind, record))
 
-    def look_up(self, number: str, caller: str, then: Routed, kind: Kind = "call", peer: Peer | None = None) -> None:
+    def link(self, call_id: str, sip_call_id: str, side: Side, peer: str, flow: Flow) -> None:
+        """A dialog of the call begins, or a request outside of dialogs. Fields: see `Link`."""
+        if self.links:
+            self._actions.append(Link(call_id, sip_call_id, side, peer, flow))
+
+    def look_up(
+        self,
+        number: str,
+        caller: str,
+        then: Routed,
+        kind: Kind = "call",
+        peer: Peer | None = None,
+        call_id: str = "",
+    ) -> None:
         """Look up the route of `number`. `peer`: where the call comes from."""
         name = "" if peer is None else peer.name
         self.looking_up[name] = self.looking_up.get(name, 0) + 1
-        self._actions.append(LookUp(self._keep(self.pending_lookups, (name, then)), number, caller, kind, peer))
+        self._actions.append(
+            LookUp(self._keep(self.pending_lookups, (name, then)), number, caller, kind, peer, call_id)
+        )
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
         """The answer to a `LookUp`."""

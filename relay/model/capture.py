@@ -7,6 +7,24 @@ from typing import Literal, NamedTuple
 import msgspec
 
 Side = Literal["caller", "callee"]
+Keep = Literal["off", "failed", "all", "armed"]
+
+
+class CaptureRules(NamedTuple):
+    """Which calls are kept, and for how long. `failed`: all but those that were answered and ended by a party."""
+
+    keep: Keep = "failed"  # "failed" and "armed" keep what is armed, too
+    max_bytes: int = 512_000_000  # of all captures: the oldest go first
+    keep_ms: int = 7 * 86_400_000
+
+
+class Arm(NamedTuple):
+    """Capture is asked for: of the calls of a number, a business user or a peer."""
+
+    id: str
+    kind: Literal["number", "business", "peer"]
+    value: str  # a party in E.164 without "+", or a 700 number; the id of a business user; the name of a peer
+    until_ms: int  # Unix milliseconds
 
 
 class CapturedMessage(NamedTuple):

@@ -23,6 +23,7 @@ from relay.model.actions import (
     Commit,
     DropAttempt,
     KeepAttempt,
+    Link,
     LookUp,
     Mediate,
     Mediated,
@@ -31,6 +32,7 @@ from relay.model.actions import (
     SendAll,
 )
 from relay.model.call import CallRecord, Refusal, Route
+from relay.net.capture import Capture
 from relay.net.queues import BEHIND_S, Backlog, Pace, Waiting
 from relay.net.transports import Transports
 from relay.policy.call_policy import Routed
@@ -47,7 +49,7 @@ ANSWERS_FIRST_S: Final = 0.02  # longest further delay of late timers, in favour
 # slow, or fails and cannot write its overflow log either.
 STALLED_S: Final = 2.0
 DROP_S: Final = 0.05  # delay before an ended attempt leaves the attempts file: its last messages are sent by then
-
+_NOT_MARKED: Final = frozenset({"ping", "query"})  # rtpengine's commands that are no step of a call
 
 Answered = Callable[[int, Mediated | None], None]  # Mediate.token, answer
 
@@ -56,6 +58,7 @@ class Engine(Protocol):
     """`relay.call.engine.Engine`, or a small engine of the driver's tests."""
 
     clock_offset_s: float
+    links: bool
 
     @property
     def bans(self) -> Bans: ...
@@ -115,6 +118,8 @@ class Driver:
         self._tell = tell
         self._mediate = mediate
         self._attempts = attempts
+        self._capture: Capture | None = None
+        self._steps: dict[int, str] = {}  # call ids by token, of steps whose end is to be captured
         self._dropped: list[str] = []  # ended attempts to remove from the attempts file
         self._log = log
         self._log_ended = log_ended
@@ -130,6 +135,14 @@ class Driver:
         """Execute the engine's pending actions, and from now on each at once. The transports must be open."""
         self._performing = False
         self.perform(time.monotonic())
+
+    def capture_to(self, capture: Capture | None) -> None:
+        """Hand over what is received, sent and done from now on; None: nothing."""
+        self._engine.links = capture is not None
+        if self._capture is not None:
+            self._capture.flush()
+        self._capture = capture
+        self._steps.clear()
 
     # Input
 
@@ -150,6 +163,8 @@ class Driver:
 
     def _serve(self, data: bytes, flow: Flow, now: float) -> None:
         try:
+            if self._capture is not None:
+                self._capture.received(data, flow)
             self._engine.receive(data, flow, now)
         except Exception:
             self._report_bug("receive", now)
@@ -164,12 +179,16 @@ class Driver:
         if not token:
             return
         self._uncommitted.popleft()
+        if self._capture is not None:
+            self._mark_end(token, "committed")
         if not self.pace.is_behind:  # in overload the next loop iteration comes too late
             self._transports.hold()  # commits come in groups, so many answers go out in this loop iteration
         self._enter("committed", self._engine.committed, token)
 
     def routed(self, token: int, answer: Route | Refusal) -> None:
         """The answer of a look-up."""
+        if self._capture is not None:
+            self._mark_end(token, "routed")
         self._enter("routed", self._engine.routed, token, answer)
 
     def mediated(self, token: int, answer: Mediated | None) -> None:
@@ -258,6 +277,8 @@ class Driver:
 
     def _serve_new(self, waiting: Waiting, now: float, *, lasts: bool) -> None:
         try:
+            if self._capture is not None:
+                self._capture.received(waiting[0], waiting[1])
             if self._engine.receive_new(waiting[0], waiting[1], now - waiting[2], now, lasts=lasts):
                 self._backlog.served(now)
         except Exception:
@@ -271,11 +292,13 @@ class Driver:
         if self._performing:  # re-entered by a failed send: the loop below executes the actions that follow from it
             return
         self._performing = True
-        take, send = self._engine.take_actions, self._transports.send
+        take, send, capture = self._engine.take_actions, self._transports.send, self._capture
         while actions := take():
             for action in actions:
                 try:
                     if isinstance(action, Send):
+                        if capture is not None:
+                            capture.sent(action.data, action.flow)
                         send(action.data, action.flow)
                     else:
                         self._do(action, now)
@@ -288,7 +311,7 @@ class Driver:
 
     def _do(
         self,
-        action: SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | CallEvent | Note,
+        action: SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | CallEvent | Link | Note,
         now: float,
     ) -> None:
         if isinstance(action, KeepAttempt):
@@ -300,14 +323,23 @@ class Driver:
         elif isinstance(action, DropAttempt):
             self._drop_attempt(action)
         elif isinstance(action, SendAll):
+            if self._capture is not None:
+                for data in action.messages:
+                    self._capture.sent(data, action.flow)
             self._transports.send_all(action.messages, action.flow)
         else:
             self._do_other(action, now)
 
-    def _do_other(self, action: Mediate | CallEvent | Note, now: float) -> None:
+    def _do_other(self, action: Mediate | CallEvent | Link | Note, now: float) -> None:
+        capture = self._capture
         if isinstance(action, CallEvent):
             self._tell(action.kind, action.record)
+        elif isinstance(action, Link):
+            if capture is not None:
+                capture.link(action.call_id, action.sip_call_id, action.side, action.peer, action.flow)
         elif isinstance(action, Mediate):
+            if capture is not None and action.command not in _NOT_MARKED:
+                capture.mark(action.call, f"media {action.command}")
             if self._mediate is not None:
                 self._mediate(action, self.mediated)
             else:  # a call from before a restart that removed rtpengine from the configuration
@@ -318,9 +350,25 @@ class Driver:
     def _commit(self, action: Commit, now: float) -> None:
         if action.token:
             self._uncommitted.append(now)
+        if self._capture is not None:
+            self._mark(action.token, action.record.call_id, "commit")
         self._append(action, self.committed)
         if action.record.ended_at is not None:
             self._log_ended(ended_call(action.record))
+            if self._capture is not None:
+                self._capture.ended(action.record)
+
+    def _mark(self, token: int, call_id: str, step: str) -> None:
+        """A step of a call begins; `token` as in the action, 0 if its end is not told."""
+        if self._capture is not None:
+            self._capture.mark(call_id, step)
+            if token:
+                self._steps[token] = call_id
+
+    def _mark_end(self, token: int, step: str) -> None:
+        call_id = self._steps.pop(token, None)
+        if call_id is not None and self._capture is not None:
+            self._capture.mark(call_id, step)
 
     def _drop_attempt(self, action: DropAttempt) -> None:
         if action.at_once:
@@ -336,15 +384,23 @@ class Driver:
             self._attempts.drop(dropped)
 
     def _answer(self, action: LookUp, now: float) -> None:
+        if self._capture is not None:
+            self._mark(action.token, action.call_id, "look_up")
         # A stalled journal: calls already accepted, and all calls where shedding is off, end here.
         if self._is_stalled(now) or not self._attempts.is_ready():
-            self._engine.routed(action.token, STORE_FAILED, now)
+            self._fail_look_up(action, now)
             return
         try:
             self._look_up(action, now + self._engine.clock_offset_s, self.routed)
         except Exception:
             self._report_bug("look_up", now)
-            self._engine.routed(action.token, STORE_FAILED, now)  # fail closed
+            self._fail_look_up(action, now)
+
+    def _fail_look_up(self, action: LookUp, now: float) -> None:
+        """Fail closed."""
+        if self._capture is not None:
+            self._mark_end(action.token, "routed")
+        self._engine.routed(action.token, STORE_FAILED, now)
 
     def _arm(self, when: float, now: float) -> None:
         """Move the timer earlier. It is never moved later: a spurious wake-up costs less than cancelling."""

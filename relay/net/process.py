@@ -28,10 +28,14 @@ PROVEN_S = 60.0  # uptime after which the restart pause falls back to the first 
 class Child:
     """One child process; `name` prefixes its log events."""
 
-    def __init__(self, name: str, command: Sequence[str], log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], log: FilteringBoundLogger, descriptors: Sequence[int] = ()
+    ) -> None:
+        """`descriptors`: those that the child inherits, under the same numbers."""
         self._name = name
         self._command = command
         self._log = log
+        self._descriptors = descriptors
         self._process: Process | None = None
         self._watch: asyncio.Task[None] | None = None
         self._stopping = False
@@ -78,7 +82,9 @@ class Child:
         """Run the child once. Returns its exit status, or why it could not start."""
         try:
             # New session: Ctrl-C in a terminal must only reach the parent, which stops the child after its calls.
-            self._process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, start_new_session=True)
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=PIPE, start_new_session=True, pass_fds=self._descriptors
+            )
         except OSError as error:
             return str(error)
         self._log.info(f"{self._name}.started", pid=self._process.pid)

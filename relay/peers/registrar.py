@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 from relay.defence.bans import Known
 from relay.errors import ParseError, ProtocolError
+from relay.model.capture import registrations_of
 from relay.model.numbers import is_700
 from relay.model.settings import Target, may_call_as
 from relay.peers.peers import number_of_uri
@@ -87,6 +88,7 @@ class Registrar:
 
     def register(self, request: Request, reply: Reply, peer: Peer, flow: Flow, now: float) -> None:
         """Handle a REGISTER of an authenticated peer (RFC 3261 10.3): one Contact, the last one counts."""
+        self._outbox.link(registrations_of(peer.name), request.call_id, "caller", peer.name, flow)
         if unknown := masking.unknown_requirements(request):
             self._stateless.answer(reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
             return

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from relay.errors import ParseError
+from relay.model.capture import registrations_of
 from relay.peers.peers import host_port
 from relay.peers.targets import TargetState, heed, reached, retry_after_s, unreachable
 from relay.peers.user_agent import ClientRequest, UserAgent
@@ -155,6 +156,7 @@ class Registration:
         address = f"sip:{user}@{place.target.written}"
         constants = f"From: <{address}>;tag={self._tag}\r\nTo: <{address}>\r\nCall-ID: {self._call_id}\r\n"
         rest = f"{contact_line(ua.peers.listener(flow), user)}Max-Forwards: 70\r\nExpires: {seconds}\r\n"
+        ua.outbox.link(registrations_of(self.peer.name), self._call_id, "callee", self.peer.name, flow)
         self._cseq += 1
         request = OutgoingRequest("REGISTER", registrar, constants, self._cseq, rest)
         ClientRequest(ua, request, flow, self.peer, receive, fail, now, self._renumber)

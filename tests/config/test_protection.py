@@ -114,6 +114,8 @@ def test_the_hook_needs_https_unless_on_loopback() -> None:
         ("[fraud]\nstrangers = {wrn = 20}", "fraud.strangers: object contains unknown field wrn"),
         ('[verify]\nurl = "https://x.example"', "verify.secret_file: missing"),
         ('[webhooks]\ngive_up = "soon"', "webhooks.give_up: not a duration"),
+        ('[capture]\nkeep = "some"', "capture.keep: invalid enum value 'some'; write"),
+        ('[capture]\nkeep_for = "soon"', "capture.keep_for: not a duration"),
         ("[webhooks]\nbatch = 51", "webhooks.batch: expected int <= 50"),
         ('[retention]\nrecords = "183d"', '183d is shorter than the six months that the law requires; write "184d'),
         ('[retention]\nbindings = "1d"', "retention.bindings: 1d is shorter than the six months"),

@@ -16,6 +16,7 @@ from relay.config import load_config
 from relay.config.tables import Tables
 from relay.errors import ParseError
 from relay.events.webhooks import DeliveryRules
+from relay.model.capture import CaptureRules
 from relay.model.settings import Limits, PeerRoute, Settings, StreamLimits
 from relay.policy.fraud import Signals
 from relay.service.fields import parse_duration_ms
@@ -32,6 +33,7 @@ def test_defaults_equal_those_of_engine_and_transports() -> None:
     assert empty.streams == StreamLimits()
     assert empty.numbers == BindRules(quotas=empty.numbers.quotas)
     assert (empty.fraud, empty.webhooks, empty.retention) == (Signals(), DeliveryRules(), Retention())
+    assert empty.capture == CaptureRules()
     assert (empty.settings.timings.t1, empty.settings.timings.t2, empty.settings.timings.t4) == (0.5, 4, 5)
     assert (empty.log.format, empty.log.level, empty.tls, empty.drain_s) == ("json", "info", None, 30)
     assert (empty.settings.other_numbers, empty.numbers.phase) == ("reject", "pilot")

@@ -17,7 +17,7 @@ import pytest
 from relay.call.engine import Engine
 from relay.call.recovery import KeptAttempt
 from relay.errors import ParseError
-from relay.model.actions import CallEvent, Commit, DropAttempt, KeepAttempt, LookUp, Mediate, Note, Send, SendAll
+from relay.model.actions import CallEvent, Commit, DropAttempt, KeepAttempt, Link, LookUp, Mediate, Note, Send, SendAll
 from relay.model.call import CallRecord, Refusal, Route
 from relay.model.capture import CapturedCall, CapturedDialog, CapturedMessage, Mark
 from relay.model.capture import Side as CaptureSide
@@ -62,6 +62,7 @@ class Ladder:
         self.commits = 0
         self.notes: list[Note] = []
         self.told: list[CallEvent] = []
+        self.links: list[Link] = []
         self.hold_commits = self.hold_look_ups = False
         self._held: list[Commit | LookUp] = []
         self.lose_next = 0  # number of the relay's next messages to lose
@@ -83,7 +84,9 @@ class Ladder:
             yield f"fedcba9876{number:06x}"
 
     def _start(self) -> Engine:
-        return Engine(self.settings, lambda: next(self._tokens), clock_offset_s=self._clock_offset_s)
+        engine = Engine(self.settings, lambda: next(self._tokens), clock_offset_s=self._clock_offset_s)
+        engine.links = True
+        return engine
 
     def side(self, host: str, name: str) -> Side:
         """Another user agent, at its own address."""
@@ -166,8 +169,10 @@ class Ladder:
                     case _:
                         self._note(action)
 
-    def _note(self, action: KeepAttempt | DropAttempt | Mediate | Note | CallEvent) -> None:
+    def _note(self, action: KeepAttempt | DropAttempt | Mediate | Note | CallEvent | Link) -> None:
         match action:
+            case Link():
+                self.links.append(action)
             case KeepAttempt():
                 self.kept[action.record.call_id] = KeptAttempt(action.record, action.state)
             case DropAttempt():

@@ -48,6 +48,7 @@ class Obedient:
 
     def __init__(self) -> None:
         self.clock_offset_s = 0.0
+        self.links = False
         self.bans = Bans(Limits())
         self.failed: list[Flow] = []
         self.exceeded: list[str] = []

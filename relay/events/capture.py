@@ -1,0 +1,271 @@
+"""The keeper of captures: it reads what the relay hands over, decides at the end of a call, and has the call stored.
+
+It runs in the backend. No fault of it, or of the store of captures, disturbs a call or another part of the backend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final, Protocol
+
+from structlog.typing import FilteringBoundLogger
+
+from relay.errors import StoreError
+from relay.events.pending import Joined, PendingCall, PendingCalls, sip_call_id
+from relay.model.capture import (
+    Arm,
+    CapturedCall,
+    CapturedDialog,
+    CapturedMessage,
+    CaptureRules,
+    Mark,
+    registrations_of,
+)
+from relay.model.settings import Listener
+from relay.net.capture import ENDED, LINK, MARK, SENT, Ended, Item, Linked, Ring, read_items
+
+POLL_S: Final = 0.05
+SETTLE_S: Final = 0.5  # interval of the search for calls that are over
+QUIET_S: Final = 5.0  # after the last message of an ended call: retransmissions come at most T2 apart, 4 s
+QUIET_WELL_S: Final = 1.0  # of one that ended well
+LONGEST_S: Final = 40.0  # after the end, whatever comes: 64*T1 is 32 s
+ARMS_S: Final = 2.0  # interval of looking for what is armed
+MOST_AT_ONCE: Final = 200  # calls in one transaction of the store
+MOST_UNSAVED: Final = 4_000  # calls that wait for the store; further ones are given up
+_REGISTER: Final = registrations_of("")
+
+
+class CaptureStore(Protocol):
+    """`relay.store.captures.Captures`, called from threads. Raises StoreError."""
+
+    def save(self, calls: Sequence[CapturedCall]) -> None: ...
+
+
+class Subscriber(Protocol):
+    """Gets what is captured as it comes, also while nothing is kept."""
+
+    def message(self, call_id: str, dialog: CapturedDialog, message: CapturedMessage) -> None: ...
+    def ended(self, ended: Ended) -> None: ...
+
+
+class Keeper:
+    """All captures of one relay."""
+
+    def __init__(
+        self,
+        ring: Ring,
+        rules: CaptureRules,
+        listeners: Sequence[Listener],
+        store: CaptureStore,
+        log: FilteringBoundLogger,
+        armed: Callable[[], Sequence[Arm]] = lambda: (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`armed`: called from a thread; raises StoreError."""
+        self.subscribers: list[Subscriber] = []
+        self.decided: list[CapturedCall] = []  # to be stored
+        self.rules = rules
+        self._ring = ring
+        self._local = [_address(_host_of(listener), listener.port) for listener in listeners]
+        self._store = store
+        self._log = log
+        self._armed = armed
+        self._clock = clock
+        self._calls = PendingCalls()
+        self._ended: dict[str, tuple[PendingCall, float]] = {}  # and when each ended
+        self._saving: asyncio.Task[None] | None = None
+        self._arms: Sequence[Arm] = ()
+        self._settle_at = self._arms_at = 0.0
+        self._kept = self._failed = self._faults = 0
+
+    def pending(self, call_id: str) -> CapturedCall | None:
+        """What is captured so far of a call that is up, or was until some seconds ago."""
+        call = self._calls.get(call_id)
+        return None if call is None or not call.is_kept else self._calls.captured(call)
+
+    def statistics(self) -> dict[str, int]:
+        calls = self._calls
+        return {
+            "captures_pending": len(calls),
+            "captures_pending_bytes": calls.fresh_bytes + calls.packed_bytes,
+            "capture_unclaimed": calls.unclaimed,
+            "capture_given_up": calls.given_up,
+            "captures_kept": self._kept,
+            "captures_failed": self._failed,
+        }
+
+    # -- life cycle
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Read until `stop`, then store each call that has ended."""
+        while not stop.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), POLL_S)
+            await self._round()
+        await asyncio.sleep(POLL_S)
+        await self._round()
+        self.settle(self._clock() + LONGEST_S)
+        while self._saving is not None or self.decided:
+            self._begin_to_save()
+            if self._saving is not None:
+                await self._saving
+
+    async def _round(self) -> None:
+        try:
+            while (frame := self._ring.take()) is not None:
+                self.take(frame)
+                await asyncio.sleep(0)  # other parts go first
+            self._ring.look()
+            now = self._clock()
+            if now >= self._settle_at:
+                self._settle_at = now + SETTLE_S
+                self.settle(now)
+            self._begin_to_save()
+        except Exception:
+            self._faults += 1
+            self._log.exception("capture.fault", faults=self._faults)
+
+    # -- items
+
+    def take(self, frame: bytes) -> None:
+        """One frame of the ring."""
+        dropped, items = read_items(frame)
+        self._calls.dropped = dropped
+        now = self._clock()
+        for item in items:
+            kind = item[0]
+            if kind <= SENT:
+                self._message(item, now)
+            elif kind == LINK:
+                self._link(Linked._make(item[2]), item[3][2], now)
+            elif kind == MARK:
+                self._mark(item)
+            elif kind == ENDED:
+                self._end(Ended._make(item[2]), now)
+
+    def _message(self, item: Item, now: float) -> None:
+        kind, at, (listener, transport, host, port, _), data = item
+        message = CapturedMessage(
+            round(at * 1e6), kind == SENT, transport, self._local[listener], _address(host, port), data
+        )
+        joined = self._calls.join(message, sip_call_id(data), host, now)
+        if joined is not None:
+            self._joined(joined)
+
+    def _joined(self, joined: Joined) -> None:
+        if self.rules.keep != "off":
+            self._calls.keep(joined.call, joined.message)
+        if joined.call.call_id.startswith(_REGISTER):
+            self._ended.setdefault(joined.call.call_id, (joined.call, joined.call.last))
+        for subscriber in self.subscribers:
+            subscriber.message(joined.call.call_id, joined.dialog, joined.message)
+
+    def _link(self, linked: Linked, host: str, now: float) -> None:
+        dialog = CapturedDialog(linked.sip_call_id.decode("utf-8", "replace"), linked.side, linked.peer)
+        for joined in self._calls.link(linked.call_id, linked.sip_call_id, dialog, host, now):
+            self._joined(joined)
+
+    def _mark(self, item: Item) -> None:
+        _, at, call_id, step = item
+        self._calls.mark(call_id, Mark(round(at * 1e6), step))
+
+    def _end(self, ended: Ended, now: float) -> None:
+        for subscriber in self.subscribers:
+            subscriber.ended(ended)
+        call = self._calls.get(ended.call_id)
+        if call is None:
+            return
+        call.ended = ended
+        self._ended[call.call_id] = call, now
+        if not self._wants(call):
+            self._calls.drop_messages(call)
+
+    # -- the decision
+
+    def settle(self, now: float) -> None:
+        """Hand the calls that are over to the store."""
+        self._calls.expire(now)
+        for call, since in list(self._ended.values()):
+            quiet_s = QUIET_WELL_S if call.ended is not None and _is_well(call.ended) else QUIET_S
+            if now - call.last < quiet_s and now - since < LONGEST_S:
+                continue
+            del self._ended[call.call_id]
+            if self._calls.get(call.call_id) is not call:  # given up meanwhile
+                continue
+            if call.count and self._wants(call):
+                self.decided.append(self._calls.captured(call))
+            self._calls.remove(call)
+        if (excess := len(self.decided) - MOST_UNSAVED) > 0:
+            del self.decided[:excess]
+            self._failed += excess
+
+    def _wants(self, call: PendingCall) -> bool:
+        """Whether the call, which is over, is to be kept."""
+        match self.rules.keep:
+            case "off":
+                return False
+            case "all":
+                return True
+            case "failed" if not (_is_registered(call) if call.ended is None else _is_well(call.ended)):
+                return True
+        return any(_names(arm, call) for arm in self._arms if arm.until_ms > time.time() * 1000)
+
+    # -- the store
+
+    def _begin_to_save(self) -> None:
+        now = self._clock()
+        if self._saving is not None and self._saving.done():
+            self._saving = None
+        if self._saving is None and (self.decided or now >= self._arms_at):
+            batch, self.decided = self.decided[:MOST_AT_ONCE], self.decided[MOST_AT_ONCE:]
+            self._saving = asyncio.create_task(self._save(batch, now))
+
+    async def _save(self, batch: Sequence[CapturedCall], now: float) -> None:
+        """Store the batch; read what is armed if it is time."""
+        try:
+            if batch:
+                await asyncio.to_thread(self._store.save, batch)
+                self._kept += len(batch)
+            if now >= self._arms_at:
+                self._arms_at = now + ARMS_S
+                self._arms = await asyncio.to_thread(self._armed)
+        except Exception as error:
+            self._failed += len(batch)
+            why = {"reason": str(error)} if isinstance(error, StoreError) else {"exc_info": error}
+            self._log.error("capture.not_stored", calls=len(batch), failed=self._failed, **why)
+
+
+def _is_well(ended: Ended) -> bool:
+    """Answered, and ended by a party; or a text that was delivered."""
+    return ended.outcome == "delivered" or (
+        ended.outcome == "answered" and ended.ended_by in ("caller", "callee") and ended.end_reason == "bye"
+    )
+
+
+def _is_registered(call: PendingCall) -> bool:
+    """Whether the last response to a REGISTER accepted it."""
+    responses = (message.data for message in reversed(call.messages) if message.data.startswith(b"SIP/2.0 "))
+    return next(responses, b"").startswith(b"SIP/2.0 2")
+
+
+def _names(arm: Arm, call: PendingCall) -> bool:
+    ended = call.ended
+    if arm.kind == "peer":
+        return any(dialog.peer == arm.value for dialog in call.dialogs.values())
+    if ended is None:
+        return False
+    if arm.kind == "business":
+        return ended.business == arm.value
+    return arm.value in (ended.caller, ended.callee, ended.number_dialled, ended.number_shown)
+
+
+def _host_of(listener: Listener) -> str:
+    """Of a listener for all addresses the one that peers see."""
+    return listener.advertised.strip("[]") if listener.host in ("0.0.0.0", "::") else listener.host
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,244 @@
+"""Captures of calls under way, in bounded memory: messages are joined to calls by their SIP Call-ID."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from relay.model.capture import CapturedCall, CapturedDialog, CapturedMessage, Mark, decode, encode
+from relay.net.capture import Ended
+
+MOST_FRESH_BYTES: Final = 48_000_000  # of messages as they came: then the oldest call's are compressed
+MOST_PACKED_BYTES: Final = 32_000_000  # compressed: then the oldest call's are given up
+MOST_CALL_BYTES: Final = 1_000_000  # of one call: a peer may send requests in a dialog without end
+MOST_MARKS: Final = 1_000  # of one call
+MOST_CALLS: Final = 50_000
+MOST_UNCLAIMED_BYTES: Final = 4_000_000
+UNCLAIMED_S: Final = 5.0
+_MESSAGE_BYTES: Final = 250  # of an object beside the message's text, about
+
+_find_call_id: Final = re.compile(rb"\r\n(?:call-id|i)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE).search
+
+
+def sip_call_id(data: bytes) -> bytes:
+    """The Call-ID of a message; b"" if there is none in its head."""
+    end = data.find(b"\r\n\r\n")
+    found = _find_call_id(data, 0, len(data) if end < 0 else end)
+    return found[1].rstrip() if found else b""
+
+
+class PendingCall:
+    """What is captured so far of a call, or of the registrations of a peer."""
+
+    __slots__ = (
+        "call_id",
+        "count",
+        "dialogs",
+        "ended",
+        "is_kept",
+        "last",
+        "lost",
+        "marks",
+        "messages",
+        "packed",
+        "size",
+        "total",
+    )
+
+    def __init__(self, call_id: str, now: float, lost: int) -> None:
+        """`lost`: less the messages that were dropped so far, of whatever call."""
+        self.call_id = call_id
+        self.dialogs: dict[bytes, CapturedDialog] = {}
+        self.messages: list[CapturedMessage] = []
+        self.packed: list[bytes] = []  # the messages before these
+        self.marks: list[Mark] = []
+        self.size = 0  # bytes of `messages`
+        self.total = 0  # bytes of all messages so far
+        self.count = 0  # of messages, packed ones included
+        self.lost = lost
+        self.ended: Ended | None = None
+        self.is_kept = True
+        self.last = now  # monotonic seconds of the latest message
+
+    def captured(self, dropped: int) -> CapturedCall:
+        """`dropped`: as for `PendingCall`, by now."""
+        packed = [message for part in self.packed for message in decode(zlib.decompress(part)).messages]
+        dialogs = tuple(self.dialogs.values())
+        return CapturedCall(self.call_id, dialogs, (*packed, *self.messages), tuple(self.marks), self.lost + dropped)
+
+    def pack(self) -> int:
+        """Compress the messages. Returns the bytes that this takes."""
+        part = zlib.compress(encode(CapturedCall(self.call_id, (), tuple(self.messages))), 1)
+        self.packed.append(part)
+        self.messages, self.size = [], 0
+        return len(part)
+
+    @property
+    def packed_size(self) -> int:
+        return sum(map(len, self.packed))
+
+
+class Joined(NamedTuple):
+    """A message of a dialog."""
+
+    call: PendingCall
+    dialog: CapturedDialog
+    message: CapturedMessage
+
+
+_Dialog = tuple[PendingCall, CapturedDialog, str]  # and the host of its peer
+_Unclaimed = tuple[float, CapturedMessage, str]  # monotonic seconds, and the remote host
+
+
+class PendingCalls:
+    """All of them. `now` is in monotonic seconds."""
+
+    def __init__(self, most_fresh: int = MOST_FRESH_BYTES, most_packed: int = MOST_PACKED_BYTES) -> None:
+        self.given_up = 0  # messages, for lack of memory
+        self.unclaimed = 0  # messages of no call
+        self.dropped = 0  # messages that the relay could not hand over
+        self.fresh_bytes = 0
+        self.packed_bytes = 0
+        self._most_fresh = most_fresh
+        self._most_packed = most_packed
+        self._calls: OrderedDict[str, PendingCall] = OrderedDict()
+        self._fresh: OrderedDict[str, PendingCall] = OrderedDict()  # those with messages as they came, oldest first
+        self._packed: OrderedDict[str, PendingCall] = OrderedDict()
+        self._dialogs: dict[bytes, list[_Dialog]] = {}  # by SIP Call-ID
+        self._waiting: OrderedDict[bytes, list[_Unclaimed]] = OrderedDict()  # messages of unknown dialogs
+        self._waiting_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __iter__(self) -> Iterator[PendingCall]:
+        return iter(self._calls.values())
+
+    def get(self, call_id: str) -> PendingCall | None:
+        return self._calls.get(call_id)
+
+    def captured(self, call: PendingCall) -> CapturedCall:
+        return call.captured(self.dropped)
+
+    # -- joining
+
+    def link(self, call_id: str, key: bytes, dialog: CapturedDialog, host: str, now: float) -> list[Joined]:
+        """Open a dialog of a call. Returns the messages of it that came before."""
+        call = self._calls.get(call_id)
+        if call is None:
+            call = self._calls[call_id] = PendingCall(call_id, now, -self.dropped)
+            if len(self._calls) > MOST_CALLS:
+                self.give_up(next(iter(self._calls.values())))
+        if key not in call.dialogs:
+            call.dialogs[key] = dialog
+            self._dialogs.setdefault(key, []).append((call, dialog, host))
+        waiting = self._waiting.pop(key, [])
+        self._waiting_bytes -= sum(_size(message) for _, message, _ in waiting)
+        return [joined for _, message, host in waiting if (joined := self.join(message, key, host, now))]
+
+    def join(self, message: CapturedMessage, key: bytes, host: str, now: float) -> Joined | None:
+        """The message's dialog; None if it is not known yet. `key`: its Call-ID; `host`: the remote one."""
+        dialogs = self._dialogs.get(key)
+        if dialogs is None:
+            self._wait(message, key, host, now)
+            return None
+        call, dialog, _ = dialogs[0] if len(dialogs) == 1 else _nearest(dialogs, host)
+        call.last = now
+        return Joined(call, dialog, message)
+
+    def _wait(self, message: CapturedMessage, key: bytes, host: str, now: float) -> None:
+        waiting = self._waiting.get(key)
+        if waiting is None:
+            waiting = self._waiting[key] = []
+        waiting.append((now, message, host))
+        self._waiting_bytes += _size(message)
+        while self._waiting_bytes > MOST_UNCLAIMED_BYTES:
+            self._forget_oldest()
+
+    def expire(self, now: float) -> None:
+        """Forget messages that no dialog has claimed."""
+        while self._waiting and now - next(iter(self._waiting.values()))[0][0] > UNCLAIMED_S:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        _, waiting = self._waiting.popitem(last=False)
+        self._waiting_bytes -= sum(_size(message) for _, message, _ in waiting)
+        self.unclaimed += len(waiting)
+
+    # -- keeping
+
+    def keep(self, call: PendingCall, message: CapturedMessage) -> None:
+        """Add the message to those of the call."""
+        if not call.is_kept:
+            return
+        size = _size(message)
+        if call.total + size > MOST_CALL_BYTES:
+            call.lost += 1
+            self.given_up += 1
+            return
+        call.total += size
+        call.messages.append(message)
+        call.count += 1
+        if not call.size:
+            self._fresh[call.call_id] = call
+        call.size += size
+        self.fresh_bytes += size
+        while self.fresh_bytes > self._most_fresh:
+            self._pack_oldest()
+
+    def _pack_oldest(self) -> None:
+        call_id, call = self._fresh.popitem(last=False)
+        self.fresh_bytes -= call.size
+        self.packed_bytes += call.pack()
+        self._packed.setdefault(call_id, call)
+        while self.packed_bytes > self._most_packed:
+            _, oldest = self._packed.popitem(last=False)
+            self.packed_bytes -= oldest.packed_size
+            lost = oldest.count - len(oldest.messages)
+            oldest.packed, oldest.count = [], len(oldest.messages)
+            oldest.lost += lost
+            self.given_up += lost
+
+    def mark(self, call_id: str, mark: Mark) -> None:
+        call = self._calls.get(call_id)
+        if call is not None and call.is_kept and len(call.marks) < MOST_MARKS:
+            call.marks.append(mark)
+
+    def drop_messages(self, call: PendingCall) -> None:
+        """Nothing of the call is to be kept; its further messages are still joined to it."""
+        call.is_kept = False
+        self._free(call)
+        call.messages, call.packed, call.marks, call.size, call.count = [], [], [], 0, 0
+
+    def remove(self, call: PendingCall) -> None:
+        """The call is over, or given up."""
+        del self._calls[call.call_id]
+        self._free(call)
+        for key in call.dialogs:
+            left = [each for each in self._dialogs[key] if each[0] is not call]
+            if left:
+                self._dialogs[key] = left
+            else:
+                del self._dialogs[key]
+
+    def _free(self, call: PendingCall) -> None:
+        if self._fresh.pop(call.call_id, None) is not None:
+            self.fresh_bytes -= call.size
+        if self._packed.pop(call.call_id, None) is not None:
+            self.packed_bytes -= call.packed_size
+
+    def give_up(self, call: PendingCall) -> None:
+        self.given_up += call.count
+        self.remove(call)
+
+
+def _nearest(dialogs: list[_Dialog], host: str) -> _Dialog:
+    """Peers choose their Call-IDs, and two may choose the same: the latest dialog with that host, else the latest."""
+    return next((each for each in reversed(dialogs) if each[2] == host), dialogs[-1])
+
+
+def _size(message: CapturedMessage) -> int:
+    return len(message.data) + _MESSAGE_BYTES

@@ -1,0 +1,108 @@
+"""Captures of pending calls take bounded memory: the oldest are compressed, then given up, and each loss is counted."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from relay.events.pending import (
+    MOST_CALL_BYTES,
+    MOST_CALLS,
+    MOST_UNCLAIMED_BYTES,
+    PendingCall,
+    PendingCalls,
+    sip_call_id,
+)
+from relay.model.capture import CapturedDialog, CapturedMessage
+
+SIP = b"INVITE sip:x SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.2\r\nCall-ID: %s\r\n\r\n" + b"a=rtpmap:8 PCMA/8000\r\n" * 20
+
+
+def message(data: bytes, at_us: int = 1) -> CapturedMessage:
+    return CapturedMessage(at_us, False, "udp", "127.0.0.1:5060", "127.0.0.2:5060", data)
+
+
+def opened(calls: PendingCalls, call_id: str) -> PendingCall:
+    calls.link(call_id, call_id.encode(), CapturedDialog(call_id, "caller", "carrier"), "127.0.0.2", 0.0)
+    call = calls.get(call_id)
+    assert call is not None
+    return call
+
+
+def test_the_oldest_calls_are_compressed_and_come_out_whole() -> None:
+    calls = PendingCalls(most_fresh=10_000)
+    sent: dict[str, list[bytes]] = {}
+    for number in range(100):
+        call_id = f"c{number % 20}"
+        call = calls.get(call_id) or opened(calls, call_id)
+        data = SIP % str(number).encode()
+        sent.setdefault(call_id, []).append(data)
+        calls.keep(call, message(data))
+        assert calls.fresh_bytes <= 10_000
+    assert 0 < calls.packed_bytes < 100 * len(SIP) / 2
+    for call in list(calls):
+        captured = calls.captured(call)
+        assert ([each.data for each in captured.messages], captured.lost) == (sent[call.call_id], 0)
+        calls.remove(call)
+    assert (len(calls), calls.fresh_bytes, calls.packed_bytes, calls.given_up) == (0, 0, 0, 0)
+
+
+def test_above_that_the_oldest_are_given_up_and_counted() -> None:
+    calls = PendingCalls(most_fresh=3_000, most_packed=3_000)
+    noise = random.Random(700)
+    for number in range(20):
+        call = opened(calls, f"c{number}")
+        calls.keep(call, message(noise.randbytes(1_000)))
+        assert calls.fresh_bytes + calls.packed_bytes <= 6_000
+    lost = [calls.captured(call).lost for call in calls]
+    assert lost == sorted(lost, reverse=True)
+    assert 0 < sum(lost) == calls.given_up < 20
+    assert [len(calls.captured(call).messages) for call in calls] == [1 - each for each in lost]
+    late = next(iter(calls))
+    calls.keep(late, message(b"BYE"))
+    assert [each.data for each in calls.captured(late).messages] == [b"BYE"]
+
+
+def test_one_call_cannot_take_the_memory_of_all() -> None:
+    calls = PendingCalls()
+    call = opened(calls, "endless")
+    for _ in range(2_000):
+        calls.keep(call, message(b"x" * 1_000))
+    assert calls.fresh_bytes <= MOST_CALL_BYTES
+    assert calls.captured(call).lost == calls.given_up == 2_000 - call.count > 0
+
+
+def test_messages_of_unknown_dialogs_take_bounded_memory() -> None:
+    calls = PendingCalls()
+    for number in range(10_000):
+        calls.join(message(b"x" * 1_000), str(number).encode(), "127.0.0.2", 0.0)
+    assert calls.unclaimed >= 10_000 - MOST_UNCLAIMED_BYTES / 1_000
+    calls.expire(100.0)
+    assert calls.unclaimed == 10_000
+
+
+def test_calls_whose_end_is_never_told_are_given_up_in_the_end() -> None:
+    calls = PendingCalls()
+    for number in range(MOST_CALLS + 10):
+        opened(calls, str(number))
+    assert len(calls) == MOST_CALLS
+    assert calls.get("0") is None
+
+
+def test_a_removed_call_leaves_the_dialog_to_another_of_the_same_call_id() -> None:
+    calls = PendingCalls()
+    dialog = CapturedDialog("same", "caller", "carrier")
+    calls.link("c1", b"same", dialog, "127.0.0.2", 0.0)
+    calls.link("c2", b"same", dialog, "127.0.0.2", 0.0)
+    second = calls.get("c2")
+    assert second is not None
+    calls.remove(second)
+    joined = calls.join(message(b"BYE"), b"same", "127.0.0.2", 0.0)
+    assert joined is not None
+    assert joined.call.call_id == "c1"
+
+
+@pytest.mark.parametrize("data", [b"", b"\r\n\r\n", b"INVITE sip:x SIP/2.0\r\nVia: y\r\n\r\nCall-ID: z", b"\xff" * 50])
+def test_a_message_without_call_id_has_none(data: bytes) -> None:
+    assert sip_call_id(data) == b""

@@ -1,0 +1,191 @@
+"""The ring between relay and backend, and what the relay writes into it."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.net.capture import (
+    ENDED,
+    LINK,
+    MARK,
+    MOST_BYTES,
+    RECEIVED,
+    RING_BYTES,
+    SENT,
+    Capture,
+    Ended,
+    Linked,
+    Ring,
+    make_memory,
+    read_items,
+)
+from relay.sip.message import Flow
+from tests.net.support import until
+from tests.support.stored import live_record
+
+FLOW = Flow(1, "udp", "127.0.0.2", 5060)
+_FRAME_HEAD = 4  # bytes
+
+
+class Ends:
+    """The two ends of a ring, each as its process would map it."""
+
+    def __init__(self, size: int) -> None:
+        self.memory = make_memory(size)
+        self.writer, self.reader = Ring(self.memory), Ring(self.memory)
+
+    def read(self) -> list[bytes]:
+        self.reader.look()
+        return list(iter(self.reader.take, None))
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    made = Ends(100)
+    yield made
+    os.close(made.memory)
+
+
+def test_frames_are_read_in_order_once_they_were_seen(ends: Ends) -> None:
+    assert ends.writer.write(b"one")
+    assert ends.writer.write(b"")
+    assert ends.reader.take() is None  # not seen yet
+    assert ends.read() == [b"one", b""]
+    assert ends.read() == []
+
+
+def test_a_full_ring_takes_nothing_until_it_is_read(ends: Ends) -> None:
+    assert ends.writer.write(b"x" * (100 - _FRAME_HEAD))
+    assert not ends.writer.write(b"")
+    assert ends.read() == [b"x" * (100 - _FRAME_HEAD)]
+    assert ends.writer.write(b"y")
+    assert ends.read() == [b"y"]
+
+
+def test_a_frame_longer_than_the_ring_is_not_written(ends: Ends) -> None:
+    assert not ends.writer.write(b"x" * (101 - _FRAME_HEAD))
+    assert ends.read() == []
+
+
+def test_a_new_reader_goes_on_where_its_predecessor_was(ends: Ends) -> None:
+    ends.writer.write(b"read")
+    assert ends.read() == [b"read"]
+    ends.writer.write(b"left")
+    ends.reader = Ring(ends.memory)
+    assert ends.read() == [b"left"]
+
+
+@given(st.lists(st.one_of(st.binary(max_size=120), st.sampled_from(["look", "take", "restart"])), max_size=200))
+@settings(deadline=None)
+def test_the_ring_is_a_queue_of_bounded_size(steps: list[bytes | str]) -> None:
+    """Wrapping around at each offset; against a model."""
+    ends = Ends(100)
+    queue: deque[bytes] = deque()
+    seen = 0
+    try:
+        for step in steps:
+            if isinstance(step, bytes):
+                has_room = sum(_FRAME_HEAD + len(each) for each in (*queue, step)) <= 100
+                assert ends.writer.write(step) == has_room
+                if has_room:
+                    queue.append(step)
+            elif step == "take":
+                assert ends.reader.take() == (queue.popleft() if seen else None)
+                seen = max(seen - 1, 0)
+            else:
+                if step == "restart":
+                    ends.reader = Ring(ends.memory)
+                ends.reader.look()
+                seen = len(queue)
+    finally:
+        os.close(ends.memory)
+
+
+# -- Capture
+
+
+def items(ends: Ends) -> list[tuple[object, ...]]:
+    """What was written, without the times."""
+    return [(kind, first, second) for frame in ends.read() for kind, _, first, second in read_items(frame)[1]]
+
+
+async def test_each_item_arrives_as_it_was_handed_over() -> None:
+    ends = Ends(10_000)
+    capture = Capture(ends.writer)
+    record = live_record(outcome="answered", ended_by="caller", end_reason="bye", ended_at=5)
+    capture.received(b"INVITE", FLOW)
+    capture.link("call", "id\udcff", "caller", "carrier", FLOW)
+    capture.mark("call", "look_up")
+    capture.sent(b"\xff100", FLOW)
+    capture.ended(record)
+    capture.flush()
+    received, link, mark, sent, ended = items(ends)
+    assert received == (RECEIVED, list(FLOW), b"INVITE")
+    assert link == (LINK, list(Linked("call", b"id\xff", "caller", "carrier")), list(FLOW))
+    assert mark == (MARK, "call", "look_up")
+    assert sent == (SENT, list(FLOW), b"\xff100")
+    assert ended == (ENDED, [getattr(record, name) for name in Ended._fields], None)
+    assert capture.statistics() == {"capture_messages": 2, "capture_dropped": 0}
+
+
+async def test_a_single_message_is_written_soon() -> None:
+    ends = Ends(10_000)
+    capture = Capture(ends.writer)
+    capture.received(b"OPTIONS", FLOW)
+    await until(lambda: capture.messages)
+    assert [item[2] for item in items(ends)] == [b"OPTIONS"]
+
+
+async def test_many_messages_are_written_before_their_time() -> None:
+    ends = Ends(2 * MOST_BYTES)
+    capture = Capture(ends.writer)
+    for _ in range(3):
+        capture.received(b"x" * (MOST_BYTES // 2), FLOW)
+    assert len(ends.read()) == 1
+    assert capture.messages == 2
+
+
+async def test_text_that_cannot_be_encoded_costs_its_frame_only() -> None:
+    ends = Ends(10_000)
+    capture = Capture(ends.writer)
+    capture.received(b"lost", FLOW)
+    capture.mark("call", "\udcff")
+    capture.flush()
+    capture.received(b"next", FLOW)
+    capture.flush()
+    assert [item[2] for item in items(ends)] == [b"next"]
+    assert capture.dropped == 1
+
+
+async def test_a_flood_that_nobody_reads_is_dropped_and_counted() -> None:
+    """Ten times a load of 1,000 calls a second, for two seconds."""
+    ends = Ends(RING_BYTES)
+    capture = Capture(ends.writer)
+    message = b"x" * 650
+    for _ in range(320_000):
+        capture.received(message, FLOW)
+    capture.flush()
+    assert capture.messages == 320_000
+    written = sum(1 for _ in items(ends))
+    assert written == capture.messages - capture.dropped
+    assert 0 < written * len(message) <= RING_BYTES
+
+
+async def test_the_reader_is_told_how_many_messages_were_dropped() -> None:
+    ends = Ends(3_000)
+    capture = Capture(ends.writer)
+    for _ in range(10):
+        capture.received(b"x" * 1_000, FLOW)
+        capture.flush()
+    ends.read()
+    capture.received(b"after", FLOW)
+    capture.flush()
+    (frame,) = ends.read()
+    dropped, _ = read_items(frame)
+    assert dropped == capture.dropped == 8
