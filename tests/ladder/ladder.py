@@ -141,6 +141,7 @@ class Ladder:
             self.settings = replace(self.settings, **settings)  # type: ignore[arg-type]
         self._held.clear()
         self.checks.restarted = True
+        self.links = [link for link in self.links if self._is_closed(link.call_id)]
         self.engine = self._start()
         kept = {call_id: each._replace(stored=self._stored(call_id)) for call_id, each in self.kept.items()}
         for record, dialogs in list(self.records.values()):
@@ -150,6 +151,9 @@ class Ladder:
         for attempt in kept.values():
             self.engine.end_attempt(attempt, self.now)
         self.perform()
+
+    def _is_closed(self, call_id: str) -> bool:
+        return call_id in self.records and self.records[call_id][0].ended_at is not None
 
     def _stored(self, call_id: str) -> CallRecord | None:
         return self.records[call_id][0] if call_id in self.records else None
@@ -254,6 +258,7 @@ class Ladder:
         self.run(seconds)
         self.check_nothing_left()
         self.checks.check_records(record for record, _ in self.records.values())
+        self.check_links()
         self.check_privacy()
 
     def check_nothing_left(self) -> None:
@@ -263,6 +268,19 @@ class Ladder:
         counts = self.engine._counts
         for tally in (counts.calls_by_key, counts.quotas_in.calls, counts.quotas_out.calls):
             assert not list(tally), "still counted towards a limit"
+
+    def check_links(self) -> None:
+        """Check that capture was told the dialogs of each record, after a restart again."""
+        linked = {(link.call_id, link.sip_call_id, link.side, link.peer) for link in self.links}
+        unreadable = {note.fields["call_id"] for note in self.notes if note.event in _UNREADABLE}
+        for record, _ in self.records.values():
+            if record.call_id in unreadable:
+                continue
+            dialogs = [(record.caller_leg_call_id, "caller", record.peer_in)]
+            if record.callee_leg_call_id is not None and record.peer_out is not None:
+                dialogs.append((record.callee_leg_call_id, "callee", record.peer_out))
+            for dialog in dialogs:
+                assert (record.call_id, *dialog) in linked, f"capture was not told {dialog}"
 
     def check_privacy(self) -> None:
         """Check for leaks, including lost messages."""
@@ -279,6 +297,7 @@ class Ladder:
         return [side for side in self.sides.values() if side.host not in (self.caller.host, STRANGER_HOST)]
 
 
+_UNREADABLE = ("restore.failed", "attempt.not_readable")
 LEFT_BEHIND = (
     "calls_up",
     "calls_setting_up",

@@ -177,6 +177,31 @@ async def test_a_flood_that_nobody_reads_is_dropped_and_counted() -> None:
     assert 0 < written * len(message) <= RING_BYTES
 
 
+async def test_a_slow_reader_gets_what_finds_room_in_order() -> None:
+    ends = Ends(1_000_000)
+    capture = Capture(ends.writer)
+    read: list[bytes] = []
+
+    def read_a_frame() -> bool:
+        frame = ends.reader.take()
+        ends.reader.look()
+        if frame is not None:
+            read.extend(item[3] for item in read_items(frame)[1])
+        return frame is not None
+
+    for number in range(20_000):
+        capture.received(number.to_bytes(4) + b"x" * 650, FLOW)
+        if number % 600 == 0:  # of some 170 in a frame
+            read_a_frame()
+    capture.flush()
+    ends.reader.look()
+    while read_a_frame():
+        pass
+    assert read == sorted(read)
+    assert len(read) == 20_000 - capture.dropped
+    assert 0 < capture.dropped < 20_000
+
+
 async def test_the_reader_is_told_how_many_messages_were_dropped() -> None:
     ends = Ends(3_000)
     capture = Capture(ends.writer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -28,6 +29,7 @@ from relay.model.actions import (
 )
 from relay.model.call import CallRecord, Refusal, Route
 from relay.model.settings import Limits, StreamLimits
+from relay.net.capture import ENDED, MARK, RECEIVED, SENT, Capture, Ended, Ring, make_memory, read_items
 from relay.net.driver import STALLED_S, Answered, Driver
 from relay.net.queues import MOST_BYTES
 from relay.net.transports import Transports
@@ -254,6 +256,57 @@ async def test_several_messages_are_sent_to_one_flow() -> None:
     async with bench() as b:
         await b.say("echo_all one two three")
         assert {await b.hear() for _ in range(3)} == {"one", "two", "three"}
+
+
+def captured(capture: Capture, ring: Ring) -> list[tuple[int, object, object]]:
+    """Kind and values of what was handed over, flows left out."""
+    capture.flush()
+    ring.look()
+    frames = iter(ring.take, None)
+    items = [item for frame in frames for item in read_items(frame)[1]]
+    return [(kind, None if kind <= SENT else first, second) for kind, _, first, second in items]
+
+
+async def test_all_that_is_received_sent_and_done_is_captured_while_that_is_wanted() -> None:
+    memory = make_memory(100_000)
+    ring, capture = Ring(memory), Capture(Ring(memory))
+    os.close(memory)
+    async with bench() as b:
+        await b.ask("echo before")
+        b.driver.capture_to(capture)
+        assert b.engine.links
+        assert await b.ask("echo one") == "one"
+        await b.say("echo_all two")
+        await b.hear()
+        await b.ask("look_up 8613800000001")
+        await b.say("commit")
+        await until(lambda: len(b.journal) == 2)
+        b.driver.committed(2)
+        await b.hear()
+        await b.say("mediate")
+        await until(lambda: b.mediating)
+        b.driver.capture_to(None)
+        assert not b.engine.links
+        await b.ask("echo after")
+    call = RECORD.call_id
+    assert captured(capture, ring) == [
+        (RECEIVED, None, b"echo one"),
+        (SENT, None, b"one"),
+        (RECEIVED, None, b"echo_all two"),
+        (SENT, None, b"two"),
+        (RECEIVED, None, b"look_up 8613800000001"),
+        (MARK, "", "look_up"),
+        (MARK, "", "routed"),
+        (SENT, None, b"routed 1 8613900000002"),
+        (RECEIVED, None, b"commit"),
+        (MARK, call, "commit"),
+        (MARK, call, "commit"),
+        (ENDED, [getattr(RECORD, name) for name in Ended._fields], None),
+        (MARK, call, "committed"),
+        (SENT, None, b"committed 2"),
+        (RECEIVED, None, b"mediate"),
+        (MARK, "call", "media offer"),
+    ]
 
 
 async def test_datagrams_of_banned_sources_do_not_reach_the_engine() -> None:

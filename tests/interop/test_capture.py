@@ -1,0 +1,116 @@
+"""What the relay captures is byte for byte what its peers sent and received."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from relay.model.capture import CapturedCall
+from relay.store.captures import Captures
+from relay.store.database import open_store
+from tests.interop.conftest import StartRelay
+from tests.support.addresses import CALLEE, RELAY, free
+from tests.support.live_call import Call
+from tests.support.phone import SDP, Leg, Phone
+from tests.support.relay_process import A, RelayProcess, Setup, X
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.outside
+
+
+def capturing(keep: str = "failed") -> Setup:
+    return Setup(api=free(RELAY), callees=[free(CALLEE), free("127.0.0.44")], more=f'\n[capture]\nkeep = "{keep}"\n')
+
+
+def captured(relay: RelayProcess, call_id: str) -> CapturedCall | None:
+    """What the store holds of a call."""
+    store = relay.folder / "relay.db"
+    with closing(Captures(store, open_store(store, relay.folder / "relay.key"))) as captures:
+        return captures.load(call_id)
+
+
+async def assert_is_what_went_over_the_wire(captured: CapturedCall | None, *phones: Phone) -> None:
+    assert captured is not None
+    assert captured.lost == 0
+    for phone in phones:
+        of_it = [message for message in captured.messages if message.remote == str(phone.local)]
+        sent = b"".join(each.data for each in of_it if each.sent)
+        await until(lambda phone=phone, sent=sent: len(phone.raw_received) >= len(sent))  # type: ignore[misc]
+        assert sent == phone.raw_received
+        assert b"".join(each.data for each in of_it if not each.sent) == phone.raw_sent
+    assert {each.remote for each in captured.messages} == {str(phone.local) for phone in phones}
+
+
+async def refused(relay: RelayProcess, caller: Phone, callees: list[Phone], statuses: list[int]) -> None:
+    """A call that each callee in turn refuses."""
+    leg = Leg.calling(caller, relay.setup.relay, A, X)
+    branch = await leg.request("INVITE", body=SDP)
+    for callee, status in zip(callees, statuses, strict=True):
+        invite = await callee.expect("INVITE")
+        await Leg.called(callee, relay.setup.relay, invite).answer(invite, status)
+        await callee.expect("ACK")
+    leg.learn(await caller.expect(statuses[-1], "INVITE"))
+    await leg.request("ACK", cseq=leg.cseq, branch=branch)
+
+
+def forget(*phones: Phone) -> None:
+    for phone in phones:
+        phone.raw_sent.clear()
+        phone.raw_received.clear()
+
+
+async def test_a_good_call_leaves_nothing_and_a_refused_one_leaves_all(start_relay: StartRelay) -> None:
+    relay = start_relay(capturing())
+    relay.bind()
+    async with (
+        Phone(relay.setup.caller) as caller,
+        Phone(relay.setup.callees[0]) as first,
+        Phone(relay.setup.callees[1]) as second,
+    ):
+        good = Call(relay, caller, first)
+        await good.answer()
+        await good.hang_up()
+        forget(caller, first)
+        await refused(relay, caller, [first, second], [503, 486])
+        answered, busy = relay.calls()
+        assert (answered["outcome"], busy["outcome"]) == ("answered", "busy")
+        relay.stop()
+        assert captured(relay, answered["call_id"]) is None
+        kept = captured(relay, busy["call_id"])
+        await assert_is_what_went_over_the_wire(kept, caller, first, second)
+        assert kept is not None
+        assert [(each.side, each.peer) for each in kept.dialogs] == [
+            ("caller", "caller_side"),
+            ("callee", "callee_side_1"),
+            ("callee", "callee_side_2"),
+        ]
+        assert [mark.step for mark in kept.marks] == ["look_up", "routed", "commit", "committed"]
+    relay.start()
+
+
+async def test_a_reload_changes_what_is_kept_and_calls_are_joined_again_after_a_crash(start_relay: StartRelay) -> None:
+    relay = start_relay(capturing("off"))
+    relay.bind()
+    async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callees[0]) as callee:
+        await refused(relay, caller, [callee], [486])
+        relay.config.write_text(relay.config.read_text().replace('keep = "off"', 'keep = "all"'))
+        assert relay.command("reload").returncode == 0
+        forget(caller, callee)
+        good = Call(relay, caller, callee)
+        await good.answer()
+        await good.hang_up()
+        relay.stop()
+        busy, answered = relay.calls()
+        assert captured(relay, busy["call_id"]) is None
+        await assert_is_what_went_over_the_wire(captured(relay, answered["call_id"]), caller, callee)
+        relay.start()
+        up = Call(relay, caller, callee)
+        await up.answer()
+        relay.kill()
+        forget(caller, callee)
+        relay.start()
+        await up.hang_up()
+        relay.stop()
+        await assert_is_what_went_over_the_wire(captured(relay, relay.calls()[-1]["call_id"]), caller, callee)
+    relay.start()
