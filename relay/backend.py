@@ -23,11 +23,12 @@ from relay.api.app import make_app
 from relay.api.backend import ApiSettings, Control, RequestCounts
 from relay.api.server import Address, HttpServer
 from relay.config import Config, load_config
-from relay.console.app import mount_console
+from relay.config.files import hep_agent
 from relay.errors import ConfigError, Refused, RelayError, StoreError
 from relay.events.capture import Keeper
 from relay.events.delivery import Deliverer
 from relay.events.follower import Follower
+from relay.events.hep import HepSender
 from relay.events.ledger_watch import LedgerWatch
 from relay.events.recordings import Taker
 from relay.events.timers import Resealer, Timers
@@ -73,12 +74,15 @@ async def _run(config: Config, path: Path | None, log: FilteringBoundLogger, mem
     sealer = open_store(config.store.path, config.store.key_file)
     keeper = None if memory is None else _keeper(config, sealer, memory, log)
     keeping = None if keeper is None else asyncio.create_task(keeper.run(stop))  # on each node, before it is its turn
+    sending = None if keeper is None or config.hep is None else asyncio.create_task(_sender(config, keeper, log).run())
     try:
         return await _serve(config, path, log, sealer, keeper, stop, reload)
     finally:
         if keeping is not None:
             await asyncio.wait([keeping], timeout=KEEP_S if stop.is_set() else 0)
             keeping.cancel()
+        if sending is not None:
+            sending.cancel()
 
 
 async def _serve(
@@ -196,9 +200,7 @@ class Backend:
     async def run(self, stop: asyncio.Event) -> int:
         """Run all parts. Returns 0 after `stop`, 1 if a part failed."""
         api = self._config.api
-        app = make_app(self)
-        mount_console(app, self)
-        server = HttpServer(app, Address(api.host, api.port, api.certificate, api.key), self._log)
+        server = HttpServer(make_app(self), Address(api.host, api.port, api.certificate, api.key), self._log)
         tasks = {name: asyncio.create_task(part, name=name) for name, part in self._parts(server).items()}
         stopped = asyncio.create_task(stop.wait())
         self._log.info("backend.ready", pid=os.getpid())
@@ -260,6 +262,13 @@ class Backend:
 def _keeper(config: Config, sealer: Sealer, memory: int, log: FilteringBoundLogger) -> Keeper:
     captures = Captures(config.store.path, sealer, reporter(log))
     return Keeper(Ring(memory), config.capture, config.settings.listeners, captures, log)
+
+
+def _sender(config: Config, keeper: Keeper, log: FilteringBoundLogger) -> HepSender:
+    assert config.hep is not None
+    sender = HepSender(config.hep, hep_agent(config), log)
+    keeper.subscribers.append(sender)
+    return sender
 
 
 def _files_of(connection: StoreConnection, path: Place) -> StoreFiles:

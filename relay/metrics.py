@@ -94,6 +94,8 @@ _COUNTERS = {
     "capture_given_up": "of these, messages given up because too many calls were pending",
     "captures_kept": "calls whose SIP messages were stored",
     "captures_failed": "calls whose SIP messages the store did not take",
+    "hep_sent": "SIP messages and reports sent to the HEP collector",
+    "hep_dropped": "SIP messages and reports that the HEP collector was too slow for, or did not take",
 }
 # name: (label, description), or (labels, description): then keys are label values, separated by blanks
 _LABELLED: dict[str, tuple[str | tuple[str, ...], str]] = {

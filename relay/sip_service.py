@@ -131,7 +131,8 @@ class SipService:
         self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(collect_samples())]
 
     def _capture_if_wanted(self) -> None:
-        self._driver.capture_to(self._capture if self._config.capture.keep != "off" else None)
+        is_wanted = self._config.capture.keep != "off" or self._config.hep is not None
+        self._driver.capture_to(self._capture if is_wanted else None)
 
     def _restore(self, live: Sequence[LiveCall], kept: Sequence[KeptAttempt]) -> None:
         attempts = {attempt.record.call_id: attempt for attempt in kept}

@@ -32,6 +32,7 @@ from relay.config.protection import (
     capture_rules,
     delivery_rules,
     fraud_config,
+    hep_rules,
     legacy_numbers,
     minute_of_day,
     otlp_config,
@@ -41,7 +42,7 @@ from relay.config.protection import (
 from relay.config.tables import StoreTable, Tables, TlsTable
 from relay.errors import ConfigError
 from relay.events.webhooks import DeliveryRules
-from relay.model.capture import CaptureRules
+from relay.model.capture import CaptureRules, HepRules
 from relay.model.settings import PeerCertificate, RtpengineAddress, Settings, StreamLimits, TlsFiles
 from relay.policy.fraud import Signals
 from relay.policy.rules import Rules
@@ -92,6 +93,7 @@ class Config:
     rules: Rules  # of calls
     fraud: Signals
     verify: VerifyConfig | None
+    hep: HepRules | None
     webhooks: DeliveryRules
     retention: Retention
     capture: CaptureRules
@@ -148,6 +150,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         rules=call_rules(tables.policy, numbers, verify is not None, problems),
         fraud=fraud_config(tables.fraud, problems),
         verify=verify,
+        hep=hep_rules(tables.hep, tables.api.enabled, problems),
         webhooks=delivery_rules(tables.webhooks, problems),
         retention=retention_config(tables.retention, problems),
         capture=capture_rules(tables.capture, problems),
@@ -197,6 +200,7 @@ _FIXED: dict[str, Callable[[Config], object]] = {
     "api.listen": lambda config: (config.api.host, config.api.port),
     "api.certificate, api.key": lambda config: (config.api.certificate, config.api.key),
     "verify": lambda config: config.verify,
+    "hep": lambda config: config.hep,
     "log": lambda config: config.log,
     "otlp": lambda config: config.otlp,
     "streams": lambda config: config.streams,

@@ -13,9 +13,10 @@ from relay.config import Config
 from relay.config.engine import read_sounds
 from relay.errors import ConfigError, StoreError
 from relay.events.recordings import FOLDERS
+from relay.model.capture import HepAgent
 from relay.model.settings import Account, Peer
-from relay.net.tls import check_identity, client_context, peer_contexts, read_secret, server_context
-from relay.store.connection import Place
+from relay.net.tls import check_authorities, check_identity, client_context, peer_contexts, read_secret, server_context
+from relay.store.connection import Place, PostgresServer
 from relay.store.recordings import Recordings, has_cipher
 from relay.store.sealing.sealer import load_key
 
@@ -45,6 +46,8 @@ def _checks(config: Config) -> list[Callable[[], object]]:
         checks.append(partial(read_secret, "verify.secret_file", verify.secret_file))
     if config.otlp is not None:
         checks.append(_check_otlp)
+    if config.hep is not None:
+        checks.append(partial(hep_agent, config))
     checks.append(partial(check_recording, config.recordings, config.store.path, config.store.key_file))
     if config.sounds is not None:
         checks.append(partial(read_sounds, config.sounds))
@@ -95,6 +98,16 @@ def _spool_faults(spool: Path) -> list[str]:
 
 
 # -- Passwords
+
+
+def hep_agent(config: Config) -> HepAgent:
+    """What `[hep]` tells the collector of us. Raises ConfigError if its files are unusable."""
+    assert config.hep is not None
+    if config.hep.ca is not None:
+        check_authorities("hep.ca", config.hep.ca)
+    key = "" if config.hep.key_file is None else read_secret("hep.key_file", config.hep.key_file)
+    place = config.store.path
+    return HepAgent(config.hep.agent_id, place.node if isinstance(place, PostgresServer) else "", key)
 
 
 def with_passwords(config: Config) -> Config:

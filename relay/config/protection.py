@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 from urllib.parse import urlsplit
 
 from msgspec.structs import asdict
@@ -18,6 +18,7 @@ from relay.config.tables import (
     ApiTable,
     CaptureTable,
     FraudTable,
+    HepTable,
     NumbersTable,
     OtlpTable,
     PolicyTable,
@@ -29,7 +30,7 @@ from relay.config.tables import (
 )
 from relay.errors import ParseError
 from relay.events.webhooks import DeliveryRules
-from relay.model.capture import CaptureRules
+from relay.model.capture import CaptureRules, HepRules
 from relay.model.numbers import normalise_party
 from relay.net.hosts import is_loopback
 from relay.policy.fraud import Signal, Signals
@@ -175,6 +176,36 @@ def _check_url(path: str, text: str, example: str, shows: str, problems: list[st
         problems.append(f'{path}: {text!r} is not a URL; write one such as "{example}"')
     elif url.scheme == "http" and not is_loopback(url.hostname):
         problems.append(f"{path}: http shows {shows} to the network; write https, or a loopback address")
+
+
+_COLLECTOR = re.compile(r"(udp|tcp|tls):(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})")
+
+
+def hep_rules(table: HepTable | None, backend: bool, problems: list[str]) -> HepRules | None:
+    """`backend`: whether the backend process runs, which sends to the collector."""
+    if table is None:
+        return None
+    found = _COLLECTOR.fullmatch(table.server)
+    if found is None or not 1 <= int(found[4]) <= 65535:
+        problems.append(f'hep.server: {table.server!r} is not a collector; write "udp|tcp|tls:host:port"')
+        return None
+    transport, host, port = found[1], found[2] or found[3], int(found[4])
+    if table.numbers == "clear" and transport != "tls" and not is_loopback(host):
+        problems.append(
+            f'hep.numbers: "clear" over {transport} shows real numbers to the network; write server = "tls:…", or a '
+            "loopback address"
+        )
+    if not backend:
+        problems.append("hep: the backend process sends it; write api.enabled = true, or leave out [hep]")
+    return HepRules(
+        cast(Literal["udp", "tcp", "tls"], transport),
+        host,
+        port,
+        table.numbers == "clear",
+        table.agent_id,
+        _path(table.key_file),
+        _path(table.ca),
+    )
 
 
 def delivery_rules(table: WebhooksTable, problems: list[str]) -> DeliveryRules:

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 from relay.api.backend import ApiSettings
 from relay.events.webhooks import DeliveryRules
 from relay.model.call import Language
-from relay.model.capture import CaptureRules, Keep
+from relay.model.capture import CaptureRules, HepRules, Keep
 from relay.model.numbers import Kind
 from relay.model.settings import Account, LoginAlgorithm, Peer, Settings, StreamLimits, Target, TlsFiles
 from relay.policy.fraud import Signals
@@ -30,6 +30,7 @@ _LIMITS, _SAID, _STREAMS = _ENGINE.limits, _ENGINE.announcements, StreamLimits()
 _PEER, _TARGET = Peer("", (), tcp_allowed=False, sources=()), Target("", 0, "udp", "")
 _ACCOUNT, _TLS = Account("", ""), TlsFiles(Path(), Path())
 _API, _BIND, _REFUSALS, _SIGNALS = ApiSettings(), BindRules(), RefusalCaps(), Signals()
+_HEP = HepRules("udp", "", 0)
 _DELIVERY, _KEPT, _RECORDINGS = DeliveryRules(), Retention(), Recordings(_API.kept_in)
 _CAPTURE = CaptureRules()
 
@@ -185,6 +186,14 @@ class VerifyTable(Struct, frozen=True):
     secret_file: Annotated[str, write('the path of a file, such as "var/verify.secret"', min_length=1)]
     timeout_ms: Annotated[int, write("milliseconds, 50 to 10000, such as 2000", ge=50, le=10_000)] = 2_000
     fail: Annotated[Literal["closed", "open"], write('"closed" or "open"')] = "closed"
+
+
+class HepTable(Struct, frozen=True):
+    server: Annotated[str, write('"udp|tcp|tls:host:port", such as "udp:127.0.0.1:9060"', min_length=1)]
+    numbers: Annotated[Literal["masked", "clear"], write('"masked" or "clear"')] = "masked"
+    agent_id: Annotated[int, write("a number, such as 700", ge=0, le=4_294_967_295)] = _HEP.agent_id
+    key_file: Annotated[str | None, write('the path of a file, such as "var/hep.key"')] = None
+    ca: Annotated[str | None, write("the path of a PEM file with the collector's authorities")] = None
 
 
 class WebhooksTable(Struct, frozen=True):
@@ -350,6 +359,7 @@ class Tables(Struct, frozen=True):
     policy: PolicyTable = PolicyTable()
     fraud: FraudTable = FraudTable()
     verify: VerifyTable | None = None
+    hep: HepTable | None = None
     webhooks: WebhooksTable = WebhooksTable()
     retention: RetentionTable = RetentionTable()
     capture: CaptureTable = CaptureTable()

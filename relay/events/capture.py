@@ -49,6 +49,7 @@ class Subscriber(Protocol):
 
     def message(self, call_id: str, dialog: CapturedDialog, message: CapturedMessage) -> None: ...
     def ended(self, ended: Ended) -> None: ...
+    def statistics(self) -> dict[str, int]: ...
 
 
 class Keeper:
@@ -88,7 +89,10 @@ class Keeper:
 
     def statistics(self) -> dict[str, int]:
         calls = self._calls
-        return {
+        of_subscribers = {
+            name: count for subscriber in self.subscribers for name, count in subscriber.statistics().items()
+        }
+        return of_subscribers | {
             "captures_pending": len(calls),
             "captures_pending_bytes": calls.fresh_bytes + calls.packed_bytes,
             "capture_unclaimed": calls.unclaimed,

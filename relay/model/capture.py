@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -25,6 +26,26 @@ class Arm(NamedTuple):
     kind: Literal["number", "business", "peer"]
     value: str  # a party in E.164 without "+", or a 700 number; the id of a business user; the name of a peer
     until_ms: int  # Unix milliseconds
+
+
+class HepRules(NamedTuple):
+    """The collector that gets a copy of each message by HEP, `[hep]`."""
+
+    transport: Literal["udp", "tcp", "tls"]
+    host: str  # without brackets
+    port: int
+    is_clear: bool = False  # real numbers and addresses
+    agent_id: int = 700
+    key_file: Path | None = None
+    ca: Path | None = None  # PEM; None: the system's authorities
+
+
+class HepAgent(NamedTuple):
+    """What a collector is told of the sender."""
+
+    id: int
+    name: str
+    key: str  # "": none
 
 
 class CapturedMessage(NamedTuple):

@@ -97,6 +97,11 @@ def check_identity(table: str, certificate: Path, key: Path) -> None:
     _load_identity(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), table, certificate, key)
 
 
+def check_authorities(key: str, ca: Path) -> None:
+    """Raise ConfigError if the file holds no certificates; `key` of the configuration names it."""
+    _load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), key, ca)
+
+
 def _load_identity(context: ssl.SSLContext, table: str, certificate: Path, key: Path) -> None:
     _check_readable((f"{table}.certificate", certificate), (f"{table}.key", key))
     check_private(f"{table}.key", key)

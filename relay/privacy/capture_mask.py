@@ -56,10 +56,11 @@ _IPV6: Final = {"caller": "2001:db8:1::", "callee": "2001:db8:2::", "relay": "20
 class CaptureMask:
     """Masks the messages of one call, in order of time."""
 
-    def __init__(self, clear: Iterable[str] = ()) -> None:
+    def __init__(self, clear: Iterable[str] = (), name_call: Callable[[str], str] | None = None) -> None:
         """`clear`: the numbers to show, normalised. Others are masked, even in the form of a 700 number: a peer may
-        write anything."""
+        write anything. `name_call`: the stand-in for a Call-ID; None: "call-1" and so on."""
         self._clear = frozenset(clear)
+        self._name_call = name_call
         self._hosts: dict[str, str] = {}
         self._hosts_of: dict[str, int] = {}  # stand-ins given, by prefix
         self._names: dict[tuple[str, str], int] = {}  # stand-ins by kind and value
@@ -174,7 +175,7 @@ class CaptureMask:
         return ", ".join(shown) or HIDDEN
 
     def _call_id(self, value: str, _: _Scope) -> str:
-        return f"call-{self.name('call', value)}"
+        return f"call-{self.name('call', value)}" if self._name_call is None else self._name_call(value)
 
     def _cseq(self, value: str, scope: _Scope) -> str:
         cseq = parse_cseq(value)

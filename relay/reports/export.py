@@ -61,20 +61,18 @@ _Form = dict[str, Value]
 
 
 def _csv_parts(forms: Iterator[_Form]) -> Iterator[bytes]:
-    yield csv_lines([CallRecord._fields])
+    yield _csv_lines([CallRecord._fields])
     while part := list(islice(forms, PART)):
-        yield csv_lines([[csv_cell(value) for value in with_moments(form).values()] for form in part])
+        yield _csv_lines([[_cell(value) for value in with_moments(form).values()] for form in part])
 
 
-def csv_lines(rows: Sequence[Sequence[object]]) -> bytes:
-    """Lines of CSV."""
+def _csv_lines(rows: Sequence[Sequence[object]]) -> bytes:
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
     return text.getvalue().encode()
 
 
-def csv_cell(value: Value) -> Value:
-    """A value as CSV has it."""
+def _cell(value: Value) -> Value:
     if isinstance(value, bool):
         return str(value).lower()
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

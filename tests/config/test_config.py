@@ -97,6 +97,7 @@ def test_reloadable_settings(changed: str) -> None:
         ('[api]\nlisten = "127.0.0.1:8701"', "api.listen"),
         ('[api]\ncertificate = "c"\nkey = "k"', "api.certificate, api.key"),
         ('[verify]\nurl = "https://v.example"\nsecret_file = "s"', "verify"),
+        ('[hep]\nserver = "udp:127.0.0.1:9060"', "hep"),
         ('[log]\nlevel = "debug"', "log"),
         ("[streams]\nmax_strangers = 5", "streams"),
     ],
@@ -117,7 +118,7 @@ FOLLOWED = {
 }
 
 
-FIXED = {"store", "verify", "log", "otlp", "streams", "rtpengine"}
+FIXED = {"store", "verify", "hep", "log", "otlp", "streams", "rtpengine"}
 
 
 IN_PARTS = {"settings", "api", "recordings"}

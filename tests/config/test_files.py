@@ -11,11 +11,13 @@ import pytest
 from relay.config import Config, parse_config
 from relay.config import files as module
 from relay.config.engine import SoundFiles
-from relay.config.files import check_files, with_passwords
+from relay.config.files import check_files, hep_agent, with_passwords
 from relay.errors import ConfigError
+from relay.model.capture import HepAgent
 from relay.model.settings import Account
 from relay.store.sealing.sealer import make_key
 from tests.config.support import config
+from tests.support.certificates import write_certificate
 from tests.support.spool import Spool
 
 
@@ -130,3 +132,17 @@ def test_the_library_of_spans_must_be_installed(monkeypatch: pytest.MonkeyPatch)
     assert faults(made) == (
         "otlp.endpoint: needs the extra relay700[otlp]: `scripts/venv.sh .venv otlp` installs it; or leave [otlp] out"
     )
+
+
+def test_the_files_of_a_collector_are_checked(here: Path) -> None:
+    collector = config('[hep]\nserver = "tls:homer.example:9061"\nkey_file = "hep.key"\nca = "ca.pem"\n')
+    assert faults(collector) == "hep.ca: cannot read ca.pem: No such file or directory"
+    (here / "ca.pem").write_text("no certificate")
+    assert faults(collector).startswith("hep.ca: ca.pem holds no PEM certificates")
+    write_certificate(here)
+    (here / "certificate.pem").rename(here / "ca.pem")
+    assert faults(collector) == "hep.key_file: cannot read hep.key: No such file or directory"
+    (here / "hep.key").touch(0o600)
+    (here / "hep.key").write_text("secret\n")
+    assert hep_agent(collector) == HepAgent(700, "", "secret")
+    assert faults(collector) == ""

@@ -113,6 +113,9 @@ def test_the_hook_needs_https_unless_on_loopback() -> None:
         ("[fraud]\nstrangers = {warn = 20, lock = 10}", "fraud.strangers: lock is below warn"),
         ("[fraud]\nstrangers = {wrn = 20}", "fraud.strangers: object contains unknown field wrn"),
         ('[verify]\nurl = "https://x.example"', "verify.secret_file: missing"),
+        ('[hep]\nserver = "homer:9060"', "hep.server: 'homer:9060' is not a collector"),
+        ('[hep]\nserver = "udp:homer:0"', "hep.server: 'udp:homer:0' is not a collector"),
+        ('[hep]\nnumbers = "clear"', "hep.server: missing"),
         ('[webhooks]\ngive_up = "soon"', "webhooks.give_up: not a duration"),
         ('[capture]\nkeep = "some"', "capture.keep: invalid enum value 'some'; write"),
         ('[capture]\nkeep_for = "soon"', "capture.keep_for: not a duration"),
@@ -203,3 +206,33 @@ def test_the_collector_of_spans() -> None:
     assert "is not a URL" in problem('[otlp]\nendpoint = "127.0.0.1:4318"')
     assert "otlp.endpoint: http shows who does what" in problem('[otlp]\nendpoint = "http://collector.example:4318"')
     assert "set api.enabled = true" in problem('[api]\nenabled = false\n[otlp]\nendpoint = "http://127.0.0.1:4318"')
+
+
+HEP = '[hep]\nserver = "{}"\n'
+
+
+@pytest.mark.parametrize(
+    ("server", "read"),
+    [
+        ("udp:127.0.0.1:9060", ("udp", "127.0.0.1", 9060)),
+        ("tls:homer.example:9061", ("tls", "homer.example", 9061)),
+        ("tcp:[2001:db8::9]:9060", ("tcp", "2001:db8::9", 9060)),
+    ],
+)
+def test_a_collector_is_read(server: str, read: tuple[str, str, int]) -> None:
+    made = config(HEP.format(server)).hep
+    assert made is not None
+    assert (made.transport, made.host, made.port) == read
+    assert (made.is_clear, made.agent_id, made.key_file, made.ca) == (False, 700, None, None)
+
+
+def test_real_numbers_go_to_a_collector_by_tls_or_loopback_only() -> None:
+    clear = HEP + 'numbers = "clear"\n'
+    assert "shows real numbers to the network" in problem(clear.format("udp:192.0.2.9:9060"))
+    for server in ("tls:192.0.2.9:9060", "udp:127.0.0.9:9060", "tcp:[::1]:9060"):
+        made = config(clear.format(server)).hep
+        assert made is not None and made.is_clear
+
+
+def test_a_collector_needs_the_backend() -> None:
+    assert problem(HEP.format("udp:127.0.0.1:9060") + "[api]\nenabled = false").startswith("hep: the backend")

@@ -60,6 +60,9 @@ class Heard:
     def ended(self, ended: Ended) -> None:
         self.ends.append(ended.call_id)
 
+    def statistics(self) -> dict[str, int]:
+        return {"heard": len(self.messages)}
+
 
 class Bench:
     """The relay's end of a ring, and the keeper at the other."""
@@ -331,6 +334,7 @@ async def test_off_keeps_nothing_and_tells_subscribers_all() -> None:
     assert bench.settle() == []
     assert heard.messages == [("c1", "caller", first), ("c1", "callee", second)]
     assert heard.ends == ["c1"]
+    assert bench.keeper.statistics()["heard"] == 2
     assert bench.keeper.statistics()["captures_pending_bytes"] == 0
 
 
