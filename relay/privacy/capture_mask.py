@@ -245,7 +245,7 @@ def _small(_: CaptureMask, value: str, __: _Scope) -> str:
     return found[0] if (found := _is_small(value)) else HIDDEN
 
 
-_is_small: Final = re.compile(r"[0-9]{1,6}").fullmatch
+_is_small: Final = re.compile(r"[0-9]{1,6}(?![0-9])").match  # a comment or parameters may follow
 _is_port: Final = re.compile(r"[0-9]{1,5}").fullmatch
 
 
@@ -254,6 +254,14 @@ def _session(_: CaptureMask, value: str, __: _Scope) -> str:
     return (HIDDEN if timer.seconds > 999_999 else str(timer.seconds)) + (
         f";refresher={timer.refresher}" if timer.refresher else ""
     )
+
+
+def _challenge(_: CaptureMask, __: str, ___: _Scope) -> str:
+    return f'Digest realm="{HIDDEN}"'
+
+
+def _credentials(_: CaptureMask, __: str, ___: _Scope) -> str:
+    return f'Digest username="{HIDDEN}"'
 
 
 def _reason(_: CaptureMask, value: str, __: _Scope) -> str:
@@ -288,6 +296,9 @@ _MASKS: Final[dict[str, _Mask]] = {
     "rack": CaptureMask._rack,
     **dict.fromkeys("max-forwards expires min-expires min-se retry-after content-length".split(), _small),
     **dict.fromkeys("allow supported require proxy-require unsupported accept allow-events privacy".split(), _tokens),
+    **dict.fromkeys("www-authenticate proxy-authenticate".split(), _challenge),
+    **dict.fromkeys("authorization proxy-authorization".split(), _credentials),
+    "session-id": lambda _, __, ___: "0" * 32,  # RFC 7989 5: none
     "session-expires": _session,
     "reason": _reason,
     "content-type": _content_type,
@@ -315,13 +326,27 @@ def _is_ipv6(host: str) -> bool:
 def _attribute(line: Line, value: str) -> str:
     """An attribute that would cross; of others only the name. Keys are secret."""
     name = line.name.removeprefix("a=")
-    if name != "crypto" and (kept := mask_attribute(name, value if ":" in line.text else None)):
+    if name == "crypto":
+        return _crypto(value)
+    if kept := mask_attribute(name, value if ":" in line.text else None):
         return f"a={name}" if kept[1] is None else f"a={name}:{kept[1]}"
     if shown_name(line) != line.name:
         return "a=masked"
     return f"a={name}:{HIDDEN}" if ":" in line.text else f"a={name}"
 
 
+def _crypto(value: str) -> str:
+    words = [*value.split(), "", ""]
+    tag = words[0] if words[0] in _CRYPTO_TAGS else "1"
+    return f"a=crypto:{tag} {words[1] if words[1] in _CRYPTO_SUITES else HIDDEN} inline:{_NO_KEY}"
+
+
+_NO_KEY: Final = "A" * 40  # 30 bytes of 0: with anything shorter Wireshark takes the message for malformed
+_CRYPTO_TAGS: Final = frozenset(map(str, range(1, 100)))
+_CRYPTO_SUITES: Final = frozenset(
+    "AES_CM_128_HMAC_SHA1_80 AES_CM_128_HMAC_SHA1_32 F8_128_HMAC_SHA1_80 AES_192_CM_HMAC_SHA1_80"
+    " AES_256_CM_HMAC_SHA1_80 AEAD_AES_128_GCM AEAD_AES_256_GCM".split()
+)
 _connection: Final = re.compile(r"(?:.* )?IN IP([46]) \[?([^ /\]]+)\]?(?:/.*)?").fullmatch
 
 
