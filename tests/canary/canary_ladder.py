@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from relay.model.call import Refusal, Route
+from relay.privacy.canary import Marks, stuff
 from relay.reports.ladder import build_ladder, operator_view
 from relay.reports.ladder_text import ladder_text
 from relay.sip.message import Flow
-from tests.canary.marks import ALICE, BOB, Marks
-from tests.canary.stuffing import stuff
+from tests.canary.marks import ALICE, BOB
 from tests.ladder.ladder import Ladder
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST
 from tests.ladder.side import Side

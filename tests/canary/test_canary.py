@@ -9,8 +9,6 @@ import pytest
 from relay.model.settings import PeerRoute
 from relay.sip.message import Request, Response
 from tests.canary.canary_ladder import CanaryLadder
-from tests.canary.marks import ALICE, BOB
-from tests.canary.stuffing import planted, stuff
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
 from tests.ladder.ladder import bye, call, connect, hang_up, is_hung_up, ring
 from tests.ladder.settings import NO_BINDING, SECOND_HOST, A, B, X
@@ -29,20 +27,6 @@ def ladder(request: pytest.FixtureRequest) -> Iterator[CanaryLadder]:
 def media_of(message: Request | Response) -> list[str]:
     """The lines that a call cannot do without."""
     return [line for line in message.body.decode().splitlines() if line.startswith(("c=", "m=", "a=send", "a=recv"))]
-
-
-def test_marks_are_seen_where_they_are() -> None:
-    """The canary itself: a stuffed message holds every mark of its sender and none of the other's."""
-    for data in (
-        b"INVITE sip:x@y SIP/2.0\r\nContent-Type: application/sdp\r\n\r\n" + OFFER,
-        b"SIP/2.0 200 OK\r\nVia: x\r\n\r\n",
-    ):
-        stuffed = stuff(data, ALICE)
-        assert {ALICE.word, ALICE.friend, ALICE.host, ALICE.inner, ALICE.cell} <= set(ALICE.found_in(stuffed))
-        assert not BOB.found_in(stuffed.replace(b"138-0000-0001", b""))
-    for number in ALICE.notations():
-        assert ALICE.friend in ALICE.found_in(f"a=x:{number}\r\n".encode())
-    assert len(planted(ALICE, request=True)) > 140
 
 
 def test_setup_with_reliable_progress(ladder: CanaryLadder) -> None:

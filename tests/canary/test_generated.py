@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.model.call import CallRecord
+from relay.privacy.canary import Marks
+from relay.privacy.canary_lines import ATTRIBUTES, HEADERS, PARTLY
 from relay.sip.message import Flow, parse_message
 from tests.canary.canary_ladder import CanaryLadder
-from tests.canary.marks import ALICE, BOB, Marks
-from tests.canary.stuffing import ATTRIBUTES, HEADERS, PARTLY
+from tests.canary.marks import ALICE, BOB
 from tests.ladder.checks import Checks
 from tests.ladder.descriptions import ANSWER, OFFER
 from tests.ladder.settings import X

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.privacy.canary import Marks, stuff
 from relay.sip.message import Flow
 from tests.canary.canary_ladder import CanaryLadder
-from tests.canary.marks import ALICE, BOB, Marks
-from tests.canary.stuffing import stuff
+from tests.canary.marks import ALICE, BOB
 from tests.canary.test_generated import SCENES, lines, quiet
 from tests.ladder.ladder import EITHER, sides
 from tests.ladder.settings import X

@@ -12,8 +12,8 @@ from functools import partial
 
 import pytest
 
-from tests.canary.marks import ALICE, BOB, Marks
-from tests.canary.stuffing import stuff
+from relay.privacy.canary import Marks, stuff
+from tests.canary.marks import ALICE, BOB
 from tests.interop.conftest import StartRelay
 from tests.support.phone import SDP, Leg, Phone
 from tests.support.relay_process import RelayProcess, Setup, X

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.privacy.canary import stuff
 from relay.privacy.capture_mask import HIDDEN, CaptureMask, wire
 from relay.privacy.captured import lines_of, shown_name
 from relay.sip.message import parse_message
 from relay.sip.sdp import parse_sdp
 from tests.canary.marks import ALICE, BOB
-from tests.canary.stuffing import stuff
 from tests.ladder.descriptions import OFFER
 
 HEAD = (
