@@ -24,6 +24,7 @@ from relay.model.call import CallRecord
 from relay.model.numbers import is_700
 from relay.policy.fraud import WINDOW_MS, Finding, Seen, Signals, Watch
 from relay.store.bindings import find_binding
+from relay.store.call_counts import count_calls
 from relay.store.connection import Connection, Place
 from relay.store.database import Reader, one_moment
 from relay.store.journal.rows import EventRow, Told, event_rows, open_event
@@ -210,13 +211,14 @@ class Follower:
 
 
 def _write(act: UnitOfWork, stretch: _Stretch) -> int:
-    """Write events, index and findings of a stretch in one transaction. Returns the number of events."""
+    """Write events, index, counts and findings of a stretch in one transaction. Returns the number of events."""
     connection = act.connection
     listening = {business for (business,) in connection.execute(_LISTENING).fetchall()}
     made = sum(_tell(act, listening, f"call.{kind}", record) for kind, record in stretch.events)
     for stored in stretch.records:
         connection.executemany(ADD_INDEX, index_rows(act.sealer, stored.record, stored.chain_seq))
         made += _tell(act, listening, _end_of(stored.record), stored.record)
+    count_calls(connection, (stored.record for stored in stretch.records))
     for finding in stretch.findings:
         _follow_up(act, finding)
     connection.execute("DELETE FROM call_event WHERE seq <= ?", (stretch.event_cursor,))

@@ -14,6 +14,7 @@ from relay.events.follower import Follower
 from relay.model.call import CallRecord
 from relay.policy.fraud import Signal, Signals, Watch
 from relay.store.audit import AuditQuery, all_entries
+from relay.store.call_counts import owner_of_business, read_counts, summed
 from relay.store.database import connect_reader
 from relay.store.numbers import LOCKED_FOR_FRAUD
 from relay.store.record_rows import index_rows
@@ -243,3 +244,12 @@ async def test_finish_follows_to_the_end_of_the_journal(shop: Shop, writer: Grou
     async with asyncio.timeout(20):
         await running
     assert [event.event_id for event in shop.waiting(hook)] == [f"c{n}.ended" for n in range(250)]
+
+
+async def test_each_record_is_counted_once(shop: Shop, writer: GroupWriter) -> None:
+    await shop.record(of_shop("c1"), of_shop("c2", outcome="busy"))
+    await follow(shop, writer)
+    await follow(shop, writer)
+    with closing(connect_reader(shop.path)) as connection:
+        counts = summed(read_counts(connection, owner_of_business("shop"), 3_600, 0, 1 << 40).values())
+    assert counts.outcomes == {"answered": 1, "busy": 1}

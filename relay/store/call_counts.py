@@ -1,0 +1,133 @@
+"""Counts of ended calls and messages by time, for charts: of all, of each business user, of each peer called.
+
+Owns the table `call_count`. The follower adds a batch of records in the transaction that moves its cursor, so none is
+counted twice. Minutes are kept for hours, hours for weeks: however many calls there were, a chart reads few rows.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from relay.model.call import CallRecord
+from relay.model.histogram import CALL_BOUNDS_S
+from relay.store.connection import Connection
+
+SPANS: Final = {60: 2 * 3_600, 600: 2 * 86_400, 3_600: 35 * 86_400}  # length of a span: how long it is kept, in seconds
+ALL: Final = ""
+_RINGING: Final = "ringing "
+_RANGES: Final = tuple(f"{_RINGING}{bound:g}" for bound in (*CALL_BOUNDS_S, float("inf")))
+_BOUNDS_MS: Final = [1000 * bound for bound in CALL_BOUNDS_S]
+
+_ADD: Final = """
+INSERT INTO call_count (owner, span, at, name, count) VALUES (?1, ?2, ?3, ?4, ?5)
+ON CONFLICT (owner, span, at, name) DO UPDATE SET count = call_count.count + ?5
+"""
+_DROP: Final = "DELETE FROM call_count WHERE owner = ? AND span = ? AND at < ?"
+_READ: Final = "SELECT at, name, count FROM call_count WHERE owner = ? AND span = ? AND at >= ? AND at < ?"
+# One step to the next owner instead of a look at each of its rows.
+_BUSINESSES: Final = """
+WITH RECURSIVE owners (id) AS (
+    SELECT min(owner) FROM call_count WHERE owner > 'business ' AND owner < 'business!'
+    UNION ALL
+    SELECT (SELECT min(owner) FROM call_count WHERE owner > id AND owner < 'business!') FROM owners WHERE id IS NOT NULL
+)
+SELECT id, name, CAST(sum(count) AS bigint) FROM owners JOIN call_count ON owner = id
+WHERE span = 3600 AND at >= ? GROUP BY id, name
+"""
+
+
+class Counts(NamedTuple):
+    """Counts of some time. `ringing`: per range of `CALL_BOUNDS_S`, and above."""
+
+    outcomes: Mapping[str, int]
+    ringing: Sequence[int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.outcomes.values())
+
+    def ringing_s(self, share: float) -> float | None:
+        """The time within which this share of the calls that rang did so, interpolated; None if none rang."""
+        wanted = share * sum(self.ringing)
+        if not wanted:
+            return None
+        low = 0.0
+        for bound, count in zip(CALL_BOUNDS_S, self.ringing, strict=False):
+            if count >= wanted:
+                return low + (bound - low) * wanted / count
+            wanted -= count
+            low = bound
+        return low
+
+
+def owner_of_business(business: str | None) -> str:
+    """The owner of a business user's counts; None: of all."""
+    return ALL if business is None else f"business {business}"
+
+
+def owner_of_peer(peer: str) -> str:
+    """The owner of the counts of a peer that calls went to."""
+    return f"peer {peer}"
+
+
+def count_calls(connection: Connection, records: Iterable[CallRecord]) -> None:
+    """Add records, inside a unit of work, and drop what is too old of the same owners."""
+    counts = Counter(key for record in records for key in _keys(record))
+    connection.executemany(_ADD, [(*key, count) for key, count in counts.items()])
+    newest: dict[tuple[str, int], int] = {}
+    for owner, span, at, _ in counts:
+        newest[owner, span] = max(at, newest.get((owner, span), 0))
+    connection.executemany(_DROP, [(*key, at - SPANS[key[1]]) for key, at in newest.items()])
+
+
+def _keys(record: CallRecord) -> Iterator[tuple[str, int, int, str]]:
+    if record.ended_at is None or record.outcome is None:
+        return
+    owners = [ALL]
+    if record.business is not None:
+        owners.append(owner_of_business(record.business))
+    if record.peer_out is not None:
+        owners.append(owner_of_peer(record.peer_out))
+    names = [record.outcome]
+    if (rang_at := record.ringing_at or record.answered_at) is not None:
+        names.append(_RANGES[bisect_left(_BOUNDS_MS, rang_at - record.received_at)])
+    ended_s = record.ended_at // 1000
+    for span in SPANS:
+        for owner in owners:
+            for name in names:
+                yield owner, span, ended_s - ended_s % span, name
+
+
+def read_counts(connection: Connection, owner: str, span: int, since_s: int, until_s: int) -> dict[int, Counts]:
+    """The counts of an owner by the begin of each span that has some, from `since_s` to before `until_s`."""
+    rows = connection.execute(_READ, (owner, span, since_s, until_s)).fetchall()
+    by_time: dict[int, dict[str, int]] = {}
+    for at, name, count in rows:
+        by_time.setdefault(at, {})[name] = count
+    return {at: _counts(names) for at, names in sorted(by_time.items())}
+
+
+def summed(parts: Iterable[Counts]) -> Counts:
+    """The sum of counts."""
+    outcomes: Counter[str] = Counter()
+    ringing = [0] * len(_RANGES)
+    for part in parts:
+        outcomes.update(part.outcomes)
+        ringing = [one + more for one, more in zip(ringing, part.ringing, strict=True)]
+    return Counts(dict(outcomes), ringing)
+
+
+def counts_of_businesses(connection: Connection, since_s: int) -> dict[str, Counts]:
+    """The counts of each business user in whole hours from `since_s` on."""
+    by_owner: dict[str, dict[str, int]] = {}
+    for owner, name, count in connection.execute(_BUSINESSES, (since_s,)).fetchall():
+        by_owner.setdefault(owner.removeprefix("business "), {})[name] = count
+    return {owner: _counts(names) for owner, names in by_owner.items()}
+
+
+def _counts(names: Mapping[str, int]) -> Counts:
+    outcomes = {name: count for name, count in names.items() if not name.startswith(_RINGING)}
+    return Counts(outcomes, [names.get(name, 0) for name in _RANGES])

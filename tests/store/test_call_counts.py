@@ -1,0 +1,87 @@
+"""Counts of calls by time, owner and outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from relay.model.call import CallRecord
+from relay.store.call_counts import (
+    ALL,
+    SPANS,
+    Counts,
+    count_calls,
+    counts_of_businesses,
+    owner_of_business,
+    owner_of_peer,
+    read_counts,
+    summed,
+)
+from relay.store.connection import Connection
+from relay.store.database import connect
+from tests.support.places import store_in
+from tests.support.stored import NOW_MS, ended_record
+
+NOW_S = NOW_MS // 1000
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    place, _ = store_in(tmp_path)
+    with closing(connect(place)) as connection:
+        yield connection
+
+
+def record(ended_s: int, **changes: object) -> CallRecord:
+    ended_ms = NOW_MS + 1000 * ended_s
+    times = {"received_at": ended_ms - 900, "ringing_at": ended_ms - 200, "answered_at": None, "ended_at": ended_ms}
+    return ended_record(f"{ended_s}", **{**times, "business": "acme", "peer_out": "carrier", **changes})
+
+
+def test_calls_are_counted_by_minute_for_all_their_owners(connection: Connection) -> None:
+    count_calls(connection, [record(0), record(59, outcome="busy"), record(60, business=None, peer_out=None)])
+    count_calls(connection, [record(61)])
+    read = {
+        owner: {at - NOW_S: counts.outcomes for at, counts in found.items()}
+        for owner in (ALL, owner_of_business("acme"), owner_of_peer("carrier"))
+        if (found := read_counts(connection, owner, 60, NOW_S, NOW_S + 120))
+    }
+    assert read == {
+        "": {0: {"answered": 1, "busy": 1}, 60: {"answered": 2}},
+        "business acme": {0: {"answered": 1, "busy": 1}, 60: {"answered": 1}},
+        "peer carrier": {0: {"answered": 1, "busy": 1}, 60: {"answered": 1}},
+    }
+    for span in SPANS:
+        assert summed(read_counts(connection, ALL, span, 0, NOW_S + 7_200).values()).total == 4
+
+
+def test_the_time_to_the_ringing_is_counted_in_ranges(connection: Connection) -> None:
+    slow = {"ringing_at": NOW_MS - 900 + 6_000, "received_at": NOW_MS - 900}
+    count_calls(connection, [*(record(0) for _ in range(9)), record(0, **slow), record(0, ringing_at=None)])
+    counts = summed(read_counts(connection, ALL, 60, NOW_S, NOW_S + 60).values())
+    assert counts.ringing_s(0.5) == pytest.approx(0.5 + 0.5 * 5 / 9)  # of nine between 0.5 and 1 s
+    assert counts.ringing_s(0.99) == pytest.approx(5 + 2.5 * 0.9)
+    assert Counts({}, [0] * 15).ringing_s(0.5) is None
+    assert Counts({}, [0] * 14 + [1]).ringing_s(0.5) == 60
+
+
+def test_old_spans_go_when_new_ones_come(connection: Connection) -> None:
+    count_calls(connection, [record(0)])
+    count_calls(connection, [record(SPANS[60] + 60)])
+    assert list(read_counts(connection, ALL, 60, 0, NOW_S + 10 * SPANS[60])) == [NOW_S + SPANS[60] + 60]
+    assert len(read_counts(connection, ALL, 3_600, 0, NOW_S + 10 * SPANS[60])) == 2
+
+
+def test_business_users_are_listed_without_a_look_at_all_rows(connection: Connection) -> None:
+    count_calls(connection, [record(0, business="acme"), record(1, business="zeta", outcome="busy"), record(3_601)])
+    found = counts_of_businesses(connection, NOW_S)
+    assert {name: counts.outcomes for name, counts in found.items()} == {
+        "acme": {"answered": 2},
+        "zeta": {"busy": 1},
+    }
+    assert {name: counts.total for name, counts in counts_of_businesses(connection, NOW_S + 3_600).items()} == {
+        "acme": 1
+    }
