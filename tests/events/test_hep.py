@@ -20,8 +20,8 @@ from relay.events import hep
 from relay.events.hep import RTCP, SIP, HepSender, Packet, Packets, encode_packet
 from relay.model.capture import CapturedDialog, CapturedMessage, HepAgent, HepRules, Side, registrations_of
 from relay.net.capture import Ended
+from relay.privacy.canary import STYLES, stuff
 from tests.canary.marks import ALICE
-from tests.canary.stuffing import STYLES, stuff
 from tests.events.conftest import Log
 from tests.support.addresses import CALLER, RELAY, Address, free
 from tests.support.captured import call_id_of
