@@ -24,6 +24,7 @@ from relay.api.backend import ApiSettings, Control, RequestCounts
 from relay.api.server import Address, HttpServer
 from relay.config import Config, load_config
 from relay.config.files import hep_agent
+from relay.console.app import mount_console
 from relay.errors import ConfigError, Refused, RelayError, StoreError
 from relay.events.capture import Keeper
 from relay.events.delivery import Deliverer
@@ -200,7 +201,9 @@ class Backend:
     async def run(self, stop: asyncio.Event) -> int:
         """Run all parts. Returns 0 after `stop`, 1 if a part failed."""
         api = self._config.api
-        server = HttpServer(make_app(self), Address(api.host, api.port, api.certificate, api.key), self._log)
+        app = make_app(self)
+        mount_console(app, self)
+        server = HttpServer(app, Address(api.host, api.port, api.certificate, api.key), self._log)
         tasks = {name: asyncio.create_task(part, name=name) for name, part in self._parts(server).items()}
         stopped = asyncio.create_task(stop.wait())
         self._log.info("backend.ready", pid=os.getpid())

@@ -27,7 +27,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 
 from relay.api import batches, bindings, businesses, calls, filings, groups, keys, numbers, oversight, peers, webhooks
-from relay.api.auth import Authentication, Nonces
+from relay.api.auth import Authentication, Failures, Nonces
 from relay.api.backend import Backend
 from relay.api.context import Needs, lacks
 from relay.api.middleware import HttpMiddleware
@@ -208,6 +208,7 @@ LONG_READS = 4  # concurrent
 
 def make_app(backend: Backend, clock: Callable[[], float] = time.time) -> FastAPI:
     """Build the application on a backend, which must outlive it. `clock` returns Unix seconds."""
+    failures = Failures(backend.settings.failures_per_s)
     app = FastAPI(
         title="relay700",
         docs_url=None,  # FastAPI's pages load scripts from other hosts
@@ -216,7 +217,7 @@ def make_app(backend: Backend, clock: Callable[[], float] = time.time) -> FastAP
         redirect_slashes=False,
         middleware=[
             Middleware(HttpMiddleware, settings=backend.settings, requests=backend.requests, spans=backend.spans),
-            Middleware(Authentication, backend=backend, nonces=Nonces(clock()), clock=clock),
+            Middleware(Authentication, backend=backend, nonces=Nonces(clock()), failures=failures, clock=clock),
         ],
         exception_handlers={
             Refused: _refused,
@@ -229,6 +230,7 @@ def make_app(backend: Backend, clock: Callable[[], float] = time.time) -> FastAP
     app.state.backend = backend
     app.state.long_reads = CapacityLimiter(LONG_READS)
     app.state.binds = Rates()
+    app.state.failures = failures
     app.router.routes.extend(_ROUTES)
     app.state.document = _document()
     return app

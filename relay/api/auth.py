@@ -29,15 +29,19 @@ _BAD_KEY = "the key is unknown, wrong, expired or revoked"
 
 
 class Authentication:
-    """ASGI middleware that puts the authenticated `actor` into `scope["state"]`."""
+    """ASGI middleware that puts the authenticated `actor` into `scope["state"]`.
 
-    def __init__(self, app: ASGIApp, backend: Backend, nonces: Nonces, clock: Callable[[], float]) -> None:
+    A request made in this process has its actor already (`relay.console`). No request from a socket has a state.
+    """
+
+    def __init__(
+        self, app: ASGIApp, backend: Backend, nonces: Nonces, failures: Failures, clock: Callable[[], float]
+    ) -> None:
         self._app = app
         self._backend = backend
         self._clock = clock
-        settings = backend.settings
-        self._requests = Buckets(settings.requests_per_s, settings.burst)
-        self._failures = Buckets(settings.failures_per_s, settings.failures_per_s)
+        self._requests = Buckets(backend.settings.requests_per_s, backend.settings.burst)
+        self._failures = failures
         self._nonces = nonces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,6 +50,9 @@ class Authentication:
             await self._app(scope, receive, send)
             return
         state = scope["state"]
+        if "actor" in state:
+            await self._app(scope, receive, send)
+            return
         try:
             key, receive = await self._authenticate(scope, receive)
         except Refused as refused:
@@ -63,17 +70,17 @@ class Authentication:
             headers = {"retry-after": str(allowance.retry_after_s)} | _rate_headers(allowance)
             await problem_response(state["request_id"], "rate_limited", headers=headers)(scope, receive, send)
             return
-        state["actor"] = Actor(f"key:{key.id}", key.business, key.scopes)
-        state["actor_name"] = f"key:{key.id}"
+        state["actor"] = actor_of(key)
+        state["actor_name"] = state["actor"].name
         await self._app(scope, receive, _with_headers(send, _rate_headers(allowance)))
 
     async def _authenticate(self, scope: Scope, receive: Receive) -> tuple[ApiKey, Receive]:
         """Return the key of the request, and a `receive` that still yields the body. Raises Refused."""
         shown = read_authorization(Headers(scope=scope).get("authorization", ""))
         now_s = self._clock()
-        key = self._backend.reader.read(lambda connection: find_key(connection, self._backend.sealer, shown.key_id))
+        key = stored_key(self._backend, shown.key_id)
         if isinstance(shown, Bearer):
-            return _good(key, now_s, lambda key: key.is_secret(self._backend.sealer, shown.secret)), receive
+            return check_secret(self._backend, key, shown, now_s), receive
         if key is None:
             raise Refused("unauthorised", "authorization", _BAD_KEY)  # no body is read for an unknown key
         body = await Request(scope, receive).body()
@@ -82,13 +89,39 @@ class Authentication:
         return good, _replay(body, receive)
 
     async def _reject(self, scope: Scope, receive: Receive, send: Send, refused: Refused) -> None:
-        client = scope.get("client")
-        allowance = self._failures.take(source_of(client[0]) if client else "", self._clock())
+        allowance = self._failures.take(scope, self._clock())
         headers = {"www-authenticate": 'Bearer realm="relay700", RELAY700'}
         kind, detail = refused.kind, refused.problem
         if not allowance.granted:
             kind, detail, headers = "rate_limited", "", {"retry-after": str(allowance.retry_after_s)}
         await problem_response(scope["state"]["request_id"], kind, detail, headers=headers)(scope, receive, send)
+
+
+class Failures:
+    """Failed authentications by source, of API and console together."""
+
+    def __init__(self, per_s: int) -> None:
+        self._buckets = Buckets(per_s, per_s)
+
+    def take(self, scope: Scope, now_s: float) -> Allowance:
+        """Count one more. If not granted, the client is told to wait instead of why it failed."""
+        client = scope.get("client")
+        return self._buckets.take(source_of(client[0]) if client else "", now_s)
+
+
+def stored_key(backend: Backend, key_id: str) -> ApiKey | None:
+    """The key of the store, good or not. Raises StoreError."""
+    return backend.reader.read(lambda connection: find_key(connection, backend.sealer, key_id))
+
+
+def check_secret(backend: Backend, key: ApiKey | None, shown: Bearer, now_s: float) -> ApiKey:
+    """Return the key if the secret is its own and it is valid. Raises Refused."""
+    return _good(key, now_s, lambda key: key.is_secret(backend.sealer, shown.secret))
+
+
+def actor_of(key: ApiKey) -> Actor:
+    """Who acts with the key."""
+    return Actor(f"key:{key.id}", key.business, key.scopes)
 
 
 def _good(key: ApiKey | None, now_s: float, shows: Callable[[ApiKey], bool]) -> ApiKey:
@@ -183,6 +216,13 @@ def read_authorization(header: str) -> Bearer | Signed:
         case "relay700":
             return _signed(rest)
     raise _unauthorised("missing or malformed: send `Authorization: Bearer rk_ID_SECRET`, or a signed request")
+
+
+def read_bearer(text: str) -> Bearer:
+    """Parse a key as it was handed out, `rk_ID_SECRET`. Raises Refused("unauthorised")."""
+    shown = read_authorization(f"Bearer {text}")
+    assert isinstance(shown, Bearer)
+    return shown
 
 
 def signature(key: bytes, method: str, target: str, ts: int, nonce: str, body: bytes) -> str:

@@ -44,8 +44,8 @@ class HttpMiddleware:
         self._room = Room()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, with its `request_id` in `scope["state"]`."""
-        if scope["type"] != "http":
+        """Serve one request, with its `request_id` in `scope["state"]`; one of the console's has it already."""
+        if scope["type"] != "http" or "request_id" in scope.get("state", ()):
             await self._app(scope, receive, send)
             return
         traceparent = Headers(scope=scope).get("traceparent", "")
@@ -116,7 +116,7 @@ def _mark(headers: MutableHeaders, request_id: str) -> None:
 
 def _template(scope: Scope) -> str:
     route = scope.get("route")
-    return str(getattr(route, "path", "-"))
+    return "-" if route is None else f"{scope.get('root_path', '')}{route.path}"
 
 
 def _declared_length(scope: Scope) -> int:

@@ -61,18 +61,20 @@ _Form = dict[str, Value]
 
 
 def _csv_parts(forms: Iterator[_Form]) -> Iterator[bytes]:
-    yield _csv_lines([CallRecord._fields])
+    yield csv_lines([CallRecord._fields])
     while part := list(islice(forms, PART)):
-        yield _csv_lines([[_cell(value) for value in with_moments(form).values()] for form in part])
+        yield csv_lines([[csv_cell(value) for value in with_moments(form).values()] for form in part])
 
 
-def _csv_lines(rows: Sequence[Sequence[object]]) -> bytes:
+def csv_lines(rows: Sequence[Sequence[object]]) -> bytes:
+    """Lines of CSV."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
     return text.getvalue().encode()
 
 
-def _cell(value: Value) -> Value:
+def csv_cell(value: Value) -> Value:
+    """A value as CSV has it."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

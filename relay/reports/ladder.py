@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from relay.model.call import CallRecord
 from relay.model.capture import CapturedCall, CapturedMessage, Mark, Side
-from relay.model.numbers import is_700
+from relay.model.numbers import is_700, mask_number
 from relay.privacy.capture_mask import CaptureMask, wire
 from relay.privacy.captured import Line, lines_of, shown_name
 from relay.reports.disclosure import printable
@@ -66,6 +66,11 @@ class Ladder(NamedTuple):
     marks: tuple[Mark, ...]
     lost: int
     record: CallRecord | None
+
+    @property
+    def started_at_us(self) -> int:
+        """The time of the first message or mark; 0 if there is none."""
+        return min([row.at_us for row in self.rows[:1]] + [mark.at_us for mark in self.marks[:1]], default=0)
 
 
 class View(NamedTuple):
@@ -220,26 +225,49 @@ def _letter(number: int) -> str:
 
 def ladder_object(ladder: Ladder) -> dict[str, Any]:
     """As `--json` and the API show it; docs/API.md says what the fields mean."""
-    start = ladder.rows[0].at_us if ladder.rows else 0
+    start = ladder.started_at_us
     return {
         "call_id": ladder.call_id,
         "masked": ladder.is_masked,
         "side": ladder.side,
-        "started_at": format_moment(start // 1000) if ladder.rows else None,
+        "started_at": format_moment(start // 1000) if start else None,
         "lost": ladder.lost,
         "lanes": [lane._asdict() for lane in ladder.lanes],
-        "messages": [_row_object(row, start) for row in ladder.rows],
+        "messages": [_row_object(row, ladder) for row in ladder.rows],
         "marks": [{"after_ms": (mark.at_us - start) / 1000, "step": mark.step} for mark in ladder.marks],
     }
 
 
-def _row_object(row: Row, start: int) -> dict[str, Any]:
+def _row_object(row: Row, ladder: Ladder) -> dict[str, Any]:
     values = row._asdict()
     for name in ("at_us", "again_at_us", "lines", "data", "verdicts"):
         del values[name]
+    received = () if row.made_from is None else ladder.rows[row.made_from].lines
+    start = ladder.started_at_us
     return values | {
         "after_ms": (row.at_us - start) / 1000,
         "again_after_ms": [(each - start) / 1000 for each in row.again_at_us],
         "text": printable(row.data.decode("utf-8", "surrogateescape")),
         "crossings": [crossing._asdict() for crossing in row.crossings],
+        "received_lines": [
+            {"text": printable(text), "verdict": verdict} for text, verdict in zip(received, row.verdicts, strict=True)
+        ],
     }
+
+
+def story_of(ladder: Ladder) -> str:
+    """What the record says of the call, in one line; "" without a record."""
+    record = ladder.record
+    if record is None:
+        return ""
+    show = mask_number if ladder.is_masked else str
+    parts = [f"{show(record.caller) or '?'} dialled {show(record.number_dialled)}", record.outcome or "live"]
+    if record.duration_ms is not None:
+        parts.append(f"{record.duration_ms / 1000:.1f} s")
+    if record.ended_by:
+        parts.append(f"ended by {record.ended_by}: {record.end_reason}")
+    if record.sip_status:
+        parts.append(f"SIP {record.sip_status}")
+    if record.q850_cause:
+        parts.append(f"Q.850 {record.q850_cause}")
+    return ", ".join(parts)

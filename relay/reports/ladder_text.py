@@ -8,9 +8,8 @@ from textwrap import wrap
 from typing import Final, Literal, NamedTuple
 
 from relay.model.capture import Mark
-from relay.model.numbers import mask_number
 from relay.reports.disclosure import printable
-from relay.reports.ladder import Crossing, Ladder, Lane, Row
+from relay.reports.ladder import Crossing, Ladder, Lane, Row, story_of
 from relay.service.fields import format_moment
 
 Style = Literal["head", "time", "request", "progress", "success", "failure", "mark", "withheld"]
@@ -52,14 +51,13 @@ class _Drawing:
         self._ladder = ladder
         self._signs = signs
         self._paint = paint
-        self._start = min([row.at_us for row in ladder.rows[:1]] + [mark.at_us for mark in ladder.marks[:1]], default=0)
+        self._start = ladder.started_at_us
         self._attempts = sum(lane.side == "callee" for lane in ladder.lanes)
 
     def head(self) -> Iterator[str]:
         ladder = self._ladder
         yield self._paint(f"{ladder.call_id}  {format_moment(self._start // 1000)}", "head")
-        if ladder.record is not None:
-            yield from wrap(_story(ladder), WIDTH)
+        yield from wrap(story_of(ladder), WIDTH)
         if ladder.lost:
             yield self._paint(f"{ladder.lost} messages are missing: the queue of captured messages was full", "failure")
         if ladder.side:
@@ -156,23 +154,6 @@ def _counted(crossing: Crossing, signs: _Signs) -> str:
 
 def _title(lane: Lane) -> str:
     return " ".join(filter(None, (lane.peer, lane.address)))
-
-
-def _story(ladder: Ladder) -> str:
-    """What the record says of the call, in one line."""
-    record = ladder.record
-    assert record is not None
-    show = mask_number if ladder.is_masked else str
-    parts = [f"{show(record.caller) or '?'} dialled {show(record.number_dialled)}", record.outcome or "live"]
-    if record.duration_ms is not None:
-        parts.append(f"{record.duration_ms / 1000:.1f} s")
-    if record.ended_by:
-        parts.append(f"ended by {record.ended_by}: {record.end_reason}")
-    if record.sip_status:
-        parts.append(f"SIP {record.sip_status}")
-    if record.q850_cause:
-        parts.append(f"Q.850 {record.q850_cause}")
-    return ", ".join(parts)
 
 
 def _style(row: Row) -> Style:

@@ -1,0 +1,256 @@
+"""The console as an ASGI application beside the API: its gate, log-in, static files and error pages.
+
+The gate lets no request through to a page without a session, and no POST without the session's token.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib import resources
+from typing import Final
+from urllib.parse import parse_qsl
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from relay.api.auth import Failures, actor_of, check_secret, read_bearer, stored_key
+from relay.api.backend import Backend
+from relay.console import calls, overview
+from relay.console.ask import Problem
+from relay.console.page import AT, Page, Viewer, get, post, starlette_route
+from relay.console.sessions import (
+    COOKIE,
+    LOGIN_COOKIE,
+    LONGEST_S,
+    Sessions,
+    is_private,
+    is_same,
+    is_tls,
+    new_token,
+)
+from relay.console.words import LANGUAGES, N_
+from relay.errors import Refused, StoreError
+
+_CSP: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+_OPEN: Final = ("/login", "/view")  # pages without a session
+_MOST_FIELDS: Final = 100  # of a form
+_TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_STATIC: Final = {
+    file.name: file.read_bytes() for file in resources.files("relay.console").joinpath("static").iterdir()
+}
+_YEAR_S: Final = 365 * 24 * 3600
+
+
+ROUTES: Final = (*overview.ROUTES, *calls.ROUTES)
+
+
+def mount_console(api: FastAPI, backend: Backend, clock: Callable[[], float] = time.time) -> None:
+    """Serve the console at /console of the API's application."""
+    sessions = Sessions()
+    make = partial(Page, backend=backend, api=api, clock=clock)
+    log_in = LogIn(backend, sessions, api.state.failures, clock)
+    pages = [get("/login", log_in.show), post("/login/enter", log_in.enter), post("/logout", log_in.leave), *ROUTES]
+    console = Starlette(
+        routes=[
+            *(starlette_route(route, make) for route in pages),
+            Route("/view", _set_view),
+            Route("/static/{name}", _static),
+        ],
+        exception_handlers={
+            Problem: partial(_show_problem, make),
+            HTTPException: partial(_show_http_error, make),
+            StoreError: partial(_show_error, make, 503),
+            Exception: partial(_show_error, make, 500),
+        },
+    )
+    api.router.routes += [
+        Route(AT, lambda _: RedirectResponse(f"{AT}/", 308)),
+        Mount(AT, Gate(console, backend, sessions, make, clock)),
+    ]
+
+
+class Gate:
+    """In front of all pages: privacy of the connection, session, key, token of forms, headers of answers."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        backend: Backend,
+        sessions: Sessions,
+        make: Callable[[Request], Page],
+        clock: Callable[[], float],
+    ) -> None:
+        self._app = app
+        self._backend = backend
+        self._sessions = sessions
+        self._make = make
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or answer it."""
+
+        async def send_marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).setdefault("content-security-policy", _CSP)
+            await send(message)
+
+        try:
+            answer = await self._stop(scope, receive)
+        except StoreError:
+            answer = self._make(Request(scope)).error(503)
+        await (self._app if answer is None else answer)(scope, receive, send_marked)
+
+    async def _stop(self, scope: Scope, receive: Receive) -> Response | None:
+        """The answer to a request that reaches no page."""
+        if not is_private(scope):
+            return PlainTextResponse("not found", 404)
+        request, path = Request(scope, receive), scope["path"].removeprefix(AT)
+        if path.startswith("/static/"):
+            return None
+        viewer = self._viewer(request.cookies.get(COOKIE, ""), used=not path.startswith("/stream"))
+        if viewer is not None:
+            actor = actor_of(viewer.key)
+            scope["state"] |= {"viewer": viewer, "actor": actor, "actor_name": actor.name}
+        if viewer is None and not path.startswith(_OPEN):
+            return self._to_login(request)
+        if request.method == "POST":
+            scope["state"]["form"] = form = await _read_form(request)
+            expected = viewer.session.csrf if viewer else request.cookies.get(LOGIN_COOKIE, "")
+            if not is_same(form.get("csrf", ""), expected):
+                return self._make(request).error(403, stale=True)
+        return None
+
+    def _viewer(self, token: str, *, used: bool) -> Viewer | None:
+        """The session of a token, as long as its key is good. Raises StoreError."""
+        now_s = self._clock()
+        session = self._sessions.find(token, now_s, used=used) if token else None
+        if session is None:
+            return None
+        key = stored_key(self._backend, session.key_id)
+        if key is None or not key.is_good(int(now_s * 1000)):
+            self._sessions.end(token)
+            return None
+        return Viewer(session, key)
+
+    def _to_login(self, request: Request) -> Response:
+        if request.headers.get("accept") == "text/event-stream":
+            return PlainTextResponse("the session has ended", 401)
+        page = self._make(request)
+        to = page.path + (f"?{request.url.query}" if request.url.query else "")
+        is_over = COOKIE in request.cookies
+        wanted = to if request.method == "GET" and page.path != "/" else None
+        response = RedirectResponse(page.link("/login", to=wanted, over="1" if is_over else None), 303)
+        response.delete_cookie(COOKIE, path=AT)
+        return response
+
+
+async def _read_form(request: Request) -> dict[str, str]:
+    """The fields of a form; the first value of each."""
+    text = (await request.body()).decode("utf-8", "replace")
+    try:
+        fields = parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        return {}
+    return dict(reversed(fields))
+
+
+# -- Log-in
+
+
+class LogIn:
+    """Begins and ends sessions."""
+
+    def __init__(self, backend: Backend, sessions: Sessions, failures: Failures, clock: Callable[[], float]) -> None:
+        self._backend = backend
+        self._sessions = sessions
+        self._failures = failures
+        self._clock = clock
+
+    async def show(self, page: Page) -> Response:
+        """The form. It carries a token that its cookie has too: another site cannot log anybody in."""
+        return self._form(page, 200, "")
+
+    def _form(self, page: Page, status: int, fault: str) -> Response:
+        token = new_token()
+        response = page.render("login.html", status, token=token, fault=fault, to=page.query.get("to", ""))
+        _set_cookie(page.request, response, LOGIN_COOKIE, token, 3600)
+        return response
+
+    async def enter(self, page: Page) -> Response:
+        """Check the key and begin a session."""
+        now_s = self._clock()
+        try:
+            shown = read_bearer(page.form.get("key", ""))
+            key = check_secret(self._backend, stored_key(self._backend, shown.key_id), shown, now_s)
+        except Refused:
+            if not self._failures.take(page.request.scope, now_s).granted:
+                return self._form(page, 429, page.words(N_("Too many failed attempts: wait a second and try again.")))
+            return self._form(page, 401, page.words(N_("The key is unknown, wrong, expired or revoked.")))
+        to = page.form.get("to", "")
+        response = page.redirect(to if to.startswith("/") else "/")
+        _set_cookie(page.request, response, COOKIE, self._sessions.begin(key.id, now_s), int(LONGEST_S))
+        response.delete_cookie(LOGIN_COOKIE, path=AT)
+        return response
+
+    async def leave(self, page: Page) -> Response:
+        """End the session."""
+        self._sessions.end(page.request.cookies.get(COOKIE, ""))
+        response = page.redirect("/login")
+        response.delete_cookie(COOKIE, path=AT)
+        return response
+
+
+def _set_cookie(request: Request, response: Response, name: str, value: str, age_s: int) -> None:
+    response.set_cookie(
+        name, value, max_age=age_s, path=AT, secure=is_tls(request.scope), httponly=True, samesite="strict"
+    )
+
+
+# -- What needs no session
+
+
+async def _static(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name not in _STATIC:
+        raise HTTPException(404)
+    type_ = _TYPES[name.rpartition(".")[2]]
+    headers = {"cache-control": f"public, max-age={_YEAR_S}, immutable"}
+    return Response(_STATIC[name], headers=headers, media_type=f"{type_}; charset=utf-8")
+
+
+async def _set_view(request: Request) -> Response:
+    """Set language or theme in a cookie, and go back."""
+    to = request.query_params.get("to", "/")
+    response = RedirectResponse(AT + (to if to.startswith("/") else "/"), 303)
+    for name, values in (("language", LANGUAGES), ("theme", ("dark", "light", "auto"))):
+        if (value := request.query_params.get(name, "")) in values:
+            response.set_cookie(name, value, _YEAR_S, path=AT, secure=is_tls(request.scope), samesite="strict")
+    return response
+
+
+# -- Error pages
+
+
+async def _show_problem(make: Callable[[Request], Page], request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return make(request).error(error.status, error)
+
+
+async def _show_http_error(make: Callable[[Request], Page], request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return make(request).error(error.status_code)
+
+
+async def _show_error(make: Callable[[Request], Page], status: int, request: Request, _: Exception) -> Response:
+    return make(request).error(status)

@@ -1,0 +1,100 @@
+"""Requests to the API within this process, with the actor of a session: its scopes, tenants, masks and audit lines."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from relay.store.unit_of_work import Actor
+
+Query = Mapping[str, str | None]
+Json = Any
+
+
+class Problem(Exception):
+    """An error of the API: its problem document."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        super().__init__(document["detail"])
+        self.status: int = document["status"]
+        self.kind: str = document["type"].removeprefix("/problems/")
+        self.detail: str = document["detail"]
+        self.errors: dict[str, str] = {error["field"]: error["problem"] for error in document.get("errors", ())}
+
+
+class Asker:
+    """The API, asked with one key. Paths are written as `/v1/calls/{}`, and their parts given apart."""
+
+    def __init__(self, api: ASGIApp, actor: Actor, request_id: str) -> None:
+        self._api = api
+        self._actor = actor
+        self._request_id = request_id
+
+    async def ask(
+        self, method: str, path: str, *parts: str, query: Query | None = None, body: Json = None, once: str = ""
+    ) -> Json:
+        """The document of the answer. `once`: an Idempotency-Key. Raises Problem."""
+        status, sent = 500, b""
+
+        async def send(message: Message) -> None:
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            else:
+                sent += message.get("body", b"")
+
+        text = b"" if body is None else json.dumps(body).encode()
+        await self._api(self._scope(method, path, parts, query, once), _giving(text), send)
+        document: Json = json.loads(sent) if sent else None
+        if status >= 400:
+            raise Problem(document)
+        return document
+
+    def file(self, path: str, *parts: str, query: Query | None = None) -> ASGIApp:
+        """The answer to a GET as it is, in parts: for files."""
+
+        async def answer(_: Scope, __: Receive, send: Send) -> None:
+            await self._api(self._scope("GET", path, parts, query, ""), _giving(b""), send)
+
+        return answer
+
+    def _scope(self, method: str, path: str, parts: tuple[str, ...], query: Query | None, once: str) -> Scope:
+        where = path.format(*parts)
+        asked = {name: value for name, value in (query or {}).items() if value}
+        headers = [(b"content-type", b"application/json")]
+        if once:
+            headers.append((b"idempotency-key", once.encode()))
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": where,
+            "raw_path": quote(where).encode(),
+            "query_string": urlencode(asked).encode(),
+            "root_path": "",
+            "headers": headers,
+            "client": None,
+            "server": None,
+            "state": {"request_id": self._request_id, "actor": self._actor, "actor_name": self._actor.name},
+        }
+
+
+def _giving(body: bytes) -> Receive:
+    """A `receive` that gives the body."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+def new_once() -> str:
+    """An Idempotency-Key for a form: pressed twice, it acts once."""
+    return secrets.token_urlsafe(12)

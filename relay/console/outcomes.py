@@ -1,0 +1,212 @@
+"""Outcomes of calls in words: what happened, why, and what to do. docs/OPERATIONS.md has the same with SIP."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+from relay.console.words import N_
+
+# good: answered or delivered; calm: a person's doing; refused: a rule's; bad: a fault's
+Class = Literal["good", "calm", "refused", "bad"]
+CLASSES: Final[tuple[Class, ...]] = ("good", "calm", "refused", "bad")
+
+
+class Outcome(NamedTuple):
+    """`title`: two or three words; `why` and `do`: sentences, "" if there is nothing to say."""
+
+    class_: Class
+    title: str
+    why: str = ""
+    do: str = ""
+
+
+_WAIT = N_("Wait, and call again.")
+_NONE = N_("Nothing to do.")
+
+OUTCOMES: Final[dict[str, Outcome]] = {
+    "answered": Outcome("good", N_("answered")),
+    "delivered": Outcome("good", N_("delivered")),
+    "busy": Outcome("calm", N_("busy"), N_("The called phone was busy."), _WAIT),
+    "no_answer": Outcome("calm", N_("no answer"), N_("It rang, and nobody answered."), _WAIT),
+    "cancelled": Outcome("calm", N_("cancelled"), N_("The caller hung up before an answer."), _NONE),
+    "rejected": Outcome("calm", N_("rejected"), N_("The called phone or its network rejected the call."), _NONE),
+    "no_binding": Outcome(
+        "refused",
+        N_("no binding"),
+        N_("This caller has no binding on this number, or it was unbound."),
+        N_("Look at the number's bindings: the caller must be one of its two parties."),
+    ),
+    "expired": Outcome("refused", N_("expired"), N_("The binding had expired."), N_("Bind again, or renew in time.")),
+    "caller_not_allowed": Outcome(
+        "refused",
+        N_("caller not allowed"),
+        N_("The source is no peer, or this peer may not call as this number."),
+        N_("Add the address to the peer's sources, or the number to its numbers, unless it is forged."),
+    ),
+    "frequency_caller": Outcome(
+        "refused",
+        N_("called too often"),
+        N_("This caller has called this number as often as the caps allow."),
+        N_("Wait, or change the caps: policy.caller_caps."),
+    ),
+    "frequency_number": Outcome(
+        "refused",
+        N_("number called too often"),
+        N_("This number was called as often as the caps allow."),
+        N_("Wait, or change the caps: policy.number_caps."),
+    ),
+    "party_not_allowed": Outcome(
+        "refused",
+        N_("party not allowed"),
+        N_("The configuration does not allow this kind of number as a party."),
+        N_("Allow it in numbers.parties, or bind another number."),
+    ),
+    "number_in_text": Outcome(
+        "refused",
+        N_("number in the text"),
+        N_("The text message holds a real number."),
+        N_("Send it without, or let numbers be masked: sms.numbers."),
+    ),
+    "number_unknown": Outcome(
+        "refused",
+        N_("number unknown"),
+        N_("The number dialled is not one of ours, or has too few digits."),
+        N_("Dial all 15 digits; look at the prefixes."),
+    ),
+    "caller_anonymous": Outcome(
+        "refused",
+        N_("caller anonymous"),
+        N_("The caller sends no number."),
+        N_("Have the peer send it, or allow it: policy.anonymous."),
+    ),
+    "caller_international": Outcome(
+        "refused",
+        N_("caller from abroad"),
+        N_("The caller's number is from abroad, which the policy refuses."),
+        N_("Allow it if you must: policy.international."),
+    ),
+    "caller_blacklisted": Outcome(
+        "refused",
+        N_("caller on the blacklist"),
+        N_("The caller is on the business user's blacklist."),
+        N_("Remove the caller from the list if it is there in error."),
+    ),
+    "caller_not_listed": Outcome(
+        "refused",
+        N_("caller not on the whitelist"),
+        N_("The binding lets only callers of the whitelist through."),
+        N_("Add the caller to the list, or change the binding."),
+    ),
+    "direction_barred": Outcome(
+        "refused",
+        N_("direction barred"),
+        N_("The binding allows calls in the other direction only."),
+        N_("Change the direction of the binding."),
+    ),
+    "outside_hours": Outcome(
+        "refused", N_("outside hours"), N_("The call came outside the service hours."), N_("Call within the hours.")
+    ),
+    "number_locked": Outcome(
+        "refused",
+        N_("number locked"),
+        N_("The number is locked: by an operator, or for signs of fraud."),
+        N_("Look at the number's page for the reason, and unlock it."),
+    ),
+    "legacy_ended": Outcome(
+        "refused",
+        N_("old number ended"),
+        N_("The old middle numbers are no longer in service."),
+        N_("Give the parties their 700 number."),
+    ),
+    "own_number": Outcome("refused", N_("own number"), N_("The caller dialled a number that leads back."), _NONE),
+    "no_callee": Outcome(
+        "refused",
+        N_("nobody to call"),
+        N_("The binding has no other party to call now."),
+        N_("Add the missing party, or a member to the group."),
+    ),
+    "not_filed": Outcome(
+        "refused",
+        N_("not filed"),
+        N_("The A number is not filed with the carriers."),
+        N_("File it, then call again."),
+    ),
+    "business_suspended": Outcome(
+        "refused",
+        N_("business suspended"),
+        N_("The business user is suspended."),
+        N_("Resume it once the reason is gone."),
+    ),
+    "business_revoked": Outcome(
+        "refused", N_("business revoked"), N_("The approval of the business user was revoked."), _NONE
+    ),
+    "business_rate": Outcome(
+        "refused",
+        N_("business over its rate"),
+        N_("The business user makes more calls a second than its quota."),
+        N_("Raise max_cps, or call more slowly."),
+    ),
+    "business_busy": Outcome(
+        "refused",
+        N_("business over its calls"),
+        N_("The business user has as many calls at once as its quota."),
+        N_("Raise max_calls, or wait."),
+    ),
+    "number_busy": Outcome(
+        "refused",
+        N_("number over its calls"),
+        N_("The number has as many calls at once as allowed."),
+        N_("Spread the bindings over more numbers, or raise policy.max_calls_per_number."),
+    ),
+    "verification_refused": Outcome(
+        "refused",
+        N_("refused by your hook"),
+        N_("The verification hook refused the call."),
+        N_("Ask who runs the hook."),
+    ),
+    "verification_failed": Outcome(
+        "bad",
+        N_("hook failed"),
+        N_("The verification hook did not answer in time."),
+        N_("See that it runs: verify.url."),
+    ),
+    "unreachable": Outcome(
+        "bad",
+        N_("unreachable"),
+        N_("No peer answered, the phone is off, or no route leads to the number."),
+        N_("Look at the peers on the overview; check the called phone and the routes."),
+    ),
+    "not_secure": Outcome(
+        "refused",
+        N_("not secure"),
+        N_("The call asks for TLS all the way, and one side has none."),
+        N_("Use TLS to the peer, or call a sip: address."),
+    ),
+    "media_failed": Outcome(
+        "bad",
+        N_("media failed"),
+        N_("No rtpengine answered, or the description of the media is too long."),
+        N_("See that rtpengine runs: media.rtpengine."),
+    ),
+    "over_limit": Outcome(
+        "bad",
+        N_("over a limit"),
+        N_("A limit of the relay, or this peer's share of it, was reached."),
+        N_("The log says which; wait, or raise it."),
+    ),
+    "draining": Outcome(
+        "bad", N_("draining"), N_("The relay was about to stop."), N_("Call another node, or after the restart.")
+    ),
+    "store_failed": Outcome(
+        "bad",
+        N_("store failed"),
+        N_("The store did not answer."),
+        N_("Look at its disk or server: the log has the fault."),
+    ),
+    "failed": Outcome(
+        "bad",
+        N_("failed"),
+        N_("The message was faulty, the other side gave an error, or the relay stopped meanwhile."),
+        N_("The ladder shows the message; the end reason says more."),
+    ),
+}

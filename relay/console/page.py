@@ -1,0 +1,264 @@
+"""What a page is made with: the viewer, the API asked with the viewer's key, words, times, links, templates."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from relay.api.backend import Backend
+from relay.console.ask import Asker, Json, Problem, Query, new_once
+from relay.console.outcomes import OUTCOMES
+from relay.console.sessions import Session
+from relay.console.words import N_, Language, language_of, length_of, local_time, translate, with_zone, zone_of
+from relay.store.keys import ApiKey
+
+AT: Final = "/console"
+
+
+class Place(NamedTuple):
+    """An entry of the navigation. `needs`: the scope without which it is not shown, "" for none."""
+
+    title: str
+    path: str
+    needs: str
+
+
+PLACES: Final = (
+    Place(N_("Overview"), "/", ""),
+    Place(N_("Calls"), "/calls", "calls:read"),
+    Place(N_("Live calls"), "/live", "calls:read"),
+    Place(N_("Bindings"), "/bindings", "bindings:read"),
+    Place(N_("Numbers"), "/numbers", "numbers:read"),
+    Place(N_("Businesses"), "/businesses", "operator"),
+    Place(N_("Webhooks"), "/webhooks", "webhooks"),
+    Place(N_("Audit log"), "/audit", "operator"),
+    Place(N_("Bans"), "/bans", "operator"),
+)
+
+
+class Viewer(NamedTuple):
+    """Who looks: the session and its key, read from the store for this request."""
+
+    session: Session
+    key: ApiKey
+
+
+class Page:
+    """One request for a page."""
+
+    def __init__(self, request: Request, backend: Backend, api: Any, clock: Callable[[], float]) -> None:
+        self.request = request
+        self.backend = backend
+        self.now_s = clock()
+        cookies = request.cookies
+        self.language: Language = language_of(cookies.get("language"), request.headers.get("accept-language", ""))
+        self.zone = zone_of(cookies.get("zone"))
+        self.theme = cookies.get("theme") if cookies.get("theme") in ("dark", "light") else ""
+        self.words = translate(self.language)
+        self.viewer: Viewer | None = request.scope["state"].get("viewer")
+        self.form: Mapping[str, str] = request.scope["state"].get("form", {})
+        self._api = api
+
+    # -- who looks
+
+    @property
+    def session(self) -> Session:
+        assert self.viewer is not None, "the gate lets only log-in pages through without a session"
+        return self.viewer.session
+
+    @property
+    def business(self) -> str | None:
+        """The business user whose data is visible; None for an operator, or before log-in."""
+        return self.viewer.key.business if self.viewer else None
+
+    def may(self, *scopes: str) -> bool:
+        """Whether the viewer's key has all these scopes: what it has not, it is not shown."""
+        return self.viewer is not None and all(scope in self.viewer.key.scopes for scope in scopes if scope)
+
+    @property
+    def places(self) -> list[Place]:
+        """The navigation, as far as the key goes."""
+        return [place for place in PLACES if self.may(place.needs)]
+
+    # -- the API
+
+    @property
+    def asker(self) -> Asker:
+        return Asker(self._api, self.request.state.actor, self.request.state.request_id)
+
+    async def get(self, path: str, *parts: str, **query: str | None) -> Json:
+        """The document of a GET. Raises Problem, for which the console has pages."""
+        return await self.asker.ask("GET", path, *parts, query=query)
+
+    async def act(
+        self, to: str, done: str, method: str, path: str, *parts: str, query: Query | None = None, body: Json = None
+    ) -> Response:
+        """Change something, and show the page `to` with the notice `done`, or with the API's refusal."""
+        try:
+            await self.asker.ask(method, path, *parts, query=query, body=body, once=self.form.get("once", ""))
+        except Problem as problem:
+            self.notice("bad", " ".join([problem.detail, *self.others(problem)]))
+        else:
+            self.notice("good", self.words(done))
+        return self.redirect(to)
+
+    @staticmethod
+    def others(problem: Problem) -> list[str]:
+        """The problems of fields that the detail does not quote."""
+        return [f"{field}: {text}" for field, text in problem.errors.items() if text not in problem.detail]
+
+    @property
+    def reveal(self) -> dict[str, str | None]:
+        """The query that shows real numbers, if the form of the eye was sent with a reason: never part of a URL."""
+        reason = self.form.get("reason", "").strip()
+        return {"reveal": "true", "reason": reason} if "reveal" in self.form else {}
+
+    # -- answers
+
+    def render(self, template: str, status: int = 200, **values: Any) -> Response:
+        """The page of a template."""
+        notices: list[Any] = []
+        if self.viewer is not None:
+            notices, self.session.notices = self.session.notices, []
+        text = _environment(self.language).get_template(template).render(page=self, notices=notices, **values)
+        return Response(text, status, media_type="text/html; charset=utf-8")
+
+    def error(self, status: int, problem: Problem | None = None, *, stale: bool = False) -> Response:
+        """The page of an error. `stale`: the token of a form is not the session's."""
+        return self.render("error.html", status, code=status, problem=problem, stale=stale)
+
+    def redirect(self, to: str) -> Response:
+        """Go on to another page of the console; `to` is a path without /console."""
+        return RedirectResponse(AT + to, 303)
+
+    def go(self, path: str, **query: str | None) -> Response:
+        """Go on to a page with a query."""
+        return RedirectResponse(self.link(path, **query), 303)
+
+    def notice(self, kind: Any, text: str) -> None:
+        """Show a line on the next page."""
+        self.session.notices.append((kind, text))
+
+    # -- for templates
+
+    @property
+    def path(self) -> str:
+        """The path of this page, without /console."""
+        return str(self.request.url.path).removeprefix(AT) or "/"
+
+    @property
+    def here(self) -> str:
+        """This page with its query, without /console."""
+        query = self.request.url.query
+        return self.path + (f"?{query}" if query else "")
+
+    def is_at(self, place: Place) -> bool:
+        """Whether this page is the place, or one below it."""
+        return self.path == place.path or (place.path != "/" and self.path.startswith(f"{place.path}/"))
+
+    def outcome(self, name: str) -> str:
+        """An outcome in words."""
+        return self.words(OUTCOMES[name].title if name in OUTCOMES else name)
+
+    @staticmethod
+    def class_of(name: str) -> str:
+        """The class of an outcome, which has a colour."""
+        return OUTCOMES[name].class_ if name in OUTCOMES else "bad"
+
+    @property
+    def query(self) -> dict[str, str]:
+        return dict(self.request.query_params)
+
+    def link(self, path: str, **query: str | None) -> str:
+        """The URL of a page of the console."""
+        given = {name.rstrip("_"): value for name, value in query.items() if value}
+        return AT + path + (f"?{urlencode(given)}" if given else "")
+
+    def same(self, **changes: str | None) -> str:
+        """This page's URL with other values in its query."""
+        return self.link(self.path, **{**self.query, **changes})
+
+    def asset(self, name: str) -> str:
+        """The URL of a static file."""
+        return f"{AT}/static/{name}?v={VERSION}"
+
+    def local(self, moment: str, *, exact: bool = False) -> str:
+        return local_time(moment, self.zone, self.now_s, exact=exact)
+
+    def given(self, *names: str) -> dict[str, str | None]:
+        """Values of the query by name, times with the viewer's zone (`since`, `until` and `at`)."""
+        values = {name: value.strip() for name in names if (value := self.query.get(name))}
+        for name in ("since", "until", "at"):
+            if name in values:
+                values[name] = with_zone(values[name], self.zone)
+        return dict(values)
+
+    length = staticmethod(length_of)
+    once = staticmethod(new_once)
+
+
+VERSION: Final = version("relay700")
+
+
+@cache
+def _environment(language: Language) -> Environment:
+    """Templates with the words of a language. Everything from outside is escaped: no template turns that off."""
+    environment = Environment(
+        loader=PackageLoader("relay.console"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
+    )
+    words = translate(language)
+    environment.install_gettext_callables(  # type: ignore[attr-defined]
+        words, lambda one, many, count: words(one if count == 1 else many), newstyle=True
+    )
+    return environment
+
+
+# -- Routes
+
+Show = Callable[[Page], Awaitable[Response]]
+
+
+class PageRoute(NamedTuple):
+    """A page: who may see it, and what shows it. Forms are POSTs with the token that the gate has checked."""
+
+    path: str
+    show: Show
+    needs: str = ""
+    methods: tuple[str, ...] = ("GET",)
+
+
+def get(path: str, show: Show, needs: str = "") -> PageRoute:
+    """A page that is read; it may also be sent the form of the eye, which asks for real numbers with a reason."""
+    return PageRoute(path, show, needs, ("GET", "POST"))
+
+
+def post(path: str, act: Show, needs: str = "") -> PageRoute:
+    """An action: the answer leads to a page."""
+    return PageRoute(path, act, needs, ("POST",))
+
+
+def starlette_route(route: PageRoute, make: Callable[[Request], Page]) -> Route:
+    """The route for Starlette, whose template the log names. A key without the scope gets the API's refusal."""
+
+    async def endpoint(request: Request) -> Response:
+        request.scope["route"] = made
+        page = make(request)
+        if not page.may(route.needs) and route.needs:
+            return page.error(403)
+        return await route.show(page)
+
+    made = Route(route.path, endpoint, methods=list(route.methods))
+    return made

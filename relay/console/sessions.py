@@ -1,0 +1,101 @@
+"""Sessions of the console: in this process's memory, begun with an API key, ended with it.
+
+A session holds the id of its key, never its secret. A cookie holds the session's token, memory its hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from starlette.types import Scope
+
+IDLE_S: Final = 30 * 60.0
+LONGEST_S: Final = 12 * 3600.0
+MOST: Final = 1_000  # sessions; beyond it the one unused for longest ends
+COOKIE: Final = "relay700_session"
+LOGIN_COOKIE: Final = "relay700_login"  # what the log-in form must repeat: there is no session yet
+
+
+def new_token() -> str:
+    """256 random bits."""
+    return secrets.token_urlsafe(32)
+
+
+@dataclass(slots=True)
+class Session:
+    """One person with one key. Times are Unix seconds."""
+
+    key_id: str
+    began_s: float
+    used_s: float
+    csrf: str = field(default_factory=new_token, repr=False)
+    notices: list[tuple[Literal["good", "bad"], str]] = field(default_factory=list)  # for the next page
+    streams: int = 0  # open streams of live figures
+
+    def is_over(self, now_s: float) -> bool:
+        return now_s - self.used_s > IDLE_S or now_s - self.began_s > LONGEST_S
+
+
+class Sessions:
+    """All sessions of this process."""
+
+    def __init__(self) -> None:
+        self._by_hash: OrderedDict[bytes, Session] = OrderedDict()  # the one unused for longest first
+
+    def begin(self, key_id: str, now_s: float) -> str:
+        """Begin a session and return its token."""
+        token = new_token()
+        self._by_hash[_hash(token)] = Session(key_id, now_s, now_s)
+        while len(self._by_hash) > MOST:
+            self._by_hash.popitem(last=False)
+        return token
+
+    def find(self, token: str, now_s: float, *, used: bool = True) -> Session | None:
+        """The session of a token; None if there is none or it is over. `used`: a person asked, not a stream."""
+        hash_ = _hash(token)
+        session = self._by_hash.get(hash_)
+        if session is None:
+            return None
+        if session.is_over(now_s):
+            del self._by_hash[hash_]
+            return None
+        if used:
+            session.used_s = now_s
+            self._by_hash.move_to_end(hash_)
+        return session
+
+    def end(self, token: str) -> None:
+        self._by_hash.pop(_hash(token), None)
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def is_same(shown: str, expected: str) -> bool:
+    """Whether a form repeats its token, compared in constant time."""
+    return bool(expected) and hmac.compare_digest(shown.encode(), expected.encode())
+
+
+# -- Whether the console may be served on a connection at all
+
+
+def is_private(scope: Scope) -> bool:
+    """Whether nobody on the way can read the page: TLS, or this machine's own addresses."""
+    server = scope.get("server")
+    return is_tls(scope) or server is None or _is_loopback(server[0])
+
+
+def is_tls(scope: Scope) -> bool:
+    """Whether the browser's connection is TLS: ours, or that of the proxy on this machine."""
+    forwarded = dict(scope["headers"]).get(b"x-forwarded-proto", b"")
+    return "https" in (scope["scheme"], forwarded.decode("latin-1"))
+
+
+def _is_loopback(host: str) -> bool:
+    return host.startswith("127.") or host in ("::1", "localhost")

@@ -1,0 +1,101 @@
+"""Tables of the API's lists: columns, filters in the URL, one page at a time, and the same rows as CSV or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
+from urllib.parse import quote
+
+from starlette.responses import Response
+
+from relay.console.ask import Json, Problem
+from relay.console.page import Page
+from relay.reports.export import csv_cell, csv_lines
+
+# How a value is shown. id: short, copies as a whole; flag: yes or no; tags: a list of short texts
+Kind = Literal["text", "id", "mono", "number", "moment", "length", "outcome", "state", "flag", "tags"]
+ROWS: Final = "50"
+
+
+class Column(NamedTuple):
+    """A column. `name`: the field of an item; `link`: where its values lead, such as "/calls/{call_id}"."""
+
+    name: str
+    title: str
+    kind: Kind = "text"
+    link: str = ""
+
+    def to(self, item: Mapping[str, Any]) -> str:
+        """The path that an item's value leads to, "" for none."""
+        if not self.link or item.get(self.name) is None:
+            return ""
+        return self.link.format_map({name: quote(str(value), safe="") for name, value in item.items()})
+
+
+class Filter(NamedTuple):
+    """A field of the search form, named as the API's query parameter."""
+
+    name: str
+    title: str
+    kind: Literal["text", "choice", "time", "number"] = "text"
+    choices: Sequence[str] = ()
+    needs: str = ""  # shown only to keys with this scope
+
+
+class Listing(NamedTuple):
+    """A list of the API. `path`: as `Asker.ask` takes it; `empty`: what to say of none."""
+
+    title: str
+    path: str
+    columns: tuple[Column, ...]
+    empty: str
+    filters: tuple[Filter, ...] = ()
+    template: str = "list.html"
+    has_parties: bool = False  # whether the list may be revealed
+
+
+async def show_list(page: Page, listing: Listing, *parts: str, **values: Any) -> Response:
+    """The page of a list; with `format` in the query its rows as a file. A faulty filter is named beside its field."""
+    query = page.given(*(each.name for each in shown_filters(page, listing)), "cursor")
+    faults: dict[str, str] = {}
+    document: Json = {"items": [], "next": None}
+    try:
+        document = await page.get(listing.path, *parts, limit=page.query.get("limit", ROWS), **query, **page.reveal)
+    except Problem as problem:
+        if problem.kind != "invalid" or not query:
+            raise
+        faults = problem.errors or {"": problem.detail}
+    if (format_ := page.query.get("format")) in ("csv", "json") and not faults:
+        return as_file(document["items"], format_, listing.path.rpartition("/")[2])
+    status = 400 if faults else 200
+    return page.render(
+        listing.template,
+        status,
+        listing=listing,
+        filters=shown_filters(page, listing),
+        document=document,
+        faults=faults,
+        revealed=bool(page.reveal),
+        **values,
+    )
+
+
+def shown_filters(page: Page, listing: Listing) -> list[Filter]:
+    """The filters for this viewer."""
+    return [each for each in listing.filters if page.may(each.needs)]
+
+
+def as_file(items: list[dict[str, Any]], format_: str, name: str) -> Response:
+    """Rows as a file: CSV with a header line, or a JSON array."""
+    if format_ == "json":
+        body, type_ = json.dumps(items, ensure_ascii=False, indent=1).encode(), "application/json"
+    else:
+        names = list(items[0]) if items else []
+        rows = [[csv_cell(_flat(item[name])) for name in names] for item in items]
+        body, type_ = csv_lines([names, *rows]), "text/csv; charset=utf-8"
+    return Response(body, headers={"content-disposition": f'attachment; filename="{name}.{format_}"'}, media_type=type_)
+
+
+def _flat(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value

@@ -1,0 +1,88 @@
+"""The console in Chinese and English: catalogs by Babel, the language of a request, and its times.
+
+Messages are written in English in templates and code; `locale/zh.po` has the Chinese ones. It is read at start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, tzinfo
+from functools import cache
+from importlib import resources
+from typing import Final, Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from babel.messages.pofile import read_po
+
+from relay.service.fields import CHINA
+
+Language = Literal["zh", "en"]
+LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
+
+
+def N_(message: str) -> str:
+    """Mark a message that is translated where it is shown."""
+    return message
+
+
+@cache
+def catalog() -> dict[str, str]:
+    """The Chinese messages by the English ones."""
+    with resources.files("relay.console").joinpath("locale/zh.po").open("rb") as file:
+        return {str(message.id): str(message.string) for message in read_po(file) if message.id and message.string}
+
+
+def translate(language: Language) -> Callable[[str], str]:
+    """The translation of messages into a language."""
+    if language == "en":
+        return str
+    known = catalog()
+    return lambda message: known.get(message, message)
+
+
+def language_of(cookie: str | None, accepted: str) -> Language:
+    """The language chosen by the switch, else the first known one of Accept-Language, else English."""
+    for language in LANGUAGES:
+        if cookie == language:
+            return language
+    for part in accepted.lower().split(",", 16):
+        for language in LANGUAGES:
+            if part.strip().startswith(language):
+                return language
+    return "en"
+
+
+def zone_of(name: str | None) -> tzinfo:
+    """The viewer's time zone, as the browser names it; China's if it names none that this machine knows."""
+    try:
+        return ZoneInfo(name) if name else CHINA
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return CHINA
+
+
+def with_zone(written: str, zone: tzinfo) -> str:
+    """A time of a form, which has no zone, as the API reads it; other text as it is."""
+    try:
+        moment = datetime.fromisoformat(written)
+    except ValueError:
+        return written
+    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(CHINA).isoformat()
+
+
+def local_time(moment: str, zone: tzinfo, now_s: float, *, exact: bool = False) -> str:
+    """A moment of the API in the viewer's zone: the year only if it is another one. `exact`: with milliseconds."""
+    local = datetime.fromisoformat(moment).astimezone(zone)
+    day = "%m-%d" if local.year == datetime.fromtimestamp(now_s, UTC).astimezone(zone).year else "%Y-%m-%d"
+    text = local.strftime(f"{day} %H:%M:%S")
+    return f"{text}.{local.microsecond // 1000:03}" if exact else text
+
+
+def length_of(milliseconds: float) -> str:
+    """A length of time as people read it: 812 ms, 4.31 s, 2:14, 1:02:14."""
+    if milliseconds < 1000:
+        return f"{milliseconds:.0f} ms" if milliseconds >= 10 or milliseconds == 0 else f"{milliseconds:.1f} ms"
+    if milliseconds < 60_000:
+        return f"{milliseconds / 1000:.2f} s"
+    minutes, seconds = divmod(round(milliseconds / 1000), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,31 @@
+"""A ladder as one self-contained HTML file, without scripts. The console has the same macros in its pages.
+
+Text of peers is hostile: every value is escaped.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from importlib.metadata import version
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from relay.reports.ladder import Ladder, ladder_object, story_of
+
+
+def ladder_html(ladder: Ladder) -> str:
+    """The file, to attach to a ticket."""
+    environment = Environment(
+        loader=PackageLoader("relay.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
+    )
+    environment.install_null_translations(newstyle=True)  # type: ignore[attr-defined]
+    css = resources.files("relay.reports").joinpath("templates/ladder.css").read_text("utf-8")
+    return environment.get_template("ladder_page.html").render(
+        it=ladder_object(ladder), story=story_of(ladder), css=Markup(css), version=version("relay700")
+    )

@@ -1,0 +1,60 @@
+"""Sessions in memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.console.sessions import IDLE_S, LONGEST_S, MOST, Sessions, is_private, is_same
+
+
+def test_a_session_is_found_by_its_token_until_it_is_over() -> None:
+    sessions = Sessions()
+    token = sessions.begin("key", 0)
+    assert (found := sessions.find(token, IDLE_S)) is not None and found.key_id == "key"
+    assert sessions.find("other", 0) is None
+    assert sessions.find(token, 2 * IDLE_S + 1) is None
+    assert sessions.find(token, 0) is None  # it does not come back with the clock
+
+
+def test_a_stream_does_not_keep_a_session_alive() -> None:
+    sessions = Sessions()
+    token = sessions.begin("key", 0)
+    assert sessions.find(token, IDLE_S, used=False)
+    assert sessions.find(token, IDLE_S + 1) is None
+
+
+def test_a_session_used_all_day_ends() -> None:
+    sessions = Sessions()
+    token = sessions.begin("key", 0)
+    for now_s in range(0, int(LONGEST_S) + 1, 600):
+        assert sessions.find(token, now_s)
+    assert sessions.find(token, LONGEST_S + 1) is None
+
+
+def test_the_session_unused_for_longest_gives_way() -> None:
+    sessions = Sessions()
+    first, second = sessions.begin("first", 0), sessions.begin("second", 0)
+    assert sessions.find(first, 1)
+    for n in range(MOST - 1):
+        sessions.begin(f"{n}", 2)
+    assert sessions.find(first, 3) and not sessions.find(second, 3)
+
+
+def test_an_empty_token_is_never_the_same() -> None:
+    assert is_same("a", "a")
+    assert not is_same("", "") and not is_same("b", "a") and not is_same("é", "e")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "server", "forwarded", "private"),
+    [
+        ("https", ("192.0.2.1", 443), "", True),
+        ("http", ("192.0.2.1", 80), "", False),
+        ("http", ("192.0.2.1", 80), "https", True),
+        ("http", ("127.0.0.1", 8700), "", True),
+        ("http", ("::1", 8700), "", True),
+    ],
+)
+def test_a_console_needs_tls_or_loopback(scheme: str, server: tuple[str, int], forwarded: str, private: bool) -> None:
+    headers = [(b"x-forwarded-proto", forwarded.encode())] if forwarded else []
+    assert is_private({"scheme": scheme, "server": server, "headers": headers}) == private
