@@ -1,11 +1,11 @@
-"""Control-socket queries about live calls, for the backend and the commands. Only `hang_up` changes anything."""
+"""Control-socket queries about calls, for the backend and the commands. Only `hang_up` changes anything."""
 
 from __future__ import annotations
 
 import asyncio
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -13,16 +13,25 @@ from relay.call import engine as engine_module
 from relay.call.engine import Engine
 from relay.defence.limits import Rates
 from relay.errors import Refused
-from relay.model.call import CallRecord
+from relay.model.call import CallRecord, Refusal
 from relay.net.capture import Capture
-from relay.net.control import Answer, BanAnswers
+from relay.net.control import Answer, BanAnswers, Handlers
 from relay.net.driver import Driver
 from relay.net.rtpengine import Rtpengine
+from relay.policy.call_policy import CallPolicy
+from relay.policy.evaluate import LookupResult
+from relay.policy.explain import Call, Running, explain
+from relay.policy.figures import Counts
+from relay.policy.rules import Rules
 from relay.reports.disclosure import record_form
+from relay.reports.explain import explanation_form, only_of, peer_named
 
 if TYPE_CHECKING:
     from relay.net.verify import Verifier
 
+# number, caller, Unix seconds -> look-up, counts of the store; None: those in memory
+Peek = Callable[[str, str, float, Rules], Awaitable[tuple[LookupResult | Refusal, Counts | None]]]
+EXPLANATIONS_PER_S = 20  # per business, and for the operator
 HANG_UPS_PER_S = 20  # per business, and for the operator: each one searches all calls
 
 
@@ -36,15 +45,19 @@ class Answers:
         socket_counts: Callable[[], dict[str, int]],
         rtpengine: Rtpengine | None,
         verifier: Verifier | None,
-        policy_counts: Callable[[], dict[str, dict[str, int]]] = dict,
+        policy: CallPolicy,
+        peek: Peek,
         capture: Capture | None = None,
     ) -> None:
+        """`peek` looks up a call and counts none."""
         self._engine = engine
         self._driver = driver
         self._socket_counts = socket_counts
         self._rtpengine = rtpengine
         self._verifier = verifier
-        self._policy_counts = policy_counts
+        self._policy = policy
+        self._peek = peek
+        self._explanations = Rates()
         self._capture = capture
         self._bans = BanAnswers(engine.bans)
         self._hang_ups = Rates()
@@ -52,7 +65,7 @@ class Answers:
         self._live_until = 0.0
         self._build = {"build_info": {f"{version('relay700')} {platform.python_version()} {_is_compiled()}": 1}}
 
-    def by_name(self) -> Mapping[str, Callable[..., Answer]]:
+    def by_name(self) -> Handlers:
         """The handlers by command name."""
         return {
             "statistics": self.statistics,
@@ -61,6 +74,7 @@ class Answers:
             "hang_up": self.hang_up,
             "peers": self.peers,
             "spans": self.spans,
+            "explain": self.explain,
             **self._bans.by_name(),
         }
 
@@ -77,7 +91,7 @@ class Answers:
             **self._build,
             "commit_wait_seconds": self._driver.commit_wait_s(time.monotonic()),
             "loop_lag_seconds": self._driver.pace.longest_s(time.monotonic()),
-            **self._policy_counts(),
+            **self._policy.statistics(),
             **self._peer_gauges(),
             **(self._rtpengine.statistics() if self._rtpengine else {}),
             **(self._capture.statistics() if self._capture else {}),
@@ -102,6 +116,20 @@ class Answers:
         return {
             "peers": [peer._asdict() | {"targets": [target._asdict() for target in peer.targets]} for peer in peers]
         }
+
+    async def explain(self, number: str, caller: str, peer: str | None = None, business: str | None = None) -> Answer:
+        """Explain a call as it would be now, and make none. Raises Refused above `EXPLANATIONS_PER_S`.
+
+        `business`: the requester, to whom bindings of others are none; None: the operator.
+        """
+        engine, policy, now = self._engine, self._policy, time.monotonic()
+        if not self._explanations.admit(business or "", EXPLANATIONS_PER_S, now):
+            raise Refused("rate_limited", "", f"at most {EXPLANATIONS_PER_S} explanations per second")
+        call = Call(number, caller, now + engine.clock_offset_s, peer_named(engine.settings, peer))
+        found, counts = await self._peek(number, caller, call.unix_s, policy.rules)
+        running = Running(policy, engine, now)
+        told = explain(call, only_of(found, business), policy.rules, engine.settings, running, counts=counts)
+        return explanation_form(call, told, "relay", for_operator=business is None)
 
     def live(self, business: str | None = None, most: int = 1_000, reveal: bool = False) -> Answer:
         """The newest `most` live or ringing calls, of one or all businesses. Numbers are masked unless `reveal`."""

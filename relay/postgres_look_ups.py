@@ -40,6 +40,7 @@ class PostgresLookUps:
         self.apply_config = self._reader.apply_config
         self.open = self._reader.open
         self.close = self._reader.close
+        self.peek = self._reader.peek
         self._looks = 0
 
     def fetch(self, number: str, caller: str, unix_s: float) -> Refusal:

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Final
 
 from structlog.typing import FilteringBoundLogger
 
-from relay.admin import Answers
+from relay.admin import Answers, Peek
 from relay.call.engine import Engine
 from relay.call.recovery import KeptAttempt
 from relay.config import Config
 from relay.config.engine import read_sounds
 from relay.defence.limits import SharedLimits
 from relay.log import STANDARD_OUTPUT, ended_calls, reporter
-from relay.model.call import CallRecord
+from relay.model.call import CallRecord, Refusal
 from relay.net.capture import Capture
 from relay.net.control import BanLog
 from relay.net.driver import Driver
@@ -32,6 +32,9 @@ from relay.net.rtpengine import Rtpengine
 from relay.net.tls import read_secret
 from relay.net.transports import Transports
 from relay.policy.call_policy import CallPolicy
+from relay.policy.evaluate import LookupResult
+from relay.policy.figures import Counts
+from relay.policy.rules import Rules
 from relay.store.journal.attempts import AttemptFile
 from relay.store.journal.queue import JournalQueue
 from relay.store.journal.rows import LiveCall
@@ -95,7 +98,8 @@ class SipService:
             self._transports.statistics,
             self._rtpengine,
             self._verifier,
-            self._gate.statistics,
+            gate,
+            _peek_in_file(reader) if isinstance(reader, RouteReader) else reader.peek,
             capture,
         )
         self.limits = _shared_limits(self._engine, self._gate)
@@ -233,6 +237,17 @@ class SipService:
 
     def _warn(self, event: str, fields: dict[str, object]) -> None:
         self._log.warning(event, **fields)
+
+
+def _peek_in_file(reader: RouteReader) -> Peek:
+    """A look-up in a file counts none by itself."""
+
+    async def peek(
+        number: str, caller: str, unix_s: float, rules: Rules
+    ) -> tuple[LookupResult | Refusal, Counts | None]:
+        return reader.fetch(number, caller, unix_s), None
+
+    return peek
 
 
 def _shared_limits(engine: Engine, gate: CallPolicy) -> SharedLimits:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from relay.admin import HANG_UPS_PER_S, Answers
+from relay.admin import EXPLANATIONS_PER_S, HANG_UPS_PER_S, Answers
 from relay.call.engine import Engine
 from relay.errors import Refused
+from relay.model.call import Refusal
 from relay.model.settings import StreamLimits
 from relay.net.driver import Driver
 from relay.net.transports import Transports
 from relay.policy.call_policy import CallPolicy
+from relay.policy.evaluate import LookupResult
 from relay.policy.rules import Rules
 from relay.sip_service import tokens
 from relay.store.journal.attempts import AttemptFile
@@ -22,6 +24,7 @@ from relay.store.sqlite.lookup import RouteReader
 from tests.call.support import settings
 from tests.net.support import Log
 from tests.support.places import new_store
+from tests.support.stored import A, X
 
 
 @pytest.fixture
@@ -36,7 +39,12 @@ async def answers(tmp_path: Path) -> Answers:
     queue = journal.queue
     kept = AttemptFile(tmp_path / "relay.db.attempts", sealer, lambda event, fields: None)
     driver = Driver(*(engine, transports, gate.route, queue.append, queue.tell, kept, log.logger, log.ended))
-    return Answers(engine, driver, dict, None, None)
+    reader = RouteReader(path, sealer, Rules(), lambda *_: None)
+
+    async def peek(number: str, caller: str, unix_s: float, _: Rules) -> tuple[LookupResult | Refusal, None]:
+        return reader.fetch(number, caller, unix_s), None
+
+    return Answers(engine, driver, dict, None, None, gate, peek)
 
 
 def refused(answers: Answers, business: str | None) -> str:
@@ -65,3 +73,22 @@ async def test_an_unknown_call_is_not_found(answers: Answers) -> None:
     with pytest.raises(Refused) as error:
         answers.hang_up("no such call", dry_run=True)
     assert error.value.kind == "not_found"
+
+
+async def test_an_explanation_is_of_the_running_relay_and_changes_no_count(answers: Answers) -> None:
+    told = await answers.explain(X, A, "pbx")
+    assert (told["outcome"], told["source"], told["peer"]) == ("number_unknown", "relay", "pbx")
+    assert (await answers.explain("1", A))["outcome"] == "number_unknown"
+    with pytest.raises(Refused) as error:
+        await answers.explain(X, A, "nobody")
+    assert error.value.kind == "not_found"
+    assert "refused_too_often" in answers.statistics()
+
+
+async def test_explanations_are_rate_limited_per_business(answers: Answers) -> None:
+    for _ in range(EXPLANATIONS_PER_S):
+        await answers.explain(X, A, business="greedy")
+    with pytest.raises(Refused) as error:
+        await answers.explain(X, A, business="greedy")
+    assert error.value.kind == "rate_limited"
+    assert (await answers.explain(X, A, business="other"))["targets"] == []

@@ -26,7 +26,20 @@ from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 
-from relay.api import batches, bindings, businesses, calls, filings, groups, keys, numbers, oversight, peers, webhooks
+from relay.api import (
+    batches,
+    bindings,
+    businesses,
+    calls,
+    explain,
+    filings,
+    groups,
+    keys,
+    numbers,
+    oversight,
+    peers,
+    webhooks,
+)
 from relay.api.auth import Authentication, Failures, Nonces
 from relay.api.backend import Backend
 from relay.api.context import Needs, lacks
@@ -193,6 +206,7 @@ _ROUTERS = (
     numbers.pool_router,
     calls.router,
     calls.recording_router,
+    explain.router,
     businesses.router,
     keys.router,
     webhooks.router,

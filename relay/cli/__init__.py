@@ -35,6 +35,7 @@ _COMMANDS = {
     "lists": "relay.cli.groups",
     "filings": "relay.cli.groups",
     "calls": "relay.cli.calls",
+    "explain": "relay.cli.explain",
     "recordings": "relay.cli.calls",
     "traceback": "relay.cli.oversight",
     "evidence": "relay.cli.oversight",

@@ -139,6 +139,15 @@ def find_number(connection: Connection, number: str, now_ms: int) -> Number | No
     return None if row is None else _number(row)
 
 
+def is_held_by(connection: Connection, number: str, business: str) -> bool:
+    """Whether bindings of this business user are on the number, or rest on it. One row by its key, whatever the answer.
+
+    A legacy or unknown number is held by nobody.
+    """
+    row = connection.execute("SELECT holder FROM number WHERE number = ?", (number,)).fetchone()
+    return row is not None and bool(business) and row[0] == business
+
+
 def find_numbers(connection: Connection, query: NumberQuery, now_ms: int, after: str, most: int) -> list[Number]:
     """A page of numbers, after the number `after`."""
     wanted = {

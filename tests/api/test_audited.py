@@ -13,6 +13,7 @@ from relay.model.settings import Limits
 from relay.net.control import BanAnswers
 from tests.api.conftest import A, Api, B, C, Client, Json
 from tests.api.seeds import CALL_ID, Seeds, sow
+from tests.api.test_explain import explained
 from tests.support.papers import PAPERS
 from tests.support.shelf import Shelf
 from tests.support.stored import ended_record
@@ -52,6 +53,7 @@ CHANGES: dict[str, Json | None] = {
     "POST /v1/filings": {"number": C, "reference": "CT-2"},
     "DELETE /v1/filings": {"number": A, "business": "acme"},
     "DELETE /v1/calls/live/{call_id}": None,
+    "POST /v1/explain": {"caller": A, "number_dialled": "{number}"},
     "POST /v1/bans": {"address": "192.0.2.1", "for_s": 60},
     "DELETE /v1/bans": None,
     "DELETE /v1/bans/{address}": None,
@@ -88,6 +90,7 @@ def _reveals(route: APIRoute) -> bool:
 async def seeds(api: Api, relay: dict[str, Callable[..., Json]]) -> Seeds:
     relay["live"] = lambda **_: {"calls": [], "total": 0}
     relay["hang_up"] = lambda call_id, **_: {"call_id": call_id}
+    relay["explain"] = explained
     bans = BanAnswers(Bans(Limits()))
     bans.ban("192.0.2.1", 60.0)
     relay |= bans.by_name()

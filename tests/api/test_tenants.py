@@ -84,6 +84,7 @@ MAKING: dict[str, list[Json]] = {
     "POST /v1/groups": [{"name": "riders", "business": "acme"}],
     "POST /v1/filings": [{"number": A, "reference": "r", "business": "acme"}],
     "DELETE /v1/filings": [{"number": A, "business": "acme"}],
+    "POST /v1/explain": [{"caller": A, "number_dialled": f"{PREFIX}0001"}],
     "POST /v1/webhooks": [{"url": "https://evil.example/", "business": "acme"}],
 }
 UNKNOWN: Seeds = {

@@ -73,6 +73,7 @@ SAME: dict[str, str] = {
     "GET /v1/calls/export": "calls export",
     "GET /v1/calls/{call_id}/recording": "recordings get",
     "GET /v1/recordings": "recordings list",
+    "POST /v1/explain": "explain",
     "GET /v1/peers": "peers list",
     "GET /v1/bans": "bans list",
     "POST /v1/bans": "bans add",
@@ -108,6 +109,8 @@ class _Bare(NamedTuple):
     """A backend with what the routes need."""
 
     settings: Any = FAST
+    requests: Any = None
+    spans: Any = None
 
 
 def routes() -> dict[str, APIRoute]:

@@ -17,6 +17,7 @@ import asyncpg
 from relay.errors import StoreError
 from relay.model.call import Refusal
 from relay.policy.evaluate import Counted, LookupResult
+from relay.policy.figures import Counts
 from relay.policy.rules import FREQUENCY_CALLER, FREQUENCY_NUMBER, MEMORY_S, STORE_FAILED, Cap, Rules
 from relay.store.connection import LookupOutage, PostgresServer, Report
 from relay.store.ledger_tables import POSTGRES
@@ -126,6 +127,32 @@ class PostgresRouteReader:
             if statement is self._statement:  # else the rules have changed meanwhile, and the columns with them
                 return own, anybodys, counted
 
+    async def peek(
+        self, number: str, caller: str, unix_s: float, rules: Rules
+    ) -> tuple[LookupResult | Refusal, Counts | None]:
+        """As `fetch`, without counting the call: the counts so far, by these rules. None if the look-up failed."""
+        caller_hash, revision = self._sealer.lookup_hash(caller), self._opener.revision
+        assert self._pool is not None  # open() made it
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                query = _statement(None, filing=rules.filing_required)
+                own, anybodys = await self._pool.fetch(query, number, caller_hash)
+                counts = [await self._peek_at(capped, number, caller, unix_s) for capped in capped_by(rules)]
+            row = decoded(*own[:4])
+            if not decides(row, unix_s):
+                row = fallback(row, decoded(*anybodys[:4]))
+            return self._opener.found(number, caller_hash, row, revision), Counts(*counts)
+        except (StoreError, *SERVER_FAULTS):
+            return STORE_FAILED, None
+
+    async def _peek_at(self, capped: Capped, number: str, caller: str, unix_s: float) -> list[int]:
+        """The calls counted towards each cap."""
+        assert self._pool is not None
+        if not capped.caps:
+            return []
+        key = _KEYS[capped.name](self._sealer, number, caller)
+        return list(await self._pool.fetchrow(peek_statement(capped.caps), key, int(unix_s * 1000)))
+
     async def give_back(self, counted: Counted) -> None:
         """Undo the count of a call that was not granted. If the server fails, it stays counted."""
         for key, slice_ms in counted.under:  # in separate transactions, so that two row locks are never held at once
@@ -219,6 +246,14 @@ _KEPT: Final = "[width_bucket(excluded.begun[1] - {ms}, was.begun) + 1:]"
 # The calls since a time: all except those before the first slice that reaches past it.
 _SINCE: Final = "was.granted - coalesce(was.before[width_bucket(excluded.begun[1] - {ms}, was.begun) + 1], was.granted)"
 
+# $1: the key; $2: the time of the call by the node's clock. One column for each cap.
+_PEEK: Final = """
+SELECT {counts} FROM (SELECT CAST(extract(epoch FROM now()) * 1000 AS bigint) AS at) AS clock
+LEFT JOIN frequency AS was ON was.key = $1 AND $2::bigint > 0
+"""
+_EARLIER: Final = """
+(SELECT count(*) FROM call_index WHERE key = $1 AND at > $2::bigint - {window_ms} AND at <= $2::bigint - {memory_ms})
+"""
 # $1: the key; $2: the slice of the count.
 GIVE_BACK: Final = """
 UPDATE frequency SET
@@ -256,12 +291,7 @@ class Counting:
 
     def __init__(self, rules: Rules) -> None:
         """The statement takes the time of the call as $3, followed by the result of `keys`."""
-        # All look-ups lock their rows in this order, since the number is counted after the caller.
-        both = (
-            Capped("by_caller", rules.caller_caps, FREQUENCY_CALLER),
-            Capped("by_number", rules.number_caps, FREQUENCY_NUMBER),
-        )
-        self._capped = [capped for capped in both if capped.caps]
+        self._capped = [capped for capped in capped_by(rules) if capped.caps]
         self.width = 1 + len(self._capped)
         names = [capped.name for capped in self._capped]
         self.columns = ", ".join(["(SELECT at FROM candidate)", *(f"(SELECT slice FROM {name})" for name in names)])
@@ -286,6 +316,15 @@ class Counting:
                 return Counted(under, capped.over)
             under.append((key, slice_ms))
         return Counted(under, None)
+
+
+def capped_by(rules: Rules) -> tuple[Capped, Capped]:
+    """The caps by kind of key. All look-ups lock their rows in this order, since the number is counted after the
+    caller."""
+    return (
+        Capped("by_caller", rules.caller_caps, FREQUENCY_CALLER),
+        Capped("by_number", rules.number_caps, FREQUENCY_NUMBER),
+    )
 
 
 _KEYS: Final[dict[str, Callable[[Sealer, str, str], bytes]]] = {
@@ -325,6 +364,21 @@ def counting_part(capped: Capped, key: str, after: str = "") -> str:
         kept=_KEPT.format(ms=longest_ms + slice_ms - 1),
         room=" AND ".join(room),
     )
+
+
+def peek_statement(caps: Sequence[Cap]) -> str:
+    """The statement that reads the counts of caps as the look-up would compare them, and counts nothing."""
+    slice_ms = slice_ms_of(caps)
+    since = _SINCE.replace("excluded.begun[1]", "clock.at")
+    counts = []
+    for _, window_s in caps:
+        if window_s <= MEMORY_S:
+            counts.append(f"coalesce({since.format(ms=1000 * window_s + slice_ms - 1)}, 0)")
+        else:
+            recent = since.format(ms=_MEMORY_MS + _CLOCKS_MS + slice_ms - 1)
+            earlier = _EARLIER.format(window_ms=1000 * window_s, memory_ms=_MEMORY_MS)
+            counts.append(f"coalesce({recent}, 0) + {earlier}")
+    return _PEEK.format(counts=", ".join(counts))
 
 
 def slice_ms_of(caps: Sequence[Cap]) -> int:

@@ -17,6 +17,7 @@ from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import LookupResult
+from relay.policy.figures import Counts
 from relay.policy.rules import FREQUENCY_NUMBER, Cap, Rules
 from relay.postgres_look_ups import SWEEP_EACH, PostgresLookUps
 from relay.store.connection import Connection, PostgresServer
@@ -59,6 +60,26 @@ async def test_look_up_with_frequency_caps_is_one_statement(tmp_path: Path) -> N
     assert isinstance(found, LookupResult) and found.counted is not None and found.counted.over is None
     assert last.strip().startswith("WITH found AS")
     assert granted == 2
+    postgres.drop(place)
+
+
+async def test_a_peek_sees_the_counts_that_the_next_look_up_compares_and_counts_none(tmp_path: Path) -> None:
+    place, sealer = new_server_store(tmp_path)
+    put(place, sealer, binding())
+    rules = Rules(caller_caps=(Cap(3, 300), Cap(4, 86_400)), number_caps=(Cap(200, 300),))
+    reader = PostgresRouteReader(place, sealer, rules, lambda event, fields: None)
+    await reader.open()
+    with closing(reader), closing(postgres.connect(place)) as other:
+        now_ms = int(other.execute("SELECT extract(epoch FROM now()) * 1000").fetchone()[0])
+        other.execute(ADD_INDEX, (pair_key(sealer, X, A), now_ms - 3_600_000, 1))
+        for granted in range(4):
+            for _ in range(2):
+                found, counts = await reader.peek(X, A, now_ms / 1000, rules)
+                assert isinstance(found, LookupResult) and found.counted is None and found.bound is not None
+                assert counts == Counts([granted, granted + 1], [granted])
+            counted = await reader.fetch(X, A, now_ms / 1000)
+            assert isinstance(counted, LookupResult) and counted.counted is not None
+            assert (counted.counted.over is not None) == (granted >= 3)
     postgres.drop(place)
 
 

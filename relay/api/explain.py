@@ -1,0 +1,94 @@
+"""Explanations of calls over HTTP: models and route."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends
+from pydantic import Field
+
+from relay.api.context import Needs, RequestContext
+from relay.api.models import Masked, Moment, Name, Party, RequestModel, ResponseModel
+from relay.errors import Refused
+from relay.model.numbers import is_700
+from relay.policy.explain import Verdict
+from relay.service import fields
+from relay.service.keys import PARTIES
+from relay.store.numbers import is_held_by
+
+
+class ExplainRequest(RequestModel):
+    """A call to explain."""
+
+    caller: Party | None = Field(description="null: anonymous")
+    number_dialled: Party = Field(description="for keys of a business user: a number that it holds")
+    peer: Name | None = Field(None, description="for operator keys: the peer that sends the call")
+
+
+class CheckResponse(ResponseModel):
+    """A check of the call."""
+
+    name: str
+    verdict: Verdict
+    figures: str = Field(description="what the check compared")
+
+
+class TargetChoiceResponse(ResponseModel):
+    """A target that the call could try."""
+
+    peer: str
+    target: str = Field(description="transport:address:port", examples=["udp:192.0.2.10:5060"])
+    state: Literal["up", "down", "aside", ""] = Field(description="empty: not known")
+    is_full: bool = Field(description="the peer's quota is used up")
+    priority: int
+    weight: int
+
+
+class ExplainResponse(ResponseModel):
+    """All checks of a call in their order; the first that fails decides the outcome."""
+
+    number_dialled: Masked
+    caller: Masked
+    peer: str | None
+    at: Moment
+    source: Literal["relay", "history"] = Field(
+        description="relay: as it would be now; history: as far as it is stored"
+    )
+    checks: list[CheckResponse]
+    outcome: str = Field(description="granted, or the outcome that the call record would have")
+    sip_status: int | None
+    q850_cause: int | None
+    retry_after_s: int | None
+    binding_id: str | None
+    mode: str | None
+    business: str | None
+    callee: Masked | None
+    callee_sees: Masked | None = Field(description="the number that the callee is shown")
+    caller_sees: Masked | None
+    targets: list[TargetChoiceResponse] = Field(description="for operator keys: in an order that the call could try")
+
+
+router = APIRouter(prefix="/v1/explain", tags=["calls"])
+Explains = Annotated[RequestContext, Depends(Needs("calls:read", PARTIES))]
+
+
+@router.post("", summary="Explain a call")
+async def post_explain(asked: ExplainRequest, context: Explains) -> ExplainResponse:
+    """Why a call is refused, or where it goes. No call is made, none is counted, and no hook is asked.
+
+    A business user may ask for numbers that it holds. Any other number gets the same answer as one that does not exist.
+    """
+    number = fields.number("number_dialled", asked.number_dialled)
+    caller = "" if asked.caller is None else fields.number("caller", asked.caller)
+    business = context.business
+    if business is not None:
+        if asked.peer is not None:
+            raise fields.invalid("peer", "for operator keys only: omit it")
+        if not context.row(lambda connection: is_held_by(connection, number, business)):
+            raise Refused("not_found", "number_dialled", "you hold no such number: GET /v1/numbers lists yours")
+    args = {"number": number, "caller": caller, "peer": asked.peer, "business": business}
+    told = await context.backend.control.ask("explain", **args)
+    details: dict[str, object] = {"number": caller, "outcome": told["outcome"]}
+    object_ = number if is_700(number) else "party"
+    await context.act(lambda act: act.audit("explain", object_, business=business, details=details))
+    return ExplainResponse.model_validate(told)

@@ -1,0 +1,76 @@
+"""`relay700 explain`: why a call is refused, or where it goes, check by check. It makes no call and counts none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from relay.cli import config_option
+from relay.cli.options import json_option, number, opened
+from relay.cli.output import json_line, table
+from relay.cli.serve import ask
+from relay.errors import Refused
+from relay.policy.explain import Call
+from relay.reports.explain import explain_by_store, peer_named
+
+ANONYMOUS = "anonymous"
+_SOURCES = {"relay": "by the running relay", "store": "by the store: the relay does not run"}
+
+
+def _caller(text: str) -> str:
+    """A click type: a number, or "anonymous" as ""."""
+    return "" if text.strip().lower() == ANONYMOUS else number(text)
+
+
+@click.command()
+@click.option("--caller", type=_caller, required=True, metavar="NUMBER", help=f'The caller, or "{ANONYMOUS}".')
+@click.option("--dialled", type=number, required=True, metavar="NUMBER", help="The 700 number that is dialled.")
+@click.option("--peer", metavar="NAME", help="The peer that sends the call. Without it no check of the peer applies.")
+@json_option
+@config_option
+def explain(config_path: Path | None, caller: str, dialled: str, peer: str | None, as_json: bool) -> None:
+    """Show the checks of a call with their figures, its outcome and its targets.
+
+    No call is made, none is counted, and the verification hook is not asked. Without a running relay its counts in
+    memory are not known. Real numbers are masked.
+    """
+    with opened(config_path) as store:
+        try:
+            told = ask(store.config, "explain", number=dialled, caller=caller, peer=peer)
+        except Refused as refused:
+            if refused.kind != "relay_unavailable":
+                raise
+            config = store.config
+            call = Call(dialled, caller, time.time(), peer_named(config.settings, peer))
+            told = explain_by_store(config.store.path, store.sealer, config.rules, config.settings, call)
+    if as_json:
+        click.echo(json_line(told))
+        return
+    for line in _lines(told):
+        click.echo(line)
+
+
+def _lines(told: dict[str, Any]) -> Iterator[str]:
+    by = "" if told["peer"] is None else f" by peer {told['peer']}"
+    call = f"{told['caller'] or ANONYMOUS} dials {told['number_dialled']}{by}"
+    yield f"{call} at {told['at']}, {_SOURCES[told['source']]}"
+    yield ""
+    rows = [(check["name"], check["verdict"], check["figures"]) for check in told["checks"]]
+    yield from table(("check", "result", "figures"), rows)
+    yield ""
+    if told["sip_status"] is None:
+        yield f"granted: {told['callee']} is called"
+        yield f"the caller sees {told['caller_sees']}, the callee {told['callee_sees'] or ANONYMOUS}"
+        if told["targets"]:
+            yield from table(("peer", "target", "state"), map(_target, told["targets"]))
+        return
+    retry = "" if told["retry_after_s"] is None else f", Retry-After {told['retry_after_s']} s"
+    yield f"refused: {told['outcome']}, SIP {told['sip_status']}, Q.850 cause {told['q850_cause']}{retry}"
+
+
+def _target(target: dict[str, Any]) -> tuple[str, ...]:
+    return target["peer"], target["target"], "at its limit" if target["is_full"] else target["state"] or "not known"

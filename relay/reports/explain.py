@@ -1,0 +1,130 @@
+"""Explanations of calls for output, and those that are made without a running relay, from the store alone.
+
+Owns the form. `relay.policy.explain` makes the checks. Real numbers are masked, always.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from relay.errors import Refused
+from relay.model.call import CallRecord, Refusal
+from relay.model.numbers import mask_number
+from relay.model.settings import Peer, Settings
+from relay.policy.evaluate import LookupResult
+from relay.policy.explain import Call, Explanation, explain
+from relay.policy.figures import Counts
+from relay.policy.rules import Cap, Rules
+from relay.service.fields import format_moment
+from relay.store.connection import Connection, Place
+from relay.store.database import connect_reader, store_errors
+from relay.store.records import Wanted, live_calls, read_all
+from relay.store.sealing.sealer import Sealer
+from relay.store.sqlite.lookup import RouteReader
+
+Source = Literal["relay", "store", "history"]
+GRANTED: Final = "granted"
+
+
+def peer_named(settings: Settings, name: str | None) -> Peer | None:
+    """The peer of that name; None without a name. Raises Refused."""
+    if name is None:
+        return None
+    for peer in settings.peers:
+        if peer.name == name:
+            return peer
+    raise Refused("not_found", "peer", f"there is no peer {name}: the configuration names all")
+
+
+def explanation_form(call: Call, told: Explanation, source: Source, *, for_operator: bool = True) -> dict[str, Any]:
+    """The fields of an explanation. Without `for_operator` nothing of peers is in it."""
+    answer = told.answer
+    values: dict[str, Any] = {
+        "number_dialled": mask_number(call.number),
+        "caller": mask_number(call.caller),
+        "peer": None if call.peer is None else call.peer.name,
+        "at": format_moment(int(call.unix_s * 1000)),
+        "source": source,
+        "checks": [check._asdict() for check in told.checks],
+        "binding_id": answer.binding_id or None,
+        "mode": answer.mode or None,
+        "business": answer.business or None,
+    }
+    if isinstance(answer, Refusal):
+        values |= {"outcome": answer.outcome, "sip_status": answer.status, "q850_cause": answer.q850_cause}
+        values |= {"retry_after_s": answer.retry_after_s, "callee": None, "caller_sees": None, "callee_sees": None}
+    else:
+        values |= {"outcome": GRANTED, "sip_status": None, "q850_cause": None, "retry_after_s": None}
+        values |= {"callee": mask_number(answer.target), "caller_sees": mask_number(call.number)}
+        values |= {"callee_sees": mask_number(answer.shown)}
+    values["targets"] = [target._asdict() for target in told.targets]
+    return values if for_operator else _for_business(values)
+
+
+def _for_business(values: dict[str, Any]) -> dict[str, Any]:
+    checks = [check | {"figures": ""} if check["name"] == "targets" else check for check in values["checks"]]
+    return values | {"checks": checks, "targets": [], "peer": None}
+
+
+def only_of(found: LookupResult | Refusal, business: str | None) -> LookupResult | Refusal:
+    """The look-up as a business user may see it: a binding of another is none. None: the operator sees all."""
+    if business is None or isinstance(found, Refusal) or found.bound is None or found.bound.business == business:
+        return found
+    return found._replace(bound=None, is_own=False)
+
+
+# -- Without a running relay
+
+
+def explain_by_store(place: Place, sealer: Sealer, rules: Rules, settings: Settings, call: Call) -> dict[str, Any]:
+    """Explain a call by the store as it is, and by the records of granted calls. Raises StoreError."""
+    found = _looked_up(place, sealer, rules, call)
+    with store_errors(place), closing(connect_reader(place)) as connection:
+        counts = counts_at(connection, sealer, rules, call)
+    return explanation_form(call, explain(call, found, rules, settings, None, counts=counts), "store")
+
+
+def _looked_up(place: Place, sealer: Sealer, rules: Rules, call: Call) -> LookupResult | Refusal:
+    if isinstance(place, Path):
+        with closing(RouteReader(place, sealer, rules, lambda *_: None)) as reader:
+            return reader.fetch(call.number, call.caller, call.unix_s)
+    return asyncio.run(_looked_up_on_server(place, sealer, rules, call))
+
+
+async def _looked_up_on_server(place: Any, sealer: Sealer, rules: Rules, call: Call) -> LookupResult | Refusal:
+    from relay.store.postgres.lookup import PostgresRouteReader
+
+    with closing(PostgresRouteReader(place, sealer, rules, lambda *_: None)) as reader:
+        await reader.open()
+        found, _ = await reader.peek(call.number, call.caller, call.unix_s, rules)
+        return found
+
+
+def counts_at(connection: Connection, sealer: Sealer, rules: Rules, call: Call) -> Counts:
+    """The granted calls to the number before the call, from their records, for each cap."""
+    caps = (*rules.caller_caps, *rules.number_caps)
+    if not caps:
+        return Counts()
+    at_ms = int(call.unix_s * 1000)
+    since_ms = at_ms - 1000 * max(cap.window_s for cap in caps)
+    granted = list(_granted(connection, sealer, Wanted(number=call.number, since_ms=since_ms, until_ms=at_ms)))
+    of_caller = [record.received_at for record in granted if record.caller == call.caller]
+    of_number = [record.received_at for record in granted]
+    return Counts(_in_windows(rules.caller_caps, of_caller, at_ms), _in_windows(rules.number_caps, of_number, at_ms))
+
+
+def _granted(connection: Connection, sealer: Sealer, wanted: Wanted) -> Iterator[CallRecord]:
+    seen: set[str] = set()
+    for record in (*live_calls(connection, sealer), *read_all(connection, sealer, wanted)):
+        is_new = record.call_id not in seen and wanted.fits(record)
+        if is_new and record.routed_at is not None and record.number_dialled == wanted.number:
+            seen.add(record.call_id)
+            yield record
+
+
+def _in_windows(caps: tuple[Cap, ...], times_ms: list[int], at_ms: int) -> list[int]:
+    return [sum(time_ms > at_ms - 1000 * cap.window_s for time_ms in times_ms) for cap in caps]

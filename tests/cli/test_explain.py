@@ -1,0 +1,83 @@
+"""`relay700 explain`, with and without a running relay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from relay.errors import Refused
+from relay.store.database import open_store
+from tests.cli.conftest import Command, serving
+from tests.support.stored import A, B, X, binding, put
+
+C = "8613700000003"
+PEER = """
+[[peer]]
+name = "carrier"
+uri = "sip:127.0.0.2:5060;transport=udp"
+sources = ["127.0.0.2/32"]
+numbers = "any"
+[[route]]
+prefix = ""
+peers = ["carrier"]
+"""
+
+
+def bind(relay700: Command) -> None:
+    file = relay700.folder / "relay.toml"
+    file.write_text(file.read_text() + PEER)
+    path, key_file = relay700.store
+    put(path, open_store(path, key_file), binding())
+
+
+def test_a_refused_call_is_explained_check_by_check(relay700: Command) -> None:
+    bind(relay700)
+    text = relay700.done("explain", "--caller", "13700000003", "--dialled", X)
+    lines = text.splitlines()
+    assert lines[0].startswith(f"137****0003 dials {X} at 2")
+    assert lines[0].endswith(", by the store: the relay does not run")
+    assert "number               pass            in use" in lines
+    assert "binding              fail            none of this caller on this number" in text
+    assert "business             not reached" in text
+    assert lines[-1] == "refused: no_binding, SIP 403, Q.850 cause 21"
+
+
+def test_a_granted_call_shows_what_each_side_sees_and_no_real_number(relay700: Command) -> None:
+    bind(relay700)
+    text = relay700.done("explain", "--caller", A, "--dialled", X)
+    assert text.splitlines()[-4:-2] == ["granted: 139****0002 is called", f"the caller sees {X}, the callee {X}"]
+    assert text.splitlines()[-1].split() == ["carrier", "udp:127.0.0.2:5060", "not", "known"]
+    assert "limits of the relay  not known       the relay does not run" in text
+    assert not [number for number in (A, B) if number[2:] in text]
+
+
+def test_an_anonymous_caller_and_an_unknown_peer(relay700: Command, usage: Callable[..., str]) -> None:
+    bind(relay700)
+    (told,) = relay700.objects("explain", "--caller", "anonymous", "--dialled", X)
+    assert (told["caller"], told["outcome"], told["sip_status"]) == ("", "caller_anonymous", 433)
+    assert relay700.refused("explain", "--caller", A, "--dialled", X, "--peer", "nobody").startswith(
+        "peer: there is no"
+    )
+    assert "--caller" in usage("explain", "--dialled", X)
+
+
+def test_a_running_relay_answers(relay700: Command) -> None:
+    bind(relay700)
+    asked: list[dict[str, Any]] = []
+    (told,) = relay700.objects("explain", "--caller", A, "--dialled", X)
+
+    def explain(**fields: Any) -> dict[str, Any]:
+        asked.append(fields)
+        if fields["peer"] == "nobody":
+            raise Refused("not_found", "peer", "there is no peer nobody")
+        target = {"peer": "carrier", "target": "udp:127.0.0.2:5060", "state": "up", "is_full": True}
+        return told | {"source": "relay", "peer": "pbx", "retry_after_s": 5, "targets": [target]}
+
+    with serving(relay700.store[0], {"explain": explain}):
+        text = relay700.done("explain", "--caller", A, "--dialled", X, "--peer", "pbx")
+        assert "there is no peer nobody" in relay700.refused(
+            "explain", "--caller", A, "--dialled", X, "--peer", "nobody"
+        )
+    assert asked[0] == {"number": X, "caller": A, "peer": "pbx"}
+    assert " by peer pbx at " in text and "by the running relay" in text
+    assert text.splitlines()[-1].split() == ["carrier", "udp:127.0.0.2:5060", "at", "its", "limit"]

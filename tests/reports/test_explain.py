@@ -1,0 +1,108 @@
+"""Explanations for output, and those made from the store alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from relay.errors import Refused
+from relay.model.call import Refusal
+from relay.policy.explain import Call, explain
+from relay.policy.figures import Counts
+from relay.policy.rules import STORE_FAILED, Cap, Rules
+from relay.reports.explain import counts_at, explain_by_store, explanation_form, only_of, peer_named
+from relay.store.connection import Place
+from relay.store.database import connect_reader
+from relay.store.sealing.sealer import Sealer
+from tests.ladder.settings import settings_for
+from tests.policy.cases import NOW_S, C, found
+from tests.support.places import new_store
+from tests.support.shelf import Shelf, call
+from tests.support.stored import NOW_MS, A, B, X, Y, binding, put
+
+SETTINGS = settings_for()
+
+
+class Store(NamedTuple):
+    path: Place
+    sealer: Sealer
+    shelf: Shelf
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    path = tmp_path / "relay.db"
+    sealer = new_store(path, tmp_path / "relay.key")
+    shelf = Shelf(path, sealer)
+    yield Store(path, sealer, shelf)
+    shelf.connection.close()
+
+
+def explained(store: Store, number: str = X, caller: str = A, *, after_s: float = 60.0, **rules: Any) -> dict[str, Any]:
+    asked = Call(number, caller, NOW_S + after_s)
+    return explain_by_store(store.path, store.sealer, Rules(**rules), SETTINGS, asked)
+
+
+def figures(told: dict[str, Any], name: str) -> str:
+    return next(check["figures"] for check in told["checks"] if check["name"] == name)
+
+
+def test_a_call_is_explained_by_the_store(store: Store) -> None:
+    put(store.path, store.sealer, binding(expires_at=NOW_MS + 100_000))
+    told = explained(store)
+    assert (told["outcome"], told["callee"], told["callee_sees"], told["binding_id"]) == (
+        "granted",
+        "139****0002",
+        X,
+        "b1",
+    )
+    assert (told["source"], told["at"]) == ("store", "2026-01-01T00:01:00.000Z")
+    assert figures(told, "binding in force") == "expires 2026-01-01T00:01:40Z"
+    told = explained(store, after_s=100.0)
+    assert (told["outcome"], told["sip_status"], told["q850_cause"], told["callee"]) == ("expired", 403, 21, None)
+    assert explained(store, Y)["outcome"] == "number_unknown"
+    assert explained(store, caller=C)["outcome"] == "no_binding"
+
+
+def test_granted_calls_count_by_their_records(store: Store) -> None:
+    put(store.path, store.sealer, binding())
+    caps = (Cap(3, 300), Cap(9, 3_600))
+    store.shelf.add(call(0), call(100), call(200, caller=B), call(210, routed_at=None), call(220, number_dialled=Y))
+    store.shelf.add(call(400))
+    with connect_reader(store.path) as connection:  # type: ignore[attr-defined]
+        counts = counts_at(connection, store.sealer, Rules(caller_caps=caps, number_caps=caps), Call(X, A, NOW_S + 390))
+    assert counts == Counts([1, 2], [2, 3])
+    told = explained(store, after_s=390.0, caller_caps=(Cap(1, 300),))
+    assert (told["outcome"], figures(told, "frequency caps")) == ("frequency_caller", "caller 1 per 5 min: 1 used")
+
+
+def test_a_business_user_sees_nothing_of_others_and_of_peers() -> None:
+    case = found()
+    assert only_of(case, None) is case
+    assert only_of(case, "firm") is case
+    assert only_of(STORE_FAILED, "firm") is STORE_FAILED
+    hidden = only_of(case, "other")
+    assert not isinstance(hidden, Refusal) and hidden.bound is None and not hidden.is_own
+    asked = Call(X, A, NOW_S, SETTINGS.peers[0])
+    told = explain(asked, case, Rules(), SETTINGS, None, counts=Counts())
+    shown = explanation_form(asked, told, "relay", for_operator=False)
+    assert "carrier" not in str(shown) and "pbx" not in str(shown["targets"])
+    assert shown["targets"] == []
+
+
+def test_no_real_number_is_in_an_explanation() -> None:
+    for caller, case in ((A, found()), (C, found(last_caller=C, mode="GXB", party="b")), (A, found(entry="black"))):
+        asked = Call(X, caller, NOW_S)
+        shown = str(explanation_form(asked, explain(asked, case, Rules(), SETTINGS, None, counts=Counts()), "store"))
+        assert not [number for number in (A, B, C) if number[2:] in shown]
+
+
+def test_a_peer_is_found_by_its_name() -> None:
+    assert peer_named(SETTINGS, None) is None
+    assert peer_named(SETTINGS, "pbx") is SETTINGS.peers[0]
+    with pytest.raises(Refused) as error:
+        peer_named(SETTINGS, "nobody")
+    assert error.value.kind == "not_found"
