@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relay.api.auth import Failures, actor_of, check_secret, read_bearer, stored_key
 from relay.api.backend import Backend
-from relay.console import calls, overview
+from relay.console import bindings, businesses, calls, numbers, oversight, overview, webhooks
 from relay.console.ask import Problem
 from relay.console.page import AT, Page, Viewer, get, post, starlette_route
 from relay.console.sessions import (
@@ -52,7 +52,15 @@ _STATIC: Final = {
 _YEAR_S: Final = 365 * 24 * 3600
 
 
-ROUTES: Final = (*overview.ROUTES, *calls.ROUTES)
+ROUTES: Final = (
+    *overview.ROUTES,
+    *calls.ROUTES,
+    *bindings.ROUTES,
+    *numbers.ROUTES,
+    *businesses.ROUTES,
+    *webhooks.ROUTES,
+    *oversight.ROUTES,
+)
 
 
 def mount_console(api: FastAPI, backend: Backend, clock: Callable[[], float] = time.time) -> None:

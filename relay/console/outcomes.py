@@ -210,3 +210,25 @@ OUTCOMES: Final[dict[str, Outcome]] = {
         N_("The ladder shows the message; the end reason says more."),
     ),
 }
+
+# The API's other names in words: states, lists, scenarios.
+NAMES: Final[dict[str, str]] = {
+    "live": N_("live"),
+    "ended": N_("ended"),
+    "free": N_("free"),
+    "bound": N_("bound"),
+    "cooling": N_("cooling"),
+    "locked": N_("locked"),
+    "active": N_("active"),
+    "returned": N_("returned"),
+    "applied": N_("applied"),
+    "approved": N_("approved"),
+    "suspended": N_("suspended"),
+    "revoked": N_("revoked"),
+    "black": N_("blacklist"),
+    "white": N_("whitelist"),
+    "express": N_("express"),
+    "takeaway": N_("takeaway"),
+    "ride_hailing": N_("ride-hailing"),
+    "other": N_("other"),
+}

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from relay.api.backend import Backend
 from relay.console.ask import Asker, Json, Problem, Query, new_once
-from relay.console.outcomes import OUTCOMES
+from relay.console.outcomes import NAMES, OUTCOMES
 from relay.console.sessions import Session
 from relay.console.words import N_, Language, language_of, length_of, local_time, translate, with_zone, zone_of
 from relay.store.keys import ApiKey
@@ -165,8 +165,8 @@ class Page:
         return self.path == place.path or (place.path != "/" and self.path.startswith(f"{place.path}/"))
 
     def outcome(self, name: str) -> str:
-        """An outcome in words."""
-        return self.words(OUTCOMES[name].title if name in OUTCOMES else name)
+        """An outcome, a state, or another name of the API in words."""
+        return self.words(OUTCOMES[name].title) if name in OUTCOMES else self.words(NAMES.get(name, name))
 
     @staticmethod
     def class_of(name: str) -> str:

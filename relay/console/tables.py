@@ -13,8 +13,8 @@ from relay.console.ask import Json, Problem
 from relay.console.page import Page
 from relay.reports.export import csv_cell, csv_lines
 
-# How a value is shown. id: short, copies as a whole; flag: yes or no; tags: a list of short texts
-Kind = Literal["text", "id", "mono", "number", "moment", "length", "outcome", "state", "flag", "tags"]
+# How a value is shown. id: short, copied whole; name: one of the API's, in words; flag: yes or no; tags: short texts
+Kind = Literal["text", "id", "mono", "number", "moment", "length", "outcome", "state", "name", "flag", "tags"]
 ROWS: Final = "50"
 
 

@@ -1,0 +1,93 @@
+"""Pages of bindings: search, one binding with its routes and history, and its end."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from starlette.responses import Response
+
+from relay.console.page import Page, PageRoute, get, post
+from relay.console.tables import Column, Filter, Listing, show_list
+from relay.console.words import N_
+from relay.model.binding import MODES
+
+BINDINGS: Final = Listing(
+    title=N_("Bindings"),
+    path="/v1/bindings",
+    columns=(
+        Column("id", N_("Binding"), "id", "/bindings/{id}"),
+        Column("state", N_("State"), "state"),
+        Column("mode", N_("Mode")),
+        Column("business", N_("Business")),
+        Column("order_id", N_("Order")),
+        Column("a", N_("Party a"), "mono"),
+        Column("x", N_("Number"), "mono", "/numbers/{x}"),
+        Column("b", N_("Party b"), "mono"),
+        Column("created_at", N_("Made"), "moment"),
+        Column("expires_at", N_("Ends"), "moment"),
+    ),
+    empty=N_("No binding matches. Bindings are made by the API, or with relay700 bind."),
+    filters=(
+        Filter("number", N_("700 number"), "number"),
+        Filter("order_id", N_("Order")),
+        Filter("business", N_("Business"), needs="operator"),
+        Filter("state", N_("State"), "choice", ("live", "expired", "ended")),
+        Filter("mode", N_("Mode"), "choice", MODES),
+        Filter("since", N_("Made since"), "time"),
+    ),
+    has_parties=True,
+)
+
+
+class Route(NamedTuple):
+    """Who reaches whom by dialling what. Caller None: anybody; reaches None: whoever called last."""
+
+    caller: str | None
+    dials: str
+    reaches: str | None
+    shown: str
+
+
+def routes_of(binding: dict[str, Any]) -> list[Route]:
+    """The routes of a binding of the API, with its parties in the same form (docs/GLOSSARY.md has the modes)."""
+    x, y, mode = binding["x"], binding["y"] or binding["x"], binding["mode"]
+    routes = []
+    if binding["direction"] != "b_to_a":
+        routes.append(Route(binding["group_id"] or binding["a"], x, None if mode == "AXN" else binding["b"], y))
+    if binding["direction"] != "a_to_b":
+        caller = None if mode == "AXN" else binding["b"]
+        routes.append(Route(caller, y, None if binding["group_id"] else binding["a"], x))
+    return routes
+
+
+async def show_bindings(page: Page) -> Response:
+    """Bindings, newest first."""
+    return await show_list(page, BINDINGS)
+
+
+async def show_binding(page: Page) -> Response:
+    """One binding: what it is for, who reaches whom, what happened to it."""
+    binding_id = page.request.path_params["binding_id"]
+    binding = await page.get("/v1/bindings/{}", binding_id, **page.reveal)
+    history = await page.get("/v1/bindings/{}/history", binding_id)
+    return page.render("binding.html", binding=binding, routes=routes_of(binding), history=history["items"])
+
+
+async def end_binding(page: Page) -> Response:
+    """Refuse calls from the next one on."""
+    binding_id = page.request.path_params["binding_id"]
+    return await page.act(
+        f"/bindings/{binding_id}",
+        N_("The binding has ended. Its next call is refused."),
+        "DELETE",
+        "/v1/bindings/{}",
+        binding_id,
+        query={"reason": page.form.get("reason")},
+    )
+
+
+ROUTES: Final[list[PageRoute]] = [
+    get("/bindings", show_bindings, "bindings:read"),
+    get("/bindings/{binding_id}", show_binding, "bindings:read"),
+    post("/bindings/{binding_id}/end", end_binding, "bindings:write"),
+]

@@ -1,0 +1,113 @@
+"""Pages of business users: from application to revocation, with limits, keys, lists, filings and history."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from relay.console.page import Page, PageRoute, get, post
+from relay.console.tables import Column, Filter, Listing, show_list
+from relay.console.words import N_
+
+BUSINESSES: Final = Listing(
+    title=N_("Businesses"),
+    path="/v1/businesses",
+    columns=(
+        Column("id", N_("Id"), "mono", "/businesses/{id}"),
+        Column("name", N_("Name"), "text", "/businesses/{id}"),
+        Column("state", N_("State"), "state"),
+        Column("scenario", N_("Scenario"), "name"),
+        Column("live_bindings", N_("Live bindings"), "number", "/bindings?business={id}&state=live"),
+        Column("created_at", N_("Applied"), "moment"),
+        Column("updated_at", N_("Changed"), "moment"),
+    ),
+    empty=N_("No business user yet. One applies by the API, or with relay700 business apply."),
+    filters=(Filter("state", N_("State"), "choice", ("applied", "approved", "suspended", "revoked")),),
+)
+_COLUMNS: Final = {
+    "keys": (
+        Column("id", N_("Key"), "mono"),
+        Column("scopes", N_("Scopes"), "tags"),
+        Column("created_at", N_("Made"), "moment"),
+        Column("created_by", N_("by"), "mono"),
+        Column("expires_at", N_("Ends"), "moment"),
+        Column("revoked_at", N_("Revoked"), "moment"),
+    ),
+    "entries": (
+        Column("number", N_("Caller"), "mono"),
+        Column("kind", N_("List"), "name"),
+        Column("added_at", N_("Added"), "moment"),
+        Column("added_by", N_("by"), "mono"),
+    ),
+    "filings": (
+        Column("number", N_("A number"), "mono"),
+        Column("reference", N_("Reference")),
+        Column("filed_at", N_("Filed"), "moment"),
+        Column("filed_by", N_("by"), "mono"),
+    ),
+}
+# State -> the steps that it allows.
+STEPS: Final = {
+    "applied": ("approve", "revoke"),
+    "approved": ("suspend", "revoke"),
+    "suspended": ("resume", "revoke"),
+    "revoked": (),
+}
+DONE: Final = {
+    "approve": N_("Approved. It may bind numbers now."),
+    "suspend": N_("Suspended. Calls on its bindings are refused from the next one on."),
+    "resume": N_("Resumed. Calls on its bindings are served again."),
+    "revoke": N_("Revoked for good. Its keys have ended and its webhooks have stopped."),
+}
+
+
+async def show_businesses(page: Page) -> Response:
+    """All business users, by id."""
+    return await show_list(page, BUSINESSES)
+
+
+async def show_business(page: Page) -> Response:
+    """One business user, with the parts that the key may see."""
+    business_id = page.request.path_params["business_id"]
+    business = await page.get("/v1/businesses/{}", business_id, **page.reveal)
+    history = await page.get("/v1/businesses/{}/history", business_id)
+    parts: dict[str, Any] = {"keys": None, "entries": None, "filings": None}
+    if page.may("keys"):
+        parts["keys"] = await page.get("/v1/businesses/{}/keys", business_id, limit="100")
+    if page.may("lists"):
+        parts["entries"] = await page.get("/v1/lists/business/{}/entries", business_id)
+    if page.may("filings"):
+        parts["filings"] = await page.get("/v1/filings", business=business_id)
+    steps = STEPS[business["state"]] if page.may("operator") else ()
+    return page.render(
+        "business.html", business=business, history=history["items"], steps=steps, columns=_COLUMNS, **parts
+    )
+
+
+async def take_step(page: Page) -> Response:
+    """Approve, suspend, resume or revoke, with a reason."""
+    business_id, step = page.request.path_params["business_id"], page.request.path_params["step"]
+    if step not in DONE:
+        raise HTTPException(404)
+    body = {"reason": page.form.get("reason", "")}
+    return await page.act(
+        f"/businesses/{business_id}", DONE[step], "POST", f"/v1/businesses/{{}}/{step}", business_id, body=body
+    )
+
+
+async def revoke_key(page: Page) -> Response:
+    """Refuse a key from its next request on."""
+    business_id, key_id = page.request.path_params["business_id"], page.request.path_params["key_id"]
+    query = {"reason": page.form.get("reason")}
+    done = N_("The key is revoked. Its next request is refused.")
+    return await page.act(f"/businesses/{business_id}", done, "DELETE", "/v1/keys/{}", key_id, query=query)
+
+
+ROUTES: Final[list[PageRoute]] = [
+    get("/businesses", show_businesses, "operator"),
+    get("/businesses/{business_id}", show_business),
+    post("/businesses/{business_id}/steps/{step}", take_step, "operator"),
+    post("/businesses/{business_id}/keys/{key_id}/revoke", revoke_key, "keys"),
+]

@@ -1,0 +1,89 @@
+"""Pages of 700 numbers: pools and their usage, prefixes, numbers and their locks."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.responses import Response
+
+from relay.console.ask import Json
+from relay.console.page import Page, PageRoute, get, post
+from relay.console.tables import Column, Filter, Listing, show_list
+from relay.console.words import N_
+
+_BOUND: Final = (
+    Column("id", N_("Binding"), "id", "/bindings/{id}"),
+    Column("mode", N_("Mode")),
+    Column("business", N_("Business")),
+    Column("order_id", N_("Order")),
+    Column("a", N_("Party a"), "mono"),
+    Column("b", N_("Party b"), "mono"),
+    Column("expires_at", N_("Ends"), "moment"),
+)
+MOST_POOLS: Final = "20"  # shown at once: the usage of each is counted
+NUMBERS: Final = Listing(
+    title=N_("Numbers"),
+    path="/v1/numbers",
+    columns=(
+        Column("number", N_("Number"), "mono", "/numbers/{number}"),
+        Column("state", N_("State"), "state"),
+        Column("pool", N_("Pool"), "text", "/numbers?pool={pool}"),
+        Column("bindings", N_("Bindings"), "number", "/bindings?number={number}"),
+        Column("locked_by", N_("Locked by"), "tags"),
+        Column("cools_until", N_("Cools until"), "moment"),
+    ),
+    empty=N_("No number matches. Numbers come with a prefix: relay700 numbers load."),
+    filters=(
+        Filter("number", N_("700 number")),
+        Filter("pool", N_("Pool")),
+        Filter("prefix", N_("Prefix"), "number"),
+        Filter("state", N_("State"), "choice", ("free", "bound", "cooling", "locked")),
+    ),
+    template="numbers.html",
+)
+
+
+async def show_numbers(page: Page) -> Response:
+    """Numbers, with the usage of pools above the first page of all."""
+    if number := "".join(filter(str.isdigit, page.query.get("number", ""))):
+        return page.redirect(f"/numbers/{number}")
+    pools: list[tuple[Json, Json]] = []
+    prefixes: list[Json] = []
+    if not page.query:
+        found = await page.get("/v1/pools", limit=MOST_POOLS)
+        pools = [(pool, await page.get("/v1/pools/{}/usage", pool["id"])) for pool in found["items"]]
+        prefixes = (await page.get("/v1/prefixes"))["items"] if page.may("operator") else []
+    return await show_list(page, NUMBERS, pools=pools, prefixes=prefixes)
+
+
+async def show_number(page: Page) -> Response:
+    """One number, and what it is bound for."""
+    number = await page.get("/v1/numbers/{}", page.request.path_params["number"])
+    bindings = None
+    if page.may("bindings:read"):
+        bindings = await page.get("/v1/bindings", number=number["number"], state="live", limit="20")
+    return page.render("number.html", number=number, bindings=bindings, columns=_BOUND)
+
+
+async def lock(page: Page) -> Response:
+    """Refuse calls to the number from the next one on."""
+    return await _locks(page, "lock", N_("The number is locked. Its next call is refused."))
+
+
+async def unlock(page: Page) -> Response:
+    """Release the operator's lock and the fraud lock."""
+    return await _locks(page, "unlock", N_("The number is unlocked."))
+
+
+async def _locks(page: Page, step: str, done: str) -> Response:
+    number = page.request.path_params["number"]
+    body = {"reason": page.form.get("reason", "")}
+    return await page.act(f"/numbers/{number}", done, "POST", f"/v1/numbers/{{}}/{step}", number, body=body)
+
+
+ROUTES: Final[list[PageRoute]] = [
+    get("/numbers", show_numbers, "numbers:read"),
+    get("/numbers/{number}", show_number, "numbers:read"),
+    post("/numbers/{number}/lock", lock, "operator"),
+    post("/numbers/{number}/unlock", unlock, "operator"),
+]

@@ -1,0 +1,82 @@
+"""Pages of bindings: search, routes, history, the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from relay.console.bindings import Route, routes_of
+from tests.api.conftest import PREFIX, A, Api, B, Client
+from tests.console.conftest import Console, text_of
+
+X, Y = f"{PREFIX}0001", f"{PREFIX}0002"
+
+
+def shown(mode: str, **changes: Any) -> dict[str, Any]:
+    """A binding as the API shows it."""
+    made = {"mode": mode, "x": X, "y": None, "a": "a", "b": "b", "group_id": None, "direction": "both"}
+    return made | changes
+
+
+@pytest.mark.parametrize(
+    ("binding", "routes"),
+    [
+        (shown("AXB"), [Route("a", X, "b", X), Route("b", X, "a", X)]),
+        (shown("AXYB", y=Y), [Route("a", X, "b", Y), Route("b", Y, "a", X)]),
+        (shown("GXB", group_id="g1"), [Route("g1", X, "b", X), Route("b", X, None, X)]),
+        (shown("GXYB", group_id="g1", y=Y), [Route("g1", X, "b", Y), Route("b", Y, None, X)]),
+        (shown("AXN"), [Route("a", X, None, X), Route(None, X, "a", X)]),
+        (shown("AXB", direction="a_to_b"), [Route("a", X, "b", X)]),
+        (shown("AXB", direction="b_to_a"), [Route("b", X, "a", X)]),
+    ],
+)
+def test_the_routes_of_each_mode(binding: dict[str, Any], routes: list[Route]) -> None:
+    assert routes_of(binding) == routes
+
+
+async def bound(company: Client, **more: Any) -> str:
+    made = await company.post("/v1/bindings", {"mode": "AXB", "a": A, "b": B, "x": X, "order_id": "order-1", **more})
+    return str(made["id"])
+
+
+async def test_a_binding_is_found_by_number_and_order_and_shown_masked(console: Console, company: Client) -> None:
+    binding_id = await bound(company)
+    browser = await console.of(company)
+    for query in (f"?number={X}", "?order_id=order-1", "?state=live&mode=AXB"):
+        assert binding_id in await browser.see(f"/bindings{query}")
+    assert binding_id not in await browser.see("/bindings?order_id=other")
+    page = await browser.see(f"/bindings/{binding_id}")
+    words = text_of(page)
+    assert "138****0001" in words and X in words and "Made" in words
+    assert A not in page and B not in page
+
+
+async def test_a_binding_is_ended_once_with_a_reason(console: Console, company: Client, operator: Client) -> None:
+    binding_id = await bound(company)
+    browser = await console.of(company)
+    page = await browser.see(f"/bindings/{binding_id}")
+    answer = await browser.send(page, f"/bindings/{binding_id}/end", reason="delivered")
+    assert answer.headers["location"] == f"/console/bindings/{binding_id}"
+    after = await browser.see(f"/bindings/{binding_id}")
+    assert "The binding has ended" in after and f"/bindings/{binding_id}/end" not in after
+    (line,) = (await operator.get("/v1/audit?action=binding.end"))["items"]
+    assert (line["object"], line["reason"]) == (binding_id, "delivered")
+
+
+async def test_a_key_that_may_only_read_has_no_button(console: Console, api: Api, company: Client) -> None:
+    binding_id = await bound(company)
+    browser = await console.of(await api.company("acme", ["bindings:read"]))
+    page = await browser.see(f"/bindings/{binding_id}")
+    assert "End this binding" not in page and "Show real numbers" not in page
+    token = page.partition('name="csrf" value="')[2].partition('"')[0]
+    answer = await browser.http.post(f"/console/bindings/{binding_id}/end", data={"csrf": token, "reason": "no"})
+    assert answer.status_code == 403
+    assert (await company.get(f"/v1/bindings/{binding_id}"))["state"] == "live"
+
+
+async def test_a_binding_of_another_business_does_not_exist(console: Console, api: Api, company: Client) -> None:
+    binding_id = await bound(company)
+    browser = await console.of(await api.company("rival"))
+    assert "order-1" not in await browser.see("/bindings")
+    assert "order-1" not in await browser.see(f"/bindings/{binding_id}", 404)

@@ -1,0 +1,79 @@
+"""Pages of business users: the steps from application to revocation, keys, lists, history."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.api.conftest import A, Api, Client
+from tests.console.conftest import Console, text_of
+from tests.support.papers import PAPERS
+
+FRESH = {"id": "fresh", "name": "新鲜 Ltd.", **PAPERS, "contact": f"Li Lei {A}"}
+
+
+async def test_an_application_is_approved_suspended_resumed_and_revoked(console: Console, operator: Client) -> None:
+    await operator.post("/v1/businesses", FRESH)
+    browser = await console.of(operator)
+    assert "新鲜 Ltd." in await browser.see("/businesses?state=applied")
+    for step, state in (
+        ("approve", "approved"),
+        ("suspend", "suspended"),
+        ("resume", "approved"),
+        ("revoke", "revoked"),
+    ):
+        page = await browser.see("/businesses/fresh")
+        await browser.send(page, f"/businesses/fresh/steps/{step}", reason=f"because of {step}")
+        assert (await operator.get("/v1/businesses/fresh"))["state"] == state
+    page = await browser.see("/businesses/fresh")
+    assert "/steps/" not in page
+    assert all(f"because of {step}" in page for step in ("approve", "suspend", "resume", "revoke"))
+    assert A not in page and "138****0001" in page
+
+
+async def test_what_is_missing_for_an_approval_is_named(console: Console, operator: Client) -> None:
+    await operator.post("/v1/businesses", {"id": "bare", "name": "Bare"})
+    browser = await console.of(operator)
+    await browser.send(await browser.see("/businesses/bare"), "/businesses/bare/steps/approve", reason="hurry")
+    page = text_of(await browser.see("/businesses/bare"))
+    assert "missing for the scenario other: licence" in page
+    assert (await operator.get("/v1/businesses/bare"))["state"] == "applied"
+
+
+async def test_an_unknown_step_is_no_page(console: Console, operator: Client) -> None:
+    await operator.post("/v1/businesses", FRESH)
+    browser = await console.of(operator)
+    token = (await browser.see("/businesses/fresh")).partition('name="csrf" value="')[2].partition('"')[0]
+    answer = await browser.http.post("/console/businesses/fresh/steps/delete", data={"csrf": token, "reason": "x"})
+    assert answer.status_code == 404
+
+
+async def test_a_key_is_revoked_and_its_session_with_it(
+    console: Console, api: Api, company: Client, operator: Client
+) -> None:
+    browser, own = await console.of(operator), await console.of(company)
+    key_id = company.key.split("_")[1]
+    page = await browser.see("/businesses/acme")
+    assert company.key not in page and key_id in page
+    await browser.send(page, f"/businesses/acme/keys/{key_id}/revoke", reason="lost")
+    await own.see("/bindings", 303)
+    assert (await operator.get("/v1/audit?action=key.revoke"))["items"][0]["reason"] == "lost"
+
+
+async def test_a_business_user_sees_itself_alone_and_takes_no_step(
+    console: Console, api: Api, company: Client, operator: Client
+) -> None:
+    await operator.post("/v1/businesses", FRESH)
+    browser = await console.of(company)
+    page = await browser.see("/businesses/acme")
+    assert "Revoke</summary>" in page and "/steps/" not in page  # of its keys, not of itself
+    await browser.see("/businesses/fresh", 404)
+    await browser.see("/businesses", 403)
+    assert 'href="/console/businesses/acme"' in await browser.see("/")
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+async def test_lists_and_filings_are_masked(console: Console, company: Client, operator: Client, language: str) -> None:
+    await company.ask("PUT", "/v1/lists/business/acme/entries", {"number": A, "kind": "black"})
+    await company.post("/v1/filings", {"number": A, "reference": "CT-77"})
+    page = await (await console.of(operator, language)).see("/businesses/acme")
+    assert "138****0001" in page and "CT-77" in page and A not in page

@@ -1,0 +1,54 @@
+"""Pages of numbers: pools and their usage, locks."""
+
+from __future__ import annotations
+
+from tests.api.conftest import PREFIX, Api, Client
+from tests.console.conftest import Console, text_of
+
+X = f"{PREFIX}0001"
+
+
+async def test_pools_and_prefixes_stand_above_the_numbers(console: Console, company: Client, operator: Client) -> None:
+    browser = await console.of(operator)
+    page = text_of(await browser.see("/numbers"))
+    assert "Pools" in page and "Prefixes" in page and "10,000" in page and X in page
+    filtered = text_of(await browser.see("/numbers?state=bound"))
+    assert "Pools" not in filtered and "Nothing matches these filters" in filtered
+    assert X in await browser.see(f"/numbers?prefix={PREFIX}")
+
+
+async def test_a_number_that_is_asked_for_is_opened(console: Console, company: Client, operator: Client) -> None:
+    browser = await console.of(operator)
+    answer = await browser.http.get(f"/console/numbers?number=7001 {X[4:]}")
+    assert answer.headers["location"] == f"/console/numbers/{X}"
+    assert "Nothing is bound on it" in await browser.see(f"/numbers/{X}")
+    await browser.see("/numbers/700999999999999", 404)
+
+
+async def test_a_number_is_locked_and_unlocked_with_a_reason(
+    console: Console, company: Client, operator: Client
+) -> None:
+    browser = await console.of(operator)
+    page = await browser.see(f"/numbers/{X}")
+    await browser.send(page, f"/numbers/{X}/lock", reason="reported")
+    locked = await browser.see(f"/numbers/{X}")
+    assert "The number is locked" in locked and (await operator.get(f"/v1/numbers/{X}"))["state"] == "locked"
+    await browser.send(locked, f"/numbers/{X}/unlock", reason="mistake")
+    assert (await operator.get(f"/v1/numbers/{X}"))["state"] == "free"
+    lines = (await operator.get(f"/v1/audit?object={X}"))["items"]
+    assert [(line["action"], line["reason"]) for line in lines] == [
+        ("number.unlock", "mistake"),
+        ("number.lock", "reported"),
+    ]
+
+
+async def test_a_business_user_sees_its_own_pools_and_locks_nothing(
+    console: Console, api: Api, company: Client, operator: Client
+) -> None:
+    await operator.post("/v1/pools", {"id": "acme-pool", "business": "acme", "area": "上海"})
+    await operator.post("/v1/pools", {"id": "other-pool"})
+    await operator.post("/v1/numbers/move", {"pool": "acme-pool", "numbers": [X]}, 200)
+    browser = await console.of(company)
+    page = await browser.see("/numbers")
+    assert "acme-pool" in page and "上海" in page and "other-pool" not in page and "Prefixes" not in page
+    assert "/lock" not in await browser.see(f"/numbers/{X}")
