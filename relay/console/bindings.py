@@ -6,8 +6,9 @@ from typing import Any, Final, NamedTuple
 
 from starlette.responses import Response
 
+from relay.console.ask import Json, Problem
 from relay.console.page import Page, PageRoute, get, post
-from relay.console.tables import Column, Filter, Listing, show_list
+from relay.console.tables import Column, Filter, Listing, show_list, shown_filters
 from relay.console.words import N_
 from relay.model.binding import MODES
 
@@ -35,8 +36,10 @@ BINDINGS: Final = Listing(
         Filter("mode", N_("Mode"), "choice", MODES),
         Filter("since", N_("Made since"), "time"),
     ),
+    template="bindings.html",
     has_parties=True,
 )
+_BY_PARTY: Final = "100"  # shown of those of a party, which no URL may hold: there is no next page
 
 
 class Route(NamedTuple):
@@ -61,8 +64,25 @@ def routes_of(binding: dict[str, Any]) -> list[Route]:
 
 
 async def show_bindings(page: Page) -> Response:
-    """Bindings, newest first."""
-    return await show_list(page, BINDINGS)
+    """Bindings, newest first; those of a party if the form asks for one."""
+    party = page.form.get("party", "").strip()
+    if not party:
+        return await show_list(page, BINDINGS, party="", fault="")
+    document: Json = {"items": []}
+    fault = ""
+    try:
+        document = await page.asker.ask(
+            "POST", "/v1/bindings/search", query={"limit": _BY_PARTY}, body={"party": party}
+        )
+    except Problem as problem:
+        if problem.kind != "invalid":
+            raise
+        fault = problem.detail
+    listing = BINDINGS._replace(has_parties=False)  # the eye would not know of the party
+    values = {"document": document | {"next": None}, "filters": shown_filters(page, listing), "faults": {}}
+    return page.render(
+        listing.template, 400 if fault else 200, listing=listing, party=party, fault=fault, revealed=False, **values
+    )
 
 
 async def show_binding(page: Page) -> Response:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 
 from tests.support.relay_process import A, B, RelayProcess, Setup
+
+if TYPE_CHECKING:
+    from tests.support.console_browser import Room
 
 StartRelay = Callable[..., RelayProcess]
 PASSWORD = "open-sesame"
@@ -50,3 +55,13 @@ def password_file(tmp_path: Path) -> Path:
     path.touch(0o600)
     path.write_text(f"{PASSWORD}\n")
     return path
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def room(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Room]:
+    """The console's relay and a browser, for a module. Imported late: only its tests need Playwright."""
+    from tests.support.console import ground
+    from tests.support.console_browser import Room, chromium
+
+    async with chromium() as browser, ground(tmp_path_factory.mktemp("console")) as made:
+        yield Room(made, browser, {})

@@ -1,28 +1,25 @@
-"""A running relay for the console's tests and screenshots: seeded store, calls of every outcome, phones, a browser."""
+"""A running relay for the console's tests and screenshots: seeded store, calls of every outcome, phones."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
+from relay.model.call import CallRecord
 from relay.net.control import ControlClient, control_path
 from tests.support.addresses import Address, free
-from tests.support.console_seed import REAL, C, Seeds, hostile, seed
+from tests.support.console_seed import REAL, C, Seeds, Text, hostile, seed
 from tests.support.phone import SDP, Leg, Phone
 from tests.support.relay_process import A, RelayProcess, Setup
 
-CHROMIUM = "/usr/bin/chromium"
 HERE = "127.0.0.1"
 FORGED = "13800000009"  # calls a number that it is not bound on
 BANNED = "192.0.2.1"
-# Headers of the hostile caller. Its numbers and addresses are masked in a ladder, its words are shown as text.
-HEADERS = (f"User-Agent: {hostile('agent')}", f"Subject: {hostile('subject')}", f"X-Shop: {hostile('x')}")
 
 
 class LiveCall:
@@ -93,6 +90,7 @@ class Ground:
     url: str  # of the API
     caller: Phone
     callee: Phone
+    text: Text  # what one tenant and its caller write
     received: list[str] = field(default_factory=list)  # bodies of the webhook's requests
     up: list[LiveCall] = field(default_factory=list)
 
@@ -106,24 +104,28 @@ class Ground:
         await (await LiveCall(self).ring()).cancel()
         await LiveCall(self, FORGED).attempt(403)
         await LiveCall(self, number="700100000990001").attempt(404)
-        evil = LiveCall(self, C, self.seeds.evil_binding.x, f'"{hostile("display").replace(chr(34), "")}" ')
-        await (await (await evil.ring(*HEADERS)).answer()).hang_up()
+        display = self.text("display").replace('"', "")
+        evil = LiveCall(self, C, self.seeds.evil_binding.x, f'"{display}" ')
+        headers = [f"{name}: {self.text(name)}" for name in ("User-Agent", "Subject", "X-Shop")]
+        await (await (await evil.ring(*headers)).answer()).hang_up()
         self.up = [await (await LiveCall(self).ring()).answer(), await LiveCall(self).ring()]
 
 
 @asynccontextmanager
-async def ground(folder: Path, more: str = "") -> AsyncIterator[Ground]:
-    """`more`: further tables of the configuration. The calls that are up end with it."""
+async def ground(
+    folder: Path, more: str = "", text: Text = hostile, past: Sequence[CallRecord] = ()
+) -> AsyncIterator[Ground]:
+    """`more`: further tables of the configuration; `text`, `past`: as `seed`. The calls that are up end with it."""
     received: list[str] = []
     setup = Setup(api=free(HERE), sip={"drain_s": 0}, more=more)
     async with AsyncExitStack() as open_:
         receiver = await open_.enter_async_context(_receiver(received))
         relay = RelayProcess(folder, setup, REAL)
-        seeds = seed(folder, receiver, f"http://{free(HERE)}")
+        seeds = seed(folder, receiver, f"http://{free(HERE)}", text, past)
         caller = await open_.enter_async_context(Phone(setup.caller))
         callee = await open_.enter_async_context(Phone(setup.callee))
         await asyncio.to_thread(relay.start)
-        made = Ground(relay, seeds, f"http://{setup.api}", caller, callee, received)
+        made = Ground(relay, seeds, f"http://{setup.api}", caller, callee, text, received)
         async with _stopped_at_end(made):
             await made.control("ban", address=BANNED, for_s=3_600.0)
             await made.make_calls()
@@ -177,30 +179,3 @@ async def _receiver(received: list[str]) -> AsyncIterator[str]:
         yield f"http://{address}"
     finally:
         await runner.cleanup()
-
-
-# -- The browser
-
-
-@asynccontextmanager
-async def chromium() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        try:
-            yield browser
-        finally:
-            await browser.close()
-
-
-def watch(page: Page) -> list[str]:
-    """Note what no page may do: open a dialog, throw an error, or break its own security policy."""
-    faults: list[str] = []
-
-    def told(message: ConsoleMessage) -> None:
-        if message.type == "error" and not message.text.startswith("Failed to load resource: the server responded"):
-            faults.append(message.text)
-
-    page.on("dialog", lambda dialog: faults.append(f"dialog: {dialog.message}"))
-    page.on("console", told)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    return faults

@@ -5,12 +5,14 @@ Real numbers are those of REAL alone, so that a page that shows one is found by 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from relay.events.webhooks import make as make_webhook
 from relay.model.binding import Binding
+from relay.model.call import CallRecord
 from relay.service.businesses import change, set_state
 from relay.service.filings import add_filing
 from relay.service.groups import make_group, set_entry
@@ -23,16 +25,21 @@ from relay.store.webhooks import dead_letter, leave_event
 from relay.store.writer import Writer, now_ms
 from tests.support.papers import PAPERS, apply
 from tests.support.relay_process import A, B
+from tests.support.shelf import Shelf
 from tests.support.written import bind, bind_all, written
 
 C, D, CONTACT = "13800000003", "13900000004", "13700000005"
 REAL = (A, B, C, D, CONTACT)
 SEEDER = Actor("cli:wang", None, OPERATOR)
 RULES = BindRules(cool_down_ms=0)
+RIVAL = "qingniao"  # the tenant that writes hostile text
 LONG_ORDER = f"SF{20261128:>062}"  # 64 characters
 LONG_NAME = "顺达速运（上海）国际供应链管理集团有限责任公司华东区域客户隐私保护与运营管理中心"
 MANY = 120  # further bindings: more than a page
 WEEK_MS = 7 * 24 * 3_600_000
+
+
+Text = Callable[[str], str]  # the text of a field
 
 
 def hostile(field: str) -> str:
@@ -57,26 +64,30 @@ class Seeds(NamedTuple):
     evil_webhook: str
 
 
-def seed(folder: Path, receiver: str, nobody: str) -> Seeds:
-    """Make the store beside a relay's configuration. `receiver` and `nobody` are URLs that take events, and do not."""
+def seed(folder: Path, receiver: str, nobody: str, text: Text = hostile, past: Sequence[CallRecord] = ()) -> Seeds:
+    """Make the store beside a relay's configuration. `receiver` and `nobody` are URLs that take events, and do not.
+
+    `text`: what one tenant writes everywhere. `past`: ended calls, oldest first.
+    """
     path = folder / "relay.db"
     sealer = open_store(path, folder / "relay.key")
     with closing(Writer(path, sealer, clock_ms=lambda: now_ms() - WEEK_MS)) as week_ago:
-        week_ago.run(SEEDER, _businesses)
+        week_ago.run(SEEDER, lambda act: _businesses(act, text))
         expired = week_ago.run(SEEDER, lambda act: _key(act, "shunda", now_ms() - WEEK_MS // 2))
     with closing(Writer(path, sealer)) as writer:
-        writer.run(SEEDER, _states)
-        writer.run(SEEDER, _numbers)
-        binding, evil_binding = writer.run(SEEDER, _bindings)
-        writer.run(SEEDER, _lists)
-        webhook, failing, evil_webhook = writer.run(SEEDER, lambda act: _webhooks(act, receiver, nobody))
+        writer.run(SEEDER, lambda act: _states(act, text))
+        writer.run(SEEDER, lambda act: _numbers(act, text))
+        binding, evil_binding = writer.run(SEEDER, lambda act: _bindings(act, text))
+        writer.run(SEEDER, lambda act: _lists(act, text))
+        webhook, failing, evil_webhook = writer.run(SEEDER, lambda act: _webhooks(act, receiver, nobody, text))
+        Shelf(path, sealer).add(*past)
         return writer.run(
             SEEDER,
             lambda act: Seeds(
                 operator=make_key(act, None, OPERATOR_SCOPES)[1],
                 masked_operator=make_key(act, None, OPERATOR_SCOPES - {"parties:read"})[1],
                 tenant=_key(act, "shunda"),
-                evil=_key(act, "evil"),
+                evil=_key(act, RIVAL),
                 calls_only=make_key(act, "shunda", ["calls:read"])[1],
                 expired=expired,
                 revoked=_revoked(act),
@@ -89,25 +100,25 @@ def seed(folder: Path, receiver: str, nobody: str) -> Seeds:
         )
 
 
-def _businesses(act: UnitOfWork) -> None:
+def _businesses(act: UnitOfWork, text: Text) -> None:
     contact = f"李雷 {CONTACT}"
     apply(act, LONG_NAME, "shunda", **PAPERS | {"scenario": "express", "contact": contact, "max_bindings": 5_000})
     apply(act, "闪电外卖", "shandian", **PAPERS | {"scenario": "takeaway", "contact": contact})
     apply(act, "Didi Drive Ltd.", "drive", **PAPERS | {"scenario": "ride_hailing"})
     apply(act, "旧日快递", "jiuri", **PAPERS)
     apply(act, "材料不全的公司", "incomplete")
-    papers = {name: hostile(name) for name in PAPERS}
-    apply(act, hostile("name"), "evil", **papers)
-    for business in ("shunda", "evil", "drive", "jiuri"):
+    papers = {name: text(name) for name in PAPERS}
+    apply(act, text("name"), RIVAL, **papers)
+    for business in ("shunda", RIVAL, "drive", "jiuri"):
         set_state(act, business, "approve", "材料齐全")
 
 
-def _states(act: UnitOfWork) -> None:
+def _states(act: UnitOfWork, text: Text) -> None:
     set_state(act, "drive", "suspend", "24 小时内投诉超过 3 起")
     set_state(act, "jiuri", "revoke", "试点退出")
     change(act, "shunda", contact=f"韩梅梅 {CONTACT}")
-    set_state(act, "evil", "suspend", hostile("reason"))
-    set_state(act, "evil", "resume", hostile("reason"))
+    set_state(act, RIVAL, "suspend", text("reason"))
+    set_state(act, RIVAL, "resume", text("reason"))
 
 
 def _key(act: UnitOfWork, business: str, expires_at: int | None = None) -> str:
@@ -120,40 +131,40 @@ def _revoked(act: UnitOfWork) -> str:
     return text
 
 
-def _numbers(act: UnitOfWork) -> None:
+def _numbers(act: UnitOfWork, text: Text) -> None:
     ensure_numbers(act, ["70010000001"])
     make_pool(act, new_pool("shunda-pool", "shunda", "上海"))
-    make_pool(act, new_pool("evil-pool", "evil", hostile("area"), max_bindings=1, warn_percent=50))
+    make_pool(act, new_pool("rival-pool", RIVAL, text("area"), max_bindings=1, warn_percent=50))
     load_prefix(act, new_prefix("70010000002"), "shunda-pool")
-    move(act, ["700100000010001", "700100000010002"], "evil-pool")
+    move(act, ["700100000010001", "700100000010002"], "rival-pool")
     lock(act, "700100000029999", "被标记为骚扰号码")
 
 
-def _bindings(act: UnitOfWork) -> tuple[Binding, Binding]:
+def _bindings(act: UnitOfWork, text: Text) -> tuple[Binding, Binding]:
     own = {"business": "shunda", "order_id": LONG_ORDER, "consent": "同意书 2026-11", "user_data": '{"寄件": 17}'}
     binding = bind(act, written("AXB", A, B, x="700100000020001", **own), RULES)
-    texts = {name: hostile(name) for name in ("order_id", "consent", "user_data")}
-    evil = bind(act, written("AXB", C, D, business="evil", **texts), RULES)
-    make_group(act, hostile("riders"), RULES, "evil", [C])
+    texts = {name: text(name) for name in ("order_id", "consent", "user_data")}
+    evil = bind(act, written("AXB", C, D, business=RIVAL, **texts), RULES)
+    make_group(act, text("riders"), RULES, RIVAL, [C])
     more = [written("AXB", f"1360000{n:04}", B, business="shunda", order_id=f"订单-{n}") for n in range(MANY)]
     assert not [one for one in bind_all(act, more, RULES) if not isinstance(one, Binding)]
     return binding, evil
 
 
-def _lists(act: UnitOfWork) -> None:
+def _lists(act: UnitOfWork, text: Text) -> None:
     set_entry(act, "business", "shunda", C, "black")
-    set_entry(act, "business", "evil", A, "black")
+    set_entry(act, "business", RIVAL, A, "black")
     add_filing(act, "shunda", A, "CT-2026-0001")
-    add_filing(act, "evil", C, hostile("reference"))
+    add_filing(act, RIVAL, C, text("reference"))
 
 
-def _webhooks(act: UnitOfWork, receiver: str, nobody: str) -> tuple[str, str, str]:
+def _webhooks(act: UnitOfWork, receiver: str, nobody: str, text: Text) -> tuple[str, str, str]:
     good = make_webhook(act, "shunda", f"{receiver}/events", ["binding.expired", "number.cooling"])[0].id
     failing = make_webhook(act, "shunda", f"{nobody}/events", ["binding.expired"])[0].id
-    evil = make_webhook(act, "evil", f"{nobody}/{hostile('url')}", ["binding.expired"])[0].id
+    evil = make_webhook(act, RIVAL, f"{nobody}/{text('url')}", ["binding.expired"])[0].id
     _dead(act, good, 1, "HTTP 500 Internal Server Error")
     _dead(act, failing, MANY, "connection refused or unreachable")
-    _dead(act, evil, 2, hostile("error"))
+    _dead(act, evil, 2, text("error"))
     return good, failing, evil
 
 

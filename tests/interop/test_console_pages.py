@@ -1,0 +1,137 @@
+"""Every page of the console in a browser: what tenants write is text, real numbers stay hidden, and all can use it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import pytest
+import pytest_asyncio
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import expect
+
+from tests.support.console_browser import Room
+from tests.support.console_seed import REAL, RIVAL, hostile
+
+pytestmark = [pytest.mark.outside, pytest.mark.asyncio(loop_scope="module")]
+
+GRAVE = ("serious", "critical")
+
+
+async def paths_of(room: Room) -> list[str]:
+    """A path of each page."""
+    seeds = room.ground.seeds
+    return [
+        *("/", "/calls", "/calls?outcome=busy", "/bindings?limit=9", "/numbers", "/numbers?limit=9"),
+        *("/businesses", "/webhooks", "/audit?limit=9"),
+        *("/bans", "/nothing", "/calls?since=2001-01-01T00:00&until=2001-01-02T00:00", "/bindings?number=123"),
+        *(f"/bindings/{binding.binding_id}" for binding in (seeds.binding, seeds.evil_binding)),
+        *(f"/numbers/{number}" for number in (seeds.binding.x, "700100000029999")),
+        *(f"/businesses/{business}" for business in ("shunda", RIVAL, "shandian", "jiuri")),
+        *(f"/webhooks/{webhook}?limit=9" for webhook in (seeds.webhook, seeds.failing_webhook, seeds.evil_webhook)),
+    ]
+
+
+class Visit(NamedTuple):
+    """What a browser makes of one page."""
+
+    path: str
+    text: str
+    intruders: int  # elements that only injected text could have made
+    width: int
+    violations: dict[str, str]  # axe's rule -> the first element; looked for on one page of each kind
+
+
+LOOKS: dict[str, dict[str, Any]] = {
+    "phone": {"viewport": {"width": 375, "height": 740}, "locale": "zh-CN", "color_scheme": "light"},
+    "desktop": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=LOOKS)
+async def visits(room: Room, request: pytest.FixtureRequest) -> list[Visit]:
+    """All pages, in light and Chinese on a phone, in dark and English on a desktop."""
+    axe, found, kinds = Axe(), [], set()
+    for path in await paths_of(room):
+        async with room.page(path, **LOOKS[request.param]) as page:
+            kind = re.sub(r"(?<=.)/.*", "/", path.partition("?")[0])
+            rules = [] if kind in kinds else (await axe.run(page)).response["violations"]
+            kinds.add(kind)
+            found.append(
+                Visit(
+                    path,
+                    await page.locator("body").text_content() or "",
+                    await page.locator("img[src=x], script:not([src])").count(),
+                    await page.evaluate("document.documentElement.scrollWidth - innerWidth"),
+                    {rule["id"]: rule["nodes"][0]["html"] for rule in rules if rule["impact"] in GRAVE},
+                )
+            )
+    return found
+
+
+async def test_no_text_of_a_tenant_or_a_peer_runs_as_a_script(visits: list[Visit]) -> None:
+    """Fields of businesses, bindings, webhooks, keys, lists and SIP headers are shown as the text that they are."""
+    assert {visit.path: visit.intruders for visit in visits if visit.intruders} == {}
+    shown = "".join(visit.text for visit in visits)
+    fields = ("name", "licence", "application", "scheme", "contact", "reason", "reference", "order_id", "consent")
+    assert [field for field in (*fields, "user_data", "url", "error", "area") if hostile(field) not in shown] == []
+    assert ">49" not in shown, "a template ran a value"
+
+
+async def test_axe_finds_nothing_serious(visits: list[Visit]) -> None:
+    assert {visit.path: visit.violations for visit in visits if visit.violations} == {}
+
+
+async def test_no_page_scrolls_sideways(visits: list[Visit]) -> None:
+    assert {visit.path: visit.width for visit in visits if visit.width > 0} == {}
+
+
+async def test_no_page_shows_a_real_number_unasked(room: Room) -> None:
+    for key in ("operator", "tenant", "evil"):
+        context = await room.context(key)  # type: ignore[arg-type]
+        for path in await paths_of(room):
+            for form in ("", "csv", "json"):
+                asked = f"{path}{'&' if '?' in path else '?'}format={form}" if form else path
+                text = await (await context.request.get(room.url + asked)).text()
+                found = [number for number in REAL if number in text]
+                assert not found, (key, asked, found)
+
+
+async def test_the_eye_asks_for_a_reason_and_writes_it_down(room: Room) -> None:
+    binding = room.ground.seeds.binding
+    async with room.page(f"/bindings/{binding.binding_id}") as page:
+        await page.locator("summary", has_text="Show real numbers").click()
+        await page.get_by_label("Reason").and_(page.locator(".eye input")).fill("complaint 17")
+        await page.get_by_role("button", name="Show").click()
+        await expect(page.locator("main")).to_contain_text(REAL[0])
+        assert "complaint" not in page.url
+    (line, *_) = (await room.api("/v1/audit?action=read"))["items"]
+    assert (line["reason"], line["object"]) == ("complaint 17", f"binding {binding.binding_id}")
+
+
+async def test_a_key_without_the_right_has_no_eye(room: Room) -> None:
+    async with room.page("/bindings", "masked_operator") as page:
+        await expect(page.locator("tbody tr").first).to_be_visible()
+        await expect(page.get_by_text("Show real numbers")).to_have_count(0)
+
+
+async def test_a_tenant_sees_its_own_and_no_link_to_more(room: Room) -> None:
+    seeds = room.ground.seeds
+    context = await room.context("evil")
+    for path in await paths_of(room):
+        answer = await context.request.get(room.url + path)
+        text = await answer.text()
+        for foreign in ("shunda", seeds.binding.binding_id, seeds.failing_webhook, "CT-2026"):
+            assert answer.status in (403, 404) or foreign not in text, (path, foreign)
+    async with room.page("/", "evil") as page:
+        links = page.locator("nav a:not([href$=live])")
+        for path in [await link.get_attribute("href") for link in await links.all()]:
+            assert (await context.request.get(room.ground.url + str(path))).ok, path
+
+
+async def test_a_key_for_calls_alone_reaches_calls_alone(room: Room) -> None:
+    async with room.page("/", "calls_only") as page:
+        assert await page.locator("nav a").all_inner_texts() == ["Overview", "Calls", "Live calls"]
+    context = await room.context("calls_only")
+    for path in ("/bindings", "/webhooks", "/audit", "/bans", "/numbers"):
+        assert (await context.request.get(room.url + path)).status == 403, path
