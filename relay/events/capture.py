@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Final, Protocol
 
 from structlog.typing import FilteringBoundLogger
@@ -26,6 +27,7 @@ from relay.model.capture import (
 )
 from relay.model.settings import Listener
 from relay.net.capture import ENDED, LINK, MARK, SENT, Ended, Item, Linked, Ring, read_items
+from relay.sip.uri import uri_host
 
 POLL_S: Final = 0.05
 SETTLE_S: Final = 0.5  # interval of the search for calls that are over
@@ -271,5 +273,6 @@ def _host_of(listener: Listener) -> str:
     return listener.advertised.strip("[]") if listener.host in ("0.0.0.0", "::") else listener.host
 
 
+@lru_cache(4096)
 def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"{uri_host(host)}:{port}"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import beside
+import captures
 import fairness
 import growth
 import nodes
@@ -54,6 +55,8 @@ def _chosen(options: argparse.Namespace, run: Path) -> int:
         figures = beside.measure(run, bindings, options.api, options.rates[0], options.seconds)
         print("\n" + beside.table(figures))
         return sum(figure.failed for figure in figures)
+    if options.capture:
+        return _capture(options, run)
     if options.overload:
         return _overload(options, run)
     if options.floods:
@@ -77,6 +80,14 @@ def _bench(options: argparse.Namespace, run: Path) -> int:
     return sum(
         found.failed for part in parts for (name, _), found in part.results.items() if name.startswith("relay700")
     )
+
+
+def _capture(options: argparse.Namespace, run: Path) -> int:
+    bindings = Bindings(options.bindings[0], options.stores)
+    plan = series.Plan(options.rates, options.seconds, options.repeats, options.settle)
+    found = captures.measure(run, bindings, options.capture, options.rates[0], plan, compiled=options.compiled)
+    print("\n" + captures.table(found))
+    return sum(kept.failed for kept in found)
 
 
 def _overload(options: argparse.Namespace, run: Path) -> int:
@@ -182,6 +193,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--caps", action="store_true", help=caps)
     share = "fraction of one CPU: for each of --nodes, default 0.25; for the relay of --overload, default 1"
     parser.add_argument("--share", type=float, help=share)
+    kept = "measure relays that differ in [capture] keep alone, at the first of --rates, such as off,failed,all"
+    parser.add_argument("--capture", type=lambda text: text.split(","), metavar="KEEP", help=kept)
     numbers = "measure import, look-up, memory and disk of stores with that many bindings, such as 10000,100000,1000000"
     parser.add_argument("--service", type=_numbers, metavar="BINDINGS", help=numbers)
     api = "measure call set-up at the first of --rates with and without that many HTTP requests a second, such as 500"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +91,28 @@ async def test_a_good_call_leaves_nothing_and_a_refused_one_leaves_all(start_rel
         ]
         assert [mark.step for mark in kept.marks] == ["look_up", "routed", "commit", "committed"]
     relay.start()
+
+
+async def test_a_backend_that_dies_is_replaced_and_captures_go_on(tmp_path: Path) -> None:
+    relay = RelayProcess(tmp_path, capturing("all"))
+    relay.start()
+    relay.bind()
+    started = relay.wait_for_event("backend.started")
+    async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callees[0]) as callee:
+        up = Call(relay, caller, callee)
+        await up.answer()
+        mark = len(relay.log().splitlines())
+        os.kill(started["pid"], signal.SIGKILL)
+        await asyncio.to_thread(relay.wait_for_event, "backend.started", after=mark)
+        await up.hang_up()
+        forget(caller, callee)
+        after = Call(relay, caller, callee)
+        await after.answer()
+        await after.hang_up()
+        await asyncio.to_thread(relay.wait_for_event, "backend.ready", after=mark)
+        relay.stop()
+        await assert_is_what_went_over_the_wire(captured(relay, relay.calls()[-1]["call_id"]), caller, callee)
+    relay.assert_nothing_in_clear()
 
 
 async def test_a_reload_changes_what_is_kept_and_calls_are_joined_again_after_a_crash(start_relay: StartRelay) -> None:
