@@ -172,7 +172,7 @@ class Backend:
         self._timers.apply_config(config.numbers, config.retention, config.purge_at_minute)
         self._taker.apply_config(config.recordings)
         if self.keeper is not None:
-            self.keeper.rules = config.capture
+            self.keeper.apply_config(config.capture)
         self._log.info("backend.reloaded")
 
     async def metrics(self) -> bytes:

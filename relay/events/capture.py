@@ -70,7 +70,7 @@ class Keeper:
         """`armed`: called from a thread; raises StoreError."""
         self.subscribers: list[Subscriber] = []
         self.decided: list[CapturedCall] = []  # to be stored
-        self.rules = rules
+        self._rules = rules
         self._ring = ring
         self._local = [_address(_host_of(listener), listener.port) for listener in listeners]
         self._store = store
@@ -83,6 +83,13 @@ class Keeper:
         self._arms: Sequence[Arm] = ()
         self._settle_at = self._arms_at = 0.0
         self._kept = self._failed = self._faults = 0
+
+    def apply_config(self, rules: CaptureRules) -> None:
+        """Apply a new configuration."""
+        self._rules = rules
+        if rules.keep == "off":
+            for call in self._calls:
+                self._calls.drop_messages(call)
 
     def pending(self, call_id: str) -> CapturedCall | None:
         """What is captured so far of a call that is up, or was until some seconds ago."""
@@ -162,7 +169,7 @@ class Keeper:
             self._joined(joined)
 
     def _joined(self, joined: Joined) -> None:
-        if self.rules.keep != "off":
+        if self._rules.keep != "off":
             self._calls.keep(joined.call, joined.message)
         if joined.call.call_id.startswith(_REGISTER):
             self._ended.setdefault(joined.call.call_id, (joined.call, joined.call.last))
@@ -210,7 +217,7 @@ class Keeper:
 
     def _wants(self, call: PendingCall) -> bool:
         """Whether the call, which is over, is to be kept."""
-        match self.rules.keep:
+        match self._rules.keep:
             case "off":
                 return False
             case "all":

@@ -338,6 +338,17 @@ async def test_off_keeps_nothing_and_tells_subscribers_all() -> None:
     assert bench.keeper.statistics()["captures_pending_bytes"] == 0
 
 
+async def test_switched_off_it_forgets_what_it_held() -> None:
+    bench = Bench("all")
+    bench.call()
+    bench.hand_over()
+    bench.keeper.apply_config(CaptureRules("off"))
+    assert bench.keeper.pending("c1") is None
+    assert bench.keeper.statistics()["captures_pending_bytes"] == 0
+    bench.end(NOT_WELL[0])
+    assert bench.settle() == []
+
+
 # -- what is lost
 
 

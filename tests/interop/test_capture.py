@@ -12,8 +12,11 @@ import pytest
 
 from relay.model.capture import CapturedCall
 from relay.store.captures import Captures
+from relay.store.connection import PostgresServer
 from relay.store.database import open_store
 from tests.interop.conftest import StartRelay
+from tests.interop.test_nodes import node, running
+from tests.support import postgres
 from tests.support.addresses import CALLEE, RELAY, free
 from tests.support.live_call import Call
 from tests.support.phone import SDP, Leg, Phone
@@ -113,6 +116,27 @@ async def test_a_backend_that_dies_is_replaced_and_captures_go_on(tmp_path: Path
         relay.stop()
         await assert_is_what_went_over_the_wire(captured(relay, relay.calls()[-1]["call_id"]), caller, callee)
     relay.assert_nothing_in_clear()
+
+
+async def test_a_node_whose_backend_stands_by_captures_its_calls(tmp_path: Path) -> None:
+    """One backend works on a shared store, but each node's reads what its own relay captures."""
+    with postgres.new_url() as url:
+        first, second = (node(tmp_path, url, name, capturing("all")) for name in ("a", "b"))
+        with running(first, second):
+            first.wait_for_event("backend.ready")
+            second.wait_for_event("backend.stands_by")
+            first.bind()
+            async with Phone(second.setup.caller) as caller, Phone(second.setup.callee) as callee:
+                good = Call(second, caller, callee)
+                await good.answer()
+                await good.hang_up()
+                second.stop_and_check()
+                (record,) = first.calls()
+                place = PostgresServer(url, "a", tmp_path / "relay.a")
+                with closing(Captures(place, open_store(place, tmp_path / "relay.key"))) as captures:
+                    kept = captures.load(record["call_id"])
+                await assert_is_what_went_over_the_wire(kept, caller, callee)
+            first.stop_and_check()
 
 
 async def test_a_reload_changes_what_is_kept_and_calls_are_joined_again_after_a_crash(start_relay: StartRelay) -> None:
