@@ -35,6 +35,7 @@ from relay.events.recordings import Taker
 from relay.events.timers import Resealer, Timers
 from relay.log import configure, reporter
 from relay.metrics import text, with_zeros
+from relay.model.capture import CapturedCall
 from relay.net.capture import Ring
 from relay.net.control import ControlClient, SharedAnswers, control_path
 from relay.net.process import RELOAD, STOP
@@ -149,6 +150,8 @@ class Backend:
         self.path: Place = config.store.path
         self.sealer = sealer or open_store(config.store.path, config.store.key_file)
         self.keeper = keeper
+        self.capture = config.capture
+        self.captures = Captures(self.path, self.sealer)
         self.reader = Reader(self.path)
         self.writer = GroupWriter(self.path, self.sealer)
         self.control: Control = SharedAnswers(ControlClient(control_path(config.store.local)), FRESH_S)
@@ -171,9 +174,14 @@ class Backend:
         self._deliverer.apply_config(config.webhooks)
         self._timers.apply_config(config.numbers, config.retention, config.purge_at_minute)
         self._taker.apply_config(config.recordings)
+        self.capture = config.capture
         if self.keeper is not None:
             self.keeper.apply_config(config.capture)
         self._log.info("backend.reloaded")
+
+    def pending_capture(self, call_id: str) -> CapturedCall | None:
+        """What is captured so far of a call that is up, or was until some seconds ago."""
+        return None if self.keeper is None else self.keeper.pending(call_id)
 
     async def metrics(self) -> bytes:
         """Metrics of the backend, and of the relay if it answers, in Prometheus' text format."""
@@ -244,6 +252,7 @@ class Backend:
     async def close(self) -> None:
         await self.writer.close()
         self.reader.close()
+        self.captures.close()
         if self._turn is not None:
             self._turn.close()
 

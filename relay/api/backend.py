@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from relay.model.capture import CapturedCall, CaptureRules
 from relay.model.histogram import REQUEST_BOUNDS_S, Form, Histogram
 from relay.net.spans import Spans
 from relay.service.placement import BindRules
+from relay.store.captures import Captures
 from relay.store.connection import Place
 from relay.store.database import Reader
 from relay.store.sealing.sealer import Sealer
@@ -66,6 +68,12 @@ class Backend(Protocol):
     settings: ApiSettings
     requests: RequestCounts
     spans: Spans | None  # of HTTP requests; None: not wanted
+    capture: CaptureRules
+    captures: Captures  # for worker threads
+
+    def pending_capture(self, call_id: str) -> CapturedCall | None:
+        """What is captured so far of a call that is up, or was until some seconds ago."""
+        ...
 
     async def metrics(self) -> bytes:
         """The metrics of relay and backend in Prometheus text format. Raises Refused("relay_unavailable")."""

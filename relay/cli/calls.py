@@ -11,6 +11,7 @@ from typing import Any, get_args
 import click
 
 from relay.cli import config_option
+from relay.cli.ladders import ladder
 from relay.cli.options import (
     SINCE,
     UNTIL,
@@ -236,6 +237,8 @@ def _counted(records: Iterator[CallRecord], done: Any) -> Iterator[CallRecord]:
         done(1)
         yield record
 
+
+calls.add_command(ladder)
 
 # -- `relay700 recordings`
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 Side = Literal["caller", "callee"]
+REGISTRATIONS: Final = "register:"  # begins the id of a peer's registrations
 Keep = Literal["off", "failed", "all", "armed"]
 
 
@@ -86,7 +87,7 @@ class CapturedCall(NamedTuple):
 
 def registrations_of(peer: str) -> str:
     """The id under which the REGISTER transactions of a peer are kept, in place of a call id."""
-    return f"register:{peer}"
+    return REGISTRATIONS + peer
 
 
 def encode(call: CapturedCall) -> bytes:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 from relay.model.call import CallRecord
-from relay.model.capture import CapturedCall, CapturedMessage, Mark, Side
+from relay.model.capture import CapturedCall, CapturedMessage, CaptureRules, Mark, Side
 from relay.model.numbers import is_700, mask_number
 from relay.privacy.capture_mask import CaptureMask, wire
 from relay.privacy.captured import Line, lines_of, shown_name
 from relay.reports.disclosure import printable
 from relay.reports.ladder_join import Join, Lanes, Seen, fold
-from relay.service.fields import format_moment
+from relay.service.fields import format_duration, format_moment
 
 Verdict = Literal["crossed", "rewritten", "withheld"]
 VERDICTS: Final[tuple[Verdict, ...]] = ("crossed", "rewritten", "withheld")
@@ -218,6 +218,35 @@ def _side_of(message: CapturedMessage, lanes: Lanes) -> Side:
 
 def _letter(number: int) -> str:
     return chr(ord("a") + number % 26)
+
+
+def record_of(values: Mapping[str, Any]) -> CallRecord:
+    """The record of a call that only the relay knows yet, from its answer; fields that it does not show are None."""
+    return CallRecord._make(values.get(name) for name in CallRecord._fields)
+
+
+def why_absent(record: CallRecord | None, rules: CaptureRules, now_ms: int) -> str:
+    """Why there is no capture of a call, or of a peer's registrations (no record), and what to do."""
+    ended_ms = None if record is None else record.ended_at
+    if rules.keep == "off":
+        return 'nothing is captured: set [capture] keep to "failed" or "all"'
+    if record is None:
+        return "no registration of this peer is kept; `relay700 capture arm --peer` keeps the next ones"
+    if ended_ms is None:
+        return "the call is not over: its messages are kept when it ends; until then the API and the console have them"
+    if ended_ms + rules.keep_ms < now_ms:
+        return f"captures are deleted after {format_duration(rules.keep_ms)}, as [capture] keep_for says"
+    if rules.keep == "armed":
+        return 'only what `relay700 capture arm` names is kept; [capture] keep = "all" keeps every call'
+    if rules.keep == "failed" and record.outcome == "answered" and record.end_reason == "bye":
+        return (
+            "only failed calls are kept, and this one was answered and hung up by a party: "
+            '`relay700 capture arm` keeps the next ones, [capture] keep = "all" every call'
+        )
+    return (
+        "its messages are not there: deleted to make room, as [capture] max_mb says, or not captured at the time; "
+        "those of a call just ended come some seconds later"
+    )
 
 
 # -- As JSON

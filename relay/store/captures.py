@@ -117,7 +117,7 @@ class Captures:
             lambda connection: connection.execute(_LOAD, (call_id, MOST_PARTS)).fetchall(), []
         )
         parts = [self._opened(call_id, sealed) for (sealed,) in reversed(rows)]
-        return _joined(parts) if parts else None
+        return joined(parts) if parts else None
 
     def trim(self, max_bytes: int, before_ms: int) -> int:
         """Delete what began before `before_ms`, then the oldest above `max_bytes`. Return the number of rows."""
@@ -297,7 +297,8 @@ def _first(connection: Connection, query: str, *parameters: int) -> int:
     return int(found)
 
 
-def _joined(parts: Sequence[CapturedCall]) -> CapturedCall:
+def joined(parts: Sequence[CapturedCall]) -> CapturedCall:
+    """The parts of one call as one."""
     return CapturedCall(
         parts[0].call_id,
         tuple(dict.fromkeys(chain.from_iterable(part.dialogs for part in parts))),

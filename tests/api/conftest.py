@@ -13,11 +13,13 @@ from fastapi import FastAPI
 
 from relay.api.app import make_app
 from relay.api.backend import ApiSettings, RequestCounts
+from relay.model.capture import CapturedCall, CaptureRules
 from relay.net.control import ControlClient, ControlServer, control_path
 from relay.net.spans import Spans
 from relay.service.businesses import set_state
 from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES, make_key
 from relay.service.placement import BindRules
+from relay.store.captures import Captures
 from relay.store.database import Reader
 from relay.store.unit_of_work import OPERATOR, Actor, UnitOfWork
 from relay.store.writer import GroupWriter
@@ -48,6 +50,12 @@ class TestDesk:
         self.settings = settings
         self.requests = RequestCounts()
         self.spans: Spans | None = None
+        self.capture = CaptureRules()
+        self.captures = Captures(self.path, self.sealer)
+        self.pending: dict[str, CapturedCall] = {}
+
+    def pending_capture(self, call_id: str) -> CapturedCall | None:
+        return self.pending.get(call_id)
 
     async def metrics(self) -> bytes:
         return b"relay700_up 1\n"
@@ -56,6 +64,7 @@ class TestDesk:
         await self.writer.close()
         await self.server.close()
         self.reader.close()
+        self.captures.close()
 
 
 class Client:

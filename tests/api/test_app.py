@@ -50,6 +50,8 @@ class _Bare(NamedTuple):
     """The part of a backend that the document needs."""
 
     settings: Any = FAST
+    requests: Any = None
+    spans: Any = None
 
 
 DOCUMENT: dict[str, Any] = json.loads(make_app(cast(Backend, _Bare())).state.document)

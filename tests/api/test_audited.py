@@ -14,6 +14,7 @@ from relay.net.control import BanAnswers
 from tests.api.conftest import A, Api, B, C, Client, Json
 from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.api.test_explain import explained
+from tests.support.captured import captured
 from tests.support.papers import PAPERS
 from tests.support.shelf import Shelf
 from tests.support.stored import ended_record
@@ -97,6 +98,7 @@ async def seeds(api: Api, relay: dict[str, Callable[..., Json]]) -> Seeds:
     shelf = Shelf(api.backend.path, api.backend.sealer)
     shelf.add(ended_record(CALL_ID, business="acme"))
     shelf.follow()
+    api.backend.captures.save([captured(call_id=CALL_ID)])
     sown: Seeds = await api.act(sow)
     return sown
 

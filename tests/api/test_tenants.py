@@ -46,6 +46,7 @@ BY_ID: dict[str, Json | None] = {
     "PUT /v1/lists/{whose}/{owner_id}/entries": {"number": A, "kind": "black"},
     "DELETE /v1/lists/{whose}/{owner_id}/entries": {"number": C},
     "GET /v1/calls/{call_id}": None,
+    "GET /v1/calls/{call_id}/ladder": None,
     "DELETE /v1/calls/live/{call_id}": None,
     "GET /v1/webhooks/{webhook_id}": None,
     "PATCH /v1/webhooks/{webhook_id}": {"enabled": False},

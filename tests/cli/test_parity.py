@@ -68,6 +68,7 @@ SAME: dict[str, str] = {
     "GET /v1/calls": "calls list",
     "POST /v1/calls/search": "calls list",
     "GET /v1/calls/{call_id}": "calls show",
+    "GET /v1/calls/{call_id}/ladder": "calls ladder",
     "GET /v1/calls/live": "calls live",
     "DELETE /v1/calls/live/{call_id}": "calls hang-up",
     "GET /v1/calls/export": "calls export",
