@@ -210,7 +210,7 @@ class Backend:
         """Run all parts. Returns 0 after `stop`, 1 if a part failed."""
         api = self._config.api
         app = make_app(self)
-        mount_console(app, self)
+        streams = mount_console(app, self)
         server = HttpServer(app, Address(api.host, api.port, api.certificate, api.key), self._log)
         tasks = {name: asyncio.create_task(part, name=name) for name, part in self._parts(server).items()}
         stopped = asyncio.create_task(stop.wait())
@@ -218,7 +218,7 @@ class Backend:
         await asyncio.wait([stopped, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
         failed = [task for task in tasks.values() if task.done()]
         if not failed:
-            for part in (server, self._follower, self._deliverer):
+            for part in (streams, server, self._follower, self._deliverer):
                 part.finish()
             await asyncio.wait([tasks[name] for name in ("api", "follower", "deliverer")], timeout=FINISH_S)
         for task in (stopped, *tasks.values()):

@@ -95,7 +95,7 @@ class HttpMiddleware:
     def _log_request(self, scope: Scope, request_id: str, status: int, begun: float) -> None:
         method, path = scope["method"], _template(scope)
         duration_ms = (time.perf_counter() - begun) * 1000
-        if status:
+        if status and "is_stream" not in scope["state"]:  # a stream of the console lasts as long as its page
             self._requests.add(method, path, status, duration_ms)
         self._log.info(
             "api.request",

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relay.api.auth import Failures, actor_of, check_secret, read_bearer, stored_key
 from relay.api.backend import Backend
-from relay.console import bindings, businesses, calls, numbers, oversight, overview, webhooks
+from relay.console import bindings, businesses, calls, explain, live, numbers, oversight, overview, webhooks
 from relay.console.ask import Problem
 from relay.console.page import AT, Page, Viewer, get, post, starlette_route
 from relay.console.sessions import (
@@ -36,6 +36,7 @@ from relay.console.sessions import (
     is_tls,
     new_token,
 )
+from relay.console.streams import Streams, stream
 from relay.console.words import LANGUAGES, N_
 from relay.errors import Refused, StoreError
 
@@ -48,27 +49,34 @@ _MOST_FIELDS: Final = 100  # of a form
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _STATIC: Final = {
     file.name: file.read_bytes() for file in resources.files("relay.console").joinpath("static").iterdir()
-}
+} | {"ladder.css": resources.files("relay.reports").joinpath("templates/ladder.css").read_bytes()}
 _YEAR_S: Final = 365 * 24 * 3600
 
 
 ROUTES: Final = (
     *overview.ROUTES,
     *calls.ROUTES,
+    *live.ROUTES,
+    *explain.ROUTES,
     *bindings.ROUTES,
     *numbers.ROUTES,
     *businesses.ROUTES,
     *webhooks.ROUTES,
     *oversight.ROUTES,
 )
+STREAMS: Final = (("live", live.live_parts, "calls:read"),)
 
 
-def mount_console(api: FastAPI, backend: Backend, clock: Callable[[], float] = time.time) -> None:
-    """Serve the console at /console of the API's application."""
-    sessions = Sessions()
+def mount_console(api: FastAPI, backend: Backend, clock: Callable[[], float] = time.time) -> Streams:
+    """Serve the console at /console of the API's application. Returns its streams, to be finished at shutdown."""
+    sessions, streams = Sessions(), Streams()
     make = partial(Page, backend=backend, api=api, clock=clock)
     log_in = LogIn(backend, sessions, api.state.failures, clock)
-    pages = [get("/login", log_in.show), post("/login/enter", log_in.enter), post("/logout", log_in.leave), *ROUTES]
+    pages = [
+        *(get("/login", log_in.show), post("/login/enter", log_in.enter), post("/logout", log_in.leave)),
+        *(stream(name, streams, parts, needs) for name, parts, needs in STREAMS),
+        *ROUTES,
+    ]
     console = Starlette(
         routes=[
             *(starlette_route(route, make) for route in pages),
@@ -86,6 +94,7 @@ def mount_console(api: FastAPI, backend: Backend, clock: Callable[[], float] = t
         Route(AT, lambda _: RedirectResponse(f"{AT}/", 308)),
         Mount(AT, Gate(console, backend, sessions, make, clock)),
     ]
+    return streams
 
 
 class Gate:
@@ -149,7 +158,7 @@ class Gate:
         if key is None or not key.is_good(int(now_s * 1000)):
             self._sessions.end(token)
             return None
-        return Viewer(session, key)
+        return Viewer(session, key, lambda: self._viewer(token, used=False) is not None)
 
     def _to_login(self, request: Request) -> Response:
         if request.headers.get("accept") == "text/event-stream":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import Mapping
@@ -58,8 +59,8 @@ class Asker:
     def file(self, path: str, *parts: str, query: Query | None = None) -> ASGIApp:
         """The answer to a GET as it is, in parts: for files."""
 
-        async def answer(_: Scope, __: Receive, send: Send) -> None:
-            await self._api(self._scope("GET", path, parts, query, ""), _giving(b""), send)
+        async def answer(_: Scope, receive: Receive, send: Send) -> None:
+            await self._api(self._scope("GET", path, parts, query, ""), receive, send)
 
         return answer
 
@@ -87,9 +88,14 @@ class Asker:
 
 
 def _giving(body: bytes) -> Receive:
-    """A `receive` that gives the body."""
+    """A `receive` that gives the body once; the client never leaves."""
+    given = False
 
     async def receive() -> Message:
+        nonlocal given
+        if given:
+            await asyncio.Event().wait()
+        given = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return receive

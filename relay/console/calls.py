@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from datetime import datetime
+from typing import Any, Final, NamedTuple
 
 from starlette.responses import Response
 
+from relay.console.ask import Json, Problem
+from relay.console.explain import NEEDS, explain_call, words
 from relay.console.outcomes import OUTCOMES
-from relay.console.page import Page, PageRoute, get
-from relay.console.tables import Column, Filter, Listing, show_list
+from relay.console.page import Page, PageRoute, get, post
+from relay.console.tables import Column, Filter, Listing, as_file, show_list, shown_filters
 from relay.console.words import N_
 
 _COLUMNS: Final = (
@@ -38,6 +41,7 @@ CALLS: Final = Listing(
         Filter("since", N_("From"), "time"),
         Filter("until", N_("Until"), "time"),
     ),
+    template="calls.html",
     has_parties=True,
 )
 
@@ -46,4 +50,105 @@ async def _show_calls(page: Page) -> Response:
     return await show_list(page, CALLS)
 
 
-ROUTES: Final[list[PageRoute]] = [get("/calls", _show_calls, "calls:read")]
+async def _find_calls(page: Page) -> Response:
+    """A search by party: its number is in the form, so that no URL has it. The next page is a form too."""
+    party, faults = page.form.get("party", "").strip(), {}
+    document: Json = {"items": [], "next": None}
+    query = {"cursor": page.form.get("cursor"), **page.reveal}
+    try:
+        document = await page.asker.ask("POST", "/v1/calls/search", query=query, body={"party": party})
+    except Problem as problem:
+        if problem.kind != "invalid":
+            raise
+        faults = problem.errors or {"": problem.detail}
+    values = {"listing": CALLS, "filters": shown_filters(page, CALLS), "document": document, "faults": faults}
+    return page.render("calls.html", 400 if faults else 200, party=party, revealed=bool(page.reveal), **values)
+
+
+# -- One call
+
+
+class Step(NamedTuple):
+    """A step of a call's story. `after_ms`: since the first one."""
+
+    after_ms: float | None
+    text: str
+    class_: str = ""
+
+
+def story_of(page: Page, call: dict[str, Any]) -> list[Step]:
+    """What happened, in order, in words."""
+    begin = datetime.fromisoformat(call["received_at"])
+    known = {name: value if value is not None else "–" for name, value in call.items()}
+    said = [(N_("%(caller)s dialled %(number_dialled)s, from the peer %(peer_in)s"), "", "received_at")]
+    if call["routed_at"]:
+        said.append((N_("allowed by the %(mode)s binding, sent to %(peer_out)s"), "", "routed_at"))
+        if call["number_shown"]:
+            said.append((N_("the callee %(callee)s is shown %(number_shown)s"), "", "routed_at"))
+    said.append((N_("ringing"), "", "ringing_at"))
+    said.append((N_("answered"), "good", "answered_at"))
+    said.append((_end_of(call), page.class_of(call["outcome"]) if call["outcome"] else "", "ended_at"))
+    steps = []
+    for text, class_, name in said:
+        if call[name] is not None:
+            after_ms = (datetime.fromisoformat(call[name]) - begin).total_seconds() * 1000
+            steps.append(Step(after_ms, page.words(text) % known, class_))
+    return steps
+
+
+def _end_of(call: dict[str, Any]) -> str:
+    if call["kind"] == "message":
+        return N_("text message of %(text_bytes)s bytes: %(sip_status)s")
+    if call["answered_at"] is not None:
+        by = {"caller": N_("the caller hung up"), "callee": N_("the callee hung up")}
+        return by.get(call["ended_by"], N_("ended by the relay: %(end_reason)s"))
+    if call["routed_at"] is None:
+        return N_("refused by the relay with %(sip_status)s, Q.850 %(q850_cause)s")
+    if call["outcome"] == "cancelled":
+        return N_("the caller gave up")
+    return N_("not answered: the caller got %(sip_status)s, Q.850 %(q850_cause)s")
+
+
+async def _show_call(page: Page) -> Response:
+    call_id = page.request.path_params["call_id"]
+    call = await page.get("/v1/calls/{}", call_id, **page.reveal)
+    if page.query.get("format") == "json":
+        return as_file([call], "json", call_id)
+    told = None
+    if page.reveal and page.may(*NEEDS):  # the caller's real number is known, and the reading is written down
+        told = await _explained(page, call)
+    ladder = await _or_none(page, "/v1/calls/{}/ladder", call_id, **page.reveal)
+    values = {"call": call, "ladder": ladder, "told": told, "revealed": bool(page.reveal)}
+    return page.render("call.html", story=story_of(page, call), **values, **words())
+
+
+async def _explained(page: Page, call: dict[str, Any]) -> Json | None:
+    peer = call["peer_in"] if page.may("operator") else ""
+    try:
+        return await explain_call(page, call["caller"], call["number_dialled"], peer)
+    except Problem:
+        return None
+
+
+async def _or_none(page: Page, path: str, *parts: str, **query: str | None) -> Json | None:
+    """The document; None if there is none."""
+    try:
+        return await page.get(path, *parts, **query)
+    except Problem as problem:
+        if problem.status in (403, 404):
+            return None
+        raise
+
+
+async def _recording(page: Page) -> Response:
+    """The recording as a file, after its line in the audit log."""
+    call_id = page.request.path_params["call_id"]
+    return page.passed(page.asker.file("/v1/calls/{}/recording", call_id, query={"reason": page.form.get("reason")}))
+
+
+ROUTES: Final[list[PageRoute]] = [
+    get("/calls", _show_calls, "calls:read"),
+    post("/calls/search", _find_calls, "calls:read parties:read"),
+    get("/calls/{call_id}", _show_call, "calls:read"),
+    post("/calls/{call_id}/recording", _recording, "operator"),
+]

@@ -8,10 +8,11 @@ from importlib.metadata import version
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relay.api.backend import Backend
 from relay.console.ask import Asker, Json, Problem, Query, new_once
@@ -49,6 +50,7 @@ class Viewer(NamedTuple):
 
     session: Session
     key: ApiKey
+    is_still_good: Callable[[], bool]  # whether the session goes on: for streams
 
 
 class Page:
@@ -74,19 +76,23 @@ class Page:
         assert self.viewer is not None, "the gate lets only log-in pages through without a session"
         return self.viewer.session
 
+    def is_still_logged_in(self) -> bool:
+        """Whether the session goes on, for a stream. Raises StoreError."""
+        return self.viewer is not None and self.viewer.is_still_good()
+
     @property
     def business(self) -> str | None:
         """The business user whose data is visible; None for an operator, or before log-in."""
         return self.viewer.key.business if self.viewer else None
 
     def may(self, *scopes: str) -> bool:
-        """Whether the viewer's key has all these scopes: what it has not, it is not shown."""
-        return self.viewer is not None and all(scope in self.viewer.key.scopes for scope in scopes if scope)
+        """Whether the viewer's key has all these scopes, "" for none: what it has not, it is not shown."""
+        return self.viewer is not None and self.viewer.key.scopes.issuperset(filter(None, scopes))
 
     @property
     def places(self) -> list[Place]:
         """The navigation, as far as the key goes."""
-        return [place for place in PLACES if self.may(place.needs)]
+        return [place for place in PLACES if self.may(*place.needs.split())]
 
     # -- the API
 
@@ -131,9 +137,18 @@ class Page:
         text = _environment(self.language).get_template(template).render(page=self, notices=notices, **values)
         return Response(text, status, media_type="text/html; charset=utf-8")
 
+    def part(self, template: str, **values: Any) -> str:
+        """A part of a page, for a stream."""
+        return _environment(self.language).get_template(template).render(page=self, **values)
+
     def error(self, status: int, problem: Problem | None = None, *, stale: bool = False) -> Response:
         """The page of an error. `stale`: the token of a form is not the session's."""
         return self.render("error.html", status, code=status, problem=problem, stale=stale)
+
+    @staticmethod
+    def passed(answer: ASGIApp) -> Response:
+        """An answer of the API as it is, for a file."""
+        return _Passed(answer)
 
     def redirect(self, to: str) -> Response:
         """Go on to another page of the console; `to` is a path without /console."""
@@ -168,6 +183,14 @@ class Page:
         """An outcome, a state, or another name of the API in words."""
         return self.words(OUTCOMES[name].title) if name in OUTCOMES else self.words(NAMES.get(name, name))
 
+    def why(self, outcome: str) -> str:
+        """Why a call had this outcome, in words; "" if there is nothing to say."""
+        return self.words(OUTCOMES[outcome].why) if outcome in OUTCOMES else ""
+
+    def do(self, outcome: str) -> str:
+        """What to do about it."""
+        return self.words(OUTCOMES[outcome].do) if outcome in OUTCOMES else ""
+
     @staticmethod
     def class_of(name: str) -> str:
         """The class of an outcome, which has a colour."""
@@ -193,6 +216,10 @@ class Page:
     def local(self, moment: str, *, exact: bool = False) -> str:
         return local_time(moment, self.zone, self.now_s, exact=exact)
 
+    def clock(self, moment: str) -> str:
+        """The time of day, with milliseconds."""
+        return self.local(moment, exact=True).rpartition(" ")[2]
+
     def given(self, *names: str) -> dict[str, str | None]:
         """Values of the query by name, times with the viewer's zone (`since`, `until` and `at`)."""
         values = {name: value.strip() for name in names if (value := self.query.get(name))}
@@ -201,8 +228,22 @@ class Page:
                 values[name] = with_zone(values[name], self.zone)
         return dict(values)
 
+    def once(self) -> str:
+        """An Idempotency-Key for a form; none in a stream, whose parts would differ each time."""
+        return "" if "is_stream" in self.request.scope["state"] else new_once()
+
     length = staticmethod(length_of)
-    once = staticmethod(new_once)
+
+
+class _Passed(Response):
+    """An answer that another application gives."""
+
+    def __init__(self, answer: ASGIApp) -> None:
+        super().__init__()
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._answer(scope, receive, send)
 
 
 VERSION: Final = version("relay700")
@@ -212,7 +253,7 @@ VERSION: Final = version("relay700")
 def _environment(language: Language) -> Environment:
     """Templates with the words of a language. Everything from outside is escaped: no template turns that off."""
     environment = Environment(
-        loader=PackageLoader("relay.console"),
+        loader=ChoiceLoader([PackageLoader("relay.console"), PackageLoader("relay.reports")]),  # that of ladders
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -232,7 +273,10 @@ Show = Callable[[Page], Awaitable[Response]]
 
 
 class PageRoute(NamedTuple):
-    """A page: who may see it, and what shows it. Forms are POSTs with the token that the gate has checked."""
+    """A page: who may see it, and what shows it. Forms are POSTs with the token that the gate has checked.
+
+    `needs`: scopes, separated by blanks; "" for none.
+    """
 
     path: str
     show: Show
@@ -256,7 +300,7 @@ def starlette_route(route: PageRoute, make: Callable[[Request], Page]) -> Route:
     async def endpoint(request: Request) -> Response:
         request.scope["route"] = made
         page = make(request)
-        if not page.may(route.needs) and route.needs:
+        if route.needs and not page.may(*route.needs.split()):
             return page.error(403)
         return await route.show(page)
 

@@ -53,7 +53,7 @@ class Console:
 
     def __init__(self, api: Api) -> None:
         self.api = api
-        mount_console(api.app, api.backend, api.now)
+        self.streams = mount_console(api.app, api.backend, api.now)
 
     def stranger(self, scheme: str = "http", language: str = "en") -> Browser:
         return Browser(self.api, scheme, language)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.api.conftest import Api, Client
 from tests.console.conftest import Console, text_of
+from tests.support.recorded import keep as keep_recording
 from tests.support.shelf import Shelf
 from tests.support.stored import A, B, ended_record
 
@@ -57,3 +60,71 @@ async def test_what_others_write_is_text(console: Console, api: Api, operator: C
     page = await browser.see("/calls")
     assert "<script>alert" not in page and "<img src=x" not in page
     assert "&lt;script&gt;" in page
+
+
+async def test_a_call_tells_its_story_and_what_to_do(console: Console, api: Api, operator: Client) -> None:
+    refused = {"routed_at": None, "ringing_at": None, "answered_at": None, "callee": None, "ended_by": "relay"}
+    keep(
+        api,
+        ended_record(ACME, business="acme"),
+        ended_record(RIVAL, **refused, sip_status=403, q850_cause=21, outcome="frequency_caller"),
+    )
+    browser = await console.of(operator)
+    text = text_of(await browser.see(f"/calls/{ACME}"))
+    assert "138****0001 dialled 700100000010001, from the peer" in text
+    assert "answered" in text and "hung up" in text and "No messages are kept" in text
+    text = text_of(await browser.see(f"/calls/{RIVAL}"))
+    assert "refused by the relay with 403, Q.850 21" in text
+    assert "as often as the caps allow. Wait, or change the caps" in text
+    record = (await browser.http.get(f"/console/calls/{ACME}?format=json")).json()
+    assert (record[0]["call_id"], record[0]["caller"]) == (ACME, "138****0001")
+
+
+async def test_a_call_of_another_business_user_is_not_there(console: Console, api: Api) -> None:
+    keep(api, ended_record(RIVAL, business="rival"))
+    browser = await console.of(await api.company("acme"))
+    for path in (f"/calls/{RIVAL}", f"/calls/{'c' * 32}", "/calls/../keys"):
+        await browser.see(path, 404)
+    listed = await browser.see("/calls?business=rival")
+    assert RIVAL not in listed
+
+
+async def test_a_party_is_looked_for_without_its_number_in_a_url(console: Console, api: Api) -> None:
+    keep(api, *(ended_record(f"{n:032x}", business="acme", order_id=f"order-{n}") for n in range(60)))
+    browser = await console.of(await api.company("acme"))
+    page = await browser.see("/calls")
+    found = await browser.send(page, "/calls/search", party="138 0000 0001")
+    assert found.text.count("/calls/0000") > 50
+    following = await browser.send(found.text.partition("<main")[2].rpartition("</details>")[2], "/calls/search")
+    assert following.status_code == 200 and "order-0" in following.text
+    assert A not in "".join(part.partition('"')[0] for part in found.text.split('href="'))
+    faulty = await browser.send(page, "/calls/search", party="nobody")
+    assert faulty.status_code == 400 and "must be a phone number" in text_of(faulty.text)
+    reader = await console.of(await api.company("acme", ["calls:read"]))
+    assert "Find by real number" not in await reader.see("/calls")
+
+
+async def test_what_others_write_is_text_on_the_page_of_a_call(console: Console, api: Api, operator: Client) -> None:
+    names = ("order_id", "business", "peer_in", "peer_out", "end_reason", "industrial_id", "binding_id", "mode")
+    keep(api, ended_record(ACME, **dict.fromkeys(names, XSS), number_dialled=XSS, caller=XSS, outcome="failed"))
+    browser = await console.of(operator)
+    page = await browser.see(f"/calls/{ACME}")
+    assert "<script>alert" not in page and "<img src=x" not in page and "&lt;script&gt;" in page
+    revealed = await browser.send(page, f"/calls/{ACME}", reason=XSS)
+    assert "<script>alert" not in revealed.text and "<img src=x" not in revealed.text
+
+
+async def test_a_recording_is_for_operators_with_a_reason(
+    console: Console, api: Api, operator: Client, tmp_path: Path
+) -> None:
+    keep(api, ended_record(ACME, business="acme", recording=ACME))
+    api.backend.settings = api.backend.settings._replace(kept_in=tmp_path / "recordings")
+    await api.act(lambda act: keep_recording(act, tmp_path / "recordings", ACME, b"sound", "acme"))
+    browser = await console.of(operator)
+    page = await browser.see(f"/calls/{ACME}")
+    answer = await browser.send(page, f"/calls/{ACME}/recording", reason="case 7")
+    assert (answer.content, answer.headers["content-type"]) == (b"sound", "application/vnd.tcpdump.pcap")
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    (line,) = (await operator.get("/v1/audit?action=recording.read"))["items"]
+    assert line["reason"] == "case 7"
+    assert "/recording" not in await (await console.of(await api.company("acme"))).see(f"/calls/{ACME}")

@@ -15,7 +15,8 @@ METHODS = [("**.html", "jinja2.ext.babel_extract"), ("**.py", "python")]
 
 
 def _written() -> set[str]:
-    found = extract_from_dir("relay/console", METHODS, {}, {"_": None, "N_": None})
+    folders = ("relay/console", "relay/reports/templates")  # the latter has the ladder, which call pages show
+    found = (each for folder in folders for each in extract_from_dir(folder, METHODS, {}, {"_": None, "N_": None}))
     return {message for _, _, message, _, _ in found if isinstance(message, str)}
 
 

@@ -1,0 +1,50 @@
+"""Live calls: a table that follows them, and hanging up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from relay.console.page import Page, PageRoute, get, post
+from relay.console.tables import as_file
+from relay.console.words import N_
+
+MOST: Final = "200"  # shown: the newest
+
+
+async def _live(page: Page) -> dict[str, Any]:
+    """The calls of this moment, with what is on their rows."""
+    document: dict[str, Any] = await page.get("/v1/calls/live", limit=MOST, **page.reveal)
+    return document
+
+
+async def _show(page: Page) -> Response:
+    document = await _live(page)
+    if (format_ := page.query.get("format")) in ("csv", "json"):
+        return as_file(document["items"], format_, "live")
+    return page.render("live.html", document=document, revealed=bool(page.reveal))
+
+
+async def live_parts(page: Page) -> Mapping[str, str]:
+    """The table, for the stream."""
+    return {"live": page.part("live_table.html", document=await _live(page))}
+
+
+async def _hang_up(page: Page) -> Response:
+    call_id = page.request.path_params["call_id"]
+    return await page.act(
+        page.form.get("to", "/live"),
+        N_("The call is being hung up."),
+        "DELETE",
+        "/v1/calls/live/{}",
+        call_id,
+        query={"reason": page.form.get("reason")},
+    )
+
+
+ROUTES: Final[list[PageRoute]] = [
+    get("/live", _show, "calls:read"),
+    post("/live/{call_id}/hang-up", _hang_up, "calls:hangup"),
+]

@@ -1,0 +1,86 @@
+"""Live parts of pages: server-sent events with the HTML of each part that has changed.
+
+A stream ends with its session and at shutdown. It does not keep a session alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Final
+
+from starlette.responses import Response, StreamingResponse
+
+from relay.console.ask import Problem
+from relay.console.page import Page, PageRoute
+
+EVERY_S: Final = 2.0
+ALIVE_EVERY: Final = 8  # turns without a change, after which a comment shows whether the browser is still there
+MOST_OF_SESSION: Final = 4
+MOST: Final = 100
+
+Parts = Callable[[Page], Awaitable[Mapping[str, str]]]  # the HTML of each part by the id of its element
+
+
+class Streams:
+    """All open streams of this process."""
+
+    def __init__(self) -> None:
+        self._finishing = asyncio.Event()
+        self._open = 0
+
+    def finish(self) -> None:
+        """End all streams: the server waits for open answers when it stops."""
+        self._finishing.set()
+
+    def answer(self, page: Page, parts: Parts) -> Response:
+        """The stream for a page; 204, which tells a browser not to ask again, beyond the limits."""
+        if page.session.streams >= MOST_OF_SESSION or self._open >= MOST:
+            return Response(status_code=204)
+        page.request.scope["state"]["is_stream"] = True
+        return StreamingResponse(self._events(page, parts), media_type="text/event-stream")
+
+    async def _events(self, page: Page, parts: Parts) -> AsyncIterator[str]:
+        page.session.streams += 1
+        self._open += 1
+        try:
+            sent: dict[str, str] = {}
+            unchanged = 0
+            while page.is_still_logged_in():
+                changed = await _changed(page, parts, sent)
+                unchanged = 0 if changed else unchanged + 1
+                for name, html in changed.items():
+                    yield f"event: part\ndata: {json.dumps({'id': name, 'html': html})}\n\n"
+                if unchanged == ALIVE_EVERY:
+                    unchanged = 0
+                    yield ":\n\n"
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._finishing.wait(), EVERY_S)
+                if self._finishing.is_set():
+                    return
+            yield "event: over\ndata: {}\n\n"
+        finally:
+            page.session.streams -= 1
+            self._open -= 1
+
+
+def stream(name: str, streams: Streams, parts: Parts, needs: str) -> PageRoute:
+    """The route of a stream."""
+
+    async def show(page: Page) -> Response:
+        return streams.answer(page, parts)
+
+    return PageRoute(f"/stream/{name}", show, needs)
+
+
+async def _changed(page: Page, parts: Parts, sent: dict[str, str]) -> dict[str, str]:
+    """The parts that differ from those sent last; none while the API gives an error."""
+    try:
+        made = await parts(page)
+    except Problem:
+        return {}
+    changed = {name: html for name, html in made.items() if sent.get(name) != html}
+    sent |= changed
+    return changed

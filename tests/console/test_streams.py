@@ -1,0 +1,84 @@
+"""Live parts of pages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from relay.console import streams as module
+from relay.console.page import Page
+from relay.console.streams import MOST_OF_SESSION
+from relay.store.keys import set_revoked
+from tests.api.conftest import Api, Client, Json
+from tests.console.conftest import Browser, Console
+
+STREAM = "/console/stream/live"
+CALL: Json = {"calls": [], "total": 0}
+
+
+@pytest.fixture
+async def browser(console: Console, operator: Client, relay: dict[str, Callable[..., Json]]) -> Browser:
+    relay["live"] = lambda **asked: CALL
+    return await console.of(operator)
+
+
+async def test_a_stream_sends_parts_and_ends_at_shutdown(console: Console, browser: Browser) -> None:
+    console.streams.finish()
+    answer = await browser.http.get(STREAM)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    event, data, *_ = answer.text.splitlines()
+    assert event == "event: part"
+    assert "No call is up" in json.loads(data.removeprefix("data: "))["html"]
+
+
+async def test_only_what_changed_is_sent_and_the_end_of_the_session_ends_it(
+    browser: Browser, api: Api, operator: Client, relay: dict[str, Callable[..., Json]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "EVERY_S", 0.01)
+    monkeypatch.setattr(module, "ALIVE_EVERY", 2)
+    asked = 0
+    enough = asyncio.Event()
+
+    def live(**_: object) -> Json:
+        nonlocal asked
+        asked += 1
+        if asked == 6:
+            enough.set()
+        return CALL
+
+    relay["live"] = live
+    reading = asyncio.create_task(browser.http.get(STREAM))
+    await enough.wait()
+    await api.act(lambda act: set_revoked(act, operator.key.split("_")[1]))
+    text = (await reading).text
+    assert text.count("event: part") == 1 and ":\n\n" in text
+    assert text.endswith("event: over\ndata: {}\n\n")
+
+
+async def test_a_stream_without_a_session_is_refused(console: Console) -> None:
+    answer = await console.stranger().http.get(STREAM, headers={"accept": "text/event-stream"})
+    assert answer.status_code == 401
+
+
+async def test_a_session_has_few_streams(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = asyncio.Semaphore(0)
+    going = asyncio.Event()
+
+    async def parts(page: Page, *_: object) -> Mapping[str, str]:
+        begun.release()
+        await going.wait()
+        return {}
+
+    monkeypatch.setattr(module, "_changed", parts)
+    monkeypatch.setattr(Page, "is_still_logged_in", lambda _: not going.is_set())
+    reading = [asyncio.create_task(browser.http.get(STREAM)) for _ in range(MOST_OF_SESSION)]
+    for _ in reading:
+        await begun.acquire()
+    assert (await browser.http.get(STREAM)).status_code == 204
+    going.set()
+    monkeypatch.setattr(module, "EVERY_S", 0)
+    for each in reading:
+        await each
