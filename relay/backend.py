@@ -41,6 +41,7 @@ from relay.net.control import ControlClient, SharedAnswers, control_path
 from relay.net.process import RELOAD, STOP
 from relay.net.spans import Spans
 from relay.policy.fraud import Watch
+from relay.store.capture_arms import Arms
 from relay.store.captures import Captures
 from relay.store.connection import Connection as StoreConnection
 from relay.store.connection import Place, PostgresServer
@@ -273,7 +274,8 @@ class Backend:
 
 def _keeper(config: Config, sealer: Sealer, memory: int, log: FilteringBoundLogger) -> Keeper:
     captures = Captures(config.store.path, sealer, reporter(log))
-    return Keeper(Ring(memory), config.capture, config.settings.listeners, captures, log)
+    arms = Arms(config.store.path, sealer, reporter(log))
+    return Keeper(Ring(memory), config.capture, config.settings.listeners, captures, log, arms)
 
 
 def _sender(config: Config, keeper: Keeper, log: FilteringBoundLogger) -> HepSender:

@@ -37,6 +37,7 @@ _COMMANDS = {
     "calls": "relay.cli.calls",
     "explain": "relay.cli.explain",
     "recordings": "relay.cli.calls",
+    "capture": "relay.cli.capture",
     "traceback": "relay.cli.oversight",
     "evidence": "relay.cli.oversight",
     "report": "relay.cli.oversight",

@@ -10,6 +10,7 @@ import msgspec
 Side = Literal["caller", "callee"]
 REGISTRATIONS: Final = "register:"  # begins the id of a peer's registrations
 Keep = Literal["off", "failed", "all", "armed"]
+ArmKind = Literal["number", "business", "peer"]
 
 
 class CaptureRules(NamedTuple):
@@ -24,7 +25,7 @@ class Arm(NamedTuple):
     """Capture is asked for: of the calls of a number, a business user or a peer."""
 
     id: str
-    kind: Literal["number", "business", "peer"]
+    kind: ArmKind
     value: str  # a party in E.164 without "+", or a 700 number; the id of a business user; the name of a peer
     until_ms: int  # Unix milliseconds
 

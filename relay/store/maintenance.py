@@ -23,6 +23,7 @@ from relay.errors import StoreError
 from relay.store.audit import read_checkpoint, write_checkpoint
 from relay.store.bindings import SEALED_BINDINGS, SEALED_CHANGES
 from relay.store.businesses import SEALED_CONTACTS, SEALED_REASONS, SEALED_TERMS
+from relay.store.capture_arms import SEALED_ARMS
 from relay.store.captures import Captures
 from relay.store.chain import AUDIT, RECORDS, Chain, reseal_head
 from relay.store.connection import Connection, Place
@@ -207,7 +208,7 @@ RESEALED: Final = (
     *(SEALED_CONTACTS, SEALED_REASONS, SEALED_TERMS, SEALED_KEYS),
     *(SEALED_GROUPS, SEALED_MEMBERS, SEALED_PAST_MEMBERS),
     *(SEALED_BINDINGS, SEALED_CHANGES, SEALED_ENTRIES, SEALED_CALLERS, SEALED_WEBHOOKS),
-    SEALED_FILINGS,
+    *(SEALED_FILINGS, SEALED_ARMS),
 )
 LEFT: Final = ("live_call", "call_event", "outbox", "idempotency")  # not resealed: their rows expire
 CHUNK: Final = 100  # rows per unit of work, about 3 ms

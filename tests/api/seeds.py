@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from relay.events.webhooks import make as make_webhook
+from relay.model.capture import CaptureRules
 from relay.service.businesses import set_state
+from relay.service.capture import arm
 from relay.service.filings import add_filing
 from relay.service.groups import make_group, set_entry
 from relay.service.keys import BUSINESS_SCOPES, make_key
@@ -35,7 +37,9 @@ def sow(act: UnitOfWork, business: str = "acme", prefix: str = PREFIX) -> Seeds:
     add_filing(act, business, A, "CT-1")
     set_entry(act, "binding", binding.binding_id, C, "black")
     webhook, _ = make_webhook(act, business, "https://platform.example/events")
+    armed = arm(act, "number", A, 3_600_000, CaptureRules(), None)
     return {
+        "arm_id": armed.arm.id,
         "business": business,
         "address": "192.0.2.1",
         "for_s": 60.0,

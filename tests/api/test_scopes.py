@@ -20,6 +20,7 @@ NAMES = {
     "webhook_id": "w" + "0" * 12,
     "call_id": "0" * 32,
     "address": "192.0.2.1",
+    "arm_id": "0" * 12,
     "whose": "business",
     "owner_id": "default",
 }

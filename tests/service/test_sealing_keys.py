@@ -11,7 +11,9 @@ import pytest
 
 from relay.errors import Refused, StoreError
 from relay.model.binding import Binding
+from relay.model.capture import CaptureRules
 from relay.policy.rules import LastCaller
+from relay.service.capture import arm
 from relay.service.filings import add_filing
 from relay.service.groups import make_group, remove_members, set_entry
 from relay.service.keys import make_key
@@ -19,6 +21,7 @@ from relay.service.retention import TWO_YEARS_MS, Retention, purge
 from relay.store.audit import AuditQuery, newest_entries, verify_audit
 from relay.store.bindings import history
 from relay.store.businesses import find_business, state_changes
+from relay.store.capture_arms import list_arms
 from relay.store.database import open_store
 from relay.store.filings import find_filing
 from relay.store.groups import find_entries, find_groups, members_at, members_between, of_business
@@ -72,6 +75,7 @@ def filled(backend: Backend) -> Binding:
     backend.run(lambda act: set_entry(act, "business", "acme", "13600000005", "black"))
     backend.run(lambda act: add_filing(act, "acme", A, "CT-1"))
     backend.run(lambda act: make_key(act, "acme", ["bindings:read"]))
+    backend.run(lambda act: arm(act, "number", A, 3_600_000, CaptureRules(), None))
     backend.run(lambda act: put_webhook(act, HOOK))
     made: Binding = backend.bind(x=X, business="acme", order_id="o1")
     backend.bind("AXN", x=Y, business="acme", order_id="o2")
@@ -98,6 +102,7 @@ def read(backend: Backend, made: Binding) -> list[Any]:
         [entry.number for entry in find_entries(reader, sealer, of_business("acme"), b"", 9)],
         find_filing(reader, sealer, "acme", A),
         webhooks_of(reader, sealer, "acme", "", 9),
+        list_arms(reader, sealer, backend.now_ms, "", 9),
         open_caller(sealer, made.binding_id, number, sealed),
     ]
 

@@ -1,0 +1,49 @@
+"""Routes of arms."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.model.capture import CaptureRules
+from tests.api.conftest import A, Api, Client, Json
+
+
+async def test_a_number_is_armed_listed_and_disarmed(api: Api, operator: Client) -> None:
+    made = await operator.post("/v1/capture/arms", {"number": A, "for_s": 3600})
+    assert (made["kind"], made["value"]) == ("number", "138****0001")
+    assert (await operator.get("/v1/capture/arms"))["items"] == [made]
+    assert await operator.ask("DELETE", f"/v1/capture/arms/{made['id']}") == made
+    assert (await operator.get("/v1/capture/arms"))["items"] == []
+    await operator.refused("DELETE", f"/v1/capture/arms/{made['id']}", "not_found")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"for_s": 60},
+        {"number": A, "peer": "pbx", "for_s": 60},
+        {"number": A},
+        {"number": A, "for_s": 0},
+        {"number": A, "for_s": 604_801},
+        {"number": "12", "for_s": 60},
+    ],
+)
+async def test_a_wrong_arm_is_refused(operator: Client, body: Json) -> None:
+    await operator.refused("POST", "/v1/capture/arms", "invalid", body)
+
+
+async def test_unknown_peers_and_businesses_are_refused(api: Api, operator: Client) -> None:
+    api.backend.settings = api.backend.settings._replace(peers=("pbx",))
+    await operator.refused("POST", "/v1/capture/arms", "not_found", {"peer": "nobody", "for_s": 60})
+    await operator.refused("POST", "/v1/capture/arms", "not_found", {"business": "nobody", "for_s": 60})
+    await operator.post("/v1/capture/arms", {"peer": "pbx", "for_s": 60})
+
+
+async def test_nothing_is_armed_while_capture_is_off(api: Api, operator: Client) -> None:
+    api.backend.capture = CaptureRules("off")
+    await operator.refused("POST", "/v1/capture/arms", "conflict", {"number": A, "for_s": 60})
+
+
+async def test_a_business_user_arms_nothing(company: Client) -> None:
+    await company.refused("POST", "/v1/capture/arms", "forbidden", {"business": "acme", "for_s": 60})
+    await company.refused("GET", "/v1/capture/arms", "forbidden")
