@@ -31,6 +31,7 @@ from relay.events.delivery import Deliverer
 from relay.events.follower import Follower
 from relay.events.hep import HepSender
 from relay.events.ledger_watch import LedgerWatch
+from relay.events.probe import PEER, Prober
 from relay.events.recordings import Taker
 from relay.events.timers import Resealer, Timers
 from relay.log import configure, reporter
@@ -167,6 +168,7 @@ class Backend:
         self._taker = Taker(*common, config.recordings)
         self._resealer = Resealer(self.path, self.sealer, log)
         self._ledger_watch = LedgerWatch(self.path, self.sealer, log)
+        self._prober = Prober(config.probe, config.numbers, self.writer, self.control.ask, log)
 
     def apply_config(self, config: Config) -> None:
         """Apply a new configuration, except for settings that need a restart (`relay.config`)."""
@@ -178,6 +180,7 @@ class Backend:
         self.capture = config.capture
         if self.keeper is not None:
             self.keeper.apply_config(config.capture)
+        self._prober.apply_config(config.probe, config.numbers)
         self._log.info("backend.reloaded")
 
     def pending_capture(self, call_id: str) -> CapturedCall | None:
@@ -196,10 +199,11 @@ class Backend:
             **await asyncio.to_thread(self._stored),
         }
         parts = self._follower.statistics() | self._deliverer.statistics() | self._taker.statistics()
-        parts |= self._ledger_watch.statistics() | self.requests.statistics()
+        parts |= self._ledger_watch.statistics() | self.requests.statistics() | self._prober.statistics()
         parts |= {} if self.keeper is None else self.keeper.statistics()
         known = relay | parts | ours
-        return text(with_zeros(known, self.settings.peers or ()) if relay["up"] else known)
+        peers = [name for name in self.settings.peers or () if name != PEER]  # its calls are not counted
+        return text(with_zeros(known, peers) if relay["up"] else known)
 
     def _stored(self) -> dict[str, int]:
         with store_errors(self.path), contextlib.closing(connect_reader(self.path)) as connection:
@@ -240,6 +244,7 @@ class Backend:
             "recordings": self._taker.run(),
             "resealer": self._resealer.run(),
             "ledger": self._ledger_watch.run(),
+            "probe": self._prober.run(),
             "files": self._watch_files(),
             "writer": self.writer.ended(),
         }

@@ -114,6 +114,7 @@ _LABELLED: dict[str, tuple[str | tuple[str, ...], str]] = {
         ("peer", "outcome"),
         "calls to a peer that have got their final response; after a failover, to the last",
     ),
+    "probes": (("peer", "result"), "calls of the probe through a peer: proven, leak, or failed, which proves nothing"),
     "api_requests": ("status", "requests to the API by class of their status"),
     "calls_ended": ("outcome", "calls and text messages whose record the follower has read"),
     "fraud_findings": ("signal", "fraud thresholds reached"),
@@ -128,6 +129,10 @@ _LABELLED_GAUGES = {
     ),
     "target_up": (("peer", "target"), "1 if the target takes calls; 0 if it is down or backing off"),
     "peer_calls": (("peer", "direction"), "ringing and answered calls from a peer (in) and to it (out)"),
+    "privacy_last_proven_seconds": (
+        ("peer",),
+        "Unix time of the probe's last call through a peer without a leak; 0: none",
+    ),
     "peer_registered": (("peer",), "1 if the peer is registered here, or the relay there; 0 if it should be"),
 }
 

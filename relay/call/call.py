@@ -14,7 +14,7 @@ from relay.call.saved_state import CallState
 from relay.call.states import ANSWER, CALL_LIFE, COMMITTED, END, ENDED, OVER, REFRESH, REFUSE, RESUME, step
 from relay.errors import ParseError, ProtocolError
 from relay.model.actions import Continuation
-from relay.model.call import Route, record_id
+from relay.model.call import PROBE_BUSINESS, Route, record_id
 from relay.peers.limits import SETTING_UP, UP, CallReservation
 from relay.privacy import masking
 from relay.privacy.leak_check import Side
@@ -192,6 +192,8 @@ class Call(OpenRecord):
 
     def _count(self, outcome: str) -> None:
         """Count the call's final response: the call may go on for hours, and its record ends with it."""
+        if self.business == PROBE_BUSINESS:
+            return
         peer_in, times = self.caller_peer.name, (self.received_at, self.ringing_at, self.answered_at)
         self._counts.results.add(outcome, peer_in, self.peer_out, *times)
 

@@ -41,6 +41,7 @@ _COMMANDS = {
     "traceback": "relay.cli.oversight",
     "evidence": "relay.cli.oversight",
     "report": "relay.cli.oversight",
+    "probe": "relay.cli.probe",
     "verify": "relay.cli.audit",
     "audit": "relay.cli.audit",
     "purge": "relay.cli.audit",

@@ -22,6 +22,7 @@ from msgspec.structs import FieldInfo, asdict, fields
 from relay.config.engine import SoundFiles, build_settings, read_rtpengine, recordings, sound_files
 from relay.config.parties import claim_warnings
 from relay.config.peers import PasswordFile, dns_servers, password_files, peer_certificates
+from relay.config.probe import probe_settings
 from relay.config.protection import (
     ApiConfig,
     ReportConfig,
@@ -41,6 +42,7 @@ from relay.config.protection import (
 )
 from relay.config.tables import StoreTable, Tables, TlsTable
 from relay.errors import ConfigError
+from relay.events.probe import ProbeSettings
 from relay.events.webhooks import DeliveryRules
 from relay.model.capture import CaptureRules, HepRules
 from relay.model.settings import PeerCertificate, RtpengineAddress, Settings, StreamLimits, TlsFiles
@@ -101,6 +103,7 @@ class Config:
     purge_at_minute: int  # of the day in China
     log: LogConfig
     otlp: str | None  # URL of the OpenTelemetry collector
+    probe: ProbeSettings | None
     tls: TlsFiles | None
     streams: StreamLimits
     rtpengine: tuple[RtpengineAddress, ...]  # empty: media go directly between peers
@@ -137,10 +140,11 @@ def parse_config(text: str, name: str) -> Config:
 
 
 def _config(tables: Tables, problems: list[str]) -> Config:
-    settings = build_settings(tables, problems)
+    built = build_settings(tables, problems)
     recorded = recordings(tables.recording, tables.media, tables.api, problems)
     recording = bool(recorded.spools)
     numbers = bind_rules(tables.numbers, tables.quotas, recording, problems)
+    probe, settings = probe_settings(tables.probe, built, numbers.parties, api=tables.api.enabled, problems=problems)
     verify = verify_config(tables.verify, problems)
     return Config(
         settings=replace(settings, legacy=legacy_numbers(tables.numbers.legacy, problems), recording=recording),
@@ -158,6 +162,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         purge_at_minute=minute_of_day(tables.retention.purge_at),
         log=LogConfig(tables.log.format, tables.log.level),
         otlp=otlp_config(tables.otlp, tables.api, problems),
+        probe=probe,
         tls=_tls(tables.tls, peer_certificates(tables.peer, settings.peers, problems)),
         streams=StreamLimits(**asdict(tables.streams)),
         rtpengine=read_rtpengine(tables.media, problems),

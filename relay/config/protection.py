@@ -75,7 +75,7 @@ def bind_rules(table: NumbersTable, quotas: QuotasTable, recording: bool, proble
     """`recording`: whether calls can be recorded."""
     return BindRules(
         phase=table.phase,
-        cool_down_ms=_duration("numbers.cool_down", table.cool_down, problems),
+        cool_down_ms=duration_ms("numbers.cool_down", table.cool_down, problems),
         max_bindings=table.max_bindings,
         legacy_until_ms=_end_of_day("numbers.legacy_until", table.legacy_until, problems),
         recording=recording,
@@ -133,7 +133,7 @@ def call_rules(table: PolicyTable, numbers: BindRules, verify: bool, problems: l
 
 
 def _pause_s(path: str, text: str, problems: list[str]) -> float:
-    pause_ms = _duration(path, text, problems)
+    pause_ms = duration_ms(path, text, problems)
     if pause_ms > DAY_MS:
         problems.append(f"{path}: {text} is too long; write 24h at most, such as 15m")
     return pause_ms / 1000
@@ -209,7 +209,7 @@ def hep_rules(table: HepTable | None, backend: bool, problems: list[str]) -> Hep
 
 
 def delivery_rules(table: WebhooksTable, problems: list[str]) -> DeliveryRules:
-    give_up_ms = _duration("webhooks.give_up", table.give_up, problems)
+    give_up_ms = duration_ms("webhooks.give_up", table.give_up, problems)
     return DeliveryRules(table.timeout_s, give_up_ms, table.batch)
 
 
@@ -226,7 +226,7 @@ def retention_config(table: RetentionTable, problems: list[str]) -> Retention:
 def _recordings_kept(table: RetentionTable, problems: list[str]) -> int:
     """A recording may not outlive its call record, which says what it is of."""
     kept_ms = _kept("recordings", table.recordings, HALF_YEAR_MS, problems)
-    if kept_ms > max(_duration("retention.records", table.records, []), HALF_YEAR_MS):
+    if kept_ms > max(duration_ms("retention.records", table.records, []), HALF_YEAR_MS):
         problems.append(
             f"retention.recordings: {table.recordings} is longer than retention.records, {table.records}: a recording "
             "needs its call record; write no more than that"
@@ -235,7 +235,7 @@ def _recordings_kept(table: RetentionTable, problems: list[str]) -> int:
 
 
 def capture_rules(table: CaptureTable, problems: list[str]) -> CaptureRules:
-    return CaptureRules(table.keep, table.max_mb * 1_000_000, _duration("capture.keep_for", table.keep_for, problems))
+    return CaptureRules(table.keep, table.max_mb * 1_000_000, duration_ms("capture.keep_for", table.keep_for, problems))
 
 
 def minute_of_day(text: str) -> int:
@@ -244,7 +244,7 @@ def minute_of_day(text: str) -> int:
     return 60 * hour + minute
 
 
-def _duration(path: str, text: str, problems: list[str]) -> int:
+def duration_ms(path: str, text: str, problems: list[str]) -> int:
     """Milliseconds; 0 for a faulty value."""
     try:
         return parse_duration_ms(text)
@@ -254,7 +254,7 @@ def _duration(path: str, text: str, problems: list[str]) -> int:
 
 
 def _kept(name: str, text: str, least_ms: int, problems: list[str]) -> int:
-    kept_ms = _duration(f"retention.{name}", text, problems)
+    kept_ms = duration_ms(f"retention.{name}", text, problems)
     if 0 < kept_ms < least_ms:
         law = "six months" if least_ms == HALF_YEAR_MS else "two years"
         problems.append(
@@ -296,7 +296,7 @@ def _cap(path: str, text: str, problems: list[str]) -> Cap | None:
     if found is None:
         problems.append(f'{path}: {text!r} is not a cap; write calls per time, such as "3/5m"')
         return None
-    window_ms = _duration(path, found[2], problems)
+    window_ms = duration_ms(path, found[2], problems)
     if window_ms > LONGEST_WINDOW_MS:
         problems.append(f"{path}: {found[2]} is too long; write 24h at most")
     return Cap(int(found[1]), window_ms // 1000)

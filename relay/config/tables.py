@@ -217,6 +217,14 @@ class OtlpTable(Struct, frozen=True):
     endpoint: Annotated[str, write('a URL such as "http://127.0.0.1:4318"', min_length=1)]
 
 
+class ProbeTable(Struct, frozen=True):
+    caller: Annotated[str, write('a number of yours, such as "13800000071"', min_length=1)]
+    callees: Annotated[dict[str, str], write('your number behind each peer, such as {carrier = "13900000072"}')]
+    every: Annotated[str, write('a duration, "10s" to "30m", such as "5m"')] = "5m"
+    caller_at: Annotated[str, write('an address and port, such as "127.0.0.71:5070"')] = "127.0.0.71:5070"
+    callee_at: Annotated[str, write('an address and port, such as "127.0.0.72:5070"')] = "127.0.0.72:5070"
+
+
 class RetentionTable(Struct, frozen=True):
     records: Annotated[str, write('a duration of at least "184d"')] = format_duration(_KEPT.records_ms)
     bindings: Annotated[str, write('a duration of at least "184d"')] = format_duration(_KEPT.bindings_ms)
@@ -366,6 +374,7 @@ class Tables(Struct, frozen=True):
     report: ReportTable = ReportTable()
     log: LogTable = LogTable()
     otlp: OtlpTable | None = None
+    probe: ProbeTable | None = None
     tls: TlsTable | None = None
     limits: LimitsTable = LimitsTable()
     streams: StreamsTable = StreamsTable()

@@ -20,7 +20,7 @@ from structlog.typing import FilteringBoundLogger
 from relay.errors import RelayError, StoreError
 from relay.events.webhooks import call_data
 from relay.log import Outage
-from relay.model.call import CallRecord
+from relay.model.call import PROBE_BUSINESS, CallRecord
 from relay.model.numbers import is_700
 from relay.policy.fraud import WINDOW_MS, Finding, Seen, Signals, Watch
 from relay.store.bindings import find_binding
@@ -271,8 +271,13 @@ def _follow_up(act: UnitOfWork, finding: Finding) -> None:
 
 
 def _seen(sealer: Sealer, record: CallRecord) -> Seen | None:
-    """What the watch sees of a record; None unless a caller with a number dialled a 700 number."""
-    if not record.caller or not is_700(record.number_dialled) or record.outcome is None:
+    """What the watch sees of a record; None unless a caller with a number dialled a 700 number, and not the probe."""
+    if (
+        record.business == PROBE_BUSINESS
+        or not record.caller
+        or not is_700(record.number_dialled)
+        or record.outcome is None
+    ):
         return None
     return Seen(
         record.number_dialled,

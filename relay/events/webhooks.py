@@ -43,6 +43,7 @@ Kind = Literal[
     "message.failed",
     "binding.expired",
     "number.cooling",
+    "probe.leak",  # only for the probe's own business user
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TEST = "webhook.test"

@@ -67,6 +67,7 @@ def named(refusal: Refusal, route: Route) -> Refusal:
 # -- The call detail record. Fields are in output order
 
 Kind = Literal["call", "message"]
+PROBE_BUSINESS: Final = "relay700-probe"  # reserved: its calls are the probe's own (`relay.events.probe`)
 
 
 # A new field goes last, and is None by default. It is also named in `relay.call.open_record`, which collects it,

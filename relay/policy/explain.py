@@ -30,6 +30,7 @@ from relay.policy.evaluate import (
     evaluate,
     over_frequency_cap,
     refused,
+    rules_of,
 )
 from relay.policy.figures import (
     FIGURES_OF_BINDING,
@@ -278,6 +279,8 @@ def _looked_up(
         checks.add("binding", NO_BINDING, "none of this caller on this number")
         assert checks.refusal is not None
         return checks.refusal
+    if (own := rules_of(bound, rules)) is not rules:
+        rules, counts = own, None
     checks.add("binding", None, f"{bound.binding_id}, {bound.mode}, the caller is {ROLES[bound.party]}")
     for name, check_bound in OF_BINDING.items():
         if checks.refusal is None:
@@ -286,7 +289,7 @@ def _looked_up(
         target = callee(bound, asked, rules)
         checks.add("callee", target if isinstance(target, Refusal) else None, figures_of_callee(target, rules))
     if checks.refusal is None:
-        over = over_frequency_cap(found, asked, rules, recent) if found.counted is None else found.counted.over
+        over = over_frequency_cap(found, asked, rules, recent)
         used = _used(found, asked, rules, recent) if counts is None else counts
         checks.add("frequency caps", over, figures_of_caps(rules, used))
     answer = evaluate(found, asked, rules, recent)

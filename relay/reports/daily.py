@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from datetime import date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
-from relay.model.call import CallRecord
+from relay.model.call import PROBE_BUSINESS, CallRecord
 from relay.model.numbers import is_700
 from relay.service import fields
 from relay.service.businesses import get as get_business
@@ -86,10 +86,15 @@ class _Tally:
 
 
 def daily(connection: Connection, sealer: Sealer, day: date, business: str | None = None) -> list[DailyLine]:
-    """Lines sorted by business and prefix, with `business` only theirs. Reads all records of the day: use a thread."""
+    """Lines sorted by business and prefix: those of `business`, or of all but the probe.
+
+    Reads all records of the day: use a thread.
+    """
     since_ms, until_ms = day_span(day)
     tallies: dict[tuple[str, str], _Tally] = {}
     for record in read_all(connection, sealer, Wanted(business=business, since_ms=since_ms, until_ms=until_ms)):
+        if business is None and record.business == PROBE_BUSINESS:
+            continue
         key = (record.business or "", _prefix(record.number_dialled))
         tallies.setdefault(key, _Tally()).add(record)
     complaints = complaints_of(connection, day, business)

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 from relay.defence.limits import Rates
 from relay.errors import Refused
 from relay.model.binding import TWO_NUMBER_MODES, Binding, BindingChange
+from relay.model.call import PROBE_BUSINESS
 from relay.policy.rules import DEFAULT_BUSINESS, quota
 from relay.service import fields
 from relay.service.businesses import get as get_business
@@ -41,7 +42,7 @@ from relay.store.businesses import Business
 from relay.store.connection import Connection
 from relay.store.groups import member_hashes
 from relay.store.sealing.sealer import Sealer
-from relay.store.unit_of_work import UnitOfWork
+from relay.store.unit_of_work import RELAY, UnitOfWork
 
 # Refusals that may be due to an expired binding that the sweep has not released yet.
 _HELD = frozenset(["conflict", "pool_empty", "number_full", "quota"])
@@ -132,6 +133,8 @@ def _check_recording(wanted: bool, rules: BindRules) -> None:
 
 def _business(act: UnitOfWork, wanted: Binding) -> Business:
     business = get_business(act, wanted.business or act.actor.business or DEFAULT_BUSINESS)
+    if business.id == PROBE_BUSINESS and act.actor != RELAY:
+        raise invalid("business", "reserved for the probe, which binds its own numbers: name another one")
     if business.state != "approved":
         problem = f"the business user is {business.state}: it must be approved to bind numbers"
         raise Refused("business_not_approved", "business", problem)

@@ -12,13 +12,13 @@ from typing import Any, Literal, TypedDict, Unpack, cast, get_args
 
 from relay.errors import Refused
 from relay.model.binding import MODES, Mode
-from relay.model.call import LANGUAGES, Language
+from relay.model.call import LANGUAGES, PROBE_BUSINESS, Language
 from relay.policy.rules import DEFAULT_BUSINESS, NO_LIMIT
 from relay.service import fields
 from relay.service.fields import invalid
 from relay.store.businesses import Business, State, Terms, add_business, add_state_change, find_business, put_business
 from relay.store.keys import revoke_all
-from relay.store.unit_of_work import UnitOfWork
+from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.webhooks import disable_all
 
 Scenario = Literal["express", "takeaway", "ride_hailing", "other"]
@@ -105,6 +105,8 @@ def apply(act: UnitOfWork, asked: Fields, business_id: str = "") -> Business:
     Of the fields, `name` is required.
     """
     new_id = fields.name("id", business_id) if business_id else f"b{secrets.token_hex(6)}"
+    if new_id == PROBE_BUSINESS and act.actor != RELAY:
+        raise invalid("id", "reserved for the probe: choose another id")
     business = _NEW._replace(id=new_id, created_at=act.now_ms, updated_at=act.now_ms, **asked)
     if not add_business(act, business):
         raise Refused("state_conflict", "id", "taken by another business user: choose another id")

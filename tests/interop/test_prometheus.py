@@ -114,16 +114,18 @@ async def busy(ends: Ends) -> None:
 
 
 async def test_each_query_of_the_dashboard_has_data_and_no_rule_fails(tmp_path: Path) -> None:
-    setup = Setup(api=free(RELAY))
+    ends = f'caller_at = "{free("127.0.0.71")}"\ncallee_at = "{free("127.0.0.72")}"\n'
+    probe = f'\n[probe]\ncaller = "13800000071"\ncallees = {{probe = "13900000072"}}\n{ends}'
+    setup = Setup(api=free(RELAY), more=probe)
     assert setup.api is not None
     with running_relay(tmp_path, setup) as relay, prometheus(tmp_path, setup.api) as server:
         relay.bind()
         await until_seen(lambda: server.has('relay700_calls_in_total{outcome="answered"} == 0'))
         async with Phone(setup.caller) as left, Phone(setup.callee) as right:
-            ends = Ends(relay, left, right)
-            await call(ends, A, X)
-            await busy(ends)
-            assert (await refused(ends, "13800000009", X)).status == 403
+            phones = Ends(relay, left, right)
+            await call(phones, A, X)
+            await busy(phones)
+            assert (await refused(phones, "13800000009", X)).status == 403
         for query in queries():
             async with asyncio.timeout(20):
                 await until_seen(partial(server.has, query))

@@ -1,0 +1,165 @@
+"""The probe: a marked call every few minutes through each chosen peer and back, which proves that nothing crosses.
+
+Its calls belong to the reserved business user `relay700-probe`: no cap, hour, hook or statistic of others is touched.
+The audit log has the first result of each day and peer, each change, and every leak.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import date, datetime
+from typing import Any, Final, NamedTuple
+
+from structlog.typing import FilteringBoundLogger
+
+from relay.errors import Refused, StoreError
+from relay.events.probe_call import Address, Ask, Outcome, Result, call
+from relay.model.call import PROBE_BUSINESS
+from relay.model.settings import PeerRoute
+from relay.service import bindings, businesses, fields
+from relay.service.fields import CHINA
+from relay.service.placement import BindRules
+from relay.store.bindings import BindingQuery, find_page
+from relay.store.businesses import find_business
+from relay.store.unit_of_work import RELAY, UnitOfWork
+from relay.store.webhooks import tell
+from relay.store.writer import GroupWriter
+
+PEER: Final = "probe"  # the name of our own ends among the peers
+OUTCOMES: Final[tuple[Outcome, ...]] = ("proven", "leak", "failed")
+_PAPERS = "none: relay700's own, for calls between numbers of the operator"
+
+
+class ProbeSettings(NamedTuple):
+    """Numbers are E.164 without "+"."""
+
+    every_s: float
+    relay: Address  # a UDP listener
+    relay_hosts: frozenset[str]
+    caller: str
+    callees: tuple[tuple[str, str], ...]  # peer, and our number that it routes to `callee_at`
+    caller_at: Address
+    callee_at: Address
+
+    @property
+    def routes(self) -> tuple[PeerRoute, ...]:
+        return tuple(PeerRoute(callee, (peer,)) for peer, callee in self.callees)
+
+    def ask(self, peer: str, callee: str, number: str) -> Ask:
+        """The call through one peer. `number`: that which `number_for` has bound."""
+        ends = (self.caller_at, self.callee_at)
+        return Ask(self.relay, self.relay_hosts, self.caller, number, callee, peer, peer == PEER, *ends)
+
+
+def number_for(act: UnitOfWork, rules: BindRules, caller: str, callee: str) -> str:
+    """The 700 number that joins the two; they are bound if they are not yet. Raises Refused."""
+    if find_business(act.connection, act.sealer, PROBE_BUSINESS) is None:
+        papers = businesses.Fields(name="relay700 probe", licence=_PAPERS, application=_PAPERS, scheme=_PAPERS)
+        businesses.apply(act, papers | {"contact": _PAPERS}, PROBE_BUSINESS)
+        businesses.set_state(act, PROBE_BUSINESS, "approve", "[probe] is configured")
+    query = BindingQuery(business=PROBE_BUSINESS, party=callee, state="live")
+    for each in find_page(act.connection, act.sealer, query, act.now_ms, None, 100):
+        if (each.a, each.b) == (caller, callee):
+            return each.x
+    asked: dict[str, object] = {
+        "mode": "AXB",
+        "a": f"+{caller}",
+        "b": f"+{callee}",
+        "business": PROBE_BUSINESS,
+        "order_id": PEER,
+    }
+    asked |= {"max_call_s": 60, "ring_timeout_s": 20}
+    return bindings.bind(act, fields.binding(asked, rules.parties, act.now_ms), rules).x
+
+
+def note(act: UnitOfWork, result: Result) -> None:
+    """Add the result to the audit log; a leak is an event of the probe's business user, too."""
+    details: dict[str, object] = {"messages": len(result.received), "marks": result.marks}
+    if result.leaks:
+        details["leaks"] = list(result.leaks)
+    act.audit(f"probe.{result.outcome}", result.peer, business=PROBE_BUSINESS, reason=result.reason, details=details)
+    if result.leaks:
+        data: dict[str, object] = {"peer": result.peer, "leaks": list(result.leaks)}
+        tell(act, PROBE_BUSINESS, "probe.leak", f"probe.{result.peer}.{act.now_ms}", data)
+
+
+class Prober:
+    """The task of the backend: `run` it until it is cancelled."""
+
+    def __init__(
+        self,
+        settings: ProbeSettings | None,
+        rules: BindRules,
+        writer: GroupWriter,
+        ask_relay: Callable[[str], Awaitable[dict[str, Any]]],
+        log: FilteringBoundLogger,
+    ) -> None:
+        """`ask_relay` asks the control socket."""
+        self._settings = settings
+        self._rules = rules
+        self._writer = writer
+        self._ask_relay = ask_relay
+        self._log = log
+        self._changed = asyncio.Event()
+        self._counts: Counter[str] = Counter()  # "PEER OUTCOME"
+        self._proven: dict[str, float] = {}  # Unix seconds, by peer
+        self._noted: dict[str, tuple[date, Outcome]] = {}  # the last entry of the audit log, by peer
+
+    def apply_config(self, settings: ProbeSettings | None, rules: BindRules) -> None:
+        """Apply a new configuration at once."""
+        if settings != self._settings:
+            self._changed.set()
+        self._settings, self._rules = settings, rules
+
+    def statistics(self) -> dict[str, dict[str, float]]:
+        if self._settings is None:
+            return {}
+        peers = [peer for peer, _ in self._settings.callees]
+        counts: dict[str, float] = dict.fromkeys([f"{peer} {outcome}" for peer in peers for outcome in OUTCOMES], 0)
+        counts |= self._counts
+        return {"probes": counts, "privacy_last_proven_seconds": dict.fromkeys(peers, 0.0) | self._proven}
+
+    async def run(self) -> None:
+        while True:
+            self._changed.clear()
+            settings = self._settings
+            for peer, callee in settings.callees if settings is not None else ():
+                if settings is not None and await self._is_serving():
+                    await self._finish(await self._probe(settings, peer, callee))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), None if settings is None else settings.every_s)
+
+    async def _is_serving(self) -> bool:
+        try:
+            return bool((await self._ask_relay("state"))["state"] == "serving")
+        except Refused:
+            return False
+
+    async def _probe(self, settings: ProbeSettings, peer: str, callee: str) -> Result:
+        try:
+            number = await self._writer.run(RELAY, lambda act: number_for(act, self._rules, settings.caller, callee))
+        except (Refused, StoreError) as error:
+            return Result(peer, "failed", f"no number could be bound: {error}")
+        return await call(settings.ask(peer, callee, number))
+
+    async def _finish(self, result: Result) -> None:
+        peer, outcome = result.peer, result.outcome
+        self._counts[f"{peer} {outcome}"] += 1
+        if outcome == "proven":
+            self._proven[peer] = time.time()
+        today = datetime.now(CHINA).date()
+        is_new = self._noted.get(peer) != (today, outcome)
+        if outcome == "leak":
+            self._log.error("probe.leak", peer=peer, leaks=result.leaks, effect="a party's data reached the other side")
+        elif is_new:
+            (self._log.warning if outcome == "failed" else self._log.info)(
+                f"probe.{outcome}", peer=peer, reason=result.reason, messages=len(result.received), marks=result.marks
+            )
+        if is_new or outcome == "leak":
+            with contextlib.suppress(StoreError):  # reported elsewhere; the next result is noted again
+                await self._writer.run(RELAY, lambda act: note(act, result))
+                self._noted[peer] = (today, outcome)
