@@ -24,14 +24,13 @@ from relay.policy.explain import Call, Running, explain
 from relay.policy.figures import Counts
 from relay.policy.rules import Rules
 from relay.reports.disclosure import record_form
-from relay.reports.explain import explanation_form, only_of, peer_named
+from relay.reports.explain import EXPLANATIONS_PER_S, explanation_form, only_of, peer_named
 
 if TYPE_CHECKING:
     from relay.net.verify import Verifier
 
 # number, caller, Unix seconds -> look-up, counts of the store; None: those in memory
 Peek = Callable[[str, str, float, Rules], Awaitable[tuple[LookupResult | Refusal, Counts | None]]]
-EXPLANATIONS_PER_S = 20  # per business, and for the operator
 HANG_UPS_PER_S = 20  # per business, and for the operator: each one searches all calls
 
 

@@ -24,6 +24,7 @@ from relay.api.backend import ApiSettings, Control, RequestCounts
 from relay.api.server import Address, HttpServer
 from relay.config import Config, load_config
 from relay.config.files import hep_agent
+from relay.config.kept import configured_at
 from relay.console.app import mount_console
 from relay.errors import ConfigError, Refused, RelayError, StoreError
 from relay.events.capture import Keeper
@@ -37,11 +38,13 @@ from relay.events.timers import Resealer, Timers
 from relay.log import configure, reporter
 from relay.metrics import text, with_zeros
 from relay.model.capture import CapturedCall
+from relay.model.settings import Settings
 from relay.net.capture import Ring
 from relay.net.control import ControlClient, SharedAnswers, control_path
 from relay.net.process import RELOAD, STOP
 from relay.net.spans import Spans
 from relay.policy.fraud import Watch
+from relay.policy.rules import Rules
 from relay.store.capture_arms import Arms
 from relay.store.captures import Captures
 from relay.store.connection import Connection as StoreConnection
@@ -172,6 +175,7 @@ class Backend:
 
     def apply_config(self, config: Config) -> None:
         """Apply a new configuration, except for settings that need a restart (`relay.config`)."""
+        self._config = config
         self.settings = _api_settings(config)
         self._follower.apply_config(config.fraud)
         self._deliverer.apply_config(config.webhooks)
@@ -186,6 +190,10 @@ class Backend:
     def pending_capture(self, call_id: str) -> CapturedCall | None:
         """What is captured so far of a call that is up, or was until some seconds ago."""
         return None if self.keeper is None else self.keeper.pending(call_id)
+
+    def configured_at(self, connection: StoreConnection, at_ms: int) -> tuple[Rules, Settings, str]:
+        """The configuration in force at a time, and a note which it is. Raises StoreError."""
+        return configured_at(connection, self.sealer, self._config, at_ms)
 
     async def metrics(self) -> bytes:
         """Metrics of the backend, and of the relay if it answers, in Prometheus' text format."""

@@ -21,6 +21,7 @@ from structlog.typing import FilteringBoundLogger
 
 from relay.config import Config, load_config, what_is_fixed
 from relay.config.files import check_files, with_passwords
+from relay.config.kept import keep_configuration
 from relay.errors import ConfigError, Refused, StoreError
 from relay.events.ledger_watch import LedgerWatch
 from relay.log import configure, reporter
@@ -70,6 +71,7 @@ class Server:
         self._sealer = open_store(config.store.path, config.store.key_file)
         self._check_anchor(config)
         self._load_numbers(config)
+        self._keep_configuration(config)
         self._journal = _journal(config.store.path, self._sealer, log)
         file = config.store.local
         self._attempts = AttemptFile(file.with_name(file.name + ".attempts"), self._sealer, reporter(log))
@@ -109,6 +111,13 @@ class Server:
         with closing(Writer(place, self._sealer)) as writer:
             writer.run(RELAY, lambda act: ensure_numbers(act, prefixes, legacy))
 
+    def _keep_configuration(self, config: Config) -> None:
+        """Keep it for explanations of past calls. If this fails, they say that it is not known."""
+        try:
+            keep_configuration(config, self._sealer)
+        except StoreError as error:
+            self._log.warning("config.not_kept", reason=str(error))
+
     async def reload(self) -> None:
         """Read the configuration again and apply it. Live calls keep their peers.
 
@@ -136,6 +145,7 @@ class Server:
                 self._backend.tell(RELOAD)
             if former is not None:
                 await former.close()
+            await asyncio.to_thread(self._keep_configuration, config)
             self._log.info("relay.reloaded", peers=[peer.name for peer in config.settings.peers])
             self._log_warnings()
 

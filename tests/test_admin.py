@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.admin import EXPLANATIONS_PER_S, HANG_UPS_PER_S, Answers
+from relay.admin import HANG_UPS_PER_S, Answers
 from relay.call.engine import Engine
 from relay.errors import Refused
 from relay.model.call import Refusal
@@ -17,6 +17,7 @@ from relay.net.transports import Transports
 from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import Rules
+from relay.reports.explain import EXPLANATIONS_PER_S
 from relay.sip_service import tokens
 from relay.store.journal.attempts import AttemptFile
 from relay.store.sqlite.journal import sqlite_journal

@@ -248,6 +248,7 @@ def make_app(backend: Backend, clock: Callable[[], float] = time.time) -> FastAP
     app.state.backend = backend
     app.state.long_reads = CapacityLimiter(LONG_READS)
     app.state.binds = Rates()
+    app.state.explanations = Rates()
     app.state.failures = failures
     app.router.routes.extend(_ROUTES)
     app.state.document = _document()

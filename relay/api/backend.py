@@ -9,10 +9,12 @@ from typing import Any, NamedTuple, Protocol
 
 from relay.model.capture import CapturedCall, CaptureRules
 from relay.model.histogram import REQUEST_BOUNDS_S, Form, Histogram
+from relay.model.settings import Settings
 from relay.net.spans import Spans
+from relay.policy.rules import Rules
 from relay.service.placement import BindRules
 from relay.store.captures import Captures
-from relay.store.connection import Place
+from relay.store.connection import Connection, Place
 from relay.store.database import Reader
 from relay.store.sealing.sealer import Sealer
 from relay.store.writer import GroupWriter
@@ -73,6 +75,10 @@ class Backend(Protocol):
 
     def pending_capture(self, call_id: str) -> CapturedCall | None:
         """What is captured so far of a call that is up, or was until some seconds ago."""
+        ...
+
+    def configured_at(self, connection: Connection, at_ms: int) -> tuple[Rules, Settings, str]:
+        """The configuration in force at a time, and a note which it is. Raises StoreError."""
         ...
 
     async def metrics(self) -> bytes:

@@ -69,6 +69,12 @@ class RequestContext(NamedTuple):
         rates: Rates = self.request.app.state.binds
         return rates
 
+    @property
+    def explanations(self) -> Rates:
+        """The rate of explanations of past calls by business user, per second."""
+        rates: Rates = self.request.app.state.explanations
+        return rates
+
     def own(self, business: str | None) -> str:
         """The owner of a new resource: the key's business user; for operators the named one. Raises Refused."""
         if self.actor.business is None:

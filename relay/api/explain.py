@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends
 from pydantic import Field
 
 from relay.api.context import Needs, RequestContext
-from relay.api.models import Masked, Moment, Name, Party, RequestModel, ResponseModel
+from relay.api.models import Masked, Moment, Name, Party, RequestModel, ResponseModel, Time, given_ms
 from relay.errors import Refused
 from relay.model.numbers import is_700
-from relay.policy.explain import Verdict
+from relay.policy.explain import Call, Verdict
+from relay.reports.explain import EXPLANATIONS_PER_S, explain_at, peer_named
 from relay.service import fields
 from relay.service.keys import PARTIES
+from relay.store.connection import Connection
 from relay.store.numbers import is_held_by
+from relay.store.writer import now_ms
 
 
 class ExplainRequest(RequestModel):
@@ -23,6 +26,9 @@ class ExplainRequest(RequestModel):
     caller: Party | None = Field(description="null: anonymous")
     number_dialled: Party = Field(description="for keys of a business user: a number that it holds")
     peer: Name | None = Field(None, description="for operator keys: the peer that sends the call")
+    at: Time | None = Field(
+        None, description="a past time: the bindings and configuration of then, and the call records"
+    )
 
 
 class CheckResponse(ResponseModel):
@@ -65,6 +71,7 @@ class ExplainResponse(ResponseModel):
     callee: Masked | None
     callee_sees: Masked | None = Field(description="the number that the callee is shown")
     caller_sees: Masked | None
+    notes: list[str] = Field(description="what is not known of a past time")
     targets: list[TargetChoiceResponse] = Field(description="for operator keys: in an order that the call could try")
 
 
@@ -86,9 +93,28 @@ async def post_explain(asked: ExplainRequest, context: Explains) -> ExplainRespo
             raise fields.invalid("peer", "for operator keys only: omit it")
         if not context.row(lambda connection: is_held_by(connection, number, business)):
             raise Refused("not_found", "number_dialled", "you hold no such number: GET /v1/numbers lists yours")
-    args = {"number": number, "caller": caller, "peer": asked.peer, "business": business}
-    told = await context.backend.control.ask("explain", **args)
+    if asked.at is None:
+        args = {"number": number, "caller": caller, "peer": asked.peer, "business": business}
+        told = await context.backend.control.ask("explain", **args)
+    else:
+        told = await _of_then(context, number, caller, asked.peer, given_ms(asked.at))
     details: dict[str, object] = {"number": caller, "outcome": told["outcome"]}
     object_ = number if is_700(number) else "party"
     await context.act(lambda act: act.audit("explain", object_, business=business, details=details))
     return ExplainResponse.model_validate(told)
+
+
+async def _of_then(context: RequestContext, number: str, caller: str, peer: str | None, at_ms: int) -> dict[str, Any]:
+    """Explain a call of a past time. Raises Refused above the rate of the relay's explanations."""
+    if at_ms > now_ms():
+        raise fields.invalid("at", "must not be in the future")
+    if not context.explanations.admit(context.business or "", EXPLANATIONS_PER_S, now_ms() / 1000):
+        raise Refused("rate_limited", "", f"at most {EXPLANATIONS_PER_S} explanations per second")
+    backend = context.backend
+
+    def query(connection: Connection) -> dict[str, Any]:
+        rules, settings, note = backend.configured_at(connection, at_ms)
+        call = Call(number, caller, at_ms / 1000, peer_named(settings, peer))
+        return explain_at(connection, backend.sealer, rules, settings, call, (note,), business=context.business)
+
+    return await context.read(query)

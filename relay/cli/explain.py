@@ -10,15 +10,22 @@ from typing import Any
 import click
 
 from relay.cli import config_option
-from relay.cli.options import json_option, number, opened
+from relay.cli.options import Opened, json_option, number, opened, past
 from relay.cli.output import json_line, table
 from relay.cli.serve import ask
+from relay.config.kept import configured_at
 from relay.errors import Refused
 from relay.policy.explain import Call
-from relay.reports.explain import explain_by_store, peer_named
+from relay.reports.explain import explain_at, explain_by_store, peer_named
+from relay.store.database import one_moment
+from relay.store.writer import now_ms
 
 ANONYMOUS = "anonymous"
-_SOURCES = {"relay": "by the running relay", "store": "by the store: the relay does not run"}
+_SOURCES = {
+    "relay": "by the running relay",
+    "store": "by the store: the relay does not run",
+    "history": "by history",
+}
 
 
 def _caller(text: str) -> str:
@@ -30,28 +37,45 @@ def _caller(text: str) -> str:
 @click.option("--caller", type=_caller, required=True, metavar="NUMBER", help=f'The caller, or "{ANONYMOUS}".')
 @click.option("--dialled", type=number, required=True, metavar="NUMBER", help="The 700 number that is dialled.")
 @click.option("--peer", metavar="NAME", help="The peer that sends the call. Without it no check of the peer applies.")
+@click.option("--at", "at_ms", type=past, metavar="TIME", help="A past time: 2026-01-31T08:00:00Z, or 2h (ago).")
 @json_option
 @config_option
-def explain(config_path: Path | None, caller: str, dialled: str, peer: str | None, as_json: bool) -> None:
+def explain(
+    config_path: Path | None, caller: str, dialled: str, peer: str | None, at_ms: int | None, as_json: bool
+) -> None:
     """Show the checks of a call with their figures, its outcome and its targets.
 
     No call is made, none is counted, and the verification hook is not asked. Without a running relay its counts in
-    memory are not known. Real numbers are masked.
+    memory are not known. With --at it uses the configuration and bindings of that time, and the call records. Real
+    numbers are masked.
     """
     with opened(config_path) as store:
-        try:
-            told = ask(store.config, "explain", number=dialled, caller=caller, peer=peer)
-        except Refused as refused:
-            if refused.kind != "relay_unavailable":
-                raise
-            config = store.config
-            call = Call(dialled, caller, time.time(), peer_named(config.settings, peer))
-            told = explain_by_store(config.store.path, store.sealer, config.rules, config.settings, call)
+        told = _now(store, caller, dialled, peer) if at_ms is None else _then(store, caller, dialled, peer, at_ms)
     if as_json:
         click.echo(json_line(told))
         return
     for line in _lines(told):
         click.echo(line)
+
+
+def _now(store: Opened, caller: str, dialled: str, peer: str | None) -> dict[str, Any]:
+    try:
+        return ask(store.config, "explain", number=dialled, caller=caller, peer=peer)
+    except Refused as refused:
+        if refused.kind != "relay_unavailable":
+            raise
+    config = store.config
+    call = Call(dialled, caller, time.time(), peer_named(config.settings, peer))
+    return explain_by_store(config.store.path, store.sealer, config.rules, config.settings, call)
+
+
+def _then(store: Opened, caller: str, dialled: str, peer: str | None, at_ms: int) -> dict[str, Any]:
+    if at_ms > now_ms():
+        raise click.BadParameter("it is in the future", param_hint="--at")
+    rules, settings, note = configured_at(store.reader, store.sealer, store.config, at_ms)
+    call = Call(dialled, caller, at_ms / 1000, peer_named(settings, peer))
+    with one_moment(store.reader):
+        return explain_at(store.reader, store.sealer, rules, settings, call, (note,))
 
 
 def _lines(told: dict[str, Any]) -> Iterator[str]:
@@ -62,6 +86,7 @@ def _lines(told: dict[str, Any]) -> Iterator[str]:
     rows = [(check["name"], check["verdict"], check["figures"]) for check in told["checks"]]
     yield from table(("check", "result", "figures"), rows)
     yield ""
+    yield from (f"note: {note}" for note in told["notes"])
     if told["sip_status"] is None:
         yield f"granted: {told['callee']} is called"
         yield f"the caller sees {told['caller_sees']}, the callee {told['callee_sees'] or ANONYMOUS}"

@@ -6,6 +6,7 @@ are classes of the part that uses them; no part reads TOML, or asks for a settin
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tomllib
 from collections.abc import Callable
@@ -114,6 +115,7 @@ class Config:
     drain_s: float  # how long live calls may go on after SIGTERM
     warnings: tuple[str, ...] = ()  # valid but risky settings, each with its key path
     name: str = ""  # source of the configuration, for errors
+    text: str = dataclasses.field(default="", repr=False, compare=False)  # as written
 
 
 def default_path() -> Path | None:
@@ -136,7 +138,7 @@ def parse_config(text: str, name: str) -> Config:
     config = _config(tables, problems)
     if problems:
         raise ConfigError([f"{name}: {problem}" for problem in problems])
-    return replace(config, name=name)
+    return replace(config, name=name, text=text)
 
 
 def _config(tables: Tables, problems: list[str]) -> Config:

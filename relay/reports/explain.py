@@ -6,7 +6,7 @@ Owns the form. `relay.policy.explain` makes the checks. Real numbers are masked,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -22,10 +22,12 @@ from relay.policy.rules import Cap, Rules
 from relay.service.fields import format_moment
 from relay.store.connection import Connection, Place
 from relay.store.database import connect_reader, store_errors
+from relay.store.lookup_at import Moment, PastLookUps
 from relay.store.records import Wanted, live_calls, read_all
 from relay.store.sealing.sealer import Sealer
 from relay.store.sqlite.lookup import RouteReader
 
+EXPLANATIONS_PER_S: Final = 20  # of the API, per business user, and for the operator
 Source = Literal["relay", "store", "history"]
 GRANTED: Final = "granted"
 
@@ -62,6 +64,7 @@ def explanation_form(call: Call, told: Explanation, source: Source, *, for_opera
         values |= {"callee": mask_number(answer.target), "caller_sees": mask_number(call.number)}
         values |= {"callee_sees": mask_number(answer.shown)}
     values["targets"] = [target._asdict() for target in told.targets]
+    values["notes"] = []
     return values if for_operator else _for_business(values)
 
 
@@ -78,6 +81,36 @@ def only_of(found: LookupResult | Refusal, business: str | None) -> LookupResult
 
 
 # -- Without a running relay
+
+
+NO_HISTORY: Final = "number locks and list entries removed since have no history: they are taken as now"
+LIMITS_CHANGED: Final = "hours, lists and limits of the business user are those of now: it was changed since"
+_PAST: Final = "not kept for a past time"
+
+
+def explain_at(
+    connection: Connection,
+    sealer: Sealer,
+    rules: Rules,
+    settings: Settings,
+    call: Call,
+    notes: Sequence[str] = (),
+    *,
+    business: str | None = None,
+) -> dict[str, Any]:
+    """Explain a call of an earlier time, from the history of its binding and the records of granted calls.
+
+    `rules`, `settings`: of that time; `notes`: what is to be said of them. `business`: the requester, as in `only_of`.
+    Raises StoreError.
+    """
+    past, at_ms = PastLookUps(connection, sealer), int(call.unix_s * 1000)
+    found = past.found_at(Moment(call.number, call.caller, at_ms), filing=rules.filing_required)
+    seen, counts = only_of(found, business), counts_at(connection, sealer, rules, call)
+    told = explain(call, seen, rules, settings, None, counts=counts, why_not_known=_PAST)
+    values = explanation_form(call, told, "history", for_operator=business is None)
+    owner = None if found.bound is None else past.business(found.bound.business)
+    changed = [LIMITS_CHANGED] if owner is not None and owner.updated_at > at_ms and values["business"] else []
+    return values | {"notes": [*notes, NO_HISTORY, *changed]}
 
 
 def explain_by_store(place: Place, sealer: Sealer, rules: Rules, settings: Settings, call: Call) -> dict[str, Any]:

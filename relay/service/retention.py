@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from relay.store.audit import count_audit, purge_audit
 from relay.store.capture_arms import purge_arms
+from relay.store.configurations import purge_configurations
 from relay.store.connection import Connection
 from relay.store.filings import purge_filings
 from relay.store.keys import KEPT_MS
@@ -151,6 +152,7 @@ def _purge_the_rest(sweep: _Sweep, before: _Before, now_ms: int) -> None:
     sweep.all(purge_members, before.bindings)
     sweep.all(purge_filings, before.audit)
     sweep.all(purge_arms, now_ms)
+    sweep.all(purge_configurations, before.audit)
     sweep.all(purge_answers, now_ms - KEPT_MS)
     sweep.all(purge_events, before.records)
     sweep.all(purge_complaints, day)

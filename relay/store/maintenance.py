@@ -26,6 +26,7 @@ from relay.store.businesses import SEALED_CONTACTS, SEALED_REASONS, SEALED_TERMS
 from relay.store.capture_arms import SEALED_ARMS
 from relay.store.captures import Captures
 from relay.store.chain import AUDIT, RECORDS, Chain, reseal_head
+from relay.store.configurations import SEALED_CONFIGURATIONS
 from relay.store.connection import Connection, Place
 from relay.store.database import connect_reader, store_errors
 from relay.store.filings import DELETE_OF_BUSINESS, SEALED_FILINGS
@@ -208,7 +209,7 @@ RESEALED: Final = (
     *(SEALED_CONTACTS, SEALED_REASONS, SEALED_TERMS, SEALED_KEYS),
     *(SEALED_GROUPS, SEALED_MEMBERS, SEALED_PAST_MEMBERS),
     *(SEALED_BINDINGS, SEALED_CHANGES, SEALED_ENTRIES, SEALED_CALLERS, SEALED_WEBHOOKS),
-    *(SEALED_FILINGS, SEALED_ARMS),
+    *(SEALED_FILINGS, SEALED_ARMS, SEALED_CONFIGURATIONS),
 )
 LEFT: Final = ("live_call", "call_event", "outbox", "idempotency")  # not resealed: their rows expire
 CHUNK: Final = 100  # rows per unit of work, about 3 ms

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ from relay.errors import Refused
 from relay.policy.explain import Call, explain
 from relay.policy.figures import Counts
 from relay.policy.rules import Rules
-from relay.reports.explain import explanation_form
+from relay.reports.explain import EXPLANATIONS_PER_S, explanation_form
 from tests.api.conftest import A, Api, B, Client, Json
 from tests.ladder.settings import settings_for
 from tests.policy.cases import NOW_S, found
@@ -92,3 +95,24 @@ async def test_what_the_relay_refuses_leaves_no_audit_line(api: Api, operator: C
     asked = {"caller": A, "number_dialled": UNKNOWN, "peer": "nobody"}
     await operator.refused("POST", "/v1/explain", "not_found", asked)
     assert (await operator.get("/v1/audit?action=explain"))["items"] == []
+
+
+async def test_a_past_call_is_explained_from_history_for_its_own_business_user(api: Api, company: Client) -> None:
+    bound = await company.post("/v1/bindings", BINDING)
+    now = datetime.now(UTC).isoformat()
+    for client, targets in ((company, 0), (await api.operator(), 1)):
+        told = await client.post("/v1/explain", {"caller": A, "number_dialled": bound["x"], "at": now}, 200)
+        assert (told["source"], told["outcome"], told["callee"]) == ("history", "granted", "139****0002")
+        assert len(told["targets"]) == targets
+        assert told["notes"][0] == "the configuration of the tests"
+    before = {"caller": A, "number_dialled": bound["x"], "at": "2026-01-01T00:00:00Z"}
+    assert (await company.post("/v1/explain", before, 200))["outcome"] == "no_binding"
+    assert await asked_of_relay(api) == []
+    coming = before | {"at": "2099-01-01T00:00:00Z"}
+    await company.refused("POST", "/v1/explain", "invalid", coming)
+
+
+async def test_explanations_of_past_calls_are_rate_limited(api: Api, operator: Client) -> None:
+    asked = {"caller": A, "number_dialled": UNKNOWN, "at": "2026-01-01T00:00:00Z"}
+    api.app.state.explanations._granted[""] = deque([time.time()] * EXPLANATIONS_PER_S)
+    await operator.refused("POST", "/v1/explain", "rate_limited", asked)

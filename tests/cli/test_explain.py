@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from relay.errors import Refused
+from relay.store.configurations import put_configuration
 from relay.store.database import open_store
+from relay.store.unit_of_work import RELAY
+from relay.store.writer import Writer
 from tests.cli.conftest import Command, serving
-from tests.support.stored import A, B, X, binding, put
+from tests.support.stored import NOW_MS, A, B, X, binding, put
 
 C = "8613700000003"
 PEER = """
@@ -81,3 +85,27 @@ def test_a_running_relay_answers(relay700: Command) -> None:
     assert asked[0] == {"number": X, "caller": A, "peer": "pbx"}
     assert " by peer pbx at " in text and "by the running relay" in text
     assert text.splitlines()[-1].split() == ["carrier", "udp:127.0.0.2:5060", "at", "its", "limit"]
+
+
+def test_a_past_call_is_explained_by_the_configuration_and_the_binding_of_then(
+    relay700: Command, usage: Callable[..., str]
+) -> None:
+    bind(relay700)
+    path, key_file = relay700.store
+    sealer = open_store(path, key_file)
+    file = relay700.folder / "relay.toml"
+    with closing(Writer(path, sealer, clock_ms=lambda: NOW_MS)) as writer:
+        text = file.read_text() + '[policy]\nhours = "09:00-10:00"\n'
+        writer.run(RELAY, lambda act: put_configuration(act, "", text))
+    (told,) = relay700.objects("explain", "--caller", A, "--dialled", X, "--at", "2026-01-01T00:00:05Z")
+    assert (told["outcome"], told["source"], told["at"]) == ("outside_hours", "history", "2026-01-01T00:00:05.000Z")
+    assert [check["figures"] for check in told["checks"] if check["name"] == "hours"] == [
+        "hours 09:00-10:00, now 08:00"
+    ]
+    text = relay700.done("explain", "--caller", A, "--dialled", X, "--at", "2026-01-01T01:30:00Z")
+    assert "note: the configuration is the one in force since 2026-01-01T00:00:00.000Z" in text
+    assert "limits of the relay  not known       not kept for a past time" in text
+    assert "granted: 139****0002 is called" in text
+    (told,) = relay700.objects("explain", "--caller", A, "--dialled", X, "--at", "2025-12-31T23:59:59Z")
+    assert told["outcome"] == "no_binding" and "none was kept" in told["notes"][0]
+    assert "future" in usage("explain", "--caller", A, "--dialled", X, "--at", "2099-01-01T00:00:00Z")

@@ -124,7 +124,7 @@ FIXED = {"store", "verify", "hep", "log", "otlp", "streams", "rtpengine"}
 IN_PARTS = {"settings", "api", "recordings"}
 
 
-READ_FROM = {"name", "warnings"}
+READ_FROM = {"name", "text", "warnings"}
 
 
 OF_COMMANDS = {"report"}  # not used by the relay

@@ -1,0 +1,62 @@
+"""Keeps the configuration in force in the store, and reads the one of an earlier time, for explanations.
+
+Passwords in URLs are left out; all other secrets are in files, of which the text has the paths.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from typing import NamedTuple
+
+from relay.config import Config, parse_config
+from relay.errors import ConfigError
+from relay.model.settings import Settings
+from relay.policy.rules import Rules
+from relay.service.fields import format_moment
+from relay.store.configurations import find_configuration, is_in_force, node_of, put_configuration
+from relay.store.connection import Connection
+from relay.store.database import connect_reader, store_errors
+from relay.store.sealing.sealer import Sealer
+from relay.store.unit_of_work import RELAY
+from relay.store.writer import Writer
+
+_PASSWORD = re.compile(r"(://[^/@\s\"':]*):[^/@\s\"']*@")
+
+
+class Configured(NamedTuple):
+    """What explanations take of a configuration. `note`: which one it is."""
+
+    rules: Rules
+    settings: Settings
+    note: str
+
+
+def keep_configuration(config: Config, sealer: Sealer) -> None:
+    """Keep the configuration as in force from now on, unless it is the last one that was kept. Raises StoreError."""
+    place, text = config.store.path, without_passwords(config.text)
+    node = node_of(place)
+    with store_errors(place), closing(connect_reader(place)) as reader:
+        if is_in_force(reader, sealer, node, text):
+            return  # a relay must start on a read-only store
+    with closing(Writer(place, sealer)) as writer:
+        writer.run(RELAY, lambda act: put_configuration(act, node, text))
+
+
+def configured_at(connection: Connection, sealer: Sealer, now: Config, at_ms: int) -> Configured:
+    """The configuration in force at a time, as far as it was kept; else the present one. Raises StoreError."""
+    kept = find_configuration(connection, sealer, node_of(now.store.path), at_ms)
+    if kept is None:
+        return Configured(now.rules, now.settings, "the configuration is that of now: none was kept at that time")
+    try:
+        then = parse_config(kept.text, "the configuration of that time")
+    except ConfigError as error:
+        note = f"the configuration is that of now; this version cannot read the former one: {error.problems[0]}"
+        return Configured(now.rules, now.settings, note)
+    note = f"the configuration is the one in force since {format_moment(kept.at_ms)}"
+    return Configured(then.rules, then.settings, note)
+
+
+def without_passwords(text: str) -> str:
+    """The text without the passwords of its URLs, such as that of a PostgreSQL server."""
+    return _PASSWORD.sub(r"\1:***@", text)

@@ -1,0 +1,53 @@
+"""The configuration in force is kept, once for each change, without passwords."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from relay.config import Config, parse_config
+from relay.config.kept import configured_at, keep_configuration, without_passwords
+from relay.store.configurations import put_configuration
+from relay.store.database import connect_reader
+from relay.store.unit_of_work import RELAY
+from relay.store.writer import Writer, now_ms
+from tests.support.places import new_store
+
+
+def configured(folder: Path, policy: str) -> Config:
+    return parse_config(f'[store]\nurl = "sqlite:{folder}/relay.db"\n[policy]\n{policy}\n', "test")
+
+
+def test_the_configuration_is_kept_at_each_change(tmp_path: Path) -> None:
+    sealer = new_store(tmp_path / "relay.db", tmp_path / "relay.key")
+    first, second = configured(tmp_path, 'hours = "08:00-20:00"'), configured(tmp_path, "")
+    for each in (first, first, second):
+        keep_configuration(each, sealer)
+    with closing(connect_reader(tmp_path / "relay.db")) as reader:
+        (rows,) = reader.execute("SELECT count(*) FROM configuration").fetchone()
+        assert rows == 2
+        then = configured_at(reader, sealer, first, now_ms())
+        assert then.rules == second.rules and then.note.startswith("the configuration is the one in force since 2")
+        before = configured_at(reader, sealer, first, 1_000)
+        assert before.rules == first.rules and "none was kept" in before.note
+
+
+def test_a_former_configuration_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    sealer = new_store(tmp_path / "relay.db", tmp_path / "relay.key")
+    with closing(Writer(tmp_path / "relay.db", sealer)) as writer:
+        writer.run(RELAY, lambda act: put_configuration(act, "", "[gone]\n"))
+    with closing(connect_reader(tmp_path / "relay.db")) as reader:
+        found = configured_at(reader, sealer, configured(tmp_path, ""), now_ms())
+    assert "cannot read the former one" in found.note
+
+
+def test_passwords_of_urls_are_left_out() -> None:
+    text = 'url = "postgresql://relay:s3cret@10.0.0.1/relay"\nuri = "sip:127.0.0.1:5060"\nother = "http://h:80/x"'
+    assert without_passwords(text) == text.replace("s3cret", "***")
+
+
+def test_the_text_is_not_printed_with_a_configuration() -> None:
+    config = parse_config('[policy]\nhours = "08:00-20:00"', "test")
+    assert "policy" not in repr(replace(config, warnings=())).split("Rules", 1)[0]
+    assert 'hours = "08:00-20:00"' not in repr(config)
