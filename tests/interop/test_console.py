@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Page, expect
 
-from tests.support.console_browser import Room, act
+from tests.support.console import FORGED, LiveCall
+from tests.support.console_browser import PATIENCE_MS, Room, act
 from tests.support.console_seed import REAL
 from tests.support.waiting import until
 
@@ -80,7 +81,83 @@ async def test_a_form_without_the_session_s_token_does_nothing(room: Room, token
     assert (await room.api(f"/v1{path}"))["state"] == "live"
 
 
-# LIVE
+# -- Calls under way
+
+
+async def test_a_call_appears_and_ends_by_itself(room: Room) -> None:
+    async with room.page("/live") as page:
+        rows = page.locator("tbody tr")
+        await expect(rows).to_have_count(2)
+        call = await LiveCall(room.ground).ring()
+        await expect(rows).to_have_count(3, timeout=PATIENCE_MS)
+        await (await call.answer()).hang_up()
+        await expect(rows).to_have_count(2, timeout=PATIENCE_MS)
+
+
+async def test_a_live_call_is_hung_up_by_the_keyboard_alone(room: Room) -> None:
+    """Log in, search, open the call, hang up."""
+    ground = room.ground
+    call = await (await LiveCall(ground).ring()).answer()
+    call_id = (await room.api("/v1/calls/live"))["items"][0]["call_id"]
+    async with room.page("/", None) as page:
+        await page.keyboard.insert_text(ground.seeds.operator)
+        await page.keyboard.press("Enter")
+        await page.wait_for_url(f"{room.url}/")
+        await page.keyboard.press("Control+k")
+        await page.keyboard.insert_text(call_id)
+        await page.keyboard.press("Enter")
+        await page.wait_for_url(f"{room.url}/calls/{call_id}*")
+        await tab_to(page, "Hang up")
+        await page.keyboard.press("Enter")
+        await tab_to(page, "Hang up")
+        await page.keyboard.press("Enter")
+        await call.is_hung_up()
+        await expect(page.get_by_role("status")).to_contain_text("hung up")
+        await page.context.close()
+
+
+async def tab_to(page: Page, name: str) -> None:
+    """Press Tab until the element with that name has the focus, visibly."""
+    for _ in range(80):
+        await page.keyboard.press("Tab")
+        focus = page.locator("*:focus")
+        text, outline = await focus.evaluate("it => [it.innerText, getComputedStyle(it).outlineStyle]")
+        if text.strip() == name:
+            assert outline != "none", f"the focus on {name} cannot be seen"
+            return
+    raise AssertionError(f"no {name} can be reached by the keyboard")
+
+
+async def test_a_refused_call_says_why_and_what_to_do(room: Room) -> None:
+    (call_id,) = await room.calls("no_binding")
+    async with room.page("/calls?outcome=no_binding") as page:
+        await page.locator(f"a[href*='{call_id}']").first.click()
+        await page.wait_for_url(f"{room.url}/calls/{call_id}*")
+        main = page.locator("main")
+        await expect(main).to_contain_text("This caller has no binding on this number")
+        await expect(main).to_contain_text("Look at the number's bindings")
+
+
+async def test_a_ladder_opens_message_by_message(room: Room) -> None:
+    (call_id, *_) = await room.calls("busy")
+    async with room.page(f"/calls/{call_id}") as page:
+        ladder = page.locator("section", has=page.get_by_role("heading", name="Ladder"))
+        await ladder.locator("summary", has_text="INVITE").first.click()
+        await expect(ladder).to_contain_text("CSeq")
+        await expect(ladder).to_contain_text("486")
+
+
+async def test_a_refusal_is_explained_check_by_check(room: Room) -> None:
+    async with room.page("/explain") as page:
+        await page.get_by_label("Caller").fill(FORGED)
+        await page.get_by_label("Dialled").fill(room.ground.seeds.binding.x)
+        await page.get_by_label("From peer").fill("caller_side")
+        await page.get_by_role("button", name="Explain").click()
+        await expect(page.locator("main")).to_contain_text("failed here")
+        await expect(page.locator("main")).to_contain_text("no binding")
+        assert FORGED not in page.url
+
+
 # -- Actions
 
 

@@ -15,16 +15,29 @@ from tests.support.console_seed import REAL, RIVAL, hostile
 
 pytestmark = [pytest.mark.outside, pytest.mark.asyncio(loop_scope="module")]
 
+INTRUDERS = "img[src=x], script:not([src])"  # elements that only injected text could have made
 GRAVE = ("serious", "critical")
 
 
 async def paths_of(room: Room) -> list[str]:
     """A path of each page."""
     seeds = room.ground.seeds
+    live = (await room.api("/v1/calls/live"))["items"][0]["call_id"]
+    ended = [call["call_id"] for call in (await room.api("/v1/calls"))["items"]]
     return [
-        *("/", "/calls", "/calls?outcome=busy", "/bindings?limit=9", "/numbers", "/numbers?limit=9"),
+        *(
+            "/",
+            "/calls",
+            "/calls?outcome=busy",
+            "/live",
+            "/explain",
+            "/bindings?limit=9",
+            "/numbers",
+            "/numbers?limit=9",
+        ),
         *("/businesses", "/webhooks", "/audit?limit=9"),
         *("/bans", "/nothing", "/calls?since=2001-01-01T00:00&until=2001-01-02T00:00", "/bindings?number=123"),
+        *(f"/calls/{call_id}" for call_id in (live, *ended)),
         *(f"/bindings/{binding.binding_id}" for binding in (seeds.binding, seeds.evil_binding)),
         *(f"/numbers/{number}" for number in (seeds.binding.x, "700100000029999")),
         *(f"/businesses/{business}" for business in ("shunda", RIVAL, "shandian", "jiuri")),
@@ -37,7 +50,7 @@ class Visit(NamedTuple):
 
     path: str
     text: str
-    intruders: int  # elements that only injected text could have made
+    intruders: int
     width: int
     violations: dict[str, str]  # axe's rule -> the first element; looked for on one page of each kind
 
@@ -52,20 +65,17 @@ LOOKS: dict[str, dict[str, Any]] = {
 async def visits(room: Room, request: pytest.FixtureRequest) -> list[Visit]:
     """All pages, in light and Chinese on a phone, in dark and English on a desktop."""
     axe, found, kinds = Axe(), [], set()
-    for path in await paths_of(room):
-        async with room.page(path, **LOOKS[request.param]) as page:
+    async with room.page("/", **LOOKS[request.param]) as page:
+        for path in await paths_of(room):
+            await page.goto(room.url + path)
             kind = re.sub(r"(?<=.)/.*", "/", path.partition("?")[0])
             rules = [] if kind in kinds else (await axe.run(page)).response["violations"]
             kinds.add(kind)
-            found.append(
-                Visit(
-                    path,
-                    await page.locator("body").text_content() or "",
-                    await page.locator("img[src=x], script:not([src])").count(),
-                    await page.evaluate("document.documentElement.scrollWidth - innerWidth"),
-                    {rule["id"]: rule["nodes"][0]["html"] for rule in rules if rule["impact"] in GRAVE},
-                )
+            text, width = await page.evaluate(
+                "[document.body.textContent, document.documentElement.scrollWidth - innerWidth]"
             )
+            violations = {rule["id"]: rule["nodes"][0]["html"] for rule in rules if rule["impact"] in GRAVE}
+            found.append(Visit(path, text, await page.locator(INTRUDERS).count(), width, violations))
     return found
 
 
@@ -76,6 +86,17 @@ async def test_no_text_of_a_tenant_or_a_peer_runs_as_a_script(visits: list[Visit
     fields = ("name", "licence", "application", "scheme", "contact", "reason", "reference", "order_id", "consent")
     assert [field for field in (*fields, "user_data", "url", "error", "area") if hostile(field) not in shown] == []
     assert ">49" not in shown, "a template ran a value"
+
+
+async def test_no_header_of_a_peer_runs_as_a_script_in_a_revealed_ladder(room: Room) -> None:
+    evil = room.ground.seeds.evil_binding.x
+    call = next(call for call in (await room.api("/v1/calls"))["items"] if call["number_dialled"] == evil)
+    async with room.page(f"/calls/{call['call_id']}") as page:
+        await page.locator("summary", has_text="Show real numbers").click()
+        await page.locator(".eye [name=reason]").fill("what does it send?")
+        await page.locator(".eye button").click()
+        await expect(page.locator("main")).to_contain_text(hostile("User-Agent"))
+        assert await page.locator(INTRUDERS).count() == 0
 
 
 async def test_axe_finds_nothing_serious(visits: list[Visit]) -> None:
@@ -124,7 +145,7 @@ async def test_a_tenant_sees_its_own_and_no_link_to_more(room: Room) -> None:
         for foreign in ("shunda", seeds.binding.binding_id, seeds.failing_webhook, "CT-2026"):
             assert answer.status in (403, 404) or foreign not in text, (path, foreign)
     async with room.page("/", "evil") as page:
-        links = page.locator("nav a:not([href$=live])")
+        links = page.locator("nav a")
         for path in [await link.get_attribute("href") for link in await links.all()]:
             assert (await context.request.get(room.ground.url + str(path))).ok, path
 

@@ -117,7 +117,7 @@ async def ground(
 ) -> AsyncIterator[Ground]:
     """`more`: further tables of the configuration; `text`, `past`: as `seed`. The calls that are up end with it."""
     received: list[str] = []
-    setup = Setup(api=free(HERE), sip={"drain_s": 0}, more=more)
+    setup = Setup(api=free(HERE), sip={"drain_s": 0}, more=f'\n[capture]\nkeep = "all"\n{more}')
     async with AsyncExitStack() as open_:
         receiver = await open_.enter_async_context(_receiver(received))
         relay = RelayProcess(folder, setup, REAL)
