@@ -34,7 +34,7 @@ from relay.events.hep import HepSender
 from relay.events.ledger_watch import LedgerWatch
 from relay.events.probe import PEER, Prober
 from relay.events.recordings import Taker
-from relay.events.timers import Resealer, Timers
+from relay.events.timers import Resealer, Timers, Trimmer
 from relay.log import configure, reporter
 from relay.metrics import text, with_zeros
 from relay.model.capture import CapturedCall
@@ -156,7 +156,7 @@ class Backend:
         self.sealer = sealer or open_store(config.store.path, config.store.key_file)
         self.keeper = keeper
         self.capture = config.capture
-        self.captures = Captures(self.path, self.sealer)
+        self.captures = Captures(self.path, self.sealer, reporter(log))
         self.reader = Reader(self.path)
         self.writer = GroupWriter(self.path, self.sealer)
         self.control: Control = SharedAnswers(ControlClient(control_path(config.store.local)), FRESH_S)
@@ -169,6 +169,7 @@ class Backend:
         kept_in = config.recordings.kept_in
         self._timers = Timers(*common, config.numbers, config.retention, config.purge_at_minute, kept_in)
         self._taker = Taker(*common, config.recordings)
+        self._trimmer = Trimmer(self.captures, config.capture, config.retention, log)
         self._resealer = Resealer(self.path, self.sealer, log)
         self._ledger_watch = LedgerWatch(self.path, self.sealer, log)
         self._prober = Prober(config.probe, config.numbers, self.writer, self.control.ask, log)
@@ -180,6 +181,7 @@ class Backend:
         self._follower.apply_config(config.fraud)
         self._deliverer.apply_config(config.webhooks)
         self._timers.apply_config(config.numbers, config.retention, config.purge_at_minute)
+        self._trimmer.apply_config(config.capture, config.retention)
         self._taker.apply_config(config.recordings)
         self.capture = config.capture
         if self.keeper is not None:
@@ -217,7 +219,9 @@ class Backend:
         with store_errors(self.path), contextlib.closing(connect_reader(self.path)) as connection:
             waiting, dead = sizes(connection)
             short = sum(pool.warning for pool in usage(connection, now_ms()))
-        return {"outbox_waiting": waiting, "outbox_dead": dead, "pools_short": short}
+        kept = self.captures.sizes()
+        found = {"outbox_waiting": waiting, "outbox_dead": dead, "pools_short": short}
+        return found | {"captures_stored": kept.rows, "captures_stored_bytes": kept.size}
 
     async def run(self, stop: asyncio.Event) -> int:
         """Run all parts. Returns 0 after `stop`, 1 if a part failed."""
@@ -250,6 +254,7 @@ class Backend:
             "deliverer": self._deliverer.run(),
             "timers": self._timers.run(),
             "recordings": self._taker.run(),
+            "trimmer": self._trimmer.run(),
             "resealer": self._resealer.run(),
             "ledger": self._ledger_watch.run(),
             "probe": self._prober.run(),

@@ -54,6 +54,8 @@ _GAUGES = {
     "pools_short": "number pools whose usage has reached the warning level (`relay700 pools usage`)",
     "captures_pending": "calls whose SIP messages are held until it is known whether they are kept",
     "captures_pending_bytes": "memory that these messages take",
+    "captures_stored": "calls, or parts of them, whose SIP messages are stored",
+    "captures_stored_bytes": "size of what is stored of them",
 }
 _COUNTERS = {
     "bugs": "exceptions in the engine, each logged; must stay 0",

@@ -35,7 +35,7 @@ from relay.reports.disclosure import details_form
 from relay.reports.recordings import Checked, verify_recordings
 from relay.service import fields
 from relay.service.fields import format_moment
-from relay.service.retention import due
+from relay.service.retention import captures_due, due, purge_captures
 from relay.service.retention import purge as purge_store
 from relay.store.audit import AuditQuery, AuditVerdict, Logged, all_entries, count_entries, newest_entries, verify_audit
 from relay.store.captures import Captures
@@ -123,15 +123,22 @@ def verify_chain(config_path: Path | None, as_json: bool) -> None:
 @json_option
 @config_option
 def purge(config_path: Path | None, dry_run: bool, as_json: bool) -> None:
-    """Delete what has been kept for its [retention] time. The relay does this by itself every night."""
-    with opened(config_path) as store:
+    """Delete what has been kept for its [retention] time, and captures of calls for theirs.
+
+    The relay does this by itself every night, and for captures every ten seconds.
+    """
+    with (
+        opened(config_path) as store,
+        closing(Captures(store.config.store.path, store.sealer)) as kept,
+    ):
+        config, now = store.config, now_ms()
+        of_captures = (kept, config.capture, config.retention, now)
         if dry_run:
-            purged = due(store.reader, store.config.retention, now_ms())
+            purged, captures = due(store.reader, config.retention, now), captures_due(*of_captures)
         else:
-            purged = purge_store(
-                store.writer, store.config.retention, store.config.recordings.kept_in, now_ms(), operator_cli()
-            )
-    show_one(purged, as_json=as_json)
+            purged = purge_store(store.writer, config.retention, config.recordings.kept_in, now, operator_cli())
+            captures = purge_captures(*of_captures)
+    show_one(plain(purged) | {"captures": captures}, as_json=as_json)
 
 
 def _plain(logged: Logged, *, reveal: bool) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Timers of the backend: resealing after a change of the sealing key, expired bindings, the nightly purge.
+"""Timers of the backend: resealing after a change of the sealing key, the size and age of captures, expired bindings,
+the nightly purge.
 
 While the key file has several keys, a resealing pass runs at each start and each day, for rows that an interrupted
 pass left.
@@ -18,8 +19,10 @@ from structlog.typing import FilteringBoundLogger
 
 from relay.errors import RelayError
 from relay.log import Outage
+from relay.model.capture import CaptureRules
 from relay.service.placement import BindRules, release_due
-from relay.service.retention import Retention, purge
+from relay.service.retention import Retention, purge, purge_captures
+from relay.store.captures import Captures
 from relay.store.connection import Place
 from relay.store.maintenance import reseal
 from relay.store.sealing.sealer import Sealer
@@ -66,6 +69,44 @@ class Resealer:
         self._outage.over()
         self._log.info("reseal.done", key=self._sealer.key_id, rows=rows)
         return AGAIN_S
+
+
+TRIM_S: Final = 10.0
+
+
+class Trimmer:
+    """The task that keeps captures to their size and age: `run` it until it is cancelled."""
+
+    def __init__(
+        self,
+        captures: Captures,
+        rules: CaptureRules,
+        retention: Retention,
+        log: FilteringBoundLogger,
+        clock_ms: Callable[[], int] = now_ms,
+    ) -> None:
+        self._captures = captures
+        self._rules = rules
+        self._retention = retention
+        self._outage = Outage("captures.trim", log)
+        self._clock_ms = clock_ms
+
+    def apply_config(self, rules: CaptureRules, retention: Retention) -> None:
+        self._rules, self._retention = rules, retention
+
+    async def run(self) -> None:
+        while True:
+            await self.trim()
+            await asyncio.sleep(TRIM_S)
+
+    async def trim(self) -> None:
+        """Also while nothing is captured: what was kept before still grows old."""
+        try:
+            await asyncio.to_thread(purge_captures, self._captures, self._rules, self._retention, self._clock_ms())
+        except RelayError as error:
+            self._outage.failed(error)
+        else:
+            self._outage.over()
 
 
 # -- Timers

@@ -13,8 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from relay.model.capture import CaptureRules
 from relay.store.audit import count_audit, purge_audit
 from relay.store.capture_arms import purge_arms
+from relay.store.captures import Captures
 from relay.store.configurations import purge_configurations
 from relay.store.connection import Connection
 from relay.store.filings import purge_filings
@@ -115,6 +117,21 @@ def due(connection: Connection, retention: Retention, now_ms: int) -> Purged:
         count_businesses(connection, before.businesses),
         count_recordings(connection, before.recordings),
     )
+
+
+def purge_captures(captures: Captures, rules: CaptureRules, retention: Retention, now_ms: int) -> int:
+    """Keep the ring of captures to its size and age; none outlives its call record. Returns the number deleted."""
+    return captures.trim(rules.max_bytes, _captures_before(rules, retention, now_ms))
+
+
+def captures_due(captures: Captures, rules: CaptureRules, retention: Retention, now_ms: int) -> int:
+    """The number of captures past their age."""
+    return captures.count_before(_captures_before(rules, retention, now_ms))
+
+
+def _captures_before(rules: CaptureRules, retention: Retention, now_ms: int) -> int:
+    """A capture has the time of its first message, which is before the end of its call."""
+    return max(now_ms - rules.keep_ms, _before(retention, now_ms).records)
 
 
 def _before(retention: Retention, now_ms: int) -> _Before:

@@ -15,6 +15,7 @@ from relay.store.chain import AnchorFile, read_anchor
 from relay.store.database import connect, connect_reader
 from relay.store.sealing.sealer import load_key
 from relay.store.sqlite.captures import CaptureFile
+from relay.store.writer import now_ms
 from tests.cli.conftest import Command
 from tests.cli.test_calls import bind, write
 from tests.support.captured import call_id_of, captured
@@ -96,7 +97,7 @@ def test_a_changed_log_fails_verification(busy: Command) -> None:
 
 
 def test_purge_prints_counts_and_is_in_the_audit_log(busy: Command) -> None:
-    nothing = {"records": 0, "bindings": 0, "audit": 0, "businesses": 0, "recordings": 0}
+    nothing = {"records": 0, "bindings": 0, "audit": 0, "businesses": 0, "recordings": 0, "captures": 0}
     assert busy.objects("purge", "--dry-run") == [nothing]
     assert busy.objects("audit", "list", "--action", "purge.begin") == []
     assert busy.objects("purge") == [nothing]
@@ -167,6 +168,16 @@ def test_captures_are_opened_and_those_that_do_not_open_are_named(relay700: Comm
     with closing(CaptureFile(path).connect()) as thief:
         thief.execute("UPDATE capture SET sealed = substr(sealed, 1, 99) WHERE call_id = ?", (call_id_of(2),))
     assert relay700.refused("verify").startswith(f"the capture of {call_id_of(2)} cannot be opened: ")
+
+
+def test_purge_deletes_captures_past_their_time(relay700: Command) -> None:
+    bind(relay700, binding())
+    path, key_file = relay700.store
+    with closing(Captures(path, load_key(key_file))) as captures:
+        captures.save([captured(1, now_ms()), captured(2, now_ms() - 8 * 86_400_000)])
+        assert relay700.objects("purge", "--dry-run")[0]["captures"] == 1
+        assert relay700.objects("purge")[0]["captures"] == 1
+        assert [captures.load(call_id_of(number)) is not None for number in (1, 2)] == [True, False]
 
 
 def test_truncated_records_with_a_restored_head_are_reported(relay700: Command) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 
 import pytest
 
 from relay.errors import StoreError
 from relay.events import timers as module
-from relay.events.timers import DAY_MIN, Timers
+from relay.events.timers import DAY_MIN, Timers, Trimmer
+from relay.model.capture import CaptureRules
 from relay.service.placement import BindRules
-from relay.service.retention import Retention
-from relay.store.writer import GroupWriter
+from relay.service.retention import DAY_MS, Retention
+from relay.store.captures import Captures
+from relay.store.sqlite.captures import CaptureFile
+from relay.store.writer import GroupWriter, now_ms
 from tests.events.conftest import Shop
+from tests.support.captured import call_id_of, captured
 from tests.support.stored import NOW_MS, PREFIX, binding, put
 
 PURGE_AT = 3 * 60 + 30
@@ -138,3 +143,34 @@ async def test_a_purge_is_logged(shop: Shop, writer: GroupWriter, monkeypatch: p
     monkeypatch.setattr(module, "purge", fail)
     await made.purge()
     assert shop.log.events() == ["purge.done", "purge.failed"]
+
+
+# -- captures
+
+
+def trimmer(shop: Shop, captures: Captures) -> Trimmer:
+    return Trimmer(captures, CaptureRules(), Retention(), shop.log.logger)
+
+
+async def test_captures_are_kept_to_their_size_and_age(shop: Shop) -> None:
+    with closing(Captures(shop.path, shop.sealer)) as captures:
+        captures.save([captured(1, now_ms()), captured(2, now_ms() - 8 * DAY_MS)])
+        made = trimmer(shop, captures)
+        await made.trim()
+        assert [captures.load(call_id_of(number)) is not None for number in (1, 2)] == [True, False]
+        made.apply_config(CaptureRules(max_bytes=1), Retention())
+        await made.trim()
+        assert captures.sizes().rows == 0
+    assert shop.log.said == []
+
+
+async def test_a_store_of_captures_that_fails_is_reported_once(shop: Shop) -> None:
+    with closing(Captures(shop.path, shop.sealer)) as captures:
+        file = CaptureFile(shop.path).path
+        file.symlink_to(shop.path)
+        made = trimmer(shop, captures)
+        await made.trim()
+        await made.trim()
+        file.unlink()
+        await made.trim()
+    assert shop.log.events() == ["captures.trim.failed", "captures.trim.recovered"]

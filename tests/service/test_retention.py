@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from relay.errors import StoreError
 from relay.model.call import CallRecord
-from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Purged, Retention, due, purge
+from relay.model.capture import CaptureRules
+from relay.service.retention import (
+    DAY_MS,
+    HALF_YEAR_MS,
+    TWO_YEARS_MS,
+    Purged,
+    Retention,
+    captures_due,
+    due,
+    purge,
+    purge_captures,
+)
 from relay.store.audit import verify_audit
+from relay.store.captures import Captures
 from relay.store.chain import RECORDS, head_row, next_link, read_head, write_head
 from relay.store.connection import Connection
 from relay.store.database import connect
@@ -20,6 +33,7 @@ from relay.store.recordings import Recording, add_recording, file_of, find_recor
 from relay.store.records import verify_records
 from relay.store.unit_of_work import RELAY, operator_cli
 from relay.store.writer import Writer
+from tests.support.captured import call_id_of, captured
 from tests.support.places import store_in
 from tests.support.stored import X, ended_record
 from tests.support.vouched import vouch
@@ -217,3 +231,24 @@ def test_files_unknown_to_the_store_are_purged_by_age(store: Store) -> None:
     line = "SELECT object FROM audit WHERE action = 'recording.purge' ORDER BY object"
     assert [row[0] for row in store.connection.execute(line)] == ["0a" * 16, "0b" * 16, "0c" * 16]
     assert purge(store.writer, Retention(), store.kept_in, NOW_MS).recordings == 0
+
+
+@pytest.mark.parametrize(
+    ("keep_ms", "retention", "kept"),
+    [
+        (7 * DAY_MS, Retention(), [0, 6]),
+        (365 * DAY_MS, Retention(), [0, 6, 8, 183]),  # none outlives its record
+        (365 * DAY_MS, Retention(records_ms=300 * DAY_MS), [0, 6, 8, 183, 185]),
+    ],
+)
+def test_captures_are_purged_by_age_and_never_outlive_their_records(
+    store: Store, keep_ms: int, retention: Retention, kept: list[int]
+) -> None:
+    days = [0, 6, 8, 183, 185, 301]
+    with closing(Captures(store.path, store.sealer)) as captures:
+        captures.save([captured(day, NOW_MS - day * DAY_MS) for day in days])
+        rules = CaptureRules("all", 1 << 30, keep_ms)
+        assert captures_due(captures, rules, retention, NOW_MS) == len(days) - len(kept)
+        assert purge_captures(captures, rules, retention, NOW_MS) == len(days) - len(kept)
+        assert [day for day in days if captures.load(call_id_of(day)) is not None] == kept
+        assert purge_captures(captures, rules._replace(max_bytes=0), retention, NOW_MS) == len(kept)
