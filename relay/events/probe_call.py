@@ -85,6 +85,8 @@ async def call(asked: Ask) -> Result:
         reason = str(error)
     except TimeoutError:
         reason = f"{made.waits_for} did not come"
+    except ParseError as error:
+        reason = f"a message cannot be read: {error.reason}"
     finally:
         made.close()
     return made.result(reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -12,6 +13,7 @@ from relay.events import probe_call
 from relay.events.probe_call import Ask, Result, call
 from tests.interop.conftest import running_relay
 from tests.support.addresses import Address, free
+from tests.support.asterisk import Asterisk
 from tests.support.middle_peer import MiddlePeer, Tap, serving, tapping
 from tests.support.relay_process import A, B, RelayProcess, Setup, X
 
@@ -64,6 +66,12 @@ async def test_a_call_straight_back_is_a_proof(place: Place) -> None:
 
 async def test_a_call_through_a_peer_is_a_proof(place: Place) -> None:
     async with serving(middle(place)):
+        assert_proven(await call(asked(place)))
+
+
+async def test_a_call_through_a_pbx_is_a_proof(place: Place, tmp_path: Path) -> None:
+    setup = place.relay.setup
+    async with Asterisk(tmp_path / "pbx", setup.callee, setup.relay, phones={B: place.callee_at}):
         assert_proven(await call(asked(place)))
 
 
