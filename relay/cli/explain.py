@@ -10,14 +10,18 @@ from typing import Any
 import click
 
 from relay.cli import config_option
-from relay.cli.options import Opened, json_option, number, opened, past
-from relay.cli.output import json_line, table
+from relay.cli.options import SINCE, Opened, json_option, number, opened, past
+from relay.cli.output import json_line, progress, table
 from relay.cli.serve import ask
+from relay.config import load_config
 from relay.config.kept import configured_at
 from relay.errors import Refused
 from relay.policy.explain import Call
 from relay.reports.explain import explain_at, explain_by_store, peer_named
+from relay.reports.what_if import LIMITS, what_if
+from relay.service.fields import format_moment
 from relay.store.database import one_moment
+from relay.store.records import count_ended
 from relay.store.writer import now_ms
 
 ANONYMOUS = "anonymous"
@@ -34,21 +38,46 @@ def _caller(text: str) -> str:
 
 
 @click.command()
-@click.option("--caller", type=_caller, required=True, metavar="NUMBER", help=f'The caller, or "{ANONYMOUS}".')
-@click.option("--dialled", type=number, required=True, metavar="NUMBER", help="The 700 number that is dialled.")
+@click.option("--caller", type=_caller, metavar="NUMBER", help=f'The caller, or "{ANONYMOUS}".')
+@click.option("--dialled", type=number, metavar="NUMBER", help="The 700 number that is dialled.")
 @click.option("--peer", metavar="NAME", help="The peer that sends the call. Without it no check of the peer applies.")
 @click.option("--at", "at_ms", type=past, metavar="TIME", help="A past time: 2026-01-31T08:00:00Z, or 2h (ago).")
+@click.option(
+    "--policy",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="What if: replay the attempts recorded since --since against this configuration.",
+)
+@click.option("--since", type=past, metavar="TIME", help=SINCE)
 @json_option
 @config_option
 def explain(
-    config_path: Path | None, caller: str, dialled: str, peer: str | None, at_ms: int | None, as_json: bool
+    config_path: Path | None,
+    caller: str | None,
+    dialled: str | None,
+    peer: str | None,
+    at_ms: int | None,
+    policy: Path | None,
+    since: int | None,
+    as_json: bool,
 ) -> None:
     """Show the checks of a call with their figures, its outcome and its targets.
 
     No call is made, none is counted, and the verification hook is not asked. Without a running relay its counts in
     memory are not known. With --at it uses the configuration and bindings of that time, and the call records. Real
     numbers are masked.
+
+    With --policy and --since it shows how many recorded attempts would have been refused by another configuration, and
+    how many would no longer be.
     """
+    if policy is not None:
+        if since is None or any(option is not None for option in (caller, dialled, peer, at_ms)):
+            raise click.UsageError("--policy goes with --since, and with no option of a single call")
+        with opened(config_path) as store:
+            _replay(store, policy, since, as_json=as_json)
+        return
+    if caller is None or dialled is None or since is not None:
+        raise click.UsageError("give --caller and --dialled, or --policy and --since")
     with opened(config_path) as store:
         told = _now(store, caller, dialled, peer) if at_ms is None else _then(store, caller, dialled, peer, at_ms)
     if as_json:
@@ -99,3 +128,37 @@ def _lines(told: dict[str, Any]) -> Iterator[str]:
 
 def _target(target: dict[str, Any]) -> tuple[str, ...]:
     return target["peer"], target["target"], "at its limit" if target["is_full"] else target["state"] or "not known"
+
+
+# -- What if
+
+_CHANGES = {
+    "newly_refused": "newly refused",
+    "no_longer_refused": "no longer refused",
+    "otherwise_refused": "refused otherwise",
+    "not_replayed": "not replayed",
+}
+
+
+def _replay(store: Opened, policy: Path, since_ms: int, *, as_json: bool) -> None:
+    other, until_ms = load_config(policy), now_ms()
+    count = count_ended(store.reader, since_ms, until_ms)
+    with progress(count, "attempts") as step:
+        done = 0
+        for found in what_if(store.reader, store.sealer, other.rules, other.settings, since_ms, until_ms):
+            step(found.attempts - done)
+            done = found.attempts
+    span = {"since": format_moment(since_ms), "until": format_moment(until_ms)}
+    if as_json:
+        click.echo(json_line({"policy": str(policy), **span, **found._asdict(), "limits": list(LIMITS)}))
+        return
+    click.echo(f"{found.attempts} attempts from {span['since']} to {span['until']}, by {policy}")
+    changes = [(words, getattr(found, name)) for name, words in _CHANGES.items()]
+    rows = [("unchanged", "", str(found.unchanged))]
+    for words, counts in changes:
+        rows.append((words, "", str(sum(counts.values()))))
+        rows += [("", outcome, str(number)) for outcome, number in counts.items()]
+    for line in table(("change", "outcome", "attempts"), rows):
+        click.echo(line)
+    for limit in LIMITS:
+        click.echo(f"note: {limit}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 import hmac
+from array import array
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -287,6 +288,29 @@ def _is_indexed(connection: Connection) -> bool:
     """Whether the index is complete enough to be worth using."""
     (unread,) = connection.execute(_COUNT_UNREAD).fetchone()
     return bool(unread <= _MOST_UNREAD)
+
+
+_RECEIVED = """
+SELECT chain_seq FROM call_record WHERE ended_at >= :since AND ended_at < :last AND received_at >= :since
+AND received_at < :until ORDER BY received_at, chain_seq
+"""
+
+
+def read_received(
+    connection: Connection, sealer: Sealer, since_ms: int, until_ms: int, page: int = 500
+) -> Iterator[list[CallRecord]]:
+    """The records received in a span of time, in pages, in the order of their arrival. Each page is of one moment.
+
+    It keeps 8 bytes for each record. Raises StoreError if one was altered.
+    """
+    span = {"since": since_ms, "until": until_ms, "last": until_ms + LONGEST_CALL_MS}
+    with one_moment(connection):
+        places = array("q", (seq for (seq,) in each_row(connection, _RECEIVED, span)))
+    for start in range(0, len(places), page):
+        with one_moment(connection):
+            wanted = places[start : start + page]
+            rows = (connection.execute(f"{SELECT} WHERE chain_seq = ?", (seq,)).fetchone() for seq in wanted)
+            yield [open_row(sealer, row).record for row in rows if row is not None]  # None: purged meanwhile
 
 
 class _Order(NamedTuple):

@@ -12,6 +12,7 @@ from relay.store.database import open_store
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.cli.conftest import Command, serving
+from tests.support.shelf import REFUSED, Shelf, call
 from tests.support.stored import NOW_MS, A, B, X, binding, put
 
 C = "8613700000003"
@@ -109,3 +110,26 @@ def test_a_past_call_is_explained_by_the_configuration_and_the_binding_of_then(
     (told,) = relay700.objects("explain", "--caller", A, "--dialled", X, "--at", "2025-12-31T23:59:59Z")
     assert told["outcome"] == "no_binding" and "none was kept" in told["notes"][0]
     assert "future" in usage("explain", "--caller", A, "--dialled", X, "--at", "2099-01-01T00:00:00Z")
+
+
+def test_another_policy_is_tried_on_the_recorded_attempts(relay700: Command, usage: Callable[..., str]) -> None:
+    bind(relay700)
+    path, key_file = relay700.store
+    other = relay700.folder / "other.toml"
+    other.write_text(PEER.replace("carrier", "pbx") + '[policy]\nhours = "09:00-10:00"\n')
+    shelf = Shelf(path, open_store(path, key_file))
+    shelf.add(call(0), call(1), call(2, outcome="draining", **REFUSED), call(5_400))
+    shelf.connection.close()
+    asked = ("explain", "--policy", str(other), "--since", "2026-01-01T00:00:00Z")
+    (told,) = relay700.objects(*asked)
+    assert (told["attempts"], told["unchanged"]) == (4, 1)
+    assert told["newly_refused"] == {"outside_hours": 2}
+    assert (told["no_longer_refused"], told["not_replayed"]) == ({}, {"draining": 1})
+    text = relay700.done(*asked)
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[0][:5] == ["4", "attempts", "from", "2026-01-01T00:00:00.000Z", "to"]
+    assert ["newly", "refused", "2"] in lines and ["outside_hours", "2"] in lines
+    assert "note: the verification hook, media, targets, overload and restarts are not replayed" in text
+    assert not [number for number in (A, B) if number[2:] in text]
+    for wrong in (("--policy", str(other)), ("--since", "7d"), (*asked[1:], "--caller", A), ()):
+        assert "--policy" in usage("explain", *wrong)
