@@ -60,8 +60,13 @@ class CaptureFile:
         return self._found() == self._identity
 
     def connect(self) -> Connection:
+        # An existing file is not opened: closing it again would drop the locks of this process's other connections, and
+        # the next process to close its own would delete the WAL that they write to.
         try:
-            os.close(open_beside(self.path, os.O_WRONLY))
+            os.close(open_beside(self.path, os.O_WRONLY | os.O_EXCL))
+        except FileExistsError:
+            if self.path.is_symlink():
+                raise sqlite3.OperationalError(f"{self.path} is a symlink") from None
         except OSError as error:
             raise sqlite3.OperationalError(f"{self.path}: {error.strerror}") from None
         connection = sqlite3.connect(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -115,3 +117,15 @@ def test_a_link_is_not_followed(disk: Disk, path: Path) -> None:
     path.symlink_to(path.with_name("elsewhere"))
     with closing(Captures(disk.path, disk.sealer)) as captures, pytest.raises(StoreError):
         captures.save([captured(1)])
+
+
+def test_a_reader_in_the_same_process_does_not_lose_the_writer_its_locks(disk: Disk, path: Path) -> None:
+    """Else the next process to close its connection deletes the WAL that the writer goes on writing to."""
+    read = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT 1 FROM capture'); c.close()"
+    with closing(Captures(disk.path, disk.sealer)) as writer, closing(Captures(disk.path, disk.sealer)) as reader:
+        writer.save([captured(1)])
+        assert reader.load(call_id_of(1)) is not None
+        subprocess.run([sys.executable, "-c", read, str(path)], check=True)
+        writer.save([captured(2)])
+        with closing(Captures(disk.path, disk.sealer)) as later:
+            assert later.load(call_id_of(2)) is not None
