@@ -32,13 +32,13 @@ from relay.events.delivery import Deliverer
 from relay.events.follower import Follower
 from relay.events.hep import HepSender
 from relay.events.ledger_watch import LedgerWatch
-from relay.events.probe import PEER, Prober
+from relay.events.probe import Prober
 from relay.events.recordings import Taker
 from relay.events.timers import Resealer, Timers, Trimmer
 from relay.log import configure, reporter
 from relay.metrics import text, with_zeros
 from relay.model.capture import CapturedCall
-from relay.model.settings import Settings
+from relay.model.settings import PROBE_PEER, Settings
 from relay.net.capture import Ring
 from relay.net.control import ControlClient, SharedAnswers, control_path
 from relay.net.process import RELOAD, STOP
@@ -212,7 +212,7 @@ class Backend:
         parts |= self._ledger_watch.statistics() | self.requests.statistics() | self._prober.statistics()
         parts |= {} if self.keeper is None else self.keeper.statistics()
         known = relay | parts | ours
-        peers = [name for name in self.settings.peers or () if name != PEER]  # its calls are not counted
+        peers = [name for name in self.settings.peers or () if name != PROBE_PEER]  # its calls are not counted
         return text(with_zeros(known, peers) if relay["up"] else known)
 
     def _stored(self) -> dict[str, int]:

@@ -43,10 +43,9 @@ from relay.config.protection import (
 )
 from relay.config.tables import StoreTable, Tables, TlsTable
 from relay.errors import ConfigError
-from relay.events.probe import ProbeSettings
 from relay.events.webhooks import DeliveryRules
 from relay.model.capture import CaptureRules, HepRules
-from relay.model.settings import PeerCertificate, RtpengineAddress, Settings, StreamLimits, TlsFiles
+from relay.model.settings import PeerCertificate, ProbeSettings, RtpengineAddress, Settings, StreamLimits, TlsFiles
 from relay.policy.fraud import Signals
 from relay.policy.rules import Rules
 from relay.service.placement import BindRules

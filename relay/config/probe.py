@@ -9,9 +9,8 @@ from typing import Final
 from relay.config.protection import duration_ms
 from relay.config.tables import ProbeTable
 from relay.errors import ParseError
-from relay.events.probe import PEER, ProbeSettings
 from relay.model.numbers import Parties, parse_party
-from relay.model.settings import CallerNumbers, Listener, Peer, Settings, Target
+from relay.model.settings import PROBE_PEER, CallerNumbers, Listener, Peer, ProbeSettings, Settings, Target
 
 LEAST_S, MOST_S = 10.0, 1800.0  # between two probes; the alert comes after an hour without a proof
 _AT: Final = 'write an IPv4 address and port of this machine, such as "127.0.0.71:5070"'
@@ -36,8 +35,10 @@ def probe_settings(
     callees = _callees(table, settings, caller, parties, found)
     caller_at = _address("probe.caller_at", table.caller_at, found)
     callee_at = _address("probe.callee_at", table.callee_at, found)
-    if any(peer.name == PEER for peer in settings.peers):
-        found.append(f"peer: {PEER} is the name of the probe's own ends; choose another one, or leave [probe] out")
+    if any(peer.name == PROBE_PEER for peer in settings.peers):
+        found.append(
+            f"peer: {PROBE_PEER} is the name of the probe's own ends; choose another one, or leave [probe] out"
+        )
     if any(IPv4Address(caller_at[0]) in network for peer in settings.peers for network in peer.sources):
         found.append("probe.caller_at: a peer sends from there, too; choose another address")
     problems += found
@@ -47,7 +48,7 @@ def probe_settings(
     made = ProbeSettings(every_s, relay, hosts, caller, callees, caller_at, callee_at)
     target = Target(*callee_at, "udp", f"{callee_at[0]}:{callee_at[1]}")
     source = (ip_network(f"{caller_at[0]}/32"),)
-    peer = Peer(PEER, (target,), tcp_allowed=False, sources=source, numbers=CallerNumbers(frozenset({caller})))
+    peer = Peer(PROBE_PEER, (target,), tcp_allowed=False, sources=source, numbers=CallerNumbers(frozenset({caller})))
     routes = (*settings.routes, *made.routes)
     return made, replace(settings, peers=(*settings.peers, peer), routes=routes)
 
@@ -70,7 +71,7 @@ def _number(path: str, text: str, parties: Parties, problems: list[str]) -> str:
 def _callees(
     table: ProbeTable, settings: Settings, caller: str, parties: Parties, problems: list[str]
 ) -> tuple[tuple[str, str], ...]:
-    names = {peer.name for peer in settings.peers} | {PEER}
+    names = {peer.name for peer in settings.peers} | {PROBE_PEER}
     prefixes = {route.prefix for route in settings.routes}
     callees: dict[str, str] = {}
     if not table.callees:

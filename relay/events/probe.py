@@ -12,14 +12,14 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import date, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import Refused, StoreError
-from relay.events.probe_call import Address, Ask, Outcome, Result, call
+from relay.events.probe_call import Ask, Outcome, Result, call
 from relay.model.call import PROBE_BUSINESS
-from relay.model.settings import PeerRoute
+from relay.model.settings import PROBE_PEER, ProbeSettings
 from relay.service import bindings, businesses, fields
 from relay.service.fields import CHINA
 from relay.service.placement import BindRules
@@ -29,30 +29,15 @@ from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.webhooks import tell
 from relay.store.writer import GroupWriter
 
-PEER: Final = "probe"  # the name of our own ends among the peers
 OUTCOMES: Final[tuple[Outcome, ...]] = ("proven", "leak", "failed")
 _PAPERS = "none: relay700's own, for calls between numbers of the operator"
 
 
-class ProbeSettings(NamedTuple):
-    """Numbers are E.164 without "+"."""
-
-    every_s: float
-    relay: Address  # a UDP listener
-    relay_hosts: frozenset[str]
-    caller: str
-    callees: tuple[tuple[str, str], ...]  # peer, and our number that it routes to `callee_at`
-    caller_at: Address
-    callee_at: Address
-
-    @property
-    def routes(self) -> tuple[PeerRoute, ...]:
-        return tuple(PeerRoute(callee, (peer,)) for peer, callee in self.callees)
-
-    def ask(self, peer: str, callee: str, number: str) -> Ask:
-        """The call through one peer. `number`: that which `number_for` has bound."""
-        ends = (self.caller_at, self.callee_at)
-        return Ask(self.relay, self.relay_hosts, self.caller, number, callee, peer, peer == PEER, *ends)
+def ask(settings: ProbeSettings, peer: str, callee: str, number: str) -> Ask:
+    """The call through one peer. `number`: that which `number_for` has bound."""
+    ends = (settings.caller_at, settings.callee_at)
+    is_direct = peer == PROBE_PEER
+    return Ask(settings.relay, settings.relay_hosts, settings.caller, number, callee, peer, is_direct, *ends)
 
 
 def number_for(act: UnitOfWork, rules: BindRules, caller: str, callee: str) -> str:
@@ -65,14 +50,8 @@ def number_for(act: UnitOfWork, rules: BindRules, caller: str, callee: str) -> s
     for each in find_page(act.connection, act.sealer, query, act.now_ms, None, 100):
         if (each.a, each.b) == (caller, callee):
             return each.x
-    asked: dict[str, object] = {
-        "mode": "AXB",
-        "a": f"+{caller}",
-        "b": f"+{callee}",
-        "business": PROBE_BUSINESS,
-        "order_id": PEER,
-    }
-    asked |= {"max_call_s": 60, "ring_timeout_s": 20}
+    asked: dict[str, object] = {"mode": "AXB", "a": f"+{caller}", "b": f"+{callee}", "order_id": PROBE_PEER}
+    asked |= {"business": PROBE_BUSINESS, "max_call_s": 60, "ring_timeout_s": 20}
     return bindings.bind(act, fields.binding(asked, rules.parties, act.now_ms), rules).x
 
 
@@ -144,7 +123,7 @@ class Prober:
             number = await self._writer.run(RELAY, lambda act: number_for(act, self._rules, settings.caller, callee))
         except (Refused, StoreError) as error:
             return Result(peer, "failed", f"no number could be bound: {error}")
-        return await call(settings.ask(peer, callee, number))
+        return await call(ask(settings, peer, callee, number))
 
     async def _finish(self, result: Result) -> None:
         peer, outcome = result.peer, result.outcome

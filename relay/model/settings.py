@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from relay.model.numbers import is_formatted
 from relay.sip.timers import Timings
@@ -180,6 +180,27 @@ def hosts_of(peer: Peer) -> tuple[str, ...]:
 def may_call_as(numbers: CallerNumbers | None, caller: str) -> bool:
     """Whether a peer with these numbers may assert `caller`. None: any caller. "" (anonymous) is always allowed."""
     return numbers is None or not caller or numbers.allow(caller)
+
+
+# -- The probe (`relay.events.probe`)
+
+PROBE_PEER: Final = "probe"  # its own ends among the peers
+
+
+class ProbeSettings(NamedTuple):
+    """Marked calls through peers. Numbers are E.164 without "+"; addresses are of UDP sockets."""
+
+    every_s: float
+    relay: tuple[str, int]  # a listener
+    relay_hosts: frozenset[str]
+    caller: str
+    callees: tuple[tuple[str, str], ...]  # peer, and our number that it routes to `callee_at`
+    caller_at: tuple[str, int]
+    callee_at: tuple[str, int]
+
+    @property
+    def routes(self) -> tuple[PeerRoute, ...]:
+        return tuple([PeerRoute(callee, (peer,)) for peer, callee in self.callees])
 
 
 # -- Transports

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from relay.errors import Refused
-from relay.events.probe import Prober, ProbeSettings, note, number_for
+from relay.events.probe import Prober, note, number_for
 from relay.events.probe_call import Outcome, Result
 from relay.events.webhooks import make as make_webhook
 from relay.model.call import PROBE_BUSINESS
+from relay.model.settings import ProbeSettings
 from relay.service.bindings import end
 from relay.service.businesses import apply, set_state
 from relay.service.numbers import ensure_numbers
