@@ -75,6 +75,22 @@ async def unlock(page: Page) -> Response:
     return await _locks(page, "unlock", N_("The number is unlocked."))
 
 
+async def lock_prefix(page: Page) -> Response:
+    """Refuse calls to all numbers of a prefix from the next one on."""
+    return await _set_prefix(page, "locked", N_("The prefix is locked. Calls to all its numbers are refused."))
+
+
+async def unlock_prefix(page: Page) -> Response:
+    """Serve the numbers of a prefix again; locks of single numbers remain."""
+    return await _set_prefix(page, "active", N_("The prefix is unlocked."))
+
+
+async def _set_prefix(page: Page, state: str, done: str) -> Response:
+    body = {"state": state, "reason": page.form.get("reason", "")}
+    prefix = page.request.path_params["prefix"]
+    return await page.act("/numbers", done, "PATCH", "/v1/prefixes/{}", prefix, body=body)
+
+
 async def _locks(page: Page, step: str, done: str) -> Response:
     number = page.request.path_params["number"]
     body = {"reason": page.form.get("reason", "")}
@@ -86,4 +102,6 @@ ROUTES: Final[list[PageRoute]] = [
     get("/numbers/{number}", show_number, "numbers:read"),
     post("/numbers/{number}/lock", lock, "operator"),
     post("/numbers/{number}/unlock", unlock, "operator"),
+    post("/prefixes/{prefix}/lock", lock_prefix, "operator"),
+    post("/prefixes/{prefix}/unlock", unlock_prefix, "operator"),
 ]

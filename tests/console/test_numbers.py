@@ -42,6 +42,18 @@ async def test_a_number_is_locked_and_unlocked_with_a_reason(
     ]
 
 
+async def test_a_prefix_is_locked_and_unlocked_with_a_reason(
+    console: Console, company: Client, operator: Client
+) -> None:
+    browser = await console.of(operator)
+    for step, state in (("lock", "locked"), ("unlock", "active")):
+        page = await browser.see("/numbers")
+        await browser.send(page, f"/prefixes/{PREFIX}/{step}", reason=f"{step} it")
+        assert (await operator.get(f"/v1/prefixes/{PREFIX}"))["state"] == state
+    reasons = [line["reason"] for line in (await operator.get("/v1/audit?action=prefix.change"))["items"]]
+    assert reasons == ["unlock it", "lock it"]
+
+
 async def test_a_business_user_sees_its_own_pools_and_locks_nothing(
     console: Console, api: Api, company: Client, operator: Client
 ) -> None:
