@@ -5,6 +5,7 @@ That follows from the messages alone: requests are relayed one to one, responses
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from relay.errors import ParseError
@@ -13,6 +14,8 @@ from relay.privacy.capture_mask import METHODS
 from relay.privacy.captured import Line, lines_of
 from relay.privacy.masking import mask_provisional
 from relay.sip.message import PHRASES, Request, parse_message
+
+_Transaction = tuple[int, bool, str, str]  # lane, whether the request is the relay's, branch, method
 
 
 class Seen:
@@ -69,14 +72,10 @@ class Seen:
         from_relay = self.sent == self.is_request
         return self.tags[1] if from_relay == (self.side == "callee") else self.tags[0]
 
-    def answers(self, request: Seen) -> bool:
-        """Whether it is a response to the request."""
-        return (
-            not self.is_request
-            and self.sent != request.sent
-            and self.lane == request.lane
-            and (self.branch, self.method) == (request.branch, request.method)
-        )
+    @property
+    def transaction(self) -> _Transaction:
+        """Common to a request and its responses; the ACK to a refusal has one of its own here."""
+        return self.lane, self.sent == self.is_request, self.branch, self.method
 
 
 class Lanes:
@@ -133,20 +132,40 @@ def fold(messages: Iterable[CapturedMessage], lanes: Lanes) -> tuple[list[Seen],
 
 
 class Join:
+    """One pass over the messages in order of time: all that it finds is earlier."""
+
     def __init__(self, seen: Sequence[Seen]) -> None:
         self._seen = seen
         self._sources: list[int | None] = [None] * len(seen)
+        self._requests: dict[_Transaction, Seen] = {}
+        self._answers: defaultdict[_Transaction, list[Seen]] = defaultdict(list)
+        self._received: defaultdict[tuple[Side, str], list[Seen]] = defaultdict(list)  # requests, by method
+        self._sent: defaultdict[tuple[int, str], list[Seen]] = defaultdict(list)  # requests, by lane and method
+        self._made: defaultdict[int, list[Seen]] = defaultdict(list)  # requests, by the place of their source
 
     def sources(self) -> list[int | None]:
         """For each message the one that it was made from: sent by the relay, and not of its own accord."""
         for one in self._seen:
-            if one.sent and one.method:
+            if not one.method:
+                continue
+            source = None
+            if one.sent:
                 source = self._of_request(one) if one.is_request else self._of_response(one)
                 self._sources[one.place] = None if source is None else source.place
+            self._note(one, source)
         return self._sources
 
-    def _before(self, one: Seen, fits: Callable[[Seen], bool]) -> list[Seen]:
-        return [each for each in self._seen[: one.place] if fits(each)]
+    def _note(self, one: Seen, source: Seen | None) -> None:
+        if not one.is_request:
+            self._answers[one.transaction].append(one)
+            return
+        self._requests[one.transaction] = one
+        if one.sent:
+            self._sent[one.lane, one.method].append(one)
+            if source is not None:
+                self._made[source.place].append(one)
+        else:
+            self._received[one.side, one.method].append(one)
 
     def _source(self, one: Seen) -> Seen | None:
         place = self._sources[one.place]
@@ -158,61 +177,56 @@ class Join:
     def _of_request(self, one: Seen) -> Seen | None:
         if one.method == "ACK":
             return self._of_ack(one)
-        received = self._before(
-            one,
-            lambda each: (
-                each.is_request and not each.sent and (each.method, each.side != one.side) == (one.method, True)
-            ),
-        )
+        received = self._received["caller" if one.side == "callee" else "callee", one.method]
         if one.method in ("CANCEL", "BYE"):
-            return _last(received)
+            return _last(received, lambda _: True)
         if one.tags[1] is None:
-            return _last([each for each in received if each.tags[1] is None])
-        relayed = self._before(one, lambda each: each.sent and each.lane == one.lane and each.method == one.method)
-        used = {self._sources[each.place] for each in relayed if each.is_request}
-        open_ = [each for each in received if each.place not in used and not self._is_answered(each, one)]
-        return _last(open_) or self._of_challenged(one, [each for each in relayed if each.is_request])
+            return _last(received, lambda each: each.tags[1] is None)
+        for each in reversed(received):
+            if any(made.lane == one.lane for made in self._made[each.place]):
+                break
+            if not self._statuses(each, 200):
+                return each
+        return self._of_challenged(one)
 
-    def _is_answered(self, request: Seen, before: Seen) -> bool:
-        return bool(self._before(before, lambda each: each.answers(request) and each.status >= 200))
+    def _statuses(self, request: Seen, lowest: int) -> list[int]:
+        return [each.status for each in self._answers[request.transaction] if each.status >= lowest]
 
-    def _of_challenged(self, one: Seen, relayed: list[Seen]) -> Seen | None:
+    def _of_challenged(self, one: Seen) -> Seen | None:
         """The source of the request before, if it is sent again with credentials."""
-        asked = _last(relayed)
-        if asked is None:
+        asked = _last(self._sent[one.lane, one.method], lambda _: True)
+        if asked is None or not {401, 407} & set(self._statuses(asked, 401)):
             return None
-        challenges = self._before(one, lambda each: each.answers(asked) and each.status in (401, 407))
-        return self._source(asked) if challenges else None
+        return self._source(asked)
 
     def _of_ack(self, ack: Seen) -> Seen | None:
         """The ACK to a 2xx is that of the INVITE's source; one to a refusal is the relay's own."""
-        invites = self._before(
-            ack, lambda each: each.sent and (each.lane, each.method, each.cseq) == (ack.lane, "INVITE", ack.cseq)
-        )
-        invite = _last([each for each in invites if each.is_request])
+        invite = _last(self._sent[ack.lane, "INVITE"], lambda each: each.cseq == ack.cseq)
         source = None if invite is None else self._source(invite)
         if source is None or invite is None or ack.branch == invite.branch:
             return None
-        lane, cseq = source.lane, source.cseq
-        return _last(
-            self._before(ack, lambda each: not each.sent and (each.lane, each.method, each.cseq) == (lane, "ACK", cseq))
-        )
+        place = (source.lane, source.cseq)
+        return _last(self._received[source.side, "ACK"], lambda each: (each.lane, each.cseq) == place)
 
     def _of_response(self, one: Seen) -> Seen | None:
         """100 and the answers to CANCEL are the relay's own."""
-        asked = _last(self._before(one, lambda each: each.is_request and one.answers(each)))
+        asked = self._requests.get(one.transaction)
         if asked is None or one.status == 100 or one.method == "CANCEL":
             return None
-        relayed = self._before(one, lambda each: each.is_request and self._sources[each.place] == asked.place)
-        answers = self._before(one, lambda each: any(each.answers(request) for request in relayed))
+        made = self._made[asked.place]
+        if one.status >= 300:
+            return _last(self._answers[made[-1].transaction], lambda each: each.status >= 300) if made else None
+        answers = sorted((each for request in made for each in self._answers[request.transaction]), key=_place)
         if one.status < 200:
-            return _last([each for each in answers if mask_provisional(each.status) == one.status])
-        if one.status < 300:
-            accepted = [each for each in answers if 200 <= each.status < 300]
-            last = max((each.lane for each in accepted), default=0)
-            return next((each for each in accepted if each.lane == last), None)
-        return _last([each for each in answers if each.answers(relayed[-1]) and each.status >= 300])
+            return _last(answers, lambda each: mask_provisional(each.status) == one.status)
+        accepted = [each for each in answers if 200 <= each.status < 300]
+        last = max((each.lane for each in accepted), default=0)
+        return next((each for each in accepted if each.lane == last), None)
 
 
-def _last(found: Sequence[Seen]) -> Seen | None:
-    return max(found, key=lambda each: each.place, default=None)
+def _last(found: Sequence[Seen], fits: Callable[[Seen], bool]) -> Seen | None:
+    return next(filter(fits, reversed(found)), None)
+
+
+def _place(one: Seen) -> int:
+    return one.place
