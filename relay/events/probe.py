@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import date, datetime
+from functools import partial
 from typing import Any, Final
 
 from structlog.typing import FilteringBoundLogger
@@ -19,6 +20,7 @@ from structlog.typing import FilteringBoundLogger
 from relay.errors import Refused, StoreError
 from relay.events.probe_call import Ask, Outcome, Result, call
 from relay.model.call import PROBE_BUSINESS
+from relay.model.numbers import format_number
 from relay.model.settings import PROBE_PEER, ProbeSettings
 from relay.service import bindings, businesses, fields
 from relay.service.fields import CHINA
@@ -50,7 +52,8 @@ def number_for(act: UnitOfWork, rules: BindRules, caller: str, callee: str) -> s
     for each in find_page(act.connection, act.sealer, query, act.now_ms, None, 100):
         if (each.a, each.b) == (caller, callee):
             return each.x
-    asked: dict[str, object] = {"mode": "AXB", "a": f"+{caller}", "b": f"+{callee}", "order_id": PROBE_PEER}
+    plus = partial(format_number, number_format="plus")
+    asked: dict[str, object] = {"mode": "AXB", "a": plus(caller), "b": plus(callee), "order_id": PROBE_PEER}
     asked |= {"business": PROBE_BUSINESS, "max_call_s": 60, "ring_timeout_s": 20}
     return bindings.bind(act, fields.binding(asked, rules.parties, act.now_ms), rules).x
 

@@ -8,10 +8,10 @@ import pytest
 
 from relay.config.parties import read_parties
 from relay.config.tables import NumbersTable
-from relay.model.call import Refusal, Route
+from relay.model.call import PROBE_BUSINESS, Refusal, Route
 from relay.model.numbers import KINDS
-from relay.policy.evaluate import OUTCOMES, REFUSALS
-from relay.policy.rules import BUSINESS_BUSY, NO_LIMIT, NUMBER_BUSY, Cap, Hours, Quotas, Recent
+from relay.policy.evaluate import OUTCOMES, REFUSALS, Counted
+from relay.policy.rules import BUSINESS_BUSY, FREQUENCY_CALLER, NO_LIMIT, NUMBER_BUSY, Cap, Hours, Quotas, Recent
 from tests.policy.cases import BOUND, FOREIGN, ID, NOW_S, C, found, judged, outcome
 from tests.support.stored import NOW_MS, A, B, X, Y
 
@@ -336,3 +336,24 @@ def test_outcomes_include_those_of_the_contract() -> None:
 def test_refusals_are_outcomes_of_the_relay_itself() -> None:
     assert "no_binding" in REFUSALS
     assert not REFUSALS & {"answered", "busy", "cancelled"}
+
+
+# -- the probe
+
+
+def test_caps_hours_and_hook_do_not_hold_for_the_probe() -> None:
+    caps, night = (Cap(0, 300),), Hours(481, 482)
+    for rules in ({"caller_caps": caps}, {"number_caps": caps}, {"hours": night}):
+        assert outcome(judged(found(), **rules)) != "granted"
+        assert outcome(judged(found(business=PROBE_BUSINESS), **rules)) == "granted"
+    counted = Counted((), FREQUENCY_CALLER)  # by a server
+    for business, expected in (("firm", "frequency_caller"), (PROBE_BUSINESS, "granted")):
+        case = found(business=business)._replace(counted=counted)
+        assert outcome(judged(case, caller_caps=caps)) == expected
+    route = judged(found(business=PROBE_BUSINESS), verify=True)
+    assert isinstance(route, Route) and not route.verify
+
+
+def test_other_refusals_hold_for_the_probe() -> None:
+    assert outcome(judged(found(business=PROBE_BUSINESS, business_state="suspended"))) == "business_suspended"
+    assert outcome(judged(found(business=PROBE_BUSINESS, hours="09:00-10:00"))) == "outside_hours"
