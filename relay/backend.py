@@ -13,8 +13,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import uvloop
 from structlog.typing import FilteringBoundLogger
@@ -59,6 +60,7 @@ from relay.store.writer import GroupWriter, now_ms
 
 LOOK_S = 1.0  # interval of the check that the store's files are in place
 LOOKS = 3  # failed checks before exit if the WAL was deleted: by then the journal has checkpointed it into the store
+STORED_FRESH_S = 10.0  # how old counts of the store may be on a page: they read one index entry per number
 FINISH_S = 4.0  # limit for open requests, the last records and deliveries at shutdown; the relay waits for 5 s
 KEEP_S = 0.9  # limit for the captures of the last calls, from then
 FRESH_S = {"state": 0.2, "statistics": 0.2, "live": 0.5, "peers": 0.2}  # cache lifetime of the relay's answers
@@ -134,6 +136,13 @@ async def _reload(backend: Backend, path: Path | None, wanted: asyncio.Event, lo
             log.warning("backend.reload_refused", problems=error.problems)
 
 
+class _Stored(NamedTuple):
+    """What the store says about itself."""
+
+    counts: Mapping[str, int]
+    short_pools: Mapping[str, int]  # percent free by id
+
+
 class Backend:
     """The backend's parts, shared resources and life cycle. The API's view of it is `relay.api.backend.Backend`."""
 
@@ -152,6 +161,7 @@ class Backend:
         self._config = config
         self._turn = turn
         self._log = log
+        self._stored_lately, self._stored_until_s = _Stored({}, {}), 0.0
         self.path: Place = config.store.path
         self.sealer = sealer or open_store(config.store.path, config.store.key_file)
         self.keeper = keeper
@@ -199,29 +209,35 @@ class Backend:
 
     async def metrics(self) -> bytes:
         """Metrics of the backend, and of the relay if it answers, in Prometheus' text format."""
+        known = await self._statistics(await asyncio.to_thread(self._stored))
+        peers = [name for name in self.settings.peers or () if name != PROBE_PEER]  # its calls are not counted
+        return text(with_zeros(known, peers) if known["up"] else known)
+
+    async def statistics(self) -> dict[str, Any]:
+        """As `metrics`, and `short_pools`: what is free of each, in percent. Counts of the store are seconds old."""
+        if time.monotonic() >= self._stored_until_s:
+            self._stored_lately = await asyncio.to_thread(self._stored)
+            self._stored_until_s = time.monotonic() + STORED_FRESH_S
+        return {**await self._statistics(self._stored_lately), "short_pools": self._stored_lately.short_pools}
+
+    async def _statistics(self, stored: _Stored) -> dict[str, Any]:
         try:
             relay = {"up": 1, **await self.control.ask("statistics")}
         except Refused:
             relay = {"up": 0}
-        ours = {
-            "acts_waiting": self.writer.backlog,
-            "sealing_key": self.sealer.key_id,
-            **await asyncio.to_thread(self._stored),
-        }
+        ours = {"acts_waiting": self.writer.backlog, "sealing_key": self.sealer.key_id, **stored.counts}
         parts = self._follower.statistics() | self._deliverer.statistics() | self._taker.statistics()
         parts |= self._ledger_watch.statistics() | self.requests.statistics() | self._prober.statistics()
         parts |= {} if self.keeper is None else self.keeper.statistics()
-        known = relay | parts | ours
-        peers = [name for name in self.settings.peers or () if name != PROBE_PEER]  # its calls are not counted
-        return text(with_zeros(known, peers) if relay["up"] else known)
+        return relay | parts | ours
 
-    def _stored(self) -> dict[str, int]:
+    def _stored(self) -> _Stored:
         with store_errors(self.path), contextlib.closing(connect_reader(self.path)) as connection:
             waiting, dead = sizes(connection)
-            short = sum(pool.warning for pool in usage(connection, now_ms()))
+            short = {pool.pool_id: 100 - pool.percent for pool in usage(connection, now_ms()) if pool.warning}
         kept = self.captures.sizes()
-        found = {"outbox_waiting": waiting, "outbox_dead": dead, "pools_short": short}
-        return found | {"captures_stored": kept.rows, "captures_stored_bytes": kept.size}
+        counts = {"outbox_waiting": waiting, "outbox_dead": dead, "pools_short": len(short)}
+        return _Stored(counts | {"captures_stored": kept.rows, "captures_stored_bytes": kept.size}, short)
 
     async def run(self, stop: asyncio.Event) -> int:
         """Run all parts. Returns 0 after `stop`, 1 if a part failed."""

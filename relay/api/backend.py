@@ -84,3 +84,7 @@ class Backend(Protocol):
     async def metrics(self) -> bytes:
         """The metrics of relay and backend in Prometheus text format. Raises Refused("relay_unavailable")."""
         ...
+
+    async def statistics(self) -> dict[str, Any]:
+        """The same as values; without `up` the relay does not answer. `short_pools`: percent free, by id."""
+        ...

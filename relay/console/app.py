@@ -64,7 +64,7 @@ ROUTES: Final = (
     *webhooks.ROUTES,
     *oversight.ROUTES,
 )
-STREAMS: Final = (("live", live.live_parts, "calls:read"),)
+STREAMS: Final = (("live", live.live_parts, "calls:read"), ("overview", overview.overview_parts, ""))
 
 
 def mount_console(api: FastAPI, backend: Backend, clock: Callable[[], float] = time.time) -> Streams:

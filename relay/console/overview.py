@@ -1,16 +1,209 @@
-"""The overview: what wants attention, figures, outcomes over time, peers, businesses."""
+"""The overview: what wants attention, figures, outcomes over time, peers, businesses. It reads few rows, however many
+calls there were."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
+from relay.console.ask import Problem
+from relay.console.attention import Item, attention
+from relay.console.charts import RANGES, Chart, Range, by_class, stacked
+from relay.console.outcomes import OUTCOMES
 from relay.console.page import Page, PageRoute, get
+from relay.policy.evaluate import ANSWERED
+from relay.store.call_counts import (
+    Counts,
+    counts_of_businesses,
+    owner_of_business,
+    owner_of_peer,
+    read_counts,
+    summed,
+)
+from relay.store.connection import Connection
+
+USUAL: Final = "1h"
+DAY_S: Final = 86_400
+MOST_BUSINESSES: Final = 6
+MOST_OUTCOMES: Final = 7
+LATELY_S: Final = 600
+
+
+class Figures(NamedTuple):
+    """Shares are percent; None if there were no calls."""
+
+    live: int | None  # None: the relay does not answer
+    per_s: float
+    answered: float | None
+    answered_before: float | None  # in the same time before
+    refused: float | None
+    ringing_s: tuple[float | None, float | None]  # p50, p99
+
+
+class Compared(NamedTuple):
+    """An outcome today, and on the same day of last week until the same hour."""
+
+    outcome: str
+    today: int
+    before: int
+
+
+class Row(NamedTuple):
+    """A line of the table of peers or of businesses."""
+
+    name: str
+    calls: int
+    answered: float | None
+    refused: float | None
+    often: str  # the most frequent refusal, "" for none
+    ringing_s: float | None
+
+
+class Overview(NamedTuple):
+    """Everything on the page."""
+
+    range_: str
+    items: list[Item]
+    figures: Figures
+    chart: Chart
+    compared: list[Compared]
+    peers: list[tuple[dict[str, Any], Row]]
+    businesses: list[Row]
+
+
+class _Read(NamedTuple):
+    """What is read from the store."""
+
+    now: dict[int, Counts]
+    before: Counts
+    lately: Counts
+    day: Counts
+    today: Counts
+    last_week: Counts
+    peers: dict[str, Counts]
+    businesses: dict[str, Counts]
+
+
+_NONE: Final = summed([])
+_NOTHING: Final = _Read({}, _NONE, _NONE, _NONE, _NONE, _NONE, {}, {})
+
+
+async def overview(page: Page) -> Overview:
+    """All parts of the page, for the viewer."""
+    name = page.query.get("range", USUAL)
+    name = name if name in RANGES else USUAL
+    range_ = RANGES[name]
+    begin_s = int(page.now_s) // range_.span_s * range_.span_s - range_.length_s + range_.span_s
+    peers = await _peers(page)
+    read = await page.read(
+        lambda connection: _read(connection, page, range_, begin_s, [each["name"] for each in peers])
+    )
+    total = summed(read.now.values())
+    return Overview(
+        name,
+        await attention(page, read.lately, read.day, peers),
+        await _figures(page, total, read.before, page.now_s - begin_s),
+        stacked(range_, begin_s, read.now, page.zone),
+        _compared(read.today, read.last_week),
+        [(peer, _row(peer["name"], read.peers.get(peer["name"], _NONE))) for peer in peers],
+        sorted((_row(*each) for each in read.businesses.items()), key=lambda row: -row.calls)[:MOST_BUSINESSES],
+    )
+
+
+async def _peers(page: Page) -> list[dict[str, Any]]:
+    """For operators; none while the relay does not answer."""
+    if not page.may("operator"):
+        return []
+    try:
+        return list((await page.get("/v1/peers"))["items"])
+    except Problem:
+        return []
+
+
+def _read(connection: Connection, page: Page, range_: Range, begin_s: int, peers: list[str]) -> _Read:
+    owner, now_s = owner_of_business(page.business), int(page.now_s)
+
+    def between(span_s: int, since_s: int, until_s: int, of: str = owner) -> Counts:
+        return summed(read_counts(connection, of, span_s, since_s, until_s).values())
+
+    local = datetime.fromtimestamp(now_s, UTC).astimezone(page.zone)
+    midnight_s = int(local.replace(hour=0, minute=0, second=0, microsecond=0).timestamp())
+    hour_s = now_s - now_s % 3_600
+    end_s = begin_s + range_.length_s
+    return _Read(
+        read_counts(connection, owner, range_.span_s, begin_s, end_s),
+        between(range_.span_s, begin_s - range_.length_s, begin_s),
+        between(60, now_s - LATELY_S, end_s),
+        between(3_600, hour_s - DAY_S, hour_s + 3_600),
+        between(3_600, midnight_s, hour_s),
+        between(3_600, midnight_s - 7 * DAY_S, hour_s - 7 * DAY_S),
+        {peer: between(range_.span_s, begin_s, end_s, owner_of_peer(peer)) for peer in peers},
+        counts_of_businesses(connection, hour_s - DAY_S) if page.may("operator") else {},
+    )
+
+
+async def _figures(page: Page, total: Counts, before: Counts, length_s: float) -> Figures:
+    live = None
+    if page.may("calls:read"):
+        try:
+            live = (await page.get("/v1/calls/live", limit="1"))["total"]
+        except Problem:
+            live = None
+    ringing_s = (total.ringing_s(0.5), total.ringing_s(0.99))
+    return Figures(live, total.total / length_s, _answered(total), _answered(before), _refused(total), ringing_s)
+
+
+def _row(name: str, counts: Counts) -> Row:
+    refused = {each: count for each, count in counts.outcomes.items() if _class(each) == "refused"}
+    often = max(refused, key=lambda each: refused[each]) if refused else ""
+    return Row(name, counts.total, _answered(counts), _refused(counts), often, counts.ringing_s(0.99))
+
+
+def _compared(today: Counts, before: Counts) -> list[Compared]:
+    names = sorted(OUTCOMES, key=lambda name: -today.outcomes.get(name, 0) - before.outcomes.get(name, 0))
+    found = [Compared(name, today.outcomes.get(name, 0), before.outcomes.get(name, 0)) for name in names]
+    return [each for each in found[:MOST_OUTCOMES] if each.today or each.before]
+
+
+def _answered(counts: Counts) -> float | None:
+    return 100 * counts.outcomes.get(ANSWERED, 0) / counts.total if counts.total else None
+
+
+def _refused(counts: Counts) -> float | None:
+    return 100 * by_class(counts)["refused"] / counts.total if counts.total else None
+
+
+def _class(outcome: str) -> str:
+    return OUTCOMES[outcome].class_ if outcome in OUTCOMES else "bad"
 
 
 async def _show(page: Page) -> Response:
-    return page.render("overview.html")
+    it = await overview(page)
+    if page.query.get("format") == "json":
+        return JSONResponse(_as_json(it))
+    return page.render("overview.html", it=it, ranges=list(RANGES))
+
+
+def _as_json(it: Overview) -> dict[str, Any]:
+    return {
+        "range": it.range_,
+        "attention": [item._asdict() for item in it.items],
+        "figures": it.figures._asdict(),
+        "bars": [{"at": bar.at, **bar.counts} for bar in it.chart.bars],
+        "outcomes": [each._asdict() for each in it.compared],
+        "peers": [row._asdict() for _, row in it.peers],
+        "businesses": [row._asdict() for row in it.businesses],
+    }
+
+
+async def overview_parts(page: Page) -> Mapping[str, str]:
+    """The parts that follow the calls, for the stream."""
+    it = await overview(page)
+    names = ("attention", "figures", "peers")
+    return {name: page.part(f"overview_{name}.html", it=it) for name in names}
 
 
 async def _find(page: Page) -> Response:

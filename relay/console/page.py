@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from importlib.metadata import version
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -15,11 +15,16 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relay.api.backend import Backend
+from relay.api.context import RequestContext
 from relay.console.ask import Asker, Json, Problem, Query, new_once
 from relay.console.outcomes import NAMES, OUTCOMES
 from relay.console.sessions import Session
 from relay.console.words import N_, Language, language_of, length_of, local_time, translate, with_zone, zone_of
+from relay.service.fields import format_moment
+from relay.store.connection import Connection
 from relay.store.keys import ApiKey
+
+T = TypeVar("T")
 
 AT: Final = "/console"
 
@@ -59,7 +64,7 @@ class Page:
     def __init__(self, request: Request, backend: Backend, api: Any, clock: Callable[[], float]) -> None:
         self.request = request
         self.backend = backend
-        self.now_s = clock()
+        self._clock = clock
         cookies = request.cookies
         self.language: Language = language_of(cookies.get("language"), request.headers.get("accept-language", ""))
         self.zone = zone_of(cookies.get("zone"))
@@ -68,6 +73,11 @@ class Page:
         self.viewer: Viewer | None = request.scope["state"].get("viewer")
         self.form: Mapping[str, str] = request.scope["state"].get("form", {})
         self._api = api
+
+    @property
+    def now_s(self) -> float:
+        """The time: a stream lasts for hours."""
+        return self._clock()
 
     # -- who looks
 
@@ -103,6 +113,10 @@ class Page:
     async def get(self, path: str, *parts: str, **query: str | None) -> Json:
         """The document of a GET. Raises Problem, for which the console has pages."""
         return await self.asker.ask("GET", path, *parts, query=query)
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """Run a query in a worker thread, for what no endpoint has. It must restrict itself to `business`."""
+        return await RequestContext(self.request, self.backend, self.request.state.actor).read(query)
 
     async def act(
         self, to: str, done: str, method: str, path: str, *parts: str, query: Query | None = None, body: Json = None
@@ -215,6 +229,10 @@ class Page:
 
     def local(self, moment: str, *, exact: bool = False) -> str:
         return local_time(moment, self.zone, self.now_s, exact=exact)
+
+    def at(self, unix_s: int) -> str:
+        """Unix seconds in the viewer's zone, to the minute."""
+        return self.local(format_moment(unix_s * 1000))[:-3]
 
     def clock(self, moment: str) -> str:
         """The time of day, with milliseconds."""

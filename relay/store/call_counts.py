@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from relay.model.call import CallRecord
+from relay.model.call import PROBE_BUSINESS, CallRecord
 from relay.model.histogram import CALL_BOUNDS_S
 from relay.store.connection import Connection
 
@@ -84,7 +84,7 @@ def count_calls(connection: Connection, records: Iterable[CallRecord]) -> None:
 
 
 def _keys(record: CallRecord) -> Iterator[tuple[str, int, int, str]]:
-    if record.ended_at is None or record.outcome is None:
+    if record.ended_at is None or record.outcome is None or record.business == PROBE_BUSINESS:
         return
     owners = [ALL]
     if record.business is not None:

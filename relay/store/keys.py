@@ -31,6 +31,10 @@ _LIST = f"SELECT {_COLUMNS} FROM api_key WHERE (?1 IS NULL OR business = ?1) AND
 _COUNT_GOOD = """
 SELECT count(*) FROM api_key WHERE business = ? AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)
 """
+_COUNT_EXPIRING = """
+SELECT count(*) FROM api_key
+WHERE (?1 IS NULL OR business = ?1) AND revoked_at IS NULL AND expires_at > ?2 AND expires_at <= ?3
+"""
 _ADD = f"INSERT INTO api_key ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)"
 
 
@@ -99,6 +103,12 @@ def revoke_all(act: UnitOfWork, business: str) -> None:
 def count_good(act: UnitOfWork, business: str) -> int:
     """The number of good keys of a business."""
     (count,) = act.connection.execute(_COUNT_GOOD, (business, act.now_ms)).fetchone()
+    return int(count)
+
+
+def count_expiring(connection: Connection, business: str | None, since_ms: int, until_ms: int) -> int:
+    """The number of keys that are valid and expire between two times, of one business or all (None)."""
+    (count,) = connection.execute(_COUNT_EXPIRING, (business, since_ms, until_ms)).fetchone()
     return int(count)
 
 

@@ -57,6 +57,7 @@ class TestDesk:
         self.capture = CaptureRules()
         self.captures = Captures(self.path, self.sealer)
         self.pending: dict[str, CapturedCall] = {}
+        self.counts: Json = {}  # for `statistics`
 
     def pending_capture(self, call_id: str) -> CapturedCall | None:
         return self.pending.get(call_id)
@@ -66,6 +67,9 @@ class TestDesk:
 
     async def metrics(self) -> bytes:
         return b"relay700_up 1\n"
+
+    async def statistics(self) -> Json:
+        return {"up": 1, "short_pools": {}, **self.counts}
 
     async def close(self) -> None:
         await self.writer.close()

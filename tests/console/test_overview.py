@@ -1,9 +1,35 @@
-"""The overview."""
+"""The overview: figures of own calls, attention, charts; where a search leads."""
 
 from __future__ import annotations
 
-from tests.api.conftest import Client
-from tests.console.conftest import Console
+import json
+from collections.abc import Callable
+
+from relay.console.streams import Streams
+from relay.store.call_counts import count_calls
+from tests.api.conftest import Api, Client, Json
+from tests.console.conftest import Console, text_of
+from tests.support.stored import ended_record
+
+PEERS: Json = {
+    "peers": [
+        {
+            "peer": "carrier",
+            "calls_in": 1,
+            "calls_out": 2,
+            "registered": None,
+            "targets": [{"target": "udp:192.0.2.10:5060", "state": "down", "failures": 3, "aside_until": None}],
+        }
+    ]
+}
+
+
+async def count(api: Api, *outcomes: str, business: str = "acme", ago_s: float = 60) -> None:
+    """Calls that ended some time ago, as the follower counts them."""
+    ended_ms = int((api.now() - ago_s) * 1000)
+    times = {"received_at": ended_ms - 2_000, "ringing_at": ended_ms - 1_200, "ended_at": ended_ms}
+    records = [ended_record(f"{n}", **times, business=business, outcome=each) for n, each in enumerate(outcomes)]
+    await api.act(lambda act: count_calls(act.connection, records))
 
 
 async def test_what_is_looked_for_leads_to_its_page(console: Console, operator: Client) -> None:
@@ -15,3 +41,74 @@ async def test_what_is_looked_for_leads_to_its_page(console: Console, operator: 
     ):
         answer = await browser.http.get("/console/find", params={"q": text})
         assert answer.headers["location"] == f"/console{to}"
+
+
+async def test_an_operator_sees_all_calls_and_a_business_user_its_own(
+    console: Console, api: Api, operator: Client, relay: dict[str, Callable[..., Json]]
+) -> None:
+    relay |= {"peers": lambda: PEERS, "live": lambda **asked: {"calls": [], "total": 7 if asked["business"] else 412}}
+    await count(api, "answered", "answered", "busy", "no_binding")
+    await count(api, "answered", business="rival")
+    company = await api.company("acme")
+    seen = {}
+    for client in (operator, company):
+        browser = await console.of(client)
+        seen[client] = (await browser.http.get("/console/?format=json")).json()
+    assert [seen[each]["figures"]["live"] for each in seen] == [412, 7]
+    assert [seen[each]["figures"]["answered"] for each in seen] == [60.0, 50.0]
+    assert [seen[each]["figures"]["refused"] for each in seen] == [20.0, 25.0]
+    assert [sum(bar["good"] for bar in seen[each]["bars"]) for each in seen] == [3, 2]
+    assert [row["name"] for row in seen[operator]["businesses"]] == ["acme", "rival"]
+    assert seen[operator]["businesses"][0]["often"] == "no_binding"
+    assert (seen[company]["businesses"], seen[company]["peers"]) == ([], [])
+    page = await browser.see("/?range=7d")
+    assert "rival" not in page and "carrier" not in page and "<rect" in page
+
+
+async def test_what_is_down_wants_attention(
+    console: Console, api: Api, operator: Client, relay: dict[str, Callable[..., Json]]
+) -> None:
+    relay |= {"peers": lambda: PEERS, "live": lambda **_: {"calls": [], "total": 0}}
+    browser = await console.of(operator)
+    assert "carrier: udp:192.0.2.10:5060 does not answer" in text_of(await browser.see("/"))
+    api.backend.counts = {"outbox_dead": 3, "short_pools": {"express": 3}, "leak_check": 1, "loop_lag_seconds": 2}
+    text = text_of(await browser.see("/"))
+    for said in ("3 dead letters", "Pool express has 3% free", "The leak check stopped 1", "The relay is slow"):
+        assert said in text
+    assert "dead letters" not in text_of(await (await console.of(await api.company("acme"))).see("/"))
+
+
+async def test_without_calls_and_faults_it_says_so(console: Console, api: Api) -> None:
+    browser = await console.of(await api.company("acme"))
+    text = text_of(await browser.see("/"))
+    assert "All is well: nothing needs attention." in text
+    assert "No calls today until this hour" in text
+
+
+async def test_a_stopped_relay_is_said_and_the_page_stays(console: Console, api: Api, operator: Client) -> None:
+    browser = await console.of(operator)
+    await api.backend.server.close()
+    api.backend.counts = {"up": 0}
+    text = text_of(await browser.see("/"))
+    assert "The relay does not answer" in text and "No peers, or the relay does not answer" in text
+
+
+async def test_a_key_without_the_right_to_calls_sees_no_figures(console: Console, api: Api) -> None:
+    await count(api, "answered")
+    browser = await console.of(await api.company("acme", ["numbers:read"]))
+    page = await browser.see("/")
+    assert "<svg class" not in page and "answer rate" not in page
+    assert (await browser.http.get("/console/?format=json")).json()["bars"][-1]["good"] == 0
+
+
+async def test_parts_of_the_overview_follow_by_a_stream(
+    console: Console, operator: Client, relay: dict[str, Callable[..., Json]]
+) -> None:
+    relay |= {"peers": lambda: PEERS, "live": lambda **_: {"calls": [], "total": 412}}
+    streams: Streams = console.streams
+    streams.finish()
+    browser = await console.of(operator)
+    answer = await browser.http.get("/console/stream/overview?range=1h")
+    parts = [json.loads(line.removeprefix("data: ")) for line in answer.text.splitlines() if line.startswith("data")]
+    assert [part["id"] for part in parts] == ["attention", "figures", "peers"]
+    assert "412" in parts[1]["html"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.model.call import CallRecord
+from relay.model.call import PROBE_BUSINESS, CallRecord
 from relay.store.call_counts import (
     ALL,
     SPANS,
@@ -43,7 +43,7 @@ def record(ended_s: int, **changes: object) -> CallRecord:
 
 def test_calls_are_counted_by_minute_for_all_their_owners(connection: Connection) -> None:
     count_calls(connection, [record(0), record(59, outcome="busy"), record(60, business=None, peer_out=None)])
-    count_calls(connection, [record(61)])
+    count_calls(connection, [record(61), record(61, business=PROBE_BUSINESS)])
     read = {
         owner: {at - NOW_S: counts.outcomes for at, counts in found.items()}
         for owner in (ALL, owner_of_business("acme"), owner_of_peer("carrier"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.errors import Refused, StoreError
-from relay.store.keys import KEPT_MS, ApiKey, add_key, find_answer, find_key, keep_answer, list_keys
+from relay.store.keys import KEPT_MS, ApiKey, add_key, count_expiring, find_answer, find_key, keep_answer, list_keys
 from relay.store.unit_of_work import UnitOfWork
 from tests.support.acting import Acting
 from tests.support.stored import NOW_MS
@@ -124,3 +124,10 @@ def test_answer_moved_to_another_owner_does_not_open(store: Acting) -> None:
     )
     with pytest.raises(StoreError):
         store.run(lambda act: find_answer(act, "other", "order-13800000001", REQUEST))
+
+
+def test_valid_keys_that_expire_soon_are_counted(store: Acting) -> None:
+    for business, expires_at in (("acme", NOW_MS + 10), ("acme", NOW_MS + 99), (None, NOW_MS + 10), (None, None)):
+        store.run(lambda act, of=business, at=expires_at: add_key(act, of, SCOPES, at))
+    counts = [count_expiring(store.reader, business, NOW_MS, NOW_MS + 50) for business in ("acme", "rival", None)]
+    assert counts == [1, 0, 2]

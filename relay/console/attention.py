@@ -1,0 +1,118 @@
+"""What wants attention: faults of the service, and what will soon be one. Each leads to the page that helps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+from relay.console.outcomes import OUTCOMES
+from relay.console.page import Page
+from relay.console.words import N_
+from relay.store.call_counts import Counts
+from relay.store.keys import count_expiring
+
+DAY_MS: Final = 86_400_000
+EXPIRING_MS: Final = 14 * DAY_MS
+BEHIND_S: Final = 900.0  # of the follower: caps count too few calls
+PROVEN_MIN: Final = 120  # minutes since the probe's last proof after which it is late
+LAG_S: Final = 0.5  # of the relay's loop
+UNUSUAL: Final = 20  # refusals in ten minutes below which nothing is unusual
+TIMES: Final = 3.0  # more than the share of the day
+
+
+Level = Literal["bad", "calm", "good"]  # in order
+
+
+class Item(NamedTuple):
+    """A line. `path`: the page that helps, "" for none."""
+
+    level: Level
+    text: str
+    path: str = ""
+
+
+# Counters and gauges that should be 0, with what a higher value means.
+_ZERO: Final[tuple[tuple[str, str, str], ...]] = (
+    ("leak_check", N_("The leak check stopped %(count)s messages with a real number: a defect, please report it"), ""),
+    ("bugs", N_("%(count)s errors in the engine since the start: the log has them"), ""),
+    ("ledger_faults", N_("%(count)s rows of the store were changed by something else: run relay700 verify"), "/audit"),
+    ("records_unreadable", N_("%(count)s call records were altered: run relay700 verify"), "/audit"),
+    ("outbox_dead", N_("%(count)s dead letters: events that no webhook took"), "/webhooks"),
+)
+
+
+async def attention(page: Page, lately: Counts, of_day: Counts, peers: list[dict[str, Any]]) -> list[Item]:
+    """All items, the worst first. `lately`: the last ten minutes. A business user sees what concerns it."""
+    items: list[Item] = []
+    if page.may("operator"):
+        statistics = await page.backend.statistics()
+        items += _service(page, statistics)
+        items += _targets(page, peers)
+        items += _proofs(page, statistics)
+    items += _refusals(page, lately, of_day)
+    items += await _keys(page)
+    return sorted(items, key=lambda item: item.level)
+
+
+def _service(page: Page, statistics: Mapping[str, Any]) -> Iterator[Item]:
+    if not statistics["up"]:
+        yield Item("bad", page.words(N_("The relay does not answer: it is stopped, or starts again")))
+    for name, text, path in _ZERO:
+        if count := statistics.get(name, 0):
+            yield Item("bad", page.words(text) % {"count": count}, path)
+    for pool, free in statistics["short_pools"].items():
+        text = page.words(N_("Pool %(pool)s has %(free)s%% free")) % {"pool": pool, "free": free}
+        yield Item("bad" if free == 0 else "calm", text, "/numbers")
+    if statistics.get("follower_behind_seconds", 0) > BEHIND_S:
+        yield Item("bad", page.words(N_("Records are followed late: caps over hours count too few calls")))
+    if statistics.get("loop_lag_seconds", 0) > LAG_S:
+        yield Item("bad", page.words(N_("The relay is slow: calls wait for more than half a second")))
+
+
+def _proofs(page: Page, statistics: Mapping[str, Any]) -> Iterator[Item]:
+    """What the probe found, if there is one."""
+    counts, proven = statistics.get("probes", {}), statistics.get("privacy_last_proven_seconds", {})
+    for peer, at_s in proven.items():
+        if leaks := counts.get(f"{peer} leak", 0):
+            text = N_("Probe through %(peer)s: %(count)s calls showed a real number to the other side")
+            yield Item("bad", page.words(text) % {"peer": peer, "count": leaks}, "/audit?action=probe.leak")
+    if proven and (oldest_s := min(proven.values())):
+        minutes = max(int(page.now_s - oldest_s) // 60, 0)
+        level: Level = "good" if minutes < PROVEN_MIN else "calm"
+        yield Item(level, page.words(N_("Privacy proven %(minutes)s min ago")) % {"minutes": minutes}, "/audit")
+    elif proven:
+        yield Item("calm", page.words(N_("Privacy is not proven yet through each peer")), "/audit")
+
+
+def _targets(page: Page, peers: list[dict[str, Any]]) -> Iterator[Item]:
+    for peer in peers:
+        if peer["registered"] is False:
+            yield Item("bad", page.words(N_("%(peer)s is not registered")) % {"peer": peer["name"]}, "/#peers")
+        down = [target for target in peer["targets"] if target["state"] == "down"]
+        for target in down:
+            values = {"peer": peer["name"], "target": target["target"]}
+            level: Level = "bad" if len(down) == len(peer["targets"]) else "calm"
+            yield Item(level, page.words(N_("%(peer)s: %(target)s does not answer")) % values, "/#peers")
+
+
+def _refusals(page: Page, lately: Counts, of_day: Counts) -> Iterator[Item]:
+    """A refusal that is far more frequent than over the day."""
+    for name, count in lately.outcomes.items():
+        if OUTCOMES.get(name) is None or OUTCOMES[name].class_ in ("good", "calm") or count < UNUSUAL:
+            continue
+        share, usual = count / lately.total, of_day.outcomes.get(name, 0) / max(of_day.total, 1)
+        if share > TIMES * usual or (share > 0.5 and usual > 0.5):
+            values = {"share": round(100 * share), "outcome": page.outcome(name), "usual": round(100 * usual)}
+            text = page.words(N_("%(outcome)s: %(share)s%% of the calls of ten minutes, %(usual)s%% over the day"))
+            yield Item("bad", text % values, f"/calls?outcome={name}")
+
+
+async def _keys(page: Page) -> list[Item]:
+    """API keys that end within two weeks: those of the business user, or all."""
+    now_ms = int(page.now_s * 1000)
+    business, until_ms = page.business, now_ms + EXPIRING_MS
+    count = await page.read(lambda connection: count_expiring(connection, business, now_ms, until_ms))
+    if not count:
+        return []
+    path = f"/businesses/{business}" if business else "/businesses"
+    return [Item("calm", page.words(N_("%(count)s API keys expire within two weeks")) % {"count": count}, path)]
