@@ -72,7 +72,7 @@ def _service(page: Page, statistics: Mapping[str, Any]) -> Iterator[Item]:
 def _proofs(page: Page, statistics: Mapping[str, Any]) -> Iterator[Item]:
     """What the probe found, if there is one."""
     counts, proven = statistics.get("probes", {}), statistics.get("privacy_last_proven_seconds", {})
-    for peer, at_s in proven.items():
+    for peer in proven:
         if leaks := counts.get(f"{peer} leak", 0):
             text = N_("Probe through %(peer)s: %(count)s calls showed a real number to the other side")
             yield Item("bad", page.words(text) % {"peer": peer, "count": leaks}, "/audit?action=probe.leak")

@@ -125,7 +125,7 @@ async def _show_call(page: Page) -> Response:
 async def _explained(page: Page, call: dict[str, Any]) -> Json | None:
     peer = call["peer_in"] if page.may("operator") else ""
     try:
-        return await explain_call(page, call["caller"], call["number_dialled"], peer)
+        return await explain_call(page, call["caller"], call["number_dialled"], peer, call["received_at"])
     except Problem:
         return None
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from relay.console.ask import Json, Problem
 from relay.console.page import Page, PageRoute, get
-from relay.console.words import N_
+from relay.console.words import N_, with_zone
 
 NEEDS: Final = ("calls:read", "parties:read")
 # The checks of an explanation and their verdicts, in words.
@@ -49,18 +49,18 @@ VERDICTS: Final = {
 }
 
 
-async def explain_call(page: Page, caller: str, number: str, peer: str = "") -> Json:
-    """The explanation of a call as it would go now. Raises Problem."""
-    body: dict[str, Any] = {"caller": caller or None, "number_dialled": number}
-    return await page.asker.ask("POST", "/v1/explain", body=body | ({"peer": peer} if peer else {}))
+async def explain_call(page: Page, caller: str, number: str, peer: str = "", at: str = "") -> Json:
+    """The explanation of a call as it would go now, or as it went `at` a past time. Raises Problem."""
+    body = {"caller": caller or None, "number_dialled": number, "peer": peer or None, "at": at or None}
+    return await page.asker.ask("POST", "/v1/explain", body=body)
 
 
 async def _show(page: Page) -> Response:
-    asked = {name: page.form.get(name, "").strip() for name in ("caller", "number", "peer")}
+    asked = {name: page.form.get(name, "").strip() for name in ("caller", "number", "peer", "at")}
     told, faults = None, {}
     if asked["number"]:
         try:
-            told = await explain_call(page, **asked)
+            told = await explain_call(page, **asked | {"at": with_zone(asked["at"], page.zone)})
         except Problem as problem:
             if problem.status not in (400, 404):
                 raise

@@ -29,6 +29,7 @@ TOLD: Json = {
     "sip_status": 403,
     "q850_cause": 21,
     **dict.fromkeys(("retry_after_s", "binding_id", "mode", "business", "callee", "callee_sees", "caller_sees")),
+    "notes": [],
     "targets": [],
 }
 
