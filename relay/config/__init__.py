@@ -35,6 +35,7 @@ from relay.config.protection import (
     delivery_rules,
     fraud_config,
     hep_rules,
+    hep_warnings,
     legacy_numbers,
     minute_of_day,
     otlp_config,
@@ -172,7 +173,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         passwords=password_files(tables.peer),
         dns=dns_servers(tables.dns, problems),
         drain_s=tables.sip.drain_s,
-        warnings=tuple(claim_warnings(tables.peer)),
+        warnings=(*claim_warnings(tables.peer), *hep_warnings(tables.hep)),
     )
 
 

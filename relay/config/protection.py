@@ -208,6 +208,11 @@ def hep_rules(table: HepTable | None, backend: bool, problems: list[str]) -> Hep
     )
 
 
+def hep_warnings(table: HepTable | None) -> list[str]:
+    is_clear = table is not None and table.numbers == "clear"
+    return ['hep.numbers: "clear": the collector sees all real numbers and addresses, with no audit line'] * is_clear
+
+
 def delivery_rules(table: WebhooksTable, problems: list[str]) -> DeliveryRules:
     give_up_ms = duration_ms("webhooks.give_up", table.give_up, problems)
     return DeliveryRules(table.timeout_s, give_up_ms, table.batch)

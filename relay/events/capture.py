@@ -114,6 +114,7 @@ class Keeper:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read until `stop`, then store each call that has ended."""
+        await self._save((), self._clock())  # what is armed: calls may have ended while no backend ran
         while not stop.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), POLL_S)

@@ -38,6 +38,7 @@ _PAGE: Final = 200  # rows
 _PUT: Final = "INSERT INTO capture (call_id, at, sealed) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _LOAD: Final = "SELECT sealed FROM capture WHERE call_id = ? ORDER BY at DESC LIMIT ?"
 _COUNT: Final = "SELECT count(*), min(at) FROM capture"
+_OLDEST: Final = "SELECT min(at) FROM capture"
 _COUNT_OLD: Final = "SELECT count(*) FROM capture WHERE at < ?"
 _DELETE_OLD: Final = "DELETE FROM capture WHERE at < ?"
 _SIZES: Final = "SELECT at, length(sealed) FROM capture ORDER BY at LIMIT ?"
@@ -210,7 +211,7 @@ class Captures:
             sums = accumulate(size for _, size in rows)
             until_us = next((at for (at, _), freed in zip(rows, sums, strict=True) if freed >= above), rows[-1][0])
             deleted += connection.execute(_DELETE_OLD, (until_us + 1,)).rowcount
-        _, oldest_us = connection.execute(_COUNT).fetchone()
+        (oldest_us,) = connection.execute(_OLDEST).fetchone()
         self._table.give_back(connection, max_bytes, before_us if oldest_us is None else oldest_us)
         return deleted
 

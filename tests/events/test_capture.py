@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Sequence
 
 import pytest
 
 from relay.errors import StoreError
+from relay.events import capture
 from relay.events.capture import LONGEST_S, QUIET_S, QUIET_WELL_S, Keeper
 from relay.events.pending import UNCLAIMED_S
 from relay.model.call import CallRecord
@@ -303,6 +305,24 @@ async def read_arms(bench: Bench) -> None:
     stop = asyncio.Event()
     stop.set()
     await bench.keeper.run(stop)
+
+
+async def test_an_armed_call_that_ended_before_the_backend_came_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "POLL_S", 0.0)
+    bench, is_read = Bench("armed"), threading.Event()
+    monkeypatch.setattr(bench.keeper, "_armed", lambda: [ARMED[0]] if is_read.wait(20) else [])
+    bench.call()
+    bench.capture.ended(record(caller=ARMED[0].value))
+    bench.capture.flush()
+    stop = asyncio.Event()
+    running = asyncio.create_task(bench.keeper.run(stop))
+    for _ in range(1_000):
+        await asyncio.sleep(0)
+    is_read.set()
+    await until(lambda: bench.keeper.pending("c1"))
+    stop.set()
+    await running
+    assert [each.call_id for each in bench.store.saved] == ["c1"]
 
 
 async def test_what_was_armed_until_now_is_not_kept() -> None:

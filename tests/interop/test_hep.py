@@ -6,17 +6,19 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from relay.store.captures import Captures
+from relay.store.sealing.sealer import load_key
 from tests.interop.conftest import StartRelay
 from tests.support.addresses import CALLEE, RELAY, Address, free
 from tests.support.live_call import Call
 from tests.support.phone import Phone
-from tests.support.relay_process import A, B, Setup
+from tests.support.relay_process import A, B, RelayProcess, Setup
 from tests.support.waiting import until, until_seen
 
 pytestmark = pytest.mark.outside
@@ -54,21 +56,34 @@ def seen(file: Path) -> list[dict[str, Any]]:
     ]
 
 
-async def test_sngrep_and_tshark_read_both_sides_of_a_masked_call(start_relay: StartRelay, tmp_path: Path) -> None:
+async def test_sngrep_and_tshark_read_both_sides_of_a_masked_call_which_is_kept_if_armed(
+    start_relay: StartRelay, tmp_path: Path
+) -> None:
     collector, file = free("127.0.0.61"), tmp_path / "hep.pcap"
-    more = f'\n[capture]\nkeep = "off"\n[hep]\nserver = "udp:{collector}"\n'
+    more = f'\n[capture]\nkeep = "armed"\n[hep]\nserver = "udp:{collector}"\n'
+    setup = Setup(api=free(RELAY), callees=[free(CALLEE)], more=more)
+    stopped = RelayProcess(tmp_path, setup)
+    stopped.bind()
+    assert stopped.command("capture", "arm", "--number", A, "--for", "1h").returncode == 0
     with sngrep(collector, file):
         await until(lambda: listens(collector))
-        relay = start_relay(Setup(api=free(RELAY), callees=[free(CALLEE)], more=more))
-        relay.bind()
+        relay = start_relay(setup)
         async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callees[0]) as callee:
             call = Call(relay, caller, callee)
             await call.answer()
             await call.hang_up()
             await until_seen(lambda: ended(file))
+        relay.stop()
+    (call_id,) = (record["call_id"] for record in relay.calls())
+    store = relay.folder / "relay.db"
+    with closing(Captures(store, load_key(relay.folder / "relay.key"))) as captures:
+        kept = captures.load(call_id)
+    assert kept is not None and kept.lost == 0
+    relay.start()
     messages = seen(file)
     sides = by_side(messages)
-    assert len(sides) == 2
+    assert len(sides) == len(kept.dialogs) == 2
+    assert len(messages) == len(kept.messages)
     for said in sides.values():
         what = [message.get("sip.Method") or message["sip.Status-Code"] for message in said]
         assert [each for each in what if each != "100"] == ["INVITE", "200", "ACK", "BYE", "200"]
