@@ -281,7 +281,7 @@ class Backend:
             from relay.events.otlp import SpanExporter
 
             ask = None if self._config.verify is None else self.control.ask
-            parts["spans"] = SpanExporter(self._config.otlp, self.spans, ask).run()
+            parts["spans"] = SpanExporter(self._config.otlp, self.spans, ask, self._log).run()
         return parts if self._turn is None else {**parts, "turn": self._turn.keep()}
 
     async def close(self) -> None:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from relay.errors import Refused
+from structlog.typing import FilteringBoundLogger
+
+from relay.errors import Refused, RelayError
+from relay.log import Outage
 from relay.net.spans import Span, Spans
 
 if TYPE_CHECKING:
@@ -28,13 +32,19 @@ class SpanExporter:
     """The task of the backend: `run` it until it is cancelled."""
 
     def __init__(
-        self, endpoint: str, spans: Spans, ask_relay: Callable[[str], Awaitable[dict[str, Any]]] | None
+        self,
+        endpoint: str,
+        spans: Spans,
+        ask_relay: Callable[[str], Awaitable[dict[str, Any]]] | None,
+        log: FilteringBoundLogger,
     ) -> None:
-        """`ask_relay` asks the control socket; None: the relay makes no spans."""
+        """Make it in the loop that runs it. `ask_relay` asks the control socket; None: the relay makes no spans."""
         self._spans = spans
         self._ask_relay = ask_relay
         self._ids = _ids()
-        self._provider = _provider(endpoint, self._ids)
+        self._outage = Outage("otlp", log)
+        self._loop = asyncio.get_running_loop()
+        self._provider = _provider(endpoint, self._ids, self._sent)
         self._tracer = self._provider.get_tracer("relay700", version("relay700"))
 
     async def run(self) -> None:
@@ -47,6 +57,17 @@ class SpanExporter:
             flushing = Thread(target=self._provider.force_flush, daemon=True)  # it obeys no time limit
             flushing.start()
             await asyncio.to_thread(flushing.join, FLUSH_S)
+
+    def _sent(self, was_sent: bool) -> None:
+        """Called in the SDK's thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._report, was_sent)
+
+    def _report(self, was_sent: bool) -> None:
+        if was_sent:
+            self._outage.over()
+        else:
+            self._outage.failed(RelayError("the collector does not take spans: they are dropped"))
 
     async def take(self) -> None:
         """Hand the finished spans of this process and of the relay to the SDK."""
@@ -90,18 +111,26 @@ def _ids() -> Any:
     return Ids()
 
 
-def _provider(endpoint: str, ids: Any) -> TracerProvider:
+def _provider(endpoint: str, ids: Any, report: Callable[[bool], object]) -> TracerProvider:
+    """`report` is called in the SDK's thread, after each batch."""
     import requests
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
     from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
+    class Exporter(OTLPSpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            result = super().export(spans)
+            report(result is SpanExportResult.SUCCESS)
+            return result
+
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it reports each failed batch twice
     resource = Resource.create({SERVICE_NAME: "relay700", SERVICE_VERSION: version("relay700")})
     provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False, id_generator=ids)
     session = requests.Session()
     session.trust_env = False  # no proxy from the environment, as for all our requests
-    exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=REQUEST_S, session=session)
+    exporter = Exporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=REQUEST_S, session=session)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider

@@ -14,6 +14,9 @@ import pytest
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from relay.events.otlp import SpanExporter
+from relay.net.spans import RequestSpan, Spans
+from tests.events.conftest import Log
 from tests.story.calls import Ends, call
 from tests.story.company import Client, Inbox
 from tests.support.addresses import RELAY, free
@@ -111,6 +114,18 @@ async def test_requests_are_traced_and_nothing_of_a_party_is_in_a_span(tmp_path:
             relay.stop_and_check()
     for canary in (A, B, A[2:], ORDER, QUERY, PATH, METHOD, str(hook.port)):
         assert canary.encode() not in collector.bytes, canary
+
+
+async def test_a_collector_that_is_down_is_reported_once(tmp_path: Path) -> None:
+    log, spans, address = Log(), Spans(), free("127.0.0.1")
+    exporter = SpanExporter(f"http://{address}", spans, None, log.logger)
+    for _ in range(2):
+        with RequestSpan(spans, "webhook"):
+            pass
+        await exporter.take()
+        await asyncio.to_thread(exporter._provider.force_flush)
+        await asyncio.sleep(0)
+    assert log.events() == ["otlp.failed"]
 
 
 async def traced(relay: RelayProcess, collector: Collector) -> None:
