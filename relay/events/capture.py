@@ -30,6 +30,7 @@ from relay.net.capture import ENDED, LINK, MARK, SENT, Ended, Item, Linked, Ring
 from relay.sip.uri import uri_host
 
 POLL_S: Final = 0.05
+FRAMES_AT_ONCE: Final = 8
 SETTLE_S: Final = 0.5  # interval of the search for calls that are over
 QUIET_S: Final = 5.0  # after the last message of an ended call: retransmissions come at most T2 apart, 4 s
 QUIET_WELL_S: Final = 1.0  # of one that ended well
@@ -129,9 +130,12 @@ class Keeper:
 
     async def _round(self) -> None:
         try:
+            frames = 0
             while (frame := self._ring.take()) is not None:
                 self.take(frame)
-                await asyncio.sleep(0)  # other parts go first
+                frames += 1
+                if frames % FRAMES_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # let other parts of the backend go on
             self._ring.look()
             now = self._clock()
             if now >= self._settle_at:
