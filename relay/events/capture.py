@@ -17,6 +17,7 @@ from structlog.typing import FilteringBoundLogger
 from relay.errors import StoreError
 from relay.events.pending import Joined, PendingCall, PendingCalls, sip_call_id
 from relay.model.capture import (
+    UNRESOLVED,
     Arm,
     CapturedCall,
     CapturedDialog,
@@ -27,6 +28,7 @@ from relay.model.capture import (
 )
 from relay.model.settings import Listener
 from relay.net.capture import ENDED, LINK, MARK, SENT, Ended, Item, Linked, Ring, read_items
+from relay.net.hosts import is_literal
 from relay.sip.uri import uri_host
 
 POLL_S: Final = 0.05
@@ -281,10 +283,10 @@ def _names(arm: Arm, call: PendingCall) -> bool:
 
 
 def _host_of(listener: Listener) -> str:
-    """Of a listener for all addresses the one that peers see."""
+    """Of a listener for all addresses the one that peers see, unless that is a name."""
     return listener.advertised.strip("[]") if listener.host in ("0.0.0.0", "::") else listener.host
 
 
 @lru_cache(4096)
 def _address(host: str, port: int) -> str:
-    return f"{uri_host(host)}:{port}"
+    return f"{uri_host(host) if is_literal(host) else UNRESOLVED}:{port}"

@@ -7,6 +7,7 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
+UNRESOLVED = "0.0.0.0"  # in place of an address
 Side = Literal["caller", "callee"]
 REGISTRATIONS: Final = "register:"  # begins the id of a peer's registrations
 Keep = Literal["off", "failed", "all", "armed"]
@@ -51,7 +52,10 @@ class HepAgent(NamedTuple):
 
 
 class CapturedMessage(NamedTuple):
-    """One SIP message on the wire. Addresses are written "192.0.2.7:5060", "[2001:db8::7]:5060"."""
+    """One SIP message on the wire. Addresses are written "192.0.2.7:5060", "[2001:db8::7]:5060".
+
+    UNRESOLVED stands for a host that a peer's Contact gave by name.
+    """
 
     at_us: int  # Unix microseconds
     sent: bool  # by the relay; else received

@@ -146,6 +146,16 @@ async def test_messages_are_joined_by_call_id_in_order_with_both_addresses() -> 
     assert first.at_us <= second.at_us
 
 
+async def test_a_host_that_is_a_name_has_no_address() -> None:
+    bench = Bench("all")
+    bench.call()
+    bench.capture.sent(message("BYE sip:b SIP/2.0", "out1"), CALLEE._replace(host="pbx.example"))
+    bench.hand_over()
+    pending = bench.keeper.pending("c1")
+    assert pending is not None
+    assert pending.messages[-1].remote == "0.0.0.0:5060"
+
+
 async def test_targets_tried_in_turn_are_dialogs_of_one_call() -> None:
     bench = Bench("all")
     bench.call()
