@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -26,12 +26,11 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from relay.api.app import make_app
-from relay.api.backend import Backend
+from relay.api.app import openapi_document
 from relay.defence.bans import Bans
 from relay.model.settings import Limits
 from relay.net.control import BanAnswers
-from tests.api.conftest import FAST, A, Api, B, Json, TestDesk
+from tests.api.conftest import A, Api, B, Json, TestDesk
 from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.support.shelf import Shelf
 from tests.support.stored import ended_record
@@ -46,15 +45,7 @@ CHECKED = [
 ]
 
 
-class _Bare(NamedTuple):
-    """The part of a backend that the document needs."""
-
-    settings: Any = FAST
-    requests: Any = None
-    spans: Any = None
-
-
-DOCUMENT: dict[str, Any] = json.loads(make_app(cast(Backend, _Bare())).state.document)
+DOCUMENT: dict[str, Any] = json.loads(openapi_document())
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 OPERATIONS = [
     pytest.param(method, path, mode, id=f"{method} {path} {mode.value}")

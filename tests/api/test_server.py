@@ -20,6 +20,7 @@ from starlette.responses import Response
 from structlog.testing import CapturingLogger, capture_logs
 from structlog.typing import FilteringBoundLogger
 
+from relay.api import app
 from relay.api import server as http_server
 from relay.api.server import Address, Connection, HttpServer
 from relay.defence.bans import source_of
@@ -253,7 +254,7 @@ async def test_a_client_that_does_not_read_its_answer_is_disconnected(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_server, "STALLED_S", 0.2)
-    api.app.state.document = b"x" * (1 << 25)
+    monkeypatch.setattr(app, "openapi_document", lambda: b"x" * (1 << 25))
     async with serving(api) as server:
         streams = await connect(server.address)
         streams[1].write(b"GET /openapi.json HTTP/1.1\r\nhost: relay\r\n\r\n")

@@ -5,20 +5,23 @@ Another's resource gets exactly the response of a missing one, and no list shows
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
+import pytest_asyncio
 from fastapi.routing import APIRoute
 
 from relay.api.app import scopes_of
 from relay.api.context import OPERATOR
 from relay.errors import Refused
-from tests.api.conftest import PREFIX, A, Api, B, C, Client, Json
+from tests.api.conftest import PREFIX, A, Api, B, C, Client, Json, TestDesk
 from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.support.shelf import Shelf
 from tests.support.stored import ended_record
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 REASON: Json = {"reason": "why not"}
 # Routes with ids in the path -> body.
@@ -121,16 +124,25 @@ def _hang_up(call_id: str, business: str | None = None, **_: object) -> Json:
     raise Refused("not_found", "", "no such call is up")
 
 
-@pytest.fixture
-async def tenants(api: Api, relay: dict[str, Callable[..., Json]]) -> AsyncIterator[Tenants]:
-    relay |= {"live": _live, "hang_up": _hang_up}
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def unchanging(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Tenants, list[Any]]]:
+    """Two business users for all tests of this module, and all resources of acme."""
+    backend = TestDesk(tmp_path_factory.mktemp("tenants"), {"live": _live, "hang_up": _hang_up})
+    await backend.server.open()
+    api = Api(backend)
     seeds = await api.act(sow)
     await api.act(lambda act: sow(act, "rival", "70010000008"))
-    shelf = Shelf(api.backend.path, api.backend.sealer)
+    shelf = Shelf(backend.path, backend.sealer)
     shelf.add(ended_record(CALL_ID, business="acme"))
     shelf.follow()
     tenants = Tenants(api, await api.company("rival"), await api.company("acme"), seeds)
-    before = await _view(tenants)
+    yield tenants, await _view(tenants)
+    await backend.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def tenants(unchanging: tuple[Tenants, list[Any]]) -> AsyncIterator[Tenants]:
+    tenants, before = unchanging
     yield tenants
     assert await _view(tenants) == before  # no request changed anything
 

@@ -13,7 +13,6 @@ from relay.model.call import Refusal, Route
 from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import Rules
 from relay.service.businesses import set_state
-from relay.service.numbers import ensure_numbers
 from relay.service.placement import BindRules
 from relay.store.bindings import all_bindings, find_binding
 from relay.store.database import connect
@@ -33,7 +32,7 @@ class Backend(Acting):
     """A store with an actor, a clock, and the look-up that calls go through."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+        super().__init__(folder, PREFIX)
         self.actor = operator_cli()
         self.connection = connect(self.path)
         self._routes = LookUps(self.path, self.sealer)
@@ -90,5 +89,4 @@ class Backend(Acting):
 @pytest.fixture
 def backend(tmp_path: Path) -> Iterator[Backend]:
     with closing(Backend(tmp_path)) as backend:
-        backend.run(lambda act: ensure_numbers(act, [PREFIX]))
         yield backend

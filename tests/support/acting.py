@@ -23,10 +23,10 @@ def key_of(business: str, *scopes: str) -> Actor:
 
 
 class Acting:
-    """A new store in a folder; `now_ms` is its clock."""
+    """A new store in a folder, with the numbers of a prefix; `now_ms` is its clock."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path, self.sealer = store_in(folder)
+    def __init__(self, folder: Path, prefix: str = "") -> None:
+        self.path, self.sealer = store_in(folder, prefix)
         self.now_ms = NOW_MS
         self.writer = Writer(self.path, self.sealer, clock_ms=lambda: self.now_ms)
         self.reader: Connection = connect_reader(self.path)

@@ -1,7 +1,7 @@
 """The store of a test: an SQLite file, or a PostgreSQL database (tests/support/postgres.py), by `store_kind`.
 
 Both fulfil one contract: tests/conftest.py lists the tests that run with each. Making a store runs every script of the
-schema, so each process makes one of a kind, and its tests get copies.
+schema, and loading a prefix adds 10,000 rows: so each process makes one store of a kind, and its tests get copies.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ import atexit
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Final
 
+from relay.service.numbers import load_prefix, new_prefix
 from relay.store.connection import Place, PostgresServer
 from relay.store.database import open_store
 from relay.store.sealing.sealer import Sealer
+from relay.store.unit_of_work import operator_cli
+from relay.store.writer import Writer
 from tests.support import postgres
+from tests.support.stored import NOW_MS
 
 FILE: Final = "sqlite"
 SERVER: Final = "postgresql"
@@ -26,28 +30,28 @@ _kind = FILE
 _made: list[PostgresServer] = []
 
 
-def new_store(path: Path, key_file: Path) -> Sealer:
-    """Make an empty store in a file."""
+def new_store(path: Path, key_file: Path, prefix: str = "") -> Sealer:
+    """Make a store in a file: empty, or with the numbers of a prefix."""
     for copy, name in ((path, "relay.db"), (key_file, "relay.key")):
         copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.copy(_template() / name, copy)
+        shutil.copy(_template(prefix) / name, copy)
     return open_store(path, key_file)
 
 
-def new_server_store(folder: Path) -> tuple[PostgresServer, Sealer]:
-    """Make an empty store on the tests' server, with its key in the folder."""
+def new_server_store(folder: Path, prefix: str = "") -> tuple[PostgresServer, Sealer]:
+    """Make a store on the tests' server, with its key in the folder."""
     key_file = folder / "relay.key"
-    shutil.copy(_template() / "relay.key", key_file)
-    place = postgres.new_place(folder, template=_server_template())
+    shutil.copy(_template(prefix) / "relay.key", key_file)
+    place = postgres.new_place(folder, template=_server_template(prefix))
     return place, open_store(place, key_file)
 
 
-def store_in(folder: Path) -> tuple[Place, Sealer]:
-    """Make an empty store of the test's kind, with its key in the folder."""
+def store_in(folder: Path, prefix: str = "") -> tuple[Place, Sealer]:
+    """Make a store of the test's kind, with its key in the folder."""
     if _kind == FILE:
         path = folder / "relay.db"
-        return path, new_store(path, folder / "relay.key")
-    place, sealer = new_server_store(folder)
+        return path, new_store(path, folder / "relay.key", prefix)
+    place, sealer = new_server_store(folder, prefix)
     _made.append(place)
     return place, sealer
 
@@ -66,17 +70,24 @@ def kind(name: str) -> Iterator[None]:
 
 
 @cache
-def _template() -> Path:
+def _template(prefix: str) -> Path:
     """The folder of a store that is copied, and its key."""
     folder = Path(tempfile.mkdtemp(prefix="relay700-template-"))
     atexit.register(shutil.rmtree, folder)
-    open_store(folder / "relay.db", folder / "relay.key")
+    _make(folder / "relay.db", folder / "relay.key", prefix)
     return folder
 
 
 @cache
-def _server_template() -> str:
+def _server_template(prefix: str) -> str:
     """The database that is copied; it has the same key."""
-    place = postgres.new_place(_template())
-    open_store(place, _template() / "relay.key")
+    place = postgres.new_place(_template(prefix))
+    _make(place, _template(prefix) / "relay.key", prefix)
     return postgres.database_of(place)
+
+
+def _make(place: Place, key_file: Path, prefix: str) -> None:
+    sealer = open_store(place, key_file)
+    if prefix:
+        with closing(Writer(place, sealer, clock_ms=lambda: NOW_MS)) as writer:
+            writer.run(operator_cli(), lambda act: load_prefix(act, new_prefix(prefix)))
