@@ -189,10 +189,15 @@ def test_an_ended_call_is_forgotten_after_its_last_retransmissions() -> None:
     assert list(packets._calls) == [call_id_of(8)]
 
 
+RINGING = "SIP/2.0 183 Session Progress\r\n" + INVITE.partition("\r\n")[2]
+TEXT = INVITE.replace("INVITE", "MESSAGE").partition("Content-Type")[0] + "Content-Type: text/plain\r\n\r\nalicemark"
+
+
 @pytest.mark.parametrize("turn", range(len(STYLES)))
 @pytest.mark.parametrize("multipart", [False, True])
-def test_no_mark_of_a_party_is_in_a_masked_packet(turn: int, multipart: bool) -> None:
-    stuffed = stuff(message().data, ALICE, turn, multipart=multipart)
+@pytest.mark.parametrize("text", [INVITE, RINGING, TEXT], ids=["INVITE", "183", "MESSAGE"])
+def test_no_mark_of_a_party_is_in_a_masked_packet(text: str, turn: int, multipart: bool) -> None:
+    stuffed = stuff(message(text=text).data, ALICE, turn, multipart=multipart)
     whole = message()._replace(data=stuffed)
     clear, masked = (
         encode_packet(Packets(is_clear=is_clear).message(CALL, LEGS["caller"], whole), AGENT)
@@ -201,7 +206,8 @@ def test_no_mark_of_a_party_is_in_a_masked_packet(turn: int, multipart: bool) ->
     assert len(ALICE.found_in(clear)) > 4
     assert ALICE.found_in(masked) == []
     assert ip_address(CALLER).packed not in masked
-    assert read(masked).payload.startswith("INVITE sip:700****0001@203.0.113.1 SIP/2.0\r\n")
+    starts = ("INVITE sip:700****0001@203.0.113.1 SIP/2.0\r\n", "SIP/2.0 183 ", "MESSAGE sip:700****0001@203.0.113.1 ")
+    assert read(masked).payload.startswith(starts)
 
 
 @given(st.binary(max_size=300), st.sampled_from(["INVITE sip:x SIP/2.0\r\n", "SIP/2.0 200 OK\r\nVia: ", ""]))
