@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 
-from relay.reports.ladder import View, operator_view
+from relay.reports.ladder import View, business_view, ladder_object, operator_view
 from relay.reports.ladder_html import ladder_html
-from tests.ladder.ladder import Ladder
-from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, A, B, X
+from relay.reports.ladder_text import ladder_text
+from tests.canary.canary_ladder import CanaryLadder
+from tests.canary.marks import ALICE, BOB
+from tests.ladder.ladder import Ladder, answer, hang_up
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, SECOND_HOST, A, B, X
 from tests.reports.test_ladder_join import MASKED, SCENARIOS, basic, failover, retransmitted, shown
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7*7 }}"
@@ -88,3 +92,20 @@ def test_more_targets_than_columns_share_the_last_one() -> None:
     )
     assert "gaps-6" in text
     assert "arrow c-5" in text
+
+
+@pytest.mark.parametrize("multipart", [False, True])
+def test_stuffed_call_leaves_no_mark_in_any_masked_output(multipart: bool) -> None:
+    canary = CanaryLadder(multipart=multipart, tried=("second", "carrier"))
+    second = canary.side(SECOND_HOST, "carol")
+    canary.caller.calls(X)
+    second.get("INVITE")
+    second.answers(503)
+    canary.callee.rings()
+    answer(canary)
+    hang_up(canary)
+    for view in (MASKED, business_view(canary.record, reveal=False)):
+        ladder = shown(canary, view)
+        assert len(ladder.rows) >= 7
+        for text in (ladder_html(ladder), json.dumps(ladder_object(ladder)), *ladder_text(ladder, messages=True)):
+            assert not ALICE.found_in(text.encode()) + BOB.found_in(text.encode())
