@@ -90,6 +90,7 @@ async def test_a_call_appears_and_ends_by_itself(room: Room) -> None:
         await expect(rows).to_have_count(2)
         call = await LiveCall(room.ground).ring()
         await expect(rows).to_have_count(3, timeout=PATIENCE_MS)
+        assert [number for number in REAL if number in await page.content()] == []
         await (await call.answer()).hang_up()
         await expect(rows).to_have_count(2, timeout=PATIENCE_MS)
 
