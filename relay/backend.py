@@ -39,13 +39,13 @@ from relay.events.timers import Resealer, Timers, Trimmer
 from relay.log import configure, reporter
 from relay.metrics import text, with_zeros
 from relay.model.capture import CapturedCall
-from relay.model.settings import PROBE_PEER, Settings
+from relay.model.settings import PROBE_PEER
 from relay.net.capture import Ring
 from relay.net.control import ControlClient, SharedAnswers, control_path
 from relay.net.process import RELOAD, STOP
 from relay.net.spans import Spans
 from relay.policy.fraud import Watch
-from relay.policy.rules import Rules
+from relay.reports.explain import Configured
 from relay.store.capture_arms import Arms
 from relay.store.captures import Captures
 from relay.store.connection import Connection as StoreConnection
@@ -203,8 +203,8 @@ class Backend:
         """What is captured so far of a call that is up, or was until some seconds ago."""
         return None if self.keeper is None else self.keeper.pending(call_id)
 
-    def configured_at(self, connection: StoreConnection, at_ms: int) -> tuple[Rules, Settings, str]:
-        """The configuration in force at a time, and a note which it is. Raises StoreError."""
+    def configured_at(self, connection: StoreConnection, at_ms: int) -> Configured:
+        """The configuration in force at a time. Raises StoreError."""
         return configured_at(connection, self.sealer, self._config, at_ms)
 
     async def metrics(self) -> bytes:

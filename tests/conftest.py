@@ -20,7 +20,19 @@ STORE = Path(__file__).parent / "store"
 # Packages and modules whose tests run on SQLite and on PostgreSQL (tests/support/places.py).
 ON_BOTH = (
     "tests.service.",
-    *(f"tests.store.test_{name}" for name in ("call_counts", "capture", "filings", "groups", "numbers", "webhooks")),
+    *(
+        f"tests.store.test_{name}"
+        for name in (
+            "call_counts",
+            "capture",
+            "configurations",
+            "filings",
+            "groups",
+            "lookup_at",
+            "numbers",
+            "webhooks",
+        )
+    ),
 )
 MODEL = "tests.service.test_model"  # SQLite only: thousands of small steps
 

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 from relay.model.capture import CapturedCall, CaptureRules
 from relay.model.histogram import REQUEST_BOUNDS_S, Form, Histogram
-from relay.model.settings import Settings
 from relay.net.spans import Spans
-from relay.policy.rules import Rules
+from relay.reports.explain import Configured
 from relay.service.placement import BindRules
 from relay.store.captures import Captures
 from relay.store.connection import Connection, Place
@@ -77,8 +76,8 @@ class Backend(Protocol):
         """What is captured so far of a call that is up, or was until some seconds ago."""
         ...
 
-    def configured_at(self, connection: Connection, at_ms: int) -> tuple[Rules, Settings, str]:
-        """The configuration in force at a time, and a note which it is. Raises StoreError."""
+    def configured_at(self, connection: Connection, at_ms: int) -> Configured:
+        """The configuration in force at a time. Raises StoreError."""
         ...
 
     async def metrics(self) -> bytes:

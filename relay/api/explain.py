@@ -113,8 +113,8 @@ async def _of_then(context: RequestContext, number: str, caller: str, peer: str 
     backend = context.backend
 
     def query(connection: Connection) -> dict[str, Any]:
-        rules, settings, note = backend.configured_at(connection, at_ms)
-        call = Call(number, caller, at_ms / 1000, peer_named(settings, peer))
-        return explain_at(connection, backend.sealer, rules, settings, call, (note,), business=context.business)
+        then = backend.configured_at(connection, at_ms)
+        call = Call(number, caller, at_ms / 1000, peer_named(then.settings, peer))
+        return explain_at(connection, backend.sealer, then, call, business=context.business)
 
     return await context.read(query)

@@ -14,7 +14,7 @@ from relay.cli.options import SINCE, Opened, json_option, number, opened, past
 from relay.cli.output import json_line, progress, table
 from relay.cli.serve import ask
 from relay.config import load_config
-from relay.config.kept import configured_at
+from relay.config.kept import configured, configured_at
 from relay.errors import Refused
 from relay.policy.explain import Call
 from relay.reports.explain import explain_at, explain_by_store, peer_named
@@ -101,10 +101,10 @@ def _now(store: Opened, caller: str, dialled: str, peer: str | None) -> dict[str
 def _then(store: Opened, caller: str, dialled: str, peer: str | None, at_ms: int) -> dict[str, Any]:
     if at_ms > now_ms():
         raise click.BadParameter("it is in the future", param_hint="--at")
-    rules, settings, note = configured_at(store.reader, store.sealer, store.config, at_ms)
-    call = Call(dialled, caller, at_ms / 1000, peer_named(settings, peer))
+    then = configured_at(store.reader, store.sealer, store.config, at_ms)
+    call = Call(dialled, caller, at_ms / 1000, peer_named(then.settings, peer))
     with one_moment(store.reader):
-        return explain_at(store.reader, store.sealer, rules, settings, call, (note,))
+        return explain_at(store.reader, store.sealer, then, call)
 
 
 def _lines(told: dict[str, Any]) -> Iterator[str]:
@@ -141,11 +141,11 @@ _CHANGES = {
 
 
 def _replay(store: Opened, policy: Path, since_ms: int, *, as_json: bool) -> None:
-    other, until_ms = load_config(policy), now_ms()
+    other, until_ms = configured(load_config(policy)), now_ms()
     count = count_ended(store.reader, since_ms, until_ms)
     with progress(count, "attempts") as step:
         done = 0
-        for found in what_if(store.reader, store.sealer, other.rules, other.settings, since_ms, until_ms):
+        for found in what_if(store.reader, store.sealer, other, since_ms, until_ms):
             step(found.attempts - done)
             done = found.attempts
     span = {"since": format_moment(since_ms), "until": format_moment(until_ms)}

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import re
 from contextlib import closing
-from typing import NamedTuple
 
 from relay.config import Config, parse_config
 from relay.errors import ConfigError
-from relay.model.settings import Settings
-from relay.policy.rules import Rules
+from relay.reports.explain import Configured
 from relay.service.fields import format_moment
 from relay.store.configurations import find_configuration, is_in_force, node_of, put_configuration
 from relay.store.connection import Connection
@@ -22,14 +20,6 @@ from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 
 _PASSWORD = re.compile(r"(://[^/@\s\"':]*):[^/@\s\"']*@")
-
-
-class Configured(NamedTuple):
-    """What explanations take of a configuration. `note`: which one it is."""
-
-    rules: Rules
-    settings: Settings
-    note: str
 
 
 def keep_configuration(config: Config, sealer: Sealer) -> None:
@@ -47,14 +37,18 @@ def configured_at(connection: Connection, sealer: Sealer, now: Config, at_ms: in
     """The configuration in force at a time, as far as it was kept; else the present one. Raises StoreError."""
     kept = find_configuration(connection, sealer, node_of(now.store.path), at_ms)
     if kept is None:
-        return Configured(now.rules, now.settings, "the configuration is that of now: none was kept at that time")
+        return configured(now, "the configuration is that of now: none was kept at that time")
     try:
         then = parse_config(kept.text, "the configuration of that time")
     except ConfigError as error:
         note = f"the configuration is that of now; this version cannot read the former one: {error.problems[0]}"
-        return Configured(now.rules, now.settings, note)
-    note = f"the configuration is the one in force since {format_moment(kept.at_ms)}"
-    return Configured(then.rules, then.settings, note)
+        return configured(now, note)
+    return configured(then, f"the configuration is the one in force since {format_moment(kept.at_ms)}")
+
+
+def configured(config: Config, note: str = "") -> Configured:
+    """What explanations and replays take of the configuration."""
+    return Configured(config.rules, config.settings, config.numbers.cool_down_ms, note)
 
 
 def without_passwords(text: str) -> str:

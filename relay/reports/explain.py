@@ -6,10 +6,10 @@ Owns the form. `relay.policy.explain` makes the checks. Real numbers are masked,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from relay.errors import Refused
 from relay.model.call import CallRecord, Refusal
@@ -88,29 +88,31 @@ LIMITS_CHANGED: Final = "hours, lists and limits of the business user are those 
 _PAST: Final = "not kept for a past time"
 
 
+class Configured(NamedTuple):
+    """What explanations and replays take of a configuration. `note`: which one it is."""
+
+    rules: Rules
+    settings: Settings
+    cool_down_ms: int
+    note: str = ""
+
+
 def explain_at(
-    connection: Connection,
-    sealer: Sealer,
-    rules: Rules,
-    settings: Settings,
-    call: Call,
-    notes: Sequence[str] = (),
-    *,
-    business: str | None = None,
+    connection: Connection, sealer: Sealer, configured: Configured, call: Call, *, business: str | None = None
 ) -> dict[str, Any]:
     """Explain a call of an earlier time, from the history of its binding and the records of granted calls.
 
-    `rules`, `settings`: of that time; `notes`: what is to be said of them. `business`: the requester, as in `only_of`.
-    Raises StoreError.
+    `configured`: of that time. `business`: the requester, as in `only_of`. Raises StoreError.
     """
-    past, at_ms = PastLookUps(connection, sealer), int(call.unix_s * 1000)
-    found = past.found_at(Moment(call.number, call.caller, at_ms), filing=rules.filing_required)
+    rules, settings, cool_down_ms, note = configured
+    past, asked = PastLookUps(connection, sealer), Moment(call.number, call.caller, int(call.unix_s * 1000))
+    found = past.found_at(asked, filing=rules.filing_required, cool_down_ms=cool_down_ms)
     seen, counts = only_of(found, business), counts_at(connection, sealer, rules, call)
     told = explain(call, seen, rules, settings, None, counts=counts, why_not_known=_PAST)
     values = explanation_form(call, told, "history", for_operator=business is None)
     owner = None if found.bound is None else past.business(found.bound.business)
-    changed = [LIMITS_CHANGED] if owner is not None and owner.updated_at > at_ms and values["business"] else []
-    return values | {"notes": [*notes, NO_HISTORY, *changed]}
+    changed = [LIMITS_CHANGED] if owner is not None and owner.updated_at > asked.at_ms and values["business"] else []
+    return values | {"notes": [note, NO_HISTORY, *changed]}
 
 
 def explain_by_store(place: Place, sealer: Sealer, rules: Rules, settings: Settings, call: Call) -> dict[str, Any]:

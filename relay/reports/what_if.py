@@ -16,12 +16,12 @@ from typing import Final, NamedTuple
 from relay.call.admission import CALLER_NOT_OF_PEER, MEDIA_FAILED, OVER_LIMIT, REFUSED_TOO_OFTEN, STRANGER, judge_number
 from relay.call.admission import is_ours as is_of_platform
 from relay.model.call import CallRecord, Refusal, Route
-from relay.model.settings import Settings
 from relay.peers.limits import CallCounts
 from relay.policy import rules as rules_module
 from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import REFUSALS, LookupResult
-from relay.policy.rules import MEMORY_S, STORE_FAILED, VERIFICATION_FAILED, VERIFICATION_REFUSED, Rules
+from relay.policy.rules import MEMORY_S, STORE_FAILED, VERIFICATION_FAILED, VERIFICATION_REFUSED
+from relay.reports.explain import Configured
 from relay.store.connection import Connection
 from relay.store.lookup_at import Moment, PastLookUps
 from relay.store.records import read_received
@@ -58,13 +58,13 @@ class WhatIf(NamedTuple):
 
 
 def what_if(
-    connection: Connection, sealer: Sealer, rules: Rules, settings: Settings, since_ms: int, until_ms: int
+    connection: Connection, sealer: Sealer, other: Configured, since_ms: int, until_ms: int
 ) -> Iterator[WhatIf]:
     """Replay the attempts of a span of time. Yields the result so far for each page, the last one being the result.
 
     Raises StoreError for an altered record.
     """
-    replay = _Replay(connection, sealer, rules, settings)
+    replay = _Replay(connection, sealer, other)
     yield replay.result()
     for page in read_received(connection, sealer, since_ms, until_ms):
         for record in page:
@@ -73,15 +73,14 @@ def what_if(
 
 
 class _Replay:
-    def __init__(self, connection: Connection, sealer: Sealer, rules: Rules, settings: Settings) -> None:
-        self._rules = rules
-        self._settings = settings
-        self._peers = {peer.name: peer for peer in settings.peers}
+    def __init__(self, connection: Connection, sealer: Sealer, other: Configured) -> None:
+        self._rules, self._settings, self._cool_down_ms, _ = other
+        self._peers = {peer.name: peer for peer in self._settings.peers}
         self._past = PastLookUps(connection, sealer)
         self._older = _Older()
         self._calls = CallCounts()
         self._up: list[tuple[int, str, tuple[str, ...]]] = []  # end, peer and keys of counted calls
-        self._policy = CallPolicy(self._fetch, rules, lambda _: None)
+        self._policy = CallPolicy(self._fetch, self._rules, lambda _: None)
         self._attempts = self._unchanged = 0
         self._newly: Counter[str] = Counter()
         self._no_longer: Counter[str] = Counter()
@@ -158,7 +157,8 @@ class _Replay:
 
     def _fetch(self, number: str, caller: str, unix_s: float) -> LookupResult:
         rules = self._rules
-        found = self._past.found_at(Moment(number, caller, round(unix_s * 1000)), filing=rules.filing_required)
+        asked = Moment(number, caller, round(unix_s * 1000))
+        found = self._past.found_at(asked, filing=rules.filing_required, cool_down_ms=self._cool_down_ms)
         return found._replace(
             earlier_by_caller=self._older.counts((number, caller), rules.caller_windows_s, unix_s),
             earlier_by_number=self._older.counts((number, ""), rules.number_windows_s, unix_s),

@@ -34,7 +34,9 @@ ORDER BY created_at DESC
 """
 # An AXN has its number for itself, so that no other binding is made on it meanwhile.
 _NEWEST: Final = "SELECT id, mode FROM binding WHERE x = ? AND created_at <= ? ORDER BY created_at DESC LIMIT 1"
-_RESTS: Final = "SELECT 1 FROM route WHERE number = ? AND caller_hash = ? AND free_at > ?"
+_COOL_DOWN: Final = """
+SELECT prefix.cool_down_ms FROM number JOIN prefix ON prefix.prefix = number.prefix WHERE number.number = ?
+"""
 _NUMBER: Final = "SELECT locked, legacy FROM number WHERE number = ?"
 _ENTRY: Final = "SELECT kind FROM list_entry WHERE owner = ? AND caller_hash = ? AND added_at <= ?"
 _LAST: Final = "SELECT number, caller_hash, sealed FROM last_caller WHERE binding_id = ? AND at <= ?"
@@ -60,15 +62,15 @@ class PastLookUps:
         self._businesses: dict[str, Business | None] = {}
         self._states: dict[str, list[tuple[int, str]]] = {}
 
-    def found_at(self, asked: Moment, *, filing: bool) -> LookupResult:
-        """The look-up. `filing`: A numbers must be filed. Raises StoreError."""
+    def found_at(self, asked: Moment, *, filing: bool, cool_down_ms: int) -> LookupResult:
+        """The look-up. `filing`: A numbers must be filed. `cool_down_ms`: the configured one. Raises StoreError."""
         caller_hash = self._sealer.lookup_hash(asked.caller)
         number = self._connection.execute(_NUMBER, (asked.number,)).fetchone()
         locked, legacy = number or (None, 0)
         own = self._own(asked, caller_hash)
         chosen = own
         if own is None or not own[0].is_live(asked.at_ms):
-            chosen = self._anybodys(asked, caller_hash) or own
+            chosen = self._anybodys(asked, cool_down_ms) or own
         bound = None if chosen is None else self._bound(asked, *chosen, caller_hash, filing=filing)
         return LookupResult(caller_hash, locked, legacy, chosen is not None and chosen is own, bound, (), ())
 
@@ -88,19 +90,21 @@ class PastLookUps:
             ended.append((min(binding.ended_at or LAST_MS, binding.expires_at or LAST_MS), binding, role))
         return max(ended, key=lambda each: each[0])[1:] if ended else None
 
-    def _anybodys(self, asked: Moment, caller_hash: bytes) -> tuple[Binding, str] | None:
-        """The AXN in force, unless the caller was its party a until a change, and his route still rests."""
+    def _anybodys(self, asked: Moment, cool_down_ms: int) -> tuple[Binding, str] | None:
+        """The AXN in force, unless the caller was its party a until a change, and the number still rests for him."""
         row = self._connection.execute(_NEWEST, (asked.number, asked.at_ms)).fetchone()
         if row is None or row[1] != "AXN":
             return None
         binding = self.version_at(row[0], asked.at_ms)
         if binding is None or not binding.is_live(asked.at_ms):
             return None
-        former = (each for each in self._versions[row[0]] if (each.changed_at or each.created_at) <= asked.at_ms)
-        if any(each.a == asked.caller for each in former):
-            rests = self._connection.execute(_RESTS, (asked.number, caller_hash, asked.at_ms)).fetchone()
-            return None if rests else (binding, "*")
-        return binding, "*"
+        pairs = pairwise(self._versions[row[0]])
+        left = [_changed(new) for old, new in pairs if old.a == asked.caller != new.a and _changed(new) <= asked.at_ms]
+        if not left:
+            return binding, "*"
+        (own_ms,) = self._connection.execute(_COOL_DOWN, (asked.number,)).fetchone() or (None,)
+        rests_until = left[-1] + (cool_down_ms if own_ms is None else own_ms)
+        return None if asked.at_ms < rests_until else (binding, "*")
 
     def _role(self, binding: Binding, asked: Moment, caller_hash: bytes) -> str | None:
         members: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ from relay.service.groups import set_entry
 from relay.service.placement import BindRules
 from relay.store.journal.rows import caller_row
 from relay.store.lookup_at import Moment, PastLookUps
-from tests.service.test_model import CALLS, NUMBERS, PARTIES, Store
+from tests.service.test_model import CALLS, COOL_MS, NUMBERS, PARTIES, Store
 from tests.support.acting import Acting, acting
 from tests.support.papers import PAPERS, apply
 from tests.support.shelf import Shelf, call
@@ -56,7 +56,7 @@ class Watched(Store):
         past = PastLookUps(self.connection, self.sealer)
         try:
             for moment, seen in self.seen:
-                assert outcome(past.found_at(moment, filing=False), moment) == seen, moment
+                assert outcome(past.found_at(moment, filing=False, cool_down_ms=COOL_MS), moment) == seen, moment
         finally:
             super().teardown()
 
@@ -80,7 +80,7 @@ def store(tmp_path: Path) -> Iterator[Acting]:
 
 def found(store: Acting, after_s: float, number: str = X, caller: str = A, *, filing: bool = False) -> LookupResult:
     moment = Moment(number, caller, NOW_MS + int(1000 * after_s))
-    return PastLookUps(store.reader, store.sealer).found_at(moment, filing=filing)
+    return PastLookUps(store.reader, store.sealer).found_at(moment, filing=filing, cool_down_ms=0)
 
 
 def test_a_binding_is_found_with_its_terms_and_end_of_that_time(store: Acting) -> None:
