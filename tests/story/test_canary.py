@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,6 +71,7 @@ async def test_no_output_holds_a_real_number(backend: Backend) -> None:
         await call.answer()
         control = ControlClient(control_path(relay.folder / "relay.db"))
         answers = [str(await control.ask(name)) for name in ("state", "statistics", "live")]
+        answers.append(str(await control.ask("explain", number=X, caller=f"86{A}")))
         await company.get("/v1/calls/live")
         await call.hang_up()
     await backend.inbox.event("call.ended")
@@ -109,6 +111,10 @@ async def _looks_for_parties(agent: Client) -> None:
     for party in (A, B, MEMBER, FOREIGN):
         await agent.post("/v1/bindings/search", {"party": party}, 200)
         await agent.post("/v1/calls/search", {"party": party}, 200)
+        await agent.post("/v1/explain", {"caller": party, "number_dialled": X}, 200)
+        then = datetime.now(UTC).isoformat()
+        await agent.post("/v1/explain", {"caller": party, "number_dialled": X, "at": then}, 200)
+        await agent.post("/v1/explain", {"caller": party, "number_dialled": party}, 404)
 
 
 async def _looks(company: Client, binding: Json) -> None:

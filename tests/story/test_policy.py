@@ -15,6 +15,8 @@ import httpx
 import pytest
 
 from relay.model.call import CallRecord
+from relay.model.numbers import normalise_party
+from relay.net.control import ControlClient, control_path
 from relay.store.database import open_store
 from tests.interop.conftest import running_relay
 from tests.story.calls import Ends, call, refused
@@ -185,6 +187,13 @@ async def phones(strict: tuple[RelayProcess, Hook]) -> AsyncIterator[Strict]:
         yield Strict(Ends(relay, left, right), hook)
 
 
+async def explained(relay: RelayProcess, x: str, caller: str) -> tuple[str, int | None]:
+    """The outcome and status that the running relay foretells, as for `relay700 explain`."""
+    control = ControlClient(control_path(relay.folder / "relay.db"), PATIENCE_S)
+    told = await control.ask("explain", number=x, caller=normalise_party(caller) if caller else "")
+    return told["outcome"], told["sip_status"]
+
+
 async def _assert_counted(relay: RelayProcess, before: dict[str, int], outcome: str) -> None:
     """Assert that the refusal counts once, under that outcome alone."""
     await until_seen(lambda: sum(metrics(relay, "refused_total").values()) > sum(before.values()))
@@ -199,6 +208,9 @@ async def test_each_refusal_has_its_outcome_and_its_metric(phones: Strict, case:
     if case.outcome == "verification_refused":
         phones.hook.refused.add(x)
     before = metrics(relay, "refused_total")
+    told = await explained(relay, x, "" if case.anonymous else case.caller)
+    # The hook is not asked.
+    assert told == (("granted", None) if case.outcome == "verification_refused" else (case.outcome, case.status))
     answer = await refused(phones.ends, case.caller, x, anonymous=case.anonymous)
     assert (answer.status, relay.calls("--number", x)[-1]["outcome"]) == (case.status, case.outcome)
     await _assert_counted(relay, before, case.outcome)
@@ -213,7 +225,10 @@ async def test_caps_of_caller_and_number_have_their_own_outcomes(
     relay, x = phones.ends.relay, number()
     _axn(relay, x)
     for caller in callers[:-1]:
+        for _ in range(2):
+            assert await explained(relay, x, caller) == ("granted", None)
         await call(phones.ends, caller, x)
+    assert await explained(relay, x, callers[-1]) == (outcome, 403)
     before = metrics(relay, "refused_total")
     assert (await refused(phones.ends, callers[-1], x)).status == 403
     assert relay.calls("--number", x)[-1]["outcome"] == outcome
@@ -226,6 +241,7 @@ async def test_concurrent_calls_on_a_number_are_limited(phones: Strict) -> None:
     left, right = phones.ends.left, phones.ends.right
     leg, far = await connected(relay.setup.relay, left, right, (A, x))
     before = metrics(relay, "refused_total")
+    assert await explained(relay, x, A2) == ("number_busy", 503)
     assert (await refused(phones.ends, A2, x)).status == 503
     await _assert_counted(relay, before, "number_busy")
     await leg.request("BYE")
