@@ -221,7 +221,7 @@ CONNECT_S: Final = 5.0
 STALLED_S: Final = 10.0  # after so long the connection to a collector that reads nothing is closed
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0
-_ENDED_BYTES: Final = 1_000  # that an end counts for
+_ITEM_BYTES: Final = 500  # of a queued message beside its text, about
 
 _Item = tuple[str, CapturedDialog, CapturedMessage] | tuple[Ended, int]
 
@@ -241,15 +241,16 @@ class HepSender:
         self._wake = asyncio.Event()
 
     def message(self, call_id: str, dialog: CapturedDialog, message: CapturedMessage) -> None:
-        self._put((call_id, dialog, message), len(message.data))
+        self._put((call_id, dialog, message))
 
     def ended(self, ended: Ended) -> None:
-        self._put((ended, time.time_ns() // 1000), _ENDED_BYTES)
+        self._put((ended, time.time_ns() // 1000))
 
     def statistics(self) -> dict[str, int]:
         return {"hep_sent": self.sent, "hep_dropped": self.dropped}
 
-    def _put(self, item: _Item, size: int) -> None:
+    def _put(self, item: _Item) -> None:
+        size = _size(item)
         if self._waiting + size > MOST_WAITING:
             self.dropped += 1
             return
@@ -329,13 +330,13 @@ class HepSender:
                     self.sent += 1
 
     def _encoded(self, item: _Item) -> list[bytes]:
-        if len(item) == 2:
-            self._waiting -= _ENDED_BYTES
-            packets = self._packets.ended(*item)
-        else:
-            self._waiting -= len(item[2].data)
-            packets = [self._packets.message(*item)]
+        self._waiting -= _size(item)
+        packets = self._packets.ended(*item) if len(item) == 2 else [self._packets.message(*item)]
         return [encode_packet(packet, self._agent) for packet in packets]
+
+
+def _size(item: _Item) -> int:
+    return _ITEM_BYTES if len(item) == 2 else _ITEM_BYTES + len(item[2].data)
 
 
 async def _until_closed(reader: asyncio.StreamReader) -> None:

@@ -371,7 +371,7 @@ async def test_a_collector_with_another_certificate_gets_nothing(tmp_path: Path)
 
 
 async def test_a_collector_that_is_down_costs_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hep, "MOST_WAITING", 10 * len(message().data))
+    monkeypatch.setattr(hep, "MOST_WAITING", 10 * (500 + len(message().data)))
     async with running(HepRules("tcp", *free(RELAY))) as (sender, log):
         await said(log, "hep.failed")
         for number in range(100):
