@@ -6,15 +6,16 @@ const cookie = (name, value) => { document.cookie = `${name}=${value}; path=/con
 // The viewer's zone, in which the server writes times from the next page on.
 cookie("zone", Intl.DateTimeFormat().resolvedOptions().timeZone);
 
-// -- copying
-for (const button of all("[data-copy]")) {
-  button.hidden = !navigator.clipboard;
-  button.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(button.dataset.copy);
-    button.classList.add("done");
-    setTimeout(() => button.classList.remove("done"), 1200);
-  });
-}
+// -- copying: also in parts that come later
+const prepare = (within) => { for (const button of all("[data-copy]", within)) button.hidden = !navigator.clipboard; };
+prepare(document);
+addEventListener("click", async (event) => {
+  const button = event.target.closest?.("[data-copy]");
+  if (!button) return;
+  await navigator.clipboard.writeText(button.dataset.copy);
+  button.classList.add("done");
+  setTimeout(() => button.classList.remove("done"), 1200);
+});
 
 // -- sorting a page of a table by a column
 const valueOf = (row, place) => {
@@ -95,5 +96,7 @@ if (source) {
     if (!part || part.contains(document.activeElement) || part.querySelector("details[open]")) return;
     const made = new DOMParser().parseFromString(html, "text/html").body;
     part.replaceChildren(...made.childNodes);
+    prepare(part);
   });
+  events.addEventListener("over", () => location.reload());
 }
