@@ -140,6 +140,7 @@ class Join:
         self._requests: dict[_Transaction, Seen] = {}
         self._answers: defaultdict[_Transaction, list[Seen]] = defaultdict(list)
         self._received: defaultdict[tuple[Side, str], list[Seen]] = defaultdict(list)  # requests, by method
+        self._open: defaultdict[tuple[Side, str], dict[int, Seen]] = defaultdict(dict)  # neither relayed nor answered
         self._sent: defaultdict[tuple[int, str], list[Seen]] = defaultdict(list)  # requests, by lane and method
         self._made: defaultdict[int, list[Seen]] = defaultdict(list)  # requests, by the place of their source
 
@@ -158,44 +159,42 @@ class Join:
     def _note(self, one: Seen, source: Seen | None) -> None:
         if not one.is_request:
             self._answers[one.transaction].append(one)
+            if one.status >= 200 and (asked := self._requests.get(one.transaction)) is not None:
+                self._open[asked.side, asked.method].pop(asked.place, None)
             return
         self._requests[one.transaction] = one
         if one.sent:
             self._sent[one.lane, one.method].append(one)
             if source is not None:
                 self._made[source.place].append(one)
+                self._open[source.side, source.method].pop(source.place, None)
         else:
             self._received[one.side, one.method].append(one)
+            self._open[one.side, one.method][one.place] = one
 
     def _source(self, one: Seen) -> Seen | None:
         place = self._sources[one.place]
         return None if place is None else self._seen[place]
 
     # Requests: CANCEL and BYE go on whatever the answer; an initial request goes to each target; any other one is
-    # relayed once, before it is answered.
+    # relayed once, before it is answered, the first one first.
 
     def _of_request(self, one: Seen) -> Seen | None:
         if one.method == "ACK":
             return self._of_ack(one)
-        received = self._received["caller" if one.side == "callee" else "callee", one.method]
+        received_by: Side = "caller" if one.side == "callee" else "callee"
+        received = self._received[received_by, one.method]
         if one.method in ("CANCEL", "BYE"):
             return _last(received, lambda _: True)
         if one.tags[1] is None:
             return _last(received, lambda each: each.tags[1] is None)
-        for each in reversed(received):
-            if any(made.lane == one.lane for made in self._made[each.place]):
-                break
-            if not self._statuses(each, 200):
-                return each
-        return self._of_challenged(one)
-
-    def _statuses(self, request: Seen, lowest: int) -> list[int]:
-        return [each.status for each in self._answers[request.transaction] if each.status >= lowest]
+        first = next(iter(self._open[received_by, one.method].values()), None)
+        return first or self._of_challenged(one)
 
     def _of_challenged(self, one: Seen) -> Seen | None:
         """The source of the request before, if it is sent again with credentials."""
         asked = _last(self._sent[one.lane, one.method], lambda _: True)
-        if asked is None or not {401, 407} & set(self._statuses(asked, 401)):
+        if asked is None or not any(each.status in (401, 407) for each in self._answers[asked.transaction]):
             return None
         return self._source(asked)
 

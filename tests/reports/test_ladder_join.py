@@ -164,6 +164,18 @@ def challenged() -> Ladder:
     return ladder
 
 
+def crossing_requests() -> Ladder:
+    """Two INFOs are relayed in their order, and answered in the other one."""
+    ladder = Ladder()
+    connect(ladder)
+    for digit in (b"1", b"2"):
+        ladder.caller.sends("INFO", body=b"Signal=" + digit, content_type="application/dtmf-relay")
+    first, second = ladder.callee.get_request("INFO"), ladder.callee.get_request("INFO")
+    ladder.callee.answers(200, second)
+    ladder.callee.answers(200, first)
+    return ladder
+
+
 def text_message() -> Ladder:
     ladder = texting()
     deliver(ladder.caller, ladder.callee)
@@ -369,6 +381,25 @@ SCENARIOS: dict[Callable[[], Ladder], str] = {
         16 to 1 ACK
         17 to 1 INVITE from 12
     """,
+    crossing_requests: """
+        0 by 0 INVITE
+        1 to 0 100 Trying
+        2 to 1 INVITE from 0
+        3 by 1 180 Ringing
+        4 to 0 180 Ringing from 3
+        5 by 1 200 OK
+        6 to 1 ACK
+        7 to 0 200 OK from 5
+        8 by 0 ACK
+        9 by 0 INFO
+        10 to 1 INFO from 9
+        11 by 0 INFO
+        12 to 1 INFO from 11
+        13 by 1 200 OK (INFO)
+        14 to 0 200 OK (INFO) from 13
+        15 by 1 200 OK (INFO)
+        16 to 0 200 OK (INFO) from 15
+    """,
     text_message: """
         0 by 0 MESSAGE
         1 to 1 MESSAGE from 0
@@ -437,3 +468,16 @@ def test_malformed_message_is_a_row_joined_with_nothing() -> None:
 def test_retransmissions_keep_their_times() -> None:
     row = shown(retransmitted()).rows[2]
     assert [each - row.at_us for each in row.again_at_us] == [500_000, 1_500_000]
+
+
+def test_requests_that_wait_are_relayed_in_their_order() -> None:
+    call = crossing_requests().captured()
+    messages = list(call.messages)
+    messages[10], messages[11] = messages[11], messages[10]  # both INFOs are received before one is sent
+    rows = build_ladder(call._replace(messages=tuple(messages)), None, MASKED).rows
+    assert [(row.what, row.made_from) for row in rows[9:13]] == [
+        ("INFO", None),
+        ("INFO", None),
+        ("INFO", 9),
+        ("INFO", 10),
+    ]
