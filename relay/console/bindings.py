@@ -6,9 +6,8 @@ from typing import Any, Final, NamedTuple
 
 from starlette.responses import Response
 
-from relay.console.ask import Json, Problem
 from relay.console.page import Page, PageRoute, get, post
-from relay.console.tables import Column, Filter, Listing, show_list, shown_filters
+from relay.console.tables import Column, Filter, Listing, search_party, show_list
 from relay.console.words import N_
 from relay.model.binding import MODES
 
@@ -36,10 +35,9 @@ BINDINGS: Final = Listing(
         Filter("mode", N_("Mode"), "choice", MODES),
         Filter("since", N_("Made since"), "time"),
     ),
-    template="bindings.html",
     has_parties=True,
+    by_party=True,
 )
-_BY_PARTY: Final = "100"  # shown of those of a party, which no URL may hold: there is no next page
 
 
 class Route(NamedTuple):
@@ -64,25 +62,13 @@ def routes_of(binding: dict[str, Any]) -> list[Route]:
 
 
 async def show_bindings(page: Page) -> Response:
-    """Bindings, newest first; those of a party if the form asks for one."""
-    party = page.form.get("party", "").strip()
-    if not party:
-        return await show_list(page, BINDINGS, party="", fault="")
-    document: Json = {"items": []}
-    fault = ""
-    try:
-        document = await page.asker.ask(
-            "POST", "/v1/bindings/search", query={"limit": _BY_PARTY}, body={"party": party}
-        )
-    except Problem as problem:
-        if problem.kind != "invalid":
-            raise
-        fault = problem.detail
-    listing = BINDINGS._replace(has_parties=False)  # the eye would not know of the party
-    values = {"document": document | {"next": None}, "filters": shown_filters(page, listing), "faults": {}}
-    return page.render(
-        listing.template, 400 if fault else 200, listing=listing, party=party, fault=fault, revealed=False, **values
-    )
+    """Bindings, newest first."""
+    return await show_list(page, BINDINGS)
+
+
+async def find_bindings(page: Page) -> Response:
+    """The bindings of a party, of its earlier numbers and its groups as well."""
+    return await search_party(page, BINDINGS)
 
 
 async def show_binding(page: Page) -> Response:
@@ -108,6 +94,7 @@ async def end_binding(page: Page) -> Response:
 
 ROUTES: Final[list[PageRoute]] = [
     get("/bindings", show_bindings, "bindings:read"),
+    get("/bindings/search", find_bindings, "parties:read"),
     get("/bindings/{binding_id}", show_binding, "bindings:read"),
     post("/bindings/{binding_id}/end", end_binding, "bindings:write"),
 ]

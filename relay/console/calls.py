@@ -11,7 +11,7 @@ from relay.console.ask import Json, Problem
 from relay.console.explain import NEEDS, explain_call, words
 from relay.console.outcomes import OUTCOMES
 from relay.console.page import Page, PageRoute, get, post
-from relay.console.tables import Column, Filter, Listing, as_file, show_list, shown_filters
+from relay.console.tables import Column, Filter, Listing, as_file, search_party, show_list
 from relay.console.words import N_
 
 _COLUMNS: Final = (
@@ -43,6 +43,7 @@ CALLS: Final = Listing(
     ),
     template="calls.html",
     has_parties=True,
+    by_party=True,
 )
 
 
@@ -51,18 +52,7 @@ async def _show_calls(page: Page) -> Response:
 
 
 async def _find_calls(page: Page) -> Response:
-    """A search by party: its number is in the form, so that no URL has it. The next page is a form too."""
-    party, faults = page.form.get("party", "").strip(), {}
-    document: Json = {"items": [], "next": None}
-    query = {"cursor": page.form.get("cursor"), **page.reveal}
-    try:
-        document = await page.asker.ask("POST", "/v1/calls/search", query=query, body={"party": party})
-    except Problem as problem:
-        if problem.kind != "invalid":
-            raise
-        faults = problem.errors or {"": problem.detail}
-    values = {"listing": CALLS, "filters": shown_filters(page, CALLS), "document": document, "faults": faults}
-    return page.render("calls.html", 400 if faults else 200, party=party, revealed=bool(page.reveal), **values)
+    return await search_party(page, CALLS)
 
 
 # -- One call

@@ -53,6 +53,12 @@ class Listing(NamedTuple):
     filters: tuple[Filter, ...] = ()
     template: str = "list.html"
     has_parties: bool = False  # whether the list may be revealed
+    by_party: bool = False  # whether the API searches it by party: POST to `path`/search
+
+    @property
+    def place(self) -> str:
+        """The path of its page."""
+        return self.path.removeprefix("/v1")
 
 
 async def show_list(page: Page, listing: Listing, *parts: str, **values: Any) -> Response:
@@ -78,6 +84,31 @@ async def show_list(page: Page, listing: Listing, *parts: str, **values: Any) ->
         faults=faults,
         revealed=bool(page.reveal),
         **values,
+    )
+
+
+async def search_party(page: Page, listing: Listing) -> Response:
+    """The part of a list that concerns a party. Its number is in a form, so that no URL has it; so is the next page."""
+    if "party" not in page.form:
+        return page.redirect(listing.place)
+    party, faults = page.form["party"].strip(), {}
+    document: Json = {"items": [], "next": None}
+    query = {"cursor": page.form.get("cursor")}
+    try:
+        document = await page.asker.ask("POST", f"{listing.path}/search", query=query, body={"party": party})
+    except Problem as problem:
+        if problem.kind != "invalid":
+            raise
+        faults = problem.errors or {"party": problem.detail}
+    return page.render(
+        listing.template,
+        400 if faults else 200,
+        listing=listing._replace(has_parties=False),  # the eye would ask for the list without the party
+        filters=shown_filters(page, listing),
+        document=document,
+        faults=faults,
+        revealed=False,
+        party=party,
     )
 
 

@@ -88,10 +88,10 @@ async def test_bindings_of_a_party_are_found_by_a_form_with_the_right(
     binding_id = await bound(company)
     browser = await console.of(company)
     page = await browser.see("/bindings?state=ended")
-    found = await browser.send(page, "/bindings", party="138 0000 0001")
+    found = await browser.send(page, "/bindings/search", party="138 0000 0001")
     assert binding_id in found.text and A not in found.text and "Show real numbers" not in found.text
-    assert binding_id not in (await browser.send(page, "/bindings", party="13800000009")).text
-    wrong = await browser.send(page, "/bindings", party="<b>")
+    assert binding_id not in (await browser.send(page, "/bindings/search", party="13800000009")).text
+    wrong = await browser.send(page, "/bindings/search", party="<b>")
     assert wrong.status_code == 400 and "must be a phone number" in wrong.text
     reader = await console.of(await api.company("acme", ["bindings:read"]))
     page = await reader.see("/bindings")
