@@ -22,6 +22,7 @@ from relay.store.audit import AuditQuery, newest_entries, verify_audit
 from relay.store.bindings import history
 from relay.store.businesses import find_business, state_changes
 from relay.store.capture_arms import list_arms
+from relay.store.configurations import find_configuration, put_configuration
 from relay.store.database import open_store
 from relay.store.filings import find_filing
 from relay.store.groups import find_entries, find_groups, members_at, members_between, of_business
@@ -77,6 +78,7 @@ def filled(backend: Backend) -> Binding:
     backend.run(lambda act: make_key(act, "acme", ["bindings:read"]))
     backend.run(lambda act: arm(act, "number", A, 3_600_000, CaptureRules(), None))
     backend.run(lambda act: put_webhook(act, HOOK))
+    backend.run(lambda act: put_configuration(act, "", "[sip]"))
     made: Binding = backend.bind(x=X, business="acme", order_id="o1")
     backend.bind("AXN", x=Y, business="acme", order_id="o2")
     change_ = {"b": "13500000007"}
@@ -102,6 +104,7 @@ def read(backend: Backend, made: Binding) -> list[Any]:
         [entry.number for entry in find_entries(reader, sealer, of_business("acme"), b"", 9)],
         find_filing(reader, sealer, "acme", A),
         webhooks_of(reader, sealer, "acme", "", 9),
+        find_configuration(reader, sealer, "", backend.now_ms),
         list_arms(reader, sealer, backend.now_ms, "", 9),
         open_caller(sealer, made.binding_id, number, sealed),
     ]
