@@ -8,11 +8,15 @@ import resource
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from relay.store.configurations import find_configuration
+from relay.store.database import connect_reader
+from relay.store.sealing.sealer import load_key
+from relay.store.writer import now_ms
 from tests.support.addresses import RELAY, free
 from tests.support.huge_pages import huge_kib, needs_huge_pages
 from tests.support.live_call import call
@@ -73,6 +77,19 @@ def test_the_ready_event_lists_listeners_peers_and_pid(relay: RelayProcess) -> N
     assert ready["listen"] == [f"udp:{relay.setup.relay}", f"tcp:{relay.setup.relay}"]
     assert ready["peers"] == ["caller_side", "callee_side_1"]
     assert ready["pid"] == relay.pid
+
+
+def test_each_configuration_in_force_is_kept_once(relay: RelayProcess) -> None:
+    assert relay.stop() == 0
+    relay.start()
+    file = relay.folder / "relay.toml"
+    file.write_text(file.read_text().replace("drain_s = 60", "drain_s = 61"))
+    assert relay.command("reload").returncode == 0
+    place, sealer = relay.folder / "relay.db", load_key(relay.folder / "relay.key")
+    with closing(connect_reader(place)) as reader:
+        assert reader.execute("SELECT count(*) FROM configuration").fetchone() == (2,)
+        kept = find_configuration(reader, sealer, "", now_ms())
+    assert kept is not None and kept.text == file.read_text()
 
 
 def test_an_idle_relay_stops_at_once_with_status_0(relay: RelayProcess) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +14,23 @@ from relay.model.call import Refusal
 from relay.policy.explain import Call, explain
 from relay.policy.figures import Counts
 from relay.policy.rules import STORE_FAILED, Cap, Rules
-from relay.reports.explain import counts_at, explain_by_store, explanation_form, only_of, peer_named
+from relay.reports.explain import (
+    Configured,
+    counts_at,
+    explain_at,
+    explain_by_store,
+    explanation_form,
+    only_of,
+    peer_named,
+)
+from relay.reports.what_if import what_if
 from relay.store.connection import Place
 from relay.store.database import connect_reader
 from relay.store.sealing.sealer import Sealer
 from tests.ladder.settings import settings_for
 from tests.policy.cases import NOW_S, C, found
-from tests.support.places import new_store
+from tests.support.places import new_server_store, new_store
+from tests.support.postgres import drop
 from tests.support.shelf import Shelf, call
 from tests.support.stored import NOW_MS, A, B, X, Y, binding, put
 
@@ -106,3 +117,23 @@ def test_a_peer_is_found_by_its_name() -> None:
     with pytest.raises(Refused) as error:
         peer_named(SETTINGS, "nobody")
     assert error.value.kind == "not_found"
+
+
+@pytest.mark.outside
+def test_a_store_on_a_server_is_explained_and_replayed_alike(tmp_path: Path) -> None:
+    place, sealer = new_server_store(tmp_path)
+    put(place, sealer, binding())
+    shelf = Shelf(place, sealer)  # type: ignore[arg-type]
+    shelf.add(call(5), call(10))
+    shelf.connection.close()
+    rules, asked = Rules(caller_caps=(Cap(2, 300),)), Call(X, A, NOW_S + 60)
+    told = explain_by_store(place, sealer, rules, SETTINGS, asked)
+    assert (told["outcome"], figures(told, "frequency caps")) == ("frequency_caller", "caller 2 per 5 min: 2 used")
+    with closing(connect_reader(place)) as connection:
+        told = explain_at(connection, sealer, Configured(rules, SETTINGS, 0, "note"), asked._replace(unix_s=NOW_S + 7))
+        *_, replayed = what_if(
+            connection, sealer, Configured(Rules(caller_caps=(Cap(1, 300),)), SETTINGS, 0), 0, 1 << 52
+        )
+    assert (told["outcome"], figures(told, "frequency caps")) == ("granted", "caller 2 per 5 min: 1 used")
+    assert (replayed.attempts, replayed.newly_refused) == (2, {"frequency_caller": 1})
+    drop(place)

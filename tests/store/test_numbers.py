@@ -22,6 +22,7 @@ from relay.store.numbers import (
     find_prefixes,
     insert_legacy,
     insert_pool,
+    is_held_by,
     move_number,
     pools_of,
     set_locks,
@@ -116,6 +117,12 @@ def test_a_locked_number_is_locked_whatever_else_it_is(store: Acting) -> None:
         found = find_number(store.reader, X, NOW_MS)
         states.append(found and found.state)
     assert states == ["locked", "bound", "cooling"]
+
+
+def test_a_number_is_held_by_the_business_user_of_its_bindings_alone(store: Acting) -> None:
+    run(store, "UPDATE number SET holder = 'acme' WHERE number = ?", X)
+    asked = ((X, "acme"), (X, "other"), (X, ""), (Y, "acme"), (Y, ""), ("700999999990001", "acme"))
+    assert [is_held_by(store.reader, *each) for each in asked] == [True, False, False, False, False, False]
 
 
 def test_numbers_are_found_by_prefix_pool_and_business_page_by_page(store: Acting) -> None:
