@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.support.console import FORGED, LiveCall
-from tests.support.console_browser import PATIENCE_MS, Room, act
+from tests.support.console_browser import Room, act
 from tests.support.console_seed import REAL
 from tests.support.waiting import until
 
@@ -89,10 +89,10 @@ async def test_a_call_appears_and_ends_by_itself(room: Room) -> None:
         rows = page.locator("tbody tr")
         await expect(rows).to_have_count(2)
         call = await LiveCall(room.ground).ring()
-        await expect(rows).to_have_count(3, timeout=PATIENCE_MS)
+        await expect(rows).to_have_count(3)
         assert [number for number in REAL if number in await page.content()] == []
         await (await call.answer()).hang_up()
-        await expect(rows).to_have_count(2, timeout=PATIENCE_MS)
+        await expect(rows).to_have_count(2)
 
 
 async def test_a_live_call_is_hung_up_by_the_keyboard_alone(room: Room) -> None:

@@ -13,7 +13,8 @@ from playwright.async_api import expect
 from tests.support.console_browser import Room
 from tests.support.console_seed import REAL, RIVAL, hostile
 
-pytestmark = [pytest.mark.outside, pytest.mark.asyncio(loop_scope="module")]
+# All pages are opened before the first test: on a busy machine this takes a minute.
+pytestmark = [pytest.mark.outside, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 INTRUDERS = "img[src=x], script:not([src])"  # elements that only injected text could have made
 GRAVE = ("serious", "critical")

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Literal, NamedTuple
 
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
 from tests.support.console import Ground
 
 CHROMIUM = "/usr/bin/chromium"
 Key = Literal["operator", "masked_operator", "tenant", "evil", "calls_only"]
 PATIENCE_MS = 20_000
+expect.set_options(timeout=PATIENCE_MS)
 ENGLISH = {"locale": "en-GB", "timezone_id": "Asia/Shanghai"}
 
 
