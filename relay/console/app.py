@@ -64,7 +64,7 @@ ROUTES: Final = (
     *webhooks.ROUTES,
     *oversight.ROUTES,
 )
-STREAMS: Final = (("live", live.live_parts, "calls:read"), ("overview", overview.overview_parts, ""))
+STREAMS: Final = (("live", live.live_parts, "calls:read", 1), ("overview", overview.overview_parts, "", 2))
 
 
 def mount_console(api: FastAPI, backend: Backend, clock: Callable[[], float] = time.time) -> Streams:
@@ -74,7 +74,7 @@ def mount_console(api: FastAPI, backend: Backend, clock: Callable[[], float] = t
     log_in = LogIn(backend, sessions, api.state.failures, clock)
     pages = [
         *(get("/login", log_in.show), post("/login/enter", log_in.enter), post("/logout", log_in.leave)),
-        *(stream(name, streams, parts, needs) for name, parts, needs in STREAMS),
+        *(stream(streams, *each) for each in STREAMS),
         *ROUTES,
     ]
     console = Starlette(

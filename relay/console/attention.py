@@ -50,7 +50,8 @@ async def attention(page: Page, lately: Counts, of_day: Counts, peers: list[dict
         items += _targets(page, peers)
         items += _proofs(page, statistics)
     items += _refusals(page, lately, of_day)
-    items += await _keys(page)
+    if page.may("keys"):
+        items += await _keys(page)
     return sorted(items, key=lambda item: item.level)
 
 

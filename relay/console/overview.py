@@ -91,16 +91,17 @@ _NONE: Final = summed([])
 _NOTHING: Final = _Read({}, _NONE, _NONE, _NONE, _NONE, _NONE, {}, {})
 
 
-async def overview(page: Page) -> Overview:
-    """All parts of the page, for the viewer."""
+async def overview(page: Page, *, whole: bool = True) -> Overview:
+    """All parts of the page, for the viewer; without `whole` only those that follow the calls."""
     name = page.query.get("range", USUAL)
     name = name if name in RANGES else USUAL
     range_ = RANGES[name]
     begin_s = int(page.now_s) // range_.span_s * range_.span_s - range_.length_s + range_.span_s
     peers = await _peers(page)
-    read = await page.read(
-        lambda connection: _read(connection, page, range_, begin_s, [each["name"] for each in peers])
-    )
+    names = [each["name"] for each in peers]
+    read = _NOTHING
+    if page.may("calls:read"):
+        read = await page.read(lambda connection: _read(connection, page, range_, begin_s, names, whole=whole))
     total = summed(read.now.values())
     return Overview(
         name,
@@ -123,7 +124,7 @@ async def _peers(page: Page) -> list[dict[str, Any]]:
         return []
 
 
-def _read(connection: Connection, page: Page, range_: Range, begin_s: int, peers: list[str]) -> _Read:
+def _read(connection: Connection, page: Page, range_: Range, begin_s: int, peers: list[str], *, whole: bool) -> _Read:
     owner, now_s = owner_of_business(page.business), int(page.now_s)
 
     def between(span_s: int, since_s: int, until_s: int, of: str = owner) -> Counts:
@@ -141,7 +142,7 @@ def _read(connection: Connection, page: Page, range_: Range, begin_s: int, peers
         between(3_600, midnight_s, hour_s),
         between(3_600, midnight_s - 7 * DAY_S, hour_s - 7 * DAY_S),
         {peer: between(range_.span_s, begin_s, end_s, owner_of_peer(peer)) for peer in peers},
-        counts_of_businesses(connection, hour_s - DAY_S) if page.may("operator") else {},
+        counts_of_businesses(connection, hour_s - DAY_S) if whole and page.may("operator") else {},
     )
 
 
@@ -201,7 +202,7 @@ def _as_json(it: Overview) -> dict[str, Any]:
 
 async def overview_parts(page: Page) -> Mapping[str, str]:
     """The parts that follow the calls, for the stream."""
-    it = await overview(page)
+    it = await overview(page, whole=False)
     names = ("attention", "figures", "peers")
     return {name: page.part(f"overview_{name}.html", it=it) for name in names}
 

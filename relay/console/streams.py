@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from relay.console.ask import Problem
 from relay.console.page import Page, PageRoute
 
-EVERY_S: Final = 2.0
+EVERY_S: Final = 2.0  # a turn
 ALIVE_EVERY: Final = 8  # turns without a change, after which a comment shows whether the browser is still there
 MOST_OF_SESSION: Final = 4
 MOST: Final = 100
@@ -35,14 +35,14 @@ class Streams:
         """End all streams: the server waits for open answers when it stops."""
         self._finishing.set()
 
-    def answer(self, page: Page, parts: Parts) -> Response:
+    def answer(self, page: Page, parts: Parts, turns: int) -> Response:
         """The stream for a page; 204, which tells a browser not to ask again, beyond the limits."""
         if page.session.streams >= MOST_OF_SESSION or self._open >= MOST:
             return Response(status_code=204)
         page.request.scope["state"]["is_stream"] = True
-        return StreamingResponse(self._events(page, parts), media_type="text/event-stream")
+        return StreamingResponse(self._events(page, parts, turns), media_type="text/event-stream")
 
-    async def _events(self, page: Page, parts: Parts) -> AsyncIterator[str]:
+    async def _events(self, page: Page, parts: Parts, turns: int) -> AsyncIterator[str]:
         page.session.streams += 1
         self._open += 1
         try:
@@ -57,7 +57,7 @@ class Streams:
                     unchanged = 0
                     yield ":\n\n"
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._finishing.wait(), EVERY_S)
+                    await asyncio.wait_for(self._finishing.wait(), turns * EVERY_S)
                 if self._finishing.is_set():
                     return
             yield "event: over\ndata: {}\n\n"
@@ -66,11 +66,11 @@ class Streams:
             self._open -= 1
 
 
-def stream(name: str, streams: Streams, parts: Parts, needs: str) -> PageRoute:
-    """The route of a stream."""
+def stream(streams: Streams, name: str, parts: Parts, needs: str, turns: int) -> PageRoute:
+    """The route of a stream. `turns`: of `EVERY_S`, from one look to the next."""
 
     async def show(page: Page) -> Response:
-        return streams.answer(page, parts)
+        return streams.answer(page, parts, turns)
 
     return PageRoute(f"/stream/{name}", show, needs)
 

@@ -98,7 +98,10 @@ async def test_a_key_without_the_right_to_calls_sees_no_figures(console: Console
     browser = await console.of(await api.company("acme", ["numbers:read"]))
     page = await browser.see("/")
     assert "<svg class" not in page and "answer rate" not in page
-    assert (await browser.http.get("/console/?format=json")).json()["bars"][-1]["good"] == 0
+    found = (await browser.http.get("/console/?format=json")).json()
+    assert not any(bar["good"] for bar in found["bars"]) and not found["outcomes"]
+    console.streams.finish()
+    assert "100.0%" not in (await browser.http.get("/console/stream/overview")).text
 
 
 async def test_parts_of_the_overview_follow_by_a_stream(
