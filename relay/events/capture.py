@@ -122,6 +122,7 @@ class Keeper:
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), POLL_S)
             await self._round()
+        self._ring.look()  # `stop` may have come before the first round
         await asyncio.sleep(POLL_S)
         await self._round()
         self.settle(self._clock() + LONGEST_S)

@@ -335,6 +335,17 @@ async def test_an_armed_call_that_ended_before_the_backend_came_is_kept(monkeypa
     assert [each.call_id for each in bench.store.saved] == ["c1"]
 
 
+async def test_a_keeper_that_is_stopped_as_it_starts_reads_what_is_there() -> None:
+    bench = Bench("all")
+    bench.call()
+    bench.capture.ended(NOT_WELL[0])
+    bench.capture.flush()
+    stop = asyncio.Event()
+    stop.set()
+    await bench.keeper.run(stop)
+    assert [each.call_id for each in bench.store.saved] == ["c1"]
+
+
 async def test_what_was_armed_until_now_is_not_kept() -> None:
     bench = Bench("armed")
     bench.arms.append(ARMED[3]._replace(until_ms=1))
