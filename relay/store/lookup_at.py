@@ -21,11 +21,11 @@ from relay.store.journal.rows import open_caller
 from relay.store.records import LAST_MS, Wanted, read_all
 from relay.store.sealing.sealer import Sealer
 
-# Driven by the party: a number may have had thousands of bindings.
-_OF_CALLER: Final = """
+# Driven by the party: a number may have had thousands of bindings. "|| ''" keeps the indexes of numbers unused.
+OF_CALLER: Final = """
 WITH membership AS (
     SELECT group_id FROM group_member WHERE hash = :party UNION SELECT group_id FROM past_member WHERE hash = :party)
-SELECT id FROM binding WHERE (x = :number OR y = :number) AND created_at <= :at AND id IN (
+SELECT id FROM binding WHERE (x || '' = :number OR y || '' = :number) AND created_at <= :at AND id IN (
     SELECT id FROM binding WHERE a_hash = :party UNION SELECT id FROM binding WHERE b_hash = :party
     UNION SELECT binding_id FROM past_party WHERE hash = :party
     UNION SELECT id FROM binding WHERE group_id IN (SELECT group_id FROM membership)
@@ -80,7 +80,7 @@ class PastLookUps:
             return None
         values = {"party": caller_hash, "number": asked.number, "at": asked.at_ms}
         ended: list[tuple[int, Binding, str]] = []
-        for (binding_id,) in self._connection.execute(_OF_CALLER, values).fetchall():
+        for (binding_id,) in self._connection.execute(OF_CALLER, values).fetchall():
             binding = self.version_at(binding_id, asked.at_ms)
             role = None if binding is None else self._role(binding, asked, caller_hash)
             if binding is None or role is None:

@@ -18,7 +18,7 @@ from relay.service.filings import add_filing, remove_filing
 from relay.service.groups import set_entry
 from relay.service.placement import BindRules
 from relay.store.journal.rows import caller_row
-from relay.store.lookup_at import Moment, PastLookUps
+from relay.store.lookup_at import OF_CALLER, Moment, PastLookUps
 from tests.service.test_model import CALLS, COOL_MS, NUMBERS, PARTIES, Store
 from tests.support.acting import Acting, acting
 from tests.support.papers import PAPERS, apply
@@ -139,3 +139,12 @@ def test_an_anonymous_caller_and_an_unknown_number_find_nothing(store: Acting) -
     assert found(store, 5, caller="").bound is None
     unknown = found(store, 5, "700999999990001")
     assert (unknown.locked, unknown.bound) == (None, None)
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
+def test_a_party_is_not_searched_among_all_bindings_of_a_number(store: Acting) -> None:
+    """A number may have had thousands, and a replay looks up a million calls."""
+    asked = {"party": store.sealer.lookup_hash(A), "number": X, "at": NOW_MS}
+    plan = [row[3] for row in store.reader.execute(f"EXPLAIN QUERY PLAN {OF_CALLER}", asked).fetchall()]
+    assert "SEARCH binding USING PRIMARY KEY (id=?)" in plan
+    assert not [step for step in plan if "binding_x" in step or "binding_y" in step]
