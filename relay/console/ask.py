@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relay.store.unit_of_work import Actor
@@ -56,11 +57,16 @@ class Asker:
             raise Problem(document)
         return document
 
-    def file(self, path: str, *parts: str, query: Query | None = None) -> ASGIApp:
-        """The answer to a GET as it is, in parts: for files."""
+    def file(self, path: str, *parts: str, query: Query | None = None, name: str = "") -> ASGIApp:
+        """The answer to a GET as it is, in parts: for files. `name`: to keep it under, if the API says none."""
 
         async def answer(_: Scope, receive: Receive, send: Send) -> None:
-            await self._api(self._scope("GET", path, parts, query, ""), receive, send)
+            async def send_named(message: Message) -> None:
+                if name and message["type"] == "http.response.start" and message["status"] < 300:
+                    MutableHeaders(scope=message)["content-disposition"] = f'attachment; filename="{name}"'
+                await send(message)
+
+            await self._api(self._scope("GET", path, parts, query, ""), receive, send_named)
 
         return answer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from relay.console.ask import Json, Problem
@@ -57,6 +58,8 @@ async def _find_calls(page: Page) -> Response:
 
 # -- One call
 
+LADDER_FORMATS: Final = ("html", "pcap", "json")
+
 
 class Step(NamedTuple):
     """A step of a call's story. `after_ms`: since the first one."""
@@ -107,8 +110,14 @@ async def _show_call(page: Page) -> Response:
     told = None
     if page.reveal and page.may(*NEEDS):  # the caller's real number is known, and the reading is written down
         told = await _explained(page, call)
-    ladder = await _or_none(page, "/v1/calls/{}/ladder", call_id, **page.reveal)
-    values = {"call": call, "ladder": ladder, "told": told, "revealed": bool(page.reveal)}
+    ladder, absent = None, ""
+    try:
+        ladder = await page.get("/v1/calls/{}/ladder", call_id, **page.reveal)
+    except Problem as problem:
+        if problem.status != 404:
+            raise
+        absent = problem.detail
+    values = {"call": call, "ladder": ladder, "absent": absent, "told": told, "revealed": bool(page.reveal)}
     return page.render("call.html", story=story_of(page, call), **values, **words())
 
 
@@ -120,14 +129,13 @@ async def _explained(page: Page, call: dict[str, Any]) -> Json | None:
         return None
 
 
-async def _or_none(page: Page, path: str, *parts: str, **query: str | None) -> Json | None:
-    """The document; None if there is none."""
-    try:
-        return await page.get(path, *parts, **query)
-    except Problem as problem:
-        if problem.status in (403, 404):
-            return None
-        raise
+async def _ladder_file(page: Page) -> Response:
+    """The masked ladder to keep: an HTML file, a capture, or the API's object."""
+    call_id, format_ = page.request.path_params["call_id"], page.request.path_params["format"]
+    if format_ not in LADDER_FORMATS:
+        raise HTTPException(404)
+    name = f"{call_id}.{format_}"
+    return page.passed(page.asker.file("/v1/calls/{}/ladder", call_id, query={"format": format_}, name=name))
 
 
 async def _recording(page: Page) -> Response:
@@ -140,5 +148,6 @@ ROUTES: Final[list[PageRoute]] = [
     get("/calls", _show_calls, "calls:read"),
     post("/calls/search", _find_calls, "calls:read parties:read"),
     get("/calls/{call_id}", _show_call, "calls:read"),
+    get("/calls/{call_id}/ladder.{format}", _ladder_file, "calls:read"),
     post("/calls/{call_id}/recording", _recording, "operator"),
 ]

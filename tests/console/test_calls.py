@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.api.conftest import Api, Client
 from tests.console.conftest import Console, text_of
+from tests.reports.test_ladder_join import basic
 from tests.support.recorded import keep as keep_recording
 from tests.support.shelf import Shelf
 from tests.support.stored import A, B, ended_record
@@ -128,3 +129,18 @@ async def test_a_recording_is_for_operators_with_a_reason(
     (line,) = (await operator.get("/v1/audit?action=recording.read"))["items"]
     assert line["reason"] == "case 7"
     assert "/recording" not in await (await console.of(await api.company("acme"))).see(f"/calls/{ACME}")
+
+
+async def test_a_ladder_is_shown_masked_and_kept_as_files(console: Console, api: Api, operator: Client) -> None:
+    keep(api, ended_record(ACME, business="acme"), ended_record(RIVAL, business="rival"))
+    api.backend.pending[ACME] = api.backend.pending[RIVAL] = basic().captured()._replace(call_id=ACME)
+    browser = await console.of(await api.company("acme"))
+    page = await browser.see(f"/calls/{ACME}")
+    assert "200 OK" in page and 'class="ladder' in page and "<style" not in page and "style=" not in page
+    for format_, begin in (("html", b"<!doctype html>"), ("json", b"{"), ("pcap", b"\xd4\xc3\xb2\xa1")):
+        answer = await browser.http.get(f"/console/calls/{ACME}/ladder.{format_}")
+        assert answer.headers["content-disposition"] == f'attachment; filename="{ACME}.{format_}"'
+        assert answer.content.startswith(begin) and A.encode() not in answer.content
+        assert f'href="/console/calls/{ACME}/ladder.{format_}"' in page
+    assert (await browser.http.get(f"/console/calls/{ACME}/ladder.txt")).status_code == 404
+    assert (await browser.http.get(f"/console/calls/{RIVAL}/ladder.json")).status_code == 404
