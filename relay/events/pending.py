@@ -20,11 +20,13 @@ MOST_UNCLAIMED_BYTES: Final = 4_000_000
 UNCLAIMED_S: Final = 5.0
 _MESSAGE_BYTES: Final = 250  # of an object beside the message's text, about
 
-_find_call_id: Final = re.compile(rb"\r\n(?:call-id|i)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE).search
+_find_call_id: Final = re.compile(rb"\r\n(?:call-id|i)[ \t]*:(?:[ \t]|\r\n[ \t])*+([^\r\n]*)", re.IGNORECASE).search
 
 
 def sip_call_id(data: bytes) -> bytes:
     """The Call-ID of a message; b"" if there is none in its head."""
+    if data[:1] in (b"\r", b"\n"):  # empty lines before the start line
+        data = data.lstrip(b"\r\n")
     end = data.find(b"\r\n\r\n")
     found = _find_call_id(data, 0, len(data) if end < 0 else end)
     return found[1].rstrip() if found else b""

@@ -15,6 +15,7 @@ from relay.events.pending import (
     sip_call_id,
 )
 from relay.model.capture import CapturedDialog, CapturedMessage
+from relay.sip.message import parse_message
 
 SIP = b"INVITE sip:x SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.2\r\nCall-ID: %s\r\n\r\n" + b"a=rtpmap:8 PCMA/8000\r\n" * 20
 
@@ -106,3 +107,13 @@ def test_a_removed_call_leaves_the_dialog_to_another_of_the_same_call_id() -> No
 @pytest.mark.parametrize("data", [b"", b"\r\n\r\n", b"INVITE sip:x SIP/2.0\r\nVia: y\r\n\r\nCall-ID: z", b"\xff" * 50])
 def test_a_message_without_call_id_has_none(data: bytes) -> None:
     assert sip_call_id(data) == b""
+
+
+@pytest.mark.parametrize(
+    ("before", "line"),
+    [(b"", b"Call-ID: a@b"), (b"", b"i:a@b \t"), (b"", b"CALL-ID \t:\r\n\t a@b"), (b"\r\n\r\n", b"Call-ID: a@b")],
+)
+def test_a_peer_cannot_hide_its_call_id_from_the_capture(before: bytes, line: bytes) -> None:
+    data = before + b"OPTIONS sip:x SIP/2.0\r\nVia: SIP/2.0/UDP y;branch=z9hG4bK1\r\n" + line + b"\r\n\r\n"
+    assert sip_call_id(data) == b"a@b"
+    assert parse_message(data).values("call-id") == ["a@b"]
