@@ -8,9 +8,12 @@ from typing import Final, Literal, NamedTuple
 from relay.errors import ParseError
 from relay.sip.grammar import canonical_name, spell, unfold
 from relay.sip.headers import parse_content_type
+from relay.sip.message import MAX_HEAD, MAX_LINES
+from relay.sip.sdp import MAX_LINES as MAX_SDP_LINES
 
 Part = Literal["start", "header", "sdp", "body"]
 CLOSING: Final = "--"  # name of the line that ends a multipart body
+MOST_PARTS: Final = 10  # of a multipart body
 
 
 class Line(NamedTuple):
@@ -27,10 +30,17 @@ class Line(NamedTuple):
 
 
 def lines_of(data: bytes) -> list[Line]:
-    """The lines of a message, well-formed or not. Bytes that are not UTF-8 are surrogates."""
-    head, blank, body = data.decode("utf-8", "surrogateescape").partition("\r\n\r\n")
-    start, *rest = _line_end.split(head.lstrip("\r\n"))
-    lines = [Line("start", "", start, start), *map(_header_line, rest)]
+    """The lines of a message, well-formed or not. Bytes that are not UTF-8 are surrogates.
+
+    What is more than the relay reads is one line without a name: a peer may send lines without end.
+    """
+    head, blank, body = data.decode("utf-8", "surrogateescape").lstrip("\r\n").partition("\r\n\r\n")
+    start, *rest = _line_end.split(head, 1)
+    lines = [Line("start", "", start, start)]
+    if len(head) > MAX_HEAD or head.count("\n") > MAX_LINES:
+        lines += [Line("header", "", each, each) for each in rest]
+    elif rest:
+        lines += map(_header_line, _line_end.split(rest[0]))
     if not blank or not body:
         return lines
     value = next((line.value for line in lines if line.name == "content-type"), "")
@@ -58,6 +68,8 @@ def _header_line(text: str) -> Line:
 
 
 def _sdp_lines(body: str) -> list[Line]:
+    if body.count("\n") > MAX_SDP_LINES:
+        return [Line("body", "", body, body)]
     lines: list[Line] = []
     stream = 0
     for text in body.removesuffix("\n").removesuffix("\r").replace("\r\n", "\n").split("\n"):
@@ -74,7 +86,10 @@ def _sdp_lines(body: str) -> list[Line]:
 def _part_lines(body: str, boundary: str) -> list[Line]:
     """The parts of a multipart body; the text of each begins with its delimiter."""
     lines: list[Line] = []
-    for number, part in enumerate(f"\r\n{body}".split(f"\r\n--{boundary}")):
+    for number, part in enumerate(f"\r\n{body}".split(f"\r\n--{boundary}", MOST_PARTS)):
+        if number == MOST_PARTS:
+            lines.append(Line("body", "", part, f"--{boundary}{part}"))
+            continue
         if number == 0 or part.startswith("--"):
             text = f"--{boundary}{part}" if number else part.removeprefix("\r\n")
             lines += [Line("body", CLOSING, "", text)] if number else [Line("body", "", text, text)] if text else []
