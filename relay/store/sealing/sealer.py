@@ -57,7 +57,7 @@ class _Run:
 
     def __init__(self, master: _Master) -> None:
         self.process = os.getpid()
-        self.left = BLOBS_PER_SALT
+        self.nonces = iter(range(BLOBS_PER_SALT))  # threads that share it never get the same one
         salt = os.urandom(12)
         self.head = master.id + salt
         self.cipher = master.cipher(salt)
@@ -156,10 +156,11 @@ class Sealer:
     def seal(self, plaintext: bytes, context: bytes) -> bytes:
         """Encrypt. The blob opens only with the same `context`, which binds it to its place."""
         run = self._run
-        if not run.left or run.process != os.getpid():  # after a fork both processes would use the same nonces
+        number = next(run.nonces, None)
+        if number is None or run.process != os.getpid():  # after a fork both processes would use the same nonces
             run = self._run = _Run(self._in_use)
-        run.left -= 1
-        nonce = run.left.to_bytes(12)
+            number = next(run.nonces)
+        nonce = number.to_bytes(12)
         return run.head + nonce + run.cipher.encrypt(nonce, plaintext, context)
 
     def open_(self, blob: bytes, context: bytes) -> bytes:

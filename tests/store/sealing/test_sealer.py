@@ -80,6 +80,21 @@ def test_nonces_do_not_repeat_under_one_salt(monkeypatch: pytest.MonkeyPatch) ->
     assert Sealer(bytes(32)).seal(b"8613800000001", b"")[1:13] not in {blob[1:13] for blob in blobs}
 
 
+def test_another_thread_may_seal_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.store.sealing.sealer.BLOBS_PER_SALT", 1)
+    sealer, process, blobs = Sealer(bytes(32)), os.getpid(), []
+
+    def interrupted() -> int:
+        monkeypatch.setattr(os, "getpid", lambda: process)
+        blobs.append(sealer.seal(b"8613800000001", b""))
+        return process
+
+    monkeypatch.setattr(os, "getpid", interrupted)
+    blobs.append(sealer.seal(b"8613800000001", b""))
+    assert len({blob[1:25] for blob in blobs}) == 2
+    assert all(sealer.open_(blob, b"") == b"8613800000001" for blob in blobs)
+
+
 def test_signature_verifies_with_the_public_key() -> None:
     sealer, other = Sealer(b"k" * 32), Sealer(b"o" * 32)
     public = Ed25519PublicKey.from_public_bytes(sealer.public_key())
