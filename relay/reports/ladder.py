@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from relay.model.call import CallRecord
-from relay.model.capture import CapturedCall, CapturedMessage, CaptureRules, Mark, Side
+from relay.model.capture import CapturedCall, CaptureRules, Mark, Side
 from relay.model.numbers import is_700, mask_number
 from relay.privacy.capture_mask import CaptureMask, wire
-from relay.privacy.captured import Line, lines_of, shown_name
+from relay.privacy.captured import Line, shown_name
 from relay.reports.disclosure import printable
 from relay.reports.ladder_join import Join, Lanes, Seen, fold
 from relay.service.fields import format_duration, format_moment
@@ -97,8 +97,7 @@ def build_ladder(call: CapturedCall, record: CallRecord | None, view: View) -> L
     lanes = Lanes(call)
     seen, again = fold(call.messages, lanes)
     sources = Join(seen).sources()
-    shown = _Shown(call, record, view, lanes)
-    shown.note_tags(seen)
+    shown = _Shown(seen, record, view, lanes)
     rows = [shown.row(one, again[one.place]) for one in seen]
     crossed = [
         row
@@ -158,7 +157,7 @@ def _kind(line: Line) -> tuple[str, str, int]:
 class _Shown:
     """The texts of one ladder, masked in order of time."""
 
-    def __init__(self, call: CapturedCall, record: CallRecord | None, view: View, lanes: Lanes) -> None:
+    def __init__(self, seen: Sequence[Seen], record: CallRecord | None, view: View, lanes: Lanes) -> None:
         self._lanes = lanes
         self._tags: list[list[str]] = [[] for _ in lanes.sides]
         self._mask: CaptureMask | None = None
@@ -166,9 +165,11 @@ class _Shown:
         if view.clear is not None:
             numbers = (record.number_dialled, record.number_shown or "") if record else ()
             self._mask = CaptureMask(view.clear | {number for number in numbers if is_700(number)})
-            for message in call.messages:
-                self._mask.know(message.local, "relay")
-                self._mask.know(message.remote, _side_of(message, lanes))
+            for one in seen:
+                self._mask.know(one.captured.local, "relay")
+                self._mask.know(one.captured.remote, one.side)
+        for one in seen:
+            self._note_tag(one)
 
     def lanes(self) -> Iterator[Lane]:
         for number, (side, peer, address) in enumerate(
@@ -178,12 +179,11 @@ class _Shown:
             shown = self._address(address, side) if address else ""
             yield Lane(number, side, "" if self._business else peer, shown, len(tags) if len(tags) > 1 else 0)
 
-    def note_tags(self, seen: Iterable[Seen]) -> None:
+    def _note_tag(self, one: Seen) -> None:
         """Early dialogs are those of the responses to an INVITE (RFC 3261 12.1)."""
-        for one in seen:
-            tags = self._tags[one.lane]
-            if 100 < one.status < 300 and one.method == "INVITE" and one.leg_tag and one.leg_tag not in tags:
-                tags.append(one.leg_tag)
+        tags = self._tags[one.lane]
+        if 100 < one.status < 300 and one.method == "INVITE" and one.leg_tag and one.leg_tag not in tags:
+            tags.append(one.leg_tag)
 
     def row(self, one: Seen, again: tuple[int, ...]) -> Row:
         captured = one.captured
@@ -210,10 +210,6 @@ class _Shown:
 
     def _address(self, address: str, whose: Side | Literal["relay"]) -> str:
         return address if self._mask is None else self._mask.know(address, whose)
-
-
-def _side_of(message: CapturedMessage, lanes: Lanes) -> Side:
-    return lanes.sides[lanes.lane_of(message, lines_of(message.data))]
 
 
 def _letter(number: int) -> str:
