@@ -229,7 +229,10 @@ def why_absent(record: CallRecord | None, rules: CaptureRules, now_ms: int) -> s
     if record is None:
         return "no registration of this peer is kept; `relay700 capture arm --peer` keeps the next ones"
     if ended_ms is None:
-        return "the call is not over: its messages are kept when it ends; until then the API and the console have them"
+        return (
+            "the call is not over: its messages are kept when it ends; "
+            "until then the API and the console of its node have them"
+        )
     if ended_ms + rules.keep_ms < now_ms:
         return f"captures are deleted after {format_duration(rules.keep_ms)}, as [capture] keep_for says"
     if rules.keep == "armed":
