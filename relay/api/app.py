@@ -42,7 +42,7 @@ from relay.api import (
     peers,
     webhooks,
 )
-from relay.api.auth import Authentication, Failures, Nonces
+from relay.api.auth import Authentication, Nonces, RequestLimits
 from relay.api.backend import Backend
 from relay.api.context import Needs, lacks
 from relay.api.middleware import HttpMiddleware
@@ -226,7 +226,7 @@ LONG_READS = 4  # concurrent
 
 def make_app(backend: Backend, clock: Callable[[], float] = time.time) -> FastAPI:
     """Build the application on a backend, which must outlive it. `clock` returns Unix seconds."""
-    failures = Failures(backend.settings.failures_per_s)
+    limits = RequestLimits(backend)
     app = FastAPI(
         title="relay700",
         docs_url=None,  # FastAPI's pages load scripts from other hosts
@@ -235,7 +235,7 @@ def make_app(backend: Backend, clock: Callable[[], float] = time.time) -> FastAP
         redirect_slashes=False,
         middleware=[
             Middleware(HttpMiddleware, settings=backend.settings, requests=backend.requests, spans=backend.spans),
-            Middleware(Authentication, backend=backend, nonces=Nonces(clock()), failures=failures, clock=clock),
+            Middleware(Authentication, backend=backend, nonces=Nonces(clock()), limits=limits, clock=clock),
         ],
         exception_handlers={
             Refused: _refused,
@@ -249,7 +249,7 @@ def make_app(backend: Backend, clock: Callable[[], float] = time.time) -> FastAP
     app.state.long_reads = CapacityLimiter(LONG_READS)
     app.state.binds = Rates()
     app.state.explanations = Rates()
-    app.state.failures = failures
+    app.state.limits = limits
     app.router.routes.extend(_ROUTES)
     return app
 

@@ -35,13 +35,12 @@ class Authentication:
     """
 
     def __init__(
-        self, app: ASGIApp, backend: Backend, nonces: Nonces, failures: Failures, clock: Callable[[], float]
+        self, app: ASGIApp, backend: Backend, nonces: Nonces, limits: RequestLimits, clock: Callable[[], float]
     ) -> None:
         self._app = app
         self._backend = backend
         self._clock = clock
-        self._requests = Buckets(backend.settings.requests_per_s, backend.settings.burst)
-        self._failures = failures
+        self._limits = limits
         self._nonces = nonces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,9 +62,7 @@ class Authentication:
                 scope, receive, send
             )
             return
-        whose = key.id if key.business is None else f"business {key.business}"  # all keys of a business share a bucket
-        self._requests.apply_config(self._backend.settings.requests_per_s, self._backend.settings.burst)
-        allowance = self._requests.take(whose, self._clock())
+        allowance = self._limits.take(key, self._clock())
         if not allowance.granted:
             headers = {"retry-after": str(allowance.retry_after_s)} | _rate_headers(allowance)
             await problem_response(state["request_id"], "rate_limited", headers=headers)(scope, receive, send)
@@ -89,7 +86,7 @@ class Authentication:
         return good, _replay(body, receive)
 
     async def _reject(self, scope: Scope, receive: Receive, send: Send, refused: Refused) -> None:
-        allowance = self._failures.take(scope, self._clock())
+        allowance = self._limits.take_failure(scope, self._clock())
         headers = {"www-authenticate": 'Bearer realm="relay700", RELAY700'}
         kind, detail = refused.kind, refused.problem
         if not allowance.granted:
@@ -97,16 +94,24 @@ class Authentication:
         await problem_response(scope["state"]["request_id"], kind, detail, headers=headers)(scope, receive, send)
 
 
-class Failures:
-    """Failed authentications by source, of API and console together."""
+class RequestLimits:
+    """Requests by business user or operator key, and failed authentications by source; of API and console together."""
 
-    def __init__(self, per_s: int) -> None:
-        self._buckets = Buckets(per_s, per_s)
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        settings = backend.settings
+        self._requests = Buckets(settings.requests_per_s, settings.burst)
+        self._failures = Buckets(settings.failures_per_s, settings.failures_per_s)
 
-    def take(self, scope: Scope, now_s: float) -> Allowance:
-        """Count one more. If not granted, the client is told to wait instead of why it failed."""
+    def take(self, key: ApiKey, now_s: float) -> Allowance:
+        """Count a request with the key. All keys of a business user share a bucket."""
+        self._requests.apply_config(self._backend.settings.requests_per_s, self._backend.settings.burst)
+        return self._requests.take(key.id if key.business is None else f"business {key.business}", now_s)
+
+    def take_failure(self, scope: Scope, now_s: float) -> Allowance:
+        """Count a failure. If not granted, the client is told to wait instead of why it failed."""
         client = scope.get("client")
-        return self._buckets.take(source_of(client[0]) if client else "", now_s)
+        return self._failures.take(source_of(client[0]) if client else "", now_s)
 
 
 def stored_key(backend: Backend, key_id: str) -> ApiKey | None:

@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relay.api.auth import Failures, actor_of, check_secret, read_bearer, stored_key
+from relay.api.auth import RequestLimits, actor_of, check_secret, read_bearer, stored_key
 from relay.api.backend import Backend
 from relay.console import bindings, businesses, calls, explain, live, numbers, oversight, overview, webhooks
 from relay.console.ask import Problem
@@ -70,8 +70,9 @@ STREAMS: Final = (("live", live.live_parts, "calls:read", 1), ("overview", overv
 def mount_console(api: FastAPI, backend: Backend, clock: Callable[[], float] = time.time) -> Streams:
     """Serve the console at /console of the API's application. Returns its streams, to be finished at shutdown."""
     sessions, streams = Sessions(), Streams()
+    limits: RequestLimits = api.state.limits
     make = partial(Page, backend=backend, api=api, clock=clock)
-    log_in = LogIn(backend, sessions, api.state.failures, clock)
+    log_in = LogIn(backend, sessions, limits, clock)
     pages = [
         *(get("/login", log_in.show), post("/login/enter", log_in.enter), post("/logout", log_in.leave)),
         *(stream(streams, *each) for each in STREAMS),
@@ -92,7 +93,7 @@ def mount_console(api: FastAPI, backend: Backend, clock: Callable[[], float] = t
     )
     api.router.routes += [
         Route(AT, lambda _: RedirectResponse(f"{AT}/", 308)),
-        Mount(AT, Gate(console, backend, sessions, make, clock)),
+        Mount(AT, Gate(console, backend, sessions, limits, make, clock)),
     ]
     return streams
 
@@ -105,12 +106,14 @@ class Gate:
         app: ASGIApp,
         backend: Backend,
         sessions: Sessions,
+        limits: RequestLimits,
         make: Callable[[Request], Page],
         clock: Callable[[], float],
     ) -> None:
         self._app = app
         self._backend = backend
         self._sessions = sessions
+        self._limits = limits
         self._make = make
         self._clock = clock
 
@@ -141,6 +144,8 @@ class Gate:
             scope["state"] |= {"viewer": viewer, "actor": actor, "actor_name": actor.name}
         if viewer is None and not path.startswith(_OPEN):
             return self._to_login(request)
+        if viewer is not None and not self._limits.take(viewer.key, self._clock()).granted:
+            return self._make(request).error(429)
         if request.method == "POST":
             scope["state"]["form"] = form = await _read_form(request)
             expected = viewer.session.csrf if viewer else request.cookies.get(LOGIN_COOKIE, "")
@@ -188,14 +193,16 @@ async def _read_form(request: Request) -> dict[str, str]:
 class LogIn:
     """Begins and ends sessions."""
 
-    def __init__(self, backend: Backend, sessions: Sessions, failures: Failures, clock: Callable[[], float]) -> None:
+    def __init__(self, backend: Backend, sessions: Sessions, limits: RequestLimits, clock: Callable[[], float]) -> None:
         self._backend = backend
         self._sessions = sessions
-        self._failures = failures
+        self._limits = limits
         self._clock = clock
 
     async def show(self, page: Page) -> Response:
         """The form. It carries a token that its cookie has too: another site cannot log anybody in."""
+        if page.viewer is not None:
+            return page.redirect("/")
         return self._form(page, 200, "")
 
     def _form(self, page: Page, status: int, fault: str) -> Response:
@@ -211,7 +218,7 @@ class LogIn:
             shown = read_bearer(page.form.get("key", ""))
             key = check_secret(self._backend, stored_key(self._backend, shown.key_id), shown, now_s)
         except Refused:
-            if not self._failures.take(page.request.scope, now_s).granted:
+            if not self._limits.take_failure(page.request.scope, now_s).granted:
                 return self._form(page, 429, page.words(N_("Too many failed attempts: wait a second and try again.")))
             return self._form(page, 401, page.words(N_("The key is unknown, wrong, expired or revoked.")))
         to = page.form.get("to", "")

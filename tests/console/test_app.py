@@ -48,6 +48,22 @@ async def test_failed_log_ins_are_limited_like_failures_of_the_api(api: Api) -> 
     assert seen == [401, 401, 429]
 
 
+async def test_pages_count_as_requests_of_the_key(api: Api) -> None:
+    api.backend.settings = FAST._replace(requests_per_s=1, burst=3)
+    api = Api(api.backend)
+    console, operator = Console(api), await api.operator()
+    browser = await console.of(operator)
+    seen = [(await browser.http.get("/console/bans")).status_code for _ in range(4)]
+    assert 429 in seen and seen[0] != 429
+    await operator.refused("GET", "/v1/calls", "rate_limited")
+
+
+async def test_who_is_logged_in_needs_no_form(console: Console, operator: Client) -> None:
+    browser = await console.of(operator)
+    answer = await browser.http.get("/console/login")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/console/")
+
+
 async def test_a_revoked_key_ends_its_sessions_at_once(console: Console, api: Api, operator: Client) -> None:
     browser = await console.of(operator)
     await browser.see("/calls")
