@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,7 +62,7 @@ LOOK_S = 1.0  # interval of the check that the store's files are in place
 LOOKS = 3  # failed checks before exit if the WAL was deleted: by then the journal has checkpointed it into the store
 STORED_FRESH_S = 10.0  # how old counts of the store may be on a page: they read one index entry per number
 FINISH_S = 4.0  # limit for open requests, the last records and deliveries at shutdown; the relay waits for 5 s
-KEEP_S = 0.9  # limit for the captures of the last calls, from then
+KEEP_S = 4.0  # limit for the captures of the last calls, from then: the relay may kill this process first
 FRESH_S = {"state": 0.2, "statistics": 0.2, "live": 0.5, "peers": 0.2}  # cache lifetime of the relay's answers
 PREDECESSOR_S = 10.0  # limit for the backend of a relay that died to exit
 
@@ -81,37 +81,38 @@ async def _run(config: Config, path: Path | None, log: FilteringBoundLogger, mem
     stop, reload = asyncio.Event(), asyncio.Event()
     await _watch_relay(stop, reload)
     sealer = open_store(config.store.path, config.store.key_file)
+    in_force = _Configuration(config, path, reload, log)
+    tasks = [asyncio.create_task(in_force.follow())]
     keeper = None if memory is None else _keeper(config, sealer, memory, log)
-    keeping = None if keeper is None else asyncio.create_task(keeper.run(stop))  # on each node, before it is its turn
-    sending = None if keeper is None or config.hep is None else asyncio.create_task(_sender(config, keeper, log).run())
+    keeping = None
+    if keeper is not None:  # on each node, also while another node's backend works
+        in_force.apply.append(lambda config: keeper.apply_config(config.capture))
+        keeping = asyncio.create_task(keeper.run(stop))
+        if config.hep is not None:
+            tasks.append(asyncio.create_task(_sender(config, keeper, log).run()))
     try:
-        return await _serve(config, path, log, sealer, keeper, stop, reload)
+        return await _serve(in_force, log, sealer, keeper, stop)
     finally:
         if keeping is not None:
             await asyncio.wait([keeping], timeout=KEEP_S if stop.is_set() else 0)
-            keeping.cancel()
-        if sending is not None:
-            sending.cancel()
+            tasks.append(keeping)
+        for task in tasks:
+            task.cancel()
 
 
 async def _serve(
-    config: Config,
-    path: Path | None,
-    log: FilteringBoundLogger,
-    sealer: Sealer,
-    keeper: Keeper | None,
-    stop: asyncio.Event,
-    reload: asyncio.Event,
+    in_force: _Configuration, log: FilteringBoundLogger, sealer: Sealer, keeper: Keeper | None, stop: asyncio.Event
 ) -> int:
-    turn = Turn(config.store.path) if isinstance(config.store.path, PostgresServer) else None
+    place = in_force.config.store.path
+    turn = Turn(place) if isinstance(place, PostgresServer) else None
     if turn is not None and not await _await_leader_lock(turn, stop, log):
         return 0
-    backend = Backend(config, log, turn, sealer, keeper)
-    reloading = asyncio.create_task(_reload(backend, path, reload, log))
+    backend = Backend(in_force.config, log, turn, sealer, keeper)
+    in_force.apply.append(backend.apply_config)
     try:
         return await backend.run(stop)
     finally:
-        reloading.cancel()
+        in_force.apply.remove(backend.apply_config)
         await backend.close()
 
 
@@ -125,15 +126,28 @@ async def _await_leader_lock(turn: Turn, stop: asyncio.Event, log: FilteringBoun
     return not stop.is_set()
 
 
-async def _reload(backend: Backend, path: Path | None, wanted: asyncio.Event, log: FilteringBoundLogger) -> None:
-    """Apply the configuration file on each "reload"; the relay has checked it before."""
-    while True:
-        await wanted.wait()
-        wanted.clear()
-        try:
-            backend.apply_config(load_config(path))
-        except ConfigError as error:  # edited again since the relay's check
-            log.warning("backend.reload_refused", problems=error.problems)
+class _Configuration:
+    """The configuration in force: the file is read again on each "reload"; the relay has checked it before."""
+
+    def __init__(self, config: Config, path: Path | None, wanted: asyncio.Event, log: FilteringBoundLogger) -> None:
+        self.config = config
+        self.apply: list[Callable[[Config], None]] = []
+        self._path = path
+        self._wanted = wanted
+        self._log = log
+
+    async def follow(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                self.config = load_config(self._path)
+            except ConfigError as error:  # edited again since the relay's check
+                self._log.warning("backend.reload_refused", problems=error.problems)
+                continue
+            for apply in self.apply:
+                apply(self.config)
+            self._log.info("backend.reloaded")
 
 
 class _Stored(NamedTuple):
@@ -194,10 +208,7 @@ class Backend:
         self._trimmer.apply_config(config.capture, config.retention)
         self._taker.apply_config(config.recordings)
         self.capture = config.capture
-        if self.keeper is not None:
-            self.keeper.apply_config(config.capture)
         self._prober.apply_config(config.probe, config.numbers)
-        self._log.info("backend.reloaded")
 
     def pending_capture(self, call_id: str) -> CapturedCall | None:
         """What is captured so far of a call that is up, or was until some seconds ago."""
