@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from relay.console.app import ROUTES
+import re
+
+from relay.console.app import ROUTES, STREAMS
 from relay.console.page import PLACES
 from tests.api.conftest import Api
 from tests.console.conftest import Console
@@ -19,3 +21,18 @@ async def test_a_key_is_shown_the_places_it_may_go_to(console: Console, api: Api
     page = await browser.see("/")
     assert ">Calls<" in page and ">Live calls<" in page
     assert ">Bindings<" not in page and ">Businesses<" not in page
+
+
+async def test_no_page_no_action_and_no_stream_serves_a_key_without_its_right(console: Console, api: Api) -> None:
+    browser = await console.of(await api.company("acme", ["reports"]))
+    token = (await browser.see("/businesses/acme")).partition('name="csrf" value="')[2].partition('"')[0]
+    served = []
+    for route in ROUTES:
+        path = "/console" + re.sub(r"\{\w+\}", "0", route.path)
+        for method in route.methods if route.needs else ():
+            answer = await browser.http.request(method, path, data={"csrf": token, "reason": "none"})
+            served += [(method, path)] if answer.status_code != 403 else []
+    for name in (name for name, _, needs, _ in STREAMS if needs):
+        answer = await browser.http.get(f"/console/stream/{name}")
+        served += [("GET", name)] if answer.status_code != 403 else []
+    assert served == []
