@@ -5,7 +5,7 @@ A reading of real numbers is in the audit log first: only a unit of work makes a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from typing import Literal, NamedTuple
 
@@ -61,17 +61,38 @@ def printable(text: str) -> str:
 
 # -- Audit entries for output
 
-_MASKS = {"number": mask_number, "contact": mask_text}  # details that may hold a real number
+_HIDDEN = "****"
+# Details shown as stored. A new one is added here if it can hold no party's number, and is hidden until then.
+_CLEAR = frozenset(
+    """
+    action actor added all area audit before bindings businesses business call_id changed cool_down_ms
+    count day disabled event events expires_at faults field file filed for_s group_id hours known kinds
+    language last leaks length_ms live live_events locked made marks max_bindings max_binds_per_day max_binds_per_s
+    max_calls max_cps messages mode modes moved new operator outcome overlap_s parties peer platform pool pool_id prefix
+    reached records recordings refused removed rows scenario scopes sha256 shown since since_ms size state until
+    until_ms warn_percent white_only x y
+    """.split()
+)
+_MASKS: dict[str, Callable[[str], str]] = {
+    **dict.fromkeys(("number", "party", "either"), mask_number),
+    # Written by business users and operators.
+    **dict.fromkeys(
+        ("name", "licence", "application", "scheme", "contact", "reference", "order", "order_id", "object_", "url"),
+        mask_text,
+    ),
+}
 
 
 def details_form(entry: Entry, *, reveal: bool) -> dict[str, object]:
-    """Return the details; without `reveal` numbers of parties and the contact of a business user are masked."""
-    if reveal:
-        return entry.details
-    return {
-        name: mask(value) if (mask := _MASKS.get(name)) and isinstance(value, str) else value
-        for name, value in entry.details.items()
-    }
+    """Return the details; without `reveal` numbers in them are masked, and those that are not known here are hidden."""
+    return entry.details if reveal else {name: _masked(name, value) for name, value in entry.details.items()}
+
+
+def _masked(name: str, value: object) -> object:
+    if name in _CLEAR or value is None or isinstance(value, bool):
+        return value
+    mask = _MASKS.get(name)
+    return mask(value) if mask is not None and isinstance(value, str) else _HIDDEN
 
 
 # -- Requests for real numbers

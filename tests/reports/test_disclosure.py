@@ -5,13 +5,17 @@ from __future__ import annotations
 import pytest
 
 from relay.errors import Refused
-from relay.reports.disclosure import DisclosureRequest, Trace, ask, ask_trace, trace
+from relay.reports.disclosure import DisclosureRequest, Trace, ask, ask_trace, details_form, trace
+from relay.service.businesses import Fields, Terms
+from relay.service.retention import Purged
 from relay.store import bindings as store
 from relay.store import groups
 from relay.store.audit import SELECT, open_entry
 from relay.store.journal.rows import PUT, live_row
+from relay.store.numbers import Pool, Prefix
 from relay.store.record_rows import insert
-from relay.store.unit_of_work import RELAY, Actor, UnitOfWork
+from relay.store.records import Wanted
+from relay.store.unit_of_work import RELAY, Actor, Entry, UnitOfWork
 from relay.store.writer import Writer
 from tests.support.shelf import Shelf, call
 from tests.support.stored import NOW_MS, A, B, X, Y, binding, live_record
@@ -33,6 +37,33 @@ def test_a_partys_number_is_sealed_in_the_audit_log(shelf: Shelf, writer: Writer
     (row,) = shelf.connection.execute(SELECT).fetchall()
     assert open_entry(shelf.sealer, row).details["number"] == A
     assert A[2:].encode() not in b"".join(str(value).encode() for value in row)
+
+
+def details(**given: object) -> dict[str, object]:
+    return details_form(Entry(NOW_MS, "cli:root", "test", "x", None, "", given), reveal=False)
+
+
+def test_numbers_in_details_are_masked() -> None:
+    shown = details(
+        number=A, party=B, order_id="for 138-0000-0001", name="Li 13900000002", x=X, since_ms=5, shown=["b1"]
+    )
+    assert (shown["number"], shown["party"], shown["x"], shown["shown"]) == ("138****0001", "139****0002", X, ["b1"])
+    assert (shown["order_id"], shown["name"], shown["since_ms"]) == ("for 138****0001", "Li 139****0002", 5)
+
+
+@pytest.mark.parametrize("value", [A, int(A), [A], {"a": A}])
+def test_a_detail_that_is_not_known_is_hidden(value: object) -> None:
+    assert details(whatever=value, contact=value if value != A else "") == {
+        "whatever": "****",
+        "contact": "****" if value != A else "",
+    }
+    assert details_form(Entry(NOW_MS, "", "", "", None, "", {"whatever": value}), reveal=True) == {"whatever": value}
+
+
+def test_details_of_what_the_store_has_are_known() -> None:
+    known = {*Terms._fields, *Fields.__annotations__, *Prefix._fields, *Pool._fields, *Purged._fields, *Wanted._fields}
+    asked = details(**dict.fromkeys(known - {"created_at"}, "text"))
+    assert [name for name, value in asked.items() if value == "****" and name not in ("number", "party")] == []
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "a" * 501, "a\nb", "a\x1b[2J"])
