@@ -39,7 +39,7 @@ def peer_named(settings: Settings, name: str | None) -> Peer | None:
     for peer in settings.peers:
         if peer.name == name:
             return peer
-    raise Refused("not_found", "peer", f"there is no peer {name}: the configuration names all")
+    raise Refused("not_found", "peer", "there is no such peer; `relay700 peers list` shows them")
 
 
 def explanation_form(call: Call, told: Explanation, source: Source, *, for_operator: bool = True) -> dict[str, Any]:

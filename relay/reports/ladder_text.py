@@ -18,6 +18,12 @@ Paint = Callable[[str, Style], str]
 WIDTH: Final = 100
 _GAP: Final = 33  # columns between two lines of life
 _TIME: Final = 10
+_STEPS: Final = {
+    "look_up": "look-up",
+    "routed": "decided",  # a refusal too
+    "commit": "record to disk",
+    "committed": "record on disk",
+}
 
 
 class _Signs(NamedTuple):
@@ -27,11 +33,11 @@ class _Signs(NamedTuple):
     left: str
     mark: str
     times: str
-    dot: str
+    cut: str
 
 
-_UNICODE: Final = _Signs("│", "─", "▶", "◀", "●", "×", "·")
-_ASCII: Final = _Signs("|", "-", ">", "<", "*", "x", "-")
+_UNICODE: Final = _Signs("│", "─", "▶", "◀", "●", "×", "…")
+_ASCII: Final = _Signs("|", "-", ">", "<", "*", "x", "..")
 
 
 def ladder_text(
@@ -97,7 +103,8 @@ class _Drawing:
     def _message(self, number: int, row: Row) -> str:
         signs, is_left = self._signs, row.lane == 0
         label = f" {row.what} {signs.times}{len(row.again_at_us) + 1} " if row.again_at_us else f" {row.what} "
-        label = label[: _GAP - 6]
+        if len(label) > _GAP - 4:
+            label = f"{label[: _GAP - 5 - len(signs.cut)]}{signs.cut} "
         to_right = row.sent != is_left
         body = f"{signs.line * 2}{label}{signs.line * (_GAP - len(label) - 3)}"
         arrow = f"{body}{signs.right}" if to_right else f"{signs.left}{body}"
@@ -116,7 +123,7 @@ class _Drawing:
         return " ".join(notes)
 
     def _mark(self, mark: Mark) -> str:
-        blank, life, step = " " * _GAP, self._signs.life, mark.step.replace("_", " ")
+        blank, life, step = " " * _GAP, self._signs.life, _STEPS.get(mark.step, mark.step)
         text = f" {step}"[:_GAP].ljust(_GAP)
         return f"{self._time(mark.at_us)}{life}{blank}{self._paint(self._signs.mark + text, 'mark')}{life}"
 

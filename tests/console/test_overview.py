@@ -82,7 +82,7 @@ async def test_without_calls_and_faults_it_says_so(console: Console, api: Api) -
     browser = await console.of(await api.company("acme"))
     text = text_of(await browser.see("/"))
     assert "All is well: nothing needs attention." in text
-    assert "No calls today until this hour" in text
+    assert "No calls today before this hour" in text
 
 
 async def test_a_stopped_relay_is_said_and_the_page_stays(console: Console, api: Api, operator: Client) -> None:

@@ -47,7 +47,22 @@ def test_picture_of_a_silent_target() -> None:
 
 def test_marks_stand_between_the_messages() -> None:
     lines = [line for line in ladder_text(shown(basic())) if "●" in line]
-    assert [line.split("●")[1].strip(" │") for line in lines] == ["routed", "committed", "committed"]
+    assert [line.split("●")[1].strip(" │") for line in lines] == ["decided", "record on disk", "record on disk"]
+
+
+@pytest.mark.parametrize(
+    ("what", "label"),
+    [
+        ("480 Temporarily Unavailable", "── 480 Temporarily Unavailable ─"),
+        ("481 Call/Transaction Does Not Exist", "── 481 Call/Transaction Does … ─"),
+    ],
+)
+def test_label_too_long_for_the_arrow_is_cut_with_a_sign(what: str, label: str) -> None:
+    ladder = shown(basic())
+    rows = tuple(row._replace(what=what) for row in ladder.rows)
+    drawn = [line for line in ladder_text(ladder._replace(rows=rows)) if "── 48" in line]
+    assert len(drawn) == len(rows)
+    assert all(label in line for line in drawn)
 
 
 def test_attempts_and_early_dialogs_have_labels() -> None:
