@@ -104,9 +104,9 @@ class RequestLimits:
         self._failures = Buckets(settings.failures_per_s, settings.failures_per_s)
 
     def take(self, key: ApiKey, now_s: float) -> Allowance:
-        """Count a request with the key. All keys of a business user share a bucket."""
+        """Count a request with the key."""
         self._requests.apply_config(self._backend.settings.requests_per_s, self._backend.settings.burst)
-        return self._requests.take(key.id if key.business is None else f"business {key.business}", now_s)
+        return self._requests.take(share_of(key), now_s)
 
     def take_failure(self, scope: Scope, now_s: float) -> Allowance:
         """Count a failure. If not granted, the client is told to wait instead of why it failed."""
@@ -122,6 +122,11 @@ def stored_key(backend: Backend, key_id: str) -> ApiKey | None:
 def check_secret(backend: Backend, key: ApiKey | None, shown: Bearer, now_s: float) -> ApiKey:
     """Return the key if the secret is its own and it is valid. Raises Refused."""
     return _good(key, now_s, lambda key: key.is_secret(backend.sealer, shown.secret))
+
+
+def share_of(key: ApiKey) -> str:
+    """Whose share of what is bounded a key uses: all keys of a business user have one."""
+    return key.id if key.business is None else f"business {key.business}"
 
 
 def actor_of(key: ApiKey) -> Actor:

@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relay.api.auth import RequestLimits, actor_of, check_secret, read_bearer, stored_key
+from relay.api.auth import RequestLimits, actor_of, check_secret, read_bearer, share_of, stored_key
 from relay.api.backend import Backend
 from relay.console import bindings, businesses, calls, explain, live, numbers, oversight, overview, webhooks
 from relay.console.ask import Problem
@@ -223,7 +223,7 @@ class LogIn:
             return self._form(page, 401, page.words(N_("The key is unknown, wrong, expired or revoked.")))
         to = page.form.get("to", "")
         response = page.redirect(to if to.startswith("/") else "/")
-        _set_cookie(page.request, response, COOKIE, self._sessions.begin(key.id, now_s), int(LONGEST_S))
+        _set_cookie(page.request, response, COOKIE, self._sessions.begin(key.id, share_of(key), now_s), int(LONGEST_S))
         response.delete_cookie(LOGIN_COOKIE, path=AT)
         return response
 

@@ -17,6 +17,7 @@ from starlette.types import Scope
 IDLE_S: Final = 30 * 60.0
 LONGEST_S: Final = 12 * 3600.0
 MOST: Final = 1_000  # sessions; beyond it the one unused for longest ends
+MOST_OF_ONE: Final = 50  # sessions of one business user, or of one key of an operator; beyond it likewise
 COOKIE: Final = "relay700_session"
 LOGIN_COOKIE: Final = "relay700_login"  # what the log-in form must repeat: there is no session yet
 
@@ -31,6 +32,7 @@ class Session:
     """One person with one key. Times are Unix seconds."""
 
     key_id: str
+    owner: str  # whose share of sessions and streams it uses
     began_s: float
     used_s: float
     csrf: str = field(default_factory=new_token, repr=False)
@@ -47,11 +49,14 @@ class Sessions:
     def __init__(self) -> None:
         self._by_hash: OrderedDict[bytes, Session] = OrderedDict()  # the one unused for longest first
 
-    def begin(self, key_id: str, now_s: float) -> str:
+    def begin(self, key_id: str, owner: str, now_s: float) -> str:
         """Begin a session and return its token."""
         token = new_token()
-        self._by_hash[_hash(token)] = Session(key_id, now_s, now_s)
-        while len(self._by_hash) > MOST:
+        self._by_hash[_hash(token)] = Session(key_id, owner, now_s, now_s)
+        of_owner = [hash_ for hash_, session in self._by_hash.items() if session.owner == owner]
+        if len(of_owner) > MOST_OF_ONE:
+            del self._by_hash[of_owner[0]]
+        elif len(self._by_hash) > MOST:
             self._by_hash.popitem(last=False)
         return token
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final
 
@@ -19,6 +20,7 @@ from relay.console.page import Page, PageRoute
 EVERY_S: Final = 2.0  # a turn
 ALIVE_EVERY: Final = 8  # turns without a change, after which a comment shows whether the browser is still there
 MOST_OF_SESSION: Final = 4
+MOST_OF_ONE: Final = 20  # of one business user, or of one key of an operator
 MOST: Final = 100
 
 Parts = Callable[[Page], Awaitable[Mapping[str, str]]]  # the HTML of each part by the id of its element
@@ -29,7 +31,7 @@ class Streams:
 
     def __init__(self) -> None:
         self._finishing = asyncio.Event()
-        self._open = 0
+        self._open: Counter[str] = Counter()  # by owner
 
     def finish(self) -> None:
         """End all streams: the server waits for open answers when it stops."""
@@ -37,14 +39,15 @@ class Streams:
 
     def answer(self, page: Page, parts: Parts, turns: int) -> Response:
         """The stream for a page; 204, which tells a browser not to ask again, beyond the limits."""
-        if page.session.streams >= MOST_OF_SESSION or self._open >= MOST:
+        of_owner, of_all = self._open[page.session.owner], self._open.total()
+        if page.session.streams >= MOST_OF_SESSION or of_owner >= MOST_OF_ONE or of_all >= MOST:
             return Response(status_code=204)
         page.request.scope["state"]["is_stream"] = True
         return StreamingResponse(self._events(page, parts, turns), media_type="text/event-stream")
 
     async def _events(self, page: Page, parts: Parts, turns: int) -> AsyncIterator[str]:
         page.session.streams += 1
-        self._open += 1
+        self._open[page.session.owner] += 1
         try:
             sent: dict[str, str] = {}
             unchanged = 0
@@ -63,7 +66,7 @@ class Streams:
             yield "event: over\ndata: {}\n\n"
         finally:
             page.session.streams -= 1
-            self._open -= 1
+            self._open[page.session.owner] -= 1
 
 
 def stream(streams: Streams, name: str, parts: Parts, needs: str, turns: int) -> PageRoute:

@@ -9,7 +9,7 @@ from relay.console.sessions import IDLE_S, LONGEST_S, MOST, Sessions, is_private
 
 def test_a_session_is_found_by_its_token_until_it_is_over() -> None:
     sessions = Sessions()
-    token = sessions.begin("key", 0)
+    token = sessions.begin("key", "shunda", 0)
     assert (found := sessions.find(token, IDLE_S)) is not None and found.key_id == "key"
     assert sessions.find("other", 0) is None
     assert sessions.find(token, 2 * IDLE_S + 1) is None
@@ -18,14 +18,14 @@ def test_a_session_is_found_by_its_token_until_it_is_over() -> None:
 
 def test_a_stream_does_not_keep_a_session_alive() -> None:
     sessions = Sessions()
-    token = sessions.begin("key", 0)
+    token = sessions.begin("key", "shunda", 0)
     assert sessions.find(token, IDLE_S, used=False)
     assert sessions.find(token, IDLE_S + 1) is None
 
 
 def test_a_session_used_all_day_ends() -> None:
     sessions = Sessions()
-    token = sessions.begin("key", 0)
+    token = sessions.begin("key", "shunda", 0)
     for now_s in range(0, int(LONGEST_S) + 1, 600):
         assert sessions.find(token, now_s)
     assert sessions.find(token, LONGEST_S + 1) is None
@@ -33,11 +33,19 @@ def test_a_session_used_all_day_ends() -> None:
 
 def test_the_session_unused_for_longest_gives_way() -> None:
     sessions = Sessions()
-    first, second = sessions.begin("first", 0), sessions.begin("second", 0)
+    first, second = sessions.begin("first", "1", 0), sessions.begin("second", "2", 0)
     assert sessions.find(first, 1)
     for n in range(MOST - 1):
-        sessions.begin(f"{n}", 2)
+        sessions.begin(f"{n}", f"of {n}", 2)
     assert sessions.find(first, 3) and not sessions.find(second, 3)
+
+
+def test_nobody_ends_the_sessions_of_others_by_logging_in_often() -> None:
+    sessions = Sessions()
+    first, other = sessions.begin("key", "shunda", 0), sessions.begin("key", "operator", 0)
+    for n in range(2 * MOST):
+        last = sessions.begin(f"{n}", "shunda", 1)
+    assert sessions.find(other, 2) and sessions.find(last, 2) and not sessions.find(first, 2)
 
 
 def test_an_empty_token_is_never_the_same() -> None:

@@ -82,3 +82,29 @@ async def test_a_session_has_few_streams(browser: Browser, monkeypatch: pytest.M
     monkeypatch.setattr(module, "EVERY_S", 0)
     for each in reading:
         await each
+
+
+async def test_nobody_uses_up_the_streams_of_others(
+    console: Console, operator: Client, api: Api, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Semaphore(0)
+    going = asyncio.Event()
+
+    async def parts(page: Page, *_: object) -> Mapping[str, str]:
+        begun.release()
+        await going.wait()
+        return {}
+
+    monkeypatch.setattr(module, "_changed", parts)
+    monkeypatch.setattr(module, "MOST_OF_ONE", 1)
+    monkeypatch.setattr(Page, "is_still_logged_in", lambda _: not going.is_set())
+    same, other = await console.of(operator), await console.of(await api.company("acme"))
+    first = asyncio.create_task(browser.http.get(STREAM))
+    await begun.acquire()
+    assert (await same.http.get(STREAM)).status_code == 204
+    second = asyncio.create_task(other.http.get(STREAM))
+    await begun.acquire()
+    going.set()
+    monkeypatch.setattr(module, "EVERY_S", 0)
+    await first
+    await second
