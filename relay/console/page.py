@@ -214,12 +214,12 @@ class Page:
     def query(self) -> dict[str, str]:
         return dict(self.request.query_params)
 
-    def link(self, path: str, **query: str | None) -> str:
+    def link(self, path: str, /, **query: str | None) -> str:
         """The URL of a page of the console."""
         given = {name.rstrip("_"): value for name, value in query.items() if value}
         return AT + path + (f"?{urlencode(given)}" if given else "")
 
-    def same(self, **changes: str | None) -> str:
+    def same(self, /, **changes: str | None) -> str:
         """This page's URL with other values in its query."""
         return self.link(self.path, **{**self.query, **changes})
 

@@ -64,9 +64,9 @@ def with_zone(written: str, zone: tzinfo) -> str:
     """A time of a form, which has no zone, as the API reads it; other text as it is."""
     try:
         moment = datetime.fromisoformat(written)
-    except ValueError:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(CHINA).isoformat()
+    except (ValueError, OverflowError):
         return written
-    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(CHINA).isoformat()
 
 
 def local_time(moment: str, zone: tzinfo, now_s: float, *, exact: bool = False) -> str:

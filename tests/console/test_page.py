@@ -6,7 +6,7 @@ import re
 
 from relay.console.app import ROUTES, STREAMS
 from relay.console.page import PLACES
-from tests.api.conftest import Api
+from tests.api.conftest import Api, Client
 from tests.console.conftest import Console
 
 
@@ -36,3 +36,10 @@ async def test_no_page_no_action_and_no_stream_serves_a_key_without_its_right(co
         answer = await browser.http.get(f"/console/stream/{name}")
         served += [("GET", name)] if answer.status_code != 403 else []
     assert served == []
+
+
+async def test_no_name_in_a_query_breaks_a_page(console: Console, api: Api, operator: Client) -> None:
+    await api.company("acme")
+    browser = await console.of(operator)
+    for name in ("path", "self"):
+        assert "acme" in await browser.see(f"/businesses?{name}=x")
