@@ -97,9 +97,9 @@ def is_private(scope: Scope) -> bool:
 
 
 def is_tls(scope: Scope) -> bool:
-    """Whether the browser's connection is TLS: ours, or that of the proxy on this machine."""
-    forwarded = dict(scope["headers"]).get(b"x-forwarded-proto", b"")
-    return "https" in (scope["scheme"], forwarded.decode("latin-1"))
+    """Whether the browser's connection is TLS: ours, or that of the proxy on this machine, which alone is believed."""
+    forwarded, client = dict(scope["headers"]).get(b"x-forwarded-proto", b""), scope.get("client")
+    return scope["scheme"] == "https" or (forwarded == b"https" and client is not None and _is_loopback(client[0]))
 
 
 def _is_loopback(host: str) -> bool:

@@ -54,15 +54,17 @@ def test_an_empty_token_is_never_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "server", "forwarded", "private"),
+    ("scheme", "server", "client", "forwarded", "private"),
     [
-        ("https", ("192.0.2.1", 443), "", True),
-        ("http", ("192.0.2.1", 80), "", False),
-        ("http", ("192.0.2.1", 80), "https", True),
-        ("http", ("127.0.0.1", 8700), "", True),
-        ("http", ("::1", 8700), "", True),
+        ("https", "192.0.2.1", "198.51.100.1", "", True),
+        ("http", "192.0.2.1", "198.51.100.1", "", False),
+        ("http", "192.0.2.1", "127.0.0.1", "https", True),
+        ("http", "192.0.2.1", "198.51.100.1", "https", False),  # anybody can write the header
+        ("http", "127.0.0.1", "127.0.0.1", "", True),
+        ("http", "::1", "::1", "", True),
     ],
 )
-def test_a_console_needs_tls_or_loopback(scheme: str, server: tuple[str, int], forwarded: str, private: bool) -> None:
+def test_a_console_needs_tls_or_loopback(scheme: str, server: str, client: str, forwarded: str, private: bool) -> None:
     headers = [(b"x-forwarded-proto", forwarded.encode())] if forwarded else []
-    assert is_private({"scheme": scheme, "server": server, "headers": headers}) == private
+    scope = {"scheme": scheme, "server": (server, 8700), "client": (client, 40000), "headers": headers}
+    assert is_private(scope) == private
