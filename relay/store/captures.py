@@ -32,6 +32,7 @@ from relay.store.sqlite.captures import CaptureFile
 T = TypeVar("T")
 
 MOST_PARTS: Final = 500  # rows that `load` joins: the newest, as registrations of a peer never end
+MOST_LOADED: Final = 4_000_000  # bytes of messages that it joins: a peer may register as often as it likes
 _LEVEL: Final = 1  # of zlib: 8 kB of SIP in 60 us; level 6 saves 5% more and takes twice as long
 _PAGE: Final = 200  # rows
 
@@ -113,11 +114,15 @@ class Captures:
         self._write(put)
 
     def load(self, call_id: str) -> CapturedCall | None:
-        """All that is kept of a call. Raises StoreError if it was altered."""
-        rows: list[tuple[bytes]] = self._read(
-            lambda connection: connection.execute(_LOAD, (call_id, MOST_PARTS)).fetchall(), []
-        )
-        parts = [self._opened(call_id, sealed) for (sealed,) in reversed(rows)]
+        """All that is kept of a call, or the newest MOST_LOADED bytes of it. Raises StoreError if it was altered."""
+        sealed: list[bytes] = self._read(lambda connection: _newest(connection, call_id), [])
+        parts: list[CapturedCall] = []
+        size = 0
+        for each in sealed:
+            if size > MOST_LOADED:
+                break
+            parts.insert(0, self._opened(call_id, each))
+            size += sum(len(message.data) for message in parts[0].messages)
         return joined(parts) if parts else None
 
     def trim(self, max_bytes: int, before_ms: int) -> int:
@@ -291,6 +296,18 @@ def _update(connection: Connection, rows: list[tuple[bytes, str, int]]) -> None:
 
 def _page_after(connection: Connection, place: tuple[str, int]) -> list[Any]:
     return connection.execute(_PAGE_AFTER, (*place, _PAGE)).fetchall()
+
+
+def _newest(connection: Connection, call_id: str) -> list[bytes]:
+    """The rows of a call, the newest first, of somewhat more than MOST_LOADED bytes."""
+    found: list[bytes] = []
+    size = 0
+    for (sealed,) in connection.execute(_LOAD, (call_id, MOST_PARTS)):
+        found.append(sealed)
+        size += len(sealed)
+        if size > MOST_LOADED:
+            break
+    return found
 
 
 def _first(connection: Connection, query: str, *parameters: int) -> int:

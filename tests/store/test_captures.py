@@ -10,7 +10,7 @@ import pytest
 
 from relay.errors import StoreError
 from relay.model.capture import registrations_of
-from relay.store.captures import Captures
+from relay.store.captures import MOST_LOADED, Captures
 from relay.store.connection import Connection, PostgresServer
 from relay.store.database import connect
 from relay.store.sealing.keys import add, use
@@ -68,6 +68,19 @@ def test_the_parts_of_a_call_are_joined_in_the_order_of_time(captures: Captures)
     assert loaded is not None
     assert loaded.messages == first.messages + later.messages
     assert (loaded.dialogs, loaded.marks, loaded.lost) == (first.dialogs, first.marks + later.marks, 2)
+
+
+@pytest.mark.parametrize("noise", [0, 30_000])
+def test_of_registrations_without_end_the_newest_are_loaded(captures: Captures, noise: int) -> None:
+    """A peer may fill 1 MB in 40 s, for days: whoever looks at them must not wait for all, nor run out of memory."""
+    name = registrations_of("carrier")
+    messages, times = (20, 12) if noise else (4_000, 9)
+    for number in range(times):
+        captures.save([captured(number, NOW_MS + number * 40_000, noise, name, messages)])
+    loaded = captures.load(name)
+    assert loaded is not None
+    assert loaded.messages[-1].at_us == (NOW_MS + (times - 1) * 40_000 + messages - 1) * 1000
+    assert MOST_LOADED < sum(len(message.data) for message in loaded.messages) < MOST_LOADED + 1_000_000
 
 
 def test_a_call_without_messages_is_not_saved(captures: Captures) -> None:
