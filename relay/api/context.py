@@ -116,9 +116,13 @@ class RequestContext(NamedTuple):
         return await anyio.to_thread.run_sync(_read_apart, self.backend, query)
 
     async def read_long(self, query: Callable[[Connection], T]) -> T:
-        """As `read`, for whole days or logs; few run at once, so that short reads do not wait for them."""
+        """As `read`, for whole days or logs."""
+        return await self.work(lambda: _read_apart(self.backend, query))
+
+    async def work(self, do: Callable[[], T]) -> T:
+        """Do what takes long in a worker thread; few run at once, so that short reads do not wait for them."""
         limiter: anyio.CapacityLimiter = self.request.app.state.long_reads
-        return await anyio.to_thread.run_sync(_read_apart, self.backend, query, limiter=limiter)
+        return await anyio.to_thread.run_sync(do, limiter=limiter)
 
     async def part(
         self,

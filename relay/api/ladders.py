@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-import anyio.to_thread
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import Field
 from starlette.responses import Response
@@ -127,8 +126,8 @@ async def get_ladder(
         view = operator_view(reveal=clear)
     else:
         view = business_view(record, reveal=clear)
-    ladder = await anyio.to_thread.run_sync(build_ladder, captured, record, view)
-    return Response(await anyio.to_thread.run_sync(_written, ladder, format_), media_type=MEDIA_TYPES[format_])
+    written = await context.work(lambda: _written(build_ladder(captured, record, view), format_))
+    return Response(written, media_type=MEDIA_TYPES[format_])
 
 
 async def _record(context: RequestContext, call_id: str, *, reveal: bool) -> CallRecord | None:
@@ -154,7 +153,7 @@ async def _record(context: RequestContext, call_id: str, *, reveal: bool) -> Cal
 async def _captured(context: RequestContext, call_id: str) -> CapturedCall | None:
     """What is stored of a call, and what waits in memory: registrations have both."""
     pending = context.backend.pending_capture(call_id)
-    stored = await anyio.to_thread.run_sync(context.backend.captures.load, call_id)
+    stored = await context.work(lambda: context.backend.captures.load(call_id))
     parts = [part for part in (stored, pending) if part is not None]
     return joined(parts) if parts else None
 

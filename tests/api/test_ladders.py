@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
 
 import pytest
 
+from relay.api.app import LONG_READS
 from relay.model.capture import CapturedCall
 from relay.store.writer import now_ms
 from tests.api.conftest import Api, Client, Json
@@ -126,3 +129,23 @@ async def test_a_call_without_capture_says_why(api: Api, operator: Client, keep:
     answer = await operator.refused("GET", URL, "not_found")
     assert says in answer["detail"]
     answer = await operator.refused("GET", URL.replace("a", "b"), "not_found")
+
+
+@pytest.mark.usefixtures("shelf")
+async def test_many_ladders_do_not_make_other_reads_wait(
+    api: Api, operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, begun = threading.Event(), threading.Semaphore(0)
+
+    def slow(*_: object) -> None:
+        begun.release()
+        over.wait(20)
+
+    monkeypatch.setattr(api.backend.captures, "load", slow)
+    reading = [asyncio.create_task(operator.http.get(URL)) for _ in range(50)]
+    for _ in range(LONG_READS):
+        assert await asyncio.to_thread(begun.acquire, timeout=10)
+    async with asyncio.timeout(10):
+        assert (await operator.get("/v1/calls"))["items"]
+    over.set()
+    assert {answer.status_code for answer in await asyncio.gather(*reading)} == {404}
