@@ -160,7 +160,7 @@ class TransactionLayer:
         self._ground = Ground(timings, timers, send)
         self._servers: dict[str, ServerTransaction] = {}
         self._clients: dict[str, ClientTransaction] = {}
-        self._awaiting: dict[Flow, set[ClientTransaction]] = {}
+        self._awaiting: dict[Flow, dict[ClientTransaction, None]] = {}  # in the order of the requests
         self.served: dict[str, int] = {}  # live server transactions by owner
 
     def __len__(self) -> int:

@@ -41,7 +41,7 @@ class ClientTransaction(Transaction):
         ground: Ground,
         key: str,
         known: dict[str, ClientTransaction],
-        flows: dict[Flow, set[ClientTransaction]],
+        flows: dict[Flow, dict[ClientTransaction, None]],
         method: str,
         data: bytes,
         flow: Flow,
@@ -85,9 +85,9 @@ class ClientTransaction(Transaction):
         self._known[self._key] = self
         awaiting = self._flows.get(flow)
         if awaiting is None:
-            self._flows[flow] = {self}
+            self._flows[flow] = {self: None}
         else:
-            awaiting.add(self)
+            awaiting[self] = None
 
     def receive(self, response: Response, now: float) -> None:
         """Handle a response of this transaction."""
@@ -145,7 +145,7 @@ class ClientTransaction(Transaction):
         self._ack = None
         self._fail = _nobody
         awaiting = self._flows[self.flow]
-        awaiting.remove(self)
+        del awaiting[self]
         if not awaiting:
             del self._flows[self.flow]
 

@@ -356,6 +356,15 @@ def test_only_transactions_of_the_failed_flow_fail(world: World) -> None:
     assert world.answer(180, branch="z9hG4bK-c") is True
 
 
+def test_transactions_of_a_failed_flow_fail_in_the_order_of_their_requests(world: World) -> None:
+    failed: list[int] = []
+    for n in range(20):
+        fail = lambda _, now, n=n: failed.append(n)  # noqa: E731
+        world.layer.request("BYE", f"z9hG4bK-{n}", b"bye", TCP, lambda *_: None, fail, 0.0)
+    world.layer.transport_failed(TCP, 0.0)
+    assert failed == list(range(20))
+
+
 def test_new_request_may_be_sent_on_the_failed_flow_from_the_callback(world: World) -> None:
     def try_again(_: str, now: float) -> None:
         world.request("BYE", TCP, "z9hG4bK-second")
