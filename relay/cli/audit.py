@@ -123,9 +123,10 @@ def verify_chain(config_path: Path | None, as_json: bool) -> None:
 @json_option
 @config_option
 def purge(config_path: Path | None, dry_run: bool, as_json: bool) -> None:
-    """Delete what has been kept for its [retention] time, and captures of calls for theirs.
+    """Delete what has reached its retention time.
 
-    The relay does this by itself every night, and for captures every ten seconds.
+    That is [retention], and `keep_for` of [capture]. The relay does this by itself every night, and for captures every
+    ten seconds.
     """
     with (
         opened(config_path) as store,

@@ -23,9 +23,9 @@ _COLUMNS = ("id", "kind", "value", "expires_at", "armed_at", "armed_by")
 
 @click.group()
 def capture() -> None:
-    """Capture the calls of a number, a business user or a peer for a while, whatever comes of them.
+    """Capture all calls of a number, business user or peer.
 
-    `relay700 calls ladder` shows them.
+    They are kept whatever their outcome. `relay700 calls ladder` shows them.
     """
 
 

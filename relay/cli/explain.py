@@ -61,11 +61,11 @@ def explain(
     since: int | None,
     as_json: bool,
 ) -> None:
-    """Show the checks of a call with their figures, its outcome and its targets.
+    """Show the checks of a call, and its outcome.
 
-    No call is made, none is counted, and the verification hook is not asked. Without a running relay its counts in
-    memory are not known. With --at it uses the configuration and bindings of that time, and the call records. Real
-    numbers are masked.
+    Each check has the figures that it went by; a call that passes, its targets. No call is made, none is counted, and
+    the verification hook is not asked. Without a running relay its counts in memory are not known. With --at it uses
+    the configuration and bindings of that time, and the call records. Real numbers are masked.
 
     With --policy and --since it shows how many recorded attempts would have been refused by another configuration, and
     how many would no longer be.

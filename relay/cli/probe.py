@@ -28,9 +28,10 @@ _VERDICTS = {
 @json_option
 @config_option
 def probe(config_path: Path | None, peer: str | None, as_json: bool) -> None:
-    """Call through the running relay with marks in all that is sent, and look for them on the other side.
+    """Prove by marked calls that nothing crosses.
 
-    One call through each peer of [probe] callees. Exit status 1 on a leak, and if a call did not get through.
+    Each message has marks, which the other side is searched for. One call through each peer of [probe] callees. Exit
+    status 1 on a leak, and if a call did not get through.
     """
     with opened(config_path) as store:
         settings = store.config.probe
