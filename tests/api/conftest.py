@@ -20,10 +20,12 @@ from relay.policy.rules import Rules
 from relay.reports.explain import Configured
 from relay.service.businesses import set_state
 from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES, make_key
+from relay.service.numbers import new_prefix
 from relay.service.placement import BindRules
 from relay.store.captures import Captures
 from relay.store.connection import Connection
 from relay.store.database import Reader
+from relay.store.numbers import Prefix
 from relay.store.unit_of_work import OPERATOR, Actor, UnitOfWork
 from relay.store.writer import GroupWriter
 from tests.ladder.settings import settings_for
@@ -44,9 +46,15 @@ class TestDesk:
 
     __test__ = False
 
-    def __init__(self, folder: Path, handlers: Mapping[str, Callable[..., Json]], settings: ApiSettings = FAST) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        handlers: Mapping[str, Callable[..., Json]],
+        settings: ApiSettings = FAST,
+        prefix: Prefix | None = None,
+    ) -> None:
         self.path = folder / "relay.db"
-        self.sealer = new_store(self.path, folder / "relay.key")
+        self.sealer = new_store(self.path, folder / "relay.key", prefix)
         self.reader = Reader(self.path)
         self.writer = GroupWriter(self.path, self.sealer)
         self.server = ControlServer(control_path(self.path), handlers)
@@ -153,8 +161,12 @@ def relay() -> dict[str, Callable[..., Json]]:
 
 
 @pytest.fixture
-async def api(tmp_path: Path, relay: dict[str, Callable[..., Json]]) -> AsyncIterator[Api]:
-    backend = TestDesk(tmp_path, relay)
+async def api(
+    tmp_path: Path, relay: dict[str, Callable[..., Json]], request: pytest.FixtureRequest
+) -> AsyncIterator[Api]:
+    """With the numbers of PREFIX, if the test asks for the `company` that uses them."""
+    prefix = new_prefix(PREFIX, cool_down_ms=0) if "company" in request.fixturenames else None
+    backend = TestDesk(tmp_path, relay, prefix=prefix)
     await backend.server.open()
     try:
         yield Api(backend)
@@ -168,7 +180,6 @@ async def operator(api: Api) -> Client:
 
 
 @pytest.fixture
-async def company(api: Api, operator: Client) -> Client:
+async def company(api: Api) -> Client:
     """A client with a key of acme. Numbers have no cool-down."""
-    await operator.post("/v1/prefixes", {"prefix": PREFIX, "cool_down_s": 0})
     return await api.company("acme")

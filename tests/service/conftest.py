@@ -13,6 +13,7 @@ from relay.model.call import Refusal, Route
 from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import Rules
 from relay.service.businesses import set_state
+from relay.service.numbers import new_prefix
 from relay.service.placement import BindRules
 from relay.store.bindings import all_bindings, find_binding
 from relay.store.database import connect
@@ -32,7 +33,7 @@ class Backend(Acting):
     """A store with an actor, a clock, and the look-up that calls go through."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, PREFIX)
+        super().__init__(folder, new_prefix(PREFIX))
         self.actor = operator_cli()
         self.connection = connect(self.path)
         self._routes = LookUps(self.path, self.sealer)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from relay.store.connection import Connection
 from relay.store.database import connect_reader
+from relay.store.numbers import Prefix
 from relay.store.unit_of_work import RELAY, Actor, UnitOfWork
 from relay.store.writer import Writer
 from tests.support.places import store_in
@@ -25,7 +26,7 @@ def key_of(business: str, *scopes: str) -> Actor:
 class Acting:
     """A new store in a folder, with the numbers of a prefix; `now_ms` is its clock."""
 
-    def __init__(self, folder: Path, prefix: str = "") -> None:
+    def __init__(self, folder: Path, prefix: Prefix | None = None) -> None:
         self.path, self.sealer = store_in(folder, prefix)
         self.now_ms = NOW_MS
         self.writer = Writer(self.path, self.sealer, clock_ms=lambda: self.now_ms)

@@ -15,9 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from relay.service.numbers import load_prefix, new_prefix
+from relay.service.numbers import load_prefix
 from relay.store.connection import Place, PostgresServer
 from relay.store.database import open_store
+from relay.store.numbers import Prefix
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import operator_cli
 from relay.store.writer import Writer
@@ -30,7 +31,7 @@ _kind = FILE
 _made: list[PostgresServer] = []
 
 
-def new_store(path: Path, key_file: Path, prefix: str = "") -> Sealer:
+def new_store(path: Path, key_file: Path, prefix: Prefix | None = None) -> Sealer:
     """Make a store in a file: empty, or with the numbers of a prefix."""
     for copy, name in ((path, "relay.db"), (key_file, "relay.key")):
         copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -38,7 +39,7 @@ def new_store(path: Path, key_file: Path, prefix: str = "") -> Sealer:
     return open_store(path, key_file)
 
 
-def new_server_store(folder: Path, prefix: str = "") -> tuple[PostgresServer, Sealer]:
+def new_server_store(folder: Path, prefix: Prefix | None = None) -> tuple[PostgresServer, Sealer]:
     """Make a store on the tests' server, with its key in the folder."""
     key_file = folder / "relay.key"
     shutil.copy(_template(prefix) / "relay.key", key_file)
@@ -46,7 +47,7 @@ def new_server_store(folder: Path, prefix: str = "") -> tuple[PostgresServer, Se
     return place, open_store(place, key_file)
 
 
-def store_in(folder: Path, prefix: str = "") -> tuple[Place, Sealer]:
+def store_in(folder: Path, prefix: Prefix | None = None) -> tuple[Place, Sealer]:
     """Make a store of the test's kind, with its key in the folder."""
     if _kind == FILE:
         path = folder / "relay.db"
@@ -70,7 +71,7 @@ def kind(name: str) -> Iterator[None]:
 
 
 @cache
-def _template(prefix: str) -> Path:
+def _template(prefix: Prefix | None) -> Path:
     """The folder of a store that is copied, and its key."""
     folder = Path(tempfile.mkdtemp(prefix="relay700-template-"))
     atexit.register(shutil.rmtree, folder)
@@ -79,15 +80,15 @@ def _template(prefix: str) -> Path:
 
 
 @cache
-def _server_template(prefix: str) -> str:
+def _server_template(prefix: Prefix | None) -> str:
     """The database that is copied; it has the same key."""
     place = postgres.new_place(_template(prefix))
     _make(place, _template(prefix) / "relay.key", prefix)
     return postgres.database_of(place)
 
 
-def _make(place: Place, key_file: Path, prefix: str) -> None:
+def _make(place: Place, key_file: Path, prefix: Prefix | None) -> None:
     sealer = open_store(place, key_file)
-    if prefix:
+    if prefix is not None:
         with closing(Writer(place, sealer, clock_ms=lambda: NOW_MS)) as writer:
-            writer.run(operator_cli(), lambda act: load_prefix(act, new_prefix(prefix)))
+            writer.run(operator_cli(), lambda act: load_prefix(act, prefix))
