@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from relay.cli import config_option
-from relay.cli.options import SINCE, Opened, json_option, number, opened, past
+from relay.cli.options import SINCE, Opened, json_option, number, opened, past, required
 from relay.cli.output import json_line, progress, table
 from relay.cli.serve import ask
 from relay.config import load_config
@@ -18,6 +18,7 @@ from relay.config.kept import configured, configured_at
 from relay.errors import Refused
 from relay.policy.explain import Call
 from relay.reports.explain import explain_at, explain_by_store, peer_named
+from relay.reports.recordings import find_call
 from relay.reports.what_if import LIMITS, what_if
 from relay.service.fields import format_moment
 from relay.store.database import one_moment
@@ -42,6 +43,7 @@ def _caller(text: str) -> str:
 @click.option("--dialled", type=number, metavar="NUMBER", help="The 700 number that is dialled.")
 @click.option("--peer", metavar="NAME", help="The peer that sends the call. Without it no check of the peer applies.")
 @click.option("--at", "at_ms", type=past, metavar="TIME", help="A past time: 2026-01-31T08:00:00Z, or 2h (ago).")
+@click.option("--call", "call_id", metavar="ID", help="A recorded call: its caller, number, peer and time.")
 @click.option(
     "--policy",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -57,6 +59,7 @@ def explain(
     dialled: str | None,
     peer: str | None,
     at_ms: int | None,
+    call_id: str | None,
     policy: Path | None,
     since: int | None,
     as_json: bool,
@@ -64,22 +67,28 @@ def explain(
     """Show the checks of a call, and its outcome.
 
     Each check has the figures that it went by; a call that passes, its targets. No call is made, none is counted, and
-    the verification hook is not asked. Without a running relay its counts in memory are not known. With --at it uses
-    the configuration and bindings of that time, and the call records. Real numbers are masked.
+    the verification hook is not asked. Without a running relay its counts in memory are not known. With --at or
+    --call it uses the configuration and bindings of that time, and the call records. Real numbers are masked.
 
     With --policy and --since it shows how many recorded attempts would have been refused by another configuration, and
     how many would no longer be.
     """
     if policy is not None:
-        if since is None or any(option is not None for option in (caller, dialled, peer, at_ms)):
+        if since is None or any(option is not None for option in (caller, dialled, peer, at_ms, call_id)):
             raise click.UsageError("--policy goes with --since, and with no option of a single call")
         with opened(config_path) as store:
             _replay(store, policy, since, as_json=as_json)
         return
-    if caller is None or dialled is None or since is not None:
-        raise click.UsageError("give --caller and --dialled, or --policy and --since")
-    with opened(config_path) as store:
-        told = _now(store, caller, dialled, peer) if at_ms is None else _then(store, caller, dialled, peer, at_ms)
+    if call_id is not None:
+        if any(option is not None for option in (caller, dialled, peer, at_ms, since)):
+            raise click.UsageError("--call has caller, number, peer and time from the record: leave out other options")
+        with opened(config_path) as store:
+            told = _recorded(store, call_id)
+    elif caller is None or dialled is None or since is not None:
+        raise click.UsageError("give --call, or --caller and --dialled, or --policy and --since")
+    else:
+        with opened(config_path) as store:
+            told = _now(store, caller, dialled, peer) if at_ms is None else _then(store, caller, dialled, peer, at_ms)
     if as_json:
         click.echo(json_line(told))
         return
@@ -107,6 +116,12 @@ def _then(store: Opened, caller: str, dialled: str, peer: str | None, at_ms: int
         return explain_at(store.reader, store.sealer, then, call)
 
 
+def _recorded(store: Opened, call_id: str) -> dict[str, Any]:
+    record = required(find_call(store.reader, store.sealer, call_id), "call", "calls list")
+    told = _then(store, record.caller, record.number_dialled, record.peer_in or None, record.received_at)
+    return told | {"recorded": {"outcome": record.outcome, "sip_status": record.sip_status}}
+
+
 def _lines(told: dict[str, Any]) -> Iterator[str]:
     by = "" if told["peer"] is None else f" by peer {told['peer']}"
     call = f"{told['caller'] or ANONYMOUS} dials {told['number_dialled']}{by}"
@@ -115,6 +130,8 @@ def _lines(told: dict[str, Any]) -> Iterator[str]:
     rows = [(check["name"], check["verdict"], check["figures"]) for check in told["checks"]]
     yield from table(("check", "result", "figures"), rows)
     yield ""
+    if recorded := told.get("recorded"):
+        yield f"recorded: {recorded['outcome'] or 'not over'}, SIP {recorded['sip_status'] or '-'}"
     yield from (f"note: {note}" for note in told["notes"])
     if told["sip_status"] is None:
         yield f"granted: {told['callee']} is called"
