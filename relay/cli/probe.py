@@ -65,6 +65,8 @@ def _show(result: Result, *, as_json: bool) -> None:
     click.echo(f"through {result.peer}: {_VERDICTS[result.outcome]}")
     if result.reason:
         click.echo(f"  {result.reason}")
+    if result.outcome == "failed":
+        click.echo("  `relay700 calls list` has its outcome; a changed [probe] is in force after `relay700 reload`")
     for leak in result.leaks:
         click.echo(f"  {leak}")
     click.echo(f"  compared with {result.marks} marked lines:")
