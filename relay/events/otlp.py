@@ -111,6 +111,12 @@ def _ids() -> Any:
     return Ids()
 
 
+def _leave_unread(response: Any, **_: Any) -> None:
+    """The status says all. An answer that never ends would fill the memory."""
+    response._content = b""
+    response.close()
+
+
 def _provider(endpoint: str, ids: Any, report: Callable[[bool], object]) -> TracerProvider:
     """`report` is called in the SDK's thread, after each batch."""
     import requests
@@ -131,6 +137,7 @@ def _provider(endpoint: str, ids: Any, report: Callable[[bool], object]) -> Trac
     provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False, id_generator=ids)
     session = requests.Session()
     session.trust_env = False  # no proxy from the environment, as for all our requests
+    session.hooks["response"].append(_leave_unread)
     exporter = Exporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=REQUEST_S, session=session)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider

@@ -128,6 +128,26 @@ async def test_a_collector_that_is_down_is_reported_once(tmp_path: Path) -> None
     assert log.events() == ["otlp.failed"]
 
 
+async def test_the_answer_of_a_collector_is_not_read(tmp_path: Path) -> None:
+    """One that never ends would fill the backend's memory."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n" + bytes(100_000))
+        await reader.read()
+        writer.close()
+
+    log, spans, address = Log(), Spans(), free("127.0.0.1")
+    async with await asyncio.start_server(answer, *address):
+        exporter = SpanExporter(f"http://{address}", spans, None, log.logger)
+        with RequestSpan(spans, "webhook"):
+            pass
+        await exporter.take()
+        await asyncio.to_thread(exporter._provider.force_flush)
+        await asyncio.sleep(0)
+    assert log.events() == []
+
+
 async def traced(relay: RelayProcess, collector: Collector) -> None:
     setup = relay.setup
     assert setup.api is not None
