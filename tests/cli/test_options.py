@@ -153,6 +153,7 @@ NEEDED = {
     "lists show": ("business", "default"),
     "bindings show": ("b1",),
     "calls show": ("c1",),
+    "calls ladder": ("c1",),
     "calls export": ("-",),
     "audit export": ("-",),
     "traceback": (X, "--at", "2026-01-01T00:00:05Z"),
