@@ -98,6 +98,9 @@ async def test_no_header_of_a_peer_runs_as_a_script_in_a_revealed_ladder(room: R
         await page.locator(".eye button").click()
         await expect(page.locator("main")).to_contain_text(hostile("User-Agent"))
         assert await page.locator(INTRUDERS).count() == 0
+        await expect(page.locator(".checks li.pass").first).to_be_visible()
+        await page.set_viewport_size({"width": 375, "height": 740})
+        assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
 async def test_axe_finds_nothing_serious(visits: list[Visit]) -> None:
