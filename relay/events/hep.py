@@ -148,6 +148,7 @@ def report(side: Side, packets: int, lost: int | None, jitter_ms: int | None, at
 # -- Calls to packets
 
 MOST_CALLS: Final = 5_000  # whose stand-ins are remembered; those of others begin anew, but for Call-IDs
+MOST_STAND_INS: Final = 300_000  # of all calls, some 50 MB; those of the oldest calls begin anew
 LATE_US: Final = 40_000_000  # after the end of a call: its last retransmission comes within 64*T1, 32 s
 MOST_MESSAGES: Final = 1_000  # after which the stand-ins of a call, or of the registrations of a peer, begin anew
 
@@ -156,6 +157,7 @@ class _Call:
     def __init__(self, mask: CaptureMask | None) -> None:
         self.mask = mask
         self.messages = 0
+        self.stand_ins = 0
         self.ways: dict[Side, tuple[str, str]] = {}  # addresses of the side and of the relay
 
 
@@ -166,6 +168,7 @@ class Packets:
         self._is_clear = is_clear
         self._key = os.urandom(16)
         self._calls: OrderedDict[str, _Call] = OrderedDict()
+        self._stand_ins = 0  # of all calls
         self._ended: deque[tuple[int, str]] = deque()  # Unix microseconds, call id
 
     def message(self, call_id: str, dialog: CapturedDialog, message: CapturedMessage) -> Packet:
@@ -175,6 +178,7 @@ class Packets:
             lines = lines_of(data)
             data = wire(lines, call.mask.masked(lines, dialog.side, sent=message.sent))
             remote, local = call.mask.know(remote, dialog.side), call.mask.know(local, "relay")
+            self._bound(call, call.mask.stand_ins)
         call.ways[dialog.side] = remote, local
         source, destination = (local, remote) if message.sent else (remote, local)
         return Packet(message.at_us, message.transport, source, destination, SIP, data, call_id)
@@ -197,15 +201,28 @@ class Packets:
 
     def _call(self, call_id: str, at_us: int) -> _Call:
         while self._ended and at_us - self._ended[0][0] > LATE_US:
-            self._calls.pop(self._ended.popleft()[1], None)
+            self._forget(self._ended.popleft()[1])
         call = self._calls.get(call_id)
         if call is None or call.messages >= MOST_MESSAGES:
+            self._forget(call_id)
             call = self._calls[call_id] = _Call(None if self._is_clear else CaptureMask(name_call=self._name))
             if len(self._calls) > MOST_CALLS:
-                self._calls.popitem(last=False)
+                self._forget(next(iter(self._calls)))
         self._calls.move_to_end(call_id)
         call.messages += 1
         return call
+
+    def _forget(self, call_id: str) -> None:
+        call = self._calls.pop(call_id, None)
+        if call is not None:
+            self._stand_ins -= call.stand_ins
+
+    def _bound(self, call: _Call, stand_ins: int) -> None:
+        """Forget the oldest calls above MOST_STAND_INS: a message may name hundreds of hosts."""
+        self._stand_ins += stand_ins - call.stand_ins
+        call.stand_ins = stand_ins
+        while self._stand_ins > MOST_STAND_INS:
+            self._forget(next(iter(self._calls)))
 
     def _name(self, sip_call_id: str) -> str:
         """A stand-in for a Call-ID. Collectors join messages by it, so it is unique and outlasts what is remembered."""

@@ -66,6 +66,11 @@ class CaptureMask:
         self._names: dict[tuple[str, str], int] = {}  # stand-ins by kind and value
         self._counts: dict[str, int] = {}
 
+    @property
+    def stand_ins(self) -> int:
+        """How many are remembered."""
+        return len(self._hosts) + len(self._names)
+
     def know(self, address: str, whose: _Whose) -> str:
         """The stand-in for a transport address, "192.0.2.7:5060", with its port."""
         host, _, port = address.rpartition(":")

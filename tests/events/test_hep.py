@@ -180,6 +180,19 @@ def test_registrations_without_end_take_bounded_memory() -> None:
     assert 1 < len(kept) <= 4
 
 
+def test_hosts_without_end_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hep, "MOST_STAND_INS", 1_000)
+    packets = Packets(is_clear=False)
+    for number in range(50):
+        hosts = ",".join(f"<sip:h{number}.{each}.example>" for each in range(90))
+        data = f"OPTIONS sip:x SIP/2.0\r\nCall-ID: a\r\nDiversion: {hosts}\r\n\r\n".encode()
+        message = CapturedMessage(number, False, "udp", RELAY_AT, CALLER_AT, data)
+        packet = packets.message(call_id_of(number % 3), LEGS["caller"], message)
+        assert packet.payload.count(b"<sip:192.0.2.") == 90
+        remembered = [call.mask.stand_ins for call in packets._calls.values() if call.mask]
+        assert packets._stand_ins == sum(remembered) <= 1_000
+
+
 def test_an_ended_call_is_forgotten_after_its_last_retransmissions() -> None:
     packets = Packets(is_clear=False)
     first = made(packets)
