@@ -116,7 +116,7 @@ def explain(
     """
     checks = _Checks(why_not_known)
     _before_look_up(checks, call, settings, running)
-    if checks.refusal is None and not admission.is_ours(settings, call.number):
+    if checks.refusal() is None and not admission.is_ours(settings, call.number):
         return _forwarded(checks, call, settings, running)
     if counts is not None and isinstance(found, LookupResult):
         found = found._replace(counted=counted(counts, rules))
@@ -132,20 +132,24 @@ class _Checks:
 
     def __init__(self, why_not_known: str) -> None:
         self.lines: list[Check] = []
-        self.refusal: Refusal | None = None
+        self._refusal: Refusal | None = None
         self._why_not_known = why_not_known
+
+    def refusal(self) -> Refusal | None:
+        """Of the first check that failed. Not an attribute: mypyc would take it for what it was before `add`."""
+        return self._refusal
 
     def add(self, name: str, refusal: Refusal | None, figures: str = "") -> None:
         """Add the result of a check."""
-        if self.refusal is not None:
+        if self._refusal is not None:
             self.lines.append(Check(name, "not reached"))
             return
-        self.refusal = refusal
+        self._refusal = refusal
         self.lines.append(Check(name, "pass" if refusal is None else "fail", figures))
 
     def say(self, name: str, verdict: Verdict, figures: str = "") -> None:
         """Add a check that is not made."""
-        self.lines.append(Check(name, verdict, figures) if self.refusal is None else Check(name, "not reached"))
+        self.lines.append(Check(name, verdict, figures) if self._refusal is None else Check(name, "not reached"))
 
     def not_known(self, name: str) -> None:
         self.say(name, "not known", self._why_not_known)
@@ -247,8 +251,8 @@ def _forwarded(checks: _Checks, call: Call, settings: Settings, running: Running
     if peer is not None:
         may_forward = admission.may_forward_as(settings, peer, call.caller)
         checks.add(CLAIM, None if may_forward else CALLER_NOT_OF_PEER, _claim(call, peer))
-    if checks.refusal is not None:
-        return Explanation(tuple(checks.lines), checks.refusal)
+    if (refusal := checks.refusal()) is not None:
+        return Explanation(tuple(checks.lines), refusal)
     return _targets(checks, admission.forwarded(call.number, call.caller), settings, running)
 
 
@@ -263,9 +267,9 @@ def _looked_up(
     running: Running | None,
     counts: Counts | None,
 ) -> Route | Refusal:
-    if checks.refusal is not None:
+    if (refusal := checks.refusal()) is not None:
         checks.rest((PAUSES, CLAIM, "look-up", *OF_NUMBER))
-        return checks.refusal
+        return refusal
     checks.add("look-up", found if isinstance(found, Refusal) else None)
     if isinstance(found, Refusal):
         checks.rest(tuple(OF_NUMBER))
@@ -277,18 +281,19 @@ def _looked_up(
     bound = found.bound
     if bound is None:
         checks.add("binding", NO_BINDING, "none of this caller on this number")
-        assert checks.refusal is not None
-        return checks.refusal
+        refusal = checks.refusal()
+        assert refusal is not None
+        return refusal
     if (own := rules_of(bound, rules)) is not rules:
         rules, counts = own, None
     checks.add("binding", None, f"{bound.binding_id}, {bound.mode}, the caller is {ROLES[bound.party]}")
     for name, check_bound in OF_BINDING.items():
-        if checks.refusal is None:
+        if checks.refusal() is None:
             checks.add(name, check_bound(bound, asked, rules), FIGURES_OF_BINDING[name](bound, asked, rules))
-    if checks.refusal is None:
+    if checks.refusal() is None:
         target = callee(bound, asked, rules)
         checks.add("callee", target if isinstance(target, Refusal) else None, figures_of_callee(target, rules))
-    if checks.refusal is None:
+    if checks.refusal() is None:
         over = over_frequency_cap(found, asked, rules, recent)
         used = _used(found, asked, rules, recent) if counts is None else counts
         checks.add("frequency caps", over, figures_of_caps(rules, used))
@@ -316,7 +321,7 @@ def _within_rate(
         rates = running.policy.rates
         refusal = None if rates.has_room(bound.business, max_cps, call.unix_s) else refused(BUSINESS_RATE, bound)
         checks.add(name, refusal, f"{max_cps} per s: {rates.used(bound.business, call.unix_s)} used")
-    return route if checks.refusal is None else checks.refusal
+    return checks.refusal() or route
 
 
 # -- behind the policy
@@ -336,9 +341,9 @@ def _routed(checks: _Checks, route: Route, rules: Rules, settings: Settings, run
         over = [named(refusal, route) for _, most, count, refusal in used if count >= most]
         figures = "; ".join([f"{key}: {count} of {most}" for key, most, count, _ in used])
         checks.add("calls at once", over[0] if over else None, figures)
-    if checks.refusal is not None:
+    if (refused_by := checks.refusal()) is not None:
         checks.rest(("targets",))
-        return Explanation(tuple(checks.lines), checks.refusal)
+        return Explanation(tuple(checks.lines), refused_by)
     return _targets(checks, route, settings, running)
 
 

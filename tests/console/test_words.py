@@ -8,14 +8,16 @@ from zoneinfo import ZoneInfo
 import pytest
 from babel.messages.extract import extract_from_dir
 
+from relay.console import words
 from relay.console.words import catalog, language_of, length_of, local_time, translate, with_zone, zone_of
 from relay.service.fields import CHINA
 
+CONSOLE = Path(words.__file__).parent
 METHODS = [("**.html", "jinja2.ext.babel_extract"), ("**.py", "python")]
 
 
 def _written() -> set[str]:
-    folders = ("relay/console", "relay/reports/templates")  # the latter has the ladder, which call pages show
+    folders = (CONSOLE, CONSOLE.parent / "reports" / "templates")  # the latter has the ladder, which call pages show
     found = (each for folder in folders for each in extract_from_dir(folder, METHODS, {}, {"_": None, "N_": None}))
     return {message for _, _, message, _, _ in found if isinstance(message, str)}
 
@@ -37,7 +39,7 @@ def _places(text: str) -> list[str]:
 
 
 def test_the_catalog_is_beside_the_module() -> None:
-    assert Path("relay/console/locale/zh.po").exists()
+    assert (CONSOLE / "locale" / "zh.po").exists()
     assert translate("zh")("Calls") == "通话" and translate("en")("Calls") == "Calls"
     assert translate("zh")("no such message") == "no such message"
 

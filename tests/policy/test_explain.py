@@ -160,8 +160,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple | deque):
         return [plain(each) for each in value]
     if type(value).__module__.startswith("relay."):
-        names = getattr(value, "__slots__", None) or vars(value)
-        return {name: plain(getattr(value, name)) for name in names if not callable(getattr(value, name))}
+        names = getattr(value, "__slots__", None) or getattr(value, "__dict__", None) or dir(value)  # dir: if compiled
+        fields = {name: getattr(value, name) for name in names if not name.startswith("__")}
+        return {name: plain(each) for name, each in fields.items() if not callable(each)}
     return value
 
 
