@@ -17,6 +17,7 @@ from structlog.typing import FilteringBoundLogger
 from relay.errors import StoreError
 from relay.events.pending import Joined, PendingCall, PendingCalls, sip_call_id
 from relay.model.capture import (
+    REGISTRATIONS,
     UNRESOLVED,
     Arm,
     CapturedCall,
@@ -24,7 +25,6 @@ from relay.model.capture import (
     CapturedMessage,
     CaptureRules,
     Mark,
-    registrations_of,
 )
 from relay.model.settings import Listener
 from relay.net.capture import ENDED, LINK, MARK, SENT, Ended, Item, Linked, Ring, read_items
@@ -40,7 +40,6 @@ LONGEST_S: Final = 40.0  # after the end, whatever comes: 64*T1 is 32 s
 ARMS_S: Final = 2.0  # interval of looking for what is armed
 MOST_AT_ONCE: Final = 200  # calls in one transaction of the store
 MOST_UNSAVED: Final = 4_000  # calls that wait for the store; further ones are given up
-_REGISTER: Final = registrations_of("")
 
 
 class CaptureStore(Protocol):
@@ -179,7 +178,7 @@ class Keeper:
     def _joined(self, joined: Joined) -> None:
         if self._rules.keep != "off":
             self._calls.keep(joined.call, joined.message)
-        if joined.call.call_id.startswith(_REGISTER):
+        if joined.call.call_id.startswith(REGISTRATIONS):
             self._ended.setdefault(joined.call.call_id, (joined.call, joined.call.last))
         for subscriber in self.subscribers:
             subscriber.message(joined.call.call_id, joined.dialog, joined.message)
@@ -250,6 +249,7 @@ class Keeper:
             if batch:
                 await asyncio.to_thread(self._store.save, batch)
                 self._kept += len(batch)
+                batch = ()  # what fails from here on is the reading of what is armed
             if now >= self._arms_at:
                 self._arms_at = now + ARMS_S
                 self._arms = await asyncio.to_thread(self._armed)

@@ -77,6 +77,7 @@ class Bench:
         self.store = Store()
         self.log = Log()
         self.arms: list[Arm] = []
+        self.arms_error: Exception | None = None
         self.now = 1000.0
         listeners = (Listener("udp", "0.0.0.0", 5060, "192.0.2.1"),)
         self.keeper = Keeper(
@@ -85,9 +86,14 @@ class Bench:
             listeners,
             self.store,
             self.log.logger,
-            lambda: self.arms,
+            self._armed,
             lambda: self.now,
         )
+
+    def _armed(self) -> list[Arm]:
+        if self.arms_error is not None:
+            raise self.arms_error
+        return self.arms
 
     def hand_over(self) -> None:
         """Let the keeper read what the relay has captured."""
@@ -459,5 +465,22 @@ async def test_a_frame_that_cannot_be_read_costs_itself_only() -> None:
     bench.capture.flush()
     await until(lambda: bench.keeper.pending("c1"))
     assert [event["event"] for event in bench.log.events()] == ["capture.fault"]
+    stop.set()
+    await running
+
+
+async def test_calls_are_stored_though_it_cannot_be_read_what_is_armed() -> None:
+    bench = Bench("all")
+    stop = asyncio.Event()
+    running = asyncio.create_task(bench.keeper.run(stop))
+    for call_id in ("c1", "c2"):
+        bench.call(call_id, f"out of {call_id}")
+        bench.end(record(call_id))
+        bench.now += QUIET_S
+        await until(lambda call_id=call_id: [each for each in bench.store.saved if each.call_id == call_id])
+        bench.arms_error = StoreError("locked")
+    await until(bench.log.events)
+    counts = bench.keeper.statistics()
+    assert (counts["captures_kept"], counts["captures_failed"]) == (2, 0)
     stop.set()
     await running
