@@ -99,29 +99,29 @@ _COUNTERS = {
     "hep_sent": "SIP messages and reports sent to the HEP collector",
     "hep_dropped": "SIP messages and reports that the HEP collector was too slow for, or did not take",
 }
-# name: (label, description), or (labels, description): then keys are label values, separated by blanks
-_LABELLED: dict[str, tuple[str | tuple[str, ...], str]] = {
-    "refused": ("outcome", "calls and text messages refused by the relay"),
+# name: (labels, description); keys are label values, separated by blanks
+_LABELLED: dict[str, tuple[tuple[str, ...], str]] = {
+    "refused": (("outcome",), "calls and text messages refused by the relay"),
     "refused_too_often": (
-        "of",
+        ("of",),
         "pauses after too many refused attempts of a peer: for calls to one number, for one caller, or for the peer",
     ),
     "shed": (
-        "peer",
+        ("peer",),
         "calls and text messages answered 503 unread, without a record, because of overload",
     ),
-    "over_share": ("peer", "calls and messages above a peer's fair share of a limit"),
+    "over_share": (("peer",), "calls and messages above a peer's fair share of a limit"),
     "calls_in": (("peer", "outcome"), "calls from a peer that have got their final response"),
     "calls_out": (
         ("peer", "outcome"),
         "calls to a peer that have got their final response; after a failover, to the last",
     ),
     "probes": (("peer", "result"), "calls of the probe through a peer: proven, leak, or failed, which proves nothing"),
-    "api_requests": ("status", "requests to the API by class of their status"),
-    "calls_ended": ("outcome", "calls and text messages whose record the follower has read"),
-    "fraud_findings": ("signal", "fraud thresholds reached"),
-    "verifications": ("answer", "answers of the verification hook"),
-    "streams_closed": ("why", "closed TCP and TLS connections"),
+    "api_requests": (("status",), "requests to the API by class of their status"),
+    "calls_ended": (("outcome",), "calls and text messages whose record the follower has read"),
+    "fraud_findings": (("signal",), "fraud thresholds reached"),
+    "verifications": (("answer",), "answers of the verification hook"),
+    "streams_closed": (("why",), "closed TCP and TLS connections"),
 }
 # name: (labels, description); keys are label values, separated by blanks
 _LABELLED_GAUGES = {
@@ -203,26 +203,23 @@ class _Statistics(Collector):
             if name in _HISTOGRAMS:
                 yield _histogram(name, value)
             elif isinstance(value, Mapping):
-                yield _labelled_gauge(name, value) if name in _LABELLED_GAUGES else _labelled(name, value)
+                yield _labelled(_family(name), value)
             elif name in _GAUGES:
                 yield GaugeMetricFamily(PREFIX + name, _GAUGES[name], value=value)
             else:
                 yield CounterMetricFamily(PREFIX + name, _COUNTERS.get(name, ""), value=value)
 
 
-def _labelled(name: str, values: Mapping[str, int]) -> Metric:
-    labels, what = _LABELLED.get(name, ("kind", ""))
-    one = isinstance(labels, str)
-    family = CounterMetricFamily(PREFIX + name, what, labels=[labels] if isinstance(labels, str) else labels)
+def _family(name: str) -> CounterMetricFamily | GaugeMetricFamily:
+    if name in _LABELLED_GAUGES:
+        labels, what = _LABELLED_GAUGES[name]
+        return GaugeMetricFamily(PREFIX + name, what, labels=labels)
+    labels, what = _LABELLED.get(name, (("kind",), ""))
+    return CounterMetricFamily(PREFIX + name, what, labels=labels)
+
+
+def _labelled(family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[str, int]) -> Metric:
     for key, value in sorted(values.items()):
-        family.add_metric([key] if one else key.split(" "), value)
-    return family
-
-
-def _labelled_gauge(name: str, values: Mapping[str, int]) -> Metric:
-    labels, what = _LABELLED_GAUGES[name]
-    family = GaugeMetricFamily(PREFIX + name, what, labels=labels)
-    for key, value in values.items():
         family.add_metric(key.split(" "), value)
     return family
 

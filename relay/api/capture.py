@@ -11,7 +11,6 @@ from starlette.responses import Response
 from relay.api.context import Answer, Operator, OperatorChanges
 from relay.api.models import Moment, Name, Page, Paging, Party, RequestModel, ResponseModel, Text64, shown_moment
 from relay.model.capture import ArmKind
-from relay.model.numbers import mask_number
 from relay.service.capture import LONGEST_MS, arm, disarm
 from relay.store.capture_arms import StoredArm, list_arms
 from relay.store.unit_of_work import UnitOfWork
@@ -61,7 +60,7 @@ def _shown(stored: StoredArm) -> ArmResponse:
     return ArmResponse(
         id=armed.id,
         kind=armed.kind,
-        value=mask_number(armed.value) if armed.kind == "number" else armed.value,
+        value=armed.shown_value,
         armed_at=shown_moment(stored.armed_at),
         armed_by=stored.armed_by,
         expires_at=shown_moment(armed.until_ms),

@@ -12,7 +12,6 @@ from relay.cli import config_option
 from relay.cli.options import duration, every, json_option, limit_option, opened
 from relay.cli.output import newest, show_list, show_one
 from relay.model.capture import ArmKind
-from relay.model.numbers import mask_number
 from relay.service import capture as rules
 from relay.service.fields import format_moment
 from relay.store.capture_arms import StoredArm, list_arms
@@ -78,7 +77,7 @@ def _object(stored: StoredArm) -> dict[str, Any]:
     return {
         "id": armed.id,
         "kind": armed.kind,
-        "value": mask_number(armed.value) if armed.kind == "number" else armed.value,
+        "value": armed.shown_value,
         "armed_at": format_moment(stored.armed_at),
         "armed_by": stored.armed_by,
         "expires_at": format_moment(armed.until_ms),

@@ -97,9 +97,6 @@ def _spool_faults(spool: Path) -> list[str]:
     ]
 
 
-# -- Passwords
-
-
 def hep_agent(config: Config) -> HepAgent:
     """What `[hep]` tells the collector of us. Raises ConfigError if its files are unusable."""
     assert config.hep is not None
@@ -108,6 +105,9 @@ def hep_agent(config: Config) -> HepAgent:
     key = "" if config.hep.key_file is None else read_secret("hep.key_file", config.hep.key_file)
     place = config.store.path
     return HepAgent(config.hep.agent_id, place.node if isinstance(place, PostgresServer) else "", key)
+
+
+# -- Passwords
 
 
 def with_passwords(config: Config) -> Config:

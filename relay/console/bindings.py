@@ -41,7 +41,7 @@ BINDINGS: Final = Listing(
 
 
 class Route(NamedTuple):
-    """Who reaches whom by dialling what. Caller None: anybody; reaches None: whoever called last."""
+    """A route of a binding. `caller` None: any caller; `reaches` None: the last caller."""
 
     caller: str | None
     dials: str

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Final, Literal, NamedTuple
 
-from relay.console.outcomes import CLASSES, OUTCOMES, Class
+from relay.console.outcomes import CLASSES, Class, class_of
 from relay.store.call_counts import Counts
 
 DAY_S: Final = 86_400
@@ -65,7 +65,7 @@ def by_class(counts: Counts) -> dict[Class, int]:
     """The counts of each class of outcomes."""
     sums = dict.fromkeys(CLASSES, 0)
     for name, count in counts.outcomes.items():
-        sums[OUTCOMES[name].class_ if name in OUTCOMES else "bad"] += count
+        sums[class_of(name)] += count
     return sums
 
 

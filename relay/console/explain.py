@@ -29,7 +29,6 @@ CHECKS: Final = {
     "direction": N_("direction"),
     "lists": N_("blacklist and whitelist"),
     "hours": N_("service hours"),
-    "party": N_("kind of party"),
     "filing": N_("filing with the carriers"),
     "caller as party": N_("kind of caller"),
     "callee": N_("somebody to call"),

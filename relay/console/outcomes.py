@@ -211,6 +211,12 @@ OUTCOMES: Final[dict[str, Outcome]] = {
     ),
 }
 
+
+def class_of(outcome: str) -> Class:
+    """The class of an outcome, which has a colour; that of a fault if it is unknown."""
+    return OUTCOMES[outcome].class_ if outcome in OUTCOMES else "bad"
+
+
 # The API's other names in words: states, lists, scenarios.
 NAMES: Final[dict[str, str]] = {
     "live": N_("live"),

@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, Response
 
 from relay.console.ask import Problem
 from relay.console.attention import Item, attention
-from relay.console.charts import RANGES, Chart, Range, by_class, stacked
-from relay.console.outcomes import OUTCOMES
+from relay.console.charts import DAY_S, RANGES, Chart, Range, by_class, stacked
+from relay.console.outcomes import OUTCOMES, class_of
 from relay.console.page import Page, PageRoute, get
 from relay.policy.evaluate import ANSWERED
 from relay.store.call_counts import (
@@ -26,7 +26,6 @@ from relay.store.call_counts import (
 from relay.store.connection import Connection
 
 USUAL: Final = "1h"
-DAY_S: Final = 86_400
 MOST_BUSINESSES: Final = 6
 MOST_OUTCOMES: Final = 7
 LATELY_S: Final = 600
@@ -158,7 +157,7 @@ async def _figures(page: Page, total: Counts, before: Counts, length_s: float) -
 
 
 def _row(name: str, counts: Counts) -> Row:
-    refused = {each: count for each, count in counts.outcomes.items() if _class(each) == "refused"}
+    refused = {each: count for each, count in counts.outcomes.items() if class_of(each) == "refused"}
     often = max(refused, key=lambda each: refused[each]) if refused else ""
     return Row(name, counts.total, _answered(counts), _refused(counts), often, counts.ringing_s(0.99))
 
@@ -175,10 +174,6 @@ def _answered(counts: Counts) -> float | None:
 
 def _refused(counts: Counts) -> float | None:
     return 100 * by_class(counts)["refused"] / counts.total if counts.total else None
-
-
-def _class(outcome: str) -> str:
-    return OUTCOMES[outcome].class_ if outcome in OUTCOMES else "bad"
 
 
 async def _show(page: Page) -> Response:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -17,9 +17,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from relay.api.backend import Backend
 from relay.api.context import RequestContext
 from relay.console.ask import Asker, Json, Problem, Query, new_once
-from relay.console.outcomes import NAMES, OUTCOMES
+from relay.console.outcomes import NAMES, OUTCOMES, class_of
 from relay.console.sessions import Session
 from relay.console.words import N_, Language, language_of, length_of, local_time, translate, with_zone, zone_of
+from relay.reports.ladder_html import make_environment
 from relay.service.fields import format_moment
 from relay.store.connection import Connection
 from relay.store.keys import ApiKey
@@ -205,11 +206,6 @@ class Page:
         """What to do about it."""
         return self.words(OUTCOMES[outcome].do) if outcome in OUTCOMES else ""
 
-    @staticmethod
-    def class_of(name: str) -> str:
-        """The class of an outcome, which has a colour."""
-        return OUTCOMES[name].class_ if name in OUTCOMES else "bad"
-
     @property
     def query(self) -> dict[str, str]:
         return dict(self.request.query_params)
@@ -250,6 +246,7 @@ class Page:
         """An Idempotency-Key for a form; none in a stream, whose parts would differ each time."""
         return "" if "is_stream" in self.request.scope["state"] else new_once()
 
+    class_of = staticmethod(class_of)
     length = staticmethod(length_of)
 
 
@@ -270,14 +267,7 @@ VERSION: Final = version("relay700")
 @cache
 def _environment(language: Language) -> Environment:
     """Templates with the words of a language. Everything from outside is escaped: no template turns that off."""
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("relay.console"), PackageLoader("relay.reports")]),  # that of ladders
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=["jinja2.ext.i18n"],
-    )
+    environment = make_environment("relay.console", "relay.reports")  # the latter has those of ladders
     words = translate(language)
     environment.install_gettext_callables(  # type: ignore[attr-defined]
         words, lambda one, many, count: words(one if count == 1 else many), newstyle=True

@@ -14,6 +14,8 @@ from typing import Final, Literal
 
 from starlette.types import Scope
 
+from relay.net.hosts import is_loopback
+
 IDLE_S: Final = 30 * 60.0
 LONGEST_S: Final = 12 * 3600.0
 MOST: Final = 1_000  # sessions; beyond it the one unused for longest ends
@@ -91,16 +93,12 @@ def is_same(shown: str, expected: str) -> bool:
 
 
 def is_private(scope: Scope) -> bool:
-    """Whether nobody on the way can read the page: TLS, or this machine's own addresses."""
+    """Whether the page is safe from eavesdroppers: TLS, or an address of this machine."""
     server = scope.get("server")
-    return is_tls(scope) or server is None or _is_loopback(server[0])
+    return is_tls(scope) or server is None or is_loopback(server[0])
 
 
 def is_tls(scope: Scope) -> bool:
     """Whether the browser's connection is TLS: ours, or that of the proxy on this machine, which alone is believed."""
     forwarded, client = dict(scope["headers"]).get(b"x-forwarded-proto", b""), scope.get("client")
-    return scope["scheme"] == "https" or (forwarded == b"https" and client is not None and _is_loopback(client[0]))
-
-
-def _is_loopback(host: str) -> bool:
-    return host.startswith("127.") or host in ("::1", "localhost")
+    return scope["scheme"] == "https" or (forwarded == b"https" and client is not None and is_loopback(client[0]))

@@ -7,6 +7,8 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
+from relay.model.numbers import mask_number
+
 UNRESOLVED = "0.0.0.0"  # in place of an address
 Side = Literal["caller", "callee"]
 REGISTRATIONS: Final = "register:"  # begins the id of a peer's registrations
@@ -29,6 +31,11 @@ class Arm(NamedTuple):
     kind: ArmKind
     value: str  # a party in E.164 without "+", or a 700 number; the id of a business user; the name of a peer
     until_ms: int  # Unix milliseconds
+
+    @property
+    def shown_value(self) -> str:
+        """The value; a real number is masked."""
+        return mask_number(self.value) if self.kind == "number" else self.value
 
 
 class HepRules(NamedTuple):

@@ -9,9 +9,7 @@ from typing import Final, NamedTuple
 from relay.model.call import Refusal
 from relay.model.numbers import Parties
 from relay.policy.evaluate import BindingContext, LookupResult, PendingCall, direction_of
-from relay.policy.rules import Cap, Hours, Rules, parse_hours
-
-CHINA_S: Final = 8 * 3600
+from relay.policy.rules import Cap, Hours, Rules, minute_in_china, parse_hours
 
 ROLES: Final = {"a": "a", "b": "b", "g": "a member of its group", "*": "anybody"}
 _UNITS: Final = ((3600, "h"), (60, "min"), (1, "s"))
@@ -64,8 +62,7 @@ def _lists(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
 def _hours(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
     texts = [text for text in (bound.business_hours, bound.hours) if text]
     hours = ([] if rules.hours is None else [rules.hours]) + [parse_hours(text) for text in texts]
-    minute = int(asked.unix_s + CHINA_S) // 60 % 1440
-    return f"hours {' and '.join(map(_span, hours)) or 'any'}, now {_clock(minute)}"
+    return f"hours {' and '.join(map(_span, hours)) or 'any'}, now {_clock(minute_in_china(asked.unix_s))}"
 
 
 def _party(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:

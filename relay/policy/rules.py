@@ -19,6 +19,11 @@ _CHINA_S: Final = 8 * 3600
 _DAY_MIN: Final = 1440
 
 
+def minute_in_china(unix_s: float) -> int:
+    """Minutes since midnight in China."""
+    return (int(unix_s) + _CHINA_S) // 60 % _DAY_MIN
+
+
 class Hours(NamedTuple):
     """A half-open range of minutes of the day; it spans midnight if `from_min` is above `to_min`."""
 
@@ -27,7 +32,7 @@ class Hours(NamedTuple):
 
     def hold(self, unix_s: float) -> bool:
         """Whether a moment is within the hours."""
-        minute = (int(unix_s) + _CHINA_S) // 60 % _DAY_MIN
+        minute = minute_in_china(unix_s)
         if self.from_min < self.to_min:
             return self.from_min <= minute < self.to_min
         return minute >= self.from_min or minute < self.to_min

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from relay.errors import ParseError
-from relay.model.capture import CapturedCall, CapturedMessage, Side
+from relay.model.capture import REGISTRATIONS, CapturedCall, CapturedMessage, Side
 from relay.privacy.capture_mask import METHODS
 from relay.privacy.captured import Line, lines_of
 from relay.privacy.masking import mask_provisional
@@ -68,7 +68,7 @@ class Seen:
 
     @property
     def leg_tag(self) -> str | None:
-        """The tag that tells early dialogs of one INVITE apart: that of whoever was called."""
+        """The callee's tag, which tells the early dialogs of one INVITE apart."""
         from_relay = self.sent == self.is_request
         return self.tags[1] if from_relay == (self.side == "callee") else self.tags[0]
 
@@ -87,7 +87,7 @@ class Lanes:
         self.addresses = [""]
         self._by_call_id: dict[str, int] = {}
         self._by_remote: dict[str, int] = {}
-        registers = call.call_id.startswith("register:")
+        registers = call.call_id.startswith(REGISTRATIONS)
         for dialog in call.dialogs:
             lane = 0
             if dialog.side == "callee":

@@ -14,7 +14,7 @@ from relay.events.probe_call import Ask, Result, call
 from tests.interop.conftest import running_relay
 from tests.support.addresses import Address, free
 from tests.support.asterisk import Asterisk
-from tests.support.middle_peer import MiddlePeer, Tap, serving, tapping
+from tests.support.middle_peer import MiddlePeer, Tap, serving
 from tests.support.relay_process import A, B, RelayProcess, Setup, X
 
 pytestmark = pytest.mark.outside
@@ -99,7 +99,7 @@ async def test_a_name_of_the_caller_that_reaches_the_callee_is_a_leak(place: Pla
         line, _, rest = data.partition(b"\r\n")
         return line + b"\r\nX-Caller: " + word[0] + b"\r\n" + rest if line.startswith(b"INVITE") else data
 
-    async with tapping(tap), serving(middle(place)) as peer:
+    async with serving(tap), serving(middle(place)) as peer:
         peer.to_callee = leak
         result = await call(asked(place, relay=tap.at))
     assert (result.outcome, result.reason) == ("leak", "")
@@ -144,7 +144,7 @@ async def test_a_call_that_does_not_come_back_is_no_proof(place: Place, monkeypa
 async def test_an_address_in_use_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe_call, "CALL_S", 0.3)
     monkeypatch.setattr(probe_call, "OPEN_S", 0.0)
-    async with tapping(Tap(place.callee_at, place.tap)):
+    async with serving(Tap(place.callee_at, place.tap)):
         result = await call(asked(place))
     assert result.outcome == "failed"
     assert f"{place.callee_at}, the address of the callee (" in result.reason

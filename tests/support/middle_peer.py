@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.support.addresses import Address
 
@@ -49,15 +49,6 @@ class MiddlePeer(asyncio.DatagramProtocol):
             self._transport.sendto(data, to)
 
 
-@asynccontextmanager
-async def serving(peer: MiddlePeer) -> AsyncIterator[MiddlePeer]:
-    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: peer, local_addr=peer.at)
-    try:
-        yield peer
-    finally:
-        transport.close()
-
-
 class Tap(asyncio.DatagramProtocol):
     """Between a caller and the relay: it passes all on, and keeps what the caller sent."""
 
@@ -81,10 +72,13 @@ class Tap(asyncio.DatagramProtocol):
             self._transport.sendto(data, self._relay)
 
 
+P = TypeVar("P", MiddlePeer, Tap)
+
+
 @asynccontextmanager
-async def tapping(tap: Tap) -> AsyncIterator[Tap]:
-    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: tap, local_addr=tap.at)
+async def serving(peer: P) -> AsyncIterator[P]:
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: peer, local_addr=peer.at)
     try:
-        yield tap
+        yield peer
     finally:
         transport.close()
