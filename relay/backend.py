@@ -82,7 +82,7 @@ async def _run(config: Config, path: Path | None, log: FilteringBoundLogger, mem
     await _watch_relay(stop, reload)
     sealer = open_store(config.store.path, config.store.key_file)
     in_force = _Configuration(config, path, reload, log)
-    tasks = [asyncio.create_task(in_force.follow())]
+    tasks = [asyncio.create_task(in_force.run())]
     keeper = None if memory is None else _keeper(config, sealer, memory, log)
     keeping = None
     if keeper is not None:  # on each node, also while another node's backend works
@@ -136,7 +136,7 @@ class _Configuration:
         self._wanted = wanted
         self._log = log
 
-    async def follow(self) -> None:
+    async def run(self) -> None:
         while True:
             await self._wanted.wait()
             self._wanted.clear()

@@ -63,7 +63,7 @@ class SipService:
         log: FilteringBoundLogger,
         capture: Capture | None = None,
     ) -> None:
-        """`attempts`: the file that keeps attempts under way. `capture`: None if nobody reads it.
+        """`attempts`: the file that keeps attempts under way. `capture`: None without a backend to read it.
 
         Raises ConfigError for an unusable configured file.
         """

@@ -119,8 +119,6 @@ class Ended(NamedTuple):
     ended_by: str | None
     end_reason: str | None
     business: str | None
-    peer_in: str
-    peer_out: str | None
     caller: str
     callee: str | None
     number_dialled: str
@@ -138,11 +136,6 @@ def read_items(frame: bytes) -> tuple[int, Iterator[Item]]:
     dropped, *values = msgspec.msgpack.decode(frame, type=list[Any])
     each = iter(values)
     return dropped, zip(each, each, each, each, strict=True)
-
-
-def flow_of(value: list[Any]) -> Flow:
-    """The Flow of an item."""
-    return Flow._make(value)
 
 
 # -- The writing side
@@ -192,8 +185,6 @@ class Capture:
             record.ended_by,
             record.end_reason,
             record.business,
-            record.peer_in,
-            record.peer_out,
             record.caller,
             record.callee,
             record.number_dialled,

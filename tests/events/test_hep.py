@@ -99,7 +99,7 @@ def made(packets: Packets, side: Side = "caller", call_id: str = CALL, **how: ob
 
 def end(**counts: int) -> Ended:
     empty: dict[str, object] = dict.fromkeys(Ended._fields)
-    return Ended(**empty | {"call_id": CALL, "peer_in": "pbx"} | counts)  # type: ignore[arg-type]
+    return Ended(**empty | {"call_id": CALL} | counts)  # type: ignore[arg-type]
 
 
 # -- packets
