@@ -21,7 +21,7 @@ from relay.api.models import (
     left_out,
     shown_moment,
 )
-from relay.events.webhooks import KINDS, LONGEST_URL, Kind, Parties, change, make, remove, resend, test
+from relay.events.webhooks import KINDS, LONGEST_URL, Format, Kind, Parties, change, make, remove, resend, test
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import Event, Webhook, dead, find_webhook, webhooks_of
 
@@ -40,8 +40,9 @@ class WebhookCreateRequest(RequestModel):
     """A webhook to make."""
 
     url: Url
-    kinds: Kinds = Field(default=[*KINDS], description="event kinds to send; omitted: all")
+    kinds: Kinds | None = Field(None, description="kinds to send; omitted: all, for `alibaba` those of SecretReport")
     parties: Parties = Field("masked", description="form of caller and callee; `clear` requires parties:read")
+    format: Format = Field("relay700", description="of the requests; `alibaba`: one of its messages, with its fields")
     business: Name | None = Field(None, description="for operator keys; omitted: `default`")
 
 
@@ -62,6 +63,7 @@ class WebhookResponse(ResponseModel):
     url: str
     kinds: list[Kind]
     parties: Parties
+    format: Format
     enabled: bool
     failures: int = Field(description="consecutive failed deliveries")
     next_at: Moment | None = Field(description="time of the next attempt after a failure")
@@ -153,7 +155,7 @@ async def post_webhook(asked: WebhookCreateRequest, context: Writes) -> Response
     business = context.own(asked.business)
 
     def do(act: UnitOfWork) -> Answer:
-        webhook, secret = make(act, business, asked.url, asked.kinds, asked.parties)
+        webhook, secret = make(act, business, asked.url, asked.kinds, asked.parties, asked.format)
         shown = shown_webhook(webhook).model_dump()
         made, kept = WebhookCreatedResponse(**shown, secret=secret), WebhookCreatedResponse(**shown, secret=None)
         return Answer(made, 201, f"/v1/webhooks/{webhook.id}", kept)

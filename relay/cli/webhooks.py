@@ -14,11 +14,11 @@ from relay.cli import config_option
 from relay.cli.options import Opened, business_option, every, json_option, limit_option, opened, required
 from relay.cli.output import newest, plain, show_list, show_one
 from relay.events import webhooks as service
-from relay.events.webhooks import KINDS, PARTIES
+from relay.events.webhooks import FORMATS, KINDS, PARTIES
 from relay.service.fields import format_moment
 from relay.store.webhooks import Webhook, dead, find_webhook, webhooks_of
 
-_COLUMNS = ("id", "business", "url", "parties", "disabled_at", "failures", "next_at", "last_error", "kinds")
+_COLUMNS = ("id", "business", "url", "parties", "format", "disabled_at", "failures", "next_at", "last_error", "kinds")
 _DEAD_COLUMNS = ("seq", "event_id", "kind", "at", "dead_at", "tries", "last_error")
 
 _kind = click.option(
@@ -43,17 +43,25 @@ def webhooks() -> None:
 @business_option
 @_kind
 @_parties
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default="relay700",
+    show_default=True,
+    help="Form of its requests; alibaba: one of its messages, SecretReport without --kind.",
+)
 @json_option
 @config_option
 def make(
-    config_path: Path | None, url: str, business: str, kinds: tuple[str, ...], parties: str, as_json: bool
+    config_path: Path | None, url: str, business: str, kinds: tuple[str, ...], parties: str, form: str, as_json: bool
 ) -> None:
     """Send a business user's events to URL; without --kind all of them.
 
     The secret that signs them is shown only once.
     """
     with opened(config_path, make=True) as store:
-        webhook, secret = store.act(lambda act: service.make(act, business, url, kinds or KINDS, parties))
+        webhook, secret = store.act(lambda act: service.make(act, business, url, kinds or None, parties, form))
     show_one(_plain(webhook) | {"secret": secret}, as_json=as_json)
 
 

@@ -233,18 +233,18 @@ def _tell(act: UnitOfWork, listening: set[str], kind: str, record: CallRecord) -
     if business is None or business not in listening:
         return False
     what = kind.partition(".")[2]
-    data = call_data(what, record) | {"user_data": _user_data(act, record.binding_id)}
+    data = call_data(what, record) | _of_binding(act, record.binding_id)
     tell(act, business, kind, f"{record.call_id}.{what}", data)
     return True
 
 
-def _user_data(act: UnitOfWork, binding_id: str | None) -> str | None:
-    """The user data of the binding. An altered binding gives None: it must not hold up the events of others."""
+def _of_binding(act: UnitOfWork, binding_id: str | None) -> dict[str, str | None]:
+    """What an event has of the binding. An altered one gives None: it must not hold up the events of others."""
     try:
         binding = None if binding_id is None else find_binding(act.connection, act.sealer, binding_id)
     except StoreError:
-        return None
-    return None if binding is None else binding.user_data
+        binding = None
+    return {"user_data": binding and binding.user_data, "pool": binding and binding.pool}
 
 
 def _end_of(record: CallRecord) -> str:

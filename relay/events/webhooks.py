@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from relay.errors import Refused
+from relay.events import alibaba
 from relay.model.call import CallRecord
 from relay.model.numbers import mask_number
 from relay.net.hosts import is_loopback
@@ -49,6 +50,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 TEST = "webhook.test"
 Parties = Literal["none", "masked", "clear"]
 PARTIES: tuple[Parties, ...] = get_args(Parties)
+Format = Literal["relay700", "alibaba"]  # of requests
+FORMATS: tuple[Format, ...] = get_args(Format)
+_DEFAULT_KINDS: Final = {"alibaba": alibaba.MESSAGES["SecretReport"]}
 LONGEST_URL = 2_000
 MOST_WEBHOOKS = 20  # of one business
 MOST_TESTS = 20  # test events that wait for one webhook
@@ -63,9 +67,17 @@ class DeliveryRules(NamedTuple):
 
 
 def make(
-    act: UnitOfWork, business: str, url: str, kinds: Collection[str] = KINDS, parties: str = "masked"
+    act: UnitOfWork,
+    business: str,
+    url: str,
+    kinds: Collection[str] | None = None,
+    parties: str = "masked",
+    form: str = "relay700",
 ) -> tuple[Webhook, str]:
-    """Return a new webhook and the secret that signs its requests, which is shown only once. Raises Refused."""
+    """Return a new webhook and the secret that signs its requests, which is shown only once. Raises Refused.
+
+    Without kinds it gets all events, one of Alibaba's form the records of calls and messages (SecretReport).
+    """
     get_business(act, business)
     if len(webhooks_of(act.connection, act.sealer, business, "", MOST_WEBHOOKS)) == MOST_WEBHOOKS:
         raise Refused("quota", "", f"a business user has at most {MOST_WEBHOOKS} webhooks: remove one")
@@ -74,13 +86,14 @@ def make(
         business=business,
         url=_checked_url(act, url),
         secret=f"whsec_{secrets.token_urlsafe(32)}",
-        kinds=_checked_kinds(kinds),
+        kinds=_checked_kinds(_DEFAULT_KINDS.get(form, KINDS) if kinds is None else kinds, form),
         parties=_checked_parties(act, parties),
         disabled_at=None,
         failures=0,
         next_at=0,
         created_at=act.now_ms,
         internal=_is_operator(act),
+        format=form,
     )
     put_webhook(act, webhook)
     _audit(act, "webhook.make", webhook)
@@ -115,7 +128,7 @@ def change(
     if url is not None:
         webhook = webhook._replace(url=_checked_url(act, url), internal=_is_operator(act))
     if kinds is not None:
-        webhook = webhook._replace(kinds=_checked_kinds(kinds))
+        webhook = webhook._replace(kinds=_checked_kinds(kinds, webhook.format))
     if parties is not None:
         webhook = webhook._replace(parties=_checked_parties(act, parties))
     if disabled is not None:
@@ -185,9 +198,14 @@ def _checked_url(act: UnitOfWork, url: str) -> str:
     return url
 
 
-def _checked_kinds(kinds: Collection[str]) -> tuple[str, ...]:
+def _checked_kinds(kinds: Collection[str], form: str) -> tuple[str, ...]:
+    if form not in FORMATS:
+        raise fields.invalid("format", f"write one of: {', '.join(FORMATS)}")
     if not kinds or not set(kinds) <= set(KINDS):
         raise fields.invalid("kinds", f"write some of: {', '.join(KINDS)}")
+    if form == "alibaba" and alibaba.message_of(kinds) is None:
+        messages = "; ".join(f"{', '.join(its)} ({message})" for message, its in alibaba.MESSAGES.items())
+        raise fields.invalid("kinds", f"write those of one message, and make a webhook for each other: {messages}")
     return tuple(kind for kind in KINDS if kind in kinds)
 
 
@@ -201,7 +219,7 @@ def _checked_parties(act: UnitOfWork, parties: str) -> str:
 
 def _audit(act: UnitOfWork, action: str, webhook: Webhook) -> None:
     details: dict[str, object] = {
-        "url": webhook.url, "kinds": list(webhook.kinds), "parties": webhook.parties,
+        "url": webhook.url, "kinds": list(webhook.kinds), "parties": webhook.parties, "format": webhook.format,
         "disabled": webhook.disabled_at is not None,
     }  # fmt: skip
     act.audit(action, webhook.id, business=webhook.business, details=details)
@@ -263,10 +281,10 @@ def _why_no_name(host: str, *, internal: bool) -> str:
 
 _CLEAR: Final = Field("absent", "clear")
 # Fields of events that are not of the call record.
-_OTHERS: Final = dict.fromkeys(("user_data", "number", "cools_until", "expired_at", "altered"), _CLEAR)
+_OTHERS: Final = dict.fromkeys(("user_data", "pool", "number", "cools_until", "expired_at", "altered"), _CLEAR)
 _UNDER_WAY = (
     *("call_id", "binding_id", "mode", "direction", "order_id", "industrial_id"),
-    *("number_dialled", "number_shown", "caller", "callee"),
+    *("number_dialled", "number_shown", "caller", "callee", "received_at", "ringing_at", "answered_at"),
 )
 _WHEN = {"received": "received_at", "ringing": "ringing_at", "answered": "answered_at"}
 
@@ -279,7 +297,14 @@ def call_data(kind: str, record: CallRecord) -> dict[str, Any]:
 
 
 def write_events(webhook: Webhook, events: Iterable[Event]) -> bytes:
-    """The body of a request: the events as this webhook may see them. An event whose row was altered has no data."""
+    """The body of a request: the events as this webhook may see them. An event whose row was altered has no data.
+
+    A test event is an empty list in Alibaba's form.
+    """
+    if webhook.format == "alibaba":
+        return msgspec.json.encode(
+            [alibaba.report(event.seq, event.kind, dict(_sent(webhook, event.data))) for event in events if event.data]
+        )
     return msgspec.json.encode({"events": [_shown(webhook, event) for event in events]})
 
 

@@ -29,7 +29,18 @@ INSERT INTO webhook ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _CHANGED)}
 """
 _DISABLE = "UPDATE webhook SET disabled_at = ? WHERE disabled_at IS NULL AND"
-_decode_webhook = msgspec.msgpack.Decoder(tuple[str, str, bool]).decode
+
+
+class _Sealed(msgspec.Struct, array_like=True):
+    """What of a webhook is sealed."""
+
+    url: str
+    secret: str
+    internal: bool
+    format: str = "relay700"  # a webhook of an earlier version has none
+
+
+_decode_webhook = msgspec.msgpack.Decoder(_Sealed).decode
 
 
 class Webhook(NamedTuple):
@@ -48,6 +59,7 @@ class Webhook(NamedTuple):
     last_error: str | None = None  # of the last failed delivery; kept after later successes
     last_error_at: int | None = None
     internal: bool = False  # whether its address may be outside the public internet
+    format: str = "relay700"  # of its requests: a `Format` of `relay.events.webhooks`
 
 
 # -- inside a unit of work
@@ -55,7 +67,7 @@ class Webhook(NamedTuple):
 
 def put_webhook(act: UnitOfWork, webhook: Webhook) -> None:
     """Add a webhook, or replace the one with its id."""
-    secret = msgspec.msgpack.encode((webhook.url, webhook.secret, webhook.internal))
+    secret = msgspec.msgpack.encode(_Sealed(webhook.url, webhook.secret, webhook.internal, webhook.format))
     sealed = act.sealer.seal(secret, _context(webhook.id, webhook.business))
     plain = (" ".join(webhook.kinds), *webhook[5:12])
     act.connection.execute(_PUT, (webhook.id, webhook.business, sealed, *plain))
@@ -109,10 +121,11 @@ def webhooks_of(connection: Connection, sealer: Sealer, business: str | None, af
 def _opened_webhook(sealer: Sealer, row: tuple[Any, ...]) -> Webhook:
     id_, business, sealed, kinds, *rest = row
     try:
-        url, secret, internal = _decode_webhook(sealer.open_(sealed, _context(id_, business)))
+        opened = _decode_webhook(sealer.open_(sealed, _context(id_, business)))
     except (StoreError, msgspec.DecodeError):
         raise StoreError(f"the webhook {id_} was altered") from None
-    return Webhook(id_, business, url, secret, tuple(kinds.split()), *rest)._replace(internal=internal)
+    webhook = Webhook(id_, business, opened.url, opened.secret, tuple(kinds.split()), *rest)
+    return webhook._replace(internal=opened.internal, format=opened.format)
 
 
 def _context(webhook_id: str, business: str) -> bytes:

@@ -316,6 +316,7 @@ def test_valid_hosts_are_accepted(host: str) -> None:
 
 # -- Payload of events, and parties in it as each webhook may see them
 
+TIMES = ("received_at", "ringing_at", "answered_at")
 HOOK = Webhook("w1", "shop", "https://shop.example", "secret", ("call.ended",), "masked", None, 0, 0, NOW_MS)
 
 
@@ -353,7 +354,7 @@ def test_a_record_is_written_with_its_times_in_utc() -> None:
 def test_an_event_during_a_call_has_parties_and_time(kind: str, at: str) -> None:
     event = shown(call_data(kind, live_record()), kind=f"call.{kind}")
     fields = ["call_id", "binding_id", "mode", "direction", "order_id", "industrial_id", "number_dialled"]
-    assert list(event) == ["id", "kind", "at", "business", *fields, "number_shown", "caller", "callee"]
+    assert list(event) == ["id", "kind", "at", "business", *fields, "number_shown", "caller", "callee", *TIMES]
     assert event["at"] == at
 
 
