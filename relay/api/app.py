@@ -52,6 +52,7 @@ from relay.api.problems import (
     KINDS,
     MEDIA_TYPE,
     Problem,
+    detail_of,
     errors_of,
     field_errors,
     problem_response,
@@ -157,13 +158,13 @@ class Alive(ResponseModel):
     status: Literal["ok"] = "ok"
 
 
-@health_router.get("/healthz", summary="Check liveness")
+@health_router.get("/healthz", operation_id="getHealth", summary="Check liveness")
 async def healthz() -> Alive:
     """200 as long as the process answers."""
     return Alive()
 
 
-@health_router.get("/readyz", summary="Check readiness")
+@health_router.get("/readyz", operation_id="getReadiness", summary="Check readiness")
 async def readyz(request: Request) -> Alive:
     """200 if the store answers and the relay accepts calls; otherwise 503, also while the relay drains."""
     backend: Backend = request.app.state.backend
@@ -174,7 +175,7 @@ async def readyz(request: Request) -> Alive:
     return Alive()
 
 
-@health_router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+@health_router.get("/metrics", operation_id="getMetrics", summary="Metrics for Prometheus", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Metrics in Prometheus text format. Requests from other machines require an operator key."""
     actor = getattr(request.state, "actor", None)
@@ -263,7 +264,7 @@ def openapi_document() -> bytes:
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     headers = {"retry-after": "1"} if error.kind == "rate_limited" else {}  # these limits count per second
-    return problem_response(request.state.request_id, error.kind, str(error), errors_of(error), headers)
+    return problem_response(request.state.request_id, error.kind, detail_of(error), errors_of(error), headers)
 
 
 async def _unreadable(request: Request, error: Exception) -> Response:

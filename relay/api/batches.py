@@ -64,7 +64,7 @@ router = APIRouter(prefix="/v1/bindings", tags=["bindings"])
 _Item = BindingCreateRequest | Refused
 
 
-@router.post("/batch", response_model=BatchResponse, summary="Make many bindings")
+@router.post("/batch", response_model=BatchResponse, operation_id="createBindings", summary="Make many bindings")
 async def post_batch(asked: BatchRequest, context: Writes) -> Response:
     """Items succeed or fail independently, malformed ones too. Results are in the order of the request."""
     wanted, request_id, rules = asked.asked(), context.request.state.request_id, context.backend.settings.rules
@@ -109,7 +109,7 @@ def _wanted(item: _Item, context: RequestContext, parties: Parties, at_ms: int) 
     if isinstance(item, Refused):
         return item
     try:
-        return wanted_binding(item, context.own(item.business), parties, at_ms), item.area or ""
+        return wanted_binding(item, context.own(item.business_id), parties, at_ms), item.area or ""
     except Refused as refused:
         return refused
 

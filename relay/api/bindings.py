@@ -28,6 +28,7 @@ from relay.api.models import (
     ResponseModel,
     Text128,
     Time,
+    api_named,
     given,
     given_ms,
     left_out,
@@ -72,11 +73,11 @@ class BindingCreateRequest(ExpiryRequest):
     group_id: Name | None = Field(None, description="GXB, GXYB: the group whose members call b")
     x: Number700 | None = Field(None, description="omitted: chosen from the pool")
     y: Number700 | None = Field(None, description="AXYB, GXYB only; omitted: chosen from the pool")
-    pool: Name | None = Field(
+    pool_id: Name | None = Field(
         None, description="pool to choose numbers from; omitted: those of the business user, else the common one"
     )
     area: Kept128 | None = Field(None, description="area of the pool to choose numbers from")
-    business: Name | None = Field(None, description="for operator keys; omitted: `default`")
+    business_id: Name | None = Field(None, description="for operator keys; omitted: `default`")
     order_id: Kept128 | None = Field(None, description="required in the pilot phase")
     consent: Kept128 | None = Field(None, description="reference of the parties' consent")
     user_data: Kept1024 | None = Field(None, description="returned with each event")
@@ -113,7 +114,7 @@ class BindingSearchRequest(RequestModel):
     party: Party | None = None
     order_id: Text128 | None = None
     group_id: Name | None = None
-    business: Name | None = Field(None, description="for operator keys")
+    business_id: Name | None = Field(None, description="for operator keys")
     state: State | None = None
     mode: Mode | None = None
     since: Time | None = Field(None, description="created at or after")
@@ -124,8 +125,8 @@ class BindingResponse(ResponseModel):
 
     id: str
     mode: Mode
-    business: str
-    pool: str
+    business_id: str
+    pool_id: str
     x: str
     y: str | None
     a: Masked | None
@@ -180,7 +181,7 @@ Writes = Annotated[RequestContext, Depends(Changes("bindings:write"))]
 
 def shown_binding(binding: Binding, at_ms: int, *, clear: bool = False, warning: str | None = None) -> BindingResponse:
     """The response model of a binding, with its state at `at_ms`."""
-    values = binding._asdict()
+    values = api_named(binding._asdict())
     del values["released_at"]
     values["id"] = values.pop("binding_id")
     for party in ("a", "b"):
@@ -211,7 +212,7 @@ def wanted_binding(asked: BindingCreateRequest, business: str, parties: Parties,
         created_at=at_ms,
         expires_at=_expiry(asked, at_ms),
         group_id=asked.group_id,
-        pool=asked.pool or "",
+        pool=asked.pool_id or "",
         direction=asked.direction,
         max_call_s=asked.max_call_s,
         ring_timeout_s=asked.ring_timeout_s,
@@ -247,10 +248,12 @@ def _changes(asked: BindingChangeRequest, parties: Parties, at_ms: int) -> Bindi
     return cast(BindingChange, {name: value for name, value in values.items() if name not in ("expires_in", "version")})
 
 
-@router.post("", status_code=201, response_model=BindingResponse, summary="Make a binding")
+@router.post(
+    "", status_code=201, response_model=BindingResponse, operation_id="createBinding", summary="Make a binding"
+)
 async def post_binding(asked: BindingCreateRequest, context: Writes) -> Response:
     """Effective from the next call. Numbers that are not given are chosen from the pool."""
-    business, rules = context.own(asked.business), context.backend.settings.rules
+    business, rules = context.own(asked.business_id), context.backend.settings.rules
 
     def do(act: UnitOfWork) -> Answer:
         wanted = wanted_binding(asked, business, rules.parties, act.now_ms)
@@ -266,7 +269,7 @@ async def _found(
 ) -> Page[BindingResponse]:
     sealer = context.backend.sealer
     query = BindingQuery(
-        business=context.only(asked.business),
+        business=context.only(asked.business_id),
         number=asked.number,
         party=context.looked_for(asked.party),
         order_id=asked.order_id,
@@ -287,7 +290,7 @@ async def _found(
     return found.shown(lambda binding: shown_binding(binding, at_ms, clear=clear))
 
 
-@router.get("", summary="List bindings")
+@router.get("", operation_id="listBindings", summary="List bindings")
 async def get_bindings(
     context: Reads,
     paging: Paging,
@@ -295,19 +298,25 @@ async def get_bindings(
     number: Number700 | None = None,
     order_id: Text128 | None = None,
     group_id: Name | None = None,
-    business: Name | None = None,
+    business_id: Name | None = None,
     state: State | None = None,
     mode: Mode | None = None,
     since: Time | None = None,
 ) -> Page[BindingResponse]:
     """Bindings, newest first. To search by party use POST /v1/bindings/search."""
     asked = BindingSearchRequest(
-        number=number, order_id=order_id, group_id=group_id, business=business, state=state, mode=mode, since=since
+        number=number,
+        order_id=order_id,
+        group_id=group_id,
+        business_id=business_id,
+        state=state,
+        mode=mode,
+        since=since,
     )
     return await _found(context, asked, reveal, paging)
 
 
-@router.post("/search", summary="Search bindings")
+@router.post("/search", operation_id="searchBindings", summary="Search bindings")
 async def search_bindings(
     asked: BindingSearchRequest, context: Reads, paging: Paging, reveal: Revealing
 ) -> Page[BindingResponse]:
@@ -318,14 +327,14 @@ async def search_bindings(
     return await _found(context, asked, reveal, paging)
 
 
-@router.get("/{binding_id}", summary="Show a binding")
+@router.get("/{binding_id}", operation_id="getBinding", summary="Show a binding")
 async def get_binding(binding_id: BindingId, context: Reads, reveal: Revealing) -> BindingResponse:
     """A binding, live or ended."""
     found = _own(context, binding_id)
     return shown_binding(found, now_ms(), clear=await context.reveal(reveal, f"binding {binding_id}"))
 
 
-@router.get("/{binding_id}/history", summary="Show the history of a binding")
+@router.get("/{binding_id}/history", operation_id="getBindingHistory", summary="Show the history of a binding")
 async def get_history(binding_id: BindingId, context: Reads) -> BindingHistoryResponse:
     """Who made, changed and ended it, and when. Changed fields are named, without their values."""
     binding = _own(context, binding_id)
@@ -334,7 +343,7 @@ async def get_history(binding_id: BindingId, context: Reads) -> BindingHistoryRe
     return BindingHistoryResponse(items=items)
 
 
-@router.patch("/{binding_id}", response_model=BindingResponse, summary="Change a binding")
+@router.patch("/{binding_id}", response_model=BindingResponse, operation_id="updateBinding", summary="Change a binding")
 async def patch_binding(binding_id: BindingId, asked: BindingChangeRequest, context: Writes) -> Response:
     """Change a live binding, effective from the next call. A replaced party cools down on the number."""
     rules = context.backend.settings.rules
@@ -348,7 +357,9 @@ async def patch_binding(binding_id: BindingId, asked: BindingChangeRequest, cont
     return await context.change(do)
 
 
-@router.post("/{binding_id}/renew", response_model=BindingResponse, summary="Renew a binding")
+@router.post(
+    "/{binding_id}/renew", response_model=BindingResponse, operation_id="renewBinding", summary="Renew a binding"
+)
 async def post_renewal(binding_id: BindingId, asked: ExpiryRequest, context: Writes) -> Response:
     """Set a new expiry of a live binding."""
     rules = context.backend.settings.rules
@@ -360,7 +371,7 @@ async def post_renewal(binding_id: BindingId, asked: ExpiryRequest, context: Wri
     return await context.change(do)
 
 
-@router.delete("/{binding_id}", response_model=BindingResponse, summary="End a binding")
+@router.delete("/{binding_id}", response_model=BindingResponse, operation_id="endBinding", summary="End a binding")
 async def delete_binding(binding_id: BindingId, context: Writes, why: Why = None) -> Response:
     """Refuse calls from the next one on; calls that are up continue. The binding can still be read."""
     rules = context.backend.settings.rules

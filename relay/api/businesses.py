@@ -201,7 +201,13 @@ def own_business(context: RequestContext, business_id: str) -> Business:
     return business
 
 
-@router.post("", status_code=201, response_model=BusinessResponse, summary="Apply for a business user")
+@router.post(
+    "",
+    status_code=201,
+    response_model=BusinessResponse,
+    operation_id="createBusiness",
+    summary="Apply for a business user",
+)
 async def post_business(asked: BusinessCreateRequest, context: OperatorChanges) -> Response:
     """Create a business user in state `applied`. It can do nothing until it is approved."""
     values = given(asked)
@@ -214,7 +220,7 @@ async def post_business(asked: BusinessCreateRequest, context: OperatorChanges) 
     return await context.change(do)
 
 
-@router.get("", summary="List business users")
+@router.get("", operation_id="listBusinesses", summary="List business users")
 async def get_businesses(context: Seen, paging: Paging, state: State | None = None) -> Page[BusinessResponse]:
     """All business users, by id. A business user sees only itself."""
     sealer = context.backend.sealer
@@ -228,14 +234,16 @@ async def get_businesses(context: Seen, paging: Paging, state: State | None = No
     return found.shown(shown_business)
 
 
-@router.get("/{business_id}", summary="Show a business user")
+@router.get("/{business_id}", operation_id="getBusiness", summary="Show a business user")
 async def get_business(business_id: BusinessId, context: Seen, asked: Revealing) -> BusinessResponse:
     """One business user; a business user sees only itself."""
     business = own_business(context, business_id)
     return shown_business(business, clear=await context.reveal(asked, f"business {business_id}"))
 
 
-@router.patch("/{business_id}", response_model=BusinessResponse, summary="Change a business user")
+@router.patch(
+    "/{business_id}", response_model=BusinessResponse, operation_id="updateBusiness", summary="Change a business user"
+)
 async def patch_business(business_id: BusinessId, asked: BusinessChangeRequest, context: OperatorChanges) -> Response:
     """Quotas, modes and hours are effective from the next request and the next call.
 
@@ -246,7 +254,7 @@ async def patch_business(business_id: BusinessId, asked: BusinessChangeRequest, 
     return await context.change(lambda act: Answer(shown_business(change(act, business_id, **values))))
 
 
-@router.get("/{business_id}/history", summary="Show the history of a business user")
+@router.get("/{business_id}/history", operation_id="getBusinessHistory", summary="Show the history of a business user")
 async def get_history(business_id: BusinessId, context: Seen) -> BusinessHistoryResponse:
     """Changes of its state, qualification and contact: actor, time, reason and previous value."""
     own_business(context, business_id)
@@ -270,7 +278,11 @@ def _changed(changed: Changed) -> BusinessChangedResponse:
 
 def _step(step: Step, summary: str, words: str) -> None:
     @router.post(
-        f"/{{business_id}}/{step}", response_model=BusinessResponse, name=step, summary=summary, description=words
+        f"/{{business_id}}/{step}",
+        response_model=BusinessResponse,
+        operation_id=f"{step}Business",
+        summary=summary,
+        description=words,
     )
     async def take(business_id: BusinessId, asked: ReasonRequest, context: OperatorChanges) -> Response:
         return await context.change(lambda act: Answer(shown_business(set_state(act, business_id, step, asked.reason))))

@@ -29,6 +29,7 @@ from relay.api.models import (
     Text64,
     Text128,
     Time,
+    api_named,
     given_ms,
     make_cursor,
     read_cursor,
@@ -62,7 +63,7 @@ class CallSearchRequest(RequestModel):
     number: Number700 | None = None
     party: Party | None = None
     order_id: Text128 | None = None
-    business: Name | None = Field(None, description="for operator keys")
+    business_id: Name | None = Field(None, description="for operator keys")
     outcome: Text64 | None = None
     since: Time | None = Field(None, description="received at or after")
     until: Time | None = Field(None, description="received before")
@@ -74,7 +75,7 @@ class CallResponse(ResponseModel):
     call_id: str
     binding_id: str | None
     mode: str | None
-    business: str | None
+    business_id: str | None
     order_id: str | None
     number_dialled: Masked = Field(description="masked unless it is a 700 number")
     number_shown: Masked | None
@@ -128,7 +129,7 @@ class RecordingResponse(ResponseModel):
     """The recording of a call."""
 
     call_id: str
-    business: str
+    business_id: str
     taken_at: Moment = Field(description="when it was fetched from rtpengine and sealed")
     length_ms: int = Field(description="from the first packet to the last")
     size: int = Field(description="bytes of the body of GET /v1/calls/{call_id}/recording")
@@ -161,7 +162,8 @@ _FILES: dict[str, Any] = {media_type: {} for media_type in MEDIA_TYPES.values()}
 
 def shown_call(record: CallRecord, *, clear: bool, for_operator: bool) -> CallResponse:
     """The response model of a call record."""
-    return CallResponse.model_validate(with_moments(record_form(record, reveal=clear, for_operator=for_operator)))
+    form = record_form(record, reveal=clear, for_operator=for_operator)
+    return CallResponse.model_validate(api_named(with_moments(form)))
 
 
 async def _found(
@@ -177,7 +179,7 @@ async def _found(
             number=asked.number,
             party=context.looked_for(asked.party),
             order_id=asked.order_id,
-            business=context.only(asked.business),
+            business=context.only(asked.business_id),
             since_ms=given_ms(asked.since) or 0,
             until_ms=LAST_MS if asked.until is None else given_ms(asked.until),
         ),
@@ -189,26 +191,26 @@ async def _found(
     return part.shown(lambda record: shown_call(record, clear=clear, for_operator=context.business is None))
 
 
-@router.get("", summary="List call records")
+@router.get("", operation_id="listCalls", summary="List call records")
 async def get_calls(
     context: Reads,
     paging: Paging,
     reveal: Revealing,
     number: Number700 | None = None,
     order_id: Text128 | None = None,
-    business: Name | None = None,
+    business_id: Name | None = None,
     outcome: Text64 | None = None,
     since: Time | None = None,
     until: Time | None = None,
 ) -> Page[CallResponse]:
     """Ended calls, newest first. A short or empty page may not be the last one. By party: POST /v1/calls/search."""
     asked = CallSearchRequest(
-        number=number, order_id=order_id, business=business, outcome=outcome, since=since, until=until
+        number=number, order_id=order_id, business_id=business_id, outcome=outcome, since=since, until=until
     )
     return await _found(context, asked, reveal, paging)
 
 
-@router.post("/search", summary="Search call records")
+@router.post("/search", operation_id="searchCalls", summary="Search call records")
 async def search_calls(
     asked: CallSearchRequest, context: Reads, paging: Paging, reveal: Revealing
 ) -> Page[CallResponse]:
@@ -216,13 +218,13 @@ async def search_calls(
     return await _found(context, asked, reveal, paging)
 
 
-@router.get("/live", summary="List live calls")
+@router.get("/live", operation_id="listLiveCalls", summary="List live calls")
 async def get_live(
-    context: Reads, reveal: Revealing, limit: Limit = USUAL, business: Name | None = None
+    context: Reads, reveal: Revealing, limit: Limit = USUAL, business_id: Name | None = None
 ) -> LiveCallsResponse:
     """Calls in the relay, ringing or up, newest first."""
     clear = await context.reveal(reveal, "calls live")
-    answer = await context.backend.control.ask("live", business=context.only(business), most=limit, reveal=clear)
+    answer = await context.backend.control.ask("live", business=context.only(business_id), most=limit, reveal=clear)
     calls = [_shown_live(context, call) for call in answer["calls"]]
     return LiveCallsResponse(items=calls, total=answer["total"])
 
@@ -231,10 +233,16 @@ def _shown_live(context: RequestContext, call: dict[str, Any]) -> CallResponse:
     values = {"caller_leg_call_id": None, "callee_leg_call_id": None, "source": None} | call
     if context.business is not None:
         values["source"] = None
-    return CallResponse.model_validate(with_moments(values))
+    return CallResponse.model_validate(api_named(with_moments(values)))
 
 
-@router.delete("/live/{call_id}", status_code=202, response_model=HangUpResponse, summary="Hang up a call")
+@router.delete(
+    "/live/{call_id}",
+    status_code=202,
+    response_model=HangUpResponse,
+    operation_id="hangUpCall",
+    summary="Hang up a call",
+)
 async def delete_live(call_id: CallId, context: Ends, why: Why = None) -> HangUpResponse:
     """Send BYE to both sides. The `end_reason` of the record is `hung_up`."""
     await context.ask_relay(
@@ -247,6 +255,7 @@ async def delete_live(call_id: CallId, context: Ends, why: Why = None) -> HangUp
 
 @router.get(
     "/export",
+    operation_id="exportCalls",
     summary="Export call records",
     response_class=Response,
     responses={200: {"description": "The file", "content": _FILES}},
@@ -257,12 +266,12 @@ async def get_export(
     since: Time,
     until: Time,
     format_: Annotated[Format, Query(alias="format")] = "csv",
-    business: Name | None = None,
+    business_id: Name | None = None,
 ) -> Response:
     """Ended calls received in a period, oldest first. `parquet` is refused (400) if the relay has no pyarrow."""
     check_format(format_)
     sealer, path = context.backend.sealer, context.backend.path
-    wanted = Wanted(business=context.only(business), since_ms=given_ms(since), until_ms=given_ms(until))
+    wanted = Wanted(business=context.only(business_id), since_ms=given_ms(since), until_ms=given_ms(until))
     clear = await context.reveal(reveal, "calls export", [f"{since.isoformat()} to {until.isoformat()}"])
 
     def records() -> Iterator[CallRecord]:
@@ -275,7 +284,7 @@ async def get_export(
     return StreamingResponse(parts, headers=headers, media_type=MEDIA_TYPES[format_])
 
 
-@router.get("/{call_id}", summary="Show a call")
+@router.get("/{call_id}", operation_id="getCall", summary="Show a call")
 async def get_call(call_id: CallId, context: Reads, reveal: Revealing) -> CallDetailResponse:
     """A call that has ended, is up, or is ringing."""
     found = await _recorded(context, call_id)
@@ -326,19 +335,19 @@ def shown_recording(recording: Recording) -> RecordingResponse:
         "taken_at": shown_moment(recording.taken_at),
         "purged_at": shown_moment(recording.purged_at),
     }
-    return RecordingResponse.model_validate(recording._asdict() | moments)
+    return RecordingResponse.model_validate(api_named(recording._asdict()) | moments)
 
 
-@recording_router.get("/recordings", summary="List recordings")
+@recording_router.get("/recordings", operation_id="listRecordings", summary="List recordings")
 async def get_recordings(
     context: Operator,
     paging: Paging,
-    business: Name | None = None,
+    business_id: Name | None = None,
     since: Time | None = None,
     until: Time | None = None,
 ) -> Page[RecordingResponse]:
     """Recordings by time of storage, newest first. Purged ones are listed as long as their call record is kept."""
-    query = RecordingQuery(business, given_ms(since) or 0, LAST_MS if until is None else given_ms(until))
+    query = RecordingQuery(business_id, given_ms(since) or 0, LAST_MS if until is None else given_ms(until))
     found = await context.part(
         "recordings",
         paging,
@@ -351,6 +360,7 @@ async def get_recordings(
 
 @recording_router.get(
     "/calls/{call_id}/recording",
+    operation_id="getRecording",
     summary="Read a recording",
     response_class=Response,
     responses={200: {"description": "The captured RTP of the call", "content": {MEDIA_TYPE: {}}}},

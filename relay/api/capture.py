@@ -24,7 +24,7 @@ class ArmRequest(RequestModel):
     """What to arm: one of number, business and peer."""
 
     number: Party | None = Field(None, description="a party, or a 700 number")
-    business: Name | None = None
+    business_id: Name | None = None
     peer: Text64 | None = None
     for_s: int = Field(ge=1, le=LONGEST_MS // 1000, description="seconds after which it ends by itself")
 
@@ -32,7 +32,7 @@ class ArmRequest(RequestModel):
     def given(self) -> list[tuple[ArmKind, str]]:
         each: list[tuple[ArmKind, str | None]] = [
             ("number", self.number),
-            ("business", self.business),
+            ("business", self.business_id),
             ("peer", self.peer),
         ]
         return [(kind, value) for kind, value in each if value is not None]
@@ -40,7 +40,7 @@ class ArmRequest(RequestModel):
     @model_validator(mode="after")
     def _one(self) -> ArmRequest:
         if len(self.given) != 1:
-            raise ValueError("number, business and peer exclude each other: send one of them")
+            raise ValueError("number, business_id and peer exclude each other: send one of them")
         return self
 
 
@@ -67,7 +67,13 @@ def _shown(stored: StoredArm) -> ArmResponse:
     )
 
 
-@router.post("", status_code=201, response_model=ArmResponse, summary="Arm a number, a business user or a peer")
+@router.post(
+    "",
+    status_code=201,
+    response_model=ArmResponse,
+    operation_id="createCaptureArm",
+    summary="Arm a number, a business user or a peer",
+)
 async def post_arm(asked: ArmRequest, context: OperatorChanges) -> Response:
     """Capture its calls from now on, whatever comes of them. Refused while `[capture] keep` is "off"."""
     ((kind, value),) = asked.given
@@ -80,7 +86,7 @@ async def post_arm(asked: ArmRequest, context: OperatorChanges) -> Response:
     return await context.change(do)
 
 
-@router.get("", summary="List what is armed")
+@router.get("", operation_id="listCaptureArms", summary="List what is armed")
 async def get_arms(context: Operator, paging: Paging) -> Page[ArmResponse]:
     """What is armed now, by id."""
     sealer, now = context.backend.sealer, now_ms()
@@ -94,7 +100,7 @@ async def get_arms(context: Operator, paging: Paging) -> Page[ArmResponse]:
     return found.shown(_shown)
 
 
-@router.delete("/{arm_id}", response_model=ArmResponse, summary="Disarm")
+@router.delete("/{arm_id}", response_model=ArmResponse, operation_id="deleteCaptureArm", summary="Disarm")
 async def delete_arm(arm_id: ArmId, context: OperatorChanges) -> Response:
     """End it at once. What was captured stays."""
     return await context.change(lambda act: Answer(_shown(disarm(act, arm_id))))

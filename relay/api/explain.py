@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 from pydantic import Field
 
 from relay.api.context import Needs, RequestContext
-from relay.api.models import Masked, Moment, Name, Party, RequestModel, ResponseModel, Time, given_ms
+from relay.api.models import Masked, Moment, Name, Party, RequestModel, ResponseModel, Time, api_named, given_ms
 from relay.errors import Refused
 from relay.model.numbers import is_700
 from relay.policy.explain import Call, Verdict
@@ -67,7 +67,7 @@ class ExplainResponse(ResponseModel):
     retry_after_s: int | None
     binding_id: str | None
     mode: str | None
-    business: str | None
+    business_id: str | None
     callee: Masked | None
     callee_sees: Masked | None = Field(description="the number that the callee is shown")
     caller_sees: Masked | None
@@ -79,7 +79,7 @@ router = APIRouter(prefix="/v1/explain", tags=["calls"])
 Explains = Annotated[RequestContext, Depends(Needs("calls:read", PARTIES))]
 
 
-@router.post("", summary="Explain a call")
+@router.post("", operation_id="explainCall", summary="Explain a call")
 async def post_explain(asked: ExplainRequest, context: Explains) -> ExplainResponse:
     """Why a call is refused, or where it goes. No call is made, none is counted, and no hook is asked.
 
@@ -101,7 +101,7 @@ async def post_explain(asked: ExplainRequest, context: Explains) -> ExplainRespo
     details: dict[str, object] = {"number": caller, "outcome": told["outcome"]}
     object_ = number if is_700(number) else "party"
     await context.act(lambda act: act.audit("explain", object_, business=business, details=details))
-    return ExplainResponse.model_validate(told)
+    return ExplainResponse.model_validate(api_named(told))
 
 
 async def _of_then(context: RequestContext, number: str, caller: str, peer: str | None, at_ms: int) -> dict[str, Any]:

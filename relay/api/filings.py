@@ -37,20 +37,20 @@ class FilingNew(RequestModel):
 
     number: Party
     reference: Text128 = Field(description="the carrier's reference of the filing; the carrier keeps the documents")
-    business: Name | None = Field(None, description="for operator keys; omitted: `default`")
+    business_id: Name | None = Field(None, description="for operator keys; omitted: `default`")
 
 
 class FilingGone(RequestModel):
     """An A number whose filing to withdraw."""
 
     number: Party
-    business: Name | None = Field(None, description="for operator keys; omitted: `default`")
+    business_id: Name | None = Field(None, description="for operator keys; omitted: `default`")
 
 
 class Filing(ResponseModel):
     """The filing of an A number by a business user."""
 
-    business: str
+    business_id: str
     number: Masked
     reference: str
     filed_at: Moment
@@ -61,7 +61,7 @@ class Filing(ResponseModel):
 
 def _shown(filing: Row, *, clear: bool = False) -> Filing:
     return Filing(
-        business=filing.business,
+        business_id=filing.business,
         number=filing.number if clear else mask_number(filing.number),
         reference=filing.reference,
         filed_at=shown_moment(filing.filed_at),
@@ -71,10 +71,10 @@ def _shown(filing: Row, *, clear: bool = False) -> Filing:
     )
 
 
-@router.post("", status_code=201, response_model=Filing, summary="File an A number")
+@router.post("", status_code=201, response_model=Filing, operation_id="createFiling", summary="File an A number")
 async def post_filing(asked: FilingNew, context: Writes) -> Response:
     """File an A number, or change the reference of its filing. Effective from the next call."""
-    business, parties = context.own(asked.business), context.backend.settings.rules.parties
+    business, parties = context.own(asked.business_id), context.backend.settings.rules.parties
 
     def do(act: UnitOfWork) -> Answer:
         return Answer(_shown(add_filing(act, business, asked.number, asked.reference, parties)), 201)
@@ -82,16 +82,16 @@ async def post_filing(asked: FilingNew, context: Writes) -> Response:
     return await context.change(do)
 
 
-@router.get("", summary="List filings")
+@router.get("", operation_id="listFilings", summary="List filings")
 async def get_filings(
     context: Reads,
     paging: Paging,
     asked: Revealing,
-    business: Name | None = None,
+    business_id: Name | None = None,
     all_: Annotated[bool, Query(alias="all", description="include withdrawn filings")] = False,
 ) -> Page[Filing]:
     """Filings in arbitrary but stable order."""
-    sealer, whose = context.backend.sealer, context.only(business)
+    sealer, whose = context.backend.sealer, context.only(business_id)
     found = await context.part(
         "filings",
         paging,
@@ -103,8 +103,8 @@ async def get_filings(
     return found.shown(lambda filing: _shown(filing, clear=clear))
 
 
-@router.delete("", response_model=Filing, summary="Withdraw a filing")
+@router.delete("", response_model=Filing, operation_id="withdrawFiling", summary="Withdraw a filing")
 async def delete_filing(asked: FilingGone, context: Writes) -> Response:
     """The number counts as not filed from the next call on. It is in the body, as a URL would expose it to logs."""
-    business = context.own(asked.business)
+    business = context.own(asked.business_id)
     return await context.change(lambda act: Answer(_shown(remove_filing(act, business, asked.number))))

@@ -23,6 +23,7 @@ from relay.api.models import (
     RequestModel,
     ResponseModel,
     Text128,
+    api_named,
     shown_moment,
 )
 from relay.model.numbers import mask_number
@@ -55,7 +56,7 @@ class GroupCreateRequest(RequestModel):
     """A group to make."""
 
     name: Text128
-    business: Name | None = Field(None, description="for operator keys; omitted: `default`")
+    business_id: Name | None = Field(None, description="for operator keys; omitted: `default`")
     members: list[Party] = Field(default=[], max_length=1000)
 
 
@@ -76,7 +77,7 @@ class GroupResponse(ResponseModel):
     """A group of parties: the G of GXB and GXYB."""
 
     id: str
-    business: str
+    business_id: str
     name: str
     size: int
     version: int
@@ -99,7 +100,7 @@ Writes = Annotated[RequestContext, Depends(Changes("bindings:write"))]
 
 def shown_group(group: Group) -> GroupResponse:
     """The response model of a group."""
-    values = group._asdict() | {"created_at": shown_moment(group.created_at)}
+    values = api_named(group._asdict()) | {"created_at": shown_moment(group.created_at)}
     return GroupResponse(id=values.pop("group_id"), **values)
 
 
@@ -109,10 +110,10 @@ def _own(context: RequestContext, group_id: str) -> Group:
     )
 
 
-@router.post("", status_code=201, response_model=GroupResponse, summary="Make a group")
+@router.post("", status_code=201, response_model=GroupResponse, operation_id="createGroup", summary="Make a group")
 async def post_group(asked: GroupCreateRequest, context: Writes) -> Response:
     """Make a group, optionally with members."""
-    business, rules = context.own(asked.business), context.backend.settings.rules
+    business, rules = context.own(asked.business_id), context.backend.settings.rules
 
     def do(act: UnitOfWork) -> Answer:
         group = make_group(act, asked.name, rules, business, asked.members)
@@ -121,10 +122,10 @@ async def post_group(asked: GroupCreateRequest, context: Writes) -> Response:
     return await context.change(do)
 
 
-@router.get("", summary="List groups")
-async def get_groups(context: Reads, paging: Paging, business: Name | None = None) -> Page[GroupResponse]:
+@router.get("", operation_id="listGroups", summary="List groups")
+async def get_groups(context: Reads, paging: Paging, business_id: Name | None = None) -> Page[GroupResponse]:
     """Groups, oldest first."""
-    sealer, whose = context.backend.sealer, context.only(business)
+    sealer, whose = context.backend.sealer, context.only(business_id)
     found = await context.part(
         "groups",
         paging,
@@ -135,20 +136,20 @@ async def get_groups(context: Reads, paging: Paging, business: Name | None = Non
     return found.shown(shown_group)
 
 
-@router.get("/{group_id}", summary="Show a group")
+@router.get("/{group_id}", operation_id="getGroup", summary="Show a group")
 async def get_one_group(group_id: GroupId, context: Reads) -> GroupResponse:
     """A group without its members."""
     return shown_group(_own(context, group_id))
 
 
-@router.delete("/{group_id}", response_model=GroupResponse, summary="Delete a group")
+@router.delete("/{group_id}", response_model=GroupResponse, operation_id="deleteGroup", summary="Delete a group")
 async def delete_group(group_id: GroupId, context: Writes) -> Response:
     """Delete a group without live bindings. Its former members stay available to traces."""
     rules = context.backend.settings.rules
     return await context.change(lambda act: Answer(shown_group(remove_group(act, group_id, rules))))
 
 
-@router.get("/{group_id}/members", summary="List the members of a group")
+@router.get("/{group_id}/members", operation_id="listGroupMembers", summary="List the members of a group")
 async def get_members(group_id: GroupId, context: Reads, paging: Paging, asked: Revealing) -> Page[MemberResponse]:
     """Members in arbitrary but stable order."""
     sealer, group = context.backend.sealer, _own(context, group_id)
@@ -163,7 +164,12 @@ async def get_members(group_id: GroupId, context: Reads, paging: Paging, asked: 
     return found.shown(lambda member: MemberResponse(number=member[1] if clear else mask_number(member[1])))
 
 
-@router.post("/{group_id}/members", response_model=MembershipResponse, summary="Add members to a group")
+@router.post(
+    "/{group_id}/members",
+    response_model=MembershipResponse,
+    operation_id="addGroupMembers",
+    summary="Add members to a group",
+)
 async def post_members(group_id: GroupId, asked: MembersRequest, context: Writes) -> Response:
     """Add all or none. Parties that are already members are ignored. A group has at most 10,000 members."""
     rules = context.backend.settings.rules
@@ -175,7 +181,12 @@ async def post_members(group_id: GroupId, asked: MembersRequest, context: Writes
     return await context.change(do)
 
 
-@router.post("/{group_id}/members/remove", response_model=MembershipResponse, summary="Remove members from a group")
+@router.post(
+    "/{group_id}/members/remove",
+    response_model=MembershipResponse,
+    operation_id="removeGroupMembers",
+    summary="Remove members from a group",
+)
 async def post_removal(group_id: GroupId, asked: MembersRequest, context: Writes) -> Response:
     """Remove members. Parties that are not members are ignored."""
     rules = context.backend.settings.rules
@@ -246,7 +257,7 @@ def _owner(context: RequestContext, whose: Whose, owner_id: str) -> str:
     return of_binding(owner_id)
 
 
-@list_router.get("", summary="List the entries of a list")
+@list_router.get("", operation_id="listListEntries", summary="List the entries of a list")
 async def get_entries(
     whose: WhoseList, owner_id: OwnerId, context: ListReads, paging: Paging, asked: Revealing
 ) -> Page[EntryResponse]:
@@ -263,7 +274,7 @@ async def get_entries(
     return found.shown(lambda entry: shown_entry(entry, clear=clear))
 
 
-@list_router.put("", response_model=EntryResponse, summary="Put a caller on a list")
+@list_router.put("", response_model=EntryResponse, operation_id="setListEntry", summary="Put a caller on a list")
 async def put_entry(whose: WhoseList, owner_id: OwnerId, asked: EntryRequest, context: ListWrites) -> Response:
     """`black` refuses the caller, `white` admits it under `white_only`. Entries of a binding override its business."""
 
@@ -274,7 +285,9 @@ async def put_entry(whose: WhoseList, owner_id: OwnerId, asked: EntryRequest, co
     return await context.change(do)
 
 
-@list_router.delete("", response_model=EntryRemovedResponse, summary="Take a caller off a list")
+@list_router.delete(
+    "", response_model=EntryRemovedResponse, operation_id="removeListEntry", summary="Take a caller off a list"
+)
 async def delete_entry(whose: WhoseList, owner_id: OwnerId, asked: EntryRemoveRequest, context: ListWrites) -> Response:
     """Remove an entry. The caller is in the body, because a URL would expose it to proxies and logs."""
 

@@ -39,7 +39,7 @@ class KeyResponse(ResponseModel):
     """A key, without its secret."""
 
     id: str
-    business: str | None = Field(description="null: an operator's key")
+    business_id: str | None = Field(description="null: an operator's key")
     scopes: list[str]
     created_at: Moment
     created_by: str
@@ -65,7 +65,7 @@ def shown_key(key: ApiKey) -> KeyResponse:
     """The response model of a key."""
     return KeyResponse(
         id=key.id,
-        business=key.business,
+        business_id=key.business,
         scopes=sorted(key.scopes),
         created_at=shown_moment(key.created_at),
         created_by=key.created_by,
@@ -79,14 +79,20 @@ def _made(key: ApiKey, secret: str) -> Answer:
     return Answer(KeyCreatedResponse(**shown, secret=secret), 201, kept=KeyCreatedResponse(**shown, secret=None))
 
 
-@router.post("/businesses/{business_id}/keys", status_code=201, response_model=KeyCreatedResponse, summary="Make a key")
+@router.post(
+    "/businesses/{business_id}/keys",
+    status_code=201,
+    response_model=KeyCreatedResponse,
+    operation_id="createKey",
+    summary="Make a key",
+)
 async def post_key(business_id: BusinessId, asked: KeyCreateRequest, context: KeyChanges) -> Response:
     """Make a key with scopes that the requesting key has. The secret is shown in this response only."""
     expires_at = given_ms(asked.expires_at)
     return await context.change(lambda act: _made(*make_key(act, business_id, asked.scopes, expires_at)))
 
 
-@router.get("/businesses/{business_id}/keys", summary="List the keys of a business user")
+@router.get("/businesses/{business_id}/keys", operation_id="listKeys", summary="List the keys of a business user")
 async def get_keys(business_id: BusinessId, context: KeyReads, paging: Paging) -> Page[KeyResponse]:
     """All keys by id, including revoked and expired ones, without their secrets."""
     sealer, business = context.backend.sealer, own_business(context, business_id)
@@ -100,13 +106,19 @@ async def get_keys(business_id: BusinessId, context: KeyReads, paging: Paging) -
     return found.shown(shown_key)
 
 
-@router.delete("/keys/{key_id}", response_model=KeyResponse, summary="Revoke a key")
+@router.delete("/keys/{key_id}", response_model=KeyResponse, operation_id="revokeKey", summary="Revoke a key")
 async def delete_key(key_id: KeyId, context: KeyChanges, why: Why = None) -> Response:
     """Refuse the key from the next request on. The requesting key must have all of its scopes."""
     return await context.change(lambda act: Answer(shown_key(revoke(act, key_id, why or ""))))
 
 
-@router.post("/keys/{key_id}/rotate", status_code=201, response_model=KeyCreatedResponse, summary="Rotate a key")
+@router.post(
+    "/keys/{key_id}/rotate",
+    status_code=201,
+    response_model=KeyCreatedResponse,
+    operation_id="rotateKey",
+    summary="Rotate a key",
+)
 async def post_rotation(key_id: KeyId, asked: KeyRotationRequest, context: KeyChanges) -> Response:
     """Make a new key with the same scopes and expiry; the old key ends after `overlap_s` seconds.
 

@@ -109,7 +109,11 @@ _FILES: dict[int | str, dict[str, Any]] = {
 
 
 @router.get(
-    "/{call_id}/ladder", summary="Show the SIP messages of a call", response_model=LadderResponse, responses=_FILES
+    "/{call_id}/ladder",
+    operation_id="getCallLadder",
+    summary="Show the SIP messages of a call",
+    response_model=LadderResponse,
+    responses=_FILES,
 )
 async def get_ladder(
     call_id: LadderId, context: Reads, reveal: Revealing, format_: Annotated[Format, Query(alias="format")] = "json"

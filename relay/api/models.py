@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
 from functools import partial
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar, overload
@@ -145,9 +145,19 @@ def left_out() -> Any:
     return None
 
 
+# The store's names of fields -> the API's, where an id is named as such.
+API_NAMES = {"business": "business_id", "pool": "pool_id"}
+_STORE_NAMES = {name: stored for stored, name in API_NAMES.items()}
+
+
+def api_named(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a row under their names in the API."""
+    return {API_NAMES.get(name, name): value for name, value in values.items()}
+
+
 def given(asked: BaseModel) -> dict[str, Any]:
-    """The fields present in the request."""
-    return {name: getattr(asked, name) for name in asked.model_fields_set}
+    """The fields present in the request, under the store's names."""
+    return {_STORE_NAMES.get(name, name): getattr(asked, name) for name in asked.model_fields_set}
 
 
 class ReasonRequest(RequestModel):

@@ -21,6 +21,7 @@ from relay.api.models import (
     RequestModel,
     ResponseModel,
     Text64,
+    api_named,
     given,
     left_out,
     shown_moment,
@@ -72,7 +73,7 @@ class PrefixCreateRequest(RequestModel):
 
     prefix: ManagedPrefix
     peer: Text64 = Field("", description="name of the carrier's [[peer]]")
-    pool: Name = "default"
+    pool_id: Name = "default"
     cool_down_s: CoolDown | None = Field(None, description="seconds; null: as configured")
 
 
@@ -108,7 +109,7 @@ class NumberResponse(ResponseModel):
 
     number: str
     prefix: str
-    pool: str
+    pool_id: str
     state: State
     locked_by: list[Lock]
     bindings: int | None = Field(description="live bindings; null if other business users may share the number")
@@ -120,7 +121,7 @@ class NumberResponse(ResponseModel):
 class MoveRequest(RequestModel):
     """Numbers to move to another pool."""
 
-    pool: Name
+    pool_id: Name
     numbers: Annotated[list[Number700], Field(min_length=1, max_length=1000)]
 
 
@@ -134,7 +135,7 @@ class PoolCreateRequest(RequestModel):
     """A pool to make."""
 
     id: Name
-    business: Name | None = Field(None, description="owner; null: all business users without their own pool")
+    business_id: Name | None = Field(None, description="owner; null: all business users without their own pool")
     area: Text64 = ""
     max_bindings: int = Field(200, ge=MOST_BINDINGS[0], le=MOST_BINDINGS[-1], description="bindings per number")
     warn_percent: int = Field(80, ge=WARN_PERCENT[0], le=WARN_PERCENT[-1])
@@ -143,7 +144,7 @@ class PoolCreateRequest(RequestModel):
 class PoolChangeRequest(RequestModel):
     """Fields to change. Omitted fields keep their value."""
 
-    business: Name | None = Field(None, description="owner; null: all business users without their own pool")
+    business_id: Name | None = Field(None, description="owner; null: all business users without their own pool")
     area: Text64 = Field(default_factory=left_out)
     max_bindings: int = Field(default_factory=left_out, ge=MOST_BINDINGS[0], le=MOST_BINDINGS[-1])
     warn_percent: int = Field(default_factory=left_out, ge=WARN_PERCENT[0], le=WARN_PERCENT[-1])
@@ -153,7 +154,7 @@ class PoolResponse(ResponseModel):
     """A pool of numbers."""
 
     id: str
-    business: str | None
+    business_id: str | None
     area: str
     max_bindings: int
     warn_percent: int
@@ -163,7 +164,7 @@ class PoolResponse(ResponseModel):
 class UsageResponse(ResponseModel):
     """The usage of a pool, in numbers."""
 
-    pool: str
+    pool_id: str
     total: int
     free: int
     bound: int
@@ -192,7 +193,7 @@ def shown_prefix(prefix: Prefix) -> PrefixResponse:
 
 def shown_number(number: Number, *, alone: bool = True) -> NumberResponse:
     """The response model of a number. `alone`: show the binding count, which may include other business users'."""
-    values = number._asdict()
+    values = api_named(number._asdict())
     del values["locked"]
     values["locked_by"] = number.locked_by
     values["bindings"] = number.bindings if alone else None
@@ -200,34 +201,42 @@ def shown_number(number: Number, *, alone: bool = True) -> NumberResponse:
     return NumberResponse(**values)
 
 
-@router.post("/prefixes", status_code=201, response_model=PrefixLoadedResponse, summary="Load a prefix")
+@router.post(
+    "/prefixes",
+    status_code=201,
+    response_model=PrefixLoadedResponse,
+    operation_id="createPrefix",
+    summary="Load a prefix",
+)
 async def post_prefix(asked: PrefixCreateRequest, context: OperatorChanges) -> Response:
     """Load a prefix with its 10,000 numbers, available for binding at once."""
     cool_down_ms = None if asked.cool_down_s is None else asked.cool_down_s * 1000
 
     def do(act: UnitOfWork) -> Answer:
         wanted = new_prefix(asked.prefix, asked.peer, cool_down_ms)
-        loaded = load_prefix(act, wanted, asked.pool, context.backend.settings.peers)
+        loaded = load_prefix(act, wanted, asked.pool_id, context.backend.settings.peers)
         shown = shown_prefix(get_prefix(act, asked.prefix)).model_dump()
         return Answer(PrefixLoadedResponse(**shown, loaded=loaded), 201, f"/v1/prefixes/{asked.prefix}")
 
     return await context.change(do)
 
 
-@router.get("/prefixes", summary="List prefixes")
+@router.get("/prefixes", operation_id="listPrefixes", summary="List prefixes")
 async def get_prefixes(context: Operator, paging: Paging) -> Page[PrefixResponse]:
     """Loaded prefixes in ascending order."""
     found = await context.part("prefixes", paging, find_prefixes, "", lambda prefix: prefix.prefix)
     return found.shown(shown_prefix)
 
 
-@router.get("/prefixes/{prefix}", summary="Show a prefix")
+@router.get("/prefixes/{prefix}", operation_id="getPrefix", summary="Show a prefix")
 async def get_one_prefix(prefix: PrefixPath, context: Operator) -> PrefixResponse:
     """One loaded prefix."""
     return shown_prefix(context.one(lambda connection: find_prefix(connection, prefix), "prefix"))
 
 
-@router.patch("/prefixes/{prefix}", response_model=PrefixResponse, summary="Change a prefix")
+@router.patch(
+    "/prefixes/{prefix}", response_model=PrefixResponse, operation_id="updatePrefix", summary="Change a prefix"
+)
 async def patch_prefix(prefix: PrefixPath, asked: PrefixChangeRequest, context: OperatorChanges) -> Response:
     """Any state but `active` locks all numbers of the prefix from the next call on."""
     values = given(asked)
@@ -240,16 +249,16 @@ async def patch_prefix(prefix: PrefixPath, asked: PrefixChangeRequest, context: 
     return await context.change(lambda act: Answer(shown_prefix(change_prefix(act, prefix, change, reason, peers))))
 
 
-@router.get("/numbers", summary="List numbers")
+@router.get("/numbers", operation_id="listNumbers", summary="List numbers")
 async def get_numbers(
     context: Reads,
     paging: Paging,
-    pool: Name | None = None,
+    pool_id: Name | None = None,
     state: State | None = None,
     prefix: PrefixText | None = None,
 ) -> Page[NumberResponse]:
     """Numbers in ascending order. A business user sees those of its own pools."""
-    query, at_ms = NumberQuery(pool, prefix, state, context.business), now_ms()
+    query, at_ms = NumberQuery(pool_id, prefix, state, context.business), now_ms()
     found = await context.part(
         "numbers",
         paging,
@@ -260,7 +269,7 @@ async def get_numbers(
     return found.shown(shown_number)
 
 
-@router.get("/numbers/{number}", summary="Show a number")
+@router.get("/numbers/{number}", operation_id="getNumber", summary="Show a number")
 async def get_number(number: NumberPath, context: Reads) -> NumberResponse:
     """One number. A business user sees those that its bindings may use."""
     found = context.row(lambda connection: find_number(connection, number, now_ms()))
@@ -270,22 +279,28 @@ async def get_number(number: NumberPath, context: Reads) -> NumberResponse:
     return shown_number(found, alone=context.business in (None, pool.business))
 
 
-@router.post("/numbers/{number}/lock", response_model=NumberResponse, summary="Lock a number")
+@router.post(
+    "/numbers/{number}/lock", response_model=NumberResponse, operation_id="lockNumber", summary="Lock a number"
+)
 async def post_lock(number: NumberPath, asked: ReasonRequest, context: OperatorChanges) -> Response:
     """Refuse calls to the number from the next one on, and exclude it from new bindings."""
     return await context.change(lambda act: Answer(shown_number(lock(act, number, asked.reason))))
 
 
-@router.post("/numbers/{number}/unlock", response_model=NumberResponse, summary="Unlock a number")
+@router.post(
+    "/numbers/{number}/unlock", response_model=NumberResponse, operation_id="unlockNumber", summary="Unlock a number"
+)
 async def post_unlock(number: NumberPath, asked: ReasonRequest, context: OperatorChanges) -> Response:
     """Release the operator's lock and the fraud lock. A lock of the prefix remains."""
     return await context.change(lambda act: Answer(shown_number(unlock(act, number, asked.reason))))
 
 
-@router.post("/numbers/move", response_model=MovedResponse, summary="Move numbers to another pool")
+@router.post(
+    "/numbers/move", response_model=MovedResponse, operation_id="moveNumbers", summary="Move numbers to another pool"
+)
 async def post_move(asked: MoveRequest, context: OperatorChanges) -> Response:
     """Move all or none. Their bindings remain."""
-    return await context.change(lambda act: Answer(MovedResponse(moved=move(act, asked.numbers, asked.pool))))
+    return await context.change(lambda act: Answer(MovedResponse(moved=move(act, asked.numbers, asked.pool_id))))
 
 
 # -- Routes of pools
@@ -296,7 +311,7 @@ PoolId = Annotated[Name, Path()]
 
 def shown_pool(pool: Pool) -> PoolResponse:
     """The response model of a pool."""
-    values = pool._asdict() | {"created_at": shown_moment(pool.created_at)}
+    values = api_named(pool._asdict()) | {"created_at": shown_moment(pool.created_at)}
     return PoolResponse(id=values.pop("pool_id"), **values)
 
 
@@ -304,17 +319,17 @@ def shown_usage(usage: PoolUsage) -> UsageResponse:
     """The response model of the usage of a pool."""
     values = usage._asdict()
     del values["business"]
-    return UsageResponse(pool=values.pop("pool_id"), **values)
+    return UsageResponse(pool_id=values.pop("pool_id"), **values)
 
 
 def _own(context: RequestContext, pool_id: str) -> Pool:
     return context.one(lambda connection: find_pool(connection, pool_id, context.business), "pool")
 
 
-@pool_router.post("", status_code=201, response_model=PoolResponse, summary="Make a pool")
+@pool_router.post("", status_code=201, response_model=PoolResponse, operation_id="createPool", summary="Make a pool")
 async def post_pool(asked: PoolCreateRequest, context: OperatorChanges) -> Response:
     """Make an empty pool. Load prefixes or move numbers into it."""
-    pool = new_pool(asked.id, asked.business, asked.area, asked.max_bindings, asked.warn_percent)
+    pool = new_pool(asked.id, asked.business_id, asked.area, asked.max_bindings, asked.warn_percent)
 
     def do(act: UnitOfWork) -> Answer:
         return Answer(shown_pool(make_pool(act, pool)), 201, f"/v1/pools/{asked.id}")
@@ -322,7 +337,7 @@ async def post_pool(asked: PoolCreateRequest, context: OperatorChanges) -> Respo
     return await context.change(do)
 
 
-@pool_router.get("", summary="List pools")
+@pool_router.get("", operation_id="listPools", summary="List pools")
 async def get_pools(context: Reads, paging: Paging) -> Page[PoolResponse]:
     """Pools by id. A business user sees its own."""
     found = await context.part(
@@ -335,20 +350,20 @@ async def get_pools(context: Reads, paging: Paging) -> Page[PoolResponse]:
     return found.shown(shown_pool)
 
 
-@pool_router.get("/{pool_id}", summary="Show a pool")
+@pool_router.get("/{pool_id}", operation_id="getPool", summary="Show a pool")
 async def get_pool(pool_id: PoolId, context: Reads) -> PoolResponse:
     """One pool. A business user sees those that its numbers come from."""
     return shown_pool(_own(context, pool_id))
 
 
-@pool_router.patch("/{pool_id}", response_model=PoolResponse, summary="Change a pool")
+@pool_router.patch("/{pool_id}", response_model=PoolResponse, operation_id="updatePool", summary="Change a pool")
 async def patch_pool(pool_id: PoolId, asked: PoolChangeRequest, context: OperatorChanges) -> Response:
     """Change a pool. Existing bindings remain."""
     change = cast(PoolChange, given(asked))
     return await context.change(lambda act: Answer(shown_pool(change_pool(act, pool_id, change))))
 
 
-@pool_router.get("/{pool_id}/usage", summary="Show the usage of a pool")
+@pool_router.get("/{pool_id}/usage", operation_id="getPoolUsage", summary="Show the usage of a pool")
 async def get_usage(pool_id: PoolId, context: Reads) -> UsageResponse:
     """Current count of free, bound, cooling and locked numbers."""
     pool = _own(context, pool_id)

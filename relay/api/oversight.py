@@ -27,6 +27,7 @@ from relay.api.models import (
     ResponseModel,
     Text64,
     Time,
+    api_named,
     given_ms,
     shown_moment,
 )
@@ -76,7 +77,7 @@ class DailyLineResponse(ResponseModel):
     """The totals of one business user on one prefix and day, China time."""
 
     day: Day
-    business: str
+    business_id: str
     prefix: str
     attempts: int = Field(description="call attempts")
     answered: int
@@ -99,7 +100,7 @@ class ComplaintsRequest(RequestModel):
     """The number of complaints about a business user on one prefix and day."""
 
     day: Day
-    business: Name
+    business_id: Name
     prefix: ManagedPrefix
     count: int = Field(ge=0, le=MOST_COMPLAINTS)
 
@@ -112,7 +113,7 @@ class AuditLineResponse(ResponseModel):
     actor: str
     action: str
     object: str
-    business: str | None
+    business_id: str | None
     reason: str
     details: dict[str, Any]
 
@@ -134,7 +135,7 @@ _CHUNK = 1 << 16
 _IN_MEMORY = 1 << 26  # bytes of a bundle kept off the disk: it holds real numbers
 
 
-@router.post("/trace", summary="Trace a number")
+@router.post("/trace", operation_id="traceNumber", summary="Trace a number")
 async def post_trace(asked: TraceRequest, context: Traces) -> TraceResponse:
     """The parties behind a number at a given time, in clear, however long ago. Audited before the response."""
     number, at_ms = fields.number("number", asked.number), given_ms(asked.at)
@@ -151,6 +152,7 @@ async def post_trace(asked: TraceRequest, context: Traces) -> TraceResponse:
 
 @router.post(
     "/evidence",
+    operation_id="createEvidence",
     summary="Export the evidence for a number",
     response_class=Response,
     responses={200: {"description": "The bundle: a ZIP file, signed with Ed25519", "content": {_ZIP: {}}}},
@@ -174,25 +176,30 @@ def _chunks(file: IO[bytes]) -> Iterator[bytes]:
 
 def shown_line(line: DailyLine) -> DailyLineResponse:
     """The response model of a line of the daily report."""
-    values = line._asdict()
+    values = api_named(line._asdict())
     del values["talk_ms"]
     return DailyLineResponse(**values, minutes=line.minutes)
 
 
-@router.get("/reports/daily", summary="Show the report of a day")
-async def get_daily(context: Reports, day: Day, business: Name | None = None) -> DailyResponse:
+@router.get("/reports/daily", operation_id="getDailyReport", summary="Show the report of a day")
+async def get_daily(context: Reports, day: Day, business_id: Name | None = None) -> DailyResponse:
     """One line per business user and prefix, for a day in China time. Calls still up are not included."""
-    whose = context.only(business)
+    whose = context.only(business_id)
     lines = await context.read_long(lambda connection: daily(connection, context.backend.sealer, day, whose))
     return DailyResponse(items=[shown_line(line) for line in lines])
 
 
-@router.put("/reports/daily/complaints", response_model=ComplaintsRequest, summary="Enter complaints of a day")
+@router.put(
+    "/reports/daily/complaints",
+    response_model=ComplaintsRequest,
+    operation_id="setComplaints",
+    summary="Enter complaints of a day",
+)
 async def put_complaints(asked: ComplaintsRequest, context: OperatorChanges) -> Response:
     """Set the number of complaints of a day, replacing an earlier number."""
 
     def do(act: UnitOfWork) -> Answer:
-        set_complaints(act, asked.day, asked.business, asked.prefix, asked.count)
+        set_complaints(act, asked.day, asked.business_id, asked.prefix, asked.count)
         return Answer(asked)
 
     return await context.change(do)
@@ -212,13 +219,13 @@ def shown_audit_line(logged: Logged, *, clear: bool) -> AuditLineResponse:
         actor=entry.actor,
         action=entry.action,
         object=entry.object_,
-        business=entry.business,
+        business_id=entry.business,
         reason=entry.reason,
         details=details_form(entry, reveal=clear),
     )
 
 
-@audit_router.get("", summary="List audit lines")
+@audit_router.get("", operation_id="listAuditLines", summary="List audit lines")
 async def get_audit(
     context: Operator,
     paging: Paging,
@@ -226,13 +233,13 @@ async def get_audit(
     actor: Text64 | None = None,
     action: Text64 | None = None,
     object_: Annotated[Text64 | None, Query(alias="object")] = None,
-    business: Name | None = None,
+    business_id: Name | None = None,
     since: Time | None = None,
     until: Time | None = None,
 ) -> Page[AuditLineResponse]:
     """Changes and accesses to real numbers, newest first. Numbers in the lines are masked as well."""
     sealer = context.backend.sealer
-    query = AuditQuery(actor, action, object_, business, given_ms(since), given_ms(until))
+    query = AuditQuery(actor, action, object_, business_id, given_ms(since), given_ms(until))
     found = await context.part(
         "audit",
         paging,
@@ -244,7 +251,7 @@ async def get_audit(
     return found.shown(lambda logged: shown_audit_line(logged, clear=clear))
 
 
-@audit_router.get("/verify", summary="Verify the audit log")
+@audit_router.get("/verify", operation_id="verifyAudit", summary="Verify the audit log")
 async def get_verdict(context: Operator) -> AuditVerdictResponse:
     """Check the chain over all lines, which takes time in proportion to the log."""
     verdict = await context.read_long(lambda connection: verify_audit(connection, context.backend.sealer))

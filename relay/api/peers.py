@@ -46,7 +46,7 @@ class PeersResponse(ResponseModel):
 router = APIRouter(prefix="/v1/peers", tags=["peers"])
 
 
-@router.get("", summary="List peers")
+@router.get("", operation_id="listPeers", summary="List peers")
 async def get_peers(context: Operator) -> PeersResponse:
     """Current state of all peers: reachability of their targets, and number of calls."""
     answer = await context.backend.control.ask("peers")
@@ -110,14 +110,14 @@ Address = Annotated[str, Path(min_length=2, max_length=45, pattern=r"^[0-9A-Fa-f
 ALL = "all"  # object of the audit line when all bans are lifted
 
 
-@ban_router.get("", summary="List bans")
+@ban_router.get("", operation_id="listBans", summary="List bans")
 async def get_bans(context: Operator) -> BansResponse:
     """The bans in force. They are in the relay's memory, and a restart lifts them."""
     answer = await context.backend.control.ask("bans")
     return BansResponse(items=[_shown(ban) for ban in answer["bans"]])
 
 
-@ban_router.post("", status_code=201, summary="Ban an address")
+@ban_router.post("", status_code=201, operation_id="createBan", summary="Ban an address")
 async def post_ban(asked: BanRequest, context: Operator) -> BanResponse:
     """Ignore datagrams and refuse connections from an address. Peers and addresses of live calls cannot be banned."""
     source = read_source(asked.address)
@@ -130,14 +130,14 @@ async def post_ban(asked: BanRequest, context: Operator) -> BanResponse:
     return _shown(done)
 
 
-@ban_router.delete("", summary="Lift all bans")
+@ban_router.delete("", operation_id="liftBans", summary="Lift all bans")
 async def delete_bans(context: Operator, why: Why = None) -> BanLiftedResponse:
     """Lift every ban at once."""
     done = await context.ask_relay("unban", {}, lambda act: act.audit("ban.lift", ALL, reason=why or ""))
     return BanLiftedResponse(lifted=done["lifted"])
 
 
-@ban_router.delete("/{address}", summary="Lift a ban")
+@ban_router.delete("/{address}", operation_id="liftBan", summary="Lift a ban")
 async def delete_ban(address: Address, context: Operator, why: Why = None) -> BanLiftedResponse:
     """Lift the ban of an address. For a banned network, name any address in it."""
     source = read_source(address)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 from starlette.responses import Response
 
-from relay.api.models import FORMS, ResponseModel
+from relay.api.models import API_NAMES, FORMS, ResponseModel
 from relay.errors import Refused
 
 MEDIA_TYPE = "application/problem+json"
@@ -82,8 +82,14 @@ def problem(kind: str, detail: str, errors: Sequence[tuple[str, str]] = (), requ
 
 
 def errors_of(refused: Refused) -> list[tuple[str, str]]:
-    """The pairs of field and problem of a refusal."""
-    return list(refused.fields)
+    """The pairs of field and problem of a refusal, fields by their names in the API."""
+    return [(API_NAMES.get(field, field), text) for field, text in refused.fields]
+
+
+def detail_of(refused: Refused) -> str:
+    """What is wrong and the fix, after the field by its name in the API."""
+    field = API_NAMES.get(refused.field, refused.field)
+    return f"{field}: {refused.problem}" if field else refused.problem
 
 
 def field_errors(faults: Sequence[Any], within: int = 0) -> list[tuple[str, str]]:
@@ -115,7 +121,7 @@ def _path(location: tuple[Any, ...], within: int) -> str:
 
 def problem_of(refused: Refused, request_id: str) -> Problem:
     """The problem document of one refusal within a larger response."""
-    return Problem.model_validate(problem(refused.kind, refused.problem, errors_of(refused), request_id))
+    return Problem.model_validate(problem(refused.kind, detail_of(refused), errors_of(refused), request_id))
 
 
 def problem_response(

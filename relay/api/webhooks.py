@@ -17,6 +17,7 @@ from relay.api.models import (
     RequestModel,
     ResponseModel,
     Text128,
+    api_named,
     given,
     left_out,
     shown_moment,
@@ -43,7 +44,7 @@ class WebhookCreateRequest(RequestModel):
     kinds: Kinds | None = Field(None, description="kinds to send; omitted: all, for `alibaba` those of SecretReport")
     parties: Parties = Field("masked", description="form of caller and callee; `clear` requires parties:read")
     format: Format = Field("relay700", description="of the requests; `alibaba`: one of its messages, with its fields")
-    business: Name | None = Field(None, description="for operator keys; omitted: `default`")
+    business_id: Name | None = Field(None, description="for operator keys; omitted: `default`")
 
 
 class WebhookChangeRequest(RequestModel):
@@ -59,7 +60,7 @@ class WebhookResponse(ResponseModel):
     """A receiver of the events of a business user."""
 
     id: str
-    business: str
+    business_id: str
     url: str
     kinds: list[Kind]
     parties: Parties
@@ -120,7 +121,7 @@ Writes = Annotated[RequestContext, Depends(Changes("webhooks"))]
 
 def shown_webhook(webhook: Webhook) -> WebhookResponse:
     """The response model of a webhook, without its secret."""
-    values = webhook._asdict()
+    values = api_named(webhook._asdict())
     del values["secret"], values["disabled_at"], values["internal"]
     values["kinds"] = list(webhook.kinds)
     values["enabled"] = webhook.disabled_at is None
@@ -149,10 +150,12 @@ def _own(context: RequestContext, webhook_id: str) -> Webhook:
     )
 
 
-@router.post("", status_code=201, response_model=WebhookCreatedResponse, summary="Make a webhook")
+@router.post(
+    "", status_code=201, response_model=WebhookCreatedResponse, operation_id="createWebhook", summary="Make a webhook"
+)
 async def post_webhook(asked: WebhookCreateRequest, context: Writes) -> Response:
     """Make a webhook. Its secret is shown in this response only."""
-    business = context.own(asked.business)
+    business = context.own(asked.business_id)
 
     def do(act: UnitOfWork) -> Answer:
         webhook, secret = make(act, business, asked.url, asked.kinds, asked.parties, asked.format)
@@ -163,10 +166,10 @@ async def post_webhook(asked: WebhookCreateRequest, context: Writes) -> Response
     return await context.change(do)
 
 
-@router.get("", summary="List webhooks")
-async def get_webhooks(context: Reads, paging: Paging, business: Name | None = None) -> Page[WebhookResponse]:
+@router.get("", operation_id="listWebhooks", summary="List webhooks")
+async def get_webhooks(context: Reads, paging: Paging, business_id: Name | None = None) -> Page[WebhookResponse]:
     """Webhooks by id."""
-    sealer, whose = context.backend.sealer, context.only(business)
+    sealer, whose = context.backend.sealer, context.only(business_id)
     found = await context.part(
         "webhooks",
         paging,
@@ -177,13 +180,13 @@ async def get_webhooks(context: Reads, paging: Paging, business: Name | None = N
     return found.shown(shown_webhook)
 
 
-@router.get("/{webhook_id}", summary="Show a webhook")
+@router.get("/{webhook_id}", operation_id="getWebhook", summary="Show a webhook")
 async def get_webhook(webhook_id: WebhookId, context: Reads) -> WebhookResponse:
     """A webhook with the state of its deliveries."""
     return shown_webhook(_own(context, webhook_id))
 
 
-@router.patch("/{webhook_id}", response_model=WebhookResponse, summary="Change a webhook")
+@router.patch("/{webhook_id}", response_model=WebhookResponse, operation_id="updateWebhook", summary="Change a webhook")
 async def patch_webhook(webhook_id: WebhookId, asked: WebhookChangeRequest, context: Writes) -> Response:
     """Change a webhook. Delivery is retried at once, regardless of earlier failures."""
     values = given(asked)
@@ -192,13 +195,15 @@ async def patch_webhook(webhook_id: WebhookId, asked: WebhookChangeRequest, cont
     return await context.change(lambda act: Answer(shown_webhook(change(act, webhook_id, **values))))
 
 
-@router.delete("/{webhook_id}", response_model=WebhookResponse, summary="Remove a webhook")
+@router.delete(
+    "/{webhook_id}", response_model=WebhookResponse, operation_id="deleteWebhook", summary="Remove a webhook"
+)
 async def delete_webhook(webhook_id: WebhookId, context: Writes) -> Response:
     """Remove a webhook with all its queued events."""
     return await context.change(lambda act: Answer(shown_webhook(remove(act, webhook_id))))
 
 
-@router.get("/{webhook_id}/dead", summary="List dead letters")
+@router.get("/{webhook_id}/dead", operation_id="listDeadLetters", summary="List dead letters")
 async def get_dead(webhook_id: WebhookId, context: Reads, paging: Paging) -> Page[DeadEventResponse]:
     """Events whose delivery was given up, oldest first."""
     sealer, webhook = context.backend.sealer, _own(context, webhook_id)
@@ -212,13 +217,20 @@ async def get_dead(webhook_id: WebhookId, context: Reads, paging: Paging) -> Pag
     return found.shown(shown_dead)
 
 
-@router.post("/{webhook_id}/dead/resend", response_model=ResentResponse, summary="Send dead letters again")
+@router.post(
+    "/{webhook_id}/dead/resend",
+    response_model=ResentResponse,
+    operation_id="resendDeadLetters",
+    summary="Send dead letters again",
+)
 async def post_resend(webhook_id: WebhookId, asked: ResendRequest, context: Writes) -> Response:
     """Queue dead letters again at their original positions, before later events that are still queued."""
     return await context.change(lambda act: Answer(ResentResponse(resent=resend(act, webhook_id, asked.events))))
 
 
-@router.post("/{webhook_id}/test", response_model=TestedResponse, summary="Send a test event")
+@router.post(
+    "/{webhook_id}/test", response_model=TestedResponse, operation_id="testWebhook", summary="Send a test event"
+)
 async def post_test(webhook_id: WebhookId, context: Writes) -> Response:
     """Queue an event of kind `webhook.test` behind the waiting ones."""
     return await context.change(lambda act: Answer(TestedResponse(event_id=test(act, webhook_id))))

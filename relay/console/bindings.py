@@ -18,7 +18,7 @@ BINDINGS: Final = Listing(
         Column("id", N_("Binding"), "id", "/bindings/{id}"),
         Column("state", N_("State"), "state"),
         Column("mode", N_("Mode")),
-        Column("business", N_("Business")),
+        Column("business_id", N_("Business")),
         Column("order_id", N_("Order")),
         Column("a", N_("Party a"), "mono"),
         Column("x", N_("Number"), "mono", "/numbers/{x}"),
@@ -30,7 +30,7 @@ BINDINGS: Final = Listing(
     filters=(
         Filter("number", N_("700 number"), "number"),
         Filter("order_id", N_("Order")),
-        Filter("business", N_("Business"), needs="operator"),
+        Filter("business_id", N_("Business"), needs="operator"),
         Filter("state", N_("State"), "choice", ("live", "expired", "ended")),
         Filter("mode", N_("Mode"), "choice", MODES),
         Filter("since", N_("Made since"), "time"),

@@ -19,7 +19,7 @@ BUSINESSES: Final = Listing(
         Column("name", N_("Name"), "text", "/businesses/{id}"),
         Column("state", N_("State"), "state"),
         Column("scenario", N_("Scenario"), "name"),
-        Column("live_bindings", N_("Live bindings"), "number", "/bindings?business={id}&state=live"),
+        Column("live_bindings", N_("Live bindings"), "number", "/bindings?business_id={id}&state=live"),
         Column("created_at", N_("Applied"), "moment"),
         Column("updated_at", N_("Changed"), "moment"),
     ),
@@ -79,7 +79,7 @@ async def show_business(page: Page) -> Response:
     if page.may("lists"):
         parts["entries"] = await page.get("/v1/lists/business/{}/entries", business_id)
     if page.may("filings"):
-        parts["filings"] = await page.get("/v1/filings", business=business_id)
+        parts["filings"] = await page.get("/v1/filings", business_id=business_id)
     steps = STEPS[business["state"]] if page.may("operator") else ()
     return page.render(
         "business.html", business=business, history=history["items"], steps=steps, columns=_COLUMNS, **parts

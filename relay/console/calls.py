@@ -22,7 +22,7 @@ _COLUMNS: Final = (
     Column("number_dialled", N_("Dialled"), "mono"),
     Column("callee", N_("Callee"), "mono"),
     Column("duration_ms", N_("Length"), "length"),
-    Column("business", N_("Business")),
+    Column("business_id", N_("Business")),
     Column("order_id", N_("Order")),
     Column("peer_in", N_("From peer")),
     Column("peer_out", N_("To peer")),
@@ -37,7 +37,7 @@ CALLS: Final = Listing(
     (
         Filter("number", N_("700 number")),
         Filter("order_id", N_("Order")),
-        Filter("business", N_("Business"), needs="operator"),
+        Filter("business_id", N_("Business"), needs="operator"),
         Filter("outcome", N_("Outcome"), "choice", tuple(OUTCOMES)),
         Filter("since", N_("From"), "time"),
         Filter("until", N_("Until"), "time"),

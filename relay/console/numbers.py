@@ -14,7 +14,7 @@ from relay.console.words import N_
 _BOUND: Final = (
     Column("id", N_("Binding"), "id", "/bindings/{id}"),
     Column("mode", N_("Mode")),
-    Column("business", N_("Business")),
+    Column("business_id", N_("Business")),
     Column("order_id", N_("Order")),
     Column("a", N_("Party a"), "mono"),
     Column("b", N_("Party b"), "mono"),
@@ -27,7 +27,7 @@ NUMBERS: Final = Listing(
     columns=(
         Column("number", N_("Number"), "mono", "/numbers/{number}"),
         Column("state", N_("State"), "state"),
-        Column("pool", N_("Pool"), "text", "/numbers?pool={pool}"),
+        Column("pool_id", N_("Pool"), "text", "/numbers?pool_id={pool_id}"),
         Column("bindings", N_("Bindings"), "number", "/bindings?number={number}"),
         Column("locked_by", N_("Locked by"), "tags"),
         Column("cools_until", N_("Cools until"), "moment"),
@@ -35,7 +35,7 @@ NUMBERS: Final = Listing(
     empty=N_("No number matches. Numbers come with a prefix: relay700 numbers load."),
     filters=(
         Filter("number", N_("700 number")),
-        Filter("pool", N_("Pool")),
+        Filter("pool_id", N_("Pool")),
         Filter("prefix", N_("Prefix"), "number"),
         Filter("state", N_("State"), "choice", ("free", "bound", "cooling", "locked")),
     ),

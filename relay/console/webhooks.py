@@ -16,14 +16,14 @@ WEBHOOKS: Final = Listing(
     columns=(
         Column("id", N_("Webhook"), "mono", "/webhooks/{id}"),
         Column("url", "URL", "mono", "/webhooks/{id}"),
-        Column("business", N_("Business")),
+        Column("business_id", N_("Business")),
         Column("enabled", N_("Enabled"), "flag"),
         Column("failures", N_("Failed in a row"), "number"),
         Column("last_error", N_("Last error")),
         Column("next_at", N_("Next try"), "moment"),
     ),
     empty=N_("No webhook yet. One is made by the API, or with relay700 webhooks make."),
-    filters=(Filter("business", N_("Business"), needs="operator"),),
+    filters=(Filter("business_id", N_("Business"), needs="operator"),),
 )
 DEAD: Final = Listing(
     title=N_("Webhook"),

@@ -313,7 +313,7 @@ def _shown(webhook: Webhook, event: Event) -> dict[str, Any]:
     at_ms = stored.get("at") or event.at_ms
     data = dict(_sent(webhook, stored))
     moments = {name: format_moment(value) for name, value in data.items() if _is_moment(name, value)}
-    head = {"id": event.event_id, "kind": event.kind, "at": format_moment(at_ms), "business": webhook.business}
+    head = {"id": event.event_id, "kind": event.kind, "at": format_moment(at_ms), "business_id": webhook.business}
     return head | data | moments
 
 

@@ -40,7 +40,6 @@ def sow(act: UnitOfWork, business: str = "acme", prefix: str = PREFIX) -> Seeds:
     armed = arm(act, "number", A, 3_600_000, CaptureRules(), None)
     return {
         "arm_id": armed.arm.id,
-        "business": business,
         "address": "192.0.2.1",
         "for_s": 60.0,
         "reason": "test",
@@ -54,7 +53,6 @@ def sow(act: UnitOfWork, business: str = "acme", prefix: str = PREFIX) -> Seeds:
         "b": B,
         "x": f"{prefix}0002",
         "y": f"{prefix}0003",
-        "pool": f"{business}-pool",
         "business_id": business,
         "key_id": key.id,
         "prefix": prefix,

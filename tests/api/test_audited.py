@@ -21,7 +21,7 @@ from tests.support.stored import ended_record
 
 WHY: Json = {"reason": "test"}
 SPAN: Json = {"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"}
-BINDING: Json = {"mode": "AXB", "a": A, "b": B, "order_id": "order-9", "business": "acme"}
+BINDING: Json = {"mode": "AXB", "a": A, "b": B, "order_id": "order-9", "business_id": "acme"}
 # Routes that change data or always show real numbers -> body. Names in braces are keys of the seeds.
 CHANGES: dict[str, Json | None] = {
     "POST /v1/businesses": {"name": "Another"},
@@ -37,7 +37,7 @@ CHANGES: dict[str, Json | None] = {
     "PATCH /v1/prefixes/{prefix}": {"peer": "carrier"},
     "POST /v1/numbers/{number}/lock": WHY,
     "POST /v1/numbers/{number}/unlock": WHY,
-    "POST /v1/numbers/move": {"pool": "default", "numbers": ["{x}"]},
+    "POST /v1/numbers/move": {"pool_id": "default", "numbers": ["{x}"]},
     "POST /v1/pools": {"id": "another"},
     "PATCH /v1/pools/{pool_id}": {"area": "beijing"},
     "POST /v1/bindings": BINDING,
@@ -45,14 +45,14 @@ CHANGES: dict[str, Json | None] = {
     "PATCH /v1/bindings/{binding_id}": {"b": C},
     "POST /v1/bindings/{binding_id}/renew": {"expires_in": 600},
     "DELETE /v1/bindings/{binding_id}": None,
-    "POST /v1/groups": {"name": "riders", "business": "acme"},
+    "POST /v1/groups": {"name": "riders", "business_id": "acme"},
     "DELETE /v1/groups/{group_id}": None,
     "POST /v1/groups/{group_id}/members": {"members": ["13700000009"]},
     "POST /v1/groups/{group_id}/members/remove": {"members": [A]},
     "PUT /v1/lists/{whose}/{owner_id}/entries": {"number": A, "kind": "black"},
     "DELETE /v1/lists/{whose}/{owner_id}/entries": {"number": C},
     "POST /v1/filings": {"number": C, "reference": "CT-2"},
-    "DELETE /v1/filings": {"number": A, "business": "acme"},
+    "DELETE /v1/filings": {"number": A, "business_id": "acme"},
     "POST /v1/capture/arms": {"number": A, "for_s": 60},
     "DELETE /v1/capture/arms/{arm_id}": None,
     "DELETE /v1/calls/live/{call_id}": None,
@@ -60,14 +60,14 @@ CHANGES: dict[str, Json | None] = {
     "POST /v1/bans": {"address": "192.0.2.1", "for_s": 60},
     "DELETE /v1/bans": None,
     "DELETE /v1/bans/{address}": None,
-    "POST /v1/webhooks": {"url": "https://acme.example/", "business": "acme"},
+    "POST /v1/webhooks": {"url": "https://acme.example/", "business_id": "acme"},
     "PATCH /v1/webhooks/{webhook_id}": {"parties": "none"},
     "DELETE /v1/webhooks/{webhook_id}": None,
     "POST /v1/webhooks/{webhook_id}/dead/resend": {},
     "POST /v1/webhooks/{webhook_id}/test": None,
     "POST /v1/trace": {"number": A, "at": "2026-01-01T00:00:05Z", "reason": "test"},
     "POST /v1/evidence": {"number": A, "reason": "test", **SPAN},
-    "PUT /v1/reports/daily/complaints": {"day": "2026-01-01", "business": "acme", "prefix": "{prefix}", "count": 1},
+    "PUT /v1/reports/daily/complaints": {"day": "2026-01-01", "business_id": "acme", "prefix": "{prefix}", "count": 1},
 }
 # Route -> route to request before it.
 FIRST = {

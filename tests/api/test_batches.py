@@ -29,13 +29,13 @@ async def test_a_batch_has_at_most_1000_items(company: Client) -> None:
 async def test_an_invalid_expiry_or_business_user_fails_its_item_only(company: Client) -> None:
     items = [
         AXB | {"expires_at": "2020-01-01T00:00:00Z"},
-        AXB | {"business": "rival"},
+        AXB | {"business_id": "rival"},
         AXB | {"x": "700999999990000"},
-        AXB | {"x": X, "business": "acme"},
+        AXB | {"x": X, "business_id": "acme"},
     ]
     answer = await company.post("/v1/bindings/batch", {"items": items}, 200)
     assert [item["status"] for item in answer["items"]] == [400, 404, 404, 201]
-    assert [item["problem"]["errors"][0]["field"] for item in answer["items"][:3]] == ["expires_at", "business", "x"]
+    assert [item["problem"]["errors"][0]["field"] for item in answer["items"][:3]] == ["expires_at", "business_id", "x"]
     assert answer["items"][3]["binding"]["x"] == X
 
 

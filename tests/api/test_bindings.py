@@ -29,7 +29,7 @@ async def test_a_binding_is_made_read_and_ended(company: Client) -> None:
         "hours": "08:00-22:00",
     }
     made = await company.post("/v1/bindings", asked)
-    assert (made["x"], made["y"], made["state"], made["business"], made["version"]) == (X, None, "live", "acme", 1)
+    assert (made["x"], made["y"], made["state"], made["business_id"], made["version"]) == (X, None, "live", "acme", 1)
     assert (made["a"], made["b"]) == ("138****0001", "139****0002")
     assert (made["order_id"], made["user_data"], made["consent"]) == ("order-1", "u1", "c1")
     assert made["industrial_id"] == "88.101.1/7"
@@ -253,18 +253,18 @@ async def test_reveal_requires_the_scope_and_a_reason_and_is_audited(
     lines = (await operator.get("/v1/audit?action=read"))["items"]
     assert [line["reason"] for line in lines] == ["inspection", "complaint"]
     assert lines[0]["details"] == {"shown": [made["id"]]}
-    assert {line["business"] for line in lines} == {"acme"}
+    assert {line["business_id"] for line in lines} == {"acme"}
     await company.refused("GET", f"{path}?reveal=true", "invalid")
     blind = await api.company("acme", ["bindings:read"])
     await blind.refused("GET", f"{path}?reveal=true&reason=curious", "forbidden")
 
 
 async def test_an_operator_binds_for_a_business_user(operator: Client, company: Client) -> None:
-    assert (await operator.post("/v1/bindings", AXB | {"business": "acme"}))["business"] == "acme"
-    assert (await operator.post("/v1/bindings", AXB))["business"] == "default"
-    assert len((await operator.get("/v1/bindings?business=acme"))["items"]) == 1
-    await company.refused("POST", "/v1/bindings", "not_found", AXB | {"business": "default"})
-    await company.refused("GET", "/v1/bindings?business=default", "not_found")
+    assert (await operator.post("/v1/bindings", AXB | {"business_id": "acme"}))["business_id"] == "acme"
+    assert (await operator.post("/v1/bindings", AXB))["business_id"] == "default"
+    assert len((await operator.get("/v1/bindings?business_id=acme"))["items"]) == 1
+    await company.refused("POST", "/v1/bindings", "not_found", AXB | {"business_id": "default"})
+    await company.refused("GET", "/v1/bindings?business_id=default", "not_found")
 
 
 async def test_no_response_shows_a_party(company: Client) -> None:
@@ -305,7 +305,7 @@ async def test_a_key_over_max_binds_per_s_gets_429(api: Api, company: Client) ->
     assert [item["problem"]["type"] for item in batch["items"]] == ["/problems/rate_limited"] * 2
     answer = await company.http.post("/v1/bindings", json=AXB | {"b": C})
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
-    assert answer.json()["errors"][0]["field"] == "business" and "--max-binds-per-s" in answer.json()["detail"]
+    assert answer.json()["errors"][0]["field"] == "business_id" and "--max-binds-per-s" in answer.json()["detail"]
     assert await company.post("/v1/bindings", AXB, idempotency_key="k1") == first  # the stored response
 
 

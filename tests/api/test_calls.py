@@ -97,7 +97,7 @@ async def test_records_are_found_by_each_criterion(api: Api, operator: Client) -
 
     assert await found("") == [RIVAL, ACME]
     assert await found(f"number={X}") == [RIVAL, ACME]  # X is in both
-    assert await found(f"number={Y}") == await found("order_id=order-2") == await found("business=rival") == [RIVAL]
+    assert await found(f"number={Y}") == await found("order_id=order-2") == await found("business_id=rival") == [RIVAL]
     assert await found("outcome=busy") == await found("since=2026-01-01T00:00:01Z") == [RIVAL]
     assert await found("until=2026-01-01T00:00:01Z") == [ACME]
     assert await searched(party="138 0000 0001") == [RIVAL, ACME]
@@ -117,7 +117,7 @@ async def test_a_business_user_lists_its_own_records_only(api: Api) -> None:
     assert [item["call_id"] for item in (await company.get("/v1/calls"))["items"]] == [ACME]
     searched = await company.post("/v1/calls/search", {"party": "13800000001"}, 200)
     assert [item["call_id"] for item in searched["items"]] == [ACME]
-    await company.refused("GET", "/v1/calls?business=rival", "not_found")
+    await company.refused("GET", "/v1/calls?business_id=rival", "not_found")
 
 
 SPAN = "since=2026-01-01T00:00:00Z&until=2026-01-02T00:00:00Z"
@@ -260,7 +260,7 @@ async def test_reading_a_recording_is_audited_with_its_reason(operator: Client) 
     assert answer.headers["content-length"] == str(len(SOUND))
     assert f'filename="{CALL}.pcap"' in answer.headers["content-disposition"]
     (line,) = (await operator.get("/v1/audit?action=recording.read"))["items"]
-    assert (line["object"], line["business"], line["reason"]) == (CALL, "acme", "case 7")
+    assert (line["object"], line["business_id"], line["reason"]) == (CALL, "acme", "case 7")
 
 
 @pytest.mark.usefixtures("kept_in")
@@ -305,7 +305,7 @@ async def test_recordings_are_paginated(api: Api, operator: Client, tmp_path: Pa
     shown = [*first["items"], *second["items"]]
     assert ([each["call_id"] for each in shown], second["next"]) == ([OTHER, CALL], None)
     assert (shown[1]["length_ms"], shown[1]["size"], shown[1]["purged_at"]) == (1_500, len(SOUND), None)
-    (of_acme,) = (await operator.get("/v1/recordings?business=acme"))["items"]
+    (of_acme,) = (await operator.get("/v1/recordings?business_id=acme"))["items"]
     assert of_acme["call_id"] == CALL
     assert (await operator.get("/v1/recordings?until=2026-01-01T00:00:00Z"))["items"] == []
 

@@ -35,7 +35,7 @@ async def test_a_wrong_arm_is_refused(operator: Client, body: Json) -> None:
 async def test_unknown_peers_and_businesses_are_refused(api: Api, operator: Client) -> None:
     api.backend.settings = api.backend.settings._replace(peers=("pbx",))
     await operator.refused("POST", "/v1/capture/arms", "not_found", {"peer": "nobody", "for_s": 60})
-    await operator.refused("POST", "/v1/capture/arms", "not_found", {"business": "nobody", "for_s": 60})
+    await operator.refused("POST", "/v1/capture/arms", "not_found", {"business_id": "nobody", "for_s": 60})
     await operator.post("/v1/capture/arms", {"peer": "pbx", "for_s": 60})
 
 
@@ -45,5 +45,5 @@ async def test_nothing_is_armed_while_capture_is_off(api: Api, operator: Client)
 
 
 async def test_a_business_user_arms_nothing(company: Client) -> None:
-    await company.refused("POST", "/v1/capture/arms", "forbidden", {"business": "acme", "for_s": 60})
+    await company.refused("POST", "/v1/capture/arms", "forbidden", {"business_id": "acme", "for_s": 60})
     await company.refused("GET", "/v1/capture/arms", "forbidden")

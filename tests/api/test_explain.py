@@ -57,7 +57,7 @@ async def test_an_operator_explains_any_call(api: Api, operator: Client) -> None
     assert [target["peer"] for target in told["targets"]] == ["carrier"]
     assert await asked_of_relay(api) == [{"number": UNKNOWN, "caller": f"86{A}", "peer": "pbx", "business": None}]
     (line,) = (await operator.get("/v1/audit?action=explain"))["items"]
-    assert (line["object"], line["business"]) == (UNKNOWN, None)
+    assert (line["object"], line["business_id"]) == (UNKNOWN, None)
     assert line["details"] == {"number": "138****0001", "outcome": "granted"}
 
 
@@ -67,7 +67,7 @@ async def test_a_business_user_explains_calls_to_its_own_numbers(api: Api, compa
     assert (told["caller"], told["targets"], told["peer"]) == ("", [], None)
     assert await asked_of_relay(api) == [{"number": bound["x"], "caller": "", "peer": None, "business": "acme"}]
     (line,) = (await operator.get("/v1/audit?action=explain"))["items"]
-    assert (line["object"], line["business"]) == (bound["x"], "acme")
+    assert (line["object"], line["business_id"]) == (bound["x"], "acme")
     await company.refused("POST", "/v1/explain", "invalid", {"caller": A, "number_dialled": bound["x"], "peer": "pbx"})
 
 

@@ -10,7 +10,7 @@ AXB: Json = {"mode": "AXB", "a": A, "b": B, "order_id": "order-1"}
 
 async def test_a_number_is_filed_listed_and_withdrawn(api: Api, company: Client) -> None:
     made = await company.post("/v1/filings", {"number": A, "reference": "CT-17"})
-    assert (made["business"], made["number"], made["reference"]) == ("acme", "138****0001", "CT-17")
+    assert (made["business_id"], made["number"], made["reference"]) == ("acme", "138****0001", "CT-17")
     assert (await company.get("/v1/filings"))["items"] == [made]
     await company.refused("DELETE", "/v1/filings", "not_found", {"number": C})
     gone = await company.ask("DELETE", "/v1/filings", {"number": A})

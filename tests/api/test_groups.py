@@ -8,7 +8,7 @@ from tests.api.conftest import PREFIX, A, B, C, Client
 async def test_members_are_added_and_removed(company: Client) -> None:
     group = await company.post("/v1/groups", {"name": "riders", "members": [A]})
     path = f"/v1/groups/{group['id']}"
-    assert (group["size"], group["name"], group["business"]) == (1, "riders", "acme")
+    assert (group["size"], group["name"], group["business_id"]) == (1, "riders", "acme")
     added = await company.post(f"{path}/members", {"members": [A, C]}, 200)
     assert (added["changed"], added["group"]["size"]) == (1, 2)
     assert await company.get(path) == added["group"]

@@ -40,8 +40,8 @@ async def test_a_number_is_locked_and_unlocked(operator: Client) -> None:
 async def test_numbers_are_moved_to_a_pool_of_a_business_user(api: Api, operator: Client) -> None:
     company = await api.company("acme")
     await operator.post("/v1/prefixes", {"prefix": PREFIX})
-    await operator.post("/v1/pools", {"id": "acme-bj", "business": "acme", "area": "010", "warn_percent": 50})
-    assert await operator.post("/v1/numbers/move", {"pool": "acme-bj", "numbers": [X, Y]}, 200) == {"moved": 2}
+    await operator.post("/v1/pools", {"id": "acme-bj", "business_id": "acme", "area": "010", "warn_percent": 50})
+    assert await operator.post("/v1/numbers/move", {"pool_id": "acme-bj", "numbers": [X, Y]}, 200) == {"moved": 2}
     assert [number["number"] for number in (await company.get("/v1/numbers"))["items"]] == [X, Y]
     usage = await company.get("/v1/pools/acme-bj/usage")
     assert (usage["total"], usage["free"], usage["percent"], usage["warning"]) == (2, 2, 0, False)
@@ -66,9 +66,9 @@ async def test_the_binding_count_of_a_shared_number_is_hidden_from_a_business_us
 
 async def test_a_pool_is_changed_and_made_common(api: Api, operator: Client) -> None:
     await api.company("acme")
-    made = await operator.post("/v1/pools", {"id": "bj", "business": "acme", "area": "010"})
-    changed = await operator.ask("PATCH", "/v1/pools/bj", {"business": None, "max_bindings": 5})
-    assert changed == made | {"business": None, "max_bindings": 5}
+    made = await operator.post("/v1/pools", {"id": "bj", "business_id": "acme", "area": "010"})
+    changed = await operator.ask("PATCH", "/v1/pools/bj", {"business_id": None, "max_bindings": 5})
+    assert changed == made | {"business_id": None, "max_bindings": 5}
     assert await operator.get("/v1/pools/bj") == changed
     assert changed in (await operator.get("/v1/pools"))["items"]
     await operator.refused("POST", "/v1/pools", "state_conflict", {"id": "bj"})

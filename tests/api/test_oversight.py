@@ -62,10 +62,10 @@ async def test_evidence_is_a_signed_bundle(api: Api, inspector: Client) -> None:
 
 
 async def test_a_day_is_reported_with_its_complaints(api: Api, inspector: Client) -> None:
-    entered = {"day": "2026-01-01", "business": "default", "prefix": X[:11], "count": 3}
+    entered = {"day": "2026-01-01", "business_id": "default", "prefix": X[:11], "count": 3}
     assert await inspector.ask("PUT", "/v1/reports/daily/complaints", entered) == entered
     (line,) = (await inspector.get("/v1/reports/daily?day=2026-01-01"))["items"]
-    assert (line["business"], line["prefix"], line["attempts"], line["answered"]) == ("default", X[:11], 1, 1)
+    assert (line["business_id"], line["prefix"], line["attempts"], line["answered"]) == ("default", X[:11], 1, 1)
     assert (line["minutes"], line["parties"], line["complaints"]) == (0.2, 2, 3)
     company = await api.company("acme")
     assert (await company.get("/v1/reports/daily?day=2026-01-01"))["items"] == []

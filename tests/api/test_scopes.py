@@ -67,7 +67,7 @@ async def test_a_key_cannot_gain_a_scope_it_lacks(api: Api) -> None:
     blind = await api.operator(OPERATOR_SCOPES - {"parties:read", "trace"})
     key_id = strong.key.split("_")[1]
     asked = {"scopes": ["parties:read"]}
-    webhook = {"url": "https://a.example/", "business": "acme", "parties": "clear"}
+    webhook = {"url": "https://a.example/", "business_id": "acme", "parties": "clear"}
     span = {"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z", "number": A, "reason": "case 1"}
     for method, path, body in (
         ("POST", "/v1/businesses/acme/keys", asked),

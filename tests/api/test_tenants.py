@@ -79,17 +79,17 @@ BINDING: Json = {"mode": "AXB", "a": A, "b": B, "order_id": "order-9"}
 # Routes with ids in the body -> bodies that name another's resources.
 MAKING: dict[str, list[Json]] = {
     "POST /v1/bindings": [
-        BINDING | {"business": "acme"},
+        BINDING | {"business_id": "acme"},
         BINDING | {"x": "700100000070009"},
-        BINDING | {"pool": "acme-pool"},
+        BINDING | {"pool_id": "acme-pool"},
         {"mode": "GXB", "group_id": "{group_id}", "b": B, "order_id": "order-9"},
     ],
-    "POST /v1/bindings/batch": [{"items": [BINDING | {"business": "acme"}]}],
-    "POST /v1/groups": [{"name": "riders", "business": "acme"}],
-    "POST /v1/filings": [{"number": A, "reference": "r", "business": "acme"}],
-    "DELETE /v1/filings": [{"number": A, "business": "acme"}],
+    "POST /v1/bindings/batch": [{"items": [BINDING | {"business_id": "acme"}]}],
+    "POST /v1/groups": [{"name": "riders", "business_id": "acme"}],
+    "POST /v1/filings": [{"number": A, "reference": "r", "business_id": "acme"}],
+    "DELETE /v1/filings": [{"number": A, "business_id": "acme"}],
     "POST /v1/explain": [{"caller": A, "number_dialled": f"{PREFIX}0001"}],
-    "POST /v1/webhooks": [{"url": "https://evil.example/", "business": "acme"}],
+    "POST /v1/webhooks": [{"url": "https://evil.example/", "business_id": "acme"}],
 }
 UNKNOWN: Seeds = {
     "business_id": "nobody",
@@ -205,8 +205,8 @@ async def test_no_list_shows_anothers_resources(tenants: Tenants, name: str) -> 
     for secret in ("acme", *(tenants.seeds[key] for key in ("binding_id", "group_id", "webhook_id", "call_id"))):
         assert secret not in answer.text
     if any(noun in name for noun in ("/calls", "bindings", "reports", "groups", "webhooks")):
-        naming = {**(body or {}), "business": "acme"} if name.startswith("POST") else body
-        query = query if name.startswith("POST") else f"{query}&business=acme"
+        naming = {**(body or {}), "business_id": "acme"} if name.startswith("POST") else body
+        query = query if name.startswith("POST") else f"{query}&business_id=acme"
         assert (await _ask(tenants.rival, name, {}, naming, query)).status_code == 404
 
 
@@ -232,9 +232,9 @@ BODIES: dict[str, Json] = {
     "/v1/businesses/{business_id}": {"name": "Evil"},
     "/v1/prefixes": {"prefix": "70010000009"},
     "/v1/prefixes/{prefix}": {"state": "locked"},
-    "/v1/numbers/move": {"pool": "rival-pool", "numbers": ["700100000070001"]},
+    "/v1/numbers/move": {"pool_id": "rival-pool", "numbers": ["700100000070001"]},
     "/v1/pools": {"id": "evil"},
-    "/v1/pools/{pool_id}": {"business": "rival"},
+    "/v1/pools/{pool_id}": {"business_id": "rival"},
     "/v1/trace": {"number": A, "at": "2026-01-01T00:00:00Z", "reason": "why not"},
     "/v1/evidence": {
         "number": A,
@@ -242,7 +242,7 @@ BODIES: dict[str, Json] = {
         "until": "2026-01-02T00:00:00Z",
         "reason": "why not",
     },
-    "/v1/reports/daily/complaints": {"day": "2026-01-01", "business": "rival", "prefix": "70010000008", "count": 0},
+    "/v1/reports/daily/complaints": {"day": "2026-01-01", "business_id": "rival", "prefix": "70010000008", "count": 0},
 }
 
 
@@ -258,7 +258,7 @@ async def test_a_business_user_named_operator_does_not_get_stored_responses_of_o
     operator, company = await api.operator(), await api.company("operator")
     made = await operator.post("/v1/groups", {"name": "riders"}, idempotency_key="k1")
     own = await company.post("/v1/groups", {"name": "riders"}, idempotency_key="k1")
-    assert (made["business"], own["business"]) == ("default", "operator")
+    assert (made["business_id"], own["business_id"]) == ("default", "operator")
 
 
 async def test_a_refusal_does_not_reveal_anothers_parties(api: Api) -> None:

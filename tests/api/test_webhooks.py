@@ -59,7 +59,7 @@ async def test_dead_letters_are_listed_and_sent_again(api: Api) -> None:
 
 async def test_an_operator_names_the_business_user(api: Api, operator: Client) -> None:
     await api.company("acme")
-    assert (await operator.post("/v1/webhooks", {"url": URL, "business": "acme"}))["business"] == "acme"
-    assert (await operator.post("/v1/webhooks", {"url": URL}))["business"] == "default"
+    assert (await operator.post("/v1/webhooks", {"url": URL, "business_id": "acme"}))["business_id"] == "acme"
+    assert (await operator.post("/v1/webhooks", {"url": URL}))["business_id"] == "default"
     rival = await api.company("rival")
-    await rival.refused("POST", "/v1/webhooks", "not_found", {"url": URL, "business": "acme"})
+    await rival.refused("POST", "/v1/webhooks", "not_found", {"url": URL, "business_id": "acme"})

@@ -105,7 +105,7 @@ COMMANDS_ALONE = {
     *("seal-key status", "seal-key add", "seal-key use", "seal-key reseal", "seal-key drop"),
 }
 # Options of a list that the API has under another name, or in the body of a search.
-FILTERS = {"order_id": "order", "group_id": "group", "party": "number"}
+FILTERS = {"order_id": "order", "group_id": "group", "business_id": "business", "pool_id": "pool", "party": "number"}
 PAGING = {"limit", "cursor", "reveal", "reason"}
 
 

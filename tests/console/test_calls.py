@@ -86,7 +86,7 @@ async def test_a_call_of_another_business_user_is_not_there(console: Console, ap
     browser = await console.of(await api.company("acme"))
     for path in (f"/calls/{RIVAL}", f"/calls/{'c' * 32}", "/calls/../keys"):
         await browser.see(path, 404)
-    listed = await browser.see("/calls?business=rival")
+    listed = await browser.see("/calls?business_id=rival")
     assert RIVAL not in listed
 
 

@@ -57,9 +57,9 @@ async def test_a_prefix_is_locked_and_unlocked_with_a_reason(
 async def test_a_business_user_sees_its_own_pools_and_locks_nothing(
     console: Console, api: Api, company: Client, operator: Client
 ) -> None:
-    await operator.post("/v1/pools", {"id": "acme-pool", "business": "acme", "area": "上海"})
+    await operator.post("/v1/pools", {"id": "acme-pool", "business_id": "acme", "area": "上海"})
     await operator.post("/v1/pools", {"id": "other-pool"})
-    await operator.post("/v1/numbers/move", {"pool": "acme-pool", "numbers": [X]}, 200)
+    await operator.post("/v1/numbers/move", {"pool_id": "acme-pool", "numbers": [X]}, 200)
     browser = await console.of(company)
     page = await browser.see("/numbers")
     assert "acme-pool" in page and "上海" in page and "other-pool" not in page and "Prefixes" not in page

@@ -155,7 +155,7 @@ async def traced(relay: RelayProcess, collector: Collector) -> None:
     async with Client(setup.api, key) as operator, Inbox() as inbox:
         await operator.until_ready()
         url = f"{inbox.url}?token={QUERY}"
-        inbox.secret = (await operator.post("/v1/webhooks", {"url": url, "business": "default"}))["secret"]
+        inbox.secret = (await operator.post("/v1/webhooks", {"url": url, "business_id": "default"}))["secret"]
         parent = f"00-{TRACE}-{PARENT}-01"
         await operator.ask("GET", f"/v1/calls?number={X}&order_id={ORDER}", traceparent=parent)
         relay.answer("bind", "AXB", "--a", A, "--b", B, "--x", X, "--order", ORDER, "--json")

@@ -330,7 +330,7 @@ def shown(data: dict[str, Any] | None, parties: str = "masked", kind: str = "cal
 def test_a_record_is_written_with_its_times_in_utc() -> None:
     event = shown(call_data("ended", ended_record()))
     assert event == {
-        "id": "c1.ended", "kind": "call.ended", "at": "2026-01-01T00:00:13.000Z", "business": "shop",
+        "id": "c1.ended", "kind": "call.ended", "at": "2026-01-01T00:00:13.000Z", "business_id": "shop",
         "call_id": "c1", "binding_id": "b1", "mode": "AXB", "direction": None, "legacy": False, "order_id": "order-1",
         "number_dialled": X, "number_shown": X, "caller": "138****0001", "callee": "139****0002",
         "received_at": "2026-01-01T00:00:00.000Z", "routed_at": "2026-01-01T00:00:00.001Z",
@@ -354,7 +354,7 @@ def test_a_record_is_written_with_its_times_in_utc() -> None:
 def test_an_event_during_a_call_has_parties_and_time(kind: str, at: str) -> None:
     event = shown(call_data(kind, live_record()), kind=f"call.{kind}")
     fields = ["call_id", "binding_id", "mode", "direction", "order_id", "industrial_id", "number_dialled"]
-    assert list(event) == ["id", "kind", "at", "business", *fields, "number_shown", "caller", "callee", *TIMES]
+    assert list(event) == ["id", "kind", "at", "business_id", *fields, "number_shown", "caller", "callee", *TIMES]
     assert event["at"] == at
 
 
@@ -385,14 +385,15 @@ def test_an_unknown_party_stays_null() -> None:
 def test_data_of_other_events_is_unchanged() -> None:
     event = shown({"number": X, "cools_until": "2026-01-02T00:00:00.000Z"}, kind="number.cooling")
     assert event == {
-        "id": "c1.ended", "kind": "number.cooling", "at": "2026-01-01T00:00:00.000Z", "business": "shop",
+        "id": "c1.ended", "kind": "number.cooling", "at": "2026-01-01T00:00:00.000Z", "business_id": "shop",
         "number": X, "cools_until": "2026-01-02T00:00:00.000Z",
     }  # fmt: skip
 
 
 def test_an_altered_event_has_altered_as_its_only_data() -> None:
     assert shown(None) == {
-        "id": "c1.ended", "kind": "call.ended", "at": "2026-01-01T00:00:00.000Z", "business": "shop", "altered": True,
+        "id": "c1.ended", "kind": "call.ended", "at": "2026-01-01T00:00:00.000Z", "business_id": "shop",
+        "altered": True,
     }  # fmt: skip
 
 

@@ -58,7 +58,7 @@ async def backend(tmp_path: Path) -> AsyncIterator[Backend]:
             # The operator's key has no parties:read to grant.
             seeing = [f"--scope={scope}" for scope in ("bindings:read", "calls:read", "parties:read")]
             of_agent = relay.answer("keys", "make", "--business", "acme", *seeing, "--json")
-            inbox.secret = (await operator.post("/v1/webhooks", {"url": inbox.url, "business": "acme"}))["secret"]
+            inbox.secret = (await operator.post("/v1/webhooks", {"url": inbox.url, "business_id": "acme"}))["secret"]
             async with Client(setup.api, made["secret"]) as company, Client(setup.api, of_agent["secret"]) as agent:
                 yield Backend(relay, operator, company, agent, inbox)
 

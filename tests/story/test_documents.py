@@ -101,7 +101,7 @@ async def test_the_webhook_receiver_of_api_md(backend: Backend) -> None:
         assert receiver.stdout is not None
         async with asyncio.timeout(PATIENCE_S):
             (event,) = json.loads(await receiver.stdout.readline())["events"]
-        assert (event["kind"], event["business"]) == ("webhook.test", "default")
+        assert (event["kind"], event["business_id"]) == ("webhook.test", "default")
     finally:
         receiver.kill()
         await receiver.communicate()

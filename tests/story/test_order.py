@@ -93,7 +93,7 @@ async def _take_on(operator: Client) -> tuple[str, str]:
 async def _subscribe(operator: Client, business: str, url: str) -> str:
     """Make the webhook as the operator, since the inbox is on this machine. Returns the secret that signs events."""
     kinds = [*CALL_KINDS, "call.refused", "number.cooling"]
-    hook = {"business": business, "url": url, "kinds": kinds, "parties": "masked"}
+    hook = {"business_id": business, "url": url, "kinds": kinds, "parties": "masked"}
     return str((await operator.post("/v1/webhooks", hook))["secret"])
 
 
@@ -149,7 +149,7 @@ async def _assert_told(story: Story, binding: Json, way: Way) -> Json:
     ended = await story.inbox.event("call.ended", direction=way.direction, outcome="answered")
     call_id = ended["call_id"]
     assert [event["kind"] for event in story.inbox.events if event.get("call_id") == call_id] == CALL_KINDS
-    assert (ended["binding_id"], ended["order_id"], ended["business"]) == (binding["id"], "order-1", story.business)
+    assert (ended["binding_id"], ended["order_id"], ended["business_id"]) == (binding["id"], "order-1", story.business)
     assert {ended["caller"], ended["callee"]} == {"138****0001", "139****0002"}
     assert ended["user_data"] == "for order-1"
     record = await story.company.get(f"/v1/calls/{call_id}")
@@ -171,7 +171,7 @@ async def _assert_inspector_finds(story: Story, record: Json) -> None:
     question = {"number": X, "at": record["answered_at"] or record["received_at"], "reason": "case 2026-114"}
     traced = await story.operator.post("/v1/trace", question, 200)
     (binding,) = traced["bindings"]
-    assert (binding["order_id"], binding["business"]) == ("order-1", story.business)
+    assert (binding["order_id"], binding["business_id"]) == ("order-1", story.business)
     assert f"86{CUSTOMER}" in (binding["a"], binding["b"])
     (found,) = traced["calls"]
     assert (found["caller"], found["callee"]) == (f"86{COURIER}", f"86{CUSTOMER}")

@@ -169,9 +169,9 @@ async def test_a_pool_that_runs_short_warns(platform: Platform) -> None:
     pool = f"{platform.business}-pool"
     numbers = ["700100000010901", "700100000010902"]
     await platform.operator.post(
-        "/v1/pools", {"id": pool, "business": platform.business, "area": "010", "warn_percent": 100}
+        "/v1/pools", {"id": pool, "business_id": platform.business, "area": "010", "warn_percent": 100}
     )
-    await platform.operator.post("/v1/numbers/move", {"pool": pool, "numbers": numbers}, 200)
+    await platform.operator.post("/v1/numbers/move", {"pool_id": pool, "numbers": numbers}, 200)
     made = [await platform.bind(area="010"), await platform.bind(a=A2)]
     assert {binding["x"] for binding in made} == set(numbers)
     usage = await platform.company.get(f"/v1/pools/{pool}/usage")
@@ -182,7 +182,7 @@ async def test_a_pool_that_runs_short_warns(platform: Platform) -> None:
         await platform.operator.ask("DELETE", f"/v1/bindings/{made[0]['id']}")
         assert (await platform.company.get(f"/v1/pools/{pool}/usage"))["cooling"] == 1
         await platform.operator.ask("PATCH", f"/v1/pools/{pool}", {"warn_percent": 80})
-        await platform.operator.post("/v1/numbers/move", {"pool": pool, "numbers": ["700100000010903"]}, 200)
+        await platform.operator.post("/v1/numbers/move", {"pool_id": pool, "numbers": ["700100000010903"]}, 200)
         assert "relay700_pools_short 0.0" in (await http.get(f"http://{api}/metrics")).text
 
 
