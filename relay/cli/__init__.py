@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from importlib import import_module
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ _COMMANDS = {
     "webhooks": "relay.cli.webhooks",
     "peers": "relay.cli.serve",
     "bans": "relay.cli.serve",
+    "import": "relay.cli.moving",
+    "compare": "relay.cli.moving",
     "migrate": "relay.cli.options",
     "replay": "relay.cli.replay",
     "completion": "relay.cli",
@@ -74,7 +77,8 @@ class _Commands(click.Group):
         module = _COMMANDS.get(cmd_name)
         if module is None:
             return None
-        command: click.Command = getattr(import_module(module), cmd_name.replace("-", "_"))
+        name = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(module), name)
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

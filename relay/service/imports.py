@@ -1,4 +1,4 @@
-"""Import of bindings from a CSV file, and of group members from a list. Invalid lines are reported and skipped.
+"""Import of bindings from files, and of group members from a list. Invalid lines are reported and skipped.
 
 Each chunk is one unit of work. The writer pauses between two of them, so that calls are served meanwhile.
 """
@@ -18,6 +18,7 @@ from relay.service.bindings import Wanted, bind_all
 from relay.service.fields import invalid
 from relay.service.groups import add_members
 from relay.service.placement import BindRules
+from relay.store.bindings import BindingQuery, find_page
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import Run
 
@@ -26,6 +27,7 @@ COLUMNS = (
     *("group", "pool", "direction", "max_call_s", "ring_timeout_s", "consent", "user_data", "record"),
     "industrial_id",
 )
+MOST_OF_ORDER = 100  # bindings of one order that a repeated import compares
 CHUNK = 200  # bindings per transaction, which locks the store for about 30 ms
 _FIELDS = {"group": "group_id"}  # column -> field, if the names differ
 _YES_OR_NO = {"yes": True, "no": False, "": False}
@@ -35,10 +37,12 @@ _Line = tuple[int, dict[str, Any] | Refused]  # number of its end; the fields as
 
 
 class Outcome(NamedTuple):
-    """The result of one line; `refused` is None if the binding was made."""
+    """The result of one line: the binding made, or that was there before, or why there is none."""
 
     line: int
     refused: Refused | None
+    binding: Binding | None = None
+    was_there: bool = False
 
 
 def import_bindings(lines: Iterable[str], run: Run, rules: BindRules) -> Iterator[Outcome]:
@@ -50,11 +54,76 @@ def import_bindings(lines: Iterable[str], run: Run, rules: BindRules) -> Iterato
     while chunk := list(islice(read, CHUNK)):
         answers = run(partial(_bind_lines, chunk=chunk, rules=rules))
         for (line, _), answer in zip(chunk, answers, strict=True):
-            yield Outcome(line, answer if isinstance(answer, Refused) else None)
+            yield _outcome(line, answer)
+
+
+def _outcome(line: int, answer: Binding | Refused) -> Outcome:
+    return Outcome(line, answer) if isinstance(answer, Refused) else Outcome(line, None, answer)
 
 
 def _bind_lines(act: UnitOfWork, chunk: Sequence[_Line], rules: BindRules) -> list[Binding | Refused]:
     return bind_all(act, [_wanted(act, line, rules) for _, line in chunk], rules)
+
+
+# -- An import that may be repeated
+
+_Key = tuple[str | None, ...]  # of a binding: what tells it from all others
+
+
+class _Rehearsed(Exception):
+    """What a unit of work would have made."""
+
+    def __init__(self, outcomes: list[Outcome]) -> None:
+        super().__init__()
+        self.outcomes = outcomes
+
+
+def import_once(read: Iterable[_Line], run: Run, rules: BindRules, *, rehearse: bool = False) -> Iterator[Outcome]:
+    """Make a binding from each line, unless its order has one of the same parties, ended or not.
+
+    With `rehearse` nothing is kept: the outcomes say what would be made, with numbers that another run may choose
+    differently. Lines of earlier chunks take up no place then.
+    """
+    lines, seen = iter(read), dict[_Key, int]()
+    while chunk := list(islice(lines, CHUNK)):
+        try:
+            outcomes = run(partial(_bind_new, chunk=chunk, seen=seen, rules=rules, rehearse=rehearse))
+        except _Rehearsed as rehearsed:
+            outcomes = rehearsed.outcomes
+        yield from outcomes
+
+
+def _bind_new(
+    act: UnitOfWork, chunk: Sequence[_Line], seen: dict[_Key, int], rules: BindRules, *, rehearse: bool
+) -> list[Outcome]:
+    found: list[Outcome | None] = []
+    asked: list[Wanted | Refused] = []
+    for number, line in chunk:
+        wanted = _wanted(act, line, rules)
+        there = None
+        if not isinstance(wanted, Refused):
+            key = _key(wanted[0])
+            if seen.setdefault(key, number) != number:
+                wanted = invalid("line", f"repeats line {seen[key]}")
+            else:
+                there = _there(act, wanted[0], key)
+        found.append(there and Outcome(number, None, there, was_there=True))
+        asked += [] if there else [wanted]
+    answers = iter(bind_all(act, asked, rules))
+    outcomes = [one or _outcome(number, next(answers)) for one, (number, _) in zip(found, chunk, strict=True)]
+    if rehearse:
+        raise _Rehearsed(outcomes)
+    return outcomes
+
+
+def _key(binding: Binding) -> _Key:
+    return binding.business, binding.order_id, binding.mode, binding.a, binding.b, binding.group_id
+
+
+def _there(act: UnitOfWork, wanted: Binding, key: _Key) -> Binding | None:
+    query = BindingQuery(order_id=wanted.order_id)
+    of_order = find_page(act.connection, act.sealer, query, act.now_ms, None, MOST_OF_ORDER)
+    return next((binding for binding in of_order if _key(binding) == key), None)
 
 
 def _wanted(act: UnitOfWork, line: dict[str, Any] | Refused, rules: BindRules) -> Wanted | Refused:

@@ -44,7 +44,7 @@ SAME: dict[str, str] = {
     "PATCH /v1/pools/{pool_id}": "pools change",
     "GET /v1/pools/{pool_id}/usage": "pools usage",
     "POST /v1/bindings": "bind",
-    "POST /v1/bindings/batch": "bindings import",
+    "POST /v1/bindings/batch": "bindings import, import",
     "GET /v1/bindings": "bindings list",
     "POST /v1/bindings/search": "bindings list",
     "GET /v1/bindings/{binding_id}": "bindings show",
@@ -101,7 +101,7 @@ SAME: dict[str, str] = {
 # The reasons stand in ARCHITECTURE.md, "Decisions".
 COMMANDS_ALONE = {
     *("serve", "check", "reload", "verify", "purge", "migrate", "evidence check", "replay", "completion"),
-    *("report batch", "probe"),
+    *("report batch", "probe", "compare"),
     *("seal-key status", "seal-key add", "seal-key use", "seal-key reseal", "seal-key drop"),
 }
 # Options of a list that the API has under another name, or in the body of a search.

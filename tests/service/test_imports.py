@@ -8,8 +8,9 @@ import pytest
 
 from relay.errors import ParseError
 from relay.service import fields
+from relay.service.bindings import end
 from relay.service.groups import make_group
-from relay.service.imports import CHUNK, import_bindings, import_members
+from relay.service.imports import CHUNK, Outcome, import_bindings, import_members, import_once
 from tests.service.conftest import RULES, Backend
 from tests.support.stored import NOW_MS, PREFIX, X, Y
 
@@ -19,7 +20,7 @@ GOOD = f"AXB,{X},,13800000001,13900000002,2h,17,default\n"
 
 def run(backend: Backend, text: str) -> dict[int, str | None]:
     outcomes = import_bindings(text.splitlines(keepends=True), backend.run, RULES)
-    return {line: refused and str(refused) for line, refused in outcomes}
+    return {one.line: one.refused and str(one.refused) for one in outcomes}
 
 
 def test_each_line_makes_a_binding(backend: Backend) -> None:
@@ -133,8 +134,45 @@ def test_members_are_imported_from_a_list(backend: Backend) -> None:
 def test_the_column_record_is_yes_or_no(backend: Backend) -> None:
     text = "mode,a,b,record\nAXB,8001,8002,YES\nAXB,8003,8004,no\nAXB,8005,8006,\nAXB,8007,8008,true\n"
     outcomes = import_bindings(text.splitlines(keepends=True), backend.run, RULES._replace(recording=True))
-    assert [refused and str(refused) for _, refused in outcomes] == [None] * 3 + ['record: must be "yes" or "no"']
+    refused = [one.refused and str(one.refused) for one in outcomes]
+    assert refused == [None] * 3 + ['record: must be "yes" or "no"']
     assert {found.a: found.record for found in backend.bindings()} == {"8001": True, "8003": False, "8005": False}
     assert run(backend, "mode,a,b,record\nAXB,8007,8008,yes\n") == {
         2: "record: must be false: call recording is not configured on this relay"
     }
+
+
+# -- an import that may be repeated
+
+
+def once(backend: Backend, *lines: dict[str, str], rehearse: bool = False) -> list[Outcome]:
+    numbered = [(number, {"mode": "AXB", "business": "default"} | line) for number, line in enumerate(lines, 1)]
+    return list(import_once(numbered, backend.run, RULES, rehearse=rehearse))
+
+
+ONE = {"a": "8001", "b": "8002", "order_id": "o1"}
+TWO = {"a": "8001", "b": "8003", "order_id": "o1"}
+
+
+def test_a_line_that_is_imported_again_makes_no_second_binding(backend: Backend) -> None:
+    first = once(backend, ONE, TWO)
+    second = once(backend, TWO, ONE, {"a": "8004", "b": "8005", "order_id": "o1"})
+    assert [one.was_there for one in first + second] == [False, False, True, True, False]
+    ids = [one.binding and one.binding.binding_id for one in first]
+    assert [one.binding and one.binding.binding_id for one in second[:2]] == ids[::-1]
+    backend.run(lambda act: end(act, ids[0] or "", RULES))
+    assert once(backend, ONE)[0].was_there
+    assert len(backend.bindings()) == 3
+
+
+def test_a_line_that_is_repeated_in_the_file_is_refused(backend: Backend) -> None:
+    outcomes = once(backend, ONE, TWO, ONE)
+    assert [one.refused and str(one.refused) for one in outcomes] == [None, None, "line: repeats line 1"]
+
+
+def test_a_rehearsal_says_what_would_be_made_and_makes_nothing(backend: Backend) -> None:
+    outcomes = once(backend, ONE, {"a": "8001", "b": "nobody", "order_id": "o2"}, rehearse=True)
+    assert [one.refused and one.refused.field for one in outcomes] == [None, "b"]
+    assert outcomes[0].binding is not None and outcomes[0].binding.x
+    assert backend.bindings() == []
+    assert backend.one("SELECT count(*) FROM audit WHERE action = 'binding.make_many'") == (0,)
