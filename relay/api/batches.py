@@ -117,5 +117,5 @@ def _wanted(item: _Item, context: RequestContext, parties: Parties, at_ms: int) 
 def _batch_answer(act: UnitOfWork, answer: Binding | Refused, rules: BindRules, request_id: str) -> BatchItemResponse:
     if isinstance(answer, Refused):
         return BatchItemResponse(status=status_of(answer.kind), problem=problem_of(answer, request_id))
-    warning = filing_warning(act.connection, act.sealer, answer, rules)
+    warning = filing_warning(act.connection, act.sealer, answer, rules, act.now_ms)
     return BatchItemResponse(status=201, binding=shown_binding(answer, act.now_ms, warning=warning))

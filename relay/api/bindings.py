@@ -258,7 +258,7 @@ async def post_binding(asked: BindingCreateRequest, context: Writes) -> Response
     def do(act: UnitOfWork) -> Answer:
         wanted = wanted_binding(asked, business, rules.parties, act.now_ms)
         binding = bind(act, wanted, rules, context.binds, asked.area or "")
-        warning = filing_warning(act.connection, act.sealer, binding, rules)
+        warning = filing_warning(act.connection, act.sealer, binding, rules, act.now_ms)
         return Answer(shown_binding(binding, act.now_ms, warning=warning), 201, f"/v1/bindings/{binding.binding_id}")
 
     return await context.change(do)
@@ -351,7 +351,9 @@ async def patch_binding(binding_id: BindingId, asked: BindingChangeRequest, cont
     def do(act: UnitOfWork) -> Answer:
         changed = change(act, binding_id, _changes(asked, rules.parties, act.now_ms), rules, asked.version)
         return Answer(
-            shown_binding(changed, act.now_ms, warning=filing_warning(act.connection, act.sealer, changed, rules))
+            shown_binding(
+                changed, act.now_ms, warning=filing_warning(act.connection, act.sealer, changed, rules, act.now_ms)
+            )
         )
 
     return await context.change(do)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 from starlette.responses import Response
 
-from relay.api.context import Answer, Changes, Needs, RequestContext, Revealing
+from relay.api.context import Answer, Changes, Needs, OperatorChanges, RequestContext, Revealing
 from relay.api.models import (
     Masked,
     Moment,
@@ -16,27 +16,58 @@ from relay.api.models import (
     Page,
     Paging,
     Party,
+    Reason,
     RequestModel,
     ResponseModel,
+    Text64,
     Text128,
     shown_moment,
 )
-from relay.model.numbers import mask_number
-from relay.service.filings import add_filing, remove_filing
-from relay.store.filings import FIRST, find_filings
+from relay.api.problems import Problem, problem_of, status_of
+from relay.errors import Refused
+from relay.policy.rules import DEFAULT_BUSINESS
+from relay.service.filings import (
+    CHUNK,
+    EXPIRING_MS,
+    LONGEST_CODE,
+    LONGEST_PHOTO,
+    AnswerWords,
+    FilingWords,
+    Given,
+    add_filing,
+    answer_filing,
+    filing_form,
+    forget_filing,
+    remove_filing,
+)
+from relay.store.filings import FIRST, DocumentType, FilingQuery, State, find_filings
 from relay.store.filings import Filing as Row
 from relay.store.unit_of_work import UnitOfWork
+from relay.store.writer import now_ms
 
 router = APIRouter(prefix="/v1/filings", tags=["filings"])
 Reads = Annotated[RequestContext, Depends(Needs("filings"))]
 Writes = Annotated[RequestContext, Depends(Changes("filings"))]
+_EXPIRES = "a time such as 2027-01-31T08:00:00+08:00, or a day in China: 2027-01-31"
 
 
 class FilingNew(RequestModel):
     """An A number to file."""
 
     number: Party
-    reference: Text128 = Field(description="the carrier's reference of the filing; the carrier keeps the documents")
+    reference: Text128 | None = Field(
+        None, description="the carrier's reference of the filing; omitted with a holder: one is made"
+    )
+    holder: Text64 | None = Field(None, description="name of the number's holder")
+    document_type: DocumentType | None = Field(None, description="omitted: `id_card`")
+    document: Text64 | None = Field(None, description="number of the holder's identity document; sealed at rest")
+    photo: str | None = Field(
+        None, max_length=LONGEST_PHOTO, description="reference of the holder's photo in your system or the carrier's"
+    )
+    state: Given | None = Field(
+        None, description="a business user's filing is `submitted`; an operator's is `approved` if this is omitted"
+    )
+    expires: Text64 | None = Field(None, description=_EXPIRES)
     business_id: Name | None = Field(None, description="for operator keys; omitted: `default`")
 
 
@@ -47,37 +78,84 @@ class FilingGone(RequestModel):
     business_id: Name | None = Field(None, description="for operator keys; omitted: `default`")
 
 
+class FilingForgotten(FilingGone):
+    """An A number whose holder demands that his documents are removed."""
+
+    reason: Reason
+
+
 class Filing(ResponseModel):
     """The filing of an A number by a business user."""
 
     business_id: str
     number: Masked
+    state: State
     reference: str
+    holder: str | None = Field(description="masked unless revealed")
+    document_type: DocumentType | None
+    document: str | None = Field(description="masked unless revealed")
+    photo: str | None = Field(description="only if revealed")
+    code: str | None = Field(description="of the carrier's answer")
+    reason: str | None = Field(description="text of the carrier's answer; masked unless revealed")
     filed_at: Moment
     filed_by: str
-    withdrawn_at: Moment | None = Field(description="null while it is in force")
+    answered_at: Moment | None
+    answered_by: str | None
+    expires_at: Moment | None
+    withdrawn_at: Moment | None
     withdrawn_by: str | None
 
 
-def _shown(filing: Row, *, clear: bool = False) -> Filing:
-    return Filing(
-        business_id=filing.business,
-        number=filing.number if clear else mask_number(filing.number),
-        reference=filing.reference,
-        filed_at=shown_moment(filing.filed_at),
-        filed_by=filing.filed_by,
-        withdrawn_at=shown_moment(filing.withdrawn_at),
-        withdrawn_by=filing.withdrawn_by,
-    )
+class FilingAnswer(RequestModel):
+    """A carrier's answer about a number, or about all filings with a reference."""
+
+    number: Text64 = ""
+    reference: Annotated[str, Field(max_length=128)] = ""
+    state: Text64 = Field(description="approved, rejected, expired or revoked")
+    reason: Annotated[str, Field(max_length=500)] = Field("", description="the carrier's text")
+    expires: Text64 = Field("", description=_EXPIRES)
+    code: Annotated[str, Field(max_length=LONGEST_CODE)] = Field("", description="the carrier's code")
+    business_id: Name | None = Field(None, description="omitted: `default`")
+
+
+class FilingAnswers(RequestModel):
+    """Answers of carriers, each entered independently of the others."""
+
+    items: list[FilingAnswer] = Field(min_length=1, max_length=CHUNK)
+
+
+class FilingAnswerResult(ResponseModel):
+    """The result of one answer."""
+
+    index: int = Field(description="index of the item in the request, from 0")
+    status: int = Field(description="HTTP status of the item")
+    filings: list[Filing] = Field(description="the filings that it was about")
+    problem: Problem | None = None
+
+
+class FilingAnswerResults(ResponseModel):
+    """The results, in the order of the request."""
+
+    items: list[FilingAnswerResult]
+
+
+def _shown(filing: Row, at_ms: int, *, clear: bool = False) -> Filing:
+    form: dict[str, Any] = filing_form(filing, at_ms, clear=clear)
+    form["business_id"] = form.pop("business")
+    return Filing(**{name: shown_moment(each) if name.endswith("_at") else each for name, each in form.items()})
 
 
 @router.post("", status_code=201, response_model=Filing, operation_id="createFiling", summary="File an A number")
 async def post_filing(asked: FilingNew, context: Writes) -> Response:
-    """File an A number, or change the reference of its filing. Effective from the next call."""
+    """File an A number, or change its filing. Effective from the next call.
+
+    A filing in force stays so while its holder stays the same.
+    """
     business, parties = context.own(asked.business_id), context.backend.settings.rules.parties
+    words = FilingWords(**{name: getattr(asked, name) or "" for name in FilingWords._fields})
 
     def do(act: UnitOfWork) -> Answer:
-        return Answer(_shown(add_filing(act, business, asked.number, asked.reference, parties)), 201)
+        return Answer(_shown(add_filing(act, business, words, parties, asked.state), act.now_ms), 201)
 
     return await context.change(do)
 
@@ -88,23 +166,61 @@ async def get_filings(
     paging: Paging,
     asked: Revealing,
     business_id: Name | None = None,
+    state: State | None = None,
+    expiring: Annotated[bool, Query(description="only those that expire within 30 days")] = False,
     all_: Annotated[bool, Query(alias="all", description="include withdrawn filings")] = False,
 ) -> Page[Filing]:
     """Filings in arbitrary but stable order."""
-    sealer, whose = context.backend.sealer, context.only(business_id)
+    sealer, at_ms = context.backend.sealer, now_ms()
+    query = FilingQuery(context.only(business_id), state, at_ms + EXPIRING_MS if expiring else None, all_)
     found = await context.part(
         "filings",
         paging,
-        lambda connection, after, most: find_filings(connection, sealer, whose, after, most, all_=all_),
+        lambda connection, after, most: find_filings(connection, sealer, query, at_ms, after, most),
         FIRST,
         lambda filing: filing.position,
     )
     clear = await context.reveal(asked, "filings")
-    return found.shown(lambda filing: _shown(filing, clear=clear))
+    return found.shown(lambda filing: _shown(filing, at_ms, clear=clear))
 
 
 @router.delete("", response_model=Filing, operation_id="withdrawFiling", summary="Withdraw a filing")
 async def delete_filing(asked: FilingGone, context: Writes) -> Response:
     """The number counts as not filed from the next call on. It is in the body, as a URL would expose it to logs."""
     business = context.own(asked.business_id)
-    return await context.change(lambda act: Answer(_shown(remove_filing(act, business, asked.number))))
+    return await context.change(lambda act: Answer(_shown(remove_filing(act, business, asked.number), act.now_ms)))
+
+
+@router.post("/forget", response_model=Filing, operation_id="forgetHolder", summary="Remove a holder's documents")
+async def forget(asked: FilingForgotten, context: OperatorChanges) -> Response:
+    """Withdraw a filing and remove name, document and photo, on the holder's demand. Number and states remain."""
+    business = context.own(asked.business_id)
+
+    def do(act: UnitOfWork) -> Answer:
+        return Answer(_shown(forget_filing(act, business, asked.number, asked.reason), act.now_ms))
+
+    return await context.change(do)
+
+
+@router.post(
+    "/answers", response_model=FilingAnswerResults, operation_id="answerFilings", summary="Enter carriers' answers"
+)
+async def post_answers(asked: FilingAnswers, context: OperatorChanges) -> Response:
+    """Enter what carriers answered to filings. Items succeed or fail independently."""
+    request_id = context.request.state.request_id
+
+    def do(act: UnitOfWork) -> Answer:
+        results = [_answered(act, index, item, request_id) for index, item in enumerate(asked.items)]
+        return Answer(FilingAnswerResults(items=results))
+
+    return await context.change(do)
+
+
+def _answered(act: UnitOfWork, index: int, item: FilingAnswer, request_id: str) -> FilingAnswerResult:
+    words = AnswerWords(**{name: getattr(item, name) for name in AnswerWords._fields})
+    try:
+        filings = answer_filing(act, item.business_id or DEFAULT_BUSINESS, words)
+    except Refused as refused:
+        problem = problem_of(refused, request_id)
+        return FilingAnswerResult(index=index, status=status_of(refused.kind), filings=[], problem=problem)
+    return FilingAnswerResult(index=index, status=200, filings=[_shown(filing, act.now_ms) for filing in filings])

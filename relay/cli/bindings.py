@@ -147,7 +147,7 @@ def _made(store: Opened, make: Callable[[UnitOfWork], Binding], reason: str, *, 
 
 
 def _warn(store: Opened, binding: Binding) -> None:
-    if warning := filing_warning(store.reader, store.sealer, binding, store.rules):
+    if warning := filing_warning(store.reader, store.sealer, binding, store.rules, now_ms()):
         click.echo(f"warning: {warning}", err=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -19,21 +19,38 @@ from relay.cli.options import (
     in_clear,
     json_option,
     limit_option,
+    needed_reason,
     opened,
     required,
     said_in_clear,
     showing_options,
     shown_object_options,
 )
-from relay.cli.output import Show, file_progress, newest, plain, show_list, show_one, shower
+from relay.cli.output import file_progress, newest, plain, show_list, show_one, shower
 from relay.service import groups as list_service
 from relay.service import groups as service
-from relay.service.filings import add_filing, import_filings, remove_filing
+from relay.service.fields import format_moment
+from relay.service.filings import (
+    ANSWER_COLUMNS,
+    COLUMNS,
+    DOCUMENT_TYPES,
+    EXPIRING_MS,
+    FilingWords,
+    Given,
+    Outcome,
+    add_filing,
+    filing_form,
+    forget_filing,
+    import_answers,
+    import_filings,
+    remove_filing,
+)
 from relay.service.groups import Whose
 from relay.service.imports import import_members
-from relay.store.filings import FIRST, Filing, find_filings
+from relay.store.filings import FIRST, STATES, Filing, FilingQuery, State, find_filings
 from relay.store.groups import Group, Kind, find_entries, find_group, find_groups, members_page
 from relay.store.unit_of_work import UnitOfWork
+from relay.store.writer import now_ms
 
 _GROUP_COLUMNS = ("id", "business", "name", "size", "created_at")
 _ENTRY_COLUMNS = ("number", "kind", "added_at", "added_by")
@@ -226,7 +243,13 @@ def remove_entry(config_path: Path | None, whose: Whose, owner_id: str, number: 
 
 # -- `relay700 filings`
 
-_FILING_COLUMNS = ("business", "number", "reference", "filed_at", "filed_by", "withdrawn_at")
+_FILING_COLUMNS = ("business", "number", "state", "reference", "holder", "filed_at", "expires_at", "code")
+_expires_option = click.option(
+    "--expires", default="", metavar="TIME", help="End of the approval: a day in China, or a time."
+)
+_submitted_option = click.option(
+    "--submitted", "state", flag_value="submitted", help="It waits for the carrier's answer. Default: it is approved."
+)
 
 
 @click.group()
@@ -236,29 +259,39 @@ def filings() -> None:
 
 @filings.command("add")
 @click.argument("number")
-@click.option("--reference", required=True, metavar="TEXT", help="The carrier's reference of the filing.")
+@click.option("--reference", default="", metavar="TEXT", help="The carrier's reference of the filing.")
+@click.option("--holder", default="", metavar="NAME", help="Name of the number's holder.")
+@click.option("--document-type", default="", type=click.Choice(["", *DOCUMENT_TYPES]), help="Default: id_card.")
+@click.option("--document", default="", metavar="TEXT", help="Number of the holder's identity document.")
+@click.option(
+    "--photo", default="", metavar="TEXT", help="Reference of the holder's photo: the photo is not kept here."
+)
+@_submitted_option
+@_expires_option
 @business_option
 @shown_object_options
 @config_option
 def add_number(
-    config_path: Path | None, number: str, reference: str, business: str, as_json: bool, reason: str
+    config_path: Path | None, business: str, as_json: bool, reason: str, state: Given | None, **words: str
 ) -> None:
-    """File an A number, or change the reference of its filing. Holds from the next call on."""
+    """File an A number, or change its filing. Holds from the next call on."""
     clear = in_clear(reveal=False, reason=reason, as_json=as_json)
     with opened(config_path, make=True) as store:
 
         def add_and_say(act: UnitOfWork) -> Filing:
-            filing = add_filing(act, business, number, reference, store.rules.parties)
+            filing = add_filing(act, business, FilingWords(**words), store.rules.parties, state)
             if clear:
                 audit_reading(act, "filings", reason)
             return filing
 
         filing = store.act(add_and_say)
-    show_one(_filing(filing, shower(reveal=clear)), as_json=as_json)
+    show_one(_filing(filing, clear=clear), as_json=as_json)
 
 
 @filings.command("list")
 @click.option("--business", metavar="ID", help="Only filings of this business user.")
+@click.option("--state", type=click.Choice(STATES), help="Only filings in this state.")
+@click.option("--expiring", is_flag=True, help="Only filings that expire within 30 days.")
 @click.option("--all", "all_", is_flag=True, help="Include withdrawn filings.")
 @limit_option
 @showing_options
@@ -266,6 +299,8 @@ def add_number(
 def list_filings(
     config_path: Path | None,
     business: str | None,
+    state: State | None,
+    expiring: bool,
     all_: bool,
     limit: int | None,
     as_json: bool,
@@ -274,13 +309,14 @@ def list_filings(
 ) -> None:
     """List filings, newest first."""
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
+    at_ms = now_ms()
+    query = FilingQuery(business, state, at_ms + EXPIRING_MS if expiring else None, all_)
     with opened(config_path) as store:
         if clear:
-            said_in_clear(store, "filings", reason, {"business": business, "all": all_})
-        show = shower(reveal=clear)
-        find = partial(find_filings, store.reader, store.sealer, business, all_=all_)
+            said_in_clear(store, "filings", reason, {"business": business, "state": state, "all": all_})
+        find = partial(find_filings, store.reader, store.sealer, query, at_ms)
         found = newest(every(find, FIRST, _filing_place), attrgetter("filed_at"))
-        show_list((_filing(filing, show) for filing in found), _FILING_COLUMNS, as_json=as_json, limit=limit)
+        show_list((_filing(each, clear=clear) for each in found), _FILING_COLUMNS, as_json=as_json, limit=limit)
 
 
 @filings.command("remove")
@@ -294,25 +330,61 @@ def withdraw(config_path: Path | None, number: str, business: str) -> None:
     click.echo(f"withdrawn from the filings of {business}")
 
 
-@filings.command("import", epilog="Columns: number,reference. A header line is optional.")
+@filings.command("forget")
+@click.argument("number")
+@business_option
+@needed_reason
+@config_option
+def forget(config_path: Path | None, number: str, business: str, reason: str) -> None:
+    """Withdraw a filing and remove name, document and photo, on the holder's demand.
+
+    Number, reference and states remain: the law has calls kept with their numbers.
+    """
+    with opened(config_path) as store:
+        store.act(lambda act: forget_filing(act, business, number, reason))
+    click.echo("documents removed")
+
+
+@filings.command(
+    "import", epilog=f"Columns: {','.join(COLUMNS)}. A header line is optional, and may name some of them."
+)
 @click.argument("file", type=click.File(encoding="utf-8-sig", errors="surrogateescape"))
+@_submitted_option
 @business_option
 @config_option
-def import_numbers(config_path: Path | None, file: TextIO, business: str) -> None:
+def import_numbers(config_path: Path | None, file: TextIO, business: str, state: Given | None) -> None:
     """File the A number on each line of a CSV file (- for standard input).
 
     Bad lines are reported and skipped; the exit status is then 1.
     """
-    good = bad = 0
     with opened(config_path, make=True) as store, file_progress(file, "filings") as done:
-        for line, refused in import_filings(file, business, store.act, store.rules.parties):
-            if refused is None:
-                good += 1
-                done()
-                continue
-            bad += 1
-            click.echo(f"line {line}: {refused}", err=True)
-    click.echo(f"{good} filed, {bad} refused")
+        _report(import_filings(file, business, store.act, store.rules.parties, state), done, "filed")
+
+
+@filings.command("answers", epilog=f"Columns: {','.join(ANSWER_COLUMNS)}. A header line may name some of them.")
+@click.argument("file", type=click.File(encoding="utf-8-sig", errors="surrogateescape"))
+@business_option
+@config_option
+def answers(config_path: Path | None, file: TextIO, business: str) -> None:
+    """Enter the carriers' answers on the lines of a CSV file (- for standard input).
+
+    A line has the number or the reference, and the state: approved, rejected, expired or revoked.
+    Bad lines are reported and skipped; the exit status is then 1.
+    """
+    with opened(config_path) as store, file_progress(file, "answers") as done:
+        _report(import_answers(file, business, store.act), done, "entered")
+
+
+def _report(outcomes: Iterable[Outcome], done: Callable[[], None], said: str) -> None:
+    good = bad = 0
+    for line, refused in outcomes:
+        if refused is None:
+            good += 1
+            done()
+            continue
+        bad += 1
+        click.echo(f"line {line}: {refused}", err=True)
+    click.echo(f"{good} {said}, {bad} refused")
     if bad:
         raise click.exceptions.Exit(1)
 
@@ -321,5 +393,6 @@ def _filing_place(filing: Filing) -> tuple[str, str]:
     return filing.position
 
 
-def _filing(filing: Filing, show: Show) -> dict[str, Any]:
-    return plain(filing) | {"number": show(filing.number)}
+def _filing(filing: Filing, *, clear: bool) -> dict[str, Any]:
+    form = filing_form(filing, now_ms(), clear=clear)
+    return {name: format_moment(each) if name.endswith("_at") and each else each for name, each in form.items()}

@@ -44,6 +44,8 @@ Kind = Literal[
     "message.failed",
     "binding.expired",
     "number.cooling",
+    "filing.answered",
+    "filing.expiring",
     "probe.leak",  # only for the probe's own business user
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -281,7 +283,13 @@ def _why_no_name(host: str, *, internal: bool) -> str:
 
 _CLEAR: Final = Field("absent", "clear")
 # Fields of events that are not of the call record.
-_OTHERS: Final = dict.fromkeys(("user_data", "pool", "number", "cools_until", "expired_at", "altered"), _CLEAR)
+_OTHERS: Final = dict.fromkeys(
+    (
+        *("user_data", "pool", "number", "cools_until", "expired_at", "altered"),
+        *("reference", "state", "code", "expires_at", "count"),
+    ),
+    _CLEAR,
+) | {"party": Field("absent", "party")}
 _UNDER_WAY = (
     *("call_id", "binding_id", "mode", "direction", "order_id", "industrial_id"),
     *("number_dialled", "number_shown", "caller", "callee", "received_at", "ringing_at", "answered_at"),

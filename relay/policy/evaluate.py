@@ -47,6 +47,7 @@ from relay.privacy import masking
 from relay.privacy.masking import Verdict
 
 GROUP_MODES: Final = ("GXB", "GXYB")
+ALWAYS_MS: Final = 1 << 62
 
 
 class BindingContext(NamedTuple):
@@ -81,7 +82,9 @@ class BindingContext(NamedTuple):
     order_id: str | None
     last_caller: str | None  # if still reachable through this binding
     industrial_id: str | None = None
-    filed: bool = True  # the A number of this call is filed, or need not be
+    filed_until: int = (
+        ALWAYS_MS  # until when the A number of this call is filed; ALWAYS_MS: it need not be, 0: it is not
+    )
 
 
 class Counted(NamedTuple):
@@ -241,7 +244,9 @@ def _party(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal |
 
 
 def _filing(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal | None:
-    return None if bound.filed or _target(bound, rules) is None else NOT_FILED
+    if bound.filed_until > asked.unix_s * 1000 or _target(bound, rules) is None:
+        return None
+    return NOT_FILED
 
 
 OF_BINDING: Final = {

@@ -72,7 +72,7 @@ def _party(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
 def _filing(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
     if not rules.filing_required:
         return "not required"
-    return "A number filed" if bound.filed else "A number not filed"
+    return "A number filed" if bound.filed_until > asked.unix_s * 1000 else "A number not filed"
 
 
 def figures_of_callee(target: str | Refusal, rules: Rules) -> str:

@@ -38,7 +38,7 @@ from relay.store.businesses import Qualification, qualification_at
 from relay.store.chain import RECORDS, Head, read_head
 from relay.store.connection import Connection, Place, one_moment
 from relay.store.database import connect_reader, store_errors
-from relay.store.filings import Filing, find_filing
+from relay.store.filings import Documents, Filing, filing_at
 from relay.store.groups import members_between
 from relay.store.ledger_check import ledger_faults
 from relay.store.record_rows import StoredRecord
@@ -57,7 +57,7 @@ _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 1
 _GOES_BY = (
     *("business", "business_change", "binding", "binding_change", "past_party"),
-    *("party_group", "group_member", "past_member", "recording", "checkpoint", "filing"),
+    *("party_group", "group_member", "past_member", "recording", "checkpoint", "filing", "filing_change"),
 )
 _README = f"""How to check that this bundle was not changed. With OpenSSL 3 and the files of this archive:
 
@@ -71,8 +71,8 @@ records.jsonl   the calls, one JSON object per line. chain_seq and chain_hash ar
                 records, follows is the hash of its predecessor. A live call has no place yet. Both hashes are keyed:
                 they were checked before this was signed, and `relay700 verify` checks them again. business_user is
                 the business user as it was at the time of the call, filings are the numbers of the call that it had
-                filed by then. sha256 is the hash of the record itself and needs no key. For each line of
-                records.jsonl this prints its place, and True:
+                filed by then, with their holders. sha256 is the hash of the record itself and needs no key. For each
+                line of records.jsonl this prints its place, and True:
 
 python3 -c 'import hashlib, json
 for line in open("records.jsonl", encoding="utf-8"):
@@ -278,7 +278,9 @@ def _standing(connection: Connection, sealer: Sealer, record: CallRecord) -> dic
     at_ms = record.received_at
     found = qualification_at(connection, sealer, record.business, at_ms=at_ms)
     filings = [
-        find_filing(connection, sealer, record.business, number) for number in (record.caller, record.callee) if number
+        filing_at(connection, sealer, record.business, number, at_ms)
+        for number in (record.caller, record.callee)
+        if number
     ]
     return {
         "business_user": None if found is None else _business_form(found),
@@ -297,7 +299,9 @@ def _business_form(found: Qualification) -> dict[str, Any]:
 
 def _filing_form(filing: Filing) -> dict[str, Any]:
     values: dict[str, Value] = {"number": filing.number, "reference": filing.reference, "filed_at": filing.filed_at}
-    return with_moments(values, ("filed_at",))
+    values |= {"approved_at": filing.answered_at, "expires_at": filing.expires_at}
+    values |= dict.fromkeys(Documents._fields) if filing.documents is None else filing.documents._asdict()
+    return with_moments(values, ("filed_at", "approved_at", "expires_at"))
 
 
 def link_form(before: Head, stored: StoredRecord) -> dict[str, Any]:

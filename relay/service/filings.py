@@ -1,75 +1,255 @@
 """The rules of filings: carriers require a business user to file its A numbers before they carry calls from them.
 
-The store keeps the number and the carrier's reference; documents and photos stay with the carrier. A numbers are party
-a of AXB, AXYB and AXN; of GXB and GXYB the members of the group, and party a if there is one.
+A filing waits (submitted) until an operator enters the carrier's answer; one that is approved, has not expired and was
+neither revoked nor withdrawn is in force. A numbers are party a of AXB, AXYB and AXN; of GXB and GXYB the members of
+the group, and party a if there is one. Photos stay with the carrier or the business user: the store has a reference.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+import re
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
-from relay.errors import Refused
+from relay.errors import ParseError, Refused
 from relay.model.binding import Binding
-from relay.model.numbers import MOBILES_ALONE, Parties, normalise_party, parse_party
+from relay.model.numbers import MOBILES_ALONE, Parties, mask_number, normalise_party, parse_party
+from relay.privacy.records import mask_text
 from relay.service import fields
 from relay.service.businesses import get as get_business
+from relay.service.fields import parse_moment_ms
+from relay.service.keys import OPERATOR
 from relay.service.placement import BindRules
 from relay.store.connection import Connection
-from relay.store.filings import Filing, find_filing, is_filed, put_filing, unfiled_members, withdraw_filing
+from relay.store.filings import (
+    Documents,
+    DocumentType,
+    Filing,
+    by_reference,
+    find_filing,
+    forget_documents,
+    is_filed,
+    put_filing,
+    unfiled_members,
+)
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
+from relay.store.webhooks import tell
 from relay.store.writer import Run
 
 LONGEST_REFERENCE = 128
-COLUMNS = ("number", "reference")
+LONGEST_HOLDER = 64
+LONGEST_DOCUMENT = 64
+LONGEST_PHOTO = 512
+LONGEST_CODE = 32
+DOCUMENT_TYPES: Final[tuple[DocumentType, ...]] = get_args(DocumentType)
+# Columns of files, in the order of a file without a header.
+COLUMNS: Final = ("number", "reference", "holder", "document_type", "document", "photo", "expires")
+ANSWER_COLUMNS: Final = ("number", "reference", "state", "reason", "expires", "code")
 CHUNK = 200  # filings per unit of work
+MOST_OF_REFERENCE = 1_000  # filings that one answer may be about
+EXPIRING_MS: Final = 30 * 86_400_000  # how long before its end a filing warns
 
-_Row = tuple[int, list[str] | Refused]  # line number of its end, and its cells
+Given = Literal["submitted", "approved"]
+ANSWERS: Final = ("approved", "rejected", "expired", "revoked")
+_Row = tuple[int, Mapping[str, str] | Refused]  # line number of its end, and its cells by column
 
 
 class Outcome(NamedTuple):
-    """The result of one line of a file; `refused` is None if the number was filed."""
+    """The result of one line of a file; `refused` is None if it was taken."""
 
     line: int
     refused: Refused | None
 
 
-def add_filing(act: UnitOfWork, business: str, number: str, reference: str, parties: Parties = MOBILES_ALONE) -> Filing:
-    """File an A number, or change the reference of its filing, effective from the next call. Raises Refused.
+class FilingWords(NamedTuple):
+    """A filing as a request, a file or a form writes it; "" for what is not given."""
 
-    The number must be of a kind in `parties`: no other can be bound.
+    number: str
+    reference: str = ""
+    holder: str = ""
+    document_type: str = ""
+    document: str = ""
+    photo: str = ""
+    expires: str = ""
+
+
+class AnswerWords(NamedTuple):
+    """A carrier's answer as a request or a file writes it: about a number, or all filings with a reference."""
+
+    number: str = ""
+    reference: str = ""
+    state: str = ""
+    reason: str = ""
+    expires: str = ""
+    code: str = ""
+
+
+def add_filing(
+    act: UnitOfWork, business: str, words: FilingWords, parties: Parties = MOBILES_ALONE, state: Given | None = None
+) -> Filing:
+    """File an A number, or change its filing, effective from the next call. Raises Refused.
+
+    The number must be of a kind in `parties`: no other can be bound. `state`: an operator's filing is approved unless
+    it says otherwise; a business user's waits for the carrier's answer. A filing in force stays so while its holder
+    stays the same.
     """
-    filing = _put(act, business, number, reference, parties)
-    details: dict[str, object] = {"number": filing.number, "reference": filing.reference}
+    filing = _put(act, business, words, parties, state)
+    details: dict[str, object] = {"number": filing.number, "reference": filing.reference, "state": filing.answer}
+    details["documents"] = filing.documents is not None
     act.audit("filing.add", filing.business, business=filing.business, details=details)
     return filing
 
 
 def remove_filing(act: UnitOfWork, business: str, number: str) -> Filing:
     """Withdraw a filing, effective from the next call. Raises Refused."""
+    filing = _existing(act, business, number)
+    if filing.withdrawn_at is not None:
+        raise _not_filed()
+    filing = put_filing(act, _withdrawn(act, filing))
+    act.audit("filing.remove", filing.business, business=filing.business, details={"number": filing.number})
+    return filing
+
+
+def forget_filing(act: UnitOfWork, business: str, number: str, reason: str) -> Filing:
+    """Withdraw a filing and remove its holder's documents, on the holder's demand. Raises Refused.
+
+    Number, reference and states remain, since the law has calls kept with their numbers.
+    """
+    why = fields.reason(reason, required=True)
+    filing = _existing(act, business, number)
+    filing = filing if filing.withdrawn_at is not None else _withdrawn(act, filing)
+    forget_documents(act, filing)
+    details: dict[str, object] = {"number": filing.number}
+    act.audit("filing.forget", filing.business, business=filing.business, reason=why, details=details)
+    return filing._replace(documents=None, reason="")
+
+
+def answer_filing(act: UnitOfWork, business: str, words: AnswerWords) -> list[Filing]:
+    """Enter a carrier's answer, effective from the next call. Raises Refused."""
+    if words.state not in ANSWERS:
+        raise fields.invalid("state", f"must be one of: {', '.join(ANSWERS)}")
+    expires_at = _expiry(words.expires, act.now_ms)
+    code = fields.text("code", words.code, LONGEST_CODE) or ""
+    reason = fields.text("reason", words.reason, fields.LONGEST_REASON) or ""
+    answered: dict[str, Any] = {
+        "code": code,
+        "reason": reason,
+        "answered_at": act.now_ms,
+        "answered_by": act.actor.name,
+    }
+    if words.state == "expired":
+        answered |= {"answer": "approved", "expires_at": act.now_ms}
+    else:
+        answered |= {"answer": words.state, "expires_at": expires_at}
+    filings = [put_filing(act, filing._replace(**answered)) for filing in _answered(act, business, words)]
+    for filing in filings:
+        details: dict[str, object] = {"number": filing.number, "state": words.state, "reference": filing.reference}
+        act.audit("filing.answer", filing.business, business=filing.business, details=details)
+        tell(act, filing.business, "filing.answered", _event_id(), event_data(filing, act.now_ms))
+    return filings
+
+
+def _answered(act: UnitOfWork, business: str, words: AnswerWords) -> list[Filing]:
+    """The filings that an answer is about."""
+    if words.number.strip():
+        filing = _existing(act, business, words.number)
+        if filing.withdrawn_at is not None:
+            raise Refused("state_conflict", "number", "the business user has withdrawn this filing")
+        return [filing]
+    reference = fields.text("reference", words.reference, LONGEST_REFERENCE)
+    if reference is None:
+        raise fields.invalid("number", "required: the number, or the reference of its filing")
     owner = get_business(act, business).id
-    party = fields.parsed("number", number, normalise_party)  # of any kind: `parties` may have changed since
-    if not withdraw_filing(act, owner, party):
-        raise Refused("not_found", "number", "not filed by this business user")
-    act.audit("filing.remove", owner, business=owner, details={"number": party})
-    return _found(act, owner, party)
+    found = by_reference(act.connection, act.sealer, owner, reference, MOST_OF_REFERENCE + 1)
+    found = [filing for filing in found if filing.withdrawn_at is None]
+    if not found:
+        raise Refused("not_found", "reference", "this business user has no filing with it")
+    if len(found) > MOST_OF_REFERENCE:
+        raise fields.invalid("reference", f"more than {MOST_OF_REFERENCE} filings have it: answer by number")
+    return found
+
+
+def event_data(filing: Filing, now_ms: int) -> dict[str, object]:
+    """The data of an event about a filing: no name and no document."""
+    return {
+        "party": filing.number,
+        "reference": mask_text(filing.reference),
+        "state": filing.state(now_ms),
+        "code": filing.code,
+        "expires_at": filing.expires_at,
+    }
+
+
+def tell_expiring(act: UnitOfWork, filings: Sequence[Filing]) -> None:
+    """Queue an event for each of these filings, which expire soon."""
+    for filing in filings:
+        tell(act, filing.business, "filing.expiring", _event_id(), event_data(filing, act.now_ms))
+
+
+def _event_id() -> str:
+    return f"filing.{secrets.token_hex(8)}"
+
+
+# -- files
 
 
 def import_filings(
-    lines: Iterable[str], business: str, run: Run, parties: Parties = MOBILES_ALONE
+    lines: Iterable[str],
+    business: str,
+    run: Run,
+    parties: Parties = MOBILES_ALONE,
+    state: Given | None = None,
 ) -> Iterator[Outcome]:
-    """File the number on each line of a CSV file (number, reference), in chunks. Invalid lines are skipped."""
-    rows = _rows(lines)
+    """File the number on each line of a CSV file (COLUMNS), in chunks. Invalid lines are skipped."""
+
+    def take(act: UnitOfWork, cells: Mapping[str, str]) -> None:
+        _put(act, business, FilingWords(**{"number": "", **cells}), parties, state)
+
+    return _import(_rows(lines, COLUMNS, 2), run, take, business, "filing.import", "filed")
+
+
+def import_answers(lines: Iterable[str], business: str, run: Run) -> Iterator[Outcome]:
+    """Enter the carrier's answer on each line of a CSV file (ANSWER_COLUMNS), in chunks. Invalid lines are skipped."""
+
+    def take(act: UnitOfWork, cells: Mapping[str, str]) -> None:
+        answer_filing(act, business, AnswerWords(**cells))
+
+    return _import(_rows(lines, ANSWER_COLUMNS, 2), run, take, business, "filing.answers", "records")
+
+
+def _import(
+    rows: Iterator[_Row],
+    run: Run,
+    take: Callable[[UnitOfWork, Mapping[str, str]], None],
+    business: str,
+    action: str,
+    counted: str,
+) -> Iterator[Outcome]:
+    def do(act: UnitOfWork) -> list[Outcome]:
+        outcomes = []
+        for line, cells in chunk:
+            try:
+                if isinstance(cells, Refused):
+                    raise cells
+                take(act, cells)
+                outcomes.append(Outcome(line, None))
+            except Refused as refused:
+                outcomes.append(Outcome(line, refused))
+        if taken := sum(outcome.refused is None for outcome in outcomes):
+            act.audit(action, business, business=business, details={counted: taken})
+        return outcomes
+
     while chunk := list(islice(rows, CHUNK)):
-        yield from run(partial(_file_rows, business=business, rows=chunk, parties=parties))
+        yield from run(do)
 
 
-def _rows(lines: Iterable[str]) -> Iterator[_Row]:
-    """The rows of a CSV file with their line numbers. The first line may be a header."""
+def _rows(lines: Iterable[str], columns: Sequence[str], least: int) -> Iterator[_Row]:
+    """The rows of a CSV file with their line numbers. The first line may name the columns."""
     reader = csv.reader(lines)
     while True:
         try:
@@ -79,42 +259,147 @@ def _rows(lines: Iterable[str]) -> Iterator[_Row]:
         except csv.Error as error:
             yield reader.line_num, fields.invalid("line", f"must be CSV: {error}")
             continue
-        if any(cells) and not (reader.line_num == 1 and tuple(map(str.lower, cells)) == COLUMNS):
-            yield reader.line_num, cells
+        if cells and reader.line_num == 1 and set(head := list(map(str.lower, cells))) <= set(columns):
+            columns, least = head, len(head)
+        elif any(cells) and not least <= len(cells) <= len(columns):
+            count = str(len(columns)) if least == len(columns) else f"{least} to {len(columns)}"
+            problem = f"must have {count} cells ({','.join(columns)}), not {len(cells)}"
+            yield reader.line_num, fields.invalid("line", problem)
+        elif any(cells):
+            yield reader.line_num, dict(zip(columns, cells, strict=False))
 
 
-def _file_rows(act: UnitOfWork, business: str, rows: Sequence[_Row], parties: Parties) -> list[Outcome]:
-    outcomes = []
-    for line, cells in rows:
-        try:
-            if isinstance(cells, Refused):
-                raise cells
-            if len(cells) != len(COLUMNS):
-                raise fields.invalid("line", f"must have 2 cells (number,reference), not {len(cells)}")
-            number, reference = cells
-            _put(act, business, number, reference, parties)
-            outcomes.append(Outcome(line, None))
-        except Refused as refused:
-            outcomes.append(Outcome(line, refused))
-    if filed := sum(outcome.refused is None for outcome in outcomes):
-        act.audit("filing.import", business, business=business, details={"filed": filed})
-    return outcomes
+# -- one filing
 
 
-def _put(act: UnitOfWork, business: str, number: str, reference: str, parties: Parties) -> Filing:
+def _put(act: UnitOfWork, business: str, words: FilingWords, parties: Parties, state: Given | None) -> Filing:
     owner = get_business(act, business).id
-    party = fields.parsed("number", number, partial(parse_party, parties=parties))
-    given = fields.text("reference", reference, LONGEST_REFERENCE)
-    if given is None:
+    if state == "approved":
+        act.actor.must_have(frozenset([OPERATOR]), "state")
+    party = fields.parsed("number", words.number, partial(parse_party, parties=parties))
+    reference = fields.text("reference", words.reference, LONGEST_REFERENCE)
+    documents, expires_at = _documents(words), _expiry(words.expires, act.now_ms)
+    if reference is None and documents is None:
         raise fields.invalid("reference", "required: the carrier's reference of the filing")
-    put_filing(act, owner, party, given)
-    return _found(act, owner, party)
+    before = find_filing(act.connection, act.sealer, owner, party)
+    stays = before is not None and before.was_in_force(act.now_ms) and _has_holder(before, documents)
+    is_approved = act.actor.business is None if state is None else state == "approved"
+    filing = Filing(
+        owner,
+        party,
+        reference or f"F{secrets.token_hex(6)}",
+        filed_at=act.now_ms,
+        filed_by=act.actor.name,
+        answer="approved" if is_approved else "submitted",
+        expires_at=expires_at,
+        documents=documents or (before and before.documents),
+    )
+    if is_approved:
+        filing = filing._replace(answered_at=act.now_ms, answered_by=act.actor.name)
+    elif before is not None and stays and (state is None or act.actor.business is not None):
+        kept = ("answer", "expires_at", "answered_at", "answered_by", "code", "reason")
+        filing = filing._replace(**{name: getattr(before, name) for name in kept})
+    return put_filing(act, filing)
 
 
-def _found(act: UnitOfWork, business: str, number: str) -> Filing:
-    filing = find_filing(act.connection, act.sealer, business, number)
-    assert filing is not None  # it was just written
+def _has_holder(filing: Filing, documents: Documents | None) -> bool:
+    """Whether these documents name no other holder than the filing."""
+    return documents is None or (filing.documents is not None and filing.documents[:3] == documents[:3])
+
+
+def _documents(words: FilingWords) -> Documents | None:
+    holder = fields.text("holder", words.holder, LONGEST_HOLDER)
+    document = fields.text("document", words.document, LONGEST_DOCUMENT)
+    photo = fields.text("photo", words.photo, LONGEST_PHOTO)
+    kind = words.document_type.strip() or "id_card"
+    if not (holder or document or photo):
+        return None
+    if holder is None:
+        raise fields.invalid("holder", "required with a document: the name of the number's holder")
+    if document is None:
+        raise fields.invalid("document", "required with a holder: the number of the identity document")
+    for known in DOCUMENT_TYPES:
+        if known == kind:
+            if known == "id_card" and not _is_id_card(document.upper()):
+                raise fields.invalid("document", "must be the 18 characters of an identity card (GB 11643)")
+            return Documents(holder, known, document.upper() if known == "id_card" else document, photo or "")
+    raise fields.invalid("document_type", f"must be one of: {', '.join(DOCUMENT_TYPES)}")
+
+
+def _is_id_card(text: str) -> bool:
+    """Whether the check character of an identity card holds (GB 11643: ISO 7064 MOD 11-2)."""
+    if re.fullmatch(r"[1-9][0-9]{16}[0-9X]", text, re.ASCII) is None:
+        return False
+    total = sum(int(digit) * 2 ** (17 - place) for place, digit in enumerate(text[:17]))
+    return "10X98765432"[total % 11] == text[17]
+
+
+def _expiry(written: str, now_ms: int) -> int | None:
+    """A time in the future, or a day in China at whose end it is over; None if it is empty."""
+    text = written.strip()
+    if not text:
+        return None
+    try:
+        moment_ms = parse_moment_ms(f"{text}T23:59:59+08:00" if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else text)
+    except ParseError as error:
+        raise fields.invalid("expires", f"{error.reason}, or a day such as 2026-01-31") from None
+    if moment_ms <= now_ms:
+        raise fields.invalid("expires", "must be in the future")
+    return moment_ms
+
+
+def _existing(act: UnitOfWork, business: str, number: str) -> Filing:
+    owner = get_business(act, business).id
+    party = fields.parsed("number", number, normalise_party)  # of any kind: `parties` may have changed since
+    filing = find_filing(act.connection, act.sealer, owner, party)
+    if filing is None:
+        raise _not_filed()
     return filing
+
+
+def _not_filed() -> Refused:
+    return Refused("not_found", "number", "not filed by this business user")
+
+
+def _withdrawn(act: UnitOfWork, filing: Filing) -> Filing:
+    return filing._replace(withdrawn_at=act.now_ms, withdrawn_by=act.actor.name)
+
+
+def filing_form(filing: Filing, now_ms: int, *, clear: bool) -> dict[str, Any]:
+    """A filing for people and programs. Without `clear` number, holder and document are masked, the photo left out.
+
+    Times are Unix milliseconds.
+    """
+    papers = filing.documents
+    holder, document = (papers.holder, papers.document) if papers else (None, None)
+    return {
+        "business": filing.business,
+        "number": filing.number if clear else mask_number(filing.number),
+        "state": filing.state(now_ms),
+        "reference": filing.reference,
+        "holder": holder if clear or holder is None else f"{holder[0]}**",
+        "document_type": papers.document_type if papers else None,
+        "document": document if clear or document is None else f"{document[0]}****{document[-1]}",
+        "photo": (papers.photo or None) if papers and clear else None,
+        "code": filing.code or None,
+        "reason": (filing.reason if clear else _masked_reason(filing)) or None,
+        "filed_at": filing.filed_at,
+        "filed_by": filing.filed_by,
+        "answered_at": filing.answered_at,
+        "answered_by": filing.answered_by,
+        "expires_at": filing.expires_at,
+        "withdrawn_at": filing.withdrawn_at,
+        "withdrawn_by": filing.withdrawn_by,
+    }
+
+
+def _masked_reason(filing: Filing) -> str:
+    """The carrier's words without number, holder and document."""
+    reason = filing.reason
+    if filing.documents is not None:
+        for secret in (filing.documents.document, filing.documents.holder):
+            reason = reason.replace(secret, "****")
+    return mask_text(reason)
 
 
 # -- filing of a binding's A numbers
@@ -122,28 +407,35 @@ def _found(act: UnitOfWork, business: str, number: str) -> Filing:
 
 def check_filing(act: UnitOfWork, binding: Binding, rules: BindRules) -> None:
     """Raise Refused if filing is required and an A number of the binding is not filed."""
-    field, problem = _unfiled(act.connection, act.sealer, binding) if rules.filing == "require" else ("", "")
+    field, problem = (
+        _unfiled(act.connection, act.sealer, binding, act.now_ms) if rules.filing == "require" else ("", "")
+    )
     if field:
         raise Refused("not_filed", field, f"{problem}: file first (`relay700 filings add`, or POST /v1/filings)")
 
 
 def note_unfiled(act: UnitOfWork, binding: Binding, rules: BindRules) -> None:
     """Write an audit line if unfiled A numbers cause a warning only, and one of the binding is not filed."""
-    field, _ = _unfiled(act.connection, act.sealer, binding) if rules.filing == "warn" else ("", "")
+    field, _ = _unfiled(act.connection, act.sealer, binding, act.now_ms) if rules.filing == "warn" else ("", "")
     if field:
         act.audit("binding.not_filed", binding.binding_id, business=binding.business, details={"field": field})
 
 
-def filing_warning(connection: Connection, sealer: Sealer, binding: Binding, rules: BindRules) -> str | None:
+def filing_warning(
+    connection: Connection, sealer: Sealer, binding: Binding, rules: BindRules, now_ms: int
+) -> str | None:
     """The warning about unfiled A numbers for the response; None if there is none."""
-    field, problem = _unfiled(connection, sealer, binding) if rules.filing == "warn" else ("", "")
+    field, problem = _unfiled(connection, sealer, binding, now_ms) if rules.filing == "warn" else ("", "")
     return f"{field}: {problem}" if field else None
 
 
-def _unfiled(connection: Connection, sealer: Sealer, binding: Binding) -> tuple[str, str]:
+def _unfiled(connection: Connection, sealer: Sealer, binding: Binding, now_ms: int) -> tuple[str, str]:
     """The field with an unfiled A number, and the problem; "" and "" if all are filed."""
-    if binding.a is not None and not is_filed(connection, sealer, binding.business, binding.a):
-        return "a", "this A number is not filed"
-    if binding.group_id is not None and (count := unfiled_members(connection, binding.business, binding.group_id)):
+    business = binding.business
+    if binding.a is not None and not is_filed(connection, sealer, business, binding.a, now_ms):
+        filing = find_filing(connection, sealer, business, binding.a)
+        return "a", "this A number is not filed" + (f" (its filing: {filing.state(now_ms)})" if filing else "")
+    group = binding.group_id
+    if group is not None and (count := unfiled_members(connection, business, group, now_ms)):
         return "group_id", f"{count} members of the group (A numbers) are not filed"
     return "", ""

@@ -19,7 +19,7 @@ from relay.store.capture_arms import purge_arms
 from relay.store.captures import Captures
 from relay.store.configurations import purge_configurations
 from relay.store.connection import Connection
-from relay.store.filings import purge_filings
+from relay.store.filings import purge_changes, purge_filings
 from relay.store.keys import KEPT_MS
 from relay.store.maintenance import (
     Reached,
@@ -168,6 +168,7 @@ def _purge_the_rest(sweep: _Sweep, before: _Before, now_ms: int) -> None:
     sweep.all(purge_routes, now_ms)
     sweep.all(purge_members, before.bindings)
     sweep.all(purge_filings, before.audit)
+    sweep.all(purge_changes, before.audit)
     sweep.all(purge_arms, now_ms)
     sweep.all(purge_configurations, before.audit)
     sweep.all(purge_answers, now_ms - KEPT_MS)

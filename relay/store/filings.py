@@ -1,11 +1,12 @@
-"""The A numbers that business users have filed with the carriers, each with the reference of its filing.
+"""The A numbers that business users have filed with the carriers: holder, documents, the carrier's answer.
 
-Owns the table `filing`. `relay.policy` decides what an unfiled number may do.
+Owns the tables `filing` and `filing_change`, which has a filing as it was before each change: evidence shows the one
+that was in force at the time of a call. Rows say what is filed; `relay.policy` decides what an unfiled number may do.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -16,36 +17,70 @@ from relay.store.sealing.rows import SealedRows, key_of
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 
-_COLUMNS = "business, hash, sealed, filed_at, filed_by, withdrawn_at, withdrawn_by"
+State = Literal["submitted", "approved", "rejected", "expired", "revoked", "withdrawn"]
+STATES: Final[tuple[State, ...]] = get_args(State)
+DocumentType = Literal["id_card", "passport", "permit", "business_licence", "other"]
+
+_CHANGED = (
+    *("sealed", "filed_at", "filed_by", "withdrawn_at", "withdrawn_by", "state", "expires_at", "reference_hash"),
+    *("documents", "answered_at", "answered_by"),
+)
+_COLUMNS = ", ".join(("business", "hash", *_CHANGED))
 _PUT = f"""
-INSERT INTO filing ({_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, NULL, NULL)
-ON CONFLICT (business, hash) DO UPDATE
-SET sealed = ?3, filed_at = ?4, filed_by = ?5, withdrawn_at = NULL, withdrawn_by = NULL
-"""
-_WITHDRAW = """
-UPDATE filing SET withdrawn_at = ?3, withdrawn_by = ?4 WHERE business = ?1 AND hash = ?2 AND withdrawn_at IS NULL
+INSERT INTO filing ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (business, hash) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _CHANGED)}
 """
 _FIND = f"SELECT {_COLUMNS} FROM filing WHERE business = ? AND hash = ?"
+_BY_REFERENCE = f"SELECT {_COLUMNS} FROM filing WHERE business = ? AND reference_hash = ? ORDER BY hash LIMIT ?"
+# The filing that holds: `state` is NULL if it is approved.
+_HOLDS = "withdrawn_at IS NULL AND state IS NULL"
+_IN_STATE: Final[dict[State, str]] = {
+    **{state: f"withdrawn_at IS NULL AND state = '{state}'" for state in ("submitted", "rejected", "revoked")},
+    "approved": f"{_HOLDS} AND (expires_at IS NULL OR expires_at > :now)",
+    "expired": f"{_HOLDS} AND expires_at <= :now",
+    "withdrawn": "withdrawn_at IS NOT NULL",
+}
 _PAGE = f"""
 SELECT {_COLUMNS} FROM filing WHERE (:business IS NULL OR business = :business)
-AND (:all = 1 OR withdrawn_at IS NULL) AND (business, hash) > (:after_business, :after_hash)
+AND {{wanted}} AND (business, hash) > (:after_business, :after_hash)
 ORDER BY business, hash LIMIT :most
 """
-_IN_FORCE = "SELECT 1 FROM filing WHERE business = ? AND hash = ? AND withdrawn_at IS NULL"
-_UNFILED_MEMBERS = """
+_EXPIRING = f"expires_at > :now AND expires_at <= :until AND {_HOLDS}"
+_COUNT_EXPIRING = f"SELECT count(*) FROM filing WHERE {_EXPIRING} AND (:business IS NULL OR business = :business)"
+_NEXT_EXPIRING = f"SELECT {_COLUMNS} FROM filing WHERE {_EXPIRING} ORDER BY expires_at, business, hash LIMIT :most"
+_UNTIL = "(expires_at IS NULL OR expires_at > ?3)"
+_IN_FORCE = f"SELECT 1 FROM filing WHERE business = ?1 AND hash = ?2 AND {_HOLDS} AND {_UNTIL}"
+_UNFILED_MEMBERS = f"""
 SELECT count(*) FROM group_member WHERE group_id = ?1 AND NOT EXISTS (
-    SELECT 1 FROM filing WHERE filing.business = ?2 AND filing.hash = group_member.hash AND withdrawn_at IS NULL)
+    SELECT 1 FROM filing WHERE filing.business = ?2 AND filing.hash = group_member.hash AND {_HOLDS} AND {_UNTIL})
 """
+_KEEP = """
+INSERT INTO filing_change (business, hash, at, sealed) VALUES (?, ?, ?, ?)
+ON CONFLICT (business, hash, at) DO NOTHING
+"""
+_CHANGES = "SELECT at, sealed FROM filing_change WHERE business = ? AND hash = ? AND at > ? ORDER BY at"
+_RESEAL_CHANGE = "UPDATE filing_change SET sealed = ? WHERE business = ? AND hash = ? AND at = ?"
 _PURGE = """
-DELETE FROM filing WHERE (business, hash) IN (SELECT business, hash FROM filing WHERE withdrawn_at < ? LIMIT ?)
+DELETE FROM filing WHERE (business, hash) IN (SELECT business, hash FROM filing
+    WHERE withdrawn_at < ?1 OR expires_at < ?1 OR (state IN ('rejected', 'revoked') AND answered_at < ?1) LIMIT ?2)
 """
-DELETE_OF_BUSINESS = "DELETE FROM filing WHERE business = ?1"
+_PURGE_CHANGES = """
+DELETE FROM filing_change WHERE (business, hash, at) IN
+    (SELECT business, hash, at FROM filing_change WHERE at < ? LIMIT ?)
+"""
+DELETE_OF_BUSINESS = ("DELETE FROM filing_change WHERE business = ?1", "DELETE FROM filing WHERE business = ?1")
 
 Position = tuple[str, str]  # the position of a filing: business user, hash in hex
 FIRST: Position = ("", "")  # before all filings
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[str, str]).decode
+
+class Documents(NamedTuple):
+    """Whose number it is."""
+
+    holder: str  # name
+    document_type: DocumentType
+    document: str  # number of the identity document
+    photo: str = ""  # reference of the photo in the carrier's or the business user's system; "" if there is none
 
 
 class Filing(NamedTuple):
@@ -56,85 +91,207 @@ class Filing(NamedTuple):
     reference: str
     filed_at: int
     filed_by: str
-    withdrawn_at: int | None
-    withdrawn_by: str | None
-    hash: bytes
+    withdrawn_at: int | None = None
+    withdrawn_by: str | None = None
+    answer: Literal["submitted", "approved", "rejected", "revoked"] = "approved"  # the carrier's last one
+    expires_at: int | None = None
+    documents: Documents | None = None
+    answered_at: int | None = None
+    answered_by: str | None = None
+    code: str = ""  # of the carrier's answer
+    reason: str = ""  # its text
+    hash: bytes = b""
+
+    def state(self, at_ms: int) -> State:
+        """Its state; `at_ms` is not before its last change."""
+        if self.withdrawn_at is not None and self.withdrawn_at <= at_ms:
+            return "withdrawn"
+        if self.answer == "approved" and self.expires_at is not None and self.expires_at <= at_ms:
+            return "expired"
+        return self.answer
 
     def was_in_force(self, at_ms: int) -> bool:
-        """Whether it was in force, as far as known: a number filed again has only its latest times."""
-        return self.filed_at <= at_ms and (self.withdrawn_at is None or self.withdrawn_at > at_ms)
+        return self.filed_at <= at_ms and self.state(at_ms) == "approved"
 
     @property
     def position(self) -> Position:
         return self.business, self.hash.hex()
 
 
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[str, ...]).decode
+_decode_documents = msgspec.msgpack.Decoder(Documents).decode
+_decode_filing = msgspec.msgpack.Decoder(Filing).decode
+
+
 # -- inside a unit of work
 
 
-def put_filing(act: UnitOfWork, business: str, number: str, reference: str) -> None:
-    """File a number, or replace the reference of its filing."""
-    sealed = act.sealer.seal(_encode((number, reference)), _context(business))
-    act.connection.execute(_PUT, (business, act.sealer.lookup_hash(number), sealed, act.now_ms, act.actor.name))
+def put_filing(act: UnitOfWork, filing: Filing) -> Filing:
+    """File a number, or change its filing; the filing as it was is kept. Raises StoreError if that was altered."""
+    hash_ = act.sealer.lookup_hash(filing.number)
+    require(act.connection, act.sealer, "filing", [key_of(filing.business, hash_)])
+    before = find_filing(act.connection, act.sealer, filing.business, filing.number)
+    if before is not None:
+        sealed = act.sealer.seal(_encode(before), _change_context(filing.business))
+        act.connection.execute(_KEEP, (filing.business, hash_, act.now_ms, sealed))
+    _write(act, filing._replace(hash=hash_))
+    return filing._replace(hash=hash_)
 
 
-def withdraw_filing(act: UnitOfWork, business: str, number: str) -> bool:
-    """Withdraw a filing. Return whether it was in force."""
-    values = (business, act.sealer.lookup_hash(number), act.now_ms, act.actor.name)
-    return act.connection.execute(_WITHDRAW, values).rowcount == 1
+def _write(act: UnitOfWork, filing: Filing) -> None:
+    context = _context(filing.business)
+    answered = (filing.code, filing.reason) if filing.code or filing.reason else ()
+    documents = None
+    if filing.documents is not None:
+        documents = act.sealer.seal(_encode(filing.documents), _documents_context(filing.business))
+    values = (
+        *(
+            filing.business,
+            filing.hash,
+            act.sealer.seal(_encode((filing.number, filing.reference, *answered)), context),
+        ),
+        *(filing.filed_at, filing.filed_by, filing.withdrawn_at, filing.withdrawn_by),
+        *(None if filing.answer == "approved" else filing.answer, filing.expires_at),
+        *(_reference_hash(act.sealer, filing.reference), documents, filing.answered_at, filing.answered_by),
+    )
+    act.connection.execute(_PUT, values)
+
+
+def forget_documents(act: UnitOfWork, filing: Filing) -> None:
+    """Remove the documents and the carrier's words from a filing, also from what it was before each change."""
+    put_filing(act, filing._replace(documents=None, reason=""))
+    for at_ms, old in _changes(act.connection, act.sealer, filing.business, filing.hash, -1):
+        sealed = act.sealer.seal(_encode(old._replace(documents=None, reason="")), _change_context(filing.business))
+        act.connection.execute(_RESEAL_CHANGE, (sealed, filing.business, filing.hash, at_ms))
 
 
 def purge_filings(act: UnitOfWork, before_ms: int, most: int) -> int:
-    """Delete at most `most` filings withdrawn before `before_ms`. Return their number."""
+    """Delete at most `most` filings that ended before `before_ms`. Return their number."""
     return act.connection.execute(_PURGE, (before_ms, most)).rowcount
+
+
+def purge_changes(act: UnitOfWork, before_ms: int, most: int) -> int:
+    """Delete at most `most` earlier forms of filings, changed before `before_ms`. Return their number."""
+    return act.connection.execute(_PURGE_CHANGES, (before_ms, most)).rowcount
 
 
 # -- reading
 
 
 def find_filing(connection: Connection, sealer: Sealer, business: str, number: str) -> Filing | None:
-    """The filing of a number, in force or withdrawn; None if there is none."""
+    """The filing of a number, whatever its state; None if there is none."""
     row = connection.execute(_FIND, (business, sealer.lookup_hash(number))).fetchone()
     return None if row is None else _opened(sealer, row)
 
 
+def filing_at(connection: Connection, sealer: Sealer, business: str, number: str, at_ms: int) -> Filing | None:
+    """The filing of a number as it was; None if there was none. A purged one is gone."""
+    changes = _changes(connection, sealer, business, sealer.lookup_hash(number), at_ms)
+    then = changes[0][1] if changes else find_filing(connection, sealer, business, number)
+    return None if then is None or then.filed_at > at_ms else then
+
+
+def by_reference(connection: Connection, sealer: Sealer, business: str, reference: str, most: int) -> list[Filing]:
+    """The filings of a business user with a reference."""
+    rows = connection.execute(_BY_REFERENCE, (business, _reference_hash(sealer, reference), most)).fetchall()
+    return [_opened(sealer, row) for row in rows]
+
+
+class FilingQuery(NamedTuple):
+    """Which filings of a list are wanted."""
+
+    business: str | None = None  # None: of all
+    state: State | None = None
+    expiring_until: int | None = None  # only approved ones that expire until then
+    all_: bool = False  # withdrawn ones too
+
+
 def find_filings(
-    connection: Connection, sealer: Sealer, business: str | None, after: Position, most: int, *, all_: bool = False
+    connection: Connection, sealer: Sealer, query: FilingQuery, now_ms: int, after: Position, most: int
 ) -> list[Filing]:
-    """A page of filings of a business user or all (None), after `after`; with `all_`, withdrawn ones too."""
-    values: dict[str, Any] = {"business": business, "all": int(all_), "most": most}
-    values |= {"after_business": after[0], "after_hash": bytes.fromhex(after[1])}
-    return [_opened(sealer, row) for row in connection.execute(_PAGE, values).fetchall()]
+    """A page of filings, after `after`."""
+    wanted = [_IN_STATE[query.state]] if query.state else ["(:all = 1 OR withdrawn_at IS NULL)"]
+    wanted += [_EXPIRING] if query.expiring_until is not None else []
+    values: dict[str, Any] = {"business": query.business, "all": int(query.all_), "most": most, "now": now_ms}
+    values |= {"after_business": after[0], "after_hash": bytes.fromhex(after[1]), "until": query.expiring_until}
+    rows = connection.execute(_PAGE.format(wanted=" AND ".join(wanted)), values).fetchall()
+    return [_opened(sealer, row) for row in rows]
 
 
-def is_filed(connection: Connection, sealer: Sealer, business: str, number: str) -> bool:
+def count_expiring(connection: Connection, business: str | None, now_ms: int, until_ms: int) -> int:
+    """The number of filings in force that expire until then."""
+    values = {"business": business, "now": now_ms, "until": until_ms}
+    (count,) = connection.execute(_COUNT_EXPIRING, values).fetchone()
+    return int(count)
+
+
+def next_expiring(connection: Connection, sealer: Sealer, after_ms: int, until_ms: int, most: int) -> list[Filing]:
+    """The filings in force that expire after `after_ms` and until `until_ms`, the earliest first."""
+    values = {"now": after_ms, "until": until_ms, "most": most}
+    return [_opened(sealer, row) for row in connection.execute(_NEXT_EXPIRING, values).fetchall()]
+
+
+def is_filed(connection: Connection, sealer: Sealer, business: str, number: str, now_ms: int) -> bool:
     """Whether a filing is in force. Raises StoreError if the proof of its row does not hold."""
     hash_ = sealer.lookup_hash(number)
-    if connection.execute(_IN_FORCE, (business, hash_)).fetchone() is None:
+    if connection.execute(_IN_FORCE, (business, hash_, now_ms)).fetchone() is None:
         return False
     require(connection, sealer, "filing", [key_of(business, hash_)])
     return True
 
 
-def unfiled_members(connection: Connection, business: str, group_id: str) -> int:
+def unfiled_members(connection: Connection, business: str, group_id: str, now_ms: int) -> int:
     """The number of members of a group that the business user has not filed."""
-    (count,) = connection.execute(_UNFILED_MEMBERS, (group_id, business)).fetchone()
+    (count,) = connection.execute(_UNFILED_MEMBERS, (group_id, business, now_ms)).fetchone()
     return int(count)
 
 
-def _opened(sealer: Sealer, row: tuple[Any, ...]) -> Filing:
-    business, hash_, sealed, filed_at, filed_by, withdrawn_at, withdrawn_by = row
+def _changes(
+    connection: Connection, sealer: Sealer, business: str, hash_: bytes, after_ms: int
+) -> list[tuple[int, Filing]]:
+    """The times of later changes, each with the filing as it was before."""
+    rows = connection.execute(_CHANGES, (business, hash_, after_ms)).fetchall()
     try:
-        number, reference = _decode(sealer.open_(sealed, _context(business)))
-    except msgspec.DecodeError:
+        return [(at_ms, _decode_filing(sealer.open_(sealed, _change_context(business)))) for at_ms, sealed in rows]
+    except msgspec.MsgspecError:
+        raise StoreError(f"a change of a filing of {business} cannot be decoded") from None
+
+
+def _opened(sealer: Sealer, row: tuple[Any, ...]) -> Filing:
+    business, hash_, sealed, filed_at, filed_by, withdrawn_at, withdrawn_by, state, expires_at, _, papers, *by = row
+    try:
+        number, reference, *answered = _decode(sealer.open_(sealed, _context(business)))
+        documents = None
+        if papers is not None:
+            documents = _decode_documents(sealer.open_(papers, _documents_context(business)))
+    except (msgspec.MsgspecError, ValueError):
         raise StoreError(f"a filing of {business} cannot be decoded") from None
     if sealer.lookup_hash(number) != hash_:
         raise StoreError(f"a filing of {business} was altered: its hash does not match its number")
-    return Filing(business, number, reference, filed_at, filed_by, withdrawn_at, withdrawn_by, hash_)
+    code, reason = answered or ("", "")
+    times = (filed_at, filed_by, withdrawn_at, withdrawn_by)
+    return Filing(
+        *(business, number, reference, *times, state or "approved", expires_at, documents, *by, code, reason, hash_)
+    )
+
+
+def _reference_hash(sealer: Sealer, reference: str) -> bytes:
+    return sealer.lookup_hash(f"filing {reference}")
 
 
 def _context(business: str) -> bytes:
     return f"filing {business}".encode()
 
 
+def _documents_context(business: str) -> bytes:
+    return f"filing documents {business}".encode()
+
+
+def _change_context(business: str) -> bytes:
+    return f"filing change {business}".encode()
+
+
 SEALED_FILINGS = SealedRows("filing", ("business", "hash"), ("business",), _context)
+SEALED_DOCUMENTS = SealedRows("filing", ("business", "hash"), ("business",), _documents_context, "documents")
+SEALED_FILING_CHANGES = SealedRows("filing_change", ("business", "hash", "at"), ("business",), _change_context)

@@ -84,7 +84,13 @@ TABLES: Final = {
         _table("past_party", "hash* binding_id", "to_ms"),
         _table("route", "number caller_hash*", "party binding_id free_at | pair*"),
         _table("list_entry", "owner caller_hash*", "kind | sealed* added_at added_by"),
-        _table("filing", "business hash*", "withdrawn_at | sealed* filed_at filed_by withdrawn_by"),
+        _table(
+            "filing",
+            "business hash*",
+            "withdrawn_at state expires_at | sealed* filed_at filed_by withdrawn_by reference_hash* documents*"
+            " answered_at answered_by",
+        ),
+        _table("filing_change", "business hash* at#", "sealed*"),
         _table("capture_arm", "id", "kind sealed* expires_at | armed_at armed_by"),
         _table("webhook", "id", "business sealed* kinds parties disabled_at created_at"),
         _table("recording", "call_id", "business taken_at length_ms size sha256 purged_at"),

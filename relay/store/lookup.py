@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from relay.errors import StoreError
-from relay.policy.evaluate import GROUP_MODES, BindingContext, Counted, LookupResult
+from relay.policy.evaluate import ALWAYS_MS, GROUP_MODES, BindingContext, Counted, LookupResult
 from relay.policy.rules import MEMORY_S, Rules
 from relay.store.journal.rows import open_caller
 from relay.store.ledger_tables import TABLES, Dialect
@@ -39,6 +39,7 @@ LEFT JOIN route AS back ON back.number = last.number AND back.caller_hash = last
 {filing}"""
 # If A numbers must be filed. A is the caller if he is a or a member of the group, else the called party.
 _FILING_JOIN: Final = """LEFT JOIN filing ON filing.business = binding.business AND filing.withdrawn_at IS NULL
+    AND filing.state IS NULL
     AND filing.hash = CASE WHEN route.party IN ('a', 'g') THEN {caller}
         WHEN binding.mode IN ('GXB', 'GXYB') AND back.number IS NOT NULL THEN last.caller_hash ELSE binding.a_hash END
 """
@@ -64,6 +65,7 @@ PROVEN: Final = (
 _NUMBER, _ROUTE, _BINDING, _BUSINESS, _OF_BINDING, _OF_BUSINESS, _BACK, _FILING = range(0, 3 * len(PROVEN), 3)
 _NOT_FILING: Final = PROVEN[:-1]
 _FREE_AT: Final = [column.name for column in TABLES["route"].columns].index("free_at")
+_EXPIRES_AT: Final = [column.name for column in TABLES["filing"].columns].index("expires_at")
 _NO_BUSINESS: Final = (None,) * TABLES["business"].called
 
 _decode: Final = msgspec.json.Decoder(tuple[Any, ...]).decode
@@ -189,8 +191,11 @@ class Opener:
         *business, qualification = values[_BUSINESS + 2] or _NO_BUSINESS
         entry = values[_OF_BINDING + 2] or values[_OF_BUSINESS + 2]
         kind = None if entry is None else entry[0]
-        filed = not self._filing_required or values[_FILING] is not None
-        fields = (a, b, order_id, last_caller, industrial_id, filed)
+        filed_until = ALWAYS_MS
+        if self._filing_required:
+            filing = values[_FILING + 2]
+            filed_until = 0 if filing is None else filing[_EXPIRES_AT] or ALWAYS_MS
+        fields = (a, b, order_id, last_caller, industrial_id, filed_until)
         return BindingContext._make(
             (free_at is None, party, binding_id, *columns, *business, qualification or 1, kind, *fields)
         )

@@ -11,11 +11,11 @@ from typing import Any, Final, NamedTuple
 
 from relay.errors import StoreError
 from relay.model.binding import GROUP_MODES, Binding, compile_lines
-from relay.policy.evaluate import BindingContext, LookupResult
+from relay.policy.evaluate import ALWAYS_MS, BindingContext, LookupResult
 from relay.store.bindings import find_binding, history
 from relay.store.businesses import Business, find_business, state_changes
 from relay.store.connection import Connection
-from relay.store.filings import find_filing
+from relay.store.filings import filing_at
 from relay.store.groups import of_binding, of_business, was_member
 from relay.store.journal.rows import open_caller
 from relay.store.records import LAST_MS, Wanted, read_all
@@ -147,7 +147,7 @@ class PastLookUps:
             entry=self._entry(binding, caller_hash, asked.at_ms),
             last_caller=self._last_caller(binding, role, asked.at_ms),
         )
-        return bound._replace(filed=not filing or self._filed(bound, asked))
+        return bound._replace(filed_until=self._filed_until(bound, asked)) if filing else bound
 
     def business(self, business_id: str) -> Business | None:
         """The business user as it is now."""
@@ -194,13 +194,15 @@ class PastLookUps:
         calls = (each for each in records if each.binding_id == binding.binding_id and each.routed_at is not None)
         return next((each.caller for each in calls if each.direction == by and each.caller), None)
 
-    def _filed(self, bound: BindingContext, asked: Moment) -> bool:
-        """Whether the A number of the call was filed, as far as known: as in the look-up of a call."""
+    def _filed_until(self, bound: BindingContext, asked: Moment) -> int:
+        """Until when the A number of the call was filed; 0: it was not. As in the look-up of a call."""
         a = asked.caller if bound.party in ("a", "g") else bound.a
         if bound.party == "b" and bound.mode in GROUP_MODES and bound.last_caller is not None:
             a = bound.last_caller
-        filing = None if not a else find_filing(self._connection, self._sealer, bound.business, a)
-        return filing is not None and filing.was_in_force(asked.at_ms)
+        filing = filing_at(self._connection, self._sealer, bound.business, a, asked.at_ms) if a else None
+        if filing is None or not filing.was_in_force(asked.at_ms):
+            return 0
+        return filing.expires_at or ALWAYS_MS
 
 
 # Fields of a binding that a look-up takes as they are.
@@ -208,7 +210,7 @@ _SAME: Final = (
     *("binding_id", "mode", "business", "x", "y", "direction", "max_call_s", "ring_timeout_s", "hours", "expires_at"),
     *("ended_at", "a", "b", "order_id", "industrial_id"),
 )
-_EMPTY: Final = BindingContext._make([None] * (len(BindingContext._fields) - 1) + [True])
+_EMPTY: Final = BindingContext._make([None] * (len(BindingContext._fields) - 1) + [ALWAYS_MS])
 
 
 def _changed(version: Binding) -> int:

@@ -29,7 +29,7 @@ from relay.store.chain import AUDIT, RECORDS, Chain, reseal_head
 from relay.store.configurations import SEALED_CONFIGURATIONS
 from relay.store.connection import Connection, Place
 from relay.store.database import connect_reader, store_errors
-from relay.store.filings import DELETE_OF_BUSINESS, SEALED_FILINGS
+from relay.store.filings import DELETE_OF_BUSINESS, SEALED_DOCUMENTS, SEALED_FILING_CHANGES, SEALED_FILINGS
 from relay.store.groups import SEALED_ENTRIES, SEALED_GROUPS, SEALED_MEMBERS, SEALED_PAST_MEMBERS
 from relay.store.journal.rows import SEALED_CALLERS
 from relay.store.keys import SEALED_KEYS
@@ -77,7 +77,7 @@ _OF_BUSINESS = (
     "DELETE FROM group_member WHERE group_id IN (SELECT id FROM party_group WHERE business = ?1)",
     "DELETE FROM party_group WHERE business = ?1",
     "DELETE FROM list_entry WHERE owner = 'business ' || ?1",
-    DELETE_OF_BUSINESS,
+    *DELETE_OF_BUSINESS,
     "DELETE FROM outbox WHERE webhook IN (SELECT id FROM webhook WHERE business = ?1)",
     "DELETE FROM webhook WHERE business = ?1",
     "DELETE FROM business WHERE id = ?1",
@@ -209,7 +209,7 @@ RESEALED: Final = (
     *(SEALED_CONTACTS, SEALED_REASONS, SEALED_TERMS, SEALED_KEYS),
     *(SEALED_GROUPS, SEALED_MEMBERS, SEALED_PAST_MEMBERS),
     *(SEALED_BINDINGS, SEALED_CHANGES, SEALED_ENTRIES, SEALED_CALLERS, SEALED_WEBHOOKS),
-    *(SEALED_FILINGS, SEALED_ARMS, SEALED_CONFIGURATIONS),
+    *(SEALED_FILINGS, SEALED_DOCUMENTS, SEALED_FILING_CHANGES, SEALED_ARMS, SEALED_CONFIGURATIONS),
 )
 LEFT: Final = ("live_call", "call_event", "outbox", "idempotency")  # not resealed: their rows expire
 CHUNK: Final = 100  # rows per unit of work, about 3 ms

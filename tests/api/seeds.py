@@ -8,7 +8,7 @@ from relay.events.webhooks import make as make_webhook
 from relay.model.capture import CaptureRules
 from relay.service.businesses import set_state
 from relay.service.capture import arm
-from relay.service.filings import add_filing
+from relay.service.filings import FilingWords, add_filing
 from relay.service.groups import make_group, set_entry
 from relay.service.keys import BUSINESS_SCOPES, make_key
 from relay.service.numbers import load_prefix, make_pool, new_pool, new_prefix
@@ -34,7 +34,7 @@ def sow(act: UnitOfWork, business: str = "acme", prefix: str = PREFIX) -> Seeds:
     request = written("AXB", A, B, x=f"{prefix}0001", order_id="order-1", business=business)
     binding = bind(act, request, BindRules())
     set_entry(act, "business", business, C, "black")
-    add_filing(act, business, A, "CT-1")
+    add_filing(act, business, FilingWords(A, "CT-1"))
     set_entry(act, "binding", binding.binding_id, C, "black")
     webhook, _ = make_webhook(act, business, "https://platform.example/events")
     armed = arm(act, "number", A, 3_600_000, CaptureRules(), None)

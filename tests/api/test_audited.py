@@ -53,6 +53,8 @@ CHANGES: dict[str, Json | None] = {
     "DELETE /v1/lists/{whose}/{owner_id}/entries": {"number": C},
     "POST /v1/filings": {"number": C, "reference": "CT-2"},
     "DELETE /v1/filings": {"number": A, "business_id": "acme"},
+    "POST /v1/filings/answers": {"items": [{"number": A, "state": "revoked", "business_id": "acme"}]},
+    "POST /v1/filings/forget": {"number": A, "business_id": "acme", "reason": "test"},
     "POST /v1/capture/arms": {"number": A, "for_s": 60},
     "DELETE /v1/capture/arms/{arm_id}": None,
     "DELETE /v1/calls/live/{call_id}": None,

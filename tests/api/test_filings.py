@@ -11,6 +11,7 @@ AXB: Json = {"mode": "AXB", "a": A, "b": B, "order_id": "order-1"}
 async def test_a_number_is_filed_listed_and_withdrawn(api: Api, company: Client) -> None:
     made = await company.post("/v1/filings", {"number": A, "reference": "CT-17"})
     assert (made["business_id"], made["number"], made["reference"]) == ("acme", "138****0001", "CT-17")
+    assert made["state"] == "submitted"
     assert (await company.get("/v1/filings"))["items"] == [made]
     await company.refused("DELETE", "/v1/filings", "not_found", {"number": C})
     gone = await company.ask("DELETE", "/v1/filings", {"number": A})
@@ -21,13 +22,47 @@ async def test_a_number_is_filed_listed_and_withdrawn(api: Api, company: Client)
     assert problem["errors"][0]["field"] == "number"
 
 
-async def test_require_refuses_a_binding_of_an_unfiled_number(api: Api, company: Client) -> None:
+async def test_documents_are_shown_with_a_reason_only(api: Api, company: Client) -> None:
+    asked = {"number": A, "holder": "张三", "document": "11010519491231002X", "photo": "oss://1"}
+    made = await company.post("/v1/filings", asked)
+    assert (made["holder"], made["document"], made["photo"]) == ("张**", "1****X", None)
+    assert made["reference"].startswith("F")
+    (shown,) = (await company.get("/v1/filings?reveal=true&reason=case%207"))["items"]
+    assert (shown["holder"], shown["document"], shown["photo"]) == ("张三", "11010519491231002X", "oss://1")
+    problem = await company.refused("POST", "/v1/filings", "invalid", asked | {"document": "1"})
+    assert problem["errors"][0]["field"] == "document"
+    await company.refused("POST", "/v1/filings", "forbidden", asked | {"state": "approved"})
+
+
+async def test_an_operator_enters_answers_each_by_itself(operator: Client, company: Client) -> None:
+    await company.post("/v1/filings", {"number": A, "reference": "CT-17"})
+    good = {"number": A, "state": "approved", "expires": "2099-01-31", "code": "0", "business_id": "acme"}
+    answers = await operator.post("/v1/filings/answers", {"items": [good, good | {"number": C}]}, 200)
+    first, second = answers["items"]
+    assert (first["status"], first["filings"][0]["state"], second["status"]) == (200, "approved", 404)
+    assert second["problem"]["errors"][0]["field"] == "number"
+    (listed,) = (await company.get("/v1/filings?state=approved"))["items"]
+    assert listed["expires_at"] == "2099-01-31T15:59:59.000Z"
+    assert (await company.get("/v1/filings?expiring=true"))["items"] == []
+    await company.refused("POST", "/v1/filings/answers", "forbidden", {"items": [good]})
+
+
+async def test_documents_are_removed_by_an_operator(operator: Client, company: Client) -> None:
+    await company.post("/v1/filings", {"number": A, "holder": "张三", "document": "11010519491231002X"})
+    asked = {"number": A, "business_id": "acme", "reason": "the holder asked"}
+    gone = await operator.post("/v1/filings/forget", asked, 200)
+    assert (gone["holder"], gone["document"], gone["state"]) == (None, None, "withdrawn")
+
+
+async def test_require_refuses_a_binding_of_an_unfiled_number(api: Api, operator: Client, company: Client) -> None:
     api.backend.settings = api.backend.settings._replace(rules=BindRules(filing="require"))
     problem = await company.refused("POST", "/v1/bindings", "not_filed", AXB)
     assert (problem["status"], problem["errors"][0]["field"]) == (403, "a")
     answers = await company.post("/v1/bindings/batch", {"items": [AXB]}, 200)
     assert answers["items"][0]["status"] == 403
     await company.post("/v1/filings", {"number": A, "reference": "CT-17"})
+    await company.refused("POST", "/v1/bindings", "not_filed", AXB)
+    await operator.post("/v1/filings", {"number": A, "reference": "CT-17", "business_id": "acme"})
     assert (await company.post("/v1/bindings", AXB))["warning"] is None
 
 

@@ -124,6 +124,22 @@ def test_lines_of_a_file_are_filed(relay700: Command) -> None:
     assert "line 3: reference: required" in result.stderr
 
 
+def test_a_filing_waits_for_its_answer(relay700: Command) -> None:
+    holder = ("--holder", "张三", "--document", "11010519491231002X")
+    (made,) = relay700.objects("filings", "add", "13800000001", *holder, "--submitted", reason=None)
+    assert (made["state"], made["holder"], made["document"]) == ("submitted", "张**", "1****X")
+    result = relay700.run(
+        "filings", "answers", "-", input="number,state,expires\n13800000001,approved,2099-01-31\n1,x,\n"
+    )
+    assert (result.exit_code, result.stdout) == (1, "1 entered, 1 refused\n")
+    assert "line 3: state: must be one of" in result.stderr
+    (listed,) = relay700.objects("filings", "list", "--state", "approved")
+    assert (listed["number"], listed["expires_at"]) == ("8613800000001", "2099-01-31T15:59:59.000Z")
+    relay700.done("filings", "forget", "13800000001", "--reason", "the holder asked")
+    (gone,) = relay700.objects("filings", "list", "--all")
+    assert (gone["state"], gone["holder"]) == ("withdrawn", None)
+
+
 def test_require_refuses_to_bind_an_unfiled_number(relay700: Command) -> None:
     configured(relay700, "require")
     assert relay700.refused("bind", "AXB", *AB).startswith(

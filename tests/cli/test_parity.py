@@ -65,6 +65,8 @@ SAME: dict[str, str] = {
     "GET /v1/filings": "filings list",
     "POST /v1/filings": "filings add, filings import",
     "DELETE /v1/filings": "filings remove",
+    "POST /v1/filings/answers": "filings answers",
+    "POST /v1/filings/forget": "filings forget",
     "GET /v1/calls": "calls list",
     "POST /v1/calls/search": "calls list",
     "GET /v1/calls/{call_id}": "calls show",

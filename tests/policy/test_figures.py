@@ -54,7 +54,7 @@ def test_each_check_has_its_figures() -> None:
         ("caller as party", {}, {}, "mobile"),
         ("caller as party", {"party": "*"}, {}, "anybody may call"),
         ("filing", {}, {}, "not required"),
-        ("filing", {"filed": False}, {"filing_required": True}, "A number not filed"),
+        ("filing", {"filed_until": 0}, {"filing_required": True}, "A number not filed"),
     ],
 )
 def test_figures(check: str, changes: dict[str, object], rules: dict[str, object], figures: str) -> None:

@@ -18,9 +18,9 @@ from relay.errors import StoreError
 from relay.reports.evidence import Link, ask_evidence, bundle, check
 from relay.service.businesses import change as change_business
 from relay.service.businesses import set_state
+from relay.service.filings import FilingWords, add_filing
 from relay.store import bindings as store
 from relay.store import groups
-from relay.store.filings import put_filing, withdraw_filing
 from relay.store.journal.rows import PUT, live_row
 from relay.store.maintenance import purge_records
 from relay.store.record_rows import insert
@@ -363,18 +363,29 @@ def test_each_call_has_the_business_user_and_filings_of_its_time(shelf: Shelf, w
     def make(act: UnitOfWork) -> None:
         apply(act, "Acme", "acme", **PAPERS)
         set_state(act, "acme", "approve", "papers seen")
-        put_filing(act, "acme", A, "carrier 17")
+        add_filing(act, "acme", FilingWords(A, "carrier 17", "张三", document="11010519491231002X", photo="oss://1"))
 
     with closing(Writer(shelf.path, shelf.sealer, clock_ms=lambda: NOW_MS)) as early:
         early.run(RELAY, make)
     shelf.add(call(1, business="acme"), call(2))
     with closing(Writer(shelf.path, shelf.sealer, clock_ms=lambda: NOW_MS + HOUR_MS)) as late:
         late.run(RELAY, lambda act: change_business(act, "acme", reason="a new licence", licence="L-2"))
-        late.run(RELAY, lambda act: withdraw_filing(act, "acme", A))
+        late.run(
+            RELAY,
+            lambda act: add_filing(
+                act, "acme", FilingWords(A, "carrier 18", "李四", document="AB1", document_type="passport")
+            ),
+        )
     first, second = lines(made(shelf, writer), "records.jsonl")
     told = first["business_user"]
     assert (told["name"], told["licence"], told["state"]) == ("Acme", PAPERS["licence"], "approved")
     assert told["approved_at"] == "2026-01-01T00:00:00.000Z"
     assert "contact" not in told
-    assert [(filing["number"], filing["reference"]) for filing in first["filings"]] == [(A, "carrier 17")]
+    (filing,) = first["filings"]
+    assert (filing["number"], filing["reference"], filing["approved_at"]) == (
+        A,
+        "carrier 17",
+        "2026-01-01T00:00:00.000Z",
+    )
+    assert (filing["holder"], filing["document"], filing["photo"]) == ("张三", "11010519491231002X", "oss://1")
     assert second["filings"] == []

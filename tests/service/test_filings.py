@@ -9,10 +9,21 @@ import pytest
 
 from relay.errors import Refused
 from relay.policy.rules import LastCaller, Rules
-from relay.service.filings import add_filing, filing_warning, import_filings, remove_filing
+from relay.service.filings import (
+    AnswerWords,
+    FilingWords,
+    add_filing,
+    answer_filing,
+    filing_form,
+    filing_warning,
+    forget_filing,
+    import_answers,
+    import_filings,
+    remove_filing,
+)
 from relay.service.groups import add_members, make_group
 from relay.service.placement import BindRules
-from relay.store.filings import FIRST, Filing, find_filing, find_filings, is_filed
+from relay.store.filings import FIRST, Filing, FilingQuery, filing_at, find_filing, find_filings, is_filed
 from relay.store.journal.rows import PUT_CALLERS, caller_row
 from relay.store.record_rows import insert
 from tests.service.conftest import RULES, Backend
@@ -23,8 +34,30 @@ C = "8613700000003"
 REQUIRED, WARNED = BindRules(filing="require"), BindRules(filing="warn")
 
 
-def file(backend: Backend, number: str = A, business: str = "default", reference: str = "CT-2026-17") -> Filing:
-    return backend.run(lambda act: add_filing(act, business, number, reference))
+HOLDER = {"holder": "张三", "document": "11010519491231002x", "photo": "oss://photos/1"}
+
+
+def file(
+    backend: Backend,
+    number: str = A,
+    business: str = "default",
+    reference: str = "CT-2026-17",
+    state: Any = None,
+    **more: str,
+) -> Filing:
+    return backend.run(lambda act: add_filing(act, business, FilingWords(number, reference, **more), state=state))
+
+
+def answer(backend: Backend, state: str, number: str = A, **more: str) -> Filing:
+    words = AnswerWords(number, state=state, **more)
+    (filing,) = backend.run(lambda act: answer_filing(act, "default", words))
+    return filing
+
+
+def state_of(backend: Backend, number: str = A) -> str:
+    filing = find_filing(backend.connection, backend.sealer, "default", number)
+    assert filing is not None
+    return filing.state(backend.now_ms)
 
 
 def refused(backend: Backend, do: Callable[[Any], object]) -> tuple[str, str]:
@@ -34,7 +67,7 @@ def refused(backend: Backend, do: Callable[[Any], object]) -> tuple[str, str]:
 
 
 def filed(backend: Backend, **more: Any) -> list[tuple[str, str]]:
-    found = find_filings(backend.connection, backend.sealer, None, FIRST, 100, **more)
+    found = find_filings(backend.connection, backend.sealer, FilingQuery(**more), backend.now_ms, FIRST, 100)
     return sorted((filing.business, filing.number) for filing in found)
 
 
@@ -47,7 +80,7 @@ def test_a_number_is_filed_with_its_reference_and_withdrawn(backend: Backend) ->
     gone = backend.run(lambda act: remove_filing(act, "default", "138-0000-0001"))
     assert (gone.withdrawn_at, gone.withdrawn_by) == (NOW_MS + 5, backend.actor.name)
     assert (filed(backend), filed(backend, all_=True)) == ([], [("default", A)])
-    assert not is_filed(backend.connection, backend.sealer, "default", A)
+    assert not is_filed(backend.connection, backend.sealer, "default", A, backend.now_ms)
     assert refused(backend, lambda act: remove_filing(act, "default", A)) == ("not_found", "number")
     again = file(backend, reference="CT-18")
     assert (again.reference, again.withdrawn_at, again.filed_at) == ("CT-18", None, NOW_MS + 5)
@@ -67,15 +100,18 @@ def test_a_number_is_filed_with_its_reference_and_withdrawn(backend: Backend) ->
     ],
 )
 def test_an_invalid_field_is_named(backend: Backend, number: str, reference: str, field: str) -> None:
-    assert refused(backend, lambda act: add_filing(act, "default", number, reference)) == ("invalid", field)
+    assert refused(backend, lambda act: add_filing(act, "default", FilingWords(number, reference))) == (
+        "invalid",
+        field,
+    )
 
 
 def test_a_filing_applies_to_its_business_user_only(backend: Backend) -> None:
     backend.business("acme")
     file(backend, A, "acme")
-    assert is_filed(backend.connection, backend.sealer, "acme", A)
-    assert not is_filed(backend.connection, backend.sealer, "default", A)
-    assert refused(backend, lambda act: add_filing(act, "nobody", A, "r")) == ("not_found", "business")
+    assert is_filed(backend.connection, backend.sealer, "acme", A, backend.now_ms)
+    assert not is_filed(backend.connection, backend.sealer, "default", A, backend.now_ms)
+    assert refused(backend, lambda act: add_filing(act, "nobody", FilingWords(A, "r"))) == ("not_found", "business")
 
 
 def test_import_files_valid_lines_and_names_invalid_ones(backend: Backend) -> None:
@@ -93,6 +129,166 @@ def test_import_files_valid_lines_and_names_invalid_ones(backend: Backend) -> No
         2: None, 4: "number", 5: "line", 6: "reference", 7: "reference",
     }  # fmt: skip
     assert filed(backend) == [("default", A)]
+
+
+# Documents, and the carrier's answers
+
+
+def test_documents_are_sealed_and_masked(backend: Backend) -> None:
+    made = file(backend, reference="", **HOLDER)
+    assert made.reference.startswith("F") and made.documents is not None
+    assert made.documents == ("张三", "id_card", "11010519491231002X", "oss://photos/1")
+    row = backend.one("SELECT sealed, documents FROM filing")
+    assert not [secret for secret in ("张三".encode(), b"1949", b"oss:") if secret in b"".join(row)]
+    masked = filing_form(made, NOW_MS, clear=False)
+    assert (masked["holder"], masked["document"], masked["photo"]) == ("张**", "1****X", None)
+    clear = filing_form(made, NOW_MS, clear=True)
+    assert (clear["number"], clear["holder"], clear["photo"]) == (A, "张三", "oss://photos/1")
+
+
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        ({"holder": "张三"}, "document"),
+        ({"document": "AB1", "document_type": "passport"}, "holder"),
+        ({"photo": "oss://1"}, "holder"),
+        ({"holder": "张三", "document": "110105194912310021"}, "document"),
+        ({"holder": "张三", "document": "AB1", "document_type": "visa"}, "document_type"),
+        ({"holder": "三" * 65, "document": "AB1", "document_type": "other"}, "holder"),
+        ({"reference": "r", "expires": "soon"}, "expires"),
+        ({"reference": "r", "expires": "2020-01-31"}, "expires"),
+    ],
+)
+def test_invalid_documents_are_named(backend: Backend, words: dict[str, str], field: str) -> None:
+    found = refused(backend, lambda act: add_filing(act, "default", FilingWords(A, **words)))
+    assert found == ("invalid", field)
+
+
+def test_only_the_carriers_approval_lets_calls_through(backend: Backend) -> None:
+    backend.bind(x=X)
+    backend.apply_config(Rules(filing_required=True))
+    for state, reaches, bind_says in (
+        ("rejected", "not_filed", "not_filed a"),
+        ("approved", B, "made"),
+        ("revoked", "not_filed", "not_filed a"),
+        ("approved", B, "made"),
+        ("expired", "not_filed", "not_filed a"),
+    ):
+        file(backend, state="submitted")
+        assert (state_of(backend), backend.reaches(X, A), backend.reaches(X, B)) == ("submitted", *["not_filed"] * 2)
+        answer(backend, state, code="4003")
+        assert (state_of(backend), backend.reaches(X, A)) == (state, reaches)
+        assert bound(backend, REQUIRED) == bind_says
+
+
+def test_an_approval_ends_at_its_expiry(backend: Backend) -> None:
+    backend.bind(x=X)
+    file(backend, state="submitted")
+    answer(backend, "approved", expires="2026-01-01T00:00:10Z")
+    backend.apply_config(Rules(filing_required=True))
+    backend.now_ms += 9_999
+    assert (backend.reaches(X, A), backend.reaches(X, B), bound(backend, REQUIRED)) == (B, A, "made")
+    backend.now_ms += 1
+    assert (backend.reaches(X, A), bound(backend, REQUIRED)) == ("not_filed", "not_filed a")
+    made = backend.bind()
+    assert warning(backend, made, WARNED) == "a: this A number is not filed (its filing: expired)"
+    group = backend.run(lambda act: make_group(act, "riders", RULES, "default", [A])).group_id
+    assert bound(backend, REQUIRED, "GXB", "", B, group_id=group) == "not_filed group_id"
+
+
+def test_a_forged_answer_fails_the_look_up(backend: Backend) -> None:
+    backend.bind(x=X)
+    file(backend, state="submitted")
+    backend.apply_config(Rules(filing_required=True))
+    backend.connection.execute("UPDATE filing SET state = NULL")
+    assert backend.reaches(X, A) == "store_failed"
+
+
+def test_a_forged_expiry_fails_the_look_up(backend: Backend) -> None:
+    backend.bind(x=X)
+    file(backend, expires="2026-01-01T00:00:10Z")
+    backend.apply_config(Rules(filing_required=True))
+    assert backend.reaches(X, A) == B
+    backend.connection.execute("UPDATE filing SET expires_at = NULL")
+    assert backend.reaches(X, A) == "store_failed"
+
+
+def test_a_business_user_submits_and_does_not_approve(backend: Backend) -> None:
+    backend.key_of("default")
+    assert file(backend).answer == "submitted"
+    assert refused(backend, lambda act: add_filing(act, "default", FilingWords(A, "r"), state="approved"))[1] == "state"
+
+
+def test_a_filing_in_force_stays_so_while_its_holder_stays(backend: Backend) -> None:
+    file(backend, **HOLDER, expires="2026-03-01")
+    backend.key_of("default")
+    renewed = file(backend, reference="CT-18")
+    assert (renewed.answer, renewed.expires_at is not None, renewed.documents is not None) == ("approved", True, True)
+    assert file(backend, reference="CT-19", **HOLDER).answer == "approved"
+    assert file(backend, **HOLDER | {"holder": "李四"}).answer == "submitted"
+
+
+def test_answers_come_by_reference_too(backend: Backend) -> None:
+    for number, reference in ((A, "batch-1"), (B, "batch-1"), (C, "batch-2")):
+        file(backend, number, reference=reference, state="submitted")
+    words = AnswerWords(reference="batch-1", state="approved")
+    assert len(backend.run(lambda act: answer_filing(act, "default", words))) == 2
+    assert [state_of(backend, number) for number in (A, B, C)] == ["approved", "approved", "submitted"]
+    unknown = AnswerWords(reference="batch-3", state="approved")
+    assert refused(backend, lambda act: answer_filing(act, "default", unknown)) == ("not_found", "reference")
+
+
+def test_answers_of_a_file_are_taken_line_by_line(backend: Backend) -> None:
+    file(backend, state="submitted", **HOLDER)
+    file(backend, C, state="submitted")
+    backend.run(lambda act: remove_filing(act, "default", C))
+    lines = [
+        "number,state,reason,code\n",
+        f"{A},rejected,张三 11010519491231002X 13800000001 不符,4003\n",
+        f"{A},perhaps,,\n",
+        f"{B},approved,,\n",
+        f"{C},approved,,\n",
+        f"{A},approved\n",
+    ]
+    outcomes = import_answers(lines, "default", backend.run)
+    assert {line: refused and refused.field for line, refused in outcomes} == {
+        2: None, 3: "state", 4: "number", 5: "number", 6: "line",
+    }  # fmt: skip
+    filing = find_filing(backend.connection, backend.sealer, "default", A)
+    assert filing is not None
+    form = filing_form(filing, NOW_MS, clear=False)
+    assert (form["state"], form["code"], form["reason"]) == ("rejected", "4003", "**** **** 138****0001 不符")
+
+
+def test_each_earlier_state_is_kept_with_its_holder(backend: Backend) -> None:
+    file(backend, state="submitted", **HOLDER)
+    for state in ("approved", "revoked"):
+        backend.now_ms += 1_000
+        answer(backend, state)
+    backend.now_ms += 1_000
+    file(backend, holder="李四", document="AB1", document_type="passport")
+    then = [
+        filing_at(backend.connection, backend.sealer, "default", A, NOW_MS + at) for at in (-1, 0, 1_000, 2_500, 3_000)
+    ]
+    assert [each and each.was_in_force(NOW_MS + 2_500) for each in then] == [None, False, True, False, False]
+    assert [each and each.documents and each.documents.holder for each in then] == [None, *["张三"] * 3, "李四"]
+
+
+def test_documents_are_removed_on_demand_also_from_earlier_states(backend: Backend) -> None:
+    file(backend, **HOLDER)
+    backend.now_ms += 1_000
+    file(backend, reference="CT-18")
+    backend.now_ms += 1_000
+    gone = backend.run(lambda act: forget_filing(act, "default", A, "Zhang San asked"))
+    assert (gone.documents, gone.withdrawn_at, gone.number) == (None, backend.now_ms, A)
+    for at_ms in (NOW_MS, NOW_MS + 1_000, NOW_MS + 2_000):
+        then = filing_at(backend.connection, backend.sealer, "default", A, at_ms)
+        assert then is not None and then.documents is None
+    assert backend.one("SELECT count(*) FROM audit WHERE action = 'filing.forget'") == (1,)
+
+
+def warning(backend: Backend, made: Any, rules: BindRules) -> str | None:
+    return filing_warning(backend.connection, backend.sealer, made, rules, backend.now_ms)
 
 
 # Effect on bindings and calls
@@ -143,12 +339,12 @@ def test_a_changed_a_must_be_filed(backend: Backend) -> None:
 
 def test_warn_makes_the_binding_and_writes_an_audit_line(backend: Backend) -> None:
     made = backend.bind(rules=WARNED)
-    assert filing_warning(backend.connection, backend.sealer, made, WARNED) == "a: this A number is not filed"
-    assert filing_warning(backend.connection, backend.sealer, made, REQUIRED) is None
+    assert warning(backend, made, WARNED) == "a: this A number is not filed"
+    assert warning(backend, made, REQUIRED) is None
     lines = "SELECT object FROM audit WHERE action = 'binding.not_filed'"
     assert backend.one(lines) == (made.binding_id,)
     file(backend, A)
-    assert filing_warning(backend.connection, backend.sealer, made, WARNED) is None
+    assert warning(backend, made, WARNED) is None
     changed = backend.run(lambda act: change(act, made.binding_id, {"a": C}, WARNED))
     assert changed.a == C
     assert backend.one(f"SELECT count(*) FROM ({lines}) AS found") == (2,)

@@ -14,7 +14,7 @@ from relay.model.binding import Binding
 from relay.model.capture import CaptureRules
 from relay.policy.rules import LastCaller
 from relay.service.capture import arm
-from relay.service.filings import add_filing
+from relay.service.filings import FilingWords, add_filing
 from relay.service.groups import make_group, remove_members, set_entry
 from relay.service.keys import make_key
 from relay.service.retention import TWO_YEARS_MS, Retention, purge
@@ -24,7 +24,7 @@ from relay.store.businesses import find_business, state_changes
 from relay.store.capture_arms import list_arms
 from relay.store.configurations import find_configuration, put_configuration
 from relay.store.database import open_store
-from relay.store.filings import find_filing
+from relay.store.filings import filing_at, find_filing
 from relay.store.groups import find_entries, find_groups, members_at, members_between, of_business
 from relay.store.journal.rows import caller_row, open_caller
 from relay.store.keys import list_keys
@@ -74,7 +74,9 @@ def filled(backend: Backend) -> Binding:
     group = backend.run(lambda act: make_group(act, "riders", RULES, "acme", ["13700000003", "13700000004"]))
     backend.run(lambda act: remove_members(act, group.group_id, ["13700000004"], RULES))
     backend.run(lambda act: set_entry(act, "business", "acme", "13600000005", "black"))
-    backend.run(lambda act: add_filing(act, "acme", A, "CT-1"))
+    backend.run(lambda act: add_filing(act, "acme", FilingWords(A, "CT-1", "张三", document="11010519491231002X")))
+    backend.now_ms += 1
+    backend.run(lambda act: add_filing(act, "acme", FilingWords(A, "CT-2")))
     backend.run(lambda act: make_key(act, "acme", ["bindings:read"]))
     backend.run(lambda act: arm(act, "number", A, 3_600_000, CaptureRules(), None))
     backend.run(lambda act: put_webhook(act, HOOK))
@@ -103,6 +105,7 @@ def read(backend: Backend, made: Binding) -> list[Any]:
         [key.signing_key for key in list_keys(reader, sealer, "acme", "", 9)],
         [entry.number for entry in find_entries(reader, sealer, of_business("acme"), b"", 9)],
         find_filing(reader, sealer, "acme", A),
+        filing_at(reader, sealer, "acme", A, backend.now_ms - 1),
         webhooks_of(reader, sealer, "acme", "", 9),
         find_configuration(reader, sealer, "", backend.now_ms),
         list_arms(reader, sealer, backend.now_ms, "", 9),

@@ -104,6 +104,7 @@ _TO_SCHEMA_2 = (
     "DROP TABLE capture_arm",
     "DROP TABLE configuration",
     "DROP TABLE filing",
+    "DROP TABLE filing_change",
     "DROP TABLE sealing_key",
     "DROP TABLE schema_least",
     "ALTER TABLE webhook DROP COLUMN last_error",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -10,13 +11,15 @@ from relay.errors import StoreError
 from relay.store.database import connect
 from relay.store.filings import (
     FIRST,
+    Filing,
+    FilingQuery,
     find_filing,
     find_filings,
     is_filed,
+    purge_changes,
     purge_filings,
     put_filing,
     unfiled_members,
-    withdraw_filing,
 )
 from relay.store.groups import Group, insert_group, put_members
 from tests.support.acting import Acting
@@ -27,11 +30,22 @@ C = "8613700000003"
 
 
 def file(store: Acting, number: str, business: str = "default") -> None:
-    store.run(lambda act: put_filing(act, business, number, "CT-2026-17"))
+    filing = Filing(business, number, "CT-2026-17", store.now_ms, "relay")
+    store.run(lambda act: put_filing(act, filing))
 
 
-def withdraw(store: Acting, number: str) -> bool:
-    return store.run(lambda act: withdraw_filing(act, "default", number))
+def change(store: Acting, number: str, **fields: Any) -> None:
+    filing = find_filing(store.reader, store.sealer, "default", number)
+    assert filing is not None
+    store.run(lambda act: put_filing(act, filing._replace(**fields)))
+
+
+def withdraw(store: Acting, number: str) -> None:
+    change(store, number, withdrawn_at=store.now_ms)
+
+
+def found(store: Acting, most: int = 9, after: tuple[str, str] = FIRST, **query: Any) -> list[Filing]:
+    return find_filings(store.reader, store.sealer, FilingQuery(**query), store.now_ms, after, most)
 
 
 def test_a_page_continues_after_the_last_filing(store: Acting) -> None:
@@ -40,21 +54,42 @@ def test_a_page_continues_after_the_last_filing(store: Acting) -> None:
         for number in (A, B, C):
             file(store, number, business)
     seen, after = [], FIRST
-    while page := find_filings(store.reader, store.sealer, None, after, 2):
+    while page := found(store, 2, after):
         seen += [(filing.business, filing.number) for filing in page]
         after = page[-1].position
     assert len(seen) == len(set(seen)) == 6
     assert {number for _, number in seen} == {A, B, C}
-    assert {filing.business for filing in find_filings(store.reader, store.sealer, "acme", FIRST, 9)} == {"acme"}
+    assert {filing.business for filing in found(store, business="acme")} == {"acme"}
 
 
 def test_withdrawn_filings_are_purged_after_their_retention(store: Acting) -> None:
-    file(store, A)
-    file(store, B)
-    assert [withdraw(store, A), withdraw(store, A)] == [True, False]
-    for before_ms, purged in ((NOW_MS, 0), (NOW_MS + 1, 1), (NOW_MS + 1, 0)):
-        assert store.run(lambda act, before_ms=before_ms: purge_filings(act, before_ms, 10)) == purged
-    assert [one.number for one in find_filings(store.reader, store.sealer, None, FIRST, 9, all_=True)] == [B]
+    numbers = (A, B, C, "8613600000004", "8613500000005")
+    for number in numbers:
+        file(store, number)
+    store.now_ms += 5
+    withdraw(store, A)
+    change(store, C, expires_at=store.now_ms)
+    change(store, numbers[3], answer="revoked", answered_at=store.now_ms)
+    change(store, numbers[4], answer="submitted", answered_at=store.now_ms)
+    for purge, kept in ((purge_filings, 3), (purge_changes, 4)):
+        for before_ms, purged in ((NOW_MS + 5, 0), (NOW_MS + 6, kept), (NOW_MS + 6, 0)):
+            assert store.run(lambda act, before_ms=before_ms, purge=purge: purge(act, before_ms, 10)) == purged
+    assert {one.number for one in found(store, all_=True)} == {B, numbers[4]}
+
+
+def test_filings_are_listed_by_state_and_expiry(store: Acting) -> None:
+    numbers = dict(zip(("approved", "submitted", "revoked", "expired", "withdrawn"), range(5), strict=True))
+    for state, n in numbers.items():
+        file(store, f"861380000000{n}")
+        fields = {"withdrawn_at": store.now_ms} if state == "withdrawn" else {"answer": state}
+        fields = {"expires_at": store.now_ms} if state == "expired" else fields
+        change(store, f"861380000000{n}", **fields)
+    assert {state: [one.number[-1] for one in found(store, state=state)] for state in numbers} == {
+        state: [str(n)] for state, n in numbers.items()
+    }
+    assert {one.number[-1] for one in found(store)} == {"0", "1", "2", "3"}
+    change(store, "8613800000000", expires_at=NOW_MS + 5)
+    assert [len(found(store, expiring_until=NOW_MS + soon)) for soon in (4, 5)] == [0, 1]
 
 
 def test_a_filing_is_in_force_until_the_moment_of_its_withdrawal(store: Acting) -> None:
@@ -74,17 +109,17 @@ def test_members_without_a_filing_in_force_are_counted(store: Acting) -> None:
     file(store, B)
     file(store, C, "acme")
     withdraw(store, B)
-    assert unfiled_members(store.reader, "default", "g1") == 2
+    assert unfiled_members(store.reader, "default", "g1", NOW_MS) == 2
 
 
 def test_a_forged_filing_is_an_error(store: Acting) -> None:
     file(store, A)
     withdraw(store, A)
-    assert not is_filed(store.reader, store.sealer, "default", A)
+    assert not is_filed(store.reader, store.sealer, "default", A, NOW_MS)
     with closing(connect(store.path)) as thief:
         thief.execute("UPDATE filing SET withdrawn_at = NULL, withdrawn_by = NULL")
     with pytest.raises(StoreError, match="filing default"):
-        is_filed(store.reader, store.sealer, "default", A)
+        is_filed(store.reader, store.sealer, "default", A, NOW_MS)
 
 
 @pytest.mark.parametrize(
@@ -99,4 +134,4 @@ def test_a_sealed_number_opens_in_its_own_row_only(store: Acting, of: str, reaso
         (sealed,) = thief.execute("SELECT sealed FROM filing WHERE business = ? LIMIT 1", (of,)).fetchone()
         thief.execute("UPDATE filing SET sealed = ?", (sealed,))
     with pytest.raises(StoreError, match=reason):
-        find_filings(store.reader, store.sealer, "default", FIRST, 9)
+        found(store, business="default")

@@ -149,7 +149,7 @@ def test_removed_ledger_is_not_created_again(store: Acting, tmp_path: Path) -> N
     with closing(connect(store.path)) as thief:
         for name in triggers(SQLITE):
             thief.execute(f"DROP TRIGGER {name}")
-        for table in ("ledger", "ledger_touch", "ledger_head", "filing"):
+        for table in ("ledger", "ledger_touch", "ledger_head", "filing", "filing_change"):
             thief.execute(f"DROP TABLE {table}")
         thief.execute("PRAGMA user_version = 9")
     with pytest.raises(StoreError):

@@ -14,7 +14,7 @@ from relay.model.call import Refusal
 from relay.policy.evaluate import LookupResult, PendingCall, evaluate
 from relay.policy.rules import LastCaller, Recent, Rules
 from relay.service.businesses import set_state
-from relay.service.filings import add_filing, remove_filing
+from relay.service.filings import FilingWords, add_filing, remove_filing
 from relay.service.groups import set_entry
 from relay.service.placement import BindRules
 from relay.store.journal.rows import caller_row
@@ -111,11 +111,11 @@ def test_the_state_of_a_business_user_is_that_of_the_time(store: Acting) -> None
 def test_list_entries_and_filings_count_from_when_they_were_made(store: Acting) -> None:
     store.now_ms = NOW_MS + 10_000
     store.run(lambda act: set_entry(act, "binding", "000000000001", A, "black"))
-    store.run(lambda act: add_filing(act, "default", A, "CT-1"))
+    store.run(lambda act: add_filing(act, "default", FilingWords(A, "CT-1")))
     store.now_ms = NOW_MS + 20_000
     store.run(lambda act: remove_filing(act, "default", A))
     entries = [getattr(found(store, after_s).bound, "entry", "") for after_s in (5, 15)]
-    filed = [getattr(found(store, after_s, filing=True).bound, "filed", "") for after_s in (5, 15, 25)]
+    filed = [bool(getattr(found(store, after_s, filing=True).bound, "filed_until", "")) for after_s in (5, 15, 25)]
     assert (entries, filed) == ([None, "black"], [False, True, False])
 
 

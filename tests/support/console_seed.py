@@ -14,7 +14,7 @@ from relay.events.webhooks import make as make_webhook
 from relay.model.binding import Binding
 from relay.model.call import CallRecord
 from relay.service.businesses import change, set_state
-from relay.service.filings import add_filing
+from relay.service.filings import FilingWords, add_filing
 from relay.service.groups import make_group, set_entry
 from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES, make_key, revoke
 from relay.service.numbers import ensure_numbers, load_prefix, lock, make_pool, move, new_pool, new_prefix
@@ -154,8 +154,8 @@ def _bindings(act: UnitOfWork, text: Text) -> tuple[Binding, Binding]:
 def _lists(act: UnitOfWork, text: Text) -> None:
     set_entry(act, "business", "shunda", C, "black")
     set_entry(act, "business", RIVAL, A, "black")
-    add_filing(act, "shunda", A, "CT-2026-0001")
-    add_filing(act, RIVAL, C, text("reference"))
+    add_filing(act, "shunda", FilingWords(A, "CT-2026-0001"))
+    add_filing(act, RIVAL, FilingWords(C, text("reference")))
 
 
 def _webhooks(act: UnitOfWork, receiver: str, nobody: str, text: Text) -> tuple[str, str, str]:

@@ -95,7 +95,7 @@ async def test_look_up_under_way_uses_changed_rules(tmp_path: Path) -> None:
         reader.apply_config(Rules(filing_required=True))
         found = await asked
     assert isinstance(found, LookupResult)
-    assert found.bound is not None and not found.bound.filed
+    assert found.bound is not None and not found.bound.filed_until
     postgres.drop(place)
 
 
