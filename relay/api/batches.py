@@ -16,9 +16,9 @@ from relay.api.problems import Problem, field_errors, problem_of, status_of, sum
 from relay.errors import Refused
 from relay.model.binding import Binding
 from relay.model.numbers import Parties
-from relay.service.bindings import Wanted, bind_all
+from relay.service.bindings import bind_all
 from relay.service.filings import filing_warning
-from relay.service.placement import BindRules
+from relay.service.placement import BindRules, Wanted
 from relay.store.unit_of_work import UnitOfWork
 
 CHUNK = 100  # bindings of a batch per unit of work
@@ -109,7 +109,7 @@ def _wanted(item: _Item, context: RequestContext, parties: Parties, at_ms: int) 
     if isinstance(item, Refused):
         return item
     try:
-        return wanted_binding(item, context.own(item.business_id), parties, at_ms), item.area or ""
+        return wanted_binding(item, context.own(item.business_id), parties, at_ms)
     except Refused as refused:
         return refused
 

@@ -40,6 +40,7 @@ from relay.service import fields
 from relay.service.bindings import bind, change, end, renew, steps
 from relay.service.fields import MAX_CALL_S, RING_TIMEOUT_S, invalid
 from relay.service.filings import filing_warning
+from relay.service.placement import AreaMatch, Wanted
 from relay.store.bindings import BindingQuery, State, find_binding, find_page, state_of
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
@@ -69,6 +70,7 @@ class BindingCreateRequest(ExpiryRequest):
 
     mode: Mode
     a: Party | None = Field(None, description="party a; in GXB and GXYB the callee of b until a member has called")
+    late: bool = Field(False, description="AXB, AXYB: a is given later, by a change; until then nobody reaches b")
     b: Party | None = Field(None, description="party b; in AXN the callee of a until someone has called")
     group_id: Name | None = Field(None, description="GXB, GXYB: the group whose members call b")
     x: Number700 | None = Field(None, description="omitted: chosen from the pool")
@@ -77,6 +79,9 @@ class BindingCreateRequest(ExpiryRequest):
         None, description="pool to choose numbers from; omitted: those of the business user, else the common one"
     )
     area: Kept128 | None = Field(None, description="area of the pool to choose numbers from")
+    area_match: AreaMatch = Field(
+        "strict", description="strict: only pools of the area; loose: other pools as well, after those of the area"
+    )
     business_id: Name | None = Field(None, description="for operator keys; omitted: `default`")
     order_id: Kept128 | None = Field(None, description="required in the pilot phase")
     consent: Kept128 | None = Field(None, description="reference of the parties' consent")
@@ -198,9 +203,9 @@ def _own(context: RequestContext, binding_id: str) -> Binding:
     )
 
 
-def wanted_binding(asked: BindingCreateRequest, business: str, parties: Parties, at_ms: int) -> Binding:
+def wanted_binding(asked: BindingCreateRequest, business: str, parties: Parties, at_ms: int) -> Wanted:
     """The binding to make. Raises Refused for a party that may not be bound, or an invalid expiry."""
-    return Binding(
+    binding = Binding(
         binding_id="",
         mode=asked.mode,
         business=business,
@@ -223,6 +228,7 @@ def wanted_binding(asked: BindingCreateRequest, business: str, parties: Parties,
         record=asked.record,
         industrial_id=asked.industrial_id,
     )
+    return Wanted(binding, asked.area or "", asked.area_match, asked.late)
 
 
 def _expiry(asked: ExpiryRequest, at_ms: int) -> int | None:
@@ -257,7 +263,7 @@ async def post_binding(asked: BindingCreateRequest, context: Writes) -> Response
 
     def do(act: UnitOfWork) -> Answer:
         wanted = wanted_binding(asked, business, rules.parties, act.now_ms)
-        binding = bind(act, wanted, rules, context.binds, asked.area or "")
+        binding = bind(act, wanted, rules, context.binds)
         warning = filing_warning(act.connection, act.sealer, binding, rules, act.now_ms)
         return Answer(shown_binding(binding, act.now_ms, warning=warning), 201, f"/v1/bindings/{binding.binding_id}")
 

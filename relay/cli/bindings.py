@@ -38,13 +38,14 @@ from relay.cli.output import (
     show_one,
     table,
 )
-from relay.model.binding import MODES, Binding
+from relay.model.binding import LATE_MODES, MODES, Binding
 from relay.model.numbers import is_700, mask_number
 from relay.service import bindings as service
 from relay.service import fields
 from relay.service.fields import DIRECTIONS
 from relay.service.filings import filing_warning
 from relay.service.imports import COLUMNS, import_bindings
+from relay.service.placement import AreaMatch, Wanted
 from relay.store.bindings import BindingQuery, State, all_bindings, find_binding
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
@@ -80,11 +81,18 @@ _restrictions = stacked(
 @click.argument("mode", type=click.Choice(MODES, case_sensitive=False), metavar="|".join(MODES))
 @click.option("--a", default="", metavar="NUMBER", help="Real number of party a, of a kind in [numbers] parties.")
 @click.option("--b", default="", metavar="NUMBER", help="Real number of party b.")
+@click.option("--late", is_flag=True, help="AXB, AXYB: give a later, by bindings change; until then nobody reaches b.")
 @click.option("--group", "group_id", default="", metavar="ID", help="GXB, GXYB: group whose members call b.")
 @click.option("--x", default="", metavar="NUMBER", help="700 number that a dials. Default: a free one.")
 @click.option("--y", default="", metavar="NUMBER", help="AXYB, GXYB: 700 number that b dials. Default: a free one.")
 @click.option("--pool", default="", metavar="ID", help="Pool to take free numbers from.")
 @click.option("--area", default="", metavar="TEXT", help="Take free numbers from a pool of this area.")
+@click.option(
+    "--area-match",
+    type=click.Choice(get_args(AreaMatch)),
+    default="strict",
+    help="loose: from other pools as well, after those of the area.",
+)
 @click.option(
     "--expires-in",
     "--expires-at",
@@ -111,17 +119,18 @@ def bind(config_path: Path | None, as_json: bool, reason: str, **asked: Any) -> 
     GXYB  the same, but b dials y
     AXN   anybody dials x to reach a, a dials x to reach the last caller, else b
     """
+    late = asked.pop("late")
     for needed in _NEEDED[asked["mode"]]:
-        if not asked[needed]:
+        if not asked[needed] and not (late and needed == "a"):
             raise click.UsageError(
                 f"Missing option '{_OPTIONS.get(needed, f'--{needed}')}': {asked['mode']} bindings need it."
             )
     clear = in_clear(reveal=False, reason=reason, as_json=as_json)
-    area = asked.pop("area").strip()
+    area, area_match = asked.pop("area").strip(), asked.pop("area_match")
 
     def make(act: UnitOfWork) -> Binding:
-        wanted = fields.binding(asked, store.rules.parties, act.now_ms)
-        return service.bind(act, wanted, store.rules, area=area)
+        wanted = Wanted(fields.binding(asked, store.rules.parties, act.now_ms), area, area_match, late)
+        return service.bind(act, wanted, store.rules)
 
     with opened(config_path, make=True) as store:
         binding = _made(store, make, reason, clear=clear)
@@ -154,6 +163,8 @@ def _warn(store: Opened, binding: Binding) -> None:
 def _who_dials(binding: Binding) -> list[str]:
     a, b = mask_number(binding.a or ""), mask_number(binding.b or "")
     x, y = binding.x, binding.y or binding.x
+    if binding.a is None and binding.mode in LATE_MODES:
+        return [f"nobody reaches {b} yet: give a by bindings change; a will dial {x}, and {b} dials {y}"]
     match binding.mode:
         case "AXB":
             return [f"{a} and {b} dial {x} to reach each other"]

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from relay.console.page import Page, PageRoute, get, post
 from relay.console.tables import Column, Filter, Listing, search_party, show_list
 from relay.console.words import N_
-from relay.model.binding import MODES
+from relay.model.binding import LATE_MODES, MODES
 
 BINDINGS: Final = Listing(
     title=N_("Bindings"),
@@ -41,7 +41,7 @@ BINDINGS: Final = Listing(
 
 
 class Route(NamedTuple):
-    """A route of a binding. `caller` None: any caller; `reaches` None: the last caller."""
+    """A route of a binding. `caller` None: any caller; `reaches` None: the last caller, "": nobody yet."""
 
     caller: str | None
     dials: str
@@ -53,6 +53,8 @@ def routes_of(binding: dict[str, Any]) -> list[Route]:
     """The routes of a binding of the API, with its parties in the same form (docs/GLOSSARY.md has the modes)."""
     x, y, mode = binding["x"], binding["y"] or binding["x"], binding["mode"]
     routes = []
+    if mode in LATE_MODES and binding["a"] is None:
+        return [Route(binding["b"], y, "", x)]
     if binding["direction"] != "b_to_a":
         routes.append(Route(binding["group_id"] or binding["a"], x, None if mode == "AXN" else binding["b"], y))
     if binding["direction"] != "a_to_b":
@@ -92,9 +94,23 @@ async def end_binding(page: Page) -> Response:
     )
 
 
+async def set_party(page: Page) -> Response:
+    """Make another number party a, or nobody, from the next call on."""
+    binding_id = page.request.path_params["binding_id"]
+    return await page.act(
+        f"/bindings/{binding_id}",
+        N_("Party a is changed. The next call goes by it."),
+        "PATCH",
+        "/v1/bindings/{}",
+        binding_id,
+        body={"a": page.form.get("a", "").strip() or None},
+    )
+
+
 ROUTES: Final[list[PageRoute]] = [
     get("/bindings", show_bindings, "bindings:read"),
     get("/bindings/search", find_bindings, "parties:read"),
     get("/bindings/{binding_id}", show_binding, "bindings:read"),
     post("/bindings/{binding_id}/end", end_binding, "bindings:write"),
+    post("/bindings/{binding_id}/party", set_party, "bindings:write"),
 ]

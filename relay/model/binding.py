@@ -12,6 +12,7 @@ Party = Literal["a", "b", "g", "*"]  # g: a member of the group; *: any caller
 MODES: tuple[Mode, ...] = ("AXB", "AXYB", "GXB", "GXYB", "AXN")
 GROUP_MODES: frozenset[str] = frozenset(["GXB", "GXYB"])
 TWO_NUMBER_MODES: frozenset[str] = frozenset(["AXYB", "GXYB"])
+LATE_MODES: frozenset[str] = frozenset(["AXB", "AXYB"])  # party a may come later
 ANYBODY = "*"
 
 
@@ -24,7 +25,9 @@ class Binding(NamedTuple):
     order_id: str | None
     x: str
     y: str | None  # only in AXYB and GXYB
-    a: str | None  # parties, E.164 without "+". G modes: b's target until a member has called, or None
+    # Parties, E.164 without "+". a is None in AXB and AXYB while nobody is a yet; in G modes it is b's target until a
+    # member has called, or None.
+    a: str | None
     b: str | None  # AXN: a's target until somebody has called, or None
     created_at: int
     expires_at: int | None
@@ -81,12 +84,12 @@ def compile_lines(binding: Binding, members: Iterable[str] = ()) -> Iterator[Lin
     """The routes of a binding (modes: docs/GLOSSARY.md). `members`: of the group in GXB and GXYB.
 
     AXB: (x, a), (x, b). AXYB: (x, a), (y, b). GXB: (x, each g), (x, b). GXYB: (x, each g), (y, b).
-    AXN: (x, a), (x, any).
+    AXN: (x, a), (x, any). While nobody is a, there is no line of a: nobody reaches b.
     """
     if binding.mode in GROUP_MODES:
         for member in members:
             yield Line(binding.x, member, "g")
-    else:
+    elif binding.a is not None:
         yield Line(binding.x, binding.a, "a")
     if binding.mode == "AXN":
         yield Line(binding.x, None, "*")

@@ -27,7 +27,7 @@ from relay.replay.script import Attempt, Side, Wording, user_of
 from relay.replay.trace import Endpoint
 from relay.service import fields
 from relay.service.bindings import bind, end
-from relay.service.placement import BindRules
+from relay.service.placement import BindRules, Wanted
 from relay.sip.uri import uri_host
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import Run
@@ -151,7 +151,7 @@ def bound(
 
 def _bind(act: UnitOfWork, a: str, b: str, rules: BindRules) -> Binding:
     written = {"mode": "AXB", "a": f"+{a}", "b": f"+{b}", "expires_in": EXPIRY, "order_id": ORDER}
-    return bind(act, fields.binding(written, rules.parties, act.now_ms), rules)
+    return bind(act, Wanted(fields.binding(written, rules.parties, act.now_ms)), rules)
 
 
 def _callee_number(settings: Settings, peer: Peer, rules: BindRules) -> str:

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 from relay.defence.limits import Rates
 from relay.errors import Refused
-from relay.model.binding import TWO_NUMBER_MODES, Binding, BindingChange
+from relay.model.binding import LATE_MODES, TWO_NUMBER_MODES, Binding, BindingChange
 from relay.model.call import PROBE_BUSINESS
 from relay.policy.rules import DEFAULT_BUSINESS, quota
 from relay.service import fields
@@ -24,7 +24,16 @@ from relay.service.businesses import get as get_business
 from relay.service.businesses import raised_by
 from relay.service.fields import invalid
 from relay.service.filings import check_filing, note_unfiled
-from relay.service.placement import SWEEP, BindRules, check_group, check_parties, place, release, release_due
+from relay.service.placement import (
+    SWEEP,
+    BindRules,
+    Wanted,
+    check_group,
+    check_parties,
+    place,
+    release,
+    release_due,
+)
 from relay.store.allocation import (
     HashedLine,
     add_routes,
@@ -48,16 +57,13 @@ from relay.store.unit_of_work import RELAY, UnitOfWork
 _HELD = frozenset(["conflict", "pool_empty", "number_full", "quota"])
 
 
-Wanted = tuple[Binding, str]  # a binding to make (`fields.binding`), and the area of its pool; "": any
-
-
-def bind(act: UnitOfWork, wanted: Binding, rules: BindRules, rates: Rates | None = None, area: str = "") -> Binding:
-    """Make one binding (`fields.binding`), with numbers of a pool of this area, if one is given. Raises Refused.
+def bind(act: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None = None) -> Binding:
+    """Make one binding. Raises Refused.
 
     `rates` counts new bindings by business user per second; None: no limit on the rate.
     """
     release_due(act, rules)
-    binding = _bind(act, wanted, area, rules, rates)
+    binding = _bind(act, wanted, rules, rates)
     details: dict[str, object] = {"mode": binding.mode, "x": binding.x, "y": binding.y}
     act.audit("binding.make", binding.binding_id, business=binding.business, details=details)
     return binding
@@ -75,7 +81,7 @@ def bind_all(
     answers: list[Binding | Refused] = []
     for one in asked:
         try:
-            answers.append(one if isinstance(one, Refused) else _bind(act, *one, rules, rates))
+            answers.append(one if isinstance(one, Refused) else _bind(act, one, rules, rates))
         except Refused as refused:
             answers.append(refused)
     made = [answer.binding_id for answer in answers if isinstance(answer, Binding)]
@@ -85,42 +91,44 @@ def bind_all(
     return answers
 
 
-def _bind(act: UnitOfWork, wanted: Binding, area: str, rules: BindRules, rates: Rates | None) -> Binding:
-    binding = _placed(act, wanted, area, rules, rates)
+def _bind(act: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None) -> Binding:
+    binding = _placed(act, wanted, rules, rates)
     note_unfiled(act, binding, rules)
     return binding
 
 
-def _placed(act: UnitOfWork, wanted: Binding, area: str, rules: BindRules, rates: Rates | None) -> Binding:
-    business = _business(act, wanted)
+def _placed(act: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None) -> Binding:
+    business = _business(act, wanted.binding)
     _check_rate(act, business, rules, rates)
-    binding = _allowed(act, wanted, rules, business)
+    allowed = wanted._replace(binding=_allowed(act, wanted, rules, business))
     try:
-        return place(act, binding, area, rules, business)
+        return place(act, allowed, rules, business)
     except Refused as refused:
         if refused.kind not in _HELD or not release_due(act, rules):
             raise
     while release_due(act, rules) == SWEEP:
         pass
-    return place(act, binding, area, rules, business)
+    return place(act, allowed, rules, business)
 
 
-def _allowed(act: UnitOfWork, wanted: Binding, rules: BindRules, business: Business) -> Binding:
+def _allowed(act: UnitOfWork, wanted: Wanted, rules: BindRules, business: Business) -> Binding:
     """The binding with id and creation. Raises Refused if the rules do not allow it."""
-    mode = wanted.mode
+    mode = wanted.binding.mode
     if mode not in business.modes:
         allowed = ", ".join(business.modes)
         raise Refused("mode_not_allowed", "mode", f"must be one of the modes of this business user: {allowed}")
-    if wanted.y is not None and mode not in TWO_NUMBER_MODES:
+    if wanted.binding.y is not None and mode not in TWO_NUMBER_MODES:
         raise invalid("y", f"not used in mode {mode}: omit it, or use AXYB or GXYB")
-    binding = wanted._replace(
+    if wanted.late and mode not in LATE_MODES:
+        raise invalid("late", f"not used in mode {mode}: omit it, or use AXB or AXYB")
+    binding = wanted.binding._replace(
         binding_id=f"{act.now_ms:012x}{secrets.token_hex(6)}",
         business=business.id,
         created_at=act.now_ms,
         created_by=act.actor.name,
     )
     _check_recording(binding.record, rules)
-    check_parties(act, binding)
+    check_parties(act, binding, late=wanted.late)
     check_filing(act, binding, rules)
     _check_order(act, binding, rules)
     return binding

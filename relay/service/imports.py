@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from relay.errors import ParseError, Refused
 from relay.model.binding import Binding
 from relay.service import fields
-from relay.service.bindings import Wanted, bind_all
+from relay.service.bindings import bind_all
 from relay.service.fields import invalid
 from relay.service.groups import add_members
-from relay.service.placement import BindRules
+from relay.service.placement import BindRules, Wanted
 from relay.store.bindings import BindingQuery, find_page
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import Run
@@ -102,11 +102,11 @@ def _bind_new(
         wanted = _wanted(act, line, rules)
         there = None
         if not isinstance(wanted, Refused):
-            key = _key(wanted[0])
+            key = _key(wanted.binding)
             if seen.setdefault(key, number) != number:
                 wanted = invalid("line", f"repeats line {seen[key]}")
             else:
-                there = _there(act, wanted[0], key)
+                there = _there(act, wanted.binding, key)
         found.append(there and Outcome(number, None, there, was_there=True))
         asked += [] if there else [wanted]
     answers = iter(bind_all(act, asked, rules))
@@ -130,7 +130,7 @@ def _wanted(act: UnitOfWork, line: dict[str, Any] | Refused, rules: BindRules) -
     if isinstance(line, Refused):
         return line
     try:
-        return fields.binding(line, rules.parties, act.now_ms), ""
+        return Wanted(fields.binding(line, rules.parties, act.now_ms))
     except Refused as refused:
         return refused
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from relay.errors import Refused
-from relay.model.binding import GROUP_MODES, TWO_NUMBER_MODES, Binding
+from relay.model.binding import GROUP_MODES, LATE_MODES, TWO_NUMBER_MODES, Binding
 from relay.model.numbers import MOBILES_ALONE, Parties, is_700, normalise_700
 from relay.policy.rules import Phase, Quotas, Rules, quota
 from relay.service.businesses import raised_by
@@ -38,6 +38,7 @@ from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import tell
 
 Filing = Literal["off", "warn", "require"]
+AreaMatch = Literal["strict", "loose"]
 SWEEP = 500  # bindings of one sweep: 40 ms
 # Routes that one unit of work writes, give or take those of one binding: 100 ms, which may delay a call record.
 MOST_ROUTES = 10_000
@@ -54,6 +55,15 @@ class BindRules(NamedTuple):
     parties: Parties = MOBILES_ALONE  # kinds of numbers that may be bound
     quotas: Quotas = Quotas()  # of business users that set none
     filing: Filing = "off"  # an unfiled A number is bound (off), bound with a warning (warn), or refused (require)
+
+
+class Wanted(NamedTuple):
+    """A binding to make (`fields.binding`), and how."""
+
+    binding: Binding
+    area: str = ""  # of the pool to choose numbers from; "": any
+    area_match: AreaMatch = "strict"  # loose: the other pools serve too, after those of the area
+    late: bool = False  # party a comes later, by a change
 
 
 def release_due(act: UnitOfWork, rules: BindRules, most: int = SWEEP) -> int:
@@ -92,13 +102,14 @@ def release(act: UnitOfWork, binding: Binding, rules: BindRules) -> int:
 # -- placement
 
 
-def check_parties(act: UnitOfWork, binding: Binding) -> None:
+def check_parties(act: UnitOfWork, binding: Binding, *, late: bool = True) -> None:
     """Raise Refused if a party is missing, or parties, group and numbers of a binding exclude each other.
 
+    `late`: nobody need be a of an AXB or AXYB yet.
     Checks that do not depend on the parties come first. Otherwise a change that fails anyway would reveal whether a
     guess of the other party is right.
     """
-    if binding.a is None and binding.mode not in GROUP_MODES:
+    if binding.a is None and binding.mode not in GROUP_MODES and not (late and binding.mode in LATE_MODES):
         raise invalid("a", "required")
     if binding.b is None and binding.mode != "AXN":
         raise invalid("b", "required")
@@ -127,17 +138,17 @@ def check_group(act: UnitOfWork, binding: Binding) -> None:
         raise Refused("quota", "group_id", f"limited to {MOST_ROUTES} bindings: use another group")
 
 
-def place(act: UnitOfWork, wanted: Binding, area: str, rules: BindRules, business: Business) -> Binding:
+def place(act: UnitOfWork, wanted: Wanted, rules: BindRules, business: Business) -> Binding:
     """Allocate the numbers and store the binding, or neither. Raises Refused.
 
-    `wanted` has the requested numbers and pool, if any; `area`: that of the pool to choose numbers from, or "".
+    The binding of `wanted` has the requested numbers and pool, if any.
     """
     with _undone_if_refused(act.connection):
-        found = _numbers(act, wanted, area, rules)
+        found = _numbers(act, wanted, rules)
         x, y = found[0].number, found[1].number if len(found) > 1 else None
         if x == y:
             raise invalid("y", "must differ from x: choose another number")
-        binding = wanted._replace(x=x, y=y, pool=found[0].pool.pool_id)
+        binding = wanted.binding._replace(x=x, y=y, pool=found[0].pool.pool_id)
         check_parties(act, binding)
         settle(act, binding, [_cap(one.pool, rules) for one in found], _allowed(business, rules))
     return binding
@@ -189,13 +200,14 @@ class _Found(NamedTuple):
     pool: Pool
 
 
-def _numbers(act: UnitOfWork, wanted: Binding, area: str, rules: BindRules) -> list[_Found]:
+def _numbers(act: UnitOfWork, wanted: Wanted, rules: BindRules) -> list[_Found]:
     """The number x, and y if the mode has one."""
-    find = partial(_number, act, _pools(act, wanted.business, wanted.pool, area), rules)
-    wish_x, wish_y = _wishes(act, wanted)
-    given_x, given_y = _given(act, "x", wanted.x, rules), _given(act, "y", wanted.y, rules)
+    binding = wanted.binding
+    find = partial(_number, act, _pools(act, wanted), rules)
+    wish_x, wish_y = _wishes(act, binding)
+    given_x, given_y = _given(act, "x", binding.x, rules), _given(act, "y", binding.y, rules)
     x = find("x", given_x, wish_x, given_y)
-    if wanted.mode not in TWO_NUMBER_MODES:
+    if binding.mode not in TWO_NUMBER_MODES:
         return [x]
     try:
         return [x, find("y", given_y, wish_y, x.number)]
@@ -208,33 +220,36 @@ def _numbers(act: UnitOfWork, wanted: Binding, area: str, rules: BindRules) -> l
 
 def _wishes(act: UnitOfWork, wanted: Binding) -> tuple[Wish, Wish]:
     """The requirements of x and y: their callers, and whether they may be shared."""
-    a, b = (act.sealer.lookup_hash(party or "") for party in (wanted.a, wanted.b))
+    a, b = ([] if party is None else [act.sealer.lookup_hash(party)] for party in (wanted.a, wanted.b))
     wish = Wish(wanted.business)
     match wanted.mode:
         case "AXN":
             return wish._replace(exclusive=True), wish
         case "AXB":
-            return wish._replace(callers=(a, b)), wish
+            return wish._replace(callers=a + b), wish
         case "AXYB":
-            return wish._replace(callers=(a,)), wish._replace(callers=(b,))
+            return wish._replace(callers=a), wish._replace(callers=b)
         case "GXB":
-            return wish._replace(callers=(b,), group_id=wanted.group_id), wish
+            return wish._replace(callers=b, group_id=wanted.group_id), wish
         case "GXYB":
-            return wish._replace(group_id=wanted.group_id), wish._replace(callers=(b,))
+            return wish._replace(group_id=wanted.group_id), wish._replace(callers=b)
 
 
-def _pools(act: UnitOfWork, business: str, pool_id: str, area: str) -> list[Pool]:
+def _pools(act: UnitOfWork, wanted: Wanted) -> list[Pool]:
     """The pools to choose from, in order of preference. Raises Refused for an unknown pool or area."""
-    pools = pools_of(act.connection, business)
+    pools, pool_id, area = pools_of(act.connection, wanted.binding.business), wanted.binding.pool, wanted.area
     if pool_id:
         pool = find_pool(act.connection, pool_id) if pool_id.isprintable() else None
         if pool not in pools:
             raise Refused("not_found", "pool", "this business user has no such pool")
         pools = [pool]
-    if area:
+    if area and wanted.area_match == "loose":
+        pools.sort(key=lambda pool: pool.area != area)
+    elif area:
         pools = [pool for pool in pools if pool.area == area]
         if not pools:
-            raise Refused("not_found", "area", "this business user has no pool of this area")
+            problem = "this business user has no pool of this area: see the list of pools, or set area_match to loose"
+            raise Refused("not_found", "area", problem)
     return pools
 
 

@@ -131,6 +131,16 @@ async def test_a_change_keeps_omitted_fields_and_null_clears(company: Client) ->
     assert (await company.ask("PATCH", path, {"user_data": None}))["user_data"] is None
 
 
+async def test_party_a_comes_later(company: Client) -> None:
+    asked = {"mode": "AXB", "b": B, "order_id": "1"}
+    await company.refused("POST", "/v1/bindings", "invalid", asked)
+    made = await company.post("/v1/bindings", asked | {"late": True, "area": "bj", "area_match": "loose"})
+    assert (made["a"], made["state"]) == (None, "live")
+    path = f"/v1/bindings/{made['id']}"
+    assert (await company.ask("PATCH", path, {"a": A}))["a"] == "138****0001"
+    assert (await company.ask("PATCH", path, {"a": None}))["a"] is None
+
+
 async def test_a_binding_is_renewed(company: Client) -> None:
     made = await company.post("/v1/bindings", AXB | {"expires_in": 600})
     until = datetime.now(UTC).replace(microsecond=123_000) + timedelta(days=1)

@@ -10,7 +10,7 @@ import pytest
 
 from relay.model.call import Route
 from relay.policy.call_policy import CallPolicy
-from relay.policy.rules import Rules
+from relay.policy.rules import NO_CALLEE, Rules
 from relay.store.database import open_store
 from relay.store.sqlite.lookup import RouteReader
 from relay.store.writer import now_ms
@@ -79,6 +79,21 @@ def test_wrong_usage_is_status_2(usage: Callable[..., str]) -> None:
     assert "'--a'" in usage("bind", "AXN")
     assert "AXYB" in usage("bind", "AYB", *AB)
     assert "'--number': not a number" in usage("bindings", "list", "--number", "x")
+
+
+def test_party_a_comes_later(relay700: Command) -> None:
+    said = relay700.done(
+        "bind", "AXB", "--b", "13900000002", "--x", X, "--late", "--area", "bj", "--area-match", "loose"
+    )
+    first, who = said.splitlines()
+    assert (
+        who == f"nobody reaches 139****0002 yet: give a by bindings change; a will dial {X}, and 139****0002 dials {X}"
+    )
+    assert route(relay700, X, B) == NO_CALLEE._replace(
+        binding_id=first.removeprefix("binding "), mode="AXB", business="default", qualification=1
+    )
+    relay700.done("bindings", "change", first.removeprefix("binding "), "--a", "13800000001")
+    assert isinstance(route(relay700, X, B), Route)
 
 
 def test_bind_of_a_group_prints_who_reaches_whom(relay700: Command) -> None:

@@ -29,6 +29,7 @@ def shown(mode: str, **changes: Any) -> dict[str, Any]:
         (shown("AXN"), [Route("a", X, None, X), Route(None, X, "a", X)]),
         (shown("AXB", direction="a_to_b"), [Route("a", X, "b", X)]),
         (shown("AXB", direction="b_to_a"), [Route("b", X, "a", X)]),
+        (shown("AXYB", y=Y, a=None), [Route("b", Y, "", X)]),
     ],
 )
 def test_the_routes_of_each_mode(binding: dict[str, Any], routes: list[Route]) -> None:
@@ -62,6 +63,18 @@ async def test_a_binding_is_ended_once_with_a_reason(console: Console, company: 
     assert "The binding has ended" in after and f"/bindings/{binding_id}/end" not in after
     (line,) = (await operator.get("/v1/audit?action=binding.end"))["items"]
     assert (line["object"], line["reason"]) == (binding_id, "delivered")
+
+
+async def test_party_a_comes_later_and_goes(console: Console, company: Client) -> None:
+    binding_id = await bound(company, a=None, late=True)
+    browser = await console.of(company)
+    page = await browser.see(f"/bindings/{binding_id}")
+    assert "nobody yet" in text_of(page) and "anybody" not in text_of(page)
+    await browser.send(page, f"/bindings/{binding_id}/party", a=A)
+    page = await browser.see(f"/bindings/{binding_id}")
+    assert "138****0001" in text_of(page) and A not in page
+    await browser.send(page, f"/bindings/{binding_id}/party", a="")
+    assert "nobody yet" in text_of(await browser.see(f"/bindings/{binding_id}"))
 
 
 async def test_a_key_that_may_only_read_has_no_button(console: Console, api: Api, company: Client) -> None:

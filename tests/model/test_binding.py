@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.model.binding import Binding, Line, compile_lines, ends
+from relay.model.binding import Binding, Line, Mode, compile_lines, ends
 from tests.support.stored import NOW_MS, A, B, X, Y, binding
 
 G1, G2 = "8613600000001", "8613600000002"
@@ -12,6 +12,11 @@ G1, G2 = "8613600000001", "8613600000002"
 
 def test_axb_both_dial_x() -> None:
     assert list(compile_lines(binding())) == [Line(X, A, "a"), Line(X, B, "b")]
+
+
+@pytest.mark.parametrize(("mode", "y", "dialled"), [("AXB", None, X), ("AXYB", Y, Y)])
+def test_while_nobody_is_a_there_is_no_line_but_that_of_b(mode: Mode, y: str | None, dialled: str) -> None:
+    assert list(compile_lines(binding(mode=mode, y=y, a=None))) == [Line(dialled, B, "b")]
 
 
 def test_axyb_a_dials_x_and_b_dials_y() -> None:

@@ -56,6 +56,8 @@ class Made:
         group = {(self.x, member): "g" for member in members}
         back = {(str(self.y or self.x), str(self.b)): "b"}
         match self.mode:
+            case "AXB" | "AXYB" if self.a is None:
+                return back
             case "AXB" | "AXYB":
                 return {(self.x, str(self.a)): "a"} | back
             case "GXB" | "GXYB":

@@ -54,6 +54,29 @@ def test_a_changed_a_replaces_the_old_one_in_both_directions(backend: Backend) -
     assert backend.reaches(X, A) == "no_binding"
 
 
+@pytest.mark.parametrize(("mode", "y"), [("AXB", X), ("AXYB", Y)])
+def test_nobody_reaches_b_until_a_is_given_and_again_once_it_is_taken_away(backend: Backend, mode: str, y: str) -> None:
+    made = backend.bind(mode, "", x=X, late=True, **({"y": Y} if mode == "AXYB" else {}))
+    assert [backend.reaches(X, A), backend.reaches(y, B), backend.reaches(X, "")] == [
+        *("no_binding", "no_callee", "caller_anonymous"),
+    ]
+    changed(backend, made, a=A)
+    assert [backend.reaches(X, A), backend.reaches(y, B), backend.reaches(X, C)] == [B, A, "no_binding"]
+    changed(backend, made, a="")
+    assert [backend.reaches(X, A), backend.reaches(y, B)] == ["no_binding", "no_callee"]
+    backend.run(lambda act: end(act, made.binding_id, RULES))
+    assert [backend.reaches(X, A), backend.reaches(y, B)] == ["no_binding", "no_binding"]
+
+
+def test_a_late_a_is_checked_as_at_binding(backend: Backend) -> None:
+    backend.bind("AXB", "13700000003", "13600000004", x=X)
+    made = backend.bind("AXB", "", x=X, late=True)
+    assert refused(backend, made, a=C) == ("conflict", "a")
+    assert refused(backend, made, a=B) == ("invalid", "b")
+    with pytest.raises(Refused, match="not filed"):
+        backend.run(lambda act: change(act, made.binding_id, {"a": A}, RULES._replace(filing="require")))
+
+
 def test_a_and_b_can_be_swapped(backend: Backend) -> None:
     made = backend.bind(x=X, direction="a_to_b")
     changed(backend, made, a=B, b=A)

@@ -150,6 +150,7 @@ def test_an_axn_binding_shares_its_number_with_no_other(backend: Backend) -> Non
         ({"mode": "GXB", "a": "", "group_id": "g1"}, "not_found", "group_id", "no such group"),
         ({"pool": "none"}, "not_found", "pool", "no such pool"),
         ({"area": "bj"}, "not_found", "area", "no pool of this area"),
+        ({"mode": "AXN", "a": "", "late": True}, "invalid", "late", "not used in mode AXN"),
     ],
 )
 def test_a_refusal_names_the_kind_the_field_and_the_fix(
@@ -204,11 +205,19 @@ def test_a_business_user_with_pools_gets_numbers_from_them_only(backend: Backend
     assert backend.bind(order_id="1").x == numbers[0]
     assert backend.bind(order_id="1", area="bj").x == numbers[1]
     assert refused(backend, order_id="1") == ("pool_empty", "x")
+    assert refused(backend, order_id="1", area="sh", area_match="loose") == ("pool_empty", "x")
     assert refused(backend, order_id="1", pool="default") == ("not_found", "pool")
     assert refused(backend, order_id="1", x=X) == ("number_unknown", "x")
     backend.actor = Actor("cli:root", None, frozenset())
     assert backend.bind().x not in numbers
     assert refused(backend, x=numbers[0]) == ("number_unknown", "x")
+
+
+def test_a_loose_area_gives_numbers_of_other_pools_when_its_own_has_none(backend: Backend) -> None:
+    here = few(backend, 1, area="bj")
+    made = [backend.bind(area=area, area_match="loose") for area in ("bj", "bj", "sh")]
+    assert [binding.pool for binding in made] == ["few", "default", "default"]
+    assert made[0].x == here[0]
 
 
 def test_a_locked_number_is_not_bound(backend: Backend) -> None:

@@ -131,6 +131,7 @@ class Store(RuleBasedStateMachine):
         y=st.one_of(st.none(), numbers),
         span_ms=spans_ms,
         both=st.booleans(),
+        late=st.booleans(),
     )
     def binds(
         self,
@@ -142,18 +143,21 @@ class Store(RuleBasedStateMachine):
         y: str | None,
         span_ms: int | None,
         both: bool,
+        late: bool,
     ) -> str | None:
         a: str | None = ab[0]
         b: str | None = ab[1]
         if mode == "AXN" and not both:
             b = None
-        if mode in ("GXB", "GXYB") and not both:
+        late = late and mode in ("AXB", "AXYB")
+        if late or (mode in ("GXB", "GXYB") and not both):
             a = None
         y = y if mode in ("AXYB", "GXYB") else None
         expires_at = None if span_ms is None else self.now + span_ms
         of_group = group if mode in ("GXB", "GXYB") else None
         span = None if span_ms is None else f"{span_ms // 1000}s"
         asked = written(mode, a or "", b or "", x=x, y=y, expires_in=span, business=business, group_id=of_group)
+        asked["late"] = late
         answer = self.act(lambda act: bind(act, asked, RULES))
         wanted = Made(mode, business, "?", "?" if mode in ("AXYB", "GXYB") else None, a, b, of_group, expires_at)
         before = copy.deepcopy((self.model, self.grants))
@@ -218,6 +222,10 @@ class Store(RuleBasedStateMachine):
         self._change(binding, {which: party}, {which: party})
 
     @rule(binding=made)
+    def takes_a_away(self, binding: str | None) -> None:
+        self._change(binding, {"a": ""}, {"a": None})
+
+    @rule(binding=made)
     def swaps_the_parties(self, binding: str | None) -> None:
         made = self.model.bindings.get(binding or "")
         if made is not None and made.a and made.b:
@@ -259,7 +267,7 @@ class Store(RuleBasedStateMachine):
             return {"ended"}
         if new == old:
             return set()
-        if new.a == new.b or new.b in self.model.members(new):
+        if (new.a is None and new.mode == "AXN") or new.a == new.b or new.b in self.model.members(new):
             return {"invalid"}
         return self.model.why_not_changed(binding, new, self.now)
 

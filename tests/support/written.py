@@ -9,8 +9,7 @@ from relay.defence.limits import Rates
 from relay.errors import Refused
 from relay.model.binding import Binding
 from relay.service import bindings, fields
-from relay.service.bindings import Wanted
-from relay.service.placement import BindRules
+from relay.service.placement import BindRules, Wanted
 from relay.store.unit_of_work import UnitOfWork
 
 Written = dict[str, Any]
@@ -21,8 +20,7 @@ def written(mode: str, a: str = "", b: str = "", **more: Any) -> Written:
 
 
 def bind(act: UnitOfWork, asked: Written, rules: BindRules, rates: Rates | None = None) -> Binding:
-    binding, area = _read(act, asked, rules)
-    return bindings.bind(act, binding, rules, rates, area)
+    return bindings.bind(act, _read(act, asked, rules), rules, rates)
 
 
 def bind_all(act: UnitOfWork, asked: Sequence[Written], rules: BindRules) -> list[Binding | Refused]:
@@ -35,7 +33,8 @@ def change(act: UnitOfWork, binding_id: str, asked: Written, rules: BindRules) -
 
 
 def _read(act: UnitOfWork, asked: Written, rules: BindRules) -> Wanted:
-    return fields.binding(asked, rules.parties, act.now_ms), asked.get("area", "")
+    how = {name: asked[name] for name in ("area", "area_match", "late") if name in asked}
+    return Wanted(fields.binding(asked, rules.parties, act.now_ms), **how)
 
 
 def _or_refused(act: UnitOfWork, asked: Written, rules: BindRules) -> Wanted | Refused:
