@@ -46,12 +46,14 @@ from relay.net.process import RELOAD, STOP
 from relay.net.spans import Spans
 from relay.policy.fraud import Watch
 from relay.reports.explain import Configured
+from relay.service.filings import EXPIRING_MS
 from relay.store.capture_arms import Arms
 from relay.store.captures import Captures
 from relay.store.connection import Connection as StoreConnection
 from relay.store.connection import Place, PostgresServer
 from relay.store.database import Reader, connect_reader, open_store, store_errors
 from relay.store.files import StoreFiles, open_lock, takes
+from relay.store.filings import count_expiring
 from relay.store.numbers import usage
 from relay.store.postgres.nodes import Turn
 from relay.store.sealing.sealer import Sealer
@@ -245,9 +247,12 @@ class Backend:
     def _stored(self) -> _Stored:
         with store_errors(self.path), contextlib.closing(connect_reader(self.path)) as connection:
             waiting, dead = sizes(connection)
-            short = {pool.pool_id: 100 - pool.percent for pool in usage(connection, now_ms()) if pool.warning}
+            now = now_ms()
+            expiring = count_expiring(connection, None, now, now + EXPIRING_MS)
+            short = {pool.pool_id: 100 - pool.percent for pool in usage(connection, now) if pool.warning}
         kept = self.captures.sizes()
         counts = {"outbox_waiting": waiting, "outbox_dead": dead, "pools_short": len(short)}
+        counts["filings_expiring"] = expiring
         return _Stored(counts | {"captures_stored": kept.rows, "captures_stored_bytes": kept.size}, short)
 
     async def run(self, stop: asyncio.Event) -> int:

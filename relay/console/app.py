@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relay.api.auth import RequestLimits, actor_of, check_secret, read_bearer, share_of, stored_key
 from relay.api.backend import Backend
-from relay.console import bindings, businesses, calls, explain, live, numbers, oversight, overview, webhooks
+from relay.console import bindings, businesses, calls, explain, filings, live, numbers, oversight, overview, webhooks
 from relay.console.ask import Problem
 from relay.console.page import AT, Page, Viewer, get, post, starlette_route
 from relay.console.sessions import (
@@ -61,6 +61,7 @@ ROUTES: Final = (
     *bindings.ROUTES,
     *numbers.ROUTES,
     *businesses.ROUTES,
+    *filings.ROUTES,
     *webhooks.ROUTES,
     *oversight.ROUTES,
 )

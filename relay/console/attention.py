@@ -8,7 +8,9 @@ from typing import Any, Final, Literal, NamedTuple
 from relay.console.outcomes import OUTCOMES
 from relay.console.page import Page
 from relay.console.words import N_
+from relay.service.filings import EXPIRING_MS as FILING_EXPIRING_MS
 from relay.store.call_counts import Counts
+from relay.store.filings import count_expiring as count_expiring_filings
 from relay.store.keys import count_expiring
 
 DAY_MS: Final = 86_400_000
@@ -52,6 +54,8 @@ async def attention(page: Page, lately: Counts, of_day: Counts, peers: list[dict
     items += _refusals(page, lately, of_day)
     if page.may("keys"):
         items += await _keys(page)
+    if page.may("filings"):
+        items += await _filings(page)
     return sorted(items, key=lambda item: item.level)
 
 
@@ -117,3 +121,14 @@ async def _keys(page: Page) -> list[Item]:
         return []
     path = f"/businesses/{business}" if business else "/businesses"
     return [Item("calm", page.words(N_("%(count)s API keys expire within two weeks")) % {"count": count}, path)]
+
+
+async def _filings(page: Page) -> list[Item]:
+    """Filings in force that end within thirty days: those of the business user, or all."""
+    now_ms, business = int(page.now_s * 1000), page.business
+    until_ms = now_ms + FILING_EXPIRING_MS
+    count = await page.read(lambda connection: count_expiring_filings(connection, business, now_ms, until_ms))
+    if not count:
+        return []
+    text = page.words(N_("%(count)s filings of A numbers end within 30 days")) % {"count": count}
+    return [Item("calm", text, "/filings?expiring=true")]

@@ -43,9 +43,10 @@ _COLUMNS: Final = {
     ),
     "filings": (
         Column("number", N_("A number"), "mono"),
+        Column("state", N_("State"), "state"),
         Column("reference", N_("Reference")),
         Column("filed_at", N_("Filed"), "moment"),
-        Column("filed_by", N_("by"), "mono"),
+        Column("expires_at", N_("Ends"), "moment"),
     ),
 }
 # State -> the steps that it allows.

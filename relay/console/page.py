@@ -45,6 +45,7 @@ PLACES: Final = (
     Place(N_("Bindings"), "/bindings", "bindings:read"),
     Place(N_("Numbers"), "/numbers", "numbers:read"),
     Place(N_("Businesses"), "/businesses", "operator"),
+    Place(N_("Filings"), "/filings", "filings"),
     Place(N_("Webhooks"), "/webhooks", "webhooks"),
     Place(N_("Audit log"), "/audit", "operator"),
     Place(N_("Bans"), "/bans", "operator"),

@@ -1,5 +1,5 @@
 """Timers of the backend: resealing after a change of the sealing key, the size and age of captures, expired bindings,
-the nightly purge.
+the nightly purge, and events about filings that expire.
 
 While the key file has several keys, a resealing pass runs at each start and each day, for rows that an interrupted
 pass left.
@@ -20,6 +20,7 @@ from structlog.typing import FilteringBoundLogger
 from relay.errors import RelayError
 from relay.log import Outage
 from relay.model.capture import CaptureRules
+from relay.service.filings import tell_expiring
 from relay.service.placement import BindRules, release_due
 from relay.service.retention import Retention, purge, purge_captures
 from relay.store.captures import Captures
@@ -203,7 +204,8 @@ class Timers:
             self._log.error("purge.failed", reason=str(error))
 
     def _purge(self) -> None:
-        with contextlib.closing(Writer(self._path, self._sealer)) as writer:
+        with contextlib.closing(Writer(self._path, self._sealer, clock_ms=self._clock_ms)) as writer:
+            writer.run(RELAY, tell_expiring)
             now, going_on = self._clock_ms(), lambda: not self._ending.is_set()
             purged = purge(writer, self._retention, self._kept_in, now, going_on=going_on)
         self._log.info("purge.done", **purged._asdict())

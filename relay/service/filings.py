@@ -30,6 +30,7 @@ from relay.store.filings import (
     DocumentType,
     Filing,
     by_reference,
+    expiring_by_business,
     find_filing,
     forget_documents,
     is_filed,
@@ -53,6 +54,10 @@ ANSWER_COLUMNS: Final = ("number", "reference", "state", "reason", "expires", "c
 CHUNK = 200  # filings per unit of work
 MOST_OF_REFERENCE = 1_000  # filings that one answer may be about
 EXPIRING_MS: Final = 30 * 86_400_000  # how long before its end a filing warns
+
+# How far the events `filing.expiring` go.
+_TOLD = "SELECT coalesce((SELECT at FROM cursor WHERE name = 'filing'), :now)"
+_SET_TOLD = "INSERT INTO cursor (name, at) VALUES ('filing', ?1) ON CONFLICT (name) DO UPDATE SET at = ?1"
 
 Given = Literal["submitted", "approved"]
 ANSWERS: Final = ("approved", "rejected", "expired", "revoked")
@@ -185,10 +190,13 @@ def event_data(filing: Filing, now_ms: int) -> dict[str, object]:
     }
 
 
-def tell_expiring(act: UnitOfWork, filings: Sequence[Filing]) -> None:
-    """Queue an event for each of these filings, which expire soon."""
-    for filing in filings:
-        tell(act, filing.business, "filing.expiring", _event_id(), event_data(filing, act.now_ms))
+def tell_expiring(act: UnitOfWork) -> None:
+    """Queue an event for each business user with filings that have come within thirty days of their end."""
+    until_ms = act.now_ms + EXPIRING_MS
+    (told_ms,) = act.connection.execute(_TOLD, {"now": act.now_ms}).fetchone()
+    for business, count, first_ms in expiring_by_business(act.connection, told_ms, until_ms):
+        tell(act, business, "filing.expiring", _event_id(), {"count": count, "expires_at": first_ms})
+    act.connection.execute(_SET_TOLD, (until_ms,))
 
 
 def _event_id() -> str:

@@ -47,7 +47,9 @@ ORDER BY business, hash LIMIT :most
 """
 _EXPIRING = f"expires_at > :now AND expires_at <= :until AND {_HOLDS}"
 _COUNT_EXPIRING = f"SELECT count(*) FROM filing WHERE {_EXPIRING} AND (:business IS NULL OR business = :business)"
-_NEXT_EXPIRING = f"SELECT {_COLUMNS} FROM filing WHERE {_EXPIRING} ORDER BY expires_at, business, hash LIMIT :most"
+_EXPIRING_BY_BUSINESS = f"""
+SELECT business, count(*), min(expires_at) FROM filing WHERE {_EXPIRING} GROUP BY business ORDER BY business
+"""
 _UNTIL = "(expires_at IS NULL OR expires_at > ?3)"
 _IN_FORCE = f"SELECT 1 FROM filing WHERE business = ?1 AND hash = ?2 AND {_HOLDS} AND {_UNTIL}"
 _UNFILED_MEMBERS = f"""
@@ -226,10 +228,9 @@ def count_expiring(connection: Connection, business: str | None, now_ms: int, un
     return int(count)
 
 
-def next_expiring(connection: Connection, sealer: Sealer, after_ms: int, until_ms: int, most: int) -> list[Filing]:
-    """The filings in force that expire after `after_ms` and until `until_ms`, the earliest first."""
-    values = {"now": after_ms, "until": until_ms, "most": most}
-    return [_opened(sealer, row) for row in connection.execute(_NEXT_EXPIRING, values).fetchall()]
+def expiring_by_business(connection: Connection, after_ms: int, until_ms: int) -> list[tuple[str, int, int]]:
+    """How many filings in force expire after `after_ms` and until `until_ms`, and when the first, by business user."""
+    return connection.execute(_EXPIRING_BY_BUSINESS, {"now": after_ms, "until": until_ms}).fetchall()
 
 
 def is_filed(connection: Connection, sealer: Sealer, business: str, number: str, now_ms: int) -> bool:

@@ -14,7 +14,9 @@ from relay.model.capture import CaptureRules
 from relay.service.placement import BindRules
 from relay.service.retention import DAY_MS, Retention
 from relay.store.captures import Captures
+from relay.store.filings import Filing, put_filing
 from relay.store.sqlite.captures import CaptureFile
+from relay.store.unit_of_work import RELAY
 from relay.store.writer import GroupWriter, now_ms
 from tests.events.conftest import Shop
 from tests.support.captured import call_id_of, captured
@@ -129,6 +131,22 @@ async def test_a_clock_that_was_set_stops_the_purge(
         await made.purge()
     assert shop.log.events() == ["purge.not_made", "purge.not_made"]
     assert shop.log.said[1][1]["reason"] == "the clock was set by 7200 s since the start: check it, then restart"
+
+
+async def test_filings_that_end_soon_are_told_once(shop: Shop, writer: GroupWriter) -> None:
+    hook, clock = shop.hook(), Clock(NOW_MS)
+    for number, after_days in (("8613800000001", 29), ("8613800000002", 30), ("8613800000003", 31)):
+        filing = Filing("shop", number, "CT", NOW_MS, "relay", expires_at=NOW_MS + after_days * DAY_MS)
+        await writer.run(RELAY, lambda act, filing=filing: put_filing(act, filing))
+    for after_days, told in ((0, [(2, 29)]), (0.5, []), (1, [(1, 31)]), (2, [])):
+        clock.now_ms = NOW_MS + int(after_days * DAY_MS)
+        before = len(shop.waiting(hook))
+        await timers(shop, writer, clock).purge()
+        events = shop.waiting(hook)[before:]
+        assert [event.kind for event in events] == ["filing.expiring"] * len(told)
+        assert [event.data for event in events] == [
+            {"count": count, "expires_at": NOW_MS + days * DAY_MS} for count, days in told
+        ]
 
 
 async def test_a_purge_is_logged(shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch) -> None:
