@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import uvloop
+from fastapi import FastAPI
 from structlog.typing import FilteringBoundLogger
 
 from relay.api.app import make_app
 from relay.api.backend import ApiSettings, Control, RequestCounts
+from relay.api.middleware import HttpMiddleware
 from relay.api.server import Address, HttpServer
 from relay.config import Config, load_config
 from relay.config.files import hep_agent
@@ -261,15 +263,18 @@ class Backend:
         app = make_app(self)
         streams = mount_console(app, self)
         server = HttpServer(app, Address(api.host, api.port, api.certificate, api.key), self._log)
-        tasks = {name: asyncio.create_task(part, name=name) for name, part in self._parts(server).items()}
+        servers = {"api": server} | self._compat(app)
+        tasks = {name: asyncio.create_task(part, name=name) for name, part in self._parts(servers).items()}
         stopped = asyncio.create_task(stop.wait())
         self._log.info("backend.ready", pid=os.getpid())
         await asyncio.wait([stopped, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
         failed = [task for task in tasks.values() if task.done()]
         if not failed:
-            for part in (streams, server, self._follower, self._deliverer):
+            for server in servers.values():
+                server.finish()
+            for part in (streams, self._follower, self._deliverer):
                 part.finish()
-            await asyncio.wait([tasks[name] for name in ("api", "follower", "deliverer")], timeout=FINISH_S)
+            await asyncio.wait([tasks[name] for name in (*servers, "follower", "deliverer")], timeout=FINISH_S)
         for task in (stopped, *tasks.values()):
             task.cancel()
         await asyncio.wait([stopped, *tasks.values()])
@@ -279,9 +284,30 @@ class Backend:
             self._log.error("backend.part_failed", part=task.get_name(), **why)
         return 1 if failed else 0
 
-    def _parts(self, server: HttpServer) -> dict[str, Coroutine[None, None, None]]:
+    def _compat(self, api: FastAPI) -> dict[str, HttpServer]:
+        """The servers of other providers' APIs, which share the limits of ours."""
+        if self._config.alibaba is None:
+            return {}
+        from relay.compat.actions import Service
+        from relay.compat.app import AlibabaApp
+
+        service = Service(
+            self.path,
+            self.reader,
+            self.writer,
+            self.sealer,
+            rules=lambda: self.settings.rules,
+            limits=api.state.limits,
+            binds=api.state.binds,
+            clock=time.time,
+        )
+        app = HttpMiddleware(AlibabaApp(service), self.settings, self.requests, self.spans)
+        address = Address(*self._config.alibaba, self._config.api.certificate, self._config.api.key)
+        return {"alibaba": HttpServer(app, address, self._log, "compat.alibaba.listen")}
+
+    def _parts(self, servers: Mapping[str, HttpServer]) -> dict[str, Coroutine[None, None, None]]:
         parts = {
-            "api": server.run(),
+            **{name: server.run() for name, server in servers.items()},
             "follower": self._follower.run(),
             "deliverer": self._deliverer.run(),
             "timers": self._timers.run(),

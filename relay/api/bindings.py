@@ -38,15 +38,13 @@ from relay.model.binding import Binding, BindingChange, Direction, Mode
 from relay.model.numbers import Parties, mask_number
 from relay.service import fields
 from relay.service.bindings import bind, change, end, renew, steps
-from relay.service.fields import MAX_CALL_S, RING_TIMEOUT_S, invalid
+from relay.service.fields import LATEST_S, MAX_CALL_S, RING_TIMEOUT_S, SOONEST_S, invalid
 from relay.service.filings import filing_warning
 from relay.service.placement import AreaMatch, Wanted
 from relay.store.bindings import BindingQuery, State, find_binding, find_page, state_of
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
 
-SOONEST_S = 60  # shortest life of a binding
-LATEST_S = 90 * 86_400  # longest life of a binding
 ExpiresIn = Annotated[int, Field(ge=SOONEST_S, le=LATEST_S, description="seconds from now")]
 MaxCall = Annotated[int, Field(ge=MAX_CALL_S[0], le=MAX_CALL_S[-1])]
 RingTimeout = Annotated[int, Field(ge=RING_TIMEOUT_S[0], le=RING_TIMEOUT_S[-1])]

@@ -51,6 +51,9 @@ class KeyCreatedResponse(KeyResponse):
     """A new key, with its secret. The secret is shown only once."""
 
     secret: str | None = Field(description="value for `Authorization: Bearer`; null in a repeated response")
+    access_key_secret: str | None = Field(
+        description="for Alibaba's API, where `id` is the access key id; null in a repeated response"
+    )
 
 
 # -- Routes of API keys
@@ -76,7 +79,8 @@ def shown_key(key: ApiKey) -> KeyResponse:
 
 def _made(key: ApiKey, secret: str) -> Answer:
     shown = shown_key(key).model_dump()
-    return Answer(KeyCreatedResponse(**shown, secret=secret), 201, kept=KeyCreatedResponse(**shown, secret=None))
+    made = KeyCreatedResponse(**shown, secret=secret, access_key_secret=key.access_key_secret)
+    return Answer(made, 201, kept=KeyCreatedResponse(**shown, secret=None, access_key_secret=None))
 
 
 @router.post(

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 from structlog.typing import FilteringBoundLogger
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -40,8 +40,10 @@ class Address(NamedTuple):
 class HttpServer:
     """A server that serves from `run` until `finish`."""
 
-    def __init__(self, app: FastAPI, address: Address, log: FilteringBoundLogger) -> None:
+    def __init__(self, app: ASGIApp, address: Address, log: FilteringBoundLogger, setting: str = "api.listen") -> None:
+        """`setting`: where the address is configured, for the log."""
         self._address = address
+        self._setting = setting
         self._log = log
         self._finishing = asyncio.Event()
         self._server = _Server(
@@ -83,7 +85,7 @@ class HttpServer:
             except OSError as error:
                 if not logged:
                     reason = os.strerror(error.errno or 0)
-                    effect = "no HTTP API until the address is free: change api.listen, or free it"
+                    effect = f"no HTTP API until the address is free: change {self._setting}, or free it"
                     self._log.error("api.cannot_listen", host=host, port=port, reason=reason, effect=effect)
                     logged = True
                 with contextlib.suppress(TimeoutError):

@@ -299,4 +299,4 @@ def revoke(config_path: Path | None, key_id: str, reason: str) -> None:
 
 
 def _show_secret(key: ApiKey, secret: str, *, as_json: bool) -> None:
-    show_one(plain(key) | {"secret": secret}, as_json=as_json)
+    show_one(plain(key) | {"secret": secret, "access_key_secret": key.access_key_secret}, as_json=as_json)

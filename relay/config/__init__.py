@@ -28,6 +28,7 @@ from relay.config.protection import (
     ApiConfig,
     ReportConfig,
     VerifyConfig,
+    alibaba_config,
     api_config,
     bind_rules,
     call_rules,
@@ -93,6 +94,7 @@ class Config:
     store: StoreConfig
     numbers: BindRules
     api: ApiConfig
+    alibaba: tuple[str, int] | None  # host and port of Alibaba's API
     rules: Rules  # of calls
     fraud: Signals
     verify: VerifyConfig | None
@@ -153,6 +155,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         store=_store(tables.store, problems),
         numbers=numbers,
         api=api_config(tables.api, problems),
+        alibaba=alibaba_config(tables.compat.alibaba, tables.api, problems),
         rules=call_rules(tables.policy, numbers, verify is not None, problems),
         fraud=fraud_config(tables.fraud, problems),
         verify=verify,
@@ -206,6 +209,7 @@ _FIXED: dict[str, Callable[[Config], object]] = {
     "api.enabled": lambda config: config.api.enabled,
     "api.listen": lambda config: (config.api.host, config.api.port),
     "api.certificate, api.key": lambda config: (config.api.certificate, config.api.key),
+    "compat.alibaba": lambda config: config.alibaba,
     "verify": lambda config: config.verify,
     "hep": lambda config: config.hep,
     "log": lambda config: config.log,

@@ -15,6 +15,7 @@ from msgspec.structs import asdict
 
 from relay.config.parties import read_parties
 from relay.config.tables import (
+    AlibabaTable,
     ApiTable,
     CaptureTable,
     FraudTable,
@@ -86,27 +87,43 @@ def bind_rules(table: NumbersTable, quotas: QuotasTable, recording: bool, proble
 
 
 def api_config(table: ApiTable, problems: list[str]) -> ApiConfig:
-    host, _, port = table.listen.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    loopback = False
-    try:
-        loopback = ip_address(host).is_loopback
-    except ValueError:
-        problems.append(f'api.listen: {host} is not an address; write one such as "127.0.0.1:8700"')
-    else:
-        if not loopback and table.certificate is None:
-            problems.append(
-                f"api.listen: {host} is reachable from other machines, and keys would cross the network in clear; "
-                "write api.certificate and api.key, or listen on 127.0.0.1 behind a proxy"
-            )
-    if not 1 <= int(port) <= 65535:
-        problems.append(f"api.listen: port {port} does not exist; write one of 1 to 65535")
+    host, port = _address("api.listen", table.listen, table, problems)
     for given, other, name in ((table.certificate, table.key, "key"), (table.key, table.certificate, "certificate")):
         if given is not None and other is None:
             problems.append(f"api.{name}: missing; the certificate and its key go together")
     return ApiConfig(
-        table.enabled, host, int(port), _path(table.certificate), _path(table.key), table.requests_per_s, table.burst
+        table.enabled, host, port, _path(table.certificate), _path(table.key), table.requests_per_s, table.burst
     )
+
+
+def alibaba_config(table: AlibabaTable | None, api: ApiTable, problems: list[str]) -> tuple[str, int] | None:
+    """Host and port of Alibaba's API; None: not served."""
+    if table is None:
+        return None
+    if not api.enabled:
+        problems.append("compat.alibaba: the backend serves it; set api.enabled = true, or leave [compat.alibaba] out")
+    if table.listen == api.listen:
+        problems.append("compat.alibaba.listen: the same as api.listen; write another port")
+    return _address("compat.alibaba.listen", table.listen, api, problems)
+
+
+def _address(key: str, listen: str, api: ApiTable, problems: list[str]) -> tuple[str, int]:
+    """Host, without brackets, and port of an HTTP server."""
+    host, _, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        loopback = ip_address(host).is_loopback
+    except ValueError:
+        problems.append(f'{key}: {host} is not an address; write one such as "127.0.0.1:8700"')
+    else:
+        if not loopback and api.certificate is None:
+            problems.append(
+                f"{key}: {host} is reachable from other machines, and keys would cross the network in clear; "
+                "write api.certificate and api.key, or listen on 127.0.0.1 behind a proxy"
+            )
+    if not 1 <= int(port) <= 65535:
+        problems.append(f"{key}: port {port} does not exist; write one of 1 to 65535")
+    return host, int(port)
 
 
 def call_rules(table: PolicyTable, numbers: BindRules, verify: bool, problems: list[str]) -> Rules:

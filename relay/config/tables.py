@@ -133,16 +133,28 @@ class RecordingTable(Struct, frozen=True):
     on_failure: Annotated[Literal["continue", "end"], write('"continue" or "end"')] = "continue"
 
 
+_ListenOn = Annotated[
+    str, write('an address and port, such as "127.0.0.1:8700"', pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$")
+]
+
+
 class ApiTable(Struct, frozen=True):
-    listen: Annotated[
-        str,
-        write('an address and port, such as "127.0.0.1:8700"', pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$"),
-    ] = "127.0.0.1:8700"
+    listen: _ListenOn = "127.0.0.1:8700"
     enabled: _Flag = True
     certificate: _Certificate | None = None
     key: _Key | None = None
     requests_per_s: Annotated[int, write("requests per second, such as 600", ge=1, le=100_000)] = _API.requests_per_s
     burst: Annotated[int, write("a number of requests, such as 1200", ge=1, le=1_000_000)] = _API.burst
+
+
+class AlibabaTable(Struct, frozen=True, forbid_unknown_fields=True):
+    """Alibaba Cloud's API, on an address of its own."""
+
+    listen: _ListenOn = "127.0.0.1:8701"
+
+
+class CompatTable(Struct, frozen=True):
+    alibaba: Annotated[AlibabaTable, write('{listen = "127.0.0.1:8701"}')] | None = None
 
 
 class QuotasTable(Struct, frozen=True):
@@ -363,6 +375,7 @@ class Tables(Struct, frozen=True):
     recording: RecordingTable = RecordingTable()
     sms: SmsTable = SmsTable()
     api: ApiTable = ApiTable()
+    compat: CompatTable = CompatTable()
     quotas: QuotasTable = QuotasTable()
     policy: PolicyTable = PolicyTable()
     fraud: FraudTable = FraudTable()

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from relay.model.binding import number_of
 from relay.model.numbers import format_number
 
 MESSAGES: Final[dict[str, tuple[str, ...]]] = {
@@ -53,13 +54,13 @@ def report(seq: int, kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
     a_called = data.get("direction") != "b_to_a"
     a, b = ("caller", "callee") if a_called else ("callee", "caller")
     received_at = data["received_at"]
-    pool = data.get("pool")
+    pool, binding_id = data.get("pool"), data.get("binding_id")
     values = {
         "id": seq,
         "call_id": data["call_id"],
         "pool_key": pool,
         "partner_key": pool,
-        "sub_id": data.get("binding_id"),
+        "sub_id": None if binding_id is None else str(number_of(binding_id)),
         "out_id": data.get("user_data"),
         "phone_no": _national(data.get(a)),
         "secret_no": data["number_dialled"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple, TypedDict
+from typing import Final, Literal, NamedTuple, TypedDict
 
 Mode = Literal["AXB", "AXYB", "GXB", "GXYB", "AXN"]
 Direction = Literal["both", "a_to_b", "b_to_a"]
@@ -95,6 +95,23 @@ def compile_lines(binding: Binding, members: Iterable[str] = ()) -> Iterator[Lin
         yield Line(binding.x, None, "*")
     else:
         yield Line(binding.y or binding.x, binding.b, "b")
+
+
+NUMBER_DIGITS: Final = 15
+
+
+def number_of(id_: str) -> int:
+    """The number of a binding or group for clients that take numbers only: the first 15 hexadecimal digits of its id.
+
+    It has at most 53 bits until 2039, so that JavaScript reads it exactly.
+    """
+    return int(id_.removeprefix("g")[:NUMBER_DIGITS], 16)
+
+
+def ids_of(number: int) -> tuple[str, str]:
+    """The ids with this number lie between these two, in the order of text; a group's are preceded by "g"."""
+    first = f"{number:0{NUMBER_DIGITS}x}"
+    return first, f"{first}g"
 
 
 def ends(binding: Binding) -> tuple[str, str]:

@@ -9,7 +9,6 @@ or leave. Earlier versions are kept for tracebacks.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -122,7 +121,7 @@ def _allowed(act: UnitOfWork, wanted: Wanted, rules: BindRules, business: Busine
     if wanted.late and mode not in LATE_MODES:
         raise invalid("late", f"not used in mode {mode}: omit it, or use AXB or AXYB")
     binding = wanted.binding._replace(
-        binding_id=f"{act.now_ms:012x}{secrets.token_hex(6)}",
+        binding_id=act.new_id(),
         business=business.id,
         created_at=act.now_ms,
         created_by=act.actor.name,

@@ -78,6 +78,8 @@ INDUSTRIAL_ID = r"[A-Za-z0-9][A-Za-z0-9._:/+=@#-]{0,127}"
 INDUSTRIAL_ID_WORDS = (
     "must be 1 to 128 letters, digits or . _ : / + = @ # -, beginning with a letter or digit, such as 88.101.1/order-1"
 )
+SOONEST_S = 60  # shortest life of a binding
+LATEST_S = 90 * 86_400  # longest life of a binding
 MAX_CALL_S = range(10, 86_401)
 RING_TIMEOUT_S = range(5, 181)
 DIRECTIONS: tuple[Direction, ...] = ("both", "a_to_b", "b_to_a")

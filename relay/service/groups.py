@@ -5,7 +5,6 @@ A change of members applies to all bindings of the group at once, from the next 
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Literal
@@ -47,7 +46,7 @@ def make_group(act: UnitOfWork, name: str, rules: BindRules, business: str = "",
     named = fields.text("name", name, LONGEST_NAME)
     if named is None:
         raise invalid("name", "required")
-    group = Group(f"g{act.now_ms:012x}{secrets.token_hex(4)}", business, named, 0, 1, act.now_ms)
+    group = Group(f"g{act.new_id()}", business, named, 0, 1, act.now_ms)
     insert_group(act, group)
     act.audit("group.make", group.group_id, business=business, details={"name": named})
     if numbers:

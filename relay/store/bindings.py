@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from relay.errors import StoreError
-from relay.model.binding import Binding
+from relay.model.binding import Binding, ids_of
 from relay.model.numbers import is_700
 from relay.store.connection import Connection, each_row
 from relay.store.database import one_moment
@@ -93,6 +93,7 @@ SEALED_CHANGES = SealedRows("binding_change", ("binding_id", "version"), ("bindi
 State = Literal["live", "expired", "ended"]
 
 _BY_ID = f"{SELECT} WHERE id = :id AND (:business IS NULL OR business = :business)"
+_BY_SERIAL = f"{SELECT} WHERE id > ? AND id < ? AND business = ? AND x = ? LIMIT 2"
 _DUE = f"{SELECT} WHERE expires_at <= ? AND released_at IS NULL ORDER BY expires_at LIMIT ?"
 _OF_GROUP = f"{SELECT} WHERE group_id = ? AND released_at IS NULL"
 _COUNT_OF_GROUP = "SELECT count(*) FROM binding WHERE group_id = ? AND released_at IS NULL"
@@ -204,6 +205,18 @@ def find_binding(
     row = connection.execute(_BY_ID, {"id": binding_id, "business": business}).fetchone()
     require(connection, sealer, "binding", [binding_id])
     return None if row is None else open_row(sealer, row)
+
+
+def find_numbered(connection: Connection, sealer: Sealer, number: int, business: str, x: str) -> Binding | None:
+    """The binding of this business with this number (`number_of`) on the 700 number `x`; None if there is none.
+
+    Two of them are none: neither is meant surely. Raises StoreError if the proof of its row does not hold.
+    """
+    rows = connection.execute(_BY_SERIAL, (*ids_of(number), business, x)).fetchall()
+    if len(rows) != 1:
+        return None
+    require(connection, sealer, "binding", [rows[0][0]])
+    return open_row(sealer, rows[0])
 
 
 def find_page(

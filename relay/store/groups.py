@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
+from relay.model.binding import ids_of
 from relay.store.connection import Connection
 from relay.store.ledger import require
 from relay.store.sealing.rows import SealedRows, key_of
@@ -16,6 +17,7 @@ from relay.store.unit_of_work import UnitOfWork
 
 _COLUMNS = "SELECT id, business, sealed, size, version, created_at FROM party_group"
 _BY_ID = f"{_COLUMNS} WHERE id = :id AND (:business IS NULL OR business = :business)"
+_BY_SERIAL = f"{_COLUMNS} WHERE id > ? AND id < ? AND business = ? LIMIT 2"
 _PAGE = f"{_COLUMNS} WHERE (:business IS NULL OR business = :business) AND id > :after ORDER BY id LIMIT :most"
 _ADD = "INSERT INTO party_group (id, business, sealed, size, version, created_at) VALUES (?, ?, ?, ?, ?, ?)"
 _COUNT = "UPDATE party_group SET size = size + ?2, version = version + 1 WHERE id = ?1"
@@ -98,6 +100,13 @@ def find_group(connection: Connection, sealer: Sealer, group_id: str, business: 
     """The group; None if there is none, or none of this business."""
     row = connection.execute(_BY_ID, {"id": group_id, "business": business}).fetchone()
     return row and _group(sealer, row)
+
+
+def find_numbered_group(connection: Connection, sealer: Sealer, number: int, business: str) -> Group | None:
+    """The group of this business with this number (`number_of`); None if there is none, or two."""
+    first, last = ids_of(number)
+    rows = connection.execute(_BY_SERIAL, (f"g{first}", f"g{last}", business)).fetchall()
+    return _group(sealer, rows[0]) if len(rows) == 1 else None
 
 
 def find_groups(connection: Connection, sealer: Sealer, business: str | None, after: str, most: int) -> list[Group]:

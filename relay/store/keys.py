@@ -55,6 +55,11 @@ class ApiKey(NamedTuple):
         """Whether the key is neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > now_ms)
 
+    @property
+    def access_key_secret(self) -> str:
+        """What signs requests of Alibaba's API (`relay.compat`): SHA-256 of the secret, in hexadecimal."""
+        return self.signing_key.hex()
+
     def is_secret(self, sealer: Sealer, secret: str) -> bool:
         """Whether the secret belongs to this key, compared in constant time."""
         return hmac.compare_digest(self.hash, sealer.lookup_hash(secret))

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import getpass
 import hmac
+import secrets
+from itertools import count
 from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
@@ -68,6 +70,9 @@ def operator_cli() -> Actor:
     return Actor(f"cli:{user}", None, OPERATOR)
 
 
+_serials = count(secrets.randbelow(4096))
+
+
 class UnitOfWork(NamedTuple):
     """A unit of work. Times are Unix milliseconds."""
 
@@ -75,6 +80,12 @@ class UnitOfWork(NamedTuple):
     sealer: Sealer
     actor: Actor
     now_ms: int
+
+    def new_id(self) -> str:
+        """A new id of 24 hexadecimal digits: time, serial (12 bits), randomness. The first 15 are its number for
+        clients that take numbers only (`relay.model.binding.number_of`), unique in what one process makes.
+        """
+        return f"{self.now_ms:012x}{next(_serials) & 0xFFF:03x}{secrets.randbits(36):09x}"
 
     def audit(
         self,

@@ -65,4 +65,4 @@ async def test_a_repeated_request_for_a_key_makes_no_second_key_and_shows_no_sec
     await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"})
     first = await operator.post("/v1/businesses/acme/keys", {"scopes": ["keys"]}, idempotency_key="k1")
     second = await operator.post("/v1/businesses/acme/keys", {"scopes": ["keys"]}, idempotency_key="k1")
-    assert second == first | {"secret": None}
+    assert second == first | {"secret": None, "access_key_secret": None}

@@ -110,7 +110,9 @@ def commented() -> dict[str, dict[str, Any]]:
     tables: dict[str, dict[str, Any]] = {}
     table: dict[str, Any] = {}
     for line in Path("config/relay.toml").read_text().splitlines():
-        if found := re.fullmatch(r"(?:# )?\[{1,2}(\w+)\]{1,2}", line):
+        if found := re.fullmatch(r"(?:# )?\[(\w+)\.(\w+)\]", line):  # a table within a table
+            table = tables.setdefault(found[1], {}).setdefault(found[2], {})
+        elif found := re.fullmatch(r"(?:# )?\[{1,2}(\w+)\]{1,2}", line):
             table = tables.setdefault(found[1], {}) if found[1] not in tables else {}
         elif found := re.fullmatch(r"(?:# )?(\w+ = .+)", line):
             table |= tomllib.loads(found[1])

@@ -1,0 +1,214 @@
+"""Alibaba Cloud's two signatures of a request: ACS3-HMAC-SHA256 in headers, and HMAC-SHA1 in parameters (RPC).
+
+It reads no clock and no store. An access key is one of relay700's keys: its id, and `ApiKey.access_key_secret`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+from urllib.parse import parse_qsl, quote
+
+from relay.compat.errors import Fault
+
+WINDOW_S = 900  # how far the client's clock may be off
+_ACS3 = "ACS3-HMAC-SHA256"
+_AUTHORIZATION = re.compile(
+    rf"{_ACS3} +Credential=([^,\s]{{1,64}}), *SignedHeaders=([a-z0-9;-]{{1,1024}}), *Signature=([0-9a-f]{{64}})",
+    re.ASCII,
+)
+# Headers that say what is asked. One that is not signed could be replaced.
+_SIGNED = ("host", "x-acs-action", "x-acs-content-sha256", "x-acs-date", "x-acs-signature-nonce", "x-acs-version")
+_RPC = (
+    "AccessKeyId",
+    "Action",
+    "Signature",
+    "SignatureMethod",
+    "SignatureNonce",
+    "SignatureVersion",
+    "Timestamp",
+    "Version",
+)
+_OF_RPC = frozenset([*_RPC, "Format", "SignatureType"])
+# Parameters of all actions that mean nothing here: the account follows from the key.
+COMMON = frozenset(["OwnerId", "RegionId", "ResourceOwnerAccount", "ResourceOwnerId"])
+
+
+class HttpRequest(NamedTuple):
+    """A request as received. Names of headers are in lower case."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class SignedRequest(NamedTuple):
+    """What a request asks, and what its signature must be compared with."""
+
+    key_id: str
+    action: str
+    version: str
+    parameters: dict[str, str]  # of the action
+    nonce: str
+    at_s: int  # Unix seconds
+    signature: str
+    text: bytes  # the string to sign
+    is_rpc: bool
+
+    def is_by(self, secret: str) -> bool:
+        """Whether the secret made the signature, compared in constant time."""
+        if self.is_rpc:
+            made = b64encode(hmac.digest(f"{secret}&".encode(), self.text, "sha1")).decode()
+        else:
+            made = hmac.digest(secret.encode(), self.text, "sha256").hex()
+        return hmac.compare_digest(made.encode(), self.signature.encode())
+
+
+def mismatch(text: bytes) -> Fault:
+    """The fault of a wrong signature of this text. Alibaba's older SDK reads what follows the colon; a hash of the text
+    tells as much as the text, and repeats no number.
+    """
+    digest = hashlib.sha256(text).hexdigest()
+    problem = (
+        f"Specified signature is not matched with our calculation. SHA-256 of the server string to sign is:{digest}"
+    )
+    return Fault("SignatureDoesNotMatch", problem)
+
+
+def read_request(request: HttpRequest) -> SignedRequest:
+    """Parse a request of either scheme. Raises Fault."""
+    if request.method not in ("GET", "POST"):
+        raise Fault("UnsupportedHTTPMethod", "This http method is not supported: use GET or POST.", 405)
+    sent = _pairs(request.query)
+    if request.headers.get("content-type", "").partition(";")[0].strip() == "application/x-www-form-urlencoded":
+        sent += _pairs(request.body.decode("utf-8", "replace"))
+    parameters = dict(sent)
+    if len(parameters) < len(sent):
+        raise Fault("InvalidParameter", "A parameter is given twice.")
+    if "authorization" in request.headers:
+        return _read_acs3(request, parameters)
+    return _read_rpc(request.method, parameters)
+
+
+def _read_acs3(request: HttpRequest, parameters: dict[str, str]) -> SignedRequest:
+    headers = request.headers
+    found = _AUTHORIZATION.fullmatch(headers["authorization"].strip())
+    if found is None:
+        raise Fault("IncompleteSignature", f"Authorization must be {_ACS3} Credential=, SignedHeaders=, Signature=.")
+    key_id, listed, signature = found.groups()
+    names = listed.split(";")
+    for name in _SIGNED:
+        if not headers.get(name):
+            raise Fault("MissingParameter", f"The header {name} is mandatory.")
+        if name not in names:
+            raise Fault("IncompleteSignature", f"The header {name} must be signed.")
+    if not hmac.compare_digest(hashlib.sha256(request.body).hexdigest(), headers["x-acs-content-sha256"]):
+        raise mismatch(headers["x-acs-content-sha256"].encode())
+    lines = "".join(f"{name}:{headers.get(name, '').strip()}\n" for name in names)
+    query = _canonical(dict(_pairs(request.query)))
+    canonical = f"{request.method}\n{request.path}\n{query}\n{lines}\n{listed}\n{headers['x-acs-content-sha256']}"
+    text = f"{_ACS3}\n{hashlib.sha256(canonical.encode('utf-8', 'surrogateescape')).hexdigest()}"
+    return SignedRequest(
+        key_id=key_id,
+        action=headers["x-acs-action"],
+        version=headers["x-acs-version"],
+        parameters=_of_action(parameters, COMMON),
+        nonce=headers["x-acs-signature-nonce"],
+        at_s=_moment(headers["x-acs-date"]),
+        signature=signature,
+        text=text.encode(),
+        is_rpc=False,
+    )
+
+
+def _read_rpc(method: str, parameters: dict[str, str]) -> SignedRequest:
+    for name in _RPC:
+        if not parameters.get(name):
+            raise Fault(f"Missing{name}", f"{name} is mandatory for this action.")
+    if (parameters["SignatureMethod"], parameters["SignatureVersion"]) != ("HMAC-SHA1", "1.0"):
+        raise Fault("InvalidSignatureMethod", "SignatureMethod must be HMAC-SHA1, and SignatureVersion 1.0.")
+    if parameters.get("Format", "JSON").upper() != "JSON":
+        raise Fault("InvalidParameter.Format", "Format must be JSON.")
+    signed = {name: value for name, value in parameters.items() if name != "Signature"}
+    text = f"{method}&%2F&{_quoted(_canonical(signed))}"
+    return SignedRequest(
+        key_id=parameters["AccessKeyId"],
+        action=parameters["Action"],
+        version=parameters["Version"],
+        parameters=_of_action(parameters, COMMON | _OF_RPC),
+        nonce=parameters["SignatureNonce"],
+        at_s=_moment(parameters["Timestamp"]),
+        signature=parameters["Signature"],
+        text=text.encode("utf-8", "surrogateescape"),
+        is_rpc=True,
+    )
+
+
+def _of_action(parameters: dict[str, str], others: frozenset[str]) -> dict[str, str]:
+    """An empty value is none, as for Alibaba."""
+    return {name: value for name, value in parameters.items() if value and name not in others}
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=100, errors="strict")
+    except ValueError:  # UnicodeDecodeError as well
+        raise Fault("InvalidParameter", "Parameters must be UTF-8, percent-encoded, and at most 100.") from None
+
+
+def _canonical(parameters: dict[str, str]) -> str:
+    return "&".join(f"{_quoted(name)}={_quoted(value)}" for name, value in sorted(parameters.items()))
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="~")
+
+
+def _moment(text: str) -> int:
+    try:
+        return int(datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        raise Fault("InvalidTimeStamp.Format", "The time must be UTC, such as 2026-01-31T08:00:00Z.") from None
+
+
+# -- Each request once
+
+_BUCKET_S = 60
+
+
+class Nonces:
+    """The nonces of requests that are still in time, so that none is accepted twice.
+
+    They are in memory: a request signed before the start is refused. One signed by a clock that is ahead, and accepted
+    before a restart, can be accepted once more after it.
+    """
+
+    def __init__(self, started_s: float) -> None:
+        self._earliest_s = int(started_s)  # times of requests have no fraction
+        self._seen: dict[int, set[bytes]] = {}  # by the minute of the request's own time, which is signed
+
+    def admit(self, request: SignedRequest, now_s: float) -> None:
+        """Accept a request whose signature is valid, once. Raises Fault."""
+        if not max(now_s - WINDOW_S, self._earliest_s) <= request.at_s <= now_s + WINDOW_S:
+            problem = "Specified time stamp or date value is expired, or from before the start of the service."
+            raise Fault("InvalidTimeStamp.Expired", problem)
+        self._forget(now_s)
+        seen = self._seen.setdefault(request.at_s // _BUCKET_S, set())
+        nonce = hashlib.blake2s(f"{request.key_id} {request.nonce}".encode(), digest_size=16).digest()
+        if nonce in seen:
+            raise Fault("SignatureNonceUsed", "Specified signature nonce was used already.")
+        seen.add(nonce)
+
+    def _forget(self, now_s: float) -> None:
+        for bucket in list(self._seen):
+            end_s = (bucket + 1) * _BUCKET_S
+            if end_s + WINDOW_S < now_s:
+                del self._seen[bucket]
+                self._earliest_s = max(self._earliest_s, end_s)  # holds even if the clock is set back

@@ -1,0 +1,156 @@
+"""Reading bindings and numbers by both SDKs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from relay.model.numbers import mask_number, normalise_party
+from relay.service.keys import BUSINESS_SCOPES
+from relay.service.numbers import lock, unlock
+from relay.store.audit import AuditQuery, newest_entries
+from tests.compat.conftest import POOL, PREFIX, A, Ask, B, C, Client, Compat, D, Json, bind_older, in_china
+
+WITHOUT_PARTIES = BUSINESS_SCOPES - {"parties:read"}
+
+
+def detail(ask: Ask, bound: Json, **given: Any) -> Json:
+    asked = {"PoolKey": POOL, "SubsId": bound["SubsId"], "PhoneNoX": bound["SecretNo"], **given}
+    return ask("QuerySubscriptionDetail", **asked)
+
+
+def test_a_binding(compat: Compat, ask: Ask) -> None:
+    until = in_china(hours=2)
+    bound = bind_older(ask, Expiration=until, CallRestrict="CONTROL_BX_DISABLE")["SecretBindDTO"]
+    shown = detail(ask, bound)["SecretBindDetailDTO"]
+    assert shown.pop("GmtCreate")[:10] == in_china()[:10]
+    assert shown == {
+        "SubsId": bound["SubsId"],
+        "PhoneNoX": bound["SecretNo"],
+        "PhoneNoA": A,
+        "PhoneNoB": B,
+        "Status": 1,
+        "ExpireDate": until,
+        "CallRestrict": "CONTROL_BX_DISABLE",
+        "NeedRecord": False,
+        "ASRStatus": False,
+    }
+
+
+def test_real_numbers_take_the_scope_and_are_in_the_audit_log(compat: Compat, ask: Ask) -> None:
+    bound = bind_older(ask)["SecretBindDTO"]
+    without = compat.client(scopes=WITHOUT_PARTIES)
+    shown = without.ask("QuerySubscriptionDetail", pool_key=POOL, subs_id=bound["SubsId"], phone_no_x=bound["SecretNo"])
+    masked = (mask_number(normalise_party(A)), mask_number(normalise_party(B)))
+    assert (shown["SecretBindDetailDTO"]["PhoneNoA"], shown["SecretBindDetailDTO"]["PhoneNoB"]) == masked
+    assert reads(compat, without) == []
+    reader = compat.client()
+    reader.ask("QuerySubscriptionDetail", pool_key=POOL, subs_id=bound["SubsId"], phone_no_x=bound["SecretNo"])
+    assert reads(compat, reader) == ["QuerySubscriptionDetail"]
+
+
+def reads(compat: Compat, client: Client) -> list[str]:
+    """The reasons of the readings in the audit log."""
+    query = AuditQuery(actor=f"key:{client.key_id}", action="read")
+    found = compat.act(lambda act: newest_entries(act.connection, act.sealer, query, None, 10))
+    return [entry.entry.reason for entry in found]
+
+
+def test_a_group_binding_is_shown_as_an_axg(ask: Ask) -> None:
+    group = ask("CreateAxgGroup", PoolKey=POOL, Name="g", Numbers="13811115001")["GroupId"]
+    bound = bind_older(ask, "BindAxg", GroupId=str(group), PhoneNoB=D)["SecretBindDTO"]
+    shown = detail(ask, bound)["SecretBindDetailDTO"]
+    assert (shown["PhoneNoA"], shown["PhoneNoB"], shown["GroupId"]) == (A, D, group)
+
+
+def test_an_ended_binding(ask: Ask) -> None:
+    bound = bind_older(ask)["SecretBindDTO"]
+    ask("UnbindSubscription", PoolKey=POOL, SubsId=bound["SubsId"], SecretNo=bound["SecretNo"])
+    assert detail(ask, bound)["SecretBindDetailDTO"]["Status"] == 0
+
+
+def test_a_binding_that_is_not_there(compat: Compat, ask: Ask) -> None:
+    bound = bind_older(ask)["SecretBindDTO"]
+    assert detail(ask, bound, SubsId="17")["Code"] == "isv.SUBS_NOT_EXIST"
+    assert detail(ask, bound, PhoneNoX=f"{PREFIX}0500")["Code"] == "isv.SUBS_NOT_EXIST"
+    assert detail(ask, bound, PoolKey="other")["Code"] == "isv.SUBS_NOT_EXIST"
+    rival = compat.client("rival")
+    asked = {"pool_key": POOL, "subs_id": bound["SubsId"], "phone_no_x": bound["SecretNo"]}
+    assert rival.ask("QuerySubscriptionDetail", **asked)["Code"] == "isv.SUBS_NOT_EXIST"
+
+
+def test_the_binding_of_a_number(compat: Compat, ask: Ask) -> None:
+    x = f"{PREFIX}0004"
+    assert ask("QuerySubsId", PoolKey=POOL, PhoneNoX=x)["Code"] == "isv.SUBS_NOT_EXIST"
+    bound = bind_older(ask, PhoneNoX=x)["SecretBindDTO"]
+    assert ask("QuerySubsId", PoolKey=POOL, PhoneNoX=x)["SubsId"] == bound["SubsId"]
+    assert ask("QuerySubsId", PhoneNoX=x)["SubsId"] == bound["SubsId"]
+    assert ask("QuerySubsId", PoolKey="other", PhoneNoX=x)["Code"] == "isv.SUBS_NOT_EXIST"
+    assert compat.client("rival").ask("QuerySubsId", phone_no_x=x)["Code"] == "isv.SUBS_NOT_EXIST"
+    bind_older(ask, PhoneNoX=x, PhoneNoA=C, PhoneNoB=D)
+    assert ask("QuerySubsId", PoolKey=POOL, PhoneNoX=x)["Code"] == "isv.FORBIDDEN_ACTION"
+
+
+def number(ask: Ask, secret_no: str, pool_key: str = POOL) -> Json:
+    return ask("QuerySecretNoDetail", PoolKey=pool_key, SecretNo=secret_no)
+
+
+def test_a_number(compat: Compat, ask: Ask) -> None:
+    x = f"{PREFIX}0006"
+    shown = number(ask, x)["SecretNoInfoDTO"]
+    assert (shown["SecretStatus"], shown["CertifyStatus"], shown["City"]) == (0, 1, "")
+    assert shown["PurchaseTime"][:2] == "20"
+    bind_older(ask, PhoneNoX=x)
+    assert number(ask, x)["SecretNoInfoDTO"]["SecretStatus"] == 1
+    compat.act(lambda act: lock(act, x, "test"))
+    try:
+        assert number(ask, x)["SecretNoInfoDTO"]["SecretStatus"] == 2
+    finally:
+        compat.act(lambda act: unlock(act, x, "test"))
+
+
+def test_a_number_that_is_not_there(compat: Compat, ask: Ask) -> None:
+    assert number(ask, f"{PREFIX}0500")["Code"] == "isv.NO_NOT_EXIST"  # of the common pool
+    assert number(ask, A)["Code"] == "isv.NO_NOT_EXIST"
+    assert number(ask, f"{PREFIX}0001", "other")["Code"] == "isv.POOLKEY_NOT_EXISTS"
+
+
+def remaining(ask: Ask, city: str, spec_id: int = 2) -> Json:
+    found: Json = ask("QuerySecretNoRemain", City=city, SpecId=spec_id)["SecretRemainDTO"]
+    return found
+
+
+def test_what_remains_by_area(compat: Compat) -> None:
+    client = compat.client("towns")
+    compat.pool("north", "towns", range(100, 103), area="北京")
+    compat.pool("south", "towns", range(103, 105), area="广州")
+
+    def both(action: str, **given: Any) -> Json:
+        return client.ask_old(action, **given)
+
+    assert remaining(both, "北京")["Amount"] == 3
+    assert remaining(both, "National")["Amount"] == 5
+    assert remaining(both, "上海")["Amount"] == 0
+    assert remaining(both, "National", spec_id=1)["Amount"] == 0
+    listed = remaining(both, "National List")["RemainDTOList"]["remainDTO"]
+    assert listed == [{"City": "北京", "Amount": 3}, {"City": "广州", "Amount": 2}]
+    body = client.ask("QuerySecretNoRemain", city="National List", spec_id=2)
+    assert body["SecretRemainDTO"]["RemainDTOList"]["remainDTO"] == listed
+
+
+def test_what_remains_is_refused(ask: Ask) -> None:
+    assert ask("QuerySecretNoRemain", City="National", SpecId=9)["Code"] == "isv.ILLEGAL_ARGUMENT"
+    asked = {"City": "National", "SpecId": 2, "SecretNo": "7001"}
+    assert ask("QuerySecretNoRemain", **asked)["Code"] == "isv.ILLEGAL_ARGUMENT"
+
+
+@pytest.mark.parametrize("scopes", [["bindings:write"]])
+def test_reading_takes_its_scope(compat: Compat, scopes: list[str]) -> None:
+    client = compat.client(scopes=scopes)
+    for action, given in (
+        ("QuerySubsId", {"phone_no_x": "x"}),
+        ("QuerySecretNoDetail", {"pool_key": POOL, "secret_no": "x"}),
+        ("QuerySecretNoRemain", {"spec_id": 2, "city": "National"}),
+    ):
+        assert client.ask(action, **given)["Code"] == "isp.RAM_PERMISSION_DENY"
