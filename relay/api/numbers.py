@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path
 from pydantic import Field
 from starlette.responses import Response
 
-from relay.api.context import Answer, Needs, Operator, OperatorChanges, RequestContext
+from relay.api.context import Answer, Changes, Needs, Operator, OperatorChanges, RequestContext
 from relay.api.models import (
     ManagedPrefix,
     Moment,
@@ -37,12 +37,14 @@ from relay.service.numbers import (
     change_pool,
     change_prefix,
     get_prefix,
+    hold,
     load_prefix,
     lock,
     make_pool,
     move,
     new_pool,
     new_prefix,
+    unhold,
     unlock,
 )
 from relay.store.numbers import (
@@ -181,6 +183,7 @@ router = APIRouter(prefix="/v1", tags=["numbers"])
 PrefixPath = Annotated[PrefixText, Path()]
 NumberPath = Annotated[str, Path(pattern="^[0-9]{3,15}$", description="a 700 number, or a legacy one")]
 Reads = Annotated[RequestContext, Depends(Needs("numbers:read"))]
+Binds = Annotated[RequestContext, Depends(Changes("bindings:write"))]
 
 
 def shown_prefix(prefix: Prefix) -> PrefixResponse:
@@ -293,6 +296,22 @@ async def post_lock(number: NumberPath, asked: ReasonRequest, context: OperatorC
 async def post_unlock(number: NumberPath, asked: ReasonRequest, context: OperatorChanges) -> Response:
     """Release the operator's lock and the fraud lock. A lock of the prefix remains."""
     return await context.change(lambda act: Answer(shown_number(unlock(act, number, asked.reason))))
+
+
+@router.post(
+    "/numbers/{number}/hold", response_model=NumberResponse, operation_id="holdNumber", summary="Hold a number"
+)
+async def post_hold(number: NumberPath, asked: ReasonRequest, context: Binds) -> Response:
+    """Exclude a number from new bindings. Its bindings and calls go on."""
+    return await context.change(lambda act: Answer(shown_number(hold(act, number, asked.reason))))
+
+
+@router.post(
+    "/numbers/{number}/unhold", response_model=NumberResponse, operation_id="unholdNumber", summary="Unhold a number"
+)
+async def post_unhold(number: NumberPath, asked: ReasonRequest, context: Binds) -> Response:
+    """Let a held number get new bindings."""
+    return await context.change(lambda act: Answer(shown_number(unhold(act, number, asked.reason))))
 
 
 @router.post(

@@ -173,6 +173,28 @@ def unlock(config_path: Path | None, number: str, reason: str) -> None:
     click.echo(f"{found.number} is {found.state}")
 
 
+@numbers.command("hold")
+@click.argument("number", type=any_number)
+@reason_option
+@config_option
+def hold(config_path: Path | None, number: str, reason: str) -> None:
+    """Keep a number from new bindings; its bindings and calls go on."""
+    with opened(config_path) as store:
+        found = store.act(lambda act: service.hold(act, number, reason))
+    click.echo(f"{found.number} is held")
+
+
+@numbers.command("unhold")
+@click.argument("number", type=any_number)
+@reason_option
+@config_option
+def unhold(config_path: Path | None, number: str, reason: str) -> None:
+    """Let a held number get new bindings."""
+    with opened(config_path) as store:
+        found = store.act(lambda act: service.unhold(act, number, reason))
+    click.echo(f"{found.number} is {found.state}")
+
+
 @numbers.command("move")
 @click.argument("numbers", nargs=-1, required=True, type=any_number)
 @click.option("--pool", required=True, metavar="ID", help="Pool to move them to.")

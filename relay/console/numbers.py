@@ -75,6 +75,16 @@ async def unlock(page: Page) -> Response:
     return await _locks(page, "unlock", N_("The number is unlocked."))
 
 
+async def hold(page: Page) -> Response:
+    """Keep a number from new bindings."""
+    return await _locks(page, "hold", N_("The number is held. It gets no new bindings, and its calls go on."))
+
+
+async def unhold(page: Page) -> Response:
+    """Let a held number get new bindings."""
+    return await _locks(page, "unhold", N_("The number gets bindings again."))
+
+
 async def lock_prefix(page: Page) -> Response:
     """Refuse calls to all numbers of a prefix from the next one on."""
     return await _set_prefix(page, "locked", N_("The prefix is locked. Calls to all its numbers are refused."))
@@ -102,6 +112,8 @@ ROUTES: Final[list[PageRoute]] = [
     get("/numbers/{number}", show_number, "numbers:read"),
     post("/numbers/{number}/lock", lock, "operator"),
     post("/numbers/{number}/unlock", unlock, "operator"),
+    post("/numbers/{number}/hold", hold, "bindings:write"),
+    post("/numbers/{number}/unhold", unhold, "bindings:write"),
     post("/prefixes/{prefix}/lock", lock_prefix, "operator"),
     post("/prefixes/{prefix}/unlock", unlock_prefix, "operator"),
 ]

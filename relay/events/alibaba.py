@@ -51,7 +51,8 @@ def report(seq: int, kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
 
     Fields without a value are left out, as a receiver there expects of optional ones.
     """
-    a_called = data.get("direction") != "b_to_a"
+    # The number of a member of a group is peer_no there: A is the party that the group calls.
+    a_called = (data.get("direction") != "b_to_a") is not str(data.get("mode")).startswith("G")
     a, b = ("caller", "callee") if a_called else ("callee", "caller")
     received_at = data["received_at"]
     pool, binding_id = data.get("pool"), data.get("binding_id")

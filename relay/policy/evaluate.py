@@ -50,6 +50,9 @@ GROUP_MODES: Final = ("GXB", "GXYB")
 ALWAYS_MS: Final = 1 << 62
 
 
+NO_CALLS: Final = 7  # bits of a number's locks: operator, fraud, prefix. A held number, the fourth, takes calls
+
+
 class BindingContext(NamedTuple):
     """The caller's binding on the number, and its business. Parties are E.164 without "+"; times are Unix ms."""
 
@@ -170,7 +173,7 @@ def refused(refusal: Refusal, bound: BindingContext) -> Refusal:
 def _number(found: LookupResult, asked: PendingCall, rules: Rules) -> Refusal | None:
     if found.locked is None:
         return NUMBER_UNKNOWN
-    return NUMBER_LOCKED if found.locked else None
+    return NUMBER_LOCKED if found.locked & NO_CALLS else None
 
 
 def _legacy(found: LookupResult, asked: PendingCall, rules: Rules) -> Refusal | None:

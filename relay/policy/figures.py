@@ -19,7 +19,8 @@ _LOCKS: Final = ((1, "operator"), (2, "fraud"), (4, "prefix"))
 def _number(found: LookupResult, asked: PendingCall, rules: Rules) -> str:
     if found.locked is None:
         return "no such number"
-    return "locked by " + " and ".join([by for bit, by in _LOCKS if found.locked & bit]) if found.locked else "in use"
+    locks = [by for bit, by in _LOCKS if found.locked & bit]
+    return "locked by " + " and ".join(locks) if locks else "held from new bindings" if found.locked else "in use"
 
 
 def _legacy(found: LookupResult, asked: PendingCall, rules: Rules) -> str:

@@ -15,6 +15,7 @@ from relay.service.businesses import get as get_business
 from relay.service.fields import invalid
 from relay.store.connection import Connection
 from relay.store.numbers import (
+    HELD,
     LEGACY_POOL,
     LOCKED_BY_OPERATOR,
     LOCKED_FOR_FRAUD,
@@ -156,7 +157,11 @@ def get_number(act: UnitOfWork, number: str) -> Number:
             continue
         if found is not None:
             return found
-    raise Refused("number_unknown", "number", "not a number of this platform")
+    raise _unknown()
+
+
+def _unknown() -> Refused:
+    return Refused("number_unknown", "number", "not a number of this platform")
 
 
 def lock(act: UnitOfWork, number: str, reason: str) -> Number:
@@ -167,6 +172,32 @@ def lock(act: UnitOfWork, number: str, reason: str) -> Number:
 def unlock(act: UnitOfWork, number: str, reason: str = "") -> Number:
     """Release the operator's lock and the fraud lock. A lock of the prefix remains. Raises Refused."""
     return _locks(act, number, "number.unlock", reason, clear=LOCKED_BY_OPERATOR | LOCKED_FOR_FRAUD)
+
+
+def hold(act: UnitOfWork, number: str, reason: str = "") -> Number:
+    """Keep a number from new bindings, while its bindings and calls go on. Raises Refused.
+
+    A business user may hold the numbers of its own pools.
+    """
+    return _holds(act, number, "number.hold", reason, add=HELD)
+
+
+def unhold(act: UnitOfWork, number: str, reason: str = "") -> Number:
+    """Let a held number get bindings again. Raises Refused."""
+    return _holds(act, number, "number.unhold", reason, clear=HELD)
+
+
+def _holds(act: UnitOfWork, number: str, action: str, reason: str, *, clear: int = 0, add: int = 0) -> Number:
+    found, business = get_number(act, number), act.actor.business
+    pool = find_pool(act.connection, found.pool, business)
+    if pool is None:
+        raise _unknown()
+    if business not in (None, pool.business):
+        raise Refused("forbidden", "number", "is of a pool that others use as well: ask the operator")
+    set_locks(act, found.number, clear=clear, add=add)
+    named = found.number if is_700(found.number) else "legacy"
+    act.audit(action, named, business=business, reason=fields.reason(reason))
+    return get_number(act, found.number)
 
 
 def move(act: UnitOfWork, numbers: Iterable[str], pool: str) -> int:

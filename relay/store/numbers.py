@@ -18,8 +18,14 @@ PrefixState = Literal["active", "locked", "returned"]
 LOCKED_BY_OPERATOR = 1
 LOCKED_FOR_FRAUD = 2
 LOCKED_WITH_PREFIX = 4
-Lock = Literal["operator", "fraud", "prefix"]
-_LOCKS: dict[int, Lock] = {LOCKED_BY_OPERATOR: "operator", LOCKED_FOR_FRAUD: "fraud", LOCKED_WITH_PREFIX: "prefix"}
+HELD = 8  # from new bindings alone: calls go on
+Lock = Literal["operator", "fraud", "prefix", "hold"]
+_LOCKS: dict[int, Lock] = {
+    LOCKED_BY_OPERATOR: "operator",
+    LOCKED_FOR_FRAUD: "fraud",
+    LOCKED_WITH_PREFIX: "prefix",
+    HELD: "hold",
+}
 
 LEGACY_POOL = "legacy"  # no number is chosen from it
 SERIALS = 10_000  # the last four digits of a 700 number

@@ -36,6 +36,8 @@ CHANGES: dict[str, Json | None] = {
     "POST /v1/prefixes": {"prefix": "70010000009"},
     "PATCH /v1/prefixes/{prefix}": {"peer": "carrier"},
     "POST /v1/numbers/{number}/lock": WHY,
+    "POST /v1/numbers/{number}/hold": WHY,
+    "POST /v1/numbers/{number}/unhold": WHY,
     "POST /v1/numbers/{number}/unlock": WHY,
     "POST /v1/numbers/move": {"pool_id": "default", "numbers": ["{x}"]},
     "POST /v1/pools": {"id": "another"},

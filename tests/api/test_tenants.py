@@ -33,6 +33,8 @@ BY_ID: dict[str, Json | None] = {
     "DELETE /v1/keys/{key_id}": None,
     "POST /v1/keys/{key_id}/rotate": {},
     "GET /v1/numbers/{number}": None,
+    "POST /v1/numbers/{number}/hold": REASON,
+    "POST /v1/numbers/{number}/unhold": REASON,
     "GET /v1/pools/{pool_id}": None,
     "GET /v1/pools/{pool_id}/usage": None,
     "GET /v1/bindings/{binding_id}": None,

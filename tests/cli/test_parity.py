@@ -37,6 +37,8 @@ SAME: dict[str, str] = {
     "GET /v1/numbers/{number}": "numbers show",
     "POST /v1/numbers/{number}/lock": "numbers lock",
     "POST /v1/numbers/{number}/unlock": "numbers unlock",
+    "POST /v1/numbers/{number}/hold": "numbers hold",
+    "POST /v1/numbers/{number}/unhold": "numbers unhold",
     "POST /v1/numbers/move": "numbers move",
     "POST /v1/pools": "pools make",
     "GET /v1/pools": "pools list",

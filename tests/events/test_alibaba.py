@@ -51,6 +51,11 @@ def test_a_call_from_b_has_a_as_phone_no() -> None:
     assert (record["call_type"], record["release_dir"]) == (1, 2)
 
 
+def test_a_member_of_a_group_is_peer_no() -> None:
+    record = pushed("call.ended", call_data("ended", ended_record(mode="GXB", direction="a_to_b")))
+    assert (record["phone_no"], record["peer_no"], record["call_type"]) == ("13900000002", "13800000001", 1)
+
+
 def test_an_unanswered_call_starts_when_it_is_released() -> None:
     ended = ended_record(answered_at=None, ringing_at=None, outcome="no_answer", q850_cause=19, ended_by="relay")
     record = pushed("call.ended", call_data("ended", ended))

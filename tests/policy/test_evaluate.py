@@ -250,6 +250,14 @@ def test_the_operator_s_hours_apply_to_all_bindings() -> None:
     assert outcome(judged(found(), at_s=night, hours=Hours(480, 1_320))) == "outside_hours"
 
 
+@pytest.mark.parametrize(
+    ("locked", "expected"),
+    [(1, "number_locked"), (2, "number_locked"), (4, "number_locked"), (8, "granted"), (9, "number_locked")],
+)
+def test_a_number_that_is_only_held_from_bindings_takes_calls(locked: int, expected: str) -> None:
+    assert outcome(judged(found(locked=locked))) == expected
+
+
 REASONS: list[tuple[str, dict[str, object]]] = [
     ("number_locked", {"locked": 1}),
     ("legacy_ended", {"legacy": 1}),

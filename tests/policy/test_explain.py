@@ -49,7 +49,15 @@ def figures(told: Explanation, name: str) -> str:
 
 some = st.sampled_from
 CHANGES: tuple[dict[str, object], ...] = (
-    *({"locked": 1}, {"locked": None}, {"legacy": 1}, {"is_own": False}, {"in_force": 0}, {"party": "*"}),
+    *(
+        {"locked": 1},
+        {"locked": 8},
+        {"locked": None},
+        {"legacy": 1},
+        {"is_own": False},
+        {"in_force": 0},
+        {"party": "*"},
+    ),
     *(
         {"party": "g", "mode": "GXB"},
         {"party": "b", "mode": "GXB", "last_caller": C},
@@ -58,7 +66,7 @@ CHANGES: tuple[dict[str, object], ...] = (
     *({"direction": "b_to_a"}, {"white_only": 1}, {"hours": "08:00-20:00"}, {"hours": "20:00-08:00"}),
     *({"expires_at": int(NOW_S * 1000) + 60_000}, {"ended_at": int(NOW_S * 1000)}, {"business_state": "suspended"}),
     *({"max_cps": 1}, {"max_cps": 2}, {"max_calls": 0}, {"max_calls": 1}, {"max_calls": 2}, {"entry": "black"}),
-    *({"entry": "white"}, {"a": None}, {"b": None}, {"b": A}, {"b": FOREIGN}, {"filed": False}),
+    *({"entry": "white"}, {"a": None}, {"b": None}, {"b": A}, {"b": FOREIGN}, {"filed_until": 0}),
 )
 lookups = st.lists(some(CHANGES), max_size=2).map(
     lambda changes: found(**{name: value for change in changes for name, value in change.items()})

@@ -103,6 +103,31 @@ def test_a_locked_number_refuses_calls_until_it_is_unlocked(backend: Backend) ->
     assert backend.reaches(X, A) == B
 
 
+def test_a_held_number_gets_no_new_bindings_and_keeps_its_calls(backend: Backend) -> None:
+    backend.bind("AXB", "8001", "8002", x=Y)
+    assert backend.run(lambda act: numbers.hold(act, Y, "for the fleet")).locked_by == ["hold"]
+    assert backend.reaches(Y, "8001") == "8002"
+    with pytest.raises(Refused, match="the number is locked"):
+        backend.bind("AXB", "8003", "8004", x=Y)
+    assert backend.bind("AXB", "8003", "8004").x != Y
+    backend.run(lambda act: numbers.lock(act, Y, "complaints"))
+    assert backend.run(lambda act: numbers.unhold(act, Y)).locked_by == ["operator"]
+    assert backend.reaches(Y, "8001") == "number_locked"
+
+
+def test_a_business_user_holds_numbers_of_its_own_pools_alone(backend: Backend) -> None:
+    for business in ("acme", "rival"):
+        backend.business(business)
+    backend.run(lambda act: numbers.make_pool(act, numbers.new_pool("own", "acme")))
+    backend.run(lambda act: numbers.move(act, [X], "own"))
+    backend.key_of("acme")
+    assert backend.run(lambda act: numbers.hold(act, X)).locked_by == ["hold"]
+    assert refused(backend, lambda act: numbers.hold(act, Y)) == ("number_unknown", "number")
+    backend.key_of("rival")
+    assert refused(backend, lambda act: numbers.unhold(act, X)) == ("number_unknown", "number")
+    assert refused(backend, lambda act: numbers.hold(act, Y)) == ("forbidden", "number")
+
+
 def test_unlock_releases_operator_and_fraud_locks_but_not_the_prefix(backend: Backend) -> None:
     backend.run(lambda act: set_locks(act, X, add=LOCKED_FOR_FRAUD))
     set_state(backend, "locked")

@@ -217,7 +217,7 @@ _CANDIDATE: Final = """
 candidate AS MATERIALIZED (
     SELECT CAST(extract(epoch FROM now()) * 1000 AS bigint) AS at{left}
     FROM found
-    WHERE has_route AND free_at IS NULL AND locked = 0 AND state = 'approved'
+    WHERE has_route AND free_at IS NULL AND locked & 7 = 0 AND state = 'approved'
         AND ended_at IS NULL AND (expires_at IS NULL OR expires_at > $3::bigint)
         AND (place = 1 OR NOT EXISTS (
             SELECT FROM found AS own

@@ -21,9 +21,12 @@ from relay.policy.figures import Counts
 from relay.policy.rules import FREQUENCY_NUMBER, Cap, Rules
 from relay.postgres_look_ups import SWEEP_EACH, PostgresLookUps
 from relay.store.connection import Connection, PostgresServer
+from relay.store.numbers import HELD, set_locks
 from relay.store.postgres.lookup import FEW, SWEPT, Capped, PostgresRouteReader, counting_part, slice_ms_of
 from relay.store.record_rows import ADD_INDEX, number_key, pair_key
 from relay.store.sealing.sealer import Sealer
+from relay.store.unit_of_work import RELAY
+from relay.store.writer import Writer
 from tests.net.support import until
 from tests.support import postgres
 from tests.support.places import new_server_store
@@ -173,6 +176,14 @@ async def at_once(nodes: Sequence[Node], each: int, number: str = X, callers: Se
         for place, node in enumerate(nodes)
     )
     return Counter(await asyncio.gather(*calls))
+
+
+async def test_calls_to_a_number_that_is_held_from_bindings_are_counted(store: Store) -> None:
+    put(store.place, store.sealer, binding())
+    with closing(Writer(store.place, store.sealer)) as writer:
+        writer.run(RELAY, lambda act: set_locks(act, X, add=HELD))
+    async with store.nodes(caller_caps=THRICE) as (one, other):
+        assert [await node.call() for node in (one, other, one, other)] == ["granted"] * 3 + ["frequency_caller"]
 
 
 # -- exact counts
