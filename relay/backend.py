@@ -48,6 +48,7 @@ from relay.net.process import RELOAD, STOP
 from relay.net.spans import Spans
 from relay.policy.fraud import Watch
 from relay.reports.explain import Configured
+from relay.service.complaints import ComplaintRate, high_complaints
 from relay.service.filings import EXPIRING_MS
 from relay.store.capture_arms import Arms
 from relay.store.captures import Captures
@@ -159,6 +160,7 @@ class _Stored(NamedTuple):
 
     counts: Mapping[str, int]
     short_pools: Mapping[str, int]  # percent free by id
+    complaints: Mapping[str, ComplaintRate]  # high rates by business user
 
 
 class Backend:
@@ -179,7 +181,8 @@ class Backend:
         self._config = config
         self._turn = turn
         self._log = log
-        self._stored_lately, self._stored_until_s = _Stored({}, {}), 0.0
+        self._stored_lately, self._stored_until_s = _Stored({}, {}, {}), 0.0
+        self._complained: set[str] = set()  # business users whose high rate of complaints was logged
         self.path: Place = config.store.path
         self.sealer = sealer or open_store(config.store.path, config.store.key_file)
         self.keeper = keeper
@@ -229,11 +232,15 @@ class Backend:
         return text(with_zeros(known, peers) if known["up"] else known)
 
     async def statistics(self) -> dict[str, Any]:
-        """As `metrics`, and `short_pools`: what is free of each, in percent. Counts of the store are seconds old."""
+        """As `metrics`, and `short_pools`, percent free, and `high_complaints`. Counts of the store are seconds old."""
         if time.monotonic() >= self._stored_until_s:
             self._stored_lately = await asyncio.to_thread(self._stored)
             self._stored_until_s = time.monotonic() + STORED_FRESH_S
-        return {**await self._statistics(self._stored_lately), "short_pools": self._stored_lately.short_pools}
+        return {
+            **await self._statistics(self._stored_lately),
+            "short_pools": self._stored_lately.short_pools,
+            "high_complaints": self._stored_lately.complaints,
+        }
 
     async def _statistics(self, stored: _Stored) -> dict[str, Any]:
         try:
@@ -251,11 +258,21 @@ class Backend:
             waiting, dead = sizes(connection)
             now = now_ms()
             expiring = count_expiring(connection, None, now, now + EXPIRING_MS)
+            complaints = high_complaints(connection, now, self.settings.complaint_ppm)
             short = {pool.pool_id: 100 - pool.percent for pool in usage(connection, now) if pool.warning}
         kept = self.captures.sizes()
         counts = {"outbox_waiting": waiting, "outbox_dead": dead, "pools_short": len(short)}
-        counts["filings_expiring"] = expiring
-        return _Stored(counts | {"captures_stored": kept.rows, "captures_stored_bytes": kept.size}, short)
+        counts |= {"filings_expiring": expiring, "complaints_high": len(complaints)}
+        self._log_complaints(complaints)
+        return _Stored(counts | {"captures_stored": kept.rows, "captures_stored_bytes": kept.size}, short, complaints)
+
+    def _log_complaints(self, complaints: Mapping[str, ComplaintRate]) -> None:
+        """Log each business user whose rate has become high."""
+        for business in complaints.keys() - self._complained:
+            rate = complaints[business]
+            figures = {"complaints": rate.complaints, "answered": rate.answered, "percent": rate.percent}
+            self._log.warning("complaints.high", business=business, **figures)
+        self._complained = set(complaints)
 
     async def run(self, stop: asyncio.Event) -> int:
         """Run all parts. Returns 0 after `stop`, 1 if a part failed."""
@@ -372,6 +389,7 @@ def _api_settings(config: Config) -> ApiSettings:
         config.api.burst,
         rules=config.numbers,
         peers=tuple(peer.name for peer in config.settings.peers),
+        complaint_ppm=config.complaint_ppm,
         kept_in=config.recordings.kept_in,
     )
 

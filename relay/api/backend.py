@@ -11,6 +11,7 @@ from relay.model.capture import CapturedCall, CaptureRules
 from relay.model.histogram import REQUEST_BOUNDS_S, Form, Histogram
 from relay.net.spans import Spans
 from relay.reports.explain import Configured
+from relay.service.complaints import USUAL_PPM
 from relay.service.placement import BindRules
 from relay.store.captures import Captures
 from relay.store.connection import Connection, Place
@@ -32,6 +33,7 @@ class ApiSettings(NamedTuple):
     max_batch_body: int = 2 * MIB  # of POST /v1/bindings/batch
     rules: BindRules = BindRules()
     peers: tuple[str, ...] | None = None  # names of the configured peers; None: unknown
+    complaint_ppm: int = USUAL_PPM  # limit of the rate of complaints
     kept_in: Path = Path("var/recordings")  # folder of recordings
 
 
@@ -85,5 +87,8 @@ class Backend(Protocol):
         ...
 
     async def statistics(self) -> dict[str, Any]:
-        """The same as values; without `up` the relay does not answer. `short_pools`: percent free, by id."""
+        """The same as values; without `up` the relay does not answer. `short_pools`: percent free, by id.
+
+        `high_complaints`: the rate of each business user that has a high one.
+        """
         ...

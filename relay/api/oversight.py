@@ -31,13 +31,15 @@ from relay.api.models import (
     given_ms,
     shown_moment,
 )
-from relay.reports.daily import MOST_COMPLAINTS, DailyLine, daily, set_complaints
+from relay.reports.daily import DailyLine, daily
 from relay.reports.disclosure import ask_trace, details_form, trace
 from relay.reports.evidence import ask_evidence, bundle
 from relay.service import fields
+from relay.service.complaints import MOST_COMPLAINTS, complaint_rates, set_complaints
 from relay.service.keys import OPERATOR
 from relay.store.audit import AuditQuery, Logged, newest_entries, verify_audit
 from relay.store.unit_of_work import UnitOfWork
+from relay.store.writer import now_ms
 
 
 class TraceRequest(RequestModel):
@@ -103,6 +105,25 @@ class ComplaintsRequest(RequestModel):
     business_id: Name
     prefix: ManagedPrefix
     count: int = Field(ge=0, le=MOST_COMPLAINTS)
+
+
+class ComplaintRateResponse(ResponseModel):
+    """Complaints of thirty days, today included, about a business user."""
+
+    business_id: str
+    prefix: str | None = Field(description="null for all prefixes")
+    complaints: int
+    answered: int = Field(description="answered calls of these days")
+    percent: float | None = Field(description="complaints per hundred answered calls; null without calls")
+    few: bool = Field(description="fewer than 3 complaints, which never warn")
+    high: bool = Field(description="whether the rate has reached `[policy] complaint_rate`")
+    suspend_reason: str | None = Field(description="proposed reason of a suspension, if the rate is high")
+
+
+class ComplaintRatesResponse(ResponseModel):
+    """The rates of business users with complaints, of each over all prefixes first."""
+
+    items: list[ComplaintRateResponse]
 
 
 class AuditLineResponse(ResponseModel):
@@ -198,11 +219,24 @@ async def get_daily(context: Reports, day: Day, business_id: Name | None = None)
 async def put_complaints(asked: ComplaintsRequest, context: OperatorChanges) -> Response:
     """Set the number of complaints of a day, replacing an earlier number."""
 
+    limit_ppm = context.backend.settings.complaint_ppm
+
     def do(act: UnitOfWork) -> Answer:
-        set_complaints(act, asked.day, asked.business_id, asked.prefix, asked.count)
+        set_complaints(act, asked.day, asked.business_id, asked.prefix, asked.count, limit_ppm)
         return Answer(asked)
 
     return await context.change(do)
+
+
+@router.get("/reports/complaints", operation_id="listComplaintRates", summary="Show the rates of complaints")
+async def get_complaint_rates(context: Reports, business_id: Name | None = None) -> ComplaintRatesResponse:
+    """Complaints per answered call of thirty days. A high rate warns; only an operator suspends."""
+    whose, now = context.only(business_id), now_ms()
+    limit_ppm = context.backend.settings.complaint_ppm
+    rates = await context.read(lambda connection: complaint_rates(connection, whose, now, limit_ppm))
+    forms = [rate.form() for rate in rates]
+    items = [ComplaintRateResponse(business_id=form.pop("business"), **form) for form in forms]
+    return ComplaintRatesResponse(items=items)
 
 
 # -- Routes of the audit log

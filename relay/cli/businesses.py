@@ -37,8 +37,10 @@ from relay.privacy.records import mask_text
 from relay.service import businesses as service
 from relay.service import keys as key_service
 from relay.service.businesses import QUOTAS, SCENARIOS
+from relay.service.complaints import complaint_rates
 from relay.store.businesses import Business, Changed, State, StateChange, find_business, list_businesses, state_changes
 from relay.store.keys import ApiKey, list_keys
+from relay.store.writer import now_ms
 
 _COLUMNS = ("id", "state", "name", "scenario", "live_bindings", "max_bindings", "max_calls", "max_cps")
 _HISTORY = ("at", "state", "by", "version", "reason", "changed")
@@ -112,13 +114,18 @@ def list_(config_path: Path | None, state: State | None, limit: int | None, as_j
 @showing_options
 @config_option
 def show_(config_path: Path | None, business_id: str, as_json: bool, reveal: bool, reason: str) -> None:
-    """Show one business user. Phone numbers of its contact are masked without --reveal."""
+    """Show one business user, with its complaints of thirty days per hundred answered calls.
+
+    Phone numbers of its contact are masked without --reveal.
+    """
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
         shown = _found(store, business_id)
         if clear:
             said_in_clear(store, f"business {business_id}", reason)
-    _show(shown, as_json=as_json, clear=clear)
+        rate = complaint_rates(store.reader, shown.id, now_ms(), store.config.complaint_ppm)[0]
+    complaints = {"complaints": rate.complaints, "complaint_percent": rate.percent}
+    show_one(_object(shown, clear=clear) | complaints, as_json=as_json)
 
 
 @business.command("history")

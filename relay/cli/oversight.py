@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import date
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,10 +20,11 @@ from relay.model.call import CallRecord
 from relay.model.numbers import mask_number
 from relay.reports.batch import ask_batch, make_batch
 from relay.reports.batch_check import Checked, check_batch
-from relay.reports.daily import DailyLine, daily, daily_csv, set_complaints
+from relay.reports.daily import DailyLine, daily, daily_csv
 from relay.reports.disclosure import Trace, ask_trace, trace
 from relay.reports.evidence import ask_evidence, bundle, check
 from relay.reports.signed import load_batch_key
+from relay.service.complaints import complaint_rates, set_complaints
 from relay.service.fields import format_moment
 from relay.store.writer import now_ms
 
@@ -181,17 +183,47 @@ def _line(line: DailyLine, *, as_json: bool) -> dict[str, Any]:
     return values
 
 
+_RATES = ("business", "prefix", "complaints", "answered", "percent", "few", "high")
+
+
 @report.command("complaints")
-@click.argument("day", type=day_type)
-@click.argument("business", metavar="BUSINESS")
-@click.argument("prefix")
-@click.argument("count", type=int)
+@click.argument("day", type=day_type, required=False)
+@click.argument("business", metavar="BUSINESS", required=False)
+@click.argument("prefix", required=False)
+@click.argument("count", type=int, required=False)
+@click.option("--list", "list_", is_flag=True, help="Show the rates of thirty days instead, of all or of --business.")
+@click.option("--business", "whose", metavar="ID", help="With --list: only this business user.")
+@json_option
 @config_option
-def complaints(config_path: Path | None, day: date, business: str, prefix: str, count: int) -> None:
-    """Enter the number of complaints about a business user and prefix on a day."""
+def complaints(
+    config_path: Path | None,
+    day: date | None,
+    business: str | None,
+    prefix: str | None,
+    count: int | None,
+    list_: bool,
+    whose: str | None,
+    as_json: bool,
+) -> None:
+    """Enter the number of complaints about a business user and prefix on a day, or show the rates (--list)."""
+    if list_ == (day is not None):
+        raise click.UsageError("Write DAY BUSINESS PREFIX COUNT, or --list.")
     with opened(config_path) as store:
-        store.act(lambda act: set_complaints(act, day, business, prefix, count))
+        limit_ppm = store.config.complaint_ppm
+        if list_:
+            rates = complaint_rates(store.reader, whose, now_ms(), limit_ppm)
+            show_list((rate.form() for rate in rates), _RATES, as_json=as_json)
+            return
+        if day is None or business is None or prefix is None or count is None:
+            raise click.UsageError("Missing argument: write DAY BUSINESS PREFIX COUNT.")
+        rate = store.act(lambda act: set_complaints(act, day, business, prefix, count, limit_ppm))
     click.echo(f"{count} entered")
+    if rate.is_high:
+        click.echo(
+            f"warning: {rate.suspend_reason}. Nothing is suspended until you say so:"
+            f" relay700 business suspend {business} --reason {shlex.quote(rate.suspend_reason)}",
+            err=True,
+        )
 
 
 # -- `relay700 report batch`

@@ -33,6 +33,7 @@ from relay.config.protection import (
     bind_rules,
     call_rules,
     capture_rules,
+    complaint_ppm,
     delivery_rules,
     fraud_config,
     hep_rules,
@@ -96,6 +97,7 @@ class Config:
     api: ApiConfig
     alibaba: tuple[str, int] | None  # host and port of Alibaba's API
     rules: Rules  # of calls
+    complaint_ppm: int  # limit of the rate of complaints, parts per million; 0: none
     fraud: Signals
     verify: VerifyConfig | None
     hep: HepRules | None
@@ -157,6 +159,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         api=api_config(tables.api, problems),
         alibaba=alibaba_config(tables.compat.alibaba, tables.api, problems),
         rules=call_rules(tables.policy, numbers, verify is not None, problems),
+        complaint_ppm=complaint_ppm(tables.policy),
         fraud=fraud_config(tables.fraud, problems),
         verify=verify,
         hep=hep_rules(tables.hep, tables.api.enabled, problems),

@@ -149,6 +149,11 @@ def call_rules(table: PolicyTable, numbers: BindRules, verify: bool, problems: l
     )
 
 
+def complaint_ppm(table: PolicyTable) -> int:
+    """The limit of the rate of complaints, in parts per million of answered calls; 0 for none."""
+    return 0 if table.complaint_rate == "off" else round(10_000 * float(table.complaint_rate.removesuffix("%")))
+
+
 def _pause_s(path: str, text: str, problems: list[str]) -> float:
     pause_ms = duration_ms(path, text, problems)
     if pause_ms > DAY_MS:

@@ -20,6 +20,7 @@ from relay.model.numbers import Kind
 from relay.model.settings import Account, LoginAlgorithm, Peer, Settings, StreamLimits, Target, TlsFiles
 from relay.policy.fraud import Signals
 from relay.policy.rules import Phase, RefusalCaps
+from relay.service.complaints import USUAL_PPM
 from relay.service.fields import format_duration
 from relay.service.placement import BindRules, Filing
 from relay.service.retention import Retention
@@ -177,6 +178,9 @@ class PolicyTable(Struct, frozen=True):
     refused_per_number: Annotated[int, write("a number of callers, 0 for no limit", ge=0, le=1_000)] = 10
     refused_per_caller: Annotated[int, write("a number of attempts, 0 for no limit", ge=0, le=1_000)] = 20
     refused_pause: Annotated[str, write(_DURATION)] = format_duration(1000 * _REFUSALS.longest_pause_s)
+    complaint_rate: Annotated[
+        str, write('percent, such as "0.05%", or "off"', pattern=r"^(off|[0-9]{1,2}(\.[0-9]{1,4})?%)$")
+    ] = f"{USUAL_PPM / 10_000:g}%"
 
 
 class SignalTable(Struct, frozen=True, forbid_unknown_fields=True):

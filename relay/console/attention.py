@@ -51,6 +51,7 @@ async def attention(page: Page, lately: Counts, of_day: Counts, peers: list[dict
         items += _service(page, statistics)
         items += _targets(page, peers)
         items += _proofs(page, statistics)
+        items += _complaints(page, statistics)
     items += _refusals(page, lately, of_day)
     if page.may("keys"):
         items += await _keys(page)
@@ -72,6 +73,14 @@ def _service(page: Page, statistics: Mapping[str, Any]) -> Iterator[Item]:
         yield Item("bad", page.words(N_("Records are followed late: caps over hours count too few calls")))
     if statistics.get("loop_lag_seconds", 0) > LAG_S:
         yield Item("bad", page.words(N_("The relay is slow: calls wait for more than half a second")))
+
+
+def _complaints(page: Page, statistics: Mapping[str, Any]) -> Iterator[Item]:
+    """Business users at the limit of complaints, which only an operator suspends."""
+    for business, rate in statistics.get("high_complaints", {}).items():
+        values = {"business": business, "count": rate.complaints, "answered": rate.answered}
+        text = N_("%(business)s: %(count)s complaints in 30 days, %(answered)s answered calls: suspend it?")
+        yield Item("bad", page.words(text) % values, f"/businesses/{business}")
 
 
 def _proofs(page: Page, statistics: Mapping[str, Any]) -> Iterator[Item]:

@@ -25,8 +25,17 @@ BUSINESSES: Final = Listing(
     ),
     empty=N_("No business user yet. One applies by the API, or with relay700 business apply."),
     filters=(Filter("state", N_("State"), "choice", ("applied", "approved", "suspended", "revoked")),),
+    template="businesses.html",
 )
 _COLUMNS: Final = {
+    "complaints": (
+        Column("prefix", N_("Prefix"), "mono"),
+        Column("complaints", N_("Complaints"), "number"),
+        Column("answered", N_("Answered calls"), "number"),
+        Column("percent", N_("Percent"), "number"),
+        Column("few", N_("Too few to warn"), "flag"),
+        Column("high", N_("At the limit"), "flag"),
+    ),
     "keys": (
         Column("id", N_("Key"), "mono"),
         Column("scopes", N_("Scopes"), "tags"),
@@ -49,6 +58,7 @@ _COLUMNS: Final = {
         Column("expires_at", N_("Ends"), "moment"),
     ),
 }
+_RATES: Final = (Column("business_id", N_("Business"), "text", "/businesses/{business_id}"), *_COLUMNS["complaints"])
 # State -> the steps that it allows.
 STEPS: Final = {
     "applied": ("approve", "revoke"),
@@ -65,8 +75,9 @@ DONE: Final = {
 
 
 async def show_businesses(page: Page) -> Response:
-    """All business users, by id."""
-    return await show_list(page, BUSINESSES)
+    """All business users, by id; above them those with complaints."""
+    rates = (await page.get("/v1/reports/complaints"))["items"] if page.may("reports") else []
+    return await show_list(page, BUSINESSES, rates=rates, rate_columns=_RATES)
 
 
 async def show_business(page: Page) -> Response:
@@ -74,7 +85,12 @@ async def show_business(page: Page) -> Response:
     business_id = page.request.path_params["business_id"]
     business = await page.get("/v1/businesses/{}", business_id, **page.reveal)
     history = await page.get("/v1/businesses/{}/history", business_id)
-    parts: dict[str, Any] = {"keys": None, "entries": None, "filings": None}
+    parts: dict[str, Any] = {"keys": None, "entries": None, "filings": None, "complaints": None, "suspend_reason": ""}
+    if page.may("reports"):
+        rates = (await page.get("/v1/reports/complaints", business_id=business_id))["items"]
+        parts["complaints"] = rates
+        if page.may("operator") and business["state"] == "approved":
+            parts["suspend_reason"] = next((rate["suspend_reason"] for rate in rates if rate["high"]), "")
     if page.may("keys"):
         parts["keys"] = await page.get("/v1/businesses/{}/keys", business_id, limit="100")
     if page.may("lists"):

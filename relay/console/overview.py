@@ -15,6 +15,7 @@ from relay.console.charts import DAY_S, RANGES, Chart, Range, by_class, stacked
 from relay.console.outcomes import OUTCOMES, class_of
 from relay.console.page import Page, PageRoute, get
 from relay.policy.evaluate import ANSWERED
+from relay.service.complaints import complaint_rates
 from relay.store.call_counts import (
     Counts,
     counts_of_businesses,
@@ -59,6 +60,7 @@ class Row(NamedTuple):
     refused: float | None
     often: str  # the most frequent refusal, "" for none
     ringing_s: float | None
+    complaints: float | None = None  # of a business user, percent of the answered calls of thirty days
 
 
 class Overview(NamedTuple):
@@ -84,10 +86,11 @@ class _Read(NamedTuple):
     last_week: Counts
     peers: dict[str, Counts]
     businesses: dict[str, Counts]
+    complaints: dict[str, float | None]
 
 
 _NONE: Final = summed([])
-_NOTHING: Final = _Read({}, _NONE, _NONE, _NONE, _NONE, _NONE, {}, {})
+_NOTHING: Final = _Read({}, _NONE, _NONE, _NONE, _NONE, _NONE, {}, {}, {})
 
 
 async def overview(page: Page, *, whole: bool = True) -> Overview:
@@ -109,7 +112,10 @@ async def overview(page: Page, *, whole: bool = True) -> Overview:
         stacked(range_, begin_s, read.now, page.zone),
         _compared(read.today, read.last_week),
         [(peer, _row(peer["name"], read.peers.get(peer["name"], _NONE))) for peer in peers],
-        sorted((_row(*each) for each in read.businesses.items()), key=lambda row: -row.calls)[:MOST_BUSINESSES],
+        [
+            row._replace(complaints=read.complaints.get(row.name))
+            for row in sorted((_row(*each) for each in read.businesses.items()), key=lambda row: -row.calls)
+        ][:MOST_BUSINESSES],
     )
 
 
@@ -142,7 +148,13 @@ def _read(connection: Connection, page: Page, range_: Range, begin_s: int, peers
         between(3_600, midnight_s - 7 * DAY_S, hour_s - 7 * DAY_S),
         {peer: between(range_.span_s, begin_s, end_s, owner_of_peer(peer)) for peer in peers},
         counts_of_businesses(connection, hour_s - DAY_S) if whole and page.may("operator") else {},
+        _complaints(connection, now_s) if whole and page.may("operator") else {},
     )
+
+
+def _complaints(connection: Connection, now_s: int) -> dict[str, float | None]:
+    rates = complaint_rates(connection, None, 1_000 * now_s, limit_ppm=0)
+    return {rate.business: rate.percent for rate in rates if not rate.prefix}
 
 
 async def _figures(page: Page, total: Counts, before: Counts, length_s: float) -> Figures:

@@ -46,6 +46,7 @@ Kind = Literal[
     "number.cooling",
     "filing.answered",
     "filing.expiring",
+    "complaints.high",  # only for `default`, the operator's own
     "probe.leak",  # only for the probe's own business user
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -286,7 +287,7 @@ _CLEAR: Final = Field("absent", "clear")
 _OTHERS: Final = dict.fromkeys(
     (
         *("user_data", "pool", "number", "cools_until", "expired_at", "altered"),
-        *("reference", "state", "code", "expires_at", "count"),
+        *("reference", "state", "code", "expires_at", "count", "about", "prefix", "percent", "answered"),
     ),
     _CLEAR,
 ) | {"party": Field("absent", "party")}

@@ -11,21 +11,15 @@ import io
 from collections import Counter
 from collections.abc import Iterable
 from datetime import date, datetime, time, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from relay.model.call import PROBE_BUSINESS, CallRecord
-from relay.model.numbers import is_700
-from relay.service import fields
-from relay.service.businesses import get as get_business
 from relay.service.fields import CHINA
-from relay.store.businesses import complaints_of, put_complaints
+from relay.store.businesses import complaints_of
+from relay.store.call_counts import prefix_of
 from relay.store.connection import Connection
 from relay.store.records import Wanted, read_all
 from relay.store.sealing.sealer import Sealer
-from relay.store.unit_of_work import UnitOfWork
-
-MOST_COMPLAINTS = 1_000_000_000
-PREFIX_DIGITS = 11
 
 
 class DailyLine(NamedTuple):
@@ -95,22 +89,11 @@ def daily(connection: Connection, sealer: Sealer, day: date, business: str | Non
     for record in read_all(connection, sealer, Wanted(business=business, since_ms=since_ms, until_ms=until_ms)):
         if business is None and record.business == PROBE_BUSINESS:
             continue
-        key = (record.business or "", _prefix(record.number_dialled))
+        key = (record.business or "", prefix_of(record.number_dialled))
         tallies.setdefault(key, _Tally()).add(record)
     complaints = complaints_of(connection, day, business)
     keys = sorted(tallies.keys() | complaints.keys())
     return [tallies.get(key, _Tally()).line(day, key, complaints.get(key, 0)) for key in keys]
-
-
-def set_complaints(act: UnitOfWork, day: date, business: str, prefix: str, count: int) -> None:
-    """Set the number of complaints of a day, replacing an earlier one. Raises Refused."""
-    if not 0 <= count <= MOST_COMPLAINTS:
-        raise fields.invalid("count", f"write 0 to {MOST_COMPLAINTS}")
-    fields.prefix("prefix", prefix)
-    get_business(act, business)
-    put_complaints(act, day, business, prefix, count)
-    details: dict[str, Any] = {"day": day.isoformat(), "count": count}
-    act.audit("complaints.set", prefix, business=business, details=details)
 
 
 def day_span(day: date) -> tuple[int, int]:
@@ -128,7 +111,3 @@ def daily_csv(lines: Iterable[DailyLine]) -> str:
         refused = " ".join(f"{outcome}={count}" for outcome, count in line.refused.items())
         write((line._asdict() | {"refused": refused, "talk_ms": line.minutes}).values())
     return text.getvalue()
-
-
-def _prefix(number: str) -> str:
-    return number[:PREFIX_DIGITS] if is_700(number) else ""

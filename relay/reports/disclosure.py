@@ -65,7 +65,7 @@ _HIDDEN = "****"
 # Details shown as stored. A new one is added here if it can hold no party's number, and is hidden until then.
 _CLEAR = frozenset(
     """
-    action actor added all area audit before bindings businesses business call_id changed cool_down_ms
+    action actor added all answered area audit before bindings businesses business call_id changed cool_down_ms
     count day disabled event events expires_at faults field file filed for_s group_id hours known kinds
     language last leaks length_ms live live_events locked made marks max_bindings max_binds_per_day max_binds_per_s
     max_calls max_cps messages mode modes moved new operator outcome overlap_s parties peer platform pool pool_id prefix

@@ -282,6 +282,10 @@ ON CONFLICT (day, business, prefix) DO UPDATE SET count = ?4, by = ?5
 _OF_DAY = """
 SELECT business, prefix, count FROM complaint WHERE day = :day AND (:business IS NULL OR business = :business)
 """
+_BETWEEN = """
+SELECT business, prefix, CAST(sum(count) AS bigint) FROM complaint
+WHERE day >= :first AND day <= :last AND (:business IS NULL OR business = :business) GROUP BY business, prefix
+"""
 
 
 def put_complaints(act: UnitOfWork, day: date, business: str, prefix: str, count: int) -> None:
@@ -293,3 +297,11 @@ def complaints_of(connection: Connection, day: date, business: str | None) -> di
     """The counts of a day by business and prefix; with `business`, of that one only."""
     rows = connection.execute(_OF_DAY, {"day": day.isoformat(), "business": business}).fetchall()
     return {(whose, prefix): count for whose, prefix, count in rows}
+
+
+def complaints_between(
+    connection: Connection, first: date, last: date, business: str | None
+) -> dict[tuple[str, str], int]:
+    """The sums of some days by business and prefix; with `business`, of that one only."""
+    values = {"first": first.isoformat(), "last": last.isoformat(), "business": business}
+    return {(whose, prefix): count for whose, prefix, count in connection.execute(_BETWEEN, values).fetchall()}

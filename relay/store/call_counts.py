@@ -1,5 +1,7 @@
 """Counts of ended calls and messages by time, for charts: of all, of each business user, of each peer called.
 
+Answered calls are also counted by day, business user and prefix, for rates of complaints.
+
 Owns the table `call_count`. The follower adds a batch of records in the transaction that moves its cursor, so none is
 counted twice. Minutes are kept for hours, hours for weeks: however many calls there were, a chart reads few rows.
 """
@@ -13,9 +15,15 @@ from typing import Final, NamedTuple
 
 from relay.model.call import PROBE_BUSINESS, CallRecord
 from relay.model.histogram import CALL_BOUNDS_S
+from relay.model.numbers import is_700
+from relay.policy.evaluate import ANSWERED
 from relay.store.connection import Connection
 
 SPANS: Final = {60: 2 * 3_600, 600: 2 * 86_400, 3_600: 35 * 86_400}  # length of a span: how long it is kept, in seconds
+DAY_S: Final = 86_400  # a span of answered calls by business user and prefix alone; a day in China
+_CHINA_S: Final = 8 * 3_600
+_PREFIX_DIGITS: Final = 11
+_KEPT: Final = SPANS | {DAY_S: 35 * DAY_S}
 ALL: Final = ""
 _RINGING: Final = "ringing "
 _RANGES: Final = tuple(f"{_RINGING}{bound:g}" for bound in (*CALL_BOUNDS_S, float("inf")))
@@ -27,6 +35,10 @@ ON CONFLICT (owner, span, at, name) DO UPDATE SET count = call_count.count + ?5
 """
 _DROP: Final = "DELETE FROM call_count WHERE owner = ? AND span = ? AND at < ?"
 _READ: Final = "SELECT at, name, count FROM call_count WHERE owner = ? AND span = ? AND at >= ? AND at < ?"
+_ANSWERED: Final = """
+SELECT owner, CAST(sum(count) AS bigint) FROM call_count
+WHERE owner >= ? AND owner < ? AND span = ? AND at >= ? GROUP BY owner
+"""
 # One step to the next owner instead of a look at each of its rows.
 _BUSINESSES: Final = """
 WITH RECURSIVE owners (id) AS (
@@ -80,7 +92,7 @@ def count_calls(connection: Connection, records: Iterable[CallRecord]) -> None:
     newest: dict[tuple[str, int], int] = {}
     for owner, span, at, _ in counts:
         newest[owner, span] = max(at, newest.get((owner, span), 0))
-    connection.executemany(_DROP, [(*key, at - SPANS[key[1]]) for key, at in newest.items()])
+    connection.executemany(_DROP, [(*key, at - _KEPT[key[1]]) for key, at in newest.items()])
 
 
 def _keys(record: CallRecord) -> Iterator[tuple[str, int, int, str]]:
@@ -99,6 +111,26 @@ def _keys(record: CallRecord) -> Iterator[tuple[str, int, int, str]]:
         for owner in owners:
             for name in names:
                 yield owner, span, ended_s - ended_s % span, name
+    if record.business is not None and record.outcome == ANSWERED:
+        day_s = ended_s - (ended_s + _CHINA_S) % DAY_S
+        yield f"{_owner_of_answered(record.business)}{prefix_of(record.number_dialled)}", DAY_S, day_s, ANSWERED
+
+
+def _owner_of_answered(business: str) -> str:
+    """What the owners of a business user's answered calls begin with: a prefix of numbers follows."""
+    return f"answered {business} "
+
+
+def prefix_of(number: str) -> str:
+    """The prefix of a 700 number; "" for any other."""
+    return number[:_PREFIX_DIGITS] if is_700(number) else ""
+
+
+def answered_calls(connection: Connection, business: str, since_s: int) -> dict[str, int]:
+    """The answered calls of a business user by prefix, of the days in China from `since_s` on, at most 35."""
+    owner = _owner_of_answered(business)
+    rows = connection.execute(_ANSWERED, (owner, f"{owner[:-1]}!", DAY_S, since_s)).fetchall()
+    return {of.removeprefix(owner): count for of, count in rows}
 
 
 def read_counts(connection: Connection, owner: str, span: int, since_s: int, until_s: int) -> dict[int, Counts]:

@@ -134,7 +134,7 @@ NOT_COVERED: Final = {
     "idempotency": "answers to repeated requests for a day, each sealed to its request",
     "call_event": "events of calls under way, each sealed to its call",
     "call_index": "an index of records; evidence reads the chain, and each record found is checked by its content",
-    "call_count": "counts, for charts only",
+    "call_count": "counts, for charts and for rates of complaints, which suspend nobody",
     "configuration": "former configurations, for explanations only; each sealed to its node and time",
     "frequency": "counts, compared with caps; deleting them restarts the count",
     "cursor": "the position of the follower",

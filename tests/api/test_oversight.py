@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import zipfile
+from datetime import datetime
 
 import pytest
 
 from relay.reports.evidence import check
+from relay.service.fields import CHINA
+from relay.store.writer import now_ms
 from tests.api.conftest import Api, Client
 from tests.support.papers import PAPERS
 from tests.support.shelf import Shelf
@@ -71,6 +74,25 @@ async def test_a_day_is_reported_with_its_complaints(api: Api, inspector: Client
     assert (await company.get("/v1/reports/daily?day=2026-01-01"))["items"] == []
     await company.refused("PUT", "/v1/reports/daily/complaints", "forbidden", entered)
     await inspector.refused("GET", "/v1/reports/daily?day=9999-12-31", "invalid")
+
+
+async def test_rates_of_complaints_are_shown_with_a_reason_to_suspend(api: Api, inspector: Client) -> None:
+    today = datetime.fromtimestamp(now_ms() / 1000, CHINA).date().isoformat()
+    company = await api.company("acme")
+    for business_id, count in (("acme", 3), ("default", 2)):
+        entered = {"day": today, "business_id": business_id, "prefix": X[:11], "count": count}
+        await inspector.ask("PUT", "/v1/reports/daily/complaints", entered)
+    found = (await inspector.get("/v1/reports/complaints"))["items"]
+    assert [(rate["business_id"], rate["prefix"], rate["high"], rate["few"]) for rate in found] == [
+        ("acme", None, True, False),
+        ("acme", X[:11], True, False),
+        ("default", None, False, True),
+        ("default", X[:11], False, True),
+    ]
+    assert found[0]["suspend_reason"] == "complaints: 3 of 0 answered calls in 30 days; the limit is 0.05%"
+    own = (await company.get("/v1/reports/complaints"))["items"]
+    assert {rate["business_id"] for rate in own} == {"acme"}
+    await company.refused("GET", "/v1/reports/complaints?business_id=default", "not_found")
 
 
 # -- Routes of the audit log

@@ -76,6 +76,7 @@ LISTS: dict[str, tuple[str, Json | None]] = {
     "GET /v1/calls/export": (SPAN + "&format=jsonl", None),
     "GET /v1/webhooks": ("", None),
     "GET /v1/reports/daily": ("day=2026-01-01", None),
+    "GET /v1/reports/complaints": ("", None),
 }
 BINDING: Json = {"mode": "AXB", "a": A, "b": B, "order_id": "order-9"}
 # Routes with ids in the body -> bodies that name another's resources.

@@ -137,6 +137,20 @@ def test_a_daily_report_counts_calls_by_business_and_prefix(relay700: Command) -
     assert relay700.objects("report", "daily", "2025-12-31") == []
 
 
+def test_a_high_rate_of_complaints_proposes_what_to_do(relay700: Command) -> None:
+    write(relay700)
+    result = relay700.run("report", "complaints", "today", "default", PREFIX, "3")
+    assert (result.exit_code, result.stdout) == (0, "3 entered\n")
+    assert "warning: complaints: 3 of 0 answered calls in 30 days; the limit is 0.05%" in result.stderr
+    assert "relay700 business suspend default --reason 'complaints: 3 of 0" in result.stderr
+    total, of_prefix = relay700.objects("report", "complaints", "--list", "--business", "default")
+    assert (total["prefix"], total["high"], of_prefix["prefix"]) == (None, True, PREFIX)
+    (shown,) = relay700.objects("business", "show", "default")
+    assert (shown["complaints"], shown["complaint_percent"], shown["state"]) == (3, None, "approved")
+    assert "DAY BUSINESS PREFIX COUNT" in relay700.run("report", "complaints").output
+    assert "Missing argument" in relay700.run("report", "complaints", "today", "default").output
+
+
 def test_a_daily_report_is_written_to_a_file(relay700: Command) -> None:
     write(relay700, ended_record())
     file = relay700.folder / "day.csv"

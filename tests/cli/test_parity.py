@@ -91,6 +91,7 @@ SAME: dict[str, str] = {
     "POST /v1/evidence": "evidence make",
     "GET /v1/reports/daily": "report daily",
     "PUT /v1/reports/daily/complaints": "report complaints",
+    "GET /v1/reports/complaints": "report complaints",
     "POST /v1/webhooks": "webhooks make",
     "GET /v1/webhooks": "webhooks list",
     "GET /v1/webhooks/{webhook_id}": "webhooks show",

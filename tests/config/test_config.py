@@ -114,7 +114,7 @@ def test_all_settings_that_need_a_restart_are_named_at_once() -> None:
 # Each part at a reload: applied by `Relay.reload` and `Backend.apply_config`, or named by `what_is_fixed`.
 FOLLOWED = {
     *("numbers", "rules", "fraud", "webhooks", "retention", "purge_at_minute", "tls", "sounds", "passwords", "dns"),
-    *("drain_s", "capture", "probe"),
+    *("drain_s", "capture", "probe", "complaint_ppm"),
 }
 
 

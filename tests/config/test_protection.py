@@ -16,6 +16,11 @@ from tests.config.support import config, problem, problems
 DAY_MS = 86_400_000
 
 
+@pytest.mark.parametrize(("text", "ppm"), [("0.05%", 500), ("1%", 10_000), ("0.0001%", 1), ("off", 0)])
+def test_a_limit_of_complaints_is_parts_per_million(text: str, ppm: int) -> None:
+    assert config(f'[policy]\ncomplaint_rate = "{text}"').complaint_ppm == ppm
+
+
 def test_defaults_follow_the_regulation() -> None:
     empty = config("")
     assert (empty.numbers.cool_down_ms, empty.numbers.max_bindings) == (DAY_MS, 200)
@@ -106,6 +111,7 @@ def test_the_hook_needs_https_unless_on_loopback() -> None:
         ('[api]\nlisten = "127.0.0.1:0"', "api.listen: port 0 does not exist"),
         ('[api]\ncertificate = "c"', "api.key: missing"),
         ('[api]\nkey = "k"', "api.certificate: missing"),
+        ('[policy]\ncomplaint_rate = "0.05"', "policy.complaint_rate: "),
         ('[policy]\ncaller_caps = ["3/5m", "0/5m"]', "policy.caller_caps[1]: '0/5m' is not a cap"),
         ('[policy]\nnumber_caps = ["3/x"]', "policy.number_caps[0]: not a duration"),
         ('[policy]\ncaller_caps = ["3/25h"]', "policy.caller_caps[0]: 25h is too long"),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
-from tests.api.conftest import A, Api, Client
+from relay.service.complaints import ComplaintRate
+from relay.service.fields import CHINA
+from relay.store.writer import now_ms
+from tests.api.conftest import PREFIX, A, Api, Client
 from tests.console.conftest import Console, text_of
 from tests.support.papers import PAPERS
 
@@ -37,6 +42,25 @@ async def test_what_is_missing_for_an_approval_is_named(console: Console, operat
     page = text_of(await browser.see("/businesses/bare"))
     assert "missing for the scenario other: licence" in page
     assert (await operator.get("/v1/businesses/bare"))["state"] == "applied"
+
+
+async def test_a_high_rate_of_complaints_proposes_a_suspension(console: Console, api: Api, operator: Client) -> None:
+    await operator.post("/v1/businesses", FRESH)
+    await operator.post("/v1/businesses/fresh/approve", {"reason": "seen"}, 200)
+    day = datetime.fromtimestamp(now_ms() / 1000, CHINA).date()
+    body = {"day": day.isoformat(), "business_id": "fresh", "prefix": PREFIX, "count": 3}
+    browser = await console.of(operator)
+    assert "No complaint is entered" in await browser.see("/businesses/fresh")
+    await operator.ask("PUT", "/v1/reports/daily/complaints", body)
+    assert "fresh" in text_of(await browser.see("/businesses")).partition("Complaints of 30 days")[2]
+    page = await browser.see("/businesses/fresh")
+    reason = "complaints: 3 of 0 answered calls in 30 days; the limit is 0.05%"
+    assert f'value="{reason}"' in page and "Nothing is suspended until an operator does it" in page
+    await browser.send(page, "/businesses/fresh/steps/suspend", reason=reason)
+    assert (await operator.get("/v1/businesses/fresh"))["state"] == "suspended"
+    rate = ComplaintRate("fresh", "", 3, 0, 500)
+    api.backend.counts = {"high_complaints": {"fresh": rate}}
+    assert "fresh: 3 complaints in 30 days, 0 answered calls: suspend it?" in text_of(await browser.see("/"))
 
 
 async def test_an_unknown_step_is_no_page(console: Console, operator: Client) -> None:
