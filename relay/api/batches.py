@@ -1,4 +1,4 @@
-"""Batches of bindings over HTTP: models and route. Items succeed or fail independently."""
+"""Batches of bindings over HTTP, made or handed over: models and routes. Items succeed or fail independently."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from starlette.responses import Response
 
 from relay.api.bindings import BindingCreateRequest, BindingResponse, Writes, shown_binding, wanted_binding
 from relay.api.context import Answer, RequestContext
-from relay.api.models import RequestModel, ResponseModel
+from relay.api.models import Kept128, Name, Party, RequestModel, ResponseModel
 from relay.api.problems import Problem, field_errors, problem_of, status_of, summary
 from relay.errors import Refused
 from relay.model.binding import Binding
 from relay.model.numbers import Parties
+from relay.service import fields
 from relay.service.bindings import bind_all
 from relay.service.filings import filing_warning
+from relay.service.hand_over import HandedOver, HandOver, hand_over
 from relay.service.placement import BindRules, Wanted
 from relay.store.unit_of_work import UnitOfWork
 
@@ -119,3 +121,85 @@ def _batch_answer(act: UnitOfWork, answer: Binding | Refused, rules: BindRules, 
         return BatchItemResponse(status=status_of(answer.kind), problem=problem_of(answer, request_id))
     warning = filing_warning(act.connection, act.sealer, answer, rules, act.now_ms)
     return BatchItemResponse(status=201, binding=shown_binding(answer, act.now_ms, warning=warning))
+
+
+# -- Hand-over
+
+MOST_CHUNKS = 10  # units of work of one request
+
+
+class HandOverRequest(RequestModel):
+    """Live bindings whose party a becomes another: those of up to 1,000 orders, or all of a present party a."""
+
+    order_ids: Annotated[list[Kept128], Field(max_length=1000)] = Field(
+        default_factory=list, description="orders or waybills; omitted: all bindings of from_a"
+    )
+    from_a: Party | None = Field(
+        None, description="only bindings whose a it is; requires the scope parties:read; omitted: whoever is a"
+    )
+    to_a: Party | None = Field(description="the new party a; null: nobody for now (AXB, AXYB)")
+    business_id: Name | None = Field(None, description="for operator keys; omitted: `default`")
+
+
+class HandOverItemResponse(ResponseModel):
+    """The result for one binding, or for an order that has none to hand over."""
+
+    order_id: str | None
+    binding_id: str | None = Field(description="null: no binding of the order was handed over")
+    status: int = Field(description="HTTP status, as of a change of the binding")
+    problem: Problem | None = None
+
+
+class HandOverResponse(ResponseModel):
+    """The results of a hand-over."""
+
+    items: list[HandOverItemResponse]
+    more: bool = Field(
+        False, description="from_a has further bindings: send the request again, with another Idempotency-Key"
+    )
+
+
+class _Handed(HandOverResponse):
+    """The results of one unit of work, and where the next begins."""
+
+    after: str | None
+
+
+@router.post("/hand-over", operation_id="handOverBindings", summary="Give many bindings another party a")
+async def post_hand_over(asked: HandOverRequest, context: Writes) -> HandOverResponse:
+    """The numbers stay: the new a dials them from the next call on, b reaches it by them, the old a is refused.
+
+    Each binding is changed by itself, so that one refusal does not hold up the others.
+    """
+    rules, request_id = context.backend.settings.rules, context.request.state.request_id
+    wanted = HandOver(
+        context.own(asked.business_id),
+        fields.party("to_a", asked.to_a or "", rules.parties),
+        context.looked_for(asked.from_a),
+        list(dict.fromkeys(asked.order_ids)),
+    )
+
+    def make(after: str) -> Callable[[UnitOfWork], Answer]:
+        def do(act: UnitOfWork) -> Answer:
+            results, behind = hand_over(act, wanted, after, rules)
+            return Answer(_Handed(items=[_handed_over(one, request_id) for one in results], more=False, after=behind))
+
+        return do
+
+    items: list[HandOverItemResponse] = []
+    after: str | None = ""
+    for chunk in range(MOST_CHUNKS):
+        if after is not None:
+            done = _Handed.model_validate_json((await context.once(make(after), f" {chunk}")).body)
+            items, after = items + done.items, done.after
+    return HandOverResponse(items=items, more=after is not None)
+
+
+def _handed_over(result: HandedOver, request_id: str) -> HandOverItemResponse:
+    refused = result.refused
+    return HandOverItemResponse(
+        order_id=result.order_id,
+        binding_id=result.binding_id,
+        status=200 if refused is None else status_of(refused.kind),
+        problem=None if refused is None else problem_of(refused, request_id),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, get_args
 
@@ -39,11 +40,13 @@ from relay.cli.output import (
     table,
 )
 from relay.model.binding import LATE_MODES, MODES, Binding
-from relay.model.numbers import is_700, mask_number
+from relay.model.numbers import is_700, mask_number, normalise_party
+from relay.policy.rules import DEFAULT_BUSINESS
 from relay.service import bindings as service
 from relay.service import fields
-from relay.service.fields import DIRECTIONS
+from relay.service.fields import DIRECTIONS, LONGEST_ORDER
 from relay.service.filings import filing_warning
+from relay.service.hand_over import HandedOver, HandOver, hand_over
 from relay.service.imports import COLUMNS, import_bindings
 from relay.service.placement import AreaMatch, Wanted
 from relay.store.bindings import BindingQuery, State, all_bindings, find_binding
@@ -283,6 +286,62 @@ def change(config_path: Path | None, binding_id: str, as_json: bool, reason: str
         changed = _made(store, make, reason, clear=clear)
         _warn(store, changed)
     _show(changed, as_json=as_json, clear=clear)
+
+
+@bindings.command("hand-over")
+@click.option("--to", "to_a", required=True, metavar="NUMBER|none", help="The new party a; none: nobody for now.")
+@click.option("--from", "from_a", default="", metavar="NUMBER", help="Only bindings whose party a it is.")
+@click.option("--order", "order_ids", multiple=True, metavar="TEXT", help="Orders. Default: all bindings of --from.")
+@click.option(
+    "--orders",
+    "file",
+    type=click.File(encoding="utf-8", errors="surrogateescape"),
+    help="Orders, one a line (- for standard input).",
+)
+@click.option("--business", default=DEFAULT_BUSINESS, metavar="ID", help="Business user. Default: `default`.")
+@json_option
+@config_option
+def hand_over_(
+    config_path: Path | None,
+    to_a: str,
+    from_a: str,
+    order_ids: tuple[str, ...],
+    file: TextIO | None,
+    business: str,
+    as_json: bool,
+) -> None:
+    """Give many bindings another party a; the numbers stay, as with a parcel whose courier changes.
+
+    Prints what was refused; the exit status is then 1.
+    """
+    written = [fields.text("order", order.strip(), LONGEST_ORDER) for order in (*order_ids, *(file or ()))]
+    orders = list(dict.fromkeys(order for order in written if order is not None))
+    if not orders and not from_a:
+        raise click.UsageError("Missing option '--order', '--orders' or '--from': which bindings?")
+    results: list[HandedOver] = []
+    with opened(config_path) as store:
+        new = "" if to_a == NONE else to_a
+        wanted = HandOver(
+            business,
+            fields.party("to", new, store.rules.parties),
+            fields.parsed("from", from_a, normalise_party) if from_a else None,
+            orders,
+        )
+        after: str | None = ""
+        while after is not None:
+            done, after = store.act(partial(hand_over, asked=wanted, after=after, rules=store.rules))
+            results += done
+    refused = [result for result in results if result.refused is not None]
+    for result in results if as_json else refused:
+        shown = result._asdict() | {"refused": None if result.refused is None else str(result.refused)}
+        click.echo(
+            json_line(shown) if as_json else f"{result.order_id or result.binding_id}: {result.refused}",
+            err=not as_json,
+        )
+    if not as_json:
+        click.echo(f"{len(results) - len(refused)} handed over, {len(refused)} refused")
+    if refused:
+        raise click.exceptions.Exit(1)
 
 
 @bindings.command("renew")

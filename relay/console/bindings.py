@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from starlette.responses import Response
 
+from relay.console.ask import Problem
 from relay.console.page import Page, PageRoute, get, post
 from relay.console.tables import Column, Filter, Listing, search_party, show_list
 from relay.console.words import N_
@@ -37,6 +38,7 @@ BINDINGS: Final = Listing(
     ),
     has_parties=True,
     by_party=True,
+    template="bindings.html",
 )
 
 
@@ -107,8 +109,28 @@ async def set_party(page: Page) -> Response:
     )
 
 
+async def hand_over(page: Page) -> Response:
+    """Give the bindings of orders, or of a party a, another party a; empty: the form."""
+    asked = {name: page.form.get(name, "").strip() for name in ("order_ids", "from_a", "to_a")}
+    told, fault = None, ""
+    if "order_ids" in page.form:
+        body = {
+            "order_ids": [line.strip() for line in asked["order_ids"].splitlines() if line.strip()],
+            "from_a": asked["from_a"] or None,
+            "to_a": asked["to_a"] or None,
+            "business_id": page.form.get("business_id", "").strip() or None,
+        }
+        try:
+            once = page.form.get("once", "")
+            told = await page.asker.ask("POST", "/v1/bindings/hand-over", body=body, once=once)
+        except Problem as problem:
+            fault = " ".join([problem.detail, *page.others(problem)])
+    return page.render("hand_over.html", 400 if fault else 200, asked=asked, told=told, fault=fault)
+
+
 ROUTES: Final[list[PageRoute]] = [
     get("/bindings", show_bindings, "bindings:read"),
+    get("/bindings/hand-over", hand_over, "bindings:write"),
     get("/bindings/search", find_bindings, "parties:read"),
     get("/bindings/{binding_id}", show_binding, "bindings:read"),
     post("/bindings/{binding_id}/end", end_binding, "bindings:write"),

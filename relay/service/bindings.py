@@ -201,6 +201,11 @@ def change(
     if version not in (None, old.version):
         problem = f"must be the current version, {old.version}: read the binding again"
         raise Refused("state_conflict", "version", problem)
+    return change_live(act, old, asked, rules)
+
+
+def change_live(act: UnitOfWork, old: Binding, asked: BindingChange, rules: BindRules) -> Binding:
+    """Change a binding that is live and visible to the actor. Raises Refused; what it has written must be undone."""
     _check_recording(asked.get("record", False), rules)
     changed = old._replace(**asked)
     if changed == old:
@@ -214,7 +219,7 @@ def change(
     if (old.a, old.b, old.group_id) != (new.a, new.b, new.group_id):
         _reroute(act, old, new, rules)
     update(act, new)
-    act.audit("binding.change", binding_id, business=old.business, details={"changed": _differing(old, new)})
+    act.audit("binding.change", old.binding_id, business=old.business, details={"changed": _differing(old, new)})
     if other_a:
         note_unfiled(act, new, rules)
     return new

@@ -143,7 +143,7 @@ def place(act: UnitOfWork, wanted: Wanted, rules: BindRules, business: Business)
 
     The binding of `wanted` has the requested numbers and pool, if any.
     """
-    with _undone_if_refused(act.connection):
+    with undone_if_refused(act.connection):
         found = _numbers(act, wanted, rules)
         x, y = found[0].number, found[1].number if len(found) > 1 else None
         if x == y:
@@ -300,7 +300,8 @@ def _cap(pool: Pool, rules: BindRules) -> int:
 
 
 @contextmanager
-def _undone_if_refused(connection: Connection) -> Iterator[None]:
+def undone_if_refused(connection: Connection) -> Iterator[None]:
+    """Undo the changes of the block if it raises Refused. Not to be nested."""
     connection.execute("SAVEPOINT one")
     try:
         yield

@@ -188,6 +188,25 @@ def count_of_group(act: UnitOfWork, group_id: str) -> int:
     return int(count)
 
 
+def live_with_a(
+    act: UnitOfWork, business: str, *, order_id: str | None = None, a: str | None = None, after: str = "", most: int
+) -> list[Binding]:
+    """Live bindings of a business user whose a is one party: of an order, or of a party a, in the order of ids."""
+    conditions = {f"id IN ({_WITH_ORDER})": order_id, "a_hash = :a": a}
+    given = "".join(f" AND {condition}" for condition, value in conditions.items() if value is not None)
+    values = {
+        "business": business,
+        "now": act.now_ms,
+        "order_hash": order_id and order_hash(act.sealer, order_id),
+        "a": a and act.sealer.lookup_hash(a),
+        "after": after,
+        "most": most,
+    }
+    query = f"{SELECT} WHERE id > :after AND business = :business AND group_id IS NULL AND {_LIVE}{given}"
+    rows = act.connection.execute(f"{query} ORDER BY id LIMIT :most", values).fetchall()
+    return [open_row(act.sealer, row) for row in rows]
+
+
 def unreleased_of_group(act: UnitOfWork, group_id: str) -> list[Binding]:
     return [open_row(act.sealer, row) for row in act.connection.execute(_OF_GROUP, (group_id,)).fetchall()]
 

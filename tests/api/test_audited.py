@@ -44,6 +44,7 @@ CHANGES: dict[str, Json | None] = {
     "PATCH /v1/pools/{pool_id}": {"area": "beijing"},
     "POST /v1/bindings": BINDING,
     "POST /v1/bindings/batch": {"items": [BINDING]},
+    "POST /v1/bindings/hand-over": {"order_ids": ["order-1"], "to_a": C, "business_id": "acme"},
     "PATCH /v1/bindings/{binding_id}": {"b": C},
     "POST /v1/bindings/{binding_id}/renew": {"expires_in": 600},
     "DELETE /v1/bindings/{binding_id}": None,

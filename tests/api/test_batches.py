@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.api.conftest import PREFIX, A, B, C, Client, Json
+from tests.api.conftest import PREFIX, A, Api, B, C, Client, Json
 
 X = PREFIX + "0001"
 AXB: Json = {"mode": "AXB", "a": A, "b": B, "order_id": "order-1"}
@@ -71,3 +71,39 @@ async def test_each_group_binding_of_a_batch_is_a_unit_of_work_by_itself(company
     assert [one["binding"]["mode"] for one in made] == ["AXB", "AXB", "GXB", "GXB", "AXB"]
     moments = [one["binding"]["created_at"] for one in made]
     assert len({*moments[1:]}) == 4 and moments == sorted(moments)
+
+
+async def test_orders_are_handed_over_once(company: Client) -> None:
+    made = await company.post("/v1/bindings", {"mode": "AXB", "a": A, "b": B, "order_id": "SF1"})
+    asked = {"order_ids": ["SF1", "SF2", "SF1"], "to_a": C}
+    first = await company.post("/v1/bindings/hand-over", asked, 200, idempotency_key="k1")
+    assert [(item["order_id"], item["binding_id"], item["status"]) for item in first["items"]] == [
+        *(("SF1", made["id"], 200), ("SF2", None, 404)),
+    ]
+    assert first["more"] is False
+    await company.ask("PATCH", f"/v1/bindings/{made['id']}", {"a": A})
+    assert await company.post("/v1/bindings/hand-over", asked, 200, idempotency_key="k1") == first
+    assert (await company.get(f"/v1/bindings/{made['id']}"))["a"] == "138****0001"
+
+
+async def test_a_hand_over_from_a_party_requires_the_right_to_search_for_it(api: Api, company: Client) -> None:
+    made = await company.post("/v1/bindings", {"mode": "AXB", "a": A, "b": B, "order_id": "SF1"})
+    asked = {"from_a": A, "to_a": None}
+    writer = await api.company("acme", {"bindings:write"})
+    await writer.refused("POST", "/v1/bindings/hand-over", "forbidden", asked)
+    searcher = await api.company("acme", {"bindings:write", "parties:read"})
+    answer = await searcher.post("/v1/bindings/hand-over", asked, 200)
+    assert answer == {
+        "items": [{"order_id": "SF1", "binding_id": made["id"], "status": 200, "problem": None}],
+        "more": False,
+    }
+
+
+async def test_another_business_users_orders_are_not_found(api: Api, company: Client) -> None:
+    await company.post("/v1/bindings", {"mode": "AXB", "a": A, "b": B, "order_id": "SF1"})
+    other = await api.company("other")
+    answer = await other.post("/v1/bindings/hand-over", {"order_ids": ["SF1"], "to_a": C}, 200)
+    assert answer["items"][0]["status"] == 404
+    await other.refused(
+        "POST", "/v1/bindings/hand-over", "not_found", {"order_ids": ["SF1"], "to_a": C, "business_id": "acme"}
+    )

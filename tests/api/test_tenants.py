@@ -88,6 +88,7 @@ MAKING: dict[str, list[Json]] = {
         {"mode": "GXB", "group_id": "{group_id}", "b": B, "order_id": "order-9"},
     ],
     "POST /v1/bindings/batch": [{"items": [BINDING | {"business_id": "acme"}]}],
+    "POST /v1/bindings/hand-over": [{"order_ids": ["order-1"], "to_a": A, "business_id": "acme"}],
     "POST /v1/groups": [{"name": "riders", "business_id": "acme"}],
     "POST /v1/filings": [{"number": A, "reference": "r", "business_id": "acme"}],
     "DELETE /v1/filings": [{"number": A, "business_id": "acme"}],

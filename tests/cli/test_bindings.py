@@ -145,6 +145,21 @@ def test_history_lists_who_made_changed_and_ended_a_binding(relay700: Command) -
     assert "there is no such binding" in relay700.refused("bindings", "history", "none")
 
 
+def test_orders_are_handed_over_to_another_a(relay700: Command, tmp_path: Path) -> None:
+    relay700.done("bind", "AXB", *AB, "--x", X, "--order", "SF1")
+    orders = tmp_path / "orders"
+    orders.write_text("SF1\n\nSF2\n")
+    said = relay700.run(
+        "bindings", "hand-over", "--from", "13800000001", "--to", "13700000003", "--orders", str(orders)
+    )
+    assert (said.exit_code, said.stdout) == (1, "1 handed over, 1 refused\n")
+    assert said.stderr.startswith("SF2: order_ids: this order has no live binding")
+    assert isinstance(route(relay700, X, "8613700000003"), Route)
+    (done,) = relay700.objects("bindings", "hand-over", "--order", "SF1", "--to", "none")
+    assert (done["order_id"], done["refused"]) == ("SF1", None)
+    assert "'--from'" in relay700.run("bindings", "hand-over", "--to", "none").stderr
+
+
 def test_a_binding_is_renewed(relay700: Command) -> None:
     (made,) = relay700.objects("bind", "AXB", *AB, "--expires-in", "1h")
     said = relay700.done("bindings", "renew", made["binding_id"], "--expires-at", "2099-01-01T00:00:00Z")

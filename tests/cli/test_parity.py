@@ -48,6 +48,7 @@ SAME: dict[str, str] = {
     "POST /v1/bindings": "bind",
     "POST /v1/bindings/batch": "bindings import, import",
     "GET /v1/bindings": "bindings list",
+    "POST /v1/bindings/hand-over": "bindings hand-over",
     "POST /v1/bindings/search": "bindings list",
     "GET /v1/bindings/{binding_id}": "bindings show",
     "GET /v1/bindings/{binding_id}/history": "bindings history",

@@ -77,6 +77,22 @@ async def test_party_a_comes_later_and_goes(console: Console, company: Client) -
     assert "nobody yet" in text_of(await browser.see(f"/bindings/{binding_id}"))
 
 
+async def test_orders_are_handed_over_by_a_form(console: Console, company: Client) -> None:
+    binding_id = await bound(company)
+    browser = await console.of(company)
+    page = await browser.see("/bindings/hand-over")
+    assert "hand-over" in await browser.see("/bindings")
+    answer = await browser.send(
+        page, "/bindings/hand-over", order_ids="order-1\r\norder-2\r\n", from_a="", to_a="13700000003"
+    )
+    assert f"{binding_id} handed over" in text_of(answer.text)
+    assert "this order has no live binding" in text_of(answer.text)
+    assert (await company.get(f"/v1/bindings/{binding_id}"))["a"] == "137****0003"
+    page = await browser.see("/bindings/hand-over")
+    answer = await browser.send(page, "/bindings/hand-over", order_ids="", from_a="", to_a="")
+    assert answer.status_code == 400 and "name orders, or from_a" in answer.text
+
+
 async def test_a_key_that_may_only_read_has_no_button(console: Console, api: Api, company: Client) -> None:
     binding_id = await bound(company)
     browser = await console.of(await api.company("acme", ["bindings:read"]))

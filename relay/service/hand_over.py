@@ -1,0 +1,80 @@
+"""Hand-over: many bindings get another party a at once, and keep their numbers.
+
+A parcel keeps its number while couriers change. Each binding is changed by itself, with all checks of a change, so that
+one refusal does not hold up the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from relay.errors import Refused
+from relay.model.binding import Binding
+from relay.service.bindings import change_live
+from relay.service.fields import invalid
+from relay.service.placement import BindRules, release_due, undone_if_refused
+from relay.store.bindings import live_with_a
+from relay.store.unit_of_work import UnitOfWork
+
+CHUNK = 100  # orders, or bindings, of one unit of work
+MOST_OF_ORDER = 20  # live bindings of one order
+
+
+class HandOver(NamedTuple):
+    """Which bindings get which party a. Parties are E.164 without "+"."""
+
+    business: str
+    to_a: str | None  # None: nobody for now
+    from_a: str | None = None  # only bindings whose a it is; None: whoever is a
+    order_ids: Sequence[str] = ()  # empty: all bindings of `from_a`
+
+
+class HandedOver(NamedTuple):
+    """The result for one binding; for an order, if it has none to hand over."""
+
+    order_id: str | None
+    binding_id: str | None
+    refused: Refused | None
+
+
+def hand_over(act: UnitOfWork, asked: HandOver, after: str, rules: BindRules) -> tuple[list[HandedOver], str | None]:
+    """Hand over the next CHUNK orders or bindings. Returns the results, and the `after` of the rest; None: done.
+
+    `after` is "" at first. Raises Refused if neither orders nor `from_a` are given.
+    """
+    release_due(act, rules)
+    if asked.order_ids:
+        start = int(after or 0)
+        orders, left = asked.order_ids[start : start + CHUNK], len(asked.order_ids) - start - CHUNK
+        results = [result for order_id in orders for result in _of_order(act, asked, order_id, rules)]
+        return results, str(start + CHUNK) if left > 0 else None
+    if asked.from_a is None:
+        raise invalid("order_ids", "required: name orders, or from_a, whose bindings are handed over")
+    found = live_with_a(act, asked.business, a=asked.from_a, after=after, most=CHUNK)
+    results = [_handed_over(act, binding, asked, rules) for binding in found]
+    return results, found[-1].binding_id if len(found) == CHUNK else None
+
+
+def _of_order(act: UnitOfWork, asked: HandOver, order_id: str, rules: BindRules) -> Iterator[HandedOver]:
+    found = live_with_a(act, asked.business, order_id=order_id, most=MOST_OF_ORDER + 1)
+    if len(found) > MOST_OF_ORDER:
+        problem = f"limited to orders of {MOST_OF_ORDER} live bindings: change these one by one, or name from_a alone"
+        yield HandedOver(order_id, None, Refused("quota", "order_ids", problem))
+        return
+    wanted = [binding for binding in found if asked.from_a is None or binding.a in (asked.from_a, asked.to_a)]
+    if not wanted:
+        problem = "this order has no live binding with this party a: see the list of bindings"
+        yield HandedOver(order_id, None, Refused("not_found", "order_ids", problem))
+    for binding in wanted:
+        yield _handed_over(act, binding, asked, rules)
+
+
+def _handed_over(act: UnitOfWork, binding: Binding, asked: HandOver, rules: BindRules) -> HandedOver:
+    """The result for a binding, which already has `to_a` after an earlier hand-over."""
+    try:
+        with undone_if_refused(act.connection):
+            change_live(act, binding, {"a": asked.to_a}, rules)
+    except Refused as refused:
+        return HandedOver(binding.order_id, binding.binding_id, refused)
+    return HandedOver(binding.order_id, binding.binding_id, None)
