@@ -94,9 +94,11 @@ def own_pool(connection: Connection, business: str, pool_key: str) -> Pool:
     return pool
 
 
-def find(connection: Connection, sealer: Sealer, business: str, subs_id: int, x: str, pool_key: str | None) -> Binding:
+def find(
+    connection: Connection, sealer: Sealer, business: str, subs_id: int, x: str | None, pool_key: str | None
+) -> Binding:
     """The binding of this business user, if number, X and pool (None: any) belong together. Raises Failure."""
-    binding = find_numbered(connection, sealer, subs_id, business, x) if x.isprintable() else None
+    binding = find_numbered(connection, sealer, subs_id, business, x)
     if binding is None or pool_key not in (None, binding.pool):
         raise Failure(NO_SUBSCRIPTION, "there is no such binding: SubsId, number X and PoolKey must belong together")
     return binding

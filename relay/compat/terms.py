@@ -19,7 +19,7 @@ class Terms(NamedTuple):
     """A binding to make; "" is not given."""
 
     pool_key: str
-    expiration: str
+    expiration: str = ""
     mode: Mode = "AXB"
     a: str = ""
     b: str = ""
@@ -32,13 +32,14 @@ class Terms(NamedTuple):
     industrial_id: str = ""
     ring_timeout_s: int | None = None
     record: bool = False
+    late: bool = False  # A comes later, and so does the expiration
 
 
 def make(act: UnitOfWork, terms: Terms, rules: BindRules, caller: Caller) -> Binding:
     """Raises Refused and Failure."""
     if not rules.recording and terms.record:
         raise Failure(ILLEGAL_ARGUMENT, "recording is not configured here: leave it out")
-    expires_at = expiry_ms(terms.expiration, act.now_ms)
+    expires_at = None if terms.late else expiry_ms(terms.expiration, act.now_ms)
     written = {
         "mode": terms.mode,
         "business": caller.business,
@@ -55,7 +56,7 @@ def make(act: UnitOfWork, terms: Terms, rules: BindRules, caller: Caller) -> Bin
         "record": terms.record,
     }
     wanted = fields.binding(written, rules.parties, act.now_ms)._replace(expires_at=expires_at)
-    return bind(act, Wanted(wanted, terms.city, "loose"), rules, caller.service.binds)
+    return bind(act, Wanted(wanted, terms.city, "loose", terms.late), rules, caller.service.binds)
 
 
 class Change(NamedTuple):

@@ -93,7 +93,8 @@ SEALED_CHANGES = SealedRows("binding_change", ("binding_id", "version"), ("bindi
 State = Literal["live", "expired", "ended"]
 
 _BY_ID = f"{SELECT} WHERE id = :id AND (:business IS NULL OR business = :business)"
-_BY_SERIAL = f"{SELECT} WHERE id > ? AND id < ? AND business = ? AND x = ? LIMIT 2"
+_X = COLUMNS.index("x")
+_BY_SERIAL = f"{SELECT} WHERE id > ? AND id < ? AND business = ?"
 _DUE = f"{SELECT} WHERE expires_at <= ? AND released_at IS NULL ORDER BY expires_at LIMIT ?"
 _OF_GROUP = f"{SELECT} WHERE group_id = ? AND released_at IS NULL"
 _COUNT_OF_GROUP = "SELECT count(*) FROM binding WHERE group_id = ? AND released_at IS NULL"
@@ -226,12 +227,15 @@ def find_binding(
     return None if row is None else open_row(sealer, row)
 
 
-def find_numbered(connection: Connection, sealer: Sealer, number: int, business: str, x: str) -> Binding | None:
-    """The binding of this business with this number (`number_of`) on the 700 number `x`; None if there is none.
+def find_numbered(
+    connection: Connection, sealer: Sealer, number: int, business: str, x: str | None = None
+) -> Binding | None:
+    """The binding of this business with this number (`number_of`), on `x` if given; None if there is none.
 
     Two of them are none: neither is meant surely. Raises StoreError if the proof of its row does not hold.
     """
-    rows = connection.execute(_BY_SERIAL, (*ids_of(number), business, x)).fetchall()
+    found = connection.execute(_BY_SERIAL, (*ids_of(number), business)).fetchall()
+    rows = [row for row in found if x in (None, row[_X])]
     if len(rows) != 1:
         return None
     require(connection, sealer, "binding", [rows[0][0]])

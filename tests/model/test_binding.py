@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.model.binding import Binding, Line, Mode, compile_lines, ends
+from relay.model.binding import Binding, Line, Mode, compile_lines, ends, ids_of, number_of
 from tests.support.stored import NOW_MS, A, B, X, Y, binding
 
 G1, G2 = "8613600000001", "8613600000002"
@@ -51,6 +51,12 @@ def test_axn_a_and_any_caller_dial_x(default_b: str | None) -> None:
 def test_ends_do_not_depend_on_their_order(made: Binding, joined: set[str]) -> None:
     assert set(ends(made)) == joined
     assert ends(made) == tuple(sorted(joined))
+
+
+def test_a_number_is_read_exactly_by_javascript() -> None:
+    assert number_of("0198c0ffee0fff0123456789") == number_of("g0198c0ffee0fff0123456789") < 1 << 53
+    first, last = ids_of(number_of("0198c0ffee0fff0123456789"))
+    assert first < "0198c0ffee0fff0123456789" < last
 
 
 def test_binding_is_live_until_it_expires_or_ends() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import getpass
+import re
 from contextlib import closing
 from typing import get_args
 
 import pytest
 
 from relay.errors import Refused, StoreError
+from relay.model.binding import number_of
 from relay.store.audit import AuditQuery, newest_entries
 from relay.store.chain import AUDIT, EMPTY, read_head
 from relay.store.database import connect
@@ -23,6 +25,12 @@ def webhook(act: UnitOfWork, webhook_id: str, business: str, kinds: str) -> None
         "INSERT INTO webhook (id, business, sealed, kinds, created_at) VALUES (?, ?, x'', ?, 0)",
         (webhook_id, business, kinds),
     )
+
+
+def test_ids_of_one_moment_have_numbers_of_their_own(store: Acting) -> None:
+    ids = store.run(lambda act: [act.new_id() for _ in range(4096)])
+    assert len({number_of(one) for one in ids}) == 4096
+    assert all(re.fullmatch("[0-9a-f]{24}", one) for one in ids)
 
 
 def test_audit_entry_has_actor_and_time(store: Acting) -> None:
