@@ -1,30 +1,22 @@
-"""The ASGI application of the HTTP API: OpenAPI document, routes outside /v1, exception handlers, middleware.
+"""The ASGI application of the HTTP API: routes outside /v1, exception handlers, middleware.
 
 It starts no server.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 import time
-from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache
-from importlib import resources
-from importlib.metadata import version
 from typing import Any, Literal
 
 from anyio import CapacityLimiter
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.responses import HTMLResponse, Response
-from starlette.routing import BaseRoute, Match, Route
+from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from relay.api import (
     batches,
@@ -32,6 +24,7 @@ from relay.api import (
     businesses,
     calls,
     capture,
+    docs,
     explain,
     filings,
     groups,
@@ -44,14 +37,12 @@ from relay.api import (
 )
 from relay.api.auth import Authentication, Nonces, RequestLimits
 from relay.api.backend import Backend
-from relay.api.context import Needs, lacks
+from relay.api.context import lacks
 from relay.api.middleware import HttpMiddleware
 from relay.api.models import ResponseModel
+from relay.api.openapi import describe
 from relay.api.problems import (
     HTTP_KINDS,
-    KINDS,
-    MEDIA_TYPE,
-    Problem,
     detail_of,
     errors_of,
     field_errors,
@@ -62,94 +53,10 @@ from relay.defence.limits import Rates
 from relay.errors import ParseError, Refused, StoreError
 from relay.service.keys import OPERATOR
 
-# -- The OpenAPI document
-
-STATUSES = (400, 401, 403, 404, 409, 413, 422, 429, 503)
-_OPEN_STATUSES = (400, 503)  # of routes without a key
-_REF = "#/components/{}"
-_DESCRIPTION = """\
-Number protection with 700 numbers: businesses, numbers, bindings, calls.
-
-Times are RFC 3339; responses use UTC with milliseconds. Real numbers are masked (`138****0001`) unless `reveal` is set.
-Lists are paginated: send `next` of a page as `cursor` to get the following one. Every request that changes data accepts
-an `Idempotency-Key`: a repetition with the same key within 24 hours is executed once and gets the same response.
-
-Signed requests: `Authorization: RELAY700 key=ID, ts=UNIX_SECONDS, nonce=16_TO_64_CHARACTERS, sig=HEX` with
-`sig = HMAC-SHA256(SHA-256(secret), METHOD \\n path?query \\n ts \\n nonce \\n hex(SHA-256(body)))`.
-"""
-
-
-def describe(routes: Sequence[BaseRoute]) -> dict[str, Any]:
-    """Return the complete document of these routes."""
-    document = get_openapi(title="relay700", version=version("relay700"), routes=routes, description=_DESCRIPTION)
-    components = document.setdefault("components", {})
-    schemas = components.setdefault("schemas", {})
-    for name in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(name, None)
-    problem = Problem.model_json_schema(ref_template=_REF.format("schemas/{model}"))
-    schemas |= problem.pop("$defs")
-    schemas["Problem"] = problem
-    components["responses"] = {str(status): _problem_answer(status) for status in STATUSES}
-    components["securitySchemes"] = {
-        "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "rk_ID_SECRET"},
-        "signed": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "RELAY700 key=, ts=, …"},
-    }
-    for route in routes:
-        if isinstance(route, APIRoute) and route.include_in_schema:
-            for method in route.methods or ():
-                _complete(document["paths"][route.path_format][method.lower()], route)
-    return document
-
-
-def scopes_of(route: APIRoute) -> tuple[str, ...] | None:
-    """The scopes that a route requires; None if it requires no key."""
-    for dependency in route.dependant.dependencies:
-        if isinstance(dependency.call, Needs):
-            return dependency.call.scopes
-    return None
-
-
-def _complete(operation: dict[str, Any], route: APIRoute) -> None:
-    scopes = scopes_of(route)
-    statuses = _OPEN_STATUSES if scopes is None else STATUSES
-    for status in STATUSES:
-        operation["responses"].pop(str(status), None)
-    operation["responses"] |= {str(status): {"$ref": _REF.format(f"responses/{status}")} for status in statuses}
-    if scopes is not None:
-        operation["security"] = [{"bearer": []}, {"signed": []}]
-        needs = " and ".join(f"`{scope}`" for scope in scopes) or "any"
-        operation["description"] = f"{operation.get('description', '')}\n\nScope: {needs}.".strip()
-
-
-def _problem_answer(status: int) -> dict[str, Any]:
-    kinds = [f"`{kind}`: {title}" for kind, (of_kind, title) in KINDS.items() if of_kind == status]
-    answer: dict[str, Any] = {
-        "description": "; ".join(kinds),
-        "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format("schemas/Problem")}}},
-    }
-    if status == 429:
-        answer["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
-    return answer
-
-
 # -- Routes outside /v1
 
 health_router = APIRouter(tags=["health"])
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-_PAGE = resources.files("relay.api").joinpath("docs.html").read_text(encoding="utf-8")
-
-
-def _hash_of(element: str) -> str:
-    """The hash of an inline element, so that the Content-Security-Policy admits it and no other."""
-    content = re.search(f"<{element}>(.*)</{element}>", _PAGE, re.DOTALL)
-    assert content is not None
-    return f"'sha256-{b64encode(hashlib.sha256(content[1].encode()).digest()).decode()}'"
-
-
-_CSP = (
-    f"default-src 'none'; script-src {_hash_of('script')}; style-src {_hash_of('style')}; "
-    "connect-src 'self'; frame-ancestors 'none'"
-)
 
 
 class Alive(ResponseModel):
@@ -191,12 +98,6 @@ async def openapi(_: Request) -> Response:
     return Response(openapi_document(), media_type="application/json")
 
 
-@health_router.get("/docs", include_in_schema=False)
-async def docs(_: Request) -> Response:
-    """The documentation page, which loads nothing from other hosts."""
-    return HTMLResponse(_PAGE, headers={"content-security-policy": _CSP})
-
-
 # -- The application
 
 _ROUTERS = (
@@ -220,6 +121,7 @@ _ROUTERS = (
     peers.router,
     peers.ban_router,
     health_router,
+    docs.router,
 )
 _ROUTES = [route for router in _ROUTERS for route in router.routes]  # flat: each route has its full path
 LONG_READS = 4  # concurrent
@@ -258,7 +160,7 @@ def make_app(backend: Backend, clock: Callable[[], float] = time.time) -> FastAP
 @cache
 def openapi_document() -> bytes:
     """The OpenAPI document as JSON, made when first asked for: it takes a seventh of the backend's start."""
-    return json.dumps(describe(_ROUTES), ensure_ascii=False).encode()
+    return describe(_ROUTES)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

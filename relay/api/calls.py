@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 from starlette.responses import Response, StreamingResponse
 
 from relay.api.context import Needs, Operator, RequestContext, Reveal, Revealing, Why
@@ -26,18 +26,19 @@ from relay.api.models import (
     Reason,
     RequestModel,
     ResponseModel,
-    Text64,
     Text128,
     Time,
     api_named,
     given_ms,
     make_cursor,
+    one_of,
     read_cursor,
     shown_moment,
 )
 from relay.errors import Refused, StoreError
+from relay.model.binding import MODES
 from relay.model.call import CallRecord
-from relay.policy.evaluate import OUTCOMES
+from relay.policy.evaluate import END_REASONS, OUTCOMES
 from relay.reports.disclosure import CallState, record_form, state_of, with_moments
 from relay.reports.export import MEDIA_TYPES, Format, check_format, export_parts
 from relay.reports.recordings import (
@@ -50,11 +51,24 @@ from relay.reports.recordings import (
     read_recording,
     search,
 )
-from relay.service.fields import invalid
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
 from relay.store.recordings import NEWEST, Recording, RecordingQuery, list_recordings
 from relay.store.records import LAST_MS, Wanted, read_all
+
+END_REASON: Final = [{"type": "string", "enum": [*END_REASONS]}, {"type": "string", "pattern": "^sip_[1-6][0-9]{2}$"}]
+CallOutcome = Annotated[str, one_of(*OUTCOMES)]
+EndReason = Annotated[str, WithJsonSchema({"oneOf": END_REASON})]
+CallMode = Annotated[str, one_of(*MODES)]
+
+
+def _known(outcome: str) -> str:
+    if outcome not in OUTCOMES:
+        raise ValueError(f"must be one of: {', '.join(OUTCOMES)}")
+    return outcome
+
+
+AskedOutcome = Annotated[CallOutcome, AfterValidator(_known)]
 
 
 class CallSearchRequest(RequestModel):
@@ -64,7 +78,7 @@ class CallSearchRequest(RequestModel):
     party: Party | None = None
     order_id: Text128 | None = None
     business_id: Name | None = Field(None, description="for operator keys")
-    outcome: Text64 | None = None
+    outcome: AskedOutcome | None = None
     since: Time | None = Field(None, description="received at or after")
     until: Time | None = Field(None, description="received before")
 
@@ -74,7 +88,7 @@ class CallResponse(ResponseModel):
 
     call_id: str
     binding_id: str | None
-    mode: str | None
+    mode: CallMode | None
     business_id: str | None
     order_id: str | None
     number_dialled: Masked = Field(description="masked unless it is a 700 number")
@@ -91,9 +105,9 @@ class CallResponse(ResponseModel):
     duration_ms: int | None = Field(description="milliseconds from answer to end")
     sip_status: int | None
     q850_cause: int | None
-    outcome: str | None = Field(description="null while the call is up")
+    outcome: CallOutcome | None = Field(description="null while the call is up")
     ended_by: Literal["caller", "callee", "relay"] | None
-    end_reason: str | None
+    end_reason: EndReason | None = Field(description="`sip_` and a status: the answer of the called side")
     caller_leg_call_id: str | None = Field(description="null unless revealed: it may contain the caller's number")
     callee_leg_call_id: str | None
     direction: Literal["a_to_b", "b_to_a"] | None
@@ -169,8 +183,6 @@ def shown_call(record: CallRecord, *, clear: bool, for_operator: bool) -> CallRe
 async def _found(
     context: RequestContext, asked: CallSearchRequest, reveal: Reveal, paging: Paging
 ) -> Page[CallResponse]:
-    if asked.outcome is not None and asked.outcome not in OUTCOMES:
-        raise invalid("outcome", f"must be one of: {', '.join(OUTCOMES)}")
     sealer = context.backend.sealer
     place = read_cursor(sealer, "calls", paging.cursor)
     after = (int(place[0]), int(place[1])) if place else None
@@ -199,7 +211,7 @@ async def get_calls(
     number: Number700 | None = None,
     order_id: Text128 | None = None,
     business_id: Name | None = None,
-    outcome: Text64 | None = None,
+    outcome: AskedOutcome | None = None,
     since: Time | None = None,
     until: Time | None = None,
 ) -> Page[CallResponse]:

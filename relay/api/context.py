@@ -6,13 +6,14 @@ A change is one unit of work together with its Idempotency-Key. Access to real n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Annotated, Any, NamedTuple, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 from fastapi import Depends, Header, Query, Request
+from fastapi.dependencies.models import Dependant
 from pydantic import BaseModel
 from starlette.responses import Response
 
@@ -221,6 +222,13 @@ def lacks(scope: str, field: str = "authorization") -> Refused:
     return Refused("forbidden", field, f"the key lacks the scope {scope}: use a key that has it")
 
 
+def _parameters(dependant: Dependant) -> Iterator[str]:
+    """The names of the query parameters of a route."""
+    yield from (field.alias for field in dependant.query_params)
+    for each in dependant.dependencies:
+        yield from _parameters(each)
+
+
 class Needs:
     """FastAPI dependency: the context of a request whose key has these scopes. Raises Refused("forbidden")."""
 
@@ -228,7 +236,10 @@ class Needs:
         self.scopes = scopes
 
     async def __call__(self, request: Request) -> RequestContext:
-        """Check the scopes."""
+        """Check the scopes, and the names of query parameters: a misspelt filter would let everything through."""
+        asked = request.query_params.keys()
+        if asked and (unknown := asked - set(_parameters(request.scope["route"].dependant))):
+            raise fields.invalid(min(unknown), "there is no such query parameter: see /docs")
         actor: Actor = request.state.actor
         if lacking := [scope for scope in self.scopes if scope not in actor.scopes]:
             raise lacks(lacking[0])

@@ -7,12 +7,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends
 from pydantic import Field
 
+from relay.api.calls import CallMode
 from relay.api.context import Needs, RequestContext
-from relay.api.models import Masked, Moment, Name, Party, RequestModel, ResponseModel, Time, api_named, given_ms
+from relay.api.models import Masked, Moment, Name, Party, RequestModel, ResponseModel, Time, api_named, given_ms, one_of
 from relay.errors import Refused
 from relay.model.numbers import is_700
+from relay.policy.evaluate import OUTCOMES
 from relay.policy.explain import Call, Verdict
-from relay.reports.explain import EXPLANATIONS_PER_S, explain_at, peer_named
+from relay.reports.explain import EXPLANATIONS_PER_S, GRANTED, explain_at, peer_named
 from relay.service import fields
 from relay.service.keys import PARTIES
 from relay.store.connection import Connection
@@ -61,12 +63,14 @@ class ExplainResponse(ResponseModel):
         description="relay: as it would be now; history: as far as it is stored"
     )
     checks: list[CheckResponse]
-    outcome: str = Field(description="granted, or the outcome that the call record would have")
+    outcome: Annotated[str, one_of(GRANTED, *OUTCOMES)] = Field(
+        description="granted, or the outcome that the call record would have"
+    )
     sip_status: int | None
     q850_cause: int | None
     retry_after_s: int | None
     binding_id: str | None
-    mode: str | None
+    mode: CallMode | None
     business_id: str | None
     callee: Masked | None
     callee_sees: Masked | None = Field(description="the number that the callee is shown")

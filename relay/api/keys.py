@@ -5,7 +5,7 @@ A key with the scope `keys` manages those of its business user; an operator key,
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from fastapi import APIRouter, Depends, Path
 from pydantic import Field
@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from relay.api.businesses import BusinessId, own_business
 from relay.api.context import Answer, Changes, Needs, RequestContext, Why
-from relay.api.models import Moment, Page, Paging, RequestModel, ResponseModel, Time, given_ms, shown_moment
+from relay.api.models import Moment, Page, Paging, RequestModel, ResponseModel, Time, given_ms, one_of, shown_moment
 from relay.service.keys import LONGEST_OVERLAP_S, OPERATOR_SCOPES, Scope, make_key, revoke, rotate
 from relay.store.keys import ApiKey, list_keys
 
@@ -40,7 +40,7 @@ class KeyResponse(ResponseModel):
 
     id: str
     business_id: str | None = Field(description="null: an operator's key")
-    scopes: list[str]
+    scopes: list[Annotated[str, one_of(*get_args(Scope))]]
     created_at: Moment
     created_by: str
     expires_at: Moment | None

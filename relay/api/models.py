@@ -121,6 +121,11 @@ Text64 = Annotated[str, StringConstraints(max_length=64, pattern=CLEAN)]
 Text128 = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=CLEAN)]
 
 
+def one_of(*texts: str) -> WithJsonSchema:
+    """The schema of a text in answers that is one of these. Unchecked: a stored row may be of a later version."""
+    return WithJsonSchema({"type": "string", "enum": [*texts]})
+
+
 class RequestModel(BaseModel):
     """Base of request bodies. Unknown fields are refused."""
 

@@ -20,9 +20,10 @@ from relay.api.models import (
     api_named,
     given,
     left_out,
+    one_of,
     shown_moment,
 )
-from relay.events.webhooks import KINDS, LONGEST_URL, Format, Kind, Parties, change, make, remove, resend, test
+from relay.events.webhooks import KINDS, LONGEST_URL, TEST, Format, Kind, Parties, change, make, remove, resend, test
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import Event, Webhook, dead, find_webhook, webhooks_of
 
@@ -84,7 +85,7 @@ class DeadEventResponse(ResponseModel):
 
     seq: int
     event_id: str
-    kind: str
+    kind: Annotated[str, one_of(*KINDS, TEST)]
     at: Moment
     dead_at: Moment
     tries: int

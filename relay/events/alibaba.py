@@ -55,7 +55,7 @@ def report(seq: int, kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
     a_called = (data.get("direction") != "b_to_a") is not str(data.get("mode")).startswith("G")
     a, b = ("caller", "callee") if a_called else ("callee", "caller")
     received_at = data["received_at"]
-    pool, binding_id = data.get("pool"), data.get("binding_id")
+    pool, binding_id = data.get("pool_id"), data.get("binding_id")
     values = {
         "id": seq,
         "call_id": data["call_id"],

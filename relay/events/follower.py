@@ -244,7 +244,7 @@ def _of_binding(act: UnitOfWork, binding_id: str | None) -> dict[str, str | None
         binding = None if binding_id is None else find_binding(act.connection, act.sealer, binding_id)
     except StoreError:
         binding = None
-    return {"user_data": binding and binding.user_data, "pool": binding and binding.pool}
+    return {"user_data": binding and binding.user_data, "pool_id": binding and binding.pool}
 
 
 def _end_of(record: CallRecord) -> str:

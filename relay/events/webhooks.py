@@ -286,12 +286,12 @@ _CLEAR: Final = Field("absent", "clear")
 # Fields of events that are not of the call record.
 _OTHERS: Final = dict.fromkeys(
     (
-        *("user_data", "pool", "number", "cools_until", "expired_at", "altered"),
+        *("user_data", "pool_id", "number", "cools_until", "expired_at", "peer", "leaks", "altered"),
         *("reference", "state", "code", "expires_at", "count", "about", "prefix", "percent", "answered"),
     ),
     _CLEAR,
 ) | {"party": Field("absent", "party")}
-_UNDER_WAY = (
+UNDER_WAY = (
     *("call_id", "binding_id", "mode", "direction", "order_id", "industrial_id"),
     *("number_dialled", "number_shown", "caller", "callee", "received_at", "ringing_at", "answered_at"),
 )
@@ -300,7 +300,7 @@ _WHEN = {"received": "received_at", "ringing": "ringing_at", "answered": "answer
 
 def call_data(kind: str, record: CallRecord) -> dict[str, Any]:
     """The data of an event: some fields for received, ringing and answered, else the whole record."""
-    names = _UNDER_WAY if kind in _WHEN else record._fields
+    names = UNDER_WAY if kind in _WHEN else record._fields
     data = {name: getattr(record, name) for name in names if name in FIELDS and FIELDS[name].event != "absent"}
     return data | {"at": getattr(record, _WHEN.get(kind, "ended_at"))}
 

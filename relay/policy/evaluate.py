@@ -383,6 +383,10 @@ def _refusals(module: ModuleType) -> Iterator[str]:
     return (value.outcome for value in vars(module).values() if isinstance(value, Refusal))
 
 
+def _reasons(module: ModuleType) -> Iterator[str]:
+    return (value.end_reason or value.outcome for value in vars(module).values() if isinstance(value, Refusal))
+
+
 def _verdicts(module: ModuleType) -> Iterator[str]:
     tables = (value.values() for value in vars(module).values() if isinstance(value, dict))
     values = chain(vars(module).values(), *tables)
@@ -393,3 +397,11 @@ def _verdicts(module: ModuleType) -> Iterator[str]:
 REFUSALS: Final = frozenset(chain(_refusals(rules), _refusals(admission)))
 OFFERED: Final = frozenset({ANSWERED, *_verdicts(masking)})  # of calls that were offered to a peer
 OUTCOMES: Final = tuple(sorted({*OFFERED, *REFUSALS, *_verdicts(text_message)}))
+
+# All `end_reason`s of call records but those that quote the called side: "sip_" and its status.
+_ENDS: Final = (
+    *("ack_timeout", "bye", "cancel", "hung_up", "leak_check", "lost_at_restart", "max_duration", "media_failed"),
+    *("media_timeout", "no_peer", "no_response", "not_restorable", "peer_gone", "recording_failed", "ring_timeout"),
+    *("session_expired", "shutdown"),
+)
+END_REASONS: Final = tuple(sorted({*_ENDS, *_reasons(rules), *_reasons(admission)}))

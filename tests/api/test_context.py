@@ -11,7 +11,15 @@ from starlette.requests import Request
 from relay.api.app import LONG_READS
 from relay.api.context import RequestContext
 from relay.store.unit_of_work import OPERATOR, Actor
-from tests.api.conftest import Api
+from tests.api.conftest import Api, Client
+
+
+async def test_an_unknown_query_parameter_is_refused(operator: Client, company: Client) -> None:
+    for path in ("/v1/calls?business=acme", "/v1/bindings?limit=5&stat=live", "/v1/peers?x"):
+        problem = await operator.refused("GET", path, "invalid")
+        assert problem["errors"][0]["problem"] == "there is no such query parameter: see /docs"
+    assert (await company.refused("GET", "/v1/calls?outcom=busy", "invalid"))["errors"][0]["field"] == "outcom"
+    await company.get("/v1/calls?limit=5&outcome=busy&reveal=false")
 
 
 async def test_short_reads_do_not_wait_for_long_ones(api: Api) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fastapi.routing import APIRoute
 
-from relay.api.app import scopes_of
+from relay.api.openapi import scopes_of
 from relay.service.keys import OPERATOR_SCOPES
 from tests.api.conftest import A, Api
 

@@ -13,8 +13,8 @@ import pytest
 import pytest_asyncio
 from fastapi.routing import APIRoute
 
-from relay.api.app import scopes_of
 from relay.api.context import OPERATOR
+from relay.api.openapi import scopes_of
 from relay.errors import Refused
 from tests.api.conftest import PREFIX, A, Api, B, C, Client, Json, TestDesk
 from tests.api.seeds import CALL_ID, Seeds, sow

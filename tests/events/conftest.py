@@ -22,7 +22,7 @@ from relay.store.journal.journal import Journal
 from relay.store.sealing.sealer import Sealer
 from relay.store.sqlite.journal import sqlite_journal
 from relay.store.unit_of_work import RELAY, UnitOfWork
-from relay.store.webhooks import Event, Webhook, dead, find_webhook, oldest, put_webhook, tell
+from relay.store.webhooks import Event, Webhook, dead, find_webhook, oldest, put_webhook, tell, webhooks_of
 from relay.store.writer import GroupWriter, Writer, now_ms
 from tests.support.papers import apply
 from tests.support.places import new_store
@@ -69,6 +69,10 @@ class Shop(NamedTuple):
         made = self.hook()._replace(url=url, internal=False)
         self.act(lambda act: put_webhook(act, made))
         return made
+
+    def hooks(self) -> list[Webhook]:
+        with closing(connect_reader(self.path)) as connection:
+            return webhooks_of(connection, self.sealer, None, "", 100)
 
     def hook_now(self, webhook: Webhook) -> Webhook:
         with closing(connect_reader(self.path)) as connection:

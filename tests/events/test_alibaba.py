@@ -23,7 +23,7 @@ from tests.events.test_follower import follow
 from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record, put
 
 HOOK = Webhook("w1", "shop", "https://s.example", "s", ("call.ended",), "clear", None, 0, 0, NOW_MS, format="alibaba")
-BINDING = {"user_data": "parcel-1", "pool": "hangzhou"}
+BINDING = {"user_data": "parcel-1", "pool_id": "hangzhou"}
 
 
 def pushed(kind: str, data: dict[str, Any], parties: str = "clear") -> dict[str, Any]:

@@ -60,7 +60,7 @@ async def test_each_event_has_the_user_data_of_the_binding(shop: Shop, writer: G
     await shop.record(of_shop("c1"), of_shop("c2", binding_id="purged"))
     await follow(shop, writer)
     assert [event.data and event.data["user_data"] for event in shop.waiting(hook)] == ["cart 9", None]
-    assert [event.data and event.data["pool"] for event in shop.waiting(hook)] == ["default", None]
+    assert [event.data and event.data["pool_id"] for event in shop.waiting(hook)] == ["default", None]
 
 
 @pytest.mark.parametrize(

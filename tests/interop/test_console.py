@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.support.console import FORGED, LiveCall
-from tests.support.console_browser import Room, act
+from tests.support.console_browser import ENGLISH, Room, act, watch
 from tests.support.console_seed import REAL
 from tests.support.waiting import until
 
@@ -233,3 +233,29 @@ async def test_the_switch_changes_language_and_colours(room: Room) -> None:
         await expect(page.get_by_role("heading", level=1)).to_have_text("号码")
         await page.get_by_role("link", name="EN").click()
         await expect(page.get_by_role("heading", level=1)).to_have_text("Numbers")
+
+
+# -- The API's documentation, which is no page of the console
+
+
+async def test_the_documentation_sends_a_request_with_a_key_and_loads_nothing_else(room: Room) -> None:
+    context = await room.browser.new_context(**ENGLISH)
+    page = await context.new_page()
+    faults, asked = watch(page), list[str]()
+    page.on("request", lambda request: asked.append(request.url))
+    await page.goto(f"{room.ground.url}/docs")
+    await page.get_by_role("button", name="Authorize").first.click()
+    bearer = page.locator(".auth-container", has_text="bearer")
+    await bearer.get_by_role("textbox").fill(room.ground.seeds.tenant)
+    await bearer.get_by_role("button", name="Apply credentials").click()
+    await page.locator(".modal-ux").get_by_role("button", name="Close").first.click()
+    listing = page.locator("#operations-bindings-listBindings")
+    await listing.click()
+    await listing.get_by_role("button", name="Try it out").click()
+    await listing.get_by_role("button", name="Execute").click()
+    await expect(listing.locator(".live-responses-table .response-col_status").nth(1)).to_have_text("200")
+    await expect(listing.locator(".live-responses-table")).to_contain_text('"business_id": "shunda"')
+    assert not faults
+    assert {url for url in asked if not url.startswith(f"{room.ground.url}/")} == set()
+    assert asked[-1].startswith(f"{room.ground.url}/v1/bindings")
+    await context.close()

@@ -17,6 +17,7 @@ import httpx
 from aiohttp import web
 
 from tests.support.addresses import Address, free
+from tests.support.documented import fault_of
 
 PATIENCE_S = 15.0
 POLL_S = 0.05
@@ -153,6 +154,7 @@ class Inbox:
         if self.status == 200:
             async with self._arrived:
                 self.events += json.loads(body)["events"]
+                self.faults += filter(None, map(fault_of, self.events))
                 self._arrived.notify_all()
         return web.Response(status=self.status)
 
