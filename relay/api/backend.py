@@ -65,7 +65,7 @@ class Backend(Protocol):
 
     path: Place  # of the store
     sealer: Sealer
-    reader: Reader  # runs in the event loop's thread: for single rows
+    reader: Reader
     writer: GroupWriter
     control: Control
     settings: ApiSettings

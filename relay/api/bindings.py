@@ -5,7 +5,7 @@ Parties are masked in every response unless they are to be revealed, with a reas
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 from fastapi import APIRouter, Depends, Path
 from pydantic import Field, model_validator
@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from relay.api.context import Answer, Changes, Needs, RequestContext, Reveal, Revealing, Why
 from relay.api.models import (
+    API_NAMES,
     Hours,
     IndustrialId,
     Kept128,
@@ -28,7 +29,6 @@ from relay.api.models import (
     ResponseModel,
     Text128,
     Time,
-    api_named,
     given,
     given_ms,
     left_out,
@@ -180,11 +180,12 @@ router = APIRouter(prefix="/v1/bindings", tags=["bindings"])
 BindingId = Annotated[str, Path(pattern="^[0-9a-f]{8,40}$")]
 Reads = Annotated[RequestContext, Depends(Needs("bindings:read"))]
 Writes = Annotated[RequestContext, Depends(Changes("bindings:write"))]
+_NAMES = [API_NAMES.get(name, name) for name in Binding._fields]
 
 
 def shown_binding(binding: Binding, at_ms: int, *, clear: bool = False, warning: str | None = None) -> BindingResponse:
     """The response model of a binding, with its state at `at_ms`."""
-    values = api_named(binding._asdict())
+    values: dict[str, Any] = dict(zip(_NAMES, binding, strict=True))
     del values["released_at"]
     values["id"] = values.pop("binding_id")
     for party in ("a", "b"):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from typing import Annotated, Any, NamedTuple, TypeVar, cast
 
 import anyio
@@ -25,8 +24,7 @@ from relay.model.numbers import normalise_party
 from relay.policy.rules import DEFAULT_BUSINESS
 from relay.service import fields
 from relay.service.keys import OPERATOR, PARTIES
-from relay.store.connection import Connection, one_moment
-from relay.store.database import connect_reader, store_errors
+from relay.store.connection import Connection
 from relay.store.keys import find_answer, keep_answer
 from relay.store.unit_of_work import Actor, UnitOfWork
 
@@ -113,12 +111,12 @@ class RequestContext(NamedTuple):
         return found
 
     async def read(self, query: Callable[[Connection], T]) -> T:
-        """Run a query in a worker thread on its own connection: for many rows."""
-        return await anyio.to_thread.run_sync(_read_apart, self.backend, query)
+        """Run a query in a worker thread: for many rows."""
+        return await anyio.to_thread.run_sync(self.backend.reader.read, query)
 
     async def read_long(self, query: Callable[[Connection], T]) -> T:
         """As `read`, for whole days or logs."""
-        return await self.work(lambda: _read_apart(self.backend, query))
+        return await self.work(lambda: self.backend.reader.read(query))
 
     async def work(self, do: Callable[[], T]) -> T:
         """Do what takes long in a worker thread; few run at once, so that short reads do not wait for them."""
@@ -205,7 +203,7 @@ class Reveal(NamedTuple):
     reason: str | None
 
 
-def asked_reveal(
+async def asked_reveal(
     reveal: Annotated[bool, Query(description="show real numbers; requires the scope parties:read")] = False,
     reason: Annotated[Reason | None, Query(description="reason for the audit log; required with reveal")] = None,
 ) -> Reveal:
@@ -285,8 +283,3 @@ def _done(answer: Answer) -> Done:
 
 def _json(body: BaseModel) -> bytes:
     return body.model_dump_json().encode()
-
-
-def _read_apart(backend: Backend, query: Callable[[Connection], T]) -> T:
-    with store_errors(backend.path), closing(connect_reader(backend.path)) as connection, one_moment(connection):
-        return query(connection)

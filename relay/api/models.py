@@ -209,7 +209,7 @@ class PageRequest(NamedTuple):
     cursor: str | None
 
 
-def asked_page(
+async def asked_page(
     limit: Limit = USUAL,
     cursor: Annotated[str | None, Query(max_length=512, description="`next` of the previous page")] = None,
 ) -> PageRequest:

@@ -58,8 +58,7 @@ def parse_moment_ms(text: str) -> int:
 
 def format_moment(moment_ms: int) -> str:
     """Format as RFC 3339 in UTC with milliseconds: 2026-01-31T08:00:00.000Z."""
-    moment = datetime.fromtimestamp(moment_ms // 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment_ms % 1000:03d}Z"
+    return datetime.fromtimestamp(moment_ms / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 # -- Validation of request fields

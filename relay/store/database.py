@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
-from relay.errors import StoreError
+from relay.errors import Refused, StoreError
 from relay.store import scripts as store_scripts
 from relay.store.chain import anchor_path
 from relay.store.connection import (
@@ -241,32 +241,51 @@ def _check_key(connection: Connection, sealer: Sealer, key_file: Path) -> None:
         raise StoreError(f"the key file {key_file} belongs to another store: put the right one back")
 
 
-# -- A read connection that survives faults of the store: it is opened on demand, and again after an error
+# -- Read connections that are kept
 
 T = TypeVar("T")
+MOST_KEPT = 8  # connections; each may hold 2 MiB of pages
 
 
 class Reader:
-    """A read connection for one thread."""
+    """Read connections, for any thread, each used by one query at a time.
+
+    They are kept, because a new one reads the whole schema first, for 2 ms. After an error another one is opened.
+    """
 
     def __init__(self, path: Place) -> None:
         self._path = path
-        self._connection: Connection | None = None
+        self._idle: list[Connection] = []
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """Return the result of the query. Raises StoreError, and what the query raises."""
+        with store_errors(self._path):
+            connection = self._take()
+            try:
+                with one_moment(connection):  # a row and its proof must be of one snapshot
+                    found = query(connection)
+            except Refused:
+                self._keep(connection)
+                raise
+            except BaseException:
+                connection.close()
+                raise
+            self._keep(connection)
+            return found
+
+    def _take(self) -> Connection:
         try:
-            with store_errors(self._path):
-                if self._connection is None:
-                    self._connection = connect_reader(self._path)
-                with one_moment(self._connection):  # a row and its proof must be of one snapshot
-                    return query(self._connection)
-        except StoreError:
-            self.close()
-            raise
+            return self._idle.pop()  # the one used last, whose pages are in the CPU's cache
+        except IndexError:
+            return connect_reader(self._path, check_same_thread=False)
+
+    def _keep(self, connection: Connection) -> None:
+        if len(self._idle) < MOST_KEPT:
+            self._idle.append(connection)
+        else:
+            connection.close()
 
     def close(self) -> None:
-        """Close the connection. The next query opens another."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Close the connections. The next query opens another."""
+        while self._idle:
+            self._idle.pop().close()

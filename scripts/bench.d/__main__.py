@@ -14,6 +14,7 @@ import beside
 import captures
 import fairness
 import growth
+import http_load
 import nodes
 import others
 import overload
@@ -54,6 +55,10 @@ def _chosen(options: argparse.Namespace, run: Path) -> int:
         bindings = Bindings(options.bindings[0], options.stores)
         figures = beside.measure(run, bindings, options.api, options.rates[0], options.seconds)
         print("\n" + beside.table(figures))
+        return sum(figure.failed for figure in figures)
+    if options.http:
+        figures = http_load.measure(run, Bindings(options.bindings[0], options.stores), options.http, options.seconds)
+        print("\n" + http_load.table(figures))
         return sum(figure.failed for figure in figures)
     if options.capture:
         return _capture(options, run)
@@ -199,6 +204,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--service", type=_numbers, metavar="BINDINGS", help=numbers)
     api = "measure call set-up at the first of --rates with and without that many HTTP requests a second, such as 500"
     parser.add_argument("--api", type=int, metavar="REQUESTS", help=api)
+    http = "measure the HTTP API without calls, from each of these numbers of connections, such as 50,1"
+    parser.add_argument("--http", type=_numbers, metavar="CONNECTIONS", help=http)
     parser.add_argument("--compiled", action="store_true", help="measure the relay built by scripts/compile")
     parser.add_argument("--without-relay", action="store_true", help="measure only the competitors")
     kept = "folder that keeps relay stores for the next run, default var/bench-stores"

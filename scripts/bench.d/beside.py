@@ -47,7 +47,7 @@ def measure(run: Path, bindings: Bindings, requests: int, rate: int, seconds: in
     api = free("127.0.0.10")
     found = [Beside(0, [], []), Beside(requests, [], [])]
     with servers.relay(run / "relay", bindings, load.callee, api=api) as server:
-        key = _operator_key(run / "relay")
+        key = servers.operator_key(run / "relay")
         for _ in range(REPEATS):
             for beside in found:
                 _measure_once(load, server, beside, (api, key), rate, seconds)
@@ -84,9 +84,3 @@ def _measure_once(
     beside.companies.append(json.loads(said))
     if beside.companies[-1]["failed"]:
         print(f"  {beside.companies[-1]['failed']} requests failed", flush=True)
-
-
-def _operator_key(folder: Path) -> str:
-    command = [*servers.relay700(False), "keys", "make", "--operator", "--json", "-c", str(folder / "relay.toml")]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-    return str(json.loads(done.stdout)["secret"])

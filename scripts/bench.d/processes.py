@@ -39,6 +39,12 @@ def run_time_us(pid: int) -> float:
     return total_ns / 1000
 
 
+def used_us(pid: int) -> float:
+    """CPU time of one process in microseconds, with that of its threads that have ended; to 10 ms."""
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, ticks)) * 1e6 / os.sysconf("SC_CLK_TCK")
+
+
 def resident_mib(pid: int) -> float:
     """Memory of a process and its descendants, as if no other process ran.
 

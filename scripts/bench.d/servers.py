@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 import time
@@ -61,6 +62,13 @@ def relay700(compiled: bool) -> list[str]:
     return [python, "-P", "-m", "relay"]  # -P: the installed relay, not one in the working directory
 
 
+def operator_key(folder: Path) -> str:
+    """A new key for the relay in that folder."""
+    command = [*relay700(False), "keys", "make", "--operator", "--json", "-c", str(folder / "relay.toml")]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    return str(json.loads(done.stdout)["secret"])
+
+
 def relay_toml(
     run: Path,
     address: Address,
@@ -90,6 +98,8 @@ listen = {[f"{each}:{address}" for each in sorted({"udp", transport})]!r}
 prefixes = {list(prefixes)!r}
 [api]
 {f'listen = "{api}"' if api else "enabled = false"}
+requests_per_s = 100000
+burst = 100000
 [policy]
 caller_caps = {windows!r}
 number_caps = {windows!r}

@@ -9,13 +9,15 @@ import sqlite3
 import stat
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from relay.errors import StoreError
+from relay.errors import Refused, StoreError
 from relay.store.bindings import find_binding
+from relay.store.connection import Connection
 from relay.store.database import Reader, connect, connect_reader, open_store, store_errors, transaction
 from relay.store.groups import Group, find_group
 from relay.store.ledger_tables import SQLITE, triggers
@@ -228,7 +230,7 @@ def test_reader_reconnects_after_an_error(disk: Disk) -> None:
         saboteur.execute("ALTER TABLE business RENAME TO gone")
         with pytest.raises(StoreError, match="no such table"):
             reader.read(businesses)
-        assert reader._connection is None
+        assert not reader._idle
         saboteur.execute("ALTER TABLE gone RENAME TO business")
         assert reader.read(businesses) == [("default",)]
 
@@ -270,3 +272,19 @@ def test_documented_backup_command_makes_a_private_restorable_copy(disk: Disk, t
     for suffix in ("-wal", "-shm"):
         disk.path.with_name(disk.path.name + suffix).unlink(missing_ok=True)
     open_store(disk.path, disk.key_file)
+
+
+def test_queries_at_once_have_a_connection_each_and_later_ones_take_these(disk: Disk) -> None:
+    reader = Reader(disk.path)
+    outer, inner = reader.read(lambda one: (one, reader.read(lambda other: other)))
+    assert outer is not inner
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(reader.read, lambda one: one).result() is outer
+    with pytest.raises(Refused):
+        reader.read(_refuse)
+    assert reader.read(lambda one: one) is outer
+    reader.close()
+
+
+def _refuse(_: Connection) -> None:
+    raise Refused("not_found", "", "")

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
-from itertools import pairwise
 
 import pytest
 
@@ -112,15 +111,34 @@ def test_errors_of_the_store_are_store_errors(alone: Writer) -> None:
         alone.run(RELAY, add("a"))
 
 
-def test_another_writer_can_write_between_two_units_of_work(alone: Writer) -> None:
-    moments: list[float] = []
+class Clock:
+    """In place of the module `time`."""
 
-    def do(_: UnitOfWork) -> None:
-        moments.append(time.monotonic())
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.slept: list[float] = []
 
-    for _ in range(5):
-        alone.run(RELAY, do)
-    assert all(after - before >= GAP_S for before, after in pairwise(moments))
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(round(seconds, 6))
+        self.now_s += seconds
+
+
+def test_gap_is_twice_what_the_transaction_took_and_at_most_10_ms(
+    alone: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(writer_module, "time", clock)
+
+    def take(seconds: float) -> None:
+        alone.run(RELAY, lambda _: setattr(clock, "now_s", clock.now_s + seconds))
+
+    take(0.002)
+    take(0.5)
+    take(0)
+    assert clock.slept == [0.004, GAP_S]
 
 
 # -- groups
