@@ -117,7 +117,9 @@ class ComplaintRateResponse(ResponseModel):
     percent: float | None = Field(description="complaints per hundred answered calls; null without calls")
     few: bool = Field(description="fewer than 3 complaints, which never warn")
     high: bool = Field(description="whether the rate has reached `[policy] complaint_rate`")
-    suspend_reason: str | None = Field(description="proposed reason of a suspension, if the rate is high")
+    suspend_reason: str | None = Field(
+        description="for operators: proposed reason of a suspension, if the rate is high"
+    )
 
 
 class ComplaintRatesResponse(ResponseModel):
@@ -234,7 +236,8 @@ async def get_complaint_rates(context: Reports, business_id: Name | None = None)
     whose, now = context.only(business_id), now_ms()
     limit_ppm = context.backend.settings.complaint_ppm
     rates = await context.read(lambda connection: complaint_rates(connection, whose, now, limit_ppm))
-    forms = [rate.form() for rate in rates]
+    hidden = {"suspend_reason": None} if context.business else {}
+    forms = [rate.form() | hidden for rate in rates]
     items = [ComplaintRateResponse(business_id=form.pop("business"), **form) for form in forms]
     return ComplaintRatesResponse(items=items)
 

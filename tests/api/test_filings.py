@@ -75,3 +75,28 @@ async def test_warn_adds_a_warning_to_the_binding(api: Api, company: Client) -> 
     assert changed["warning"] == made["warning"]
     answers = await company.post("/v1/bindings/batch", {"items": [AXB | {"b": C}]}, 200)
     assert answers["items"][0]["binding"]["warning"] == made["warning"]
+
+
+async def test_a_holder_is_found_nowhere_without_a_reason(api: Api, operator: Client, company: Client) -> None:
+    marks = ("司马相如", "11010519491231002X", "oss://photo-7")
+    await company.post("/v1/webhooks", {"url": "https://acme.example/", "parties": "masked"})
+    once = {"idempotency-key": "k1"}
+    asked = dict(zip(("holder", "document", "photo"), marks, strict=True)) | {"number": A}
+    await company.http.post("/v1/filings", json=asked, headers=once)
+    words = {"number": A, "state": "rejected", "reason": " ".join(marks[:2]), "business_id": "acme"}
+    answers = await operator.http.post("/v1/filings/answers", json={"items": [words]}, headers=once)
+    paths = ("/v1/filings", "/v1/filings?all=true&state=rejected", "/v1/audit?reveal=true&reason=case")
+    texts = [answers.text, *[(await operator.http.get(path)).text for path in paths]]
+    rows = api.backend.reader.read(
+        lambda connection: [
+            connection.execute(f"SELECT * FROM {table}").fetchall()
+            for table in ("filing", "filing_change", "outbox", "audit", "idempotency")
+        ]
+    )
+    assert all(rows)
+    written = b"".join(cell for table in rows for row in table for cell in row if isinstance(cell, bytes))
+    for mark in marks:
+        assert not [text for text in texts if mark in text]
+        assert mark.encode() not in written and mark not in str(rows)
+    shown = (await operator.http.get("/v1/filings?reveal=true&reason=case")).text
+    assert all(mark in shown for mark in marks)

@@ -91,7 +91,7 @@ async def test_rates_of_complaints_are_shown_with_a_reason_to_suspend(api: Api, 
     ]
     assert found[0]["suspend_reason"] == "complaints: 3 of 0 answered calls in 30 days; the limit is 0.05%"
     own = (await company.get("/v1/reports/complaints"))["items"]
-    assert {rate["business_id"] for rate in own} == {"acme"}
+    assert {(rate["business_id"], rate["high"], rate["suspend_reason"]) for rate in own} == {("acme", True, None)}
     await company.refused("GET", "/v1/reports/complaints?business_id=default", "not_found")
 
 

@@ -154,8 +154,8 @@ def _bindings(act: UnitOfWork, text: Text) -> tuple[Binding, Binding]:
 def _lists(act: UnitOfWork, text: Text) -> None:
     set_entry(act, "business", "shunda", C, "black")
     set_entry(act, "business", RIVAL, A, "black")
-    add_filing(act, "shunda", FilingWords(A, "CT-2026-0001"))
-    add_filing(act, RIVAL, FilingWords(C, text("reference")))
+    add_filing(act, "shunda", FilingWords(A, "CT-2026-0001", "张三", document="11010519491231002X"))
+    add_filing(act, RIVAL, FilingWords(C, text("reference"), text("holder"), "other", text("document"), text("photo")))
 
 
 def _webhooks(act: UnitOfWork, receiver: str, nobody: str, text: Text) -> tuple[str, str, str]:
