@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from relay.compat import bindings, bindings700, groups, late, queries  # noqa: F401  (they fill ACTIONS)
+from relay.compat import bindings, bindings700, groups, late, numbers, queries  # noqa: F401  (they fill ACTIONS)
 from relay.compat.actions import ACTIONS, Action, Caller, Service, read_parameters
 from relay.compat.errors import Failure, Fault, code_of
 from relay.compat.signature import HttpRequest, Nonces, SignedRequest, mismatch, read_request

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from relay.compat.errors import ILLEGAL_ARGUMENT, NO_SUBSCRIPTION, Failure
+from relay.compat.errors import ILLEGAL_ARGUMENT, NO_NUMBER, NO_SUBSCRIPTION, Failure
 from relay.model.binding import Binding, Direction, number_of
 from relay.service.fields import CHINA, LATEST_S, SOONEST_S
 from relay.store.bindings import find_numbered
 from relay.store.connection import Connection
 from relay.store.groups import Group, find_numbered_group
-from relay.store.numbers import Pool, find_pool
+from relay.store.numbers import Number, Pool, find_number, find_pool
 from relay.store.sealing.sealer import Sealer
 
 # Names of fields that all families have, by relay700's.
@@ -92,6 +92,17 @@ def own_pool(connection: Connection, business: str, pool_key: str) -> Pool:
     if pool is None:
         raise Failure("isv.POOLKEY_NOT_EXISTS", "PoolKey: there is no such pool")
     return pool
+
+
+def own_number(
+    connection: Connection, business: str, pool_key: str, secret_no: str, now_ms: int
+) -> tuple[Pool, Number]:
+    """The pool and one of its numbers. Raises Failure."""
+    pool = own_pool(connection, business, pool_key)
+    number = find_number(connection, secret_no, now_ms) if secret_no.isprintable() else None
+    if number is None or number.pool != pool.pool_id:
+        raise Failure(NO_NUMBER, "SecretNo: the pool has no such number")
+    return pool, number
 
 
 def find(

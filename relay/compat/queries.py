@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from relay.compat.actions import Caller, Long, Parameters, Reply, action
-from relay.compat.errors import FORBIDDEN_ACTION, ILLEGAL_ARGUMENT, NO_NUMBER, NO_SUBSCRIPTION, Failure
-from relay.compat.fields import AX_BX, AX_GX, find, group_number, own_pool, shown_time
+from relay.compat.errors import FORBIDDEN_ACTION, ILLEGAL_ARGUMENT, NO_SUBSCRIPTION, Failure
+from relay.compat.fields import AX_BX, AX_GX, find, group_number, own_number, shown_time
 from relay.model.binding import Binding, number_of
 from relay.model.numbers import format_number, mask_number
 from relay.service.keys import PARTIES
 from relay.store.bindings import BindingQuery, find_page
 from relay.store.connection import Connection
-from relay.store.numbers import find_number, find_prefix, pools_of, usage_of
+from relay.store.numbers import find_prefix, pools_of, usage_of
 from relay.store.sealing.sealer import Sealer
 
 _STATUS = {"free": 0, "cooling": 0, "bound": 1, "locked": 2}
@@ -102,10 +102,7 @@ class QuerySecretNoDetail(Parameters):
 @action(QuerySecretNoDetail, "numbers:read")
 async def query_secret_no_detail(asked: QuerySecretNoDetail, caller: Caller) -> Reply:
     def query(connection: Connection, _: Sealer) -> dict[str, Any]:
-        pool = own_pool(connection, caller.business, asked.pool_key)
-        number = find_number(connection, asked.secret_no, caller.now_ms) if asked.secret_no.isprintable() else None
-        if number is None or number.pool != pool.pool_id:
-            raise Failure(NO_NUMBER, "SecretNo: the pool has no such number")
+        pool, number = own_number(connection, caller.business, asked.pool_key, asked.secret_no, caller.now_ms)
         prefix = find_prefix(connection, number.prefix)
         return {
             "SecretStatus": _STATUS[number.state],

@@ -61,7 +61,7 @@ def report(seq: int, kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
         "call_id": data["call_id"],
         "pool_key": pool,
         "partner_key": pool,
-        "sub_id": None if binding_id is None else str(number_of(binding_id)),
+        "sub_id": None if binding_id is None else number_of(binding_id),
         "out_id": data.get("user_data"),
         "phone_no": _national(data.get(a)),
         "secret_no": data["number_dialled"],

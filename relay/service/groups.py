@@ -141,11 +141,11 @@ def set_entry(act: UnitOfWork, whose: Whose, owner_id: str, number: str, kind: K
     return caller
 
 
-def remove_entry(act: UnitOfWork, whose: Whose, owner_id: str, number: str) -> str:
-    """Remove a caller from the list. Returns its normal form. Raises Refused."""
+def remove_entry(act: UnitOfWork, whose: Whose, owner_id: str, number: str, kind: Kind | None = None) -> str:
+    """Remove a caller from the list, with `kind` only one of it. Returns its normal form. Raises Refused."""
     owner, business = _owner(act, whose, owner_id)
     caller = fields.parsed("number", number, normalise_party)
-    if not delete_entry(act, owner, caller):
+    if not delete_entry(act, owner, caller, kind):
         raise Refused("not_found", "number", "not on this list")
     act.audit("list.remove", owner_id, business=business, details={"number": caller})
     return caller

@@ -202,7 +202,7 @@ _SET = """
 INSERT INTO list_entry (owner, caller_hash, kind, sealed, added_at, added_by) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
 ON CONFLICT (owner, caller_hash) DO UPDATE SET kind = ?3, sealed = ?4, added_at = ?5, added_by = ?6
 """
-_REMOVE = "DELETE FROM list_entry WHERE owner = ? AND caller_hash = ?"
+_REMOVE = "DELETE FROM list_entry WHERE owner = ?1 AND caller_hash = ?2 AND (?3 IS NULL OR kind = ?3)"
 _LIST_PAGE = """
 SELECT caller_hash, kind, sealed, added_at, added_by FROM list_entry
 WHERE owner = ? AND caller_hash > ? ORDER BY caller_hash LIMIT ?
@@ -235,9 +235,9 @@ def put_entry(act: UnitOfWork, owner: str, number: str, kind: Kind) -> None:
     act.connection.execute(_SET, (owner, act.sealer.lookup_hash(number), kind, sealed, act.now_ms, act.actor.name))
 
 
-def delete_entry(act: UnitOfWork, owner: str, number: str) -> bool:
-    """Remove a caller. Return whether it was on the list."""
-    return act.connection.execute(_REMOVE, (owner, act.sealer.lookup_hash(number))).rowcount == 1
+def delete_entry(act: UnitOfWork, owner: str, number: str, kind: Kind | None = None) -> bool:
+    """Remove a caller, with `kind` only one of it. Return whether it was on the list."""
+    return act.connection.execute(_REMOVE, (owner, act.sealer.lookup_hash(number), kind)).rowcount == 1
 
 
 def find_entries(connection: Connection, sealer: Sealer, owner: str, after: bytes, most: int) -> list[ListEntry]:

@@ -35,7 +35,7 @@ def pushed(kind: str, data: dict[str, Any], parties: str = "clear") -> dict[str,
 
 def test_a_call_record_is_a_secret_report() -> None:
     assert pushed("call.ended", call_data("ended", ended_record(direction="a_to_b")) | BINDING) == {
-        "id": 7, "call_id": "c1", "pool_key": "hangzhou", "partner_key": "hangzhou", "sub_id": str(0xB1),
+        "id": 7, "call_id": "c1", "pool_key": "hangzhou", "partner_key": "hangzhou", "sub_id": 0xB1,
         "out_id": "parcel-1", "phone_no": "13800000001", "secret_no": X, "peer_no": "13900000002",
         "called_display_no": X, "call_type": 0, "call_time": "2026-01-01 08:00:00",
         "call_out_time": "2026-01-01 08:00:00", "ring_time": "2026-01-01 08:00:00",
