@@ -84,9 +84,10 @@ class AlibabaApp:
 
     def _authenticate(self, signed: SignedRequest) -> ApiKey:
         """The key that signed the request. Raises Fault."""
-        now_s, sealer = self._service.clock(), self._service.sealer
+        now_s, key_id, sealer = self._service.clock(), signed.key_id, self._service.sealer
         try:
-            key = self._service.reader.read(lambda connection: find_key(connection, sealer, signed.key_id))
+            is_id = key_id.isascii() and key_id.isprintable()
+            key = self._service.reader.read(lambda connection: find_key(connection, sealer, key_id)) if is_id else None
         except StoreError:
             raise Fault("ServiceUnavailable", "The store is unavailable: try again later.", 503) from None
         if key is None:

@@ -1,4 +1,4 @@
-"""Groups of numbers (G): CreateAxgGroup, OperateAxgGroup. A group belongs to the business user, not to a pool."""
+"""Groups of numbers (G): CreateAxgGroup, OperateAxgGroup, DeleteAxgGroup. A group belongs to the business user, not to a pool."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from relay.compat.errors import ILLEGAL_ARGUMENT, Failure
 from relay.compat.fields import NAMES, own_group, own_pool
 from relay.model.binding import number_of
 from relay.model.numbers import normalise_party
-from relay.service.groups import add_members, make_group, remove_members
+from relay.service.groups import add_members, make_group, remove_group, remove_members
 from relay.service.placement import BindRules
 from relay.store.groups import Group, members_page
 from relay.store.unit_of_work import UnitOfWork
@@ -62,6 +62,23 @@ async def operate_axg_group(asked: OperateAxgGroup, caller: Caller) -> Reply:
             case _:
                 problem = "OperateType must be addNumbers, deleteNumbers or overwriteNumbers"
                 raise Failure(ILLEGAL_ARGUMENT, problem)
+
+    await caller.change(do)
+    return {}
+
+
+class DeleteAxgGroup(Parameters):
+    """Delete a group without live bindings."""
+
+    pool_key: str
+    group_id: Long
+
+
+@action(DeleteAxgGroup, "bindings:write", names=NAMES)
+async def delete_axg_group(asked: DeleteAxgGroup, caller: Caller) -> Reply:
+    def do(act: UnitOfWork, rules: BindRules) -> None:
+        own_pool(act.connection, caller.business, asked.pool_key)
+        remove_group(act, own_group(act.connection, act.sealer, caller.business, asked.group_id).group_id, rules)
 
     await caller.change(do)
     return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 from alibabacloud_dyplsapi20170525 import models
 from alibabacloud_dyplsapi20170525.client import Client as NewSdk
 from alibabacloud_tea_openapi.models import Config as SdkConfig
+from aliyunsdkcore.auth.composer.rpc_signature_composer import get_signed_url
 from aliyunsdkcore.client import AcsClient
 from aliyunsdkcore.request import RpcRequest
 from structlog import get_logger
@@ -81,6 +83,18 @@ class Client:
         request.set_protocol_type("http")
         body: Json = json.loads(self.old.do_action_with_exception(request))
         return body
+
+    def ask_raw(self, action: str, parameters: Json) -> tuple[int, Json]:
+        """Status and document of the answer to any parameters, by the older SDK's signature."""
+        whole = {**parameters, "Action": action, "Version": "2017-05-25"}
+        target, _ = get_signed_url(whole, self.key_id, self.secret, "JSON", "GET", {})
+        connection = http.client.HTTPConnection(self.address, timeout=10)
+        try:
+            connection.request("GET", target)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
 
 
 class Compat:

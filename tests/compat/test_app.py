@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from alibabacloud_dyplsapi20170525 import models
 from alibabacloud_dyplsapi20170525.client import Client as NewSdk
@@ -18,7 +19,10 @@ from aliyunsdkcore.acs_exception.exceptions import ClientException as SdkClientE
 from aliyunsdkcore.acs_exception.exceptions import ServerException
 from aliyunsdkdyplsapi.request.v20170525.UnbindSubscriptionRequest import UnbindSubscriptionRequest
 from darabonba.exceptions import UnretryableException
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from relay.compat.actions import ACTIONS
 from relay.service.keys import revoke
 from tests.compat.conftest import POOL, A, B, Client, Compat, Json, in_china
 from tests.support.addresses import RELAY
@@ -261,6 +265,27 @@ def test_a_get_request_by_the_older_sdk(client: Client) -> None:
     request.set_endpoint(client.address)
     request.set_protocol_type("http")
     assert json.loads(client.old.do_action_with_exception(request))["Code"] == "isv.SUBS_NOT_EXIST"
+
+
+@pytest.mark.parametrize("name", sorted(ACTIONS))
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_no_value_of_a_parameter_fails_an_action(client: Client, name: str, data: st.DataObject) -> None:
+    """Signed, and so read by the action: it answers with a code, whatever the text."""
+    text = st.one_of(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40),
+        st.sampled_from([POOL, A, B, "1", "0", "-1", "true", "700100000070001", in_china(hours=1), str((1 << 63) - 1)]),
+    )
+    given = {field.encode_name: data.draw(text) for field in msgspec.structs.fields(ACTIONS[name].parameters)}
+    status, document = client.ask_raw(name, given)
+    assert status in (200, 400)
+    assert document["Code"] in ("OK", "0000") or document["Code"].startswith(("isv.", "isp.RAM", "Invalid"))
+
+
+def test_an_access_key_id_of_odd_signs(client: Client) -> None:
+    for key_id in ("\0", "é", "x" * 300):
+        _, document = Client(client.address, key_id, client.secret).ask_raw("QuerySubsId", {"PhoneNoX": "1"})
+        assert document["Code"] == "InvalidAccessKeyId.NotFound"
 
 
 def test_what_does_not_parse(client: Client) -> None:

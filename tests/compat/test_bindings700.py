@@ -6,7 +6,10 @@ import pytest
 from alibabacloud_tea_openapi.exceptions import ClientException
 
 from relay.model.numbers import normalise_party
+from relay.service.businesses import change as change_business
+from relay.service.businesses import set_state
 from relay.service.groups import make_group
+from relay.service.numbers import lock, unlock
 from tests.compat.conftest import POOL, PREFIX, A, B, C, Client, Compat, D, Json, bind, change, in_china, stored
 
 
@@ -80,6 +83,24 @@ def test_what_is_not_done_is_refused(client: Client, given: Json, code: str) -> 
 def test_a_refusal_names_the_parameter_as_alibaba_does(client: Client) -> None:
     assert bind(client, order_id=None)["Message"].startswith("OrderId: required")
     assert bind(client, tel_a="110")["Message"].startswith("TelA: ")
+
+
+def test_a_business_user_that_may_not_bind(compat: Compat) -> None:
+    client = compat.client("axn-only")
+    compat.pool("axn-pool", "axn-only", [70])
+    compat.act(lambda act: change_business(act, "axn-only", modes=("AXN",)))
+    assert bind(client, pool_key="axn-pool")["Code"] == "isv.PRODUCT_UNSUBSCRIBE"
+    compat.act(lambda act: set_state(act, "axn-only", "suspend", "test"))
+    assert bind(client, pool_key="axn-pool")["Code"] == "isv.ACCOUNT_ABNORMAL"
+
+
+def test_a_number_that_is_locked(compat: Compat, client: Client) -> None:
+    x = f"{PREFIX}0001"
+    compat.act(lambda act: lock(act, x, "test"))
+    try:
+        assert bind(client, tel_x=x)["Code"] == "isv.FORBIDDEN_ACTION"
+    finally:
+        compat.act(lambda act: unlock(act, x))
 
 
 def test_another_business_users_pool(compat: Compat, client: Client) -> None:

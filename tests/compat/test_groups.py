@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relay.model.numbers import normalise_party
 from relay.store.groups import Group, find_numbered_group, members_page
-from tests.compat.conftest import POOL, Ask, Client, Compat, Json
+from tests.compat.conftest import POOL, Ask, Client, Compat, Json, bind_older
 
 FIRST, SECOND, THIRD = "13811114001", "13811114002", "13811114003"
 
@@ -74,6 +74,15 @@ def test_a_group_of_more_than_200_cannot_be_overwritten(ask: Ask) -> None:
     group = create(ask, ",".join(f"138333{number:05d}" for number in range(200)))
     assert operate(ask, group, "addNumbers", FIRST) == "OK"
     assert operate(ask, group, "overwriteNumbers", SECOND) == "isv.ILLEGAL_ARGUMENT"
+
+
+def test_a_group_is_deleted_once_nothing_is_bound_to_it(ask: Ask) -> None:
+    group = create(ask)
+    bound = bind_older(ask, "BindAxg", GroupId=str(group))["SecretBindDTO"]
+    assert ask("DeleteAxgGroup", PoolKey=POOL, GroupId=group)["Code"] == "isv.UPDATE_CONFLICT"
+    ask("UnbindSubscription", PoolKey=POOL, SubsId=bound["SubsId"], SecretNo=bound["SecretNo"])
+    assert ask("DeleteAxgGroup", PoolKey=POOL, GroupId=group)["Code"] == "OK"
+    assert ask("DeleteAxgGroup", PoolKey=POOL, GroupId=group)["Code"] == "isv.ILLEGAL_ARGUMENT"
 
 
 def test_another_business_users_group(compat: Compat, client: Client) -> None:
