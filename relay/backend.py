@@ -309,7 +309,6 @@ class Backend:
         from relay.compat.app import AlibabaApp
 
         service = Service(
-            self.path,
             self.reader,
             self.writer,
             self.sealer,

@@ -18,7 +18,6 @@ nothing here is refused (`relay.compat.fields.unused`), never ignored.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing
 from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -28,8 +27,8 @@ from msgspec import Meta, Struct
 from relay.compat.errors import Fault
 from relay.defence.limits import Rates
 from relay.service.placement import BindRules
-from relay.store.connection import Connection, Place
-from relay.store.database import Reader, connect_reader, one_moment, store_errors
+from relay.store.connection import Connection
+from relay.store.database import Reader
 from relay.store.keys import ApiKey
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Actor, BusinessScope, UnitOfWork
@@ -63,7 +62,6 @@ class Limits(Protocol):
 class Service(NamedTuple):
     """What the actions work on."""
 
-    path: Place  # of the store
     reader: Reader
     writer: GroupWriter
     sealer: Sealer
@@ -86,14 +84,8 @@ class Caller(NamedTuple):
         return self.service.reader.read(lambda connection: query(connection, sealer))
 
     async def read_apart(self, query: Callable[[Connection, Sealer], T]) -> T:
-        """Run a query in a worker thread on its own connection: for many rows."""
-        path, sealer = self.service.path, self.service.sealer
-
-        def read() -> T:
-            with store_errors(path), closing(connect_reader(path)) as connection, one_moment(connection):
-                return query(connection, sealer)
-
-        return await to_thread.run_sync(read)
+        """Run a query in a worker thread: for many rows."""
+        return await to_thread.run_sync(self.read, query)
 
     async def change(self, do: Callable[[UnitOfWork, BindRules], T]) -> T:
         """Run a unit of work. Raises Refused and StoreError."""

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from relay.compat import bindings, bindings700, groups, late, numbers, queries  # noqa: F401  (they fill ACTIONS)
 from relay.compat.actions import ACTIONS, Action, Caller, Service, read_parameters
-from relay.compat.errors import Failure, Fault, code_of
+from relay.compat.errors import Fault, code_of
 from relay.compat.signature import HttpRequest, Nonces, SignedRequest, mismatch, read_request
 from relay.errors import Refused, StoreError
 from relay.store.keys import ApiKey, find_key
@@ -76,8 +76,6 @@ class AlibabaApp:
         except Refused as refused:
             name = action.names.get(refused.field, refused.field)
             return _failed(action, code_of(refused), f"{name}: {refused.problem}" if name else refused.problem)
-        except Failure as failure:
-            return _failed(action, failure.code, failure.message)
         except StoreError:
             return _failed(action, "isp.DAO_EXCEPTION", "the store is unavailable: try again later")
         return _with_success(action, True) | {"Code": action.ok, "Message": "OK"} | reply

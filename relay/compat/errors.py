@@ -20,13 +20,12 @@ class Fault(Exception):
         self.status = status
 
 
-class Failure(Exception):
-    """An error of the service that no rule of relay700 raises, such as a value that means nothing here."""
+class Failure(Refused):
+    """A refusal that no rule of relay700 makes, such as of a value that means nothing here, with its code."""
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__("invalid", "", message)
         self.code = code
-        self.message = message
 
 
 ILLEGAL_ARGUMENT = "isv.ILLEGAL_ARGUMENT"
@@ -64,6 +63,8 @@ _FIELDS: Mapping[tuple[str, str], str] = {
 
 def code_of(refused: Refused) -> str:
     """The documented code of a refusal; what relay700's rules forbid otherwise is "isv.FORBIDDEN_ACTION"."""
+    if isinstance(refused, Failure):
+        return refused.code
     if refused.kind in CODES:
         return CODES[refused.kind]
     by_field = _FIELDS.get((refused.kind, refused.field.partition(".")[0]))

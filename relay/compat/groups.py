@@ -1,4 +1,4 @@
-"""Groups of numbers (G): CreateAxgGroup, OperateAxgGroup, DeleteAxgGroup. A group belongs to the business user, not to a pool."""
+"""Groups of numbers (G). A group belongs to the business user, not to a pool, so any of its pools may be named."""
 
 from __future__ import annotations
 

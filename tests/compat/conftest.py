@@ -114,7 +114,6 @@ class Compat:
         desk = TestDesk(self._folder, {}, FAST, new_prefix(PREFIX, cool_down_ms=0))
         self.limits = RequestLimits(desk)
         service = Service(
-            desk.path,
             desk.reader,
             desk.writer,
             desk.sealer,
