@@ -23,6 +23,7 @@ from relay.store.allocation import (
     choose,
     cool_down_ms,
     give_back,
+    last_number,
     lines_of,
     member_lines,
     pair_of,
@@ -222,9 +223,11 @@ def _wishes(act: UnitOfWork, wanted: Binding) -> tuple[Wish, Wish]:
     """The requirements of x and y: their callers, and whether they may be shared."""
     a, b = ([] if party is None else [act.sealer.lookup_hash(party)] for party in (wanted.a, wanted.b))
     wish = Wish(wanted.business)
+    if wanted.group_id is None and a and b:
+        wish = wish._replace(pair=(a[0], b[0], pair_of(act.sealer, wanted)))
     match wanted.mode:
         case "AXN":
-            return wish._replace(exclusive=True), wish
+            return Wish(wanted.business, exclusive=True), wish
         case "AXB":
             return wish._replace(callers=a + b), wish
         case "AXYB":
@@ -275,9 +278,15 @@ def _number(
     wish: Wish,
     not_this: str | None,
 ) -> _Found:
-    """The requested number if the business user may use it; a chosen one if none was requested."""
+    """The requested number if the business user may use it; if none was requested, that which a and b had
+    last, else a free one."""
     if given is not None:
         return _Found(given, _pool_of(act, field, given, pools))
+    last = last_number(act.connection, field, wish, not_this, act.now_ms)
+    if last is not None:
+        for pool in pools:
+            if last.pool == pool.pool_id and last.bindings < _cap(pool, rules):
+                return _Found(last.number, pool)
     for pool in pools:
         number = choose(act.connection, pool.pool_id, _cap(pool, rules), wish, not_this, act.now_ms)
         if number is not None:

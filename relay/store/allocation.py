@@ -124,6 +124,22 @@ WHERE route.number = ?1 AND route.caller_hash = group_member.hash AND group_id =
   AND (free_at IS NULL OR free_at > ?3) LIMIT 1
 """
 
+# The search of a pair's last number looks at the last 50 bindings of b.
+_LAST = """
+SELECT number.number, number.pool, number.bindings
+FROM (SELECT {field} AS had, a_hash, business, group_id, created_at FROM binding
+    WHERE b_hash = :b ORDER BY created_at DESC LIMIT 50) AS earlier
+JOIN number ON number.number = earlier.had
+WHERE earlier.a_hash = :a AND earlier.business = :business AND earlier.group_id IS NULL
+  AND number.holder = :business AND locked = 0 AND exclusive = 0 AND number.number IS DISTINCT FROM :not_this
+  AND (bindings > 0 OR cools_until <= :now OR NOT EXISTS (
+    SELECT 1 FROM route WHERE route.number = number.number AND free_at > :now AND pair <> :pair))
+  AND NOT EXISTS (
+    SELECT 1 FROM route WHERE route.number = number.number AND caller_hash IN (:first, :second)
+      AND (free_at IS NULL OR (free_at > :now AND pair <> :pair)))
+ORDER BY earlier.created_at DESC LIMIT 1
+"""
+_LAST_OF: dict[str, str] = {field: _LAST.format(field=field) for field in ("x", "y")}
 _TAKE = """
 UPDATE number SET bindings = bindings + 1, exclusive = :exclusive, holder = :holder
 WHERE number = :number AND locked = 0 AND exclusive = 0 AND bindings < :cap AND (:exclusive = 0 OR bindings = 0)
@@ -149,6 +165,27 @@ class Wish(NamedTuple):
     callers: Sequence[bytes] = ()
     group_id: str | None = None
     exclusive: bool = False  # for an AXN, which any caller may dial: no other binding may share the number
+    pair: tuple[bytes, bytes, bytes] | None = None  # a and b, and `pair_of` both: they get the same number again
+
+
+class LastNumber(NamedTuple):
+    """The number that the two of a wish had last."""
+
+    number: str
+    pool: str
+    bindings: int
+
+
+def last_number(connection: Connection, field: str, wish: Wish, not_this: str | None, now_ms: int) -> LastNumber | None:
+    """The number, other than `not_this`, that the wish's pair had last as x or y, if they may have it again."""
+    if wish.pair is None:
+        return None
+    a, b, pair = wish.pair
+    first, second = (*wish.callers, None)[:2]
+    asked: dict[str, object] = {"a": a, "b": b, "pair": pair, "first": first, "second": second}
+    asked |= {"business": wish.business, "not_this": not_this, "now": now_ms}
+    row = connection.execute(_LAST_OF[field], asked).fetchone()
+    return row and LastNumber._make(row)
 
 
 def choose(connection: Connection, pool: str, cap: int, wish: Wish, not_this: str | None, now_ms: int) -> str | None:

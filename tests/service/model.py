@@ -15,6 +15,7 @@ class Number:
     locked: bool = False
     holders: list[str] = field(default_factory=list)  # ids of bindings
     cools_until: int = 0
+    business: str = ""  # of the last binding
 
 
 @dataclass
@@ -83,6 +84,7 @@ class Model:
         self.numbers = {number: Number() for number in numbers}
         self.uses: dict[tuple[str, str], Use] = {}
         self.bindings: dict[str, Made] = {}
+        self.made_at: dict[str, int] = {}
         self.groups: dict[str, set[str]] = {}
         self.suspended: set[str] = set()
         self._cap = cap
@@ -153,8 +155,30 @@ class Model:
             if not any(self.in_the_way((at, who), now, None) for who in callers)
         }
 
+    def again(self, field_: str, made: Made, now: int) -> dict[str, int]:
+        """The numbers that these two had, and may have again -> when they were bound."""
+        if made.mode not in ("AXB", "AXYB") or made.a is None:
+            return {}
+        had = {
+            str(old.x if field_ == "x" else old.y): self.made_at[key]
+            for key, old in self.bindings.items()
+            if (old.a, old.b, old.business, old.group) == (made.a, made.b, made.business, None)
+        }
+        asked = replace(made, x="x", y="y" if made.y else None)
+        callers = [who for at, who in asked.left_sides(set()) if at == field_]
+        return {
+            at: made_at
+            for at, made_at in had.items()
+            if at in self.numbers and self.numbers[at].business == made.business
+            if not self.why_not_taken(at, made, now)
+            if not any(self.in_the_way((at, who), now, made.ends) for who in callers)
+        }
+
     def may_be_chosen(self, field_: str, number: str, not_this: str | None, made: Made, now: int) -> bool:
-        """Whether the number may be chosen; a shared one only if there is no rested one."""
+        """Whether the number may be chosen: that which the same two had last, else a rested one, else a shared one."""
+        again = {at: until for at, until in self.again(field_, made, now).items() if at != not_this}
+        if again:
+            return again.get(number) == max(again.values())
         rested = self.rested(now) - {not_this}
         return number != not_this and number in (rested or self.shareable(field_, made, now))
 
@@ -175,10 +199,12 @@ class Model:
             return {"quota"}
         return {self.in_the_way(key, now, made.ends) for key in made.left_sides(self.members(made))} - {""}
 
-    def bind(self, binding_id: str, made: Made) -> None:
+    def bind(self, binding_id: str, made: Made, now: int) -> None:
         self.bindings[binding_id] = made
+        self.made_at[binding_id] = now
         for number in made.numbers:
             self.numbers[number].holders.append(binding_id)
+            self.numbers[number].business = made.business
         for key, party in made.left_sides(self.members(made)).items():
             self.uses[key] = Use(binding_id, party, made.ends)
 

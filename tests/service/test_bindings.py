@@ -11,7 +11,7 @@ from relay.model.binding import Binding
 from relay.model.call import Route
 from relay.service.bindings import end
 from relay.service.groups import make_group
-from relay.service.numbers import ensure_numbers, load_prefix, lock, make_pool, move, new_pool, new_prefix
+from relay.service.numbers import ensure_numbers, load_prefix, lock, make_pool, move, new_pool, new_prefix, unlock
 from relay.service.placement import BindRules
 from relay.store.unit_of_work import Actor
 from tests.service.conftest import COOL_MS, RULES, Backend
@@ -211,6 +211,36 @@ def test_a_business_user_with_pools_gets_numbers_from_them_only(backend: Backend
     backend.actor = Actor("cli:root", None, frozenset())
     assert backend.bind().x not in numbers
     assert refused(backend, x=numbers[0]) == ("number_unknown", "x")
+
+
+@pytest.mark.parametrize("mode", ["AXB", "AXYB"])
+def test_the_same_two_get_the_same_numbers_again(backend: Backend, mode: str) -> None:
+    made = backend.bind(mode)
+    backend.bind(mode, "13700000003", "13700000004")
+    for later_ms in (0, COOL_MS, 30 * COOL_MS):
+        backend.run(lambda act, made=made: end(act, made.binding_id, RULES))
+        backend.now_ms += later_ms
+        again = backend.bind(mode)
+        assert (again.x, again.y) == (made.x, made.y)
+        made = again
+
+
+def test_the_same_two_get_another_number_while_theirs_is_taken(backend: Backend) -> None:
+    made = backend.bind()
+    second = backend.bind()
+    assert second.x != made.x
+    backend.run(lambda act: end(act, made.binding_id, RULES))
+    backend.run(lambda act: lock(act, made.x, "test"))
+    assert backend.bind().x not in (made.x, second.x)
+    backend.run(lambda act: unlock(act, made.x))
+    assert backend.bind().x == made.x
+
+
+def test_the_same_two_of_another_business_user_get_another_number(backend: Backend) -> None:
+    backend.business("acme")
+    made = backend.bind()
+    backend.run(lambda act: end(act, made.binding_id, RULES))
+    assert backend.bind(business="acme", order_id="1").x != made.x
 
 
 def test_a_loose_area_gives_numbers_of_other_pools_when_its_own_has_none(backend: Backend) -> None:

@@ -170,7 +170,7 @@ class Store(RuleBasedStateMachine):
         assert not isinstance(answer, str), answer
         made = replace(wanted, x=answer.x, y=answer.y)
         self._grant(answer.binding_id, made, made.left_sides(self.model.members(made)))
-        self.model.bind(answer.binding_id, made)
+        self.model.bind(answer.binding_id, made, self.now)
         return answer.binding_id
 
     def _expected(self, wanted: Made, x: str | None, y: str | None, group: str | None, answer: object) -> set[str]:
@@ -195,10 +195,11 @@ class Store(RuleBasedStateMachine):
         return self.model.why_not_bound(tried, self.now)
 
     def _left(self, field: str, wanted: Made) -> set[str]:
-        return self.model.rested(self.now) | self.model.shareable(field, wanted, self.now)
+        again = set(self.model.again(field, wanted, self.now))
+        return again | self.model.rested(self.now) | self.model.shareable(field, wanted, self.now)
 
     def _check_choice(self, wanted: Made, x: str | None, y: str | None, made: Binding) -> None:
-        """Chosen numbers are rested if there are any. y is chosen after x, or x after y."""
+        """y is chosen after x, or x after y."""
 
         def is_good(field: str, given: str | None, number: str | None, other: str | None) -> bool:
             return given is not None or self.model.may_be_chosen(field, str(number), other, wanted, self.now)
