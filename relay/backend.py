@@ -390,6 +390,7 @@ def _api_settings(config: Config) -> ApiSettings:
         peers=tuple(peer.name for peer in config.settings.peers),
         complaint_ppm=config.complaint_ppm,
         kept_in=config.recordings.kept_in,
+        public_url=config.api.public_url,
     )
 
 

@@ -33,6 +33,7 @@ from relay.api import (
     numbers,
     oversight,
     peers,
+    recordings,
     webhooks,
 )
 from relay.api.auth import Authentication, Nonces, RequestLimits
@@ -110,7 +111,8 @@ _ROUTERS = (
     numbers.router,
     numbers.pool_router,
     calls.router,
-    calls.recording_router,
+    recordings.router,
+    recordings.link_router,
     explain.router,
     ladders.router,
     businesses.router,
@@ -153,6 +155,8 @@ def make_app(backend: Backend, clock: Callable[[], float] = time.time) -> FastAP
     app.state.binds = Rates()
     app.state.explanations = Rates()
     app.state.limits = limits
+    app.state.clock = clock
+    app.state.downloads = recordings.Downloads()
     app.router.routes.extend(_ROUTES)
     return app
 

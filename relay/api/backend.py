@@ -35,6 +35,7 @@ class ApiSettings(NamedTuple):
     peers: tuple[str, ...] | None = None  # names of the configured peers; None: unknown
     complaint_ppm: int = USUAL_PPM  # limit of the rate of complaints
     kept_in: Path = Path("var/recordings")  # folder of recordings
+    public_url: str = "http://127.0.0.1:8700"  # under which clients reach the API
 
 
 class RequestCounts:

@@ -1,4 +1,4 @@
-"""Call records and recordings over HTTP: models and routes. Recordings are for operators only, with a reason."""
+"""Call records over HTTP: models and routes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Annotated, Any, Final, Literal
 
-import anyio.to_thread
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AfterValidator, Field, WithJsonSchema
 from starlette.responses import Response, StreamingResponse
 
-from relay.api.context import Needs, Operator, RequestContext, Reveal, Revealing, Why
+from relay.api.context import Needs, RequestContext, Reveal, Revealing, Why
 from relay.api.models import (
     USUAL,
     Limit,
@@ -23,7 +22,6 @@ from relay.api.models import (
     Paging,
     Part,
     Party,
-    Reason,
     RequestModel,
     ResponseModel,
     Text128,
@@ -33,27 +31,22 @@ from relay.api.models import (
     make_cursor,
     one_of,
     read_cursor,
-    shown_moment,
 )
-from relay.errors import Refused, StoreError
+from relay.errors import Refused
 from relay.model.binding import MODES
 from relay.model.call import CallRecord
 from relay.policy.evaluate import END_REASONS, OUTCOMES
 from relay.reports.disclosure import CallState, record_form, state_of, with_moments
 from relay.reports.export import MEDIA_TYPES, Format, check_format, export_parts
 from relay.reports.recordings import (
-    MEDIA_TYPE,
     NOT_TAKEN,
     CallQuery,
-    ask_recording,
     find_call,
     of_call,
-    read_recording,
     search,
 )
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
-from relay.store.recordings import NEWEST, Recording, RecordingQuery, list_recordings
 from relay.store.records import LAST_MS, Wanted, read_all
 
 END_REASON: Final = [{"type": "string", "enum": [*END_REASONS]}, {"type": "string", "pattern": "^sip_[1-6][0-9]{2}$"}]
@@ -136,19 +129,8 @@ class CallDetailResponse(CallResponse):
 
     state: CallState
     recording_ms: int | None = Field(description="from the first packet to the last; null until it is stored")
-    recording_sha256: str | None = Field(description="hash of the body of GET …/recording")
-
-
-class RecordingResponse(ResponseModel):
-    """The recording of a call."""
-
-    call_id: str
-    business_id: str
-    taken_at: Moment = Field(description="when it was fetched from rtpengine and sealed")
-    length_ms: int = Field(description="from the first packet to the last")
-    size: int = Field(description="bytes of the body of GET /v1/calls/{call_id}/recording")
-    sha256: str = Field(description="hash of the same body")
-    purged_at: Moment | None = Field(description="when it was deleted; null while it is kept")
+    recording_sha256: str | None = Field(description="hash of the recording as kept: of its capture")
+    recording_purged_at: Moment | None = Field(description="when the recording was deleted; null while it is kept")
 
 
 class HangUpResponse(ResponseModel):
@@ -334,59 +316,3 @@ async def _is_live(context: RequestContext, call_id: str) -> bool:
     except Refused:
         return False
     return True
-
-
-# -- Routes of recordings
-
-recording_router = APIRouter(prefix="/v1", tags=["calls"])
-
-
-def shown_recording(recording: Recording) -> RecordingResponse:
-    """The response model of a recording."""
-    moments = {
-        "taken_at": shown_moment(recording.taken_at),
-        "purged_at": shown_moment(recording.purged_at),
-    }
-    return RecordingResponse.model_validate(api_named(recording._asdict()) | moments)
-
-
-@recording_router.get("/recordings", operation_id="listRecordings", summary="List recordings")
-async def get_recordings(
-    context: Operator,
-    paging: Paging,
-    business_id: Name | None = None,
-    since: Time | None = None,
-    until: Time | None = None,
-) -> Page[RecordingResponse]:
-    """Recordings by time of storage, newest first. Purged ones are listed as long as their call record is kept."""
-    query = RecordingQuery(business_id, given_ms(since) or 0, LAST_MS if until is None else given_ms(until))
-    found = await context.part(
-        "recordings",
-        paging,
-        lambda connection, after, most: list_recordings(connection, query, after, most),
-        NEWEST,
-        lambda recording: (recording.taken_at, recording.call_id),
-    )
-    return found.shown(shown_recording)
-
-
-@recording_router.get(
-    "/calls/{call_id}/recording",
-    operation_id="getRecording",
-    summary="Read a recording",
-    response_class=Response,
-    responses={200: {"description": "The captured RTP of the call", "content": {MEDIA_TYPE: {}}}},
-)
-async def get_recording(call_id: CallId, context: Operator, reason: Reason) -> Response:
-    """A pcap file that includes the media addresses of both sides. The reason is audited before the response."""
-    recording = await context.act(lambda act: ask_recording(act, call_id, reason))
-    kept_in, sealer = context.backend.settings.kept_in, context.backend.sealer
-    try:
-        parts = await anyio.to_thread.run_sync(read_recording, kept_in, sealer, recording)
-    except StoreError as error:
-        raise Refused("state_conflict", "", str(error)) from None
-    headers = {
-        "content-disposition": f'attachment; filename="{call_id}.pcap"',
-        "content-length": str(recording.size),
-    }
-    return StreamingResponse(parts, headers=headers, media_type=MEDIA_TYPE)

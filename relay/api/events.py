@@ -82,6 +82,17 @@ class ComplaintsHighEvent(_Event):
     percent: float | None
 
 
+class RecordingReadyEvent(_Event):
+    """The recording of a call can be read: GET /v1/calls/{call_id}/recording."""
+
+    kind: Literal["recording.ready"]
+    call_id: str
+    binding_id: str | None
+    order_id: str | None
+    recording_ms: int
+    recording_sha256: str
+
+
 class ProbeLeakEvent(_Event):
     """Of the business user `relay700-probe` alone: a marked call of [probe] showed one side something of the other."""
 
@@ -131,6 +142,7 @@ EVENTS: Final[dict[str, type[_Event]]] = {kind: _of_calls(kind, when) for kind, 
     "filing.answered": FilingAnsweredEvent,
     "filing.expiring": FilingExpiringEvent,
     "complaints.high": ComplaintsHighEvent,
+    "recording.ready": RecordingReadyEvent,
     "probe.leak": ProbeLeakEvent,
     TEST: WebhookTestEvent,
 }

@@ -17,6 +17,7 @@ from typing import Final, Literal, NamedTuple
 from relay.errors import ParseError, ProtocolError
 from relay.model.actions import Answered, Counts, Mediate, Mediated
 from relay.model.call import CallRecord
+from relay.model.rtp_streams import describe
 from relay.peers.user_agent import UserAgent
 from relay.privacy import masking
 from relay.privacy.codecs import with_fmtp_of
@@ -58,6 +59,7 @@ class Media:
         "_callee_counts",
         "_caller_counts",
         "_check_s",
+        "_given",
         "_gone",
         "_heard",
         "_proposed",
@@ -98,6 +100,7 @@ class Media:
         self._then: Step | None = None  # continuation of that command
         self._waiting: deque[Step] = deque()
         self._heard: Step | None = None  # waits for the counts
+        self._given: dict[str, bytes] = {}  # rtpengine's last SDP for each side
         self._gone: Step | None = None
         self._timer: Timer | None = None
         self._unanswered = 0  # consecutive queries
@@ -177,7 +180,8 @@ class Media:
             if _leaks(sent, answer.sdp):
                 fail_closed(_other(side), now)
             else:
-                message.replace_description(_in_own_words(answer.sdp, sent))
+                given = self._given[_other(side)] = _in_own_words(answer.sdp, sent)
+                message.replace_description(given)
         self._answered(answer, now)
 
     def settle(self) -> None:
@@ -237,7 +241,8 @@ class Media:
     def record(self, then: Answered) -> None:
         """Start the recording of both sides at rtpengine. Idempotent."""
         if self.instance and not self.over:
-            self._ua.outbox.mediate(Mediate(0, "record", self._call_id, self.instance), then)
+            command = Mediate(0, "record", self._call_id, self.instance, metadata=describe(self._given))
+            self._ua.outbox.mediate(command, then)
 
     # -- media supervision
 

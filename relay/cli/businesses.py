@@ -46,7 +46,7 @@ _COLUMNS = ("id", "state", "name", "scenario", "live_bindings", "max_bindings", 
 _HISTORY = ("at", "state", "by", "version", "reason", "changed")
 _KEY_COLUMNS = ("id", "business", "created_at", "created_by", "expires_at", "revoked_at", "scopes")
 # Scopes of a key made without --scope: none that shows real numbers or makes further keys.
-_USUAL = key_service.BUSINESS_SCOPES - {key_service.PARTIES, "keys"}
+_USUAL = key_service.BUSINESS_SCOPES - {key_service.PARTIES, "keys", "recordings:read"}
 _USUAL_OF_OPERATOR = key_service.OPERATOR_SCOPES - {key_service.PARTIES}
 
 CONFIGURED = "default"

@@ -16,8 +16,10 @@ from relay.cli.options import (
     SINCE,
     UNTIL,
     Opened,
+    duration,
     every,
     in_clear,
+    json_option,
     limit_option,
     needed_reason,
     number,
@@ -49,10 +51,11 @@ from relay.model.call import CallRecord
 from relay.model.numbers import is_700
 from relay.reports.disclosure import state_of, with_moments
 from relay.reports.export import Format, check_format, export_parts
-from relay.reports.recordings import ask_recording, find_call, of_call, read_recording
+from relay.reports.recordings import find_call, of_call, read_recording, read_wav
 from relay.service import fields
 from relay.service.fields import format_moment
-from relay.store.recordings import NEWEST, RecordingQuery, list_recordings
+from relay.service.recordings import ask_recording, delete_marked, delete_recording, make_link
+from relay.store.recordings import NEWEST, Channels, RecordingQuery, list_recordings
 from relay.store.records import LAST_MS, Wanted, count_ended, live_calls, read_all
 from relay.store.writer import now_ms
 
@@ -242,6 +245,7 @@ calls.add_command(ladder)
 
 # -- `relay700 recordings`
 
+_FILE = click.Path(path_type=Path, dir_okay=False)
 _RECORDING_COLUMNS = ("taken_at", "call_id", "business", "length_ms", "size", "sha256", "purged_at")
 
 
@@ -276,23 +280,80 @@ def list_recorded(
         show_list(found, _RECORDING_COLUMNS, as_json=as_json, limit=limit)
 
 
+_channels = click.option(
+    "--channels",
+    type=click.Choice(get_args(Channels)),
+    default="mono",
+    show_default=True,
+    help="Of the WAV file; stereo: the caller left, the callee right.",
+)
+
+
 @recordings.command("get")
 @click.argument("call_id")
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    metavar="FILE",
-    help="Capture file to write.",
-)
+@click.option("--wav", type=_FILE, metavar="FILE", help="WAV file to write.")
+@click.option("-o", "--out", type=_FILE, metavar="FILE", help="Capture file (pcap) to write.")
+@_channels
 @needed_reason
 @config_option
-def get_recording(config_path: Path | None, call_id: str, out: Path, reason: str) -> None:
-    """Write the recording of a call as a capture (pcap), with the addresses of both sides. The file has mode 0600."""
+def get_recording(
+    config_path: Path | None, call_id: str, wav: Path | None, out: Path | None, channels: Channels, reason: str
+) -> None:
+    """Write the recording of a call to a file of mode 0600: as sound, or as the capture it is made from.
+
+    The capture has the media addresses of both sides, the WAV file no address, number or text.
+    """
+    file_path = wav or out
+    if file_path is None or (wav and out):
+        raise click.UsageError("Write either --wav FILE or --out FILE.")
     with opened(config_path) as store:
-        recording = store.act(lambda act: ask_recording(act, call_id, reason))
-        parts = read_recording(store.config.recordings.kept_in, store.sealer, recording)
-        with written(out) as file:
+        details: dict[str, object] = {"format": "wav" if wav else "pcap"}
+        recording = store.act(lambda act: ask_recording(act, call_id, reason, details))
+        place = store.config.recordings.kept_in, store.sealer, recording
+        parts = read_wav(*place, channels)[1] if wav else read_recording(*place)
+        with written(file_path) as file:
             file.writelines(parts)
     click.echo(f"{recording.size} bytes, {recording.length_ms / 1000:.1f} s, sha256 {recording.sha256}")
+
+
+@recordings.command("url")
+@click.argument("call_id")
+@click.option(
+    "--key", "key_id", required=True, metavar="ID", help="API key that the link ends with; has recordings:read."
+)
+@_channels
+@click.option("--expires-in", type=duration, default="10m", show_default=True, help="Life of the link, at most 7d.")
+@needed_reason
+@json_option
+@config_option
+def make_url(
+    config_path: Path | None,
+    call_id: str,
+    key_id: str,
+    channels: Channels,
+    expires_in: int,
+    reason: str,
+    as_json: bool,
+) -> None:
+    """Make a link to the WAV file of a recording, for somebody without a key. It ends with its time and its key."""
+    with opened(config_path) as store:
+        life_s = expires_in // 1000
+        link = store.act(lambda act: make_link(act, call_id, key_id, channels=channels, life_s=life_s, reason=reason))
+        url = store.config.api.public_url + link.path(store.sealer)
+    show_one({"url": url, "expires_at": format_moment(1000 * link.expires_s)}, as_json=as_json)
+
+
+@recordings.command("delete")
+@click.argument("call_id")
+@needed_reason
+@config_option
+def delete(config_path: Path | None, call_id: str, reason: str) -> None:
+    """Delete a recording before the end of its retention, such as on a person's demand.
+
+    Its length and hash stay with the call, and the reason in the audit log. Copies in backups and batches stay, too.
+    """
+    with opened(config_path) as store:
+        kept_in = store.config.recordings.kept_in
+        store.act(lambda act: delete_recording(act, kept_in, call_id, reason))
+        delete_marked(kept_in, call_id)
+    click.echo(f"the recording of the call {call_id} is deleted")

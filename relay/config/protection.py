@@ -54,6 +54,7 @@ class ApiConfig:
     key: Path | None
     requests_per_s: int  # of one key
     burst: int
+    public_url: str  # without a slash at the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +92,16 @@ def api_config(table: ApiTable, problems: list[str]) -> ApiConfig:
     for given, other, name in ((table.certificate, table.key, "key"), (table.key, table.certificate, "certificate")):
         if given is not None and other is None:
             problems.append(f"api.{name}: missing; the certificate and its key go together")
+    url = table.public_url or f"{'http' if table.certificate is None else 'https'}://{table.listen}"
     return ApiConfig(
-        table.enabled, host, port, _path(table.certificate), _path(table.key), table.requests_per_s, table.burst
+        enabled=table.enabled,
+        host=host,
+        port=port,
+        certificate=_path(table.certificate),
+        key=_path(table.key),
+        requests_per_s=table.requests_per_s,
+        burst=table.burst,
+        public_url=url.removesuffix("/"),
     )
 
 

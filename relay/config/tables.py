@@ -146,6 +146,10 @@ class ApiTable(Struct, frozen=True):
     key: _Key | None = None
     requests_per_s: Annotated[int, write("requests per second, such as 600", ge=1, le=100_000)] = _API.requests_per_s
     burst: Annotated[int, write("a number of requests, such as 1200", ge=1, le=1_000_000)] = _API.burst
+    public_url: Annotated[
+        str,
+        write('the API\'s URL for clients, such as "https://api.example.com", or ""', pattern=r"^(https?://[!-~]+)?$"),
+    ] = ""
 
 
 class AlibabaTable(Struct, frozen=True, forbid_unknown_fields=True):

@@ -19,12 +19,15 @@ from struct import Struct
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from relay.errors import RelayError, StoreError
+from relay.model.call import CallRecord
+from relay.model.rtp_streams import Stream, note_packet, read_streams
 from relay.store.connection import Place
 from relay.store.database import connect_reader, store_errors
 from relay.store.recordings import Recording, Recordings, add_recording, file_of, find_recording, seal_file
 from relay.store.records import Wanted, read_page
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
+from relay.store.webhooks import tell
 from relay.store.writer import GroupWriter
 
 if TYPE_CHECKING:
@@ -38,7 +41,8 @@ _PART: Final = 1 << 16
 _FILE_HEAD: Final = 24  # bytes
 _PACKET_HEAD: Final = 16
 _LONGEST_PACKET: Final = 1 << 18  # bytes; a longer one means a damaged file
-_NUMBERS: Final = {b"\xd4\xc3\xb2\xa1": Struct("<III"), b"\xa1\xb2\xc3\xd4": Struct(">III")}
+_LONGEST_TEXT: Final = 1 << 20  # characters; each SDP of a call adds some hundred
+_NUMBERS: Final = {b"\xd4\xc3\xb2\xa1": Struct("<IIII"), b"\xa1\xb2\xc3\xd4": Struct(">IIII")}
 
 _is_ours = re.compile(r"(?:rtpengine-meta-)?(([0-9a-f]{32})-[0-9a-f]+)\.(pcap|txt|tmp)").fullmatch
 
@@ -92,10 +96,14 @@ def _left(call_id: str, files: list[_File], now_s: float) -> Left | None:
 
 
 class Reading:
-    """The captures of a call, read once as one capture. Length, size and digest are known after all `parts`."""
+    """The captures of a call, read once as one capture. Length, size and digest are known after all `parts`.
 
-    def __init__(self, captures: Sequence[Path]) -> None:
+    What is known of the streams comes first, as a packet of its own: without it no dynamic payload can be decoded.
+    """
+
+    def __init__(self, captures: Sequence[Path], streams: dict[int, Stream] | None = None) -> None:
         self._captures = captures
+        self._streams = streams
         self._head = b""
         self._first_us = self._last_us = 0
         self.size = 0  # bytes
@@ -136,11 +144,16 @@ class Reading:
             return
         numbers = _NUMBERS[self._head[:4]]
         while len(head := file.read(_PACKET_HEAD)) == _PACKET_HEAD:
-            seconds, micros, size = numbers.unpack_from(head)
+            seconds, micros, size, _ = numbers.unpack(head)
             if size > _LONGEST_PACKET or len(data := file.read(size)) < size:
                 return
             self._last_us = seconds * 1_000_000 + micros
-            self._first_us = self._first_us or self._last_us
+            if not self._first_us:
+                self._first_us = self._last_us
+                if self._streams:
+                    *_, link = numbers.unpack(self._head[8:])
+                    note = note_packet(self._streams, link)
+                    yield numbers.pack(seconds, micros, len(note), len(note)) + note
             yield head + data
 
     def _counted(self, part: bytes) -> bytes:
@@ -159,8 +172,7 @@ UNKNOWN_S = 86_400.0  # age after which no call record is expected any more
 class _Known(NamedTuple):
     """What the store knows about a call."""
 
-    ended: bool
-    business: str
+    record: CallRecord | None  # of the ended call
     taken: bool
 
 
@@ -239,15 +251,15 @@ class Taker:
     async def _take(self, left: Left) -> bool:
         """Take over one recording. Returns False if its call has no record yet."""
         known = await asyncio.to_thread(self._look_up, left.call_id)
-        if not known.ended:
+        if known.record is None:
             if left.age_s > UNKNOWN_S:
                 self._tell(left.call_id, "recording.no_record", call_id=left.call_id)
             return False
         if known.taken or not left.captures:
             await asyncio.to_thread(_delete, left)
             return True
-        recording = await asyncio.to_thread(self._seal, left, known.business)
-        await self._writer.run(RELAY, partial(_enter, recording=recording))
+        recording = await asyncio.to_thread(self._seal, left, known.record.business or "")
+        await self._writer.run(RELAY, partial(enter_recording, recording=recording, record=known.record))
         await asyncio.to_thread(_delete, left)
         self.taken += 1
         self._log.info("recording.taken", call_id=left.call_id, length_ms=recording.length_ms)
@@ -256,11 +268,11 @@ class Taker:
     def _look_up(self, call_id: str) -> _Known:
         with store_errors(self._path), closing(connect_reader(self._path)) as connection:
             found = read_page(connection, self._sealer, Wanted(call_id=call_id), None, 1)
-            business = found[0].stored.record.business if found else None
-            return _Known(bool(found), business or "", find_recording(connection, self._sealer, call_id) is not None)
+            record = found[0].stored.record if found else None
+            return _Known(record, find_recording(connection, self._sealer, call_id) is not None)
 
     def _seal(self, left: Left, business: str) -> Recording:
-        reading = Reading(left.captures)
+        reading = Reading(left.captures, _streams(left.texts))
         target = file_of(self._recordings.kept_in, left.call_id)
         seal_file(target, self._sealer, self._recordings.cipher, left.call_id, reading.parts())
         return Recording(left.call_id, business, 0, reading.length_ms, reading.size, reading.digest.hexdigest())
@@ -271,11 +283,23 @@ class Taker:
             self._log.error(event, **fields)
 
 
-def _enter(act: UnitOfWork, recording: Recording) -> None:
-    """Enter it in the store and the audit log, whose chain then exposes an exchanged file."""
+def enter_recording(act: UnitOfWork, recording: Recording, record: CallRecord) -> None:
+    """Enter it in the store and the audit log, whose chain then exposes an exchanged file; tell its business user."""
     add_recording(act, recording._replace(taken_at=act.now_ms))
     details: dict[str, object] = {"length_ms": recording.length_ms, "size": recording.size, "sha256": recording.sha256}
     act.audit("recording.take", recording.call_id, business=recording.business or None, details=details)
+    data: dict[str, object] = {name: getattr(record, name) for name in ("call_id", "binding_id", "order_id")}
+    data |= {"recording_ms": recording.length_ms, "recording_sha256": recording.sha256, "at": act.now_ms}
+    tell(act, recording.business, "recording.ready", f"{recording.call_id}.recording", data)
+
+
+def _streams(texts: Sequence[Path]) -> dict[int, Stream]:
+    """What rtpengine's texts say of the streams."""
+    said = []
+    for path in texts:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            said.append(file.read(_LONGEST_TEXT))
+    return read_streams("\n".join(said))
 
 
 def _delete(left: Left) -> None:

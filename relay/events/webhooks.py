@@ -46,6 +46,7 @@ Kind = Literal[
     "number.cooling",
     "filing.answered",
     "filing.expiring",
+    "recording.ready",
     "complaints.high",  # only for `default`, the operator's own
     "probe.leak",  # only for the probe's own business user
 ]
@@ -288,6 +289,7 @@ _OTHERS: Final = dict.fromkeys(
     (
         *("user_data", "pool_id", "number", "cools_until", "expired_at", "peer", "leaks", "altered"),
         *("reference", "state", "code", "expires_at", "count", "about", "prefix", "percent", "answered"),
+        *("recording_ms", "recording_sha256"),
     ),
     _CLEAR,
 ) | {"party": Field("absent", "party")}

@@ -80,6 +80,7 @@ class Mediate(NamedTuple):
     sound: str = ""  # play: name of the announcement
     language: str = ""  # play: its language; "": the configured one
     alone: bool = False  # offer or answer: there is no other side, received media are dropped
+    metadata: str = ""  # record: what rtpengine writes beside the recording
 
 
 class Counts(NamedTuple):

@@ -65,8 +65,8 @@ _HIDDEN = "****"
 # Details shown as stored. A new one is added here if it can hold no party's number, and is hidden until then.
 _CLEAR = frozenset(
     """
-    action actor added all answered area audit before bindings businesses business call_id changed cool_down_ms
-    count day disabled event events expires_at faults field file filed for_s group_id hours known kinds
+    action actor added all answered area audit before bindings businesses business call_id changed channels cool_down_ms
+    count day disabled event events expires_at faults field file filed for_s format group_id hours key known kinds
     language last leaks length_ms live live_events locked made marks max_bindings max_binds_per_day max_binds_per_s
     max_calls max_cps messages mode modes moved new operator outcome overlap_s parties peer platform pool pool_id prefix
     reached records recordings refused removed rows scenario scopes sha256 shown since since_ms size state until

@@ -1,4 +1,4 @@
-"""Search of call records; reading of recordings, each after its line in the audit log; the check that all exist."""
+"""Search of call records; the files of recordings, read after the line in the audit log; the check that all exist."""
 
 from __future__ import annotations
 
@@ -7,44 +7,55 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from relay.errors import Refused, StoreError
+from relay.errors import StoreError
 from relay.model.call import CallRecord
 from relay.privacy.records import Value
-from relay.service import fields
+from relay.reports.wav import survey
 from relay.service.fields import format_moment
 from relay.store.connection import Connection
-from relay.store.recordings import Recording, file_of, find_recording, kept_recordings, open_file
+from relay.store.recordings import (
+    Channels,
+    Recording,
+    file_of,
+    files_before,
+    find_recording,
+    kept_recordings,
+    open_file,
+)
 from relay.store.records import Found, Position, Wanted, live_calls, read_page
 from relay.store.sealing.sealer import Sealer
-from relay.store.unit_of_work import UnitOfWork
 
-NOT_TAKEN: Final[dict[str, Value]] = {"recording_ms": None, "recording_sha256": None}
+NOT_TAKEN: Final[dict[str, Value]] = dict.fromkeys(("recording_ms", "recording_sha256", "recording_purged_at"))
 TAKEN_MS = 3_600_000  # after the end of a call its recording is taken over by then, even if rtpengine was killed
 MEDIA_TYPE = "application/vnd.tcpdump.pcap"
 
 
 def of_call(connection: Connection, sealer: Sealer, call_id: str) -> dict[str, Value]:
-    """Length and hash of a call's recording; None until it is taken over."""
+    """Length and hash of a call's recording, None until it is taken over; and when it was deleted."""
     found = find_recording(connection, sealer, call_id)
-    return NOT_TAKEN if found is None else {"recording_ms": found.length_ms, "recording_sha256": found.sha256}
-
-
-def ask_recording(act: UnitOfWork, call_id: str, reason: str) -> Recording:
-    """Write the reading to the audit log and return the recording. Raises Refused."""
-    why = fields.reason(reason, required=True)
-    found = find_recording(act.connection, act.sealer, call_id)
     if found is None:
-        raise Refused("not_found", "", "there is no recording of such a call, or not yet")
-    if found.purged_at is not None:
-        raise Refused("not_found", "", f"the recording was purged at {format_moment(found.purged_at)}")
-    act.audit("recording.read", call_id, business=found.business or None, reason=why)
-    return found
+        return NOT_TAKEN
+    purged_at = None if found.purged_at is None else format_moment(found.purged_at)
+    return {"recording_ms": found.length_ms, "recording_sha256": found.sha256, "recording_purged_at": purged_at}
 
 
 def read_recording(kept_in: Path, sealer: Sealer, recording: Recording) -> Iterator[bytes]:
     """Yield the capture in parts. Raises StoreError, before the first part, if its file was changed."""
     check_recording(kept_in, sealer, recording)
     return open_file(file_of(kept_in, recording.call_id), sealer, recording.call_id)
+
+
+def read_wav(kept_in: Path, sealer: Sealer, recording: Recording, channels: Channels) -> tuple[int, Iterator[bytes]]:
+    """The size of a recording's WAV file, and the file in parts, made one at a time.
+
+    Raises StoreError, before the first part, if the recording was changed, and Refused if no such file can be made.
+    """
+
+    def capture() -> Iterator[bytes]:
+        return open_file(file_of(kept_in, recording.call_id), sealer, recording.call_id)
+
+    wav = survey(recording, capture(), channels)
+    return wav.size, wav.parts(capture())
 
 
 def check_recording(kept_in: Path, sealer: Sealer, recording: Recording) -> None:
@@ -67,7 +78,7 @@ class Checked(NamedTuple):
 def verify_recordings(
     connection: Connection, sealer: Sealer, kept_in: Path, recorded: Iterable[CallRecord], now_ms: int
 ) -> Checked:
-    """Read every file as a whole. `recorded`: records of calls that rtpengine began to record."""
+    """Read every file as a whole, and look for files that were deleted. `recorded`: records of recorded calls."""
     intact, broken = 0, []
     for recording in kept_recordings(connection):
         try:
@@ -77,6 +88,10 @@ def verify_recordings(
             again = find_recording(connection, sealer, recording.call_id)
             if again is not None and again.purged_at is None:  # else a purge deleted it meanwhile
                 broken.append(str(error))
+    for path in files_before(kept_in, now_ms - TAKEN_MS):
+        found = find_recording(connection, sealer, path.stem)
+        if found is not None and found.purged_at is not None and found.purged_at < now_ms - TAKEN_MS:
+            broken.append(f"the recording of the call {path.stem} was deleted, and {path} is still there: delete it")
     due = [record.call_id for record in recorded if (record.ended_at or now_ms) < now_ms - TAKEN_MS]
     return Checked(intact, broken, [call_id for call_id in due if find_recording(connection, sealer, call_id) is None])
 

@@ -29,6 +29,7 @@ from relay.store.sealing.sealer import FIRST_ID, Sealer
 from relay.store.unit_of_work import UnitOfWork
 
 CipherName = Literal["aes-256-gcm", "sm4-gcm"]
+Channels = Literal["mono", "stereo"]  # of a WAV file: both sides mixed, or the caller left and the callee right
 CHUNK: Final = 1 << 20  # bytes of plaintext
 TAG: Final = 16
 _MAGIC: Final = b"relay700 recording 2\n"
@@ -209,7 +210,7 @@ class Recording(NamedTuple):
     length_ms: int  # from the first packet to the last
     size: int  # bytes of plaintext
     sha256: str  # of the plaintext, in hex
-    purged_at: int | None = None  # when its file was deleted
+    purged_at: int | None = None  # when its file was deleted, on demand or at the end of its retention
 
 
 class RecordingQuery(NamedTuple):
@@ -287,6 +288,20 @@ def purge_stray(act: UnitOfWork, path: Path) -> bool:
     _delete(path)
     act.audit("recording.purge", call_id, details={"file": path.name, "known": found is not None})
     return True
+
+
+def mark_deleted(act: UnitOfWork, recording: Recording) -> None:
+    """Note when the file of a recording was deleted, or is about to be."""
+    act.connection.execute(_PURGED, (recording.purged_at, recording.call_id))
+
+
+def delete_file(path: Path) -> None:
+    """Delete the file of a recording, durably. Raises StoreError if that fails."""
+    _delete(path)
+    try:
+        sync_folder(path.parent if path.parent.exists() else path.parents[1])
+    except OSError as error:
+        raise StoreError(f"the deletion of the recording {path} may be undone: {error.strerror}") from None
 
 
 def _delete(path: Path) -> None:

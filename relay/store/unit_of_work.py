@@ -30,6 +30,7 @@ BusinessScope = Literal[
     "numbers:read",
     "calls:read",
     "calls:hangup",
+    "recordings:read",
     "parties:read",
     "webhooks",
     "lists",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.api.test_explain import explained
 from tests.support.captured import captured
 from tests.support.papers import PAPERS
+from tests.support.recorded import keep
 from tests.support.shelf import Shelf
 from tests.support.stored import ended_record
 
@@ -61,6 +63,8 @@ CHANGES: dict[str, Json | None] = {
     "POST /v1/capture/arms": {"number": A, "for_s": 60},
     "DELETE /v1/capture/arms/{arm_id}": None,
     "DELETE /v1/calls/live/{call_id}": None,
+    "DELETE /v1/calls/{call_id}/recording": None,
+    "POST /v1/calls/{call_id}/recording/url": WHY,
     "POST /v1/explain": {"caller": A, "number_dialled": "{number}"},
     "POST /v1/bans": {"address": "192.0.2.1", "for_s": 60},
     "DELETE /v1/bans": None,
@@ -79,7 +83,10 @@ FIRST = {
     "POST /v1/businesses/{business_id}/resume": "POST /v1/businesses/{business_id}/suspend",
 }
 SEARCHES = {"POST /v1/bindings/search": {"party": A}, "POST /v1/calls/search": {"party": A}}
-QUERIES = {"GET /v1/calls/export": "since=2026-01-01T00:00:00Z&until=2026-01-02T00:00:00Z&format=jsonl&"}
+QUERIES = {
+    "GET /v1/calls/export": "since=2026-01-01T00:00:00Z&until=2026-01-02T00:00:00Z&format=jsonl&",
+    "DELETE /v1/calls/{call_id}/recording": "reason=test&",
+}
 
 
 def _routes(api: Api) -> Iterator[tuple[str, APIRoute]]:
@@ -95,7 +102,7 @@ def _reveals(route: APIRoute) -> bool:
 
 
 @pytest.fixture
-async def seeds(api: Api, relay: dict[str, Callable[..., Json]]) -> Seeds:
+async def seeds(api: Api, relay: dict[str, Callable[..., Json]], tmp_path: Path) -> Seeds:
     relay["live"] = lambda **_: {"calls": [], "total": 0}
     relay["hang_up"] = lambda call_id, **_: {"call_id": call_id}
     relay["explain"] = explained
@@ -106,6 +113,8 @@ async def seeds(api: Api, relay: dict[str, Callable[..., Json]]) -> Seeds:
     shelf.add(ended_record(CALL_ID, business="acme"))
     shelf.follow()
     api.backend.captures.save([captured(call_id=CALL_ID)])
+    api.backend.settings = api.backend.settings._replace(kept_in=tmp_path / "recordings")
+    await api.act(lambda act: keep(act, tmp_path / "recordings", CALL_ID, b"sound", "acme"))
     sown: Seeds = await api.act(sow)
     return sown
 
@@ -144,7 +153,7 @@ async def test_each_change_writes_an_audit_line_with_its_actor(operator: Client,
     if name in FIRST:
         await _ask(operator, FIRST[name], seeds, WHY)
     before = await _lines(operator)
-    await _ask(operator, name, seeds, CHANGES[name])
+    await _ask(operator, name, seeds, CHANGES[name], QUERIES.get(name, ""))
     lines = await _lines(operator)
     new = lines[: len(lines) - len(before)]
     assert new, f"{name} left no line"

@@ -15,6 +15,7 @@ from relay.api.events import EVENTS
 from relay.events.follower import Follower
 from relay.events.probe import note
 from relay.events.probe_call import Result
+from relay.events.recordings import enter_recording
 from relay.events.webhooks import KINDS, PARTIES, TEST, make, write_events
 from relay.events.webhooks import test as queue_test
 from relay.model.call import PROBE_BUSINESS
@@ -24,6 +25,7 @@ from relay.service.complaints import set_complaints
 from relay.service.fields import CHINA, format_moment
 from relay.service.filings import AnswerWords, FilingWords, add_filing, answer_filing, tell_expiring
 from relay.service.placement import BindRules, release_due
+from relay.store.recordings import Recording
 from relay.store.writer import GroupWriter, now_ms
 from tests.events.conftest import NO_URL, Log, Shop
 from tests.support.documented import fault_of
@@ -68,6 +70,8 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     made.act(lambda act: answer_filing(act, "shop", AnswerWords(A, state="approved", code="0", expires=soon)))
     made.act(tell_expiring)
     made.act(lambda act: set_complaints(act, datetime.now(CHINA).date(), "shop", PREFIX, 3))
+    recording = Recording("c1", "shop", 0, 1_500, 5, "ab" * 32)
+    made.act(lambda act: enter_recording(act, recording, RECORDS[0]))
     made.act(lambda act: queue_test(act, hook.id))
     yield made
 

@@ -16,8 +16,9 @@ from fastapi.routing import APIRoute
 from relay.api.context import OPERATOR
 from relay.api.openapi import scopes_of
 from relay.errors import Refused
-from tests.api.conftest import PREFIX, A, Api, B, C, Client, Json, TestDesk
+from tests.api.conftest import FAST, PREFIX, A, Api, B, C, Client, Json, TestDesk
 from tests.api.seeds import CALL_ID, Seeds, sow
+from tests.support.recorded import keep
 from tests.support.shelf import Shelf
 from tests.support.stored import ended_record
 
@@ -53,6 +54,8 @@ BY_ID: dict[str, Json | None] = {
     "GET /v1/calls/{call_id}": None,
     "GET /v1/calls/{call_id}/ladder": None,
     "DELETE /v1/calls/live/{call_id}": None,
+    "GET /v1/calls/{call_id}/recording": None,
+    "POST /v1/calls/{call_id}/recording/url": {},
     "GET /v1/webhooks/{webhook_id}": None,
     "PATCH /v1/webhooks/{webhook_id}": {"enabled": False},
     "DELETE /v1/webhooks/{webhook_id}": None,
@@ -74,6 +77,7 @@ LISTS: dict[str, tuple[str, Json | None]] = {
     "POST /v1/calls/search": ("", {"party": A}),
     "GET /v1/calls/live": ("", None),
     "GET /v1/calls/export": (SPAN + "&format=jsonl", None),
+    "GET /v1/recordings": ("", None),
     "GET /v1/webhooks": ("", None),
     "GET /v1/reports/daily": ("day=2026-01-01", None),
     "GET /v1/reports/complaints": ("", None),
@@ -131,7 +135,9 @@ def _hang_up(call_id: str, business: str | None = None, **_: object) -> Json:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def unchanging(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Tenants, list[Any]]]:
     """Two business users for all tests of this module, and all resources of acme."""
-    backend = TestDesk(tmp_path_factory.mktemp("tenants"), {"live": _live, "hang_up": _hang_up})
+    folder = tmp_path_factory.mktemp("tenants")
+    settings = FAST._replace(kept_in=folder / "recordings")
+    backend = TestDesk(folder, {"live": _live, "hang_up": _hang_up}, settings)
     await backend.server.open()
     api = Api(backend)
     seeds = await api.act(sow)
@@ -139,6 +145,7 @@ async def unchanging(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     shelf = Shelf(backend.path, backend.sealer)
     shelf.add(ended_record(CALL_ID, business="acme"))
     shelf.follow()
+    await api.act(lambda act: keep(act, settings.kept_in, CALL_ID, b"sound", "acme"))
     tenants = Tenants(api, await api.company("rival"), await api.company("acme"), seeds)
     yield tenants, await _view(tenants)
     await backend.close()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
+import sqlite3
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -26,6 +28,7 @@ from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer, now_ms
 from tests.cli.conftest import Command, serving
 from tests.support.recorded import keep
+from tests.support.recorded_rtp import CALLEE_PORT, CALLER_PORT, Heard, a_law, capture_of, speech
 from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record, put
 
 
@@ -144,13 +147,14 @@ def test_calls_are_filtered_by_order_business_and_outcome(relay700: Command) -> 
 def test_one_call_is_shown_masked_and_its_reading_in_clear_is_logged(relay700: Command) -> None:
     write(relay700, ended_record("c1"), live_record("c2"))
     assert "138****0001" in relay700.done("calls", "show", "c1")
-    assert "caller             138****0001" in relay700.done("calls", "show", "c2")
+    assert "caller              138****0001" in relay700.done("calls", "show", "c2")
     assert relay700.objects("audit", "list", "--action", "read") == []
     assert A in relay700.done("calls", "show", "c1", "--reveal", "--reason", "case 7")
     (record,) = relay700.objects("calls", "show", "c1")
     assert record == relay700.objects("calls", "list")[1] | {
         "recording_ms": None,
         "recording_sha256": None,
+        "recording_purged_at": None,
         "state": "ended",
     }
     read = relay700.objects("audit", "list", "--action", "read", "--object", "call c1")
@@ -244,7 +248,7 @@ def test_a_ringing_call_is_shown_from_the_relay(relay700: Command) -> None:
         return ringing if reveal else ringing | {"caller": "138****0001", "callee": "139****0002"}
 
     with serving(relay700.store[0], {"call": call}):
-        assert "caller             138****0001" in relay700.done("calls", "show", "c2")
+        assert "caller              138****0001" in relay700.done("calls", "show", "c2")
         (shown,) = relay700.objects("calls", "show", "c2")
         assert (shown["state"], shown["caller"], shown["ended_at"]) == ("ringing", A, None)
         assert shown["ringing_at"] == "2026-01-01T00:00:00.200Z"
@@ -446,4 +450,76 @@ def test_a_purged_recording_is_reported_as_purged(recorded: Command, monkeypatch
     assert not file_of(kept_in(recorded), CALL).exists()
     (entry,) = recorded.objects("audit", "list", "--action", "recording.purge")
     assert entry["object"] == CALL
-    assert "the recording was purged at" in recorded.refused(*get(recorded))
+    assert "the recording was deleted at" in recorded.refused(*get(recorded))
+
+
+# -- As sound, by links, and deleted on demand
+
+
+@pytest.fixture
+def spoken(recorded: Command) -> Command:
+    """As `recorded`; in the other call both sides spoke."""
+    data = capture_of(*speech(CALLER_PORT, a_law(440, 1)), *speech(CALLEE_PORT, a_law(1300, 1), ssrc=8))
+    path, key_file = recorded.store
+    with closing(Writer(path, open_store(path, key_file))) as writer:
+        writer.run(RELAY, lambda act: keep(act, kept_in(recorded), OTHER, data))
+    return recorded
+
+
+def test_a_recording_is_written_as_sound(spoken: Command) -> None:
+    out = spoken.folder / "out.wav"
+    spoken.done("recordings", "get", OTHER, "--wav", str(out), "--channels", "stereo", "--reason", "case 7")
+    wav = Heard(out.read_bytes())
+    assert wav.share(0, 440) > 0.9
+    assert wav.share(1, 1300) > 0.9
+    assert out.stat().st_mode & 0o777 == 0o600
+    (entry,) = spoken.objects("audit", "list", "--action", "recording.read")
+    assert (entry["object"], entry["details"]) == (OTHER, {"format": "wav"})
+
+
+def test_get_takes_one_file(recorded: Command, usage: Callable[..., str]) -> None:
+    for files in ((), ("--wav", "a.wav", "-o", "a.pcap")):
+        assert "either --wav FILE or --out FILE" in usage("recordings", "get", CALL, *files, "--reason", "case 7")
+
+
+def test_a_link_is_made_for_a_key_that_may_read(spoken: Command) -> None:
+    (key,) = spoken.objects("keys", "make", "--business", "default", "--scope", "recordings:read")
+    (blind,) = spoken.objects("keys", "make", "--business", "default", "--scope", "calls:read")
+    asked = ("recordings", "url", OTHER, "--expires-in", "7d", "--channels", "stereo", "--reason", "case 7", "--key")
+    (made,) = spoken.objects(*asked, key["id"])
+    assert made["url"].startswith(f"http://127.0.0.1:8700/recordings/{OTHER}.wav?channels=stereo&expires=")
+    assert "there is no valid key" in spoken.refused(*asked, blind["id"])
+    assert "10 to 604800 seconds" in spoken.refused(*asked, key["id"], "--expires-in", "8d")
+    (entry,) = spoken.objects("audit", "list", "--action", "recording.link")
+    assert (entry["object"], entry["details"]["key"]) == (OTHER, key["id"])
+
+
+def test_a_deletion_on_demand_is_no_loss(recorded: Command, usage: Callable[..., str]) -> None:
+    assert "'--reason'" in usage("recordings", "delete", CALL)
+    assert "is deleted" in recorded.done("recordings", "delete", CALL, "--reason", "Li Lei asked")
+    assert not file_of(kept_in(recorded), CALL).exists()
+    assert "0 recordings intact" in recorded.done("verify")
+    assert "was deleted at" in recorded.refused(*get(recorded))
+    assert "was deleted at" in recorded.refused("recordings", "delete", CALL, "--reason", "again")
+    (call,) = recorded.objects("calls", "show", CALL)
+    assert call["recording_sha256"] == hashlib.sha256(SOUND).hexdigest()
+    (row,) = recorded.objects("recordings", "list")
+    assert call["recording_purged_at"] == row["purged_at"] is not None
+    (entry,) = recorded.objects("audit", "list", "--action", "recording.delete", "--reveal", "--reason", "test")
+    assert (entry["object"], entry["reason"]) == (CALL, "Li Lei asked")
+
+
+def test_a_file_that_a_deletion_left_is_named(recorded: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = file_of(kept_in(recorded), CALL)
+    monkeypatch.setattr("relay.cli.calls.delete_marked", lambda *_: None)
+    recorded.done("recordings", "delete", CALL, "--reason", "test")
+    os.utime(file, (0, 0))
+    monkeypatch.setattr("relay.cli.audit.now_ms", lambda: now_ms() + 2 * 3_600_000)
+    assert f"was deleted, and {file} is still there" in recorded.refused("verify")
+
+
+def test_a_deletion_that_was_forged_is_named(recorded: Command) -> None:
+    with sqlite3.connect(recorded.store[0]) as thief:
+        thief.execute("UPDATE recording SET purged_at = 1")
+    file_of(kept_in(recorded), CALL).unlink()
+    assert "recording" in recorded.refused("verify")

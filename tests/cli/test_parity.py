@@ -78,6 +78,8 @@ SAME: dict[str, str] = {
     "DELETE /v1/calls/live/{call_id}": "calls hang-up",
     "GET /v1/calls/export": "calls export",
     "GET /v1/calls/{call_id}/recording": "recordings get",
+    "DELETE /v1/calls/{call_id}/recording": "recordings delete",
+    "POST /v1/calls/{call_id}/recording/url": "recordings url",
     "GET /v1/recordings": "recordings list",
     "POST /v1/explain": "explain",
     "GET /v1/capture/arms": "capture list",

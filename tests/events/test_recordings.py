@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from contextlib import closing
@@ -13,13 +14,15 @@ import pytest
 
 from relay.events import recordings as module
 from relay.events.recordings import ABANDONED_S, RETRY_S, UNKNOWN_S, Taker
+from relay.events.webhooks import write_events
 from relay.model.actions import Commit
+from relay.model.rtp_streams import Stream, read_note
 from relay.store.audit import AuditQuery, newest_entries, verify_audit
 from relay.store.database import connect_reader
 from relay.store.recordings import Recording, Recordings, file_of, find_recording, open_file
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Shop
-from tests.support.spool import Spool, capture
+from tests.support.spool import Spool, capture, packets_of
 from tests.support.stored import ended_record, live_record
 
 CALL, OTHER = "019a7b8a800c" + "5" * 20, "019a7b8a800d" + "6" * 20
@@ -106,6 +109,35 @@ async def test_a_kept_recording_has_nothing_in_clear(here: Here, cipher: Any) ->
     everything = b"".join(path.read_bytes() for path in here.shop.path.parent.rglob("*") if path.is_file())
     for word in (b"192.0.2.31", b"13800000001"):
         assert word not in everything
+
+
+async def test_the_business_user_is_told_once_and_nothing_of_the_parties(here: Here) -> None:
+    hook = here.shop.hook()
+    await ended(here)
+    here.spool.add(CALL, SOUND)
+    await here.taker.take_all()
+    (event,) = here.shop.waiting(hook)
+    (shown,) = json.loads(write_events(hook, [event]))["events"]
+    assert shown == {
+        **{"id": f"{CALL}.recording", "kind": "recording.ready", "business_id": "shop", "at": shown["at"]},
+        **{"call_id": CALL, "binding_id": "b1", "order_id": "order-1"},
+        **{"recording_ms": 1_500, "recording_sha256": hashlib.sha256(SOUND).hexdigest()},
+    }
+
+
+async def test_what_is_known_of_the_streams_is_kept_with_the_capture(here: Here) -> None:
+    """From what rtpengine has written down, and not in its absence."""
+    await ended(here)
+    here.spool.add(CALL, SOUND)
+    (text,) = (here.spool.folder / "metadata").iterdir()
+    text.write_text(f"{text}\nside=caller\nm=audio 30000 RTP/AVP 8\na=rtpmap:96 opus/48000/2\n")
+    await here.taker.take_all()
+    first, *rest = packets_of(here.opened())
+    assert read_note(first) == {30_000: Stream("caller", {96: "opus"})}
+    assert rest == packets_of(SOUND)
+    row = here.row()
+    assert row is not None
+    assert (row.length_ms, row.sha256) == (1_500, hashlib.sha256(here.opened()).hexdigest())
 
 
 async def test_a_recording_of_a_live_call_is_left_alone(here: Here) -> None:

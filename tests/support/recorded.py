@@ -9,7 +9,13 @@ from relay.store.recordings import Recording, add_recording, file_of, seal_file
 from relay.store.unit_of_work import UnitOfWork
 
 
-def keep(act: UnitOfWork, kept_in: Path, call_id: str, data: bytes, business: str = "default") -> Recording:
+def keep(
+    act: UnitOfWork,
+    kept_in: Path,
+    call_id: str,
+    data: bytes,
+    business: str = "default",
+) -> Recording:
     """Insert the row, and write the file."""
     seal_file(file_of(kept_in, call_id), act.sealer, "aes-256-gcm", call_id, [data])
     made = Recording(call_id, business, act.now_ms, 1_500, len(data), hashlib.sha256(data).hexdigest())

@@ -1,0 +1,277 @@
+"""Recordings over HTTP: models and routes. A business user gets its own as WAV; the capture, which has the media
+addresses of both sides, is for operators."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import Annotated, Final, Literal
+
+import anyio.to_thread
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import Field
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from relay.api.auth import actor_of, stored_key
+from relay.api.backend import Backend
+from relay.api.calls import CallId
+from relay.api.context import Answer, Needs, OperatorChanges, RequestContext, Why, lacks
+from relay.api.models import (
+    Moment,
+    Name,
+    Page,
+    Paging,
+    Reason,
+    RequestModel,
+    ResponseModel,
+    Time,
+    api_named,
+    given_ms,
+    shown_moment,
+)
+from relay.errors import Refused, StoreError
+from relay.reports import wav
+from relay.reports.recordings import MEDIA_TYPE, read_recording, read_wav
+from relay.service.keys import OPERATOR
+from relay.service.recordings import (
+    LINK_S,
+    LONGEST_LINK_S,
+    SHORTEST_LINK_S,
+    Link,
+    ask_recording,
+    delete_marked,
+    delete_recording,
+    follow_link,
+    is_signed,
+    link_over,
+    make_link,
+)
+from relay.store.recordings import NEWEST, Channels, Recording, RecordingQuery, list_recordings
+from relay.store.records import LAST_MS
+from relay.store.unit_of_work import UnitOfWork
+
+
+class RecordingResponse(ResponseModel):
+    """The recording of a call."""
+
+    call_id: str
+    business_id: str
+    taken_at: Moment = Field(description="when it was fetched from rtpengine and sealed")
+    length_ms: int = Field(description="from the first packet to the last")
+    size: int = Field(description="bytes of the capture")
+    sha256: str = Field(description="hash of the capture, as kept; also in the call's record and the audit log")
+    purged_at: Moment | None = Field(
+        description="when its file was deleted, on demand or at the end of its retention; null while it is kept"
+    )
+
+
+class LinkRequest(RequestModel):
+    """A link to make."""
+
+    channels: Channels = Field("mono", description="`stereo`: the caller left, the callee right")
+    expires_in_s: int = Field(LINK_S, ge=SHORTEST_LINK_S, le=LONGEST_LINK_S, description="seconds")
+    reason: Reason | None = Field(None, description="reason for the audit log; required of operators")
+
+
+class LinkResponse(ResponseModel):
+    """A link to a recording's WAV file. Whoever has it needs no key until it ends."""
+
+    url: str = Field(description="ends with the key that made it, too")
+    expires_at: Moment
+
+
+router = APIRouter(prefix="/v1", tags=["recordings"])
+Reads = Annotated[RequestContext, Depends(Needs("recordings:read"))]
+_Format = Literal["wav", "pcap"]
+
+
+def shown_recording(recording: Recording) -> RecordingResponse:
+    """The response model of a recording."""
+    moments = {"taken_at": shown_moment(recording.taken_at), "purged_at": shown_moment(recording.purged_at)}
+    return RecordingResponse.model_validate(api_named(recording._asdict()) | moments)
+
+
+@router.get("/recordings", operation_id="listRecordings", summary="List recordings")
+async def get_recordings(
+    context: Reads,
+    paging: Paging,
+    business_id: Name | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
+) -> Page[RecordingResponse]:
+    """Recordings by time of storage, newest first. Deleted ones are listed as long as their call record is kept."""
+    query = RecordingQuery(
+        context.only(business_id), given_ms(since) or 0, LAST_MS if until is None else given_ms(until)
+    )
+    found = await context.part(
+        "recordings",
+        paging,
+        lambda connection, after, most: list_recordings(connection, query, after, most),
+        NEWEST,
+        lambda recording: (recording.taken_at, recording.call_id),
+    )
+    return found.shown(shown_recording)
+
+
+@router.get(
+    "/calls/{call_id}/recording",
+    operation_id="getRecording",
+    summary="Read a recording",
+    response_class=Response,
+    responses={200: {"description": "The file", "content": {wav.MEDIA_TYPE: {}, MEDIA_TYPE: {}}}},
+)
+async def get_recording(
+    call_id: CallId,
+    context: Reads,
+    why: Why = None,
+    format_: Annotated[_Format, Query(alias="format")] = "wav",
+    channels: Channels = "mono",
+) -> Response:
+    """What both sides said, as a WAV file: 16 bits, 8 or 16 kHz; `stereo` has the caller left and the callee right.
+
+    Operators give a `reason`, which is in the audit log before the response. With `format=pcap` they get the capture
+    itself, with the media addresses of both sides.
+    """
+    if format_ == "pcap" and OPERATOR not in context.actor.scopes:
+        raise lacks(OPERATOR, "format")
+    details: dict[str, object] = {"format": format_}
+    return await _sent(context, lambda act: ask_recording(act, call_id, why or "", details), format_, channels)
+
+
+@router.post("/calls/{call_id}/recording/url", operation_id="createRecordingUrl", summary="Make a link to a recording")
+async def post_recording_url(call_id: CallId, asked: LinkRequest, context: Reads) -> LinkResponse:
+    """A URL of the WAV file that needs no key. It ends at `expires_at`, and with the key of this request.
+
+    The audit log has the making, and each use with the address that it came from.
+    """
+    key_id = context.actor.name.removeprefix("key:")
+    link = await context.act(
+        lambda act: make_link(
+            act, call_id, key_id, channels=asked.channels, life_s=asked.expires_in_s, reason=asked.reason or ""
+        )
+    )
+    url = context.backend.settings.public_url + link.path(context.backend.sealer)
+    return LinkResponse(url=url, expires_at=shown_moment(1000 * link.expires_s))
+
+
+@router.delete(
+    "/calls/{call_id}/recording",
+    operation_id="deleteRecording",
+    response_model=RecordingResponse,
+    summary="Delete a recording",
+)
+async def delete_call_recording(call_id: CallId, context: OperatorChanges, reason: Reason) -> Response:
+    """Delete a recording before the end of its retention, as on a person's demand.
+
+    The call's record, the recording's hash, and the reason in the audit log stay.
+    """
+    kept_in = context.backend.settings.kept_in
+    answer = await context.change(lambda act: Answer(shown_recording(delete_recording(act, kept_in, call_id, reason))))
+    await anyio.to_thread.run_sync(delete_marked, kept_in, call_id)
+    return answer
+
+
+# -- The link, outside /v1: it has its own proof
+
+link_router = APIRouter()
+
+
+@link_router.get("/recordings/{call_id}.wav", include_in_schema=False)
+async def get_linked(
+    request: Request,
+    call_id: CallId,
+    channels: Channels,
+    expires: Annotated[int, Query(ge=0, le=LAST_MS)],
+    key: Annotated[str, Query(pattern="^[0-9a-f]{12}$")],
+    sig: Annotated[str, Query(pattern="^[0-9a-f]{32}$")],
+) -> Response:
+    """The WAV file of a link, for as long as its key is good."""
+    backend, limits, now_s = request.app.state.backend, request.app.state.limits, request.app.state.clock()
+    link = Link(call_id, channels, expires, key)
+    owner = stored_key(backend, key) if is_signed(backend.sealer, link, sig) else None
+    allowance = limits.take_failure(request.scope, now_s) if owner is None else limits.take(owner, now_s)
+    if not allowance.granted:
+        raise Refused("rate_limited", "", "too many requests: retry after 1 second")
+    if owner is None:
+        raise link_over()
+    actor = actor_of(owner)
+    request.state.actor_name = actor.name
+    source = request.client.host if request.client else ""
+    context = RequestContext(request, backend, actor)
+    return await _sent(context, lambda act: follow_link(act, link, source), "wav", channels)
+
+
+# -- Files
+
+MOST_DOWNLOADS: Final = 32  # at once: each has a file open and some seconds of sound in memory
+MOST_OF_ONE: Final = 8  # business user, or operator's key
+
+
+class Downloads:
+    """The recordings that are being sent."""
+
+    def __init__(self) -> None:
+        self._by_reader: Counter[str] = Counter()
+
+    def begin(self, reader: str) -> None:
+        """Raises Refused if there are too many."""
+        if self._by_reader.total() >= MOST_DOWNLOADS or self._by_reader[reader] >= MOST_OF_ONE:
+            raise Refused("rate_limited", "", "too many recordings at once: retry when one is complete")
+        self._by_reader[reader] += 1
+
+    def end(self, reader: str) -> None:
+        self._by_reader[reader] -= 1
+        self._by_reader += Counter()  # forgets those at 0
+
+
+class _File(StreamingResponse):
+    """A file that is made while it is sent. `over` is called when it ends, however it does."""
+
+    over: Callable[[], None]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.over()
+
+
+async def _sent(
+    context: RequestContext, ask: Callable[[UnitOfWork], Recording], format_: _Format, channels: Channels
+) -> Response:
+    """The file, after the line in the audit log that `ask` writes."""
+    downloads: Downloads = context.request.app.state.downloads
+    reader = context.actor.name if context.business is None else f"business {context.business}"
+    downloads.begin(reader)
+    try:
+        recording = await context.act(ask)
+        size, parts = await context.work(partial(_opened, context.backend, recording, format_, channels))
+    except BaseException as error:
+        downloads.end(reader)
+        if isinstance(error, StoreError):
+            raise Refused("state_conflict", "", str(error)) from None
+        raise
+    headers = {
+        "content-disposition": f'attachment; filename="{recording.call_id}.{format_}"',
+        "content-length": str(size),
+    }
+    media_type = MEDIA_TYPE if format_ == "pcap" else wav.MEDIA_TYPE
+    file = _File(_made(context, parts), headers=headers, media_type=media_type)
+    file.over = partial(downloads.end, reader)
+    return file
+
+
+def _opened(
+    backend: Backend, recording: Recording, format_: _Format, channels: Channels
+) -> tuple[int, Iterator[bytes]]:
+    kept_in, sealer = backend.settings.kept_in, backend.sealer
+    if format_ == "pcap":
+        return recording.size, read_recording(kept_in, sealer, recording)
+    return read_wav(kept_in, sealer, recording, channels)
+
+
+async def _made(context: RequestContext, parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while part := await context.work(partial(next, parts, b"")):
+        yield part

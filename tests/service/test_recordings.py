@@ -1,0 +1,69 @@
+"""Rules of reading recordings, and of links to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from relay.errors import Refused
+from relay.service.keys import make_key
+from relay.service.recordings import Link, ask_recording, follow_link, is_signed, make_link
+from tests.service.conftest import Backend
+from tests.support.recorded import keep
+
+CALL = "c" * 32
+
+
+@pytest.fixture
+def key_id(backend: Backend, tmp_path: Path) -> str:
+    """A key of acme that may read, and a recording of acme's."""
+    backend.business("acme")
+    backend.business("rival")
+    backend.run(lambda act: keep(act, tmp_path, CALL, b"sound", "acme"))
+    return backend.run(lambda act: make_key(act, "acme", ["recordings:read"], act.now_ms + 60_000)[0]).id
+
+
+def test_each_part_of_a_link_is_signed(backend: Backend) -> None:
+    link = Link(CALL, "mono", 1_800_000_000, "0" * 12)
+    others = (
+        link._replace(call_id="d" * 32),
+        link._replace(channels="stereo"),
+        link._replace(expires_s=link.expires_s + 1),
+        link._replace(key_id="1" * 12),
+    )
+    signature = link.signature(backend.sealer)
+    assert is_signed(backend.sealer, link, signature)
+    assert not any(is_signed(backend.sealer, other, signature) for other in others)
+    assert link.path(backend.sealer).endswith(f"&key={link.key_id}&sig={signature}")
+
+
+def test_no_link_outlives_its_key(backend: Backend, key_id: str) -> None:
+    link = backend.run(lambda act: make_link(act, CALL, key_id, life_s=600, reason="case 7"))
+    assert 1000 * link.expires_s <= backend.now_ms + 60_000
+    assert backend.run(lambda act: follow_link(act, link, "192.0.2.1")).call_id == CALL
+    backend.now_ms += 60_001
+    with pytest.raises(Refused, match="has ended"):
+        backend.run(lambda act: follow_link(act, link, "192.0.2.1"))
+
+
+@pytest.mark.parametrize(("business", "scope"), [("rival", "recordings:read"), ("acme", "calls:read")])
+@pytest.mark.usefixtures("key_id")
+def test_a_link_is_for_a_key_that_may_read(backend: Backend, business: str, scope: str) -> None:
+    other = backend.run(lambda act: make_key(act, business, [scope])[0]).id
+    with pytest.raises(Refused, match="no valid key"):
+        backend.run(lambda act: make_link(act, CALL, other, reason="case 7"))
+    forged = Link(CALL, "mono", backend.now_ms, other)
+    with pytest.raises(Refused, match="has ended"):
+        backend.run(lambda act: follow_link(act, forged, "192.0.2.1"))
+
+
+@pytest.mark.usefixtures("key_id")
+def test_a_business_user_reads_its_own_without_a_reason(backend: Backend) -> None:
+    with pytest.raises(Refused, match="required"):
+        backend.run(lambda act: ask_recording(act, CALL))
+    backend.key_of("rival")
+    with pytest.raises(Refused, match="no recording of such a call"):
+        backend.run(lambda act: ask_recording(act, CALL))
+    backend.key_of("acme")
+    assert backend.run(lambda act: ask_recording(act, CALL)).business == "acme"
