@@ -23,7 +23,7 @@ from structlog.typing import FilteringBoundLogger
 
 from relay.api.app import make_app
 from relay.api.backend import ApiSettings, Control, RequestCounts
-from relay.api.middleware import HttpMiddleware
+from relay.api.middleware import SMALL, HttpMiddleware
 from relay.api.server import Address, HttpServer
 from relay.config import Config, load_config
 from relay.config.files import hep_agent
@@ -317,7 +317,8 @@ class Backend:
             binds=api.state.binds,
             clock=time.time,
         )
-        app = HttpMiddleware(AlibabaApp(service), self.settings, self.requests, self.spans)
+        settings = self.settings._replace(max_body=SMALL)  # a body is read before its key is known
+        app = HttpMiddleware(AlibabaApp(service), settings, self.requests, self.spans)
         address = Address(*self._config.alibaba, self._config.api.certificate, self._config.api.key)
         return {"alibaba": HttpServer(app, address, self._log, "compat.alibaba.listen")}
 

@@ -85,7 +85,7 @@ def mismatch(text: bytes) -> Fault:
 def read_request(request: HttpRequest) -> SignedRequest:
     """Parse a request of either scheme. Raises Fault."""
     if request.method not in ("GET", "POST"):
-        raise Fault("UnsupportedHTTPMethod", "This http method is not supported: use GET or POST.", 405)
+        raise Fault("UnsupportedHTTPMethod", "This http method is not supported: use GET or POST.")
     sent = _pairs(request.query)
     if request.headers.get("content-type", "").partition(";")[0].strip() == "application/x-www-form-urlencoded":
         sent += _pairs(request.body.decode("utf-8", "replace"))

@@ -110,6 +110,12 @@ def test_the_hook_needs_https_unless_on_loopback() -> None:
         ('[api]\nlisten = "999.0.0.1:8700"', "api.listen: 999.0.0.1 is not an address"),
         ('[api]\nlisten = "127.0.0.1:0"', "api.listen: port 0 does not exist"),
         ('[api]\ncertificate = "c"', "api.key: missing"),
+        ('[compat.alibaba]\nlisten = "0.0.0.0:8701"', "compat.alibaba.listen: 0.0.0.0 is reachable"),
+        ('[compat.alibaba]\nlisten = "127.0.0.1:8700"', "compat.alibaba.listen: the same as api.listen"),
+        ('[compat.alibaba]\nlisten = "localhost"', "compat.alibaba"),
+        ("[compat.alibaba]\n[api]\nenabled = false", "compat.alibaba: the backend serves it"),
+        ("[compat.alibaba]\nlist = 1", "compat.alibaba: object contains unknown field list"),
+        ("[compat.huawei]", "compat.huawei: unknown setting"),
         ('[api]\nkey = "k"', "api.certificate: missing"),
         ('[policy]\ncomplaint_rate = "0.05"', "policy.complaint_rate: "),
         ('[policy]\ncaller_caps = ["3/5m", "0/5m"]', "policy.caller_caps[1]: '0/5m' is not a cap"),
@@ -135,6 +141,12 @@ def test_the_hook_needs_https_unless_on_loopback() -> None:
 )  # fmt: skip
 def test_a_wrong_value_is_reported_with_the_allowed_ones(text: str, told: str) -> None:
     assert told in problem(text)
+
+
+def test_alibaba_s_api_is_served_only_if_it_is_named() -> None:
+    assert config("").alibaba is None
+    assert config("[compat.alibaba]").alibaba == ("127.0.0.1", 8701)
+    assert config('[compat.alibaba]\nlisten = "[::1]:8702"').alibaba == ("::1", 8702)
 
 
 def test_all_faults_are_reported_at_once() -> None:
