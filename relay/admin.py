@@ -27,7 +27,7 @@ from relay.reports.disclosure import record_form
 from relay.reports.explain import EXPLANATIONS_PER_S, explanation_form, only_of, peer_named
 
 if TYPE_CHECKING:
-    from relay.net.verify import Verifier
+    from relay.call_hooks import CallHooks
 
 # number, caller, Unix seconds -> look-up, counts of the store; None: those in memory
 Peek = Callable[[str, str, float, Rules], Awaitable[tuple[LookupResult | Refusal, Counts | None]]]
@@ -43,7 +43,7 @@ class Answers:
         driver: Driver,
         socket_counts: Callable[[], dict[str, int]],
         rtpengine: Rtpengine | None,
-        verifier: Verifier | None,
+        hooks: CallHooks | None,
         policy: CallPolicy,
         peek: Peek,
         capture: Capture | None = None,
@@ -53,7 +53,7 @@ class Answers:
         self._driver = driver
         self._socket_counts = socket_counts
         self._rtpengine = rtpengine
-        self._verifier = verifier
+        self._hooks = hooks
         self._policy = policy
         self._peek = peek
         self._explanations = Rates()
@@ -94,7 +94,7 @@ class Answers:
             **self._peer_gauges(),
             **(self._rtpengine.statistics() if self._rtpengine else {}),
             **(self._capture.statistics() if self._capture else {}),
-            **({"verifications": dict(self._verifier.counters)} if self._verifier else {}),
+            **(self._hooks.statistics() if self._hooks else {}),
         }
 
     def _peer_gauges(self) -> dict[str, dict[str, int]]:
@@ -107,8 +107,8 @@ class Answers:
         return {"target_up": targets, "peer_calls": calls, "peer_registered": registered}
 
     def spans(self) -> Answer:
-        """Requests to the verification hook since the last query."""
-        return {"spans": self._verifier.take_spans() if self._verifier else []}
+        """Requests to hooks since the last query."""
+        return {"spans": self._hooks.take_spans() if self._hooks else []}
 
     def peers(self) -> Answer:
         peers = self._engine.peers(time.monotonic())

@@ -29,7 +29,7 @@ _GAUGES = {
     "legs": "call legs",
     "transactions": "SIP transactions",
     "timers": "timers of calls and transactions",
-    "pending_lookups": "calls waiting for the store or the verification hook",
+    "pending_lookups": "calls waiting for the store or a hook",
     "pending_media": "calls waiting for rtpengine",
     "pending_commits": "calls waiting for their record to be durable",
     "calling_tags": "From tags kept for loop detection",
@@ -122,7 +122,8 @@ _LABELLED: dict[str, tuple[tuple[str, ...], str]] = {
     "api_requests": (("status",), "requests to the API by class of their status"),
     "calls_ended": (("outcome",), "calls and text messages whose record the follower has read"),
     "fraud_findings": (("signal",), "fraud thresholds reached"),
-    "verifications": (("answer",), "answers of the verification hook"),
+    "verifications": (("hook", "answer"), "answers of the operator's hook (verify) and of business users' (hook)"),
+    "hook_answers_wrong": (("hook", "field"), "answers of hooks that refused a call by a field that is wrong"),
     "streams_closed": (("why",), "closed TCP and TLS connections"),
 }
 # name: (labels, description); keys are label values, separated by blanks
@@ -133,6 +134,10 @@ _LABELLED_GAUGES = {
     ),
     "target_up": (("peer", "target"), "1 if the target takes calls; 0 if it is down or backing off"),
     "peer_calls": (("peer", "direction"), "ringing and answered calls from a peer (in) and to it (out)"),
+    "hook_breaker_open": (
+        ("hook", "business"),
+        "1 if the circuit breaker of a hook is open: it did not answer several times in a row, and is not asked",
+    ),
     "privacy_last_proven_seconds": (
         ("peer",),
         "Unix time of the probe's last call through a peer without a leak; 0: none",
@@ -158,7 +163,11 @@ _CALLS = {"calls_in": OFFERED | REFUSALS, "calls_out": OFFERED}
 _LABELS: dict[str, Collection[str]] = {
     "refused": REFUSALS,
     "refused_too_often": ("number", "caller", "peer"),
-    "verifications": ("allowed", "refused", "failed"),
+    "verifications": [
+        f"{hook} {answer}"
+        for hook in ("verify", "hook")
+        for answer in ("allowed", "refused", "failed", "not_asked", "not_signed", "wrong")
+    ],
     "api_requests": ("2xx", "3xx", "4xx", "5xx"),
     "calls_ended": OUTCOMES,
     "fraud_findings": ("strangers", "short_calls", "sequential"),

@@ -94,7 +94,18 @@ class PostgresLookUps:
                 row = await self._reader.fetch(asked.number, asked.caller, unix_s, patience_s)
                 answer = gate.answer(row, asked.number, asked.caller, unix_s, asked.peer)
         finally:
-            gate.pass_on(asked, answer, routed)
+            gate.pass_on(asked, answer, unix_s, routed)
+        await self._give_back(row, answer)
+
+    async def look_up_again(self, gate: CallPolicy, asked: LookUp, unix_s: float) -> Route | Refusal:
+        """Look up and evaluate a call once more, after a binding was made for it, ahead of those that wait."""
+        row = await self._reader.fetch(asked.number, asked.caller, unix_s)
+        answer = gate.answer(row, asked.number, asked.caller, unix_s, asked.peer)
+        await self._give_back(row, answer)
+        return answer
+
+    async def _give_back(self, row: LookupResult | Refusal, answer: Route | Refusal) -> None:
+        """Undo the count of a call that was refused."""
         if (
             isinstance(answer, Refusal)
             and isinstance(row, LookupResult)

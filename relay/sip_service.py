@@ -1,4 +1,4 @@
-"""The SIP service: engine, call policy, look-ups, sockets, rtpengine and verification hook, wired together; its drain.
+"""The SIP service: engine, call policy, look-ups, sockets, rtpengine and hooks, wired together; its drain.
 
 `relay.server` starts and stops it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,8 @@ from relay.config import Config
 from relay.config.engine import read_sounds
 from relay.defence.limits import SharedLimits
 from relay.log import STANDARD_OUTPUT, ended_calls, reporter
-from relay.model.call import CallRecord, Refusal
+from relay.model.actions import LookUp
+from relay.model.call import CallRecord, Refusal, Route
 from relay.net.capture import Capture
 from relay.net.control import BanLog
 from relay.net.driver import Driver
@@ -31,7 +32,8 @@ from relay.net.process import collect_all, collect_samples, take_huge_pages
 from relay.net.rtpengine import Rtpengine
 from relay.net.tls import read_secret
 from relay.net.transports import Transports
-from relay.policy.call_policy import CallPolicy
+from relay.policy.call_policy import CallPolicy, Report
+from relay.policy.decision import Bounds
 from relay.policy.evaluate import LookupResult
 from relay.policy.figures import Counts
 from relay.policy.rules import Rules
@@ -42,8 +44,8 @@ from relay.store.sealing.sealer import Sealer
 from relay.store.sqlite.lookup import RouteReader, granted_since
 
 if TYPE_CHECKING:
+    from relay.call_hooks import CallHooks
     from relay.net.locate import Located
-    from relay.net.verify import Verifier
     from relay.postgres_look_ups import PostgresLookUps
 
 TICK_S = 1.0
@@ -73,9 +75,9 @@ class SipService:
         self._capture = capture
         self._transports = Transports(config.settings, config.streams, config.tls)
         self._reader = _reader(config, sealer, log)
-        self._verifier = _verifier(config)
-        verify = self._verifier.ask if self._verifier else None
-        self._gate = CallPolicy(self._reader.fetch, config.rules, records.remember, self._warn, verify)
+        self._hooks = _hooks(config, sealer, self._warn, self._look_up_again, self._not_bound)
+        decide = self._hooks.decide if self._hooks else None
+        self._gate = CallPolicy(self._reader.fetch, config.rules, records.remember, self._warn, decide)
         reader, gate = self._reader, self._gate
         look_up = gate.route if isinstance(reader, RouteReader) else partial(reader.look_up, gate)
         self._engine = Engine(config.settings, tokens().__next__, time.time() - time.monotonic())
@@ -97,7 +99,7 @@ class SipService:
             self._driver,
             self._transports.statistics,
             self._rtpengine,
-            self._verifier,
+            self._hooks,
             gate,
             _peek_in_file(reader) if isinstance(reader, RouteReader) else reader.peek,
             capture,
@@ -117,8 +119,8 @@ class SipService:
         `known`: records of live calls, and of calls whose end may not be in the store yet. `kept`: attempts that were
         under way at the crash; they are ended.
         """
-        if self._verifier is not None:
-            await self._verifier.open()
+        if self._hooks is not None:
+            await self._hooks.open()
         if self._rtpengine is not None:
             await self._rtpengine.open()
         if not isinstance(self._reader, RouteReader):
@@ -173,6 +175,8 @@ class SipService:
         self._engine.reload(config.settings, located, now)
         self._reader.apply_config(config.rules)
         self._gate.apply_config(config.rules)
+        if self._hooks is not None:
+            self._hooks.apply_config(config.numbers, _bounds(config))
         if not was_counting:
             self._recall(self._engine.live())
         self._capture_if_wanted()
@@ -191,8 +195,8 @@ class SipService:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        if self._verifier is not None:
-            await self._verifier.close()
+        if self._hooks is not None:
+            await self._hooks.close()
         if self._rtpengine is not None:
             await self._rtpengine.close()
         self._driver.close()
@@ -235,6 +239,16 @@ class SipService:
             effect = "live calls are recorded by the old clock; bindings expire by the new one"
             self._log.warning("clock.was_set", by_s=round(by_s, 1), effect=effect)
 
+    async def _look_up_again(self, asked: LookUp) -> Route | Refusal:
+        """Look up a call for which a binding was made."""
+        reader, unix_s = self._reader, time.time()
+        if isinstance(reader, RouteReader):
+            return self._gate.look_up(asked.number, asked.caller, unix_s, asked.peer)
+        return await reader.look_up_again(self._gate, asked, unix_s)
+
+    def _not_bound(self, asked: LookUp) -> Refusal:
+        return self._gate.not_bound(asked, time.time())
+
     def _warn(self, event: str, fields: dict[str, object]) -> None:
         self._log.warning(event, **fields)
 
@@ -271,17 +285,34 @@ def _reader(config: Config, sealer: Sealer, log: FilteringBoundLogger) -> RouteR
     return PostgresLookUps(place, sealer, config.rules, reporter(log))
 
 
-def _verifier(config: Config) -> Verifier | None:
+def _hooks(
+    config: Config,
+    sealer: Sealer,
+    report: Report,
+    look_up_again: Callable[[LookUp], Awaitable[Route | Refusal]],
+    not_bound: Callable[[LookUp], Refusal],
+) -> CallHooks | None:
     """Raises ConfigError."""
-    hook = config.verify
-    if hook is None:
+    if config.verify is None and config.hooks is None:
         return None
+    from relay.call_hooks import CallHooks, HookStore, Limits
     from relay.net.spans import Spans
-    from relay.net.verify import Verifier
+    from relay.net.verify import Hook, HookClient
 
-    secret = read_secret("verify.secret_file", hook.secret_file)
-    spans = None if config.otlp is None or not config.api.enabled else Spans()
-    return Verifier(hook.url, secret, hook.timeout_s, fail_open=hook.fail == "open", spans=spans)
+    verify = hooks = None
+    if config.verify is not None:
+        hook = Hook("", config.verify.url, read_secret("verify.secret_file", config.verify.secret_file))
+        verify = hook, Limits(config.verify.timeout_s, config.verify.fail == "open")
+    if config.hooks is not None:
+        hooks = Limits(config.hooks.timeout_s, config.hooks.fail == "open")
+    client = HookClient(report, None if config.otlp is None or not config.api.enabled else Spans())
+    store = HookStore(config.store.path, sealer, config.numbers)
+    return CallHooks(client, store, _bounds(config), report, look_up_again, not_bound, verify, hooks)
+
+
+def _bounds(config: Config) -> Bounds:
+    settings = config.settings
+    return Bounds(config.numbers.parties, config.numbers.recording, settings.max_call_s, settings.ring_timeout_s)
 
 
 def _drop_event(kind: str, record: CallRecord) -> None:

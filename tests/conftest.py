@@ -28,6 +28,7 @@ ON_BOTH = (
             "configurations",
             "filings",
             "groups",
+            "hooks",
             "lookup_at",
             "numbers",
             "webhooks",

@@ -50,7 +50,7 @@ class AnyGate:
     def answer(self, row: str, number: str, caller: str, unix_s: float, peer: Peer | None) -> Refusal:
         return FOUND
 
-    def pass_on(self, asked: LookUp, answer: Route | Refusal, routed: Routed) -> None:
+    def pass_on(self, asked: LookUp, answer: Route | Refusal, unix_s: float, routed: Routed) -> None:
         routed(asked.token, answer)
 
 

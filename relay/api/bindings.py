@@ -34,11 +34,11 @@ from relay.api.models import (
     left_out,
     shown_moment,
 )
-from relay.model.binding import Binding, BindingChange, Direction, Mode
+from relay.model.binding import MAX_CALL_S, RING_TIMEOUT_S, Binding, BindingChange, Direction, Mode
 from relay.model.numbers import Parties, mask_number
 from relay.service import fields
 from relay.service.bindings import bind, change, end, renew, steps
-from relay.service.fields import LATEST_S, MAX_CALL_S, RING_TIMEOUT_S, SOONEST_S, invalid
+from relay.service.fields import LATEST_S, SOONEST_S, invalid
 from relay.service.filings import filing_warning
 from relay.service.placement import AreaMatch, Wanted
 from relay.store.bindings import BindingQuery, State, find_binding, find_page, state_of

@@ -31,6 +31,18 @@ class AlteredEvent(_Event):
     altered: Literal[True]
 
 
+class BindingMadeEvent(_Event):
+    """A hook has had a binding made for an unknown caller."""
+
+    kind: Literal["binding.made"]
+    binding_id: str
+    mode: CallMode
+    order_id: str | None
+    industrial_id: str | None
+    user_data: str | None
+    number: str
+
+
 class BindingExpiredEvent(_Event):
     """A binding has reached its expiry."""
 
@@ -137,6 +149,7 @@ def _of_calls(kind: str, when: str) -> type[_Event]:
 
 # Kind of event -> its model.
 EVENTS: Final[dict[str, type[_Event]]] = {kind: _of_calls(kind, when) for kind, when in _CALLS.items()} | {
+    "binding.made": BindingMadeEvent,
     "binding.expired": BindingExpiredEvent,
     "number.cooling": NumberCoolingEvent,
     "filing.answered": FilingAnsweredEvent,

@@ -20,13 +20,13 @@ from relay.api.events import EVENTS, AlteredEvent
 from relay.api.problems import KINDS, MEDIA_TYPE, Problem, problem
 from relay.events.webhooks import KINDS as EVENT_KINDS
 from relay.events.webhooks import TEST, DeliveryRules, Format
-from relay.events.webhooks import Parties as PartiesForm
 from relay.model.binding import Direction, Mode
 from relay.model.capture import ArmKind
 from relay.policy.evaluate import OUTCOMES
 from relay.policy.explain import Verdict
 from relay.reports.disclosure import CallState
 from relay.service.businesses import Scenario
+from relay.service.hooks import Parties as PartiesForm
 from relay.store.bindings import State as BindingState
 from relay.store.businesses import State as BusinessState
 from relay.store.filings import DocumentType

@@ -23,7 +23,8 @@ from relay.api.models import (
     one_of,
     shown_moment,
 )
-from relay.events.webhooks import KINDS, LONGEST_URL, TEST, Format, Kind, Parties, change, make, remove, resend, test
+from relay.events.webhooks import KINDS, TEST, Format, Kind, change, make, remove, resend, test
+from relay.service.hooks import LONGEST_URL, Parties
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import Event, Webhook, dead, find_webhook, webhooks_of
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from relay.call.call import Call
     from relay.call.caller_invite import CallerInvite
     from relay.call.media import Media
+    from relay.model.actions import LookUp
     from relay.peers.limits import CallCounts
     from relay.peers.targets import TargetState
     from relay.peers.user_agent import UserAgent
@@ -47,6 +48,7 @@ class InviteSession(SessionBase):
 
     __slots__ = (
         "_announcement",
+        "_asked",
         "_attempt",
         "_counts",
         "_dialogs",
@@ -58,6 +60,7 @@ class InviteSession(SessionBase):
         "_places",
         "_ring_ends_at",
         "_settings",
+        "_sound",
         "_timer",
         "_ua",
         "_wake_at",
@@ -80,6 +83,7 @@ class InviteSession(SessionBase):
         self.call = call
         self._invite = invite
         self.state = states.LOOKING_UP
+        self._asked: LookUp | None = None
         self.route: Route | None = None
         self._places: list[TargetState] = []  # not tried yet
         self._attempt: OutboundAttempt | None = None
@@ -87,6 +91,7 @@ class InviteSession(SessionBase):
         self._had_early_media = False  # the callee's network has played its own announcement
         self._announcement: Announcement | None = None
         self._language = ""  # of the announcement
+        self._sound = ""  # of a hook's refusal; "": that of the outcome
         # b"": no announcement. Read now: rtpengine's SDP will replace it in the request.
         self._offer = neutral(invite.request) if self._settings.announcements.refused else b""
         self._ring_ends_at = math.inf
@@ -145,7 +150,7 @@ class InviteSession(SessionBase):
 
     def look_up(self) -> None:
         call = self.call
-        self._ua.outbox.look_up(
+        self._asked = self._ua.outbox.look_up(
             call.dialled, call.caller_number, self.routed, peer=call.caller_peer, call_id=call.call_id
         )
 
@@ -349,6 +354,7 @@ class InviteSession(SessionBase):
     def refuse(self, refusal: Refusal, now: float, extra: str = "") -> None:
         """Refuse the call for the relay's own reasons. `extra`: further header lines of the response."""
         self.call.refused(refusal)
+        self._sound = refusal.announce
         self._ua.outbox.refusals[refusal.outcome] += 1
         if refusal.retry_after_s is not None:
             extra += f"Retry-After: {refusal.retry_after_s}\r\n"
@@ -405,7 +411,7 @@ class InviteSession(SessionBase):
             self._decide(states.ANNOUNCE)
             self._give_trying(now)
             finish = partial(self._announced, verdict, by, reason, extra)
-            sound = OF_REFUSAL[verdict.outcome]
+            sound = self._sound or OF_REFUSAL[verdict.outcome]
             self._announcement = Announcement(
                 self._ua, self._counts.stages, self.call.call_id, sound, self._language, self._show, finish
             )
@@ -446,4 +452,6 @@ class InviteSession(SessionBase):
 
     def _decide(self, event: str) -> None:
         self._enter(event)
+        if self._asked is not None:
+            self._asked.given_up = True
         self._ua.timers.cancel(self._timer)

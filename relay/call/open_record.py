@@ -26,6 +26,7 @@ class OpenRecord(CallBase):
         "caller_leg_call_id",
         "caller_number",
         "caller_peer",
+        "decided_by",
         "dialled",
         "direction",
         "end_reason",
@@ -91,6 +92,7 @@ class OpenRecord(CallBase):
         self.callee_leg_call_id: str | None = None  # of the last INVITE that went out
         self.direction: str | None = None
         self.legacy = False
+        self.decided_by: str | None = None
         self.recording: str | None = None  # recording reference, once recording has begun
 
     def wall_ms(self, now: float) -> int:
@@ -138,6 +140,7 @@ class OpenRecord(CallBase):
             self.qualification,
             self.industrial_id,
             self.source,
+            self.decided_by,
         )
         record = CallRecord._make(fields)  # CallRecord(*fields) runs interpreted code, at twice the cost
         return record if self.media is None else self.media.write_counts(record)
@@ -162,10 +165,12 @@ class OpenRecord(CallBase):
         self.industrial_id = route.industrial_id
         self.callee_number, self.shown = route.target, route.shown
         self.direction, self.legacy = route.direction, route.legacy
+        self.decided_by = route.decided_by or None
 
     def refused(self, refusal: Refusal) -> None:
-        """The call is refused by the relay; a refusal without a binding changes nothing."""
-        if refusal.binding_id is not None:
+        """The call is refused by the relay; a refusal that names no business user changes nothing."""
+        self.decided_by = refusal.decided_by or self.decided_by
+        if refusal.business is not None:
             self.binding_id, self.mode = refusal.binding_id, refusal.mode
             self.business, self.order_id = refusal.business, refusal.order_id
             self.qualification = refusal.qualification
@@ -182,7 +187,7 @@ class OpenRecord(CallBase):
         self.sip_status = record.sip_status
         self.callee_leg_call_id = record.callee_leg_call_id
         self.direction, self.legacy, self.recording = record.direction, record.legacy, record.recording
-        self.source = record.source
+        self.source, self.decided_by = record.source, record.decided_by
 
     def follow_clock(self, now: float) -> None:
         """Fix the clock offset of a restored call such that no new time precedes its recorded ones."""

@@ -181,6 +181,7 @@ class TextMessage:
             direction=answer.direction,
             legacy=answer.legacy,
             qualification=answer.qualification,
+            decided_by=answer.decided_by or None,
         )
         self._places = places
         self._try_next(masking.NO_PEER, "no_peer", now)
@@ -269,7 +270,7 @@ class TextMessage:
     def refuse(self, refusal: Refusal, now: float, extra: str = "") -> None:
         """Refuse the message for the relay's own reasons. `extra`: further header lines of the response."""
         self._ua.outbox.refusals[refusal.outcome] += 1
-        if refusal.binding_id is not None:
+        if refusal.business is not None:
             self._record = self._record._replace(
                 binding_id=refusal.binding_id,
                 mode=refusal.mode,
@@ -277,6 +278,7 @@ class TextMessage:
                 order_id=refusal.order_id,
                 qualification=refusal.qualification,
                 industrial_id=refusal.industrial_id,
+                decided_by=refusal.decided_by or self._record.decided_by,
             )
         if refusal.retry_after_s is not None:
             extra += f"Retry-After: {refusal.retry_after_s}\r\n"

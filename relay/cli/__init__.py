@@ -48,6 +48,7 @@ _COMMANDS = {
     "purge": "relay.cli.audit",
     "seal-key": "relay.cli.seal_keys",
     "webhooks": "relay.cli.webhooks",
+    "hooks": "relay.cli.hooks",
     "peers": "relay.cli.serve",
     "bans": "relay.cli.serve",
     "import": "relay.cli.moving",

@@ -67,7 +67,7 @@ def explain(
     """Show the checks of a call, and its outcome.
 
     Each check has the figures that it went by; a call that passes, its targets. No call is made, none is counted, and
-    the verification hook is not asked. Without a running relay its counts in memory are not known. With --at or
+    no hook is asked. Without a running relay its counts in memory are not known. With --at or
     --call it uses the configuration and bindings of that time, and the call records. Real numbers are masked.
 
     With --policy and --since it shows how many recorded attempts would have been refused by another configuration, and

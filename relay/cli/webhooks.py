@@ -14,8 +14,9 @@ from relay.cli import config_option
 from relay.cli.options import Opened, business_option, every, json_option, limit_option, opened, required
 from relay.cli.output import newest, plain, show_list, show_one
 from relay.events import webhooks as service
-from relay.events.webhooks import FORMATS, KINDS, PARTIES
+from relay.events.webhooks import FORMATS, KINDS
 from relay.service.fields import format_moment
+from relay.service.hooks import PARTIES
 from relay.store.webhooks import Webhook, dead, find_webhook, webhooks_of
 
 _COLUMNS = ("id", "business", "url", "parties", "format", "disabled_at", "failures", "next_at", "last_error", "kinds")

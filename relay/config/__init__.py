@@ -26,6 +26,7 @@ from relay.config.peers import PasswordFile, dns_servers, password_files, peer_c
 from relay.config.probe import probe_settings
 from relay.config.protection import (
     ApiConfig,
+    HooksConfig,
     ReportConfig,
     VerifyConfig,
     alibaba_config,
@@ -38,6 +39,7 @@ from relay.config.protection import (
     fraud_config,
     hep_rules,
     hep_warnings,
+    hooks_config,
     legacy_numbers,
     minute_of_day,
     otlp_config,
@@ -100,6 +102,7 @@ class Config:
     complaint_ppm: int  # limit of the rate of complaints, parts per million; 0: none
     fraud: Signals
     verify: VerifyConfig | None
+    hooks: HooksConfig | None  # None: business users have none
     hep: HepRules | None
     webhooks: DeliveryRules
     retention: Retention
@@ -149,7 +152,8 @@ def _config(tables: Tables, problems: list[str]) -> Config:
     built = build_settings(tables, problems)
     recorded = recordings(tables.recording, tables.media, tables.api, problems)
     recording = bool(recorded.spools)
-    numbers = bind_rules(tables.numbers, tables.quotas, recording, problems)
+    numbers = bind_rules(tables.numbers, tables.quotas, recording, tables.hooks is not None, problems)
+    hooks = hooks_config(tables.hooks)
     probe, settings = probe_settings(tables.probe, built, numbers.parties, api=tables.api.enabled, problems=problems)
     verify = verify_config(tables.verify, problems)
     return Config(
@@ -158,10 +162,11 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         numbers=numbers,
         api=api_config(tables.api, problems),
         alibaba=alibaba_config(tables.compat.alibaba, tables.api, problems),
-        rules=call_rules(tables.policy, numbers, verify is not None, problems),
+        rules=call_rules(tables.policy, numbers, verify is not None, hooks, problems),
         complaint_ppm=complaint_ppm(tables.policy),
         fraud=fraud_config(tables.fraud, problems),
         verify=verify,
+        hooks=hooks,
         hep=hep_rules(tables.hep, tables.api.enabled, problems),
         webhooks=delivery_rules(tables.webhooks, problems),
         retention=retention_config(tables.retention, problems),
@@ -214,6 +219,7 @@ _FIXED: dict[str, Callable[[Config], object]] = {
     "api.certificate, api.key": lambda config: (config.api.certificate, config.api.key),
     "compat.alibaba": lambda config: config.alibaba,
     "verify": lambda config: config.verify,
+    "hooks": lambda config: config.hooks,
     "hep": lambda config: config.hep,
     "log": lambda config: config.log,
     "otlp": lambda config: config.otlp,

@@ -20,6 +20,7 @@ from relay.config.tables import (
     CaptureTable,
     FraudTable,
     HepTable,
+    HooksTable,
     NumbersTable,
     OtlpTable,
     PolicyTable,
@@ -73,14 +74,26 @@ class VerifyConfig:
     fail: Literal["closed", "open"]
 
 
-def bind_rules(table: NumbersTable, quotas: QuotasTable, recording: bool, problems: list[str]) -> BindRules:
-    """`recording`: whether calls can be recorded."""
+@dataclass(frozen=True, slots=True)
+class HooksConfig:
+    """The hooks of business users."""
+
+    timeout_s: float
+    fail: Literal["closed", "open"]
+    unknown_callers: bool  # asked about callers without a binding, too
+
+
+def bind_rules(
+    table: NumbersTable, quotas: QuotasTable, recording: bool, hooks: bool, problems: list[str]
+) -> BindRules:
+    """`recording`: whether calls can be recorded. `hooks`: whether business users may have hooks."""
     return BindRules(
         phase=table.phase,
         cool_down_ms=duration_ms("numbers.cool_down", table.cool_down, problems),
         max_bindings=table.max_bindings,
         legacy_until_ms=_end_of_day("numbers.legacy_until", table.legacy_until, problems),
         recording=recording,
+        hooks=hooks,
         parties=read_parties(table, problems),
         quotas=Quotas(**{name: NO_LIMIT if most == "none" else most for name, most in asdict(quotas).items()}),
         filing=table.filing,
@@ -135,7 +148,9 @@ def _address(key: str, listen: str, api: ApiTable, problems: list[str]) -> tuple
     return host, int(port)
 
 
-def call_rules(table: PolicyTable, numbers: BindRules, verify: bool, problems: list[str]) -> Rules:
+def call_rules(
+    table: PolicyTable, numbers: BindRules, verify: bool, hooks: HooksConfig | None, problems: list[str]
+) -> Rules:
     """`verify`: whether a verification hook is configured."""
     return Rules(
         caller_caps=_caps("policy.caller_caps", table.caller_caps, problems),
@@ -147,6 +162,7 @@ def call_rules(table: PolicyTable, numbers: BindRules, verify: bool, problems: l
         legacy_until_ms=numbers.legacy_until_ms,
         max_calls_per_number=table.max_calls_per_number,
         verify=verify,
+        bind_unknown=hooks is not None and hooks.unknown_callers,
         refusal_caps=RefusalCaps(
             table.refused_per_number,
             table.refused_per_caller,
@@ -199,6 +215,10 @@ def verify_config(table: VerifyTable | None, problems: list[str]) -> VerifyConfi
         return None
     _check_url("verify.url", table.url, "https://platform.example/verify", "real numbers", problems)
     return VerifyConfig(table.url, Path(table.secret_file), table.timeout_ms / 1000, table.fail)
+
+
+def hooks_config(table: HooksTable | None) -> HooksConfig | None:
+    return None if table is None else HooksConfig(table.timeout_ms / 1000, table.fail, table.unknown_callers)
 
 
 def _check_url(path: str, text: str, example: str, shows: str, problems: list[str]) -> None:

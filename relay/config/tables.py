@@ -208,6 +208,12 @@ class VerifyTable(Struct, frozen=True):
     fail: Annotated[Literal["closed", "open"], write('"closed" or "open"')] = "closed"
 
 
+class HooksTable(Struct, frozen=True):
+    timeout_ms: Annotated[int, write("milliseconds, 50 to 10000, such as 2000", ge=50, le=10_000)] = 2_000
+    fail: Annotated[Literal["closed", "open"], write('"closed" or "open"')] = "closed"
+    unknown_callers: _Flag = False
+
+
 class HepTable(Struct, frozen=True):
     server: Annotated[str, write('"udp|tcp|tls:host:port", such as "udp:127.0.0.1:9060"', min_length=1)]
     numbers: Annotated[Literal["masked", "clear"], write('"masked" or "clear"')] = "masked"
@@ -388,6 +394,7 @@ class Tables(Struct, frozen=True):
     policy: PolicyTable = PolicyTable()
     fraud: FraudTable = FraudTable()
     verify: VerifyTable | None = None
+    hooks: HooksTable | None = None
     hep: HepTable | None = None
     webhooks: WebhooksTable = WebhooksTable()
     retention: RetentionTable = RetentionTable()

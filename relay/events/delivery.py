@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import random
 import secrets
-import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -24,8 +22,9 @@ from structlog.typing import FilteringBoundLogger
 
 from relay.errors import RelayError
 from relay.events import alibaba
-from relay.events.webhooks import DeliveryRules, is_public, write_events
+from relay.events.webhooks import DeliveryRules, write_events
 from relay.log import Outage
+from relay.net.public import any_socket, public_socket
 from relay.net.spans import Attributes, RequestSpan, Spans
 from relay.net.verify import SIGNATURE, signature_header
 from relay.store.connection import Place
@@ -354,7 +353,7 @@ class Sessions(NamedTuple):
 
 def open_sessions() -> Sessions:
     """Open the sessions, in the event loop that uses them."""
-    return Sessions(_session(_public_socket), _session(_socket))
+    return Sessions(_session(public_socket), _session(any_socket))
 
 
 def _session(make_socket: Any) -> aiohttp.ClientSession:
@@ -365,15 +364,3 @@ def _session(make_socket: Any) -> aiohttp.ClientSession:
         headers={"user-agent": "relay700"},
         cookie_jar=aiohttp.DummyCookieJar(),
     )
-
-
-def _public_socket(found: tuple[Any, ...]) -> socket.socket:
-    """Raises OSError for an internal address, as if nothing listened there: the caller learns no more."""
-    if not is_public(found[4][0]):
-        raise OSError(errno.ECONNREFUSED, "not a public internet address")
-    return _socket(found)
-
-
-def _socket(found: tuple[Any, ...]) -> socket.socket:
-    family, kind, protocol, _, _ = found
-    return socket.socket(family, kind, protocol)

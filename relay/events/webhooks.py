@@ -1,13 +1,10 @@
-"""Webhooks: allowed URLs, public addresses only; payload of events, its view of parties; resending of dead letters."""
+"""Webhooks; payload of events, its view of parties; resending of dead letters."""
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any, Final, Literal, NamedTuple, get_args
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -15,11 +12,11 @@ from relay.errors import Refused
 from relay.events import alibaba
 from relay.model.call import CallRecord
 from relay.model.numbers import mask_number
-from relay.net.hosts import is_loopback
 from relay.privacy.records import FIELDS, Field
-from relay.service import fields, keys
+from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.service.fields import format_moment
+from relay.service.hooks import checked_parties, checked_url, is_operator
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import (
     Event,
@@ -42,6 +39,7 @@ Kind = Literal[
     "message.delivered",
     "message.refused",
     "message.failed",
+    "binding.made",  # by a hook
     "binding.expired",
     "number.cooling",
     "filing.answered",
@@ -52,12 +50,9 @@ Kind = Literal[
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TEST = "webhook.test"
-Parties = Literal["none", "masked", "clear"]
-PARTIES: tuple[Parties, ...] = get_args(Parties)
 Format = Literal["relay700", "alibaba"]  # of requests
 FORMATS: tuple[Format, ...] = get_args(Format)
 _DEFAULT_KINDS: Final = {"alibaba": alibaba.MESSAGES["SecretReport"]}
-LONGEST_URL = 2_000
 MOST_WEBHOOKS = 20  # of one business
 MOST_TESTS = 20  # test events that wait for one webhook
 
@@ -88,15 +83,15 @@ def make(
     webhook = Webhook(
         id=f"w{secrets.token_hex(6)}",
         business=business,
-        url=_checked_url(act, url),
+        url=checked_url(act, url),
         secret=f"whsec_{secrets.token_urlsafe(32)}",
         kinds=_checked_kinds(_DEFAULT_KINDS.get(form, KINDS) if kinds is None else kinds, form),
-        parties=_checked_parties(act, parties),
+        parties=checked_parties(act, parties),
         disabled_at=None,
         failures=0,
         next_at=0,
         created_at=act.now_ms,
-        internal=_is_operator(act),
+        internal=is_operator(act),
         format=form,
     )
     put_webhook(act, webhook)
@@ -128,13 +123,13 @@ def change(
     """
     webhook = get(act, webhook_id)
     if parties is None and (url, kinds, disabled) != (None, None, True):
-        _checked_parties(act, webhook.parties)
+        checked_parties(act, webhook.parties)
     if url is not None:
-        webhook = webhook._replace(url=_checked_url(act, url), internal=_is_operator(act))
+        webhook = webhook._replace(url=checked_url(act, url), internal=is_operator(act))
     if kinds is not None:
         webhook = webhook._replace(kinds=_checked_kinds(kinds, webhook.format))
     if parties is not None:
-        webhook = webhook._replace(parties=_checked_parties(act, parties))
+        webhook = webhook._replace(parties=checked_parties(act, parties))
     if disabled is not None:
         webhook = webhook._replace(disabled_at=(webhook.disabled_at or act.now_ms) if disabled else None)
     webhook = webhook._replace(failures=0, next_at=0)
@@ -179,29 +174,6 @@ def test(act: UnitOfWork, webhook_id: str) -> str:
     return event_id
 
 
-def _is_operator(act: UnitOfWork) -> bool:
-    """Operators may name hosts of their own network; a business user could only probe it."""
-    return act.actor.business is None
-
-
-def _checked_url(act: UnitOfWork, url: str) -> str:
-    """Return the URL: https, or for an operator http to this machine, where nobody can listen in. Raises Refused."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-        host.encode("idna")  # as for a look-up: no label is empty or longer than 63 characters
-    except ValueError:
-        parts, host, port = urlsplit(""), "", None
-    fits = len(url) <= LONGEST_URL and url.isascii() and url.isprintable() and " " not in url
-    if not fits or not host or "@" in parts.netloc or parts.fragment:
-        raise fields.invalid("url", "write a URL without user or fragment, such as https://shop.example/events")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host) and _is_operator(act)):
-        raise fields.invalid("url", "write https; http is for operators only, to this machine")
-    if why := why_never(host, port, internal=_is_operator(act)):
-        raise fields.invalid("url", why)
-    return url
-
-
 def _checked_kinds(kinds: Collection[str], form: str) -> tuple[str, ...]:
     if form not in FORMATS:
         raise fields.invalid("format", f"write one of: {', '.join(FORMATS)}")
@@ -213,72 +185,12 @@ def _checked_kinds(kinds: Collection[str], form: str) -> tuple[str, ...]:
     return tuple(kind for kind in KINDS if kind in kinds)
 
 
-def _checked_parties(act: UnitOfWork, parties: str) -> str:
-    if parties not in PARTIES:
-        raise fields.invalid("parties", f"write one of: {', '.join(PARTIES)}")
-    if parties == "clear":
-        act.actor.must_have(frozenset([keys.PARTIES]), "parties")
-    return parties
-
-
 def _audit(act: UnitOfWork, action: str, webhook: Webhook) -> None:
     details: dict[str, object] = {
         "url": webhook.url, "kinds": list(webhook.kinds), "parties": webhook.parties, "format": webhook.format,
         "disabled": webhook.disabled_at is not None,
     }  # fmt: skip
     act.audit(action, webhook.id, business=webhook.business, details=details)
-
-
-# -- Where deliveries may go
-
-_UNICAST = ip_network("2000::/3")  # RFC 4291 2.4: parts of the rest are site-local, such as fec0::/10
-_6TO4 = (ip_network("2002::/16"), ip_network("192.88.99.0/24"))  # RFC 7526: out of use
-_EMBEDDING = (
-    ip_network("64:ff9b::/96"),
-    ip_network("::/96"),
-)  # RFC 6052 2.1, RFC 4291 2.5.5.1: the last 32 bits are IPv4
-_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
-_NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")  # never the last label of a name: it would be read as an address
-_LOCAL = ("localhost", "local", "internal")  # RFC 6761, RFC 6762
-
-
-def is_public(address: str) -> bool:
-    """Return whether an IP address is a public unicast address."""
-    parsed = ip_address(address.partition("%")[0])
-    if any(parsed in network for network in _EMBEDDING):
-        parsed = IPv4Address(int(parsed) & 0xFFFF_FFFF)
-    if not parsed.is_global or parsed.is_multicast or any(parsed in network for network in _6TO4):
-        return False
-    return parsed.version == 4 or parsed in _UNICAST
-
-
-def why_never(host: str, port: int | None, *, internal: bool) -> str:
-    """Return why a URL's host and port cannot receive deliveries; "" if they can.
-
-    `internal`: hosts in the relay's own network are allowed, too.
-    """
-    if port == 0:
-        return "port 0 does not exist: leave the port out, or write that of the listener"
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return _why_no_name(host, internal=internal)
-    if address.is_unspecified or address.is_multicast or (address.version == 4 and address.is_reserved):
-        return f"{address} is not the address of one machine: write one that is"
-    if not internal and not is_public(host):
-        return f"{address} is not a public internet address: write one that is"
-    return ""
-
-
-def _why_no_name(host: str, *, internal: bool) -> str:
-    labels = host.removesuffix(".").lower().split(".")
-    if not all(_LABEL.fullmatch(label) for label in labels) or _NUMERIC.fullmatch(labels[-1]):
-        return "the host is neither a name nor an address"
-    if labels[-1] == "invalid":  # RFC 6761 6.4
-        return f"{host} is a reserved name: write an existing one"
-    if not internal and (len(labels) == 1 or labels[-1] in _LOCAL or host.lower().endswith("home.arpa")):
-        return f"{host} is not a public internet name: write it with its domain"
-    return ""
 
 
 # -- Payload of events: the fields of each kind, and their JSON for one webhook

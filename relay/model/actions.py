@@ -44,7 +44,7 @@ class LookUp:
     If the store fails, answer `Refusal("store_failed", 503, 41, retry_after_s=…)`: fail closed.
     """
 
-    __slots__ = ("call_id", "caller", "kind", "number", "peer", "token")
+    __slots__ = ("call_id", "caller", "given_up", "kind", "number", "peer", "token")
 
     def __init__(
         self,
@@ -61,6 +61,7 @@ class LookUp:
         self.kind: Kind = kind
         self.peer = peer  # that asserts the caller; None: the caller is not checked
         self.call_id = call_id
+        self.given_up = False  # the caller has hung up: an answer is still due, and changes nothing
 
 
 class Mediate(NamedTuple):
@@ -263,13 +264,13 @@ class Outbox:
         kind: Kind = "call",
         peer: Peer | None = None,
         call_id: str = "",
-    ) -> None:
+    ) -> LookUp:
         """Look up the route of `number`. `peer`: where the call comes from."""
         name = "" if peer is None else peer.name
         self.looking_up[name] = self.looking_up.get(name, 0) + 1
-        self._actions.append(
-            LookUp(self._keep(self.pending_lookups, (name, then)), number, caller, kind, peer, call_id)
-        )
+        asked = LookUp(self._keep(self.pending_lookups, (name, then)), number, caller, kind, peer, call_id)
+        self._actions.append(asked)
+        return asked
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
         """The answer to a `LookUp`."""

@@ -14,6 +14,8 @@ GROUP_MODES: frozenset[str] = frozenset(["GXB", "GXYB"])
 TWO_NUMBER_MODES: frozenset[str] = frozenset(["AXYB", "GXYB"])
 LATE_MODES: frozenset[str] = frozenset(["AXB", "AXYB"])  # party a may come later
 ANYBODY = "*"
+MAX_CALL_S = range(10, 86_401)  # of one binding, seconds
+RING_TIMEOUT_S = range(5, 181)
 
 
 class Binding(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Final, Literal, NamedTuple, get_args
 
 Language = Literal["zh", "en"]  # of announcements
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
+DecidedBy = Literal["", "hook", "verify"]  # "": the binding alone; else the hook of the business user, or `[verify]`
 
 
 class Refusal(NamedTuple):
@@ -24,6 +25,9 @@ class Refusal(NamedTuple):
     end_reason: str = ""  # for the record; "": same as the outcome
     qualification: int | None = None  # of the business, as in the record
     industrial_id: str | None = None
+    announce: str = ""  # the announcement, if not that of the outcome
+    decided_by: DecidedBy = ""
+    may_bind: bool = False  # an unknown caller, for whom the hook of the number's business user may make a binding
 
 
 ConcurrencyCap = tuple[str, int, Refusal]  # key, maximum of concurrent calls, refusal beyond it
@@ -49,6 +53,8 @@ class Route(NamedTuple):
     language: str = ""  # a `Language`, or "" for the configured one
     qualification: int | None = None  # of the business, as in the record
     industrial_id: str | None = None  # of the binding: 工业互联网标识
+    hook: bool = False  # ask the hook of the business user, before `verify`
+    decided_by: DecidedBy = ""
 
 
 def named(refusal: Refusal, route: Route) -> Refusal:
@@ -61,6 +67,7 @@ def named(refusal: Refusal, route: Route) -> Refusal:
         language=route.language,
         qualification=route.qualification,
         industrial_id=route.industrial_id,
+        decided_by=route.decided_by,
     )
 
 
@@ -115,6 +122,7 @@ class CallRecord(NamedTuple):
     qualification: int | None = None  # version of the business user's approval in force at the look-up
     industrial_id: str | None = None  # of the binding: 工业互联网标识
     source: str | None = None  # source of the INVITE or MESSAGE, as "udp:192.0.2.7:5060"; visible to operators only
+    decided_by: str | None = None  # whose answer decided: hook, verify; None: the binding alone
 
 
 def record_id(received_at: int, token: Callable[[], str]) -> str:

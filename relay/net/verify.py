@@ -1,110 +1,163 @@
-"""The verification hook: asked before a call goes on; and the signature of the relay's HTTP requests."""
+"""The client of hooks, which are asked about a call before it goes on; and the signatures of the relay's HTTP requests.
+
+Questions and answers are signed: nobody between relay and hook can ask or decide. It knows neither calls nor routes.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import json
+import secrets
 import time
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
 
 import aiohttp
-import msgspec
 
-from relay.model.actions import LookUp
-from relay.model.call import Refusal, Route, named
-from relay.net.process import Tasks
-from relay.net.spans import RequestSpan, Span, Spans
-from relay.policy.rules import VERIFICATION_FAILED, VERIFICATION_REFUSED
+from relay.net.public import any_socket, public_socket
+from relay.net.spans import Attributes, RequestSpan, Span, Spans
+from relay.policy.decision import Breaker
 
 SIGNATURE = "Relay700-Signature"
 
 
 def signature_header(secret: str, unix_s: int, body: bytes) -> str:
     """The value of Relay700-Signature: `t=TIME,v1=HMAC-SHA256(secret, TIME "." body)` in hexadecimal digits."""
-    signed = hmac.new(secret.encode(), b"%d." % unix_s + body, hashlib.sha256).hexdigest()
-    return f"t={unix_s},v1={signed}"
+    return f"t={unix_s},v1={_hmac(secret, b'%d.' % unix_s + body)}"
 
 
-# -- The verification hook
+def answer_signature(secret: str, of_question: str, body: bytes) -> str:
+    """The value of Relay700-Signature in an answer: `v1=HMAC-SHA256(secret, "answer." SIGNATURE "." body)`.
+
+    SIGNATURE: the value of that header in the question, which binds the answer to it.
+    """
+    return f"v1={_hmac(secret, b'answer.' + of_question.encode() + b'.' + body)}"
+
+
+def _hmac(secret: str, signed: bytes) -> str:
+    return hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
+
+
+# -- Hooks
 
 MOST_OPEN = 500  # concurrent requests; further ones wait within their time limit
+MOST_OF_ONE = 100  # concurrent questions to the hook of one business user; further ones are not asked
+MOST_BREAKERS = 10_000  # hooks whose state is kept
 LONGEST_ANSWER = 65_536  # bytes
 
-
-class Verdict(msgspec.Struct):
-    """The endpoint's answer; further fields are ignored."""
-
-    allow: bool
+# Why there is no answer: none in time, or not with status 200; not signed by the secret; not asked.
+Failure = Literal["no_answer", "not_signed", "not_asked"]
+Report = Callable[[str, dict[str, object]], None]  # event, fields
 
 
-_decode = msgspec.json.Decoder(Verdict).decode
+class Hook(NamedTuple):
+    """An endpoint to ask."""
+
+    business: str  # "": the operator's
+    url: str
+    secret: str
+    internal: bool = True  # its address may be outside the public internet
+
+    @property
+    def kind(self) -> Literal["verify", "hook"]:
+        return "hook" if self.business else "verify"
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.business}"
 
 
-class Verifier:
-    """The client of the hook. `open` it in the loop that uses it."""
+class HookClient:
+    """Asks hooks. `open` it in the loop that uses it."""
 
-    def __init__(self, url: str, secret: str, timeout_s: float, *, fail_open: bool, spans: Spans | None = None) -> None:
-        """`secret` signs the requests. `fail_open`: allow the call if no verdict comes in time."""
-        self.counters = dict.fromkeys(("allowed", "refused", "failed"), 0)
-        self._url = url
-        self._secret = secret
-        self._timeout_s = timeout_s
-        self._fail_open = fail_open
+    def __init__(self, report: Report, spans: Spans | None = None) -> None:
+        """`report(event, fields)` gets the hooks that fail, and those that answer again."""
+        self.counters: Counter[str] = Counter()  # answers, by "KIND ANSWER"
+        self._report = report
         self._spans = spans
-        self._session: aiohttp.ClientSession | None = None
-        self._asking = Tasks()
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}  # by `Hook.internal`: they share no connection
+        self._breakers: OrderedDict[str, Breaker] = OrderedDict()
+        self._asking: Counter[str] = Counter()
 
     async def open(self) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=MOST_OPEN),
-            timeout=aiohttp.ClientTimeout(total=self._timeout_s),
-            headers={"User-Agent": "relay700", "Accept-Encoding": "identity"},
-            auto_decompress=False,  # the size limit would only apply after decompression
-        )
+        for internal, make_socket in ((True, any_socket), (False, public_socket)):
+            self._sessions[internal] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=MOST_OPEN, socket_factory=make_socket),
+                headers={"User-Agent": "relay700", "Accept-Encoding": "identity"},
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,  # the size limit would only apply after decompression
+            )
 
-    def ask(self, look_up: LookUp, route: Route, then: Callable[[int, Route | Refusal], None]) -> None:
-        """Verify a call; returns at once. `then` is always called later, with the route or a refusal."""
-        self._asking.begin(self._ask(look_up, route, then))
-
-    async def _ask(self, look_up: LookUp, route: Route, then: Callable[[int, Route | Refusal], None]) -> None:
-        allowed: bool | None = None
-        answer: Route | Refusal = named(VERIFICATION_FAILED, route)  # the default on cancellation and errors
+    async def ask(self, hook: Hook, question: Mapping[str, object], timeout_s: float) -> bytes | Failure:
+        """The body of the hook's answer, if it is signed."""
+        breaker = self._breaker(hook.name)
+        if hook.business and self._asking[hook.name] >= MOST_OF_ONE:
+            return "not_asked"
+        if not breaker.admits(time.monotonic()):
+            return "not_asked"
+        self._asking[hook.name] += 1
+        answer: bytes | Failure | None = None
         try:
-            allowed = await self._verdict(look_up, route)
-            if allowed or (allowed is None and self._fail_open):
-                answer = route
-            elif allowed is False:
-                answer = named(VERIFICATION_REFUSED, route)
+            answer = await self._post(hook, question, timeout_s)
         finally:
-            self.counters["failed" if allowed is None else "allowed" if allowed else "refused"] += 1
-            then(look_up.token, answer)
+            self._asking[hook.name] -= 1
+            if not self._asking[hook.name]:
+                del self._asking[hook.name]
+            self._note(hook, breaker, failed=answer in ("no_answer", None))
+        return answer
 
-    async def _verdict(self, look_up: LookUp, route: Route) -> bool | None:
-        """None without a valid answer: a time-out, a status other than 200, or not {"allow": true or false}."""
-        now = time.time()
-        body = json.dumps(_question(look_up, route, now)).encode()
-        headers = {"Content-Type": "application/json", SIGNATURE: signature_header(self._secret, int(now), body)}
-        assert self._session is not None  # open() made it
-        with RequestSpan(self._spans, "verification hook", {"http.request.method": "POST"}) as span:
+    def _breaker(self, name: str) -> Breaker:
+        breaker = self._breakers.get(name)
+        if breaker is None:
+            breaker = self._breakers[name] = Breaker()
+            if len(self._breakers) > MOST_BREAKERS:
+                self._breakers.popitem(last=False)
+        return breaker
+
+    def _note(self, hook: Hook, breaker: Breaker, *, failed: bool) -> None:
+        """A forged answer is no failure: who forges answers must not be able to open the breaker."""
+        fields: dict[str, object] = {"hook": hook.kind, "business": hook.business}
+        if failed and breaker.failed(time.monotonic()):
+            self._report("hook.fails", fields | {"effect": "it is not asked for some seconds at a time"})
+        elif not failed and breaker.answered():
+            self._report("hook.answers_again", fields)
+
+    async def _post(self, hook: Hook, question: Mapping[str, object], timeout_s: float) -> bytes | Failure:
+        now = int(time.time())
+        body = json.dumps({**question, "nonce": secrets.token_hex(16)}).encode()  # so that no two are signed alike
+        signature = signature_header(hook.secret, now, body)
+        headers = {"Content-Type": "application/json", SIGNATURE: signature}
+        timeout = aiohttp.ClientTimeout(total=max(timeout_s, 0.001))  # 0 would be none
+        about: Attributes = {"http.request.method": "POST", "relay700.hook": hook.kind}
+        with RequestSpan(self._spans, "verification hook", about) as span:
             try:
-                async with self._session.post(
-                    self._url, data=body, headers=headers | span.headers, allow_redirects=False
+                async with self._sessions[hook.internal].post(
+                    hook.url, data=body, headers=headers | span.headers, allow_redirects=False, timeout=timeout
                 ) as response:
                     span.status = response.status
-                    return _decode(await _body(response)).allow if response.status == 200 else None
-            except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError):
-                return None
+                    if response.status != 200:
+                        return "no_answer"
+                    answer = await _body(response)
+                    signed = response.headers.get(SIGNATURE, "")
+            except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError):
+                return "no_answer"
+        wanted = answer_signature(hook.secret, signature, answer)
+        return answer if hmac.compare_digest(signed.encode(), wanted.encode()) else "not_signed"
+
+    def statistics(self) -> dict[str, dict[str, int]]:
+        """For the metrics."""
+        open_ = {name: int(breaker.is_open) for name, breaker in self._breakers.items()}
+        return {"verifications": dict(self.counters), "hook_breaker_open": open_}
 
     def take_spans(self) -> list[Span]:
         """Remove and return the spans of finished requests."""
         return [] if self._spans is None else self._spans.take()
 
     async def close(self) -> None:
-        """Refuse the calls still waiting, and close the connections."""
-        await self._asking.cancel()
-        if self._session is not None:
-            await self._session.close()
+        for session in self._sessions.values():
+            await session.close()
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
@@ -115,18 +168,3 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
         if len(body) > LONGEST_ANSWER:
             raise aiohttp.ClientPayloadError("the answer is too long")
     return body
-
-
-def _question(look_up: LookUp, route: Route, unix_s: float) -> dict[str, object]:
-    return {
-        "kind": look_up.kind,
-        "number": look_up.number,
-        "caller": look_up.caller,
-        "business": route.business,
-        "binding_id": route.binding_id,
-        "order_id": route.order_id,
-        "industrial_id": route.industrial_id,
-        "mode": route.mode,
-        "direction": route.direction,
-        "at": int(unix_s * 1000),
-    }

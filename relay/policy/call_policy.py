@@ -46,11 +46,12 @@ class CallPolicy:
         rules: Rules,
         remember: Callable[[LastCaller], None],
         report: Report | None = None,
-        verify: Callable[[LookUp, Route, Routed], None] | None = None,
+        decide: Callable[[LookUp, Route | Refusal, Routed], None] | None = None,
     ) -> None:
         """`fetch`: `relay.store.sqlite.lookup.RouteReader.fetch`; `remember` stores a callee's last caller.
 
-        `report(event, fields)` gets the pauses of peers. `verify` asks the verification hook, and answers later.
+        `report(event, fields)` gets the pauses of peers. `decide` asks the hooks about a route, or about
+        an unknown caller for whom they may make a binding, and answers later.
         """
         self._fetch = fetch
         self.rules = rules
@@ -58,22 +59,33 @@ class CallPolicy:
         self.recent = Recent()
         self.rates = Rates()  # of granted calls, by business
         self._report = report
-        self._verify = verify
+        self._decide = decide
         self.refused_attempts = RefusedAttempts()
         self._pauses: Counter[str] = Counter()  # number of pauses, by kind
 
     def route(self, asked: LookUp, unix_s: float, routed: Routed) -> None:
         """Look up and evaluate a call of the engine; `routed` gets the answer, at once unless it must be verified."""
-        self.pass_on(asked, self.look_up(asked.number, asked.caller, unix_s, asked.peer), routed)
+        self.pass_on(asked, self.look_up(asked.number, asked.caller, unix_s, asked.peer), unix_s, routed)
 
-    def pass_on(self, asked: LookUp, answer: Route | Refusal, routed: Routed) -> None:
-        """Give the answer to `routed`, by way of the verification hook if the route requires it."""
-        if not isinstance(answer, Route) or not answer.verify:
-            routed(asked.token, answer)
-        elif self._verify is not None:
-            self._verify(asked, answer, routed)
+    def pass_on(self, asked: LookUp, answer: Route | Refusal, unix_s: float, routed: Routed) -> None:
+        """Give the answer to `routed`, by way of the hooks if the route, or the caller, requires it."""
+        if isinstance(answer, Route):
+            if not answer.verify and not answer.hook:
+                routed(asked.token, answer)
+            elif self._decide is not None:
+                self._decide(asked, answer, routed)
+            else:
+                routed(asked.token, named(VERIFICATION_FAILED, answer))
+        elif answer.may_bind and self._decide is not None and asked.kind == "call":
+            self._decide(asked, answer, routed)
         else:
-            routed(asked.token, named(VERIFICATION_FAILED, answer))
+            routed(asked.token, self.not_bound(asked, unix_s) if answer.may_bind else answer)
+
+    def not_bound(self, asked: LookUp, unix_s: float) -> Refusal:
+        """The refusal of an unknown caller for whom no binding was made. The attempt counts as a guess."""
+        if asked.peer is not None:
+            self._note_refused(asked.number, asked.caller, unix_s, asked.peer)
+        return NO_BINDING
 
     def look_up(self, number: str, caller: str, unix_s: float, peer: Peer | None = None) -> Route | Refusal:
         """Look up and evaluate a call; a granted one is counted. `caller`: E.164 without "+", "" if anonymous.
@@ -114,6 +126,8 @@ class CallPolicy:
         answer = evaluate(found, asked, self.rules, self.recent)
         bound = found.bound
         if bound is None or isinstance(answer, Refusal):
+            if bound is None and answer is NO_BINDING and self.rules.bind_unknown and self.rules.parties.allow(caller):
+                return NO_BINDING._replace(may_bind=True)
             if bound is None and caller and peer is not None and answer in _GUESSED_WRONG:
                 self._note_refused(number, caller, unix_s, peer)
             return answer

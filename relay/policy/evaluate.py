@@ -79,6 +79,7 @@ class BindingContext(NamedTuple):
     language: str | None  # of the business
     live_events: int
     qualification: int | None  # of the business: the last approved version
+    hook: int | None  # 1: that of the business is asked
     entry: str | None  # the caller's list entry, "black" or "white": the binding's, else the business's
     a: str | None
     b: str | None
@@ -356,6 +357,8 @@ def _route(found: LookupResult, bound: BindingContext, asked: PendingCall, rules
         bound.language or "",
         bound.qualification,
         bound.industrial_id,
+        bool(bound.hook),
+        "",
     )
     return Route._make(fields)  # faster than keywords, as in `Call.record`
 

@@ -172,6 +172,7 @@ AFTER_BINDING: Final = (
         "callee",
         "frequency caps",
         "business rate",
+        "hook of the business user",
         "verification hook",
         "calls at once",
         "targets",
@@ -280,7 +281,8 @@ def _looked_up(
         checks.add(name, check(found, asked, rules), FIGURES_OF_NUMBER[name](found, asked, rules))
     bound = found.bound
     if bound is None:
-        checks.add("binding", NO_BINDING, "none of this caller on this number")
+        may_bind = "; a hook that is not asked here may make one" if rules.bind_unknown else ""
+        checks.add("binding", NO_BINDING, "none of this caller on this number" + may_bind)
         refusal = checks.refusal()
         assert refusal is not None
         return refusal
@@ -328,8 +330,12 @@ def _within_rate(
 
 
 def _routed(checks: _Checks, route: Route, rules: Rules, settings: Settings, running: Running | None) -> Explanation:
+    if route.hook:
+        checks.say("hook of the business user", "not asked", "it may refuse or change the call")
+    else:
+        checks.say("hook of the business user", "not applicable", "none")
     if route.verify:
-        checks.say("verification hook", "not asked", "it may refuse the call")
+        checks.say("verification hook", "not asked", "it may refuse or change the call")
     else:
         checks.say("verification hook", "not applicable", "none configured")
     if not route.caps:

@@ -111,6 +111,7 @@ class Rules(NamedTuple):
     legacy_until_ms: int | None = None  # end of service of legacy numbers, in phases that allow them
     max_calls_per_number: int = 0  # concurrent; 0: no limit
     verify: bool = False  # the verification hook checks each call
+    bind_unknown: bool = False  # hooks of business users are asked about callers without a binding
     refusal_caps: RefusalCaps = RefusalCaps()
     parties: Parties = MOBILES_ALONE  # numbers that may be a party
     quotas: Quotas = Quotas()  # of business users without their own

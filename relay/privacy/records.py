@@ -66,6 +66,7 @@ FIELDS: Final[dict[str, Field]] = {
     "qualification": Field("clear", "clear"),
     "industrial_id": Field("clear", "clear"),
     "source": Field("absent", "absent", operators_only=True),  # an address of a party, unless nobody knows the caller
+    "decided_by": Field("clear", "clear"),
 }
 
 

@@ -29,7 +29,7 @@ from relay.store.sealing.sealer import Sealer
 
 LIMITS: Final = (
     "bindings are those of the time; locks of numbers, lists and limits of business users are those of now",
-    "the verification hook, media, targets, overload and restarts are not replayed",
+    "hooks, media, targets, overload and restarts are not replayed",
     "a call that was refused and would not have been counts as ended at once",
     "calls that are up now, and attempts without a record, are left out",
 )

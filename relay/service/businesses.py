@@ -17,6 +17,7 @@ from relay.policy.rules import DEFAULT_BUSINESS, NO_LIMIT
 from relay.service import fields
 from relay.service.fields import invalid
 from relay.store.businesses import Business, State, Terms, add_business, add_state_change, find_business, put_business
+from relay.store.hooks import remove_hook
 from relay.store.keys import revoke_all
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.webhooks import disable_all
@@ -146,7 +147,8 @@ _NEW = Business(
 def set_state(act: UnitOfWork, business_id: str, step: Step, reason: str) -> Business:
     """Take a step, effective from the next call on all of its bindings. Raises Refused.
 
-    Approval requires the fields that the scenario needs. Revocation also ends all keys and disables all webhooks.
+    Approval requires the fields that the scenario needs. Revocation also ends all keys, disables all webhooks and
+    removes the hook.
     """
     reason = fields.reason(reason, required=True)
     business = get(act, business_id)
@@ -162,6 +164,7 @@ def set_state(act: UnitOfWork, business_id: str, step: Step, reason: str) -> Bus
     if to_state == "revoked":  # it loses access to the platform's records
         revoke_all(act, business_id)
         disable_all(act, business_id)
+        remove_hook(act, business_id)
     act.audit(f"business.{step}", business_id, business=business_id, reason=reason)
     return changed
 

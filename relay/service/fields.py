@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 from relay.errors import ParseError, Refused
-from relay.model.binding import MODES, Binding, BindingChange, Direction, Mode
+from relay.model.binding import MAX_CALL_S, MODES, RING_TIMEOUT_S, Binding, BindingChange, Direction, Mode
 from relay.model.numbers import Parties, normalise_700, normalise_party, parse_party
 from relay.policy.rules import parse_hours
 
@@ -79,8 +79,6 @@ INDUSTRIAL_ID_WORDS = (
 )
 SOONEST_S = 60  # shortest life of a binding
 LATEST_S = 90 * 86_400  # longest life of a binding
-MAX_CALL_S = range(10, 86_401)
-RING_TIMEOUT_S = range(5, 181)
 DIRECTIONS: tuple[Direction, ...] = ("both", "a_to_b", "b_to_a")
 
 

@@ -55,6 +55,7 @@ class BindRules(NamedTuple):
     recording: bool = False  # call recording is configured
     parties: Parties = MOBILES_ALONE  # kinds of numbers that may be bound
     quotas: Quotas = Quotas()  # of business users that set none
+    hooks: bool = False  # business users may have hooks
     filing: Filing = "off"  # an unfiled A number is bound (off), bound with a warning (warn), or refused (require)
 
 

@@ -61,9 +61,9 @@ TABLES: Final = {
         _table(
             "business",
             "id",
-            "state max_calls max_cps white_only hours language live_events qualification | name licence application"
-            " scenario scheme sealed_contact* modes max_bindings version created_at updated_at max_binds_per_s"
-            " max_binds_per_day",
+            "state max_calls max_cps white_only hours language live_events qualification hook"
+            " | name licence application scenario scheme sealed_contact* modes max_bindings version created_at"
+            " updated_at max_binds_per_s max_binds_per_day",
         ),
         _table("business_change", "business at# seq#", "state by sealed* sealed_terms*"),
         _table("api_key", "id", "business scopes hash* sealed* created_at created_by expires_at revoked_at"),
@@ -92,6 +92,7 @@ TABLES: Final = {
         ),
         _table("filing_change", "business hash* at#", "sealed*"),
         _table("capture_arm", "id", "kind sealed* expires_at | armed_at armed_by"),
+        _table("hook", "business", "sealed* parties unknown_callers disabled_at created_at changed_at"),
         _table("webhook", "id", "business sealed* kinds parties disabled_at created_at"),
         _table("recording", "call_id", "business taken_at length_ms size sha256 purged_at"),
         _table("complaint", "day business prefix", "count by"),

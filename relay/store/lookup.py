@@ -188,7 +188,7 @@ class Opener:
                 last_sealed,
                 is_member=back is not None and back[0] == "g",
             )
-        *business, qualification = values[_BUSINESS + 2] or _NO_BUSINESS
+        *business, qualification, hook = values[_BUSINESS + 2] or _NO_BUSINESS
         entry = values[_OF_BINDING + 2] or values[_OF_BUSINESS + 2]
         kind = None if entry is None else entry[0]
         filed_until = ALWAYS_MS
@@ -197,7 +197,7 @@ class Opener:
             filed_until = 0 if filing is None else filing[_EXPIRES_AT] or ALWAYS_MS
         fields = (a, b, order_id, last_caller, industrial_id, filed_until)
         return BindingContext._make(
-            (free_at is None, party, binding_id, *columns, *business, qualification or 1, kind, *fields)
+            (free_at is None, party, binding_id, *columns, *business, qualification or 1, hook, kind, *fields)
         )
 
     def _check(self, values: tuple[Any, ...]) -> None:

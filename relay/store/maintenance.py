@@ -31,6 +31,7 @@ from relay.store.connection import Connection, Place
 from relay.store.database import connect_reader, store_errors
 from relay.store.filings import DELETE_OF_BUSINESS, SEALED_DOCUMENTS, SEALED_FILING_CHANGES, SEALED_FILINGS
 from relay.store.groups import SEALED_ENTRIES, SEALED_GROUPS, SEALED_MEMBERS, SEALED_PAST_MEMBERS
+from relay.store.hooks import SEALED_HOOKS
 from relay.store.journal.rows import SEALED_CALLERS
 from relay.store.keys import SEALED_KEYS
 from relay.store.record_rows import COLUMNS, DELETE_INDEX, SELECT, index_rows
@@ -208,7 +209,7 @@ def _count(connection: Connection, query: str, parameters: dict[str, str | int])
 RESEALED: Final = (
     *(SEALED_CONTACTS, SEALED_REASONS, SEALED_TERMS, SEALED_KEYS),
     *(SEALED_GROUPS, SEALED_MEMBERS, SEALED_PAST_MEMBERS),
-    *(SEALED_BINDINGS, SEALED_CHANGES, SEALED_ENTRIES, SEALED_CALLERS, SEALED_WEBHOOKS),
+    *(SEALED_BINDINGS, SEALED_CHANGES, SEALED_ENTRIES, SEALED_CALLERS, SEALED_WEBHOOKS, SEALED_HOOKS),
     *(SEALED_FILINGS, SEALED_DOCUMENTS, SEALED_FILING_CHANGES, SEALED_ARMS, SEALED_CONFIGURATIONS),
 )
 LEFT: Final = ("live_call", "call_event", "outbox", "idempotency")  # not resealed: their rows expire

@@ -33,6 +33,7 @@ BusinessScope = Literal[
     "recordings:read",
     "parties:read",
     "webhooks",
+    "hooks",
     "lists",
     "filings",
     "reports",

@@ -38,7 +38,8 @@ Ask = Callable[..., Any]
 PREFIX = "70010000007"
 A, B, C = "13800000001", "13900000002", "13700000003"
 TESTER = Actor("cli:test", None, OPERATOR)
-FAST = ApiSettings(requests_per_s=1_000_000, burst=1_000_000, failures_per_s=1_000_000, rules=BindRules(parties=PBX))
+RULES = BindRules(parties=PBX, hooks=True)
+FAST = ApiSettings(requests_per_s=1_000_000, burst=1_000_000, failures_per_s=1_000_000, rules=RULES)
 
 
 class TestDesk:

@@ -10,6 +10,7 @@ from relay.service.businesses import set_state
 from relay.service.capture import arm
 from relay.service.filings import FilingWords, add_filing
 from relay.service.groups import make_group, set_entry
+from relay.service.hooks import set_hook
 from relay.service.keys import BUSINESS_SCOPES, make_key
 from relay.service.numbers import load_prefix, make_pool, new_pool, new_prefix
 from relay.service.placement import BindRules
@@ -37,6 +38,7 @@ def sow(act: UnitOfWork, business: str = "acme", prefix: str = PREFIX) -> Seeds:
     add_filing(act, business, FilingWords(A, "CT-1"))
     set_entry(act, "binding", binding.binding_id, C, "black")
     webhook, _ = make_webhook(act, business, "https://platform.example/events")
+    set_hook(act, business, BindRules(hooks=True), url="https://platform.example/hook")
     armed = arm(act, "number", A, 3_600_000, CaptureRules(), None)
     return {
         "arm_id": armed.arm.id,

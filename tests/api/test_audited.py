@@ -33,6 +33,8 @@ CHANGES: dict[str, Json | None] = {
     "POST /v1/businesses/{business_id}/resume": WHY,
     "POST /v1/businesses/{business_id}/revoke": WHY,
     "POST /v1/businesses/{business_id}/keys": {"scopes": ["lists"]},
+    "PUT /v1/businesses/{business_id}/hook": {"url": "https://acme.example/"},
+    "DELETE /v1/businesses/{business_id}/hook": None,
     "DELETE /v1/keys/{key_id}": None,
     "POST /v1/keys/{key_id}/rotate": {},
     "POST /v1/prefixes": {"prefix": "70010000009"},

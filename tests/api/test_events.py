@@ -12,11 +12,12 @@ import pytest
 
 from relay.api.app import openapi_document
 from relay.api.events import EVENTS
+from relay.call_hooks import tell_made
 from relay.events.follower import Follower
 from relay.events.probe import note
 from relay.events.probe_call import Result
 from relay.events.recordings import enter_recording
-from relay.events.webhooks import KINDS, PARTIES, TEST, make, write_events
+from relay.events.webhooks import KINDS, TEST, make, write_events
 from relay.events.webhooks import test as queue_test
 from relay.model.call import PROBE_BUSINESS
 from relay.policy.fraud import Signal, Signals, Watch
@@ -24,6 +25,7 @@ from relay.policy.rules import DEFAULT_BUSINESS
 from relay.service.complaints import set_complaints
 from relay.service.fields import CHINA, format_moment
 from relay.service.filings import AnswerWords, FilingWords, add_filing, answer_filing, tell_expiring
+from relay.service.hooks import PARTIES
 from relay.service.placement import BindRules, release_due
 from relay.store.recordings import Recording
 from relay.store.writer import GroupWriter, now_ms
@@ -64,6 +66,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
         pass
     await writer.close()
     made.act(lambda act: release_due(act, BindRules()))
+    made.act(lambda act: tell_made(act, binding(business="shop")))
     made.act(lambda act: note(act, Result("carrier", "leak", "", ("the caller's name",))))
     soon = format_moment(now_ms() + 86_400_000)
     made.act(lambda act: add_filing(act, "shop", FilingWords(A, "CT-1", expires=soon)))

@@ -31,6 +31,13 @@ def test_record_of_a_refusal_has_its_binding() -> None:
     assert made.record().binding_id == "b7"
 
 
+def test_record_of_a_refusal_has_the_business_user_whose_hook_refused() -> None:
+    made = call()
+    made.refused(Refusal("verification_refused", 403, 21, business="firm", decided_by="hook"))
+    record = made.record()
+    assert (record.binding_id, record.business, record.decided_by) == (None, "firm", "hook")
+
+
 def test_forwarded_call_has_no_binding() -> None:
     made = call()
     made.routed(Route("", "", "", None, B, A), 1.0)
@@ -42,7 +49,7 @@ def test_each_value_is_in_its_own_field_of_the_record() -> None:
     """The record is made of a plain tuple, whose order is not type-checked."""
     made = call()
     strings = ("binding_id", "mode", "business", "order_id", "peer_out", "outcome", "ended_by", "end_reason")
-    for name in (*strings, "callee_leg_call_id", "direction", "recording", "industrial_id"):
+    for name in (*strings, "callee_leg_call_id", "direction", "recording", "industrial_id", "decided_by"):
         setattr(made, name, name)
     times = ("received_at", "routed_at", "ringing_at", "answered_at", "ended_at")
     for value, name in enumerate((*times, "sip_status", "q850_cause")):
@@ -50,7 +57,7 @@ def test_each_value_is_in_its_own_field_of_the_record() -> None:
     made.legacy = True
     made.qualification = 99
     fields = made.record()._asdict()
-    for name in (*strings, "callee_leg_call_id", "direction", "recording", "industrial_id"):
+    for name in (*strings, "callee_leg_call_id", "direction", "recording", "industrial_id", "decided_by"):
         assert fields.pop(name) == name
     for value, name in enumerate((*times, "sip_status", "q850_cause")):
         assert fields.pop(name) == value + 1

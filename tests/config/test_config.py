@@ -118,7 +118,7 @@ FOLLOWED = {
 }
 
 
-FIXED = {"store", "alibaba", "verify", "hep", "log", "otlp", "streams", "rtpengine"}
+FIXED = {"store", "alibaba", "verify", "hooks", "hep", "log", "otlp", "streams", "rtpengine"}
 
 
 IN_PARTS = {"settings", "api", "recordings"}

@@ -15,7 +15,8 @@ def test_a_refusal_takes_the_names_of_its_route_for_the_record() -> None:
     refusal = named(REFUSAL, ROUTE)
     assert refusal[:4] == REFUSAL[:4]
     shared = set(Refusal._fields) & set(Route._fields)
-    assert shared == {"binding_id", "mode", "business", "order_id", "language", "qualification", "industrial_id"}
+    names = {"binding_id", "mode", "business", "order_id", "language", "qualification", "industrial_id", "decided_by"}
+    assert shared == names
     assert {name: getattr(refusal, name) for name in shared} == {name: getattr(ROUTE, name) for name in shared}
 
 

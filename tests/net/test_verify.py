@@ -1,4 +1,4 @@
-"""The verification hook, against a real HTTP server: every call gets exactly one answer, in time."""
+"""The client of hooks, against a real HTTP server: a question gets one answer in time, and only a signed one counts."""
 
 from __future__ import annotations
 
@@ -13,25 +13,21 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from relay.model.actions import LookUp
-from relay.model.call import Refusal, Route
-from relay.net.verify import LONGEST_ANSWER, Verifier, signature_header
-from tests.support.stored import A, B, X
-
-ASKED = LookUp(7, X, A)
-ROUTE = Route("b1", "AXB", "firm", "order-1", B, X, direction="a_to_b", verify=True, industrial_id="88.101.1/7")
-FAILED = Refusal("verification_failed", 503, 41, 5, "b1", "AXB", "firm", "order-1", industrial_id="88.101.1/7")
-REFUSED = Refusal("verification_refused", 403, 21, None, "b1", "AXB", "firm", "order-1", industrial_id="88.101.1/7")
+from relay.net import verify
+from relay.net.verify import LONGEST_ANSWER, SIGNATURE, Hook, HookClient, answer_signature, signature_header
+from relay.policy.decision import FAILURES
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+YES = '{"allow": true}'
+QUESTION = {"number": "700100000010001"}
 
 
 @asynccontextmanager
-async def endpoint(answer: Answer) -> AsyncIterator[str]:
-    """A running endpoint; yields its URL."""
+async def endpoint(answer: Answer) -> AsyncIterator[Hook]:
+    """A running hook."""
     app = web.Application()
     app.router.add_post("/verify", answer)
-    app.router.add_route("*", "/elsewhere", says('{"allow": true}'))
+    app.router.add_route("*", "/elsewhere", says(YES))
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -39,143 +35,188 @@ async def endpoint(answer: Answer) -> AsyncIterator[str]:
     assert site._server is not None
     port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
     try:
-        yield f"http://127.0.0.1:{port}/verify"
+        yield Hook("", f"http://127.0.0.1:{port}/verify", "secret")
     finally:
         await runner.cleanup()
 
 
-def says(text: str, status: int = 200) -> Answer:
+def says(text: str, status: int = 200, secret: str = "secret") -> Answer:
     async def answer(request: web.Request) -> web.Response:
-        return web.Response(text=text, status=status, headers={"Location": "/elsewhere"})
+        signature = answer_signature(secret, request.headers[SIGNATURE], text.encode())
+        return web.Response(text=text, status=status, headers={"Location": "/elsewhere", SIGNATURE: signature})
 
     return answer
 
 
-async def asked(
-    url: str, *, timeout_s: float = 10.0, fail_open: bool = False, verifier: Verifier | None = None
-) -> object:
-    made = verifier or Verifier(url, "secret", timeout_s, fail_open=fail_open)
+async def never(request: web.Request) -> web.StreamResponse:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+class Client(HookClient):
+    """A client whose reports are kept."""
+
+    def __init__(self) -> None:
+        self.reports: list[tuple[str, object]] = []
+        super().__init__(lambda event, fields: self.reports.append((event, fields["business"])))
+
+
+@asynccontextmanager
+async def client() -> AsyncIterator[Client]:
+    made = Client()
     await made.open()
-    answers: asyncio.Queue[tuple[int, Route | Refusal]] = asyncio.Queue()
-    made.ask(ASKED, ROUTE, lambda token, answer: answers.put_nowait((token, answer)))
-    token, answer = await asyncio.wait_for(answers.get(), 20)
-    await made.close()
-    assert (token, answers.qsize()) == (7, 0)
-    return answer
+    try:
+        yield made
+    finally:
+        await made.close()
 
 
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [('{"allow": true}', ROUTE), ('{"allow": false}', REFUSED), ('{"allow": true, "note": [1]}', ROUTE)],
-)
-async def test_the_endpoint_s_verdict_is_applied(text: str, answer: object) -> None:
-    for fail_open in (False, True):
-        async with endpoint(says(text)) as url:
-            assert await asked(url, fail_open=fail_open) == answer
+async def asked(hook: Hook, timeout_s: float = 10.0) -> bytes | str:
+    async with client() as made:
+        return await made.ask(hook, QUESTION, timeout_s)
 
 
-@pytest.mark.parametrize("fail_open", [False, True])
+async def test_the_body_of_a_signed_answer_is_returned() -> None:
+    for text in (YES, '{"allow": false}', "anything"):
+        async with endpoint(says(text)) as hook:
+            assert await asked(hook) == text.encode()
+
+
 @pytest.mark.parametrize(
     "answer",
-    [
-        says('{"allow": true}', 201),
-        says('{"allow": true}', 500),
-        says('{"allow": true}', 307),
-        says('{"allow": "true"}'),
-        says('{"allow": 1}'),
-        says("{}"),
-        says("[true]"),
-        says(""),
-        says('{"allow": true' + " " * LONGEST_ANSWER + "}"),
-    ],
-    ids=["201", "500", "redirect", "a text", "a number", "nothing", "a list", "empty", "without end"],
+    [says(YES, 201), says(YES, 500), says(YES, 307), says(YES + " " * LONGEST_ANSWER)],
+    ids=["201", "500", "redirect", "without end"],
 )
-async def test_other_answers_are_no_verdict(answer: Answer, fail_open: bool) -> None:
-    async with endpoint(answer) as url:
-        assert await asked(url, fail_open=fail_open) == (ROUTE if fail_open else FAILED)
+async def test_other_answers_are_none(answer: Answer) -> None:
+    async with endpoint(answer) as hook:
+        assert await asked(hook) == "no_answer"
+
+
+async def test_an_answer_needs_the_signature_of_this_question() -> None:
+    kept: list[str] = []
+
+    async def unsigned(request: web.Request) -> web.Response:
+        return web.Response(text=YES)
+
+    async def of_the_first_question(request: web.Request) -> web.Response:
+        kept.append(request.headers[SIGNATURE])
+        return web.Response(text=YES, headers={SIGNATURE: answer_signature("secret", kept[0], YES.encode())})
+
+    async def of_another_body(request: web.Request) -> web.Response:
+        signature = answer_signature("secret", request.headers[SIGNATURE], b'{"allow": false}')
+        return web.Response(text=YES, headers={SIGNATURE: signature})
+
+    async def sent_back(request: web.Request) -> web.Response:
+        return web.Response(body=await request.read(), headers={SIGNATURE: request.headers[SIGNATURE]})
+
+    for answer in (unsigned, of_another_body, sent_back, says(YES, secret="other")):
+        async with endpoint(answer) as hook:
+            assert await asked(hook) == "not_signed"
+    async with endpoint(of_the_first_question) as hook:
+        assert [await asked(hook), await asked(hook)] == [YES.encode(), "not_signed"]
 
 
 async def test_a_compressed_answer_is_not_decompressed() -> None:
-    """The size limit applies to the bytes received."""
+    """The size limit applies to the bytes received, and so does the signature."""
     asked_for: list[str] = []
 
     async def packed(request: web.Request) -> web.StreamResponse:
         asked_for.append(request.headers["Accept-Encoding"])
-        return web.Response(body=gzip.compress(b'{"allow": true}'), headers={"Content-Encoding": "gzip"})
+        body = gzip.compress(YES.encode(), mtime=0)
+        signature = answer_signature("secret", request.headers[SIGNATURE], body)
+        return web.Response(body=body, headers={"Content-Encoding": "gzip", SIGNATURE: signature})
 
-    async with endpoint(packed) as url:
-        assert await asked(url) == FAILED
+    async with endpoint(packed) as hook:
+        assert await asked(hook) == gzip.compress(YES.encode(), mtime=0)
     assert asked_for == ["identity"]
 
 
-@pytest.mark.parametrize("fail_open", [False, True])
-async def test_a_time_out_gives_no_verdict(fail_open: bool) -> None:
-    async def never(request: web.Request) -> web.StreamResponse:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async with endpoint(never) as url:
-        assert await asked(url, timeout_s=0.05, fail_open=fail_open) == (ROUTE if fail_open else FAILED)
+async def test_a_time_out_and_an_unreachable_endpoint_give_no_answer() -> None:
+    async with endpoint(never) as hook:
+        assert await asked(hook, timeout_s=0.05) == "no_answer"
+    assert await asked(hook) == "no_answer"
+    assert await asked(hook._replace(url="https://no-such-host.invalid/")) == "no_answer"
 
 
-@pytest.mark.parametrize("fail_open", [False, True])
-async def test_an_unreachable_endpoint_gives_no_verdict(fail_open: bool) -> None:
-    async with endpoint(says("")) as url:
-        pass
-    assert await asked(url, fail_open=fail_open) == (ROUTE if fail_open else FAILED)
+async def test_the_hook_of_a_business_user_is_never_asked_at_an_internal_address() -> None:
+    async with endpoint(says(YES)) as hook:
+        assert await asked(hook._replace(internal=False)) == "no_answer"
+        assert await asked(hook) == YES.encode()
 
 
-async def test_the_request_describes_the_call_without_the_callee_and_is_signed() -> None:
+async def test_the_question_is_signed_and_no_two_are_alike() -> None:
     heard: list[tuple[dict[str, object], str, str]] = []
 
     async def answer(request: web.Request) -> web.Response:
         body = await request.read()
-        time, _, signature = request.headers["Relay700-Signature"].partition(",")
+        time, _, signature = request.headers[SIGNATURE].partition(",")
         expected = hmac.new(b"secret", time.removeprefix("t=").encode() + b"." + body, hashlib.sha256).hexdigest()
         heard.append((json.loads(body), signature, f"v1={expected}"))
-        return web.json_response({"allow": True})
+        return web.Response(text=YES)
 
-    async with endpoint(answer) as url:
-        await asked(url)
-    ((question, signature, expected),) = heard
-    assert signature == expected
-    assert isinstance(question.pop("at"), int)
-    assert question == {
-        "kind": "call",
-        "number": X,
-        "caller": A,
-        "business": "firm",
-        "binding_id": "b1",
-        "order_id": "order-1",
-        "industrial_id": "88.101.1/7",
-        "mode": "AXB",
-        "direction": "a_to_b",
-    }
+    async with endpoint(answer) as hook:
+        await asked(hook)
+        await asked(hook)
+    assert [signature == expected for _, signature, expected in heard] == [True, True]
+    nonces = {question.pop("nonce") for question, _, _ in heard}
+    assert len(nonces) == 2
+    assert [question for question, _, _ in heard] == [QUESTION, QUESTION]
 
 
-async def test_verdicts_are_counted() -> None:
-    async with endpoint(says('{"allow": false}')) as url:
-        verifier = Verifier(url, "secret", 5.0, fail_open=True)
-        await asked(url, verifier=verifier)
-        assert verifier.counters == {"allowed": 0, "refused": 1, "failed": 0}
+# -- the circuit breaker
 
 
-async def test_open_requests_are_refused_on_close() -> None:
+async def test_a_hook_that_does_not_answer_is_not_asked_for_a_while() -> None:
+    times = 0
+
+    async def counted(request: web.Request) -> web.StreamResponse:
+        nonlocal times
+        times += 1
+        return web.Response(status=500)
+
+    async with endpoint(counted) as hook, endpoint(says(YES)) as other, client() as made:
+        hook = hook._replace(business="shop")
+        answers = [await made.ask(hook, QUESTION, 10.0) for _ in range(FAILURES + 2)]
+        assert answers == ["no_answer"] * FAILURES + ["not_asked"] * 2
+        assert await made.ask(other, QUESTION, 10.0) == YES.encode()
+        assert made.statistics()["hook_breaker_open"] == {"hook shop": 1, "verify ": 0}
+    assert (times, made.reports) == (FAILURES, [("hook.fails", "shop")])
+
+
+async def test_a_hook_that_answers_again_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.policy.decision.OPEN_S", 0.0)
+    async with endpoint(says(YES)) as hook, client() as made:
+        gone = hook._replace(url="http://127.0.0.1:1/")
+        for _ in range(FAILURES):
+            await made.ask(gone, QUESTION, 10.0)
+        assert await made.ask(hook, QUESTION, 10.0) == YES.encode()
+        assert made.statistics()["hook_breaker_open"] == {"verify ": 0}
+    assert [event for event, _ in made.reports] == ["hook.fails", "hook.answers_again"]
+
+
+async def test_forged_answers_do_not_open_the_breaker() -> None:
+    """With `fail = "open"` they would let every call through."""
+    async with endpoint(says(YES, secret="other")) as hook, client() as made:
+        answers = {await made.ask(hook, QUESTION, 10.0) for _ in range(FAILURES + 1)}
+        assert (answers, made.reports) == ({"not_signed"}, [])
+
+
+async def test_one_business_user_has_a_share_of_the_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "MOST_OF_ONE", 1)
     begun = asyncio.Event()
 
-    async def never(request: web.Request) -> web.StreamResponse:
+    async def slow(request: web.Request) -> web.StreamResponse:
         begun.set()
-        await asyncio.Event().wait()
-        raise AssertionError
+        return await never(request)
 
-    async with endpoint(never) as url:
-        verifier = Verifier(url, "secret", 30.0, fail_open=True)
-        await verifier.open()
-        answers: list[object] = []
-        verifier.ask(ASKED, ROUTE, lambda token, answer: answers.append(answer))
+    async with endpoint(slow) as hook, client() as made:
+        hook = hook._replace(business="shop")
+        first = asyncio.create_task(made.ask(hook, QUESTION, 30.0))
         await begun.wait()
-        await verifier.close()
-        assert answers == [FAILED]
+        assert await made.ask(hook, QUESTION, 30.0) == "not_asked"
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
 
 
 # -- Signatures of the relay's HTTP requests
@@ -186,3 +227,8 @@ def test_time_and_body_are_signed() -> None:
     assert signature_header("secret", 1_800_000_000, b"{}") == f"t=1800000000,v1={expected}"
     assert signature_header("secret", 1_800_000_001, b"{}") != signature_header("secret", 1_800_000_000, b"{}")
     assert signature_header("other", 1_800_000_000, b"{}") != signature_header("secret", 1_800_000_000, b"{}")
+
+
+def test_an_answer_signs_the_signature_of_its_question_and_its_body() -> None:
+    expected = hmac.new(b"secret", b"answer.t=1,v1=ab.{}", hashlib.sha256).hexdigest()
+    assert answer_signature("secret", "t=1,v1=ab", b"{}") == f"v1={expected}"

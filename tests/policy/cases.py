@@ -38,6 +38,7 @@ BOUND = BindingContext(
     record=0,
     entry=None,
     qualification=None,
+    hook=None,
     a=A,
     b=B,
     order_id="order-1",

@@ -7,12 +7,21 @@ from collections.abc import Iterable
 import pytest
 
 from relay.model.actions import LookUp
-from relay.model.call import Refusal, Route
+from relay.model.call import Kind, Refusal, Route
 from relay.model.settings import CallerNumbers, Peer
 from relay.policy import call_policy
 from relay.policy.call_policy import FIRST_PAUSE_S, WINDOW_S, CallPolicy, RefusedAttempts, Routed
 from relay.policy.evaluate import LookupResult
-from relay.policy.rules import STORE_FAILED, VERIFICATION_REFUSED, Cap, LastCaller, Quotas, RefusalCaps, Rules
+from relay.policy.rules import (
+    NO_BINDING,
+    STORE_FAILED,
+    VERIFICATION_REFUSED,
+    Cap,
+    LastCaller,
+    Quotas,
+    RefusalCaps,
+    Rules,
+)
 from tests.policy.cases import FOREIGN, FOUND, ID, NOW_S, C, found, named_peer, outcome
 from tests.support.stored import NOW_MS, A, B, X, Y
 
@@ -141,12 +150,12 @@ ASKED = LookUp(7, X, A)
 class Answers:
     """A policy over one route, its answers to the engine, and what it asks the hook."""
 
-    def __init__(self, *, verify: bool, has_hook: bool = True) -> None:
+    def __init__(self, *, verify: bool = False, hook: int | None = None, has_hook: bool = True) -> None:
         self.answers: list[tuple[int, str]] = []
-        self.asked: list[tuple[LookUp, Route, Routed]] = []
-        bench = Bench(found(), verify=verify)
-        hook = (lambda *asked: self.asked.append(asked)) if has_hook else None
-        self.gate = CallPolicy(bench.fetch, Rules(verify=verify), bench.remembered.append, verify=hook)
+        self.asked: list[tuple[LookUp, Route | Refusal, Routed]] = []
+        bench = Bench(found(hook=hook), verify=verify)
+        decide = (lambda *asked: self.asked.append(asked)) if has_hook else None
+        self.gate = CallPolicy(bench.fetch, Rules(verify=verify), bench.remembered.append, decide=decide)
         self.gate.route(ASKED, NOW_S, self.routed)
 
     def routed(self, token: int, answer: Route | Refusal) -> None:
@@ -161,6 +170,7 @@ def test_a_route_without_verification_is_answered_at_once() -> None:
 def test_a_route_to_verify_waits_for_the_hook() -> None:
     made = Answers(verify=True)
     ((asked, route, routed),) = made.asked
+    assert isinstance(route, Route)
     assert (asked, route.verify, made.answers) == (ASKED, True, [])
     routed(asked.token, VERIFICATION_REFUSED)
     assert made.answers == [(7, "verification_refused")]
@@ -168,11 +178,20 @@ def test_a_route_to_verify_waits_for_the_hook() -> None:
 
 def test_a_route_to_verify_is_refused_without_a_hook() -> None:
     assert Answers(verify=True, has_hook=False).answers == [(7, "verification_failed")]
+    assert Answers(hook=1, has_hook=False).answers == [(7, "verification_failed")]
+
+
+def test_the_hook_of_a_business_user_is_waited_for() -> None:
+    made = Answers(hook=1)
+    assert ([(asked, isinstance(route, Route)) for asked, route, _ in made.asked], made.answers) == (
+        [(ASKED, True)],
+        [],
+    )
 
 
 def test_the_hook_is_not_asked_about_a_refusal() -> None:
     made = Answers(verify=True)
-    made.gate.pass_on(LookUp(8, X, A), STORE_FAILED, made.routed)
+    made.gate.pass_on(LookUp(8, X, A), STORE_FAILED, NOW_S, made.routed)
     assert (made.answers, len(made.asked)) == ([(8, "store_failed")], 1)
 
 
@@ -444,3 +463,53 @@ def test_pauses_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(50):
         bench.all_try(str(number), "abc")
     assert len(bench.attempts._peers["pbx"].by_number._pauses) == 10
+
+
+# -- unknown callers, for whom a hook may make a binding
+
+
+class Unknown(Asking):
+    """A store in which the caller is unknown, and hooks that are asked about it."""
+
+    def __init__(self, *, decides: bool = True) -> None:
+        super().__init__(bind_unknown=True)
+        self.answers: list[str] = []
+        self.asking: list[Refusal] = []
+        if decides:
+            self.gate = CallPolicy(self.fetch, self.gate.rules, self.remembered.append, decide=self.decide)
+
+    def decide(self, asked: LookUp, answer: Route | Refusal, routed: Routed) -> None:
+        assert isinstance(answer, Refusal)
+        self.asking.append(answer)
+
+    def dial(self, caller: str, kind: Kind = "call") -> None:
+        asked = LookUp(7, X, caller, kind, CARRIER)
+        self.gate.route(asked, NOW_S, lambda _, answer: self.answers.append(outcome(answer)))
+
+
+def test_the_hooks_are_asked_about_an_unknown_caller_that_may_be_a_party() -> None:
+    made = Unknown()
+    made.dial(C)
+    assert ([answer.outcome for answer in made.asking], made.answers) == (["no_binding"], [])
+    made.dial("8695588")
+    made.dial("")
+    made.dial(C, "message")
+    assert (len(made.asking), made.answers) == (1, ["no_binding", "caller_anonymous", "no_binding"])
+
+
+def test_an_unknown_caller_is_no_guess_until_the_hooks_have_made_no_binding() -> None:
+    made = Unknown()
+    for caller in STRANGERS[:8]:
+        made.dial(caller)
+    assert (len(made.asking), made.answers) == (8, [])
+    for caller in STRANGERS[:3]:
+        assert made.gate.not_bound(LookUp(7, X, caller, "call", CARRIER), NOW_S) == NO_BINDING
+    made.dial(C)
+    assert made.answers == ["over_limit"]
+
+
+def test_an_unknown_caller_is_refused_without_hooks() -> None:
+    made = Unknown(decides=False)
+    for caller in STRANGERS[:4]:
+        made.dial(caller)
+    assert made.answers == ["no_binding"] * 3 + ["over_limit"]

@@ -107,6 +107,8 @@ _TO_SCHEMA_2 = (
     "DROP TABLE configuration",
     "DROP TABLE filing",
     "DROP TABLE filing_change",
+    "DROP TABLE hook",
+    "ALTER TABLE business DROP COLUMN hook",
     "DROP TABLE sealing_key",
     "DROP TABLE schema_least",
     "ALTER TABLE webhook DROP COLUMN last_error",

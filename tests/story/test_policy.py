@@ -58,11 +58,10 @@ def bind(relay: RelayProcess, x: str, *options: str, mode: str = "AXB", parties:
 
 
 def metrics(relay: RelayProcess, name: str) -> dict[str, int]:
-    """The values of a metric by its one label."""
+    """The values of a metric by its one label; of the verification hook, by the answer."""
     text = httpx.get(f"http://{relay.setup.api}/metrics", trust_env=False, timeout=PATIENCE_S).text
-    return {
-        label: int(float(value)) for label, value in re.findall(rf'^relay700_{name}{{\w+="(\w+)"}} (\S+)', text, re.M)
-    }
+    found = re.findall(rf'^relay700_{name}{{\w+="(\w+)"(?:,hook="verify")?}} (\S+)', text, re.M)
+    return {label: int(float(value)) for label, value in found}
 
 
 # -- each refusal has its own outcome and its own metric

@@ -1,4 +1,4 @@
-"""A verification hook for tests: an HTTP server in a thread that answers by the 700 number dialled."""
+"""A hook for tests: an HTTP server in a thread that answers by the 700 number dialled, signed as relay700 wants it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from relay.net.verify import SIGNATURE, answer_signature
+
 HOST = "127.0.0.1"
+SECRET = "secret of the tests"
 
 
 class _Server(ThreadingHTTPServer):
@@ -18,11 +21,16 @@ class _Server(ThreadingHTTPServer):
 
 
 class Hook:
-    """Allows every call except to numbers in `refused`; those to numbers in `held` wait for `release`."""
+    """Allows every call except to numbers in `refused`; those to numbers in `held` wait for `release`.
+
+    `answers`: other answers, by the number dialled.
+    """
 
     def __init__(self) -> None:
+        self.secret = SECRET
         self.refused: set[str] = set()
         self.held: set[str] = set()
+        self.answers: dict[str, dict[str, Any]] = {}
         self.asked: list[dict[str, Any]] = []
         self._grown = threading.Condition()
         self._released = threading.Event()
@@ -32,12 +40,16 @@ class Hook:
     def port(self) -> int:
         return self._server.server_address[1]
 
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}/verify"
+
     def toml(self, folder: Path, **more: object) -> str:
         """The table of the configuration; writes the secret's file."""
         secret = folder / "verify.secret"
         secret.touch(0o600)
-        secret.write_text("secret of the tests")
-        values = {"url": f"http://{HOST}:{self.port}/verify", "secret_file": str(secret), "timeout_ms": 10_000, **more}
+        secret.write_text(SECRET)
+        values = {"url": self.url, "secret_file": str(secret), "timeout_ms": 10_000, **more}
         return "\n[verify]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
 
     def wait_until_asked(self, times: int, timeout_s: float = 20.0) -> None:
@@ -60,13 +72,14 @@ class Hook:
             self._server.server_close()
             thread.join()
 
-    def _allows(self, question: dict[str, Any]) -> bool:
+    def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        number = question["number"]
         with self._grown:
             self.asked.append(question)
             self._grown.notify_all()
-        if question["number"] in self.held:
+        if number in self.held:
             self._released.wait()
-        return question["number"] not in self.refused
+        return self.answers.get(number, {"allow": number not in self.refused})
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         hook = self
@@ -76,9 +89,10 @@ class Hook:
 
             def do_POST(self) -> None:
                 question = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                body = json.dumps({"allow": hook._allows(question)}).encode()
+                body = json.dumps(hook._answer(question)).encode()
                 self.send_response(200)
                 self.send_header("content-length", str(len(body)))
+                self.send_header(SIGNATURE, answer_signature(hook.secret, self.headers[SIGNATURE], body))
                 self.end_headers()
                 self.wfile.write(body)
 

@@ -38,7 +38,8 @@ CHECKED: dict[tuple[str, str], list[object]] = {
 }
 TRUTHS = {("binding", "white_only"), ("binding", "record"), ("business", "white_only"), ("business", "live_events")}
 INTEGERS: dict[str, tuple[str, ...]] = {
-    "business": ("max_bindings", "max_calls", "max_cps", "max_binds_per_day", "version", "qualification"),
+    "business": ("max_bindings", "max_calls", "max_cps", "max_binds_per_day", "version", "qualification", "hook"),
+    "hook": ("unknown_callers",),
     "pool": ("max_bindings", "warn_percent"),
     "number": ("locked", "legacy"),
     "past_party": ("to_ms",),

@@ -1,0 +1,346 @@
+"""Call-time decisions: asks the hooks about a call, checks their answers with the store, and binds unknown callers.
+
+The business user's own hook is asked first, then the operator's (`[verify]`), each within its time limit. Whatever
+fails refuses the call, unless the configuration lets a call go on whose hook does not answer. An answer grants no
+route: a binding for an unknown caller is made by the rules of all bindings, and the call is then looked up again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from relay.defence.limits import Rates
+from relay.errors import Refused, RelayError
+from relay.model.actions import LookUp
+from relay.model.binding import Binding
+from relay.model.call import Refusal, Route
+from relay.model.numbers import mask_number
+from relay.net.process import Tasks
+from relay.net.verify import Hook, HookClient, Report
+from relay.policy.call_policy import Routed
+from relay.policy.decision import UNKNOWN, Bounds, Decision, Wrong, decided, not_decided, read_decision
+from relay.policy.rules import VERIFICATION_FAILED, VERIFICATION_REFUSED
+from relay.service import bindings, fields
+from relay.service.placement import BindRules, Wanted
+from relay.store.connection import Connection, Place
+from relay.store.database import Reader
+from relay.store.filings import is_filed
+from relay.store.hooks import Hook as StoredHook
+from relay.store.hooks import find_hook, hook_of_number, is_own_party, owner_of
+from relay.store.sealing.sealer import Sealer
+from relay.store.unit_of_work import Actor, UnitOfWork
+from relay.store.webhooks import tell
+from relay.store.writer import GroupWriter, now_ms
+
+T = TypeVar("T")
+
+
+class Limits(NamedTuple):
+    """The configured limits of one kind of hook."""
+
+    timeout_s: float  # for the answer, and all that follows from it
+    fail_open: bool  # a call whose hook does not answer goes on
+
+
+class CallHooks:
+    """Decides calls by hooks. `open` it in the loop that uses it."""
+
+    def __init__(
+        self,
+        client: HookClient,
+        store: HookStore,
+        bounds: Bounds,
+        report: Report,
+        look_up_again: Callable[[LookUp], Awaitable[Route | Refusal]],
+        not_bound: Callable[[LookUp], Refusal],
+        verify: tuple[Hook, Limits] | None = None,
+        hooks: Limits | None = None,
+    ) -> None:
+        """`verify`: the operator's hook. `hooks`: limits of the hooks of business users; None: they may have none.
+
+        `look_up_again` looks up a call for which a binding was made; `not_bound` refuses one without.
+        """
+        self._client = client
+        self._store = store
+        self._bounds = bounds
+        self._report = report
+        self._look_up_again = look_up_again
+        self._not_bound = not_bound
+        self._verify = verify
+        self._hooks = hooks
+        self._asking = Tasks()
+        self.open = client.open
+        self.take_spans = client.take_spans
+        self._wrong: Counter[str] = Counter()  # answers, by "KIND FIELD"
+
+    def decide(self, asked: LookUp, answer: Route | Refusal, routed: Routed) -> None:
+        """Decide a call with this route, or of an unknown caller (a refusal); `routed` is always called, later."""
+        self._asking.begin(self._decide(asked, answer, routed))
+
+    def apply_config(self, rules: BindRules, bounds: Bounds) -> None:
+        """Apply these rules from the next answer on."""
+        self._store.rules, self._bounds = rules, bounds
+
+    def statistics(self) -> dict[str, dict[str, int]]:
+        """For the metrics."""
+        return {**self._client.statistics(), "hook_answers_wrong": dict(self._wrong)}
+
+    async def close(self) -> None:
+        """Refuse the calls still waiting, and close the connections."""
+        await self._asking.cancel()
+        await self._client.close()
+        await self._store.close()
+
+    async def _decide(self, asked: LookUp, answer: Route | Refusal, routed: Routed) -> None:
+        # What the engine gets on cancellation and errors.
+        decision: Route | Refusal = not_decided(answer, "") if isinstance(answer, Route) else VERIFICATION_FAILED
+        try:
+            if isinstance(answer, Refusal):
+                answer = await self._of_unknown(asked)
+            elif answer.hook:
+                answer = await self._of_business(asked, answer)
+            if isinstance(answer, Route) and answer.verify:
+                decision = not_decided(answer, "verify")
+                answer = await self._of_operator(asked, answer)
+            decision = answer
+        finally:
+            routed(asked.token, decision)
+
+    # -- a call with a route
+
+    async def _of_operator(self, asked: LookUp, route: Route) -> Route | Refusal:
+        if self._verify is None:
+            return not_decided(route, "verify")
+        hook, limits = self._verify
+        return await self._decided(hook, limits, asked, route, asked.caller, time.monotonic() + limits.timeout_s)
+
+    async def _of_business(self, asked: LookUp, route: Route) -> Route | Refusal:
+        if self._hooks is None:
+            self._report("hook.not_configured", {"business": route.business, "effect": "its calls are refused"})
+            return not_decided(route, "hook")
+        limits, until = self._hooks, time.monotonic() + self._hooks.timeout_s
+        try:
+            async with asyncio.timeout(limits.timeout_s):
+                found = await self._store.read(lambda connection, sealer: find_hook(connection, sealer, route.business))
+        except (RelayError, TimeoutError) as error:
+            self._report("hook.unreadable", {"business": route.business, "reason": str(error) or "not in time"})
+            return not_decided(route, "hook")
+        if found is None or found.disabled_at is not None:  # changed after the look-up
+            return not_decided(route, "hook")
+        return await self._decided(_hook(found), limits, asked, route, _shown(found, asked.caller), until)
+
+    async def _decided(
+        self, hook: Hook, limits: Limits, asked: LookUp, route: Route, caller: str | None, until: float
+    ) -> Route | Refusal:
+        body = await self._client.ask(hook, _question(asked, caller, route), until - time.monotonic())
+        if isinstance(body, str):
+            self._count(hook, "failed" if body == "no_answer" else body)
+            return route if limits.fail_open and body != "not_signed" else not_decided(route, hook.kind)
+        decision = read_decision(body, self._bounds)
+        if isinstance(decision, Decision) and decision.bind is not None:
+            decision = Wrong("bind", "the caller has a binding")
+        if isinstance(decision, Decision):
+            decision = await self._checked(decision, route, asked.caller, until)
+        if isinstance(decision, Wrong):
+            self._note_wrong(hook, decision, asked)
+            return not_decided(route, hook.kind)
+        self._count(hook, "allowed" if decision.allow else "refused")
+        return decided(decision, route, self._bounds, hook.kind)
+
+    async def _checked(self, decision: Decision, route: Route, caller: str, until: float) -> Decision | Wrong:
+        """Check with the store that the numbers in an answer are the business user's own."""
+        if decision.target is not None and decision.target == caller:
+            return Wrong("target", "is the caller")
+        if not decision.needs_store:
+            return decision
+        try:
+            async with asyncio.timeout(until - time.monotonic()):
+                wrong = await self._store.wrong(decision, route)
+        except (RelayError, TimeoutError):
+            return Wrong("answer", "could not be checked in time")
+        return decision if wrong is None else wrong
+
+    # -- a call of an unknown caller
+
+    async def _of_unknown(self, asked: LookUp) -> Route | Refusal:
+        if self._hooks is None:
+            return self._not_bound(asked)
+        until = time.monotonic() + self._hooks.timeout_s
+        try:
+            async with asyncio.timeout(self._hooks.timeout_s):
+                found = await self._store.read(
+                    lambda connection, sealer: hook_of_number(connection, sealer, asked.number)
+                )
+        except (RelayError, TimeoutError) as error:
+            self._report("hook.unreadable", {"number": asked.number, "reason": str(error) or "not in time"})
+            return VERIFICATION_FAILED
+        if found is None:
+            return self._not_bound(asked)
+        hook = _hook(found)
+        answer = await self._of_unknown_by(hook, asked, _shown(found, asked.caller), until)
+        if isinstance(answer, Refusal):
+            self._not_bound(asked)
+            return answer if answer.binding_id else answer._replace(business=hook.business, decided_by="hook")
+        return answer
+
+    async def _of_unknown_by(self, hook: Hook, asked: LookUp, caller: str | None, until: float) -> Route | Refusal:
+        body = await self._client.ask(hook, _question(asked, caller, None), until - time.monotonic())
+        if isinstance(body, str):  # never fails open: there is no binding
+            self._count(hook, "failed" if body == "no_answer" else body)
+            return VERIFICATION_FAILED
+        decision = read_decision(body, self._bounds)
+        if isinstance(decision, Decision) and decision.allow:
+            decision = _for_unknown(decision, asked)
+        if isinstance(decision, Wrong):
+            self._note_wrong(hook, decision, asked)
+            return VERIFICATION_FAILED
+        self._count(hook, "allowed" if decision.allow else "refused")
+        if not decision.allow:
+            return VERIFICATION_REFUSED._replace(announce=decision.announce or "")
+        try:
+            async with asyncio.timeout(until - time.monotonic()):
+                await self._store.bind(hook.business, decision, asked, until)
+                route = await self._look_up_again(asked)
+        except Refused as refused:
+            self._note_wrong(hook, Wrong(refused.field or "bind", refused.problem), asked)
+            return VERIFICATION_FAILED
+        except (RelayError, TimeoutError) as error:
+            self._report("hook.not_bound", {"business": hook.business, "reason": str(error) or "not in time"})
+            return VERIFICATION_FAILED
+        if isinstance(route, Refusal):
+            return route
+        decision = await self._checked(decision, route, asked.caller, until) if decision.show else decision
+        if isinstance(decision, Wrong):
+            self._note_wrong(hook, decision, asked)
+            return not_decided(route, "hook")
+        return decided(msgspec.structs.replace(decision, target=None), route, self._bounds, "hook")
+
+    # -- counts
+
+    def _count(self, hook: Hook, answer: str) -> None:
+        self._client.counters[f"{hook.kind} {answer}"] += 1
+
+    def _note_wrong(self, hook: Hook, wrong: Wrong, asked: LookUp) -> None:
+        self._count(hook, "wrong")
+        self._wrong[f"{hook.kind} {'unknown' if wrong.reason == UNKNOWN else wrong.field}"] += 1
+        fields = {"hook": hook.kind, "business": hook.business, "call_id": asked.call_id}
+        self._report("hook.answer_wrong", {**fields, "field": wrong.field, "reason": wrong.reason})
+
+
+def _hook(stored: StoredHook) -> Hook:
+    return Hook(stored.business, stored.url, stored.secret, stored.internal)
+
+
+def _shown(hook: StoredHook, caller: str) -> str | None:
+    """The caller as a business user's hook may see it."""
+    if hook.parties == "none":
+        return None
+    return caller if hook.parties == "clear" else mask_number(caller)
+
+
+def _question(asked: LookUp, caller: str | None, route: Route | None) -> dict[str, object]:
+    """What a hook is asked. Without a route the caller is unknown."""
+    return {
+        "kind": asked.kind,
+        "number": asked.number,
+        "caller": caller,
+        "known": route is not None,
+        "business": None if route is None else route.business,
+        "binding_id": None if route is None else route.binding_id,
+        "order_id": None if route is None else route.order_id,
+        "industrial_id": None if route is None else route.industrial_id,
+        "mode": None if route is None else route.mode,
+        "direction": None if route is None else route.direction,
+        "at": now_ms(),
+    }
+
+
+def _for_unknown(decision: Decision, asked: LookUp) -> Decision | Wrong:
+    if decision.bind is None:
+        return Wrong("bind", "required: the caller has no binding")
+    if decision.target is None:
+        return Wrong("target", "required with bind")
+    return Wrong("target", "is the caller") if decision.target == asked.caller else decision
+
+
+# -- The store, for the hooks: in a thread, since units of work block
+
+
+class HookStore:
+    """What hooks read and make in the store. Nothing of it runs unless a hook is configured."""
+
+    def __init__(self, place: Place, sealer: Sealer, rules: BindRules) -> None:
+        self.rules = rules
+        self._place = place
+        self._sealer = sealer
+        self._reader = Reader(place)
+        self._thread = ThreadPoolExecutor(1, "hooks")  # a connection belongs to one thread
+        self._writer: GroupWriter | None = None
+        self._rates = Rates()  # of bindings, by business
+
+    async def read(self, query: Callable[[Connection, Sealer], T]) -> T:
+        """The result of a query. Raises StoreError."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._reader.read, lambda connection: query(connection, self._sealer)
+        )
+
+    async def wrong(self, decision: Decision, route: Route) -> Wrong | None:
+        """What in an answer is not of the route's business user. Raises StoreError."""
+        rules, business, at_ms = self.rules, route.business, now_ms()
+
+        def check(connection: Connection, sealer: Sealer) -> Wrong | None:
+            target, show = decision.target, decision.show
+            if target is not None and not is_own_party(connection, sealer, business, target, at_ms):
+                return Wrong("target", "is no party of this business user: bind it, add it to a group, or file it")
+            must_be_filed = rules.filing == "require" and route.direction == "b_to_a"  # it is party a
+            if target is not None and must_be_filed and not is_filed(connection, sealer, business, target, at_ms):
+                return Wrong("target", "is not filed")
+            if show is not None and owner_of(connection, sealer, show) != business:
+                return Wrong("show", "is no number of this business user")
+            return None
+
+        return await self.read(check)
+
+    async def bind(self, business: str, decision: Decision, asked: LookUp, until: float) -> Binding:
+        """Make the binding that a hook wants for an unknown caller. Raises Refused.
+
+        Nothing is made, and RelayError raised, if the caller has hung up, or it is too late for the call.
+        """
+        if self._writer is None:
+            self._writer = GroupWriter(self._place, self._sealer)
+        assert decision.bind is not None
+        written = {name: getattr(decision.bind, name) for name in decision.bind.__struct_fields__}
+        written |= {"mode": "AXB", "a": decision.target, "b": asked.caller, "x": asked.number}
+        rules = self.rules
+
+        def do(act: UnitOfWork) -> Binding:
+            if asked.given_up:
+                raise RelayError("the caller has hung up")
+            if time.monotonic() > until:
+                raise RelayError("not in time")
+            wanted = Wanted(fields.binding(written, rules.parties, act.now_ms))
+            made = bindings.bind(act, wanted, rules, self._rates)
+            tell_made(act, made)
+            return made
+
+        return await self._writer.run(Actor("hook", business, frozenset(["bindings:write"])), do)
+
+    async def close(self) -> None:
+        if self._writer is not None:
+            await self._writer.close()
+        self._thread.submit(self._reader.close)
+        self._thread.shutdown()
+
+
+def tell_made(act: UnitOfWork, made: Binding) -> None:
+    """Queue the event of a binding that a hook made."""
+    data: dict[str, object] = {"binding_id": made.binding_id, "mode": made.mode, "order_id": made.order_id}
+    data |= {"number": made.x, "industrial_id": made.industrial_id, "user_data": made.user_data}
+    tell(act, made.business, "binding.made", f"{made.binding_id}.made", data)
