@@ -40,7 +40,7 @@ from relay.service.filings import (
     forget_filing,
     remove_filing,
 )
-from relay.store.filings import FIRST, DocumentType, FilingQuery, State, find_filings
+from relay.store.filings import FIRST, DocumentType, FilingQuery, State, filings_of, find_filings
 from relay.store.filings import Filing as Row
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
@@ -104,6 +104,19 @@ class Filing(ResponseModel):
     expires_at: Moment | None
     withdrawn_at: Moment | None
     withdrawn_by: str | None
+
+
+class FilingSearch(RequestModel):
+    """A number to search for: in the body, because a URL would expose it to proxies and logs."""
+
+    party: Party
+    business_id: Name | None = Field(None, description="for operator keys; omitted: all")
+
+
+class FilingVersion(Filing):
+    """A filing as it is, or as it was before a change."""
+
+    until: Moment | None = Field(description="time of the change; null: as it is")
 
 
 class FilingAnswer(RequestModel):
@@ -182,6 +195,23 @@ async def get_filings(
     )
     clear = await context.reveal(asked, "filings")
     return found.shown(lambda filing: _shown(filing, at_ms, clear=clear))
+
+
+@router.post("/search", operation_id="searchFilings", summary="Search the filings of a number")
+async def search_filings(asked: FilingSearch, context: Reads, revealing: Revealing) -> Page[FilingVersion]:
+    """The filings of a number as they are, each followed by its earlier forms, newest first. Needs `parties:read`."""
+    sealer, whose, at_ms = context.backend.sealer, context.only(asked.business_id), now_ms()
+    number = context.looked_for(asked.party) or ""
+    found = await context.read(lambda connection: filings_of(connection, sealer, number, whose))
+    clear = await context.reveal(revealing, "filings")
+    items = [
+        FilingVersion(
+            **_shown(each.filing, at_ms if each.until is None else each.until, clear=clear).model_dump(),
+            until=shown_moment(each.until),
+        )
+        for each in found
+    ]
+    return Page(items=items, next=None)
 
 
 @router.delete("", response_model=Filing, operation_id="withdrawFiling", summary="Withdraw a filing")

@@ -27,6 +27,8 @@ from relay.cli.options import (
     shown_object_options,
 )
 from relay.cli.output import file_progress, newest, plain, show_list, show_one, shower
+from relay.model.numbers import normalise_party
+from relay.service import fields
 from relay.service import groups as list_service
 from relay.service import groups as service
 from relay.service.fields import format_moment
@@ -47,7 +49,7 @@ from relay.service.filings import (
 )
 from relay.service.groups import Whose
 from relay.service.imports import import_members
-from relay.store.filings import FIRST, STATES, Filing, FilingQuery, State, find_filings
+from relay.store.filings import FIRST, STATES, Filing, FilingQuery, State, filings_of, find_filings
 from relay.store.groups import Group, Kind, find_entries, find_group, find_groups, members_page
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
@@ -319,6 +321,28 @@ def list_filings(
         show_list((_filing(each, clear=clear) for each in found), _FILING_COLUMNS, as_json=as_json, limit=limit)
 
 
+@filings.command("show")
+@click.argument("number")
+@click.option("--business", metavar="ID", help="Only filings of this business user.")
+@showing_options
+@config_option
+def show_filing(
+    config_path: Path | None, number: str, business: str | None, as_json: bool, reveal: bool, reason: str
+) -> None:
+    """Show the filings of a number as they are and as they were before each change."""
+    clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
+    party = fields.parsed("number", number, normalise_party)
+    with opened(config_path) as store:
+        if clear:
+            said_in_clear(store, "filings", reason, {"business": business})
+        found = filings_of(store.reader, store.sealer, party, business)
+    forms = (
+        {"until": each.until and format_moment(each.until)} | _filing(each.filing, clear=clear, at_ms=each.until)
+        for each in found
+    )
+    show_list(forms, ("until", *_FILING_COLUMNS), as_json=as_json)
+
+
 @filings.command("remove")
 @click.argument("number")
 @business_option
@@ -393,6 +417,6 @@ def _filing_place(filing: Filing) -> tuple[str, str]:
     return filing.position
 
 
-def _filing(filing: Filing, *, clear: bool) -> dict[str, Any]:
-    form = filing_form(filing, now_ms(), clear=clear)
+def _filing(filing: Filing, *, clear: bool, at_ms: int | None = None) -> dict[str, Any]:
+    form = filing_form(filing, at_ms or now_ms(), clear=clear)
     return {name: format_moment(each) if name.endswith("_at") and each else each for name, each in form.items()}

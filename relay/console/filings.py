@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from relay.console.ask import Problem
 from relay.console.page import Page, PageRoute, get, post
-from relay.console.tables import Column, Filter, Listing, show_list
+from relay.console.tables import Column, Filter, Listing, search_party, show_list
 from relay.console.words import N_
 from relay.service.filings import ANSWER_COLUMNS, DOCUMENT_TYPES
 
@@ -39,6 +39,7 @@ FILINGS: Final = Listing(
     ),
     template="filings.html",
     has_parties=True,
+    by_party=True,
 )
 _WORDS: Final = ("number", "reference", "holder", "document_type", "document", "photo", "expires", "business_id")
 
@@ -46,6 +47,13 @@ _WORDS: Final = ("number", "reference", "holder", "document_type", "document", "
 async def show_filings(page: Page) -> Response:
     """The filings that the key may see."""
     return await show_list(page, FILINGS, document_types=DOCUMENT_TYPES, answer_columns=ANSWER_COLUMNS)
+
+
+async def find_number(page: Page) -> Response:
+    """The filings of a number, with what they were before each change."""
+    columns = (Column("until", N_("Until"), "moment"), *FILINGS.columns)
+    listing = FILINGS._replace(columns=columns)
+    return await search_party(page, listing, document_types=DOCUMENT_TYPES, answer_columns=ANSWER_COLUMNS)
 
 
 async def add(page: Page) -> Response:
@@ -101,6 +109,7 @@ def _given(page: Page, *names: str) -> dict[str, Any]:
 
 ROUTES: Final[list[PageRoute]] = [
     get("/filings", show_filings, "filings"),
+    get("/filings/search", find_number, "filings parties:read"),
     post("/filings/add", add, "filings"),
     post("/filings/withdraw", withdraw, "filings"),
     post("/filings/forget", forget, "operator"),

@@ -87,7 +87,7 @@ async def show_list(page: Page, listing: Listing, *parts: str, **values: Any) ->
     )
 
 
-async def search_party(page: Page, listing: Listing) -> Response:
+async def search_party(page: Page, listing: Listing, **values: Any) -> Response:
     """The part of a list that concerns a party. Its number is in a form, so that no URL has it; so is the next page."""
     if "party" not in page.form:
         return page.redirect(listing.place)
@@ -109,6 +109,7 @@ async def search_party(page: Page, listing: Listing) -> Response:
         faults=faults,
         revealed=False,
         party=party,
+        **values,
     )
 
 

@@ -56,6 +56,11 @@ _UNFILED_MEMBERS = f"""
 SELECT count(*) FROM group_member WHERE group_id = ?1 AND NOT EXISTS (
     SELECT 1 FROM filing WHERE filing.business = ?2 AND filing.hash = group_member.hash AND {_HOLDS} AND {_UNTIL})
 """
+_OF_NUMBER = f"""
+SELECT {", ".join(f"filing.{name}" for name in ("business", "hash", *_CHANGED))}
+FROM business JOIN filing ON filing.business = business.id AND filing.hash = :hash
+WHERE :business IS NULL OR business.id = :business ORDER BY business.id
+"""
 _KEEP = """
 INSERT INTO filing_change (business, hash, at, sealed) VALUES (?, ?, ?, ?)
 ON CONFLICT (business, hash, at) DO NOTHING
@@ -192,6 +197,23 @@ def filing_at(connection: Connection, sealer: Sealer, business: str, number: str
     changes = _changes(connection, sealer, business, sealer.lookup_hash(number), at_ms)
     then = changes[0][1] if changes else find_filing(connection, sealer, business, number)
     return None if then is None or then.filed_at > at_ms else then
+
+
+class Version(NamedTuple):
+    """A filing as it was until a time; None: as it is."""
+
+    until: int | None
+    filing: Filing
+
+
+def filings_of(connection: Connection, sealer: Sealer, number: str, business: str | None) -> list[Version]:
+    """The filings of a number by a business user or all (None), each followed by its earlier forms, newest first."""
+    found: list[Version] = []
+    for row in connection.execute(_OF_NUMBER, {"hash": sealer.lookup_hash(number), "business": business}).fetchall():
+        filing = _opened(sealer, row)
+        earlier = _changes(connection, sealer, filing.business, filing.hash, -1)
+        found += [Version(None, filing), *(Version(*each) for each in reversed(earlier))]
+    return found
 
 
 def by_reference(connection: Connection, sealer: Sealer, business: str, reference: str, most: int) -> list[Filing]:

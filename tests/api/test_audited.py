@@ -84,7 +84,11 @@ CHANGES: dict[str, Json | None] = {
 FIRST = {
     "POST /v1/businesses/{business_id}/resume": "POST /v1/businesses/{business_id}/suspend",
 }
-SEARCHES = {"POST /v1/bindings/search": {"party": A}, "POST /v1/calls/search": {"party": A}}
+SEARCHES = {
+    "POST /v1/bindings/search": {"party": A},
+    "POST /v1/calls/search": {"party": A},
+    "POST /v1/filings/search": {"party": A},
+}
 QUERIES = {
     "GET /v1/calls/export": "since=2026-01-01T00:00:00Z&until=2026-01-02T00:00:00Z&format=jsonl&",
     "DELETE /v1/calls/{call_id}/recording": "reason=test&",

@@ -47,6 +47,20 @@ async def test_an_operator_enters_answers_each_by_itself(operator: Client, compa
     await company.refused("POST", "/v1/filings/answers", "forbidden", {"items": [good]})
 
 
+async def test_a_number_is_found_with_its_history(operator: Client, api: Api, company: Client) -> None:
+    await company.post("/v1/filings", {"number": A, "holder": "张三", "document": "11010519491231002X"})
+    answer = {"number": A, "state": "approved", "business_id": "acme"}
+    await operator.post("/v1/filings/answers", {"items": [answer]}, 200)
+    found = (await operator.post("/v1/filings/search", {"party": A}, 200))["items"]
+    assert [(each["state"], each["until"] is None, each["holder"]) for each in found] == [
+        ("approved", True, "张**"), ("submitted", False, "张**"),
+    ]  # fmt: skip
+    rival = await api.company("rival")
+    assert (await rival.post("/v1/filings/search", {"party": A}, 200))["items"] == []
+    blind = await api.company("acme", ["filings"])
+    await blind.refused("POST", "/v1/filings/search", "forbidden", {"party": A})
+
+
 async def test_documents_are_removed_by_an_operator(operator: Client, company: Client) -> None:
     await company.post("/v1/filings", {"number": A, "holder": "张三", "document": "11010519491231002X"})
     asked = {"number": A, "business_id": "acme", "reason": "the holder asked"}

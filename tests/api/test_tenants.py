@@ -76,6 +76,7 @@ LISTS: dict[str, tuple[str, Json | None]] = {
     "POST /v1/bindings/search": ("", {"party": A}),
     "GET /v1/groups": ("", None),
     "GET /v1/filings": ("", None),
+    "POST /v1/filings/search": ("", {"party": A}),
     "GET /v1/calls": ("", None),
     "POST /v1/calls/search": ("", {"party": A}),
     "GET /v1/calls/live": ("", None),

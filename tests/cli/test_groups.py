@@ -136,6 +136,10 @@ def test_a_filing_waits_for_its_answer(relay700: Command) -> None:
     (listed,) = relay700.objects("filings", "list", "--state", "approved")
     assert (listed["number"], listed["expires_at"]) == ("8613800000001", "2099-01-31T15:59:59.000Z")
     relay700.done("filings", "forget", "13800000001", "--reason", "the holder asked")
+    shown = relay700.objects("filings", "show", "138 0000 0001", "--business", "default", reason=None)
+    assert [(each["state"], each["holder"], each["until"] is None) for each in shown] == [
+        ("withdrawn", None, True), ("approved", None, False), ("submitted", None, False),
+    ]  # fmt: skip
     (gone,) = relay700.objects("filings", "list", "--all")
     assert (gone["state"], gone["holder"]) == ("withdrawn", None)
 

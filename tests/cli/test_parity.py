@@ -68,6 +68,7 @@ SAME: dict[str, str] = {
     "GET /v1/filings": "filings list",
     "POST /v1/filings": "filings add, filings import",
     "DELETE /v1/filings": "filings remove",
+    "POST /v1/filings/search": "filings show",
     "POST /v1/filings/answers": "filings answers",
     "POST /v1/filings/forget": "filings forget",
     "GET /v1/calls": "calls list",

@@ -36,6 +36,9 @@ async def test_an_operator_enters_answers_and_removes_documents(
     text = text_of(await browser.see("/filings"))
     assert "1 answers entered, 1 refused" in text and "2: number: not filed by this business user" in text
     assert (await company.get("/v1/filings"))["items"][0]["state"] == "approved"
+    page = await browser.see("/filings")
+    found = text_of((await browser.send(page, "/filings/search", party=A)).text)
+    assert "approved" in found and "submitted" in found and A not in found.replace(f'value="{A}"', "")
     await browser.send(page, "/filings/forget", business_id="acme", number=A, reason="he asked")
     (gone,) = (await company.get("/v1/filings?all=true"))["items"]
     assert (gone["holder"], gone["state"]) == (None, "withdrawn")
