@@ -191,6 +191,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
         errors = [("body", "must be JSON: send the header content-type: application/json")]
     else:
         errors = field_errors(error.errors(), within=1)
+        if any(fault["loc"][0] == "path" for fault in error.errors()):  # an id that no resource can have
+            return problem_response(request.state.request_id, "not_found", summary(errors), errors)
     return problem_response(request.state.request_id, "invalid", summary(errors), errors)
 
 

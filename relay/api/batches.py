@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import Field, StringConstraints, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from starlette.responses import Response
 
 from relay.api.bindings import BindingCreateRequest, BindingResponse, Writes, shown_binding, wanted_binding
-from relay.api.context import Answer, RequestContext
+from relay.api.context import ONCE, Answer, RequestContext
 from relay.api.models import Kept128, Name, Party, RequestModel, ResponseModel
 from relay.api.problems import Problem, field_errors, problem_of, status_of, summary
 from relay.errors import Refused
@@ -18,9 +19,11 @@ from relay.model.binding import Binding
 from relay.model.numbers import Parties
 from relay.service import fields
 from relay.service.bindings import bind_all
+from relay.service.fields import invalid
 from relay.service.filings import filing_warning
 from relay.service.hand_over import HandedOver, HandOver, hand_over
 from relay.service.placement import BindRules, Wanted
+from relay.store.keys import find_answer, keep_answer
 from relay.store.unit_of_work import UnitOfWork
 
 CHUNK = 100  # bindings of a batch per unit of work
@@ -35,14 +38,48 @@ def _item(value: object, read: ValidatorFunctionWrapHandler) -> object:
         return Refused("invalid", "", summary(errors), tuple(errors))
 
 
-class BatchRequest(RequestModel):
+class BatchItemRequest(BindingCreateRequest):
+    """A binding to make."""
+
+    idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=ONCE)] | None = Field(
+        None, description="a binding that was made with it in the last 24 hours, in any batch, is answered again"
+    )
+
+
+class BatchRequest(
+    RequestModel,
+    json_schema_extra={
+        "examples": [
+            {
+                "items": [
+                    {
+                        "mode": "AXB",
+                        "a": "13800000001",
+                        "b": "13900000002",
+                        "order_id": "17",
+                        "idempotency_key": "order-17",
+                    }
+                ]
+            }
+        ]
+    },
+):
     """Up to 1,000 bindings to make, independently of each other."""
 
-    items: Annotated[list[Annotated[BindingCreateRequest, WrapValidator(_item)]], Field(min_length=1, max_length=1000)]
+    items: Annotated[list[Annotated[BatchItemRequest, WrapValidator(_item)]], Field(min_length=1, max_length=1000)]
 
-    def asked(self) -> Sequence[BindingCreateRequest | Refused]:
-        """The items in the order of the request, the malformed ones refused."""
-        return self.items
+    def asked(self) -> Sequence[BatchItemRequest | Refused]:
+        """The items in the order of the request; malformed ones, and second ones of one key, are refused."""
+        asked: list[BatchItemRequest | Refused] = []
+        seen = set[str]()
+        for item in self.items:
+            key = item.idempotency_key if isinstance(item, BatchItemRequest) else None
+            asked.append(_SECOND if key in seen else item)
+            seen |= {key} if key else set()
+        return asked
+
+
+_SECOND = invalid("idempotency_key", "must not be that of another item of the batch")
 
 
 class BatchItemResponse(ResponseModel):
@@ -52,6 +89,7 @@ class BatchItemResponse(ResponseModel):
     status: int = Field(description="HTTP status of the item, as of a single request")
     binding: BindingResponse | None = None
     problem: Problem | None = None
+    replayed: bool = Field(default=False, description="made before, with this `idempotency_key`")
 
 
 class BatchResponse(ResponseModel):
@@ -63,18 +101,20 @@ class BatchResponse(ResponseModel):
 # -- The route
 
 router = APIRouter(prefix="/v1/bindings", tags=["bindings"])
-_Item = BindingCreateRequest | Refused
+_Item = BatchItemRequest | Refused
 
 
 @router.post("/batch", response_model=BatchResponse, operation_id="createBindings", summary="Make many bindings")
 async def post_batch(asked: BatchRequest, context: Writes) -> Response:
-    """Items succeed or fail independently, malformed ones too. Results are in the order of the request."""
-    wanted, request_id, rules = asked.asked(), context.request.state.request_id, context.backend.settings.rules
+    """Items succeed or fail independently, malformed ones too. Results are in the order of the request.
+
+    An item may have its own `idempotency_key`: what failed can be sent again in another batch, with what was made.
+    """
+    wanted = asked.asked()
 
     def make(start: int, end_: int) -> Callable[[UnitOfWork], Answer]:
         def do(act: UnitOfWork) -> Answer:
-            answers = _bind_each(act, wanted[start:end_], context)
-            return Answer(BatchResponse(items=[_batch_answer(act, one, rules, request_id) for one in answers]))
+            return Answer(BatchResponse(items=_bind_each(act, wanted[start:end_], context)))
 
         return do
 
@@ -101,10 +141,40 @@ def _is_of_group(item: _Item) -> bool:
     return isinstance(item, BindingCreateRequest) and item.group_id is not None
 
 
-def _bind_each(act: UnitOfWork, items: Sequence[_Item], context: RequestContext) -> list[Binding | Refused]:
+def _bind_each(act: UnitOfWork, items: Sequence[_Item], context: RequestContext) -> list[BatchItemResponse]:
     """Make the bindings; an item that is malformed, of another business user or ill-timed gets its own refusal."""
-    rules = context.backend.settings.rules
-    return bind_all(act, [_wanted(item, context, rules.parties, act.now_ms) for item in items], rules, context.binds)
+    rules, request_id = context.backend.settings.rules, context.request.state.request_id
+    answers = {place: kept for place, item in enumerate(items) if (kept := _kept(act, item, context))}
+    rest = [place for place in range(len(items)) if place not in answers]
+    wanted = [_wanted(items[place], context, rules.parties, act.now_ms) for place in rest]
+    for place, made in zip(rest, bind_all(act, wanted, rules, context.binds), strict=True):
+        answers[place] = _batch_answer(act, made, rules, request_id)
+        if (once := _once(items[place], context)) and isinstance(made, Binding):
+            keep_answer(act, *once, 201, answers[place].model_dump_json().encode())
+    return [answers[place] for place in range(len(items))]
+
+
+def _once(item: _Item, context: RequestContext) -> tuple[str, str, bytes] | None:
+    """Owner, key and fingerprint of an item with an Idempotency-Key. No header's key begins with a space."""
+    if isinstance(item, Refused) or item.idempotency_key is None:
+        return None
+    written = item.model_dump_json(exclude_unset=True, exclude={"idempotency_key"})
+    return context.owner, f" item {item.idempotency_key}", hashlib.sha256(written.encode()).digest()
+
+
+def _kept(act: UnitOfWork, item: _Item, context: RequestContext) -> BatchItemResponse | None:
+    """The answer that the item got before, or its refusal if its key was another binding's."""
+    if (once := _once(item, context)) is None:
+        return None
+    try:
+        kept = find_answer(act, *once)
+    except Refused as refused:
+        return _refusal(Refused(refused.kind, "idempotency_key", refused.problem), context.request.state.request_id)
+    return kept and BatchItemResponse.model_validate_json(kept.body).model_copy(update={"replayed": True})
+
+
+def _refusal(refused: Refused, request_id: str) -> BatchItemResponse:
+    return BatchItemResponse(status=status_of(refused.kind), problem=problem_of(refused, request_id))
 
 
 def _wanted(item: _Item, context: RequestContext, parties: Parties, at_ms: int) -> Wanted | Refused:
@@ -118,7 +188,7 @@ def _wanted(item: _Item, context: RequestContext, parties: Parties, at_ms: int) 
 
 def _batch_answer(act: UnitOfWork, answer: Binding | Refused, rules: BindRules, request_id: str) -> BatchItemResponse:
     if isinstance(answer, Refused):
-        return BatchItemResponse(status=status_of(answer.kind), problem=problem_of(answer, request_id))
+        return _refusal(answer, request_id)
     warning = filing_warning(act.connection, act.sealer, answer, rules, act.now_ms)
     return BatchItemResponse(status=201, binding=shown_binding(answer, act.now_ms, warning=warning))
 
@@ -128,7 +198,7 @@ def _batch_answer(act: UnitOfWork, answer: Binding | Refused, rules: BindRules, 
 MOST_CHUNKS = 10  # units of work of one request
 
 
-class HandOverRequest(RequestModel):
+class HandOverRequest(RequestModel, json_schema_extra={"examples": [{"order_ids": ["17"], "to_a": "13700000003"}]}):
     """Live bindings whose party a becomes another: those of up to 1,000 orders, or all of a present party a."""
 
     order_ids: Annotated[list[Kept128], Field(max_length=1000)] = Field(

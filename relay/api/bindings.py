@@ -50,7 +50,7 @@ MaxCall = Annotated[int, Field(ge=MAX_CALL_S[0], le=MAX_CALL_S[-1])]
 RingTimeout = Annotated[int, Field(ge=RING_TIMEOUT_S[0], le=RING_TIMEOUT_S[-1])]
 
 
-class ExpiryRequest(RequestModel):
+class ExpiryRequest(RequestModel, json_schema_extra={"examples": [{"expires_in": 7200}]}):
     """The expiry of a binding: one of the two fields, or neither."""
 
     expires_in: ExpiresIn | None = None
@@ -63,7 +63,12 @@ class ExpiryRequest(RequestModel):
         return self
 
 
-class BindingCreateRequest(ExpiryRequest):
+class BindingCreateRequest(
+    ExpiryRequest,
+    json_schema_extra={
+        "examples": [{"mode": "AXB", "a": "13800000001", "b": "13900000002", "order_id": "17", "expires_in": 7200}]
+    },
+):
     """A binding to make."""
 
     mode: Mode
@@ -93,7 +98,9 @@ class BindingCreateRequest(ExpiryRequest):
     industrial_id: IndustrialId | None = None
 
 
-class BindingChangeRequest(ExpiryRequest):
+class BindingChangeRequest(
+    ExpiryRequest, json_schema_extra={"examples": [{"b": "13700000003", "expires_in": 7200, "version": 1}]}
+):
     """Fields to change. Omitted fields keep their value, null clears one; `expires_at: null` removes the expiry."""
 
     a: Party | None = None
@@ -110,7 +117,7 @@ class BindingChangeRequest(ExpiryRequest):
     version: int | None = Field(None, ge=1, le=1 << 53, description="the current version; any other is refused")
 
 
-class BindingSearchRequest(RequestModel):
+class BindingSearchRequest(RequestModel, json_schema_extra={"examples": [{"party": "13800000001", "state": "live"}]}):
     """Search criteria. They are a body, because a URL would expose parties to proxies and logs."""
 
     number: Number700 | None = None

@@ -89,14 +89,31 @@ class _Terms(RequestModel):
     language: Language | None = Field(None, description="language of announcements; null: as configured")
 
 
-class BusinessCreateRequest(_Terms):
+class BusinessCreateRequest(
+    _Terms,
+    json_schema_extra={
+        "examples": [
+            {
+                "id": "acme",
+                "name": "Acme Express",
+                "scenario": "express",
+                "licence": "1101-2026-17",
+                "application": "pilot-17",
+                "scheme": "scheme-1",
+                "contact": "Li Lei",
+            }
+        ]
+    },
+):
     """The application of a business user."""
 
     id: Name | None = Field(None, description="permanent id of your choice; omitted: generated", examples=["acme"])
     name: CompanyName
 
 
-class BusinessChangeRequest(RequestModel):
+class BusinessChangeRequest(
+    RequestModel, json_schema_extra={"examples": [{"max_bindings": 20000, "live_events": True}]}
+):
     """Fields to change. Omitted fields keep their value."""
 
     name: CompanyName = Field(default_factory=left_out)

@@ -64,7 +64,9 @@ def _known(outcome: str) -> str:
 AskedOutcome = Annotated[CallOutcome, AfterValidator(_known)]
 
 
-class CallSearchRequest(RequestModel):
+class CallSearchRequest(
+    RequestModel, json_schema_extra={"examples": [{"party": "13800000001", "since": "2026-01-31T00:00:00Z"}]}
+):
     """Search criteria. They are a body, because a URL would expose parties to proxies and logs."""
 
     number: Number700 | None = None
@@ -184,7 +186,7 @@ async def _found(
     )
     found = await context.read(lambda connection: search(connection, sealer, query, after, paging.limit))
     clear = await context.reveal(reveal, "calls", [record.call_id for record in found.items])
-    part = Part(found.items, None if found.next is None else make_cursor(sealer, "calls", found.next))
+    part = Part(found.items, None if found.next is None else make_cursor(sealer, "calls", found.next), paging.fields)
     return part.shown(lambda record: shown_call(record, clear=clear, for_operator=context.business is None))
 
 

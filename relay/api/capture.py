@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/capture/arms", tags=["capture"])
 ArmId = Annotated[str, Path(pattern=r"^[0-9a-f]{12}$")]
 
 
-class ArmRequest(RequestModel):
+class ArmRequest(RequestModel, json_schema_extra={"examples": [{"number": "13800000001", "for_s": 3600}]}):
     """What to arm: one of number, business and peer."""
 
     number: Party | None = Field(None, description="a party, or a 700 number")

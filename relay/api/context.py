@@ -63,6 +63,11 @@ class RequestContext(NamedTuple):
         return self.actor.business
 
     @property
+    def owner(self) -> str:
+        """Whose Idempotency-Keys are the request's: those of all operators are one set."""
+        return OPERATOR if self.actor.business is None else f"business {self.actor.business}"
+
+    @property
     def binds(self) -> Rates:
         """The rate of new bindings by business user, per second."""
         rates: Rates = self.request.app.state.binds
@@ -141,10 +146,10 @@ class RequestContext(NamedTuple):
         after = first if behind is None else cast(K, behind if isinstance(first, tuple) else behind[0])
         found = await self.read(lambda connection: read(connection, after, asked.limit + 1))
         if len(found) <= asked.limit:
-            return Part(list(found), None)
+            return Part(list(found), None, asked.fields)
         last = position(found[asked.limit - 1])
         cursor = make_cursor(sealer, list_, last if isinstance(last, tuple) else (cast(str | int, last),))
-        return Part(list(found[: asked.limit]), cursor)
+        return Part(list(found[: asked.limit]), cursor, asked.fields)
 
     async def act(self, do: Callable[[UnitOfWork], T]) -> T:
         """Run a unit of work. Raises Refused and StoreError."""
@@ -176,8 +181,7 @@ class RequestContext(NamedTuple):
             return _done(await self.act(do))
         body = await self.request.body()
         target = f"{self.request.method} {self.request.url.path}?{self.request.url.query}\n".encode()
-        owner = OPERATOR if self.actor.business is None else f"business {self.actor.business}"
-        once = _Once(owner, key + part, hashlib.sha256(target + body).digest())
+        once = _Once(self.owner, key + part, hashlib.sha256(target + body).digest())
         return await self.act(lambda act: _do_once(act, once, do))
 
     async def reveal(self, asked: Reveal, object_: str, shown: Sequence[str] = ()) -> bool:
@@ -244,6 +248,9 @@ class Needs:
         return RequestContext(request, request.app.state.backend, actor)
 
 
+ONCE = "^[!-~]+$"  # an Idempotency-Key
+
+
 class Changes(Needs):
     """As Needs, for routes that change data: documents the header Idempotency-Key."""
 
@@ -252,7 +259,7 @@ class Changes(Needs):
         request: Request,
         idempotency_key: Annotated[
             str | None,
-            Header(min_length=1, max_length=64, pattern="^[!-~]+$", description="a repeated request is executed once"),
+            Header(min_length=1, max_length=64, pattern=ONCE, description="a repeated request is executed once"),
         ] = None,
     ) -> RequestContext:
         """Check the scopes."""

@@ -22,7 +22,9 @@ from relay.store.numbers import is_held_by
 from relay.store.writer import now_ms
 
 
-class ExplainRequest(RequestModel):
+class ExplainRequest(
+    RequestModel, json_schema_extra={"examples": [{"caller": "13800000001", "number_dialled": "700100000010001"}]}
+):
     """A call to explain."""
 
     caller: Party | None = Field(description="null: anonymous")

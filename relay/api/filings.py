@@ -51,7 +51,10 @@ Writes = Annotated[RequestContext, Depends(Changes("filings"))]
 _EXPIRES = "a time such as 2027-01-31T08:00:00+08:00, or a day in China: 2027-01-31"
 
 
-class FilingNew(RequestModel):
+class FilingNew(
+    RequestModel,
+    json_schema_extra={"examples": [{"number": "13800000001", "holder": "Li Lei", "document": "11010519491231002X"}]},
+):
     """An A number to file."""
 
     number: Party
@@ -71,14 +74,16 @@ class FilingNew(RequestModel):
     business_id: Name | None = Field(None, description="for operator keys; omitted: `default`")
 
 
-class FilingGone(RequestModel):
+class FilingGone(RequestModel, json_schema_extra={"examples": [{"number": "13800000001"}]}):
     """An A number whose filing to withdraw."""
 
     number: Party
     business_id: Name | None = Field(None, description="for operator keys; omitted: `default`")
 
 
-class FilingForgotten(FilingGone):
+class FilingForgotten(
+    FilingGone, json_schema_extra={"examples": [{"number": "13800000001", "reason": "demand of the holder"}]}
+):
     """An A number whose holder demands that his documents are removed."""
 
     reason: Reason
@@ -106,7 +111,7 @@ class Filing(ResponseModel):
     withdrawn_by: str | None
 
 
-class FilingSearch(RequestModel):
+class FilingSearch(RequestModel, json_schema_extra={"examples": [{"party": "13800000001"}]}):
     """A number to search for: in the body, because a URL would expose it to proxies and logs."""
 
     party: Party
@@ -131,7 +136,12 @@ class FilingAnswer(RequestModel):
     business_id: Name | None = Field(None, description="omitted: `default`")
 
 
-class FilingAnswers(RequestModel):
+class FilingAnswers(
+    RequestModel,
+    json_schema_extra={
+        "examples": [{"items": [{"number": "13800000001", "state": "approved", "expires": "2027-01-31"}]}]
+    },
+):
     """Answers of carriers, each entered independently of the others."""
 
     items: list[FilingAnswer] = Field(min_length=1, max_length=CHUNK)

@@ -52,7 +52,9 @@ from relay.store.groups import (
 from relay.store.unit_of_work import UnitOfWork
 
 
-class GroupCreateRequest(RequestModel):
+class GroupCreateRequest(
+    RequestModel, json_schema_extra={"examples": [{"name": "riders", "members": ["13800000001"]}]}
+):
     """A group to make."""
 
     name: Text128
@@ -67,7 +69,7 @@ class MembershipResponse(ResponseModel):
     changed: int = Field(description="number of members added or removed")
 
 
-class MembersRequest(RequestModel):
+class MembersRequest(RequestModel, json_schema_extra={"examples": [{"members": ["13800000001", "13700000003"]}]}):
     """Members to add or remove."""
 
     members: Annotated[list[Party], Field(min_length=1, max_length=1000)]
@@ -201,14 +203,14 @@ async def post_removal(group_id: GroupId, asked: MembersRequest, context: Writes
 # -- Lists of a business user or a binding
 
 
-class EntryRequest(RequestModel):
+class EntryRequest(RequestModel, json_schema_extra={"examples": [{"number": "13700000003", "kind": "black"}]}):
     """A caller to put on the whitelist or blacklist."""
 
     number: Party
     kind: Kind
 
 
-class EntryRemoveRequest(RequestModel):
+class EntryRemoveRequest(RequestModel, json_schema_extra={"examples": [{"number": "13700000003"}]}):
     """A caller to remove from a list."""
 
     number: Party

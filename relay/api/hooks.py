@@ -20,7 +20,7 @@ Reads = Annotated[RequestContext, Depends(Needs("hooks"))]
 Writes = Annotated[RequestContext, Depends(Changes("hooks"))]
 
 
-class HookRequest(RequestModel):
+class HookRequest(RequestModel, json_schema_extra={"examples": [{"url": "https://acme.example/calls"}]}):
     """The hook of a business user."""
 
     url: Url

@@ -22,14 +22,17 @@ Scopes = Annotated[
 ]
 
 
-class KeyCreateRequest(RequestModel):
+class KeyCreateRequest(
+    RequestModel,
+    json_schema_extra={"examples": [{"scopes": ["bindings:read", "bindings:write", "calls:read", "webhooks"]}]},
+):
     """A key to make."""
 
     scopes: Scopes
     expires_at: Time | None = None
 
 
-class KeyRotationRequest(RequestModel):
+class KeyRotationRequest(RequestModel, json_schema_extra={"examples": [{"overlap_s": 3600}]}):
     """The rotation of a key."""
 
     overlap_s: int = Field(0, ge=0, le=LONGEST_OVERLAP_S, description="seconds for which the old key stays valid")

@@ -10,11 +10,12 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
 from functools import partial
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar, overload
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, cast, get_args, overload
 
 import msgspec
-from fastapi import Depends, Query
+from fastapi import Depends, Query, Request
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from starlette.responses import Response
 
 from relay.errors import Refused
 from relay.model.numbers import LENGTH_700
@@ -165,7 +166,7 @@ def given(asked: BaseModel) -> dict[str, Any]:
     return {_STORE_NAMES.get(name, name): getattr(asked, name) for name in asked.model_fields_set}
 
 
-class ReasonRequest(RequestModel):
+class ReasonRequest(RequestModel, json_schema_extra={"examples": [{"reason": "papers complete"}]}):
     """The reason for a change, for the audit log."""
 
     reason: Reason
@@ -207,14 +208,30 @@ class PageRequest(NamedTuple):
 
     limit: int
     cursor: str | None
+    fields: frozenset[str] | None = None  # of each item; None: all
 
 
 async def asked_page(
+    request: Request,
     limit: Limit = USUAL,
     cursor: Annotated[str | None, Query(max_length=512, description="`next` of the previous page")] = None,
+    fields: Annotated[
+        str | None,
+        Query(
+            max_length=1_000,
+            description="names of fields, commas between: items have these alone",
+            examples=["business_id"],
+        ),
+    ] = None,
 ) -> PageRequest:
-    """FastAPI dependency: the query parameters of a paginated list."""
-    return PageRequest(limit, cursor)
+    """FastAPI dependency: the query parameters of a paginated list. Raises Refused."""
+    if fields is None:
+        return PageRequest(limit, cursor)
+    names = frozenset(fields.split(","))
+    (item,) = get_args(request.scope["route"].response_model.model_fields["items"].annotation)
+    if not names <= item.model_fields.keys():
+        raise invalid("fields", f"must be some of: {', '.join(item.model_fields)}")
+    return PageRequest(limit, cursor, names)
 
 
 Paging = Annotated[PageRequest, Depends(asked_page)]
@@ -225,10 +242,15 @@ class Part(NamedTuple, Generic[T]):
 
     items: list[T]
     next: str | None
+    fields: frozenset[str] | None = None
 
     def shown(self, show: Callable[[T], Any]) -> Page[Any]:
-        """The response model of the page."""
-        return Page(items=[show(item) for item in self.items], next=self.next)
+        """The response model of the page. With `fields` it is the response itself, which FastAPI sends as it is."""
+        page = Page(items=[show(item) for item in self.items], next=self.next)
+        if self.fields is None:
+            return page
+        only: Any = {"items": {"__all__": set(self.fields)}, "next": True}
+        return cast(Page[Any], Response(page.model_dump_json(include=only), media_type="application/json"))
 
 
 def make_cursor(sealer: Sealer, list_: str, last: Position) -> str:

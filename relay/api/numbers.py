@@ -70,7 +70,9 @@ from relay.store.writer import now_ms
 CoolDown = Annotated[int, Field(ge=0, le=LONGEST_COOL_DOWN_MS // 1000, description="seconds")]
 
 
-class PrefixCreateRequest(RequestModel):
+class PrefixCreateRequest(
+    RequestModel, json_schema_extra={"examples": [{"prefix": "70010000001", "peer": "carrier", "pool_id": "default"}]}
+):
     """A prefix of 10,000 numbers, assigned by the ministry."""
 
     prefix: ManagedPrefix
@@ -79,7 +81,7 @@ class PrefixCreateRequest(RequestModel):
     cool_down_s: CoolDown | None = Field(None, description="seconds; null: as configured")
 
 
-class PrefixChangeRequest(RequestModel):
+class PrefixChangeRequest(RequestModel, json_schema_extra={"examples": [{"state": "locked", "reason": "case 114"}]}):
     """Fields to change. Omitted fields keep their value; the state `returned` is final."""
 
     state: PrefixState = Field(default_factory=left_out)
@@ -120,7 +122,9 @@ class NumberResponse(ResponseModel):
     legacy: bool
 
 
-class MoveRequest(RequestModel):
+class MoveRequest(
+    RequestModel, json_schema_extra={"examples": [{"pool_id": "acme-beijing", "numbers": ["700100000010001"]}]}
+):
     """Numbers to move to another pool."""
 
     pool_id: Name
@@ -133,7 +137,9 @@ class MovedResponse(ResponseModel):
     moved: int
 
 
-class PoolCreateRequest(RequestModel):
+class PoolCreateRequest(
+    RequestModel, json_schema_extra={"examples": [{"id": "acme-beijing", "business_id": "acme", "area": "Beijing"}]}
+):
     """A pool to make."""
 
     id: Name
@@ -143,7 +149,7 @@ class PoolCreateRequest(RequestModel):
     warn_percent: int = Field(80, ge=WARN_PERCENT[0], le=WARN_PERCENT[-1])
 
 
-class PoolChangeRequest(RequestModel):
+class PoolChangeRequest(RequestModel, json_schema_extra={"examples": [{"warn_percent": 90}]}):
     """Fields to change. Omitted fields keep their value."""
 
     business_id: Name | None = Field(None, description="owner; null: all business users without their own pool")

@@ -42,7 +42,10 @@ from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
 
 
-class TraceRequest(RequestModel):
+class TraceRequest(
+    RequestModel,
+    json_schema_extra={"examples": [{"number": "700100000010001", "at": "2026-01-31T08:00:00Z", "reason": "case 114"}]},
+):
     """A trace of the parties behind a number at one time. The reason goes to the audit log."""
 
     number: Party
@@ -60,7 +63,19 @@ class TraceResponse(ResponseModel):
     calls: list[CallResponse]
 
 
-class EvidenceRequest(RequestModel):
+class EvidenceRequest(
+    RequestModel,
+    json_schema_extra={
+        "examples": [
+            {
+                "number": "700100000010001",
+                "since": "2026-01-31T00:00:00Z",
+                "until": "2026-02-01T00:00:00Z",
+                "reason": "case 114",
+            }
+        ]
+    },
+):
     """A request for everything stored about a number in a period, as a signed bundle."""
 
     number: Party
@@ -98,7 +113,10 @@ class DailyResponse(ResponseModel):
     items: list[DailyLineResponse]
 
 
-class ComplaintsRequest(RequestModel):
+class ComplaintsRequest(
+    RequestModel,
+    json_schema_extra={"examples": [{"day": "2026-01-31", "business_id": "acme", "prefix": "70010000001", "count": 2}]},
+):
     """The number of complaints about a business user on one prefix and day."""
 
     day: Day

@@ -72,7 +72,9 @@ async def get_peers(context: Operator) -> PeersResponse:
 BanAddress = Annotated[str, StringConstraints(min_length=2, max_length=49, pattern=r"^[0-9A-Fa-f:./]+$")]
 
 
-class BanRequest(RequestModel):
+class BanRequest(
+    RequestModel, json_schema_extra={"examples": [{"address": "192.0.2.66", "for_s": 3600, "reason": "case 114"}]}
+):
     """A ban to impose."""
 
     address: BanAddress = Field(

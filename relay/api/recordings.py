@@ -67,7 +67,7 @@ class RecordingResponse(ResponseModel):
     )
 
 
-class LinkRequest(RequestModel):
+class LinkRequest(RequestModel, json_schema_extra={"examples": [{"channels": "stereo", "expires_in_s": 600}]}):
     """A link to make."""
 
     channels: Channels = Field("mono", description="`stereo`: the caller left, the callee right")

@@ -39,7 +39,10 @@ Url = Annotated[
 ]
 
 
-class WebhookCreateRequest(RequestModel):
+class WebhookCreateRequest(
+    RequestModel,
+    json_schema_extra={"examples": [{"url": "https://acme.example/events", "kinds": ["call.ended", "call.refused"]}]},
+):
     """A webhook to make."""
 
     url: Url
@@ -49,7 +52,7 @@ class WebhookCreateRequest(RequestModel):
     business_id: Name | None = Field(None, description="for operator keys; omitted: `default`")
 
 
-class WebhookChangeRequest(RequestModel):
+class WebhookChangeRequest(RequestModel, json_schema_extra={"examples": [{"enabled": True}]}):
     """Fields to change. Omitted fields keep their value."""
 
     url: Url = Field(default_factory=left_out)
@@ -93,7 +96,7 @@ class DeadEventResponse(ResponseModel):
     last_error: str | None
 
 
-class ResendRequest(RequestModel):
+class ResendRequest(RequestModel, json_schema_extra={"examples": [{}]}):
     """The dead letters to send again."""
 
     events: Annotated[list[Text128], Field(min_length=1, max_length=1000)] | None = Field(

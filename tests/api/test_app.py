@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 import schemathesis
+from fastapi.routing import APIRoute
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
@@ -26,7 +27,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from relay.api.app import openapi_document
+from relay.api.app import _ROUTES, openapi_document
 from relay.defence.bans import Bans
 from relay.model.settings import Limits
 from relay.net.control import BanAnswers
@@ -212,3 +213,13 @@ def test_each_operation_has_a_readable_id() -> None:
     ids = [operation["operationId"] for methods in DOCUMENT["paths"].values() for operation in methods.values()]
     assert [each for each in ids if not re.fullmatch("[a-z]+([A-Z][a-z]+)+", each)] == []
     assert len(set(ids)) == len(ids)
+
+
+def test_each_request_has_an_example_that_it_accepts() -> None:
+    for route in _ROUTES:
+        if isinstance(route, APIRoute) and route.body_field is not None and route.include_in_schema:
+            model = route.body_field.field_info.annotation
+            examples = model.model_json_schema().get("examples")
+            assert examples, f"{route.path}: give {model.__name__} an example"
+            for example in examples:
+                model.model_validate_json(json.dumps(example))

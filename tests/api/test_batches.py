@@ -57,6 +57,30 @@ async def test_a_malformed_item_fails_alone(company: Client) -> None:
     assert await company.post("/v1/bindings/batch", {"items": items}, 200, idempotency_key="k1") == answer
 
 
+async def test_an_item_with_a_key_of_its_own_is_made_once(api: Api, company: Client) -> None:
+    async def sent(*items: Json) -> list[Json]:
+        answer = await company.post("/v1/bindings/batch", {"items": items}, 200)
+        found: list[Json] = answer["items"]
+        return found
+
+    first, refused = AXB | {"x": X, "idempotency_key": "k1"}, AXB | {"b": "1", "idempotency_key": "k2"}
+    made, wrong = await sent(first, refused)
+    assert (made["status"], made["replayed"], wrong["status"]) == (201, False, 400)
+    mended = AXB | {"a": C, "b": "13700000005", "idempotency_key": "k2"}
+    new, again = await sent(mended, first)
+    assert (new["status"], new["replayed"]) == (201, False)
+    assert again == made | {"index": 1, "replayed": True}
+    other, second = await sent(first | {"order_id": "order-2"}, mended | {"idempotency_key": "k1"})
+    assert (other["status"], other["problem"]["type"]) == (422, "/problems/idempotency_mismatch")
+    assert second["problem"]["errors"] == [
+        {"field": "idempotency_key", "problem": "must not be that of another item of the batch"}
+    ]
+    assert len((await company.get("/v1/bindings"))["items"]) == 2
+    rival = await api.company("rival")
+    stranger = await rival.post("/v1/bindings/batch", {"items": [first | {"x": None}]}, 200)
+    assert not stranger["items"][0]["replayed"]
+
+
 async def test_a_malformed_batch_is_refused(company: Client) -> None:
     for body in ({"items": []}, {"items": AXB}, {}, {"items": [AXB], "more": 1}):
         await company.refused("POST", "/v1/bindings/batch", "invalid", body)

@@ -72,4 +72,4 @@ async def test_a_list_of_an_unknown_owner_is_not_found(company: Client) -> None:
     for owner in ("business/nobody", "binding/0123456789abcdef", "business/default"):
         await company.refused("GET", f"/v1/lists/{owner}/entries", "not_found")
         await company.refused("PUT", f"/v1/lists/{owner}/entries", "not_found", {"number": C, "kind": "black"})
-    await company.refused("GET", "/v1/lists/number/acme/entries", "invalid")
+    await company.refused("GET", "/v1/lists/number/acme/entries", "not_found")

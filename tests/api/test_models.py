@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from relay.api.models import make_cursor, read_cursor
 from relay.errors import Refused
 from relay.store.sealing.sealer import Sealer
+from tests.api.conftest import A, B, C, Client
 
 SEALER = Sealer(bytes(32))
 KEYS = st.lists(st.one_of(st.text(st.characters(codec="utf-8"), max_size=40), st.integers(0, 1 << 53)), max_size=3)
@@ -35,3 +36,20 @@ def test_any_other_text_is_refused(text: str) -> None:
     with pytest.raises(Refused) as refused:
         read_cursor(SEALER, "bindings", text)
     assert (refused.value.kind, refused.value.field) == ("invalid", "cursor")
+
+
+async def test_a_list_shows_the_fields_that_are_asked_for(company: Client) -> None:
+    for party in (B, C):
+        await company.post("/v1/bindings", {"mode": "AXB", "a": A, "b": party, "order_id": "17"})
+    first = await company.get("/v1/bindings?fields=order_id,state&limit=1")
+    assert first["items"] == [{"order_id": "17", "state": "live"}] and first["next"]
+    assert await company.get(f"/v1/bindings?fields=b&cursor={first['next']}") == {
+        "items": [{"b": "139****0002"}],
+        "next": None,
+    }
+    found = await company.ask("POST", "/v1/bindings/search?fields=a", {"order_id": "17"})
+    assert found["items"] == [{"a": "138****0001"}] * 2
+    for fields in ("id,released_at", "", "id,", "items"):
+        problem = await company.refused("GET", f"/v1/bindings?fields={fields}", "invalid")
+        assert problem["errors"][0]["field"] == "fields"
+    assert await company.get("/v1/calls?fields=call_id") == {"items": [], "next": None}

@@ -98,3 +98,9 @@ async def test_detail_names_the_field_and_the_fix(operator: Client) -> None:
     problem = await operator.refused("POST", "/v1/bindings", "invalid", {"mode": "AXB", "b": "13900000002"})
     assert problem["detail"] == "a: required"
     assert "/docs" in (await operator.refused("GET", "/v1/nothing", "not_found"))["detail"]
+
+
+async def test_an_id_that_no_resource_can_have_is_not_found(operator: Client) -> None:
+    for path in ("/v1/bindings/no", "/v1/calls/17", "/v1/webhooks/x/dead", "/v1/lists/nobody/acme/entries"):
+        await operator.refused("GET", path, "not_found")
+    await operator.refused("POST", "/v1/businesses/-/approve", "not_found", {"reason": "x"})

@@ -118,7 +118,7 @@ COMMANDS_ALONE = {
 }
 # Options of a list that the API has under another name, or in the body of a search.
 FILTERS = {"order_id": "order", "group_id": "group", "business_id": "business", "pool_id": "pool", "party": "number"}
-PAGING = {"limit", "cursor", "reveal", "reason"}
+PAGING = {"limit", "cursor", "fields", "reveal", "reason"}
 
 
 class _Bare(NamedTuple):
