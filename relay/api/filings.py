@@ -70,7 +70,7 @@ class FilingNew(
     state: Given | None = Field(
         None, description="a business user's filing is `submitted`; an operator's is `approved` if this is omitted"
     )
-    expires: Text64 | None = Field(None, description=_EXPIRES)
+    expires_at: Text64 | None = Field(None, description=_EXPIRES)
     business_id: Name | None = Field(None, description="for operator keys; omitted: `default`")
 
 
@@ -131,7 +131,7 @@ class FilingAnswer(RequestModel):
     reference: Annotated[str, Field(max_length=128)] = ""
     state: Text64 = Field(description="approved, rejected, expired or revoked")
     reason: Annotated[str, Field(max_length=500)] = Field("", description="the carrier's text")
-    expires: Text64 = Field("", description=_EXPIRES)
+    expires_at: Text64 = Field("", description=_EXPIRES)
     code: Annotated[str, Field(max_length=LONGEST_CODE)] = Field("", description="the carrier's code")
     business_id: Name | None = Field(None, description="omitted: `default`")
 

@@ -247,7 +247,7 @@ def remove_entry(config_path: Path | None, whose: Whose, owner_id: str, number: 
 
 _FILING_COLUMNS = ("business", "number", "state", "reference", "holder", "filed_at", "expires_at", "code")
 _expires_option = click.option(
-    "--expires", default="", metavar="TIME", help="End of the approval: a day in China, or a time."
+    "--expires-at", default="", metavar="TIME", help="End of the approval: a day in China, or a time."
 )
 _submitted_option = click.option(
     "--submitted", "state", flag_value="submitted", help="It waits for the carrier's answer. Default: it is approved."

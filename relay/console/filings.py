@@ -41,7 +41,7 @@ FILINGS: Final = Listing(
     has_parties=True,
     by_party=True,
 )
-_WORDS: Final = ("number", "reference", "holder", "document_type", "document", "photo", "expires", "business_id")
+_WORDS: Final = ("number", "reference", "holder", "document_type", "document", "photo", "expires_at", "business_id")
 
 
 async def show_filings(page: Page) -> Response:

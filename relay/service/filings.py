@@ -49,8 +49,8 @@ LONGEST_PHOTO = 512
 LONGEST_CODE = 32
 DOCUMENT_TYPES: Final[tuple[DocumentType, ...]] = get_args(DocumentType)
 # Columns of files, in the order of a file without a header.
-COLUMNS: Final = ("number", "reference", "holder", "document_type", "document", "photo", "expires")
-ANSWER_COLUMNS: Final = ("number", "reference", "state", "reason", "expires", "code")
+COLUMNS: Final = ("number", "reference", "holder", "document_type", "document", "photo", "expires_at")
+ANSWER_COLUMNS: Final = ("number", "reference", "state", "reason", "expires_at", "code")
 CHUNK = 200  # filings per unit of work
 MOST_OF_REFERENCE = 1_000  # filings that one answer may be about
 EXPIRING_MS: Final = 30 * 86_400_000  # how long before its end a filing warns
@@ -80,7 +80,7 @@ class FilingWords(NamedTuple):
     document_type: str = ""
     document: str = ""
     photo: str = ""
-    expires: str = ""
+    expires_at: str = ""
 
 
 class AnswerWords(NamedTuple):
@@ -90,7 +90,7 @@ class AnswerWords(NamedTuple):
     reference: str = ""
     state: str = ""
     reason: str = ""
-    expires: str = ""
+    expires_at: str = ""
     code: str = ""
 
 
@@ -138,7 +138,7 @@ def answer_filing(act: UnitOfWork, business: str, words: AnswerWords) -> list[Fi
     """Enter a carrier's answer, effective from the next call. Raises Refused."""
     if words.state not in ANSWERS:
         raise fields.invalid("state", f"must be one of: {', '.join(ANSWERS)}")
-    expires_at = _expiry(words.expires, act.now_ms)
+    expires_at = _expiry(words.expires_at, act.now_ms)
     code = fields.text("code", words.code, LONGEST_CODE) or ""
     reason = fields.text("reason", words.reason, fields.LONGEST_REASON) or ""
     answered: dict[str, Any] = {
@@ -286,7 +286,7 @@ def _put(act: UnitOfWork, business: str, words: FilingWords, parties: Parties, s
         act.actor.must_have(frozenset([OPERATOR]), "state")
     party = fields.parsed("number", words.number, partial(parse_party, parties=parties))
     reference = fields.text("reference", words.reference, LONGEST_REFERENCE)
-    documents, expires_at = _documents(words), _expiry(words.expires, act.now_ms)
+    documents, expires_at = _documents(words), _expiry(words.expires_at, act.now_ms)
     if reference is None and documents is None:
         raise fields.invalid("reference", "required: the carrier's reference of the filing")
     before = find_filing(act.connection, act.sealer, owner, party)
@@ -350,9 +350,9 @@ def _expiry(written: str, now_ms: int) -> int | None:
     try:
         moment_ms = parse_moment_ms(f"{text}T23:59:59+08:00" if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else text)
     except ParseError as error:
-        raise fields.invalid("expires", f"{error.reason}, or a day such as 2026-01-31") from None
+        raise fields.invalid("expires_at", f"{error.reason}, or a day such as 2026-01-31") from None
     if moment_ms <= now_ms:
-        raise fields.invalid("expires", "must be in the future")
+        raise fields.invalid("expires_at", "must be in the future")
     return moment_ms
 
 

@@ -36,7 +36,7 @@ async def test_documents_are_shown_with_a_reason_only(api: Api, company: Client)
 
 async def test_an_operator_enters_answers_each_by_itself(operator: Client, company: Client) -> None:
     await company.post("/v1/filings", {"number": A, "reference": "CT-17"})
-    good = {"number": A, "state": "approved", "expires": "2099-01-31", "code": "0", "business_id": "acme"}
+    good = {"number": A, "state": "approved", "expires_at": "2099-01-31", "code": "0", "business_id": "acme"}
     answers = await operator.post("/v1/filings/answers", {"items": [good, good | {"number": C}]}, 200)
     first, second = answers["items"]
     assert (first["status"], first["filings"][0]["state"], second["status"]) == (200, "approved", 404)

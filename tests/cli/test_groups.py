@@ -129,7 +129,7 @@ def test_a_filing_waits_for_its_answer(relay700: Command) -> None:
     (made,) = relay700.objects("filings", "add", "13800000001", *holder, "--submitted", reason=None)
     assert (made["state"], made["holder"], made["document"]) == ("submitted", "张**", "1****X")
     result = relay700.run(
-        "filings", "answers", "-", input="number,state,expires\n13800000001,approved,2099-01-31\n1,x,\n"
+        "filings", "answers", "-", input="number,state,expires_at\n13800000001,approved,2099-01-31\n1,x,\n"
     )
     assert (result.exit_code, result.stdout) == (1, "1 entered, 1 refused\n")
     assert "line 3: state: must be one of" in result.stderr

@@ -47,7 +47,7 @@ async def test_an_operator_enters_answers_and_removes_documents(
 async def test_filings_that_end_soon_are_told(console: Console, api: Api, operator: Client) -> None:
     acme = await api.company("acme")
     moment = datetime.fromtimestamp(api.now() + 86_400, UTC).isoformat()
-    asked = {"number": A, "reference": "CT-77", "expires": moment, "business_id": "acme"}
+    asked = {"number": A, "reference": "CT-77", "expires_at": moment, "business_id": "acme"}
     await operator.post("/v1/filings", asked)
     browser = await console.of(acme)
     assert "1 filings of A numbers end within 30 days" in text_of(await browser.see("/"))

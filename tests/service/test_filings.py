@@ -155,8 +155,8 @@ def test_documents_are_sealed_and_masked(backend: Backend) -> None:
         ({"holder": "张三", "document": "110105194912310021"}, "document"),
         ({"holder": "张三", "document": "AB1", "document_type": "visa"}, "document_type"),
         ({"holder": "三" * 65, "document": "AB1", "document_type": "other"}, "holder"),
-        ({"reference": "r", "expires": "soon"}, "expires"),
-        ({"reference": "r", "expires": "2020-01-31"}, "expires"),
+        ({"reference": "r", "expires_at": "soon"}, "expires_at"),
+        ({"reference": "r", "expires_at": "2020-01-31"}, "expires_at"),
     ],
 )
 def test_invalid_documents_are_named(backend: Backend, words: dict[str, str], field: str) -> None:
@@ -184,7 +184,7 @@ def test_only_the_carriers_approval_lets_calls_through(backend: Backend) -> None
 def test_an_approval_ends_at_its_expiry(backend: Backend) -> None:
     backend.bind(x=X)
     file(backend, state="submitted")
-    answer(backend, "approved", expires="2026-01-01T00:00:10Z")
+    answer(backend, "approved", expires_at="2026-01-01T00:00:10Z")
     backend.apply_config(Rules(filing_required=True))
     backend.now_ms += 9_999
     assert (backend.reaches(X, A), backend.reaches(X, B), bound(backend, REQUIRED)) == (B, A, "made")
@@ -206,7 +206,7 @@ def test_a_forged_answer_fails_the_look_up(backend: Backend) -> None:
 
 def test_a_forged_expiry_fails_the_look_up(backend: Backend) -> None:
     backend.bind(x=X)
-    file(backend, expires="2026-01-01T00:00:10Z")
+    file(backend, expires_at="2026-01-01T00:00:10Z")
     backend.apply_config(Rules(filing_required=True))
     assert backend.reaches(X, A) == B
     backend.connection.execute("UPDATE filing SET expires_at = NULL")
@@ -220,7 +220,7 @@ def test_a_business_user_submits_and_does_not_approve(backend: Backend) -> None:
 
 
 def test_a_filing_in_force_stays_so_while_its_holder_stays(backend: Backend) -> None:
-    file(backend, **HOLDER, expires="2026-03-01")
+    file(backend, **HOLDER, expires_at="2026-03-01")
     backend.key_of("default")
     renewed = file(backend, reference="CT-18")
     assert (renewed.answer, renewed.expires_at is not None, renewed.documents is not None) == ("approved", True, True)
