@@ -315,6 +315,7 @@ class Backend:
             rules=lambda: self.settings.rules,
             limits=api.state.limits,
             binds=api.state.binds,
+            public_url=lambda: self.settings.public_url,
             clock=time.time,
         )
         settings = self.settings._replace(max_body=SMALL)  # a body is read before its key is known

@@ -101,6 +101,9 @@ class RecordingReadyEvent(_Event):
     call_id: str
     binding_id: str | None
     order_id: str | None
+    user_data: str | None
+    pool_id: str | None
+    received_at: Moment = Field(description="when the call came in")
     recording_ms: int
     recording_sha256: str
 

@@ -68,6 +68,7 @@ class Service(NamedTuple):
     rules: Callable[[], BindRules]  # in force now
     limits: Limits
     binds: Rates  # new bindings by business user, per second
+    public_url: Callable[[], str]  # of the API, as clients reach it
     clock: Callable[[], float]  # Unix seconds
 
 

@@ -6,14 +6,17 @@ from typing import Any
 
 from relay.compat.actions import Caller, Long, Parameters, Reply, action
 from relay.compat.errors import FORBIDDEN_ACTION, ILLEGAL_ARGUMENT, NO_SUBSCRIPTION, Failure
-from relay.compat.fields import AX_BX, AX_GX, find, group_number, own_number, shown_time
+from relay.compat.fields import AX_BX, AX_GX, find, group_number, own_number, own_pool, shown_time
 from relay.model.binding import Binding, number_of
 from relay.model.numbers import format_number, mask_number
 from relay.service.keys import PARTIES
+from relay.service.placement import BindRules
+from relay.service.recordings import Link, make_link
 from relay.store.bindings import BindingQuery, find_page
 from relay.store.connection import Connection
 from relay.store.numbers import find_prefix, pools_of, usage_of
 from relay.store.sealing.sealer import Sealer
+from relay.store.unit_of_work import UnitOfWork
 
 _STATUS = {"free": 0, "cooling": 0, "bound": 1, "locked": 2}
 
@@ -113,6 +116,33 @@ async def query_secret_no_detail(asked: QuerySecretNoDetail, caller: Caller) -> 
         }
 
     return {"SecretNoInfoDTO": caller.read(query)}
+
+
+class QueryRecordFileDownloadUrl(Parameters):
+    """A link to a recording that ends. CallTime is not needed to find it."""
+
+    call_id: str
+    pool_key: str = ""
+    call_time: str = ""
+    product_type: str = ""
+
+
+_LINK_S = 7_200  # as there
+
+
+@action(QueryRecordFileDownloadUrl, "recordings:read", names={"call_id": "CallId"})
+async def query_record_file_download_url(asked: QueryRecordFileDownloadUrl, caller: Caller) -> Reply:
+    if not asked.pool_key and not asked.product_type:
+        raise Failure(ILLEGAL_ARGUMENT, "PoolKey: required")
+    key_id = caller.actor.name.removeprefix("key:")
+
+    def do(act: UnitOfWork, rules: BindRules) -> Link:
+        if asked.pool_key:
+            own_pool(act.connection, caller.business, asked.pool_key)
+        return make_link(act, asked.call_id, key_id, life_s=_LINK_S)
+
+    link = await caller.change(do)
+    return {"DownloadUrl": caller.service.public_url() + link.path(caller.service.sealer)}
 
 
 class QuerySecretNoRemain(Parameters):

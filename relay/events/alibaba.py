@@ -20,6 +20,7 @@ MESSAGES: Final[dict[str, tuple[str, ...]]] = {
     "SecretStartReport": ("call.received",),
     "SecretRingReport": ("call.ringing",),
     "SecretPickUpReport": ("call.answered",),
+    "SecretRecording": ("recording.ready",),
 }
 _CHINA: Final = timezone(timedelta(hours=8))
 _ENDED_BY: Final = {"caller": 1, "callee": 2}  # release_dir; the rest is 0, the platform
@@ -51,6 +52,8 @@ def report(seq: int, kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
 
     Fields without a value are left out, as a receiver there expects of optional ones.
     """
+    if kind == "recording.ready":
+        return _recording(data)
     # The number of a member of a group is peer_no there: A is the party that the group calls.
     a_called = (data.get("direction") != "b_to_a") is not str(data.get("mode")).startswith("G")
     a, b = ("caller", "callee") if a_called else ("callee", "caller")
@@ -70,6 +73,18 @@ def report(seq: int, kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
         "call_type": _call_type(kind, a_called=a_called),
         "call_time": _moment(received_at),
         **_PARTS[kind.partition(".")[2]](data, received_at),
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _recording(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of SecretRecording: its time is Unix milliseconds."""
+    values = {
+        "call_id": data["call_id"],
+        "pool_key": data.get("pool_id"),
+        "sub_id": data.get("binding_id") and number_of(data["binding_id"]),
+        "out_id": data.get("user_data"),
+        "call_time": data["received_at"],
     }
     return {name: value for name, value in values.items() if value is not None}
 

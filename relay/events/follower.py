@@ -18,12 +18,11 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import RelayError, StoreError
-from relay.events.webhooks import call_data
+from relay.events.webhooks import call_data, of_binding
 from relay.log import Outage
 from relay.model.call import PROBE_BUSINESS, CallRecord
 from relay.model.numbers import is_700
 from relay.policy.fraud import WINDOW_MS, Finding, Seen, Signals, Watch
-from relay.store.bindings import find_binding
 from relay.store.call_counts import count_calls
 from relay.store.connection import Connection, Place
 from relay.store.database import Reader, one_moment
@@ -233,18 +232,9 @@ def _tell(act: UnitOfWork, listening: set[str], kind: str, record: CallRecord) -
     if business is None or business not in listening:
         return False
     what = kind.partition(".")[2]
-    data = call_data(what, record) | _of_binding(act, record.binding_id)
+    data = call_data(what, record) | of_binding(act, record.binding_id)
     tell(act, business, kind, f"{record.call_id}.{what}", data)
     return True
-
-
-def _of_binding(act: UnitOfWork, binding_id: str | None) -> dict[str, str | None]:
-    """What an event has of the binding. An altered one gives None: it must not hold up the events of others."""
-    try:
-        binding = None if binding_id is None else find_binding(act.connection, act.sealer, binding_id)
-    except StoreError:
-        binding = None
-    return {"user_data": binding and binding.user_data, "pool_id": binding and binding.pool}
 
 
 def _end_of(record: CallRecord) -> str:

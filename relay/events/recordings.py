@@ -19,6 +19,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from relay.errors import RelayError, StoreError
+from relay.events.webhooks import of_binding
 from relay.model.call import CallRecord
 from relay.model.rtp_streams import Stream, note_packet, read_streams
 from relay.store.connection import Place
@@ -288,7 +289,9 @@ def enter_recording(act: UnitOfWork, recording: Recording, record: CallRecord) -
     add_recording(act, recording._replace(taken_at=act.now_ms))
     details: dict[str, object] = {"length_ms": recording.length_ms, "size": recording.size, "sha256": recording.sha256}
     act.audit("recording.take", recording.call_id, business=recording.business or None, details=details)
-    data: dict[str, object] = {name: getattr(record, name) for name in ("call_id", "binding_id", "order_id")}
+    told = ("call_id", "binding_id", "order_id", "received_at")
+    data: dict[str, object] = {name: getattr(record, name) for name in told}
+    data |= of_binding(act, record.binding_id)
     data |= {"recording_ms": recording.length_ms, "recording_sha256": recording.sha256, "at": act.now_ms}
     tell(act, recording.business, "recording.ready", f"{recording.call_id}.recording", data)
 

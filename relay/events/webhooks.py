@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 
-from relay.errors import Refused
+from relay.errors import Refused, StoreError
 from relay.events import alibaba
 from relay.model.call import CallRecord
 from relay.model.numbers import mask_number
@@ -17,6 +17,7 @@ from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.service.fields import format_moment
 from relay.service.hooks import checked_parties, checked_url, is_operator
+from relay.store.bindings import find_binding
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import (
     Event,
@@ -217,6 +218,15 @@ def call_data(kind: str, record: CallRecord) -> dict[str, Any]:
     names = UNDER_WAY if kind in _WHEN else record._fields
     data = {name: getattr(record, name) for name in names if name in FIELDS and FIELDS[name].event != "absent"}
     return data | {"at": getattr(record, _WHEN.get(kind, "ended_at"))}
+
+
+def of_binding(act: UnitOfWork, binding_id: str | None) -> dict[str, str | None]:
+    """What an event has of the binding. An altered one gives None: it must not hold up the events of others."""
+    try:
+        binding = None if binding_id is None else find_binding(act.connection, act.sealer, binding_id)
+    except StoreError:
+        binding = None
+    return {"user_data": binding and binding.user_data, "pool_id": binding and binding.pool}
 
 
 def write_events(webhook: Webhook, events: Iterable[Event]) -> bytes:

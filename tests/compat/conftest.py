@@ -120,6 +120,7 @@ class Compat:
             rules=lambda: desk.settings.rules,
             limits=self,
             binds=Rates(),
+            public_url=lambda: "https://api.example",
             clock=lambda: time.time() + self.ahead_s,
         )
         app = HttpMiddleware(AlibabaApp(service), desk.settings, desk.requests, None)

@@ -54,7 +54,7 @@ def test_every_message_and_its_events_are_on_the_page() -> None:
 
 
 def test_every_field_of_a_push_is_on_the_page() -> None:
-    other: dict[str, Any] = {"user_data": "u", "pool_id": "p"}
+    other: dict[str, Any] = {"user_data": "u", "pool_id": "p", "received_at": 1}
     sent = {
         field
         for kind in (kind for kinds in MESSAGES.values() for kind in kinds)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+from uuid import uuid4
 
 import pytest
 
 from relay.model.numbers import mask_number, normalise_party
 from relay.service.keys import BUSINESS_SCOPES
 from relay.service.numbers import lock, unlock
+from relay.service.recordings import Link, is_signed
 from relay.store.audit import AuditQuery, newest_entries
 from tests.compat.conftest import POOL, PREFIX, A, Ask, B, C, Client, Compat, D, Json, bind_older, in_china
+from tests.support.recorded import keep
 
 WITHOUT_PARTIES = BUSINESS_SCOPES - {"parties:read"}
 
@@ -154,3 +160,31 @@ def test_reading_takes_its_scope(compat: Compat, scopes: list[str]) -> None:
         ("QuerySecretNoRemain", {"spec_id": 2, "city": "National"}),
     ):
         assert client.ask(action, **given)["Code"] == "isp.RAM_PERMISSION_DENY"
+
+
+# -- recordings
+
+CALL = f"{7:032x}"
+
+
+def test_a_recording_has_a_link_that_ends(compat: Compat, ask: Ask, client: Client, tmp_path: Path) -> None:
+    call_id = uuid4().hex
+    compat.act(lambda act: keep(act, tmp_path, call_id, b"sound", "acme"))
+    answer = ask("QueryRecordFileDownloadUrl", PoolKey=POOL, CallId=call_id, CallTime="2026-01-01 08:00:00")
+    assert answer["Code"] == "OK"
+    url = urlsplit(answer["DownloadUrl"])
+    assert (url.scheme, url.netloc, url.path) == ("https", "api.example", f"/recordings/{call_id}.wav")
+    asked = dict(parse_qsl(url.query))
+    link = Link(call_id, "mono", int(asked["expires"]), asked["key"])
+    assert is_signed(compat.desk.sealer, link, asked["sig"])
+    assert 7_100 < link.expires_s - time.time() <= 7_200
+
+
+def test_a_recording_of_another_business_user_is_not_found(compat: Compat, client: Client, tmp_path: Path) -> None:
+    compat.act(lambda act: keep(act, tmp_path, CALL, b"sound", "rival"))
+
+    def code(**given: str) -> object:
+        return client.ask("QueryRecordFileDownloadUrl", call_id=CALL, **given)["Code"]
+
+    assert code(pool_key=POOL) == code() == "isv.ILLEGAL_ARGUMENT"
+    assert code(pool_key="none") == "isv.POOLKEY_NOT_EXISTS"

@@ -114,6 +114,13 @@ def test_events_during_a_call_are_its_status_messages(kind: str, times: dict[str
     assert "release_dir" not in record
 
 
+def test_a_recording_that_is_ready_is_told_with_the_time_of_its_call() -> None:
+    data = {"call_id": "c1", "binding_id": "b1", "order_id": "o", "received_at": NOW_MS, "recording_ms": 7} | BINDING
+    assert pushed("recording.ready", data) == {
+        "call_id": "c1", "pool_key": "hangzhou", "sub_id": 0xB1, "out_id": "parcel-1", "call_time": NOW_MS,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("parties", ["none", "masked"])
 def test_real_numbers_are_for_a_webhook_in_clear_alone(parties: str) -> None:
     ended = ended_record(number_dialled=B)

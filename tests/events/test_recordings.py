@@ -121,6 +121,7 @@ async def test_the_business_user_is_told_once_and_nothing_of_the_parties(here: H
     assert shown == {
         **{"id": f"{CALL}.recording", "kind": "recording.ready", "business_id": "shop", "at": shown["at"]},
         **{"call_id": CALL, "binding_id": "b1", "order_id": "order-1"},
+        **{"received_at": "2026-01-01T00:00:00.000Z", "user_data": None, "pool_id": None},
         **{"recording_ms": 1_500, "recording_sha256": hashlib.sha256(SOUND).hexdigest()},
     }
 
