@@ -48,7 +48,7 @@ from relay.service.recordings import (
     link_over,
     make_link,
 )
-from relay.store.recordings import NEWEST, Channels, Recording, RecordingQuery, list_recordings
+from relay.store.recordings import NEWEST, Channels, Recording, RecordingQuery, find_recording, list_recordings
 from relay.store.records import LAST_MS
 from relay.store.unit_of_work import UnitOfWork
 
@@ -152,6 +152,8 @@ async def post_recording_url(call_id: CallId, asked: LinkRequest, context: Reads
             act, call_id, key_id, channels=asked.channels, life_s=asked.expires_in_s, reason=asked.reason or ""
         )
     )
+    recording = context.one(lambda connection: find_recording(connection, context.backend.sealer, call_id), "recording")
+    await context.work(partial(_opened, context.backend, recording, "wav", asked.channels))  # or say why it cannot be
     url = context.backend.settings.public_url + link.path(context.backend.sealer)
     return LinkResponse(url=url, expires_at=shown_moment(1000 * link.expires_s))
 
@@ -248,10 +250,8 @@ async def _sent(
     try:
         recording = await context.act(ask)
         size, parts = await context.work(partial(_opened, context.backend, recording, format_, channels))
-    except BaseException as error:
+    except BaseException:
         downloads.end(reader)
-        if isinstance(error, StoreError):
-            raise Refused("state_conflict", "", str(error)) from None
         raise
     headers = {
         "content-disposition": f'attachment; filename="{recording.call_id}.{format_}"',
@@ -266,10 +266,14 @@ async def _sent(
 def _opened(
     backend: Backend, recording: Recording, format_: _Format, channels: Channels
 ) -> tuple[int, Iterator[bytes]]:
+    """Size and parts of the file. Raises Refused."""
     kept_in, sealer = backend.settings.kept_in, backend.sealer
-    if format_ == "pcap":
-        return recording.size, read_recording(kept_in, sealer, recording)
-    return read_wav(kept_in, sealer, recording, channels)
+    try:
+        if format_ == "pcap":
+            return recording.size, read_recording(kept_in, sealer, recording)
+        return read_wav(kept_in, sealer, recording, channels)
+    except StoreError as error:
+        raise Refused("state_conflict", "", str(error)) from None
 
 
 async def _made(context: RequestContext, parts: Iterator[bytes]) -> AsyncIterator[bytes]:

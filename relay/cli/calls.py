@@ -55,7 +55,7 @@ from relay.reports.recordings import find_call, of_call, read_recording, read_wa
 from relay.service import fields
 from relay.service.fields import format_moment
 from relay.service.recordings import ask_recording, delete_marked, delete_recording, make_link
-from relay.store.recordings import NEWEST, Channels, RecordingQuery, list_recordings
+from relay.store.recordings import NEWEST, Channels, RecordingQuery, find_recording, list_recordings
 from relay.store.records import LAST_MS, Wanted, count_ended, live_calls, read_all
 from relay.store.writer import now_ms
 
@@ -339,6 +339,8 @@ def make_url(
     with opened(config_path) as store:
         life_s = expires_in // 1000
         link = store.act(lambda act: make_link(act, call_id, key_id, channels=channels, life_s=life_s, reason=reason))
+        recording = required(find_recording(store.reader, store.sealer, call_id), "recording", "recordings list")
+        read_wav(store.config.recordings.kept_in, store.sealer, recording, channels)  # or say why it cannot be made
         url = store.config.api.public_url + link.path(store.sealer)
     show_one({"url": url, "expires_at": format_moment(1000 * link.expires_s)}, as_json=as_json)
 

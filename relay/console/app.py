@@ -23,7 +23,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relay.api.auth import RequestLimits, actor_of, check_secret, read_bearer, share_of, stored_key
 from relay.api.backend import Backend
-from relay.console import bindings, businesses, calls, explain, filings, live, numbers, oversight, overview, webhooks
+from relay.console import (
+    bindings,
+    businesses,
+    calls,
+    explain,
+    filings,
+    live,
+    numbers,
+    oversight,
+    overview,
+    recordings,
+    webhooks,
+)
 from relay.console.ask import Problem
 from relay.console.page import AT, Page, Viewer, get, post, starlette_route
 from relay.console.sessions import (
@@ -41,8 +53,8 @@ from relay.console.words import LANGUAGES, N_
 from relay.errors import Refused, StoreError
 
 _CSP: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
-    "form-action 'self'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 _OPEN: Final = ("/login", "/view")  # pages without a session
 _MOST_FIELDS: Final = 100  # of a form
@@ -57,6 +69,7 @@ ROUTES: Final = (
     *overview.ROUTES,
     *calls.ROUTES,
     *live.ROUTES,
+    *recordings.ROUTES,
     *explain.ROUTES,
     *bindings.ROUTES,
     *numbers.ROUTES,

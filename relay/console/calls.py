@@ -138,16 +138,9 @@ async def _ladder_file(page: Page) -> Response:
     return page.passed(page.asker.file("/v1/calls/{}/ladder", call_id, query={"format": format_}, name=name))
 
 
-async def _recording(page: Page) -> Response:
-    """The recording as a file, after its line in the audit log."""
-    call_id = page.request.path_params["call_id"]
-    return page.passed(page.asker.file("/v1/calls/{}/recording", call_id, query={"reason": page.form.get("reason")}))
-
-
 ROUTES: Final[list[PageRoute]] = [
     get("/calls", _show_calls, "calls:read"),
     post("/calls/search", _find_calls, "calls:read parties:read"),
     get("/calls/{call_id}", _show_call, "calls:read"),
     get("/calls/{call_id}/ladder.{format}", _ladder_file, "calls:read"),
-    post("/calls/{call_id}/recording", _recording, "operator"),
 ]

@@ -42,6 +42,7 @@ PLACES: Final = (
     Place(N_("Overview"), "/", ""),
     Place(N_("Calls"), "/calls", "calls:read"),
     Place(N_("Live calls"), "/live", "calls:read"),
+    Place(N_("Recordings"), "/recordings", "recordings:read"),
     Place(N_("Bindings"), "/bindings", "bindings:read"),
     Place(N_("Numbers"), "/numbers", "numbers:read"),
     Place(N_("Businesses"), "/businesses", "operator"),

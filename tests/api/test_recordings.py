@@ -11,6 +11,7 @@ import pytest
 from relay.api import recordings as module
 from relay.api.recordings import Downloads
 from relay.errors import Refused
+from relay.model.rtp_streams import Stream
 from relay.service.businesses import set_state
 from relay.service.keys import BUSINESS_SCOPES, revoke, rotate
 from relay.store.recordings import CHUNK, file_of
@@ -196,6 +197,22 @@ def test_a_place_for_a_file_is_free_again_when_it_ends() -> None:
     with pytest.raises(Refused):
         for _ in range(module.MOST_OF_ONE + 1):
             downloads.begin("business 1")
+
+
+async def test_a_codec_that_cannot_be_decoded_here_is_named(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.reports.sound.find_spec", lambda name: None)
+    folder = tmp_path / "recordings"
+    api.backend.settings = api.backend.settings._replace(kept_in=folder)
+    said = speech(CALLER_PORT, [b"?"] * 50, type_=96)
+    data = capture_of(*said, streams={CALLER_PORT: Stream("caller", {96: "opus"})})
+    company = await api.company("acme")
+    await api.act(lambda act: keep(act, folder, CALL, data, "acme"))
+    for method, path, body in (("GET", PATH, None), ("POST", f"{PATH}/url", {})):
+        problem = await company.refused(method, path, "invalid", body)
+        assert problem["errors"][0]["field"] == "format"
+        assert "wav of opus needs the extra relay700[wav]" in problem["detail"]
 
 
 # -- Links

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tests.api.conftest import Api, Client
 from tests.console.conftest import Console, text_of
 from tests.reports.test_ladder_join import basic
-from tests.support.recorded import keep as keep_recording
 from tests.support.shelf import Shelf
 from tests.support.stored import A, B, ended_record
 
@@ -113,22 +110,6 @@ async def test_what_others_write_is_text_on_the_page_of_a_call(console: Console,
     assert "<script>alert" not in page and "<img src=x" not in page and "&lt;script&gt;" in page
     revealed = await browser.send(page, f"/calls/{ACME}", reason=XSS)
     assert "<script>alert" not in revealed.text and "<img src=x" not in revealed.text
-
-
-async def test_a_recording_is_for_operators_with_a_reason(
-    console: Console, api: Api, operator: Client, tmp_path: Path
-) -> None:
-    keep(api, ended_record(ACME, business="acme", recording=ACME))
-    api.backend.settings = api.backend.settings._replace(kept_in=tmp_path / "recordings")
-    await api.act(lambda act: keep_recording(act, tmp_path / "recordings", ACME, b"sound", "acme"))
-    browser = await console.of(operator)
-    page = await browser.see(f"/calls/{ACME}")
-    answer = await browser.send(page, f"/calls/{ACME}/recording", reason="case 7")
-    assert (answer.content, answer.headers["content-type"]) == (b"sound", "application/vnd.tcpdump.pcap")
-    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
-    (line,) = (await operator.get("/v1/audit?action=recording.read"))["items"]
-    assert line["reason"] == "case 7"
-    assert "/recording" not in await (await console.of(await api.company("acme"))).see(f"/calls/{ACME}")
 
 
 async def test_a_ladder_is_shown_masked_and_kept_as_files(console: Console, api: Api, operator: Client) -> None:

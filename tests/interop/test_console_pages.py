@@ -36,7 +36,7 @@ async def paths_of(room: Room) -> list[str]:
             "/numbers",
             "/numbers?limit=9",
         ),
-        *("/businesses", "/filings", "/webhooks", "/audit?limit=9"),
+        *("/businesses", "/filings", "/webhooks", "/audit?limit=9", "/recordings", f"/recordings/{live}"),
         *("/bans", "/nothing", "/calls?since=2001-01-01T00:00&until=2001-01-02T00:00", "/bindings?number=123"),
         *(f"/calls/{call_id}" for call_id in (live, *ended)),
         *(f"/bindings/{binding.binding_id}" for binding in (seeds.binding, seeds.evil_binding)),

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sqlite3
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.support.addresses import RELAY, free
 from tests.support.asterisk import share_of_tone
 from tests.support.live_call import call
 from tests.support.namespace import reran_in_own_network
+from tests.support.recorded_rtp import Heard
 from tests.support.relay_process import A, B, RelayProcess, Setup, X
 from tests.support.rtpengine import Rtpengine, media_table
 from tests.support.softphones import Pjsua
@@ -88,6 +90,20 @@ def get(relay: RelayProcess, call_id: str) -> bytes:
     return data
 
 
+def linked(relay: RelayProcess, call_id: str) -> Heard:
+    """The sound, by a link that needs no key; the same as the command writes."""
+    key = relay.answer("keys", "make", "--business", "default", "--scope", "recordings:read", "--json")["id"]
+    asked = ("--channels", "stereo", "--reason", "test")
+    url = relay.answer("recordings", "url", call_id, "--key", key, *asked, "--json")["url"]
+    with urllib.request.urlopen(url) as answer:
+        data: bytes = answer.read()
+    out = relay.folder / "out.wav"
+    done = relay.command("recordings", "get", call_id, "--wav", str(out), *asked)
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes() == data
+    return Heard(data)
+
+
 def said_by(data: bytes, host: str) -> bytes:
     """The sound of the RTP packets of A-law that came from there."""
     sent = [each for each in packets_of(data) if each[12:16] == socket.inet_aton(host)]
@@ -146,6 +162,17 @@ async def test_what_both_said_is_sealed_and_nothing_of_it_stays_in_clear(
             assert share_of_tone(heard, NOTICE) < 0.01
             for word in (phone.number.encode(), host.encode(), socket.inet_aton(host)):
                 assert word not in file.read_bytes()
+
+        wav = await asyncio.to_thread(linked, relay, event["call_id"])
+        left, right = 0, 1
+        for channel, said, unsaid in ((left, TONE_OF_A, TONE_OF_B), (right, TONE_OF_B, TONE_OF_A)):
+            assert wav.share(channel, said) > 0.5
+            assert wav.share(channel, unsaid) < 0.01
+            assert wav.share(channel, NOTICE) < 0.01
+        assert abs(len(wav.channels[left]) / wav.rate - event["length_ms"] / 1000) < 0.1
+        for phone in (a, b):
+            assert phone.number.encode() not in wav.data
+            assert phone.local.host.encode() not in wav.data
 
         shown = relay.answer("calls", "show", event["call_id"], "--json")
         assert shown["recording"] == event["call_id"]

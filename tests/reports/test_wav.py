@@ -14,6 +14,7 @@ from relay.errors import Refused, StoreError
 from relay.model.rtp_streams import Stream, note_packet
 from relay.reports import sound as sound_module
 from relay.reports import wav as module
+from relay.reports.sound import make_decoder
 from relay.reports.wav import survey
 from relay.store.recordings import Channels
 from tests.support.recorded_rtp import (
@@ -119,11 +120,11 @@ def test_the_time_between_packets_may_change() -> None:
     assert wav.share(0, TONE, 0, 1.98) > 0.95
 
 
-@pytest.mark.parametrize("ssrc", [7, 9])
-def test_a_sender_that_begins_anew_goes_on_where_it_is(ssrc: int) -> None:
+@pytest.mark.parametrize(("ssrc", "timestamp"), [(7, 3_000_000_000), (7, 480_000), (9, 3_000_000_000)])
+def test_a_sender_that_begins_anew_goes_on_where_it_is(ssrc: int, timestamp: int) -> None:
     """Another source, or other timestamps, as after a hold."""
     sent = speech(CALLER_PORT, a_law(TONE, 1))
-    sent += speech(CALLER_PORT, a_law(TONE, 1), at_ms=2_000, seq=30_000, timestamp=3_000_000_000, ssrc=ssrc)
+    sent += speech(CALLER_PORT, a_law(TONE, 1), at_ms=2_000, seq=30_000, timestamp=timestamp, ssrc=ssrc)
     wav = heard([*sent, *speech(CALLEE_PORT, a_law(OTHER, 3), ssrc=8)])
     assert wav.share(LEFT, TONE, 0, 1) > 0.95
     assert wav.is_silent(LEFT, 1, 2)
@@ -167,7 +168,11 @@ def test_a_capture_with_ethernet_heads_is_read() -> None:
 
 
 def test_sides_that_are_not_known_can_be_mixed_only() -> None:
-    assert heard(both(), "mono", {}).share(0, TONE) > 0.4
+    """RTCP that comes before the second side is of none."""
+    later = speech(CALLEE_PORT, a_law(OTHER, 3), at_ms=10, ssrc=8)
+    wav = heard([*speech(CALLER_PORT, a_law(TONE, 3)), (5, datagram(31_000, 200, 1, 0, bytes(20))), *later], "mono", {})
+    assert wav.share(0, TONE) > 0.4
+    assert wav.share(0, OTHER) > 0.4
     with pytest.raises(Refused, match="take mono"):
         heard(both(), "stereo", {})
 
@@ -190,18 +195,38 @@ def test_an_endless_recording_is_refused() -> None:
 
 
 def test_memory_does_not_grow_with_the_recording(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The samples of a side that wait at the end of each step, and packets that flood it."""
-    most = 0
-    take = module._Track.take
+    """Samples, packets and sources of a side, in a minute with a flood of other sources."""
+    most = [0, 0, 0]
+    settle = module._Track.settle
 
-    def counted(track: Any, count: int) -> bytes:
-        nonlocal most
-        most = max(most, len(track._samples), len(track._waiting))
-        return take(track, count)
+    def measured(track: Any, until_us: int) -> None:
+        sizes = len(track._samples) // 2, len(track._waiting), len(track._sources)
+        most[:] = map(max, most, sizes)
+        settle(track, until_us)
 
-    monkeypatch.setattr(module._Track, "take", counted)
-    heard([*both(60), *((30_000, datagram(CALLER_PORT, 8, n, n * 160, b"\xd5" * 160, n)) for n in range(5_000))])
-    assert most < 8_000 * 2 * 10
+    monkeypatch.setattr(module._Track, "settle", measured)
+    flood = [(30_000, datagram(CALLER_PORT, 8, n, n * 160, b"\xd5" * 160, n)) for n in range(5_000)]
+    heard([*both(60), *flood])
+    samples, packets, sources = most
+    assert 0 < samples <= 4 * 8_000
+    assert packets == module._MOST_WAITING
+    assert sources == module.MOST_SOURCES
+
+
+def test_a_repeated_packet_is_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoders have a memory: a repetition would be heard in what follows."""
+    decoded: list[bytes] = []
+    made = make_decoder("pcma", 8_000)
+
+    class Counted:
+        def decode(self, payload: bytes) -> bytes:
+            decoded.append(payload)
+            return made.decode(payload)
+
+    monkeypatch.setattr(module, "make_decoder", lambda name, rate: Counted())
+    sent = speech(CALLER_PORT, [bytes([n]) * 160 for n in range(100)])
+    heard([*sent, *sent[::3], (1_990, sent[10][1])])
+    assert decoded == [bytes([n]) * 160 for n in range(100)]
 
 
 # -- Codecs of the extra
