@@ -195,7 +195,7 @@ def _there(call: ProviderCall | None) -> dict[str, Any] | None:
         "id": _id(call.provider_id),
         "outcome": call.outcome,
         "duration_s": call.duration_s,
-        "cause": printable(call.cause),
+        "cause": _mask_text(printable(call.cause)),
     }
 
 

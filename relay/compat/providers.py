@@ -43,9 +43,12 @@ def read_objects(file: TextIO, known: Iterable[str]) -> Iterator[tuple[int, Raw]
     if names.isdisjoint(heading):
         raise ParseError("it is neither JSON nor CSV with a header: no field of this provider is in its first line")
     reader = csv.reader(file)
-    for cells in reader:
-        if any(cell.strip() for cell in cells):
-            yield reader.line_num + 1, dict(zip(heading, (cell.strip() for cell in cells), strict=False))
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num + 1, dict(zip(heading, (cell.strip() for cell in cells), strict=False))
+    except csv.Error as error:
+        raise ParseError(f"line {reader.line_num + 1}: not CSV: {error}") from None
 
 
 def _json_objects(first: str, file: TextIO, names: frozenset[str]) -> Iterator[Raw]:

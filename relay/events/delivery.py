@@ -58,7 +58,7 @@ LONGEST_RETRY_AFTER_S = 3_600.0
 REFUSALS = 3  # of one event sent alone, until it is given up
 LATER = frozenset([408, 425, 429])  # statuses to retry besides 5xx: not the events' fault
 GONE = 410
-NOT_ACCEPTED = 'the answer is not status 200 with a body such as {"code": 0}'
+NOT_ACCEPTED = 'the answer has no number as its code, as {"code": 0} has'
 ALTERED = "its row was altered: relay700 verify finds it"
 
 _WORDS = (
@@ -207,8 +207,9 @@ class Deliverer:
                     webhook.url, data=body, headers=headers, allow_redirects=False, timeout=timeout
                 ) as response:
                     span.status = response.status
-                    if webhook.format == "alibaba" and response.status < 300 and not await _is_accepted(response):
-                        return _Answer(0, NOT_ACCEPTED)
+                    if webhook.format == "alibaba" and not await _is_accepted(response):  # whatever it is: later
+                        reason = NOT_ACCEPTED if response.status == 200 else f"status {response.status}"
+                        return _Answer(0, reason, _retry_after_s(response))
                     return _Answer(response.status, f"status {response.status}", _retry_after_s(response))
             except TimeoutError:
                 return _Answer(0, f"no answer within {self._rules.timeout_s:g} s")

@@ -79,7 +79,11 @@ def test_what_cannot_be_is_refused_by_its_field(provider: Provider, change: dict
     assert "138" not in str(refused)
 
 
-@pytest.mark.parametrize("text", ["", "name,number\na,1\n", "{not json", '{"SubsId": "1"}\n{broken\n'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "name,number\na,1\n", "{not json", f"SubsId\n{'8' * 200_000}\n", '{"SubsId": "1"}\n{broken\n'],
+    ids=["empty", "other", "no JSON", "no CSV", "broken"],
+)
 def test_a_file_of_something_else_is_an_error(text: str) -> None:
     with pytest.raises(ParseError):
         assert bindings("alibaba", text)

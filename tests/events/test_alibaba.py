@@ -197,11 +197,11 @@ async def test_records_arrive_as_an_array_until_the_receiver_has_accepted_them(
     for call_id in ("c1", "c2", "c3"):
         data = call_data("ended", ended_record(call_id, business="shop"))
         shop.act(lambda act, data=data: tell(act, "shop", "call.ended", f"{data['call_id']}.ended", data))  # type: ignore[misc]
-    receiver.answers[:0] = [(500, ""), (200, "ok"), (200, '{"msg": "成功"}'), (204, "")]
+    receiver.answers[:0] = [(404, ""), (410, ""), (200, "ok"), (200, '{"msg": "成功"}'), (204, "")]
     async with delivering(shop, writer, batch=2) as deliverer:
-        await receiver.until(lambda: len(receiver.arrays) == 6)
-    assert [[one["call_id"] for one in array] for array in receiver.arrays] == [["c1", "c2"]] * 5 + [["c3"]]
-    assert deliverer.statistics()["deliveries_failed"] == 4
+        await receiver.until(lambda: len(receiver.arrays) == 7)
+    assert [[one["call_id"] for one in array] for array in receiver.arrays] == [["c1", "c2"]] * 6 + [["c3"]]
+    assert deliverer.statistics()["deliveries_failed"] == 5
     assert shop.waiting(made) == []
 
 
