@@ -240,6 +240,8 @@ class Needs:
     async def __call__(self, request: Request) -> RequestContext:
         """Check the scopes, and the names of query parameters: a misspelt filter would let everything through."""
         asked = request.query_params.keys()
+        if len(asked) < len(request.query_params.multi_items()):
+            raise fields.invalid("query", "each parameter must be given once")
         if asked and (unknown := asked - set(_parameters(request.scope["route"].dependant))):
             raise fields.invalid(min(unknown), "there is no such query parameter: see /docs")
         actor: Actor = request.state.actor

@@ -139,7 +139,7 @@ class FilingAnswer(RequestModel):
 class FilingAnswers(
     RequestModel,
     json_schema_extra={
-        "examples": [{"items": [{"number": "13800000001", "state": "approved", "expires": "2027-01-31"}]}]
+        "examples": [{"items": [{"number": "13800000001", "state": "approved", "expires_at": "2027-01-31"}]}]
     },
 ):
     """Answers of carriers, each entered independently of the others."""

@@ -28,7 +28,7 @@ def sow(act: UnitOfWork, business: str = "acme", prefix: str = PREFIX) -> Seeds:
     """Make a business user with one resource of each kind. Returns values for path parameters and body fields."""
     apply(act, business.title(), business, **PAPERS | {"contact": f"Li Lei {A}"})
     set_state(act, business, "approve", "test")
-    key, _ = make_key(act, business, BUSINESS_SCOPES)
+    key, text = make_key(act, business, BUSINESS_SCOPES)
     make_pool(act, new_pool(f"{business}-pool", business))
     load_prefix(act, new_prefix(prefix), f"{business}-pool")
     group = make_group(act, "riders", BindRules(), business, [A, C])
@@ -57,6 +57,7 @@ def sow(act: UnitOfWork, business: str = "acme", prefix: str = PREFIX) -> Seeds:
         "y": f"{prefix}0003",
         "business_id": business,
         "key_id": key.id,
+        "bearer": text,  # the key itself
         "prefix": prefix,
         "number": f"{prefix}0001",
         "pool_id": f"{business}-pool",

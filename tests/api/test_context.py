@@ -19,6 +19,8 @@ async def test_an_unknown_query_parameter_is_refused(operator: Client, company: 
         problem = await operator.refused("GET", path, "invalid")
         assert problem["errors"][0]["problem"] == "there is no such query parameter: see /docs"
     assert (await company.refused("GET", "/v1/calls?outcom=busy", "invalid"))["errors"][0]["field"] == "outcom"
+    twice = await operator.refused("GET", "/v1/calls?business_id=acme&business_id=other", "invalid")
+    assert twice["detail"] == "query: each parameter must be given once"
     await company.get("/v1/calls?limit=5&outcome=busy&reveal=false")
 
 
