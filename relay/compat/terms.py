@@ -9,6 +9,7 @@ from relay.compat.errors import ILLEGAL_ARGUMENT, NO_SUBSCRIPTION, Failure
 from relay.compat.fields import Sides, expiry_ms, own_group
 from relay.errors import Refused
 from relay.model.binding import Binding, BindingChange, Direction, Mode
+from relay.model.numbers import is_700
 from relay.service import fields
 from relay.service.bindings import bind, change, end
 from relay.service.placement import BindRules, Wanted
@@ -39,6 +40,8 @@ def make(act: UnitOfWork, terms: Terms, rules: BindRules, caller: Caller) -> Bin
     """Raises Refused and Failure."""
     if not rules.recording and terms.record:
         raise Failure(ILLEGAL_ARGUMENT, "recording is not configured here: leave it out")
+    if terms.x and not is_700(terms.x):
+        raise Failure(ILLEGAL_ARGUMENT, "number X must be the 15 digits of a 700 number")
     expires_at = None if terms.late else expiry_ms(terms.expiration, act.now_ms)
     written = {
         "mode": terms.mode,

@@ -59,8 +59,8 @@ def test_an_expiration_of_another_form(client: Client) -> None:
         ({"tel_b": "not a number"}, "isv.MOBILE_NUMBER_ILLEGAL"),
         ({"tel_b": A}, "isv.MOBILE_NUMBER_ILLEGAL"),
         ({"pool_key": "no-such-pool"}, "isv.POOLKEY_NOT_EXISTS"),
-        ({"tel_x": "700100000079999"}, "isv.FORBIDDEN_ACTION"),  # of no prefix
-        ({"tel_x": "12345"}, "isv.ILLEGAL_ARGUMENT"),
+        ({"tel_x": "700100000079999"}, "isv.FORBIDDEN_ACTION"),  # of another pool
+        ({"tel_x": "17000000001"}, "isv.ILLEGAL_ARGUMENT"),  # an old middle number
         ({"order_id": None}, "isv.ILLEGAL_ARGUMENT"),  # the pilot phase takes one
         ({"call_restrict": "CONTROL_GX_DISABLE"}, "isv.ILLEGAL_ARGUMENT"),
         ({"call_timeout": 1}, "isv.ILLEGAL_ARGUMENT"),
