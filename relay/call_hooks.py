@@ -252,7 +252,7 @@ def _question(asked: LookUp, caller: str | None, route: Route | None) -> dict[st
         "number": asked.number,
         "caller": caller,
         "known": route is not None,
-        "business": None if route is None else route.business,
+        "business_id": None if route is None else route.business,
         "binding_id": None if route is None else route.binding_id,
         "order_id": None if route is None else route.order_id,
         "industrial_id": None if route is None else route.industrial_id,

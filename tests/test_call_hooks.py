@@ -177,7 +177,7 @@ async def test_the_hook_is_asked_without_the_callee_and_allows(shop: Shop) -> No
     shop.hook()
     assert short(await shop.call()) == (B, "hook")
     (question,) = shop.endpoint.asked
-    told = {"kind": "call", "number": X, "caller": A, "known": True, "business": "shop", "mode": "AXB"}
+    told = {"kind": "call", "number": X, "caller": A, "known": True, "business_id": "shop", "mode": "AXB"}
     assert question | told | {"direction": "a_to_b"} == question
     assert B not in str(question)
 

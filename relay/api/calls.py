@@ -124,7 +124,7 @@ class CallResponse(ResponseModel):
         description='for operator keys: transport address of origin, such as "udp:192.0.2.7:5060"; '
         "unless revealed only for unknown sources"
     )
-    decided_by: Literal["hook", "verify"] | None = Field(
+    decided_by: Annotated[str, one_of("hook", "verify")] | None = Field(
         description="whose answer decided: the business user's hook or the operator's; null: the binding alone"
     )
 

@@ -34,7 +34,7 @@ class HookRequest(RequestModel, json_schema_extra={"examples": [{"url": "https:/
 class HookResponse(ResponseModel):
     """The endpoint that decides about the calls of a business user."""
 
-    business: str
+    business_id: str
     url: str
     parties: Parties
     unknown_callers: bool
@@ -51,7 +51,7 @@ class HookSetResponse(HookResponse):
 
 def _shown(hook: Hook) -> HookResponse:
     return HookResponse(
-        business=hook.business,
+        business_id=hook.business,
         url=hook.url,
         parties=hook.parties,  # type: ignore[arg-type]  # one of them: it was checked
         unknown_callers=hook.unknown_callers,

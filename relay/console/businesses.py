@@ -7,6 +7,7 @@ from typing import Any, Final
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from relay.console.ask import Problem
 from relay.console.page import Page, PageRoute, get, post
 from relay.console.tables import Column, Filter, Listing, show_list
 from relay.console.words import N_
@@ -97,10 +98,50 @@ async def show_business(page: Page) -> Response:
         parts["entries"] = await page.get("/v1/lists/business/{}/entries", business_id)
     if page.may("filings"):
         parts["filings"] = await page.get("/v1/filings", business_id=business_id)
+    parts["hook"] = await _hook(page, business_id) if page.may("hooks") else None
     steps = STEPS[business["state"]] if page.may("operator") else ()
     return page.render(
         "business.html", business=business, history=history["items"], steps=steps, columns=_COLUMNS, **parts
     )
+
+
+async def _hook(page: Page, business_id: str) -> Any:
+    """The hook of a business user; {} if it has none."""
+    try:
+        return await page.get("/v1/businesses/{}/hook", business_id)
+    except Problem as problem:
+        if problem.status != 404:
+            raise
+        return {}
+
+
+async def set_hook(page: Page) -> Response:
+    """Set the hook, and show the secret of a new one, once."""
+    business_id, form = page.request.path_params["business_id"], page.form
+    body = {
+        "url": form.get("url", "").strip(),
+        "parties": form.get("parties", "masked"),
+        "unknown_callers": "unknown_callers" in form,
+        "enabled": "enabled" in form,
+    }
+    try:
+        hook = await page.asker.ask(
+            "PUT", "/v1/businesses/{}/hook", business_id, body=body, once=page.form.get("once", "")
+        )
+    except Problem as problem:
+        page.notice("bad", " ".join([problem.detail, *page.others(problem)]))
+    else:
+        page.notice("good", page.words(N_("The hook is set. It is asked from the next call on.")))
+        if hook["secret"]:
+            page.notice("good", page.words(N_("Its secret, shown only now: %(secret)s")) % {"secret": hook["secret"]})
+    return page.redirect(f"/businesses/{business_id}")
+
+
+async def remove_hook(page: Page) -> Response:
+    """Remove the hook."""
+    business_id = page.request.path_params["business_id"]
+    done = N_("The hook is removed. Its bindings alone decide.")
+    return await page.act(f"/businesses/{business_id}", done, "DELETE", "/v1/businesses/{}/hook", business_id)
 
 
 async def take_step(page: Page) -> Response:
@@ -127,4 +168,6 @@ ROUTES: Final[list[PageRoute]] = [
     get("/businesses/{business_id}", show_business),
     post("/businesses/{business_id}/steps/{step}", take_step, "operator"),
     post("/businesses/{business_id}/keys/{key_id}/revoke", revoke_key, "keys"),
+    post("/businesses/{business_id}/hook/set", set_hook, "hooks"),
+    post("/businesses/{business_id}/hook/remove", remove_hook, "hooks"),
 ]

@@ -101,3 +101,23 @@ async def test_lists_and_filings_are_masked(console: Console, company: Client, o
     await company.post("/v1/filings", {"number": A, "reference": "CT-77"})
     page = await (await console.of(operator, language)).see("/businesses/acme")
     assert "138****0001" in page and "CT-77" in page and A not in page
+
+
+async def test_a_hook_is_set_changed_and_removed_and_its_secret_shown_once(console: Console, company: Client) -> None:
+    browser = await console.of(company)
+    page = await browser.see("/businesses/acme")
+    assert "No hook" in text_of(page)
+    await browser.send(page, "/businesses/acme/hook/set", url="https://a.example/h", parties="none", enabled="on")
+    page = await browser.see("/businesses/acme")
+    assert "shown only now: whsec_" in text_of(page)
+    assert "https://a.example/h" in page
+    await browser.send(page, "/businesses/acme/hook/set", url="https://10.0.0.1/", parties="none")
+    page = await browser.see("/businesses/acme")
+    assert "whsec_" not in page
+    assert "not a public internet address" in text_of(page)
+    await browser.send(page, "/businesses/acme/hook/set", url="https://b.example/", unknown_callers="on")
+    hook = await company.get("/v1/businesses/acme/hook")
+    told = (hook["url"], hook["parties"], hook["unknown_callers"], hook["enabled"])
+    assert told == ("https://b.example/", "masked", True, False)
+    await browser.send(await browser.see("/businesses/acme"), "/businesses/acme/hook/remove")
+    assert "No hook" in text_of(await browser.see("/businesses/acme"))
