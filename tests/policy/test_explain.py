@@ -295,8 +295,24 @@ def test_what_only_a_relay_knows_is_not_known_without_one() -> None:
     assert [check.name for check in not_known] == ["limits of the relay", "pauses", "business rate", "calls at once"]
     assert {check.figures for check in not_known} == {"the relay does not run"}
     assert verdicts(told)["verification hook"] == "not asked"
+    assert verdicts(told)["hook of the business user"] == "not applicable"
     assert [(each.peer, each.state) for each in told.targets] == [("carrier", "")]
     assert figures(told, "targets") == "1 by configuration; their state is not known"
+
+
+def test_the_hook_of_the_business_user_is_not_asked() -> None:
+    told = told_by_store(Counts(), found(hook=1))
+    assert verdicts(told)["hook of the business user"] == "not asked"
+    assert verdicts(told)["verification hook"] == "not applicable"
+    assert isinstance(told.answer, Route)
+
+
+def test_an_unknown_caller_may_be_bound_by_a_hook() -> None:
+    nobody = found()._replace(bound=None, is_own=False)
+    for rules, more in (({}, ""), ({"bind_unknown": True}, "; a hook that is not asked here may make one")):
+        told = told_by_store(Counts(), nobody, **rules)
+        assert figures(told, "binding") == "none of this caller on this number" + more
+        assert isinstance(told.answer, Refusal)
 
 
 def test_counts_of_records_decide_without_a_relay() -> None:
