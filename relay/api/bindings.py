@@ -34,7 +34,7 @@ from relay.api.models import (
     left_out,
     shown_moment,
 )
-from relay.model.binding import MAX_CALL_S, RING_TIMEOUT_S, Binding, BindingChange, Direction, Mode
+from relay.model.binding import IDLE_TTL_S, MAX_CALL_S, RING_TIMEOUT_S, Binding, BindingChange, Direction, Mode
 from relay.model.numbers import Parties, mask_number
 from relay.service import fields
 from relay.service.bindings import bind, change, end, renew, steps
@@ -47,6 +47,14 @@ from relay.store.writer import now_ms
 
 ExpiresIn = Annotated[int, Field(ge=SOONEST_S, le=LATEST_S, description="seconds from now")]
 MaxCall = Annotated[int, Field(ge=MAX_CALL_S[0], le=MAX_CALL_S[-1])]
+IdleTtl = Annotated[
+    int,
+    Field(
+        ge=IDLE_TTL_S[0],
+        le=IDLE_TTL_S[-1],
+        description="it ends so many seconds after its last call, and at the latest at the expiry that is given",
+    ),
+]
 RingTimeout = Annotated[int, Field(ge=RING_TIMEOUT_S[0], le=RING_TIMEOUT_S[-1])]
 
 
@@ -96,6 +104,7 @@ class BindingCreateRequest(
     hours: Hours | None = None
     record: bool = Field(False, description="record its calls, after an announcement to both sides")
     industrial_id: IndustrialId | None = None
+    idle_ttl_s: IdleTtl | None = None
 
 
 class BindingChangeRequest(
@@ -114,6 +123,7 @@ class BindingChangeRequest(
     user_data: Kept1024 | None = None
     record: bool = Field(default_factory=left_out)
     industrial_id: IndustrialId | None = None
+    idle_ttl_s: IdleTtl | None = None
     version: int | None = Field(None, ge=1, le=1 << 53, description="the current version; any other is refused")
 
 
@@ -160,6 +170,8 @@ class BindingResponse(ResponseModel):
     ended_by: str | None = Field(description="actor that unbound it")
     record: bool = Field(description="its calls are recorded")
     industrial_id: str | None
+    idle_ttl_s: int | None = Field(description="it ends so long after its last call: each moves expires_at")
+    max_expires_at: Moment | None = Field(description="its latest end, with idle_ttl_s")
     warning: str | None = Field(
         None, description="a problem found when it was made or changed, such as an A number that is not filed"
     )
@@ -197,7 +209,7 @@ def shown_binding(binding: Binding, at_ms: int, *, clear: bool = False, warning:
     values["id"] = values.pop("binding_id")
     for party in ("a", "b"):
         values[party] = values[party] if clear or values[party] is None else mask_number(values[party])
-    for moment in ("created_at", "changed_at", "expires_at", "ended_at"):
+    for moment in ("created_at", "changed_at", "expires_at", "ended_at", "max_expires_at"):
         values[moment] = shown_moment(values[moment])
     values["state"] = state_of(binding, at_ms)
     return BindingResponse(**values, warning=warning)
@@ -233,6 +245,7 @@ def wanted_binding(asked: BindingCreateRequest, business: str, parties: Parties,
         user_data=asked.user_data,
         record=asked.record,
         industrial_id=asked.industrial_id,
+        idle_ttl_s=asked.idle_ttl_s,
     )
     return Wanted(binding, asked.area or "", asked.area_match, asked.late)
 

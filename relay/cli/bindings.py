@@ -70,6 +70,13 @@ _restrictions = stacked(
     click.option("--direction", type=click.Choice(DIRECTIONS), help="Who may call; members of a group count as a."),
     click.option("--max-call", "max_call_s", type=int, metavar="SECONDS", help="Maximum length of a call."),
     click.option("--ring-timeout", "ring_timeout_s", type=int, metavar="SECONDS", help="Maximum ringing time."),
+    click.option(
+        "--idle-ttl",
+        "idle_ttl_s",
+        type=int,
+        metavar="SECONDS",
+        help="End so long after the last call; --expires-in is then the latest end.",
+    ),
     click.option("--hours", metavar="HH:MM-HH:MM", help="Service hours, China time."),
     click.option("--user-data", metavar="TEXT", help="Text that each event returns."),
     click.option(

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,7 @@ from relay.log import Outage
 from relay.model.call import PROBE_BUSINESS, CallRecord
 from relay.model.numbers import is_700
 from relay.policy.fraud import WINDOW_MS, Finding, Seen, Signals, Watch
+from relay.store.bindings import note_used
 from relay.store.call_counts import count_calls
 from relay.store.connection import Connection, Place
 from relay.store.database import Reader, one_moment
@@ -217,6 +219,7 @@ def _write(act: UnitOfWork, stretch: _Stretch) -> int:
     for stored in stretch.records:
         connection.executemany(ADD_INDEX, index_rows(act.sealer, stored.record, stored.chain_seq))
         made += _tell(act, listening, _end_of(stored.record), stored.record)
+    note_used(act, _uses(stretch.records))
     count_calls(connection, (stored.record for stored in stretch.records))
     for finding in stretch.findings:
         _follow_up(act, finding)
@@ -224,6 +227,16 @@ def _write(act: UnitOfWork, stretch: _Stretch) -> int:
     connection.execute(_SET_CURSOR, (EVENTS, stretch.event_cursor))
     connection.execute(_SET_CURSOR, (INDEX_CURSOR, stretch.record_cursor))
     return made
+
+
+def _uses(records: Iterable[StoredRecord]) -> list[tuple[int, str]]:
+    """When each binding was last used: calls and messages that were put through, answered or not."""
+    used = {
+        stored.record.binding_id: stored.record.ended_at or 0
+        for stored in records
+        if stored.record.binding_id is not None and stored.record.routed_at is not None
+    }
+    return [(at_ms, binding_id) for binding_id, at_ms in used.items()]
 
 
 def _tell(act: UnitOfWork, listening: set[str], kind: str, record: CallRecord) -> bool:

@@ -23,9 +23,12 @@ from relay.model.capture import CaptureRules
 from relay.service.filings import tell_expiring
 from relay.service.placement import BindRules, release_due
 from relay.service.retention import Retention, purge, purge_captures
+from relay.store.bindings import idle_due, note_used
 from relay.store.captures import Captures
 from relay.store.connection import Place
+from relay.store.database import connect_reader, store_errors
 from relay.store.maintenance import reseal
+from relay.store.records import live_calls
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import GroupWriter, Writer, now_ms
@@ -178,6 +181,7 @@ class Timers:
         """Release the numbers of all expired bindings. Returns the number of bindings."""
         total = 0
         try:
+            await self._keep_used()
             while released := await self._writer.run(RELAY, lambda act: release_due(act, self._rules, RELEASES)):
                 total += released
                 if released < RELEASES:
@@ -187,6 +191,16 @@ class Timers:
         else:
             self._outage.over()
         return total
+
+    async def _keep_used(self) -> None:
+        """Move the expiry of bindings that end some time after their last call, and have a call that is up."""
+        if used := await asyncio.to_thread(self._used):
+            await self._writer.run(RELAY, lambda act: note_used(act, [(act.now_ms, each) for each in used]))
+
+    def _used(self) -> list[str]:
+        with store_errors(self._path), contextlib.closing(connect_reader(self._path)) as connection:
+            due = idle_due(connection, self._clock_ms())
+            return sorted(due & {record.binding_id for record in live_calls(connection, self._sealer)}) if due else []
 
     async def purge(self) -> None:
         """Purge in a thread, with a separate writer: small transactions with gaps between them.

@@ -16,6 +16,7 @@ LATE_MODES: frozenset[str] = frozenset(["AXB", "AXYB"])  # party a may come late
 ANYBODY = "*"
 MAX_CALL_S = range(10, 86_401)  # of one binding, seconds
 RING_TIMEOUT_S = range(5, 181)
+IDLE_TTL_S = range(60, 90 * 86_400 + 1)
 
 
 class Binding(NamedTuple):
@@ -51,6 +52,8 @@ class Binding(NamedTuple):
     ended_by: str | None = None  # who unbound it
     record: bool = False  # its calls are recorded
     industrial_id: str | None = None  # industrial internet identifier (工业互联网标识) of the delivered item
+    idle_ttl_s: int | None = None  # it ends so long after its last call: each moves `expires_at`
+    max_expires_at: int | None = None  # but then at the latest; only with `idle_ttl_s`
 
     def is_live(self, at_ms: int) -> bool:
         """Whether the binding is in force at a time after its creation."""
@@ -72,6 +75,14 @@ class BindingChange(TypedDict, total=False):
     user_data: str | None
     record: bool
     industrial_id: str | None
+    idle_ttl_s: int | None
+
+
+def after_use(binding: Binding, at_ms: int) -> Binding:
+    """A binding with `idle_ttl_s`, with the expiry that a use at this time gives it."""
+    expires_at = at_ms + 1000 * (binding.idle_ttl_s or 0)
+    latest = binding.max_expires_at
+    return binding._replace(expires_at=expires_at if latest is None else min(expires_at, latest))
 
 
 class Line(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from relay.defence.limits import Rates
 from relay.errors import Refused
-from relay.model.binding import LATE_MODES, TWO_NUMBER_MODES, Binding, BindingChange
+from relay.model.binding import LATE_MODES, TWO_NUMBER_MODES, Binding, BindingChange, after_use
 from relay.model.call import PROBE_BUSINESS
 from relay.policy.rules import DEFAULT_BUSINESS, quota
 from relay.service import fields
@@ -126,6 +126,8 @@ def _allowed(act: UnitOfWork, wanted: Wanted, rules: BindRules, business: Busine
         created_at=act.now_ms,
         created_by=act.actor.name,
     )
+    if binding.idle_ttl_s is not None:
+        binding = after_use(binding._replace(max_expires_at=binding.expires_at), act.now_ms)
     _check_recording(binding.record, rules)
     check_parties(act, binding, late=wanted.late)
     check_filing(act, binding, rules)
@@ -207,7 +209,7 @@ def change(
 def change_live(act: UnitOfWork, old: Binding, asked: BindingChange, rules: BindRules) -> Binding:
     """Change a binding that is live and visible to the actor. Raises Refused; what it has written must be undone."""
     _check_recording(asked.get("record", False), rules)
-    changed = old._replace(**asked)
+    changed = _with_expiry(old, asked, act.now_ms)
     if changed == old:
         return old
     check_parties(act, changed)
@@ -223,6 +225,20 @@ def change_live(act: UnitOfWork, old: Binding, asked: BindingChange, rules: Bind
     if other_a:
         note_unfiled(act, new, rules)
     return new
+
+
+def _with_expiry(old: Binding, asked: BindingChange, now_ms: int) -> Binding:
+    """The changed binding. Of one that ends some time after its last call, `expires_at` gives the latest end."""
+    changed = old._replace(**asked)
+    if old.idle_ttl_s is None and changed.idle_ttl_s is None:
+        return changed
+    if not asked.keys() & {"expires_at", "idle_ttl_s"}:
+        return changed
+    before = old.expires_at if old.idle_ttl_s is None else old.max_expires_at
+    latest = asked.get("expires_at", before)
+    if changed.idle_ttl_s is None:
+        return changed._replace(expires_at=latest, max_expires_at=None)
+    return after_use(changed._replace(max_expires_at=latest), now_ms)
 
 
 def renew(act: UnitOfWork, binding_id: str, expires_at: int | None, rules: BindRules) -> Binding:
@@ -260,7 +276,12 @@ def steps(connection: Connection, sealer: Sealer, binding: Binding) -> list[Step
 
 
 def _differing(old: Binding, new: Binding) -> list[str]:
-    return [name for name in _CHANGEABLE if getattr(old, name) != getattr(new, name)]
+    # With an idle TTL calls move `expires_at`, and a change gives the latest end.
+    is_moved = old.idle_ttl_s is not None and new.idle_ttl_s is not None
+    fields_of = dict(zip(_CHANGEABLE, _CHANGEABLE, strict=True)) | (
+        {"expires_at": "max_expires_at"} if is_moved else {}
+    )
+    return [name for name, field in fields_of.items() if getattr(old, field) != getattr(new, field)]
 
 
 def _live(act: UnitOfWork, binding_id: str) -> Binding:

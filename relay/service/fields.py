@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 from relay.errors import ParseError, Refused
-from relay.model.binding import MAX_CALL_S, MODES, RING_TIMEOUT_S, Binding, BindingChange, Direction, Mode
+from relay.model.binding import IDLE_TTL_S, MAX_CALL_S, MODES, RING_TIMEOUT_S, Binding, BindingChange, Direction, Mode
 from relay.model.numbers import Parties, normalise_700, normalise_party, parse_party
 from relay.policy.rules import parse_hours
 
@@ -239,7 +239,7 @@ _NEW: Final = Binding(
 def binding_change(written: Mapping[str, Any], parties: Parties, now_ms: int) -> BindingChange:
     """The fields of a change, where "" or 0 removes an optional one. Raises Refused. `written`: as `binding`."""
     parsers = _parsers(parties, now_ms)
-    for field in ("max_call_s", "ring_timeout_s"):
+    for field in ("max_call_s", "ring_timeout_s", "idle_ttl_s"):
         parsers[field] = partial(_seconds_or_none, parsers[field])
     return cast(BindingChange, _read(written, parsers))
 
@@ -263,6 +263,7 @@ def _parsers(parties: Parties, now_ms: int) -> dict[str, Callable[[Any], Any]]:
         "user_data": partial(text, "user_data", longest=LONGEST_USER_DATA),
         "record": bool,
         "industrial_id": industrial_id,
+        "idle_ttl_s": partial(seconds, "idle_ttl_s", allowed=IDLE_TTL_S),
     }
 
 

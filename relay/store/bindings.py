@@ -5,7 +5,7 @@ Owns the order of the columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -27,6 +27,7 @@ COLUMNS = (
     *("id", "mode", "business", "pool", "x", "y", "group_id", "a_hash", "b_hash", "order_hash", "sealed", "direction"),
     *("max_call_s", "ring_timeout_s", "white_only", "hours", "version", "created_at", "created_by"),
     *("changed_at", "changed_by", "expires_at", "ended_at", "released_at", "ended_by", "record"),
+    *("idle_ttl_s", "max_expires_at"),
 )
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM binding"
 INSERT = f"INSERT INTO binding ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
@@ -53,7 +54,7 @@ def binding_row(sealer: Sealer, binding: Binding) -> Row:
         seal_binding(sealer, it.binding_id, it.mode, it.x, it.y, secret),
         *(it.direction, it.max_call_s, it.ring_timeout_s, int(it.white_only), it.hours, it.version),
         *(it.created_at, it.created_by, it.changed_at, it.changed_by, it.expires_at),
-        *(it.ended_at, it.released_at, it.ended_by, int(it.record)),
+        *(it.ended_at, it.released_at, it.ended_by, int(it.record), it.idle_ttl_s, it.max_expires_at),
     )
 
 
@@ -95,7 +96,19 @@ State = Literal["live", "expired", "ended"]
 _BY_ID = f"{SELECT} WHERE id = :id AND (:business IS NULL OR business = :business)"
 _X = COLUMNS.index("x")
 _BY_SERIAL = f"{SELECT} WHERE id > ? AND id < ? AND business = ?"
-_DUE = f"{SELECT} WHERE expires_at <= ? AND released_at IS NULL ORDER BY expires_at LIMIT ?"
+# A call that was up at the expiry still moves it: those that end so long after their last call wait for that.
+IDLE_HOLD_MS = 60_000
+_DUE = f"""
+{SELECT} WHERE expires_at <= ?1 AND released_at IS NULL AND (idle_ttl_s IS NULL OR expires_at <= ?1 - {IDLE_HOLD_MS})
+ORDER BY expires_at LIMIT ?2
+"""
+_IDLE_DUE = "SELECT id FROM binding WHERE expires_at <= ? AND released_at IS NULL AND idle_ttl_s IS NOT NULL"
+_USED = """
+UPDATE binding SET expires_at = CASE
+    WHEN max_expires_at < ?1 + 1000 * idle_ttl_s THEN max_expires_at ELSE ?1 + 1000 * idle_ttl_s END
+WHERE id = ?2 AND idle_ttl_s IS NOT NULL AND ended_at IS NULL AND released_at IS NULL
+    AND expires_at < ?1 + 1000 * idle_ttl_s AND (max_expires_at IS NULL OR expires_at < max_expires_at)
+"""
 _OF_GROUP = f"{SELECT} WHERE group_id = ? AND released_at IS NULL"
 _COUNT_OF_GROUP = "SELECT count(*) FROM binding WHERE group_id = ? AND released_at IS NULL"
 _RELEASED = "UPDATE binding SET released_at = ? WHERE id = ?"
@@ -183,6 +196,11 @@ def due(act: UnitOfWork, most: int) -> list[Binding]:
     return [open_row(act.sealer, row) for row in rows]
 
 
+def note_used(act: UnitOfWork, uses: Iterable[tuple[int, str]]) -> None:
+    """Move the expiry of bindings that end some time after their last call. `uses`: when, and id; of any bindings."""
+    act.connection.executemany(_USED, uses)
+
+
 def count_of_group(act: UnitOfWork, group_id: str) -> int:
     """The number of bindings of the group that hold numbers."""
     (count,) = act.connection.execute(_COUNT_OF_GROUP, (group_id,)).fetchone()
@@ -240,6 +258,11 @@ def find_numbered(
         return None
     require(connection, sealer, "binding", [rows[0][0]])
     return open_row(sealer, rows[0])
+
+
+def idle_due(connection: Connection, now_ms: int) -> set[str]:
+    """The ids of bindings that hold numbers, although they expired some time after their last call."""
+    return {binding_id for (binding_id,) in connection.execute(_IDLE_DUE, (now_ms,)).fetchall()}
 
 
 def find_page(

@@ -78,7 +78,7 @@ TABLES: Final = {
             "id",
             "mode business x y direction max_call_s ring_timeout_s white_only hours expires_at ended_at record sealed*"
             " | pool group_id a_hash* b_hash* order_hash* version created_at created_by changed_at changed_by"
-            " released_at ended_by",
+            " released_at ended_by idle_ttl_s max_expires_at",
         ),
         _table("binding_change", "binding_id version#", "at by sealed*"),
         _table("past_party", "hash* binding_id", "to_ms"),

@@ -131,6 +131,13 @@ async def test_a_change_keeps_omitted_fields_and_null_clears(company: Client) ->
     assert (await company.ask("PATCH", path, {"user_data": None}))["user_data"] is None
 
 
+async def test_a_binding_ends_some_time_after_its_last_call(company: Client) -> None:
+    made = await company.post("/v1/bindings", AXB | {"idle_ttl_s": 600, "expires_in": 7200})
+    assert made["created_at"] < made["expires_at"] < made["max_expires_at"]
+    changed = await company.ask("PATCH", f"/v1/bindings/{made['id']}", {"idle_ttl_s": None})
+    assert (changed["idle_ttl_s"], changed["expires_at"]) == (None, made["max_expires_at"])
+
+
 async def test_party_a_comes_later(company: Client) -> None:
     asked = {"mode": "AXB", "b": B, "order_id": "1"}
     await company.refused("POST", "/v1/bindings", "invalid", asked)

@@ -45,7 +45,7 @@ def test_bind_prints_the_binding_as_json(relay700: Command) -> None:
         *("binding_id", "mode", "business", "order_id", "x", "y", "a", "b"),
         *("created_at", "expires_at", "ended_at", "group_id", "pool", "direction", "max_call_s", "ring_timeout_s"),
         *("white_only", "hours", "consent", "user_data", "created_by", "changed_at", "changed_by", "released_at"),
-        *("version", "ended_by", "record", "industrial_id", "state"),
+        *("version", "ended_by", "record", "industrial_id", "idle_ttl_s", "max_expires_at", "state"),
     ]
     assert (made["a"], made["b"], made["business"], made["order_id"]) == (A, B, "default", None)
     assert (made["y"], made["ended_at"], made["state"]) == (None, None, "live")
@@ -158,6 +158,13 @@ def test_orders_are_handed_over_to_another_a(relay700: Command, tmp_path: Path) 
     (done,) = relay700.objects("bindings", "hand-over", "--order", "SF1", "--to", "none")
     assert (done["order_id"], done["refused"]) == ("SF1", None)
     assert "'--from'" in relay700.run("bindings", "hand-over", "--to", "none").stderr
+
+
+def test_a_binding_ends_some_time_after_its_last_call(relay700: Command) -> None:
+    (made,) = relay700.objects("bind", "AXB", *AB, "--idle-ttl", "600", "--expires-in", "2h")
+    assert made["created_at"] < made["expires_at"] < made["max_expires_at"]
+    (changed,) = relay700.objects("bindings", "change", made["binding_id"], "--idle-ttl", "0")
+    assert (changed["idle_ttl_s"], changed["expires_at"]) == (None, made["max_expires_at"])
 
 
 def test_a_binding_is_renewed(relay700: Command) -> None:

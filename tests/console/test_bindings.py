@@ -42,13 +42,14 @@ async def bound(company: Client, **more: Any) -> str:
 
 
 async def test_a_binding_is_found_by_number_and_order_and_shown_masked(console: Console, company: Client) -> None:
-    binding_id = await bound(company)
+    binding_id = await bound(company, idle_ttl_s=600)
     browser = await console.of(company)
     for query in (f"?number={X}", "?order_id=order-1", "?state=live&mode=AXB"):
         assert binding_id in await browser.see(f"/bindings{query}")
     assert binding_id not in await browser.see("/bindings?order_id=other")
     page = await browser.see(f"/bindings/{binding_id}")
     words = text_of(page)
+    assert "after the last call, seconds 600" in words
     assert "138****0001" in words and X in words and "Made" in words
     assert A not in page and B not in page
 

@@ -14,13 +14,14 @@ from relay.events.follower import Follower
 from relay.model.call import CallRecord
 from relay.policy.fraud import Signal, Signals, Watch
 from relay.store.audit import AuditQuery, all_entries
+from relay.store.bindings import find_binding
 from relay.store.call_counts import owner_of_business, read_counts, summed
 from relay.store.database import connect_reader
 from relay.store.numbers import LOCKED_FOR_FRAUD
 from relay.store.record_rows import index_rows
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Shop
-from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record, put
+from tests.support.stored import NOW_MS, PREFIX, A, B, X, binding, ended_record, live_record, put
 
 OFF = Signal(0, 0)
 QUIET = Signals(OFF, OFF, OFF)
@@ -61,6 +62,17 @@ async def test_each_event_has_the_user_data_of_the_binding(shop: Shop, writer: G
     await follow(shop, writer)
     assert [event.data and event.data["user_data"] for event in shop.waiting(hook)] == ["cart 9", None]
     assert [event.data and event.data["pool_id"] for event in shop.waiting(hook)] == ["default", None]
+
+
+async def test_a_call_that_was_put_through_moves_the_end_of_its_binding(shop: Shop, writer: GroupWriter) -> None:
+    idle = {"idle_ttl_s": 600, "expires_at": NOW_MS + 1}
+    put(shop.path, shop.sealer, binding(**idle), binding("b2", x=f"{PREFIX}0002", **idle))
+    await shop.record(of_shop("c1"), of_shop("c2", binding_id="b2", routed_at=None, outcome="expired"))
+    await follow(shop, writer)
+    ends = shop.rows("SELECT expires_at FROM binding ORDER BY id")
+    assert ends == [(NOW_MS + 613_000,), (NOW_MS + 1,)]
+    with closing(connect_reader(shop.path)) as connection:
+        assert find_binding(connection, shop.sealer, "b1") is not None  # its row proves itself
 
 
 @pytest.mark.parametrize(

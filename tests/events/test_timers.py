@@ -10,6 +10,7 @@ import pytest
 from relay.errors import StoreError
 from relay.events import timers as module
 from relay.events.timers import DAY_MIN, Timers, Trimmer
+from relay.model.actions import Commit
 from relay.model.capture import CaptureRules
 from relay.service.placement import BindRules
 from relay.service.retention import DAY_MS, Retention
@@ -20,7 +21,7 @@ from relay.store.unit_of_work import RELAY
 from relay.store.writer import GroupWriter, now_ms
 from tests.events.conftest import Shop
 from tests.support.captured import call_id_of, captured
-from tests.support.stored import NOW_MS, PREFIX, binding, put
+from tests.support.stored import NOW_MS, PREFIX, binding, live_record, put
 
 PURGE_AT = 3 * 60 + 30
 MIDNIGHT_IN_CHINA = NOW_MS - 8 * 3_600_000
@@ -53,6 +54,17 @@ async def test_numbers_of_all_expired_bindings_are_released(
     kinds = [event.kind for event in shop.waiting(hook)]
     assert kinds.count("binding.expired") == 7 == kinds.count("number.cooling")
     assert await timers(shop, writer, Clock(NOW_MS)).release() == 0
+
+
+async def test_a_binding_with_an_idle_ttl_stays_while_a_call_of_it_is_up(shop: Shop, writer: GroupWriter) -> None:
+    for n in (1, 2):
+        made = binding(f"b{n}", business="shop", x=f"{PREFIX}000{n}", idle_ttl_s=600, expires_at=NOW_MS + 1)
+        put(shop.path, shop.sealer, made)
+    async with shop.journal() as journal:
+        journal.queue.append(Commit(0, live_record(business="shop"), b"dialogs"), lambda token: None)
+    assert await timers(shop, writer, Clock(now_ms())).release() == 1
+    [(expires_at, released_at)] = shop.rows("SELECT expires_at, released_at FROM binding WHERE id = 'b1'")
+    assert expires_at > now_ms() and released_at is None
 
 
 async def test_a_failing_store_is_retried(shop: Shop, writer: GroupWriter) -> None:

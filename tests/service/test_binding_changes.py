@@ -11,7 +11,8 @@ from relay.model.binding import Binding
 from relay.model.call import Route
 from relay.service.bindings import Step, end, renew, steps
 from relay.service.groups import make_group, set_entry
-from relay.store.bindings import history
+from relay.service.placement import release_due
+from relay.store.bindings import IDLE_HOLD_MS, history, note_used
 from relay.store.unit_of_work import Actor
 from tests.ladder.ladder import Ladder, connect
 from tests.service.conftest import COOL_MS, RULES, Backend
@@ -36,6 +37,68 @@ def refused(backend: Backend, binding: Binding, **asked: Any) -> tuple[str, str]
 
 
 # Effect on the next call
+
+
+def used(backend: Backend, made: Binding) -> Binding:
+    """The binding after a call that ends now."""
+    backend.run(lambda act: note_used(act, [(act.now_ms, made.binding_id)]))
+    found: Binding = backend.binding(made.binding_id)
+    return found
+
+
+def test_each_call_moves_the_end_of_a_binding_with_an_idle_ttl(backend: Backend) -> None:
+    made = backend.bind(x=X, idle_ttl_s=600, expires_in="1h")
+    assert (made.expires_at, made.max_expires_at) == (NOW_MS + 600_000, NOW_MS + HOUR_MS)
+    backend.now_ms += 599_999
+    moved = used(backend, made)
+    assert (moved.expires_at, moved.version) == (backend.now_ms + 600_000, made.version)
+    backend.now_ms += 600_000
+    assert backend.reaches(X, A) == "expired"
+    assert used(backend, made).is_live(backend.now_ms)  # by a call that was up
+    assert backend.reaches(X, A) == B
+    backend.now_ms = NOW_MS + HOUR_MS - 1
+    assert used(backend, made).expires_at == NOW_MS + HOUR_MS
+    [step] = steps(backend.reader, backend.sealer, backend.binding(made.binding_id))
+    assert step.action == "made"
+
+
+def test_no_call_moves_the_end_of_other_or_former_bindings(backend: Backend) -> None:
+    timed, forever, over = (
+        backend.bind(expires_in="1h"),
+        backend.bind("AXB", C, B),
+        backend.bind("AXB", D, B, idle_ttl_s=600),
+    )
+    backend.run(lambda act: end(act, over.binding_id, RULES))
+    backend.now_ms += 1_000
+    for made in (timed, forever, over):
+        assert used(backend, made).expires_at == made.expires_at
+
+
+def test_numbers_are_released_a_minute_after_the_idle_ttl(backend: Backend) -> None:
+    made = backend.bind(x=X, idle_ttl_s=600)
+    backend.now_ms = NOW_MS + 600_000 + IDLE_HOLD_MS - 1
+    assert backend.run(lambda act: release_due(act, RULES)) == 0
+    backend.now_ms += 1
+    assert backend.run(lambda act: release_due(act, RULES)) == 1
+    assert used(backend, made).expires_at == made.expires_at
+
+
+def test_an_idle_ttl_is_set_changed_and_removed(backend: Backend) -> None:
+    made = backend.bind(expires_in="1h")
+    backend.now_ms += 1_000
+    made = changed(backend, made, idle_ttl_s=600)
+    assert (made.expires_at, made.max_expires_at) == (backend.now_ms + 600_000, NOW_MS + HOUR_MS)
+    backend.now_ms += 1_000
+    assert used(backend, made).expires_at == backend.now_ms + 600_000
+    made = changed(backend, made, hours="08:00-22:00")
+    assert made.expires_at == backend.now_ms + 600_000
+    made = changed(backend, made, expires_in="2h")
+    assert (made.expires_at, made.max_expires_at) == (backend.now_ms + 600_000, backend.now_ms + 2 * HOUR_MS)
+    made = changed(backend, made, idle_ttl_s=0)
+    assert (made.expires_at, made.max_expires_at, made.idle_ttl_s) == (backend.now_ms + 2 * HOUR_MS, None, None)
+    lived = [step.changed for step in steps(backend.reader, backend.sealer, made)]
+    assert lived == [[], ["expires_at", "idle_ttl_s"], ["hours"], ["expires_at"], ["expires_at", "idle_ttl_s"]]
+    assert refused(backend, made, idle_ttl_s=59) == ("invalid", "idle_ttl_s")
 
 
 def test_a_changed_b_replaces_the_old_one_in_both_directions(backend: Backend) -> None:

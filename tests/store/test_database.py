@@ -117,7 +117,7 @@ _TO_SCHEMA_2 = (
     *(f"ALTER TABLE business DROP COLUMN {name}" for name in ("max_binds_per_s", "max_binds_per_day")),
     *(f"ALTER TABLE business DROP COLUMN {name}" for name in ("bound_day", "bound_today", "qualification")),
     "ALTER TABLE business_change DROP COLUMN sealed_terms",
-    "ALTER TABLE binding DROP COLUMN record",
+    *(f"ALTER TABLE binding DROP COLUMN {name}" for name in ("record", "idle_ttl_s", "max_expires_at")),
     "DROP TABLE recording",
     "ALTER TABLE binding DROP COLUMN ended_by",
     "DROP INDEX number_held",
