@@ -69,7 +69,8 @@ _CHANGES = "SELECT at, sealed FROM filing_change WHERE business = ? AND hash = ?
 _RESEAL_CHANGE = "UPDATE filing_change SET sealed = ? WHERE business = ? AND hash = ? AND at = ?"
 _PURGE = """
 DELETE FROM filing WHERE (business, hash) IN (SELECT business, hash FROM filing
-    WHERE withdrawn_at < ?1 OR expires_at < ?1 OR (state IN ('rejected', 'revoked') AND answered_at < ?1) LIMIT ?2)
+    WHERE withdrawn_at < ?1 OR expires_at < ?1 OR (state IN ('rejected', 'revoked') AND answered_at < ?1)
+    OR (state = 'submitted' AND filed_at < ?1) LIMIT ?2)
 """
 _PURGE_CHANGES = """
 DELETE FROM filing_change WHERE (business, hash, at) IN
@@ -174,7 +175,7 @@ def forget_documents(act: UnitOfWork, filing: Filing) -> None:
 
 
 def purge_filings(act: UnitOfWork, before_ms: int, most: int) -> int:
-    """Delete at most `most` filings that ended before `before_ms`. Return their number."""
+    """Delete at most `most` filings that ended before `before_ms`, or wait for an answer since. Return their number."""
     return act.connection.execute(_PURGE, (before_ms, most)).rowcount
 
 

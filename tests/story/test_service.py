@@ -9,11 +9,13 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import httpx
 import pytest
 
+from relay.service.fields import CHINA
 from tests.interop.conftest import running_relay
 from tests.story.calls import Ends, call, connect, refused
 from tests.story.company import PATIENCE_S, Client, Json
@@ -184,6 +186,26 @@ async def test_a_pool_that_runs_short_warns(platform: Platform) -> None:
         await platform.operator.ask("PATCH", f"/v1/pools/{pool}", {"warn_percent": 80})
         await platform.operator.post("/v1/numbers/move", {"pool_id": pool, "numbers": ["700100000010903"]}, 200)
         assert "relay700_pools_short 0.0" in (await http.get(f"http://{api}/metrics")).text
+
+
+async def test_complaints_and_filings_that_end_warn_and_stop_nothing(platform: Platform) -> None:
+    day = datetime.now(CHINA).date().isoformat()
+    entered = {"day": day, "business_id": platform.business, "prefix": "70010000001", "count": 3}
+    ends = (datetime.now(CHINA) + timedelta(days=1)).isoformat()
+    filed = {"number": "13800000001", "reference": "CT-1", "business_id": platform.business, "expires_at": ends}
+    api = platform.ends.relay.setup.api
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as http:
+        for count, high in ((3, "1.0"), (2, "0.0")):
+            await platform.operator.ask("PUT", "/v1/reports/daily/complaints", entered | {"count": count})
+            assert f"relay700_complaints_high {high}" in (await http.get(f"http://{api}/metrics")).text
+        await platform.operator.post("/v1/filings", filed)
+        assert "relay700_filings_expiring 1.0" in (await http.get(f"http://{api}/metrics")).text
+        gone = {"number": filed["number"], "business_id": platform.business}
+        await platform.operator.ask("DELETE", "/v1/filings", gone)
+        assert "relay700_filings_expiring 0.0" in (await http.get(f"http://{api}/metrics")).text
+    assert (await platform.operator.get(f"/v1/businesses/{platform.business}"))["state"] == "approved"
+    said = platform.ends.relay.wait_for_event("complaints.high")
+    assert (said["business"], said["complaints"], said["answered"]) == (platform.business, 3, 0)
 
 
 # Bindings
