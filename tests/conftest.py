@@ -35,7 +35,6 @@ ON_BOTH = (
         )
     ),
 )
-MODEL = "tests.service.test_model"  # SQLite only: thousands of small steps
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -43,7 +42,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     said = any(
         mark.name == "parametrize" and "store_kind" in mark.args[0] for mark in metafunc.definition.iter_markers()
     )
-    if module.startswith(ON_BOTH) and module != MODEL and not said:
+    is_drawn = getattr(metafunc.function, "is_hypothesis_test", False)  # SQLite only: thousands of small steps
+    if module.startswith(ON_BOTH) and not is_drawn and not said:
         kinds = [places.FILE, pytest.param(places.SERVER, marks=pytest.mark.outside)]
         metafunc.parametrize("store_kind", kinds, indirect=True)
 

@@ -237,10 +237,10 @@ class _Sipp:
         self.process.wait()
 
     def counted(self) -> Counted:
-        heading, *rows = self._rows.read_text().split("\n")[:-1] if self._rows.exists() else [""]  # whole lines
-        if not rows:
+        lines = self._rows.read_text().split("\n")[:-1] if self._rows.exists() else []  # whole ones
+        if len(lines) < 2:
             return Counted()
-        last = dict(zip(heading.split(";"), rows[-1].split(";"), strict=True))
+        last = dict(zip(lines[0].split(";"), lines[-1].split(";"), strict=True))
         return Counted(
             begun=int(last["TotalCallCreated"]),
             good=int(last["SuccessfulCall(C)"]),
