@@ -105,14 +105,16 @@ def _answered(data: Mapping[str, Any], received_at: int) -> dict[str, Any]:
 
 def _ended(data: Mapping[str, Any], received_at: int) -> dict[str, Any]:
     """An unanswered call starts when it is released, for zero seconds. A missing time is the one before."""
-    ended_at = data.get("ended_at") or received_at
+    ended_at, answered_at = data.get("ended_at") or received_at, data.get("answered_at")
+    if answered_at is not None:  # times are in seconds, and zero seconds are an unanswered call
+        ended_at = max(ended_at, answered_at + 1_000)
     called_at = data.get("routed_at") or received_at
     rang_at = data.get("ringing_at") or called_at
     return {
         "call_out_time": _moment(called_at),
         "ring_time": _moment(rang_at),
         "free_ring_time": _moment(rang_at),
-        "start_time": _moment(data.get("answered_at") or ended_at),
+        "start_time": _moment(answered_at or ended_at),
         "release_time": _moment(ended_at),
         "release_dir": _ENDED_BY.get(data.get("ended_by") or "", 0),
         "release_cause": data.get("q850_cause"),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from relay.errors import Refused
 from relay.events import delivery as module
@@ -20,6 +18,7 @@ from relay.store.webhooks import Event, Webhook, tell
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Shop, delivering
 from tests.events.test_follower import follow
+from tests.support.alibaba import Receiver, receiving
 from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record, put
 
 HOOK = Webhook("w1", "shop", "https://s.example", "s", ("call.ended",), "clear", None, 0, 0, NOW_MS, format="alibaba")
@@ -62,6 +61,12 @@ def test_an_unanswered_call_starts_when_it_is_released() -> None:
     assert record["start_time"] == record["release_time"] == "2026-01-01 08:00:13"
     assert record["ring_time"] == record["call_out_time"]
     assert (record["release_cause"], record["release_dir"], record["unconnected_cause"]) == (19, 0, 0)
+
+
+def test_an_answered_call_lasts_a_second_at_the_least() -> None:
+    ended = ended_record(ended_at=NOW_MS + 3_400, duration_ms=400)
+    record = pushed("call.ended", call_data("ended", ended))
+    assert (record["start_time"], record["release_time"]) == ("2026-01-01 08:00:03", "2026-01-01 08:00:04")
 
 
 @pytest.mark.parametrize(
@@ -148,42 +153,12 @@ def test_a_webhook_of_this_form_sends_one_message(shop: Shop) -> None:
 # -- delivery
 
 
-class Receiver:
-    """A receiver of theirs: `answers` are given one after another, the last one again and again."""
-
-    def __init__(self) -> None:
-        self.answers: list[tuple[int, str]] = [(200, '{"code": 0, "msg": "接收成功"}')]
-        self.arrays: list[list[dict[str, Any]]] = []
-        self.url = ""
-        self._changed = asyncio.Condition()
-
-    async def receive(self, request: web.Request) -> web.Response:
-        assert request.headers["Relay700-Signature"].startswith("t=")
-        status, text = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        async with self._changed:
-            self.arrays.append(json.loads(await request.read()))
-            self._changed.notify_all()
-        return web.Response(status=status, text=text)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20), self._changed:
-            await self._changed.wait_for(condition)
-
-
 @pytest.fixture
 async def receiver(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Receiver]:
     monkeypatch.setattr(module, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(module, "LOOK_S", 0.01)
-    made = Receiver()
-    app = web.Application()
-    app.router.add_post("/report", made.receive)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    made.url = f"http://{host}:{port}/report"
-    yield made
-    await runner.cleanup()
+    async with receiving() as made:
+        yield made
 
 
 def hook(shop: Shop, url: str, parties: str = "clear") -> Webhook:
