@@ -63,6 +63,8 @@ class Media:
         "_gone",
         "_heard",
         "_proposed",
+        "_restored",
+        "_said",
         "_settled",
         "_then",
         "_timer",
@@ -101,6 +103,8 @@ class Media:
         self._waiting: deque[Step] = deque()
         self._heard: Step | None = None  # waits for the counts
         self._given: dict[str, bytes] = {}  # rtpengine's last SDP for each side
+        self._restored = state is not None
+        self._said = ""  # of the streams, to rtpengine
         self._gone: Step | None = None
         self._timer: Timer | None = None
         self._unanswered = 0  # consecutive queries
@@ -241,8 +245,16 @@ class Media:
     def record(self, then: Answered) -> None:
         """Start the recording of both sides at rtpengine. Idempotent."""
         if self.instance and not self.over:
-            command = Mediate(0, "record", self._call_id, self.instance, metadata=describe(self._given))
+            command = Mediate(0, "record", self._call_id, self.instance, metadata=self._streams())
             self._ua.outbox.mediate(command, then)
+
+    def _streams(self) -> str:
+        """All that was said of the streams, since rtpengine keeps the last word alone; "" to let it keep that of before
+        a restart, to which it adds each SDP of its own."""
+        streams = "" if self._restored else describe(self._given)
+        if streams not in self._said and len(self._said) + len(streams) < LONGEST:
+            self._said += f"{streams}\n"
+        return self._said
 
     # -- media supervision
 

@@ -227,7 +227,7 @@ class Rtpengine:
         if command.command != "ping":
             message["call-id"] = command.call
         if command.command == "record":
-            message |= {"command": "start recording", "metadata": command.metadata}
+            message |= {"command": "start recording", "metadata": command.metadata}  # "" leaves an earlier one
         if command.sdp:
             message |= {"from-tag": command.from_tag, "sdp": command.sdp.decode(), **_OPTIONS}
             if command.to_tag:

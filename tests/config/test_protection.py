@@ -143,6 +143,13 @@ def test_a_wrong_value_is_reported_with_the_allowed_ones(text: str, told: str) -
     assert told in problem(text)
 
 
+def test_links_begin_with_the_url_that_clients_know() -> None:
+    assert config("").api.public_url == "http://127.0.0.1:8700"
+    assert config('[api]\nlisten = "[::1]:8701"').api.public_url == "http://[::1]:8701"
+    assert config('[api]\npublic_url = "https://api.example/"').api.public_url == "https://api.example"
+    assert 'such as "https://api.example.com"' in problem('[api]\npublic_url = "api.example"')
+
+
 def test_alibaba_s_api_is_served_only_if_it_is_named() -> None:
     assert config("").alibaba is None
     assert config("[compat.alibaba]").alibaba == ("127.0.0.1", 8701)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 from playwright.async_api import Page, expect
 
+from relay.store.database import open_store
+from relay.store.unit_of_work import RELAY
+from relay.store.writer import Writer
 from tests.support.console import FORGED, LiveCall
 from tests.support.console_browser import ENGLISH, Room, act, watch
 from tests.support.console_seed import REAL
+from tests.support.recorded import keep
+from tests.support.recorded_rtp import CALLEE_PORT, CALLER_PORT, a_law, capture_of, speech
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.outside, pytest.mark.asyncio(loop_scope="module")]
@@ -259,3 +266,27 @@ async def test_the_documentation_sends_a_request_with_a_key_and_loads_nothing_el
     assert {url for url in asked if not url.startswith(f"{room.ground.url}/")} == set()
     assert asked[-1].startswith(f"{room.ground.url}/v1/bindings")
     await context.close()
+
+
+# -- Recordings
+
+
+async def test_a_recording_is_played_by_the_page(room: Room) -> None:
+    """What the page's policy allows, and the browser can decode."""
+    relay, call_id = room.ground.relay, (await room.calls("answered"))[-1]
+    path = relay.folder / "relay.db"
+    data = capture_of(*speech(CALLER_PORT, a_law(440, 2)), *speech(CALLEE_PORT, a_law(1300, 2), ssrc=8))
+    with closing(Writer(path, open_store(path, relay.folder / "relay.key"))) as writer:
+        writer.run(RELAY, lambda act: keep(act, relay.folder / "var/recordings", call_id, data, "shunda"))
+    for key, reason in (("operator", "case 7"), ("tenant", "")):
+        async with room.page(f"/calls/{call_id}", key) as page:  # type: ignore[arg-type]
+            await page.get_by_role("link", name="Recording", exact=True).click()
+            await page.get_by_label("Sides").select_option("stereo")
+            if reason:
+                await page.locator(".filters [name=reason]").fill(reason)
+            await page.get_by_role("button", name="Listen").click()
+            seconds = await page.locator("audio").evaluate(
+                "sound => new Promise((done, fail) => { sound.oncanplaythrough = () => done(sound.duration);"
+                " sound.onerror = () => fail(sound.error.message); sound.preload = 'auto'; sound.load() })"
+            )
+            assert seconds == pytest.approx(2.0, abs=0.01)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.model.call import Route
+from relay.model.rtp_streams import read_streams
 from relay.model.settings import Announcements
 from tests.ladder.anchored import SOUND_S, AnchoredLadder, hold_and_update
 from tests.ladder.ladder import EITHER, Ladder, connect, hang_up, restart, ring
@@ -60,6 +61,24 @@ def test_recording_begins_after_the_notice(ladder: AnchoredLadder) -> None:
     assert ladder.record.recording == ladder.record.call_id
     assert ladder.engine.statistics()["recordings_begun"] == 1
     assert failed(ladder) == []
+
+
+def test_rtpengine_is_told_which_side_speaks_in_which_codec(ladder: AnchoredLadder) -> None:
+    """It keeps the last word alone, so earlier codecs are told again. After a restart an empty word leaves that one."""
+    connect(ladder)
+    ladder.run(SOUND_S + 1)
+    first = ladder.rtpengine.told[-1].metadata
+    sides = read_streams(first)
+    assert sorted((stream.side, "pcma" in stream.types.values()) for stream in sides.values()) == [
+        ("callee", True),
+        ("caller", True),
+    ]
+    hold_and_update(ladder.callee, ladder.caller)
+    later = [command.metadata for command in ladder.rtpengine.told if command.command == "record"][-1]
+    assert later.startswith(first) and set(read_streams(later)) >= set(sides)
+    restart(ladder)
+    hold_and_update(ladder.callee, ladder.caller)
+    assert [command.metadata for command in ladder.rtpengine.told if command.command == "record"][-1] == ""
 
 
 def test_notice_replaces_the_opening_announcement() -> None:
