@@ -27,7 +27,6 @@ from relay.api.problems import Problem, problem_of, status_of
 from relay.errors import Refused
 from relay.policy.rules import DEFAULT_BUSINESS
 from relay.service.filings import (
-    CHUNK,
     EXPIRING_MS,
     LONGEST_CODE,
     LONGEST_PHOTO,
@@ -48,6 +47,7 @@ from relay.store.writer import now_ms
 router = APIRouter(prefix="/v1/filings", tags=["filings"])
 Reads = Annotated[RequestContext, Depends(Needs("filings"))]
 Writes = Annotated[RequestContext, Depends(Changes("filings"))]
+MOST_ANSWERS = 200  # of one request: a unit of work
 _EXPIRES = "a time such as 2027-01-31T08:00:00+08:00, or a day in China: 2027-01-31"
 
 
@@ -144,7 +144,7 @@ class FilingAnswers(
 ):
     """Answers of carriers, each entered independently of the others."""
 
-    items: list[FilingAnswer] = Field(min_length=1, max_length=CHUNK)
+    items: list[FilingAnswer] = Field(min_length=1, max_length=MOST_ANSWERS)
 
 
 class FilingAnswerResult(ResponseModel):

@@ -34,7 +34,7 @@ _COMMANDS = {
     "bindings": "relay.cli.bindings",
     "groups": "relay.cli.groups",
     "lists": "relay.cli.groups",
-    "filings": "relay.cli.groups",
+    "filings": "relay.cli.filings",
     "calls": "relay.cli.calls",
     "explain": "relay.cli.explain",
     "recordings": "relay.cli.calls",

@@ -11,7 +11,7 @@ from relay.console.ask import Problem
 from relay.console.page import Page, PageRoute, get, post
 from relay.console.tables import Column, Filter, Listing, search_party, show_list
 from relay.console.words import N_
-from relay.service.filings import ANSWER_COLUMNS, DOCUMENT_TYPES
+from relay.service.filings import DOCUMENT_TYPES, AnswerWords, FilingWords
 
 FILINGS: Final = Listing(
     title=N_("Filed A numbers"),
@@ -41,19 +41,19 @@ FILINGS: Final = Listing(
     has_parties=True,
     by_party=True,
 )
-_WORDS: Final = ("number", "reference", "holder", "document_type", "document", "photo", "expires_at", "business_id")
+_WORDS: Final = (*FilingWords._fields, "business_id")
 
 
 async def show_filings(page: Page) -> Response:
     """The filings that the key may see."""
-    return await show_list(page, FILINGS, document_types=DOCUMENT_TYPES, answer_columns=ANSWER_COLUMNS)
+    return await show_list(page, FILINGS, document_types=DOCUMENT_TYPES, answer_columns=AnswerWords._fields)
 
 
 async def find_number(page: Page) -> Response:
     """The filings of a number, with what they were before each change."""
     columns = (Column("until", N_("Until"), "moment"), *FILINGS.columns)
     listing = FILINGS._replace(columns=columns)
-    return await search_party(page, listing, document_types=DOCUMENT_TYPES, answer_columns=ANSWER_COLUMNS)
+    return await search_party(page, listing, document_types=DOCUMENT_TYPES, answer_columns=AnswerWords._fields)
 
 
 async def add(page: Page) -> Response:
@@ -78,10 +78,10 @@ async def forget(page: Page) -> Response:
 async def answer(page: Page) -> Response:
     """Enter carriers' answers, a CSV line each."""
     lines = [line for line in page.form.get("lines", "").splitlines() if line.strip()]
-    if lines and set(head := _cells(lines[0])) <= set(ANSWER_COLUMNS):
+    if lines and set(head := _cells(lines[0])) <= set(AnswerWords._fields):
         lines.pop(0)
     else:
-        head = list(ANSWER_COLUMNS)
+        head = list(AnswerWords._fields)
     items = [dict(zip(head, _cells(line), strict=False)) | _given(page, "business_id") for line in lines]
     try:
         results = await page.asker.ask(

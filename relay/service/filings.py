@@ -7,12 +7,9 @@ the group, and party a if there is one. Photos stay with the carrier or the busi
 
 from __future__ import annotations
 
-import csv
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from relay.errors import ParseError, Refused
@@ -40,7 +37,6 @@ from relay.store.filings import (
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import tell
-from relay.store.writer import Run
 
 LONGEST_REFERENCE = 128
 LONGEST_HOLDER = 64
@@ -48,10 +44,6 @@ LONGEST_DOCUMENT = 64
 LONGEST_PHOTO = 512
 LONGEST_CODE = 32
 DOCUMENT_TYPES: Final[tuple[DocumentType, ...]] = get_args(DocumentType)
-# Columns of files, in the order of a file without a header.
-COLUMNS: Final = ("number", "reference", "holder", "document_type", "document", "photo", "expires_at")
-ANSWER_COLUMNS: Final = ("number", "reference", "state", "reason", "expires_at", "code")
-CHUNK = 200  # filings per unit of work
 MOST_OF_REFERENCE = 1_000  # filings that one answer may be about
 EXPIRING_MS: Final = 30 * 86_400_000  # how long before its end a filing warns
 
@@ -61,14 +53,6 @@ _SET_TOLD = "INSERT INTO cursor (name, at) VALUES ('filing', ?1) ON CONFLICT (na
 
 Given = Literal["submitted", "approved"]
 ANSWERS: Final = ("approved", "rejected", "expired", "revoked")
-_Row = tuple[int, Mapping[str, str] | Refused]  # line number of its end, and its cells by column
-
-
-class Outcome(NamedTuple):
-    """The result of one line of a file; `refused` is None if it was taken."""
-
-    line: int
-    refused: Refused | None
 
 
 class FilingWords(NamedTuple):
@@ -103,7 +87,7 @@ def add_filing(
     it says otherwise; a business user's waits for the carrier's answer. A filing in force stays so while its holder
     stays the same.
     """
-    filing = _put(act, business, words, parties, state)
+    filing = file_number(act, business, words, parties, state)
     details: dict[str, object] = {"number": filing.number, "reference": filing.reference, "state": filing.answer}
     details["documents"] = filing.documents is not None
     act.audit("filing.add", filing.business, business=filing.business, details=details)
@@ -203,84 +187,11 @@ def _event_id() -> str:
     return f"filing.{secrets.token_hex(8)}"
 
 
-# -- files
-
-
-def import_filings(
-    lines: Iterable[str],
-    business: str,
-    run: Run,
-    parties: Parties = MOBILES_ALONE,
-    state: Given | None = None,
-) -> Iterator[Outcome]:
-    """File the number on each line of a CSV file (COLUMNS), in chunks. Invalid lines are skipped."""
-
-    def take(act: UnitOfWork, cells: Mapping[str, str]) -> None:
-        _put(act, business, FilingWords(**{"number": "", **cells}), parties, state)
-
-    return _import(_rows(lines, COLUMNS, 2), run, take, business, "filing.import", "filed")
-
-
-def import_answers(lines: Iterable[str], business: str, run: Run) -> Iterator[Outcome]:
-    """Enter the carrier's answer on each line of a CSV file (ANSWER_COLUMNS), in chunks. Invalid lines are skipped."""
-
-    def take(act: UnitOfWork, cells: Mapping[str, str]) -> None:
-        answer_filing(act, business, AnswerWords(**cells))
-
-    return _import(_rows(lines, ANSWER_COLUMNS, 2), run, take, business, "filing.answers", "records")
-
-
-def _import(
-    rows: Iterator[_Row],
-    run: Run,
-    take: Callable[[UnitOfWork, Mapping[str, str]], None],
-    business: str,
-    action: str,
-    counted: str,
-) -> Iterator[Outcome]:
-    def do(act: UnitOfWork) -> list[Outcome]:
-        outcomes = []
-        for line, cells in chunk:
-            try:
-                if isinstance(cells, Refused):
-                    raise cells
-                take(act, cells)
-                outcomes.append(Outcome(line, None))
-            except Refused as refused:
-                outcomes.append(Outcome(line, refused))
-        if taken := sum(outcome.refused is None for outcome in outcomes):
-            act.audit(action, business, business=business, details={counted: taken})
-        return outcomes
-
-    while chunk := list(islice(rows, CHUNK)):
-        yield from run(do)
-
-
-def _rows(lines: Iterable[str], columns: Sequence[str], least: int) -> Iterator[_Row]:
-    """The rows of a CSV file with their line numbers. The first line may name the columns."""
-    reader = csv.reader(lines)
-    while True:
-        try:
-            cells = [cell.strip() for cell in next(reader)]
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield reader.line_num, fields.invalid("line", f"must be CSV: {error}")
-            continue
-        if cells and reader.line_num == 1 and set(head := list(map(str.lower, cells))) <= set(columns):
-            columns, least = head, len(head)
-        elif any(cells) and not least <= len(cells) <= len(columns):
-            count = str(len(columns)) if least == len(columns) else f"{least} to {len(columns)}"
-            problem = f"must have {count} cells ({','.join(columns)}), not {len(cells)}"
-            yield reader.line_num, fields.invalid("line", problem)
-        elif any(cells):
-            yield reader.line_num, dict(zip(columns, cells, strict=False))
-
-
 # -- one filing
 
 
-def _put(act: UnitOfWork, business: str, words: FilingWords, parties: Parties, state: Given | None) -> Filing:
+def file_number(act: UnitOfWork, business: str, words: FilingWords, parties: Parties, state: Given | None) -> Filing:
+    """As `add_filing`, without a line in the audit log."""
     owner = get_business(act, business).id
     if state == "approved":
         act.actor.must_have(frozenset([OPERATOR]), "state")

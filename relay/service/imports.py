@@ -1,4 +1,6 @@
-"""Import of bindings from files, and of group members from a list. Invalid lines are reported and skipped.
+"""Import of bindings, filings and carriers' answers from files, and of group members from a list.
+
+Invalid lines are reported and skipped.
 
 Each chunk is one unit of work. The writer pauses between two of them, so that calls are served meanwhile.
 """
@@ -6,16 +8,18 @@ Each chunk is one unit of work. The writer pauses between two of them, so that c
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
 from relay.errors import ParseError, Refused
 from relay.model.binding import Binding
+from relay.model.numbers import MOBILES_ALONE, Parties
 from relay.service import fields
 from relay.service.bindings import bind_all
 from relay.service.fields import invalid
+from relay.service.filings import AnswerWords, FilingWords, Given, answer_filing, file_number
 from relay.service.groups import add_members
 from relay.service.placement import BindRules, Wanted
 from relay.store.bindings import BindingQuery, find_page
@@ -33,6 +37,7 @@ _FIELDS = {"group": "group_id"}  # column -> field, if the names differ
 _YES_OR_NO = {"yes": True, "no": False, "": False}
 _SECONDS = ("max_call_s", "ring_timeout_s")
 
+_Filing = tuple[int, Mapping[str, str] | Refused]  # number of its end; its cells by column
 _Line = tuple[int, dict[str, Any] | Refused]  # number of its end; the fields as `fields.binding` reads them
 
 
@@ -191,3 +196,83 @@ def _fields(columns: tuple[str, ...], cells: list[str]) -> dict[str, Any] | Refu
         elif column not in _SECONDS:
             read[_FIELDS.get(column, column)] = cell
     return read
+
+
+# -- Filings of A numbers, and carriers' answers to them
+
+
+def import_filings(
+    lines: Iterable[str],
+    business: str,
+    run: Run,
+    parties: Parties = MOBILES_ALONE,
+    state: Given | None = None,
+) -> Iterator[Outcome]:
+    """File the number on each line of a CSV file (the fields of FilingWords), in chunks. Invalid lines are skipped."""
+
+    def take(act: UnitOfWork, cells: Mapping[str, str]) -> None:
+        file_number(act, business, FilingWords(**{"number": "", **cells}), parties, state)
+
+    rows = _filing_rows(lines, FilingWords._fields, 2)
+    return _import_filings(rows, run, take, business, "filing.import", "filed")
+
+
+def import_answers(lines: Iterable[str], business: str, run: Run) -> Iterator[Outcome]:
+    """Enter the carrier's answer on each line of a CSV file (the fields of AnswerWords), in chunks.
+
+    Invalid lines are skipped.
+    """
+
+    def take(act: UnitOfWork, cells: Mapping[str, str]) -> None:
+        answer_filing(act, business, AnswerWords(**cells))
+
+    return _import_filings(
+        _filing_rows(lines, AnswerWords._fields, 2), run, take, business, "filing.answers", "records"
+    )
+
+
+def _import_filings(
+    rows: Iterator[_Filing],
+    run: Run,
+    take: Callable[[UnitOfWork, Mapping[str, str]], None],
+    business: str,
+    action: str,
+    counted: str,
+) -> Iterator[Outcome]:
+    def do(act: UnitOfWork) -> list[Outcome]:
+        outcomes = []
+        for line, cells in chunk:
+            try:
+                if isinstance(cells, Refused):
+                    raise cells
+                take(act, cells)
+                outcomes.append(Outcome(line, None))
+            except Refused as refused:
+                outcomes.append(Outcome(line, refused))
+        if taken := sum(outcome.refused is None for outcome in outcomes):
+            act.audit(action, business, business=business, details={counted: taken})
+        return outcomes
+
+    while chunk := list(islice(rows, CHUNK)):
+        yield from run(do)
+
+
+def _filing_rows(lines: Iterable[str], columns: Sequence[str], least: int) -> Iterator[_Filing]:
+    """The rows of a CSV file with their line numbers. The first line may name the columns."""
+    reader = csv.reader(lines)
+    while True:
+        try:
+            cells = [cell.strip() for cell in next(reader)]
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield reader.line_num, invalid("line", f"must be CSV: {error}")
+            continue
+        if cells and reader.line_num == 1 and set(head := list(map(str.lower, cells))) <= set(columns):
+            columns, least = head, len(head)
+        elif any(cells) and not least <= len(cells) <= len(columns):
+            count = str(len(columns)) if least == len(columns) else f"{least} to {len(columns)}"
+            problem = f"must have {count} cells ({','.join(columns)}), not {len(cells)}"
+            yield reader.line_num, invalid("line", problem)
+        elif any(cells):
+            yield reader.line_num, dict(zip(columns, cells, strict=False))

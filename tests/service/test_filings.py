@@ -17,8 +17,6 @@ from relay.service.filings import (
     filing_form,
     filing_warning,
     forget_filing,
-    import_answers,
-    import_filings,
     remove_filing,
 )
 from relay.service.groups import add_members, make_group
@@ -112,23 +110,6 @@ def test_a_filing_applies_to_its_business_user_only(backend: Backend) -> None:
     assert is_filed(backend.connection, backend.sealer, "acme", A, backend.now_ms)
     assert not is_filed(backend.connection, backend.sealer, "default", A, backend.now_ms)
     assert refused(backend, lambda act: add_filing(act, "nobody", FilingWords(A, "r"))) == ("not_found", "business")
-
-
-def test_import_files_valid_lines_and_names_invalid_ones(backend: Backend) -> None:
-    lines = [
-        "number,reference\n",
-        "13800000001,CT-1\n",
-        "\n",
-        "12,CT-2\n",
-        "13700000003\n",
-        "13700000004,\n",
-        '13700000004,"a\nb"\n',
-    ]
-    outcomes = import_filings(lines, "default", backend.run)
-    assert {line: refused and refused.field for line, refused in outcomes} == {
-        2: None, 4: "number", 5: "line", 6: "reference", 7: "reference",
-    }  # fmt: skip
-    assert filed(backend) == [("default", A)]
 
 
 # Documents, and the carrier's answers
@@ -236,28 +217,6 @@ def test_answers_come_by_reference_too(backend: Backend) -> None:
     assert [state_of(backend, number) for number in (A, B, C)] == ["approved", "approved", "submitted"]
     unknown = AnswerWords(reference="batch-3", state="approved")
     assert refused(backend, lambda act: answer_filing(act, "default", unknown)) == ("not_found", "reference")
-
-
-def test_answers_of_a_file_are_taken_line_by_line(backend: Backend) -> None:
-    file(backend, state="submitted", **HOLDER)
-    file(backend, C, state="submitted")
-    backend.run(lambda act: remove_filing(act, "default", C))
-    lines = [
-        "number,state,reason,code\n",
-        f"{A},rejected,张三 11010519491231002X 13800000001 不符,4003\n",
-        f"{A},perhaps,,\n",
-        f"{B},approved,,\n",
-        f"{C},approved,,\n",
-        f"{A},approved\n",
-    ]
-    outcomes = import_answers(lines, "default", backend.run)
-    assert {line: refused and refused.field for line, refused in outcomes} == {
-        2: None, 3: "state", 4: "number", 5: "number", 6: "line",
-    }  # fmt: skip
-    filing = find_filing(backend.connection, backend.sealer, "default", A)
-    assert filing is not None
-    form = filing_form(filing, NOW_MS, clear=False)
-    assert (form["state"], form["code"], form["reason"]) == ("rejected", "4003", "**** **** 138****0001 不符")
 
 
 def test_each_earlier_state_is_kept_with_its_holder(backend: Backend) -> None:

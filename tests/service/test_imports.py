@@ -1,4 +1,4 @@
-"""Bindings from CSV files."""
+"""Bindings, filings and carriers' answers from CSV files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,21 @@ import pytest
 from relay.errors import ParseError
 from relay.service import fields
 from relay.service.bindings import end
+from relay.service.filings import filing_form, remove_filing
 from relay.service.groups import make_group
-from relay.service.imports import CHUNK, Outcome, import_bindings, import_members, import_once
+from relay.service.imports import (
+    CHUNK,
+    Outcome,
+    import_answers,
+    import_bindings,
+    import_filings,
+    import_members,
+    import_once,
+)
+from relay.store.filings import find_filing
 from tests.service.conftest import RULES, Backend
-from tests.support.stored import NOW_MS, PREFIX, X, Y
+from tests.service.test_filings import HOLDER, C, file, filed
+from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y
 
 HEADER = "mode,x,y,a,b,expires_in,order_id,business\n"
 GOOD = f"AXB,{X},,13800000001,13900000002,2h,17,default\n"
@@ -176,3 +187,45 @@ def test_a_rehearsal_says_what_would_be_made_and_makes_nothing(backend: Backend)
     assert outcomes[0].binding is not None and outcomes[0].binding.x
     assert backend.bindings() == []
     assert backend.one("SELECT count(*) FROM audit WHERE action = 'binding.make_many'") == (0,)
+
+
+# -- Filings, and carriers' answers to them
+
+
+def test_import_files_valid_lines_and_names_invalid_ones(backend: Backend) -> None:
+    lines = [
+        "number,reference\n",
+        "13800000001,CT-1\n",
+        "\n",
+        "12,CT-2\n",
+        "13700000003\n",
+        "13700000004,\n",
+        '13700000004,"a\nb"\n',
+    ]
+    outcomes = import_filings(lines, "default", backend.run)
+    assert {each.line: each.refused and each.refused.field for each in outcomes} == {
+        2: None, 4: "number", 5: "line", 6: "reference", 7: "reference",
+    }  # fmt: skip
+    assert filed(backend) == [("default", A)]
+
+
+def test_answers_of_a_file_are_taken_line_by_line(backend: Backend) -> None:
+    file(backend, state="submitted", **HOLDER)
+    file(backend, C, state="submitted")
+    backend.run(lambda act: remove_filing(act, "default", C))
+    lines = [
+        "number,state,reason,code\n",
+        f"{A},rejected,张三 11010519491231002X 13800000001 不符,4003\n",
+        f"{A},perhaps,,\n",
+        f"{B},approved,,\n",
+        f"{C},approved,,\n",
+        f"{A},approved\n",
+    ]
+    outcomes = import_answers(lines, "default", backend.run)
+    assert {each.line: each.refused and each.refused.field for each in outcomes} == {
+        2: None, 3: "state", 4: "number", 5: "number", 6: "line",
+    }  # fmt: skip
+    filing = find_filing(backend.connection, backend.sealer, "default", A)
+    assert filing is not None
+    form = filing_form(filing, NOW_MS, clear=False)
+    assert (form["state"], form["code"], form["reason"]) == ("rejected", "4003", "**** **** 138****0001 不符")
