@@ -14,6 +14,7 @@ from starlette.responses import Response
 from relay.api.context import Answer, Changes, Needs, RequestContext, Reveal, Revealing, Why
 from relay.api.models import (
     API_NAMES,
+    BINDING_ID,
     Hours,
     IndustrialId,
     Kept128,
@@ -196,7 +197,7 @@ class BindingHistoryResponse(ResponseModel):
 # -- Routes of bindings
 
 router = APIRouter(prefix="/v1/bindings", tags=["bindings"])
-BindingId = Annotated[str, Path(pattern="^[0-9a-f]{8,40}$")]
+BindingId = Annotated[str, Path(pattern=BINDING_ID)]
 Reads = Annotated[RequestContext, Depends(Needs("bindings:read"))]
 Writes = Annotated[RequestContext, Depends(Changes("bindings:write"))]
 _NAMES = [API_NAMES.get(name, name) for name in Binding._fields]

@@ -7,11 +7,12 @@ from contextlib import closing
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 from starlette.responses import Response, StreamingResponse
 
 from relay.api.context import Needs, RequestContext, Reveal, Revealing, Why
 from relay.api.models import (
+    BINDING_ID,
     USUAL,
     Limit,
     Masked,
@@ -34,7 +35,7 @@ from relay.api.models import (
 )
 from relay.errors import Refused
 from relay.model.binding import MODES
-from relay.model.call import CallRecord
+from relay.model.call import CallRecord, Kind
 from relay.policy.evaluate import END_REASONS, OUTCOMES
 from relay.reports.disclosure import CallState, record_form, state_of, with_moments
 from relay.reports.export import MEDIA_TYPES, Format, check_format, export_parts
@@ -45,6 +46,7 @@ from relay.reports.recordings import (
     of_call,
     search,
 )
+from relay.store.bindings import find_binding
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
 from relay.store.records import LAST_MS, Wanted, read_all
@@ -61,6 +63,7 @@ def _known(outcome: str) -> str:
     return outcome
 
 
+BindingText = Annotated[str, StringConstraints(pattern=BINDING_ID)]
 AskedOutcome = Annotated[CallOutcome, AfterValidator(_known)]
 
 
@@ -72,8 +75,10 @@ class CallSearchRequest(
     number: Number700 | None = None
     party: Party | None = None
     order_id: Text128 | None = None
+    binding_id: BindingText | None = None
     business_id: Name | None = Field(None, description="for operator keys")
     outcome: AskedOutcome | None = None
+    kind: Kind | None = None
     since: Time | None = Field(None, description="received at or after")
     until: Time | None = Field(None, description="received before")
 
@@ -113,7 +118,7 @@ class CallResponse(ResponseModel):
     callee_packets: int | None = Field(description="RTP packets from the callee")
     callee_lost: int | None
     callee_jitter_ms: int | None
-    kind: Literal["call", "message"]
+    kind: Kind
     text_bytes: int | None = Field(description="length of a message's text; the text itself is not stored")
     recording: str | None = Field(description="id of the recording; null if the call was not recorded")
     qualification: int | None = Field(
@@ -173,9 +178,16 @@ async def _found(
     sealer = context.backend.sealer
     place = read_cursor(sealer, "calls", paging.cursor)
     after = (int(place[0]), int(place[1])) if place else None
+    number = asked.number
+    if asked.binding_id is not None:
+        binding_id = asked.binding_id
+        binding = context.row(lambda connection: find_binding(connection, sealer, binding_id, context.business))
+        if binding is None:
+            return Part[CallRecord]([], None).shown(lambda record: record)
+        number = number or binding.x  # each of its calls has x: dialled, or shown
     query = CallQuery(
         Wanted(
-            number=asked.number,
+            number=number,
             party=context.looked_for(asked.party),
             order_id=asked.order_id,
             business=context.only(asked.business_id),
@@ -183,6 +195,8 @@ async def _found(
             until_ms=LAST_MS if asked.until is None else given_ms(asked.until),
         ),
         asked.outcome,
+        asked.kind,
+        asked.binding_id,
     )
     found = await context.read(lambda connection: search(connection, sealer, query, after, paging.limit))
     clear = await context.reveal(reveal, "calls", [record.call_id for record in found.items])
@@ -197,14 +211,23 @@ async def get_calls(
     reveal: Revealing,
     number: Number700 | None = None,
     order_id: Text128 | None = None,
+    binding_id: BindingText | None = None,
     business_id: Name | None = None,
     outcome: AskedOutcome | None = None,
+    kind: Kind | None = None,
     since: Time | None = None,
     until: Time | None = None,
 ) -> Page[CallResponse]:
     """Ended calls, newest first. A short or empty page may not be the last one. By party: POST /v1/calls/search."""
     asked = CallSearchRequest(
-        number=number, order_id=order_id, business_id=business_id, outcome=outcome, since=since, until=until
+        number=number,
+        order_id=order_id,
+        binding_id=binding_id,
+        business_id=business_id,
+        outcome=outcome,
+        kind=kind,
+        since=since,
+        until=until,
     )
     return await _found(context, asked, reveal, paging)
 

@@ -40,6 +40,7 @@ _LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
 CLEAN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 _NUMBER_700 = f"^700[0-9]{{{LENGTH_700 - 3}}}$"
+BINDING_ID = "^[0-9a-f]{8,40}$"
 _PREFIX = f"^{PREFIX}$"
 _NAME = f"^{NAME}$"
 _PARTY = r"^\+?[0-9][-0-9. ()]*$"

@@ -47,14 +47,15 @@ from relay.cli.output import (
 )
 from relay.cli.serve import ask, ask_audited
 from relay.errors import Refused
-from relay.model.call import CallRecord
+from relay.model.call import CallRecord, Kind
 from relay.model.numbers import is_700
 from relay.reports.disclosure import state_of, with_moments
 from relay.reports.export import Format, check_format, export_parts
-from relay.reports.recordings import find_call, of_call, read_recording, read_wav
+from relay.reports.recordings import CallQuery, find_call, of_call, read_recording, read_wav
 from relay.service import fields
 from relay.service.fields import format_moment
 from relay.service.recordings import ask_recording, delete_marked, delete_recording, make_link
+from relay.store.bindings import find_binding
 from relay.store.recordings import NEWEST, Channels, RecordingQuery, find_recording, list_recordings
 from relay.store.records import LAST_MS, Wanted, count_ended, live_calls, read_all
 from relay.store.writer import now_ms
@@ -85,6 +86,8 @@ def _outcome(text: str) -> str:
 @click.option("--number", type=number, metavar="NUMBER", help="Only calls with this 700 number or party, in any role.")
 @click.option("--order", metavar="TEXT", help="Only calls of this order.")
 @_business
+@click.option("--binding", metavar="ID", help="Only calls of this binding.")
+@click.option("--kind", type=click.Choice(get_args(Kind)), help="Only calls, or only text messages.")
 @click.option("--outcome", type=_outcome, metavar="NAME", help="Only calls with this outcome, such as no_binding.")
 @_since
 @_until
@@ -97,6 +100,8 @@ def list_calls(
     number: str | None,
     order: str | None,
     business: str | None,
+    binding: str | None,
+    kind: Kind | None,
     outcome: str | None,
     since: int | None,
     until: int | None,
@@ -110,14 +115,16 @@ def list_calls(
 
     A call has a record once it is answered or has ended; `calls live` shows ringing calls too.
     """
-    wanted = Wanted(number, None, None, order, business, since or 0, LAST_MS if until is None else until)
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
+        x = binding and required(find_binding(store.reader, store.sealer, binding), "binding", "bindings list").x
+        wanted = Wanted(number or x, None, None, order, business, since or 0, LAST_MS if until is None else until)
+        asked = CallQuery(wanted, outcome, kind, binding)
         if clear:
             query = {"number": number, "order": order, "business": business, "since": since, "until": until}
             said_in_clear(store, number if number and is_700(number) else "calls", reason, query)
         found: Iterable[CallRecord] = _found(store, wanted, live=live)
-        found = first_of((record for record in found if outcome in (None, record.outcome)), limit)
+        found = first_of(filter(asked.fits, found), limit)
         if as_json:
             for record in found:
                 click.echo(json_line(record_object(record, clear=clear)))

@@ -39,6 +39,8 @@ CALLS: Final = Listing(
         Filter("order_id", N_("Order")),
         Filter("business_id", N_("Business"), needs="operator"),
         Filter("outcome", N_("Outcome"), "choice", tuple(OUTCOMES)),
+        Filter("kind", N_("Kind"), "choice", ("call", "message")),
+        Filter("binding_id", N_("Binding")),
         Filter("since", N_("From"), "time"),
         Filter("until", N_("Until"), "time"),
     ),

@@ -219,6 +219,8 @@ def class_of(outcome: str) -> Class:
 
 # The API's other names in words: states, lists, scenarios.
 NAMES: Final[dict[str, str]] = {
+    "call": N_("call"),
+    "message": N_("text message"),
     "live": N_("live"),
     "ended": N_("ended"),
     "free": N_("free"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from relay.errors import StoreError
-from relay.model.call import CallRecord
+from relay.model.call import CallRecord, Kind
 from relay.privacy.records import Value
 from relay.reports.wav import survey
 from relay.service.fields import format_moment
@@ -102,10 +102,20 @@ MOST_EXAMINED = 2_000  # records read for one page: outcomes are not indexed
 
 
 class CallQuery(NamedTuple):
-    """A search. `outcome`: one of call records."""
+    """A search; None matches any. `outcome`: one of call records."""
 
     wanted: Wanted
     outcome: str | None = None
+    kind: Kind | None = None
+    binding_id: str | None = None
+
+    def fits(self, record: CallRecord) -> bool:
+        """Whether the record has what `wanted` does not look for."""
+        return (
+            self.outcome in (None, record.outcome)
+            and self.kind in (None, record.kind)
+            and self.binding_id in (None, record.binding_id)
+        )
 
 
 class CallPage(NamedTuple):
@@ -126,7 +136,7 @@ def search(
         for one in found:
             after = one.position
             examined += 1
-            if query.outcome in (None, one.stored.record.outcome):
+            if query.fits(one.stored.record):
                 items.append(one.stored.record)
                 if len(items) == limit:
                     return CallPage(items, _next(found, one, limit))

@@ -98,6 +98,19 @@ async def test_records_are_found_by_each_criterion(api: Api, operator: Client) -
     assert await found("until=2026-01-01T00:00:01Z") == [ACME]
     assert await searched(party="138 0000 0001") == [RIVAL, ACME]
     assert await searched(party="13700000003") == []
+    assert await found("kind=call") == [RIVAL, ACME]
+    assert await found("kind=message") == await found("binding_id=0123456789abcdef") == []
+
+
+async def test_the_calls_of_a_binding_are_found(api: Api, company: Client) -> None:
+    made = await company.post("/v1/bindings", {"mode": "AXB", "a": A[2:], "b": B[2:], "order_id": "17"})
+    shelf = Shelf(api.backend.path, api.backend.sealer)
+    numbers = {"number_dialled": made["x"], "number_shown": made["x"]}
+    shelf.add(call(ACME, "acme", binding_id=made["id"], **numbers), call(RIVAL, "acme", **numbers))
+    shelf.follow()
+    assert [item["call_id"] for item in (await company.get(f"/v1/calls?binding_id={made['id']}"))["items"]] == [ACME]
+    rival = await api.company("rival")
+    assert (await rival.get(f"/v1/calls?binding_id={made['id']}"))["items"] == []
 
 
 @pytest.mark.usefixtures("shelf")

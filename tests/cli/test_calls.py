@@ -91,6 +91,7 @@ def test_a_record_is_printed_in_the_documented_form(relay700: Command) -> None:
             "qualification": None,
             "industrial_id": None,
             "source": "udp:127.0.0.2:5060",
+            "decided_by": None,
         }
     ]
     # "… in exactly this order"
@@ -137,11 +138,20 @@ def test_calls_are_filtered_by_order_business_and_outcome(relay700: Command) -> 
         (("--business", "default"), ["c2", "c1"]),
         (("--outcome", "busy"), ["c2"]),
         (("--live", "--business", "default"), []),
+        (("--kind", "call"), ["c3", "c2", "c1"]),
+        (("--kind", "message"), []),
         (("--order", "order-1", "--number", "13800000001"), ["c3", "c1"]),
         (("--until", "2025-12-31T23:59:59Z"), []),
         (("--until", "2026-01-02T00:00:00Z"), ["c3", "c2", "c1"]),
     ]:
         assert [record["call_id"] for record in relay700.objects("calls", "list", *selection)] == ids, selection
+
+
+def test_the_calls_of_a_binding_are_found(relay700: Command) -> None:
+    bind(relay700, binding("0123456789ab"))
+    write(relay700, ended_record("c1", binding_id="0123456789ab"), ended_record("c2"))
+    assert [record["call_id"] for record in relay700.objects("calls", "list", "--binding", "0123456789ab")] == ["c1"]
+    assert "no such binding" in relay700.refused("calls", "list", "--binding", "ba9876543210")
 
 
 def test_one_call_is_shown_masked_and_its_reading_in_clear_is_logged(relay700: Command) -> None:

@@ -117,7 +117,10 @@ COMMANDS_ALONE = {
     *("seal-key status", "seal-key add", "seal-key use", "seal-key reseal", "seal-key drop"),
 }
 # Options of a list that the API has under another name, or in the body of a search.
-FILTERS = {"order_id": "order", "group_id": "group", "business_id": "business", "pool_id": "pool", "party": "number"}
+FILTERS = {
+    **{name: name.removesuffix("_id") for name in ("order_id", "group_id", "business_id", "pool_id", "binding_id")},
+    "party": "number",
+}
 PAGING = {"limit", "cursor", "fields", "reveal", "reason"}
 
 

@@ -46,6 +46,9 @@ CALLS = (
         (CallQuery(Wanted(), "busy"), "c4 c2"),
         (CallQuery(Wanted(business="other"), "busy"), "c4"),
         (CallQuery(Wanted(number=A), "number_unknown"), "c5"),
+        (CallQuery(Wanted(), kind="message"), ""),
+        (CallQuery(Wanted(business="other"), binding_id="b1"), "c4 c3"),
+        (CallQuery(Wanted(), binding_id="b2"), ""),
         (CallQuery(Wanted(business="default"), "number_unknown"), ""),
     ],
 )

@@ -1034,8 +1034,10 @@ class AsyncOperations(ABC):
         *,
         number: str | None | UnsetType = UNSET,
         order_id: str | None | UnsetType = UNSET,
+        binding_id: str | None | UnsetType = UNSET,
         business_id: str | None | UnsetType = UNSET,
         outcome: Literal["answered", "business_busy", "business_rate", "business_revoked", "business_suspended", "busy", "caller_anonymous", "caller_blacklisted", "caller_international", "caller_not_allowed", "caller_not_listed", "cancelled", "delivered", "direction_barred", "draining", "expired", "failed", "frequency_caller", "frequency_number", "legacy_ended", "media_failed", "no_answer", "no_binding", "no_callee", "not_filed", "not_secure", "number_busy", "number_in_text", "number_locked", "number_unknown", "outside_hours", "over_limit", "own_number", "party_not_allowed", "rejected", "store_failed", "unreachable", "verification_failed", "verification_refused"] | None | UnsetType = UNSET,
+        kind: Literal["call", "message"] | None | UnsetType = UNSET,
         since: datetime | None | UnsetType = UNSET,
         until: datetime | None | UnsetType = UNSET,
         limit: int | UnsetType = UNSET,
@@ -1053,7 +1055,7 @@ class AsyncOperations(ABC):
             "GET",
             "/v1/calls",
             models.CallPage,
-            query={"number": number, "order_id": order_id, "business_id": business_id, "outcome": outcome, "since": since, "until": until, "limit": limit, "cursor": cursor, "reveal": reveal, "reason": reason},
+            query={"number": number, "order_id": order_id, "binding_id": binding_id, "business_id": business_id, "outcome": outcome, "kind": kind, "since": since, "until": until, "limit": limit, "cursor": cursor, "reveal": reveal, "reason": reason},
         )
 
     async def search_calls(
@@ -1062,8 +1064,10 @@ class AsyncOperations(ABC):
         number: str | None | UnsetType = UNSET,
         party: str | None | UnsetType = UNSET,
         order_id: str | None | UnsetType = UNSET,
+        binding_id: str | None | UnsetType = UNSET,
         business_id: str | None | UnsetType = UNSET,
         outcome: Literal["answered", "business_busy", "business_rate", "business_revoked", "business_suspended", "busy", "caller_anonymous", "caller_blacklisted", "caller_international", "caller_not_allowed", "caller_not_listed", "cancelled", "delivered", "direction_barred", "draining", "expired", "failed", "frequency_caller", "frequency_number", "legacy_ended", "media_failed", "no_answer", "no_binding", "no_callee", "not_filed", "not_secure", "number_busy", "number_in_text", "number_locked", "number_unknown", "outside_hours", "over_limit", "own_number", "party_not_allowed", "rejected", "store_failed", "unreachable", "verification_failed", "verification_refused"] | None | UnsetType = UNSET,
+        kind: Literal["call", "message"] | None | UnsetType = UNSET,
         since: datetime | None | UnsetType = UNSET,
         until: datetime | None | UnsetType = UNSET,
         limit: int | UnsetType = UNSET,
@@ -1082,7 +1086,7 @@ class AsyncOperations(ABC):
             "/v1/calls/search",
             models.CallPage,
             query={"limit": limit, "cursor": cursor, "reveal": reveal, "reason": reason},
-            body={"number": number, "party": party, "order_id": order_id, "business_id": business_id, "outcome": outcome, "since": since, "until": until},
+            body={"number": number, "party": party, "order_id": order_id, "binding_id": binding_id, "business_id": business_id, "outcome": outcome, "kind": kind, "since": since, "until": until},
         )
 
     async def list_live_calls(
