@@ -41,12 +41,16 @@ from relay.store.writer import GroupWriter, now_ms
 
 T = TypeVar("T")
 
+READ_S = 2.0  # longest wait for the store before a hook is asked
+WRONG_PER_S = 10  # lines of the log about wrong answers of one hook
+
 
 class Limits(NamedTuple):
     """The configured limits of one kind of hook."""
 
     timeout_s: float  # for the answer, and all that follows from it
     fail_open: bool  # a call whose hook does not answer goes on
+    unknown_callers: bool = False  # asked about callers without a binding, too
 
 
 class CallHooks:
@@ -78,6 +82,7 @@ class CallHooks:
         self._asking = Tasks()
         self.open = client.open
         self.take_spans = client.take_spans
+        self._reports = Rates()  # of wrong answers, by hook
         self._wrong: Counter[str] = Counter()  # answers, by "KIND FIELD"
 
     def decide(self, asked: LookUp, answer: Route | Refusal, routed: Routed) -> None:
@@ -106,7 +111,7 @@ class CallHooks:
                 answer = await self._of_unknown(asked)
             elif answer.hook:
                 answer = await self._of_business(asked, answer)
-            if isinstance(answer, Route) and answer.verify:
+            if isinstance(answer, Route) and answer.verify and answer.decided_by != "verify":
                 decision = not_decided(answer, "verify")
                 answer = await self._of_operator(asked, answer)
             decision = answer
@@ -119,27 +124,27 @@ class CallHooks:
         if self._verify is None:
             return not_decided(route, "verify")
         hook, limits = self._verify
-        return await self._decided(hook, limits, asked, route, asked.caller, time.monotonic() + limits.timeout_s)
+        return await self._decided(hook, limits, asked, route, asked.caller)
 
     async def _of_business(self, asked: LookUp, route: Route) -> Route | Refusal:
         if self._hooks is None:
             self._report("hook.not_configured", {"business": route.business, "effect": "its calls are refused"})
             return not_decided(route, "hook")
-        limits, until = self._hooks, time.monotonic() + self._hooks.timeout_s
         try:
-            async with asyncio.timeout(limits.timeout_s):
+            async with asyncio.timeout(READ_S):
                 found = await self._store.read(lambda connection, sealer: find_hook(connection, sealer, route.business))
         except (RelayError, TimeoutError) as error:
             self._report("hook.unreadable", {"business": route.business, "reason": str(error) or "not in time"})
             return not_decided(route, "hook")
         if found is None or found.disabled_at is not None:  # changed after the look-up
             return not_decided(route, "hook")
-        return await self._decided(_hook(found), limits, asked, route, _shown(found, asked.caller), until)
+        return await self._decided(_hook(found), self._hooks, asked, route, _shown(found, asked.caller))
 
     async def _decided(
-        self, hook: Hook, limits: Limits, asked: LookUp, route: Route, caller: str | None, until: float
+        self, hook: Hook, limits: Limits, asked: LookUp, route: Route, caller: str | None
     ) -> Route | Refusal:
-        body = await self._client.ask(hook, _question(asked, caller, route), until - time.monotonic())
+        until = time.monotonic() + limits.timeout_s
+        body = await self._client.ask(hook, _question(asked, caller, route, route.business), limits.timeout_s)
         if isinstance(body, str):
             self._count(hook, "failed" if body == "no_answer" else body)
             return route if limits.fail_open and body != "not_signed" else not_decided(route, hook.kind)
@@ -170,57 +175,56 @@ class CallHooks:
     # -- a call of an unknown caller
 
     async def _of_unknown(self, asked: LookUp) -> Route | Refusal:
-        if self._hooks is None:
-            return self._not_bound(asked)
-        until = time.monotonic() + self._hooks.timeout_s
+        hooks, verify = self._hooks, self._verify
         try:
-            async with asyncio.timeout(self._hooks.timeout_s):
-                found = await self._store.read(
+            async with asyncio.timeout(READ_S):
+                business, found = await self._store.read(
                     lambda connection, sealer: hook_of_number(connection, sealer, asked.number)
                 )
         except (RelayError, TimeoutError) as error:
             self._report("hook.unreadable", {"number": asked.number, "reason": str(error) or "not in time"})
             return VERIFICATION_FAILED
-        if found is None:
+        if business is not None and found is not None and hooks is not None and hooks.unknown_callers:
+            answer = await self._of_unknown_by(_hook(found), hooks, business, asked, _shown(found, asked.caller))
+        elif business is not None and verify is not None and verify[1].unknown_callers:
+            answer = await self._of_unknown_by(*verify, business, asked, asked.caller)
+        else:
             return self._not_bound(asked)
-        hook = _hook(found)
-        answer = await self._of_unknown_by(hook, asked, _shown(found, asked.caller), until)
         if isinstance(answer, Refusal):
             self._not_bound(asked)
-            return answer if answer.binding_id else answer._replace(business=hook.business, decided_by="hook")
+            return answer if answer.binding_id else answer._replace(business=business)
         return answer
 
-    async def _of_unknown_by(self, hook: Hook, asked: LookUp, caller: str | None, until: float) -> Route | Refusal:
-        body = await self._client.ask(hook, _question(asked, caller, None), until - time.monotonic())
+    async def _of_unknown_by(
+        self, hook: Hook, limits: Limits, business: str, asked: LookUp, caller: str | None
+    ) -> Route | Refusal:
+        until, failed = time.monotonic() + limits.timeout_s, VERIFICATION_FAILED._replace(decided_by=hook.kind)
+        body = await self._client.ask(hook, _question(asked, caller, None, business), limits.timeout_s)
         if isinstance(body, str):  # never fails open: there is no binding
             self._count(hook, "failed" if body == "no_answer" else body)
-            return VERIFICATION_FAILED
+            return failed
         decision = read_decision(body, self._bounds)
         if isinstance(decision, Decision) and decision.allow:
             decision = _for_unknown(decision, asked)
         if isinstance(decision, Wrong):
             self._note_wrong(hook, decision, asked)
-            return VERIFICATION_FAILED
+            return failed
         self._count(hook, "allowed" if decision.allow else "refused")
         if not decision.allow:
-            return VERIFICATION_REFUSED._replace(announce=decision.announce or "")
+            return VERIFICATION_REFUSED._replace(announce=decision.announce or "", decided_by=hook.kind)
         try:
             async with asyncio.timeout(until - time.monotonic()):
-                await self._store.bind(hook.business, decision, asked, until)
+                await self._store.bind(business, decision, asked, until)
                 route = await self._look_up_again(asked)
         except Refused as refused:
             self._note_wrong(hook, Wrong(refused.field or "bind", refused.problem), asked)
-            return VERIFICATION_FAILED
+            return failed
         except (RelayError, TimeoutError) as error:
-            self._report("hook.not_bound", {"business": hook.business, "reason": str(error) or "not in time"})
-            return VERIFICATION_FAILED
+            self._report("hook.not_bound", {"business": business, "reason": str(error) or "not in time"})
+            return failed
         if isinstance(route, Refusal):
             return route
-        decision = await self._checked(decision, route, asked.caller, until) if decision.show else decision
-        if isinstance(decision, Wrong):
-            self._note_wrong(hook, decision, asked)
-            return not_decided(route, "hook")
-        return decided(msgspec.structs.replace(decision, target=None), route, self._bounds, "hook")
+        return decided(msgspec.structs.replace(decision, target=None), route, self._bounds, hook.kind)
 
     # -- counts
 
@@ -230,8 +234,9 @@ class CallHooks:
     def _note_wrong(self, hook: Hook, wrong: Wrong, asked: LookUp) -> None:
         self._count(hook, "wrong")
         self._wrong[f"{hook.kind} {'unknown' if wrong.reason == UNKNOWN else wrong.field}"] += 1
-        fields = {"hook": hook.kind, "business": hook.business, "call_id": asked.call_id}
-        self._report("hook.answer_wrong", {**fields, "field": wrong.field, "reason": wrong.reason})
+        if self._reports.admit(hook.name, WRONG_PER_S, time.monotonic()):
+            fields = {"hook": hook.kind, "business": hook.business, "call_id": asked.call_id}
+            self._report("hook.answer_wrong", {**fields, "field": wrong.field, "reason": wrong.reason})
 
 
 def _hook(stored: StoredHook) -> Hook:
@@ -245,14 +250,14 @@ def _shown(hook: StoredHook, caller: str) -> str | None:
     return caller if hook.parties == "clear" else mask_number(caller)
 
 
-def _question(asked: LookUp, caller: str | None, route: Route | None) -> dict[str, object]:
+def _question(asked: LookUp, caller: str | None, route: Route | None, business: str) -> dict[str, object]:
     """What a hook is asked. Without a route the caller is unknown."""
     return {
         "kind": asked.kind,
         "number": asked.number,
         "caller": caller,
         "known": route is not None,
-        "business_id": None if route is None else route.business,
+        "business_id": business,
         "binding_id": None if route is None else route.binding_id,
         "order_id": None if route is None else route.order_id,
         "industrial_id": None if route is None else route.industrial_id,
@@ -269,6 +274,8 @@ def _for_unknown(decision: Decision, asked: LookUp) -> Decision | Wrong:
         return Wrong("target", "required with bind")
     return Wrong("target", "is the caller") if decision.target == asked.caller else decision
 
+
+NOT_ITS_NUMBER = "is no number of this business user"
 
 # -- The store, for the hooks: in a thread, since units of work block
 
@@ -303,7 +310,7 @@ class HookStore:
             if target is not None and must_be_filed and not is_filed(connection, sealer, business, target, at_ms):
                 return Wrong("target", "is not filed")
             if show is not None and owner_of(connection, sealer, show) != business:
-                return Wrong("show", "is no number of this business user")
+                return Wrong("show", NOT_ITS_NUMBER)
             return None
 
         return await self.read(check)
@@ -318,13 +325,15 @@ class HookStore:
         assert decision.bind is not None
         written = {name: getattr(decision.bind, name) for name in decision.bind.__struct_fields__}
         written |= {"mode": "AXB", "a": decision.target, "b": asked.caller, "x": asked.number}
-        rules = self.rules
+        rules, show = self.rules, decision.show
 
         def do(act: UnitOfWork) -> Binding:
             if asked.given_up:
                 raise RelayError("the caller has hung up")
             if time.monotonic() > until:
                 raise RelayError("not in time")
+            if show is not None and owner_of(act.connection, act.sealer, show) != business:
+                raise fields.invalid("show", NOT_ITS_NUMBER)
             wanted = Wanted(fields.binding(written, rules.parties, act.now_ms))
             made = bindings.bind(act, wanted, rules, self._rates)
             tell_made(act, made)

@@ -302,9 +302,10 @@ def _hooks(
     verify = hooks = None
     if config.verify is not None:
         hook = Hook("", config.verify.url, read_secret("verify.secret_file", config.verify.secret_file))
-        verify = hook, Limits(config.verify.timeout_s, config.verify.fail == "open")
+        limits = Limits(config.verify.timeout_s, config.verify.fail == "open", config.verify.unknown_callers)
+        verify = hook, limits
     if config.hooks is not None:
-        hooks = Limits(config.hooks.timeout_s, config.hooks.fail == "open")
+        hooks = Limits(config.hooks.timeout_s, config.hooks.fail == "open", config.hooks.unknown_callers)
     client = HookClient(report, None if config.otlp is None or not config.api.enabled else Spans())
     store = HookStore(config.store.path, sealer, config.numbers)
     return CallHooks(client, store, _bounds(config), report, look_up_again, not_bound, verify, hooks)

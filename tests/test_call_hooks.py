@@ -107,7 +107,7 @@ class Relay:
     def __init__(self, shop: Shop) -> None:
         self.reader = RouteReader(shop.path, shop.sealer, shop.rules, self.report)
         self.shop = shop
-        limits = Limits(shop.timeout_s, shop.fail_open)
+        limits = Limits(shop.timeout_s, shop.fail_open, True)
         self.hooks = CallHooks(
             HookClient(self.report),
             HookStore(shop.path, shop.sealer, shop.bind_rules),
@@ -357,6 +357,7 @@ async def test_what_is_wrong_for_an_unknown_caller_refuses_it(shop: Shop, field:
     shop.endpoint.answers[X] = answer
     assert short(await shop.call(STRANGER)) == ("verification_failed", "hook")
     assert wrong_fields(shop) == [field]
+    assert len(shop.bindings()) == 1
 
 
 async def test_the_rules_of_bindings_decide_over_the_hook(shop: Shop) -> None:
@@ -393,6 +394,18 @@ async def test_a_hook_is_not_asked_about_unknown_callers_unless_it_wants_that(sh
     assert shop.endpoint.asked == []
 
 
+async def test_the_operator_s_hook_binds_an_unknown_caller_for_the_number_s_business_user(shop: Shop) -> None:
+    """Unless the business user's own is asked. The bound call is not asked about twice."""
+    shop.rules = shop.rules._replace(verify=True)
+    shop.verify = Hook("", shop.endpoint.url, SECRET)
+    shop.endpoint.answers[X] = BIND
+    assert short(await shop.call(STRANGER)) == (COURIER, "verify")
+    assert [(question["known"], question["business_id"]) for question in shop.endpoint.asked] == [(False, "shop")]
+    assert shop.endpoint.asked[0]["caller"] == STRANGER
+    assert shop.bindings()[-1] == (X, COURIER, STRANGER, "hook")
+    assert short(await shop.call("8613100000009", Z)) == ("no_binding", "")
+
+
 async def test_a_caller_that_has_hung_up_is_not_bound(shop: Shop) -> None:
     shop.hook()
     shop.endpoint.answers[X] = BIND
@@ -410,7 +423,7 @@ async def test_a_binding_that_comes_too_late_is_not_made(shop: Shop) -> None:
     shop.hook()
     shop.endpoint.answers[X] = BIND
     async with shop.relay() as relay:
-        relay.hooks._hooks = Limits(0.5, False)
+        relay.hooks._hooks = Limits(0.5, False, True)
         with closing(Writer(shop.path, shop.sealer)) as writer:
             writer._connection.execute("BEGIN IMMEDIATE")
             assert short(await relay.call(STRANGER)) == ("verification_failed", "hook")

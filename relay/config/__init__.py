@@ -162,7 +162,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         numbers=numbers,
         api=api_config(tables.api, problems),
         alibaba=alibaba_config(tables.compat.alibaba, tables.api, problems),
-        rules=call_rules(tables.policy, numbers, verify is not None, hooks, problems),
+        rules=call_rules(tables.policy, numbers, verify, hooks, problems),
         complaint_ppm=complaint_ppm(tables.policy),
         fraud=fraud_config(tables.fraud, problems),
         verify=verify,

@@ -72,6 +72,7 @@ class VerifyConfig:
     secret_file: Path
     timeout_s: float
     fail: Literal["closed", "open"]
+    unknown_callers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +150,9 @@ def _address(key: str, listen: str, api: ApiTable, problems: list[str]) -> tuple
 
 
 def call_rules(
-    table: PolicyTable, numbers: BindRules, verify: bool, hooks: HooksConfig | None, problems: list[str]
+    table: PolicyTable, numbers: BindRules, verify: VerifyConfig | None, hooks: HooksConfig | None, problems: list[str]
 ) -> Rules:
-    """`verify`: whether a verification hook is configured."""
+    """`verify`: the verification hook, if one is configured; `hooks`: those of business users."""
     return Rules(
         caller_caps=_caps("policy.caller_caps", table.caller_caps, problems),
         number_caps=_caps("policy.number_caps", table.number_caps, problems),
@@ -161,8 +162,8 @@ def call_rules(
         phase=numbers.phase,
         legacy_until_ms=numbers.legacy_until_ms,
         max_calls_per_number=table.max_calls_per_number,
-        verify=verify,
-        bind_unknown=hooks is not None and hooks.unknown_callers,
+        verify=verify is not None,
+        bind_unknown=any(each is not None and each.unknown_callers for each in (verify, hooks)),
         refusal_caps=RefusalCaps(
             table.refused_per_number,
             table.refused_per_caller,
@@ -214,7 +215,7 @@ def verify_config(table: VerifyTable | None, problems: list[str]) -> VerifyConfi
     if table is None:
         return None
     _check_url("verify.url", table.url, "https://platform.example/verify", "real numbers", problems)
-    return VerifyConfig(table.url, Path(table.secret_file), table.timeout_ms / 1000, table.fail)
+    return VerifyConfig(table.url, Path(table.secret_file), table.timeout_ms / 1000, table.fail, table.unknown_callers)
 
 
 def hooks_config(table: HooksTable | None) -> HooksConfig | None:

@@ -206,6 +206,7 @@ class VerifyTable(Struct, frozen=True):
     secret_file: Annotated[str, write('the path of a file, such as "var/verify.secret"', min_length=1)]
     timeout_ms: Annotated[int, write("milliseconds, 50 to 10000, such as 2000", ge=50, le=10_000)] = 2_000
     fail: Annotated[Literal["closed", "open"], write('"closed" or "open"')] = "closed"
+    unknown_callers: _Flag = False
 
 
 class HooksTable(Struct, frozen=True):

@@ -95,14 +95,18 @@ SEALED_HOOKS = SealedRows("hook", ("business",), ("business",), _context)
 # -- whose a number or a party is
 
 
-def hook_of_number(connection: Connection, sealer: Sealer, number: str) -> Hook | None:
-    """The hook to ask about unknown callers of a 700 number; None if there is none. Raises StoreError."""
+def hook_of_number(connection: Connection, sealer: Sealer, number: str) -> tuple[str | None, Hook | None]:
+    """The approved business user that a 700 number serves, and its hook if that is asked about unknown callers.
+
+    Raises StoreError.
+    """
     business = owner_of(connection, sealer, number)
-    hook = None if business is None else find_hook(connection, sealer, business)
-    if hook is None or hook.disabled_at is not None or not hook.unknown_callers:
-        return None
-    owner = find_business(connection, sealer, hook.business)
-    return hook if owner is not None and owner.state == "approved" else None
+    owner = None if business is None else find_business(connection, sealer, business)
+    if owner is None or owner.state != "approved":
+        return None, None
+    hook = find_hook(connection, sealer, owner.id)
+    is_asked = hook is not None and hook.disabled_at is None and hook.unknown_callers
+    return owner.id, hook if is_asked else None
 
 
 def owner_of(connection: Connection, sealer: Sealer, number: str) -> str | None:
