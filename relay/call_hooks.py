@@ -42,7 +42,7 @@ from relay.store.writer import GroupWriter, now_ms
 T = TypeVar("T")
 
 READ_S = 2.0  # longest wait for the store before a hook is asked
-WRONG_PER_S = 10  # lines of the log about wrong answers of one hook
+LINES_PER_S = 10  # of the log, of one kind and business user
 
 
 class Limits(NamedTuple):
@@ -74,7 +74,7 @@ class CallHooks:
         self._client = client
         self._store = store
         self._bounds = bounds
-        self._report = report
+        self._log = report
         self._look_up_again = look_up_again
         self._not_bound = not_bound
         self._verify = verify
@@ -82,7 +82,7 @@ class CallHooks:
         self._asking = Tasks()
         self.open = client.open
         self.take_spans = client.take_spans
-        self._reports = Rates()  # of wrong answers, by hook
+        self._reports = Rates()  # by event and business user
         self._wrong: Counter[str] = Counter()  # answers, by "KIND FIELD"
 
     def decide(self, asked: LookUp, answer: Route | Refusal, routed: Routed) -> None:
@@ -128,13 +128,13 @@ class CallHooks:
 
     async def _of_business(self, asked: LookUp, route: Route) -> Route | Refusal:
         if self._hooks is None:
-            self._report("hook.not_configured", {"business": route.business, "effect": "its calls are refused"})
+            self._tell("hook.not_configured", {"business": route.business, "effect": "its calls are refused"})
             return not_decided(route, "hook")
         try:
             async with asyncio.timeout(READ_S):
                 found = await self._store.read(lambda connection, sealer: find_hook(connection, sealer, route.business))
         except (RelayError, TimeoutError) as error:
-            self._report("hook.unreadable", {"business": route.business, "reason": str(error) or "not in time"})
+            self._tell("hook.unreadable", {"business": route.business, "reason": str(error) or "not in time"})
             return not_decided(route, "hook")
         if found is None or found.disabled_at is not None:  # changed after the look-up
             return not_decided(route, "hook")
@@ -182,7 +182,7 @@ class CallHooks:
                     lambda connection, sealer: hook_of_number(connection, sealer, asked.number)
                 )
         except (RelayError, TimeoutError) as error:
-            self._report("hook.unreadable", {"number": asked.number, "reason": str(error) or "not in time"})
+            self._tell("hook.unreadable", {"number": asked.number, "reason": str(error) or "not in time"})
             return VERIFICATION_FAILED
         if business is not None and found is not None and hooks is not None and hooks.unknown_callers:
             answer = await self._of_unknown_by(_hook(found), hooks, business, asked, _shown(found, asked.caller))
@@ -220,7 +220,7 @@ class CallHooks:
             self._note_wrong(hook, Wrong(refused.field or "bind", refused.problem), asked)
             return failed
         except (RelayError, TimeoutError) as error:
-            self._report("hook.not_bound", {"business": business, "reason": str(error) or "not in time"})
+            self._tell("hook.not_bound", {"business": business, "reason": str(error) or "not in time"})
             return failed
         if isinstance(route, Refusal):
             return route
@@ -234,9 +234,13 @@ class CallHooks:
     def _note_wrong(self, hook: Hook, wrong: Wrong, asked: LookUp) -> None:
         self._count(hook, "wrong")
         self._wrong[f"{hook.kind} {'unknown' if wrong.reason == UNKNOWN else wrong.field}"] += 1
-        if self._reports.admit(hook.name, WRONG_PER_S, time.monotonic()):
-            fields = {"hook": hook.kind, "business": hook.business, "call_id": asked.call_id}
-            self._report("hook.answer_wrong", {**fields, "field": wrong.field, "reason": wrong.reason})
+        fields = {"hook": hook.kind, "business": hook.business, "call_id": asked.call_id}
+        self._tell("hook.answer_wrong", {**fields, "field": wrong.field, "reason": wrong.reason})
+
+    def _tell(self, event: str, fields: dict[str, object]) -> None:
+        """Log, but not a line for each call of a flood."""
+        if self._reports.admit(f"{event} {fields.get('business')}", LINES_PER_S, time.monotonic()):
+            self._log(event, fields)
 
 
 def _hook(stored: StoredHook) -> Hook:

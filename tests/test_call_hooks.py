@@ -203,6 +203,16 @@ async def test_a_hook_that_is_switched_off_or_removed_is_not_asked(shop: Shop) -
     assert shop.endpoint.asked == []
 
 
+@pytest.mark.parametrize("statement", ["UPDATE hook SET disabled_at = 1", "DELETE FROM hook"])
+async def test_a_hook_that_goes_between_look_up_and_question_refuses_the_call(shop: Shop, statement: str) -> None:
+    shop.hook()
+    async with shop.relay() as relay:
+        answer = relay.dial(LookUp(7, X, A))
+        shop.run(lambda act: act.connection.execute(statement))
+        assert short(await answer) == ("verification_failed", "hook")
+    assert shop.endpoint.asked == []
+
+
 async def test_the_hook_refuses_with_an_announcement(shop: Shop) -> None:
     shop.hook()
     shop.endpoint.answers[X] = {"allow": False, "announce": "outside_hours"}

@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 import pytest
 
+from relay.net.verify import Hook, HookClient
 from tests.interop.conftest import running_relay
 from tests.story.calls import Ends, call
 from tests.story.company import INBOX, PATIENCE_S, Client
-from tests.support.addresses import RELAY, free
+from tests.support.addresses import RELAY, Address, free
 from tests.support.phone import Phone
 from tests.support.product import RELAY700
 from tests.support.relay_process import Setup
@@ -29,6 +30,7 @@ COURIER, CUSTOMER = "13800000001", "13900000002"
 FIRST_ORDER = Path("README.md").read_text().split("\n## A first order over HTTP\n")[1].split("\n## ")[0]
 SET_UP, ORDER, PHONE, CALLS = (dedent(block) for block in re.findall(r"^ +```\n(.*?)^ +```$", FIRST_ORDER, re.M | re.S))
 SIGNED, RECEIVER = re.findall(r"^```python\n(.*?)^```$", Path("docs/API.md").read_text(), re.M | re.S)
+(HOOK,) = re.findall(r"^```python\n(.*?)^```$", Path("docs/HOOKS.md").read_text(), re.M | re.S)
 
 
 class Backend(NamedTuple):
@@ -105,3 +107,32 @@ async def test_the_webhook_receiver_of_api_md(backend: Backend) -> None:
     finally:
         receiver.kill()
         await receiver.communicate()
+
+
+async def test_the_program_of_a_hook() -> None:
+    address = free("127.0.0.1")
+    arguments = (sys.executable, "-c", HOOK, "whsec_1", str(address.port))
+    server = await asyncio.create_subprocess_exec(*arguments, stdout=PIPE, stderr=PIPE)
+    client = HookClient(lambda event, fields: None)
+    await client.open()
+    try:
+        hook = Hook("", f"http://{address}/", "whsec_1")
+        async with asyncio.timeout(PATIENCE_S):
+            while not await _accepts(address):
+                assert server.returncode is None
+            answers = [await client.ask(each, {}, PATIENCE_S) for each in (hook, hook._replace(secret="another"))]
+        assert answers == [b'{"allow": true, "max_duration_s": 600}', "not_signed"]
+    finally:
+        await client.close()
+        server.kill()
+        await server.communicate()
+
+
+async def _accepts(address: Address) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(address.host, address.port)
+    except ConnectionRefusedError:
+        await asyncio.sleep(0)
+        return False
+    writer.close()
+    return True

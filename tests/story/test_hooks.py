@@ -11,6 +11,7 @@ import pytest
 
 from tests.interop.conftest import running_relay
 from tests.story.calls import Ends, assert_sees_none_of, call, refused
+from tests.support import postgres
 from tests.support.addresses import RELAY as RELAY_HOST
 from tests.support.addresses import free
 from tests.support.hook import Hook
@@ -110,28 +111,34 @@ async def test_a_caller_that_hangs_up_meanwhile_is_not_bound(ends: Ends, hook: H
     assert bindings(relay, "o-78") == 0
 
 
-async def test_a_relay_that_dies_meanwhile_binds_nobody_and_has_the_attempt(
-    tmp_path: Path, hook: Hook, hooked: tuple[RelayProcess, Hook]
-) -> None:
-    slow = Hook()
-    setup = Setup(api=free(RELAY_HOST), more="\n[hooks]\ntimeout_ms = 10000\nunknown_callers = true\n")
-    with slow.serving(), running_relay(tmp_path, setup, NUMBERS) as relay:
-        slow.secret = relay.answer("hooks", "set", slow.url, "--unknown", "--json")["secret"]
-        relay.import_bindings([(X4, A, B)])
-        slow.held.add(X4)
-        slow.answers[X4] = BIND | {"bind": {"order_id": "o-79"}}
-        async with Phone(setup.caller) as left, Phone(setup.callee) as right:
-            leg = Leg.calling(left, setup.relay, STRANGER3, X4)
-            branch = await leg.request("INVITE", body=SDP)
-            await asyncio.to_thread(slow.wait_until_asked, 1)
-            await left.expect(100)
-            await asyncio.to_thread(relay.kill)
-            slow.release()
-            await asyncio.to_thread(relay.start)
-            assert (await left.expect(503, "INVITE")).status == 503
-            await leg.request("ACK", branch=branch, cseq=1)
-            record = relay.calls("--number", X4)[-1]
-            assert (record["outcome"], record["end_reason"]) == ("failed", "lost_at_restart")
-            assert bindings(relay, "o-79") == 0
-            slow.held.clear()
-            assert (await call(Ends(relay, left, right), STRANGER3, X4)).called == COURIER
+async def test_a_relay_that_dies_meanwhile_binds_nobody_and_has_the_attempt(tmp_path: Path) -> None:
+    """On a store on a server: the next call is bound and connected there."""
+    slow, more = Hook(), "\n[hooks]\ntimeout_ms = 10000\nunknown_callers = true\n"
+    with postgres.new_url() as url, slow.serving():
+        store = {"url": url, "node": "a", "key_file": "relay.key"}
+        setup = Setup(api=free(RELAY_HOST), more=more, store=store)
+        with running_relay(tmp_path, setup, NUMBERS) as relay:
+            slow.secret = relay.answer("hooks", "set", slow.url, "--unknown", "--json")["secret"]
+            relay.import_bindings([(X4, A, B)])
+            slow.held.add(X4)
+            slow.answers[X4] = BIND | {"bind": {"order_id": "o-79"}}
+            async with Phone(setup.caller) as left, Phone(setup.callee) as right:
+                await _killed(relay, slow, left)
+                assert bindings(relay, "o-79") == 0
+                assert (await call(Ends(relay, left, right), STRANGER3, X4)).called == COURIER
+
+
+async def _killed(relay: RelayProcess, slow: Hook, phone: Phone) -> None:
+    """A call whose hook has not answered when the relay is killed; it gets its answer from the next start."""
+    leg = Leg.calling(phone, relay.setup.relay, STRANGER3, X4)
+    branch = await leg.request("INVITE", body=SDP)
+    await asyncio.to_thread(slow.wait_until_asked, 1)
+    await phone.expect(100)
+    await asyncio.to_thread(relay.kill)
+    slow.release()
+    await asyncio.to_thread(relay.start)
+    assert (await phone.expect(503, "INVITE")).status == 503
+    await leg.request("ACK", branch=branch, cseq=1)
+    record = relay.calls("--number", X4)[-1]
+    assert (record["outcome"], record["end_reason"]) == ("failed", "lost_at_restart")
+    slow.held.clear()
