@@ -140,7 +140,7 @@ async def _mistakes(company: Client, binding: Json) -> None:
     await company.get(f"/v1/bindings?number={A}&cursor={B}", 400)
     await company.get(f"/v1/bindings/{A}", 404)
     await company.get(f"/v1/{A}", 404)
-    await company.get(f"/v1/calls/{binding['id']}{A}", 400)
+    await company.get(f"/v1/calls/{binding['id']}{A}", 404)
     await company.get(f"/v1/bindings?reveal=true&reason={A}", 403)
     await company.post("/v1/bindings/search", {"party": A}, 403)
 
