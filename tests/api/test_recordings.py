@@ -179,6 +179,21 @@ async def test_operators_give_a_reason_for_sound_too(operator: Client) -> None:
 
 
 @pytest.mark.usefixtures("spoken")
+async def test_a_part_of_the_sound_is_sent_to_a_player_that_asks_for_it(api: Api) -> None:
+    company = await api.company("acme")
+    whole = (await company.http.get(PATH)).content
+    size = len(whole)
+    for asked, begin, end in (("0-1", 0, 2), ("8000-", 8_000, size), ("40-99999999", 40, size), ("0-", 0, size)):
+        answer = await company.http.get(PATH, headers={"range": f"bytes={asked}"})
+        assert (answer.status_code, answer.content) == (206, whole[begin:end])
+        assert answer.headers["content-range"] == f"bytes {begin}-{end - 1}/{size}"
+        assert answer.headers["content-length"] == str(end - begin)
+    for header in ("bytes=-5", "bytes=5-4", f"bytes={size}-", "bytes=0-1,5-6", "lines=1-2"):
+        answer = await company.http.get(PATH, headers={"range": header})
+        assert (answer.status_code, answer.content, "content-range" in answer.headers) == (200, whole, False)
+
+
+@pytest.mark.usefixtures("spoken")
 async def test_few_files_are_sent_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_OF_ONE", 0)
     await (await api.company("acme")).refused("GET", PATH, "rate_limited")
