@@ -26,7 +26,6 @@ REORDER_US: Final = 500_000  # a packet is placed when this time has passed sinc
 RESYNC_US: Final = 1_000_000  # a timestamp that differs more from the time of arrival begins anew
 MOST_SOURCES: Final = 16  # synchronisation sources of a side; beyond, the oldest is forgotten
 _MOST_WAITING: Final = 2_000  # packets of a side within a step; more are no telephony
-_MOST_KINDS: Final = 256  # ports and payload types of a recording
 _LATE: Final = 1_000  # packets
 
 
@@ -161,23 +160,22 @@ def survey(recording: Recording, capture: Iterable[bytes], channels: Channels) -
     for n, (at_us, data) in enumerate(_datagrams(_hashed(capture, digest))):
         if n == 0:
             streams = read_note(data)
-        packet = _rtp_packet(at_us, data)
-        stream = None if packet is None else streams.get(packet.port)
-        if packet is None or (stream is None and streams):  # of no sound
-            continue
-        begin_us, end_us = begin_us or at_us, at_us
-        kind = packet.port, packet.type
-        if kind not in used and len(used) < _MOST_KINDS:
-            types = stream.types if stream is not None else {}
-            used[kind] = types.get(packet.type) or STATIC.get(packet.type)
+        if (packet := _rtp_packet(at_us, data)) is not None:
+            begin_us, end_us = begin_us or at_us, at_us
+            kind = packet.port, packet.type
+            if kind not in used:
+                stream = streams.get(packet.port, Stream("", {}))
+                used[kind] = stream.types.get(packet.type) or STATIC.get(packet.type)
     if digest.hexdigest() != recording.sha256:
         raise StoreError(f"the recording of the call {recording.call_id} was changed: its hash is not the store's")
     names = {kind: name for kind, name in used.items() if name is not None and codec_of(name) is not None}
-    if not names and None in used.values():
+    heard = {port for port, _ in names}
+    mute = {port for (port, _), name in used.items() if name is None and port not in heard}
+    if mute & streams.keys() or (mute and not streams):  # others are of video
         raise Refused("state_conflict", "format", "a codec of the recording is not known: operators can read its pcap")
     check_codecs(set(names.values()))
     wide = any(codec.is_wide for codec in map(codec_of, names.values()) if codec is not None)
-    tracks = _tracks([port for port, _ in used], streams, channels)
+    tracks = _tracks([port for port, _ in names], streams, channels)
     wav = Wav(begin_us, end_us, 16_000 if wide else 8_000, 2 if channels == "stereo" else 1, names, tracks)
     if wav.samples > LONGEST_S * wav.rate:
         raise Refused("state_conflict", "format", f"the recording is longer than {LONGEST_S // 3600} hours, too long")

@@ -141,10 +141,20 @@ def test_pressed_digits_are_silence() -> None:
     assert wav.share(LEFT, TONE, 2, 3) > 0.95
 
 
-def test_rtcp_and_what_is_sent_to_other_ports_is_not_heard() -> None:
+def test_rtcp_and_video_are_not_heard() -> None:
     loud = b"\xaa" * 160
-    sent = [*both(), (500, datagram(CALLER_PORT, 200, 1, 0, loud)), *speech(31_000, [loud] * 50, at_ms=700)]
-    assert heard(sent).data == heard(both()).data
+    video = speech(31_000, [loud] * 50, at_ms=700, type_=97)
+    assert heard([*both(), (500, datagram(CALLER_PORT, 200, 1, 0, loud)), *video]).data == heard(both()).data
+
+
+def test_a_side_of_which_nothing_is_known_is_not_left_out() -> None:
+    """rtpengine was killed, and had written down a new offer to the other alone."""
+    streams = {CALLEE_PORT: Stream("", {111: "opus"})}
+    wav = heard(both(), "mono", streams)
+    assert wav.share(0, TONE) > 0.4
+    assert wav.share(0, OTHER) > 0.4
+    with pytest.raises(Refused, match="take mono"):
+        heard(both(), "stereo", streams | {CALLER_PORT: Stream("caller", {})})
 
 
 def test_a_header_extension_and_padding_are_no_sound() -> None:
@@ -177,9 +187,11 @@ def test_sides_that_are_not_known_can_be_mixed_only() -> None:
         heard(both(), "stereo", {})
 
 
-def test_a_recording_without_a_known_codec_is_refused() -> None:
+@pytest.mark.parametrize("streams", [{}, STREAMS])
+def test_a_side_without_a_known_codec_is_refused(streams: dict[int, Stream]) -> None:
+    """Not silent: who hears the other alone takes that for all."""
     with pytest.raises(Refused, match="not known"):
-        heard(speech(CALLER_PORT, [b"?" * 30] * 50, type_=97))
+        heard([*speech(CALLER_PORT, [b"?" * 30] * 50, type_=97), *both()[150:]], "mono", streams)
 
 
 def test_a_changed_capture_is_refused() -> None:
