@@ -66,6 +66,9 @@ def _service(page: Page, statistics: Mapping[str, Any]) -> Iterator[Item]:
     for name, text, path in _ZERO:
         if count := statistics.get(name, 0):
             yield Item("bad", page.words(text) % {"count": count}, path)
+    if count := sum(statistics.get("hook_breaker_open", {}).values()):
+        text = page.words(N_("%(count)s hooks do not answer: calls are refused, or let through unasked"))
+        yield Item("bad", text % {"count": count})
     for pool, free in statistics["short_pools"].items():
         text = page.words(N_("Pool %(pool)s has %(free)s%% free")) % {"pool": pool, "free": free}
         yield Item("bad" if free == 0 else "calm", text, "/numbers")

@@ -34,7 +34,7 @@ CHECKS: Final = {
     "callee": N_("somebody to call"),
     "frequency caps": N_("frequency caps"),
     "business rate": N_("calls a second of the business"),
-    "hook of the business user": N_("hook of the business user"),
+    "business hook": N_("business hook"),
     "verification hook": N_("verification hook"),
     "calls at once": N_("calls at once"),
     "targets": N_("targets"),

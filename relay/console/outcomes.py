@@ -160,15 +160,15 @@ OUTCOMES: Final[dict[str, Outcome]] = {
     ),
     "verification_refused": Outcome(
         "refused",
-        N_("refused by your hook"),
-        N_("The verification hook refused the call."),
+        N_("refused by a hook"),
+        N_("The operator's hook or the business user's refused the call: decided_by in the record."),
         N_("Ask who runs the hook."),
     ),
     "verification_failed": Outcome(
         "bad",
         N_("hook failed"),
-        N_("The verification hook did not answer in time."),
-        N_("See that it runs: verify.url."),
+        N_("The hook did not answer in time, or its answer was wrong: decided_by in the record."),
+        N_("See that it runs. The log names a wrong field: hook.answer_wrong."),
     ),
     "unreachable": Outcome(
         "bad",

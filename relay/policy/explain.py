@@ -172,7 +172,7 @@ AFTER_BINDING: Final = (
         "callee",
         "frequency caps",
         "business rate",
-        "hook of the business user",
+        "business hook",
         "verification hook",
         "calls at once",
         "targets",
@@ -331,9 +331,9 @@ def _within_rate(
 
 def _routed(checks: _Checks, route: Route, rules: Rules, settings: Settings, running: Running | None) -> Explanation:
     if route.hook:
-        checks.say("hook of the business user", "not asked", "it may refuse or change the call")
+        checks.say("business hook", "not asked", "it may refuse or change the call")
     else:
-        checks.say("hook of the business user", "not applicable", "none")
+        checks.say("business hook", "not applicable", "none")
     if route.verify:
         checks.say("verification hook", "not asked", "it may refuse or change the call")
     else:

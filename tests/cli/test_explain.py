@@ -146,7 +146,7 @@ def test_another_policy_is_tried_on_the_recorded_attempts(relay700: Command, usa
     lines = [line.split() for line in text.splitlines()]
     assert lines[0][:5] == ["4", "attempts", "from", "2026-01-01T00:00:00.000Z", "to"]
     assert ["newly", "refused", "2"] in lines and ["outside_hours", "2"] in lines
-    assert "note: the verification hook, media, targets, overload and restarts are not replayed" in text
+    assert "note: hooks, media, targets, overload and restarts are not replayed" in text
     assert not [number for number in (A, B) if number[2:] in text]
     for wrong in (("--policy", str(other)), ("--since", "7d"), (*asked[1:], "--caller", A), ()):
         assert "--policy" in usage("explain", *wrong)

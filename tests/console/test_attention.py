@@ -42,3 +42,14 @@ async def test_the_probe_says_when_privacy_was_proven(
     api.backend.counts = {"probes": {"one leak": 2}, "privacy_last_proven_seconds": {"one": 0.0}}
     text = text_of(await browser.see("/"))
     assert "Probe through one: 2 calls showed a real number" in text and "not proven yet" in text
+
+
+async def test_hooks_that_do_not_answer_are_told(
+    console: Console, api: Api, operator: Client, relay: dict[str, Callable[..., Json]]
+) -> None:
+    relay |= {"peers": lambda: {"peers": []}, "live": lambda **_: {"calls": [], "total": 0}}
+    browser = await console.of(operator)
+    api.backend.counts = {"hook_breaker_open": {"hook acme": 1, "hook rival": 0, "verify ": 1}}
+    assert "2 hooks do not answer" in text_of(await browser.see("/"))
+    api.backend.counts = {"hook_breaker_open": {"hook acme": 0}}
+    assert "hooks do not answer" not in text_of(await browser.see("/"))

@@ -295,14 +295,14 @@ def test_what_only_a_relay_knows_is_not_known_without_one() -> None:
     assert [check.name for check in not_known] == ["limits of the relay", "pauses", "business rate", "calls at once"]
     assert {check.figures for check in not_known} == {"the relay does not run"}
     assert verdicts(told)["verification hook"] == "not asked"
-    assert verdicts(told)["hook of the business user"] == "not applicable"
+    assert verdicts(told)["business hook"] == "not applicable"
     assert [(each.peer, each.state) for each in told.targets] == [("carrier", "")]
     assert figures(told, "targets") == "1 by configuration; their state is not known"
 
 
 def test_the_hook_of_the_business_user_is_not_asked() -> None:
     told = told_by_store(Counts(), found(hook=1))
-    assert verdicts(told)["hook of the business user"] == "not asked"
+    assert verdicts(told)["business hook"] == "not asked"
     assert verdicts(told)["verification hook"] == "not applicable"
     assert isinstance(told.answer, Route)
 
