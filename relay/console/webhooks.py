@@ -6,9 +6,11 @@ from typing import Final
 
 from starlette.responses import Response
 
+from relay.console.ask import Problem
 from relay.console.page import Page, PageRoute, get, post
 from relay.console.tables import Column, Filter, Listing, show_list
 from relay.console.words import N_
+from relay.events.alibaba import MESSAGES
 
 WEBHOOKS: Final = Listing(
     title=N_("Webhooks"),
@@ -22,7 +24,8 @@ WEBHOOKS: Final = Listing(
         Column("last_error", N_("Last error")),
         Column("next_at", N_("Next try"), "moment"),
     ),
-    empty=N_("No webhook yet. One is made by the API, or with relay700 webhooks make."),
+    empty=N_("No webhook yet."),
+    template="webhooks.html",
     filters=(Filter("business_id", N_("Business"), needs="operator"),),
 )
 DEAD: Final = Listing(
@@ -43,7 +46,26 @@ DEAD: Final = Listing(
 
 async def show_webhooks(page: Page) -> Response:
     """All webhooks that the key may see, by id."""
-    return await show_list(page, WEBHOOKS)
+    return await show_list(page, WEBHOOKS, messages=[*MESSAGES])
+
+
+async def make(page: Page) -> Response:
+    """Make a webhook, and show its secret, once. What it sends is all events, or one of Alibaba's messages."""
+    form = page.form
+    body: dict[str, object] = {"url": form.get("url", "").strip(), "parties": form.get("parties", "masked")}
+    if (message := form.get("sends", "")) in MESSAGES:
+        body |= {"format": "alibaba", "kinds": [*MESSAGES[message]]}
+    if business := form.get("business_id", "").strip():
+        body["business_id"] = business
+    try:
+        made = await page.asker.ask("POST", "/v1/webhooks", body=body, once=form.get("once", ""))
+    except Problem as problem:
+        page.notice("bad", " ".join([problem.detail, *page.others(problem)]))
+        return page.redirect("/webhooks")
+    page.notice("good", page.words(N_("Made. It gets what happens from now on.")))
+    if made["secret"]:
+        page.notice("good", page.words(N_("Its secret, shown only now: %(secret)s")) % {"secret": made["secret"]})
+    return page.redirect(f"/webhooks/{made['id']}")
 
 
 async def show_webhook(page: Page) -> Response:
@@ -81,6 +103,7 @@ async def _act(page: Page, done: str, path: str, body: object, method: str = "PO
 
 ROUTES: Final[list[PageRoute]] = [
     get("/webhooks", show_webhooks, "webhooks"),
+    post("/webhooks/make", make, "webhooks"),
     get("/webhooks/{webhook_id}", show_webhook, "webhooks"),
     post("/webhooks/{webhook_id}/resend", resend, "webhooks"),
     post("/webhooks/{webhook_id}/test", test, "webhooks"),

@@ -52,6 +52,20 @@ async def test_a_webhook_is_disabled_enabled_and_tested(console: Console, api: A
     assert URL.replace("<b>", "&lt;b&gt;") in await browser.see("/webhooks")
 
 
+async def test_a_webhook_is_made_and_shows_its_secret_once(console: Console, company: Client) -> None:
+    browser = await console.of(company)
+    made = {"url": URL, "sends": "SecretReport", "parties": "none"}
+    answer = await browser.send(await browser.see("/webhooks"), "/webhooks/make", **made)
+    path = answer.headers["location"].removeprefix("/console")
+    assert "whsec_" in await browser.see(path)
+    page = await browser.see(path)
+    assert "whsec_" not in page and "alibaba" in page
+    (webhook,) = (await company.get("/v1/webhooks"))["items"]
+    assert (webhook["format"], webhook["parties"], webhook["kinds"][0]) == ("alibaba", "none", "call.ended")
+    await browser.send(await browser.see("/webhooks"), "/webhooks/make", url="http://shop.example", sends="")
+    assert "write https" in await browser.see("/webhooks")
+
+
 async def test_webhooks_of_others_do_not_exist(console: Console, api: Api, company: Client) -> None:
     webhook_id = await with_dead_letters(api, company, 1)
     browser = await console.of(await api.company("rival"))
