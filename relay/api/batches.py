@@ -245,7 +245,7 @@ async def post_hand_over(asked: HandOverRequest, context: Writes) -> HandOverRes
     wanted = HandOver(
         context.own(asked.business_id),
         fields.party("to_a", asked.to_a or "", rules.parties),
-        context.looked_for(asked.from_a),
+        context.looked_for(asked.from_a, "from_a"),
         list(dict.fromkeys(asked.order_ids)),
     )
 

@@ -93,7 +93,7 @@ class RequestContext(NamedTuple):
         """The owner to filter a list by: the key's business user; for operators the named one. Raises Refused."""
         return business if self.actor.business is None else self.own(business)
 
-    def looked_for(self, party: str | None) -> str | None:
+    def looked_for(self, party: str | None, field: str = "party") -> str | None:
         """The normal form of a party to search for. Raises Refused without the scope parties:read.
 
         Otherwise a key that sees 139****0002 could try the ten thousand numbers behind it.
@@ -101,7 +101,7 @@ class RequestContext(NamedTuple):
         if party is None:
             return None
         if PARTIES not in self.actor.scopes:
-            raise lacks(PARTIES, "party")
+            raise lacks(PARTIES, field)
         return normalise_party(party)
 
     def row(self, query: Callable[[Connection], T]) -> T:

@@ -123,6 +123,7 @@ async def hand_over(page: Page) -> Response:
         try:
             once = page.form.get("once", "")
             told = await page.asker.ask("POST", "/v1/bindings/hand-over", body=body, once=once)
+            asked = dict.fromkeys(asked, "")
         except Problem as problem:
             fault = " ".join([problem.detail, *page.others(problem)])
     return page.render("hand_over.html", 400 if fault else 200, asked=asked, told=told, fault=fault)

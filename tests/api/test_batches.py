@@ -114,7 +114,8 @@ async def test_a_hand_over_from_a_party_requires_the_right_to_search_for_it(api:
     made = await company.post("/v1/bindings", {"mode": "AXB", "a": A, "b": B, "order_id": "SF1"})
     asked = {"from_a": A, "to_a": None}
     writer = await api.company("acme", {"bindings:write"})
-    await writer.refused("POST", "/v1/bindings/hand-over", "forbidden", asked)
+    problem = await writer.refused("POST", "/v1/bindings/hand-over", "forbidden", asked)
+    assert problem["errors"][0]["field"] == "from_a"
     searcher = await api.company("acme", {"bindings:write", "parties:read"})
     answer = await searcher.post("/v1/bindings/hand-over", asked, 200)
     assert answer == {

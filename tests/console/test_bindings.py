@@ -88,6 +88,7 @@ async def test_orders_are_handed_over_by_a_form(console: Console, company: Clien
     )
     assert f"{binding_id} handed over" in text_of(answer.text)
     assert "this order has no live binding" in text_of(answer.text)
+    assert "13700000003" not in answer.text
     assert (await company.get(f"/v1/bindings/{binding_id}"))["a"] == "137****0003"
     page = await browser.see("/bindings/hand-over")
     answer = await browser.send(page, "/bindings/hand-over", order_ids="", from_a="", to_a="")
