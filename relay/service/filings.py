@@ -52,6 +52,7 @@ _TOLD = "SELECT coalesce((SELECT at FROM cursor WHERE name = 'filing'), :now)"
 _SET_TOLD = "INSERT INTO cursor (name, at) VALUES ('filing', ?1) ON CONFLICT (name) DO UPDATE SET at = ?1"
 
 Given = Literal["submitted", "approved"]
+_OF_ACT: Final = {"filed_at", "filed_by", "answered_at", "answered_by", "hash"}  # fields that say when and by whom
 ANSWERS: Final = ("approved", "rejected", "expired", "revoked")
 
 
@@ -191,7 +192,7 @@ def _event_id() -> str:
 
 
 def file_number(act: UnitOfWork, business: str, words: FilingWords, parties: Parties, state: Given | None) -> Filing:
-    """As `add_filing`, without a line in the audit log."""
+    """As `add_filing`, without a line in the audit log. A repeated filing changes nothing."""
     owner = get_business(act, business).id
     if state == "approved":
         act.actor.must_have(frozenset([OPERATOR]), "state")
@@ -206,7 +207,7 @@ def file_number(act: UnitOfWork, business: str, words: FilingWords, parties: Par
     filing = Filing(
         owner,
         party,
-        reference or f"F{secrets.token_hex(6)}",
+        reference or (before.reference if before else f"F{secrets.token_hex(6)}"),
         filed_at=act.now_ms,
         filed_by=act.actor.name,
         answer="approved" if is_approved else "submitted",
@@ -218,7 +219,13 @@ def file_number(act: UnitOfWork, business: str, words: FilingWords, parties: Par
     elif before is not None and stays and (state is None or act.actor.business is not None):
         kept = ("answer", "expires_at", "answered_at", "answered_by", "code", "reason")
         filing = filing._replace(**{name: getattr(before, name) for name in kept})
-    return put_filing(act, filing)
+    return before if before is not None and _says(before) == _says(filing) else put_filing(act, filing)
+
+
+def _says(filing: Filing) -> dict[str, Any]:
+    """What is filed, without when and by whom."""
+    fields_ = filing._asdict()
+    return {name: fields_[name] for name in fields_.keys() - _OF_ACT}
 
 
 def _has_holder(filing: Filing, documents: Documents | None) -> bool:

@@ -209,6 +209,15 @@ def test_a_filing_in_force_stays_so_while_its_holder_stays(backend: Backend) -> 
     assert file(backend, **HOLDER | {"holder": "李四"}).answer == "submitted"
 
 
+def test_a_repeated_filing_changes_nothing(backend: Backend) -> None:
+    made = file(backend, reference="", **HOLDER)
+    backend.now_ms += 1_000
+    assert file(backend, reference="", **HOLDER) == made
+    assert backend.one("SELECT count(*) FROM filing_change") == (0,)
+    assert file(backend, reference="", **HOLDER | {"photo": "oss://photos/2"}).reference == made.reference
+    assert backend.one("SELECT count(*) FROM filing_change") == (1,)
+
+
 def test_answers_come_by_reference_too(backend: Backend) -> None:
     for number, reference in ((A, "batch-1"), (B, "batch-1"), (C, "batch-2")):
         file(backend, number, reference=reference, state="submitted")
