@@ -256,6 +256,8 @@ class Reader:
     def __init__(self, path: Place) -> None:
         self._path = path
         self._idle: list[Connection] = []
+        self._watch: Connection | None = None
+        self._opened = 0  # how often the watch was
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """Return the result of the query. Raises StoreError, and what the query raises."""
@@ -273,6 +275,20 @@ class Reader:
             self._keep(connection)
             return found
 
+    def changes(self) -> tuple[int, int] | None:
+        """Equal to that of an earlier call if nobody has committed since. None: unknown. Raises StoreError."""
+        if isinstance(self._path, PostgresServer):
+            return None
+        with store_errors(self._path):
+            if self._watch is None:
+                self._watch = connect_reader(self._path, check_same_thread=False)
+                self._opened += 1
+            try:
+                return self._opened, self._watch.execute("PRAGMA data_version").fetchone()[0]
+            except BaseException:
+                self._close_watch()
+                raise
+
     def _take(self) -> Connection:
         try:
             return self._idle.pop()  # the one used last, whose pages are in the CPU's cache
@@ -289,3 +305,9 @@ class Reader:
         """Close the connections. The next query opens another."""
         while self._idle:
             self._idle.pop().close()
+        self._close_watch()
+
+    def _close_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None

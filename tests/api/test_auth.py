@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +14,10 @@ import pytest
 from relay.api.auth import AHEAD_S, BEHIND_S, signature
 from relay.api.backend import ApiSettings
 from relay.service.keys import make_key
+from relay.store.keys import set_revoked
 from relay.store.unit_of_work import UnitOfWork
-from tests.api.conftest import Api, Client, Json, TestDesk
+from relay.store.writer import Writer
+from tests.api.conftest import TESTER, Api, Client, Json, TestDesk
 
 LATER_S = 60.0  # after the start, when signed requests are accepted
 
@@ -45,6 +48,13 @@ async def test_an_expired_key_is_refused(api: Api) -> None:
     await client.get("/v1/businesses")
     api.ahead_s = 61
     await client.refused("GET", "/v1/businesses", "unauthorised")
+
+
+async def test_a_key_revoked_by_a_command_is_refused_at_once(api: Api, operator: Client) -> None:
+    await operator.get("/v1/bindings")
+    with closing(Writer(api.backend.path, api.backend.sealer)) as command:
+        command.run(TESTER, lambda act: set_revoked(act, operator.key.split("_")[1]))
+    await operator.refused("GET", "/v1/bindings", "unauthorised")
 
 
 async def test_a_key_without_the_scope_is_forbidden(api: Api) -> None:

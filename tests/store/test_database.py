@@ -288,5 +288,21 @@ def test_queries_at_once_have_a_connection_each_and_later_ones_take_these(disk: 
     reader.close()
 
 
+def test_reader_tells_of_each_commit(disk: Disk) -> None:
+    reader = Reader(disk.path)
+    with closing(reader), closing(connect(disk.path)) as writer:
+        seen = reader.changes()
+        assert reader.changes() == seen
+        reader.read(businesses)
+        assert reader.changes() == seen
+        with transaction(writer):
+            writer.execute("INSERT INTO cursor VALUES ('a', 1)")
+            assert reader.changes() == seen
+        assert reader.changes() != seen
+        seen = reader.changes()
+        reader.close()
+        assert reader.changes() != seen
+
+
 def _refuse(_: Connection) -> None:
     raise Refused("not_found", "", "")
