@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, get_args
 
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
@@ -21,12 +21,15 @@ from relay.api.problems import KINDS, MEDIA_TYPE, Problem, problem
 from relay.events.webhooks import KINDS as EVENT_KINDS
 from relay.events.webhooks import TEST, DeliveryRules, Format
 from relay.model.binding import Direction, Mode
+from relay.model.call import Kind as CallKind
+from relay.model.call import Language
 from relay.model.capture import ArmKind
 from relay.policy.evaluate import OUTCOMES
 from relay.policy.explain import Verdict
 from relay.reports.disclosure import CallState
 from relay.service.businesses import Scenario
 from relay.service.hooks import Parties as PartiesForm
+from relay.service.placement import AreaMatch
 from relay.store.bindings import State as BindingState
 from relay.store.businesses import State as BusinessState
 from relay.store.filings import DocumentType
@@ -34,6 +37,7 @@ from relay.store.filings import State as FilingState
 from relay.store.groups import Kind as ListKind
 from relay.store.numbers import Lock, PrefixState
 from relay.store.numbers import State as NumberState
+from relay.store.recordings import Channels
 from relay.store.unit_of_work import Scope
 
 _REF: Final = "#/components/{}"
@@ -88,6 +92,7 @@ def _document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
         schemas.pop(name, None)
     schemas |= _schemas_of([Problem, AlteredEvent, *EVENTS.values()])
     components["responses"] = {str(status): _problem_answer(status) for status in STATUSES}
+    components["headers"] = _HEADERS
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "rk_ID_SECRET"},
         "signed": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "RELAY700 key=, ts=, …"},
@@ -139,11 +144,34 @@ def _complete(operation: dict[str, Any], route: APIRoute) -> None:
     scopes = scopes_of(route)
     for status in STATUSES:
         operation["responses"].pop(str(status), None)
+    for answer in operation["responses"].values():
+        answer["headers"] = {name: {"$ref": _REF.format(f"headers/{name}")} for name in _headers(route)}
+        if route.response_model is not None:
+            answer["description"] = (route.response_model.__doc__ or "A page of the list").partition(".")[0]
     operation["responses"] |= {str(status): {"$ref": _REF.format(f"responses/{status}")} for status in _statuses(route)}
     if scopes is not None:
         operation["security"] = [{"bearer": []}, {"signed": []}]
         needs = " and ".join(f"`{scope}`" for scope in scopes) or "any"
         operation["description"] = f"{operation.get('description', '')}\n\nScope: {needs}.".strip()
+
+
+_HEADERS: Final = {
+    "Request-Id": {"description": "of this request, as in the log", "schema": {"type": "string"}},
+    "RateLimit-Limit": {"description": "requests at once", "schema": {"type": "integer"}},
+    "RateLimit-Remaining": {"description": "of these, left", "schema": {"type": "integer"}},
+    "RateLimit-Reset": {"description": "seconds until none is taken", "schema": {"type": "integer"}},
+    "Idempotency-Replayed": {"description": "`true`: this was answered before", "schema": {"type": "string"}},
+    "Location": {"description": "path of what was made, if it can be read alone", "schema": {"type": "string"}},
+}
+
+
+def _headers(route: APIRoute) -> list[str]:
+    """The headers of an answer that is no error."""
+    needs = _needs(route)
+    never = {"Location"} if route.status_code != 201 else set()
+    if not isinstance(needs, Changes):
+        never.add("Idempotency-Replayed")
+    return [name for name in _HEADERS if name not in never and (needs or name == "Request-Id")]
 
 
 # Details of examples; the other kinds have their title.
@@ -224,26 +252,33 @@ _NAMED: Final[dict[str, Any]] = {
 } | {
     name: {"enum": [*get_args(type_)]}
     for name, type_ in {
+        "AreaMatch": AreaMatch,
+        "BindingDirection": Direction,
         "BindingMode": Mode,
         "BindingState": BindingState,
         "BusinessState": BusinessState,
-        "CallDirection": Direction,
+        "CallDirection": Literal["a_to_b", "b_to_a"],
+        "CallEndedBy": Literal["caller", "callee", "relay"],
+        "CallKind": CallKind,
         "CallState": CallState,
         "CaptureArmKind": ArmKind,
         "CheckVerdict": Verdict,
+        "DecidedBy": Literal["hook", "verify"],
         "FilingState": FilingState,
         "IdentityDocument": DocumentType,
+        "Language": Language,
         "ListKind": ListKind,
         "NumberLock": Lock,
         "NumberState": NumberState,
         "PartiesForm": PartiesForm,
         "PrefixState": PrefixState,
+        "RecordingChannels": Channels,
         "Scenario": Scenario,
         "Scope": Scope,
         "WebhookFormat": Format,
     }.items()
 }
-_NAMES: Final = {json.dumps(schema): name for name, schema in _NAMED.items()}
+_NAMES: Final = {json.dumps(schema, sort_keys=True): name for name, schema in _NAMED.items()}
 
 
 def _with_names(document: dict[str, Any]) -> dict[str, Any]:
@@ -262,7 +297,7 @@ def _named(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     for word in ("enum", "oneOf"):
-        if name := _NAMES.get(json.dumps({word: node[word]})) if word in node else None:
+        if name := _NAMES.get(json.dumps({word: node[word]}, sort_keys=True)) if word in node else None:
             rest = {key: node[key] for key in ("description", "default") if key in node}
             return {"$ref": _REF.format(f"schemas/{name}"), **rest}
     return {key: _named(value) for key, value in node.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ from relay.api.app import _ROUTES, openapi_document
 from relay.defence.bans import Bans
 from relay.model.settings import Limits
 from relay.net.control import BanAnswers
-from tests.api.conftest import A, Api, B, Client, Json, TestDesk
+from tests.api.conftest import PREFIX, A, Api, B, Client, Json, TestDesk
 from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.support.shelf import Shelf
 from tests.support.stored import ended_record
@@ -246,3 +246,19 @@ def test_each_request_has_an_example_that_it_accepts() -> None:
             assert examples, f"{route.path}: give {model.__name__} an example"
             for example in examples:
                 model.model_validate_json(json.dumps(example))
+
+
+async def test_the_headers_of_an_answer_are_as_documented(company: Client) -> None:
+    body = BINDING | {"x": f"{PREFIX}0001"}
+    headers = {"idempotency-key": "k1"}
+    answers = [await company.http.post("/v1/bindings", json=body, headers=headers) for _ in range(2)]
+    documented = DOCUMENT["paths"]["/v1/bindings"]["post"]["responses"]["201"]["headers"]
+    assert {name.lower() for name in documented} <= answers[1].headers.keys()
+    assert documented.keys() <= DOCUMENT["components"]["headers"].keys()
+    assert "idempotency-replayed" not in answers[0].headers
+
+
+def test_enumerations_that_occur_often_have_names() -> None:
+    found = re.findall(r'"enum": (\[[^]]*\])', openapi_document().decode())
+    often = {each for each, count in Counter(found).items() if count > 3}
+    assert often == set()
