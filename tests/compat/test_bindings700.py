@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from alibabacloud_dyplsapi20170525 import models
 from alibabacloud_tea_openapi.exceptions import ClientException
 
 from relay.model.numbers import normalise_party
@@ -181,3 +184,17 @@ def test_a_group_that_does_not_exist(client: Client) -> None:
     with pytest.raises(ClientException) as raised:
         client.ask("BindGxb700", **given, group_id="acme-group")
     assert raised.value.code == "InvalidGroupId"
+
+
+async def test_many_at_once_by_the_asynchronous_client(client: Client) -> None:
+    """Their units of work share transactions and milliseconds, and no two have one SubsId."""
+    until = in_china(hours=1)
+    requests = [
+        models.BindAxb700Request(
+            pool_key=POOL, tel_a=f"1381111{n:04d}", tel_b=f"1391111{n:04d}", expiration=until, order_id=f"order-{n}"
+        )
+        for n in range(60)
+    ]
+    answers = await asyncio.gather(*(client.new.bind_axb_700_async(request) for request in requests))
+    assert {answer.body.code for answer in answers} == {"OK"}
+    assert len({answer.body.data.subs_id for answer in answers}) == 60
