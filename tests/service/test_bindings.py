@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from relay.errors import Refused
-from relay.model.binding import Binding
+from relay.model.binding import Binding, number_of
 from relay.model.call import Route
 from relay.service.bindings import end
 from relay.service.groups import make_group
 from relay.service.numbers import ensure_numbers, load_prefix, lock, make_pool, move, new_pool, new_prefix, unlock
 from relay.service.placement import BindRules
+from relay.store.bindings import find_numbered
+from relay.store.groups import find_numbered_group
 from relay.store.unit_of_work import Actor
 from tests.service.conftest import COOL_MS, RULES, Backend
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y
@@ -50,6 +52,20 @@ def test_bind_completes_and_stores_the_binding(backend: Backend) -> None:
     assert backend.binding(made.binding_id) == made
     assert backend.one("SELECT bindings, exclusive FROM number WHERE number = ?", X) == (1, 0)
     assert backend.one("SELECT live_bindings FROM business WHERE id = 'default'") == (1,)
+
+
+def test_a_binding_and_its_group_are_found_by_their_numbers(backend: Backend) -> None:
+    group = backend.run(lambda act: make_group(act, "riders", RULES, numbers=[C]))
+    made = backend.bind("GXB", a="", group_id=group.group_id)
+    number, of_group = number_of(made.binding_id), number_of(group.group_id)
+    connection, sealer = backend.connection, backend.sealer
+    assert find_numbered(connection, sealer, number, "default") == made
+    assert find_numbered(connection, sealer, number, "default", made.x) == made
+    assert find_numbered(connection, sealer, number, "default", X.replace("0001", "0009")) is None
+    assert find_numbered(connection, sealer, number, "other") is None
+    assert find_numbered(connection, sealer, number + 1, "default") is None
+    assert find_numbered_group(connection, sealer, of_group, "default") == group
+    assert find_numbered_group(connection, sealer, of_group, "other") is None
 
 
 def test_bind_chooses_numbers_if_none_are_given(backend: Backend) -> None:
