@@ -140,7 +140,7 @@ def obey(account: PhoneAccount, command: str, argument: str) -> None:
 
 
 def start(endpoint: pj.Endpoint, arguments: list[str]) -> PhoneAccount:
-    host, port, number, transport, log, *tls = arguments
+    host, port, number, transport, log, codec, *tls = arguments
     settings = pj.EpConfig()
     settings.uaConfig.threadCnt = 0
     settings.uaConfig.mainThreadOnly = True
@@ -157,8 +157,8 @@ def start(endpoint: pj.Endpoint, arguments: list[str]) -> PhoneAccount:
     if tls:
         binding.tlsConfig.certFile, binding.tlsConfig.privKeyFile = tls
     endpoint.transportCreate(TRANSPORTS[transport], binding)
-    for codec in endpoint.codecEnum2():  # A-law first, and no codec that the relay would prefer: a tone stays a tone
-        endpoint.codecSetPriority(codec.codecId, {"PCMA/8000/1": 255, "PCMU/8000/1": 128}.get(codec.codecId, 0))
+    for known in endpoint.codecEnum2():  # ours first, and no codec that the relay would prefer: a tone stays a tone
+        endpoint.codecSetPriority(known.codecId, {"PCMU/8000/1": 128, codec: 255}.get(known.codecId, 0))
     endpoint.audDevManager().setNullDev()
     endpoint.libStart()
     account_settings = pj.AccountConfig()

@@ -94,8 +94,10 @@ class SoftPhone(ABC):
 
 
 class Pjsua(SoftPhone):
+    codec = "PCMA/8000/1"
+
     async def _start(self) -> None:
-        arguments = [self.local.host, str(self.local.port), self.number, self.transport, str(self.log)]
+        arguments = [self.local.host, str(self.local.port), self.number, self.transport, str(self.log), self.codec]
         arguments += [str(path) for path in self.certificate or ()]
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.support.pjsua_phone", *arguments,
@@ -116,6 +118,10 @@ class Pjsua(SoftPhone):
         async for line in self._process.stdout:
             if line.startswith(b"{"):  # pjlib also writes here until its log is set up
                 self._events.put_nowait(json.loads(line))
+
+
+class WidePjsua(Pjsua):
+    codec = "G722/16000/1"
 
 
 class Baresip(SoftPhone):
