@@ -25,10 +25,10 @@ from relay.service.placement import BindRules, release_due
 from relay.service.retention import Retention, purge, purge_captures
 from relay.store.bindings import idle_due, note_used
 from relay.store.captures import Captures
-from relay.store.connection import Place
-from relay.store.database import connect_reader, store_errors
+from relay.store.connection import Connection, Place
+from relay.store.database import Reader
+from relay.store.journal.rows import SELECT, open_all
 from relay.store.maintenance import reseal
-from relay.store.records import live_calls
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import GroupWriter, Writer, now_ms
@@ -140,6 +140,7 @@ class Timers:
         """`purge_at_min`: minute of the day in China; `kept_in`: folder of recordings."""
         self._path = path
         self._sealer = sealer
+        self._reader = Reader(path)
         self._writer = writer
         self._log = log
         self._outage = Outage("release", log)
@@ -172,6 +173,7 @@ class Timers:
                 await asyncio.sleep(TICK_S)
         finally:
             self._ending.set()
+            self._reader.close()
             if purging is not None:
                 purging.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -198,9 +200,14 @@ class Timers:
             await self._writer.run(RELAY, lambda act: note_used(act, [(act.now_ms, each) for each in used]))
 
     def _used(self) -> list[str]:
-        with store_errors(self._path), contextlib.closing(connect_reader(self._path)) as connection:
-            due = idle_due(connection, self._clock_ms())
-            return sorted(due & {record.binding_id for record in live_calls(connection, self._sealer)}) if due else []
+        def read(connection: Connection) -> list[str]:
+            if not (due := idle_due(connection, self._clock_ms())):
+                return []
+            # An altered row, which a start reports, must not hold up the release of all others.
+            up = open_all(self._sealer, connection.execute(SELECT), lambda *_: None)
+            return sorted(due & {call.record.binding_id for call in up})
+
+        return self._reader.read(read)
 
     async def purge(self) -> None:
         """Purge in a thread, with a separate writer: small transactions with gaps between them.

@@ -62,6 +62,7 @@ async def test_a_binding_with_an_idle_ttl_stays_while_a_call_of_it_is_up(shop: S
         put(shop.path, shop.sealer, made)
     async with shop.journal() as journal:
         journal.queue.append(Commit(0, live_record(business="shop"), b"dialogs"), lambda token: None)
+    shop.act(lambda act: act.connection.execute("INSERT INTO live_call VALUES (9, 'altered', x'00')"))
     assert await timers(shop, writer, Clock(now_ms())).release() == 1
     [(expires_at, released_at)] = shop.rows("SELECT expires_at, released_at FROM binding WHERE id = 'b1'")
     assert expires_at > now_ms() and released_at is None
