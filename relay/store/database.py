@@ -167,10 +167,16 @@ def store_errors(place: Place) -> Iterator[None]:
 
 
 def _make_file(path: Path) -> None:
-    """Create an empty file, mode 0600, for SQLite to fill; its -wal and -shm inherit the mode."""
+    """Create an empty file, mode 0600, for SQLite to fill; its -wal and -shm inherit the mode.
+
+    An existing file is not opened: closing it again would drop the locks of this process's other connections, and the
+    next process to close its own would delete the WAL that they write to.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(open_beside(path, os.O_WRONLY))
+        os.close(open_beside(path, os.O_WRONLY | os.O_EXCL))
+    except FileExistsError:
+        pass
     except OSError as error:
         raise StoreError(f"the store {path} cannot be opened: {error.strerror}") from None
 

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -40,6 +41,16 @@ def test_new_store_is_private_complete_and_in_wal_mode(disk: Disk) -> None:
 def test_opening_again_changes_nothing(disk: Disk) -> None:
     again = open_store(disk.path, disk.key_file)
     assert again.lookup_hash("1") == disk.sealer.lookup_hash("1")
+
+
+def test_opening_again_leaves_the_locks_of_open_connections(disk: Disk) -> None:
+    """Without its lock another process takes itself for the last one, and deletes the log with what is in it."""
+    with closing(connect(disk.path)) as connection:
+        connection.execute("CREATE TABLE noted (a)")
+        open_store(disk.path, disk.key_file)
+        read = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT * FROM noted')"
+        subprocess.run([sys.executable, "-c", read, disk.path], check=True)
+        assert disk.path.with_name("relay.db-wal").exists()
 
 
 def test_lost_key_is_not_replaced(disk: Disk) -> None:
