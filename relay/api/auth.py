@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -207,7 +207,8 @@ def _rate_headers(allowance: Allowance) -> dict[str, str]:
 def _with_headers(send: Send, headers: dict[str, str]) -> Send:
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).update(headers)
+            ours = ((name.encode(), value.encode()) for name, value in headers.items())
+            message["headers"] = [*message["headers"], *ours]
         await send(message)
 
     return send_with_headers
