@@ -21,7 +21,7 @@ from relay.service.bindings import bind_all
 from relay.service.fields import invalid
 from relay.service.filings import AnswerWords, FilingWords, Given, answer_filing, file_number
 from relay.service.groups import add_members
-from relay.service.placement import BindRules, Wanted
+from relay.service.placement import AreaMatch, BindRules, Wanted
 from relay.store.bindings import BindingQuery, find_page
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import Run
@@ -29,13 +29,15 @@ from relay.store.writer import Run
 COLUMNS = (
     *("mode", "x", "y", "a", "b", "expires_in", "order_id", "business"),
     *("group", "pool", "direction", "max_call_s", "ring_timeout_s", "consent", "user_data", "record"),
-    "industrial_id",
+    *("industrial_id", "idle_ttl_s", "area", "area_match", "late"),
 )
 MOST_OF_ORDER = 100  # bindings of one order that a repeated import compares
 CHUNK = 200  # bindings per transaction, which locks the store for about 30 ms
 _FIELDS = {"group": "group_id"}  # column -> field, if the names differ
 _YES_OR_NO = {"yes": True, "no": False, "": False}
-_SECONDS = ("max_call_s", "ring_timeout_s")
+_MATCHES: dict[str, AreaMatch] = {"": "strict", "strict": "strict", "loose": "loose"}
+_FLAGS = ("record", "late")
+_SECONDS = ("max_call_s", "ring_timeout_s", "idle_ttl_s")
 
 _Filing = tuple[int, Mapping[str, str] | Refused]  # number of its end; its cells by column
 _Line = tuple[int, dict[str, Any] | Refused]  # number of its end; the fields as `fields.binding` reads them
@@ -135,7 +137,11 @@ def _wanted(act: UnitOfWork, line: dict[str, Any] | Refused, rules: BindRules) -
     if isinstance(line, Refused):
         return line
     try:
-        return Wanted(fields.binding(line, rules.parties, act.now_ms))
+        area, match, late = (line.get(name) or "" for name in ("area", "area_match", "late"))
+        if match.strip() not in _MATCHES:
+            raise invalid("area_match", "must be one of: strict, loose")
+        binding = fields.binding(line, rules.parties, act.now_ms)
+        return Wanted(binding, area.strip(), _MATCHES[match.strip()], bool(late))
     except Refused as refused:
         return refused
 
@@ -189,7 +195,7 @@ def _fields(columns: tuple[str, ...], cells: list[str]) -> dict[str, Any] | Refu
             if not (cell.strip().isascii() and cell.strip().isdecimal() and len(cell) < 10):
                 return invalid(column, "must be a number of seconds")
             read[column] = int(cell)
-        elif column == "record":
+        elif column in _FLAGS:
             if cell.strip().lower() not in _YES_OR_NO:
                 return invalid(column, 'must be "yes" or "no"')
             read[column] = _YES_OR_NO[cell.strip().lower()]

@@ -135,6 +135,19 @@ def test_every_column_is_read(backend: Backend) -> None:
     assert (made.consent, made.user_data) == ("form 9", "{}")
 
 
+def test_a_line_may_leave_a_for_later_and_say_how_its_number_is_chosen(backend: Backend) -> None:
+    text = "mode,b,late,area,area_match,idle_ttl_s\nAXB,8002,yes,bj,loose,600\nAXB,8004,,,,\n"
+    text += "AXB,8006,yes,bj,,\nAXB,8008,yes,bj,near,\n"
+    assert run(backend, text) == {
+        2: None,
+        3: "a: required",
+        4: "area: this business user has no pool of this area: see the list of pools, or set area_match to loose",
+        5: "area_match: must be one of: strict, loose",
+    }
+    [made] = backend.bindings()
+    assert (made.a, made.b, made.idle_ttl_s) == (None, "8002", 600)
+
+
 def test_members_are_imported_from_a_list(backend: Backend) -> None:
     group = backend.run(lambda act: make_group(act, "depot", RULES, numbers=["13700000003"]))
     lines = ["13700000003\n", "\n", *(f"1360000{n:04d}\n" for n in range(CHUNK))]
