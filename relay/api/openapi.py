@@ -101,7 +101,7 @@ def _document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
         if isinstance(route, APIRoute) and route.include_in_schema:
             for method in route.methods or ():
                 _complete(document["paths"][route.path_format][method.lower()], route)
-    document["webhooks"] = {kind: {"post": _delivery(kind, model)} for kind, model in EVENTS.items()}
+    document["webhooks"] = {kind: {"post": _delivery(model)} for kind, model in EVENTS.items()}
     return document
 
 
@@ -226,13 +226,13 @@ _ANSWERS: Final = {
 }
 
 
-def _delivery(kind: str, model: type[BaseModel]) -> dict[str, Any]:
+def _delivery(model: type[BaseModel]) -> dict[str, Any]:
     """The operation of a receiver. A request may have events of several kinds."""
     each = [{"$ref": _REF.format(f"schemas/{name}")} for name in (model.__name__, AlteredEvent.__name__)]
     events = {"type": "array", "minItems": 1, "maxItems": DeliveryRules().batch, "items": {"anyOf": each}}
     schema = {"type": "object", "required": ["events"], "properties": {"events": events}, "title": model.__name__ + "s"}
     return {
-        "summary": kind,
+        "summary": (model.__doc__ or "").partition(".")[0],
         "operationId": f"on{model.__name__}",
         "description": f"{model.__doc__} A request has up to 50 events, also of other kinds, in order, at least once.",
         "tags": ["webhooks"],

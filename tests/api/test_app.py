@@ -32,6 +32,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from relay.api.app import _ROUTES, openapi_document
+from relay.api.problems import Problem
 from relay.defence.bans import Bans
 from relay.model.settings import Limits
 from relay.net.control import BanAnswers
@@ -168,6 +169,13 @@ def _request(http: httpx.AsyncClient, case: Case) -> httpx.Request:
     return http.build_request(**{name: sent[name] for name in names if sent.get(name) is not None})
 
 
+async def test_each_operation_needs_a_key_as_documented(api: Api) -> None:
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            answer = await api.stranger().http.request(method, path.format_map(defaultdict(lambda: "x")))
+            assert (answer.status_code == 401) is ("security" in operation), f"{method} {path}"
+
+
 async def test_another_method_is_refused_with_those_allowed(operator: Client) -> None:
     for path, methods in DOCUMENT["paths"].items():
         answer = await operator.http.request("TRACE", path.format_map(defaultdict(lambda: "700100000010001")))
@@ -229,6 +237,10 @@ async def test_the_document_is_openapi_3_1_with_scopes_and_problems(api: Api) ->
     assert "Scope: `operator`" in operation["description"]
     assert operation["responses"]["409"] == {"$ref": "#/components/responses/409"}
     assert "HTTPValidationError" not in document["components"]["schemas"]
+    SCHEMA.validate()
+    for answer in document["components"]["responses"].values():
+        for example in answer["content"]["application/problem+json"]["examples"].values():
+            Problem.model_validate(example["value"])
 
 
 def test_each_operation_has_a_readable_id() -> None:
