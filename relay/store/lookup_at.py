@@ -17,6 +17,7 @@ from relay.store.businesses import Business, find_business, state_changes
 from relay.store.connection import Connection
 from relay.store.filings import filing_at
 from relay.store.groups import of_binding, of_business, was_member
+from relay.store.hooks import find_hook
 from relay.store.journal.rows import open_caller
 from relay.store.records import LAST_MS, Wanted, read_all
 from relay.store.sealing.sealer import Sealer
@@ -61,6 +62,7 @@ class PastLookUps:
         self._versions: dict[str, tuple[Binding, ...]] = {}
         self._businesses: dict[str, Business | None] = {}
         self._states: dict[str, list[tuple[int, str]]] = {}
+        self._hooks: dict[str, int | None] = {}
 
     def found_at(self, asked: Moment, *, filing: bool, cool_down_ms: int) -> LookupResult:
         """The look-up. `filing`: A numbers must be filed. `cool_down_ms`: the configured one. Raises StoreError."""
@@ -136,7 +138,7 @@ class PastLookUps:
         if business is not None:
             fields |= {"max_calls": business.max_calls, "max_cps": business.max_cps, "language": business.language}
             fields |= {"business_white_only": int(business.white_only), "business_hours": business.hours}
-            fields |= {"live_events": int(business.live_events)}
+            fields |= {"live_events": int(business.live_events), "hook": self._hook(business.id)}
         bound = _EMPTY._replace(
             **fields,
             in_force=int(binding.is_live(asked.at_ms)),
@@ -154,6 +156,13 @@ class PastLookUps:
         if business_id not in self._businesses:
             self._businesses[business_id] = find_business(self._connection, self._sealer, business_id)
         return self._businesses[business_id]
+
+    def _hook(self, business_id: str) -> int | None:
+        """1 if it has a hook now."""
+        if business_id not in self._hooks:
+            hook = find_hook(self._connection, self._sealer, business_id)
+            self._hooks[business_id] = None if hook is None or hook.disabled_at is not None else 1
+        return self._hooks[business_id]
 
     def _state(self, business_id: str, at_ms: int) -> str | None:
         """The state of the business user then; None if there is none."""

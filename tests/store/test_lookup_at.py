@@ -16,6 +16,7 @@ from relay.policy.rules import LastCaller, Recent, Rules
 from relay.service.businesses import set_state
 from relay.service.filings import FilingWords, add_filing, remove_filing
 from relay.service.groups import set_entry
+from relay.service.hooks import set_hook
 from relay.service.placement import BindRules
 from relay.store.journal.rows import caller_row
 from relay.store.lookup_at import OF_CALLER, Moment, PastLookUps
@@ -106,6 +107,15 @@ def test_the_state_of_a_business_user_is_that_of_the_time(store: Acting) -> None
         assert bound is not None
         states.append(bound.business_state)
     assert states == ["approved", "suspended"]
+
+
+@pytest.mark.parametrize(("enabled", "hook"), [(True, 1), (False, None)])
+def test_a_business_user_has_the_hook_that_it_has_now(store: Acting, enabled: bool, hook: int | None) -> None:
+    rules = BindRules(hooks=True)
+    store.run(lambda act: set_hook(act, "default", rules, url="https://a.example/", enabled=enabled))
+    bound = found(store, 5).bound
+    assert bound is not None
+    assert bound.hook == hook
 
 
 def test_list_entries_and_filings_count_from_when_they_were_made(store: Acting) -> None:
