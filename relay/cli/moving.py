@@ -44,10 +44,10 @@ _file = click.argument("file", type=click.File(encoding="utf-8-sig", errors="sur
 def import_(
     config_path: Path | None, provider: Provider, file: TextIO, business: str, pool: str, make: bool, as_json: bool
 ) -> None:
-    """Make the bindings of another provider's export (CSV or JSON; - for standard input).
+    """Make the bindings of another provider's export.
 
-    A number that is a 700 number stays, another is replaced. Each line is reported; it may be imported again, and
-    makes one binding. The exit status is 1 if a line is refused.
+    FILE has CSV or JSON (- for standard input). A 700 number stays, another number is replaced. Each line is reported;
+    it may be imported again, and makes one binding. The exit status is 1 if a line is refused.
     """
     totals: Counter[str] = Counter()
     with opened(config_path, make=True) as store:
@@ -128,10 +128,10 @@ def compare(
     duration_within: int,
     as_json: bool,
 ) -> None:
-    """Set a provider's call records beside ours of the same time (SecretReport or feeLst; - for standard input).
+    """Set a provider's call records beside ours.
 
-    Shows calls missing on one side, and those with another outcome or duration, with masked numbers. The exit status
-    is 1 if there is one, or a record that cannot be read.
+    FILE has SecretReport or feeLst (- for standard input). Shows calls missing on one side, and those with another
+    outcome or duration, with masked numbers. The exit status is 1 if there is one, or a record that cannot be read.
     """
     there: list[ProviderCall] = []
     skipped: Counter[str] = Counter({"messages": 0, "unreadable": 0})
