@@ -66,6 +66,7 @@ TAGS: Final = {
     "capture": "Whose calls are captured whatever comes of them. For operators",
     "businesses": "Business users, from application to revocation. For operators; a business user sees itself",
     "keys": "Keys of the API and their scopes",
+    "hooks": "Endpoints of business users that decide about calls when they are made",
     "webhooks": "Receivers of events, and events that were given up (dead letters)",
     "oversight": "Traceback, evidence and daily reports",
     "audit": "Every change, and every access to real numbers, in a chain. For operators",
