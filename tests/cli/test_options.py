@@ -151,6 +151,7 @@ NEEDED = {
     "business show": ("default",),
     "groups show": ("g1",),
     "lists show": ("business", "default"),
+    "filings show": (A,),
     "bindings show": ("b1",),
     "calls show": ("c1",),
     "calls ladder": ("c1",),
