@@ -153,6 +153,28 @@ class Store(RuleBasedStateMachine):
         if late or (mode in ("GXB", "GXYB") and not both):
             a = None
         y = y if mode in ("AXYB", "GXYB") else None
+        return self._bind(mode, business, a, b, group, x, y, span_ms, late=late)
+
+    @rule(target=made, binding=made, mode=st.sampled_from(["AXB", "AXYB"]))
+    def binds_the_same_two_again(self, binding: str | None, mode: str) -> str | None:
+        of = self.model.bindings.get(binding or "")
+        if of is None or not of.a or not of.b:
+            return None
+        return self._bind(mode, of.business, of.a, of.b, "", None, None, None)
+
+    def _bind(
+        self,
+        mode: str,
+        business: str,
+        a: str | None,
+        b: str | None,
+        group: str,
+        x: str | None,
+        y: str | None,
+        span_ms: int | None,
+        *,
+        late: bool = False,
+    ) -> str | None:
         expires_at = None if span_ms is None else self.now + span_ms
         of_group = group if mode in ("GXB", "GXYB") else None
         span = None if span_ms is None else f"{span_ms // 1000}s"
