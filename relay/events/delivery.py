@@ -26,7 +26,7 @@ from relay.events.webhooks import DeliveryRules, write_events
 from relay.log import Outage
 from relay.net.public import any_socket, public_socket
 from relay.net.spans import Attributes, RequestSpan, Spans
-from relay.net.verify import SIGNATURE, signature_header
+from relay.net.verify import SIGNATURE, Resolver, signature_header
 from relay.store.connection import Place
 from relay.store.database import Reader
 from relay.store.sealing.sealer import Sealer
@@ -346,21 +346,27 @@ class Sessions(NamedTuple):
 
     public: aiohttp.ClientSession
     internal: aiohttp.ClientSession
+    resolver: Resolver
 
     async def close(self) -> None:
         await self.public.close()
         await self.internal.close()
+        await self.resolver.close()
 
 
 def open_sessions() -> Sessions:
     """Open the sessions, in the event loop that uses them."""
-    return Sessions(_session(public_socket), _session(any_socket))
+    resolver = Resolver()
+    return Sessions(_session(public_socket, resolver), _session(any_socket, resolver), resolver)
 
 
-def _session(make_socket: Any) -> aiohttp.ClientSession:
+def _session(make_socket: Any, resolver: Resolver) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            limit=MOST_CONNECTIONS, limit_per_host=MOST_TO_ONE_HOST, socket_factory=make_socket
+            limit=MOST_CONNECTIONS,
+            limit_per_host=MOST_TO_ONE_HOST,
+            resolver=resolver,
+            socket_factory=make_socket,
         ),
         headers={"user-agent": "relay700"},
         cookie_jar=aiohttp.DummyCookieJar(),

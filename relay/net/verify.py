@@ -5,16 +5,21 @@ Questions and answers are signed: nobody between relay and hook can ask or decid
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
 import secrets
+import socket
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Literal, NamedTuple
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from relay.net.public import any_socket, public_socket
 from relay.net.spans import Attributes, RequestSpan, Span, Spans
@@ -40,10 +45,41 @@ def _hmac(secret: str, signed: bytes) -> str:
     return hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
 
 
+# -- Host names
+
+MOST_LOOK_UPS = 100  # concurrent ones; a thread each
+
+
+class Resolver(AbstractResolver):
+    """The system's resolver in threads of its own. Close it after its connector.
+
+    The loop has few (uvloop: four), which peers' names need as well. Business users name hosts, and a name server of
+    theirs that never answers holds a thread for many seconds.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(MOST_LOOK_UPS, "resolver")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Raises OSError."""
+        look_up = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=numeric)
+            for kind, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
 # -- Hooks
 
 MOST_OPEN = 500  # concurrent requests; further ones wait within their time limit
-MOST_OF_ONE = 100  # concurrent questions to the hook of one business user; further ones are not asked
+MOST_OF_ONE = 100  # concurrent questions to the hook of one business user, and as many as are left for others
 MOST_BREAKERS = 10_000  # hooks whose state is kept
 LONGEST_ANSWER = 65_536  # bytes
 
@@ -79,12 +115,14 @@ class HookClient:
         self._spans = spans
         self._sessions: dict[bool, aiohttp.ClientSession] = {}  # by `Hook.internal`: they share no connection
         self._breakers: OrderedDict[str, Breaker] = OrderedDict()
-        self._asking: Counter[str] = Counter()
+        self._asking: Counter[str] = Counter()  # hooks of business users
+        self._resolver: Resolver | None = None
 
     async def open(self) -> None:
+        self._resolver = Resolver()
         for internal, make_socket in ((True, any_socket), (False, public_socket)):
             self._sessions[internal] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=MOST_OPEN, socket_factory=make_socket),
+                connector=aiohttp.TCPConnector(limit=MOST_OPEN, resolver=self._resolver, socket_factory=make_socket),
                 headers={"User-Agent": "relay700", "Accept-Encoding": "identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,  # the size limit would only apply after decompression
@@ -93,7 +131,7 @@ class HookClient:
     async def ask(self, hook: Hook, question: Mapping[str, object], timeout_s: float) -> bytes | Failure:
         """The body of the hook's answer, if it is signed."""
         breaker = self._breaker(hook.name)
-        if hook.business and self._asking[hook.name] >= MOST_OF_ONE:
+        if hook.business and not self._has_room(hook):
             return "not_asked"
         if not breaker.admits(time.monotonic()):
             return "not_asked"
@@ -107,6 +145,10 @@ class HookClient:
                 del self._asking[hook.name]
             self._note(hook, breaker, failed=answer in ("no_answer", None))
         return answer
+
+    def _has_room(self, hook: Hook) -> bool:
+        """Whether its share has room. The shares of slow hooks together always leave some for another."""
+        return self._asking[hook.name] < min(MOST_OF_ONE, MOST_OPEN - self._asking.total())
 
     def _breaker(self, name: str) -> Breaker:
         breaker = self._breakers.get(name)
@@ -158,6 +200,8 @@ class HookClient:
     async def close(self) -> None:
         for session in self._sessions.values():
             await session.close()
+        if self._resolver is not None:
+            await self._resolver.close()
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

@@ -7,8 +7,12 @@ import gzip
 import hashlib
 import hmac
 import json
+import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
@@ -217,6 +221,57 @@ async def test_one_business_user_has_a_share_of_the_questions(monkeypatch: pytes
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
+
+
+async def test_slow_hooks_of_several_business_users_leave_some_questions_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verify, "MOST_OPEN", 8)
+
+    async def slow_but_one(request: web.Request) -> web.StreamResponse:
+        if (await request.json())["business_id"] != "honest":
+            await asyncio.Event().wait()
+        return await says(YES)(request)
+
+    async with endpoint(slow_but_one) as hook, client() as made:
+
+        async def ask(business: str) -> bytes | str:
+            return await made.ask(hook._replace(business=business), {"business_id": business}, 10.0)
+
+        slow = [asyncio.create_task(ask(f"slow-{n % 3}")) for n in range(30)]
+        await asyncio.sleep(0)  # all have begun
+        assert await ask("honest") == YES.encode()
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_names_that_no_server_answers_for_hold_up_no_other_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered, find = threading.Event(), socket.getaddrinfo
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+    def look_up(host: str, *rest: Any, **named: Any) -> Any:
+        if host.endswith(".slow.example"):
+            loop.call_soon_threadsafe(begun.set)
+            answered.wait()
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return find(host, *rest, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    async with endpoint(says(YES)) as hook, client() as made:
+        port = urlsplit(hook.url).port
+        asking = [
+            asyncio.create_task(made.ask(Hook(f"shop-{n}", f"https://{n}.slow.example/", "secret"), QUESTION, 30.0))
+            for n in range(40)
+        ]
+        try:
+            async with asyncio.timeout(10):
+                await begun.wait()
+                named = hook._replace(url=f"http://localhost:{port}/verify")
+                assert await made.ask(named, QUESTION, 10.0) == YES.encode()
+        finally:
+            answered.set()
+            assert set(await asyncio.gather(*asking)) == {"no_answer"}
 
 
 # -- Signatures of the relay's HTTP requests
