@@ -3,6 +3,7 @@ addresses of both sides, is for operators."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,8 +13,9 @@ from typing import Annotated, Final, Literal
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from relay.api.auth import actor_of, stored_key
 from relay.api.backend import Backend
@@ -209,7 +211,8 @@ async def get_linked(
 # -- Files
 
 MOST_DOWNLOADS: Final = 32  # at once: each has a file open and some seconds of sound in memory
-MOST_OF_ONE: Final = 8  # business user, or operator's key
+MOST_OF_ONE: Final = 8  # business user, or operator's key; and as many as are left for others
+STALL_S = 60.0  # longest wait for a receiver to take a part: one that does not would keep its place for ever
 _is_range: Final = re.compile(r"bytes=([0-9]{1,12})-([0-9]{0,12})").fullmatch
 
 
@@ -221,7 +224,7 @@ class Downloads:
 
     def begin(self, reader: str) -> None:
         """Raises Refused if there are too many."""
-        if self._by_reader.total() >= MOST_DOWNLOADS or self._by_reader[reader] >= MOST_OF_ONE:
+        if self._by_reader[reader] >= min(MOST_OF_ONE, MOST_DOWNLOADS - self._by_reader.total()):
             raise Refused("rate_limited", "", "too many recordings at once: retry when one is complete")
         self._by_reader[reader] += 1
 
@@ -236,8 +239,15 @@ class _File(StreamingResponse):
     over: Callable[[], None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            try:
+                async with asyncio.timeout(STALL_S):
+                    await send(message)
+            except TimeoutError:
+                raise ClientDisconnect from None
+
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, send_in_time)
         finally:
             self.over()
 

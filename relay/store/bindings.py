@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from relay.errors import StoreError
-from relay.model.binding import Binding, ids_of
+from relay.model.binding import RING_TIMEOUT_S, Binding, ids_of
 from relay.model.numbers import is_700
 from relay.store.connection import Connection, each_row
 from relay.store.database import one_moment
@@ -96,8 +96,8 @@ State = Literal["live", "expired", "ended"]
 _BY_ID = f"{SELECT} WHERE id = :id AND (:business IS NULL OR business = :business)"
 _X = COLUMNS.index("x")
 _BY_SERIAL = f"{SELECT} WHERE id > ? AND id < ? AND business = ?"
-# A call that was up at the expiry still moves it: those that end so long after their last call wait for that.
-IDLE_HOLD_MS = 60_000
+# A call that was up or rang at the expiry still moves it: those that end so long after their last call wait for that.
+IDLE_HOLD_MS = 1000 * (RING_TIMEOUT_S.stop + 60)
 _DUE = f"""
 {SELECT} WHERE expires_at <= ?1 AND released_at IS NULL AND (idle_ttl_s IS NULL OR expires_at <= ?1 - {IDLE_HOLD_MS})
 ORDER BY expires_at LIMIT ?2

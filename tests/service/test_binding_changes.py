@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relay.errors import Refused
-from relay.model.binding import Binding
+from relay.model.binding import RING_TIMEOUT_S, Binding
 from relay.model.call import Route
 from relay.service.bindings import Step, end, renew, steps
 from relay.service.groups import make_group, set_entry
@@ -74,8 +74,10 @@ def test_no_call_moves_the_end_of_other_or_former_bindings(backend: Backend) -> 
         assert used(backend, made).expires_at == made.expires_at
 
 
-def test_numbers_are_released_a_minute_after_the_idle_ttl(backend: Backend) -> None:
+def test_numbers_are_released_after_the_idle_ttl_when_no_call_rings_any_more(backend: Backend) -> None:
     made = backend.bind(x=X, idle_ttl_s=600)
+    backend.now_ms = NOW_MS + 600_000 + 1000 * RING_TIMEOUT_S[-1]
+    assert backend.run(lambda act: release_due(act, RULES)) == 0
     backend.now_ms = NOW_MS + 600_000 + IDLE_HOLD_MS - 1
     assert backend.run(lambda act: release_due(act, RULES)) == 0
     backend.now_ms += 1
