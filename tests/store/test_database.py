@@ -19,7 +19,7 @@ import pytest
 from relay.errors import Refused, StoreError
 from relay.store.bindings import find_binding
 from relay.store.connection import Connection
-from relay.store.database import Reader, connect, connect_reader, open_store, store_errors, transaction
+from relay.store.database import MOST_KEPT, Reader, connect, connect_reader, open_store, store_errors, transaction
 from relay.store.groups import Group, find_group
 from relay.store.ledger_tables import SQLITE, triggers
 from relay.store.sealing.sealer import make_key
@@ -297,6 +297,17 @@ def test_queries_at_once_have_a_connection_each_and_later_ones_take_these(disk: 
         reader.read(_refuse)
     assert reader.read(lambda one: one) is outer
     reader.close()
+
+
+def test_few_connections_are_kept(disk: Disk) -> None:
+    with closing(Reader(disk.path)) as reader:
+
+        def nested(depth: int) -> None:
+            if depth:
+                reader.read(lambda _: nested(depth - 1))
+
+        nested(MOST_KEPT + 2)
+        assert len(reader._idle) == MOST_KEPT
 
 
 def test_reader_tells_of_each_commit(disk: Disk) -> None:
