@@ -26,6 +26,7 @@ from relay.store.configurations import find_configuration, put_configuration
 from relay.store.database import open_store
 from relay.store.filings import filing_at, find_filing
 from relay.store.groups import find_entries, find_groups, members_at, members_between, of_business
+from relay.store.hooks import Hook, find_hook, put_hook
 from relay.store.journal.rows import caller_row, open_caller
 from relay.store.keys import list_keys
 from relay.store.maintenance import RESEALED, needs, reseal
@@ -41,7 +42,8 @@ from tests.support.acting import Acting
 from tests.support.stored import NOW_MS, A, B, X, Y
 from tests.support.written import change
 
-HOOK = Webhook("w1", "acme", "https://a.example/hook", "whsec_x", ("call.ended",), "none", None, 0, 0, NOW_MS)
+WEBHOOK = Webhook("w1", "acme", "https://a.example/hook", "whsec_x", ("call.ended",), "none", None, 0, 0, NOW_MS)
+HOOK = Hook("acme", "https://a.example/ask", "hook_x", "none", False, None, NOW_MS, NOW_MS)
 
 
 def added(backend: Acting, key_file: Path) -> int:
@@ -79,7 +81,8 @@ def filled(backend: Backend) -> Binding:
     backend.run(lambda act: add_filing(act, "acme", FilingWords(A, "CT-2")))
     backend.run(lambda act: make_key(act, "acme", ["bindings:read"]))
     backend.run(lambda act: arm(act, "number", A, 3_600_000, CaptureRules(), None))
-    backend.run(lambda act: put_webhook(act, HOOK))
+    backend.run(lambda act: put_webhook(act, WEBHOOK))
+    backend.run(lambda act: put_hook(act, HOOK))
     backend.run(lambda act: put_configuration(act, "", "[sip]"))
     made: Binding = backend.bind(x=X, business="acme", order_id="o1")
     backend.bind("AXN", x=Y, business="acme", order_id="o2")
@@ -106,7 +109,7 @@ def read(backend: Backend, made: Binding) -> list[Any]:
         [entry.number for entry in find_entries(reader, sealer, of_business("acme"), b"", 9)],
         find_filing(reader, sealer, "acme", A),
         filing_at(reader, sealer, "acme", A, backend.now_ms - 1),
-        webhooks_of(reader, sealer, "acme", "", 9),
+        (webhooks_of(reader, sealer, "acme", "", 9), find_hook(reader, sealer, "acme")),
         find_configuration(reader, sealer, "", backend.now_ms),
         list_arms(reader, sealer, backend.now_ms, "", 9),
         open_caller(sealer, made.binding_id, number, sealed),

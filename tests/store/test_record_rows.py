@@ -49,7 +49,7 @@ RECORDS = st.builds(
     *(WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WORDS, WORDS, WORDS),
     *(PEERS_TEXT, st.none() | PEERS_TEXT, WORDS, st.booleans()),
     *([WHOLE] * 6),
-    *(st.sampled_from(["call", "message"]), WHOLE, WORDS, WHOLE, WORDS, WORDS),
+    *(st.sampled_from(["call", "message"]), WHOLE, WORDS, WHOLE, WORDS, WORDS, WORDS),
 )
 
 

@@ -82,7 +82,7 @@ def test_binding_is_found_with_all_fields(rows: Rows, reader: RouteReader) -> No
         max_call_s=60, ring_timeout_s=30, white_only=1, hours="08:00-22:00", expires_at=NOW_MS + 5,
         ended_at=NOW_MS + 3, business_state="approved", max_calls=9, max_cps=5, business_white_only=1,
         business_hours="06:00-23:00", language="en", live_events=1, record=1, entry=None, qualification=3, a=A, b=B,
-        order_id="order-1", last_caller=None, industrial_id="88.101.1/7",
+        order_id="order-1", last_caller=None, industrial_id="88.101.1/7", hook=None,
     )  # fmt: skip
     assert bound(reader, Y, B).party == "b"
     assert found(reader, X, B).bound is None
