@@ -167,7 +167,7 @@ def is_accepted(status: int, body: bytes) -> bool:
     """Whether the receiver has taken the records: status 200, and a `code` that is a number, whatever its value."""
     try:
         answer = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):  # UnicodeDecodeError as well
         return False
     code = answer.get("code") if isinstance(answer, dict) else None
     return status == 200 and isinstance(code, int) and not isinstance(code, bool)

@@ -318,7 +318,7 @@ def _retry_after_s(response: aiohttp.ClientResponse) -> float:
         return float(text[:9])
     try:
         return max((parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds(), 0.0)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0
 
 

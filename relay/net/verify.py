@@ -186,7 +186,8 @@ class HookClient:
             except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError):
                 return "no_answer"
         wanted = answer_signature(hook.secret, signature, answer)
-        return answer if hmac.compare_digest(signed.encode(), wanted.encode()) else "not_signed"
+        is_signed = hmac.compare_digest(signed.encode("utf-8", "surrogateescape"), wanted.encode())
+        return answer if is_signed else "not_signed"
 
     def statistics(self) -> dict[str, dict[str, int]]:
         """For the metrics."""

@@ -76,7 +76,7 @@ def read_decision(body: bytes, bounds: Bounds) -> Decision | Wrong:
     """The answer in the body of a response, with its numbers in normal form; or what is wrong with it."""
     try:
         decision = _decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError as well
         return _unreadable(str(error))
     if not decision.allow:
         return _wrong_refusal(decision) or decision

@@ -221,6 +221,8 @@ async def test_an_altered_record_is_a_dead_letter(shop: Shop, writer: GroupWrite
         (200, b'{"code": "0"}', False),
         (200, b'{"code": true}', False),
         (200, b"[]", False),
+        (200, b'{"code": "\xff"}', False),
+        (200, b"[" * 4096, False),
         (200, b"", False),
         (202, b'{"code": 0}', False),
     ],

@@ -113,6 +113,16 @@ async def test_the_wait_survives_a_restart(shop: Shop, writer: GroupWriter, inbo
     assert len(inbox.requests) == 1
 
 
+async def test_a_retry_after_that_no_clock_has_is_none(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+    hook = shop.hook(inbox.url)
+    shop.tell("e1")
+    inbox.answer = lambda ids: 503
+    inbox.headers = {"retry-after": "Wed, 21 Oct 99999999999999999999 07:28:00 GMT"}
+    async with delivering(shop, writer) as deliverer:
+        await failed(deliverer, 1)
+    assert shop.hook_now(hook).last_error == "status 503"
+
+
 async def test_a_timeout_is_retried(shop: Shop, writer: GroupWriter) -> None:
     async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Hold the connection without an answer: an unreferenced writer would be closed."""

@@ -120,6 +120,18 @@ async def test_an_answer_needs_the_signature_of_this_question() -> None:
         assert [await asked(hook), await asked(hook)] == [YES.encode(), "not_signed"]
 
 
+async def test_a_signature_that_is_no_text_is_a_wrong_one() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nRelay700-Signature: v1=\xff\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await asked(Hook("", f"http://127.0.0.1:{port}/", "secret")) == "not_signed"
+
+
 async def test_a_compressed_answer_is_not_decompressed() -> None:
     """The size limit applies to the bytes received, and so does the signature."""
     asked_for: list[str] = []

@@ -87,7 +87,7 @@ def test_a_wrong_field_is_named(answer: object, field: str) -> None:
     assert wrong(answer)[0] == field
 
 
-@pytest.mark.parametrize("body", [b"", b"true", b"{", b"\xff", b'{"allow": true}x', b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"true", b"{", b"\xff", b'{"\xff": 1}', b'{"allow": true}x', b"[" * 100_000])
 def test_what_is_no_answer_is_wrong(body: bytes) -> None:
     assert read_decision(body, BOUNDS) == Wrong("answer", 'must be JSON as {"allow": true}')
 
