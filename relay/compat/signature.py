@@ -22,6 +22,7 @@ _AUTHORIZATION = re.compile(
     rf"{_ACS3} +Credential=([^,\s]{{1,64}}), *SignedHeaders=([a-z0-9;-]{{1,1024}}), *Signature=([0-9a-f]{{64}})",
     re.ASCII,
 )
+_FORM = "application/x-www-form-urlencoded"
 # Headers that say what is asked. One that is not signed could be replaced.
 _SIGNED = ("host", "x-acs-action", "x-acs-content-sha256", "x-acs-date", "x-acs-signature-nonce", "x-acs-version")
 _RPC = (
@@ -87,8 +88,10 @@ def read_request(request: HttpRequest) -> SignedRequest:
     if request.method not in ("GET", "POST"):
         raise Fault("UnsupportedHTTPMethod", "This http method is not supported: use GET or POST.")
     sent = _pairs(request.query)
-    if request.headers.get("content-type", "").partition(";")[0].strip() == "application/x-www-form-urlencoded":
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == _FORM:
         sent += _pairs(request.body.decode("utf-8", "replace"))
+    elif request.body:  # the header is not signed: without it, what the body asks would go unnoticed
+        raise Fault("UnsupportedContentType", f"A body must be {_FORM}.")
     parameters = dict(sent)
     if len(parameters) < len(sent):
         raise Fault("InvalidParameter", "A parameter is given twice.")

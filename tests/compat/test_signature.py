@@ -74,6 +74,17 @@ def test_an_authorization_of_another_form(header: str) -> None:
     assert fault_of(request) == "IncompleteSignature"
 
 
+@pytest.mark.parametrize("kind", ["", "application/json", "application/x-www-form-urlencoded, text/plain"])
+def test_no_part_of_a_request_is_dropped_by_an_unsigned_header(kind: str) -> None:
+    with pytest.raises(Fault, match="must be application/x-www-form-urlencoded"):
+        read_request(HttpRequest("POST", "/", QUERY, {"content-type": kind}, b"CallRestrict=CONTROL_BX_DISABLE"))
+
+
+def test_a_form_is_read_however_its_type_is_written() -> None:
+    headers = {"content-type": "Application/X-WWW-Form-urlencoded; charset=UTF-8"}
+    assert read_request(HttpRequest("POST", "/", QUERY, headers, b"PoolKey=p")).parameters["PoolKey"] == "p"
+
+
 @given(query=st.text(max_size=200), body=st.binary(max_size=100), header=st.text(max_size=100))
 def test_any_request_is_parsed_or_a_fault(query: str, body: bytes, header: str) -> None:
     for headers in ({}, {"authorization": header}, {"content-type": "application/x-www-form-urlencoded"}):
