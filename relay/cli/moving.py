@@ -112,10 +112,20 @@ def _show_line(there: ProviderBinding, outcome: Outcome, state: str, *, as_json:
 @click.option("--provider", type=click.Choice(PROVIDERS), required=True, help="Whose records they are.")
 @click.option("--business", metavar="ID", help="Only our calls of this business user.")
 @click.option(
-    "--began-within", type=duration, default="30s", metavar="DURATION", show_default=True, help="Of one call."
+    "--began-within",
+    type=duration,
+    default="30s",
+    metavar="DURATION",
+    show_default=True,
+    help="Most between the two beginnings of one call.",
 )
 @click.option(
-    "--duration-within", type=duration, default="2s", metavar="DURATION", show_default=True, help="Of the same length."
+    "--duration-within",
+    type=duration,
+    default="2s",
+    metavar="DURATION",
+    show_default=True,
+    help="Most by which its two durations differ.",
 )
 @json_option
 @config_option

@@ -37,7 +37,11 @@ def read_objects(file: TextIO, known: Iterable[str]) -> Iterator[tuple[int, Raw]
     while first and not first.strip("\ufeff \t\r\n"):
         first = file.readline()
     if first.lstrip("\ufeff \t")[:1] in ("{", "["):
-        yield from enumerate(_json_objects(first.lstrip("\ufeff"), file, names), 1)
+        number = 0
+        for number, found in enumerate(_json_objects(first.lstrip("\ufeff"), file, names), 1):
+            yield number, found
+        if not number and first.strip("\ufeff \t\r\n") != "[]":
+            raise ParseError("no field of this provider is in it")
         return
     heading = [_name(cell) for cell in next(csv.reader([first]), [])]
     if names.isdisjoint(heading):

@@ -84,3 +84,5 @@ def test_differences_are_shown_masked_and_fail(relay700: Command) -> None:
 def test_nothing_to_compare_is_no_difference(relay700: Command) -> None:
     write(relay700, ended_record("c1", received_at=NOW_MS))
     assert relay700.done("compare", "-", "--provider", "huawei", input="[]").startswith("0 same")
+    wrong = relay700.run("compare", "-", "--provider", "huawei", input=lines([REPORT]))
+    assert (wrong.exit_code, wrong.stderr) == (1, "no field of this provider is in it\n")
