@@ -95,8 +95,13 @@ def _document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
     components["responses"] = {str(status): _problem_answer(status) for status in STATUSES}
     components["headers"] = _HEADERS
     components["securitySchemes"] = {
-        "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "rk_ID_SECRET"},
-        "signed": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "RELAY700 key=, ts=, …"},
+        "bearer": {"type": "http", "scheme": "bearer", "description": "A key: rk_ID_SECRET"},
+        "signed": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "Authorization",
+            "description": "RELAY700 key=ID, ts=UNIX_SECONDS, nonce=16_TO_64_CHARACTERS, sig=HEX",
+        },
     }
     for route in routes:
         if isinstance(route, APIRoute) and route.include_in_schema:

@@ -132,8 +132,9 @@ def bind(config_path: Path | None, as_json: bool, reason: str, **asked: Any) -> 
     late = asked.pop("late")
     for needed in _NEEDED[asked["mode"]]:
         if not asked[needed] and not (late and needed == "a"):
+            rather = ", unless --late" if needed == "a" and asked["mode"] in LATE_MODES else ""
             raise click.UsageError(
-                f"Missing option '{_OPTIONS.get(needed, f'--{needed}')}': {asked['mode']} bindings need it."
+                f"Missing option '{_OPTIONS.get(needed, f'--{needed}')}': {asked['mode']} bindings need it{rather}."
             )
     clear = in_clear(reveal=False, reason=reason, as_json=as_json)
     area, area_match = asked.pop("area").strip(), asked.pop("area_match")
@@ -262,7 +263,7 @@ def _show(binding: Binding, *, as_json: bool, clear: bool = False) -> None:
 @json_option
 @config_option
 def history(config_path: Path | None, binding_id: str, as_json: bool) -> None:
-    """List who made, changed and ended a binding, and when, without the numbers in it."""
+    """List who made, changed and ended a binding, and when. The numbers in it are left out."""
     with opened(config_path) as store:
         steps = service.steps(store.reader, store.sealer, _found_one(store, binding_id))
     show_list(steps, ("at", "action", "by", "changed"), as_json=as_json)
@@ -317,9 +318,9 @@ def hand_over_(
     business: str,
     as_json: bool,
 ) -> None:
-    """Give many bindings another party a; the numbers stay, as with a parcel whose courier changes.
+    """Give many bindings another party a.
 
-    Prints what was refused; the exit status is then 1.
+    The numbers stay, as with a parcel whose courier changes. Prints what was refused; the exit status is then 1.
     """
     written = [fields.text("order", order.strip(), LONGEST_ORDER) for order in (*order_ids, *(file or ()))]
     orders = list(dict.fromkeys(order for order in written if order is not None))
@@ -375,9 +376,9 @@ def renew(config_path: Path | None, binding_id: str, expires_in: str, as_json: b
 @click.argument("file", type=click.File(encoding="utf-8-sig", errors="surrogateescape"))
 @config_option
 def import_(config_path: Path | None, file: TextIO) -> None:
-    """Make a binding from each line of a CSV file (- for standard input).
+    """Make a binding from each line of a CSV file.
 
-    Bad lines are reported and skipped; the exit status is then 1.
+    FILE may be - for standard input. Bad lines are reported and skipped; the exit status is then 1.
     """
     good = bad = 0
     with opened(config_path, make=True) as store, file_progress(file, "bindings") as done:

@@ -61,7 +61,7 @@ def filings() -> None:
 @click.argument("number")
 @click.option("--reference", default="", metavar="TEXT", help="The carrier's reference of the filing.")
 @click.option("--holder", default="", metavar="NAME", help="Name of the number's holder.")
-@click.option("--document-type", default="", type=click.Choice(["", *DOCUMENT_TYPES]), help="Default: id_card.")
+@click.option("--document-type", default="id_card", type=click.Choice(DOCUMENT_TYPES), show_default=True)
 @click.option("--document", default="", metavar="TEXT", help="Number of the holder's identity document.")
 @click.option(
     "--photo", default="", metavar="TEXT", help="Reference of the holder's photo: the photo is not kept here."
@@ -127,7 +127,7 @@ def list_filings(
 def show_filing(
     config_path: Path | None, number: str, business: str | None, as_json: bool, reveal: bool, reason: str
 ) -> None:
-    """Show the filings of a number as they are and as they were before each change."""
+    """Show the filings of a number, with their earlier states."""
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     party = fields.parsed("number", number, normalise_party)
     with opened(config_path) as store:
@@ -158,9 +158,9 @@ def withdraw(config_path: Path | None, number: str, business: str) -> None:
 @needed_reason
 @config_option
 def forget(config_path: Path | None, number: str, business: str, reason: str) -> None:
-    """Withdraw a filing and remove name, document and photo, on the holder's demand.
+    """Withdraw a filing and remove its holder's documents.
 
-    Number, reference and states remain: the law has calls kept with their numbers.
+    Name, document and the photo's reference are removed, on the holder's demand. Number, reference and states remain: the law has calls kept with their numbers.
     """
     with opened(config_path) as store:
         store.act(lambda act: forget_filing(act, business, number, reason))
@@ -175,9 +175,9 @@ def forget(config_path: Path | None, number: str, business: str, reason: str) ->
 @business_option
 @config_option
 def import_numbers(config_path: Path | None, file: TextIO, business: str, state: Given | None) -> None:
-    """File the A number on each line of a CSV file (- for standard input).
+    """File the A number on each line of a CSV file.
 
-    Bad lines are reported and skipped; the exit status is then 1.
+    FILE may be - for standard input. Bad lines are reported and skipped; the exit status is then 1.
     """
     with opened(config_path, make=True) as store, file_progress(file, "filings") as done:
         _report(import_filings(file, business, store.act, store.rules.parties, state), done, "filed")
@@ -188,9 +188,9 @@ def import_numbers(config_path: Path | None, file: TextIO, business: str, state:
 @business_option
 @config_option
 def answers(config_path: Path | None, file: TextIO, business: str) -> None:
-    """Enter the carriers' answers on the lines of a CSV file (- for standard input).
+    """Enter the carriers' answers on the lines of a CSV file.
 
-    A line has the number or the reference, and the state: approved, rejected, expired or revoked.
+    FILE may be - for standard input. A line has the number or the reference, and the state: approved, rejected, expired or revoked.
     Bad lines are reported and skipped; the exit status is then 1.
     """
     with opened(config_path) as store, file_progress(file, "answers") as done:

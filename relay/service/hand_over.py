@@ -64,7 +64,8 @@ def _of_order(act: UnitOfWork, asked: HandOver, order_id: str, rules: BindRules)
         return
     wanted = [binding for binding in found if asked.from_a is None or binding.a in (asked.from_a, asked.to_a)]
     if not wanted:
-        problem = "this order has no live binding with this party a: see the list of bindings"
+        whose = " with from_a as its party a" if asked.from_a else ""
+        problem = f"this order has no live binding{whose}: see the list of bindings"
         yield HandedOver(order_id, None, Refused("not_found", "order_ids", problem))
     for binding in wanted:
         yield _handed_over(act, binding, asked, rules)
