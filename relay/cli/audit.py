@@ -91,7 +91,7 @@ def list_log(
 @reason_option
 @config_option
 def export_entries(config_path: Path | None, file: Path, reveal: bool, reason: str, **query: Any) -> None:
-    """Write entries to FILE (- for standard output), oldest first, one JSON object per line."""
+    """Write entries to FILE as lines of JSON, oldest first. FILE may be - for standard output."""
     in_clear(reveal=reveal, reason=reason)
     asked = AuditQuery(**query)
     with opened(config_path) as store:

@@ -114,9 +114,10 @@ def list_(config_path: Path | None, state: State | None, limit: int | None, as_j
 @showing_options
 @config_option
 def show_(config_path: Path | None, business_id: str, as_json: bool, reveal: bool, reason: str) -> None:
-    """Show one business user, with its complaints of thirty days per hundred answered calls.
+    """Show one business user.
 
-    Phone numbers of its contact are masked without --reveal.
+    Its complaints are of thirty days, per hundred answered calls. Phone numbers of its contact are masked without
+    --reveal.
     """
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
@@ -133,7 +134,7 @@ def show_(config_path: Path | None, business_id: str, as_json: bool, reveal: boo
 @json_option
 @config_option
 def history(config_path: Path | None, business_id: str, as_json: bool) -> None:
-    """List changes of state, qualification and contact: who, when, why, and the former values."""
+    """List changes of state, qualification and contact. Each has who, when, why, and the former values."""
     with opened(config_path) as store:
         changes = state_changes(store.reader, store.sealer, _found(store, business_id).id)
     show_list((_step_object(each, as_json=as_json) for each in changes), _HISTORY, as_json=as_json)
@@ -169,7 +170,7 @@ def _step(step: service.Step, words: str) -> None:
 
 
 _step("approve", "Approve a business user. All details that its scenario requires must be there.")
-_step("suspend", "Suspend a business user: its new calls are refused until it is resumed.")
+_step("suspend", "Suspend a business user. Its new calls are refused until it is resumed.")
 _step("resume", "End the suspension of a business user.")
 _step("revoke", "Revoke a business user: its new calls are refused for good.")
 
@@ -258,7 +259,8 @@ def make(
 ) -> None:
     """Make a key. Its secret is shown only once.
 
-    Without --scope it gets all scopes but parties:read (real numbers) and, for a business user, keys (more keys).
+    Without --scope it gets all scopes but parties:read (real numbers) and, for a business user, keys (more keys) and
+    recordings:read.
     """
     if operator == (business is not None):
         raise click.UsageError("give either --business ID or --operator")

@@ -111,7 +111,7 @@ def list_calls(
     reveal: bool,
     reason: str,
 ) -> None:
-    """List call records: live calls, then ended and refused ones, newest first.
+    """List call records, newest first. Live calls come before ended and refused ones.
 
     A call has a record once it is answered or has ended; `calls live` shows ringing calls too.
     """
@@ -276,7 +276,7 @@ def list_recorded(
     limit: int | None,
     as_json: bool,
 ) -> None:
-    """List recordings, purged ones included, by the time they were taken over from rtpengine, newest first."""
+    """List recordings, purged ones included, newest first. Their time is when they were taken over from rtpengine."""
     query = RecordingQuery(business, since or 0, LAST_MS if until is None else until)
     with opened(config_path) as store:
         found = every(
@@ -306,9 +306,10 @@ _channels = click.option(
 def get_recording(
     config_path: Path | None, call_id: str, wav: Path | None, out: Path | None, channels: Channels, reason: str
 ) -> None:
-    """Write the recording of a call to a file of mode 0600: as sound, or as the capture it is made from.
+    """Write the recording of a call to a file.
 
-    The capture has the media addresses of both sides, the WAV file no address, number or text.
+    It is sound, or the capture that sound is made from; the file has mode 0600. The capture has the media addresses of
+    both sides, the WAV file no address, number or text.
     """
     file_path = wav or out
     if file_path is None or (wav and out):
@@ -342,7 +343,10 @@ def make_url(
     reason: str,
     as_json: bool,
 ) -> None:
-    """Make a link to the WAV file of a recording, for somebody without a key. It ends with its time and its key."""
+    """Make a link to the WAV file of a recording.
+
+    It is for somebody without a key, and ends with its time and its key.
+    """
     with opened(config_path) as store:
         life_s = expires_in // 1000
         link = store.act(lambda act: make_link(act, call_id, key_id, channels=channels, life_s=life_s, reason=reason))
@@ -357,9 +361,10 @@ def make_url(
 @needed_reason
 @config_option
 def delete(config_path: Path | None, call_id: str, reason: str) -> None:
-    """Delete a recording before the end of its retention, such as on a person's demand.
+    """Delete a recording before the end of its retention.
 
-    Its length and hash stay with the call, and the reason in the audit log. Copies in backups and batches stay, too.
+    For example on a person's demand. Its length and hash stay with the call, and the reason in the audit log. Copies in
+    backups and batches stay, too.
     """
     with opened(config_path) as store:
         kept_in = store.config.recordings.kept_in

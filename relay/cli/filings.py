@@ -160,7 +160,8 @@ def withdraw(config_path: Path | None, number: str, business: str) -> None:
 def forget(config_path: Path | None, number: str, business: str, reason: str) -> None:
     """Withdraw a filing and remove its holder's documents.
 
-    Name, document and the photo's reference are removed, on the holder's demand. Number, reference and states remain: the law has calls kept with their numbers.
+    Name, document and the photo's reference are removed, on the holder's demand. Number, reference and states remain:
+    the law has calls kept with their numbers.
     """
     with opened(config_path) as store:
         store.act(lambda act: forget_filing(act, business, number, reason))
@@ -190,8 +191,8 @@ def import_numbers(config_path: Path | None, file: TextIO, business: str, state:
 def answers(config_path: Path | None, file: TextIO, business: str) -> None:
     """Enter the carriers' answers on the lines of a CSV file.
 
-    FILE may be - for standard input. A line has the number or the reference, and the state: approved, rejected, expired or revoked.
-    Bad lines are reported and skipped; the exit status is then 1.
+    FILE may be - for standard input. A line has the number or the reference, and the state: approved, rejected, expired
+    or revoked. Bad lines are reported and skipped; the exit status is then 1.
     """
     with opened(config_path) as store, file_progress(file, "answers") as done:
         _report(import_answers(file, business, store.act), done, "entered")

@@ -111,7 +111,7 @@ def remove_members(config_path: Path | None, group_id: str, members: tuple[str, 
 @click.argument("file", type=click.File(encoding="utf-8-sig"))
 @config_option
 def import_group(config_path: Path | None, group_id: str, file: TextIO) -> None:
-    """Add the number on each line of a file (- for standard input) as a member."""
+    """Add the number on each line of a file as a member. FILE may be - for standard input."""
     count = 0
     with opened(config_path) as store, file_progress(file, "members") as done:
         for added in import_members(file, group_id, store.act, store.rules):
@@ -172,7 +172,7 @@ def show_entries(
     reveal: bool,
     reason: str,
 ) -> None:
-    """Show the black- and whitelisted callers of a business user or binding, newest first."""
+    """Show the listed callers of a business user or binding, newest first."""
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
         owner = store.act(lambda act: list_service.owner_of(act, whose, owner_id))
@@ -204,7 +204,7 @@ def _set(kind: Kind, words: str) -> None:
 
 
 _set("black", "Blacklist a caller: calls are refused from the next one on.")
-_set("white", "Whitelist a caller, where only whitelisted callers are accepted (--white-only).")
+_set("white", "Whitelist a caller. It matters where only whitelisted callers are accepted (--white-only).")
 
 
 @lists.command("remove")

@@ -17,9 +17,9 @@ from relay.store.hooks import Hook, find_hook
 
 @click.group()
 def hooks() -> None:
-    """Hooks: a business user's endpoint that decides about its calls.
+    """Hooks: endpoints that decide about calls.
 
-    They are allowed by [hooks] in the configuration.
+    A business user has one for its own calls. They are allowed by [hooks] in the configuration.
     """
 
 
@@ -71,7 +71,7 @@ def show_(config_path: Path | None, business: str, as_json: bool) -> None:
 @business_option
 @config_option
 def remove(config_path: Path | None, business: str) -> None:
-    """Remove the hook of a business user: from the next call on the bindings alone decide."""
+    """Remove the hook of a business user. From the next call on the bindings alone decide."""
     with opened(config_path) as store:
         store.act(lambda act: service.drop_hook(act, business))
     click.echo(f"removed the hook of {business}")

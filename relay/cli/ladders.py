@@ -56,7 +56,7 @@ def ladder(
     reveal: bool,
     reason: str,
 ) -> None:
-    """Show the SIP messages of a call on both sides, and what did not cross.
+    """Show the SIP messages of a call, and what did not cross.
 
     ID is a call id, or register:PEER for the registrations of a peer. Numbers, addresses of parties and bodies are
     masked without --reveal. Which calls are kept: [capture] in the configuration.

@@ -64,7 +64,7 @@ def numbers() -> None:
 )
 @config_option
 def load(config_path: Path | None, prefix: str, peer: str, pool: str, cool_down: int | None) -> None:
-    """Put the 10,000 numbers of PREFIX, the 11 managed digits, into a pool."""
+    """Put the 10,000 numbers of PREFIX into a pool. PREFIX is the 11 managed digits."""
     wanted = service.new_prefix(prefix, peer, cool_down)
     with opened(config_path, make=True) as store:
         count = store.act(lambda act: service.load_prefix(act, wanted, pool, _peers(store)))

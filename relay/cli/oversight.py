@@ -115,7 +115,7 @@ def evidence() -> None:
 def make(
     config_path: Path | None, number: str, since_ms: int, until_ms: int, out: Path, reason: str, as_json: bool
 ) -> None:
-    """Write the calls and bindings of a number in a span of time, numbers in clear, signed."""
+    """Write a signed bundle of a number's calls and bindings. Its numbers are in clear."""
     with opened(config_path) as store:
         asked = store.act(lambda act: ask_evidence(act, number, since_ms, until_ms, reason))
         with written(out) as file:
@@ -133,7 +133,7 @@ def make(
 @click.option("--public-key", metavar="HEX", help="Required signer. Default: the keys of this store.")
 @config_option
 def check_(config_path: Path | None, file: Path, public_key: str | None) -> None:
-    """Check the signature and contents of an evidence bundle (FILE) or a daily batch (FOLDER)."""
+    """Check the signature and contents of a bundle or daily batch. A bundle is a FILE, a batch a FOLDER."""
     try:
         keys = [bytes.fromhex(public_key)] if public_key else []
     except ValueError:
@@ -166,7 +166,7 @@ def report() -> None:
 @json_option
 @config_option
 def daily_(config_path: Path | None, day: date, business: str | None, out: TextIO | None, as_json: bool) -> None:
-    """Report the calls of a day, a line per business user and prefix. DAY is a day in China: 2026-01-31, or today."""
+    """Report the calls of a day by business user and prefix. DAY is a day in China: 2026-01-31, or today."""
     with opened(config_path) as store:
         lines = daily(store.reader, store.sealer, day, business)
     if out is not None:
@@ -205,7 +205,10 @@ def complaints(
     whose: str | None,
     as_json: bool,
 ) -> None:
-    """Enter the number of complaints about a business user and prefix on a day, or show the rates (--list)."""
+    """Enter complaints about a business user, or show the rates.
+
+    COUNT replaces the number of the DAY about a business user and prefix. With --list nothing is entered.
+    """
     if list_ == (day is not None):
         raise click.UsageError("Write DAY BUSINESS PREFIX COUNT, or --list.")
     with opened(config_path) as store:
@@ -241,10 +244,10 @@ def complaints(
 @click.option("--json", "as_json", is_flag=True, help="The manifest as one JSON object.")
 @config_option
 def batch(config_path: Path | None, day: date, out: Path | None, reason: str, as_json: bool) -> None:
-    """Write a signed folder for the authority: a day's call records in clear, its recordings in SM4.
+    """Write the signed folder of a day for the authority.
 
-    DAY is a past day in China, such as 2026-01-31. The same command resumes an interrupted run and leaves a finished
-    batch as it is.
+    It has the call records in clear, and the recordings in SM4. DAY is a past day in China, such as 2026-01-31. The
+    same command resumes an interrupted run and leaves a finished batch as it is.
     """
     with opened(config_path) as store:
         asked = store.act(lambda act: ask_batch(act, day, reason))

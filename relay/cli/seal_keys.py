@@ -50,7 +50,7 @@ def status(config_path: Path | None, as_json: bool) -> None:
 @seal_key.command("add")
 @config_option
 def add(config_path: Path | None) -> None:
-    """Make a key and add it to the key file and the store, not in use yet."""
+    """Make a key, and add it to the key file and the store. It is not in use yet."""
     with opened(config_path) as store:
         key_file = store.config.store.key_file
         key_id = store.act(lambda act: rotation.add(act, key_file))
@@ -61,7 +61,7 @@ def add(config_path: Path | None) -> None:
 @_id
 @config_option
 def use(config_path: Path | None, key_id: int) -> None:
-    """Seal with the key ID from now on, in all processes and nodes at once.
+    """Seal with the key ID from now on, in all processes and nodes.
 
     Refused while one of them has not read the key. The relay then reseals current rows in the background.
     """

@@ -122,7 +122,7 @@ def change(
 @json_option
 @config_option
 def dead_(config_path: Path | None, webhook_id: str, limit: int | None, as_json: bool) -> None:
-    """List dead letters: events that could not be delivered, newest first."""
+    """List dead letters, newest first. These are events that could not be delivered."""
     with opened(config_path) as store:
         _found(store, webhook_id)
         show_list(_dead_events(store, webhook_id), _DEAD_COLUMNS, as_json=as_json, limit=limit)

@@ -223,3 +223,11 @@ def test_members_entries_and_contacts_are_masked_in_json_without_a_reason(relay7
         assert "138****0001" in str(relay700.objects(*asked, reason=None))
         assert "13800000001" in str(relay700.objects(*asked, reason="case 7"))
     assert len(relay700.objects("audit", "list", "--action", "read")) == 3
+
+
+def test_lists_of_commands_have_whole_sentences() -> None:
+    """In 80 columns, as in a pipe."""
+    for name in sorted({name.rpartition(" ")[0] for name, _ in commands()}):
+        help_ = CliRunner().invoke(main, [*name.split(), "--help"], terminal_width=80).stdout
+        _, _, listed = help_.partition("Commands:")
+        assert listed and "..." not in listed, name
