@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -32,6 +33,11 @@ def test_every_message_is_translated_and_no_translation_is_left_over() -> None:
 def test_translations_keep_the_placeholders() -> None:
     for message, chinese in catalog().items():
         assert sorted(_places(message)) == sorted(_places(chinese)), message
+
+
+def test_chinese_has_its_own_punctuation() -> None:
+    for chinese in catalog().values():
+        assert not re.search("[一-鿿][,;:?!]|[,;:?!][一-鿿]", chinese), chinese
 
 
 def _places(text: str) -> list[str]:
