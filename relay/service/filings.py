@@ -247,7 +247,7 @@ def _documents(words: FilingWords) -> Documents | None:
     for known in DOCUMENT_TYPES:
         if known == kind:
             if known == "id_card" and not _is_id_card(document.upper()):
-                problem = "must be 18 characters, of which the last one checks the others (GB 11643)"
+                problem = "must be the 18 characters of an identity card (GB 11643); the last one checks the others"
                 raise fields.invalid("document", problem)
             return Documents(holder, known, document.upper() if known == "id_card" else document, photo or "")
     raise fields.invalid("document_type", f"must be one of: {', '.join(DOCUMENT_TYPES)}")
