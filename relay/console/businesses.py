@@ -155,6 +155,20 @@ async def take_step(page: Page) -> Response:
     )
 
 
+async def enter_complaints(page: Page) -> Response:
+    """Set the number of complaints of a day about a prefix."""
+    business_id = page.request.path_params["business_id"]
+    count = page.form.get("count", "")
+    body = {
+        "day": page.form.get("day", ""),
+        "business_id": business_id,
+        "prefix": page.form.get("prefix", "").strip(),
+        "count": int(count) if count.isascii() and count.isdecimal() else count,
+    }
+    done = N_("The number of complaints is entered.")
+    return await page.act(f"/businesses/{business_id}", done, "PUT", "/v1/reports/daily/complaints", body=body)
+
+
 async def revoke_key(page: Page) -> Response:
     """Refuse a key from its next request on."""
     business_id, key_id = page.request.path_params["business_id"], page.request.path_params["key_id"]
@@ -167,6 +181,7 @@ ROUTES: Final[list[PageRoute]] = [
     get("/businesses", show_businesses, "operator"),
     get("/businesses/{business_id}", show_business),
     post("/businesses/{business_id}/steps/{step}", take_step, "operator"),
+    post("/businesses/{business_id}/complaints", enter_complaints, "operator"),
     post("/businesses/{business_id}/keys/{key_id}/revoke", revoke_key, "keys"),
     post("/businesses/{business_id}/hook/set", set_hook, "hooks"),
     post("/businesses/{business_id}/hook/remove", remove_hook, "hooks"),

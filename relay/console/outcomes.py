@@ -232,7 +232,7 @@ NAMES: Final[dict[str, str]] = {
     "applied": N_("applied"),
     "approved": N_("approved"),
     "submitted": N_("submitted"),
-    "rejected": N_("rejected"),
+    "rejected": N_("refused by the carrier"),
     "withdrawn": N_("withdrawn"),
     "true": N_("yes"),
     "id_card": N_("identity card"),

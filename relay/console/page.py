@@ -198,7 +198,11 @@ class Page:
 
     def outcome(self, name: str) -> str:
         """An outcome, a state, or another name of the API in words."""
-        return self.words(OUTCOMES[name].title) if name in OUTCOMES else self.words(NAMES.get(name, name))
+        return self.words(OUTCOMES[name].title) if name in OUTCOMES else self.state(name)
+
+    def state(self, name: str) -> str:
+        """A state in words. A filing that is `rejected` is no call."""
+        return self.words(NAMES[name]) if name in NAMES else self.outcome(name) if name in OUTCOMES else name
 
     def why(self, outcome: str) -> str:
         """Why a call had this outcome, in words; "" if there is nothing to say."""

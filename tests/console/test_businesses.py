@@ -48,10 +48,14 @@ async def test_a_high_rate_of_complaints_proposes_a_suspension(console: Console,
     await operator.post("/v1/businesses", FRESH)
     await operator.post("/v1/businesses/fresh/approve", {"reason": "seen"}, 200)
     day = datetime.fromtimestamp(now_ms() / 1000, CHINA).date()
-    body = {"day": day.isoformat(), "business_id": "fresh", "prefix": PREFIX, "count": 3}
     browser = await console.of(operator)
-    assert "No complaint is entered" in await browser.see("/businesses/fresh")
-    await operator.ask("PUT", "/v1/reports/daily/complaints", body)
+    page = await browser.see("/businesses/fresh")
+    assert "No complaint is entered" in page
+    asked = {"day": day.isoformat(), "prefix": PREFIX}
+    await browser.send(page, "/businesses/fresh/complaints", **asked, count="many")
+    assert "count: " in text_of(await browser.see("/businesses/fresh"))
+    await browser.send(page, "/businesses/fresh/complaints", **asked, count="3")
+    assert "The number of complaints is entered." in text_of(await browser.see("/businesses/fresh"))
     assert "fresh" in text_of(await browser.see("/businesses")).partition("Complaints of 30 days")[2]
     page = await browser.see("/businesses/fresh")
     reason = "complaints: 3 of 0 answered calls in 30 days; the limit is 0.05%"

@@ -43,6 +43,12 @@ async def test_an_operator_enters_answers_and_removes_documents(
     (gone,) = (await company.get("/v1/filings?all=true"))["items"]
     assert (gone["holder"], gone["state"]) == (None, "withdrawn")
 
+    await company.post("/v1/filings", {"number": C, "reference": "CT-78"})
+    await browser.send(page, "/filings/answers", business_id="acme", lines=f"number,state\n{C},rejected")
+    shown = await browser.see("/filings?state=rejected")
+    assert '<span class="state rejected">refused by the carrier</span>' in shown
+    assert '<option value="rejected" selected>refused by the carrier</option>' in shown
+
 
 async def test_filings_that_end_soon_are_told(console: Console, api: Api, operator: Client) -> None:
     acme = await api.company("acme")
