@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 import re
 from functools import cache
@@ -15,13 +16,17 @@ import pytest
 
 import relay
 from relay import metrics
+from relay.api.app import openapi_document
 from relay.cli import main
 from relay.config.tables import Tables
+from relay.console.app import ROUTES
+from relay.policy.evaluate import OUTCOMES
 from tests.config.test_tables import msgspec_struct
 from tests.test_metrics import read
 
 DOCUMENTS = [Path("README.md"), Path("ARCHITECTURE.md"), Path("SECURITY.md"), *Path("docs").glob("*.md")]
 README = Path("README.md").read_text()
+RULES = Path("docs/RULES.md")
 
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -32,6 +37,7 @@ _METRIC = re.compile(r"\brelay700_(\w+)")
 _SETTING = re.compile(r"\[{1,2}(\w+)\]{1,2} (\w+)")
 _UNIT = r"(\d+) (?:ms|s|seconds)\b"
 _DEFAULT = re.compile(rf"`\[(\w+)\] (\w+)`(?: \(|, ){_UNIT}|{_UNIT} \(`\[(\w+)\] (\w+)`")  # (`[sip] drain_s`, 30 s)
+_ADDRESS = re.compile(r"(?:GET|POST|PUT|PATCH|DELETE) /\S+|/console/\S*")
 _NAME = re.compile(r"([A-Z]\w+)(?:\.(\w+))?")
 
 # Words that only look like one of our classes.
@@ -128,6 +134,40 @@ def test_command_options_exist(document: Path) -> None:
         for each in [command, *getattr(command, "commands", {}).values()]:
             words -= {option for parameter in each.params for option in parameter.opts}
         assert not words, f"{line}: {words}"
+
+
+@cache
+def addresses() -> re.Pattern[str]:
+    """The operations of the API, such as "GET /v1/calls/{call_id}", and the console's pages, with any ids in them."""
+    paths = json.loads(openapi_document())["paths"]
+    known = [f"{method.upper()} {path}" for path, methods in paths.items() for method in methods]
+    known += [f"/console{route.path}" for route in ROUTES]
+    return re.compile("|".join(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(each)) for each in known))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_addresses_of_the_api_and_the_console_exist(document: Path) -> None:
+    named = [word.partition("?")[0] for word in code(document) if _ADDRESS.fullmatch(word)]
+    assert [each for each in named if not addresses().fullmatch(each)] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_sub_commands_exist(document: Path) -> None:
+    for line, name in commands(document):
+        group = main.get_command(click.Context(main), name)
+        if isinstance(group, click.Group) and (found := re.search(rf"relay700 {name} ([a-z][\w-]*)", line)):
+            assert found[1] in group.commands, line
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_outcomes_to_search_for_exist(document: Path) -> None:
+    assert set(re.findall(r"--outcome ([a-z_]+)", document.read_text())) <= set(OUTCOMES)
+
+
+@pytest.mark.parametrize("row", re.findall(r"^\| .*$", RULES.read_text(), re.MULTILINE))
+def test_each_duty_is_shown_by_something(row: str) -> None:
+    duty, _, shown = (cell.strip() for cell in row.strip("|").split(" | "))
+    assert duty == "duty" or re.search("`(relay700|GET|POST|/console)", shown), row
 
 
 QUERIES = [Path("config/grafana/relay700.json"), Path("config/prometheus/relay700.rules.yml")]
