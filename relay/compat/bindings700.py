@@ -125,6 +125,8 @@ class UpdateSubs700(Parameters):
 @action(UpdateSubs700, "bindings:write", names=_NAMES, has_success=True)
 async def update_subs_700(asked: UpdateSubs700, caller: Caller) -> Reply:
     unused(NeedAsr=asked.need_asr, AsrModelId=asked.asr_model_id, Audio=asked.audio)
+    if asked.tel_a and asked.default_a and asked.tel_a != asked.default_a:
+        raise Failure(ILLEGAL_ARGUMENT, "DefaultA must be left out, or equal TelA: a binding has one A")
     given = Change(
         operate_type=asked.operate_type,
         a=asked.tel_a or asked.default_a,

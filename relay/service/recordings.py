@@ -38,7 +38,7 @@ def ask_recording(
 
 def _found(act: UnitOfWork, call_id: str) -> Recording:
     """A recording that the actor may read. Raises Refused."""
-    found = find_recording(act.connection, act.sealer, call_id)
+    found = find_recording(act.connection, act.sealer, call_id) if call_id.isprintable() else None
     if found is None or act.actor.business not in (None, found.business):
         raise Refused("not_found", "", "there is no recording of such a call, or not yet")
     _check_kept(found)

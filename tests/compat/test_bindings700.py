@@ -198,3 +198,9 @@ async def test_many_at_once_by_the_asynchronous_client(client: Client) -> None:
     answers = await asyncio.gather(*(client.new.bind_axb_700_async(request) for request in requests))
     assert {answer.body.code for answer in answers} == {"OK"}
     assert len({answer.body.data.subs_id for answer in answers}) == 60
+
+
+def test_two_different_a_are_refused(compat: Compat, client: Client, bound: Json) -> None:
+    body = change(client, bound, operate_type="updateNoA", tel_a=C, default_a=D)
+    assert (body["Code"], body["Message"].split()[0]) == ("isv.ILLEGAL_ARGUMENT", "DefaultA")
+    assert stored(compat, bound).a == normalise_party(A)

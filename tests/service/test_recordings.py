@@ -67,3 +67,10 @@ def test_a_business_user_reads_its_own_without_a_reason(backend: Backend) -> Non
         backend.run(lambda act: ask_recording(act, CALL))
     backend.key_of("acme")
     assert backend.run(lambda act: ask_recording(act, CALL)).business == "acme"
+
+
+def test_an_id_that_no_store_can_hold_is_not_found(backend: Backend) -> None:
+    """PostgreSQL takes no NUL."""
+    with pytest.raises(Refused) as refused:
+        backend.run(lambda act: make_link(act, "a\0b", "k", reason="case 7"))
+    assert refused.value.kind == "not_found"
