@@ -119,7 +119,8 @@ def _then(store: Opened, caller: str, dialled: str, peer: str | None, at_ms: int
 def _recorded(store: Opened, call_id: str) -> dict[str, Any]:
     record = required(find_call(store.reader, store.sealer, call_id), "call", "calls list")
     told = _then(store, record.caller, record.number_dialled, record.peer_in or None, record.received_at)
-    return told | {"recorded": {"outcome": record.outcome, "sip_status": record.sip_status}}
+    recorded = {"outcome": record.outcome, "sip_status": record.sip_status, "decided_by": record.decided_by}
+    return told | {"recorded": recorded}
 
 
 def _lines(told: dict[str, Any]) -> Iterator[str]:
@@ -131,7 +132,8 @@ def _lines(told: dict[str, Any]) -> Iterator[str]:
     yield from table(("check", "result", "figures"), rows)
     yield ""
     if recorded := told.get("recorded"):
-        yield f"recorded: {recorded['outcome'] or 'not over'}, SIP {recorded['sip_status'] or '-'}"
+        by = {"hook": ", by the business user's hook", "verify": ", by [verify]"}.get(recorded["decided_by"], "")
+        yield f"recorded: {recorded['outcome'] or 'not over'}, SIP {recorded['sip_status'] or '-'}{by}"
     yield from (f"note: {note}" for note in told["notes"])
     if told["sip_status"] is None:
         yield f"granted: {told['callee']} is called"

@@ -116,14 +116,17 @@ def test_a_recorded_call_is_explained_by_its_id(relay700: Command, usage: Callab
     bind(relay700)
     path, key_file = relay700.store
     shelf = Shelf(path, open_store(path, key_file))
-    shelf.add(*(call(n, peer_in="carrier") for n in range(4)))
+    shelf.add(*(call(n, peer_in="carrier", decided_by="hook" if n == 2 else None) for n in range(4)))
     shelf.connection.close()
     (told,) = relay700.objects("explain", "--call", "c3")
     assert (told["number_dialled"], told["caller"], told["peer"]) == (X, "138****0001", "carrier")
     assert (told["at"], told["outcome"]) == ("2026-01-01T00:00:03.000Z", "frequency_caller")
-    assert told["recorded"] == {"outcome": "answered", "sip_status": 200}
+    assert told["recorded"] == {"outcome": "answered", "sip_status": 200, "decided_by": None}
     text = relay700.done("explain", "--call", "c2")
-    assert "recorded: answered, SIP 200\n" in text and "granted: 139****0002 is called" in text
+    assert (
+        "recorded: answered, SIP 200, by the business user's hook\n" in text
+        and "granted: 139****0002 is called" in text
+    )
     assert not [number for number in (A, B) if number[2:] in text]
     assert relay700.refused("explain", "--call", "c9").startswith("there is no such call")
     assert "--call" in usage("explain", "--call", "c3", "--caller", A)
