@@ -24,7 +24,8 @@ from relay.policy.evaluate import OUTCOMES
 from tests.config.test_tables import msgspec_struct
 from tests.test_metrics import read
 
-DOCUMENTS = [Path("README.md"), Path("ARCHITECTURE.md"), Path("SECURITY.md"), *Path("docs").glob("*.md")]
+PAGES = [Path(name) for name in ("README.md", "README.zh-CN.md", "ARCHITECTURE.md", "SECURITY.md")]
+DOCUMENTS = [*PAGES, *Path("docs").rglob("*.md")]
 README = Path("README.md").read_text()
 RULES = Path("docs/RULES.md")
 
