@@ -6,6 +6,7 @@ import importlib
 import json
 import pkgutil
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,20 @@ def test_outcomes_to_search_for_exist(document: Path) -> None:
 def test_each_duty_is_shown_by_something(row: str) -> None:
     duty, _, shown = (cell.strip() for cell in row.strip("|").split(" | "))
     assert duty == "duty" or re.search("`(relay700|GET|POST|/console)", shown), row
+
+
+@pytest.mark.parametrize("row", re.findall(r"^\| .*$", Path("docs/READINESS.md").read_text(), re.MULTILINE))
+def test_the_state_of_each_part_is_one_of_three(row: str) -> None:
+    state = row.strip("|").split(" | ")[1].strip()
+    assert row.startswith("| **") or state in {"state", "meaning", "production", "tried", "not tried"}, row
+
+
+def test_a_final_version_has_a_security_contact_and_its_changes() -> None:
+    version = tomllib.loads(Path("pyproject.toml").read_text())["project"]["version"]
+    if version == "0.1.0" or "rc" in version:
+        return
+    assert "not set yet" not in Path("SECURITY.md").read_text()
+    assert re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d\n", Path("CHANGELOG.md").read_text(), re.M)
 
 
 QUERIES = [Path("config/grafana/relay700.json"), Path("config/prometheus/relay700.rules.yml")]
