@@ -22,6 +22,7 @@ from relay.errors import ConfigError, RelayError
 
 # Imported on first use: `relay700 bind` needs no event loop, `relay700 serve` no capture reader.
 _COMMANDS = {
+    "demo": "relay.cli.demo",
     "serve": "relay.cli.serve",
     "check": "relay.cli.serve",
     "reload": "relay.cli.serve",

@@ -63,7 +63,7 @@ def ladder(
     """
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
-        shown = _read(store, call_id, clear=clear, reason=reason)
+        shown = read_ladder(store, call_id, clear=clear, reason=reason)
     for file, make in ((html, _html), (pcap, _pcap)):
         if file is not None:
             with written(file) as out:
@@ -73,10 +73,11 @@ def ladder(
 
         click.echo(json_line(ladder_object(shown)))
     elif html is None and pcap is None:
-        _echo(shown, messages=messages)
+        echo_ladder(shown, messages=messages)
 
 
-def _read(store: Opened, call_id: str, *, clear: bool, reason: str) -> Ladder:
+def read_ladder(store: Opened, call_id: str, *, clear: bool, reason: str) -> Ladder:
+    """The audit line of a reading in clear comes first. Raises Refused."""
     from relay.reports.ladder import build_ladder, operator_view, why_absent
 
     record = None
@@ -117,7 +118,7 @@ def _pcap(ladder: Ladder) -> bytes:
     return ladder_pcap(ladder)
 
 
-def _echo(ladder: Ladder, *, messages: bool) -> None:
+def echo_ladder(ladder: Ladder, *, messages: bool = False, withheld: bool = True) -> None:
     """Coloured on a terminal, unless NO_COLOR is set (no-color.org); in ASCII if it has no UTF-8."""
     from relay.reports.ladder_text import ladder_text
 
@@ -127,5 +128,5 @@ def _echo(ladder: Ladder, *, messages: bool) -> None:
     def paint(text: str, style: Style) -> str:
         return text if is_plain else click.style(text, **_STYLES[style])
 
-    for line in ladder_text(ladder, ascii_=ascii_, messages=messages, paint=paint):
+    for line in ladder_text(ladder, ascii_=ascii_, messages=messages, withheld=withheld, paint=paint):
         click.echo(line)

@@ -41,13 +41,19 @@ _ASCII: Final = _Signs("|", "-", ">", "<", "*", "x", "..")
 
 
 def ladder_text(
-    ladder: Ladder, *, ascii_: bool = False, messages: bool = False, paint: Paint = lambda text, _: text
+    ladder: Ladder,
+    *,
+    ascii_: bool = False,
+    messages: bool = False,
+    withheld: bool = True,
+    paint: Paint = lambda text, _: text,
 ) -> Iterator[str]:
-    """The lines. `messages`: with the text of each message."""
+    """The lines. `messages`: with the text of each message. `withheld`: with the names of what did not cross."""
     drawing = _Drawing(ladder, _ASCII if ascii_ else _UNICODE, paint)
     yield from drawing.head()
     yield from drawing.steps()
-    yield from drawing.withheld()
+    if withheld:
+        yield from drawing.withheld()
     if messages:
         yield from drawing.messages()
 

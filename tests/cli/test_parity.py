@@ -113,7 +113,7 @@ SAME: dict[str, str] = {
 # The reasons stand in ARCHITECTURE.md, "Decisions".
 COMMANDS_ALONE = {
     *("serve", "check", "reload", "verify", "purge", "migrate", "evidence check", "replay", "completion"),
-    *("report batch", "probe", "compare"),
+    *("report batch", "probe", "compare", "demo"),
     *("seal-key status", "seal-key add", "seal-key use", "seal-key reseal", "seal-key drop"),
 }
 # Options of a list that the API has under another name, or in the body of a search.

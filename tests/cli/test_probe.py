@@ -69,20 +69,21 @@ async def test_the_probe_proves_and_touches_no_other_s_figures(relay: RelayProce
     assert noted == [("probe.proven", "cli")] * 2 + [("probe.proven", "relay")]
 
 
+def leak(data: bytes) -> bytes:
+    """The callee's private address as its address of media."""
+    inner = re.search(rb"a=X-nat:1 ([0-9.]+)", data)
+    if inner is None:
+        return data
+    head, _, body = data.partition(b"\r\n\r\n")
+    body = re.sub(rb"c=IN IP4 [0-9.]+", b"c=IN IP4 " + inner[1], body)
+    return re.sub(rb"Content-Length: [0-9]+", b"Content-Length: %d" % len(body), head) + b"\r\n\r\n" + body
+
+
 async def test_a_leak_ends_with_1_and_raises_the_alarm(tmp_path: Path) -> None:
     callee_at = free("127.0.0.72")
     more = table({"callee_side_1": BEHIND}, free("127.0.0.71"), callee_at)
     setup = Setup(api=free(RELAY), more=more)
     relay = RelayProcess(tmp_path, setup, (CALLER, BEHIND))
-
-    def leak(data: bytes) -> bytes:
-        """The callee's private address as its address of media."""
-        inner = re.search(rb"a=X-nat:1 ([0-9.]+)", data)
-        if inner is None:
-            return data
-        head, _, body = data.partition(b"\r\n\r\n")
-        body = re.sub(rb"c=IN IP4 [0-9.]+", b"c=IN IP4 " + inner[1], body)
-        return re.sub(rb"Content-Length: [0-9]+", b"Content-Length: %d" % len(body), head) + b"\r\n\r\n" + body
 
     async with serving(MiddlePeer(setup.callee, callee_at, to_caller=leak)):
         relay.start()
