@@ -147,7 +147,9 @@ class CallHooks:
         body = await self._client.ask(hook, _question(asked, caller, route, route.business), limits.timeout_s)
         if isinstance(body, str):
             self._count(hook, "failed" if body == "no_answer" else body)
-            return route if limits.fail_open and body != "not_signed" else not_decided(route, hook.kind)
+            # A flood of calls must not make others pass unasked: the hook has not failed.
+            passes = limits.fail_open and body not in ("not_signed", "no_room")
+            return route if passes else not_decided(route, hook.kind)
         decision = read_decision(body, self._bounds)
         if isinstance(decision, Decision) and decision.bind is not None:
             decision = Wrong("bind", "the caller has a binding")

@@ -166,7 +166,7 @@ _LABELS: dict[str, Collection[str]] = {
     "verifications": [
         f"{hook} {answer}"
         for hook in ("verify", "hook")
-        for answer in ("allowed", "refused", "failed", "not_asked", "not_signed", "wrong")
+        for answer in ("allowed", "refused", "failed", "not_asked", "no_room", "not_signed", "wrong")
     ],
     "api_requests": ("2xx", "3xx", "4xx", "5xx"),
     "calls_ended": OUTCOMES,

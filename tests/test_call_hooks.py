@@ -15,6 +15,7 @@ from relay.call_hooks import CallHooks, HookStore, Limits
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.model.numbers import MOBILES_ALONE
+from relay.net import verify
 from relay.net.verify import Hook, HookClient
 from relay.policy.call_policy import CallPolicy
 from relay.policy.decision import FAILURES, Bounds
@@ -278,6 +279,13 @@ async def test_a_hook_that_does_not_answer_fails_closed_or_open_as_configured(sh
 async def test_an_answer_without_the_right_signature_refuses_even_where_a_failure_lets_through(shop: Shop) -> None:
     shop.hook()
     shop.endpoint.secret, shop.fail_open = "another", True
+    assert short(await shop.call()) == ("verification_failed", "hook")
+
+
+async def test_a_flood_makes_no_call_pass_unasked(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "MOST_OF_ONE", 0)
+    shop.hook()
+    shop.fail_open = True
     assert short(await shop.call()) == ("verification_failed", "hook")
 
 

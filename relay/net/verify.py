@@ -83,8 +83,9 @@ MOST_OF_ONE = 100  # concurrent questions to the hook of one business user, and 
 MOST_BREAKERS = 10_000  # hooks whose state is kept
 LONGEST_ANSWER = 65_536  # bytes
 
-# Why there is no answer: none in time, or not with status 200; not signed by the secret; not asked.
-Failure = Literal["no_answer", "not_signed", "not_asked"]
+# Why there is no answer: none in time, or not with status 200; not signed by the secret; not asked, since it failed
+# lately; not asked, since too many questions wait for it.
+Failure = Literal["no_answer", "not_signed", "not_asked", "no_room"]
 Report = Callable[[str, dict[str, object]], None]  # event, fields
 
 
@@ -132,7 +133,7 @@ class HookClient:
         """The body of the hook's answer, if it is signed."""
         breaker = self._breaker(hook.name)
         if hook.business and not self._has_room(hook):
-            return "not_asked"
+            return "no_room"
         if not breaker.admits(time.monotonic()):
             return "not_asked"
         self._asking[hook.name] += 1

@@ -229,7 +229,7 @@ async def test_one_business_user_has_a_share_of_the_questions(monkeypatch: pytes
         hook = hook._replace(business="shop")
         first = asyncio.create_task(made.ask(hook, QUESTION, 30.0))
         await begun.wait()
-        assert await made.ask(hook, QUESTION, 30.0) == "not_asked"
+        assert await made.ask(hook, QUESTION, 30.0) == "no_room"
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
