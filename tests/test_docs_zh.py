@@ -12,6 +12,7 @@ PAIRS = {
     Path("README.md"): Path("README.zh-CN.md"),
     Path("docs/GLOSSARY.md"): Path("docs/zh/GLOSSARY.md"),
     Path("SECURITY.md"): Path("docs/zh/SECURITY.md"),
+    Path("docs/API.md"): Path("docs/zh/API.md"),
 }
 REPLACED = "企业用户 备案 通话记录 遮蔽 运营方 操作员 运营人员".split()  # by the words of docs/zh/GLOSSARY.md
 _FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
