@@ -63,8 +63,6 @@ class AlibabaApp:
         """Raises Fault."""
         signed = read_request(received)
         key = self._authenticate(signed)
-        if not self._service.limits.take(key, self._service.clock()).granted:
-            raise _throttled()
         scope["state"]["actor_name"] = f"key:{key.id}"
         action = ACTIONS.get(signed.action)
         if action is None or signed.version != VERSION:
@@ -94,7 +92,8 @@ class AlibabaApp:
             raise mismatch(signed.text)
         if not key.is_good(int(now_s * 1000)):
             raise Fault("InvalidAccessKeyId.Inactive", "Specified access key is disabled.")
-        self._nonces.admit(signed, now_s)
+        if not self._nonces.admit(signed, now_s, lambda: self._service.limits.take(key, now_s).granted):
+            raise _throttled()
         return key
 
     def _caller(self, key: ApiKey, action: Action) -> Caller:

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote
@@ -197,8 +197,12 @@ class Nonces:
         self._earliest_s = int(started_s)  # times of requests have no fraction
         self._seen: dict[int, set[bytes]] = {}  # by the minute of the request's own time, which is signed
 
-    def admit(self, request: SignedRequest, now_s: float) -> None:
-        """Accept a request whose signature is valid, once. Raises Fault."""
+    def admit(self, request: SignedRequest, now_s: float, is_within_limits: Callable[[], bool]) -> bool:
+        """Accept a request whose signature is valid, once, if it is within its limits. Raises Fault.
+
+        A repeated one does not count towards the limits, and one over them is not remembered: it was not carried out,
+        and memory is bounded by the limits.
+        """
         if not max(now_s - WINDOW_S, self._earliest_s) <= request.at_s <= now_s + WINDOW_S:
             problem = "Specified time stamp or date value is expired, or from before the start of the service."
             raise Fault("InvalidTimeStamp.Expired", problem)
@@ -207,7 +211,10 @@ class Nonces:
         nonce = hashlib.blake2s(f"{request.key_id} {request.nonce}".encode(), digest_size=16).digest()
         if nonce in seen:
             raise Fault("SignatureNonceUsed", "Specified signature nonce was used already.")
+        if not is_within_limits():
+            return False
         seen.add(nonce)
+        return True
 
     def _forget(self, now_s: float) -> None:
         for bucket in list(self._seen):

@@ -97,22 +97,34 @@ def test_any_request_is_parsed_or_a_fault(query: str, body: bytes, header: str) 
 STARTED_S = 1_000_000.5
 
 
+def within() -> bool:
+    return True
+
+
 def request(at_s: float, nonce: str = "n", key_id: str = "k") -> SignedRequest:
     return SignedRequest(key_id, "A", "v", {}, nonce, int(at_s), "", b"", is_rpc=True)
 
 
 def refusal(nonces: Nonces, asked: SignedRequest, now_s: float) -> str:
     with pytest.raises(Fault) as raised:
-        nonces.admit(asked, now_s)
+        nonces.admit(asked, now_s, within)
     return raised.value.code
 
 
 def test_a_nonce_is_accepted_once_for_each_key() -> None:
     nonces = Nonces(STARTED_S)
-    nonces.admit(request(STARTED_S), STARTED_S)
+    nonces.admit(request(STARTED_S), STARTED_S, within)
     assert refusal(nonces, request(STARTED_S), STARTED_S + 1) == "SignatureNonceUsed"
-    nonces.admit(request(STARTED_S, key_id="other"), STARTED_S + 1)
-    nonces.admit(request(STARTED_S, nonce="other"), STARTED_S + 1)
+    nonces.admit(request(STARTED_S, key_id="other"), STARTED_S + 1, within)
+    nonces.admit(request(STARTED_S, nonce="other"), STARTED_S + 1, within)
+
+
+def test_what_is_over_the_limits_is_not_remembered_and_a_repetition_does_not_count() -> None:
+    nonces, asked = Nonces(STARTED_S), request(STARTED_S)
+    assert not nonces.admit(asked, STARTED_S, lambda: False)
+    assert nonces.admit(asked, STARTED_S, within)
+    with pytest.raises(Fault, match="nonce was used"):
+        nonces.admit(asked, STARTED_S, pytest.fail)
 
 
 def test_a_request_from_before_the_start_may_have_been_accepted_then() -> None:
@@ -130,10 +142,10 @@ def test_no_request_is_ever_accepted_twice(ahead_s: int, waits: list[int]) -> No
     """Whatever else was accepted meanwhile, and though the clock is set back."""
     nonces, now_s = Nonces(STARTED_S), STARTED_S + 1_000
     once = request(now_s + ahead_s)
-    nonces.admit(once, now_s)
+    nonces.admit(once, now_s, within)
     for number, wait_s in enumerate(waits):
         now_s += wait_s - 100 * (number % 3)
-        nonces.admit(request(now_s + 899, f"other-{number}"), now_s)
+        nonces.admit(request(now_s + 899, f"other-{number}"), now_s, within)
         assert refusal(nonces, once, now_s) in ("SignatureNonceUsed", "InvalidTimeStamp.Expired")
 
 
@@ -141,5 +153,5 @@ def test_nonces_of_expired_times_are_forgotten() -> None:
     nonces, now_s = Nonces(STARTED_S), STARTED_S
     for minute in range(100):
         now_s = STARTED_S + 60 * minute
-        nonces.admit(request(now_s), now_s)
+        nonces.admit(request(now_s), now_s, within)
     assert len(nonces._seen) <= 18
