@@ -43,6 +43,7 @@ T = TypeVar("T")
 
 READ_S = 2.0  # longest wait for the store before a hook is asked
 LINES_PER_S = 10  # of the log, of one kind and business user
+MOST_UNKNOWN = 10  # unknown callers of one number, through one peer, that wait for an answer at once
 
 
 class Limits(NamedTuple):
@@ -84,6 +85,7 @@ class CallHooks:
         self.take_spans = client.take_spans
         self._reports = Rates()  # by event and business user
         self._wrong: Counter[str] = Counter()  # answers, by "KIND FIELD"
+        self._unknown: Counter[tuple[str, str]] = Counter()  # callers that wait, by number and peer
 
     def decide(self, asked: LookUp, answer: Route | Refusal, routed: Routed) -> None:
         """Decide a call with this route, or of an unknown caller (a refusal); `routed` is always called, later."""
@@ -177,6 +179,19 @@ class CallHooks:
     # -- a call of an unknown caller
 
     async def _of_unknown(self, asked: LookUp) -> Route | Refusal:
+        """Callers that wait count as no refused attempt yet: without a limit, many could be tried meanwhile."""
+        waiting = asked.number, "" if asked.peer is None else asked.peer.name
+        if self._unknown[waiting] >= MOST_UNKNOWN:
+            return self._not_bound(asked)
+        self._unknown[waiting] += 1
+        try:
+            return await self._asked_of_unknown(asked)
+        finally:
+            self._unknown[waiting] -= 1
+            if not self._unknown[waiting]:
+                del self._unknown[waiting]
+
+    async def _asked_of_unknown(self, asked: LookUp) -> Route | Refusal:
         hooks, verify = self._hooks, self._verify
         try:
             async with asyncio.timeout(READ_S):
@@ -185,6 +200,7 @@ class CallHooks:
                 )
         except (RelayError, TimeoutError) as error:
             self._tell("hook.unreadable", {"number": asked.number, "reason": str(error) or "not in time"})
+            self._not_bound(asked)
             return VERIFICATION_FAILED
         if business is not None and found is not None and hooks is not None and hooks.unknown_callers:
             answer = await self._of_unknown_by(_hook(found), hooks, business, asked, _shown(found, asked.caller))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from relay.call_hooks import CallHooks, HookStore, Limits
+from relay.call_hooks import MOST_UNKNOWN, CallHooks, HookStore, Limits
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.model.numbers import MOBILES_ALONE
@@ -348,6 +348,19 @@ async def test_an_unknown_caller_is_bound_and_connected(shop: Shop) -> None:
     shop.endpoint.answers[X] = {"allow": True}
     assert short(await shop.call(STRANGER)) == (COURIER, "hook")
     assert [question["known"] for question in shop.endpoint.asked] == [False, True]
+
+
+async def test_few_unknown_callers_of_a_number_wait_at_once_so_that_guesses_count(shop: Shop) -> None:
+    """Else a peer could try a hundred callers before the first is refused, and so find a bound one."""
+    slow = Endpoint()
+    with slow.serving():
+        shop.hook(url=slow.url)
+        slow.held.add(X)
+        async with shop.relay() as relay:
+            strangers = [f"861380000{n:04d}" for n in range(100, 100 + MOST_UNKNOWN + 1)]
+            *waiting, last = [relay.dial(LookUp(7, X, each)) for each in strangers]
+            assert short(await asyncio.wait_for(last, 20)) == ("no_binding", "")
+            assert not any(each.done() for each in waiting)
 
 
 async def test_the_number_of_a_pool_of_its_own_is_the_business_user_s_before_its_first_binding(shop: Shop) -> None:
