@@ -358,7 +358,10 @@ def hand_over_(
 @shown_object_options
 @config_option
 def renew(config_path: Path | None, binding_id: str, expires_in: str, as_json: bool, reason: str) -> None:
-    """Set a new expiry for a binding in force."""
+    """Set a new expiry for a binding in force.
+
+    With an idle TTL it is the latest one: without calls the binding ends sooner.
+    """
     clear = in_clear(reveal=False, reason=reason, as_json=as_json)
 
     def make(act: UnitOfWork) -> Binding:
@@ -369,7 +372,9 @@ def renew(config_path: Path | None, binding_id: str, expires_in: str, as_json: b
     if as_json:
         _show(changed, as_json=True, clear=clear)
     else:
-        click.echo(f"{changed.binding_id} expires {binding_object(changed, now_ms())['expires_at']}")
+        shown = binding_object(changed, now_ms())
+        latest = f", at the latest {shown['max_expires_at']}" if shown["max_expires_at"] else ""
+        click.echo(f"{changed.binding_id} expires {shown['expires_at']}{latest}")
 
 
 @bindings.command("import", epilog=f"Columns: {','.join(COLUMNS)}. A header line may give them in another order.")

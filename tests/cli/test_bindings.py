@@ -176,6 +176,9 @@ def test_a_binding_is_renewed(relay700: Command) -> None:
     relay700.done("bindings", "change", made["binding_id"], "--expires-in", "none")
     (changed,) = relay700.objects("bindings", "list")
     assert changed["expires_at"] is None
+    relay700.done("bindings", "change", made["binding_id"], "--idle-ttl", "60")
+    said = relay700.done("bindings", "renew", made["binding_id"], "--expires-at", "2099-01-01T00:00:00Z")
+    assert said.endswith(", at the latest 2099-01-01T00:00:00.000Z\n") and not said.split()[2].startswith("2099")
 
 
 @pytest.mark.parametrize("order", ["13800000001", "for 138-0000 0001"])
