@@ -230,7 +230,7 @@ def number_of_uri(uri: SipUri | TelUri | OtherUri) -> str:
     """The number in the URI, "" if there is none."""
     if isinstance(uri, SipUri):
         return number_of_uri_user(uri.user) if uri.user else ""
-    return number_of_uri_user(uri.number) if isinstance(uri, TelUri) else ""
+    return number_of_uri_user(str(uri)[len("tel:") :]) if isinstance(uri, TelUri) else ""
 
 
 # -- State of the peers for the operator

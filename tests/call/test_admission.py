@@ -23,6 +23,8 @@ X = "700100000010001"
         ("sip:7001-0000-0010-001@h", X),
         (f"tel:+86{X}", X),
         ("tel:13900000002;phone-context=+86", "8613900000002"),
+        ("tel:6400-1234;phone-context=+86-10", "861064001234"),
+        ("tel:13900000002;npdi;phone-context=ims.mnc000.mcc460.3gppnetwork.org", "8613900000002"),
         ("sip:192.0.2.10", ""),
         ("sip:alice@192.0.2.10", ""),
         ("urn:service:sos", ""),
