@@ -1,4 +1,6 @@
-# relay700 in a container:
+# Tried: built by buildah and run by podman 5.4: calls, kill -9 in a call, drain, --read-only --cap-drop all.
+#
+# relay700 in a container (podman build needs --format docker, else the image has no health check):
 #
 #   docker build -t relay700 .        # with --build-arg EXTRAS=parquet also `calls export --format parquet`
 #   docker run --network host -v relay700:/var/lib/relay700 -v /etc/relay700:/etc/relay700:ro relay700
@@ -25,8 +27,9 @@ FROM debian:trixie-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates python3 \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10700 --home-dir /var/lib/relay700 --shell /usr/sbin/nologin relay700 \
-    && install -d -o relay700 -m 700 /var/lib/relay700
+    && groupadd --gid 10700 relay700 \
+    && useradd --uid 10700 --gid 10700 --no-create-home --home-dir /var/lib/relay700 --shell /usr/sbin/nologin relay700 \
+    && install -d -o relay700 -g relay700 -m 700 /var/lib/relay700
 COPY --from=build /opt/relay700 /opt/relay700
 COPY config/relay.toml /etc/relay700/relay.toml
 USER relay700

@@ -12,35 +12,118 @@ from xml.etree import ElementTree
 import dockerfile  # type: ignore[import-untyped]
 import pytest
 
+from relay.config import load_config
 from tests.interop.conftest import StartRelay
-from tests.support.addresses import RELAY, free
+from tests.support.addresses import CALLEE, RELAY, free
+from tests.support.asterisk import Asterisk
+from tests.support.certificates import write_certificate
 from tests.support.product import PYTHON, RELAY700
 from tests.support.relay_process import Setup
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config"
 PATIENCE_S = 20.0
+DIALPLAN, A_PHONE = "dialplan/relay700.xml", "directory/default/13800000001.xml"
 MOST_EXPOSURE = 15  # of `systemd-analyze security`, in tenths; 100 is no protection at all
 
 
+WITHOUT_COMMENTS = {"opensips/dispatcher", "opensips/version"}  # tables of db_text
+
+
+def examples() -> list[str]:
+    """Of neighbours and services, by their path in config/."""
+    folders = ("asterisk", "freeswitch", "kamailio", "opensips", "peers", "systemd")
+    files = [file for folder in folders for file in (CONFIG / folder).rglob("*") if file.is_file()]
+    return sorted({str(file.relative_to(CONFIG)) for file in files} - WITHOUT_COMMENTS)
+
+
+@pytest.mark.parametrize("example", [*examples(), "rtpengine/rtpengine.conf", "../Dockerfile"])
+def test_an_example_says_first_how_far_it_is_tried(example: str) -> None:
+    first = (CONFIG / example).read_text().partition("\n")[0]
+    assert re.match(r"(#|;|<!--) (Tried|Not run): \S", first)
+
+
+# --- relay.toml
+
+
 @pytest.mark.parametrize(
-    "example", ["asterisk/pjsip.conf", "freeswitch/sip_profiles/relay700.xml", "kamailio/kamailio.cfg"]
+    "example",
+    ["asterisk/pjsip.conf", "freeswitch/sip_profiles/relay700.xml", "kamailio/kamailio.cfg", "opensips/opensips.cfg"],
 )
 def test_what_an_example_wants_in_relay_toml_is_good(tmp_path: Path, example: str) -> None:
     lines = re.findall(r"^(?:[#;]|  ) {2,3}(\[\[?\w+\]\]?|\w+ = .*)$", (CONFIG / example).read_text(), re.MULTILINE)
     assert "[[peer]]" in lines
-    (tmp_path / "relay.toml").write_text("\n".join(lines))
-    command = [*RELAY700, "check", "-c", str(tmp_path / "relay.toml")]
+    check(tmp_path, "\n".join(lines))
+
+
+@pytest.mark.parametrize("example", [example for example in examples() if example.startswith("peers/")])
+def test_relay_toml_of_a_peer_is_good(tmp_path: Path, example: str) -> None:
+    certificate, key = write_certificate(tmp_path)
+    text = (CONFIG / example).read_text()
+    for there, here in (("tls/fullchain.pem", certificate), ("tls/key.pem", key)):
+        text = text.replace(f"/etc/relay700/{there}", str(here))
+    check(tmp_path, text)
+
+
+def check(folder: Path, text: str) -> None:
+    (folder / "relay.toml").write_text(text)
+    command = [*RELAY700, "check", "-c", str(folder / "relay.toml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "1 peer" in done.stdout
 
 
+# --- programs that read their example as it stands
+
+
+def test_kamailio_reads_its_example() -> None:
+    command = ["kamailio", "-c", "-f", str(CONFIG / "kamailio" / "kamailio.cfg")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not re.search("ERROR|WARNING|CRITICAL", done.stderr)
+
+
+async def test_asterisk_finds_no_fault_with_its_example(tmp_path: Path) -> None:
+    async with Asterisk(tmp_path / "pbx", free(CALLEE), free(RELAY)) as pbx:
+        assert "relay700" in await pbx.command("pjsip show endpoints")
+        assert await pbx.command("dialplan show from-relay")
+    faults = re.findall(r"(?:ERROR|WARNING)\[\d+\]\S* (.*)", pbx.everything())
+    of_other_files = ("Unable to load config file", "ccss.conf", "indications.conf", "music on hold")
+    assert [fault for fault in faults if not any(words in fault for words in of_other_files)] == []
+
+
 # --- FreeSWITCH, which no registry has: well-formed XML, and no name that its sources do not know
+
+
+@pytest.mark.parametrize("example", [example for example in examples() if example.endswith(".xml")])
+def test_a_file_for_freeswitch_is_well_formed(example: str) -> None:
+    assert ElementTree.parse(CONFIG / example).getroot().tag in ("profile", "include", "configuration")
 
 
 def freeswitch(name: str) -> ElementTree.Element:
     return ElementTree.parse(CONFIG / "freeswitch" / name).getroot()
+
+
+def test_a_phone_behind_freeswitch_calls_as_itself_alone() -> None:
+    """It has logged in, and neither its own word nor its directory entry says who calls."""
+    (context,) = [each for each in freeswitch(DIALPLAN).iterfind("context") if each.attrib["name"] == "from-phones"]
+    (extension,) = context.iterfind("extension")
+    assert [condition.attrib["field"] for condition in extension.iterfind("condition")] == [
+        "${sip_auth_username}",
+        "destination_number",
+    ]
+    actions = [(each.attrib["application"], each.attrib["data"]) for each in extension.iterfind("condition/action")]
+    assert ("set", "effective_caller_id_number=${sip_auth_username}") in actions
+    assert ("set", "effective_caller_id_name=${sip_auth_username}") in actions
+    assert ("privacy", "no") in actions
+
+
+def test_freeswitch_does_not_give_up_before_the_relay() -> None:
+    """Else an unanswered call would be recorded as cancelled by the caller."""
+    actions = [action.attrib["data"] for action in freeswitch(DIALPLAN).iter("action")]
+    times_s = [int(data.partition("=")[2]) for data in actions if data.startswith("call_timeout=")]
+    assert len(times_s) == 2
+    assert min(times_s) > load_config(CONFIG / "relay.toml").settings.ring_timeout_s
 
 
 def known_to_freeswitch(kind: str) -> set[str]:
@@ -57,20 +140,25 @@ def test_freeswitch_knows_each_parameter(kind: str, path: str) -> None:
 
 
 def test_freeswitch_knows_each_application_and_variable() -> None:
-    actions = list(freeswitch("dialplan/relay700.xml").iterfind("context/extension/condition/action"))
+    actions = list(freeswitch(DIALPLAN).iterfind("context/extension/condition/action"))
     assert {action.attrib["application"] for action in actions} - known_to_freeswitch("application") == set()
-    set_ = [action.attrib["data"] for action in actions if action.attrib["application"] == "set"]
-    assert {data.partition("=")[0] for data in set_} - known_to_freeswitch("variable") == set()
+    set_ = [action.attrib["data"] for action in actions if action.attrib["application"] in ("set", "export")]
+    assert {data.removeprefix("nolocal:").partition("=")[0] for data in set_} - known_to_freeswitch("variable") == set()
 
 
 def test_what_one_freeswitch_file_names_stands_in_another() -> None:
     profile = freeswitch("sip_profiles/relay700.xml")
     settings = {param.attrib["name"]: param.attrib["value"] for param in profile.iterfind("settings/param")}
-    dialplan = freeswitch("dialplan/relay700.xml")
+    dialplan = freeswitch(DIALPLAN)
     assert settings["apply-inbound-acl"] in {
         access.attrib["name"] for access in freeswitch("autoload_configs/acl.conf.xml").iterfind("network-lists/list")
     }
-    assert settings["context"] in {context.attrib["name"] for context in dialplan.iterfind("context")}
+    contexts = {context.attrib["name"] for context in dialplan.iterfind("context")}
+    user = {
+        each.attrib["name"]: each.attrib["value"] for each in freeswitch(A_PHONE).iterfind("user/variables/variable")
+    }
+    assert {settings["context"], user["user_context"]} == contexts
+    assert set(user) - known_to_freeswitch("variable") == set()
     (gateway,) = profile.iterfind("gateways/gateway")
     bridges = [action.attrib["data"] for action in dialplan.iter("action") if action.attrib["application"] == "bridge"]
     assert [bridge for bridge in bridges if bridge.startswith(f"sofia/gateway/{gateway.attrib['name']}/")]
@@ -189,6 +277,9 @@ def test_dockerfile_copies_all_that_is_installed(instructions: list[dockerfile.C
     copies = [each for each in instructions if each.cmd == "COPY" and not each.flags]
     copied = {source for each in copies for source in each.value[:-1]}
     assert [source for source in copied if not (ROOT / source).exists()] == []
+    sent = (ROOT / ".dockerignore").read_text().splitlines()
+    assert sent[1] == "*"
+    assert {line.removeprefix("!") for line in sent if line.startswith("!")} == copied
     tables = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project, wheel = tables["project"], tables["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert {
