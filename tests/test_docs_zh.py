@@ -13,8 +13,11 @@ PAIRS = {
     Path("docs/GLOSSARY.md"): Path("docs/zh/GLOSSARY.md"),
     Path("SECURITY.md"): Path("docs/zh/SECURITY.md"),
     Path("docs/API.md"): Path("docs/zh/API.md"),
+    Path("docs/OPERATIONS.md"): Path("docs/zh/OPERATIONS.md"),
 }
-REPLACED = "企业用户 备案 通话记录 遮蔽 运营方 操作员 运营人员".split()  # by the words of docs/zh/GLOSSARY.md
+REPLACED = (
+    "企业用户 未备案 运营商备案 通话记录 遮蔽 运营方 操作员 运营人员".split()
+)  # by the words of docs/zh/GLOSSARY.md
 _FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
 _CODE = re.compile(r"`([^`]+)`")
