@@ -91,8 +91,8 @@ def test_build_info_and_requests_have_labels() -> None:
     requests = RequestCounts()
     requests.add("GET", "/v1/calls/{call_id}", 200, 12.0)
     requests.add("BREW", "-", 404, 1.0)
-    found = read(text({"build_info": {"0.1.0 3.11.2 true": 1}, **requests.statistics()}))
-    assert found["relay700_build_info"][2] == [({"version": "0.1.0", "python": "3.11.2", "compiled": "true"}, 1.0)]
+    found = read(text({"build_info": {"1.0.0rc1 3.11.2 true": 1}, **requests.statistics()}))
+    assert found["relay700_build_info"][2] == [({"version": "1.0.0rc1", "python": "3.11.2", "compiled": "true"}, 1.0)]
     assert found["relay700_api_requests"][2] == [({"status": "2xx"}, 1.0), ({"status": "4xx"}, 1.0)]
     labels = [labels for labels, _ in found["relay700_api_request_seconds"][2] if labels.get("le") == "+Inf"]
     assert [(each["method"], each["route"], each["status"]) for each in labels] == [
