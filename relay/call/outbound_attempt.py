@@ -11,7 +11,7 @@ from relay.call.media import neutral
 from relay.call.states import DECIDED
 from relay.errors import ParseError, ProtocolError
 from relay.model.numbers import is_700
-from relay.peers.peers import user_for
+from relay.peers.peers import party_uri, user_for
 from relay.peers.targets import responded, unreachable
 from relay.peers.user_agent import ClientRequest, UserAgent
 from relay.privacy import masking
@@ -155,7 +155,7 @@ class OutboundAttempt:
         self._credentials = ""  # authorization header lines of the INVITE
         self._local_uri = f"sip:{route.shown}@{listener.advertised}"
         user = user_for(peer, route.target)
-        self._remote_uri = f"{'sips' if secure else 'sip'}:{user}@{place.target.written}"
+        self._remote_uri = party_uri(peer, user, place.target.written, secure=secure)
         # Only a 700 number is exempt from the leak check: any other number shown could be the caller's own.
         shown = (route.shown,) if is_700(route.shown) else ()
         self._own: tuple[str, ...] = (route.target, user, *shown)

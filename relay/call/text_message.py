@@ -16,7 +16,7 @@ from relay.model.call import CallRecord, Refusal, Route, named, record_id
 from relay.model.numbers import is_700
 from relay.model.settings import hosts_of
 from relay.peers.limits import next_admitted
-from relay.peers.peers import user_for
+from relay.peers.peers import party_uri, user_for
 from relay.peers.targets import is_tried_elsewhere, responded, secured, unreachable, who_ended
 from relay.peers.user_agent import ClientRequest, UserAgent
 from relay.privacy import masking
@@ -338,7 +338,7 @@ class Delivery:
         """Send the text. False if the leak check failed: nothing was sent. `request`: the sender's."""
         ua, place = self._ua, self.place
         user = user_for(place.peer, route.target)
-        uri = f"{'sips' if is_sips(request.uri) else 'sip'}:{user}@{place.target.written}"
+        uri = party_uri(place.peer, user, place.target.written, secure=is_sips(request.uri))
         shown = f"<sip:{route.shown}@{ua.peers.listener(place.flow).advertised}>"
         constants = f"From: {shown};tag={self._local_tag}\r\nTo: <{uri}>\r\nCall-ID: {self.call_id}\r\n"
         rest = f"P-Asserted-Identity: {shown}\r\n" if place.peer.send_pai else ""

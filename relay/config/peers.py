@@ -77,6 +77,7 @@ def _make_peer(
         identity=table.identity,
         number_format=cast(NumberFormat, "e164" if prefix else table.number_format),
         number_prefix=prefix,
+        user_phone=table.user_phone,
         send_pai=table.send_pai,
         health=Health(table.ping_s, table.down_after, table.up_after),
         codecs=_codecs(path, table, problems),

@@ -363,6 +363,7 @@ class PeerTable(Struct, frozen=True):
             pattern="^(national|e164|plus|prefix:[0-9]{1,12})$",
         ),
     ] = _PEER.number_format
+    user_phone: _Flag = _PEER.user_phone
     auth: Annotated[AuthTable, write('{username = "4001", password_file = "var/carrier.password"}')] | None = None
     register: _Flag = _PEER.registers
     login: Annotated[LoginTable, write('{username = "1001", password_file = "var/phone.password"}')] | None = None

@@ -83,6 +83,7 @@ class Peer:
     identity: Literal["from", "pai"] = "from"
     number_format: Literal["national", "e164", "plus"] = "national"
     number_prefix: str = ""  # digits in front of the number
+    user_phone: bool = False  # real numbers in URIs to it have ;user=phone (RFC 3261 19.1.1)
     send_pai: bool = False  # show the 700 number in P-Asserted-Identity as well
     health: Health = Health()
     quota_in: Quota = Quota()  # of calls from it

@@ -211,6 +211,12 @@ def user_for(peer: Peer, number: str) -> str:
     return peer.number_prefix + text if peer.number_prefix and is_formatted(number) else text
 
 
+def party_uri(peer: Peer, user: str, place: str, *, secure: bool) -> str:
+    """Request-URI of a party behind the peer. `user`: of `user_for`; `place`: host and port of the target."""
+    uri = f"{'sips' if secure else 'sip'}:{user}@{place}"
+    return uri + ";user=phone" if peer.user_phone else uri
+
+
 def host_port(host: str, port: int) -> str:
     """`host:port` as in a URI, without port 5060."""
     return uri_host(host) + (f":{port}" if port != 5060 else "")

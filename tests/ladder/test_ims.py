@@ -96,7 +96,8 @@ def test_numbers_are_read_in_each_form(ladder: Ladder, number: str, asserted: st
     invites(ladder.caller, number, asserted)
     ladder.caller.get(100)
     invite = ladder.callee.get_request("INVITE")
-    assert invite.uri == f"sip:+8613900000002@{CALLEE_HOST}"
+    assert invite.uri == f"sip:+8613900000002@{CALLEE_HOST};user=phone"
+    assert invite.get("to") == f"<{invite.uri}>"
     assert invite.get("p-asserted-identity") == f"<sip:{X}@{RELAY}>"
     ladder.callee.refuses(486)
     ladder.caller.is_refused(486)

@@ -248,6 +248,15 @@ def test_challenged_text_is_repeated_with_credentials(status: int) -> None:
     ladder.settle()
 
 
+def test_real_number_is_marked_as_one_with_user_phone() -> None:
+    ladder = texting(peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, user_phone=True)))
+    ladder.caller.texts(X)
+    message = ladder.callee.expects("MESSAGE")
+    assert message.uri == f"sip:13900000002@{CALLEE_HOST};user=phone"
+    assert message.get("to") == f"<{message.uri}>"
+    ladder.settle()
+
+
 def test_700_number_is_asserted_with_send_pai() -> None:
     ladder = texting(peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, send_pai=True)))
     ladder.caller.texts(X, headers="P-Asserted-Identity: <sip:13800000001@127.0.0.11>\r\n")
