@@ -18,7 +18,6 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from relay.api.auth import actor_of, stored_key
-from relay.api.backend import Backend
 from relay.api.calls import CallId
 from relay.api.context import Answer, Needs, OperatorChanges, RequestContext, Why, lacks
 from relay.api.models import (
@@ -156,7 +155,7 @@ async def post_recording_url(call_id: CallId, asked: LinkRequest, context: Reads
         )
     )
     recording = context.one(lambda connection: find_recording(connection, context.backend.sealer, call_id), "recording")
-    await context.work(partial(_opened, context.backend, recording, "wav", asked.channels))  # or say why it cannot be
+    await context.work(partial(_opened, context, recording, "wav", asked.channels))  # or say why it cannot be
     url = context.backend.settings.public_url + link.path(context.backend.sealer)
     return LinkResponse(url=url, expires_at=shown_moment(1000 * link.expires_s))
 
@@ -261,7 +260,7 @@ async def _sent(
     downloads.begin(reader)
     try:
         recording = await context.act(ask)
-        size, parts = await context.work(partial(_opened, context.backend, recording, format_, channels))
+        size, parts = await context.work(partial(_opened, context, recording, format_, channels))
     except BaseException:
         downloads.end(reader)
         raise
@@ -281,16 +280,17 @@ async def _sent(
 
 
 def _opened(
-    backend: Backend, recording: Recording, format_: _Format, channels: Channels
+    context: RequestContext, recording: Recording, format_: _Format, channels: Channels
 ) -> tuple[int, Iterator[bytes]]:
     """Size and parts of the file. Raises Refused."""
-    kept_in, sealer = backend.settings.kept_in, backend.sealer
+    kept_in, sealer = context.backend.settings.kept_in, context.backend.sealer
     try:
         if format_ == "pcap":
             return recording.size, read_recording(kept_in, sealer, recording)
         return read_wav(kept_in, sealer, recording, channels)
-    except StoreError as error:
-        raise Refused("state_conflict", "", str(error)) from None
+    except StoreError as error:  # it names the file, which is the operator's
+        why = str(error) if context.business is None else "its file is missing, or was changed: ask the operator"
+        raise Refused("state_conflict", "", why) from None
 
 
 def _range(header: str, size: int) -> range:

@@ -93,9 +93,11 @@ async def test_an_altered_recording_is_refused(kept_in: Path, operator: Client, 
     assert "altered" in problem["detail"]
 
 
-async def test_a_recording_without_its_file_is_refused(kept_in: Path, operator: Client) -> None:
+async def test_a_recording_without_its_file_is_refused(kept_in: Path, api: Api, operator: Client) -> None:
     file_of(kept_in, CALL).unlink()
-    await operator.refused("GET", READ, "state_conflict")
+    assert str(kept_in) in (await operator.refused("GET", READ, "state_conflict"))["detail"]
+    problem = await (await api.company("acme")).refused("GET", PATH, "state_conflict")
+    assert problem["detail"].startswith("its file is missing")
 
 
 @pytest.mark.usefixtures("kept_in")

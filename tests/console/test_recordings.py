@@ -87,4 +87,4 @@ async def test_what_cannot_be_heard_is_named(console: Console, api: Api, kept_in
     file_of(kept_in, ACME).unlink()
     browser = await console.of(await api.company("acme"))
     answer = await browser.send(await browser.see(f"/recordings/{ACME}"), f"/recordings/{ACME}/listen")
-    assert (answer.status_code, "cannot be read" in answer.text) == (409, True)
+    assert (answer.status_code, "its file is missing" in answer.text) == (409, True)
