@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 from relay.errors import ParseError, Refused
 from relay.model.binding import Binding
-from relay.model.numbers import MOBILES_ALONE, Parties, mask_number, normalise_party, parse_party
+from relay.model.numbers import MOBILES_ALONE, Parties, format_number, mask_number, normalise_party, parse_party
 from relay.privacy.records import mask_text
 from relay.service import fields
 from relay.service.businesses import get as get_business
@@ -303,13 +303,13 @@ def filing_form(filing: Filing, now_ms: int, *, clear: bool) -> dict[str, Any]:
         "business": filing.business,
         "number": filing.number if clear else mask_number(filing.number),
         "state": filing.state(now_ms),
-        "reference": filing.reference,
+        "reference": filing.reference if clear else _masked(filing, filing.reference),
         "holder": holder if clear or holder is None else f"{holder[0]}**",
         "document_type": papers.document_type if papers else None,
         "document": document if clear or document is None else f"{document[0]}****{document[-1]}",
         "photo": (papers.photo or None) if papers and clear else None,
         "code": filing.code or None,
-        "reason": (filing.reason if clear else _masked_reason(filing)) or None,
+        "reason": (filing.reason if clear else mask_text(_masked(filing, filing.reason))) or None,
         "filed_at": filing.filed_at,
         "filed_by": filing.filed_by,
         "answered_at": filing.answered_at,
@@ -320,13 +320,12 @@ def filing_form(filing: Filing, now_ms: int, *, clear: bool) -> dict[str, Any]:
     }
 
 
-def _masked_reason(filing: Filing) -> str:
-    """The carrier's words without number, holder and document."""
-    reason = filing.reason
-    if filing.documents is not None:
-        for secret in (filing.documents.document, filing.documents.holder):
-            reason = reason.replace(secret, "****")
-    return mask_text(reason)
+def _masked(filing: Filing, text: str) -> str:
+    """A text about the filing, without its number, holder and document. A reference has other digits, which stay."""
+    papers = filing.documents
+    for secret in (format_number(filing.number, "national"), *((papers.document, papers.holder) if papers else ())):
+        text = re.sub(re.escape(secret), "****", text, flags=re.IGNORECASE)
+    return text
 
 
 # -- filing of a binding's A numbers

@@ -365,3 +365,10 @@ def test_only_filed_members_of_a_group_call_and_are_called_back(backend: Backend
         backend.connection.execute("DELETE FROM last_caller")
         insert(backend.connection, PUT_CALLERS.replace(" OR REPLACE", ""), [row])
         assert backend.reaches(X, B) == reached
+
+
+def test_a_reference_with_number_or_holder_shows_neither_without_a_right(backend: Backend) -> None:
+    made = file(backend, reference=f"CT-{A}/{HOLDER['holder']}/{HOLDER['document']}/2026011512345", **HOLDER)
+    masked = filing_form(made, NOW_MS, clear=False)["reference"]
+    assert masked == "CT-86****/****/****/2026011512345"
+    assert filing_form(made, NOW_MS, clear=True)["reference"] == made.reference
