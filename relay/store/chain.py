@@ -228,7 +228,7 @@ class AnchorFile:
     def write(self, anchor: Anchor) -> None:
         """Replace the file. Raises StoreError."""
         text = str(anchor)
-        new = self.path.with_name(self.path.name + ".new")
+        new = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")  # relay, backend and commands write at once
         try:
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with open(descriptor, "w") as file:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from itertools import repeat
+from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 
 from relay.errors import StoreError
-from relay.store.chain import EMPTY, RECORDS, head_row, next_link, read_head, write_head
+from relay.store.chain import EMPTY, RECORDS, AnchorFile, head_row, next_link, read_anchor, read_head, write_head
 from relay.store.database import connect
 from relay.store.record_rows import encode_record
 from relay.store.sealing.sealer import Sealer
@@ -45,3 +49,16 @@ def test_head_made_with_another_key_is_refused(disk: Disk) -> None:
         write_head(connection, RECORDS, head_row(OTHER, RECORDS, head))
         with pytest.raises(StoreError, match="altered or removed"):
             read_head(connection, disk.sealer, RECORDS)
+
+
+def _write_often(path: Path) -> None:
+    with closing(connect(path)) as connection:
+        file = AnchorFile(path, OTHER)
+        for anchor in repeat(read_anchor(connection, OTHER), 500):
+            file.write(anchor)
+
+
+def test_processes_write_the_anchor_at_once(disk: Disk) -> None:
+    with ProcessPoolExecutor(2, get_context("spawn")) as processes:
+        list(processes.map(_write_often, [disk.path] * 2))
+    assert AnchorFile(disk.path, OTHER).read() is not None
