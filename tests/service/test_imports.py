@@ -241,4 +241,4 @@ def test_answers_of_a_file_are_taken_line_by_line(backend: Backend) -> None:
     filing = find_filing(backend.connection, backend.sealer, "default", A)
     assert filing is not None
     form = filing_form(filing, NOW_MS, clear=False)
-    assert (form["state"], form["code"], form["reason"]) == ("rejected", "4003", "**** **** 138****0001 不符")
+    assert (form["state"], form["code"], form["reason"]) == ("rejected", "4003", "**** **** **** 不符")
