@@ -105,6 +105,8 @@ def test_ended_early_it_ends_the_relay_as_well(tmp_path: Path) -> None:
     demo = start(tmp_path)
     assert demo.stdout is not None
     assert "dials" in demo.stdout.readline()
+    while not Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text():  # the relay
+        assert demo.poll() is None
     demo.send_signal(signal.SIGTERM)
     _, errors = demo.communicate(timeout=60)
     assert (demo.returncode, errors.strip()) == (1, "Aborted!")
