@@ -21,6 +21,7 @@ from tests.support.relay_process import A, Setup, X
 
 SENDER = Address(CALLER, 5060)
 T1_MS = 10  # 64*T1 is under a second: what it takes to forget a message whose branch another one has too
+TRIES = 20  # a relay that is behind answers 200 to OPTIONS of peers, without a parse (relay/defence/stateless.py)
 
 
 async def test_relay_answers_each_and_goes_on(request: pytest.FixtureRequest, start_relay: StartRelay) -> None:
@@ -38,9 +39,13 @@ async def test_relay_answers_each_and_goes_on(request: pytest.FixtureRequest, st
                 for phone in heard_at:
                     phone.forget()
             branches.add(_branch(row))
-            _take_statuses(heard_at)  # the last one's answers again, for nobody sends an ACK
-            await sender.send(row.data, relay.setup.relay)
-            problems += await _problems(row, sender, heard_at, relay.setup.relay)
+            for _ in range(TRIES if row.data.startswith(b"OPTIONS") else 1):
+                _take_statuses(heard_at)  # the last one's answers again, for nobody sends an ACK
+                await sender.send(row.data, relay.setup.relay)
+                found = await _problems(row, sender, heard_at, relay.setup.relay)
+                if not found:
+                    break
+            problems += found
     assert not problems, "\n".join(problems)
 
 
