@@ -146,7 +146,7 @@ async def get_one_group(group_id: GroupId, context: Reads) -> GroupResponse:
 
 @router.delete("/{group_id}", response_model=GroupResponse, operation_id="deleteGroup", summary="Delete a group")
 async def delete_group(group_id: GroupId, context: Writes) -> Response:
-    """Delete a group without live bindings. Its former members stay available to traces."""
+    """Delete a group without live bindings. Tracebacks still find its former members."""
     rules = context.backend.settings.rules
     return await context.change(lambda act: Answer(shown_group(remove_group(act, group_id, rules))))
 

@@ -92,7 +92,7 @@ def remove_members(act: UnitOfWork, group_id: str, numbers: Sequence[str], rules
 
 
 def remove_group(act: UnitOfWork, group_id: str, rules: BindRules) -> Group:
-    """Remove a group without live bindings. Its former members stay available to traces. Raises Refused."""
+    """Remove a group without live bindings. Tracebacks still find its former members. Raises Refused."""
     group = get_group(act, group_id)
     if any(binding.is_live(act.now_ms) for binding in unreleased_of_group(act, group_id)):
         raise Refused("state_conflict", "group", "in use by live bindings: end them first")

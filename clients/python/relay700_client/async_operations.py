@@ -361,7 +361,7 @@ class AsyncOperations(ABC):
     ) -> models.Group:
         """Delete a group.
 
-        Delete a group without live bindings. Its former members stay available to traces.
+        Delete a group without live bindings. Tracebacks still find its former members.
 
         Scope: `bindings:write`.
         """
