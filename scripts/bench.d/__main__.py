@@ -90,7 +90,7 @@ def _bench(options: argparse.Namespace, run: Path) -> int:
 def _capture(options: argparse.Namespace, run: Path) -> int:
     bindings = Bindings(options.bindings[0], options.stores)
     plan = series.Plan(options.rates, options.seconds, options.repeats, options.settle)
-    found = captures.measure(run, bindings, options.capture, options.rates[0], plan, compiled=options.compiled)
+    found = captures.measure(run, bindings, options.capture, options.rates[0], plan)
     print("\n" + captures.table(found))
     return sum(kept.failed for kept in found)
 
@@ -104,7 +104,7 @@ def _overload(options: argparse.Namespace, run: Path) -> int:
         options.rates[0],
         options.overload,
         options.seconds,
-        compiled=options.compiled,
+        backend=not options.without_backend,
         transport=options.transport,
         share=options.share or 1.0,
     )
@@ -114,7 +114,8 @@ def _overload(options: argparse.Namespace, run: Path) -> int:
 
 def _floods(options: argparse.Namespace, run: Path) -> int:
     bindings = Bindings(options.bindings[0], options.stores)
-    runs = fairness.measure(run, bindings, options.rates[0], options.seconds, compiled=options.compiled)
+    backend = not options.without_backend
+    runs = fairness.measure(run, bindings, options.rates[0], options.seconds, backend=backend)
     print("\n" + fairness.table(runs))
     return sum(each.outcome.failed for each in runs)
 
@@ -122,8 +123,7 @@ def _floods(options: argparse.Namespace, run: Path) -> int:
 def _nodes(options: argparse.Namespace, run: Path) -> int:
     bindings = Bindings(options.bindings[0], options.stores)
     share, first, seconds = options.share or 0.25, options.rates[0], options.seconds
-    kind = {"compiled": options.compiled, "caps": options.caps}
-    figures = nodes.measure(run, bindings, options.nodes, share, first, seconds, **kind)
+    figures = nodes.measure(run, bindings, options.nodes, share, first, seconds)
     print("\n" + nodes.table(figures))
     return sum(outcome.failed for figure in figures for outcome in figure.outcomes)
 
@@ -143,7 +143,7 @@ def _started(options: argparse.Namespace, run: Path, count: int) -> Iterator[tup
     with contextlib.ExitStack() as stack:
         started: list[Server] = []
         if not options.without_relay:
-            relay = servers.relay(run / "relay", bindings, load.callee, compiled=options.compiled)
+            relay = servers.relay(run / "relay", bindings, load.callee, backend=not options.without_backend)
             started.append(stack.enter_context(relay))
         for name in options.against:
             other = others.ALL[name](run / name, bindings, load.callee)
@@ -172,8 +172,8 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--rates", type=_numbers, default=[300, 1000], help="calls a second, default 300,1000")
     parser.add_argument("--bindings", type=_numbers, default=[10_000], help="such as 10000,1000000; default 10000")
-    parser.add_argument("--seconds", type=int, default=20, help="duration of a run, default 20")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each server at each rate, default 3")
+    parser.add_argument("--seconds", type=int, default=10, help="duration of a run, default 10")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of all servers at each rate, default 5")
     parser.add_argument(
         "--settle", type=float, default=5, help="seconds after a run that still count as its CPU time, default 5"
     )
@@ -194,8 +194,6 @@ def _options() -> argparse.Namespace:
         "search the highest rate of that many relays on one PostgreSQL store, such as 1,2, from the first of --rates"
     )
     parser.add_argument("--nodes", type=_numbers, metavar="NODES", help=several)
-    caps = "with --nodes: the default frequency caps, but too high to be reached"
-    parser.add_argument("--caps", action="store_true", help=caps)
     share = "fraction of one CPU: for each of --nodes, default 0.25; for the relay of --overload, default 1"
     parser.add_argument("--share", type=float, help=share)
     kept = "measure relays that differ in [capture] keep alone, at the first of --rates, such as off,failed,all"
@@ -206,7 +204,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--api", type=int, metavar="REQUESTS", help=api)
     http = "measure the HTTP API without calls, from each of these numbers of connections, such as 50,1"
     parser.add_argument("--http", type=_numbers, metavar="CONNECTIONS", help=http)
-    parser.add_argument("--compiled", action="store_true", help="measure the relay built by scripts/compile")
+    pure = "measure the relay of .venv, pure Python, instead of the compiled one, which scripts/compile builds"
+    parser.add_argument("--interpreted", action="store_true", help=pure)
+    alone = "measure the engine alone: [api] enabled = false; with --nodes that is always so"
+    parser.add_argument("--without-backend", action="store_true", help=alone)
     parser.add_argument("--without-relay", action="store_true", help="measure only the competitors")
     kept = "folder that keeps relay stores for the next run, default var/bench-stores"
     parser.add_argument("--stores", type=Path, default=ROOT / "var/bench-stores", help=kept)

@@ -28,18 +28,14 @@ class Kept:
     failed: int = 0
 
 
-def measure(
-    run: Path, bindings: Bindings, keeps: Sequence[str], rate: int, plan: series.Plan, *, compiled: bool
-) -> list[Kept]:
+def measure(run: Path, bindings: Bindings, keeps: Sequence[str], rate: int, plan: series.Plan) -> list[Kept]:
     load = make_load(run / "load", bindings.called(), free(CALLEE_HOST))
     found = [Kept(keep) for keep in keeps]
     with contextlib.ExitStack() as stack:
         started = []
         for index, kept in enumerate(found):
             more = f'[capture]\nkeep = "{kept.keep}"\n'
-            relay = servers.relay(
-                run / f"relay{index}", bindings, load.callee, compiled=compiled, api=free("127.0.0.10"), more=more
-            )
+            relay = servers.relay(run / f"relay{index}", bindings, load.callee, more=more)
             started.append(stack.enter_context(relay))
         series.warm_up(load, started)
         for turn in range(plan.repeats):
@@ -68,12 +64,12 @@ def _measure_once(load: Load, server: Server, kept: Kept, rate: int, plan: serie
     assert server.process
     pid = server.process.pid
     (backend,) = processes.family(pid)[1:]
-    before = processes.run_time_us(pid), processes.run_time_us(backend)
+    before = processes.run_times_us(pid)
     outcome = load.drive(server.address, rate, plan.seconds)
     time.sleep(plan.settle_s)
-    both_us, backend_us = processes.run_time_us(pid) - before[0], processes.run_time_us(backend) - before[1]
+    relay_us, backend_us = (now - then for now, then in zip(processes.run_times_us(pid), before, strict=True))
     calls = max(outcome.completed, 1)
-    kept.relay_us.append((both_us - backend_us) / calls)
+    kept.relay_us.append(relay_us / calls)
     kept.backend_us.append(backend_us / calls)
     kept.backend_mib.append(processes.resident_mib(backend))
     kept.failed += outcome.failed

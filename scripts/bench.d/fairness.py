@@ -40,7 +40,7 @@ class Run:
     outcome: Outcome
 
 
-def measure(run: Path, bindings: Bindings, rate: int, seconds: int, *, compiled: bool) -> list[Run]:
+def measure(run: Path, bindings: Bindings, rate: int, seconds: int, *, backend: bool) -> list[Run]:
     """`rate`: calls per second of the other peer during each flood. The relay has its own CPU."""
     flooded, *called = bindings.called()
     load = make_load(run / "load", called, free(CALLEE_HOST))
@@ -50,7 +50,7 @@ def measure(run: Path, bindings: Bindings, rate: int, seconds: int, *, compiled:
     try:
         with _silent_target() as silent:
             more = _peers(silent, flooded[2])
-            with servers.relay(run / "relay", bindings, load.callee, compiled=compiled, more=more) as server:
+            with servers.relay(run / "relay", bindings, load.callee, backend=backend, more=more) as server:
                 os.sched_setaffinity(0, all_cpus - own_cpu or all_cpus)
                 warm_up(load, [server])
                 return [_measure_once(load, server.address, flooded, *each, rate, seconds) for each in FLOODS]

@@ -94,8 +94,6 @@ class _Setting:
     share: float
     first: int  # initial rate of the search, calls per second and node
     seconds: int
-    compiled: bool
-    caps: bool
 
 
 def measure(
@@ -105,12 +103,9 @@ def measure(
     share: float,
     first: int,
     seconds: int,
-    *,
-    compiled: bool,
-    caps: bool,
 ) -> list[Nodes]:
     """`share`: fraction of one CPU for each node. `first`: initial rate of the search, calls per second and node."""
-    setting = _Setting(bindings, share, first, seconds, compiled, caps)
+    setting = _Setting(bindings, share, first, seconds)
     with _store(run) as store:
         _import(run, store, setting)
         return [_measure_so_many(run / str(count), store, count, setting) for count in counts]
@@ -134,15 +129,14 @@ def _import(run: Path, store: _Store, setting: _Setting) -> None:
     table = folder / "bindings.csv"
     write_table(table, setting.bindings)
     print(f"  importing {setting.bindings.count} bindings", flush=True)
-    command = [*servers.relay700(setting.compiled), "bindings", "import", "-c", str(config), str(table)]
+    command = [*servers.RELAY700, "bindings", "import", "-c", str(config), str(table)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def _config(folder: Path, store: _Store, name: str, address: Address, callee: Address, setting: _Setting) -> Path:
     lines = f'url = "{store.url}"\nnode = "{name}"\nkey_file = "{folder.parent}/relay.key"'
     config = folder / "relay.toml"
-    prefixes, caps = setting.bindings.prefixes, setting.caps
-    config.write_text(servers.relay_toml(folder, address, callee, prefixes, store=lines, caps=caps))
+    config.write_text(servers.relay_toml(folder, address, callee, setting.bindings.prefixes, store=lines))
     return config
 
 
@@ -178,7 +172,7 @@ def _measure_once(store: _Store, nodes: Sequence[tuple[Load, Server]], highest: 
     time.sleep(SETTLE_S)
     took = time.monotonic() - began
     relays_us = (
-        sum(map(processes.run_time_us, pids)) - relays_us - took * sum(server.idle_us_per_s for _, server in nodes)
+        sum(map(processes.run_time_us, pids)) - relays_us - took * sum(sum(server.idle_us_per_s) for _, server in nodes)
     )
     return Nodes(len(nodes), highest, rate, outcomes, took, relays_us, store.counted().since(before))
 
@@ -190,7 +184,7 @@ def _node(folder: Path, store: _Store, index: int, count: int, setting: _Setting
     load = make_load(folder, setting.bindings.called()[index::count], callee)
     address = free(f"127.0.0.{30 + index}")
     config = _config(folder, store, f"node{index}", address, callee, setting)
-    command = [*servers.relay700(setting.compiled), "serve", "-c", str(config)]
+    command = [*servers.RELAY700, "serve", "-c", str(config)]
     with servers.running(f"node {index}", command, address, folder / "relay.log") as server:
         assert server.process is not None
         with limited(server.process.pid, setting.share):

@@ -73,7 +73,7 @@ def measure(
     factors: Sequence[float],
     seconds: int,
     *,
-    compiled: bool,
+    backend: bool,
     transport: str = "udp",
     share: float = 1.0,
 ) -> list[Overload]:
@@ -84,7 +84,7 @@ def measure(
     own_cpu = {max(all_cpus)}
     os.sched_setaffinity(0, own_cpu)
     try:
-        with servers.relay(run / "relay", bindings, load.callee, compiled=compiled, transport=transport) as server:
+        with servers.relay(run / "relay", bindings, load.callee, backend=backend, transport=transport) as server:
             os.sched_setaffinity(0, all_cpus - own_cpu or all_cpus)
             warm_up(load, [server])
             control = ControlClient(control_path(run / "relay" / "relay.db"))

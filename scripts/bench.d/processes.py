@@ -32,11 +32,17 @@ def family(pid: int) -> list[int]:
 
 def run_time_us(pid: int) -> float:
     """CPU time used by a process and its descendants, all threads, user and system, in microseconds."""
-    total_ns = 0
-    for member in family(pid):
-        for schedstat in Path(f"/proc/{member}/task").glob("*/schedstat"):
-            total_ns += int(schedstat.read_text().split()[0])
-    return total_ns / 1000
+    return sum(run_times_us(pid))
+
+
+def run_times_us(pid: int) -> tuple[float, float]:
+    """CPU time used by a process, and by its descendants, as for `run_time_us`."""
+    own, *others = map(_run_time_us, family(pid))
+    return own, sum(others)
+
+
+def _run_time_us(pid: int) -> float:
+    return sum(int(stat.read_text().split()[0]) for stat in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1000
 
 
 def used_us(pid: int) -> float:

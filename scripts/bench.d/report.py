@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,18 +39,18 @@ class Table:
         self._rows.append([title, *texts])
 
     def add(self, title: str, figures: Mapping[str, float | None], form: str) -> None:
-        ratios = [" ".join(_ratio(figures[ours], figures[other]) for ours in self._ours) for other in self._others]
+        ratios = [_ratio(figures[ours], figures[other]) for ours in self._ours for other in self._others]
         self._rows.append([title, *(_cell(figures[name], form) for name in self._names), *ratios])
 
-    def add_spread(self, figures: Mapping[str, float | None], form: str) -> None:
-        """The excess of each further relay over the first one."""
-        first = figures[self._ours[0]]
-        more = {name: _less(figures[name], first) for name in self._ours[1:]}
-        self._rows.append(["    more than one process", *(_cell(more.get(name), form) for name in self._names)])
-
-    @property
-    def has_spread(self) -> bool:
-        return len(self._ours) > 1
+    def add_cpu(self, measured: Mapping[str, Measured]) -> None:
+        """Medians and extremes of all turns, also of the ratio within a turn; and what the backend has of them."""
+        ratios = [measured[ours].cpu_ratios(measured[other]) for ours in self._ours for other in self._others]
+        found = [*((one.cpu_us if one.is_held else [], "{:.0f}") for one in measured.values())]
+        found += [(each, "{:.2f}") for each in ratios]
+        self._rows.append(["  CPU a call, us", *(_median(each, form) for each, form in found)])
+        self._rows.append(["    of all turns", *(_range(each, form) for each, form in found)])
+        backends = [one.others_us if one.is_held else [] for name, one in measured.items() if name in self._ours]
+        self._rows.append(["    of the backend", *(_median(each, "{:.0f}") for each in backends)])
 
     def __str__(self) -> str:
         widths = [max(len(row[n]) for row in self._rows if len(row) > n) + 2 for n in range(len(self._rows[0]))]
@@ -75,11 +76,7 @@ def report(parts: Sequence[Part], servers: Sequence[Server], plan: Plan) -> str:
 
 
 def _add_rate(table: Table, measured: Mapping[str, Measured], direct: Measured) -> None:
-    cpu = {name: one.median_cpu_us for name, one in measured.items()}
-    table.add("  CPU a call, us", cpu, "{:.0f}")
-    table.add_texts("    of all runs", [_range(one.cpu_us) if one.is_held else "-" for one in measured.values()])
-    if table.has_spread:
-        table.add_spread(cpu, "{:+.0f}")
+    table.add_cpu(measured)
     table.add_texts("  failed calls", [f"{one.failed} of {one.calls}" for one in measured.values()])
     for name, quantile in QUANTILES:
         added = {server: one.added_delay_ms(direct, quantile) for server, one in measured.items()}
@@ -101,12 +98,12 @@ def _add_highest(table: Table, highest: Mapping[str, Highest]) -> None:
     table.add("    memory, MiB", memory, "{:.0f}")
 
 
-def _range(values: Sequence[float]) -> str:
-    return f"{min(values):.0f}..{max(values):.0f}"
+def _median(values: Sequence[float], form: str) -> str:
+    return form.format(statistics.median(values)) if values else "-"
 
 
-def _less(figure: float | None, than: float | None) -> float | None:
-    return None if figure is None or than is None else figure - than
+def _range(values: Sequence[float], form: str) -> str:
+    return f"{form.format(min(values))}..{form.format(max(values))}" if values else "-"
 
 
 def _ratio(ours: float | None, other: float | None) -> str:
@@ -120,6 +117,6 @@ def _cell(figure: float | None, form: str) -> str:
 def _conditions(plan: Plan) -> str:
     return (
         f"{os.cpu_count()} CPUs ({platform.machine()}), Python {platform.python_version()}; medians of {plan.repeats} "
-        f"interleaved runs of {plan.seconds} s; SIPp runs on the same CPUs; load average over 15 minutes: "
+        f"interleaved turns of {plan.seconds} s; SIPp runs on the same CPUs; load average over 15 minutes: "
         f"{os.getloadavg()[2]:.1f}"
     )

@@ -20,7 +20,8 @@ DIRECT = "direct"  # the callee itself, without a server between
 class Measured:
     """All runs of one server at one rate; none if it did not hold a lower rate."""
 
-    cpu_us: list[float] = field(default_factory=list)  # per completed call
+    first_us: list[float] = field(default_factory=list)  # CPU time of the server's first process per completed call
+    others_us: list[float] = field(default_factory=list)  # of its others
     resident_mib: list[float] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -38,12 +39,23 @@ class Measured:
         return self.calls > 0 and self.failed * 100 <= self.calls
 
     @property
+    def cpu_us(self) -> list[float]:
+        """CPU time per completed call."""
+        return [first + others for first, others in zip(self.first_us, self.others_us, strict=True)]
+
+    @property
     def median_cpu_us(self) -> float | None:
         return statistics.median(self.cpu_us) if self.is_held else None
 
     @property
     def median_resident_mib(self) -> float | None:
         return statistics.median(self.resident_mib) if self.is_held else None
+
+    def cpu_ratios(self, other: Measured) -> list[float]:
+        """CPU time per call by the other server's, turn by turn; empty if one of the two did not hold the rate."""
+        if not (self.is_held and other.is_held):
+            return []
+        return [ours / theirs for ours, theirs in zip(self.cpu_us, other.cpu_us, strict=True)]
 
     def delay_ms(self, quantile: float) -> float:
         """A quantile of the time from INVITE to 180, over all runs."""
@@ -86,15 +98,15 @@ def warm_up(load: Load, servers: Sequence[Server]) -> None:
 
 
 def measure(load: Load, servers: Sequence[Server], plan: Plan) -> Results:
-    """Interleaved runs, so that other load on the machine affects all servers alike.
+    """Interleaved runs, every other turn in the reverse order, so that other load affects all servers alike.
 
     A server that cannot hold a rate is not driven at that rate or a higher one again.
     """
     results: Results = {(server.name, rate): Measured() for server in servers for rate in plan.rates}
     beaten: set[str] = set()
     for rate in plan.rates:
-        for _ in range(plan.repeats):
-            for server in servers:
+        for turn in range(plan.repeats):
+            for server in servers[:: -1 if turn % 2 else 1]:
                 if server.name in beaten:
                     continue
                 measured = results[server.name, rate]
@@ -107,15 +119,20 @@ def measure(load: Load, servers: Sequence[Server], plan: Plan) -> Results:
 def _measure_once(load: Load, server: Server, rate: int, plan: Plan, measured: Measured) -> None:
     pid = server.process.pid if server.process else None
     began = time.monotonic()
-    used_us = processes.run_time_us(pid) if pid else 0.0
+    before = processes.run_times_us(pid) if pid else (0.0, 0.0)
     outcome = load.drive(server.address, rate, plan.seconds)
     measured.outcomes.append(outcome)
     if pid is None:
         return
     measured.resident_mib.append(processes.resident_mib(pid))
     time.sleep(plan.settle_s)
-    used_us = processes.run_time_us(pid) - used_us - server.idle_us_per_s * (time.monotonic() - began)
-    measured.cpu_us.append(used_us / max(outcome.completed, 1))
+    after, took_s = processes.run_times_us(pid), time.monotonic() - began
+    first, others = (
+        (now - then - idle * took_s) / max(outcome.completed, 1)
+        for now, then, idle in zip(after, before, server.idle_us_per_s, strict=True)
+    )
+    measured.first_us.append(first)
+    measured.others_us.append(others)
     print(_line(server, rate, outcome, measured), flush=True)
 
 

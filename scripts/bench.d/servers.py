@@ -1,9 +1,13 @@
-"""The measured relay, run as an operator does, and the start of any server at its own address."""
+"""The measured relay, run as an operator does, and the start of any server at its own address.
+
+RELAY700_PYTHON is the Python that runs it, that of the compiled relay; without it the interpreted one runs.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,9 +17,10 @@ from pathlib import Path
 
 import processes
 import stores
-from load import CALLER_HOST, HERE, Address, free
+from load import CALLER_HOST, Address, free
 
-COMPILED_PYTHON = HERE.parents[1] / ".venv-compiled/bin/python"  # made by scripts/compile
+PYTHON = os.environ.get("RELAY700_PYTHON", sys.executable)
+RELAY700 = (PYTHON, "-P", "-m", "relay")  # -P: the installed relay, not one in the working directory
 IDLE_S = 4.0
 
 
@@ -24,7 +29,7 @@ class Server:
     name: str
     address: Address
     process: subprocess.Popen[bytes] | None  # None: the callee, called directly
-    idle_us_per_s: float = 0.0
+    idle_us_per_s: tuple[float, float] = (0.0, 0.0)  # of the process, and of its descendants
 
     @property
     def is_ours(self) -> bool:
@@ -37,34 +42,28 @@ def relay(
     bindings: stores.Bindings,
     callee: Address,
     *,
-    compiled: bool = False,
+    backend: bool = True,
     api: Address | None = None,
     more: str = "",
     transport: str = "udp",
 ) -> Iterator[Server]:
-    """`relay700 serve` with its store on disk and durable records, as by default. `api`: the address of HTTP.
+    """`relay700 serve` with its store on disk and durable records, as by default, and with the backend.
 
-    `more` and `transport`: as for `relay_toml`.
+    `api`: the address of HTTP, chosen if None. `more` and `transport`: as for `relay_toml`.
     """
     run.mkdir()
     address = free("127.0.0.10")
+    api = (api or free("127.0.0.10")) if backend else None
     config = run / "relay.toml"
     config.write_text(relay_toml(run, address, callee, bindings.prefixes, api=api, more=more, transport=transport))
-    command = relay700(compiled)
-    stores.put_relay_store(run, bindings, [*command, "bindings", "import", "-c", str(config)])
-    with running("relay700", [*command, "serve", "-c", str(config)], address, run / "relay.log") as server:
+    stores.put_relay_store(run, bindings, [*RELAY700, "bindings", "import", "-c", str(config)])
+    with running("relay700", [*RELAY700, "serve", "-c", str(config)], address, run / "relay.log", http=api) as server:
         yield server
-
-
-def relay700(compiled: bool) -> list[str]:
-    """The relay's command, without arguments."""
-    python = str(COMPILED_PYTHON) if compiled else sys.executable
-    return [python, "-P", "-m", "relay"]  # -P: the installed relay, not one in the working directory
 
 
 def operator_key(folder: Path) -> str:
     """A new key for the relay in that folder."""
-    command = [*relay700(False), "keys", "make", "--operator", "--json", "-c", str(folder / "relay.toml")]
+    command = [*RELAY700, "keys", "make", "--operator", "--json", "-c", str(folder / "relay.toml")]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     return str(json.loads(done.stdout)["secret"])
 
@@ -79,16 +78,15 @@ def relay_toml(
     store: str | None = None,
     more: str = "",
     transport: str = "udp",
-    caps: bool = False,
 ) -> str:
-    """A configuration without caps, or with unreachable ones: the same few thousand callers call repeatedly.
+    """The default configuration, but for limits that the same few thousand callers would reach.
 
     `api` None: no backend process. `store`: the lines of its table, if the store is not a file in `run`. `more`:
     further tables. `transport`: to the callees; the relay also listens on UDP.
     """
     if store is None:
         store = f'url = "sqlite:{run}/relay.db"\nkey_file = "{run}/relay.key"'
-    windows = [f"9000000/{window}" for window in ("5m", "10m", "24h")] if caps else []
+    windows = [f"9000000/{window}" for window in ("5m", "10m", "24h")]
     return f"""
 [sip]
 listen = {[f"{each}:{address}" for each in sorted({"udp", transport})]!r}
@@ -126,20 +124,29 @@ peers = ["callees"]
 
 @contextlib.contextmanager
 def running(
-    name: str, command: list[str], address: Address, log: Path, *, environment: Mapping[str, str] | None = None
+    name: str,
+    command: list[str],
+    address: Address,
+    log: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    http: Address | None = None,
 ) -> Iterator[Server]:
-    """A server process that listens at `address`. Raises RuntimeError if it does not start."""
+    """A server process that listens at `address`, and then at `http`. Raises RuntimeError if it does not start."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=log.parent, env=environment)
     try:
         processes.wait_until_bound(process, *address, log)
+        if http is not None:
+            processes.wait_until_bound(process, *http, log, "tcp")
         time.sleep(1.0)  # let start-up finish before idle CPU use is measured
         yield Server(name, address, process, _idle_us_per_s(process.pid))
     finally:
         processes.stop(process)
 
 
-def _idle_us_per_s(pid: int) -> float:
-    before = processes.run_time_us(pid)
+def _idle_us_per_s(pid: int) -> tuple[float, float]:
+    before = processes.run_times_us(pid)
     time.sleep(IDLE_S)
-    return (processes.run_time_us(pid) - before) / IDLE_S
+    own, others = (now - then for now, then in zip(processes.run_times_us(pid), before, strict=True))
+    return own / IDLE_S, others / IDLE_S

@@ -16,13 +16,12 @@ from pathlib import Path
 
 import processes
 from load import CALLEE_HOST, free
-from servers import relay_toml
+from servers import RELAY700, relay_toml
 
 NUMBERS_PER_PREFIX = 10_000
 BINDINGS_PER_NUMBER = 10  # numbers are shared, as in production
 LOOK_UPS = 50_000
 SETTLE_S = 5.0
-RELAY700 = [sys.executable, "-P", "-m", "relay"]
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,6 @@ def soak(options: argparse.Namespace, run: Path) -> list[str]:
         folder,
         bindings,
         free(CALLEE_HOST),
-        compiled=options.compiled,
-        api=free("127.0.0.10"),
         more=mix.peers_toml(),
     ) as server:
         assert server.process
@@ -81,13 +79,13 @@ def soak(options: argparse.Namespace, run: Path) -> list[str]:
             called, answered = mix.counted(), mix.answered()
         left = _left_behind(watcher)
     print(f"\n{_growth(samples, seconds)}", flush=True)
-    records = _records(folder, options.compiled)
+    records = _records(folder)
     print(f"\n{_table(called, answered, records)}", flush=True)
     faults = [] if all_ended else ["not all calls have ended"]
     faults += differences(called, answered, records)
     faults += [f"left behind: {left}"] if left else []
     faults += [f"the relay exited with {server.process.returncode}"] if server.process.returncode else []
-    return [*faults, *_complaints(folder / "relay.log"), *_unverified(folder, options.compiled)]
+    return [*faults, *_complaints(folder / "relay.log"), *_unverified(folder)]
 
 
 def _samples(mix: Mix, watcher: Watch, seconds: float) -> Iterator[Sample]:
@@ -121,16 +119,16 @@ def _left_behind(watcher: Watch) -> dict[str, int]:
     return left_behind(said) if said else {"answers": 0}
 
 
-def _records(folder: Path, compiled: bool) -> Counter[str]:
+def _records(folder: Path) -> Counter[str]:
     """Record counts by outcome, from `relay700 calls list`."""
-    command = [*servers.relay700(compiled), "calls", "list", "--json", "-c", str(folder / "relay.toml")]
+    command = [*servers.RELAY700, "calls", "list", "--json", "-c", str(folder / "relay.toml")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as listing:
         assert listing.stdout
         return Counter(found[1].decode() for line in listing.stdout if (found := _OUTCOME.search(line)))
 
 
-def _unverified(folder: Path, compiled: bool) -> list[str]:
-    command = [*servers.relay700(compiled), "verify", "-c", str(folder / "relay.toml")]
+def _unverified(folder: Path) -> list[str]:
+    command = [*servers.RELAY700, "verify", "-c", str(folder / "relay.toml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     print(f"\n{done.stdout.strip()}", flush=True)
     return [f"relay700 verify: {done.stderr.strip()}"] if done.returncode else []
@@ -177,7 +175,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30, help="default 30")
     parser.add_argument("--rate", type=int, default=300, help="calls per second, all kinds together, default 300")
     parser.add_argument("--hold", type=float, default=5, help="average duration of calls in seconds, default 5")
-    parser.add_argument("--compiled", action="store_true", help="use the relay built by scripts/compile")
+    parser.add_argument("--interpreted", action="store_true", help="use the relay of .venv, pure Python")
     parser.add_argument(
         "--seed",
         type=int,
