@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, Literal
 
 from anyio import CapacityLimiter
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -51,13 +51,14 @@ from relay.api.problems import (
     problem_response,
     summary,
 )
+from relay.api.routes import Router
 from relay.defence.limits import Rates
 from relay.errors import ParseError, Refused, StoreError
 from relay.service.keys import OPERATOR
 
 # -- Routes outside /v1
 
-health_router = APIRouter(tags=["health"])
+health_router = Router(tags=["health"])
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 

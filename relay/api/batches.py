@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated
 
-from fastapi import APIRouter
 from pydantic import Field, StringConstraints, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from starlette.responses import Response
 
@@ -14,6 +13,7 @@ from relay.api.bindings import BindingCreateRequest, BindingResponse, Writes, sh
 from relay.api.context import ONCE, Answer, RequestContext
 from relay.api.models import Kept128, Name, Party, RequestModel, ResponseModel
 from relay.api.problems import Problem, field_errors, problem_of, status_of, summary
+from relay.api.routes import Router
 from relay.errors import Refused
 from relay.model.binding import Binding
 from relay.model.numbers import Parties
@@ -100,7 +100,7 @@ class BatchResponse(ResponseModel):
 
 # -- The route
 
-router = APIRouter(prefix="/v1/bindings", tags=["bindings"])
+router = Router(prefix="/v1/bindings", tags=["bindings"])
 _Item = BatchItemRequest | Refused
 
 

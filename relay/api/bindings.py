@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, cast
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import Depends, Path
 from pydantic import Field, model_validator
 from starlette.responses import Response
 
@@ -35,6 +35,7 @@ from relay.api.models import (
     left_out,
     shown_moment,
 )
+from relay.api.routes import Router
 from relay.model.binding import IDLE_TTL_S, MAX_CALL_S, RING_TIMEOUT_S, Binding, BindingChange, Direction, Mode
 from relay.model.numbers import Parties, mask_number
 from relay.service import fields
@@ -196,7 +197,7 @@ class BindingHistoryResponse(ResponseModel):
 
 # -- Routes of bindings
 
-router = APIRouter(prefix="/v1/bindings", tags=["bindings"])
+router = Router(prefix="/v1/bindings", tags=["bindings"])
 BindingId = Annotated[str, Path(pattern=BINDING_ID)]
 Reads = Annotated[RequestContext, Depends(Needs("bindings:read"))]
 Writes = Annotated[RequestContext, Depends(Changes("bindings:write"))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Literal, cast
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import Depends, Path
 from pydantic import AfterValidator, Field, StringConstraints
 from starlette.responses import Response
 
@@ -27,6 +27,7 @@ from relay.api.models import (
     left_out,
     shown_moment,
 )
+from relay.api.routes import Router
 from relay.errors import Refused
 from relay.model.binding import MODES, Mode
 from relay.model.call import Language
@@ -193,7 +194,7 @@ class BusinessHistoryResponse(ResponseModel):
 
 # -- Routes of business users
 
-router = APIRouter(prefix="/v1/businesses", tags=["businesses"])
+router = Router(prefix="/v1/businesses", tags=["businesses"])
 BusinessId = Annotated[Name, Path()]
 Seen = Annotated[RequestContext, Depends(Needs())]
 

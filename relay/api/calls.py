@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import Depends, Path, Query
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 from starlette.responses import Response, StreamingResponse
 
@@ -33,6 +33,7 @@ from relay.api.models import (
     one_of,
     read_cursor,
 )
+from relay.api.routes import Router
 from relay.errors import Refused
 from relay.model.binding import MODES
 from relay.model.call import CallRecord, Kind
@@ -159,7 +160,7 @@ class LiveCallsResponse(ResponseModel):
 
 # -- Routes of calls
 
-router = APIRouter(prefix="/v1/calls", tags=["calls"])
+router = Router(prefix="/v1/calls", tags=["calls"])
 CallId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 Reads = Annotated[RequestContext, Depends(Needs("calls:read"))]
 Ends = Annotated[RequestContext, Depends(Needs("calls:hangup"))]

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 from pydantic import Field, model_validator
 from starlette.responses import Response
 
 from relay.api.context import Answer, Operator, OperatorChanges
 from relay.api.models import Moment, Name, Page, Paging, Party, RequestModel, ResponseModel, Text64, shown_moment
+from relay.api.routes import Router
 from relay.model.capture import ArmKind
 from relay.service.capture import LONGEST_MS, arm, disarm
 from relay.store.capture_arms import StoredArm, list_arms
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
 
-router = APIRouter(prefix="/v1/capture/arms", tags=["capture"])
+router = Router(prefix="/v1/capture/arms", tags=["capture"])
 ArmId = Annotated[str, Path(pattern=r"^[0-9a-f]{12}$")]
 
 

@@ -9,10 +9,11 @@ from functools import cache
 from importlib import resources
 from typing import Final
 
-from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
+
+from relay.api.routes import Router
 
 _CSP: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -51,7 +52,7 @@ _ASSETS: Final = {
     "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
 }
 
-router = APIRouter()
+router = Router()
 
 
 @router.get("/docs", include_in_schema=False)

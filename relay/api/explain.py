@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from pydantic import Field
 
 from relay.api.calls import CallMode
 from relay.api.context import Needs, RequestContext
 from relay.api.models import Masked, Moment, Name, Party, RequestModel, ResponseModel, Time, api_named, given_ms, one_of
+from relay.api.routes import Router
 from relay.errors import Refused
 from relay.model.numbers import is_700
 from relay.policy.evaluate import OUTCOMES
@@ -81,7 +82,7 @@ class ExplainResponse(ResponseModel):
     targets: list[TargetChoiceResponse] = Field(description="for operator keys: in an order that the call could try")
 
 
-router = APIRouter(prefix="/v1/explain", tags=["calls"])
+router = Router(prefix="/v1/explain", tags=["calls"])
 Explains = Annotated[RequestContext, Depends(Needs("calls:read", PARTIES))]
 
 

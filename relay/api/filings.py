@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 from pydantic import Field
 from starlette.responses import Response
 
@@ -24,6 +24,7 @@ from relay.api.models import (
     shown_moment,
 )
 from relay.api.problems import Problem, problem_of, status_of
+from relay.api.routes import Router
 from relay.errors import Refused
 from relay.policy.rules import DEFAULT_BUSINESS
 from relay.service.filings import (
@@ -44,7 +45,7 @@ from relay.store.filings import Filing as Row
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
 
-router = APIRouter(prefix="/v1/filings", tags=["filings"])
+router = Router(prefix="/v1/filings", tags=["filings"])
 Reads = Annotated[RequestContext, Depends(Needs("filings"))]
 Writes = Annotated[RequestContext, Depends(Changes("filings"))]
 MOST_ANSWERS = 200  # of one request: a unit of work

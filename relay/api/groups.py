@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import Depends, Path
 from pydantic import Field
 from starlette.responses import Response
 
@@ -26,6 +26,7 @@ from relay.api.models import (
     api_named,
     shown_moment,
 )
+from relay.api.routes import Router
 from relay.model.numbers import mask_number
 from relay.service.groups import (
     Whose,
@@ -94,7 +95,7 @@ class MemberResponse(ResponseModel):
 
 # -- Routes of groups
 
-router = APIRouter(prefix="/v1/groups", tags=["groups"])
+router = Router(prefix="/v1/groups", tags=["groups"])
 GroupId = Annotated[str, Path(pattern="^g[0-9a-f]{8,40}$")]
 Reads = Annotated[RequestContext, Depends(Needs("bindings:read"))]
 Writes = Annotated[RequestContext, Depends(Changes("bindings:write"))]
@@ -233,7 +234,7 @@ class EntryRemovedResponse(ResponseModel):
 
 # -- Routes of lists
 
-list_router = APIRouter(prefix="/v1/lists/{whose}/{owner_id}/entries", tags=["lists"])
+list_router = Router(prefix="/v1/lists/{whose}/{owner_id}/entries", tags=["lists"])
 WhoseList = Annotated[Whose, Path(description="kind of owner")]
 OwnerId = Annotated[Name, Path(description="id of the business user or binding")]
 ListReads = Annotated[RequestContext, Depends(Needs("lists"))]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from pydantic import Field
 from starlette.responses import Response
 
 from relay.api.context import Answer, Changes, Needs, RequestContext
 from relay.api.models import Moment, Name, RequestModel, ResponseModel, shown_moment
+from relay.api.routes import Router
 from relay.api.webhooks import Url
 from relay.service.hooks import Parties, drop_hook, no_hook, set_hook
 from relay.store.hooks import Hook, find_hook
 from relay.store.unit_of_work import UnitOfWork
 
-router = APIRouter(prefix="/v1/businesses/{business_id}/hook", tags=["hooks"])
+router = Router(prefix="/v1/businesses/{business_id}/hook", tags=["hooks"])
 Reads = Annotated[RequestContext, Depends(Needs("hooks"))]
 Writes = Annotated[RequestContext, Depends(Changes("hooks"))]
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated, get_args
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import Depends, Path
 from pydantic import Field
 from starlette.responses import Response
 
 from relay.api.businesses import BusinessId, own_business
 from relay.api.context import Answer, Changes, Needs, RequestContext, Why
 from relay.api.models import Moment, Page, Paging, RequestModel, ResponseModel, Time, given_ms, one_of, shown_moment
+from relay.api.routes import Router
 from relay.service.keys import LONGEST_OVERLAP_S, OPERATOR_SCOPES, Scope, make_key, revoke, rotate
 from relay.store.keys import ApiKey, list_keys
 
@@ -61,7 +62,7 @@ class KeyCreatedResponse(KeyResponse):
 
 # -- Routes of API keys
 
-router = APIRouter(prefix="/v1", tags=["keys"])
+router = Router(prefix="/v1", tags=["keys"])
 KeyId = Annotated[str, Path(pattern=r"^[0-9a-f]{12}$")]
 KeyReads = Annotated[RequestContext, Depends(Needs("keys"))]
 KeyChanges = Annotated[RequestContext, Depends(Changes("keys"))]

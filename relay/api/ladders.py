@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import Depends, Path, Query
 from pydantic import Field
 from starlette.responses import Response
 
 from relay.api.context import Needs, RequestContext, Revealing, lacks
 from relay.api.models import Masked, Moment, ResponseModel
+from relay.api.routes import Router
 from relay.errors import Refused
 from relay.model.call import CallRecord
 from relay.model.capture import REGISTRATIONS, CapturedCall
@@ -100,7 +101,7 @@ class LadderResponse(ResponseModel):
     marks: list[MarkResponse]
 
 
-router = APIRouter(prefix="/v1/calls", tags=["calls"])
+router = Router(prefix="/v1/calls", tags=["calls"])
 LadderId = Annotated[str, Path(pattern=f"^(?:[0-9a-f]{{32}}|{REGISTRATIONS}.{{1,64}})$")]
 Reads = Annotated[RequestContext, Depends(Needs("calls:read"))]
 _FILES: dict[int | str, dict[str, Any]] = {

@@ -131,13 +131,13 @@ def one_of(*texts: str) -> WithJsonSchema:
 class RequestModel(BaseModel):
     """Base of request bodies. Unknown fields are refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class ResponseModel(BaseModel):
     """Base of response bodies."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class Page(ResponseModel, Generic[T]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, cast
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import Depends, Path
 from pydantic import Field
 from starlette.responses import Response
 
@@ -27,6 +27,7 @@ from relay.api.models import (
     shown_moment,
 )
 from relay.api.models import ManagedPrefix as PrefixText
+from relay.api.routes import Router
 from relay.errors import Refused
 from relay.service.numbers import (
     LONGEST_COOL_DOWN_MS,
@@ -185,7 +186,7 @@ class UsageResponse(ResponseModel):
 
 # -- Routes of prefixes and numbers
 
-router = APIRouter(prefix="/v1", tags=["numbers"])
+router = Router(prefix="/v1", tags=["numbers"])
 PrefixPath = Annotated[PrefixText, Path()]
 NumberPath = Annotated[str, Path(pattern="^[0-9]{3,15}$", description="a 700 number, or a legacy one")]
 Reads = Annotated[RequestContext, Depends(Needs("numbers:read"))]
@@ -330,7 +331,7 @@ async def post_move(asked: MoveRequest, context: OperatorChanges) -> Response:
 
 # -- Routes of pools
 
-pool_router = APIRouter(prefix="/v1/pools", tags=["pools"])
+pool_router = Router(prefix="/v1/pools", tags=["pools"])
 PoolId = Annotated[Name, Path()]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import IO, Annotated, Any
 
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 from pydantic import Field, model_validator
 from starlette.responses import Response, StreamingResponse
 
@@ -31,6 +31,7 @@ from relay.api.models import (
     given_ms,
     shown_moment,
 )
+from relay.api.routes import Router
 from relay.reports.daily import DailyLine, daily
 from relay.reports.disclosure import ask_trace, details_form, trace
 from relay.reports.evidence import ask_evidence, bundle
@@ -168,7 +169,7 @@ class AuditVerdictResponse(ResponseModel):
 
 # -- Routes of oversight
 
-router = APIRouter(prefix="/v1", tags=["oversight"])
+router = Router(prefix="/v1", tags=["oversight"])
 Traces = Annotated[RequestContext, Depends(Needs("trace", OPERATOR))]
 Reports = Annotated[RequestContext, Depends(Needs("reports"))]
 _ZIP = "application/zip"
@@ -262,7 +263,7 @@ async def get_complaint_rates(context: Reports, business_id: Name | None = None)
 
 # -- Routes of the audit log
 
-audit_router = APIRouter(prefix="/v1/audit", tags=["audit"])
+audit_router = Router(prefix="/v1/audit", tags=["audit"])
 
 
 def shown_audit_line(logged: Logged, *, clear: bool) -> AuditLineResponse:

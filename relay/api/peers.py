@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 from pydantic import Field, StringConstraints
 
 from relay.api.context import Operator, Why
 from relay.api.models import Moment, Reason, RequestModel, ResponseModel, shown_moment
+from relay.api.routes import Router
 from relay.net.control import LONGEST_S, read_source
 
 
@@ -43,7 +44,7 @@ class PeersResponse(ResponseModel):
 
 # -- Routes of SIP peers
 
-router = APIRouter(prefix="/v1/peers", tags=["peers"])
+router = Router(prefix="/v1/peers", tags=["peers"])
 
 
 @router.get("", operation_id="listPeers", summary="List peers")
@@ -107,7 +108,7 @@ class BanLiftedResponse(ResponseModel):
 
 # -- Routes of bans
 
-ban_router = APIRouter(prefix="/v1/bans", tags=["bans"])
+ban_router = Router(prefix="/v1/bans", tags=["bans"])
 Address = Annotated[str, Path(min_length=2, max_length=45, pattern=r"^[0-9A-Fa-f:.]+$")]
 ALL = "all"  # object of the audit line when all bans are lifted
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Annotated, Final, Literal
 
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from pydantic import Field
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
@@ -33,6 +33,7 @@ from relay.api.models import (
     given_ms,
     shown_moment,
 )
+from relay.api.routes import Router
 from relay.errors import Refused, StoreError
 from relay.reports import wav
 from relay.reports.recordings import MEDIA_TYPE, read_recording, read_wav
@@ -84,7 +85,7 @@ class LinkResponse(ResponseModel):
     expires_at: Moment
 
 
-router = APIRouter(prefix="/v1", tags=["recordings"])
+router = Router(prefix="/v1", tags=["recordings"])
 Reads = Annotated[RequestContext, Depends(Needs("recordings:read"))]
 _Format = Literal["wav", "pcap"]
 
@@ -179,7 +180,7 @@ async def delete_call_recording(call_id: CallId, context: OperatorChanges, reaso
 
 # -- The link, outside /v1: it has its own proof
 
-link_router = APIRouter()
+link_router = Router()
 
 
 @link_router.get("/recordings/{call_id}.wav", include_in_schema=False)

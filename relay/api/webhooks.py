@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import Depends, Path
 from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
@@ -23,6 +23,7 @@ from relay.api.models import (
     one_of,
     shown_moment,
 )
+from relay.api.routes import Router
 from relay.events.webhooks import KINDS, TEST, Format, Kind, change, make, remove, resend, test
 from relay.service.hooks import LONGEST_URL, Parties
 from relay.store.unit_of_work import UnitOfWork
@@ -118,7 +119,7 @@ class TestedResponse(ResponseModel):
 
 # -- Routes of webhooks and their dead letters
 
-router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+router = Router(prefix="/v1/webhooks", tags=["webhooks"])
 WebhookId = Annotated[str, Path(pattern="^w[0-9a-f]{12}$")]
 Reads = Annotated[RequestContext, Depends(Needs("webhooks"))]
 Writes = Annotated[RequestContext, Depends(Changes("webhooks"))]

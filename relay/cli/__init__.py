@@ -6,6 +6,8 @@ here. 0 done; 1 refused or not found, one line on stderr per fault; 2 usage; 141
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -59,6 +61,8 @@ _COMMANDS = {
     "completion": "relay.cli",
     "backend": "relay.cli.serve",
 }
+atexit.register(gc.freeze)  # what is left goes with the process: nothing is searched for cycles
+
 UNREAD = 128 + signal.SIGPIPE  # a shell's status for a program ended by SIGPIPE
 _HIDDEN = ("backend",)  # `serve` starts it
 
