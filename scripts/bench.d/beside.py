@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from servers import Server
 from stores import Bindings
 
 REPEATS = 3
-HEAD_START_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,8 @@ def _measure_once(
         return
     command = [sys.executable, str(HERE / "company.py"), str(api[0]), api[1], str(beside.requests)]
     company = subprocess.Popen(command, stdout=subprocess.PIPE)
-    time.sleep(HEAD_START_S)
+    assert company.stdout
+    company.stdout.readline()
     try:
         beside.outcomes.append(load.drive(server.address, rate, seconds))
     finally:

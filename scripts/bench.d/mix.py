@@ -114,7 +114,7 @@ class Mix:
 
     run: Path
     bindings: Sequence[Binding]
-    rate: int
+    rate: float
     hold_s: float
     seed: int
     callees: Mapping[str, Address] = field(init=False)

@@ -67,6 +67,11 @@ def resident_mib(pid: int) -> float:
     return (own_kib + sum(files_kib.values())) / 1024
 
 
+def shared_out(pid: int) -> int:
+    """Memory of one process in bytes, shared pages divided by the number of their users (PSS)."""
+    return 1024 * int(dict(_FIELD.findall(Path(f"/proc/{pid}/smaps_rollup").read_text()))["Pss"])
+
+
 def descriptors(pid: int) -> int:
     """The number of open descriptors of a process and its descendants."""
     return sum(len(os.listdir(f"/proc/{member}/fd")) for member in family(pid))
@@ -116,8 +121,8 @@ def _in_tables(host: str, port: int) -> str:
 
 
 def wait_until_bound(process: subprocess.Popen[bytes], host: str, port: int, log: Path, transport: str = "udp") -> None:
-    """Raises RuntimeError with the end of `log` if the process exits first or takes longer than 30 s."""
-    deadline = time.monotonic() + 30
+    """Raises RuntimeError with the end of `log` if the process exits first or takes longer than a minute."""
+    deadline = time.monotonic() + 60
     while not is_bound(host, port, transport):
         if process.poll() is not None or time.monotonic() > deadline:
             tail = log.read_text(errors="replace")[-3000:] if log.exists() else ""

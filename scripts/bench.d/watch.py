@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,6 @@ from relay.errors import Refused
 from relay.net.control import ControlClient, control_path
 
 PATIENCE_S = 10.0
-PAGE = os.sysconf("SC_PAGE_SIZE")
 MIB = 1048576
 
 
@@ -30,7 +28,7 @@ class Sample:
     shed: int
     tasks: int
     lag_s: float
-    resident: Mapping[str, int]  # bytes, by process
+    memory: Mapping[str, int]  # bytes, by process: PSS
     descriptors: int
     store: int  # bytes, like the following
     wal: int
@@ -64,7 +62,7 @@ class Watch:
             shed=sum(said.get("shed", {}).values()),
             tasks=said.get("tasks", 0),
             lag_s=said.get("loop_lag_seconds", 0.0),
-            resident=_resident(members),
+            memory=_memory(members),
             descriptors=processes.descriptors(self._pid),
             store=_size(self._folder / "relay.db"),
             wal=_size(self._folder / "relay.db-wal"),
@@ -76,18 +74,18 @@ def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def _resident(members: Sequence[int]) -> dict[str, int]:
-    """Resident memory by command name."""
+def _memory(members: Sequence[int]) -> dict[str, int]:
+    """Memory by command name, shared pages divided by the number of their users (PSS)."""
     found: dict[str, int] = {}
     for member in members:
         words = Path(f"/proc/{member}/cmdline").read_text().split("\0")
         name = words[words.index("relay") + 1] if "relay" in words else Path(words[0]).name
-        found[name] = int(Path(f"/proc/{member}/statm").read_text().split()[1]) * PAGE
+        found[name] = processes.shared_out(member)
     return found
 
 
 def heading(first: Sample) -> str:
-    titles = ["s", "calls/s", "failed", "shed", "up", "lag ms", *(f"{name} MiB" for name in first.resident)]
+    titles = ["s", "calls/s", "failed", "shed", "up", "lag ms", *(f"{name} MiB" for name in first.memory)]
     return _line([*titles, "files", "tasks", "store MiB", "WAL MiB", "log MiB"])
 
 
@@ -95,7 +93,7 @@ def row(sample: Sample, before: Sample) -> str:
     per_s = (sample.good - before.good) / (sample.at_s - before.at_s)
     numbers = (sample.at_s, per_s, sample.failed, sample.shed, sample.calls_up, sample.lag_s * 1000)
     cells = [f"{number:.0f}" for number in numbers]
-    cells += [f"{resident / MIB:.1f}" for resident in sample.resident.values()]
+    cells += [f"{used / MIB:.1f}" for used in sample.memory.values()]
     cells += [str(sample.descriptors), str(sample.tasks)]
     return _line([*cells, *(f"{size / MIB:.1f}" for size in (sample.store, sample.wal, sample.log))])
 
@@ -107,7 +105,7 @@ def _line(cells: Sequence[str]) -> str:
 def growth(samples: Sequence[Sample]) -> str:
     """One line per figure: its linear regression over the samples, of which there must be at least two."""
     series: dict[str, list[float]] = {
-        f"{name}, KiB": [sample.resident.get(name, 0) / 1024 for sample in samples] for name in samples[-1].resident
+        f"{name}, KiB": [sample.memory.get(name, 0) / 1024 for sample in samples] for name in samples[-1].memory
     }
     series |= {
         "descriptors": [sample.descriptors for sample in samples],
