@@ -2,7 +2,8 @@
 
 Events come from records alone, so no event of a recorded call is lost. A stretch of records and the cursor behind it
 are one transaction, so nothing is written twice, whenever the process is killed. Reading is done outside that
-transaction, in a thread, so that the journal waits for writes only.
+transaction, in a thread, so that the journal waits for writes only. The index comes some seconds later
+(`relay.events.call_index`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import RelayError, StoreError
+from relay.events.call_index import CallIndex
 from relay.events.webhooks import call_data, of_binding
 from relay.log import Outage
 from relay.model.call import PROBE_BUSINESS, CallRecord
@@ -30,23 +32,39 @@ from relay.store.connection import Connection, Place
 from relay.store.database import Reader, one_moment
 from relay.store.journal.rows import EventRow, Told, event_rows, open_event
 from relay.store.numbers import LOCKED_FOR_FRAUD, set_locks
-from relay.store.record_rows import ADD_INDEX, INDEX_CURSOR, SELECT, Row, StoredRecord, index_rows, open_row
+from relay.store.record_rows import (
+    COLUMNS,
+    INDEX_CURSOR,
+    SELECT,
+    SET_CURSOR,
+    IndexRow,
+    Row,
+    StoredRecord,
+    index_rows,
+    open_row,
+)
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.webhooks import tell
 from relay.store.writer import GroupWriter
 
-MOST = 100  # events, and records, per step: its transaction blocks the journal for some 6 ms
-PAUSE_S = 0.1  # between two reads without anything new
+MOST = 500  # events of calls under way, and records, per step
+MOST_TOLD = 100  # the same while a business user has a webhook: each event takes some 100 us of the transaction
+PAUSE_S = 0.1  # between two looks
+BUSY_PAUSE_S = 0.5  # while more than FEW records come in that time: a transaction costs as much as 50 of them
+FEW = 10
 RETRY_S = 1.0  # pause after an error of the store
 BEHIND_S = 900.0  # further behind, caps miss calls: they count the last 15 minutes in memory and the rest in the index
 EVENTS = "call_event"  # its row of `cursor`
+# That of the records. A relay of an earlier version goes on from the index's, and counts some calls again after a kill.
+FOLLOWED = "followed"
 
 _CURSORS = "SELECT name, at FROM cursor"
-_SET_CURSOR = "INSERT INTO cursor (name, at) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET at = ?2"
 _NEW = f"{SELECT} WHERE chain_seq > ?1 ORDER BY chain_seq LIMIT ?2"
+_UNINDEXED = f"{SELECT} WHERE chain_seq > ?1 AND chain_seq <= ?2 ORDER BY chain_seq"
 _LATELY = f"{SELECT} WHERE ended_at > ?1 AND chain_seq <= ?2 ORDER BY chain_seq"
 _LISTENING = "SELECT DISTINCT business FROM webhook WHERE disabled_at IS NULL"
+_CALLER_HASH = COLUMNS.index("caller_hash")
 
 
 @dataclass(slots=True)
@@ -55,10 +73,20 @@ class _Stretch:
 
     event_cursor: int  # behind the stretch
     record_cursor: int
+    listening: set[str]  # business users with a webhook
     events: list[Told] = field(default_factory=list)
     records: list[StoredRecord] = field(default_factory=list)
+    index: list[IndexRow] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+
+    @property
+    def most(self) -> int:
+        return MOST_TOLD if self.listening else MOST
+
+    @property
+    def is_full(self) -> bool:
+        return self.size >= self.most
 
     @property
     def size(self) -> int:
@@ -66,10 +94,16 @@ class _Stretch:
 
 
 class Follower:
-    """The follower task of the backend. `run` repeats `step`."""
+    """The follower task of the backend. `run` repeats `look`."""
 
     def __init__(
-        self, path: Place, sealer: Sealer, writer: GroupWriter, log: FilteringBoundLogger, watch: Watch
+        self,
+        path: Place,
+        sealer: Sealer,
+        writer: GroupWriter,
+        log: FilteringBoundLogger,
+        watch: Watch,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sealer = sealer
         self._writer = writer
@@ -80,6 +114,8 @@ class Follower:
         self._thread = ThreadPoolExecutor(1, "follower")
         self._reader = Reader(path)  # of the thread
         self._stretch: _Stretch | None = None  # read and seen by the watch, not written yet
+        self._is_full = False  # whether the last stretch was, so that there may be more
+        self._index = CallIndex(writer, clock_s)
         self._finishing = asyncio.Event()
         self._behind_s = 0.0
         self._told_behind = False
@@ -90,17 +126,17 @@ class Follower:
     async def run(self) -> None:
         """Follow until `finish`, and then to the end of the journal."""
         while True:
-            pause_s = PAUSE_S
+            is_last = self._finishing.is_set()
             try:
-                taken = await self.step()
+                pause_s = await self.look()
+                if is_last:
+                    await self._index.write()
             except RelayError as error:
                 self._outage.failed(error)
-                taken, pause_s = 0, RETRY_S
+                pause_s = RETRY_S
             else:
                 self._outage.over()
-            if taken:
-                continue
-            if self._finishing.is_set():
+            if is_last:
                 return
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._finishing.wait(), pause_s)
@@ -113,17 +149,28 @@ class Follower:
         """Make `run` return once nothing is left."""
         self._finishing.set()
 
+    async def look(self) -> float:
+        """Process all that is new. Returns the seconds until the next look. Raises StoreError."""
+        taken = await self.step()
+        while self._is_full:
+            taken += await self.step()
+        return PAUSE_S if taken <= FEW else BUSY_PAUSE_S
+
     async def step(self) -> int:
         """Process the next stretch. Returns its number of events and records, 0 if there is none. Raises StoreError."""
+        if self._index.is_due:
+            await self._index.write()
         stretch = self._stretch
         if stretch is None:
             stretch = await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
+            self._is_full = stretch.is_full
             if not stretch.size:
                 self._set_behind(0.0)
                 return 0
         self._stretch = stretch
         made = await self._writer.run(RELAY, lambda act: _write(act, stretch))
         self._stretch = None
+        self._index.add(stretch.index, len(stretch.records), stretch.record_cursor)
         self._counts["events_made"] += made
         self._counts["records_followed"] += len(stretch.records)
         self._ended.update(stored.record.outcome or "" for stored in stretch.records)
@@ -150,14 +197,18 @@ class Follower:
     def _next(self, connection: Connection) -> _Stretch:
         """Events first, then records: the events before a call's end are there when the end is."""
         cursors = dict(connection.execute(_CURSORS).fetchall())
-        stretch = _Stretch(cursors.get(EVENTS, 0), cursors.get(INDEX_CURSOR, 0))
-        events = event_rows(connection, stretch.event_cursor, MOST)
+        listening = {business for (business,) in connection.execute(_LISTENING).fetchall()}
+        indexed = cursors.get(INDEX_CURSOR, 0)
+        stretch = _Stretch(cursors.get(EVENTS, 0), max(cursors.get(FOLLOWED, 0), indexed), listening)
+        if self._index.cursor is None:
+            self._read_unindexed(connection, indexed, stretch.record_cursor)
+        events = event_rows(connection, stretch.event_cursor, stretch.most)
         for event in events:
             self._take_event(stretch, event)
-        if len(events) < MOST:
+        if len(events) < stretch.most:
             if not self._watched:
                 self._catch_up(connection, stretch.record_cursor)
-            for record in connection.execute(_NEW, (stretch.record_cursor, MOST)).fetchall():
+            for record in connection.execute(_NEW, (stretch.record_cursor, stretch.most)).fetchall():
                 self._take_record(stretch, record)
         return stretch
 
@@ -176,15 +227,26 @@ class Follower:
             stretch.faults.append(str(error))
             return
         stretch.records.append(stored)
-        if (seen := _seen(self._sealer, stored.record)) is not None:
+        stretch.index += index_rows(self._sealer, stored.record, stored.chain_seq)
+        if (seen := _seen(row[_CALLER_HASH], stored.record)) is not None:
             stretch.findings += self._watch.see(seen)
+
+    def _read_unindexed(self, connection: Connection, indexed: int, until: int) -> None:
+        """Read the records that an earlier process has followed, but not added to the index."""
+        found: list[IndexRow] = []
+        rows = connection.execute(_UNINDEXED, (indexed, until)).fetchall()
+        for row in rows:
+            with contextlib.suppress(StoreError):  # an altered one, which was reported then
+                stored = open_row(self._sealer, row)
+                found += index_rows(self._sealer, stored.record, stored.chain_seq)
+        self._index.add(found, len(rows), until)
 
     def _catch_up(self, connection: Connection, until: int) -> None:
         """Show the watch the records from before the start; their findings were written then."""
         since_ms = int(time.time() * 1000) - WINDOW_MS
         for row in connection.execute(_LATELY, (since_ms, until)):
             try:
-                seen = _seen(self._sealer, open_row(self._sealer, row).record)
+                seen = _seen(row[_CALLER_HASH], open_row(self._sealer, row).record)
             except StoreError:
                 continue
             if seen is not None:
@@ -212,20 +274,18 @@ class Follower:
 
 
 def _write(act: UnitOfWork, stretch: _Stretch) -> int:
-    """Write events, index, counts and findings of a stretch in one transaction. Returns the number of events."""
-    connection = act.connection
-    listening = {business for (business,) in connection.execute(_LISTENING).fetchall()}
+    """Write events, counts and findings of a stretch in one transaction. Returns the number of events."""
+    connection, listening = act.connection, stretch.listening
     made = sum(_tell(act, listening, f"call.{kind}", record) for kind, record in stretch.events)
-    for stored in stretch.records:
-        connection.executemany(ADD_INDEX, index_rows(act.sealer, stored.record, stored.chain_seq))
-        made += _tell(act, listening, _end_of(stored.record), stored.record)
+    if listening:
+        made += sum(_tell(act, listening, _end_of(stored.record), stored.record) for stored in stretch.records)
     note_used(act, _uses(stretch.records))
     count_calls(connection, (stored.record for stored in stretch.records))
     for finding in stretch.findings:
         _follow_up(act, finding)
     connection.execute("DELETE FROM call_event WHERE seq <= ?", (stretch.event_cursor,))
-    connection.execute(_SET_CURSOR, (EVENTS, stretch.event_cursor))
-    connection.execute(_SET_CURSOR, (INDEX_CURSOR, stretch.record_cursor))
+    connection.execute(SET_CURSOR, (EVENTS, stretch.event_cursor))
+    connection.execute(SET_CURSOR, (FOLLOWED, stretch.record_cursor))
     return made
 
 
@@ -273,7 +333,7 @@ def _follow_up(act: UnitOfWork, finding: Finding) -> None:
         set_locks(act, finding.number, add=LOCKED_FOR_FRAUD)
 
 
-def _seen(sealer: Sealer, record: CallRecord) -> Seen | None:
+def _seen(caller_hash: bytes, record: CallRecord) -> Seen | None:
     """What the watch sees of a record; None unless a caller with a number dialled a 700 number, and not the probe."""
     if (
         record.business == PROBE_BUSINESS
@@ -284,7 +344,7 @@ def _seen(sealer: Sealer, record: CallRecord) -> Seen | None:
         return None
     return Seen(
         record.number_dialled,
-        sealer.lookup_hash(record.caller),
+        caller_hash,
         record.outcome,
         record.duration_ms if record.answered_at is not None else None,
         record.received_at,

@@ -87,7 +87,11 @@ def owner_of_peer(peer: str) -> str:
 
 def count_calls(connection: Connection, records: Iterable[CallRecord]) -> None:
     """Add records, inside a unit of work, and drop what is too old of the same owners."""
-    counts = Counter(key for record in records for key in _keys(record))
+    counts: Counter[_Key] = Counter()
+    for kind, count in Counter(_kind(record) for record in records).items():
+        if kind is not None:
+            for key in _keys(kind):
+                counts[key] += count
     connection.executemany(_ADD, [(*key, count) for key, count in counts.items()])
     newest: dict[tuple[str, int], int] = {}
     for owner, span, at, _ in counts:
@@ -95,25 +99,37 @@ def count_calls(connection: Connection, records: Iterable[CallRecord]) -> None:
     connection.executemany(_DROP, [(*key, at - _KEPT[key[1]]) for key, at in newest.items()])
 
 
-def _keys(record: CallRecord) -> Iterator[tuple[str, int, int, str]]:
-    if record.ended_at is None or record.outcome is None or record.business == PROBE_BUSINESS:
-        return
+_Key = tuple[str, int, int, str]  # owner, span, at, name
+_Kind = tuple[str | None, str | None, str, str | None, int, str]  # business, peer, outcome, ringing, minute, prefix
+
+
+def _kind(record: CallRecord) -> _Kind | None:
+    """What decides where a record is counted: equal for many of a batch. None: nowhere."""
+    ended_at, outcome, business = record.ended_at, record.outcome, record.business
+    if ended_at is None or outcome is None or business == PROBE_BUSINESS:
+        return None
+    rang_at = record.ringing_at or record.answered_at
+    rang = None if rang_at is None else _RANGES[bisect_left(_BOUNDS_MS, rang_at - record.received_at)]
+    prefix = prefix_of(record.number_dialled) if business is not None and outcome == ANSWERED else ""
+    return business, record.peer_out, outcome, rang, ended_at // 60_000, prefix
+
+
+def _keys(kind: _Kind) -> Iterator[_Key]:
+    business, peer, outcome, rang, minute, prefix = kind
     owners = [ALL]
-    if record.business is not None:
-        owners.append(owner_of_business(record.business))
-    if record.peer_out is not None:
-        owners.append(owner_of_peer(record.peer_out))
-    names = [record.outcome]
-    if (rang_at := record.ringing_at or record.answered_at) is not None:
-        names.append(_RANGES[bisect_left(_BOUNDS_MS, rang_at - record.received_at)])
-    ended_s = record.ended_at // 1000
+    if business is not None:
+        owners.append(owner_of_business(business))
+    if peer is not None:
+        owners.append(owner_of_peer(peer))
+    names = [outcome] if rang is None else [outcome, rang]
+    ended_s = 60 * minute
     for span in SPANS:
         for owner in owners:
             for name in names:
                 yield owner, span, ended_s - ended_s % span, name
-    if record.business is not None and record.outcome == ANSWERED:
+    if business is not None and outcome == ANSWERED:
         day_s = ended_s - (ended_s + _CHINA_S) % DAY_S
-        yield f"{_owner_of_answered(record.business)}{prefix_of(record.number_dialled)}", DAY_S, day_s, ANSWERED
+        yield f"{_owner_of_answered(business)}{prefix}", DAY_S, day_s, ANSWERED
 
 
 def _owner_of_answered(business: str) -> str:

@@ -7,9 +7,9 @@ chain and queries are in the neighbouring modules.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import cache
-from itertools import chain, repeat
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -95,8 +95,10 @@ def decode_record(encoded: bytes) -> CallRecord:
     """Decode the result of `encode_record`. Raises StoreError for anything else."""
     try:
         fields, caller_leg, callee_leg, *_ = _decode(encoded.removeprefix(_VERSION))
-        legs = (_text(caller_leg), None if callee_leg is None else _text(callee_leg))
-        return CallRecord._make((*fields[:_LEGS], *legs, *fields[_LEGS:], *_left_out(len(fields))))
+        if len(fields) >= _LEAST:
+            fields += [None] * (len(CallRecord._fields) - 2 - len(fields))  # those left off the end
+        fields[_LEGS:_LEGS] = (_text(caller_leg), None if callee_leg is None else _text(callee_leg))
+        return CallRecord._make(fields)
     except (msgspec.DecodeError, AttributeError, TypeError, ValueError):
         raise StoreError("a call record cannot be read") from None
 
@@ -107,25 +109,20 @@ def anchor_of(encoded: bytes) -> Head:
     return Head(*audit) if audit else EMPTY
 
 
-def _left_out(found: int) -> Iterable[None]:
-    """The fields left off the end of a record that has `found` fields without the two Call-IDs."""
-    return repeat(None, len(CallRecord._fields) - 2 - found) if found >= _LEAST else ()
-
-
-def insert(connection: Connection, statement: str, rows: list[Row]) -> None:
-    """Execute `statement` (up to VALUES) with rows of equal length, in order.
+def insert(connection: Connection, statement: str, rows: Sequence[Row], end: str = "") -> None:
+    """Execute `statement` (up to VALUES) with rows of equal length, in order; `end` follows the rows.
 
     `executemany` would release and take the GIL for each row, at the cost of two context switches.
     """
     for start in range(0, len(rows), MOST_ROWS):
         part = rows[start : start + MOST_ROWS]
-        connection.execute(_with_values(statement, len(part[0]), len(part)), list(chain.from_iterable(part)))
+        connection.execute(_with_values(statement, len(part[0]), len(part), end), list(chain.from_iterable(part)))
 
 
 @cache
-def _with_values(statement: str, columns: int, rows: int) -> str:
+def _with_values(statement: str, columns: int, rows: int, end: str) -> str:
     row = f"({', '.join('?' * columns)})"
-    return f"{statement} {', '.join([row] * rows)}"
+    return f"{statement} {', '.join([row] * rows)} {end}"
 
 
 def _finding(sealer: Sealer, record: CallRecord) -> Row:
@@ -150,16 +147,18 @@ def _text(data: bytes) -> str:
 
 # -- The index of ended calls
 #
-# The follower writes its rows, in the order of the chain, together with its cursor. `relay.store.records` searches it,
-# the look-up counts in it. A row is (key, received_at, chain_seq). Keys are look-up hashes of
+# The follower writes its rows, in the order of the chain, some seconds after the records (`relay.events.call_index`).
+# `relay.store.records` searches it, and reads the records behind its cursor; the look-up counts in it. A row is (key,
+# received_at, chain_seq). Keys are look-up hashes of
 #     "NUMBER CALLER"     pair_key: a granted call of this caller to this number (frequency caps)
 #     "NUMBER"            number_key: a granted call to this number (frequency caps, searches)
 #     "beside NUMBER"     beside_key: any other role of a 700 number or a party in a record (searches)
 #     "call CALL_ID", "order ORDER_ID", "business ID"    searches
 
 INDEX_CURSOR = "call_record"  # the row of `cursor` with the chain_seq of the last indexed record
-ADD_INDEX = "INSERT INTO call_index (key, at, record) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+INSERT_INDEX = "INSERT INTO call_index (key, at, record) VALUES"
 DELETE_INDEX = "DELETE FROM call_index WHERE key = ? AND at = ? AND record = ?"
+SET_CURSOR = "INSERT INTO cursor (name, at) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET at = ?2"
 SELECT_INDEX_CURSOR = "SELECT coalesce((SELECT at FROM cursor WHERE name = 'call_record'), 0)"
 
 IndexRow = tuple[bytes, int, int]  # key, at, record
@@ -185,8 +184,14 @@ def order_key(sealer: Sealer, order_id: str) -> bytes:
     return sealer.lookup_hash(f"order {order_id}")
 
 
+@lru_cache(maxsize=256)
 def business_key(sealer: Sealer, business: str) -> bytes:
     return sealer.lookup_hash(f"business {business}")
+
+
+def add_index(connection: Connection, rows: Sequence[IndexRow]) -> None:
+    """Add rows of the index. Those that are there are ignored."""
+    insert(connection, INSERT_INDEX, rows, "ON CONFLICT DO NOTHING")
 
 
 def index_rows(sealer: Sealer, record: CallRecord, chain_seq: int) -> list[IndexRow]:

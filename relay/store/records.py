@@ -1,8 +1,8 @@
 """Reads call records: all of them, ended and up, with the proof that their chain is intact; or page by page.
 
 A page has records of a number, party, call, order or business, or of a time alone. Searches use the index of calls,
-which the follower fills a moment later. Records not indexed yet are read one by one, so results are complete however
-far the follower is behind. Each record found is checked against the query after it is opened, so a forged index reveals
+which the follower fills some seconds later. Records not indexed yet are read one by one, so results are complete
+however far it is behind. Each record found is checked against the query after it is opened, so a forged index reveals
 nothing. Each page is one snapshot, and nothing stays open between pages, so a slow reader blocks no one.
 
 Writes nothing.
@@ -182,7 +182,7 @@ Position = tuple[int, int]  # the sort key of the pages: time in Unix millisecon
 
 LAST_MS = 1 << 53
 LONGEST_CALL_MS = 7 * 24 * 3_600_000  # the longest time from the arrival of a call to its end
-_MOST_UNREAD = 2_000  # if more records are not indexed, the index is not used
+_MOST_UNREAD = 10_000  # if more records are not indexed, the index is not used
 
 _PLACES = """
 SELECT at, record FROM call_index AS found
@@ -190,7 +190,7 @@ WHERE key = {key} AND at >= :low AND at < :high AND (at, record) {beyond} (:plac
 AND EXISTS (SELECT 1 FROM call_record WHERE chain_seq = record)
 """
 _HAS_TOO = "AND EXISTS (SELECT 1 FROM call_index WHERE key IN ({keys}) AND at = found.at AND record = found.record)"
-_UNREAD = f"{SELECT} WHERE chain_seq > :followed AND received_at >= :since AND received_at < :until"
+_UNREAD = f"{SELECT} WHERE chain_seq > :indexed AND received_at >= :since AND received_at < :until {{parts}}"
 _BY_TIME = f"""
 {SELECT} WHERE ended_at >= :low AND ended_at < :high AND received_at >= :since AND received_at < :until
 AND (ended_at, chain_seq) {{beyond}} (:place_at, :place_seq) {{parts}}
@@ -251,8 +251,8 @@ def read_page(
     with one_moment(connection):
         if not criteria:
             return _by_time(reading)
-        (followed,) = connection.execute(SELECT_INDEX_CURSOR).fetchone()
-        sources = (_indexed(reading, criteria), _unread(reading, followed))
+        (indexed,) = connection.execute(SELECT_INDEX_CURSOR).fetchone()
+        sources = (_indexed(reading, criteria), _unread(reading, indexed))
         merged = heapq.merge(*sources, key=lambda found: found.position, reverse=newest_first)
         return [found for found, _ in zip(merged, range(limit), strict=False)]
 
@@ -386,9 +386,11 @@ def _indexed_query(order: _Order, sizes: list[int]) -> str:
     return f"{ranges} ORDER BY 1 {words['order']}, 2 {words['order']} LIMIT :limit"
 
 
-def _unread(reading: _Reading, followed: int) -> list[Found]:
+def _unread(reading: _Reading, indexed: int) -> list[Found]:
+    """As `_by_time`, of the records that are not indexed yet."""
     connection, sealer, wanted, order, limit = reading
-    rows = connection.execute(_UNREAD, _times(wanted) | {"followed": followed})
+    parts, values = _parts(sealer, wanted)
+    rows = connection.execute(_UNREAD.format(parts=parts), _times(wanted) | values | {"indexed": indexed})
     opened = (open_row(sealer, row) for row in rows)
     found = (Found((stored.record.received_at, stored.chain_seq), stored) for stored in opened)
     fitting = (one for one in found if order.is_beyond(one.position) and wanted.fits(one.stored.record))
@@ -401,13 +403,21 @@ def _by_time(reading: _Reading) -> list[Found]:
     connection, sealer, wanted, order, limit = reading
     # A call ends after its arrival.
     places = order.parameters(wanted.since_ms, wanted.until_ms + LONGEST_CALL_MS)
-    numbers = {name: number for name in ("number", "party") if (number := getattr(wanted, name)) is not None}
-    hashes = {f"{name}_hash": sealer.lookup_hash(number) for name, number in numbers.items()}
-    parts = " ".join(_HAS_PART.format(name=name) for name in numbers)
+    parts, values = _parts(sealer, wanted)
     query = _BY_TIME.format(**order.words(), parts=parts)
     found = []
-    for row in connection.execute(query, _times(wanted) | places | numbers | hashes | {"limit": limit}):
+    for row in connection.execute(query, _times(wanted) | places | values | {"limit": limit}):
         stored = open_row(sealer, row)
         assert stored.record.ended_at is not None  # the column is NOT NULL, and was checked
         found.append(Found((stored.record.ended_at, stored.chain_seq), stored))
     return found
+
+
+def _parts(sealer: Sealer, wanted: Wanted) -> tuple[str, dict[str, Any]]:
+    """Conditions on the columns of a record beside its times, and their values."""
+    numbers = {name: number for name in ("number", "party") if (number := getattr(wanted, name)) is not None}
+    hashes = {f"{name}_hash": sealer.lookup_hash(number) for name, number in numbers.items()}
+    parts = [_HAS_PART.format(name=name) for name in numbers]
+    if wanted.call_id is None:
+        return " ".join(parts), numbers | hashes
+    return " ".join((*parts, "AND call_id = :call_id")), numbers | hashes | {"call_id": wanted.call_id}

@@ -13,6 +13,7 @@ from pathlib import Path
 import beside
 import captures
 import fairness
+import follower
 import growth
 import http_load
 import nodes
@@ -60,6 +61,10 @@ def _chosen(options: argparse.Namespace, run: Path) -> int:
         figures = http_load.measure(run, Bindings(options.bindings[0], options.stores), options.http, options.seconds)
         print("\n" + http_load.table(figures))
         return sum(figure.failed for figure in figures)
+    if options.follower:
+        found = follower.measure(run, Bindings(options.bindings[0], options.stores), options.follower)
+        print("\n" + follower.table(found))
+        return 0
     if options.capture:
         return _capture(options, run)
     if options.overload:
@@ -204,6 +209,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--api", type=int, metavar="REQUESTS", help=api)
     http = "measure the HTTP API without calls, from each of these numbers of connections, such as 50,1"
     parser.add_argument("--http", type=_numbers, metavar="CONNECTIONS", help=http)
+    ended = "measure the backend's follower alone, at that many calls a second, such as 300,1000"
+    parser.add_argument("--follower", type=_numbers, metavar="RATES", help=ended)
     pure = "measure the relay of .venv, pure Python, instead of the compiled one, which scripts/compile builds"
     parser.add_argument("--interpreted", action="store_true", help=pure)
     alone = "measure the engine alone: [api] enabled = false; with --nodes that is always so"

@@ -32,10 +32,10 @@ def a_follower(shop: Shop, writer: GroupWriter, signals: Signals = QUIET) -> Fol
 
 
 async def follow(shop: Shop, writer: GroupWriter, signals: Signals = QUIET) -> Follower:
-    """A follower at the end of the journal."""
+    """A follower that has finished at the end of the journal."""
     made = a_follower(shop, writer, signals)
-    while await made.step():
-        pass
+    made.finish()
+    await made.run()
     return made
 
 
@@ -116,7 +116,7 @@ async def test_the_events_of_a_call_come_before_its_end(shop: Shop, writer: Grou
 async def test_records_wait_while_there_may_be_more_events(
     shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST", 2)
+    monkeypatch.setattr(module, "MOST_TOLD", 2)
     hook = shop.hook()
     async with shop.journal() as journal:
         for kind in ("received", "ringing", "answered"):
@@ -153,7 +153,7 @@ async def test_a_follower_resumes_at_the_cursor(shop: Shop, writer: GroupWriter)
     made = await follow(shop, writer)
     assert made.statistics()["records_followed"] == 1
     assert [event.event_id for event in shop.waiting(hook)] == ["c1.ended", "c2.ended"]
-    assert dict(shop.rows("SELECT * FROM cursor")) == {"call_event": 0, "call_record": 2}
+    assert dict(shop.rows("SELECT * FROM cursor")) == {"call_event": 0, "call_record": 2, "followed": 2}
 
 
 async def test_a_failed_write_is_retried(shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from relay.store.maintenance import (
     purge_records,
     purge_routes,
 )
-from relay.store.record_rows import ADD_INDEX, index_rows
+from relay.store.record_rows import add_index, index_rows
 from relay.store.records import Verdict, verify_records
 from relay.store.sqlite.journal import sqlite_journal
 from relay.store.unit_of_work import RELAY
@@ -64,7 +64,7 @@ async def filled(disk: Disk) -> Disk:
     await write(disk, *range(1, COUNT + 1))
     with closing(connect(disk.path)) as connection:
         for n in range(1, COUNT + 1):
-            connection.executemany(ADD_INDEX, index_rows(disk.sealer, record(n), n))
+            add_index(connection, index_rows(disk.sealer, record(n), n))
         connection.execute("INSERT INTO cursor VALUES ('call_record', ?)", (COUNT,))
     return disk
 

@@ -23,7 +23,7 @@ from relay.postgres_look_ups import SWEEP_EACH, PostgresLookUps
 from relay.store.connection import Connection, PostgresServer
 from relay.store.numbers import HELD, set_locks
 from relay.store.postgres.lookup import FEW, SWEPT, Capped, PostgresRouteReader, counting_part, slice_ms_of
-from relay.store.record_rows import ADD_INDEX, number_key, pair_key
+from relay.store.record_rows import add_index, number_key, pair_key
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
@@ -74,7 +74,7 @@ async def test_a_peek_sees_the_counts_that_the_next_look_up_compares_and_counts_
     await reader.open()
     with closing(reader), closing(postgres.connect(place)) as other:
         now_ms = int(other.execute("SELECT extract(epoch FROM now()) * 1000").fetchone()[0])
-        other.execute(ADD_INDEX, (pair_key(sealer, X, A), now_ms - 3_600_000, 1))
+        add_index(other, [(pair_key(sealer, X, A), now_ms - 3_600_000, 1)])
         for granted in range(4):
             for _ in range(2):
                 found, counts = await reader.peek(X, A, now_ms / 1000, rules)
@@ -330,7 +330,7 @@ async def test_long_windows_add_the_calls_in_the_index(store: Store) -> None:
         for key in (pair_key(store.sealer, X, CALLERS[0]), number_key(store.sealer, X))
         for ago in ago_ms.values()
     ):
-        store.connection.execute(ADD_INDEX, (key, NOW_MS - ago, record))
+        add_index(store.connection, [(key, NOW_MS - ago, record)])
     caps = {"caller_caps": (Cap(9, 300), Cap(3, 86_400)), "number_caps": (Cap(9, 300), Cap(4, 43_200))}
     async with store.nodes(**caps) as nodes:
         assert await at_once(nodes, 5, callers=CALLERS[:1]) == {"granted": 2, "frequency_caller": 8}

@@ -1,0 +1,74 @@
+"""The rows of the index of calls that wait until there are many, and their transactions.
+
+Each row of a record lies on another page, which is read and written as a whole. The rows of thousands of records share
+pages, so they are written together, neighbours first, a few seconds later. Until then searches read the records
+themselves, from the cursor of the index on; after a kill the next process does so for the rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
+
+from relay.store.record_rows import INDEX_CURSOR, MOST_ROWS, SET_CURSOR, IndexRow, add_index
+from relay.store.unit_of_work import RELAY, UnitOfWork
+from relay.store.writer import GroupWriter
+
+MOST_WAITING = 4_000  # records: a search reads each of them, for some 10 us
+LONGEST_S = 10.0  # that a record waits
+SLICE_S = 0.004  # of one transaction, which blocks the journal
+_PART = 8 * MOST_ROWS
+
+
+class CallIndex:
+    """What the follower adds to the index. `cursor`: behind the records of all rows; None before the first."""
+
+    def __init__(self, writer: GroupWriter, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._writer = writer
+        self._clock_s = clock_s
+        self._rows: list[IndexRow] = []
+        self._records = 0
+        self._since_s = 0.0
+        self.cursor: int | None = None
+
+    def add(self, rows: Sequence[IndexRow], records: int, cursor: int) -> None:
+        """Add the rows of further records. Nothing is written yet."""
+        if not self._records:
+            self._since_s = self._clock_s()
+        self._rows += rows
+        self._records += records
+        self.cursor = cursor
+
+    @property
+    def is_due(self) -> bool:
+        return self._records >= MOST_WAITING or (self._records > 0 and self._clock_s() - self._since_s >= LONGEST_S)
+
+    async def write(self) -> None:
+        """Write what waits, in short transactions. Raises StoreError: all of it then waits further."""
+        if not self._records:
+            return
+        rows, place, cursor = _by_page(self._rows), 0, self.cursor
+        while place < len(rows):
+            place = await self._writer.run(RELAY, partial(_write, rows=rows, place=place))
+        await self._writer.run(RELAY, lambda act: act.connection.execute(SET_CURSOR, (INDEX_CURSOR, cursor)))
+        self._rows, self._records = [], 0
+
+
+def _write(act: UnitOfWork, rows: Sequence[IndexRow], place: int) -> int:
+    """Write rows from `place` on. Returns the place behind them."""
+    until_s = time.monotonic() + SLICE_S
+    while True:
+        add_index(act.connection, rows[place : place + _PART])
+        place += _PART
+        if place >= len(rows) or time.monotonic() >= until_s:
+            return place
+
+
+def _by_page(rows: Sequence[IndexRow]) -> list[IndexRow]:
+    """The rows, neighbours together. To sort them would take longer than it spares."""
+    neighbours: list[list[IndexRow]] = [[] for _ in range(256)]
+    for row in rows:
+        neighbours[row[0][1]].append(row)  # the byte before it is the same in all
+    return list(chain.from_iterable(neighbours))

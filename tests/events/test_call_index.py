@@ -1,0 +1,111 @@
+"""When the index of calls gets its rows, and that none is missing after a kill or a failure of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+
+import pytest
+
+from relay.errors import StoreError
+from relay.events import call_index as module
+from relay.events.call_index import CallIndex
+from relay.events.follower import Follower
+from relay.policy.fraud import Signals, Watch
+from relay.store.call_counts import owner_of_business, read_counts
+from relay.store.database import connect_reader
+from relay.store.record_rows import IndexRow, index_rows
+from relay.store.writer import GroupWriter
+from tests.events.conftest import Shop
+from tests.support.stored import ended_record
+
+CALLS = [ended_record(f"c{n}", business="shop") for n in range(1, 6)]
+
+
+def rows(shop: Shop) -> list[IndexRow]:
+    return sorted(shop.rows("SELECT key, at, record FROM call_index"))  # type: ignore[arg-type]
+
+
+def expected(shop: Shop, calls: int = len(CALLS)) -> list[IndexRow]:
+    return sorted(row for n in range(calls) for row in index_rows(shop.sealer, CALLS[n], n + 1))
+
+
+def a_follower(shop: Shop, writer: GroupWriter, clock_s: Callable[[], float]) -> Follower:
+    return Follower(shop.path, shop.sealer, writer, shop.log.logger, Watch(Signals()), clock_s)
+
+
+async def test_rows_wait_for_others_at_most_ten_seconds(shop: Shop, writer: GroupWriter) -> None:
+    now_s = 100.0
+    follower = a_follower(shop, writer, lambda: now_s)
+    await shop.record(*CALLS)
+    await follower.look()
+    assert follower.statistics()["records_followed"] == 5
+    now_s = 109.9
+    await follower.look()
+    assert rows(shop) == []
+    now_s = 110.0
+    await follower.look()
+    assert rows(shop) == expected(shop)
+
+
+async def test_many_rows_do_not_wait(shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_WAITING", 3)
+    follower = a_follower(shop, writer, lambda: 0.0)
+    await shop.record(*CALLS[:2])
+    await follower.look()
+    assert rows(shop) == []
+    await shop.record(CALLS[2])
+    await follower.look()
+    await follower.look()
+    assert rows(shop) == expected(shop, 3)
+
+
+async def test_a_kill_loses_no_row_and_counts_no_call_twice(shop: Shop, writer: GroupWriter) -> None:
+    await shop.record(*CALLS[:3])
+    await a_follower(shop, writer, lambda: 0.0).look()  # killed with three records that are not indexed
+    await shop.record(*CALLS[3:])
+    after = a_follower(shop, writer, lambda: 0.0)
+    after.finish()
+    await after.run()
+    assert after.statistics()["records_followed"] == 2
+    assert rows(shop) == expected(shop)
+    assert dict(shop.rows("SELECT * FROM cursor")) == {"call_event": 0, "call_record": 5, "followed": 5}
+    with closing(connect_reader(shop.path)) as connection:
+        [counts] = read_counts(connection, owner_of_business("shop"), 3_600, 0, 1 << 40).values()
+    assert counts.outcomes == {"answered": 5}
+
+
+async def test_records_that_an_earlier_version_has_followed_are_not_followed_again(
+    shop: Shop, writer: GroupWriter
+) -> None:
+    await shop.record(*CALLS)
+    shop.act(lambda act: act.connection.executemany("INSERT INTO cursor VALUES (?, ?)", [("call_record", 4)]))
+    follower = a_follower(shop, writer, lambda: 0.0)
+    assert [await follower.step(), await follower.step()] == [1, 0]
+
+
+async def test_a_failed_write_is_repeated_as_a_whole(
+    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails in the second transaction; the first one's rows are there already."""
+    monkeypatch.setattr(module, "SLICE_S", 0.0)
+    monkeypatch.setattr(module, "_PART", 4)
+    index = CallIndex(writer, lambda: 0.0)
+    index.add(expected(shop), 5, 5)
+    wrote: list[int] = []
+
+    def fail(add: Callable[..., None], *args: object) -> None:
+        wrote.append(len(wrote))
+        if len(wrote) == 2:
+            raise StoreError("the disk is full")
+        add(*args)
+
+    monkeypatch.setattr(module, "add_index", partial(fail, module.add_index))
+    with pytest.raises(StoreError):
+        await index.write()
+    assert len(rows(shop)) == 4
+    assert shop.rows("SELECT * FROM cursor") == []
+    await index.write()
+    assert rows(shop) == expected(shop)
+    assert shop.rows("SELECT * FROM cursor") == [("call_record", 5)]
