@@ -2,7 +2,7 @@
 # scripts/root.sh DIR [PACKAGE…]: makes a clean Debian system in DIR, of this machine's release, with the given packages: for chroot
 # and systemd-nspawn. Needs root or sudo, and apt's mirror, which is configured inside, too. No service starts while it is made.
 # The first time takes a minute or two. Then, for 30 days, a copy in ${RELAY700_ROOTS:-~/.cache/relay700/roots} is unpacked in a
-# second: some 200 MB for each choice of packages.
+# second: 180 MB and more for each choice of packages.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -65,7 +65,7 @@ root=$1
 shift
 [[ ! -e $root || -z $(ls -A "$root") ]] || fail "$root is not empty"
 release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-mkdir -p "$cache"
+mkdir -p -m 700 "$cache" # apt's configuration may hold a password
 exec 9>"$cache/lock"
 flock 9
 find "$cache" -name '*.tar' -mtime +30 -delete
