@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 
 import uvloop
 from load import GRACE_S
+from messages import CallerMessages, Dialog, dialog_of, number_of
 
 from relay.net.queues import Pace
 from relay.net.udp import UdpSocket
@@ -27,27 +28,6 @@ from relay.sip.message import Flow
 TICK_S: Final = 0.001
 T1_S: Final = 0.5
 TRIES: Final = 7  # transmissions of a request within 32 s: timers B and F
-
-_CALL_ID: Final = b"\r\nCall-ID: f"
-_DIGITS: Final = 8
-_SDP: Final = b"""v=0\r
-o=u%08d 53655765 2353687637 IN IP4 %b\r
-s=-\r
-c=IN IP4 %b\r
-t=0 0\r
-m=audio 6000 RTP/AVP 8 0 101\r
-a=rtpmap:8 PCMA/8000\r
-a=rtpmap:0 PCMU/8000\r
-a=rtpmap:101 telephone-event/8000\r
-a=fmtp:101 0-16\r
-a=ptime:20\r
-a=sendrecv\r
-"""
-_MORE: Final = b"""Allow: INVITE, ACK, CANCEL, OPTIONS, BYE, UPDATE, INFO\r
-Supported: 100rel, timer\r
-User-Agent: operator-sbc/1.0\r
-Content-Type: application/sdp\r
-"""
 
 
 class State(IntEnum):
@@ -61,13 +41,6 @@ class State(IntEnum):
     COMPLETED = 5
     SHED = 6
     FAILED = 7
-
-
-class Dialog(NamedTuple):
-    """The data for a call's ACK and BYE."""
-
-    to: bytes
-    uri: bytes
 
 
 class Again(NamedTuple):
@@ -98,8 +71,8 @@ class Flood:
         self.figures = Figures()
         self._target = target
         self._local = local
-        lines = file.read_text().split()[1:]
-        self._bindings = [tuple(part.encode() for part in line.split(";")[:2]) for line in lines]
+        bindings = [line.split(";")[:2] for line in file.read_text().split()[1:]]
+        self._messages = CallerMessages(local, target, bindings)
         self._rate = rate
         self._calls = calls
         self._states = bytearray(calls)
@@ -112,8 +85,6 @@ class Flood:
         always_behind = Pace()
         always_behind.is_behind = True  # read all waiting datagrams at once
         self._socket = UdpSocket(0, self._receive, lambda flow: None, always_behind)
-        self._here = b"%b:%d" % (local[0].encode(), local[1])
-        self._there = b"%b:%d" % (target[0].encode(), target[1])
 
     async def run(self) -> Figures:
         """Place the calls and wait for their ends. Calls that do not end in time are not counted."""
@@ -149,7 +120,9 @@ class Flood:
     def _request(self, number: int, state: State, now: float, tries: int = 0) -> None:
         """Send or retransmit the INVITE or BYE."""
         self._states[number] = state
-        self._out.append(self._invite(number) if state is State.INVITED else self._bye(number))
+        messages = self._messages
+        is_new = state is State.INVITED
+        self._out.append(messages.invite(number) if is_new else messages.bye(number, self._dialogs[number]))
         self._again[tries].append(Again(now + T1_S * 2**tries, number, state))
 
     def _repeat(self, now: float) -> None:
@@ -173,8 +146,7 @@ class Flood:
     # -- receiving
 
     def _receive(self, data: bytes, flow: Flow) -> None:
-        at = data.find(_CALL_ID) + len(_CALL_ID)
-        number = int(data[at : at + _DIGITS])
+        number = number_of(data)
         state, status = self._states[number], int(data[8:11])
         if data.find(b"\r\nCSeq: 2 BYE") >= 0:
             if state == State.ENDING:
@@ -192,11 +164,10 @@ class Flood:
     def _answered(self, number: int, state: int, data: bytes) -> None:
         if state in (State.INVITED, State.PROCEEDING):
             self._states[number] = State.UP
-            uri = _value(data, b"\r\nContact: ").partition(b"<")[2].partition(b">")[0]
-            self._dialogs[number] = Dialog(_value(data, b"\r\nTo: "), uri)
+            self._dialogs[number] = dialog_of(data)
             self._ends.append((time.monotonic() + self._hold_s, number))
         if dialog := self._dialogs.get(number):
-            self._out.append(self._ack(number, b"a", dialog.to, dialog.uri))
+            self._out.append(self._messages.ack(number, dialog))
 
     def _refused(self, number: int, state: int, status: int, data: bytes) -> None:
         if state in (State.INVITED, State.PROCEEDING):
@@ -205,48 +176,7 @@ class Flood:
                 self.figures.shed += 1
             else:
                 self.figures.failed += 1
-        _, number_dialled = self._bindings[number % len(self._bindings)]
-        self._out.append(
-            self._ack(number, b"i", _value(data, b"\r\nTo: "), b"sip:%b@%b" % (number_dialled, self._there))
-        )
-
-    # -- sending
-
-    def _invite(self, number: int) -> bytes:
-        caller, dialled = self._bindings[number % len(self._bindings)]
-        host = self._local[0].encode()
-        body = _SDP % (number, host, host)
-        uri = b"sip:%b@%b" % (dialled, self._there)
-        return (
-            b"INVITE %b SIP/2.0\r\n%bTo: <%b>\r\nCSeq: 1 INVITE\r\n"
-            b"Contact: <sip:%b@%b>\r\n%bContent-Length: %d\r\n\r\n%b"
-            % (uri, self._start(number, b"i", caller), uri, caller, self._here, _MORE, len(body), body)
-        )
-
-    def _ack(self, number: int, branch: bytes, to: bytes, uri: bytes) -> bytes:
-        caller, _ = self._bindings[number % len(self._bindings)]
-        return b"ACK %b SIP/2.0\r\n%bTo: %b\r\nCSeq: 1 ACK\r\nContent-Length: 0\r\n\r\n" % (
-            uri, self._start(number, branch, caller), to,
-        )  # fmt: skip
-
-    def _bye(self, number: int) -> bytes:
-        caller, _ = self._bindings[number % len(self._bindings)]
-        dialog = self._dialogs[number]
-        return b"BYE %b SIP/2.0\r\n%bTo: %b\r\nCSeq: 2 BYE\r\nContent-Length: 0\r\n\r\n" % (
-            dialog.uri, self._start(number, b"b", caller), dialog.to,
-        )  # fmt: skip
-
-    def _start(self, number: int, branch: bytes, caller: bytes) -> bytes:
-        return (
-            b"Via: SIP/2.0/UDP %b;branch=z9hG4bKf%b%08d\r\nMax-Forwards: 70\r\n"
-            b'From: "Alice" <sip:%b@%b>;tag=f%08d%b%08d\r\n'
-            % (self._here, branch, number, caller, self._here, number, _CALL_ID, number)
-        )
-
-
-def _value(data: bytes, name: bytes) -> bytes:
-    at = data.find(name) + len(name)
-    return data[at : data.find(b"\r\n", at)]
+        self._out.append(self._messages.ack_of_refusal(number, data))
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -1,0 +1,97 @@
+"""What `scripts/bench` and `scripts/instructions` say of their figures."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+SCRIPTS = Path("scripts/bench.d").resolve()
+BY = {"machine": "x86_64", "Python": "3.13.5"}
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module("report")
+
+
+@pytest.fixture
+def instructions(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module("instructions")
+
+
+def measured(report: ModuleType, first_us: list[float], others_us: list[float], failed: int = 0) -> Any:
+    load = importlib.import_module("load")
+    outcomes = [load.Outcome(100 - failed, failed, 1.0, [1.0], [2.0], 0) for _ in first_us]
+    return report.Measured(first_us, others_us, [50.0] * len(first_us), outcomes)
+
+
+def rows(report: ModuleType, ours: Any, kamailio: Any) -> list[list[str]]:
+    """The lines about CPU time of a run of relay700 and Kamailio."""
+    address = ("127.0.0.1", 5060)
+    servers = [report.Server(name, address, None) for name in ("relay700", "kamailio")]
+    found = {"relay700": ours, "kamailio": kamailio, report.DIRECT: measured(report, [], [])}
+    part = report.Part(1_000, {(name, 300): each for name, each in found.items()}, {})
+    return [line.split() for line in report.report([part], servers, report.Plan([300], 10, 3, 5.0)).splitlines()[4:7]]
+
+
+def test_a_ratio_is_that_of_a_turn(report: ModuleType) -> None:
+    """In the second turn something else had the machine: both took twice as long."""
+    ours = measured(report, [200.0, 400.0, 230.0], [50.0, 100.0, 70.0])
+    assert rows(report, ours, measured(report, [0.0] * 3, [500.0, 1000.0, 400.0])) == [
+        ["CPU", "a", "call,", "us", "300", "500", "0.50"],
+        ["of", "all", "turns", "250..500", "400..1000", "0.50..0.75"],
+        ["of", "the", "backend", "70"],
+    ]
+
+
+def test_a_server_that_did_not_hold_the_rate_has_no_cost(report: ModuleType) -> None:
+    ours = measured(report, [200.0] * 3, [50.0] * 3)
+    beaten = measured(report, [0.0], [500.0], failed=2)
+    assert [row[-3:] for row in rows(report, ours, beaten)] == [
+        ["250", "-", "-"],
+        ["250..250", "-", "-"],
+        ["the", "backend", "50"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("relay", "backend", "is_good"),
+    [(1_000_000, 200_000, True), (1_029_000, 205_000, True), (1_031_000, 200_000, False), (900_000, 206_500, False)],
+)
+def test_neither_process_may_take_three_percent_more(
+    instructions: ModuleType, relay: int, backend: int, *, is_good: bool
+) -> None:
+    recorded = instructions.Counts({"relay": 1_000_000, "backend": 200_000}, BY)
+    said, was_good = instructions.compared(instructions.Counts({"relay": relay, "backend": backend}, BY), recorded)
+    assert was_good is is_good
+    risen = [name for name in ("relay", "backend") if f"var/instructions/{name}" in said]
+    assert risen == ([] if is_good else ["relay"] if relay > 1_000_000 else ["backend"])
+
+
+def test_other_versions_are_compared_and_said(instructions: ModuleType) -> None:
+    recorded = instructions.Counts({"relay": 1_000, "backend": 200}, BY)
+    found = instructions.Counts({"relay": 1_100, "backend": 200}, {**BY, "Python": "3.14.0"})
+    said, is_good = instructions.compared(found, recorded)
+    assert not is_good
+    assert "recorded with Python 3.13.5" in said
+
+
+def test_another_instruction_set_is_not_compared(instructions: ModuleType) -> None:
+    recorded = instructions.Counts({"relay": 1_000, "backend": 200}, BY)
+    found = instructions.Counts({"relay": 2_000, "backend": 200}, {**BY, "machine": "aarch64"})
+    said, is_good = instructions.compared(found, recorded)
+    assert is_good
+    assert "not compared" in said
+
+
+def test_a_gain_is_to_be_recorded(instructions: ModuleType) -> None:
+    recorded = instructions.Counts({"relay": 1_000, "backend": 200}, BY)
+    said, is_good = instructions.compared(instructions.Counts({"relay": 960, "backend": 200}, BY), recorded)
+    assert is_good
+    assert "scripts/instructions --record" in said
