@@ -17,6 +17,7 @@ from itertools import count
 import aiohttp
 
 CONNECTIONS = 16
+MOST_PENDING = 200  # requests; beyond, the rate falls
 MIX = ("read",) * 6 + ("make", "change", "end", "read")  # ten requests
 BRIEF = 5  # every fifth binding made is left to expire
 BRIEF_S = 60  # the shortest life of a binding
@@ -25,7 +26,7 @@ PAGE = 500
 
 
 class Company:
-    """Requests at a constant rate, regardless of response times."""
+    """Requests at a constant rate, as long as responses keep up."""
 
     def __init__(self, api: str, key: str, rate: int) -> None:
         self._url = f"http://{api}/v1/bindings"
@@ -53,6 +54,8 @@ class Company:
                 task = asyncio.create_task(self._request(session, MIX[number % len(MIX)]))
                 pending.add(task)
                 task.add_done_callback(pending.discard)
+                if len(pending) >= MOST_PENDING:
+                    await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 await asyncio.sleep(max(0.0, began + number / self._rate - time.monotonic()))
             seconds = time.monotonic() - began
             await asyncio.gather(*pending)

@@ -134,7 +134,9 @@ def running(
 ) -> Iterator[Server]:
     """A server process that listens at `address`, and then at `http`. Raises RuntimeError if it does not start."""
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=log.parent, env=environment)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, cwd=log.parent, env=environment, start_new_session=True
+        )
     try:
         processes.wait_until_bound(process, *address, log)
         if http is not None:

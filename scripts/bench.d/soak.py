@@ -145,7 +145,8 @@ def _part(
 ) -> Part:
     calls, folder, bindings = run / f"{name}_calls", run / name, Bindings(BINDINGS, options.stores)
     calls.mkdir()
-    mix = Mix(calls, list(bindings), rate, options.hold, options.seed)
+    called = list(bindings)[:: round(options.rate / rate)]  # a relay remembers callers: all parts meet theirs as fast
+    mix = Mix(calls, called, rate, options.hold, options.seed)
     api = free("127.0.0.10")
     more = f'[hep]\nserver = "udp:{ends.collector}"\n{media}{mix.peers_toml()}'
     relay = servers.relay(folder, bindings, free(CALLEE_HOST), api=api, more=more)
@@ -211,7 +212,8 @@ def _sample(part: Part) -> Sample:
 
 
 def _steady(samples: Sequence[list[Sample]], seconds: float) -> Sequence[list[Sample]]:
-    return [each for each in samples if each[0].at_s >= min(seconds * WARM_UP, MOST_WARM_UP_S)]
+    warm_s = samples[0][0].at_s + min(seconds * WARM_UP, MOST_WARM_UP_S)
+    return [each for each in samples if each[0].at_s >= warm_s]
 
 
 def _growth(samples: Sequence[list[Sample]], seconds: float) -> str:
