@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ class DeferredRoute(APIRoute):
     """A route that knows its path and methods; FastAPI reads the endpoint's signature for the first request to it."""
 
     def __init__(
-        self, path: str, endpoint: Callable[..., Any], *, methods: Collection[str] | None = None, **options: Any
+        self, path: str, endpoint: Callable[..., Any], *, methods: set[str] | list[str] | None = None, **options: Any
     ) -> None:
         self.path_regex, self.path_format, self.param_convertors = compile_path(path)
         self.endpoint, self.methods = endpoint, set(methods or ["GET"])
