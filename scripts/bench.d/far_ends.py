@@ -104,6 +104,7 @@ class _Arrivals:
             "insert into event values (?, ?, ?, ?, 1) on conflict do update set times = times + 1",
             [(event["id"], relay, event["kind"], event.get("call_id")) for event in events],
         )
+        self.commit()
         return web.Response(status=204)
 
     def packet(self, data: bytes) -> None:

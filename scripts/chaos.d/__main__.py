@@ -14,10 +14,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "bench.d"))
+
+import day
+import far_ends
 
 from tests.support import clock_story, store_faults
 from tests.support.addresses import RELAY, free
@@ -26,6 +32,7 @@ from tests.support.relay_process import A, B, RelayProcess, Setup
 from tests.support.wall_clock import WallClock
 
 HOUR_S = 3_600
+DISK_MB = 256  # of the day's store
 
 
 def main() -> int:
@@ -40,7 +47,7 @@ def main() -> int:
             KINDS[name](options, random.Random(f"{options.seed} {name}"))
         except Exception as error:
             failed.append(name)
-            print(f"{name}: FAILED: {str(error)[:2000]}", flush=True)
+            print(f"{name}: FAILED:\n{''.join(traceback.format_exception(error))[-3000:]}", flush=True)
         print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
     print(f"failed: {', '.join(failed)} (seed {options.seed})" if failed else "all held")
     return 1 if failed else 0
@@ -52,6 +59,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--rounds", type=int, default=10, help="rounds per kind, default 10; kills are split between UDP and TCP"
     )
+    parser.add_argument("--day-minutes", type=float, default=24, help="length of the day of a platform, default 24")
+    parser.add_argument("--day-calls", type=float, default=20, help="calls per second at its peaks, default 20")
     parser.add_argument("--only", action="append", choices=list(KINDS), help="run only this kind; may be repeated")
     return parser.parse_args()
 
@@ -99,6 +108,24 @@ def clock(options: argparse.Namespace, dice: random.Random) -> None:
                 print(f"{number + 1} ahead by {ahead_s} s: held", flush=True)
 
 
+def day_of_a_platform(options: argparse.Namespace, dice: random.Random) -> None:
+    """Orders, calls and troubles of a day (`day`)."""
+    with (
+        tempfile.TemporaryDirectory(prefix="relay700-store-") as store,
+        tempfile.TemporaryDirectory(prefix="relay700-day-") as folder,
+        store_faults.disk_for(Path(store), store_faults.FAULTS["full"], DISK_MB),
+        far_ends.running(Path(folder)) as ends,
+    ):
+        day.shelve_old_records(Path(store))
+        limits = {"requests_per_s": 100_000, "burst": 100_000}
+        setup = replace(setup_for("udp"), sip={"t1_ms": day.T1_MS}, numbers=day.NUMBERS, store_in=Path(store))
+        setup = replace(setup, api=free(RELAY), api_more=limits)
+        with _relay(setup, day.PARTIES) as relay:
+            ends.follow(day.NAME, relay.config)
+            today = day.Day(relay, ends, dice, options.day_minutes, options.day_calls)
+            print(asyncio.run(today.run()), flush=True)
+
+
 def network(options: argparse.Namespace, dice: random.Random) -> None:
     """Loss, duplication, reordering and delay."""
     _tests("tests/interop/test_bad_network.py", options, dice)
@@ -115,6 +142,7 @@ KINDS: dict[str, Callable[[argparse.Namespace, random.Random], None]] = {
     "clock": clock,
     "network": network,
     "overload": overload,
+    "day": day_of_a_platform,
 }
 
 

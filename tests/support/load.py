@@ -279,7 +279,7 @@ class LoadCaller(LoadPhone):
         self._pick_numbers = pick_numbers
         self._branches: dict[str, str] = {}
 
-    def call(self) -> None:
+    def call(self) -> LoadCall:
         """Start one more call."""
         caller, number = self._pick_numbers()
         call_id = f"load-{len(self.calls)}-{self.local.port}@{self.local.host}"
@@ -295,6 +295,7 @@ class LoadCaller(LoadPhone):
         self._branches[call_id] = branch
         call.invited_s = time.monotonic()
         self.send_until_answered(call, "INVITE", self.request(call, "INVITE", 1, branch, SDP))
+        return call
 
     def response(self, call: LoadCall, response: SipText) -> None:
         super().response(call, response)

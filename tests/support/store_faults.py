@@ -45,22 +45,22 @@ def reran_with_own_disk(request: pytest.FixtureRequest, fault: Fault) -> bool:
 
 
 @contextmanager
-def disk_for(folder: Path, fault: Fault) -> Iterator[None]:
+def disk_for(folder: Path, fault: Fault, megabytes: int = SMALL_MB) -> Iterator[None]:
     """Mounts a small disk there if the fault needs one. Creates the folder if missing."""
     folder.mkdir(exist_ok=True)
     if fault.needs != "small":
         yield
         return
-    mount_small(folder)
+    mount_small(folder, megabytes)
     try:
         yield
     finally:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def mount_small(folder: Path) -> None:
+def mount_small(folder: Path, megabytes: int = SMALL_MB) -> None:
     """A small disk, mounted over the folder."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_MB}m", "tmpfs", str(folder)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], check=True)
 
 
 def store_of(folder: Path, suffix: str = "") -> Path:
