@@ -15,12 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from relay.service.numbers import load_prefix
+from relay.service.numbers import ensure_numbers, load_prefix
 from relay.store.connection import Place, PostgresServer
 from relay.store.database import open_store
 from relay.store.numbers import Prefix
 from relay.store.sealing.sealer import Sealer
-from relay.store.unit_of_work import operator_cli
+from relay.store.unit_of_work import RELAY, operator_cli
 from relay.store.writer import Writer
 from tests.support import postgres
 from tests.support.stored import NOW_MS
@@ -57,6 +57,12 @@ def store_in(folder: Path, prefix: Prefix | None = None) -> tuple[Place, Sealer]
     return place, sealer
 
 
+def first_store(folder: Path, prefix: str) -> None:
+    """Make what a relay makes at its first start in that folder: a store with the numbers of a prefix, and its key."""
+    for file in _first_template(prefix).iterdir():
+        shutil.copy(file, folder / file.name)
+
+
 @contextmanager
 def kind(name: str) -> Iterator[None]:
     """`store_in` makes stores of this kind; they are removed at the end."""
@@ -73,9 +79,23 @@ def kind(name: str) -> Iterator[None]:
 @cache
 def _template(prefix: Prefix | None) -> Path:
     """The folder of a store that is copied, and its key."""
+    folder = _new_folder()
+    _make(folder / "relay.db", folder / "relay.key", prefix)
+    return folder
+
+
+@cache
+def _first_template(prefix: str) -> Path:
+    folder = _new_folder()
+    place = folder / "relay.db"
+    with closing(Writer(place, open_store(place, folder / "relay.key"))) as writer:
+        writer.run(RELAY, lambda act: ensure_numbers(act, [prefix]))
+    return folder
+
+
+def _new_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="relay700-template-"))
     atexit.register(shutil.rmtree, folder)
-    _make(folder / "relay.db", folder / "relay.key", prefix)
     return folder
 
 
