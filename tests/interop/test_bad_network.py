@@ -15,7 +15,7 @@ import pytest
 from tests.interop.conftest import StartRelay
 from tests.support.addresses import Address, free
 from tests.support.bad_network import FAR_CALLEE, FAR_CALLER, FAR_OTHER, NEAR, BadNetwork, Weather
-from tests.support.namespace import reran_in_own_network
+from tests.support.namespace import reran_as_root
 from tests.support.phone import SDP, Leg, Phone
 from tests.support.relay_process import A, RelayProcess, Setup, X
 from tests.support.seeds import dice
@@ -45,7 +45,10 @@ def across(
     with BadNetwork(weather, dice()) as network:
         with network.far():
             caller, callee = free(FAR_CALLER), free(FAR_CALLEE)
-        setup = Setup(free(NEAR), caller, [callee], transport, sip={"t1_ms": T1_MS, **sip}, caller_sources=[FAR_OTHER])
+        setup = Setup(
+            free(NEAR), caller, [callee], transport, sip={"t1_ms": T1_MS, **sip}, caller_sources=[FAR_OTHER],
+            more="\n[limits]\nshed_lag_ms = 0\n",  # on a busy machine calls would be shed
+        )  # fmt: skip
         relay = start_relay(setup)
         relay.bind()
         with network.far():
@@ -56,7 +59,7 @@ def across(
 
 @pytest.mark.parametrize("weather", WEATHERS)
 async def test_no_call_goes_wrong(request: pytest.FixtureRequest, start_relay: StartRelay, weather: str) -> None:
-    if reran_in_own_network(request):
+    if reran_as_root(request):
         return
     with across(start_relay, WEATHERS[weather]) as (relay, network):
         at = relay.setup.relay
@@ -104,7 +107,7 @@ def one_record(relay: RelayProcess) -> dict[str, Any]:
 
 
 async def test_a_callee_that_vanishes_in_the_call(request: pytest.FixtureRequest, start_relay: StartRelay) -> None:
-    if reran_in_own_network(request):
+    if reran_as_root(request):
         return
     with across(start_relay) as (relay, network):
         async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
@@ -118,7 +121,7 @@ async def test_a_callee_that_vanishes_in_the_call(request: pytest.FixtureRequest
 
 
 async def test_both_vanish_in_the_call(request: pytest.FixtureRequest, start_relay: StartRelay) -> None:
-    if reran_in_own_network(request):
+    if reran_as_root(request):
         return
     with across(start_relay, max_call_s=2) as (relay, network):
         async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
@@ -132,7 +135,7 @@ async def test_a_caller_that_vanishes_before_the_answer(
     request: pytest.FixtureRequest, start_relay: StartRelay
 ) -> None:
     """Its ACK never comes: the callee is told that it is over."""
-    if reran_in_own_network(request):
+    if reran_as_root(request):
         return
     with across(start_relay) as (relay, network):
         async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
@@ -147,7 +150,7 @@ async def test_a_caller_that_vanishes_before_the_answer(
 
 
 async def test_a_callee_that_is_not_there(request: pytest.FixtureRequest, start_relay: StartRelay) -> None:
-    if reran_in_own_network(request):
+    if reran_as_root(request):
         return
     with across(start_relay) as (relay, network), network.without(FAR_CALLEE):
         async with Phone(relay.setup.caller) as caller:
@@ -162,7 +165,7 @@ async def test_a_peer_that_answers_just_before_it_is_given_up(
     request: pytest.FixtureRequest, start_relay: StartRelay
 ) -> None:
     """Without a sign an INVITE is given up after 64 times T1 (RFC 3261, timer B)."""
-    if reran_in_own_network(request):
+    if reran_as_root(request):
         return
 
     async def called(relay: RelayProcess, caller: Phone, callee: Phone, *, trying: bool) -> None:
@@ -228,7 +231,7 @@ async def sends_half(phone: Phone, relay: Address, send: Any) -> None:
 
 
 async def test_a_reset_in_the_middle_of_an_invite(request: pytest.FixtureRequest, start_relay: StartRelay) -> None:
-    if reran_in_own_network(request):
+    if reran_as_root(request):
         return
     with across(start_relay, transport="tcp") as (relay, _):
         at = relay.setup.relay
@@ -246,7 +249,7 @@ async def test_a_reset_in_the_middle_of_a_bye(
     request: pytest.FixtureRequest, start_relay: StartRelay, ends: str
 ) -> None:
     """It is sent again by a new connection; what goes to that side meanwhile finds its way, too."""
-    if reran_in_own_network(request):
+    if reran_as_root(request):
         return
     with across(start_relay, transport="tcp") as (relay, _):
         at = relay.setup.relay
@@ -262,7 +265,7 @@ async def test_a_reset_in_the_middle_of_a_bye(
 
 async def test_a_connection_that_is_half_open(request: pytest.FixtureRequest, start_relay: StartRelay) -> None:
     """The callee has started anew, and the relay does not know: its BYE is answered by RST, and goes again."""
-    if reran_in_own_network(request):
+    if reran_as_root(request):
         return
     with across(start_relay, transport="tcp") as (relay, network):
         async with Phone(relay.setup.caller, "tcp") as caller:
@@ -284,7 +287,7 @@ async def test_an_address_that_changes_under_a_tcp_peer(
     request: pytest.FixtureRequest, start_relay: StartRelay
 ) -> None:
     """The old one is gone without a word; the call goes on from the new one, both ways."""
-    if reran_in_own_network(request):
+    if reran_as_root(request):
         return
     with across(start_relay, transport="tcp") as (relay, network):
         async with Phone(relay.setup.caller, "tcp") as caller, Phone(relay.setup.callee, "tcp") as callee:

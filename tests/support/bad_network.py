@@ -1,8 +1,8 @@
 """Two networks and a bad link between them: packets are lost, duplicated, reordered and delayed; hosts vanish.
 
 Both are network namespaces of the test, joined by a pair of TUN devices. A thread carries IP packets between them, so
-that UDP and TCP of any program are affected alike; impairments are drawn packet by packet. Use it inside
-`reran_in_own_network`, whose namespace is the near one.
+that UDP and TCP of any program are affected alike; impairments are drawn packet by packet. Use it after
+`reran_as_root`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ class Weather:
 
 
 class BadNetwork:
-    """Use as `with BadNetwork(weather, dice()) as network`. Sockets created in `network.far()` are on the far side."""
+    """Use as `with BadNetwork(weather, dice()) as network`.
+
+    Sockets and processes that this thread creates meanwhile are on the near side; in `network.far()`, on the far one.
+    """
 
     def __init__(self, weather: Weather, draw: random.Random) -> None:
         self.weather = weather
@@ -54,31 +57,31 @@ class BadNetwork:
         self._thread = threading.Thread(target=self._carry, daemon=True)
 
     def __enter__(self) -> BadNetwork:
-        self._near_space = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        self._near = _device("10.77.1.0/24", NEAR)
-        _check(_libc.unshare(_CLONE_NEWNET))
-        self._far_space = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        self._home = _this_namespace()
         try:
-            self._far = _device("10.77.0.0/24", FAR_CALLER, FAR_CALLEE, FAR_OTHER)
-        finally:
-            _check(_libc.setns(self._near_space, _CLONE_NEWNET))
+            self._far_space, self._far = _new_namespace("10.77.0.0/24", FAR_CALLER, FAR_CALLEE, FAR_OTHER)
+            self._near_space, self._near = _new_namespace("10.77.1.0/24", NEAR)
+        except BaseException:
+            _enter(self._home)
+            raise
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        _enter(self._home)
         os.write(self._wake[1], b".")
         self._thread.join()
-        for descriptor in (self._near, self._far, self._near_space, self._far_space, *self._wake):
+        for descriptor in (self._near, self._far, self._near_space, self._far_space, self._home, *self._wake):
             os.close(descriptor)
 
     @contextmanager
     def far(self) -> Iterator[None]:
         """Sockets and processes that this thread creates in the block are on the far side."""
-        _check(_libc.setns(self._far_space, _CLONE_NEWNET))
+        _enter(self._far_space)
         try:
             yield
         finally:
-            _check(_libc.setns(self._near_space, _CLONE_NEWNET))
+            _enter(self._near_space)
 
     @contextmanager
     def without(self, host: str) -> Iterator[None]:
@@ -119,6 +122,20 @@ class BadNetwork:
             self.held += held
             due_at = time.monotonic() + weather.delay_s + (weather.held_s if held else 0.0)
             heapq.heappush(self._waiting, (due_at, next(self._serial), device, packet))
+
+
+def _this_namespace() -> int:
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+
+
+def _new_namespace(other_side: str, *addresses: str) -> tuple[int, int]:
+    """A namespace, which this thread is now in, and its device."""
+    _check(_libc.unshare(_CLONE_NEWNET))
+    return _this_namespace(), _device(other_side, *addresses)
+
+
+def _enter(namespace: int) -> None:
+    _check(_libc.setns(namespace, _CLONE_NEWNET))
 
 
 def _device(other_side: str, *addresses: str) -> int:

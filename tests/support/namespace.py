@@ -31,6 +31,11 @@ def reran_in_own_network(request: pytest.FixtureRequest, *, loss_percent: int = 
     return True
 
 
+def reran_as_root(request: pytest.FixtureRequest) -> bool:
+    """For tests that make namespaces themselves: root goes on; others as `reran_in_own_network`, as root there."""
+    return os.geteuid() != 0 and reran_in_own_network(request)
+
+
 def reran_with_own_mounts(request: pytest.FixtureRequest) -> bool:
     """As `reran_in_own_network`, for tests that mount file systems."""
     if os.environ.get(INSIDE):
