@@ -76,7 +76,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run files that drive real programs first, so that no worker is left with minutes of them at the end.
 
     Coverage doubles a test's time. It is off where it adds nothing: for relays in other processes, for the service on a
-    server, where it is the same as on a file, and for property tests, whose code has ordinary tests as well.
+    server, where it is the same as on a file, and for property tests and random walks, whose code has ordinary tests as
+    well.
     """
     for item in items:
         if INTEROP in item.path.parents:

@@ -70,14 +70,14 @@ def crash(options: argparse.Namespace, dice: random.Random) -> None:
     for transport in ("udp", "tcp"):
         with _relay(setup_for(transport), PARTIES) as relay:
             relay.import_bindings(BINDINGS)
-            print(asyncio.run(Crashes(relay, dice).run(options.rounds // 2)), transport, flush=True)
+            print(asyncio.run(Crashes(relay, dice, 100).run(options.rounds // 2)), transport, flush=True)
     for name in ("locked", "full"):
         fault = store_faults.FAULTS[name]
         with tempfile.TemporaryDirectory(prefix="relay700-store-") as folder:
             setup = replace(setup_for("udp"), store_in=Path(folder))
             with store_faults.disk_for(Path(folder), fault), _relay(setup, PARTIES) as relay:
                 relay.import_bindings(BINDINGS)
-                print(asyncio.run(Crashes(relay, dice).run(options.rounds // 2, fault)), name, flush=True)
+                print(asyncio.run(Crashes(relay, dice, 100).run(options.rounds // 2, fault)), name, flush=True)
 
 
 def store(options: argparse.Namespace, dice: random.Random) -> None:

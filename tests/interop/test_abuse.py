@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.interop.conftest import PASSWORD, StartRelay
+from tests.interop.conftest import PASSWORD, StartRelay, running_relay
 from tests.interop.floods import MORE_BYTES, connect, flooded, good_call, is_closed_by_relay, send_datagrams
 from tests.support.addresses import CALLER, STRANGER, free
 from tests.support.certificates import write_certificate
@@ -367,11 +367,17 @@ SMUGGLING = {
 }
 
 
+@pytest.fixture(scope="module")
+def smuggled_to(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
+    with running_relay(tmp_path_factory.mktemp("smuggled"), Setup(sip={"ring_timeout_s": 2})) as relay:
+        relay.bind()
+        yield relay
+
+
 @pytest.mark.parametrize("how", SMUGGLING, ids=lambda how: how.replace(" ", "_"))
-async def test_what_is_within_a_body_is_no_message(start_relay: StartRelay, how: str) -> None:
+async def test_what_is_within_a_body_is_no_message(smuggled_to: RelayProcess, how: str) -> None:
     """A first request whose length two readers may take differently, and one that only one of them would see."""
-    relay = start_relay(Setup(sip={"ring_timeout_s": 2}))
-    await asyncio.to_thread(relay.bind)
+    relay = smuggled_to
     first = request("OPTIONS", CALLER, 1, transport="TCP").replace(b"Content-Length: 0\r\n\r\n", SMUGGLING[how])
     async with Phone(relay.setup.callee) as callee:
         reader, writer = await connect(CALLER, relay)

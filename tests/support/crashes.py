@@ -18,7 +18,7 @@ from tests.support.load import Load, LoadCallee, LoadCaller
 from tests.support.relay_process import RelayProcess, Setup
 from tests.support.store_faults import Fault, Undo
 
-CALLS_PER_SECOND = 100
+CALLS_PER_SECOND = 50
 BINDINGS = [(f"70010000001{n:04}", f"1380000{n:04}", f"1390000{n:04}") for n in range(50)]
 PARTIES = [party for _, a, b in BINDINGS for party in (a, b)]
 LASTING = ("7",)  # a tenth of the numbers
@@ -55,8 +55,9 @@ class Figures(NamedTuple):
 class Crashes:
     """A started relay with bindings, and the faults that it suffers."""
 
-    def __init__(self, relay: RelayProcess, dice: random.Random) -> None:
+    def __init__(self, relay: RelayProcess, dice: random.Random, calls_per_second: int = CALLS_PER_SECOND) -> None:
         self._relay = relay
+        self._calls_per_second = calls_per_second
         self._dice = random.Random(dice.random())  # for the kills only: calls draw in no fixed order
         setup = relay.setup
         self.caller = LoadCaller(setup.caller, setup.relay, dice, lambda: numbers_of(dice), setup.transport)
@@ -69,7 +70,7 @@ class Crashes:
 
         With a `fault` of the store, each kill comes during one, which is over before the next start.
         """
-        async with Load(self.caller, self.callee, CALLS_PER_SECOND) as load:
+        async with Load(self.caller, self.callee, self._calls_per_second) as load:
             for number in range(rounds):
                 await asyncio.sleep(self._dice.uniform(0.3, 1.5))  # kills must come at random moments
                 undo = await self._begin(fault, noticed=not number % 2) if fault is not None else _nothing

@@ -1,4 +1,4 @@
-"""A hundred calls a second between two simple phones with RFC 3261's retransmissions, and a log of all calls.
+"""Calls between two simple phones with RFC 3261's retransmissions, and a log of all calls.
 
 Made for relays that crash: the log holds the final answers actually seen. The phones retransmit over TCP as well: the
 last message on a broken connection may or may not have arrived.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 PATIENCE_S = 60.0
 PAUSE_S = 0.01
+LOOK_S = 0.05  # a look takes up to 0.03 s of CPU
 
 
 async def until(is_so: Callable[[], object]) -> None:
@@ -20,4 +21,4 @@ async def until_seen(is_so: Callable[[], object]) -> None:
     """The same in a thread, for slow conditions. Raises TimeoutError after a minute."""
     async with asyncio.timeout(PATIENCE_S):
         while not await asyncio.to_thread(is_so):  # noqa: ASYNC110 (no event to wait for)
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(LOOK_S)
