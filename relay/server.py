@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from relay.net.locate import Located, Locator
 
 ALIVE_S = 1.0  # interval of the watchdog notification
+CLOSE_S = 10.0  # for what follows the drain, at most
 LOCATE_S = 3.0  # limit for the DNS look-ups of peers at start-up; slower ones finish in the background
 
 
@@ -165,7 +166,7 @@ class Server:
             self._log_ready(restored)
             self._notifier.serving()
             await self._stop.wait()
-            self._notifier.stopping()
+            self._notifier.stopping(self._config.drain_s + CLOSE_S)
             clean = await self._sip_service.drain(self._config.drain_s, self._stop_at_once)
             alive.cancel()
             await self._tasks.cancel()

@@ -139,8 +139,9 @@ class Notifier:
     def serving(self) -> None:
         self._notify("READY=1")
 
-    def stopping(self) -> None:
-        self._notify("STOPPING=1")
+    def stopping(self, within_s: float) -> None:
+        """The manager kills the relay after `within_s`, or after its own TimeoutStopSec if that is longer."""
+        self._notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(within_s * 1_000_000)}")
 
     def alive(self) -> None:
         """Notify the watchdog; call it well within the manager's WatchdogSec."""

@@ -25,6 +25,7 @@ RELAY, PBX, CARRIER = (Address(host, 5060) for host in ("127.0.0.1", "127.0.0.3"
 LATE = "192.0.2.1"
 NODES, EDGE = {"a": "192.0.2.11", "b": "192.0.2.12"}, "192.0.2.30"  # of the manual
 MANUAL = (Path(__file__).parents[2] / "docs" / "OPERATIONS.md").read_text()
+KILLED_FOR_WHAT_IS_DENIED = "SystemCallErrorNumber=kill"  # the unit answers such a system call with EPERM
 DENIED = (
     "Operation not permitted",
     "Permission denied",
@@ -34,7 +35,7 @@ DENIED = (
     "Traceback",
 )
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(500)
 _serial = itertools.count(1)
 
 
@@ -119,6 +120,19 @@ def status_of(url: str) -> int:
 
 def add_address(host: str) -> None:
     subprocess.run(["ip", "address", "add", f"{host}/32", "dev", "lo"], check=True)
+
+
+@contextmanager
+def changed(machine: Machine, name: str, line: str) -> Iterator[None]:
+    """A unit with another setting of its service."""
+    folder = machine.root / UNITS.lstrip("/") / f"{name}.service.d"
+    folder.mkdir()
+    (folder / "changed.conf").write_text(f"[Service]\n{line}\n")
+    machine.run("systemctl", "daemon-reload")
+    yield
+    (folder / "changed.conf").unlink()
+    folder.rmdir()
+    machine.run("systemctl", "daemon-reload")
 
 
 # --- one relay
@@ -216,6 +230,17 @@ async def test_stop_hangs_up_calls_after_drain_s(unit: Unit) -> None:
     assert [unit.show(name) for name in ("ActiveState", "Result")] == ["inactive", "success"]
 
 
+async def test_systemd_waits_for_drain_s_when_its_own_timeout_is_shorter(unit: Unit) -> None:
+    unit.change("drain_s = 30", "drain_s = 9")
+    with changed(unit.machine, unit.name, "TimeoutStopSec=5"):
+        unit.systemctl("restart")
+        async with call(unit) as made:
+            stopping = unit.machine.begin("systemctl", "stop", unit.name)
+            await made.is_hung_up_by_the_relay()
+            await until(lambda: stopping.poll() is not None)
+        assert [unit.show(name) for name in ("ActiveState", "Result")] == ["inactive", "success"]
+
+
 async def test_a_second_sigterm_leaves_calls_to_the_next_start(unit: Unit) -> None:
     async with call(unit) as made:
         stopping = unit.machine.begin("systemctl", "stop", unit.name)
@@ -258,21 +283,8 @@ def test_exposure_is_below_its_bound(machine: Machine) -> None:
         machine.run("systemd-analyze", "security", "--no-pager", f"--threshold={MOST_EXPOSURE}", name)
 
 
-@contextmanager
-def killed_for_what_is_denied(machine: Machine, name: str) -> Iterator[None]:
-    """The unit answers a system call that its filter denies with EPERM; here it kills the process."""
-    folder = machine.root / UNITS.lstrip("/") / f"{name}.service.d"
-    folder.mkdir()
-    (folder / "kill.conf").write_text("[Service]\nSystemCallErrorNumber=kill\n")
-    machine.run("systemctl", "daemon-reload")
-    yield
-    (folder / "kill.conf").unlink()
-    folder.rmdir()
-    machine.run("systemctl", "daemon-reload")
-
-
 async def test_it_makes_no_system_call_that_is_denied(unit: Unit) -> None:
-    with killed_for_what_is_denied(unit.machine, unit.name):
+    with changed(unit.machine, unit.name, KILLED_FOR_WHAT_IS_DENIED):
         mark = len(unit.journal())
         unit.systemctl("restart")
         async with call(unit) as made:
@@ -303,7 +315,7 @@ def nodes(machine: Machine) -> Iterator[list[Unit]]:
         (machine.root / config.lstrip("/")).write_text(text)
         made.append(Unit(machine, f"relay700@{name}", config, f"/var/lib/relay700/{name}"))
     add_address(EDGE)
-    with killed_for_what_is_denied(machine, "relay700@"):
+    with changed(machine, "relay700@", KILLED_FOR_WHAT_IS_DENIED):
         yield made
         for unit in made:
             unit.systemctl("stop")

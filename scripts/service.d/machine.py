@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 BOOT_S = 120.0
-PATIENCE_S = 60.0
+PATIENCE_S = 200.0  # a relay that starts again and again, on a busy machine
 PAUSE_S = 0.2  # a question takes two processes
 UNITS = "/etc/systemd/system"
 
@@ -23,7 +23,7 @@ class NotUp(Exception):
 
 
 async def until(is_so: Callable[[], object]) -> None:
-    """Wait until `is_so`. Raises TimeoutError after a minute."""
+    """Wait until `is_so`. Raises TimeoutError when it takes too long."""
     async with asyncio.timeout(PATIENCE_S):
         while not await asyncio.to_thread(is_so):  # noqa: ASYNC110 (no event to wait for)
             await asyncio.sleep(PAUSE_S)
@@ -129,7 +129,9 @@ class Unit:
     # --- the journal
 
     def journal(self) -> list[str]:
-        return self.machine.run("journalctl", "--no-pager", "--output=cat", f"--unit={self.name}").splitlines()
+        return self.machine.run(
+            "journalctl", "--no-pager", "--boot", "--output=cat", f"--unit={self.name}"
+        ).splitlines()
 
     def events(self, name: str, after: int = 0) -> list[dict[str, Any]]:
         """What the relay has logged under that name, from line `after` of the journal on."""

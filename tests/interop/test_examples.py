@@ -246,7 +246,7 @@ def test_relay_tells_its_service_manager_how_it_fares(
         relay.stop()
         while (told := manager.recv(100)) == b"WATCHDOG=1":
             pass
-        assert told == b"STOPPING=1"
+        assert told == b"STOPPING=1\nEXTEND_TIMEOUT_USEC=12000000"  # drain_s is 2
         monkeypatch.delenv("NOTIFY_SOCKET")
         relay.start()
 

@@ -159,8 +159,9 @@ def test_each_notification_is_a_datagram(manager: tuple[socket.socket, str]) -> 
     notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "10000000"}, structlog.get_logger())
     notifier.serving()
     notifier.alive()
-    notifier.stopping()
-    assert [end.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
+    notifier.stopping(within_s=40.0)
+    stopping = b"STOPPING=1\nEXTEND_TIMEOUT_USEC=40000000"
+    assert [end.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", stopping]
 
 
 def test_watchdog_notifications_are_sent_only_if_requested(manager: tuple[socket.socket, str]) -> None:
