@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support import places
+
+os.environ["LC_ALL"] = "C.UTF-8"  # commands answer in English, wherever the tests run
 
 # How long an example takes is the machine's affair: no test fails by it.
 settings.register_profile("relay700", deadline=None, suppress_health_check=[HealthCheck.too_slow])

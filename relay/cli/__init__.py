@@ -12,7 +12,9 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterable
 from importlib import import_module
+from io import TextIOWrapper
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from relay.errors import ConfigError, RelayError
+from relay.translation import language_of_locale, translation
 
 # Imported on first use: `relay700 bind` needs no event loop, `relay700 serve` no capture reader.
 _COMMANDS = {
@@ -75,6 +78,31 @@ config_option = click.option(
 )
 
 
+def localised(text: str) -> str:
+    """A text for people in the language of the locale; in English where standard output cannot show Chinese."""
+    return translation("zh" if _shows_chinese() else "en")(text)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a text for people, in the language of the locale."""
+    click.echo(localised(text), err=err)
+
+
+def listed(texts: Iterable[str]) -> str:
+    """Texts for people in one line, in the language of the locale."""
+    return ("，" if _shows_chinese() else ", ").join(map(localised, texts))
+
+
+def _shows_chinese() -> bool:
+    if language_of_locale(os.environ) != "zh":
+        return False
+    try:
+        "中文".encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for name in _COMMANDS if name not in _HIDDEN]
@@ -86,6 +114,16 @@ class _Commands(click.Group):
         name = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name.replace("-", "_")
         command: click.Command = getattr(import_module(module), name)
         return command
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):  # what the locale's encoding lacks is no error
+            if isinstance(stream, TextIOWrapper) and stream.encoding.lower() != "utf-8":
+                stream.reconfigure(errors="backslashreplace")
+        if not _shows_chinese():
+            return super().main(*args, **options)
+        from relay.cli.chinese import run_in_chinese
+
+        return run_in_chinese(self, *args, **options)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse arguments that are not UTF-8: they arrive as surrogates, which cannot be stored or searched for."""
@@ -104,9 +142,9 @@ class _Commands(click.Group):
             return ctx.exit(UNREAD)
         except ConfigError as error:
             for problem in error.problems:
-                click.echo(problem, err=True)
+                say(problem, err=True)
         except RelayError as error:
-            click.echo(str(error), err=True)
+            say(str(error), err=True)
         except (click.ClickException, click.exceptions.Exit, click.Abort, OSError):
             raise
         except Exception:
@@ -124,7 +162,7 @@ def _report_bug() -> None:
     from relay.log import mask_numbers
 
     click.echo(mask_numbers(traceback.format_exc()), err=True, nl=False)
-    click.echo("This is a bug in relay700: please report the lines above. Numbers in them are masked.", err=True)
+    say("This is a bug in relay700: please report the lines above. Numbers in them are masked.", err=True)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

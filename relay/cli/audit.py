@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import click
 import msgspec
 
-from relay.cli import config_option
+from relay.cli import config_option, listed, say
 from relay.cli.options import (
     SINCE,
     UNTIL,
@@ -115,7 +115,7 @@ def verify_chain(config_path: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json_line({"intact": verdict.intact, "head": verdict.head.hash.hex() or None}))
     else:
-        click.echo(f"{verdict.intact} entries intact, head {verdict.head.hash.hex() or '-'}")
+        say(f"{verdict.intact} entries intact, head {verdict.head.hash.hex() or '-'}")
 
 
 @click.command()
@@ -312,11 +312,10 @@ def _object(found: _Found, head: Anchor) -> dict[str, object]:
 
 def _line(found: _Found, head: Anchor) -> str:
     records, recordings = found.records, found.recordings
-    purged = f", {records.purged} purged before" if records.purged else ""
-    recorded = f", {recordings.intact} recordings intact" if records.recorded else ""
-    recorded += f", {len(recordings.missing)} missing" if recordings.missing else ""
-    recorded += f", {found.captures} captures open" if found.captures else ""
-    return (
-        f"{records.intact} records intact, {records.live} live{purged}{recorded},"
-        f" {found.audit.intact} audit lines intact, head {head}"
-    )
+    parts = [f"{records.intact} records intact", f"{records.live} live"]
+    parts += [f"{records.purged} purged before"] * bool(records.purged)
+    parts += [f"{recordings.intact} recordings intact"] * bool(records.recorded)
+    parts += [f"{len(recordings.missing)} missing"] * bool(recordings.missing)
+    parts += [f"{found.captures} captures open"] * bool(found.captures)
+    parts += [f"{found.audit.intact} audit lines intact", f"head {head}"]
+    return listed(parts)

@@ -9,7 +9,7 @@ from typing import Any, TextIO, get_args
 
 import click
 
-from relay.cli import config_option
+from relay.cli import config_option, say
 from relay.cli.options import (
     NONE,
     Opened,
@@ -149,9 +149,9 @@ def bind(config_path: Path | None, as_json: bool, reason: str, **asked: Any) -> 
     if as_json:
         _show(binding, as_json=True, clear=clear)
         return
-    click.echo(f"binding {binding.binding_id}")
+    say(f"binding {binding.binding_id}")
     for line in _who_dials(binding):
-        click.echo(line)
+        say(line)
 
 
 def _made(store: Opened, make: Callable[[UnitOfWork], Binding], reason: str, *, clear: bool) -> Binding:
@@ -168,7 +168,7 @@ def _made(store: Opened, make: Callable[[UnitOfWork], Binding], reason: str, *, 
 
 def _warn(store: Opened, binding: Binding) -> None:
     if warning := filing_warning(store.reader, store.sealer, binding, store.rules, now_ms()):
-        click.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)
 
 
 def _who_dials(binding: Binding) -> list[str]:
@@ -198,7 +198,7 @@ def unbind(config_path: Path | None, binding_id: str, reason: str) -> None:
     """End a binding. The next call is refused; a live call goes on."""
     with opened(config_path) as store:
         binding = store.act(lambda act: service.end(act, binding_id, store.rules, reason))
-    click.echo(f"unbound {binding.binding_id}")
+    say(f"unbound {binding.binding_id}")
 
 
 @click.group()
@@ -342,12 +342,12 @@ def hand_over_(
     refused = [result for result in results if result.refused is not None]
     for result in results if as_json else refused:
         shown = result._asdict() | {"refused": None if result.refused is None else str(result.refused)}
-        click.echo(
-            json_line(shown) if as_json else f"{result.order_id or result.binding_id}: {result.refused}",
-            err=not as_json,
-        )
+        if as_json:
+            click.echo(json_line(shown))
+        else:
+            say(f"{result.order_id or result.binding_id}: {result.refused}", err=True)
     if not as_json:
-        click.echo(f"{len(results) - len(refused)} handed over, {len(refused)} refused")
+        say(f"{len(results) - len(refused)} handed over, {len(refused)} refused")
     if refused:
         raise click.exceptions.Exit(1)
 
@@ -374,7 +374,7 @@ def renew(config_path: Path | None, binding_id: str, expires_in: str, as_json: b
     else:
         shown = binding_object(changed, now_ms())
         latest = f", at the latest {shown['max_expires_at']}" if shown["max_expires_at"] else ""
-        click.echo(f"{changed.binding_id} expires {shown['expires_at']}{latest}")
+        say(f"{changed.binding_id} expires {shown['expires_at']}{latest}")
 
 
 @bindings.command("import", epilog=f"Columns: {','.join(COLUMNS)}. A header line may give them in another order.")
@@ -394,7 +394,7 @@ def import_(config_path: Path | None, file: TextIO) -> None:
                 good += 1
                 continue
             bad += 1
-            click.echo(f"line {outcome.line}: {outcome.refused}", err=True)
-    click.echo(f"{good} imported, {bad} refused")
+            say(f"line {outcome.line}: {outcome.refused}", err=True)
+    say(f"{good} imported, {bad} refused")
     if bad:
         raise click.exceptions.Exit(1)

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import click
 
-from relay.cli import config_option
+from relay.cli import config_option, say
 from relay.cli.options import (
     NONE,
     Opened,
@@ -166,7 +166,7 @@ def _step(step: service.Step, words: str) -> None:
         if as_json:
             _show(changed, as_json=True)
         else:
-            click.echo(f"{changed.id} is {changed.state}")
+            say(f"{changed.id} is {changed.state}")
 
 
 _step("approve", "Approve a business user. All details that its scenario requires must be there.")
@@ -224,8 +224,11 @@ def _change(config_path: Path | None, business_id: str, options: dict[str, Any],
         changed = store.act(lambda act: service.change(act, business_id, reason=reason, **asked))
     _show(changed, as_json=as_json)
     if before is not None and before.state != changed.state:
-        words = f"{business_id} is {changed.state} again: its new calls are refused until"
-        click.echo(f"{words} `relay700 business approve {business_id} --reason …`", err=True)
+        say(
+            f"{business_id} is {changed.state} again: its new calls are refused until `relay700 business approve"
+            f" {business_id} --reason …`",
+            err=True,
+        )
 
 
 def _show(business: Business, *, as_json: bool, clear: bool = False) -> None:
@@ -304,7 +307,7 @@ def revoke(config_path: Path | None, key_id: str, reason: str) -> None:
     """Revoke a key: the next request with it is refused."""
     with opened(config_path) as store:
         key = store.act(lambda act: key_service.revoke(act, key_id, reason))
-    click.echo(f"revoked {key.id}")
+    say(f"revoked {key.id}")
 
 
 def _show_secret(key: ApiKey, secret: str, *, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import click
 
-from relay.cli import config_option
+from relay.cli import config_option, say
 from relay.cli.ladders import ladder
 from relay.cli.options import (
     SINCE,
@@ -204,7 +204,7 @@ def hang_up(config_path: Path | None, call_id: str, reason: str) -> None:
     with opened(config_path) as store:
         why = fields.reason(reason, required=True)
         ask_audited(store, "hang_up", {"call_id": call_id}, "call.hang_up", call_id, why)
-    click.echo(f"hung up {call_id}")
+    say(f"hung up {call_id}")
 
 
 @calls.command("export")
@@ -321,7 +321,7 @@ def get_recording(
         parts = read_wav(*place, channels)[1] if wav else read_recording(*place)
         with written(file_path) as file:
             file.writelines(parts)
-    click.echo(f"{recording.size} bytes, {recording.length_ms / 1000:.1f} s, sha256 {recording.sha256}")
+    say(f"{recording.size} bytes, {recording.length_ms / 1000:.1f} s, sha256 {recording.sha256}")
 
 
 @recordings.command("url")
@@ -370,4 +370,4 @@ def delete(config_path: Path | None, call_id: str, reason: str) -> None:
         kept_in = store.config.recordings.kept_in
         store.act(lambda act: delete_recording(act, kept_in, call_id, reason))
         delete_marked(kept_in, call_id)
-    click.echo(f"the recording of the call {call_id} is deleted")
+    say(f"the recording of the call {call_id} is deleted")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from relay.cli import config_option
+from relay.cli import config_option, say
 from relay.cli.options import duration, every, json_option, limit_option, opened
 from relay.cli.output import newest, show_list, show_one
 from relay.model.capture import ArmKind
@@ -69,7 +69,7 @@ def disarm(config_path: Path | None, arm_id: str) -> None:
     """End it at once. What was captured stays."""
     with opened(config_path) as store:
         store.act(lambda act: rules.disarm(act, arm_id))
-    click.echo(f"disarmed {arm_id}")
+    say(f"disarmed {arm_id}")
 
 
 def _object(stored: StoredArm) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 import click
 
+from relay.cli import localised, say
 from relay.cli.ladders import echo_ladder, read_ladder
 from relay.cli.options import Opened, opened
 from relay.cli.output import record_object, show_one
@@ -92,13 +93,13 @@ def demo(context: click.Context) -> None:
         config.write_text(_configuration(Path(folder), at), encoding="utf-8")
         with opened(config, make=True) as store:
             _bind(store)
-            click.echo(f"A phone at {at.caller[0]} dials {NUMBER}, at the relay, {at.relay[0]}.")
-            click.echo(f"The number is bound to a phone at {at.callee[0]}.\n")
+            say(f"A phone at {at.caller[0]} dials {NUMBER}, at the relay, {at.relay[0]}.")
+            say(f"The number is bound to a phone at {at.callee[0]}.\n")
             result = asyncio.run(_perform(config, at))
             _show_call(store)
     for line in _verdict(result):
         click.echo(line)
-    click.echo(_NEXT)
+    say(_NEXT)
     context.exit(result.outcome != "proven")
 
 
@@ -179,7 +180,7 @@ async def _perform(config: Path, at: _Addresses) -> Result:
 def _show_call(store: Opened) -> None:
     for record in records.read_all(store.reader, store.sealer, records.Wanted()):
         echo_ladder(read_ladder(store, record.call_id, clear=False, reason=""), withheld=False)
-        click.echo("\nIts call record, numbers masked:")
+        say("\nIts call record, numbers masked:")
         values = record_object(record, clear=False)
         show_one({name: values[name] for name in _FIELDS}, as_json=False)
         click.echo()
@@ -188,12 +189,15 @@ def _show_call(store: Opened) -> None:
 def _verdict(result: Result) -> Iterator[str]:
     match result.outcome:
         case "failed":
-            yield f"NOT PROVEN, the call did not get through: {result.reason}. The messages that the phones received:"
+            words = f"NOT PROVEN, the call did not get through: {result.reason}. The messages that the phones received:"
+            yield localised(words)
         case "leak":
-            yield from (f"LEAK: {leak}" for leak in result.leaks)
-            yield "The messages that the phones received:"
+            yield from (localised(f"LEAK: {leak}") for leak in result.leaks)
+            yield localised("The messages that the phones received:")
         case "proven":
-            yield "Proven: neither phone got anything of the other. Their numbers, names, addresses and cells were"
-            yield f"in {result.marks} lines that they sent, and are not in the messages that they received:"
+            yield localised(
+                "Proven: neither phone got anything of the other. Their numbers, names, addresses and cells were\n"
+                f"in {result.marks} lines that they sent, and are not in the messages that they received:"
+            )
     for received in result.received:
         yield f"  {received}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from relay.cli import config_option
+from relay.cli import config_option, localised, say
 from relay.cli.options import SINCE, Opened, json_option, number, opened, past, required
 from relay.cli.output import json_line, progress, table
 from relay.cli.serve import ask
@@ -17,7 +17,7 @@ from relay.config import load_config
 from relay.config.kept import configured, configured_at
 from relay.errors import Refused
 from relay.policy.explain import Call
-from relay.reports.explain import explain_at, explain_by_store, peer_named
+from relay.reports.explain import CHECKS, VERDICTS, explain_at, explain_by_store, peer_named
 from relay.reports.recordings import find_call
 from relay.reports.what_if import LIMITS, what_if
 from relay.service.fields import format_moment
@@ -26,6 +26,8 @@ from relay.store.records import count_ended
 from relay.store.writer import now_ms
 
 ANONYMOUS = "anonymous"
+_CHECK_HEADING = ("check", "result", "figures")
+_TARGET_HEADING = ("peer", "target", "state")
 _SOURCES = {
     "relay": "by the running relay",
     "store": "by the store: the relay does not run",
@@ -125,24 +127,33 @@ def _recorded(store: Opened, call_id: str) -> dict[str, Any]:
 
 def _lines(told: dict[str, Any]) -> Iterator[str]:
     by = "" if told["peer"] is None else f" by peer {told['peer']}"
-    call = f"{told['caller'] or ANONYMOUS} dials {told['number_dialled']}{by}"
-    yield f"{call} at {told['at']}, {_SOURCES[told['source']]}"
+    caller, dialled = told["caller"] or ANONYMOUS, told["number_dialled"]
+    yield localised(f"{caller} dials {dialled}{by} at {told['at']}, {_SOURCES[told['source']]}")
     yield ""
-    rows = [(check["name"], check["verdict"], check["figures"]) for check in told["checks"]]
-    yield from table(("check", "result", "figures"), rows)
+    rows = [
+        (_in_words(check["name"], CHECKS), _in_words(check["verdict"], VERDICTS), check["figures"])
+        for check in told["checks"]
+    ]
+    yield from table(_CHECK_HEADING, rows)
     yield ""
     if recorded := told.get("recorded"):
         by = {"hook": ", by the business user's hook", "verify": ", by [verify]"}.get(recorded["decided_by"], "")
-        yield f"recorded: {recorded['outcome'] or 'not over'}, SIP {recorded['sip_status'] or '-'}{by}"
-    yield from (f"note: {note}" for note in told["notes"])
+        yield localised(f"recorded: {recorded['outcome'] or 'not over'}, SIP {recorded['sip_status'] or '-'}{by}")
+    yield from (localised(f"note: {note}") for note in told["notes"])
     if told["sip_status"] is None:
-        yield f"granted: {told['callee']} is called"
-        yield f"the caller sees {told['caller_sees']}, the callee {told['callee_sees'] or ANONYMOUS}"
+        yield localised(f"granted: {told['callee']} is called")
+        yield localised(f"the caller sees {told['caller_sees']}, the callee {told['callee_sees'] or ANONYMOUS}")
         if told["targets"]:
-            yield from table(("peer", "target", "state"), map(_target, told["targets"]))
+            yield from table(_TARGET_HEADING, map(_target, told["targets"]))
         return
     retry = "" if told["retry_after_s"] is None else f", Retry-After {told['retry_after_s']} s"
-    yield f"refused: {told['outcome']}, SIP {told['sip_status']}, Q.850 cause {told['q850_cause']}{retry}"
+    yield localised(f"refused: {told['outcome']}, SIP {told['sip_status']}, Q.850 cause {told['q850_cause']}{retry}")
+
+
+def _in_words(name: str, words: dict[str, str]) -> str:
+    """A name of the API as it is in English, where it is a word; in Chinese the console's words."""
+    shown = localised(words[name])
+    return name if shown == words[name] else shown
 
 
 def _target(target: dict[str, Any]) -> tuple[str, ...]:
@@ -151,6 +162,7 @@ def _target(target: dict[str, Any]) -> tuple[str, ...]:
 
 # -- What if
 
+_CHANGE_HEADING = ("change", "outcome", "attempts")
 _CHANGES = {
     "newly_refused": "newly refused",
     "no_longer_refused": "no longer refused",
@@ -171,13 +183,13 @@ def _replay(store: Opened, policy: Path, since_ms: int, *, as_json: bool) -> Non
     if as_json:
         click.echo(json_line({"policy": str(policy), **span, **found._asdict(), "limits": list(LIMITS)}))
         return
-    click.echo(f"{found.attempts} attempts from {span['since']} to {span['until']}, by {policy}")
+    say(f"{found.attempts} attempts from {span['since']} to {span['until']}, by {policy}")
     changes = [(words, getattr(found, name)) for name, words in _CHANGES.items()]
-    rows = [("unchanged", "", str(found.unchanged))]
+    rows = [(localised("unchanged"), "", str(found.unchanged))]
     for words, counts in changes:
-        rows.append((words, "", str(sum(counts.values()))))
+        rows.append((localised(words), "", str(sum(counts.values()))))
         rows += [("", outcome, str(number)) for outcome, number in counts.items()]
-    for line in table(("change", "outcome", "attempts"), rows):
+    for line in table(_CHANGE_HEADING, rows):
         click.echo(line)
     for limit in LIMITS:
-        click.echo(f"note: {limit}")
+        say(f"note: {limit}")

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import click
 
-from relay.cli import config_option
+from relay.cli import config_option, say
 from relay.cli.options import (
     audit_reading,
     business_option,
@@ -149,7 +149,7 @@ def withdraw(config_path: Path | None, number: str, business: str) -> None:
     """Withdraw a filing. From the next call on the number counts as not filed."""
     with opened(config_path) as store:
         store.act(lambda act: remove_filing(act, business, number))
-    click.echo(f"withdrawn from the filings of {business}")
+    say(f"withdrawn from the filings of {business}")
 
 
 @filings.command("forget")
@@ -165,7 +165,7 @@ def forget(config_path: Path | None, number: str, business: str, reason: str) ->
     """
     with opened(config_path) as store:
         store.act(lambda act: forget_filing(act, business, number, reason))
-    click.echo("documents removed")
+    say("documents removed")
 
 
 @filings.command(
@@ -206,8 +206,8 @@ def _report(outcomes: Iterable[Outcome], done: Callable[[], None], said: str) ->
             done()
             continue
         bad += 1
-        click.echo(f"line {outcome.line}: {outcome.refused}", err=True)
-    click.echo(f"{good} {said}, {bad} refused")
+        say(f"line {outcome.line}: {outcome.refused}", err=True)
+    say(f"{good} {said}, {bad} refused")
     if bad:
         raise click.exceptions.Exit(1)
 

@@ -10,7 +10,7 @@ from typing import Any, TextIO, get_args
 
 import click
 
-from relay.cli import config_option
+from relay.cli import config_option, say
 from relay.cli.options import (
     Opened,
     business_option,
@@ -92,7 +92,7 @@ def add_members(config_path: Path | None, group_id: str, members: tuple[str, ...
     """Add members. They may call from the next INVITE on."""
     with opened(config_path) as store:
         count = store.act(lambda act: service.add_members(act, group_id, members, store.rules))
-    click.echo(f"{count} added")
+    say(f"{count} added")
 
 
 @groups.command("remove")
@@ -103,7 +103,7 @@ def remove_members(config_path: Path | None, group_id: str, members: tuple[str, 
     """Remove members. Their next call is refused."""
     with opened(config_path) as store:
         count = store.act(lambda act: service.remove_members(act, group_id, members, store.rules))
-    click.echo(f"{count} removed")
+    say(f"{count} removed")
 
 
 @groups.command("import")
@@ -117,7 +117,7 @@ def import_group(config_path: Path | None, group_id: str, file: TextIO) -> None:
         for added in import_members(file, group_id, store.act, store.rules):
             count += added
             done()
-    click.echo(f"{count} added")
+    say(f"{count} added")
 
 
 @groups.command("delete")
@@ -127,7 +127,7 @@ def delete_group(config_path: Path | None, group_id: str) -> None:
     """Delete a group. Refused while a binding in force uses it."""
     with opened(config_path) as store:
         store.act(lambda act: service.remove_group(act, group_id, store.rules))
-    click.echo(f"deleted {group_id}")
+    say(f"deleted {group_id}")
 
 
 def _found(store: Opened, group_id: str) -> Group:
@@ -200,7 +200,7 @@ def _set(kind: Kind, words: str) -> None:
     def set_(config_path: Path | None, whose: Whose, owner_id: str, number: str) -> None:
         with opened(config_path) as store:
             store.act(lambda act: list_service.set_entry(act, whose, owner_id, number, kind))
-        click.echo(f"on the {kind}list of {owner_id}")
+        say(f"on the {kind}list of {owner_id}")
 
 
 _set("black", "Blacklist a caller: calls are refused from the next one on.")
@@ -216,4 +216,4 @@ def remove_entry(config_path: Path | None, whose: Whose, owner_id: str, number: 
     """Remove a caller from the list."""
     with opened(config_path) as store:
         store.act(lambda act: list_service.remove_entry(act, whose, owner_id, number))
-    click.echo(f"off the list of {owner_id}")
+    say(f"off the list of {owner_id}")

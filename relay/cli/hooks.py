@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from relay.cli import config_option
+from relay.cli import config_option, say
 from relay.cli.options import business_option, json_option, opened
 from relay.cli.output import plain, show_one
 from relay.service import hooks as service
@@ -74,7 +74,7 @@ def remove(config_path: Path | None, business: str) -> None:
     """Remove the hook of a business user. From the next call on the bindings alone decide."""
     with opened(config_path) as store:
         store.act(lambda act: service.drop_hook(act, business))
-    click.echo(f"removed the hook of {business}")
+    say(f"removed the hook of {business}")
 
 
 def _plain(hook: Hook) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import click
 
-from relay.cli import config_option
+from relay.cli import config_option, listed, localised, say
 from relay.cli.options import Opened, duration, json_option, opened
 from relay.cli.output import json_line, shower, shower_of_text
 from relay.compat.comparison import Comparison, Difference, Tolerance, duration_s_of, outcome_of
@@ -55,7 +55,8 @@ def import_(
             state = _state(outcome, make=make)
             totals[state] += 1
             _show_line(there, outcome, state, as_json=as_json)
-    click.echo(", ".join(f"{count} {state}" for state, count in sorted(totals.items())) or "no binding", err=as_json)
+    counts = listed(f"{count} {localised(state)}" for state, count in sorted(totals.items()))
+    say(counts or "no binding", err=as_json)
     if totals["refused"]:
         raise click.exceptions.Exit(1)
 
@@ -73,6 +74,9 @@ def _imported(
 
     for outcome in import_once(lines(), store.act, store.rules, rehearse=not make):
         yield waiting.pop(0), outcome
+
+
+_STATE_NAMES = ("refused", "made", "there already", "to be made")
 
 
 def _state(outcome: Outcome, *, make: bool) -> str:
@@ -99,9 +103,9 @@ def _show_line(there: ProviderBinding, outcome: Outcome, state: str, *, as_json:
         }
         click.echo(json_line(line))
     elif refused is not None:
-        click.echo(f"line {there.line}: refused: {refused}", err=True)
+        say(f"line {there.line}: refused: {refused}", err=True)
     elif binding is not None:
-        click.echo(f"line {there.line}: {state}: {_id(there.provider_id)} {shown(there.x)} -> {binding.x}")
+        say(f"line {there.line}: {localised(state)}: {_id(there.provider_id)} {shown(there.x)} -> {binding.x}")
 
 
 # -- Comparison of call records
@@ -152,13 +156,13 @@ def compare(
             skipped["messages"] += 1
         else:
             skipped["unreadable"] += 1
-            click.echo(str(call), err=True)
+            say(str(call), err=True)
     comparison = Comparison(there, Tolerance(began_within, duration_within / 1000))
     with opened(config_path) as store:
         for difference in _differences(store, there, comparison, business, began_within):
             _show_difference(difference, as_json=as_json)
     totals = dict(comparison.totals) | skipped
-    words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in totals.items())
+    words = listed(f"{count} {localised(name.replace('_', ' '))}" for name, count in totals.items())
     click.echo(json_line(totals) if as_json else words)
     if comparison.differs or skipped["unreadable"]:
         raise click.exceptions.Exit(1)
@@ -184,8 +188,8 @@ def _show_difference(difference: Difference, *, as_json: bool) -> None:
         click.echo(json_line(values))
         return
     call = f"{values['at']} {values['caller'] or '-'} -> {values['callee'] or '-'}"
-    sides = f"there {_words(values['there'])}, here {_words(values['here'])}"
-    click.echo(f"{kind.replace('_', ' ')}: {call}: {sides}")
+    sides = localised(f"there {_words(values['there'])}, here {_words(values['here'])}")
+    click.echo(f"{localised(kind.replace('_', ' '))}: {call}: {sides}")
 
 
 def _call(there: ProviderCall | None, here: CallRecord | None) -> dict[str, Any]:
@@ -218,7 +222,10 @@ def _here(record: CallRecord | None) -> dict[str, Any] | None:
     }
 
 
+_COUNT_NAMES = ("same", "missing_here", "missing_there", "outcome", "duration", "messages", "unreadable", "nothing")
+
+
 def _words(side: dict[str, Any] | None) -> str:
     if side is None:
-        return "nothing"
+        return localised("nothing")
     return f"{side['outcome']} {side['duration_s']:g}s ({side['cause'] or '-'}, {side['id']})"

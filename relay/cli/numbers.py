@@ -8,7 +8,7 @@ from typing import Any, cast, get_args
 
 import click
 
-from relay.cli import config_option
+from relay.cli import config_option, say
 from relay.cli.options import (
     NONE,
     Opened,
@@ -68,7 +68,7 @@ def load(config_path: Path | None, prefix: str, peer: str, pool: str, cool_down:
     wanted = service.new_prefix(prefix, peer, cool_down)
     with opened(config_path, make=True) as store:
         count = store.act(lambda act: service.load_prefix(act, wanted, pool, _peers(store)))
-    click.echo(f"{count} numbers loaded")
+    say(f"{count} numbers loaded")
 
 
 @numbers.command("prefixes")
@@ -159,7 +159,7 @@ def lock(config_path: Path | None, number: str, reason: str) -> None:
     """Lock a number: its calls are refused from the next one on."""
     with opened(config_path) as store:
         found = store.act(lambda act: service.lock(act, number, reason))
-    click.echo(f"{found.number} is {found.state}")
+    say(f"{found.number} is {found.state}")
 
 
 @numbers.command("unlock")
@@ -170,7 +170,7 @@ def unlock(config_path: Path | None, number: str, reason: str) -> None:
     """Unlock a number, also one locked for fraud."""
     with opened(config_path) as store:
         found = store.act(lambda act: service.unlock(act, number, reason))
-    click.echo(f"{found.number} is {found.state}")
+    say(f"{found.number} is {found.state}")
 
 
 @numbers.command("hold")
@@ -181,7 +181,7 @@ def hold(config_path: Path | None, number: str, reason: str) -> None:
     """Keep a number from new bindings; its bindings and calls go on."""
     with opened(config_path) as store:
         found = store.act(lambda act: service.hold(act, number, reason))
-    click.echo(f"{found.number} is held")
+    say(f"{found.number} is held")
 
 
 @numbers.command("unhold")
@@ -192,7 +192,7 @@ def unhold(config_path: Path | None, number: str, reason: str) -> None:
     """Let a held number get new bindings."""
     with opened(config_path) as store:
         found = store.act(lambda act: service.unhold(act, number, reason))
-    click.echo(f"{found.number} is {found.state}")
+    say(f"{found.number} is {found.state}")
 
 
 @numbers.command("move")
@@ -203,7 +203,7 @@ def move(config_path: Path | None, numbers: tuple[str, ...], pool: str) -> None:
     """Move numbers to another pool. Their bindings stay."""
     with opened(config_path) as store:
         count = store.act(lambda act: service.move(act, numbers, pool))
-    click.echo(f"{count} moved")
+    say(f"{count} moved")
 
 
 @click.group()

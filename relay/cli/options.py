@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from relay.cli import config_option
+from relay.cli import config_option, localised, say
 from relay.config import Config, load_config
 from relay.errors import ParseError, Refused, StoreError
 from relay.service import fields
@@ -181,7 +181,7 @@ def every(read: Callable[[K, int], list[T]], first: K, position: Callable[[T], K
 def required(value: T | None, what: str, shown_by: str) -> T:
     """Return the value. Raises Refused if it is None, naming the command that lists the existing ones."""
     if value is None:
-        raise Refused("not_found", "", f"there is no such {what}: `relay700 {shown_by}` shows them")
+        raise Refused("not_found", "", f"there is no such {localised(what)}: `relay700 {shown_by}` shows them")
     return value
 
 
@@ -284,6 +284,4 @@ def migrate(config_path: Path | None, source: str, target: str) -> None:
     key_file = load_config(config_path).store.key_file
     server = PostgresServer(target, "", key_file.with_name("migrate"))
     moved = move(Path(source.removeprefix("sqlite:")), server, key_file)
-    click.echo(
-        f"{sum(moved.rows.values())} rows copied to {server}, among them {moved.records} call records, all intact"
-    )
+    say(f"{sum(moved.rows.values())} rows copied to {server}, among them {moved.records} call records, all intact")

@@ -19,6 +19,8 @@ from typing import Any, BinaryIO, Final, NamedTuple, TextIO, TypeVar
 
 import click
 
+from relay.cli import localised, say
+from relay.cli.chinese import columns_of
 from relay.errors import StoreError
 from relay.model.binding import Binding
 from relay.model.call import CallRecord
@@ -53,7 +55,7 @@ def show_one(value: NamedTuple | dict[str, Any], *, as_json: bool) -> None:
         return
     width = max(map(len, values))
     for name, each in values.items():
-        click.echo(f"{name:<{width}} {_cell(each)}")
+        say(f"{name:<{width}} {_cell(each)}")
 
 
 def newest(values: Iterable[T], made_at: Callable[[T], int]) -> list[T]:
@@ -69,7 +71,7 @@ def first_of(values: Iterable[T], limit: int | None) -> Iterator[T]:
     source = iter(values)
     yield from islice(source, A_SCREEN)
     if next(source, None) is not None:
-        click.echo(f"the first {A_SCREEN}; --limit N shows more", err=True)
+        say(f"the first {A_SCREEN}; --limit N shows more", err=True)
 
 
 def show_list(
@@ -81,7 +83,7 @@ def show_list(
         for values_ in objects:
             click.echo(json_line(values_))
         return
-    for line in table([name.replace("_", " ") for name in columns], _cells(objects, columns)):
+    for line in table(columns, _cells(objects, columns)):
         click.echo(line)
 
 
@@ -121,14 +123,16 @@ def record_object(record: CallRecord, *, clear: bool = True) -> dict[str, Value]
 
 
 def json_line(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    """JSON in one line; in ASCII where standard output has another encoding than UTF-8."""
+    return json.dumps(value, ensure_ascii=(sys.stdout.encoding or "").lower() != "utf-8")
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Lines in columns. The first thousand rows set the widths, so that a long list starts at once."""
+    """Lines in columns under translated names. The first thousand rows set the widths: a long list starts at once."""
     source = iter(rows)
+    heading = [localised(name.replace("_", " ")) for name in heading]
     first = [row for _, row in zip(range(1_000), source, strict=False)]
-    widths = [max(map(len, cells)) for cells in zip(heading, *first, strict=True)]
+    widths = [max(map(columns_of, cells)) for cells in zip(heading, *first, strict=True)]
     yield _line(heading, widths)
     for row in first:
         yield _line(row, widths)
@@ -179,7 +183,9 @@ def _moment(moment_ms: int | None) -> str:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+    return "  ".join(
+        cell + " " * (width - columns_of(cell)) for cell, width in zip(cells, widths, strict=True)
+    ).rstrip()
 
 
 # -- Output files readable by their user alone
@@ -249,7 +255,7 @@ def progress(length: int, label: str) -> Iterator[Callable[[int], None]]:
     if not length or not sys.stderr.isatty():
         yield lambda _: None
         return
-    with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
+    with click.progressbar(length=length, label=localised(label), file=sys.stderr) as bar:
         yield bar.update
         bar.finish()
 

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import click
 import msgspec
 
-from relay.cli import config_option
+from relay.cli import config_option, localised, say
 from relay.cli.options import day as day_type
 from relay.cli.options import json_option, moment, needed_reason, number, opened
 from relay.cli.output import FILE_OR_DASH, binding_object, json_line, plain, record_object, show_list, written
@@ -52,7 +52,7 @@ def traceback(config_path: Path | None, number: str, at_ms: int, reason: str, as
     if as_json:
         click.echo(json_line(_trace_object(found)))
         return
-    click.echo(f"{number} at {format_moment(at_ms)}")
+    say(f"{number} at {format_moment(at_ms)}")
     for binding in found.bindings:
         _print_binding(binding, found.members)
     for record in found.calls:
@@ -71,27 +71,25 @@ def _trace_object(found: Trace) -> dict[str, Any]:
 
 def _print_binding(binding: Binding, members: dict[str, list[str]]) -> None:
     values = binding_object(binding, now_ms())
-    click.echo(f"binding {binding.binding_id}: {binding.mode}, {values['state']}")
-    click.echo(f"  business {binding.business}, order {binding.order_id or '-'}")
+    say(f"binding {binding.binding_id}: {binding.mode}, {values['state']}")
+    say(f"  business {binding.business}, order {binding.order_id or '-'}")
     if binding.industrial_id:
-        click.echo(f"  industrial id {binding.industrial_id}")
+        say(f"  industrial id {binding.industrial_id}")
     click.echo(f"  x {binding.x}" + (f", y {binding.y}" if binding.y else ""))
     click.echo(f"  a {binding.a or '-'}, b {binding.b or '-'}")
     if binding.group_id:
-        click.echo(f"  group {binding.group_id}: {' '.join(members[binding.group_id]) or 'nobody'}")
+        say(f"  group {binding.group_id}: {' '.join(members[binding.group_id]) or 'nobody'}")
     ends = values["ended_at"] or values["expires_at"] or "open"
-    click.echo(f"  from {values['created_at']} to {ends}")
-
-
-_DID = {"call": "dialled", "message": "texted"}
+    say(f"  from {values['created_at']} to {ends}")
 
 
 def _print_call(record: CallRecord) -> None:
     values = record_object(record)
-    click.echo(f"{record.kind} {record.call_id}: {record.outcome or 'live'}, binding {record.binding_id or '-'}")
-    who, whom = record.caller or "anonymous", record.callee or "nobody"
-    click.echo(f"  {who} {_DID[record.kind]} {record.number_dialled}, reached {whom}")
-    click.echo(f"  from {values['received_at']} to {values['ended_at'] or 'now'}")
+    say(f"{record.kind} {record.call_id}: {record.outcome or 'live'}, binding {record.binding_id or '-'}")
+    who, whom = record.caller or "anonymous", record.callee or localised("nobody")
+    did = f"dialled {record.number_dialled}" if record.kind == "call" else f"texted {record.number_dialled}"
+    say(f"  {who} {did}, reached {whom}")
+    say(f"  from {values['received_at']} to {values['ended_at'] or 'now'}")
 
 
 # -- evidence
@@ -124,8 +122,8 @@ def make(
         click.echo(json_line(msgspec.to_builtins(manifest)))
         return
     for name, each in manifest.files.items():
-        click.echo(f"{name}: {each.lines} lines, sha256 {each.sha256}")
-    click.echo(f"signed by the key {manifest.public_key}")
+        say(f"{name}: {each.lines} lines, sha256 {each.sha256}")
+    say(f"signed by the key {manifest.public_key}")
 
 
 @evidence.command("check")
@@ -147,8 +145,8 @@ def check_(config_path: Path | None, file: Path, public_key: str | None) -> None
     manifest, problems = check(file, *keys)
     if problems or manifest is None:
         raise StoreError("\n".join(problems))
-    click.echo(f"good: {manifest.number} from {manifest.since} to {manifest.until}")
-    click.echo(f"made at {manifest.made_at} by {manifest.made_by}, for: {manifest.reason}")
+    say(f"good: {manifest.number} from {manifest.since} to {manifest.until}")
+    say(f"made at {manifest.made_at} by {manifest.made_by}, for: {manifest.reason}")
 
 
 # -- reports
@@ -220,9 +218,9 @@ def complaints(
         if day is None or business is None or prefix is None or count is None:
             raise click.UsageError("Missing argument: write DAY BUSINESS PREFIX COUNT.")
         rate = store.act(lambda act: set_complaints(act, day, business, prefix, count, limit_ppm))
-    click.echo(f"{count} entered")
+    say(f"{count} entered")
     if rate.is_high:
-        click.echo(
+        say(
             f"warning: {rate.suspend_reason}. Nothing is suspended until you say so:"
             f" relay700 business suspend {business} --reason {shlex.quote(rate.suspend_reason)}",
             err=True,
@@ -255,19 +253,19 @@ def batch(config_path: Path | None, day: date, out: Path | None, reason: str, as
         is_new = not config.report.key_file.exists()
         key = load_batch_key(config.report.key_file)
         if is_new:
-            click.echo(f"made the key {config.report.key_file}: give it to the authority out of band", err=True)
+            say(f"made the key {config.report.key_file}: give it to the authority out of band", err=True)
         folder = out or config.report.batches / day.isoformat()
         made = make_batch(config.store.path, store.sealer, config.recordings.kept_in, key, folder, asked)
     for call_id, why in made.missing:
-        click.echo(f"no recording of {call_id}: {why}", err=True)
+        say(f"no recording of {call_id}: {why}", err=True)
     if as_json:
         click.echo(json_line(msgspec.to_builtins(made.manifest)))
         return
     manifest = made.manifest
     records = manifest.files["records.jsonl"].lines
-    counts = f"{records} records, {manifest.recordings} recordings in {manifest.segments} segments"
-    click.echo(f"{folder}: {counts}" + ("" if made.is_new else "; finished before"))
-    click.echo(f"signed by the key {manifest.public_key}")
+    counts = localised(f"{records} records, {manifest.recordings} recordings in {manifest.segments} segments")
+    click.echo(f"{folder}: {counts}" + ("" if made.is_new else localised("; finished before")))
+    say(f"signed by the key {manifest.public_key}")
 
 
 def show_checked(checked: Checked) -> None:
@@ -275,5 +273,5 @@ def show_checked(checked: Checked) -> None:
     manifest, problems = checked
     if problems or manifest is None:
         raise StoreError("\n".join(problems))
-    click.echo(f"good: the batch of {manifest.day}, {manifest.recordings} recordings, {manifest.missing} missing")
-    click.echo(f"made at {manifest.made_at} by {manifest.made_by}, for: {manifest.reason}")
+    say(f"good: the batch of {manifest.day}, {manifest.recordings} recordings, {manifest.missing} missing")
+    say(f"made at {manifest.made_at} by {manifest.made_by}, for: {manifest.reason}")

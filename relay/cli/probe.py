@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from relay.cli import config_option
+from relay.cli import config_option, localised, say
 from relay.cli.options import Opened, json_option, opened
 from relay.cli.output import json_line
 from relay.errors import ConfigError, Refused
@@ -62,13 +62,13 @@ def _show(result: Result, *, as_json: bool) -> None:
     if as_json:
         click.echo(json_line(result._asdict()))
         return
-    click.echo(f"through {result.peer}: {_VERDICTS[result.outcome]}")
+    say(f"through {result.peer}: {localised(_VERDICTS[result.outcome])}")
     if result.reason:
-        click.echo(f"  {result.reason}")
+        say(f"  {result.reason}")
     if result.outcome == "failed":
-        click.echo("  `relay700 calls list` has its outcome; a changed [probe] is in force after `relay700 reload`")
+        say("  `relay700 calls list` has its outcome; a changed [probe] is in force after `relay700 reload`")
     for leak in result.leaks:
-        click.echo(f"  {leak}")
-    click.echo(f"  compared with {result.marks} marked lines:")
+        say(f"  {leak}")
+    say(f"  compared with {result.marks} marked lines:")
     for received in result.received:
-        click.echo(f"    {received}")
+        say(f"    {received}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from relay.cli import config_option
+from relay.cli import config_option, localised
 from relay.cli.options import opened
 from relay.cli.output import json_line
 from relay.model.numbers import mask_number
@@ -124,11 +124,12 @@ def lines(path: Path, trace: Trace, calls: Calls, played: Sequence[Played]) -> I
         attempt = one.attempt
         who = f"{masked(attempt.caller)} -> {masked(attempt.callee)}"
         hops = f", {attempt.hops} hops" if attempt.hops > 1 else ""
-        statuses = " ".join(map(str, one.statuses)) or "no answer"
-        yield f"{attempt.number:4}  {who:28} {statuses:16} {len(attempt.steps)} messages{hops}: {one.verdict.value}"
+        statuses = " ".join(map(str, one.statuses)) or localised("no answer")
+        counts = localised(f"{len(attempt.steps)} messages{hops}: {one.verdict.value}")
+        yield f"{attempt.number:4}  {who:28} {statuses:16} {counts}"
         for finding in _remarkable(one):
-            yield f"        {_words(finding)}"
-    yield _summary(played)
+            yield localised(f"        {_words(finding)}")
+    yield localised(_summary(played))
 
 
 def report_object(path: Path, trace: Trace, calls: Calls, played: Sequence[Played]) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def _contents(trace: Trace, calls: Calls) -> str:
         parts.append(f"{calls.without_invite} calls without their INVITE")
     if trace.unreadable:
         parts.append(f"{trace.unreadable} unreadable")
-    return "; ".join(parts)
+    return "; ".join(map(localised, parts))
 
 
 def _remarkable(one: Played) -> list[Finding]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from relay.cli import config_option
+from relay.cli import config_option, say
 from relay.cli.options import Opened, opened
 from relay.cli.output import show_list
 from relay.cli.serve import ask
@@ -54,7 +54,7 @@ def add(config_path: Path | None) -> None:
     with opened(config_path) as store:
         key_file = store.config.store.key_file
         key_id = store.act(lambda act: rotation.add(act, key_file))
-    click.echo(f"added the key {key_id} to {key_file}: keep a copy of that file in another place")
+    say(f"added the key {key_id} to {key_file}: keep a copy of that file in another place")
 
 
 @seal_key.command("use")
@@ -68,7 +68,7 @@ def use(config_path: Path | None, key_id: int) -> None:
     with opened(config_path) as store:
         unaware = _unaware(store, key_id)
         store.act(lambda act: rotation.use(act, key_id, unaware))
-    click.echo(f"the key {key_id} is in use")
+    say(f"the key {key_id} is in use")
 
 
 @seal_key.command("reseal")
@@ -78,7 +78,7 @@ def reseal_(config_path: Path | None) -> None:
     with opened(config_path) as store:
         _refuse_newer(store)
         rows = reseal(store.config.store.path, store.sealer)
-    click.echo(f"resealed {rows} rows")
+    say(f"resealed {rows} rows")
 
 
 @seal_key.command("drop")
@@ -95,7 +95,7 @@ def drop(config_path: Path | None, key_id: int) -> None:
         store.act(lambda act: rotation.drop(act, key_id, needed))
         key_file = store.config.store.key_file
         was_there = rotation.forget(key_file, key_id, store.sealer.hash_keys)
-    click.echo(f"dropped the key {key_id}" + ("" if was_there else f"; it was no longer in {key_file}"))
+    say(f"dropped the key {key_id}" if was_there else f"dropped the key {key_id}; it was no longer in {key_file}")
 
 
 def _refuse_newer(store: Opened) -> None:

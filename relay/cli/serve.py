@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from relay.cli import config_option
+from relay.cli import config_option, listed, localised, say
 from relay.cli.options import Opened, audited_first, duration, json_option, limit_option, opened, reason_option
 from relay.cli.output import newest, show_list
 from relay.config import Config, default_path, load_config
@@ -48,11 +48,9 @@ def check(config_path: Path | None) -> None:
     config = load_config(config_path)
     check_files(config)
     for warning in config.warnings:
-        click.echo(f"{config.name}: warning: {warning}", err=True)
-    click.echo(
-        f"{config_path or default_path() or 'no config/relay.toml; the built-in configuration'} is good:"
-        f" {_summary(config)}"
-    )
+        say(f"{config.name}: warning: {warning}", err=True)
+    name = config_path or default_path() or localised("no config/relay.toml; the built-in configuration")
+    say(f"{name} is good: {_summary(config)}")
 
 
 @click.command()
@@ -64,19 +62,21 @@ def reload(config_path: Path | None) -> None:
     needs a restart, nothing changes. Live calls keep their settings.
     """
     answer = ask(load_config(config_path), "reload", patience_s=RELOAD_PATIENCE_S)
-    click.echo(f"reloaded: process {answer['pid']} has applied its configuration")
+    say(f"reloaded: process {answer['pid']} has applied its configuration")
 
 
 def _summary(config: Config) -> str:
     settings = config.settings
-    parts = {
-        "listener": len(settings.listeners),
-        "peer": len(settings.peers),
-        "route": len(settings.routes),
-        "prefix": len(settings.prefixes),
-    }
-    return ", ".join(
-        f"{count} {name}{'es' * (name == 'prefix') or 's' if count != 1 else ''}" for name, count in parts.items()
+    listeners, peers, routes, prefixes = map(
+        len, (settings.listeners, settings.peers, settings.routes, settings.prefixes)
+    )
+    return listed(
+        [
+            "1 listener" if listeners == 1 else f"{listeners} listeners",
+            "1 peer" if peers == 1 else f"{peers} peers",
+            "1 route" if routes == 1 else f"{routes} routes",
+            "1 prefix" if prefixes == 1 else f"{prefixes} prefixes",
+        ]
     )
 
 
@@ -188,7 +188,7 @@ def add_ban(config_path: Path | None, address: str, for_ms: int, reason: str) ->
     with opened(config_path) as store:
         asked = {"address": source, "for_s": for_s}
         answer = ask_audited(store, "ban", asked, "ban.add", source, reason, for_s=for_s)
-    click.echo(f"banned {source} until {format_moment(answer['until'])}")
+    say(f"banned {source} until {format_moment(answer['until'])}")
 
 
 @bans.command("lift")
@@ -204,7 +204,7 @@ def lift_ban(config_path: Path | None, address: str | None, all_: bool, reason: 
     with opened(config_path) as store:
         answer = ask_audited(store, "unban", {"address": source}, "ban.lift", source or ALL_BANS, reason)
     for each in answer["lifted"]:
-        click.echo(f"lifted {each}")
+        say(f"lifted {each}")
 
 
 def _shown_ban(ban: dict[str, Any]) -> dict[str, Any]:

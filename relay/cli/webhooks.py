@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from relay.cli import config_option
+from relay.cli import config_option, say
 from relay.cli.options import Opened, business_option, every, json_option, limit_option, opened, required
 from relay.cli.output import newest, plain, show_list, show_one
 from relay.events import webhooks as service
@@ -147,7 +147,7 @@ def resend(config_path: Path | None, webhook_id: str, event_ids: tuple[str, ...]
     """Send dead letters again, all or the given events."""
     with opened(config_path) as store:
         count = store.act(lambda act: service.resend(act, webhook_id, event_ids or None))
-    click.echo(f"{count} to be sent again")
+    say(f"{count} to be sent again")
 
 
 @webhooks.command("test")
@@ -157,7 +157,7 @@ def test(config_path: Path | None, webhook_id: str) -> None:
     """Queue an event of the kind webhook.test."""
     with opened(config_path) as store:
         event_id = store.act(lambda act: service.test(act, webhook_id))
-    click.echo(f"event {event_id} is to be sent")
+    say(f"event {event_id} is to be sent")
 
 
 @webhooks.command("enable")
@@ -167,7 +167,7 @@ def enable(config_path: Path | None, webhook_id: str) -> None:
     """Enable a disabled webhook."""
     with opened(config_path) as store:
         store.act(lambda act: service.change(act, webhook_id, disabled=False))
-    click.echo(f"enabled {webhook_id}")
+    say(f"enabled {webhook_id}")
 
 
 @webhooks.command("remove")
@@ -177,7 +177,7 @@ def remove(config_path: Path | None, webhook_id: str) -> None:
     """Remove a webhook and its queued events."""
     with opened(config_path) as store:
         store.act(lambda act: service.remove(act, webhook_id))
-    click.echo(f"removed {webhook_id}")
+    say(f"removed {webhook_id}")
 
 
 def _plain(webhook: Webhook) -> dict[str, Any]:

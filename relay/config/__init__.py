@@ -263,7 +263,7 @@ def read_tables(document: dict[str, Any], problems: list[str]) -> Tables:
     known = {field.name: field for field in fields(Tables)}
     for key, raw in document.items():
         if key not in known:
-            problems.append(_unknown(key, "table", known))
+            problems.append(_unknown(key, "unknown table", known))
         elif key in ("peer", "route"):
             values[key] = tuple(_read_array(key, raw, _table_type(known[key]), problems))
         elif isinstance(raw, dict):
@@ -279,7 +279,7 @@ def read_table(path: str, raw: dict[str, Any], type_: type[Struct], problems: li
     """Return the table; None if a required value is missing or wrong."""
     known = {field.name: field for field in fields(type_)}
     values: dict[str, Any] = {}
-    problems.extend(f"{path}.{_unknown(key, 'setting', known)}" for key in raw if key not in known)
+    problems.extend(f"{path}.{_unknown(key, 'unknown setting', known)}" for key in raw if key not in known)
     complete = True
     for name, field in known.items():
         if name in raw:
@@ -304,7 +304,7 @@ def _read_array(key: str, raw: Any, type_: type[Struct], problems: list[str]) ->
 def _unknown(key: str, what: str, known: dict[str, FieldInfo]) -> str:
     near = get_close_matches(key, known, 1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-    return f"{key}: unknown {what}; {hint}"
+    return f"{key}: {what}; {hint}"
 
 
 def _wrong(path: str, message: str, field: FieldInfo) -> str:

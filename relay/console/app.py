@@ -49,8 +49,8 @@ from relay.console.sessions import (
     new_token,
 )
 from relay.console.streams import Streams, stream
-from relay.console.words import LANGUAGES, N_
 from relay.errors import Refused, StoreError
+from relay.translation import LANGUAGES, N_
 
 _CSP: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "

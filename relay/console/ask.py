@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -19,21 +19,22 @@ Json = Any
 
 
 class Problem(Exception):
-    """An error of the API: its problem document."""
+    """An error of the API: its problem document, with the texts in the viewer's language."""
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
+    def __init__(self, document: Mapping[str, Any], words: Callable[[str], str] = str) -> None:
         super().__init__(document["detail"])
         self.status: int = document["status"]
         self.kind: str = document["type"].removeprefix("/problems/")
-        self.detail: str = document["detail"]
-        self.errors: dict[str, str] = {error["field"]: error["problem"] for error in document.get("errors", ())}
+        self.detail: str = words(document["detail"])
+        self.errors: dict[str, str] = {error["field"]: words(error["problem"]) for error in document.get("errors", ())}
 
 
 class Asker:
     """The API, asked with one key. Paths are written as `/v1/calls/{}`, and their parts given apart."""
 
-    def __init__(self, api: ASGIApp, actor: Actor, request_id: str) -> None:
+    def __init__(self, api: ASGIApp, actor: Actor, request_id: str, words: Callable[[str], str] = str) -> None:
         self._api = api
+        self._words = words
         self._actor = actor
         self._request_id = request_id
 
@@ -54,7 +55,7 @@ class Asker:
         await self._api(self._scope(method, path, parts, query, once), _giving(text), send)
         document: Json = json.loads(sent) if sent else None
         if status >= 400:
-            raise Problem(document)
+            raise Problem(document, self._words)
         return document
 
     def file(self, path: str, *parts: str, query: Query | None = None, name: str = "") -> ASGIApp:

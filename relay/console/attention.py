@@ -7,11 +7,11 @@ from typing import Any, Final, Literal, NamedTuple
 
 from relay.console.outcomes import OUTCOMES
 from relay.console.page import Page
-from relay.console.words import N_
 from relay.service.filings import EXPIRING_MS as FILING_EXPIRING_MS
 from relay.store.call_counts import Counts
 from relay.store.filings import count_expiring as count_expiring_filings
 from relay.store.keys import count_expiring
+from relay.translation import N_
 
 DAY_MS: Final = 86_400_000
 EXPIRING_MS: Final = 14 * DAY_MS

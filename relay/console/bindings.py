@@ -9,8 +9,8 @@ from starlette.responses import Response
 from relay.console.ask import Problem
 from relay.console.page import Page, PageRoute, get, post
 from relay.console.tables import Column, Filter, Listing, search_party, show_list
-from relay.console.words import N_
 from relay.model.binding import LATE_MODES, MODES
+from relay.translation import N_
 
 BINDINGS: Final = Listing(
     title=N_("Bindings"),

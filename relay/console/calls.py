@@ -13,7 +13,7 @@ from relay.console.explain import NEEDS, explain_call, words
 from relay.console.outcomes import OUTCOMES
 from relay.console.page import Page, PageRoute, get, post
 from relay.console.tables import Column, Filter, Listing, as_file, search_party, show_list
-from relay.console.words import N_
+from relay.translation import N_
 
 _COLUMNS: Final = (
     Column("received_at", N_("Received"), "moment", "/calls/{call_id}"),

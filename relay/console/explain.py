@@ -8,45 +8,10 @@ from starlette.responses import Response
 
 from relay.console.ask import Json, Problem
 from relay.console.page import Page, PageRoute, get
-from relay.console.words import N_, with_zone
+from relay.console.words import with_zone
+from relay.reports.explain import CHECKS, VERDICTS
 
 NEEDS: Final = ("calls:read", "parties:read")
-# The checks of an explanation and their verdicts, in words.
-CHECKS: Final = {
-    "request": N_("the request itself"),
-    "source": N_("source"),
-    "pauses": N_("pauses after refusals"),
-    "limits of the relay": N_("limits of the relay"),
-    "number dialled": N_("number dialled"),
-    "caller of the peer": N_("caller of the peer"),
-    "look-up": N_("look-up in the store"),
-    "number": N_("number in service"),
-    "legacy number": N_("old number in service"),
-    "caller": N_("caller"),
-    "binding": N_("binding"),
-    "binding in force": N_("binding in force"),
-    "business": N_("business user"),
-    "direction": N_("direction"),
-    "lists": N_("blacklist and whitelist"),
-    "hours": N_("service hours"),
-    "filing": N_("filing with the carriers"),
-    "caller as party": N_("kind of caller"),
-    "callee": N_("somebody to call"),
-    "frequency caps": N_("frequency caps"),
-    "business rate": N_("calls a second of the business"),
-    "business hook": N_("business hook"),
-    "verification hook": N_("verification hook"),
-    "calls at once": N_("calls at once"),
-    "targets": N_("targets"),
-}
-VERDICTS: Final = {
-    "pass": N_("passed"),
-    "fail": N_("failed here"),
-    "not reached": N_("not reached"),
-    "not known": N_("not known"),
-    "not applicable": N_("does not apply"),
-    "not asked": N_("not asked"),
-}
 
 
 async def explain_call(page: Page, caller: str, number: str, peer: str = "", at: str = "") -> Json:

@@ -10,8 +10,8 @@ from starlette.responses import Response
 from relay.console.ask import Problem
 from relay.console.page import Page, PageRoute, get, post
 from relay.console.tables import Column, Filter, Listing, search_party, show_list
-from relay.console.words import N_
 from relay.service.filings import DOCUMENT_TYPES, AnswerWords, FilingWords
+from relay.translation import N_
 
 FILINGS: Final = Listing(
     title=N_("Filed A numbers"),
@@ -94,7 +94,7 @@ async def answer(page: Page) -> Response:
     text = page.words(N_("%(good)s answers entered, %(bad)s refused"))
     page.notice("bad" if refused else "good", text % {"good": len(items) - len(refused), "bad": len(refused)})
     for each in refused[:5]:
-        page.notice("bad", f"{each['index'] + 1}: {each['problem']['detail']}")
+        page.notice("bad", f"{each['index'] + 1}: {page.words(each['problem']['detail'])}")
     return page.redirect("/filings")
 
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from relay.console.page import Page, PageRoute, get, post
 from relay.console.tables import as_file
-from relay.console.words import N_
+from relay.translation import N_
 
 MOST: Final = "200"  # shown: the newest
 

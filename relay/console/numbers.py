@@ -9,7 +9,7 @@ from starlette.responses import Response
 from relay.console.ask import Json
 from relay.console.page import Page, PageRoute, get, post
 from relay.console.tables import Column, Filter, Listing, show_list
-from relay.console.words import N_
+from relay.translation import N_
 
 _BOUND: Final = (
     Column("id", N_("Binding"), "id", "/bindings/{id}"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
-from relay.console.words import N_
+from relay.translation import N_
 
 # good: answered or delivered; calm: a person's doing; refused: a rule's; bad: a fault's
 Class = Literal["good", "calm", "refused", "bad"]

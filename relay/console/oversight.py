@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from relay.console.page import Page, PageRoute, get, post
 from relay.console.tables import Column, Filter, Listing, show_list
-from relay.console.words import N_
+from relay.translation import N_
 
 AUDIT: Final = Listing(
     title=N_("Audit log"),

@@ -19,11 +19,12 @@ from relay.api.context import RequestContext
 from relay.console.ask import Asker, Json, Problem, Query, new_once
 from relay.console.outcomes import NAMES, OUTCOMES, class_of
 from relay.console.sessions import Session
-from relay.console.words import N_, Language, language_of, length_of, local_time, translate, with_zone, zone_of
+from relay.console.words import language_of, length_of, local_time, with_zone, zone_of
 from relay.reports.ladder_html import make_environment
 from relay.service.fields import format_moment
 from relay.store.connection import Connection
 from relay.store.keys import ApiKey
+from relay.translation import N_, Language, translation
 
 T = TypeVar("T")
 
@@ -72,7 +73,7 @@ class Page:
         self.language: Language = language_of(cookies.get("language"), request.headers.get("accept-language", ""))
         self.zone = zone_of(cookies.get("zone"))
         self.theme = cookies.get("theme") if cookies.get("theme") in ("dark", "light") else ""
-        self.words = translate(self.language)
+        self.words = translation(self.language)
         self.viewer: Viewer | None = request.scope["state"].get("viewer")
         self.form: Mapping[str, str] = request.scope["state"].get("form", {})
         self._api = api
@@ -111,7 +112,7 @@ class Page:
 
     @property
     def asker(self) -> Asker:
-        return Asker(self._api, self.request.state.actor, self.request.state.request_id)
+        return Asker(self._api, self.request.state.actor, self.request.state.request_id, self.words)
 
     async def get(self, path: str, *parts: str, **query: str | None) -> Json:
         """The document of a GET. Raises Problem, for which the console has pages."""
@@ -274,7 +275,7 @@ VERSION: Final = version("relay700")
 def _environment(language: Language) -> Environment:
     """Templates with the words of a language. Everything from outside is escaped: no template turns that off."""
     environment = make_environment("relay.console", "relay.reports")  # the latter has those of ladders
-    words = translate(language)
+    words = translation(language)
     environment.install_gettext_callables(  # type: ignore[attr-defined]
         words, lambda one, many, count: words(one if count == 1 else many), newstyle=True
     )

@@ -9,8 +9,8 @@ from starlette.responses import Response
 from relay.console.ask import Problem
 from relay.console.page import Page, PageRoute, get, post
 from relay.console.tables import Column, Filter, Listing, show_list
-from relay.console.words import N_
 from relay.events.alibaba import MESSAGES
+from relay.translation import N_
 
 WEBHOOKS: Final = Listing(
     title=N_("Webhooks"),

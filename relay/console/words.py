@@ -1,43 +1,12 @@
-"""The console in Chinese and English: catalogs by Babel, the language of a request, and its times.
-
-Messages are written in English in templates and code; `locale/zh.po` has the Chinese ones. It is read at start.
-"""
+"""The console in Chinese and English: the language of a request, and its times."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
-from functools import cache
-from importlib import resources
-from typing import Final, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from babel.messages.pofile import read_po
-
 from relay.service.fields import CHINA
-
-Language = Literal["zh", "en"]
-LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
-
-
-def N_(message: str) -> str:
-    """Mark a message that is translated where it is shown."""
-    return message
-
-
-@cache
-def catalog() -> dict[str, str]:
-    """The Chinese messages by the English ones."""
-    with resources.files("relay.console").joinpath("locale/zh.po").open("rb") as file:
-        return {str(message.id): str(message.string) for message in read_po(file) if message.id and message.string}
-
-
-def translate(language: Language) -> Callable[[str], str]:
-    """The translation of messages into a language."""
-    if language == "en":
-        return str
-    known = catalog()
-    return lambda message: known.get(message, message)
+from relay.translation import LANGUAGES, Language
 
 
 def language_of(cookie: str | None, accepted: str) -> Language:

@@ -26,6 +26,7 @@ from relay.store.lookup_at import Moment, PastLookUps
 from relay.store.records import Wanted, live_calls, read_all
 from relay.store.sealing.sealer import Sealer
 from relay.store.sqlite.lookup import RouteReader
+from relay.translation import N_
 
 EXPLANATIONS_PER_S: Final = 20  # of the API, per business user, and for the operator
 Source = Literal["relay", "store", "history"]
@@ -78,6 +79,44 @@ def only_of(found: LookupResult | Refusal, business: str | None) -> LookupResult
     if business is None or isinstance(found, Refusal) or found.bound is None or found.bound.business == business:
         return found
     return found._replace(bound=None, is_own=False)
+
+
+# The checks of an explanation and their verdicts, in words.
+CHECKS: Final = {
+    "request": N_("the request itself"),
+    "source": N_("source"),
+    "pauses": N_("pauses after refusals"),
+    "limits of the relay": N_("limits of the relay"),
+    "number dialled": N_("number dialled"),
+    "caller of the peer": N_("caller of the peer"),
+    "look-up": N_("look-up in the store"),
+    "number": N_("number in service"),
+    "legacy number": N_("old number in service"),
+    "caller": N_("caller"),
+    "binding": N_("binding"),
+    "binding in force": N_("binding in force"),
+    "business": N_("state of the business user"),
+    "direction": N_("direction"),
+    "lists": N_("blacklist and whitelist"),
+    "hours": N_("service hours"),
+    "filing": N_("filing with the carriers"),
+    "caller as party": N_("kind of caller"),
+    "callee": N_("somebody to call"),
+    "frequency caps": N_("frequency caps"),
+    "business rate": N_("calls a second of the business"),
+    "business hook": N_("business hook"),
+    "verification hook": N_("verification hook"),
+    "calls at once": N_("calls at once"),
+    "targets": N_("targets"),
+}
+VERDICTS: Final = {
+    "pass": N_("passed"),
+    "fail": N_("failed here"),
+    "not reached": N_("not reached"),
+    "not known": N_("not known"),
+    "not applicable": N_("does not apply"),
+    "not asked": N_("not asked"),
+}
 
 
 # -- Without a running relay

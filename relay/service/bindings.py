@@ -287,8 +287,9 @@ def _differing(old: Binding, new: Binding) -> list[str]:
 def _live(act: UnitOfWork, binding_id: str) -> Binding:
     binding = get(act, binding_id)
     if not binding.is_live(act.now_ms):
-        how = "expired" if binding.ended_at is None else "unbound"
-        raise Refused("ended", "binding", f"already {how}: make a new one")
+        is_unbound = binding.ended_at is not None
+        problem = "already unbound: make a new one" if is_unbound else "already expired: make a new one"
+        raise Refused("ended", "binding", problem)
     return binding
 
 

@@ -360,7 +360,8 @@ def _unfiled(connection: Connection, sealer: Sealer, binding: Binding, now_ms: i
     business = binding.business
     if binding.a is not None and not is_filed(connection, sealer, business, binding.a, now_ms):
         filing = find_filing(connection, sealer, business, binding.a)
-        return "a", "this A number is not filed" + (f" (its filing: {filing.state(now_ms)})" if filing else "")
+        was = f" (its filing: {filing.state(now_ms)})" if filing else ""
+        return "a", f"this A number is not filed{was}"
     group = binding.group_id
     if group is not None and (count := unfiled_members(connection, business, group, now_ms)):
         return "group_id", f"{count} members of the group (A numbers) are not filed"

@@ -190,11 +190,11 @@ def _count(act: UnitOfWork, business: str, allowed: Allowed) -> None:
     """Count a binding against the quotas of its business user. Raises Refused if one is exhausted."""
     match count_binding(act, business, allowed.live, allowed.today):
         case "max_bindings":
-            problem = f"limited to {allowed.live} bindings: end some, or "
-            raise Refused("quota", "business", problem + raised_by("max_bindings"))
+            problem = f"limited to {allowed.live} bindings: end some, or {raised_by('max_bindings')}"
+            raise Refused("quota", "business", problem)
         case "max_binds_per_day":
-            problem = f"limited to {allowed.today} new bindings a day: "
-            raise Refused("quota", "business", problem + raised_by("max_binds_per_day"))
+            problem = f"limited to {allowed.today} new bindings a day: {raised_by('max_binds_per_day')}"
+            raise Refused("quota", "business", problem)
 
 
 class _Found(NamedTuple):

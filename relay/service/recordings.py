@@ -98,8 +98,9 @@ class Link(NamedTuple):
 
     def signature(self, sealer: Sealer) -> str:
         """A keyed MAC of 128 bits, in hexadecimal digits."""
-        said = f"recording link {self.call_id} wav {self.channels} {self.expires_s} {self.key_id}"
-        return sealer.row_mac(said.encode()).hex()
+        return sealer.row_mac(
+            f"recording link {self.call_id} wav {self.channels} {self.expires_s} {self.key_id}".encode()
+        ).hex()
 
 
 def make_link(

@@ -1,53 +1,13 @@
-"""Every word of the console in two languages; times in the viewer's zone."""
+"""The language of a request; times in the viewer's zone."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from babel.messages.extract import extract_from_dir
 
-from relay.console import words
-from relay.console.words import catalog, language_of, length_of, local_time, translate, with_zone, zone_of
+from relay.console.words import language_of, length_of, local_time, with_zone, zone_of
 from relay.service.fields import CHINA
-
-CONSOLE = Path(words.__file__).parent
-METHODS = [("**.html", "jinja2.ext.babel_extract"), ("**.py", "python")]
-
-
-def _written() -> set[str]:
-    folders = (CONSOLE, CONSOLE.parent / "reports" / "templates")  # the latter has the ladder, which call pages show
-    found = (each for folder in folders for each in extract_from_dir(folder, METHODS, {}, {"_": None, "N_": None}))
-    return {message for _, _, message, _, _ in found if isinstance(message, str)}
-
-
-def test_every_message_is_translated_and_no_translation_is_left_over() -> None:
-    written, translated = _written(), set(catalog())
-    assert len(written) > 50
-    assert not written - translated, "add these to relay/console/locale/zh.po"
-    assert not translated - written, "no template or module has these any more"
-
-
-def test_translations_keep_the_placeholders() -> None:
-    for message, chinese in catalog().items():
-        assert sorted(_places(message)) == sorted(_places(chinese)), message
-
-
-def test_chinese_has_its_own_punctuation() -> None:
-    for chinese in catalog().values():
-        assert not re.search("[一-鿿][,;:?!]|[,;:?!][一-鿿]", chinese), chinese
-
-
-def _places(text: str) -> list[str]:
-    return [part.partition(")")[0] for part in text.split("%(")[1:]]
-
-
-def test_the_catalog_is_beside_the_module() -> None:
-    assert (CONSOLE / "locale" / "zh.po").exists()
-    assert translate("zh")("Calls") == "通话" and translate("en")("Calls") == "Calls"
-    assert translate("zh")("no such message") == "no such message"
 
 
 @pytest.mark.parametrize(

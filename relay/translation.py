@@ -1,0 +1,143 @@
+"""Texts for people in Chinese. They are written in English in the code, and are recognised where they are shown.
+
+`locale/zh_CN/LC_MESSAGES/relay700.po` has the Chinese text of each message; `scripts/messages` finds messages in the
+source. That of an f-string has `{names}` for its values: an error that crossed a process or was quoted by another one
+is translated from its text, so that no layer below the console and the commands knows of languages.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib import resources
+from typing import Final, Literal, NamedTuple, get_args
+
+Language = Literal["zh", "en"]
+LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
+
+PLACEHOLDER: Final = re.compile(r"\{(\w+)(?:!r)?\}")
+_ENTRY = re.compile(r'^msgid ((?:".*"\n)+)msgstr ((?:".*"\n?)+)', re.MULTILINE)
+
+
+def language_of_locale(environment: Mapping[str, str]) -> Language:
+    """The language of messages, as gettext finds it: LANGUAGE counts unless the locale is C or POSIX."""
+    locale = next(filter(None, map(environment.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "C")
+    if locale.partition(".")[0] in ("C", "POSIX"):
+        return "en"
+    wanted = (environment.get("LANGUAGE") or locale).split(":")
+    return next((known for each in wanted for known in LANGUAGES if each.lower().startswith(known)), "en")
+
+
+def N_(message: str) -> str:
+    """Mark a message that is translated where it is shown."""
+    return message
+
+
+def translation(language: Language) -> Callable[[str], str]:
+    """The translation of messages, and of texts made from them, into a language. Unknown ones stay as they are."""
+    return str if language == "en" else lambda text: catalogue().get(text) or _Reader().read(text).chinese
+
+
+@cache
+def catalogue() -> dict[str, str]:
+    """The Chinese messages by the English ones."""
+    text = resources.files("relay").joinpath("locale/zh_CN/LC_MESSAGES/relay700.po").read_text("utf-8")
+    found = {_unquoted(message): _unquoted(chinese) for message, chinese in _ENTRY.findall(text)}
+    found.pop("", None)  # the header
+    return found
+
+
+def _unquoted(lines: str) -> str:
+    import json  # only for Chinese
+
+    return "".join(map(json.loads, lines.splitlines()))
+
+
+# -- Texts made from messages
+
+# Messages with fewer characters of their own are read only in texts with a digit, and with values of one word.
+_NEEDS_DIGIT, _NEEDS_WORDS = 9, 7
+_JOINT = re.compile(r": |; |(?<=\.) |\n")  # between messages: `file: key.path: fault; what to write`
+_CHINESE_JOINTS = {": ": "：", "; ": "；", " ": "", "\n": "\n"}
+
+
+class _Form(NamedTuple):
+    """A message with values. `mark` is its longest literal part, `weight` the length of all."""
+
+    weight: int
+    mark: str
+    message: str
+
+
+@cache
+def _forms() -> list[_Form]:
+    """The messages with values."""
+    found = []
+    for message in catalogue():
+        literals = PLACEHOLDER.split(message)[::2]
+        if len(literals) > 1:
+            found.append(_Form(sum(map(len, literals)), max(literals, key=len), message))
+    return found
+
+
+@cache
+def _pattern(form: _Form) -> re.Pattern[str]:
+    names: set[str] = set()
+    value = ".*?" if form.weight >= _NEEDS_WORDS else r"\S*?"
+    parts = PLACEHOLDER.split(form.message)
+    for place, part in enumerate(parts):
+        if place % 2 == 0:
+            parts[place] = re.escape(part)
+        else:
+            parts[place] = f"(?P={part})" if part in names else f"(?P<{part}>{value})"
+            names.add(part)
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def _may_be(form: _Form, text: str) -> bool:
+    return form.weight >= _NEEDS_DIGIT or any(map(str.isdigit, text))
+
+
+class _Reading(NamedTuple):
+    """A way to read a text: how many of its characters are of messages, and the Chinese."""
+
+    weight: int
+    chinese: str
+
+
+class _Reader:
+    """Reads one text, and the parts of it, each once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Reading] = {}
+
+    def read(self, text: str) -> _Reading:
+        """The reading with most characters of messages. Spaces and line breaks around the text stay."""
+        if (known := self._known.get(text)) is not None:
+            return known
+        bare = text.strip()
+        best = max(self._readings(bare), default=_Reading(0, bare), key=lambda reading: reading.weight)
+        self._known[text] = reading = _Reading(best.weight, text.replace(bare, best.chinese, 1))
+        return reading
+
+    def _readings(self, text: str) -> Iterator[_Reading]:
+        if (chinese := catalogue().get(text)) is not None:
+            yield _Reading(len(text), chinese)
+            return
+        for form in _forms():
+            if form.mark in text and (found := _pattern(form).fullmatch(text)) and _may_be(form, text):
+                yield self._with_values(form, found.groupdict())
+        if joint := _JOINT.search(text):
+            yield self._joined(self.read(text[: joint.start()]), joint[0], self.read(text[joint.end() :]))
+
+    def _with_values(self, form: _Form, values: dict[str, str]) -> _Reading:
+        """A value of several words may be a message itself; a single one is a name."""
+        read = {name: self.read(value) if " " in value else _Reading(0, value) for name, value in values.items()}
+        chinese = PLACEHOLDER.sub(lambda place: read[place[1]].chinese, catalogue()[form.message])
+        return _Reading(form.weight + sum(reading.weight for reading in read.values()), chinese)
+
+    @staticmethod
+    def _joined(head: _Reading, joint: str, rest: _Reading) -> _Reading:
+        weight = head.weight + rest.weight
+        return _Reading(weight, f"{head.chinese}{_CHINESE_JOINTS[joint] if weight else joint}{rest.chinese}")

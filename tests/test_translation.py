@@ -1,0 +1,150 @@
+"""Each text for people has its Chinese one, by the terms of docs/zh/GLOSSARY.md; locales; texts made from messages."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from functools import cache
+from typing import Any
+
+import pytest
+from babel.messages.pofile import read_po
+
+from relay.config import parse_config
+from relay.errors import ConfigError
+from relay.translation import PLACEHOLDER, catalogue, language_of_locale, translation
+
+# English terms, and their Chinese by the glossary.
+TERMS = {
+    "business users?": "业务使用方",
+    "bindings?(?! change)": "绑定|解绑|独占|分配",
+    "pools?": "号码池",
+    "webhooks?": "回调",
+    "dead letters?": "死信",
+    "prefixes": "号段",
+    "whitelists?": "白名单",
+    "call records?": "话单",
+    "audit": "审计",
+    "hooks?": "决策接口|验证接口",
+    "carriers": "运营商",
+    "peers?": "对端",
+    "hand(ed)? over": "移交",
+    "masked": "脱敏",
+    "filings": "报备",
+    "recordings?(?!-dir)": "录音",
+    "groups": "群组",
+    "cool-down|cooling": "冷却",
+    "bans?": "封禁",
+    "captures": "抓包",
+    "legacy numbers?|old middle numbers?": "旧中间号",
+}
+_CODE = re.compile(r"""`[^`]*`|\[[^]]*\]|--[\w-]+|\{[^}]*\}|%\(\w+\)s|"[^"]*"|\S*[._/:]\w\S*|^\w+:""")
+
+
+@cache
+def _messages() -> Any:
+    return runpy.run_path("scripts/messages")
+
+
+def test_every_message_is_translated_and_no_translation_is_left_over() -> None:
+    module = _messages()
+    written, translated = module["messages"](), {message for message, chinese in catalogue().items() if chinese}
+    assert len(written) > 1_000
+    assert not written - translated, "run scripts/messages, and translate these"
+    assert not translated - written, "run scripts/messages: these are in no module or template"
+
+
+def test_the_catalogue_is_what_babel_reads_and_has_nothing_fuzzy() -> None:
+    with _messages()["PO"].open("rb") as file:
+        found = list(read_po(file))
+    assert {message.id: message.string for message in found if message.id} == catalogue()
+    assert [message.id for message in found if message.id and message.fuzzy] == []
+
+
+def test_translations_keep_the_placeholders() -> None:
+    for message, chinese in catalogue().items():
+        for form in (PLACEHOLDER, re.compile(r"%\(\w+\)[sd]")):
+            assert set(form.findall(message)) == set(form.findall(chinese)), message
+
+
+def test_chinese_has_its_own_punctuation() -> None:
+    for chinese in catalogue().values():
+        assert not re.search("[一-鿿][,;:?!]|[,;:?!][一-鿿]", chinese), chinese
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_terms_are_those_of_the_glossary(term: str) -> None:
+    word = re.compile(rf"\b({term})\b")
+    found = {message: chinese for message, chinese in catalogue().items() if word.search(_CODE.sub("", message))}
+    assert found
+    assert {message: chinese for message, chinese in found.items() if not re.search(TERMS[term], chinese)} == {}
+
+
+# -- Locales
+
+
+@pytest.mark.parametrize(
+    ("environment", "language"),
+    [
+        ({"LANG": "zh_CN.UTF-8"}, "zh"),
+        ({"LANG": "zh_CN.GB18030"}, "zh"),
+        ({"LANG": "en_GB.UTF-8", "LC_MESSAGES": "zh_CN.UTF-8"}, "zh"),
+        ({"LANG": "zh_CN.UTF-8", "LC_ALL": "en_GB.UTF-8"}, "en"),
+        ({"LANG": "en_GB.UTF-8", "LANGUAGE": "zh_CN:en"}, "zh"),
+        ({"LANG": "zh_CN.UTF-8", "LANGUAGE": "en"}, "en"),
+        ({"LANG": "zh_CN.UTF-8", "LANGUAGE": "fr:zh"}, "zh"),
+        ({"LANGUAGE": "zh_CN", "LANG": "C.UTF-8"}, "en"),
+        ({"LANG": "zh_CN.UTF-8", "LC_ALL": "POSIX"}, "en"),
+        ({"LANG": "", "LC_ALL": "zh_CN"}, "zh"),
+        ({"LANG": "fr_FR.UTF-8"}, "en"),
+        ({}, "en"),
+    ],
+)
+def test_the_language_is_that_of_the_locale(environment: dict[str, str], language: str) -> None:
+    assert language_of_locale(environment) == language
+
+
+# -- Texts made from messages
+
+zh = translation("zh")
+
+
+def test_english_texts_stay_as_they_are() -> None:
+    assert translation("en")("Calls") == "Calls"
+
+
+@pytest.mark.parametrize(
+    ("english", "chinese"),
+    [
+        ("Calls", "通话"),
+        ("no such message", "no such message"),
+        ("", ""),
+        ("  business acme, order o-1", "  业务使用方 acme，订单 o-1"),
+        ("line 3: a: must be in the future", "第 3 行：a：必须在将来"),
+        (
+            "the store /var/x.db failed: disk; without --reveal and --reason it is shown masked, with no audit line",
+            "存储 /var/x.db 故障：disk；不给 --reveal 和 --reason 时脱敏显示，不写审计行",
+        ),
+        ("70010000001 is locked", "70010000001 的状态：locked"),
+        ("my order is late", "my order is late"),  # too little of it is a message's
+        ("nobody reaches {b} yet: acme", "nobody reaches {b} yet: acme"),
+    ],
+)
+def test_texts_are_translated_with_the_messages_in_them(english: str, chinese: str) -> None:
+    assert zh(english) == chinese
+
+
+def test_names_of_one_word_stay() -> None:
+    assert zh("withdrawn from the filings of binding") == "已从 binding 的报备中撤回"
+
+
+def test_faults_of_a_configuration_keep_their_keys() -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_config('[sip]\nlisten = ["x"]\nfoo = 1\n[[peer]]\nname = "a"\nuri = "sip:;"\n', "r.toml")
+    unknown, listener, uri = map(zh, error.value.problems)
+    assert unknown.startswith("r.toml：sip.foo：未知的设置；已知的有 listen, ")
+    assert listener == (
+        "r.toml：sip.listen[0]: 'x' 不是监听；请写 \"udp|tcp|tls:address:port\"，"
+        '如 "udp:127.0.0.1:5060" 或 "tcp:[::1]:5060"'
+    )
+    assert uri == 'r.toml：peer[0].uri：URI 格式错误；请写如 "sip:192.0.2.10:5060;transport=udp"'
