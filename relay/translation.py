@@ -57,7 +57,7 @@ def _unquoted(lines: str) -> str:
 # -- Texts made from messages
 
 # Messages with fewer characters of their own are read only in texts with a digit, and with values of one word.
-_NEEDS_DIGIT, _NEEDS_WORDS = 9, 7
+_NEEDS_DIGIT, _NEEDS_WORDS = 6, 7
 _JOINT = re.compile(r": |; |(?<=\.) |\n")  # between messages: `file: key.path: fault; what to write`
 _CHINESE_JOINTS = {": ": "：", "; ": "；", " ": "", "\n": "\n"}
 
@@ -128,7 +128,8 @@ class _Reader:
         for form in _forms():
             if form.mark in text and (found := _pattern(form).fullmatch(text)) and _may_be(form, text):
                 yield self._with_values(form, found.groupdict())
-        if joint := _JOINT.search(text):
+        first = {joint[0]: joint for joint in reversed(list(_JOINT.finditer(text)))}
+        for joint in first.values():
             yield self._joined(self.read(text[: joint.start()]), joint[0], self.read(text[joint.end() :]))
 
     def _with_values(self, form: _Form, values: dict[str, str]) -> _Reading:

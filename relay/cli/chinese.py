@@ -115,7 +115,12 @@ def _row(text: str) -> str:
     words, bracket, extras = text.rpartition("  [")
     if not bracket:
         return _zh(text)
-    return f"{_zh(words)}  [{'；'.join(_zh(extra) for extra in extras.removesuffix(']').split('; '))}]"
+    return f"{_zh(words)}  [{'；'.join(map(_extra, extras.removesuffix(']').split('; ')))}]"
+
+
+def _extra(text: str) -> str:
+    name, colon, value = text.partition("default:")
+    return f"默认：{value.strip()}" if colon and not name else _zh(text)
 
 
 def _kept(text: str, width: int) -> str:

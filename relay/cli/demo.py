@@ -200,4 +200,4 @@ def _verdict(result: Result) -> Iterator[str]:
                 f"in {result.marks} lines that they sent, and are not in the messages that they received:"
             )
     for received in result.received:
-        yield f"  {received}"
+        yield localised(f"  {received}")

@@ -131,7 +131,7 @@ def _lines(told: dict[str, Any]) -> Iterator[str]:
     yield localised(f"{caller} dials {dialled}{by} at {told['at']}, {_SOURCES[told['source']]}")
     yield ""
     rows = [
-        (_in_words(check["name"], CHECKS), _in_words(check["verdict"], VERDICTS), check["figures"])
+        (_in_words(check["name"], CHECKS), _in_words(check["verdict"], VERDICTS), localised(check["figures"]))
         for check in told["checks"]
     ]
     yield from table(_CHECK_HEADING, rows)

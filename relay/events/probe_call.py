@@ -17,6 +17,7 @@ from relay.model.numbers import format_number, number_of_uri_user
 from relay.privacy.canary import Marks, stuff, stuff_plainly
 from relay.sip.message import Message, Request, Response, parse_message
 from relay.sip.uri import SipUri
+from relay.translation import N_
 
 CALL_S = 20.0  # limit of a whole call
 T1_S = 0.5  # first interval of retransmissions (RFC 3261 17.1.1.1); it doubles up to T2
@@ -84,9 +85,9 @@ async def call(asked: Ask) -> Result:
     except _NoProof as error:
         reason = str(error)
     except TimeoutError:
-        reason = f"{made.waits_for} did not come"
+        reason = N_(f"{made.waits_for} did not come")
     except ParseError as error:
-        reason = f"a message cannot be read: {error.reason}"
+        reason = N_(f"a message cannot be read: {error.reason}")
     finally:
         made.close()
     return made.result(reason)
@@ -243,11 +244,11 @@ class _Call:
             self._is_invited = False
             self._to_tag = message.to_tag or ""
             self._request("ACK", end.marks.cseq, self._branch)
-            raise _NoProof(f"the relay answered the caller {_status(message)}")
+            raise _NoProof(N_(f"the relay answered the caller {_status(message)}"))
         if isinstance(message, Request) and message.method == ("BYE" if end is self._near else "CANCEL"):
             self._answer(message, 200, "OK", end=end)
             self._is_up = False
-            raise _NoProof(f"the {end.name} got a {message.method}")
+            raise _NoProof(N_(f"the {end.name} got a {message.method}"))
 
     def _request(self, method: str, cseq: int, branch: str = "", target: str = "", body: str = "") -> bytes:
         """Send a request of the caller's end."""
@@ -297,7 +298,7 @@ class _Call:
         near, far = self._near, self._far
         leaks = (*_leaks(near, far), *_leaks(far, near))
         received = tuple(
-            f"the {end.name} got {name}, {len(data)} bytes" for end in (far, near) for name, data in end.received
+            N_(f"the {end.name} got {name}, {len(data)} bytes") for end in (far, near) for name, data in end.received
         )
         marks = sum(_places(end) for end in (near, far))
         outcome: Outcome = "leak" if leaks else "failed" if reason else "proven"
@@ -327,7 +328,7 @@ def _leaks(sender: _End, receiver: _End) -> list[str]:
             kind = next(field for field, value in sender.marks._asdict().items() if str(value).startswith(mark))
             if kind != "cseq" or re.search(rb"(?<![0-9])%d[0-9]{2}(?![0-9])" % int(mark), data):
                 where = _place_of(mark, sender.marks, data)
-                found.append(f"the {sender.name}'s {_KINDS[kind]} in {where} of {name}, got by the {receiver.name}")
+                found.append(N_(f"the {sender.name}'s {_KINDS[kind]} in {where} of {name}, got by the {receiver.name}"))
     return found
 
 

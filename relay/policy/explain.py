@@ -186,7 +186,7 @@ def _before_look_up(checks: _Checks, call: Call, settings: Settings, running: Ru
         checks.say(SOURCE, "not applicable", "no peer given")
     else:
         checks.add(SOURCE, None, f"peer {peer.name}")
-    checks.say("request", "not applicable", "Max-Forwards, loop, Require, Contact, sips: " + NOT_OF_ONE)
+    checks.say("request", "not applicable", f"Max-Forwards, loop, Require, Contact, sips: {NOT_OF_ONE}")
     if running is None:
         checks.not_known("limits of the relay")
     else:
@@ -282,7 +282,7 @@ def _looked_up(
     bound = found.bound
     if bound is None:
         may_bind = "; a hook that is not asked here may make one" if rules.bind_unknown else ""
-        checks.add("binding", NO_BINDING, "none of this caller on this number" + may_bind)
+        checks.add("binding", NO_BINDING, f"none of this caller on this number{may_bind}")
         refusal = checks.refusal()
         assert refusal is not None
         return refusal

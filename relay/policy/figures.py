@@ -20,7 +20,7 @@ def _number(found: LookupResult, asked: PendingCall, rules: Rules) -> str:
     if found.locked is None:
         return "no such number"
     locks = [by for bit, by in _LOCKS if found.locked & bit]
-    return "locked by " + " and ".join(locks) if locks else "held from new bindings" if found.locked else "in use"
+    return f"locked by {' and '.join(locks)}" if locks else "held from new bindings" if found.locked else "in use"
 
 
 def _legacy(found: LookupResult, asked: PendingCall, rules: Rules) -> str:
@@ -57,7 +57,8 @@ def _direction(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
 
 def _lists(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
     white_only = bool(bound.white_only or bound.business_white_only)
-    return f"list: {bound.entry or 'none'}" + ("; only white callers" if white_only else "")
+    entry = bound.entry or "none"
+    return f"list: {entry}; only white callers" if white_only else f"list: {entry}"
 
 
 def _hours(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
@@ -103,7 +104,10 @@ def figures_of_caps(rules: Rules, counts: Counts) -> str:
 
 def _cap(cap: Cap, used: int, what: str) -> str:
     size, unit = next((size, unit) for size, unit in _UNITS if cap.window_s % size == 0)
-    return f"{what} {cap.most} per {cap.window_s // size} {unit}: {used} used"
+    span = f"{cap.window_s // size} {unit}"
+    if what == "caller":
+        return f"caller {cap.most} per {span}: {used} used"
+    return f"number {cap.most} per {span}: {used} used"
 
 
 def _span(hours: Hours) -> str:
