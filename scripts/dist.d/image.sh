@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# image.sh DEB: makes dist/relay700-VERSION-ARCH.oci.tar, the image of the Dockerfile, of that package and a clean Debian
+# (scripts/root.sh): no registry of images is asked, and nothing of this machine's apt is in it. OCI images have no health check.
+set -euo pipefail
+
+deb=$1
+folder=$(mktemp -d)
+trap 'build rmi --all --force >/dev/null; rm -rf "$folder"' EXIT
+
+build() {
+    buildah --root "$folder/storage" --runroot "$folder/run" "$@"
+}
+
+scripts/root.sh "$folder/root" ca-certificates python3
+(
+    cd "$folder/root/etc"
+    : >apt/sources.list
+    rm -rf apt/auth.conf.d/* resolv.conf
+    find apt/apt.conf.d -type f ! -name 01autoremove ! -name 70debconf -delete
+)
+find "$folder/root/var/log" "$folder/root/var/cache/ldconfig" -type f -delete
+base=$(build from scratch)
+build add --quiet "$base" "$folder/root" / >/dev/null
+build commit --quiet --timestamp "$SOURCE_DATE_EPOCH" "$base" base >/dev/null
+build rm "$base" >/dev/null
+files=$(ulimit -n) processes=$(ulimit -u)
+build build --quiet --isolation chroot --pull=never --network host --format oci --timestamp "$SOURCE_DATE_EPOCH" \
+    --ulimit "nofile=$files:$files" --ulimit "nproc=$processes:$processes" --build-arg SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" \
+    --build-arg BASE=localhost/base --build-arg PACKAGE=given --tag relay700 . >/dev/null
+IFS=_ read -r _ version architecture <<<"$(basename "$deb" .deb)"
+build push --quiet relay700 "oci:$folder/oci:relay700:${version/\~/}"
+rm -f dist/*.oci.tar
+tar -C "$folder/oci" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -cf \
+    "dist/relay700-${version/\~/}-$architecture.oci.tar" .
