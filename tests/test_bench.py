@@ -62,16 +62,16 @@ def test_a_server_that_did_not_hold_the_rate_has_no_cost(report: ModuleType) -> 
 
 @pytest.mark.parametrize(
     ("relay", "backend", "is_good"),
-    [(1_000_000, 200_000, True), (1_029_000, 205_000, True), (1_031_000, 200_000, False), (900_000, 206_500, False)],
+    [(1_000_000, 200_000, True), (1_029_000, 205_000, True), (1_031_000, 100_000, False), (1_000_000, 220_000, True)],
 )
-def test_neither_process_may_take_three_percent_more(
+def test_the_relay_may_not_take_three_percent_more(
     instructions: ModuleType, relay: int, backend: int, *, is_good: bool
 ) -> None:
     recorded = instructions.Counts({"relay": 1_000_000, "backend": 200_000}, BY)
     said, was_good = instructions.compared(instructions.Counts({"relay": relay, "backend": backend}, BY), recorded)
     assert was_good is is_good
     risen = [name for name in ("relay", "backend") if f"var/instructions/{name}" in said]
-    assert risen == ([] if is_good else ["relay"] if relay > 1_000_000 else ["backend"])
+    assert risen == ([] if is_good else ["relay"])
 
 
 def test_other_versions_are_compared_and_said(instructions: ModuleType) -> None:
