@@ -187,6 +187,7 @@ class SipService:
         drain = Drain(self._engine, self._driver, at_once, self._log)
         clean = await drain.run(limit_s)
         await drain.unregister()
+        self._engine.close()  # before the journal: a record that comes later would not be written
         return clean
 
     async def close(self) -> None:

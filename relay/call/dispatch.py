@@ -39,7 +39,10 @@ _IN_DIALOG_ONLY: Final = frozenset({"BYE", "UPDATE", "INFO", "PRACK"})
 
 
 class OutOfDialog:
-    """Out-of-dialog requests of one engine. `draining`: new calls, text messages and OPTIONS are answered 503."""
+    """Out-of-dialog requests of one engine. `draining`: new calls, text messages and OPTIONS are answered 503.
+
+    `closed`: new calls and text messages get no answer, since nothing writes their records any more.
+    """
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class OutOfDialog:
         bans: Bans,
     ) -> None:
         self.draining = False
+        self.closed = False
         self._calls = calls
         self._messages = messages
         self._dialogs = dialogs
@@ -119,6 +123,8 @@ class OutOfDialog:
             TextMessage(self._messages, peer, request, reply, now).refuse(refusal, now)
 
     def _invite(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
+        if self.closed:
+            return
         settings = self._settings
         session = self._set_up(request, reply, peer, now)
         dialled = session.call.dialled
@@ -168,6 +174,8 @@ class OutOfDialog:
         return session
 
     def _message(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
+        if self.closed:
+            return
         message = TextMessage(self._messages, peer, request, reply, now)
         if self.draining:
             message.refuse(admission.DRAINING, now)

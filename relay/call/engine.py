@@ -270,6 +270,10 @@ class Engine:
         """Answer new calls and OPTIONS with 503 from now on; calls in progress go on."""
         self._out_of_dialog.draining = self._options.draining = True
 
+    def close(self) -> None:
+        """Leave new calls and text messages unanswered from now on: they are sent again, or go to another node."""
+        self._out_of_dialog.closed = True
+
     def live(self) -> list[CallRecord]:
         """Records so far of the calls in setup or answered."""
         return [call.record() for call in self._calls.live()]

@@ -228,6 +228,15 @@ def test_draining_refuses_new_calls(ladder: Ladder) -> None:
     hang_up(ladder)  # the call in progress continues
 
 
+def test_closed_engine_leaves_new_calls_unanswered_and_unrecorded(ladder: Ladder) -> None:
+    ladder.engine.drain()
+    ladder.engine.close()
+    ladder.caller.calls(X)
+    ladder.caller.gets_nothing()
+    assert ladder.engine.refusals() == {}
+    assert ladder.engine.statistics()["pending_commits"] == 0
+
+
 # -- caps of the route
 
 
