@@ -111,9 +111,21 @@ def test_a_message_without_call_id_has_none(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("before", "line"),
-    [(b"", b"Call-ID: a@b"), (b"", b"i:a@b \t"), (b"", b"CALL-ID \t:\r\n\t a@b"), (b"\r\n\r\n", b"Call-ID: a@b")],
+    [
+        (b"", b"Call-ID: a@b"),
+        (b"", b"Call-ID:  a@b \t"),
+        (b"", b"i:a@b \t"),
+        (b"", b"CALL-ID \t:\r\n\t a@b"),
+        (b"", b"Call-ID: \r\n a@b"),
+        (b"\r\n\r\n", b"Call-ID: a@b"),
+    ],
 )
 def test_a_peer_cannot_hide_its_call_id_from_the_capture(before: bytes, line: bytes) -> None:
     data = before + b"OPTIONS sip:x SIP/2.0\r\nVia: SIP/2.0/UDP y;branch=z9hG4bK1\r\n" + line + b"\r\n\r\n"
     assert sip_call_id(data) == b"a@b"
     assert parse_message(data).values("call-id") == ["a@b"]
+
+
+@pytest.mark.parametrize("first", [b"i: x", b"I: x", b"call-id: x", b"CALL-ID : x", b"Via: y\r\nCall-Id:x"])
+def test_the_first_call_id_of_several_counts(first: bytes) -> None:
+    assert sip_call_id(b"OPTIONS sip:x SIP/2.0\r\n" + first + b"\r\nCall-ID: a@b\r\n\r\n") == b"x"
