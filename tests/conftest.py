@@ -19,7 +19,6 @@ settings.register_profile("relay700", deadline=None, suppress_health_check=[Heal
 settings.load_profile("relay700")
 
 INTEROP = Path(__file__).parent / "interop"
-STORE = Path(__file__).parent / "store"
 DIST = Path(__file__).parent / "dist"
 # Packages and modules whose tests run on SQLite and on PostgreSQL (tests/support/places.py).
 ON_BOTH = (
@@ -60,10 +59,6 @@ def store_kind(request: pytest.FixtureRequest) -> Iterator[str]:
         yield kind
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "no_cover: defined by pytest-cov, which is optional")
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Keep the garbage collector off during collection, and freeze the collected items: they live to the end."""
@@ -79,16 +74,9 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run files that drive real programs first, so that no worker is left with minutes of them at the end; but
     not those of artifacts, which wait for the compiler.
-
-    Coverage doubles a test's time. It is off where it adds nothing: for relays in other processes, for the service on a
-    server, where it is the same as on a file, and for property tests and random walks, whose code has ordinary tests as
-    well.
     """
     for item in items:
         if INTEROP in item.path.parents:
             item.add_marker(pytest.mark.outside)
-        is_outside = item.get_closest_marker("outside") is not None and STORE not in item.path.parents
-        if is_outside or getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
-            item.add_marker(pytest.mark.no_cover)
     first = {item.path for item in items if item.get_closest_marker("outside") and DIST not in item.path.parents}
     items.sort(key=lambda item: item.path not in first)

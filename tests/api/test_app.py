@@ -109,7 +109,6 @@ def seeds(served: Served) -> Seeds:
 
 
 @pytest.mark.hypothesis
-@pytest.mark.no_cover  # as of all drawn examples (tests/conftest.py)
 @pytest.mark.parametrize(("method", "path", "mode"), OPERATIONS)
 def test_responses_are_as_documented(
     served: Served, seeds: Seeds, method: str, path: str, mode: GenerationMode

@@ -22,8 +22,6 @@ from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
 from tests.ladder.settings import X
 from tests.ladder.side import Side
 
-pytestmark = pytest.mark.no_cover  # as for property tests (tests/conftest.py)
-
 STEPS = 60
 WALKS = range(40)
 DESCRIBING = ["INVITE", "INVITE", "UPDATE", "UPDATE", "PRACK", "ACK"]
