@@ -16,6 +16,7 @@ from typing import Final, Literal, NamedTuple, get_args
 Language = Literal["zh", "en"]
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
 
+MOST_READ: Final = 400  # characters: the time to read a text grows with a power of its length, and strangers write parts
 PLACEHOLDER: Final = re.compile(r"\{(\w+)(?:!r)?\}")
 _ENTRY = re.compile(r'^msgid ((?:".*"\n)+)msgstr ((?:".*"\n?)+)', re.MULTILINE)
 
@@ -36,7 +37,17 @@ def N_(message: str) -> str:
 
 def translation(language: Language) -> Callable[[str], str]:
     """The translation of messages, and of texts made from them, into a language. Unknown ones stay as they are."""
-    return str if language == "en" else lambda text: catalogue().get(text) or _Reader().read(text).chinese
+    return str if language == "en" else _in_chinese
+
+
+def _in_chinese(text: str) -> str:
+    """A long text is read line by line, and a long line stays as it is."""
+    if (chinese := catalogue().get(text)) is not None:
+        return chinese
+    if len(text) <= MOST_READ:
+        return _Reader().read(text).chinese
+    lines = text.splitlines(keepends=True)
+    return "".join(map(_in_chinese, lines)) if len(lines) > 1 else text
 
 
 @cache

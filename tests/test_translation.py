@@ -12,7 +12,7 @@ from babel.messages.pofile import read_po
 
 from relay.config import parse_config
 from relay.errors import ConfigError
-from relay.translation import PLACEHOLDER, catalogue, language_of_locale, translation
+from relay.translation import MOST_READ, PLACEHOLDER, catalogue, language_of_locale, translation
 
 # English terms, and their Chinese by the glossary.
 TERMS = {
@@ -136,6 +136,12 @@ def test_texts_are_translated_with_the_messages_in_them(english: str, chinese: s
 
 def test_names_of_one_word_stay() -> None:
     assert zh("withdrawn from the filings of binding") == "已从 binding 的报备中撤回"
+
+
+def test_long_lines_stay_as_they_are_and_short_ones_beside_them_are_read() -> None:
+    long = "nobody reaches {b} yet: give a by bindings change; a will dial {x}, and {b} dial " * 100
+    assert len(long) > MOST_READ
+    assert translation("zh")(f"{long}\nline 3: a: must be in the future\n" * 3) == f"{long}\n第 3 行：a：必须在将来\n" * 3
 
 
 def test_faults_of_a_configuration_keep_their_keys() -> None:
