@@ -45,7 +45,7 @@ def reran_with_own_mounts(request: pytest.FixtureRequest) -> bool:
 
 
 def _run_again(request: pytest.FixtureRequest, namespace: str, setup: str) -> None:
-    test = f"{sys.executable} -m pytest -q -p no:cacheprovider '{request.node.nodeid}'"
+    test = f"{sys.executable} -m pytest -q -p no:cacheprovider -p no:slipcover '{request.node.nodeid}'"
     rootless = [] if os.geteuid() == 0 else ["--map-root-user"]
     done = subprocess.run(
         ["unshare", namespace, *rootless, "sh", "-c", f"{setup} && exec {test}"],
