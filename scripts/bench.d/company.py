@@ -80,7 +80,7 @@ class Company:
     async def _make(self, session: aiohttp.ClientSession) -> bool:
         serial = next(self._serial)
         is_brief = serial % BRIEF == 0
-        body = {"mode": "AXB", "a": f"136{serial:08}", "b": f"137{serial:08}", "order_id": f"o{serial}"}
+        body = {"mode": "AXB", "a": f"134{serial:08}", "b": f"135{serial:08}", "order_id": f"o{serial}"}
         expiry = {"expires_in": BRIEF_S if is_brief else OTHER_S}
         async with session.post(self._url, json=body | expiry) as answer:
             if answer.status != 201:
