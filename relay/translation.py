@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple, get_args
 Language = Literal["zh", "en"]
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
 
-MOST_READ: Final = 400  # characters: the time to read a text grows with a power of its length, and strangers write parts
+MOST_READ: Final = 400  # characters: reading takes a power of their number, and strangers write parts of texts
 PLACEHOLDER: Final = re.compile(r"\{(\w+)(?:!r)?\}")
 _ENTRY = re.compile(r'^msgid ((?:".*"\n)+)msgstr ((?:".*"\n?)+)', re.MULTILINE)
 

@@ -141,7 +141,7 @@ def test_names_of_one_word_stay() -> None:
 def test_long_lines_stay_as_they_are_and_short_ones_beside_them_are_read() -> None:
     long = "nobody reaches {b} yet: give a by bindings change; a will dial {x}, and {b} dial " * 100
     assert len(long) > MOST_READ
-    assert translation("zh")(f"{long}\nline 3: a: must be in the future\n" * 3) == f"{long}\n第 3 行：a：必须在将来\n" * 3
+    assert zh(f"{long}\nline 3: a: must be in the future\n" * 3) == f"{long}\n第 3 行：a：必须在将来\n" * 3
 
 
 def test_faults_of_a_configuration_keep_their_keys() -> None:
