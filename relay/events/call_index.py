@@ -7,6 +7,7 @@ themselves, from the cursor of the index on; after a kill the next process does 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +18,7 @@ from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import GroupWriter
 
 MOST_WAITING = 4_000  # records: a search reads each of them, for some 10 us
-LONGEST_S = 10.0  # that a record waits
+INTERVAL_S = 10.0  # shortest between two writes, but for MOST_WAITING; so a record waits no longer
 SLICE_S = 0.004  # of one transaction, which blocks the journal
 _PART = 8 * MOST_ROWS
 
@@ -30,20 +31,18 @@ class CallIndex:
         self._clock_s = clock_s
         self._rows: list[IndexRow] = []
         self._records = 0
-        self._since_s = 0.0
+        self._due_s = -math.inf  # at once after a start: caps over hours count in the index alone
         self.cursor: int | None = None
 
     def add(self, rows: Sequence[IndexRow], records: int, cursor: int) -> None:
         """Add the rows of further records. Nothing is written yet."""
-        if not self._records:
-            self._since_s = self._clock_s()
         self._rows += rows
         self._records += records
         self.cursor = cursor
 
     @property
     def is_due(self) -> bool:
-        return self._records >= MOST_WAITING or (self._records > 0 and self._clock_s() - self._since_s >= LONGEST_S)
+        return self._records >= MOST_WAITING or (self._records > 0 and self._clock_s() >= self._due_s)
 
     async def write(self) -> None:
         """Write what waits, in short transactions. Raises StoreError: all of it then waits further."""
@@ -54,6 +53,7 @@ class CallIndex:
             place = await self._writer.run(RELAY, partial(_write, rows=rows, place=place))
         await self._writer.run(RELAY, lambda act: act.connection.execute(SET_CURSOR, (INDEX_CURSOR, cursor)))
         self._rows, self._records = [], 0
+        self._due_s = self._clock_s() + INTERVAL_S
 
 
 def _write(act: UnitOfWork, rows: Sequence[IndexRow], place: int) -> int:

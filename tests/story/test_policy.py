@@ -7,6 +7,7 @@ import itertools
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ import pytest
 from relay.model.call import CallRecord
 from relay.model.numbers import normalise_party
 from relay.net.control import ControlClient, control_path
-from relay.store.database import open_store
+from relay.store.database import connect_reader, open_store
 from tests.interop.conftest import running_relay
 from tests.story.calls import Ends, call, refused
 from tests.support.addresses import RELAY, STRANGER, free
@@ -357,7 +358,7 @@ async def test_caps_over_minutes_and_a_day_survive_a_crash(tmp_path: Path) -> No
         await asyncio.to_thread(relay.wait_for_event, "api.listening")
         bind(relay, x)
         bind(relay, before)
-        await until_seen(lambda: _followed(relay, 3))
+        await until_seen(lambda: _indexed(relay) == 3)
         async with Phone(setup.caller) as left, Phone(setup.callee) as right:
             ends = Ends(relay, left, right)
             assert (await refused(ends, A, before)).status == 403
@@ -384,9 +385,10 @@ def _earlier(n: int, at_ms: int, dialled: str) -> CallRecord:
     )  # fmt: skip
 
 
-def _followed(relay: RelayProcess, count: int) -> bool:
-    text = httpx.get(f"http://{relay.setup.api}/metrics", trust_env=False, timeout=PATIENCE_S).text
-    return f"relay700_records_followed_total {count}.0" in text
+def _indexed(relay: RelayProcess) -> int:
+    with closing(connect_reader(relay.folder / "relay.db")) as connection:
+        cursors: dict[str, int] = dict(connection.execute("SELECT name, at FROM cursor").fetchall())
+    return cursors.get("call_record", 0)
 
 
 # -- signs of fraud
