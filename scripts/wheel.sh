@@ -2,8 +2,7 @@
 # scripts/wheel.sh [--if-built] PYTHON: prints the path of this tree's compiled wheel for PYTHON: the modules of a call's path compiled
 # by mypyc (pyproject.toml, [tool.hatch.build.targets.wheel.hooks.mypyc]). It is kept in build/, and made anew when code or
 # requirements have changed, not for another README.md, which is its description; --if-built fails then instead. Compiler and
-# dependencies are locked by requirements/*.txt. On Debian it installs the C compiler
-# and Python's headers if missing.
+# dependencies are locked by requirements/*.txt. On Debian it installs the C compiler and Python's headers if missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -222,23 +222,22 @@ async def test_stop_waits_for_the_calls(unit: Unit) -> None:
 
 async def test_stop_hangs_up_calls_after_drain_s(unit: Unit) -> None:
     unit.change("drain_s = 30", "drain_s = 1")
+    await check_that_stop_hangs_up(unit)
+
+
+async def test_systemd_waits_for_drain_s_when_its_own_timeout_is_shorter(unit: Unit) -> None:
+    unit.change("drain_s = 30", "drain_s = 9")
+    with changed(unit.machine, unit.name, "TimeoutStopSec=5"):
+        await check_that_stop_hangs_up(unit)
+
+
+async def check_that_stop_hangs_up(unit: Unit) -> None:
     unit.systemctl("restart")
     async with call(unit) as made:
         stopping = unit.machine.begin("systemctl", "stop", unit.name)
         await made.is_hung_up_by_the_relay()
         await until(lambda: stopping.poll() is not None)
     assert [unit.show(name) for name in ("ActiveState", "Result")] == ["inactive", "success"]
-
-
-async def test_systemd_waits_for_drain_s_when_its_own_timeout_is_shorter(unit: Unit) -> None:
-    unit.change("drain_s = 30", "drain_s = 9")
-    with changed(unit.machine, unit.name, "TimeoutStopSec=5"):
-        unit.systemctl("restart")
-        async with call(unit) as made:
-            stopping = unit.machine.begin("systemctl", "stop", unit.name)
-            await made.is_hung_up_by_the_relay()
-            await until(lambda: stopping.poll() is not None)
-        assert [unit.show(name) for name in ("ActiveState", "Result")] == ["inactive", "success"]
 
 
 async def test_a_second_sigterm_leaves_calls_to_the_next_start(unit: Unit) -> None:
