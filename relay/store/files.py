@@ -89,12 +89,14 @@ def _found(path: Path, *, follow: bool) -> os.stat_result | None:
 _PAGE_SIZE: Final = slice(16, 18)  # in the 100-byte header of SQLite's file format
 _PAGES: Final = slice(28, 32)
 _LARGEST_PAGE: Final = 65_536  # stored as 1
+_MOVED: Final = "was moved away or deleted"
 
 
 class Displaced(StoreError):
     """A file of the store is not the one that a connection has open.
 
-    Do not close that connection: the last one to close makes SQLite delete the files by name.
+    Do not close that connection: the last one to close makes SQLite delete the files by name. Unless it was just
+    opened: nothing tells then which files it has.
     """
 
     def __init__(self, file: Path, what: str, *, is_log: bool) -> None:
@@ -107,19 +109,25 @@ class Displaced(StoreError):
 class _OpenFile(NamedTuple):
     name: str  # not a Path: converting one takes longer than the stat
     is_log: bool  # as in Displaced
-    identity: tuple[int, int] | None  # device and inode
+    identity: tuple[int, int]  # device and inode
 
 
 class StoreFiles:
     """The files that a connection has open. Create it after the first read, which opens all three."""
 
     def __init__(self, place: Place) -> None:
-        """For a store on a server there are no files to check."""
+        """For a store on a server there are no files to check. Raises Displaced if one is not there any more."""
         self._path = path = local_path(place)
         files = [path, *_logs(path)] if isinstance(place, Path) else []
         names = [str(file) for file in files]
-        self._open_files = [_OpenFile(name, index > 0, _identity(_stat(name))) for index, name in enumerate(names)]
-        self._size = os.stat(path).st_size if files else 0
+        self._open_files: list[_OpenFile] = []
+        self._size = 0  # of the store itself, at the last check
+        for name in names:
+            is_log = bool(self._open_files)
+            if (found := _stat(name)) is None:
+                raise Displaced(Path(name), _MOVED, is_log=is_log)
+            self._open_files.append(_OpenFile(name, is_log, _identity(found)))
+            self._size = self._size if is_log else found.st_size
 
     def displaced(self) -> Displaced | None:
         """The first displaced file, if any, in about 4 us. A file may be put back later."""
@@ -127,7 +135,7 @@ class StoreFiles:
         for name, is_log, identity in self._open_files:
             found = _stat(name)
             if found is None:
-                return Displaced(Path(name), "was moved away or deleted", is_log=is_log)
+                return Displaced(Path(name), _MOVED, is_log=is_log)
             if _identity(found) != identity:
                 return Displaced(Path(name), "was replaced by another file", is_log=is_log)
             if not is_log:
@@ -161,8 +169,8 @@ def _stat(name: str) -> os.stat_result | None:
         return None
 
 
-def _identity(found: os.stat_result | None) -> tuple[int, int] | None:
-    return None if found is None else (found.st_dev, found.st_ino)
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return (found.st_dev, found.st_ino)
 
 
 def _needed(path: Path) -> int:

@@ -17,7 +17,16 @@ import pytest
 from relay.errors import StoreError
 from relay.store.connection import PostgresServer
 from relay.store.database import connect, open_store
-from relay.store.files import SUFFIXES, StoreFiles, check_permissions, holds_deleted_log, is_served, open_lock, takes
+from relay.store.files import (
+    SUFFIXES,
+    Displaced,
+    StoreFiles,
+    check_permissions,
+    holds_deleted_log,
+    is_served,
+    open_lock,
+    takes,
+)
 from relay.store.journal.queue import Overflow
 from relay.store.sealing.sealer import load_key
 from tests.store.conftest import Disk
@@ -50,6 +59,16 @@ def test_moved_file_is_displaced_until_it_is_put_back(disk: Disk, files: StoreFi
     assert displaced.is_log == bool(suffix)
     away.rename(file)
     assert files.displaced() is None
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_file_that_goes_before_the_first_check_is_displaced(
+    disk: Disk, connection: sqlite3.Connection, suffix: str
+) -> None:
+    file = Path(f"{disk.path}{suffix}")
+    file.rename(file.with_name("away"))
+    with pytest.raises(Displaced, match=f"{file} was moved away or deleted"):
+        StoreFiles(disk.path)
 
 
 def test_file_that_goes_during_a_check_is_displaced_at_the_next(

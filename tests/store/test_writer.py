@@ -222,6 +222,22 @@ async def test_locked_store_fails_the_queue_and_later_writes_succeed(
         assert await writer.run(RELAY, add("b")) == "b"
 
 
+async def test_store_that_goes_in_the_first_transaction_fails_it_and_later_writes_succeed(disk: Disk) -> None:
+    away = disk.path.with_name("away")
+
+    def lose_store(_: UnitOfWork) -> None:
+        disk.path.rename(away)
+
+    async with grouping(disk) as writer, asyncio.timeout(20):
+        with pytest.raises(StoreError, match="was moved away or deleted"):
+            await writer.run(RELAY, lose_store)
+        with pytest.raises(StoreError, match="unable to open"):
+            await writer.run(RELAY, add("a"))
+        away.rename(disk.path)
+        assert await writer.run(RELAY, add("b")) == "b"
+    assert names(disk) == {"b"}
+
+
 async def test_group_is_bounded_in_number_and_time(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     groups: list[int] = []
 

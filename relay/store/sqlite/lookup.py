@@ -74,12 +74,12 @@ class RouteReader:
             if not decides(row, unix_s):
                 row = fallback(row, self._row((number, caller_hash, ANY_CALLER, *counted)))
             found = self._opener.found(number, caller_hash, row, self._opener.revision)
-        except StoreError as error:
-            self._outage.altered(str(error))
-            return STORE_FAILED
-        except (*DATABASE_ERRORS, OSError) as error:
+        except (*DATABASE_ERRORS, Displaced) as error:
             self.close()
             self._failed(str(error))
+            return STORE_FAILED
+        except StoreError as error:
+            self._outage.altered(str(error))
             return STORE_FAILED
         self._good = True
         return found
