@@ -28,6 +28,7 @@ def relay(tmp_path: Path, clock: WallClock) -> Iterator[RelayProcess]:
     made = RelayProcess(tmp_path, Setup(api=free(RELAY), environment=clock.environment()))
     made.start()
     made.bind()
+    made.wait_for_event("backend.ready")  # it takes the clock of its start for the right one
     yield made
     made.stop_and_check()
 
