@@ -113,7 +113,7 @@ async def test_no_page_scrolls_sideways(visits: list[Visit]) -> None:
 
 async def test_no_page_shows_a_real_number_or_a_secret_unasked(room: Room) -> None:
     seeds = room.ground.seeds
-    hidden = [*REAL, *(key.rpartition("rk_")[2][13:] for key in (seeds.operator, seeds.tenant, seeds.evil))]
+    hidden = [*REAL, *(key.partition("rk_")[2][13:] for key in (seeds.operator, seeds.tenant, seeds.evil))]
     for key in ("operator", "tenant", "evil"):
         context = await room.context(key)  # type: ignore[arg-type]
         for path in await paths_of(room):
