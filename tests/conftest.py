@@ -18,8 +18,11 @@ os.environ["LC_ALL"] = "C.UTF-8"  # commands answer in English, wherever the tes
 settings.register_profile("relay700", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("relay700")
 
-INTEROP = Path(__file__).parent / "interop"
-DIST = Path(__file__).parent / "dist"
+TESTS = Path(__file__).parent
+INTEROP = TESTS / "interop"
+DIST = TESTS / "dist"
+# Tests of what mypyc compiles (pyproject.toml), and of calls through it: `.ci/run` runs them on the compiled code too.
+COMPILED = [TESTS / name for name in "call canary defence ladder model net peers policy privacy sip store".split()]
 # Packages and modules whose tests run on SQLite and on PostgreSQL (tests/support/places.py).
 ON_BOTH = (
     "tests.service.",
@@ -78,5 +81,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if INTEROP in item.path.parents:
             item.add_marker(pytest.mark.outside)
+        elif any(room in item.path.parents for room in COMPILED):
+            item.add_marker(pytest.mark.compiled)
     first = {item.path for item in items if item.get_closest_marker("outside") and DIST not in item.path.parents}
     items.sort(key=lambda item: item.path not in first)

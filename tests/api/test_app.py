@@ -38,7 +38,7 @@ from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.support.shelf import Shelf
 from tests.support.stored import ended_record
 
-RIGHT, WRONG = 12, 6  # valid and invalid examples per operation
+RIGHT, WRONG = 8, 4  # valid and invalid examples per operation
 CHECKED = [
     negative_data_rejection,
     not_a_server_error,

@@ -176,6 +176,7 @@ def kind(request: pytest.FixtureRequest) -> Iterator[type[CanaryLadder]]:
     yield request.param
 
 
+@pytest.mark.hypothesis  # `.ci/run`: on the compiled code alone, as all that is drawn
 @pytest.mark.parametrize("seed", WALKS)
 def test_a_walk(kind: type[CanaryLadder], seed: int) -> None:
     walk = Walk(seed, kind())

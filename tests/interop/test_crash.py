@@ -20,7 +20,7 @@ from tests.support.store_faults import FAULTS, disk_for, reran_with_own_disk
 
 pytestmark = pytest.mark.outside
 
-KILLS = 10
+KILLS = 6
 KILLS_IN_AN_OUTAGE = 2
 
 

@@ -29,7 +29,7 @@ from tests.support.waiting import until, until_seen
 
 pytestmark = pytest.mark.outside
 
-KILLS = 40
+KILLS = 20
 RING, RINGS = ("700100000010990", "13800000990"), "13700000990"  # dialled by whom; who rings
 RINGING_PER_SECOND = 10
 AT_LEAST = 3  # of them ring when the relay is killed
