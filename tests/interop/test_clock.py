@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.support.wall_clock import WallClock
 pytestmark = pytest.mark.outside
 
 HOUR_S = 3_600
+HALF_A_DAY_FROM_CHINA = timezone(timedelta(hours=8 + 12))
 
 
 @pytest.fixture
@@ -25,10 +27,12 @@ def clock(tmp_path: Path) -> WallClock:
 
 @pytest.fixture
 def relay(tmp_path: Path, clock: WallClock) -> Iterator[RelayProcess]:
-    made = RelayProcess(tmp_path, Setup(api=free(RELAY), environment=clock.environment()))
+    purge = (
+        f'\n[retention]\npurge_at = "{datetime.now(HALF_A_DAY_FROM_CHINA):%H:%M}"\n'  # it reports a clock that was set
+    )
+    made = RelayProcess(tmp_path, Setup(api=free(RELAY), environment=clock.environment(), more=purge))
     made.start()
     made.bind()
-    made.wait_for_event("backend.ready")  # it takes the clock of its start for the right one
     yield made
     made.stop_and_check()
 

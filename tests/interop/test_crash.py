@@ -58,7 +58,7 @@ def test_missing_doubled_and_open_records_are_found() -> None:
     caller = LoadCaller(Setup().caller, Setup().relay, random.Random(1), lambda: ("1", "2"))
     call_ids = [f"call-{n}" for n in range(101)]
     for call_id in call_ids:
-        caller.calls[call_id] = LoadCall(call_id, "", "", "", final_status=200)
+        caller.calls[call_id] = LoadCall(call_id, "", "", "", final_status=200, finals={"": 200})
     records = [
         {
             "caller_leg_call_id": call_id,
@@ -83,7 +83,7 @@ def test_a_bye_that_is_refused_without_its_record_and_a_kill_is_found() -> None:
         for call_id, status in (("ended", 200), ("gone", 481)):
             call = LoadCall(call_id, "", "", "", bye_answered=status, bye_sent_s=2.0, bye_answered_s=4.0)
             phone.calls[call_id] = call
-    records = [{"caller_leg_call_id": "gone", "callee_leg_call_id": "gone", "end_reason": "bye"}]
+    records = [{"caller_leg_call_id": "gone", "callee_leg_call_id": "gone", "sip_status": 200, "end_reason": "bye"}]
     check_hanging_up(records, caller, callee, [Kill(2.9, 3.0)], at_least=0)
     for end_reason, kills in (("bye", [Kill(0.9, 1.0), Kill(4.9, 5.0)]), ("restart", [Kill(2.9, 3.0)])):
         with pytest.raises(AssertionError):

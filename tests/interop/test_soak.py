@@ -21,7 +21,7 @@ SCRIPTS = Path("scripts/bench.d").resolve()
 
 @pytest.mark.timeout(300)
 def test_each_call_of_a_mixed_load_goes_as_drawn_and_has_its_record_event_and_packets() -> None:
-    load = ["--minutes", "0.1", "--rate", "40", "--hold", "1", "--api", "20", "--anchored", "0", "--seed", "6"]
+    load = ["--minutes", "0.1", "--rate", "20", "--hold", "1", "--api", "5", "--anchored", "0", "--seed", "6"]
     command = [PYTHON, str(SCRIPTS / "soak.py"), "--no-shedding", "--most-growth", "100", *load]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

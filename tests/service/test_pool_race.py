@@ -34,11 +34,13 @@ def request(client: int, **more: str) -> Written:
 
 
 def ask(run: Run, asked: Written) -> str:
-    """The number, or the kind of the refusal."""
-    try:
-        return run(partial(bind, asked=asked, rules=RULES)).x
-    except Refused as refused:
-        return refused.kind
+    """The number, or the kind of the refusal. A busy store is asked again, as its refusal says."""
+    while True:
+        try:
+            return run(partial(bind, asked=asked, rules=RULES)).x
+        except Refused as refused:
+            if refused.kind != "store_busy":
+                return refused.kind
 
 
 def check(backend: Backend, answers: list[str]) -> None:

@@ -1,7 +1,8 @@
 """Calls between two simple phones with RFC 3261's retransmissions, and a log of all calls.
 
 Made for relays that crash: the log holds the final answers actually seen. The phones retransmit over TCP as well: the
-last message on a broken connection may or may not have arrived.
+last message on a broken connection may or may not have arrived. On a busy machine one may cross the final answer, and
+is a new call for the relay, with an answer of its own.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class LoadCall:
     remote: str
     target: str
     invite: SipText | None = None  # of the callee: the INVITE to answer
-    final_status: int = 0  # of the INVITE, as seen by the caller
+    final_status: int = 0  # of the INVITE, as seen by the caller; 200 also if another INVITE of it was refused
+    finals: dict[str, int] = field(default_factory=dict)  # of each call that the relay made of it, by the header To
     invited_s: float = 0.0  # time of the first transmission, time.monotonic()
     final_s: float = 0.0  # time of the final response
     up: bool = False
@@ -304,14 +306,17 @@ class LoadCaller(LoadPhone):
         self.stop(call, "INVITE")
         if response.status < 200:
             return
-        if response.status >= 300:
-            call.final_status, call.final_s = response.status, time.monotonic()
-            refused = LoadCall(call.call_id, call.local, response["to"], call.target)
-            self.send(self.request(refused, "ACK", 1, self._branches[call.call_id]))
-            return
+        call.finals[response["to"]] = response.status
         first = not call.final_status
         if first:
             call.final_s = time.monotonic()
+        if response.status >= 300:
+            if first:
+                call.final_status = response.status
+            refused = LoadCall(call.call_id, call.local, response["to"], call.target)
+            self.send(self.request(refused, "ACK", 1, self._branches[call.call_id]))
+            return
+        if call.final_status != response.status:
             call.final_status, call.remote, call.target = response.status, response["to"], response.contact_uri
             call.up = True
             asyncio.get_running_loop().call_later(self.dice.uniform(0.8, 2.0), self.hang_up, call, 2)

@@ -199,7 +199,8 @@ class RelayProcess:
         self.assert_nothing_in_clear()
         assert status == 0, f"exit status {status} after SIGTERM\n{self.log_tail()}"
         assert "Traceback" not in self.log(), self.log_tail()
-        assert not [event for event in self.events() if event.get("level") in ("error", "critical")], self.log_tail()
+        errors = [event for event in self.events() if event.get("level") in ("error", "critical")]
+        assert not errors, f"{errors}\n{self.log_tail()}"
 
     @property
     def pid(self) -> int:

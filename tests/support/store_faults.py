@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,6 +112,8 @@ def _written_over(change: Callable[[Path, bytes], None]) -> Callable[[Path], Und
 
     def happens(folder: Path) -> Undo:
         store = store_of(folder)
+        with closing(sqlite3.connect(store, timeout=PATIENCE_S)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(FULL)")  # SQLite deletes the log of an empty file
         whole = store.read_bytes()
         change(store, whole)
         return lambda: _done(store.write_bytes(whole))
