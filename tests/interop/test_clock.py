@@ -27,14 +27,16 @@ def clock(tmp_path: Path) -> WallClock:
 
 @pytest.fixture
 def relay(tmp_path: Path, clock: WallClock) -> Iterator[RelayProcess]:
-    purge = (
-        f'\n[retention]\npurge_at = "{datetime.now(HALF_A_DAY_FROM_CHINA):%H:%M}"\n'  # it reports a clock that was set
-    )
+    # Not meanwhile: it reports a clock that was set.
+    purge = f'\n[retention]\npurge_at = "{datetime.now(HALF_A_DAY_FROM_CHINA):%H:%M}"\n'
     made = RelayProcess(tmp_path, Setup(api=free(RELAY), environment=clock.environment(), more=purge))
-    made.start()
-    made.bind()
-    yield made
-    made.stop_and_check()
+    try:
+        made.start()
+        made.bind()
+        yield made
+        made.stop_and_check()
+    finally:
+        made.stop_if_running()
 
 
 @pytest.mark.parametrize("ahead_s", [-HOUR_S, HOUR_S], ids=["back", "forth"])
