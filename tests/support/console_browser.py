@@ -10,7 +10,7 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, 
 
 from tests.support.console import Ground
 
-CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = "/usr/bin/chromium-headless-shell"
 Key = Literal["operator", "masked_operator", "tenant", "evil", "calls_only"]
 PATIENCE_MS = 20_000
 expect.set_options(timeout=PATIENCE_MS)
