@@ -27,8 +27,11 @@ need_compiler() {
     finds_python_h || { echo "$0: ${CC:-gcc} does not find $headers/Python.h" >&2; exit 1; }
 }
 
-# The build hook writes shared objects beside the sources, so it runs on a copy, whose path is kept out of them.
+# The build hook writes shared objects beside the sources, so it runs on a copy, whose path is kept out of them. mypyc writes in the
+# order of addresses in memory, which are the same in each run where the system allows that (setarch).
 build() {
+    local same_addresses=(setarch -R)
+    "${same_addresses[@]}" true 2>/dev/null || same_addresses=()
     need_compiler
     copy=$(mktemp -d)
     trap 'rm -rf "$copy"' EXIT
@@ -45,7 +48,7 @@ build() {
         export SOURCE_DATE_EPOCH PYTHONHASHSEED=0 HATCH_BUILD_HOOK_ENABLE_MYPYC=1 HATCH_MYPYC_BUILD_DIR=$copy/objects
         SOURCE_DATE_EPOCH=$(scripts/epoch.sh "${inputs[@]}")
         export CFLAGS="${CFLAGS:-} -ffile-prefix-map=$copy=relay700"
-        cd "$copy" && nice venv/bin/python -m hatchling build --target wheel --directory "$kept" >&2
+        cd "$copy" && nice "${same_addresses[@]}" venv/bin/python -m hatchling build --target wheel --directory "$kept" >&2
     )
     echo "$version" >"$kept/tree"
 }
