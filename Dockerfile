@@ -1,4 +1,4 @@
-# Tried: by hand, the stage `given` built by buildah 1.39 and run in a chroot: a call. Not run: the stage `built`.
+# Tried: the stage `given`, built by buildah 1.39 and run in a chroot: a call (scripts/dist). Not run: the stage `built`.
 #
 # relay700 in a container, with the engine compiled: Debian and the package of scripts/dist. (podman build needs --format docker, else
 # the image has no health check.)

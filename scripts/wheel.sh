@@ -28,12 +28,12 @@ need_compiler() {
 }
 
 # The build hook writes shared objects beside the sources, so it runs on a copy, whose path is kept out of them. mypyc writes in the
-# order of addresses in memory, which are the same in each run where the system allows that (setarch).
+# order of addresses in memory: they are the same in each run with the same environment, where the system allows that (setarch).
 build() {
-    local same_addresses=(setarch -R)
+    local epoch same_addresses=(setarch -R)
     "${same_addresses[@]}" true 2>/dev/null || same_addresses=()
     need_compiler
-    copy=$(mktemp -d)
+    copy=$(mktemp -d /tmp/relay700.XXXXXXXXXX) # not in TMPDIR: the length of its name counts too
     trap 'rm -rf "$copy"' EXIT
     echo "compiling relay700 for $("$python" --version): this takes a minute or two" >&2
     rm -rf "$kept"
@@ -43,13 +43,14 @@ build() {
     "$python" -m venv "$copy/venv"
     nice "$copy/venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
         -r requirements/run.txt -r requirements/compile.txt
+    epoch=$(scripts/epoch.sh "${inputs[@]}")
     (
         exec 9>&-
-        export SOURCE_DATE_EPOCH PYTHONHASHSEED=0 HATCH_BUILD_HOOK_ENABLE_MYPYC=1 HATCH_MYPYC_BUILD_DIR=$copy/objects
-        SOURCE_DATE_EPOCH=$(scripts/epoch.sh "${inputs[@]}")
-        export CFLAGS="${CFLAGS:-} -ffile-prefix-map=$copy=relay700"
-        cd "$copy" && nice "${same_addresses[@]}" venv/bin/python -m hatchling build --target wheel --directory "$kept" >&2
+        cd "$copy" && nice "${same_addresses[@]}" env -i PATH="$PATH" ${CC:+CC="$CC"} SOURCE_DATE_EPOCH="$epoch" PYTHONHASHSEED=0 \
+            HATCH_BUILD_HOOK_ENABLE_MYPYC=1 HATCH_MYPYC_BUILD_DIR="$copy/objects" \
+            CFLAGS="${CFLAGS:-} -ffile-prefix-map=$copy=relay700" venv/bin/python -m hatchling build --target wheel --directory wheel >&2
     )
+    mv "$copy/wheel" "$kept"
     echo "$version" >"$kept/tree"
 }
 
