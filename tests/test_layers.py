@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import COMPILED
 
 IMPURE = {"asyncio", "logging", "os", "random", "secrets", "socket", "sqlite3", "structlog", "time"}
 PURE = ("model", "sip", "privacy", "defence", "peers", "call", "policy")
@@ -52,3 +55,9 @@ def test_each_module_has_a_test_file_of_its_name() -> None:
     """So that who changes a module knows which tests to read and to run."""
     untested = runpy.run_path("scripts/counts")["untested"]
     assert untested(Path(), sorted(Path("relay").rglob("*.py"))) == []
+
+
+def test_ci_runs_the_rooms_that_are_marked_compiled_on_the_compiled_code() -> None:
+    """What is drawn in the others runs beside them; in a room that only one of the two lists had, nowhere or twice."""
+    (rooms,) = re.findall(r"^compiled=\(tests/\{(.+?)\}\)", Path(".ci/run").read_text(), re.MULTILINE)
+    assert rooms.split(",") == [room.name for room in COMPILED]

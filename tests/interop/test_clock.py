@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.interop.conftest import running_relay
 from tests.support.addresses import RELAY, free
 from tests.support.clock_story import outlives
 from tests.support.relay_process import RelayProcess, Setup
@@ -29,14 +30,9 @@ def clock(tmp_path: Path) -> WallClock:
 def relay(tmp_path: Path, clock: WallClock) -> Iterator[RelayProcess]:
     # Not meanwhile: it reports a clock that was set.
     purge = f'\n[retention]\npurge_at = "{datetime.now(HALF_A_DAY_FROM_CHINA):%H:%M}"\n'
-    made = RelayProcess(tmp_path, Setup(api=free(RELAY), environment=clock.environment(), more=purge))
-    try:
-        made.start()
+    with running_relay(tmp_path, Setup(api=free(RELAY), environment=clock.environment(), more=purge)) as made:
         made.bind()
         yield made
-        made.stop_and_check()
-    finally:
-        made.stop_if_running()
 
 
 @pytest.mark.parametrize("ahead_s", [-HOUR_S, HOUR_S], ids=["back", "forth"])
