@@ -99,8 +99,8 @@ def each_row(connection: Connection, sql: str, parameters: Parameters = ()) -> I
 @contextmanager
 def transaction(connection: Connection) -> Iterator[None]:
     """One write transaction: committed at the end of the block, rolled back on any error."""
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute("BEGIN IMMEDIATE")  # PostgreSQL: one that waited in vain for its turn has begun all the same
         yield
         connection.execute("COMMIT")
     except BaseException:

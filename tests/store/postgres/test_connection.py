@@ -13,7 +13,7 @@ import pytest
 from relay.model.actions import Commit
 from relay.store.audit import AuditQuery, all_entries, verify_audit
 from relay.store.bindings import all_bindings
-from relay.store.connection import PostgresError, each_row
+from relay.store.connection import PostgresBusy, PostgresError, each_row, transaction
 from relay.store.database import connect, connect_reader, one_moment
 from relay.store.postgres import connection as module
 from relay.store.postgres.journal import postgres_journal
@@ -119,4 +119,16 @@ def test_frozen_unit_of_work_does_not_block_others(tmp_path: Path) -> None:
         writer.execute("COMMIT")
         with pytest.raises(PostgresError):
             frozen.execute("COMMIT")
+    postgres.drop(place)
+
+
+def test_transaction_that_waited_in_vain_for_its_turn_leaves_the_connection_usable(tmp_path: Path) -> None:
+    place, _ = new_server_store(tmp_path)
+    with closing(connect(place)) as first, closing(connect(place)) as second:
+        second.execute("SET lock_timeout = 10")
+        with transaction(first), pytest.raises(PostgresBusy), transaction(second):
+            pass
+        with transaction(second):
+            assert second.in_transaction
+        assert not second.in_transaction
     postgres.drop(place)
