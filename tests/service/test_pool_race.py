@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import sqlite3
 from collections import Counter
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from threading import Barrier, Thread
 
-from relay.errors import Refused
+from relay.errors import Refused, StoreError
 from relay.model.binding import Binding
 from relay.service.numbers import make_pool, move, new_pool
+from relay.store.connection import PostgresBusy
 from relay.store.sealing.sealer import load_key
 from relay.store.unit_of_work import operator_cli
 from relay.store.writer import GroupWriter, Run, Writer
@@ -33,14 +35,24 @@ def request(client: int, **more: str) -> Written:
     return written("AXB", f"138{client:08d}", f"139{client:08d}", pool="small", **more)
 
 
+def refusal(error: Refused | StoreError) -> str | None:
+    """The kind of the refusal; None if the client waited too long for its turn, and is to ask again."""
+    if isinstance(error, Refused):
+        return error.kind
+    busy = getattr(error.__cause__, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY
+    if busy or isinstance(error.__cause__, PostgresBusy):
+        return None
+    raise error
+
+
 def ask(run: Run, asked: Written) -> str:
-    """The number, or the kind of the refusal. A busy store is asked again, as its refusal says."""
+    """The number, or the kind of the refusal."""
     while True:
         try:
             return run(partial(bind, asked=asked, rules=RULES)).x
-        except Refused as refused:
-            if refused.kind != "store_busy":
-                return refused.kind
+        except (Refused, StoreError) as error:
+            if kind := refusal(error):
+                return kind
 
 
 def check(backend: Backend, answers: list[str]) -> None:
@@ -83,10 +95,12 @@ async def test_backend_and_commands_share_a_pool_without_double_allocation(backe
     shares = [range(60, 80), range(80, 100)]
 
     async def client(number: int) -> str:
-        try:
-            return (await writer.run(backend.actor, partial(bind, asked=request(number), rules=RULES))).x
-        except Refused as refused:
-            return refused.kind
+        while True:
+            try:
+                return (await writer.run(backend.actor, partial(bind, asked=request(number), rules=RULES))).x
+            except (Refused, StoreError) as error:
+                if kind := refusal(error):
+                    return kind
 
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         beside = pool.starmap_async(command, [(backend.path, tmp_path / "relay.key", share) for share in shares])
