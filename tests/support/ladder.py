@@ -23,6 +23,7 @@ SIPp's message log (`tests.support.sipp`), not here.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from xml.sax.saxutils import quoteattr
 
 CALLER_NUMBER = "[field0]"
@@ -97,6 +98,7 @@ def scenario(name: str, ladder: str) -> str:
 class _Compiler:
     def __init__(self, steps: list[Step]) -> None:
         self._steps = steps
+        self._transactions = _transactions(steps)
         self._calling = steps[0].direction == ">"
         self._cseq = 0
         self._invite_cseq = 0
@@ -121,14 +123,15 @@ class _Compiler:
             case "timewait":
                 return f'<timewait milliseconds="{step.name}"/>'
             case "<":
-                return self._receive(step)
+                return self._receive(step, self._transactions.get(index, ""))
             case _:
                 text = self._response(step) if step.is_response else self._request(index, step)
-                return f"<send{self._retransmission(step)}><![CDATA[\n{text}\n]]></send>"
+                attributes = self._retransmission(step) + self._transactions.get(index, "")
+                return f"<send{attributes}><![CDATA[\n{text}\n]]></send>"
 
     # --- receiving
 
-    def _receive(self, step: Step) -> str:
+    def _receive(self, step: Step, transaction: str) -> str:
         actions = []
         if "save" in step.options:
             actions.append(self._save(step.options["save"], step.options["save"]))
@@ -162,7 +165,7 @@ class _Compiler:
                 '<action><error message="wrong credentials"/></action></nop>'
             )
         inner = f"<action>{''.join(actions)}</action>" if actions else ""
-        return f"<recv {kind}{optional}{last}{challenge}{keep_route}>{inner}</recv>{proof}"
+        return f"<recv {kind}{transaction}{optional}{last}{challenge}{keep_route}>{inner}</recv>{proof}"
 
     def _save(self, header: str, variable: str) -> str:
         self._saved.add(variable)
@@ -231,6 +234,22 @@ class _Compiler:
 
     def _tag(self) -> str:
         return "[pid]a[call_number]" if self._calling else "[pid]b[call_number]"
+
+
+def _transactions(steps: list[Step]) -> dict[int, str]:
+    """The attributes that name an INVITE's transaction, by step, where nothing else is sent before its ACK.
+
+    SIPp then takes no repeated answer to an earlier INVITE for one to this, and sends the earlier ACK again.
+    """
+    sent = [index for index, step in enumerate(steps) if step.direction == ">" and not step.is_response]
+    found = {}
+    for start, end in pairwise(sent):
+        if (steps[start].name, steps[end].name) == ("INVITE", "ACK"):
+            found[start], found[end] = f' start_txn="invite{start}"', f' ack_txn="invite{start}"'
+            for index in range(start + 1, end):
+                if steps[index].direction == "<" and steps[index].is_response:
+                    found[index] = f' response_txn="invite{start}"'
+    return found
 
 
 def _pause(length_ms: str) -> str:

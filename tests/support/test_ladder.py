@@ -31,6 +31,21 @@ def test_cancel_and_the_ack_to_a_refusal_have_the_branch_of_their_invite() -> No
     assert "[branch-6]" in sends[2]
 
 
+def test_each_invite_that_its_ack_follows_is_a_transaction_of_its_own() -> None:
+    steps = steps_of("> INVITE\n< 100?\n< 200\n> ACK\n> INVITE\n< 200\n> ACK\n> BYE\n< 200")
+    named = [[(name, value) for name, value in step.attrib.items() if name.endswith("_txn")] for step in steps]
+    assert named == [
+        *([("start_txn", "invite0")], [("response_txn", "invite0")], [("response_txn", "invite0")]),
+        *([("ack_txn", "invite0")], [("start_txn", "invite4")], [("response_txn", "invite4")]),
+        *([("ack_txn", "invite4")], [], []),
+    ]
+
+
+def test_invite_that_is_cancelled_has_no_named_transaction() -> None:
+    steps = steps_of("> INVITE\n> CANCEL\n< 200\n< 487\n> ACK")
+    assert not any(name.endswith("_txn") for step in steps for name in step.attrib)
+
+
 def test_requests_of_a_callee_swap_from_and_to() -> None:
     bye = [step.text or "" for step in steps_of(FLOWS["callee_hangs_up"].callee) if step.tag == "send"][-1]
     assert "From:[$to];tag=" in bye
