@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
+import sqlite3
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,8 +96,7 @@ _MOVED: Final = "was moved away or deleted"
 class Displaced(StoreError):
     """A file of the store is not the one that a connection has open.
 
-    Do not close that connection: the last one to close makes SQLite delete the files by name. Unless it was just
-    opened: nothing tells then which files it has.
+    Do not close that connection: the last one to close makes SQLite delete the files by name.
     """
 
     def __init__(self, file: Path, what: str, *, is_log: bool) -> None:
@@ -116,7 +116,10 @@ class StoreFiles:
     """The files that a connection has open. Create it after the first read, which opens all three."""
 
     def __init__(self, place: Place) -> None:
-        """For a store on a server there are no files to check. Raises Displaced if one is not there any more."""
+        """For a store on a server there are no files to check.
+
+        Raises OperationalError if a file is gone: nothing tells then which ones the connection has.
+        """
         self._path = path = local_path(place)
         files = [path, *_logs(path)] if isinstance(place, Path) else []
         names = [str(file) for file in files]
@@ -125,7 +128,7 @@ class StoreFiles:
         for name in names:
             is_log = bool(self._open_files)
             if (found := _stat(name)) is None:
-                raise Displaced(Path(name), _MOVED, is_log=is_log)
+                raise sqlite3.OperationalError(f"{name} {_MOVED}")
             self._open_files.append(_OpenFile(name, is_log, _identity(found)))
             self._size = self._size if is_log else found.st_size
 

@@ -214,7 +214,7 @@ class GroupWriter:
                 if self._files is None:
                     self._files = StoreFiles(self._path)
         except StoreError as error:
-            if self._files is None or not isinstance(error, Displaced):
+            if not isinstance(error, Displaced):
                 self._disconnect()
             failed = [one.waiting for one in made] or [self._waiting.popleft() for _ in range(len(self._waiting))]
             return [_Made(waiting, None, error) for waiting in failed]

@@ -19,7 +19,6 @@ from relay.store.connection import PostgresServer
 from relay.store.database import connect, open_store
 from relay.store.files import (
     SUFFIXES,
-    Displaced,
     StoreFiles,
     check_permissions,
     holds_deleted_log,
@@ -67,7 +66,7 @@ def test_file_that_goes_before_the_first_check_is_displaced(
 ) -> None:
     file = Path(f"{disk.path}{suffix}")
     file.rename(file.with_name("away"))
-    with pytest.raises(Displaced, match=f"{file} was moved away or deleted"):
+    with pytest.raises(sqlite3.OperationalError, match=f"{file} was moved away or deleted"):
         StoreFiles(disk.path)
 
 

@@ -118,7 +118,7 @@ class SqliteWriter:
         self._written = self._head
 
     async def failed(self, error: Exception) -> None:
-        if self._files is None or not isinstance(error, Displaced):
+        if not isinstance(error, Displaced):
             await self._disconnect()
 
     def watch(self, take: Callable[[list[LiveCall]], None], limits: SharedLimits) -> None:

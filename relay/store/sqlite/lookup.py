@@ -74,7 +74,7 @@ class RouteReader:
             if not decides(row, unix_s):
                 row = fallback(row, self._row((number, caller_hash, ANY_CALLER, *counted)))
             found = self._opener.found(number, caller_hash, row, self._opener.revision)
-        except (*DATABASE_ERRORS, Displaced) as error:
+        except DATABASE_ERRORS as error:
             self.close()
             self._failed(str(error))
             return STORE_FAILED
