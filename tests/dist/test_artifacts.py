@@ -1,5 +1,6 @@
-"""What `scripts/dist` builds: names, contents, materials, the same bytes twice; each in a clean system, with a call through it.
-`scripts/run` takes what is compiled. The compiled wheel is the one that `scripts/compile` has made, or that is made here once.
+"""What `scripts/dist` builds: names, contents, materials, the same bytes twice; each in a clean system, with a call.
+
+`scripts/run` takes what is compiled. The compiled wheel is that of `scripts/compile`, or is made here once.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import tarfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
@@ -163,12 +165,12 @@ AS_OPERATOR = ("runuser", "-u", "relay700", "--", "env", "--chdir=/var/lib/relay
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory, artifacts: list[Path]) -> Iterator[Path]:
-    """A Debian that knows nothing of this machine, with the artifacts in /dist."""
+    """A Debian that knows nothing of this machine, with the artifacts and Debian's pip in /dist."""
     root = tmp_path_factory.mktemp("system")
-    run("scripts/root.sh", root, "ca-certificates", "python3", "python3-venv")
+    run("scripts/root.sh", root, "ca-certificates", "python3")  # the image's
     (root / "dist").mkdir()
-    for artifact in artifacts:
-        shutil.copy(artifact, root / "dist")
+    for file in (*artifacts, *Path("/usr/share/python-wheels").glob("pip-*.whl")):
+        shutil.copy(file, root / "dist")
     yield root
     shutil.rmtree(root)
 
@@ -189,8 +191,8 @@ def test_a_call_passes_through_the_package(system: Path) -> None:
 
 @pytest.mark.parametrize(("wanted", "engine"), [("relay700", ".so"), ("*-none-any.whl", ".py")])
 def test_a_call_passes_through_what_pip_installs(system: Path, pure: Path, wanted: str, engine: str) -> None:
-    """Debian's pip, which chooses among all of /dist or is given one; with the dependencies that the package has."""
-    (pip,) = (system / "usr/share/python-wheels").glob("pip-*.whl")
+    """pip chooses among all of /dist or is given one. With the dependencies that the package has."""
+    (pip,) = (system / "dist").glob("pip-*.whl")
     options = ("--no-index", "--find-links=/dist", "--no-deps", "--root-user-action=ignore", f"--target=/srv/{engine}")
     name = wanted.replace("*-none-any.whl", f"/dist/{pure.name}")
     inside(system, "python3", f"/{pip.relative_to(system)}/pip", "install", "--quiet", *options, name)
@@ -198,6 +200,27 @@ def test_a_call_passes_through_what_pip_installs(system: Path, pure: Path, wante
     used = Path(inside(system, *python, "-c", ENGINE).strip())
     assert used.parts[:3] == ("/", "srv", engine) and used.suffix == engine
     assert "answered" in inside(system, *python, "-m", "relay", "demo")
+
+
+def test_a_call_passes_through_the_image(artifacts: list[Path]) -> None:
+    assert "answered" in run("scripts/dist", "image")
+    (image,) = DIST.glob("*.oci.tar")
+    with tarfile.open(image) as archive:
+
+        def read(name: str) -> dict[str, Any]:
+            file = archive.extractfile(f"./{name}")
+            assert file is not None
+            parsed: dict[str, Any] = json.load(file)
+            return parsed
+
+        def of(digest: str) -> dict[str, Any]:
+            return read(f"blobs/{digest.replace(':', '/')}")
+
+        (named,) = read("index.json")["manifests"]
+        config = of(of(named["digest"])["config"]["digest"])["config"]
+    assert (config["User"], config["StopSignal"]) == ("relay700", "SIGTERM")
+    assert config["Entrypoint"] == ["/opt/relay700/bin/relay700"]
+    assert config["Cmd"] == ["serve", "-c", "/etc/relay700/relay.toml"]
 
 
 def test_the_package_serves_by_the_units_of_config(system: Path) -> None:
