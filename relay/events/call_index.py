@@ -13,18 +13,24 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 
-from relay.store.record_rows import INDEX_CURSOR, MOST_ROWS, SET_CURSOR, IndexRow, add_index
+from relay.store.connection import Connection
+from relay.store.record_rows import FOLLOWED, INDEX_CURSOR, MOST_ROWS, SET_CURSOR, IndexRow, add_index
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import GroupWriter
 
-MOST_WAITING = 4_000  # records: a search reads each of them, for some 10 us
+MOST_WAITING = 4_000  # records: a search reads each of them, for some 10 to 30 us
 INTERVAL_S = 10.0  # shortest between two writes, but for MOST_WAITING; so a record waits no longer
 SLICE_S = 0.004  # of one transaction, which blocks the journal
 _PART = 8 * MOST_ROWS
+_FOLLOWED = f"SELECT max(at) FROM cursor WHERE name IN ('{FOLLOWED}', '{INDEX_CURSOR}')"
+
+
+class Overtaken(Exception):
+    """The store's cursors are not those that were read: it was put back, or another backend follows."""
 
 
 class CallIndex:
-    """What the follower adds to the index. `cursor`: behind the records of all rows; None before the first."""
+    """What the follower adds to the index. `cursor`: behind the records of all rows; None if it is to be read anew."""
 
     def __init__(self, writer: GroupWriter, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._writer = writer
@@ -33,6 +39,11 @@ class CallIndex:
         self._records = 0
         self._due_s = -math.inf  # at once after a start: caps over hours count in the index alone
         self.cursor: int | None = None
+
+    def begin(self, rows: Sequence[IndexRow], records: int, cursor: int) -> None:
+        """Have these rows wait, and none else."""
+        self._rows, self._records = [], 0
+        self.add(rows, records, cursor)
 
     def add(self, rows: Sequence[IndexRow], records: int, cursor: int) -> None:
         """Add the rows of further records. Nothing is written yet."""
@@ -45,24 +56,44 @@ class CallIndex:
         return self._records >= MOST_WAITING or (self._records > 0 and self._clock_s() >= self._due_s)
 
     async def write(self) -> None:
-        """Write what waits, in short transactions. Raises StoreError: all of it then waits further."""
-        if not self._records:
+        """Write what waits, in short transactions. Raises StoreError: all of it then waits further.
+
+        It is dropped if it is of no use, since the store's cursor is another one.
+        """
+        if not self._records or self.cursor is None:
             return
-        rows, place, cursor = _by_page(self._rows), 0, self.cursor
-        while place < len(rows):
-            place = await self._writer.run(RELAY, partial(_write, rows=rows, place=place))
-        await self._writer.run(RELAY, lambda act: act.connection.execute(SET_CURSOR, (INDEX_CURSOR, cursor)))
+        write = partial(_write, rows=_by_page(self._rows), cursor=self.cursor)
+        place: int | None = 0
+        try:
+            while place is not None:
+                place = await self._writer.run(RELAY, partial(write, place=place))
+        except Overtaken:
+            self.cursor = None
         self._rows, self._records = [], 0
         self._due_s = self._clock_s() + INTERVAL_S
 
 
-def _write(act: UnitOfWork, rows: Sequence[IndexRow], place: int) -> int:
-    """Write rows from `place` on. Returns the place behind them."""
+def followed(connection: Connection) -> int:
+    """The chain_seq of the last record that is followed."""
+    (at,) = connection.execute(_FOLLOWED).fetchone()
+    return at or 0
+
+
+def _write(act: UnitOfWork, rows: Sequence[IndexRow], cursor: int, place: int) -> int | None:
+    """Write rows from `place` on. Returns the place behind them; None: that was all, and the cursor is written, too.
+
+    Raises Overtaken.
+    """
+    if followed(act.connection) != cursor:
+        raise Overtaken
     until_s = time.monotonic() + SLICE_S
     while True:
         add_index(act.connection, rows[place : place + _PART])
         place += _PART
-        if place >= len(rows) or time.monotonic() >= until_s:
+        if place >= len(rows):
+            act.connection.execute(SET_CURSOR, (INDEX_CURSOR, cursor))
+            return None
+        if time.monotonic() >= until_s:
             return place
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import RelayError, StoreError
-from relay.events.call_index import CallIndex
+from relay.events.call_index import CallIndex, Overtaken, followed
 from relay.events.webhooks import call_data, of_binding
 from relay.log import Outage
 from relay.model.call import PROBE_BUSINESS, CallRecord
@@ -34,6 +34,7 @@ from relay.store.journal.rows import EventRow, Told, event_rows, open_event
 from relay.store.numbers import LOCKED_FOR_FRAUD, set_locks
 from relay.store.record_rows import (
     COLUMNS,
+    FOLLOWED,
     INDEX_CURSOR,
     SELECT,
     SET_CURSOR,
@@ -56,10 +57,8 @@ FEW = 10
 RETRY_S = 1.0  # pause after an error of the store
 BEHIND_S = 900.0  # further behind, caps miss calls: they count the last 15 minutes in memory and the rest in the index
 EVENTS = "call_event"  # its row of `cursor`
-# That of the records. A relay of an earlier version goes on from the index's, and counts some calls again after a kill.
-FOLLOWED = "followed"
 
-_CURSORS = "SELECT name, at FROM cursor"
+_CURSOR = "SELECT coalesce((SELECT at FROM cursor WHERE name = ?), 0)"
 _NEW = f"{SELECT} WHERE chain_seq > ?1 ORDER BY chain_seq LIMIT ?2"
 _UNINDEXED = f"{SELECT} WHERE chain_seq > ?1 AND chain_seq <= ?2 ORDER BY chain_seq"
 _LATELY = f"{SELECT} WHERE ended_at > ?1 AND chain_seq <= ?2 ORDER BY chain_seq"
@@ -71,6 +70,7 @@ _CALLER_HASH = COLUMNS.index("caller_hash")
 class _Stretch:
     """New entries of the journal, as many as fit in one step."""
 
+    begin: tuple[int, int]  # its event cursor and record cursor
     event_cursor: int  # behind the stretch
     record_cursor: int
     listening: set[str]  # business users with a webhook
@@ -168,7 +168,11 @@ class Follower:
                 self._set_behind(0.0)
                 return 0
         self._stretch = stretch
-        made = await self._writer.run(RELAY, lambda act: _write(act, stretch))
+        try:
+            made = await self._writer.run(RELAY, lambda act: _write(act, stretch))
+        except Overtaken:  # also by itself, if a COMMIT that failed is on disk
+            self._stretch = None
+            return 0
         self._stretch = None
         self._index.add(stretch.index, len(stretch.records), stretch.record_cursor)
         self._counts["events_made"] += made
@@ -196,12 +200,11 @@ class Follower:
 
     def _next(self, connection: Connection) -> _Stretch:
         """Events first, then records: the events before a call's end are there when the end is."""
-        cursors = dict(connection.execute(_CURSORS).fetchall())
         listening = {business for (business,) in connection.execute(_LISTENING).fetchall()}
-        indexed = cursors.get(INDEX_CURSOR, 0)
-        stretch = _Stretch(cursors.get(EVENTS, 0), max(cursors.get(FOLLOWED, 0), indexed), listening)
-        if self._index.cursor is None:
-            self._read_unindexed(connection, indexed, stretch.record_cursor)
+        begin = _cursors(connection)
+        stretch = _Stretch(begin, *begin, listening)
+        if self._index.cursor != stretch.record_cursor:
+            self._read_unindexed(connection, stretch.record_cursor)
         events = event_rows(connection, stretch.event_cursor, stretch.most)
         for event in events:
             self._take_event(stretch, event)
@@ -231,15 +234,16 @@ class Follower:
         if (seen := _seen(row[_CALLER_HASH], stored.record)) is not None:
             stretch.findings += self._watch.see(seen)
 
-    def _read_unindexed(self, connection: Connection, indexed: int, until: int) -> None:
-        """Read the records that an earlier process has followed, but not added to the index."""
+    def _read_unindexed(self, connection: Connection, until: int) -> None:
+        """Read the records that another process has followed, but not added to the index."""
         found: list[IndexRow] = []
+        (indexed,) = connection.execute(_CURSOR, (INDEX_CURSOR,)).fetchone()
         rows = connection.execute(_UNINDEXED, (indexed, until)).fetchall()
         for row in rows:
             with contextlib.suppress(StoreError):  # an altered one, which was reported then
                 stored = open_row(self._sealer, row)
                 found += index_rows(self._sealer, stored.record, stored.chain_seq)
-        self._index.add(found, len(rows), until)
+        self._index.begin(found, len(rows), until)
 
     def _catch_up(self, connection: Connection, until: int) -> None:
         """Show the watch the records from before the start; their findings were written then."""
@@ -273,9 +277,20 @@ class Follower:
         self._told_behind = behind_s > BEHIND_S
 
 
+def _cursors(connection: Connection) -> tuple[int, int]:
+    """Of events and of records."""
+    (events,) = connection.execute(_CURSOR, (EVENTS,)).fetchone()
+    return events, followed(connection)
+
+
 def _write(act: UnitOfWork, stretch: _Stretch) -> int:
-    """Write events, counts and findings of a stretch in one transaction. Returns the number of events."""
+    """Write events, counts and findings of a stretch in one transaction. Returns the number of events.
+
+    Raises Overtaken if it does not begin at the store's cursors: it is written already, or of records that are gone.
+    """
     connection, listening = act.connection, stretch.listening
+    if _cursors(connection) != stretch.begin:
+        raise Overtaken
     made = sum(_tell(act, listening, f"call.{kind}", record) for kind, record in stretch.events)
     if listening:
         made += sum(_tell(act, listening, _end_of(stored.record), stored.record) for stored in stretch.records)

@@ -155,7 +155,10 @@ def _text(data: bytes) -> str:
 #     "beside NUMBER"     beside_key: any other role of a 700 number or a party in a record (searches)
 #     "call CALL_ID", "order ORDER_ID", "business ID"    searches
 
-INDEX_CURSOR = "call_record"  # the row of `cursor` with the chain_seq of the last indexed record
+# Rows of `cursor`: the chain_seq of the last record that is indexed, and of the last that is followed. A relay of an
+# earlier version knows only the first, goes on from there, and counts some calls again after a kill.
+INDEX_CURSOR = "call_record"
+FOLLOWED = "followed"
 INSERT_INDEX = "INSERT INTO call_index (key, at, record) VALUES"
 DELETE_INDEX = "DELETE FROM call_index WHERE key = ? AND at = ? AND record = ?"
 SET_CURSOR = "INSERT INTO cursor (name, at) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET at = ?2"

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from relay.errors import StoreError
 from relay.model.call import CallRecord
+from relay.model.numbers import is_700
 from relay.store.audit import read_checkpoint
 from relay.store.chain import AUDIT, EMPTY, RECORDS, Head, anchor_fault, next_link, read_head
 from relay.store.connection import DATABASE_ERRORS, Connection, each_row
@@ -187,7 +188,7 @@ _MOST_UNREAD = 10_000  # if more records are not indexed, the index is not used
 _PLACES = """
 SELECT at, record FROM call_index AS found
 WHERE key = {key} AND at >= :low AND at < :high AND (at, record) {beyond} (:place_at, :place_seq)
-AND EXISTS (SELECT 1 FROM call_record WHERE chain_seq = record)
+AND record <= :indexed AND EXISTS (SELECT 1 FROM call_record WHERE chain_seq = record)
 """
 _HAS_TOO = "AND EXISTS (SELECT 1 FROM call_index WHERE key IN ({keys}) AND at = found.at AND record = found.record)"
 _UNREAD = f"{SELECT} WHERE chain_seq > :indexed AND received_at >= :since AND received_at < :until {{parts}}"
@@ -199,8 +200,10 @@ ORDER BY ended_at {{order}}, chain_seq {{order}} LIMIT :limit
 
 _COUNT_UNREAD = f"SELECT coalesce((SELECT seq FROM chain_head), 0) - ({SELECT_INDEX_CURSOR})"
 _HAS_PART = """
-AND (number_dialled = :{name} OR number_shown = :{name} OR :{name}_hash IN (dialled_hash, caller_hash, callee_hash))
+AND (number_dialled = :{name} OR number_shown = :{name} OR :{name}_hash IN (dialled_hash, caller_hash, callee_hash)
+{or_})
 """
+_OR_SHOWN = "OR number_shown IS NULL"  # of no column, as an old middle number, or none
 
 
 class Wanted(NamedTuple):
@@ -252,7 +255,7 @@ def read_page(
         if not criteria:
             return _by_time(reading)
         (indexed,) = connection.execute(SELECT_INDEX_CURSOR).fetchone()
-        sources = (_indexed(reading, criteria), _unread(reading, indexed))
+        sources = (_indexed(reading, criteria, indexed), _unread(reading, indexed))
         merged = heapq.merge(*sources, key=lambda found: found.position, reverse=newest_first)
         return [found for found, _ in zip(merged, range(limit), strict=False)]
 
@@ -364,11 +367,11 @@ def _times(wanted: Wanted) -> dict[str, Any]:
     return {"since": wanted.since_ms, "until": wanted.until_ms}
 
 
-def _indexed(reading: _Reading, criteria: list[tuple[bytes, ...]]) -> Iterator[Found]:
+def _indexed(reading: _Reading, criteria: list[tuple[bytes, ...]], indexed: int) -> Iterator[Found]:
     connection, sealer, wanted, order, limit = reading
     query = _indexed_query(order, [len(keys) for keys in criteria])
     keys = {f"key_{row}_{column}": key for row, keys in enumerate(criteria) for column, key in enumerate(keys)}
-    parameters = keys | order.parameters(wanted.since_ms, wanted.until_ms) | {"limit": limit}
+    parameters = keys | order.parameters(wanted.since_ms, wanted.until_ms) | {"limit": limit, "indexed": indexed}
     for position in connection.execute(query, parameters).fetchall():
         row = connection.execute(f"{SELECT} WHERE chain_seq = ?", (position[1],)).fetchone()
         stored = open_row(sealer, row)
@@ -387,7 +390,7 @@ def _indexed_query(order: _Order, sizes: list[int]) -> str:
 
 
 def _unread(reading: _Reading, indexed: int) -> list[Found]:
-    """As `_by_time`, of the records that are not indexed yet."""
+    """The records that are not indexed yet."""
     connection, sealer, wanted, order, limit = reading
     parts, values = _parts(sealer, wanted)
     rows = connection.execute(_UNREAD.format(parts=parts), _times(wanted) | values | {"indexed": indexed})
@@ -414,10 +417,13 @@ def _by_time(reading: _Reading) -> list[Found]:
 
 
 def _parts(sealer: Sealer, wanted: Wanted) -> tuple[str, dict[str, Any]]:
-    """Conditions on the columns of a record beside its times, and their values."""
+    """Conditions on the columns of a record beside its times, and their values.
+
+    They let records through that do not fit.
+    """
     numbers = {name: number for name in ("number", "party") if (number := getattr(wanted, name)) is not None}
     hashes = {f"{name}_hash": sealer.lookup_hash(number) for name, number in numbers.items()}
-    parts = [_HAS_PART.format(name=name) for name in numbers]
+    parts = [_HAS_PART.format(name=name, or_="" if is_700(number) else _OR_SHOWN) for name, number in numbers.items()]
     if wanted.call_id is None:
         return " ".join(parts), numbers | hashes
     return " ".join((*parts, "AND call_id = :call_id")), numbers | hashes | {"call_id": wanted.call_id}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -15,10 +16,11 @@ from relay.events.follower import Follower
 from relay.policy.fraud import Signals, Watch
 from relay.store.call_counts import owner_of_business, read_counts
 from relay.store.database import connect_reader
-from relay.store.record_rows import IndexRow, index_rows
+from relay.store.record_rows import FOLLOWED, SET_CURSOR, IndexRow, index_rows
+from relay.store.records import Wanted, read_all
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Shop
-from tests.support.stored import ended_record
+from tests.support.stored import X, ended_record
 
 CALLS = [ended_record(f"c{n}", business="shop") for n in range(1, 6)]
 
@@ -99,6 +101,7 @@ async def test_a_failed_write_is_repeated_as_a_whole(
     monkeypatch.setattr(module, "_PART", 4)
     index = CallIndex(writer, lambda: 0.0)
     index.add(expected(shop), 5, 5)
+    shop.act(lambda act: act.connection.execute(SET_CURSOR, (FOLLOWED, 5)))
     wrote: list[int] = []
 
     def fail(add: Callable[..., None], *args: object) -> None:
@@ -111,7 +114,67 @@ async def test_a_failed_write_is_repeated_as_a_whole(
     with pytest.raises(StoreError):
         await index.write()
     assert len(rows(shop)) == 4
-    assert shop.rows("SELECT * FROM cursor") == []
+    assert shop.rows("SELECT * FROM cursor") == [("followed", 5)]
     await index.write()
     assert rows(shop) == expected(shop)
-    assert shop.rows("SELECT * FROM cursor") == [("call_record", 5)]
+    assert shop.rows("SELECT * FROM cursor") == [("call_record", 5), ("followed", 5)]
+
+
+async def test_no_call_is_found_twice_while_its_rows_are_written(
+    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows of some records are there before the cursor is."""
+    monkeypatch.setattr(module, "SLICE_S", 0.0)
+    monkeypatch.setattr(module, "_PART", 4)
+    await shop.record(*CALLS)
+    follower = a_follower(shop, writer, lambda: 0.0)
+    await follower.look()
+    found: list[list[str]] = []
+
+    def look(add: Callable[..., None], *args: object) -> None:
+        with closing(connect_reader(shop.path)) as connection:
+            found.append([record.call_id for record in read_all(connection, shop.sealer, Wanted(number=X))])
+        add(*args)
+
+    monkeypatch.setattr(module, "add_index", partial(look, module.add_index))
+    await follower.look()
+    assert len(found) > 2
+    assert [each for each in found if each != ["c1", "c2", "c3", "c4", "c5"]] == []
+
+
+async def test_calls_after_a_store_was_put_back_are_indexed(shop: Shop, writer: GroupWriter) -> None:
+    """A backup of two calls in the place of five, three of them not indexed, as after the loss of a database server."""
+    now_s = 100.0
+    follower = a_follower(shop, writer, lambda: now_s)
+    await shop.record(*CALLS[:2])
+    await follower.look()
+    await follower.look()
+    with closing(sqlite3.connect(":memory:")) as backup, closing(sqlite3.connect(shop.path)) as store:
+        store.backup(backup)
+        await shop.record(*CALLS[2:])
+        await follower.look()
+        backup.backup(store)
+    now_s = 111.0
+    await follower.look()
+    await shop.record(*(call._replace(call_id=f"new-{call.call_id}") for call in CALLS[2:]))
+    await follower.look()
+    now_s = 122.0
+    await follower.look()
+    assert dict(shop.rows("SELECT * FROM cursor")) == {"call_event": 0, "call_record": 5, "followed": 5}
+    with closing(connect_reader(shop.path)) as connection:
+        found = [record.call_id for record in read_all(connection, shop.sealer, Wanted(number=X))]
+    assert found == ["c1", "c2", "new-c3", "new-c4", "new-c5"]
+
+
+async def test_call_is_found_by_an_old_middle_number_that_it_showed(shop: Shop, writer: GroupWriter) -> None:
+    """Before and after it is indexed: a record has no column for that number."""
+    shown = "8617000000001"
+    await shop.record(CALLS[0]._replace(number_shown=shown))
+    follower = a_follower(shop, writer, lambda: 0.0)
+    for _ in range(2):
+        with closing(connect_reader(shop.path)) as connection:
+            found = [record.call_id for record in read_all(connection, shop.sealer, Wanted(number=shown))]
+        assert found == ["c1"]
+        await follower.look()
+        await follower.look()
+    assert len(rows(shop)) > 0

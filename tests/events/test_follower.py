@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import closing
 
 import pytest
@@ -19,6 +20,7 @@ from relay.store.call_counts import owner_of_business, read_counts, summed
 from relay.store.database import connect_reader
 from relay.store.numbers import LOCKED_FOR_FRAUD
 from relay.store.record_rows import index_rows
+from relay.store.unit_of_work import Actor, UnitOfWork
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Shop
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, binding, ended_record, live_record, put
@@ -266,3 +268,57 @@ async def test_each_record_is_counted_once(shop: Shop, writer: GroupWriter) -> N
     with closing(connect_reader(shop.path)) as connection:
         counts = summed(read_counts(connection, owner_of_business("shop"), 3_600, 0, 1 << 40).values())
     assert counts.outcomes == {"answered": 1, "busy": 1}
+
+
+def counted(shop: Shop) -> dict[str, int]:
+    with closing(connect_reader(shop.path)) as connection:
+        return dict(summed(read_counts(connection, owner_of_business("shop"), 3_600, 0, 1 << 40).values()).outcomes)
+
+
+async def test_nothing_is_written_twice_after_a_commit_in_doubt(
+    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection to the server is lost after its COMMIT, and before the answer."""
+    hook = shop.hook()
+    await shop.record(*(of_shop(f"c{n}") for n in range(5)))
+    made = a_follower(shop, writer)
+    run = writer.run
+
+    async def lose(actor: Actor, do: Callable[[UnitOfWork], object]) -> object:
+        await run(actor, do)
+        raise StoreError("the connection was lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(writer, "run", lose)
+        with pytest.raises(StoreError):
+            await made.step()
+    await made.look()
+    assert counted(shop) == {"answered": 5}
+    assert len(shop.waiting(hook)) == 5
+    made.finish()
+    await made.run()
+    assert len(shop.rows("SELECT DISTINCT record FROM call_index")) == 5
+
+
+async def test_follower_that_another_has_overtaken_writes_nothing_twice(
+    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stood still with a stretch that it had read, and the other node's backend went on."""
+    await shop.record(*(of_shop(f"c{n}") for n in range(5)))
+    made, other = a_follower(shop, writer), a_follower(shop, writer)
+    run = writer.run
+
+    async def stand_still(actor: Actor, do: Callable[[UnitOfWork], object]) -> object:
+        monkeypatch.undo()
+        await shop.record(of_shop("c5"))
+        await other.look()
+        return await run(actor, do)
+
+    monkeypatch.setattr(writer, "run", stand_still)
+    await made.look()
+    await shop.record(of_shop("c6"))
+    await made.look()
+    assert counted(shop) == {"answered": 7}
+    made.finish()
+    await made.run()
+    assert len(shop.rows("SELECT DISTINCT record FROM call_index")) == 7
