@@ -79,7 +79,7 @@ class OutOfDialog:
     def receive(self, request: Request, flow: Flow, peer: Peer, now: float) -> None:
         """Handle a peer's request without a To tag. Raises ParseError if it cannot even be answered."""
         is_recorded = self._is_recorded(request)
-        if is_recorded and self._shedding.turns_away(request, flow, peer, now):
+        if is_recorded and (self.closed or self._shedding.turns_away(request, flow, peer, now)):
             return
         reply = Reply(request, flow)
         try:
@@ -107,10 +107,10 @@ class OutOfDialog:
             return
         outbox.note("request.stranger", source=flow.host)
         reply = Reply(request, flow)
-        if request.to_tag is None and self._is_recorded(request):
-            self._refuse(request, reply, Strangers.PEER, admission.STRANGER, now)
-        else:
+        if request.to_tag is not None or not self._is_recorded(request):
             self._stateless.answer(reply, 403, now)
+        elif not self.closed:
+            self._refuse(request, reply, Strangers.PEER, admission.STRANGER, now)
 
     def _is_recorded(self, request: Request) -> bool:
         """Whether the request leaves a call record."""
@@ -123,8 +123,6 @@ class OutOfDialog:
             TextMessage(self._messages, peer, request, reply, now).refuse(refusal, now)
 
     def _invite(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
-        if self.closed:
-            return
         settings = self._settings
         session = self._set_up(request, reply, peer, now)
         dialled = session.call.dialled
@@ -174,8 +172,6 @@ class OutOfDialog:
         return session
 
     def _message(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
-        if self.closed:
-            return
         message = TextMessage(self._messages, peer, request, reply, now)
         if self.draining:
             message.refuse(admission.DRAINING, now)

@@ -228,11 +228,17 @@ def test_draining_refuses_new_calls(ladder: Ladder) -> None:
     hang_up(ladder)  # the call in progress continues
 
 
-def test_closed_engine_leaves_new_calls_unanswered_and_unrecorded(ladder: Ladder) -> None:
+@pytest.mark.parametrize("kind", ["good", "broken", "a stranger's"])
+def test_closed_engine_leaves_new_calls_unanswered_and_unrecorded(ladder: Ladder, kind: str) -> None:
     ladder.engine.drain()
     ladder.engine.close()
-    ladder.caller.calls(X)
-    ladder.caller.gets_nothing()
+    if kind == "a stranger's":
+        side = ladder.side(STRANGER_HOST, "mallory")
+        side.invites(X, caller=B[2:])
+    else:
+        side = ladder.caller
+        side.calls(X, hops=70 if kind == "good" else -1)
+    side.gets_nothing()
     assert ladder.engine.refusals() == {}
     assert ladder.engine.statistics()["pending_commits"] == 0
 
