@@ -9,10 +9,12 @@ import re
 from typing import Final, Literal, NamedTuple
 
 from relay.model.call import CallRecord
-from relay.model.numbers import mask_number
+from relay.model.numbers import CHINA, mask_number
 
 # Digits of any script, with separators. In the text of a log this would hit dates and versions.
-_WRITTEN: Final = re.compile(r"\+?\d(?:[-. ()\u00a0\u2010-\u2015]{0,3}\d){6,}")
+_BETWEEN: Final = r"[-. ()\u00a0\u2010-\u2015]{0,3}"
+_WRITTEN: Final = re.compile(rf"\+?\d(?:{_BETWEEN}\d){{6,}}")
+_SUBSCRIBER: Final = 8  # last digits of a number, which stay the same however it is dialled
 
 Value = str | int | bool | None
 # party: caller or callee, masked in reports, and in events as the webhook's `parties` says. absent: left out.
@@ -124,6 +126,14 @@ def ended_call(record: CallRecord) -> dict[str, object]:
 def mask_text(text: str) -> str:
     """Mask each number in a text that a business user wrote, such as "138-0000 0001", in digits of any script."""
     return _WRITTEN.sub(_mask_written, text)
+
+
+def hide_number(text: str, number: str) -> str:
+    """Replace a normalised number by ****, however it is written, and leave other digits as they are."""
+    plain = "".join(str(int(sign)) if sign.isdecimal() else sign for sign in text)
+    national = number.removeprefix(CHINA)
+    before, last = (_BETWEEN.join(part) for part in (national[:-_SUBSCRIBER], national[-_SUBSCRIBER:]))
+    return re.sub(f"(?:{before}{_BETWEEN})?{last}", "****", plain)
 
 
 def _mask_written(found: re.Match[str]) -> str:

@@ -14,8 +14,8 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 from relay.errors import ParseError, Refused
 from relay.model.binding import Binding
-from relay.model.numbers import MOBILES_ALONE, Parties, format_number, mask_number, normalise_party, parse_party
-from relay.privacy.records import mask_text
+from relay.model.numbers import MOBILES_ALONE, Parties, mask_number, normalise_party, parse_party
+from relay.privacy.records import hide_number, mask_text
 from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.service.fields import parse_moment_ms
@@ -323,7 +323,8 @@ def filing_form(filing: Filing, now_ms: int, *, clear: bool) -> dict[str, Any]:
 def _masked(filing: Filing, text: str) -> str:
     """A text about the filing, without its number, holder and document. A reference has other digits, which stay."""
     papers = filing.documents
-    for secret in (format_number(filing.number, "national"), *((papers.document, papers.holder) if papers else ())):
+    text = hide_number(text, filing.number)
+    for secret in (papers.document, papers.holder) if papers else ():
         text = re.sub(re.escape(secret), "****", text, flags=re.IGNORECASE)
     return text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -372,3 +373,22 @@ def test_a_reference_with_number_or_holder_shows_neither_without_a_right(backend
     masked = filing_form(made, NOW_MS, clear=False)["reference"]
     assert masked == "CT-86****/****/****/2026011512345"
     assert filing_form(made, NOW_MS, clear=True)["reference"] == made.reference
+
+
+@pytest.mark.parametrize(
+    ("number", "written"),
+    [
+        ("8613800000001", "138-0000-0001"),
+        ("8613800000001", "\uff11\uff13\uff18 0000 0001"),
+        ("861088886666", "861088886666"),
+        ("861088886666", "010-88886666"),
+        ("861088886666", "(010) 8888 6666"),
+        ("447911123456", "+447911123456"),
+        ("447911123456", "07911 123456"),
+        ("85291234567", "9123-4567"),
+    ],
+)
+def test_a_reference_hides_the_number_however_it_is_written(backend: Backend, number: str, written: str) -> None:
+    made = file(backend, reference="CT")._replace(number=number, reference=f"CT 17/{written}/2026011512345")
+    masked = filing_form(made, NOW_MS, clear=False)["reference"]
+    assert re.fullmatch(r"CT 17/[+(]?[0-9]{0,5}\*\*\*\*/2026011512345", masked), masked
