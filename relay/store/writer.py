@@ -60,9 +60,13 @@ class _Gap:
         self._began_s = self._until_s = 0.0
 
     def wait(self) -> None:
-        """Wait for its end. The next transaction begins now."""
+        """Wait for its end."""
         if (left_s := self._until_s - time.monotonic()) > 0:
             time.sleep(left_s)
+        self.hold()
+
+    def hold(self) -> None:
+        """The next transaction has the store: the wait for others was not its time."""
         self._began_s = time.monotonic()
 
     def begin(self) -> None:
@@ -90,6 +94,7 @@ class Writer:
         try:
             now_ms = self._clock_ms()
             with store_errors(self._path), ledger_transaction(self._connection, self._sealer, now_ms):
+                self._gap.hold()
                 follow_key(self._connection, self._sealer)
                 self.has_written = True
                 return do(UnitOfWork(self._connection, self._sealer, actor, now_ms))
@@ -209,6 +214,7 @@ class GroupWriter:
                 if self._files is not None and (displaced := self._files.displaced()):
                     raise displaced  # a write to this file would be lost
                 with ledger_transaction(self._connection, self._sealer, self._clock_ms()):
+                    self._gap.hold()
                     follow_key(self._connection, self._sealer)
                     self._acts(self._connection, made)
                 if self._files is None:

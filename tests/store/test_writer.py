@@ -6,7 +6,8 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, contextmanager
+from typing import Any
 
 import pytest
 
@@ -141,6 +142,23 @@ def test_gap_is_twice_what_the_transaction_took_at_most_10_ms_and_after_slow_one
     take(0)
     assert clock.slept == [0.004, GAP_S, SLOW_GAP_S]
     assert SLOW_GAP_S > 0.1  # sqlite3's busy handler: 1, 2, 5, 10, 15, 20, 25, 25, 25, 50, 50, then 100 ms
+
+
+def test_wait_for_another_writer_makes_no_gap(alone: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(writer_module, "time", clock)
+    begin = writer_module.ledger_transaction
+
+    @contextmanager
+    def wait_and_begin(*args: Any) -> Iterator[None]:
+        clock.now_s += 0.5
+        with begin(*args):
+            yield
+
+    monkeypatch.setattr(writer_module, "ledger_transaction", wait_and_begin)
+    alone.run(RELAY, lambda _: None)
+    alone.run(RELAY, lambda _: None)
+    assert clock.slept == []
 
 
 # -- groups
