@@ -244,13 +244,12 @@ def _check(store: Opened, since: Anchor | None) -> _Found:
 
 
 def _not_grown(store: Opened, since: Anchor | None) -> Iterator[str]:
-    file = AnchorFile(store.config.store.local, store.sealer)
-    for anchor, words in (
-        (since, "when the given head was written"),
-        (file.read(), f"when {file.path} was written"),
-    ):
-        if anchor is not None and (fault := growth_fault(store.reader, anchor, words)):
-            yield fault
+    if since is not None and (fault := growth_fault(store.reader, since, "when the given head was written")):
+        yield fault
+    try:
+        AnchorFile(store.config.store.local, store.sealer).check(store.reader)
+    except StoreError as error:
+        yield str(error)
 
 
 def _some(faults: list[str]) -> list[str]:

@@ -91,7 +91,11 @@ _restrictions = stacked(
 @click.argument("mode", type=click.Choice(MODES, case_sensitive=False), metavar="|".join(MODES))
 @click.option("--a", default="", metavar="NUMBER", help="Real number of party a, of a kind in [numbers] parties.")
 @click.option("--b", default="", metavar="NUMBER", help="Real number of party b.")
-@click.option("--late", is_flag=True, help="AXB, AXYB: give a later, by bindings change; until then nobody reaches b.")
+@click.option(
+    "--late",
+    is_flag=True,
+    help="AXB, AXYB: party a comes later, by `bindings change --a`; until then nobody reaches b.",
+)
 @click.option("--group", "group_id", default="", metavar="ID", help="GXB, GXYB: group whose members call b.")
 @click.option("--x", default="", metavar="NUMBER", help="700 number that a dials. Default: a free one.")
 @click.option("--y", default="", metavar="NUMBER", help="AXYB, GXYB: 700 number that b dials. Default: a free one.")
@@ -111,7 +115,13 @@ _restrictions = stacked(
     metavar="TIME",
     help=f"{_EXPIRY} Default: no expiry.",
 )
-@click.option("--order", "order_id", default="", metavar="TEXT", help="Order that this binding serves.")
+@click.option(
+    "--order",
+    "order_id",
+    default="",
+    metavar="TEXT",
+    help="Order that this binding serves. Required in the phase pilot, but for `default`.",
+)
 @click.option("--business", default="", metavar="ID", help="Business user. Default: `default`.")
 @click.option("--consent", default="", metavar="TEXT", help="Reference of the parties' consent.")
 @click.option("--white-only", is_flag=True, help="Accept callers on the whitelist only.")

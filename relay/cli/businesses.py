@@ -262,8 +262,8 @@ def make(
 ) -> None:
     """Make a key. Its secret is shown only once.
 
-    Without --scope it gets all scopes but parties:read (real numbers) and, for a business user, keys (more keys) and
-    recordings:read.
+    Without --scope it gets all scopes except parties:read (real numbers). A business user's key then also lacks keys
+    (to make more keys) and recordings:read.
     """
     if operator == (business is not None):
         raise click.UsageError("give either --business ID or --operator")

@@ -32,13 +32,13 @@ def capture() -> None:
 @click.option("--number", metavar="N", help="A party or a 700 number.")
 @click.option("--business", metavar="ID", help="A business user.")
 @click.option("--peer", metavar="NAME", help="A peer; its registrations too.")
-@click.option("--for", "for_ms", required=True, type=duration, metavar="TIME", help="For so long: 30m, 1h; 7d at most.")
+@click.option("--for", "for_ms", required=True, type=duration, metavar="TIME", help="How long: 30m, 1h; 7d at most.")
 @json_option
 @config_option
 def arm(
     config_path: Path | None, number: str | None, business: str | None, peer: str | None, for_ms: int, as_json: bool
 ) -> None:
-    """Arm: capture from now on. It ends by itself."""
+    """Capture from now on, for the given time."""
     every_: list[tuple[ArmKind, str | None]] = [("number", number), ("business", business), ("peer", peer)]
     given = [(kind, value) for kind, value in every_ if value is not None]
     if len(given) != 1:
@@ -66,7 +66,7 @@ def list_(config_path: Path | None, limit: int | None, as_json: bool) -> None:
 @click.argument("arm_id", metavar="ID")
 @config_option
 def disarm(config_path: Path | None, arm_id: str) -> None:
-    """End it at once. What was captured stays."""
+    """Stop capturing at once. What was captured stays."""
     with opened(config_path) as store:
         store.act(lambda act: rules.disarm(act, arm_id))
     say(f"disarmed {arm_id}")

@@ -121,7 +121,7 @@ def _show_line(there: ProviderBinding, outcome: Outcome, state: str, *, as_json:
     default="30s",
     metavar="DURATION",
     show_default=True,
-    help="Most between the two beginnings of one call.",
+    help="Largest difference between the start times of one call.",
 )
 @click.option(
     "--duration-within",
@@ -129,7 +129,7 @@ def _show_line(there: ProviderBinding, outcome: Outcome, state: str, *, as_json:
     default="2s",
     metavar="DURATION",
     show_default=True,
-    help="Most by which its two durations differ.",
+    help="Largest difference between its durations.",
 )
 @json_option
 @config_option

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from relay.cli import config_option, localised, say
-from relay.config import Config, load_config
+from relay.config import Config, default_path, load_config
 from relay.errors import ParseError, Refused, StoreError
 from relay.service import fields
 from relay.service.fields import CHINA, parse_duration_ms, parse_moment_ms, says_something
@@ -128,14 +128,17 @@ def opened(config_path: Path | None, *, make: bool = False, earlier: bool = Fals
     """
     config = load_config(config_path)
     place = config.store.path
+    where = place.absolute() if isinstance(place, Path) else place
     # An empty file is a store that has lost everything: `open_store` reports it.
-    if not make and not (_exists(place) if isinstance(place, Path) else is_there(place)):
-        where = place.absolute() if isinstance(place, Path) else place
+    is_new = not (_exists(place) if isinstance(place, Path) else is_there(place))
+    if is_new and not make:
         raise StoreError(
             f"there is no store at {where}: `serve` and `bind` create it; if they have, run this in the folder that "
             "the relay was started in, or name its configuration with -c"
         )
     sealer = open_store(place, config.store.key_file)
+    if is_new and (config_path or default_path()) is None:
+        say(f"no config/relay.toml here: made a new store at {where}", err=True)
     with (
         store_errors(place),
         closing(connect_reader(place)) as reader,

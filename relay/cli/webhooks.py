@@ -50,7 +50,7 @@ def webhooks() -> None:
     type=click.Choice(FORMATS),
     default="relay700",
     show_default=True,
-    help="Form of its requests; alibaba: one of its messages, SecretReport without --kind.",
+    help="Form of its requests; alibaba: the push of Alibaba Cloud that --kind names, SecretReport by default.",
 )
 @json_option
 @config_option

@@ -75,7 +75,12 @@ def story_of(page: Page, call: dict[str, Any]) -> list[Step]:
     """What happened, in order, in words."""
     begin = datetime.fromisoformat(call["received_at"])
     known = {name: value if value is not None else "–" for name, value in call.items()}
-    said = [(N_("%(caller)s dialled %(number_dialled)s, from the peer %(peer_in)s"), "", "received_at")]
+    dialled = (
+        N_("%(caller)s dialled %(number_dialled)s, from the peer %(peer_in)s")
+        if call["peer_in"]
+        else N_("%(caller)s dialled %(number_dialled)s, from the unknown source %(source)s")
+    )
+    said = [(dialled, "", "received_at")]
     if call["routed_at"]:
         said.append((N_("allowed by the %(mode)s binding, sent to %(peer_out)s"), "", "routed_at"))
         if call["number_shown"]:

@@ -20,7 +20,9 @@ def _number(found: LookupResult, asked: PendingCall, rules: Rules) -> str:
     if found.locked is None:
         return "no such number"
     locks = [by for bit, by in _LOCKS if found.locked & bit]
-    return f"locked by {' and '.join(locks)}" if locks else "held from new bindings" if found.locked else "in use"
+    if locks:
+        return f"locked by {' and '.join(locks)}"
+    return "held from new bindings" if found.locked else "not locked or held"
 
 
 def _legacy(found: LookupResult, asked: PendingCall, rules: Rules) -> str:
@@ -64,7 +66,7 @@ def _lists(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
 def _hours(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
     texts = [text for text in (bound.business_hours, bound.hours) if text]
     hours = ([] if rules.hours is None else [rules.hours]) + [parse_hours(text) for text in texts]
-    return f"hours {' and '.join(map(_span, hours)) or 'any'}, now {_clock(minute_in_china(asked.unix_s))}"
+    return f"hours {' and '.join(map(_span, hours)) or 'any'}, now {_clock(minute_in_china(asked.unix_s))} in China"
 
 
 def _party(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:

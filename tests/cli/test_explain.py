@@ -41,7 +41,7 @@ def test_a_refused_call_is_explained_check_by_check(relay700: Command) -> None:
     lines = text.splitlines()
     assert lines[0].startswith(f"137****0003 dials {X} at 2")
     assert lines[0].endswith(", by the store: the relay does not run")
-    assert "number               pass            in use" in lines
+    assert "number               pass            not locked or held" in lines
     assert "binding              fail            none of this caller on this number" in text
     assert "business             not reached" in text
     assert lines[-1] == "refused: no_binding, SIP 403, Q.850 cause 21"
@@ -101,7 +101,7 @@ def test_a_past_call_is_explained_by_the_configuration_and_the_binding_of_then(
     (told,) = relay700.objects("explain", "--caller", A, "--dialled", X, "--at", "2026-01-01T00:00:05Z")
     assert (told["outcome"], told["source"], told["at"]) == ("outside_hours", "history", "2026-01-01T00:00:05.000Z")
     assert [check["figures"] for check in told["checks"] if check["name"] == "hours"] == [
-        "hours 09:00-10:00, now 08:00"
+        "hours 09:00-10:00, now 08:00 in China"
     ]
     text = relay700.done("explain", "--caller", A, "--dialled", X, "--at", "2026-01-01T01:30:00Z")
     assert "note: the configuration is the one in force since 2026-01-01T00:00:00.000Z" in text

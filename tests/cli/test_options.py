@@ -136,6 +136,17 @@ def test_commands_that_only_read_make_no_store(relay700: Command, command: tuple
     assert not path.exists() and not key_file.exists()
 
 
+def test_store_that_is_made_where_no_configuration_is_found_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run in a wrong folder, a key would be of a store that no relay serves."""
+    monkeypatch.chdir(tmp_path)
+    first, second = (CliRunner().invoke(main, ["keys", "make", "--operator"]) for _ in range(2))
+    made = f"no config/relay.toml here: made a new store at {tmp_path}/var/relay.db\n"
+    assert (first.exit_code, first.stderr) == (0, made)
+    assert (second.exit_code, second.stderr) == (0, "")
+
+
 def test_a_store_whose_key_is_lost_is_not_opened(relay700: Command) -> None:
     with opened(relay700.folder / "relay.toml", make=True):
         pass

@@ -60,6 +60,12 @@ async def test_what_others_write_is_text(console: Console, api: Api, operator: C
     assert "&lt;script&gt;" in page
 
 
+async def test_call_from_an_unknown_source_names_it(console: Console, api: Api, operator: Client) -> None:
+    keep(api, ended_record(ACME, peer_in="", source="udp:127.0.0.9:5060", routed_at=None, outcome="caller_not_allowed"))
+    text = text_of(await (await console.of(operator)).see(f"/calls/{ACME}"))
+    assert "138****0001 dialled 700100000010001, from the unknown source udp:127.0.0.9:5060" in text
+
+
 async def test_a_call_tells_its_story_and_what_to_do(console: Console, api: Api, operator: Client) -> None:
     refused = {"routed_at": None, "ringing_at": None, "answered_at": None, "callee": None, "ended_by": "relay"}
     keep(
@@ -72,6 +78,7 @@ async def test_a_call_tells_its_story_and_what_to_do(console: Console, api: Api,
     assert "138****0001 dialled 700100000010001, from the peer" in text
     assert "answered" in text and "hung up" in text and "No messages are kept" in text
     text = text_of(await browser.see(f"/calls/{RIVAL}"))
+    assert "from the peer" in text
     assert "refused by the relay with 403, Q.850 21" in text
     assert "as often as the caps allow. Wait, or change the caps" in text
     record = (await browser.http.get(f"/console/calls/{ACME}?format=json")).json()

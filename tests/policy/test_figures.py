@@ -27,7 +27,7 @@ def test_each_check_has_its_figures() -> None:
 @pytest.mark.parametrize(
     ("check", "changes", "rules", "figures"),
     [
-        ("number", {"locked": 0}, {}, "in use"),
+        ("number", {"locked": 0}, {}, "not locked or held"),
         ("number", {"locked": None}, {}, "no such number"),
         ("number", {"locked": 3}, {}, "locked by operator and fraud"),
         ("legacy number", {}, {}, "no"),
@@ -44,12 +44,12 @@ def test_each_check_has_its_figures() -> None:
         ("direction", {"direction": "b_to_a"}, {}, "a_to_b; allowed: b_to_a"),
         ("lists", {}, {}, "list: none"),
         ("lists", {"white_only": 1, "entry": "white"}, {}, "list: white; only white callers"),
-        ("hours", {}, {}, "hours any, now 08:00"),
+        ("hours", {}, {}, "hours any, now 08:00 in China"),
         (
             "hours",
             {"hours": "22:00-06:30"},
             {"hours": Hours(480, 1200)},
-            "hours 08:00-20:00 and 22:00-06:30, now 08:00",
+            "hours 08:00-20:00 and 22:00-06:30, now 08:00 in China",
         ),
         ("caller as party", {}, {}, "mobile"),
         ("caller as party", {"party": "*"}, {}, "anybody may call"),
