@@ -67,8 +67,10 @@ def _unquoted(lines: str) -> str:
 
 # -- Texts made from messages
 
-# Messages with fewer characters of their own are read only in texts with a digit, and with values of one word.
-_NEEDS_DIGIT, _NEEDS_WORDS = 6, 7
+# Messages with fewer characters of their own are read only in texts with a digit, with values of one word, or, if they
+# have more than _FEW values, in short texts: a stranger's ": a: a: a…" of 400 characters took a second.
+_NEEDS_DIGIT, _NEEDS_WORDS, _NEEDS_SHORT = 6, 7, 17
+_FEW, _SHORT = 3, 150
 _JOINT = re.compile(r": |; |(?<=\.) |\n")  # between messages: `file: key.path: fault; what to write`
 _CHINESE_JOINTS = {": ": "：", "; ": "；", " ": "", "\n": "\n"}
 
@@ -79,6 +81,7 @@ class _Form(NamedTuple):
     weight: int
     mark: str
     message: str
+    longest: int  # text that it is looked for in
 
 
 @cache
@@ -88,7 +91,9 @@ def _forms() -> list[_Form]:
     for message in catalogue():
         literals = PLACEHOLDER.split(message)[::2]
         if len(literals) > 1:
-            found.append(_Form(sum(map(len, literals)), max(literals, key=len), message))
+            weight = sum(map(len, literals))
+            longest = _SHORT if len(literals) - 1 > _FEW and weight < _NEEDS_SHORT else MOST_READ
+            found.append(_Form(weight, max(literals, key=len), message, longest))
     return found
 
 
@@ -107,7 +112,7 @@ def _pattern(form: _Form) -> re.Pattern[str]:
 
 
 def _may_be(form: _Form, text: str) -> bool:
-    return form.weight >= _NEEDS_DIGIT or any(map(str.isdigit, text))
+    return len(text) <= form.longest and (form.weight >= _NEEDS_DIGIT or any(map(str.isdigit, text)))
 
 
 class _Reading(NamedTuple):
@@ -137,7 +142,7 @@ class _Reader:
             yield _Reading(len(text), chinese)
             return
         for form in _forms():
-            if form.mark in text and (found := _pattern(form).fullmatch(text)) and _may_be(form, text):
+            if form.mark in text and _may_be(form, text) and (found := _pattern(form).fullmatch(text)):
                 yield self._with_values(form, found.groupdict())
         first = {joint[0]: joint for joint in reversed(list(_JOINT.finditer(text)))}
         for joint in first.values():

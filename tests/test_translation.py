@@ -144,6 +144,13 @@ def test_long_lines_stay_as_they_are_and_short_ones_beside_them_are_read() -> No
     assert zh(f"{long}\nline 3: a: must be in the future\n" * 3) == f"{long}\n第 3 行：a：必须在将来\n" * 3
 
 
+@pytest.mark.parametrize(("order", "is_read"), [("o" * 20, True), ("o" * 160, False)])
+def test_long_text_is_not_read_by_a_message_that_is_mostly_values(order: str, is_read: bool) -> None:
+    """One of 400 characters ": a: a: a" would take a second."""
+    text = f"call {order}: answered, binding b1"
+    assert zh(text) == (f"call {order}：answered，绑定 b1" if is_read else text)
+
+
 def test_faults_of_a_configuration_keep_their_keys() -> None:
     with pytest.raises(ConfigError) as error:
         parse_config('[sip]\nlisten = ["x"]\nfoo = 1\n[[peer]]\nname = "a"\nuri = "sip:;"\n', "r.toml")
