@@ -24,7 +24,6 @@ from relay.model.capture import (
     CapturedDialog,
     CapturedMessage,
     CaptureRules,
-    Mark,
 )
 from relay.model.settings import Listener
 from relay.net.capture import ENDED, LINK, MARK, SENT, Ended, Item, Linked, Ring, read_items
@@ -79,7 +78,7 @@ class Keeper:
         self._log = log
         self._armed = armed
         self._clock = clock
-        self._calls = PendingCalls()
+        self._calls = PendingCalls(self._read_message)
         self._ended: dict[str, tuple[PendingCall, float]] = {}  # and when each ended
         self._saving: asyncio.Task[None] | None = None
         self._arms: Sequence[Arm] = ()
@@ -162,18 +161,19 @@ class Keeper:
             elif kind == LINK:
                 self._link(Linked._make(item[2]), item[3][2], now)
             elif kind == MARK:
-                self._mark(item)
+                self._calls.mark(item[2], item)
             elif kind == ENDED:
                 self._end(Ended._make(item[2]), now)
 
     def _message(self, item: Item, now: float) -> None:
-        kind, at, (listener, transport, host, port, _), data = item
-        message = CapturedMessage(
-            round(at * 1e6), kind == SENT, transport, self._local[listener], _address(host, port), data
-        )
-        joined = self._calls.join(message, sip_call_id(data), host, now)
+        joined = self._calls.join(item, sip_call_id(item[3]), now)
         if joined is not None:
             self._joined(joined)
+
+    def _read_message(self, item: Item) -> CapturedMessage:
+        kind, at, (listener, transport, host, port, _), data = item
+        remote = _address(host, port)
+        return CapturedMessage(round(at * 1e6), kind == SENT, transport, self._local[listener], remote, data)
 
     def _joined(self, joined: Joined) -> None:
         if self._rules.keep != "off":
@@ -181,16 +181,12 @@ class Keeper:
         if joined.call.call_id.startswith(REGISTRATIONS):
             self._ended.setdefault(joined.call.call_id, (joined.call, joined.call.last))
         for subscriber in self.subscribers:
-            subscriber.message(joined.call.call_id, joined.dialog, joined.message)
+            subscriber.message(joined.call.call_id, joined.dialog, self._read_message(joined.message))
 
     def _link(self, linked: Linked, host: str, now: float) -> None:
         dialog = CapturedDialog(linked.sip_call_id.decode("utf-8", "replace"), linked.side, linked.peer)
         for joined in self._calls.link(linked.call_id, linked.sip_call_id, dialog, host, now):
             self._joined(joined)
-
-    def _mark(self, item: Item) -> None:
-        _, at, call_id, step = item
-        self._calls.mark(call_id, Mark(round(at * 1e6), step))
 
     def _end(self, ended: Ended, now: float) -> None:
         for subscriber in self.subscribers:
@@ -268,8 +264,8 @@ def _is_well(ended: Ended) -> bool:
 
 def _is_registered(call: PendingCall) -> bool:
     """Whether the last response to a REGISTER accepted it."""
-    responses = (message.data for message in reversed(call.messages) if message.data.startswith(b"SIP/2.0 "))
-    return next(responses, b"").startswith(b"SIP/2.0 2")
+    responses = (data for _, _, _, data in reversed(call.messages) if data.startswith(b"SIP/2.0 "))
+    return bool(next(responses, b"").startswith(b"SIP/2.0 2"))
 
 
 def _names(arm: Arm, call: PendingCall) -> bool:

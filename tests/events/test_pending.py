@@ -15,13 +15,18 @@ from relay.events.pending import (
     sip_call_id,
 )
 from relay.model.capture import CapturedDialog, CapturedMessage
+from relay.net.capture import RECEIVED, Item
 from relay.sip.message import parse_message
 
 SIP = b"INVITE sip:x SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.2\r\nCall-ID: %s\r\n\r\n" + b"a=rtpmap:8 PCMA/8000\r\n" * 20
 
 
-def message(data: bytes, at_us: int = 1) -> CapturedMessage:
-    return CapturedMessage(at_us, False, "udp", "127.0.0.1:5060", "127.0.0.2:5060", data)
+def message(data: bytes) -> Item:
+    return RECEIVED, 1.0, [0, "udp", "127.0.0.2", 5060, 0], data
+
+
+def read(item: Item) -> CapturedMessage:
+    return CapturedMessage(1, False, "udp", "127.0.0.1:5060", "127.0.0.2:5060", item[3])
 
 
 def opened(calls: PendingCalls, call_id: str) -> PendingCall:
@@ -32,7 +37,7 @@ def opened(calls: PendingCalls, call_id: str) -> PendingCall:
 
 
 def test_the_oldest_calls_are_compressed_and_come_out_whole() -> None:
-    calls = PendingCalls(most_fresh=10_000)
+    calls = PendingCalls(read, most_fresh=10_000)
     sent: dict[str, list[bytes]] = {}
     for number in range(100):
         call_id = f"c{number % 20}"
@@ -50,7 +55,7 @@ def test_the_oldest_calls_are_compressed_and_come_out_whole() -> None:
 
 
 def test_above_that_the_oldest_are_given_up_and_counted() -> None:
-    calls = PendingCalls(most_fresh=3_000, most_packed=3_000)
+    calls = PendingCalls(read, most_fresh=3_000, most_packed=3_000)
     noise = random.Random(700)
     for number in range(20):
         call = opened(calls, f"c{number}")
@@ -66,7 +71,7 @@ def test_above_that_the_oldest_are_given_up_and_counted() -> None:
 
 
 def test_one_call_cannot_take_the_memory_of_all() -> None:
-    calls = PendingCalls()
+    calls = PendingCalls(read)
     call = opened(calls, "endless")
     for _ in range(2_000):
         calls.keep(call, message(b"x" * 1_000))
@@ -75,16 +80,16 @@ def test_one_call_cannot_take_the_memory_of_all() -> None:
 
 
 def test_messages_of_unknown_dialogs_take_bounded_memory() -> None:
-    calls = PendingCalls()
+    calls = PendingCalls(read)
     for number in range(10_000):
-        calls.join(message(b"x" * 1_000), str(number).encode(), "127.0.0.2", 0.0)
+        calls.join(message(b"x" * 1_000), str(number).encode(), 0.0)
     assert calls.unclaimed >= 10_000 - MOST_UNCLAIMED_BYTES / 1_000
     calls.expire(100.0)
     assert calls.unclaimed == 10_000
 
 
 def test_calls_whose_end_is_never_told_are_given_up_in_the_end() -> None:
-    calls = PendingCalls()
+    calls = PendingCalls(read)
     for number in range(MOST_CALLS + 10):
         opened(calls, str(number))
     assert len(calls) == MOST_CALLS
@@ -92,14 +97,14 @@ def test_calls_whose_end_is_never_told_are_given_up_in_the_end() -> None:
 
 
 def test_a_removed_call_leaves_the_dialog_to_another_of_the_same_call_id() -> None:
-    calls = PendingCalls()
+    calls = PendingCalls(read)
     dialog = CapturedDialog("same", "caller", "carrier")
     calls.link("c1", b"same", dialog, "127.0.0.2", 0.0)
     calls.link("c2", b"same", dialog, "127.0.0.2", 0.0)
     second = calls.get("c2")
     assert second is not None
     calls.remove(second)
-    joined = calls.join(message(b"BYE"), b"same", "127.0.0.2", 0.0)
+    joined = calls.join(message(b"BYE"), b"same", 0.0)
     assert joined is not None
     assert joined.call.call_id == "c1"
 
