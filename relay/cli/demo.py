@@ -14,7 +14,7 @@ from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from signal import SIGHUP, SIGINT, SIGTERM, raise_signal, signal
+from signal import SIGHUP, SIGINT, SIGTERM, default_int_handler, raise_signal, signal
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
@@ -85,6 +85,7 @@ def demo(context: click.Context) -> None:
     Needs no configuration, phones or rights: it starts a relay on free ports of loopback addresses, plays both phones,
     and deletes all of it at the end. Exit status 0 if nothing of one phone reached the other, 1 otherwise.
     """
+    signal(SIGINT, default_int_handler)  # a shell's background job begins with SIGINT ignored
     for each in (SIGTERM, SIGHUP):  # as Ctrl-C: the relay ends, and its folder is deleted
         signal(each, lambda *_: raise_signal(SIGINT))
     with TemporaryDirectory(prefix="relay700-demo-") as folder:

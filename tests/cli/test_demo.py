@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -46,9 +46,9 @@ def command_lines() -> Iterator[str]:
             continue
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start(folder: Path, before: Sequence[str] = ()) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
-    command = [*RELAY700, "demo"]
+    command = [*before, *RELAY700, "demo"]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=folder
     )
@@ -101,18 +101,17 @@ def test_a_call_that_fails_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     assert "NOT PROVEN, the call did not get through: the callee's 180 did not come." in done.stdout
 
 
-def test_ended_early_it_ends_the_relay_as_well(tmp_path: Path) -> None:
-    status, errors = 0, ""
-    while status == 0:  # it was over before the signal, as this process had to wait
-        demo = start(tmp_path)
-        assert demo.stdout is not None
-        assert "dials" in demo.stdout.readline()
-        while not Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text():  # the relay
-            assert demo.poll() is None
-        demo.send_signal(signal.SIGTERM)
-        _, errors = demo.communicate(timeout=60)
-        status = demo.returncode
-    assert (status, errors.strip()) == (1, "Aborted!")
+@pytest.mark.parametrize("before", [[], ["sh", "-c", "trap '' INT; exec \"$@\"", "-"]], ids=["shell", "background"])
+def test_ended_early_it_ends_the_relay_as_well(tmp_path: Path, before: list[str]) -> None:
+    """Also as a background job of a shell, for which SIGINT is ignored."""
+    demo = start(tmp_path, before)
+    assert demo.stdout is not None
+    assert "dials" in demo.stdout.readline()
+    while not Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text():  # the relay
+        assert demo.poll() is None
+    demo.send_signal(signal.SIGTERM)
+    _, errors = demo.communicate(timeout=60)
+    assert (demo.returncode, errors.strip()) == (1, "Aborted!")
 
 
 def test_a_relay_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
