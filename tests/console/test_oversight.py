@@ -27,6 +27,12 @@ async def test_the_audit_log_is_searched_and_verified(
     assert "The audit log was altered: entry 2" in text_of(await browser.see("/audit"))
 
 
+async def test_detail_without_a_value_is_a_dash(console: Console, api: Api, operator: Client) -> None:
+    await api.act(lambda act: act.audit("test", "it", details={"expires_at": None, "scopes": ["a", "b"]}))
+    text = text_of(await (await console.of(operator)).see("/audit?action=test"))
+    assert "expires_at –" in text and "scopes a, b" in text and "None" not in text
+
+
 async def test_an_address_is_banned_and_the_ban_lifted(console: Console, operator: Client, relay: Relay) -> None:
     relay |= BanAnswers(Bans(Limits())).by_name()
     browser = await console.of(operator)
