@@ -185,10 +185,10 @@ class Packets:
 
     def ended(self, call: Ended, at_us: int) -> list[Packet]:
         """The reports, from each side to the relay, whose RTP has been counted."""
+        self._ended.append((at_us, call.call_id))  # its messages may come later, as those of a call refused at once
         known = self._calls.get(call.call_id)
         if known is None:
             return []
-        self._ended.append((at_us, call.call_id))
         found: list[tuple[Side, int | None, int | None, int | None]] = [
             ("caller", call.caller_packets, call.caller_lost, call.caller_jitter_ms),
             ("callee", call.callee_packets, call.callee_lost, call.callee_jitter_ms),

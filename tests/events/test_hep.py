@@ -202,6 +202,15 @@ def test_an_ended_call_is_forgotten_after_its_last_retransmissions() -> None:
     assert list(packets._calls) == [call_id_of(8)]
 
 
+def test_call_whose_end_is_told_before_its_messages_is_forgotten_too() -> None:
+    """One that is refused at once."""
+    packets = Packets(is_clear=False)
+    packets.ended(end(), 1)
+    made(packets)
+    made(packets, "callee", call_id_of(8), at_us=60_000_000)
+    assert list(packets._calls) == [call_id_of(8)]
+
+
 RINGING = "SIP/2.0 183 Session Progress\r\n" + INVITE.partition("\r\n")[2]
 TEXT = INVITE.replace("INVITE", "MESSAGE").partition("Content-Type")[0] + "Content-Type: text/plain\r\n\r\nalicemark"
 
