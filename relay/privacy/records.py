@@ -14,6 +14,7 @@ from relay.model.numbers import CHINA, mask_number
 # Digits of any script, with separators. In the text of a log this would hit dates and versions.
 _BETWEEN: Final = r"[-. ()\u00a0\u2010-\u2015]{0,3}"
 _WRITTEN: Final = re.compile(rf"\+?\d(?:{_BETWEEN}\d){{6,}}")
+_DIGITS: Final = re.compile(rf"\d(?:{_BETWEEN}\d)*")
 _SUBSCRIBER: Final = 8  # last digits of a number, which stay the same however it is dialled
 
 Value = str | int | bool | None
@@ -130,10 +131,20 @@ def mask_text(text: str) -> str:
 
 def hide_number(text: str, number: str) -> str:
     """Replace a normalised number by ****, however it is written, and leave other digits as they are."""
-    plain = "".join(str(int(sign)) if sign.isdecimal() else sign for sign in text)
     national = number.removeprefix(CHINA)
-    before, last = (_BETWEEN.join(part) for part in (national[:-_SUBSCRIBER], national[-_SUBSCRIBER:]))
-    return re.sub(f"(?:{before}{_BETWEEN})?{last}", "****", plain)
+    first, last = national[:-_SUBSCRIBER], national[-_SUBSCRIBER:]
+
+    def hide(found: re.Match[str]) -> str:
+        run = found[0]
+        places = [place for place, sign in enumerate(run) if sign.isdecimal()]
+        digits = "".join(str(int(run[place])) for place in places)
+        at = digits.find(last)
+        if at < 0:
+            return run
+        begin = at - len(first) if digits.endswith(first, 0, at) else at
+        return f"{run[: places[begin]]}****{hide_number(run[places[at + len(last) - 1] + 1 :], number)}"
+
+    return _DIGITS.sub(hide, text)
 
 
 def _mask_written(found: re.Match[str]) -> str:
