@@ -130,14 +130,15 @@ def opened(config_path: Path | None, *, make: bool = False, earlier: bool = Fals
     place = config.store.path
     where = place.absolute() if isinstance(place, Path) else place
     # An empty file is a store that has lost everything: `open_store` reports it.
-    is_new = not (_exists(place) if isinstance(place, Path) else is_there(place))
+    is_asked = not make or (config_path or default_path()) is None  # else a server would be asked for nothing
+    is_new = is_asked and not (_exists(place) if isinstance(place, Path) else is_there(place))
     if is_new and not make:
         raise StoreError(
             f"there is no store at {where}: `serve` and `bind` create it; if they have, run this in the folder that "
             "the relay was started in, or name its configuration with -c"
         )
     sealer = open_store(place, config.store.key_file)
-    if is_new and (config_path or default_path()) is None:
+    if is_new:
         say(f"no config/relay.toml here: made a new store at {where}", err=True)
     with (
         store_errors(place),
