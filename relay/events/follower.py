@@ -35,8 +35,8 @@ from relay.store.numbers import LOCKED_FOR_FRAUD, set_locks
 from relay.store.record_rows import (
     COLUMNS,
     FOLLOWED,
-    INDEX_CURSOR,
     SELECT,
+    SELECT_INDEX_CURSOR,
     SET_CURSOR,
     IndexRow,
     Row,
@@ -58,7 +58,7 @@ RETRY_S = 1.0  # pause after an error of the store
 BEHIND_S = 900.0  # further behind, caps miss calls: they count the last 15 minutes in memory and the rest in the index
 EVENTS = "call_event"  # its row of `cursor`
 
-_CURSOR = "SELECT coalesce((SELECT at FROM cursor WHERE name = ?), 0)"
+_EVENT_CURSOR = f"SELECT coalesce((SELECT at FROM cursor WHERE name = '{EVENTS}'), 0)"
 _NEW = f"{SELECT} WHERE chain_seq > ?1 ORDER BY chain_seq LIMIT ?2"
 _UNINDEXED = f"{SELECT} WHERE chain_seq > ?1 AND chain_seq <= ?2 ORDER BY chain_seq"
 _LATELY = f"{SELECT} WHERE ended_at > ?1 AND chain_seq <= ?2 ORDER BY chain_seq"
@@ -237,7 +237,7 @@ class Follower:
     def _read_unindexed(self, connection: Connection, until: int) -> None:
         """Read the records that another process has followed, but not added to the index."""
         found: list[IndexRow] = []
-        (indexed,) = connection.execute(_CURSOR, (INDEX_CURSOR,)).fetchone()
+        (indexed,) = connection.execute(SELECT_INDEX_CURSOR).fetchone()
         rows = connection.execute(_UNINDEXED, (indexed, until)).fetchall()
         for row in rows:
             with contextlib.suppress(StoreError):  # an altered one, which was reported then
@@ -279,7 +279,7 @@ class Follower:
 
 def _cursors(connection: Connection) -> tuple[int, int]:
     """Of events and of records."""
-    (events,) = connection.execute(_CURSOR, (EVENTS,)).fetchone()
+    (events,) = connection.execute(_EVENT_CURSOR).fetchone()
     return events, followed(connection)
 
 
