@@ -76,12 +76,15 @@ _CHINESE_JOINTS = {": ": "：", "; ": "；", " ": "", "\n": "\n"}
 
 
 class _Form(NamedTuple):
-    """A message with values. `mark` is its longest literal part, `weight` the length of all."""
+    """A message with values. `mark` is its longest literal part, `weight` the length of all.
+
+    Texts of more than `max_length` characters are not matched with it.
+    """
 
     weight: int
     mark: str
     message: str
-    longest: int  # text that it is looked for in
+    max_length: int
 
 
 @cache
@@ -92,8 +95,8 @@ def _forms() -> list[_Form]:
         literals = PLACEHOLDER.split(message)[::2]
         if len(literals) > 1:
             weight = sum(map(len, literals))
-            longest = _SHORT if len(literals) - 1 > _FEW and weight < _NEEDS_SHORT else MOST_READ
-            found.append(_Form(weight, max(literals, key=len), message, longest))
+            max_length = _SHORT if len(literals) - 1 > _FEW and weight < _NEEDS_SHORT else MOST_READ
+            found.append(_Form(weight, max(literals, key=len), message, max_length))
     return found
 
 
@@ -112,7 +115,7 @@ def _pattern(form: _Form) -> re.Pattern[str]:
 
 
 def _may_be(form: _Form, text: str) -> bool:
-    return len(text) <= form.longest and (form.weight >= _NEEDS_DIGIT or any(map(str.isdigit, text)))
+    return len(text) <= form.max_length and (form.weight >= _NEEDS_DIGIT or any(map(str.isdigit, text)))
 
 
 class _Reading(NamedTuple):

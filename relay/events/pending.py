@@ -1,6 +1,6 @@
 """Captures of calls under way, in bounded memory: messages are joined to calls by their SIP Call-ID.
 
-They stay the items that came through the ring until somebody wants the call: most calls end well, and are forgotten.
+A message stays a raw item of the ring until its call is stored, shown or compressed, since most calls are dropped.
 """
 
 from __future__ import annotations
