@@ -48,7 +48,7 @@ from relay.console.sessions import (
     is_tls,
     new_token,
 )
-from relay.console.streams import Streams, stream
+from relay.console.streams import EVENT_STREAM, OVER, Streams, stream
 from relay.errors import Refused, StoreError
 from relay.translation import LANGUAGES, N_
 
@@ -180,8 +180,8 @@ class Gate:
         return Viewer(session, key, lambda: self._viewer(token, used=False) is not None)
 
     def _to_login(self, request: Request) -> Response:
-        if request.headers.get("accept") == "text/event-stream":
-            return PlainTextResponse("the session has ended", 401)
+        if request.headers.get("accept") == EVENT_STREAM:
+            return Response(OVER, media_type=EVENT_STREAM)
         page = self._make(request)
         to = page.path + (f"?{request.url.query}" if request.url.query else "")
         is_over = COOKIE in request.cookies

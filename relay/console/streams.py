@@ -22,6 +22,8 @@ ALIVE_EVERY: Final = 8  # turns without a change, after which a comment shows wh
 MOST_OF_SESSION: Final = 4
 MOST_OF_ONE: Final = 20  # of one business user, or of one key of an operator
 MOST: Final = 100
+EVENT_STREAM: Final = "text/event-stream"
+OVER: Final = "event: over\ndata: {}\n\n"  # the browser asks for the page again, and is sent to the log-in
 
 Parts = Callable[[Page], Awaitable[Mapping[str, str]]]  # the HTML of each part by the id of its element
 
@@ -43,7 +45,7 @@ class Streams:
         if page.session.streams >= MOST_OF_SESSION or of_owner >= MOST_OF_ONE or of_all >= MOST:
             return Response(status_code=204)
         page.request.scope["state"]["is_stream"] = True
-        return StreamingResponse(self._events(page, parts, turns), media_type="text/event-stream")
+        return StreamingResponse(self._events(page, parts, turns), media_type=EVENT_STREAM)
 
     async def _events(self, page: Page, parts: Parts, turns: int) -> AsyncIterator[str]:
         page.session.streams += 1
@@ -63,7 +65,7 @@ class Streams:
                     await asyncio.wait_for(self._finishing.wait(), turns * EVERY_S)
                 if self._finishing.is_set():
                     return
-            yield "event: over\ndata: {}\n\n"
+            yield OVER
         finally:
             page.session.streams -= 1
             self._open[page.session.owner] -= 1

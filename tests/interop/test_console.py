@@ -57,7 +57,6 @@ async def test_a_session_ends_by_log_out_and_with_its_key(room: Room) -> None:
         await page.wait_for_url(f"{room.url}/login*")
         await room.log_in(page, key["secret"])
         await context.request.delete(f"{room.ground.url}/v1/keys/{key['id']}", headers=operator)
-        await page.goto(f"{room.url}/calls")
         await expect(page.get_by_text("The session has ended")).to_be_visible()
         await page.context.close()
 
