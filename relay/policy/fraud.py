@@ -95,10 +95,11 @@ class Watch:
 
     def _extend_sequence(self, seen: Seen) -> tuple[int, int]:
         """The length of the caller's sequence before this call, and with it."""
-        last = self._sequences.pop(seen.caller_hash, None)
-        self._sequences[seen.caller_hash] = sequence = _next_sequence(last, int(seen.number), seen.at_ms)
-        if len(self._sequences) > MOST_KEYS:
-            self._sequences.popitem(last=False)
+        sequences = self._sequences
+        last = sequences.pop(seen.caller_hash, None)
+        sequences[seen.caller_hash] = sequence = _next_sequence(last, int(seen.number), seen.at_ms)
+        while len(sequences) > MOST_KEYS or next(iter(sequences.values())).at_ms < seen.at_ms - WINDOW_MS:
+            sequences.popitem(last=False)
         return min(0 if last is None else last.length, sequence.length), sequence.length
 
 
@@ -140,7 +141,7 @@ class _Tally:
         before = self._size(times, value)
         times.append((at_ms, value))
         self._times[key] = times
-        if len(self._times) > MOST_KEYS:
+        while len(self._times) > MOST_KEYS or next(iter(self._times.values()))[-1][0] <= at_ms - WINDOW_MS:
             self._times.popitem(last=False)
         return before, self._size(times, value)
 

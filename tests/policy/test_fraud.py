@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from relay.policy.fraud import MOST_KEYS, WINDOW_MS, Finding, Seen, Signal, Signals, Watch
@@ -112,6 +114,23 @@ def test_the_number_of_remembered_callers_is_limited(monkeypatch: pytest.MonkeyP
     calls = [seen(X, 1), seen(X + 1, 1), seen(X, 2), seen(X, 3), seen(X + 2, 1)]
     assert findings(calls) == [None] * 5
     assert MOST_KEYS > 1_000
+
+
+@pytest.mark.parametrize("outcome", ["no_binding", "answered"])
+def test_nothing_is_kept_of_callers_and_numbers_of_more_than_ten_minutes_ago(outcome: str) -> None:
+    watch = Watch(ALL)
+    later_s = WINDOW_MS // 1000 + 1
+    calls = [seen(X + 10 * n, n, outcome, talked_s=1, at_s=0) for n in range(1_000)]
+    tracemalloc.start()
+    try:
+        for call in calls:
+            watch.see(call)
+        full = tracemalloc.get_traced_memory()[0]
+        watch.see(seen(X, 0, outcome, talked_s=1, at_s=later_s))
+        left = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert left < full / 5  # the tables remain
 
 
 def test_new_thresholds_apply_to_the_counts_so_far() -> None:
