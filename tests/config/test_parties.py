@@ -141,6 +141,11 @@ def test_an_explicit_setting_is_not_warned_about(text: str) -> None:
     assert config(text).warnings == ()
 
 
+def test_a_configuration_without_peers_is_warned_about() -> None:
+    (told,) = config("").warnings
+    assert told.startswith("peer: none: every call is refused")
+
+
 def test_the_built_in_configuration_has_no_warnings(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(str(tmp_path))
     assert load_config().warnings == ()
