@@ -30,7 +30,11 @@ class Overtaken(Exception):
 
 
 class CallIndex:
-    """What the follower adds to the index. `cursor`: behind the records of all rows; None if it is to be read anew."""
+    """What the follower adds to the index.
+
+    `cursor`: behind the records of all rows; None if it is to be read anew. `followed`: the last record that is
+    followed, which is further on while the index catches up.
+    """
 
     def __init__(self, writer: GroupWriter, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._writer = writer
@@ -39,21 +43,28 @@ class CallIndex:
         self._records = 0
         self._due_s = -math.inf  # at once after a start: caps over hours count in the index alone
         self.cursor: int | None = None
+        self.followed = 0
 
-    def begin(self, rows: Sequence[IndexRow], records: int, cursor: int) -> None:
+    def begin(self, rows: Sequence[IndexRow], records: int, cursor: int, followed: int) -> None:
         """Have these rows wait, and none else."""
-        self._rows, self._records = [], 0
-        self.add(rows, records, cursor)
+        self._rows, self._records = [*rows], records
+        self.cursor, self.followed = cursor, followed
 
     def add(self, rows: Sequence[IndexRow], records: int, cursor: int) -> None:
         """Add the rows of further records. Nothing is written yet."""
         self._rows += rows
         self._records += records
-        self.cursor = cursor
+        self.cursor = self.followed = cursor
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there are followed records without rows, beside those whose rows wait."""
+        return self.cursor != self.followed
 
     @property
     def is_due(self) -> bool:
-        return self._records >= MOST_WAITING or (self._records > 0 and self._clock_s() >= self._due_s)
+        is_enough = self._records >= MOST_WAITING or self.is_behind or self._clock_s() >= self._due_s
+        return self._records > 0 and is_enough
 
     async def write(self) -> None:
         """Write what waits, in short transactions. Raises StoreError: all of it then waits further.
@@ -62,7 +73,7 @@ class CallIndex:
         """
         if not self._records or self.cursor is None:
             return
-        write = partial(_write, rows=_by_page(self._rows), cursor=self.cursor)
+        write = partial(_write, rows=_by_page(self._rows), cursor=self.cursor, followed_to=self.followed)
         place: int | None = 0
         try:
             while place is not None:
@@ -79,12 +90,12 @@ def followed(connection: Connection) -> int:
     return at or 0
 
 
-def _write(act: UnitOfWork, rows: Sequence[IndexRow], cursor: int, place: int) -> int | None:
+def _write(act: UnitOfWork, rows: Sequence[IndexRow], cursor: int, followed_to: int, place: int) -> int | None:
     """Write rows from `place` on. Returns the place behind them; None: that was all, and the cursor is written, too.
 
     Raises Overtaken.
     """
-    if followed(act.connection) != cursor:
+    if followed(act.connection) != followed_to:
         raise Overtaken
     until_s = time.monotonic() + SLICE_S
     while True:

@@ -20,7 +20,7 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import RelayError, StoreError
-from relay.events.call_index import CallIndex, Overtaken, followed
+from relay.events.call_index import MOST_WAITING, CallIndex, Overtaken, followed
 from relay.events.webhooks import call_data, of_binding
 from relay.log import Outage
 from relay.model.call import PROBE_BUSINESS, CallRecord
@@ -60,7 +60,7 @@ EVENTS = "call_event"  # its row of `cursor`
 
 _EVENT_CURSOR = f"SELECT coalesce((SELECT at FROM cursor WHERE name = '{EVENTS}'), 0)"
 _NEW = f"{SELECT} WHERE chain_seq > ?1 ORDER BY chain_seq LIMIT ?2"
-_UNINDEXED = f"{SELECT} WHERE chain_seq > ?1 AND chain_seq <= ?2 ORDER BY chain_seq"
+_UNINDEXED = f"{SELECT} WHERE chain_seq > ?1 AND chain_seq <= ?2 ORDER BY chain_seq LIMIT ?3"
 _LATELY = f"{SELECT} WHERE ended_at > ?1 AND chain_seq <= ?2 ORDER BY chain_seq"
 _LISTENING = "SELECT DISTINCT business FROM webhook WHERE disabled_at IS NULL"
 _CALLER_HASH = COLUMNS.index("caller_hash")
@@ -205,6 +205,8 @@ class Follower:
         stretch = _Stretch(begin, *begin, listening)
         if self._index.cursor != stretch.record_cursor:
             self._read_unindexed(connection, stretch.record_cursor)
+            if self._index.is_behind:
+                return stretch
         events = event_rows(connection, stretch.event_cursor, stretch.most)
         for event in events:
             self._take_event(stretch, event)
@@ -235,15 +237,19 @@ class Follower:
             stretch.findings += self._watch.see(seen)
 
     def _read_unindexed(self, connection: Connection, until: int) -> None:
-        """Read the records that another process has followed, but not added to the index."""
+        """Read the records that another process has followed, but not added to the index: not all at once.
+
+        After a kill they are few. They are all records once someone has set the cursor of the index back.
+        """
         found: list[IndexRow] = []
         (indexed,) = connection.execute(SELECT_INDEX_CURSOR).fetchone()
-        rows = connection.execute(_UNINDEXED, (indexed, until)).fetchall()
+        rows = connection.execute(_UNINDEXED, (indexed, until, MOST_WAITING)).fetchall()
         for row in rows:
             with contextlib.suppress(StoreError):  # an altered one, which was reported then
                 stored = open_row(self._sealer, row)
                 found += index_rows(self._sealer, stored.record, stored.chain_seq)
-        self._index.begin(found, len(rows), until)
+        cursor = rows[-1][-2] if len(rows) == MOST_WAITING else until
+        self._index.begin(found, len(rows), cursor, until)
 
     def _catch_up(self, connection: Connection, until: int) -> None:
         """Show the watch the records from before the start; their findings were written then."""

@@ -142,6 +142,26 @@ async def test_no_call_is_found_twice_while_its_rows_are_written(
     assert [each for each in found if each != ["c1", "c2", "c3", "c4", "c5"]] == []
 
 
+async def test_a_cursor_that_was_set_back_is_caught_up_in_steps(
+    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.events.follower.MOST_WAITING", 2)
+    await shop.record(*CALLS)
+    shop.act(lambda act: act.connection.executemany(SET_CURSOR, [(FOLLOWED, 5), ("call_record", 0)]))
+    shop.act(lambda act: act.connection.execute("DELETE FROM call_index"))
+    now_s = 0.0
+    follower = a_follower(shop, writer, lambda: now_s)
+    found = []
+    for now_s in (0.0, 0.0, 0.0, 10.0):  # noqa: B007 (the follower's clock)
+        await follower.look()
+        found.append(len({row[2] for row in rows(shop)}))
+    assert found == [0, 2, 4, 5]
+    await shop.record(ended_record("c6", business="shop"))
+    await follower.look()
+    assert follower.statistics()["records_followed"] == 1
+    assert rows(shop) == expected(shop)
+
+
 async def test_calls_after_a_store_was_put_back_are_indexed(shop: Shop, writer: GroupWriter) -> None:
     """A backup of two calls in the place of five, three of them not indexed, as after the loss of a database server."""
     now_s = 100.0
