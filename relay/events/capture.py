@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import StoreError
-from relay.events.pending import Joined, PendingCall, PendingCalls, sip_call_id
+from relay.events.pending import Joined, PendingCall, PendingCalls, own_call_id, sip_call_id
 from relay.model.capture import (
     REGISTRATIONS,
     UNRESOLVED,
@@ -166,7 +166,8 @@ class Keeper:
                 self._end(Ended._make(item[2]), now)
 
     def _message(self, item: Item, now: float) -> None:
-        joined = self._calls.join(item, sip_call_id(item[3]), now)
+        name = own_call_id(item[3]) if item[0] == SENT else sip_call_id(item[3])
+        joined = self._calls.join(item, name, now)
         if joined is not None:
             self._joined(joined)
 

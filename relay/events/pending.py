@@ -26,22 +26,32 @@ _MESSAGE_BYTES: Final = 400  # of an item beside the message's text, about
 ReadMessage = Callable[[Item], CapturedMessage]
 
 _match_call_id: Final = re.compile(rb"\r\n(?:call-id|i)[ \t]*:(?:[ \t]|\r\n[ \t])*+([^\r\n]*)", re.IGNORECASE).match
+_OWN_CALL_ID: Final = b"\r\nCall-ID: "
 
 
 def sip_call_id(data: bytes) -> bytes:
-    """The Call-ID of a message; b"" if there is none in its head."""
+    """The Call-ID of a message, the first of several; b"" if there is none in its head."""
     if data[:1] in (b"\r", b"\n"):  # empty lines before the start line
         data = data.lstrip(b"\r\n")
-    end = data.find(b"\r\n\r\n")
-    if end < 0:
-        end = len(data)
-    at = data.find(b"\r\n", 0, end)
-    while 0 <= at < end - 2:  # a search by the expression takes twice as long
-        first = data[at + 2] | 0x20
-        if (first == 0x63 or first == 0x69) and (found := _match_call_id(data, at, end)):  # c, i
+    at = data.find(b"\r\n")
+    while 0 <= at < len(data) - 2:  # a search by the expression takes twice as long
+        first = data[at + 2]
+        if first == 0x0D:  # the end of the head
+            break
+        first |= 0x20
+        if (first == 0x63 or first == 0x69) and (found := _match_call_id(data, at)):  # c, i
             return found[1].rstrip()
-        at = data.find(b"\r\n", at + 2, end)
+        at = data.find(b"\r\n", at + 2)
     return b""
+
+
+def own_call_id(data: bytes) -> bytes:
+    """The Call-ID of a message that the relay has sent: it writes one, and in one spelling."""
+    at = data.find(_OWN_CALL_ID)
+    if at < 0:
+        return b""
+    at += len(_OWN_CALL_ID)
+    return data[at : data.find(b"\r\n", at)].strip()
 
 
 class PendingCall:

@@ -12,6 +12,7 @@ from relay.events.pending import (
     MOST_UNCLAIMED_BYTES,
     PendingCall,
     PendingCalls,
+    own_call_id,
     sip_call_id,
 )
 from relay.model.capture import CapturedDialog, CapturedMessage
@@ -129,6 +130,13 @@ def test_a_peer_cannot_hide_its_call_id_from_the_capture(before: bytes, line: by
     data = before + b"OPTIONS sip:x SIP/2.0\r\nVia: SIP/2.0/UDP y;branch=z9hG4bK1\r\n" + line + b"\r\n\r\n"
     assert sip_call_id(data) == b"a@b"
     assert parse_message(data).values("call-id") == ["a@b"]
+
+
+@pytest.mark.parametrize("call_id", [b"a@b", b"a@b \t", b""])
+def test_the_call_id_of_a_message_of_the_relay_is_found_faster(call_id: bytes) -> None:
+    data = b"SIP/2.0 200 OK\r\nVia: y\r\nCall-ID: " + call_id + b"\r\nCSeq: 1 INVITE\r\n\r\n"
+    assert own_call_id(data) == sip_call_id(data) == call_id.strip()
+    assert own_call_id(b"\r\n") == b""
 
 
 @pytest.mark.parametrize("first", [b"i: x", b"I: x", b"call-id: x", b"CALL-ID : x", b"Via: y\r\nCall-Id:x"])
