@@ -107,7 +107,7 @@ def caller_numbers(path: str, table: PeerTable, problems: list[str]) -> CallerNu
     return _listed(f"{path}.numbers", table.numbers, problems)
 
 
-def claim_warnings(tables: Sequence[PeerTable | None]) -> list[str]:
+def peer_warnings(tables: Sequence[PeerTable | None]) -> list[str]:
     """A warning for each peer whose numbers are left to the default, and one if there are no peers."""
     if not tables:
         return ["peer: none: every call is refused, as that of a stranger; add a [[peer]] for each PBX and carrier"]

@@ -48,7 +48,7 @@ from relay.console.sessions import (
     is_tls,
     new_token,
 )
-from relay.console.streams import EVENT_STREAM, OVER, Streams, stream
+from relay.console.streams import EVENT_STREAM, LATER, OVER, Streams, stream
 from relay.errors import Refused, StoreError
 from relay.translation import LANGUAGES, N_
 
@@ -142,7 +142,7 @@ class Gate:
         try:
             answer = await self._stop(scope, receive)
         except StoreError:
-            answer = self._make(Request(scope)).error(503)
+            answer = self._later(Request(scope), 503)
         await (self._app if answer is None else answer)(scope, receive, send_marked)
 
     async def _stop(self, scope: Scope, receive: Receive) -> Response | None:
@@ -159,7 +159,7 @@ class Gate:
         if viewer is None and not path.startswith(_OPEN):
             return self._to_login(request)
         if viewer is not None and not self._limits.take(viewer.key, self._clock()).granted:
-            return self._make(request).error(429)
+            return self._later(request, 429)
         if request.method == "POST":
             scope["state"]["form"] = form = await _read_form(request)
             expected = viewer.session.csrf if viewer else request.cookies.get(LOGIN_COOKIE, "")
@@ -179,8 +179,11 @@ class Gate:
             return None
         return Viewer(session, key, lambda: self._viewer(token, used=False) is not None)
 
+    def _later(self, request: Request, status: int) -> Response:
+        return Response(LATER, media_type=EVENT_STREAM) if _is_stream(request) else self._make(request).error(status)
+
     def _to_login(self, request: Request) -> Response:
-        if request.headers.get("accept") == EVENT_STREAM:
+        if _is_stream(request):
             return Response(OVER, media_type=EVENT_STREAM)
         page = self._make(request)
         to = page.path + (f"?{request.url.query}" if request.url.query else "")
@@ -189,6 +192,10 @@ class Gate:
         response = RedirectResponse(page.link("/login", to=wanted, over="1" if is_over else None), 303)
         response.delete_cookie(COOKIE, path=AT)
         return response
+
+
+def _is_stream(request: Request) -> bool:
+    return request.headers.get("accept") == EVENT_STREAM
 
 
 async def _read_form(request: Request) -> dict[str, str]:

@@ -63,8 +63,7 @@ class CallIndex:
 
     @property
     def is_due(self) -> bool:
-        is_enough = self._records >= MOST_WAITING or self.is_behind or self._clock_s() >= self._due_s
-        return self._records > 0 and is_enough
+        return self._records >= MOST_WAITING or (self._records > 0 and self._clock_s() >= self._due_s)
 
     async def write(self) -> None:
         """Write what waits, in short transactions. Raises StoreError: all of it then waits further.

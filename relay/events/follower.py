@@ -114,7 +114,7 @@ class Follower:
         self._thread = ThreadPoolExecutor(1, "follower")
         self._reader = Reader(path)  # of the thread
         self._stretch: _Stretch | None = None  # read and seen by the watch, not written yet
-        self._is_full = False  # whether the last stretch was, so that there may be more
+        self._is_full = False  # whether the last stretch was, so that there may be more, or the index is behind
         self._index = CallIndex(writer, clock_s)
         self._finishing = asyncio.Event()
         self._behind_s = 0.0
@@ -163,9 +163,10 @@ class Follower:
         stretch = self._stretch
         if stretch is None:
             stretch = await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
-            self._is_full = stretch.is_full
+            self._is_full = stretch.is_full or self._index.is_behind
             if not stretch.size:
-                self._set_behind(0.0)
+                if not self._is_full:
+                    self._set_behind(0.0)
                 return 0
         self._stretch = stretch
         try:

@@ -1,6 +1,6 @@
 """Signs of fraud in ended calls: callers that try many numbers, numbers tried by many callers. It only reports.
 
-It keeps the last ten minutes in memory and reads no clock: time is that of the calls, in the order of the records.
+It keeps the last twenty minutes in memory and reads no clock: time is that of the calls, in the order of the records.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from relay.call.admission import CALLER_NOT_OF_PEER, REFUSED_TOO_OFTEN
 
 WINDOW_MS: Final = 600_000
+_KEPT_MS: Final = 2 * WINDOW_MS  # a caller or number: calls come in the order of their ends, not of their times
 MOST_KEYS = 50_000  # callers or numbers kept per signal; the oldest are dropped first
 MOST_KEPT: Final = 1_000  # calls kept per caller or number; above any sensible threshold
 _GUESSES: Final = REFUSED_TOO_OFTEN.end_reason  # calls refused without a look-up during a pause of their peer
@@ -98,7 +99,7 @@ class Watch:
         sequences = self._sequences
         last = sequences.pop(seen.caller_hash, None)
         sequences[seen.caller_hash] = sequence = _next_sequence(last, int(seen.number), seen.at_ms)
-        while len(sequences) > MOST_KEYS or next(iter(sequences.values())).at_ms < seen.at_ms - WINDOW_MS:
+        while len(sequences) > MOST_KEYS or next(iter(sequences.values())).at_ms < seen.at_ms - _KEPT_MS:
             sequences.popitem(last=False)
         return min(0 if last is None else last.length, sequence.length), sequence.length
 
@@ -141,7 +142,7 @@ class _Tally:
         before = self._size(times, value)
         times.append((at_ms, value))
         self._times[key] = times
-        while len(self._times) > MOST_KEYS or next(iter(self._times.values()))[-1][0] <= at_ms - WINDOW_MS:
+        while len(self._times) > MOST_KEYS or next(iter(self._times.values()))[-1][0] < at_ms - _KEPT_MS:
             self._times.popitem(last=False)
         return before, self._size(times, value)
 

@@ -12,7 +12,7 @@ from relay.console import streams as module
 from relay.console.page import Page
 from relay.console.streams import MOST_OF_SESSION
 from relay.store.keys import set_revoked
-from tests.api.conftest import Api, Client, Json
+from tests.api.conftest import FAST, Api, Client, Json
 from tests.console.conftest import Browser, Console
 
 STREAM = "/console/stream/live"
@@ -61,6 +61,16 @@ async def test_only_what_changed_is_sent_and_the_end_of_the_session_ends_it(
 async def test_a_stream_without_a_session_says_that_it_is_over(console: Console) -> None:
     answer = await console.stranger().http.get(STREAM, headers={"accept": "text/event-stream"})
     assert (answer.status_code, answer.text) == (200, "event: over\ndata: {}\n\n")
+
+
+async def test_a_stream_that_is_refused_for_now_asks_again(api: Api) -> None:
+    api.backend.settings = FAST._replace(requests_per_s=1, burst=1)
+    api = Api(api.backend)
+    browser = await Console(api).of(await api.operator())
+    asked = {"accept": "text/event-stream"}
+    told = [(await browser.http.get("/console/stream/nothing", headers=asked)).status_code for _ in range(3)]
+    answer = await browser.http.get(STREAM, headers=asked)
+    assert (told, answer.status_code, answer.text) == ([404, 200, 200], 200, "retry: 10000\n\n")
 
 
 async def test_a_session_has_few_streams(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,22 +142,25 @@ async def test_no_call_is_found_twice_while_its_rows_are_written(
     assert [each for each in found if each != ["c1", "c2", "c3", "c4", "c5"]] == []
 
 
+@pytest.mark.parametrize("is_finishing", [False, True])
 async def test_a_cursor_that_was_set_back_is_caught_up_in_steps(
-    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch, is_finishing: bool
 ) -> None:
+    monkeypatch.setattr(module, "MOST_WAITING", 2)
     monkeypatch.setattr("relay.events.follower.MOST_WAITING", 2)
-    await shop.record(*CALLS)
-    shop.act(lambda act: act.connection.executemany(SET_CURSOR, [(FOLLOWED, 5), ("call_record", 0)]))
-    shop.act(lambda act: act.connection.execute("DELETE FROM call_index"))
-    now_s = 0.0
-    follower = a_follower(shop, writer, lambda: now_s)
-    found = []
-    for now_s in (0.0, 0.0, 0.0, 10.0):  # noqa: B007 (the follower's clock)
-        await follower.look()
-        found.append(len({row[2] for row in rows(shop)}))
-    assert found == [0, 2, 4, 5]
-    await shop.record(ended_record("c6", business="shop"))
-    await follower.look()
+    await shop.record(*CALLS[:4])
+    shop.act(lambda act: act.connection.executemany(SET_CURSOR, [(FOLLOWED, 4), ("call_record", 0)]))
+    await shop.record(CALLS[4])
+    follower = a_follower(shop, writer, lambda: 0.0)
+    if is_finishing:
+        follower.finish()
+        await follower.run()
+    else:
+        found = []
+        for _ in range(3):
+            await follower.step()
+            found.append(len({row[2] for row in rows(shop)}))
+        assert found == [0, 2, 5]
     assert follower.statistics()["records_followed"] == 1
     assert rows(shop) == expected(shop)
 

@@ -98,5 +98,5 @@ if (source) {
     part.replaceChildren(...made.childNodes);
     prepare(part);
   });
-  events.addEventListener("over", () => location.reload());
+  events.addEventListener("over", () => { events.close(); location.reload(); });
 }
