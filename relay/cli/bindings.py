@@ -94,7 +94,7 @@ _restrictions = stacked(
 @click.option(
     "--late",
     is_flag=True,
-    help="AXB, AXYB: bind without party a and set it later with `bindings change --a`. Nobody reaches b until then.",
+    help="AXB, AXYB: make the binding without a. Its calls are refused until `bindings change --a` has set it.",
 )
 @click.option("--group", "group_id", default="", metavar="ID", help="GXB, GXYB: group whose members call b.")
 @click.option("--x", default="", metavar="NUMBER", help="700 number that a dials. Default: a free one.")

@@ -24,7 +24,7 @@ MOST_OF_ONE: Final = 20  # of one business user, or of one key of an operator
 MOST: Final = 100
 EVENT_STREAM: Final = "text/event-stream"
 OVER: Final = "event: over\ndata: {}\n\n"  # the browser asks for the page again, and is sent to the log-in
-LATER: Final = "retry: 10000\n\n"  # it asks again after 10 s; an answer of another status it takes for the last
+LATER: Final = "retry: 10000\n\n"  # the browser asks again in 10 s; after an error status it would never
 
 Parts = Callable[[Page], Awaitable[Mapping[str, str]]]  # the HTML of each part by the id of its element
 

@@ -240,7 +240,7 @@ class Follower:
     def _read_unindexed(self, connection: Connection, until: int) -> None:
         """Read the records that another process has followed, but not added to the index: not all at once.
 
-        After a kill they are few. They are all records once someone has set the cursor of the index back.
+        After a kill they are few. If someone has set the index's cursor back to 0, they are all records of the store.
         """
         found: list[IndexRow] = []
         (indexed,) = connection.execute(SELECT_INDEX_CURSOR).fetchone()

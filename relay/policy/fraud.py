@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from relay.call.admission import CALLER_NOT_OF_PEER, REFUSED_TOO_OFTEN
 
 WINDOW_MS: Final = 600_000
-_KEPT_MS: Final = 2 * WINDOW_MS  # a caller or number: calls come in the order of their ends, not of their times
+_KEPT_MS: Final = 2 * WINDOW_MS  # a caller or number: records are in the order of calls' ends, at_ms is their start
 MOST_KEYS = 50_000  # callers or numbers kept per signal; the oldest are dropped first
 MOST_KEPT: Final = 1_000  # calls kept per caller or number; above any sensible threshold
 _GUESSES: Final = REFUSED_TOO_OFTEN.end_reason  # calls refused without a look-up during a pause of their peer
