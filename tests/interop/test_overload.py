@@ -147,7 +147,10 @@ async def test_more_calls_than_can_be_done(start_relay: StartRelay, transport: s
         statistics = await asyncio.to_thread(relay.wait_until_idle, 60.0)
     assert not [call for call in up if not (call.bye_answered == 200 or call.bye_received)]
     for phone in (caller, callee):
-        assert {call.bye_answered for call in phone.calls.values() if call.bye_answered} == {200}
+        byes = {(call.bye_answered, call.bye_received) for call in phone.calls.values() if call.bye_answered}
+        # A BYE of UDP may be lost in the flood: repeated after one from the other side, it finds the call gone.
+        crossed = {(200, True), (481, True)} if transport == "udp" else {(200, True)}
+        assert {(200, False)} <= byes <= {(200, False), *crossed}
     if transport == "udp":  # of a stream no more is read than can be done: nothing need be shed, the sender waits
         assert flood.has_enough()
         assert _told(relay)
