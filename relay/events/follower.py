@@ -35,6 +35,7 @@ from relay.store.numbers import LOCKED_FOR_FRAUD, set_locks
 from relay.store.record_rows import (
     COLUMNS,
     FOLLOWED,
+    INDEX_CURSOR,
     SELECT,
     SELECT_INDEX_CURSOR,
     SET_CURSOR,
@@ -59,6 +60,8 @@ BEHIND_S = 900.0  # further behind, caps miss calls: they count the last 15 minu
 EVENTS = "call_event"  # its row of `cursor`
 
 _EVENT_CURSOR = f"SELECT coalesce((SELECT at FROM cursor WHERE name = '{EVENTS}'), 0)"
+_LAST = "SELECT coalesce((SELECT seq FROM chain_head), 0), coalesce((SELECT max(chain_seq) FROM call_record), 0)"
+_PUT_BACK = f"UPDATE cursor SET at = ?1 WHERE name = '{INDEX_CURSOR}' AND at > ?1"
 _NEW = f"{SELECT} WHERE chain_seq > ?1 ORDER BY chain_seq LIMIT ?2"
 _UNINDEXED = f"{SELECT} WHERE chain_seq > ?1 AND chain_seq <= ?2 ORDER BY chain_seq LIMIT ?3"
 _LATELY = f"{SELECT} WHERE ended_at > ?1 AND chain_seq <= ?2 ORDER BY chain_seq"
@@ -90,7 +93,12 @@ class _Stretch:
 
     @property
     def size(self) -> int:
-        return len(self.events) + len(self.records) + len(self.faults)
+        return len(self.events) + len(self.records) + len(self.faults) + self.was_ahead
+
+    @property
+    def was_ahead(self) -> bool:
+        """Whether the record cursor was behind records that are not there: someone has moved it."""
+        return self.record_cursor < self.begin[1]
 
 
 class Follower:
@@ -208,7 +216,8 @@ class Follower:
             self._read_unindexed(connection, stretch.record_cursor)
             if self._index.is_behind:
                 return stretch
-        events = event_rows(connection, stretch.event_cursor, stretch.most)
+        stretch.record_cursor = min(stretch.record_cursor, max(connection.execute(_LAST).fetchone()))
+        events = event_rows(connection, stretch.most)
         for event in events:
             self._take_event(stretch, event)
         if len(events) < stretch.most:
@@ -267,6 +276,9 @@ class Follower:
     # -- reports to the operator
 
     def _report(self, stretch: _Stretch) -> None:
+        if stretch.was_ahead:
+            effect = "events, index and signs of fraud may lack calls"
+            self._log.error("follower.moved", cursor=stretch.begin[1], last=stretch.record_cursor, effect=effect)
         for fault in stretch.faults:
             self._counts["records_unreadable"] += 1
             self._log.error("follower.unreadable", reason=fault)
@@ -305,7 +317,10 @@ def _write(act: UnitOfWork, stretch: _Stretch) -> int:
     count_calls(connection, (stored.record for stored in stretch.records))
     for finding in stretch.findings:
         _follow_up(act, finding)
-    connection.execute("DELETE FROM call_event WHERE seq <= ?", (stretch.event_cursor,))
+    if stretch.event_cursor != stretch.begin[0]:
+        connection.execute("DELETE FROM call_event WHERE seq <= ?", (stretch.event_cursor,))
+    if stretch.was_ahead:
+        connection.execute(_PUT_BACK, (stretch.record_cursor,))
     connection.execute(SET_CURSOR, (EVENTS, stretch.event_cursor))
     connection.execute(SET_CURSOR, (FOLLOWED, stretch.record_cursor))
     return made

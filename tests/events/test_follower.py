@@ -158,6 +158,27 @@ async def test_a_follower_resumes_at_the_cursor(shop: Shop, writer: GroupWriter)
     assert dict(shop.rows("SELECT * FROM cursor")) == {"call_event": 0, "call_record": 2, "followed": 2}
 
 
+@pytest.mark.parametrize("moved", ["call_event", "call_record", "followed"])
+async def test_a_cursor_that_was_moved_ahead_silences_nothing_later(
+    shop: Shop, writer: GroupWriter, moved: str
+) -> None:
+    """Someone with the database has set it so that all comes before it."""
+    hook = shop.hook()
+    await shop.record(of_shop())
+    await follow(shop, writer)
+    shop.act(lambda act: act.connection.execute("UPDATE cursor SET at = 1000000 WHERE name = ?", (moved,)))
+    made = a_follower(shop, writer)
+    await made.look()
+    async with shop.journal() as journal:
+        journal.queue.tell("ringing", live_record("c2", business="shop"))
+    await shop.record(of_shop("c2"))
+    made.finish()
+    await made.run()
+    assert [event.event_id for event in shop.waiting(hook)] == ["c1.ended", "c2.ringing", "c2.ended"]
+    assert dict(shop.rows("SELECT * FROM cursor")) == {"call_event": 1, "call_record": 2, "followed": 2}
+    assert shop.log.events().count("follower.moved") == (moved != "call_event")
+
+
 async def test_a_failed_write_is_retried(shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that fails once: nothing is lost, written twice or seen by the watch twice."""
     hook = shop.hook()

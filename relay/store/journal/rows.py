@@ -25,7 +25,7 @@ from relay.store.sealing.sealer import Sealer
 
 INSERT_EVENTS: Final = "INSERT INTO call_event (call_id, kind, sealed) VALUES"
 PUT_CALLERS: Final = "INSERT OR REPLACE INTO last_caller (binding_id, number, caller_hash, sealed, at) VALUES"
-_SELECT_EVENTS: Final = "SELECT seq, call_id, kind, sealed FROM call_event WHERE seq > ? ORDER BY seq LIMIT ?"
+_SELECT_EVENTS: Final = "SELECT seq, call_id, kind, sealed FROM call_event ORDER BY seq LIMIT ?"
 
 EventRow = tuple[int, str, str, bytes]  # seq, call_id, kind, sealed
 
@@ -42,9 +42,9 @@ def event_row(sealer: Sealer, told: Told) -> Row:
     return (call_id, told.kind, sealer.seal(encode_record(told.record), _event_context(call_id, told.kind)))
 
 
-def event_rows(connection: Connection, after: int, most: int) -> list[EventRow]:
-    """A page of rows for `open_event`, in order, after the seq `after`."""
-    return connection.execute(_SELECT_EVENTS, (after, most)).fetchall()
+def event_rows(connection: Connection, most: int) -> list[EventRow]:
+    """The oldest rows for `open_event`, in order. The follower deletes those that it has followed."""
+    return connection.execute(_SELECT_EVENTS, (most,)).fetchall()
 
 
 def open_event(sealer: Sealer, row: EventRow) -> Told:

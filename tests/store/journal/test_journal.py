@@ -251,7 +251,7 @@ async def test_events_and_last_callers_are_written_in_queue_order(disk: Disk) ->
         journal.queue.remember(LastCaller("b1", X, B, NOW_MS + 1))
         assert journal.queue.backlog == 6
     with closing(connect(disk.path)) as connection:
-        events = [open_event(disk.sealer, row) for row in event_rows(connection, 0, 10)]
+        events = [open_event(disk.sealer, row) for row in event_rows(connection, 10)]
         [(binding_id, number, caller_hash, sealed, at)] = connection.execute("SELECT * FROM last_caller").fetchall()
     assert events == [Told("received", live_record(answered_at=None)), Told("answered", live_record())]
     assert (binding_id, number, caller_hash, at) == ("b1", X, disk.sealer.lookup_hash(B), NOW_MS + 1)
@@ -263,7 +263,7 @@ async def test_fire_and_forget_writes_need_no_commit(disk: Disk) -> None:
     async with opened(disk) as journal:
         journal.queue.tell("ringing", live_record(answered_at=None))
     with closing(connect(disk.path)) as connection:
-        assert [kind for _, _, kind, _ in event_rows(connection, 0, 10)] == ["ringing"]
+        assert [kind for _, _, kind, _ in event_rows(connection, 10)] == ["ringing"]
 
 
 async def test_event_moved_to_another_call_does_not_open(disk: Disk) -> None:
@@ -271,7 +271,7 @@ async def test_event_moved_to_another_call_does_not_open(disk: Disk) -> None:
         journal.queue.tell("ringing", live_record())
     with closing(connect(disk.path)) as connection:
         connection.execute("UPDATE call_event SET call_id = 'c2'")
-        [row] = event_rows(connection, 0, 10)
+        [row] = event_rows(connection, 10)
         with pytest.raises(StoreError, match="the event ringing of call c2 was altered"):
             open_event(disk.sealer, row)
 
