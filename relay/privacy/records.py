@@ -113,7 +113,7 @@ def ended_call(record: CallRecord) -> dict[str, object]:
         "end_reason": record.end_reason,
         "duration_ms": record.duration_ms,
         "number_dialled": mask_number(record.number_dialled),
-        "number_shown": record.number_shown,
+        "number_shown": mask_number(record.number_shown or "") or None,
         "caller": mask_number(record.caller),
         "callee": mask_number(record.callee or "") or None,
         "peer_in": record.peer_in,

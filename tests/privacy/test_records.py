@@ -53,9 +53,10 @@ def test_an_operator_sees_the_source_of_an_unknown_caller() -> None:
 
 
 def test_the_log_of_an_ended_call_masks_numbers_and_omits_the_legs() -> None:
-    logged = ended_call(ended_record(number_dialled=B, caller_leg_call_id=A, callee_leg_call_id=B, source=f"udp:{A}"))
-    assert [logged[name] for name in ("number_dialled", "caller", "callee")] == [
-        *("139****0002", "138****0001", "139****0002"),
+    forwarded = {"number_dialled": B, "number_shown": A}
+    logged = ended_call(ended_record(**forwarded, caller_leg_call_id=A, callee_leg_call_id=B, source=f"udp:{A}"))
+    assert [logged[name] for name in ("number_dialled", "number_shown", "caller", "callee")] == [
+        *("139****0002", "138****0001", "138****0001", "139****0002"),
     ]
     assert A[2:] not in json.dumps(logged) and B[2:] not in json.dumps(logged)
     assert (logged["kind"], logged["outcome"]) == ("call", "answered")
