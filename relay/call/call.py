@@ -234,9 +234,9 @@ class Call(OpenRecord):
     def _too_long(self, now: float) -> None:
         self.end("relay", "max_duration", now)
 
-    def refreshed(self, response: Response, now: float) -> None:
+    def refreshed(self, leg: Leg, response: Response, now: float) -> None:
         """Commit new targets and SDP, restart the session timer."""
-        if self.state != UP:
+        if self.state != UP or not self._was_answered_on(leg):
             return
         self._enter(REFRESH)
         self._watch_session(response, now)
@@ -331,6 +331,14 @@ class Call(OpenRecord):
 
     def disconnect(self, reason: str, now: float) -> None:
         self.end("relay", reason, now)
+
+    def lost(self, leg: Leg, now: float) -> None:
+        """End the call if it was answered on that dialog. Of early ones, another may still answer."""
+        if self._was_answered_on(leg):
+            self.disconnect("peer_gone", now)
+
+    def _was_answered_on(self, leg: Leg) -> bool:
+        return leg is self.caller or leg is self.callee
 
     def hung_up(self, leg: Leg, request: Request, reply: Reply, served_for: str, now: float) -> None:
         """Answer the BYE once the closing record is durable. Crossing BYEs meet here."""

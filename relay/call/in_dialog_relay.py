@@ -244,7 +244,7 @@ class InDialogRelay(PendingRequest):
             self._await_ack(data, now)
         self._transaction.respond(200, data, now)
         if refreshing:
-            origin.call.refreshed(response, now)
+            origin.call.refreshed(origin, response, now)
 
     def _await_ack(self, data: bytes, now: float) -> None:
         origin, target = self.origin, self.target
@@ -266,14 +266,14 @@ class InDialogRelay(PendingRequest):
             extra = masking.mask_response_headers(response)
         self._finish_with(status, now, extra)
         if response.status in _GONE and self.method != "PRACK":
-            self.origin.call.disconnect("peer_gone", now)
+            self.origin.call.lost(self.origin, now)
 
     def _fail(self, why: str, now: float) -> None:
         if self._done:
             return
         self._finish_with(408 if why == "timeout" else 500, now)
         if why == "timeout":
-            self.origin.call.disconnect("peer_gone", now)
+            self.origin.call.lost(self.origin, now)
 
     def _finish_with(self, status: int, now: float, extra: str = "") -> None:
         self._settle()

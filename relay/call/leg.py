@@ -48,8 +48,12 @@ class CallBase:
         """The ACK to our 2xx came."""
         raise NotImplementedError
 
-    def refreshed(self, response: Response, now: float) -> None:
-        """A re-INVITE or UPDATE was answered 2xx."""
+    def refreshed(self, leg: Leg, response: Response, now: float) -> None:
+        """A re-INVITE or UPDATE in the dialog was answered 2xx."""
+        raise NotImplementedError
+
+    def lost(self, leg: Leg, now: float) -> None:
+        """A request in the dialog was answered 408 or 481, or not at all (RFC 3261 12.2.1.2)."""
         raise NotImplementedError
 
     def hung_up(self, leg: Leg, request: Request, reply: Reply, served_for: str, now: float) -> None:

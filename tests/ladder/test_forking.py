@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from relay.call.outbound_attempt import MOST_FORKS
 from tests.ladder.descriptions import ANSWER, HELD, HOLD
 from tests.ladder.ladder import Ladder, call, hang_up
@@ -180,3 +182,57 @@ def test_cancel_then_ringing_of_one_fork_and_answer_of_another(ladder: Ladder) -
     ladder.callee.accepts(tag="bob-mobile", body=ANSWER)
     ladder.callee.expects("BYE")
     ladder.settle()
+
+
+def test_losing_dialog_that_is_gone_does_not_end_the_answered_call(ladder: Ladder) -> None:
+    start(ladder)
+    backend = ladder.callee.proceeds(183, tag="bob-backend", contact=BACKEND, body=HELD)
+    ladder.caller.remote_tag = backend.to_tag
+    ladder.caller.sends("INFO", body=b"1", content_type="application/dtmf")
+    info = ladder.callee.get_request("INFO")
+    mobile_answers(ladder)
+    ladder.callee.answers(481, info)
+    assert ladder.caller.get_response(481).cseq.method == "INFO"
+    ladder.callee.gets_nothing()
+    hang_up_mobile(ladder)
+
+
+@pytest.mark.parametrize("method", ["UPDATE", "INFO"])
+@pytest.mark.parametrize("status", [408, 481])
+def test_early_dialog_that_is_gone_leaves_the_call_to_the_other(ladder: Ladder, method: str, status: int) -> None:
+    start(ladder)
+    backend = ladder.callee.proceeds(183, tag="bob-backend", contact=BACKEND, body=ANSWER)
+    ladder.callee.proceeds(180, tag="bob-mobile")
+    ladder.caller.remote_tag = backend.to_tag
+    ladder.caller.sends(method)
+    ladder.callee.expects(method, status)
+    ladder.caller.get(status)
+    mobile_answers(ladder)
+    hang_up_mobile(ladder)
+
+
+def test_prack_without_a_response_in_a_losing_dialog_does_not_end_the_call(ladder: Ladder) -> None:
+    start(ladder)
+    headers = "Require: 100rel\r\nRSeq: 1\r\n"
+    backend = ladder.callee.proceeds(183, tag="bob-backend", contact=BACKEND, headers=headers, body=HELD)
+    ladder.caller.remote_tag = backend.to_tag
+    ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n")
+    ladder.callee.get("PRACK")
+    mobile_answers(ladder)
+    ladder.run(33)
+    assert ladder.caller.get_response(408).cseq.method == "PRACK"
+    ladder.callee.inbox.clear()  # repetitions of PRACK
+    hang_up_mobile(ladder)
+
+
+def test_refresh_of_a_losing_dialog_leaves_the_session_timer(ladder: Ladder) -> None:
+    start(ladder)
+    backend = ladder.callee.proceeds(183, tag="bob-backend", contact=BACKEND, body=ANSWER)
+    ladder.caller.remote_tag = backend.to_tag
+    ladder.caller.sends("UPDATE")
+    update = ladder.callee.get_request("UPDATE")
+    mobile_answers(ladder)
+    ladder.callee.answers(200, update, headers="Session-Expires: 2\r\n")
+    ladder.caller.get(200)
+    ladder.run(5)
+    hang_up_mobile(ladder)
