@@ -74,9 +74,9 @@ class _Stretch:
     """New entries of the journal, as many as fit in one step."""
 
     begin: tuple[int, int]  # its event cursor and record cursor
-    event_cursor: int  # behind the stretch
-    record_cursor: int
+    record_cursor: int  # behind the stretch
     listening: set[str]  # business users with a webhook
+    last_event: int | None = None  # None: there was none
     events: list[Told] = field(default_factory=list)
     records: list[StoredRecord] = field(default_factory=list)
     index: list[IndexRow] = field(default_factory=list)
@@ -211,7 +211,7 @@ class Follower:
         """Events first, then records: the events before a call's end are there when the end is."""
         listening = {business for (business,) in connection.execute(_LISTENING).fetchall()}
         begin = _cursors(connection)
-        stretch = _Stretch(begin, *begin, listening)
+        stretch = _Stretch(begin, begin[1], listening)
         if self._index.cursor != stretch.record_cursor:
             self._read_unindexed(connection, stretch.record_cursor)
             if self._index.is_behind:
@@ -228,7 +228,7 @@ class Follower:
         return stretch
 
     def _take_event(self, stretch: _Stretch, row: EventRow) -> None:
-        stretch.event_cursor = row[0]
+        stretch.last_event = row[0]
         try:
             stretch.events.append(open_event(self._sealer, row))
         except StoreError as error:
@@ -317,11 +317,11 @@ def _write(act: UnitOfWork, stretch: _Stretch) -> int:
     count_calls(connection, (stored.record for stored in stretch.records))
     for finding in stretch.findings:
         _follow_up(act, finding)
-    if stretch.event_cursor != stretch.begin[0]:
-        connection.execute("DELETE FROM call_event WHERE seq <= ?", (stretch.event_cursor,))
+    if stretch.last_event is not None:
+        connection.execute("DELETE FROM call_event WHERE seq <= ?", (stretch.last_event,))
+        connection.execute(SET_CURSOR, (EVENTS, stretch.last_event))
     if stretch.was_ahead:
         connection.execute(_PUT_BACK, (stretch.record_cursor,))
-    connection.execute(SET_CURSOR, (EVENTS, stretch.event_cursor))
     connection.execute(SET_CURSOR, (FOLLOWED, stretch.record_cursor))
     return made
 

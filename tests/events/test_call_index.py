@@ -78,7 +78,7 @@ async def test_a_kill_loses_no_row_and_counts_no_call_twice(shop: Shop, writer: 
     await after.run()
     assert after.statistics()["records_followed"] == 2
     assert rows(shop) == expected(shop)
-    assert dict(shop.rows("SELECT * FROM cursor")) == {"call_event": 0, "call_record": 5, "followed": 5}
+    assert dict(shop.rows("SELECT * FROM cursor")) == {"call_record": 5, "followed": 5}
     with closing(connect_reader(shop.path)) as connection:
         [counts] = read_counts(connection, owner_of_business("shop"), 3_600, 0, 1 << 40).values()
     assert counts.outcomes == {"answered": 5}
@@ -183,7 +183,7 @@ async def test_calls_after_a_store_was_put_back_are_indexed(shop: Shop, writer: 
     await follower.look()
     now_s = 122.0
     await follower.look()
-    assert dict(shop.rows("SELECT * FROM cursor")) == {"call_event": 0, "call_record": 5, "followed": 5}
+    assert dict(shop.rows("SELECT * FROM cursor")) == {"call_record": 5, "followed": 5}
     with closing(connect_reader(shop.path)) as connection:
         found = [record.call_id for record in read_all(connection, shop.sealer, Wanted(number=X))]
     assert found == ["c1", "c2", "new-c3", "new-c4", "new-c5"]

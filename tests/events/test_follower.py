@@ -155,7 +155,7 @@ async def test_a_follower_resumes_at_the_cursor(shop: Shop, writer: GroupWriter)
     made = await follow(shop, writer)
     assert made.statistics()["records_followed"] == 1
     assert [event.event_id for event in shop.waiting(hook)] == ["c1.ended", "c2.ended"]
-    assert dict(shop.rows("SELECT * FROM cursor")) == {"call_event": 0, "call_record": 2, "followed": 2}
+    assert dict(shop.rows("SELECT * FROM cursor")) == {"call_record": 2, "followed": 2}
 
 
 @pytest.mark.parametrize("moved", ["call_event", "call_record", "followed"])
@@ -177,6 +177,18 @@ async def test_a_cursor_that_was_moved_ahead_silences_nothing_later(
     assert [event.event_id for event in shop.waiting(hook)] == ["c1.ended", "c2.ringing", "c2.ended"]
     assert dict(shop.rows("SELECT * FROM cursor")) == {"call_event": 1, "call_record": 2, "followed": 2}
     assert shop.log.events().count("follower.moved") == (moved != "call_event")
+
+
+async def test_an_event_cursor_that_was_set_to_the_last_event_stops_nothing(shop: Shop, writer: GroupWriter) -> None:
+    hook = shop.hook()
+    async with shop.journal() as journal:
+        journal.queue.tell("ringing", live_record(business="shop"))
+    await shop.record(of_shop())
+    shop.act(lambda act: act.connection.execute("INSERT INTO cursor VALUES ('call_event', 1)"))
+    await follow(shop, writer)
+    await follow(shop, writer)
+    assert [event.event_id for event in shop.waiting(hook)] == ["c1.ringing", "c1.ended"]
+    assert shop.rows("SELECT * FROM call_event") == []
 
 
 async def test_a_failed_write_is_retried(shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch) -> None:
