@@ -24,8 +24,7 @@ from relay.privacy.leak_check import LeakCheck, foreign_hosts
 from relay.privacy.masking import Verdict
 from relay.privacy.messages import OutgoingRequest, Reply
 from relay.privacy.text_memory import TextMemory, after, mask_across
-from relay.privacy.text_reading import in_visual_order
-from relay.privacy.texts import mask_numbers, read_text, text_body
+from relay.privacy.texts import MOST_PASSES, mask_within, read_text, text_body
 from relay.sip.message import Request, Response, transport_address
 from relay.sip.uri import is_sips
 
@@ -158,8 +157,11 @@ class TextMessage:
             return
         sender = self._record.caller
         before = texts.before(sender, answer.binding_id, now)
-        text = mask_across(mask_numbers(self._text, sender), sender, before)
-        if text != in_visual_order(self._text) and self._settings.sms_numbers == "refuse":
+        passes = 1 if self._settings.sms_numbers == "refuse" else MOST_PASSES
+        text = mask_within(passes, self._text, sender)
+        if text is not None:
+            text = mask_across(passes, text, sender, before)
+        if text is None:
             self.refuse(named(admission.NUMBER_IN_TEXT, answer), now)
             return
         places = self._ua.peers.candidates(answer.target, now, self._ua.token)

@@ -77,17 +77,21 @@ def after(before: Tails, text: str) -> Tails:
     return tuple(_with(tail, read(plain), moments) for tail, read in zip(before, _READINGS, strict=True))
 
 
-def mask_across(text: str, sender: str, before: Tails) -> str:
-    """`text` with the end of a number masked that earlier texts began; otherwise unchanged.
+def mask_across(passes: int, text: str, sender: str, before: Tails) -> str | None:
+    """`text` with the end of a number masked that earlier texts began; otherwise unchanged. None if the last pass still
+    finds one.
 
     Numbers by shape are found if only separators stand between the digits, the sender's own number in any case.
     """
     if before == NOTHING:
         return text
     number = national_form(sender)
-    while (span := _part(text, number, before)) is not None:
+    for _ in range(passes):
+        span = _part(text, number, before)
+        if span is None:
+            return text
         text = text[: span[0]] + MASK + text[span[1] :]
-    return text
+    return None
 
 
 def _part(text: str, number: str, before: Tails) -> tuple[int, int] | None:

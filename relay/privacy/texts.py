@@ -29,7 +29,8 @@ from relay.privacy.text_reading import (
 )
 from relay.sip.message import Request
 
-LONGEST_TEXT: Final = 1300  # bytes
+LONGEST_TEXT: Final = 1300  # bytes, and signs as read: some signs are 18 in NFKC
+MOST_PASSES: Final = 4  # of a text in which each mask makes a new number
 Read = Callable[[str], str]  # a reading of plain signs
 Found = tuple[int, int, str]  # start, end, replacement
 
@@ -39,8 +40,8 @@ _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]").search
 
 
 def read_text(request: Request) -> str:
-    """The text of a MESSAGE. Raises ProtocolError: 413 above LONGEST_TEXT bytes, 415 unless it is plain text in UTF-8;
-    ParseError for a malformed Content-Type."""
+    """The text of a MESSAGE. Raises ProtocolError: 413 above LONGEST_TEXT bytes or signs, 415 unless it is plain text
+    in UTF-8; ParseError for a malformed Content-Type."""
     if len(request.body) > LONGEST_TEXT:
         raise ProtocolError(413, f"a text has at most {LONGEST_TEXT} bytes")
     content_type = request.content_type
@@ -55,6 +56,8 @@ def read_text(request: Request) -> str:
         raise ProtocolError(415, "not UTF-8") from None
     if _CONTROLS(text):
         raise ProtocolError(415, "control characters in the text")
+    if len(read_plainly(text).signs) > LONGEST_TEXT:
+        raise ProtocolError(413, f"a text has at most {LONGEST_TEXT} signs")
     return text
 
 
@@ -77,12 +80,22 @@ def mask_numbers(text: str, sender: str) -> str:
     of any script, Chinese numerals and homophones, with separators or one list sign between digits; not if they consist
     of dates, times and prices. Mobile numbers also in letters that resemble digits, and with a constant filler between
     digits. The sender's number (E.164 without "+", "" if unknown) with any text between its digits, and in mixed words,
-    numerals and letters; an extension (fewer than 7 digits) only if it stands alone.
+    numerals and letters; an extension (fewer than 7 digits) only if it stands alone. "****" for the whole text if
+    numbers are left after MOST_PASSES.
     """
-    text = in_visual_order(text)
-    while (masked := _masked(text, national_form(sender))) != text:
+    masked = mask_within(MOST_PASSES, text, sender)
+    return MASK if masked is None else masked
+
+
+def mask_within(passes: int, text: str, sender: str) -> str | None:
+    """As `mask_numbers`, but None if the last pass still finds a number. With one pass, any number makes it None."""
+    text, number = in_visual_order(text), national_form(sender)
+    for _ in range(passes):
+        masked = _masked(text, number)
+        if masked == text:
+            return text
         text = masked
-    return text
+    return None
 
 
 def _masked(text: str, number: str) -> str:

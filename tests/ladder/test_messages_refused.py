@@ -74,6 +74,11 @@ def test_text_over_the_limit_is_413(ladder: Ladder) -> None:
     is_refused(ladder, 413, "failed")
 
 
+def test_text_that_reads_longer_than_the_limit_is_413(ladder: Ladder) -> None:
+    ladder.caller.texts(X, "ﷺ".encode() * (1300 // 18 + 1))  # each is 18 signs in NFKC
+    is_refused(ladder, 413, "failed")
+
+
 def test_malformed_content_type_is_400(ladder: Ladder) -> None:
     ladder.caller.texts(X, content_type="plain")
     is_refused(ladder, 400, "failed")
@@ -110,6 +115,15 @@ def test_numbers_in_a_text_are_masked_if_configured(by: str) -> None:
     assert receiver.expects("MESSAGE").body == b"138****0001 or 139****0002"
     sender.get(200)
     assert ladder.record.outcome == "delivered"
+    ladder.settle()
+
+
+def test_text_with_new_numbers_after_each_mask_is_refused() -> None:
+    ladder = texting(sms_numbers="mask")
+    ladder.caller.texts(X, b"13900001391" + b" 2341391" * 160)
+    ladder.caller.get(403)
+    ladder.callee.gets_nothing()
+    assert ladder.record.outcome == "number_in_text"
     ladder.settle()
 
 

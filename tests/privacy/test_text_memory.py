@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.privacy.text_memory import MOST_SENDERS, NOTHING, WINDOW_S, TextMemory, after, mask_across
-from relay.privacy.texts import mask_numbers
+from relay.privacy.texts import MOST_PASSES, mask_numbers
 
 SENDER = "8613800000001"
 ORDER = "b1"
@@ -19,8 +19,10 @@ def told(*texts: str, sender: str = SENDER) -> list[str]:
     """The masked form of each text in turn."""
     before, crossed = NOTHING, []
     for text in texts:
-        crossed.append(mask_across(mask_numbers(text, sender), sender, before))
-        before = after(before, crossed[-1])
+        masked = mask_across(MOST_PASSES, mask_numbers(text, sender), sender, before)
+        assert masked is not None
+        crossed.append(masked)
+        before = after(before, masked)
     return crossed
 
 
@@ -80,9 +82,16 @@ def test_ordinary_texts_pass(texts: list[str]) -> None:
 
 def test_refused_text_is_not_remembered() -> None:
     before = after(NOTHING, "138000")
-    assert mask_across("00001", SENDER, before) == "****"
-    assert mask_across("00002", SENDER, before) == "****"  # looks like a number as well
-    assert mask_across("好 00002", "8613900000009", before) == "好 00002"
+    assert mask_across(MOST_PASSES, "00001", SENDER, before) == "****"
+    assert mask_across(MOST_PASSES, "00002", SENDER, before) == "****"  # looks like a number as well
+    assert mask_across(MOST_PASSES, "好 00002", "8613900000009", before) == "好 00002"
+
+
+def test_parts_of_a_number_after_the_last_pass_are_none() -> None:
+    before = after(NOTHING, "138000")
+    assert mask_across(1, "00001", SENDER, before) is None
+    assert mask_across(1, "好", SENDER, before) == "好"
+    assert mask_across(MOST_PASSES, "00001 " * 40, SENDER, before) is None
 
 
 def test_unknown_sender_or_extension_has_no_number_to_complete() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.model.numbers import mask_number
-from relay.privacy.texts import mask_numbers
+from relay.privacy.texts import MOST_PASSES, mask_numbers, mask_within
 
 SENDER = "8613800000001"
 
@@ -294,6 +294,20 @@ def test_reversed_text_is_relayed_in_display_order() -> None:
 
 def test_mask_leaves_no_new_number() -> None:
     assert mask_numbers("13800010001 0001 0001 0001 0001", "8613800010001") == "138****0001"
+
+
+CHAIN = "13900001391" + " 2341391" * 20  # each mask leaves digits that make a number with the next ones
+
+
+@pytest.mark.parametrize("text", [CHAIN, "13900000002"])
+def test_single_pass_finds_any_number(text: str) -> None:
+    assert mask_within(1, text, SENDER) is None
+    assert mask_within(1, "到\u202e口门\u202c了", SENDER) == "到门口了"
+
+
+def test_number_after_the_last_pass_masks_the_whole_text() -> None:
+    assert mask_within(MOST_PASSES, CHAIN, SENDER) is None
+    assert mask_numbers(CHAIN, SENDER) == "****"
 
 
 def test_receivers_number_cannot_be_guessed() -> None:
