@@ -32,6 +32,7 @@ BANDWIDTHS: Final = {
     "RS": 6,
     "RR": 6,
 }  # maximum of digits: AS and CT in kbit/s, TIAS, RS and RR in bit/s
+MOST_FORMATS: Final = 64  # of an RTP stream
 _MOST_PORTS: Final = 16
 _STATIC_PAYLOADS: Final = frozenset(map(str, range(35)))  # RFC 3551 6
 
@@ -261,7 +262,12 @@ def _refuse(media: Media, connections: list[Connection]) -> Media:
 
 
 def _mask_formats(media: Media, attributes: list[Attribute]) -> list[str]:
-    """The payload types to keep: static ones, and dynamic ones with a known codec."""
+    """The payload types to keep: static ones, and dynamic ones with a known codec.
+
+    Raises ParseError for more than MOST_FORMATS, or repeated ones: each attribute is compared with each of them.
+    """
+    if len(media.formats) > MOST_FORMATS or len(set(media.formats)) < len(media.formats):
+        raise ParseError("too many formats, or repeated ones", "m")
     if media.protocol in ("udptl", "UDPTL"):
         return ["t38"] if "t38" in media.formats else []
     mapped = {value.partition(" ")[0] for name, value in attributes if name == "rtpmap" and value}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from relay.errors import ParseError
 from relay.privacy import sdp
-from relay.privacy.sdp import SESSION_IDS, SdpWriter, mask_description, session_id, shows_way
+from relay.privacy.sdp import MOST_FORMATS, SESSION_IDS, SdpWriter, mask_description, session_id, shows_way
 from relay.sip.sdp import parse_sdp
 from tests.support.outcome import outcome
 
@@ -56,6 +56,14 @@ def test_names_addresses_keys_and_times_are_dropped() -> None:
 def test_unknown_codecs_are_removed_from_the_media_line() -> None:
     body = HEAD + "m=audio 4000 RTP/AVP 8 96 97 99 35\na=rtpmap:96 opus/48000/2\na=rtpmap:97 alice/8000\n"
     assert written(body)[2:] == ["m=audio 4000 RTP/AVP 8 96", "a=rtpmap:96 opus/48000/2"]
+
+
+@pytest.mark.parametrize("formats", [[*map(str, range(MOST_FORMATS + 1))], ["0", "8", "0"], ["0"] * 26_000])
+def test_more_than_most_formats_or_repeated_ones_are_malformed(formats: list[str]) -> None:
+    line = "m=audio 4000 RTP/AVP {}\r\n"
+    with pytest.raises(ParseError):
+        written(NAMELESS + line.format(" ".join(formats)))
+    assert written(NAMELESS + line.format(" ".join(dict.fromkeys(formats[:MOST_FORMATS]))))
 
 
 def test_stream_without_a_known_codec_is_refused() -> None:
