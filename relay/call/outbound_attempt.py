@@ -103,6 +103,7 @@ class OutboundAttempt:
         "_legs",
         "_local_tag",
         "_local_uri",
+        "_noted",
         "_own",
         "_peer",
         "_place",
@@ -164,6 +165,7 @@ class OutboundAttempt:
         self._leak_check = leak_check
         self._legs: dict[str, Leg] = {}  # by the callee's tag
         self._given_up = False
+        self._noted = False  # an unusable response; the log has only the first
         self._won: Leg | None = None
         self._sent: ClientRequest | None = None  # until its final response
         self._sent_by, self._branch = place.flow, ""  # of the latest INVITE
@@ -372,7 +374,9 @@ class OutboundAttempt:
         """A response that cannot be relayed. A provisional one is ignored; a 2xx gets ACK and BYE."""
         session, outbox = self._session, self._ua.outbox
         outbox.counters["answers_unusable"] += 1
-        outbox.note("answer.unusable", call_id=self._call.call_id, status=response.status, reason=error.reason)
+        if not self._noted:
+            self._noted = True
+            outbox.note("answer.unusable", call_id=self._call.call_id, status=response.status, reason=error.reason)
         if 200 <= response.status < 300:
             self._take_down(response, now)
             if self._given_up:

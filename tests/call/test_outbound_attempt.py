@@ -29,3 +29,13 @@ def test_early_dialogs_end_with_a_refusal() -> None:
     ladder.callee.answers(486)
     assert ladder.engine.statistics()["legs"] == 0
     assert ladder.engine.statistics()["calling_tags"] == 0
+
+
+def test_unusable_answers_are_noted_once_and_each_counted() -> None:
+    ladder = Ladder()
+    ladder.caller.invites(X)
+    ladder.callee.get("INVITE")
+    for _ in range(3):
+        ladder.callee.answers(183, body=b"v=0")
+    assert [note.event for note in ladder.notes] == ["answer.unusable"]
+    assert ladder.engine.statistics()["answers_unusable"] == 3
