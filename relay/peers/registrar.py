@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 SHORTEST_S: Final = 60
 LONGEST_S: Final = 3600
 LONGEST_CONTACT: Final = 512  # characters
+MOST_CONTACTS: Final = 8  # of a REGISTER
 
 
 class Registration:
@@ -129,6 +130,8 @@ class Registrar:
 
     def _take_contacts(self, contacts: list[NameAddr], request: Request, peer: Peer, flow: Flow, now: float) -> None:
         """All or none (RFC 3261 10.3, step 7)."""
+        if len(contacts) > MOST_CONTACTS:  # each may be logged
+            raise ProtocolError(400, f"a REGISTER has at most {MOST_CONTACTS} Contacts")
         wanted = [(contact, _seconds(contact.params.get("expires", request.get("expires")))) for contact in contacts]
         for contact, seconds in wanted:
             _check_contact(contact, seconds)

@@ -6,7 +6,7 @@ from relay.defence.bans import Bans
 from relay.defence.stateless import StatelessServer
 from relay.model.actions import Send
 from relay.model.settings import Account, Peer
-from relay.peers.registrar import SHORTEST_S, Registrar
+from relay.peers.registrar import MOST_CONTACTS, SHORTEST_S, Registrar
 from relay.privacy.messages import Reply
 from relay.sip.message import Flow, Response, parse_message
 from tests.call.support import Parts, invite
@@ -66,6 +66,14 @@ def test_too_brief_a_time_is_423() -> None:
     response = register(registrar, parts, FIRST, f"Contact: <sip:a@10.0.0.5>;expires={SHORTEST_S - 1}")
     assert (response.status, response.get("min-expires")) == (423, str(SHORTEST_S))
     assert registrar.count() == 0
+
+
+def test_more_than_most_contacts_are_400() -> None:
+    registrar, parts = registering()
+    lines = [f"Contact: <sip:{place}@10.0.0.5>" for place in range(MOST_CONTACTS + 1)]
+    assert register(registrar, parts, FIRST, *lines).status == 400
+    assert registrar.count() == 0
+    assert register(registrar, parts, FIRST, *lines[1:], branch="2").status == 200
 
 
 def test_reload_keeps_a_peer_with_the_same_login() -> None:
