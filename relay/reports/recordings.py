@@ -98,7 +98,8 @@ def verify_recordings(
 
 # -- Search of call records
 
-MOST_EXAMINED = 2_000  # records read for one page: outcomes are not indexed
+MOST_EXAMINED = 2_000  # records read for one page, and at most one more reading: outcomes are not indexed
+READING = 500  # records of a reading after the first: each one opens all records that are not indexed yet
 
 
 class CallQuery(NamedTuple):
@@ -130,25 +131,26 @@ def search(
 ) -> CallPage:
     """Return a page of ended calls, newest first. Raises StoreError if a record was altered."""
     items: list[CallRecord] = []
-    examined = 0
+    examined, size = 0, limit
     while True:
-        found = read_page(connection, sealer, query.wanted, after, limit, newest_first=True)
+        found = read_page(connection, sealer, query.wanted, after, size, newest_first=True)
         for one in found:
             after = one.position
             examined += 1
             if query.fits(one.stored.record):
                 items.append(one.stored.record)
                 if len(items) == limit:
-                    return CallPage(items, _next(found, one, limit))
-        if len(found) < limit:
+                    return CallPage(items, _next(found, one, size))
+        if len(found) < size:
             return CallPage(items, None)
         if examined >= MOST_EXAMINED:
             return CallPage(items, after)
+        size = max(limit, READING)
 
 
-def _next(found: list[Found], last: Found, limit: int) -> Position | None:
-    """The position of the next page; None behind the last record of a page that was not full."""
-    return None if last is found[-1] and len(found) < limit else last.position
+def _next(found: list[Found], last: Found, size: int) -> Position | None:
+    """The position of the next page; None behind the last record of a reading that was not full."""
+    return None if last is found[-1] and len(found) < size else last.position
 
 
 def find_call(connection: Connection, sealer: Sealer, call_id: str, business: str | None = None) -> CallRecord | None:

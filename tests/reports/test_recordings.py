@@ -7,8 +7,9 @@ import pytest
 from relay.model.call import CallRecord
 from relay.reports.recordings import CallQuery, find_call, search
 from relay.store.journal.rows import PUT, live_row
-from relay.store.record_rows import insert
+from relay.store.record_rows import Row, StoredRecord, insert, open_row
 from relay.store.records import Position, Wanted, live_calls
+from relay.store.sealing.sealer import Sealer
 from tests.support.shelf import REFUSED, Shelf, call
 from tests.support.stored import A, X, live_record
 
@@ -65,6 +66,22 @@ def test_a_rare_outcome_gives_short_pages(shelf: Shelf, monkeypatch: pytest.Monk
     monkeypatch.setattr("relay.reports.recordings.MOST_EXAMINED", 2)
     shelf.add(*CALLS)
     assert all_pages(shelf, CallQuery(Wanted(), "answered"), 2) == ["c6", "c3", "c1", ""]
+
+
+def test_a_small_page_does_not_open_all_unindexed_records_for_each_record(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.add(*(call(n, outcome="busy" if n == 1 else "answered") for n in range(1, 41)))
+    opened = 0
+
+    def counted(sealer: Sealer, row: Row) -> StoredRecord:
+        nonlocal opened
+        opened += 1
+        return open_row(sealer, row)
+
+    monkeypatch.setattr("relay.store.records.open_row", counted)
+    assert all_pages(shelf, CallQuery(Wanted(business="default"), "busy"), 1) == ["c1"]
+    assert opened <= 4 * 40
 
 
 def test_a_live_and_an_ended_call_are_found_by_id(shelf: Shelf) -> None:
