@@ -114,7 +114,9 @@ async def post_batch(asked: BatchRequest, context: Writes) -> Response:
 
     def make(start: int, end_: int) -> Callable[[UnitOfWork], Answer]:
         def do(act: UnitOfWork) -> Answer:
-            return Answer(BatchResponse(items=_bind_each(act, wanted[start:end_], context)))
+            items = _bind_each(act, wanted[start:end_], context)
+            made = any(item.binding is not None and not item.replayed for item in items)
+            return Answer(BatchResponse(items=items), has_changed=made)
 
         return do
 
@@ -252,7 +254,8 @@ async def post_hand_over(asked: HandOverRequest, context: Writes) -> HandOverRes
     def make(after: str) -> Callable[[UnitOfWork], Answer]:
         def do(act: UnitOfWork) -> Answer:
             results, behind = hand_over(act, wanted, after, rules)
-            return Answer(_Handed(items=[_handed_over(one, request_id) for one in results], more=False, after=behind))
+            handed = _Handed(items=[_handed_over(one, request_id) for one in results], more=False, after=behind)
+            return Answer(handed, has_changed=any(one.refused is None for one in results))
 
         return do
 

@@ -39,6 +39,7 @@ class Answer(NamedTuple):
     status: int = 200
     location: str | None = None
     kept: BaseModel | None = None  # the body for a repeated request: without a secret, which is shown once
+    has_changed: bool = True  # False: all items were refused, so nothing is kept
 
 
 class Done(NamedTuple):
@@ -181,8 +182,8 @@ class RequestContext(NamedTuple):
             return _done(await self.act(do))
         body = await self.request.body()
         target = f"{self.request.method} {self.request.url.path}?{self.request.url.query}\n".encode()
-        once = _Once(self.owner, key + part, hashlib.sha256(target + body).digest())
-        return await self.act(lambda act: _do_once(act, once, do))
+        once = _Once(self.owner, key, hashlib.sha256(target + body).digest())
+        return await self.act(lambda act: _do_once(act, once, part, do))
 
     async def reveal(self, asked: Reveal, object_: str, shown: Sequence[str] = ()) -> bool:
         """Whether to show real numbers. If so, the audit line is durable before this returns. Raises Refused.
@@ -278,11 +279,17 @@ class _Once(NamedTuple):
     fingerprint: bytes
 
 
-def _do_once(act: UnitOfWork, once: _Once, do: Callable[[UnitOfWork], Answer]) -> Done:
+def _do_once(act: UnitOfWork, request: _Once, part: str, do: Callable[[UnitOfWork], Answer]) -> Done:
+    once, whole = request._replace(key=request.key + part), request._replace(key=f"{request.key} ")
+    if part:  # whichever part changed something, no part of another request may
+        find_answer(act, *whole)
     if kept := find_answer(act, *once):
         return Done(kept.status, kept.body, kept.location, replayed=True)
     answer = do(act)
-    keep_answer(act, *once, answer.status, _json(answer.kept or answer.body), answer.location)
+    if answer.has_changed:
+        keep_answer(act, *once, answer.status, _json(answer.kept or answer.body), answer.location)
+        if part:
+            keep_answer(act, *whole, answer.status, b"")
     return _done(answer)
 
 

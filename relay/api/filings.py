@@ -252,7 +252,7 @@ async def post_answers(asked: FilingAnswers, context: OperatorChanges) -> Respon
 
     def do(act: UnitOfWork) -> Answer:
         results = [_answered(act, index, item, request_id) for index, item in enumerate(asked.items)]
-        return Answer(FilingAnswerResults(items=results))
+        return Answer(FilingAnswerResults(items=results), has_changed=any(result.filings for result in results))
 
     return await context.change(do)
 

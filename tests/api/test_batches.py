@@ -15,7 +15,33 @@ async def test_items_of_a_batch_succeed_or_fail_independently(company: Client) -
     statuses = [item["status"] for item in answer["items"]]
     assert (statuses.count(201), statuses.count(409)) == (1, 249)  # b can be on x only once
     assert answer["items"][1]["problem"]["type"] == "/problems/conflict"
-    assert await company.post("/v1/bindings/batch", {"items": items}, 200, idempotency_key="k1") == answer
+    again = await company.post("/v1/bindings/batch", {"items": items}, 200, idempotency_key="k1")
+    assert again["items"][:100] == answer["items"][:100]  # of the unit of work that made a binding
+    assert [item["status"] for item in again["items"]] == statuses
+
+
+def answers_kept(api: Api) -> int:
+    count: int = api.backend.reader.read(
+        lambda connection: connection.execute("SELECT count(*) FROM idempotency").fetchone()[0]
+    )
+    return count
+
+
+async def test_the_answer_of_a_batch_that_made_nothing_is_not_kept(api: Api, company: Client) -> None:
+    async def sent(items: list[Json]) -> set[int]:
+        answer = await company.post("/v1/bindings/batch", {"items": items}, 200, idempotency_key="k1")
+        return {item["status"] for item in answer["items"]}
+
+    assert (await sent([{}] * 101), answers_kept(api)) == ({400}, 0)
+    assert (await sent([AXB]), await sent([AXB])) == ({201}, {201})  # as after a refused request
+    assert len((await company.get("/v1/bindings"))["items"]) == 1
+
+
+async def test_a_key_of_a_batch_is_not_another_s_even_if_its_first_items_were_refused(company: Client) -> None:
+    await company.post("/v1/bindings/batch", {"items": [*[{}] * 100, AXB]}, 200, idempotency_key="k1")
+    other = {"items": [AXB | {"a": C}, *[{}] * 100]}
+    await company.refused("POST", "/v1/bindings/batch", "idempotency_mismatch", other, idempotency_key="k1")
+    assert len((await company.get("/v1/bindings"))["items"]) == 1
 
 
 async def test_a_batch_has_at_most_1000_items(company: Client) -> None:
@@ -97,8 +123,11 @@ async def test_each_group_binding_of_a_batch_is_a_unit_of_work_by_itself(company
     assert len({*moments[1:]}) == 4 and moments == sorted(moments)
 
 
-async def test_orders_are_handed_over_once(company: Client) -> None:
+async def test_orders_are_handed_over_once(api: Api, company: Client) -> None:
     made = await company.post("/v1/bindings", {"mode": "AXB", "a": A, "b": B, "order_id": "SF1"})
+    asked = {"order_ids": ["SF2"], "to_a": C}
+    await company.post("/v1/bindings/hand-over", asked, 200, idempotency_key="k1")
+    assert answers_kept(api) == 0  # nothing was handed over
     asked = {"order_ids": ["SF1", "SF2", "SF1"], "to_a": C}
     first = await company.post("/v1/bindings/hand-over", asked, 200, idempotency_key="k1")
     assert [(item["order_id"], item["binding_id"], item["status"]) for item in first["items"]] == [

@@ -47,6 +47,14 @@ async def test_an_operator_enters_answers_each_by_itself(operator: Client, compa
     await company.refused("POST", "/v1/filings/answers", "forbidden", {"items": [good]})
 
 
+async def test_carriers_answers_that_are_all_refused_are_not_kept(operator: Client, company: Client) -> None:
+    asked = {"items": [{"number": A, "state": "approved", "business_id": "acme"}]}
+    refused = await operator.post("/v1/filings/answers", asked, 200, idempotency_key="k1")
+    await company.post("/v1/filings", {"number": A, "reference": "CT-17"})
+    entered = await operator.post("/v1/filings/answers", asked, 200, idempotency_key="k1")
+    assert (refused["items"][0]["status"], entered["items"][0]["status"]) == (404, 200)
+
+
 async def test_a_number_is_found_with_its_history(operator: Client, api: Api, company: Client) -> None:
     await company.post("/v1/filings", {"number": A, "holder": "张三", "document": "11010519491231002X"})
     answer = {"number": A, "state": "approved", "business_id": "acme"}
