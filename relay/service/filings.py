@@ -45,6 +45,7 @@ LONGEST_PHOTO = 512
 LONGEST_CODE = 32
 DOCUMENT_TYPES: Final[tuple[DocumentType, ...]] = get_args(DocumentType)
 MOST_OF_REFERENCE = 1_000  # filings that one answer may be about
+LATEST_MS: Final = 7_258_118_400_000  # 2200-01-01, as of all times in requests
 EXPIRING_MS: Final = 30 * 86_400_000  # how long before its end a filing warns
 
 # How far the events `filing.expiring` go.
@@ -270,8 +271,8 @@ def _expiry(written: str, now_ms: int) -> int | None:
         moment_ms = parse_moment_ms(f"{text}T23:59:59+08:00" if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else text)
     except ParseError as error:
         raise fields.invalid("expires_at", f"{error.reason}, or a day such as 2026-01-31") from None
-    if moment_ms <= now_ms:
-        raise fields.invalid("expires_at", "must be in the future")
+    if not now_ms < moment_ms < LATEST_MS:
+        raise fields.invalid("expires_at", "must be in the future, and before the year 2200")
     return moment_ms
 
 
@@ -314,7 +315,8 @@ def filing_form(filing: Filing, now_ms: int, *, clear: bool) -> dict[str, Any]:
         "filed_by": filing.filed_by,
         "answered_at": filing.answered_at,
         "answered_by": filing.answered_by,
-        "expires_at": filing.expires_at,
+        # Earlier versions kept any end; the year 10000 cannot be written.
+        "expires_at": filing.expires_at and min(filing.expires_at, LATEST_MS),
         "withdrawn_at": filing.withdrawn_at,
         "withdrawn_by": filing.withdrawn_by,
     }

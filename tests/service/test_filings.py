@@ -139,6 +139,8 @@ def test_documents_are_sealed_and_masked(backend: Backend) -> None:
         ({"holder": "三" * 65, "document": "AB1", "document_type": "other"}, "holder"),
         ({"reference": "r", "expires_at": "soon"}, "expires_at"),
         ({"reference": "r", "expires_at": "2020-01-31"}, "expires_at"),
+        ({"reference": "r", "expires_at": "2200-01-02"}, "expires_at"),
+        ({"reference": "r", "expires_at": "9999-12-31T23:59:59-10:00"}, "expires_at"),
     ],
 )
 def test_invalid_documents_are_named(backend: Backend, words: dict[str, str], field: str) -> None:
