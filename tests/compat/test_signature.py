@@ -74,6 +74,13 @@ def test_an_authorization_of_another_form(header: str) -> None:
     assert fault_of(request) == "IncompleteSignature"
 
 
+def test_a_hash_of_the_body_that_is_not_ascii_is_a_fault() -> None:
+    names = ("host", "x-acs-action", "x-acs-content-sha256", "x-acs-date", "x-acs-signature-nonce", "x-acs-version")
+    signed = f"Credential=a, SignedHeaders={';'.join(names)}, Signature={'0' * 64}"
+    headers = dict.fromkeys(names, "é") | {"authorization": f"ACS3-HMAC-SHA256 {signed}"}
+    assert fault_of(HttpRequest("POST", "/", "", headers, b"")) == "SignatureDoesNotMatch"
+
+
 @pytest.mark.parametrize("kind", ["", "application/json", "application/x-www-form-urlencoded, text/plain"])
 def test_no_part_of_a_request_is_dropped_by_an_unsigned_header(kind: str) -> None:
     with pytest.raises(Fault, match="must be application/x-www-form-urlencoded"):
