@@ -13,9 +13,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final
 
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from relay.console.ask import Problem
 from relay.console.page import Page, PageRoute
+from relay.console.sessions import Session
 
 EVERY_S: Final = 2.0  # a turn
 ALIVE_EVERY: Final = 8  # turns without a change, after which a comment shows whether the browser is still there
@@ -46,30 +48,43 @@ class Streams:
         if page.session.streams >= MOST_OF_SESSION or of_owner >= MOST_OF_ONE or of_all >= MOST:
             return Response(status_code=204)
         page.request.scope["state"]["is_stream"] = True
-        return StreamingResponse(self._events(page, parts, turns), media_type=EVENT_STREAM)
+        self._count(page.session, 1)
+        return _Stream(self._events(page, parts, turns), lambda: self._count(page.session, -1))
+
+    def _count(self, session: Session, more: int) -> None:
+        session.streams += more
+        self._open[session.owner] += more
 
     async def _events(self, page: Page, parts: Parts, turns: int) -> AsyncIterator[str]:
-        page.session.streams += 1
-        self._open[page.session.owner] += 1
+        sent: dict[str, str] = {}
+        unchanged = 0
+        while page.is_still_logged_in():
+            changed = await _changed(page, parts, sent)
+            unchanged = 0 if changed else unchanged + 1
+            for name, html in changed.items():
+                yield f"event: part\ndata: {json.dumps({'id': name, 'html': html})}\n\n"
+            if unchanged == ALIVE_EVERY:
+                unchanged = 0
+                yield ":\n\n"
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._finishing.wait(), turns * EVERY_S)
+            if self._finishing.is_set():
+                return
+        yield OVER
+
+
+class _Stream(StreamingResponse):
+    """A stream that calls `end` when its response is over, also if that never began."""
+
+    def __init__(self, events: AsyncIterator[str], end: Callable[[], None]) -> None:
+        super().__init__(events, media_type=EVENT_STREAM)
+        self._end = end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            sent: dict[str, str] = {}
-            unchanged = 0
-            while page.is_still_logged_in():
-                changed = await _changed(page, parts, sent)
-                unchanged = 0 if changed else unchanged + 1
-                for name, html in changed.items():
-                    yield f"event: part\ndata: {json.dumps({'id': name, 'html': html})}\n\n"
-                if unchanged == ALIVE_EVERY:
-                    unchanged = 0
-                    yield ":\n\n"
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._finishing.wait(), turns * EVERY_S)
-                if self._finishing.is_set():
-                    return
-            yield OVER
+            await super().__call__(scope, receive, send)
         finally:
-            page.session.streams -= 1
-            self._open[page.session.owner] -= 1
+            self._end()
 
 
 def stream(streams: Streams, name: str, parts: Parts, needs: str, turns: int) -> PageRoute:

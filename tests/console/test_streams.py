@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 
 import pytest
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
 
 from relay.console import streams as module
 from relay.console.page import Page
-from relay.console.streams import MOST_OF_SESSION
+from relay.console.sessions import Session
+from relay.console.streams import MOST_OF_SESSION, Streams
 from relay.store.keys import set_revoked
 from tests.api.conftest import FAST, Api, Client, Json
 from tests.console.conftest import Browser, Console
@@ -118,3 +122,51 @@ async def test_nobody_uses_up_the_streams_of_others(
     monkeypatch.setattr(module, "EVERY_S", 0)
     await first
     await second
+
+
+async def test_streams_asked_for_at_once_do_not_exceed_the_limit(console: Console, browser: Browser) -> None:
+    """Nor does one count for longer than its response, if the browser is gone before it begins."""
+    cookie = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
+    begun: list[int] = []
+    answered, gone = asyncio.Semaphore(0), asyncio.Event()
+
+    async def ask() -> None:
+        async def receive() -> Message:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                begun.append(message["status"])
+                answered.release()
+
+        scope = {"type": "http", "method": "GET", "path": STREAM, "raw_path": STREAM.encode(), "query_string": b""}
+        scope |= {"scheme": "http", "http_version": "1.1", "root_path": "", "client": ("127.0.0.1", 5000)}
+        scope |= {"server": ("127.0.0.1", 80), "headers": [(b"host", b"127.0.0.1"), (b"cookie", cookie.encode())]}
+        await console.api.app(scope, receive, send)
+
+    for at_once in (3 * MOST_OF_SESSION, MOST_OF_SESSION):
+        asked = [asyncio.create_task(ask()) for _ in range(at_once)]
+        for _ in asked:
+            await answered.acquire()
+        assert begun.count(200) == MOST_OF_SESSION
+        gone.set()
+        await asyncio.gather(*asked)
+        gone.clear()
+        begun.clear()
+
+
+async def test_a_stream_that_never_begins_is_not_counted() -> None:
+    async def send(message: Message) -> None:
+        raise OSError("the browser is gone")
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    streams, page = Streams(), SimpleNamespace(session=Session("key", "shunda", 0, 0), request=SimpleNamespace())
+    page.request.scope = {"state": {}}
+    for _ in range(2 * MOST_OF_SESSION):
+        answer = streams.answer(page, None, 1)  # type: ignore[arg-type]
+        assert answer.status_code == 200
+        with pytest.raises(ClientDisconnect):
+            await answer({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send)
