@@ -151,7 +151,8 @@ class Page:
         """The page of a template."""
         notices: list[Any] = []
         if self.viewer is not None:
-            notices, self.session.notices = self.session.notices, []
+            notices = [*self.session.notices]
+            self.session.notices.clear()
         text = _environment(self.language).get_template(template).render(page=self, notices=notices, **values)
         return Response(text, status, media_type="text/html; charset=utf-8")
 

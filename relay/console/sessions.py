@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -20,6 +20,7 @@ IDLE_S: Final = 30 * 60.0
 LONGEST_S: Final = 12 * 3600.0
 MOST: Final = 1_000  # sessions; beyond it the one unused for longest ends
 MOST_OF_ONE: Final = 50  # sessions of one business user, or of one key of an operator; beyond it likewise
+MOST_NOTICES: Final = 20  # of one session; beyond it the oldest is dropped
 COOKIE: Final = "relay700_session"
 LOGIN_COOKIE: Final = "relay700_login"  # what the log-in form must repeat: there is no session yet
 
@@ -27,6 +28,9 @@ LOGIN_COOKIE: Final = "relay700_login"  # what the log-in form must repeat: ther
 def new_token() -> str:
     """256 random bits."""
     return secrets.token_urlsafe(32)
+
+
+Notice = tuple[Literal["good", "bad"], str]
 
 
 @dataclass(slots=True)
@@ -38,7 +42,7 @@ class Session:
     began_s: float
     used_s: float
     csrf: str = field(default_factory=new_token, repr=False)
-    notices: list[tuple[Literal["good", "bad"], str]] = field(default_factory=list)  # for the next page
+    notices: deque[Notice] = field(default_factory=lambda: deque(maxlen=MOST_NOTICES))  # for the next page
     streams: int = 0  # open streams of live figures
 
     def is_over(self, now_s: float) -> bool:

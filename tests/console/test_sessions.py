@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.console.sessions import IDLE_S, LONGEST_S, MOST, Sessions, is_private, is_same
+from relay.console.sessions import IDLE_S, LONGEST_S, MOST, MOST_NOTICES, Sessions, is_private, is_same
 
 
 def test_a_session_is_found_by_its_token_until_it_is_over() -> None:
@@ -21,6 +21,15 @@ def test_a_stream_does_not_keep_a_session_alive() -> None:
     token = sessions.begin("key", "shunda", 0)
     assert sessions.find(token, IDLE_S, used=False)
     assert sessions.find(token, IDLE_S + 1) is None
+
+
+def test_a_session_keeps_the_last_notices_only() -> None:
+    sessions = Sessions()
+    session = sessions.find(sessions.begin("key", "shunda", 0), 0)
+    assert session is not None
+    for n in range(MOST_NOTICES + 5):
+        session.notices.append(("bad", str(n)))
+    assert [text for _, text in session.notices] == [str(n) for n in range(5, MOST_NOTICES + 5)]
 
 
 def test_a_session_used_all_day_ends() -> None:
