@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +32,19 @@ def test_a_cursor_is_valid_for_its_list_and_store_only() -> None:
     for sealer, list_ in ((SEALER, "calls"), (Sealer(b"\x01" * 32), "bindings")):
         with pytest.raises(Refused):
             read_cursor(sealer, list_, cursor)
+
+
+def test_a_cursor_tells_neither_its_position_nor_how_many_were_made() -> None:
+    last = (1_767_225_600_000, 481_516)
+    cursor = make_cursor(SEALER, "calls", last)
+    packed = msgspec.msgpack.encode(last)
+    data = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+    assert not [part for part in (packed, packed[2:9], packed[-4:]) if part in data]
+    assert make_cursor(SEALER, "calls", last) == cursor  # no number, as in a sealed blob
+
+
+def test_the_longest_cursor_is_accepted() -> None:
+    assert len(make_cursor(SEALER, "filings", ("b" * 64, "0" * 34))) <= 512
 
 
 @given(st.text(max_size=40))
