@@ -6,7 +6,7 @@ None reads a clock: `now` is an argument, in monotonic seconds.
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from typing import ClassVar, Final, NamedTuple, Protocol
 
@@ -23,7 +23,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
-        self.elsewhere: Mapping[str, int] = {}  # counts of the other nodes (`relay.defence.limits`)
+        self.elsewhere: Mapping[str, int] = {}  # counts of the other nodes
 
     def begin(self, name: str) -> None:
         """Add one."""
@@ -48,19 +48,12 @@ class Tally:
         """This node's counts by name."""
         return dict(self._counts)
 
-    def __len__(self) -> int:
-        """Number of names."""
-        return len(self._counts)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._counts)
-
 
 # -- Rate limits over a sliding second
 
 
 class Elsewhere(NamedTuple):
-    """Events granted by the other nodes of the store within their last second (`relay.defence.limits`)."""
+    """Events granted by the other nodes of the store within their last second."""
 
     granted: int
     nodes: int  # number of nodes that granted any

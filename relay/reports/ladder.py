@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from relay.model.call import CallRecord
 from relay.model.capture import CapturedCall, CaptureRules, Mark, Side
@@ -16,7 +16,6 @@ from relay.reports.ladder_join import Join, Lanes, Seen, fold
 from relay.service.fields import format_duration, format_moment
 
 Verdict = Literal["crossed", "rewritten", "withheld"]
-VERDICTS: Final[tuple[Verdict, ...]] = ("crossed", "rewritten", "withheld")
 
 
 class Lane(NamedTuple):

@@ -150,7 +150,6 @@ NON_INVITE_SERVER: Final[Table] = {
 __all__ = ["ClientTransaction", "ServerTransaction", "TransactionLayer"]
 
 MAGIC_COOKIE: Final = "z9hG4bK"  # RFC 3261 8.1.1.7
-_INVITE_KEYS: Final = ("INVITE ", "INVITE\n")
 
 
 class TransactionLayer:
@@ -166,17 +165,6 @@ class TransactionLayer:
     def __len__(self) -> int:
         """Number of transactions not terminated yet, including completed ones."""
         return len(self._servers) + len(self._clients)
-
-    def counts(self) -> dict[str, int]:
-        """Transactions by kind, for statistics; iterates over all."""
-        invite_servers = sum(key.startswith(_INVITE_KEYS) for key in self._servers)
-        invite_clients = sum(key.startswith(_INVITE_KEYS) for key in self._clients)
-        return {
-            "invite_server": invite_servers,
-            "non_invite_server": len(self._servers) - invite_servers,
-            "invite_client": invite_clients,
-            "non_invite_client": len(self._clients) - invite_clients,
-        }
 
     # -- server side
 

@@ -38,7 +38,7 @@ _PAGE: Final = 200  # rows
 
 _PUT: Final = "INSERT INTO capture (call_id, at, sealed) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _LOAD: Final = "SELECT sealed FROM capture WHERE call_id = ? ORDER BY at DESC LIMIT ?"
-_COUNT: Final = "SELECT count(*), min(at) FROM capture"
+_COUNT: Final = "SELECT count(*) FROM capture"
 _OLDEST: Final = "SELECT min(at) FROM capture"
 _COUNT_OLD: Final = "SELECT count(*) FROM capture WHERE at < ?"
 _DELETE_OLD: Final = "DELETE FROM capture WHERE at < ?"
@@ -81,7 +81,6 @@ class CaptureSizes(NamedTuple):
 
     rows: int
     size: int  # bytes
-    oldest_ms: int | None  # Unix milliseconds
 
 
 class Captures:
@@ -137,10 +136,9 @@ class Captures:
 
     def sizes(self) -> CaptureSizes:
         def read(connection: Connection) -> CaptureSizes:
-            rows, oldest = connection.execute(_COUNT).fetchone()
-            return CaptureSizes(rows, self._table.used(connection), None if oldest is None else oldest // 1000)
+            return CaptureSizes(_first(connection, _COUNT), self._table.used(connection))
 
-        return self._read(read, CaptureSizes(0, 0, None))
+        return self._read(read, CaptureSizes(0, 0))
 
     # -- keys
 

@@ -24,7 +24,6 @@ from relay.store.unit_of_work import Entry, add_entry
 OUTSIDE: Final = "was changed outside relay700"
 _TOUCHES: Final = "SELECT table_name, row_key FROM ledger_touch ORDER BY table_name, row_key"
 _PROOFS: Final = "SELECT row_key, proof FROM ledger WHERE table_name = ?"
-_DISTRUSTED: Final = "SELECT count(*) FROM ledger WHERE table_name = ? AND proof = x''"
 _decode: Final = msgspec.json.Decoder(Values).decode
 
 

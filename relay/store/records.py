@@ -14,7 +14,6 @@ import heapq
 import hmac
 from array import array
 from collections.abc import Iterator
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from relay.errors import StoreError
@@ -42,14 +41,11 @@ from relay.store.record_rows import (
 )
 from relay.store.sealing.sealer import Sealer
 
-# An attempt ends after it was received, so the index on ended_at serves both.
-_SINCE = f"{SELECT} WHERE ended_at >= ?1 AND received_at >= ?1 ORDER BY received_at, chain_seq"
 _COUNT = "SELECT count(*) FROM call_record WHERE ended_at >= ? AND ended_at < ?"
 _CHAINED = f"{SELECT} ORDER BY chain_seq"
 _FROM = f"{SELECT} WHERE chain_seq >= ? ORDER BY chain_seq"
 _LINK = "SELECT chain_hash FROM call_record WHERE chain_seq = ?"
 LATE_MS = 86_400_000  # how far records may be out of order by end time, after an outage or a clock step
-_ARRIVAL = attrgetter("received_at")
 _CHAIN_SEQ = COLUMNS.index("chain_seq")
 
 
@@ -62,18 +58,6 @@ class Verdict(NamedTuple):
     broken: str | None
     purged: int = 0  # records purged from the start of the chain
     recorded: tuple[CallRecord, ...] = ()  # the intact records of calls that have a recording
-
-
-def all_records(
-    connection: Connection, sealer: Sealer, since_ms: int = 0, *, live: bool = False
-) -> Iterator[CallRecord]:
-    """Records of calls received since `since_ms`, in order of arrival; with `live` only calls that are up."""
-    with one_moment(connection):
-        calls = live_calls(connection, sealer)
-        up = sorted((record for record in calls if record.received_at >= since_ms), key=_ARRIVAL)
-        rows = () if live else each_row(connection, _SINCE, (since_ms,))
-        ended = (open_row(sealer, row).record for row in rows)
-        yield from heapq.merge(ended, up, key=_ARRIVAL)
 
 
 def verify_records(connection: Connection, sealer: Sealer) -> Verdict:

@@ -267,7 +267,7 @@ class Ladder:
         assert not self.kept, f"still noted as under way: {list(self.kept)}"
         counts = self.engine._counts
         for tally in (counts.calls_by_key, counts.quotas_in.calls, counts.quotas_out.calls):
-            assert not list(tally), "still counted towards a limit"
+            assert not tally.counts(), "still counted towards a limit"
 
     def check_links(self) -> None:
         """Check that capture was told the dialogs of each record, after a restart again."""

@@ -85,7 +85,7 @@ def test_ended_call_frees_its_quota() -> None:
             second.get("INVITE")
             second.refuses(486)
         ladder.caller.is_refused(486)
-    assert not len(ladder.engine._counts.quotas_out.calls)
+    assert not ladder.engine._counts.quotas_out.calls.counts()
 
 
 def test_503_when_all_peers_are_at_max_calls() -> None:

@@ -14,11 +14,12 @@ from relay.model.call import CallRecord
 from relay.store.database import connect_reader
 from relay.store.journal import journal as journal_module
 from relay.store.journal.journal import BatchWriter, Journal
-from relay.store.records import all_records, verify_records
+from relay.store.records import verify_records
 from relay.store.sealing.sealer import Sealer
 from relay.store.sqlite.journal import sqlite_journal
 from tests.support.acting import Acting, acting
 from tests.support.places import new_store
+from tests.support.stored import all_records
 
 
 @pytest.fixture
@@ -133,4 +134,4 @@ class Waiter:
 def stored(disk: Disk) -> list[CallRecord]:
     with closing(connect_reader(disk.path)) as connection:
         assert verify_records(connection, disk.sealer).broken is None
-        return list(all_records(connection, disk.sealer))
+        return all_records(connection, disk.sealer)

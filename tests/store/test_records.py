@@ -16,7 +16,7 @@ from relay.store.connection import Connection
 from relay.store.database import connect, connect_reader
 from relay.store.journal.rows import PUT, live_row
 from relay.store.record_rows import insert
-from relay.store.records import Position, Verdict, Wanted, all_records, read_all, read_page, verify_records
+from relay.store.records import Position, Verdict, Wanted, read_all, read_page, verify_records
 from relay.store.sqlite.journal import sqlite_journal
 from tests.store.conftest import Disk
 from tests.support.shelf import REFUSED, Shelf, call
@@ -47,21 +47,6 @@ def reader(filled: Disk) -> Iterator[Connection]:
 def verdict_on(disk: Disk) -> Verdict:
     with closing(connect_reader(disk.path)) as reader:
         return verify_records(reader, disk.sealer)
-
-
-def ids(found: Iterator[object]) -> list[str]:
-    return [record.call_id for record in found]  # type: ignore[attr-defined]
-
-
-ALL = ["c1", "c2", "c3", "c4", "c5"]
-
-
-def test_records_are_listed_by_arrival_since_a_time_or_only_live(filled: Disk, reader: Connection) -> None:
-    assert ids(all_records(reader, filled.sealer)) == [*ALL, "live"]
-    assert ids(all_records(reader, filled.sealer, NOW_MS + 4_000)) == ["c4", "c5", "live"]
-    assert ids(all_records(reader, filled.sealer, NOW_MS + 6_001)) == []
-    assert ids(all_records(reader, filled.sealer, live=True)) == ["live"]
-    assert ids(all_records(reader, filled.sealer, NOW_MS + 6_001, live=True)) == []
 
 
 def test_untouched_chain_is_intact(filled: Disk) -> None:
@@ -144,14 +129,7 @@ def test_error_names_an_altered_record(filled: Disk, reader: Connection) -> None
     with closing(connect(filled.path)) as thief:
         thief.execute("UPDATE call_record SET ended_at = 5 WHERE call_id = 'c2'")
     with pytest.raises(StoreError, match="c2 was altered"):
-        list(all_records(reader, filled.sealer))
-
-
-def test_abandoned_list_leaves_no_transaction(filled: Disk, reader: Connection) -> None:
-    found = all_records(reader, filled.sealer)
-    next(found)
-    del found
-    assert ids(all_records(reader, filled.sealer, live=True)) == ["live"]
+        list(read_all(reader, filled.sealer, Wanted()))
 
 
 def test_verify_sees_one_snapshot_and_leaves_no_transaction(filled: Disk, reader: Connection) -> None:

@@ -9,7 +9,8 @@ from relay.model.call import CallRecord
 from relay.model.numbers import Parties
 from relay.service.placement import BindRules, release, settle
 from relay.store.bindings import find_binding, update
-from relay.store.connection import Place
+from relay.store.connection import Connection, Place
+from relay.store.records import Wanted, live_calls, read_all
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import Writer
@@ -52,6 +53,12 @@ def end(path: Place, sealer: Sealer, binding_id: str, now_ms: int = NOW_MS) -> N
 
     with closing(Writer(path, sealer, clock_ms=lambda: now_ms)) as writer:
         writer.run(RELAY, do)
+
+
+def all_records(connection: Connection, sealer: Sealer) -> list[CallRecord]:
+    """The records of all calls, ended and up, in order of arrival."""
+    found = [*read_all(connection, sealer, Wanted()), *live_calls(connection, sealer)]
+    return sorted(found, key=lambda record: record.received_at)
 
 
 def live_record(call_id: str = "c1", **changes: object) -> CallRecord:

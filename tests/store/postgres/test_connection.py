@@ -17,7 +17,7 @@ from relay.store.connection import PostgresBusy, PostgresError, each_row, transa
 from relay.store.database import connect, connect_reader, one_moment
 from relay.store.postgres import connection as module
 from relay.store.postgres.journal import postgres_journal
-from relay.store.records import all_records, verify_records
+from relay.store.records import verify_records
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.support import postgres
@@ -46,10 +46,6 @@ class Store:
             for n in range(COUNT):
                 writer.run(RELAY, lambda act, n=n: act.audit("do", f"o{n}"))  # type: ignore[misc]
         put(self.place, self.sealer, *(binding(f"b{n:02}", x=f"7001000000{n:05}") for n in range(COUNT)))
-
-    def records(self) -> int:
-        with closing(connect_reader(self.place)) as connection:
-            return len(list(all_records(connection, self.sealer)))
 
     def verified(self) -> int:
         with closing(connect_reader(self.place)) as connection:
@@ -92,7 +88,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-@pytest.mark.parametrize("read", [Store.records, Store.verified, Store.bindings, Store.entries, Store.verified_entries])
+@pytest.mark.parametrize("read", [Store.verified, Store.bindings, Store.entries, Store.verified_entries])
 async def test_tables_are_read_page_by_page(store: Store, sent: list[int], read: Callable[[Store], int]) -> None:
     assert read(store) >= COUNT
     assert max(sent) == PAGE

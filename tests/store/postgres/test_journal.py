@@ -23,7 +23,7 @@ from relay.store.journal.rows import LiveCall, event_rows
 from relay.store.postgres import nodes
 from relay.store.postgres.journal import PostgresWriter, postgres_journal
 from relay.store.postgres.nodes import Node
-from relay.store.records import all_records, verify_records
+from relay.store.records import Wanted, read_all, verify_records
 from tests.store.conftest import Reported, Waiter
 from tests.support import postgres
 from tests.support.places import new_server_store
@@ -64,10 +64,10 @@ class Store:
         self.said.append((event, fields))
 
     def records(self) -> list[CallRecord]:
-        """All ended records, in the order of the chain."""
+        """All ended records, by their end."""
         with closing(connect_reader(self.place)) as connection:
             assert verify_records(connection, self.sealer).broken is None
-            return [record for record in all_records(connection, self.sealer) if record.ended_at is not None]
+            return list(read_all(connection, self.sealer, Wanted()))
 
     def live(self) -> list[str]:
         with closing(connect_reader(self.place)) as connection:
