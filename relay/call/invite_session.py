@@ -185,7 +185,7 @@ class InviteSession(SessionBase):
         if masking.brings_sdp(self._invite.request):
             media.anchor("offer", "caller", self._invite.request, self.call.fail_closed, self._begin, now)
         else:
-            media.reserve(partial(self._reserved, media), now)
+            media.reserve(partial(self._reserved, media))
 
     def _reserved(self, media: Media, now: float) -> None:
         """Refuse before anything rings if no rtpengine is available: a callee's offer would find out too late."""
@@ -215,7 +215,7 @@ class InviteSession(SessionBase):
             else:
                 self._enter(states.CALL)
                 self._attempt = attempt
-                self._watch(now)
+                self._watch()
                 return
         if unusable is not None:
             self.refuse(unusable, now)
@@ -236,7 +236,7 @@ class InviteSession(SessionBase):
             ua, self._dialogs, self, call, place, self.route, codecs, leak_check, secure=self._invite.secure
         )
 
-    def _watch(self, now: float) -> None:
+    def _watch(self) -> None:
         """Set the single timer of the session. It is never moved later: most calls are answered before it fires."""
         when = min(self._ring_ends_at, self._silence_ends_at())
         if self._timer is None or when < self._wake_at:
@@ -262,7 +262,7 @@ class InviteSession(SessionBase):
             self._attempt = None
             self._try_next(masking.NO_PROGRESS, "no_response", now)
         elif self.route is not None:
-            self._watch(now)
+            self._watch()
 
     def refused(self, status: int, extra: str, now: float) -> None:
         rang = self.call.ringing_at is not None

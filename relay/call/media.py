@@ -139,7 +139,7 @@ class Media:
 
     # -- SDP
 
-    def reserve(self, then: Step, now: float) -> None:
+    def reserve(self, then: Step) -> None:
         """Find an instance for a call without an offer yet. `instance` stays "" if there is none."""
         self._ask(Mediate(0, "ping", self._call_id, ""), then, self._answered)
 

@@ -87,13 +87,11 @@ class Trimmer:
         rules: CaptureRules,
         retention: Retention,
         log: FilteringBoundLogger,
-        clock_ms: Callable[[], int] = now_ms,
     ) -> None:
         self._captures = captures
         self._rules = rules
         self._retention = retention
         self._outage = Outage("captures.trim", log)
-        self._clock_ms = clock_ms
 
     def apply_config(self, rules: CaptureRules, retention: Retention) -> None:
         self._rules, self._retention = rules, retention
@@ -106,7 +104,7 @@ class Trimmer:
     async def trim(self) -> None:
         """Also while nothing is captured: what was kept before still grows old."""
         try:
-            await asyncio.to_thread(purge_captures, self._captures, self._rules, self._retention, self._clock_ms())
+            await asyncio.to_thread(purge_captures, self._captures, self._rules, self._retention, now_ms())
         except RelayError as error:
             self._outage.failed(error)
         else:

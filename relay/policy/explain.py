@@ -124,7 +124,7 @@ def explain(
     if isinstance(answer, Refusal):
         checks.rest(AFTER_BINDING)
         return Explanation(tuple(checks.lines), answer)
-    return _routed(checks, answer, rules, settings, running)
+    return _routed(checks, answer, settings, running)
 
 
 class _Checks:
@@ -329,7 +329,7 @@ def _within_rate(
 # -- behind the policy
 
 
-def _routed(checks: _Checks, route: Route, rules: Rules, settings: Settings, running: Running | None) -> Explanation:
+def _routed(checks: _Checks, route: Route, settings: Settings, running: Running | None) -> Explanation:
     if route.hook:
         checks.say("business hook", "not asked", "it may refuse or change the call")
     else:

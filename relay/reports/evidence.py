@@ -276,7 +276,7 @@ def _standing(connection: Connection, sealer: Sealer, record: CallRecord) -> dic
     if record.business is None:
         return {"business_user": None, "filings": []}
     at_ms = record.received_at
-    found = qualification_at(connection, sealer, record.business, at_ms=at_ms)
+    found = qualification_at(connection, sealer, record.business, at_ms)
     filings = [
         filing_at(connection, sealer, record.business, number, at_ms)
         for number in (record.caller, record.callee)

@@ -175,22 +175,18 @@ def state_changes(connection: Connection, sealer: Sealer, business_id: str) -> l
     return [kept.change for kept in _history(connection, sealer, business_id)]
 
 
-def qualification_at(
-    connection: Connection, sealer: Sealer, business_id: str, *, version: int | None = None, at_ms: int | None = None
-) -> Qualification | None:
-    """The qualification with that `version`, as in call records; else the one in force at `at_ms`, or now.
+def qualification_at(connection: Connection, sealer: Sealer, business_id: str, at_ms: int) -> Qualification | None:
+    """The qualification in force at that time. Raises StoreError if a proof does not hold.
 
-    None if the business user does not exist, or did not at that time. Raises StoreError if a proof does not hold.
+    None if the business user does not exist, or did not then.
     """
     business = find_business(connection, sealer, business_id)
-    if business is None or (at_ms is not None and at_ms < business.created_at):
+    if business is None or at_ms < business.created_at:
         return None
     history = _history(connection, sealer, business_id)
-    state: State = "approved"
-    if version is None:
-        past = [kept for kept in history if at_ms is None or kept.change.at <= at_ms]
-        version = past[-1].qualification if past else 1
-        state = past[-1].change.state if past else "approved"
+    past = [kept for kept in history if kept.change.at <= at_ms]
+    version = past[-1].qualification if past else 1
+    state: State = past[-1].change.state if past else "approved"
     approvals = (kept.change for kept in history if kept.change.version == version)
     approval = next((change for change in approvals if change.state == "approved"), None)
     return Qualification(business_id, version, state, _terms_at(business, history, version), approval)

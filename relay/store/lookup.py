@@ -141,9 +141,7 @@ class Opener:
             *(int((unix_s - window_s) * 1000) for window_s in windows_s),
         )
 
-    def found(
-        self, number: str, caller_hash: bytes, row: Row, revision: int, counted: Counted | None = None
-    ) -> LookupResult:
+    def found(self, caller_hash: bytes, row: Row, revision: int, counted: Counted | None = None) -> LookupResult:
         """Open a row of the statement. `revision`: the latest seen before the query. `counted`: as in `LookupResult`.
 
         Raises StoreError if the proof of a row does not hold.

@@ -42,6 +42,7 @@ _NUMBER: Final = "SELECT locked, legacy FROM number WHERE number = ?"
 _ENTRY: Final = "SELECT kind FROM list_entry WHERE owner = ? AND caller_hash = ? AND added_at <= ?"
 _LAST: Final = "SELECT number, caller_hash, sealed FROM last_caller WHERE binding_id = ? AND at <= ?"
 _LATER: Final = "SELECT 1 FROM last_caller WHERE binding_id = ? AND at > ?"
+MOST_KEPT: Final = 10_000
 
 
 class Moment(NamedTuple):
@@ -53,12 +54,11 @@ class Moment(NamedTuple):
 
 
 class PastLookUps:
-    """Look-ups of several moments. Bindings are kept in memory, at most `most` of them."""
+    """Look-ups of several moments. Bindings are kept in memory, at most `MOST_KEPT` of them."""
 
-    def __init__(self, connection: Connection, sealer: Sealer, most: int = 10_000) -> None:
+    def __init__(self, connection: Connection, sealer: Sealer) -> None:
         self._connection = connection
         self._sealer = sealer
-        self._most = most
         self._versions: dict[str, tuple[Binding, ...]] = {}
         self._businesses: dict[str, Business | None] = {}
         self._states: dict[str, list[tuple[int, str]]] = {}
@@ -119,7 +119,7 @@ class PastLookUps:
         """The binding as it was, with its end if that was before; None if it was not made yet."""
         versions = self._versions.get(binding_id)
         if versions is None:
-            if len(self._versions) >= self._most:
+            if len(self._versions) >= MOST_KEPT:
                 self._versions.clear()
             versions = self._versions[binding_id] = self._read(binding_id)
         if not versions or versions[0].created_at > at_ms:

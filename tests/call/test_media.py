@@ -11,7 +11,7 @@ from tests.support.stored import ended_record
 def reserving(ground: Parts) -> tuple[Media, list[str]]:
     """A call that reserves an instance, and the order of its steps."""
     media, done = Media(ground.ua, ground.settings.media_check_s, "call"), list[str]()
-    media.reserve(lambda _: done.append("reserved"), 0.0)
+    media.reserve(lambda _: done.append("reserved"))
     return media, done
 
 
@@ -49,7 +49,7 @@ def test_steps_are_queued_in_order() -> None:
 def test_step_that_sends_a_command_blocks_the_others() -> None:
     ground = Parts()
     media, done = reserving(ground)
-    media.take(lambda now: media.reserve(lambda _: done.append("again"), now), 0.0)
+    media.take(lambda _: media.reserve(lambda _: done.append("again")), 0.0)
     media.take(lambda _: done.append("last"), 0.0)
     ground.outbox.mediated(asked(ground).token, Mediated("one"), 0.0)
     assert done == ["reserved"]

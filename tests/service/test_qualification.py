@@ -110,25 +110,22 @@ def test_each_version_is_found_with_its_terms_and_approval(store: Acting) -> Non
     store.now_ms += 10
     store.run(lambda act: set_state(act, "acme", "approve", "seen"))
 
-    def found(**which: int) -> Any:
-        return qualification_at(store.reader, store.sealer, "acme", **which)
+    def found(at_ms: int) -> Any:
+        return qualification_at(store.reader, store.sealer, "acme", at_ms)
 
     now = MADE._replace(licence="L-2", contact="Han Meimei")
     approvals = {2: ("cli:checker", "papers complete"), 4: ("relay", "seen")}
-    for which, version, state, terms in (
-        ({"version": 2}, 2, "approved", MADE),
-        ({"version": 4}, 4, "approved", now),
-        ({}, 4, "approved", now),
-        ({"at_ms": NOW_MS + 10}, 2, "approved", MADE),
-        ({"at_ms": NOW_MS + 29}, 2, "applied", MADE),
-        ({"at_ms": NOW_MS + 30}, 4, "approved", now),
+    for after_ms, version, state, terms in (
+        (10, 2, "approved", MADE),
+        (29, 2, "applied", MADE),
+        (30, 4, "approved", now),
     ):
-        one = found(**which)
-        assert (one.version, one.state, one.terms) == (version, state, terms), which
+        one = found(NOW_MS + after_ms)
+        assert (one.version, one.state, one.terms) == (version, state, terms), after_ms
         assert (one.approval.by, one.approval.reason) == approvals[version]
-    assert found(at_ms=NOW_MS).approval is None
-    assert found(at_ms=NOW_MS - 1) is None
-    assert qualification_at(store.reader, store.sealer, "nobody") is None
+    assert found(NOW_MS).approval is None
+    assert found(NOW_MS - 1) is None
+    assert qualification_at(store.reader, store.sealer, "nobody", NOW_MS) is None
 
 
 def test_an_approval_without_recorded_terms_is_found_by_the_first_known_terms(store: Acting) -> None:
@@ -136,7 +133,7 @@ def test_an_approval_without_recorded_terms_is_found_by_the_first_known_terms(st
     store.run(lambda act: act.connection.execute("UPDATE business_change SET sealed_terms = NULL"))
     store.run(lambda act: act.connection.execute("UPDATE business SET qualification = 1 WHERE id = 'acme'"))
     changed(store, scheme="S-2")
-    one = qualification_at(store.reader, store.sealer, "acme", version=1)
+    one = qualification_at(store.reader, store.sealer, "acme", NOW_MS + 10)
     assert one is not None and (one.terms, one.approval) == (MADE, None)
 
 

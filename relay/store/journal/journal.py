@@ -81,9 +81,8 @@ class Journal:
         report: Report,
         *,
         overflow: Overflow | None = None,
-        min_gap_s: float = MIN_GAP_S,
     ) -> None:
-        self.queue = JournalQueue(min_gap_s)  # items to write; filled by the callers
+        self.queue = JournalQueue(MIN_GAP_S)  # items to write; filled by the callers
         self.writer = writer
         self._place = place
         self._sealer = sealer

@@ -23,7 +23,6 @@ from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, checked_head, head_
 from relay.store.connection import PostgresServer, Report
 from relay.store.database import connect_reader, store_errors
 from relay.store.journal.journal import Batch, Journal
-from relay.store.journal.queue import MIN_GAP_S
 from relay.store.journal.rows import LiveCall, caller_row, event_row, live_row
 from relay.store.postgres.nodes import NOT_IDLE_FOR_EVER, SERVER_FAULTS, Node
 from relay.store.record_rows import COLUMNS, Row, row_of
@@ -83,15 +82,13 @@ class TakenOver(StoreError):
     """Another node has taken over our calls: this node must not write any more."""
 
 
-def postgres_journal(
-    server: PostgresServer, sealer: Sealer, report: Report, *, min_gap_s: float = MIN_GAP_S
-) -> Journal:
+def postgres_journal(server: PostgresServer, sealer: Sealer, report: Report) -> Journal:
     """The journal of a node, beside the journals of other nodes.
 
     While the server is down nothing is acknowledged: a node that took over our calls could not see records that exist
     on this machine only.
     """
-    return Journal(server, sealer, PostgresWriter(server, sealer, report), report, min_gap_s=min_gap_s)
+    return Journal(server, sealer, PostgresWriter(server, sealer, report), report)
 
 
 class PostgresWriter:

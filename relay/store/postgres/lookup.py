@@ -99,7 +99,7 @@ class PostgresRouteReader:
             row = decoded(*own[:4])
             if not decides(row, unix_s):
                 row = fallback(row, decoded(*anybodys[:4]))
-            found = self._opener.found(number, caller_hash, row, revision, counted)
+            found = self._opener.found(caller_hash, row, revision, counted)
         except StoreError as error:
             self._outage.altered(str(error))
             return STORE_FAILED
@@ -141,7 +141,7 @@ class PostgresRouteReader:
             row = decoded(*own[:4])
             if not decides(row, unix_s):
                 row = fallback(row, decoded(*anybodys[:4]))
-            return self._opener.found(number, caller_hash, row, revision), Counts(*counts)
+            return self._opener.found(caller_hash, row, revision), Counts(*counts)
         except (StoreError, *SERVER_FAULTS):
             return STORE_FAILED, None
 

@@ -35,7 +35,7 @@ from relay.store.connection import Report, WorkConnection, transaction
 from relay.store.database import WRITER_PRAGMAS, store_errors, uri_of
 from relay.store.files import Displaced, StoreFiles, holds_deleted_log
 from relay.store.journal.journal import Batch, Journal
-from relay.store.journal.queue import MIN_GAP_S, SLICE_S, Overflow, slice_end
+from relay.store.journal.queue import SLICE_S, Overflow, slice_end
 from relay.store.journal.rows import (
     INSERT_EVENTS,
     PUT,
@@ -59,11 +59,11 @@ EFFECT: Final = "records go to the overflow log after one second, while it has r
 LOOK_S: Final = 1.0  # interval for checking that the store's files are in place
 
 
-def sqlite_journal(path: Path, sealer: Sealer, report: Report, *, min_gap_s: float = MIN_GAP_S) -> Journal:
+def sqlite_journal(path: Path, sealer: Sealer, report: Report) -> Journal:
     """The journal of a store in a file, with an overflow log beside it."""
     overflow = Overflow(path.with_name(path.name + ".overflow"), sealer)
     writer = SqliteWriter(path, sealer, report)
-    return Journal(path, sealer, writer, report, overflow=overflow, min_gap_s=min_gap_s)
+    return Journal(path, sealer, writer, report, overflow=overflow)
 
 
 class _Rows(NamedTuple):

@@ -73,7 +73,7 @@ class RouteReader:
             row = self._row((number, caller_hash, caller_hash, *counted))
             if not decides(row, unix_s):
                 row = fallback(row, self._row((number, caller_hash, ANY_CALLER, *counted)))
-            found = self._opener.found(number, caller_hash, row, self._opener.revision)
+            found = self._opener.found(caller_hash, row, self._opener.revision)
         except DATABASE_ERRORS as error:
             self.close()
             self._failed(str(error))
