@@ -262,13 +262,14 @@ def _refuse(media: Media, connections: list[Connection]) -> Media:
 
 
 def _mask_formats(media: Media, attributes: list[Attribute]) -> list[str]:
-    """The payload types to keep: static ones, and dynamic ones with a known codec.
+    """The payload types to keep, each once: static ones, and dynamic ones with a known codec.
 
-    Raises ParseError for more than MOST_FORMATS, or repeated ones: each attribute is compared with each of them.
+    Raises ParseError for more than MOST_FORMATS: each attribute is compared with each of them.
     """
-    if len(media.formats) > MOST_FORMATS or len(set(media.formats)) < len(media.formats):
-        raise ParseError("too many formats, or repeated ones", "m")
+    formats = dict.fromkeys(media.formats)
+    if len(formats) > MOST_FORMATS:
+        raise ParseError("too many formats", "m")
     if media.protocol in ("udptl", "UDPTL"):
-        return ["t38"] if "t38" in media.formats else []
+        return ["t38"] if "t38" in formats else []
     mapped = {value.partition(" ")[0] for name, value in attributes if name == "rtpmap" and value}
-    return [payload for payload in media.formats if payload in mapped or payload in _STATIC_PAYLOADS]
+    return [payload for payload in formats if payload in mapped or payload in _STATIC_PAYLOADS]

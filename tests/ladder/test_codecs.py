@@ -51,23 +51,6 @@ def test_offer_has_only_codecs_allowed_for_both_peers(pbx: str, carrier: str, of
     hang_up(ladder)
 
 
-def test_offer_with_a_repeated_format_is_refused() -> None:
-    ladder = allowing()
-    ladder.caller.calls(X, body=audio("0 8 0"))
-    ladder.caller.is_refused(488)
-    ladder.callee.gets_nothing()
-    ladder.settle()
-
-
-def test_answer_with_a_repeated_format_is_refused() -> None:
-    ladder = allowing()
-    call(ladder, body=MANY)
-    ladder.callee.accepts(body=audio("0 8 0"))
-    ladder.callee.expects("BYE")
-    ladder.caller.is_refused(488)
-    ladder.settle()
-
-
 def test_call_without_a_common_codec_is_refused() -> None:
     ladder = allowing(carrier="g729")
     ladder.caller.calls(X, body=MANY)

@@ -58,12 +58,16 @@ def test_unknown_codecs_are_removed_from_the_media_line() -> None:
     assert written(body)[2:] == ["m=audio 4000 RTP/AVP 8 96", "a=rtpmap:96 opus/48000/2"]
 
 
-@pytest.mark.parametrize("formats", [[*map(str, range(MOST_FORMATS + 1))], ["0", "8", "0"], ["0"] * 26_000])
-def test_more_than_most_formats_or_repeated_ones_are_malformed(formats: list[str]) -> None:
-    line = "m=audio 4000 RTP/AVP {}\r\n"
+def test_more_than_most_formats_are_malformed() -> None:
+    formats = [*map(str, range(MOST_FORMATS + 1))]
     with pytest.raises(ParseError):
-        written(NAMELESS + line.format(" ".join(formats)))
-    assert written(NAMELESS + line.format(" ".join(dict.fromkeys(formats[:MOST_FORMATS]))))
+        written(f"{NAMELESS}m=audio 4000 RTP/AVP {' '.join(formats)}\r\n")
+    assert written(f"{NAMELESS}m=audio 4000 RTP/AVP {' '.join(formats[:MOST_FORMATS])}\r\n")
+
+
+def test_repeated_formats_are_removed() -> None:
+    body = f"{HEAD}m=audio 4000 RTP/AVP 0 8{' 0' * 26_000}\r\n"
+    assert written(body)[2:] == ["m=audio 4000 RTP/AVP 0 8"]
 
 
 def test_stream_without_a_known_codec_is_refused() -> None:
