@@ -306,6 +306,16 @@ def test_call_of_an_unknown_source_is_refused_and_recorded(ladder: Ladder) -> No
     ladder.settle()
 
 
+def test_request_with_a_long_call_id_is_dropped(ladder: Ladder) -> None:
+    for side in (ladder.caller, stranger(ladder)):
+        side.call_id = "x" * 257
+        side.invites(X)
+        side.gets_nothing()
+    assert not ladder.records
+    fields = {"source": STRANGER_HOST, "header": "call-id", "reason": "longer than 256 characters"}
+    assert ladder.notes[1] == Note("message.malformed", fields)
+
+
 def test_unknown_sources_over_the_limit_get_no_response_and_no_record() -> None:
     ladder = Ladder(limits=Limits(stranger_answers_per_s=3 * SHARE))
     side = stranger(ladder)
