@@ -1,7 +1,8 @@
 """Digest authentication both ways (RFC 3261 22): peers without a fixed address, and the relay's own credentials.
 
 Requests from a registered contact (`relay.peers.registrar`) are the peer's; others from an unknown source are
-challenged. Challenges keep no state and are rate-limited, in total and per source.
+challenged. Challenges keep no state and are rate-limited, in total and per source; those to sources that are certain
+(registered, or with a nonce of ours) apart, so that a flood from forged ones keeps no phone from logging in again.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Logins:
         """Apply a new configuration."""
         self._algorithms = settings.login_algorithms
         self._strangers = Strangers(settings.limits.stranger_answers_per_s)
+        self._returning = Strangers(settings.limits.stranger_answers_per_s)
         self._by_username = {peer.login.username: peer for peer in settings.peers if peer.login is not None}
 
     @property
@@ -60,25 +62,25 @@ class Logins:
 
     def admit(self, request: Request, flow: Flow, now: float) -> Peer | None:
         """The peer that sent the request. None: challenged, or dropped by the rate limit. Raises ParseError."""
-        if request.method != "REGISTER":  # a forged source must not move a registration
-            known = self._peers.registered.get(flow)
-            if known is not None:
-                return known
+        registered = self._peers.registered.get(flow)
+        if registered is not None and request.method != "REGISTER":  # a forged source must not move a registration
+            return registered
         if request.method in _NOT_CHALLENGED:
             return None
         credentials = _credentials(request)
         if credentials is None:
-            self._challenge(request, flow, now, stale=False)
+            self._challenge(request, flow, now, stale=False, returns=registered is not None)
             return None
         # Credentials without a nonce of ours are not checked: each guess of a password costs a challenge.
-        if not self._nonces.is_fresh(credentials.nonce, flow.host, now):
-            self._challenge(request, flow, now, stale=True)
+        is_ours = self._nonces.is_ours(credentials.nonce, flow.host)
+        if not is_ours or not is_fresh(credentials.nonce, now):
+            self._challenge(request, flow, now, stale=True, returns=is_ours)
             return None
         peer = self._proved(request, credentials, flow, now)
         if peer is None:
             self._fail(request, flow, now)
         elif not self._nonces.count(credentials.nonce, int(credentials.nc, 16)):
-            self._challenge(request, flow, now, stale=True)
+            self._challenge(request, flow, now, stale=True, returns=True)
             return None
         if peer is not None:
             self._bans.forgive(flow.host)
@@ -103,12 +105,15 @@ class Logins:
         self._outbox.counters["logins_failed"] += 1
         # Our nonce for that address came back from it: the source is not forged.
         self._bans.offend(flow.host, "wrong password", now, proven=True, weight=GRAVE)
-        if self._challenge(request, flow, now, stale=False):
+        if self._challenge(request, flow, now, stale=False, returns=True):
             self._outbox.note("login.failed", source=flow.host, method=request.method)
 
-    def _challenge(self, request: Request, flow: Flow, now: float, *, stale: bool) -> bool:
-        """Send a stateless 401 (RFC 3261 8.2.7), with the same tag for a retransmission. False: rate-limited."""
-        if not self._strangers.admit(flow.host, now):
+    def _challenge(self, request: Request, flow: Flow, now: float, *, stale: bool, returns: bool) -> bool:
+        """Send a stateless 401 (RFC 3261 8.2.7), with the same tag for a retransmission. False: rate-limited.
+
+        `returns`: whether the source has been challenged before, or is registered.
+        """
+        if not (self._returning if returns else self._strangers).admit(flow.host, now):
             return False
         reply = Reply(request, flow)
         nonce = self._nonces.make(flow.host, self._token(), now)
@@ -162,12 +167,10 @@ class Nonces:
         data = "\n".join(parts).encode("utf-8", "surrogateescape")
         return hmac.digest(self._key, data, "sha256").hex()[:_MAC_DIGITS]
 
-    def is_fresh(self, nonce: str, host: str, now: float) -> bool:
-        """Whether the nonce is ours for that host and at most LIFE_S old."""
+    def is_ours(self, nonce: str, host: str) -> bool:
+        """Whether the nonce is ours for that host, of whatever age."""
         start, mac = nonce[:-_MAC_DIGITS], nonce[-_MAC_DIGITS:]
-        if not nonce.isascii() or not hmac.compare_digest(mac, self.mac(start, host)):
-            return False
-        return now - _made_ms(nonce) / 1000 <= LIFE_S
+        return nonce.isascii() and hmac.compare_digest(mac, self.mac(start, host))
 
     def count(self, nonce: str, number: int) -> bool:
         """Register nonce count `number` of a fresh nonce. False for a replay: not higher than before."""
@@ -186,6 +189,11 @@ class Nonces:
             oldest = next(iter(self._counts))
             del self._counts[oldest]
             self._forgotten_ms = max(self._forgotten_ms, _made_ms(oldest))
+
+
+def is_fresh(nonce: str, now: float) -> bool:
+    """Whether a nonce of ours is at most LIFE_S old."""
+    return now - _made_ms(nonce) / 1000 <= LIFE_S
 
 
 def _made_ms(nonce: str) -> int:

@@ -8,6 +8,7 @@ import pytest
 
 from relay.defence.limits import SHARE
 from relay.model.settings import Account, Limits, Peer
+from relay.peers.auth import LIFE_S
 from relay.sip.digest import Challenge, answer, parse_challenge
 from relay.sip.message import Flow, Response
 from tests.ladder.descriptions import ANSWER
@@ -369,6 +370,23 @@ def test_challenges_are_rate_limited() -> None:
         stranger.invites(X, caller=B[2:])
     assert len(stranger.inbox) == 3
     registers(ladder.callee)  # others still get their responses
+    ladder.settle()
+
+
+def test_flood_of_strangers_keeps_no_phone_from_logging_in_again() -> None:
+    ladder = Ladder(peers=(PBX, PHONE), callee_host=PHONE_HOST, limits=Limits(stranger_answers_per_s=SHARE))
+    phone = ladder.callee
+    strangers = [ladder.side(f"127.0.0.{number}", f"mallory{number}") for number in range(70, 70 + SHARE)]
+    asks_to_register(phone)
+    line = credentials(phone, "REGISTER", challenged(phone)["SHA-256"])
+    asks_to_register(phone, line)
+    phone.get(200)
+    for more in ("", line):  # by its registered address; by a nonce of ours
+        for stranger in strangers:
+            stranger.invites(X, caller=B[2:])
+        asks_to_register(phone, more)
+        phone.get(401)
+        ladder.run(LIFE_S + 1)
     ladder.settle()
 
 
