@@ -1,4 +1,4 @@
-"""The control socket, a Unix socket beside the store; and the log lines and commands of bans.
+"""The admin socket, a Unix socket beside the store; and the log lines and commands of bans.
 
 A request and an answer are one line of JSON each. Mode 0600: access to the store implies access to it. It owns framing
 and errors; the handlers define the commands. It never waits for the store or for a call.

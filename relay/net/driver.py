@@ -1,7 +1,7 @@
 """The I/O shell of the engine: it executes the engine's actions, and feeds it messages, answers, commits and time.
 
-It holds the only loop timer and the only broad `except`: a bug in the engine is logged and counted, and never stops the
-relay. It knows no SIP. A datagram costs no task, no closure and no new loop timer.
+It holds the engine's timer, and the broad `except` around the engine: a bug there is logged and counted, and never
+stops the relay. It knows no SIP. A datagram costs no task, no closure and no new loop timer.
 """
 
 from __future__ import annotations

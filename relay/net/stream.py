@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from relay.defence.limits import SHARE
+from relay.defence.bans import source_of
+from relay.defence.limits import SHARE, STRANGERS, is_within_share
 from relay.errors import ParseError
 from relay.model.settings import StreamLimits
 from relay.net.hosts import family_of
@@ -53,6 +54,7 @@ class Connection(asyncio.Protocol):
         "flow",
         "heard",
         "message_since",
+        "owes_message",
         "useful",
         "wanted",
     )
@@ -62,6 +64,7 @@ class Connection(asyncio.Protocol):
         self.wanted = wanted  # the destination that we opened it for; None: opened by the far end
         self.heard = owner.now  # time of the last byte in either direction
         self.message_since: float | None = None  # arrival of the first byte of an incomplete message
+        self.owes_message = False  # from an unknown source, whose first message is due since `message_since`
         self.broken = ""  # the reason why we closed it
         self.useful = False  # it has delivered a whole message
         self._carried: dict[Flow, None] = {}  # in order of first use
@@ -132,9 +135,11 @@ class Connection(asyncio.Protocol):
             return False
         if frame is None:
             return False
-        self.message_since = None
         if isinstance(frame, bytes):
-            self.useful = True
+            self.useful, self.owes_message = True, False
+        if not self.owes_message:
+            self.message_since = None
+        if isinstance(frame, bytes):
             self._owner.received(frame, self.flow)
         elif frame is KEEPALIVE_PING:
             self._pong()
@@ -155,6 +160,8 @@ class Connection(asyncio.Protocol):
             self._update_reading()
 
     def _note_partial(self) -> None:
+        if self.owes_message:
+            return
         if not self._framer.pending:
             self.message_since = None
         elif self.message_since is None:
@@ -205,17 +212,19 @@ class Connection(asyncio.Protocol):
 
 
 class Admission:
-    """Connection counts: total, by source address, and of all unknown sources together.
+    """Connection counts: total, by source address, by peer, and of all unknown sources together.
 
-    Unknown sources share `max_strangers`; one of them gets a fraction of it.
+    Unknown sources share `max_strangers`; one of them, with IPv6 one network of 64 bits, gets a fraction of it. Peers
+    share the total fairly, whatever their number of addresses.
     """
 
     def __init__(self, limits: StreamLimits, peers: Peers) -> None:
         self.count = 0
-        self.strangers = 0
         self._limits = limits
         self._peers = peers
         self._by_source: Counter[str] = Counter()
+        self._by_network: Counter[str] = Counter()  # by `source_of`
+        self._by_peer: Counter[str] = Counter()
 
     def admit(self, source: str | None) -> bool:
         """Count a new connection from `source` (None: one that we open) unless a limit is reached.
@@ -231,36 +240,52 @@ class Admission:
         self.count -= 1
         if source is None:
             return
-        self.strangers -= self.is_stranger(source)
-        self._by_source[source] -= 1
-        if not self._by_source[source]:
-            del self._by_source[source]
+        for counts, key in self._counts_of(source):
+            counts[key] -= 1
+            if not counts[key]:
+                del counts[key]
+
+    @property
+    def strangers(self) -> int:
+        """The number of connections of unknown sources."""
+        return self._by_peer[STRANGERS]
 
     def is_greedy(self, source: str) -> bool:
         """Whether `source` has reached the limit per source: it then caused the refusal itself."""
-        return self._by_source[source] >= self._most_of(source)
+        most = self._limits.max_per_source
+        if self.is_stranger(source):
+            return self._by_network[source_of(source)] >= min(most, -(-self._limits.max_strangers // SHARE))
+        return self._by_source[source] >= most
 
     def is_stranger(self, source: str) -> bool:
         return self._peers.by_source(source) is None
 
     def apply_config(self, peers: Peers) -> None:
-        """Apply a new list of peers, and recount the open connections of unknown sources."""
+        """Apply a new list of peers, and recount the open connections by peer."""
         self._peers = peers
-        self.strangers = sum(count for source, count in self._by_source.items() if self.is_stranger(source))
+        self._by_peer.clear()
+        for source, count in self._by_source.items():
+            self._by_peer[self._name_of(source)] += count
 
     def _admit_source(self, source: str) -> bool:
-        stranger = self.is_stranger(source)
-        if stranger and self.strangers >= self._limits.max_strangers:
+        used = self._by_peer[name := self._name_of(source)]
+        if name == STRANGERS:
+            has_room = used < self._limits.max_strangers
+        else:
+            has_room = is_within_share(used + 1, self.count + 1, self._limits.max_connections)
+        if not has_room or self.is_greedy(source):
             return False
-        if self.is_greedy(source):
-            return False
-        self.strangers += stranger
-        self._by_source[source] += 1
+        for counts, key in self._counts_of(source):
+            counts[key] += 1
         return True
 
-    def _most_of(self, source: str) -> int:
-        most = self._limits.max_per_source
-        return min(most, -(-self._limits.max_strangers // SHARE)) if self.is_stranger(source) else most
+    def _counts_of(self, source: str) -> tuple[tuple[Counter[str], str], ...]:
+        by_peer = self._by_peer, self._name_of(source)
+        return (self._by_source, source), (self._by_network, source_of(source)), by_peer
+
+    def _name_of(self, source: str) -> str:
+        peer = self._peers.by_source(source)
+        return STRANGERS if peer is None else peer.name
 
 
 # -- One listening TCP socket

@@ -211,7 +211,7 @@ class Streams:
         flow = Flow(index, self._listeners[index].transport, address[0], address[1], self._serial)
         connection = self._by_number[self._serial] = Connection(self, flow, None)
         if self._admission.is_stranger(host):  # an unknown source must send its first message in time
-            connection.message_since = self.now
+            connection.owes_message, connection.message_since = True, self.now
         self._tasks.begin(self._welcome(connected, connection))
 
     async def _welcome(self, connected: socket.socket, connection: Connection) -> None:

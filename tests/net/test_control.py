@@ -1,4 +1,4 @@
-"""The control socket over a real Unix socket."""
+"""The admin socket over a real Unix socket."""
 
 from __future__ import annotations
 

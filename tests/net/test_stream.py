@@ -53,6 +53,22 @@ def test_one_unknown_source_cannot_use_up_the_limit_of_all() -> None:
     assert [a.admit("10.0.0.1") for _ in range(10)] == [True] * 10
 
 
+def test_addresses_of_one_ipv6_network_are_one_unknown_source() -> None:
+    a = admission(max_strangers=8)
+    assert [a.admit(f"2001:db8::{number}") for number in range(3)] == [True, True, False]
+    assert a.is_greedy("2001:db8::9")
+    assert a.admit("2001:db8:0:1::1")
+
+
+def test_peer_with_many_addresses_leaves_connections_to_others_and_to_us() -> None:
+    a = admission(max_connections=80)
+    other = Peer("other", (), False, (ip_network("10.1.0.0/24"),))
+    a.apply_config(Peers(Settings(listeners=(), peers=(PEER, other), routes=(), prefixes=())))
+    assert sum(a.admit(f"10.0.0.{number}") for number in range(100)) == 70
+    assert a.admit("10.1.0.1")
+    assert a.admit(None)
+
+
 def test_our_own_connections_do_not_count_as_unknown() -> None:
     a = admission(max_strangers=0)
     assert a.admit(None)

@@ -172,6 +172,8 @@ async def test_a_silent_connection_of_an_unknown_source_is_closed() -> None:
         reader, stranger = await h.connect(STRANGER)
         _, peer = await h.connect()
         await h.settled(2)
+        stranger.write(b"\r\n\r\n")  # a keep-alive is no message
+        assert await reader.readexactly(2) == b"\r\n"
         h.streams.sweep(h.streams.now + 31)
         assert await ended(reader)
         await h.settled(1)
