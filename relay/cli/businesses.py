@@ -116,8 +116,8 @@ def list_(config_path: Path | None, state: State | None, limit: int | None, as_j
 def show_(config_path: Path | None, business_id: str, as_json: bool, reveal: bool, reason: str) -> None:
     """Show one business user.
 
-    Its complaints are of thirty days, per hundred answered calls. Phone numbers of its contact are masked without
-    --reveal.
+    `complaints` counts those of thirty days; `complaint_percent` is their rate per hundred answered calls. Phone
+    numbers of its contact are masked without --reveal.
     """
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:

@@ -263,10 +263,10 @@ def recordings() -> None:
 
 @recordings.command("list")
 @click.option("--business", metavar="ID", help="Only recordings of this business user.")
-@click.option("--since", type=past, default=None, metavar="TIME", help=SINCE)
-@click.option("--until", type=past, default=None, metavar="TIME", help=UNTIL)
+@_since
+@_until
 @limit_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+@json_option
 @config_option
 def list_recorded(
     config_path: Path | None,

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from relay.model.settings import Account, Peer, Settings
-    from relay.peers.user_agent import UserAgent
 
 ASKED_S: Final = 3600
 LONGEST_S: Final = 86_400  # cap of Min-Expires and of the granted time
