@@ -130,9 +130,8 @@ class OutOfDialog:
             objection = self._admission.judge_invite(request, reply.flow, peer, now)
         except ParseError as error:
             objection = (admission.unusable(error), "")
-        if (
-            self._calls.by_invite[session.call.invite_key] is not session.call
-        ):  # merged request: it arrived on two paths (RFC 3261 8.2.2.2)
+        # A merged request arrived on two paths (RFC 3261 8.2.2.2).
+        if self._calls.by_invite[session.call.invite_key] is not session.call:
             session.refuse(admission.LOOP, now)
         elif self.draining:
             session.refuse(admission.DRAINING, now)
@@ -151,10 +150,8 @@ class OutOfDialog:
 
     def _set_up(self, request: Request, reply: Reply, peer: Peer, now: float) -> InviteSession:
         ua = self._ua
-        invite_key = (
-            request.call_id,
-            request.from_tag,
-        )  # read before the transaction begins: a ParseError leaves nothing to answer
+        # Read before the transaction begins: a ParseError leaves nothing to answer.
+        invite_key = (request.call_id, request.from_tag)
         transaction = ua.transactions.serve(request, reply.flow, peer.name)
         call = Call(
             self._calls,

@@ -52,9 +52,8 @@ class Bans:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self.silenced: set[str] = (
-            set()
-        )  # sources that `drops` drops; nearly always empty, so that the test costs nothing
+        # Sources that `drops` drops; nearly always empty, so that the test costs nothing.
+        self.silenced: set[str] = set()
         self.dropped = 0  # datagrams
         self.listeners: list[Callable[[str, Ban], None]] = []
         self._limits = limits

@@ -10,7 +10,7 @@ Direction = Literal["both", "a_to_b", "b_to_a"]
 Party = Literal["a", "b", "g", "*"]  # g: a member of the group; *: any caller
 
 MODES: tuple[Mode, ...] = ("AXB", "AXYB", "GXB", "GXYB", "AXN")
-GROUP_MODES: frozenset[str] = frozenset(["GXB", "GXYB"])
+GROUP_MODES: Final[frozenset[str]] = frozenset(["GXB", "GXYB"])
 TWO_NUMBER_MODES: frozenset[str] = frozenset(["AXYB", "GXYB"])
 LATE_MODES: frozenset[str] = frozenset(["AXB", "AXYB"])  # party a may come later
 ANYBODY = "*"

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from relay.call import admission, text_message
 from relay.call.admission import NUMBER_UNKNOWN
+from relay.model.binding import GROUP_MODES
 from relay.model.call import PROBE_BUSINESS, ConcurrencyCap, Refusal, Route
 from relay.model.numbers import is_700, is_foreign
 from relay.policy import rules
@@ -46,7 +47,6 @@ from relay.policy.rules import (
 from relay.privacy import masking
 from relay.privacy.masking import Verdict
 
-GROUP_MODES: Final = ("GXB", "GXYB")
 ALWAYS_MS: Final = 1 << 62
 
 
@@ -86,9 +86,8 @@ class BindingContext(NamedTuple):
     order_id: str | None
     last_caller: str | None  # if still reachable through this binding
     industrial_id: str | None = None
-    filed_until: int = (
-        ALWAYS_MS  # until when the A number of this call is filed; ALWAYS_MS: it need not be, 0: it is not
-    )
+    # Until when the A number of this call is filed; ALWAYS_MS: it need not be, 0: it is not.
+    filed_until: int = ALWAYS_MS
 
 
 class Counted(NamedTuple):

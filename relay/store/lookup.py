@@ -13,7 +13,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from relay.errors import StoreError
-from relay.policy.evaluate import ALWAYS_MS, GROUP_MODES, BindingContext, Counted, LookupResult
+from relay.model.binding import GROUP_MODES
+from relay.policy.evaluate import ALWAYS_MS, BindingContext, Counted, LookupResult
 from relay.policy.rules import MEMORY_S, Rules
 from relay.store.journal.rows import open_caller
 from relay.store.ledger_tables import TABLES, Dialect
