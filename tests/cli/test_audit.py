@@ -137,8 +137,8 @@ def test_verify_prints_counts_and_the_head(relay700: Command) -> None:
     assert said.startswith("2 records intact, 1 live, ")
     assert HEAD.match(said.split()[-1])
     (told,) = relay700.objects("verify")
-    assert told.pop("audit") >= 0
     assert told == {
+        "audit": 0,
         "intact": 2,
         "live": 1,
         "purged": 0,

@@ -63,7 +63,7 @@ def test_cancel_without_any_provisional_response(ladder: Ladder) -> None:
     ladder.caller.calls(X)
     cancel(ladder)
     ladder.settle()
-    assert all(data.startswith(b"INVITE") for data, _ in ladder.callee.inbox)
+    assert {data[:7] for data, _ in ladder.callee.inbox} == {b"INVITE "}
 
 
 def test_cancel_crossing_the_answer(ladder: Ladder) -> None:
