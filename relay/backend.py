@@ -1,7 +1,7 @@
 """The backend: the process beside the relay for HTTP, the record follower, webhooks and timers.
 
 A composition root; it decides nothing. The relay starts and restarts it, and no call waits for it. They share the store
-and the control socket. Commands come on standard input: "stop" shuts down in order, "reload" reads the configuration
+and the admin socket. Commands come on standard input: "stop" shuts down in order, "reload" reads the configuration
 again; end of file means that the relay died, and the process exits at once.
 """
 

@@ -1,8 +1,8 @@
 """The composition root: one relay, from configuration to drain. It decides nothing about calls.
 
-It owns the journal, the store's lock, the control socket and the notifications to systemd. The SIP service
+It owns the journal (which locks the store), the admin socket and the notifications to systemd. The SIP service
 (`relay.sip_service`) carries the calls in this process. The backend (`relay.backend`) runs in a second process, so
-that calls never wait for HTTP clients or webhooks; it queries this one over the control socket.
+that calls never wait for HTTP clients or webhooks; it queries this one over the admin socket.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The command `relay700`, a file for each noun; exit statuses.
 
-A command parses options, calls the service, the reports or the relay's control socket, and prints. Rules do not belong
+A command parses options, calls the service, the reports or the relay's admin socket, and prints. Rules do not belong
 here. 0 done; 1 refused or not found, one line on stderr per fault; 2 usage; 141 standard output closed by its reader.
 """
 

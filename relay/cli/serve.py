@@ -1,4 +1,4 @@
-"""The relay process: `relay700 serve`, `check`, `reload`; `peers` and `bans`, which ask it over its control socket.
+"""The relay process: `relay700 serve`, `check`, `reload`; `peers` and `bans`, which ask it over its admin socket.
 
 Also `backend`, the process that `serve` starts.
 """

@@ -53,7 +53,7 @@ class ApiConfig:
     port: int
     certificate: Path | None  # both or neither; without them plain HTTP, on loopback only
     key: Path | None
-    requests_per_s: int  # of one key
+    requests_per_s: int  # of a business user, or of one operator's key
     burst: int
     public_url: str  # without a slash at the end
 

@@ -38,7 +38,7 @@ class SpanExporter:
         ask_relay: Callable[[str], Awaitable[dict[str, Any]]] | None,
         log: FilteringBoundLogger,
     ) -> None:
-        """Make it in the loop that runs it. `ask_relay` asks the control socket; None: the relay makes no spans."""
+        """Make it in the loop that runs it. `ask_relay` asks the admin socket; None: the relay makes no spans."""
         self._spans = spans
         self._ask_relay = ask_relay
         self._ids = _ids()

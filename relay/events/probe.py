@@ -80,7 +80,7 @@ class Prober:
         ask_relay: Callable[[str], Awaitable[dict[str, Any]]],
         log: FilteringBoundLogger,
     ) -> None:
-        """`ask_relay` asks the control socket."""
+        """`ask_relay` asks the admin socket."""
         self._settings = settings
         self._rules = rules
         self._writer = writer

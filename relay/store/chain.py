@@ -7,8 +7,8 @@ With the key, a chain shows every record that was changed, removed, inserted or 
 the other chain at that time, so that a truncated end shows too. The removal of a live record does not show.
 
 The anchor is the heads of both chains and of the ledger at one time, kept outside the database: it shows when the whole
-database was put back to an earlier state. It is in a file beside the store, which the backend writes, and wherever an
-operator has `relay700 verify --publish` write it.
+database was put back to an earlier state. It is in a file beside the store (`AnchorFile`), and wherever an operator has
+`relay700 verify --publish` write it.
 """
 
 from __future__ import annotations

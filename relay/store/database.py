@@ -196,7 +196,7 @@ def _migrate(connection: Connection, schema: Schema, sealer: Sealer, place: Plac
 
 
 def _run_next(connection: Connection, schema: Schema, scripts: Sequence[Script]) -> None:
-    """Run the next script. Raises ServerBusy if its table stays in use."""
+    """Run the next script. Raises PostgresBusy if its table stays in use."""
     until_s = time.monotonic() + LOCK_PATIENCE_S
     for tries in count(1):
         try:

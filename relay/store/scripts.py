@@ -131,7 +131,7 @@ class _ServerSchema:
         """Scripts of a server call no functions of ours."""
 
     def take_turn(self, connection: Connection) -> None:
-        """Take the right to run scripts, until the connection is closed. Raises ServerBusy.
+        """Take the right to run scripts, until the connection is closed. Raises PostgresBusy.
 
         By polling: CREATE INDEX CONCURRENTLY would wait for a statement that blocks on the lock.
         """

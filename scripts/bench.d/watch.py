@@ -45,7 +45,7 @@ class Watch:
         self._began = time.monotonic()
 
     def statistics(self) -> dict[str, Any] | None:
-        """The relay's statistics from the control socket; None if it does not answer in time."""
+        """The relay's statistics from the admin socket; None if it does not answer in time."""
         try:
             return asyncio.run(self._control.ask("statistics"))
         except Refused:

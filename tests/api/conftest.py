@@ -1,4 +1,4 @@
-"""The API over ASGI in this process, with a real store, the real writer, and the control socket of a relay."""
+"""The API over ASGI in this process, with a real store, the real writer, and the admin socket of a relay."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class Api:
 
 @pytest.fixture
 def relay() -> dict[str, Callable[..., Json]]:
-    """The commands of the relay's control socket; a test may change them."""
+    """The commands of the relay's admin socket; a test may change them."""
     return {"state": lambda: {"state": "serving"}}
 
 

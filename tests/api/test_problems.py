@@ -34,7 +34,7 @@ def test_each_kind_has_its_status_and_title(kind: str, status: int, title: str) 
 
 
 def test_unlisted_kind_is_a_conflict() -> None:
-    """As from a relay of another version, whose refusals pass the control socket."""
+    """As from a relay of another version, whose refusals pass the admin socket."""
     assert document_of("new_kind")["status"] == 409
 
 

@@ -56,7 +56,7 @@ class Command(NamedTuple):
 
 @contextmanager
 def serving(path: Path, handlers: Handlers) -> Iterator[None]:
-    """Serve the store's control socket with these handlers."""
+    """Serve the store's admin socket with these handlers."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

@@ -141,7 +141,7 @@ ANSWER = {
 
 @pytest.fixture
 def relay(relay700: Command) -> Iterator[Command]:
-    """A store with a control socket."""
+    """A store with an admin socket."""
     path, _ = relay700.store
     path.parent.mkdir()
     with serving(path, {"peers": lambda: ANSWER}):
@@ -181,7 +181,7 @@ BAD, PEER = "192.0.2.66", "192.0.2.10"
 
 @pytest.fixture
 def banning(relay700: Command) -> Iterator[Command]:
-    """A store with a control socket."""
+    """A store with an admin socket."""
     relay700.store[0].parent.mkdir()
     open_store(*relay700.store)
     bans = Bans(Limits())

@@ -1,6 +1,6 @@
 """The canary over all outputs of the backend: after a whole story none has a real number unless revealed.
 
-It searches HTTP answers, webhook requests, log, metrics, control socket and the files of the store. Parties are in no
+It searches HTTP answers, webhook requests, log, metrics, admin socket and the files of the store. Parties are in no
 answer. A business user's own texts may come back to it alone, and are not in log, metrics or files.
 """
 

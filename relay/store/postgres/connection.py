@@ -47,7 +47,7 @@ class PostgresConnection:
     schema_seen: object = None  # for `relay.store.scripts`
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
-        """Raises ServerError if the server cannot be reached."""
+        """Raises PostgresError if the server cannot be reached."""
         self._url = url
         self._options = OPTIONS + (" -c default_transaction_read_only=on" if read_only else "")
         self._connection = self._connect()
@@ -58,7 +58,7 @@ class PostgresConnection:
         return self._connection.info.transaction_status in _IN_TRANSACTION
 
     def execute(self, sql: str, parameters: Parameters = (), /) -> Rows:
-        """Raises ServerError."""
+        """Raises PostgresError."""
         cursor = self._cursor(sql)
         with _server_errors():
             if parameters:
@@ -76,7 +76,7 @@ class PostgresConnection:
             yield from page
 
     def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> Rows:
-        """Raises ServerError."""
+        """Raises PostgresError."""
         cursor = self._cursor(sql)
         statement, names = _translated(sql)
         with _server_errors():
