@@ -17,7 +17,7 @@ from relay.service.placement import BindRules, release_due, undone_if_refused
 from relay.store.bindings import live_with_a
 from relay.store.unit_of_work import UnitOfWork
 
-CHUNK = 100  # orders, or bindings, of one unit of work
+CHUNK = 100  # bindings of one unit of work, which ends with their order
 MOST_OF_ORDER = 20  # live bindings of one order
 
 
@@ -39,16 +39,18 @@ class HandedOver(NamedTuple):
 
 
 def hand_over(act: UnitOfWork, asked: HandOver, after: str, rules: BindRules) -> tuple[list[HandedOver], str | None]:
-    """Hand over the next CHUNK orders or bindings. Returns the results, and the `after` of the rest; None: done.
+    """Hand over the next CHUNK bindings or more. Returns the results, and the `after` of the rest; None: done.
 
     `after` is "" at first. Raises Refused if neither orders nor `from_a` are given.
     """
     release_due(act, rules)
     if asked.order_ids:
-        start = int(after or 0)
-        orders, left = asked.order_ids[start : start + CHUNK], len(asked.order_ids) - start - CHUNK
-        results = [result for order_id in orders for result in _of_order(act, asked, order_id, rules)]
-        return results, str(start + CHUNK) if left > 0 else None
+        place = int(after or 0)
+        results: list[HandedOver] = []
+        while place < len(asked.order_ids) and len(results) < CHUNK:
+            results += _of_order(act, asked, asked.order_ids[place], rules)
+            place += 1
+        return results, str(place) if place < len(asked.order_ids) else None
     if asked.from_a is None:
         raise invalid("order_ids", "required: name orders, or from_a, whose bindings are handed over")
     found = live_with_a(act, asked.business, a=asked.from_a, after=after, most=CHUNK)

@@ -56,6 +56,17 @@ def test_all_bindings_of_a_party_go_over_in_several_units_of_work(backend: Backe
     assert handed(backend, from_a=A) == []
 
 
+def test_many_bindings_of_orders_go_over_in_several_units_of_work(backend: Backend) -> None:
+    each = 5
+    orders = [f"SF{n}" for n in range(CHUNK // each + 1)]
+    for n in range(each * len(orders)):
+        backend.bind("AXB", A, f"139{n:08d}", order_id=orders[n // each])
+    asked = HandOver("default", C, None, orders)
+    first, after = backend.run(lambda act: hand_over(act, asked, "", RULES))
+    rest, end_ = backend.run(lambda act: hand_over(act, asked, after or "", RULES))
+    assert ([len(first), len(rest)], end_) == ([CHUNK, each], None)
+
+
 def test_a_repeated_hand_over_finds_it_done(backend: Backend) -> None:
     made = backend.bind(order_id="SF1")
     for _ in range(2):
