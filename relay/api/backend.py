@@ -56,7 +56,7 @@ class RequestCounts:
 
 
 class Control(Protocol):
-    """A client of the relay's control socket (`ControlClient`). Raises Refused("relay_unavailable") on no answer."""
+    """A client of the relay's admin socket (`ControlClient`). Raises Refused("relay_unavailable") on no answer."""
 
     async def ask(self, name: str, **args: object) -> dict[str, Any]: ...
 

@@ -268,9 +268,13 @@ def idle_due(connection: Connection, now_ms: int) -> set[str]:
 def find_page(
     connection: Connection, sealer: Sealer, query: BindingQuery, now_ms: int, before: str | None, most: int
 ) -> list[Binding]:
-    """A page of bindings, newest first; with `before`, those made before the binding with that id."""
+    """A page of bindings, newest first; with `before`, those made before the binding with that id.
+
+    Raises StoreError if the proof of one does not hold.
+    """
     where, values = _conditions(sealer, query, now_ms, before)
     rows = connection.execute(f"{SELECT} {where} ORDER BY id DESC LIMIT :most", values | {"most": most}).fetchall()
+    require(connection, sealer, "binding", [row[0] for row in rows])
     return [open_row(sealer, row) for row in rows]
 
 

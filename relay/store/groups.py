@@ -5,7 +5,7 @@ Owns the tables `party_group`, `group_member`, `past_member` and `list_entry`. T
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from relay.model.binding import ids_of
@@ -97,22 +97,25 @@ def take_members(act: UnitOfWork, group_id: str, hashes: Iterable[bytes]) -> lis
 
 
 def find_group(connection: Connection, sealer: Sealer, group_id: str, business: str | None = None) -> Group | None:
-    """The group; None if there is none, or none of this business."""
+    """The group; None if there is none, or none of this business. Raises StoreError if its proof does not hold."""
     row = connection.execute(_BY_ID, {"id": group_id, "business": business}).fetchone()
-    return row and _group(sealer, row)
+    return _proven(connection, sealer, [row])[0] if row else None
 
 
 def find_numbered_group(connection: Connection, sealer: Sealer, number: int, business: str) -> Group | None:
-    """The group of this business with this number (`number_of`); None if there is none, or two."""
+    """The group of this business with this number (`number_of`); None if there is none, or two.
+
+    Raises StoreError if its proof does not hold.
+    """
     first, last = ids_of(number)
     rows = connection.execute(_BY_SERIAL, (f"g{first}", f"g{last}", business)).fetchall()
-    return _group(sealer, rows[0]) if len(rows) == 1 else None
+    return _proven(connection, sealer, rows)[0] if len(rows) == 1 else None
 
 
 def find_groups(connection: Connection, sealer: Sealer, business: str | None, after: str, most: int) -> list[Group]:
-    """A page of groups by id, after the id `after`."""
+    """A page of groups by id, after the id `after`. Raises StoreError if the proof of one does not hold."""
     asked = {"business": business, "after": after, "most": most}
-    return [_group(sealer, row) for row in connection.execute(_PAGE, asked).fetchall()]
+    return _proven(connection, sealer, connection.execute(_PAGE, asked).fetchall())
 
 
 def member_hashes(connection: Connection, sealer: Sealer, group_id: str) -> list[bytes]:
@@ -129,8 +132,12 @@ def is_member(connection: Connection, group_id: str, member: bytes) -> bool:
 def members_page(
     connection: Connection, sealer: Sealer, group_id: str, after: bytes, most: int
 ) -> list[tuple[bytes, str]]:
-    """A page of members as (hash, number) by hash, after the hash `after`."""
+    """A page of members as (hash, number) by hash, after the hash `after`.
+
+    Raises StoreError if the proof of one does not hold.
+    """
     rows = connection.execute(_MEMBERS, (group_id, after, most)).fetchall()
+    require(connection, sealer, "group_member", [key_of(group_id, member) for member, _ in rows])
     return [(member, _open(sealer, group_id, sealed)) for member, sealed in rows]
 
 
@@ -172,9 +179,12 @@ def was_member(connection: Connection, group_id: str, member: bytes, at_ms: int)
     return connection.execute(f"SELECT 1 {_IN_AT} AND hash = :member", asked).fetchone() is not None
 
 
-def _group(sealer: Sealer, row: tuple[Any, ...]) -> Group:
-    group_id, business, sealed, *rest = row
-    return Group(group_id, business, sealer.open_(sealed, _name_context(group_id)).decode(), *rest)
+def _proven(connection: Connection, sealer: Sealer, rows: Sequence[tuple[Any, ...]]) -> list[Group]:
+    require(connection, sealer, "party_group", [row[0] for row in rows])
+    return [
+        Group(group_id, business, sealer.open_(sealed, _name_context(group_id)).decode(), *rest)
+        for group_id, business, sealed, *rest in rows
+    ]
 
 
 def _name_context(group_id: str) -> bytes:

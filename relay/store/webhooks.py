@@ -6,6 +6,7 @@ Owns the rows of both; the rules are in `relay.events`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -138,7 +139,7 @@ SEALED_WEBHOOKS = SealedRows("webhook", ("id",), ("id", "business"), _context)
 # -- The outbox
 
 _WANTING = """
-SELECT id FROM webhook
+SELECT id, sealed FROM webhook
 WHERE business = ?1 AND disabled_at IS NULL AND instr(' ' || kinds || ' ', ' ' || ?2 || ' ') > 0
 """
 _ADD = """
@@ -187,9 +188,14 @@ class Event(NamedTuple):
 
 
 def tell(act: UnitOfWork, business: str, kind: str, event_id: str, data: dict[str, object]) -> None:
-    """Queue an event for each webhook of the business that wants its kind. A repeated event id is ignored."""
-    for (webhook,) in act.connection.execute(_WANTING, (business, kind)).fetchall():
-        leave_event(act, webhook, kind, event_id, data)
+    """Queue an event for each webhook of the business that wants its kind. A repeated event id is ignored.
+
+    A webhook whose row was given to the business by someone else gets none.
+    """
+    for webhook, sealed in act.connection.execute(_WANTING, (business, kind)).fetchall():
+        with suppress(StoreError):
+            act.sealer.open_(sealed, _context(webhook, business))
+            leave_event(act, webhook, kind, event_id, data)
 
 
 def leave_event(act: UnitOfWork, webhook: str, kind: str, event_id: str, data: dict[str, object]) -> None:

@@ -6,6 +6,7 @@ Another's resource gets exactly the response of a missing one, and no list shows
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import httpx
@@ -16,6 +17,7 @@ from fastapi.routing import APIRoute
 from relay.api.context import OPERATOR
 from relay.api.openapi import scopes_of
 from relay.errors import Refused
+from relay.store.database import connect
 from tests.api.conftest import FAST, PREFIX, A, Api, B, C, Client, Json, TestDesk
 from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.support.recorded import keep
@@ -289,3 +291,23 @@ async def test_a_refusal_does_not_reveal_anothers_parties(api: Api) -> None:
     own = await rival.post("/v1/bindings", {"mode": "AXB", "a": A, "b": C, "order_id": "1"})
     assert own["x"] != made["x"]
     await rival.ask("PATCH", f"/v1/bindings/{own['id']}", {"b": B})
+
+
+@pytest.mark.parametrize("noted", [True, False])
+async def test_a_row_given_to_another_by_someone_with_the_database_shows_nothing(api: Api, noted: bool) -> None:
+    """With their own key they would read the parties, and put the row back before it is missed."""
+    await (await api.operator()).post("/v1/prefixes", {"prefix": PREFIX})
+    thief, robbed = await api.company("thief"), await api.company("robbed")
+    bound = await robbed.post("/v1/bindings", {"mode": "AXB", "a": A, "b": B, "order_id": "1"})
+    group = await robbed.post("/v1/groups", {"name": "riders", "members": [C]})
+    with closing(connect(api.backend.path)) as connection:
+        for table, id_ in (("binding", bound["id"]), ("party_group", group["id"])):
+            connection.execute(f"UPDATE {table} SET business = 'thief' WHERE id = ?", (id_,))
+        if not noted:
+            connection.execute("DELETE FROM ledger_touch")
+    said = "?reveal=true&reason=theft"
+    paths = (f"/v1/bindings{said}", "/v1/groups", f"/v1/groups/{group['id']}/members{said}")
+    answers = [await thief.http.get(path) for path in paths]
+    answers.append(await thief.http.post(f"/v1/bindings/search{said}", json={"party": A}))
+    assert [answer.status_code for answer in answers] == [503] * 4
+    assert not [text for text in (A, B, C) for answer in answers if text in answer.text]

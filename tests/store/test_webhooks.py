@@ -230,3 +230,12 @@ def test_waiting_events_are_counted_by_the_beginning_of_their_ids(store: Acting)
     store.run(lambda act: dead_letter(act, seqs[:1], "gone"))
     assert waiting_of(store.reader, "w1", "test") == 2
     assert waiting_of(store.reader, "w2", "test") == 0
+
+
+def test_a_webhook_that_someone_gave_to_another_business_gets_no_event(store: Acting) -> None:
+    """They would put it back before it is sent, and read another's calls."""
+    put(store, HOOK._replace(business="thief"))
+    with closing(connect(store.path)) as connection:
+        connection.execute("UPDATE webhook SET business = 'default'")
+    store.run(lambda act: tell(act, "default", "call.ended", "e1", {"caller": "13800000001"}))
+    assert waiting(store) == []
