@@ -22,7 +22,7 @@ MOST_WAITING: Final = 1_000  # queued look-ups; above it, or above a peer's fair
 
 
 class _Waiting(NamedTuple):
-    gate: CallPolicy
+    policy: CallPolicy
     asked: LookUp
     unix_s: float
     routed: Routed
@@ -54,10 +54,10 @@ class PostgresLookUps:
         if self._looks % SWEEP_EACH == 0:
             self._asking.begin(self._reader.sweep())
 
-    def look_up(self, gate: CallPolicy, asked: LookUp, unix_s: float, routed: Routed) -> None:
-        """Look up a route and evaluate it by `gate`. `routed` is always called, later, from the loop."""
+    def look_up(self, policy: CallPolicy, asked: LookUp, unix_s: float, routed: Routed) -> None:
+        """Look up a route and evaluate it by `policy`. `routed` is always called, later, from the loop."""
         loop, waiting = asyncio.get_running_loop(), self._waiting
-        refusal = gate.refuse_unasked(asked.number, asked.caller, unix_s, asked.peer)
+        refusal = policy.refuse_unasked(asked.number, asked.caller, unix_s, asked.peer)
         if refusal is not None:
             loop.call_soon(routed, asked.token, refusal)
             return
@@ -65,7 +65,7 @@ class PostgresLookUps:
         if not is_within_share(waiting.count(name) + 1, len(waiting) + 1, MOST_WAITING):
             loop.call_soon(routed, asked.token, STORE_FAILED)
             return
-        waiting.put(name, _Waiting(gate, asked, unix_s, routed, loop.time()))
+        waiting.put(name, _Waiting(policy, asked, unix_s, routed, loop.time()))
         if self._askers < CONNECTIONS:
             self._askers += 1
             self._asking.begin(self._ask())
@@ -85,22 +85,22 @@ class PostgresLookUps:
             self._askers -= 1
 
     async def _answer(self, waiting: _Waiting) -> None:
-        gate, asked, unix_s, routed, since = waiting
+        policy, asked, unix_s, routed, since = waiting
         patience_s = since + PATIENCE_S - asyncio.get_running_loop().time()
         answer: Route | Refusal = STORE_FAILED  # the default on cancellation and errors
         row: LookupResult | Refusal = STORE_FAILED
         try:
             if patience_s > 0:
                 row = await self._reader.fetch(asked.number, asked.caller, unix_s, patience_s)
-                answer = gate.answer(row, asked.number, asked.caller, unix_s, asked.peer)
+                answer = policy.answer(row, asked.number, asked.caller, unix_s, asked.peer)
         finally:
-            gate.pass_on(asked, answer, unix_s, routed)
+            policy.pass_on(asked, answer, unix_s, routed)
         await self._give_back(row, answer)
 
-    async def look_up_again(self, gate: CallPolicy, asked: LookUp, unix_s: float) -> Route | Refusal:
+    async def look_up_again(self, policy: CallPolicy, asked: LookUp, unix_s: float) -> Route | Refusal:
         """Look up and evaluate a call once more, after a binding was made for it, ahead of those that wait."""
         row = await self._reader.fetch(asked.number, asked.caller, unix_s)
-        answer = gate.answer(row, asked.number, asked.caller, unix_s, asked.peer)
+        answer = policy.answer(row, asked.number, asked.caller, unix_s, asked.peer)
         await self._give_back(row, answer)
         return answer
 

@@ -252,8 +252,6 @@ class Server:
         peers = [peer.name for peer in self._config.settings.peers]
         self._log.info("relay.ready", listen=listen, peers=peers, calls_restored=restored, pid=os.getpid())
         self._log_warnings()
-        if not peers:
-            self._log.warning("relay.no_peers", reason="no [[peer]] is configured: every call will be refused; add one")
         if self._config.log.format == "console" and not self._notifier.is_heard:  # interactive, not under systemd
             option = f" -c {self._path}" if self._path else ""
             command = sys.argv[0] if Path(sys.argv[0]).name == "relay700" else "relay700"

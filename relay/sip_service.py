@@ -77,9 +77,9 @@ class SipService:
         self._reader = _reader(config, sealer, log)
         self._hooks = _hooks(config, sealer, self._warn, self._look_up_again, self._not_bound)
         decide = self._hooks.decide if self._hooks else None
-        self._gate = CallPolicy(self._reader.fetch, config.rules, records.remember, self._warn, decide)
-        reader, gate = self._reader, self._gate
-        look_up = gate.route if isinstance(reader, RouteReader) else partial(reader.look_up, gate)
+        self._policy = CallPolicy(self._reader.fetch, config.rules, records.remember, self._warn, decide)
+        reader, policy = self._reader, self._policy
+        look_up = policy.route if isinstance(reader, RouteReader) else partial(reader.look_up, policy)
         self._engine = Engine(config.settings, tokens().__next__, time.time() - time.monotonic())
         self._engine.bans.listeners.append(BanLog(log))
         self._rtpengine = Rtpengine(config.rtpengine, self._warn, _sounds(config)) if config.rtpengine else None
@@ -100,11 +100,11 @@ class SipService:
             self._transports.statistics,
             self._rtpengine,
             self._hooks,
-            gate,
+            policy,
             _peek_in_file(reader) if isinstance(reader, RouteReader) else reader.peek,
             capture,
         )
-        self.limits = _shared_limits(self._engine, self._gate)
+        self.limits = _shared_limits(self._engine, self._policy)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(
@@ -168,13 +168,13 @@ class SipService:
         """Apply a new configuration. Raises ConfigError; the old one then stays in force."""
         sounds = _sounds(config)  # first the steps that can fail
         self._transports.reload(config.settings, config.tls, located)
-        was_counting, self._config = self._gate.recall_s > 0, config
+        was_counting, self._config = self._policy.recall_s > 0, config
         now = time.monotonic()
         if self._rtpengine is not None:
             self._rtpengine.sounds = sounds
         self._engine.reload(config.settings, located, now)
         self._reader.apply_config(config.rules)
-        self._gate.apply_config(config.rules)
+        self._policy.apply_config(config.rules)
         if self._hooks is not None:
             self._hooks.apply_config(config.numbers, _bounds(config))
         if not was_counting:
@@ -210,12 +210,12 @@ class SipService:
         PostgreSQL keeps the counts itself.
         """
         place = self._config.store.path
-        if not self._gate.recall_s or not isinstance(place, Path):
+        if not self._policy.recall_s or not isinstance(place, Path):
             return
         now_ms = int(time.time() * 1000)
-        since_ms = now_ms - 1000 * self._gate.recall_s
+        since_ms = now_ms - 1000 * self._policy.recall_s
         for at_ms, number, caller_hash in granted_since(place, self._sealer, since_ms, known):
-            self._gate.recall(number, caller_hash, min(at_ms, now_ms) / 1000)  # min: the clock may have been set back
+            self._policy.recall(number, caller_hash, min(at_ms, now_ms) / 1000)  # min: the clock may have been set back
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -236,7 +236,7 @@ class SipService:
     def _set_clock(self) -> None:
         by_s = self._driver.set_clock()
         if abs(by_s) > CLOCK_STEP_S:
-            self._gate.clock_was_set(by_s)
+            self._policy.clock_was_set(by_s)
             effect = "live calls are recorded by the old clock; bindings expire by the new one"
             self._log.warning("clock.was_set", by_s=round(by_s, 1), effect=effect)
 
@@ -244,11 +244,11 @@ class SipService:
         """Look up a call for which a binding was made."""
         reader, unix_s = self._reader, time.time()
         if isinstance(reader, RouteReader):
-            return self._gate.look_up(asked.number, asked.caller, unix_s, asked.peer)
-        return await reader.look_up_again(self._gate, asked, unix_s)
+            return self._policy.look_up(asked.number, asked.caller, unix_s, asked.peer)
+        return await reader.look_up_again(self._policy, asked, unix_s)
 
     def _not_bound(self, asked: LookUp) -> Refusal:
-        return self._gate.not_bound(asked, time.time())
+        return self._policy.not_bound(asked, time.time())
 
     def _warn(self, event: str, fields: dict[str, object]) -> None:
         self._log.warning(event, **fields)
@@ -265,11 +265,11 @@ def _peek_in_file(reader: RouteReader) -> Peek:
     return peek
 
 
-def _shared_limits(engine: Engine, gate: CallPolicy) -> SharedLimits:
+def _shared_limits(engine: Engine, policy: CallPolicy) -> SharedLimits:
     """The limits that apply across all nodes of a store."""
     tallies, rates = engine.limited()
     timed = {what: (each, time.monotonic) for what, each in rates.items()}
-    return SharedLimits(tallies, timed | {"rate": (gate.rates, time.time)}, gate.refused_attempts, time.time)
+    return SharedLimits(tallies, timed | {"rate": (policy.rates, time.time)}, policy.refused_attempts, time.time)
 
 
 def _sounds(config: Config) -> dict[tuple[str, str], bytes]:

@@ -35,17 +35,17 @@ async def answers(tmp_path: Path) -> Answers:
     journal = sqlite_journal(path, sealer, lambda event, fields: None)
     engine = Engine(settings(), tokens().__next__, 0.0)
     transports = Transports(settings(), StreamLimits(), None)
-    gate = CallPolicy(RouteReader(path, sealer, Rules(), lambda *_: None).fetch, Rules(), journal.queue.remember)
+    policy = CallPolicy(RouteReader(path, sealer, Rules(), lambda *_: None).fetch, Rules(), journal.queue.remember)
     log = Log()
     queue = journal.queue
     kept = AttemptFile(tmp_path / "relay.db.attempts", sealer, lambda event, fields: None)
-    driver = Driver(*(engine, transports, gate.route, queue.append, queue.tell, kept, log.logger, log.ended))
+    driver = Driver(*(engine, transports, policy.route, queue.append, queue.tell, kept, log.logger, log.ended))
     reader = RouteReader(path, sealer, Rules(), lambda *_: None)
 
     async def peek(number: str, caller: str, unix_s: float, _: Rules) -> tuple[LookupResult | Refusal, None]:
         return reader.fetch(number, caller, unix_s), None
 
-    return Answers(engine, driver, dict, None, None, gate, peek)
+    return Answers(engine, driver, dict, None, None, policy, peek)
 
 
 def refused(answers: Answers, business: str | None) -> str:

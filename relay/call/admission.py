@@ -66,7 +66,7 @@ def number_of_caller(request: Request, peer: Peer | None) -> str:
     return ""
 
 
-def judge_number(settings: Settings, dialled: str) -> Refusal | None:
+def refusal_of_number(settings: Settings, dialled: str) -> Refusal | None:
     """A refusal if this cannot be a number of the platform; None if the look-up decides."""
     if is_ours(settings, dialled):
         return None
@@ -129,7 +129,7 @@ class Admission:
         self._counts = counts
         self._shares = shares
 
-    def judge_invite(self, request: Request, flow: Flow, peer: Peer, now: float) -> tuple[Refusal, str] | None:
+    def check_invite(self, request: Request, flow: Flow, peer: Peer, now: float) -> tuple[Refusal, str] | None:
         if request.max_forwards == 0:
             return TOO_MANY_HOPS, ""
         way_back = _way_back(request)
@@ -144,7 +144,7 @@ class Admission:
         admitted = self._has_room(peer, now) and self._counts.quotas_in.admits_call(peer.name, peer.quota_in, now)
         return None if admitted else (OVER_LIMIT, "")
 
-    def judge_message(self, request: Request, flow: Flow, peer: Peer, now: float) -> tuple[Refusal, str] | None:
+    def check_message(self, request: Request, flow: Flow, peer: Peer, now: float) -> tuple[Refusal, str] | None:
         """Only the limits of pending work apply, not those of calls."""
         if request.max_forwards == 0:
             return TOO_MANY_HOPS, ""
@@ -161,7 +161,7 @@ class Admission:
         return None if admitted else (OVER_LIMIT, "")
 
     def limits(self, peer: Peer, now: float) -> list[LimitUse]:
-        """What `judge_invite` would say of one more call of the peer, by limit; it counts none."""
+        """What `check_invite` would say of one more call of the peer, by limit; it counts none."""
         shares, counts, name, quota = self._shares, self._counts, peer.name, peer.quota_in
         most, stages, quotas = shares.limits, counts.stages, counts.quotas_in
         calls, in_all = quotas.calls.count(name), stages.count(UP) + stages.count(SETTING_UP)

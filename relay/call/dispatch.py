@@ -127,7 +127,7 @@ class OutOfDialog:
         session = self._set_up(request, reply, peer, now)
         dialled = session.call.dialled
         try:
-            objection = self._admission.judge_invite(request, reply.flow, peer, now)
+            objection = self._admission.check_invite(request, reply.flow, peer, now)
         except ParseError as error:
             objection = (admission.unusable(error), "")
         # A merged request arrived on two paths (RFC 3261 8.2.2.2).
@@ -137,7 +137,7 @@ class OutOfDialog:
             session.refuse(admission.DRAINING, now)
         elif objection:
             session.refuse(objection[0], now, objection[1])
-        elif refusal := admission.judge_number(settings, dialled):
+        elif refusal := admission.refusal_of_number(settings, dialled):
             session.refuse(refusal, now)
         elif admission.is_ours(settings, dialled):
             session.call.reservation.comes_from(peer.name)

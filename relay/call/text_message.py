@@ -131,7 +131,7 @@ class TextMessage:
         """Look up the route, or refuse the message."""
         settings, record = self._settings, self._record
         try:
-            objection = self._all.admission.judge_message(self._request, self._reply.flow, self._peer, now)
+            objection = self._all.admission.check_message(self._request, self._reply.flow, self._peer, now)
             self._text = read_text(self._request)
         except (ProtocolError, ParseError) as error:
             refusal = admission.unusable(error)
@@ -142,7 +142,7 @@ class TextMessage:
         elif objection is not None:
             self.refuse(objection[0], now, objection[1])
         elif not admission.is_ours(settings, record.number_dialled):
-            self.refuse(admission.judge_number(settings, record.number_dialled) or admission.NUMBER_UNKNOWN, now)
+            self.refuse(admission.refusal_of_number(settings, record.number_dialled) or admission.NUMBER_UNKNOWN, now)
         else:
             self._ua.outbox.look_up(
                 record.number_dialled, record.caller, self._routed, "message", self._peer, self.call_id

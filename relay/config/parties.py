@@ -110,7 +110,7 @@ def caller_numbers(path: str, table: PeerTable, problems: list[str]) -> CallerNu
 def peer_warnings(tables: Sequence[PeerTable | None]) -> list[str]:
     """A warning for each peer whose numbers are left to the default, and one if there are no peers."""
     if not tables:
-        return ["peer: none: every call is refused, as that of a stranger; add a [[peer]] for each PBX and carrier"]
+        return ["peer: none: every call is refused, as from an unknown source; add a [[peer]] for each PBX and carrier"]
     warnings = []
     for index, table in enumerate(tables):
         if table is None or table.numbers is not None:

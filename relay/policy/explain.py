@@ -191,7 +191,7 @@ def _before_look_up(checks: _Checks, call: Call, settings: Settings, running: Ru
         checks.not_known("limits of the relay")
     else:
         _limits(checks, peer, running)
-    checks.add("number dialled", admission.judge_number(settings, call.number), _form(settings, call.number))
+    checks.add("number dialled", admission.refusal_of_number(settings, call.number), _form(settings, call.number))
     if not admission.is_ours(settings, call.number):
         return  # a forwarded call; or refused, and then `rest` adds the others
     if peer is None:
@@ -223,7 +223,7 @@ def _limits(checks: _Checks, peer: Peer | None, running: Running) -> None:
 def _form(settings: Settings, number: str) -> str:
     if admission.is_ours(settings, number):
         return "a legacy number" if number in settings.legacy else "a 700 number"
-    refusal = admission.judge_number(settings, number)
+    refusal = admission.refusal_of_number(settings, number)
     if refusal is None:
         return "another number: forwarded"
     return "too short" if refusal is admission.TOO_SHORT else "not a number of the platform"

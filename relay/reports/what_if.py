@@ -13,7 +13,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from relay.call.admission import CALLER_NOT_OF_PEER, MEDIA_FAILED, OVER_LIMIT, REFUSED_TOO_OFTEN, STRANGER, judge_number
+from relay.call.admission import (
+    CALLER_NOT_OF_PEER,
+    MEDIA_FAILED,
+    OVER_LIMIT,
+    REFUSED_TOO_OFTEN,
+    STRANGER,
+    refusal_of_number,
+)
 from relay.call.admission import is_ours as is_of_platform
 from relay.model.call import CallRecord, Refusal, Route
 from relay.peers.limits import CallCounts
@@ -125,7 +132,7 @@ class _Replay:
             return STRANGER
         if not self._calls.quotas_in.admits_call(peer.name, peer.quota_in, at_s):
             return OVER_LIMIT
-        if (refusal := judge_number(self._settings, dialled)) is not None:
+        if (refusal := refusal_of_number(self._settings, dialled)) is not None:
             return refusal
         if not is_of_platform(self._settings, dialled):
             return None

@@ -131,12 +131,12 @@ def _time_look_ups(folder: Path, size: int) -> tuple[float, float]:
     reader = connect_reader(path)
     callers = [f"86138{n:08}" for n in random.sample(range(size), min(size, LOOK_UPS))]
     asked = [(binding.x, caller) for caller in callers for binding in bindings_of(reader, sealer, caller)]
-    gate = CallPolicy(RouteReader(path, sealer, config.rules, lambda *_: None).fetch, config.rules, lambda _: None)
+    policy = CallPolicy(RouteReader(path, sealer, config.rules, lambda *_: None).fetch, config.rules, lambda _: None)
     now = time.time()
     taken_us = []
     for number, caller in asked:
         began = time.perf_counter_ns()
-        found = gate.look_up(number, caller, now)
+        found = policy.look_up(number, caller, now)
         taken_us.append((time.perf_counter_ns() - began) / 1000)
         if not isinstance(found, Route):
             raise RuntimeError(f"no route for a binding that was imported: {found}")

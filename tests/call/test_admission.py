@@ -75,7 +75,7 @@ def test_number_of_the_caller(lines: tuple[str, ...], by_from: str, by_pai: str)
 )
 def test_only_700_and_legacy_numbers_are_looked_up(dialled: str, refusal: Refusal | None) -> None:
     known = settings(legacy=frozenset({"8617000000001"}))
-    assert admission.judge_number(known, dialled) is refusal
+    assert admission.refusal_of_number(known, dialled) is refusal
     assert admission.is_ours(known, dialled) is (refusal is None)
 
 
@@ -91,7 +91,7 @@ def test_only_700_and_legacy_numbers_are_looked_up(dialled: str, refusal: Refusa
     ],
 )
 def test_other_numbers_may_be_forwarded_but_not_700_numbers(dialled: str, refusal: Refusal | None) -> None:
-    assert admission.judge_number(settings(other_numbers="forward"), dialled) is refusal
+    assert admission.refusal_of_number(settings(other_numbers="forward"), dialled) is refusal
     assert admission.is_ours(settings(other_numbers="forward"), dialled) is (dialled == "700200000010001")
 
 
@@ -112,19 +112,19 @@ def test_forwarded_route_has_no_binding() -> None:
 def test_invite_is_refused_before_its_number_is_judged(lines: tuple[str, ...], refusal: Refusal, extra: str) -> None:
     ground = Parts()
     ground.dialogs.calling_tags.add("ours")
-    assert ground.admission.judge_invite(invite(*lines), FLOW, peer(), 1.0) == (refusal, extra)
+    assert ground.admission.check_invite(invite(*lines), FLOW, peer(), 1.0) == (refusal, extra)
 
 
 def test_valid_invite_is_admitted() -> None:
     ground = Parts()
     ground.counts.stages.begin(SETTING_UP)  # its own
-    assert ground.admission.judge_invite(invite("Require: timer", "Max-Forwards: 1"), FLOW, peer(), 1.0) is None
+    assert ground.admission.check_invite(invite("Require: timer", "Max-Forwards: 1"), FLOW, peer(), 1.0) is None
 
 
 @pytest.mark.parametrize("header", ["Contact: alice <", 'Require: a, "open', "Max-Forwards: alice"])
 def test_malformed_invite_raises_parse_error(header: str) -> None:
     with pytest.raises(ParseError):
-        Parts().admission.judge_invite(invite(header), FLOW, peer(), 1.0)
+        Parts().admission.check_invite(invite(header), FLOW, peer(), 1.0)
 
 
 OVER = {
@@ -152,7 +152,7 @@ def test_invite_over_a_limit_is_refused(over: str) -> None:
         case "look-ups":
             for _ in range(2):
                 ground.outbox.look_up("", "", lambda _, __: None, peer=peer())
-    assert ground.admission.judge_invite(invite(), FLOW, peer(), 1.0) == (OVER_LIMIT, "")
+    assert ground.admission.check_invite(invite(), FLOW, peer(), 1.0) == (OVER_LIMIT, "")
     assert OVER_LIMIT.retry_after_s
     ground.counts.stages.end(SETTING_UP)
     assert [limit.what for limit in ground.admission.limits(peer(), 1.0) if limit.is_over] == [OVER[over]]

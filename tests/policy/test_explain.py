@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from relay.call.admission import judge_number
+from relay.call.admission import refusal_of_number
 from relay.call.engine import Engine
 from relay.model.call import Refusal, Route
 from relay.model.settings import CallerNumbers, Limits, Quota
@@ -142,7 +142,7 @@ class Calls(RuleBasedStateMachine):
         return explain(asked, self.fetch(asked.number, asked.caller), self.policy.rules, SETTINGS, running)
 
     def real(self, asked: Call) -> Route | Refusal:
-        refusal = judge_number(SETTINGS, asked.number)
+        refusal = refusal_of_number(SETTINGS, asked.number)
         answer = refusal or self.policy.look_up(asked.number, asked.caller, asked.unix_s, asked.peer)
         return answer if isinstance(answer, Refusal) else self.engine._counts.over_concurrency_cap(answer) or answer
 

@@ -37,7 +37,7 @@ class Backend(Acting):
         self.actor = operator_cli()
         self.connection = connect(self.path)
         self._routes = LookUps(self.path, self.sealer)
-        self._gate = CallPolicy(self._routes.fetch, Rules(parties=PBX), lambda last: None)
+        self._policy = CallPolicy(self._routes.fetch, Rules(parties=PBX), lambda last: None)
 
     def run(self, do: Callable[[UnitOfWork], T], actor: Actor | None = None) -> T:
         return super().run(do, actor or self.actor)
@@ -65,12 +65,12 @@ class Backend(Acting):
 
     def call(self, number: str, caller: str) -> Route | Refusal:
         """The decision on a call at this time; `caller` in normal form."""
-        return self._gate.look_up(number, caller, self.now_ms / 1000)
+        return self._policy.look_up(number, caller, self.now_ms / 1000)
 
     def apply_config(self, rules: Rules) -> None:
         """Apply new rules to calls from now on."""
         self._routes.apply_config(rules)
-        self._gate.apply_config(rules)
+        self._policy.apply_config(rules)
 
     def reaches(self, number: str, caller: str) -> str:
         """The target of a call, or the outcome of its refusal."""

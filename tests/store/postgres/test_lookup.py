@@ -117,11 +117,11 @@ class Node:
 
     def __init__(self, place: PostgresServer, sealer: Sealer, rules: Rules) -> None:
         self.look_ups = PostgresLookUps(place, sealer, rules, lambda event, fields: None)
-        self._gate = CallPolicy(self.look_ups.fetch, rules, lambda last: None)
+        self._policy = CallPolicy(self.look_ups.fetch, rules, lambda last: None)
 
     def apply_config(self, rules: Rules) -> None:
         self.look_ups.apply_config(rules)
-        self._gate.apply_config(rules)
+        self._policy.apply_config(rules)
 
     async def call(self, number: str = X, caller: str = A, *, at_s: float = NOW_S) -> str:
         answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -129,7 +129,7 @@ class Node:
         def found(asked: LookUp, answer: Route | Refusal) -> None:
             answered.set_result(answer.outcome if isinstance(answer, Refusal) else "granted")
 
-        self.look_ups.look_up(self._gate, LookUp(1, number, caller, "call", None), at_s, found)
+        self.look_ups.look_up(self._policy, LookUp(1, number, caller, "call", None), at_s, found)
         return await answered
 
 
