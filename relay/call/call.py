@@ -70,6 +70,8 @@ class Call(OpenRecord):
         "_calls",
         "_counts",
         "_greeted",
+        "_is_saving",
+        "_is_stale",
         "_max_call_s",
         "_max_timer",
         "_recorder",
@@ -122,6 +124,8 @@ class Call(OpenRecord):
         self.reservation = CallReservation(calls.counts)
         self._waiting_for_end: list[Continuation] = []
         self._greeted = False  # the opening announcement was played, or is not due
+        self._is_stale = False  # the store lacks the last refresh
+        self._is_saving = False  # the commit of a refresh is under way
         self._max_call_s = self.settings.max_call_s
         self._max_timer: Timer | None = None
         self._session_s = 0
@@ -240,9 +244,21 @@ class Call(OpenRecord):
             return
         self._enter(REFRESH)
         self._watch_session(response, now)
-        self._ua.outbox.commit(self.record(), self.dump(), None)
+        self._is_stale = True
+        self._save()
         if self._recorder is not None and self.recording is not None:
             self._recorder.record(now)
+
+    def _save(self) -> None:
+        """Commit the new state, one commit at a time: a peer may refresh faster than the store takes it."""
+        if self._is_stale and not self._is_saving:
+            self._is_stale, self._is_saving = False, True
+            self._ua.outbox.commit(self.record(), self.dump(), self._saved)
+
+    def _saved(self, _: float) -> None:
+        self._is_saving = False
+        if self.state == UP:
+            self._save()
 
     def _watch_session(self, response: Response, now: float) -> None:
         """RFC 4028 10: a session without a refresh ends after Session-Expires seconds."""

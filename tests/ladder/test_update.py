@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER, HELD, HOLD
-from tests.ladder.ladder import EITHER, Ladder, answer, answer_pending, call, connected, hang_up, sides, update
+from tests.ladder.ladder import EITHER, Ladder, answer, answer_pending, call, connected, hang_up, restart, sides, update
 from tests.ladder.side import Side
 
 
@@ -107,5 +107,19 @@ def test_refused_update_leaves_the_call_up(ladder: Ladder, by: str, status: int,
     asking.updates(HOLD)
     asked.expects("UPDATE", status)
     asking.get(shown)
+    update(asking, asked)
+    hang_up(ladder)
+
+
+@EITHER
+def test_updates_faster_than_the_store_are_committed_one_at_a_time(ladder: Ladder, by: str) -> None:
+    asking, asked = connected(ladder, by)
+    before = ladder.commits
+    ladder.hold_commits = True
+    for _ in range(5):
+        update(asking, asked)
+    ladder.release()
+    assert ladder.commits == before + 2
+    restart(ladder)  # with the state of the last one
     update(asking, asked)
     hang_up(ladder)
