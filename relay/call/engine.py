@@ -7,6 +7,7 @@ of an engine, gives each those that it uses, and dispatches requests to `OutOfDi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from relay.call.admission import Admission, LimitUse
 from relay.call.call import Calls
@@ -35,6 +36,8 @@ from relay.privacy.messages import Reply
 from relay.sip.framing import is_untagged
 from relay.sip.message import Flow, Request, Response, parse_message, salvage
 from relay.sip.timers import WallClock
+
+LONGEST_CALL_ID: Final = 256  # of a new request, in characters
 
 
 class Engine:
@@ -420,6 +423,8 @@ class Engine:
         if transaction is not None:
             transaction.receive(request, now)
             return
+        if len(request.call_id) > LONGEST_CALL_ID and request.to_tag is None:  # a record would keep it for months
+            raise ParseError(f"longer than {LONGEST_CALL_ID} characters", "call-id")
         peer = self._peers.by_source(flow.host) or self._in_dialog.former_peer(request, flow)
         if peer is None and self._logins.are_configured:
             peer = self._logins.admit(request, flow, now)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.call.engine import Engine
+from relay.call.engine import LONGEST_CALL_ID, Engine
 from relay.defence.limits import SHARE
-from relay.model.actions import Note, Send
+from relay.model.actions import LookUp, Note, Send
 from relay.model.call import Refusal
 from relay.sip.message import Flow
 from tests.call.support import FLOW, Parts, invite, settings
@@ -60,6 +62,18 @@ def test_malformed_request_of_a_peer_is_400_if_its_via_is_usable() -> None:
     assert answer.startswith(b"SIP/2.0 400 Bad Request\r\n")
     assert made.statistics()["transactions"] == 0
     assert made.statistics()["calls_setting_up"] == 0
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+def test_new_request_with_a_call_id_longer_than_256_is_400_without_a_record(excess: int) -> None:
+    made = engine()
+    call_id = b"Call-ID: " + b"x" * (LONGEST_CALL_ID + excess)
+    made.receive(re.sub(rb"Call-ID: [^\r]+", call_id, INVITE), FLOW, 1.0)
+    actions = made.take_actions()
+    answers = [action.data[:11] for action in actions if isinstance(action, Send)]
+    assert (answers, len([action for action in actions if isinstance(action, LookUp)])) == (
+        ([b"SIP/2.0 400"], 0) if excess else ([], 1)
+    )
 
 
 def test_malformed_request_of_an_unknown_source_is_not_answered() -> None:
