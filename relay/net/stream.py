@@ -223,8 +223,8 @@ class Admission:
         self._limits = limits
         self._peers = peers
         self._by_source: Counter[str] = Counter()
-        self._by_network: Counter[str] = Counter()  # by `source_of`
         self._by_peer: Counter[str] = Counter()
+        self._by_network: Counter[str] = Counter()  # of unknown sources, by `source_of`
 
     def admit(self, source: str | None) -> bool:
         """Count a new connection from `source` (None: one that we open) unless a limit is reached.
@@ -264,8 +264,10 @@ class Admission:
         """Apply a new list of peers, and recount the open connections by peer."""
         self._peers = peers
         self._by_peer.clear()
+        self._by_network.clear()
         for source, count in self._by_source.items():
-            self._by_peer[self._name_of(source)] += count
+            for counts, key in self._counts_of(source)[1:]:
+                counts[key] += count
 
     def _admit_source(self, source: str) -> bool:
         used = self._by_peer[name := self._name_of(source)]
@@ -279,9 +281,11 @@ class Admission:
             counts[key] += 1
         return True
 
-    def _counts_of(self, source: str) -> tuple[tuple[Counter[str], str], ...]:
-        by_peer = self._by_peer, self._name_of(source)
-        return (self._by_source, source), (self._by_network, source_of(source)), by_peer
+    def _counts_of(self, source: str) -> list[tuple[Counter[str], str]]:
+        """The counts that a connection is in, each with its key."""
+        name = self._name_of(source)
+        counts = [(self._by_source, source), (self._by_peer, name)]
+        return [*counts, (self._by_network, source_of(source))] if name == STRANGERS else counts
 
     def _name_of(self, source: str) -> str:
         peer = self._peers.by_source(source)

@@ -60,6 +60,16 @@ def test_addresses_of_one_ipv6_network_are_one_unknown_source() -> None:
     assert a.admit("2001:db8:0:1::1")
 
 
+def test_connections_of_a_peer_do_not_count_against_its_network() -> None:
+    a = admission(max_strangers=8)
+    inside = Peer("inside", (), False, (ip_network("2001:db8::5/128"),))
+    a.apply_config(Peers(Settings(listeners=(), peers=(inside,), routes=(), prefixes=())))
+    assert all(a.admit("2001:db8::5") for _ in range(8))
+    assert a.admit("2001:db8::77")
+    a.apply_config(Peers(Settings(listeners=(), peers=(), routes=(), prefixes=())))
+    assert a.is_greedy("2001:db8::77")
+
+
 def test_peer_with_many_addresses_leaves_connections_to_others_and_to_us() -> None:
     a = admission(max_connections=80)
     other = Peer("other", (), False, (ip_network("10.1.0.0/24"),))
