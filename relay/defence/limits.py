@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from typing import ClassVar, Final, NamedTuple, Protocol
 
+from relay.defence.bans import source_of
 from relay.model.actions import Outbox
 from relay.model.settings import Limits, Peer
 from relay.sip.timers import TimerHeap
@@ -114,7 +115,10 @@ SHARE: Final = 4  # one source gets at most 1/SHARE of the limit
 
 
 class Strangers:
-    """At most `per_s` responses per second to all unknown sources, and a part of it to each. It reads no clock."""
+    """At most `per_s` responses per second to all unknown sources, and a part of it to each. It reads no clock.
+
+    A source is an address, with IPv6 a network of 64 bits.
+    """
 
     # Placeholder in the record of a refused request.
     PEER: ClassVar[Peer] = Peer("", (), tcp_allowed=False, sources=())
@@ -130,6 +134,8 @@ class Strangers:
         if int(now) != self._second:
             self._second = int(now)
             self._answered.clear()
+        if ":" in source:
+            source = source_of(source)
         if self._answered[source] * SHARE >= self._per_s or not self._rates.admit("", self._per_s, now):
             return False
         self._answered[source] += 1

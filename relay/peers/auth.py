@@ -1,8 +1,9 @@
 """Digest authentication both ways (RFC 3261 22): peers without a fixed address, and the relay's own credentials.
 
 Requests from a registered contact (`relay.peers.registrar`) are the peer's; others from an unknown source are
-challenged. Challenges keep no state and are rate-limited, in total and per source; those to sources that are certain
-(registered, or with a nonce of ours) apart, so that a flood from forged ones keeps no phone from logging in again.
+challenged. Challenges keep no state and are rate-limited, in total and per source. Certain sources (registered, or with
+a nonce of ours) have a limit of their own: a flood from forged ones keeps no phone that this process has challenged
+from logging in again.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ class Logins:
         # Credentials without a nonce of ours are not checked: each guess of a password costs a challenge.
         is_ours = self._nonces.is_ours(credentials.nonce, flow.host)
         if not is_ours or not is_fresh(credentials.nonce, now):
-            self._challenge(request, flow, now, stale=True, returns=is_ours)
+            if is_ours:  # the source is not forged; a login forgives it
+                self._bans.offend(flow.host, "stale login", now, proven=True)
+            self._challenge(request, flow, now, stale=True, returns=is_ours or registered is not None)
             return None
         peer = self._proved(request, credentials, flow, now)
         if peer is None:

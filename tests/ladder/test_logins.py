@@ -381,13 +381,26 @@ def test_flood_of_strangers_keeps_no_phone_from_logging_in_again() -> None:
     line = credentials(phone, "REGISTER", challenged(phone)["SHA-256"])
     asks_to_register(phone, line)
     phone.get(200)
-    for more in ("", line):  # by its registered address; by a nonce of ours
+    foreign = line.replace('nonce="', 'nonce="0')  # of an earlier process
+    for more in ("", foreign, line):  # by its registered address, twice; by a nonce of ours
         for stranger in strangers:
             stranger.invites(X, caller=B[2:])
         asks_to_register(phone, more)
         phone.get(401)
-        ladder.run(LIFE_S + 1)
+        ladder.run(LIFE_S + 1 if more == foreign else 2)
     ladder.settle()
+
+
+def test_source_that_repeats_stale_credentials_is_banned() -> None:
+    """It takes the answers of phones that come back, and a nonce of ours shows that it is not forged."""
+    ladder = Ladder(peers=(PBX, PHONE), callee_host=PHONE_HOST, limits=Limits(ban_after=5))
+    stranger = ladder.side(STRANGER_HOST, "mallory")
+    asks_to_register(stranger)
+    line = credentials(stranger, "REGISTER", challenged(stranger)["SHA-256"])
+    ladder.run(LIFE_S + 1)
+    for _ in range(6):
+        asks_to_register(stranger, line)
+    assert ladder.engine.bans.holds(STRANGER_HOST)
 
 
 @pytest.mark.parametrize("line", ["Authorization: Digest username=", "Authorization: Basic x", "Authorization: Digest"])
