@@ -197,7 +197,7 @@ def _batch_answer(act: UnitOfWork, answer: Binding | Refused, rules: BindRules, 
 
 # -- Hand-over
 
-MOST_CHUNKS = 10  # units of work of one request
+MOST_CHUNKS = 10  # units of work of one request without orders
 
 
 class HandOverRequest(RequestModel, json_schema_extra={"examples": [{"order_ids": ["17"], "to_a": "13700000003"}]}):
@@ -261,10 +261,11 @@ async def post_hand_over(asked: HandOverRequest, context: Writes) -> HandOverRes
 
     items: list[HandOverItemResponse] = []
     after: str | None = ""
-    for chunk in range(MOST_CHUNKS):
-        if after is not None:
-            done = _Handed.model_validate_json((await context.once(make(after), f" {chunk}")).body)
-            items, after = items + done.items, done.after
+    chunks = 0
+    while after is not None and (wanted.order_ids or chunks < MOST_CHUNKS):
+        done = _Handed.model_validate_json((await context.once(make(after), f" {after or 0}")).body)
+        items, after = items + done.items, done.after
+        chunks += 1
     return HandOverResponse(items=items, more=after is not None)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+from relay.api.batches import MOST_CHUNKS
+from relay.service import hand_over as hand_over_module
 from tests.api.conftest import PREFIX, A, Api, B, C, Client, Json
 
 X = PREFIX + "0001"
@@ -137,6 +141,26 @@ async def test_orders_are_handed_over_once(api: Api, company: Client) -> None:
     await company.ask("PATCH", f"/v1/bindings/{made['id']}", {"a": A})
     assert await company.post("/v1/bindings/hand-over", asked, 200, idempotency_key="k1") == first
     assert (await company.get(f"/v1/bindings/{made['id']}"))["a"] == "138****0001"
+
+
+async def test_a_repeated_hand_over_skips_no_order(company: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first unit of work refused is tried again, and ends at another order."""
+    monkeypatch.setattr(hand_over_module, "CHUNK", 2)
+    asked = {"order_ids": ["o0", "o1", "o2"], "to_a": C}
+    made = {"mode": "AXB", "a": A}
+    await company.post("/v1/bindings", {**made, "b": B, "order_id": "o2"})
+    await company.post("/v1/bindings/hand-over", asked, 200, idempotency_key="k1")
+    for order_id, b in (("o0", "13900000011"), ("o0", "13900000012"), ("o1", "13900000013")):
+        await company.post("/v1/bindings", {**made, "b": b, "order_id": order_id})
+    again = await company.post("/v1/bindings/hand-over", asked, 200, idempotency_key="k1")
+    assert [item["order_id"] for item in again["items"]] == ["o0", "o0", "o1", "o2"]
+
+
+async def test_all_orders_are_handed_over_in_one_request(company: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hand_over_module, "CHUNK", 1)
+    orders = [f"o{n}" for n in range(MOST_CHUNKS + 2)]
+    answer = await company.post("/v1/bindings/hand-over", {"order_ids": orders, "to_a": C}, 200)
+    assert ([item["order_id"] for item in answer["items"]], answer["more"]) == (orders, False)
 
 
 async def test_a_hand_over_from_a_party_requires_the_right_to_search_for_it(api: Api, company: Client) -> None:
