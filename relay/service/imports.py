@@ -128,7 +128,7 @@ def _key(binding: Binding) -> _Key:
 
 
 def _there(act: UnitOfWork, wanted: Binding, key: _Key) -> Binding | None:
-    query = BindingQuery(order_id=wanted.order_id)
+    query = BindingQuery(business=wanted.business, order_id=wanted.order_id)
     of_order = find_page(act.connection, act.sealer, query, act.now_ms, None, MOST_OF_ORDER)
     return next((binding for binding in of_order if _key(binding) == key), None)
 

@@ -7,11 +7,11 @@ changes. A released number cools down, and so does each party of the binding on 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Literal, NamedTuple
 
-from relay.errors import Refused
+from relay.errors import Refused, StoreError
 from relay.model.binding import GROUP_MODES, LATE_MODES, TWO_NUMBER_MODES, Binding
 from relay.model.numbers import MOBILES_ALONE, Parties, is_700, normalise_700
 from relay.policy.rules import Phase, Quotas, Rules, quota
@@ -34,6 +34,7 @@ from relay.store.bindings import count_of_group, due, insert, set_released
 from relay.store.businesses import Business, count_binding, discount_binding
 from relay.store.connection import Connection
 from relay.store.groups import find_group, is_member, member_hashes
+from relay.store.ledger import require
 from relay.store.numbers import Pool, find_number, find_pool, pools_of
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import tell
@@ -83,7 +84,9 @@ def release_due(act: UnitOfWork, rules: BindRules, most: int = SWEEP) -> int:
         data: dict[str, object] = {"binding_id": binding.binding_id, "mode": binding.mode, "order_id": binding.order_id}
         data |= {"industrial_id": binding.industrial_id, "user_data": binding.user_data}
         data |= {"expired_at": format_moment(binding.expires_at or act.now_ms)}
-        tell(act, binding.business, "binding.expired", f"{binding.binding_id}.expired", data)
+        with suppress(StoreError):  # a row that someone gave to another business user tells them nothing
+            require(act.connection, act.sealer, "binding", [binding.binding_id])
+            tell(act, binding.business, "binding.expired", f"{binding.binding_id}.expired", data)
     return released
 
 

@@ -223,11 +223,11 @@ def live_with_a(
     }
     query = f"{SELECT} WHERE id > :after AND business = :business AND group_id IS NULL AND {_LIVE}{given}"
     rows = act.connection.execute(f"{query} ORDER BY id LIMIT :most", values).fetchall()
-    return [open_row(act.sealer, row) for row in rows]
+    return _proven(act.connection, act.sealer, rows)
 
 
 def unreleased_of_group(act: UnitOfWork, group_id: str) -> list[Binding]:
-    return [open_row(act.sealer, row) for row in act.connection.execute(_OF_GROUP, (group_id,)).fetchall()]
+    return _proven(act.connection, act.sealer, act.connection.execute(_OF_GROUP, (group_id,)).fetchall())
 
 
 # -- reading
@@ -274,6 +274,11 @@ def find_page(
     """
     where, values = _conditions(sealer, query, now_ms, before)
     rows = connection.execute(f"{SELECT} {where} ORDER BY id DESC LIMIT :most", values | {"most": most}).fetchall()
+    return _proven(connection, sealer, rows)
+
+
+def _proven(connection: Connection, sealer: Sealer, rows: Sequence[tuple[Any, ...]]) -> list[Binding]:
+    """Raises StoreError if the proof of a row does not hold."""
     require(connection, sealer, "binding", [row[0] for row in rows])
     return [open_row(sealer, row) for row in rows]
 

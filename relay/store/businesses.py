@@ -103,7 +103,7 @@ WHERE id = :id AND live_bindings < :most AND (CASE WHEN bound_day = :day THEN bo
 """
 _IS_FULL = "SELECT live_bindings >= ? FROM business WHERE id = ?"
 _DAY_MS, _CHINA_MS = 24 * 3_600_000, 8 * 3_600_000
-_COUNT_DOWN = "UPDATE business SET live_bindings = live_bindings - 1 WHERE id = ?"
+_COUNT_DOWN = "UPDATE business SET live_bindings = live_bindings - 1 WHERE id = ? AND live_bindings > 0"
 _ADD_CHANGE = """
 INSERT INTO business_change (business, at, seq, state, by, sealed, sealed_terms) VALUES (?, ?, ?, ?, ?, ?, ?)
 """
@@ -156,7 +156,7 @@ def count_binding(act: UnitOfWork, business_id: str, most: int | None, most_toda
 
 
 def discount_binding(act: UnitOfWork, business_id: str) -> None:
-    """Count one live binding less."""
+    """Count one live binding less; none is left where the row was given to a business that did not make it."""
     act.connection.execute(_COUNT_DOWN, (business_id,))
 
 

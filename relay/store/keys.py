@@ -6,8 +6,8 @@ request signatures.
 
 Owns the table `idempotency`: an answer is kept for a day, so that a request repeated with the same Idempotency-Key is
 executed once. It is written in the unit of work of its request: both are stored or neither. A refused request leaves
-nothing, and may be repeated; so does a unit of work that refused all its items. Callers must remove secrets from an
-answer first.
+nothing and may be repeated, and so does each unit of work of a request that refused all its items: repeated, it is done
+anew. Callers must remove secrets from an answer first.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ import msgspec
 
 from relay.errors import StoreError
 from relay.store.chain import AUDIT, RECORDS, Head, read_head, stored_head
-from relay.store.connection import Connection, transaction
+from relay.store.connection import Connection, one_moment, transaction
 from relay.store.ledger_tables import TABLES, Dialect, LedgerTable, dialect_of
 from relay.store.scripts import require_own_schema, schema_by
 from relay.store.sealing.rows import DISTRUSTED, Values, element, is_proven, make_proof, not_proven
@@ -78,7 +78,8 @@ def require(connection: Connection, sealer: Sealer, table: str, row_keys: Sequen
     declared = TABLES[table]
     for start in range(0, len(row_keys), _CHUNK):
         keys = row_keys[start : start + _CHUNK]
-        rows, proofs = _rows(connection, declared, keys), _proofs(connection, table, keys)
+        with one_moment(connection):  # else a change between the two would look like a forgery
+            rows, proofs = _rows(connection, declared, keys), _proofs(connection, table, keys)
         for key, values in rows.items():
             proof = proofs.get(key)
             if not is_proven(sealer, table, key, values, declared.called, proof) and not _is_ours(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from relay.errors import Refused
 from relay.events.webhooks import make as make_webhook
 from relay.service.bindings import end
 from relay.service.placement import release_due
+from relay.store.database import connect
 from relay.store.webhooks import oldest
 from tests.service.conftest import COOL_MS, RULES, Backend
 from tests.support.stored import NOW_MS, PREFIX, A, X, Y
@@ -96,3 +98,16 @@ def test_expiry_and_cool_down_emit_events(backend: Backend) -> None:
         ("number.cooling", Y),
     ]
     assert events[0][1]["cools_until"] == "2026-01-02T01:00:00.000Z"
+
+
+def test_expiry_of_a_binding_that_someone_gave_to_another_business_user_tells_nobody(backend: Backend) -> None:
+    """Someone with the database: the event has the order and the user data."""
+    backend.business("thief")
+    webhook, _ = backend.run(lambda act: make_webhook(act, "thief", "https://thief.example/events"))
+    backend.bind(x=X, expires_in="1h", order_id="17", user_data="u1")
+    with closing(connect(backend.path)) as connection:
+        connection.execute("UPDATE binding SET business = 'thief'")
+        connection.execute("DELETE FROM ledger_touch")
+    backend.now_ms += HOUR_MS
+    assert swept(backend) == 1
+    assert [kind for kind, _ in told(backend, webhook.id)] == ["number.cooling"]
