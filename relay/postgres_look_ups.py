@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Final, NamedTuple
 
-from relay.defence.limits import is_within_share
+from relay.defence.limits import FairQueue, is_within_share
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.net.process import Tasks
-from relay.net.queues import FairQueue
 from relay.policy.call_policy import CallPolicy, Routed
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import STORE_FAILED, Rules

@@ -1,4 +1,4 @@
-"""Concurrent counts and rates by name, over all nodes of a store; answers to unknown sources; fair shares of peers.
+"""Concurrent counts and rates by name, over all nodes of a store; answers to unknown sources; fair shares and queues.
 
 None reads a clock: `now` is an argument, in monotonic seconds.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
-from typing import ClassVar, Final, NamedTuple, Protocol
+from typing import ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from relay.defence.bans import source_of
 from relay.model.actions import Outbox
 from relay.model.settings import Limits, Peer
 from relay.sip.timers import TimerHeap
 from relay.sip.transaction import TransactionLayer
+
+Item = TypeVar("Item")
 
 
 class Tally:
@@ -156,6 +158,52 @@ STRANGERS: Final = "(strangers)"  # in the log and in metrics; no peer has a nam
 def is_within_share(used: int, in_all: int, most: int) -> bool:
     """Whether one peer may use `used` of `most`, while all peers use `in_all`; both include the requested unit."""
     return in_all <= most and used <= TIMES_FREE * (most + 1 - in_all)
+
+
+class FairQueue(Generic[Item]):
+    """Round robin over names, first in first out within a name. Work-conserving: idle names cost no turn."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, deque[Item]] = {}  # non-empty queues by name
+        self._turns: deque[str] = deque()  # their names, next first
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def put(self, name: str, item: Item) -> None:
+        queue = self._waiting.get(name)
+        if queue is None:
+            queue = self._waiting[name] = deque()
+            self._turns.append(name)
+        queue.append(item)
+        self._count += 1
+
+    def take(self) -> tuple[str, Item]:
+        """Remove the next item; returns its name and the item. Raises IndexError if empty."""
+        name = self._turns.popleft()
+        queue = self._waiting[name]
+        item = queue.popleft()
+        self._count -= 1
+        if queue:
+            self._turns.append(name)
+        else:
+            del self._waiting[name]
+        return name, item
+
+    def count(self, name: str) -> int:
+        """The number of waiting items of a name."""
+        queue = self._waiting.get(name)
+        return 0 if queue is None else len(queue)
+
+    def before(self, name: str) -> int:
+        """The number of items that would be served before a new item of this name."""
+        own = self.count(name)
+        return own + min(self._count - own, (own + 1) * len(self._waiting))
+
+    def heads(self) -> list[tuple[str, Item]]:
+        """The oldest item of each name."""
+        return [(name, queue[0]) for name, queue in self._waiting.items()]
 
 
 class PeerShares:

@@ -6,7 +6,8 @@ a second, the p90 of the journal's transactions was 79 ms without a gap; with it
 in a loop must use these writers. The gap is twice what the transaction took: the store is free for two thirds of the
 time, and a client that sends one request after the other waits no longer than that. On a slow machine it is as long as
 a waiting writer may sleep: beside transactions of 150 ms, a fifth of the journal's found the store locked for two
-seconds. They know no tables.
+seconds. Business users, operators' keys and the relay itself have turns: one that asks for much keeps neither the
+follower nor the others from the store. They know no tables.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from relay.defence.limits import FairQueue, is_within_share
 from relay.errors import Refused, StoreError
 from relay.store.connection import Connection, Place
 from relay.store.database import connect, store_errors
@@ -38,7 +40,7 @@ SLOW_S = 0.050  # after a transaction that took longer, the gap is
 SLOW_GAP_S = 0.110  # longer than SQLite's longest pause between two tries of a waiting writer, 100 ms
 MOST_ACTS = 100  # units of work per transaction
 LONGEST_S = 0.015  # of work per transaction; later units of work go into the next one
-MOST_WAITING = 2_000  # queued units of work; more are refused at once
+MOST_WAITING = 2_000  # queued units of work, shared fairly; more are refused at once
 
 
 def now_ms() -> int:
@@ -131,7 +133,8 @@ class GroupWriter:
         self._clock_ms = clock_ms
         self._gap = _Gap(path)
         self._arriving: SimpleQueue[_Waiting | None] = SimpleQueue()
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: FairQueue[_Waiting] = FairQueue()
+        self._asked: Counter[str] = Counter()  # awaited units of work by `_name_of` their actor
         self._connection: Connection | None = None
         self._files: StoreFiles | None = None  # of the connection
         self._closed = False
@@ -147,12 +150,19 @@ class GroupWriter:
         """
         if self._closed:
             raise StoreError(f"the store {self._path} is being closed")
-        if self.backlog >= MOST_WAITING:
+        name = _name_of(actor)
+        if not is_within_share(self._asked[name] + 1, self.backlog + 1, MOST_WAITING):
             raise Refused("store_busy", "", "the write queue of the store is full: try again in a second")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
         self._arriving.put(_Waiting(actor, do, loop, done))
-        return await done
+        self._asked[name] += 1
+        try:
+            return await done
+        finally:
+            self._asked[name] -= 1
+            if not self._asked[name]:
+                del self._asked[name]
 
     @property
     def backlog(self) -> int:
@@ -193,7 +203,7 @@ class GroupWriter:
 
     def _take(self, arrived: _Waiting | None) -> bool:
         if arrived is not None:
-            self._waiting.append(arrived)
+            self._waiting.put(_name_of(arrived.actor), arrived)
         return arrived is not None
 
     def _take_all(self) -> bool:
@@ -222,7 +232,7 @@ class GroupWriter:
         except StoreError as error:
             if not isinstance(error, Displaced):
                 self._disconnect()
-            failed = [one.waiting for one in made] or [self._waiting.popleft() for _ in range(len(self._waiting))]
+            failed = [one.waiting for one in made] or [self._waiting.take()[1] for _ in range(len(self._waiting))]
             return [_Made(waiting, None, error) for waiting in failed]
         return made
 
@@ -230,7 +240,7 @@ class GroupWriter:
         """Run at least one: on a busy machine the time may be over before the first begins."""
         until_s = time.monotonic() + LONGEST_S
         while self._waiting and len(made) < MOST_ACTS and (not made or time.monotonic() < until_s):
-            waiting = self._waiting.popleft()
+            _, waiting = self._waiting.take()
             made.append(_Made(waiting, None, None))  # if the transaction fails now, this caller gets the error too
             made[-1] = self._act(connection, waiting)
             if not connection.in_transaction:  # SQLite has rolled back all of it, as on a full disk
@@ -256,6 +266,11 @@ class GroupWriter:
         if self._connection is not None:
             self._connection.close()
             self._connection = self._files = None
+
+
+def _name_of(actor: Actor) -> str:
+    """Who has a turn: a business user with all its keys, an operator's key, a user of the machine, the relay."""
+    return actor.business or actor.name
 
 
 def _wake(made: list[_Made]) -> None:

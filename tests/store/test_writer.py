@@ -14,7 +14,7 @@ import pytest
 from relay.errors import Refused, StoreError
 from relay.store import writer as writer_module
 from relay.store.database import connect, connect_reader
-from relay.store.unit_of_work import RELAY, UnitOfWork
+from relay.store.unit_of_work import RELAY, Actor, UnitOfWork
 from relay.store.writer import GAP_S, MOST_ACTS, SLOW_GAP_S, GroupWriter, Writer
 from tests.store.conftest import Disk
 from tests.support.stored import NOW_MS
@@ -281,6 +281,41 @@ async def test_group_has_at_least_one_unit_of_work(disk: Disk, monkeypatch: pyte
     async with grouping(disk) as writer, asyncio.timeout(20):
         assert await asyncio.gather(*[writer.run(RELAY, add(name)) for name in "abc"]) == ["a", "b", "c"]
     assert names(disk) == {"a", "b", "c"}
+
+
+async def test_business_users_and_the_relay_have_turns(disk: Disk) -> None:
+    order: list[str] = []
+
+    def by(name: str, business: str | None) -> tuple[Actor, Callable[[UnitOfWork], None]]:
+        return Actor(name, business, frozenset()), lambda _: order.append(business or name)
+
+    asked = [by("key:1", "shop"), by("key:2", "shop"), by("key:1", "shop"), by("key:3", "other"), by("relay", None)]
+    door = Door()
+    async with grouping(disk) as writer:
+        first = asyncio.ensure_future(writer.run(RELAY, door))
+        await asyncio.to_thread(door.entered.wait, 20)
+        waiting = [asyncio.ensure_future(writer.run(*each)) for each in asked]
+        await asyncio.sleep(0)
+        door.leave.set()
+        await asyncio.gather(first, *waiting)
+    assert order == ["shop", "other", "relay", "shop", "shop"]
+
+
+async def test_queue_that_one_has_filled_takes_others(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "MOST_WAITING", 8)
+    shop, door = Actor("key:1", "shop", frozenset()), Door()
+    async with grouping(disk) as writer:
+        first = asyncio.ensure_future(writer.run(RELAY, door))
+        await asyncio.to_thread(door.entered.wait, 20)
+        waiting = [
+            asyncio.ensure_future(writer.run(actor, add(str(n)))) for n, actor in enumerate([shop] * 9 + [RELAY])
+        ]
+        await asyncio.sleep(0)
+        door.leave.set()
+        *made, of_relay = await asyncio.gather(*waiting, return_exceptions=True)
+        await first
+    assert [isinstance(one, Refused) for one in made] == [False] * 7 + [True] * 2
+    assert of_relay == "9"
 
 
 async def test_full_queue_refuses_at_once(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
