@@ -136,12 +136,12 @@ class Connection(asyncio.Protocol):
         if frame is None:
             return False
         if isinstance(frame, bytes):
-            self.useful, self.owes_message = True, False
+            self.useful, self.owes_message, self.message_since = True, False, None
+            self._owner.received(frame, self.flow)
+            return True
         if not self.owes_message:
             self.message_since = None
-        if isinstance(frame, bytes):
-            self._owner.received(frame, self.flow)
-        elif frame is KEEPALIVE_PING:
+        if frame is KEEPALIVE_PING:
             self._pong()
         return True
 

@@ -125,7 +125,7 @@ def test_each_version_is_found_with_its_terms_and_approval(store: Acting) -> Non
         assert (one.approval.by, one.approval.reason) == approvals[version]
     assert found(NOW_MS).approval is None
     assert found(NOW_MS - 1) is None
-    assert qualification_at(store.reader, store.sealer, "nobody", NOW_MS) is None
+    assert qualification_at(store.reader, store.sealer, "unknown", NOW_MS) is None
 
 
 def test_an_approval_without_recorded_terms_is_found_by_the_first_known_terms(store: Acting) -> None:

@@ -67,8 +67,8 @@ async def grouping(disk: Disk) -> AsyncIterator[GroupWriter]:
         await writer.close()
 
 
-class Door:
-    """A unit of work that stays open until released, so that others queue behind it."""
+class LongUnit:
+    """A unit of work that lasts until it is released, so that others queue behind it."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -79,10 +79,14 @@ class Door:
         assert self.leave.wait(20)
 
     async def behind(self, writer: GroupWriter, *acts: Callable[[UnitOfWork], object]) -> list[object]:
-        """The results, or exceptions, of the units of work that queued behind this one."""
+        """The results, or exceptions, of the relay's units of work that queued behind this one."""
+        return await self.behind_by(writer, *((RELAY, act) for act in acts))
+
+    async def behind_by(self, writer: GroupWriter, *acts: tuple[Actor, Callable[[UnitOfWork], object]]) -> list[object]:
+        """The same of several actors."""
         first = asyncio.ensure_future(writer.run(RELAY, self))
         await asyncio.to_thread(self.entered.wait, 20)
-        waiting = [asyncio.ensure_future(writer.run(RELAY, act)) for act in acts]
+        waiting = [asyncio.ensure_future(writer.run(*each)) for each in acts]
         await asyncio.sleep(0)  # now each is in the queue
         self.leave.set()
         await first
@@ -172,7 +176,7 @@ async def test_queued_units_of_work_share_one_transaction(disk: Disk) -> None:
         seen.append(names(disk))
 
     async with grouping(disk) as writer:
-        await Door().behind(writer, *[do] * 20)
+        await LongUnit().behind(writer, *[do] * 20)
     assert seen == [set()] * 20  # nothing was durable before the last of them had run
     assert len(names(disk)) == 20
 
@@ -180,7 +184,7 @@ async def test_queued_units_of_work_share_one_transaction(disk: Disk) -> None:
 async def test_failed_unit_of_work_is_rolled_back_alone(disk: Disk) -> None:
     refused, fault = Refused("conflict", "a", "taken"), ZeroDivisionError()
     async with grouping(disk) as writer:
-        answers = await Door().behind(
+        answers = await LongUnit().behind(
             writer, add("a"), add_and_fail("b", refused), add("c"), add_and_fail("d", fault), add("a"), add("e")
         )
     *others, again, last = answers
@@ -198,7 +202,7 @@ async def test_failed_commit_fails_its_whole_group_only(disk: Disk) -> None:
         )
 
     async with grouping(disk) as writer:
-        answers = await Door().behind(writer, add("a"), break_commit, add("b"))
+        answers = await LongUnit().behind(writer, add("a"), break_commit, add("b"))
         assert [type(answer) for answer in answers] == [StoreError] * 3
         assert names(disk) == set()
         assert await writer.run(RELAY, add("c")) == "c"
@@ -210,7 +214,7 @@ async def test_rollback_inside_a_unit_of_work_fails_those_before_it(disk: Disk) 
         raise ZeroDivisionError
 
     async with grouping(disk) as writer:
-        *failed, later = await Door().behind(writer, add("a"), roll_back, add("b"))
+        *failed, later = await LongUnit().behind(writer, add("a"), roll_back, add("b"))
     assert [type(answer) for answer in failed] == [StoreError] * 2
     assert later == "b"
     assert names(disk) == {"b"}
@@ -221,7 +225,7 @@ async def test_failed_savepoint_fails_its_unit_of_work_and_those_before_it(disk:
         act.connection.execute("RELEASE act")
 
     async with grouping(disk) as writer, asyncio.timeout(20):
-        *failed, later = await Door().behind(writer, add("a"), lose_savepoint, add("b"))
+        *failed, later = await LongUnit().behind(writer, add("a"), lose_savepoint, add("b"))
     assert [type(answer) for answer in failed] == [StoreError] * 2
     assert later == "b"
     assert names(disk) == {"b"}
@@ -268,10 +272,10 @@ async def test_group_is_bounded_in_number_and_time(disk: Disk, monkeypatch: pyte
             pass
 
     async with grouping(disk) as writer:
-        await Door().behind(writer, *[add(str(n)) for n in range(MOST_ACTS)], do)
+        await LongUnit().behind(writer, *[add(str(n)) for n in range(MOST_ACTS)], do)
         assert groups == [MOST_ACTS]  # the earlier ones were durable already
         monkeypatch.setattr(writer_module, "LONGEST_S", 0.001)
-        await Door().behind(writer, add("long"), work, do)
+        await LongUnit().behind(writer, add("long"), work, do)
     assert groups == [MOST_ACTS, MOST_ACTS + 1]
 
 
@@ -290,30 +294,16 @@ async def test_business_users_and_the_relay_have_turns(disk: Disk) -> None:
         return Actor(name, business, frozenset()), lambda _: order.append(business or name)
 
     asked = [by("key:1", "shop"), by("key:2", "shop"), by("key:1", "shop"), by("key:3", "other"), by("relay", None)]
-    door = Door()
     async with grouping(disk) as writer:
-        first = asyncio.ensure_future(writer.run(RELAY, door))
-        await asyncio.to_thread(door.entered.wait, 20)
-        waiting = [asyncio.ensure_future(writer.run(*each)) for each in asked]
-        await asyncio.sleep(0)
-        door.leave.set()
-        await asyncio.gather(first, *waiting)
+        await LongUnit().behind_by(writer, *asked)
     assert order == ["shop", "other", "relay", "shop", "shop"]
 
 
 async def test_queue_that_one_has_filled_takes_others(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "MOST_WAITING", 8)
-    shop, door = Actor("key:1", "shop", frozenset()), Door()
+    actors = [Actor("key:1", "shop", frozenset())] * 9 + [RELAY]
     async with grouping(disk) as writer:
-        first = asyncio.ensure_future(writer.run(RELAY, door))
-        await asyncio.to_thread(door.entered.wait, 20)
-        waiting = [
-            asyncio.ensure_future(writer.run(actor, add(str(n)))) for n, actor in enumerate([shop] * 9 + [RELAY])
-        ]
-        await asyncio.sleep(0)
-        door.leave.set()
-        *made, of_relay = await asyncio.gather(*waiting, return_exceptions=True)
-        await first
+        *made, of_relay = await LongUnit().behind_by(writer, *((one, add(str(n))) for n, one in enumerate(actors)))
     assert [isinstance(one, Refused) for one in made] == [False] * 7 + [True] * 2
     assert of_relay == "9"
 
@@ -321,20 +311,20 @@ async def test_queue_that_one_has_filled_takes_others(disk: Disk, monkeypatch: p
 async def test_full_queue_refuses_at_once(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "MOST_WAITING", 2)
     async with grouping(disk) as writer:
-        *good, beyond = await Door().behind(writer, add("a"), add("b"), add("c"))
+        *good, beyond = await LongUnit().behind(writer, add("a"), add("b"), add("c"))
     assert good == ["a", "b"]
     assert isinstance(beyond, Refused) and beyond.kind == "store_busy"
 
 
 async def test_unit_of_work_runs_even_if_its_await_is_cancelled(disk: Disk) -> None:
-    door = Door()
+    long = LongUnit()
     async with grouping(disk) as writer:
-        first = asyncio.ensure_future(writer.run(RELAY, door))
-        await asyncio.to_thread(door.entered.wait, 20)
+        first = asyncio.ensure_future(writer.run(RELAY, long))
+        await asyncio.to_thread(long.entered.wait, 20)
         left = asyncio.ensure_future(writer.run(RELAY, add("a")))
         await asyncio.sleep(0)
         left.cancel()
-        door.leave.set()
+        long.leave.set()
         await first
         assert await writer.run(RELAY, add("b")) == "b"
     assert names(disk) == {"a", "b"}
