@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import StoreError
-from relay.events.pending import Joined, PendingCall, PendingCalls, own_call_id, sip_call_id
+from relay.events.pending import PendingCall, PendingCalls, own_call_id, sip_call_id
 from relay.model.capture import (
     REGISTRATIONS,
     UNRESOLVED,
@@ -166,28 +166,30 @@ class Keeper:
                 self._end(Ended._make(item[2]), now)
 
     def _message(self, item: Item, now: float) -> None:
-        name = own_call_id(item[3]) if item[0] == SENT else sip_call_id(item[3])
-        joined = self._calls.join(item, name, now)
-        if joined is not None:
-            self._joined(joined)
+        self._join(item, own_call_id(item[3]) if item[0] == SENT else sip_call_id(item[3]), now)
+
+    def _join(self, item: Item, key: bytes, now: float) -> None:
+        """Give a message to its call. `key`: its Call-ID."""
+        found = self._calls.join(item, key, now)
+        if found is None:
+            return
+        call, dialog, _ = found
+        if self._rules.keep != "off":
+            self._calls.keep(call, item)
+        if call.call_id.startswith(REGISTRATIONS):
+            self._ended.setdefault(call.call_id, (call, call.last))
+        for subscriber in self.subscribers:
+            subscriber.message(call.call_id, dialog, self._read_message(item))
 
     def _read_message(self, item: Item) -> CapturedMessage:
         kind, at, (listener, transport, host, port, _), data = item
         remote = _address(host, port)
         return CapturedMessage(round(at * 1e6), kind == SENT, transport, self._local[listener], remote, data)
 
-    def _joined(self, joined: Joined) -> None:
-        if self._rules.keep != "off":
-            self._calls.keep(joined.call, joined.message)
-        if joined.call.call_id.startswith(REGISTRATIONS):
-            self._ended.setdefault(joined.call.call_id, (joined.call, joined.call.last))
-        for subscriber in self.subscribers:
-            subscriber.message(joined.call.call_id, joined.dialog, self._read_message(joined.message))
-
     def _link(self, linked: Linked, host: str, now: float) -> None:
         dialog = CapturedDialog(linked.sip_call_id.decode("utf-8", "replace"), linked.side, linked.peer)
-        for joined in self._calls.link(linked.call_id, linked.sip_call_id, dialog, host, now):
-            self._joined(joined)
+        for message in self._calls.link(linked.call_id, linked.sip_call_id, dialog, host, now):
+            self._join(message, linked.sip_call_id, now)
 
     def _end(self, ended: Ended, now: float) -> None:
         for subscriber in self.subscribers:

@@ -9,7 +9,7 @@ import re
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from relay.model.capture import CapturedCall, CapturedDialog, CapturedMessage, Mark, decode, encode
 from relay.net.capture import Ended, Item
@@ -106,15 +106,7 @@ class PendingCall:
         return sum(map(len, self.packed))
 
 
-class Joined(NamedTuple):
-    """A message of a dialog."""
-
-    call: PendingCall
-    dialog: CapturedDialog
-    message: Item
-
-
-_Dialog = tuple[PendingCall, CapturedDialog, str]  # and the host of its peer
+Dialog = tuple[PendingCall, CapturedDialog, str]  # and the host of its peer
 _Unclaimed = tuple[float, Item]  # monotonic seconds
 
 
@@ -135,7 +127,7 @@ class PendingCalls:
         self._calls: OrderedDict[str, PendingCall] = OrderedDict()
         self._fresh: OrderedDict[str, PendingCall] = OrderedDict()  # those with messages as they came, oldest first
         self._packed: OrderedDict[str, PendingCall] = OrderedDict()
-        self._dialogs: dict[bytes, list[_Dialog]] = {}  # by SIP Call-ID
+        self._dialogs: dict[bytes, list[Dialog]] = {}  # by SIP Call-ID
         self._waiting: OrderedDict[bytes, list[_Unclaimed]] = OrderedDict()  # messages of unknown dialogs
         self._waiting_bytes = 0
 
@@ -153,8 +145,8 @@ class PendingCalls:
 
     # -- joining
 
-    def link(self, call_id: str, key: bytes, dialog: CapturedDialog, host: str, now: float) -> list[Joined]:
-        """Open a dialog of a call. Returns the messages of it that came before."""
+    def link(self, call_id: str, key: bytes, dialog: CapturedDialog, host: str, now: float) -> list[Item]:
+        """Open a dialog of a call. Returns the messages that waited for it, to be joined."""
         call = self._calls.get(call_id)
         if call is None:
             call = self._calls[call_id] = PendingCall(call_id, now, -self.dropped)
@@ -165,17 +157,17 @@ class PendingCalls:
             self._dialogs.setdefault(key, []).append((call, dialog, host))
         waiting = self._waiting.pop(key, [])
         self._waiting_bytes -= sum(_size(message) for _, message in waiting)
-        return [joined for _, message in waiting if (joined := self.join(message, key, now))]
+        return [message for _, message in waiting]
 
-    def join(self, message: Item, key: bytes, now: float) -> Joined | None:
-        """The message's dialog; None if it is not known yet. `key`: its Call-ID."""
+    def join(self, message: Item, key: bytes, now: float) -> Dialog | None:
+        """The message's dialog; None if it is not known yet: the message waits for it. `key`: its Call-ID."""
         dialogs = self._dialogs.get(key)
         if dialogs is None:
             self._wait(message, key, now)
             return None
-        call, dialog, _ = dialogs[0] if len(dialogs) == 1 else _nearest(dialogs, message[2][2])
-        call.last = now
-        return Joined(call, dialog, message)
+        dialog = dialogs[0] if len(dialogs) == 1 else _nearest(dialogs, message[2][2])
+        dialog[0].last = now
+        return dialog
 
     def _wait(self, message: Item, key: bytes, now: float) -> None:
         waiting = self._waiting.get(key)
@@ -263,7 +255,7 @@ class PendingCalls:
         self.remove(call)
 
 
-def _nearest(dialogs: list[_Dialog], host: str) -> _Dialog:
+def _nearest(dialogs: list[Dialog], host: str) -> Dialog:
     """Peers choose their Call-IDs, and two may choose the same: the latest dialog with that host, else the latest."""
     return next((each for each in reversed(dialogs) if each[2] == host), dialogs[-1])
 

@@ -105,9 +105,9 @@ def test_a_removed_call_leaves_the_dialog_to_another_of_the_same_call_id() -> No
     second = calls.get("c2")
     assert second is not None
     calls.remove(second)
-    joined = calls.join(message(b"BYE"), b"same", 0.0)
-    assert joined is not None
-    assert joined.call.call_id == "c1"
+    found = calls.join(message(b"BYE"), b"same", 0.0)
+    assert found is not None
+    assert found[0].call_id == "c1"
 
 
 @pytest.mark.parametrize("data", [b"", b"\r\n\r\n", b"INVITE sip:x SIP/2.0\r\nVia: y\r\n\r\nCall-ID: z", b"\xff" * 50])
