@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from relay.errors import StoreError
 from relay.store.audit import verify_audit
+from relay.store.chain import AnchorFile
 from relay.store.connection import Connection, Place, PostgresServer
 from relay.store.database import (
     connect,
@@ -26,6 +27,7 @@ from relay.store.database import (
 )
 from relay.store.files import open_lock, takes
 from relay.store.ledger import sign_all
+from relay.store.ledger_check import ledger_faults
 from relay.store.record_rows import insert
 from relay.store.records import verify_records
 from relay.store.sealing.sealer import Sealer, load_key
@@ -51,7 +53,10 @@ class Moved(NamedTuple):
 
 
 def migrate(file: Path, server: PostgresServer, key_file: Path) -> Moved:
-    """Copy all rows in one transaction, and verify both chains before and after it. Raises StoreError."""
+    """Copy all rows in one transaction. Raises StoreError, and copies nothing, if the file is not as relay700 wrote it.
+
+    Both chains are verified again in the copy.
+    """
     if not is_there(file):
         raise StoreError(f"there is no store at {file.absolute()}")
     sealer = load_key(key_file)
@@ -65,14 +70,19 @@ def migrate(file: Path, server: PostgresServer, key_file: Path) -> Moved:
         if is_newer(file):
             raise StoreError(f"a newer relay700 has changed the store {file}: move it with that version")
         _verify(file, sealer)
-        rows = _copy(file, server, key_file)
+        rows = _copy(file, sealer, server, key_file)
         return Moved(rows, _verify(server, sealer))
     finally:
         os.close(lock)
 
 
-def _copy(file: Path, server: PostgresServer, key_file: Path) -> dict[str, int]:
+def _copy(file: Path, sealer: Sealer, server: PostgresServer, key_file: Path) -> dict[str, int]:
     with store_errors(file), closing(connect_reader(file)) as source, one_moment(source):
+        AnchorFile(file, sealer).check(source)
+        for fault in ledger_faults(source, sealer):
+            raise StoreError(
+                f"{fault}. `relay700 verify` lists what is wrong in {file}, and `--accept --reason …` vouches for it"
+            )
         (up,) = source.execute("SELECT count(*) FROM live_call").fetchone()
         if up:
             raise StoreError(f"{up} calls are up: let the relay drain, or start and stop it to end them")
@@ -91,7 +101,7 @@ def _copy(file: Path, server: PostgresServer, key_file: Path) -> dict[str, int]:
 
 @contextmanager
 def _proving(target: Connection, key_file: Path) -> Iterator[None]:
-    """A transaction that proves all rows before it commits. The proofs of the file were verified before."""
+    """A transaction that proves all rows before it commits: those of the file were found to be proven."""
     with transaction(target):
         yield
         sign_all(target, load_key(key_file))

@@ -15,6 +15,7 @@ from relay.model.actions import Commit
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import Rules
 from relay.store.bindings import all_bindings
+from relay.store.chain import AnchorFile
 from relay.store.connection import PostgresServer
 from relay.store.database import connect, connect_reader, is_there
 from relay.store.migrate import COPIED, LEFT_OUT, migrate
@@ -108,5 +109,30 @@ async def test_damaged_store_is_not_moved(disk: Disk, server: PostgresServer) ->
     with closing(connect(disk.path)) as connection:
         connection.execute("UPDATE call_record SET number_shown = NULL WHERE chain_seq = 7")
     with pytest.raises(StoreError, match="record 7"):
+        migrate(disk.path, server, disk.key_file)
+    assert not is_there(server)
+
+
+@pytest.mark.outside
+async def test_a_row_changed_outside_relay700_is_not_proven_by_a_move(disk: Disk, server: PostgresServer) -> None:
+    put(disk.path, disk.sealer, binding())
+    with closing(connect(disk.path)) as connection:
+        connection.execute("UPDATE binding SET expires_at = expires_at + 1")
+    with pytest.raises(StoreError, match=r"binding b1: was changed outside relay700.*relay700 verify"):
+        migrate(disk.path, server, disk.key_file)
+    assert not is_there(server)
+
+
+@pytest.mark.outside
+async def test_an_earlier_copy_of_a_store_is_not_moved(disk: Disk, server: PostgresServer) -> None:
+    await _fill(disk)
+    earlier = disk.path.read_bytes()
+    async with opened(disk) as journal:
+        journal.queue.append(Commit(1, ended_record("later"), None), Waiter())
+        await journal.queue.emptied(60)
+    with closing(connect_reader(disk.path)) as connection:
+        AnchorFile(disk.path, disk.sealer).keep(connection)
+    disk.path.write_bytes(earlier)
+    with pytest.raises(StoreError, match="an earlier copy of the store"):
         migrate(disk.path, server, disk.key_file)
     assert not is_there(server)
