@@ -58,7 +58,7 @@ from relay.store.database import Reader, connect_reader, open_store, store_error
 from relay.store.files import StoreFiles, open_lock, takes
 from relay.store.filings import count_expiring
 from relay.store.numbers import usage
-from relay.store.postgres.nodes import Turn
+from relay.store.postgres.nodes import LeaderLock
 from relay.store.sealing.sealer import Sealer
 from relay.store.webhooks import sizes
 from relay.store.writer import GroupWriter, now_ms
@@ -109,10 +109,10 @@ async def _serve(
     in_force: _Configuration, log: FilteringBoundLogger, sealer: Sealer, keeper: Keeper | None, stop: asyncio.Event
 ) -> int:
     place = in_force.config.store.path
-    turn = Turn(place) if isinstance(place, PostgresServer) else None
-    if turn is not None and not await _await_leader_lock(turn, stop, log):
+    leader_lock = LeaderLock(place) if isinstance(place, PostgresServer) else None
+    if leader_lock is not None and not await _await_leader_lock(leader_lock, stop, log):
         return 0
-    backend = Backend(in_force.config, log, turn, sealer, keeper)
+    backend = Backend(in_force.config, log, leader_lock, sealer, keeper)
     in_force.apply.append(backend.apply_config)
     try:
         return await backend.run(stop)
@@ -121,10 +121,10 @@ async def _serve(
         await backend.close()
 
 
-async def _await_leader_lock(turn: Turn, stop: asyncio.Event, log: FilteringBoundLogger) -> bool:
+async def _await_leader_lock(leader_lock: LeaderLock, stop: asyncio.Event, log: FilteringBoundLogger) -> bool:
     """Wait for the leader lock of a shared store. Returns False if stopped before."""
     log.info("backend.stands_by")
-    waits = [asyncio.create_task(turn.come()), asyncio.create_task(stop.wait())]
+    waits = [asyncio.create_task(leader_lock.acquire()), asyncio.create_task(stop.wait())]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
@@ -170,16 +170,16 @@ class Backend:
         self,
         config: Config,
         log: FilteringBoundLogger,
-        turn: Turn | None = None,
+        leader_lock: LeaderLock | None = None,
         sealer: Sealer | None = None,
         keeper: Keeper | None = None,
     ) -> None:
-        """`turn`: the leader lock, for a store shared with other nodes. `keeper`: of captures, if the relay captures.
+        """`leader_lock`: for a store shared with other nodes. `keeper`: of captures, if the relay captures.
 
         Raises StoreError.
         """
         self._config = config
-        self._turn = turn
+        self._leader_lock = leader_lock
         self._log = log
         self._stored_lately, self._stored_until_s = _Stored({}, {}, {}), 0.0
         self._complained: set[str] = set()  # business users whose high rate of complaints was logged
@@ -342,14 +342,14 @@ class Backend:
 
             ask = None if self._config.verify is None else self.control.ask
             parts["spans"] = SpanExporter(self._config.otlp, self.spans, ask, self._log).run()
-        return parts if self._turn is None else {**parts, "turn": self._turn.keep()}
+        return parts if self._leader_lock is None else {**parts, "leader_lock": self._leader_lock.hold()}
 
     async def close(self) -> None:
         await self.writer.close()
         self.reader.close()
         self.captures.close()
-        if self._turn is not None:
-            self._turn.close()
+        if self._leader_lock is not None:
+            self._leader_lock.close()
 
     async def _watch_files(self) -> None:
         """Raise StoreError if the store's WAL was deleted: open connections would keep writing to the unlinked file.

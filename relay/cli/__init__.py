@@ -59,7 +59,7 @@ _COMMANDS = {
     "bans": "relay.cli.serve",
     "import": "relay.cli.moving",
     "compare": "relay.cli.moving",
-    "migrate": "relay.cli.options",
+    "migrate": "relay.cli.moving",
     "replay": "relay.cli.replay",
     "completion": "relay.cli",
     "backend": "relay.cli.serve",

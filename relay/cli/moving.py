@@ -1,4 +1,7 @@
-"""`relay700 import` and `compare`: what moves from another provider, and whether it is the same here."""
+"""`relay700 import` and `compare`: what moves from another provider, and whether it is the same here.
+
+And `migrate`, which moves a store to another database.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,13 @@ from relay.cli.options import Opened, duration, json_option, opened
 from relay.cli.output import json_line, shower, shower_of_text
 from relay.compat.comparison import Comparison, Difference, Tolerance, duration_s_of, outcome_of
 from relay.compat.providers import PROVIDERS, Provider, ProviderBinding, ProviderCall, read_bindings, read_calls, shown
+from relay.config import load_config
 from relay.errors import Refused
 from relay.model.call import CallRecord
 from relay.reports.disclosure import printable
 from relay.service.fields import format_moment
 from relay.service.imports import Outcome, import_once
+from relay.store.connection import PostgresServer
 from relay.store.records import read_received
 
 LONGEST_NUMBER = 15  # digits, E.164 and 700 numbers alike
@@ -229,3 +234,28 @@ def _words(side: dict[str, Any] | None) -> str:
     if side is None:
         return localised("nothing")
     return f"{side['outcome']} {side['duration_s']:g}s ({side['cause'] or '-'}, {side['id']})"
+
+
+# -- `relay700 migrate`
+
+
+@click.command()
+@click.argument("source", metavar="sqlite:PATH")
+@click.argument("target", metavar="postgresql://…")
+@config_option
+def migrate(config_path: Path | None, source: str, target: str) -> None:
+    """Copy a store from SQLite to PostgreSQL.
+
+    The database must be empty, the relay stopped, and no call live. The key file stays the configured one, and the
+    SQLite file is left as it is. Afterwards set `url` and `node` under [store] and start the relay.
+    """
+    from relay.store.migrate import migrate as move
+
+    if not source.startswith("sqlite:"):
+        raise click.BadParameter('write it as "sqlite:PATH"', param_hint="SOURCE")
+    if not target.startswith("postgresql://"):
+        raise click.BadParameter('write it as "postgresql://USER@HOST/DATABASE"', param_hint="TARGET")
+    key_file = load_config(config_path).store.key_file
+    server = PostgresServer(target, "", key_file.with_name("migrate"))
+    moved = move(Path(source.removeprefix("sqlite:")), server, key_file)
+    say(f"{sum(moved.rows.values())} rows copied to {server}, among them {moved.records} call records, all intact")

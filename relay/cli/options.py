@@ -1,4 +1,4 @@
-"""What commands share: options, types of arguments, and the opened store. The command `migrate`."""
+"""What commands share: options, types of arguments, and the opened store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from relay.cli import config_option, localised, say
+from relay.cli import localised, say
 from relay.config import Config, default_path, load_config
 from relay.errors import ParseError, Refused, StoreError
 from relay.service import fields
@@ -18,7 +18,7 @@ from relay.service.fields import CHINA, parse_duration_ms, parse_moment_ms, says
 from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.service.placement import BindRules
 from relay.store.chain import AnchorFile
-from relay.store.connection import Connection, PostgresServer
+from relay.store.connection import Connection
 from relay.store.database import connect_reader, is_there, open_store, store_errors
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork, operator_cli
@@ -264,28 +264,3 @@ def _usage(parse: Callable[[str], T], text: str) -> T:
         return parse(text)
     except ParseError as error:
         raise click.BadParameter(error.reason) from None
-
-
-# -- `relay700 migrate`
-
-
-@click.command()
-@click.argument("source", metavar="sqlite:PATH")
-@click.argument("target", metavar="postgresql://…")
-@config_option
-def migrate(config_path: Path | None, source: str, target: str) -> None:
-    """Copy a store from SQLite to PostgreSQL.
-
-    The database must be empty, the relay stopped, and no call live. The key file stays the configured one, and the
-    SQLite file is left as it is. Afterwards set `url` and `node` under [store] and start the relay.
-    """
-    from relay.store.migrate import migrate as move
-
-    if not source.startswith("sqlite:"):
-        raise click.BadParameter('write it as "sqlite:PATH"', param_hint="SOURCE")
-    if not target.startswith("postgresql://"):
-        raise click.BadParameter('write it as "postgresql://USER@HOST/DATABASE"', param_hint="TARGET")
-    key_file = load_config(config_path).store.key_file
-    server = PostgresServer(target, "", key_file.with_name("migrate"))
-    moved = move(Path(source.removeprefix("sqlite:")), server, key_file)
-    say(f"{sum(moved.rows.values())} rows copied to {server}, among them {moved.records} call records, all intact")

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from relay.console.outcomes import OUTCOMES
 from relay.console.page import Page
+from relay.events.follower import BEHIND_S
 from relay.service.filings import EXPIRING_MS as FILING_EXPIRING_MS
 from relay.store.call_counts import Counts
 from relay.store.filings import count_expiring as count_expiring_filings
@@ -15,7 +16,6 @@ from relay.translation import N_
 
 DAY_MS: Final = 86_400_000
 EXPIRING_MS: Final = 14 * DAY_MS
-BEHIND_S: Final = 900.0  # of the follower: caps count too few calls
 PROVEN_MIN: Final = 120  # minutes since the probe's last proof after which it is late
 LAG_S: Final = 0.5  # of the relay's loop
 UNUSUAL: Final = 20  # refusals in ten minutes below which nothing is unusual

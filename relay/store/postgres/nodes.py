@@ -195,26 +195,26 @@ BACKEND_LOCK: Final = 700_000_003  # for pg_try_advisory_lock
 LOOK_S: Final = 1.0
 
 
-class Turn:
+class LeaderLock:
     """The leader lock, as one backend sees it."""
 
     def __init__(self, server: PostgresServer) -> None:
         self._server = server
         self._connection: asyncpg.Connection | None = None
 
-    async def come(self) -> None:
+    async def acquire(self) -> None:
         """Return once the lock is ours. Retries for ever, also while the server is down."""
         while True:
             if await self._takes():
                 return
             await asyncio.sleep(LOOK_S)
 
-    async def keep(self) -> None:
+    async def hold(self) -> None:
         """Check the lock every second. Raises StoreError once it is lost."""
         while True:
             await asyncio.sleep(LOOK_S)
             try:
-                assert self._connection is not None  # come() made it
+                assert self._connection is not None  # acquire() made it
                 await self._connection.fetchval("SELECT 1", timeout=PATIENCE_S)
             except SERVER_FAULTS as error:
                 raise StoreError(f"the store {self._server} failed: {error}") from error
