@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -106,12 +106,17 @@ def _is_ours(connection: Connection, sealer: Sealer, table: LedgerTable, row_key
 @contextmanager
 def ledger_transaction(connection: Connection, sealer: Sealer, now_ms: int) -> Iterator[None]:
     """A write transaction that proves its changes of covered rows before it commits."""
-    require_own_schema(connection)  # before the lock is taken: inside, the check is then cheap
+    vouched = partial(_vouched, connection, sealer)
+    require_own_schema(connection, vouched)  # before the lock is taken: inside, the check is then cheap
     with transaction(connection):
-        require_own_schema(connection)
+        require_own_schema(connection, vouched)
         distrust_touched(connection, sealer, now_ms)
         yield
         settle(connection, sealer)
+
+
+def _vouched(connection: Connection, sealer: Sealer) -> int:
+    return read_ledger_head(connection, sealer).scripts
 
 
 def distrust_touched(connection: Connection, sealer: Sealer, now_ms: int) -> None:
@@ -161,7 +166,7 @@ def settle(connection: Connection, sealer: Sealer) -> None:
         else:  # a link of a chain, which must never change
             _put(connection, [(table, row_key, DISTRUSTED) for row_key, _ in rows])
     connection.execute(f"DELETE FROM ledger_touch WHERE {own}")
-    write_ledger_head(connection, sealer, settling.revision, sums)
+    write_ledger_head(connection, sealer, settling.revision, sums, head.scripts)
 
 
 class _Settling(NamedTuple):
@@ -282,12 +287,16 @@ def read_ledger_head(connection: Connection, sealer: Sealer) -> LedgerHead:
     )
 
 
-def write_ledger_head(connection: Connection, sealer: Sealer, revision: int, sums: dict[str, Sum]) -> None:
-    """Write the head, with the heads of both chains and the number of scripts that the store has seen."""
+def write_ledger_head(
+    connection: Connection, sealer: Sealer, revision: int, sums: dict[str, Sum], scripts: int
+) -> None:
+    """Write the head, with the heads of both chains.
+
+    `scripts`: as in the head before; the number that the store counts only from whoever has run them, or vouches.
+    """
     plain = {table: (sum_.rows, sum_.total.to_bytes(32)) for table, sum_ in sums.items()}
     chains = (tuple(stored_head(connection, RECORDS)), tuple(read_head(connection, sealer, AUDIT)))
-    seen = schema_by(connection).seen(connection)
-    connection.execute(_PUT_HEAD, (revision, sealer.seal(_encode((plain, *chains, seen)), _context(revision))))
+    connection.execute(_PUT_HEAD, (revision, sealer.seal(_encode((plain, *chains, scripts)), _context(revision))))
 
 
 def _context(revision: int) -> bytes:
@@ -321,4 +330,4 @@ def sign_all(connection: Connection, sealer: Sealer, *, beyond: int = 0) -> None
             count += len(proven)
             _put(connection, proven)
         sums[table.name] = Sum(count, total % MODULUS)
-    write_ledger_head(connection, sealer, revision, sums)
+    write_ledger_head(connection, sealer, revision, sums, schema_by(connection).seen(connection))

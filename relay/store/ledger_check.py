@@ -16,7 +16,7 @@ from relay.store.chain import AUDIT, EMPTY, RECORDS, anchor_fault, stored_head
 from relay.store.connection import DATABASE_ERRORS, Connection, each_row, transaction
 from relay.store.ledger import MODULUS, NO_ROWS, LedgerHead, Sum, read_ledger_head, sign_all, write_ledger_head
 from relay.store.ledger_tables import CHAINS, TABLES, LedgerTable, dialect_of, triggers
-from relay.store.scripts import foreign_objects, schema_by
+from relay.store.scripts import different_objects, foreign_objects, is_newer, schema_by
 from relay.store.sealing.rows import DISTRUSTED, Values, element, is_proven
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Entry, add_entry
@@ -58,7 +58,7 @@ def quick_faults(connection: Connection, head: LedgerHead) -> Iterator[Fault]:
     """The faults that show without reading the tables."""
     for table, row_key in connection.execute(_TOUCHES).fetchall():
         yield Fault(table, row_key, OUTSIDE)
-    for name in foreign_objects(connection):
+    for name in foreign_objects(connection, head.scripts):
         yield Fault("schema", name, "is not as relay700 made it")
     if (seen := schema_by(connection).seen(connection)) != head.scripts:
         yield Fault("schema", "", f"the store counts {seen} scripts, and the ledger {head.scripts}")
@@ -133,6 +133,7 @@ def open_ledger(connection: Connection, sealer: Sealer, now_ms: int, *, changed:
     records or audit entries already, the audit log gets an entry of the begin.
     """
     is_begun = _has_head(connection)
+    changed = changed or (is_begun and _is_head_behind(connection, sealer))
     if not changed and is_begun and not foreign_triggers(connection):
         return
     if not is_begun and not may_begin:
@@ -145,9 +146,18 @@ def open_ledger(connection: Connection, sealer: Sealer, now_ms: int, *, changed:
             raise
 
 
+def _is_head_behind(connection: Connection, sealer: Sealer) -> bool:
+    """Whether a process of this version was killed after its scripts, before it wrote the head."""
+    try:
+        scripts = read_ledger_head(connection, sealer).scripts
+    except StoreError:  # an altered head is a fault, which is named elsewhere, and stops no start
+        return False
+    return not is_newer(connection) and scripts < schema_by(connection).seen(connection)
+
+
 def foreign_triggers(connection: Connection) -> list[str]:
-    """The missing, changed, disabled and foreign triggers."""
-    names = (name.partition(" ") for name in foreign_objects(connection))
+    """The missing, changed, disabled and foreign triggers; none where a later version may have made some."""
+    names = () if is_newer(connection) else (name.partition(" ") for name in different_objects(connection))
     return [name for kind, _, name in names if kind == "trigger"]
 
 
@@ -160,7 +170,7 @@ def _repair(connection: Connection, sealer: Sealer, now_ms: int, *, changed: boo
             _note(connection, sealer, now_ms, "ledger.begin", "store", "")
     elif changed:
         head = read_ledger_head(connection, sealer)
-        write_ledger_head(connection, sealer, head.revision + 1, head.sums)  # with the new number of scripts
+        write_ledger_head(connection, sealer, head.revision + 1, head.sums, schema_by(connection).seen(connection))
     elif displaced:
         what = f"{len(displaced)} triggers, {displaced[0]} first"
         _note(connection, sealer, now_ms, "ledger.fault", what, "removed, changed or added outside relay700")

@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import cache
 from importlib import resources
@@ -185,6 +185,7 @@ def scripts_of(schema: Schema) -> Sequence[Script]:
 
 # Objects of a store in a file.
 _FILE: Final = "SELECT type || ' ' || name, tbl_name || ' ' || coalesce(sql, '') FROM sqlite_master"
+_ACTING: Final = ("trigger ", "view ", "rule ", "policy ")  # objects that change rows, or what a statement does
 _SQLITES_OWN: Final = re.compile(r"\w+ sqlite_")
 _TRIGGERS: Final = """
 SELECT trigger.tgname, pg_get_triggerdef(trigger.oid), CAST(trigger.tgenabled AS text), function.prosrc
@@ -205,15 +206,15 @@ SELECT (SELECT CAST(count(*) AS text) || ' ' || sum(CAST(CAST(xmin AS text) AS b
 """
 
 
-def require_own_schema(connection: Connection) -> None:
+def require_own_schema(connection: Connection, vouched: Callable[[], int]) -> None:
     """At the begin of a write transaction: raise StoreError naming the objects that relay700 did not make.
 
-    The result is cached for the connection until the schema changes.
+    The result is cached for the connection until the schema changes. `vouched`: as for `foreign_objects`.
     """
     version = _version(connection)
     if getattr(connection, "schema_seen", None) == version:
         return
-    if different := foreign_objects(connection):
+    if different := foreign_objects(connection, vouched()):
         raise StoreError(
             f"the store is not as relay700 made it, and nothing is written to it: {', '.join(different[:3])}."
             " Remove foreign objects (DROP …), or put a backup in its place"
@@ -222,10 +223,21 @@ def require_own_schema(connection: Connection) -> None:
         connection.schema_seen = version
 
 
-def foreign_objects(connection: Connection) -> list[str]:
-    """The missing, changed and foreign objects, by kind and name. Empty for the store of a later version."""
-    if is_newer(connection):
+def foreign_objects(connection: Connection, vouched: int) -> list[str]:
+    """The missing, changed and foreign objects, by kind and name.
+
+    `vouched`: the number of scripts that the sealed head of the ledger counts. Where it says that a later version has
+    changed the store, nothing is known of its objects. The store's own count is not sealed: where that alone says so,
+    a later version may be about to write the head, and may have made tables, columns and indexes, but no trigger.
+    """
+    if vouched > len(scripts_of(schema_by(connection))):
         return []
+    different = different_objects(connection)
+    return [name for name in different if name.startswith(_ACTING)] if is_newer(connection) else different
+
+
+def different_objects(connection: Connection) -> list[str]:
+    """The objects in which the store differs from a new one of this version, by kind and name."""
     if dialect_of(connection).is_server:
         return _of_server(connection)
     found = _objects(connection)

@@ -10,6 +10,7 @@ import pytest
 from relay.errors import StoreError
 from relay.store.chain import AnchorFile, read_anchor
 from relay.store.database import connect, open_store
+from relay.store.ledger import read_ledger_head, write_ledger_head
 from relay.store.ledger_tables import SQLITE, TABLES, LedgerTable, dialect_of, triggers
 from tests.support.acting import Acting
 from tests.support.ledger_attacks import (
@@ -94,11 +95,43 @@ def test_changed_schema_is_named_and_stops_all_writes(store: Acting, deed: str) 
     with closing(connect(store.path)) as thief:
         thief.execute(deed)
     assert any(fault.table == "schema" for fault in faults(store))
-    if "PRAGMA" not in deed:
-        with pytest.raises(StoreError, match="nothing is written to it"):
-            store.run(lambda act: act.audit("test", "store"))
+    with pytest.raises(StoreError, match="nothing is written to it"):
+        store.run(lambda act: act.audit("test", "store"))
 
 
+NEWER = {
+    "sqlite": ("PRAGMA user_version = 99",),
+    "postgresql": ("UPDATE schema_version SET seen = 99",),
+}
+APPROVE = {
+    "sqlite": (
+        "CREATE TRIGGER helper AFTER INSERT ON audit"
+        " BEGIN UPDATE business SET state = 'approved' WHERE id = 'evil'; END",
+    ),
+    "postgresql": (
+        "CREATE FUNCTION helper() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN UPDATE business SET state = ''approved'' WHERE id = ''evil''; RETURN NEW; END'",
+        "CREATE TRIGGER helper AFTER INSERT ON audit FOR EACH ROW EXECUTE FUNCTION helper()",
+    ),
+}
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.outside)], indirect=True)
+def test_a_store_that_only_says_it_is_of_a_later_version_is_checked_all_the_same(
+    store: Acting, store_kind: str
+) -> None:
+    with closing(connect(store.path)) as thief:
+        for deed in NEWER[store_kind]:
+            thief.execute(deed)
+        store.run(lambda act: act.audit("test", "store"))
+        assert [fault.table for fault in faults(store)] == ["schema"], "the write has made the number its own"
+        for deed in APPROVE[store_kind]:
+            thief.execute(deed)
+    with pytest.raises(StoreError, match="nothing is written to it: trigger helper"):
+        store.run(lambda act: act.audit("test", "store"))
+
+
+@pytest.mark.outside
 @pytest.mark.parametrize("store_kind", ["postgresql"], indirect=True)
 @pytest.mark.parametrize(
     "deed",
@@ -115,6 +148,16 @@ def test_changed_schema_of_a_server_is_named(store: Acting, deed: str) -> None:
     assert any(fault.table == "schema" for fault in faults(store))
     with pytest.raises(StoreError, match="nothing is written to it"):
         store.run(lambda act: act.audit("test", "store"))
+
+
+def test_a_head_that_a_killed_process_left_behind_is_written_by_the_next(store: Acting, tmp_path: Path) -> None:
+    """Its scripts had run."""
+    with closing(connect(store.path)) as killed:
+        head = read_ledger_head(killed, store.sealer)
+        write_ledger_head(killed, store.sealer, head.revision + 1, head.sums, head.scripts - 1)
+    assert [fault.table for fault in faults(store)] == ["schema"]
+    open_store(store.path, tmp_path / "relay.key")
+    assert faults(store) == []
 
 
 @pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
