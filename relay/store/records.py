@@ -105,9 +105,8 @@ def ended_between(
     """
     purged = read_checkpoint(connection, sealer, RECORDS)
     last = read_head(connection, sealer, RECORDS)
-    first = _first_since(connection, sealer, purged.seq + 1, last.seq, since_ms - LATE_MS)
-    link = connection.execute(_LINK, (first - 1,)).fetchone()
-    head = purged if first == purged.seq + 1 or link is None else Head(first - 1, link[0])
+    first = _first_since(connection, sealer, purged, last.seq, since_ms - LATE_MS)
+    head = _link_before(connection, purged, first)
     for row in each_row(connection, _FROM, (first,)):
         before, (head, stored) = head, follow(sealer, head, row)
         ended_at = stored.record.ended_at or 0
@@ -119,18 +118,34 @@ def ended_between(
         raise StoreError(f"records {head.seq + 1} to {last.seq} were cut off the end")
 
 
-def _first_since(connection: Connection, sealer: Sealer, low: int, high: int, since_ms: int) -> int:
-    """Search for a link before which no call ended since `since_ms`. Opens records: plain columns may be forged."""
+def _first_since(connection: Connection, sealer: Sealer, purged: Head, last: int, since_ms: int) -> int:
+    """Search for a link before which no call ended since `since_ms`.
+
+    Each record looked at is opened, since plain columns may be forged, and its place is verified: a record of another
+    place would lead the search past others.
+    """
+    low, high = purged.seq + 1, last
     while low < high:
         middle = (low + high) // 2
         row = connection.execute(f"{SELECT} WHERE chain_seq = ?", (middle,)).fetchone()
         if row is None:
             raise StoreError(f"record {middle} is missing")
-        if (open_row(sealer, row).record.ended_at or 0) < since_ms:
+        _, stored = follow(sealer, _link_before(connection, purged, middle), row)
+        if (stored.record.ended_at or 0) < since_ms:
             low = middle + 1
         else:
             high = middle
     return low
+
+
+def _link_before(connection: Connection, purged: Head, seq: int) -> Head:
+    """The link before record `seq`, not verified. Raises StoreError if it is missing."""
+    if seq == purged.seq + 1:
+        return purged
+    link = connection.execute(_LINK, (seq - 1,)).fetchone()
+    if link is None:
+        raise StoreError(f"record {seq - 1} is missing")
+    return Head(seq - 1, link[0])
 
 
 def count_ended(connection: Connection, since_ms: int, until_ms: int) -> int:

@@ -16,9 +16,9 @@ from relay.store.connection import Connection
 from relay.store.database import connect, connect_reader
 from relay.store.journal.rows import PUT, live_row
 from relay.store.record_rows import insert
-from relay.store.records import Position, Verdict, Wanted, read_all, read_page, verify_records
+from relay.store.records import Position, Verdict, Wanted, ended_between, read_all, read_page, verify_records
 from relay.store.sqlite.journal import sqlite_journal
-from tests.store.conftest import Disk
+from tests.store.conftest import Disk, Waiter, opened
 from tests.support.shelf import REFUSED, Shelf, call
 from tests.support.stored import NOW_MS, A, B, X, Y, ended_record, live_record
 
@@ -123,6 +123,33 @@ def test_damaged_file_gives_a_verdict(filled: Disk) -> None:
         file.seek(4_096 * (page - 1))
         file.write(b"\xff" * 4_096)
     assert verdict_on(filled).broken is not None
+
+
+DAY_MS = 86_400_000
+OLD_AT_ANOTHER_PLACE = """
+UPDATE call_record SET (call_id, number_dialled, number_shown, received_at, ended_at, caller_hash, callee_hash, sealed)
+= (SELECT call_id, number_dialled, number_shown, received_at, ended_at, caller_hash, callee_hash, sealed
+FROM call_record WHERE chain_seq = 1) WHERE chain_seq BETWEEN 13 AND 15;
+DELETE FROM ledger_touch
+"""
+
+
+async def test_old_records_at_another_place_do_not_hide_a_call_of_a_period(disk: Disk) -> None:
+    """The search for the begin of the period would take the calls before them for old as well."""
+    async with opened(disk) as journal:
+        for n in range(1, 21):
+            ended_at = NOW_MS + n * DAY_MS
+            journal.queue.append(
+                Commit(0, ended_record(f"c{n}", received_at=ended_at, ended_at=ended_at), None), Waiter()
+            )
+        await journal.queue.emptied(60)
+    span = (NOW_MS + 15 * DAY_MS, NOW_MS + 15 * DAY_MS + 1)
+    with closing(connect_reader(disk.path)) as reader:
+        assert [stored.record.call_id for _, stored in ended_between(reader, disk.sealer, *span)] == ["c15"]
+        with closing(sqlite3.connect(disk.path)) as thief:
+            thief.executescript(OLD_AT_ANOTHER_PLACE)
+        with pytest.raises(StoreError, match="does not follow its predecessor"):
+            list(ended_between(reader, disk.sealer, *span))
 
 
 def test_error_names_an_altered_record(filled: Disk, reader: Connection) -> None:
