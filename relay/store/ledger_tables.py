@@ -208,7 +208,16 @@ class Dialect(NamedTuple):
 
 
 SQLITE: Final = Dialect(False, "1")
-POSTGRES: Final = Dialect(True, "tx = txid_current_if_assigned()")
+# Whoever has the database can write any `tx`. A row that another transaction has committed since ours began has that
+# one's xmin, which is no longer in progress; ours has our xid or, within a savepoint, a later one.
+_SINCE: Final = (
+    "(CAST(CAST(xmin AS text) AS bigint) - txid_current_if_assigned() % 4294967296 + 4294967296) % 4294967296"
+)
+_OURS: Final = (
+    f"tx = txid_current_if_assigned() AND CASE WHEN {_SINCE} < 2147483648"
+    f" THEN txid_status(txid_current_if_assigned() + {_SINCE}) = 'in progress' ELSE false END"
+)
+POSTGRES: Final = Dialect(True, _OURS)
 
 
 def dialect_of(connection: Connection) -> Dialect:

@@ -12,6 +12,7 @@ from relay.store.chain import AnchorFile, read_anchor
 from relay.store.database import connect, open_store
 from relay.store.ledger import read_ledger_head, write_ledger_head
 from relay.store.ledger_tables import SQLITE, TABLES, LedgerTable, dialect_of, triggers
+from relay.store.unit_of_work import UnitOfWork
 from tests.support.acting import Acting
 from tests.support.ledger_attacks import (
     ATTACKS,
@@ -19,6 +20,7 @@ from tests.support.ledger_attacks import (
     SCHEMA_CHANGES,
     Attack,
     add,
+    alter,
     change,
     covered,
     delete_with_its_proof,
@@ -148,6 +150,24 @@ def test_changed_schema_of_a_server_is_named(store: Acting, deed: str) -> None:
     assert any(fault.table == "schema" for fault in faults(store))
     with pytest.raises(StoreError, match="nothing is written to it"):
         store.run(lambda act: act.audit("test", "store"))
+
+
+@pytest.mark.outside
+@pytest.mark.parametrize("store_kind", ["postgresql"], indirect=True)
+def test_a_change_from_outside_during_our_transaction_is_not_ours_whatever_it_says(store: Acting) -> None:
+    row = fill(store, TABLES["webhook"])
+
+    def while_ours_is_open(act: UnitOfWork) -> None:
+        act.audit("test", "store")
+        (ours,) = act.connection.execute("SELECT txid_current()").fetchone()
+        with closing(connect(store.path)) as thief:
+            alter(thief, row)
+            thief.execute("UPDATE ledger_touch SET tx = ?", (ours,))
+
+    store.run(while_ours_is_open)
+    store.run(lambda act: None)
+    assert names(faults(store), row)
+    assert refused(store, row)
 
 
 def test_a_head_that_a_killed_process_left_behind_is_written_by_the_next(store: Acting, tmp_path: Path) -> None:
