@@ -82,7 +82,7 @@ def read_head(connection: Connection, sealer: Sealer, chain: Chain) -> Head:
     if row is None and not last and not purged:
         return EMPTY
     if row is None or row[0] < max(last, purged):
-        raise StoreError(_broken_head(chain))
+        raise StoreError(broken_head(chain))
     return checked_head(sealer, chain, row)
 
 
@@ -96,7 +96,7 @@ def checked_head(sealer: Sealer, chain: Chain, row: HeadRow) -> Head:
     """The head in a row that `head_row` made. Raises StoreError if it is forged."""
     head = Head(row[0], row[1])
     if not hmac.compare_digest(row[2], _mac(sealer, chain, head, row[2])):
-        raise StoreError(_broken_head(chain))
+        raise StoreError(broken_head(chain))
     return head
 
 
@@ -129,7 +129,8 @@ def reseal_head(connection: Connection, sealer: Sealer, chain: Chain) -> None:
         connection.execute(f"UPDATE {chain.head_table} SET mac = ? WHERE mac = ?", (mac, row[2]))
 
 
-def _broken_head(chain: Chain) -> str:
+def broken_head(chain: Chain) -> str:
+    """What is wrong, in words."""
     return f"the head of {chain.words} was altered or removed"
 
 

@@ -19,7 +19,7 @@ import asyncpg
 
 from relay.defence.limits import SharedLimits
 from relay.errors import StoreError
-from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, checked_head, head_row, next_link, read_head
+from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, broken_head, checked_head, head_row, next_link, read_head
 from relay.store.connection import PostgresServer, Report
 from relay.store.database import connect_reader, store_errors
 from relay.store.journal.journal import Batch, Journal
@@ -39,7 +39,11 @@ SETTINGS: Final = {
 HEAD_LOCK: Final = 700_000_002  # for pg_advisory_xact_lock, while there is no head row to lock
 
 _BATCH: Final = "UPDATE node SET batch = $3, seen_at = now() WHERE name = $1 AND epoch = $2"
-_WRITTEN: Final = "SELECT batch FROM node WHERE name = $1 AND epoch = $2"
+_WRITTEN: Final = "SELECT batch FROM node WHERE name = $1 AND epoch = $2 FOR UPDATE"
+_LINK: Final = "SELECT chain_hash FROM call_record WHERE chain_seq = $1"
+_BEGUN: Final = """
+SELECT EXISTS (SELECT 1 FROM call_record) OR EXISTS (SELECT 1 FROM checkpoint WHERE chain = 'record')
+"""
 _HEAD: Final = "SELECT seq, hash, mac FROM chain_head WHERE id = 1 FOR UPDATE"
 _AUDIT: Final = "SELECT seq, hash FROM audit_head WHERE id = 1"
 _PUT: Final = """
@@ -104,6 +108,7 @@ class PostgresWriter:
         self._node = Node(server, sealer, report)
         self._connection: asyncpg.Connection | None = None
         self._batch = 1  # number of the next batch to be durable
+        self._link: Head | None = None  # the last link that the latest try for this batch added
 
     async def open(self, wake: Callable[[], None]) -> None:
         try:
@@ -114,9 +119,11 @@ class PostgresWriter:
 
     async def write(self, batch: Batch) -> None:
         """Raises TakenOver: this node writes nothing any more, and acknowledges nothing until it ends."""
-        if not await self._is_written():
-            await self._transact(batch)
-        self._batch += 1
+        is_in_doubt = self._connection is None
+        if is_in_doubt:
+            await self._connect()
+        await self._transact(batch, is_in_doubt=is_in_doubt)
+        self._batch, self._link = self._batch + 1, None
 
     async def failed(self, error: Exception) -> None:
         self._disconnect()
@@ -135,17 +142,19 @@ class PostgresWriter:
         self._disconnect()
         await self._node.close()
 
-    async def _is_written(self) -> bool:
-        """After a lost connection: reconnect, and tell whether the COMMIT in doubt is on disk."""
-        if self._connection is not None:
-            return False
-        await self._connect()
-        batch = await self._asked().fetchval(_WRITTEN, self._node.name, self._node.epoch)
+    async def _is_written(self, connection: asyncpg.Connection) -> bool:
+        """After a lost connection: whether the COMMIT in doubt is on disk. Waits for one that is still under way.
+
+        Records are looked for by their last link: whoever has the database can write any batch number.
+        """
+        batch = await connection.fetchval(_WRITTEN, self._node.name, self._node.epoch)
         if batch is None:
             raise self._taken_over()
-        return bool(batch == self._batch)
+        if batch != self._batch or self._link is None:
+            return bool(batch == self._batch)
+        return bool(await connection.fetchval(_LINK, self._link.seq) == self._link.hash)
 
-    async def _transact(self, batch: Batch) -> None:
+    async def _transact(self, batch: Batch, *, is_in_doubt: bool) -> None:
         connection = self._asked()
         row = await connection.fetchrow(_AUDIT)
         audit = EMPTY if row is None else Head(*row)
@@ -156,6 +165,8 @@ class PostgresWriter:
         events = [event_row(self._sealer, told) for told in batch.events]
         callers = [caller_row(self._sealer, caller) for caller in batch.callers]
         async with connection.transaction():
+            if is_in_doubt and await self._is_written(connection):
+                return
             if await connection.execute(_BATCH, self._node.name, self._node.epoch, self._batch) != "UPDATE 1":
                 raise self._taken_over()
             if put:
@@ -172,12 +183,14 @@ class PostgresWriter:
         return TakenOver(f"another node has taken over the calls of {self._node.name}")
 
     async def _locked_head(self, connection: asyncpg.Connection) -> Head:
-        """Lock and read the head of the chain until we commit. Raises StoreError if it was altered."""
+        """Lock and read the head of the chain until we commit. Raises StoreError if it was altered or removed."""
         row = await connection.fetchrow(_HEAD)
         if row is None:
             await connection.execute("SELECT pg_advisory_xact_lock($1)", HEAD_LOCK)
             row = await connection.fetchrow(_HEAD)
         if row is None:
+            if await connection.fetchval(_BEGUN):
+                raise StoreError(broken_head(RECORDS))
             return EMPTY
         return checked_head(self._sealer, RECORDS, (row[0], row[1], row[2]))
 
@@ -187,6 +200,7 @@ class PostgresWriter:
         for row, encoded in ended:
             head = next_link(self._sealer, head, encoded)
             rows.append((*row, *head))
+        self._link = head
         new: HeadRow = head_row(self._sealer, RECORDS, head)
         await connection.execute(_ADD, *(_columns(events) or ([], [], [])), *new, *_columns(rows))
 
