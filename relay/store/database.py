@@ -91,11 +91,13 @@ def open_store(place: Place, key_file: Path) -> Sealer:
         _check_key(connection, sealer, key_file)
         now_ms = time.time_ns() // 1_000_000
         may_begin = seen < schema.ledger and not anchor_path(local_path(place)).exists()
+        if has_keys := bool(sealing_keys(connection)):
+            check_keys(connection, sealer, key_file)  # the head of the ledger is sealed with the key in use
         open_ledger(connection, sealer, now_ms, changed=schema.seen(connection) != seen, may_begin=may_begin)
-        if not sealing_keys(connection):
+        if not has_keys:
             with ledger_transaction(connection, sealer, now_ms):
                 enter_keys(connection, sealer)
-        check_keys(connection, sealer, key_file)
+            check_keys(connection, sealer, key_file)
     return sealer
 
 

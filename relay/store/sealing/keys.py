@@ -18,7 +18,11 @@ from relay.store.connection import Connection, Report
 from relay.store.sealing.sealer import LAST_ID, Sealer, new_master, read_key_file, write_key_file
 from relay.store.unit_of_work import UnitOfWork
 
-IN_USE: Final = "SELECT coalesce(max(id), 0) FROM sealing_key WHERE used_at IS NOT NULL"
+_USED: Final = "SELECT coalesce(max(id), 0) FROM sealing_key WHERE used_at IS NOT NULL"
+# The key that sealed the head of the ledger has been in use, whatever the table says by now: a rotation that could be
+# undone in the database would have today's rows sealed with the key that it replaced.
+IN_USE: Final = f"SELECT greatest(({_USED}), coalesce((SELECT get_byte(sealed, 0) FROM ledger_head), 0))"  # of a server
+_IN_USE: Final = f"SELECT ({_USED}), (SELECT substr(sealed, 1, 1) FROM ledger_head)"
 _ALL: Final = "SELECT id, proof, added_at, used_at, dropped_at FROM sealing_key ORDER BY id"
 _ADD: Final = "INSERT INTO sealing_key (id, proof, added_at, used_at) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
 # A node that is silent for longer is down, and reads the key file when it starts.
@@ -44,9 +48,9 @@ def sealing_keys(connection: Connection) -> list[SealingKey]:
 
 
 def key_in_use(connection: Connection) -> int:
-    """The id of the key in use; 0 if the table was emptied from outside. The next opening of the store refills it."""
-    (key_id,) = connection.execute(IN_USE).fetchone()
-    return int(key_id)
+    """The id of the key in use; 0 in a new store."""
+    used, sealed_with = connection.execute(_IN_USE).fetchone()
+    return max(int(used), *(sealed_with or b"\0"))
 
 
 def follow_key(connection: Connection, sealer: Sealer) -> None:
