@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from relay.errors import StoreError
 from relay.model.actions import Commit
 from relay.store.connection import Connection, Place
 from relay.store.database import connect, connect_reader, open_store
@@ -23,6 +22,7 @@ from relay.store.writer import Writer
 from tests.store.conftest import Disk, Reported, opened, stored
 from tests.support.places import SERVER, kind, store_in
 from tests.support.stored import ended_record, live_record
+from tests.support.waiting import until
 
 
 def turned(place: Place, key_file: Path) -> None:
@@ -94,14 +94,15 @@ def test_unreadable_key_file_is_reported_once(disk: Disk) -> None:
     assert [event for event, _ in said] == ["sealing_key.missing"]
 
 
-def test_emptied_key_table_fails_writes_until_the_store_is_opened_again(disk: Disk) -> None:
-    with closing(connect(disk.path)) as connection:
-        connection.execute("DELETE FROM sealing_key")
+@pytest.mark.parametrize("deed", ["UPDATE sealing_key SET used_at = NULL WHERE id = 2", "DELETE FROM sealing_key"])
+def test_a_rotation_is_not_undone_in_the_database(disk: Disk, deed: str) -> None:
+    turned(disk.path, disk.key_file)
     with closing(Writer(disk.path, disk.sealer)) as writer:
-        with pytest.raises(StoreError, match="the key 0"):
-            writer.run(RELAY, lambda act: act.audit("test", "x"))
-        open_store(disk.path, disk.key_file)
         writer.run(RELAY, lambda act: act.audit("test", "x"))
+        with closing(connect(disk.path)) as thief:
+            thief.execute(deed)
+        writer.run(RELAY, lambda act: act.audit("test", "x"))
+    assert (disk.sealer.key_id, open_store(disk.path, disk.key_file).key_id) == (2, 2)
 
 
 # -- nodes
@@ -122,8 +123,7 @@ async def test_node_publishes_its_keys_and_switches_with_a_heartbeat(
     with closing(connect_reader(place)) as reader:
         assert (nodes_without(reader, 1), nodes_without(reader, 2)) == ([], ["a"])
         turned(place, tmp_path / "relay.key")
-        assert await node._beat()
-        assert (nodes_without(reader, 2), sealer.key_id) == ([], 2)
+        await until(lambda: (nodes_without(reader, 2), sealer.key_id) == ([], 2))
     await node.close()
     with closing(connect_reader(place)) as reader:
         assert nodes_without(reader, 7) == []
