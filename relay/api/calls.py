@@ -38,6 +38,7 @@ from relay.errors import Refused
 from relay.model.binding import MODES
 from relay.model.call import CallRecord, Kind
 from relay.policy.evaluate import END_REASONS, OUTCOMES
+from relay.privacy.records import mask_texts
 from relay.reports.disclosure import CallState, record_form, state_of, with_moments
 from relay.reports.export import MEDIA_TYPES, Format, check_format, export_parts
 from relay.reports.recordings import (
@@ -248,14 +249,16 @@ async def get_live(
     """Calls in the relay, ringing or up, newest first."""
     clear = await context.reveal(reveal, "calls live")
     answer = await context.backend.control.ask("live", business=context.only(business_id), most=limit, reveal=clear)
-    calls = [_shown_live(context, call) for call in answer["calls"]]
+    calls = [_shown_live(context, call, clear=clear) for call in answer["calls"]]
     return LiveCallsResponse(items=calls, total=answer["total"])
 
 
-def _shown_live(context: RequestContext, call: dict[str, Any]) -> CallResponse:
+def _shown_live(context: RequestContext, call: dict[str, Any], *, clear: bool) -> CallResponse:
     values = {"caller_leg_call_id": None, "callee_leg_call_id": None, "source": None} | call
     if context.business is not None:
         values["source"] = None
+    elif not clear:
+        values = mask_texts(values)
     return CallResponse.model_validate(api_named(with_moments(values)))
 
 
@@ -318,7 +321,7 @@ async def get_call(call_id: CallId, context: Reads, reveal: Revealing) -> CallDe
     clear = await context.reveal(reveal, f"call {call_id}")
     if found is None:
         call = await context.backend.control.ask("call", call_id=call_id, business=context.business, reveal=clear)
-        shown, recording = _shown_live(context, call), NOT_TAKEN
+        shown, recording = _shown_live(context, call, clear=clear), NOT_TAKEN
     else:
         record, recording = found
         shown = shown_call(record, clear=clear, for_operator=context.business is None)

@@ -33,7 +33,7 @@ from relay.api.models import (
 )
 from relay.api.routes import Router
 from relay.reports.daily import DailyLine, daily
-from relay.reports.disclosure import ask_trace, details_form, trace
+from relay.reports.disclosure import ask_trace, details_form, reason_form, trace
 from relay.reports.evidence import ask_evidence, bundle
 from relay.service import fields
 from relay.service.complaints import MOST_COMPLAINTS, complaint_rates, set_complaints
@@ -276,7 +276,7 @@ def shown_audit_line(logged: Logged, *, clear: bool) -> AuditLineResponse:
         action=entry.action,
         object=entry.object_,
         business_id=entry.business,
-        reason=entry.reason,
+        reason=reason_form(entry.reason, reveal=clear),
         details=details_form(entry, reveal=clear),
     )
 

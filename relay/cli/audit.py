@@ -31,7 +31,7 @@ from relay.cli.options import (
 )
 from relay.cli.output import FILE_OR_DASH, appended, json_line, plain, progress, show_list, show_one, written
 from relay.errors import ParseError, StoreError
-from relay.reports.disclosure import details_form
+from relay.reports.disclosure import details_form, reason_form
 from relay.reports.recordings import Checked, verify_recordings
 from relay.service import fields
 from relay.service.fields import format_moment
@@ -143,7 +143,11 @@ def purge(config_path: Path | None, dry_run: bool, as_json: bool) -> None:
 
 
 def _plain(logged: Logged, *, reveal: bool) -> dict[str, Any]:
-    entry = plain(logged.entry) | {"details": details_form(logged.entry, reveal=reveal)}
+    shown = {
+        "reason": reason_form(logged.entry.reason, reveal=reveal),
+        "details": details_form(logged.entry, reveal=reveal),
+    }
+    entry = plain(logged.entry) | shown
     return {"seq": logged.seq} | {"object" if name == "object_" else name: value for name, value in entry.items()}
 
 

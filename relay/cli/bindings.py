@@ -37,6 +37,7 @@ from relay.cli.output import (
     masked_binding,
     show_list,
     show_one,
+    shower_of_text,
     table,
 )
 from relay.model.binding import LATE_MODES, MODES, Binding
@@ -350,12 +351,14 @@ def hand_over_(
             done, after = store.act(partial(hand_over, asked=wanted, after=after, rules=store.rules))
             results += done
     refused = [result for result in results if result.refused is not None]
+    show_text = shower_of_text(reveal=bool(orders))  # orders that were given are printed as given
     for result in results if as_json else refused:
-        shown = result._asdict() | {"refused": None if result.refused is None else str(result.refused)}
+        order = result.order_id and show_text(result.order_id)
+        problem = None if result.refused is None else str(result.refused)
         if as_json:
-            click.echo(json_line(shown))
+            click.echo(json_line(result._asdict() | {"order_id": order, "refused": problem}))
         else:
-            say(f"{result.order_id or result.binding_id}: {result.refused}", err=True)
+            say(f"{order or result.binding_id}: {problem}", err=True)
     if not as_json:
         say(f"{len(results) - len(refused)} handed over, {len(refused)} refused")
     if refused:

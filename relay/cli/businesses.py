@@ -34,6 +34,7 @@ from relay.model.binding import MODES
 from relay.model.call import LANGUAGES
 from relay.policy.rules import NO_LIMIT
 from relay.privacy.records import mask_text
+from relay.reports.disclosure import reason_form
 from relay.service import businesses as service
 from relay.service import keys as key_service
 from relay.service.businesses import QUOTAS, SCENARIOS
@@ -141,13 +142,14 @@ def history(config_path: Path | None, business_id: str, as_json: bool) -> None:
 
 
 def _step_object(step: StateChange, *, as_json: bool) -> dict[str, Any]:
-    """A change as it is printed; phone numbers of a contact are masked."""
+    """A change as it is printed; phone numbers of a contact and in the reason are masked."""
     changed = [
         Changed(field, mask_text(before), mask_text(after)) if field == "contact" else Changed(field, before, after)
         for field, before, after in step.changed
     ]
     words = [f"{field}: {before or '-'} -> {after or '-'}" for field, before, after in changed]
-    return plain(step) | {"changed": [each._asdict() for each in changed] if as_json else words}
+    shown = [each._asdict() for each in changed] if as_json else words
+    return plain(step) | {"reason": reason_form(step.reason, reveal=False), "changed": shown}
 
 
 def _found(store: Opened, business_id: str) -> Business:

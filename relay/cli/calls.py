@@ -49,6 +49,7 @@ from relay.cli.serve import ask, ask_audited
 from relay.errors import Refused
 from relay.model.call import CallRecord, Kind
 from relay.model.numbers import is_700
+from relay.privacy.records import mask_texts
 from relay.reports.disclosure import state_of, with_moments
 from relay.reports.export import Format, check_format, export_parts
 from relay.reports.recordings import CallQuery, find_call, of_call, read_recording, read_wav
@@ -169,7 +170,7 @@ def _one(store: Opened, call_id: str, *, reveal: bool = False) -> dict[str, Any]
         live = ask(store.config, "call", call_id=call_id, reveal=reveal)
     except Refused:
         return None
-    return with_moments(dict.fromkeys(CallRecord._fields) | live)
+    return with_moments(dict.fromkeys(CallRecord._fields) | (live if reveal else mask_texts(live)))
 
 
 @calls.command("live")
@@ -186,7 +187,8 @@ def live_(
         if clear:
             said_in_clear(store, "calls live", reason, {"business": business})
         answer = ask(store.config, "live", business=business, most=MOST_LIVE, reveal=clear)
-    show_list(map(_live_call, answer["calls"]), _LIVE_COLUMNS, as_json=as_json, limit=limit)
+    shown = (_live_call(call if clear else mask_texts(call)) for call in answer["calls"])
+    show_list(shown, _LIVE_COLUMNS, as_json=as_json, limit=limit)
 
 
 def _live_call(call: dict[str, Any]) -> dict[str, Any]:

@@ -117,9 +117,7 @@ def masked_binding(binding: Binding, now_ms: int, *, clear: bool) -> dict[str, A
 
 def record_object(record: CallRecord, *, clear: bool = True) -> dict[str, Value]:
     """A call record as `--json` prints it, in the order of `CallRecord`; without `clear` numbers are masked."""
-    values = record_form(record, reveal=clear)
-    order_id = record.order_id and shower_of_text(reveal=clear)(record.order_id)
-    return with_moments(values | {"order_id": order_id and printable(order_id)})
+    return with_moments(record_form(record, reveal=clear))
 
 
 def json_line(value: object) -> str:

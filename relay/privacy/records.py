@@ -10,6 +10,7 @@ from typing import Final, Literal, NamedTuple
 
 from relay.model.call import CallRecord
 from relay.model.numbers import CHINA, mask_number
+from relay.privacy.texts import mask_numbers
 
 # Digits of any script, with separators. In the text of a log this would hit dates and versions.
 _BETWEEN: Final = r"[-. ()\u00a0\u2010-\u2015]{0,3}"
@@ -19,7 +20,8 @@ _SUBSCRIBER: Final = 8  # last digits of a number, which stay the same however i
 
 Value = str | int | bool | None
 # party: caller or callee, masked in reports, and in events as the webhook's `parties` says. absent: left out.
-Treatment = Literal["clear", "masked", "party", "absent"]
+# text: as its business user wrote it; operators see it with the numbers in it masked.
+Treatment = Literal["clear", "masked", "party", "text", "absent"]
 
 
 class Field(NamedTuple):
@@ -35,7 +37,7 @@ FIELDS: Final[dict[str, Field]] = {
     "binding_id": Field("clear", "clear"),
     "mode": Field("clear", "clear"),
     "business": Field("clear", "absent"),  # in the head of each event
-    "order_id": Field("clear", "clear"),
+    "order_id": Field("text", "clear"),  # in events whole: the business user's programs match its orders by it
     "number_dialled": Field("masked", "masked"),  # whatever the caller dialled: it may be a real number
     "number_shown": Field("masked", "clear"),
     "caller": Field("party", "party"),
@@ -67,17 +69,21 @@ FIELDS: Final[dict[str, Field]] = {
     "text_bytes": Field("clear", "clear"),
     "recording": Field("clear", "clear"),
     "qualification": Field("clear", "clear"),
-    "industrial_id": Field("clear", "clear"),
+    "industrial_id": Field("text", "clear"),
     "source": Field("absent", "absent", operators_only=True),  # an address of a party, unless nobody knows the caller
     "decided_by": Field("clear", "clear"),
 }
+_TEXTS: Final = tuple(name for name, field in FIELDS.items() if field.report == "text")
 
 
-def reported(record: CallRecord, *, reveal: bool, for_operator: bool = True) -> dict[str, Value]:
+def reported(
+    record: CallRecord, *, reveal: bool, for_operator: bool = True, as_written: bool = False
+) -> dict[str, Value]:
     """The fields in the order of `CallRecord`; absent ones are None. Times are Unix milliseconds.
 
     Without `reveal` real numbers are masked, and fields that may contain a party's number or address are absent: the
-    Call-ID chosen by the caller's phone, and the source, unless it is unknown.
+    Call-ID chosen by the caller's phone, and the source, unless it is unknown. With `as_written` texts are left to
+    `mask_texts`, which takes too long for the relay's loop.
     """
     values: dict[str, Value] = {}
     for name, value in zip(CallRecord._fields, record, strict=True):
@@ -85,13 +91,19 @@ def reported(record: CallRecord, *, reveal: bool, for_operator: bool = True) -> 
         values[name] = None if field is None else _shown(value, field, reveal=reveal, for_operator=for_operator)
     if for_operator and is_stranger(record):
         values["source"] = record.source
-    return values
+    return mask_texts(values) if for_operator and not (reveal or as_written) else values
+
+
+def mask_texts(values: dict[str, Value]) -> dict[str, Value]:
+    """The fields of a call with the numbers in a business user's texts masked. Orders without one stay whole."""
+    texts = {name: values[name] for name in _TEXTS}
+    return values | {name: mask_numbers(text, sender="") for name, text in texts.items() if isinstance(text, str)}
 
 
 def _shown(value: Value, field: Field, *, reveal: bool, for_operator: bool) -> Value:
     if field.operators_only and not for_operator:
         return None
-    if reveal or field.report == "clear":
+    if reveal or field.report in ("clear", "text"):
         return value
     return mask_number(value) if isinstance(value, str) and field.report != "absent" else None
 

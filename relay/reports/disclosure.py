@@ -13,6 +13,7 @@ from relay.model.binding import Binding
 from relay.model.call import CallRecord
 from relay.model.numbers import is_700, mask_number
 from relay.privacy.records import Value, mask_text, reported
+from relay.privacy.texts import mask_numbers
 from relay.service import fields
 from relay.service.fields import format_moment
 from relay.store.bindings import bindings_at
@@ -30,9 +31,11 @@ CallState = Literal["setting_up", "ringing", "up", "ended"]
 TIMES = tuple(name for name in CallRecord._fields if name.endswith("_at"))
 
 
-def record_form(record: CallRecord, *, reveal: bool, for_operator: bool = True) -> dict[str, Value]:
+def record_form(
+    record: CallRecord, *, reveal: bool, for_operator: bool = True, as_written: bool = False
+) -> dict[str, Value]:
     """The fields as `relay.privacy.records` allows them, texts printable, times as Unix milliseconds."""
-    values = reported(record, reveal=reveal, for_operator=for_operator)
+    values = reported(record, reveal=reveal, for_operator=for_operator, as_written=as_written)
     return {name: printable(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
@@ -86,6 +89,11 @@ _MASKS: dict[str, Callable[[str], str]] = {
 def details_form(entry: Entry, *, reveal: bool) -> dict[str, object]:
     """Return the details; without `reveal` numbers in them are masked, and those that are not known here are hidden."""
     return entry.details if reveal else {name: _masked(name, value) for name, value in entry.details.items()}
+
+
+def reason_form(reason: str, *, reveal: bool) -> str:
+    """The reason; without `reveal` with the numbers in it masked. Dates and the numbers of cases stay."""
+    return reason if reveal else mask_numbers(reason, sender="")
 
 
 def _masked(name: str, value: object) -> object:

@@ -70,6 +70,24 @@ async def test_the_source_of_a_call_is_for_operators(
     assert shown == {ACME: None, RIVAL: strange}
 
 
+async def test_an_order_returns_to_its_business_user_as_sent_and_masked_to_operators(
+    api: Api, operator: Client, relay: dict[str, Callable[..., Json]]
+) -> None:
+    order, masked = "parcel for 138-0000-0001", "parcel for 138****0001"
+    shelf = Shelf(api.backend.path, api.backend.sealer)
+    shelf.add(call(ACME, "acme", order_id=order))
+    shelf.follow()
+    (ringing,) = _live()["calls"]
+    relay["live"] = lambda **_: {"calls": [ringing | {"order_id": order}], "total": 1}
+    company = await api.company("acme")
+    for url in (f"/v1/calls/{ACME}", "/v1/calls", "/v1/calls/live", f"/v1/calls/export?format=jsonl&{SPAN}"):
+        assert f'"{order}"' in (await company.http.get(url)).text
+        shown = (await operator.http.get(url)).text
+        assert f'"{masked}"' in shown and order not in shown
+        clear = f"{url}{'&' if '?' in url else '?'}reveal=true&reason=tax"
+        assert f'"{order}"' in (await operator.http.get(clear)).text
+
+
 async def test_an_unknown_outcome_is_refused(operator: Client) -> None:
     (error,) = (await operator.refused("GET", "/v1/calls?outcome=answred", "invalid"))["errors"]
     assert error["field"] == "outcome" and "answered" in error["problem"]

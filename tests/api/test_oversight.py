@@ -130,13 +130,14 @@ async def test_the_log_is_for_operators(api: Api) -> None:
 
 
 async def test_numbers_in_the_log_are_masked_and_revealing_them_is_audited(api: Api, operator: Client) -> None:
-    asked = {"number": "13900000002", "at": "2026-01-01T00:00:00Z", "reason": "case 7"}
+    asked = {"number": "13900000002", "at": "2026-01-01T00:00:00Z", "reason": "case 7: 139-0000-0002"}
     await operator.post("/v1/trace", asked, 200)
     path = "/v1/audit?action=traceback"
     (line,) = (await operator.get(path))["items"]
     assert (line["object"], line["details"]["number"]) == ("party", "139****0002")
+    assert line["reason"] == "case 7: 139****0002"
     (clear,) = (await operator.get(f"{path}&reveal=true&reason=inspection"))["items"]
-    assert clear["details"]["number"] == "8613900000002"
+    assert (clear["details"]["number"], clear["reason"]) == ("8613900000002", asked["reason"])
     (read,) = (await operator.get("/v1/audit?action=read"))["items"]
     assert (read["object"], read["reason"], read["details"]) == ("audit", "inspection", {"shown": [str(line["seq"])]})
     blind = await api.operator(["operator"])

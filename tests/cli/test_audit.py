@@ -64,15 +64,17 @@ def test_the_log_is_exported_oldest_first(busy: Command) -> None:
 
 def test_real_numbers_in_the_log_are_masked_and_their_reading_is_logged(relay700: Command) -> None:
     relay700.done("business", "apply", "acme", "--name", "Acme", "--contact", "Li Lei 13800000009")
-    at = ("--at", "2026-01-01T00:00:00Z", "--reason", "case 7")
+    at = ("--at", "2026-01-01T00:00:00Z", "--reason", "case 2026-01-31/7: 139-0000-0002")
     assert "was neither bound nor" in relay700.refused("traceback", "13900000002", *at)
     export = str(relay700.folder / "audit.jsonl")
     relay700.done("audit", "export", export)
     said = relay700.done("audit", "list", "--json") + (relay700.folder / "audit.jsonl").read_text()
     assert "Li Lei 138****0009" in said and "139****0002" in said
     assert "13800000009" not in said and "13900000002" not in said
+    assert said.count('"case 2026-01-31/7: 139****0002"') == 2 and "139-0000" not in relay700.done("audit", "list")
     assert relay700.objects("audit", "list", "--action", "read") == []
-    assert "8613900000002" in relay700.done("audit", "list", "--json", "--reveal", "--reason", "inspection")
+    clear = relay700.done("audit", "list", "--json", "--reveal", "--reason", "inspection")
+    assert "8613900000002" in clear and "139-0000-0002" in clear
     relay700.done("audit", "export", export, "--reveal", "--reason", "test")
     assert "Li Lei 13800000009" in (relay700.folder / "audit.jsonl").read_text()
     read = relay700.objects("audit", "list", "--action", "read")

@@ -191,6 +191,10 @@ def test_numbers_in_texts_of_business_users_are_masked(relay700: Command, order:
         assert order in relay700.done("bindings", *command, "--reveal", "--reason", "asked")
     (changed,) = relay700.objects("bindings", "change", made["binding_id"], "--max-call", "600", reason=None)
     assert order not in (changed["order_id"], changed["user_data"])
+    (done,) = relay700.objects("bindings", "hand-over", "--from", A, "--to", "13700000003", reason=None)
+    assert (done["binding_id"], "138****0001" in done["order_id"]) == (made["binding_id"], True)
+    (done,) = relay700.objects("bindings", "hand-over", "--order", order, "--to", "none", reason=None)
+    assert done["order_id"] == order  # as it was given
 
 
 def test_an_industrial_id_is_bound_shown_and_changed(relay700: Command) -> None:

@@ -55,6 +55,14 @@ def test_history_keeps_each_step_with_reason_and_actor(relay700: Command) -> Non
     assert "to suspend" in relay700.done("business", "history", "acme")
 
 
+def test_numbers_in_reasons_of_the_history_are_masked(relay700: Command) -> None:
+    relay700.done(*APPLY)
+    relay700.done("business", "approve", "acme", "--reason", "asked 138-0000-0009 on 2026-01-31")
+    *_, approved = relay700.objects("business", "history", "acme")
+    assert approved["reason"] == "asked 138****0009 on 2026-01-31"
+    assert "138-0000-0009" not in relay700.done("business", "history", "acme")
+
+
 def test_an_invalid_step_is_refused_in_one_line(relay700: Command) -> None:
     relay700.done(*APPLY)
     assert relay700.refused("business", "suspend", "acme", "--reason", "x").startswith(

@@ -305,6 +305,25 @@ def test_the_table_masks_real_numbers_without_reveal(relay700: Command) -> None:
     assert A in relay700.done("calls", "list", "--reveal", "--reason", "case 7")
 
 
+TEXTS = {"order_id": "for 138-0000 0001", "industrial_id": "88.101.1/13800000001"}
+MASKED_TEXTS = {"order_id": "for 138****0001", "industrial_id": "88.101.1/138****0001"}
+LOOKS = (("calls", "list"), ("calls", "show", "c1"), ("calls", "live"), ("calls", "show", "c2"))
+
+
+@pytest.mark.parametrize("command", LOOKS)
+def test_numbers_in_texts_of_business_users_are_masked(relay700: Command, command: tuple[str, ...]) -> None:
+    write(relay700, ended_record("c1", **TEXTS))
+    ringing = live_record("c2", answered_at=None, **TEXTS)._asdict()
+    answers = {"call": lambda **_: ringing, "live": lambda **_: {"calls": [ringing], "total": 1}}
+    with serving(relay700.store[0], answers):
+        (shown,) = relay700.objects(*command, reason=None)
+        assert shown == shown | MASKED_TEXTS
+        (shown,) = relay700.objects(*command)
+        assert shown == shown | TEXTS
+        said = relay700.done(*command)
+        assert [text for text in TEXTS.values() if text in said] == []
+
+
 def test_a_peers_invalid_utf_8_is_printable(relay700: Command) -> None:
     write(relay700, ended_record(caller_leg_call_id=b"\xffcall".decode("utf-8", "surrogateescape")))
     assert relay700.objects("calls", "list")[0]["caller_leg_call_id"] == "\ufffdcall"

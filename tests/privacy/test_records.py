@@ -7,7 +7,7 @@ import json
 import pytest
 
 from relay.model.call import CallRecord
-from relay.privacy.records import FIELDS, ended_call, mask_text, reported
+from relay.privacy.records import FIELDS, ended_call, mask_text, mask_texts, reported
 from tests.support.stored import A, B, ended_record
 
 
@@ -34,6 +34,27 @@ def test_a_report_masks_real_numbers_and_leaves_out_what_may_hold_one() -> None:
     ]
     assert shown["caller_leg_call_id"] is None and shown["source"] is None
     assert A[2:] not in json.dumps(shown) and B[2:] not in json.dumps(shown)
+
+
+TEXTS = {"order_id": "parcel for 138-0000-0001", "industrial_id": "88.101.1/13800000001"}
+MASKED_TEXTS = {"order_id": "parcel for 138****0001", "industrial_id": "88.101.1/138****0001"}
+
+
+def test_numbers_in_texts_of_a_business_user_are_masked_for_operators() -> None:
+    record = ended_record(**TEXTS)
+    for shown in (reported(record, reveal=False), mask_texts(reported(record, reveal=False, as_written=True))):
+        assert shown == shown | MASKED_TEXTS
+
+
+@pytest.mark.parametrize("how", [{"for_operator": False}, {"as_written": True}])
+def test_a_business_users_texts_return_to_it_as_written(how: dict[str, bool]) -> None:
+    shown = reported(ended_record(**TEXTS), reveal=False, **how)
+    assert shown == shown | TEXTS
+
+
+@pytest.mark.parametrize("order_id", ["SF1234567890", "20260131000017", "订单2026-01-31/17", None])
+def test_orders_without_a_phone_number_stay_whole(order_id: str | None) -> None:
+    assert reported(ended_record(order_id=order_id), reveal=False)["order_id"] == order_id
 
 
 def test_a_revealed_report_is_the_record() -> None:

@@ -64,6 +64,20 @@ def test_real_numbers_are_masked_without_reveal(shelf: Shelf, format_: Format) -
     assert first["caller_leg_call_id"] == ended_record().caller_leg_call_id
 
 
+@pytest.mark.parametrize("format_", FORMATS)
+def test_numbers_in_an_order_are_masked_for_operators_and_kept_for_its_business_user(
+    shelf: Shelf, format_: Format
+) -> None:
+    texts = {"order_id": "parcel for 138-0000-0001", "industrial_id": "88.101.1/13800000001"}
+    shelf.add(call(1, **texts))
+    (row,) = read(format_, exported(shelf, Wanted(), format_))
+    assert (row["order_id"], row["industrial_id"]) == ("parcel for 138****0001", "88.101.1/138****0001")
+    own = b"".join(export_parts(read_all(shelf.connection, shelf.sealer, Wanted()), format_, for_operator=False))
+    for data in (own, exported(shelf, Wanted(), format_, reveal=True)):
+        (row,) = read(format_, data)
+        assert row == row | texts
+
+
 def test_json_lines_are_those_of_calls_list_json(shelf: Shelf) -> None:
     shelf.add(ended_record())
     (line,) = read("jsonl", exported(shelf, Wanted(), "jsonl", reveal=True))
