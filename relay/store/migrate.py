@@ -26,6 +26,8 @@ from relay.store.database import (
     transaction,
 )
 from relay.store.files import open_lock, takes
+from relay.store.journal.attempts import AttemptFile, with_records
+from relay.store.journal.queue import Overflow
 from relay.store.ledger import sign_all
 from relay.store.ledger_check import ledger_faults
 from relay.store.record_rows import insert
@@ -70,10 +72,36 @@ def migrate(file: Path, server: PostgresServer, key_file: Path) -> Moved:
         if is_newer(file):
             raise StoreError(f"a newer relay700 has changed the store {file}: move it with that version")
         _verify(file, sealer)
+        if left := _overflowed(file, sealer) + _without_record(file, sealer):
+            raise StoreError(
+                f"{left} calls are in files beside {file}, and not in it yet: start and stop the relay, which adds them"
+            )
         rows = _copy(file, sealer, server, key_file)
         return Moved(rows, _verify(server, sealer))
     finally:
         os.close(lock)
+
+
+def _overflowed(file: Path, sealer: Sealer) -> int:
+    """The number of entries in the overflow log."""
+    path = file.with_name(f"{file.name}.overflow")
+    if not path.exists():
+        return 0
+    try:
+        with closing(Overflow(path, sealer)) as overflow:
+            overflow.open()
+            return len(overflow.read().commits)
+    except OSError as error:
+        raise StoreError(f"the overflow log {path} cannot be read: {error.strerror}") from None
+
+
+def _without_record(file: Path, sealer: Sealer) -> int:
+    """The number of attempts that were under way when the relay was killed."""
+    path = file.with_name(f"{file.name}.attempts")
+    if not path.exists():
+        return 0
+    with closing(AttemptFile(path, sealer, lambda *_: None)) as attempts:
+        return sum(attempt.stored is None for attempt in with_records(file, sealer, attempts.open(), ()))
 
 
 def _copy(file: Path, sealer: Sealer, server: PostgresServer, key_file: Path) -> dict[str, int]:

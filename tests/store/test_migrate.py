@@ -18,6 +18,8 @@ from relay.store.bindings import all_bindings
 from relay.store.chain import AnchorFile
 from relay.store.connection import PostgresServer
 from relay.store.database import connect, connect_reader, is_there
+from relay.store.journal.attempts import AttemptFile
+from relay.store.journal.queue import Overflow
 from relay.store.migrate import COPIED, LEFT_OUT, migrate
 from relay.store.postgres.lookup import PostgresRouteReader
 from tests.store.conftest import Disk, Waiter, opened
@@ -119,6 +121,25 @@ async def test_a_row_changed_outside_relay700_is_not_proven_by_a_move(disk: Disk
     with closing(connect(disk.path)) as connection:
         connection.execute("UPDATE binding SET expires_at = expires_at + 1")
     with pytest.raises(StoreError, match=r"binding b1: was changed outside relay700.*relay700 verify"):
+        migrate(disk.path, server, disk.key_file)
+    assert not is_there(server)
+
+
+@pytest.mark.outside
+@pytest.mark.parametrize("place", ["overflow", "attempts"])
+def test_a_store_that_lacks_records_which_are_in_files_beside_it_is_not_moved(
+    disk: Disk, server: PostgresServer, place: str
+) -> None:
+    path = disk.path.with_name(f"relay.db.{place}")
+    if place == "overflow":
+        with closing(Overflow(path, disk.sealer)) as overflow:
+            overflow.open()
+            overflow.write(overflow.prepare(0, [Commit(0, ended_record("c1"), None)]))
+    else:
+        with closing(AttemptFile(path, disk.sealer, lambda *_: None)) as attempts:
+            attempts.open()
+            attempts.keep(live_record("c" * 32), b"")
+    with pytest.raises(StoreError, match="1 calls are in files beside"):
         migrate(disk.path, server, disk.key_file)
     assert not is_there(server)
 
