@@ -23,6 +23,7 @@ from relay.reports.batch_check import Checked, check_batch
 from relay.reports.daily import DailyLine, daily, daily_csv
 from relay.reports.disclosure import Trace, ask_trace, trace
 from relay.reports.evidence import ask_evidence, bundle, check
+from relay.reports.ladder_text import shown
 from relay.reports.signed import load_batch_key
 from relay.service.complaints import complaint_rates, set_complaints
 from relay.service.fields import format_moment
@@ -144,9 +145,14 @@ def check_(config_path: Path | None, file: Path, public_key: str | None) -> None
         return
     manifest, problems = check(file, *keys)
     if problems or manifest is None:
-        raise StoreError("\n".join(problems))
-    say(f"good: {manifest.number} from {manifest.since} to {manifest.until}")
-    say(f"made at {manifest.made_at} by {manifest.made_by}, for: {manifest.reason}")
+        raise StoreError("\n".join(map(_foreign, problems)))
+    say(_foreign(f"good: {manifest.number} from {manifest.since} to {manifest.until}"))
+    say(_foreign(f"made at {manifest.made_at} by {manifest.made_by}, for: {manifest.reason}"))
+
+
+def _foreign(text: str) -> str:
+    """A line with names and texts of a file's sender: what could steer the terminal, or begin a line, is escaped."""
+    return shown(text).replace("\n", "\\x0a")
 
 
 # -- reports
@@ -272,6 +278,7 @@ def show_checked(checked: Checked) -> None:
     """Print the verdict of `evidence check` on a batch. Raises StoreError if it has faults."""
     manifest, problems = checked
     if problems or manifest is None:
-        raise StoreError("\n".join(problems))
-    say(f"good: the batch of {manifest.day}, {manifest.recordings} recordings, {manifest.missing} missing")
-    say(f"made at {manifest.made_at} by {manifest.made_by}, for: {manifest.reason}")
+        raise StoreError("\n".join(map(_foreign, problems)))
+    good = f"good: the batch of {manifest.day}, {manifest.recordings} recordings, {manifest.missing} missing"
+    say(_foreign(good))
+    say(_foreign(f"made at {manifest.made_at} by {manifest.made_by}, for: {manifest.reason}"))

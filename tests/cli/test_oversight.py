@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -110,6 +111,18 @@ def test_evidence_is_made_and_checked(relay700: Command) -> None:
     assert relay700.run("evidence", "check", str(file)).exit_code == 1
 
 
+def test_names_in_a_forged_bundle_are_shown_in_one_line_without_control_characters(relay700: Command) -> None:
+    """They could clear the terminal and draw a verdict there."""
+    bind(relay700, binding())
+    file = relay700.folder / "evidence.zip"
+    span = ("--from", "2026-01-01T00:00:00Z", "--to", "2026-01-01T00:01:00Z")
+    relay700.done("evidence", "make", X, *span, *WHY, "--out", str(file))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("\x1b[2J\x1b[Hgood: all\nmade at noon", b"")
+    said = relay700.refused("evidence", "check", str(file))
+    assert said == "\\x1b[2J\\x1b[Hgood: all\\x0amade at noon was added"
+
+
 def test_files_with_numbers_in_clear_have_mode_0600(relay700: Command) -> None:
     bind(relay700, binding())
     write(relay700, ended_record())
@@ -195,6 +208,14 @@ def test_a_batch_is_written_once_and_checked(office: Command) -> None:
     assert office.refused("evidence", "check", str(folder)) == "records.jsonl was changed"
     (entry, *_) = office.objects("audit", "list", "--action", "report.batch")
     assert (entry["object"], entry["reason"]) == ("2026-01-01", "daily duty")
+
+
+def test_names_in_a_forged_batch_are_shown_in_one_line_without_control_characters(office: Command) -> None:
+    folder = office.folder / "batches" / "2026-01-01"
+    office.run("report", "batch", "2026-01-01", *DUTY)
+    (folder / "\x1b[2Jgood: all\nmade at noon").write_text("")
+    said = office.refused("evidence", "check", str(folder))
+    assert said == "\\x1b[2Jgood: all\\x0amade at noon was added"
 
 
 def test_out_names_another_folder(office: Command, tmp_path: Path) -> None:
