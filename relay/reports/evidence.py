@@ -18,7 +18,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -53,6 +53,13 @@ MOST_BYTES = 1 << 32  # of all files, unpacked
 MOST_RATIO = 100  # unpacked bytes per byte of the bundle, beyond FREE_BYTES
 FREE_BYTES = 16 << 20
 _PART = 1 << 16
+_LONGEST_READ = 1 << 17  # bytes: of a part of a file, and of the directory, which has at most 2,849 entries then
+# Besides what it documents, zipfile raises OSError for a place before the file, and NotImplementedError for a later
+# version or a patch; msgspec raises RecursionError for deeply nested JSON.
+_UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, OSError, NotImplementedError),
+    *(msgspec.MsgspecError, RecursionError),
+)
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 1
 _GOES_BY = (
@@ -145,14 +152,25 @@ def check(file: Path | IO[bytes], *public_keys: bytes) -> Checked:
     limits of a bundle's size.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
-            return _check(_Reading(archive, _size(file)), public_keys)
-    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, msgspec.MsgspecError) as error:
+        with file.open("rb") if isinstance(file, Path) else nullcontext(file) as source:
+            size = source.seek(0, io.SEEK_END)
+            with zipfile.ZipFile(_ShortReads(source)) as archive:
+                return _check(_Reading(archive, size), public_keys)
+    except _UNREADABLE as error:
         return Checked(None, [f"not an evidence bundle, or damaged: {error}"])
 
 
-def _size(file: Path | IO[bytes]) -> int:
-    return file.stat().st_size if isinstance(file, Path) else file.seek(0, io.SEEK_END)
+class _ShortReads:
+    """A bundle's file. Raises ValueError for a long read: zipfile reads a directory, and makes its entries, at once."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._read = file.read
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        if size > _LONGEST_READ:
+            raise ValueError(f"its directory is longer than {_LONGEST_READ} bytes")
+        return self._read(size)
 
 
 class _Reading:

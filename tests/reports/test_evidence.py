@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import shutil
+import struct
 import subprocess
 import zipfile
 from contextlib import closing
@@ -15,7 +16,8 @@ from typing import Any
 import pytest
 
 from relay.errors import StoreError
-from relay.reports.evidence import Link, ask_evidence, bundle, check
+from relay.reports.evidence import ask_evidence, bundle, check
+from relay.reports.signed import Link
 from relay.service.businesses import change as change_business
 from relay.service.businesses import set_state
 from relay.service.filings import FilingWords, add_filing
@@ -264,6 +266,48 @@ def test_a_bundle_of_too_many_files_or_unknown_packing_is_not_read(shelf: Shelf,
 def test_a_malformed_manifest_is_reported(shelf: Shelf, writer: Writer, manifest: bytes) -> None:
     contents = files(made(shelf, writer)) | {"manifest.json": manifest}
     assert check(packed(contents)).problems != []
+
+
+def shifted(data: bytes, by: int) -> bytes:
+    """The archive with the end record of a directory that begins elsewhere."""
+    place = data.rindex(b"PK\5\6") + 16
+    (offset,) = struct.unpack_from("<I", data, place)
+    return data[:place] + struct.pack("<I", offset + by) + data[place + 4 :]
+
+
+def test_a_deeply_nested_manifest_is_reported() -> None:
+    manifest = b'{"x":' + b"[" * 100_000
+    assert "not an evidence bundle" in check(packed({"manifest.json": manifest})).problems[0]
+
+
+@pytest.mark.parametrize("by", [1, 1 << 30, -1])
+def test_a_shifted_directory_is_reported(shelf: Shelf, writer: Writer, tmp_path: Path, by: int) -> None:
+    file = tmp_path / "evidence.zip"
+    file.write_bytes(shifted(made(shelf, writer), by))
+    assert "not an evidence bundle" in check(file).problems[0]
+
+
+@pytest.mark.parametrize(("place", "value"), [(6, 99), (8, 0x20)], ids=["of a later version", "patched"])
+def test_an_entry_that_zipfile_cannot_read_is_reported(place: int, value: int) -> None:
+    data = packed({"manifest.json": b""}).getbuffer()
+    data[bytes(data).rindex(b"PK\1\2") + place] = value  # APPNOTE 4.3.12
+    assert "not an evidence bundle" in check(io.BytesIO(data)).problems[0]
+
+
+def test_of_a_long_directory_no_entry_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes ten times its bytes in memory, whatever number the end record claims."""
+    out = packed({f"more{n}": b"" for n in range(3_000)})
+    entries = 0
+
+    class Counted(zipfile.ZipInfo):
+        def __init__(self, *arguments: Any) -> None:
+            nonlocal entries
+            entries += 1
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(zipfile, "ZipInfo", Counted)
+    assert "not an evidence bundle" in check(out).problems[0]
+    assert entries == 0
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
