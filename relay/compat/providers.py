@@ -11,6 +11,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any, Final, Literal, NamedTuple, TextIO, get_args
 
 from relay.errors import ParseError, Refused
@@ -22,6 +23,7 @@ PROVIDERS: tuple[Provider, ...] = get_args(Provider)
 
 Raw = dict[str, str]  # one object, by name in lower case without "_"; values as text, "" for null
 _TIME: Final = "%Y-%m-%d %H:%M:%S"
+_NOT_JSON: Final = (ValueError, RecursionError)  # the latter for deeply nested values
 
 
 # -- Objects of a file
@@ -43,22 +45,22 @@ def read_objects(file: TextIO, known: Iterable[str]) -> Iterator[tuple[int, Raw]
         if not number and first.strip("\ufeff \t\r\n") != "[]":
             raise ParseError("no field of this provider is in it")
         return
-    heading = [_name(cell) for cell in next(csv.reader([first]), [])]
-    if names.isdisjoint(heading):
-        raise ParseError("it is neither JSON nor CSV with a header: no field of this provider is in its first line")
-    reader = csv.reader(file)
+    reader = csv.reader(chain([first], file))
     try:
+        heading = [_name(cell) for cell in next(reader, [])]
+        if names.isdisjoint(heading):
+            raise ParseError("it is neither JSON nor CSV with a header: no field of this provider is in its first line")
         for cells in reader:
             if any(cell.strip() for cell in cells):
-                yield reader.line_num + 1, dict(zip(heading, (cell.strip() for cell in cells), strict=False))
+                yield reader.line_num, dict(zip(heading, (cell.strip() for cell in cells), strict=False))
     except csv.Error as error:
-        raise ParseError(f"line {reader.line_num + 1}: not CSV: {error}") from None
+        raise ParseError(f"line {reader.line_num}: not CSV: {error}") from None
 
 
 def _json_objects(first: str, file: TextIO, names: frozenset[str]) -> Iterator[Raw]:
     try:
         value = json.loads(first)
-    except ValueError:  # not one value a line
+    except _NOT_JSON:  # not one value a line
         yield from _within(_decoded(first + file.read(), 1), names)
         return
     yield from _within(value, names)
@@ -70,21 +72,23 @@ def _json_objects(first: str, file: TextIO, names: frozenset[str]) -> Iterator[R
 def _decoded(text: str, line: int) -> object:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except _NOT_JSON as error:
         raise ParseError(f"line {line}: not JSON: {error}") from None
 
 
 def _within(value: object, names: frozenset[str]) -> Iterator[Raw]:
-    """The objects with known fields inside a decoded value."""
-    if isinstance(value, list):
-        for item in value:
-            yield from _within(item, names)
-    elif isinstance(value, dict):
-        named = {_name(name): item for name, item in value.items()}
-        if names.isdisjoint(named):
-            yield from _within(list(value.values()), names)
-        else:
-            yield {name: _text(item) for name, item in named.items() if not isinstance(item, dict | list)}
+    """The objects with known fields inside a decoded value. No recursion: a decoder may go deeper than a generator."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += reversed(value)
+        elif isinstance(value, dict):
+            named = {_name(name): item for name, item in value.items()}
+            if names.isdisjoint(named):
+                waiting += reversed(value.values())
+            else:
+                yield {name: _text(item) for name, item in named.items() if not isinstance(item, dict | list)}
 
 
 def _name(text: object) -> str:
@@ -203,7 +207,7 @@ def _huawei(found: Raw) -> dict[str, Any]:
     lasts, longest = _whole("duration", found["lasts"]), _whole("maxDuration", found["longest"])
     if lasts and not found["since"]:
         raise invalid("subscribeTime", "required: a binding with a duration ends that long after it")
-    expires = lasts and (_utc(found["since"]) + timedelta(seconds=lasts)).isoformat()
+    expires = lasts and _later(_utc(found["since"]), lasts).isoformat()
     return {
         "mode": "AXYB" if found["y"] else "AXB" if found["b"] else "AXN",
         "a": found["a"],
@@ -244,9 +248,18 @@ def _utc(text: str) -> datetime:
 
 def _moment(text: str, zone: Any) -> datetime:
     try:
-        return datetime.strptime(text, _TIME).replace(tzinfo=zone)
-    except ValueError:
+        moment = datetime.strptime(text, _TIME).replace(tzinfo=zone)
+        moment.astimezone(UTC)  # 0001-01-01 00:00 in China is before the first year of UTC
+    except (ValueError, OverflowError):
         raise invalid("time", "must be written yyyy-MM-dd HH:mm:ss") from None
+    return moment
+
+
+def _later(moment: datetime, duration_s: int) -> datetime:
+    try:
+        return moment + timedelta(seconds=duration_s)
+    except OverflowError:
+        raise invalid("duration", "must be in the future, and before the year 2200") from None
 
 
 # -- Call records
@@ -287,6 +300,8 @@ def _alibaba_call(line: int, raw: Raw) -> ProviderCall | None:
         return None
     if kind not in ("0", "1", "4"):
         raise invalid("call_type", "must be one of: 0, 1, 2, 3, 4, 5")
+    if not raw.get("callid"):
+        raise invalid("call_id", "required")
     a, b = _party("phone_no", raw.get("phoneno", "")), _party("peer_no", raw.get("peerno", ""))
     caller, callee = (b, a) if kind == "1" else (a, b)
     at, start = _china(raw.get("calltime", "")), _china(raw.get("starttime", ""))

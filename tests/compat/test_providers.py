@@ -68,6 +68,7 @@ def test_a_binding_of_huaweis_query_ends_as_long_after_it_was_made() -> None:
         ("alibaba", {"ExpireDate": "soon"}, "time"),
         ("huawei", {"callDirection": 3}, "callDirection"),
         ("huawei", {"duration": "-1"}, "duration"),
+        ("huawei", {"duration": "999999999", "subscribeTime": "9999-12-31 00:00:00"}, "duration"),
         ("huawei", {"subscribeTime": ""}, "subscribeTime"),
         ("huawei", {"extendNum": "12"}, "extension"),
     ],
@@ -77,6 +78,28 @@ def test_what_cannot_be_is_refused_by_its_field(provider: Provider, change: dict
     [refused] = bindings(provider, json.dumps([form]))
     assert isinstance(refused, Refused) and refused.field == field
     assert "138" not in str(refused)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (f"{'8' * 200_000},SubsId\n", 1),
+        (f"SubsId\n1\n{'8' * 200_000}\n", 3),
+        ("[" * 100_000, 1),
+        ('{"SubsId": "1"}\n' + "[" * 100_000, 2),
+    ],
+    ids=["heading", "row", "nested", "nested line"],
+)
+def test_what_cannot_be_decoded_is_an_error_with_its_line(text: str, line: int) -> None:
+    with pytest.raises(ParseError, match=f"^line {line}: not (CSV|JSON): "):
+        assert bindings("alibaba", text)
+
+
+def test_a_binding_is_found_at_any_depth() -> None:
+    """Also at those that the decoder reads and a recursive search would not."""
+    text = '{"a": [' * 400 + json.dumps(A_DETAIL) + "]}" * 400
+    [written] = bindings("alibaba", text)
+    assert written["a"] == "13800000001"
 
 
 @pytest.mark.parametrize(
@@ -136,3 +159,24 @@ def test_text_messages_and_masked_numbers_are_no_calls() -> None:
     assert message is None
     assert isinstance(masked, Refused) and masked.field == "line 2: peer_no"
     assert isinstance(good, ProviderCall) and good.line == 3
+
+
+@pytest.mark.parametrize("change", [{"call_id": None}, {"call_id": {"id": "7"}}, {"call_id": ""}])
+def test_a_record_without_an_id_is_refused_and_the_next_one_is_read(change: dict[str, Any]) -> None:
+    refused, good = calls("alibaba", REPORT | change, REPORT)
+    assert isinstance(refused, Refused) and refused.field == "line 1: call_id"
+    assert isinstance(good, ProviderCall)
+
+
+def test_a_short_row_is_refused_and_the_next_one_is_read() -> None:
+    *names, _ = heading = [*(name for name in REPORT if name != "call_id"), "call_id"]
+    rows: list[list[Any]] = [heading, [REPORT[name] for name in names], [REPORT[name] for name in heading]]
+    text = "".join(",".join(map(str, row)) + "\n" for row in rows)
+    refused, good = read_calls("alibaba", io.StringIO(text))
+    assert isinstance(refused, Refused) and refused.field == "line 2: call_id"
+    assert isinstance(good, ProviderCall)
+
+
+def test_a_time_before_the_first_year_in_utc_is_refused() -> None:
+    [refused] = calls("alibaba", REPORT | {"call_time": "0001-01-01 00:00:00"})
+    assert isinstance(refused, Refused) and refused.field == "line 1: time"
