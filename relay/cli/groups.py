@@ -108,7 +108,7 @@ def remove_members(config_path: Path | None, group_id: str, members: tuple[str, 
 
 @groups.command("import")
 @click.argument("group_id", metavar="ID")
-@click.argument("file", type=click.File(encoding="utf-8-sig"))
+@click.argument("file", type=click.File(encoding="utf-8-sig", errors="surrogateescape"))
 @config_option
 def import_group(config_path: Path | None, group_id: str, file: TextIO) -> None:
     """Add the number on each line of a file as a member. FILE may be - for standard input."""

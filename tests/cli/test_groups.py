@@ -32,6 +32,12 @@ def test_members_are_added_and_removed(relay700: Command, group: dict[str, Any])
     assert sorted(shown["members"]) == ["8613800000001", "8613800000003", "8613800000004"]
 
 
+def test_a_file_of_members_in_another_encoding_is_refused(relay700: Command, group: dict[str, Any]) -> None:
+    file = relay700.folder / "members.txt"
+    file.write_bytes("13800000003\n张三\n".encode("gbk"))
+    assert relay700.refused("groups", "import", group["id"], str(file)).startswith("members.1: not a number")
+
+
 def test_members_are_masked_and_their_reading_is_logged(relay700: Command, group: dict[str, Any]) -> None:
     assert "138****0001" in relay700.done("groups", "show", group["id"])
     assert relay700.objects("audit", "list", "--action", "read") == []
