@@ -6,7 +6,7 @@ the same or one is unknown. Nothing here reads a file or the store.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
@@ -76,10 +76,11 @@ class Comparison:
         calls = self._left.get(here.caller, [])
         since, until = here.received_at - self._tolerance.began_ms, here.received_at + self._tolerance.began_ms
         first = bisect_left(calls, since, key=attrgetter("at_ms"))
+        last = bisect_right(calls, until, lo=first, key=attrgetter("at_ms"))
         near = [
             (abs(call.at_ms - here.received_at), place)
-            for place, call in enumerate(calls[first:], first)
-            if call.at_ms <= until and (not call.callee or not here.callee or call.callee == here.callee)
+            for place, call in enumerate(calls[first:last], first)
+            if not call.callee or not here.callee or call.callee == here.callee
         ]
         return calls.pop(min(near)[1]) if near else None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from relay.compat.comparison import Comparison, Difference, Tolerance
 from relay.compat.providers import ProviderCall
 from relay.model.call import CallRecord
@@ -38,6 +40,26 @@ def test_a_refused_call_has_no_called_party() -> None:
     refused = ended_record(outcome="no_binding", callee=None, routed_at=None, answered_at=None, duration_ms=None)
     assert compared([THERE._replace(outcome="refused", duration_s=0.0)], refused) == ([], {"same": 1})
     assert compared([THERE._replace(outcome="refused", duration_s=0.0, callee="")], refused) == ([], {"same": 1})
+
+
+def test_of_a_callers_records_only_those_of_the_span_are_read() -> None:
+    """A switchboard's are one caller's of a whole day."""
+    read = 0
+
+    class Counted(ProviderCall):
+        @property
+        def at_ms(self) -> int:
+            nonlocal read
+            read += 1
+            return self[4]
+
+    number, minute_ms = 500, 60_000
+    there = [Counted(*THERE._replace(at_ms=NOW_MS + n * minute_ms)) for n in range(number)]
+    comparison = Comparison(there, Tolerance())
+    read = 0
+    for n in range(number):
+        assert list(comparison.see(ended_record(f"c{n}", received_at=NOW_MS + n * minute_ms))) == []
+    assert read < number * 4 * math.log2(number)
 
 
 def test_calls_of_one_caller_are_set_beside_the_nearest_of_the_same_party() -> None:
