@@ -138,6 +138,7 @@ def _packet(kind: int, body: bytes, order: str, interfaces: list[_Interface], la
 # -- Frames to datagrams and segments, with reassembly of fragments (RFC 791 3.2, RFC 8200 4.5)
 
 MAX_ASSEMBLING = 1024  # incomplete datagrams kept; the oldest is dropped
+MAX_PIECES = 128  # of one datagram, which is skipped if it has more; 65,535 bytes in packets of 576 are 119
 _CARRIED = {IP_PROTO_TCP: TCP, IP_PROTO_UDP: UDP}
 # Besides its own error, dpkt raises on truncated or malformed frames: IndexError (MPLS), AttributeError (IPv6 options
 # behind a fragment header), RecursionError (deeply nested IP in IP).
@@ -161,17 +162,27 @@ class _Assembling:
 
     def __init__(self) -> None:
         self._pieces: dict[int, bytes] = {}
+        self._held = 0  # bytes; more than the datagram's size where fragments overlap
         self._size: int | None = None
 
     def add(self, piece: _Piece, data: bytes) -> bytes | None:
         """Add a fragment. Returns the payload once complete."""
-        self._pieces.setdefault(piece.offset, data)
+        if piece.offset in self._pieces or len(self._pieces) >= MAX_PIECES:
+            return None
+        self._pieces[piece.offset] = data
+        self._held += len(data)
         if piece.last:
             self._size = piece.offset + len(data)
-        whole = b""
+        if self._size is None or self._held < self._size:
+            return None
+        whole = self._joined()
+        return whole if len(whole) == self._size else None
+
+    def _joined(self) -> bytes:
+        whole = bytearray()
         for offset in sorted(self._pieces):
-            whole = whole[:offset] + self._pieces[offset]
-        return whole if self._size == len(whole) else None
+            whole[offset:] = self._pieces[offset]
+        return bytes(whole)
 
 
 class Fragments:

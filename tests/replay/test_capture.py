@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import ParseError
-from relay.replay.capture import MAX_ASSEMBLING, Fragments, Packet, read_packets
+from relay.replay.capture import MAX_ASSEMBLING, MAX_PIECES, Fragments, Packet, read_packets
 from tests.replay.packets import (
     CALLEE,
     CALLEE6,
@@ -182,6 +182,46 @@ def test_an_identification_can_be_reused() -> None:
     reader = Reader()
     for _ in range(2):
         assert [reader.read(piece) for piece in V4] == [None, None, (CALLER, CALLEE, WHOLE)]
+
+
+def fragments(number: int) -> list[bytes]:
+    """The IPv4 fragments, 8 bytes each, of a datagram."""
+    whole = udp(bytes(8 * (number - 1)))
+    return [
+        ipv4(whole[8 * place : 8 * place + 8], flags=place | (MORE if place < number - 1 else 0))
+        for place in range(number)
+    ]
+
+
+def test_fragments_are_joined_once_their_sizes_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    joined = 0
+
+    def counted(pieces: dict[int, bytes]) -> list[int]:
+        nonlocal joined
+        joined += 1
+        return sorted(pieces)
+
+    monkeypatch.setattr("relay.replay.capture.sorted", counted, raising=False)
+    reader = Reader()
+    last, *pieces = reversed(fragments(100))
+    assert [reader.read(piece) for piece in (last, *pieces[:-1])] == [None] * 99
+    assert joined == 0
+    assert reader.read(pieces[-1]) == (CALLER, CALLEE, udp(bytes(792)))
+    assert joined == 1
+
+
+def test_a_datagram_of_too_many_fragments_is_skipped() -> None:
+    """65,535 bytes over the smallest link of IPv4 hosts, 576 bytes, are 119."""
+    reader = Reader()
+    assert [reader.read(piece) for piece in fragments(MAX_PIECES)][-1] is not None
+    assert [reader.read(piece) for piece in fragments(MAX_PIECES + 1)] == [None] * (MAX_PIECES + 1)
+
+
+def test_overlapping_fragments_are_joined() -> None:
+    reader = Reader()
+    assert reader.read(ipv4(WHOLE[:24], flags=MORE)) is None
+    assert reader.read(V4[2]) is None
+    assert reader.read(V4[1]) == (CALLER, CALLEE, WHOLE)
 
 
 def test_incomplete_datagrams_are_dropped() -> None:
