@@ -347,11 +347,10 @@ def write_key_file(path: Path, masters: dict[int, bytes], hashes: tuple[bytes, b
 def _written(path: Path, text: str) -> Path:
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(descriptor, text.encode())
+    with open(descriptor, "wb") as file:  # os.write may write a part
+        file.write(text.encode())
+        file.flush()
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
     return temporary
 
 

@@ -240,6 +240,13 @@ def test_new_key_file_is_private_and_has_one_key(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_key_file_is_whole_where_a_write_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:5]))
+    make_key(tmp_path / "relay.key")
+    assert load_key(tmp_path / "relay.key").key_ids == [1]
+
+
 def test_existing_key_file_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "relay.key"
     make_key(path)
