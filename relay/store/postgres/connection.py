@@ -28,6 +28,8 @@ PAGE = 1_000  # rows
 OPTIONS: Final = (
     "-c lock_timeout=5000 -c client_connection_check_interval=1000 -c client_min_messages=warning -c timezone=UTC"
 )
+# tcp_user_timeout covers requests that the server has not acknowledged, these the wait for the answer after that.
+KEEPALIVES: Final = {"keepalives_idle": 2, "keepalives_interval": 1, "keepalives_count": 3}
 ACTS_LOCK: Final = 700_000_001  # for pg_advisory_xact_lock
 # In ms, shorter than lock_timeout: a machine that freezes within a unit of work must not block those of others.
 IDLE_ACT: Final = 3_000
@@ -101,6 +103,7 @@ class PostgresConnection:
                 connect_timeout=CONNECT_S,
                 options=self._options,
                 tcp_user_timeout=CONNECT_S * 1000,
+                **KEEPALIVES,
             )
 
 

@@ -16,6 +16,7 @@ from relay.store.bindings import all_bindings
 from relay.store.connection import PostgresBusy, PostgresError, each_row, transaction
 from relay.store.database import connect, connect_reader, one_moment
 from relay.store.postgres import connection as module
+from relay.store.postgres.connection import PostgresConnection
 from relay.store.postgres.journal import postgres_journal
 from relay.store.records import verify_records
 from relay.store.unit_of_work import RELAY
@@ -127,4 +128,14 @@ def test_transaction_that_waited_in_vain_for_its_turn_leaves_the_connection_usab
         with transaction(second):
             assert second.in_transaction
         assert not second.in_transaction
+    postgres.drop(place)
+
+
+def test_server_that_vanishes_is_noticed(tmp_path: Path) -> None:
+    """Also while a statement waits for its answer: the server has acknowledged it, so nothing is sent again."""
+    place, _ = new_server_store(tmp_path)
+    with closing(PostgresConnection(place.url)) as connection:
+        parameters = connection._connection.info.get_parameters()
+    assert int(parameters["keepalives_idle"]) + 3 * int(parameters["keepalives_interval"]) <= module.CONNECT_S
+    assert parameters["keepalives_count"] == "3"
     postgres.drop(place)
