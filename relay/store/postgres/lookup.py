@@ -81,6 +81,7 @@ class PostgresRouteReader:
                 min_size=1,
                 max_size=CONNECTIONS,
                 timeout=PATIENCE_S,
+                command_timeout=PATIENCE_S,  # else the cancellation of a look-up waits for ever on a frozen server
                 server_settings=SETTINGS,
                 reset=_leaves_nothing,
             )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
@@ -18,7 +20,7 @@ from relay.model.call import Refusal, Route
 from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import LookupResult
 from relay.policy.figures import Counts
-from relay.policy.rules import FREQUENCY_NUMBER, Cap, Rules
+from relay.policy.rules import FREQUENCY_NUMBER, STORE_FAILED, Cap, Rules
 from relay.postgres_look_ups import SWEEP_EACH, PostgresLookUps
 from relay.store.connection import Connection, PostgresServer
 from relay.store.numbers import HELD, set_locks
@@ -34,6 +36,7 @@ from tests.support.stored import NOW_MS, A, B, X, Y, binding, end, put
 
 pytestmark = pytest.mark.outside
 
+_BACKENDS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 _LAST = "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
 
@@ -99,6 +102,23 @@ async def test_look_up_under_way_uses_changed_rules(tmp_path: Path) -> None:
         found = await asked
     assert isinstance(found, LookupResult)
     assert found.bound is not None and not found.bound.filed_until
+    postgres.drop(place)
+
+
+async def test_frozen_connection_fails_the_look_up_and_is_replaced(tmp_path: Path) -> None:
+    """asyncpg cancels the statement first, and would wait for the end of that without limit."""
+    place, sealer = new_server_store(tmp_path)
+    reader = PostgresRouteReader(place, sealer, Rules(), lambda event, fields: None)
+    await reader.open()
+    with closing(reader), closing(postgres.connect(place)) as looker:
+        ((frozen,),) = looker.execute(_BACKENDS).fetchall()
+        os.kill(frozen, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(60):
+                assert await reader.fetch(X, A, NOW_MS / 1000, 0.1) is STORE_FAILED
+                assert isinstance(await reader.fetch(X, A, NOW_MS / 1000), LookupResult)
+        finally:
+            os.kill(frozen, signal.SIGCONT)
     postgres.drop(place)
 
 
