@@ -25,7 +25,8 @@ from relay.store.sealing.sealer import Sealer
 
 BEAT_S: Final = 1.0
 DEAD_S: Final = 5.0
-PATIENCE_S: Final = 3.0  # for one heartbeat
+PATIENCE_S: Final = 3.0  # for one heartbeat, and for one step of a takeover
+MOST_TAKEN: Final = 1_000  # calls resumed at once, so that heartbeats go on between
 # In ms: a machine that freezes or is cut off within a transaction must not keep its locks, which block all nodes. A
 # node that was only slow finds its connection closed, and retries.
 NOT_IDLE_FOR_EVER: Final = {"idle_in_transaction_session_timeout": "1000"}
@@ -49,7 +50,12 @@ WHERE name <> $1 AND taken_by IS NULL AND stopped_at IS NULL AND seen_at < now()
     AND EXISTS (SELECT 1 FROM node AS taker WHERE taker.name = $1 AND taker.epoch = $2)
 RETURNING name
 """
-_TAKE_CALLS: Final = "UPDATE live_call SET node = $1 WHERE node = ANY($2::text[]) RETURNING id, call_id, sealed"
+_TAKE_CALLS: Final = "UPDATE live_call SET node = $1 WHERE node = ANY($2::text[]) RETURNING call_id"
+# FOR SHARE waits for a COMMIT that is still under way, although its connection was lost.
+_TAKEN: Final = """
+WITH taken AS MATERIALIZED (SELECT id, call_id, sealed, node FROM live_call WHERE call_id = ANY($2::text[]) FOR SHARE)
+SELECT id, call_id, sealed FROM taken WHERE node = $1
+"""
 _PUT_COUNTS: Final = """
 INSERT INTO node_count (node, counts) SELECT name, $3 FROM node WHERE name = $1 AND epoch = $2
 ON CONFLICT (node) DO UPDATE SET counts = excluded.counts WHERE node_count.counts <> excluded.counts
@@ -83,6 +89,7 @@ class Node:
         self._dead_s = dead_s
         self._connection: asyncpg.Connection | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._taken: list[str] = []  # calls of failed nodes that are ours, or in doubt, and not resumed yet
         self._unreadable: set[str] = set()  # nodes whose counts were reported
 
     async def open(self) -> None:
@@ -133,13 +140,17 @@ class Node:
                         return
                     if limits is not None:
                         await self._exchange(limits)
-                    if loop.time() - since > self._dead_s + BEAT_S:
-                        take(await self._take())
+                if self._taken or loop.time() - since > self._dead_s + BEAT_S:
+                    async with asyncio.timeout(PATIENCE_S):
+                        calls = await self._take()
+                    take(calls)
             except SERVER_FAULTS as error:
                 self._report("node.beat_failed", {"node": self.name, "reason": str(error)})
                 since = loop.time()
                 self._disconnect()
-            await asyncio.sleep(BEAT_S)
+                await asyncio.sleep(BEAT_S)
+            else:
+                await asyncio.sleep(0 if self._taken else BEAT_S)
 
     async def _beat(self) -> bool:
         """Write a heartbeat. False if another node has taken over our calls."""
@@ -164,18 +175,30 @@ class Node:
         limits.hear(others)
 
     async def _take(self) -> list[LiveCall]:
+        """Calls of failed nodes, MOST_TAKEN at most."""
+        assert self._connection is not None
+        if not self._taken:
+            await self._take_over()
+        rows = await self._connection.fetch(_TAKEN, self.name, self._taken[:MOST_TAKEN]) if self._taken else []
+        del self._taken[:MOST_TAKEN]
+        return open_all(self._sealer, map(tuple, rows), self._report)
+
+    async def _take_over(self) -> None:
+        """Make the calls of failed nodes ours. Their ids are noted first, since the answer to COMMIT may be lost."""
         assert self._connection is not None
         async with self._connection.transaction():
             gone = [row[0] for row in await self._connection.fetch(_TAKE, self.name, self.epoch, self._dead_s)]
             rows = await self._connection.fetch(_TAKE_CALLS, self.name, gone) if gone else []
-        calls = open_all(self._sealer, map(tuple, rows), self._report)
+            self._taken = [row[0] for row in rows]
         for name in gone:
-            self._report("node.taken_over", {"node": name, "by": self.name, "calls": len(calls)})
-        return calls
+            self._report("node.taken_over", {"node": name, "by": self.name, "calls": len(rows)})
 
     async def _connect(self) -> None:
         self._connection = await asyncpg.connect(
-            self._server.url, timeout=PATIENCE_S, server_settings=NOT_IDLE_FOR_EVER
+            self._server.url,
+            timeout=PATIENCE_S,
+            command_timeout=PATIENCE_S,  # also bounds the ROLLBACK after a timeout
+            server_settings=NOT_IDLE_FOR_EVER,
         )
 
     def _disconnect(self) -> None:

@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from asyncpg.transaction import Transaction
 
 from relay.call.recovery import KeptAttempt
 from relay.errors import StoreError
@@ -322,6 +324,58 @@ async def test_stopped_node_is_not_taken_over(store: Store, monkeypatch: pytest.
     await rounds.more("b")
     await heir.close()
     assert store.said == []
+
+
+async def test_takeover_whose_commit_was_in_doubt_loses_no_call(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "BEAT_S", 0.05)
+    monkeypatch.setattr(nodes, "MOST_TAKEN", 1)
+    rounds, taken, commit = Rounds(monkeypatch), list[tuple[str, str]](), Transaction.__aexit__
+
+    async def lose_answer(transaction: Transaction, *raised: Any) -> None:
+        await commit(transaction, *raised)
+        if "c1 b" in store.live():
+            monkeypatch.setattr(Transaction, "__aexit__", commit)
+            raise OSError("the connection was lost")
+
+    await _leave_calls(store, "a", "c1", "c2")
+    await _leave_calls(store, "b", "own")
+    monkeypatch.setattr(Transaction, "__aexit__", lose_answer)
+    heir = Node(store.server("b"), store.sealer, store.report, dead_s=0.3)
+    await heir.open()
+    heir.watch(lambda calls: taken.extend(_named("b", calls)), lambda: None)
+    await until(lambda: len(taken) == 2)
+    await rounds.more("b")
+    assert sorted(taken) == [("b", "c1"), ("b", "c2")]
+    assert {event for event, _ in store.said} == {"node.beat_failed"}
+    await heir.close()
+
+
+async def test_takeover_in_doubt_waits_for_a_commit_still_under_way(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "BEAT_S", 0.05)
+    taken: list[tuple[str, str]] = []
+    await _leave_calls(store, "a", "c1")
+    heir = Node(store.server("b"), store.sealer, store.report, dead_s=60)
+    heir._taken = ["c1"]
+    with closing(postgres.connect(store.place)) as committing, closing(postgres.connect(store.place)) as looker:
+        committing.execute("BEGIN READ WRITE")
+        committing.execute("UPDATE live_call SET node = 'b'")
+        await heir.open()
+        heir.watch(lambda calls: taken.extend(_named("b", calls)), lambda: None)
+        await until(lambda: looker.execute(_WAITING).fetchone() == (1,))
+        committing.execute("COMMIT")
+    await until(lambda: taken == [("b", "c1")])
+    await heir.close()
+
+
+async def _leave_calls(store: Store, node: str, *call_ids: str) -> None:
+    """Write calls that are up when their node dies."""
+    done = Waiter()
+    async with store.journal(node) as journal:
+        for token, call_id in enumerate(call_ids, 1):
+            journal.queue.append(Commit(token, live_record(call_id), b""), done)
+        await done.until(lambda: len(done.tokens) == len(call_ids))
 
 
 def _named(node: str, calls: list[LiveCall]) -> list[tuple[str, str]]:
