@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Final
 
 import asyncpg
@@ -26,6 +27,7 @@ from relay.store.sealing.sealer import Sealer
 BEAT_S: Final = 1.0
 DEAD_S: Final = 5.0
 PATIENCE_S: Final = 3.0  # for one heartbeat, and for one step of a takeover
+MOST_COUNT: Final = 10**12  # of one kind and name on another node; more was forged, and would overflow
 MOST_TAKEN: Final = 1_000  # calls resumed at once, so that heartbeats go on between
 # In ms: a machine that freezes or is cut off within a transaction must not keep its locks, which block all nodes. A
 # node that was only slow finds its connection closed, and retries.
@@ -73,7 +75,7 @@ SERVER_FAULTS: Final = (
 
 
 _encode: Final = msgspec.json.Encoder().encode
-_decode: Final = msgspec.json.Decoder(dict[str, dict[str, Annotated[int, msgspec.Meta(ge=0)]]]).decode
+_decode: Final = msgspec.json.Decoder(dict[str, dict[str, Annotated[int, msgspec.Meta(ge=0, le=MOST_COUNT)]]]).decode
 
 
 class Node:
@@ -108,9 +110,11 @@ class Node:
     ) -> None:
         """Start heartbeats, and pass the calls of failed nodes to `take`.
 
-        `lost` is called once another node has taken over our calls. `limits` exchanges counts with the other nodes.
+        `lost` is called once another node has taken over our calls, or will, since the heartbeats have ended by a bug.
+        `limits` exchanges counts with the other nodes.
         """
-        self._watching = asyncio.create_task(self._watch(take, lost, limits), name="node")
+        self._watching = asyncio.create_task(self._watch(take, limits), name="node")
+        self._watching.add_done_callback(partial(self._ended, lost))
 
     async def close(self) -> None:
         """Stop. If calls are left, another node takes them over after DEAD_S; if none, mark this node as stopped."""
@@ -123,11 +127,19 @@ class Node:
             await self._connection.execute(_STOP, self.name, self.epoch, timeout=PATIENCE_S)
         self._connection.terminate()
 
-    async def _watch(
-        self, take: Callable[[list[LiveCall]], None], lost: Callable[[], None], limits: SharedLimits | None
-    ) -> None:
-        """Take over others only after beating for DEAD_S ourselves: after an outage of the server every node looks
-        dead until its next heartbeat."""
+    def _ended(self, lost: Callable[[], None], watching: asyncio.Task[None]) -> None:
+        if watching.cancelled():
+            return
+        if (error := watching.exception()) is not None:
+            self._report("node.stopped", {"node": self.name, "reason": repr(error), "exc_info": error})
+        lost()
+
+    async def _watch(self, take: Callable[[list[LiveCall]], None], limits: SharedLimits | None) -> None:
+        """Return once another node has taken over our calls.
+
+        Take over others only after beating for DEAD_S ourselves: after an outage of the server every node looks dead
+        until its next heartbeat.
+        """
         loop = asyncio.get_running_loop()
         since = loop.time()
         while True:
@@ -136,7 +148,6 @@ class Node:
                     if self._connection is None:
                         await self._connect()
                     if not await self._beat():
-                        lost()
                         return
                     if limits is not None:
                         await self._exchange(limits)

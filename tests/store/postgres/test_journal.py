@@ -369,6 +369,25 @@ async def test_takeover_in_doubt_waits_for_a_commit_still_under_way(
     await heir.close()
 
 
+async def test_node_that_can_beat_no_more_ends(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one whose calls were taken over: it would live on unseen, and they would be taken over from it."""
+    monkeypatch.setattr(nodes, "BEAT_S", 0.05)
+    lost = asyncio.Event()
+
+    def fail(calls: list[LiveCall]) -> None:
+        raise KeyError("a bug")
+
+    await _leave_calls(store, "a", "c1")
+    heir = Node(store.server("b"), store.sealer, store.report, dead_s=0.3)
+    await heir.open()
+    heir.watch(fail, lost.set)
+    async with asyncio.timeout(60):
+        await lost.wait()
+    event, fields = store.said[-1]
+    assert (event, fields["reason"]) == ("node.stopped", "KeyError('a bug')")
+    await heir.close()
+
+
 async def _leave_calls(store: Store, node: str, *call_ids: str) -> None:
     """Write calls that are up when their node dies."""
     done = Waiter()

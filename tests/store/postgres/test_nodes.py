@@ -111,7 +111,7 @@ async def test_forged_counts_lift_no_limit_and_stop_no_node(store: Store, connec
         assert first.node._watching is not None
         first.node._watching.cancel()
         good = f'{{"calls": {{"{FIRM}": 2}}, "of a later version": {{"x": 1}}}}'
-        for bad in (f'{{"calls": {{"{FIRM}": -5}}}}', "[", '{"calls": 3}'):
+        for bad in (f'{{"calls": {{"{FIRM}": -5}}}}', "[", '{"calls": 3}', f'{{"calls": {{"{FIRM}": {10**400}}}}}'):
             for written, count in ((good, 2), (bad, 0)):
                 connection.execute("UPDATE node SET seen_at = now() WHERE name = 'a'")
                 connection.execute("UPDATE node_count SET counts = ? WHERE node = 'a'", (written,))
