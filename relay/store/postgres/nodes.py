@@ -91,16 +91,22 @@ class Node:
         self._dead_s = dead_s
         self._connection: asyncpg.Connection | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._take_up: Callable[[list[LiveCall]], None] | None = None  # resumes calls; None until `watch`
+        self._limits: SharedLimits | None = None
         self._taken: list[str] = []  # calls of failed nodes that are ours, or in doubt, and not resumed yet
         self._unreadable: set[str] = set()  # nodes whose counts were reported
 
     async def open(self) -> None:
-        """Join with a new epoch, so that an earlier process of this name can write no more. Raises StoreError."""
+        """Join with a new epoch, so that an earlier process of this name can write no more. Raises StoreError.
+
+        Heartbeats start at once: what a start does before `watch` may take longer than DEAD_S.
+        """
         try:
             await self._connect()
             self.epoch = await self._ask(_JOIN, self.name, self._turning.known())
         except SERVER_FAULTS as error:
             raise StoreError(f"the store {self._server} failed: {error}") from error
+        self._watching = asyncio.create_task(self._watch(), name="node")
 
     def watch(
         self,
@@ -108,12 +114,13 @@ class Node:
         lost: Callable[[], None],
         limits: SharedLimits | None = None,
     ) -> None:
-        """Start heartbeats, and pass the calls of failed nodes to `take`.
+        """Pass the calls of failed nodes to `take` from now on.
 
         `lost` is called once another node has taken over our calls, or will, since the heartbeats have ended by a bug.
         `limits` exchanges counts with the other nodes.
         """
-        self._watching = asyncio.create_task(self._watch(take, limits), name="node")
+        assert self._watching is not None  # open() made it
+        self._take_up, self._limits = take, limits
         self._watching.add_done_callback(partial(self._ended, lost))
 
     async def close(self) -> None:
@@ -134,7 +141,7 @@ class Node:
             self._report("node.stopped", {"node": self.name, "reason": repr(error), "exc_info": error})
         lost()
 
-    async def _watch(self, take: Callable[[list[LiveCall]], None], limits: SharedLimits | None) -> None:
+    async def _watch(self) -> None:
         """Return once another node has taken over our calls.
 
         Take over others only after beating for DEAD_S ourselves: after an outage of the server every node looks dead
@@ -149,12 +156,12 @@ class Node:
                         await self._connect()
                     if not await self._beat():
                         return
-                    if limits is not None:
-                        await self._exchange(limits)
-                if self._taken or loop.time() - since > self._dead_s + BEAT_S:
+                    if self._limits is not None:
+                        await self._exchange(self._limits)
+                if self._take_up is not None and (self._taken or loop.time() - since > self._dead_s + BEAT_S):
                     async with asyncio.timeout(PATIENCE_S):
                         calls = await self._take()
-                    take(calls)
+                    self._take_up(calls)
             except SERVER_FAULTS as error:
                 self._report("node.beat_failed", {"node": self.name, "reason": str(error)})
                 since = loop.time()

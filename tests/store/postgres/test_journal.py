@@ -39,6 +39,7 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_d
 """
 
 
+_SEEN = "SELECT seen_at > now() - interval '30 s' FROM node"
 _WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
@@ -141,7 +142,7 @@ async def test_lost_connection_loses_and_duplicates_nothing(store: Store) -> Non
                 await asyncio.to_thread(_drop_others, store.place)
                 await done.until(lambda n=n: len(done.tokens) == n)
     assert sorted(record.call_id for record in store.records()) == sorted(f"c{n}" for n in range(1, 301))
-    assert {event for event, _ in store.said} <= {"journal.write_failed", "journal.recovered"}
+    assert {event for event, _ in store.said} <= {"journal.write_failed", "journal.recovered", "node.beat_failed"}
 
 
 async def test_commit_whose_answer_was_lost_is_not_repeated(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,6 +243,7 @@ async def test_failed_node_is_taken_over_once(store: Store, monkeypatch: pytest.
         journal.queue.append(Commit(1, live_record("c1"), b""), done)
         journal.queue.append(Commit(2, live_record("c2"), b""), done)
         await done.until(lambda: done.tokens == [1, 2])
+        _fall_silent(journal)
         heirs = [Node(store.server(name), store.sealer, store.report, dead_s=0.5) for name in ("b", "c", "d")]
         for heir in heirs:
             await heir.open()
@@ -262,6 +264,7 @@ async def test_slow_node_that_was_taken_over_writes_no_more(store: Store, monkey
     await slow.open()
     slow.queue.append(Commit(1, live_record("c1"), b""), done)
     await done.until(lambda: done.tokens == [1])
+    _fall_silent(slow)
     heir = Node(store.server("b"), store.sealer, store.report, dead_s=0.3)
     await heir.open()
     heir.watch(lambda calls: taken.extend(_named("b", calls)), lambda: None)
@@ -388,6 +391,24 @@ async def test_node_that_can_beat_no_more_ends(store: Store, monkeypatch: pytest
     await heir.close()
 
 
+async def test_node_beats_from_its_start_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start may take longer than other nodes wait before they take over its calls."""
+    monkeypatch.setattr(nodes, "BEAT_S", 0.05)
+    lost = asyncio.Event()
+    node = Node(store.server("a"), store.sealer, store.report)
+    await node.open()
+    with closing(postgres.connect(store.place)) as connection:
+        connection.execute("UPDATE node SET seen_at = now() - interval '60 s'")
+        await until(lambda: connection.execute(_SEEN).fetchone() == (True,))
+        connection.execute("UPDATE node SET epoch = epoch + 1")  # by another one, even before this one watches
+    assert node._watching is not None
+    await asyncio.wait([node._watching])
+    node.watch(lambda calls: None, lost.set)
+    async with asyncio.timeout(60):
+        await lost.wait()
+    await node.close()
+
+
 async def _leave_calls(store: Store, node: str, *call_ids: str) -> None:
     """Write calls that are up when their node dies."""
     done = Waiter()
@@ -395,6 +416,13 @@ async def _leave_calls(store: Store, node: str, *call_ids: str) -> None:
         for token, call_id in enumerate(call_ids, 1):
             journal.queue.append(Commit(token, live_record(call_id), b""), done)
         await done.until(lambda: len(done.tokens) == len(call_ids))
+
+
+def _fall_silent(journal: Journal) -> None:
+    """Stop the heartbeats, as on a machine that is too slow for them."""
+    writer = journal.writer
+    assert isinstance(writer, PostgresWriter) and writer._node._watching is not None
+    writer._node._watching.cancel()
 
 
 def _named(node: str, calls: list[LiveCall]) -> list[tuple[str, str]]:
