@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -193,16 +194,56 @@ FILE_OR_DASH = click.Path(path_type=Path, dir_okay=False, allow_dash=True)  # -:
 
 @contextmanager
 def written(path: Path) -> Iterator[BinaryIO]:
-    """Yield the file, emptied, or standard output for "-". Raises StoreError if it cannot be written."""
+    """Yield the file to write, or standard output for "-". Raises StoreError if it cannot be written.
+
+    A plain file stays as it was until the new content is complete and durable, and also if that fails.
+    """
     if str(path) == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
     try:
-        with os.fdopen(_open_private(path), "wb") as file:
+        with _replaced(path) if _is_plain(path) else os.fdopen(_open_private(path), "wb") as file:
             yield file
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether there is a plain file or none. What is behind a link, such as /dev/stdout, may be open elsewhere."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return True
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file beside `path` that takes its place at the end. It is deleted if anything fails. Raises OSError."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            _keep_rights(path, descriptor)
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _keep_rights(path: Path, descriptor: int) -> None:
+    """Give the new file group and mode of the existing one. Raises OSError if that is another user's."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if found.st_uid != os.geteuid():
+        raise _others()
+    os.fchown(descriptor, -1, found.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
 
 
 @contextmanager
@@ -218,7 +259,7 @@ def appended(path: Path) -> Iterator[BinaryIO]:
 
 
 def _open_private(path: Path, *, keep: bool = False) -> int:
-    """Open the file for writing; without `keep` it is emptied. A new file gets mode 0600, an existing one keeps its.
+    """Open the file for writing; without `keep` it is emptied. A new one gets mode 0600, an existing one keeps its.
 
     Raises OSError, also for a file, pipe or link that belongs to another user.
     """

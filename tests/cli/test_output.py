@@ -70,13 +70,41 @@ def test_a_new_file_has_mode_0600(tmp_path: Path) -> None:
     assert (file.read_bytes(), file.stat().st_mode & 0o777) == (b"new", 0o600)
 
 
-def test_our_file_is_overwritten(tmp_path: Path) -> None:
+def test_our_file_is_replaced_and_keeps_its_mode(tmp_path: Path) -> None:
     file = tmp_path / "out"
     file.write_bytes(b"longer than new")
-    link = tmp_path / "link"
+    file.chmod(0o640)
+    put(file)
+    assert (file.read_bytes(), file.stat().st_mode & 0o777) == (b"new", 0o640)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("earlier", [[], [b"old"]])
+def test_a_failed_command_leaves_the_earlier_file_and_nothing_else(tmp_path: Path, earlier: list[bytes]) -> None:
+    file = tmp_path / "out"
+    for content in earlier:
+        file.write_bytes(content)
+    with pytest.raises(KeyboardInterrupt), written(file) as out:
+        out.write(b"half")
+        out.flush()
+        assert [each.read_bytes() for each in tmp_path.glob("out")] == earlier
+        raise KeyboardInterrupt
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == earlier
+
+
+def test_our_link_and_our_pipe_are_written_in_place(tmp_path: Path) -> None:
+    """As /dev/stdout is: a shell has opened what is behind it."""
+    file, link, pipe = tmp_path / "file", tmp_path / "link", tmp_path / "pipe"
+    file.write_bytes(b"longer than new")
+    place = file.stat().st_ino
     link.symlink_to(file)
     put(link)
-    assert file.read_bytes() == b"new"
+    assert (file.read_bytes(), file.stat().st_ino) == (b"new", place)
+    os.mkfifo(pipe)
+    listening = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    put(pipe)
+    assert os.read(listening, 9) == b"new"
+    os.close(listening)
 
 
 def test_another_users_file_is_refused_and_unchanged(tmp_path: Path, another_user: Callable[[], None]) -> None:
