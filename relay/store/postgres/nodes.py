@@ -234,6 +234,9 @@ class Node:
 
 BACKEND_LOCK: Final = 700_000_003  # for pg_try_advisory_lock
 LOOK_S: Final = 1.0
+# In ms: a leader whose machine vanishes closes no connection, and would keep the lock until TCP gives it up, hours
+# later. One that lives asks each second, and ends if it has no answer for PATIENCE_S, before another gets the lock.
+LEADER_SILENT: Final = {"idle_session_timeout": "5000"}
 
 
 class LeaderLock:
@@ -263,7 +266,9 @@ class LeaderLock:
     async def _takes(self) -> bool:
         try:
             if self._connection is None:
-                self._connection = await asyncpg.connect(self._server.url, timeout=PATIENCE_S)
+                self._connection = await asyncpg.connect(
+                    self._server.url, timeout=PATIENCE_S, server_settings=LEADER_SILENT
+                )
             took = await self._connection.fetchval(f"SELECT pg_try_advisory_lock({BACKEND_LOCK})", timeout=PATIENCE_S)
             return bool(took)
         except SERVER_FAULTS:

@@ -1,7 +1,8 @@
-"""The exchange of counts for limits between the nodes of a store, once a second."""
+"""The exchange of counts for limits between the nodes of a store, once a second; the leader lock of their backends."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -12,7 +13,7 @@ from relay.defence.limits import Rates, SharedLimits, Tally
 from relay.policy.call_policy import RefusedAttempts
 from relay.store.connection import Connection, PostgresServer
 from relay.store.postgres import nodes
-from relay.store.postgres.nodes import Node
+from relay.store.postgres.nodes import LeaderLock, Node
 from relay.store.sealing.sealer import Sealer
 from tests.store.conftest import Reported
 from tests.support import postgres
@@ -117,3 +118,17 @@ async def test_forged_counts_lift_no_limit_and_stop_no_node(store: Store, connec
                 connection.execute("UPDATE node_count SET counts = ? WHERE node = 'a'", (written,))
                 await until(lambda count=count: second.calls.everywhere(FIRM) == count)  # type: ignore[misc]
     assert [event for event, _ in store.said] == ["node.counts_altered"]
+
+
+# -- The leader lock of the backends
+
+
+async def test_leader_that_falls_silent_loses_the_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when its machine vanishes: nothing closes its connection."""
+    monkeypatch.setattr(nodes, "LEADER_SILENT", {"idle_session_timeout": "300"})
+    monkeypatch.setattr(nodes, "LOOK_S", 0.05)
+    silent, heir = LeaderLock(store.place), LeaderLock(store.place)
+    with closing(silent), closing(heir):
+        await silent.acquire()
+        async with asyncio.timeout(60):
+            await heir.acquire()
