@@ -17,22 +17,30 @@ import errno
 import os
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from relay.call.recovery import KeptAttempt
 from relay.errors import StoreError
 from relay.model.call import CallRecord
-from relay.store.connection import Connection, Place, Report
-from relay.store.database import connect_reader, store_errors
+from relay.store.connection import Connection, Place, Report, each_row
+from relay.store.database import connect_reader, one_moment, store_errors
 from relay.store.files import open_beside
 from relay.store.journal.rows import LiveCall, open_live
-from relay.store.record_rows import SELECT, StoredRecord, decode_record, encode_record, open_row
+from relay.store.record_rows import (
+    SELECT,
+    SELECT_INDEX_CURSOR,
+    StoredRecord,
+    call_key,
+    decode_record,
+    encode_record,
+    open_row,
+)
 from relay.store.sealing.sealer import Sealer
 
 SLOT: Final = 4096  # bytes; a page
@@ -47,9 +55,12 @@ _ROOM: Final = SLOT - _HEAD.size
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
-_ENDED_SINCE: Final = "SELECT call_id, chain_seq FROM call_record WHERE ended_at >= ?"
-_UP: Final = "SELECT call_id FROM live_call"
-_UP_ROW: Final = "SELECT id, call_id, sealed FROM live_call WHERE call_id = ?"
+CHUNK: Final = 500  # keys in one statement
+_UP: Final = "SELECT id, call_id, sealed FROM live_call WHERE call_id IN ({keys})"
+_INDEXED: Final = """
+SELECT call_id, chain_seq FROM call_record WHERE chain_seq IN (SELECT record FROM call_index WHERE key IN ({keys}))
+"""
+_NOT_INDEXED: Final = "SELECT call_id, chain_seq FROM call_record WHERE chain_seq > ? AND ended_at >= ?"
 
 
 class _Part(NamedTuple):
@@ -261,7 +272,7 @@ def with_records(
     if not left:
         return []
     wanted = {attempt.record.call_id: attempt.record for attempt in left}
-    with store_errors(place), closing(connect_reader(place)) as connection:
+    with store_errors(place), closing(connect_reader(place)) as connection, one_moment(connection):
         stored = _up(connection, sealer, wanted) | _ended(connection, sealer, wanted)
     stored |= {record.call_id: record for record in unwritten}
     return [attempt._replace(stored=stored.get(attempt.record.call_id)) for attempt in left]
@@ -269,24 +280,37 @@ def with_records(
 
 def _up(connection: Connection, sealer: Sealer, wanted: Mapping[str, CallRecord]) -> dict[str, CallRecord]:
     """Calls that are up; on a server those of all nodes, since another one may have taken over a call of ours."""
-    ids = [call_id for (call_id,) in connection.execute(_UP) if call_id in wanted]
     found = {}
-    for call_id in ids:
-        row = connection.execute(_UP_ROW, (call_id,)).fetchone()
-        if row is not None:  # else it has just ended on another node
-            found[call_id] = _record(wanted[call_id], partial(open_live, sealer, row))
+    for row in _selected(connection, _UP, list(wanted)):
+        found[row[1]] = _record(wanted[row[1]], partial(open_live, sealer, row))
     return found
 
 
 def _ended(connection: Connection, sealer: Sealer, wanted: Mapping[str, CallRecord]) -> dict[str, CallRecord]:
-    """Records of calls that ended. An attempt never ends before it was received, by the clock of its record."""
-    since = min(record.received_at for record in wanted.values())
-    places = [(call_id, seq) for call_id, seq in connection.execute(_ENDED_SINCE, (since,)) if call_id in wanted]
+    """Records of calls that ended: those in the index of calls, and those of the last seconds, not indexed yet."""
+    places = [*_selected(connection, _INDEXED, [call_key(sealer, call_id) for call_id in wanted])]
+    places += _not_indexed(connection, wanted)
     found = {}
     for call_id, seq in places:
-        row = connection.execute(f"{SELECT} WHERE chain_seq = ?", (seq,)).fetchone()
-        found[call_id] = _record(wanted[call_id], partial(open_row, sealer, row))
+        if call_id in wanted:
+            row = connection.execute(f"{SELECT} WHERE chain_seq = ?", (seq,)).fetchone()
+            found[call_id] = _record(wanted[call_id], partial(open_row, sealer, row))
     return found
+
+
+def _not_indexed(connection: Connection, wanted: Mapping[str, CallRecord]) -> list[tuple[str, int]]:
+    """All of them if there is no backend. An attempt never ends before it was received, by the clock of its record."""
+    since = min(record.received_at for record in wanted.values())
+    (indexed,) = connection.execute(SELECT_INDEX_CURSOR).fetchone()
+    rows = each_row(connection, _NOT_INDEXED, (indexed, since))
+    return [(call_id, seq) for call_id, seq in rows if call_id in wanted]
+
+
+def _selected(connection: Connection, sql: str, keys: Sequence[str | bytes]) -> Iterator[tuple[Any, ...]]:
+    """The rows of a SELECT with `IN ({keys})`, for CHUNK keys at a time."""
+    for start in range(0, len(keys), CHUNK):
+        chunk = keys[start : start + CHUNK]
+        yield from connection.execute(sql.format(keys=", ".join("?" * len(chunk))), chunk).fetchall()
 
 
 def _record(kept: CallRecord, read: Callable[[], LiveCall | StoredRecord]) -> CallRecord:
