@@ -100,6 +100,7 @@ class LedgerWatch:
             self._log.error("ledger.fault", fault=fault, effect="what needs this row is refused; see `relay700 verify`")
 
     def _look(self) -> _Look:
+        self._adopt_accepted()
         with store_errors(self._place), contextlib.closing(connect_reader(self._place)) as connection:
             with one_moment(connection):
                 faults = [*self._noted(connection), *self._quick(connection)]
@@ -109,6 +110,16 @@ class LedgerWatch:
         if faults:
             faults += self._distrust()
         return _Look(faults, anchor)
+
+    def _adopt_accepted(self) -> None:
+        """Compare the store with the anchor in the file, if a process wrote a later one: `verify --accept` does so.
+
+        An earlier one was put back, with the store or without.
+        """
+        with contextlib.suppress(StoreError):  # altered: the next anchor replaces it
+            anchor = self._file.read()
+            if anchor is not None and self._anchor is not None and anchor.revision > self._anchor.revision:
+                self._anchor = anchor
 
     def _distrust(self) -> list[str]:
         """Distrust the noted rows by an empty transaction. Returns what prevented it."""

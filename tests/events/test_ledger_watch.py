@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from structlog.testing import capture_logs
 from relay.events.ledger_watch import CHECK_S, LedgerWatch
 from relay.store.chain import AnchorFile, read_anchor
 from relay.store.database import connect
+from relay.store.ledger import sign_all
 from relay.store.ledger_tables import TABLES
 from tests.support.acting import Acting, acting
 from tests.support.ledger_attacks import (
@@ -169,3 +171,54 @@ async def test_anchor_that_cannot_be_written_is_logged_once_until_it_can(store: 
     file.path.rmdir()
     await watching.watch.look()
     assert file.read() == read_anchor(store.reader, store.sealer)
+
+
+async def test_anchor_follows_a_store_that_was_put_back_and_accepted(store: Acting) -> None:
+    watching, file, old = Watching(store), AnchorFile(store.path, store.sealer), backup(store)
+    store.run(lambda act: act.audit("do", "o1"))
+    await watching.looks()
+    put_in_place(store, old)
+    assert await watching.looks() != []
+    accept(store, file)
+    assert await watching.looks() == []
+    store.run(lambda act: act.audit("do", "o2"))
+    assert await watching.looks() == []
+    assert file.read() == read_anchor(store.reader, store.sealer)
+
+
+@pytest.mark.parametrize("attack", [Path.unlink, lambda path: path.write_text("forged"), None])
+async def test_anchor_file_of_an_older_store_does_not_hide_it(
+    store: Acting, attack: Callable[[Path], object] | None
+) -> None:
+    """Neither does one that was lost or altered."""
+    watching, file, old = Watching(store), AnchorFile(store.path, store.sealer), backup(store)
+    older = read_anchor(store.reader, store.sealer)
+    store.run(lambda act: act.audit("do", "o1"))
+    await watching.looks()
+    put_in_place(store, old)
+    if attack is None:
+        file.write(older)
+    else:
+        attack(file.path)
+    assert any("some seconds ago" in fault for fault in await watching.looks())
+
+
+def backup(store: Acting) -> sqlite3.Connection:
+    """A copy of the whole store."""
+    copy = sqlite3.connect(":memory:")
+    with closing(sqlite3.connect(str(store.path))) as source:
+        source.backup(copy)
+    return copy
+
+
+def put_in_place(store: Acting, copy: sqlite3.Connection) -> None:
+    with closing(copy), closing(sqlite3.connect(str(store.path))) as target:
+        copy.backup(target)
+
+
+def accept(store: Acting, file: AnchorFile) -> None:
+    """As `relay700 verify --accept`."""
+    known = file.read()
+    assert known is not None
+    store.run(lambda act: sign_all(act.connection, act.sealer, beyond=known.revision))
+    file.keep(store.reader)
