@@ -34,7 +34,7 @@ add_files() {
         install -D -m 644 <(sed -n 's#/opt/relay700/.venv/#/opt/relay700/#; /^\[Unit\]/,$p' "config/systemd/$unit") \
             "$tree/usr/lib/systemd/system/$unit"
     done
-    install -D -m 644 <(sed 's/^format = "console"/format = "json"/' config/relay.toml) "$tree/etc/relay700/relay.toml"
+    install -D -m 640 <(sed 's/^format = "console"/format = "json"/' config/relay.toml) "$tree/etc/relay700/relay.toml"
     install -d "$tree/usr/bin" "$doc"
     ln -s /opt/relay700/bin/relay700 "$tree/usr/bin/relay700"
     install -m 644 LICENSE "$doc/copyright"

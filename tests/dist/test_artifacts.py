@@ -186,6 +186,7 @@ def test_a_call_passes_through_the_package(system: Path) -> None:
     assert "systemctl enable --now relay700" in said
     assert inside(system, "/opt/relay700/bin/python", "-c", ENGINE).strip().endswith(".so")
     assert "is good" in inside(system, *AS_OPERATOR, "relay700", "check", "-c", "/etc/relay700/relay.toml")
+    assert inside(system, "stat", "-c", "%a %U %G", "/etc/relay700/relay.toml").split() == ["640", "root", "relay700"]
     assert "answered" in inside(system, *AS_OPERATOR, "relay700", "demo")
 
 

@@ -209,6 +209,17 @@ def test_the_unit_of_a_node_is_the_other_one_with_files_of_its_own() -> None:
     assert of_node == alone
 
 
+def test_relay_toml_is_installed_unreadable_for_other_users() -> None:
+    """It may hold a database's password and numbers of parties."""
+    (by_hand,) = re.findall("install -D .* /etc/relay700/relay.toml", (CONFIG / "systemd/relay700.service").read_text())
+    assert " -m 640 -o root -g relay700 " in by_hand
+    scripts = CONFIG.parent / "scripts" / "dist.d"
+    (packed,) = re.findall("install -D .*/etc/relay700/relay.toml", (scripts / "deb.sh").read_text())
+    assert " -m 640 " in packed
+    _, _, first_time = (scripts / "debian" / "postinst").read_text().partition('if [ -z "$2" ]; then\n')
+    assert "chgrp relay700 /etc/relay700/relay.toml" in first_time.partition("\n    fi\n")[0]
+
+
 def test_systemd_tries_a_start_that_fails_for_ever(unit: Path) -> None:
     """By default it gives up after five within 10 s, and a listen address that comes 6 s late is one too late."""
     own, _, service = unit.read_text().partition("[Service]")
