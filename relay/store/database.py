@@ -31,7 +31,7 @@ from relay.store.connection import one_moment as one_moment
 from relay.store.connection import transaction as transaction
 from relay.store.files import check_permissions, open_beside
 from relay.store.ledger import ledger_transaction
-from relay.store.ledger_check import open_ledger
+from relay.store.ledger_check import note_script, open_ledger, require_left
 from relay.store.scripts import Schema, Script, least, schema_of, scripts_of
 from relay.store.sealing.keys import check_keys, enter_keys, sealing_keys
 from relay.store.sealing.sealer import Sealer, load_key, make_key
@@ -93,7 +93,7 @@ def open_store(place: Place, key_file: Path) -> Sealer:
         may_begin = seen < schema.ledger and not anchor_path(local_path(place)).exists()
         if has_keys := bool(sealing_keys(connection)):
             check_keys(connection, sealer, key_file)  # the head of the ledger is sealed with the key in use
-        open_ledger(connection, sealer, now_ms, changed=schema.seen(connection) != seen, may_begin=may_begin)
+        open_ledger(connection, sealer, now_ms, may_begin=may_begin)
         if not has_keys:
             with ledger_transaction(connection, sealer, now_ms):
                 enter_keys(connection, sealer)
@@ -192,17 +192,17 @@ def _migrate(connection: Connection, schema: Schema, sealer: Sealer, place: Plac
         schema.prepare(connection, sealer)
         schema.take_turn(connection)
         while schema.seen(connection) < len(scripts):
-            _run_next(connection, schema, scripts)
+            _run_next(connection, schema, scripts, sealer)
     if (seen := schema.seen(connection)) > len(scripts) and least(connection) > len(scripts):
         raise StoreError(f"the store {place} was made for a newer relay700 (schema {seen}): install that version")
 
 
-def _run_next(connection: Connection, schema: Schema, scripts: Sequence[Script]) -> None:
+def _run_next(connection: Connection, schema: Schema, scripts: Sequence[Script], sealer: Sealer) -> None:
     """Run the next script. Raises PostgresBusy if its table stays in use."""
     until_s = time.monotonic() + LOCK_PATIENCE_S
     for tries in count(1):
         try:
-            _run(connection, schema, scripts, tries)
+            _run(connection, schema, scripts, sealer, tries)
             return
         except PostgresBusy as error:
             if time.monotonic() > until_s:
@@ -211,22 +211,37 @@ def _run_next(connection: Connection, schema: Schema, scripts: Sequence[Script])
         time.sleep(LOCK_PAUSE_S)
 
 
-def _run(connection: Connection, schema: Schema, scripts: Sequence[Script], tries: int) -> None:
+def _run(connection: Connection, schema: Schema, scripts: Sequence[Script], sealer: Sealer, tries: int) -> None:
     """Run the next script in one transaction; in a new store, run all scripts in one."""
     seen = schema.seen(connection)
     if 0 < seen < len(scripts) and scripts[seen].is_concurrent:
+        _require_left(connection, schema, sealer)
         _run_concurrently(connection, scripts[seen])
-        schema.note(connection, seen + 1)
+        with transaction(connection):
+            _note(connection, schema, sealer, seen, 1)
         return
     with transaction(connection):
         seen = schema.seen(connection)  # another process may have been faster
         next_ones = scripts[seen : seen + 1] if seen else [script.for_empty_tables() for script in scripts]
         schema.limit_waits(connection, tries)
+        _require_left(connection, schema, sealer)
         for script in next_ones:
             for statement in script.statements():
                 connection.execute(statement)
         if next_ones:
-            schema.note(connection, seen + len(next_ones))
+            _note(connection, schema, sealer, seen, len(next_ones))
+
+
+def _require_left(connection: Connection, schema: Schema, sealer: Sealer) -> None:
+    if schema.seen(connection) >= schema.ledger:
+        require_left(connection, sealer)
+
+
+def _note(connection: Connection, schema: Schema, sealer: Sealer, seen: int, more: int) -> None:
+    """Count the scripts that have run, in the store and in the head of its ledger."""
+    schema.note(connection, seen + more)
+    if seen >= schema.ledger:
+        note_script(connection, sealer, is_last=seen + more == len(scripts_of(schema)))
 
 
 def _run_concurrently(connection: Connection, script: Script) -> None:

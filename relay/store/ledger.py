@@ -26,12 +26,13 @@ from relay.errors import StoreError
 from relay.store.chain import AUDIT, RECORDS, Head, read_head, stored_head
 from relay.store.connection import Connection, one_moment, transaction
 from relay.store.ledger_tables import TABLES, Dialect, LedgerTable, dialect_of
-from relay.store.scripts import require_own_schema, schema_by
+from relay.store.scripts import Vouched, objects_on_server, require_own_schema, schema_by
 from relay.store.sealing.rows import DISTRUSTED, Values, element, is_proven, make_proof, not_proven
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Entry, add_entry
 
 MODULUS: Final = 1 << 256
+SCHEMA: Final = "schema"  # stands among the tables for the objects on a server
 MOST_NAMED: Final = 100  # faults per transaction that get their own entry in the audit log
 _CHUNK: Final = 128  # rows per statement
 
@@ -65,6 +66,11 @@ class LedgerHead(NamedTuple):
     records: Head
     audit: Head
     scripts: int  # number of scripts that the store had seen
+
+    @property
+    def vouched(self) -> Vouched:
+        schema = self.sums.get(SCHEMA)
+        return Vouched(self.scripts, b"" if schema is None else schema.total.to_bytes(32))
 
 
 NO_ROWS: Final = Sum(0, 0)
@@ -115,8 +121,8 @@ def ledger_transaction(connection: Connection, sealer: Sealer, now_ms: int) -> I
         settle(connection, sealer)
 
 
-def _vouched(connection: Connection, sealer: Sealer) -> int:
-    return read_ledger_head(connection, sealer).scripts
+def _vouched(connection: Connection, sealer: Sealer) -> Vouched:
+    return read_ledger_head(connection, sealer).vouched
 
 
 def distrust_touched(connection: Connection, sealer: Sealer, now_ms: int) -> None:
@@ -290,13 +296,22 @@ def read_ledger_head(connection: Connection, sealer: Sealer) -> LedgerHead:
 def write_ledger_head(
     connection: Connection, sealer: Sealer, revision: int, sums: dict[str, Sum], scripts: int
 ) -> None:
-    """Write the head, with the heads of both chains.
-
-    `scripts`: as in the head before; the number that the store counts only from whoever has run them, or vouches.
-    """
+    """Write the head, with the heads of both chains. `scripts`: as in the head before, but from `note_schema`."""
     plain = {table: (sum_.rows, sum_.total.to_bytes(32)) for table, sum_ in sums.items()}
     chains = (tuple(stored_head(connection, RECORDS)), tuple(read_head(connection, sealer, AUDIT)))
     connection.execute(_PUT_HEAD, (revision, sealer.seal(_encode((plain, *chains, scripts)), _context(revision))))
+
+
+def note_schema(connection: Connection, sealer: Sealer) -> None:
+    """Vouch for the schema as it is, within the transaction of the script that has just changed it."""
+    head = read_ledger_head(connection, sealer)
+    seen = schema_by(connection).seen(connection)
+    write_ledger_head(connection, sealer, head.revision + 1, head.sums | _schema_sum(connection), seen)
+
+
+def _schema_sum(connection: Connection) -> dict[str, Sum]:
+    objects = objects_on_server(connection)
+    return {SCHEMA: Sum(0, int.from_bytes(objects))} if objects else {}
 
 
 def _context(revision: int) -> bytes:
@@ -330,4 +345,5 @@ def sign_all(connection: Connection, sealer: Sealer, *, beyond: int = 0) -> None
             count += len(proven)
             _put(connection, proven)
         sums[table.name] = Sum(count, total % MODULUS)
+    sums |= _schema_sum(connection)
     write_ledger_head(connection, sealer, revision, sums, schema_by(connection).seen(connection))

@@ -14,9 +14,9 @@ import msgspec
 from relay.errors import StoreError
 from relay.store.chain import AUDIT, EMPTY, RECORDS, anchor_fault, stored_head
 from relay.store.connection import DATABASE_ERRORS, Connection, each_row, transaction
-from relay.store.ledger import MODULUS, NO_ROWS, LedgerHead, Sum, read_ledger_head, sign_all, write_ledger_head
+from relay.store.ledger import MODULUS, NO_ROWS, LedgerHead, Sum, note_schema, read_ledger_head, sign_all
 from relay.store.ledger_tables import CHAINS, TABLES, LedgerTable, dialect_of, triggers
-from relay.store.scripts import different_objects, foreign_objects, is_newer, schema_by
+from relay.store.scripts import different_objects, foreign_objects, is_left, is_newer, schema_by
 from relay.store.sealing.rows import DISTRUSTED, Values, element, is_proven
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Entry, add_entry
@@ -58,10 +58,8 @@ def quick_faults(connection: Connection, head: LedgerHead) -> Iterator[Fault]:
     """The faults that show without reading the tables."""
     for table, row_key in connection.execute(_TOUCHES).fetchall():
         yield Fault(table, row_key, OUTSIDE)
-    for name in foreign_objects(connection, head.scripts):
+    for name in foreign_objects(connection, head.vouched):
         yield Fault("schema", name, "is not as relay700 made it")
-    if (seen := schema_by(connection).seen(connection)) != head.scripts:
-        yield Fault("schema", "", f"the store counts {seen} scripts, and the ledger {head.scripts}")
     for chain, anchor in ((RECORDS, head.records), (AUDIT, head.audit)):
         if fault := anchor_fault(connection, chain, anchor, "when the head of the ledger was written"):
             yield Fault(chain.table, str(anchor.seq), fault)
@@ -126,33 +124,44 @@ def _without_row(connection: Connection, table: LedgerTable, found: int, bad: in
 _HEADS = "SELECT count(*) FROM ledger_head"
 
 
-def open_ledger(connection: Connection, sealer: Sealer, now_ms: int, *, changed: bool, may_begin: bool) -> None:
-    """Create the ledger if needed, and repair the triggers. `changed`: scripts have just run and may need new ones.
+def require_left(connection: Connection, sealer: Sealer) -> None:
+    """Before a script: raise StoreError if the schema is not as the last one left it."""
+    if not _has_head(connection):
+        return
+    vouched = read_ledger_head(connection, sealer).vouched
+    seen = schema_by(connection).seen(connection)
+    if seen != vouched.scripts or not is_left(connection, vouched):
+        raise StoreError(
+            "the tables of the store were changed outside relay700: put a backup of the store in its place"
+        )
+
+
+def note_script(connection: Connection, sealer: Sealer, *, is_last: bool) -> None:
+    """Behind a script, in its transaction: vouch for what it made. With the last come the triggers of all."""
+    if not _has_head(connection):
+        return
+    if is_last:
+        _put_back(connection, foreign_triggers(connection))
+    note_schema(connection, sealer)
+
+
+def open_ledger(connection: Connection, sealer: Sealer, now_ms: int, *, may_begin: bool) -> None:
+    """Create the ledger if needed, and repair the triggers.
 
     `may_begin`: the store had no ledger before. Raises StoreError if it had one, and it is gone. If the store has
     records or audit entries already, the audit log gets an entry of the begin.
     """
     is_begun = _has_head(connection)
-    changed = changed or (is_begun and _is_head_behind(connection, sealer))
-    if not changed and is_begun and not foreign_triggers(connection):
+    if is_begun and not foreign_triggers(connection):
         return
     if not is_begun and not may_begin:
         raise StoreError("the head of the ledger was removed: put a backup of the store in its place")
     try:
         with transaction(connection):
-            _repair(connection, sealer, now_ms, changed=changed)
+            _repair(connection, sealer, now_ms)
     except DATABASE_ERRORS:
-        if not is_begun or changed:
+        if not is_begun:
             raise
-
-
-def _is_head_behind(connection: Connection, sealer: Sealer) -> bool:
-    """Whether a process of this version was killed after its scripts, before it wrote the head."""
-    try:
-        scripts = read_ledger_head(connection, sealer).scripts
-    except StoreError:  # an altered head is a fault, which is named elsewhere, and stops no start
-        return False
-    return not is_newer(connection) and scripts < schema_by(connection).seen(connection)
 
 
 def foreign_triggers(connection: Connection) -> list[str]:
@@ -161,16 +170,13 @@ def foreign_triggers(connection: Connection) -> list[str]:
     return [name for kind, _, name in names if kind == "trigger"]
 
 
-def _repair(connection: Connection, sealer: Sealer, now_ms: int, *, changed: bool) -> None:
+def _repair(connection: Connection, sealer: Sealer, now_ms: int) -> None:
     displaced = foreign_triggers(connection)  # another process may have been faster
     _put_back(connection, displaced)
     if not _has_head(connection):
         sign_all(connection, sealer)
         if stored_head(connection, AUDIT) != EMPTY or stored_head(connection, RECORDS) != EMPTY:
             _note(connection, sealer, now_ms, "ledger.begin", "store", "")
-    elif changed:
-        head = read_ledger_head(connection, sealer)
-        write_ledger_head(connection, sealer, head.revision + 1, head.sums, schema_by(connection).seen(connection))
     elif displaced:
         what = f"{len(displaced)} triggers, {displaced[0]} first"
         _note(connection, sealer, now_ms, "ledger.fault", what, "removed, changed or added outside relay700")

@@ -185,7 +185,7 @@ def scripts_of(schema: Schema) -> Sequence[Script]:
 
 # Objects of a store in a file.
 _FILE: Final = "SELECT type || ' ' || name, tbl_name || ' ' || coalesce(sql, '') FROM sqlite_master"
-_ACTING: Final = ("trigger ", "view ", "rule ", "policy ")  # objects that change rows, or what a statement does
+_LEFT: Final = "a table, column, constraint, index, operator or function"
 _SQLITES_OWN: Final = re.compile(r"\w+ sqlite_")
 _TRIGGERS: Final = """
 SELECT trigger.tgname, pg_get_triggerdef(trigger.oid), CAST(trigger.tgenabled AS text), function.prosrc
@@ -199,14 +199,56 @@ SELECT 'rule ' || rulename FROM pg_rules WHERE schemaname = current_schema()
 UNION ALL SELECT 'policy ' || policyname FROM pg_policies WHERE schemaname = current_schema()
 UNION ALL SELECT 'view ' || viewname FROM pg_views WHERE schemaname = current_schema()
 """
-# A value that changes with each change of a trigger, a rule or a policy on a server.
-_VERSION: Final = """
-SELECT (SELECT CAST(count(*) AS text) || ' ' || sum(CAST(CAST(xmin AS text) AS bigint)) FROM pg_trigger)
-    || ' ' || (SELECT count(*) FROM pg_rewrite) || ' ' || (SELECT count(*) FROM pg_policy)
+# A value that changes with each change of an object on a server. Its own objects have smaller oids.
+_MADE: Final = 16_384
+_CATALOGS: Final = (
+    *("pg_class", "pg_proc", "pg_trigger", "pg_rewrite", "pg_policy", "pg_attrdef", "pg_constraint"),
+    *("pg_operator", "pg_cast"),
+)
+_VERSION: Final = "SELECT md5(string_agg(what, ' ' ORDER BY what)) FROM ({}) AS objects".format(
+    " UNION ALL ".join(
+        f"SELECT '{name} ' || oid || ' ' || CAST(xmin AS text) AS what FROM {name} WHERE oid >= {_MADE}"
+        for name in _CATALOGS
+    )
+)
+# All that a statement of ours may call or meet on a server, beside triggers and rules: one hash. It cannot be compared
+# with a new store's, as in a file: each version of the server writes expressions in another way. Of the indexes those
+# that call something that is not the server's own: a later version may be building others CONCURRENTLY.
+_HERE: Final = "CAST(current_schema() AS regnamespace)"
+_ON_SERVER: Final = f"""
+SELECT sha256(convert_to(string_agg(what, ' ' ORDER BY what COLLATE "C"), 'UTF8')) FROM (
+    SELECT 'function ' || pg_get_functiondef(oid) AS what FROM pg_proc
+    WHERE pronamespace = {_HERE} AND prokind IN ('f', 'p')
+    UNION ALL SELECT 'aggregate ' || proname FROM pg_proc WHERE pronamespace = {_HERE} AND prokind NOT IN ('f', 'p')
+    UNION ALL SELECT 'operator ' || oprname || ' ' || CAST(oprcode AS text) FROM pg_operator
+    WHERE oprnamespace = {_HERE}
+    UNION ALL SELECT concat_ws(' ', 'relation', relname, relkind, relrowsecurity, relforcerowsecurity) FROM pg_class
+    WHERE relnamespace = {_HERE} AND relkind <> 'i'
+    UNION ALL SELECT concat_ws(' ', 'column', relname, attname, format_type(atttypid, atttypmod), attnotnull,
+        attgenerated, attidentity, pg_get_expr(adbin, adrelid))
+    FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+    LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+    WHERE relnamespace = {_HERE} AND relkind <> 'i' AND attnum > 0 AND NOT attisdropped
+    UNION ALL SELECT 'constraint ' || conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
+    WHERE connamespace = {_HERE} AND contype <> 't'
+    UNION ALL SELECT 'index ' || pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+    WHERE relnamespace = {_HERE} AND EXISTS (
+        SELECT 1 FROM pg_depend
+        WHERE classid = CAST('pg_class' AS regclass) AND objid = indexrelid AND refobjid >= {_MADE} AND refclassid
+            IN (CAST('pg_proc' AS regclass), CAST('pg_operator' AS regclass), CAST('pg_opclass' AS regclass))
+    )
+) AS objects
 """
 
 
-def require_own_schema(connection: Connection, vouched: Callable[[], int]) -> None:
+class Vouched(NamedTuple):
+    """What the sealed head of the ledger says of the schema."""
+
+    scripts: int  # how many the store has seen
+    objects: bytes  # as `objects_on_server` gave them then; b"" for a file
+
+
+def require_own_schema(connection: Connection, vouched: Callable[[], Vouched]) -> None:
     """At the begin of a write transaction: raise StoreError naming the objects that relay700 did not make.
 
     The result is cached for the connection until the schema changes. `vouched`: as for `foreign_objects`.
@@ -223,17 +265,30 @@ def require_own_schema(connection: Connection, vouched: Callable[[], int]) -> No
         connection.schema_seen = version
 
 
-def foreign_objects(connection: Connection, vouched: int) -> list[str]:
-    """The missing, changed and foreign objects, by kind and name.
+def foreign_objects(connection: Connection, vouched: Vouched) -> list[str]:
+    """The missing, changed and foreign objects, by kind and name. Empty for the store of a later version.
 
-    `vouched`: the number of scripts that the sealed head of the ledger counts. Where it says that a later version has
-    changed the store, nothing is known of its objects. The store's own count is not sealed: where that alone says so,
-    a later version may be about to write the head, and may have made tables, columns and indexes, but no trigger.
+    The number of scripts that the store has seen counts only where the head of the ledger says the same.
     """
-    if vouched > len(scripts_of(schema_by(connection))):
+    schema = schema_by(connection)
+    if (seen := schema.seen(connection)) != vouched.scripts:
+        return [f"its number of scripts, {seen} instead of {vouched.scripts}"]
+    if seen > len(scripts_of(schema)):
         return []
-    different = different_objects(connection)
-    return [name for name in different if name.startswith(_ACTING)] if is_newer(connection) else different
+    return different_objects(connection) + ([] if is_left(connection, vouched) else [_LEFT])
+
+
+def is_left(connection: Connection, vouched: Vouched) -> bool:
+    """Whether a server has the objects that relay700 left there. Triggers and rules aside."""
+    return not vouched.objects or objects_on_server(connection) == vouched.objects
+
+
+def objects_on_server(connection: Connection) -> bytes:
+    """A hash of 32 bytes over the definitions of all objects of the schema; b"" for a file."""
+    if not dialect_of(connection).is_server:
+        return b""
+    (found,) = connection.execute(_ON_SERVER).fetchone()
+    return bytes(found)
 
 
 def different_objects(connection: Connection) -> list[str]:
@@ -254,7 +309,7 @@ def _of_server(connection: Connection) -> list[str]:
 
 def _version(connection: Connection) -> object:
     statement = _VERSION if dialect_of(connection).is_server else "PRAGMA schema_version"
-    return connection.execute(statement).fetchone()
+    return connection.execute(statement).fetchone(), schema_by(connection).seen(connection)
 
 
 def _objects(connection: Connection) -> dict[str, str]:

@@ -164,6 +164,7 @@ SCHEMA_CHANGES = [  # of an SQLite store
     "DROP INDEX binding_a",
     "ALTER TABLE business ADD COLUMN another TEXT",
     "DROP TRIGGER ledger_binding_update",
+    "PRAGMA user_version = 99",
 ]
 
 

@@ -50,7 +50,7 @@ def sealing_keys(connection: Connection) -> list[SealingKey]:
 def key_in_use(connection: Connection) -> int:
     """The id of the key in use; 0 in a new store."""
     used, sealed_with = connection.execute(_IN_USE).fetchone()
-    return max(int(used), *(sealed_with or b"\0"))
+    return int(max(used, *(sealed_with or b"\0")))
 
 
 def follow_key(connection: Connection, sealer: Sealer) -> None:
