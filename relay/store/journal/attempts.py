@@ -28,19 +28,11 @@ import msgspec
 from relay.call.recovery import KeptAttempt
 from relay.errors import StoreError
 from relay.model.call import CallRecord
-from relay.store.connection import Connection, Place, Report, each_row
+from relay.store.connection import Connection, Place, Report
 from relay.store.database import connect_reader, one_moment, store_errors
 from relay.store.files import open_beside
 from relay.store.journal.rows import LiveCall, open_live
-from relay.store.record_rows import (
-    SELECT,
-    SELECT_INDEX_CURSOR,
-    StoredRecord,
-    call_key,
-    decode_record,
-    encode_record,
-    open_row,
-)
+from relay.store.record_rows import COLUMNS, SELECT, StoredRecord, decode_record, encode_record, open_row
 from relay.store.sealing.sealer import Sealer
 
 SLOT: Final = 4096  # bytes; a page
@@ -57,10 +49,9 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
 CHUNK: Final = 500  # keys in one statement
 _UP: Final = "SELECT id, call_id, sealed FROM live_call WHERE call_id IN ({keys})"
-_INDEXED: Final = """
-SELECT call_id, chain_seq FROM call_record WHERE chain_seq IN (SELECT record FROM call_index WHERE key IN ({keys}))
-"""
-_NOT_INDEXED: Final = "SELECT call_id, chain_seq FROM call_record WHERE chain_seq > ? AND ended_at >= ?"
+# Not by the index of calls: nothing proves its rows, and a record that it lacked would be written again.
+_ENDED: Final = f"{SELECT} WHERE call_id IN ({{keys}}) AND ended_at >= ?"
+_CALL_ID: Final = COLUMNS.index("call_id")
 
 
 class _Part(NamedTuple):
@@ -287,30 +278,17 @@ def _up(connection: Connection, sealer: Sealer, wanted: Mapping[str, CallRecord]
 
 
 def _ended(connection: Connection, sealer: Sealer, wanted: Mapping[str, CallRecord]) -> dict[str, CallRecord]:
-    """Records of calls that ended: those in the index of calls, and those of the last seconds, not indexed yet."""
-    places = [*_selected(connection, _INDEXED, [call_key(sealer, call_id) for call_id in wanted])]
-    places += _not_indexed(connection, wanted)
-    found = {}
-    for call_id, seq in places:
-        if call_id in wanted:
-            row = connection.execute(f"{SELECT} WHERE chain_seq = ?", (seq,)).fetchone()
-            found[call_id] = _record(wanted[call_id], partial(open_row, sealer, row))
-    return found
-
-
-def _not_indexed(connection: Connection, wanted: Mapping[str, CallRecord]) -> list[tuple[str, int]]:
-    """All of them if there is no backend. An attempt never ends before it was received, by the clock of its record."""
+    """Records of calls that ended. An attempt never ends before it was received, by the clock of its record."""
     since = min(record.received_at for record in wanted.values())
-    (indexed,) = connection.execute(SELECT_INDEX_CURSOR).fetchone()
-    rows = each_row(connection, _NOT_INDEXED, (indexed, since))
-    return [(call_id, seq) for call_id, seq in rows if call_id in wanted]
+    rows = _selected(connection, _ENDED, list(wanted), since)
+    return {row[_CALL_ID]: _record(wanted[row[_CALL_ID]], partial(open_row, sealer, row)) for row in rows}
 
 
-def _selected(connection: Connection, sql: str, keys: Sequence[str | bytes]) -> Iterator[tuple[Any, ...]]:
+def _selected(connection: Connection, sql: str, keys: Sequence[str], *more: int) -> Iterator[tuple[Any, ...]]:
     """The rows of a SELECT with `IN ({keys})`, for CHUNK keys at a time."""
     for start in range(0, len(keys), CHUNK):
         chunk = keys[start : start + CHUNK]
-        yield from connection.execute(sql.format(keys=", ".join("?" * len(chunk))), chunk).fetchall()
+        yield from connection.execute(sql.format(keys=", ".join("?" * len(chunk))), [*chunk, *more]).fetchall()
 
 
 def _record(kept: CallRecord, read: Callable[[], LiveCall | StoredRecord]) -> CallRecord:

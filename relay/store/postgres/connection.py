@@ -28,8 +28,6 @@ PAGE = 1_000  # rows
 OPTIONS: Final = (
     "-c lock_timeout=5000 -c client_connection_check_interval=1000 -c client_min_messages=warning -c timezone=UTC"
 )
-# tcp_user_timeout covers requests that the server has not acknowledged, these the wait for the answer after that.
-KEEPALIVES: Final = {"keepalives_idle": 2, "keepalives_interval": 1, "keepalives_count": 3}
 ACTS_LOCK: Final = 700_000_001  # for pg_advisory_xact_lock
 # In ms, shorter than lock_timeout: a machine that freezes within a unit of work must not block those of others.
 IDLE_ACT: Final = 3_000
@@ -102,8 +100,10 @@ class PostgresConnection:
                 autocommit=True,
                 connect_timeout=CONNECT_S,
                 options=self._options,
-                tcp_user_timeout=CONNECT_S * 1000,
-                **KEEPALIVES,
+                tcp_user_timeout=CONNECT_S * 1000,  # for requests that the server has not acknowledged
+                keepalives_idle=2,  # for the answer after that; in seconds
+                keepalives_interval=1,
+                keepalives_count=3,
             )
 
 

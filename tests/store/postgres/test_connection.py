@@ -20,7 +20,6 @@ from relay.store.journal.attempts import with_records
 from relay.store.postgres import connection as module
 from relay.store.postgres.connection import PostgresConnection
 from relay.store.postgres.journal import postgres_journal
-from relay.store.record_rows import INDEX_CURSOR, SET_CURSOR, add_index, call_key
 from relay.store.records import verify_records
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
@@ -146,13 +145,6 @@ def test_server_that_vanishes_is_noticed(tmp_path: Path) -> None:
 
 def test_record_of_an_attempt_is_found_without_those_of_other_nodes(store: Store, sent: list[int]) -> None:
     left = [KeptAttempt(live_record("c5", received_at=NOW_MS), b"")]
-    (found,) = with_records(store.place, store.sealer, left, ())  # not indexed yet
+    (found,) = with_records(store.place, store.sealer, left, ())
     assert found.stored == ended_record("c5", received_at=NOW_MS + 5)
-    assert max(sent) == PAGE
-    with closing(connect(store.place)) as connection:
-        rows = [(call_key(store.sealer, f"c{n}"), NOW_MS + n, n + 1) for n in range(COUNT)]
-        add_index(connection, rows)
-        connection.execute(SET_CURSOR, (INDEX_CURSOR, COUNT))
-    sent.clear()
-    assert with_records(store.place, store.sealer, left, ()) == [found]
     assert sum(sent) < PAGE
