@@ -17,11 +17,13 @@ from relay.errors import StoreError
 from relay.model.actions import Commit
 from relay.model.call import CallRecord
 from relay.policy.rules import LastCaller
+from relay.store.chain import Head
 from relay.store.connection import PostgresServer
 from relay.store.database import connect_reader
 from relay.store.journal.attempts import with_records
 from relay.store.journal.journal import Batch, Journal
 from relay.store.journal.rows import LiveCall, event_rows
+from relay.store.postgres import journal as module
 from relay.store.postgres import nodes
 from relay.store.postgres.journal import PostgresWriter, postgres_journal
 from relay.store.postgres.nodes import Node
@@ -39,6 +41,13 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_d
 """
 
 
+_SLOW_COMMIT = """
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END'
+"""
+_SLOW_COMMIT_OF_RECORDS = """
+CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON call_record DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW EXECUTE FUNCTION slow()
+"""
 _SEEN = "SELECT seen_at > now() - interval '30 s' FROM node"
 _WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
@@ -150,15 +159,61 @@ async def test_commit_whose_answer_was_lost_is_not_repeated(store: Store, monkey
     async with store.journal("a") as journal:
         transact = PostgresWriter._transact
 
-        async def lose_answer(writer: PostgresWriter, batch: Batch) -> None:
+        async def lose_answer(writer: PostgresWriter, batch: Batch, *, is_in_doubt: bool) -> None:
             monkeypatch.setattr(PostgresWriter, "_transact", transact)
-            await transact(writer, batch)
+            await transact(writer, batch, is_in_doubt=is_in_doubt)
             raise OSError("the connection was lost")
 
         monkeypatch.setattr(PostgresWriter, "_transact", lose_answer)
         journal.queue.append(Commit(1, ended_record("c1"), None), done)
         await done.until(lambda: done.tokens == [1])
     assert len(store.records()) == 1
+
+
+async def test_commit_that_is_still_under_way_is_not_repeated(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while a synchronous standby restarts: the next try must wait for it."""
+    monkeypatch.setattr(module, "PATIENCE_S", 1.0)
+    done = Waiter()
+    with closing(postgres.connect(store.place)) as holder, closing(postgres.connect(store.place)) as looker:
+        holder.execute("SELECT pg_advisory_lock(1)")
+        holder.execute(_SLOW_COMMIT)
+        holder.execute(_SLOW_COMMIT_OF_RECORDS)
+        async with store.journal("a") as journal:
+            journal.queue.append(Commit(1, ended_record("c1"), None), done)
+            await until(lambda: looker.execute(_WAITING).fetchone() == (2,))
+            holder.execute("SELECT pg_advisory_unlock(1)")
+            await done.until(lambda: done.tokens == [1])
+    assert [record.call_id for record in store.records()] == ["c1"]
+
+
+async def test_records_that_another_says_were_written_are_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = Waiter()
+    async with store.journal("a") as journal:
+        transact = PostgresWriter._transact
+
+        async def fail(writer: PostgresWriter, batch: Batch, *, is_in_doubt: bool) -> None:
+            monkeypatch.setattr(PostgresWriter, "_transact", transact)
+            writer._link = Head(1, b"of a try that was rolled back")
+            with closing(postgres.connect(store.place)) as thief:
+                thief.execute("UPDATE node SET batch = batch + 1")
+            raise OSError("the connection was lost")
+
+        monkeypatch.setattr(PostgresWriter, "_transact", fail)
+        journal.queue.append(Commit(1, ended_record("c1"), None), done)
+        await done.until(lambda: done.tokens == [1])
+    assert [record.call_id for record in store.records()] == ["c1"]
+
+
+async def test_a_removed_head_of_a_purged_chain_begins_no_other(store: Store) -> None:
+    async with store.journal("a") as journal:
+        writer = journal.writer
+        assert isinstance(writer, PostgresWriter)
+        with closing(postgres.connect(store.place)) as thief:
+            thief.execute("INSERT INTO checkpoint (chain, seq, hash, at) VALUES ('record', 5, '', 0)")
+        with pytest.raises(StoreError, match="altered or removed"):
+            await writer._locked_head(writer._asked())
 
 
 async def test_frozen_transaction_does_not_block_other_nodes(store: Store) -> None:
