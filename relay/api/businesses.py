@@ -33,6 +33,7 @@ from relay.model.binding import MODES, Mode
 from relay.model.call import Language
 from relay.policy.rules import NO_LIMIT
 from relay.privacy.records import mask_text
+from relay.reports.disclosure import reason_form
 from relay.service.businesses import (
     LARGEST_LIMIT,
     LONGEST,
@@ -46,7 +47,15 @@ from relay.service.businesses import (
     parse_text,
     set_state,
 )
-from relay.store.businesses import Business, Changed, State, find_business, list_businesses, state_changes
+from relay.store.businesses import (
+    Business,
+    Changed,
+    State,
+    StateChange,
+    find_business,
+    list_businesses,
+    state_changes,
+)
 from relay.store.unit_of_work import UnitOfWork
 
 
@@ -277,14 +286,17 @@ async def get_history(business_id: BusinessId, context: Seen) -> BusinessHistory
     """Changes of its state, qualification and contact: actor, time, reason and previous value."""
     own_business(context, business_id)
     changes = await context.read(lambda connection: state_changes(connection, context.backend.sealer, business_id))
-    return BusinessHistoryResponse(
-        items=[
-            BusinessEventResponse(
-                **one._asdict() | {"at": shown_moment(one.at), "changed": [_changed(each) for each in one.changed]}
-            )
-            for one in changes
-        ]
-    )
+    return BusinessHistoryResponse(items=[_event(one) for one in changes])
+
+
+def _event(change: StateChange) -> BusinessEventResponse:
+    """A change; numbers in its reason are masked."""
+    shown = {
+        "at": shown_moment(change.at),
+        "reason": reason_form(change.reason, reveal=False),
+        "changed": [_changed(each) for each in change.changed],
+    }
+    return BusinessEventResponse(**change._asdict() | shown)
 
 
 def _changed(changed: Changed) -> BusinessChangedResponse:

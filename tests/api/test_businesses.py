@@ -41,12 +41,12 @@ async def test_a_change_of_the_qualification_returns_to_applied_and_is_in_the_hi
     assert (approved["state"], approved["qualification"]) == ("approved", approved["version"])
     problem = await operator.refused("PATCH", "/v1/businesses/acme", "invalid", {"licence": "L-2"})
     assert problem["errors"][0]["field"] == "reason"
-    new = {"licence": "L-2", "contact": "Li Lei 13800000001", "reason": "a new permit"}
+    new = {"licence": "L-2", "contact": "Li Lei 13800000001", "reason": "asked 13800000001"}
     assert (await operator.ask("PATCH", "/v1/businesses/acme", new))["state"] == "applied"
     step = (await operator.get("/v1/businesses/acme/history"))["items"][-1]
     assert (step["state"], step["reason"], step["by"]) == (
         "applied",
-        "a new permit",
+        "asked 138****0001",
         f"key:{operator.key.split('_')[1]}",
     )
     assert step["changed"] == [
