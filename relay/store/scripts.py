@@ -215,6 +215,7 @@ _VERSION: Final = "SELECT md5(string_agg(what, ' ' ORDER BY what)) FROM ({}) AS 
 # with a new store's, as in a file: each version of the server writes expressions in another way. Of the indexes those
 # that call something that is not the server's own: a later version may be building others CONCURRENTLY.
 _HERE: Final = "CAST(current_schema() AS regnamespace)"
+_OWN: Final = f"relnamespace = {_HERE} AND relkind NOT IN ('i', 'I') AND NOT relispartition"  # captures: one for a day
 _ON_SERVER: Final = f"""
 SELECT sha256(convert_to(string_agg(what, ' ' ORDER BY what COLLATE "C"), 'UTF8')) FROM (
     SELECT 'function ' || pg_get_functiondef(oid) AS what FROM pg_proc
@@ -223,14 +224,15 @@ SELECT sha256(convert_to(string_agg(what, ' ' ORDER BY what COLLATE "C"), 'UTF8'
     UNION ALL SELECT 'operator ' || oprname || ' ' || CAST(oprcode AS text) FROM pg_operator
     WHERE oprnamespace = {_HERE}
     UNION ALL SELECT concat_ws(' ', 'relation', relname, relkind, relrowsecurity, relforcerowsecurity) FROM pg_class
-    WHERE relnamespace = {_HERE} AND relkind <> 'i'
+    WHERE {_OWN}
     UNION ALL SELECT concat_ws(' ', 'column', relname, attname, format_type(atttypid, atttypmod), attnotnull,
         attgenerated, attidentity, pg_get_expr(adbin, adrelid))
     FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
     LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
-    WHERE relnamespace = {_HERE} AND relkind <> 'i' AND attnum > 0 AND NOT attisdropped
+    WHERE {_OWN} AND attnum > 0 AND NOT attisdropped
     UNION ALL SELECT 'constraint ' || conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
     WHERE connamespace = {_HERE} AND contype <> 't'
+        AND NOT EXISTS (SELECT 1 FROM pg_class WHERE oid = conrelid AND relispartition)
     UNION ALL SELECT 'index ' || pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
     WHERE relnamespace = {_HERE} AND EXISTS (
         SELECT 1 FROM pg_depend
