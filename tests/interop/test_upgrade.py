@@ -24,6 +24,7 @@ pytestmark = pytest.mark.outside
 
 CALLS_PER_SECOND = 100
 QUICK = {"t1_ms": 100}  # what is over is forgotten soon
+UNSHED = "\n[limits]\nshed_lag_ms = 0\n"  # on a busy machine calls would be shed
 NEW_TABLE = (
     "CREATE TABLE later (id {integer} PRIMARY KEY, at {integer} NOT NULL);\nCREATE INDEX later_at ON later (at);\n"
 )
@@ -103,7 +104,7 @@ def change_things(relay: RelayProcess) -> None:
 
 @pytest.mark.timeout(180)
 async def test_a_command_of_a_later_version_migrates_the_file_of_a_relay_that_serves(tmp_path: Path) -> None:
-    relay = RelayProcess(tmp_path, Setup(api=free(RELAY), sip=QUICK), PARTIES)
+    relay = RelayProcess(tmp_path, Setup(api=free(RELAY), sip=QUICK, more=UNSHED), PARTIES)
     newer = Newer(tmp_path / "newer", FILE, FILE_SCRIPTS)
     relay.start()
     try:
@@ -126,8 +127,8 @@ async def test_a_command_of_a_later_version_migrates_the_file_of_a_relay_that_se
 async def test_a_node_of_a_later_version_migrates_the_store_that_it_shares(tmp_path: Path) -> None:
     newer = Newer(tmp_path / "newer", SERVER, SERVER_SCRIPTS)
     with postgres.new_url() as url:
-        old = node(tmp_path, url, "a", Setup(api=free(RELAY), sip=QUICK))
-        new = node(tmp_path, url, "b", Setup(environment=newer.environment, sip=QUICK))
+        old = node(tmp_path, url, "a", Setup(api=free(RELAY), sip=QUICK, more=UNSHED))
+        new = node(tmp_path, url, "b", Setup(environment=newer.environment, sip=QUICK, more=UNSHED))
         old.start()
         try:
             old.import_bindings(BINDINGS)
