@@ -179,7 +179,7 @@ def no_such_call() -> Refused:
 def _live_call(record: CallRecord, reveal: bool) -> Answer:
     """A record without the legs' Call-IDs: peers chose that text, and it may hold anything.
 
-    Texts of business users are as written: `mask_texts` is for whoever shows them.
+    Texts of business users are as written: the API and the commands mask the numbers in them (`mask_texts`).
     """
     call = record_form(record, reveal=reveal, as_written=True)
     del call["caller_leg_call_id"], call["callee_leg_call_id"]

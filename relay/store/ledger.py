@@ -113,7 +113,8 @@ def _is_ours(connection: Connection, sealer: Sealer, table: LedgerTable, row_key
 def ledger_transaction(connection: Connection, sealer: Sealer, now_ms: int) -> Iterator[None]:
     """A write transaction that proves its changes of covered rows before it commits."""
     vouched = partial(_vouched, connection, sealer)
-    require_own_schema(connection, vouched)  # before the lock is taken: inside, the check is then cheap
+    if getattr(connection, "schema_seen", None) is None:
+        require_own_schema(connection, vouched)  # before the lock is taken: the first check takes longest
     with transaction(connection):
         require_own_schema(connection, vouched)
         distrust_touched(connection, sealer, now_ms)

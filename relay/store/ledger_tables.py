@@ -208,8 +208,8 @@ class Dialect(NamedTuple):
 
 
 SQLITE: Final = Dialect(False, "1")
-# Whoever has the database can write any `tx`. A row that another transaction has committed since ours began has that
-# one's xmin, which is no longer in progress; ours has our xid or, within a savepoint, a later one.
+# A note's `tx` alone proves nothing: anyone with the database can write it. The xmin of a note that another transaction
+# has committed since ours began is no longer in progress; that of our own is our xid, or a later one in a savepoint.
 _SINCE: Final = (
     "(CAST(CAST(xmin AS text) AS bigint) - txid_current_if_assigned() % 4294967296 + 4294967296) % 4294967296"
 )

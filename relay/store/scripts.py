@@ -187,12 +187,13 @@ def scripts_of(schema: Schema) -> Sequence[Script]:
 _FILE: Final = "SELECT type || ' ' || name, tbl_name || ' ' || coalesce(sql, '') FROM sqlite_master"
 _LEFT: Final = "a table, column, constraint, index, operator or function"
 _SQLITES_OWN: Final = re.compile(r"\w+ sqlite_")
-_TRIGGERS: Final = """
+_HERE: Final = "CAST(current_schema() AS regnamespace)"
+_TRIGGERS: Final = f"""
 SELECT trigger.tgname, pg_get_triggerdef(trigger.oid), CAST(trigger.tgenabled AS text), function.prosrc
 FROM pg_trigger AS trigger
 JOIN pg_proc AS function ON function.oid = trigger.tgfoid
 JOIN pg_class AS relation ON relation.oid = trigger.tgrelid
-WHERE NOT trigger.tgisinternal AND relation.relnamespace = CAST(current_schema() AS regnamespace)
+WHERE NOT trigger.tgisinternal AND relation.relnamespace = {_HERE}
 """
 _RULES: Final = """
 SELECT 'rule ' || rulename FROM pg_rules WHERE schemaname = current_schema()
@@ -205,17 +206,16 @@ _CATALOGS: Final = (
     *("pg_class", "pg_proc", "pg_trigger", "pg_rewrite", "pg_policy", "pg_attrdef", "pg_constraint"),
     *("pg_operator", "pg_cast"),
 )
-_VERSION: Final = "SELECT md5(string_agg(what, ' ' ORDER BY what)) FROM ({}) AS objects".format(
+_VERSION: Final = 'SELECT md5(string_agg(what, chr(32) ORDER BY what COLLATE "C")) FROM ({}) AS objects'.format(
     " UNION ALL ".join(
         f"SELECT '{name} ' || oid || ' ' || CAST(xmin AS text) AS what FROM {name} WHERE oid >= {_MADE}"
         for name in _CATALOGS
     )
 )
+_OWN: Final = f"relnamespace = {_HERE} AND relkind NOT IN ('i', 'I') AND NOT relispartition"  # captures: one for a day
 # All that a statement of ours may call or meet on a server, beside triggers and rules: one hash. It cannot be compared
 # with a new store's, as in a file: each version of the server writes expressions in another way. Of the indexes those
 # that call something that is not the server's own: a later version may be building others CONCURRENTLY.
-_HERE: Final = "CAST(current_schema() AS regnamespace)"
-_OWN: Final = f"relnamespace = {_HERE} AND relkind NOT IN ('i', 'I') AND NOT relispartition"  # captures: one for a day
 _ON_SERVER: Final = f"""
 SELECT sha256(convert_to(string_agg(what, ' ' ORDER BY what COLLATE "C"), 'UTF8')) FROM (
     SELECT 'function ' || pg_get_functiondef(oid) AS what FROM pg_proc

@@ -145,7 +145,7 @@ class PostgresWriter:
     async def _is_written(self, connection: asyncpg.Connection) -> bool:
         """After a lost connection: whether the COMMIT in doubt is on disk. Waits for one that is still under way.
 
-        Records are looked for by their last link: whoever has the database can write any batch number.
+        Records are looked for by their last link, since anyone with the database can write a batch number.
         """
         batch = await connection.fetchval(_WRITTEN, self._node.name, self._node.epoch)
         if batch is None:
