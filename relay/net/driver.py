@@ -148,7 +148,7 @@ class Driver:
 
     def receive(self, data: bytes, flow: Flow) -> None:
         """One datagram, or one message of a stream."""
-        if self._bans.silenced and self._bans.drops(flow.host):
+        if self._is_banned(flow):
             return
         now = time.monotonic()
         late_s = now - self._wake_at
@@ -224,6 +224,10 @@ class Driver:
         """The age of the oldest record that is not durable yet and that a call waits for, in seconds; 0: none."""
         return now - self._uncommitted[0] if self._uncommitted else 0.0
 
+    def _is_banned(self, flow: Flow) -> bool:
+        """Whether a message is to be dropped unread; counts it if so."""
+        return bool(self._bans.silenced) and self._bans.drops(flow.host)
+
     def _is_stalled(self, now: float) -> bool:
         return bool(self._uncommitted) and now - self._uncommitted[0] > STALLED_S
 
@@ -265,13 +269,15 @@ class Driver:
             self.pace.rest(now)
 
     def _serve_next(self, now: float) -> bool:
-        """Serve one waiting message. False: none waits."""
+        """Serve one waiting message; drop it if its source was banned meanwhile. False: none waits."""
         if waiting := self._backlog.take_inside():
-            self._serve(waiting[0], waiting[1], now)
+            if not self._is_banned(waiting[1]):
+                self._serve(waiting[0], waiting[1], now)
             return True
         lasts = self._backlog.lasts(now)
         if waiting := self._backlog.take_new():
-            self._serve_new(waiting, now, lasts=lasts)
+            if not self._is_banned(waiting[1]):
+                self._serve_new(waiting, now, lasts=lasts)
             return True
         return False
 

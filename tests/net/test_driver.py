@@ -320,6 +320,22 @@ async def test_datagrams_of_banned_sources_do_not_reach_the_engine() -> None:
         assert await b.ask("echo hello") == "hello"
 
 
+@pytest.mark.parametrize("message", [b"echo in-call", b"new echo call"])
+async def test_waiting_messages_of_a_source_that_is_banned_meanwhile_are_dropped(message: bytes) -> None:
+    async with bench() as b:
+        await b.ask("echo hello")
+        flow = b.engine._flow
+        b.driver.pace.report(1.0, time.monotonic())
+        banned = flow._replace(host="127.0.0.9")
+        for _ in range(3):
+            b.driver.receive(message, banned)
+        b.engine.bans.ban(banned.host, 2.0, 1.0, "operator")
+        b.driver.receive(b"new echo good", flow)
+        await until(lambda: len(b.driver._backlog) == 0)
+        assert b.engine.bans.dropped == 3
+        assert await b.hear() == "good"
+
+
 async def test_no_action_is_executed_before_the_start() -> None:
     async with bench(start=False) as b:
         await b.say("echo one")
