@@ -17,11 +17,11 @@ import errno
 import os
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -31,7 +31,7 @@ from relay.model.call import CallRecord
 from relay.store.connection import Connection, Place, Report
 from relay.store.database import connect_reader, store_errors
 from relay.store.files import open_beside
-from relay.store.journal.rows import LiveCall, open_live
+from relay.store.journal.rows import LiveCall, open_live, selected
 from relay.store.record_rows import COLUMNS, SELECT, StoredRecord, decode_record, encode_record, open_row
 from relay.store.sealing.sealer import Sealer
 
@@ -47,7 +47,6 @@ _ROOM: Final = SLOT - _HEAD.size
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
-CHUNK: Final = 500  # keys in one statement
 _UP: Final = "SELECT id, call_id, sealed FROM live_call WHERE call_id IN ({keys})"
 # Not by the index of calls: nothing proves its rows, and a record that it lacked would be written again.
 _ENDED: Final = f"{SELECT} WHERE call_id IN ({{keys}}) AND ended_at >= ?"
@@ -272,7 +271,7 @@ def with_records(
 def _up(connection: Connection, sealer: Sealer, wanted: Mapping[str, CallRecord]) -> dict[str, CallRecord]:
     """Calls that are up; on a server those of all nodes, since another one may have taken over a call of ours."""
     found = {}
-    for row in _selected(connection, _UP, list(wanted)):
+    for row in selected(connection, _UP, list(wanted)):
         found[row[1]] = _record(wanted[row[1]], partial(open_live, sealer, row))
     return found
 
@@ -280,15 +279,8 @@ def _up(connection: Connection, sealer: Sealer, wanted: Mapping[str, CallRecord]
 def _ended(connection: Connection, sealer: Sealer, wanted: Mapping[str, CallRecord]) -> dict[str, CallRecord]:
     """Records of calls that ended. An attempt never ends before it was received, by the clock of its record."""
     since = min(record.received_at for record in wanted.values())
-    rows = _selected(connection, _ENDED, list(wanted), since)
+    rows = selected(connection, _ENDED, list(wanted), since)
     return {row[_CALL_ID]: _record(wanted[row[_CALL_ID]], partial(open_row, sealer, row)) for row in rows}
-
-
-def _selected(connection: Connection, sql: str, keys: Sequence[str], *more: int) -> Iterator[tuple[Any, ...]]:
-    """The rows of a SELECT with `IN ({keys})`, for CHUNK keys at a time."""
-    for start in range(0, len(keys), CHUNK):
-        chunk = keys[start : start + CHUNK]
-        yield from connection.execute(sql.format(keys=", ".join("?" * len(chunk))), [*chunk, *more]).fetchall()
 
 
 def _record(kept: CallRecord, read: Callable[[], LiveCall | StoredRecord]) -> CallRecord:

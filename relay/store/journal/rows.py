@@ -6,8 +6,8 @@ live calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -18,8 +18,16 @@ from relay.model.actions import Commit
 from relay.model.call import CallRecord
 from relay.policy.rules import LastCaller
 from relay.store.connection import Connection, Place, PostgresServer, Report
-from relay.store.database import connect_reader, store_errors
-from relay.store.record_rows import Row, decode_record, encode_record
+from relay.store.database import connect, connect_reader, store_errors
+from relay.store.record_rows import SELECT as SELECT_RECORD
+from relay.store.record_rows import (
+    SELECT_INDEX_CURSOR,
+    Row,
+    call_key,
+    decode_record,
+    encode_record,
+    open_row,
+)
 from relay.store.sealing.rows import SealedRows
 from relay.store.sealing.sealer import Sealer
 
@@ -83,6 +91,12 @@ PUT: Final = "INSERT OR REPLACE INTO live_call (id, call_id, sealed) VALUES"
 SELECT: Final = "SELECT id, call_id, sealed FROM live_call ORDER BY id"
 _SELECT_OF_NODE: Final = "SELECT id, call_id, sealed FROM live_call WHERE node = ? ORDER BY id, call_id"
 _ROW_IDS: Final = "SELECT call_id, id FROM live_call"
+_INDEXED: Final = f"{SELECT_RECORD} WHERE chain_seq IN (SELECT record FROM call_index WHERE key IN ({{keys}}))"
+_NOT_INDEXED: Final = f"""
+{SELECT_RECORD} WHERE call_id IN ({{keys}}) AND chain_seq > ({SELECT_INDEX_CURSOR})
+AND chain_seq > (SELECT seq FROM chain_head) - 10000
+"""
+_CHUNK: Final = 500  # keys in one statement
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
@@ -118,8 +132,10 @@ def read_live(place: Place, sealer: Sealer, report: Report) -> list[LiveCall]:
     """
     with store_errors(place), closing(connect_reader(place)) as connection:
         if isinstance(place, PostgresServer):
-            return open_all(sealer, connection.execute(_SELECT_OF_NODE, (place.node,)), report)
-        return open_all(sealer, connection.execute(SELECT), report)
+            calls = open_all(sealer, connection.execute(_SELECT_OF_NODE, (place.node,)), report)
+        else:
+            calls = open_all(sealer, connection.execute(SELECT), report)
+    return without_ended(place, sealer, calls, report)
 
 
 def read_ended_since(place: Place, seq: int) -> set[str]:
@@ -138,6 +154,38 @@ def open_all(sealer: Sealer, rows: Iterable[tuple[Any, ...]], report: Report) ->
         except StoreError as error:
             report("journal.record_altered", {"call_id": row[1], "reason": str(error)})
     return calls
+
+
+def without_ended(place: Place, sealer: Sealer, calls: list[LiveCall], report: Report) -> list[LiveCall]:
+    """Leave out, report and delete the calls that have a record: their rows were put back after the end.
+
+    Searches the index of calls and the latest records: reading all would take minutes. Raises StoreError.
+    """
+    if not calls:
+        return []
+    up = {call.record.call_id: call for call in calls}
+    with store_errors(place), closing(connect_reader(place)) as connection:
+        by_index = selected(connection, _INDEXED, [call_key(sealer, call_id) for call_id in up])
+        rows = [*by_index, *selected(connection, _NOT_INDEXED, list(up))]
+    for row in rows:
+        with suppress(StoreError):  # an altered record ends no call; a row that cannot be deleted is found again
+            call_id = open_row(sealer, row).record.call_id
+            if up.pop(call_id, None) is not None:
+                report("journal.live_call_has_ended", {"call_id": call_id, "effect": "it is not resumed"})
+                _delete_call(place, call_id)
+    return list(up.values())
+
+
+def _delete_call(place: Place, call_id: str) -> None:
+    with store_errors(place), closing(connect(place)) as connection:
+        connection.execute("DELETE FROM live_call WHERE call_id = ?", (call_id,))
+
+
+def selected(connection: Connection, sql: str, keys: Sequence[object], *more: int) -> Iterator[tuple[Any, ...]]:
+    """The rows of a SELECT with `IN ({keys})`, for _CHUNK keys at a time."""
+    for start in range(0, len(keys), _CHUNK):
+        some = keys[start : start + _CHUNK]
+        yield from connection.execute(sql.format(keys=", ".join("?" * len(some))), [*some, *more]).fetchall()
 
 
 def laid_over(calls: Iterable[LiveCall], commits: Iterable[Commit]) -> list[LiveCall]:

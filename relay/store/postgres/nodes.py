@@ -20,7 +20,7 @@ import msgspec
 from relay.defence.limits import SharedLimits, Told
 from relay.errors import StoreError
 from relay.store.connection import PostgresServer, Report
-from relay.store.journal.rows import LiveCall, open_all
+from relay.store.journal.rows import LiveCall, open_all, without_ended
 from relay.store.sealing.keys import IN_USE, Turning
 from relay.store.sealing.sealer import Sealer
 
@@ -162,7 +162,7 @@ class Node:
                     async with asyncio.timeout(PATIENCE_S):
                         calls = await self._take()
                     self._take_up(calls)
-            except SERVER_FAULTS as error:
+            except (*SERVER_FAULTS, StoreError) as error:
                 self._report("node.beat_failed", {"node": self.name, "reason": str(error)})
                 since = loop.time()
                 self._disconnect()
@@ -198,8 +198,10 @@ class Node:
         if not self._taken:
             await self._take_over()
         rows = await self._connection.fetch(_TAKEN, self.name, self._taken[:MOST_TAKEN]) if self._taken else []
+        calls = open_all(self._sealer, map(tuple, rows), self._report)
+        calls = await asyncio.to_thread(without_ended, self._server, self._sealer, calls, self._report)
         del self._taken[:MOST_TAKEN]
-        return open_all(self._sealer, map(tuple, rows), self._report)
+        return calls
 
     async def _take_over(self) -> None:
         """Make the calls of failed nodes ours. Their ids are noted first, since the answer to COMMIT may be lost."""

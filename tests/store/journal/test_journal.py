@@ -17,6 +17,7 @@ from relay.store.database import connect, connect_reader
 from relay.store.journal.journal import Batch, Journal
 from relay.store.journal.queue import MAX_BATCH
 from relay.store.journal.rows import LiveCall, Told, event_rows, open_caller, open_event
+from relay.store.record_rows import INDEX_CURSOR, SET_CURSOR, add_index, index_rows
 from relay.store.records import Wanted, read_all, verify_records
 from relay.store.sqlite.journal import sqlite_journal
 from tests.store.conftest import Disk, Reported, Waiter, opened, stored
@@ -222,6 +223,44 @@ async def test_altered_live_record_is_reported_and_not_restored(disk: Disk) -> N
     async with opened(disk, reported) as journal:
         assert journal.live() == [(live_record("c2"), b"dialogs c2")]
     assert [(event, fields["call_id"]) for event, fields in reported] == [("journal.record_altered", "c1")]
+
+
+@pytest.mark.parametrize("is_indexed", [False, True])
+async def test_live_row_put_back_after_the_end_is_reported_and_not_restored(disk: Disk, *, is_indexed: bool) -> None:
+    reported: Reported = []
+    done = Waiter()
+    async with opened(disk, reported) as journal:
+        for call in ("c1", "c2"):
+            journal.queue.append(Commit(1, live_record(call), b"dialogs " + call.encode()), done)
+        await done.until(lambda: len(done.tokens) == 2)
+        with closing(connect(disk.path)) as thief:
+            copied = thief.execute("SELECT * FROM live_call WHERE call_id = 'c1'").fetchone()
+        journal.queue.append(Commit(2, ended_record("c1"), None), done)
+    with closing(connect(disk.path)) as thief:
+        thief.execute("INSERT INTO live_call VALUES (?, ?, ?)", copied)
+        if is_indexed:
+            add_index(thief, index_rows(disk.sealer, ended_record("c1"), 1))
+            thief.execute(SET_CURSOR, (INDEX_CURSOR, 1))
+    async with opened(disk, reported) as journal:
+        assert journal.live() == [(live_record("c2"), b"dialogs c2")]
+        assert journal.live() == [(live_record("c2"), b"dialogs c2")]
+    assert [(event, fields["call_id"]) for event, fields in reported] == [("journal.live_call_has_ended", "c1")]
+
+
+async def test_record_of_another_call_or_an_altered_one_ends_no_call(disk: Disk) -> None:
+    """Who can write the index may not end calls by it."""
+    reported: Reported = []
+    async with opened(disk, reported) as journal:
+        for commit in (live_record("c1"), live_record("c2"), ended_record("c3"), ended_record("c4")):
+            journal.queue.append(Commit(0, commit, b"" if commit.ended_at is None else None), Waiter())
+    with closing(connect(disk.path)) as thief:
+        for seq, call in enumerate(("c1", "c2"), 1):
+            add_index(thief, index_rows(disk.sealer, ended_record(call), seq))
+        thief.execute("UPDATE call_record SET call_id = 'c2' WHERE call_id = 'c4'")
+        thief.execute(SET_CURSOR, (INDEX_CURSOR, 0))
+    async with opened(disk, reported) as journal:
+        assert [call.record.call_id for call in journal.live()] == ["c1", "c2"]
+    assert reported == []
 
 
 async def test_bindings_are_written_while_the_journal_writes(disk: Disk) -> None:

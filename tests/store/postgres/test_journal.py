@@ -315,6 +315,29 @@ async def test_failed_node_is_taken_over_once(store: Store, monkeypatch: pytest.
             await heir.close()
 
 
+async def test_live_row_put_back_after_the_end_is_not_taken_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "BEAT_S", 0.05)
+    taken: list[tuple[str, str]] = []
+    done = Waiter()
+    async with store.journal("a") as journal:
+        for token, call in enumerate(("c1", "c2"), 1):
+            journal.queue.append(Commit(token, live_record(call), b""), done)
+        await done.until(lambda: done.tokens == [1, 2])
+        with closing(postgres.connect(store.place)) as thief:
+            (copied,) = thief.execute("SELECT sealed FROM live_call WHERE call_id = 'c1'").fetchone()
+            journal.queue.append(Commit(3, ended_record("c1"), None), done)
+            await done.until(lambda: done.tokens == [1, 2, 3])
+            thief.execute("INSERT INTO live_call (id, call_id, node, sealed) VALUES (0, 'c1', 'a', ?)", (copied,))
+        _fall_silent(journal)
+        heir = Node(store.server("b"), store.sealer, store.report, dead_s=0.5)
+        await heir.open()
+        heir.watch(lambda calls: taken.extend(_named("b", calls)), lambda: None)
+        await until(lambda: taken == [("b", "c2")])
+        await until(lambda: store.live() == ["c2 b"])
+        await heir.close()
+    assert ("journal.live_call_has_ended", "c1") in [(event, fields.get("call_id")) for event, fields in store.said]
+
+
 async def test_slow_node_that_was_taken_over_writes_no_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "BEAT_S", 0.05)
     done, taken = Waiter(), list[tuple[str, str]]()
