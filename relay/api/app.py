@@ -40,6 +40,7 @@ from relay.api import (
 from relay.api.auth import Authentication, Nonces, RequestLimits
 from relay.api.backend import Backend
 from relay.api.context import lacks
+from relay.api.downloads import Downloads
 from relay.api.middleware import HttpMiddleware
 from relay.api.models import ResponseModel
 from relay.api.openapi import describe
@@ -159,7 +160,7 @@ def make_app(backend: Backend, clock: Callable[[], float] = time.time) -> FastAP
     app.state.explanations = Rates()
     app.state.limits = limits
     app.state.clock = clock
-    app.state.downloads = recordings.Downloads()
+    app.state.downloads = Downloads()
     app.router.routes.extend(_ROUTES)
     return app
 

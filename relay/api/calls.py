@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from contextlib import closing
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import Depends, Path, Query
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from relay.api.context import Needs, RequestContext, Reveal, Revealing, Why
+from relay.api.downloads import Download
 from relay.api.models import (
     BINDING_ID,
     USUAL,
@@ -296,18 +298,23 @@ async def get_export(
 ) -> Response:
     """Ended calls received in a period, oldest first. `parquet` is refused (400) if the relay has no pyarrow."""
     check_format(format_)
-    sealer, path = context.backend.sealer, context.backend.path
     wanted = Wanted(business=context.only(business_id), since_ms=given_ms(since), until_ms=given_ms(until))
-    clear = await context.reveal(reveal, "calls export", [f"{since.isoformat()} to {until.isoformat()}"])
-
-    def records() -> Iterator[CallRecord]:
-        """Starlette reads each part in any thread of its pool, but one at a time: the connection may change threads."""
-        with store_errors(path), closing(connect_reader(path, check_same_thread=False)) as connection:
-            yield from read_all(connection, sealer, wanted)
-
-    parts = export_parts(records(), format_, reveal=clear, for_operator=context.business is None)
+    with context.downloads.kept_by(context.reader) as over:
+        clear = await context.reveal(reveal, "calls export", [f"{since.isoformat()} to {until.isoformat()}"])
     headers = {"content-disposition": f'attachment; filename="calls.{format_}"'}
-    return StreamingResponse(parts, headers=headers, media_type=MEDIA_TYPES[format_])
+    return Download(
+        _exported(context, wanted, format_, clear=clear), over, headers=headers, media_type=MEDIA_TYPES[format_]
+    )
+
+
+async def _exported(context: RequestContext, wanted: Wanted, format_: Format, *, clear: bool) -> AsyncIterator[bytes]:
+    """The parts of an export. Each is made in any thread, one at a time: the connection may change threads."""
+    path = context.backend.path
+    with store_errors(path), closing(connect_reader(path, check_same_thread=False)) as connection:
+        records = read_all(connection, context.backend.sealer, wanted)
+        parts = export_parts(records, format_, reveal=clear, for_operator=context.business is None)
+        while (part := await context.work(partial(next, parts, None))) is not None:
+            yield part
 
 
 @router.get("/{call_id}", operation_id="getCall", summary="Show a call")

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from relay.api.backend import Backend
+from relay.api.downloads import Downloads
 from relay.api.models import PageRequest, Part, Reason, make_cursor, read_cursor
 from relay.defence.limits import Rates
 from relay.errors import Refused
@@ -80,6 +81,17 @@ class RequestContext(NamedTuple):
         rates: Rates = self.request.app.state.explanations
         return rates
 
+    @property
+    def reader(self) -> str:
+        """Who shares the places of `downloads`: all keys of a business user, or one operator's key."""
+        return self.actor.name if self.actor.business is None else self.owner
+
+    @property
+    def downloads(self) -> Downloads:
+        """The places of files and reports that are being made or sent."""
+        downloads: Downloads = self.request.app.state.downloads
+        return downloads
+
     def own(self, business: str | None) -> str:
         """The owner of a new resource: the key's business user; for operators the named one. Raises Refused."""
         if self.actor.business is None:
@@ -121,8 +133,9 @@ class RequestContext(NamedTuple):
         return await anyio.to_thread.run_sync(self.backend.reader.read, query)
 
     async def read_long(self, query: Callable[[Connection], T]) -> T:
-        """As `read`, for whole days or logs."""
-        return await self.work(lambda: self.backend.reader.read(query))
+        """As `read`, for whole days or logs. Raises Refused if the reader has too many at once."""
+        with self.downloads.place(self.reader):
+            return await self.work(lambda: self.backend.reader.read(query))
 
     async def work(self, do: Callable[[], T]) -> T:
         """Do what takes long in a worker thread; few run at once, so that short reads do not wait for them."""

@@ -3,9 +3,7 @@ addresses of both sides, is for operators."""
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Annotated, Final, Literal
@@ -13,13 +11,12 @@ from typing import Annotated, Final, Literal
 import anyio.to_thread
 from fastapi import Depends, Query, Request
 from pydantic import Field
-from starlette.requests import ClientDisconnect
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.responses import Response
 
 from relay.api.auth import actor_of, stored_key
 from relay.api.calls import CallId
 from relay.api.context import Answer, Needs, OperatorChanges, RequestContext, Why, lacks
+from relay.api.downloads import Download
 from relay.api.models import (
     Moment,
     Name,
@@ -210,61 +207,16 @@ async def get_linked(
 
 # -- Files
 
-MOST_DOWNLOADS: Final = 32  # at once: each has a file open and some seconds of sound in memory
-MOST_OF_ONE: Final = 8  # business user, or operator's key; and as many as are left for others
-STALL_S = 60.0  # longest wait for a receiver to take a part: one that does not would keep its place for ever
 _is_range: Final = re.compile(r"bytes=([0-9]{1,12})-([0-9]{0,12})").fullmatch
-
-
-class Downloads:
-    """The recordings that are being sent."""
-
-    def __init__(self) -> None:
-        self._by_reader: Counter[str] = Counter()
-
-    def begin(self, reader: str) -> None:
-        """Raises Refused if there are too many."""
-        if self._by_reader[reader] >= min(MOST_OF_ONE, MOST_DOWNLOADS - self._by_reader.total()):
-            raise Refused("rate_limited", "", "too many recordings at once: retry when one is complete")
-        self._by_reader[reader] += 1
-
-    def end(self, reader: str) -> None:
-        self._by_reader[reader] -= 1
-        self._by_reader += Counter()  # forgets those at 0
-
-
-class _File(StreamingResponse):
-    """A file that is made while it is sent. `over` is called when it ends, however it does."""
-
-    over: Callable[[], None]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_in_time(message: Message) -> None:
-            try:
-                async with asyncio.timeout(STALL_S):
-                    await send(message)
-            except TimeoutError:
-                raise ClientDisconnect from None
-
-        try:
-            await super().__call__(scope, receive, send_in_time)
-        finally:
-            self.over()
 
 
 async def _sent(
     context: RequestContext, ask: Callable[[UnitOfWork], Recording], format_: _Format, channels: Channels
 ) -> Response:
     """The file, after the line in the audit log that `ask` writes."""
-    downloads: Downloads = context.request.app.state.downloads
-    reader = context.actor.name if context.business is None else f"business {context.business}"
-    downloads.begin(reader)
-    try:
+    with context.downloads.kept_by(context.reader) as over:
         recording = await context.act(ask)
         size, parts = await context.work(partial(_opened, context, recording, format_, channels))
-    except BaseException:
-        downloads.end(reader)
-        raise
     part = _range(context.request.headers.get("range", ""), size)
     wanted = part or range(size)
     headers = {
@@ -275,9 +227,8 @@ async def _sent(
     if part:
         headers["content-range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{size}"
     media_type = MEDIA_TYPE if format_ == "pcap" else wav.MEDIA_TYPE
-    file = _File(_made(context, parts, wanted), 206 if part else 200, headers, media_type)
-    file.over = partial(downloads.end, reader)
-    return file
+    made = _made(context, parts, wanted)
+    return Download(made, over, status=206 if part else 200, headers=headers, media_type=media_type)
 
 
 def _opened(

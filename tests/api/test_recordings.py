@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from starlette.requests import ClientDisconnect
 
+from relay.api import downloads
 from relay.api import recordings as module
-from relay.api.recordings import Downloads
-from relay.errors import Refused
 from relay.model.rtp_streams import Stream
 from relay.service.businesses import set_state
 from relay.service.keys import BUSINESS_SCOPES, revoke, rotate
@@ -201,50 +196,9 @@ async def test_a_part_of_the_sound_is_sent_to_a_player_that_asks_for_it(api: Api
 
 @pytest.mark.usefixtures("spoken")
 async def test_few_files_are_sent_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_OF_ONE", 0)
+    monkeypatch.setattr(downloads, "MOST_OF_ONE", 0)
     await (await api.company("acme")).refused("GET", PATH, "rate_limited")
     assert await reads(api) == []
-
-
-def test_a_place_for_a_file_is_free_again_when_it_ends() -> None:
-    downloads = Downloads()
-    for _ in range(2):
-        for _ in range(module.MOST_OF_ONE):
-            downloads.begin("business 1")
-        with pytest.raises(Refused):
-            downloads.begin("business 1")
-        for _ in range(module.MOST_OF_ONE):
-            downloads.end("business 1")
-
-
-def test_readers_that_take_all_they_may_leave_places_to_others() -> None:
-    downloads = Downloads()
-    for reader in ("business 1", "business 2", "business 3", "business 4"):
-        with pytest.raises(Refused):
-            for _ in range(module.MOST_DOWNLOADS):
-                downloads.begin(reader)
-    downloads.begin("business 5")
-
-
-async def test_a_receiver_that_takes_nothing_keeps_its_place_for_a_limited_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "STALL_S", 0.01)
-    over, parts = asyncio.Event(), iter([b"sound"] * 3)
-
-    async def never(*_: Any) -> Any:
-        await asyncio.Event().wait()
-
-    async def made() -> AsyncIterator[bytes]:
-        for part in parts:
-            yield part
-
-    file = module._File(made())
-    file.over = over.set
-    with pytest.raises(ClientDisconnect):
-        await file({"type": "http"}, never, never)
-    assert over.is_set()
-    assert len(list(parts)) == 3
 
 
 async def test_a_codec_that_cannot_be_decoded_here_is_named(
