@@ -39,6 +39,12 @@ ON CONFLICT (name) DO UPDATE SET epoch = node.epoch + 1, seen_at = now(), sealin
     taken_by = NULL, stopped_at = NULL, batch = 0
 RETURNING epoch
 """
+NODE_LOCK: Final = 700_000_006  # for pg_try_advisory_lock, with the hash of a node's name: its heartbeats hold it
+_HOLD: Final = f"SELECT pg_try_advisory_lock({NODE_LOCK}, hashtext($1))"
+_IS_BEATING: Final = """
+SELECT EXISTS (SELECT 1 FROM node
+WHERE name = $1 AND stopped_at IS NULL AND seen_at >= now() - make_interval(secs => $2))
+"""
 _BEAT: Final = f"""
 UPDATE node SET seen_at = now(), sealing_keys = $3 WHERE name = $1 AND epoch = $2 RETURNING ({IN_USE})
 """
@@ -99,10 +105,14 @@ class Node:
     async def open(self) -> None:
         """Join with a new epoch, so that an earlier process of this name can write no more. Raises StoreError.
 
-        Heartbeats start at once: what a start does before `watch` may take longer than DEAD_S.
+        An earlier process that still beats, as of a copied machine, keeps its name. Heartbeats start at once: what a
+        start does before `watch` may take longer than DEAD_S.
         """
         try:
-            await self._connect()
+            if not await self._connect() and await self._ask(_IS_BEATING, self.name, self._dead_s):
+                raise StoreError(
+                    f'another relay700 is node "{self.name}" of the store {self._server}: choose another store.node'
+                )
             self.epoch = await self._ask(_JOIN, self.name, self._turning.known())
         except SERVER_FAULTS as error:
             raise StoreError(f"the store {self._server} failed: {error}") from error
@@ -213,13 +223,15 @@ class Node:
         for name in gone:
             self._report("node.taken_over", {"node": name, "by": self.name, "calls": len(rows)})
 
-    async def _connect(self) -> None:
+    async def _connect(self) -> bool:
+        """Whether this node has no other connection for heartbeats, of another process."""
         self._connection = await asyncpg.connect(
             self._server.url,
             timeout=PATIENCE_S,
             command_timeout=PATIENCE_S,  # also bounds the ROLLBACK after a timeout
             server_settings=NOT_IDLE_FOR_EVER,
         )
+        return bool(await self._ask(_HOLD, self.name))
 
     def _disconnect(self) -> None:
         if self._connection is not None:

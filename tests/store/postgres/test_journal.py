@@ -361,14 +361,14 @@ async def test_slow_node_that_was_taken_over_writes_no_more(store: Store, monkey
 async def test_node_learns_that_it_was_taken_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "BEAT_S", 0.05)
     lost = asyncio.Event()
-    first, again = (Node(store.server("a"), store.sealer, store.report) for _ in range(2))
-    await first.open()
-    first.watch(lambda calls: None, lost.set)
-    await again.open()  # another machine with the same name
+    node = Node(store.server("a"), store.sealer, store.report)
+    await node.open()
+    node.watch(lambda calls: None, lost.set)
+    with closing(postgres.connect(store.place)) as connection:
+        connection.execute("UPDATE node SET epoch = epoch + 1")
     async with asyncio.timeout(10):
         await lost.wait()
-    await first.close()
-    await again.close()
+    await node.close()
 
 
 async def test_no_node_is_taken_over_right_after_an_outage_of_the_server(
@@ -470,6 +470,39 @@ async def test_node_that_can_beat_no_more_ends(store: Store, monkeypatch: pytest
     event, fields = store.said[-1]
     assert (event, fields["reason"]) == ("node.stopped", "KeyError('a bug')")
     await heir.close()
+
+
+async def test_name_of_a_running_node_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a copied machine. A process that was killed frees its name at once, one that is silent after a while."""
+    monkeypatch.setattr(nodes, "BEAT_S", 0.05)
+    first, second, third = [Node(store.server("a"), store.sealer, store.report, dead_s=0.5) for _ in range(3)]
+    await first.open()
+    with pytest.raises(StoreError, match=r'another relay700 is node "a" of the store .*: choose another store\.node'):
+        await second.open()
+    await second.close()
+    assert first._watching is not None and not first._watching.done()
+    first._watching.cancel()
+    assert first._connection is not None
+    first._connection.terminate()
+    await until_joined(second)
+    assert second._watching is not None
+    second._watching.cancel()  # its connection stays, as of a machine that has vanished
+    await until_joined(third)
+    assert (first.epoch, second.epoch, third.epoch) == (1, 2, 3)
+    for node in (second, third):
+        await node.close()
+
+
+async def until_joined(node: Node) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await node.open()
+            except StoreError:
+                await node.close()
+                await asyncio.sleep(0.01)
+            else:
+                return
 
 
 async def test_node_beats_from_its_start_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
