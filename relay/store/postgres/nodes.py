@@ -32,6 +32,10 @@ MOST_TAKEN: Final = 1_000  # calls resumed at once, so that heartbeats go on bet
 # In ms: a machine that freezes or is cut off within a transaction must not keep its locks, which block all nodes. A
 # node that was only slow finds its connection closed, and retries.
 NOT_IDLE_FOR_EVER: Final = {"idle_in_transaction_session_timeout": "1000"}
+# In ms, for a session that holds a lock: a machine that vanishes closes no connection, and would keep the lock until
+# TCP gives it up, hours later. One that lives asks each second, and ends if it has no answer for PATIENCE_S, before
+# another gets the lock.
+SILENT: Final = {"idle_session_timeout": "5000"}
 
 _JOIN: Final = """
 INSERT INTO node (name, epoch, seen_at, sealing_keys) VALUES ($1, 1, now(), $2)
@@ -101,6 +105,7 @@ class Node:
         self._limits: SharedLimits | None = None
         self._taken: list[str] = []  # calls of failed nodes that are ours, or in doubt, and not resumed yet
         self._unreadable: set[str] = set()  # nodes whose counts were reported
+        self._holds_name = False  # NODE_LOCK
 
     async def open(self) -> None:
         """Join with a new epoch, so that an earlier process of this name can write no more. Raises StoreError.
@@ -109,7 +114,8 @@ class Node:
         start does before `watch` may take longer than DEAD_S.
         """
         try:
-            if not await self._connect() and await self._ask(_IS_BEATING, self.name, self._dead_s):
+            await self._connect()
+            if not self._holds_name and await self._ask(_IS_BEATING, self.name, self._dead_s):
                 raise StoreError(
                     f'another relay700 is node "{self.name}" of the store {self._server}: choose another store.node'
                 )
@@ -183,6 +189,8 @@ class Node:
     async def _beat(self) -> bool:
         """Write a heartbeat. False if another node has taken over our calls."""
         assert self._connection is not None
+        if not self._holds_name:  # an earlier connection of ours, cut off, may have it for SILENT
+            self._holds_name = bool(await self._ask(_HOLD, self.name))
         key_id: int | None = await self._connection.fetchval(_BEAT, self.name, self.epoch, self._turning.known())
         if key_id is None:
             return False
@@ -223,15 +231,14 @@ class Node:
         for name in gone:
             self._report("node.taken_over", {"node": name, "by": self.name, "calls": len(rows)})
 
-    async def _connect(self) -> bool:
-        """Whether this node has no other connection for heartbeats, of another process."""
+    async def _connect(self) -> None:
         self._connection = await asyncpg.connect(
             self._server.url,
             timeout=PATIENCE_S,
             command_timeout=PATIENCE_S,  # also bounds the ROLLBACK after a timeout
-            server_settings=NOT_IDLE_FOR_EVER,
+            server_settings=NOT_IDLE_FOR_EVER | SILENT,
         )
-        return bool(await self._ask(_HOLD, self.name))
+        self._holds_name = bool(await self._ask(_HOLD, self.name))
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -248,9 +255,6 @@ class Node:
 
 BACKEND_LOCK: Final = 700_000_003  # for pg_try_advisory_lock
 LOOK_S: Final = 1.0
-# In ms: a leader whose machine vanishes closes no connection, and would keep the lock until TCP gives it up, hours
-# later. One that lives asks each second, and ends if it has no answer for PATIENCE_S, before another gets the lock.
-LEADER_SILENT: Final = {"idle_session_timeout": "5000"}
 
 
 class LeaderLock:
@@ -280,9 +284,7 @@ class LeaderLock:
     async def _takes(self) -> bool:
         try:
             if self._connection is None:
-                self._connection = await asyncpg.connect(
-                    self._server.url, timeout=PATIENCE_S, server_settings=LEADER_SILENT
-                )
+                self._connection = await asyncpg.connect(self._server.url, timeout=PATIENCE_S, server_settings=SILENT)
             took = await self._connection.fetchval(f"SELECT pg_try_advisory_lock({BACKEND_LOCK})", timeout=PATIENCE_S)
             return bool(took)
         except SERVER_FAULTS:

@@ -493,6 +493,22 @@ async def test_name_of_a_running_node_is_refused(store: Store, monkeypatch: pyte
         await node.close()
 
 
+async def test_node_that_was_cut_off_gets_its_name_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server keeps the session of the connection that broke, with its lock, for a while."""
+    monkeypatch.setattr(nodes, "BEAT_S", 0.05)
+    monkeypatch.setattr(nodes, "SILENT", {"idle_session_timeout": "500"})
+    node, copy = (Node(store.server("a"), store.sealer, store.report) for _ in range(2))
+    await node.open()
+    cut_off, node._connection = node._connection, None
+    await until(lambda: node._connection is not None and not node._holds_name)
+    await until(lambda: node._holds_name)
+    assert cut_off is not None and cut_off.is_closed()
+    with pytest.raises(StoreError, match="another relay700"):
+        await copy.open()
+    for each in (node, copy):
+        await each.close()
+
+
 async def until_joined(node: Node) -> None:
     async with asyncio.timeout(20):
         while True:

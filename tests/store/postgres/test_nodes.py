@@ -125,7 +125,7 @@ async def test_forged_counts_lift_no_limit_and_stop_no_node(store: Store, connec
 
 async def test_leader_that_falls_silent_loses_the_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when its machine vanishes: nothing closes its connection."""
-    monkeypatch.setattr(nodes, "LEADER_SILENT", {"idle_session_timeout": "300"})
+    monkeypatch.setattr(nodes, "SILENT", {"idle_session_timeout": "300"})
     monkeypatch.setattr(nodes, "LOOK_S", 0.05)
     silent, heir = LeaderLock(store.place), LeaderLock(store.place)
     with closing(silent), closing(heir):
