@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, Literal
 
-from anyio import CapacityLimiter
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -130,7 +129,6 @@ _ROUTERS = (
     docs.router,
 )
 _ROUTES = [route for router in _ROUTERS for route in router.routes]  # flat: each route has its full path
-LONG_READS = 4  # concurrent
 
 
 def make_app(backend: Backend, clock: Callable[[], float] = time.time) -> FastAPI:
@@ -155,7 +153,6 @@ def make_app(backend: Backend, clock: Callable[[], float] = time.time) -> FastAP
         },
     )
     app.state.backend = backend
-    app.state.long_reads = CapacityLimiter(LONG_READS)
     app.state.binds = Rates()
     app.state.explanations = Rates()
     app.state.limits = limits

@@ -15,6 +15,7 @@ from relay.api.context import Needs, RequestContext, Reveal, Revealing, Why
 from relay.api.downloads import Download
 from relay.api.models import (
     BINDING_ID,
+    MOST,
     USUAL,
     Limit,
     Masked,
@@ -250,8 +251,9 @@ async def get_live(
 ) -> LiveCallsResponse:
     """Calls in the relay, ringing or up, newest first."""
     clear = await context.reveal(reveal, "calls live")
-    answer = await context.backend.control.ask("live", business=context.only(business_id), most=limit, reveal=clear)
-    calls = [_shown_live(context, call, clear=clear) for call in answer["calls"]]
+    most = USUAL if limit <= USUAL else MOST  # requests with other limits share the relay's answer
+    answer = await context.backend.control.ask("live", business=context.only(business_id), most=most, reveal=clear)
+    calls = [_shown_live(context, call, clear=clear) for call in answer["calls"][:limit]]
     return LiveCallsResponse(items=calls, total=answer["total"])
 
 
@@ -313,7 +315,7 @@ async def _exported(context: RequestContext, wanted: Wanted, format_: Format, *,
     with store_errors(path), closing(connect_reader(path, check_same_thread=False)) as connection:
         records = read_all(connection, context.backend.sealer, wanted)
         parts = export_parts(records, format_, reveal=clear, for_operator=context.business is None)
-        while (part := await context.work(partial(next, parts, None))) is not None:
+        while (part := await context.turn(partial(next, parts, None))) is not None:
             yield part
 
 

@@ -133,14 +133,17 @@ class RequestContext(NamedTuple):
         return await anyio.to_thread.run_sync(self.backend.reader.read, query)
 
     async def read_long(self, query: Callable[[Connection], T]) -> T:
-        """As `read`, for whole days or logs. Raises Refused if the reader has too many at once."""
-        with self.downloads.place(self.reader):
-            return await self.work(lambda: self.backend.reader.read(query))
+        """As `read`, for whole days or logs. Raises Refused as `work`."""
+        return await self.work(lambda: self.backend.reader.read(query))
 
     async def work(self, do: Callable[[], T]) -> T:
-        """Do what takes long in a worker thread; few run at once, so that short reads do not wait for them."""
-        limiter: anyio.CapacityLimiter = self.request.app.state.long_reads
-        return await anyio.to_thread.run_sync(do, limiter=limiter)
+        """Do what takes long in a worker thread. Raises Refused if the reader has too much of that at once."""
+        with self.downloads.place(self.reader):
+            return await self.turn(do)
+
+    async def turn(self, do: Callable[[], T]) -> T:
+        """Do a part of what the request has a place in `downloads` for."""
+        return await self.downloads.turn(self.reader, do)
 
     async def part(
         self,

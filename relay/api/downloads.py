@@ -6,18 +6,24 @@ A reader is a business user, or an operator's key.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
+import anyio
+import anyio.to_thread
 from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from relay.errors import Refused
 
+T = TypeVar("T")
+
+WORKERS: Final = 4  # threads, so that short reads do not wait for long ones
+WORKERS_OF_ONE: Final = 2
 MOST: Final = 32  # of all readers: each may have a file open and some seconds of sound in memory
 MOST_OF_ONE: Final = 8  # reader; and as many as are left for others
 STALL_S = 60.0  # longest wait for a receiver to take a part: one that does not would keep its place for ever
@@ -28,6 +34,8 @@ class Downloads:
 
     def __init__(self) -> None:
         self._by_reader: Counter[str] = Counter()
+        self._workers = anyio.CapacityLimiter(WORKERS)
+        self._workers_of: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(WORKERS_OF_ONE))
 
     def begin(self, reader: str) -> None:
         """Raises Refused if there are too many."""
@@ -38,6 +46,11 @@ class Downloads:
     def end(self, reader: str) -> None:
         self._by_reader[reader] -= 1
         self._by_reader += Counter()  # forgets those at 0
+
+    async def turn(self, reader: str, do: Callable[[], T]) -> T:
+        """Do a part of what the reader has a place for, in a worker thread."""
+        async with self._workers_of[reader]:
+            return await anyio.to_thread.run_sync(do, limiter=self._workers)
 
     @contextmanager
     def place(self, reader: str) -> Iterator[None]:

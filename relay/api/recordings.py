@@ -192,7 +192,9 @@ async def get_linked(
     """The WAV file of a link, for as long as its key is good."""
     backend, limits, now_s = request.app.state.backend, request.app.state.limits, request.app.state.clock()
     link = Link(call_id, channels, expires, key)
-    owner = stored_key(backend, key) if is_signed(backend.sealer, link, sig) else None
+    owner = stored_key(backend, key) if now_s < expires and is_signed(backend.sealer, link, sig) else None
+    if owner is not None and not owner.is_good(int(now_s * 1000)):
+        owner = None
     allowance = limits.take_failure(request.scope, now_s) if owner is None else limits.take(owner, now_s)
     if not allowance.granted:
         raise Refused("rate_limited", "", "too many requests: retry after 1 second")
@@ -216,7 +218,7 @@ async def _sent(
     """The file, after the line in the audit log that `ask` writes."""
     with context.downloads.kept_by(context.reader) as over:
         recording = await context.act(ask)
-        size, parts = await context.work(partial(_opened, context, recording, format_, channels))
+        size, parts = await context.turn(partial(_opened, context, recording, format_, channels))
     part = _range(context.request.headers.get("range", ""), size)
     wanted = part or range(size)
     headers = {
@@ -258,7 +260,7 @@ def _range(header: str, size: int) -> range:
 
 async def _made(context: RequestContext, parts: Iterator[bytes], wanted: range) -> AsyncIterator[bytes]:
     place = 0
-    while place < wanted.stop and (part := await context.work(partial(next, parts, b""))):
+    while place < wanted.stop and (part := await context.turn(partial(next, parts, b""))):
         if piece := part[max(wanted.start - place, 0) : wanted.stop - place]:
             yield piece
         place += len(part)

@@ -200,6 +200,22 @@ async def test_live_calls_are_those_of_the_relay(api: Api, relay: dict[str, Call
     assert (await rival.get("/v1/calls/live"))["items"] == []
 
 
+async def test_few_different_questions_about_live_calls_reach_the_relay(
+    operator: Client, relay: dict[str, Callable[..., Json]]
+) -> None:
+    """Each takes its time, and one of the last half second is not asked again."""
+    asked: list[int] = []
+
+    def live(business: str | None = None, most: int = 0, reveal: bool = False) -> Json:
+        asked.append(most)
+        return {"calls": _live(reveal=True)["calls"] * 2, "total": 2}
+
+    relay["live"] = live
+    for limit, shown in ((1, 1), (2, 2), (50, 2), (51, 2), (500, 2)):
+        assert len((await operator.get(f"/v1/calls/live?limit={limit}"))["items"]) == shown
+    assert set(asked) == {50, 500}
+
+
 async def test_a_call_is_hung_up_by_the_relay(api: Api, relay: dict[str, Callable[..., Json]]) -> None:
     def hang_up(call_id: str, business: str | None = None, dry_run: bool = False) -> Json:
         if (call_id, business) != (ACME, "acme"):

@@ -8,8 +8,8 @@ import threading
 
 from starlette.requests import Request
 
-from relay.api.app import LONG_READS
 from relay.api.context import RequestContext
+from relay.api.downloads import WORKERS
 from relay.store.unit_of_work import OPERATOR, Actor
 from tests.api.conftest import Api, Client
 
@@ -34,7 +34,7 @@ async def test_short_reads_do_not_wait_for_long_ones(api: Api) -> None:
         return over.wait(20)
 
     reading = [asyncio.create_task(context.read_long(long)) for context in contexts]
-    for _ in range(LONG_READS):
+    for _ in range(WORKERS):
         assert await asyncio.to_thread(begun.acquire, timeout=10)
     async with asyncio.timeout(10):
         assert await contexts[0].read(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)

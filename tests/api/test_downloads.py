@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
@@ -67,6 +68,15 @@ async def test_a_receiver_that_takes_nothing_keeps_its_place_for_a_limited_time(
         await file({"type": "http"}, never, never)
     assert over.is_set()
     assert len(list(parts)) == 3
+
+
+async def test_a_reader_with_much_to_do_leaves_workers_to_others() -> None:
+    downloads, over = Downloads(), threading.Event()
+    busy = [asyncio.create_task(downloads.turn("business 1", over.wait)) for _ in range(module.MOST_OF_ONE)]
+    async with asyncio.timeout(20):
+        assert await downloads.turn("business 2", lambda: "done") == "done"
+    over.set()
+    await asyncio.gather(*busy)
 
 
 @pytest.mark.parametrize("path", [EXPORT, "/v1/reports/daily?day=2026-01-31"])

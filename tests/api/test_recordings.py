@@ -282,6 +282,23 @@ async def test_a_link_ends(api: Api, end: str) -> None:
 
 
 @pytest.mark.usefixtures("spoken")
+@pytest.mark.parametrize("end", ["time", "revoked key"])
+async def test_an_ended_link_takes_nothing_of_its_owners_rate(api: Api, end: str) -> None:
+    api.backend.settings = api.backend.settings._replace(requests_per_s=1, burst=100)
+    company, stranger = await api.company("acme"), api.stranger()
+    path = await linked(company, expires_in_s=10)
+    if end == "time":
+        api.ahead_s = 11
+    else:
+        await api.act(lambda act: revoke(act, company.key[3:15]))
+    other = await api.company("acme")
+    before = int((await other.http.get("/v1/businesses/acme")).headers["ratelimit-remaining"])
+    for _ in range(5):
+        await stranger.refused("GET", path, "unauthorised")
+    assert int((await other.http.get("/v1/businesses/acme")).headers["ratelimit-remaining"]) >= before - 1
+
+
+@pytest.mark.usefixtures("spoken")
 async def test_a_link_lives_seven_days_at_the_most(api: Api) -> None:
     company = await api.company("acme")
     for seconds in (9, 604_801):
