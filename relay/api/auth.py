@@ -54,7 +54,7 @@ class Authentication:
             await self._app(scope, receive, send)
             return
         try:
-            key, receive = await self._authenticate(scope, receive)
+            key, shown, receive = await self._authenticate(scope, receive)
         except Refused as refused:
             await self._reject(scope, receive, send, refused)
             return
@@ -68,23 +68,28 @@ class Authentication:
             headers = {"retry-after": str(allowance.retry_after_s)} | _rate_headers(allowance)
             await problem_response(state["request_id"], "rate_limited", headers=headers)(scope, receive, send)
             return
+        if isinstance(shown, Signed):
+            self._nonces.keep(shown, self._clock())
         state["actor"] = actor_of(key)
         state["actor_name"] = state["actor"].name
         await self._app(scope, receive, _with_headers(send, _rate_headers(allowance)))
 
-    async def _authenticate(self, scope: Scope, receive: Receive) -> tuple[ApiKey, Receive]:
-        """Return the key of the request, and a `receive` that still yields the body. Raises Refused."""
+    async def _authenticate(self, scope: Scope, receive: Receive) -> tuple[ApiKey, Bearer | Signed, Receive]:
+        """Return the key of the request, how it was shown, and a `receive` that still yields the body.
+
+        The nonce is kept only once the request is within its limit: each takes memory for BEHIND_S. Raises Refused.
+        """
         shown = read_authorization(Headers(scope=scope).get("authorization", ""))
         now_s = self._clock()
         key = self._keys.find(shown.key_id)
         if isinstance(shown, Bearer):
-            return check_secret(self._backend, key, shown, now_s), receive
+            return check_secret(self._backend, key, shown, now_s), shown, receive
         if key is None:
             raise Refused("unauthorised", "authorization", _BAD_KEY)  # no body is read for an unknown key
         body = await Request(scope, receive).body()
         good = _good(key, now_s, lambda key: _is_signed(key, shown, scope, body))
-        self._nonces.admit(shown, now_s)
-        return good, _replay(body, receive)
+        self._nonces.check(shown, now_s)
+        return good, shown, _replay(body, receive)
 
     async def _reject(self, scope: Scope, receive: Receive, send: Send, refused: Refused) -> None:
         allowance = self._limits.take_failure(scope, self._clock())
@@ -275,8 +280,8 @@ class Nonces:
         # (key id, nonce) -> (time to forget it, ts), roughly in that order.
         self._seen: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
-    def admit(self, signed: Signed, now_s: float) -> None:
-        """Accept a request whose signature is valid, once. Raises Refused("replayed")."""
+    def check(self, signed: Signed, now_s: float) -> None:
+        """Raises Refused("replayed") for a request, with a valid signature, that is not current or was kept before."""
         if signed.ts < self._earliest_s or not now_s - BEHIND_S <= signed.ts <= now_s + AHEAD_S:
             problem = "ts must be current, and later than the start of the service: check the clock, and sign again"
             raise Refused("replayed", "authorization", problem)
@@ -286,6 +291,10 @@ class Nonces:
             self._earliest_s = max(self._earliest_s, ts + 1)  # holds even if the clock is set back
         if name in self._seen:
             raise Refused("replayed", "authorization", "the nonce was used before: sign each request with a new one")
+
+    def keep(self, signed: Signed, now_s: float) -> None:
+        """Accept no further request with this nonce."""
+        name = (signed.key_id, signed.nonce)
         self._seen[name] = (now_s + BEHIND_S + 2 * AHEAD_S, signed.ts)
 
 

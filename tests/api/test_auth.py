@@ -136,6 +136,18 @@ async def test_a_key_over_its_rate_gets_429(slow_api: Api) -> None:
     await api.backend.close()
 
 
+async def test_a_signed_request_over_the_rate_takes_no_memory(slow_api: Api) -> None:
+    """Its nonce is still good."""
+    api = slow_api
+    api.ahead_s = LATER_S
+    operator = await api.operator()
+    answers = [(await Request(nonce=f"{n:016}").send(api, operator)).status_code for n in range(3)]
+    api.ahead_s += 1
+    answers.append((await Request(nonce=f"{2:016}").send(api, operator)).status_code)
+    assert answers == [200, 200, 429, 200]
+    await api.backend.close()
+
+
 async def test_all_keys_of_a_business_user_share_one_rate(slow_api: Api) -> None:
     api = slow_api
     answers = [await (await api.company("acme")).http.get("/v1/businesses/acme") for _ in range(3)]
