@@ -63,7 +63,8 @@ from relay.store.numbers import (
     find_pools,
     find_prefix,
     find_prefixes,
-    usage_of,
+    number_seen_by,
+    usage_seen_by,
 )
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
@@ -281,12 +282,17 @@ async def get_numbers(
 
 @router.get("/numbers/{number}", operation_id="getNumber", summary="Show a number")
 async def get_number(number: NumberPath, context: Reads) -> NumberResponse:
-    """One number. A business user sees those that its bindings may use."""
+    """One number. A business user sees those that its bindings may use.
+
+    A number of a common pool is shown as `free` to business users that have no bindings on it.
+    """
+    business = context.business
     found = context.row(lambda connection: find_number(connection, number, now_ms()))
-    pool = found and context.row(lambda connection: find_pool(connection, found.pool, context.business))
+    pool = found and context.row(lambda connection: find_pool(connection, found.pool, business))
     if found is None or pool is None:
         raise Refused("number_unknown", "", "not a number of this platform")
-    return shown_number(found, alone=context.business in (None, pool.business))
+    seen = context.row(lambda connection: number_seen_by(connection, found, pool, business))
+    return shown_number(seen, alone=business in (None, pool.business))
 
 
 @router.post(
@@ -391,6 +397,10 @@ async def patch_pool(pool_id: PoolId, asked: PoolChangeRequest, context: Operato
 
 @pool_router.get("/{pool_id}/usage", operation_id="getPoolUsage", summary="Show the usage of a pool")
 async def get_usage(pool_id: PoolId, context: Reads) -> UsageResponse:
-    """Current count of free, bound, cooling and locked numbers."""
+    """Current count of free, bound, cooling and locked numbers.
+
+    Of a common pool a business user sees whole percents, cooling numbers as bound, and the count of its own bindings.
+    """
     pool = _own(context, pool_id)
-    return shown_usage(await context.read(lambda connection: usage_of(connection, pool, now_ms())))
+    usage = await context.read(lambda connection: usage_seen_by(connection, pool, context.business, now_ms()))
+    return shown_usage(usage)

@@ -12,7 +12,7 @@ from relay.service.fields import CHINA, LATEST_S, SOONEST_S
 from relay.store.bindings import find_numbered
 from relay.store.connection import Connection
 from relay.store.groups import Group, find_numbered_group
-from relay.store.numbers import Number, Pool, find_number, find_pool
+from relay.store.numbers import Number, Pool, find_number, find_pool, number_seen_by
 from relay.store.sealing.sealer import Sealer
 
 # Names of fields that all families have, by relay700's.
@@ -97,12 +97,12 @@ def own_pool(connection: Connection, business: str, pool_key: str) -> Pool:
 def own_number(
     connection: Connection, business: str, pool_key: str, secret_no: str, now_ms: int
 ) -> tuple[Pool, Number]:
-    """The pool and one of its numbers. Raises Failure."""
+    """The pool and one of its numbers, as the business user may see it. Raises Failure."""
     pool = own_pool(connection, business, pool_key)
     number = find_number(connection, secret_no, now_ms) if secret_no.isprintable() else None
     if number is None or number.pool != pool.pool_id:
         raise Failure(NO_NUMBER, "SecretNo: the pool has no such number")
-    return pool, number
+    return pool, number_seen_by(connection, number, pool, business)
 
 
 def find(

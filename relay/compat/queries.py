@@ -14,7 +14,7 @@ from relay.service.placement import BindRules
 from relay.service.recordings import Link, make_link
 from relay.store.bindings import BindingQuery, find_page
 from relay.store.connection import Connection
-from relay.store.numbers import find_prefix, pools_of, usage_of
+from relay.store.numbers import find_prefix, pools_of, usage_seen_by
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 
@@ -167,7 +167,8 @@ async def query_secret_no_remain(asked: QuerySecretNoRemain, caller: Caller) -> 
     def query(connection: Connection, _: Sealer) -> dict[str, int]:
         free: dict[str, int] = {}
         for pool in pools_of(connection, caller.business) if asked.spec_id == 2 else ():
-            free[pool.area] = free.get(pool.area, 0) + usage_of(connection, pool, caller.now_ms).free
+            usage = usage_seen_by(connection, pool, caller.business, caller.now_ms)
+            free[pool.area] = free.get(pool.area, 0) + usage.free
         return free
 
     free = await caller.read_apart(query)

@@ -145,7 +145,7 @@ def find_number(connection: Connection, number: str, now_ms: int) -> Number | No
     return None if row is None else _number(row)
 
 
-def is_held_by(connection: Connection, number: str, business: str) -> bool:
+def is_held_by(connection: Connection, number: str, business: str | None) -> bool:
     """Whether bindings of this business user are on the number, or rest on it. One row by its key, whatever the answer.
 
     A legacy or unknown number is held by nobody.
@@ -192,6 +192,7 @@ SELECT count(*), count(*) FILTER (WHERE locked <> 0), count(*) FILTER (WHERE loc
        count(*) FILTER (WHERE locked = 0 AND bindings = 0 AND cools_until > ?2), coalesce(sum(bindings), 0)
 FROM number WHERE pool = ?1
 """
+_BINDINGS_OF = "SELECT coalesce(sum(bindings), 0) FROM number WHERE pool = ? AND holder = ? AND bindings > 0"
 
 _ALL = 1 << 31
 
@@ -253,6 +254,28 @@ def pools_of(connection: Connection, business: str) -> list[Pool]:
 def usage(connection: Connection, now_ms: int) -> list[PoolUsage]:
     """The use of every pool. Reads one index entry per number: 100 ms for a million."""
     return [usage_of(connection, pool, now_ms) for pool in find_pools(connection, None, "", _ALL)]
+
+
+def number_seen_by(connection: Connection, number: Number, pool: Pool, business: str | None) -> Number:
+    """The number as the business user may see it: one of a common pool seems free, unless its bindings are on it."""
+    if business in (None, pool.business) or is_held_by(connection, number.number, business):
+        return number
+    return number._replace(state="free", locked=0, exclusive=False, cools_until=0)
+
+
+def usage_seen_by(connection: Connection, pool: Pool, business: str | None, now_ms: int) -> PoolUsage:
+    """As `usage_of`. Of a common pool a business user sees its own bindings, and whole percents of the numbers.
+
+    Exact counts would show each binding of the others. `bound` includes the numbers that are cooling.
+    """
+    whole = usage_of(connection, pool, now_ms)
+    if business in (None, pool.business):
+        return whole
+    (bindings,) = connection.execute(_BINDINGS_OF, (pool.pool_id, business)).fetchone()
+    locked = whole.total * (100 * whole.locked // max(whole.total, 1)) // 100
+    usable = whole.total - locked
+    bound = usable * whole.percent // 100
+    return whole._replace(free=usable - bound, bound=bound, cooling=0, locked=locked, bindings=bindings)
 
 
 def usage_of(connection: Connection, pool: Pool, now_ms: int) -> PoolUsage:

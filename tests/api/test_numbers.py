@@ -64,6 +64,42 @@ async def test_the_binding_count_of_a_shared_number_is_hidden_from_a_business_us
     assert (await operator.get(f"/v1/numbers/{X}"))["bindings"] == 1
 
 
+async def test_a_number_of_a_common_pool_shows_its_state_to_its_holder_alone(api: Api, operator: Client) -> None:
+    await operator.post("/v1/prefixes", {"prefix": PREFIX})
+    acme, rival = await api.company("acme"), await api.company("rival")
+    unused = await rival.get(f"/v1/numbers/{X}")
+    asked = {"mode": "AXN", "x": X, "a": "13800000001", "order_id": "1", "expires_in": 600}
+    made = await acme.post("/v1/bindings", asked)
+    assert await rival.get(f"/v1/numbers/{X}") == unused
+    assert (await acme.get(f"/v1/numbers/{X}"))["exclusive"] is True
+    await operator.post(f"/v1/numbers/{X}/lock", {"reason": "complaints"}, 200)
+    assert await rival.get(f"/v1/numbers/{X}") == unused
+    assert (await acme.get(f"/v1/numbers/{X}"))["locked_by"] == ["operator"]
+    await operator.post(f"/v1/numbers/{X}/unlock", {"reason": "checked"}, 200)
+    await acme.ask("DELETE", f"/v1/bindings/{made['id']}")
+    assert await rival.get(f"/v1/numbers/{X}") == unused
+    cooling = await acme.get(f"/v1/numbers/{X}")
+    assert cooling == await operator.get(f"/v1/numbers/{X}") | {"bindings": None}
+    assert (cooling["state"], unused["state"]) == ("cooling", "free")
+
+
+async def test_the_usage_of_a_common_pool_shows_no_single_binding_of_another(api: Api, operator: Client) -> None:
+    await operator.post("/v1/prefixes", {"prefix": PREFIX})
+    await operator.post("/v1/pools", {"id": "common"})
+    numbers = [f"{PREFIX}{serial:04d}" for serial in range(300)]
+    await operator.post("/v1/numbers/move", {"pool_id": "common", "numbers": numbers}, 200)
+    rival = await api.company("rival")
+    before = await rival.get("/v1/pools/common/usage")
+    for number in numbers[:2]:
+        await company_binds(api, number)
+    assert await rival.get("/v1/pools/common/usage") == before
+    company = await api.company("acme")
+    assert await company.get("/v1/pools/common/usage") == before | {"bindings": 2}
+    await company_binds(api, numbers[2])
+    assert await rival.get("/v1/pools/common/usage") == before | {"free": 297, "bound": 3, "percent": 1}
+    assert (await operator.get("/v1/pools/common/usage"))["bindings"] == 3
+
+
 async def test_a_pool_is_changed_and_made_common(api: Api, operator: Client) -> None:
     await api.company("acme")
     made = await operator.post("/v1/pools", {"id": "bj", "business_id": "acme", "area": "010"})

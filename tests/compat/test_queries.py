@@ -15,7 +15,7 @@ from relay.service.keys import BUSINESS_SCOPES
 from relay.service.numbers import lock, unlock
 from relay.service.recordings import Link, is_signed
 from relay.store.audit import AuditQuery, newest_entries
-from tests.compat.conftest import POOL, PREFIX, A, Ask, B, C, Client, Compat, D, Json, bind_older, in_china
+from tests.compat.conftest import POOL, PREFIX, A, Ask, B, C, Client, Compat, D, Json, bind, bind_older, in_china
 from tests.support.recorded import keep
 
 WITHOUT_PARTIES = BUSINESS_SCOPES - {"parties:read"}
@@ -114,6 +114,15 @@ def test_a_number(compat: Compat, ask: Ask) -> None:
         assert number(ask, x)["SecretNoInfoDTO"]["SecretStatus"] == 2
     finally:
         compat.act(lambda act: unlock(act, x, "test"))
+
+
+def test_a_number_of_the_common_pool_shows_nothing_of_others(compat: Compat) -> None:
+    x, one, other = f"{PREFIX}0500", compat.client("one"), compat.client("other")
+    status = [client.ask("QuerySecretNoDetail", pool_key="default", secret_no=x) for client in (one, other)]
+    bound = bind(one, pool_key="default", tel_x=x)
+    assert bound["Code"] == "OK"
+    status += [client.ask("QuerySecretNoDetail", pool_key="default", secret_no=x) for client in (one, other)]
+    assert [each["SecretNoInfoDTO"]["SecretStatus"] for each in status] == [0, 0, 1, 0]
 
 
 def test_a_number_that_is_not_there(compat: Compat, ask: Ask) -> None:

@@ -28,6 +28,8 @@ from relay.store.numbers import (
     set_locks,
     update_prefix,
     usage,
+    usage_of,
+    usage_seen_by,
 )
 from tests.support.acting import Acting, acting
 from tests.support.papers import apply
@@ -170,6 +172,22 @@ def test_usage_counts_each_number_in_one_state(store: Acting) -> None:
     run(store, "UPDATE number SET locked = 1 WHERE pool = 'few'")
     used = {one.pool_id: one for one in usage(store.reader, NOW_MS)}["few"]
     assert (used.free, used.locked, used.percent, used.warning) == (0, 5, 100, True)
+
+
+def test_a_business_user_sees_a_common_pool_in_whole_percents(store: Acting) -> None:
+    default = find_pool(store.reader, "default")
+    assert default is not None
+    run(store, "UPDATE number SET bindings = 2, holder = 'acme' WHERE number = ?", X)
+    run(store, "UPDATE number SET bindings = 1, holder = 'other' WHERE number < ? AND number <> ?", NUMBERS[150], X)
+    run(store, "UPDATE number SET cools_until = ? WHERE number >= ?", NOW_MS + 1, NUMBERS[9_950])
+    run(store, "UPDATE number SET locked = 1 WHERE number BETWEEN ? AND ?", NUMBERS[9_000], NUMBERS[9_120])
+    seen = usage_seen_by(store.reader, default, "acme", NOW_MS)
+    assert seen[2:] == (10_000, 9_702, 198, 0, 100, 2, 2, False)
+    assert seen.total == seen.free + seen.bound + seen.locked
+    exact = usage_of(store.reader, default, NOW_MS)
+    assert usage_seen_by(store.reader, default, None, NOW_MS) == exact
+    assert usage_seen_by(store.reader, default._replace(business="acme"), "acme", NOW_MS)[2:] == exact[2:]
+    assert usage_seen_by(store.reader, default._replace(pool_id="none"), "acme", NOW_MS).free == 0
 
 
 def test_a_business_uses_its_own_pools_else_the_common_ones(store: Acting) -> None:

@@ -817,6 +817,8 @@ class AsyncOperations(ABC):
 
         One number. A business user sees those that its bindings may use.
 
+        A number of a common pool is shown as `free` to business users that have no bindings on it.
+
         Scope: `numbers:read`.
         """
         return await self._ask(
@@ -1020,6 +1022,8 @@ class AsyncOperations(ABC):
         """Show the usage of a pool.
 
         Current count of free, bound, cooling and locked numbers.
+
+        Of a common pool a business user sees whole percents, cooling numbers as bound, and the count of its own bindings.
 
         Scope: `numbers:read`.
         """
