@@ -18,6 +18,7 @@ from relay.store.database import connect
 from relay.store.hooks import Hook, find_hook, hook_of_number, is_own_party, owner_of, put_hook, remove_hook
 from tests.support.acting import Acting
 from tests.support.papers import PAPERS, apply
+from tests.support.plans import steps_of
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y
 from tests.support.written import bind, written
 
@@ -101,3 +102,11 @@ def test_parties_of_bindings_groups_and_filings_are_own(store: Acting) -> None:
     assert [own(store, C), own(store, C, "other")] == [True, False]
     store.run(lambda act: add_filing(act, "other", FilingWords(B, "ref")))
     assert [own(store, B), own(store, B, "other")] == [False, True]
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
+def test_a_party_is_not_searched_among_all_bindings_and_groups_of_a_business_user(store: Acting) -> None:
+    """It may have had millions of bindings, and all calls with a hook wait for the one thread that searches."""
+    steps = steps_of(store.reader, lambda: own(store, C))
+    assert len([step for step in steps if "_hash=?" in step or "member_hash" in step]) == 3
+    assert not [step for step in steps if "SCAN" in step or "_business" in step]
