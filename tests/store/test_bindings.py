@@ -20,6 +20,7 @@ from relay.store.bindings import (
     find_page,
     history,
     keep_past,
+    live_with_a,
     state_of,
     update,
 )
@@ -29,6 +30,8 @@ from relay.store.groups import Group, insert_group, put_members, take_members
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import Writer
 from tests.store.conftest import Disk
+from tests.support.papers import apply
+from tests.support.plans import steps_of
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y, binding, end, put
 
 C, D = "8613700000003", "8613600000004"
@@ -210,6 +213,39 @@ def test_due_bindings_come_oldest_first(disk: Disk) -> None:
     run(disk, lambda act: found.extend(one.binding_id for one in due(act, 1)), NOW_MS + 9)
     run(disk, lambda act: found.extend(one.binding_id for one in due(act, 9)), NOW_MS + 9)
     assert found == ["b2", "b2", "b2", "b1"]
+
+
+def test_live_bindings_of_a_party_come_in_pages_of_those_of_one_business_user(disk: Disk) -> None:
+    at = [NOW_MS, NOW_MS, NOW_MS + 1, NOW_MS + 1]
+    made = [
+        binding(f"{at_ms:012x}{n}", created_at=at_ms, x=f"{X[:-1]}{n}", order_id=f"{n}") for n, at_ms in enumerate(at)
+    ]
+    run(disk, lambda act: apply(act, "acme", "acme"))
+    put(disk.path, disk.sealer, *made, binding(f"{NOW_MS:012x}4", business="acme", x=f"{X[:-1]}4"))
+    end(disk.path, disk.sealer, made[1].binding_id)
+    pages: list[str] = []
+
+    def do(act: UnitOfWork) -> None:
+        after = ""
+        while found := live_with_a(act, "default", a=A, after=after, most=2):
+            after = found[-1].binding_id
+            pages.append(" ".join(each.order_id or "" for each in found))
+
+    run(disk, do)
+    assert pages == ["0 2", "3"]
+
+
+def test_live_bindings_of_a_party_are_not_searched_among_all_of_a_business_user(disk: Disk) -> None:
+    """It may have had millions, and all other units of work wait."""
+
+    def do(act: UnitOfWork) -> None:
+        by_party = steps_of(act.connection, lambda: live_with_a(act, "default", a=A, after=f"{NOW_MS:012x}1", most=9))
+        assert by_party[0] == "SEARCH binding USING INDEX binding_a (a_hash=? AND created_at>?)"
+        assert not [step for step in by_party if "TEMP B-TREE" in step]
+        by_order = steps_of(act.connection, lambda: live_with_a(act, "default", order_id="1", most=9))
+        assert by_order[0] == "SEARCH binding USING PRIMARY KEY (id=?)"
+
+    run(disk, do)
 
 
 def test_swapped_sealed_part_is_an_error(disk: Disk, reader: Connection) -> None:
