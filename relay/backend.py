@@ -200,7 +200,7 @@ class Backend:
         kept_in = config.recordings.kept_in
         self._timers = Timers(*common, config.numbers, config.retention, config.purge_at_minute, kept_in)
         self._taker = Taker(*common, config.recordings)
-        self._trimmer = Trimmer(self.captures, config.capture, config.retention, log)
+        self._trimmer = Trimmer(self.captures, config.capture, config.retention, self.reader, self.writer, log)
         self._resealer = Resealer(self.path, self.sealer, log)
         self._ledger_watch = LedgerWatch(self.path, self.sealer, log)
         self._prober = Prober(config.probe, config.numbers, self.writer, self.control.ask, log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Depends, Path
@@ -109,6 +110,12 @@ class ResentResponse(ResponseModel):
     """The count of events queued again."""
 
     resent: int
+
+
+class _Resent(ResentResponse):
+    """The count of one unit of work, and where the next begins."""
+
+    after: int | None
 
 
 class TestedResponse(ResponseModel):
@@ -231,7 +238,23 @@ async def get_dead(webhook_id: WebhookId, context: Reads, paging: Paging) -> Pag
 )
 async def post_resend(webhook_id: WebhookId, asked: ResendRequest, context: Writes) -> Response:
     """Queue dead letters again at their original positions, before later events that are still queued."""
-    return await context.change(lambda act: Answer(ResentResponse(resent=resend(act, webhook_id, asked.events))))
+    body, replayed = ResentResponse(resent=0), True
+    after: int | None = 0
+    while after is not None:
+        done = await context.once(_resending(webhook_id, asked.events, after), f" {after}")
+        part = _Resent.model_validate_json(done.body)
+        body.resent, after = body.resent + part.resent, part.after
+        replayed &= done.replayed
+    headers = {"idempotency-replayed": "true"} if replayed else {}
+    return Response(body.model_dump_json(), 200, headers, "application/json")
+
+
+def _resending(webhook_id: str, events: list[str] | None, after: int) -> Callable[[UnitOfWork], Answer]:
+    def do(act: UnitOfWork) -> Answer:
+        resent = resend(act, webhook_id, events, after)
+        return Answer(_Resent(resent=resent.events, after=resent.after))
+
+    return do
 
 
 @router.post(

@@ -146,7 +146,11 @@ def _dead_events(store: Opened, webhook_id: str) -> Iterator[dict[str, Any]]:
 def resend(config_path: Path | None, webhook_id: str, event_ids: tuple[str, ...]) -> None:
     """Send dead letters again, all or the given events."""
     with opened(config_path) as store:
-        count = store.act(lambda act: service.resend(act, webhook_id, event_ids or None))
+        count = 0
+        after: int | None = 0
+        while after is not None:
+            resent = store.act(partial(service.resend, webhook_id=webhook_id, event_ids=event_ids or None, after=after))
+            count, after = count + resent.events, resent.after
     say(f"{count} to be sent again")
 
 

@@ -1,5 +1,5 @@
-"""Timers of the backend: resealing after a change of the sealing key, the size and age of captures, expired bindings,
-the nightly purge, and events about filings that expire.
+"""Timers of the backend: resealing after a change of the sealing key, the size and age of captures and of the outbox,
+expired bindings, the nightly purge, and events about filings that expire.
 
 While the key file has several keys, a resealing pass runs at each start and each day, for rows that an interrupted
 pass left.
@@ -12,6 +12,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,7 @@ from relay.store.journal.rows import SELECT, open_all
 from relay.store.maintenance import reseal
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY
+from relay.store.webhooks import AT_ONCE, remove_dead, remove_events, removed_webhooks, too_many_dead
 from relay.store.writer import GroupWriter, Writer, now_ms
 
 LOOK_S: Final = 1.0
@@ -76,22 +78,29 @@ class Resealer:
 
 
 TRIM_S: Final = 10.0
+MOST_TRIMMED: Final = 20_000  # events of one webhook, some seconds of small units of work; the rest 10 s later
 
 
 class Trimmer:
-    """The task that keeps captures to their size and age: `run` it until it is cancelled."""
+    """The task that keeps captures, and events for webhooks, to their size and age: `run` it until it is cancelled."""
 
     def __init__(
         self,
         captures: Captures,
         rules: CaptureRules,
         retention: Retention,
+        reader: Reader,
+        writer: GroupWriter,
         log: FilteringBoundLogger,
     ) -> None:
         self._captures = captures
         self._rules = rules
         self._retention = retention
+        self._reader = reader
+        self._writer = writer
+        self._log = log
         self._outage = Outage("captures.trim", log)
+        self._outbox_outage = Outage("outbox.trim", log)
 
     def apply_config(self, rules: CaptureRules, retention: Retention) -> None:
         self._rules, self._retention = rules, retention
@@ -99,6 +108,7 @@ class Trimmer:
     async def run(self) -> None:
         while True:
             await self.trim()
+            await self.trim_outbox()
             await asyncio.sleep(TRIM_S)
 
     async def trim(self) -> None:
@@ -109,6 +119,28 @@ class Trimmer:
             self._outage.failed(error)
         else:
             self._outage.over()
+
+    async def trim_outbox(self) -> None:
+        """Delete the events of removed webhooks, and the oldest dead letters beyond the most that a webhook keeps."""
+        try:
+            for webhook in await asyncio.to_thread(self._reader.read, removed_webhooks):
+                await self._delete(remove_events, webhook, MOST_TRIMMED)
+            for webhook, surplus in await asyncio.to_thread(self._reader.read, too_many_dead):
+                count = await self._delete(remove_dead, webhook, min(surplus, MOST_TRIMMED))
+                self._log.warning("webhook.dead_letters_deleted", webhook=webhook, events=count)
+        except RelayError as error:
+            self._outbox_outage.failed(error)
+        else:
+            self._outbox_outage.over()
+
+    async def _delete(self, delete: Callable[..., int], webhook: str, most: int) -> int:
+        """Delete up to `most` events, AT_ONCE in a unit of work. Returns their number."""
+        total, deleted = 0, 1
+        while deleted and total < most:
+            chunk = partial(delete, webhook=webhook, most=min(AT_ONCE, most - total))
+            deleted = await self._writer.run(RELAY, chunk)
+            total += deleted
+        return total
 
 
 # -- Timers

@@ -20,6 +20,7 @@ from relay.service.hooks import checked_parties, checked_url, is_operator
 from relay.store.bindings import find_binding
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import (
+    AT_ONCE,
     Event,
     Webhook,
     find_webhook,
@@ -27,6 +28,7 @@ from relay.store.webhooks import (
     put_webhook,
     remove_webhook,
     requeue,
+    requeue_next,
     waiting_of,
     webhooks_of,
 )
@@ -140,25 +142,37 @@ def change(
 
 
 def remove(act: UnitOfWork, webhook_id: str) -> Webhook:
-    """Remove a webhook and its queued events. Raises Refused."""
+    """Remove a webhook, and with it its queued events. Raises Refused."""
     webhook = get(act, webhook_id)
     remove_webhook(act, webhook_id)
     _audit(act, "webhook.remove", webhook)
     return webhook
 
 
-def resend(act: UnitOfWork, webhook_id: str, event_ids: Sequence[str] | None = None) -> int:
-    """Send dead letters again, all or the given ones. Returns their number. Raises Refused.
+class Resent(NamedTuple):
+    """The dead letters that one unit of work has sent again."""
 
-    They go before later events that still wait.
+    events: int
+    after: int | None  # the `after` of the rest; None: done
+
+
+def resend(act: UnitOfWork, webhook_id: str, event_ids: Sequence[str] | None = None, after: int = 0) -> Resent:
+    """Send dead letters again: the given ones, or the next AT_ONCE of all. Raises Refused.
+
+    `after` is 0 at first. They go before later events that still wait.
     """
     webhook = get(act, webhook_id)
     if webhook.disabled_at is not None:
         raise Refused("state_conflict", "webhook", "the webhook is disabled: enable it first")
-    count = requeue(act, webhook_id, event_ids)
-    put_webhook(act, webhook._replace(failures=0, next_at=0))
-    act.audit("webhook.resend", webhook_id, business=webhook.business, details={"events": count})
-    return count
+    if event_ids is None:
+        seqs = requeue_next(act, webhook_id, after, AT_ONCE)
+        resent = Resent(len(seqs), seqs[-1] if len(seqs) == AT_ONCE else None)
+    else:
+        resent = Resent(requeue(act, webhook_id, event_ids), None)
+    if after == 0:  # later, a receiver that fails meanwhile is not tried sooner
+        put_webhook(act, webhook._replace(failures=0, next_at=0))
+    act.audit("webhook.resend", webhook_id, business=webhook.business, details={"events": resent.events})
+    return resent
 
 
 def test(act: UnitOfWork, webhook_id: str) -> str:

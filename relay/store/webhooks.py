@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -75,8 +75,7 @@ def put_webhook(act: UnitOfWork, webhook: Webhook) -> None:
 
 
 def remove_webhook(act: UnitOfWork, webhook_id: str) -> None:
-    """Delete a webhook and all its events, including dead letters."""
-    act.connection.execute("DELETE FROM outbox WHERE webhook = ?", (webhook_id,))
+    """Delete a webhook. Its events are no longer seen; `remove_events` deletes them, which takes many units of work."""
     act.connection.execute("DELETE FROM webhook WHERE id = ?", (webhook_id,))
 
 
@@ -138,6 +137,9 @@ SEALED_WEBHOOKS = SealedRows("webhook", ("id",), ("id", "business"), _context)
 
 # -- The outbox
 
+AT_ONCE: Final = 500  # events changed by one unit of work, 10 to 20 ms: all of a million would hold up calls for 30 s
+MOST_DEAD: Final = 1_000_000  # dead letters of one webhook, some 1 GB
+
 _WANTING = """
 SELECT id, sealed FROM webhook
 WHERE business = ?1 AND disabled_at IS NULL AND instr(' ' || kinds || ' ', ' ' || ?2 || ' ') > 0
@@ -163,11 +165,31 @@ WHERE webhook = ?1 AND dead_at IS NOT NULL AND seq > ?3 ORDER BY seq LIMIT ?2
 _WAITING_OF = """
 SELECT count(*) FROM outbox WHERE webhook = ?1 AND event_id >= ?2 AND event_id < ?3 AND dead_at IS NULL
 """
-_DEAD_LETTER_OLD = """
+_DEAD_LETTER_OLD = f"""
 UPDATE outbox SET dead_at = ?1, last_error = ?2 WHERE webhook = ?3 AND dead_at IS NULL AND at < ?4
-  AND seq IN (SELECT seq FROM outbox WHERE webhook = ?3 AND dead_at IS NULL ORDER BY seq LIMIT 1000)
+  AND seq IN (SELECT seq FROM outbox WHERE webhook = ?3 AND dead_at IS NULL ORDER BY seq LIMIT {AT_ONCE})
 """
-_REQUEUE = "UPDATE outbox SET dead_at = NULL, tries = 0, at = ? WHERE webhook = ? AND dead_at IS NOT NULL"
+_REQUEUE = "UPDATE outbox SET dead_at = NULL, tries = 0, at = ?1 WHERE webhook = ?2 AND dead_at IS NOT NULL AND"
+_REQUEUE_ONE = f"{_REQUEUE} event_id = ?3"
+_REQUEUE_NEXT = f"""{_REQUEUE}
+seq IN (SELECT seq FROM outbox WHERE webhook = ?2 AND dead_at IS NOT NULL AND seq > ?3 ORDER BY seq LIMIT ?4)
+RETURNING seq
+"""
+# Steps from one webhook to the next in an index: to read all events would take 100 ms for a million.
+_REMOVED_WEBHOOKS = """
+WITH RECURSIVE used (id) AS (
+    SELECT min(webhook) FROM outbox
+    UNION ALL SELECT (SELECT min(webhook) FROM outbox WHERE webhook > used.id) FROM used WHERE used.id IS NOT NULL)
+SELECT id FROM used WHERE id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM webhook WHERE webhook.id = used.id)
+"""
+_REMOVE_EVENTS = "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE webhook = ? LIMIT ?)"
+_TOO_MANY_DEAD = """
+SELECT webhook, count(*) - ?1 FROM outbox WHERE dead_at IS NOT NULL GROUP BY webhook HAVING count(*) > ?1
+"""
+_REMOVE_DEAD = """
+DELETE FROM outbox WHERE seq IN
+    (SELECT seq FROM outbox WHERE webhook = ? AND dead_at IS NOT NULL ORDER BY seq LIMIT ?)
+"""
 _decode_event = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
@@ -216,7 +238,7 @@ def dead_letter(act: UnitOfWork, seqs: Sequence[int], reason: str) -> None:
 
 
 def dead_letter_old(act: UnitOfWork, webhook: str, before_ms: int, reason: str) -> int:
-    """Make events older than `before_ms` dead letters, at most 1,000. Return their number."""
+    """Make events older than `before_ms` dead letters, at most AT_ONCE. Return their number."""
     return act.connection.execute(_DEAD_LETTER_OLD, (act.now_ms, reason, webhook, before_ms)).rowcount
 
 
@@ -225,15 +247,29 @@ def refuse(act: UnitOfWork, seq: int, reason: str) -> None:
     act.connection.execute("UPDATE outbox SET tries = tries + 1, last_error = ? WHERE seq = ?", (reason, seq))
 
 
-def requeue(act: UnitOfWork, webhook: str, event_ids: Sequence[str] | None) -> int:
-    """Requeue dead letters, all or the given ones. Return their number.
+def remove_events(act: UnitOfWork, webhook: str, most: int) -> int:
+    """Delete events of a removed webhook. Return their number."""
+    return act.connection.execute(_REMOVE_EVENTS, (webhook, most)).rowcount
+
+
+def remove_dead(act: UnitOfWork, webhook: str, most: int) -> int:
+    """Delete the oldest dead letters of a webhook. Return their number."""
+    return act.connection.execute(_REMOVE_DEAD, (webhook, most)).rowcount
+
+
+def requeue(act: UnitOfWork, webhook: str, event_ids: Sequence[str]) -> int:
+    """Requeue the given dead letters. Return their number.
 
     They keep their positions in the queue, and their retry period starts again.
     """
-    if event_ids is None:
-        return act.connection.execute(_REQUEUE, (act.now_ms, webhook)).rowcount
-    named = f"{_REQUEUE} AND event_id = ?"
-    return sum(act.connection.execute(named, (act.now_ms, webhook, id_)).rowcount for id_ in event_ids)
+    return sum(act.connection.execute(_REQUEUE_ONE, (act.now_ms, webhook, id_)).rowcount for id_ in event_ids)
+
+
+def requeue_next(act: UnitOfWork, webhook: str, after: int, most: int) -> list[int]:
+    """As `requeue`, the next dead letters after the seq `after`. Return their seqs, in order."""
+    return sorted(
+        seq for (seq,) in act.connection.execute(_REQUEUE_NEXT, (act.now_ms, webhook, after, most)).fetchall()
+    )
 
 
 def event_context(webhook: str, event_id: str) -> bytes:
@@ -265,6 +301,16 @@ def waiting_of(connection: Connection, webhook: str, ids: str) -> int:
     """The number of waiting events whose id begins with `ids` and a dot."""
     (count,) = connection.execute(_WAITING_OF, (webhook, f"{ids}.", f"{ids}/")).fetchone()  # "/" follows "."
     return int(count)
+
+
+def removed_webhooks(connection: Connection) -> list[str]:
+    """The ids of removed webhooks whose events are still there."""
+    return [webhook for (webhook,) in connection.execute(_REMOVED_WEBHOOKS).fetchall()]
+
+
+def too_many_dead(connection: Connection, most: int = MOST_DEAD) -> list[tuple[str, int]]:
+    """The webhooks with more than `most` dead letters, and how many are beyond. Counts rows."""
+    return [(webhook, surplus) for webhook, surplus in connection.execute(_TOO_MANY_DEAD, (most,)).fetchall()]
 
 
 def sizes(connection: Connection) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import closing
+from functools import partial
 
 import pytest
 
@@ -15,9 +16,11 @@ from relay.model.capture import CaptureRules
 from relay.service.placement import BindRules
 from relay.service.retention import DAY_MS, Retention
 from relay.store.captures import Captures
+from relay.store.database import Reader
 from relay.store.filings import Filing, put_filing
 from relay.store.sqlite.captures import CaptureFile
 from relay.store.unit_of_work import RELAY
+from relay.store.webhooks import remove_webhook, too_many_dead
 from relay.store.writer import GroupWriter, now_ms
 from tests.events.conftest import Shop
 from tests.support.captured import call_id_of, captured
@@ -179,14 +182,14 @@ async def test_a_purge_is_logged(shop: Shop, writer: GroupWriter, monkeypatch: p
 # -- captures
 
 
-def trimmer(shop: Shop, captures: Captures) -> Trimmer:
-    return Trimmer(captures, CaptureRules(), Retention(), shop.log.logger)
+def trimmer(shop: Shop, captures: Captures, writer: GroupWriter) -> Trimmer:
+    return Trimmer(captures, CaptureRules(), Retention(), Reader(shop.path), writer, shop.log.logger)
 
 
-async def test_captures_are_kept_to_their_size_and_age(shop: Shop) -> None:
+async def test_captures_are_kept_to_their_size_and_age(shop: Shop, writer: GroupWriter) -> None:
     with closing(Captures(shop.path, shop.sealer)) as captures:
         captures.save([captured(1, now_ms()), captured(2, now_ms() - 8 * DAY_MS)])
-        made = trimmer(shop, captures)
+        made = trimmer(shop, captures, writer)
         await made.trim()
         assert [captures.load(call_id_of(number)) is not None for number in (1, 2)] == [True, False]
         made.apply_config(CaptureRules(max_bytes=1), Retention())
@@ -195,13 +198,56 @@ async def test_captures_are_kept_to_their_size_and_age(shop: Shop) -> None:
     assert shop.log.said == []
 
 
-async def test_a_store_of_captures_that_fails_is_reported_once(shop: Shop) -> None:
+async def test_a_store_of_captures_that_fails_is_reported_once(shop: Shop, writer: GroupWriter) -> None:
     with closing(Captures(shop.path, shop.sealer)) as captures:
         file = CaptureFile(shop.path).path
         file.symlink_to(shop.path)
-        made = trimmer(shop, captures)
+        made = trimmer(shop, captures, writer)
         await made.trim()
         await made.trim()
         file.unlink()
         await made.trim()
     assert shop.log.events() == ["captures.trim.failed", "captures.trim.recovered"]
+
+
+# -- the outbox
+
+
+async def test_events_of_a_removed_webhook_are_deleted_some_at_a_time(
+    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    removed, kept = shop.hook(), shop.hook()
+    shop.tell("e1", "e2", "e3", "e4", "e5")
+    shop.act(lambda act: remove_webhook(act, removed.id))
+    with closing(Captures(shop.path, shop.sealer)) as captures:
+        await trimmer(shop, captures, writer).trim_outbox()
+    assert shop.waiting(removed) == []
+    assert len(shop.waiting(kept)) == 5
+    assert shop.log.said == []
+
+
+async def test_a_webhook_keeps_its_newest_dead_letters(
+    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    monkeypatch.setattr(module, "too_many_dead", partial(too_many_dead, most=2))
+    hook = shop.hook()
+    shop.tell("e1", "e2", "e3", "e4", "e5", "e6")
+    shop.act(lambda act: act.connection.execute("UPDATE outbox SET dead_at = 1 WHERE event_id <> 'e1'"))
+    with closing(Captures(shop.path, shop.sealer)) as captures:
+        await trimmer(shop, captures, writer).trim_outbox()
+    assert [event.event_id for event in shop.dead(hook)] == ["e5", "e6"]
+    assert [event.event_id for event in shop.waiting(hook)] == ["e1"]
+    assert shop.log.said == [("webhook.dead_letters_deleted", {"webhook": hook.id, "events": 3})]
+
+
+async def test_an_outbox_that_cannot_be_read_is_reported_once(shop: Shop, writer: GroupWriter) -> None:
+    with closing(Captures(shop.path, shop.sealer)) as captures:
+        made = trimmer(shop, captures, writer)
+        shop.path.rename(aside := shop.path.with_suffix(".aside"))
+        await made.trim_outbox()
+        await made.trim_outbox()
+        aside.rename(shop.path)
+        await made.trim_outbox()
+    assert shop.log.events() == ["outbox.trim.failed", "outbox.trim.recovered"]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from relay.errors import Refused
+from relay.events import webhooks as module
 from relay.events.webhooks import (
     KINDS,
     MOST_TESTS,
@@ -23,7 +24,7 @@ from relay.events.webhooks import (
 from relay.events.webhooks import test as send_test
 from relay.privacy.records import FIELDS
 from relay.store.unit_of_work import OPERATOR, RELAY, Actor, UnitOfWork
-from relay.store.webhooks import Event, Webhook
+from relay.store.webhooks import Event, Webhook, set_schedule
 from relay.store.writer import Writer
 from tests.events.conftest import NO_URL, Shop
 from tests.support.papers import apply
@@ -189,14 +190,29 @@ def test_dead_letters_are_resent_in_their_old_order(shop: Shop) -> None:
     shop.tell("e1", "e2", "e3", "e4")
     shop.act(lambda act: act.connection.execute("UPDATE outbox SET dead_at = 1, tries = 3, at = 5 WHERE seq < 4"))
     assert [event.event_id for event in shop.dead(made)] == ["e1", "e2", "e3"]
-    assert as_(shop, OWN, lambda act: resend(act, made.id, ["e2", "e4", "no such"])) == 1
+    assert as_(shop, OWN, lambda act: resend(act, made.id, ["e2", "e4", "no such"])) == (1, None)
     assert [event.event_id for event in shop.waiting(made)] == ["e2", "e4"]
-    assert as_(shop, OWN, lambda act: resend(act, made.id)) == 2
+    assert as_(shop, OWN, lambda act: resend(act, made.id)) == (2, None)
     events = shop.waiting(made)
     assert [(event.event_id, event.tries, event.at_ms > 5) for event in events[:3]] == [
         ("e1", 0, True), ("e2", 0, True), ("e3", 0, True),
     ]  # fmt: skip
     assert shop.dead(made) == []
+
+
+def test_many_dead_letters_are_resent_in_several_units_of_work(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    made = shop.hook()
+    shop.tell("e1", "e2", "e3", "e4")
+    shop.act(lambda act: act.connection.execute("UPDATE outbox SET dead_at = 1"))
+    places = [event.seq for event in shop.dead(made)]
+    assert as_(shop, OWN, lambda act: resend(act, made.id)) == (2, places[1])
+    shop.act(lambda act: act.connection.execute("UPDATE outbox SET dead_at = 1"))
+    shop.act(lambda act: set_schedule(act, made.id, 1, 9_999))
+    assert as_(shop, OWN, lambda act: resend(act, made.id, after=places[1])) == (2, places[3])
+    assert shop.hook_now(made).next_at == 9_999
+    assert as_(shop, OWN, lambda act: resend(act, made.id, after=places[3])) == (0, None)
+    assert [event.event_id for event in shop.waiting(made)] == ["e3", "e4"]
 
 
 def test_a_test_event_goes_to_its_webhook_alone_whatever_its_kinds(shop: Shop) -> None:
@@ -215,12 +231,14 @@ def test_the_number_of_queued_test_events_is_limited(shop: Shop) -> None:
     as_(shop, OWN, lambda act: send_test(act, made.id))
 
 
-def test_removing_a_webhook_removes_its_queued_events(shop: Shop) -> None:
+def test_a_removed_webhook_gets_nothing_more(shop: Shop) -> None:
     made, other = shop.hook(), shop.hook()
     shop.tell("e1", "e2")
     as_(shop, OWN, lambda act: remove(act, made.id))
-    assert shop.waiting(made) == []
-    assert len(shop.waiting(other)) == 2
+    shop.tell("e3")
+    assert len(shop.waiting(made)) == 2, "many are deleted later, some at a time"
+    assert len(shop.waiting(other)) == 3
+    assert [hook.id for hook in shop.hooks()] == [other.id]
     assert refusal(shop, lambda act: get(act, made.id))[0] == "not_found"
 
 

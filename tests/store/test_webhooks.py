@@ -25,12 +25,17 @@ from relay.store.webhooks import (
     put_webhook,
     refuse,
     remove,
+    remove_dead,
+    remove_events,
     remove_webhook,
+    removed_webhooks,
     requeue,
+    requeue_next,
     set_error,
     set_schedule,
     sizes,
     tell,
+    too_many_dead,
     waiting_of,
     webhooks_of,
 )
@@ -169,7 +174,7 @@ def test_an_event_moved_to_another_webhook_has_no_data(store: Acting) -> None:
     assert [(event.event_id, event.data) for event in waiting(store, "w2")] == [("e1", None)]
 
 
-def test_delivered_events_and_removed_webhooks_leave_nothing(store: Acting) -> None:
+def test_delivered_events_and_those_of_removed_webhooks_are_deleted(store: Acting) -> None:
     put(store, HOOK, HOOK._replace(id="w2"))
     first, second, third = queue(store, "e1", "e2", "e3")
     queue(store, "e1", webhook="w2")
@@ -177,7 +182,33 @@ def test_delivered_events_and_removed_webhooks_leave_nothing(store: Acting) -> N
     store.run(lambda act: dead_letter(act, [second], "refused"))
     assert sizes(store.reader) == (1, 1)
     store.run(lambda act: remove_webhook(act, "w1"))
-    assert (found(store), sizes(store.reader), ids(waiting(store, "w2"))) == (None, (1, 0), ["e1"])
+    assert (found(store), pending_webhooks(store.reader, NOW_MS)) == (None, ["w2"])
+    assert removed_webhooks(store.reader) == ["w1"]
+    assert [store.run(lambda act: remove_events(act, "w1", 2)) for _ in range(2)] == [1, 0]
+    assert (sizes(store.reader), ids(waiting(store, "w2"))) == ((1, 0), ["e1"])
+    assert removed_webhooks(store.reader) == []
+
+
+def test_removed_webhooks_are_found_among_the_others(store: Acting) -> None:
+    put(store, *(HOOK._replace(id=f"w{n}") for n in range(1, 6)))
+    for n in range(1, 5):
+        queue(store, "e1", "e2", webhook=f"w{n}")
+    for webhook in ("w1", "w3", "w5"):
+        store.run(lambda act, webhook=webhook: remove_webhook(act, webhook))
+    assert removed_webhooks(store.reader) == ["w1", "w3"]
+
+
+def test_the_oldest_dead_letters_beyond_a_number_are_deleted(store: Acting) -> None:
+    put(store, HOOK, HOOK._replace(id="w2"))
+    seqs = queue(store, "e1", "e2", "e3", "e4", "e5")
+    store.run(lambda act: dead_letter(act, seqs[1:], "gone"))
+    others = queue(store, "e1", webhook="w2")
+    store.run(lambda act: dead_letter(act, others, "gone"))
+    assert too_many_dead(store.reader, 4) == []
+    assert too_many_dead(store.reader, 2) == [("w1", 2)]
+    assert store.run(lambda act: remove_dead(act, "w1", 2)) == 2
+    assert ids(dead(store.reader, store.sealer, "w1", 0, 9)) == ["e4", "e5"]
+    assert (ids(waiting(store)), sizes(store.reader)) == (["e1"], (1, 3))
 
 
 def test_dead_letters_are_requeued_at_their_places_for_a_new_period(store: Acting) -> None:
@@ -195,8 +226,18 @@ def test_dead_letters_are_requeued_at_their_places_for_a_new_period(store: Actin
     store.now_ms += 5
     assert store.run(lambda act: requeue(act, "w1", ["e2", "e4", "unknown"])) == 1
     assert [(one.event_id, one.at_ms - NOW_MS, one.tries) for one in waiting(store)] == [("e2", 5, 0), ("e4", 0, 0)]
-    assert store.run(lambda act: requeue(act, "w1", None)) == 2
-    assert ids(waiting(store)) == ["e1", "e2", "e3", "e4"]
+    assert store.run(lambda act: requeue_next(act, "w1", seqs[0], 9)) == [seqs[2]]
+    assert ids(waiting(store)) == ["e2", "e3", "e4"]
+
+
+def test_dead_letters_are_requeued_some_at_a_time_oldest_first(store: Acting) -> None:
+    put(store, HOOK, HOOK._replace(id="w2"))
+    seqs, others = queue(store, "e1", "e2", "e3"), queue(store, "e1", webhook="w2")
+    store.run(lambda act: dead_letter(act, [*seqs, *others], "gone"))
+    assert store.run(lambda act: requeue_next(act, "w1", 0, 2)) == seqs[:2]
+    assert ids(waiting(store)) == ["e1", "e2"]
+    assert store.run(lambda act: requeue_next(act, "w1", seqs[1], 2)) == seqs[2:]
+    assert store.run(lambda act: requeue_next(act, "w1", seqs[2], 2)) == []
 
 
 def test_events_older_than_a_moment_become_dead_letters(store: Acting) -> None:
