@@ -24,7 +24,7 @@ from relay.errors import RelayError
 from relay.events import alibaba
 from relay.events.webhooks import DeliveryRules, write_events
 from relay.log import Outage
-from relay.net.public import any_socket, public_socket
+from relay.net.public import NotPublic, any_socket, public_socket
 from relay.net.spans import Attributes, RequestSpan, Spans
 from relay.net.verify import SIGNATURE, Resolver, signature_header
 from relay.store.connection import Place
@@ -61,8 +61,12 @@ GONE = 410
 NOT_ACCEPTED = 'the answer has no number as its code, as {"code": 0} has'
 ALTERED = "its row was altered: relay700 verify finds it"
 
+# Also of an unknown host name: a business user must not find out which names the operator's network has.
+NO_PUBLIC_ADDRESS = "the host has no public address"
+
+_UNKNOWN_HOST = (aiohttp.ClientConnectorDNSError, UnicodeError)
 _WORDS = (
-    ((aiohttp.ClientConnectorDNSError, UnicodeError), "unknown host name"),
+    (_UNKNOWN_HOST, "unknown host name"),
     (aiohttp.ClientSSLError, "TLS failed, or the certificate is not trusted"),
     (aiohttp.ClientConnectorError, "connection refused or unreachable"),
 )
@@ -214,7 +218,7 @@ class Deliverer:
             except TimeoutError:
                 return _Answer(0, f"no answer within {self._rules.timeout_s:g} s")
             except (aiohttp.ClientError, OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
-                return _Answer(0, _word(error))
+                return _Answer(0, _word(error, internal=webhook.internal))
 
     # -- results
 
@@ -330,8 +334,10 @@ async def _is_accepted(response: aiohttp.ClientResponse) -> bool:
     return alibaba.is_accepted(response.status, body)
 
 
-def _word(error: Exception) -> str:
+def _word(error: Exception, *, internal: bool) -> str:
     """The reason of a failed request, without the error's own text, which may quote the far end."""
+    if not internal and (isinstance(error, _UNKNOWN_HOST) or isinstance(getattr(error, "os_error", None), NotPublic)):
+        return NO_PUBLIC_ADDRESS
     return next((word for kind, word in _WORDS if isinstance(error, kind)), "the connection broke")
 
 

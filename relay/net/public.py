@@ -61,10 +61,14 @@ def _why_no_name(host: str, *, internal: bool) -> str:
     return ""
 
 
+class NotPublic(OSError):
+    """An address of a host is internal. To a business user it must look as if there were no such host."""
+
+
 def public_socket(found: tuple[Any, ...]) -> socket.socket:
-    """Raises OSError for an internal address, as if nothing listened there: the caller learns no more."""
+    """Raises NotPublic for an internal address, before anything is sent there."""
     if not is_public(found[4][0]):
-        raise OSError(errno.ECONNREFUSED, "not a public internet address")
+        raise NotPublic(errno.ECONNREFUSED, "not a public internet address")
     return any_socket(found)
 
 

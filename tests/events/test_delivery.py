@@ -6,15 +6,17 @@ import asyncio
 import hashlib
 import hmac
 import json
+import socket
 import time
 from typing import Any
 
 import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from relay.events import delivery as module
 from relay.events.delivery import REFUSALS, Deliverer
 from relay.events.webhooks import DeliveryRules
-from relay.store.webhooks import tell
+from relay.store.webhooks import put_webhook, tell
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Inbox, Shop, delivering
 
@@ -237,7 +239,7 @@ async def test_an_event_whose_removal_was_lost_is_sent_again(shop: Shop, writer:
 
 
 async def test_a_business_users_url_reaches_no_internal_address(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
-    """By address or by name: the error is that of a closed port."""
+    """By address or by name: the error is that of an unknown name, so that internal names cannot be tried."""
     by_name = inbox.url.replace("127.0.0.1", "localhost")
     hooks = [
         shop.hook_of_its_own(inbox.url),
@@ -249,12 +251,43 @@ async def test_a_business_users_url_reaches_no_internal_address(shop: Shop, writ
         await failed(deliverer, 3 * REFUSALS)
     assert inbox.requests == []
     reasons = {fields["reason"] for event, fields in shop.log.said if event == "webhook.failing"}
-    assert reasons == {"connection refused or unreachable"}
+    assert reasons == {"the host has no public address"}
     assert [shop.hook_now(hook).failures > 0 for hook in hooks] == [True] * 3
 
 
+class InternalNames(AbstractResolver):
+    """A resolver that knows names of the operator's network alone."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        if not host.startswith("internal."):
+            raise OSError(socket.EAI_NONAME, "Name or service not known")
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
+            for address, kind in (("10.0.0.1", socket.AF_INET), ("fd00::1", socket.AF_INET6))
+        ]
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_an_internal_name_looks_like_one_that_does_not_exist(
+    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "Resolver", InternalNames)
+    names = ("internal", "unknown")
+    hooks = [shop.hook_of_its_own(f"https://{name}.operator.example/") for name in names]
+    shop.tell("e1")
+    async with delivering(shop, writer), asyncio.timeout(20):
+        while None in (errors := [shop.hook_now(hook).last_error for hook in hooks]):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert errors == ["the host has no public address"] * 2
+
+
 async def test_an_invalid_host_name_counts_as_unknown(shop: Shop, writer: GroupWriter) -> None:
-    hook = shop.hook_of_its_own(f"https://{'a' * 64}.example/")
+    hook = shop.hook(f"https://{'a' * 63}.example/")
+    shop.act(lambda act: put_webhook(act, hook._replace(url=f"https://{'a' * 64}.example/")))
     shop.tell("e1")
     async with delivering(shop, writer) as deliverer:
         await failed(deliverer, 1)
