@@ -24,7 +24,6 @@ from relay.service.businesses import raised_by
 from relay.service.fields import invalid
 from relay.service.filings import check_filing, note_unfiled
 from relay.service.placement import (
-    SWEEP,
     BindRules,
     Wanted,
     check_group,
@@ -54,6 +53,23 @@ from relay.store.unit_of_work import RELAY, UnitOfWork
 
 # Refusals that may be due to an expired binding that the sweep has not released yet.
 _HELD = frozenset(["conflict", "pool_empty", "number_full", "quota"])
+MOST_SWEEPS = 2  # of one request, which may make many bindings
+
+
+class _Sweeps:
+    """Releases expired bindings for one request. Others wait meanwhile: the timer releases those that are left."""
+
+    def __init__(self, act: UnitOfWork, rules: BindRules) -> None:
+        self._act = act
+        self._rules = rules
+        self._left = MOST_SWEEPS
+
+    def run(self) -> int:
+        """Release some if any are due. Returns the count."""
+        if not self._left:
+            return 0
+        self._left -= 1
+        return release_due(self._act, self._rules)
 
 
 def bind(act: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None = None) -> Binding:
@@ -61,8 +77,9 @@ def bind(act: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None 
 
     `rates` counts new bindings by business user per second; None: no limit on the rate.
     """
-    release_due(act, rules)
-    binding = _bind(act, wanted, rules, rates)
+    sweeps = _Sweeps(act, rules)
+    sweeps.run()
+    binding = _bind(act, wanted, rules, rates, sweeps)
     details: dict[str, object] = {"mode": binding.mode, "x": binding.x, "y": binding.y}
     act.audit("binding.make", binding.binding_id, business=binding.business, details=details)
     return binding
@@ -76,11 +93,12 @@ def bind_all(
     What is refused already stays so. A hundred take about 15 ms, during which the store is locked for other writers:
     split larger numbers.
     """
-    release_due(act, rules)
+    sweeps = _Sweeps(act, rules)
+    sweeps.run()
     answers: list[Binding | Refused] = []
     for one in asked:
         try:
-            answers.append(one if isinstance(one, Refused) else _bind(act, one, rules, rates))
+            answers.append(one if isinstance(one, Refused) else _bind(act, one, rules, rates, sweeps))
         except Refused as refused:
             answers.append(refused)
     made = [answer.binding_id for answer in answers if isinstance(answer, Binding)]
@@ -90,23 +108,21 @@ def bind_all(
     return answers
 
 
-def _bind(act: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None) -> Binding:
-    binding = _placed(act, wanted, rules, rates)
+def _bind(act: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None, sweeps: _Sweeps) -> Binding:
+    binding = _placed(act, wanted, rules, rates, sweeps)
     note_unfiled(act, binding, rules)
     return binding
 
 
-def _placed(act: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None) -> Binding:
+def _placed(act: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None, sweeps: _Sweeps) -> Binding:
     business = _business(act, wanted.binding)
     _check_rate(act, business, rules, rates)
     allowed = wanted._replace(binding=_allowed(act, wanted, rules, business))
     try:
         return place(act, allowed, rules, business)
     except Refused as refused:
-        if refused.kind not in _HELD or not release_due(act, rules):
+        if refused.kind not in _HELD or not sweeps.run():
             raise
-    while release_due(act, rules) == SWEEP:
-        pass
     return place(act, allowed, rules, business)
 
 

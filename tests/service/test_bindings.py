@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -9,13 +10,14 @@ import pytest
 from relay.errors import Refused
 from relay.model.binding import Binding, number_of
 from relay.model.call import Route
+from relay.service import bindings
 from relay.service.bindings import end
 from relay.service.groups import make_group
 from relay.service.numbers import ensure_numbers, load_prefix, lock, make_pool, move, new_pool, new_prefix, unlock
-from relay.service.placement import BindRules
+from relay.service.placement import BindRules, release_due
 from relay.store.bindings import find_numbered
 from relay.store.groups import find_numbered_group
-from relay.store.unit_of_work import Actor
+from relay.store.unit_of_work import Actor, UnitOfWork
 from tests.service.conftest import COOL_MS, RULES, Backend
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y
 from tests.support.written import bind, bind_all, written
@@ -364,6 +366,26 @@ def test_bind_all_makes_each_binding_independently(backend: Backend) -> None:
     assert [getattr(answer, "kind", "made") for answer in answers] == ["made", "conflict", "invalid", "made"]
     assert backend.one("SELECT bindings FROM number WHERE number = ?", X) == (2,)
     assert len(backend.bindings()) == 2
+
+
+def test_a_request_releases_expired_bindings_twice_at_most(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each release writes events for all webhooks while others wait. The timer releases those that are left."""
+    released: list[int] = []
+
+    def release_one(act: UnitOfWork, rules: BindRules) -> int:
+        released.append(release_due(act, rules, 1))
+        return released[-1]
+
+    monkeypatch.setattr(bindings, "release_due", release_one)
+    for n in range(5):
+        backend.bind("AXB", "8001", f"801{n}", x=f"{X[:-1]}{n}", expires_in=f"{60 + n}s")
+    backend.now_ms += 100_000
+    last = written("AXB", "8001", "8002", x=f"{X[:-1]}4")
+    for request in (lambda act: bind(act, last, RULES), lambda act: bind_all(act, [last] * 3, RULES)):
+        released.clear()
+        with suppress(Refused):
+            assert [answer.kind for answer in backend.run(request)] == ["conflict"] * 3
+        assert released == [1, 1]
 
 
 def test_a_refused_unit_of_work_changes_nothing(backend: Backend) -> None:
