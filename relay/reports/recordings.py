@@ -22,7 +22,7 @@ from relay.store.recordings import (
     kept_recordings,
     open_file,
 )
-from relay.store.records import Found, Position, Wanted, live_calls, read_page
+from relay.store.records import Found, Position, Wanted, find_live_call, read_page
 from relay.store.sealing.sealer import Sealer
 
 NOT_TAKEN: Final[dict[str, Value]] = dict.fromkeys(("recording_ms", "recording_sha256", "recording_purged_at"))
@@ -159,4 +159,5 @@ def find_call(connection: Connection, sealer: Sealer, call_id: str, business: st
     ended = read_page(connection, sealer, wanted, None, 1)
     if ended:
         return ended[0].stored.record
-    return next((record for record in live_calls(connection, sealer) if wanted.fits(record)), None)
+    live = find_live_call(connection, sealer, call_id)
+    return live if live is not None and wanted.fits(live) else None

@@ -24,6 +24,7 @@ from relay.store.chain import AUDIT, EMPTY, RECORDS, Head, anchor_fault, next_li
 from relay.store.connection import DATABASE_ERRORS, Connection, each_row
 from relay.store.database import one_moment
 from relay.store.journal.rows import SELECT as SELECT_LIVE
+from relay.store.journal.rows import SELECT_OF_CALL as SELECT_LIVE_OF_CALL
 from relay.store.journal.rows import open_live
 from relay.store.record_rows import (
     COLUMNS,
@@ -158,6 +159,12 @@ def live_calls(connection: Connection, sealer: Sealer) -> Iterator[CallRecord]:
     """The answered calls that are up. Raises StoreError if one was altered."""
     for row in connection.execute(SELECT_LIVE).fetchall():
         yield open_live(sealer, row).record
+
+
+def find_live_call(connection: Connection, sealer: Sealer, call_id: str) -> CallRecord | None:
+    """The answered call with this id, if it is up. Raises StoreError if it was altered."""
+    row = connection.execute(SELECT_LIVE_OF_CALL, (call_id,)).fetchone()
+    return None if row is None else open_live(sealer, row).record
 
 
 def follow(sealer: Sealer, head: Head, row: Row) -> tuple[Head, StoredRecord]:

@@ -6,7 +6,7 @@ import pytest
 
 from relay.model.call import CallRecord
 from relay.reports.recordings import CallQuery, find_call, search
-from relay.store.journal.rows import PUT, live_row
+from relay.store.journal.rows import PUT, LiveCall, live_row, open_live
 from relay.store.record_rows import Row, StoredRecord, insert, open_row
 from relay.store.records import Position, Wanted, live_calls
 from relay.store.sealing.sealer import Sealer
@@ -93,6 +93,23 @@ def test_a_live_and_an_ended_call_are_found_by_id(shelf: Shelf) -> None:
     assert find_call(shelf.connection, shelf.sealer, "up") == up
     assert find_call(shelf.connection, shelf.sealer, "c9") is None
     assert list(live_calls(shelf.connection, shelf.sealer)) == [up]
+
+
+def test_a_call_is_looked_for_without_opening_the_other_live_calls(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [live_row(shelf.sealer, n, live_record(f"up{n}"), b"dialogs") for n in range(3)]
+    insert(shelf.connection, PUT, rows)
+    opened: list[str] = []
+
+    def counted(sealer: Sealer, row: Row) -> LiveCall:
+        opened.append(row[1])
+        return open_live(sealer, row)
+
+    monkeypatch.setattr("relay.store.records.open_live", counted)
+    assert find_call(shelf.connection, shelf.sealer, "up1") == live_record("up1")
+    assert find_call(shelf.connection, shelf.sealer, "c9") is None
+    assert opened == ["up1"]
 
 
 def test_a_business_finds_only_its_own_calls(shelf: Shelf) -> None:

@@ -89,6 +89,7 @@ SEALED_CALLERS: Final = SealedRows("last_caller", ("binding_id",), ("binding_id"
 
 PUT: Final = "INSERT OR REPLACE INTO live_call (id, call_id, sealed) VALUES"
 SELECT: Final = "SELECT id, call_id, sealed FROM live_call ORDER BY id"
+SELECT_OF_CALL: Final = "SELECT id, call_id, sealed FROM live_call WHERE call_id = ?"
 _SELECT_OF_NODE: Final = "SELECT id, call_id, sealed FROM live_call WHERE node = ? ORDER BY id, call_id"
 _ROW_IDS: Final = "SELECT call_id, id FROM live_call"
 _INDEXED: Final = f"{SELECT_RECORD} WHERE chain_seq IN (SELECT record FROM call_index WHERE key IN ({{keys}}))"
