@@ -18,7 +18,7 @@ from relay.service.businesses import get as get_business
 from relay.service.fields import invalid
 from relay.service.placement import MOST_ROUTES, BindRules
 from relay.store.allocation import add_routes, cool_down_ms, member_lines, pair_of, rest, rest_callers
-from relay.store.bindings import count_of_group, unreleased_of_group
+from relay.store.bindings import count_of_group, is_in_use, unreleased_of_group
 from relay.store.groups import (
     Group,
     Kind,
@@ -72,7 +72,7 @@ def add_members(act: UnitOfWork, group_id: str, numbers: Sequence[str], rules: B
     if group.size + len(new) > MOST_MEMBERS:
         raise Refused("quota", "members", f"limited to {MOST_MEMBERS} in a group: use another group")
     _check_routes(act, group_id, len(new))
-    for binding in unreleased_of_group(act, group_id):
+    for binding in unreleased_of_group(act, group_id) if new else ():
         for field, number in (("b", binding.b), ("x", binding.x), ("y", binding.y)):
             if number and act.sealer.lookup_hash(number) in new:
                 problem = f"{mask_number(number)} is {field} of a binding of this group and cannot be a member"
@@ -94,7 +94,7 @@ def remove_members(act: UnitOfWork, group_id: str, numbers: Sequence[str], rules
 def remove_group(act: UnitOfWork, group_id: str, rules: BindRules) -> Group:
     """Remove a group without live bindings. Tracebacks still find its former members. Raises Refused."""
     group = get_group(act, group_id)
-    if any(binding.is_live(act.now_ms) for binding in unreleased_of_group(act, group_id)):
+    if is_in_use(act, group_id):
         raise Refused("state_conflict", "group", "in use by live bindings: end them first")
     _take(act, group_id, member_hashes(act.connection, act.sealer, group_id), rules)
     delete_group(act, group_id)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from relay.errors import Refused
+from relay.model.binding import Binding
 from relay.service import groups, placement
 from relay.service.bindings import end
 from relay.service.groups import (
@@ -21,7 +22,9 @@ from relay.service.groups import (
     remove_members,
     set_entry,
 )
+from relay.store.bindings import unreleased_of_group
 from relay.store.groups import Group
+from relay.store.unit_of_work import UnitOfWork
 from tests.service.conftest import COOL_MS, RULES, Backend
 from tests.support.stored import A, B, X, Y
 from tests.support.written import change
@@ -112,6 +115,30 @@ def test_a_group_can_be_removed_once_it_has_no_live_binding(backend: Backend) ->
     assert backend.run(lambda act: remove_group(act, group.group_id, RULES)).group_id == group.group_id
     assert backend.one("SELECT count(*) FROM group_member") == (0,)
     assert backend.one("SELECT count(*) FROM past_member") == (1,)
+
+
+def test_what_changes_no_route_opens_no_binding_of_the_group(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group may have 10,000 bindings, and all other units of work wait."""
+    group = made(backend)
+    backend.bind("GXB", "", group_id=group.group_id, x=X)
+    opened: list[str] = []
+
+    def noted(act: UnitOfWork, group_id: str) -> list[Binding]:
+        opened.append(group_id)
+        return unreleased_of_group(act, group_id)
+
+    monkeypatch.setattr(groups, "unreleased_of_group", noted)
+    assert added(backend, group, "13700000003") == 0
+    with pytest.raises(Refused) as refusal:
+        backend.run(lambda act: remove_group(act, group.group_id, RULES))
+    assert (refusal.value.kind, opened) == ("state_conflict", [])
+
+
+def test_a_group_whose_bindings_have_expired_can_be_removed_before_their_release(backend: Backend) -> None:
+    group = made(backend)
+    backend.bind("GXB", "", group_id=group.group_id, x=X, expires_in="60s")
+    backend.now_ms += 60_000
+    assert backend.run(lambda act: remove_group(act, group.group_id, RULES)).group_id == group.group_id
 
 
 def test_a_key_sees_the_groups_of_its_own_business_user_only(backend: Backend) -> None:
