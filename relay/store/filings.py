@@ -41,12 +41,12 @@ _IN_STATE: Final[dict[State, str]] = {
     "withdrawn": "withdrawn_at IS NOT NULL",
 }
 _PAGE = f"""
-SELECT {_COLUMNS} FROM filing WHERE (:business IS NULL OR business = :business)
-AND {{wanted}} AND (business, hash) > (:after_business, :after_hash)
-ORDER BY business, hash LIMIT :most
+SELECT {_COLUMNS} FROM filing WHERE {{after}} AND {{wanted}} ORDER BY business, hash LIMIT :most
 """
+_AFTER = "(business, hash) > (:after_business, :after_hash)"
+_OWN_AFTER = "business = :business AND hash > :after_hash"
 _EXPIRING = f"expires_at > :now AND expires_at <= :until AND {_HOLDS}"
-_COUNT_EXPIRING = f"SELECT count(*) FROM filing WHERE {_EXPIRING} AND (:business IS NULL OR business = :business)"
+_COUNT_EXPIRING = f"SELECT count(*) FROM filing WHERE {_EXPIRING} {{own}}"
 _EXPIRING_BY_BUSINESS = f"""
 SELECT business, count(*), min(expires_at) FROM filing WHERE {_EXPIRING} GROUP BY business ORDER BY business
 """
@@ -58,8 +58,7 @@ SELECT count(*) FROM group_member WHERE group_id = ?1 AND NOT EXISTS (
 """
 _OF_NUMBER = f"""
 SELECT {", ".join(f"filing.{name}" for name in ("business", "hash", *_CHANGED))}
-FROM business JOIN filing ON filing.business = business.id AND filing.hash = :hash
-WHERE :business IS NULL OR business.id = :business ORDER BY business.id
+FROM business JOIN filing ON filing.business = business.id AND filing.hash = :hash {{own}} ORDER BY business.id
 """
 _KEEP = """
 INSERT INTO filing_change (business, hash, at, sealed) VALUES (?, ?, ?, ?)
@@ -210,7 +209,8 @@ class Version(NamedTuple):
 def filings_of(connection: Connection, sealer: Sealer, number: str, business: str | None) -> list[Version]:
     """The filings of a number by a business user or all (None), each followed by its earlier forms, newest first."""
     found: list[Version] = []
-    for row in connection.execute(_OF_NUMBER, {"hash": sealer.lookup_hash(number), "business": business}).fetchall():
+    asked = {"hash": sealer.lookup_hash(number), "business": business}
+    for row in connection.execute(_OF_NUMBER.format(own=_own(business)), asked).fetchall():
         filing = _opened(sealer, row)
         earlier = _changes(connection, sealer, filing.business, filing.hash, -1)
         found += [Version(None, filing), *(Version(*each) for each in reversed(earlier))]
@@ -240,15 +240,23 @@ def find_filings(
     wanted += [_EXPIRING] if query.expiring_until is not None else []
     values: dict[str, Any] = {"business": query.business, "all": int(query.all_), "most": most, "now": now_ms}
     values |= {"after_business": after[0], "after_hash": bytes.fromhex(after[1]), "until": query.expiring_until}
-    rows = connection.execute(_PAGE.format(wanted=" AND ".join(wanted)), values).fetchall()
+    if query.business is not None and after[0] != query.business:  # FIRST: before all of its own
+        values["after_hash"] = b""
+    place = _AFTER if query.business is None else _OWN_AFTER
+    rows = connection.execute(_PAGE.format(after=place, wanted=" AND ".join(wanted)), values).fetchall()
     return [_opened(sealer, row) for row in rows]
 
 
 def count_expiring(connection: Connection, business: str | None, now_ms: int, until_ms: int) -> int:
     """The number of filings in force that expire until then."""
     values = {"business": business, "now": now_ms, "until": until_ms}
-    (count,) = connection.execute(_COUNT_EXPIRING, values).fetchone()
+    (count,) = connection.execute(_COUNT_EXPIRING.format(own=_own(business)), values).fetchone()
     return int(count)
+
+
+def _own(business: str | None) -> str:
+    """The condition on rows of one business user: with it, no others are searched."""
+    return "" if business is None else "AND filing.business = :business"
 
 
 def expiring_by_business(connection: Connection, after_ms: int, until_ms: int) -> list[tuple[str, int, int]]:

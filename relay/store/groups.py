@@ -18,7 +18,7 @@ from relay.store.unit_of_work import UnitOfWork
 _COLUMNS = "SELECT id, business, sealed, size, version, created_at FROM party_group"
 _BY_ID = f"{_COLUMNS} WHERE id = :id AND (:business IS NULL OR business = :business)"
 _BY_SERIAL = f"{_COLUMNS} WHERE id > ? AND id < ? AND business = ? LIMIT 2"
-_PAGE = f"{_COLUMNS} WHERE (:business IS NULL OR business = :business) AND id > :after ORDER BY id LIMIT :most"
+_PAGE = f"{_COLUMNS} WHERE id > :after {{own}} ORDER BY id LIMIT :most"
 _ADD = "INSERT INTO party_group (id, business, sealed, size, version, created_at) VALUES (?, ?, ?, ?, ?, ?)"
 _COUNT = "UPDATE party_group SET size = size + ?2, version = version + 1 WHERE id = ?1"
 _DELETE = "DELETE FROM party_group WHERE id = ?"
@@ -115,7 +115,8 @@ def find_numbered_group(connection: Connection, sealer: Sealer, number: int, bus
 def find_groups(connection: Connection, sealer: Sealer, business: str | None, after: str, most: int) -> list[Group]:
     """A page of groups by id, after the id `after`. Raises StoreError if the proof of one does not hold."""
     asked = {"business": business, "after": after, "most": most}
-    return _proven(connection, sealer, connection.execute(_PAGE, asked).fetchall())
+    query = _PAGE.format(own="" if business is None else "AND business = :business")
+    return _proven(connection, sealer, connection.execute(query, asked).fetchall())
 
 
 def member_hashes(connection: Connection, sealer: Sealer, group_id: str) -> list[bytes]:

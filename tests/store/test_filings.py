@@ -13,6 +13,8 @@ from relay.store.filings import (
     FIRST,
     Filing,
     FilingQuery,
+    count_expiring,
+    filings_of,
     find_filing,
     find_filings,
     is_filed,
@@ -24,6 +26,7 @@ from relay.store.filings import (
 from relay.store.groups import Group, insert_group, put_members
 from tests.support.acting import Acting
 from tests.support.papers import apply
+from tests.support.plans import steps_of
 from tests.support.stored import NOW_MS, A, B
 
 C = "8613700000003"
@@ -60,6 +63,30 @@ def test_a_page_continues_after_the_last_filing(store: Acting) -> None:
     assert len(seen) == len(set(seen)) == 6
     assert {number for _, number in seen} == {A, B, C}
     assert {filing.business for filing in found(store, business="acme")} == {"acme"}
+
+
+@pytest.mark.parametrize("business", ["acme", "default"])
+def test_a_page_of_a_business_user_has_its_own_filings_only(store: Acting, business: str) -> None:
+    store.run(lambda act: apply(act, "acme", "acme"))
+    for each in ("acme", "default"):
+        for number in (A, B, C):
+            file(store, number, each)
+    first = found(store, 2, business=business)
+    rest = found(store, 2, first[-1].position, business=business)
+    assert ([len(first), len(rest)], {one.number for one in first + rest}) == ([2, 1], {A, B, C})
+    assert {one.business for one in first + rest} == {business}
+    assert found(store, after=rest[-1].position, business=business) == []
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("after", [FIRST, ("acme", "01")])
+def test_filings_of_a_business_user_are_not_searched_among_all(store: Acting, after: tuple[str, str]) -> None:
+    steps = steps_of(store.reader, lambda: found(store, after=after, business="acme"))
+    assert steps[0] == "SEARCH filing USING PRIMARY KEY (business=? AND hash>?)"
+    counted = steps_of(store.reader, lambda: count_expiring(store.reader, "acme", NOW_MS, NOW_MS + 9))
+    assert counted == ["SEARCH filing USING PRIMARY KEY (business=?)"]
+    of_number = steps_of(store.reader, lambda: filings_of(store.reader, store.sealer, A, "acme"))
+    assert not [step for step in of_number if "SCAN" in step]
 
 
 def test_withdrawn_filings_are_purged_after_their_retention(store: Acting) -> None:

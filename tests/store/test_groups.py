@@ -30,6 +30,7 @@ from relay.store.groups import (
 )
 from tests.support.acting import Acting
 from tests.support.papers import apply
+from tests.support.plans import steps_of
 from tests.support.stored import NOW_MS, A, B
 
 C = "8613700000003"
@@ -114,6 +115,12 @@ def test_pages_of_groups_and_members_continue(store: Acting) -> None:
     first = members_page(store.reader, store.sealer, "g1", b"", 2)
     rest = members_page(store.reader, store.sealer, "g1", first[-1][0], 2)
     assert (len(first), {number for _, number in first + rest}) == (2, {A, B, C})
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
+def test_groups_of_a_business_user_are_not_searched_among_all(store: Acting) -> None:
+    steps = steps_of(store.reader, lambda: find_groups(store.reader, store.sealer, "acme", "g1", 9))
+    assert steps[0] == "SEARCH party_group USING INDEX party_group_business (business=? AND id>?)"
 
 
 def test_a_sealed_member_opens_in_its_own_group_only(store: Acting) -> None:
