@@ -36,7 +36,7 @@ from relay.api import (
     recordings,
     webhooks,
 )
-from relay.api.auth import Authentication, Nonces, RequestLimits
+from relay.api.auth import Authentication, Nonces, RequestLimits, named_by
 from relay.api.backend import Backend
 from relay.api.context import lacks
 from relay.api.downloads import Downloads
@@ -141,7 +141,13 @@ def make_app(backend: Backend, clock: Callable[[], float] = time.time) -> FastAP
         openapi_url=None,
         redirect_slashes=False,
         middleware=[
-            Middleware(HttpMiddleware, settings=backend.settings, requests=backend.requests, spans=backend.spans),
+            Middleware(
+                HttpMiddleware,
+                settings=backend.settings,
+                requests=backend.requests,
+                spans=backend.spans,
+                named=named_by,
+            ),
             Middleware(Authentication, backend=backend, nonces=Nonces(clock()), limits=limits, clock=clock),
         ],
         exception_handlers={

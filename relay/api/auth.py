@@ -10,6 +10,7 @@ import hmac
 import re
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from starlette.datastructures import Headers
@@ -136,8 +137,7 @@ class RequestLimits:
 
     def take_failure(self, scope: Scope, now_s: float) -> Allowance:
         """Count a failure. If not granted, the client is told to wait instead of why it failed."""
-        client = scope.get("client")
-        return self._failures.take(source_of(client[0]) if client else "", now_s)
+        return self._failures.take(_source(scope), now_s)
 
 
 def stored_key(backend: Backend, key_id: str) -> ApiKey | None:
@@ -153,6 +153,22 @@ def check_secret(backend: Backend, key: ApiKey | None, shown: Bearer, now_s: flo
 def share_of(key: ApiKey) -> str:
     """Whose share of what is bounded a key uses: all keys of a business user have one."""
     return key.id if key.business is None else f"business {key.business}"
+
+
+def named_by(scope: Scope) -> str:
+    """Who sends a request, as far as it shows before its body is read: the key id that it names, else its source.
+
+    No body is read for a key id that does not exist, so names cannot be made up.
+    """
+    if _needs_key(scope):
+        with suppress(Refused):
+            return read_authorization(Headers(scope=scope).get("authorization", "")).key_id
+    return _source(scope)
+
+
+def _source(scope: Scope) -> str:
+    client = scope.get("client")
+    return source_of(client[0]) if client else ""
 
 
 def actor_of(key: ApiKey) -> Actor:

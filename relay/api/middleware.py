@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -19,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relay.api.backend import METHODS, ApiSettings, RequestCounts
 from relay.api.problems import HTTP_KINDS, problem_response
+from relay.defence.limits import is_within_share
 from relay.net.spans import RequestSpan, Spans
 
 BATCH = "/v1/bindings/batch"
@@ -35,12 +38,21 @@ _HEADERS = (
 class HttpMiddleware:
     """ASGI middleware. Holds the only broad `except` of the API: an error fails its own request and no other."""
 
-    def __init__(self, app: ASGIApp, settings: ApiSettings, requests: RequestCounts, spans: Spans | None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: ApiSettings,
+        requests: RequestCounts,
+        spans: Spans | None,
+        named: Callable[[Scope], str] = lambda scope: "",
+    ) -> None:
+        """`named`: whose share of the room for large bodies a request takes."""
         self._app = app
         self._settings = settings
         self._requests = requests
         self._spans = spans
         self._log = structlog.get_logger()
+        self._named = named
         self._room = Room()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,7 +84,7 @@ class HttpMiddleware:
             await send(message)
 
         most = self._settings.max_batch_body if scope["path"] == BATCH else self._settings.max_body
-        body = _Body(receive, most, self._room)
+        body = _Body(receive, most, self._room, partial(self._named, scope))
         try:
             if _declared_length(scope) > most:
                 await problem_response(request_id, "too_large", _too_large(most))(scope, receive, send_marked)
@@ -127,19 +139,41 @@ def _declared_length(scope: Scope) -> int:
 
 
 class Room:
-    """The memory for large bodies beyond their first SMALL bytes: 1,000 of them at once would exhaust the machine."""
+    """The memory for large bodies beyond their first SMALL bytes: 1,000 of them at once would exhaust the machine.
+
+    Each name has a share, since a body is read before its signature is checked.
+    """
 
     def __init__(self) -> None:
-        self.taken = 0  # bytes of ROOM
+        self.names: Counter[str] = Counter()  # bytes of ROOM
+        self._in_all = 0
+
+    def take(self, name: str, size: int) -> bool:
+        """Whether there is room for `size` more bytes; takes it if so."""
+        if not is_within_share(self.names[name] + size, self._in_all + size, ROOM):
+            return False
+        self._add(name, size)
+        return True
+
+    def give_back(self, name: str, size: int) -> None:
+        self._add(name, -size)
+
+    def _add(self, name: str, size: int) -> None:
+        self._in_all += size
+        self.names[name] += size
+        if not self.names[name]:
+            del self.names[name]
 
 
 class _Body:
     """The body of one request, counted as it arrives: a chunked one declares no length."""
 
-    def __init__(self, receive: Receive, most: int, room: Room) -> None:
+    def __init__(self, receive: Receive, most: int, room: Room, named: Callable[[], str]) -> None:
         self._receive = receive
         self._most = most
         self._room = room
+        self._named = named
+        self._name = ""
         self._size = 0
         self._taken = 0  # bytes of the room
 
@@ -150,17 +184,21 @@ class _Body:
             self._size += len(message.get("body", b""))
             if self._size > self._most:
                 raise HTTPException(413, _too_large(self._most))
-            more = max(self._size - SMALL, 0) - self._taken
-            if self._room.taken + more > ROOM:
-                raise HTTPException(429, "too many large bodies at once: retry after 1 second", {"retry-after": "1"})
-            self._taken += more
-            self._room.taken += more
+            if more := max(self._size - SMALL, 0) - self._taken:
+                self._take(more)
         return message
+
+    def _take(self, more: int) -> None:
+        self._name = self._name or self._named()
+        if not self._room.take(self._name, more):
+            raise HTTPException(429, "too many large bodies at once: retry after 1 second", {"retry-after": "1"})
+        self._taken += more
 
     def leave(self) -> None:
         """Release the room that the body took."""
-        self._room.taken -= self._taken
-        self._taken = 0
+        if self._taken:
+            self._room.give_back(self._name, self._taken)
+            self._taken = 0
 
 
 def _too_large(most: int) -> str:

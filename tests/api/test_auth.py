@@ -11,7 +11,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from relay.api.auth import AHEAD_S, BEHIND_S, signature
+from relay.api.auth import AHEAD_S, BEHIND_S, named_by, signature
 from relay.api.backend import ApiSettings
 from relay.service.keys import make_key
 from relay.store.keys import set_revoked
@@ -169,3 +169,24 @@ async def test_an_address_with_failed_authentications_gets_429(slow_api: Api) ->
     await api.stranger().refused("GET", "/v1/businesses", "rate_limited")
     await api.stranger(address="127.0.0.2").refused("GET", "/v1/businesses", "unauthorised")
     await api.backend.close()
+
+
+SIGNED = f"RELAY700 key=0123456789ab, ts=1, nonce={'0' * 16}, sig=00"
+
+
+@pytest.mark.parametrize(
+    ("path", "authorization", "address", "name"),
+    [
+        ("/v1/groups", SIGNED, "198.51.100.7", "0123456789ab"),
+        ("/v1/groups", f"Bearer rk_0123456789ab_{'A' * 43}", "198.51.100.7", "0123456789ab"),
+        ("/v1/groups", "RELAY700 key=0123456789ab", "198.51.100.7", "198.51.100.7"),
+        ("/v1/groups", "", "2001:db8::7", "2001:db8::/64"),
+        ("/console/login", SIGNED, "198.51.100.7", "198.51.100.7"),
+    ],
+)
+def test_a_request_is_named_by_its_key_id_else_by_its_source(
+    path: str, authorization: str, address: str, name: str
+) -> None:
+    headers = [(b"authorization", authorization.encode())]
+    assert named_by({"type": "http", "path": path, "headers": headers, "client": (address, 5000)}) == name
+    assert named_by({"type": "http", "path": "/", "headers": [], "client": None}) == ""

@@ -60,7 +60,7 @@ async def test_concurrent_large_bodies_are_limited_and_small_ones_are_not(
     came, go_on = asyncio.Event(), asyncio.Event()
 
     async def slowly() -> AsyncIterator[bytes]:
-        yield b" " * (middleware.SMALL + 60_000)
+        yield b" " * (middleware.SMALL + 57_000)
         came.set()
         await go_on.wait()
         yield b"{}"
@@ -76,6 +76,37 @@ async def test_concurrent_large_bodies_are_limited_and_small_ones_are_not(
     assert (await slow).status_code == 400
     large = await operator.http.post("/v1/businesses", content=b" " * (middleware.SMALL + 9_000), headers=headers)
     assert large.status_code == 400, "the room was not released"
+
+
+async def test_large_bodies_in_the_name_of_a_key_leave_room_for_others(
+    api: Api, operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its id is no secret, and the body is read before the signature can be checked."""
+    monkeypatch.setattr(middleware, "ROOM", 1 << 16)
+    go_on = asyncio.Event()
+
+    async def slowly(size: int) -> AsyncIterator[bytes]:
+        yield b" " * (middleware.SMALL + size)
+        await go_on.wait()
+
+    key_id = (await api.company("acme")).key.split("_")[1]
+    forged = {"authorization": f"RELAY700 key={key_id}, ts=1, nonce={'0' * 16}, sig=00"}
+    send = api.stranger().http.post
+    slow = [asyncio.ensure_future(send("/v1/groups", content=slowly(size), headers=forged)) for size in (57_000, 8_000)]
+    await asyncio.wait(slow, timeout=0.2)
+    headers = {"content-type": "application/json"}
+    other = await operator.http.post("/v1/businesses", content=b" " * (middleware.SMALL + 3_000), headers=headers)
+    go_on.set()
+    assert other.status_code == 400
+    assert [(await each).status_code for each in slow] == [401, 429]
+
+
+def test_the_room_of_a_name_is_forgotten_with_its_last_body() -> None:
+    room = middleware.Room()
+    assert room.take("acme", 5) and room.take("acme", 6) and room.take("other", 7)
+    room.give_back("acme", 11)
+    assert not room.take("other", middleware.ROOM)
+    assert room.names == {"other": 7}
 
 
 async def test_an_error_fails_its_own_request_only(api: Api, operator: Client) -> None:
