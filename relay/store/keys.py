@@ -28,13 +28,12 @@ from relay.store.unit_of_work import UnitOfWork
 
 _COLUMNS = "id, business, scopes, hash, sealed, created_at, created_by, expires_at, revoked_at"
 _FIND = f"SELECT {_COLUMNS} FROM api_key WHERE id = ?"
-_LIST = f"SELECT {_COLUMNS} FROM api_key WHERE (?1 IS NULL OR business = ?1) AND id > ?2 ORDER BY id LIMIT ?3"
+_LIST = f"SELECT {_COLUMNS} FROM api_key WHERE id > ?2 {{own}} ORDER BY id LIMIT ?3"
 _COUNT_GOOD = """
 SELECT count(*) FROM api_key WHERE business = ? AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)
 """
 _COUNT_EXPIRING = """
-SELECT count(*) FROM api_key
-WHERE (?1 IS NULL OR business = ?1) AND revoked_at IS NULL AND expires_at > ?2 AND expires_at <= ?3
+SELECT count(*) FROM api_key WHERE revoked_at IS NULL AND expires_at > ?2 AND expires_at <= ?3 {own}
 """
 _ADD = f"INSERT INTO api_key ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)"
 
@@ -92,7 +91,8 @@ def find_key(connection: Connection, sealer: Sealer, key_id: str) -> ApiKey | No
 
 def list_keys(connection: Connection, sealer: Sealer, business: str | None, after: str, most: int) -> list[ApiKey]:
     """A page of keys by id, after the id `after`, of one business or all (None)."""
-    return [_open(sealer, row) for row in connection.execute(_LIST, (business, after, most)).fetchall()]
+    rows = connection.execute(_LIST.format(own=_own(business)), (business, after, most)).fetchall()
+    return [_open(sealer, row) for row in rows]
 
 
 def set_revoked(act: UnitOfWork, key_id: str) -> None:
@@ -114,8 +114,13 @@ def count_good(act: UnitOfWork, business: str) -> int:
 
 def count_expiring(connection: Connection, business: str | None, since_ms: int, until_ms: int) -> int:
     """The number of keys that are valid and expire between two times, of one business or all (None)."""
-    (count,) = connection.execute(_COUNT_EXPIRING, (business, since_ms, until_ms)).fetchone()
+    (count,) = connection.execute(_COUNT_EXPIRING.format(own=_own(business)), (business, since_ms, until_ms)).fetchone()
     return int(count)
+
+
+def _own(business: str | None) -> str:
+    """The condition on rows of one business user: with it, no others are searched."""
+    return "" if business is None else "AND business = ?1"
 
 
 def set_expiry(act: UnitOfWork, key_id: str, expires_at: int) -> None:

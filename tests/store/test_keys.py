@@ -8,6 +8,7 @@ from relay.errors import Refused, StoreError
 from relay.store.keys import KEPT_MS, ApiKey, add_key, count_expiring, find_answer, find_key, keep_answer, list_keys
 from relay.store.unit_of_work import UnitOfWork
 from tests.support.acting import Acting
+from tests.support.plans import steps_of
 from tests.support.stored import NOW_MS
 
 SCOPES = frozenset(["calls:read", "keys"])
@@ -32,6 +33,12 @@ def test_secret_and_signing_key_are_not_in_the_file_or_a_log(store: Acting) -> N
     assert key.id.encode() in raw
     assert secret.encode() not in raw and key.signing_key not in raw
     assert repr(key) == f"ApiKey({key.id!r}, 'acme', ['calls:read', 'keys'])"
+
+
+def test_keys_of_a_business_user_are_not_searched_among_all(store: Acting) -> None:
+    steps = steps_of(store.reader, lambda: list_keys(store.reader, store.sealer, "acme", "0", 9))
+    steps += steps_of(store.reader, lambda: count_expiring(store.reader, "acme", NOW_MS, NOW_MS + 9))
+    assert [step.rpartition("(")[2] for step in steps] == ["business=? AND id>?)", "business=?)"]
 
 
 @pytest.mark.parametrize(
