@@ -71,7 +71,7 @@ class PastLookUps:
         locked, legacy = number or (None, 0)
         own = self._own(asked, caller_hash)
         chosen = own
-        if own is None or not own[0].is_live(asked.at_ms):
+        if own is None or not self._was_bound(own[0], asked.at_ms):
             chosen = self._anybodys(asked, cool_down_ms) or own
         bound = None if chosen is None else self._bound(asked, *chosen, caller_hash, filing=filing)
         return LookupResult(caller_hash, locked, legacy, chosen is not None and chosen is own, bound, (), ())
@@ -93,12 +93,12 @@ class PastLookUps:
         return max(ended, key=lambda each: each[0])[1:] if ended else None
 
     def _anybodys(self, asked: Moment, cool_down_ms: int) -> tuple[Binding, str] | None:
-        """The AXN in force, unless the caller was its party a until a change, and the number still rests for him."""
+        """The AXN on the number, unless the caller was its party a until a change, and the number still rests for him."""
         row = self._connection.execute(_NEWEST, (asked.number, asked.at_ms)).fetchone()
         if row is None or row[1] != "AXN":
             return None
         binding = self.version_at(row[0], asked.at_ms)
-        if binding is None or not binding.is_live(asked.at_ms):
+        if binding is None or not self._was_bound(binding, asked.at_ms):
             return None
         pairs = pairwise(self._versions[row[0]])
         left = [_changed(new) for old, new in pairs if old.a == asked.caller != new.a and _changed(new) <= asked.at_ms]
@@ -107,6 +107,11 @@ class PastLookUps:
         (own_ms,) = self._connection.execute(_COOL_DOWN, (asked.number,)).fetchone() or (None,)
         rests_until = left[-1] + (cool_down_ms if own_ms is None else own_ms)
         return None if asked.at_ms < rests_until else (binding, "*")
+
+    def _was_bound(self, binding: Binding, at_ms: int) -> bool:
+        """Whether the binding held its numbers: it is released some time after it has expired."""
+        released_at = self._versions[binding.binding_id][-1].released_at
+        return released_at is None or released_at > at_ms
 
     def _role(self, binding: Binding, asked: Moment, caller_hash: bytes) -> str | None:
         members: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ from relay.service.businesses import set_state
 from relay.service.filings import FilingWords, add_filing, remove_filing
 from relay.service.groups import set_entry
 from relay.service.hooks import set_hook
-from relay.service.placement import BindRules
+from relay.service.placement import BindRules, release_due
 from relay.store.journal.rows import caller_row
 from relay.store.lookup_at import OF_CALLER, Moment, PastLookUps
 from tests.service.test_model import CALLS, COOL_MS, NUMBERS, PARTIES, Store
@@ -143,6 +143,18 @@ def test_a_call_back_reaches_the_last_caller_of_that_time(store: Acting) -> None
     reached = [getattr(found(store, after_s, number).bound, "last_caller", "") for after_s in (5, 20, 40)]
     assert reached == [None, B, C]
     assert found(store, 20, number, C).bound is not None and not found(store, 20, number, C).is_own
+
+
+def test_anyone_calls_an_expired_binding_until_it_is_released(store: Acting) -> None:
+    """Its numbers are held for a moment: whoever calls then hears that it has expired, not that there is none."""
+    number = X[:-1] + "2"
+    put(store.path, store.sealer, binding("000000000002", mode="AXN", x=number, b=None, expires_at=NOW_MS + 10_000))
+    store.now_ms = NOW_MS + 20_000
+    store.run(lambda act: release_due(act, RULES))
+    for caller, is_own in ((A, True), (C, False)):
+        expired = found(store, 15, number, caller)
+        assert (expired.is_own, getattr(expired.bound, "in_force", None)) == (is_own, 0)
+    assert found(store, 25, number, C).bound is None
 
 
 def test_an_anonymous_caller_and_an_unknown_number_find_nothing(store: Acting) -> None:
