@@ -93,7 +93,7 @@ class PastLookUps:
         return max(ended, key=lambda each: each[0])[1:] if ended else None
 
     def _anybodys(self, asked: Moment, cool_down_ms: int) -> tuple[Binding, str] | None:
-        """The AXN on the number, unless the caller was its party a until a change, and the number still rests for him."""
+        """The AXN on the number, unless the caller was its party a until a change, and it still rests for him."""
         row = self._connection.execute(_NEWEST, (asked.number, asked.at_ms)).fetchone()
         if row is None or row[1] != "AXN":
             return None
