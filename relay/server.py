@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,7 @@ from relay.sip.message import transport_address
 from relay.sip_service import SipService
 from relay.store.chain import AnchorFile
 from relay.store.connection import Place
-from relay.store.database import connect_reader, open_store, store_errors
+from relay.store.database import connect_reader, empty_log, open_store, store_errors
 from relay.store.journal.attempts import AttemptFile, with_records
 from relay.store.journal.journal import Journal
 from relay.store.sealing.sealer import Sealer
@@ -182,6 +182,8 @@ class Server:
                 await self._locator.close()
             await self._sip_service.close()
             self._attempts.close()
+            with suppress(StoreError):  # the next start reports it
+                await asyncio.to_thread(empty_log, self._config.store.path)
         self._log.info("relay.stopped", clean=clean)
         return 0 if clean else 1
 

@@ -98,6 +98,17 @@ def test_an_idle_relay_stops_at_once_with_status_0(relay: RelayProcess) -> None:
     assert relay.wait_for_event("relay.stopped")["clean"] is True
 
 
+def test_a_clean_stop_leaves_the_store_in_one_file(tmp_path: Path) -> None:
+    """A backup put in its place must not meet a write-ahead log of the other."""
+    relay = RelayProcess(tmp_path, Setup(api=free(RELAY)))
+    relay.start()
+    relay.wait_for_event("api.listening")
+    relay.bind()
+    assert relay.stop() == 0
+    left = [name for name in ("relay.db-wal", "relay.db-shm") if (relay.folder / name).exists()]
+    assert left == []
+
+
 def test_an_address_in_use_is_reported_with_its_setting(relay: RelayProcess, tmp_path: Path) -> None:
     folder = tmp_path / "second"
     folder.mkdir()

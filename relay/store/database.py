@@ -147,6 +147,16 @@ def connect_reader(place: Place, *, check_same_thread: bool = True) -> Connectio
     return connection
 
 
+def empty_log(place: Place) -> None:
+    """Move the content of a file's write-ahead log into the file. The last connection, which this may be, deletes it.
+
+    A backup put in place of the file would be mixed with the content of a log left beside it. Raises StoreError.
+    """
+    if isinstance(place, Path):
+        with store_errors(place), closing(connect(place)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 def uri_of(path: Path) -> str:
     """The URI of the file, with which SQLite does not create a missing one."""
     return f"{path.absolute().as_uri()}?mode=rw"
