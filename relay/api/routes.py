@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.routing import compile_path
+
+# Of pydantic, about the name that FastAPI gives a body: FastAPI hides it, but not when the model is completed later.
+warnings.filterwarnings("ignore", "The 'alias' attribute with value", UserWarning)
 
 
 class DeferredRoute(APIRoute):
