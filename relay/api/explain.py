@@ -9,7 +9,19 @@ from pydantic import Field
 
 from relay.api.calls import CallMode
 from relay.api.context import Needs, RequestContext
-from relay.api.models import Masked, Moment, Name, Party, RequestModel, ResponseModel, Time, api_named, given_ms, one_of
+from relay.api.models import (
+    Masked,
+    Moment,
+    Name,
+    Party,
+    RequestModel,
+    ResponseModel,
+    Text64,
+    Time,
+    api_named,
+    given_ms,
+    one_of,
+)
 from relay.api.routes import Router
 from relay.errors import Refused
 from relay.model.numbers import is_700
@@ -33,6 +45,9 @@ class ExplainRequest(
     peer: Name | None = Field(None, description="for operator keys: the peer that sends the call")
     at: Time | None = Field(
         None, description="a past time: the bindings and configuration of then, and the call records"
+    )
+    unknown_source: Text64 | None = Field(
+        None, description="for operator keys, with `at`: the `source` of a recorded call that came from no peer"
     )
 
 
@@ -98,20 +113,26 @@ async def post_explain(asked: ExplainRequest, context: Explains) -> ExplainRespo
     if business is not None:
         if asked.peer is not None:
             raise fields.invalid("peer", "for operator keys only: omit it")
+        if asked.unknown_source is not None:
+            raise fields.invalid("unknown_source", "for operator keys only: omit it")
         if not context.row(lambda connection: is_held_by(connection, number, business)):
             raise Refused("not_found", "number_dialled", "you hold no such number: GET /v1/numbers lists yours")
+    if asked.unknown_source and (asked.at is None or asked.peer is not None):
+        raise fields.invalid("unknown_source", "goes with `at`, and without `peer`: it is of a recorded call")
     if asked.at is None:
         args = {"number": number, "caller": caller, "peer": asked.peer, "business": business}
         told = await context.backend.control.ask("explain", **args)
     else:
-        told = await _of_then(context, number, caller, asked.peer, given_ms(asked.at))
+        told = await _of_then(context, number, caller, asked.peer, given_ms(asked.at), asked.unknown_source or "")
     details: dict[str, object] = {"number": caller, "outcome": told["outcome"]}
     object_ = number if is_700(number) else "party"
     await context.act(lambda act: act.audit("explain", object_, business=business, details=details))
     return ExplainResponse.model_validate(api_named(told))
 
 
-async def _of_then(context: RequestContext, number: str, caller: str, peer: str | None, at_ms: int) -> dict[str, Any]:
+async def _of_then(
+    context: RequestContext, number: str, caller: str, peer: str | None, at_ms: int, unknown_source: str
+) -> dict[str, Any]:
     """Explain a call of a past time. Raises Refused above the rate of the relay's explanations."""
     if at_ms > now_ms():
         raise fields.invalid("at", "must not be in the future")
@@ -121,7 +142,7 @@ async def _of_then(context: RequestContext, number: str, caller: str, peer: str 
 
     def query(connection: Connection) -> dict[str, Any]:
         then = backend.configured_at(connection, at_ms)
-        call = Call(number, caller, at_ms / 1000, peer_named(then.settings, peer))
+        call = Call(number, caller, at_ms / 1000, peer_named(then.settings, peer), unknown_source)
         return explain_at(connection, backend.sealer, then, call, business=context.business)
 
     return await context.read(query)

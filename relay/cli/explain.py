@@ -17,6 +17,7 @@ from relay.config import load_config
 from relay.config.kept import configured, configured_at
 from relay.errors import Refused
 from relay.policy.explain import Call
+from relay.privacy.records import is_stranger
 from relay.reports.explain import CHECKS, VERDICTS, explain_at, explain_by_store, peer_named
 from relay.reports.recordings import find_call
 from relay.reports.what_if import LIMITS, what_if
@@ -109,18 +110,23 @@ def _now(store: Opened, caller: str, dialled: str, peer: str | None) -> dict[str
     return explain_by_store(config.store.path, store.sealer, config.rules, config.settings, call)
 
 
-def _then(store: Opened, caller: str, dialled: str, peer: str | None, at_ms: int) -> dict[str, Any]:
+def _then(
+    store: Opened, caller: str, dialled: str, peer: str | None, at_ms: int, *, stranger: str = ""
+) -> dict[str, Any]:
     if at_ms > now_ms():
         raise click.BadParameter("it is in the future", param_hint="--at")
     then = configured_at(store.reader, store.sealer, store.config, at_ms)
-    call = Call(dialled, caller, at_ms / 1000, peer_named(then.settings, peer))
+    call = Call(dialled, caller, at_ms / 1000, peer_named(then.settings, peer), stranger)
     with one_moment(store.reader):
         return explain_at(store.reader, store.sealer, then, call)
 
 
 def _recorded(store: Opened, call_id: str) -> dict[str, Any]:
     record = required(find_call(store.reader, store.sealer, call_id), "call", "calls list")
-    told = _then(store, record.caller, record.number_dialled, record.peer_in or None, record.received_at)
+    stranger = (record.source or "-") if is_stranger(record) else ""  # old records have no source
+    told = _then(
+        store, record.caller, record.number_dialled, record.peer_in or None, record.received_at, stranger=stranger
+    )
     recorded = {"outcome": record.outcome, "sip_status": record.sip_status, "decided_by": record.decided_by}
     return told | {"recorded": recorded}
 

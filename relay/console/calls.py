@@ -129,9 +129,12 @@ async def _show_call(page: Page) -> Response:
 
 
 async def _explained(page: Page, call: dict[str, Any]) -> Json | None:
-    peer = call["peer_in"] if page.may("operator") else ""
+    peer, stranger = "", ""
+    if page.may("operator"):
+        peer = call["peer_in"]
+        stranger = "" if peer else call["source"] or "-"  # old records have no source
     try:
-        return await explain_call(page, call["caller"], call["number_dialled"], peer, call["received_at"])
+        return await explain_call(page, call["caller"], call["number_dialled"], peer, call["received_at"], stranger)
     except Problem:
         return None
 

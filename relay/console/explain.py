@@ -14,10 +14,14 @@ from relay.reports.explain import CHECKS, VERDICTS
 NEEDS: Final = ("calls:read", "parties:read")
 
 
-async def explain_call(page: Page, caller: str, number: str, peer: str = "", at: str = "") -> Json:
+async def explain_call(
+    page: Page, caller: str, number: str, peer: str = "", at: str = "", unknown_source: str = ""
+) -> Json:
     """The explanation of a call as it would go now, or as it went `at` a past time. Raises Problem."""
-    body = {"caller": caller or None, "number_dialled": number, "peer": peer or None, "at": at or None}
-    return await page.asker.ask("POST", "/v1/explain", body=body)
+    body = {"caller": caller, "number_dialled": number, "peer": peer, "at": at, "unknown_source": unknown_source}
+    return await page.asker.ask(
+        "POST", "/v1/explain", body={name: value or None for name, value in body.items()} | {"number_dialled": number}
+    )
 
 
 async def _show(page: Page) -> Response:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 from relay.call import admission
-from relay.call.admission import CALLER_NOT_OF_PEER, DRAINING, OVER_LIMIT, REFUSED_TOO_OFTEN
+from relay.call.admission import CALLER_NOT_OF_PEER, DRAINING, OVER_LIMIT, REFUSED_TOO_OFTEN, STRANGER
 from relay.call.engine import Engine
 from relay.model.call import Refusal, Route, named
 from relay.model.settings import Peer, Settings, may_call_as
@@ -56,12 +56,16 @@ NOT_OF_ONE: Final = "the INVITE itself decides"
 
 
 class Call(NamedTuple):
-    """The call to explain. `peer`: which sends it; None: not said, so that no check of the peer applies."""
+    """The call to explain. `peer`: which sends it; None: not said, so that no check of the peer applies.
+
+    `unknown_source`: of a recorded call that came from no peer, as `CallRecord.source`; "": any other call.
+    """
 
     number: str  # dialled, in the normal form
     caller: str  # E.164 without "+", "" if anonymous
     unix_s: float
     peer: Peer | None = None
+    unknown_source: str = ""
 
 
 class Check(NamedTuple):
@@ -182,7 +186,9 @@ AFTER_BINDING: Final = (
 
 def _before_look_up(checks: _Checks, call: Call, settings: Settings, running: Running | None) -> None:
     peer = call.peer
-    if peer is None:
+    if call.unknown_source:
+        checks.add(SOURCE, STRANGER, f"{call.unknown_source} is in no peer's sources")
+    elif peer is None:
         checks.say(SOURCE, "not applicable", "no peer given")
     else:
         checks.add(SOURCE, None, f"peer {peer.name}")

@@ -16,7 +16,7 @@ from relay.model.call import CallRecord, Refusal
 from relay.model.numbers import mask_number
 from relay.model.settings import Peer, Settings
 from relay.policy.evaluate import LookupResult
-from relay.policy.explain import Call, Explanation, explain
+from relay.policy.explain import SOURCE, Call, Explanation, explain
 from relay.policy.figures import Counts
 from relay.policy.rules import Cap, Rules
 from relay.service.fields import format_moment
@@ -70,8 +70,13 @@ def explanation_form(call: Call, told: Explanation, source: Source, *, for_opera
 
 
 def _for_business(values: dict[str, Any]) -> dict[str, Any]:
-    checks = [check | {"figures": ""} if check["name"] == "targets" else check for check in values["checks"]]
+    checks = [check | {"figures": ""} if _is_of_peers(check) else check for check in values["checks"]]
     return values | {"checks": checks, "targets": [], "peer": None}
+
+
+def _is_of_peers(check: dict[str, str]) -> bool:
+    """Whether the figures name a peer, its targets or an address."""
+    return check["name"] == "targets" or (check["name"] == SOURCE and check["verdict"] != "not applicable")
 
 
 def only_of(found: LookupResult | Refusal, business: str | None) -> LookupResult | Refusal:

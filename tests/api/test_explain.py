@@ -112,6 +112,22 @@ async def test_a_past_call_is_explained_from_history_for_its_own_business_user(a
     await company.refused("POST", "/v1/explain", "invalid", coming)
 
 
+async def test_a_past_call_of_an_unknown_source_is_refused_as_it_was(
+    api: Api, operator: Client, company: Client
+) -> None:
+    bound = await company.post("/v1/bindings", BINDING)
+    asked = {"caller": A, "number_dialled": bound["x"], "at": datetime.now(UTC).isoformat()}
+    asked["unknown_source"] = "udp:127.0.0.9:5060"
+    told = await operator.post("/v1/explain", asked, 200)
+    assert (told["outcome"], told["sip_status"], told["callee"]) == ("caller_not_allowed", 403, None)
+    assert [check["figures"] for check in told["checks"] if check["verdict"] == "fail"] == [
+        "udp:127.0.0.9:5060 is in no peer's sources"
+    ]
+    await company.refused("POST", "/v1/explain", "invalid", asked)
+    await operator.refused("POST", "/v1/explain", "invalid", asked | {"at": None})
+    await operator.refused("POST", "/v1/explain", "invalid", asked | {"peer": "pbx"})
+
+
 async def test_explanations_of_past_calls_are_rate_limited(api: Api, operator: Client) -> None:
     asked = {"caller": A, "number_dialled": UNKNOWN, "at": "2026-01-01T00:00:00Z"}
     api.app.state.explanations._granted[""] = deque([time.time()] * EXPLANATIONS_PER_S)

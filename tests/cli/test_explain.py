@@ -132,6 +132,21 @@ def test_a_recorded_call_is_explained_by_its_id(relay700: Command, usage: Callab
     assert "--call" in usage("explain", "--call", "c3", "--caller", A)
 
 
+def test_a_recorded_call_of_an_unknown_source_is_refused_as_it_was(relay700: Command) -> None:
+    bind(relay700)
+    path, key_file = relay700.store
+    shelf = Shelf(path, open_store(path, key_file))
+    stranger = {"peer_in": "", "outcome": "caller_not_allowed", "sip_status": 403, **REFUSED}
+    shelf.add(call(0, source="udp:127.0.0.9:5060", **stranger), call(1, number_dialled="", **stranger))
+    shelf.connection.close()
+    text = relay700.done("explain", "--call", "c0")
+    assert "source               fail         udp:127.0.0.9:5060 is in no peer's sources" in text
+    assert "recorded: caller_not_allowed, SIP 403" in text
+    assert text.splitlines()[-1] == "refused: caller_not_allowed, SIP 403, Q.850 cause 21"
+    (told,) = relay700.objects("explain", "--call", "c1")
+    assert {check["verdict"] for check in told["checks"]} == {"fail", "not reached"}
+
+
 def test_another_policy_is_tried_on_the_recorded_attempts(relay700: Command, usage: Callable[..., str]) -> None:
     bind(relay700)
     path, key_file = relay700.store

@@ -62,8 +62,13 @@ async def test_what_others_write_is_text(console: Console, api: Api, operator: C
 
 async def test_call_from_an_unknown_source_names_it(console: Console, api: Api, operator: Client) -> None:
     keep(api, ended_record(ACME, peer_in="", source="udp:127.0.0.9:5060", routed_at=None, outcome="caller_not_allowed"))
-    text = text_of(await (await console.of(operator)).see(f"/calls/{ACME}"))
+    browser = await console.of(operator)
+    page = await browser.see(f"/calls/{ACME}")
+    text = text_of(page)
     assert "138****0001 dialled 700100000010001, from the unknown source udp:127.0.0.9:5060" in text
+    revealed = text_of((await browser.send(page, f"/calls/{ACME}", reason="complaint 7")).text)
+    assert "Then: the rules refused this call" in revealed
+    assert "udp:127.0.0.9:5060 is in no peer's sources" in revealed
 
 
 async def test_a_call_tells_its_story_and_what_to_do(console: Console, api: Api, operator: Client) -> None:

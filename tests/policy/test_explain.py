@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from relay.call.admission import refusal_of_number
+from relay.call.admission import STRANGER, refusal_of_number
 from relay.call.engine import Engine
 from relay.model.call import Refusal, Route
 from relay.model.settings import CallerNumbers, Limits, Quota
@@ -298,6 +298,15 @@ def test_what_only_a_relay_knows_is_not_known_without_one() -> None:
     assert verdicts(told)["business hook"] == "not applicable"
     assert [(each.peer, each.state) for each in told.targets] == [("carrier", "")]
     assert figures(told, "targets") == "1 by configuration; their state is not known"
+
+
+def test_a_call_of_an_unknown_source_reaches_no_other_check() -> None:
+    asked = Call(X, A, NOW_S, unknown_source="udp:127.0.0.9:5060")
+    told = explain(asked, found(), Rules(), SETTINGS, None, counts=Counts())
+    assert told.answer == STRANGER
+    assert figures(told, "source") == "udp:127.0.0.9:5060 is in no peer's sources"
+    granted = verdicts(told_by_store(Counts()))
+    assert verdicts(told) == dict.fromkeys(granted, "not reached") | {"source": "fail"}
 
 
 def test_the_hook_of_the_business_user_is_not_asked() -> None:

@@ -101,7 +101,13 @@ def test_a_business_user_sees_nothing_of_others_and_of_peers() -> None:
     told = explain(asked, case, Rules(), SETTINGS, None, counts=Counts())
     shown = explanation_form(asked, told, "relay", for_operator=False)
     assert "carrier" not in str(shown) and "pbx" not in str(shown["targets"])
-    assert shown["targets"] == []
+    assert shown["targets"] == [] and figures(shown, "source") == ""
+    asked = Call(X, A, NOW_S, unknown_source="udp:127.0.0.9:5060")
+    told = explain(asked, case, Rules(), SETTINGS, None, counts=Counts())
+    assert "127.0.0.9" in str(explanation_form(asked, told, "history"))
+    assert "127.0.0.9" not in str(explanation_form(asked, told, "history", for_operator=False))
+    told = explain(Call(X, A, NOW_S), case, Rules(), SETTINGS, None, counts=Counts())
+    assert figures(explanation_form(asked, told, "relay", for_operator=False), "source") == "no peer given"
 
 
 def test_no_real_number_is_in_an_explanation() -> None:

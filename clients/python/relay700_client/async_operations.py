@@ -1275,6 +1275,7 @@ class AsyncOperations(ABC):
         number_dialled: str,
         peer: str | None | UnsetType = UNSET,
         at: datetime | None | UnsetType = UNSET,
+        unknown_source: str | None | UnsetType = UNSET,
     ) -> models.Explain:
         """Explain a call.
 
@@ -1288,7 +1289,7 @@ class AsyncOperations(ABC):
             "POST",
             "/v1/explain",
             models.Explain,
-            body={"caller": caller, "number_dialled": number_dialled, "peer": peer, "at": at},
+            body={"caller": caller, "number_dialled": number_dialled, "peer": peer, "at": at, "unknown_source": unknown_source},
         )
 
     async def get_call_ladder(
