@@ -292,7 +292,7 @@ class Server:
 
 _FIRST_STEPS = """
 The relay is running; stop it with Ctrl-C. To connect two numbers, run in this folder in another terminal:
-    {command} bind{option} AXB --a 13800000001 --b 13900000002
+    {command} bind{option} AXB --a 13800000001 --b 13900000002 --expires-in 2h
 It prints the 700 number that each of the two dials to reach the other. Continue with "A first call" in README.md.
 
 """

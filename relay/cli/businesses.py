@@ -250,7 +250,13 @@ def keys() -> None:
 @keys.command("make")
 @click.option("--business", metavar="ID", help="Business user that the key is for.")
 @click.option("--operator", is_flag=True, help="Key for the operator's own programs, across all business users.")
-@click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="Right of the key; repeat for more.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice(sorted(key_service.OPERATOR_SCOPES)),
+    help="Right of the key; repeat for more.",
+)
 @click.option("--expires-in", "--expires-at", "expires_at", type=coming, metavar="TIME", help="90d, or a time.")
 @json_option
 @config_option

@@ -66,7 +66,7 @@ peers = ["phone-b"]
 _NEXT: Final = """
 Next:
   relay700 serve        start a relay with config/relay.toml; in a checkout of the source: ./scripts/run
-  relay700 bind --help  connect two numbers of yours
+  relay700 bind --help  connect two numbers of yours; in a checkout: .venv/bin/relay700
   README.md             a first call with two softphones; a first order over HTTP"""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from relay.store.unit_of_work import OPERATOR
 from tests.cli.conftest import Command
 from tests.support.papers import PAPER_OPTIONS
 
@@ -160,6 +161,11 @@ def test_an_operators_key_has_all_scopes_but_real_numbers(relay700: Command) -> 
     made = one(relay700, "keys", "make", "--operator")
     assert made["business"] is None and "operator" in made["scopes"] and "parties:read" not in made["scopes"]
     assert one(relay700, "keys", "make", "--operator", "--scope", "trace")["scopes"] == ["trace"]
+
+
+def test_the_help_lists_all_scopes(relay700: Command) -> None:
+    words = relay700.done("keys", "make", "--help").replace("\n", "").replace(" ", "")
+    assert "|".join(sorted(OPERATOR)) in words
 
 
 def test_a_key_needs_a_business_or_operator(usage: Callable[..., str]) -> None:
