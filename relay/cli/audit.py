@@ -52,7 +52,12 @@ _ENTRY_COLUMNS = ("at", "actor", "action", "object", "business", "reason")
 _query = stacked(
     click.option("--actor", metavar="NAME", help='Only entries of this actor: "cli:USER", "key:ID" or "relay".'),
     click.option("--action", metavar="NAME", help="Only this action, such as business.suspend, read or traceback."),
-    click.option("--object", "object_", metavar="ID", help="Only entries about this ID or 700 number."),
+    click.option(
+        "--object",
+        "object_",
+        metavar="ID",
+        help='Only entries about this ID or 700 number; it also finds "call ID" and "ladder ID".',
+    ),
     click.option("--business", metavar="ID", help="Only entries about this business user."),
     click.option("--since", "since_ms", type=past, metavar="TIME", help=SINCE),
     click.option("--until", "until_ms", type=past, metavar="TIME", help=UNTIL),

@@ -17,9 +17,11 @@ from relay.store.ledger import require
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import SELECT, Entry, UnitOfWork, anchor_of, follow_entry, open_entry
 
+# An object is an id, or one with its kind before it: "call 019…".
+_OF_OBJECT = "object = :object_ OR substr(object, length(object) - length(:object_)) = ' ' || :object_"
 _OF = (
     "(:actor IS NULL OR actor = :actor) AND (:action IS NULL OR action = :action)"
-    " AND (:object_ IS NULL OR object = :object_) AND (:business IS NULL OR business = :business)"
+    f" AND (:object_ IS NULL OR {_OF_OBJECT}) AND (:business IS NULL OR business = :business)"
     " AND (:since_ms IS NULL OR at >= :since_ms) AND (:until_ms IS NULL OR at < :until_ms)"
 )
 _NEWEST = f"{SELECT} WHERE {_OF} AND (:before IS NULL OR seq < :before) ORDER BY seq DESC LIMIT :most"
@@ -33,7 +35,7 @@ _AT = 1
 
 
 class AuditQuery(NamedTuple):
-    """A filter of entries; None matches any. Times are Unix milliseconds."""
+    """A filter of entries; None matches any. Times are Unix milliseconds. `object_` may be its last word."""
 
     actor: str | None = None
     action: str | None = None

@@ -10,9 +10,18 @@ from pathlib import Path
 import pytest
 
 from relay.errors import StoreError
-from relay.store.audit import AuditQuery, all_entries, count_audit, newest_entries, purge_audit, verify_audit
+from relay.store.audit import (
+    AuditQuery,
+    all_entries,
+    count_audit,
+    count_entries,
+    newest_entries,
+    purge_audit,
+    verify_audit,
+)
 from relay.store.database import connect
 from tests.support.acting import Acting, acting, key_of
+from tests.support.places import FILE, SERVER
 from tests.support.stored import NOW_MS
 
 
@@ -51,6 +60,17 @@ def test_query_selects_by_each_of_its_fields(store: Acting, query: AuditQuery, f
     newest = newest_entries(store.reader, store.sealer, query, None, 100)
     assert [entry.reason for _, entry in newest] == list(found)
     assert list(all_entries(store.reader, store.sealer, query)) == newest[::-1]
+
+
+@pytest.mark.parametrize("store_kind", [FILE, pytest.param(SERVER, marks=pytest.mark.outside)], indirect=True)
+def test_object_is_found_by_its_last_word(store: Acting) -> None:
+    for object_ in ("call c1", "ladder c1", "c1", "ac1", "call c1 too", "c1c1", "call C1"):
+        store.run(lambda act, object_=object_: act.audit("read", object_))
+    for object_, found in (("c1", "c1, ladder c1, call c1"), ("call c1", "call c1"), ("%1", ""), ("", "")):
+        query = AuditQuery(object_=object_, action="read")
+        newest = newest_entries(store.reader, store.sealer, query, None, 100)
+        assert ", ".join(entry.object_ for _, entry in newest) == found
+        assert count_entries(store.reader, query) == len(newest)
 
 
 def test_next_page_starts_before_the_last_entry(store: Acting) -> None:
