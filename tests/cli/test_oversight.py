@@ -24,6 +24,9 @@ WHY = ("--reason", "case 7")
 def test_wrong_usage_is_status_2(usage: Callable[..., str]) -> None:
     assert "'--at'" in usage("traceback", X, *WHY)
     assert "'--at': not a time" in usage("traceback", X, *WHY, "--at", "now")
+    no_zone = "2026-11-29T12:20"
+    assert "'--at': not a time: write it as" in usage("traceback", X, *WHY, "--at", no_zone)
+    assert "'--from': not a time" in usage("evidence", "make", X, *WHY, "--from", no_zone, "--to", no_zone)
     assert "'NUMBER'" in usage("traceback", "x", *WHY, "--at", "2026-01-01T00:00:00Z")
     assert "'--reason'" in usage("traceback", X, "--at", "2026-01-01T00:00:00Z")
     assert "'DAY': not a day" in usage("report", "daily", "yesterday")

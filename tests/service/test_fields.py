@@ -41,19 +41,25 @@ def test_times_are_parsed(text: str) -> None:
     assert parse_moment_ms(text) == NEW_YEAR
 
 
-def test_a_time_without_offset_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_day_is_its_local_midnight(monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
     monkeypatch.setenv("TZ", "Asia/Shanghai")
     time.tzset()
     try:
-        assert parse_moment_ms("2026-01-01T08:00") == parse_moment_ms("2026-01-01 08:00:00") == NEW_YEAR
+        assert parse_moment_ms("2026-01-01") == parse_moment_ms(" 2026-01-01 ") == NEW_YEAR - 8 * 3_600_000
     finally:
         monkeypatch.undo()
         time.tzset()
 
 
-@pytest.mark.parametrize("text", ["", "now", "2026", "2026-13-01T00:00:00Z", "2026-01-01T25:00:00Z", "0001-01-01-x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "now", "2026", "2026-13-01T00:00:00Z", "2026-01-01T25:00:00Z", "0001-01-01-x"),
+        *("2026-01-01T08:00", "2026-01-01 08:00:00", "2026-01-01T08:00:00.000"),  # no zone: whose?
+    ],
+)
 def test_an_invalid_time_is_refused(text: str) -> None:
     with pytest.raises(ParseError, match="write it as"):
         parse_moment_ms(text)
