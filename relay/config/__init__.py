@@ -20,7 +20,14 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import FieldInfo, asdict, fields
 
-from relay.config.engine import SoundFiles, build_settings, read_rtpengine, recordings, sound_files
+from relay.config.engine import (
+    SoundFiles,
+    build_settings,
+    read_rtpengine,
+    recordings,
+    route_warnings,
+    sound_files,
+)
 from relay.config.parties import peer_warnings
 from relay.config.peers import PasswordFile, dns_servers, password_files, peer_certificates
 from relay.config.probe import probe_settings
@@ -184,7 +191,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         passwords=password_files(tables.peer),
         dns=dns_servers(tables.dns, problems),
         drain_s=tables.sip.drain_s,
-        warnings=(*peer_warnings(tables.peer), *hep_warnings(tables.hep)),
+        warnings=(*peer_warnings(tables.peer), *route_warnings(tables), *hep_warnings(tables.hep)),
     )
 
 

@@ -138,6 +138,15 @@ def _shown(address: Address, advertised: Sequence[Address | str]) -> str | None:
 # -- Routes
 
 
+def route_warnings(tables: Tables) -> list[str]:
+    """A warning if there are peers and no routes."""
+    if tables.route or not tables.peer:
+        return []
+    return [
+        "route: none: no call reaches a party; add a [[route]] with a prefix of numbers and the peers to reach them"
+    ]
+
+
 def _routes(
     tables: Sequence[RouteTable | None], peers: Sequence[PeerTable | None], problems: list[str]
 ) -> list[PeerRoute]:

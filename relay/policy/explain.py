@@ -14,6 +14,7 @@ from relay.call import admission
 from relay.call.admission import CALLER_NOT_OF_PEER, DRAINING, OVER_LIMIT, REFUSED_TOO_OFTEN, STRANGER
 from relay.call.engine import Engine
 from relay.model.call import Refusal, Route, named
+from relay.model.numbers import CHINA, mask_number
 from relay.model.settings import Peer, Settings, may_call_as
 from relay.peers.peers import Peers
 from relay.peers.targets import TargetChoice
@@ -359,6 +360,12 @@ def _routed(checks: _Checks, route: Route, settings: Settings, running: Running 
     return _targets(checks, route, settings, running)
 
 
+def _in_e164(number: str) -> str:
+    """Masked, but as prefixes of routes are written: with its country code."""
+    country = CHINA if number.startswith(CHINA) and len(number) > 10 else ""
+    return f"{country}{mask_number(number)}"
+
+
 def _targets(checks: _Checks, route: Route, settings: Settings, running: Running | None) -> Explanation:
     if running is None:
         places = Peers(settings).candidates(route.target, 0.0, lambda: "0")
@@ -368,6 +375,8 @@ def _targets(checks: _Checks, route: Route, settings: Settings, running: Running
         targets = tuple(running.engine.targets(route.target, running.now))
         up = sum([target.state == "up" and not target.is_full for target in targets])
         figures = f"{up} of {len(targets)} up and below their quota"
+    if not any([route.target.startswith(known.prefix) for known in settings.routes]):
+        figures = f"no route for {_in_e164(route.target)}"
     answer: Route | Refusal = route
     if not targets:
         answer = named(Refusal(NO_PEER.outcome, NO_PEER.status, NO_PEER.q850_cause), route)

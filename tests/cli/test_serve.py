@@ -34,7 +34,9 @@ def test_check_warns_of_a_peer_that_may_claim_any_number(tmp_path: Path) -> None
     result = check(tmp_path, '[[peer]]\nname = "p"\nuri = "sip:127.0.0.2"\n')
     assert result.exit_code == 0
     assert result.stderr.startswith(f"{tmp_path}/relay.toml: warning: peer[0].numbers: missing: p may claim any")
-    assert check(tmp_path, '[[peer]]\nname = "p"\nuri = "sip:127.0.0.2"\nnumbers = "any"\n').stderr == ""
+    good = '[[peer]]\nname = "p"\nuri = "sip:127.0.0.2"\nnumbers = "any"\n'
+    assert check(tmp_path, good + '[[route]]\npeers = ["p"]\n').stderr == ""
+    assert check(tmp_path, good).stderr.startswith(f"{tmp_path}/relay.toml: warning: route: none: no call reaches")
 
 
 def test_check_names_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

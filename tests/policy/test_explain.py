@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from relay.call.admission import STRANGER, refusal_of_number
 from relay.call.engine import Engine
 from relay.model.call import Refusal, Route
-from relay.model.settings import CallerNumbers, Limits, Quota
+from relay.model.settings import CallerNumbers, Limits, PeerRoute, Quota
 from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import LookupResult
 from relay.policy.explain import AFTER_BINDING, Call, Explanation, Running, explain
@@ -254,6 +254,15 @@ def test_a_draining_relay_and_a_call_without_a_target_are_told() -> None:
     told = asked_of(ladder)
     assert (figures(told, "limits of the relay"), status_of(told)) == ("it is draining", 503)
     assert first_status(ladder) == 503
+
+
+def test_a_called_party_without_a_route_is_told() -> None:
+    settings = replace(SETTINGS, routes=(PeerRoute("86137", ("carrier",)),))
+    told = explain(Call(X, A, NOW_S, PEERS[0]), found(), Rules(), settings, None, counts=Counts())
+    assert figures(told, "targets") == "no route for 86139****0002"
+    assert status_of(told) == 480
+    told = explain(Call("1001", A, NOW_S, PEERS[0]), found(), Rules(), replace(settings, other_numbers="forward"), None)
+    assert figures(told, "targets") == "no route for ****"
 
 
 def test_targets_are_told_with_their_state() -> None:
