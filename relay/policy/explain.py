@@ -285,7 +285,7 @@ def _looked_up(
     recent = Recent() if running is None else running.policy.recent
     asked = PendingCall(call.number, call.caller, call.unix_s, *count_keys(call.number, found.caller_hash))
     for name, check in OF_NUMBER.items():
-        checks.add(name, check(found, asked, rules), FIGURES_OF_NUMBER[name](found, asked, rules))
+        checks.add(name, check(found, asked, rules), _figures(name, found, asked, rules, call.peer))
     bound = found.bound
     if bound is None:
         may_bind = "; a hook that is not asked here may make one" if rules.bind_unknown else ""
@@ -308,6 +308,15 @@ def _looked_up(
         checks.add("frequency caps", over, figures_of_caps(rules, used))
     answer = evaluate(found, asked, rules, recent)
     return answer if isinstance(answer, Refusal) else _within_rate(checks, answer, bound, call, rules, running)
+
+
+def _figures(name: str, found: LookupResult, asked: PendingCall, rules: Rules, peer: Peer | None) -> str:
+    """The figures of a check of the number; of an anonymous caller also the header that has none, by its peer."""
+    figures = FIGURES_OF_NUMBER[name](found, asked, rules)
+    if name != "caller" or asked.caller or peer is None:
+        return figures
+    header = "From" if peer.identity == "from" else "P-Asserted-Identity"
+    return f'{figures}; no number in {header} (identity = "{peer.identity}")'
 
 
 def _used(found: LookupResult, asked: PendingCall, rules: Rules, recent: Recent) -> Counts:

@@ -265,6 +265,17 @@ def test_a_called_party_without_a_route_is_told() -> None:
     assert figures(told, "targets") == "no route for ****"
 
 
+def test_the_header_of_the_caller_is_named_if_its_number_is_missing() -> None:
+    for identity, where in (("pai", "P-Asserted-Identity"), ("from", "From")):
+        asked = Call(X, "", NOW_S, replace(PEERS[0], identity=identity))
+        told = explain(asked, FOUND_NOTHING, Rules(), SETTINGS, None, counts=Counts())
+        why = f'no number in {where} (identity = "{identity}")'
+        assert figures(told, "caller") == f"anonymous; allowed: no; {why}"
+        assert status_of(told) == 433
+    told = explain(asked._replace(peer=None), FOUND_NOTHING, Rules(), SETTINGS, None, counts=Counts())
+    assert figures(told, "caller") == "anonymous; allowed: no"
+
+
 def test_targets_are_told_with_their_state() -> None:
     ladder = Ladder(tried=("carrier", "second"))
     place = ladder.engine._peers.places_of("carrier")[0]
