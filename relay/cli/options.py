@@ -133,9 +133,10 @@ def opened(config_path: Path | None, *, make: bool = False, earlier: bool = Fals
     is_asked = not make or (config_path or default_path()) is None  # else a server would be asked for nothing
     is_new = is_asked and not (_exists(place) if isinstance(place, Path) else is_there(place))
     if is_new and not make:
+        or_name = ", or name its configuration with -c" if config_path is None else ""
         raise StoreError(
             f"there is no store at {where}: `serve` and `bind` create it; if they have, run this in the folder that "
-            "the relay was started in, or name its configuration with -c"
+            f"the relay was started in{or_name}"
         )
     sealer = open_store(place, config.store.key_file)
     if is_new:

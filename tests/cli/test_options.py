@@ -132,8 +132,18 @@ def test_the_first_command_makes_the_store_and_its_key(relay700: Command) -> Non
 )
 def test_commands_that_only_read_make_no_store(relay700: Command, command: tuple[str, ...]) -> None:
     path, key_file = relay700.store
-    assert relay700.refused(*command).startswith(f"there is no store at {path}: ")
+    told = relay700.refused(*command)
+    assert told.startswith(f"there is no store at {path}: ")
+    assert told.endswith("the folder that the relay was started in")
     assert not path.exists() and not key_file.exists()
+
+
+def test_configuration_of_a_missing_store_is_asked_for_unless_it_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(main, ["keys", "list"]).stderr
+    assert told.endswith("the folder that the relay was started in, or name its configuration with -c\n")
 
 
 def test_store_that_is_made_where_no_configuration_is_found_is_named(
