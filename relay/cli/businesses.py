@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -67,8 +68,11 @@ _details = stacked(
     click.option("--application", metavar="TEXT", help="Reference of the application for the pilot."),
     click.option("--contact", metavar="TEXT", help="Contact person and phone; sealed in the store."),
     click.option("--scheme", metavar="TEXT", help="Reference of the technical scheme."),
-    click.option("--scenario", type=click.Choice(SCENARIOS), help="Purpose of the numbers."),
 )
+
+
+def _scenario(**default: Any) -> Callable[[Any], Any]:
+    return click.option("--scenario", type=click.Choice(SCENARIOS), help="Purpose of the numbers.", **default)
 
 
 @click.group()
@@ -80,6 +84,7 @@ def business() -> None:
 @click.argument("business_id", metavar="ID")
 @click.option("--name", required=True, metavar="TEXT", help="Name of the company.")
 @_details
+@_scenario(default="other", show_default=True)
 @json_option
 @config_option
 def apply_(config_path: Path | None, business_id: str, as_json: bool, **options: Any) -> None:
@@ -181,6 +186,7 @@ _step("revoke", "Revoke a business user: its new calls are refused for good.")
 @click.argument("business_id", metavar="ID")
 @click.option("--name", metavar="TEXT", help="Name of the company.")
 @_details
+@_scenario()
 @click.option(
     "--language", type=click.Choice([*LANGUAGES, NONE]), help="Language of announcements; none: as configured."
 )

@@ -110,7 +110,9 @@ def apply(act: UnitOfWork, asked: Fields, business_id: str = "") -> Business:
         raise invalid("id", "reserved for the probe: choose another id")
     business = _NEW._replace(id=new_id, created_at=act.now_ms, updated_at=act.now_ms, **asked)
     if not add_business(act, business):
-        raise Refused("state_conflict", "id", "taken by another business user: choose another id")
+        raise Refused(
+            "state_conflict", "id", f"exists already: choose another id, or `relay700 business change {new_id}`"
+        )
     add_state_change(act, None, business, "")
     details = {name: getattr(business, name) for name in Terms._fields} | {"modes": business.modes} | asked
     act.audit("business.apply", business.id, business=business.id, details=_details(details))

@@ -17,6 +17,13 @@ def one(relay700: Command, *arguments: str) -> dict[str, Any]:
     return only
 
 
+def test_default_scenario_is_that_of_new_business_users(relay700: Command) -> None:
+    assert "[default: other]" in relay700.done("business", "apply", "--help")
+    assert "[default: other]" not in relay700.done("business", "change", "--help")
+    relay700.done("business", "apply", "acme", "--name", "Acme")
+    assert [each["scenario"] for each in relay700.objects("business", "show", "acme")] == ["other"]
+
+
 def test_a_business_applies_and_is_approved(relay700: Command) -> None:
     applied = one(relay700, *APPLY, "--contact", "Li Lei, 13800000009")
     assert (applied["id"], applied["state"], applied["name"], applied["scenario"]) == (

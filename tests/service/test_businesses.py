@@ -60,7 +60,9 @@ def test_apply_generates_a_missing_id(store: Acting) -> None:
 
 def test_apply_refuses_a_taken_id(store: Acting) -> None:
     applied(store)
-    assert refused(store, lambda act: apply(act, "Acme", "acme")) == ("state_conflict", "id")
+    with pytest.raises(Refused, match=r"exists already: .* or `relay700 business change acme`") as error:
+        store.run(lambda act: apply(act, "Acme", "acme"))
+    assert (error.value.kind, error.value.field) == ("state_conflict", "id")
 
 
 @pytest.mark.parametrize("step", list(STEPS))
