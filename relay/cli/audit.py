@@ -324,6 +324,6 @@ def _line(found: _Found, head: Anchor) -> str:
     parts += [f"{records.purged} purged before"] * bool(records.purged)
     parts += [f"{recordings.intact} recordings intact"] * bool(records.recorded)
     parts += [f"{len(recordings.missing)} missing"] * bool(recordings.missing)
-    parts += [f"{found.captures} captures open"] * bool(found.captures)
+    parts += [f"{found.captures} captures intact"] * bool(found.captures)
     parts += [f"{found.audit.intact} audit lines intact", f"head {head}"]
     return listed(parts)

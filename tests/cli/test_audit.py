@@ -165,7 +165,7 @@ def test_captures_are_opened_and_those_that_do_not_open_are_named(relay700: Comm
     path, key_file = relay700.store
     with closing(Captures(path, load_key(key_file))) as captures:
         captures.save([captured(1), captured(2)])
-    assert ", 2 captures open, " in relay700.done("verify")
+    assert ", 2 captures intact, " in relay700.done("verify")
     assert relay700.objects("verify")[0]["captures"] == 2
     with closing(CaptureFile(path).connect()) as thief:
         thief.execute("UPDATE capture SET sealed = substr(sealed, 1, 99) WHERE call_id = ?", (call_id_of(2),))
