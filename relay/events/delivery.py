@@ -247,11 +247,10 @@ class Deliverer:
 
     async def _refused(self, webhook: Webhook, event: Event, answer: _Answer) -> bool:
         """A refusal of one event sent alone. It is given up after REFUSALS, so that later events can go on."""
+        await self._write(lambda act: refuse(act, event.seq, answer.reason))
         if event.tries + 1 < REFUSALS:
-            await self._write(lambda act: refuse(act, event.seq, answer.reason))
             await self._wait(webhook, answer)
             return False
-
         await self._give_up(webhook, [event.seq], answer.reason)
         return True
 
