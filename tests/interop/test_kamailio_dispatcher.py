@@ -13,7 +13,7 @@ import psycopg
 
 from tests.support import postgres
 from tests.support.addresses import CALLEE, CALLER, RELAY, STRANGER, free
-from tests.support.kamailio import Kamailio
+from tests.support.kamailio import PATIENCE_S, Kamailio
 from tests.support.phone import SDP, Leg, Phone
 from tests.support.relay_process import A, B, Neighbour, RelayProcess, Setup
 from tests.support.sip_text import SipText, user_of
@@ -166,8 +166,9 @@ async def test_calls_go_on_when_a_relay_is_killed(tmp_path: Path) -> None:
         killed.start()
         await here.kamailio.expect(f"relay up: sip:{killed.setup.relay}", line)
         await hang_up(*live)
-        await here.whole_calls(NUMBERS[:1])
-        assert len(killed.calls()) == 2
+        async with asyncio.timeout(PATIENCE_S):
+            while len(killed.calls()) < 2:  # an earlier ping may time out only now, and have it down for a moment
+                await here.whole_calls(NUMBERS[:1])
         here.numbers_called()
 
 
