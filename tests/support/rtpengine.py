@@ -106,6 +106,12 @@ class Rtpengine:
         found: list[str] = (await self.ask("list", limit="100"))["calls"]
         return found
 
+    async def emptied(self) -> None:
+        """Wait until it has no call: the relay deletes one after its final answer has gone out."""
+        async with asyncio.timeout(20):
+            while await self.calls():
+                pass
+
     def pause(self) -> None:
         """Answer nothing until `go_on`, then all that was asked meanwhile."""
         assert self._process is not None
