@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import closing
 from functools import partial
 from typing import Annotated, Any, Final, Literal
@@ -309,11 +309,15 @@ async def get_export(
     )
 
 
-async def _exported(context: RequestContext, wanted: Wanted, format_: Format, *, clear: bool) -> AsyncIterator[bytes]:
-    """The parts of an export. Each is made in any thread, one at a time: the connection may change threads."""
+def _records(context: RequestContext, wanted: Wanted) -> Generator[CallRecord]:
+    """Each is read in any thread, one at a time: the connection may change threads."""
     path = context.backend.path
     with store_errors(path), closing(connect_reader(path, check_same_thread=False)) as connection:
-        records = read_all(connection, context.backend.sealer, wanted)
+        yield from read_all(connection, context.backend.sealer, wanted)
+
+
+async def _exported(context: RequestContext, wanted: Wanted, format_: Format, *, clear: bool) -> AsyncIterator[bytes]:
+    with closing(_records(context, wanted)) as records:
         parts = export_parts(records, format_, reveal=clear, for_operator=context.business is None)
         while (part := await context.turn(partial(next, parts, None))) is not None:
             yield part

@@ -111,10 +111,6 @@ WHERE id = ?2 AND idle_ttl_s IS NOT NULL AND ended_at IS NULL AND released_at IS
 """
 _OF_GROUP = f"{SELECT} WHERE group_id = ? AND released_at IS NULL"
 _COUNT_OF_GROUP = "SELECT count(*) FROM binding WHERE group_id = ? AND released_at IS NULL"
-_IN_USE = """
-SELECT 1 FROM binding
-WHERE group_id = ? AND released_at IS NULL AND ended_at IS NULL AND (expires_at IS NULL OR expires_at > ?) LIMIT 1
-"""
 _RELEASED = "UPDATE binding SET released_at = ? WHERE id = ?"
 _ADD_CHANGE = "INSERT INTO binding_change (binding_id, version, at, by, sealed) VALUES (?, ?, ?, ?, ?)"
 _ADD_PAST = """
@@ -125,6 +121,7 @@ _AT = "SELECT version, sealed FROM binding_change WHERE binding_id = ? AND at > 
 _HISTORY = "SELECT version, sealed FROM binding_change WHERE binding_id = ? ORDER BY version"
 
 _LIVE = "ended_at IS NULL AND (expires_at IS NULL OR expires_at > :now)"
+_IN_USE = f"SELECT 1 FROM binding WHERE group_id = :group AND released_at IS NULL AND {_LIVE} LIMIT 1"
 _STATES: dict[State, str] = {
     "live": _LIVE,
     "expired": "ended_at IS NULL AND expires_at <= :now",
@@ -219,7 +216,7 @@ def count_of_group(act: UnitOfWork, group_id: str) -> int:
 
 def is_in_use(act: UnitOfWork, group_id: str) -> bool:
     """Whether the group has live bindings."""
-    return act.connection.execute(_IN_USE, (group_id, act.now_ms)).fetchone() is not None
+    return act.connection.execute(_IN_USE, {"group": group_id, "now": act.now_ms}).fetchone() is not None
 
 
 def live_with_a(

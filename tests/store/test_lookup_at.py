@@ -146,7 +146,7 @@ def test_a_call_back_reaches_the_last_caller_of_that_time(store: Acting) -> None
 
 
 def test_anyone_calls_an_expired_binding_until_it_is_released(store: Acting) -> None:
-    """Its numbers are held for a moment: whoever calls then hears that it has expired, not that there is none."""
+    """Its numbers are held for a moment: a caller then hears that it has expired, not that there is none."""
     number = X[:-1] + "2"
     put(store.path, store.sealer, binding("000000000002", mode="AXN", x=number, b=None, expires_at=NOW_MS + 10_000))
     store.now_ms = NOW_MS + 20_000

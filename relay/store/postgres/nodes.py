@@ -215,7 +215,9 @@ class Node:
         assert self._connection is not None
         if not self._taken:
             await self._take_over()
-        rows = await self._connection.fetch(_TAKEN, self.name, self._taken[:MOST_TAKEN]) if self._taken else []
+        if not self._taken:
+            return []
+        rows = await self._connection.fetch(_TAKEN, self.name, self._taken[:MOST_TAKEN])
         calls = open_all(self._sealer, map(tuple, rows), self._report)
         calls = await asyncio.to_thread(without_ended, self._server, self._sealer, calls, self._report)
         del self._taken[:MOST_TAKEN]
