@@ -72,7 +72,7 @@ class PastLookUps:
         own = self._own(asked, caller_hash)
         chosen = own
         if own is None or not self._was_bound(own[0], asked.at_ms):
-            chosen = self._anybodys(asked, cool_down_ms) or own
+            chosen = self._anybodys(asked, cool_down_ms, even_ended=own is None) or own
         bound = None if chosen is None else self._bound(asked, *chosen, caller_hash, filing=filing)
         return LookupResult(caller_hash, locked, legacy, chosen is not None and chosen is own, bound, (), ())
 
@@ -92,13 +92,16 @@ class PastLookUps:
             ended.append((min(binding.ended_at or LAST_MS, binding.expires_at or LAST_MS), binding, role))
         return max(ended, key=lambda each: each[0])[1:] if ended else None
 
-    def _anybodys(self, asked: Moment, cool_down_ms: int) -> tuple[Binding, str] | None:
-        """The AXN on the number, unless the caller was its party a until a change, and it still rests for him."""
+    def _anybodys(self, asked: Moment, cool_down_ms: int, *, even_ended: bool) -> tuple[Binding, str] | None:
+        """The AXN on the number, unless the caller was its party a until a change, and it still rests for him.
+
+        `even_ended`: the caller has had no binding there, so that the end of the AXN is what he hears of.
+        """
         row = self._connection.execute(_NEWEST, (asked.number, asked.at_ms)).fetchone()
         if row is None or row[1] != "AXN":
             return None
         binding = self.version_at(row[0], asked.at_ms)
-        if binding is None or not self._was_bound(binding, asked.at_ms):
+        if binding is None or not (even_ended or self._was_bound(binding, asked.at_ms)):
             return None
         pairs = pairwise(self._versions[row[0]])
         left = [_changed(new) for old, new in pairs if old.a == asked.caller != new.a and _changed(new) <= asked.at_ms]
