@@ -315,6 +315,7 @@ class Backend:
             rules=lambda: self.settings.rules,
             limits=api.state.limits,
             binds=api.state.binds,
+            pages=api.state.pages,
             public_url=lambda: self.settings.public_url,
             clock=time.time,
         )

@@ -39,10 +39,10 @@ from relay.api import (
 from relay.api.auth import Authentication, Nonces, RequestLimits, named_by
 from relay.api.backend import Backend
 from relay.api.context import lacks
-from relay.api.downloads import Downloads
 from relay.api.middleware import HttpMiddleware
 from relay.api.models import ResponseModel
 from relay.api.openapi import describe
+from relay.api.places import DOWNLOADS, PAGES, Places
 from relay.api.problems import (
     HTTP_KINDS,
     detail_of,
@@ -163,7 +163,8 @@ def make_app(backend: Backend, clock: Callable[[], float] = time.time) -> FastAP
     app.state.explanations = Rates()
     app.state.limits = limits
     app.state.clock = clock
-    app.state.downloads = Downloads()
+    app.state.pages = Places(PAGES)
+    app.state.downloads = Places(DOWNLOADS)
     app.router.routes.extend(_ROUTES)
     return app
 

@@ -9,16 +9,14 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, NamedTuple, TypeVar, cast
 
-import anyio
-import anyio.to_thread
 from fastapi import Depends, Header, Query, Request
 from fastapi.dependencies.models import Dependant
 from pydantic import BaseModel
 from starlette.responses import Response
 
 from relay.api.backend import Backend
-from relay.api.downloads import Downloads
 from relay.api.models import PageRequest, Part, Reason, make_cursor, read_cursor
+from relay.api.places import Places
 from relay.defence.limits import Rates
 from relay.errors import Refused
 from relay.model.numbers import normalise_party
@@ -83,13 +81,13 @@ class RequestContext(NamedTuple):
 
     @property
     def reader(self) -> str:
-        """Who shares the places of `downloads`: all keys of a business user, or one operator's key."""
+        """Who shares places: all keys of a business user, or one operator's key."""
         return self.actor.name if self.actor.business is None else self.owner
 
     @property
-    def downloads(self) -> Downloads:
+    def downloads(self) -> Places:
         """The places of files and reports that are being made or sent."""
-        downloads: Downloads = self.request.app.state.downloads
+        downloads: Places = self.request.app.state.downloads
         return downloads
 
     def own(self, business: str | None) -> str:
@@ -129,8 +127,9 @@ class RequestContext(NamedTuple):
         return found
 
     async def read(self, query: Callable[[Connection], T]) -> T:
-        """Run a query in a worker thread: for many rows."""
-        return await anyio.to_thread.run_sync(self.backend.reader.read, query)
+        """Run a query in a worker thread: for many rows. Raises Refused if the reader has too many at once."""
+        pages: Places = self.request.app.state.pages
+        return await pages.work(self.reader, lambda: self.backend.reader.read(query))
 
     async def read_long(self, query: Callable[[Connection], T]) -> T:
         """As `read`, for whole days or logs. Raises Refused as `work`."""
@@ -138,8 +137,7 @@ class RequestContext(NamedTuple):
 
     async def work(self, do: Callable[[], T]) -> T:
         """Do what takes long in a worker thread. Raises Refused if the reader has too much of that at once."""
-        with self.downloads.place(self.reader):
-            return await self.turn(do)
+        return await self.downloads.work(self.reader, do)
 
     async def turn(self, do: Callable[[], T]) -> T:
         """Do a part of what the request has a place in `downloads` for."""

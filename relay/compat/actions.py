@@ -21,7 +21,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
-from anyio import to_thread
 from msgspec import Meta, Struct
 
 from relay.compat.errors import Fault
@@ -59,6 +58,12 @@ class Limits(Protocol):
         ...
 
 
+class Pages(Protocol):
+    """The places of reading, shared with our API (`relay.api.places`)."""
+
+    async def work(self, reader: str, do: Callable[[], T]) -> T: ...
+
+
 class Service(NamedTuple):
     """What the actions work on."""
 
@@ -68,6 +73,7 @@ class Service(NamedTuple):
     rules: Callable[[], BindRules]  # in force now
     limits: Limits
     binds: Rates  # new bindings by business user, per second
+    pages: Pages
     public_url: Callable[[], str]  # of the API, as clients reach it
     clock: Callable[[], float]  # Unix seconds
 
@@ -85,8 +91,8 @@ class Caller(NamedTuple):
         return self.service.reader.read(lambda connection: query(connection, sealer))
 
     async def read_apart(self, query: Callable[[Connection, Sealer], T]) -> T:
-        """Run a query in a worker thread: for many rows."""
-        return await to_thread.run_sync(self.read, query)
+        """Run a query in a worker thread: for many rows. Raises Refused if the business user has too many at once."""
+        return await self.service.pages.work(f"business {self.business}", lambda: self.read(query))
 
     async def change(self, do: Callable[[UnitOfWork, BindRules], T]) -> T:
         """Run a unit of work. Raises Refused and StoreError."""

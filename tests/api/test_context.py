@@ -6,10 +6,12 @@ import asyncio
 import sqlite3
 import threading
 
+import pytest
 from starlette.requests import Request
 
 from relay.api.context import RequestContext
-from relay.api.downloads import WORKERS
+from relay.api.places import DOWNLOADS, PAGES
+from relay.errors import Refused
 from relay.store.unit_of_work import OPERATOR, Actor
 from tests.api.conftest import Api, Client
 
@@ -34,9 +36,22 @@ async def test_short_reads_do_not_wait_for_long_ones(api: Api) -> None:
         return over.wait(20)
 
     reading = [asyncio.create_task(context.read_long(long)) for context in contexts]
-    for _ in range(WORKERS):
+    for _ in range(DOWNLOADS.workers):
         assert await asyncio.to_thread(begun.acquire, timeout=10)
     async with asyncio.timeout(10):
         assert await contexts[0].read(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
+    over.set()
+    assert all(await asyncio.gather(*reading))
+
+
+async def test_many_slow_pages_of_a_business_user_leave_workers_to_others(api: Api) -> None:
+    request = Request({"type": "http", "app": api.app})
+    acme, other = (RequestContext(request, api.backend, Actor("key:1", name, frozenset())) for name in ("acme", "b"))
+    over = threading.Event()
+    reading = [asyncio.create_task(acme.read(lambda _: over.wait(20))) for _ in range(PAGES.most_of_one)]
+    async with asyncio.timeout(10):
+        assert await other.read(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
+    with pytest.raises(Refused, match="too many"):
+        await acme.read(lambda _: True)
     over.set()
     assert all(await asyncio.gather(*reading))

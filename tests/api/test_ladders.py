@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from relay.api.downloads import MOST_OF_ONE, WORKERS_OF_ONE
+from relay.api.places import DOWNLOADS
 from relay.model.capture import CapturedCall
 from relay.store.writer import now_ms
 from tests.api.conftest import Api, Client, Json
@@ -142,8 +142,8 @@ async def test_many_ladders_do_not_make_other_reads_wait(
         over.wait(20)
 
     monkeypatch.setattr(api.backend.captures, "load", slow)
-    reading = [asyncio.create_task(operator.http.get(URL)) for _ in range(MOST_OF_ONE)]
-    for _ in range(WORKERS_OF_ONE):
+    reading = [asyncio.create_task(operator.http.get(URL)) for _ in range(DOWNLOADS.most_of_one)]
+    for _ in range(DOWNLOADS.workers_of_one):
         assert await asyncio.to_thread(begun.acquire, timeout=10)
     async with asyncio.timeout(10):
         assert (await operator.get("/v1/calls"))["items"]

@@ -8,8 +8,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from relay.api import downloads
 from relay.api import recordings as module
+from relay.api.places import DOWNLOADS, Places
 from relay.model.rtp_streams import Stream
 from relay.service.businesses import set_state
 from relay.service.keys import BUSINESS_SCOPES, revoke, rotate
@@ -195,8 +195,8 @@ async def test_a_part_of_the_sound_is_sent_to_a_player_that_asks_for_it(api: Api
 
 
 @pytest.mark.usefixtures("spoken")
-async def test_few_files_are_sent_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "MOST_OF_ONE", 0)
+async def test_few_files_are_sent_at_once(api: Api) -> None:
+    api.app.state.downloads = Places(DOWNLOADS._replace(most_of_one=0))
     await (await api.company("acme")).refused("GET", PATH, "rate_limited")
     assert await reads(api) == []
 

@@ -23,6 +23,7 @@ from structlog import get_logger
 
 from relay.api.auth import RequestLimits
 from relay.api.middleware import HttpMiddleware
+from relay.api.places import PAGES, Places
 from relay.api.server import Address, HttpServer
 from relay.compat.actions import Granted, Service
 from relay.compat.app import AlibabaApp
@@ -120,6 +121,7 @@ class Compat:
             rules=lambda: desk.settings.rules,
             limits=self,
             binds=Rates(),
+            pages=Places(PAGES),
             public_url=lambda: "https://api.example",
             clock=lambda: time.time() + self.ahead_s,
         )
