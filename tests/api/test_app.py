@@ -33,6 +33,7 @@ from relay.api.app import openapi_document
 from relay.defence.bans import Bans
 from relay.model.settings import Limits
 from relay.net.control import BanAnswers
+from relay.store import numbers
 from tests.api.conftest import A, Api, B, Client, Json, TestDesk
 from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.support.shelf import Shelf
@@ -76,7 +77,15 @@ class Served(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def small_prefixes() -> Iterator[None]:
+    """Ten numbers in each instead of 10,000: hundreds are loaded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numbers, "_ADD_NUMBERS", numbers._ADD_NUMBERS.replace("9999", "9"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, small_prefixes: None) -> Iterator[Served]:
     loop = asyncio.new_event_loop()
     backend = TestDesk(tmp_path_factory.mktemp("schema"), RELAY)
     shelf = Shelf(backend.path, backend.sealer)

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from relay.cli import main
 from relay.net.control import ControlServer, Handlers, control_path
+from tests.support.places import first_store
 from tests.support.stored import PREFIX
 
 EXTENSIONS = 'parties = ["mobile", "extension"]\nextensions = ["8000-8999"]\n'
@@ -73,8 +74,11 @@ def serving(path: Path, handlers: Handlers) -> Iterator[None]:
 
 @pytest.fixture
 def relay700(tmp_path: Path) -> Command:
+    """With a store such as its first start makes."""
     command = Command(tmp_path)
     path, key_file = command.store
+    path.parent.mkdir(mode=0o700)
+    first_store(path.parent, PREFIX)
     (tmp_path / "relay.toml").write_text(
         f'[store]\nurl = "sqlite:{path}"\nkey_file = "{key_file}"\n[numbers]\nprefixes = ["{PREFIX}"]\n{EXTENSIONS}'
     )

@@ -140,7 +140,7 @@ def test_verify_prints_counts_and_the_head(relay700: Command) -> None:
     assert HEAD.match(said.split()[-1])
     (told,) = relay700.objects("verify")
     assert told == {
-        "audit": 0,
+        "audit": 1,
         "intact": 2,
         "live": 1,
         "purged": 0,

@@ -132,6 +132,7 @@ def test_the_first_command_makes_the_store_and_its_key(relay700: Command) -> Non
 )
 def test_commands_that_only_read_make_no_store(relay700: Command, command: tuple[str, ...]) -> None:
     path, key_file = relay700.store
+    shutil.rmtree(path.parent)
     told = relay700.refused(*command)
     assert told.startswith(f"there is no store at {path}: ")
     assert told.endswith("the folder that the relay was started in")
