@@ -60,7 +60,7 @@ class Answers:
         self._capture = capture
         self._bans = BanAnswers(engine.bans)
         self._hang_ups = Rates()
-        self._live_cache: list[CallRecord] = []
+        self._live_cache: dict[str, CallRecord] = {}
         self._live_until = 0.0
         self._build = {"build_info": {f"{version('relay700')} {platform.python_version()} {_is_compiled()}": 1}}
 
@@ -132,22 +132,26 @@ class Answers:
 
     def live(self, business: str | None = None, most: int = 1_000, reveal: bool = False) -> Answer:
         """The newest `most` live or ringing calls, of one or all businesses. Numbers are masked unless `reveal`."""
-        calls = [record for record in self._live_records() if business is None or record.business == business]
+        calls = [record for record in self._live_records().values() if business in (None, record.business)]
         shown = [_live_call(record, reveal) for record in calls[:most]]
         return {"calls": shown, "total": len(calls)}
 
     def call(self, call_id: str, business: str | None = None, reveal: bool = False) -> Answer:
         """One answered or ringing call, in the form of `live`. Raises Refused if the business has no such call."""
-        for record in self._live_records():
-            if record.call_id == call_id and business in (None, record.business):
-                return _live_call(record, reveal)
-        raise no_such_call()
+        record = self._live_records().get(call_id)
+        if record is None or business not in (None, record.business):
+            raise no_such_call()
+        return _live_call(record, reveal)
 
-    def _live_records(self) -> list[CallRecord]:
-        """Live records, newest first. Cached for ten times as long as sorting took: at most a tenth of the CPU time."""
+    def _live_records(self) -> dict[str, CallRecord]:
+        """Live records by call id, newest first.
+
+        Cached for ten times as long as reading them took: at most a tenth of the CPU time.
+        """
         began = time.monotonic()
         if began >= self._live_until:
-            self._live_cache = sorted(self._engine.live(), key=lambda record: -record.received_at)
+            newest_first = sorted(self._engine.live(), key=lambda record: -record.received_at)
+            self._live_cache = {record.call_id: record for record in newest_first}
             ended = time.monotonic()
             self._live_until = ended + 10 * (ended - began)
         return self._live_cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,7 +26,7 @@ from relay.store.sqlite.lookup import RouteReader
 from tests.call.support import settings
 from tests.net.support import Log
 from tests.support.places import new_store
-from tests.support.stored import A, X
+from tests.support.stored import A, X, live_record
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ async def answers(tmp_path: Path) -> Answers:
     log = Log()
     queue = journal.queue
     kept = AttemptFile(tmp_path / "relay.db.attempts", sealer, lambda event, fields: None)
-    driver = Driver(*(engine, transports, policy.route, queue.append, queue.tell, kept, log.logger, log.ended))
+    driver = Driver(*(engine, transports, policy.route, queue.append, queue.emit, kept, log.logger, log.ended))
     reader = RouteReader(path, sealer, Rules(), lambda *_: None)
 
     async def peek(number: str, caller: str, unix_s: float, _: Rules) -> tuple[LookupResult | Refusal, None]:
@@ -74,6 +75,33 @@ async def test_an_unknown_call_is_not_found(answers: Answers) -> None:
     with pytest.raises(Refused) as error:
         answers.hang_up("no such call", dry_run=True)
     assert error.value.kind == "not_found"
+
+
+class _Id(str):
+    """A call id that counts its comparisons."""
+
+    __slots__ = ()
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        _Id.compared += 1
+        return str.__eq__(self, other)
+
+
+async def test_a_call_is_found_by_its_id_without_a_search_of_all(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [live_record(_Id(f"c{number}"), received_at=number) for number in range(100)]
+    monkeypatch.setattr(answers, "_engine", SimpleNamespace(live=lambda: records))
+    assert answers.call("c42", "default")["received_at"] == 42
+    assert answers.call("c42")["caller"] != answers.call("c42", reveal=True)["caller"] == A
+    for call_id, business in (("c42", "other"), ("c100", None)):
+        with pytest.raises(Refused) as error:
+            answers.call(call_id, business)
+        assert error.value.kind == "not_found"
+    assert _Id.compared <= 10
+    assert [call["received_at"] for call in answers.live(most=3)["calls"]] == [99, 98, 97]
 
 
 async def test_an_explanation_is_of_the_running_relay_and_changes_no_count(answers: Answers) -> None:
