@@ -23,7 +23,7 @@ from relay.config import Config
 from relay.config.engine import read_sounds
 from relay.defence.limits import SharedLimits
 from relay.log import STANDARD_OUTPUT, ended_calls, reporter
-from relay.model.actions import LookUp
+from relay.model.actions import CallEvent, LookUp
 from relay.model.call import CallRecord, Refusal, Route
 from relay.net.capture import Capture
 from relay.net.control import BanLog
@@ -88,7 +88,7 @@ class SipService:
             self._transports,
             look_up,
             records.append,
-            records.tell if config.api.enabled else _drop_event,
+            records.emit if config.api.enabled else _drop_event,
             attempts,
             log,
             ended_calls(log, config.log.format, config.log.level),
@@ -317,7 +317,7 @@ def _bounds(config: Config) -> Bounds:
     return Bounds(config.numbers.parties, config.numbers.recording, settings.max_call_s, settings.ring_timeout_s)
 
 
-def _drop_event(kind: str, record: CallRecord) -> None:
+def _drop_event(event: CallEvent) -> None:
     """Drop live-call events: without a backend nothing would read or delete them."""
 
 

@@ -23,6 +23,7 @@ from relay.errors import RelayError, StoreError
 from relay.events.call_index import MOST_WAITING, CallIndex, Overtaken, followed
 from relay.events.webhooks import call_data, of_binding
 from relay.log import Outage
+from relay.model.actions import CallEvent
 from relay.model.call import PROBE_BUSINESS, CallRecord
 from relay.model.numbers import is_700
 from relay.policy.fraud import WINDOW_MS, Finding, Seen, Signals, Watch
@@ -30,7 +31,7 @@ from relay.store.bindings import note_used
 from relay.store.call_counts import count_calls
 from relay.store.connection import Connection, Place
 from relay.store.database import Reader, one_moment
-from relay.store.journal.rows import EventRow, Told, event_rows, open_event
+from relay.store.journal.rows import EventRow, event_rows, open_event
 from relay.store.numbers import LOCKED_FOR_FRAUD, set_locks
 from relay.store.record_rows import (
     COLUMNS,
@@ -77,7 +78,7 @@ class _Stretch:
     record_cursor: int  # behind the stretch
     listening: set[str]  # business users with a webhook
     last_event: int | None = None  # None: there was none
-    events: list[Told] = field(default_factory=list)
+    events: list[CallEvent] = field(default_factory=list)
     records: list[StoredRecord] = field(default_factory=list)
     index: list[IndexRow] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)

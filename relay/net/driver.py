@@ -95,7 +95,7 @@ class Driver:
         transports: Transports,
         look_up: Callable[[LookUp, float, Routed], None],
         append: Callable[[Commit, Callable[[int], None]], None],
-        tell: Callable[[str, CallRecord], None],
+        emit: Callable[[CallEvent], None],
         attempts: Attempts,
         log: FilteringBoundLogger,
         log_ended: Callable[[dict[str, object]], None],
@@ -105,7 +105,7 @@ class Driver:
 
         `append` takes a commit, and the callback of its acknowledgement.
 
-        `tell` emits live-call events to the business; `log_ended` logs each ended call, numbers masked. `mediate`
+        `emit` passes on call events for the business; `log_ended` logs each ended call, numbers masked. `mediate`
         executes rtpengine commands, and answers later.
         """
         self.bugs = 0
@@ -115,7 +115,7 @@ class Driver:
         self._transports = transports
         self._look_up = look_up
         self._append = append
-        self._tell = tell
+        self._emit = emit
         self._mediate = mediate
         self._attempts = attempts
         self._capture: Capture | None = None
@@ -339,7 +339,7 @@ class Driver:
     def _do_other(self, action: Mediate | CallEvent | Link | Note, now: float) -> None:
         capture = self._capture
         if isinstance(action, CallEvent):
-            self._tell(action.kind, action.record)
+            self._emit(action)
         elif isinstance(action, Link):
             if capture is not None:
                 capture.link(action.call_id, action.sip_call_id, action.side, action.peer, action.flow)

@@ -19,6 +19,7 @@ from relay.events.probe_call import Result
 from relay.events.recordings import enter_recording
 from relay.events.webhooks import KINDS, TEST, make, write_events
 from relay.events.webhooks import test as queue_test
+from relay.model.actions import CallEvent
 from relay.model.call import PROBE_BUSINESS
 from relay.policy.fraud import Signal, Signals, Watch
 from relay.policy.rules import DEFAULT_BUSINESS
@@ -58,7 +59,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     put(made.path, made.sealer, binding(business="shop", user_data="cart 9", expires_at=NOW_MS + 60_000))
     async with made.journal() as journal:
         for kind in ("received", "ringing", "answered"):
-            journal.queue.tell(kind, live_record(business="shop"))
+            journal.queue.emit(CallEvent(kind, live_record(business="shop")))
     await made.record(*RECORDS)
     writer = GroupWriter(made.path, made.sealer)
     follower = Follower(made.path, made.sealer, writer, made.log.logger, Watch(Signals(*[Signal(0, 0)] * 3)))

@@ -12,6 +12,7 @@ import pytest
 from relay.errors import StoreError
 from relay.events import follower as module
 from relay.events.follower import Follower
+from relay.model.actions import CallEvent
 from relay.model.call import CallRecord
 from relay.policy.fraud import Signal, Signals, Watch
 from relay.store.audit import AuditQuery, all_entries
@@ -102,9 +103,9 @@ async def test_the_events_of_a_call_come_before_its_end(shop: Shop, writer: Grou
     hook = shop.hook()
     async with shop.journal() as journal:
         ringing = live_record(business="shop", answered_at=None)
-        journal.queue.tell("received", ringing._replace(ringing_at=None))
-        journal.queue.tell("ringing", ringing)
-        journal.queue.tell("answered", live_record(business="shop"))
+        journal.queue.emit(CallEvent("received", ringing._replace(ringing_at=None)))
+        journal.queue.emit(CallEvent("ringing", ringing))
+        journal.queue.emit(CallEvent("answered", live_record(business="shop")))
     await shop.record(of_shop(), of_shop("c2"))
     await follow(shop, writer)
     events = shop.waiting(hook)
@@ -122,7 +123,7 @@ async def test_records_wait_while_there_may_be_more_events(
     hook = shop.hook()
     async with shop.journal() as journal:
         for kind in ("received", "ringing", "answered"):
-            journal.queue.tell(kind, live_record(business="shop"))
+            journal.queue.emit(CallEvent(kind, live_record(business="shop")))
     await shop.record(of_shop())
     made = a_follower(shop, writer)
     assert [await made.step() for _ in range(3)] == [2, 2, 0]
@@ -170,7 +171,7 @@ async def test_a_cursor_that_was_moved_ahead_silences_nothing_later(
     made = a_follower(shop, writer)
     await made.look()
     async with shop.journal() as journal:
-        journal.queue.tell("ringing", live_record("c2", business="shop"))
+        journal.queue.emit(CallEvent("ringing", live_record("c2", business="shop")))
     await shop.record(of_shop("c2"))
     made.finish()
     await made.run()
@@ -182,7 +183,7 @@ async def test_a_cursor_that_was_moved_ahead_silences_nothing_later(
 async def test_an_event_cursor_that_was_set_to_the_last_event_stops_nothing(shop: Shop, writer: GroupWriter) -> None:
     hook = shop.hook()
     async with shop.journal() as journal:
-        journal.queue.tell("ringing", live_record(business="shop"))
+        journal.queue.emit(CallEvent("ringing", live_record(business="shop")))
     await shop.record(of_shop())
     shop.act(lambda act: act.connection.execute("INSERT INTO cursor VALUES ('call_event', 1)"))
     await follow(shop, writer)
@@ -213,7 +214,7 @@ async def test_a_failed_write_is_retried(shop: Shop, writer: GroupWriter, monkey
 async def test_an_altered_record_is_logged_and_stops_no_other(shop: Shop, writer: GroupWriter) -> None:
     hook = shop.hook()
     async with shop.journal() as journal:
-        journal.queue.tell("ringing", live_record("c9", business="shop"))
+        journal.queue.emit(CallEvent("ringing", live_record("c9", business="shop")))
     await shop.record(of_shop(), of_shop("c2"), of_shop("c3"))
     shop.act(lambda act: act.connection.execute("UPDATE call_record SET sealed = x'00' WHERE chain_seq = 2"))
     shop.act(lambda act: act.connection.execute("UPDATE call_event SET kind = 'answered'"))

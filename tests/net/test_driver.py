@@ -161,7 +161,7 @@ class Bench:
         self.engine = Obedient()
         self.log = Log()
         self.journal: list[tuple[Commit, Callable[[int], None]]] = []
-        self.told: list[tuple[str, CallRecord]] = []
+        self.told: list[CallEvent] = []
         self.mediating: list[tuple[Mediate, Answered]] = []
         self.kept: list[tuple[CallRecord, bytes]] = []
         self.dropped: list[str] = []
@@ -175,7 +175,7 @@ class Bench:
             self.transports,
             self._answer,
             lambda commit, done: self.journal.append((commit, done)),
-            lambda kind, record: self.told.append((kind, record)),
+            self.told.append,
             self,
             self.log.logger,
             self.log.ended,

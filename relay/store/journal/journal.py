@@ -20,12 +20,12 @@ from typing import Final, NamedTuple, Protocol
 
 from relay.defence.limits import SharedLimits
 from relay.errors import StoreError
-from relay.model.actions import Commit
+from relay.model.actions import CallEvent, Commit
 from relay.policy.rules import LastCaller
 from relay.store.connection import Place, Report, WriteOutage, local_path
 from relay.store.files import open_lock, takes
 from relay.store.journal.queue import MIN_GAP_S, Item, JournalQueue, Overflow, Waiting
-from relay.store.journal.rows import Closed, LiveCall, Told, laid_over, read_ended_since, read_live
+from relay.store.journal.rows import Closed, LiveCall, laid_over, read_ended_since, read_live
 from relay.store.sealing.sealer import Sealer
 
 FIRST_RETRY_S: Final = 0.05
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
     up: list[Commit]  # the last state of each call that is up
     ended: list[Commit]  # in the order of the chain
-    events: list[Told]
+    events: list[CallEvent]
     callers: list[LastCaller]  # one per binding, sorted: two nodes that lock the same rows cannot deadlock
 
 
@@ -182,7 +182,7 @@ class Journal:
             else:
                 up.pop(commit.record.call_id, None)
                 ended.append(commit)
-        events = [item for item in items if isinstance(item, Told)]
+        events = [item for item in items if isinstance(item, CallEvent)]
         callers = {item.binding_id: item for item in items if isinstance(item, LastCaller)}
         return Batch(list(up.values()), ended, events, [callers[binding] for binding in sorted(callers)])
 

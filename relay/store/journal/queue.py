@@ -23,11 +23,9 @@ from typing import Final, NamedTuple
 import msgspec
 
 from relay.errors import StoreError
-from relay.model.actions import Commit
-from relay.model.call import CallRecord
+from relay.model.actions import CallEvent, Commit
 from relay.policy.rules import LastCaller
 from relay.store.files import open_beside, sync_folder
-from relay.store.journal.rows import Told
 from relay.store.record_rows import decode_record, encode_record
 from relay.store.sealing.sealer import Sealer
 
@@ -50,7 +48,7 @@ def slice_end(now: float, since: float) -> float:
     return now + SLICE_S if now - since < LONG_TURN_S else math.inf
 
 
-Item = Commit | Told | LastCaller
+Item = Commit | CallEvent | LastCaller
 Waiting = tuple[Item, Callable[[int], None] | None]
 
 
@@ -107,9 +105,9 @@ class JournalQueue:
         """Queue a commit. The loop calls `done(token)` when it is durable."""
         self.put(commit, done)
 
-    def tell(self, kind: str, record: CallRecord) -> None:
-        """Queue an event of a call under way (received, ringing, answered) for its business."""
-        self.put(Told(kind, record), None)
+    def emit(self, event: CallEvent) -> None:
+        """Queue an event of a call under way for its business."""
+        self.put(event, None)
 
     def remember(self, last: LastCaller) -> None:
         """Queue the last caller of a binding."""

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from relay.errors import StoreError
-from relay.model.actions import Commit
+from relay.model.actions import CallEvent, Commit
 from relay.model.call import CallRecord
 from relay.policy.rules import LastCaller
 from relay.store.connection import Connection, Place, PostgresServer, Report
@@ -38,16 +38,9 @@ _SELECT_EVENTS: Final = "SELECT seq, call_id, kind, sealed FROM call_event ORDER
 EventRow = tuple[int, str, str, bytes]  # seq, call_id, kind, sealed
 
 
-class Told(NamedTuple):
-    """An event of a call under way: `kind` is received, ringing or answered; the record as of that event."""
-
-    kind: str
-    record: CallRecord
-
-
-def event_row(sealer: Sealer, told: Told) -> Row:
-    call_id = told.record.call_id
-    return (call_id, told.kind, sealer.seal(encode_record(told.record), _event_context(call_id, told.kind)))
+def event_row(sealer: Sealer, event: CallEvent) -> Row:
+    call_id = event.record.call_id
+    return (call_id, event.kind, sealer.seal(encode_record(event.record), _event_context(call_id, event.kind)))
 
 
 def event_rows(connection: Connection, most: int) -> list[EventRow]:
@@ -55,11 +48,11 @@ def event_rows(connection: Connection, most: int) -> list[EventRow]:
     return connection.execute(_SELECT_EVENTS, (most,)).fetchall()
 
 
-def open_event(sealer: Sealer, row: EventRow) -> Told:
+def open_event(sealer: Sealer, row: EventRow) -> CallEvent:
     """Open a row of `event_rows`. Raises StoreError if it was altered."""
     _, call_id, kind, sealed = row
     try:
-        return Told(kind, decode_record(sealer.open_(sealed, _event_context(call_id, kind))))
+        return CallEvent(kind, decode_record(sealer.open_(sealed, _event_context(call_id, kind))))
     except StoreError:
         raise StoreError(f"the event {kind} of call {call_id} was altered") from None
 

@@ -162,7 +162,7 @@ class PostgresWriter:
         ended = [
             row_of(self._sealer, commit.record, None if place else audit) for place, commit in enumerate(batch.ended)
         ]
-        events = [event_row(self._sealer, told) for told in batch.events]
+        events = [event_row(self._sealer, event) for event in batch.events]
         callers = [caller_row(self._sealer, caller) for caller in batch.callers]
         async with connection.transaction():
             if is_in_doubt and await self._is_written(connection):

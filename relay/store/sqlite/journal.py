@@ -164,7 +164,7 @@ class SqliteWriter:
         live_rows.free(deleted)
         self._head = head
         new = head_row(sealer, RECORDS, head) if ended else None
-        events = [event_row(sealer, told) for told in batch.events]
+        events = [event_row(sealer, event) for event in batch.events]
         callers = [caller_row(sealer, caller) for caller in batch.callers]
         return _Rows(put, deleted, ended, new, events, callers)
 

@@ -11,12 +11,12 @@ import pytest
 
 from relay.defence.limits import SharedLimits
 from relay.errors import StoreError
-from relay.model.actions import Commit
+from relay.model.actions import CallEvent, Commit
 from relay.policy.rules import LastCaller
 from relay.store.database import connect, connect_reader
 from relay.store.journal.journal import Batch, Journal
 from relay.store.journal.queue import MAX_BATCH
-from relay.store.journal.rows import LiveCall, Told, event_rows, open_caller, open_event
+from relay.store.journal.rows import LiveCall, event_rows, open_caller, open_event
 from relay.store.record_rows import INDEX_CURSOR, SET_CURSOR, add_index, index_rows
 from relay.store.records import Wanted, read_all, verify_records
 from relay.store.sqlite.journal import sqlite_journal
@@ -282,17 +282,17 @@ async def test_bindings_are_written_while_the_journal_writes(disk: Disk) -> None
 
 async def test_events_and_last_callers_are_written_in_queue_order(disk: Disk) -> None:
     async with opened(disk) as journal:
-        journal.queue.tell("received", live_record(answered_at=None))
+        journal.queue.emit(CallEvent("received", live_record(answered_at=None)))
         journal.queue.remember(LastCaller("b1", X, A, NOW_MS))
         journal.queue.append(Commit(0, live_record(), b"dialogs"), Waiter())
-        journal.queue.tell("answered", live_record())
+        journal.queue.emit(CallEvent("answered", live_record()))
         journal.queue.append(Commit(0, ended_record(), None), Waiter())
         journal.queue.remember(LastCaller("b1", X, B, NOW_MS + 1))
         assert journal.queue.backlog == 6
     with closing(connect(disk.path)) as connection:
         events = [open_event(disk.sealer, row) for row in event_rows(connection, 10)]
         [(binding_id, number, caller_hash, sealed, at)] = connection.execute("SELECT * FROM last_caller").fetchall()
-    assert events == [Told("received", live_record(answered_at=None)), Told("answered", live_record())]
+    assert events == [CallEvent("received", live_record(answered_at=None)), CallEvent("answered", live_record())]
     assert (binding_id, number, caller_hash, at) == ("b1", X, disk.sealer.lookup_hash(B), NOW_MS + 1)
     assert open_caller(disk.sealer, "b1", X, sealed) == B
     assert stored(disk) == [ended_record()]
@@ -300,14 +300,14 @@ async def test_events_and_last_callers_are_written_in_queue_order(disk: Disk) ->
 
 async def test_fire_and_forget_writes_need_no_commit(disk: Disk) -> None:
     async with opened(disk) as journal:
-        journal.queue.tell("ringing", live_record(answered_at=None))
+        journal.queue.emit(CallEvent("ringing", live_record(answered_at=None)))
     with closing(connect(disk.path)) as connection:
         assert [kind for _, _, kind, _ in event_rows(connection, 10)] == ["ringing"]
 
 
 async def test_event_moved_to_another_call_does_not_open(disk: Disk) -> None:
     async with opened(disk) as journal:
-        journal.queue.tell("ringing", live_record())
+        journal.queue.emit(CallEvent("ringing", live_record()))
     with closing(connect(disk.path)) as connection:
         connection.execute("UPDATE call_event SET call_id = 'c2'")
         [row] = event_rows(connection, 10)
@@ -349,7 +349,7 @@ async def test_failed_batch_comes_again_unchanged_before_any_other(disk: Disk) -
     ended, live = ended_record("c1"), live_record("c2")
     for token, record in enumerate([live_record("c1"), live, ended, live_record("c1")], 1):
         journal.queue.append(Commit(token, record, b"dialogs"), done)
-    journal.queue.tell("ringing", live)
+    journal.queue.emit(CallEvent("ringing", live))
     for name in ("b2", "b1", "b2"):
         journal.queue.remember(LastCaller(name, X, A, NOW_MS))
     await done.until(lambda: done.tokens == [1, 2, 3, 4])
@@ -358,7 +358,7 @@ async def test_failed_batch_comes_again_unchanged_before_any_other(disk: Disk) -
     assert others == [first, first]
     assert [commit.token for commit in first.up] == [2]
     assert [commit.token for commit in first.ended] == [3]
-    assert first.events == [Told("ringing", live)]
+    assert first.events == [CallEvent("ringing", live)]
     assert [caller.binding_id for caller in first.callers] == ["b1", "b2"]
     events = [event for event, _ in reported]
     assert events == ["journal.record_closed_before", "journal.write_failed", "journal.recovered"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import StoreError
-from relay.model.actions import Commit
+from relay.model.actions import CallEvent, Commit
 from relay.store.database import connect, transaction
 from relay.store.journal import journal as journal_module
 from relay.store.journal.queue import MAX_BATCH, Overflow, Prepared
@@ -112,7 +112,7 @@ async def test_commits_are_acknowledged_while_the_store_accepts_none(
         with closing(connect(disk.path)) as saboteur:
             saboteur.execute("ALTER TABLE call_record RENAME TO gone")
             journal.queue.append(Commit(1, ended_record("c1"), None), done)
-            journal.queue.tell("ringing", live_record("c2"))
+            journal.queue.emit(CallEvent("ringing", live_record("c2")))
             journal.queue.append(Commit(2, live_record("c2"), b"dialogs"), done)
             await done.until(lambda: done.tokens == [1, 2])
             journal.queue.append(Commit(3, ended_record("c2"), None), done)

@@ -14,7 +14,7 @@ from asyncpg.transaction import Transaction
 
 from relay.call.recovery import KeptAttempt
 from relay.errors import StoreError
-from relay.model.actions import Commit
+from relay.model.actions import CallEvent, Commit
 from relay.model.call import CallRecord
 from relay.policy.rules import LastCaller
 from relay.store.chain import Head
@@ -134,8 +134,8 @@ async def test_records_of_attempts_are_found_from_any_node(store: Store) -> None
 
 async def test_events_and_last_callers_are_written(store: Store) -> None:
     async with store.journal("a") as journal:
-        journal.queue.tell("ringing", live_record("c1"))
-        journal.queue.tell("answered", live_record("c1"))
+        journal.queue.emit(CallEvent("ringing", live_record("c1")))
+        journal.queue.emit(CallEvent("answered", live_record("c1")))
         for caller in ("1", "2"):  # in one transaction
             journal.queue.remember(LastCaller("b1", "700100000010001", caller, 5))
         await journal.queue.emptied(60)
