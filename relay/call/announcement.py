@@ -232,16 +232,16 @@ class Recorder:
 
     def begin(self, now: float) -> None:
         """Play the notice, after the current event: a failure may end the call."""
-        self._ua.timers.set(now, self._tell)
+        self._ua.timers.set(now, self._play_notice)
 
-    def _tell(self, now: float) -> None:
+    def _play_notice(self, now: float) -> None:
         media = self._call.media
         if media is None or not media.instance or not self._settings.recording:
             self._failed("no_rtpengine", now)
         else:
-            media.play(RECORDED, self._told)
+            media.play(RECORDED, self._notice_played)
 
-    def _told(self, answer: Mediated | None, now: float) -> None:
+    def _notice_played(self, answer: Mediated | None, now: float) -> None:
         if answer is None or not answer.lasts_s:
             self._failed("notice", now)
         else:

@@ -84,10 +84,10 @@ class Call(OpenRecord):
         "given",
         "invite_key",
         "kept",
+        "live_events",
         "reservation",
         "session",
         "settings",
-        "tells",
     )
 
     def __init__(
@@ -112,7 +112,7 @@ class Call(OpenRecord):
         self.settings = calls.settings  # in force at its arrival
         self.invite_key = invite_key
         self._calls.setdefault(invite_key, self)
-        self.tells = False  # the business receives call events during the call
+        self.live_events = False  # the business receives call events during the call
         self._recorder: Recorder | None = None  # set when the call is to be recorded
         self.session: SessionBase | None = None  # until the final response is chosen
         self.caller: Leg | None = None
@@ -147,21 +147,21 @@ class Call(OpenRecord):
         self.take_route(route, now)
         if route.max_call_s is not None:
             self._max_call_s = min(route.max_call_s, self._max_call_s)
-        self.tells = route.tells
+        self.live_events = route.live_events
         self.reservation.falls_under(tuple([key for key, _, _ in route.caps]))
         if self.settings.anchored:
             media = self.media = Media(self._ua, self.settings.media_check_s, self.call_id)
             media.language = route.language
         if route.record:
             self._recorder = Recorder(self._ua, self.settings, self)
-        if self.tells:
-            self._ua.outbox.tell("received", self.record())
+        if self.live_events:
+            self._ua.outbox.emit("received", self.record())
 
     def ringing(self, now: float) -> None:
         if self.ringing_at is None:
             self.ringing_at = self.wall_ms(now)
-            if self.tells:
-                self._ua.outbox.tell("ringing", self.record())
+            if self.live_events:
+                self._ua.outbox.emit("ringing", self.record())
 
     def closed(self, verdict: Verdict, by: str, reason: str, then: Continuation, now: float) -> None:
         """The attempt failed: commit the record, then answer the caller."""
@@ -191,8 +191,8 @@ class Call(OpenRecord):
             self.media.watch(self._media_gone, now)
         record = self.record()
         self._ua.outbox.commit(record, self.dump(), then)
-        if self.tells:
-            self._ua.outbox.tell("answered", record)
+        if self.live_events:
+            self._ua.outbox.emit("answered", record)
 
     def _count(self, outcome: str) -> None:
         """Count the call's final response: the call may go on for hours, and its record ends with it."""

@@ -398,7 +398,7 @@ class InviteSession(SessionBase):
         data = self._invite.refusal(closed, admission.RETRY if closed.status == masking.LOST.status else "")
         self._invite.release()
         self.call.was_closed(now)
-        self._tell(closed.status, data, now)
+        self._send_final(closed.status, data, now)
 
     def _abandon_attempt(self, now: float, reason: str) -> None:
         if self._attempt is not None:
@@ -442,9 +442,9 @@ class InviteSession(SessionBase):
         self._keep_once()  # else a restart would take a retransmitted INVITE for a new call
         data = self._invite.refusal(verdict, extra)
         self._invite.release()
-        self.call.closed(verdict, by, reason, partial(self._tell, verdict.status, data), now)
+        self.call.closed(verdict, by, reason, partial(self._send_final, verdict.status, data), now)
 
-    def _tell(self, status: int, data: bytes, now: float) -> None:
+    def _send_final(self, status: int, data: bytes, now: float) -> None:
         """The record is durable: send the caller his final response."""
         self._invite.give(status, data, now)
         self._enter(states.COMMITTED)

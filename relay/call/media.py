@@ -300,13 +300,13 @@ class Media:
         self._gone = None
         self._ua.timers.cancel(self._timer)
         self._heard = heard
-        self._timer = None if heard is None else self._ua.timers.set(now + COUNTS_S, self._tell)
+        self._timer = None if heard is None else self._ua.timers.set(now + COUNTS_S, self._release_counts)
         was_asking, self._asking = self._asking, False
         then, self._then = self._then, None
         if not was_asking:  # else in `_answered`: an offer arriving after the delete would open a new session
             self._delete()
         if not self.instance and not was_asking:
-            self._tell(now)
+            self._release_counts(now)
         if then is not None:
             self._run(then, now)
         self._go_on(now)
@@ -320,9 +320,9 @@ class Media:
         counts = dict(answer.counts) if answer is not None else {}
         self._caller_counts = counts.get(self.caller_tag)
         self._callee_counts = counts.get(self.callee_tag)
-        self._tell(now)
+        self._release_counts(now)
 
-    def _tell(self, now: float) -> None:
+    def _release_counts(self, now: float) -> None:
         """Release the wait for the counts."""
         self._ua.timers.cancel(self._timer)
         self._timer = None

@@ -248,7 +248,7 @@ class Outbox:
     def note(self, event: str, **fields: object) -> None:
         self._actions.append(Note(event, fields))
 
-    def tell(self, kind: str, record: CallRecord) -> None:
+    def emit(self, kind: str, record: CallRecord) -> None:
         self._actions.append(CallEvent(kind, record))
 
     def link(self, call_id: str, sip_call_id: str, side: Side, peer: str, flow: Flow) -> None:

@@ -47,7 +47,7 @@ class Route(NamedTuple):
     direction: str | None = None  # a_to_b or b_to_a
     legacy: bool = False  # the number is an old middle number
     caps: tuple[ConcurrencyCap, ...] = ()
-    tells: bool = False  # the business receives call events (`CallEvent`)
+    live_events: bool = False  # the business receives call events (`CallEvent`)
     verify: bool = False  # ask the verification hook before the call goes out
     record: bool = False  # the call is to be recorded
     language: str = ""  # a `Language`, or "" for the configured one

@@ -117,20 +117,20 @@ class ClientTransaction(Transaction):
 
     # -- effects
 
-    def _tell(self, now: float, response: Response) -> None:
+    def _report_response(self, now: float, response: Response) -> None:
         self._receive(response, now)
 
-    def _tell_last(self, now: float, response: Response) -> None:
+    def _report_last(self, now: float, response: Response) -> None:
         receive, self._receive = self._receive, _nobody
         receive(response, now)
 
-    def _tell_timeout(self, now: float, _: None) -> None:
-        self._report("timeout", now)
+    def _report_timeout(self, now: float, _: None) -> None:
+        self._report_failure("timeout", now)
 
-    def _tell_transport(self, now: float, _: None) -> None:
-        self._report("transport", now)
+    def _report_transport(self, now: float, _: None) -> None:
+        self._report_failure("transport", now)
 
-    def _report(self, why: str, now: float) -> None:
+    def _report_failure(self, why: str, now: float) -> None:
         fail = self._fail
         self._receive = _nobody
         self._settle(now, None)
@@ -186,43 +186,43 @@ class ClientTransaction(Transaction):
 
 
 _C = ClientTransaction
-_FAIL_BY_TIME: Final = (TERMINATED, (_C._forget, _C._tell_timeout))
-_FAIL_BY_TRANSPORT: Final = (TERMINATED, (_C._forget, _C._tell_transport))
+_FAIL_BY_TIME: Final = (TERMINATED, (_C._forget, _C._report_timeout))
+_FAIL_BY_TRANSPORT: Final = (TERMINATED, (_C._forget, _C._report_transport))
 
 # RFC 3261 figure 5 as amended by RFC 6026 (8.4, and the figure of the INVITE client transaction).
-_SUCCEED: Final = (ACCEPTED, (_C._settle, _C._start_timer_m, _C._tell))
-_BE_REFUSED: Final = (COMPLETED, (_C._settle_with_ack, _C._start_timer_d, _C._tell_last))
+_SUCCEED: Final = (ACCEPTED, (_C._settle, _C._start_timer_m, _C._report_response))
+_BE_REFUSED: Final = (COMPLETED, (_C._settle_with_ack, _C._start_timer_d, _C._report_last))
 INVITE_CLIENT: Final[Table] = {
     (CALLING, RESEND): (CALLING, (_C._send_doubling,)),  # timer A
     (CALLING, TIMEOUT): _FAIL_BY_TIME,  # timer B
     (CALLING, TRANSPORT_ERROR): _FAIL_BY_TRANSPORT,
-    (CALLING, PROVISIONAL): (PROCEEDING, (_C._stop_timer, _C._progress, _C._tell)),
+    (CALLING, PROVISIONAL): (PROCEEDING, (_C._stop_timer, _C._progress, _C._report_response)),
     (CALLING, SUCCESS): _SUCCEED,
     (CALLING, REFUSAL): _BE_REFUSED,
     (PROCEEDING, TIMEOUT): _FAIL_BY_TIME,  # only after `abandon`
     (PROCEEDING, TRANSPORT_ERROR): _FAIL_BY_TRANSPORT,  # not in the figure: the response's connection is gone
-    (PROCEEDING, PROVISIONAL): (PROCEEDING, (_C._tell,)),
+    (PROCEEDING, PROVISIONAL): (PROCEEDING, (_C._report_response,)),
     (PROCEEDING, SUCCESS): _SUCCEED,
     (PROCEEDING, REFUSAL): _BE_REFUSED,
     (COMPLETED, REFUSAL): (COMPLETED, (_C._send_ack,)),
     (COMPLETED, LINGER_OVER): (TERMINATED, (_C._forget,)),  # timer D
-    (ACCEPTED, SUCCESS): (ACCEPTED, (_C._tell,)),  # retransmitted, or of another fork
+    (ACCEPTED, SUCCESS): (ACCEPTED, (_C._report_response,)),  # retransmitted, or of another fork
     (ACCEPTED, LINGER_OVER): (TERMINATED, (_C._forget, _C._hang_up)),  # timer M
 }
 
 # RFC 3261 figure 6: non-INVITE client transaction.
-_BE_ANSWERED: Final = (COMPLETED, (_C._settle, _C._start_timer_k, _C._tell_last))
+_BE_ANSWERED: Final = (COMPLETED, (_C._settle, _C._start_timer_k, _C._report_last))
 NON_INVITE_CLIENT: Final[Table] = {
     (TRYING, RESEND): (TRYING, (_C._send_up_to_t2,)),  # timer E
     (TRYING, TIMEOUT): _FAIL_BY_TIME,  # timer F
     (TRYING, TRANSPORT_ERROR): _FAIL_BY_TRANSPORT,
-    (TRYING, PROVISIONAL): (PROCEEDING, (_C._progress, _C._tell)),
+    (TRYING, PROVISIONAL): (PROCEEDING, (_C._progress, _C._report_response)),
     (TRYING, SUCCESS): _BE_ANSWERED,
     (TRYING, REFUSAL): _BE_ANSWERED,
     (PROCEEDING, RESEND): (PROCEEDING, (_C._send_at_t2,)),  # timer E
     (PROCEEDING, TIMEOUT): _FAIL_BY_TIME,  # timer F
     (PROCEEDING, TRANSPORT_ERROR): _FAIL_BY_TRANSPORT,
-    (PROCEEDING, PROVISIONAL): (PROCEEDING, (_C._tell,)),
+    (PROCEEDING, PROVISIONAL): (PROCEEDING, (_C._report_response,)),
     (PROCEEDING, SUCCESS): _BE_ANSWERED,
     (PROCEEDING, REFUSAL): _BE_ANSWERED,
     (COMPLETED, LINGER_OVER): (TERMINATED, (_C._forget,)),  # timer K

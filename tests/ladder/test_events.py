@@ -8,7 +8,7 @@ from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import Ladder, answer_pending, connect, hang_up, is_hung_up, restart, ring
 from tests.ladder.settings import A, B, X
 
-TELLING = Route("b1", "AXB", "firm", "order-1", B, X, direction="a_to_b", legacy=True, tells=True)
+TELLING = Route("b1", "AXB", "firm", "order-1", B, X, direction="a_to_b", legacy=True, live_events=True)
 BUSY = Refusal("business_busy", 503, 42, 5)
 
 

@@ -68,7 +68,7 @@ def test_the_route_carries_the_limits_of_the_binding() -> None:
     route = judged(case, phase="transition", verify=True)
     assert isinstance(route, Route)
     assert (route.max_call_s, route.ring_timeout_s) == (60, 30)
-    assert route.tells and route.legacy and route.verify and route.record
+    assert route.live_events and route.legacy and route.verify and route.record
 
 
 def test_the_route_carries_the_limits_on_concurrent_calls() -> None:
