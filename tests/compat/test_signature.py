@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,13 +141,19 @@ def test_a_request_from_before_the_start_may_have_been_accepted_then() -> None:
     assert refusal(Nonces(STARTED_S), request(STARTED_S - 2), STARTED_S) == "InvalidTimeStamp.Expired"
 
 
-@pytest.mark.parametrize("off_s", [-901, 901])
-def test_a_time_more_than_15_minutes_off(off_s: int) -> None:
+@pytest.mark.parametrize("off_s", [-901, 301])
+def test_a_time_more_than_15_minutes_behind_or_5_ahead(off_s: int) -> None:
     now_s = STARTED_S + 10_000
     assert refusal(Nonces(STARTED_S), request(now_s + off_s), now_s) == "InvalidTimeStamp.Expired"
 
 
-@given(ahead_s=st.integers(-899, 900), waits=st.lists(st.integers(0, 700), max_size=20))
+@pytest.mark.parametrize("off_s", [-899, 299])
+def test_a_time_15_minutes_behind_or_5_ahead(off_s: int) -> None:
+    now_s = STARTED_S + 10_000
+    assert Nonces(STARTED_S).admit(request(now_s + off_s), now_s, within)
+
+
+@given(ahead_s=st.integers(-899, 300), waits=st.lists(st.integers(0, 700), max_size=20))
 def test_no_request_is_ever_accepted_twice(ahead_s: int, waits: list[int]) -> None:
     """Whatever else was accepted meanwhile, and though the clock is set back."""
     nonces, now_s = Nonces(STARTED_S), STARTED_S + 1_000
@@ -152,7 +161,8 @@ def test_no_request_is_ever_accepted_twice(ahead_s: int, waits: list[int]) -> No
     nonces.admit(once, now_s, within)
     for number, wait_s in enumerate(waits):
         now_s += wait_s - 100 * (number % 3)
-        nonces.admit(request(now_s + 899, f"other-{number}"), now_s, within)
+        with suppress(Fault):  # once the clock was set back by more than that
+            nonces.admit(request(now_s + 299, f"other-{number}"), now_s, within)
         assert refusal(nonces, once, now_s) in ("SignatureNonceUsed", "InvalidTimeStamp.Expired")
 
 
@@ -162,3 +172,17 @@ def test_nonces_of_expired_times_are_forgotten() -> None:
         now_s = STARTED_S + 60 * minute
         nonces.admit(request(now_s), now_s, within)
     assert len(nonces._seen) <= 18
+
+
+def test_a_nonce_takes_few_bytes() -> None:
+    """A business user at its limit of 600 requests a second has 720,000 of them in the 20 minutes of the window."""
+    nonces = Nonces(STARTED_S)
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            nonces.admit(request(STARTED_S, f"n{number}"), STARTED_S, within)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 20_000 * 12
+    assert refusal(nonces, request(STARTED_S, "n777"), STARTED_S) == "SignatureNonceUsed"
