@@ -48,6 +48,8 @@ class OperateAxgGroup(Parameters):
 @action(OperateAxgGroup, "bindings:write", names=NAMES)
 async def operate_axg_group(asked: OperateAxgGroup, caller: Caller) -> Reply:
     numbers = _split(asked.numbers)
+    if not numbers:  # commas alone: to overwrite would remove all members
+        raise Failure(ILLEGAL_ARGUMENT, f"Numbers: 1 to {MOST_NUMBERS}, separated by commas")
 
     def do(act: UnitOfWork, rules: BindRules) -> None:
         own_pool(act.connection, caller.business, asked.pool_key)

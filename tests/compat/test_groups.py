@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from relay.model.numbers import normalise_party
 from relay.store.groups import Group, find_numbered_group, members_page
 from tests.compat.conftest import POOL, Ask, Client, Compat, Json, bind_older
@@ -67,6 +69,14 @@ def test_what_is_refused(compat: Compat, ask: Ask) -> None:
     assert operate(ask, group, "addNumbers", many) == "isv.ILLEGAL_ARGUMENT"
     assert ask("CreateAxgGroup", PoolKey="other")["Code"] == "isv.POOLKEY_NOT_EXISTS"
     assert ask("CreateAxgGroup", PoolKey=POOL, Name="n" * 129)["Code"] == "isv.ILLEGAL_ARGUMENT"
+    assert members(compat, group) == normal(FIRST, SECOND)
+
+
+@pytest.mark.parametrize("operation", ["addNumbers", "deleteNumbers", "overwriteNumbers"])
+@pytest.mark.parametrize("numbers", [",", " , "])
+def test_an_operation_takes_a_number(compat: Compat, ask: Ask, operation: str, numbers: str) -> None:
+    group = create(ask)
+    assert operate(ask, group, operation, numbers) == "isv.ILLEGAL_ARGUMENT"
     assert members(compat, group) == normal(FIRST, SECOND)
 
 
