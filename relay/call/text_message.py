@@ -14,13 +14,12 @@ from relay.call.recovery_state import dump_attempt, head_of
 from relay.errors import ParseError, ProtocolError
 from relay.model.call import CallRecord, Refusal, Route, named, record_id
 from relay.model.numbers import is_700
-from relay.model.settings import hosts_of
 from relay.peers.limits import next_admitted
 from relay.peers.peers import party_uri, user_for
 from relay.peers.targets import is_tried_elsewhere, responded, secured, unreachable, who_ended
 from relay.peers.user_agent import ClientRequest, UserAgent
 from relay.privacy import masking
-from relay.privacy.leak_check import LeakCheck, foreign_hosts
+from relay.privacy.leak_check import LeakCheck, leak_check_towards_callee
 from relay.privacy.masking import Verdict
 from relay.privacy.messages import OutgoingRequest, Reply
 from relay.privacy.text_memory import TextMemory, after, mask_across
@@ -215,11 +214,11 @@ class TextMessage:
         self._watch(now)
 
     def _leak_check(self, place: TargetState) -> LeakCheck:
-        hosts = (self._reply.flow.host, *hosts_of(self._peer))
-        own = (*hosts_of(place.peer), place.flow.host)
         caller = self._record.caller
-        hidden = () if is_700(caller) else (caller,)  # a 700 number may occur in a text
-        return LeakCheck(hidden, foreign_hosts(hosts, own, self._ua.peers.hosts))
+        hidden = "" if is_700(caller) else caller  # a 700 number may occur in a text
+        return leak_check_towards_callee(
+            hidden, self._peer, self._reply.flow.host, place.peer, place.flow.host, self._ua.peers.hosts
+        )
 
     def _watch(self, now: float) -> None:
         """Set the single timer: for failover, if there is another target, and for the sender's deadline."""
