@@ -208,7 +208,7 @@ class Server:
             self._notifier.alive()
             await asyncio.sleep(ALIVE_S)
 
-    # Control socket
+    # Admin socket
 
     def _handlers(self) -> Handlers:
         return {

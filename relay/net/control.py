@@ -191,7 +191,7 @@ class BanLog:
 
 
 class BanAnswers:
-    """Control-socket handlers for bans."""
+    """Handlers of the admin socket for bans."""
 
     def __init__(self, bans: Bans) -> None:
         self._bans = bans

@@ -102,8 +102,8 @@ def mask_in_dialog(status: int) -> int:
 
 
 def mask_hops(hops: int | None) -> int:
-    """Max-Forwards of a relayed request (RFC 3261 16.6): one less than `hops`, at most MOST_HOPS - 1, since a higher
-    value would reveal the sender's software. `hops` is not 0."""
+    """Max-Forwards of a relayed request (RFC 3261 16.6): MOST_HOPS if the received one has none (`hops` is None), else
+    one less than `hops`, which is not 0; at most MOST_HOPS - 1, since a higher value reveals the sender's software."""
     return MOST_HOPS if hops is None else min(hops, MOST_HOPS) - 1
 
 

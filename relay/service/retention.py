@@ -95,7 +95,7 @@ def purge(
     before = _before(retention, now_ms)
     sweep = _Sweep(writer, actor, going_on)
     writer.run(actor, lambda act: act.audit("purge.begin", "store", details=before._asdict()))
-    _purge_the_rest(sweep, before, now_ms)
+    _purge_uncounted(sweep, before, now_ms)
     purged = Purged(
         sweep.all(purge_records, before.records, RECORDS_CHUNK),
         _purge_bindings(sweep, before.bindings),
@@ -162,8 +162,8 @@ class _Sweep(NamedTuple):
         return total
 
 
-def _purge_the_rest(sweep: _Sweep, before: _Before, now_ms: int) -> None:
-    """Delete data without a legal minimum, and data that depends on other data."""
+def _purge_uncounted(sweep: _Sweep, before: _Before, now_ms: int) -> None:
+    """Delete what `Purged` does not count: data without a legal minimum, and data that depends on other data."""
     day = datetime.fromtimestamp(before.businesses // 1000, UTC).date().isoformat()
     sweep.all(purge_routes, now_ms)
     sweep.all(purge_members, before.bindings)
