@@ -57,5 +57,6 @@ def may_speak(leg: Leg, peer: Peer, flow: Flow) -> bool:
 
 
 def is_heard(peer: Peer, last_heard: str, flow: Flow) -> bool:
-    """Whether the flow is one of the peer, which was `last_heard` at that host, under its former configuration."""
+    """Whether the flow belongs to the peer as configured when the dialog began; a peer with `login` also sends from
+    the host where it was `last_heard`."""
     return holds(peer, flow.host) or (peer.login is not None and last_heard == flow.host)

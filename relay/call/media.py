@@ -249,8 +249,10 @@ class Media:
             self._ua.outbox.mediate(command, then)
 
     def _streams(self) -> str:
-        """All that was said of the streams, since rtpengine keeps the last word alone; "" to let it keep that of before
-        a restart, to which it adds each SDP of its own."""
+        """All stream descriptions so far: rtpengine keeps only the last metadata it is given.
+
+        "" after a restart: it then keeps the earlier text, to which it adds each SDP by itself.
+        """
         streams = "" if self._restored else describe(self._given)
         if streams not in self._said and len(self._said) + len(streams) < LONGEST:
             self._said += f"{streams}\n"

@@ -108,8 +108,11 @@ def _write(act: UnitOfWork, rows: Sequence[IndexRow], cursor: int, followed_to: 
 
 
 def _by_page(rows: Sequence[IndexRow]) -> list[IndexRow]:
-    """The rows, neighbours together. To sort them would take longer than it spares."""
-    neighbours: list[list[IndexRow]] = [[] for _ in range(256)]
+    """Group rows by the second byte of their key, so that rows of one page are adjacent.
+
+    A full sort costs more than it saves.
+    """
+    groups: list[list[IndexRow]] = [[] for _ in range(256)]
     for row in rows:
-        neighbours[row[0][1]].append(row)  # the byte before it is the same in all
-    return list(chain.from_iterable(neighbours))
+        groups[row[0][1]].append(row)  # the first byte is the same in all keys
+    return list(chain.from_iterable(groups))

@@ -150,7 +150,7 @@ class Keeper:
     # -- items
 
     def take(self, frame: bytes) -> None:
-        """One frame of the ring."""
+        """Process one frame of the ring."""
         dropped, items = read_items(frame)
         self._calls.dropped = dropped
         now = self._clock()
@@ -283,7 +283,7 @@ def _names(arm: Arm, call: PendingCall) -> bool:
 
 
 def _host_of(listener: Listener) -> str:
-    """Of a listener for all addresses the one that peers see, unless that is a name."""
+    """The listener's address; of a listener on all addresses the advertised host, which may be a name."""
     return listener.advertised.strip("[]") if listener.host in ("0.0.0.0", "::") else listener.host
 
 

@@ -54,7 +54,7 @@ from relay.store.writer import GroupWriter
 MOST = 500  # events of calls under way, and records, per step
 MOST_TOLD = 100  # the same while a business user has a webhook: each event takes some 100 us of the transaction
 PAUSE_S = 0.1  # between two looks
-BUSY_PAUSE_S = 0.5  # while more than FEW records come in that time: a transaction costs as much as 50 of them
+BUSY_PAUSE_S = 0.5  # after a look that found more than FEW of them: a transaction costs as much as 50
 FEW = 10
 RETRY_S = 1.0  # pause after an error of the store
 BEHIND_S = 900.0  # further behind, caps miss calls: they count the last 15 minutes in memory and the rest in the index

@@ -59,7 +59,7 @@ class Packet(NamedTuple):
 
 
 def encode_packet(packet: Packet, agent: HepAgent) -> bytes:
-    """Of a payload that does not fit, as much as fits: a message over TCP may be as long as a packet."""
+    """Encode a packet. A payload that does not fit is truncated: a message over TCP may be as long as a packet."""
     (source, source_port), (destination, destination_port) = _address(packet.source), _address(packet.destination)
     if source.version != destination.version:  # of a socket for both families
         source, destination = _as_ipv6(source), _as_ipv6(destination)
@@ -107,7 +107,7 @@ def _as_ipv6(address: IPv4Address | IPv6Address) -> IPv6Address:
     return address if address.version == 6 else IPv6Address(bytes(10) + b"\xff\xff" + address.packed)
 
 
-# -- How well the RTP came
+# -- RTP quality reports
 
 CLOCK_KHZ: Final = 8  # of RTP timestamps, in which jitter is told (RFC 3550 6.4.1): that of telephony codecs
 _SENDER_REPORT: Final = 200
@@ -147,10 +147,10 @@ def report(side: Side, packets: int, lost: int | None, jitter_ms: int | None, at
 
 # -- Calls to packets
 
-MOST_CALLS: Final = 5_000  # whose stand-ins are remembered; those of others begin anew, but for Call-IDs
-MOST_STAND_INS: Final = 300_000  # of all calls, some 50 MB; those of the oldest calls begin anew
+MOST_CALLS: Final = 5_000  # whose stand-ins are remembered; a forgotten call gets new ones, except for Call-IDs
+MOST_STAND_INS: Final = 300_000  # of all calls, some 50 MB; above it the oldest calls are forgotten
 LATE_US: Final = 40_000_000  # after the end of a call: its last retransmission comes within 64*T1, 32 s
-MOST_MESSAGES: Final = 1_000  # after which the stand-ins of a call, or of the registrations of a peer, begin anew
+MOST_MESSAGES: Final = 1_000  # of a call, or of the registrations of a peer, before it gets new stand-ins
 
 
 class _Call:

@@ -73,7 +73,7 @@ class PendingCall:
     )
 
     def __init__(self, call_id: str, now: float, lost: int) -> None:
-        """`lost`: less the messages that were dropped so far, of whatever call."""
+        """`lost`: minus the count of messages dropped so far, of any call, so that `captured` adds only later ones."""
         self.call_id = call_id
         self.dialogs: dict[bytes, CapturedDialog] = {}
         self.messages: list[Item] = []
@@ -88,7 +88,7 @@ class PendingCall:
         self.last = now  # monotonic seconds of the latest message
 
     def captured(self, read: ReadMessage, dropped: int) -> CapturedCall:
-        """`dropped`: as for `PendingCall`, by now."""
+        """`dropped`: the count of messages dropped until now, of any call."""
         messages = [message for part in self.packed for message in decode(zlib.decompress(part)).messages]
         messages += map(read, self.messages)
         marks = tuple(Mark(round(at * 1e6), step) for _, at, _, step in self.marks)

@@ -4,10 +4,11 @@
 one. SQLite has one writer at a time, and one that takes the lock again at once starves the others: beside 600 bindings
 a second, the p90 of the journal's transactions was 79 ms without a gap; with it the p99 was 3.3 ms. So code that writes
 in a loop must use these writers. The gap is twice what the transaction took: the store is free for two thirds of the
-time, and a client that sends one request after the other waits no longer than that. On a slow machine it is as long as
-a waiting writer may sleep: beside transactions of 150 ms, a fifth of the journal's found the store locked for two
-seconds. Business users, operators' keys and the relay itself have turns: one that asks for much keeps neither the
-follower nor the others from the store. They know no tables.
+time, and a client that sends one request after the other waits no longer than that. After a slow transaction the gap
+exceeds SQLite's longest retry sleep, so that a waiting journal gets its turn: without that, beside transactions of
+150 ms, a fifth of the journal's found the store locked for two seconds. Business users, operators' keys and the relay
+itself have turns: one that asks for much keeps neither the follower nor the others from the store. Writers know no
+tables.
 """
 
 from __future__ import annotations
