@@ -130,7 +130,7 @@ async def post_batch(asked: BatchRequest, context: Writes) -> Response:
 
 
 def _chunks(items: Sequence[_Item]) -> Iterator[tuple[int, int]]:
-    """The slice of each unit of work. A group binding, which may have 10,000 routes, is one by itself."""
+    """The slice of each unit of work. A group binding, which may have 1,000 routes, is one by itself."""
     start = 0
     for place, item in enumerate(items):
         if place > start and (_is_of_group(item) or _is_of_group(items[start]) or place - start == CHUNK):

@@ -22,7 +22,7 @@ from relay.errors import RelayError
 from relay.log import Outage
 from relay.model.capture import CaptureRules
 from relay.service.filings import tell_expiring
-from relay.service.placement import BindRules, release_due
+from relay.service.placement import SWEEP, BindRules, release_due
 from relay.service.retention import Retention, purge, purge_captures
 from relay.store.bindings import idle_due, note_used
 from relay.store.captures import Captures
@@ -146,7 +146,6 @@ class Trimmer:
 # -- Timers
 
 TICK_S = 1.0
-RELEASES = 100  # bindings per transaction, some 8 ms
 DAY_MIN = 1440
 _CHINA_MIN = 480  # UTC+8
 MOST_SET_MS = 3_600_000  # change of the clock since the start that stops purges, which cannot be undone
@@ -214,9 +213,9 @@ class Timers:
         total = 0
         try:
             await self._keep_used()
-            while released := await self._writer.run(RELAY, lambda act: release_due(act, self._rules, RELEASES)):
+            while released := await self._writer.run(RELAY, lambda act: release_due(act, self._rules)):
                 total += released
-                if released < RELEASES:
+                if released < SWEEP:
                     break
         except RelayError as error:
             self._outage.failed(error)

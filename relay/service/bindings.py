@@ -312,7 +312,7 @@ def _live(act: UnitOfWork, binding_id: str) -> Binding:
 def _reroute(act: UnitOfWork, old: Binding, new: Binding, rules: BindRules) -> None:
     """Update the routes: leaving callers cool down on the number, staying ones get the new ends, new ones are added."""
     if old.group_id != new.group_id:
-        check_group(act, new)
+        check_group(act, new, old.group_id)
     before, after = _routes(act, old, new), _routes(act, new, old)
     gone = before.keys() - after.keys()
     for number in {number for number, _ in gone}:

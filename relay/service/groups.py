@@ -35,7 +35,7 @@ from relay.store.groups import (
 )
 from relay.store.unit_of_work import UnitOfWork
 
-MOST_MEMBERS = 10_000
+MOST_MEMBERS = MOST_ROUTES  # so that one unit of work binds or removes the group
 LONGEST_NAME = 128
 
 
@@ -65,7 +65,7 @@ def get_group(act: UnitOfWork, group_id: str) -> Group:
 def add_members(act: UnitOfWork, group_id: str, numbers: Sequence[str], rules: BindRules) -> int:
     """Add members, all or none, with their routes in each binding of the group. Returns the count of new ones.
 
-    Raises Refused over 10,000 members (quota), or if one is already bound on a number of the group (conflict).
+    Raises Refused over MOST_MEMBERS (quota), or if one is already bound on a number of the group (conflict).
     """
     group = get_group(act, group_id)
     new = put_members(act, group_id, _normal(numbers, partial(parse_party, parties=rules.parties)))

@@ -13,6 +13,7 @@ from relay.events import timers as module
 from relay.events.timers import DAY_MIN, Timers, Trimmer
 from relay.model.actions import Commit
 from relay.model.capture import CaptureRules
+from relay.service import placement
 from relay.service.placement import BindRules
 from relay.service.retention import DAY_MS, Retention
 from relay.store.captures import Captures
@@ -46,7 +47,8 @@ def timers(shop: Shop, writer: GroupWriter, clock: Clock) -> Timers:
 async def test_numbers_of_all_expired_bindings_are_released(
     shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RELEASES", 3)
+    for each in (module, placement):
+        monkeypatch.setattr(each, "SWEEP", 3)
     for n in range(7):
         made = binding(f"b{n}", business="shop", x=f"{PREFIX}000{n}", expires_at=NOW_MS + 60_000)
         put(shop.path, shop.sealer, made)

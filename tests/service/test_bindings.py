@@ -10,7 +10,7 @@ import pytest
 from relay.errors import Refused
 from relay.model.binding import Binding, number_of
 from relay.model.call import Route
-from relay.service import bindings
+from relay.service import bindings, placement
 from relay.service.bindings import end
 from relay.service.groups import make_group
 from relay.service.numbers import ensure_numbers, load_prefix, lock, make_pool, move, new_pool, new_prefix, unlock
@@ -373,10 +373,11 @@ def test_a_request_releases_expired_bindings_twice_at_most(backend: Backend, mon
     released: list[int] = []
 
     def release_one(act: UnitOfWork, rules: BindRules) -> int:
-        released.append(release_due(act, rules, 1))
+        released.append(release_due(act, rules))
         return released[-1]
 
     monkeypatch.setattr(bindings, "release_due", release_one)
+    monkeypatch.setattr(placement, "SWEEP", 1)
     for n in range(5):
         backend.bind("AXB", "8001", f"801{n}", x=f"{X[:-1]}{n}", expires_in=f"{60 + n}s")
     backend.now_ms += 100_000

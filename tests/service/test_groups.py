@@ -93,11 +93,11 @@ def test_an_invalid_number_is_named_by_its_index(backend: Backend) -> None:
     assert refused(backend, group, X) == ("invalid", "members.0")
 
 
-def test_a_group_has_at_most_10000_members(backend: Backend) -> None:
+def test_a_group_has_at_most_1000_members(backend: Backend) -> None:
     group = made(backend, [f"137{n:08d}" for n in range(MOST_MEMBERS)])
-    assert group.size == MOST_MEMBERS == 10_000
+    assert group.size == MOST_MEMBERS == 1_000
     backend.bind("GXB", "", group_id=group.group_id, x=X)
-    assert {backend.reaches(X, f"86137{n:08d}") for n in (0, 5_000, 9_999)} == {B}
+    assert {backend.reaches(X, f"86137{n:08d}") for n in (0, 500, 999)} == {B}
     assert refused(backend, group, "13600000004") == ("quota", "members")
     assert removed(backend, group, "13700000000") == 1
     assert backend.reaches(X, "8613700000000") == "no_binding"
@@ -118,7 +118,7 @@ def test_a_group_can_be_removed_once_it_has_no_live_binding(backend: Backend) ->
 
 
 def test_what_changes_no_route_opens_no_binding_of_the_group(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A group may have 10,000 bindings, and all other units of work wait."""
+    """A group may have 1,000 bindings, and all other units of work wait."""
     group = made(backend)
     backend.bind("GXB", "", group_id=group.group_id, x=X)
     opened: list[str] = []
@@ -170,7 +170,7 @@ def test_changes_of_groups_are_audited_without_numbers(backend: Backend) -> None
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limit a unit of work to four routes."""
-    for module in (groups, placement, placement):
+    for module in (groups, placement):
         monkeypatch.setattr(module, "MOST_ROUTES", 4)
 
 
@@ -202,6 +202,21 @@ def test_the_bindings_of_a_group_are_limited(backend: Backend) -> None:
     assert (refusal.value.kind, refusal.value.field) == ("quota", "group_id")
     backend.run(lambda act: end(act, last.binding_id, RULES))
     backend.run(lambda act: change(act, elsewhere.binding_id, into, RULES))
+
+
+@pytest.mark.usefixtures("few")
+def test_a_group_of_more_members_than_one_unit_of_work_writes_is_not_bound(backend: Backend) -> None:
+    small, large = made(backend, ("8011", "8012")), made(backend, [f"802{n}" for n in range(5)])
+    with pytest.raises(Refused, match="limited to 4 members of its group") as refusal:
+        backend.bind("GXB", "", "8001", group_id=large.group_id)
+    assert (refusal.value.kind, refusal.value.field) == ("quota", "group_id")
+    binding = backend.bind("GXB", "", "8001", group_id=small.group_id)
+    other = made(backend, ("8031", "8032", "8033"))
+    with pytest.raises(Refused, match="limited to 4 members of both groups") as refusal:
+        backend.run(lambda act: change(act, binding.binding_id, {"group_id": other.group_id}, RULES))
+    assert (refusal.value.kind, refusal.value.field) == ("quota", "group_id")
+    assert removed(backend, other, "8033") == 1
+    backend.run(lambda act: change(act, binding.binding_id, {"group_id": other.group_id}, RULES))
 
 
 @pytest.mark.usefixtures("few")

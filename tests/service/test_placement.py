@@ -9,6 +9,7 @@ import pytest
 
 from relay.errors import Refused
 from relay.events.webhooks import make as make_webhook
+from relay.service import placement
 from relay.service.bindings import end
 from relay.service.placement import release_due
 from relay.store.database import connect
@@ -19,8 +20,8 @@ from tests.support.stored import NOW_MS, PREFIX, A, X, Y
 HOUR_MS = 3_600_000
 
 
-def swept(backend: Backend, most: int = 500) -> int:
-    return backend.run(lambda act: release_due(act, RULES, most))
+def swept(backend: Backend) -> int:
+    return backend.run(lambda act: release_due(act, RULES))
 
 
 def number(backend: Backend, number: str) -> tuple[int, int]:
@@ -35,13 +36,14 @@ def told(backend: Backend, webhook: str) -> list[tuple[str, dict[str, Any]]]:
     return [(event.kind, event.data or {}) for event in events]
 
 
-def test_a_sweep_releases_expired_bindings_oldest_first(backend: Backend) -> None:
+def test_a_sweep_releases_expired_bindings_oldest_first(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     later = backend.bind("AXYB", x=X, y=Y, expires_in="2h")
     sooner = backend.bind("AXB", "8001", "8002", x=X, expires_in="1h")
     backend.now_ms += HOUR_MS - 1
     assert swept(backend) == 0
     backend.now_ms += HOUR_MS + 1
-    assert swept(backend, 1) == 1
+    monkeypatch.setattr(placement, "SWEEP", 1)
+    assert swept(backend) == 1
     assert [backend.binding(made.binding_id).released_at for made in (sooner, later)] == [backend.now_ms, None]
     assert (number(backend, X), number(backend, Y)) == ((1, backend.now_ms + COOL_MS), (1, 0))
     assert (swept(backend), swept(backend)) == (1, 0)
