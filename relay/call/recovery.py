@@ -61,31 +61,31 @@ class Recovery:
 
         `kept`: its stored attempt, if the caller had not acknowledged the answer.
         """
-        call = self._restore(record, dialogs, now)
+        call = self._resume_or_close(record, dialogs, now)
         if call is not None:
             if kept is None:
                 call.given = None  # the ACK came
             else:
                 self._take_up_answer(call, kept, now)
-            self._ask(call, now)
+            self._probe_or_end(call, now)
         elif kept is not None:
             self.end_attempt(kept, now)
 
-    def _restore(self, record: CallRecord, dialogs: bytes, now: float) -> Call | None:
+    def _resume_or_close(self, record: CallRecord, dialogs: bytes, now: float) -> Call | None:
         """Resume the call. None if its state is unreadable or a listener is gone: then its record is closed."""
         state: CallState | None = None
         try:
             state = load_call(dialogs)
-            call = self._restored(record, state, now)
+            call = self._rebuild_call(record, state, now)
         except StoreError as error:
             self._outbox.note("restore.failed", call_id=record.call_id, reason=str(error))
-            self._close(record, now)
+            self._close_answered(record, now)
             if state is not None and state.media is not None:
                 self._outbox.mediate(Mediate(0, "delete", record.call_id, state.media[0]))
             return None
         return call
 
-    def _ask(self, call: Call, now: float) -> None:
+    def _probe_or_end(self, call: Call, now: float) -> None:
         """Probe both peers of a restored call; end it if one of them is no longer configured."""
         legs = (call.caller, call.callee)
         if all([leg is not None and self._peers.by_name(leg.peer.name) for leg in legs]):
@@ -93,7 +93,8 @@ class Recovery:
         else:
             call.end("relay", _NOT_RESTORABLE, now)
 
-    def _close(self, record: CallRecord, now: float) -> None:
+    def _close_answered(self, record: CallRecord, now: float) -> None:
+        """Close the record of an answered call that is not resumed."""
         # max: the clock may have been set back
         ended_at = max(self._calls.clock.ms(now), record.answered_at or record.received_at)
         closed = record._replace(
@@ -106,7 +107,7 @@ class Recovery:
         )
         self._outbox.commit(closed, None)
 
-    def _restored(self, record: CallRecord, state: CallState, now: float) -> Call:
+    def _rebuild_call(self, record: CallRecord, state: CallState, now: float) -> Call:
         """The call as committed. Raises StoreError if one of its listeners is no longer configured."""
         caller_peer, callee_peer = self._peer_of(state.caller.peer), self._peer_of(state.callee.peer)
         to_caller = flow_by(state.caller.flow, self._peers)
@@ -153,40 +154,40 @@ class Recovery:
         self._outbox.counters["attempts_lost"] += stored is None
         try:
             state = load_attempt(kept.state)
-            asked = self._asked(state)
+            invite = self._stored_request(state)
         except (StoreError, ParseError) as error:
             self._outbox.note("attempt.not_readable", call_id=record.call_id, reason=str(error))
             if stored is None:
                 self._outbox.commit(
-                    self._closed(record, now), None, lambda _: self._outbox.drop_attempt(record.call_id)
+                    self._lost_record(record, now), None, lambda _: self._outbox.drop_attempt(record.call_id)
                 )
             else:
                 self._outbox.drop_attempt(record.call_id)
             return
         if record.kind == "message":
-            self._end_message(kept, asked, now)
+            self._end_message(kept, invite, now)
         else:
-            self._end_call(kept, state, asked, now)
+            self._end_call(kept, state, invite, now)
 
-    def _end_message(self, kept: KeptAttempt, asked: CallerInvite, now: float) -> None:
+    def _end_message(self, kept: KeptAttempt, invite: CallerInvite, now: float) -> None:
         record, stored = kept.record, kept.stored
-        self._outbox.link(record.call_id, record.caller_leg_call_id, "caller", record.peer_in, asked.flow)
+        self._outbox.link(record.call_id, record.caller_leg_call_id, "caller", record.peer_in, invite.flow)
         status = LOST.status if stored is None else stored.sip_status or LOST.status
         verdict = LOST if status == LOST.status else Verdict(status, 0, "")
-        data = asked.refusal(verdict, RETRY if verdict is LOST else "")
+        data = invite.refusal(verdict, RETRY if verdict is LOST else "")
 
-        def tell(at: float) -> None:
-            asked.give(status, data, at)
+        def answer(at: float) -> None:
+            invite.give(status, data, at)
             self._outbox.drop_attempt(record.call_id)
 
         if stored is None:
-            self._outbox.commit(self._closed(record, now), None, tell)
+            self._outbox.commit(self._lost_record(record, now), None, answer)
         else:
-            tell(now)
+            answer(now)
 
-    def _end_call(self, kept: KeptAttempt, state: AttemptState, asked: CallerInvite, now: float) -> None:
+    def _end_call(self, kept: KeptAttempt, state: AttemptState, invite: CallerInvite, now: float) -> None:
         record, stored = kept.record, kept.stored
-        session = self._session(record, asked, now)
+        session = self._session(record, invite, now)
         answered = stored is not None and stored.answered_at is not None
         winner = stored.callee_leg_call_id if stored is not None and answered else None
         closed: Verdict | None = None
@@ -206,7 +207,7 @@ class Recovery:
         call.kept = True
         try:
             state = load_attempt(kept.state)
-            asked = self._asked(state)
+            invite = self._stored_request(state)
         except (StoreError, ParseError) as error:
             self._outbox.note("attempt.not_readable", call_id=call.call_id, reason=str(error))
             call.drop()
@@ -216,13 +217,13 @@ class Recovery:
             return
         cseq, data, ack_cseq = call.given
         callee.ack_due = ack_cseq or None
-        caller.give_answer(cseq, data, asked.flow, now)
-        asked.give(200, data, now)
-        others = self._session(kept.record, asked, now)  # targets given up earlier, which may still ring
+        caller.give_answer(cseq, data, invite.flow, now)
+        invite.give(200, data, now)
+        others = self._session(kept.record, invite, now)  # targets given up earlier, which may still ring
         others.call.kept = False
         others.lose(self._attempts(others, state, call.callee_leg_call_id, now), LOST, now)  # the caller has his answer
 
-    def _asked(self, state: AttemptState) -> CallerInvite:
+    def _stored_request(self, state: AttemptState) -> CallerInvite:
         """The request of a stored attempt. Raises StoreError without a listener to answer on, or ParseError."""
         request = parse_message(state.head)
         if not isinstance(request, Request):
@@ -234,22 +235,22 @@ class Recovery:
             reply.flow = flow._replace(port=port)
         return CallerInvite(self._ua, request, reply, self._ua.transactions.serve(request, reply.flow))
 
-    def _session(self, record: CallRecord, asked: CallerInvite, now: float) -> InviteSession:
+    def _session(self, record: CallRecord, invite: CallerInvite, now: float) -> InviteSession:
         """The session as it was, without further targets to try."""
         call = Call(
             self._calls,
             self._peer_of(record.peer_in),
-            asked.flow,
+            invite.flow,
             caller=record.caller,
             dialled=record.number_dialled,
-            invite_key=(record.caller_leg_call_id, asked.request.from_tag),
+            invite_key=(record.caller_leg_call_id, invite.request.from_tag),
             received_at=record.received_at,
         )
         call.take_over(record)
-        self._outbox.link(call.call_id, record.caller_leg_call_id, "caller", record.peer_in, asked.flow)
+        self._outbox.link(call.call_id, record.caller_leg_call_id, "caller", record.peer_in, invite.flow)
         call.kept = True
         call.follow_clock(now)
-        session = call.session = InviteSession(self._ua, self._dialogs, self._calls.counts, call, asked)
+        session = call.session = InviteSession(self._ua, self._dialogs, self._calls.counts, call, invite)
         session.route = Route(
             record.binding_id or "",
             record.mode or "",
@@ -289,7 +290,8 @@ class Recovery:
             self._peer_of(name), Target(flow.host, flow.port, "udp", written), flow
         )  # placeholder: the flow has the transport
 
-    def _closed(self, record: CallRecord, now: float) -> CallRecord:
+    def _lost_record(self, record: CallRecord, now: float) -> CallRecord:
+        """The record of an attempt that the restart ends."""
         return record._replace(
             ended_at=max(self._calls.clock.ms(now), record.received_at),  # the clock may have been set back
             sip_status=LOST.status,
