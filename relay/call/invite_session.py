@@ -48,7 +48,6 @@ class InviteSession(SessionBase):
 
     __slots__ = (
         "_announcement",
-        "_asked",
         "_attempt",
         "_counts",
         "_dialogs",
@@ -57,6 +56,7 @@ class InviteSession(SessionBase):
         "_language",
         "_offer",
         "_outstanding",
+        "_pending_look_up",
         "_places",
         "_ring_ends_at",
         "_settings",
@@ -83,7 +83,7 @@ class InviteSession(SessionBase):
         self.call = call
         self._invite = invite
         self.state = states.LOOKING_UP
-        self._asked: LookUp | None = None
+        self._pending_look_up: LookUp | None = None
         self.route: Route | None = None
         self._places: list[TargetState] = []  # not tried yet
         self._attempt: OutboundAttempt | None = None
@@ -150,7 +150,7 @@ class InviteSession(SessionBase):
 
     def look_up(self) -> None:
         call = self.call
-        self._asked = self._ua.outbox.look_up(
+        self._pending_look_up = self._ua.outbox.look_up(
             call.dialled, call.caller_number, self.routed, peer=call.caller_peer, call_id=call.call_id
         )
 
@@ -452,6 +452,6 @@ class InviteSession(SessionBase):
 
     def _decide(self, event: str) -> None:
         self._enter(event)
-        if self._asked is not None:
-            self._asked.given_up = True
+        if self._pending_look_up is not None:
+            self._pending_look_up.given_up = True
         self._ua.timers.cancel(self._timer)

@@ -25,7 +25,7 @@ from relay.cli.ladders import echo_ladder, read_ladder
 from relay.cli.options import Opened, opened
 from relay.cli.output import record_object, show_one
 from relay.errors import RelayError
-from relay.events.probe_call import Address, Ask, Result, call
+from relay.events.probe_call import Address, ProbeCall, Result, call
 from relay.service import bindings, fields
 from relay.service.placement import Wanted
 from relay.store import records
@@ -172,7 +172,7 @@ def _bind(store: Opened) -> None:
 async def _perform(config: Path, at: _Addresses) -> Result:
     async with _relay(config):
         hosts = frozenset({at.relay[0]})
-        return await call(Ask(at.relay, hosts, CALLER, NUMBER, CALLEE, "phone-b", True, at.caller, at.callee))
+        return await call(ProbeCall(at.relay, hosts, CALLER, NUMBER, CALLEE, "phone-b", True, at.caller, at.callee))
 
 
 # -- what it has shown

@@ -11,7 +11,7 @@ from relay.cli import config_option, localised, say
 from relay.cli.options import Opened, json_option, opened
 from relay.cli.output import json_line
 from relay.errors import ConfigError, Refused
-from relay.events.probe import ask, note, number_for
+from relay.events.probe import call_to, note, number_for
 from relay.events.probe_call import Result, call
 from relay.model.settings import ProbeSettings
 from relay.store.unit_of_work import RELAY
@@ -53,7 +53,7 @@ def _probe(store: Opened, settings: ProbeSettings, peer: str, callee: str) -> Re
     except Refused as refused:
         result = Result(peer, "failed", f"no number could be bound: {refused}")
     else:
-        result = asyncio.run(call(ask(settings, peer, callee, number)))
+        result = asyncio.run(call(call_to(settings, peer, callee, number)))
     store.act(lambda act: note(act, result))
     return result
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import Refused, StoreError
-from relay.events.probe_call import Ask, Outcome, Result, call
+from relay.events.probe_call import Outcome, ProbeCall, Result, call
 from relay.model.call import PROBE_BUSINESS
 from relay.model.numbers import format_number
 from relay.model.settings import PROBE_PEER, ProbeSettings
@@ -35,11 +35,11 @@ OUTCOMES: Final[tuple[Outcome, ...]] = ("proven", "leak", "failed")
 _PAPERS = "none: relay700's own, for calls between numbers of the operator"
 
 
-def ask(settings: ProbeSettings, peer: str, callee: str, number: str) -> Ask:
+def call_to(settings: ProbeSettings, peer: str, callee: str, number: str) -> ProbeCall:
     """The call through one peer. `number`: that which `number_for` has bound."""
     ends = (settings.caller_at, settings.callee_at)
     is_direct = peer == PROBE_PEER
-    return Ask(settings.relay, settings.relay_hosts, settings.caller, number, callee, peer, is_direct, *ends)
+    return ProbeCall(settings.relay, settings.relay_hosts, settings.caller, number, callee, peer, is_direct, *ends)
 
 
 def number_for(act: UnitOfWork, rules: BindRules, caller: str, callee: str) -> str:
@@ -126,7 +126,7 @@ class Prober:
             number = await self._writer.run(RELAY, lambda act: number_for(act, self._rules, settings.caller, callee))
         except (Refused, StoreError) as error:
             return Result(peer, "failed", f"no number could be bound: {error}")
-        return await call(ask(settings, peer, callee, number))
+        return await call(call_to(settings, peer, callee, number))
 
     async def _finish(self, result: Result) -> None:
         peer, outcome = result.peer, result.outcome

@@ -45,7 +45,7 @@ _KINDS = {
 }
 
 
-class Ask(NamedTuple):
+class ProbeCall(NamedTuple):
     """A call to be made. Numbers are E.164 without "+"."""
 
     relay: Address  # a UDP listener
@@ -74,9 +74,9 @@ class _NoProof(Exception):
     """The call cannot go on. The text is the reason."""
 
 
-async def call(asked: Ask) -> Result:
+async def call(probe: ProbeCall) -> Result:
     """Make the call, and compare."""
-    made = _Call(asked)
+    made = _Call(probe)
     reason = ""
     try:
         async with asyncio.timeout(OPEN_S + CALL_S):
@@ -155,17 +155,17 @@ class _End(asyncio.DatagramProtocol):
 
 
 class _Call:
-    def __init__(self, asked: Ask) -> None:
+    def __init__(self, probe: ProbeCall) -> None:
         self.waits_for = "a free address"
-        self._asked = asked
+        self._probe = probe
         self._arrived: list[tuple[_End, Request | Response]] = []
         self._more = asyncio.Event()
-        near_marks = make_marks(asked.caller, asked.caller_at[0], asked.relay_hosts | {asked.callee_at[0]})
-        far_marks = make_marks(asked.callee, asked.callee_at[0], asked.relay_hosts | {asked.caller_at[0]})
+        near_marks = make_marks(probe.caller, probe.caller_at[0], probe.relay_hosts | {probe.callee_at[0]})
+        far_marks = make_marks(probe.callee, probe.callee_at[0], probe.relay_hosts | {probe.caller_at[0]})
         call_id = f"{near_marks.word}-{near_marks.friend}@{near_marks.inner}"
-        self._near = _End("caller", near_marks, asked.caller_at, call_id, self._put)
-        self._far = _End("callee", far_marks, asked.callee_at, "", self._put)
-        self._far.expected = asked.callee
+        self._near = _End("caller", near_marks, probe.caller_at, call_id, self._put)
+        self._far = _End("callee", far_marks, probe.callee_at, "", self._put)
+        self._far.expected = probe.callee
         self._to_tag = ""
         self._branch = ""
         self._is_invited = self._is_up = False
@@ -198,10 +198,10 @@ class _Call:
     # -- the call, step by step
 
     async def run(self) -> None:
-        asked, near, far = self._asked, self._near, self._far
+        probe, near, far = self._probe, self._near, self._far
         invite = self._request("INVITE", near.marks.cseq, body=_SDP.format(_MEDIA["caller"]))
         self._is_invited = True
-        by = "the relay" if asked.is_direct else asked.peer
+        by = "the relay" if probe.is_direct else probe.peer
         received = await self._next(far, "INVITE", f"the INVITE from {by}", invite)
         self._answer(received, 180, "Ringing")
         await self._next(near, 180, "the callee's 180", invite)
@@ -233,7 +233,7 @@ class _Call:
                 await asyncio.wait_for(self._more.wait(), wait_s)
             except TimeoutError:
                 sender = by or self._near
-                sender.send(again, self._asked.relay if sender is self._near else sender.source)
+                sender.send(again, self._probe.relay if sender is self._near else sender.source)
                 wait_s = min(2 * wait_s, T2_S)
             for at, message in self._arrived:
                 self._check(at, message)
@@ -252,24 +252,24 @@ class _Call:
 
     def _request(self, method: str, cseq: int, branch: str = "", target: str = "", body: str = "") -> bytes:
         """Send a request of the caller's end."""
-        near, asked = self._near, self._asked
+        near, probe = self._near, self._probe
         branch = branch or f"z9hG4bK{near.marks.word}{secrets.token_hex(4)}"
         if method == "INVITE":
             self._branch = branch
-        host, port = asked.relay
-        caller = format_number(asked.caller, "national")
+        host, port = probe.relay
+        caller = format_number(probe.caller, "national")
         lines = [
-            f"{method} {target or f'sip:{asked.number}@{host}:{port}'} SIP/2.0",
+            f"{method} {target or f'sip:{probe.number}@{host}:{port}'} SIP/2.0",
             f"Via: SIP/2.0/UDP {near.at[0]}:{near.at[1]};branch={branch};rport",
             f"From: <sip:{caller}@{near.at[0]}>;tag={near.tag}",
-            f"To: <sip:{asked.number}@{host}>" + (f";tag={self._to_tag}" if self._to_tag else ""),
+            f"To: <sip:{probe.number}@{host}>" + (f";tag={self._to_tag}" if self._to_tag else ""),
             f"Call-ID: {near.call_id}",
             f"CSeq: {cseq} {method}",
             "Max-Forwards: 70",
             f"Contact: <sip:{near.marks.friend}@{near.at[0]}:{near.at[1]}>",
         ]
         data = stuff(_written(lines, body), near.marks)
-        near.send(data, asked.relay)
+        near.send(data, probe.relay)
         return data
 
     def _answer(self, request: Message, status: int, phrase: str, body: str = "", end: _End | None = None) -> bytes:
@@ -286,7 +286,7 @@ class _Call:
             f"CSeq: {request.get('cseq')}",
             f"Contact: <sip:{end.marks.friend}@{end.at[0]}:{end.at[1]}>",
         ]
-        plainly = end is self._far and not self._asked.is_direct
+        plainly = end is self._far and not self._probe.is_direct
         data = stuff_plainly(_written(lines, body), end.marks) if plainly else stuff(_written(lines, body), end.marks)
         end.answers[request.cseq.method, request.cseq.number] = data
         end.send(data, end.source)
@@ -302,7 +302,7 @@ class _Call:
         )
         marks = sum(_places(end) for end in (near, far))
         outcome: Outcome = "leak" if leaks else "failed" if reason else "proven"
-        return Result(self._asked.peer, outcome, reason, tuple(dict.fromkeys(leaks)), received, marks)
+        return Result(self._probe.peer, outcome, reason, tuple(dict.fromkeys(leaks)), received, marks)
 
 
 def make_marks(number: str, host: str, not_marks: frozenset[str]) -> Marks:

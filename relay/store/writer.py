@@ -135,7 +135,7 @@ class GroupWriter:
         self._gap = _Gap(path)
         self._arriving: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._waiting: FairQueue[_Waiting] = FairQueue()
-        self._asked: Counter[str] = Counter()  # awaited units of work by `_name_of` their actor
+        self._awaited: Counter[str] = Counter()  # awaited units of work by `_name_of` their actor
         self._connection: Connection | None = None
         self._files: StoreFiles | None = None  # of the connection
         self._closed = False
@@ -152,18 +152,18 @@ class GroupWriter:
         if self._closed:
             raise StoreError(f"the store {self._path} is being closed")
         name = _name_of(actor)
-        if not is_within_share(self._asked[name] + 1, self.backlog + 1, MOST_WAITING):
+        if not is_within_share(self._awaited[name] + 1, self.backlog + 1, MOST_WAITING):
             raise Refused("store_busy", "", "the write queue of the store is full: try again in a second")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
         self._arriving.put(_Waiting(actor, do, loop, done))
-        self._asked[name] += 1
+        self._awaited[name] += 1
         try:
             return await done
         finally:
-            self._asked[name] -= 1
-            if not self._asked[name]:
-                del self._asked[name]
+            self._awaited[name] -= 1
+            if not self._awaited[name]:
+                del self._awaited[name]
 
     @property
     def backlog(self) -> int:
@@ -249,12 +249,15 @@ class GroupWriter:
 
     def _act(self, connection: Connection, waiting: _Waiting) -> _Made:
         connection.execute("SAVEPOINT act")
+        unit = UnitOfWork(connection, self._sealer, waiting.actor, self._clock_ms())
         try:
             with store_errors(self._path):
-                answer = waiting.do(UnitOfWork(connection, self._sealer, waiting.actor, self._clock_ms()))
+                answer = waiting.do(unit)
         except Exception as error:  # goes to its caller only; the other units of work go on
             if connection.in_transaction:
                 connection.execute("ROLLBACK TO act")
+                if isinstance(error, Refused):
+                    unit.audit_refusals([error])
                 connection.execute("RELEASE act")
             return _Made(waiting, None, error)
         connection.execute("RELEASE act")

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from relay.cli import main
-from relay.events.probe_call import Ask, Result, call
+from relay.events.probe_call import ProbeCall, Result, call
 from tests.cli.test_probe import leak
 from tests.support.addresses import Address, free
 from tests.support.middle_peer import MiddlePeer, serving
@@ -77,10 +77,10 @@ def test_the_demo_proves_that_nothing_crossed_and_prints_the_picture_of_the_read
 
 
 def test_a_leak_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def through_a_leaking_peer(asked: Ask) -> Result:
+    async def through_a_leaking_peer(probe: ProbeCall) -> Result:
         behind = free("127.0.0.72")
-        async with serving(MiddlePeer(Address(*asked.callee_at), behind, to_caller=leak)):
-            return await call(asked._replace(callee_at=behind, is_direct=False))
+        async with serving(MiddlePeer(Address(*probe.callee_at), behind, to_caller=leak)):
+            return await call(probe._replace(callee_at=behind, is_direct=False))
 
     monkeypatch.setattr("relay.cli.demo.call", through_a_leaking_peer)
     done = CliRunner().invoke(main, ["demo"])

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from relay.events.probe import ask
+from relay.events.probe import call_to
 from relay.model.settings import PeerRoute
 from tests.config.support import PEER, config, problem
 
@@ -23,8 +23,8 @@ def test_the_probe_is_a_peer_and_its_numbers_have_routes() -> None:
     assert peer.numbers is not None
     assert (peer.numbers.allow("8613800000071"), peer.numbers.allow("8613800000001")) == (True, False)
     assert made.settings.routes == (PeerRoute("8613900000072", ("carrier",)), PeerRoute("8613900000073", ("probe",)))
-    assert ask(made.probe, "carrier", "8613900000072", "700100000010001").is_direct is False
-    assert ask(made.probe, "probe", "8613900000073", "700100000010001").is_direct is True
+    assert call_to(made.probe, "carrier", "8613900000072", "700100000010001").is_direct is False
+    assert call_to(made.probe, "probe", "8613900000073", "700100000010001").is_direct is True
 
 
 def test_without_the_table_there_is_no_peer() -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from relay.events import probe_call
-from relay.events.probe_call import Ask, Result, call
+from relay.events.probe_call import ProbeCall, Result, call
 from tests.interop.conftest import running_relay
 from tests.support.addresses import Address, free
 from tests.support.asterisk import Asterisk
@@ -37,13 +37,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield Place(relay, free(CALLEE_AT), tap)
 
 
-def asked(place: Place, *, is_direct: bool = False, relay: Address | None = None, number: str = X) -> Ask:
+def probe(place: Place, *, is_direct: bool = False, relay: Address | None = None, number: str = X) -> ProbeCall:
     setup = place.relay.setup
     callee_at = setup.callee if is_direct else place.callee_at
     ends = (tuple(setup.caller), tuple(callee_at))
     hosts = frozenset({setup.relay.host})
     at = tuple(relay or setup.relay)
-    return Ask(at, hosts, f"86{A}", number, f"86{B}", "carrier", is_direct, *ends)  # type: ignore[arg-type]
+    return ProbeCall(at, hosts, f"86{A}", number, f"86{B}", "carrier", is_direct, *ends)  # type: ignore[arg-type]
 
 
 def middle(place: Place) -> MiddlePeer:
@@ -61,18 +61,18 @@ def assert_proven(result: Result) -> None:
 
 
 async def test_a_call_straight_back_is_a_proof(place: Place) -> None:
-    assert_proven(await call(asked(place, is_direct=True)))
+    assert_proven(await call(probe(place, is_direct=True)))
 
 
 async def test_a_call_through_a_peer_is_a_proof(place: Place) -> None:
     async with serving(middle(place)):
-        assert_proven(await call(asked(place)))
+        assert_proven(await call(probe(place)))
 
 
 async def test_a_call_through_a_pbx_is_a_proof(place: Place, tmp_path: Path) -> None:
     setup = place.relay.setup
     async with Asterisk(tmp_path / "pbx", setup.callee, setup.relay, phones={B: place.callee_at}):
-        assert_proven(await call(asked(place)))
+        assert_proven(await call(probe(place)))
 
 
 async def test_a_lost_datagram_is_sent_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ async def test_a_lost_datagram_is_sent_again(place: Place, monkeypatch: pytest.M
 
     async with serving(middle(place)) as peer:
         peer.to_caller = lose_first
-        assert_proven(await call(asked(place)))
+        assert_proven(await call(probe(place)))
 
 
 async def test_a_name_of_the_caller_that_reaches_the_callee_is_a_leak(place: Place) -> None:
@@ -101,7 +101,7 @@ async def test_a_name_of_the_caller_that_reaches_the_callee_is_a_leak(place: Pla
 
     async with serving(tap), serving(middle(place)) as peer:
         peer.to_callee = leak
-        result = await call(asked(place, relay=tap.at))
+        result = await call(probe(place, relay=tap.at))
     assert (result.outcome, result.reason) == ("leak", "")
     assert result.leaks == ("the caller's name in X-Caller of INVITE, got by the callee",)
 
@@ -115,7 +115,7 @@ async def test_an_address_of_the_callee_that_reaches_the_caller_is_a_leak(place:
 
     async with serving(middle(place)) as peer:
         peer.to_caller = lambda data: fitted(leak(data))
-        result = await call(asked(place))
+        result = await call(probe(place))
     assert result.outcome == "leak"
     assert result.leaks == ("the callee's private address in o= of the body of 200 to INVITE, got by the caller",)
 
@@ -127,7 +127,7 @@ def fitted(data: bytes) -> bytes:
 
 
 async def test_a_refused_call_is_no_proof_and_no_leak(place: Place) -> None:
-    result = await call(asked(place, number="700100000019999"))
+    result = await call(probe(place, number="700100000019999"))
     assert (result.outcome, result.leaks) == ("failed", ())
     assert result.reason == "the relay answered the caller 403"
 
@@ -137,7 +137,7 @@ async def test_a_call_that_does_not_come_back_is_no_proof(place: Place, monkeypa
     monkeypatch.setattr(probe_call, "OPEN_S", 0.0)
     async with serving(middle(place)) as peer:
         peer.to_callee = lambda data: b""
-        result = await call(asked(place))
+        result = await call(probe(place))
     assert (result.outcome, result.reason) == ("failed", "the INVITE from carrier did not come")
 
 
@@ -145,6 +145,6 @@ async def test_an_address_in_use_is_named(place: Place, monkeypatch: pytest.Monk
     monkeypatch.setattr(probe_call, "CALL_S", 0.3)
     monkeypatch.setattr(probe_call, "OPEN_S", 0.0)
     async with serving(Tap(place.callee_at, place.tap)):
-        result = await call(asked(place))
+        result = await call(probe(place))
     assert result.outcome == "failed"
     assert f"{place.callee_at}, the address of the callee (" in result.reason

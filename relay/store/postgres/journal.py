@@ -155,7 +155,7 @@ class PostgresWriter:
         return bool(await connection.fetchval(_LINK, self._link.seq) == self._link.hash)
 
     async def _transact(self, batch: Batch, *, is_in_doubt: bool) -> None:
-        connection = self._asked()
+        connection = self._live_connection()
         row = await connection.fetchrow(_AUDIT)
         audit = EMPTY if row is None else Head(*row)
         put = [live_row(self._sealer, 0, commit.record, commit.dialogs or b"") for commit in batch.up]
@@ -225,7 +225,7 @@ class PostgresWriter:
         if connection is not None:
             connection.terminate()
 
-    def _asked(self) -> asyncpg.Connection:
+    def _live_connection(self) -> asyncpg.Connection:
         assert self._connection is not None  # _connect made it
         return self._connection
 

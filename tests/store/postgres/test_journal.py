@@ -216,7 +216,7 @@ async def test_a_removed_head_of_a_purged_chain_begins_no_other(store: Store) ->
         with closing(postgres.connect(store.place)) as thief:
             thief.execute("INSERT INTO checkpoint (chain, seq, hash, at) VALUES ('record', 5, '', 0)")
         with pytest.raises(StoreError, match="altered or removed"):
-            await writer._locked_head(writer._asked())
+            await writer._locked_head(writer._live_connection())
 
 
 async def test_frozen_transaction_does_not_block_other_nodes(store: Store) -> None:
@@ -224,7 +224,7 @@ async def test_frozen_transaction_does_not_block_other_nodes(store: Store) -> No
     async with store.journal("a") as frozen, store.journal("b") as journal:
         writer = frozen.writer
         assert isinstance(writer, PostgresWriter)
-        connection = writer._asked()
+        connection = writer._live_connection()
         await connection.execute("BEGIN")
         await writer._locked_head(connection)
         journal.queue.append(Commit(1, ended_record("c1"), None), done)
