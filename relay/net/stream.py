@@ -23,6 +23,7 @@ from relay.sip.message import Flow
 
 MAX_CARRIED = 1024  # flows remembered per connection; peers choose the ports in them
 MOST_PINGS = 20  # per second; RFC 5626 4.4.1 has minutes between two
+MOST_DIALLED = 64  # connections to ports of one host that are no configured targets: its Contacts choose them
 
 
 class Owner(Protocol):
@@ -51,6 +52,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_waiting",
         "broken",
+        "counted",
         "flow",
         "heard",
         "message_since",
@@ -59,7 +61,8 @@ class Connection(asyncio.Protocol):
         "wanted",
     )
 
-    def __init__(self, owner: Owner, flow: Flow, wanted: Flow | None) -> None:
+    def __init__(self, owner: Owner, flow: Flow, wanted: Flow | None, counted: str | None) -> None:
+        self.counted = counted  # the host under which `Admission` counts it
         self.flow = flow  # with the far end's actual address, once open
         self.wanted = wanted  # the destination that we opened it for; None: opened by the far end
         self.heard = owner.now  # time of the last byte in either direction
@@ -216,6 +219,9 @@ class Admission:
 
     Unknown sources share `max_strangers`; one of them, with IPv6 one network of 64 bits, gets a fraction of it. Peers
     share the total fairly, whatever their number of addresses.
+
+    A connection that we open counts for the host that it goes to, as one from there would, since the far end makes us
+    open it: a Contact may name any port of its host. Configured targets are few, and may exceed the total.
     """
 
     def __init__(self, limits: StreamLimits, peers: Peers) -> None:
@@ -225,22 +231,26 @@ class Admission:
         self._by_source: Counter[str] = Counter()
         self._by_peer: Counter[str] = Counter()
         self._by_network: Counter[str] = Counter()  # of unknown sources, by `source_of`
+        self._dialled: Counter[str] = Counter()  # that we opened, by host
 
-    def admit(self, source: str | None) -> bool:
-        """Count a new connection from `source` (None: one that we open) unless a limit is reached.
+    def admit(self, host: str | None, *, dialled: bool = False) -> bool:
+        """Count a new connection from `host`, or `dialled` by us, unless a limit is reached. None: to a target.
 
         Call `release` once for each admitted connection.
         """
-        if self.count >= self._limits.max_connections or not (source is None or self._admit_source(source)):
-            return False
+        if host is not None:
+            if self.count >= self._limits.max_connections or (dialled and self._dialled[host] >= MOST_DIALLED):
+                return False
+            if not self._admit_source(host, dialled=dialled):
+                return False
         self.count += 1
         return True
 
-    def release(self, source: str | None) -> None:
+    def release(self, host: str | None, *, dialled: bool = False) -> None:
         self.count -= 1
-        if source is None:
+        if host is None:
             return
-        for counts, key in self._counts_of(source):
+        for counts, key in self._counts_of(host, dialled=dialled):
             counts[key] -= 1
             if not counts[key]:
                 del counts[key]
@@ -253,7 +263,7 @@ class Admission:
     def is_greedy(self, source: str) -> bool:
         """Whether `source` has reached the limit per source: it then caused the refusal itself."""
         most = self._limits.max_per_source
-        if self.is_stranger(source):
+        if self._name_of(source) == STRANGERS:
             return self._by_network[source_of(source)] >= min(most, -(-self._limits.max_strangers // SHARE))
         return self._by_source[source] >= most
 
@@ -261,7 +271,7 @@ class Admission:
         return self._peers.by_source(source) is None
 
     def apply_config(self, peers: Peers) -> None:
-        """Apply a new list of peers, and recount the open connections by peer."""
+        """Apply new peers or targets, and recount the open connections by peer."""
         self._peers = peers
         self._by_peer.clear()
         self._by_network.clear()
@@ -269,7 +279,7 @@ class Admission:
             for counts, key in self._counts_of(source)[1:]:
                 counts[key] += count
 
-    def _admit_source(self, source: str) -> bool:
+    def _admit_source(self, source: str, *, dialled: bool) -> bool:
         used = self._by_peer[name := self._name_of(source)]
         if name == STRANGERS:
             has_room = used < self._limits.max_strangers
@@ -277,19 +287,26 @@ class Admission:
             has_room = is_within_share(used + 1, self.count + 1, self._limits.max_connections)
         if not has_room or self.is_greedy(source):
             return False
-        for counts, key in self._counts_of(source):
+        for counts, key in self._counts_of(source, dialled=dialled):
             counts[key] += 1
         return True
 
-    def _counts_of(self, source: str) -> list[tuple[Counter[str], str]]:
+    def _counts_of(self, source: str, *, dialled: bool = False) -> list[tuple[Counter[str], str]]:
         """The counts that a connection is in, each with its key."""
         name = self._name_of(source)
         counts = [(self._by_source, source), (self._by_peer, name)]
-        return [*counts, (self._by_network, source_of(source))] if name == STRANGERS else counts
+        if name == STRANGERS:
+            counts.append((self._by_network, source_of(source)))
+        if dialled:
+            counts.append((self._dialled, source))
+        return counts
 
-    def _name_of(self, source: str) -> str:
-        peer = self._peers.by_source(source)
-        return STRANGERS if peer is None else peer.name
+    def _name_of(self, host: str) -> str:
+        """The peer with that source or target address."""
+        try:
+            return self._peers.name_at(host) or STRANGERS
+        except ValueError:  # a host name: only those of peers' targets are dialled
+            return host
 
 
 # -- One listening TCP socket

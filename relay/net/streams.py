@@ -56,6 +56,7 @@ class Streams:
         self.turns = Turns(lambda host: self._peers.name_at(host))
         self._admission = Admission(limits, self._peers)
         self._targets: dict[str, tuple[Target, ...]] = {}
+        self._places: set[tuple[str, int]] = set()  # host and port of each target
         self._secured: dict[tuple[str, int], tuple[str, str]] = {}  # TLS targets: (name to verify, peer)
         self.reload(settings, tls)
         self._serial = 0
@@ -72,13 +73,15 @@ class Streams:
         self._server_tls, self._client_tls = server_tls, client_tls
         self._asks = tls is not None and tls.client_ca is not None
         self._peers = Peers(settings)
-        self._admission.apply_config(self._peers)
         self._targets = {peer.name: peer.targets for peer in settings.peers}
         self.locate({})
 
     def locate(self, located: Mapping[str, tuple[Target, ...]]) -> None:
         """Apply resolved targets. A TLS server must prove the host name of the peer's URI (RFC 5922 4)."""
         self._targets.update(located)
+        self._peers.locate(located)
+        self._admission.apply_config(self._peers)
+        self._places = {(target.host, target.port) for targets in self._targets.values() for target in targets}
         self._secured = {
             (target.host, target.port): (host_of(target.written), peer)
             for peer, targets in self._targets.items()
@@ -150,7 +153,7 @@ class Streams:
         key = (wanted or flow)._replace(connection=0)
         if self._by_address.get(key) is connection:
             del self._by_address[key]
-        self._admission.release(None if wanted else flow.host)
+        self._admission.release(connection.counted, dialled=wanted is not None)
         self.closed_because[connection.broken or "by_far_end"] += 1
         if not self._closing:
             self._count_offence(connection)
@@ -209,7 +212,7 @@ class Streams:
             return
         self._serial += 1
         flow = Flow(index, self._listeners[index].transport, address[0], address[1], self._serial)
-        connection = self._by_number[self._serial] = Connection(self, flow, None)
+        connection = self._by_number[self._serial] = Connection(self, flow, None, host)
         if self._admission.is_stranger(host):  # an unknown source must send its first message in time
             connection.owes_message, connection.message_since = True, self.now
         self._tasks.begin(self._welcome(connected, connection))
@@ -230,11 +233,12 @@ class Streams:
     # Opening
 
     def _dial(self, flow: Flow) -> Connection | None:
-        if not self._admission.admit(None):
+        counted = None if (flow.host, flow.port) in self._places else flow.host
+        if not self._admission.admit(counted, dialled=True):
             self._failed(flow)
             return None
         self._serial += 1
-        connection = Connection(self, flow._replace(connection=self._serial), flow)
+        connection = Connection(self, flow._replace(connection=self._serial), flow, counted)
         self._by_number[self._serial] = connection
         self._by_address[flow._replace(connection=0)] = connection
         self._tasks.begin(self._open(connection, flow))

@@ -8,11 +8,12 @@ from ipaddress import ip_network
 
 import pytest
 
-from relay.model.settings import Peer, Settings, StreamLimits
+from relay.model.settings import Listener, Peer, Settings, StreamLimits
 from relay.net import stream
-from relay.net.stream import Admission, StreamListener
+from relay.net.stream import MOST_DIALLED, Admission, StreamListener
 from relay.peers.peers import Peers
 from tests.support.addresses import Address, free
+from tests.support.targets import target_at
 
 PEER = Peer("pbx", (), False, (ip_network("10.0.0.0/24"), ip_network("fe80::/10")))
 
@@ -23,9 +24,14 @@ def admission(**limits: int) -> Admission:
 
 def test_the_total_of_connections_is_limited() -> None:
     a = admission(max_connections=2)
-    assert [a.admit("10.0.0.1"), a.admit(None), a.admit("10.0.0.2"), a.admit(None)] == [True, True, False, False]
+    assert [a.admit("10.0.0.1"), a.admit(None), a.admit("10.0.0.2")] == [True, True, False]
     a.release(None)
     assert a.admit("10.0.0.2")
+
+
+def test_a_configured_target_is_always_dialled() -> None:
+    a = admission(max_connections=1)
+    assert [a.admit("10.0.0.1"), a.admit(None), a.admit(None)] == [True, True, True]
 
 
 def test_connections_from_one_source_are_limited() -> None:
@@ -84,6 +90,39 @@ def test_our_own_connections_do_not_count_as_unknown() -> None:
     assert a.admit(None)
 
 
+def test_connections_that_we_open_are_limited_by_host() -> None:
+    a = admission()
+    assert sum(a.admit("10.0.0.1", dialled=True) for _ in range(100)) == MOST_DIALLED
+    assert [a.admit("10.0.0.1"), a.admit("10.0.0.2", dialled=True)] == [True, True]
+    a.release("10.0.0.1")
+    assert not a.admit("10.0.0.1", dialled=True)
+    a.release("10.0.0.1", dialled=True)
+    assert a.admit("10.0.0.1", dialled=True)
+
+
+def test_connections_that_we_open_to_a_peer_with_many_addresses_leave_some_to_others() -> None:
+    a = admission(max_connections=80)
+    other = Peer("other", (), False, (ip_network("10.1.0.0/24"),))
+    a.apply_config(Peers(Settings(listeners=(), peers=(PEER, other), routes=(), prefixes=())))
+    assert sum(a.admit(f"10.0.0.{number}", dialled=True) for number in range(100)) == 70
+    assert a.admit("10.1.0.1")
+    assert a.admit("10.1.0.1", dialled=True)
+
+
+def test_connections_that_we_open_to_unknown_addresses_count_as_from_there() -> None:
+    a = admission(max_strangers=8)
+    assert [a.admit(f"2001:db8::{number}", dialled=True) for number in range(3)] == [True, True, False]
+    assert a.strangers == 2
+
+
+def test_a_target_that_is_no_source_is_its_peer_s() -> None:
+    a = admission(max_strangers=0)
+    pbx = Peer("pbx", (target_at("192.0.2.1"),), False, ())
+    a.apply_config(Peers(Settings((Listener("udp", "127.0.0.1", 5060, "127.0.0.1"),), (pbx,), (), ())))
+    assert [a.admit(host, dialled=True) for host in ("192.0.2.1", "sbc.example", "192.0.2.2")] == [True, True, False]
+    assert a.strangers == 0
+
+
 def test_a_scoped_address_is_matched_by_its_network() -> None:
     assert admission(max_strangers=0).admit("fe80::1%eth0")
 
@@ -91,9 +130,9 @@ def test_a_scoped_address_is_matched_by_its_network() -> None:
 def test_counts_of_closed_sources_are_removed() -> None:
     a = admission()
     for number in range(100):
-        a.admit(f"192.0.2.{number}")
-        a.release(f"192.0.2.{number}")
-    assert (a.count, a.strangers, len(a._by_source)) == (0, 0, 0)
+        a.admit(f"192.0.2.{number}", dialled=number % 2 == 0)
+        a.release(f"192.0.2.{number}", dialled=number % 2 == 0)
+    assert (a.count, a.strangers, len(a._by_source), len(a._dialled)) == (0, 0, 0, 0)
 
 
 def test_unknown_sources_are_recounted_on_reload() -> None:

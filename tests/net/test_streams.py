@@ -12,7 +12,7 @@ import pytest
 from relay.defence.bans import GRAVE
 from relay.errors import ConfigError
 from relay.model.settings import Limits, PeerCertificate, Target, TlsFiles
-from relay.net.stream import MAX_CARRIED, MOST_PINGS
+from relay.net.stream import MAX_CARRIED, MOST_DIALLED, MOST_PINGS
 from relay.net.tls import client_context
 from relay.sip.message import Flow
 from tests.net.certificates import Authority
@@ -281,6 +281,43 @@ async def test_no_connection_is_opened_above_the_limit() -> None:
         h.streams.send(b"hello", h.flow_to(address))
         assert await h.failure() == h.flow_to(address)
         writer.close()
+
+
+async def test_a_host_with_many_contacts_leaves_connections_to_configured_targets() -> None:
+    """A peer may name any port of its own host in a Contact, in each request another one."""
+    async with FarEnd.at(PEER_HOST) as (far, address):
+        peer = replace(PEER, targets=(target_at(PEER_HOST, address.port, "tcp"),))
+        async with listening(max_connections=80, peer=peer) as h:
+            for port in range(1, 101):
+                h.streams.send(b"INFO", h.flow_to(Address(PEER_HOST, port)))
+            assert h.streams.statistics()["streams"] == MOST_DIALLED
+            h.streams.send(b"hello", h.flow_to(address))
+            assert await far.heard() == b"hello"
+            await h.settled(1)
+            far.writers[0].transport.abort()
+            await h.settled(0)
+            assert h.streams._admission.count == 0
+
+
+async def test_a_located_target_is_dialled_whatever_the_total() -> None:
+    async with listening(max_connections=1) as h, FarEnd.at("127.0.0.12") as (far, address):
+        h.streams.locate({PEER.name: (target_at(address.host, address.port, "tcp"),)})
+        _, writer = await h.connect()
+        await h.settled(1)
+        h.streams.send(b"hello", h.flow_to(address))
+        assert await far.heard() == b"hello"
+        writer.close()
+
+
+async def test_connections_of_a_target_are_recounted_when_it_is_located() -> None:
+    async with listening() as h:
+        _, writer = await h.connect(STRANGER)
+        await h.settled(1)
+        h.streams.locate({PEER.name: (target_at(STRANGER, transport="tcp"),)})
+        assert h.streams.statistics()["streams_from_strangers"] == 0
+        writer.close()
+        await h.settled(0)
+        assert not h.streams._admission._by_peer
 
 
 async def test_unknown_sources_are_recounted_on_reload() -> None:
