@@ -79,13 +79,12 @@ class QuerySubsId(Parameters):
 
 @action(QuerySubsId, "bindings:read")
 async def query_subs_id(asked: QuerySubsId, caller: Caller) -> Reply:
-    live = BindingQuery(business=caller.business, number=asked.phone_no_x, state="live")
+    live = BindingQuery(business=caller.business, x=asked.phone_no_x, pool=asked.pool_key or None, state="live")
 
     def query(connection: Connection, sealer: Sealer) -> list[Binding]:
-        found = find_page(connection, sealer, live, caller.now_ms, None, 2)
-        return [one for one in found if asked.pool_key in ("", one.pool) and one.x == asked.phone_no_x]
+        return find_page(connection, sealer, live, caller.now_ms, None, 2)
 
-    match await caller.read_apart(query) if asked.phone_no_x.isprintable() else []:
+    match await caller.read_apart(query) if f"{asked.phone_no_x}{asked.pool_key}".isprintable() else []:
         case []:
             raise Failure(NO_SUBSCRIPTION, "PhoneNoX: no binding is on this number")
         case [binding]:

@@ -130,6 +130,7 @@ _STATES: dict[State, str] = {
 _IN_FORCE = "created_at <= :at AND coalesce(ended_at, :at + 1) > :at AND coalesce(expires_at, :at + 1) > :at"
 # One SELECT per index: OR between two of them would scan the whole table.
 _ON_NUMBER = "SELECT id FROM binding WHERE x = :number UNION SELECT id FROM binding WHERE y = :number"
+_ON_X = "SELECT id FROM binding WHERE x = :x"
 _WITH_PARTY = """
 WITH membership AS (
     SELECT group_id FROM group_member WHERE hash = :party UNION SELECT group_id FROM past_member WHERE hash = :party)
@@ -157,6 +158,8 @@ class BindingQuery(NamedTuple):
 
     business: str | None = None
     number: str | None = None  # a 700 number
+    x: str | None = None  # a 700 number that is x, and not y
+    pool: str | None = None
     party: str | None = None  # normal form; also a former party, or a member of the group
     either: str | None = None  # a 700 or legacy number, or a party; for live bindings only a present party
     order_id: str | None = None
@@ -311,6 +314,8 @@ def _conditions(
     wanted = {
         "business = :business": query.business,
         f"id IN ({_ON_NUMBER})": query.number,
+        f"id IN ({_ON_X})": query.x,
+        "pool = :pool": query.pool,
         f"id IN ({_WITH_PARTY})": query.party,
         f"id IN ({_NOW_OF if query.state == 'live' else _EVER_OF})": query.either,
         f"id IN ({_WITH_ORDER})": query.order_id,

@@ -15,7 +15,23 @@ from relay.service.keys import BUSINESS_SCOPES
 from relay.service.numbers import lock, unlock
 from relay.service.recordings import Link, is_signed
 from relay.store.audit import AuditQuery, newest_entries
-from tests.compat.conftest import POOL, PREFIX, A, Ask, B, C, Client, Compat, D, Json, bind, bind_older, in_china
+from relay.store.bindings import update
+from tests.compat.conftest import (
+    POOL,
+    PREFIX,
+    A,
+    Ask,
+    B,
+    C,
+    Client,
+    Compat,
+    D,
+    Json,
+    bind,
+    bind_older,
+    in_china,
+    stored,
+)
 from tests.support.recorded import keep
 
 WITHOUT_PARTIES = BUSINESS_SCOPES - {"parties:read"}
@@ -96,6 +112,23 @@ def test_the_binding_of_a_number(compat: Compat, ask: Ask) -> None:
     assert compat.client("rival").ask("QuerySubsId", phone_no_x=x)["Code"] == "isv.SUBS_NOT_EXIST"
     bind_older(ask, PhoneNoX=x, PhoneNoA=C, PhoneNoB=D)
     assert ask("QuerySubsId", PoolKey=POOL, PhoneNoX=x)["Code"] == "isv.FORBIDDEN_ACTION"
+
+
+@pytest.mark.parametrize("elsewhere", ["y", "pool"])
+def test_newer_bindings_that_are_not_of_the_pool_and_x_hide_none(compat: Compat, ask: Ask, elsewhere: str) -> None:
+    x, other = f"{PREFIX}0004", f"{PREFIX}0005"
+    bound = bind_older(ask, PhoneNoX=x)["SecretBindDTO"]
+    newer = []
+    for parties in ({"PhoneNoA": C, "PhoneNoB": D}, {"PhoneNoA": "13500000005", "PhoneNoB": "13400000006"}):
+        one = bind_older(ask, PhoneNoX=other if elsewhere == "y" else x, **parties)["SecretBindDTO"]
+        newer.append(stored(compat, one | {"SubsId": int(one["SubsId"])}))
+    moved = [one._replace(y=x) if elsewhere == "y" else one._replace(pool="default") for one in newer]
+    compat.act(lambda act: [update(act, one) for one in moved])
+    try:
+        assert ask("QuerySubsId", PoolKey=POOL, PhoneNoX=x).get("SubsId") == bound["SubsId"]
+        assert ask("QuerySubsId", PoolKey="\0", PhoneNoX=x)["Code"] == "isv.SUBS_NOT_EXIST"
+    finally:  # their ends count in their pools
+        compat.act(lambda act: [update(act, one) for one in newer])
 
 
 def number(ask: Ask, secret_no: str, pool_key: str = POOL) -> Json:

@@ -173,6 +173,10 @@ def test_page_has_matching_bindings_newest_first(disk: Disk, reader: Connection)
         (BindingQuery(number=X), ["b2", "b1"]),
         (BindingQuery(number=THIRD), ["b3"]),
         (BindingQuery(number=Y, business="x"), []),
+        (BindingQuery(x=X), ["b2", "b1"]),
+        (BindingQuery(x=Y), []),
+        (BindingQuery(x=X, pool="default", mode="AXB"), ["b1"]),
+        (BindingQuery(x=X, pool="other"), []),
         (BindingQuery(party="8002"), ["b2"]),
         (BindingQuery(order_id="7"), ["b2"]),
         (BindingQuery(mode="AXYB"), ["b2"]),
@@ -246,6 +250,16 @@ def test_live_bindings_of_a_party_are_not_searched_among_all_of_a_business_user(
         assert by_order[0] == "SEARCH binding USING PRIMARY KEY (id=?)"
 
     run(disk, do)
+
+
+def test_bindings_of_an_x_are_found_by_index(disk: Disk, reader: Connection) -> None:
+    query = BindingQuery(business="default", x=X, pool="default", state="live")
+    plan = steps_of(reader, lambda: find_page(reader, disk.sealer, query, NOW_MS, None, 2))
+    assert plan == [
+        "SEARCH binding USING INDEX binding_business (business=? AND id=?)",
+        "LIST SUBQUERY 1",
+        "SEARCH binding USING COVERING INDEX binding_x (x=?)",
+    ]
 
 
 def test_swapped_sealed_part_is_an_error(disk: Disk, reader: Connection) -> None:
