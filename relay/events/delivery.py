@@ -24,6 +24,7 @@ from relay.errors import RelayError
 from relay.events import alibaba
 from relay.events.webhooks import DeliveryRules, write_events
 from relay.log import Outage
+from relay.net.http_client import AnswerTooLong, BoundedConnector
 from relay.net.public import NotPublic, any_socket, public_socket
 from relay.net.spans import Attributes, RequestSpan, Spans
 from relay.net.verify import SIGNATURE, Resolver, signature_header
@@ -69,6 +70,7 @@ _WORDS = (
     (_UNKNOWN_HOST, "unknown host name"),
     (aiohttp.ClientSSLError, "TLS failed, or the certificate is not trusted"),
     (aiohttp.ClientConnectorError, "connection refused or unreachable"),
+    (AnswerTooLong, "the answer is too long"),
 )
 
 
@@ -367,7 +369,8 @@ def open_sessions() -> Sessions:
 
 def _session(make_socket: Any, resolver: Resolver) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
+        connector=BoundedConnector(
+            alibaba.MOST_ANSWER,
             limit=MOST_CONNECTIONS,
             limit_per_host=MOST_TO_ONE_HOST,
             resolver=resolver,

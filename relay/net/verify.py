@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from relay.net.http_client import AnswerTooLong, BoundedConnector
 from relay.net.public import any_socket, public_socket
 from relay.net.spans import Attributes, RequestSpan, Span, Spans
 from relay.policy.decision import Breaker
@@ -123,7 +124,9 @@ class HookClient:
         self._resolver = Resolver()
         for internal, make_socket in ((True, any_socket), (False, public_socket)):
             self._sessions[internal] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=MOST_OPEN, resolver=self._resolver, socket_factory=make_socket),
+                connector=BoundedConnector(
+                    LONGEST_ANSWER, limit=MOST_OPEN, resolver=self._resolver, socket_factory=make_socket
+                ),
                 headers={"User-Agent": "relay700", "Accept-Encoding": "identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,  # the size limit would only apply after decompression
@@ -207,10 +210,10 @@ class HookClient:
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """Raises aiohttp.ClientPayloadError above LONGEST_ANSWER."""
+    """Raises AnswerTooLong above LONGEST_ANSWER."""
     body = b""
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > LONGEST_ANSWER:
-            raise aiohttp.ClientPayloadError("the answer is too long")
+            raise AnswerTooLong
     return body

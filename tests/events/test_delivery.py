@@ -8,6 +8,7 @@ import hmac
 import json
 import socket
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -139,6 +140,41 @@ async def test_a_timeout_is_retried(shop: Shop, writer: GroupWriter) -> None:
     slow.close()
     assert [event.event_id for event in shop.waiting(hook)] == ["e1"]
     assert [fields["reason"] for _, fields in shop.log.said] == ["no answer within 0.05 s"]
+
+
+async def test_a_flood_of_interim_answers_is_retried_later(shop: Shop, writer: GroupWriter) -> None:
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        with suppress(ConnectionError):
+            writer.write(b"HTTP/1.1 100 \r\n\r\n" * 200_000 + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(flood, "127.0.0.1", 0) as server:
+        hook = shop.hook(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        shop.tell("e1")
+        async with delivering(shop, writer) as deliverer:
+            await failed(deliverer, 2)
+    left = shop.hook_now(hook)
+    assert left.failures and left.last_error == "the answer is too long"
+    assert [event.event_id for event in shop.waiting(hook)] == ["e1"]
+
+
+async def test_a_long_body_that_is_not_read_does_not_matter(shop: Shop, writer: GroupWriter) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        with suppress(ConnectionError):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + bytes(1_000_000))
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        hook = shop.hook(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        shop.tell("e1")
+        async with delivering(shop, writer), asyncio.timeout(20):
+            while shop.waiting(hook):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert shop.hook_now(hook).last_error is None
 
 
 async def test_changed_rules_hold_from_the_next_delivery_on(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:

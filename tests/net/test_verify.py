@@ -10,12 +10,13 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
+from aiohttp.client_proto import ResponseHandler
 
 from relay.net import verify
 from relay.net.verify import LONGEST_ANSWER, SIGNATURE, Hook, HookClient, answer_signature, signature_header
@@ -94,6 +95,29 @@ async def test_the_body_of_a_signed_answer_is_returned() -> None:
 async def test_other_answers_are_none(answer: Answer) -> None:
     async with endpoint(answer) as hook:
         assert await asked(hook) == "no_answer"
+
+
+async def test_a_flood_of_interim_answers_is_none_and_opens_the_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not parsed, which would hold up calls."""
+    heads: list[int] = []
+    feed = ResponseHandler.feed_data
+
+    def feed_data(handler: ResponseHandler, data: Any, size: int = 0) -> None:
+        heads.append(data[0].code)
+        feed(handler, data, size)
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            writer.write(b"HTTP/1.1 100 \r\n\r\n" * 200_000)
+            await writer.drain()
+        writer.close()
+
+    monkeypatch.setattr(ResponseHandler, "feed_data", feed_data)
+    async with await asyncio.start_server(flood, "127.0.0.1", 0) as server, client() as made:
+        hook = Hook("shop", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", "secret")
+        answers = [await made.ask(hook, QUESTION, 30.0) for _ in range(FAILURES + 1)]
+    assert answers == ["no_answer"] * FAILURES + ["not_asked"]
+    assert len(heads) < FAILURES * 500
 
 
 async def test_an_answer_needs_the_signature_of_this_question() -> None:
