@@ -54,7 +54,7 @@ from relay.store.capture_arms import Arms
 from relay.store.captures import Captures
 from relay.store.connection import Connection as StoreConnection
 from relay.store.connection import Place, PostgresServer
-from relay.store.database import Reader, connect_reader, open_store, store_errors
+from relay.store.database import Reader, open_store, reading
 from relay.store.files import StoreFiles, open_lock, takes
 from relay.store.filings import count_expiring
 from relay.store.numbers import usage
@@ -254,7 +254,7 @@ class Backend:
         return relay | parts | ours
 
     def _stored(self) -> _Stored:
-        with store_errors(self.path), contextlib.closing(connect_reader(self.path)) as connection:
+        with reading(self.path) as connection:
             waiting, dead = sizes(connection)
             now = now_ms()
             expiring = count_expiring(connection, None, now, now + EXPIRING_MS)

@@ -34,7 +34,7 @@ from relay.sip.message import transport_address
 from relay.sip_service import SipService
 from relay.store.chain import AnchorFile
 from relay.store.connection import Place
-from relay.store.database import connect_reader, empty_log, open_store, store_errors
+from relay.store.database import empty_log, open_store, reading
 from relay.store.journal.attempts import AttemptFile, with_records
 from relay.store.journal.journal import Journal
 from relay.store.sealing.sealer import Sealer
@@ -91,14 +91,14 @@ class Server:
     def _check_anchor(self, config: Config) -> None:
         """Raise StoreError if the store holds fewer records than the anchor file says."""
         place = config.store.path
-        with store_errors(place), closing(connect_reader(place)) as reader:
+        with reading(place) as reader:
             AnchorFile(config.store.local, self._sealer).check(reader)
 
     def _keep_anchor(self) -> None:
         """Write the anchor after the last record. If this fails, the next start checks against a slightly older one."""
         place = self._config.store.path
         try:
-            with store_errors(place), closing(connect_reader(place)) as reader:
+            with reading(place) as reader:
                 AnchorFile(self._config.store.local, self._sealer).keep(reader)
         except StoreError as error:
             self._log.warning("ledger.anchor_not_kept", reason=str(error))
@@ -106,7 +106,7 @@ class Server:
     def _load_numbers(self, config: Config) -> None:
         """Add the configured numbers that the store lacks: only stored numbers can be called."""
         place, prefixes, legacy = config.store.path, config.settings.prefixes, config.settings.legacy
-        with store_errors(place), closing(connect_reader(place)) as reader:
+        with reading(place) as reader:
             if not lacks_numbers(reader, prefixes, legacy):
                 return  # a relay must start on a read-only store
         with closing(Writer(place, self._sealer)) as writer:

@@ -19,7 +19,7 @@ from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.service.placement import BindRules
 from relay.store.chain import AnchorFile
 from relay.store.connection import Connection
-from relay.store.database import connect_reader, is_there, open_store, store_errors
+from relay.store.database import is_there, open_store, reading
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork, operator_cli
 from relay.store.writer import Writer, now_ms
@@ -141,11 +141,7 @@ def opened(config_path: Path | None, *, make: bool = False, earlier: bool = Fals
     sealer = open_store(place, config.store.key_file)
     if is_new:
         say(f"no config/relay.toml here: made a new store at {where}", err=True)
-    with (
-        store_errors(place),
-        closing(connect_reader(place)) as reader,
-        closing(Writer(place, sealer)) as writer,
-    ):
+    with reading(place) as reader, closing(Writer(place, sealer)) as writer:
         anchor = AnchorFile(config.store.local, sealer)
         if not earlier:
             anchor.check(reader)

@@ -14,7 +14,7 @@ from relay.reports.explain import Configured
 from relay.service.fields import format_moment
 from relay.store.configurations import find_configuration, is_in_force, node_of, put_configuration
 from relay.store.connection import Connection
-from relay.store.database import connect_reader, store_errors
+from relay.store.database import reading
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
@@ -26,7 +26,7 @@ def keep_configuration(config: Config, sealer: Sealer) -> None:
     """Keep the configuration as in force from now on, unless it is the last one that was kept. Raises StoreError."""
     place, text = config.store.path, without_passwords(config.text)
     node = node_of(place)
-    with store_errors(place), closing(connect_reader(place)) as reader:
+    with reading(place) as reader:
         if is_in_force(reader, sealer, node, text):
             return  # a relay must start on a read-only store
     with closing(Writer(place, sealer)) as writer:

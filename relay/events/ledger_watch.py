@@ -19,7 +19,7 @@ from structlog.typing import FilteringBoundLogger
 from relay.errors import StoreError
 from relay.store.chain import Anchor, AnchorFile, growth_fault, read_anchor
 from relay.store.connection import DATABASE_ERRORS, Connection, Place, local_path
-from relay.store.database import connect_reader, one_moment, store_errors
+from relay.store.database import one_moment, reading
 from relay.store.ledger import read_ledger_head
 from relay.store.ledger_check import ledger_faults, quick_faults
 from relay.store.sealing.sealer import Sealer
@@ -101,7 +101,7 @@ class LedgerWatch:
 
     def _look(self) -> _Look:
         self._adopt_accepted()
-        with store_errors(self._place), contextlib.closing(connect_reader(self._place)) as connection:
+        with reading(self._place) as connection:
             with one_moment(connection):
                 faults = [*self._noted(connection), *self._quick(connection)]
                 anchor = None if faults else read_anchor(connection, self._sealer)

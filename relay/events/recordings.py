@@ -12,7 +12,6 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from struct import Struct
@@ -23,7 +22,7 @@ from relay.events.webhooks import of_binding
 from relay.model.call import CallRecord
 from relay.model.rtp_streams import Stream, note_packet, read_streams
 from relay.store.connection import Place
-from relay.store.database import connect_reader, store_errors
+from relay.store.database import reading
 from relay.store.recordings import Recording, Recordings, add_recording, file_of, find_recording, seal_file
 from relay.store.records import Wanted, read_page
 from relay.store.sealing.sealer import Sealer
@@ -267,7 +266,7 @@ class Taker:
         return True
 
     def _look_up(self, call_id: str) -> _Known:
-        with store_errors(self._path), closing(connect_reader(self._path)) as connection:
+        with reading(self._path) as connection:
             found = read_page(connection, self._sealer, Wanted(call_id=call_id), None, 1)
             record = found[0].stored.record if found else None
             return _Known(record, find_recording(connection, self._sealer, call_id) is not None)

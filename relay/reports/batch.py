@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import date
 from itertools import zip_longest
 from pathlib import Path
@@ -46,7 +46,7 @@ from relay.service.fields import format_moment
 from relay.store.audit import read_checkpoint
 from relay.store.chain import RECORDS, Head, read_head
 from relay.store.connection import Connection, Place, one_moment
-from relay.store.database import connect_reader, store_errors
+from relay.store.database import reading
 from relay.store.files import sync_folder, takes
 from relay.store.recordings import Recording, find_recording
 from relay.store.records import ended_between
@@ -155,11 +155,7 @@ def make_batch(place: Place, sealer: Sealer, kept_in: Path, key: BatchKey, folde
     be written or holds something else. The next run resumes.
     """
     try:
-        with (
-            _opened(folder, asked.day) as progress,
-            store_errors(place),
-            closing(connect_reader(place)) as connection,
-        ):
+        with _opened(folder, asked.day) as progress, reading(place) as connection:
             finished = _finished(folder, asked.day)
             if finished is None:
                 finished = _Work(connection, sealer, kept_in, key, folder, asked, progress).done()

@@ -6,7 +6,6 @@ A reading of real numbers is in the audit log first: only a unit of work makes a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
 from typing import Literal, NamedTuple
 
 from relay.model.binding import Binding
@@ -18,7 +17,7 @@ from relay.service import fields
 from relay.service.fields import format_moment
 from relay.store.bindings import bindings_at
 from relay.store.connection import Connection, Place
-from relay.store.database import connect_reader, store_errors
+from relay.store.database import reading
 from relay.store.groups import members_at
 from relay.store.record_rows import StoredRecord
 from relay.store.records import LONGEST_CALL_MS, Wanted, live_calls, read_stored
@@ -151,7 +150,7 @@ def ask_trace(act: UnitOfWork, number: str, at_ms: int, reason: str) -> Disclosu
 def trace(path: Place, sealer: Sealer, asked: DisclosureRequest) -> Trace:
     """Read the traceback. Opens its own connection, so that it can run in a thread. Raises StoreError."""
     number, at_ms = asked.number, asked.since_ms
-    with store_errors(path), closing(connect_reader(path)) as connection:
+    with reading(path) as connection:
         bindings = list(bindings_at(connection, sealer, number, at_ms))
         groups = sorted({binding.group_id for binding in bindings if binding.group_id is not None})
         members = {group: sorted(members_at(connection, sealer, group, at_ms)) for group in groups}

@@ -18,7 +18,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -37,7 +37,7 @@ from relay.store.bindings import bindings_of, history
 from relay.store.businesses import Qualification, qualification_at
 from relay.store.chain import RECORDS, Head, read_head
 from relay.store.connection import Connection, Place, one_moment
-from relay.store.database import connect_reader, store_errors
+from relay.store.database import reading
 from relay.store.filings import Documents, Filing, filing_at
 from relay.store.groups import members_between
 from relay.store.ledger_check import ledger_faults
@@ -125,11 +125,7 @@ def bundle(path: Place, sealer: Sealer, asked: DisclosureRequest, out: IO[bytes]
 
     It reads the chain of records and no index. Raises StoreError if anything it relies on does not verify.
     """
-    with (
-        store_errors(path),
-        closing(connect_reader(path)) as connection,
-        zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive,
-    ):
+    with reading(path) as connection, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         require_whole(connection, sealer)
         contents: dict[str, Iterable[str]] = {
             "records.jsonl": _record_lines(connection, sealer, asked),

@@ -21,7 +21,7 @@ from relay.policy.figures import Counts
 from relay.policy.rules import Cap, Rules
 from relay.service.fields import format_moment
 from relay.store.connection import Connection, Place
-from relay.store.database import connect_reader, store_errors
+from relay.store.database import reading
 from relay.store.lookup_at import Moment, PastLookUps
 from relay.store.records import Wanted, live_calls, read_all
 from relay.store.sealing.sealer import Sealer
@@ -162,7 +162,7 @@ def explain_at(
 def explain_by_store(place: Place, sealer: Sealer, rules: Rules, settings: Settings, call: Call) -> dict[str, Any]:
     """Explain a call by the store as it is, and by the records of granted calls. Raises StoreError."""
     found = _looked_up(place, sealer, rules, call)
-    with store_errors(place), closing(connect_reader(place)) as connection:
+    with reading(place) as connection:
         counts = counts_at(connection, sealer, rules, call)
     return explanation_form(call, explain(call, found, rules, settings, None, counts=counts), "store")
 

@@ -105,13 +105,13 @@ def is_there(place: Place) -> bool:
     """Whether there is a store. Raises StoreError if its server cannot be asked."""
     if isinstance(place, Path):
         return place.exists() and place.stat().st_size > 0
-    with store_errors(place), closing(connect_reader(place)) as connection:
+    with reading(place) as connection:
         return schema_of(place).seen(connection) > 0
 
 
 def is_newer(place: Place) -> bool:
     """Whether a later version has run scripts on it that this one does not know. Raises StoreError."""
-    with store_errors(place), closing(connect_reader(place)) as connection:
+    with reading(place) as connection:
         return store_scripts.is_newer(connection)
 
 
@@ -145,6 +145,13 @@ def connect_reader(place: Place, *, check_same_thread: bool = True) -> Connectio
     for pragma in READER_PRAGMAS:
         connection.execute(pragma)
     return connection
+
+
+@contextmanager
+def reading(place: Place) -> Iterator[Connection]:
+    """A read-only connection for the block. Errors of the store are StoreErrors."""
+    with store_errors(place), closing(connect_reader(place)) as connection:
+        yield connection
 
 
 def empty_log(place: Place) -> None:

@@ -28,7 +28,7 @@ from relay.store.captures import Captures
 from relay.store.chain import AUDIT, RECORDS, Chain, reseal_head
 from relay.store.configurations import SEALED_CONFIGURATIONS
 from relay.store.connection import Connection, Place
-from relay.store.database import connect_reader, store_errors
+from relay.store.database import reading
 from relay.store.filings import DELETE_OF_BUSINESS, SEALED_DOCUMENTS, SEALED_FILING_CHANGES, SEALED_FILINGS
 from relay.store.groups import SEALED_ENTRIES, SEALED_GROUPS, SEALED_MEMBERS, SEALED_PAST_MEMBERS
 from relay.store.hooks import SEALED_HOOKS
@@ -228,7 +228,7 @@ def reseal(place: Place, sealer: Sealer, going_on: Callable[[], bool] = lambda: 
     transaction; False ends the pass early.
     """
     altered: list[str] = []
-    with store_errors(place), closing(connect_reader(place)) as reader, closing(Writer(place, sealer)) as writer:
+    with reading(place) as reader, closing(Writer(place, sealer)) as writer:
         follow_key(reader, sealer)
         total = 0
         for rows in RESEALED:

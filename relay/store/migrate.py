@@ -17,11 +17,11 @@ from relay.store.chain import AnchorFile
 from relay.store.connection import Connection, Place, PostgresServer
 from relay.store.database import (
     connect,
-    connect_reader,
     is_newer,
     is_there,
     one_moment,
     open_store,
+    reading,
     store_errors,
     transaction,
 )
@@ -105,7 +105,7 @@ def _without_record(file: Path, sealer: Sealer) -> int:
 
 
 def _copy(file: Path, sealer: Sealer, server: PostgresServer, key_file: Path) -> dict[str, int]:
-    with store_errors(file), closing(connect_reader(file)) as source, one_moment(source):
+    with reading(file) as source, one_moment(source):
         AnchorFile(file, sealer).check(source)
         for fault in ledger_faults(source, sealer):
             raise StoreError(
@@ -155,7 +155,7 @@ def _put(target: Connection, table: str, columns: str, waiting: list[tuple[Any, 
 
 def _verify(place: Place, sealer: Sealer) -> int:
     """Verify both chains. Return the number of call records. Raises StoreError."""
-    with store_errors(place), closing(connect_reader(place)) as connection:
+    with reading(place) as connection:
         verdict = verify_records(connection, sealer)
         audit = verify_audit(connection, sealer)
     if broken := verdict.broken or audit.broken:

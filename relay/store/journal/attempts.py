@@ -18,7 +18,7 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -29,7 +29,7 @@ from relay.call.recovery import KeptAttempt
 from relay.errors import StoreError
 from relay.model.call import CallRecord
 from relay.store.connection import Connection, Place, Report
-from relay.store.database import connect_reader, store_errors
+from relay.store.database import reading
 from relay.store.files import open_beside
 from relay.store.journal.rows import LiveCall, open_live, selected
 from relay.store.record_rows import COLUMNS, SELECT, StoredRecord, decode_record, encode_record, open_row
@@ -262,7 +262,7 @@ def with_records(
     if not left:
         return []
     wanted = {attempt.record.call_id: attempt.record for attempt in left}
-    with store_errors(place), closing(connect_reader(place)) as connection:
+    with reading(place) as connection:
         stored = _up(connection, sealer, wanted) | _ended(connection, sealer, wanted)
     stored |= {record.call_id: record for record in unwritten}
     return [attempt._replace(stored=stored.get(attempt.record.call_id)) for attempt in left]

@@ -18,7 +18,7 @@ from relay.model.actions import CallEvent, Commit
 from relay.model.call import CallRecord
 from relay.policy.rules import LastCaller
 from relay.store.connection import Connection, Place, PostgresServer, Report
-from relay.store.database import connect, connect_reader, store_errors
+from relay.store.database import connect, reading, store_errors
 from relay.store.record_rows import SELECT as SELECT_RECORD
 from relay.store.record_rows import (
     SELECT_INDEX_CURSOR,
@@ -124,7 +124,7 @@ def read_live(place: Place, sealer: Sealer, report: Report) -> list[LiveCall]:
 
     Altered rows are reported and left out.
     """
-    with store_errors(place), closing(connect_reader(place)) as connection:
+    with reading(place) as connection:
         if isinstance(place, PostgresServer):
             calls = open_all(sealer, connection.execute(_SELECT_OF_NODE, (place.node,)), report)
         else:
@@ -134,7 +134,7 @@ def read_live(place: Place, sealer: Sealer, report: Report) -> list[LiveCall]:
 
 def read_ended_since(place: Place, seq: int) -> set[str]:
     """The ids of calls whose records follow `seq` in the chain. Raises StoreError."""
-    with store_errors(place), closing(connect_reader(place)) as connection:
+    with reading(place) as connection:
         rows = connection.execute("SELECT call_id FROM call_record WHERE chain_seq > ?", (seq,))
         return {call_id for (call_id,) in rows.fetchall()}
 
@@ -158,7 +158,7 @@ def without_ended(place: Place, sealer: Sealer, calls: list[LiveCall], report: R
     if not calls:
         return []
     up = {call.record.call_id: call for call in calls}
-    with store_errors(place), closing(connect_reader(place)) as connection:
+    with reading(place) as connection:
         by_index = selected(connection, _INDEXED, [call_key(sealer, call_id) for call_id in up])
         rows = [*by_index, *selected(connection, _NOT_INDEXED, list(up))]
     for row in rows:

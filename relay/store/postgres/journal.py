@@ -12,7 +12,6 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from typing import Any, Final
 
 import asyncpg
@@ -21,7 +20,7 @@ from relay.defence.limits import SharedLimits
 from relay.errors import StoreError
 from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, broken_head, checked_head, head_row, next_link, read_head
 from relay.store.connection import PostgresServer, Report
-from relay.store.database import connect_reader, store_errors
+from relay.store.database import reading
 from relay.store.journal.journal import Batch, Journal
 from relay.store.journal.rows import LiveCall, caller_row, event_row, live_row
 from relay.store.postgres.nodes import NOT_IDLE_FOR_EVER, SERVER_FAULTS, Node
@@ -217,7 +216,7 @@ class PostgresWriter:
 
     def _check_head(self) -> None:
         """Raises StoreError if the head of the chain was altered."""
-        with store_errors(self._server), closing(connect_reader(self._server)) as connection:
+        with reading(self._server) as connection:
             read_head(connection, self._sealer, RECORDS)
 
     def _disconnect(self) -> None:

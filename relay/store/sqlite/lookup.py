@@ -6,7 +6,6 @@ If the caller has no route in force, it runs once more, for the route for any ca
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -15,7 +14,7 @@ from relay.model.call import CallRecord, Refusal
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.connection import DATABASE_ERRORS, Connection, LookupOutage, Report
-from relay.store.database import connect_reader, store_errors
+from relay.store.database import connect_reader, reading
 from relay.store.files import Displaced, StoreFiles
 from relay.store.ledger_tables import SQLITE
 from relay.store.lookup import Opener, Row, Syntax, decides, decoded, fallback, statement
@@ -154,7 +153,7 @@ def granted_since(path: Path, sealer: Sealer, since_ms: int, known: Iterable[Cal
         for record in by_id.values()
         if record.routed_at is not None and record.received_at >= since_ms
     ]
-    with store_errors(path), closing(connect_reader(path)) as connection:
+    with reading(path) as connection:
         for row in connection.execute(_NEWEST_FIRST):
             call_id, dialled, shown, received_at, ended_at, _, caller_hash, *_ = row
             if ended_at < since_ms:
