@@ -21,10 +21,10 @@ class Fault(Exception):
 
 
 class Failure(Refused):
-    """A refusal that no rule of relay700 makes, such as of a value that means nothing here, with its code."""
+    """A refusal with a code of its own, such as of a value that means nothing here."""
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__("invalid", "", message)
+    def __init__(self, code: str, message: str, kind: str = "invalid") -> None:
+        super().__init__(kind, "", message)
         self.code = code
 
 

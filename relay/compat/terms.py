@@ -99,7 +99,7 @@ def update(
         change(act, binding.binding_id, changes, rules)
     except Refused as refused:
         if refused.kind == "conflict":
-            raise Failure("isv.UPDATE_CONFLICT", str(refused)) from None
+            raise Failure("isv.UPDATE_CONFLICT", str(refused), refused.kind) from None
         raise
 
 

@@ -105,6 +105,7 @@ def bind_all(
     if made:
         details: dict[str, object] = {"made": len(made), "refused": len(answers) - len(made), "last": made[-1]}
         act.audit("binding.make_many", made[0], business=act.actor.business, details=details)
+    act.audit_refusals(answer for answer in answers if isinstance(answer, Refused))
     return answers
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import getpass
 import hmac
 import secrets
+from collections.abc import Iterable
 from itertools import count
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -101,6 +102,13 @@ class UnitOfWork(NamedTuple):
         """Add an entry to the audit log. `object_` is stored in clear: an id or a 700 number, never a real number."""
         entry = Entry(self.now_ms, self.actor.name, action, object_, business, reason, details or {})
         add_entry(self.connection, self.sealer, entry)
+
+    def audit_refusals(self, refusals: Iterable[Refused]) -> None:
+        """Add an entry if a business user's key was refused because a party is bound: so it could try numbers."""
+        fields = [refused.field for refused in refusals if refused.kind in ("conflict", "number_cooling")]
+        if fields and self.actor.business is not None:
+            details: dict[str, object] = {"refused": len(fields), "field": fields[0]}
+            self.audit("binding.refused", self.actor.business, business=self.actor.business, details=details)
 
 
 # -- Entries of the audit log

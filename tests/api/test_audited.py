@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from relay.defence.bans import Bans
 from relay.model.settings import Limits
 from relay.net.control import BanAnswers
-from tests.api.conftest import A, Api, B, C, Client, Json
+from tests.api.conftest import PREFIX, A, Api, B, C, Client, Json
 from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.api.test_explain import explained
 from tests.support.captured import captured
@@ -189,3 +189,21 @@ async def test_reveal_requires_a_reason_and_writes_an_audit_line(api: Api, opera
         line, *_ = lines = await _lines(operator)
         assert len(lines) == before + 1, name
         assert (line["action"], line["reason"]) == ("read", "inspection"), name
+
+
+async def test_a_key_that_tries_whether_a_party_is_bound_leaves_a_line(company: Client, operator: Client) -> None:
+    taken = {"mode": "AXB", "a": A, "b": B, "x": f"{PREFIX}0001", "order_id": "order-1"}
+    await company.post("/v1/bindings", taken)
+    before = len(await _lines(operator))
+    for guess in ("13800000008", "13800000009"):
+        await company.refused("POST", "/v1/bindings", "conflict", taken | {"a": guess})
+    batch = {"items": [taken | {"a": f"1380000001{n}"} for n in range(3)]}
+    assert {item["status"] for item in (await company.post("/v1/bindings/batch", batch, status=200))["items"]} == {409}
+    await operator.refused("POST", "/v1/bindings", "conflict", taken | {"business_id": "acme"})
+    lines = await _lines(operator)
+    found = [(line["action"], line["object"], line["details"]) for line in lines[: len(lines) - before]]
+    assert found == [
+        ("binding.refused", "acme", {"refused": 3, "field": "b"}),
+        ("binding.refused", "acme", {"refused": 1, "field": "b"}),
+        ("binding.refused", "acme", {"refused": 1, "field": "b"}),
+    ]
