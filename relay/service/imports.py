@@ -158,8 +158,21 @@ def import_members(lines: Iterable[str], group_id: str, run: Run, rules: BindRul
 
 def _read(lines: Iterable[str]) -> Iterator[_Line]:
     columns: tuple[str, ...] = COLUMNS
-    reader = csv.reader(lines)
     first = True
+    for line, cells in _rows(lines):
+        if isinstance(cells, Refused):
+            yield line, cells
+            continue
+        if first and _is_header(cells):
+            columns = _header(cells)
+        elif any(cell.strip() for cell in cells):
+            yield line, _fields(columns, cells)
+        first = False
+
+
+def _rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str] | Refused]]:
+    """The rows of a CSV file with their line numbers."""
+    reader = csv.reader(lines)
     while True:
         try:
             cells = next(reader)
@@ -167,12 +180,8 @@ def _read(lines: Iterable[str]) -> Iterator[_Line]:
             return
         except csv.Error as error:
             yield reader.line_num, invalid("line", f"must be CSV: {error}")
-            continue
-        if first and _is_header(cells):
-            columns = _header(cells)
-        elif any(cell.strip() for cell in cells):
-            yield reader.line_num, _fields(columns, cells)
-        first = False
+        else:
+            yield reader.line_num, cells
 
 
 def _is_header(cells: list[str]) -> bool:
@@ -219,7 +228,7 @@ def import_filings(
     def take(act: UnitOfWork, cells: Mapping[str, str]) -> None:
         file_number(act, business, FilingWords(**{"number": "", **cells}), parties, state)
 
-    rows = _filing_rows(lines, FilingWords._fields, 2)
+    rows = _filing_rows(lines, FilingWords._fields)
     return _import_filings(rows, run, take, business, "filing.import", "filed")
 
 
@@ -232,9 +241,8 @@ def import_answers(lines: Iterable[str], business: str, run: Run) -> Iterator[Ou
     def take(act: UnitOfWork, cells: Mapping[str, str]) -> None:
         answer_filing(act, business, AnswerWords(**cells))
 
-    return _import_filings(
-        _filing_rows(lines, AnswerWords._fields, 2), run, take, business, "filing.answers", "records"
-    )
+    rows = _filing_rows(lines, AnswerWords._fields)
+    return _import_filings(rows, run, take, business, "filing.answers", "records")
 
 
 def _import_filings(
@@ -263,22 +271,19 @@ def _import_filings(
         yield from run(do)
 
 
-def _filing_rows(lines: Iterable[str], columns: Sequence[str], least: int) -> Iterator[_Filing]:
-    """The rows of a CSV file with their line numbers. The first line may name the columns."""
-    reader = csv.reader(lines)
-    while True:
-        try:
-            cells = [cell.strip() for cell in next(reader)]
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield reader.line_num, invalid("line", f"must be CSV: {error}")
+def _filing_rows(lines: Iterable[str], columns: Sequence[str]) -> Iterator[_Filing]:
+    """The rows of a CSV file by column, with their line numbers. The first line may name the columns."""
+    least = 2  # cells, unless the columns are named
+    for line, row in _rows(lines):
+        if isinstance(row, Refused):
+            yield line, row
             continue
-        if cells and reader.line_num == 1 and set(head := list(map(str.lower, cells))) <= set(columns):
+        cells = [cell.strip() for cell in row]
+        if cells and line == 1 and set(head := list(map(str.lower, cells))) <= set(columns):
             columns, least = head, len(head)
         elif any(cells) and not least <= len(cells) <= len(columns):
             count = str(len(columns)) if least == len(columns) else f"{least} to {len(columns)}"
             problem = f"must have {count} cells ({','.join(columns)}), not {len(cells)}"
-            yield reader.line_num, invalid("line", problem)
+            yield line, invalid("line", problem)
         elif any(cells):
-            yield reader.line_num, dict(zip(columns, cells, strict=False))
+            yield line, dict(zip(columns, cells, strict=False))
