@@ -77,8 +77,7 @@ def load_prefix(act: UnitOfWork, wanted: Prefix, pool: str = DEFAULT_POOL, peers
     fields.prefix("prefix", wanted.prefix)
     if find_prefix(act.connection, wanted.prefix) is not None:
         raise Refused("state_conflict", "prefix", "already loaded")
-    if find_pool(act.connection, pool) is None or pool == LEGACY_POOL:
-        raise Refused("not_found", "pool", "there is no such pool: make it first")
+    _require_pool(act, pool)
     prefix = wanted._replace(
         peer=_peer(wanted.peer, peers), cool_down_ms=_cool_down(wanted.cool_down_ms), created_at=act.now_ms
     )
@@ -166,12 +165,15 @@ def _unknown() -> Refused:
 
 def lock(act: UnitOfWork, number: str, reason: str) -> Number:
     """Lock a number: its calls are refused, and it gets no new bindings. Raises Refused."""
-    return _locks(act, number, "number.lock", reason, add=LOCKED_BY_OPERATOR)
+    _operator(act)
+    return _change_locks(act, get_number(act, number), "number.lock", reason, add=LOCKED_BY_OPERATOR)
 
 
 def unlock(act: UnitOfWork, number: str, reason: str = "") -> Number:
     """Release the operator's lock and the fraud lock. A lock of the prefix remains. Raises Refused."""
-    return _locks(act, number, "number.unlock", reason, clear=LOCKED_BY_OPERATOR | LOCKED_FOR_FRAUD)
+    _operator(act)
+    locks = LOCKED_BY_OPERATOR | LOCKED_FOR_FRAUD
+    return _change_locks(act, get_number(act, number), "number.unlock", reason, clear=locks)
 
 
 def hold(act: UnitOfWork, number: str, reason: str = "") -> Number:
@@ -179,32 +181,36 @@ def hold(act: UnitOfWork, number: str, reason: str = "") -> Number:
 
     A business user may hold the numbers of its own pools.
     """
-    return _holds(act, number, "number.hold", reason, add=HELD)
+    return _change_locks(act, _own_number(act, number), "number.hold", reason, add=HELD)
 
 
 def unhold(act: UnitOfWork, number: str, reason: str = "") -> Number:
     """Let a held number get bindings again. Raises Refused."""
-    return _holds(act, number, "number.unhold", reason, clear=HELD)
+    return _change_locks(act, _own_number(act, number), "number.unhold", reason, clear=HELD)
 
 
-def _holds(act: UnitOfWork, number: str, action: str, reason: str, *, clear: int = 0, add: int = 0) -> Number:
+def _own_number(act: UnitOfWork, number: str) -> Number:
+    """The number. Raises Refused to a business user if its pool is not of that business user."""
     found, business = get_number(act, number), act.actor.business
     pool = find_pool(act.connection, found.pool, business)
     if pool is None:
         raise _unknown()
     if business not in (None, pool.business):
         raise Refused("forbidden", "number", "is of a pool that others use as well: ask the operator")
+    return found
+
+
+def _change_locks(act: UnitOfWork, found: Number, action: str, reason: str, *, clear: int = 0, add: int = 0) -> Number:
     set_locks(act, found.number, clear=clear, add=add)
     named = found.number if is_700(found.number) else "legacy"
-    act.audit(action, named, business=business, reason=fields.reason(reason))
+    act.audit(action, named, business=act.actor.business, reason=fields.reason(reason))
     return get_number(act, found.number)
 
 
 def move(act: UnitOfWork, numbers: Iterable[str], pool: str) -> int:
     """Move numbers to another pool; their bindings remain. Returns the count of numbers. Raises Refused."""
     _operator(act)
-    if find_pool(act.connection, pool) is None or pool == LEGACY_POOL:
-        raise Refused("not_found", "pool", "there is no such pool: make it first")
+    _require_pool(act, pool)
     found = [get_number(act, number) for number in numbers]
     for number in found:
         if number.legacy:
@@ -213,14 +219,6 @@ def move(act: UnitOfWork, numbers: Iterable[str], pool: str) -> int:
     if found:
         act.audit("number.move", found[0].number, details={"pool": pool, "moved": len(found)})
     return len(found)
-
-
-def _locks(act: UnitOfWork, number: str, action: str, reason: str, *, clear: int = 0, add: int = 0) -> Number:
-    _operator(act)
-    found = get_number(act, number)
-    set_locks(act, found.number, clear=clear, add=add)
-    act.audit(action, found.number if is_700(found.number) else "legacy", reason=fields.reason(reason))
-    return get_number(act, found.number)
 
 
 # -- pools
@@ -272,6 +270,12 @@ def _checked(act: UnitOfWork, pool: Pool) -> Pool:
 
 
 # -- shared checks
+
+
+def _require_pool(act: UnitOfWork, pool: str) -> None:
+    """Raise Refused unless numbers may be put into the pool."""
+    if find_pool(act.connection, pool) is None or pool == LEGACY_POOL:
+        raise Refused("not_found", "pool", "there is no such pool: make it first")
 
 
 def _operator(act: UnitOfWork) -> None:
