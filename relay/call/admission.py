@@ -12,6 +12,7 @@ from relay.model.settings import may_call_as
 from relay.peers.limits import SETTING_UP, UP
 from relay.peers.peers import number_of_uri
 from relay.privacy.masking import NotAnchored, unknown_requirements
+from relay.privacy.messages import unsupported_line
 from relay.sip.dialog import Dialog
 from relay.sip.headers import parse_name_addr
 from relay.sip.message import Request
@@ -140,7 +141,7 @@ class Admission:
         if request.from_tag in self._dialogs.calling_tags:
             return LOOP, ""
         if unknown := unknown_requirements(request):
-            return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
+            return BAD_EXTENSION, unsupported_line(unknown)
         admitted = self._has_room(peer, now) and self._counts.quotas_in.admits_call(peer.name, peer.quota_in, now)
         return None if admitted else (OVER_LIMIT, "")
 
@@ -153,7 +154,7 @@ class Admission:
         if is_insecure(request, flow):
             return NOT_SECURE, ""
         if unknown := unknown_requirements(request):
-            return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
+            return BAD_EXTENSION, unsupported_line(unknown)
         quotas = self._counts.quotas_in
         admitted = self._shares.has_room_for_lookup(peer.name, now) and quotas.admits_request(
             peer.name, peer.quota_in, now

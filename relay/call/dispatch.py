@@ -18,7 +18,7 @@ from relay.defence.limits import PeerShares, Strangers
 from relay.defence.stateless import DRAINING, Options, StatelessServer
 from relay.errors import ParseError, ProtocolError
 from relay.privacy import masking
-from relay.privacy.messages import Reply
+from relay.privacy.messages import Reply, unsupported_line
 from relay.sip.message import Flow, Request, check_request
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class OutOfDialog:
         stateless, method = self._stateless, request.method
         if method == "OPTIONS":  # also with Max-Forwards 0 (RFC 3261 11), as some peers ping their neighbour
             if unknown := masking.unknown_requirements(request):
-                stateless.answer(reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
+                stateless.answer(reply, 420, now, unsupported_line(unknown))
             elif self.draining:
                 stateless.answer(reply, 503, now, DRAINING)
             else:
@@ -190,7 +190,12 @@ class OutOfDialog:
             stateless.answer(reply, 481, now)
         else:
             allow = masking.ALLOW_WITH_MESSAGE if self._settings.sms else masking.ALLOW
-            stateless.answer(reply, 405 if method in _KNOWN_ELSEWHERE else 501, now, allow)
+            stateless.answer(reply, _status_for(method), now, allow)
+
+
+def _status_for(method: str) -> int:
+    """The status for a method that is not supported."""
+    return 405 if method in _KNOWN_ELSEWHERE else 501
 
 
 class InDialog:
@@ -270,9 +275,9 @@ class InDialog:
         elif leg.call.ended or leg.bye_sent:
             stateless.answer(reply, 481, now)
         elif request.method not in _RELAYED:
-            stateless.answer(reply, 405 if request.method in _KNOWN_ELSEWHERE else 501, now, masking.ALLOW)
+            stateless.answer(reply, _status_for(request.method), now, masking.ALLOW)
         elif unknown := masking.unknown_requirements(request):
-            stateless.answer(reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
+            stateless.answer(reply, 420, now, unsupported_line(unknown))
         else:
             self._relay(leg, request, reply, peer, now)
 

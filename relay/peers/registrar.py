@@ -17,7 +17,7 @@ from relay.model.settings import Target, may_call_as
 from relay.peers.peers import number_of_uri
 from relay.peers.targets import TargetState
 from relay.privacy import masking
-from relay.privacy.messages import Reply
+from relay.privacy.messages import Reply, unsupported_line
 from relay.sip.headers import NameAddr, parse_name_addr, parse_number
 from relay.sip.uri import SipUri
 
@@ -91,7 +91,7 @@ class Registrar:
         """Handle a REGISTER of an authenticated peer (RFC 3261 10.3): one Contact, the last one counts."""
         self._outbox.link(registrations_of(peer.name), request.call_id, "caller", peer.name, flow)
         if unknown := masking.unknown_requirements(request):
-            self._stateless.answer(reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
+            self._stateless.answer(reply, 420, now, unsupported_line(unknown))
             return
         if not _is_own_address(request, peer):
             self._stateless.answer(reply, 403, now)  # RFC 3261 10.3, step 4

@@ -30,6 +30,11 @@ def contact_line(listener: Listener, shown: str, *, secure: bool = False) -> str
     return f"Contact: <sip:{shown}@{listener.contact}>\r\n" if shown else f"Contact: <sip:{listener.contact}>\r\n"
 
 
+def unsupported_line(unknown: list[str]) -> str:
+    """The header of a 420 that names the option tags we do not know (RFC 3261 8.2.2.3)."""
+    return f"Unsupported: {', '.join(unknown)}\r\n"
+
+
 class OutgoingRequest:
     """A request without its Via: branch and transport are chosen at each sending."""
 
