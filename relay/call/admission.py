@@ -37,6 +37,7 @@ TOO_MANY_HOPS: Final = Refusal("failed", 483, 25)
 BAD_EXTENSION: Final = Refusal("failed", 420, 111)
 NUMBER_IN_TEXT: Final = Refusal("number_in_text", 403, 21)
 NOT_SECURE: Final = Refusal("not_secure", 480, 21)  # sips: without TLS; status of RFC 5630 5.1.1
+TOO_LONG: Final = Refusal("failed", 513, 111)
 BAD_CONTACT: Final = Refusal("failed", 400, 111)
 STRANGER: Final = Refusal("caller_not_allowed", 403, 21)
 REFUSED_TOO_OFTEN: Final = Refusal("over_limit", 503, 42, end_reason="refused_too_often")

@@ -13,6 +13,7 @@ from relay.call.caller_invite import CallerInvite
 from relay.call.dialogs import Dialogs, is_heard, may_speak
 from relay.call.in_dialog_relay import InDialogRelay
 from relay.call.invite_session import InviteSession
+from relay.call.recovery_state import MOST_HEAD, head_of
 from relay.call.text_message import TextMessage, TextMessages
 from relay.defence.limits import PeerShares, Strangers
 from relay.defence.stateless import DRAINING, Options, StatelessServer
@@ -118,13 +119,13 @@ class OutOfDialog:
 
     def _refuse(self, request: Request, reply: Reply, peer: Peer, refusal: Refusal, now: float) -> None:
         if request.method == "INVITE":
-            self._set_up(request, reply, peer, now).refuse(refusal, now)
+            self._set_up(request, reply, peer, now)[0].refuse(refusal, now)
         else:
             TextMessage(self._messages, peer, request, reply, now).refuse(refusal, now)
 
     def _invite(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
         settings = self._settings
-        session = self._set_up(request, reply, peer, now)
+        session, invite = self._set_up(request, reply, peer, now)
         dialled = session.call.dialled
         try:
             objection = self._admission.check_invite(request, reply.flow, peer, now)
@@ -137,6 +138,8 @@ class OutOfDialog:
             session.refuse(admission.DRAINING, now)
         elif objection:
             session.refuse(objection[0], now, objection[1])
+        elif len(invite.head) > MOST_HEAD:
+            session.refuse(admission.TOO_LONG, now)
         elif refusal := admission.refusal_of_number(settings, dialled):
             session.refuse(refusal, now)
         elif admission.is_ours(settings, dialled):
@@ -148,7 +151,7 @@ class OutOfDialog:
             session.call.reservation.comes_from(peer.name)
             session.routed(admission.forwarded(dialled, session.call.caller_number), now)
 
-    def _set_up(self, request: Request, reply: Reply, peer: Peer, now: float) -> InviteSession:
+    def _set_up(self, request: Request, reply: Reply, peer: Peer, now: float) -> tuple[InviteSession, CallerInvite]:
         ua = self._ua
         # Read before the transaction begins: a ParseError leaves nothing to answer.
         invite_key = (request.call_id, request.from_tag)
@@ -166,12 +169,14 @@ class OutOfDialog:
         session = call.session = InviteSession(ua, self._dialogs, self._calls.counts, call, invite)
         session.begin(now)
         transaction.user = session
-        return session
+        return session, invite
 
     def _message(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
         message = TextMessage(self._messages, peer, request, reply, now)
         if self.draining:
             message.refuse(admission.DRAINING, now)
+        elif len(head_of(request)) > MOST_HEAD:
+            message.refuse(admission.TOO_LONG, now)
         else:
             message.begin(now)
 

@@ -9,12 +9,21 @@ from hypothesis import strategies as st
 
 from relay.call.call import Call
 from relay.call.leg import Leg
-from relay.call.recovery_state import CSEQ_STEP, VERSION, dump_call, dump_dialog, load_call, load_dialog, load_leg
+from relay.call.recovery_state import (
+    CSEQ_STEP,
+    VERSION,
+    dump_call,
+    dump_dialog,
+    head_of,
+    load_call,
+    load_dialog,
+    load_leg,
+)
 from relay.call.saved_state import DialogState
 from relay.errors import ProtocolError, StoreError
 from relay.privacy.sdp import SdpWriter
 from relay.sip.dialog import Dialog
-from relay.sip.message import Flow
+from relay.sip.message import MAX_HEAD, Flow, Request, parse_message
 from tests.call.support import FLOW, Parts, invite, peer
 from tests.sip.test_dialog import CONTACT, LOOSE, STRICT, as_uas
 
@@ -100,3 +109,21 @@ def test_any_bytes_of_a_call_id_survive_the_store(raw: bytes) -> None:
     again = load_dialog(UNPACK(PACK(dump_dialog(dialog))))
     assert again.call_id == text
     assert again.request_head.encode("utf-8", "surrogateescape").endswith(b"Call-ID: " + raw + b"\r\n")
+
+
+# -- the head of an attempt's request
+
+
+def test_head_of_a_request_of_the_greatest_length_can_be_read() -> None:
+    """It is no longer than the request, however short that one's header names are."""
+    start = "INVITE sip:700100000010001@192.0.2.1 SIP/2.0\r\n"
+    others = "f:<sip:a@h>;tag=a\r\nt:<sip:b@h>\r\ni:c\r\nCSeq:1 INVITE\r\n"
+    via = f"v:SIP/2.0/UDP h;branch=z9hG4bK{'x' * 100}\r\n"
+    head = start + others + via * ((MAX_HEAD - len(start + others)) // len(via))
+    head += f"v:{'x' * (MAX_HEAD - len(head) - 2)}"
+    request = parse_message(f"{head}\r\n\r\n".encode())
+    assert isinstance(request, Request)
+    kept = parse_message(head_of(request))
+    assert isinstance(kept, Request)
+    assert kept.get_all("via") == request.get_all("via")
+    assert (kept.uri, kept.call_id, kept.from_tag, kept.cseq) == (request.uri, "c", "a", request.cseq)

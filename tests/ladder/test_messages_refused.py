@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from relay.call.recovery_state import MOST_HEAD
 from relay.model.call import Refusal
 from relay.model.settings import Limits
 from relay.privacy.text_memory import WINDOW_S
@@ -30,6 +31,11 @@ def is_refused(ladder: Ladder, status: int, outcome: str) -> None:
     assert (record.routed_at, record.callee, record.number_shown) == (None, None, None)
     assert ladder.engine.refusals() == {outcome: 1}
     ladder.settle()
+
+
+def test_text_is_refused_if_what_its_response_copies_is_too_long(ladder: Ladder) -> None:
+    ladder.caller.texts(X, headers=f"Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKproxy;by={'x' * MOST_HEAD}\r\n")
+    is_refused(ladder, 513, "failed")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from relay.call.recovery_state import MOST_HEAD
 from relay.defence.limits import SHARE
 from relay.model.actions import Note
 from relay.model.call import Refusal, Route
@@ -47,6 +48,31 @@ def test_look_ups_refusal_is_sent(outcome: str, status: int, cause: int, retry_a
     assert (record.caller, record.callee, record.peer_in, record.peer_out) == (A, None, "pbx", None)
     assert ladder.engine.refusals() == {outcome: 1}
     ladder.settle()
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "behind"),
+    [
+        ("v", "SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKproxy;by=", ""),
+        ("Via", "SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKproxy;by=", ""),
+        ("Via", 'SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKproxy;by="', '"'),
+    ],
+)
+def test_call_is_refused_if_what_its_responses_copy_is_too_long(name: str, before: str, behind: str) -> None:
+    ladder = Ladder()
+    filler = "好" * (MOST_HEAD // 3) if behind else "x" * MOST_HEAD
+    ladder.caller.invites(X, headers=f"{name}: {before}{filler}{behind}\r\n")
+    is_refused(ladder, 513, cause=111)
+    assert not ladder.kept
+    assert (ladder.record.sip_status, ladder.record.outcome) == (513, "failed")
+    ladder.settle()
+
+
+def test_call_with_other_long_headers_goes_on() -> None:
+    ladder = Ladder()
+    ring(ladder, headers=f"X-Long: {'x' * 2 * MOST_HEAD}\r\n")
+    answer(ladder)
+    hang_up(ladder)
 
 
 @pytest.mark.parametrize(

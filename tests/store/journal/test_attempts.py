@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from relay.call.recovery import KeptAttempt
+from relay.call.recovery_state import MOST_HEAD, dump_attempt
 from relay.errors import StoreError
 from relay.model.actions import Commit
+from relay.sip.message import Flow
 from relay.store.journal import attempts as attempts_module
 from relay.store.journal.attempts import FIRST_SLOTS, MOST_SLOTS, SLOT, SPARE_SLOTS, AttemptFile, with_records
 from relay.store.sealing.sealer import Sealer
@@ -204,6 +206,14 @@ def test_update_within_one_slot_is_one_write(open_file: Opening, monkeypatch: py
         with monkeypatch.context() as context:
             let_through(context, 1)
             file.keep(RINGS, state)
+
+
+def test_attempt_of_the_longest_request_takes_one_slot(open_file: Opening) -> None:
+    sent = ("carrier", ("", "udp", "192.0.2.22", 5060), *["x" * 32] * 2, b"x" * 512, "x" * 32, 1, "x" * 48, b"")
+    state = dump_attempt(Flow(0, "udp", "192.0.2.11", 5060), b"x" * MOST_HEAD, "udp:127.0.0.1:2223", [sent])
+    file, _ = open_file()
+    file.keep(RINGS._replace(order_id="x" * 64, industrial_id="x" * 64, source="udp:192.0.2.11:5060"), state)
+    assert len(file._slots[C1]) == 1
 
 
 def test_freed_slots_are_reused(open_file: Opening, path: Path) -> None:
