@@ -1,6 +1,10 @@
-"""The errors of relay700. Expected outcomes of a call are values, not errors (see `relay.model.call`)."""
+"""The errors of relay700, and their report to the log. Expected outcomes of a call are values (see `relay.model.call`)."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+
+Report = Callable[[str, dict[str, object]], None]  # of an event for the log, with its fields
 
 
 class RelayError(Exception):

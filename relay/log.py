@@ -17,6 +17,7 @@ import msgspec
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from relay.errors import Report
 from relay.model.numbers import mask_number
 from relay.privacy.records import mask_text
 
@@ -138,7 +139,7 @@ def ended_calls(
     return write_line
 
 
-def reporter(log: FilteringBoundLogger) -> Callable[[str, dict[str, object]], None]:
+def reporter(log: FilteringBoundLogger) -> Report:
     """Return a function that logs an event as an error, or as info if it ends in `.recovered`."""
 
     def report(event: str, fields: dict[str, object]) -> None:

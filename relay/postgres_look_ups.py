@@ -6,13 +6,14 @@ import asyncio
 from typing import Final, NamedTuple
 
 from relay.defence.limits import FairQueue, is_within_share
+from relay.errors import Report
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.net.process import Tasks
 from relay.policy.call_policy import CallPolicy, Routed
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import STORE_FAILED, Rules
-from relay.store.connection import PostgresServer, Report
+from relay.store.connection import PostgresServer
 from relay.store.postgres.lookup import CONNECTIONS, PATIENCE_S, PostgresRouteReader
 from relay.store.sealing.sealer import Sealer
 

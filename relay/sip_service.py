@@ -22,6 +22,7 @@ from relay.call.recovery import KeptAttempt
 from relay.config import Config
 from relay.config.engine import read_sounds
 from relay.defence.limits import SharedLimits
+from relay.errors import Report
 from relay.log import STANDARD_OUTPUT, ended_calls, reporter
 from relay.model.actions import CallEvent, LookUp
 from relay.model.call import CallRecord, Refusal, Route
@@ -32,7 +33,7 @@ from relay.net.process import collect_all, collect_samples, take_huge_pages
 from relay.net.rtpengine import Rtpengine
 from relay.net.tls import read_secret
 from relay.net.transports import Transports
-from relay.policy.call_policy import CallPolicy, Report
+from relay.policy.call_policy import CallPolicy
 from relay.policy.decision import Bounds
 from relay.policy.evaluate import LookupResult
 from relay.policy.figures import Counts

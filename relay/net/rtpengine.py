@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import asyncio_dgram
 
+from relay.errors import Report
 from relay.model.actions import Mediate, Mediated
 from relay.model.settings import RtpengineAddress
 from relay.net import ng
@@ -118,7 +119,6 @@ def deletion(call: str) -> dict[str, object]:
 
 # -- rtpengine as media relay
 
-Report = Callable[[str, dict[str, object]], None]
 Sounds = Mapping[tuple[str, str], bytes]  # WAV files by language and name; "" is the configured language
 
 PING_S = 1.0  # interval of pings, and so the longest time that one late answer takes an instance out of service

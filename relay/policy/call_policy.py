@@ -14,6 +14,7 @@ from typing import Final
 
 from relay.call.admission import CALLER_NOT_OF_PEER, NUMBER_UNKNOWN, REFUSED_TOO_OFTEN
 from relay.defence.limits import Rates
+from relay.errors import Report
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route, named
 from relay.model.settings import Peer, may_call_as
@@ -31,7 +32,6 @@ from relay.policy.rules import (
     quota,
 )
 
-Report = Callable[[str, dict[str, object]], None]  # event, fields
 Routed = Callable[[int, Route | Refusal], None]  # LookUp.token, answer
 
 _GUESSED_WRONG: Final = (NO_BINDING, CALLER_INTERNATIONAL, NUMBER_UNKNOWN)  # refusals of callers that were never bound

@@ -10,9 +10,9 @@ from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
-from relay.errors import StoreError
+from relay.errors import Report, StoreError
 from relay.model.capture import Arm, ArmKind
-from relay.store.connection import Connection, Place, Report
+from relay.store.connection import Connection, Place
 from relay.store.database import connect_reader, one_moment, store_errors
 from relay.store.ledger import require
 from relay.store.sealing.keys import follow_key

@@ -21,9 +21,9 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from relay.errors import StoreError
+from relay.errors import Report, StoreError
 from relay.model.capture import CapturedCall, decode, encode
-from relay.store.connection import DATABASE_ERRORS, Connection, Place, PostgresServer, Report
+from relay.store.connection import DATABASE_ERRORS, Connection, Place, PostgresServer
 from relay.store.database import store_errors
 from relay.store.postgres.captures import CapturePartitions
 from relay.store.sealing.sealer import Sealer

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
+from relay.errors import Report
+
 
 class PostgresServer(NamedTuple):
     """A database shared by several relays, the nodes."""
@@ -129,7 +131,6 @@ def one_moment(connection: Connection) -> Iterator[None]:
 
 # -- Reports of outages to the operator: each reason once, and the recovery
 
-Report = Callable[[str, dict[str, object]], None]  # (event, fields)
 
 MOST_ALTERED: Final = 1_000  # altered rows that are reported
 

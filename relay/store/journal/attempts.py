@@ -26,9 +26,9 @@ from typing import Final, NamedTuple
 import msgspec
 
 from relay.call.recovery import KeptAttempt
-from relay.errors import StoreError
+from relay.errors import Report, StoreError
 from relay.model.call import CallRecord
-from relay.store.connection import Connection, Place, Report
+from relay.store.connection import Connection, Place
 from relay.store.database import reading
 from relay.store.files import open_beside
 from relay.store.journal.rows import LiveCall, open_live, selected

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from relay.defence.limits import SharedLimits
-from relay.errors import StoreError
+from relay.errors import Report, StoreError
 from relay.model.actions import CallEvent, Commit
 from relay.policy.rules import LastCaller
-from relay.store.connection import Place, Report, WriteOutage, local_path
+from relay.store.connection import Place, WriteOutage, local_path
 from relay.store.files import open_lock, takes
 from relay.store.journal.queue import MIN_GAP_S, Item, JournalQueue, Overflow, Waiting
 from relay.store.journal.rows import Closed, LiveCall, laid_over, read_ended_since, read_live

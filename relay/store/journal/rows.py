@@ -6,18 +6,18 @@ live calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from relay.errors import StoreError
+from relay.errors import Report, StoreError
 from relay.model.actions import CallEvent, Commit
 from relay.model.call import CallRecord
 from relay.policy.rules import LastCaller
-from relay.store.connection import Connection, Place, PostgresServer, Report
+from relay.store.connection import Connection, Place, PostgresServer
 from relay.store.database import connect, reading, store_errors
 from relay.store.record_rows import SELECT as SELECT_RECORD
 from relay.store.record_rows import (
@@ -245,7 +245,7 @@ REMEMBERED = 20_000
 class Closed:
     """The closed records of one journal. `report(event, fields)` gets each commit for a closed record."""
 
-    def __init__(self, report: Callable[[str, dict[str, object]], None]) -> None:
+    def __init__(self, report: Report) -> None:
         self._report = report
         self._ended: set[str] = set()
         self._ended_before: set[str] = set()

@@ -17,9 +17,9 @@ from typing import Any, Final
 import asyncpg
 
 from relay.defence.limits import SharedLimits
-from relay.errors import StoreError
+from relay.errors import Report, StoreError
 from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, broken_head, checked_head, head_row, next_link, read_head
-from relay.store.connection import PostgresServer, Report
+from relay.store.connection import PostgresServer
 from relay.store.database import reading
 from relay.store.journal.journal import Batch, Journal
 from relay.store.journal.rows import LiveCall, caller_row, event_row, live_row

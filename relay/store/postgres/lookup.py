@@ -14,12 +14,12 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from relay.errors import StoreError
+from relay.errors import Report, StoreError
 from relay.model.call import Refusal
 from relay.policy.evaluate import Counted, LookupResult
 from relay.policy.figures import Counts
 from relay.policy.rules import FREQUENCY_CALLER, FREQUENCY_NUMBER, MEMORY_S, STORE_FAILED, Cap, Rules
-from relay.store.connection import LookupOutage, PostgresServer, Report
+from relay.store.connection import LookupOutage, PostgresServer
 from relay.store.ledger_tables import POSTGRES
 from relay.store.lookup import Opener, Syntax, decides, decoded, fallback, statement
 from relay.store.postgres.nodes import SERVER_FAULTS

@@ -18,8 +18,8 @@ import asyncpg
 import msgspec
 
 from relay.defence.limits import SharedLimits, Told
-from relay.errors import StoreError
-from relay.store.connection import PostgresServer, Report
+from relay.errors import Report, StoreError
+from relay.store.connection import PostgresServer
 from relay.store.journal.rows import LiveCall, open_all, without_ended
 from relay.store.sealing.keys import IN_USE, Turning
 from relay.store.sealing.sealer import Sealer

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from relay.errors import Refused, StoreError
-from relay.store.connection import Connection, Report
+from relay.errors import Refused, Report, StoreError
+from relay.store.connection import Connection
 from relay.store.sealing.sealer import LAST_ID, Sealer, new_master, read_key_file, write_key_file
 from relay.store.unit_of_work import UnitOfWork
 

@@ -18,7 +18,7 @@ from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 import aiosqlite
 
 from relay.defence.limits import SharedLimits
-from relay.errors import StoreError
+from relay.errors import Report, StoreError
 from relay.store.chain import (
     AUDIT,
     EMPTY,
@@ -31,7 +31,7 @@ from relay.store.chain import (
     stored_head,
     write_head,
 )
-from relay.store.connection import Report, WorkConnection, transaction
+from relay.store.connection import WorkConnection, transaction
 from relay.store.database import WRITER_PRAGMAS, store_errors, uri_of
 from relay.store.files import Displaced, StoreFiles, holds_deleted_log
 from relay.store.journal.journal import Batch, Journal

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from relay.errors import StoreError
+from relay.errors import Report, StoreError
 from relay.model.call import CallRecord, Refusal
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import STORE_FAILED, Rules
-from relay.store.connection import DATABASE_ERRORS, Connection, LookupOutage, Report
+from relay.store.connection import DATABASE_ERRORS, Connection, LookupOutage
 from relay.store.database import connect_reader, reading
 from relay.store.files import Displaced, StoreFiles
 from relay.store.ledger_tables import SQLITE
