@@ -12,7 +12,7 @@ import contextlib
 import random
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeVar
@@ -20,9 +20,10 @@ from typing import Any, NamedTuple, TypeVar
 import aiohttp
 from structlog.typing import FilteringBoundLogger
 
+from relay.defence.limits import is_within_share
 from relay.errors import RelayError
 from relay.events import alibaba
-from relay.events.webhooks import DeliveryRules, write_events
+from relay.events.webhooks import MOST_WEBHOOKS, DeliveryRules, write_events
 from relay.log import Outage
 from relay.net.http_client import AnswerTooLong, BoundedConnector
 from relay.net.public import NotPublic, any_socket, public_socket
@@ -114,6 +115,8 @@ class Deliverer:
         self._finishing = asyncio.Event()
         self._reader = Reader(path)  # in the loop: single rows and short lists
         self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._requests: dict[str, str] = {}  # webhooks with a request under way, and their business users
+        self._without_room: set[str] = set()  # business users that found no room since the last poll
         self._batches: dict[str, int] = {}  # batch size by webhook, where refusals have reduced it
         self._counts = {"events_delivered": 0, "events_given_up": 0, "deliveries": 0, "deliveries_failed": 0}
 
@@ -153,11 +156,36 @@ class Deliverer:
             self._looking.failed(error)
             return RETRY_S
         self._looking.over()
+        self._cancel_removed(due)
+        self._without_room.clear()
+        random.shuffle(due)  # where room is scarce, each has the same chance
         for webhook_id in due:
             if webhook_id not in self._under_way:
                 task = asyncio.create_task(self._serve(sessions, webhook_id), name=f"webhook {webhook_id}")
                 self._under_way[webhook_id] = task
         return LOOK_S
+
+    def _cancel_removed(self, due: Collection[str]) -> None:
+        """A request of a removed webhook would keep a connection for a business user that makes another at once."""
+        for webhook_id in self._requests.keys() - due:
+            with contextlib.suppress(RelayError):
+                if self._find(webhook_id) is None:
+                    self._under_way[webhook_id].cancel()
+
+    def _find(self, webhook_id: str) -> Webhook | None:
+        return self._reader.read(lambda connection: find_webhook(connection, self._sealer, webhook_id))
+
+    def _has_room(self, business: str) -> bool:
+        """Whether a business user may have one more request under way. What finds no room is tried at each poll."""
+        used = sum(its == business for its in self._requests.values())
+        has_room = used < MOST_WEBHOOKS and is_within_share(used + 1, len(self._requests) + 1, MOST_CONNECTIONS)
+        if not has_room:
+            self._without_room.add(business)
+        return has_room
+
+    def _is_wanted(self, business: str) -> bool:
+        """Whether others wait for the place of a finished request of this business user."""
+        return business in self._without_room or len(self._requests) >= MOST_CONNECTIONS - 1
 
     async def _serve(self, sessions: Sessions, webhook_id: str) -> None:
         """Send the events of one webhook until none is left or a retry must wait."""
@@ -173,10 +201,12 @@ class Deliverer:
 
     async def _send_next(self, sessions: Sessions, webhook_id: str) -> bool:
         """Send one request. Returns False if the webhook has to wait."""
-        webhook = self._reader.read(lambda connection: find_webhook(connection, self._sealer, webhook_id))
+        webhook = self._find(webhook_id)
         if webhook is None or webhook.disabled_at is not None or webhook.next_at > self._clock_ms():
             return False
         await self._give_up_old(webhook)
+        if not self._has_room(webhook.business):
+            return False
         most = self._batches.get(webhook_id, self._rules.batch)
         events = self._reader.read(lambda connection: oldest(connection, self._sealer, webhook_id, most))
         if not events:
@@ -184,11 +214,15 @@ class Deliverer:
         if webhook.format == "alibaba" and any(event.data is None for event in events):
             await self._give_up(webhook, [event.seq for event in events if event.data is None], ALTERED)
             return True  # a form without a word for it
-        answer = await self._post(sessions, webhook, events)
+        self._requests[webhook_id] = webhook.business
+        try:
+            answer = await self._post(sessions, webhook, events)
+        finally:
+            del self._requests[webhook_id]
         self._counts["deliveries"] += 1
         if answer.is_good:
             await self._taken(webhook, events)
-            return True
+            return not self._is_wanted(webhook.business)
         self._counts["deliveries_failed"] += 1
         return await self._not_taken(webhook, events, answer)
 
@@ -344,7 +378,7 @@ def _word(error: Exception, *, internal: bool) -> str:
 
 # -- HTTP sessions of deliveries
 
-MOST_CONNECTIONS = 200
+MOST_CONNECTIONS = 200  # requests under way of all webhooks: aiohttp's time limits include waiting for a connection
 MOST_TO_ONE_HOST = 10
 
 

@@ -8,7 +8,8 @@ import hmac
 import json
 import socket
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -16,10 +17,11 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from relay.events import delivery as module
 from relay.events.delivery import REFUSALS, Deliverer
-from relay.events.webhooks import DeliveryRules
-from relay.store.webhooks import put_webhook, tell
+from relay.events.webhooks import MOST_WEBHOOKS, DeliveryRules, make
+from relay.store.webhooks import put_webhook, remove_webhook, tell
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Inbox, Shop, delivering
+from tests.support.papers import apply
 
 IDS = [f"e{n}" for n in range(7)]
 
@@ -249,6 +251,95 @@ async def test_webhooks_do_not_wait_for_each_other(shop: Shop, writer: GroupWrit
         await inbox.until(lambda: len(inbox.taken) == 7)
     assert shop.waiting(there) == []
     assert [event.event_id for event in shop.waiting(away)] == IDS
+
+
+# -- the share of one business user
+
+
+@asynccontextmanager
+async def silent() -> AsyncIterator[tuple[str, set[asyncio.StreamWriter]]]:
+    """The URL of a server that never answers, and its open connections."""
+    held: set[asyncio.StreamWriter] = set()
+
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.add(writer)
+        with suppress(ConnectionError):
+            await reader.read()
+        held.remove(writer)
+        writer.close()
+
+    async with await asyncio.start_server(keep, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", held
+        for writer in held:
+            writer.transport.abort()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_the_delivery_of_a_removed_webhook_is_ended(shop: Shop, writer: GroupWriter) -> None:
+    async with silent() as (url, held), delivering(shop, writer, timeout_s=60) as deliverer:
+        kept, removed = shop.hook(url), shop.hook(url)
+        shop.tell("e1")
+        await until(lambda: len(held) == 2)
+        shop.act(lambda act: remove_webhook(act, removed.id))
+        await until(lambda: len(held) == 1)
+        assert deliverer.statistics()["webhooks_under_way"] == 1
+        assert (shop.hook_now(kept).failures, shop.waiting(kept)[0].event_id) == (0, "e1")
+
+
+async def test_a_business_has_at_most_its_share_of_the_requests(
+    shop: Shop, writer: GroupWriter, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others begin as soon as there is room."""
+    monkeypatch.setattr(module, "MOST_WEBHOOKS", 2)
+    monkeypatch.setattr(module, "MOST_TO_ONE_HOST", 0)
+    inbox.released.clear()
+    hooks = [shop.hook(inbox.url) for _ in range(5)]
+    shop.tell(*IDS[:2])
+    async with delivering(shop, writer, batch=1):
+        await inbox.until(lambda: len(inbox.requests) == 2)
+        await asyncio.sleep(0.1)
+        assert len(inbox.requests) == 2
+        inbox.released.set()
+        await inbox.until(lambda: len(inbox.taken) == 10)
+    assert [shop.waiting(hook) for hook in hooks] == [[]] * 5
+
+
+async def test_a_busy_webhook_leaves_its_place_to_one_that_waits(
+    shop: Shop, writer: GroupWriter, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_WEBHOOKS", 1)
+    busy, other = shop.hook(inbox.url, kinds=("number.cooling",)), shop.hook(inbox.url, kinds=("binding.expired",))
+    shop.tell(*(f"e{n}" for n in range(200)))
+    shop.tell("other", kind="binding.expired")
+    async with delivering(shop, writer, batch=1):
+        await inbox.until(lambda: "other" in inbox.taken)
+        assert shop.waiting(busy)
+    assert shop.waiting(other) == []
+
+
+async def test_silent_webhooks_of_one_business_hold_up_no_other(
+    shop: Shop, writer: GroupWriter, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_CONNECTIONS", 10)
+    monkeypatch.setattr(module, "MOST_TO_ONE_HOST", 0)
+    shop.act(lambda act: apply(act, "Other", "other"))
+    async with silent() as (url, held), delivering(shop, writer, timeout_s=60):
+        for _ in range(MOST_WEBHOOKS):
+            shop.hook(url)
+        shop.tell("e1")
+        await until(lambda: len(held) >= 9)
+        shop.act(lambda act: make(act, "other", inbox.url))
+        shop.act(lambda act: tell(act, "other", "number.cooling", "e2", {}))
+        await inbox.until(lambda: inbox.taken == ["e2"])
+        assert len(held) == 9
+
+
+# -- altered rows, internal addresses
 
 
 async def test_an_altered_event_is_sent_without_data(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
