@@ -1,4 +1,4 @@
-"""The errors of relay700, and their report to the log. Expected outcomes of a call are values (see `relay.model.call`)."""
+"""The errors of relay700, and their report to the log. Expected outcomes of a call are values (`relay.model.call`)."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ from relay.call.states import ANSWER, CALL_LIFE, COMMITTED, END, ENDED, OVER, RE
 from relay.errors import ParseError, ProtocolError
 from relay.model.actions import Continuation
 from relay.model.call import PROBE_BUSINESS, Route, record_id
+from relay.model.capture import Side
 from relay.peers.limits import SETTING_UP, UP, CallReservation
 from relay.privacy import masking
-from relay.privacy.leak_check import Side
 from relay.privacy.masking import Verdict
 from relay.sip.message import Request, Response
 

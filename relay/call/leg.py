@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from relay.call.states import OVER
 from relay.errors import ParseError, ProtocolError
+from relay.model.capture import Side
 from relay.peers.user_agent import ClientRequest, UnacknowledgedAnswer
 from relay.privacy import masking
-from relay.privacy.leak_check import Leak, LeakCheck, Side
+from relay.privacy.leak_check import Leak, LeakCheck
 from relay.privacy.masking import Body
 from relay.privacy.messages import OutgoingRequest, Reply, contact_line
 from relay.sip.dialog import Dialog

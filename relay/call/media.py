@@ -17,11 +17,12 @@ from typing import Final, Literal, NamedTuple
 from relay.errors import ParseError, ProtocolError
 from relay.model.actions import Answered, Counts, Mediate, Mediated
 from relay.model.call import CallRecord
+from relay.model.capture import Side
 from relay.model.rtp_streams import describe
 from relay.peers.user_agent import UserAgent
 from relay.privacy import masking
 from relay.privacy.codecs import with_fmtp_of
-from relay.privacy.leak_check import FailClosed, Leak, Side
+from relay.privacy.leak_check import FailClosed, Leak
 from relay.privacy.sdp import SdpWriter, refuse_all, shows_way
 from relay.sip.message import Message
 from relay.sip.timers import Timer

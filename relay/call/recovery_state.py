@@ -10,7 +10,7 @@ import msgspec
 from relay.call.leg import Leg
 from relay.call.saved_state import AttemptState, CallState, DialogState, LegState
 from relay.errors import StoreError
-from relay.privacy.leak_check import Side
+from relay.model.capture import Side
 from relay.privacy.messages import encode
 from relay.privacy.sdp import SdpWriter
 from relay.sip.dialog import Dialog

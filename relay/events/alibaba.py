@@ -7,13 +7,14 @@ fields and says which of its facts are documented.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
 from relay.model.binding import number_of
 from relay.model.numbers import format_number
+from relay.service.fields import CHINA
 
 MESSAGES: Final[dict[str, tuple[str, ...]]] = {
     "SecretReport": ("call.ended", "call.refused", "message.delivered", "message.refused", "message.failed"),
@@ -22,7 +23,6 @@ MESSAGES: Final[dict[str, tuple[str, ...]]] = {
     "SecretPickUpReport": ("call.answered",),
     "SecretRecording": ("recording.ready",),
 }
-_CHINA: Final = timezone(timedelta(hours=8))
 _ENDED_BY: Final = {"caller": 1, "callee": 2}  # release_dir; the rest is 0, the platform
 _SMS_RELEASED: Final = 9999  # release_cause of text messages
 
@@ -155,7 +155,7 @@ def _national(number: str | None) -> str | None:
 
 def _moment(at_ms: int | None) -> str | None:
     """A moment as "2026-01-01 08:00:00" of China."""
-    return None if at_ms is None else datetime.fromtimestamp(at_ms // 1000, _CHINA).strftime("%Y-%m-%d %H:%M:%S")
+    return None if at_ms is None else datetime.fromtimestamp(at_ms // 1000, CHINA).strftime("%Y-%m-%d %H:%M:%S")
 
 
 # -- What the receiver answers

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Literal
 
 from relay.errors import RelayError
+from relay.model.capture import Side
 from relay.model.settings import Peer, hosts_of
 
-Side = Literal["caller", "callee"]
 FailClosed = Callable[[Side, float], None]  # ends a call that would have leaked towards that side
 
 
