@@ -202,7 +202,7 @@ class Store(RuleBasedStateMachine):
         if group is not None and wanted.business != "default":
             return {"not_found"}  # the groups belong to "default"
         if group is not None and wanted.b in self.model.groups[group]:
-            return {"invalid"}
+            return {"conflict"}
         left_x, left_y = ({given} if given else self._left(field, wanted) for field, given in (("x", x), ("y", y)))
         pairs = [(one, other) for one in left_x for other in left_y if one != other or (x and y)]
         if not (pairs if wanted.y else left_x):
