@@ -14,11 +14,11 @@ from typing import Final, NamedTuple, cast
 from msgspec.structs import asdict
 
 from relay.call.announcement import SOUNDS
-from relay.config.peers import Address, Transport, read_peers
+from relay.config.peers import Address, read_peers
 from relay.config.tables import AnnouncementsTable, ApiTable, MediaTable, PeerTable, RecordingTable, RouteTable, Tables
 from relay.errors import ConfigError
 from relay.model.call import LANGUAGES, Language
-from relay.model.settings import Announcements, Limits, Listener, PeerRoute, RtpengineAddress, Settings
+from relay.model.settings import Announcements, Limits, Listener, PeerRoute, RtpengineAddress, Settings, Transport
 from relay.sip.timers import Timings
 from relay.store.recordings import Recordings
 

@@ -13,12 +13,21 @@ from relay.config.parties import caller_numbers
 from relay.config.tables import DnsTable, PeerTable, TargetTable
 from relay.errors import ParseError
 from relay.model.numbers import NumberFormat
-from relay.model.settings import Account, CallerNumbers, Health, Listener, Peer, PeerCertificate, Quota, Target
+from relay.model.settings import (
+    Account,
+    CallerNumbers,
+    Health,
+    Listener,
+    Peer,
+    PeerCertificate,
+    Quota,
+    Target,
+    Transport,
+)
 from relay.peers.peers import host_port
 from relay.privacy.codecs import KNOWN_CODECS
 from relay.sip.uri import SipUri, parse_uri
 
-Transport = Literal["udp", "tcp", "tls"]
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 

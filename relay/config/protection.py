@@ -34,6 +34,7 @@ from relay.errors import ParseError
 from relay.events.webhooks import DeliveryRules
 from relay.model.capture import CaptureRules, HepRules
 from relay.model.numbers import normalise_party
+from relay.model.settings import Transport
 from relay.net.hosts import is_loopback
 from relay.policy.fraud import Signal, Signals
 from relay.policy.rules import NO_LIMIT, Cap, Hours, Quotas, RefusalCaps, Rules, parse_hours
@@ -250,7 +251,7 @@ def hep_rules(table: HepTable | None, backend: bool, problems: list[str]) -> Hep
     if not backend:
         problems.append("hep: the backend process sends it; write api.enabled = true, or leave out [hep]")
     return HepRules(
-        cast(Literal["udp", "tcp", "tls"], transport),
+        cast(Transport, transport),
         host,
         port,
         table.numbers == "clear",

@@ -8,6 +8,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from relay.model.numbers import mask_number
+from relay.model.settings import Transport
 
 UNRESOLVED = "0.0.0.0"  # in place of an address
 Side = Literal["caller", "callee"]
@@ -41,7 +42,7 @@ class Arm(NamedTuple):
 class HepRules(NamedTuple):
     """The collector that gets a copy of each message by HEP, `[hep]`."""
 
-    transport: Literal["udp", "tcp", "tls"]
+    transport: Transport
     host: str  # without brackets
     port: int
     is_clear: bool = False  # real numbers and addresses

@@ -10,6 +10,7 @@ from typing import Final, Literal, NamedTuple
 from relay.model.numbers import is_formatted
 from relay.sip.timers import Timings
 
+Transport = Literal["udp", "tcp", "tls"]
 LoginAlgorithm = Literal["SHA-256", "MD5"]
 
 
@@ -17,7 +18,7 @@ LoginAlgorithm = Literal["SHA-256", "MD5"]
 class Listener:
     """A local socket and the address that peers see in Via and Contact."""
 
-    transport: Literal["udp", "tcp", "tls"]
+    transport: Transport
     host: str  # bound address, without brackets
     port: int
     advertised: str  # as written in a URI: IPv6 in brackets, no port
@@ -39,7 +40,7 @@ class Target:
 
     host: str  # address literal without brackets, or a host name
     port: int  # for a name with SRV records: fallback without them
-    transport: Literal["udp", "tcp", "tls"]
+    transport: Transport
     written: str  # host and port in URIs to it; a name is not replaced by its address
     priority: int = 0  # lowest first
     weight: int = 1  # relative weight among targets of one priority

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Literal
 
 import dns.asyncresolver
 import dns.exception
@@ -24,11 +23,9 @@ from dns.rdtypes.IN.SRV import SRV
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import RelayError
-from relay.model.settings import Listener, Settings, Target
+from relay.model.settings import Listener, Settings, Target, Transport
 from relay.net.hosts import family_of, is_literal
 from relay.sip.message import transport_address
-
-Transport = Literal["udp", "tcp", "tls"]
 
 PATIENCE_S = 4.0  # limit per query
 NOTHING_S = 15.0  # time to live of a negative answer

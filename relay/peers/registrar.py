@@ -7,13 +7,13 @@ peer cannot be called until it registers again.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from relay.defence.bans import Known
 from relay.errors import ParseError, ProtocolError
 from relay.model.capture import registrations_of
 from relay.model.numbers import is_700
-from relay.model.settings import Target, may_call_as
+from relay.model.settings import Target, Transport, may_call_as
 from relay.peers.peers import number_of_uri
 from relay.peers.targets import TargetState
 from relay.privacy import masking
@@ -162,7 +162,7 @@ class Registrar:
         assert isinstance(uri, SipUri)
         params = {name: value for name, value in uri.params.items() if name != "method"}  # RFC 3261 19.1.1
         written = str(SipUri("sip", None, None, uri.host, uri.port, params, "")).removeprefix("sip:")
-        target = Target(flow.host, flow.port, cast(Literal["udp", "tcp", "tls"], flow.transport), written)
+        target = Target(flow.host, flow.port, cast(Transport, flow.transport), written)
         self._peers.settle(registration.peer.name, TargetState(registration.peer, target, flow))
 
     def _leave(self, peer: Peer, contact: str) -> None:
