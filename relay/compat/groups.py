@@ -7,7 +7,7 @@ from relay.compat.errors import ILLEGAL_ARGUMENT, Failure
 from relay.compat.fields import NAMES, own_group, own_pool
 from relay.model.binding import number_of
 from relay.model.numbers import normalise_party
-from relay.service.groups import add_members, make_group, remove_group, remove_members
+from relay.service.groups import add_members, check_routes, make_group, remove_group, remove_members
 from relay.service.placement import BindRules
 from relay.store.groups import Group, members_page
 from relay.store.unit_of_work import UnitOfWork
@@ -91,9 +91,10 @@ def _overwrite(act: UnitOfWork, group_id: str, numbers: list[str], rules: BindRu
     former = [number for _, number in members_page(act.connection, act.sealer, group_id, b"", MOST_NUMBERS + 1)]
     if len(former) > MOST_NUMBERS:
         raise Failure(ILLEGAL_ARGUMENT, f"a group of more than {MOST_NUMBERS} numbers cannot be overwritten")
-    add_members(act, group_id, numbers, rules)
+    added = add_members(act, group_id, numbers, rules)
     wanted = {normalise_party(number) for number in numbers}
     gone = [number for number in former if number not in wanted]
+    check_routes(act, group_id, added + len(gone))
     if gone:
         remove_members(act, group_id, gone, rules)
 

@@ -71,7 +71,7 @@ def add_members(act: UnitOfWork, group_id: str, numbers: Sequence[str], rules: B
     new = put_members(act, group_id, _normal(numbers, partial(parse_party, parties=rules.parties)))
     if group.size + len(new) > MOST_MEMBERS:
         raise Refused("quota", "members", f"limited to {MOST_MEMBERS} in a group: use another group")
-    _check_routes(act, group_id, len(new))
+    check_routes(act, group_id, len(new))
     for binding in unreleased_of_group(act, group_id) if new else ():
         for field, number in (("b", binding.b), ("x", binding.x), ("y", binding.y)):
             if number and act.sealer.lookup_hash(number) in new:
@@ -104,7 +104,7 @@ def remove_group(act: UnitOfWork, group_id: str, rules: BindRules) -> Group:
 
 def _take(act: UnitOfWork, group_id: str, hashes: Iterable[bytes], rules: BindRules) -> int:
     gone = take_members(act, group_id, hashes)
-    _check_routes(act, group_id, len(gone))
+    check_routes(act, group_id, len(gone))
     for binding in unreleased_of_group(act, group_id) if gone else ():
         free_at = act.now_ms + cool_down_ms(act, binding.x, rules.cool_down_ms)
         rest_callers(act, binding.binding_id, binding.x, gone, free_at)
@@ -112,7 +112,7 @@ def _take(act: UnitOfWork, group_id: str, hashes: Iterable[bytes], rules: BindRu
     return len(gone)
 
 
-def _check_routes(act: UnitOfWork, group_id: str, members: int) -> None:
+def check_routes(act: UnitOfWork, group_id: str, members: int) -> None:
     """Raise Refused if the change would write more than MOST_ROUTES: one per member and binding of the group."""
     bindings = count_of_group(act, group_id)
     if members > 1 and members * bindings > MOST_ROUTES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.model.numbers import normalise_party
+from relay.service import groups, placement
 from relay.store.groups import Group, find_numbered_group, members_page
 from tests.compat.conftest import POOL, Ask, Client, Compat, Json, bind_older
 
@@ -52,6 +53,18 @@ def test_members_are_added_deleted_and_replaced(compat: Compat, ask: Ask) -> Non
     assert members(compat, group) == normal(THIRD)
     assert operate(ask, group, "overwriteNumbers", f"{SECOND},{THIRD}") == "OK"
     assert members(compat, group) == normal(SECOND, THIRD)
+
+
+def test_additions_and_removals_of_an_overwrite_count_together(
+    compat: Compat, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (groups, placement):
+        monkeypatch.setattr(module, "MOST_ROUTES", 3)
+    group = create(ask)
+    assert bind_older(ask, "BindAxg", GroupId=str(group))["Code"] == "OK"
+    assert operate(ask, group, "overwriteNumbers", "13811114004,13811114005") == "isv.FORBIDDEN_ACTION"
+    assert members(compat, group) == normal(FIRST, SECOND)
+    assert operate(ask, group, "overwriteNumbers", f"{SECOND},{THIRD}") == "OK"
 
 
 def test_a_group_without_name_and_numbers(compat: Compat, client: Client) -> None:
