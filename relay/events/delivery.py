@@ -116,7 +116,7 @@ class Deliverer:
         self._reader = Reader(path)  # in the loop: single rows and short lists
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._requests: dict[str, str] = {}  # webhooks with a request under way, and their business users
-        self._without_room: set[str] = set()  # business users that found no room since the last poll
+        self._waiting: dict[str, str] = {}  # webhooks that found no room, first come first; their business users
         self._batches: dict[str, int] = {}  # batch size by webhook, where refusals have reduced it
         self._counts = {"events_delivered": 0, "events_given_up": 0, "deliveries": 0, "deliveries_failed": 0}
 
@@ -151,15 +151,14 @@ class Deliverer:
     def _look(self, sessions: Sessions) -> float:
         """Start tasks of webhooks that are due. Returns the seconds until the next poll."""
         try:
-            due = self._reader.read(lambda connection: pending_webhooks(connection, self._clock_ms()))
+            due = dict.fromkeys(self._reader.read(lambda connection: pending_webhooks(connection, self._clock_ms())))
         except RelayError as error:
             self._looking.failed(error)
             return RETRY_S
         self._looking.over()
         self._cancel_removed(due)
-        self._without_room.clear()
-        random.shuffle(due)  # where room is scarce, each has the same chance
-        for webhook_id in due:
+        self._waiting = {webhook_id: its for webhook_id, its in self._waiting.items() if webhook_id in due}
+        for webhook_id in (*self._waiting, *due):
             if webhook_id not in self._under_way:
                 task = asyncio.create_task(self._serve(sessions, webhook_id), name=f"webhook {webhook_id}")
                 self._under_way[webhook_id] = task
@@ -175,17 +174,18 @@ class Deliverer:
     def _find(self, webhook_id: str) -> Webhook | None:
         return self._reader.read(lambda connection: find_webhook(connection, self._sealer, webhook_id))
 
-    def _has_room(self, business: str) -> bool:
-        """Whether a business user may have one more request under way. What finds no room is tried at each poll."""
-        used = sum(its == business for its in self._requests.values())
-        has_room = used < MOST_WEBHOOKS and is_within_share(used + 1, len(self._requests) + 1, MOST_CONNECTIONS)
-        if not has_room:
-            self._without_room.add(business)
-        return has_room
+    def _has_room(self, webhook: Webhook) -> bool:
+        """Whether its business user may have one more request under way. If not, each poll tries the webhook again."""
+        used = sum(its == webhook.business for its in self._requests.values())
+        if used < MOST_WEBHOOKS and is_within_share(used + 1, len(self._requests) + 1, MOST_CONNECTIONS):
+            self._waiting.pop(webhook.id, None)
+            return True
+        self._waiting.setdefault(webhook.id, webhook.business)
+        return False
 
     def _is_wanted(self, business: str) -> bool:
-        """Whether others wait for the place of a finished request of this business user."""
-        return business in self._without_room or len(self._requests) >= MOST_CONNECTIONS - 1
+        """Whether others may wait for the place of a finished request of this business user."""
+        return business in self._waiting.values() or len(self._requests) >= MOST_CONNECTIONS - 1
 
     async def _serve(self, sessions: Sessions, webhook_id: str) -> None:
         """Send the events of one webhook until none is left or a retry must wait."""
@@ -205,7 +205,7 @@ class Deliverer:
         if webhook is None or webhook.disabled_at is not None or webhook.next_at > self._clock_ms():
             return False
         await self._give_up_old(webhook)
-        if not self._has_room(webhook.business):
+        if not self._has_room(webhook):
             return False
         most = self._batches.get(webhook_id, self._rules.batch)
         events = self._reader.read(lambda connection: oldest(connection, self._sealer, webhook_id, most))

@@ -137,6 +137,7 @@ class Inbox:
         self.url = ""
         self.released = asyncio.Event()  # requests are not answered until it is set
         self.released.set()
+        self.delay_s = 0.0  # of each answer
         self._changed = asyncio.Condition()
 
     async def _receive(self, request: web.Request) -> web.Response:
@@ -146,6 +147,7 @@ class Inbox:
             self.requests.append((dict(request.headers), body, status))
             self._changed.notify_all()
         await self.released.wait()
+        await asyncio.sleep(self.delay_s)
         return web.Response(status=status, headers=self.headers)
 
     @property

@@ -313,11 +313,15 @@ async def test_a_busy_webhook_leaves_its_place_to_one_that_waits(
     shop: Shop, writer: GroupWriter, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MOST_WEBHOOKS", 1)
+    monkeypatch.setattr(module, "LOOK_S", 0.1)
+    inbox.delay_s = 0.1
     busy, other = shop.hook(inbox.url, kinds=("number.cooling",)), shop.hook(inbox.url, kinds=("binding.expired",))
-    shop.tell(*(f"e{n}" for n in range(200)))
-    shop.tell("other", kind="binding.expired")
+    shop.tell(*(f"e{n}" for n in range(20)))
     async with delivering(shop, writer, batch=1):
+        await inbox.until(lambda: bool(inbox.requests))
+        shop.tell("other", kind="binding.expired")
         await inbox.until(lambda: "other" in inbox.taken)
+        assert inbox.taken.index("other") <= 3
         assert shop.waiting(busy)
     assert shop.waiting(other) == []
 
