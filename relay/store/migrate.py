@@ -27,7 +27,7 @@ from relay.store.database import (
 )
 from relay.store.files import open_lock, takes
 from relay.store.journal.attempts import AttemptFile, with_records
-from relay.store.journal.queue import Overflow
+from relay.store.journal.overflow import Overflow
 from relay.store.ledger import sign_all
 from relay.store.ledger_check import ledger_faults
 from relay.store.record_rows import insert

@@ -26,7 +26,7 @@ from relay.store.files import (
     open_lock,
     takes,
 )
-from relay.store.journal.queue import Overflow
+from relay.store.journal.overflow import Overflow
 from relay.store.sealing.sealer import load_key
 from tests.store.conftest import Disk
 

@@ -19,7 +19,7 @@ from relay.store.chain import AnchorFile
 from relay.store.connection import PostgresServer
 from relay.store.database import connect, connect_reader, is_there
 from relay.store.journal.attempts import AttemptFile
-from relay.store.journal.queue import Overflow
+from relay.store.journal.overflow import Overflow
 from relay.store.migrate import COPIED, LEFT_OUT, migrate
 from relay.store.postgres.lookup import PostgresRouteReader
 from tests.store.conftest import Disk, Waiter, opened

@@ -24,7 +24,8 @@ from relay.model.actions import CallEvent, Commit
 from relay.policy.rules import LastCaller
 from relay.store.connection import Place, WriteOutage, local_path
 from relay.store.files import open_lock, takes
-from relay.store.journal.queue import MIN_GAP_S, Item, JournalQueue, Overflow, Waiting
+from relay.store.journal.overflow import Overflow
+from relay.store.journal.queue import MIN_GAP_S, Item, JournalQueue, Waiting
 from relay.store.journal.rows import Closed, LiveCall, laid_over, read_ended_since, read_live
 from relay.store.sealing.sealer import Sealer
 

@@ -35,7 +35,8 @@ from relay.store.connection import WorkConnection, transaction
 from relay.store.database import WRITER_PRAGMAS, store_errors, uri_of
 from relay.store.files import Displaced, StoreFiles, holds_deleted_log
 from relay.store.journal.journal import Batch, Journal
-from relay.store.journal.queue import SLICE_S, Overflow, slice_end
+from relay.store.journal.overflow import Overflow
+from relay.store.journal.queue import SLICE_S, slice_end
 from relay.store.journal.rows import (
     INSERT_EVENTS,
     PUT,

@@ -17,7 +17,8 @@ from relay.errors import StoreError
 from relay.model.actions import CallEvent, Commit
 from relay.store.database import connect, transaction
 from relay.store.journal import journal as journal_module
-from relay.store.journal.queue import MAX_BATCH, Overflow, Prepared
+from relay.store.journal.overflow import Overflow, Prepared
+from relay.store.journal.queue import MAX_BATCH
 from relay.store.journal.rows import read_live
 from relay.store.sqlite.journal import sqlite_journal
 from tests.store.conftest import Disk, Reported, Told, Tries, Waiter, opened, stored

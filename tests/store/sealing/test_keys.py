@@ -12,7 +12,7 @@ from relay.model.actions import Commit
 from relay.store.connection import Connection, Place
 from relay.store.database import connect, connect_reader, open_store
 from relay.store.journal.journal import Journal
-from relay.store.journal.queue import Overflow
+from relay.store.journal.overflow import Overflow
 from relay.store.postgres.nodes import Node
 from relay.store.sealing import keys as rotation
 from relay.store.sealing.keys import Turning, nodes_without
