@@ -76,6 +76,7 @@ _COUNTERS = {
     "responses_stray": "responses that match no transaction",
     "rtpengine_failures": "commands that no rtpengine executed",
     "media_failures": "of these, commands that an SDP was waiting for; it was not passed on",
+    "media_refused": "SDP refused because no media may be sent to an address or port in it",
     "media_over_limit": "messages refused because too many of their call were waiting for rtpengine",
     "recordings_begun": "recordings started by rtpengine",
     "recordings_failed": "recordings that did not start or broke off, each logged",

@@ -75,7 +75,7 @@ class InDialogRelay(PendingRequest):
             return
         self._proposes = not (self.method == "PRACK" and media.offered == self.target.side)
         kind: Kind = "offer" if self._proposes else "answer"
-        media.anchor(kind, origin.side, request, origin.call.fail_closed, self._anchored, now)
+        media.anchor(kind, origin.sender, request, origin.call.fail_closed, self._anchored, now)
 
     def _anchored(self, now: float) -> None:
         if self._is_too_late(now):
@@ -186,7 +186,7 @@ class InDialogRelay(PendingRequest):
         if not masking.brings_sdp(self._request):
             kind, self._proposes = "offer", True
         fail_closed = self.origin.call.fail_closed
-        media.anchor(kind, self.target.side, response, fail_closed, partial(self._take, response), now)
+        media.anchor(kind, self.target.sender, response, fail_closed, partial(self._take, response), now)
 
     def _expects_sdp(self) -> bool:
         """Whether the response may carry SDP: to an INVITE, else only as an answer to SDP (RFC 6337 2.1)."""

@@ -15,7 +15,7 @@ from relay.call import admission, states
 from relay.call.announcement import OF_REFUSAL, Announcement, may_announce
 from relay.call.dialogs import Dialogs
 from relay.call.leg import Leg
-from relay.call.media import neutral
+from relay.call.media import Sender, fault_in, neutral
 from relay.call.outbound_attempt import TIMED_OUT, OutboundAttempt, SessionBase
 from relay.call.recovery_state import dump_attempt
 from relay.errors import ParseError, ProtocolError
@@ -93,10 +93,19 @@ class InviteSession(SessionBase):
         self._language = ""  # of the announcement
         self._sound = ""  # of a hook's refusal; "": that of the outcome
         # b"": no announcement. Read now: rtpengine's SDP will replace it in the request.
-        self._offer = neutral(invite.request) if self._settings.announcements.refused else b""
+        self._offer = self._neutral_offer() if self._settings.announcements.refused else b""
         self._ring_ends_at = math.inf
         self._timer: Timer | None = None
         self._wake_at = 0.0  # when the timer fires
+
+    @property
+    def _sender(self) -> Sender:
+        return Sender("caller", self.call.caller_peer, self._invite.flow.host)
+
+    def _neutral_offer(self) -> bytes:
+        """The caller's SDP for an announcement; b"" if none may be sent where it says."""
+        offer = neutral(self._invite.request)
+        return b"" if offer and fault_in(offer, self._sender, self._ua) else offer
 
     def _enter(self, event: str) -> None:
         self.state = states.step(states.SESSION, self.state, event, self._ua.outbox, self.call.call_id)
@@ -183,7 +192,7 @@ class InviteSession(SessionBase):
         media.caller_host = self._invite.flow.host
         media.callee_host = self._places[0].flow.host if self._places else ""
         if masking.brings_sdp(self._invite.request):
-            media.anchor("offer", "caller", self._invite.request, self.call.fail_closed, self._begin, now)
+            media.anchor("offer", self._sender, self._invite.request, self.call.fail_closed, self._begin, now)
         else:
             media.reserve(partial(self._reserved, media))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from relay.call.media import Sender
 from relay.call.states import OVER
 from relay.errors import ParseError, ProtocolError
 from relay.model.capture import Side
@@ -172,6 +173,11 @@ class Leg:
         self._key = (dialog.local_tag, dialog.remote_tag)
         self._legs[self._key] = self
 
+    @property
+    def sender(self) -> Sender:
+        """The peer as a source of SDP."""
+        return Sender(self.side, self.peer, self.flow.host)
+
     # -- requests
 
     def destination(self) -> Flow:
@@ -274,7 +280,7 @@ class Leg:
     def _anchor_ack(self, media: Media, ack: Request, now: float) -> None:
         awaited = self.answer is not None and ack.cseq.number == self.answer.cseq and self.other.ack_due is not None
         if awaited and masking.brings_sdp(ack):
-            media.anchor("answer", self.side, ack, self.call.fail_closed, partial(self._take_ack, ack), now)
+            media.anchor("answer", self.sender, ack, self.call.fail_closed, partial(self._take_ack, ack), now)
         else:
             self._take_ack(ack, now)
 

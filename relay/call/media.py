@@ -14,11 +14,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, Literal, NamedTuple
 
+from relay.defence.media_address import media_fault
 from relay.errors import ParseError, ProtocolError
 from relay.model.actions import Answered, Counts, Mediate, Mediated
 from relay.model.call import CallRecord
 from relay.model.capture import Side
 from relay.model.rtp_streams import describe
+from relay.model.settings import Peer
 from relay.peers.user_agent import UserAgent
 from relay.privacy import masking
 from relay.privacy.codecs import with_fmtp_of
@@ -42,6 +44,14 @@ MOST_STREAMS: Final = 8
 _NEUTRAL_ID: Final = 1  # of the session at rtpengine; each leg has another
 
 
+class Sender(NamedTuple):
+    """The side that an SDP comes from."""
+
+    side: Side
+    peer: Peer
+    host: str  # signalling address
+
+
 class Agreement(NamedTuple):
     """One offer and its answer (b"" until it comes)."""
 
@@ -63,6 +73,7 @@ class Media:
         "_given",
         "_gone",
         "_heard",
+        "_noted",
         "_proposed",
         "_restored",
         "_said",
@@ -105,6 +116,7 @@ class Media:
         self._heard: Step | None = None  # waits for the counts
         self._given: dict[str, bytes] = {}  # rtpengine's last SDP for each side
         self._restored = state is not None
+        self._noted = False  # an SDP that was refused; the log has only the first
         self._said = ""  # of the streams, to rtpengine
         self._gone: Step | None = None
         self._timer: Timer | None = None
@@ -144,18 +156,25 @@ class Media:
         """Find an instance for a call without an offer yet. `instance` stays "" if there is none."""
         self._ask(Mediate(0, "ping", self._call_id, ""), then, self._answered)
 
-    def anchor(self, kind: Kind, side: Side, message: Message, fail_closed: FailClosed, then: Step, now: float) -> None:
-        """Have rtpengine rewrite the SDP of a message from `side`, then call `then`.
+    def anchor(
+        self, kind: Kind, sender: Sender, message: Message, fail_closed: FailClosed, then: Step, now: float
+    ) -> None:
+        """Have rtpengine rewrite the SDP of a message, then call `then`.
 
         `fail_closed` is called if its SDP shows the way of the other side. `then` is called in any case, now or later:
-        SDP that was not rewritten is stopped by masking (`NotAnchored`).
+        SDP that was not rewritten is stopped by masking (`NotAnchored`, or 488 if no media may be sent where it says).
         """
+        side = sender.side
         sdp = b"" if self.over else neutral(message)
         if not sdp:
             then(now)
             return
         if (refusal := refuse_all(sdp)) is not None:
             message.replace_description(refusal)
+            then(now)
+            return
+        if why := fault_in(sdp, sender, self._ua):
+            self._refuse(message, sender, why)
             then(now)
             return
         if kind == "offer":
@@ -167,6 +186,14 @@ class Media:
             self._proposed = self._proposed._replace(answer=with_fmtp_of(sdp, self._proposed.offer or sdp))
         command = self._command(kind, side, self._proposed.answer or self._proposed.offer)
         self._ask(command, then, partial(self._anchored, fail_closed, side, message, sdp))
+
+    def _refuse(self, message: Message, sender: Sender, why: str) -> None:
+        message.refuse_description()
+        outbox = self._ua.outbox
+        outbox.counters["media_refused"] += 1
+        if not self._noted:
+            self._noted = True
+            outbox.note("media.refused", call_id=self._call_id, peer=sender.peer.name, side=sender.side, reason=why)
 
     def _command(self, kind: Kind, side: Side, sdp: bytes) -> Mediate:
         offers = side if kind == "offer" else _other(side)
@@ -345,6 +372,11 @@ def neutral(message: Message) -> bytes:
         return b""
     fits = len(body.data) <= LONGEST and body.data.count(b"\nm=") <= MOST_STREAMS
     return body.data if fits else b""
+
+
+def fault_in(sdp: bytes, sender: Sender, ua: UserAgent) -> str:
+    """What of the neutral SDP no media may be sent to; "" if nothing."""
+    return media_fault(sdp, sender.host, sender.peer.media, ua.peers.control_ports)
 
 
 def _go_on_at_once(_: float) -> None:

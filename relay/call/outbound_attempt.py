@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay.call.dialogs import Dialogs
 from relay.call.leg import CallBase, Leg
-from relay.call.media import neutral
+from relay.call.media import Sender, neutral
 from relay.call.states import DECIDED
 from relay.errors import ParseError, ProtocolError
 from relay.model.numbers import is_700
@@ -289,7 +289,8 @@ class OutboundAttempt:
             self._take(response, now)
             return
         kind: Kind = "answer" if self._with_offer else "offer"
-        media.anchor(kind, "callee", described, self._call.fail_closed, partial(self._take, response), now)
+        sender = Sender("callee", self._peer, self._flow.host)
+        media.anchor(kind, sender, described, self._call.fail_closed, partial(self._take, response), now)
 
     def _description(self, media: Media, response: Response) -> Response | None:
         """The response whose SDP rtpengine is to use from now on; None if it already does.

@@ -163,8 +163,14 @@ def _config(tables: Tables, problems: list[str]) -> Config:
     hooks = hooks_config(tables.hooks)
     probe, settings = probe_settings(tables.probe, built, numbers.parties, api=tables.api.enabled, problems=problems)
     verify = verify_config(tables.verify, problems)
+    rtpengine = read_rtpengine(tables.media, problems)
     return Config(
-        settings=replace(settings, legacy=legacy_numbers(tables.numbers.legacy, problems), recording=recording),
+        settings=replace(
+            settings,
+            legacy=legacy_numbers(tables.numbers.legacy, problems),
+            recording=recording,
+            rtpengine_ports=frozenset([instance.port for instance in rtpengine]),
+        ),
         store=_store(tables.store, problems),
         numbers=numbers,
         api=api_config(tables.api, problems),
@@ -185,7 +191,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         probe=probe,
         tls=_tls(tables.tls, peer_certificates(tables.peer, settings.peers, problems)),
         streams=StreamLimits(**asdict(tables.streams)),
-        rtpengine=read_rtpengine(tables.media, problems),
+        rtpengine=rtpengine,
         sounds=sound_files(tables.announcements, tables.media, recording, problems),
         recordings=recorded,
         passwords=password_files(tables.peer),

@@ -90,6 +90,7 @@ def _make_peer(
         send_pai=table.send_pai,
         health=Health(table.ping_s, table.down_after, table.up_after),
         codecs=_codecs(path, table, problems),
+        media=_networks(f"{path}.media", table.media, problems),
         account=Account(auth.username, "", auth.realm) if auth else None,
         registers=table.register,
         login=Account(login.username, "") if login else None,
@@ -222,12 +223,16 @@ def _sources(path: str, texts: Sequence[str] | None, hosts: Sequence[str], probl
             )
             return ()
         return tuple([ip_network(address) for address in addresses if address])
+    return _networks(f"{path}.sources", texts, problems)
+
+
+def _networks(path: str, texts: Sequence[str], problems: list[str]) -> tuple[Network, ...]:
     networks: list[Network] = []
     for index, text in enumerate(texts):
         try:
             networks.append(ip_network(text))
         except ValueError as error:
-            problems.append(f'{path}.sources[{index}]: {error}; write a network such as "192.0.2.0/28"')
+            problems.append(f'{path}[{index}]: {error}; write a network such as "192.0.2.0/28"')
     return tuple(networks)
 
 

@@ -90,6 +90,7 @@ class Peer:
     quota_in: Quota = Quota()  # of calls from it
     quota_out: Quota = Quota()  # of calls to it
     codecs: frozenset[str] | None = None  # allowed in streams to and from it, in lower case; None: all
+    media: tuple[IPv4Network | IPv6Network, ...] = ()  # where its media must be, through rtpengine; (): anywhere
     account: Account | None = None  # ours, for its challenges
     registers: bool = False  # we register at the peer, with the account
     login: Account | None = None  # the peer's: it has no fixed address and registers here
@@ -142,6 +143,7 @@ class Settings:
     no_progress_s: float = 6.0  # without any response, until the next target is tried
     max_call_s: float = 14_400.0
     anchored: bool = False  # media go through rtpengine
+    rtpengine_ports: frozenset[int] = frozenset()  # control ports of the instances
     media_check_s: float = 20.0  # interval of queries whether rtpengine still has a call
     announcements: Announcements = Announcements()
     recording: bool = False  # calls of bindings with `record` are recorded by rtpengine

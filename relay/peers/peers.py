@@ -32,6 +32,8 @@ class Peers:
 
     def _apply(self, settings: Settings) -> None:
         self._settings = settings
+        # Of the relay and of rtpengine: no media may be sent there.
+        self.control_ports = settings.rtpengine_ports | {listener.port for listener in settings.listeners}
         self._by_name = {peer.name: peer for peer in settings.peers}
         self._routes: list[PeerRoute] = sorted(settings.routes, key=lambda route: len(route.prefix), reverse=True)
         self._by_source.clear()

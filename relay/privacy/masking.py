@@ -183,8 +183,10 @@ def brings_sdp(message: Message) -> bool:
 
 def _mask_sdp(message: Message, body: bytes, writer: SdpWriter) -> Body:
     try:
-        if writer.anchored and not message.anchored:
+        if writer.anchored and message.anchored != "done":
             mask_description(body)  # malformed SDP is refused with 488 first
+            if message.anchored:
+                raise ProtocolError(488, "SDP: an address or port that no media may be sent to")
             raise NotAnchored()
         return Body("application/sdp", writer.write(body))
     except ParseError as error:

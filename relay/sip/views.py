@@ -6,7 +6,7 @@ tools and tests. It knows no transaction, dialog or call.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from relay.errors import ParseError
 from relay.sip.grammar import Headers, Layout, spell, split_commas, trim
@@ -58,7 +58,7 @@ class Message:
         self.layout = layout
         self.lines = lines
         self.body = body
-        self.anchored = False  # its SDP was rewritten by rtpengine: see `replace_description`
+        self.anchored: Literal["", "done", "refused"] = ""  # "done": its SDP is rtpengine's: see `replace_description`
         # Cache of parsed headers.
         self._via: Via | None = None
         self._branch: str | None = None
@@ -199,7 +199,11 @@ class Message:
         """Replace the sender's SDP by that of the media relay."""
         self.body = sdp
         self._content_type = _SDP
-        self.anchored = True
+        self.anchored = "done"
+
+    def refuse_description(self) -> None:
+        """Have the masking refuse the SDP: no media may be sent where it says."""
+        self.anchored = "refused"
 
     @property
     def max_forwards(self) -> int | None:

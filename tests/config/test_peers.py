@@ -171,6 +171,15 @@ def test_codecs_are_configured_by_name() -> None:
     assert found == "peer[0].codecs[1]: 'PCMAA' is not a codec that is relayed; did you mean PCMA?"
 
 
+def test_networks_of_media() -> None:
+    assert config(PEER).settings.peers[0].media == ()
+    (peer,) = config(PEER + 'media = ["203.0.113.0/24", "2001:db8::/32"]').settings.peers
+    assert peer.media == (ip_network("203.0.113.0/24"), ip_network("2001:db8::/32"))
+    assert peer.sources == (ip_network("127.0.0.2"),)
+    found = problem(PEER + 'media = ["203.0.113.0/24", "203.0.113.1/24"]')
+    assert found.startswith("peer[0].media[1]: 203.0.113.1/24 has host bits set; write a network such as")
+
+
 def test_numbers_may_have_a_prefix() -> None:
     (peer,) = config(PEER + 'number_format = "prefix:00"').settings.peers
     assert (peer.number_format, peer.number_prefix) == ("e164", "00")

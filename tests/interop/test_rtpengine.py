@@ -396,3 +396,27 @@ async def test_call_keeps_its_rtpengine_through_a_restart_of_the_relay(start_rel
         await engine.emptied()
     (record,) = relay.calls()
     assert (record["call_id"], record["caller_packets"], record["callee_packets"]) == (call_id, 0, 0)
+
+
+async def test_callee_cannot_have_media_sent_to_the_control_port(start_relay: StartRelay, tmp_path: Path) -> None:
+    """A packet that is RTP and a command at once, sent there, would let a peer list, hear and end other calls."""
+    with ear("127.0.0.31", 11) as of_a:
+        async with Rtpengine(tmp_path) as engine, phones(start_relay, engine) as (relay, caller, callee):
+            await call_up(relay, caller, callee)
+            (others,) = await engine.calls()
+            leg = Leg.calling(caller, relay.setup.relay, A, X)
+            await leg.request("INVITE", body=of_a.described())
+            offered = await callee.expect("INVITE")
+            host, port = engine.control
+            head = f"v=0\r\no=- 1 1 IN IP4 {host}\r\ns=-\r\nc=IN IP4 {host}\r\nt=0 0\r\n"
+            other = Leg.called(callee, relay.setup.relay, offered)
+            await other.answer(offered, 200, body=f"{head}m=audio {port} RTP/AVP 8\r\n".encode())
+            await callee.expect("ACK")
+            await other.answer(await callee.expect("BYE"), 200)
+            await caller.expect(488)
+            await leg.request("ACK", cseq=leg.cseq)
+            async with asyncio.timeout(20):
+                while await engine.calls() != [others]:
+                    pass
+    (refused,) = [record for record in relay.calls() if record["sip_status"] == 488]
+    assert (refused["outcome"], refused["answered_at"]) == ("failed", None)

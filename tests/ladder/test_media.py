@@ -50,20 +50,25 @@ def test_address_family_of_the_answering_side_is_requested(caller: str, callee: 
     """The offer to rtpengine has the address family of the side that is not known yet."""
     peers = (peer("pbx", caller), peer("carrier", callee))
     ladder = AnchoredLadder(caller_host=caller, callee_host=callee, peers=peers)
-    ladder.caller.calls(X, body=offer)
-    ladder.callee.expects("INVITE", body=ANSWER)
+    ladder.caller.calls(X, body=elsewhere(offer))
+    ladder.callee.expects("INVITE", body=elsewhere(ANSWER))
     if offer:
         ladder.callee.get("ACK")
     ladder.caller.get(200)
-    ladder.caller.acks(body=b"" if offer else ANSWER)
+    ladder.caller.acks(body=b"" if offer else elsewhere(ANSWER))
     if not offer:
         ladder.callee.get("ACK")
-    reinvite(ladder.caller, ladder.callee)
+    reinvite(ladder.caller, ladder.callee, elsewhere(HOLD), elsewhere(HELD))
     hang_up(ladder)
     receives = callee if offer else caller
     first, *others = [command.family for command in ladder.rtpengine.told if command.sdp]
     assert first == ("IP6" if ":" in receives else "IP4")
     assert others == ["", "", ""]
+
+
+def elsewhere(description: bytes) -> bytes:
+    """With media on another machine: those of a peer that is not on this one must be."""
+    return description.replace(b"c=IN IP4 127.0.0.", b"c=IN IP4 10.0.0.")
 
 
 def test_early_media_go_through_rtpengine(ladder: AnchoredLadder) -> None:
