@@ -420,3 +420,29 @@ async def test_callee_cannot_have_media_sent_to_the_control_port(start_relay: St
                     pass
     (refused,) = [record for record in relay.calls() if record["sip_status"] == 488]
     assert (refused["outcome"], refused["answered_at"]) == ("failed", None)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", HOST, "::1"])
+async def test_rules_keep_media_away_from_this_machine(
+    request: pytest.FixtureRequest, tmp_path: Path, host: str
+) -> None:
+    """Except from rtpengine's own ports: both sides of a call may be calls through it."""
+    if reran_in_own_network(request):
+        return
+    async with Rtpengine(tmp_path, port_min=20_000, port_max=20_999) as engine:
+        for port in (2223, 5060, 20_001):
+            assert is_let_through(20_000, (host, port))
+        await engine.filter(phones_here=False)
+        assert [is_let_through(20_000, (host, port)) for port in (2223, 5060, 20_001)] == [False, False, True]
+        assert is_let_through(40_000, (host, 2223))
+        assert await engine.calls() == []
+
+
+def is_let_through(source_port: int, target: tuple[str, int]) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in target[0] else socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind(("", source_port))
+        try:
+            sender.sendto(b"\x80\x08AABBBBCCCC", target)
+        except PermissionError:
+            return False
+        return True
