@@ -33,7 +33,7 @@ from relay.store.sealing.sealer import Sealer
 
 BYTES = 16 * 1024 * 1024  # about 10,000 commits
 _HEAD: Final = struct.Struct(">8s8sQ")  # _MAGIC, random binding of the entries, last record of the chain at the start
-_MAGIC: Final = b"r7spill1"
+_MAGIC: Final = b"r7over1\0"
 _LENGTH: Final = struct.Struct(">I")  # before each entry; 0: end of the log
 
 _encode: Final = msgspec.msgpack.Encoder().encode
