@@ -300,6 +300,16 @@ def is_service(number: str) -> bool:
     return len(number) < SHORTEST_E164 and number.startswith(_services(len(number)))
 
 
+def is_complete(number: str) -> bool:
+    """Whether a normalised number of China has the length and shape of a mobile number, a landline, or 400 or 800.
+
+    Unassigned ranges count, since they may be assigned later. True of other numbers: their plans are not known here.
+    """
+    if not number.startswith(CHINA) or _is_mobile(number[len(CHINA) :]):
+        return True
+    return _is_landline_shape(number) is not None or _BUSINESS_SERVICES(number) is not None
+
+
 def services_between(first: str, last: str) -> str:
     """The first digits of a service number within a range of extensions; "" if there is none."""
     size = len(first)

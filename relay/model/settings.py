@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from relay.model.numbers import is_formatted
+from relay.model.numbers import is_complete, is_formatted
 from relay.sip.timers import Timings
 
 Transport = Literal["udp", "tcp", "tls"]
@@ -162,13 +162,13 @@ class CallerNumbers:
     """Numbers in E.164 without "+", extensions as they are. Empty: the peer may assert no caller."""
 
     numbers: frozenset[str] = frozenset()
-    prefixes: tuple[str, ...] = ()  # of numbers in E.164
+    prefixes: tuple[str, ...] = ()  # of complete numbers in E.164: added digits would invent callers
     extension_prefixes: tuple[str, ...] = ()  # of extensions only: extension prefix 8 must not match 86…
     ranges: tuple[tuple[str, str], ...] = ()  # first and last number, of the same length
 
     def allow(self, number: str) -> bool:
         """Whether the peer may assert that caller. `number` is normalised."""
-        if number in self.numbers or number.startswith(self.prefixes):
+        if number in self.numbers or (number.startswith(self.prefixes) and is_complete(number)):
             return True
         if number.startswith(self.extension_prefixes) and not is_formatted(number):
             return True

@@ -105,6 +105,20 @@ def test_asserted_caller_is_the_one_looked_up() -> None:
     is_forged(ladder)
 
 
+def test_caller_with_digits_added_is_not_among_those_of_a_prefix() -> None:
+    numbers = CallerNumbers(prefixes=("86138",))
+    ladder = Gated(peer("pbx", CALLER_HOST, numbers=numbers), CARRIER, other_numbers="forward")
+    ladder.numbers_pass = True  # the caller gets its own number back
+    for number in (X, "13900000002"):
+        calls(ladder.caller, "+861380000000199", number)
+        refused(ladder.caller, 403)
+        is_forged(ladder)
+    assert ladder.asked == []
+    ladder.callee.gets_nothing()
+    calls(ladder.caller, "13800000001")
+    ladder.callee.get("INVITE")
+
+
 def test_text_message_of_an_unlisted_caller_is_refused() -> None:
     ladder = Gated(pbx(C), CARRIER, sms=True)
     ladder.caller.texts(X, caller="13800000001")

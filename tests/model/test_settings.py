@@ -41,6 +41,29 @@ def test_unlisted_caller_may_not_be_asserted(number: str) -> None:
     assert not LISTED.allow(number)
 
 
+@pytest.mark.parametrize(
+    ("prefix", "listed", "invented"),
+    [
+        ("86138", ["8613812345678"], ["86138", "8613812", "861381234567", "86138123456789", "861381234567899"]),
+        ("8610", ["861082345678", "86108234567"], ["8610823456", "8610823456789", "861012345678"]),
+        ("86755", ["8675582345678"], ["867558234567890", "86755823456"]),
+        ("86400", ["864008123456"], ["864008", "86400812345678"]),
+        ("86194", ["8619412345678"], ["86194123456789"]),  # a range assigned later
+        ("852", ["85212345678", "852123456789"], []),
+    ],
+)
+def test_prefix_allows_complete_numbers_alone(prefix: str, listed: list[str], invented: list[str]) -> None:
+    """A peer could else name a new caller in each call, and no limit per caller would hold."""
+    numbers = CallerNumbers(prefixes=(prefix,))
+    assert [number for number in (*listed, *invented) if numbers.allow(number)] == listed
+
+
+def test_number_of_unusual_length_may_be_listed_itself() -> None:
+    number = "861381234567899"
+    assert CallerNumbers(frozenset({number})).allow(number)
+    assert CallerNumbers(ranges=((number, number),)).allow(number)
+
+
 def test_empty_list_allows_no_caller_and_no_list_any_caller() -> None:
     assert not may_call_as(CallerNumbers(), "1001")
     assert may_call_as(None, "1001")

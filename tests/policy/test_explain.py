@@ -28,10 +28,10 @@ from tests.policy.cases import BOUND, FOREIGN, NOW_S, C, found
 
 UNKNOWN = "700999999990001"
 NUMBERS = (X, Y, UNKNOWN, "13900000002", "7001")
-CALLERS = (A, B, C, FOREIGN, "", "110", X)
+CALLERS = (A, B, C, FOREIGN, "", "110", X, "8613600000001", "861360000000199")
 PEERS = (
     peer("pbx", CALLER_HOST, max_refused_in=5),
-    peer("carrier", CALLEE_HOST, numbers=CallerNumbers(frozenset((A, C)))),
+    peer("carrier", CALLEE_HOST, numbers=CallerNumbers(frozenset((A, C)), prefixes=("86136",))),
     peer("second", SECOND_HOST),
 )
 SETTINGS = settings_for(peers=PEERS)
