@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
+from relay.call.admission import OVER_LIMIT
 from relay.defence.bans import Bans
 from relay.defence.shedding import Rank
 from relay.model.actions import (
@@ -81,6 +82,9 @@ class Attempts(Protocol):
 
     def is_ready(self) -> bool:
         """Whether a new attempt can be noted; if not, new calls are refused."""
+
+    def has_room(self, peer: str) -> bool:
+        """Whether a new attempt is within the peer's share of them."""
 
     def keep(self, record: CallRecord, state: bytes) -> None: ...
     def drop(self, call_ids: Iterable[str]) -> None: ...
@@ -394,19 +398,23 @@ class Driver:
             self._mark(action.token, action.call_id, "look_up")
         # A stalled journal: calls already accepted, and all calls where shedding is off, end here.
         if self._is_stalled(now) or not self._attempts.is_ready():
-            self._fail_look_up(action, now)
+            self._fail_look_up(action, STORE_FAILED, now)
+            return
+        if action.peer is not None and not self._attempts.has_room(action.peer.name):
+            self._engine.exceed_work(action.peer.name, now)
+            self._fail_look_up(action, OVER_LIMIT, now)
             return
         try:
             self._look_up(action, now + self._engine.clock_offset_s, self.routed)
         except Exception:
             self._report_bug("look_up", now)
-            self._fail_look_up(action, now)
+            self._fail_look_up(action, STORE_FAILED, now)
 
-    def _fail_look_up(self, action: LookUp, now: float) -> None:
+    def _fail_look_up(self, action: LookUp, refusal: Refusal, now: float) -> None:
         """Fail closed."""
         if self._capture is not None:
             self._mark_end(action.token, "routed")
-        self._engine.routed(action.token, STORE_FAILED, now)
+        self._engine.routed(action.token, refusal, now)
 
     def _arm(self, when: float, now: float) -> None:
         """Move the timer earlier. It is never moved later: a spurious wake-up costs less than cancelling."""

@@ -28,7 +28,7 @@ from relay.model.actions import (
     SendAll,
 )
 from relay.model.call import CallRecord, Refusal, Route
-from relay.model.settings import Limits, StreamLimits
+from relay.model.settings import Limits, Peer, StreamLimits
 from relay.net.capture import ENDED, MARK, RECEIVED, SENT, Capture, Ended, Ring, make_memory, read_items
 from relay.net.driver import STALLED_S, Answered, Driver
 from relay.net.queues import MOST_BYTES
@@ -39,6 +39,7 @@ from relay.sip.message import Flow
 from tests.net.support import Log, address_of, hold_up_the_loop, settings_for, until
 from tests.support.stored import X, live_record
 
+PEER = Peer("pbx", (), tcp_allowed=False, sources=())
 ROUTE = Route("b1", "AXB", "default", None, "8613900000002", "700100000010001")
 RECORD = live_record(
     order_id=None, callee="1001", answered_at=None, sip_status=None, caller_leg_call_id="leg", callee_leg_call_id=None
@@ -150,7 +151,7 @@ def _several(word: str, flow: Flow, names: list[str]) -> list[Action]:
         case "commit":
             return [Commit(2, RECORD, b"dialogs"), Commit(0, RECORD._replace(ended_at=5), None)]
         case "keep":
-            return [KeepAttempt(RECORD, b"state"), LookUp(1, X, "")]
+            return [KeepAttempt(RECORD, b"state"), LookUp(1, X, "", peer=PEER)]
     return [*(DropAttempt(name, name == "at_once") for name in names), Send(b"dropped", flow)]
 
 
@@ -166,6 +167,7 @@ class Bench:
         self.kept: list[tuple[CallRecord, bytes]] = []
         self.dropped: list[str] = []
         self.can_keep = True
+        self.over_share: set[str] = set()
         self.look_up: Callable[[str, str, float], Route | Refusal] = lambda number, caller, wall_s: ROUTE
         self.waiting: list[tuple[LookUp, Routed]] | None = None  # look-ups to be answered later
         self.settings = settings_for("udp")
@@ -191,6 +193,9 @@ class Bench:
 
     def is_ready(self) -> bool:
         return self.can_keep
+
+    def has_room(self, peer: str) -> bool:
+        return peer not in self.over_share
 
     def drop(self, call_ids: Iterable[str]) -> None:
         self.dropped.extend(call_ids)
@@ -238,6 +243,15 @@ async def test_attempts_are_noted_and_new_calls_refused_while_they_cannot_be() -
         b.can_keep = True
         assert await b.ask("keep") == f"routed 1 {ROUTE.target}"
         assert b.kept == [(RECORD, b"state")] * 3
+
+
+async def test_calls_of_a_peer_with_too_many_attempts_are_refused() -> None:
+    async with bench() as b:
+        b.over_share = {"other"}
+        assert await b.ask("keep") == f"routed 1 {ROUTE.target}"
+        b.over_share = {PEER.name}
+        assert await b.ask("keep") == "routed 1 over_limit"
+        assert b.engine.exceeded == [PEER.name]
 
 
 async def test_an_attempt_is_removed_after_a_delay_or_at_once() -> None:

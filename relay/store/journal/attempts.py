@@ -26,6 +26,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from relay.call.recovery import KeptAttempt
+from relay.defence.limits import is_within_share
 from relay.errors import Report, StoreError
 from relay.model.call import CallRecord
 from relay.store.connection import Connection, Place
@@ -38,6 +39,7 @@ from relay.store.sealing.sealer import Sealer
 SLOT: Final = 4096  # bytes; a page
 FIRST_SLOTS: Final = 1024
 MOST_SLOTS = 65_536  # 256 MiB
+MOST_SLOTS_EACH: Final = 3  # of an attempt: its request is short (`MOST_HEAD`), its credentials may be long
 SPARE_SLOTS: Final = 256  # reserved for attempts that are already looked up, or fail over to another target
 TELL_S: Final = 60.0  # least interval between reports of a failed write
 _HEAD: Final = struct.Struct(">4s32sQHHH")  # _MAGIC, attempt id, generation, part number, number of parts, length
@@ -71,6 +73,8 @@ class AttemptFile:
         self._report = report
         self._descriptor = -1
         self._slots: dict[str, list[int]] = {}  # by attempt
+        self._peers: dict[str, str] = {}  # the caller's, by attempt
+        self._by_peer: dict[str, int] = {}  # the number of attempts
         self._free: list[int] = []
         self._count = 0  # slots allocated on disk
         self._generation = 0  # of the last write
@@ -111,6 +115,8 @@ class AttemptFile:
                 self._write(call_id, 0, 1, sealed, slots[0])
         except OSError as error:
             self._failed(error)
+        if call_id not in self._peers:
+            self._begin(call_id, record.peer_in)
 
     def is_ready(self) -> bool:
         """Whether a new attempt can be kept. After a failed write, try again."""
@@ -126,12 +132,32 @@ class AttemptFile:
             self._works = True
         return self._works
 
+    def has_room(self, peer: str) -> bool:
+        """Whether the peer may have one more attempt: all share the slots, whatever their number of calls."""
+        return is_within_share(self._by_peer.get(peer, 0) + 1, len(self._peers) + 1, MOST_SLOTS // MOST_SLOTS_EACH)
+
     def drop(self, call_ids: Iterable[str]) -> None:
         """Remove attempts. Unknown ids are ignored."""
         for call_id in call_ids:
             slots = self._slots.pop(call_id, None)
             if slots is not None:
                 self._clear(slots)
+            peer = self._peers.pop(call_id, None)
+            if peer is not None:
+                self._end(peer)
+
+    # -- attempts by peer
+
+    def _begin(self, call_id: str, peer: str) -> None:
+        self._peers[call_id] = peer
+        self._by_peer[peer] = self._by_peer.get(peer, 0) + 1
+
+    def _end(self, peer: str) -> None:
+        left = self._by_peer[peer] - 1
+        if left:
+            self._by_peer[peer] = left
+        else:
+            del self._by_peer[peer]
 
     # -- slots
 
@@ -209,12 +235,14 @@ class AttemptFile:
                 self._clear(slots)
                 continue
             try:
-                left.append(self._opened(call_id, generation, parts))
+                kept = self._opened(call_id, generation, parts)
             except StoreError as error:
                 self._report("attempts.altered", {"call_id": call_id, "reason": str(error)})
                 self._clear(slots)
             else:
+                left.append(kept)
                 self._slots[call_id] = slots
+                self._begin(call_id, kept.record.peer_in)
                 self._generation = max(self._generation, generation)
         return left
 

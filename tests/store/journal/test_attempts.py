@@ -14,11 +14,20 @@ import pytest
 
 from relay.call.recovery import KeptAttempt
 from relay.call.recovery_state import MOST_HEAD, dump_attempt
+from relay.defence.limits import TIMES_FREE
 from relay.errors import StoreError
 from relay.model.actions import Commit
 from relay.sip.message import Flow
 from relay.store.journal import attempts as attempts_module
-from relay.store.journal.attempts import FIRST_SLOTS, MOST_SLOTS, SLOT, SPARE_SLOTS, AttemptFile, with_records
+from relay.store.journal.attempts import (
+    FIRST_SLOTS,
+    MOST_SLOTS,
+    MOST_SLOTS_EACH,
+    SLOT,
+    SPARE_SLOTS,
+    AttemptFile,
+    with_records,
+)
 from relay.store.sealing.sealer import Sealer
 from relay.store.sqlite.journal import sqlite_journal
 from tests.store.conftest import Disk
@@ -250,6 +259,27 @@ def test_file_does_not_grow_beyond_its_limit(
     assert C2 in [attempt.record.call_id for attempt in open_file()[1]], "one that goes on finds a place"
     file.drop([*ids[:1], C2])
     assert file.is_ready()
+
+
+def test_peer_with_many_attempts_leaves_room_to_others(open_file: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts_module, "MOST_SLOTS", FIRST_SLOTS)
+    most = FIRST_SLOTS // MOST_SLOTS_EACH
+    file, _ = open_file()
+    ids = [f"{number:032}" for number in range(most)]
+    kept = []
+    for call_id in ids:
+        if file.has_room("pbx"):
+            file.keep(RINGS._replace(call_id=call_id), b"")
+            file.keep(RINGS._replace(call_id=call_id), STATE)
+            kept.append(call_id)
+    assert kept == ids[: TIMES_FREE * (most + 1) // (TIMES_FREE + 1)]
+    assert file.has_room("other")
+    again, _ = open_file()
+    assert [again.has_room(name) for name in ("pbx", "other")] == [False, True]
+    again.drop([*kept[:10], "unknown"])
+    assert again.has_room("pbx")
+    again.drop(kept)
+    assert not again._by_peer
 
 
 def test_attempts_survive_kill_9(open_file: Opening, disk: Disk, path: Path) -> None:
