@@ -37,6 +37,11 @@ def test_no_replaced_word_comes_back(path: Path) -> None:
     assert not found, f"{path} says {found}: see docs/GLOSSARY.md"
 
 
+def test_no_file_has_a_replaced_word_in_its_name() -> None:
+    paths = [path for root in (*ROOTS, "tests") for path in Path(root).rglob("*") if path.suffix != ".pyc"]
+    assert [path for path in paths if OLD.search(path.name)] == []
+
+
 @pytest.mark.parametrize("path", TEXTS, ids=str)
 def test_no_page_outside_the_tree_is_cited(path: Path) -> None:
     assert not re.findall(r"DESIGN [0-9]", path.read_text())
