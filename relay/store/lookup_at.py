@@ -33,8 +33,8 @@ SELECT id FROM binding WHERE (x || '' = :number OR y || '' = :number) AND create
     UNION SELECT binding_id FROM past_party WHERE hash IN (SELECT CAST(group_id AS BLOB) FROM membership))
 ORDER BY created_at DESC
 """
-# An AXN has its number for itself, so that no other binding is made on it meanwhile.
-_NEWEST: Final = "SELECT id, mode FROM binding WHERE x = ? AND created_at <= ? ORDER BY created_at DESC LIMIT 1"
+# Whoever has no binding hears of the number's last AXN, also once it has ended and others are bound there.
+_AXNS: Final = "SELECT created_at, id FROM binding WHERE x = ? AND mode = 'AXN' ORDER BY created_at DESC"
 _COOL_DOWN: Final = """
 SELECT prefix.cool_down_ms FROM number JOIN prefix ON prefix.prefix = number.prefix WHERE number.number = ?
 """
@@ -60,6 +60,7 @@ class PastLookUps:
         self._connection = connection
         self._sealer = sealer
         self._versions: dict[str, tuple[Binding, ...]] = {}
+        self._axns: dict[str, list[tuple[int, str]]] = {}  # by number
         self._businesses: dict[str, Business | None] = {}
         self._states: dict[str, list[tuple[int, str]]] = {}
         self._hooks: dict[str, int | None] = {}
@@ -97,19 +98,24 @@ class PastLookUps:
 
         `even_ended`: the caller has had no binding there, so that the end of the AXN is what he hears of.
         """
-        row = self._connection.execute(_NEWEST, (asked.number, asked.at_ms)).fetchone()
-        if row is None or row[1] != "AXN":
-            return None
-        binding = self.version_at(row[0], asked.at_ms)
+        binding_id = self._axn(asked)
+        binding = None if binding_id is None else self.version_at(binding_id, asked.at_ms)
         if binding is None or not (even_ended or self._was_bound(binding, asked.at_ms)):
             return None
-        pairs = pairwise(self._versions[row[0]])
+        pairs = pairwise(self._versions[binding.binding_id])
         left = [_changed(new) for old, new in pairs if old.a == asked.caller != new.a and _changed(new) <= asked.at_ms]
         if not left:
             return binding, "*"
         (own_ms,) = self._connection.execute(_COOL_DOWN, (asked.number,)).fetchone() or (None,)
         rests_until = left[-1] + (cool_down_ms if own_ms is None else own_ms)
         return None if asked.at_ms < rests_until else (binding, "*")
+
+    def _axn(self, asked: Moment) -> str | None:
+        if asked.number not in self._axns:
+            if len(self._axns) >= MOST_KEPT:
+                self._axns.clear()
+            self._axns[asked.number] = self._connection.execute(_AXNS, (asked.number,)).fetchall()
+        return next((id_ for created_at, id_ in self._axns[asked.number] if created_at <= asked.at_ms), None)
 
     def _was_bound(self, binding: Binding, at_ms: int) -> bool:
         """Whether the binding held its numbers: it is released some time after it has expired."""

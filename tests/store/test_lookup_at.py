@@ -157,6 +157,22 @@ def test_anyone_hears_that_a_binding_has_expired(store: Acting) -> None:
             assert (expired.is_own, getattr(expired.bound, "in_force", None)) == (is_own, 0)
 
 
+def test_anyone_hears_that_the_last_axn_has_expired_though_others_are_bound_there_since(store: Acting) -> None:
+    number = X[:-1] + "2"
+    put(store.path, store.sealer, binding("000000000002", mode="AXN", x=number, b=None, expires_at=NOW_MS + 10_000))
+    store.now_ms = NOW_MS + 20_000
+    store.run(lambda act: release_due(act, RULES))
+    later = store.now_ms + 2 * RULES.cool_down_ms
+    put(store.path, store.sealer, binding("000000000003", x=number, created_at=later), now_ms=later)
+    after_s = (later - NOW_MS) // 1000 + 1
+    stranger, party = found(store, after_s, number, C), found(store, after_s, number, A)
+    assert (getattr(stranger.bound, "binding_id", None), getattr(stranger.bound, "in_force", None)) == (
+        "000000000002",
+        0,
+    )
+    assert getattr(party.bound, "binding_id", None) == "000000000003"
+
+
 def test_an_anonymous_caller_and_an_unknown_number_find_nothing(store: Acting) -> None:
     assert found(store, 5, caller="").bound is None
     unknown = found(store, 5, "700999999990001")
