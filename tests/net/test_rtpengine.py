@@ -201,10 +201,14 @@ async def test_an_unknown_call_is_not_recorded(lost: str) -> None:
 
 
 async def test_a_command_with_token_0_has_no_callback() -> None:
+    called: list[int] = []
     async with bench() as b:
         (engine,) = b.engines
-        b.client.mediate(Mediate(0, "delete", "call", engine.address.name), pytest.fail)
+        b.client.mediate(Mediate(0, "delete", "call", engine.address.name), lambda token, _: called.append(token))
         await until(engine.commands)
+        assert await b.ask(OFFER._replace(instance=engine.address.name)) is not None  # so that answer has come too
+        assert [message["command"] for message in engine.commands()] == ["delete", "offer"]
+    assert called == []
 
 
 async def test_a_lost_command_is_retransmitted_with_the_same_cookie() -> None:
