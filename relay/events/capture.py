@@ -29,6 +29,7 @@ from relay.model.settings import Listener
 from relay.net.capture import ENDED, LINK, MARK, SENT, Ended, Item, Linked, Ring, read_items
 from relay.net.hosts import is_literal
 from relay.sip.uri import uri_host
+from relay.store.captures import Captures
 
 POLL_S: Final = 0.05
 FRAMES_AT_ONCE: Final = 8
@@ -39,12 +40,6 @@ LONGEST_S: Final = 40.0  # after the end, whatever comes: 64*T1 is 32 s
 ARMS_S: Final = 2.0  # interval of looking for what is armed
 MOST_AT_ONCE: Final = 200  # calls in one transaction of the store
 MOST_UNSAVED: Final = 4_000  # calls that wait for the store; further ones are given up
-
-
-class CaptureStore(Protocol):
-    """`relay.store.captures.Captures`, called from threads. Raises StoreError."""
-
-    def save(self, calls: Sequence[CapturedCall]) -> None: ...
 
 
 class Subscriber(Protocol):
@@ -63,12 +58,12 @@ class Keeper:
         ring: Ring,
         rules: CaptureRules,
         listeners: Sequence[Listener],
-        store: CaptureStore,
+        store: Captures,
         log: FilteringBoundLogger,
         armed: Callable[[], Sequence[Arm]] = lambda: (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`armed`: called from a thread; raises StoreError."""
+        """`store` and `armed` are called from threads. `armed` raises StoreError."""
         self.subscribers: list[Subscriber] = []
         self.decided: list[CapturedCall] = []  # to be stored
         self._rules = rules
