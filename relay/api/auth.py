@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from relay.api.backend import Backend
 from relay.api.middleware import Allowance, Buckets
 from relay.api.problems import problem_response
 from relay.defence.bans import source_of
+from relay.defence.nonces import SeenNonces
 from relay.errors import Refused, StoreError
 from relay.store.keys import ApiKey, find_key
 from relay.store.unit_of_work import Actor
@@ -70,7 +70,7 @@ class Authentication:
             await problem_response(state["request_id"], "rate_limited", headers=headers)(scope, receive, send)
             return
         if isinstance(shown, Signed):
-            self._nonces.keep(shown, self._clock())
+            self._nonces.keep(shown)
         state["actor"] = actor_of(key)
         state["actor_name"] = state["actor"].name
         await self._app(scope, receive, _with_headers(send, _rate_headers(allowance)))
@@ -292,26 +292,19 @@ class Nonces:
     """
 
     def __init__(self, started_s: float) -> None:
-        self._earliest_s = started_s + AHEAD_S
-        # (key id, nonce) -> (time to forget it, ts), roughly in that order.
-        self._seen: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
+        self._seen = SeenNonces(started_s + AHEAD_S, BEHIND_S, AHEAD_S)
 
     def check(self, signed: Signed, now_s: float) -> None:
         """Raises Refused("replayed") for a request, with a valid signature, that is not current or was kept before."""
-        if signed.ts < self._earliest_s or not now_s - BEHIND_S <= signed.ts <= now_s + AHEAD_S:
+        if not self._seen.is_in_time(signed.ts, now_s):
             problem = "ts must be current, and later than the start of the service: check the clock, and sign again"
             raise Refused("replayed", "authorization", problem)
-        name = (signed.key_id, signed.nonce)
-        while self._seen and next(iter(self._seen.values()))[0] < now_s:
-            _, (_, ts) = self._seen.popitem(last=False)
-            self._earliest_s = max(self._earliest_s, ts + 1)  # holds even if the clock is set back
-        if name in self._seen:
+        if self._seen.is_known(signed.ts, signed.key_id, signed.nonce):
             raise Refused("replayed", "authorization", "the nonce was used before: sign each request with a new one")
 
-    def keep(self, signed: Signed, now_s: float) -> None:
+    def keep(self, signed: Signed) -> None:
         """Accept no further request with this nonce."""
-        name = (signed.key_id, signed.nonce)
-        self._seen[name] = (now_s + BEHIND_S + 2 * AHEAD_S, signed.ts)
+        self._seen.keep(signed.ts, signed.key_id, signed.nonce)
 
 
 def _signed(text: str) -> Signed:

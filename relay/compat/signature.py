@@ -8,16 +8,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from array import array
 from base64 import b64encode
-from bisect import bisect_left, insort
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote
 
 from relay.compat.errors import Fault
+from relay.defence.nonces import SeenNonces
 
 BEHIND_S = 900  # maximum age of a request, as for Alibaba
 AHEAD_S = 300  # maximum lead of the client's clock: a nonce is remembered for both together
@@ -187,62 +185,27 @@ def _moment(text: str) -> int:
 
 # -- Each request once
 
-_BUCKET_S = 60
-_SLOTS = 64
-
-
-class _Seen:
-    """Hashes of nonces in sorted arrays: 9 bytes each, where a set takes 150. Slots keep insertions short.
-
-    A hash of 64 bits lets no repetition through. It refuses a new nonce wrongly once in 2**44 requests or more.
-    """
-
-    def __init__(self) -> None:
-        self._slots = [array("Q") for _ in range(_SLOTS)]
-
-    def __contains__(self, nonce: int) -> bool:
-        slot = self._slots[nonce % _SLOTS]
-        place = bisect_left(slot, nonce)
-        return place < len(slot) and slot[place] == nonce
-
-    def add(self, nonce: int) -> None:
-        insort(self._slots[nonce % _SLOTS], nonce)
-
 
 class Nonces:
     """The nonces of requests that are still in time, so that none is accepted twice.
 
-    They are in memory: a request signed before the start is refused. One signed by a clock that is ahead, and accepted
-    before a restart, can be accepted once more after it.
+    A request signed by a clock that is ahead, and accepted before a restart, can be accepted once more after it.
     """
 
     def __init__(self, started_s: float) -> None:
-        self._earliest_s = int(started_s)  # times of requests have no fraction
-        # By the minute of the request's own time, which is signed.
-        self._seen: defaultdict[int, _Seen] = defaultdict(_Seen)
+        self._seen = SeenNonces(int(started_s), BEHIND_S, AHEAD_S)  # times of requests have no fraction
 
     def admit(self, request: SignedRequest, now_s: float, is_within_limits: Callable[[], bool]) -> bool:
         """Accept a request whose signature is valid, once, if it is within its limits. Raises Fault.
 
-        A repeated one does not count towards the limits, and one over them is not remembered: it was not carried out,
-        and memory is bounded by the limits.
+        A repeated one does not count towards the limits, and one over them is not remembered: it was not carried out.
         """
-        if not max(now_s - BEHIND_S, self._earliest_s) <= request.at_s <= now_s + AHEAD_S:
+        if not self._seen.is_in_time(request.at_s, now_s):
             problem = "Specified time stamp or date value is expired, ahead, or from before the start of the service."
             raise Fault("InvalidTimeStamp.Expired", problem)
-        self._forget(now_s)
-        seen = self._seen[request.at_s // _BUCKET_S]
-        nonce = int.from_bytes(hashlib.blake2s(f"{request.key_id} {request.nonce}".encode(), digest_size=8).digest())
-        if nonce in seen:
+        if self._seen.is_known(request.at_s, request.key_id, request.nonce):
             raise Fault("SignatureNonceUsed", "Specified signature nonce was used already.")
         if not is_within_limits():
             return False
-        seen.add(nonce)
+        self._seen.keep(request.at_s, request.key_id, request.nonce)
         return True
-
-    def _forget(self, now_s: float) -> None:
-        for bucket in list(self._seen):
-            end_s = (bucket + 1) * _BUCKET_S
-            if end_s + BEHIND_S < now_s:
-                del self._seen[bucket]
-                self._earliest_s = max(self._earliest_s, end_s)  # holds even if the clock is set back
