@@ -275,7 +275,7 @@ def usage_(config_path: Path | None, as_json: bool) -> None:
     """Show the usage of each pool. `warning`: warn_percent is reached."""
     with opened(config_path) as store:
         found = usage(store.reader, now_ms())
-    show_list((_renamed(each, "pool_id", "pool") for each in found), _USAGE_COLUMNS, as_json=as_json)
+    show_list((_with_pool_as("pool", each) for each in found), _USAGE_COLUMNS, as_json=as_json)
 
 
 def _given(options: dict[str, Any], clearable: str = "") -> dict[str, Any]:
@@ -307,8 +307,9 @@ def _number(number: Number) -> dict[str, Any]:
 
 
 def _pool(pool: Pool) -> dict[str, Any]:
-    return _renamed(pool, "pool_id", "id")
+    return _with_pool_as("id", pool)
 
 
-def _renamed(value: Any, old: str, new: str) -> dict[str, Any]:
-    return {new if name == old else name: each for name, each in plain(value).items()}
+def _with_pool_as(new: str, value: Any) -> dict[str, Any]:
+    """The fields of a value, with another name for `pool_id`."""
+    return {new if name == "pool_id" else name: each for name, each in plain(value).items()}

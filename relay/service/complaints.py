@@ -108,7 +108,7 @@ def set_complaints(
     """
     if not 0 <= count <= MOST_COMPLAINTS:
         raise fields.invalid("count", f"write 0 to {MOST_COMPLAINTS}")
-    fields.prefix("prefix", prefix)
+    fields.prefix(prefix)
     get_business(act, business)
     before = {rate.prefix for rate in complaint_rates(act.connection, business, act.now_ms, limit_ppm) if rate.is_high}
     put_complaints(act, day, business, prefix, count)

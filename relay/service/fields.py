@@ -104,10 +104,10 @@ def name(field: str, written: str) -> str:
     return written
 
 
-def prefix(field: str, written: str) -> str:
+def prefix(written: str) -> str:
     """An 11-digit prefix, as the ministry assigns them."""
     if re.fullmatch(PREFIX, written, re.ASCII) is None:
-        raise invalid(field, PREFIX_WORDS)
+        raise invalid("prefix", PREFIX_WORDS)
     return written
 
 

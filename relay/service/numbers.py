@@ -74,7 +74,7 @@ def load_prefix(act: UnitOfWork, wanted: Prefix, pool: str = DEFAULT_POOL, peers
     `peers`: the names of the configured peers; None: unknown.
     """
     _operator(act)
-    fields.prefix("prefix", wanted.prefix)
+    fields.prefix(wanted.prefix)
     if find_prefix(act.connection, wanted.prefix) is not None:
         raise Refused("state_conflict", "prefix", "already loaded")
     _require_pool(act, pool)
