@@ -25,10 +25,10 @@ from relay.errors import RelayError
 from relay.events import alibaba
 from relay.events.webhooks import MOST_WEBHOOKS, DeliveryRules, write_events
 from relay.log import Outage
-from relay.net.http_client import AnswerTooLong, BoundedConnector
+from relay.net.http_client import OWNER, AnswerTooLong, BoundedConnector, Resolver
 from relay.net.public import NotPublic, any_socket, public_socket
 from relay.net.spans import Attributes, RequestSpan, Spans
-from relay.net.verify import SIGNATURE, Resolver, signature_header
+from relay.net.verify import SIGNATURE, signature_header
 from relay.store.connection import Place
 from relay.store.database import Reader
 from relay.store.sealing.sealer import Sealer
@@ -227,6 +227,7 @@ class Deliverer:
         return await self._not_taken(webhook, events, answer)
 
     async def _post(self, sessions: Sessions, webhook: Webhook, events: Sequence[Event]) -> _Answer:
+        OWNER.set(webhook.business)
         body = write_events(webhook, events)
         headers = {
             "content-type": "application/json",

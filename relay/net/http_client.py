@@ -1,19 +1,74 @@
-"""Connections of the relay's own HTTP requests, which go to servers that may be hostile: bounded answers.
+"""What the relay's own HTTP requests share: bounded look-ups of host names, and connections with bounded answers.
 
-It knows neither hooks nor webhooks.
+Business users name the hosts: a name server may be silent, and a server hostile. It knows neither hooks nor webhooks.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import RawResponseMessage
 from aiohttp.streams import StreamReader
+
+from relay.defence.limits import is_within_share
+
+# -- Host names
+
+MOST_LOOK_UPS = 100  # concurrent ones; a thread each
+MOST_OF_OWNER = 20  # of one business user: it may have as many webhooks
+OWNER: ContextVar[str] = ContextVar("owner", default="")  # the business user whose request looks up a name
+
+_Found = list[tuple[Any, ...]]
+
+
+class Resolver(AbstractResolver):
+    """The system's resolver in threads of its own. Close it after its connector.
+
+    The loop has few (uvloop: four), which peers' names need as well. A name server that never answers holds a thread
+    for many seconds, also after the request has ended: a look-up counts until then.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(MOST_LOOK_UPS, "resolver")
+        self._under_way: list[tuple[str, Future[_Found]]] = []  # with their owners
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Raises OSError, also if too many look-ups of the owner are under way."""
+        look_up = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
+        found = await asyncio.wrap_future(self._begin(OWNER.get(), look_up))
+        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=numeric)
+            for kind, _, protocol, _, address in found
+        ]
+
+    def _begin(self, owner: str, look_up: Callable[[], _Found]) -> Future[_Found]:
+        """All but the first of each owner share half of the threads, so that some are left for others."""
+        self._under_way = [(its, future) for its, future in self._under_way if not future.done()]
+        mine, in_all = sum(its == owner for its, _ in self._under_way) + 1, len(self._under_way) + 1
+        if mine > 1 and (mine > MOST_OF_OWNER or not is_within_share(mine, in_all, MOST_LOOK_UPS // 2)):
+            raise OSError(errno.EAGAIN, "too many look-ups are under way")
+        future = self._threads.submit(look_up)
+        self._under_way.append((owner, future))
+        return future
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+# -- Answers
 
 LONGEST_HEAD: Final = 8_192  # bytes, with all interim answers (1xx) before it
 

@@ -5,23 +5,18 @@ Questions and answers are signed: nobody between relay and hook can ask or decid
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
 import secrets
-import socket
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Literal, NamedTuple
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 
-from relay.net.http_client import AnswerTooLong, BoundedConnector
+from relay.net.http_client import OWNER, AnswerTooLong, BoundedConnector, Resolver
 from relay.net.public import any_socket, public_socket
 from relay.net.spans import Attributes, RequestSpan, Span, Spans
 from relay.policy.decision import Breaker
@@ -44,37 +39,6 @@ def answer_signature(secret: str, of_question: str, body: bytes) -> str:
 
 def _hmac(secret: str, signed: bytes) -> str:
     return hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
-
-
-# -- Host names
-
-MOST_LOOK_UPS = 100  # concurrent ones; a thread each
-
-
-class Resolver(AbstractResolver):
-    """The system's resolver in threads of its own. Close it after its connector.
-
-    The loop has few (uvloop: four), which peers' names need as well. Business users name hosts, and a name server of
-    theirs that never answers holds a thread for many seconds.
-    """
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(MOST_LOOK_UPS, "resolver")
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """Raises OSError."""
-        look_up = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
-        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        return [
-            ResolveResult(hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=numeric)
-            for kind, _, protocol, _, address in found
-        ]
-
-    async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 # -- Hooks
@@ -171,6 +135,7 @@ class HookClient:
             self._report("hook.answers_again", fields)
 
     async def _post(self, hook: Hook, question: Mapping[str, object], timeout_s: float) -> bytes | Failure:
+        OWNER.set(hook.business)
         now = int(time.time())
         body = json.dumps({**question, "nonce": secrets.token_hex(16)}).encode()  # so that no two are signed alike
         signature = signature_header(hook.secret, now, body)

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -341,6 +342,32 @@ async def test_silent_webhooks_of_one_business_hold_up_no_other(
         shop.act(lambda act: tell(act, "other", "number.cooling", "e2", {}))
         await inbox.until(lambda: inbox.taken == ["e2"])
         assert len(held) == 9
+
+
+async def test_look_ups_of_a_webhook_are_those_of_its_business_user(
+    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more is none; it is tried later."""
+    monkeypatch.setattr("relay.net.http_client.MOST_OF_OWNER", 2)
+    released = threading.Event()
+
+    def look_up(host: str, *rest: Any, **named: Any) -> Any:
+        released.wait()
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    hooks = [shop.hook(f"https://silent-{n}.example/") for n in range(3)]
+    shop.tell("e1")
+    try:
+        async with delivering(shop, writer, timeout_s=60) as deliverer:
+            await failed(deliverer, 1)
+            assert sorted(str(shop.hook_now(hook).last_error) for hook in hooks) == [
+                "None",
+                "None",
+                "unknown host name",
+            ]
+    finally:
+        released.set()
 
 
 # -- altered rows, internal addresses

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp.client_proto import ResponseHandler
 
-from relay.net.http_client import LONGEST_HEAD, AnswerTooLong, BoundedConnector
+from relay.net import http_client as module
+from relay.net.http_client import LONGEST_HEAD, MOST_OF_OWNER, OWNER, AnswerTooLong, BoundedConnector, Resolver
 
 LONGEST_BODY = 4_096
 INTERIM = b"HTTP/1.1 100 \r\n\r\n"
@@ -147,3 +150,75 @@ async def test_a_flood_on_an_idle_connection_closes_it(session: aiohttp.ClientSe
             await asyncio.wait_for(server.lost.wait(), 20)
             assert await post(session, url) == b"{}"
     assert (heads, server.connections) == ([200, 200], 2)
+
+
+# -- Host names
+
+
+class SilentNames:
+    """`silent-….example` has name servers that never answer until they are released."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[str] = []
+        self.released = threading.Event()
+        self._find = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", self._look_up)
+
+    def _look_up(self, host: str, *rest: Any, **named: Any) -> Any:
+        if not host.startswith("silent-"):
+            return self._find(host, *rest, **named)
+        self.asked.append(host)
+        self.released.wait()
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[SilentNames]:
+    made = SilentNames(monkeypatch)
+    yield made
+    made.released.set()
+
+
+@pytest.fixture
+async def resolver() -> AsyncIterator[Resolver]:
+    made = Resolver()
+    yield made
+    await made.close()
+
+
+async def look_up(resolver: Resolver, owner: str, host: str) -> bool:
+    """Whether there is an answer within a short time."""
+    OWNER.set(owner)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(resolver.resolve(host, 443), 2.0 if host == "localhost" else 0.01)
+        return True
+    return False
+
+
+async def test_look_ups_count_until_their_threads_end(names: SilentNames, resolver: Resolver) -> None:
+    for n in range(MOST_OF_OWNER):
+        assert not await look_up(resolver, "shop", f"silent-{n}.example")
+    with pytest.raises(OSError, match="too many"):
+        await look_up(resolver, "shop", "localhost")
+    assert await look_up(resolver, "other", "localhost")
+    names.released.set()
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(OSError):
+                if await look_up(resolver, "shop", "localhost"):
+                    break
+            await asyncio.sleep(0.01)
+    assert len(names.asked) == MOST_OF_OWNER
+
+
+async def test_several_business_users_leave_some_look_ups_to_others(
+    names: SilentNames, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads wait for the first look-up of each."""
+    monkeypatch.setattr(module, "MOST_LOOK_UPS", 20)
+    for owner in range(5):
+        for n in range(10):
+            with suppress(OSError):
+                await look_up(resolver, f"shop-{owner}", f"silent-{owner}-{n}.example")
+    assert 5 <= len(names.asked) < 20
+    assert await look_up(resolver, "other", "localhost")

@@ -310,6 +310,28 @@ async def test_names_that_no_server_answers_for_hold_up_no_other_hook(monkeypatc
             assert set(await asyncio.gather(*asking)) == {"no_answer"}
 
 
+async def test_look_ups_of_a_hook_are_those_of_its_business_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go on when the question is over."""
+    monkeypatch.setattr("relay.net.http_client.MOST_OF_OWNER", 2)
+    asked, released = [], threading.Event()
+
+    def look_up(host: str, *rest: Any, **named: Any) -> Any:
+        asked.append(host)
+        released.wait()
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    try:
+        async with client() as made:
+            for business in ("shop", "other"):
+                for n in range(4):
+                    hook = Hook(business, f"https://{business}-{n}.slow.example/", "secret")
+                    assert await made.ask(hook, QUESTION, 0.05) == "no_answer"
+    finally:
+        released.set()
+    assert asked == [f"{business}-{n}.slow.example" for business in ("shop", "other") for n in range(2)]
+
+
 # -- Signatures of the relay's HTTP requests
 
 
