@@ -154,16 +154,12 @@ def _sort(attributes: list[Attribute], formats: list[str]) -> None:
 # -- Attributes that cross, and their values
 
 _LONGEST_VALUE: Final = 512  # characters of an attribute; longer ones are dropped
-_FLAG_ATTRIBUTES: Final = frozenset(
-    "sendrecv sendonly recvonly inactive rtcp-mux rtcp-rsize T38FaxFillBitRemoval T38FaxTranscodingMMR"
-    " T38FaxTranscodingJBIG".split()
-)
-_ENCODINGS: Final = frozenset(
+_FLAG_ATTRIBUTES: Final = frozenset("sendrecv sendonly recvonly inactive rtcp-mux rtcp-rsize".split())
+KNOWN_CODECS: Final = frozenset(
     "pcmu pcma g722 g7221 g723 g728 g729 g729d g729e gsm gsm-efr gsm-hr-08 ilbc isac speex silk opus amr amr-wb"
     " amr-wb+ evs l16 g726-16 g726-24 g726-32 g726-40 dvi4 lpc bv16 bv32 vdvi qcelp mpa cn red telephone-event tone"
-    " clearmode h261 h263 h263-1998 h263-2000 h264 h265 vp8 vp9 av1 jpeg t38 t140".split()
+    " clearmode h261 h263 h263-1998 h263-2000 h264 h265 vp8 vp9 av1 jpeg t140".split()
 )
-KNOWN_CODECS: Final = _ENCODINGS | {"t38"}
 
 _PAYLOAD: Final = r"(?:[1-9]?[0-9]|1[01][0-9]|12[0-7])"
 _RATE: Final = r"[0-9]{1,3}(?:\.[0-9]{1,2})?"
@@ -197,7 +193,6 @@ _is_crypto: Final = re.compile(  # RFC 4568 9.2; suites of RFC 4568 6.2, 6188, 7
     r"[1-9][0-9]? (?:AES_CM_128_HMAC_SHA1_(?:80|32)|F8_128_HMAC_SHA1_80|AES_(?:192|256)_CM_HMAC_SHA1_(?:80|32)"
     r"|AEAD_AES_(?:128|256)_GCM(?:_8)?) inline:[A-Za-z0-9+/]{38,64}={0,2}(?:\|2\^[0-9]{1,2})?(?:\|[0-9]{1,3}:[0-9])?"
 ).fullmatch
-_is_t38_value: Final = re.compile(r"[0-9]{1,6}|transferredTCF|localTCF|t38UDPRedundancy|t38UDPFEC|t38UDPNoEC").fullmatch
 _is_feedback: Final = re.compile(
     rf"(?:{_PAYLOAD}|\*) (?:nack(?: pli| sli| rpsi)?|ccm (?:fir|tmmbr)|ack rpsi|goog-remb|trr-int [0-9]{{1,5}})"
 ).fullmatch
@@ -218,7 +213,7 @@ def mask_attribute(name: str, value: str | None) -> Attribute | None:
 @lru_cache(maxsize=1024)
 def _mask_rtpmap(value: str) -> str | None:
     found = _match_rtpmap(value)
-    return value if found and found[1].lower() in _ENCODINGS else None
+    return value if found and found[1].lower() in KNOWN_CODECS else None
 
 
 @lru_cache(maxsize=1024)
@@ -263,9 +258,4 @@ _VALUED_ATTRIBUTES: Final[dict[str, Callable[[str], str | None]]] = {
     "rtcp": _mask_rtcp,
     "crypto": _passing(_is_crypto),
     "rtcp-fb": _passing(_is_feedback),
-    **dict.fromkeys(
-        "T38FaxVersion T38MaxBitRate T38FaxFillBitRemoval T38FaxTranscodingMMR T38FaxTranscodingJBIG"
-        " T38FaxRateManagement T38FaxMaxBuffer T38FaxMaxDatagram T38FaxMaxIFP T38FaxUdpEC T38FaxUdpECDepth".split(),
-        _passing(_is_t38_value),
-    ),
 }

@@ -16,14 +16,15 @@ from relay.errors import ParseError
 from relay.privacy.codecs import keep_codecs, mask_attribute, put_in_order
 from relay.sip.sdp import Attribute, Connection, Media, Origin, Sdp, parse_sdp
 
-_RELAYED_KINDS: Final = frozenset({"audio", "video", "image", "text"})
-_RELAYED_PROTOCOLS: Final = frozenset({"RTP/AVP", "RTP/SAVP", "RTP/AVPF", "RTP/SAVPF", "udptl", "UDPTL"})
+# No fax (T.38): its packets hold the sender's number, and rtpengine passes them on unread.
+_RELAYED_KINDS: Final = frozenset({"audio", "video", "text"})
+_RELAYED_PROTOCOLS: Final = frozenset({"RTP/AVP", "RTP/SAVP", "RTP/AVPF", "RTP/SAVPF"})
 # A refused stream keeps its media type and transport if registered: RFC 3264 6 wants the answer's m= line to match the
 # offer's, and some stacks end the call otherwise.
-KINDS: Final = _RELAYED_KINDS | {"application", "message"}
+KINDS: Final = _RELAYED_KINDS | {"image", "application", "message"}
 PROTOCOLS: Final = _RELAYED_PROTOCOLS | frozenset(
     "UDP/TLS/RTP/SAVP UDP/TLS/RTP/SAVPF TCP/RTP/AVP TCP/MSRP TCP/TLS/MSRP UDP/BFCP TCP/BFCP TCP/TLS/BFCP UDP/TLS/BFCP"
-    " DTLS/SCTP UDP/DTLS/SCTP TCP/DTLS/SCTP udp UDP TCP".split()
+    " DTLS/SCTP UDP/DTLS/SCTP TCP/DTLS/SCTP udptl UDPTL udp UDP TCP".split()
 )
 BANDWIDTHS: Final = {
     "AS": 6,
@@ -269,7 +270,5 @@ def _mask_formats(media: Media, attributes: list[Attribute]) -> list[str]:
     formats = dict.fromkeys(media.formats)
     if len(formats) > MOST_FORMATS:
         raise ParseError("too many formats", "m")
-    if media.protocol in ("udptl", "UDPTL"):
-        return ["t38"] if "t38" in formats else []
     mapped = {value.partition(" ")[0] for name, value in attributes if name == "rtpmap" and value}
     return [payload for payload in formats if payload in mapped or payload in _STATIC_PAYLOADS]

@@ -166,9 +166,10 @@ def test_dns_servers() -> None:
 
 def test_codecs_are_configured_by_name() -> None:
     assert config(PEER).settings.peers[0].codecs is None
-    assert config(PEER + 'codecs = ["PCMA", "T38"]').settings.peers[0].codecs == {"pcma", "t38"}
+    assert config(PEER + 'codecs = ["PCMA", "T140"]').settings.peers[0].codecs == {"pcma", "t140"}
     found = problem(PEER + 'codecs = ["PCMA", "PCMAA"]')
     assert found == "peer[0].codecs[1]: 'PCMAA' is not a codec that is relayed; did you mean PCMA?"
+    assert problem(PEER + 'codecs = ["T38"]').startswith("peer[0].codecs[0]: 'T38' is not a codec that is relayed")
 
 
 def test_networks_of_media() -> None:

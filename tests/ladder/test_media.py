@@ -242,6 +242,17 @@ def test_sdp_with_all_streams_refused_bypasses_rtpengine(ladder: AnchoredLadder,
     assert commands(ladder) == ["offer", "answer", "offer", "delete"]
 
 
+@EITHER
+def test_fax_is_offered_as_refused_and_not_to_rtpengine(ladder: AnchoredLadder, by: str) -> None:
+    """T.38 names the sender's number in packets that rtpengine does not read."""
+    asking, asked = connected(ladder, by)
+    asking.reinvites(OFFER.replace(b"m=audio 4000 RTP/AVP 8 0", b"m=image 4000 udptl t38"))
+    assert b"m=image 0 udptl *\r\n" in asked.expects("INVITE", 488).body
+    asking.is_refused(488)
+    hang_up(ladder)
+    assert commands(ladder) == ["offer", "answer", "delete"]
+
+
 def test_refused_stream_with_an_address_is_no_leak(ladder: AnchoredLadder) -> None:
     video = b"m=video %d RTP/AVP 31\r\nc=IN IP4 %b\r\n"
     ladder.caller.calls(X, body=OFFER + video % (4002, b"127.0.0.31"))

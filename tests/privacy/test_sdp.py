@@ -83,8 +83,10 @@ def test_streams_of_every_kind_keep_their_places() -> None:
         ("m=message 7654 TCP/MSRP *", "m=message 0 TCP/MSRP *"),
         ("m=audio 9 UDP/TLS/RTP/SAVPF 0", "m=audio 0 UDP/TLS/RTP/SAVPF 0"),
         ("m=video 5000 RTP/AVP 31 34", "m=video 5000 RTP/AVP 31 34"),
-        ("m=image 6000 udptl t38", "m=image 6000 udptl t38"),
-        ("m=image 6000 udptl alice", "m=image 0 udptl *"),
+        ("m=image 6000 udptl t38", "m=image 0 udptl *"),
+        ("m=image 6000 UDPTL t38", "m=image 0 UDPTL *"),
+        ("m=image 6000 RTP/AVP 0", "m=image 0 RTP/AVP 0"),
+        ("m=audio 6000 udptl t38", "m=audio 0 udptl *"),
         ("m=audio 13800/13800 RTP/AVP 0", "m=audio 13800 RTP/AVP 0"),
         ("m=audio 4000/2 RTP/AVP 0", "m=audio 4000/2 RTP/AVP 0"),
         ("m=audio 0 RTP/AVP 0", "m=audio 0 RTP/AVP 0"),
@@ -106,13 +108,13 @@ def test_refused_stream_has_no_address(refused: str) -> None:
     assert b" IN IP4 192.0.2.31\r\ns=-" in body  # the origin has the address of an active stream
 
 
-def test_t38_passes() -> None:
-    fax = (
-        "m=image 6000 udptl t38\na=T38FaxVersion:0\na=T38MaxBitRate:14400\na=T38FaxFillBitRemoval\n"
-        "a=T38FaxRateManagement:transferredTCF\na=T38FaxMaxBuffer:200\na=T38FaxMaxDatagram:72\n"
-        "a=T38FaxUdpEC:t38UDPRedundancy\n"
-    )
-    assert written(HEAD + fax + "a=T38VendorInfo:0 0 37\n")[2:] == fax.splitlines()
+@pytest.mark.parametrize("anchored", [False, True])
+def test_fax_is_refused_in_place(anchored: bool) -> None:
+    """Its packets hold the number of the fax machine that sends, and pass rtpengine unread."""
+    fax = "m=image 6000 udptl t38\na=T38FaxVersion:0\na=T38FaxFillBitRemoval\na=T38FaxUdpEC:t38UDPRedundancy\n"
+    over_rtp = "m=audio 6002 RTP/AVP 98\na=rtpmap:98 t38/8000\n"
+    lines = written(HEAD + fax + over_rtp + "m=audio 4000 RTP/AVP 8\n", SdpWriter(5, anchored=anchored))
+    assert lines[2:] == ["m=image 0 udptl *", "m=audio 0 RTP/AVP 0", "m=audio 4000 RTP/AVP 8"]
 
 
 def test_bandwidths_of_limited_length_pass() -> None:
@@ -383,7 +385,7 @@ def test_streams_stay_in_their_places() -> None:
     fax = "m=image 4004 udptl t38\r\na=T38FaxVersion:0\r\n"
     text = SdpWriter(5, anchored=True).write((NAMELESS + fax + video + "m=audio 0 RTP/AVP 0\r\n").encode()).decode()
     assert [line for line in text.split("\r\n") if line.startswith("m=")] == [
-        "m=image 4004 udptl t38",
+        "m=image 0 udptl *",
         "m=video 4002 RTP/AVP 98 97",
         "m=audio 0 RTP/AVP 0",
     ]
