@@ -42,7 +42,7 @@ RULES = BindRules(parties=PBX, hooks=True)
 FAST = ApiSettings(requests_per_s=1_000_000, burst=1_000_000, failures_per_s=1_000_000, rules=RULES)
 
 
-class TestDesk:
+class TestBackend:
     """The backend that `make_app` needs."""
 
     __test__ = False
@@ -125,7 +125,7 @@ class Client:
 class Api:
     """The application and its keys."""
 
-    def __init__(self, backend: TestDesk) -> None:
+    def __init__(self, backend: TestBackend) -> None:
         self.backend = backend
         self.ahead_s = 0.0  # lead of the application's clock
         self.app = make_app(backend, self.now)
@@ -167,7 +167,7 @@ async def api(
 ) -> AsyncIterator[Api]:
     """With the numbers of PREFIX, if the test asks for the `company` that uses them."""
     prefix = new_prefix(PREFIX, cool_down_ms=0) if "company" in request.fixturenames else None
-    backend = TestDesk(tmp_path, relay, prefix=prefix)
+    backend = TestBackend(tmp_path, relay, prefix=prefix)
     await backend.server.open()
     try:
         yield Api(backend)

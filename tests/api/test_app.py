@@ -34,7 +34,7 @@ from relay.defence.bans import Bans
 from relay.model.settings import Limits
 from relay.net.control import BanAnswers
 from relay.store import numbers
-from tests.api.conftest import A, Api, B, Client, Json, TestDesk
+from tests.api.conftest import A, Api, B, Client, Json, TestBackend
 from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.support.shelf import Shelf
 from tests.support.stored import ended_record
@@ -87,7 +87,7 @@ def small_prefixes() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, small_prefixes: None) -> Iterator[Served]:
     loop = asyncio.new_event_loop()
-    backend = TestDesk(tmp_path_factory.mktemp("schema"), RELAY)
+    backend = TestBackend(tmp_path_factory.mktemp("schema"), RELAY)
     shelf = Shelf(backend.path, backend.sealer)
     shelf.add(ended_record(CALL_ID))
     shelf.follow()

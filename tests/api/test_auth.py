@@ -17,7 +17,7 @@ from relay.service.keys import make_key
 from relay.store.keys import set_revoked
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import Writer
-from tests.api.conftest import TESTER, Api, Client, Json, TestDesk
+from tests.api.conftest import TESTER, Api, Client, Json, TestBackend
 
 LATER_S = 60.0  # after the start, when signed requests are accepted
 
@@ -121,7 +121,7 @@ async def test_a_signature_from_before_the_start_is_refused(api: Api, operator: 
 
 @pytest.fixture
 async def slow_api(tmp_path: Path, relay: dict[str, Callable[..., Json]]) -> Api:
-    return Api(TestDesk(tmp_path, relay, ApiSettings(requests_per_s=1, burst=2, failures_per_s=1)))
+    return Api(TestBackend(tmp_path, relay, ApiSettings(requests_per_s=1, burst=2, failures_per_s=1)))
 
 
 async def test_a_key_over_its_rate_gets_429(slow_api: Api) -> None:

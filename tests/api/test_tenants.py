@@ -18,7 +18,7 @@ from relay.api.context import OPERATOR
 from relay.api.openapi import scopes_of
 from relay.errors import Refused
 from relay.store.database import connect
-from tests.api.conftest import FAST, PREFIX, A, Api, B, C, Client, Json, TestDesk
+from tests.api.conftest import FAST, PREFIX, A, Api, B, C, Client, Json, TestBackend
 from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.support.recorded import keep
 from tests.support.shelf import Shelf
@@ -143,7 +143,7 @@ async def unchanging(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     """Two business users for all tests of this module, and all resources of acme."""
     folder = tmp_path_factory.mktemp("tenants")
     settings = FAST._replace(kept_in=folder / "recordings")
-    backend = TestDesk(folder, {"live": _live, "hang_up": _hang_up}, settings)
+    backend = TestBackend(folder, {"live": _live, "hang_up": _hang_up}, settings)
     await backend.server.open()
     api = Api(backend)
     seeds = await api.act(sow)

@@ -38,7 +38,7 @@ from relay.store.bindings import BindingQuery, all_bindings, find_numbered
 from relay.store.keys import ApiKey
 from relay.store.numbers import Pool, insert_pool
 from relay.store.unit_of_work import UnitOfWork
-from tests.api.conftest import FAST, TESTER, TestDesk
+from tests.api.conftest import FAST, TESTER, TestBackend
 from tests.support.addresses import RELAY, free
 from tests.support.papers import PAPERS, apply
 
@@ -108,26 +108,26 @@ class Compat:
         self._thread.start()
         self._folder = folder
         self.address = free(RELAY)
-        self.desk, self._server, self._serving = self._do(self._begin())
+        self.backend, self._server, self._serving = self._do(self._begin())
         self._do(self._listening())
 
-    async def _begin(self) -> tuple[TestDesk, HttpServer, asyncio.Task[None]]:
-        desk = TestDesk(self._folder, {}, FAST, new_prefix(PREFIX, cool_down_ms=0))
-        self.limits = RequestLimits(desk)
+    async def _begin(self) -> tuple[TestBackend, HttpServer, asyncio.Task[None]]:
+        backend = TestBackend(self._folder, {}, FAST, new_prefix(PREFIX, cool_down_ms=0))
+        self.limits = RequestLimits(backend)
         service = Service(
-            desk.reader,
-            desk.writer,
-            desk.sealer,
-            rules=lambda: desk.settings.rules,
+            backend.reader,
+            backend.writer,
+            backend.sealer,
+            rules=lambda: backend.settings.rules,
             limits=self,
             binds=Rates(),
             pages=Places(PAGES),
             public_url=lambda: "https://api.example",
             clock=lambda: time.time() + self.ahead_s,
         )
-        app = HttpMiddleware(AlibabaApp(service), desk.settings, desk.requests, None)
+        app = HttpMiddleware(AlibabaApp(service), backend.settings, backend.requests, None)
         server = HttpServer(app, Address(*self.address), get_logger())
-        return desk, server, asyncio.create_task(server.run())
+        return backend, server, asyncio.create_task(server.run())
 
     async def _listening(self) -> None:
         while True:
@@ -143,7 +143,7 @@ class Compat:
         async def end() -> None:
             self._server.finish()
             await self._serving
-            await self.desk.close()
+            await self.backend.close()
 
         self._do(end())
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -154,16 +154,16 @@ class Compat:
         return asyncio.run_coroutine_threadsafe(what, self.loop).result(timeout=30)
 
     def act(self, do: Callable[[UnitOfWork], Any]) -> Any:
-        return self._do(self.desk.writer.run(TESTER, do))
+        return self._do(self.backend.writer.run(TESTER, do))
 
     def set(self, **rules: Any) -> None:
         """Change the rules of bindings in force."""
-        self.desk.settings = self.desk.settings._replace(rules=self.desk.settings.rules._replace(**rules))
+        self.backend.settings = self.backend.settings._replace(rules=self.backend.settings.rules._replace(**rules))
 
     def limit(self, **limits: int) -> None:
         """Limit requests from now on."""
-        self.desk.settings = self.desk.settings._replace(**limits)
-        self.limits = RequestLimits(self.desk)
+        self.backend.settings = self.backend.settings._replace(**limits)
+        self.limits = RequestLimits(self.backend)
 
     def take(self, key: ApiKey, now_s: float) -> Granted:
         return self.limits.take(key, now_s)
@@ -228,8 +228,8 @@ def as_before(request: pytest.FixtureRequest) -> Iterator[None]:
     if "compat" in request.fixturenames:
         compat: Compat = request.getfixturevalue("compat")
         compat.ahead_s = 0.0
-        compat.desk.settings = FAST
-        compat.limits = RequestLimits(compat.desk)
+        compat.backend.settings = FAST
+        compat.limits = RequestLimits(compat.backend)
         compat.act(end_all)
 
 

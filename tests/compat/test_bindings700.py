@@ -125,7 +125,7 @@ def test_an_empty_pool(compat: Compat) -> None:
 
 
 def test_more_bindings_a_second_than_the_quota(compat: Compat, client: Client) -> None:
-    compat.set(quotas=compat.desk.settings.rules.quotas._replace(max_binds_per_s=0))
+    compat.set(quotas=compat.backend.settings.rules.quotas._replace(max_binds_per_s=0))
     assert bind(client)["Code"] == "isv.FLOW_LIMIT"
 
 
@@ -170,7 +170,7 @@ def test_a_group_binding(compat: Compat, client: Client) -> None:
     binding = stored(compat, body["Data"])
     assert (binding.mode, binding.a, binding.b) == ("GXB", normalise_party(D), normalise_party(B))
     assert binding.direction == "b_to_a"
-    other = compat.act(lambda act: make_group(act, "other", compat.desk.settings.rules, "acme", ["13811112003"]))
+    other = compat.act(lambda act: make_group(act, "other", compat.backend.settings.rules, "acme", ["13811112003"]))
     moved = change(client, body["Data"], operate_type="updateAxgGroup", group_id=str(int(other.group_id[1:16], 16)))
     assert moved["Code"] == "OK"
     assert stored(compat, body["Data"]).group_id == other.group_id

@@ -46,7 +46,7 @@ async def paths_of(room: Room) -> list[str]:
     ]
 
 
-class Visit(NamedTuple):
+class Shown(NamedTuple):
     """What a browser makes of one page."""
 
     path: str
@@ -63,7 +63,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=LOOKS)
-async def visits(room: Room, request: pytest.FixtureRequest) -> list[Visit]:
+async def pages(room: Room, request: pytest.FixtureRequest) -> list[Shown]:
     """All pages, in light and Chinese on a phone, in dark and English on a desktop."""
     axe, found, kinds = Axe(), [], set()
     async with room.page("/", **LOOKS[request.param]) as page:
@@ -76,14 +76,14 @@ async def visits(room: Room, request: pytest.FixtureRequest) -> list[Visit]:
                 "[document.body.textContent, document.documentElement.scrollWidth - innerWidth]"
             )
             violations = {rule["id"]: rule["nodes"][0]["html"] for rule in rules if rule["impact"] in GRAVE}
-            found.append(Visit(path, text, await page.locator(INTRUDERS).count(), width, violations))
+            found.append(Shown(path, text, await page.locator(INTRUDERS).count(), width, violations))
     return found
 
 
-async def test_no_text_of_a_tenant_or_a_peer_runs_as_a_script(visits: list[Visit]) -> None:
+async def test_no_text_of_a_tenant_or_a_peer_runs_as_a_script(pages: list[Shown]) -> None:
     """Fields of businesses, bindings, webhooks, keys, lists and SIP headers are shown as the text that they are."""
-    assert {visit.path: visit.intruders for visit in visits if visit.intruders} == {}
-    shown = "".join(visit.text for visit in visits)
+    assert {page.path: page.intruders for page in pages if page.intruders} == {}
+    shown = "".join(page.text for page in pages)
     fields = ("name", "licence", "application", "scheme", "contact", "reason", "reference", "order_id", "consent")
     assert [field for field in (*fields, "user_data", "url", "error", "area") if hostile(field) not in shown] == []
     assert ">49" not in shown, "a template ran a value"
@@ -103,12 +103,12 @@ async def test_no_header_of_a_peer_runs_as_a_script_in_a_revealed_ladder(room: R
         assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
-async def test_axe_finds_nothing_serious(visits: list[Visit]) -> None:
-    assert {visit.path: visit.violations for visit in visits if visit.violations} == {}
+async def test_axe_finds_nothing_serious(pages: list[Shown]) -> None:
+    assert {page.path: page.violations for page in pages if page.violations} == {}
 
 
-async def test_no_page_scrolls_sideways(visits: list[Visit]) -> None:
-    assert {visit.path: visit.width for visit in visits if visit.width > 0} == {}
+async def test_no_page_scrolls_sideways(pages: list[Shown]) -> None:
+    assert {page.path: page.width for page in pages if page.width > 0} == {}
 
 
 async def test_no_page_shows_a_real_number_or_a_secret_unasked(room: Room) -> None:

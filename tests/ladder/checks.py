@@ -11,7 +11,7 @@ from relay.model.call import CallRecord
 from relay.sip.message import Flow, Request, Response, parse_message
 
 
-def check_glance(engine: Engine, data: bytes) -> None:
+def check_prescan(engine: Engine, data: bytes) -> None:
     """Check that a message of a call is never dropped as part of a flood, in any spelling."""
     dialogs, transactions = engine._dialogs, engine._ua.transactions
     try:

@@ -22,7 +22,7 @@ from relay.model.call import CallRecord, Refusal, Route
 from relay.model.capture import CapturedCall, CapturedDialog, CapturedMessage, Mark
 from relay.model.capture import Side as CaptureSide
 from relay.sip.message import Flow, Request, parse_message, transport_address
-from tests.ladder.checks import Checks, check_glance
+from tests.ladder.checks import Checks, check_prescan
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
 from tests.ladder.settings import (
     AXB,
@@ -105,7 +105,7 @@ class Ladder:
     def deliver(self, data: bytes, flow: Flow) -> None:
         self.checks.note_delivered(data)
         self._capture(data, flow, sent=False)
-        check_glance(self.engine, data)
+        check_prescan(self.engine, data)
         self.engine.receive(data, flow, self.now)
         self.perform()
 

@@ -24,7 +24,7 @@ OF_NETWORK = (
     "Cellular-Network-Info: 3GPP-NR;utran-cell-id-3gpp=460001a2b3c4d5;cell-info-age=5\r\n"
     "P-Charging-Vector: icid-value=5f3a-77;icid-generated-at=127.0.0.99;orig-ioi=ims.mnc000.mcc460.3gppnetwork.org\r\n"
     "P-Charging-Function-Addresses: ccf=127.0.0.99\r\n"
-    'P-Visited-Network-ID: "visited.mnc000.mcc460.3gppnetwork.org"\r\n'
+    'P-Visited-Network-ID: "foreign.mnc000.mcc460.3gppnetwork.org"\r\n'
     "P-Asserted-Service: urn:urn-7:3gpp-service.ims.icsi.mmtel\r\n"
     "P-Early-Media: supported\r\n"
     "P-Called-Party-ID: <tel:+{n}>\r\n"
