@@ -36,7 +36,7 @@ from relay.store.hooks import Hook as StoredHook
 from relay.store.hooks import find_hook, hook_of_number, is_own_party, owner_of
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Actor, UnitOfWork
-from relay.store.webhooks import tell
+from relay.store.webhooks import queue_event
 from relay.store.writer import GroupWriter, now_ms
 
 T = TypeVar("T")
@@ -374,4 +374,4 @@ def tell_made(act: UnitOfWork, made: Binding) -> None:
     """Queue the event of a binding that a hook made."""
     data: dict[str, object] = {"binding_id": made.binding_id, "mode": made.mode, "order_id": made.order_id}
     data |= {"number": made.x, "industrial_id": made.industrial_id, "user_data": made.user_data}
-    tell(act, made.business, "binding.made", f"{made.binding_id}.made", data)
+    queue_event(act, made.business, "binding.made", f"{made.binding_id}.made", data)

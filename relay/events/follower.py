@@ -48,7 +48,7 @@ from relay.store.record_rows import (
 )
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
-from relay.store.webhooks import tell
+from relay.store.webhooks import queue_event
 from relay.store.writer import GroupWriter
 
 MOST = 500  # events of calls under way, and records, per step
@@ -311,9 +311,9 @@ def _write(act: UnitOfWork, stretch: _Stretch) -> int:
     connection, listening = act.connection, stretch.listening
     if _cursors(connection) != stretch.begin:
         raise Overtaken
-    made = sum(_tell(act, listening, f"call.{kind}", record) for kind, record in stretch.events)
+    made = sum(_queue_event(act, listening, f"call.{kind}", record) for kind, record in stretch.events)
     if listening:
-        made += sum(_tell(act, listening, _end_of(stored.record), stored.record) for stored in stretch.records)
+        made += sum(_queue_event(act, listening, _end_of(stored.record), stored.record) for stored in stretch.records)
     note_used(act, _uses(stretch.records))
     count_calls(connection, (stored.record for stored in stretch.records))
     for finding in stretch.findings:
@@ -337,14 +337,14 @@ def _uses(records: Iterable[StoredRecord]) -> list[tuple[int, str]]:
     return [(at_ms, binding_id) for binding_id, at_ms in used.items()]
 
 
-def _tell(act: UnitOfWork, listening: set[str], kind: str, record: CallRecord) -> bool:
-    """Leave an event if the business user has a webhook. Returns whether it has."""
+def _queue_event(act: UnitOfWork, listening: set[str], kind: str, record: CallRecord) -> bool:
+    """Queue an event if the business user has a webhook. Returns whether it has."""
     business = record.business
     if business is None or business not in listening:
         return False
     what = kind.partition(".")[2]
     data = call_data(what, record) | of_binding(act, record.binding_id)
-    tell(act, business, kind, f"{record.call_id}.{what}", data)
+    queue_event(act, business, kind, f"{record.call_id}.{what}", data)
     return True
 
 

@@ -28,7 +28,7 @@ from relay.service.placement import BindRules, Wanted
 from relay.store.bindings import BindingQuery, find_page
 from relay.store.businesses import find_business
 from relay.store.unit_of_work import RELAY, UnitOfWork
-from relay.store.webhooks import tell
+from relay.store.webhooks import queue_event
 from relay.store.writer import GroupWriter
 
 OUTCOMES: Final[tuple[Outcome, ...]] = ("proven", "leak", "failed")
@@ -66,7 +66,7 @@ def note(act: UnitOfWork, result: Result) -> None:
     act.audit(f"probe.{result.outcome}", result.peer, business=PROBE_BUSINESS, reason=result.reason, details=details)
     if result.leaks:
         data: dict[str, object] = {"peer": result.peer, "leaks": list(result.leaks)}
-        tell(act, PROBE_BUSINESS, "probe.leak", f"probe.{result.peer}.{act.now_ms}", data)
+        queue_event(act, PROBE_BUSINESS, "probe.leak", f"probe.{result.peer}.{act.now_ms}", data)
 
 
 class Prober:

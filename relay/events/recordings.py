@@ -27,7 +27,7 @@ from relay.store.recordings import Recording, Recordings, add_recording, file_of
 from relay.store.records import Wanted, read_page
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
-from relay.store.webhooks import tell
+from relay.store.webhooks import queue_event
 from relay.store.writer import GroupWriter
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ def enter_recording(act: UnitOfWork, recording: Recording, record: CallRecord) -
     data: dict[str, object] = {name: getattr(record, name) for name in told}
     data |= of_binding(act, record.binding_id)
     data |= {"recording_ms": recording.length_ms, "recording_sha256": recording.sha256, "at": act.now_ms}
-    tell(act, recording.business, "recording.ready", f"{recording.call_id}.recording", data)
+    queue_event(act, recording.business, "recording.ready", f"{recording.call_id}.recording", data)
 
 
 def _streams(texts: Sequence[Path]) -> dict[int, Stream]:

@@ -24,8 +24,8 @@ from relay.store.webhooks import (
     Event,
     Webhook,
     find_webhook,
-    leave_event,
     put_webhook,
+    queue_event_for,
     remove_webhook,
     requeue,
     requeue_next,
@@ -184,7 +184,7 @@ def test(act: UnitOfWork, webhook_id: str) -> str:
     if waiting_of(act.connection, webhook_id, tests) >= MOST_TESTS:
         raise Refused("quota", "webhook", f"{MOST_TESTS} test events are queued: see its last error")
     event_id = f"{tests}.{secrets.token_hex(4)}"
-    leave_event(act, webhook_id, TEST, event_id, {})
+    queue_event_for(act, webhook_id, TEST, event_id, {})
     act.audit("webhook.test", webhook_id, business=webhook.business, details={"event": event_id})
     return event_id
 

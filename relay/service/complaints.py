@@ -19,7 +19,7 @@ from relay.store.businesses import complaints_between, put_complaints
 from relay.store.call_counts import answered_calls
 from relay.store.connection import Connection
 from relay.store.unit_of_work import UnitOfWork
-from relay.store.webhooks import tell
+from relay.store.webhooks import queue_event
 
 MOST_COMPLAINTS: Final = 1_000_000_000
 DAYS: Final = 30  # days in China, today included
@@ -125,4 +125,4 @@ def _warn(act: UnitOfWork, rate: ComplaintRate) -> None:
     figures: dict[str, object] = {"count": rate.complaints, "answered": rate.answered}
     act.audit("complaints.high", rate.prefix or rate.business, business=rate.business, details=figures)
     about: dict[str, object] = {"about": rate.business, "prefix": rate.prefix or None, "percent": rate.percent}
-    tell(act, DEFAULT_BUSINESS, "complaints.high", f"complaints.{secrets.token_hex(8)}", about | figures)
+    queue_event(act, DEFAULT_BUSINESS, "complaints.high", f"complaints.{secrets.token_hex(8)}", about | figures)

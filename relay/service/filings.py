@@ -36,7 +36,7 @@ from relay.store.filings import (
 )
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
-from relay.store.webhooks import tell
+from relay.store.webhooks import queue_event
 
 LONGEST_REFERENCE = 128
 LONGEST_HOLDER = 64
@@ -141,7 +141,7 @@ def answer_filing(act: UnitOfWork, business: str, words: AnswerWords) -> list[Fi
     for filing in filings:
         details: dict[str, object] = {"number": filing.number, "state": words.state, "reference": filing.reference}
         act.audit("filing.answer", filing.business, business=filing.business, details=details)
-        tell(act, filing.business, "filing.answered", _event_id(), event_data(filing, act.now_ms))
+        queue_event(act, filing.business, "filing.answered", _event_id(), event_data(filing, act.now_ms))
     return filings
 
 
@@ -181,7 +181,7 @@ def tell_expiring(act: UnitOfWork) -> None:
     until_ms = act.now_ms + EXPIRING_MS
     (told_ms,) = act.connection.execute(_TOLD, {"now": act.now_ms}).fetchone()
     for business, count, first_ms in expiring_by_business(act.connection, told_ms, until_ms):
-        tell(act, business, "filing.expiring", _event_id(), {"count": count, "expires_at": first_ms})
+        queue_event(act, business, "filing.expiring", _event_id(), {"count": count, "expires_at": first_ms})
     act.connection.execute(_SET_TOLD, (until_ms,))
 
 

@@ -37,7 +37,7 @@ from relay.store.groups import find_group, is_member, member_hashes
 from relay.store.ledger import require
 from relay.store.numbers import Pool, find_number, find_pool, pools_of
 from relay.store.unit_of_work import UnitOfWork
-from relay.store.webhooks import tell
+from relay.store.webhooks import queue_event
 
 Filing = Literal["off", "warn", "require"]
 AreaMatch = Literal["strict", "loose"]
@@ -87,7 +87,7 @@ def release_due(act: UnitOfWork, rules: BindRules) -> int:
         data |= {"expired_at": format_moment(binding.expires_at or act.now_ms)}
         with suppress(StoreError):  # a row that someone gave to another business user tells them nothing
             require(act.connection, act.sealer, "binding", [binding.binding_id])
-            tell(act, binding.business, "binding.expired", f"{binding.binding_id}.expired", data)
+            queue_event(act, binding.business, "binding.expired", f"{binding.binding_id}.expired", data)
     return released
 
 
@@ -99,7 +99,7 @@ def release(act: UnitOfWork, binding: Binding, rules: BindRules) -> int:
         routes += rest_routes(act, binding.binding_id, number, free_at)
         if give_back(act, number, free_at):
             data = {"number": number, "binding_id": binding.binding_id, "cools_until": format_moment(free_at)}
-            tell(act, binding.business, "number.cooling", f"{number}.{act.now_ms}", dict(data))
+            queue_event(act, binding.business, "number.cooling", f"{number}.{act.now_ms}", dict(data))
     discount_binding(act, binding.business)
     set_released(act, binding.binding_id)
     return routes

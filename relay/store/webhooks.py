@@ -209,7 +209,7 @@ class Event(NamedTuple):
 # -- inside a unit of work
 
 
-def tell(act: UnitOfWork, business: str, kind: str, event_id: str, data: dict[str, object]) -> None:
+def queue_event(act: UnitOfWork, business: str, kind: str, event_id: str, data: dict[str, object]) -> None:
     """Queue an event for each webhook of the business that wants its kind. A repeated event id is ignored.
 
     A webhook whose row was given to the business by someone else gets none.
@@ -217,10 +217,10 @@ def tell(act: UnitOfWork, business: str, kind: str, event_id: str, data: dict[st
     for webhook, sealed in act.connection.execute(_WANTING, (business, kind)).fetchall():
         with suppress(StoreError):
             act.sealer.open_(sealed, _context(webhook, business))
-            leave_event(act, webhook, kind, event_id, data)
+            queue_event_for(act, webhook, kind, event_id, data)
 
 
-def leave_event(act: UnitOfWork, webhook: str, kind: str, event_id: str, data: dict[str, object]) -> None:
+def queue_event_for(act: UnitOfWork, webhook: str, kind: str, event_id: str, data: dict[str, object]) -> None:
     """Queue an event for one webhook. A repeated event id is ignored."""
     sealed = act.sealer.seal(msgspec.msgpack.encode(data), event_context(webhook, event_id))
     act.connection.execute(_ADD, (webhook, event_id, kind, act.now_ms, sealed))

@@ -11,7 +11,7 @@ import pytest
 
 from relay.store.database import open_store
 from relay.store.unit_of_work import RELAY, UnitOfWork
-from relay.store.webhooks import dead_letter, tell
+from relay.store.webhooks import dead_letter, queue_event
 from relay.store.writer import Writer
 from tests.cli.conftest import Command
 
@@ -25,7 +25,7 @@ def made(relay700: Command) -> dict[str, Any]:
 
 
 def give_up(act: UnitOfWork, event_id: str) -> None:
-    tell(act, "default", "call.ended", event_id, {"caller": "8613800000001"})
+    queue_event(act, "default", "call.ended", event_id, {"caller": "8613800000001"})
     dead_letter(act, [seq for (seq,) in act.connection.execute("SELECT seq FROM outbox")], "404 Not Found")
 
 

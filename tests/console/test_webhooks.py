@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.store.unit_of_work import UnitOfWork
-from relay.store.webhooks import dead_letter, leave_event
+from relay.store.webhooks import dead_letter, queue_event_for
 from tests.api.conftest import A, Api, Client
 from tests.console.conftest import Console, text_of
 
@@ -16,7 +16,7 @@ async def with_dead_letters(api: Api, company: Client, count: int) -> str:
 
     def do(act: UnitOfWork) -> None:
         for number in range(count):
-            leave_event(act, webhook_id, "call.ended", f"e{number}", {"caller": A})
+            queue_event_for(act, webhook_id, "call.ended", f"e{number}", {"caller": A})
         found = act.connection.execute("SELECT seq FROM outbox").fetchall()
         dead_letter(act, [seq for (seq,) in found], "HTTP 500: <script>")
 

@@ -22,7 +22,7 @@ from relay.store.journal.journal import Journal
 from relay.store.sealing.sealer import Sealer
 from relay.store.sqlite.journal import sqlite_journal
 from relay.store.unit_of_work import RELAY, UnitOfWork
-from relay.store.webhooks import Event, Webhook, dead, find_webhook, oldest, put_webhook, tell, webhooks_of
+from relay.store.webhooks import Event, Webhook, dead, find_webhook, oldest, put_webhook, queue_event, webhooks_of
 from relay.store.writer import GroupWriter, Writer, now_ms
 from tests.support.papers import apply
 from tests.support.places import new_store
@@ -82,7 +82,7 @@ class Shop(NamedTuple):
 
     def tell(self, *ids: str, kind: str = "number.cooling", **data: object) -> None:
         for event_id in ids:
-            self.act(lambda act, event_id=event_id: tell(act, "shop", kind, event_id, data))  # type: ignore[misc]
+            self.act(lambda act, event_id=event_id: queue_event(act, "shop", kind, event_id, data))  # type: ignore[misc]
 
     def waiting(self, webhook: Webhook) -> list[Event]:
         with closing(connect_reader(self.path)) as connection:

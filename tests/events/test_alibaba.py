@@ -14,7 +14,7 @@ from relay.events import webhooks as service
 from relay.events.alibaba import UNCONNECTED, is_accepted
 from relay.events.webhooks import Kind, call_data, make, write_events
 from relay.policy.evaluate import REFUSALS
-from relay.store.webhooks import Event, Webhook, tell
+from relay.store.webhooks import Event, Webhook, queue_event
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Shop, delivering
 from tests.events.test_follower import follow
@@ -171,7 +171,7 @@ async def test_records_arrive_as_an_array_until_the_receiver_has_accepted_them(
     made = hook(shop, receiver.url)
     for call_id in ("c1", "c2", "c3"):
         data = call_data("ended", ended_record(call_id, business="shop"))
-        shop.act(lambda act, data=data: tell(act, "shop", "call.ended", f"{data['call_id']}.ended", data))  # type: ignore[misc]
+        shop.act(lambda act, data=data: queue_event(act, "shop", "call.ended", f"{data['call_id']}.ended", data))  # type: ignore[misc]
     receiver.answers[:0] = [(404, ""), (410, ""), (200, "ok"), (200, '{"msg": "成功"}'), (204, "")]
     async with delivering(shop, writer, batch=2) as deliverer:
         await receiver.until(lambda: len(receiver.arrays) == 7)
@@ -203,9 +203,9 @@ async def test_a_test_event_is_an_empty_array(shop: Shop, writer: GroupWriter, r
 
 async def test_an_altered_record_is_a_dead_letter(shop: Shop, writer: GroupWriter, receiver: Receiver) -> None:
     made = hook(shop, receiver.url)
-    shop.act(lambda act: tell(act, "shop", "call.ended", "c1.ended", {}))
+    shop.act(lambda act: queue_event(act, "shop", "call.ended", "c1.ended", {}))
     shop.act(lambda act: act.connection.execute("UPDATE outbox SET sealed = x'00'"))
-    shop.act(lambda act: tell(act, "shop", "call.ended", "c2.ended", call_data("ended", ended_record("c2"))))
+    shop.act(lambda act: queue_event(act, "shop", "call.ended", "c2.ended", call_data("ended", ended_record("c2"))))
     async with delivering(shop, writer):
         await receiver.until(lambda: len(receiver.arrays) == 1)
     assert [one["call_id"] for one in receiver.arrays[0]] == ["c2"]

@@ -19,7 +19,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from relay.events import delivery as module
 from relay.events.delivery import REFUSALS, Deliverer
 from relay.events.webhooks import MOST_WEBHOOKS, DeliveryRules, make
-from relay.store.webhooks import put_webhook, remove_webhook, tell
+from relay.store.webhooks import put_webhook, queue_event, remove_webhook
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Inbox, Shop, delivering
 from tests.support.papers import apply
@@ -55,7 +55,7 @@ async def test_events_arrive_in_order_and_leave_the_outbox(shop: Shop, writer: G
 async def test_a_delivery_has_at_most_fifty_events(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
     shop.hook(inbox.url)
     ids = [f"e{n}" for n in range(120)]
-    shop.act(lambda act: [tell(act, "shop", "number.cooling", event_id, {}) for event_id in ids])
+    shop.act(lambda act: [queue_event(act, "shop", "number.cooling", event_id, {}) for event_id in ids])
     async with delivering(shop, writer):
         await inbox.until(lambda: len(inbox.taken) == 120)
     assert inbox.batches == [ids[:50], ids[50:100], ids[100:]]
@@ -339,7 +339,7 @@ async def test_silent_webhooks_of_one_business_hold_up_no_other(
         shop.tell("e1")
         await until(lambda: len(held) >= 9)
         shop.act(lambda act: make(act, "other", inbox.url))
-        shop.act(lambda act: tell(act, "other", "number.cooling", "e2", {}))
+        shop.act(lambda act: queue_event(act, "other", "number.cooling", "e2", {}))
         await inbox.until(lambda: inbox.taken == ["e2"])
         assert len(held) == 9
 

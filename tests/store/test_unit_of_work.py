@@ -15,7 +15,7 @@ from relay.store.audit import AuditQuery, newest_entries
 from relay.store.chain import AUDIT, EMPTY, read_head
 from relay.store.database import connect
 from relay.store.unit_of_work import Scope, UnitOfWork, operator_cli
-from relay.store.webhooks import tell
+from relay.store.webhooks import queue_event
 from tests.support.acting import Acting, key_of
 from tests.support.stored import NOW_MS
 
@@ -47,7 +47,7 @@ def test_refused_unit_of_work_leaves_no_audit_entry_and_no_event(store: Acting) 
     def do(act: UnitOfWork) -> None:
         webhook(act, "w1", "acme", "binding.expired")
         act.audit("bind", "b1")
-        tell(act, "acme", "binding.expired", "b1.expired", {})
+        queue_event(act, "acme", "binding.expired", "b1.expired", {})
         raise Refused("conflict", "a", "taken")
 
     with pytest.raises(Refused):

@@ -19,10 +19,11 @@ from relay.store.webhooks import (
     disable,
     disable_all,
     find_webhook,
-    leave_event,
     oldest,
     pending_webhooks,
     put_webhook,
+    queue_event,
+    queue_event_for,
     refuse,
     remove,
     remove_dead,
@@ -34,7 +35,6 @@ from relay.store.webhooks import (
     set_error,
     set_schedule,
     sizes,
-    tell,
     too_many_dead,
     waiting_of,
     webhooks_of,
@@ -55,7 +55,7 @@ def put(store: Acting, *hooks: Webhook) -> None:
 def queue(store: Acting, *ids: str, webhook: str = "w1") -> list[int]:
     """Queue events one after the other. Return their places."""
     for event_id in ids:
-        store.run(lambda act, id_=event_id: leave_event(act, webhook, "call.ended", id_, {"caller": "13800000001"}))
+        store.run(lambda act, id_=event_id: queue_event_for(act, webhook, "call.ended", id_, {"caller": "13800000001"}))
     return [event.seq for event in waiting(store, webhook) if event.event_id in ids]
 
 
@@ -158,7 +158,7 @@ def test_event_is_queued_once_for_each_webhook_of_its_kind(store: Acting) -> Non
         ):
             put_webhook(act, hook)
         for _ in range(2):
-            tell(act, "default", "binding.expired", "b1.expired", {"a": "13800000001"})
+            queue_event(act, "default", "binding.expired", "b1.expired", {"a": "13800000001"})
 
     store.run(do)
     rows = store.reader.execute("SELECT webhook, event_id, kind, at FROM outbox ORDER BY webhook").fetchall()
@@ -278,5 +278,5 @@ def test_a_webhook_that_someone_gave_to_another_business_gets_no_event(store: Ac
     put(store, HOOK._replace(business="thief"))
     with closing(connect(store.path)) as connection:
         connection.execute("UPDATE webhook SET business = 'default'")
-    store.run(lambda act: tell(act, "default", "call.ended", "e1", {"caller": "13800000001"}))
+    store.run(lambda act: queue_event(act, "default", "call.ended", "e1", {"caller": "13800000001"}))
     assert waiting(store) == []

@@ -21,7 +21,7 @@ from relay.service.numbers import ensure_numbers, load_prefix, lock, make_pool, 
 from relay.service.placement import BindRules
 from relay.store.database import open_store
 from relay.store.unit_of_work import OPERATOR, Actor, UnitOfWork
-from relay.store.webhooks import dead_letter, leave_event
+from relay.store.webhooks import dead_letter, queue_event_for
 from relay.store.writer import Writer, now_ms
 from tests.support.papers import PAPERS, apply
 from tests.support.relay_process import A, B
@@ -171,6 +171,6 @@ def _webhooks(act: UnitOfWork, receiver: str, nobody: str, text: Text) -> tuple[
 def _dead(act: UnitOfWork, webhook: str, count: int, error: str) -> None:
     for number in range(count):
         data: dict[str, object] = {"call_id": f"{number:032x}", "caller": A, "callee": B, "outcome": "answered"}
-        leave_event(act, webhook, "call.ended", f"{webhook}.{number}", data)
+        queue_event_for(act, webhook, "call.ended", f"{webhook}.{number}", data)
     found = act.connection.execute("SELECT seq FROM outbox WHERE webhook = ?", (webhook,)).fetchall()
     dead_letter(act, [seq for (seq,) in found], error)
