@@ -106,6 +106,19 @@ def refuse_all(body: bytes) -> bytes | None:
     return sdp.serialize()
 
 
+def one_of_each_kind(body: bytes) -> bytes:
+    """The masked SDP with one stream of each kind, on one port; the others are refused. Raises ParseError."""
+    sdp = parse_sdp(body)
+    kinds: set[str] = set()
+    for place, media in enumerate(sdp.media):
+        media.port_count = None
+        if media.port and media.kind in kinds:
+            sdp.media[place] = _refuse(media, media.connections)
+        elif media.port:
+            kinds.add(media.kind)
+    return sdp.serialize()
+
+
 def _ways(sdp: Sdp) -> set[tuple[str, int]]:
     """Address and port of each active stream."""
     ways: set[tuple[str, int]] = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.call.media import LONGEST, MOST_STREAMS
+from relay.sip.sdp import MAX_LINES
 from tests.ladder.anchored import (
     AnchoredLadder,
     commands,
@@ -73,7 +74,9 @@ def test_early_media_rejected_by_rtpengine_are_ignored(ladder: AnchoredLadder) -
 
 
 STREAM = OFFER[OFFER.index(b"m=") :]
+WITHOUT_NAME = OFFER.replace(b"s=call\r\n", b"").replace(b"t=0 0\r\n", b"")
 TOO_LARGE = {
+    "lines": WITHOUT_NAME + (MAX_LINES - 7) * b"a=sendrecv\r\n",  # those that are missing come on top
     "streams": OFFER + MOST_STREAMS * STREAM,
     "bytes": OFFER + (LONGEST // 90) * (b"a=fmtp:8 " + b";".join([b"mode-set=0"] * 8) + b"\r\n"),
 }
@@ -100,9 +103,10 @@ def test_oversized_sdp_in_a_reinvite_leaves_the_call_up(ladder: AnchoredLadder, 
     hang_up(ladder)
 
 
-def test_maximum_of_streams_goes_to_rtpengine(ladder: AnchoredLadder) -> None:
+def test_maximum_of_streams_goes_to_rtpengine_with_one_that_takes_ports(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X, body=OFFER + (MOST_STREAMS - 1) * STREAM)
-    assert ladder.callee.get("INVITE").body.count(b"m=audio") == MOST_STREAMS
+    body = ladder.callee.get("INVITE").body
+    assert (body.count(b"m=audio "), body.count(b"m=audio 0 ")) == (MOST_STREAMS, MOST_STREAMS - 1)
     ladder.callee.refuses(486)
     refused(ladder, 486, "busy")
 
