@@ -25,7 +25,7 @@ from relay.peers.user_agent import UserAgent
 from relay.privacy import masking
 from relay.privacy.codecs import with_fmtp_of
 from relay.privacy.leak_check import FailClosed, Leak
-from relay.privacy.sdp import SdpWriter, one_of_each_kind, refuse_all, shows_way
+from relay.privacy.sdp import LONGEST, SdpWriter, one_of_each_kind, refuse_all, shows_way
 from relay.sip.message import Message
 from relay.sip.timers import Timer
 
@@ -37,10 +37,9 @@ State = tuple[str, str, str, str]  # instance, the caller's tag, the callee's ta
 MOST_WAITING: Final = 64  # messages of one call; SDP beyond is not anchored, and so not relayed
 MOST_UNANSWERED: Final = 3  # consecutive queries without an answer: the media are lost
 COUNTS_S: Final = 0.5  # maximum wait of a closing record for the media counts
-# Limits of one SDP. A command to rtpengine, and its report of a call (some 4 kB per stream), each take one datagram:
-# if they did not fit there would be no answer, and rtpengine would be taken for down.
-LONGEST: Final = 16_384  # bytes
-MOST_STREAMS: Final = 8  # refused ones included
+# Of one SDP, refused ones included. rtpengine's report of a call (some 4 kB per stream) takes one datagram: if it did
+# not fit there would be no answer, and rtpengine would be taken for down.
+MOST_STREAMS: Final = 8
 _NEUTRAL_ID: Final = 1  # of the session at rtpengine; each leg has another
 
 
@@ -363,13 +362,12 @@ class Media:
 
 def neutral(message: Message) -> bytes:
     """The message's SDP, masked for rtpengine and with one stream of each kind, since each takes four ports from the
-    offer on. b"" if there is none that may pass, or if it exceeds LONGEST bytes or MOST_STREAMS streams."""
+    offer on. b"" if there is none that may pass, or if it exceeds MOST_STREAMS streams."""
     try:
         body = masking.mask_body(message, SdpWriter(_NEUTRAL_ID))
         if body is None or body.content_type != "application/sdp":
             return b""
-        fits = len(body.data) <= LONGEST and body.data.count(b"\nm=") <= MOST_STREAMS
-        return one_of_each_kind(body.data) if fits else b""
+        return one_of_each_kind(body.data) if body.data.count(b"\nm=") <= MOST_STREAMS else b""
     except (ProtocolError, ParseError):
         return b""
 

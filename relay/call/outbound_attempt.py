@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from relay.privacy.masking import Verdict
     from relay.sip.message import Flow
 
-MOST_FORKS: Final = 32  # early dialogs of one INVITE; further ones are ignored
+MOST_FORKS: Final = 8  # early dialogs of one INVITE; further ones are ignored
 _WAY: Final = frozenset({"contact", "record-route"})
 TIMED_OUT: Final = "Reason: SIP;cause=408\r\n"  # of a CANCEL
 _SDP: Final = ("content-type", "application/sdp")

@@ -33,6 +33,7 @@ BANDWIDTHS: Final = {
     "RS": 6,
     "RR": 6,
 }  # maximum of digits: AS and CT in kbit/s, TIAS, RS and RR in bit/s
+LONGEST: Final = 16_384  # bytes of a masked SDP: each early dialog keeps one, and a command to rtpengine is a datagram
 MOST_FORMATS: Final = 64  # of an RTP stream
 _MOST_PORTS: Final = 16
 _STATIC_PAYLOADS: Final = frozenset(map(str, range(35)))  # RFC 3551 6
@@ -51,7 +52,7 @@ class SdpWriter:
         self.version = version  # of the last SDP written; 0: none yet
         self.anchored = anchored  # only SDP from rtpengine may be written
         self.codecs: frozenset[str] | None = None  # allowed for both sides; None: all
-        self._last = b""
+        self._last = 0  # hash of the last SDP written
 
     def write(self, body: bytes) -> bytes:
         """The masked SDP for the leg's peer.
@@ -61,18 +62,18 @@ class SdpWriter:
         content, address = mask_description(body, in_order=self.anchored)
         if self.codecs is not None:
             content = keep_codecs(content, self.codecs)
-        if content != self._last:
-            self._last = content
+        if (written := hash(content)) != self._last:
+            self._last = written
             self.version += 1
         # The origin has the media address (RFC 4566 5.2 requires one, and in direct mode there is none of ours).
         return f"v=0\r\no=- {self.session_id} {self.version} IN ".encode() + address + b"\r\ns=-\r\n" + content
 
     @property
-    def written(self) -> tuple[int, bytes]:
+    def written(self) -> tuple[int, int]:
         """The state after the last SDP written, for `take_back`."""
         return self.version, self._last
 
-    def take_back(self, written: tuple[int, bytes]) -> None:
+    def take_back(self, written: tuple[int, int]) -> None:
         """Undo `write`: the SDP was not sent."""
         self.version, self._last = written
 
@@ -216,7 +217,10 @@ def _mask(sdp: Sdp, in_order: bool) -> tuple[bytes, bytes]:
     first = masked.connection or next((c for media in streams for c in media.connections), None)
     if first is None:
         raise ParseError("no connection address", "c")
-    return masked.serialize().partition(b"s=-\r\n")[2], f"{first.address_type} {first.address}".encode()
+    content = masked.serialize().partition(b"s=-\r\n")[2]
+    if len(content) > LONGEST:
+        raise ParseError("too long", "sdp")
+    return content, f"{first.address_type} {first.address}".encode()
 
 
 _NOBODY: Final = Origin("-", "0", "0", "IP4", "0.0.0.0")

@@ -5,10 +5,16 @@ It builds the lines common to our requests in a dialog. It sends nothing and kno
 
 from __future__ import annotations
 
+from typing import Final
+
 from relay.errors import ParseError, ProtocolError
 from relay.sip.headers import NameAddr, parse_name_addr
 from relay.sip.message import Request, Response
 from relay.sip.uri import SipUri, is_sips, parse_uri
+
+# Of a route set. Each of a peer's early dialogs keeps one, and one for the other side.
+MOST_ROUTES: Final = 20
+LONGEST_ROUTE_SET: Final = 4_096  # characters
 
 
 class Dialog:
@@ -208,7 +214,13 @@ def _sip_uri(contact: NameAddr | None) -> SipUri | None:
 
 
 def _recorded_route(message: Request | Response) -> tuple[str, ...]:
-    return tuple(message.values("record-route")) if message.has("record-route") else ()
+    """Raises ParseError for a malformed one, or one over the limits."""
+    if not message.has("record-route"):
+        return ()
+    routes = message.values("record-route")
+    if len(routes) > MOST_ROUTES or sum(map(len, routes)) > LONGEST_ROUTE_SET:
+        raise ParseError("too long", "record-route")
+    return tuple(routes)
 
 
 def _for_request_line(uri: SipUri, text: str) -> str:

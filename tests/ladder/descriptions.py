@@ -22,6 +22,3 @@ def as_long_as(size: int) -> bytes:
     """An offer of about `size` bytes at most; an INVITE with it is some 370 bytes longer."""
     lines = [b"a=fmtp:%d %s\r\n" % (n, b";".join([b"useinbandfec=1"] * 12)) for n in range(96, 122)]
     return LARGE + b"".join(14 * lines)[: size - len(LARGE)].rpartition(b"a=")[0]
-
-
-TOO_LONG = as_long_as(65_500)  # exceeds the UDP limit when relayed

@@ -8,7 +8,7 @@ from relay.model.settings import Account
 from relay.sip.digest import parse_credentials
 from relay.sip.message import Request
 from tests.ladder.anchored import AnchoredLadder
-from tests.ladder.descriptions import ANSWER, HOLD, as_long_as
+from tests.ladder.descriptions import ANSWER, HOLD
 from tests.ladder.ladder import EITHER, Ladder, call, complete, connect, connected, hang_up
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, X, peer
 from tests.ladder.side import Side
@@ -79,13 +79,6 @@ def test_rejected_credentials_fail_the_call_and_are_not_shown(ladder: Ladder) ->
     assert (ladder.record.outcome, ladder.record.end_reason) == ("failed", "sip_401")
     for data, flow in ladder.checks.sent:
         assert flow.host != CALLER_HOST or (b"uthenti" not in data and b"uthoriz" not in data)
-
-
-def test_invite_too_long_with_credentials_fails(ladder: Ladder) -> None:
-    call(ladder, body=as_long_as(65_100))
-    ladder.callee.answers(401, headers=f"{CHALLENGE}MD5\r\n")
-    is_refused(ladder, 480)
-    assert (ladder.record.outcome, ladder.record.end_reason) == ("failed", "sip_401")
 
 
 def test_challenge_without_an_account_fails_the_call() -> None:

@@ -1,4 +1,7 @@
-"""A peer whose route set makes our requests exceed the UDP limit: its call ends, others are not affected."""
+"""A dialog whose route set makes our requests exceed the UDP limit: its call ends, others are not affected.
+
+New dialogs are refused one (tests/ladder/test_early_dialogs.py); an earlier version has stored some.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,9 @@ from relay.privacy.messages import MOST_BY_UDP
 from relay.sip.message import Flow
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import Ladder, call, connect, ring
+from tests.ladder.ladder import Ladder, connect, ring
+from tests.ladder.routes import lengthen_route_set
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST
-
-# 14 kB of Record-Route, each two bytes of which become a Route line of ten. The first hop is our peer's.
-HOPS = 6900
-OF_CALLER = f"Record-Route: <sip:{CALLER_HOST};lr>{',a' * HOPS}\r\n"
-OF_CALLEE = f"Record-Route: {'a,' * HOPS}<sip:{CALLEE_HOST};lr>\r\n"
 
 
 class ByDatagrams(Ladder):
@@ -40,34 +39,44 @@ def connect_another(ladder: Ladder) -> None:
     connect(ladder)
 
 
+def connect_by_a_long_way(ladder: Ladder, *, acknowledge: bool = True) -> None:
+    """As `connect`; the caller is behind the hops."""
+    ring(ladder)
+    lengthen_route_set(ladder, CALLER_HOST)
+    ladder.callee.accepts(body=ANSWER)
+    ladder.caller.get(200)
+    if acknowledge:
+        ladder.caller.acks()
+
+
 def hang_up(ladder: Ladder) -> None:
     ladder.engine.hang_up(ladder.record.call_id, ladder.now)
     ladder.perform()
 
 
 def test_relays_bye_reaches_the_other_side(ladder: Ladder) -> None:
-    connect(ladder, headers=OF_CALLER)
+    connect_by_a_long_way(ladder)
     hang_up(ladder)
     ladder.callee.expects("BYE")
     ladder.settle()
 
 
 def test_other_sides_bye_ends_the_call(ladder: Ladder) -> None:
-    connect(ladder, headers=OF_CALLER)
+    connect_by_a_long_way(ladder)
     ladder.callee.sends("BYE")
     ladder.callee.get(200)
     ladder.settle()
 
 
 def test_maximum_duration_ends_the_call(ladder: Ladder) -> None:
-    connect(ladder, headers=OF_CALLER)
+    connect_by_a_long_way(ladder)
     ladder.run(ladder.settings.max_call_s + 1)
     ladder.callee.expects("BYE")
     ladder.settle()
 
 
 def test_shutdown_ends_all_other_calls(ladder: Ladder) -> None:
-    connect(ladder, headers=OF_CALLER)
+    connect_by_a_long_way(ladder)
     connect_another(ladder)
     ladder.engine.hang_up_all(ladder.now)
     ladder.perform()
@@ -76,7 +85,7 @@ def test_shutdown_ends_all_other_calls(ladder: Ladder) -> None:
 
 
 def test_bye_held_for_the_ack_is_dropped(ladder: Ladder) -> None:
-    connect(ladder, acknowledge=False, headers=OF_CALLER)
+    connect_by_a_long_way(ladder, acknowledge=False)
     hang_up(ladder)
     ladder.callee.expects("BYE")
     ladder.caller.acks()
@@ -84,28 +93,17 @@ def test_bye_held_for_the_ack_is_dropped(ladder: Ladder) -> None:
 
 
 def test_call_ends_after_a_restart(ladder: Ladder) -> None:
-    connect(ladder, headers=OF_CALLER)
+    connect_by_a_long_way(ladder)
     ladder.restart()
     ladder.callee.expects("BYE")
     assert ladder.record.end_reason == "lost_at_restart"
     ladder.settle()
 
 
-def test_answer_crossing_the_cancel_leaves_nothing(ladder: Ladder) -> None:
-    ring(ladder)
-    ladder.caller.cancels()
-    ladder.caller.get(200)
-    ladder.caller.is_refused(487)
-    ladder.callee.get("CANCEL")
-    ladder.callee.answers(200, body=ANSWER, headers=OF_CALLEE)
-    ladder.settle()
-
-
 @pytest.mark.parametrize("how", ["caller", "callee", "relay"])
 def test_both_sides_with_long_route_sets(ladder: Ladder, how: str) -> None:
-    call(ladder, headers=OF_CALLER)
-    ladder.callee.answers(200, body=ANSWER, headers=OF_CALLEE)
-    ladder.caller.is_answered()
+    connect_by_a_long_way(ladder)
+    lengthen_route_set(ladder, CALLEE_HOST)
     if how == "relay":
         hang_up(ladder)
     else:

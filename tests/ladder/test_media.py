@@ -348,7 +348,7 @@ def test_fork_answering_without_sdp_uses_its_early_sdp(ladder: AnchoredLadder, a
 
 
 def test_kept_sdp_of_forks_is_bounded(ladder: AnchoredLadder) -> None:
-    """Each of up to 32 early dialogs may bring 64 kB."""
+    """Each early dialog may bring 64 kB."""
     call(ladder)
     for tag in ("1", "2"):
         ladder.callee.proceeds(183, body=ANSWER + b"a=unknown:x\r\n" * 400, tag=tag)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.media import LONGEST, MOST_STREAMS
+from relay.call.media import MOST_STREAMS
+from relay.privacy.sdp import LONGEST
 from relay.sip.sdp import MAX_LINES
 from tests.ladder.anchored import (
     AnchoredLadder,
@@ -75,19 +76,20 @@ def test_early_media_rejected_by_rtpengine_are_ignored(ladder: AnchoredLadder) -
 
 STREAM = OFFER[OFFER.index(b"m=") :]
 WITHOUT_NAME = OFFER.replace(b"s=call\r\n", b"").replace(b"t=0 0\r\n", b"")
-TOO_LARGE = {
-    "lines": WITHOUT_NAME + (MAX_LINES - 7) * b"a=sendrecv\r\n",  # those that are missing come on top
-    "streams": OFFER + MOST_STREAMS * STREAM,
-    "bytes": OFFER + (LONGEST // 90) * (b"a=fmtp:8 " + b";".join([b"mode-set=0"] * 8) + b"\r\n"),
+TOO_LARGE = {  # and how it is refused
+    "lines": (WITHOUT_NAME + (MAX_LINES - 7) * b"a=sendrecv\r\n", 503),  # those that are missing come on top
+    "streams": (OFFER + MOST_STREAMS * STREAM, 503),
+    "bytes": (OFFER + (LONGEST // 90) * (b"a=fmtp:8 " + b";".join([b"mode-set=0"] * 8) + b"\r\n"), 488),
 }
 
 
 @pytest.mark.parametrize("what", TOO_LARGE)
 def test_oversized_sdp_is_refused_without_rtpengine(ladder: AnchoredLadder, what: str) -> None:
     """rtpengine's answer, or its report of the call, would exceed a datagram."""
-    ladder.caller.calls(X, body=TOO_LARGE[what])
+    body, status = TOO_LARGE[what]
+    ladder.caller.calls(X, body=body)
     ladder.callee.gets_nothing()
-    refused(ladder, 503, "media_failed")
+    refused(ladder, status, "media_failed" if status == 503 else "failed")
     assert commands(ladder) == []
 
 
@@ -95,9 +97,10 @@ def test_oversized_sdp_is_refused_without_rtpengine(ladder: AnchoredLadder, what
 @pytest.mark.parametrize("what", TOO_LARGE)
 def test_oversized_sdp_in_a_reinvite_leaves_the_call_up(ladder: AnchoredLadder, by: str, what: str) -> None:
     asking, asked = connected(ladder, by)
-    asking.reinvites(TOO_LARGE[what])
+    body, status = TOO_LARGE[what]
+    asking.reinvites(body)
     asked.gets_nothing()
-    asking.is_refused(503)
+    asking.is_refused(status)
     assert commands(ladder) == ["offer", "answer"]
     hold_and_update(asking, asked)
     hang_up(ladder)
