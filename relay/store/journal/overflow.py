@@ -89,7 +89,7 @@ class Overflow:
         data = os.pread(self._file.fileno(), BYTES, 0)
         magic, binding, since_seq = _HEAD.unpack_from(data)
         commits: list[Commit] = []
-        place, is_whole = _HEAD.size, True
+        place, is_whole = _HEAD.size, magic in (_MAGIC, bytes(len(_MAGIC)))
         (length,) = _LENGTH.unpack_from(data, place)
         self.is_empty = magic != _MAGIC
         while magic == _MAGIC and length:

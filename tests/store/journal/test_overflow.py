@@ -70,6 +70,14 @@ def test_cleared_entries_never_come_back(disk: Disk, path: Path) -> None:
     assert read(make(disk, path)) == (11, READ[:1], True)
 
 
+def test_log_of_an_unknown_format_is_not_taken_for_an_empty_one(disk: Disk, path: Path) -> None:
+    fill(make(disk, path), COMMITS)
+    with path.open("r+b") as file:
+        file.write(b"R")
+    _, commits, is_whole = read(make(disk, path))
+    assert (commits, is_whole) == ([], False)
+
+
 def test_unfinished_entry_ends_the_log(disk: Disk, path: Path) -> None:
     overflow = make(disk, path)
     fill(overflow, COMMITS[:1])
