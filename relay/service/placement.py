@@ -148,8 +148,11 @@ def check_group(act: UnitOfWork, binding: Binding, before: str | None = None) ->
         raise Refused("quota", "group_id", f"limited to {MOST_ROUTES} bindings: use another group")
     groups = (find_group(act.connection, act.sealer, id_) for id_ in (binding.group_id, before) if id_)
     if sum(group.size for group in groups if group) > MOST_ROUTES:
-        whose = "of both groups: end the binding and make another" if before else "of its group: use smaller groups"
-        raise Refused("quota", "group_id", f"limited to {MOST_ROUTES} members {whose}")
+        if before:
+            problem = f"limited to {MOST_ROUTES} members of both groups: end the binding and make another"
+        else:
+            problem = f"limited to {MOST_ROUTES} members of its group: use smaller groups"
+        raise Refused("quota", "group_id", problem)
 
 
 def place(act: UnitOfWork, wanted: Wanted, rules: BindRules, business: Business) -> Binding:
