@@ -43,6 +43,12 @@ def hand_over(act: UnitOfWork, asked: HandOver, after: str, rules: BindRules) ->
 
     `after` is "" at first. Raises Refused if neither orders nor `from_a` are given.
     """
+    results, behind = _hand_over(act, asked, after, rules)
+    act.audit_refusals(result.refused for result in results if result.refused)
+    return results, behind
+
+
+def _hand_over(act: UnitOfWork, asked: HandOver, after: str, rules: BindRules) -> tuple[list[HandedOver], str | None]:
     release_due(act, rules)
     if asked.order_ids:
         place = int(after or 0)

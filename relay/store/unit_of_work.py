@@ -104,11 +104,11 @@ class UnitOfWork(NamedTuple):
         add_entry(self.connection, self.sealer, entry)
 
     def audit_refusals(self, refusals: Iterable[Refused]) -> None:
-        """Add an entry if a business user's key was refused because a party is bound: so it could try numbers."""
-        fields = [refused.field for refused in refusals if refused.kind in ("conflict", "number_cooling")]
-        if fields and self.actor.business is not None:
-            details: dict[str, object] = {"refused": len(fields), "field": fields[0]}
-            self.audit("binding.refused", self.actor.business, business=self.actor.business, details=details)
+        """Add an entry if a business user's key was refused: it could try numbers, as an existing one is told."""
+        kinds = [refused.kind for refused in refusals if refused.kind != "rate_limited"]
+        if kinds and self.actor.business is not None:
+            details: dict[str, object] = {"refused": len(kinds), "kinds": sorted(set(kinds))}
+            self.audit("change.refused", self.actor.business, business=self.actor.business, details=details)
 
 
 # -- Entries of the audit log

@@ -191,7 +191,7 @@ async def test_reveal_requires_a_reason_and_writes_an_audit_line(api: Api, opera
         assert (line["action"], line["reason"]) == ("read", "inspection"), name
 
 
-async def test_a_key_that_tries_whether_a_party_is_bound_leaves_a_line(company: Client, operator: Client) -> None:
+async def test_each_refused_change_of_a_business_users_key_leaves_a_line(company: Client, operator: Client) -> None:
     taken = {"mode": "AXB", "a": A, "b": B, "x": f"{PREFIX}0001", "order_id": "order-1"}
     await company.post("/v1/bindings", taken)
     before = len(await _lines(operator))
@@ -199,11 +199,18 @@ async def test_a_key_that_tries_whether_a_party_is_bound_leaves_a_line(company: 
         await company.refused("POST", "/v1/bindings", "conflict", taken | {"a": guess})
     batch = {"items": [taken | {"a": f"1380000001{n}"} for n in range(3)]}
     assert {item["status"] for item in (await company.post("/v1/bindings/batch", batch, status=200))["items"]} == {409}
+    other = await company.post("/v1/bindings", taken | {"a": C, "b": "13700000009", "order_id": "order-2"})
+    handed = {"order_ids": ["order-2"], "to_a": A}
+    [item] = (await company.post("/v1/bindings/hand-over", handed, status=200))["items"]
+    assert item["status"] == 409
+    await company.refused("PATCH", f"/v1/bindings/{other['id']}", "invalid", {"a": "13700000009"})
     await operator.refused("POST", "/v1/bindings", "conflict", taken | {"business_id": "acme"})
     lines = await _lines(operator)
-    found = [(line["action"], line["object"], line["details"]) for line in lines[: len(lines) - before]]
-    assert found == [
-        ("binding.refused", "acme", {"refused": 3, "field": "b"}),
-        ("binding.refused", "acme", {"refused": 1, "field": "b"}),
-        ("binding.refused", "acme", {"refused": 1, "field": "b"}),
+    new = [line for line in lines[: len(lines) - before] if line["action"] != "binding.make"]
+    assert [(line["action"], line["object"], line["details"]) for line in new] == [
+        ("change.refused", "acme", {"refused": 1, "kinds": ["invalid"]}),
+        ("change.refused", "acme", {"refused": 1, "kinds": ["conflict"]}),
+        ("change.refused", "acme", {"refused": 3, "kinds": ["conflict"]}),
+        ("change.refused", "acme", {"refused": 1, "kinds": ["conflict"]}),
+        ("change.refused", "acme", {"refused": 1, "kinds": ["conflict"]}),
     ]
