@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, Literal, NamedTuple
 
-from relay.defence.media_address import media_fault
+from relay.defence.media_address import hosts_in, media_fault
 from relay.errors import ParseError, ProtocolError
 from relay.model.actions import Answered, Counts, Mediate, Mediated
 from relay.model.call import CallRecord
@@ -211,6 +211,7 @@ class Media:
             if _leaks(sent, answer.sdp):
                 fail_closed(_other(side), now)
             else:
+                self._ua.peers.controls.hosts.update(hosts_in(answer.sdp))
                 given = self._given[_other(side)] = _in_own_words(answer.sdp, sent)
                 message.replace_description(given)
         self._answered(answer, now)
@@ -374,7 +375,7 @@ def neutral(message: Message) -> bytes:
 
 def fault_in(sdp: bytes, sender: Sender, ua: UserAgent) -> str:
     """What of the neutral SDP no media may be sent to; "" if nothing."""
-    return media_fault(sdp, sender.host, sender.peer.media, ua.peers.control_ports)
+    return media_fault(sdp, sender.host, sender.peer.media, ua.peers.controls)
 
 
 def _go_on_at_once(_: float) -> None:

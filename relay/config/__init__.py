@@ -169,7 +169,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
             settings,
             legacy=legacy_numbers(tables.numbers.legacy, problems),
             recording=recording,
-            rtpengine_ports=frozenset([instance.port for instance in rtpengine]),
+            rtpengine=rtpengine,
         ),
         store=_store(tables.store, problems),
         numbers=numbers,

@@ -6,45 +6,58 @@ its networks; its own control port takes commands in a datagram.
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Final
+from typing import Final, NamedTuple
 
-from relay.sip.sdp import Attribute, Connection, Media, parse_sdp
+from relay.sip.sdp import Connection, Media, Sdp, parse_sdp
 
 _FIRST_PORT: Final = 1024  # those below belong to services of the system
 _DISCARD: Final = 9  # RFC 863; written for an inactive stream
 _THIS_NETWORK: Final = IPv4Network("0.0.0.0/8")  # Linux sends to itself there
 
 
-def media_fault(
-    sdp: bytes, host: str, networks: tuple[IPv4Network | IPv6Network, ...], control_ports: frozenset[int]
-) -> str:
+class Controls(NamedTuple):
+    """Where the relay takes requests, and rtpengine commands: every port at every host."""
+
+    ports: frozenset[int]
+    hosts: set[str]  # of their machines, as far as known; those that rtpengine writes into SDP are added
+
+
+def media_fault(sdp: bytes, host: str, networks: tuple[IPv4Network | IPv6Network, ...], controls: Controls) -> str:
     """What of a peer's masked SDP no media may be sent to, such as "port 2223"; "" if nothing. Raises ParseError.
 
-    `host`: the peer's signalling address; `networks`: where its media must be, empty: anywhere; `control_ports`: of the
-    relay and of rtpengine.
+    `host`: the peer's signalling address; `networks`: where its media must be, empty: anywhere.
     """
     parsed = parse_sdp(sdp)
     connections = [connection for media in parsed.media for connection in media.connections]
     if parsed.connection is not None:
         connections.append(parsed.connection)
     faults = [_fault_of_address(connection, host, networks) for connection in connections]
-    faults += [_fault_of_ports(media, parsed.attributes, control_ports) for media in parsed.media]
+    faults += [_fault_of_ports(media, parsed, controls) for media in parsed.media]
     return next(filter(None, faults), "")
 
 
-def _fault_of_ports(media: Media, common: list[Attribute], control_ports: frozenset[int]) -> str:
-    """RTP goes to every second port from that of the m= line on, RTCP to the ports between or to that of a=rtcp."""
-    count = (media.port_count or 1) if media.port else 0
-    rtp = [(media.port + 2 * number) % 65_536 for number in range(count)]
-    named = rtp + [int(value) for name, value in (*media.attributes, *common) if name == "rtcp" and value]
-    for port in named:
+def _fault_of_ports(media: Media, session: Sdp, controls: Controls) -> str:
+    """RTP goes to the port of the m= line, RTCP to that of a=rtcp or else to the next."""
+    own = [int(value) for name, value in media.attributes if name == "rtcp" and value]
+    ports = [media.port, *own, *[int(value) for name, value in session.attributes if name == "rtcp" and value]]
+    for port in ports:
         if (0 < port < _FIRST_PORT and port != _DISCARD) or port > 65_535:
             return f"port {port}"
-    for port in (*named, *[port + 1 for port in rtp]):
-        if port in control_ports:
-            return f"port {port}"
-    return ""
+    if not _may_be_ours(media.connections[0] if media.connections else session.connection, controls):
+        return ""
+    if not own or 0 in own:
+        ports.append(media.port + 1)
+    return next((f"port {port}" for port in ports if port in controls.ports), "")
+
+
+def _may_be_ours(connection: Connection | None, controls: Controls) -> bool:
+    """Whether the address may be one of this machine or of rtpengine's. None: not known where media go."""
+    if connection is None:
+        return True
+    address = _unmapped(ip_address(connection.address))
+    return address.is_loopback or address.is_unspecified or str(address) in controls.hosts
 
 
 def _fault_of_address(connection: Connection, host: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> str:
@@ -60,6 +73,22 @@ def _fault_of_address(connection: Connection, host: str, networks: tuple[IPv4Net
     if networks and not any([each.version == address.version and address in each for each in networks]):
         return "address outside the peer's networks of media"
     return ""
+
+
+def hosts_in(sdp: bytes) -> set[str]:
+    """The media addresses of SDP that rtpengine wrote."""
+    return {_spelled(host.decode()) for host in set(_hosts_of(sdp))}
+
+
+_hosts_of: Final = re.compile(rb"\nc=IN IP[46] ([0-9A-Fa-f.:]+)").findall
+
+
+def _spelled(host: str) -> str:
+    """The address as `Controls` has it; other text as it is."""
+    try:
+        return str(_unmapped(ip_address(host)))
+    except ValueError:
+        return host
 
 
 def _unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:

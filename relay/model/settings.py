@@ -143,7 +143,7 @@ class Settings:
     no_progress_s: float = 6.0  # without any response, until the next target is tried
     max_call_s: float = 14_400.0
     anchored: bool = False  # media go through rtpengine
-    rtpengine_ports: frozenset[int] = frozenset()  # control ports of the instances
+    rtpengine: tuple[RtpengineAddress, ...] = ()  # the instances; empty: not anchored
     media_check_s: float = 20.0  # interval of queries whether rtpengine still has a call
     announcements: Announcements = Announcements()
     recording: bool = False  # calls of bindings with `record` are recorded by rtpengine

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
+from relay.defence.media_address import Controls
 from relay.model.numbers import format_number, is_formatted, number_of_uri_user
 from relay.model.settings import Listener, Peer, PeerRoute, Settings, Target, hosts_of
 from relay.peers.targets import TargetState, by_priority, in_order
@@ -28,17 +29,22 @@ class Peers:
         self.registered: dict[Flow, Peer] = {}  # peers registered here (`relay.peers.registrar`)
         self._by_source: dict[str, Peer | None] = {}
         self._names: dict[str, str] = {}  # by address
+        self.controls = Controls(frozenset(), set())
         self._apply(settings)
 
     def _apply(self, settings: Settings) -> None:
         self._settings = settings
-        # Of the relay and of rtpengine: no media may be sent there.
-        self.control_ports = settings.rtpengine_ports | {listener.port for listener in settings.listeners}
+        self.controls = self._controls_of(settings)
         self._by_name = {peer.name: peer for peer in settings.peers}
         self._routes: list[PeerRoute] = sorted(settings.routes, key=lambda route: len(route.prefix), reverse=True)
         self._by_source.clear()
         self._names.clear()
         self._places = {peer.name: self._places_of(peer, peer.targets) for peer in settings.peers}
+
+    def _controls_of(self, settings: Settings) -> Controls:
+        instances = settings.rtpengine
+        ports = [listener.port for listener in settings.listeners] + [instance.port for instance in instances]
+        return Controls(frozenset(ports), self.controls.hosts.union(self.hosts, [each.host for each in instances]))
 
     def apply_config(self, settings: Settings, located: Mapping[str, tuple[Target, ...]]) -> None:
         """Apply a new configuration with the same listeners, and the DNS results for its peers. A target that remains

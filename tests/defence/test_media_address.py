@@ -6,17 +6,18 @@ from ipaddress import ip_network
 
 import pytest
 
-from relay.defence.media_address import media_fault
+from relay.defence.media_address import Controls, media_fault
 from tests.ladder.descriptions import OFFER
 
-CONTROL = frozenset({2223, 5060})
 PEER = "192.0.2.11"
+OURS = ("203.0.113.7", "10.0.0.40", "2001:db8::40")
+CONTROLS = Controls(frozenset({2223, 5060}), {*OURS, "0.0.0.0", "sip.example"})
 
 
 def fault(address: str = "192.0.2.31", port: str = "4000", more: str = "", host: str = PEER, *networks: str) -> str:
     kind = "IP6" if ":" in address else "IP4"
     text = OFFER.decode().replace("IP4 127.0.0.31", f"{kind} {address}").replace("audio 4000", f"audio {port}") + more
-    return media_fault(text.encode(), host, tuple(map(ip_network, networks)), CONTROL)
+    return media_fault(text.encode(), host, tuple(map(ip_network, networks)), CONTROLS)
 
 
 @pytest.mark.parametrize(
@@ -50,22 +51,35 @@ def test_each_address_counts() -> None:
     assert fault("127.0.0.1", more="c=IN IP4 192.0.2.31\r\n") == "loopback address"
 
 
-@pytest.mark.parametrize("port", ["0", "9", "1024", "2224", "65535", "5062/2"])
+@pytest.mark.parametrize("port", ["0", "9", "1024", "2222", "2223", "5060", "65535"])
 def test_ports_of_phones_are_allowed(port: str) -> None:
     assert fault(port=port) == ""
 
 
+@pytest.mark.parametrize("address", ["192.0.2.31", *OURS])
+@pytest.mark.parametrize("port", ["1", "53", "1023"])
+def test_ports_of_services_are_refused(address: str, port: str) -> None:
+    assert fault(address, port) == f"port {port}"
+
+
+@pytest.mark.parametrize("address", [*OURS, "127.0.0.9", "::1", "0.0.0.0", "::", "::ffff:10.0.0.40", "2001:DB8:0::40"])
 @pytest.mark.parametrize(
     ("port", "told"),
-    [
-        *(("1", "port 1"), ("53", "port 53"), ("1023", "port 1023")),
-        *(("2223", "port 2223"), ("5060", "port 5060")),
-        *(("2222", "port 2223"), ("5058/2", "port 5060"), ("5056/2", ""), ("5056/3", "port 5060")),  # and RTCP
-        *(("9/2", "port 11"), ("65534/16", "port 2")),
-    ],
+    [("2223", "port 2223"), ("5060", "port 5060"), ("2222", "port 2223"), ("2224", ""), ("9", ""), ("65535", "")],
 )
-def test_ports_of_services_are_refused(port: str, told: str) -> None:
-    assert fault(port=port) == told
+def test_control_ports_are_refused_where_the_relay_or_rtpengine_may_be(address: str, port: str, told: str) -> None:
+    """RTCP goes to the port behind that of RTP."""
+    assert fault(address, port, host="127.0.0.11") == told
+
+
+def test_control_ports_are_refused_without_an_address() -> None:
+    sdp = OFFER.replace(b"c=IN IP4 127.0.0.31\r\n", b"").replace(b"4000", b"2223")
+    assert media_fault(sdp, PEER, (), CONTROLS) == "port 2223"
+
+
+def test_connection_of_a_stream_precedes_that_of_the_session() -> None:
+    assert fault(port="2223", more=f"c=IN IP4 {OURS[0]}\r\n") == "port 2223"
+    assert fault(OURS[0], "2223", "c=IN IP4 192.0.2.31\r\n") == ""
 
 
 @pytest.mark.parametrize(
@@ -73,9 +87,19 @@ def test_ports_of_services_are_refused(port: str, told: str) -> None:
 )
 @pytest.mark.parametrize("stream", ["4000", "0"])
 def test_rtcp_may_have_a_port_of_its_own(port: str, told: str, stream: str) -> None:
-    assert fault(port=stream, more=f"a=rtcp:{port}\r\n") == told
-    session = OFFER.replace(b"t=0 0\r\n", f"t=0 0\r\na=rtcp:{port}\r\n".encode()).replace(b"127.0.0.31", b"192.0.2.31")
-    assert media_fault(session, PEER, (), CONTROL) == told
+    assert fault(OURS[0], stream, f"a=rtcp:{port}\r\n") == told
+    session = OFFER.replace(b"t=0 0\r\n", f"t=0 0\r\na=rtcp:{port}\r\n".encode())
+    assert media_fault(session.replace(b"127.0.0.31", OURS[0].encode()), PEER, (), CONTROLS) == told
+
+
+@pytest.mark.parametrize(("port", "told"), [("4001", ""), ("2222", ""), ("0", "port 2223")])
+def test_rtcp_with_a_port_of_its_own_does_not_go_to_the_next_port(port: str, told: str) -> None:
+    assert fault(OURS[0], "2222", f"a=rtcp:{port}\r\n") == told
+
+
+def test_rtcp_port_of_the_session_leaves_rtcp_at_the_next_port() -> None:
+    sdp = OFFER.replace(b"t=0 0\r\n", b"t=0 0\r\na=rtcp:4001\r\n").replace(b"4000", b"2222")
+    assert media_fault(sdp, "127.0.0.11", (), CONTROLS) == "port 2223"
 
 
 def test_media_may_be_limited_to_networks() -> None:

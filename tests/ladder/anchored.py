@@ -35,6 +35,7 @@ class Rtpengine:
         self.works = True
         self.plays = self.records = True
         self.counts = True  # it reports counts
+        self.address = RTPENGINE  # in SDP
         self.passes_addresses = False  # it leaves the SDP unchanged
 
     def answer(self, command: Mediate) -> Mediated | None:
@@ -72,7 +73,7 @@ class Rtpengine:
         if self.passes_addresses:
             return sdp
         base = CALLEE_PORT if place else CALLER_PORT
-        sdp = _ADDRESS.sub(lambda found: found[1] or b"%b %b" % (found[2], RTPENGINE.encode()), sdp)
+        sdp = _ADDRESS.sub(lambda found: found[1] or b"%b %b" % (found[2], self.address.encode()), sdp)
         return _PORT.sub(lambda found: b"%b %d" % (found[1], base + int(found[2]) % 100), sdp)
 
 

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from relay.model.settings import Announcements
+from relay.model.settings import Announcements, Listener, RtpengineAddress
 from tests.ladder.anchored import AnchoredLadder, commands, hold_and_update, refused
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
 from tests.ladder.ladder import (
@@ -18,10 +18,12 @@ from tests.ladder.ladder import (
     connected,
     hang_up,
     is_hung_up,
+    reinvite,
 )
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, X, peer
 
 CONTROL = 2223  # rtpengine's port for commands
+INSTANCES = (RtpengineAddress("", "10.0.0.40", CONTROL),)
 
 
 def to_port(description: bytes, port: int = CONTROL) -> bytes:
@@ -53,7 +55,7 @@ SPELLINGS = {
 
 @pytest.fixture
 def ladder() -> AnchoredLadder:
-    return AnchoredLadder(rtpengine_ports=frozenset({CONTROL}))
+    return AnchoredLadder(rtpengine=INSTANCES)
 
 
 def sdp_told(ladder: AnchoredLadder) -> int:
@@ -183,6 +185,43 @@ def test_answer_to_an_update_is_refused(ladder: AnchoredLadder, by: str) -> None
     assert str(CONTROL).encode() not in b"".join(command.sdp for command in ladder.rtpengine.told)
 
 
+@EITHER
+def test_phones_may_have_media_at_their_own_port_of_that_number(ladder: AnchoredLadder, by: str) -> None:
+    """2222 is the first RTP port of a known make of phones."""
+    offer, answer = [to_address(to_port(each, CONTROL - 1), b"10.0.0.1") for each in (OFFER, ANSWER)]
+    ladder.caller.calls(X, body=offer)
+    ladder.callee.agrees(answer)
+    ladder.caller.is_answered()
+    asking, asked = (ladder.caller, ladder.callee) if by == "caller" else (ladder.callee, ladder.caller)
+    reinvite(asking, asked, offer, answer)
+    asking.reinvites()
+    asked.expects("INVITE", 200, body=offer)
+    asking.get(200)
+    asking.acks(body=answer)
+    assert asked.get("ACK").body
+    hang_up(ladder)
+
+
+@pytest.mark.parametrize("port", [CONTROL, 5060])
+@pytest.mark.parametrize("host", ["10.0.0.40", "10.0.0.50", "203.0.113.7"])
+def test_addresses_of_the_relay_and_of_rtpengine_have_control_ports(host: str, port: int) -> None:
+    listener = Listener("udp", "10.0.0.50", 5060, "203.0.113.7")
+    ladder = AnchoredLadder(rtpengine=INSTANCES, listeners=(listener,))
+    ladder.caller.calls(X, body=to_address(to_port(OFFER, port), host.encode()))
+    refused(ladder, 488, "failed")
+
+
+def test_address_that_rtpengine_writes_has_control_ports() -> None:
+    """It may listen for commands at another than the configured one, too."""
+    ladder = AnchoredLadder(rtpengine=INSTANCES)
+    ladder.rtpengine.address = "203.0.113.40"
+    ladder.caller.calls(X)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(183, body=to_address(to_port(ANSWER), b"203.0.113.40"))
+    ladder.caller.gets_nothing()
+    complete(ladder)
+
+
 @pytest.mark.parametrize("address", [b"0.0.0.0", b"127.0.0.99", b"10.0.0.1"])
 def test_hold_and_networks_of_phones_pass(ladder: AnchoredLadder, address: bytes) -> None:
     ladder.caller.calls(X, body=to_address(OFFER, address))
@@ -222,7 +261,7 @@ def test_media_of_a_peer_may_be_limited_to_networks() -> None:
 
 def test_no_announcement_is_sent_there() -> None:
     announcements = {"announcements": Announcements(refused=True)}
-    ladder = AnchoredLadder(routes={}, rtpengine_ports=frozenset({CONTROL}), **announcements)
+    ladder = AnchoredLadder(routes={}, rtpengine=INSTANCES, **announcements)
     ladder.caller.calls(X, body=to_port(OFFER))
     refused(ladder, 403, "no_binding")
     assert commands(ladder) == []
