@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import aiohttp
 from structlog.typing import FilteringBoundLogger
 
-from relay.defence.limits import is_within_share
+from relay.defence.limits import Tally, is_within_share
 from relay.errors import RelayError
 from relay.events import alibaba
 from relay.events.webhooks import MOST_WEBHOOKS, DeliveryRules, write_events
@@ -115,8 +115,10 @@ class Deliverer:
         self._finishing = asyncio.Event()
         self._reader = Reader(path)  # in the loop: single rows and short lists
         self._under_way: dict[str, asyncio.Task[None]] = {}
-        self._requests: dict[str, str] = {}  # webhooks with a request under way, and their business users
-        self._waiting: dict[str, str] = {}  # webhooks that found no room, first come first; their business users
+        self._requests: dict[str, str] = {}  # webhooks with a request under way or to come, and their business users
+        self._used = Tally()  # the same by business user
+        # Webhooks that found no room, first come first; their business users, None before the webhook is read.
+        self._waiting: dict[str, str | None] = {}
         self._batches: dict[str, int] = {}  # batch size by webhook, where refusals have reduced it
         self._counts = {"events_delivered": 0, "events_given_up": 0, "deliveries": 0, "deliveries_failed": 0}
 
@@ -159,10 +161,17 @@ class Deliverer:
         self._cancel_removed(due)
         self._waiting = {webhook_id: its for webhook_id, its in self._waiting.items() if webhook_id in due}
         for webhook_id in (*self._waiting, *due):
-            if webhook_id not in self._under_way:
+            if webhook_id not in self._under_way and self._may_begin(webhook_id):
                 task = asyncio.create_task(self._serve(sessions, webhook_id), name=f"webhook {webhook_id}")
                 self._under_way[webhook_id] = task
         return LOOK_S
+
+    def _may_begin(self, webhook_id: str) -> bool:
+        """Whether the webhook may find room: thousands may wait for it, and are not read at each poll to find none."""
+        business = self._waiting.setdefault(webhook_id, None)
+        if len(self._under_way) >= MOST_CONNECTIONS:
+            return False
+        return business is None or self._take_place(webhook_id, business)
 
     def _cancel_removed(self, due: Collection[str]) -> None:
         """A request of a removed webhook would keep a connection for a business user that makes another at once."""
@@ -174,18 +183,27 @@ class Deliverer:
     def _find(self, webhook_id: str) -> Webhook | None:
         return self._reader.read(lambda connection: find_webhook(connection, self._sealer, webhook_id))
 
-    def _has_room(self, webhook: Webhook) -> bool:
-        """Whether its business user may have one more request under way. If not, each poll tries the webhook again."""
-        used = sum(its == webhook.business for its in self._requests.values())
-        if used < MOST_WEBHOOKS and is_within_share(used + 1, len(self._requests) + 1, MOST_CONNECTIONS):
-            self._waiting.pop(webhook.id, None)
+    def _take_place(self, webhook_id: str, business: str) -> bool:
+        """Whether the business user may have one more request under way. If not, each poll tries the webhook again."""
+        if webhook_id in self._requests:
             return True
-        self._waiting.setdefault(webhook.id, webhook.business)
-        return False
+        used, in_all = self._used.count(business) + 1, len(self._requests) + 1
+        if used > MOST_WEBHOOKS or not is_within_share(used, in_all, MOST_CONNECTIONS):
+            self._waiting[webhook_id] = business
+            return False
+        self._waiting.pop(webhook_id, None)
+        self._requests[webhook_id] = business
+        self._used.begin(business)
+        return True
+
+    def _leave_place(self, webhook_id: str) -> None:
+        business = self._requests.pop(webhook_id, None)
+        if business is not None:
+            self._used.end(business)
 
     def _is_wanted(self, business: str) -> bool:
         """Whether others may wait for the place of a finished request of this business user."""
-        return business in self._waiting.values() or len(self._requests) >= MOST_CONNECTIONS - 1
+        return business in self._waiting.values() or len(self._under_way) >= MOST_CONNECTIONS
 
     async def _serve(self, sessions: Sessions, webhook_id: str) -> None:
         """Send the events of one webhook until none is left or a retry must wait."""
@@ -197,6 +215,7 @@ class Deliverer:
             self._storing.failed(error)
             await asyncio.sleep(RETRY_S)
         finally:
+            self._leave_place(webhook_id)
             del self._under_way[webhook_id]
 
     async def _send_next(self, sessions: Sessions, webhook_id: str) -> bool:
@@ -205,7 +224,7 @@ class Deliverer:
         if webhook is None or webhook.disabled_at is not None or webhook.next_at > self._clock_ms():
             return False
         await self._give_up_old(webhook)
-        if not self._has_room(webhook):
+        if not self._take_place(webhook_id, webhook.business):
             return False
         most = self._batches.get(webhook_id, self._rules.batch)
         events = self._reader.read(lambda connection: oldest(connection, self._sealer, webhook_id, most))
@@ -214,11 +233,10 @@ class Deliverer:
         if webhook.format == "alibaba" and any(event.data is None for event in events):
             await self._give_up(webhook, [event.seq for event in events if event.data is None], ALTERED)
             return True  # a form without a word for it
-        self._requests[webhook_id] = webhook.business
         try:
             answer = await self._post(sessions, webhook, events)
         finally:
-            del self._requests[webhook_id]
+            self._leave_place(webhook_id)
         self._counts["deliveries"] += 1
         if answer.is_good:
             await self._taken(webhook, events)

@@ -9,6 +9,7 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -19,7 +20,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from relay.events import delivery as module
 from relay.events.delivery import REFUSALS, Deliverer
 from relay.events.webhooks import MOST_WEBHOOKS, DeliveryRules, make
-from relay.store.webhooks import put_webhook, queue_event, remove_webhook
+from relay.store.webhooks import find_webhook, put_webhook, queue_event, remove_webhook
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Inbox, Shop, delivering
 from tests.support.papers import apply
@@ -325,6 +326,48 @@ async def test_a_busy_webhook_leaves_its_place_to_one_that_waits(
         assert inbox.taken.index("other") <= 3
         assert shop.waiting(busy)
     assert shop.waiting(other) == []
+
+
+async def test_a_webhook_without_room_is_not_read_at_each_poll(
+    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_CONNECTIONS", 10)
+    monkeypatch.setattr(module, "MOST_TO_ONE_HOST", 0)
+    reads: Counter[str] = Counter()
+
+    def count(connection: Any, sealer: Any, webhook_id: str) -> Any:
+        reads[webhook_id] += 1
+        return find_webhook(connection, sealer, webhook_id)
+
+    monkeypatch.setattr(module, "find_webhook", count)
+    shop.act(lambda act: apply(act, "Other", "other"))
+    async with silent() as (url, held), delivering(shop, writer, timeout_s=60):
+        for _ in range(MOST_WEBHOOKS):
+            shop.hook(url)
+        shop.tell("e1")
+        await until(lambda: len(held) == 9 and len(reads) == MOST_WEBHOOKS)
+        for _ in range(3):
+            shop.act(lambda act: make(act, "other", url))
+        shop.act(lambda act: queue_event(act, "other", "number.cooling", "e2", {}))
+        await until(lambda: len(held) == 10)
+        await asyncio.sleep(0.2)
+        assert set(reads.values()) == {1}
+        assert len(reads) == MOST_WEBHOOKS + 1
+
+
+async def test_webhooks_beyond_the_requests_under_way_take_turns(
+    shop: Shop, writer: GroupWriter, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_CONNECTIONS", 2)
+    inbox.delay_s = 0.02
+    hooks = [shop.hook(inbox.url) for _ in range(6)]
+    ids = [f"e{n}" for n in range(20)]
+    shop.tell(*ids)
+    async with delivering(shop, writer, batch=1):
+        await inbox.until(lambda: inbox.taken.count("e0") == len(hooks))
+        assert max(map(ids.index, inbox.taken)) <= 3
+        await inbox.until(lambda: inbox.taken.count("e19") == len(hooks))
+    assert [shop.waiting(hook) for hook in hooks] == [[]] * len(hooks)
 
 
 async def test_silent_webhooks_of_one_business_hold_up_no_other(
