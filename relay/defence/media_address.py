@@ -10,7 +10,7 @@ import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, NamedTuple
 
-from relay.sip.sdp import Connection, Media, Sdp, parse_sdp
+from relay.sip.sdp import Media, Sdp, parse_sdp
 
 _FIRST_PORT: Final = 1024  # those below belong to services of the system
 _DISCARD: Final = 9  # RFC 863; written for an inactive stream
@@ -30,38 +30,42 @@ def media_fault(sdp: bytes, host: str, networks: tuple[IPv4Network | IPv6Network
     `host`: the peer's signalling address; `networks`: where its media must be, empty: anywhere.
     """
     parsed = parse_sdp(sdp)
-    connections = [connection for media in parsed.media for connection in media.connections]
-    if parsed.connection is not None:
-        connections.append(parsed.connection)
-    faults = [_fault_of_address(connection, host, networks) for connection in connections]
-    faults += [_fault_of_ports(media, parsed, controls) for media in parsed.media]
-    return next(filter(None, faults), "")
+    for media in parsed.media:
+        if media.port:
+            address = _address_of(media, parsed)
+            if fault := _fault_of_address(address, host, networks) or _fault_of_ports(media, parsed, address, controls):
+                return fault
+    return ""
 
 
-def _fault_of_ports(media: Media, session: Sdp, controls: Controls) -> str:
+def _address_of(media: Media, session: Sdp) -> IPv4Address | IPv6Address:
+    """Where the media go: its own c= precedes that of the session. Unspecified without either."""
+    connection = media.connections[0] if media.connections else session.connection
+    return ip_address(connection.address if connection is not None else "0.0.0.0")
+
+
+def _fault_of_ports(media: Media, session: Sdp, written: IPv4Address | IPv6Address, controls: Controls) -> str:
     """RTP goes to the port of the m= line, RTCP to that of a=rtcp or else to the next."""
     own = [int(value) for name, value in media.attributes if name == "rtcp" and value]
     ports = [media.port, *own, *[int(value) for name, value in session.attributes if name == "rtcp" and value]]
     for port in ports:
         if (0 < port < _FIRST_PORT and port != _DISCARD) or port > 65_535:
             return f"port {port}"
-    if not _may_be_ours(media.connections[0] if media.connections else session.connection, controls):
+    if not _may_be_ours(_unmapped(written), controls):
         return ""
     if not own or 0 in own:
         ports.append(media.port + 1)
     return next((f"port {port}" for port in ports if port in controls.ports), "")
 
 
-def _may_be_ours(connection: Connection | None, controls: Controls) -> bool:
-    """Whether the address may be one of this machine or of rtpengine's. None: not known where media go."""
-    if connection is None:
-        return True
-    address = _unmapped(ip_address(connection.address))
+def _may_be_ours(address: IPv4Address | IPv6Address, controls: Controls) -> bool:
+    """Whether the address may be one of this machine or of rtpengine's."""
     return address.is_loopback or address.is_unspecified or str(address) in controls.hosts
 
 
-def _fault_of_address(connection: Connection, host: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> str:
-    written = ip_address(connection.address)
+def _fault_of_address(
+    written: IPv4Address | IPv6Address, host: str, networks: tuple[IPv4Network | IPv6Network, ...]
+) -> str:
     if not int(written):  # RFC 3264 8.4: old form of hold, to which rtpengine sends nothing
         return ""
     address = _unmapped(written)

@@ -46,9 +46,23 @@ def test_loopback_is_for_peers_on_loopback(address: str) -> None:
         assert fault(address, host=host) == ""
 
 
-def test_each_address_counts() -> None:
+def test_address_of_each_stream_counts() -> None:
     assert fault(more="m=video 4002 RTP/AVP 34\r\nc=IN IP4 127.0.0.1\r\n") == "loopback address"
-    assert fault("127.0.0.1", more="c=IN IP4 192.0.2.31\r\n") == "loopback address"
+    assert fault("127.0.0.1", more="c=IN IP4 192.0.2.31\r\nm=video 4002 RTP/AVP 34\r\n") == "loopback address"
+
+
+def test_address_of_the_session_counts_where_a_stream_has_none() -> None:
+    """Kamailio with rtpproxy writes c= into each stream, and may leave a private one of the session."""
+    own = "c=IN IP4 203.0.113.9\r\n"
+    assert fault("127.0.0.1", "4000", own) == ""
+    assert fault("10.0.0.5", "4000", own, PEER, "203.0.113.0/24") == ""
+    assert fault("10.0.0.5", "4000", own + "m=video 0 RTP/AVP 34\r\n", PEER, "203.0.113.0/24") == ""
+
+
+def test_refused_streams_do_not_count() -> None:
+    for refused in ("c=IN IP4 127.0.0.1\r\n", "c=IN IP4 224.0.0.1\r\n", "a=rtcp:53\r\n", "a=rtcp:2223\r\n"):
+        assert fault(more=f"m=video 0 RTP/AVP 34\r\n{refused}") == ""
+    assert fault("127.0.0.1", "0") == ""
 
 
 @pytest.mark.parametrize("port", ["0", "9", "1024", "2222", "2223", "5060", "65535"])
@@ -85,9 +99,8 @@ def test_connection_of_a_stream_precedes_that_of_the_session() -> None:
 @pytest.mark.parametrize(
     ("port", "told"), [("53", "port 53"), ("2223", "port 2223"), ("67759", "port 67759"), ("9", ""), ("4001", "")]
 )
-@pytest.mark.parametrize("stream", ["4000", "0"])
-def test_rtcp_may_have_a_port_of_its_own(port: str, told: str, stream: str) -> None:
-    assert fault(OURS[0], stream, f"a=rtcp:{port}\r\n") == told
+def test_rtcp_may_have_a_port_of_its_own(port: str, told: str) -> None:
+    assert fault(OURS[0], "4000", f"a=rtcp:{port}\r\n") == told
     session = OFFER.replace(b"t=0 0\r\n", f"t=0 0\r\na=rtcp:{port}\r\n".encode())
     assert media_fault(session.replace(b"127.0.0.31", OURS[0].encode()), PEER, (), CONTROLS) == told
 

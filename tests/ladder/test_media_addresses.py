@@ -185,6 +185,15 @@ def test_answer_to_an_update_is_refused(ladder: AnchoredLadder, by: str) -> None
     assert str(CONTROL).encode() not in b"".join(command.sdp for command in ladder.rtpengine.told)
 
 
+def test_unused_address_of_the_session_is_ignored(ladder: AnchoredLadder) -> None:
+    """Kamailio with rtpproxy leaves a private one."""
+    stream = b"c=IN IP4 10.0.0.1\r\na=rtpmap"
+    ladder.caller.calls(X, body=to_address(OFFER, b"169.254.1.1").replace(b"a=rtpmap", stream))
+    ladder.callee.agrees(to_address(ANSWER, b"169.254.1.2").replace(b"a=rtpmap", stream))
+    ladder.caller.is_answered()
+    hang_up(ladder)
+
+
 @EITHER
 def test_phones_may_have_media_at_their_own_port_of_that_number(ladder: AnchoredLadder, by: str) -> None:
     """2222 is the first RTP port of a known make of phones."""
