@@ -25,7 +25,7 @@ from relay.peers.user_agent import UserAgent
 from relay.privacy import masking
 from relay.privacy.codecs import with_fmtp_of
 from relay.privacy.leak_check import FailClosed, Leak
-from relay.privacy.sdp import LONGEST, SdpWriter, one_of_each_kind, refuse_all, shows_way
+from relay.privacy.sdp import LONGEST, SdpWriter, few_of_each_kind, refuse_all, shows_way
 from relay.sip.message import Message
 from relay.sip.timers import Timer
 
@@ -362,13 +362,13 @@ class Media:
 
 
 def neutral(message: Message) -> bytes:
-    """The message's SDP, masked for rtpengine and with one stream of each kind, since each takes four ports from the
+    """The message's SDP, masked for rtpengine and with few streams of each kind, since each takes four ports from the
     offer on. b"" if there is none that may pass, or if it exceeds MOST_STREAMS streams."""
     try:
         body = masking.mask_body(message, SdpWriter(_NEUTRAL_ID))
         if body is None or body.content_type != "application/sdp":
             return b""
-        return one_of_each_kind(body.data) if body.data.count(b"\nm=") <= MOST_STREAMS else b""
+        return few_of_each_kind(body.data) if body.data.count(b"\nm=") <= MOST_STREAMS else b""
     except (ProtocolError, ParseError):
         return b""
 

@@ -36,6 +36,8 @@ BANDWIDTHS: Final = {
 LONGEST: Final = 16_384  # bytes of a masked SDP: each early dialog keeps one, and a command to rtpengine is a datagram
 MOST_FORMATS: Final = 64  # of an RTP stream
 _MOST_PORTS: Final = 16
+_MOST_OF_A_KIND: Final = 2  # FreeSWITCH offers SRTP in one, and RTP in another
+_MOST_ACTIVE: Final = 4
 _STATIC_PAYLOADS: Final = frozenset(map(str, range(35)))  # RFC 3551 6
 
 # Shorter than a mobile number, so that none contains one by chance.
@@ -107,16 +109,17 @@ def refuse_all(body: bytes) -> bytes | None:
     return sdp.serialize()
 
 
-def one_of_each_kind(body: bytes) -> bytes:
-    """The masked SDP with one stream of each kind, on one port; the others are refused. Raises ParseError."""
+def few_of_each_kind(body: bytes) -> bytes:
+    """The masked SDP with active streams of at most _MOST_OF_A_KIND of each kind and _MOST_ACTIVE in all, each on one
+    port; the others are refused. Raises ParseError."""
     sdp = parse_sdp(body)
-    kinds: set[str] = set()
+    kinds: list[str] = []
     for place, media in enumerate(sdp.media):
         media.port_count = None
-        if media.port and media.kind in kinds:
+        if media.port and (len(kinds) == _MOST_ACTIVE or kinds.count(media.kind) == _MOST_OF_A_KIND):
             sdp.media[place] = _refuse(media, media.connections)
         elif media.port:
-            kinds.add(media.kind)
+            kinds.append(media.kind)
     return sdp.serialize()
 
 

@@ -87,10 +87,10 @@ def words(formats: str, attributes: str) -> tuple[str, set[str]]:
 
 
 def is_heard(source: socket.socket, described: SipText, payload: int, target: socket.socket) -> bool:
-    """Whether a packet of that payload type arrives as it was sent."""
+    """Whether a packet of that payload type, sent to the last stream, arrives as it was sent."""
     lines = described.body.decode().split("\r\n")
     host = next(line for line in lines if line.startswith("c=")).rpartition(" ")[2]
-    port = int(next(line for line in lines if line.startswith("m=")).split(" ")[1])
+    port = int([line for line in lines if line.startswith("m=")][-1].split(" ")[1])
     packet = bytes([0x80, payload, 0, 1, 0, 0, 0, 160, 1, 2, 3, payload]) + bytes(range(40))
     source.sendto(packet, (host, port))
     return target.recv(2048) == packet
@@ -157,3 +157,37 @@ async def test_each_side_is_told_what_the_other_says_of_its_codecs(
                 await other.answer(await callee.expect("BYE"), 200)
                 await caller.expect(200, "BYE")
         await engine.emptied()
+
+
+async def test_rtp_is_heard_where_srtp_was_offered_before_it(start_relay: StartRelay, tmp_path: Path) -> None:
+    """FreeSWITCH offers both at one port; the answer takes the second."""
+    async with Rtpengine(tmp_path) as engine:
+        setup = Setup(more=media_table(engine.place))
+        relay = start_relay(setup)
+        relay.bind()
+        async with Phone(setup.caller) as caller, Phone(setup.callee) as callee:
+            with rtp_socket("127.0.0.31") as ear_of_a, rtp_socket("127.0.0.32") as ear_of_b:
+                offer, answer = describe(ear_of_a, "8", ""), describe(ear_of_b, "8", "")
+                leg = Leg.calling(caller, relay.setup.relay, A, X)
+                await leg.request("INVITE", body=offer.replace(b"RTP/AVP", b"RTP/SAVP") + KEY + stream_of(offer))
+                invite = await callee.expect("INVITE")
+                other = Leg.called(callee, relay.setup.relay, invite)
+                await other.answer(invite, 200, body=answer.replace(b"m=", b"m=audio 0 RTP/SAVP 8\r\nm="))
+                final = await caller.expect(200)
+                leg.learn(final)
+                await leg.request("ACK", cseq=leg.cseq)
+                await callee.expect("ACK")
+                assert (invite.body.count(b"m=audio 0 "), final.body.count(b"m=audio 0 RTP/SAVP ")) == (0, 1)
+                assert is_heard(ear_of_a, final, 8, ear_of_b)
+                assert is_heard(ear_of_b, invite, 8, ear_of_a)
+                await leg.request("BYE")
+                await other.answer(await callee.expect("BYE"), 200)
+                await caller.expect(200, "BYE")
+        await engine.emptied()
+
+
+KEY = b"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz\r\n"
+
+
+def stream_of(description: bytes) -> bytes:
+    return description[description.index(b"m=") :]

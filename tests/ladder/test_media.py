@@ -272,7 +272,7 @@ def ports(description: bytes) -> list[bytes]:
 
 
 @EITHER
-def test_one_stream_of_each_kind_takes_ports(ladder: AnchoredLadder, by: str) -> None:
+def test_two_streams_of_a_kind_and_four_in_all_take_ports(ladder: AnchoredLadder, by: str) -> None:
     """Eight would take 32 of rtpengine's, while the call rings. Lines stay in their places (RFC 3264 6)."""
     asking, asked = connected(ladder, by)
     asking.reinvites(OFFER.replace(b"audio 4000", b"audio 4000/16") + SECOND + VIDEO + SECOND + TEXT + VIDEO)
@@ -280,11 +280,36 @@ def test_one_stream_of_each_kind_takes_ports(ladder: AnchoredLadder, by: str) ->
     answer = asking.get(200)
     asking.acks()
     offered, answered = [ports(command.sdp) for command in ladder.rtpengine.told[2:4]]
-    assert offered == [b"audio 4000", b"audio 0", b"video 4002", b"audio 0", b"text 4004", b"video 0"]
-    assert answered == [b"audio 5000", b"audio 0", b"video 0", b"audio 0", b"text 4004", b"video 4002"]
+    assert offered == [b"audio 4000", b"audio 4006", b"video 4002", b"audio 0", b"text 4004", b"video 0"]
+    assert answered == [b"audio 5000", b"audio 4006", b"video 0", b"audio 0", b"text 4004", b"video 4002"]
     for message, told in ((invite, offered), (answer, answered)):
         assert [line.endswith(b" 0") for line in ports(message.body)] == [line.endswith(b" 0") for line in told]
     hang_up(ladder)
+
+
+KEY = b"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz\r\n"
+
+
+@EITHER
+def test_srtp_may_be_offered_before_rtp(ladder: AnchoredLadder, by: str) -> None:
+    """FreeSWITCH does so in a second m= line of the same port; a peer without SRTP takes that."""
+    stream = OFFER[OFFER.index(b"m=") :]
+    asking, asked = connected(ladder, by)
+    asking.reinvites(OFFER.replace(b"RTP/AVP", b"RTP/SAVP") + KEY + stream)
+    invite = asked.agrees(ANSWER.replace(b"audio 5000 RTP/AVP", b"audio 0 RTP/SAVP") + stream.replace(b"4000", b"5002"))
+    answer = asking.get(200)
+    asking.acks()
+    base = CALLER_PORT if by == "caller" else CALLEE_PORT
+    assert protocols(invite.body) == [b"audio %d RTP/SAVP" % base, b"audio %d RTP/AVP" % base]
+    assert KEY in invite.body
+    base = CALLEE_PORT if by == "caller" else CALLER_PORT
+    assert protocols(answer.body) == [b"audio 0 RTP/SAVP", b"audio %d RTP/AVP" % (base + 2)]
+    hang_up(ladder)
+
+
+def protocols(description: bytes) -> list[bytes]:
+    """Kind, port and protocol of each stream."""
+    return [b" ".join(line.split(b" ")[:3])[2:] for line in description.split(b"\r\n") if line.startswith(b"m=")]
 
 
 def test_call_without_any_stream_connects(ladder: AnchoredLadder) -> None:

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from relay.errors import ParseError
 from relay.privacy import sdp
-from relay.privacy.sdp import MOST_FORMATS, SESSION_IDS, SdpWriter, mask_description, session_id, shows_way
+from relay.privacy.sdp import (
+    MOST_FORMATS,
+    SESSION_IDS,
+    SdpWriter,
+    few_of_each_kind,
+    mask_description,
+    session_id,
+    shows_way,
+)
 from relay.sip.sdp import parse_sdp
 from tests.support.outcome import outcome
 
@@ -115,6 +123,21 @@ def test_fax_is_refused_in_place(anchored: bool) -> None:
     over_rtp = "m=audio 6002 RTP/AVP 98\na=rtpmap:98 t38/8000\n"
     lines = written(HEAD + fax + over_rtp + "m=audio 4000 RTP/AVP 8\n", SdpWriter(5, anchored=anchored))
     assert lines[2:] == ["m=image 0 udptl *", "m=audio 0 RTP/AVP 0", "m=audio 4000 RTP/AVP 8"]
+
+
+@pytest.mark.parametrize(
+    ("streams", "kept"),
+    [
+        ("audio audio audio video", "audio audio - video"),
+        ("audio video text video audio", "audio video text video -"),
+        ("audio - audio - audio", "audio - audio - -"),
+    ],
+)
+def test_two_streams_of_a_kind_and_four_in_all_are_kept(streams: str, kept: str) -> None:
+    lines = [f"m={'audio 0' if kind == '-' else f'{kind} 4000'} RTP/AVP 0\n" for kind in streams.split()]
+    text = few_of_each_kind((HEAD + "".join(lines)).encode()).decode()
+    found = [line.split() for line in text.split("\r\n") if line.startswith("m=")]
+    assert ["-" if line[1] == "0" else line[0][2:] for line in found] == kept.split()
 
 
 def test_bandwidths_of_limited_length_pass() -> None:
