@@ -142,8 +142,11 @@ def dump_attempt(
     media: str = "",
     invites: list[tuple[object, ...]] | None = None,
 ) -> bytes:
-    """Encode an attempt. `invites`: the fields of a SentInvite each."""
-    return _encode((ATTEMPT_VERSION, flow[:4], head, media, invites or []))
+    """Encode an attempt. `invites`: the fields of a SentInvite each.
+
+    A request whose head is too long is refused, and after a restart only recorded: its attempt has no head.
+    """
+    return _encode((ATTEMPT_VERSION, flow[:4], head if len(head) <= MOST_HEAD else b"", media, invites or []))
 
 
 def load_attempt(data: bytes) -> AttemptState:

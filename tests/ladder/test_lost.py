@@ -6,6 +6,7 @@ import pytest
 
 from relay.call.invite_session import TRYING_S
 from relay.call.recovery import KeptAttempt
+from relay.call.recovery_state import MOST_HEAD
 from relay.model.actions import Commit
 from relay.model.settings import Account, Listener
 from relay.sip.message import Flow, Request, Response, parse_message
@@ -112,6 +113,36 @@ def test_crash_before_the_record_of_a_refusal(ladder: Ladder) -> None:
     ladder.hold_commits = False
     ladder.restart()
     is_lost(ladder)
+    ladder.settle()
+
+
+def with_too_long_a_request(kind: str) -> Ladder:
+    """A ladder whose caller sent it, and whose store has not answered."""
+    ladder = texting()
+    ladder.hold_commits = True
+    begin = ladder.caller.invites if kind == "call" else ladder.caller.texts
+    begin(X, headers=f"Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKproxy;by={'x' * MOST_HEAD}\r\n")
+    return ladder
+
+
+@pytest.mark.parametrize("kind", ["call", "message"])
+def test_crash_before_the_record_of_a_request_that_is_too_long(kind: str) -> None:
+    """Its attempt holds the record alone, without what an answer would copy."""
+    ladder = with_too_long_a_request(kind)
+    ladder.hold_commits = False
+    ladder.restart()
+    ladder.caller.gets_nothing()
+    record = ladder.record
+    assert (record.kind, record.outcome, record.end_reason) == (kind, "failed", "lost_at_restart")
+    ladder.settle()
+
+
+@pytest.mark.parametrize("kind", ["call", "message"])
+def test_crash_after_the_record_of_a_request_that_is_too_long(kind: str) -> None:
+    ladder = with_too_long_a_request(kind)
+    died_before_the_answer(ladder)
+    ladder.caller.gets_nothing()
+    assert ladder.record.sip_status == 513
     ladder.settle()
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from relay.call.engine import LONGEST_CALL_ID
 from relay.call.recovery import KeptAttempt
 from relay.call.recovery_state import MOST_HEAD, dump_attempt
 from relay.defence.limits import TIMES_FREE
 from relay.errors import StoreError
 from relay.model.actions import Commit
-from relay.sip.message import Flow
+from relay.sip.message import MAX_HEAD, Flow
 from relay.store.journal import attempts as attempts_module
 from relay.store.journal.attempts import (
     FIRST_SLOTS,
@@ -223,6 +224,15 @@ def test_attempt_of_the_longest_request_takes_one_slot(open_file: Opening) -> No
     file, _ = open_file()
     file.keep(RINGS._replace(order_id="x" * 64, industrial_id="x" * 64, source="udp:192.0.2.11:5060"), state)
     assert len(file._slots[C1]) == 1
+
+
+def test_attempt_of_a_longer_request_takes_one_slot(open_file: Opening) -> None:
+    state = dump_attempt(Flow(0, "udp", "192.0.2.11", 5060), b"x" * MAX_HEAD)
+    file, _ = open_file()
+    record = RINGS._replace(caller_leg_call_id="\udcff" * LONGEST_CALL_ID)
+    file.keep(record, state)
+    assert len(file._slots[C1]) == 1
+    assert [attempt.record for attempt in open_file()[1]] == [record]
 
 
 def test_freed_slots_are_reused(open_file: Opening, path: Path) -> None:
