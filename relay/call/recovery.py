@@ -225,6 +225,8 @@ class Recovery:
 
     def _stored_request(self, state: AttemptState) -> CallerInvite:
         """The request of a stored attempt. Raises StoreError without a listener to answer on, or ParseError."""
+        if not state.head:
+            raise StoreError("request was refused as too long")
         request = parse_message(state.head)
         if not isinstance(request, Request):
             raise StoreError("stored attempt is not a request")
