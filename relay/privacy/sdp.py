@@ -173,7 +173,7 @@ def mask_description(body: bytes, *, in_order: bool = False) -> tuple[bytes, byt
             remembered.clear()
         remembered[before + behind] = masked
     before, behind, address = masked
-    return (before + port + behind if behind else before), address
+    return before + port + behind, address
 
 
 # An origin that parse_sdp accepts, the lines up to the first port, a valid port, and the rest.
@@ -198,11 +198,11 @@ def _can_be_remembered(before: bytes, behind: bytes) -> bool:
 
 
 def _masked_but_for_port(before: bytes, behind: bytes, in_order: bool) -> tuple[bytes, bytes, bytes]:
-    """The masked content before and behind the port (b"" behind if the stream is refused), and the address."""
+    """The masked content before and behind the port, and the address."""
     content, address = _mask(parse_sdp(_ORIGIN + before + _SOME_PORT + behind), in_order)
     start = before[before.rfind(b"m=") :]
-    head, found, rest = content.partition(start + _SOME_PORT)
-    return head + start if found else head, rest, address
+    head, _, rest = content.partition(start + _SOME_PORT)
+    return head + start, rest, address
 
 
 def _mask(sdp: Sdp, in_order: bool) -> tuple[bytes, bytes]:
@@ -214,6 +214,8 @@ def _mask(sdp: Sdp, in_order: bool) -> tuple[bytes, bytes]:
         attributes=_mask_attributes(sdp.attributes),
         media=[_mask_media(media) for media in sdp.media],
     )
+    if all(map(_is_refused, masked.media)) and not all(map(_is_refused, sdp.media)):
+        raise ParseError("no stream that is relayed", "m")  # a gateway that asks for T.38 alone goes back to G.711
     if in_order:
         put_in_order(masked)
     streams = sorted(masked.media, key=_is_refused)
