@@ -105,6 +105,7 @@ def mount_console(api: FastAPI, backend: Backend, clock: Callable[[], float] = t
             Exception: partial(_show_error, make, 500),
         },
     )
+    console.state = api.state  # pages read by the API's `RequestContext`, within the same shares
     api.router.routes += [
         Route(AT, lambda _: RedirectResponse(f"{AT}/", 308)),
         Mount(AT, Gate(console, backend, sessions, limits, make, clock)),
