@@ -32,7 +32,7 @@ VERSION: Final = 4
 
 _decode_attempt: Final = msgspec.msgpack.Decoder(AttemptState).decode
 ATTEMPT_VERSION: Final = 1
-MOST_HEAD: Final = 2560  # bytes of `head_of`: the attempt takes one slot of the file, however long its other headers
+MOST_HEAD: Final = 4096  # bytes of `head_of`: the attempt takes two slots of the file at most, however long the rest
 
 State = TypeVar("State", CallState, AttemptState)
 

@@ -218,12 +218,12 @@ def test_update_within_one_slot_is_one_write(open_file: Opening, monkeypatch: py
             file.keep(RINGS, state)
 
 
-def test_attempt_of_the_longest_request_takes_one_slot(open_file: Opening) -> None:
+def test_attempt_of_the_longest_request_takes_two_slots(open_file: Opening) -> None:
     sent = ("carrier", ("", "udp", "192.0.2.22", 5060), *["x" * 32] * 2, b"x" * 512, "x" * 32, 1, "x" * 48, b"")
     state = dump_attempt(Flow(0, "udp", "192.0.2.11", 5060), b"x" * MOST_HEAD, "udp:127.0.0.1:2223", [sent])
     file, _ = open_file()
     file.keep(RINGS._replace(order_id="x" * 64, industrial_id="x" * 64, source="udp:192.0.2.11:5060"), state)
-    assert len(file._slots[C1]) == 1
+    assert len(file._slots[C1]) == 2
 
 
 def test_attempt_of_a_longer_request_takes_one_slot(open_file: Opening) -> None:
