@@ -135,7 +135,7 @@ def check_parties(act: UnitOfWork, binding: Binding, *, late: bool = True) -> No
         return
     for field, number in [("b", binding.b), *(("x", number) for number in numbers)]:
         if number and is_member(act.connection, group_id, act.sealer.lookup_hash(number)):
-            raise Refused("conflict", field, "must not be a member of the group")
+            raise invalid(field, "must not be a member of the group")
 
 
 def check_group(act: UnitOfWork, binding: Binding, before: str | None = None) -> None:
