@@ -174,7 +174,7 @@ async def get_members(group_id: GroupId, context: Reads, paging: Paging, asked: 
     summary="Add members to a group",
 )
 async def post_members(group_id: GroupId, asked: MembersRequest, context: Writes) -> Response:
-    """Add all or none. Parties that are already members are ignored. A group has at most 10,000 members."""
+    """Add all or none. Parties that are already members are ignored. A group has at most 1,000 members."""
     rules = context.backend.settings.rules
 
     def do(act: UnitOfWork) -> Answer:

@@ -403,7 +403,7 @@ class Operations(ABC):
     ) -> models.Membership:
         """Add members to a group.
 
-        Add all or none. Parties that are already members are ignored. A group has at most 10,000 members.
+        Add all or none. Parties that are already members are ignored. A group has at most 1,000 members.
 
         Scope: `bindings:write`.
         """
