@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from relay.call.recovery import KeptAttempt
-from relay.defence.limits import is_within_share
+from relay.defence.limits import Tally, is_within_share
 from relay.errors import Report, StoreError
 from relay.model.call import CallRecord
 from relay.store.connection import Connection, Place
@@ -74,7 +74,7 @@ class AttemptFile:
         self._descriptor = -1
         self._slots: dict[str, list[int]] = {}  # by attempt
         self._peers: dict[str, str] = {}  # the caller's, by attempt
-        self._by_peer: dict[str, int] = {}  # the number of attempts
+        self._by_peer = Tally()
         self._free: list[int] = []
         self._count = 0  # slots allocated on disk
         self._generation = 0  # of the last write
@@ -116,7 +116,7 @@ class AttemptFile:
         except OSError as error:
             self._failed(error)
         if call_id not in self._peers:
-            self._begin(call_id, record.peer_in)
+            self._count_for(call_id, record.peer_in)
 
     def is_ready(self) -> bool:
         """Whether a new attempt can be kept. After a failed write, try again."""
@@ -134,7 +134,7 @@ class AttemptFile:
 
     def has_room(self, peer: str) -> bool:
         """Whether the peer may have one more attempt: all share the slots, whatever their number of calls."""
-        return is_within_share(self._by_peer.get(peer, 0) + 1, len(self._peers) + 1, MOST_SLOTS // MOST_SLOTS_EACH)
+        return is_within_share(self._by_peer.count(peer) + 1, len(self._peers) + 1, MOST_SLOTS // MOST_SLOTS_EACH)
 
     def drop(self, call_ids: Iterable[str]) -> None:
         """Remove attempts. Unknown ids are ignored."""
@@ -144,20 +144,11 @@ class AttemptFile:
                 self._clear(slots)
             peer = self._peers.pop(call_id, None)
             if peer is not None:
-                self._end(peer)
+                self._by_peer.end(peer)
 
-    # -- attempts by peer
-
-    def _begin(self, call_id: str, peer: str) -> None:
+    def _count_for(self, call_id: str, peer: str) -> None:
         self._peers[call_id] = peer
-        self._by_peer[peer] = self._by_peer.get(peer, 0) + 1
-
-    def _end(self, peer: str) -> None:
-        left = self._by_peer[peer] - 1
-        if left:
-            self._by_peer[peer] = left
-        else:
-            del self._by_peer[peer]
+        self._by_peer.begin(peer)
 
     # -- slots
 
@@ -242,7 +233,7 @@ class AttemptFile:
             else:
                 left.append(kept)
                 self._slots[call_id] = slots
-                self._begin(call_id, kept.record.peer_in)
+                self._count_for(call_id, kept.record.peer_in)
                 self._generation = max(self._generation, generation)
         return left
 
