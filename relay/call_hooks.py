@@ -17,13 +17,13 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from relay.defence.limits import Rates
-from relay.errors import Refused, RelayError
+from relay.errors import Refused, RelayError, Report
 from relay.model.actions import LookUp
 from relay.model.binding import Binding
 from relay.model.call import Refusal, Route
 from relay.model.numbers import mask_number
 from relay.net.process import Tasks
-from relay.net.verify import Hook, HookClient, Report
+from relay.net.verify import Hook, HookClient
 from relay.policy.call_policy import Routed
 from relay.policy.decision import UNKNOWN, Bounds, Decision, Wrong, decided, not_decided, read_decision
 from relay.policy.rules import VERIFICATION_FAILED, VERIFICATION_REFUSED

@@ -11,11 +11,12 @@ import json
 import secrets
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import aiohttp
 
+from relay.errors import Report
 from relay.net.http_client import OWNER, AnswerTooLong, BoundedConnector, Resolver
 from relay.net.public import any_socket, public_socket
 from relay.net.spans import Attributes, RequestSpan, Span, Spans
@@ -51,7 +52,6 @@ LONGEST_ANSWER = 65_536  # bytes
 # Why there is no answer: none in time, or not with status 200; not signed by the secret; not asked, since it failed
 # lately; not asked, since too many questions wait for it.
 Failure = Literal["no_answer", "not_signed", "not_asked", "no_room"]
-Report = Callable[[str, dict[str, object]], None]  # event, fields
 
 
 class Hook(NamedTuple):
