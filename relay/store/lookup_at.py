@@ -33,7 +33,7 @@ SELECT id FROM binding WHERE (x || '' = :number OR y || '' = :number) AND create
     UNION SELECT binding_id FROM past_party WHERE hash IN (SELECT CAST(group_id AS BLOB) FROM membership))
 ORDER BY created_at DESC
 """
-# Whoever has no binding hears of the number's last AXN, also once it has ended and others are bound there.
+# A call without a binding of its own falls under the number's last AXN, ended or not, whatever was bound there since.
 _AXNS: Final = "SELECT created_at, id FROM binding WHERE x = ? AND mode = 'AXN' ORDER BY created_at DESC"
 _COOL_DOWN: Final = """
 SELECT prefix.cool_down_ms FROM number JOIN prefix ON prefix.prefix = number.prefix WHERE number.number = ?
