@@ -127,6 +127,7 @@ SETUP_FLOWS = {
 }
 
 FLOWS = {**SETUP_FLOWS, **IN_CALL_FLOWS}
+BASIC_FLOWS = ["caller_hangs_up", "callee_hangs_up", "cancel_while_ringing", "busy"]
 
 REFUSED_AT_THE_DOOR = {
     "refer": ("> REFER\n    Refer-To: <sip:13700009999@127.0.0.99>\n< 405", "allow"),
@@ -171,40 +172,6 @@ WITH_LOSS = CallFlow(
     200,
     "caller",
 )
-
-NO_ANSWER = CallFlow(
-    """
-    > INVITE sdp
-    < 100?
-    < 180
-    < 480
-    > ACK
-    """,
-    CALLEE_IS_CANCELLED,
-    "no_answer",
-    480,
-)
-
-# RFC 3261 13.3.1.4: the relay itself sends its 200 again until the ACK comes.
-LATE_ACKNOWLEDGEMENT = CallFlow(
-    """
-    > INVITE sdp
-    < 100?
-    < 180
-    < 200
-    pause 1200
-    > ACK
-    pause 50
-    > BYE
-    < 200
-    """,
-    CALLEE_IS_HUNG_UP,
-    "answered",
-    200,
-    "caller",
-)
-
-TOO_LONG = CallFlow(CALLER_IS_HUNG_UP, CALLEE_IS_HUNG_UP, "answered", 200, "relay")
 
 
 def refusing(status: int) -> str:

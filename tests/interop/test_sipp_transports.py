@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.conftest import StartRelay
-from tests.interop.ladders import FLOWS
+from tests.interop.ladders import BASIC_FLOWS, FLOWS
 from tests.support.addresses import CALLEE, CALLER, RELAY, free
 from tests.support.relay_process import Setup
 from tests.support.sipp_calls import BACK, FORTH, assert_masked, assert_recorded, run_flow
@@ -17,7 +17,6 @@ WAYS = {
     "udp_ipv6": ("udp", "::1", "::1", "::1"),
     "tcp_ipv6": ("tcp", "::1", "::1", "::1"),
 }
-BASIC = ["caller_hangs_up", "callee_hangs_up", "cancel_while_ringing", "busy"]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -28,7 +27,7 @@ def test_basic_flows_pass_both_ways(start_relay: StartRelay, tmp_path: Path, way
     relay.bind()
     expected = []
     for direction in (FORTH, BACK):
-        for name in BASIC:
+        for name in BASIC_FLOWS:
             flow = FLOWS[name]
             caller, callee = run_flow(relay, tmp_path, flow, direction, transport=transport)
             assert_masked(relay, direction, caller, callee)

@@ -38,7 +38,6 @@ A, A2, A3, A4 = "13800000001", "13800000002", "13800000003", "13800000004"
 B = "13900000002"
 FOREIGN = "+442071838750"
 NUMBERS = (A, A2, A3, A4, B)
-LEGACY = "17000000001"
 _serials = itertools.count(1)
 
 
@@ -145,15 +144,8 @@ CASES = {
     "business suspended": Case("business_suspended", 403, _business(("business suspend", "ID", "--reason", "unpaid"))),
     "business revoked": Case("business_revoked", 403, _business(("business revoke", "ID", "--reason", "unpaid"))),
     "black on the binding's list": Case("caller_blacklisted", 403, _black),
-    "black on the business' list": Case("caller_blacklisted", 403, _business(("lists black", "business", "ID", A))),
     "not on the binding's whitelist": Case("caller_not_listed", 403, _bound("--white-only")),
-    "not on the business' whitelist": Case(
-        "caller_not_listed", 403, _business(("business limits", "ID", "--white-only"))
-    ),
     "hours of the binding": Case("outside_hours", 480, _bound("--hours", _another_hour())),
-    "hours of the business": Case(
-        "outside_hours", 480, _business(("business limits", "ID", "--hours", _another_hour()))
-    ),
     "anonymous": Case("caller_anonymous", 433, _axn, anonymous=True),
     "international": Case("caller_international", 403, _axn, FOREIGN),
     "nobody to call back": Case("no_callee", 480, _group(A), B),
@@ -309,37 +301,6 @@ async def test_without_a_verdict_a_call_is_refused_or_goes_on_as_configured(
                 assert relay.calls("--number", x)[-1]["outcome"] == "verification_failed"
                 await _assert_counted(relay, {}, "verification_failed")
             await until_seen(lambda: metrics(relay, "verifications_total")["failed"] == 1)
-
-
-async def test_an_old_middle_number_has_its_own_outcome_after_its_last_day(tmp_path: Path) -> None:
-    """It works in the transition up to the end of the configured day, marked in the record."""
-    setup = Setup(api=free(RELAY))
-    relay = RelayProcess(tmp_path, setup, NUMBERS)
-
-    def until_day(day: datetime) -> None:
-        lines = f'[numbers]\nlegacy = ["{LEGACY}"]\nphase = "transition"\nlegacy_until = "{day:%Y-%m-%d}"\n'
-        relay.config.write_text(setup.toml(tmp_path).replace("[numbers]\n", lines))
-
-    today = datetime.now(UTC) + timedelta(hours=8)
-    until_day(today + timedelta(days=1))
-    relay.start()
-    try:
-        async with Phone(setup.caller) as left, Phone(setup.callee) as right:
-            ends = Ends(relay, left, right)
-            bind(relay, LEGACY)
-            assert (await call(ends, A, LEGACY)).called == B
-            assert relay.calls()[-1]["legacy"] is True
-            relay.stop()
-            until_day(today - timedelta(days=1))
-            mark = len(relay.log().splitlines())
-            relay.start()
-            relay.wait_for_event("api.listening", after=mark)
-            assert (await refused(ends, A, LEGACY)).status == 410
-            record = relay.calls()[-1]
-            assert (record["outcome"], record["number_dialled"]) == ("legacy_ended", f"86{LEGACY}")
-            await _assert_counted(relay, {}, "legacy_ended")
-    finally:
-        relay.stop_and_check()
 
 
 # -- caps survive the process
