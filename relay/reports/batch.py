@@ -1,6 +1,6 @@
 """A day's call records and recordings for the authority, as a signed folder that can be checked without relay700.
 
-    asked = writer.run(actor, lambda act: ask_batch(act, day, reason))
+    asked = writer.run(actor, lambda unit: ask_batch(unit, day, reason))
     make_batch(path, sealer, kept_in, key, folder, asked)
 
 The records are those that ended on that day in China, in clear, each with its verified link in the chain. Their
@@ -36,6 +36,7 @@ from relay.reports.signed import (
     Link,
     Segment,
     cut,
+    link_to,
     pem,
     planned,
     seal_segment,
@@ -44,7 +45,7 @@ from relay.reports.signed import (
 from relay.service import fields
 from relay.service.fields import format_moment
 from relay.store.audit import read_checkpoint
-from relay.store.chain import RECORDS, Head, read_head
+from relay.store.chain import RECORDS, read_head
 from relay.store.connection import Connection, Place, one_moment
 from relay.store.database import reading
 from relay.store.files import sync_folder, takes
@@ -138,14 +139,14 @@ class _Due(NamedTuple):
     recording: Recording | None
 
 
-def ask_batch(act: UnitOfWork, day: date, reason: str) -> BatchRequest:
+def ask_batch(unit: UnitOfWork, day: date, reason: str) -> BatchRequest:
     """Write the request to the audit log and return it. Raises Refused, also for a day that is not over."""
     why = fields.reason(reason, required=True)
     _, until_ms = day_span(day)
-    if act.now_ms < until_ms:
+    if unit.now_ms < until_ms:
         raise fields.invalid("day", f"it is not over: make its batch from {format_moment(until_ms)} on")
-    act.audit("report.batch", day.isoformat(), reason=why)
-    return BatchRequest(day, why, act.actor.name, act.now_ms)
+    unit.audit("report.batch", day.isoformat(), reason=why)
+    return BatchRequest(day, why, unit.actor.name, unit.now_ms)
 
 
 def make_batch(place: Place, sealer: Sealer, kept_in: Path, key: BatchKey, folder: Path, asked: BatchRequest) -> Made:
@@ -354,8 +355,8 @@ class _Work(NamedTuple):
             reason=self.asked.reason,
             made_by=self.asked.by,
             made_at=format_moment(self.asked.at_ms),
-            chain_purged_to=_link(read_checkpoint(self.connection, self.sealer, RECORDS)),
-            chain_head=_link(read_head(self.connection, self.sealer, RECORDS)),
+            chain_purged_to=link_to(read_checkpoint(self.connection, self.sealer, RECORDS)),
+            chain_head=link_to(read_head(self.connection, self.sealer, RECORDS)),
             recordings=sum(not each.missing for each in recorded),
             missing=sum(bool(each.missing) for each in recorded),
             segments=sum(len(each.segments) for each in recorded),
@@ -363,7 +364,3 @@ class _Work(NamedTuple):
             public_key=self.sealer.public_key().hex(),
             files=files,
         )
-
-
-def _link(head: Head) -> Link | None:
-    return Link(head.seq, head.hash.hex()) if head.seq else None

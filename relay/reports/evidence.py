@@ -1,6 +1,6 @@
 """Evidence for one number and time: a signed ZIP that can be checked without relay700.
 
-    asked = writer.run(actor, lambda act: ask_evidence(act, number, since_ms, until_ms, reason))
+    asked = writer.run(actor, lambda unit: ask_evidence(unit, number, since_ms, until_ms, reason))
     bundle(path, sealer, asked, out)
 
 It holds the records of calls in that time, each with its verified link in the chain, and the bindings in force, with
@@ -30,7 +30,18 @@ from relay.model.binding import Binding
 from relay.model.call import CallRecord
 from relay.privacy.records import Value
 from relay.reports.disclosure import DisclosureRequest, ask, record_form, with_moments
-from relay.reports.signed import LONGEST, MANIFEST, PUBLIC_KEY, SIGNATURE, SIGNED, File, Link, faults_of_signature, pem
+from relay.reports.signed import (
+    LONGEST,
+    MANIFEST,
+    PUBLIC_KEY,
+    SIGNATURE,
+    SIGNED,
+    File,
+    Link,
+    faults_of_signature,
+    link_to,
+    pem,
+)
 from relay.service.fields import format_moment
 from relay.store.audit import read_checkpoint
 from relay.store.bindings import bindings_of, history
@@ -115,9 +126,9 @@ class Checked(NamedTuple):
     problems: list[str]
 
 
-def ask_evidence(act: UnitOfWork, number: str, since_ms: int, until_ms: int, reason: str) -> DisclosureRequest:
+def ask_evidence(unit: UnitOfWork, number: str, since_ms: int, until_ms: int, reason: str) -> DisclosureRequest:
     """Request evidence. `number`: a 700 number or a party, normalised; `until_ms` is not included. Raises Refused."""
-    return ask(act, "evidence", number, since_ms, until_ms, reason)
+    return ask(unit, "evidence", number, since_ms, until_ms, reason)
 
 
 def bundle(path: Place, sealer: Sealer, asked: DisclosureRequest, out: IO[bytes]) -> Manifest:
@@ -246,15 +257,11 @@ def _manifest(connection: Connection, sealer: Sealer, asked: DisclosureRequest, 
         reason=asked.reason,
         made_by=asked.by,
         made_at=format_moment(asked.at_ms),
-        chain_purged_to=_link(read_checkpoint(connection, sealer, RECORDS)),
-        chain_head=_link(read_head(connection, sealer, RECORDS)),
+        chain_purged_to=link_to(read_checkpoint(connection, sealer, RECORDS)),
+        chain_head=link_to(read_head(connection, sealer, RECORDS)),
         public_key=sealer.public_key().hex(),
         files=files,
     )
-
-
-def _link(head: Head) -> Link | None:
-    return Link(head.seq, head.hash.hex()) if head.seq else None
 
 
 def _write(archive: zipfile.ZipFile, name: str, lines: Iterable[str]) -> File:

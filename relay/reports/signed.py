@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from msgspec import Struct
 
 from relay.errors import StoreError
-from relay.store.files import sync_folder
+from relay.store.chain import Head
+from relay.store.files import make_once
 from relay.store.recordings import Recording, has_cipher
 
 MANIFEST: Final = "manifest.json"
@@ -35,6 +36,10 @@ class Link(Struct, frozen=True):
 
     seq: int
     hash: str
+
+
+def link_to(head: Head) -> Link | None:
+    return Link(head.seq, head.hash.hex()) if head.seq else None
 
 
 class File(Struct, frozen=True):
@@ -93,7 +98,7 @@ def load_batch_key(path: Path) -> BatchKey:
         raise StoreError("this OpenSSL has no SM4, which recordings for the authority need")
     try:
         if not path.exists():
-            _make_key(path)
+            make_once(path, f"{secrets.token_hex(16)}\n")
         with path.open(encoding="ascii") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             text = file.read(64)
@@ -106,19 +111,6 @@ def load_batch_key(path: Path) -> BatchKey:
         raise StoreError(f"the key file {path} is damaged, not 32 hexadecimal digits: put the right one back")
     key = bytes.fromhex(text)
     return BatchKey(key, hashlib.sha256(b"relay700 batch key " + key).hexdigest()[:16])
-
-
-def _make_key(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    write_private(temporary, [secrets.token_hex(16).encode() + b"\n"])
-    try:
-        os.link(temporary, path)
-    except FileExistsError:  # another process has just made a key
-        pass
-    finally:
-        temporary.unlink()
-    sync_folder(path.parent)
 
 
 def write_private(path: Path, parts: Iterable[bytes]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import shlex
 import sqlite3
 import stat
@@ -215,6 +216,30 @@ def sync_folder(folder: Path) -> None:
 
 
 # -- Lock files beside a store, each held by one process. The kernel releases them however the process ends
+
+
+def make_once(path: Path, text: str) -> None:
+    """Create a private file, durably, and its folder. One that exists by then is left alone. Raises OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = written_beside(path, text)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+    sync_folder(path.parent)
+
+
+def written_beside(path: Path, text: str) -> Path:
+    """Write a private temporary file, durably, to replace the one at `path`. Raises OSError."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb") as file:  # os.write may write a part
+        file.write(text.encode())
+        file.flush()
+        os.fsync(descriptor)
+    return temporary
 
 
 def open_lock(store: Path, suffix: str) -> int:

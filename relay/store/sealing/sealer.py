@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from relay.errors import StoreError
-from relay.store.files import sync_folder
+from relay.store.files import make_once, sync_folder, written_beside
 
 _HASH_ID: Final = b"\x01"  # the id of the look-up hash key
 BLOBS_PER_SALT = 1 << 20
@@ -312,15 +312,7 @@ def new_master() -> bytes:
 def make_key(path: Path) -> None:
     """Create a key file, mode 0600, durably. One that another process has just created is left alone."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = _written(path, _key_line(FIRST_ID, new_master()))
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            pass
-        finally:
-            temporary.unlink()
-        sync_folder(path.parent)
+        make_once(path, _key_line(FIRST_ID, new_master()))
     except OSError as error:
         raise StoreError(f"the key file {path} cannot be created: {_reason(error)}") from None
 
@@ -332,7 +324,7 @@ def write_key_file(path: Path, masters: dict[int, bytes], hashes: tuple[bytes, b
     path = path.resolve()
     try:
         owner = path.stat()
-        temporary = _written(path, text)
+        temporary = written_beside(path, text)
         try:
             os.chown(temporary, owner.st_uid, owner.st_gid)
             temporary.replace(path)
@@ -342,16 +334,6 @@ def write_key_file(path: Path, masters: dict[int, bytes], hashes: tuple[bytes, b
         sync_folder(path.parent)
     except OSError as error:
         raise StoreError(f"the key file {path} cannot be written: {_reason(error)}") from None
-
-
-def _written(path: Path, text: str) -> Path:
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as file:  # os.write may write a part
-        file.write(text.encode())
-        file.flush()
-        os.fsync(descriptor)
-    return temporary
 
 
 def _key_line(key_id: int, master: bytes) -> str:
