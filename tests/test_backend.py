@@ -28,6 +28,7 @@ from tests.support.certificates import write_certificate
 from tests.support.live_call import Call, call
 from tests.support.phone import SDP, Leg, Phone
 from tests.support.relay_process import A, B, RelayProcess, Setup, X
+from tests.support.waiting import until_seen
 
 pytestmark = pytest.mark.outside
 
@@ -185,6 +186,7 @@ async def test_a_live_call_is_listed_masked_and_can_be_hung_up(relay: RelayProce
         assert await ask("hang_up", call_id=shown["call_id"], business="default") == {"call_id": shown["call_id"]}
         for phone, leg in ((up.caller, up.leg), (up.callee, up.called)):
             await leg.answer(await phone.expect("BYE"), 200)
+    await until_seen(lambda: relay.calls()[0]["ended_by"])  # BYE goes out before the record is closed
     [record] = relay.calls()
     assert (record["ended_by"], record["end_reason"]) == ("relay", "hung_up")
     assert (await ask("live"))["calls"] == []
