@@ -247,7 +247,7 @@ class Backend:
             relay = {"up": 1, **await self.control.ask("statistics")}
         except Refused:
             relay = {"up": 0}
-        ours = {"acts_waiting": self.writer.backlog, "sealing_key": self.sealer.key_id, **stored.counts}
+        ours = {"changes_waiting": self.writer.backlog, "sealing_key": self.sealer.key_id, **stored.counts}
         parts = self._follower.statistics() | self._deliverer.statistics() | self._taker.statistics()
         parts |= self._ledger_watch.statistics() | self.requests.statistics() | self._prober.statistics()
         parts |= {} if self.keeper is None else self.keeper.statistics()

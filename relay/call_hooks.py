@@ -349,16 +349,16 @@ class HookStore:
         written |= {"mode": "AXB", "a": decision.target, "b": asked.caller, "x": asked.number}
         rules, show = self.rules, decision.show
 
-        def do(act: UnitOfWork) -> Binding:
+        def do(unit: UnitOfWork) -> Binding:
             if asked.given_up:
                 raise RelayError("the caller has hung up")
             if time.monotonic() > until:
                 raise RelayError("not in time")
-            if show is not None and owner_of(act.connection, act.sealer, show) != business:
+            if show is not None and owner_of(unit.connection, unit.sealer, show) != business:
                 raise fields.invalid("show", NOT_ITS_NUMBER)
-            wanted = Wanted(fields.binding(written, rules.parties, act.now_ms))
-            made = bindings.bind(act, wanted, rules, self._rates)
-            tell_made(act, made)
+            wanted = Wanted(fields.binding(written, rules.parties, unit.now_ms))
+            made = bindings.bind(unit, wanted, rules, self._rates)
+            tell_made(unit, made)
             return made
 
         return await self._writer.run(Actor("hook", business, frozenset(["bindings:write"])), do)
@@ -370,8 +370,8 @@ class HookStore:
         self._thread.shutdown()
 
 
-def tell_made(act: UnitOfWork, made: Binding) -> None:
+def tell_made(unit: UnitOfWork, made: Binding) -> None:
     """Queue the event of a binding that a hook made."""
     data: dict[str, object] = {"binding_id": made.binding_id, "mode": made.mode, "order_id": made.order_id}
     data |= {"number": made.x, "industrial_id": made.industrial_id, "user_data": made.user_data}
-    queue_event(act, made.business, "binding.made", f"{made.binding_id}.made", data)
+    queue_event(unit, made.business, "binding.made", f"{made.binding_id}.made", data)

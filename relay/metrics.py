@@ -45,7 +45,7 @@ _GAUGES = {
     "streams_from_strangers": "of these, from unknown sources",
     "follower_behind_seconds": "age of the newest record read by the follower, while more are waiting",
     "webhooks_under_way": "webhooks with a delivery in progress",
-    "acts_waiting": "changes waiting for the store",
+    "changes_waiting": "changes waiting for the store",
     "sealing_key": "id of the key that seals the store (`relay700 seal-key status`)",
     "outbox_waiting": "events waiting for delivery",
     "outbox_dead": "dead letters: events given up, which can be requeued",

@@ -110,7 +110,7 @@ class Server:
             if not lacks_numbers(reader, prefixes, legacy):
                 return  # a relay must start on a read-only store
         with closing(Writer(place, self._sealer)) as writer:
-            writer.run(RELAY, lambda act: ensure_numbers(act, prefixes, legacy))
+            writer.run(RELAY, lambda unit: ensure_numbers(unit, prefixes, legacy))
 
     def _keep_configuration(self, config: Config) -> None:
         """Keep it for explanations of past calls. If this fails, they say that it is not known."""

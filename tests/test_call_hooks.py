@@ -60,8 +60,8 @@ class Shop:
         self.reports: list[tuple[str, dict[str, object]]] = []
         self._writer = Writer(path, self.sealer)
         for name in ("shop", "other"):
-            self.run(lambda act, name=name: apply(act, name, name, **PAPERS))
-            self.run(lambda act, name=name: set_state(act, name, "approve", "checked"))
+            self.run(lambda unit, name=name: apply(unit, name, name, **PAPERS))
+            self.run(lambda unit, name=name: set_state(unit, name, "approve", "checked"))
         self.bind("shop", A, B, X)
 
     def run(self, do: Any) -> Any:
@@ -69,12 +69,12 @@ class Shop:
 
     def bind(self, business: str, a: str, b: str, x: str) -> None:
         asked = written("AXB", a, b, x=x, business=business, order_id="o")
-        self.run(lambda act: bind(act, asked, RULES))
+        self.run(lambda unit: bind(unit, asked, RULES))
 
     def hook(self, business: str = "shop", **more: Any) -> None:
         """Set the hook, with the endpoint's secret."""
         more = {"url": self.endpoint.url, "parties": "clear", "unknown_callers": True} | more
-        _, secret = self.run(lambda act: set_hook(act, business, RULES, **more))
+        _, secret = self.run(lambda unit: set_hook(unit, business, RULES, **more))
         self.endpoint.secret = secret or self.endpoint.secret
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
@@ -199,7 +199,7 @@ async def test_a_hook_that_is_switched_off_or_removed_is_not_asked(shop: Shop) -
     assert short(await shop.call()) == (B, "")
     assert short(await shop.call(STRANGER)) == ("no_binding", "")
     shop.hook(enabled=True)
-    shop.run(lambda act: set_state(act, "shop", "revoke", "fraud"))
+    shop.run(lambda unit: set_state(unit, "shop", "revoke", "fraud"))
     assert short(await shop.call()) == ("business_revoked", "")
     assert shop.endpoint.asked == []
 
@@ -209,7 +209,7 @@ async def test_a_hook_that_goes_between_look_up_and_question_refuses_the_call(sh
     shop.hook()
     async with shop.relay() as relay:
         answer = relay.dial(LookUp(7, X, A))
-        shop.run(lambda act: act.connection.execute(statement))
+        shop.run(lambda unit: unit.connection.execute(statement))
         assert short(await answer) == ("verification_failed", "hook")
     assert shop.endpoint.asked == []
 
@@ -226,8 +226,8 @@ async def test_the_hook_refuses_with_an_announcement(shop: Shop) -> None:
 async def test_the_hook_connects_to_another_party_of_its_business_user(shop: Shop) -> None:
     shop.hook()
     shop.bind("shop", COURIER, "8613500000005", Z)
-    shop.run(lambda act: make_group(act, "riders", RULES, "shop", ["13400000006"]))
-    shop.run(lambda act: add_filing(act, "shop", FilingWords("13300000007", "ref")))
+    shop.run(lambda unit: make_group(unit, "riders", RULES, "shop", ["13400000006"]))
+    shop.run(lambda unit: add_filing(unit, "shop", FilingWords("13300000007", "ref")))
     for target in (COURIER, "8613500000005", "8613400000006", "8613300000007"):
         shop.endpoint.answers[X] = {"allow": True, "target": target, "show": Z, "max_duration_s": 60}
         answer = await shop.call()
@@ -259,7 +259,7 @@ async def test_a_target_in_place_of_an_a_number_must_be_filed_where_filing_is_re
     shop.endpoint.answers[X] = {"allow": True, "target": COURIER}
     assert short(await shop.call(A)) == (COURIER, "hook")
     assert short(await shop.call(B)) == ("verification_failed", "hook")
-    shop.run(lambda act: add_filing(act, "shop", FilingWords(COURIER, "ref")))
+    shop.run(lambda unit: add_filing(unit, "shop", FilingWords(COURIER, "ref")))
     assert short(await shop.call(B)) == (COURIER, "hook")
 
 
@@ -367,8 +367,8 @@ async def test_the_number_of_a_pool_of_its_own_is_the_business_user_s_before_its
     shop.hook()
     shop.endpoint.answers[Z] = BIND
     assert short(await shop.call(STRANGER, Z)) == ("no_binding", "")
-    shop.run(lambda act: make_pool(act, new_pool("own", business="shop")))
-    shop.run(lambda act: move(act, [Z], "own"))
+    shop.run(lambda unit: make_pool(unit, new_pool("own", business="shop")))
+    shop.run(lambda unit: move(unit, [Z], "own"))
     assert short(await shop.call(STRANGER, Z)) == (COURIER, "hook")
 
 
@@ -420,7 +420,7 @@ async def test_a_hook_is_not_asked_about_unknown_callers_unless_it_wants_that(sh
     shop.hook(unknown_callers=False)
     assert short(await shop.call(STRANGER)) == ("no_binding", "")
     shop.hook(unknown_callers=True)
-    shop.run(lambda act: set_state(act, "shop", "suspend", "checked"))
+    shop.run(lambda unit: set_state(unit, "shop", "suspend", "checked"))
     assert short(await shop.call(STRANGER)) == ("no_binding", "")
     assert shop.endpoint.asked == []
 

@@ -113,8 +113,8 @@ async def post_batch(asked: BatchRequest, context: Writes) -> Response:
     wanted = asked.asked()
 
     def make(start: int, end_: int) -> Callable[[UnitOfWork], Answer]:
-        def do(act: UnitOfWork) -> Answer:
-            items = _bind_each(act, wanted[start:end_], context)
+        def do(unit: UnitOfWork) -> Answer:
+            items = _bind_each(unit, wanted[start:end_], context)
             made = any(item.binding is not None and not item.replayed for item in items)
             return Answer(BatchResponse(items=items), has_changed=made)
 
@@ -143,16 +143,16 @@ def _is_of_group(item: _Item) -> bool:
     return isinstance(item, BindingCreateRequest) and item.group_id is not None
 
 
-def _bind_each(act: UnitOfWork, items: Sequence[_Item], context: RequestContext) -> list[BatchItemResponse]:
+def _bind_each(unit: UnitOfWork, items: Sequence[_Item], context: RequestContext) -> list[BatchItemResponse]:
     """Make the bindings; an item that is malformed, of another business user or ill-timed gets its own refusal."""
     rules, request_id = context.backend.settings.rules, context.request.state.request_id
-    answers = {place: kept for place, item in enumerate(items) if (kept := _kept(act, item, context))}
+    answers = {place: kept for place, item in enumerate(items) if (kept := _kept(unit, item, context))}
     rest = [place for place in range(len(items)) if place not in answers]
-    wanted = [_wanted(items[place], context, rules.parties, act.now_ms) for place in rest]
-    for place, made in zip(rest, bind_all(act, wanted, rules, context.binds), strict=True):
-        answers[place] = _batch_answer(act, made, rules, request_id)
+    wanted = [_wanted(items[place], context, rules.parties, unit.now_ms) for place in rest]
+    for place, made in zip(rest, bind_all(unit, wanted, rules, context.binds), strict=True):
+        answers[place] = _batch_answer(unit, made, rules, request_id)
         if (once := _once(items[place], context)) and isinstance(made, Binding):
-            keep_answer(act, *once, 201, answers[place].model_dump_json().encode())
+            keep_answer(unit, *once, 201, answers[place].model_dump_json().encode())
     return [answers[place] for place in range(len(items))]
 
 
@@ -164,12 +164,12 @@ def _once(item: _Item, context: RequestContext) -> tuple[str, str, bytes] | None
     return context.owner, f" item {item.idempotency_key}", hashlib.sha256(written.encode()).digest()
 
 
-def _kept(act: UnitOfWork, item: _Item, context: RequestContext) -> BatchItemResponse | None:
+def _kept(unit: UnitOfWork, item: _Item, context: RequestContext) -> BatchItemResponse | None:
     """The answer that the item got before, or its refusal if its key was another binding's."""
     if (once := _once(item, context)) is None:
         return None
     try:
-        kept = find_answer(act, *once)
+        kept = find_answer(unit, *once)
     except Refused as refused:
         return _refusal(Refused(refused.kind, "idempotency_key", refused.problem), context.request.state.request_id)
     return kept and BatchItemResponse.model_validate_json(kept.body).model_copy(update={"replayed": True})
@@ -188,11 +188,11 @@ def _wanted(item: _Item, context: RequestContext, parties: Parties, at_ms: int) 
         return refused
 
 
-def _batch_answer(act: UnitOfWork, answer: Binding | Refused, rules: BindRules, request_id: str) -> BatchItemResponse:
+def _batch_answer(unit: UnitOfWork, answer: Binding | Refused, rules: BindRules, request_id: str) -> BatchItemResponse:
     if isinstance(answer, Refused):
         return _refusal(answer, request_id)
-    warning = filing_warning(act.connection, act.sealer, answer, rules, act.now_ms)
-    return BatchItemResponse(status=201, binding=shown_binding(answer, act.now_ms, warning=warning))
+    warning = filing_warning(unit.connection, unit.sealer, answer, rules, unit.now_ms)
+    return BatchItemResponse(status=201, binding=shown_binding(answer, unit.now_ms, warning=warning))
 
 
 # -- Hand-over
@@ -252,8 +252,8 @@ async def post_hand_over(asked: HandOverRequest, context: Writes) -> HandOverRes
     )
 
     def make(after: str) -> Callable[[UnitOfWork], Answer]:
-        def do(act: UnitOfWork) -> Answer:
-            results, behind = hand_over(act, wanted, after, rules)
+        def do(unit: UnitOfWork) -> Answer:
+            results, behind = hand_over(unit, wanted, after, rules)
             handed = _Handed(items=[_handed_over(one, request_id) for one in results], more=False, after=behind)
             return Answer(handed, has_changed=any(one.refused is None for one in results))
 

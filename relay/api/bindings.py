@@ -282,11 +282,11 @@ async def post_binding(asked: BindingCreateRequest, context: Writes) -> Response
     """Effective from the next call. Numbers that are not given are chosen from the pool."""
     business, rules = context.own(asked.business_id), context.backend.settings.rules
 
-    def do(act: UnitOfWork) -> Answer:
-        wanted = wanted_binding(asked, business, rules.parties, act.now_ms)
-        binding = bind(act, wanted, rules, context.binds)
-        warning = filing_warning(act.connection, act.sealer, binding, rules, act.now_ms)
-        return Answer(shown_binding(binding, act.now_ms, warning=warning), 201, f"/v1/bindings/{binding.binding_id}")
+    def do(unit: UnitOfWork) -> Answer:
+        wanted = wanted_binding(asked, business, rules.parties, unit.now_ms)
+        binding = bind(unit, wanted, rules, context.binds)
+        warning = filing_warning(unit.connection, unit.sealer, binding, rules, unit.now_ms)
+        return Answer(shown_binding(binding, unit.now_ms, warning=warning), 201, f"/v1/bindings/{binding.binding_id}")
 
     return await context.change(do)
 
@@ -375,11 +375,11 @@ async def patch_binding(binding_id: BindingId, asked: BindingChangeRequest, cont
     """Change a live binding, effective from the next call. A replaced party cools down on the number."""
     rules = context.backend.settings.rules
 
-    def do(act: UnitOfWork) -> Answer:
-        changed = change(act, binding_id, _changes(asked, rules.parties, act.now_ms), rules, asked.version)
+    def do(unit: UnitOfWork) -> Answer:
+        changed = change(unit, binding_id, _changes(asked, rules.parties, unit.now_ms), rules, asked.version)
         return Answer(
             shown_binding(
-                changed, act.now_ms, warning=filing_warning(act.connection, act.sealer, changed, rules, act.now_ms)
+                changed, unit.now_ms, warning=filing_warning(unit.connection, unit.sealer, changed, rules, unit.now_ms)
             )
         )
 
@@ -393,9 +393,9 @@ async def post_renewal(binding_id: BindingId, asked: ExpiryRequest, context: Wri
     """Set a new expiry of a live binding."""
     rules = context.backend.settings.rules
 
-    def do(act: UnitOfWork) -> Answer:
-        renewed = renew(act, binding_id, _expiry(asked, act.now_ms), rules)
-        return Answer(shown_binding(renewed, act.now_ms))
+    def do(unit: UnitOfWork) -> Answer:
+        renewed = renew(unit, binding_id, _expiry(asked, unit.now_ms), rules)
+        return Answer(shown_binding(renewed, unit.now_ms))
 
     return await context.change(do)
 
@@ -404,4 +404,6 @@ async def post_renewal(binding_id: BindingId, asked: ExpiryRequest, context: Wri
 async def delete_binding(binding_id: BindingId, context: Writes, why: Why = None) -> Response:
     """Refuse calls from the next one on; calls that are up continue. The binding can still be read."""
     rules = context.backend.settings.rules
-    return await context.change(lambda act: Answer(shown_binding(end(act, binding_id, rules, why or ""), act.now_ms)))
+    return await context.change(
+        lambda unit: Answer(shown_binding(end(unit, binding_id, rules, why or ""), unit.now_ms))
+    )

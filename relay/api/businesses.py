@@ -240,8 +240,8 @@ async def post_business(asked: BusinessCreateRequest, context: OperatorChanges) 
     values = given(asked)
     business_id = values.pop("id", None) or ""
 
-    def do(act: UnitOfWork) -> Answer:
-        business = apply(act, cast(Fields, values), business_id)
+    def do(unit: UnitOfWork) -> Answer:
+        business = apply(unit, cast(Fields, values), business_id)
         return Answer(shown_business(business), 201, f"/v1/businesses/{business.id}")
 
     return await context.change(do)
@@ -278,7 +278,7 @@ async def patch_business(business_id: BusinessId, asked: BusinessChangeRequest, 
     on its bindings are refused until it is approved again. Such a change requires a reason.
     """
     values = given(asked)
-    return await context.change(lambda act: Answer(shown_business(change(act, business_id, **values))))
+    return await context.change(lambda unit: Answer(shown_business(change(unit, business_id, **values))))
 
 
 @router.get("/{business_id}/history", operation_id="getBusinessHistory", summary="Show the history of a business user")
@@ -315,7 +315,9 @@ def _step(step: Step, summary: str, words: str) -> None:
         description=words,
     )
     async def take(business_id: BusinessId, asked: ReasonRequest, context: OperatorChanges) -> Response:
-        return await context.change(lambda act: Answer(shown_business(set_state(act, business_id, step, asked.reason))))
+        return await context.change(
+            lambda unit: Answer(shown_business(set_state(unit, business_id, step, asked.reason)))
+        )
 
 
 _step(

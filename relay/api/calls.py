@@ -278,7 +278,7 @@ async def delete_live(call_id: CallId, context: Ends, why: Why = None) -> HangUp
     await context.ask_relay(
         "hang_up",
         {"call_id": call_id, "business": context.business},
-        lambda act: act.audit("call.hang_up", call_id, business=context.business, reason=why or ""),
+        lambda unit: unit.audit("call.hang_up", call_id, business=context.business, reason=why or ""),
     )
     return HangUpResponse(call_id=call_id)
 

@@ -80,8 +80,8 @@ async def post_arm(asked: ArmRequest, context: OperatorChanges) -> Response:
     ((kind, value),) = asked.given
     backend = context.backend
 
-    def do(act: UnitOfWork) -> Answer:
-        made = arm(act, kind, value, 1000 * asked.for_s, backend.capture, backend.settings.peers)
+    def do(unit: UnitOfWork) -> Answer:
+        made = arm(unit, kind, value, 1000 * asked.for_s, backend.capture, backend.settings.peers)
         return Answer(_shown(made), 201)
 
     return await context.change(do)
@@ -104,4 +104,4 @@ async def get_arms(context: Operator, paging: Paging) -> Page[ArmResponse]:
 @router.delete("/{arm_id}", response_model=ArmResponse, operation_id="deleteCaptureArm", summary="Disarm")
 async def delete_arm(arm_id: ArmId, context: OperatorChanges) -> Response:
     """End it at once. What was captured stays."""
-    return await context.change(lambda act: Answer(_shown(disarm(act, arm_id))))
+    return await context.change(lambda unit: Answer(_shown(disarm(unit, arm_id))))

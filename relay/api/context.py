@@ -166,7 +166,7 @@ class RequestContext(NamedTuple):
         cursor = make_cursor(sealer, list_, last if isinstance(last, tuple) else (cast(str | int, last),))
         return Part(list(found[: asked.limit]), cursor, asked.fields)
 
-    async def act(self, do: Callable[[UnitOfWork], T]) -> T:
+    async def run(self, do: Callable[[UnitOfWork], T]) -> T:
         """Run a unit of work. Raises Refused and StoreError."""
         return await self.backend.writer.run(self.actor, do)
 
@@ -178,7 +178,7 @@ class RequestContext(NamedTuple):
         A dry run comes first, then the audit line, then the command: a refused command leaves no audit line.
         """
         await self.backend.control.ask(name, **asked, dry_run=True)
-        await self.act(audit)
+        await self.run(audit)
         return await self.backend.control.ask(name, **asked)
 
     async def change(self, do: Callable[[UnitOfWork], Answer]) -> Response:
@@ -193,11 +193,11 @@ class RequestContext(NamedTuple):
         """As `change`, for one of several units of work of a request; `part` distinguishes their keys."""
         key = self.request.headers.get("idempotency-key")
         if key is None:
-            return _done(await self.act(do))
+            return _done(await self.run(do))
         body = await self.request.body()
         target = f"{self.request.method} {self.request.url.path}?{self.request.url.query}\n".encode()
         once = _Once(self.owner, key, hashlib.sha256(target + body).digest())
-        return await self.act(lambda act: _do_once(act, once, part, do))
+        return await self.run(lambda unit: _do_once(unit, once, part, do))
 
     async def reveal(self, asked: Reveal, object_: str, shown: Sequence[str] = ()) -> bool:
         """Whether to show real numbers. If so, the audit line is durable before this returns. Raises Refused.
@@ -209,8 +209,8 @@ class RequestContext(NamedTuple):
         if PARTIES not in self.actor.scopes:
             raise lacks(PARTIES, "reveal")
         reason, details = fields.reason(asked.reason or "", required=True), {"shown": list(shown)}
-        await self.act(
-            lambda act: act.audit("read", object_, business=self.business, reason=reason, details={**details})
+        await self.run(
+            lambda unit: unit.audit("read", object_, business=self.business, reason=reason, details={**details})
         )
         return True
 
@@ -293,17 +293,17 @@ class _Once(NamedTuple):
     fingerprint: bytes
 
 
-def _do_once(act: UnitOfWork, request: _Once, part: str, do: Callable[[UnitOfWork], Answer]) -> Done:
+def _do_once(unit: UnitOfWork, request: _Once, part: str, do: Callable[[UnitOfWork], Answer]) -> Done:
     once, whole = request._replace(key=request.key + part), request._replace(key=f"{request.key} ")
     if part:  # whichever part changed something, no part of another request may
-        find_answer(act, *whole)
-    if kept := find_answer(act, *once):
+        find_answer(unit, *whole)
+    if kept := find_answer(unit, *once):
         return Done(kept.status, kept.body, kept.location, replayed=True)
-    answer = do(act)
+    answer = do(unit)
     if answer.has_changed:
-        keep_answer(act, *once, answer.status, _json(answer.kept or answer.body), answer.location)
+        keep_answer(unit, *once, answer.status, _json(answer.kept or answer.body), answer.location)
         if part:
-            keep_answer(act, *whole, answer.status, b"")
+            keep_answer(unit, *whole, answer.status, b"")
     return _done(answer)
 
 

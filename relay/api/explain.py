@@ -126,7 +126,7 @@ async def post_explain(asked: ExplainRequest, context: Explains) -> ExplainRespo
         told = await _of_then(context, number, caller, asked.peer, given_ms(asked.at), asked.unknown_source or "")
     details: dict[str, object] = {"number": caller, "outcome": told["outcome"]}
     object_ = number if is_700(number) else "party"
-    await context.act(lambda act: act.audit("explain", object_, business=business, details=details))
+    await context.run(lambda unit: unit.audit("explain", object_, business=business, details=details))
     return ExplainResponse.model_validate(api_named(told))
 
 

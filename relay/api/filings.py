@@ -178,8 +178,8 @@ async def post_filing(asked: FilingNew, context: Writes) -> Response:
     business, parties = context.own(asked.business_id), context.backend.settings.rules.parties
     words = FilingWords(**{name: getattr(asked, name) or "" for name in FilingWords._fields})
 
-    def do(act: UnitOfWork) -> Answer:
-        return Answer(_shown(add_filing(act, business, words, parties, asked.state), act.now_ms), 201)
+    def do(unit: UnitOfWork) -> Answer:
+        return Answer(_shown(add_filing(unit, business, words, parties, asked.state), unit.now_ms), 201)
 
     return await context.change(do)
 
@@ -229,7 +229,7 @@ async def search_filings(asked: FilingSearch, context: Reads, revealing: Reveali
 async def delete_filing(asked: FilingGone, context: Writes) -> Response:
     """The number counts as not filed from the next call on. It is in the body, as a URL would expose it to logs."""
     business = context.own(asked.business_id)
-    return await context.change(lambda act: Answer(_shown(remove_filing(act, business, asked.number), act.now_ms)))
+    return await context.change(lambda unit: Answer(_shown(remove_filing(unit, business, asked.number), unit.now_ms)))
 
 
 @router.post("/forget", response_model=Filing, operation_id="forgetHolder", summary="Remove a holder's documents")
@@ -237,8 +237,8 @@ async def forget(asked: FilingForgotten, context: OperatorChanges) -> Response:
     """Withdraw a filing and remove name, document and photo, on the holder's demand. Number and states remain."""
     business = context.own(asked.business_id)
 
-    def do(act: UnitOfWork) -> Answer:
-        return Answer(_shown(forget_filing(act, business, asked.number, asked.reason), act.now_ms))
+    def do(unit: UnitOfWork) -> Answer:
+        return Answer(_shown(forget_filing(unit, business, asked.number, asked.reason), unit.now_ms))
 
     return await context.change(do)
 
@@ -250,18 +250,18 @@ async def post_answers(asked: FilingAnswers, context: OperatorChanges) -> Respon
     """Enter what carriers answered to filings. Items succeed or fail independently."""
     request_id = context.request.state.request_id
 
-    def do(act: UnitOfWork) -> Answer:
-        results = [_answered(act, index, item, request_id) for index, item in enumerate(asked.items)]
+    def do(unit: UnitOfWork) -> Answer:
+        results = [_answered(unit, index, item, request_id) for index, item in enumerate(asked.items)]
         return Answer(FilingAnswerResults(items=results), has_changed=any(result.filings for result in results))
 
     return await context.change(do)
 
 
-def _answered(act: UnitOfWork, index: int, item: FilingAnswer, request_id: str) -> FilingAnswerResult:
+def _answered(unit: UnitOfWork, index: int, item: FilingAnswer, request_id: str) -> FilingAnswerResult:
     words = AnswerWords(**{name: getattr(item, name) for name in AnswerWords._fields})
     try:
-        filings = answer_filing(act, item.business_id or DEFAULT_BUSINESS, words)
+        filings = answer_filing(unit, item.business_id or DEFAULT_BUSINESS, words)
     except Refused as refused:
         problem = problem_of(refused, request_id)
         return FilingAnswerResult(index=index, status=status_of(refused.kind), filings=[], problem=problem)
-    return FilingAnswerResult(index=index, status=200, filings=[_shown(filing, act.now_ms) for filing in filings])
+    return FilingAnswerResult(index=index, status=200, filings=[_shown(filing, unit.now_ms) for filing in filings])

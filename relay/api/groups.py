@@ -118,8 +118,8 @@ async def post_group(asked: GroupCreateRequest, context: Writes) -> Response:
     """Make a group, optionally with members."""
     business, rules = context.own(asked.business_id), context.backend.settings.rules
 
-    def do(act: UnitOfWork) -> Answer:
-        group = make_group(act, asked.name, rules, business, asked.members)
+    def do(unit: UnitOfWork) -> Answer:
+        group = make_group(unit, asked.name, rules, business, asked.members)
         return Answer(shown_group(group), 201, f"/v1/groups/{group.group_id}")
 
     return await context.change(do)
@@ -149,7 +149,7 @@ async def get_one_group(group_id: GroupId, context: Reads) -> GroupResponse:
 async def delete_group(group_id: GroupId, context: Writes) -> Response:
     """Delete a group without live bindings. Tracebacks still find its former members."""
     rules = context.backend.settings.rules
-    return await context.change(lambda act: Answer(shown_group(remove_group(act, group_id, rules))))
+    return await context.change(lambda unit: Answer(shown_group(remove_group(unit, group_id, rules))))
 
 
 @router.get("/{group_id}/members", operation_id="listGroupMembers", summary="List the members of a group")
@@ -177,9 +177,9 @@ async def post_members(group_id: GroupId, asked: MembersRequest, context: Writes
     """Add all or none. Parties that are already members are ignored. A group has at most 1,000 members."""
     rules = context.backend.settings.rules
 
-    def do(act: UnitOfWork) -> Answer:
-        added = add_members(act, group_id, asked.members, rules)
-        return Answer(MembershipResponse(group=shown_group(get_group(act, group_id)), changed=added))
+    def do(unit: UnitOfWork) -> Answer:
+        added = add_members(unit, group_id, asked.members, rules)
+        return Answer(MembershipResponse(group=shown_group(get_group(unit, group_id)), changed=added))
 
     return await context.change(do)
 
@@ -194,9 +194,9 @@ async def post_removal(group_id: GroupId, asked: MembersRequest, context: Writes
     """Remove members. Parties that are not members are ignored."""
     rules = context.backend.settings.rules
 
-    def do(act: UnitOfWork) -> Answer:
-        removed = remove_members(act, group_id, asked.members, rules)
-        return Answer(MembershipResponse(group=shown_group(get_group(act, group_id)), changed=removed))
+    def do(unit: UnitOfWork) -> Answer:
+        removed = remove_members(unit, group_id, asked.members, rules)
+        return Answer(MembershipResponse(group=shown_group(get_group(unit, group_id)), changed=removed))
 
     return await context.change(do)
 
@@ -281,9 +281,9 @@ async def get_entries(
 async def put_entry(whose: WhoseList, owner_id: OwnerId, asked: EntryRequest, context: ListWrites) -> Response:
     """`black` refuses the caller, `white` admits it under `white_only`. Entries of a binding override its business."""
 
-    def do(act: UnitOfWork) -> Answer:
-        number = set_entry(act, whose, owner_id, asked.number, asked.kind)
-        return Answer(shown_entry(ListEntry(number, asked.kind, act.now_ms, act.actor.name, b""), clear=False))
+    def do(unit: UnitOfWork) -> Answer:
+        number = set_entry(unit, whose, owner_id, asked.number, asked.kind)
+        return Answer(shown_entry(ListEntry(number, asked.kind, unit.now_ms, unit.actor.name, b""), clear=False))
 
     return await context.change(do)
 
@@ -294,8 +294,8 @@ async def put_entry(whose: WhoseList, owner_id: OwnerId, asked: EntryRequest, co
 async def delete_entry(whose: WhoseList, owner_id: OwnerId, asked: EntryRemoveRequest, context: ListWrites) -> Response:
     """Remove an entry. The caller is in the body, because a URL would expose it to proxies and logs."""
 
-    def do(act: UnitOfWork) -> Answer:
-        number = remove_entry(act, whose, owner_id, asked.number)
+    def do(unit: UnitOfWork) -> Answer:
+        number = remove_entry(unit, whose, owner_id, asked.number)
         return Answer(EntryRemovedResponse(number=mask_number(number)))
 
     return await context.change(do)

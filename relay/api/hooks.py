@@ -77,8 +77,8 @@ async def put_hook(business_id: Name, asked: HookRequest, context: Writes) -> Re
     """Set the hook, effective from the next call on. The secret of a new one is shown in this response only."""
     rules, given = context.backend.settings.rules, asked.model_dump()
 
-    def do(act: UnitOfWork) -> Answer:
-        hook, secret = set_hook(act, business_id, rules, **given)
+    def do(unit: UnitOfWork) -> Answer:
+        hook, secret = set_hook(unit, business_id, rules, **given)
         shown = _shown(hook).model_dump()
         made, kept = HookSetResponse(**shown, secret=secret), HookSetResponse(**shown, secret=None)
         return Answer(made, kept=kept)
@@ -89,4 +89,4 @@ async def put_hook(business_id: Name, asked: HookRequest, context: Writes) -> Re
 @router.delete("", response_model=HookResponse, operation_id="removeHook", summary="Remove the hook")
 async def delete_hook(business_id: Name, context: Writes) -> Response:
     """Remove the hook: from the next call on the bindings alone decide."""
-    return await context.change(lambda act: Answer(_shown(drop_hook(act, business_id))))
+    return await context.change(lambda unit: Answer(_shown(drop_hook(unit, business_id))))

@@ -97,7 +97,7 @@ def _made(key: ApiKey, secret: str) -> Answer:
 async def post_key(business_id: BusinessId, asked: KeyCreateRequest, context: KeyChanges) -> Response:
     """Make a key with scopes that the requesting key has. The secret is shown in this response only."""
     expires_at = given_ms(asked.expires_at)
-    return await context.change(lambda act: _made(*make_key(act, business_id, asked.scopes, expires_at)))
+    return await context.change(lambda unit: _made(*make_key(unit, business_id, asked.scopes, expires_at)))
 
 
 @router.get("/businesses/{business_id}/keys", operation_id="listKeys", summary="List the keys of a business user")
@@ -117,7 +117,7 @@ async def get_keys(business_id: BusinessId, context: KeyReads, paging: Paging) -
 @router.delete("/keys/{key_id}", response_model=KeyResponse, operation_id="revokeKey", summary="Revoke a key")
 async def delete_key(key_id: KeyId, context: KeyChanges, why: Why = None) -> Response:
     """Refuse the key from the next request on. The requesting key must have all of its scopes."""
-    return await context.change(lambda act: Answer(shown_key(revoke(act, key_id, why or ""))))
+    return await context.change(lambda unit: Answer(shown_key(revoke(unit, key_id, why or ""))))
 
 
 @router.post(
@@ -132,4 +132,4 @@ async def post_rotation(key_id: KeyId, asked: KeyRotationRequest, context: KeyCh
 
     The requesting key must have all of its scopes.
     """
-    return await context.change(lambda act: _made(*rotate(act, key_id, asked.overlap_s)))
+    return await context.change(lambda unit: _made(*rotate(unit, key_id, asked.overlap_s)))

@@ -223,10 +223,10 @@ async def post_prefix(asked: PrefixCreateRequest, context: OperatorChanges) -> R
     """Load a prefix with its 10,000 numbers, available for binding at once."""
     cool_down_ms = None if asked.cool_down_s is None else asked.cool_down_s * 1000
 
-    def do(act: UnitOfWork) -> Answer:
+    def do(unit: UnitOfWork) -> Answer:
         wanted = new_prefix(asked.prefix, asked.peer, cool_down_ms)
-        loaded = load_prefix(act, wanted, asked.pool_id, context.backend.settings.peers)
-        shown = shown_prefix(get_prefix(act, asked.prefix)).model_dump()
+        loaded = load_prefix(unit, wanted, asked.pool_id, context.backend.settings.peers)
+        shown = shown_prefix(get_prefix(unit, asked.prefix)).model_dump()
         return Answer(PrefixLoadedResponse(**shown, loaded=loaded), 201, f"/v1/prefixes/{asked.prefix}")
 
     return await context.change(do)
@@ -257,7 +257,7 @@ async def patch_prefix(prefix: PrefixPath, asked: PrefixChangeRequest, context: 
         values["cool_down_ms"] = None if cool_down_s is None else cool_down_s * 1000
     change = cast(PrefixChange, values)
     peers = context.backend.settings.peers
-    return await context.change(lambda act: Answer(shown_prefix(change_prefix(act, prefix, change, reason, peers))))
+    return await context.change(lambda unit: Answer(shown_prefix(change_prefix(unit, prefix, change, reason, peers))))
 
 
 @router.get("/numbers", operation_id="listNumbers", summary="List numbers")
@@ -300,7 +300,7 @@ async def get_number(number: NumberPath, context: Reads) -> NumberResponse:
 )
 async def post_lock(number: NumberPath, asked: ReasonRequest, context: OperatorChanges) -> Response:
     """Refuse calls to the number from the next one on, and exclude it from new bindings."""
-    return await context.change(lambda act: Answer(shown_number(lock(act, number, asked.reason))))
+    return await context.change(lambda unit: Answer(shown_number(lock(unit, number, asked.reason))))
 
 
 @router.post(
@@ -308,7 +308,7 @@ async def post_lock(number: NumberPath, asked: ReasonRequest, context: OperatorC
 )
 async def post_unlock(number: NumberPath, asked: ReasonRequest, context: OperatorChanges) -> Response:
     """Release the operator's lock and the fraud lock. A lock of the prefix remains."""
-    return await context.change(lambda act: Answer(shown_number(unlock(act, number, asked.reason))))
+    return await context.change(lambda unit: Answer(shown_number(unlock(unit, number, asked.reason))))
 
 
 @router.post(
@@ -316,7 +316,7 @@ async def post_unlock(number: NumberPath, asked: ReasonRequest, context: Operato
 )
 async def post_hold(number: NumberPath, asked: ReasonRequest, context: Binds) -> Response:
     """Exclude a number from new bindings. Its bindings and calls go on."""
-    return await context.change(lambda act: Answer(shown_number(hold(act, number, asked.reason))))
+    return await context.change(lambda unit: Answer(shown_number(hold(unit, number, asked.reason))))
 
 
 @router.post(
@@ -324,7 +324,7 @@ async def post_hold(number: NumberPath, asked: ReasonRequest, context: Binds) ->
 )
 async def post_unhold(number: NumberPath, asked: ReasonRequest, context: Binds) -> Response:
     """Let a held number get new bindings."""
-    return await context.change(lambda act: Answer(shown_number(unhold(act, number, asked.reason))))
+    return await context.change(lambda unit: Answer(shown_number(unhold(unit, number, asked.reason))))
 
 
 @router.post(
@@ -332,7 +332,7 @@ async def post_unhold(number: NumberPath, asked: ReasonRequest, context: Binds) 
 )
 async def post_move(asked: MoveRequest, context: OperatorChanges) -> Response:
     """Move all or none. Their bindings remain."""
-    return await context.change(lambda act: Answer(MovedResponse(moved=move(act, asked.numbers, asked.pool_id))))
+    return await context.change(lambda unit: Answer(MovedResponse(moved=move(unit, asked.numbers, asked.pool_id))))
 
 
 # -- Routes of pools
@@ -363,8 +363,8 @@ async def post_pool(asked: PoolCreateRequest, context: OperatorChanges) -> Respo
     """Make an empty pool. Load prefixes or move numbers into it."""
     pool = new_pool(asked.id, asked.business_id, asked.area, asked.max_bindings, asked.warn_percent)
 
-    def do(act: UnitOfWork) -> Answer:
-        return Answer(shown_pool(make_pool(act, pool)), 201, f"/v1/pools/{asked.id}")
+    def do(unit: UnitOfWork) -> Answer:
+        return Answer(shown_pool(make_pool(unit, pool)), 201, f"/v1/pools/{asked.id}")
 
     return await context.change(do)
 
@@ -392,7 +392,7 @@ async def get_pool(pool_id: PoolId, context: Reads) -> PoolResponse:
 async def patch_pool(pool_id: PoolId, asked: PoolChangeRequest, context: OperatorChanges) -> Response:
     """Change a pool. Existing bindings remain."""
     change = cast(PoolChange, given(asked))
-    return await context.change(lambda act: Answer(shown_pool(change_pool(act, pool_id, change))))
+    return await context.change(lambda unit: Answer(shown_pool(change_pool(unit, pool_id, change))))
 
 
 @pool_router.get("/{pool_id}/usage", operation_id="getPoolUsage", summary="Show the usage of a pool")

@@ -181,7 +181,7 @@ _IN_MEMORY = 1 << 26  # bytes of a bundle kept off the disk: it holds real numbe
 async def post_trace(asked: TraceRequest, context: Traces) -> TraceResponse:
     """The parties behind a number at a given time, in clear, however long ago. Audited before the response."""
     number, at_ms = fields.number("number", asked.number), given_ms(asked.at)
-    question = await context.act(lambda act: ask_trace(act, number, at_ms, asked.reason))
+    question = await context.run(lambda unit: ask_trace(unit, number, at_ms, asked.reason))
     found = await anyio.to_thread.run_sync(trace, context.backend.path, context.backend.sealer, question)
     return TraceResponse(
         number=found.number,
@@ -202,7 +202,7 @@ async def post_trace(asked: TraceRequest, context: Traces) -> TraceResponse:
 async def post_evidence(asked: EvidenceRequest, context: Traces) -> Response:
     """Everything stored about a number in a period, in clear. `README.txt` in the bundle explains how to verify it."""
     number, since_ms, until_ms = fields.number("number", asked.number), given_ms(asked.since), given_ms(asked.until)
-    question = await context.act(lambda act: ask_evidence(act, number, since_ms, until_ms, asked.reason))
+    question = await context.run(lambda unit: ask_evidence(unit, number, since_ms, until_ms, asked.reason))
     file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - `_chunks` closes it
     await anyio.to_thread.run_sync(bundle, context.backend.path, context.backend.sealer, question, file)
     headers = {"content-disposition": f'attachment; filename="evidence-{context.request.state.request_id}.zip"'}
@@ -242,8 +242,8 @@ async def put_complaints(asked: ComplaintsRequest, context: OperatorChanges) -> 
 
     limit_ppm = context.backend.settings.complaint_ppm
 
-    def do(act: UnitOfWork) -> Answer:
-        set_complaints(act, asked.day, asked.business_id, asked.prefix, asked.count, limit_ppm)
+    def do(unit: UnitOfWork) -> Answer:
+        set_complaints(unit, asked.day, asked.business_id, asked.prefix, asked.count, limit_ppm)
         return Answer(asked)
 
     return await context.change(do)

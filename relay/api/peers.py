@@ -128,7 +128,7 @@ async def post_ban(asked: BanRequest, context: Operator) -> BanResponse:
     done = await context.ask_relay(
         "ban",
         {"address": source, **details},
-        lambda act: act.audit("ban.add", source, reason=asked.reason or "", details=details),
+        lambda unit: unit.audit("ban.add", source, reason=asked.reason or "", details=details),
     )
     return _shown(done)
 
@@ -136,7 +136,7 @@ async def post_ban(asked: BanRequest, context: Operator) -> BanResponse:
 @ban_router.delete("", operation_id="liftBans", summary="Lift all bans")
 async def delete_bans(context: Operator, why: Why = None) -> BanLiftedResponse:
     """Lift every ban at once."""
-    done = await context.ask_relay("unban", {}, lambda act: act.audit("ban.lift", ALL, reason=why or ""))
+    done = await context.ask_relay("unban", {}, lambda unit: unit.audit("ban.lift", ALL, reason=why or ""))
     return BanLiftedResponse(lifted=done["lifted"])
 
 
@@ -145,7 +145,7 @@ async def delete_ban(address: Address, context: Operator, why: Why = None) -> Ba
     """Lift the ban of an address. For a banned network, name any address in it."""
     source = read_source(address)
     done = await context.ask_relay(
-        "unban", {"address": source}, lambda act: act.audit("ban.lift", source, reason=why or "")
+        "unban", {"address": source}, lambda unit: unit.audit("ban.lift", source, reason=why or "")
     )
     return BanLiftedResponse(lifted=done["lifted"])
 

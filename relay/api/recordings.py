@@ -137,7 +137,7 @@ async def get_recording(
     if format_ == "pcap" and OPERATOR not in context.actor.scopes:
         raise lacks(OPERATOR, "format")
     details: dict[str, object] = {"format": format_}
-    return await _sent(context, lambda act: ask_recording(act, call_id, why or "", details), format_, channels)
+    return await _sent(context, lambda unit: ask_recording(unit, call_id, why or "", details), format_, channels)
 
 
 @router.post("/calls/{call_id}/recording/url", operation_id="createRecordingUrl", summary="Make a link to a recording")
@@ -147,9 +147,9 @@ async def post_recording_url(call_id: CallId, asked: LinkRequest, context: Reads
     The audit log has the making, and each use with the address that it came from.
     """
     key_id = context.actor.name.removeprefix("key:")
-    link = await context.act(
-        lambda act: make_link(
-            act, call_id, key_id, channels=asked.channels, life_s=asked.expires_in_s, reason=asked.reason or ""
+    link = await context.run(
+        lambda unit: make_link(
+            unit, call_id, key_id, channels=asked.channels, life_s=asked.expires_in_s, reason=asked.reason or ""
         )
     )
     recording = context.one(lambda connection: find_recording(connection, context.backend.sealer, call_id), "recording")
@@ -170,7 +170,9 @@ async def delete_call_recording(call_id: CallId, context: OperatorChanges, reaso
     The call's record, the recording's hash, and the reason in the audit log stay.
     """
     kept_in = context.backend.settings.kept_in
-    answer = await context.change(lambda act: Answer(shown_recording(delete_recording(act, kept_in, call_id, reason))))
+    answer = await context.change(
+        lambda unit: Answer(shown_recording(delete_recording(unit, kept_in, call_id, reason)))
+    )
     await anyio.to_thread.run_sync(delete_marked, kept_in, call_id)
     return answer
 
@@ -204,7 +206,7 @@ async def get_linked(
     request.state.actor_name = actor.name
     source = request.client.host if request.client else ""
     context = RequestContext(request, backend, actor)
-    return await _sent(context, lambda act: follow_link(act, link, source), "wav", channels)
+    return await _sent(context, lambda unit: follow_link(unit, link, source), "wav", channels)
 
 
 # -- Files
@@ -217,7 +219,7 @@ async def _sent(
 ) -> Response:
     """The file, after the line in the audit log that `ask` writes."""
     with context.downloads.kept_by(context.reader) as over:
-        recording = await context.act(ask)
+        recording = await context.run(ask)
         size, parts = await context.turn(partial(_opened, context, recording, format_, channels))
     part = _range(context.request.headers.get("range", ""), size)
     wanted = part or range(size)

@@ -170,8 +170,8 @@ async def post_webhook(asked: WebhookCreateRequest, context: Writes) -> Response
     """Make a webhook. Its secret is shown in this response only."""
     business = context.own(asked.business_id)
 
-    def do(act: UnitOfWork) -> Answer:
-        webhook, secret = make(act, business, asked.url, asked.kinds, asked.parties, asked.format)
+    def do(unit: UnitOfWork) -> Answer:
+        webhook, secret = make(unit, business, asked.url, asked.kinds, asked.parties, asked.format)
         shown = shown_webhook(webhook).model_dump()
         made, kept = WebhookCreatedResponse(**shown, secret=secret), WebhookCreatedResponse(**shown, secret=None)
         return Answer(made, 201, f"/v1/webhooks/{webhook.id}", kept)
@@ -205,7 +205,7 @@ async def patch_webhook(webhook_id: WebhookId, asked: WebhookChangeRequest, cont
     values = given(asked)
     if "enabled" in values:
         values["disabled"] = not values.pop("enabled")
-    return await context.change(lambda act: Answer(shown_webhook(change(act, webhook_id, **values))))
+    return await context.change(lambda unit: Answer(shown_webhook(change(unit, webhook_id, **values))))
 
 
 @router.delete(
@@ -213,7 +213,7 @@ async def patch_webhook(webhook_id: WebhookId, asked: WebhookChangeRequest, cont
 )
 async def delete_webhook(webhook_id: WebhookId, context: Writes) -> Response:
     """Remove a webhook with all its queued events."""
-    return await context.change(lambda act: Answer(shown_webhook(remove(act, webhook_id))))
+    return await context.change(lambda unit: Answer(shown_webhook(remove(unit, webhook_id))))
 
 
 @router.get("/{webhook_id}/dead", operation_id="listDeadLetters", summary="List dead letters")
@@ -250,8 +250,8 @@ async def post_resend(webhook_id: WebhookId, asked: ResendRequest, context: Writ
 
 
 def _resending(webhook_id: str, events: list[str] | None, after: int) -> Callable[[UnitOfWork], Answer]:
-    def do(act: UnitOfWork) -> Answer:
-        resent = resend(act, webhook_id, events, after)
+    def do(unit: UnitOfWork) -> Answer:
+        resent = resend(unit, webhook_id, events, after)
         return Answer(_Resent(resent=resent.events, after=resent.after))
 
     return do
@@ -262,4 +262,4 @@ def _resending(webhook_id: str, events: list[str] | None, after: int) -> Callabl
 )
 async def post_test(webhook_id: WebhookId, context: Writes) -> Response:
     """Queue an event of kind `webhook.test` behind the waiting ones."""
-    return await context.change(lambda act: Answer(TestedResponse(event_id=test(act, webhook_id))))
+    return await context.change(lambda unit: Answer(TestedResponse(event_id=test(unit, webhook_id))))

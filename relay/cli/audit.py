@@ -272,11 +272,11 @@ def _accept(store: Opened, reason: str) -> None:
     with one_moment(store.reader):
         faults = _some([str(fault) for fault in ledger_faults(store.reader, store.sealer)])
 
-    def do(act: UnitOfWork) -> None:
-        sign_all(act.connection, act.sealer, beyond=0 if known is None else known.revision)
-        act.audit("ledger.accept", "store", reason=fields.reason(reason), details={"faults": faults})
+    def do(unit: UnitOfWork) -> None:
+        sign_all(unit.connection, unit.sealer, beyond=0 if known is None else known.revision)
+        unit.audit("ledger.accept", "store", reason=fields.reason(reason), details={"faults": faults})
 
-    store.act(do)
+    store.run(do)
     file.write(present_anchor(store.reader, store.sealer))
 
 

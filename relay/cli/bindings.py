@@ -150,9 +150,9 @@ def bind(config_path: Path | None, as_json: bool, reason: str, **asked: Any) -> 
     clear = in_clear(reveal=False, reason=reason, as_json=as_json)
     area, area_match = asked.pop("area").strip(), asked.pop("area_match")
 
-    def make(act: UnitOfWork) -> Binding:
-        wanted = Wanted(fields.binding(asked, store.rules.parties, act.now_ms), area, area_match, late)
-        return service.bind(act, wanted, store.rules)
+    def make(unit: UnitOfWork) -> Binding:
+        wanted = Wanted(fields.binding(asked, store.rules.parties, unit.now_ms), area, area_match, late)
+        return service.bind(unit, wanted, store.rules)
 
     with opened(config_path, make=True) as store:
         binding = _made(store, make, reason, clear=clear)
@@ -168,13 +168,13 @@ def bind(config_path: Path | None, as_json: bool, reason: str, **asked: Any) -> 
 def _made(store: Opened, make: Callable[[UnitOfWork], Binding], reason: str, *, clear: bool) -> Binding:
     """Make or change a binding; if it is shown in clear, write the audit line in the same transaction."""
 
-    def make_and_say(act: UnitOfWork) -> Binding:
-        binding = make(act)
+    def make_and_say(unit: UnitOfWork) -> Binding:
+        binding = make(unit)
         if clear:
-            audit_reading(act, binding.binding_id, reason)
+            audit_reading(unit, binding.binding_id, reason)
         return binding
 
-    return store.act(make_and_say)
+    return store.run(make_and_say)
 
 
 def _warn(store: Opened, binding: Binding) -> None:
@@ -208,7 +208,7 @@ def _who_dials(binding: Binding) -> list[str]:
 def unbind(config_path: Path | None, binding_id: str, reason: str) -> None:
     """End a binding. The next call is refused; a live call goes on."""
     with opened(config_path) as store:
-        binding = store.act(lambda act: service.end(act, binding_id, store.rules, reason))
+        binding = store.run(lambda unit: service.end(unit, binding_id, store.rules, reason))
     say(f"unbound {binding.binding_id}")
 
 
@@ -297,9 +297,9 @@ def change(config_path: Path | None, binding_id: str, as_json: bool, reason: str
     for name, value in asked.items():
         asked[name] = "" if value == NONE else value
 
-    def make(act: UnitOfWork) -> Binding:
-        wanted = fields.binding_change(asked, store.rules.parties, act.now_ms)
-        return service.change(act, binding_id, wanted, store.rules)
+    def make(unit: UnitOfWork) -> Binding:
+        wanted = fields.binding_change(asked, store.rules.parties, unit.now_ms)
+        return service.change(unit, binding_id, wanted, store.rules)
 
     with opened(config_path) as store:
         changed = _made(store, make, reason, clear=clear)
@@ -348,7 +348,7 @@ def hand_over_(
         )
         after: str | None = ""
         while after is not None:
-            done, after = store.act(partial(hand_over, asked=wanted, after=after, rules=store.rules))
+            done, after = store.run(partial(hand_over, asked=wanted, after=after, rules=store.rules))
             results += done
     refused = [result for result in results if result.refused is not None]
     show_text = shower_of_text(reveal=bool(orders))  # orders that were given are printed as given
@@ -377,8 +377,8 @@ def renew(config_path: Path | None, binding_id: str, expires_in: str, as_json: b
     """
     clear = in_clear(reveal=False, reason=reason, as_json=as_json)
 
-    def make(act: UnitOfWork) -> Binding:
-        return service.renew(act, binding_id, fields.expiry(expires_in, act.now_ms), store.rules)
+    def make(unit: UnitOfWork) -> Binding:
+        return service.renew(unit, binding_id, fields.expiry(expires_in, unit.now_ms), store.rules)
 
     with opened(config_path) as store:
         changed = _made(store, make, reason, clear=clear)
@@ -400,7 +400,7 @@ def import_(config_path: Path | None, file: TextIO) -> None:
     """
     good = bad = 0
     with opened(config_path, make=True) as store, file_progress(file, "bindings") as done:
-        for outcome in import_bindings(file, store.act, store.rules):
+        for outcome in import_bindings(file, store.run, store.rules):
             if (good + bad) % _SHOWN_EVERY == 0:
                 done()
             if outcome.refused is None:

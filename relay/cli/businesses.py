@@ -91,7 +91,7 @@ def apply_(config_path: Path | None, business_id: str, as_json: bool, **options:
     """Enter the application of a business user. It may do nothing until it is approved."""
     with opened(config_path, make=True) as store:
         asked = service.parsed(given(options))
-        _show(store.act(lambda act: service.apply(act, asked, business_id)), as_json=as_json)
+        _show(store.run(lambda unit: service.apply(unit, asked, business_id)), as_json=as_json)
 
 
 @business.command("list")
@@ -169,7 +169,7 @@ def _step(step: service.Step, words: str) -> None:
     @config_option
     def take(config_path: Path | None, business_id: str, reason: str, as_json: bool) -> None:
         with opened(config_path) as store:
-            changed = store.act(lambda act: service.set_state(act, business_id, step, reason))
+            changed = store.run(lambda unit: service.set_state(unit, business_id, step, reason))
         if as_json:
             _show(changed, as_json=True)
         else:
@@ -229,7 +229,7 @@ def _change(config_path: Path | None, business_id: str, options: dict[str, Any],
         found = given(options)
         reason = found.pop("reason", None)
         asked = service.parsed(found)
-        changed = store.act(lambda act: service.change(act, business_id, reason=reason, **asked))
+        changed = store.run(lambda unit: service.change(unit, business_id, reason=reason, **asked))
     _show(changed, as_json=as_json)
     if before is not None and before.state != changed.state:
         say(
@@ -283,7 +283,7 @@ def make(
         raise click.UsageError("give either --business ID or --operator")
     wanted = scopes or (_USUAL_OF_OPERATOR if operator else _USUAL)
     with opened(config_path, make=True) as store:
-        key, secret = store.act(lambda act: key_service.make_key(act, business, wanted, expires_at))
+        key, secret = store.run(lambda unit: key_service.make_key(unit, business, wanted, expires_at))
     _show_secret(key, secret, as_json=as_json)
 
 
@@ -309,7 +309,7 @@ def list_keys_(config_path: Path | None, business: str | None, limit: int | None
 def rotate(config_path: Path | None, key_id: str, overlap: int, as_json: bool) -> None:
     """Replace a key by a new one with the same scopes."""
     with opened(config_path) as store:
-        key, secret = store.act(lambda act: key_service.rotate(act, key_id, overlap // 1000))
+        key, secret = store.run(lambda unit: key_service.rotate(unit, key_id, overlap // 1000))
     _show_secret(key, secret, as_json=as_json)
 
 
@@ -320,7 +320,7 @@ def rotate(config_path: Path | None, key_id: str, overlap: int, as_json: bool) -
 def revoke(config_path: Path | None, key_id: str, reason: str) -> None:
     """Revoke a key: the next request with it is refused."""
     with opened(config_path) as store:
-        key = store.act(lambda act: key_service.revoke(act, key_id, reason))
+        key = store.run(lambda unit: key_service.revoke(unit, key_id, reason))
     say(f"revoked {key.id}")
 
 

@@ -318,7 +318,7 @@ def get_recording(
         raise click.UsageError("Write either --wav FILE or --out FILE.")
     with opened(config_path) as store:
         details: dict[str, object] = {"format": "wav" if wav else "pcap"}
-        recording = store.act(lambda act: ask_recording(act, call_id, reason, details))
+        recording = store.run(lambda unit: ask_recording(unit, call_id, reason, details))
         place = store.config.recordings.kept_in, store.sealer, recording
         parts = read_wav(*place, channels)[1] if wav else read_recording(*place)
         with written(file_path) as file:
@@ -351,7 +351,7 @@ def make_url(
     """
     with opened(config_path) as store:
         life_s = expires_in // 1000
-        link = store.act(lambda act: make_link(act, call_id, key_id, channels=channels, life_s=life_s, reason=reason))
+        link = store.run(lambda unit: make_link(unit, call_id, key_id, channels=channels, life_s=life_s, reason=reason))
         recording = required(find_recording(store.reader, store.sealer, call_id), "recording", "recordings list")
         read_wav(store.config.recordings.kept_in, store.sealer, recording, channels)  # or say why it cannot be made
         url = store.config.api.public_url + link.path(store.sealer)
@@ -370,6 +370,6 @@ def delete(config_path: Path | None, call_id: str, reason: str) -> None:
     """
     with opened(config_path) as store:
         kept_in = store.config.recordings.kept_in
-        store.act(lambda act: delete_recording(act, kept_in, call_id, reason))
+        store.run(lambda unit: delete_recording(unit, kept_in, call_id, reason))
         delete_marked(kept_in, call_id)
     say(f"the recording of the call {call_id} is deleted")

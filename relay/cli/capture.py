@@ -46,7 +46,7 @@ def arm(
     ((kind, value),) = given
     with opened(config_path) as store:
         peers = [each.name for each in store.config.settings.peers]
-        made = store.act(lambda act: rules.arm(act, kind, value, for_ms, store.config.capture, peers))
+        made = store.run(lambda unit: rules.arm(unit, kind, value, for_ms, store.config.capture, peers))
     show_one(_object(made), as_json=as_json)
 
 
@@ -68,7 +68,7 @@ def list_(config_path: Path | None, limit: int | None, as_json: bool) -> None:
 def disarm(config_path: Path | None, arm_id: str) -> None:
     """Stop capturing at once. What was captured stays."""
     with opened(config_path) as store:
-        store.act(lambda act: rules.disarm(act, arm_id))
+        store.run(lambda unit: rules.disarm(unit, arm_id))
     say(f"disarmed {arm_id}")
 
 

@@ -164,8 +164,8 @@ async def _ready(relay: Process) -> None:
 
 def _bind(store: Opened) -> None:
     asked = {"mode": "AXB", "a": f"+{CALLER}", "b": f"+{CALLEE}", "x": NUMBER}
-    store.act(
-        lambda act: bindings.bind(act, Wanted(fields.binding(asked, store.rules.parties, act.now_ms)), store.rules)
+    store.run(
+        lambda unit: bindings.bind(unit, Wanted(fields.binding(asked, store.rules.parties, unit.now_ms)), store.rules)
     )
 
 

@@ -78,13 +78,13 @@ def add_number(
     clear = in_clear(reveal=False, reason=reason, as_json=as_json)
     with opened(config_path, make=True) as store:
 
-        def add_and_say(act: UnitOfWork) -> Filing:
-            filing = add_filing(act, business, FilingWords(**words), store.rules.parties, state)
+        def add_and_say(unit: UnitOfWork) -> Filing:
+            filing = add_filing(unit, business, FilingWords(**words), store.rules.parties, state)
             if clear:
-                audit_reading(act, "filings", reason)
+                audit_reading(unit, "filings", reason)
             return filing
 
-        filing = store.act(add_and_say)
+        filing = store.run(add_and_say)
     show_one(_filing(filing, clear=clear), as_json=as_json)
 
 
@@ -148,7 +148,7 @@ def show_filing(
 def withdraw(config_path: Path | None, number: str, business: str) -> None:
     """Withdraw a filing. From the next call on the number counts as not filed."""
     with opened(config_path) as store:
-        store.act(lambda act: remove_filing(act, business, number))
+        store.run(lambda unit: remove_filing(unit, business, number))
     say(f"withdrawn from the filings of {business}")
 
 
@@ -164,7 +164,7 @@ def forget(config_path: Path | None, number: str, business: str, reason: str) ->
     the law has calls kept with their numbers.
     """
     with opened(config_path) as store:
-        store.act(lambda act: forget_filing(act, business, number, reason))
+        store.run(lambda unit: forget_filing(unit, business, number, reason))
     say("documents removed")
 
 
@@ -181,7 +181,7 @@ def import_numbers(config_path: Path | None, file: TextIO, business: str, state:
     FILE may be - for standard input. Bad lines are reported and skipped; the exit status is then 1.
     """
     with opened(config_path, make=True) as store, file_progress(file, "filings") as done:
-        _report(import_filings(file, business, store.act, store.rules.parties, state), done, "filed")
+        _report(import_filings(file, business, store.run, store.rules.parties, state), done, "filed")
 
 
 @filings.command("answers", epilog=f"Columns: {','.join(AnswerWords._fields)}. A header line may name some of them.")
@@ -195,7 +195,7 @@ def answers(config_path: Path | None, file: TextIO, business: str) -> None:
     or revoked. Bad lines are reported and skipped; the exit status is then 1.
     """
     with opened(config_path) as store, file_progress(file, "answers") as done:
-        _report(import_answers(file, business, store.act), done, "entered")
+        _report(import_answers(file, business, store.run), done, "entered")
 
 
 def _report(outcomes: Iterable[Outcome], done: Callable[[], None], said: str) -> None:

@@ -48,7 +48,7 @@ def groups() -> None:
 def make_group(config_path: Path | None, name: str, members: tuple[str, ...], business: str, as_json: bool) -> None:
     """Make a group."""
     with opened(config_path, make=True) as store:
-        made = store.act(lambda act: service.make_group(act, name, store.rules, business, members))
+        made = store.run(lambda unit: service.make_group(unit, name, store.rules, business, members))
     show_one(_group(made), as_json=as_json)
 
 
@@ -91,7 +91,7 @@ def show_group(config_path: Path | None, group_id: str, as_json: bool, reveal: b
 def add_members(config_path: Path | None, group_id: str, members: tuple[str, ...]) -> None:
     """Add members. They may call from the next INVITE on."""
     with opened(config_path) as store:
-        count = store.act(lambda act: service.add_members(act, group_id, members, store.rules))
+        count = store.run(lambda unit: service.add_members(unit, group_id, members, store.rules))
     say(f"{count} added")
 
 
@@ -102,7 +102,7 @@ def add_members(config_path: Path | None, group_id: str, members: tuple[str, ...
 def remove_members(config_path: Path | None, group_id: str, members: tuple[str, ...]) -> None:
     """Remove members. Their next call is refused."""
     with opened(config_path) as store:
-        count = store.act(lambda act: service.remove_members(act, group_id, members, store.rules))
+        count = store.run(lambda unit: service.remove_members(unit, group_id, members, store.rules))
     say(f"{count} removed")
 
 
@@ -114,7 +114,7 @@ def import_group(config_path: Path | None, group_id: str, file: TextIO) -> None:
     """Add the number on each line of a file as a member. FILE may be - for standard input."""
     count = 0
     with opened(config_path) as store, file_progress(file, "members") as done:
-        for added in import_members(file, group_id, store.act, store.rules):
+        for added in import_members(file, group_id, store.run, store.rules):
             count += added
             done()
     say(f"{count} added")
@@ -126,7 +126,7 @@ def import_group(config_path: Path | None, group_id: str, file: TextIO) -> None:
 def delete_group(config_path: Path | None, group_id: str) -> None:
     """Delete a group. Refused while a binding in force uses it."""
     with opened(config_path) as store:
-        store.act(lambda act: service.remove_group(act, group_id, store.rules))
+        store.run(lambda unit: service.remove_group(unit, group_id, store.rules))
     say(f"deleted {group_id}")
 
 
@@ -175,7 +175,7 @@ def show_entries(
     """Show the listed callers of a business user or binding, newest first."""
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
-        owner = store.act(lambda act: list_service.owner_of(act, whose, owner_id))
+        owner = store.run(lambda unit: list_service.owner_of(unit, whose, owner_id))
         if clear:
             said_in_clear(store, owner_id, reason)
         show = shower(reveal=clear)
@@ -199,7 +199,7 @@ def _set(kind: Kind, words: str) -> None:
     @config_option
     def set_(config_path: Path | None, whose: Whose, owner_id: str, number: str) -> None:
         with opened(config_path) as store:
-            store.act(lambda act: list_service.set_entry(act, whose, owner_id, number, kind))
+            store.run(lambda unit: list_service.set_entry(unit, whose, owner_id, number, kind))
         say(f"on the {kind}list of {owner_id}")
 
 
@@ -215,5 +215,5 @@ _set("white", "Whitelist a caller. It matters where only whitelisted callers are
 def remove_entry(config_path: Path | None, whose: Whose, owner_id: str, number: str) -> None:
     """Remove a caller from the list."""
     with opened(config_path) as store:
-        store.act(lambda act: list_service.remove_entry(act, whose, owner_id, number))
+        store.run(lambda unit: list_service.remove_entry(unit, whose, owner_id, number))
     say(f"off the list of {owner_id}")

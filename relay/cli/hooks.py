@@ -46,9 +46,9 @@ def set_(
     """
     with opened(config_path, make=True) as store:
         rules = store.config.numbers
-        hook, secret = store.act(
-            lambda act: service.set_hook(
-                act, business, rules, url=url, parties=parties, unknown_callers=unknown, enabled=enabled
+        hook, secret = store.run(
+            lambda unit: service.set_hook(
+                unit, business, rules, url=url, parties=parties, unknown_callers=unknown, enabled=enabled
             )
         )
     show_one(_plain(hook) | ({} if secret is None else {"secret": secret}), as_json=as_json)
@@ -73,7 +73,7 @@ def show_(config_path: Path | None, business: str, as_json: bool) -> None:
 def remove(config_path: Path | None, business: str) -> None:
     """Remove the hook of a business user. From the next call on the bindings alone decide."""
     with opened(config_path) as store:
-        store.act(lambda act: service.drop_hook(act, business))
+        store.run(lambda unit: service.drop_hook(unit, business))
     say(f"removed the hook of {business}")
 
 

@@ -77,7 +77,7 @@ def _imported(
             waiting.append(one)
             yield one.line, one.written
 
-    for outcome in import_once(lines(), store.act, store.rules, rehearse=not make):
+    for outcome in import_once(lines(), store.run, store.rules, rehearse=not make):
         yield waiting.pop(0), outcome
 
 

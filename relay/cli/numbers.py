@@ -67,7 +67,7 @@ def load(config_path: Path | None, prefix: str, peer: str, pool: str, cool_down:
     """Put the 10,000 numbers of PREFIX into a pool. PREFIX is the 11 managed digits."""
     wanted = service.new_prefix(prefix, peer, cool_down)
     with opened(config_path, make=True) as store:
-        count = store.act(lambda act: service.load_prefix(act, wanted, pool, _peers(store)))
+        count = store.run(lambda unit: service.load_prefix(unit, wanted, pool, _peers(store)))
     say(f"{count} numbers loaded")
 
 
@@ -108,7 +108,7 @@ def prefix_(
     """Change a prefix. Options not given keep their value."""
     asked = cast(PrefixChange, _given(options, "cool_down_ms"))
     with opened(config_path) as store:
-        changed = store.act(lambda act: service.change_prefix(act, prefix, asked, reason, _peers(store)))
+        changed = store.run(lambda unit: service.change_prefix(unit, prefix, asked, reason, _peers(store)))
     show_one(_prefix(changed), as_json=as_json)
 
 
@@ -158,7 +158,7 @@ def show_(config_path: Path | None, number: str, as_json: bool) -> None:
 def lock(config_path: Path | None, number: str, reason: str) -> None:
     """Lock a number: its calls are refused from the next one on."""
     with opened(config_path) as store:
-        found = store.act(lambda act: service.lock(act, number, reason))
+        found = store.run(lambda unit: service.lock(unit, number, reason))
     say(f"{found.number} is {found.state}")
 
 
@@ -169,7 +169,7 @@ def lock(config_path: Path | None, number: str, reason: str) -> None:
 def unlock(config_path: Path | None, number: str, reason: str) -> None:
     """Unlock a number, also one locked for fraud."""
     with opened(config_path) as store:
-        found = store.act(lambda act: service.unlock(act, number, reason))
+        found = store.run(lambda unit: service.unlock(unit, number, reason))
     say(f"{found.number} is {found.state}")
 
 
@@ -180,7 +180,7 @@ def unlock(config_path: Path | None, number: str, reason: str) -> None:
 def hold(config_path: Path | None, number: str, reason: str) -> None:
     """Keep a number from new bindings; its bindings and calls go on."""
     with opened(config_path) as store:
-        found = store.act(lambda act: service.hold(act, number, reason))
+        found = store.run(lambda unit: service.hold(unit, number, reason))
     say(f"{found.number} is held")
 
 
@@ -191,7 +191,7 @@ def hold(config_path: Path | None, number: str, reason: str) -> None:
 def unhold(config_path: Path | None, number: str, reason: str) -> None:
     """Let a held number get new bindings."""
     with opened(config_path) as store:
-        found = store.act(lambda act: service.unhold(act, number, reason))
+        found = store.run(lambda unit: service.unhold(unit, number, reason))
     say(f"{found.number} is {found.state}")
 
 
@@ -202,7 +202,7 @@ def unhold(config_path: Path | None, number: str, reason: str) -> None:
 def move(config_path: Path | None, numbers: tuple[str, ...], pool: str) -> None:
     """Move numbers to another pool. Their bindings stay."""
     with opened(config_path) as store:
-        count = store.act(lambda act: service.move(act, numbers, pool))
+        count = store.run(lambda unit: service.move(unit, numbers, pool))
     say(f"{count} moved")
 
 
@@ -228,7 +228,7 @@ def make(config_path: Path | None, pool_id: str, as_json: bool, **options: Any) 
     """Make a pool. Fill it with `numbers load --pool` or `numbers move`."""
     wanted = service.new_pool(pool_id, **_given(options, "business"))
     with opened(config_path, make=True) as store:
-        pool = store.act(lambda act: service.make_pool(act, wanted))
+        pool = store.run(lambda unit: service.make_pool(unit, wanted))
     show_one(_pool(pool), as_json=as_json)
 
 
@@ -242,7 +242,7 @@ def change(config_path: Path | None, pool_id: str, as_json: bool, **options: Any
     """Change a pool. Options not given keep their value."""
     asked = cast(PoolChange, _given(options, "business"))
     with opened(config_path) as store:
-        pool = store.act(lambda act: service.change_pool(act, pool_id, asked))
+        pool = store.run(lambda unit: service.change_pool(unit, pool_id, asked))
     show_one(_pool(pool), as_json=as_json)
 
 

@@ -114,7 +114,7 @@ class Opened(NamedTuple):
     reader: Connection
     writer: Writer
 
-    def act(self, do: Callable[[UnitOfWork], T]) -> T:
+    def run(self, do: Callable[[UnitOfWork], T]) -> T:
         """Run a transaction in the name of the user who typed the command."""
         return self.writer.run(operator_cli(), do)
 
@@ -165,7 +165,7 @@ def _load_numbers(store: Opened) -> None:
     """Add configured prefixes and old middle numbers that the store does not have yet."""
     prefixes, legacy = store.config.settings.prefixes, store.config.settings.legacy
     if lacks_numbers(store.reader, prefixes, legacy):
-        store.act(lambda act: ensure_numbers(act, prefixes, legacy))
+        store.run(lambda unit: ensure_numbers(unit, prefixes, legacy))
 
 
 def every(read: Callable[[K, int], list[T]], first: K, position: Callable[[T], K]) -> Iterator[T]:
@@ -190,21 +190,21 @@ def said_in_clear(store: Opened, object_: str, reason: str, asked: Mapping[str, 
     """Write the audit line that must exist before real numbers are shown; `asked` are the filters of the query."""
     details = {name: value for name, value in (asked or {}).items() if value not in (None, False)}
     try:
-        store.act(lambda act: audit_reading(act, object_, reason, details))
+        store.run(lambda unit: audit_reading(unit, object_, reason, details))
     except StoreError as error:
         raise StoreError(f"{error}; without --reveal and --reason it is shown masked, with no audit line") from None
 
 
-def audit_reading(act: UnitOfWork, object_: str, reason: str, details: dict[str, object] | None = None) -> None:
+def audit_reading(unit: UnitOfWork, object_: str, reason: str, details: dict[str, object] | None = None) -> None:
     """Write the audit line of a reading, in the transaction that makes what is shown."""
-    act.audit("read", object_, reason=fields.reason(reason, required=True), details=details)
+    unit.audit("read", object_, reason=fields.reason(reason, required=True), details=details)
 
 
 def audited_first(store: Opened, action: str, object_: str, reason: str, **details: object) -> None:
     """Write the audit line of a command that the relay gets next. Raises Refused and StoreError."""
     why = fields.reason(reason)
     try:
-        store.act(lambda act: act.audit(action, object_, reason=why, details=details))
+        store.run(lambda unit: unit.audit(action, object_, reason=why, details=details))
     except StoreError as error:
         raise StoreError(f"{error}; nothing was done, since the audit line comes first") from None
 

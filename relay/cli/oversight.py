@@ -46,7 +46,7 @@ def traceback(config_path: Path | None, number: str, at_ms: int, reason: str, as
     NUMBER is a 700 number or a party. Shows order, business user, parties and calls of that time, numbers in clear.
     """
     with opened(config_path) as store:
-        asked = store.act(lambda act: ask_trace(act, number, at_ms, reason))
+        asked = store.run(lambda unit: ask_trace(unit, number, at_ms, reason))
         found = trace(store.config.store.path, store.sealer, asked)
     if not found.bindings and not found.calls:
         raise StoreError(f"{mask_number(number)} was neither bound nor in a call at {format_moment(at_ms)}")
@@ -116,7 +116,7 @@ def make(
 ) -> None:
     """Write a signed bundle of a number's calls and bindings. Its numbers are in clear."""
     with opened(config_path) as store:
-        asked = store.act(lambda act: ask_evidence(act, number, since_ms, until_ms, reason))
+        asked = store.run(lambda unit: ask_evidence(unit, number, since_ms, until_ms, reason))
         with written(out) as file:
             manifest = bundle(store.config.store.path, store.sealer, asked, file)
     if as_json:
@@ -223,7 +223,7 @@ def complaints(
             return
         if day is None or business is None or prefix is None or count is None:
             raise click.UsageError("Missing argument: write DAY BUSINESS PREFIX COUNT.")
-        rate = store.act(lambda act: set_complaints(act, day, business, prefix, count, limit_ppm))
+        rate = store.run(lambda unit: set_complaints(unit, day, business, prefix, count, limit_ppm))
     say(f"{count} entered")
     if rate.is_high:
         say(
@@ -254,7 +254,7 @@ def batch(config_path: Path | None, day: date, out: Path | None, reason: str, as
     same command resumes an interrupted run and leaves a finished batch as it is.
     """
     with opened(config_path) as store:
-        asked = store.act(lambda act: ask_batch(act, day, reason))
+        asked = store.run(lambda unit: ask_batch(unit, day, reason))
         config = store.config
         is_new = not config.report.key_file.exists()
         key = load_batch_key(config.report.key_file)

@@ -49,12 +49,12 @@ def probe(config_path: Path | None, peer: str | None, as_json: bool) -> None:
 
 def _probe(store: Opened, settings: ProbeSettings, peer: str, callee: str) -> Result:
     try:
-        number = store.writer.run(RELAY, lambda act: number_for(act, store.rules, settings.caller, callee))
+        number = store.writer.run(RELAY, lambda unit: number_for(unit, store.rules, settings.caller, callee))
     except Refused as refused:
         result = Result(peer, "failed", f"no number could be bound: {refused}")
     else:
         result = asyncio.run(call(call_to(settings, peer, callee, number)))
-    store.act(lambda act: note(act, result))
+    store.run(lambda unit: note(unit, result))
     return result
 
 

@@ -96,7 +96,7 @@ def replay(
     with opened(config_path, make=True) as store:
         settings = store.config.settings
         stage = set_stage(settings, to, caller_address, callee_address)
-        with bound(calls.attempts, settings, stage, store.act, store.rules) as casts:
+        with bound(calls.attempts, settings, stage, store.run, store.rules) as casts:
             played = asyncio.run(perform(calls.attempts, stage, casts, pace))
     if as_json:
         click.echo(json_line(report_object(trace, read, calls, played)))

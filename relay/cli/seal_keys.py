@@ -53,7 +53,7 @@ def add(config_path: Path | None) -> None:
     """Make a key, and add it to the key file and the store. It is not in use yet."""
     with opened(config_path) as store:
         key_file = store.config.store.key_file
-        key_id = store.act(lambda act: rotation.add(act, key_file))
+        key_id = store.run(lambda unit: rotation.add(unit, key_file))
     say(f"added the key {key_id} to {key_file}: keep a copy of that file in another place")
 
 
@@ -67,7 +67,7 @@ def use(config_path: Path | None, key_id: int) -> None:
     """
     with opened(config_path) as store:
         unaware = _unaware(store, key_id)
-        store.act(lambda act: rotation.use(act, key_id, unaware))
+        store.run(lambda unit: rotation.use(unit, key_id, unaware))
     say(f"the key {key_id} is in use")
 
 
@@ -92,7 +92,7 @@ def drop(config_path: Path | None, key_id: int) -> None:
     with opened(config_path) as store:
         _refuse_newer(store)
         needed = _needs(store).get(key_id, {})
-        store.act(lambda act: rotation.drop(act, key_id, needed))
+        store.run(lambda unit: rotation.drop(unit, key_id, needed))
         key_file = store.config.store.key_file
         was_there = rotation.forget(key_file, key_id, store.sealer.hash_keys)
     say(f"dropped the key {key_id}" if was_there else f"dropped the key {key_id}; it was no longer in {key_file}")

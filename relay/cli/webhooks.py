@@ -62,7 +62,7 @@ def make(
     The secret that signs them is shown only once.
     """
     with opened(config_path, make=True) as store:
-        webhook, secret = store.act(lambda act: service.make(act, business, url, kinds or None, parties, form))
+        webhook, secret = store.run(lambda unit: service.make(unit, business, url, kinds or None, parties, form))
     show_one(_plain(webhook) | {"secret": secret}, as_json=as_json)
 
 
@@ -108,9 +108,9 @@ def change(
     """Change a webhook and retry its deliveries at once. Options not given keep their value."""
     disabled = None if enabled is None else not enabled
     with opened(config_path) as store:
-        changed = store.act(
-            lambda act: service.change(
-                act, webhook_id, url=url, kinds=kinds or None, parties=parties, disabled=disabled
+        changed = store.run(
+            lambda unit: service.change(
+                unit, webhook_id, url=url, kinds=kinds or None, parties=parties, disabled=disabled
             )
         )
     show_one(_plain(changed), as_json=as_json)
@@ -149,7 +149,7 @@ def resend(config_path: Path | None, webhook_id: str, event_ids: tuple[str, ...]
         count = 0
         after: int | None = 0
         while after is not None:
-            resent = store.act(partial(service.resend, webhook_id=webhook_id, event_ids=event_ids or None, after=after))
+            resent = store.run(partial(service.resend, webhook_id=webhook_id, event_ids=event_ids or None, after=after))
             count, after = count + resent.events, resent.after
     say(f"{count} to be sent again")
 
@@ -160,7 +160,7 @@ def resend(config_path: Path | None, webhook_id: str, event_ids: tuple[str, ...]
 def test(config_path: Path | None, webhook_id: str) -> None:
     """Queue an event of the kind webhook.test."""
     with opened(config_path) as store:
-        event_id = store.act(lambda act: service.test(act, webhook_id))
+        event_id = store.run(lambda unit: service.test(unit, webhook_id))
     say(f"event {event_id} is to be sent")
 
 
@@ -170,7 +170,7 @@ def test(config_path: Path | None, webhook_id: str) -> None:
 def enable(config_path: Path | None, webhook_id: str) -> None:
     """Enable a disabled webhook."""
     with opened(config_path) as store:
-        store.act(lambda act: service.change(act, webhook_id, disabled=False))
+        store.run(lambda unit: service.change(unit, webhook_id, disabled=False))
     say(f"enabled {webhook_id}")
 
 
@@ -180,7 +180,7 @@ def enable(config_path: Path | None, webhook_id: str) -> None:
 def remove(config_path: Path | None, webhook_id: str) -> None:
     """Remove a webhook and its queued events."""
     with opened(config_path) as store:
-        store.act(lambda act: service.remove(act, webhook_id))
+        store.run(lambda unit: service.remove(unit, webhook_id))
     say(f"removed {webhook_id}")
 
 

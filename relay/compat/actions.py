@@ -9,7 +9,7 @@ coroutine that calls a function of `relay.service` and returns what its answer h
 
     @action(LockSecretNo, "numbers:read")
     async def lock_secret_no(asked: LockSecretNo, caller: Caller) -> Reply:
-        return await caller.change(lambda act, rules: ...)
+        return await caller.change(lambda unit, rules: ...)
 
 Name its module in `relay.compat.app`. Refusals and `Failure` become the code of the answer. A parameter that means
 nothing here is refused (`relay.compat.fields.unused`), never ignored.
@@ -97,7 +97,7 @@ class Caller(NamedTuple):
     async def change(self, do: Callable[[UnitOfWork, BindRules], T]) -> T:
         """Run a unit of work. Raises Refused and StoreError."""
         rules = self.service.rules()
-        return await self.service.writer.run(self.actor, lambda act: do(act, rules))
+        return await self.service.writer.run(self.actor, lambda unit: do(unit, rules))
 
     @property
     def now_ms(self) -> int:

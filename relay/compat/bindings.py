@@ -77,7 +77,7 @@ async def bind_axb(asked: BindAxb, caller: Caller) -> Reply:
     direction = AX_BX.direction(asked.call_restrict)
     terms = asked.terms()._replace(mode="AXB", a=asked.phone_no_a, b=asked.phone_no_b, direction=direction)
     terms = terms._replace(ring_timeout_s=asked.call_timeout)
-    return _made(await caller.change(lambda act, rules: make(act, terms, rules, caller)))
+    return _made(await caller.change(lambda unit, rules: make(unit, terms, rules, caller)))
 
 
 class BindAxn(_Options, kw_only=True):
@@ -95,7 +95,7 @@ async def bind_axn(asked: BindAxn, caller: Caller) -> Reply:
     direction = AX_BX.direction(asked.call_restrict)
     terms = asked.terms()._replace(mode="AXN", a=asked.phone_no_a, b=asked.phone_no_b, direction=direction)
     terms = terms._replace(ring_timeout_s=asked.call_timeout)
-    return _made(await caller.change(lambda act, rules: make(act, terms, rules, caller)))
+    return _made(await caller.change(lambda unit, rules: make(unit, terms, rules, caller)))
 
 
 class BindAxg(_Options, kw_only=True):
@@ -110,9 +110,9 @@ async def bind_axg(asked: BindAxg, caller: Caller) -> Reply:
     direction = AX_GX.direction(asked.call_restrict)
     terms = asked.terms()._replace(mode="GXB", a=asked.phone_no_b, b=asked.phone_no_a, direction=direction)
 
-    def do(act: UnitOfWork, rules: BindRules) -> Binding:
-        group = own_group(act.connection, act.sealer, caller.business, asked.group_id)
-        return make(act, terms._replace(group_id=group.group_id), rules, caller)
+    def do(unit: UnitOfWork, rules: BindRules) -> Binding:
+        group = own_group(unit.connection, unit.sealer, caller.business, asked.group_id)
+        return make(unit, terms._replace(group_id=group.group_id), rules, caller)
 
     return _made(await caller.change(do))
 
@@ -124,11 +124,11 @@ class _Named(Parameters):
     pool_key: str = ""
     product_type: str = ""
 
-    def find(self, act: UnitOfWork, caller: Caller, x: str) -> Binding:
+    def find(self, unit: UnitOfWork, caller: Caller, x: str) -> Binding:
         """Raises Failure."""
         if not self.pool_key and not self.product_type:
             raise Failure(ILLEGAL_ARGUMENT, "PoolKey: required")
-        return find(act.connection, act.sealer, caller.business, self.subs_id, x, self.pool_key or None)
+        return find(unit.connection, unit.sealer, caller.business, self.subs_id, x, self.pool_key or None)
 
 
 class UpdateSubscription(_Named, kw_only=True):
@@ -164,12 +164,12 @@ async def update_subscription(asked: UpdateSubscription, caller: Caller) -> Repl
         out_id=asked.out_id,
     )
 
-    def do(act: UnitOfWork, rules: BindRules) -> None:
-        binding = asked.find(act, caller, asked.phone_no_x)
+    def do(unit: UnitOfWork, rules: BindRules) -> None:
+        binding = asked.find(unit, caller, asked.phone_no_x)
         if asked.operate_type == "updateCallDisplayType" and asked.call_display_type == 1:
             return  # what both phones show already
         is_group = binding.group_id is not None
-        update(act, binding, given, AX_GX if is_group else AX_BX, rules, turned=is_group)
+        update(unit, binding, given, AX_GX if is_group else AX_BX, rules, turned=is_group)
 
     await caller.change(do)
     return {}
@@ -183,5 +183,5 @@ class UnbindSubscription(_Named, kw_only=True):
 
 @action(UnbindSubscription, "bindings:write", names=_NAMES)
 async def unbind_subscription(asked: UnbindSubscription, caller: Caller) -> Reply:
-    await caller.change(lambda act, rules: unbind(act, asked.find(act, caller, asked.secret_no), rules))
+    await caller.change(lambda unit, rules: unbind(unit, asked.find(unit, caller, asked.secret_no), rules))
     return {}

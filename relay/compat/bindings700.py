@@ -77,7 +77,7 @@ class BindAxb700(_Options, kw_only=True):
 async def bind_axb_700(asked: BindAxb700, caller: Caller) -> Reply:
     terms = asked.terms()._replace(mode="AXB", a=asked.tel_a, b=asked.tel_b)
     terms = terms._replace(direction=AX_BX.direction(asked.call_restrict))
-    return _made(await caller.change(lambda act, rules: make(act, terms, rules, caller)))
+    return _made(await caller.change(lambda unit, rules: make(unit, terms, rules, caller)))
 
 
 class BindGxb700(_Options, kw_only=True):
@@ -93,9 +93,9 @@ async def bind_gxb_700(asked: BindGxb700, caller: Caller) -> Reply:
     terms = asked.terms()._replace(mode="GXB", a=asked.default_a, b=asked.tel_b)
     terms = terms._replace(direction=GX_BX.direction(asked.call_restrict))
 
-    def do(act: UnitOfWork, rules: BindRules) -> Binding:
-        group = own_group(act.connection, act.sealer, caller.business, asked.group_id)
-        return make(act, terms._replace(group_id=group.group_id), rules, caller)
+    def do(unit: UnitOfWork, rules: BindRules) -> Binding:
+        group = own_group(unit.connection, unit.sealer, caller.business, asked.group_id)
+        return make(unit, terms._replace(group_id=group.group_id), rules, caller)
 
     return _made(await caller.change(do))
 
@@ -138,9 +138,9 @@ async def update_subs_700(asked: UpdateSubs700, caller: Caller) -> Reply:
         out_id=asked.out_id,
     )
 
-    def do(act: UnitOfWork, rules: BindRules) -> None:
-        binding = _of(act, asked, caller)
-        update(act, binding, given, GX_BX if binding.group_id else AX_BX, rules)
+    def do(unit: UnitOfWork, rules: BindRules) -> None:
+        binding = _of(unit, asked, caller)
+        update(unit, binding, given, GX_BX if binding.group_id else AX_BX, rules)
 
     await caller.change(do)
     return {"Data": {}}
@@ -158,13 +158,13 @@ class UnbindSubs700(Parameters):
 
 @action(UnbindSubs700, "bindings:write", names=_NAMES, has_success=True)
 async def unbind_subs_700(asked: UnbindSubs700, caller: Caller) -> Reply:
-    await caller.change(lambda act, rules: unbind(act, _of(act, asked, caller), rules))
+    await caller.change(lambda unit, rules: unbind(unit, _of(unit, asked, caller), rules))
     return {"Data": {}}
 
 
-def _of(act: UnitOfWork, asked: UpdateSubs700 | UnbindSubs700, caller: Caller) -> Binding:
+def _of(unit: UnitOfWork, asked: UpdateSubs700 | UnbindSubs700, caller: Caller) -> Binding:
     """The binding that is meant. Raises Failure."""
-    binding = find(act.connection, act.sealer, caller.business, asked.subs_id, asked.tel_x, asked.pool_key)
+    binding = find(unit.connection, unit.sealer, caller.business, asked.subs_id, asked.tel_x, asked.pool_key)
     for name, given, kept in (
         ("OrderId", asked.order_id, binding.order_id),
         ("IndustrialId", asked.industrial_id, binding.industrial_id),

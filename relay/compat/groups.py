@@ -28,9 +28,9 @@ class CreateAxgGroup(Parameters):
 async def create_axg_group(asked: CreateAxgGroup, caller: Caller) -> Reply:
     numbers = _split(asked.numbers)
 
-    def do(act: UnitOfWork, rules: BindRules) -> Group:
-        own_pool(act.connection, caller.business, asked.pool_key)
-        return make_group(act, asked.name or f"G{act.now_ms}", rules, caller.business, numbers)
+    def do(unit: UnitOfWork, rules: BindRules) -> Group:
+        own_pool(unit.connection, caller.business, asked.pool_key)
+        return make_group(unit, asked.name or f"G{unit.now_ms}", rules, caller.business, numbers)
 
     group = await caller.change(do)
     return {"GroupId": number_of(group.group_id)}
@@ -51,16 +51,16 @@ async def operate_axg_group(asked: OperateAxgGroup, caller: Caller) -> Reply:
     if not numbers:  # commas alone: to overwrite would remove all members
         raise Failure(ILLEGAL_ARGUMENT, f"Numbers: 1 to {MOST_NUMBERS}, separated by commas")
 
-    def do(act: UnitOfWork, rules: BindRules) -> None:
-        own_pool(act.connection, caller.business, asked.pool_key)
-        group_id = own_group(act.connection, act.sealer, caller.business, asked.group_id).group_id
+    def do(unit: UnitOfWork, rules: BindRules) -> None:
+        own_pool(unit.connection, caller.business, asked.pool_key)
+        group_id = own_group(unit.connection, unit.sealer, caller.business, asked.group_id).group_id
         match asked.operate_type:
             case "addNumbers":
-                add_members(act, group_id, numbers, rules)
+                add_members(unit, group_id, numbers, rules)
             case "deleteNumbers":
-                remove_members(act, group_id, numbers, rules)
+                remove_members(unit, group_id, numbers, rules)
             case "overwriteNumbers":
-                _overwrite(act, group_id, numbers, rules)
+                _overwrite(unit, group_id, numbers, rules)
             case _:
                 problem = "OperateType must be addNumbers, deleteNumbers or overwriteNumbers"
                 raise Failure(ILLEGAL_ARGUMENT, problem)
@@ -78,25 +78,25 @@ class DeleteAxgGroup(Parameters):
 
 @action(DeleteAxgGroup, "bindings:write", names=NAMES)
 async def delete_axg_group(asked: DeleteAxgGroup, caller: Caller) -> Reply:
-    def do(act: UnitOfWork, rules: BindRules) -> None:
-        own_pool(act.connection, caller.business, asked.pool_key)
-        remove_group(act, own_group(act.connection, act.sealer, caller.business, asked.group_id).group_id, rules)
+    def do(unit: UnitOfWork, rules: BindRules) -> None:
+        own_pool(unit.connection, caller.business, asked.pool_key)
+        remove_group(unit, own_group(unit.connection, unit.sealer, caller.business, asked.group_id).group_id, rules)
 
     await caller.change(do)
     return {}
 
 
-def _overwrite(act: UnitOfWork, group_id: str, numbers: list[str], rules: BindRules) -> None:
+def _overwrite(unit: UnitOfWork, group_id: str, numbers: list[str], rules: BindRules) -> None:
     """Replace all members: those that stay keep their routes. Raises Refused and Failure."""
-    former = [number for _, number in members_page(act.connection, act.sealer, group_id, b"", MOST_NUMBERS + 1)]
+    former = [number for _, number in members_page(unit.connection, unit.sealer, group_id, b"", MOST_NUMBERS + 1)]
     if len(former) > MOST_NUMBERS:
         raise Failure(ILLEGAL_ARGUMENT, f"a group of more than {MOST_NUMBERS} numbers cannot be overwritten")
-    added = add_members(act, group_id, numbers, rules)
+    added = add_members(unit, group_id, numbers, rules)
     wanted = {normalise_party(number) for number in numbers}
     gone = [number for number in former if number not in wanted]
-    check_routes(act, group_id, added + len(gone))
+    check_routes(unit, group_id, added + len(gone))
     if gone:
-        remove_members(act, group_id, gone, rules)
+        remove_members(unit, group_id, gone, rules)
 
 
 def _split(numbers: str) -> list[str]:

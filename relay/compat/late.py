@@ -52,8 +52,8 @@ async def bind_xb(asked: BindXB, caller: Caller) -> Reply:
         late=True,
     )
 
-    def do(act: UnitOfWork, rules: BindRules) -> Reply:
-        binding = make(act, terms, rules, caller)
+    def do(unit: UnitOfWork, rules: BindRules) -> Reply:
+        binding = make(unit, terms, rules, caller)
         return {"Data": {"AuthId": str(number_of(binding.binding_id)), "TelX": binding.x}}
 
     return await _once(asked, caller, do)
@@ -73,13 +73,13 @@ async def bind_axb_call(asked: BindAXBCall, caller: Caller) -> Reply:
     if not 0 < asked.expiration <= LATEST_S:
         raise Failure("isv.EXPIRE_DATE_ILLEGAL", f"Expiration must be 1 to {LATEST_S} seconds")
 
-    def do(act: UnitOfWork, rules: BindRules) -> Reply:
-        binding = _of(act, caller, asked, asked.auth_id, None)
+    def do(unit: UnitOfWork, rules: BindRules) -> Reply:
+        binding = _of(unit, caller, asked, asked.auth_id, None)
         wanted = fields.binding_change(
-            {"a": asked.tel_a, "user_data": asked.user_data or None}, rules.parties, act.now_ms
+            {"a": asked.tel_a, "user_data": asked.user_data or None}, rules.parties, unit.now_ms
         )
-        wanted["expires_at"] = act.now_ms + asked.expiration * 1000
-        change(act, binding.binding_id, wanted, rules)
+        wanted["expires_at"] = unit.now_ms + asked.expiration * 1000
+        change(unit, binding.binding_id, wanted, rules)
         return {"Data": {"BindId": str(number_of(binding.binding_id))}}
 
     return await _once(asked, caller, do)
@@ -94,16 +94,16 @@ class UnBindXB(_Once, kw_only=True):
 
 @action(UnBindXB, "bindings:write", names=_NAMES, has_success=True)
 async def un_bind_xb(asked: UnBindXB, caller: Caller) -> Reply:
-    def do(act: UnitOfWork, rules: BindRules) -> Reply:
-        unbind(act, _of(act, caller, asked, asked.auth_id, asked.tel_x), rules)
+    def do(unit: UnitOfWork, rules: BindRules) -> Reply:
+        unbind(unit, _of(unit, caller, asked, asked.auth_id, asked.tel_x), rules)
         return {"Data": {"Code": OK, "Message": "OK", "Success": True}}
 
     return await _once(asked, caller, do)
 
 
-def _of(act: UnitOfWork, caller: Caller, asked: _Once, auth_id: int, x: str | None) -> Binding:
+def _of(unit: UnitOfWork, caller: Caller, asked: _Once, auth_id: int, x: str | None) -> Binding:
     """The binding that is meant. Raises Failure."""
-    binding = find(act.connection, act.sealer, caller.business, auth_id, x, asked.customer_pool_key)
+    binding = find(unit.connection, unit.sealer, caller.business, auth_id, x, asked.customer_pool_key)
     if binding.mode != "AXB":
         raise Failure(ILLEGAL_ARGUMENT, "AuthId must be one of BindXB")
     return binding
@@ -115,12 +115,12 @@ async def _once(asked: _Once, caller: Caller, do: Callable[[UnitOfWork, BindRule
     owner, key = f"business {caller.business}", f"alibaba {name} {asked.req_id}"
     fingerprint = hashlib.sha256(repr(asked).encode()).digest()
 
-    def once(act: UnitOfWork, rules: BindRules) -> Reply:
-        if kept := find_answer(act, owner, key, fingerprint):
+    def once(unit: UnitOfWork, rules: BindRules) -> Reply:
+        if kept := find_answer(unit, owner, key, fingerprint):
             former: Reply = json.loads(kept.body)
             return former
-        reply = do(act, rules)
-        keep_answer(act, owner, key, fingerprint, 200, json.dumps(reply).encode())
+        reply = do(unit, rules)
+        keep_answer(unit, owner, key, fingerprint, 200, json.dumps(reply).encode())
         return reply
 
     return await caller.change(once)

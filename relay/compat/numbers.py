@@ -70,12 +70,12 @@ async def operate_black_no(asked: OperateBlackNo, caller: Caller) -> Reply:
 
 
 async def _listed(pool_key: str, number: str, caller: Caller, *, add: bool) -> Reply:
-    def do(act: UnitOfWork, rules: BindRules) -> None:
-        own_pool(act.connection, caller.business, pool_key)
+    def do(unit: UnitOfWork, rules: BindRules) -> None:
+        own_pool(unit.connection, caller.business, pool_key)
         if add:
-            set_entry(act, "business", caller.business, number, "black")
+            set_entry(unit, "business", caller.business, number, "black")
         else:
-            remove_entry(act, "business", caller.business, number, "black")
+            remove_entry(unit, "business", caller.business, number, "black")
 
     await caller.change(do)
     return {}
@@ -95,7 +95,7 @@ class LockSecretNo(_SecretNo):
 
 @action(LockSecretNo, "bindings:write", names={"number": "SecretNo"})
 async def lock_secret_no(asked: LockSecretNo, caller: Caller) -> Reply:
-    await caller.change(lambda act, _: hold(act, _number(act, asked, caller), "LockSecretNo"))
+    await caller.change(lambda unit, _: hold(unit, _number(unit, asked, caller), "LockSecretNo"))
     return {}
 
 
@@ -105,13 +105,13 @@ class UnlockSecretNo(_SecretNo):
 
 @action(UnlockSecretNo, "bindings:write", names={"number": "SecretNo"})
 async def unlock_secret_no(asked: UnlockSecretNo, caller: Caller) -> Reply:
-    await caller.change(lambda act, _: unhold(act, _number(act, asked, caller), "UnlockSecretNo"))
+    await caller.change(lambda unit, _: unhold(unit, _number(unit, asked, caller), "UnlockSecretNo"))
     return {}
 
 
-def _number(act: UnitOfWork, asked: _SecretNo, caller: Caller) -> str:
+def _number(unit: UnitOfWork, asked: _SecretNo, caller: Caller) -> str:
     """Raises Failure unless the number is of the pool."""
-    _, number = own_number(act.connection, caller.business, asked.pool_key, asked.secret_no, act.now_ms)
+    _, number = own_number(unit.connection, caller.business, asked.pool_key, asked.secret_no, unit.now_ms)
     return number.number
 
 
@@ -153,5 +153,5 @@ async def create_phone_no_a_report(asked: CreatePhoneNoAReport, caller: Caller) 
         document=asked.document_number,
         photo=asked.id_card_alive_photo,
     )
-    await caller.change(lambda act, rules: add_filing(act, caller.business, words, rules.parties))
+    await caller.change(lambda unit, rules: add_filing(unit, caller.business, words, rules.parties))
     return {"Data": {"CreateResult": True, "FailType": 1}}

@@ -42,7 +42,7 @@ async def query_subscription_detail(asked: QuerySubscriptionDetail, caller: Call
     is_clear = PARTIES in caller.actor.scopes
     if is_clear:
         object_, reason = f"binding {binding.binding_id}", "QuerySubscriptionDetail"
-        await caller.change(lambda act, _: act.audit("read", object_, business=caller.business, reason=reason))
+        await caller.change(lambda unit, _: unit.audit("read", object_, business=caller.business, reason=reason))
     return {"SecretBindDetailDTO": _detail(binding, caller.now_ms, is_clear=is_clear)}
 
 
@@ -135,10 +135,10 @@ async def query_record_file_download_url(asked: QueryRecordFileDownloadUrl, call
         raise Failure(ILLEGAL_ARGUMENT, "PoolKey: required")
     key_id = caller.actor.name.removeprefix("key:")
 
-    def do(act: UnitOfWork, rules: BindRules) -> Link:
+    def do(unit: UnitOfWork, rules: BindRules) -> Link:
         if asked.pool_key:
-            own_pool(act.connection, caller.business, asked.pool_key)
-        return make_link(act, asked.call_id, key_id, life_s=_LINK_S)
+            own_pool(unit.connection, caller.business, asked.pool_key)
+        return make_link(unit, asked.call_id, key_id, life_s=_LINK_S)
 
     link = await caller.change(do)
     return {"DownloadUrl": caller.service.public_url() + link.path(caller.service.sealer)}

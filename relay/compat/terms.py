@@ -36,13 +36,13 @@ class Terms(NamedTuple):
     late: bool = False  # A comes later, and so does the expiration
 
 
-def make(act: UnitOfWork, terms: Terms, rules: BindRules, caller: Caller) -> Binding:
+def make(unit: UnitOfWork, terms: Terms, rules: BindRules, caller: Caller) -> Binding:
     """Raises Refused and Failure."""
     if not rules.recording and terms.record:
         raise Failure(ILLEGAL_ARGUMENT, "recording is not configured here: leave it out")
     if terms.x and not is_700(terms.x):
         raise Failure(ILLEGAL_ARGUMENT, "number X must be the 15 digits of a 700 number")
-    expires_at = None if terms.late else expiry_ms(terms.expiration, act.now_ms)
+    expires_at = None if terms.late else expiry_ms(terms.expiration, unit.now_ms)
     written = {
         "mode": terms.mode,
         "business": caller.business,
@@ -58,8 +58,8 @@ def make(act: UnitOfWork, terms: Terms, rules: BindRules, caller: Caller) -> Bin
         "ring_timeout_s": terms.ring_timeout_s,
         "record": terms.record,
     }
-    wanted = fields.binding(written, rules.parties, act.now_ms)._replace(expires_at=expires_at)
-    return bind(act, Wanted(wanted, terms.city, "loose", terms.late), rules, caller.service.binds)
+    wanted = fields.binding(written, rules.parties, unit.now_ms)._replace(expires_at=expires_at)
+    return bind(unit, Wanted(wanted, terms.city, "loose", terms.late), rules, caller.service.binds)
 
 
 class Change(NamedTuple):
@@ -88,22 +88,22 @@ _OPERATIONS = {
 
 
 def update(
-    act: UnitOfWork, binding: Binding, given: Change, sides: Sides, rules: BindRules, *, turned: bool = False
+    unit: UnitOfWork, binding: Binding, given: Change, sides: Sides, rules: BindRules, *, turned: bool = False
 ) -> None:
     """Make one change. `turned`: Alibaba's A is the binding's B. Raises Refused and Failure."""
-    wanted = _wanted(act, binding, given, sides, rules)
+    wanted = _wanted(unit, binding, given, sides, rules)
     if turned:
         wanted = {{"a": "b", "b": "a"}.get(name, name): value for name, value in wanted.items()}
     changes: BindingChange = {**wanted}  # type: ignore[typeddict-item]
     try:
-        change(act, binding.binding_id, changes, rules)
+        change(unit, binding.binding_id, changes, rules)
     except Refused as refused:
         if refused.kind == "conflict":
             raise Failure("isv.UPDATE_CONFLICT", str(refused), refused.kind) from None
         raise
 
 
-def _wanted(act: UnitOfWork, binding: Binding, given: Change, sides: Sides, rules: BindRules) -> dict[str, Any]:
+def _wanted(unit: UnitOfWork, binding: Binding, given: Change, sides: Sides, rules: BindRules) -> dict[str, Any]:
     if given.operate_type not in _OPERATIONS:
         raise Failure(ILLEGAL_ARGUMENT, f"OperateType must be one of: {', '.join(_OPERATIONS)}")
     field, name = _OPERATIONS[given.operate_type]
@@ -117,9 +117,9 @@ def _wanted(act: UnitOfWork, binding: Binding, given: Change, sides: Sides, rule
         case "a" | "b":
             return {field: fields.party(field, value, rules.parties)}
         case "expiration":
-            return {"expires_at": expiry_ms(value, act.now_ms)}
+            return {"expires_at": expiry_ms(value, unit.now_ms)}
         case "group":
-            return {"group_id": own_group(act.connection, act.sealer, binding.business, value).group_id}
+            return {"group_id": own_group(unit.connection, unit.sealer, binding.business, value).group_id}
         case "restriction":
             return {"direction": sides.direction(value)}
         case "out_id":
@@ -128,8 +128,8 @@ def _wanted(act: UnitOfWork, binding: Binding, given: Change, sides: Sides, rule
             return {"record": value}
 
 
-def unbind(act: UnitOfWork, binding: Binding, rules: BindRules) -> None:
+def unbind(unit: UnitOfWork, binding: Binding, rules: BindRules) -> None:
     """End a live binding. Raises Failure for another, as Alibaba does."""
-    if not binding.is_live(act.now_ms):
+    if not binding.is_live(unit.now_ms):
         raise Failure(NO_SUBSCRIPTION, "the binding has ended already")
-    end(act, binding.binding_id, rules)
+    end(unit, binding.binding_id, rules)

@@ -30,7 +30,7 @@ def keep_configuration(config: Config, sealer: Sealer) -> None:
         if is_in_force(reader, sealer, node, text):
             return  # a relay must start on a read-only store
     with closing(Writer(place, sealer)) as writer:
-        writer.run(RELAY, lambda act: put_configuration(act, node, text))
+        writer.run(RELAY, lambda unit: put_configuration(unit, node, text))
 
 
 def configured_at(connection: Connection, sealer: Sealer, now: Config, at_ms: int) -> Configured:

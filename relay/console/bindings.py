@@ -86,7 +86,7 @@ async def show_binding(page: Page) -> Response:
 async def end_binding(page: Page) -> Response:
     """Refuse calls from the next one on."""
     binding_id = page.request.path_params["binding_id"]
-    return await page.act(
+    return await page.change(
         f"/bindings/{binding_id}",
         N_("The binding has ended. Its next call is refused."),
         "DELETE",
@@ -99,7 +99,7 @@ async def end_binding(page: Page) -> Response:
 async def set_party(page: Page) -> Response:
     """Make another number party a, or nobody, from the next call on."""
     binding_id = page.request.path_params["binding_id"]
-    return await page.act(
+    return await page.change(
         f"/bindings/{binding_id}",
         N_("Party a is changed. The next call goes by it."),
         "PATCH",

@@ -141,7 +141,7 @@ async def remove_hook(page: Page) -> Response:
     """Remove the hook."""
     business_id = page.request.path_params["business_id"]
     done = N_("The hook is removed. Its bindings alone decide.")
-    return await page.act(f"/businesses/{business_id}", done, "DELETE", "/v1/businesses/{}/hook", business_id)
+    return await page.change(f"/businesses/{business_id}", done, "DELETE", "/v1/businesses/{}/hook", business_id)
 
 
 async def take_step(page: Page) -> Response:
@@ -150,7 +150,7 @@ async def take_step(page: Page) -> Response:
     if step not in DONE:
         raise HTTPException(404)
     body = {"reason": page.form.get("reason", "")}
-    return await page.act(
+    return await page.change(
         f"/businesses/{business_id}", DONE[step], "POST", f"/v1/businesses/{{}}/{step}", business_id, body=body
     )
 
@@ -166,7 +166,7 @@ async def enter_complaints(page: Page) -> Response:
         "count": int(count) if count.isascii() and count.isdecimal() else count,
     }
     done = N_("The number of complaints is entered.")
-    return await page.act(f"/businesses/{business_id}", done, "PUT", "/v1/reports/daily/complaints", body=body)
+    return await page.change(f"/businesses/{business_id}", done, "PUT", "/v1/reports/daily/complaints", body=body)
 
 
 async def revoke_key(page: Page) -> Response:
@@ -174,7 +174,7 @@ async def revoke_key(page: Page) -> Response:
     business_id, key_id = page.request.path_params["business_id"], page.request.path_params["key_id"]
     query = {"reason": page.form.get("reason")}
     done = N_("The key is revoked. Its next request is refused.")
-    return await page.act(f"/businesses/{business_id}", done, "DELETE", "/v1/keys/{}", key_id, query=query)
+    return await page.change(f"/businesses/{business_id}", done, "DELETE", "/v1/keys/{}", key_id, query=query)
 
 
 ROUTES: Final[list[PageRoute]] = [

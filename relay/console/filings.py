@@ -59,20 +59,20 @@ async def find_number(page: Page) -> Response:
 async def add(page: Page) -> Response:
     """File a number, or change its filing."""
     done = N_("The number is filed.")
-    return await page.act("/filings", done, "POST", "/v1/filings", body=_given(page, *_WORDS, "state"))
+    return await page.change("/filings", done, "POST", "/v1/filings", body=_given(page, *_WORDS, "state"))
 
 
 async def withdraw(page: Page) -> Response:
     """Withdraw a filing."""
     done = N_("The filing is withdrawn.")
-    return await page.act("/filings", done, "DELETE", "/v1/filings", body=_given(page, "number", "business_id"))
+    return await page.change("/filings", done, "DELETE", "/v1/filings", body=_given(page, "number", "business_id"))
 
 
 async def forget(page: Page) -> Response:
     """Remove a holder's documents on his demand."""
     done = N_("The documents are removed, and the filing is withdrawn.")
     body = _given(page, "number", "business_id", "reason")
-    return await page.act("/filings", done, "POST", "/v1/filings/forget", body=body)
+    return await page.change("/filings", done, "POST", "/v1/filings/forget", body=body)
 
 
 async def answer(page: Page) -> Response:

@@ -34,7 +34,7 @@ async def live_parts(page: Page) -> Mapping[str, str]:
 
 async def _hang_up(page: Page) -> Response:
     call_id = page.request.path_params["call_id"]
-    return await page.act(
+    return await page.change(
         page.form.get("to", "/live"),
         N_("The call is being hung up."),
         "DELETE",

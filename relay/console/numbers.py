@@ -98,13 +98,13 @@ async def unlock_prefix(page: Page) -> Response:
 async def _set_prefix(page: Page, state: str, done: str) -> Response:
     body = {"state": state, "reason": page.form.get("reason", "")}
     prefix = page.request.path_params["prefix"]
-    return await page.act("/numbers", done, "PATCH", "/v1/prefixes/{}", prefix, body=body)
+    return await page.change("/numbers", done, "PATCH", "/v1/prefixes/{}", prefix, body=body)
 
 
 async def _locks(page: Page, step: str, done: str) -> Response:
     number = page.request.path_params["number"]
     body = {"reason": page.form.get("reason", "")}
-    return await page.act(f"/numbers/{number}", done, "POST", f"/v1/numbers/{{}}/{step}", number, body=body)
+    return await page.change(f"/numbers/{number}", done, "POST", f"/v1/numbers/{{}}/{step}", number, body=body)
 
 
 ROUTES: Final[list[PageRoute]] = [

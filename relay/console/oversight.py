@@ -70,15 +70,15 @@ async def ban(page: Page) -> Response:
     except ValueError:
         for_s = 0.0  # which the API refuses, with the fix
     body = {"address": page.form.get("address", "").strip(), "for_s": for_s, "reason": page.form.get("reason") or None}
-    return await page.act("/bans", N_("The address is banned."), "POST", "/v1/bans", body=body)
+    return await page.change("/bans", N_("The address is banned."), "POST", "/v1/bans", body=body)
 
 
 async def lift(page: Page) -> Response:
     """Lift one ban, or all."""
     query = {"reason": page.form.get("reason") or None}
     if address := page.form.get("address", "").partition("/")[0]:  # of a network any address in it
-        return await page.act("/bans", N_("The ban is lifted."), "DELETE", "/v1/bans/{}", address, query=query)
-    return await page.act("/bans", N_("All bans are lifted."), "DELETE", "/v1/bans", query=query)
+        return await page.change("/bans", N_("The ban is lifted."), "DELETE", "/v1/bans/{}", address, query=query)
+    return await page.change("/bans", N_("All bans are lifted."), "DELETE", "/v1/bans", query=query)
 
 
 ROUTES: Final[list[PageRoute]] = [

@@ -122,7 +122,7 @@ class Page:
         """Run a query in a worker thread, for what no endpoint has. It must restrict itself to `business`."""
         return await RequestContext(self.request, self.backend, self.request.state.actor).read(query)
 
-    async def act(
+    async def change(
         self, to: str, done: str, method: str, path: str, *parts: str, query: Query | None = None, body: Json = None
     ) -> Response:
         """Change something, and show the page `to` with the notice `done`, or with the API's refusal."""
@@ -305,9 +305,9 @@ def get(path: str, show: Show, needs: str = "") -> PageRoute:
     return PageRoute(path, show, needs, ("GET", "POST"))
 
 
-def post(path: str, act: Show, needs: str = "") -> PageRoute:
+def post(path: str, unit: Show, needs: str = "") -> PageRoute:
     """An action: the answer leads to a page."""
-    return PageRoute(path, act, needs, ("POST",))
+    return PageRoute(path, unit, needs, ("POST",))
 
 
 def starlette_route(route: PageRoute, make: Callable[[Request], Page]) -> Route:

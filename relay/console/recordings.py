@@ -71,7 +71,7 @@ async def _delete(page: Page) -> Response:
     call_id = page.request.path_params["call_id"]
     query = {"reason": page.form.get("reason")}
     done = N_("The recording is deleted.")
-    return await page.act(f"/recordings/{call_id}", done, "DELETE", "/v1/calls/{}/recording", call_id, query=query)
+    return await page.change(f"/recordings/{call_id}", done, "DELETE", "/v1/calls/{}/recording", call_id, query=query)
 
 
 ROUTES: Final[list[PageRoute]] = [

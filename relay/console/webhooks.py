@@ -98,7 +98,7 @@ async def disable(page: Page) -> Response:
 
 async def _act(page: Page, done: str, path: str, body: object, method: str = "POST") -> Response:
     webhook_id = page.request.path_params["webhook_id"]
-    return await page.act(f"/webhooks/{webhook_id}", done, method, f"/v1/webhooks/{{}}{path}", webhook_id, body=body)
+    return await page.change(f"/webhooks/{webhook_id}", done, method, f"/v1/webhooks/{{}}{path}", webhook_id, body=body)
 
 
 ROUTES: Final[list[PageRoute]] = [

@@ -89,19 +89,19 @@ def followed(connection: Connection) -> int:
     return at or 0
 
 
-def _write(act: UnitOfWork, rows: Sequence[IndexRow], cursor: int, followed_to: int, place: int) -> int | None:
+def _write(unit: UnitOfWork, rows: Sequence[IndexRow], cursor: int, followed_to: int, place: int) -> int | None:
     """Write rows from `place` on. Returns the place behind them; None: that was all, and the cursor is written, too.
 
     Raises Overtaken.
     """
-    if followed(act.connection) != followed_to:
+    if followed(unit.connection) != followed_to:
         raise Overtaken
     until_s = time.monotonic() + SLICE_S
     while True:
-        add_index(act.connection, rows[place : place + _PART])
+        add_index(unit.connection, rows[place : place + _PART])
         place += _PART
         if place >= len(rows):
-            act.connection.execute(SET_CURSOR, (INDEX_CURSOR, cursor))
+            unit.connection.execute(SET_CURSOR, (INDEX_CURSOR, cursor))
             return None
         if time.monotonic() >= until_s:
             return place

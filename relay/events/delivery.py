@@ -278,12 +278,12 @@ class Deliverer:
     # -- results
 
     async def _taken(self, webhook: Webhook, events: Sequence[Event]) -> None:
-        def act(act: UnitOfWork) -> None:
-            remove(act, [event.seq for event in events])
+        def do(unit: UnitOfWork) -> None:
+            remove(unit, [event.seq for event in events])
             if webhook.failures:
-                set_schedule(act, webhook.id, 0, 0)
+                set_schedule(unit, webhook.id, 0, 0)
 
-        await self._write(act)
+        await self._write(do)
         self._counts["events_delivered"] += len(events)
         if webhook.id in self._batches:
             self._grow(webhook.id)
@@ -302,7 +302,7 @@ class Deliverer:
 
     async def _refused(self, webhook: Webhook, event: Event, answer: _Answer) -> bool:
         """A refusal of one event sent alone. It is given up after REFUSALS, so that later events can go on."""
-        await self._write(lambda act: refuse(act, event.seq, answer.reason))
+        await self._write(lambda unit: refuse(unit, event.seq, answer.reason))
         if event.tries + 1 < REFUSALS:
             await self._wait(webhook, answer)
             return False
@@ -310,12 +310,12 @@ class Deliverer:
         return True
 
     async def _give_up(self, webhook: Webhook, seqs: Sequence[int], reason: str) -> None:
-        def act(act: UnitOfWork) -> None:
-            set_error(act, webhook.id, reason)
-            dead_letter(act, seqs, reason)
-            set_schedule(act, webhook.id, 0, 0)
+        def do(unit: UnitOfWork) -> None:
+            set_error(unit, webhook.id, reason)
+            dead_letter(unit, seqs, reason)
+            set_schedule(unit, webhook.id, 0, 0)
 
-        await self._write(act)
+        await self._write(do)
         self._report_given_up(webhook, len(seqs), reason)
 
     async def _wait(self, webhook: Webhook, answer: _Answer) -> None:
@@ -324,30 +324,30 @@ class Deliverer:
         wait_s = max(wait_s, min(answer.retry_after_s, LONGEST_RETRY_AFTER_S))
         next_at = self._clock_ms() + int(1000 * wait_s)
 
-        def act(act: UnitOfWork) -> None:
-            set_error(act, webhook.id, answer.reason)
-            set_schedule(act, webhook.id, webhook.failures + 1, next_at)
+        def do(unit: UnitOfWork) -> None:
+            set_error(unit, webhook.id, answer.reason)
+            set_schedule(unit, webhook.id, webhook.failures + 1, next_at)
 
-        await self._write(act)
+        await self._write(do)
         if not webhook.failures:
             self._log.warning("webhook.failing", webhook=webhook.id, business=webhook.business, reason=answer.reason)
 
     async def _disable(self, webhook: Webhook, answer: _Answer) -> None:
         """Disable the webhook after a 410. Its events become dead letters, to be resent once it is enabled."""
 
-        def act(act: UnitOfWork) -> int:
-            disable(act, webhook.id)
-            set_error(act, webhook.id, answer.reason)
-            act.audit("webhook.disable", webhook.id, business=webhook.business, reason=answer.reason)
-            return dead_letter_old(act, webhook.id, act.now_ms + 1, answer.reason)
+        def do(unit: UnitOfWork) -> int:
+            disable(unit, webhook.id)
+            set_error(unit, webhook.id, answer.reason)
+            unit.audit("webhook.disable", webhook.id, business=webhook.business, reason=answer.reason)
+            return dead_letter_old(unit, webhook.id, unit.now_ms + 1, answer.reason)
 
-        self._report_given_up(webhook, await self._write(act), answer.reason)
+        self._report_given_up(webhook, await self._write(do), answer.reason)
 
     async def _give_up_old(self, webhook: Webhook) -> None:
         before_ms = self._clock_ms() - self._rules.give_up_ms
         events = self._reader.read(lambda connection: oldest(connection, self._sealer, webhook.id, 1))
         while events and events[0].at_ms < before_ms:
-            count = await self._write(lambda act: dead_letter_old(act, webhook.id, before_ms, "not accepted in time"))
+            count = await self._write(lambda unit: dead_letter_old(unit, webhook.id, before_ms, "not accepted in time"))
             self._report_given_up(webhook, count, "not accepted in time")
             events = (
                 self._reader.read(lambda connection: oldest(connection, self._sealer, webhook.id, 1)) if count else []

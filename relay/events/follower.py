@@ -179,7 +179,7 @@ class Follower:
                 return 0
         self._stretch = stretch
         try:
-            made = await self._writer.run(RELAY, lambda act: _write(act, stretch))
+            made = await self._writer.run(RELAY, lambda unit: _write(unit, stretch))
         except Overtaken:  # also by itself, if a COMMIT that failed is on disk
             self._stretch = None
             return 0
@@ -303,21 +303,21 @@ def _cursors(connection: Connection) -> tuple[int, int]:
     return events, followed(connection)
 
 
-def _write(act: UnitOfWork, stretch: _Stretch) -> int:
+def _write(unit: UnitOfWork, stretch: _Stretch) -> int:
     """Write events, counts and findings of a stretch in one transaction. Returns the number of events.
 
     Raises Overtaken if it does not begin at the store's cursors: it is written already, or of records that are gone.
     """
-    connection, listening = act.connection, stretch.listening
+    connection, listening = unit.connection, stretch.listening
     if _cursors(connection) != stretch.begin:
         raise Overtaken
-    made = sum(_queue_event(act, listening, f"call.{kind}", record) for kind, record in stretch.events)
+    made = sum(_queue_event(unit, listening, f"call.{kind}", record) for kind, record in stretch.events)
     if listening:
-        made += sum(_queue_event(act, listening, _end_of(stored.record), stored.record) for stored in stretch.records)
-    note_used(act, _uses(stretch.records))
+        made += sum(_queue_event(unit, listening, _end_of(stored.record), stored.record) for stored in stretch.records)
+    note_used(unit, _uses(stretch.records))
     count_calls(connection, (stored.record for stored in stretch.records))
     for finding in stretch.findings:
-        _follow_up(act, finding)
+        _follow_up(unit, finding)
     if stretch.last_event is not None:
         connection.execute("DELETE FROM call_event WHERE seq <= ?", (stretch.last_event,))
         connection.execute(SET_CURSOR, (EVENTS, stretch.last_event))
@@ -337,14 +337,14 @@ def _uses(records: Iterable[StoredRecord]) -> list[tuple[int, str]]:
     return [(at_ms, binding_id) for binding_id, at_ms in used.items()]
 
 
-def _queue_event(act: UnitOfWork, listening: set[str], kind: str, record: CallRecord) -> bool:
+def _queue_event(unit: UnitOfWork, listening: set[str], kind: str, record: CallRecord) -> bool:
     """Queue an event if the business user has a webhook. Returns whether it has."""
     business = record.business
     if business is None or business not in listening:
         return False
     what = kind.partition(".")[2]
-    data = call_data(what, record) | of_binding(act, record.binding_id)
-    queue_event(act, business, kind, f"{record.call_id}.{what}", data)
+    data = call_data(what, record) | of_binding(unit, record.binding_id)
+    queue_event(unit, business, kind, f"{record.call_id}.{what}", data)
     return True
 
 
@@ -362,13 +362,13 @@ def _fields(finding: Finding) -> dict[str, object]:
     return {name: value for name, value in finding._asdict().items() if name != "peer" or value}
 
 
-def _follow_up(act: UnitOfWork, finding: Finding) -> None:
+def _follow_up(unit: UnitOfWork, finding: Finding) -> None:
     details: dict[str, object] = {"reached": finding.reached, "locked": finding.lock}
     if finding.peer:
         details["peer"] = finding.peer
-    act.audit("fraud.found", finding.number, reason=finding.signal, details=details)
+    unit.audit("fraud.found", finding.number, reason=finding.signal, details=details)
     if finding.lock:
-        set_locks(act, finding.number, add=LOCKED_FOR_FRAUD)
+        set_locks(unit, finding.number, add=LOCKED_FOR_FRAUD)
 
 
 def _seen(caller_hash: bytes, record: CallRecord) -> Seen | None:

@@ -125,7 +125,7 @@ class LedgerWatch:
         """Distrust the noted rows by an empty transaction. Returns what prevented it."""
         try:
             with contextlib.closing(Writer(self._place, self._sealer)) as writer:
-                writer.run(RELAY, lambda act: None)
+                writer.run(RELAY, lambda unit: None)
         except StoreError as error:
             return [] if isinstance(error.__cause__, DATABASE_ERRORS) else [str(error)]
         return []

@@ -42,31 +42,31 @@ def call_to(settings: ProbeSettings, peer: str, callee: str, number: str) -> Pro
     return ProbeCall(settings.relay, settings.relay_hosts, settings.caller, number, callee, peer, is_direct, *ends)
 
 
-def number_for(act: UnitOfWork, rules: BindRules, caller: str, callee: str) -> str:
+def number_for(unit: UnitOfWork, rules: BindRules, caller: str, callee: str) -> str:
     """The 700 number that joins the two; they are bound if they are not yet. Raises Refused."""
-    if find_business(act.connection, act.sealer, PROBE_BUSINESS) is None:
+    if find_business(unit.connection, unit.sealer, PROBE_BUSINESS) is None:
         papers = businesses.Fields(name="relay700 probe", licence=_PAPERS, application=_PAPERS, scheme=_PAPERS)
-        businesses.apply(act, papers | {"contact": _PAPERS}, PROBE_BUSINESS)
-        businesses.set_state(act, PROBE_BUSINESS, "approve", "[probe] is configured")
+        businesses.apply(unit, papers | {"contact": _PAPERS}, PROBE_BUSINESS)
+        businesses.set_state(unit, PROBE_BUSINESS, "approve", "[probe] is configured")
     query = BindingQuery(business=PROBE_BUSINESS, party=callee, state="live")
-    for each in find_page(act.connection, act.sealer, query, act.now_ms, None, 100):
+    for each in find_page(unit.connection, unit.sealer, query, unit.now_ms, None, 100):
         if (each.a, each.b) == (caller, callee):
             return each.x
     plus = partial(format_number, number_format="plus")
     asked: dict[str, object] = {"mode": "AXB", "a": plus(caller), "b": plus(callee), "order_id": PROBE_PEER}
     asked |= {"business": PROBE_BUSINESS, "max_call_s": 60, "ring_timeout_s": 20}
-    return bindings.bind(act, Wanted(fields.binding(asked, rules.parties, act.now_ms)), rules).x
+    return bindings.bind(unit, Wanted(fields.binding(asked, rules.parties, unit.now_ms)), rules).x
 
 
-def note(act: UnitOfWork, result: Result) -> None:
+def note(unit: UnitOfWork, result: Result) -> None:
     """Add the result to the audit log; a leak is an event of the probe's business user, too."""
     details: dict[str, object] = {"messages": len(result.received), "marks": result.marks}
     if result.leaks:
         details["leaks"] = list(result.leaks)
-    act.audit(f"probe.{result.outcome}", result.peer, business=PROBE_BUSINESS, reason=result.reason, details=details)
+    unit.audit(f"probe.{result.outcome}", result.peer, business=PROBE_BUSINESS, reason=result.reason, details=details)
     if result.leaks:
         data: dict[str, object] = {"peer": result.peer, "leaks": list(result.leaks)}
-        queue_event(act, PROBE_BUSINESS, "probe.leak", f"probe.{result.peer}.{act.now_ms}", data)
+        queue_event(unit, PROBE_BUSINESS, "probe.leak", f"probe.{result.peer}.{unit.now_ms}", data)
 
 
 class Prober:
@@ -123,7 +123,7 @@ class Prober:
 
     async def _probe(self, settings: ProbeSettings, peer: str, callee: str) -> Result:
         try:
-            number = await self._writer.run(RELAY, lambda act: number_for(act, self._rules, settings.caller, callee))
+            number = await self._writer.run(RELAY, lambda unit: number_for(unit, self._rules, settings.caller, callee))
         except (Refused, StoreError) as error:
             return Result(peer, "failed", f"no number could be bound: {error}")
         return await call(call_to(settings, peer, callee, number))
@@ -143,5 +143,5 @@ class Prober:
             )
         if is_new or outcome == "leak":
             with contextlib.suppress(StoreError):  # reported elsewhere; the next result is noted again
-                await self._writer.run(RELAY, lambda act: note(act, result))
+                await self._writer.run(RELAY, lambda unit: note(unit, result))
                 self._noted[peer] = (today, outcome)

@@ -283,16 +283,16 @@ class Taker:
             self._log.error(event, **fields)
 
 
-def enter_recording(act: UnitOfWork, recording: Recording, record: CallRecord) -> None:
+def enter_recording(unit: UnitOfWork, recording: Recording, record: CallRecord) -> None:
     """Enter it in the store and the audit log, whose chain then exposes an exchanged file; tell its business user."""
-    add_recording(act, recording._replace(taken_at=act.now_ms))
+    add_recording(unit, recording._replace(taken_at=unit.now_ms))
     details: dict[str, object] = {"length_ms": recording.length_ms, "size": recording.size, "sha256": recording.sha256}
-    act.audit("recording.take", recording.call_id, business=recording.business or None, details=details)
+    unit.audit("recording.take", recording.call_id, business=recording.business or None, details=details)
     told = ("call_id", "binding_id", "order_id", "received_at")
     data: dict[str, object] = {name: getattr(record, name) for name in told}
-    data |= of_binding(act, record.binding_id)
-    data |= {"recording_ms": recording.length_ms, "recording_sha256": recording.sha256, "at": act.now_ms}
-    queue_event(act, recording.business, "recording.ready", f"{recording.call_id}.recording", data)
+    data |= of_binding(unit, record.binding_id)
+    data |= {"recording_ms": recording.length_ms, "recording_sha256": recording.sha256, "at": unit.now_ms}
+    queue_event(unit, recording.business, "recording.ready", f"{recording.call_id}.recording", data)
 
 
 def _streams(texts: Sequence[Path]) -> dict[int, Stream]:

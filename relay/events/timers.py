@@ -213,7 +213,7 @@ class Timers:
         total = 0
         try:
             await self._keep_used()
-            while released := await self._writer.run(RELAY, lambda act: release_due(act, self._rules)):
+            while released := await self._writer.run(RELAY, lambda unit: release_due(unit, self._rules)):
                 total += released
                 if released < SWEEP:
                     break
@@ -226,7 +226,7 @@ class Timers:
     async def _keep_used(self) -> None:
         """Move the expiry of bindings that end some time after their last call, and have a call that is up."""
         if used := await asyncio.to_thread(self._used):
-            await self._writer.run(RELAY, lambda act: note_used(act, [(act.now_ms, each) for each in used]))
+            await self._writer.run(RELAY, lambda unit: note_used(unit, [(unit.now_ms, each) for each in used]))
 
     def _used(self) -> list[str]:
         def read(connection: Connection) -> list[str]:

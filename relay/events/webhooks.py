@@ -69,7 +69,7 @@ class DeliveryRules(NamedTuple):
 
 
 def make(
-    act: UnitOfWork,
+    unit: UnitOfWork,
     business: str,
     url: str,
     kinds: Collection[str] | None = None,
@@ -80,38 +80,38 @@ def make(
 
     Without kinds it gets all events, one of Alibaba's form the records of calls and messages (SecretReport).
     """
-    get_business(act, business)
-    if len(webhooks_of(act.connection, act.sealer, business, "", MOST_WEBHOOKS)) == MOST_WEBHOOKS:
+    get_business(unit, business)
+    if len(webhooks_of(unit.connection, unit.sealer, business, "", MOST_WEBHOOKS)) == MOST_WEBHOOKS:
         raise Refused("quota", "", f"a business user has at most {MOST_WEBHOOKS} webhooks: remove one")
     webhook = Webhook(
         id=f"w{secrets.token_hex(6)}",
         business=business,
-        url=checked_url(act, url),
+        url=checked_url(unit, url),
         secret=f"whsec_{secrets.token_urlsafe(32)}",
         kinds=_checked_kinds(_DEFAULT_KINDS.get(form, KINDS) if kinds is None else kinds, form),
-        parties=checked_parties(act, parties),
+        parties=checked_parties(unit, parties),
         disabled_at=None,
         failures=0,
         next_at=0,
-        created_at=act.now_ms,
-        internal=is_operator(act),
+        created_at=unit.now_ms,
+        internal=is_operator(unit),
         format=form,
     )
-    put_webhook(act, webhook)
-    _audit(act, "webhook.make", webhook)
+    put_webhook(unit, webhook)
+    _audit(unit, "webhook.make", webhook)
     return webhook, webhook.secret
 
 
-def get(act: UnitOfWork, webhook_id: str) -> Webhook:
+def get(unit: UnitOfWork, webhook_id: str) -> Webhook:
     """Return a webhook. Raises Refused if there is none that the actor may see."""
-    webhook = find_webhook(act.connection, act.sealer, webhook_id, act.actor.business)
+    webhook = find_webhook(unit.connection, unit.sealer, webhook_id, unit.actor.business)
     if webhook is None:
         raise Refused("not_found", "webhook", "there is no such webhook")
     return webhook
 
 
 def change(
-    act: UnitOfWork,
+    unit: UnitOfWork,
     webhook_id: str,
     *,
     url: str | None = None,
@@ -124,28 +124,28 @@ def change(
     If the webhook gets real numbers in clear, any change but disabling needs the scope for them: its URL decides who
     reads them.
     """
-    webhook = get(act, webhook_id)
+    webhook = get(unit, webhook_id)
     if parties is None and (url, kinds, disabled) != (None, None, True):
-        checked_parties(act, webhook.parties)
+        checked_parties(unit, webhook.parties)
     if url is not None:
-        webhook = webhook._replace(url=checked_url(act, url), internal=is_operator(act))
+        webhook = webhook._replace(url=checked_url(unit, url), internal=is_operator(unit))
     if kinds is not None:
         webhook = webhook._replace(kinds=_checked_kinds(kinds, webhook.format))
     if parties is not None:
-        webhook = webhook._replace(parties=checked_parties(act, parties))
+        webhook = webhook._replace(parties=checked_parties(unit, parties))
     if disabled is not None:
-        webhook = webhook._replace(disabled_at=(webhook.disabled_at or act.now_ms) if disabled else None)
+        webhook = webhook._replace(disabled_at=(webhook.disabled_at or unit.now_ms) if disabled else None)
     webhook = webhook._replace(failures=0, next_at=0)
-    put_webhook(act, webhook)
-    _audit(act, "webhook.change", webhook)
+    put_webhook(unit, webhook)
+    _audit(unit, "webhook.change", webhook)
     return webhook
 
 
-def remove(act: UnitOfWork, webhook_id: str) -> Webhook:
+def remove(unit: UnitOfWork, webhook_id: str) -> Webhook:
     """Remove a webhook, and with it its queued events. Raises Refused."""
-    webhook = get(act, webhook_id)
-    remove_webhook(act, webhook_id)
-    _audit(act, "webhook.remove", webhook)
+    webhook = get(unit, webhook_id)
+    remove_webhook(unit, webhook_id)
+    _audit(unit, "webhook.remove", webhook)
     return webhook
 
 
@@ -156,36 +156,36 @@ class Resent(NamedTuple):
     after: int | None  # the `after` of the rest; None: done
 
 
-def resend(act: UnitOfWork, webhook_id: str, event_ids: Sequence[str] | None = None, after: int = 0) -> Resent:
+def resend(unit: UnitOfWork, webhook_id: str, event_ids: Sequence[str] | None = None, after: int = 0) -> Resent:
     """Send dead letters again: the given ones, or the next AT_ONCE of all. Raises Refused.
 
     `after` is 0 at first. They go before later events that still wait.
     """
-    webhook = get(act, webhook_id)
+    webhook = get(unit, webhook_id)
     if webhook.disabled_at is not None:
         raise Refused("state_conflict", "webhook", "the webhook is disabled: enable it first")
     if event_ids is None:
-        seqs = requeue_next(act, webhook_id, after, AT_ONCE)
+        seqs = requeue_next(unit, webhook_id, after, AT_ONCE)
         resent = Resent(len(seqs), seqs[-1] if len(seqs) == AT_ONCE else None)
     else:
-        resent = Resent(requeue(act, webhook_id, event_ids), None)
+        resent = Resent(requeue(unit, webhook_id, event_ids), None)
     if after == 0:  # later, a receiver that fails meanwhile is not tried sooner
-        put_webhook(act, webhook._replace(failures=0, next_at=0))
-    act.audit("webhook.resend", webhook_id, business=webhook.business, details={"events": resent.events})
+        put_webhook(unit, webhook._replace(failures=0, next_at=0))
+    unit.audit("webhook.resend", webhook_id, business=webhook.business, details={"events": resent.events})
     return resent
 
 
-def test(act: UnitOfWork, webhook_id: str) -> str:
+def test(unit: UnitOfWork, webhook_id: str) -> str:
     """Queue an event of the kind `webhook.test`. Returns its id. Raises Refused."""
-    webhook = get(act, webhook_id)
+    webhook = get(unit, webhook_id)
     if webhook.disabled_at is not None:
         raise Refused("state_conflict", "webhook", "the webhook is disabled: enable it first")
     tests = f"{webhook_id}.test"
-    if waiting_of(act.connection, webhook_id, tests) >= MOST_TESTS:
+    if waiting_of(unit.connection, webhook_id, tests) >= MOST_TESTS:
         raise Refused("quota", "webhook", f"{MOST_TESTS} test events are queued: see its last error")
     event_id = f"{tests}.{secrets.token_hex(4)}"
-    queue_event_for(act, webhook_id, TEST, event_id, {})
-    act.audit("webhook.test", webhook_id, business=webhook.business, details={"event": event_id})
+    queue_event_for(unit, webhook_id, TEST, event_id, {})
+    unit.audit("webhook.test", webhook_id, business=webhook.business, details={"event": event_id})
     return event_id
 
 
@@ -200,12 +200,12 @@ def _checked_kinds(kinds: Collection[str], form: str) -> tuple[str, ...]:
     return tuple(kind for kind in KINDS if kind in kinds)
 
 
-def _audit(act: UnitOfWork, action: str, webhook: Webhook) -> None:
+def _audit(unit: UnitOfWork, action: str, webhook: Webhook) -> None:
     details: dict[str, object] = {
         "url": webhook.url, "kinds": list(webhook.kinds), "parties": webhook.parties, "format": webhook.format,
         "disabled": webhook.disabled_at is not None,
     }  # fmt: skip
-    act.audit(action, webhook.id, business=webhook.business, details=details)
+    unit.audit(action, webhook.id, business=webhook.business, details=details)
 
 
 # -- Payload of events: the fields of each kind, and their JSON for one webhook
@@ -234,10 +234,10 @@ def call_data(kind: str, record: CallRecord) -> dict[str, Any]:
     return data | {"at": getattr(record, _WHEN.get(kind, "ended_at"))}
 
 
-def of_binding(act: UnitOfWork, binding_id: str | None) -> dict[str, str | None]:
+def of_binding(unit: UnitOfWork, binding_id: str | None) -> dict[str, str | None]:
     """What an event has of the binding. An altered one gives None: it must not hold up the events of others."""
     try:
-        binding = None if binding_id is None else find_binding(act.connection, act.sealer, binding_id)
+        binding = None if binding_id is None else find_binding(unit.connection, unit.sealer, binding_id)
     except StoreError:
         binding = None
     return {"user_data": binding and binding.user_data, "pool_id": binding and binding.pool}

@@ -149,9 +149,9 @@ def bound(
             run(partial(end, binding_id=cast.binding_id, rules=rules))
 
 
-def _bind(act: UnitOfWork, a: str, b: str, rules: BindRules) -> Binding:
+def _bind(unit: UnitOfWork, a: str, b: str, rules: BindRules) -> Binding:
     written = {"mode": "AXB", "a": f"+{a}", "b": f"+{b}", "expires_in": EXPIRY, "order_id": ORDER}
-    return bind(act, Wanted(fields.binding(written, rules.parties, act.now_ms)), rules)
+    return bind(unit, Wanted(fields.binding(written, rules.parties, unit.now_ms)), rules)
 
 
 def _callee_number(settings: Settings, peer: Peer, rules: BindRules) -> str:

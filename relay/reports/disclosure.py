@@ -116,7 +116,7 @@ class DisclosureRequest(NamedTuple):
     at_ms: int
 
 
-def ask(act: UnitOfWork, action: str, number: str, since_ms: int, until_ms: int, reason: str) -> DisclosureRequest:
+def ask(unit: UnitOfWork, action: str, number: str, since_ms: int, until_ms: int, reason: str) -> DisclosureRequest:
     """Write the request to the audit log and return it. Raises Refused.
 
     The log has 700 numbers in clear; a party's number is in the sealed details only.
@@ -125,8 +125,8 @@ def ask(act: UnitOfWork, action: str, number: str, since_ms: int, until_ms: int,
     if until_ms <= since_ms:
         raise fields.invalid("until", "it must be after the beginning")
     details: dict[str, object] = {"number": number, "since_ms": since_ms, "until_ms": until_ms}
-    act.audit(action, number if is_700(number) else "party", reason=reason, details=details)
-    return DisclosureRequest(number, since_ms, until_ms, reason, act.actor.name, act.now_ms)
+    unit.audit(action, number if is_700(number) else "party", reason=reason, details=details)
+    return DisclosureRequest(number, since_ms, until_ms, reason, unit.actor.name, unit.now_ms)
 
 
 # -- Traceback (溯源): who was behind a number at a time. Bindings, groups and calls of that time, in clear
@@ -142,9 +142,9 @@ class Trace(NamedTuple):
     calls: list[CallRecord]
 
 
-def ask_trace(act: UnitOfWork, number: str, at_ms: int, reason: str) -> DisclosureRequest:
+def ask_trace(unit: UnitOfWork, number: str, at_ms: int, reason: str) -> DisclosureRequest:
     """Request a traceback. `number`: a 700 number or a party, normalised. Raises Refused without a reason."""
-    return ask(act, "traceback", number, at_ms, at_ms + 1, reason)
+    return ask(unit, "traceback", number, at_ms, at_ms + 1, reason)
 
 
 def trace(path: Place, sealer: Sealer, asked: DisclosureRequest) -> Trace:

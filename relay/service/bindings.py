@@ -59,8 +59,8 @@ MOST_SWEEPS = 2  # of one request, which may make many bindings
 class _Sweeps:
     """Releases expired bindings for one request. Others wait meanwhile: the timer releases those that are left."""
 
-    def __init__(self, act: UnitOfWork, rules: BindRules) -> None:
-        self._act = act
+    def __init__(self, unit: UnitOfWork, rules: BindRules) -> None:
+        self._act = unit
         self._rules = rules
         self._left = MOST_SWEEPS
 
@@ -72,62 +72,62 @@ class _Sweeps:
         return release_due(self._act, self._rules)
 
 
-def bind(act: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None = None) -> Binding:
+def bind(unit: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None = None) -> Binding:
     """Make one binding. Raises Refused.
 
     `rates` counts new bindings by business user per second; None: no limit on the rate.
     """
-    sweeps = _Sweeps(act, rules)
+    sweeps = _Sweeps(unit, rules)
     sweeps.run()
-    binding = _bind(act, wanted, rules, rates, sweeps)
+    binding = _bind(unit, wanted, rules, rates, sweeps)
     details: dict[str, object] = {"mode": binding.mode, "x": binding.x, "y": binding.y}
-    act.audit("binding.make", binding.binding_id, business=binding.business, details=details)
+    unit.audit("binding.make", binding.binding_id, business=binding.business, details=details)
     return binding
 
 
 def bind_all(
-    act: UnitOfWork, asked: Sequence[Wanted | Refused], rules: BindRules, rates: Rates | None = None
+    unit: UnitOfWork, asked: Sequence[Wanted | Refused], rules: BindRules, rates: Rates | None = None
 ) -> list[Binding | Refused]:
     """Make many bindings in one unit of work, each independently. Results are in the order of the requests.
 
     What is refused already stays so. A hundred take about 15 ms, during which the store is locked for other writers:
     split larger numbers.
     """
-    sweeps = _Sweeps(act, rules)
+    sweeps = _Sweeps(unit, rules)
     sweeps.run()
     answers: list[Binding | Refused] = []
     for one in asked:
         try:
-            answers.append(one if isinstance(one, Refused) else _bind(act, one, rules, rates, sweeps))
+            answers.append(one if isinstance(one, Refused) else _bind(unit, one, rules, rates, sweeps))
         except Refused as refused:
             answers.append(refused)
     made = [answer.binding_id for answer in answers if isinstance(answer, Binding)]
     if made:
         details: dict[str, object] = {"made": len(made), "refused": len(answers) - len(made), "last": made[-1]}
-        act.audit("binding.make_many", made[0], business=act.actor.business, details=details)
-    act.audit_refusals(answer for answer in answers if isinstance(answer, Refused))
+        unit.audit("binding.make_many", made[0], business=unit.actor.business, details=details)
+    unit.audit_refusals(answer for answer in answers if isinstance(answer, Refused))
     return answers
 
 
-def _bind(act: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None, sweeps: _Sweeps) -> Binding:
-    binding = _placed(act, wanted, rules, rates, sweeps)
-    note_unfiled(act, binding, rules)
+def _bind(unit: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None, sweeps: _Sweeps) -> Binding:
+    binding = _placed(unit, wanted, rules, rates, sweeps)
+    note_unfiled(unit, binding, rules)
     return binding
 
 
-def _placed(act: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None, sweeps: _Sweeps) -> Binding:
-    business = _business(act, wanted.binding)
-    _check_rate(act, business, rules, rates)
-    allowed = wanted._replace(binding=_allowed(act, wanted, rules, business))
+def _placed(unit: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None, sweeps: _Sweeps) -> Binding:
+    business = _business(unit, wanted.binding)
+    _check_rate(unit, business, rules, rates)
+    allowed = wanted._replace(binding=_allowed(unit, wanted, rules, business))
     try:
-        return place(act, allowed, rules, business)
+        return place(unit, allowed, rules, business)
     except Refused as refused:
         if refused.kind not in _HELD or not sweeps.run():
             raise
-    return place(act, allowed, rules, business)
+    return place(unit, allowed, rules, business)
 
 
-def _allowed(act: UnitOfWork, wanted: Wanted, rules: BindRules, business: Business) -> Binding:
+def _allowed(unit: UnitOfWork, wanted: Wanted, rules: BindRules, business: Business) -> Binding:
     """The binding with id and creation. Raises Refused if the rules do not allow it."""
     mode = wanted.binding.mode
     if mode not in business.modes:
@@ -138,17 +138,17 @@ def _allowed(act: UnitOfWork, wanted: Wanted, rules: BindRules, business: Busine
     if wanted.late and mode not in LATE_MODES:
         raise invalid("late", f"not used in mode {mode}: omit it, or use AXB or AXYB")
     binding = wanted.binding._replace(
-        binding_id=act.new_id(),
+        binding_id=unit.new_id(),
         business=business.id,
-        created_at=act.now_ms,
-        created_by=act.actor.name,
+        created_at=unit.now_ms,
+        created_by=unit.actor.name,
     )
     if binding.idle_ttl_s is not None:
-        binding = after_use(binding._replace(max_expires_at=binding.expires_at), act.now_ms)
+        binding = after_use(binding._replace(max_expires_at=binding.expires_at), unit.now_ms)
     _check_recording(binding.record, rules)
-    check_parties(act, binding, late=wanted.late)
-    check_filing(act, binding, rules)
-    _check_order(act, binding, rules)
+    check_parties(unit, binding, late=wanted.late)
+    check_filing(unit, binding, rules)
+    _check_order(unit, binding, rules)
     return binding
 
 
@@ -157,9 +157,9 @@ def _check_recording(wanted: bool, rules: BindRules) -> None:
         raise invalid("record", "must be false: call recording is not configured on this relay")
 
 
-def _business(act: UnitOfWork, wanted: Binding) -> Business:
-    business = get_business(act, wanted.business or act.actor.business or DEFAULT_BUSINESS)
-    if business.id == PROBE_BUSINESS and act.actor != RELAY:
+def _business(unit: UnitOfWork, wanted: Binding) -> Business:
+    business = get_business(unit, wanted.business or unit.actor.business or DEFAULT_BUSINESS)
+    if business.id == PROBE_BUSINESS and unit.actor != RELAY:
         raise invalid("business", "reserved for the probe, which binds its own numbers: name another one")
     if business.state != "approved":
         problem = f"the business user is {business.state}: it must be approved to bind numbers"
@@ -167,20 +167,20 @@ def _business(act: UnitOfWork, wanted: Binding) -> Business:
     return business
 
 
-def _check_rate(act: UnitOfWork, business: Business, rules: BindRules, rates: Rates | None) -> None:
+def _check_rate(unit: UnitOfWork, business: Business, rules: BindRules, rates: Rates | None) -> None:
     """Limit the rate of a business user's own keys. Raises Refused."""
-    if rates is None or act.actor.business is None:
+    if rates is None or unit.actor.business is None:
         return
     most = quota(business.id, business.max_binds_per_s, rules.quotas.max_binds_per_s)
-    if not rates.admit(business.id, most, act.now_ms / 1000):
+    if not rates.admit(business.id, most, unit.now_ms / 1000):
         raise Refused(
             "rate_limited", "business", f"limited to {most} new bindings a second: {raised_by('max_binds_per_s')}"
         )
 
 
-def _check_order(act: UnitOfWork, binding: Binding, rules: BindRules) -> None:
+def _check_order(unit: UnitOfWork, binding: Binding, rules: BindRules) -> None:
     """Require an order in the pilot phase, except for trials of `default` on the command line. Raises Refused."""
-    by_hand = act.actor.name.startswith("cli:") and binding.business == DEFAULT_BUSINESS
+    by_hand = unit.actor.name.startswith("cli:") and binding.business == DEFAULT_BUSINESS
     if binding.order_id is None and rules.phase == "pilot" and not by_hand:
         raise invalid("order_id", "required: in the pilot phase every binding belongs to an order")
 
@@ -199,48 +199,48 @@ class Step(NamedTuple):
     changed: list[str]  # names of fields
 
 
-def get(act: UnitOfWork, binding_id: str) -> Binding:
+def get(unit: UnitOfWork, binding_id: str) -> Binding:
     """The binding. Raises Refused if it does not exist or is not visible to the actor."""
     printable = binding_id.isprintable()
-    binding = find_binding(act.connection, act.sealer, binding_id, act.actor.business) if printable else None
+    binding = find_binding(unit.connection, unit.sealer, binding_id, unit.actor.business) if printable else None
     if binding is None:
         raise Refused("not_found", "binding", "there is no such binding: see the list of bindings")
     return binding
 
 
 def change(
-    act: UnitOfWork, binding_id: str, asked: BindingChange, rules: BindRules, version: int | None = None
+    unit: UnitOfWork, binding_id: str, asked: BindingChange, rules: BindRules, version: int | None = None
 ) -> Binding:
     """Change a live binding. Raises Refused, also if a new party is already bound on its number.
 
     `version`, if given, must be the current version.
     """
-    release_due(act, rules)
-    old = _live(act, binding_id)
+    release_due(unit, rules)
+    old = _live(unit, binding_id)
     if version not in (None, old.version):
         problem = f"must be the current version, {old.version}: read the binding again"
         raise Refused("state_conflict", "version", problem)
-    return change_live(act, old, asked, rules)
+    return change_live(unit, old, asked, rules)
 
 
-def change_live(act: UnitOfWork, old: Binding, asked: BindingChange, rules: BindRules) -> Binding:
+def change_live(unit: UnitOfWork, old: Binding, asked: BindingChange, rules: BindRules) -> Binding:
     """Change a binding that is live and visible to the actor. Raises Refused; what it has written must be undone."""
     _check_recording(asked.get("record", False), rules)
-    changed = _with_expiry(old, asked, act.now_ms)
+    changed = _with_expiry(old, asked, unit.now_ms)
     if changed == old:
         return old
-    check_parties(act, changed)
+    check_parties(unit, changed)
     other_a = (old.a, old.group_id) != (changed.a, changed.group_id)
     if other_a:
-        check_filing(act, changed, rules)
-    new = changed._replace(version=old.version + 1, changed_at=act.now_ms, changed_by=act.actor.name)
-    keep_past(act, old, new)
+        check_filing(unit, changed, rules)
+    new = changed._replace(version=old.version + 1, changed_at=unit.now_ms, changed_by=unit.actor.name)
+    keep_past(unit, old, new)
     if (old.a, old.b, old.group_id) != (new.a, new.b, new.group_id):
-        _reroute(act, old, new, rules)
-    update(act, new)
-    act.audit("binding.change", old.binding_id, business=old.business, details={"changed": _differing(old, new)})
+        _reroute(unit, old, new, rules)
+    update(unit, new)
+    unit.audit("binding.change", old.binding_id, business=old.business, details={"changed": _differing(old, new)})
     if other_a:
-        note_unfiled(act, new, rules)
+        note_unfiled(unit, new, rules)
     return new
 
 
@@ -258,24 +258,24 @@ def _with_expiry(old: Binding, asked: BindingChange, now_ms: int) -> Binding:
     return after_use(changed._replace(max_expires_at=latest), now_ms)
 
 
-def renew(act: UnitOfWork, binding_id: str, expires_at: int | None, rules: BindRules) -> Binding:
+def renew(unit: UnitOfWork, binding_id: str, expires_at: int | None, rules: BindRules) -> Binding:
     """Set a new expiry of a live binding, in Unix milliseconds. Raises Refused, also for None."""
     if expires_at is None:
         raise fields.invalid("expires_in", "required")
-    return change(act, binding_id, {"expires_at": expires_at}, rules)
+    return change(unit, binding_id, {"expires_at": expires_at}, rules)
 
 
-def end(act: UnitOfWork, binding_id: str, rules: BindRules, reason: str = "") -> Binding:
+def end(unit: UnitOfWork, binding_id: str, rules: BindRules, reason: str = "") -> Binding:
     """Unbind: the next call is refused, a call that is up continues. Raises Refused."""
-    binding = get(act, binding_id)
+    binding = get(unit, binding_id)
     if binding.ended_at is not None:
         raise Refused("ended", "binding", "already unbound")
-    released_at = binding.released_at or act.now_ms
-    ended = binding._replace(ended_at=act.now_ms, ended_by=act.actor.name, released_at=released_at)
+    released_at = binding.released_at or unit.now_ms
+    ended = binding._replace(ended_at=unit.now_ms, ended_by=unit.actor.name, released_at=released_at)
     if binding.released_at is None:
-        release(act, binding, rules)
-    update(act, ended)
-    act.audit("binding.end", binding_id, business=binding.business, reason=fields.reason(reason))
+        release(unit, binding, rules)
+    update(unit, ended)
+    unit.audit("binding.end", binding_id, business=binding.business, reason=fields.reason(reason))
     return ended
 
 
@@ -301,37 +301,37 @@ def _differing(old: Binding, new: Binding) -> list[str]:
     return [name for name, field in fields_of.items() if getattr(old, field) != getattr(new, field)]
 
 
-def _live(act: UnitOfWork, binding_id: str) -> Binding:
-    binding = get(act, binding_id)
-    if not binding.is_live(act.now_ms):
+def _live(unit: UnitOfWork, binding_id: str) -> Binding:
+    binding = get(unit, binding_id)
+    if not binding.is_live(unit.now_ms):
         is_unbound = binding.ended_at is not None
         problem = "already unbound: make a new one" if is_unbound else "already expired: make a new one"
         raise Refused("ended", "binding", problem)
     return binding
 
 
-def _reroute(act: UnitOfWork, old: Binding, new: Binding, rules: BindRules) -> None:
+def _reroute(unit: UnitOfWork, old: Binding, new: Binding, rules: BindRules) -> None:
     """Update the routes: leaving callers cool down on the number, staying ones get the new ends, new ones are added."""
     if old.group_id != new.group_id:
-        check_group(act, new, old.group_id)
-    before, after = _routes(act, old, new), _routes(act, new, old)
+        check_group(unit, new, old.group_id)
+    before, after = _routes(unit, old, new), _routes(unit, new, old)
     gone = before.keys() - after.keys()
     for number in {number for number, _ in gone}:
-        free_at = act.now_ms + cool_down_ms(act, number, rules.cool_down_ms)
+        free_at = unit.now_ms + cool_down_ms(unit, number, rules.cool_down_ms)
         leaving = [caller_hash for of_number, caller_hash in gone if of_number == number]
-        rest_callers(act, old.binding_id, number, leaving, free_at)
-        rest(act, number, free_at)
-    pair = pair_of(act.sealer, new)
-    set_pair(act, old.binding_id, pair)
+        rest_callers(unit, old.binding_id, number, leaving, free_at)
+        rest(unit, number, free_at)
+    pair = pair_of(unit.sealer, new)
+    set_pair(unit, old.binding_id, pair)
     for key in before.keys() & after.keys():
         if before[key].party != after[key].party:
-            turn_route(act, old.binding_id, after[key])
-    add_routes(act, new, pair, [line for key, line in after.items() if key not in before])
+            turn_route(unit, old.binding_id, after[key])
+    add_routes(unit, new, pair, [line for key, line in after.items() if key not in before])
 
 
-def _routes(act: UnitOfWork, binding: Binding, other: Binding) -> dict[tuple[str, bytes], HashedLine]:
+def _routes(unit: UnitOfWork, binding: Binding, other: Binding) -> dict[tuple[str, bytes], HashedLine]:
     """The routes of a binding by (number, caller). Members are omitted if `other` has the same group."""
-    lines = lines_of(act.sealer, binding)
+    lines = lines_of(unit.sealer, binding)
     if binding.group_id is not None and binding.group_id != other.group_id:
-        lines += member_lines(binding, member_hashes(act.connection, act.sealer, binding.group_id))
+        lines += member_lines(binding, member_hashes(unit.connection, unit.sealer, binding.group_id))
     return {(line.number, line.caller_hash): line for line in lines}

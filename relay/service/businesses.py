@@ -100,22 +100,22 @@ class Fields(TypedDict, total=False):
     language: Language | None
 
 
-def apply(act: UnitOfWork, asked: Fields, business_id: str = "") -> Business:
+def apply(unit: UnitOfWork, asked: Fields, business_id: str = "") -> Business:
     """Make a business user, which can do nothing until it is approved. Without an id one is generated. Raises Refused.
 
     Of the fields, `name` is required.
     """
     new_id = fields.name("id", business_id) if business_id else f"b{secrets.token_hex(6)}"
-    if new_id == PROBE_BUSINESS and act.actor != RELAY:
+    if new_id == PROBE_BUSINESS and unit.actor != RELAY:
         raise invalid("id", "reserved for the probe: choose another id")
-    business = _NEW._replace(id=new_id, created_at=act.now_ms, updated_at=act.now_ms, **asked)
-    if not add_business(act, business):
+    business = _NEW._replace(id=new_id, created_at=unit.now_ms, updated_at=unit.now_ms, **asked)
+    if not add_business(unit, business):
         raise Refused(
             "state_conflict", "id", f"exists already: choose another id, or `relay700 business change {new_id}`"
         )
-    add_state_change(act, None, business, "")
+    add_state_change(unit, None, business, "")
     details = {name: getattr(business, name) for name in Terms._fields} | {"modes": business.modes} | asked
-    act.audit("business.apply", business.id, business=business.id, details=_details(details))
+    unit.audit("business.apply", business.id, business=business.id, details=_details(details))
     return business
 
 
@@ -146,14 +146,14 @@ _NEW = Business(
 )
 
 
-def set_state(act: UnitOfWork, business_id: str, step: Step, reason: str) -> Business:
+def set_state(unit: UnitOfWork, business_id: str, step: Step, reason: str) -> Business:
     """Take a step, effective from the next call on all of its bindings. Raises Refused.
 
     Approval requires the fields that the scenario needs. Revocation also ends all keys, disables all webhooks and
     removes the hook.
     """
     reason = fields.reason(reason, required=True)
-    business = get(act, business_id)
+    business = get(unit, business_id)
     from_states, to_state = STEPS[step]
     if business.state not in from_states:
         problem = f"the business user is {business.state}: {step} requires {' or '.join(from_states)}"
@@ -161,25 +161,25 @@ def set_state(act: UnitOfWork, business_id: str, step: Step, reason: str) -> Bus
     if to_state == "approved":
         check_complete(business)
     wanted = business._replace(state=to_state)
-    changed = _put(act, wanted._replace(qualification=business.version + 1) if step == "approve" else wanted)
-    add_state_change(act, business, changed, reason)
+    changed = _put(unit, wanted._replace(qualification=business.version + 1) if step == "approve" else wanted)
+    add_state_change(unit, business, changed, reason)
     if to_state == "revoked":  # it loses access to the platform's records
-        revoke_all(act, business_id)
-        disable_all(act, business_id)
-        remove_hook(act, business_id)
-    act.audit(f"business.{step}", business_id, business=business_id, reason=reason)
+        revoke_all(unit, business_id)
+        disable_all(unit, business_id)
+        remove_hook(unit, business_id)
+    unit.audit(f"business.{step}", business_id, business=business_id, reason=reason)
     return changed
 
 
 def change(
-    act: UnitOfWork, business_id: str, version: int | None = None, reason: str | None = None, **asked: Unpack[Fields]
+    unit: UnitOfWork, business_id: str, version: int | None = None, reason: str | None = None, **asked: Unpack[Fields]
 ) -> Business:
     """Change the given fields. `version`, if given, must be the current version. Raises Refused.
 
     A change of the qualification requires a reason and returns an approved business user to `applied`: its calls are
     refused until it is approved again.
     """
-    business = get(act, business_id)
+    business = get(unit, business_id)
     if version not in (None, business.version):
         problem = f"must be the current version, {business.version}: read the business user again"
         raise Refused("state_conflict", "version", problem)
@@ -195,17 +195,17 @@ def change(
         raise invalid("reason", problem)
     if wanted.state == "approved" and wanted.contact != business.contact:
         check_complete(wanted)
-    changed = _put(act, wanted._replace(state="applied") if requalified else wanted)
+    changed = _put(unit, wanted._replace(state="applied") if requalified else wanted)
     if any(getattr(business, name) != getattr(changed, name) for name in Terms._fields):
-        add_state_change(act, business, changed, reason)
-    act.audit("business.change", business_id, business=business_id, reason=reason, details=_details(asked))
+        add_state_change(unit, business, changed, reason)
+    unit.audit("business.change", business_id, business=business_id, reason=reason, details=_details(asked))
     return changed
 
 
-def get(act: UnitOfWork, business_id: str) -> Business:
+def get(unit: UnitOfWork, business_id: str) -> Business:
     """The business user. Raises Refused if it does not exist or is not visible to the actor."""
-    seen = act.actor.business in (None, business_id) and business_id.isprintable()
-    business = find_business(act.connection, act.sealer, business_id) if seen else None
+    seen = unit.actor.business in (None, business_id) and business_id.isprintable()
+    business = find_business(unit.connection, unit.sealer, business_id) if seen else None
     if business is None:
         raise Refused("not_found", "business", "there is no such business user")
     return business
@@ -216,9 +216,9 @@ def raised_by(quota: str) -> str:
     return f"an operator can raise it (`relay700 business limits ID --{quota.replace('_', '-')} N`)"
 
 
-def _put(act: UnitOfWork, business: Business) -> Business:
-    changed = business._replace(version=business.version + 1, updated_at=act.now_ms)
-    put_business(act, changed)
+def _put(unit: UnitOfWork, business: Business) -> Business:
+    changed = business._replace(version=business.version + 1, updated_at=unit.now_ms)
+    put_business(unit, changed)
     return changed
 
 

@@ -19,7 +19,7 @@ LONGEST_MS = 7 * 86_400_000
 
 
 def arm(
-    act: UnitOfWork, kind: ArmKind, value: str, for_ms: int, rules: CaptureRules, peers: Collection[str] | None
+    unit: UnitOfWork, kind: ArmKind, value: str, for_ms: int, rules: CaptureRules, peers: Collection[str] | None
 ) -> StoredArm:
     """Arm a number in any notation, the id of a business user, or a peer. Raises Refused.
 
@@ -29,30 +29,32 @@ def arm(
         raise Refused("conflict", "", 'nothing is captured: write [capture] keep = "armed", "failed" or "all"')
     if not 0 < for_ms <= LONGEST_MS:
         raise fields.invalid("for", "must be 7d at most, such as 1h")
-    if count_arms(act) >= MOST_ARMS:
+    if count_arms(unit) >= MOST_ARMS:
         raise Refused("quota", "", f"limited to {MOST_ARMS} at once: disarm some")
-    made = add_arm(act, Arm(secrets.token_hex(6), kind, _checked(act, kind, value, peers), act.now_ms + for_ms))
+    made = add_arm(unit, Arm(secrets.token_hex(6), kind, _checked(unit, kind, value, peers), unit.now_ms + for_ms))
     business = value if kind == "business" else None
-    act.audit("capture.arm", made.arm.id, business=business, details={kind: made.arm.value, "until": made.arm.until_ms})
+    unit.audit(
+        "capture.arm", made.arm.id, business=business, details={kind: made.arm.value, "until": made.arm.until_ms}
+    )
     return made
 
 
-def disarm(act: UnitOfWork, arm_id: str) -> StoredArm:
+def disarm(unit: UnitOfWork, arm_id: str) -> StoredArm:
     """End an arm at once. Raises Refused."""
-    found = find_arm(act.connection, act.sealer, arm_id)
-    if found is None or found.arm.until_ms <= act.now_ms:
+    found = find_arm(unit.connection, unit.sealer, arm_id)
+    if found is None or found.arm.until_ms <= unit.now_ms:
         raise Refused("not_found", "", "nothing is armed under this id")
-    delete_arm(act, arm_id)
+    delete_arm(unit, arm_id)
     business = found.arm.value if found.arm.kind == "business" else None
-    act.audit("capture.disarm", arm_id, business=business, details={found.arm.kind: found.arm.value})
+    unit.audit("capture.disarm", arm_id, business=business, details={found.arm.kind: found.arm.value})
     return found
 
 
-def _checked(act: UnitOfWork, kind: ArmKind, value: str, peers: Collection[str] | None) -> str:
+def _checked(unit: UnitOfWork, kind: ArmKind, value: str, peers: Collection[str] | None) -> str:
     if kind == "number":
         return fields.number("number", value)
     if kind == "business":
-        return get_business(act, value).id
+        return get_business(unit, value).id
     if peers is not None and value not in peers:
         raise Refused("not_found", "peer", f"there is no such peer; write one of {', '.join(sorted(peers)) or '-'}")
     return value

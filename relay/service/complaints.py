@@ -99,7 +99,7 @@ def high_complaints(connection: Connection, now_ms: int, limit_ppm: int) -> dict
 
 
 def set_complaints(
-    act: UnitOfWork, day: date, business: str, prefix: str, count: int, limit_ppm: int = USUAL_PPM
+    unit: UnitOfWork, day: date, business: str, prefix: str, count: int, limit_ppm: int = USUAL_PPM
 ) -> ComplaintRate:
     """Set the number of complaints of a day, replacing an earlier one. Raises Refused.
 
@@ -109,20 +109,22 @@ def set_complaints(
     if not 0 <= count <= MOST_COMPLAINTS:
         raise fields.invalid("count", f"write 0 to {MOST_COMPLAINTS}")
     fields.prefix(prefix)
-    get_business(act, business)
-    before = {rate.prefix for rate in complaint_rates(act.connection, business, act.now_ms, limit_ppm) if rate.is_high}
-    put_complaints(act, day, business, prefix, count)
+    get_business(unit, business)
+    before = {
+        rate.prefix for rate in complaint_rates(unit.connection, business, unit.now_ms, limit_ppm) if rate.is_high
+    }
+    put_complaints(unit, day, business, prefix, count)
     details: dict[str, Any] = {"day": day.isoformat(), "count": count}
-    act.audit("complaints.set", prefix, business=business, details=details)
-    rates = complaint_rates(act.connection, business, act.now_ms, limit_ppm)
+    unit.audit("complaints.set", prefix, business=business, details=details)
+    rates = complaint_rates(unit.connection, business, unit.now_ms, limit_ppm)
     high = [rate for rate in rates if rate.is_high]
     if new := [rate for rate in high if rate.prefix not in before]:
-        _warn(act, new[0])
+        _warn(unit, new[0])
     return (high or rates)[0]
 
 
-def _warn(act: UnitOfWork, rate: ComplaintRate) -> None:
+def _warn(unit: UnitOfWork, rate: ComplaintRate) -> None:
     figures: dict[str, object] = {"count": rate.complaints, "answered": rate.answered}
-    act.audit("complaints.high", rate.prefix or rate.business, business=rate.business, details=figures)
+    unit.audit("complaints.high", rate.prefix or rate.business, business=rate.business, details=figures)
     about: dict[str, object] = {"about": rate.business, "prefix": rate.prefix or None, "percent": rate.percent}
-    queue_event(act, DEFAULT_BUSINESS, "complaints.high", f"complaints.{secrets.token_hex(8)}", about | figures)
+    queue_event(unit, DEFAULT_BUSINESS, "complaints.high", f"complaints.{secrets.token_hex(8)}", about | figures)

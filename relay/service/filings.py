@@ -81,7 +81,7 @@ class AnswerWords(NamedTuple):
 
 
 def add_filing(
-    act: UnitOfWork, business: str, words: FilingWords, parties: Parties = MOBILES_ALONE, state: Given | None = None
+    unit: UnitOfWork, business: str, words: FilingWords, parties: Parties = MOBILES_ALONE, state: Given | None = None
 ) -> Filing:
     """File an A number, or change its filing, effective from the next call. Raises Refused.
 
@@ -89,74 +89,74 @@ def add_filing(
     it says otherwise; a business user's waits for the carrier's answer. A filing in force stays so while its holder
     stays the same.
     """
-    filing = file_number(act, business, words, parties, state)
+    filing = file_number(unit, business, words, parties, state)
     details: dict[str, object] = {"number": filing.number, "reference": filing.reference, "state": filing.answer}
     details["documents"] = filing.documents is not None
-    act.audit("filing.add", filing.business, business=filing.business, details=details)
+    unit.audit("filing.add", filing.business, business=filing.business, details=details)
     return filing
 
 
-def remove_filing(act: UnitOfWork, business: str, number: str) -> Filing:
+def remove_filing(unit: UnitOfWork, business: str, number: str) -> Filing:
     """Withdraw a filing, effective from the next call. Raises Refused."""
-    filing = _existing(act, business, number)
+    filing = _existing(unit, business, number)
     if filing.withdrawn_at is not None:
         raise _not_filed()
-    filing = put_filing(act, _withdrawn(act, filing))
-    act.audit("filing.remove", filing.business, business=filing.business, details={"number": filing.number})
+    filing = put_filing(unit, _withdrawn(unit, filing))
+    unit.audit("filing.remove", filing.business, business=filing.business, details={"number": filing.number})
     return filing
 
 
-def forget_filing(act: UnitOfWork, business: str, number: str, reason: str) -> Filing:
+def forget_filing(unit: UnitOfWork, business: str, number: str, reason: str) -> Filing:
     """Withdraw a filing and remove its holder's documents, on the holder's demand. Raises Refused.
 
     Number, reference and states remain, since the law has calls kept with their numbers.
     """
     why = fields.reason(reason, required=True)
-    filing = _existing(act, business, number)
-    filing = filing if filing.withdrawn_at is not None else _withdrawn(act, filing)
-    forget_documents(act, filing)
+    filing = _existing(unit, business, number)
+    filing = filing if filing.withdrawn_at is not None else _withdrawn(unit, filing)
+    forget_documents(unit, filing)
     details: dict[str, object] = {"number": filing.number}
-    act.audit("filing.forget", filing.business, business=filing.business, reason=why, details=details)
+    unit.audit("filing.forget", filing.business, business=filing.business, reason=why, details=details)
     return filing._replace(documents=None, reason="")
 
 
-def answer_filing(act: UnitOfWork, business: str, words: AnswerWords) -> list[Filing]:
+def answer_filing(unit: UnitOfWork, business: str, words: AnswerWords) -> list[Filing]:
     """Enter a carrier's answer, effective from the next call. Raises Refused."""
     if words.state not in ANSWERS:
         raise fields.invalid("state", f"must be one of: {', '.join(ANSWERS)}")
-    expires_at = _expiry(words.expires_at, act.now_ms)
+    expires_at = _expiry(words.expires_at, unit.now_ms)
     code = fields.text("code", words.code, LONGEST_CODE) or ""
     reason = fields.text("reason", words.reason, fields.LONGEST_REASON) or ""
     answered: dict[str, Any] = {
         "code": code,
         "reason": reason,
-        "answered_at": act.now_ms,
-        "answered_by": act.actor.name,
+        "answered_at": unit.now_ms,
+        "answered_by": unit.actor.name,
     }
     if words.state == "expired":
-        answered |= {"answer": "approved", "expires_at": act.now_ms}
+        answered |= {"answer": "approved", "expires_at": unit.now_ms}
     else:
         answered |= {"answer": words.state, "expires_at": expires_at}
-    filings = [put_filing(act, filing._replace(**answered)) for filing in _answered(act, business, words)]
+    filings = [put_filing(unit, filing._replace(**answered)) for filing in _answered(unit, business, words)]
     for filing in filings:
         details: dict[str, object] = {"number": filing.number, "state": words.state, "reference": filing.reference}
-        act.audit("filing.answer", filing.business, business=filing.business, details=details)
-        queue_event(act, filing.business, "filing.answered", _event_id(), event_data(filing, act.now_ms))
+        unit.audit("filing.answer", filing.business, business=filing.business, details=details)
+        queue_event(unit, filing.business, "filing.answered", _event_id(), event_data(filing, unit.now_ms))
     return filings
 
 
-def _answered(act: UnitOfWork, business: str, words: AnswerWords) -> list[Filing]:
+def _answered(unit: UnitOfWork, business: str, words: AnswerWords) -> list[Filing]:
     """The filings that an answer is about."""
     if words.number.strip():
-        filing = _existing(act, business, words.number)
+        filing = _existing(unit, business, words.number)
         if filing.withdrawn_at is not None:
             raise Refused("state_conflict", "number", "the business user has withdrawn this filing")
         return [filing]
     reference = fields.text("reference", words.reference, LONGEST_REFERENCE)
     if reference is None:
         raise fields.invalid("number", "required: the number, or the reference of its filing")
-    owner = get_business(act, business).id
-    found = by_reference(act.connection, act.sealer, owner, reference, MOST_OF_REFERENCE + 1)
+    owner = get_business(unit, business).id
+    found = by_reference(unit.connection, unit.sealer, owner, reference, MOST_OF_REFERENCE + 1)
     found = [filing for filing in found if filing.withdrawn_at is None]
     if not found:
         raise Refused("not_found", "reference", "this business user has no filing with it")
@@ -176,13 +176,13 @@ def event_data(filing: Filing, now_ms: int) -> dict[str, object]:
     }
 
 
-def tell_expiring(act: UnitOfWork) -> None:
+def tell_expiring(unit: UnitOfWork) -> None:
     """Queue an event for each business user with filings that have come within thirty days of their end."""
-    until_ms = act.now_ms + EXPIRING_MS
-    (told_ms,) = act.connection.execute(_TOLD, {"now": act.now_ms}).fetchone()
-    for business, count, first_ms in expiring_by_business(act.connection, told_ms, until_ms):
-        queue_event(act, business, "filing.expiring", _event_id(), {"count": count, "expires_at": first_ms})
-    act.connection.execute(_SET_TOLD, (until_ms,))
+    until_ms = unit.now_ms + EXPIRING_MS
+    (told_ms,) = unit.connection.execute(_TOLD, {"now": unit.now_ms}).fetchone()
+    for business, count, first_ms in expiring_by_business(unit.connection, told_ms, until_ms):
+        queue_event(unit, business, "filing.expiring", _event_id(), {"count": count, "expires_at": first_ms})
+    unit.connection.execute(_SET_TOLD, (until_ms,))
 
 
 def _event_id() -> str:
@@ -192,35 +192,35 @@ def _event_id() -> str:
 # -- one filing
 
 
-def file_number(act: UnitOfWork, business: str, words: FilingWords, parties: Parties, state: Given | None) -> Filing:
+def file_number(unit: UnitOfWork, business: str, words: FilingWords, parties: Parties, state: Given | None) -> Filing:
     """As `add_filing`, without a line in the audit log. A repeated filing changes nothing."""
-    owner = get_business(act, business).id
+    owner = get_business(unit, business).id
     if state == "approved":
-        act.actor.must_have(frozenset([OPERATOR]), "state")
+        unit.actor.must_have(frozenset([OPERATOR]), "state")
     party = fields.parsed("number", words.number, partial(parse_party, parties=parties))
     reference = fields.text("reference", words.reference, LONGEST_REFERENCE)
-    documents, expires_at = _documents(words), _expiry(words.expires_at, act.now_ms)
+    documents, expires_at = _documents(words), _expiry(words.expires_at, unit.now_ms)
     if reference is None and documents is None:
         raise fields.invalid("reference", "required: the carrier's reference of the filing")
-    before = find_filing(act.connection, act.sealer, owner, party)
-    stays = before is not None and before.was_in_force(act.now_ms) and _has_holder(before, documents)
-    is_approved = act.actor.business is None if state is None else state == "approved"
+    before = find_filing(unit.connection, unit.sealer, owner, party)
+    stays = before is not None and before.was_in_force(unit.now_ms) and _has_holder(before, documents)
+    is_approved = unit.actor.business is None if state is None else state == "approved"
     filing = Filing(
         owner,
         party,
         reference or (before.reference if before else f"F{secrets.token_hex(6)}"),
-        filed_at=act.now_ms,
-        filed_by=act.actor.name,
+        filed_at=unit.now_ms,
+        filed_by=unit.actor.name,
         answer="approved" if is_approved else "submitted",
         expires_at=expires_at,
         documents=documents or (before and before.documents),
     )
     if is_approved:
-        filing = filing._replace(answered_at=act.now_ms, answered_by=act.actor.name)
-    elif before is not None and stays and (state is None or act.actor.business is not None):
+        filing = filing._replace(answered_at=unit.now_ms, answered_by=unit.actor.name)
+    elif before is not None and stays and (state is None or unit.actor.business is not None):
         kept = ("answer", "expires_at", "answered_at", "answered_by", "code", "reason")
         filing = filing._replace(**{name: getattr(before, name) for name in kept})
-    return before if before is not None and _says(before) == _says(filing) else put_filing(act, filing)
+    return before if before is not None and _says(before) == _says(filing) else put_filing(unit, filing)
 
 
 def _says(filing: Filing) -> dict[str, Any]:
@@ -276,10 +276,10 @@ def _expiry(written: str, now_ms: int) -> int | None:
     return moment_ms
 
 
-def _existing(act: UnitOfWork, business: str, number: str) -> Filing:
-    owner = get_business(act, business).id
+def _existing(unit: UnitOfWork, business: str, number: str) -> Filing:
+    owner = get_business(unit, business).id
     party = fields.parsed("number", number, normalise_party)  # of any kind: `parties` may have changed since
-    filing = find_filing(act.connection, act.sealer, owner, party)
+    filing = find_filing(unit.connection, unit.sealer, owner, party)
     if filing is None:
         raise _not_filed()
     return filing
@@ -289,8 +289,8 @@ def _not_filed() -> Refused:
     return Refused("not_found", "number", "not filed by this business user")
 
 
-def _withdrawn(act: UnitOfWork, filing: Filing) -> Filing:
-    return filing._replace(withdrawn_at=act.now_ms, withdrawn_by=act.actor.name)
+def _withdrawn(unit: UnitOfWork, filing: Filing) -> Filing:
+    return filing._replace(withdrawn_at=unit.now_ms, withdrawn_by=unit.actor.name)
 
 
 def filing_form(filing: Filing, now_ms: int, *, clear: bool) -> dict[str, Any]:
@@ -334,20 +334,20 @@ def _masked(filing: Filing, text: str) -> str:
 # -- filing of a binding's A numbers
 
 
-def check_filing(act: UnitOfWork, binding: Binding, rules: BindRules) -> None:
+def check_filing(unit: UnitOfWork, binding: Binding, rules: BindRules) -> None:
     """Raise Refused if filing is required and an A number of the binding is not filed."""
     field, problem = (
-        _unfiled(act.connection, act.sealer, binding, act.now_ms) if rules.filing == "require" else ("", "")
+        _unfiled(unit.connection, unit.sealer, binding, unit.now_ms) if rules.filing == "require" else ("", "")
     )
     if field:
         raise Refused("not_filed", field, f"{problem}: file first (`relay700 filings add`, or POST /v1/filings)")
 
 
-def note_unfiled(act: UnitOfWork, binding: Binding, rules: BindRules) -> None:
+def note_unfiled(unit: UnitOfWork, binding: Binding, rules: BindRules) -> None:
     """Write an audit line if unfiled A numbers cause a warning only, and one of the binding is not filed."""
-    field, _ = _unfiled(act.connection, act.sealer, binding, act.now_ms) if rules.filing == "warn" else ("", "")
+    field, _ = _unfiled(unit.connection, unit.sealer, binding, unit.now_ms) if rules.filing == "warn" else ("", "")
     if field:
-        act.audit("binding.not_filed", binding.binding_id, business=binding.business, details={"field": field})
+        unit.audit("binding.not_filed", binding.binding_id, business=binding.business, details={"field": field})
 
 
 def filing_warning(

@@ -39,82 +39,82 @@ MOST_MEMBERS = MOST_ROUTES  # so that one unit of work binds or removes the grou
 LONGEST_NAME = 128
 
 
-def make_group(act: UnitOfWork, name: str, rules: BindRules, business: str = "", numbers: Sequence[str] = ()) -> Group:
+def make_group(unit: UnitOfWork, name: str, rules: BindRules, business: str = "", numbers: Sequence[str] = ()) -> Group:
     """Make a group of a business user, with its first members. Raises Refused."""
-    business = business.strip() or act.actor.business or DEFAULT_BUSINESS
-    get_business(act, business)
+    business = business.strip() or unit.actor.business or DEFAULT_BUSINESS
+    get_business(unit, business)
     named = fields.text("name", name, LONGEST_NAME)
     if named is None:
         raise invalid("name", "required")
-    group = Group(f"g{act.new_id()}", business, named, 0, 1, act.now_ms)
-    insert_group(act, group)
-    act.audit("group.make", group.group_id, business=business, details={"name": named})
+    group = Group(f"g{unit.new_id()}", business, named, 0, 1, unit.now_ms)
+    insert_group(unit, group)
+    unit.audit("group.make", group.group_id, business=business, details={"name": named})
     if numbers:
-        add_members(act, group.group_id, numbers, rules)
-    return get_group(act, group.group_id)
+        add_members(unit, group.group_id, numbers, rules)
+    return get_group(unit, group.group_id)
 
 
-def get_group(act: UnitOfWork, group_id: str) -> Group:
+def get_group(unit: UnitOfWork, group_id: str) -> Group:
     """The group. Raises Refused if it does not exist or is not visible to the actor."""
-    group = find_group(act.connection, act.sealer, group_id, act.actor.business) if group_id.isprintable() else None
+    group = find_group(unit.connection, unit.sealer, group_id, unit.actor.business) if group_id.isprintable() else None
     if group is None:
         raise Refused("not_found", "group", "there is no such group")
     return group
 
 
-def add_members(act: UnitOfWork, group_id: str, numbers: Sequence[str], rules: BindRules) -> int:
+def add_members(unit: UnitOfWork, group_id: str, numbers: Sequence[str], rules: BindRules) -> int:
     """Add members, all or none, with their routes in each binding of the group. Returns the count of new ones.
 
     Raises Refused over MOST_MEMBERS (quota), or if one is already bound on a number of the group (conflict).
     """
-    group = get_group(act, group_id)
-    new = put_members(act, group_id, _normal(numbers, partial(parse_party, parties=rules.parties)))
+    group = get_group(unit, group_id)
+    new = put_members(unit, group_id, _normal(numbers, partial(parse_party, parties=rules.parties)))
     if group.size + len(new) > MOST_MEMBERS:
         raise Refused("quota", "members", f"limited to {MOST_MEMBERS} in a group: use another group")
-    check_routes(act, group_id, len(new))
-    for binding in unreleased_of_group(act, group_id) if new else ():
+    check_routes(unit, group_id, len(new))
+    for binding in unreleased_of_group(unit, group_id) if new else ():
         for field, number in (("b", binding.b), ("x", binding.x), ("y", binding.y)):
-            if number and act.sealer.lookup_hash(number) in new:
+            if number and unit.sealer.lookup_hash(number) in new:
                 problem = f"{mask_number(number)} is {field} of a binding of this group and cannot be a member"
                 raise Refused("conflict", "members", problem)
-        add_routes(act, binding, pair_of(act.sealer, binding), member_lines(binding, new))
-    act.audit("group.add", group_id, business=group.business, details={"added": len(new)})
+        add_routes(unit, binding, pair_of(unit.sealer, binding), member_lines(binding, new))
+    unit.audit("group.add", group_id, business=group.business, details={"added": len(new)})
     return len(new)
 
 
-def remove_members(act: UnitOfWork, group_id: str, numbers: Sequence[str], rules: BindRules) -> int:
+def remove_members(unit: UnitOfWork, group_id: str, numbers: Sequence[str], rules: BindRules) -> int:
     """Remove members, which then cool down on the group's numbers. Returns the count. Raises Refused."""
-    group = get_group(act, group_id)
+    group = get_group(unit, group_id)
     normal = _normal(numbers, normalise_party)  # of any kind: `rules.parties` may have changed since
-    gone = _take(act, group_id, [act.sealer.lookup_hash(number) for number in normal], rules)
-    act.audit("group.remove", group_id, business=group.business, details={"removed": gone})
+    gone = _take(unit, group_id, [unit.sealer.lookup_hash(number) for number in normal], rules)
+    unit.audit("group.remove", group_id, business=group.business, details={"removed": gone})
     return gone
 
 
-def remove_group(act: UnitOfWork, group_id: str, rules: BindRules) -> Group:
+def remove_group(unit: UnitOfWork, group_id: str, rules: BindRules) -> Group:
     """Remove a group without live bindings. Tracebacks still find its former members. Raises Refused."""
-    group = get_group(act, group_id)
-    if is_in_use(act, group_id):
+    group = get_group(unit, group_id)
+    if is_in_use(unit, group_id):
         raise Refused("state_conflict", "group", "in use by live bindings: end them first")
-    _take(act, group_id, member_hashes(act.connection, act.sealer, group_id), rules)
-    delete_group(act, group_id)
-    act.audit("group.delete", group_id, business=group.business)
+    _take(unit, group_id, member_hashes(unit.connection, unit.sealer, group_id), rules)
+    delete_group(unit, group_id)
+    unit.audit("group.delete", group_id, business=group.business)
     return group
 
 
-def _take(act: UnitOfWork, group_id: str, hashes: Iterable[bytes], rules: BindRules) -> int:
-    gone = take_members(act, group_id, hashes)
-    check_routes(act, group_id, len(gone))
-    for binding in unreleased_of_group(act, group_id) if gone else ():
-        free_at = act.now_ms + cool_down_ms(act, binding.x, rules.cool_down_ms)
-        rest_callers(act, binding.binding_id, binding.x, gone, free_at)
-        rest(act, binding.x, free_at)
+def _take(unit: UnitOfWork, group_id: str, hashes: Iterable[bytes], rules: BindRules) -> int:
+    gone = take_members(unit, group_id, hashes)
+    check_routes(unit, group_id, len(gone))
+    for binding in unreleased_of_group(unit, group_id) if gone else ():
+        free_at = unit.now_ms + cool_down_ms(unit, binding.x, rules.cool_down_ms)
+        rest_callers(unit, binding.binding_id, binding.x, gone, free_at)
+        rest(unit, binding.x, free_at)
     return len(gone)
 
 
-def check_routes(act: UnitOfWork, group_id: str, members: int) -> None:
+def check_routes(unit: UnitOfWork, group_id: str, members: int) -> None:
     """Raise Refused if the change would write more than MOST_ROUTES: one per member and binding of the group."""
-    bindings = count_of_group(act, group_id)
+    bindings = count_of_group(unit, group_id)
     if members > 1 and members * bindings > MOST_ROUTES:
         most = max(1, MOST_ROUTES // bindings)
         raise Refused("quota", "members", f"limited to {most} per request, as the group has {bindings} bindings")
@@ -129,34 +129,34 @@ def _normal(numbers: Sequence[str], parse: Callable[[str], str]) -> list[str]:
 Whose = Literal["business", "binding"]
 
 
-def set_entry(act: UnitOfWork, whose: Whose, owner_id: str, number: str, kind: Kind) -> str:
+def set_entry(unit: UnitOfWork, whose: Whose, owner_id: str, number: str, kind: Kind) -> str:
     """Put a caller on the list or change its kind, effective from the next INVITE. Returns its normal form.
 
     Raises Refused.
     """
-    owner, business = _owner(act, whose, owner_id)
+    owner, business = _owner(unit, whose, owner_id)
     caller = fields.parsed("number", number, normalise_party)
-    put_entry(act, owner, caller, kind)
-    act.audit(f"list.{kind}", owner_id, business=business, details={"number": caller})
+    put_entry(unit, owner, caller, kind)
+    unit.audit(f"list.{kind}", owner_id, business=business, details={"number": caller})
     return caller
 
 
-def remove_entry(act: UnitOfWork, whose: Whose, owner_id: str, number: str, kind: Kind | None = None) -> str:
+def remove_entry(unit: UnitOfWork, whose: Whose, owner_id: str, number: str, kind: Kind | None = None) -> str:
     """Remove a caller from the list, with `kind` only one of it. Returns its normal form. Raises Refused."""
-    owner, business = _owner(act, whose, owner_id)
+    owner, business = _owner(unit, whose, owner_id)
     caller = fields.parsed("number", number, normalise_party)
-    if not delete_entry(act, owner, caller, kind):
+    if not delete_entry(unit, owner, caller, kind):
         raise Refused("not_found", "number", "not on this list")
-    act.audit("list.remove", owner_id, business=business, details={"number": caller})
+    unit.audit("list.remove", owner_id, business=business, details={"number": caller})
     return caller
 
 
-def owner_of(act: UnitOfWork, whose: Whose, owner_id: str) -> str:
+def owner_of(unit: UnitOfWork, whose: Whose, owner_id: str) -> str:
     """The owner's key in the store. Raises Refused if the owner does not exist or is not visible to the actor."""
-    return _owner(act, whose, owner_id)[0]
+    return _owner(unit, whose, owner_id)[0]
 
 
-def _owner(act: UnitOfWork, whose: Whose, owner_id: str) -> tuple[str, str]:
+def _owner(unit: UnitOfWork, whose: Whose, owner_id: str) -> tuple[str, str]:
     if whose == "binding":
-        return of_binding(owner_id), get_binding(act, owner_id).business
-    return of_business(owner_id), get_business(act, owner_id).id
+        return of_binding(owner_id), get_binding(unit, owner_id).business
+    return of_business(owner_id), get_business(unit, owner_id).id

@@ -38,34 +38,34 @@ class HandedOver(NamedTuple):
     refused: Refused | None
 
 
-def hand_over(act: UnitOfWork, asked: HandOver, after: str, rules: BindRules) -> tuple[list[HandedOver], str | None]:
+def hand_over(unit: UnitOfWork, asked: HandOver, after: str, rules: BindRules) -> tuple[list[HandedOver], str | None]:
     """Hand over the next CHUNK bindings or more. Returns the results, and the `after` of the rest; None: done.
 
     `after` is "" at first. Raises Refused if neither orders nor `from_a` are given.
     """
-    results, behind = _hand_over(act, asked, after, rules)
-    act.audit_refusals(result.refused for result in results if result.refused)
+    results, behind = _hand_over(unit, asked, after, rules)
+    unit.audit_refusals(result.refused for result in results if result.refused)
     return results, behind
 
 
-def _hand_over(act: UnitOfWork, asked: HandOver, after: str, rules: BindRules) -> tuple[list[HandedOver], str | None]:
-    release_due(act, rules)
+def _hand_over(unit: UnitOfWork, asked: HandOver, after: str, rules: BindRules) -> tuple[list[HandedOver], str | None]:
+    release_due(unit, rules)
     if asked.order_ids:
         place = int(after or 0)
         results: list[HandedOver] = []
         while place < len(asked.order_ids) and len(results) < CHUNK:
-            results += _of_order(act, asked, asked.order_ids[place], rules)
+            results += _of_order(unit, asked, asked.order_ids[place], rules)
             place += 1
         return results, str(place) if place < len(asked.order_ids) else None
     if asked.from_a is None:
         raise invalid("order_ids", "required: name orders, or from_a, whose bindings are handed over")
-    found = live_with_a(act, asked.business, a=asked.from_a, after=after, most=CHUNK)
-    results = [_handed_over(act, binding, asked, rules) for binding in found]
+    found = live_with_a(unit, asked.business, a=asked.from_a, after=after, most=CHUNK)
+    results = [_handed_over(unit, binding, asked, rules) for binding in found]
     return results, found[-1].binding_id if len(found) == CHUNK else None
 
 
-def _of_order(act: UnitOfWork, asked: HandOver, order_id: str, rules: BindRules) -> Iterator[HandedOver]:
-    found = live_with_a(act, asked.business, order_id=order_id, most=MOST_OF_ORDER + 1)
+def _of_order(unit: UnitOfWork, asked: HandOver, order_id: str, rules: BindRules) -> Iterator[HandedOver]:
+    found = live_with_a(unit, asked.business, order_id=order_id, most=MOST_OF_ORDER + 1)
     if len(found) > MOST_OF_ORDER:
         problem = f"limited to orders of {MOST_OF_ORDER} live bindings: change these one by one, or name from_a alone"
         yield HandedOver(order_id, None, Refused("quota", "order_ids", problem))
@@ -76,14 +76,14 @@ def _of_order(act: UnitOfWork, asked: HandOver, order_id: str, rules: BindRules)
         problem = f"this order has no live binding{whose}: see the list of bindings"
         yield HandedOver(order_id, None, Refused("not_found", "order_ids", problem))
     for binding in wanted:
-        yield _handed_over(act, binding, asked, rules)
+        yield _handed_over(unit, binding, asked, rules)
 
 
-def _handed_over(act: UnitOfWork, binding: Binding, asked: HandOver, rules: BindRules) -> HandedOver:
+def _handed_over(unit: UnitOfWork, binding: Binding, asked: HandOver, rules: BindRules) -> HandedOver:
     """The result for a binding, which already has `to_a` after an earlier hand-over."""
     try:
-        with undone_if_refused(act.connection):
-            change_live(act, binding, {"a": asked.to_a}, rules)
+        with undone_if_refused(unit.connection):
+            change_live(unit, binding, {"a": asked.to_a}, rules)
     except Refused as refused:
         return HandedOver(binding.order_id, binding.binding_id, refused)
     return HandedOver(binding.order_id, binding.binding_id, None)

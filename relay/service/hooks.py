@@ -26,7 +26,7 @@ LONGEST_URL = 2_000
 
 
 def set_hook(
-    act: UnitOfWork,
+    unit: UnitOfWork,
     business: str,
     rules: BindRules,
     *,
@@ -40,33 +40,33 @@ def set_hook(
     Returns it, with the secret if it is new. If the hook gets real numbers in clear, or makes bindings, any change but
     switching it off needs the scope for that.
     """
-    owner = get_business(act, business)
+    owner = get_business(unit, business)
     if owner.id == PROBE_BUSINESS:
         raise fields.invalid("business", "reserved for the probe: name another one")
-    old = find_hook(act.connection, act.sealer, owner.id)
+    old = find_hook(unit.connection, unit.sealer, owner.id)
     if old is None and url is None:
         raise fields.invalid("url", "required: the business user has no hook yet")
     secret = f"whsec_{secrets.token_urlsafe(32)}"
-    hook = old or Hook(owner.id, "", secret, "masked", False, None, act.now_ms, act.now_ms)
+    hook = old or Hook(owner.id, "", secret, "masked", False, None, unit.now_ms, unit.now_ms)
     if url is not None:
-        hook = hook._replace(url=checked_url(act, url), internal=is_operator(act))
+        hook = hook._replace(url=checked_url(unit, url), internal=is_operator(unit))
     if parties is not None:
         hook = hook._replace(parties=parties)
     if unknown_callers is not None:
         hook = hook._replace(unknown_callers=unknown_callers)
     if enabled is not None:
-        hook = hook._replace(disabled_at=None if enabled else hook.disabled_at or act.now_ms)
-    hook = hook._replace(changed_at=act.now_ms)
+        hook = hook._replace(disabled_at=None if enabled else hook.disabled_at or unit.now_ms)
+    hook = hook._replace(changed_at=unit.now_ms)
     if hook.disabled_at is None or (url, parties, unknown_callers) != (None, None, None):
-        _check(act, hook, rules)
-    put_hook(act, hook)
-    _audit(act, "hook.set", hook)
+        _check(unit, hook, rules)
+    put_hook(unit, hook)
+    _audit(unit, "hook.set", hook)
     return hook, hook.secret if old is None else None
 
 
-def get_hook(act: UnitOfWork, business: str) -> Hook:
+def get_hook(unit: UnitOfWork, business: str) -> Hook:
     """The hook of a business user. Raises Refused if the actor may not see it, or there is none."""
-    hook = find_hook(act.connection, act.sealer, get_business(act, business).id)
+    hook = find_hook(unit.connection, unit.sealer, get_business(unit, business).id)
     if hook is None:
         raise no_hook()
     return hook
@@ -76,39 +76,39 @@ def no_hook() -> Refused:
     return Refused("not_found", "", "this business user has no hook")
 
 
-def drop_hook(act: UnitOfWork, business: str) -> Hook:
+def drop_hook(unit: UnitOfWork, business: str) -> Hook:
     """Remove the hook of a business user: its bindings alone decide again. Raises Refused."""
-    hook = get_hook(act, business)
-    remove_hook(act, hook.business)
-    _audit(act, "hook.remove", hook)
+    hook = get_hook(unit, business)
+    remove_hook(unit, hook.business)
+    _audit(unit, "hook.remove", hook)
     return hook
 
 
-def _check(act: UnitOfWork, hook: Hook, rules: BindRules) -> None:
+def _check(unit: UnitOfWork, hook: Hook, rules: BindRules) -> None:
     if not rules.hooks:
         raise Refused("state_conflict", "", "hooks are not configured on this relay: an operator adds [hooks]")
-    checked_parties(act, hook.parties)
+    checked_parties(unit, hook.parties)
     if hook.unknown_callers:
-        act.actor.must_have(frozenset(["bindings:write"]), "unknown_callers")
+        unit.actor.must_have(frozenset(["bindings:write"]), "unknown_callers")
 
 
-def _audit(act: UnitOfWork, action: str, hook: Hook) -> None:
+def _audit(unit: UnitOfWork, action: str, hook: Hook) -> None:
     details: dict[str, object] = {
         "url": hook.url, "parties": hook.parties, "unknown_callers": hook.unknown_callers,
         "enabled": hook.disabled_at is None,
     }  # fmt: skip
-    act.audit(action, hook.business, business=hook.business, details=details)
+    unit.audit(action, hook.business, business=hook.business, details=details)
 
 
 # -- URLs, and what is told of real numbers: the same for webhooks
 
 
-def is_operator(act: UnitOfWork) -> bool:
+def is_operator(unit: UnitOfWork) -> bool:
     """Operators may name hosts of their own network; a business user could only probe it."""
-    return act.actor.business is None
+    return unit.actor.business is None
 
 
-def checked_url(act: UnitOfWork, url: str) -> str:
+def checked_url(unit: UnitOfWork, url: str) -> str:
     """Return the URL: https, or for an operator http to this machine, where nobody can listen in. Raises Refused."""
     try:
         parts = urlsplit(url)
@@ -119,17 +119,17 @@ def checked_url(act: UnitOfWork, url: str) -> str:
     fits = len(url) <= LONGEST_URL and url.isascii() and url.isprintable() and " " not in url
     if not fits or not host or "@" in parts.netloc or parts.fragment:
         raise fields.invalid("url", "write a URL without user or fragment, such as https://shop.example/events")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host) and is_operator(act)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host) and is_operator(unit)):
         raise fields.invalid("url", "write https; http is for operators only, to this machine")
-    if why := why_never(host, port, internal=is_operator(act)):
+    if why := why_never(host, port, internal=is_operator(unit)):
         raise fields.invalid("url", why)
     return url
 
 
-def checked_parties(act: UnitOfWork, parties: str) -> str:
+def checked_parties(unit: UnitOfWork, parties: str) -> str:
     """How real numbers are told. Raises Refused without the scope for it."""
     if parties not in PARTIES:
         raise fields.invalid("parties", f"write one of: {', '.join(PARTIES)}")
     if parties == "clear":
-        act.actor.must_have(frozenset([keys.PARTIES]), "parties")
+        unit.actor.must_have(frozenset([keys.PARTIES]), "parties")
     return parties

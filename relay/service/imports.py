@@ -68,8 +68,8 @@ def _outcome(line: int, answer: Binding | Refused) -> Outcome:
     return Outcome(line, answer) if isinstance(answer, Refused) else Outcome(line, None, answer)
 
 
-def _bind_lines(act: UnitOfWork, chunk: Sequence[_Line], rules: BindRules) -> list[Binding | Refused]:
-    return bind_all(act, [_wanted(act, line, rules) for _, line in chunk], rules)
+def _bind_lines(unit: UnitOfWork, chunk: Sequence[_Line], rules: BindRules) -> list[Binding | Refused]:
+    return bind_all(unit, [_wanted(unit, line, rules) for _, line in chunk], rules)
 
 
 # -- An import that may be repeated
@@ -101,22 +101,22 @@ def import_once(read: Iterable[_Line], run: Run, rules: BindRules, *, rehearse: 
 
 
 def _bind_new(
-    act: UnitOfWork, chunk: Sequence[_Line], seen: dict[_Key, int], rules: BindRules, *, rehearse: bool
+    unit: UnitOfWork, chunk: Sequence[_Line], seen: dict[_Key, int], rules: BindRules, *, rehearse: bool
 ) -> list[Outcome]:
     found: list[Outcome | None] = []
     asked: list[Wanted | Refused] = []
     for number, line in chunk:
-        wanted = _wanted(act, line, rules)
+        wanted = _wanted(unit, line, rules)
         there = None
         if not isinstance(wanted, Refused):
             key = _key(wanted.binding)
             if seen.setdefault(key, number) != number:
                 wanted = invalid("line", f"repeats line {seen[key]}")
             else:
-                there = _there(act, wanted.binding, key)
+                there = _there(unit, wanted.binding, key)
         found.append(there and Outcome(number, None, there, was_there=True))
         asked += [] if there else [wanted]
-    answers = iter(bind_all(act, asked, rules))
+    answers = iter(bind_all(unit, asked, rules))
     outcomes = [one or _outcome(number, next(answers)) for one, (number, _) in zip(found, chunk, strict=True)]
     if rehearse:
         raise _Rehearsed(outcomes)
@@ -127,20 +127,20 @@ def _key(binding: Binding) -> _Key:
     return binding.business, binding.order_id, binding.mode, binding.a, binding.b, binding.group_id
 
 
-def _there(act: UnitOfWork, wanted: Binding, key: _Key) -> Binding | None:
+def _there(unit: UnitOfWork, wanted: Binding, key: _Key) -> Binding | None:
     query = BindingQuery(business=wanted.business, order_id=wanted.order_id)
-    of_order = find_page(act.connection, act.sealer, query, act.now_ms, None, MOST_OF_ORDER)
+    of_order = find_page(unit.connection, unit.sealer, query, unit.now_ms, None, MOST_OF_ORDER)
     return next((binding for binding in of_order if _key(binding) == key), None)
 
 
-def _wanted(act: UnitOfWork, line: dict[str, Any] | Refused, rules: BindRules) -> Wanted | Refused:
+def _wanted(unit: UnitOfWork, line: dict[str, Any] | Refused, rules: BindRules) -> Wanted | Refused:
     if isinstance(line, Refused):
         return line
     try:
         area, match, late = (line.get(name) or "" for name in ("area", "area_match", "late"))
         if match.strip() not in _MATCHES:
             raise invalid("area_match", "must be one of: strict, loose")
-        binding = fields.binding(line, rules.parties, act.now_ms)
+        binding = fields.binding(line, rules.parties, unit.now_ms)
         return Wanted(binding, area.strip(), _MATCHES[match.strip()], bool(late))
     except Refused as refused:
         return refused
@@ -225,8 +225,8 @@ def import_filings(
 ) -> Iterator[Outcome]:
     """File the number on each line of a CSV file (the fields of FilingWords), in chunks. Invalid lines are skipped."""
 
-    def take(act: UnitOfWork, cells: Mapping[str, str]) -> None:
-        file_number(act, business, FilingWords(**{"number": "", **cells}), parties, state)
+    def take(unit: UnitOfWork, cells: Mapping[str, str]) -> None:
+        file_number(unit, business, FilingWords(**{"number": "", **cells}), parties, state)
 
     rows = _filing_rows(lines, FilingWords._fields)
     return _import_filings(rows, run, take, business, "filing.import", "filed")
@@ -238,8 +238,8 @@ def import_answers(lines: Iterable[str], business: str, run: Run) -> Iterator[Ou
     Invalid lines are skipped.
     """
 
-    def take(act: UnitOfWork, cells: Mapping[str, str]) -> None:
-        answer_filing(act, business, AnswerWords(**cells))
+    def take(unit: UnitOfWork, cells: Mapping[str, str]) -> None:
+        answer_filing(unit, business, AnswerWords(**cells))
 
     rows = _filing_rows(lines, AnswerWords._fields)
     return _import_filings(rows, run, take, business, "filing.answers", "records")
@@ -253,18 +253,18 @@ def _import_filings(
     action: str,
     counted: str,
 ) -> Iterator[Outcome]:
-    def do(act: UnitOfWork) -> list[Outcome]:
+    def do(unit: UnitOfWork) -> list[Outcome]:
         outcomes = []
         for line, cells in chunk:
             try:
                 if isinstance(cells, Refused):
                     raise cells
-                take(act, cells)
+                take(unit, cells)
                 outcomes.append(Outcome(line, None))
             except Refused as refused:
                 outcomes.append(Outcome(line, refused))
         if taken := sum(outcome.refused is None for outcome in outcomes):
-            act.audit(action, business, business=business, details={counted: taken})
+            unit.audit(action, business, business=business, details={counted: taken})
         return outcomes
 
     while chunk := list(islice(rows, CHUNK)):

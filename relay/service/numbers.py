@@ -68,22 +68,24 @@ def new_prefix(digits: str, peer: str = "", cool_down_ms: int | None = None) -> 
     return Prefix(digits, digits[3:4], digits[4:], peer, "active", cool_down_ms, created_at=0)
 
 
-def load_prefix(act: UnitOfWork, wanted: Prefix, pool: str = DEFAULT_POOL, peers: Collection[str] | None = None) -> int:
+def load_prefix(
+    unit: UnitOfWork, wanted: Prefix, pool: str = DEFAULT_POOL, peers: Collection[str] | None = None
+) -> int:
     """Load a prefix with its 10,000 numbers into a pool. Returns the count of new numbers. Raises Refused.
 
     `peers`: the names of the configured peers; None: unknown.
     """
-    _operator(act)
+    _operator(unit)
     fields.prefix(wanted.prefix)
-    if find_prefix(act.connection, wanted.prefix) is not None:
+    if find_prefix(unit.connection, wanted.prefix) is not None:
         raise Refused("state_conflict", "prefix", "already loaded")
-    _require_pool(act, pool)
+    _require_pool(unit, pool)
     prefix = wanted._replace(
-        peer=_peer(wanted.peer, peers), cool_down_ms=_cool_down(wanted.cool_down_ms), created_at=act.now_ms
+        peer=_peer(wanted.peer, peers), cool_down_ms=_cool_down(wanted.cool_down_ms), created_at=unit.now_ms
     )
-    loaded = insert_prefix(act, prefix, pool)
+    loaded = insert_prefix(unit, prefix, pool)
     details: dict[str, object] = {"pool": pool, "peer": prefix.peer, "cool_down_ms": prefix.cool_down_ms}
-    act.audit("prefix.load", prefix.prefix, details=details)
+    unit.audit("prefix.load", prefix.prefix, details=details)
     return loaded
 
 
@@ -97,43 +99,43 @@ def _peer(asked: str, peers: Collection[str] | None) -> str:
 
 
 def change_prefix(
-    act: UnitOfWork, prefix: str, asked: PrefixChange, reason: str = "", peers: Collection[str] | None = None
+    unit: UnitOfWork, prefix: str, asked: PrefixChange, reason: str = "", peers: Collection[str] | None = None
 ) -> Prefix:
     """Change peer, state or cool-down of a prefix. `returned` is final. Raises Refused. `peers`: as `load_prefix`."""
-    _operator(act)
-    old = get_prefix(act, prefix)
+    _operator(unit)
+    old = get_prefix(unit, prefix)
     new = old._replace(**asked)
     if "peer" in asked:
         new = new._replace(peer=_peer(new.peer, peers))
     _cool_down(new.cool_down_ms)
     if old.state == "returned" and new.state != "returned":
         raise Refused("state_conflict", "state", "the prefix was returned to the ministry, which is final")
-    update_prefix(act, new)
+    update_prefix(unit, new)
     details = {name: value for name, value in new._asdict().items() if value != getattr(old, name)}
-    act.audit("prefix.change", prefix, reason=fields.reason(reason), details=details)
+    unit.audit("prefix.change", prefix, reason=fields.reason(reason), details=details)
     return new
 
 
-def get_prefix(act: UnitOfWork, prefix: str) -> Prefix:
+def get_prefix(unit: UnitOfWork, prefix: str) -> Prefix:
     """The prefix. Raises Refused if it is not loaded."""
-    found = find_prefix(act.connection, prefix) if prefix.isprintable() else None
+    found = find_prefix(unit.connection, prefix) if prefix.isprintable() else None
     if found is None:
         raise Refused("not_found", "prefix", "not loaded: see the list of prefixes")
     return found
 
 
-def ensure_numbers(act: UnitOfWork, prefixes: Iterable[str], legacy: Iterable[str] = ()) -> int:
+def ensure_numbers(unit: UnitOfWork, prefixes: Iterable[str], legacy: Iterable[str] = ()) -> int:
     """Load the configured prefixes and legacy numbers (normal form) that the store does not have yet.
 
     Once loaded, the store's values apply. Returns the count of new numbers.
     """
     new = 0
     for prefix in prefixes:
-        if find_prefix(act.connection, prefix) is None:
-            new += load_prefix(act, new_prefix(prefix))
-    added = [number for number in legacy if insert_legacy(act, number)]
+        if find_prefix(unit.connection, prefix) is None:
+            new += load_prefix(unit, new_prefix(prefix))
+    added = [number for number in legacy if insert_legacy(unit, number)]
     if added:
-        act.audit("number.legacy", added[0], details={"added": len(added)})
+        unit.audit("number.legacy", added[0], details={"added": len(added)})
     return new + len(added)
 
 
@@ -147,11 +149,11 @@ def lacks_numbers(connection: Connection, prefixes: Iterable[str], legacy: Itera
 # -- numbers
 
 
-def get_number(act: UnitOfWork, number: str) -> Number:
+def get_number(unit: UnitOfWork, number: str) -> Number:
     """A number of the platform, in any notation. Raises Refused if it is not one."""
     for parse in (normalise_700, normalise_party):
         try:
-            found = find_number(act.connection, parse(number), act.now_ms)
+            found = find_number(unit.connection, parse(number), unit.now_ms)
         except ParseError:
             continue
         if found is not None:
@@ -163,36 +165,36 @@ def _unknown() -> Refused:
     return Refused("number_unknown", "number", "not a number of this platform")
 
 
-def lock(act: UnitOfWork, number: str, reason: str) -> Number:
+def lock(unit: UnitOfWork, number: str, reason: str) -> Number:
     """Lock a number: its calls are refused, and it gets no new bindings. Raises Refused."""
-    _operator(act)
-    return _change_locks(act, get_number(act, number), "number.lock", reason, add=LOCKED_BY_OPERATOR)
+    _operator(unit)
+    return _change_locks(unit, get_number(unit, number), "number.lock", reason, add=LOCKED_BY_OPERATOR)
 
 
-def unlock(act: UnitOfWork, number: str, reason: str = "") -> Number:
+def unlock(unit: UnitOfWork, number: str, reason: str = "") -> Number:
     """Release the operator's lock and the fraud lock. A lock of the prefix remains. Raises Refused."""
-    _operator(act)
+    _operator(unit)
     locks = LOCKED_BY_OPERATOR | LOCKED_FOR_FRAUD
-    return _change_locks(act, get_number(act, number), "number.unlock", reason, clear=locks)
+    return _change_locks(unit, get_number(unit, number), "number.unlock", reason, clear=locks)
 
 
-def hold(act: UnitOfWork, number: str, reason: str = "") -> Number:
+def hold(unit: UnitOfWork, number: str, reason: str = "") -> Number:
     """Keep a number from new bindings, while its bindings and calls go on. Raises Refused.
 
     A business user may hold the numbers of its own pools.
     """
-    return _change_locks(act, _own_number(act, number), "number.hold", reason, add=HELD)
+    return _change_locks(unit, _own_number(unit, number), "number.hold", reason, add=HELD)
 
 
-def unhold(act: UnitOfWork, number: str, reason: str = "") -> Number:
+def unhold(unit: UnitOfWork, number: str, reason: str = "") -> Number:
     """Let a held number get bindings again. Raises Refused."""
-    return _change_locks(act, _own_number(act, number), "number.unhold", reason, clear=HELD)
+    return _change_locks(unit, _own_number(unit, number), "number.unhold", reason, clear=HELD)
 
 
-def _own_number(act: UnitOfWork, number: str) -> Number:
+def _own_number(unit: UnitOfWork, number: str) -> Number:
     """The number. Raises Refused to a business user if its pool is not of that business user."""
-    found, business = get_number(act, number), act.actor.business
-    pool = find_pool(act.connection, found.pool, business)
+    found, business = get_number(unit, number), unit.actor.business
+    pool = find_pool(unit.connection, found.pool, business)
     if pool is None:
         raise _unknown()
     if business not in (None, pool.business):
@@ -200,24 +202,24 @@ def _own_number(act: UnitOfWork, number: str) -> Number:
     return found
 
 
-def _change_locks(act: UnitOfWork, found: Number, action: str, reason: str, *, clear: int = 0, add: int = 0) -> Number:
-    set_locks(act, found.number, clear=clear, add=add)
+def _change_locks(unit: UnitOfWork, found: Number, action: str, reason: str, *, clear: int = 0, add: int = 0) -> Number:
+    set_locks(unit, found.number, clear=clear, add=add)
     named = found.number if is_700(found.number) else "legacy"
-    act.audit(action, named, business=act.actor.business, reason=fields.reason(reason))
-    return get_number(act, found.number)
+    unit.audit(action, named, business=unit.actor.business, reason=fields.reason(reason))
+    return get_number(unit, found.number)
 
 
-def move(act: UnitOfWork, numbers: Iterable[str], pool: str) -> int:
+def move(unit: UnitOfWork, numbers: Iterable[str], pool: str) -> int:
     """Move numbers to another pool; their bindings remain. Returns the count of numbers. Raises Refused."""
-    _operator(act)
-    _require_pool(act, pool)
-    found = [get_number(act, number) for number in numbers]
+    _operator(unit)
+    _require_pool(unit, pool)
+    found = [get_number(unit, number) for number in numbers]
     for number in found:
         if number.legacy:
             raise invalid("numbers", "must be 700 numbers: a legacy number cannot be moved to a pool")
-        move_number(act, number.number, pool)
+        move_number(unit, number.number, pool)
     if found:
-        act.audit("number.move", found[0].number, details={"pool": pool, "moved": len(found)})
+        unit.audit("number.move", found[0].number, details={"pool": pool, "moved": len(found)})
     return len(found)
 
 
@@ -231,35 +233,35 @@ def new_pool(
     return Pool(pool_id, business, area, max_bindings, warn_percent, created_at=0)
 
 
-def make_pool(act: UnitOfWork, wanted: Pool) -> Pool:
+def make_pool(unit: UnitOfWork, wanted: Pool) -> Pool:
     """Make an empty pool. Raises Refused."""
-    _operator(act)
+    _operator(unit)
     fields.name("id", wanted.pool_id)
-    if find_pool(act.connection, wanted.pool_id) is not None or wanted.pool_id == LEGACY_POOL:
+    if find_pool(unit.connection, wanted.pool_id) is not None or wanted.pool_id == LEGACY_POOL:
         raise Refused("state_conflict", "id", "taken by another pool: choose another id")
-    pool = _checked(act, wanted._replace(created_at=act.now_ms))
-    insert_pool(act, pool)
+    pool = _checked(unit, wanted._replace(created_at=unit.now_ms))
+    insert_pool(unit, pool)
     details = pool._asdict()
     del details["created_at"]
-    act.audit("pool.make", pool.pool_id, business=pool.business, details=details)
+    unit.audit("pool.make", pool.pool_id, business=pool.business, details=details)
     return pool
 
 
-def change_pool(act: UnitOfWork, pool_id: str, asked: PoolChange) -> Pool:
+def change_pool(unit: UnitOfWork, pool_id: str, asked: PoolChange) -> Pool:
     """Change the given fields of a pool. Raises Refused."""
-    _operator(act)
-    old = find_pool(act.connection, pool_id) if pool_id.isprintable() else None
+    _operator(unit)
+    old = find_pool(unit.connection, pool_id) if pool_id.isprintable() else None
     if old is None or pool_id == LEGACY_POOL:
         raise Refused("not_found", "pool", "there is no such pool")
-    pool = _checked(act, old._replace(**asked))
-    update_pool(act, pool)
-    act.audit("pool.change", pool_id, business=pool.business, details=dict(asked))
+    pool = _checked(unit, old._replace(**asked))
+    update_pool(unit, pool)
+    unit.audit("pool.change", pool_id, business=pool.business, details=dict(asked))
     return pool
 
 
-def _checked(act: UnitOfWork, pool: Pool) -> Pool:
+def _checked(unit: UnitOfWork, pool: Pool) -> Pool:
     if pool.business is not None:
-        get_business(act, pool.business)
+        get_business(unit, pool.business)
     for field, value, allowed in (
         ("max_bindings", pool.max_bindings, MOST_BINDINGS),
         ("warn_percent", pool.warn_percent, WARN_PERCENT),
@@ -272,14 +274,14 @@ def _checked(act: UnitOfWork, pool: Pool) -> Pool:
 # -- shared checks
 
 
-def _require_pool(act: UnitOfWork, pool: str) -> None:
+def _require_pool(unit: UnitOfWork, pool: str) -> None:
     """Raise Refused unless numbers may be put into the pool."""
-    if find_pool(act.connection, pool) is None or pool == LEGACY_POOL:
+    if find_pool(unit.connection, pool) is None or pool == LEGACY_POOL:
         raise Refused("not_found", "pool", "there is no such pool: make it first")
 
 
-def _operator(act: UnitOfWork) -> None:
-    if act.actor.business is not None:
+def _operator(unit: UnitOfWork) -> None:
+    if unit.actor.business is not None:
         raise Refused("forbidden", "", "numbers, prefixes and pools require an operator key")
 
 

@@ -70,45 +70,45 @@ class Wanted(NamedTuple):
     late: bool = False  # party a comes later, by a change
 
 
-def release_due(act: UnitOfWork, rules: BindRules) -> int:
+def release_due(unit: UnitOfWork, rules: BindRules) -> int:
     """Release the numbers of at most SWEEP expired bindings, oldest first, and emit their events. Returns the count.
 
     Stops early at MOST_ROUTES routes, as with large groups. Correctness does not depend on how often it runs: making a
     binding runs it as well.
     """
     released = routes = 0
-    for binding in due(act, SWEEP):
+    for binding in due(unit, SWEEP):
         if routes >= MOST_ROUTES:
             break
-        routes += release(act, binding, rules)
+        routes += release(unit, binding, rules)
         released += 1
         data: dict[str, object] = {"binding_id": binding.binding_id, "mode": binding.mode, "order_id": binding.order_id}
         data |= {"industrial_id": binding.industrial_id, "user_data": binding.user_data}
-        data |= {"expired_at": format_moment(binding.expires_at or act.now_ms)}
+        data |= {"expired_at": format_moment(binding.expires_at or unit.now_ms)}
         with suppress(StoreError):  # a row that someone gave to another business user tells them nothing
-            require(act.connection, act.sealer, "binding", [binding.binding_id])
-            queue_event(act, binding.business, "binding.expired", f"{binding.binding_id}.expired", data)
+            require(unit.connection, unit.sealer, "binding", [binding.binding_id])
+            queue_event(unit, binding.business, "binding.expired", f"{binding.binding_id}.expired", data)
     return released
 
 
-def release(act: UnitOfWork, binding: Binding, rules: BindRules) -> int:
+def release(unit: UnitOfWork, binding: Binding, rules: BindRules) -> int:
     """Release the numbers of a binding that still holds them. Returns the count of its routes, now cooling down."""
     routes = 0
     for number in filter(None, (binding.x, binding.y)):
-        free_at = act.now_ms + cool_down_ms(act, number, rules.cool_down_ms)
-        routes += rest_routes(act, binding.binding_id, number, free_at)
-        if give_back(act, number, free_at):
+        free_at = unit.now_ms + cool_down_ms(unit, number, rules.cool_down_ms)
+        routes += rest_routes(unit, binding.binding_id, number, free_at)
+        if give_back(unit, number, free_at):
             data = {"number": number, "binding_id": binding.binding_id, "cools_until": format_moment(free_at)}
-            queue_event(act, binding.business, "number.cooling", f"{number}.{act.now_ms}", dict(data))
-    discount_binding(act, binding.business)
-    set_released(act, binding.binding_id)
+            queue_event(unit, binding.business, "number.cooling", f"{number}.{unit.now_ms}", dict(data))
+    discount_binding(unit, binding.business)
+    set_released(unit, binding.binding_id)
     return routes
 
 
 # -- placement
 
 
-def check_parties(act: UnitOfWork, binding: Binding, *, late: bool = True) -> None:
+def check_parties(unit: UnitOfWork, binding: Binding, *, late: bool = True) -> None:
     """Raise Refused if a party is missing, or parties, group and numbers of a binding exclude each other.
 
     `late`: nobody need be a of an AXB or AXYB yet.
@@ -123,7 +123,7 @@ def check_parties(act: UnitOfWork, binding: Binding, *, late: bool = True) -> No
         problem = "required" if binding.group_id is None else f"not used in mode {binding.mode}: omit it"
         raise invalid("group_id", problem)
     group_id = binding.group_id
-    if group_id is not None and find_group(act.connection, act.sealer, group_id, binding.business) is None:
+    if group_id is not None and find_group(unit.connection, unit.sealer, group_id, binding.business) is None:
         raise Refused("not_found", "group_id", "this business user has no such group")
     if binding.a == binding.b:
         raise invalid("b", "must differ from a: a binding joins two parties")
@@ -134,19 +134,19 @@ def check_parties(act: UnitOfWork, binding: Binding, *, late: bool = True) -> No
     if group_id is None:
         return
     for field, number in [("b", binding.b), *(("x", number) for number in numbers)]:
-        if number and is_member(act.connection, group_id, act.sealer.lookup_hash(number)):
+        if number and is_member(unit.connection, group_id, unit.sealer.lookup_hash(number)):
             raise invalid(field, "must not be a member of the group")
 
 
-def check_group(act: UnitOfWork, binding: Binding, before: str | None = None) -> None:
+def check_group(unit: UnitOfWork, binding: Binding, before: str | None = None) -> None:
     """Raise Refused if the group has MOST_ROUTES bindings, as a new member needs a route in each; or more members,
     together with those of the group `before`, which lose their routes.
     """
     if binding.group_id is None:
         return
-    if count_of_group(act, binding.group_id) >= MOST_ROUTES:
+    if count_of_group(unit, binding.group_id) >= MOST_ROUTES:
         raise Refused("quota", "group_id", f"limited to {MOST_ROUTES} bindings: use another group")
-    groups = (find_group(act.connection, act.sealer, id_) for id_ in (binding.group_id, before) if id_)
+    groups = (find_group(unit.connection, unit.sealer, id_) for id_ in (binding.group_id, before) if id_)
     if sum(group.size for group in groups if group) > MOST_ROUTES:
         if before:
             problem = f"limited to {MOST_ROUTES} members of both groups: end the binding and make another"
@@ -155,19 +155,19 @@ def check_group(act: UnitOfWork, binding: Binding, before: str | None = None) ->
         raise Refused("quota", "group_id", problem)
 
 
-def place(act: UnitOfWork, wanted: Wanted, rules: BindRules, business: Business) -> Binding:
+def place(unit: UnitOfWork, wanted: Wanted, rules: BindRules, business: Business) -> Binding:
     """Allocate the numbers and store the binding, or neither. Raises Refused.
 
     The binding of `wanted` has the requested numbers and pool, if any.
     """
-    with undone_if_refused(act.connection):
-        found = _numbers(act, wanted, rules)
+    with undone_if_refused(unit.connection):
+        found = _numbers(unit, wanted, rules)
         x, y = found[0].number, found[1].number if len(found) > 1 else None
         if x == y:
             raise invalid("y", "must differ from x: choose another number")
         binding = wanted.binding._replace(x=x, y=y, pool=found[0].pool.pool_id)
-        check_parties(act, binding)
-        settle(act, binding, [_cap(one.pool, rules) for one in found], _allowed(business, rules))
+        check_parties(unit, binding)
+        settle(unit, binding, [_cap(one.pool, rules) for one in found], _allowed(business, rules))
     return binding
 
 
@@ -188,22 +188,22 @@ def _allowed(business: Business, rules: BindRules) -> Allowed:
     )
 
 
-def settle(act: UnitOfWork, binding: Binding, caps: Sequence[int], allowed: Allowed = _ANY) -> None:
+def settle(unit: UnitOfWork, binding: Binding, caps: Sequence[int], allowed: Allowed = _ANY) -> None:
     """Allocate the numbers of a binding and store it. `caps`: the maximum bindings on x and y. Raises Refused."""
-    pair = pair_of(act.sealer, binding)
+    pair = pair_of(unit.sealer, binding)
     numbers = (("x", binding.x), ("y", binding.y))
     for (field, number), cap in zip(numbers, caps, strict=False):
-        take(act, field, number or "", binding.business, cap, pair, exclusive=binding.mode == "AXN")
-    _count(act, binding.business, allowed)
-    check_group(act, binding)
-    insert(act, binding)
-    members = member_hashes(act.connection, act.sealer, binding.group_id) if binding.group_id else ()
-    add_routes(act, binding, pair, lines_of(act.sealer, binding) + member_lines(binding, members))
+        take(unit, field, number or "", binding.business, cap, pair, exclusive=binding.mode == "AXN")
+    _count(unit, binding.business, allowed)
+    check_group(unit, binding)
+    insert(unit, binding)
+    members = member_hashes(unit.connection, unit.sealer, binding.group_id) if binding.group_id else ()
+    add_routes(unit, binding, pair, lines_of(unit.sealer, binding) + member_lines(binding, members))
 
 
-def _count(act: UnitOfWork, business: str, allowed: Allowed) -> None:
+def _count(unit: UnitOfWork, business: str, allowed: Allowed) -> None:
     """Count a binding against the quotas of its business user. Raises Refused if one is exhausted."""
-    match count_binding(act, business, allowed.live, allowed.today):
+    match count_binding(unit, business, allowed.live, allowed.today):
         case "max_bindings":
             problem = f"limited to {allowed.live} bindings: end some, or {raised_by('max_bindings')}"
             raise Refused("quota", "business", problem)
@@ -217,12 +217,12 @@ class _Found(NamedTuple):
     pool: Pool
 
 
-def _numbers(act: UnitOfWork, wanted: Wanted, rules: BindRules) -> list[_Found]:
+def _numbers(unit: UnitOfWork, wanted: Wanted, rules: BindRules) -> list[_Found]:
     """The number x, and y if the mode has one."""
     binding = wanted.binding
-    find = partial(_number, act, _pools(act, wanted), rules)
-    wish_x, wish_y = _wishes(act, binding)
-    given_x, given_y = _given(act, "x", binding.x, rules), _given(act, "y", binding.y, rules)
+    find = partial(_number, unit, _pools(unit, wanted), rules)
+    wish_x, wish_y = _wishes(unit, binding)
+    given_x, given_y = _given(unit, "x", binding.x, rules), _given(unit, "y", binding.y, rules)
     x = find("x", given_x, wish_x, given_y)
     if binding.mode not in TWO_NUMBER_MODES:
         return [x]
@@ -235,12 +235,12 @@ def _numbers(act: UnitOfWork, wanted: Wanted, rules: BindRules) -> list[_Found]:
     return [find("x", None, wish_x, y.number), y]
 
 
-def _wishes(act: UnitOfWork, wanted: Binding) -> tuple[Wish, Wish]:
+def _wishes(unit: UnitOfWork, wanted: Binding) -> tuple[Wish, Wish]:
     """The requirements of x and y: their callers, and whether they may be shared."""
-    a, b = ([] if party is None else [act.sealer.lookup_hash(party)] for party in (wanted.a, wanted.b))
+    a, b = ([] if party is None else [unit.sealer.lookup_hash(party)] for party in (wanted.a, wanted.b))
     wish = Wish(wanted.business)
     if wanted.group_id is None and a and b:
-        wish = wish._replace(pair=(a[0], b[0], pair_of(act.sealer, wanted)))
+        wish = wish._replace(pair=(a[0], b[0], pair_of(unit.sealer, wanted)))
     match wanted.mode:
         case "AXN":
             return Wish(wanted.business, exclusive=True), wish
@@ -254,11 +254,11 @@ def _wishes(act: UnitOfWork, wanted: Binding) -> tuple[Wish, Wish]:
             return wish._replace(group_id=wanted.group_id), wish._replace(callers=b)
 
 
-def _pools(act: UnitOfWork, wanted: Wanted) -> list[Pool]:
+def _pools(unit: UnitOfWork, wanted: Wanted) -> list[Pool]:
     """The pools to choose from, in order of preference. Raises Refused for an unknown pool or area."""
-    pools, pool_id, area = pools_of(act.connection, wanted.binding.business), wanted.binding.pool, wanted.area
+    pools, pool_id, area = pools_of(unit.connection, wanted.binding.business), wanted.binding.pool, wanted.area
     if pool_id:
-        pool = find_pool(act.connection, pool_id) if pool_id.isprintable() else None
+        pool = find_pool(unit.connection, pool_id) if pool_id.isprintable() else None
         if pool not in pools:
             raise Refused("not_found", "pool", "this business user has no such pool")
         pools = [pool]
@@ -272,21 +272,21 @@ def _pools(act: UnitOfWork, wanted: Wanted) -> list[Pool]:
     return pools
 
 
-def _given(act: UnitOfWork, field: str, number: str | None, rules: BindRules) -> str | None:
+def _given(unit: UnitOfWork, field: str, number: str | None, rules: BindRules) -> str | None:
     """The requested number: a 700 number, or a legacy number while these may be bound. Raises Refused."""
     if not number or is_700(number):
         return number or None
-    found = find_number(act.connection, number, act.now_ms)
+    found = find_number(unit.connection, number, unit.now_ms)
     if found is None or not found.legacy:
         return parsed(field, number, normalise_700)
-    over = rules.legacy_until_ms is not None and rules.legacy_until_ms <= act.now_ms
+    over = rules.legacy_until_ms is not None and rules.legacy_until_ms <= unit.now_ms
     if rules.phase == "pilot" or over:
         raise invalid(field, "must be a 700 number: legacy numbers are no longer bound")
     return number
 
 
 def _number(
-    act: UnitOfWork,
+    unit: UnitOfWork,
     pools: Sequence[Pool],
     rules: BindRules,
     field: str,
@@ -297,25 +297,25 @@ def _number(
     """The requested number if the business user may use it; if none was requested, that which a and b had
     last, else a free one."""
     if given is not None:
-        return _Found(given, _pool_of(act, field, given, pools))
-    last = last_number(act.connection, field, wish, not_this, act.now_ms)
+        return _Found(given, _pool_of(unit, field, given, pools))
+    last = last_number(unit.connection, field, wish, not_this, unit.now_ms)
     if last is not None:
         for pool in pools:
             if last.pool == pool.pool_id and last.bindings < _cap(pool, rules):
                 return _Found(last.number, pool)
     for pool in pools:
-        number = choose(act.connection, pool.pool_id, _cap(pool, rules), wish, not_this, act.now_ms)
+        number = choose(unit.connection, pool.pool_id, _cap(pool, rules), wish, not_this, unit.now_ms)
         if number is not None:
             return _Found(number, pool)
     raise Refused("pool_empty", field, "no number is free for these parties: end bindings, or load a prefix")
 
 
-def _pool_of(act: UnitOfWork, field: str, given: str, pools: Sequence[Pool]) -> Pool:
-    number = find_number(act.connection, given, act.now_ms)
+def _pool_of(unit: UnitOfWork, field: str, given: str, pools: Sequence[Pool]) -> Pool:
+    number = find_number(unit.connection, given, unit.now_ms)
     for pool in pools:
         if number is not None and pool.pool_id == number.pool:
             return pool
-    if number is not None and number.legacy and (pool_of_legacy := find_pool(act.connection, number.pool)):
+    if number is not None and number.legacy and (pool_of_legacy := find_pool(unit.connection, number.pool)):
         return pool_of_legacy
     raise Refused("number_unknown", field, "must be under an assigned prefix that this business user may use")
 

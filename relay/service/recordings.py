@@ -27,19 +27,19 @@ SHORTEST_LINK_S: Final = 10
 
 
 def ask_recording(
-    act: UnitOfWork, call_id: str, reason: str = "", details: dict[str, object] | None = None
+    unit: UnitOfWork, call_id: str, reason: str = "", details: dict[str, object] | None = None
 ) -> Recording:
     """Write the reading to the audit log and return the recording. An operator needs a reason. Raises Refused."""
-    why = fields.reason(reason, required=act.actor.business is None)
-    found = _found(act, call_id)
-    act.audit("recording.read", call_id, business=found.business or None, reason=why, details=details or {})
+    why = fields.reason(reason, required=unit.actor.business is None)
+    found = _found(unit, call_id)
+    unit.audit("recording.read", call_id, business=found.business or None, reason=why, details=details or {})
     return found
 
 
-def _found(act: UnitOfWork, call_id: str) -> Recording:
+def _found(unit: UnitOfWork, call_id: str) -> Recording:
     """A recording that the actor may read. Raises Refused."""
-    found = find_recording(act.connection, act.sealer, call_id) if call_id.isprintable() else None
-    if found is None or act.actor.business not in (None, found.business):
+    found = find_recording(unit.connection, unit.sealer, call_id) if call_id.isprintable() else None
+    if found is None or unit.actor.business not in (None, found.business):
         raise Refused("not_found", "", "there is no recording of such a call, or not yet")
     _check_kept(found)
     return found
@@ -53,24 +53,24 @@ def _check_kept(recording: Recording) -> None:
 # -- Deletion before the end of the retention
 
 
-def delete_recording(act: UnitOfWork, kept_in: Path, call_id: str, reason: str) -> Recording:
+def delete_recording(unit: UnitOfWork, kept_in: Path, call_id: str, reason: str) -> Recording:
     """Mark a recording as deleted; `delete_file` must follow, once this is committed. Raises Refused.
 
     The row stays as long as the call's record, and is proven like it, so `verify` knows a deletion from a loss. A
     repetition is allowed as long as the file is there.
     """
     why = fields.reason(reason, required=True)
-    found = find_recording(act.connection, act.sealer, call_id)
+    found = find_recording(unit.connection, unit.sealer, call_id)
     if found is None:
         raise Refused("not_found", "", "there is no recording of such a call, or not yet")
     if not file_of(kept_in, call_id).exists():
         if found.purged_at is not None:
             raise Refused("ended", "", f"the recording was deleted at {format_moment(found.purged_at)}")
         raise Refused("state_conflict", "", f"its file is not in {kept_in} here: delete it on the node that has it")
-    deleted = found if found.purged_at is not None else found._replace(purged_at=act.now_ms)
-    mark_deleted(act, deleted)
+    deleted = found if found.purged_at is not None else found._replace(purged_at=unit.now_ms)
+    mark_deleted(unit, deleted)
     details: dict[str, object] = {"sha256": found.sha256, "length_ms": found.length_ms}
-    act.audit("recording.delete", call_id, business=found.business or None, reason=why, details=details)
+    unit.audit("recording.delete", call_id, business=found.business or None, reason=why, details=details)
     return deleted
 
 
@@ -104,20 +104,20 @@ class Link(NamedTuple):
 
 
 def make_link(
-    act: UnitOfWork, call_id: str, key_id: str, *, channels: Channels = "mono", life_s: int = LINK_S, reason: str = ""
+    unit: UnitOfWork, call_id: str, key_id: str, *, channels: Channels = "mono", life_s: int = LINK_S, reason: str = ""
 ) -> Link:
     """A link to a recording's WAV file, bound to a key that may read it. Raises Refused."""
     if not SHORTEST_LINK_S <= life_s <= LONGEST_LINK_S:
         raise fields.invalid("expires_in_s", f"must be {SHORTEST_LINK_S} to {LONGEST_LINK_S} seconds (7 days)")
-    why = fields.reason(reason, required=act.actor.business is None)
-    found = _found(act, call_id)
-    key = find_key(act.connection, act.sealer, key_id)
-    if key is None or not _may_read(key, found, act.now_ms):
+    why = fields.reason(reason, required=unit.actor.business is None)
+    found = _found(unit, call_id)
+    key = find_key(unit.connection, unit.sealer, key_id)
+    if key is None or not _may_read(key, found, unit.now_ms):
         raise Refused("not_found", "key", f"there is no valid key {key_id} that has {RECORDINGS} for this call")
-    last_ms = act.now_ms + 1000 * life_s
+    last_ms = unit.now_ms + 1000 * life_s
     link = Link(call_id, channels, min(last_ms, key.expires_at or last_ms) // 1000, key_id)
     details: dict[str, object] = {"key": key_id, "channels": channels, "expires_at": 1000 * link.expires_s}
-    act.audit("recording.link", call_id, business=found.business or None, reason=why, details=details)
+    unit.audit("recording.link", call_id, business=found.business or None, reason=why, details=details)
     return link
 
 
@@ -134,16 +134,16 @@ def is_signed(sealer: Sealer, link: Link, signature: str) -> bool:
     return hmac.compare_digest(link.signature(sealer), signature)
 
 
-def follow_link(act: UnitOfWork, link: Link, source: str) -> Recording:
+def follow_link(unit: UnitOfWork, link: Link, source: str) -> Recording:
     """Write the reading by a link, whose signature holds, to the audit log and return the recording.
 
     The actor is the link's key; `source`: the address that asks. Raises Refused.
     """
-    key = find_key(act.connection, act.sealer, link.key_id)
-    found = find_recording(act.connection, act.sealer, link.call_id)
-    if 1000 * link.expires_s <= act.now_ms or key is None or found is None or not _may_read(key, found, act.now_ms):
+    key = find_key(unit.connection, unit.sealer, link.key_id)
+    found = find_recording(unit.connection, unit.sealer, link.call_id)
+    if 1000 * link.expires_s <= unit.now_ms or key is None or found is None or not _may_read(key, found, unit.now_ms):
         raise link_over()
     _check_kept(found)
     details: dict[str, object] = {"expires_at": 1000 * link.expires_s, "channels": link.channels, "source": source}
-    act.audit("recording.read", link.call_id, business=found.business or None, details=details)
+    unit.audit("recording.read", link.call_id, business=found.business or None, details=details)
     return found

@@ -94,7 +94,7 @@ def purge(
     """
     before = _before(retention, now_ms)
     sweep = _Sweep(writer, actor, going_on)
-    writer.run(actor, lambda act: act.audit("purge.begin", "store", details=before._asdict()))
+    writer.run(actor, lambda unit: unit.audit("purge.begin", "store", details=before._asdict()))
     _purge_uncounted(sweep, before, now_ms)
     purged = Purged(
         sweep.all(purge_records, before.records, RECORDS_CHUNK),
@@ -103,7 +103,7 @@ def purge(
         sweep.all(purge_businesses, before.businesses),
         _purge_recordings(sweep, kept_in, before.recordings),
     )
-    writer.run(actor, lambda act: act.audit("purge.end", "store", details=purged._asdict()))
+    writer.run(actor, lambda unit: unit.audit("purge.end", "store", details=purged._asdict()))
     return purged
 
 
@@ -152,10 +152,10 @@ class _Sweep(NamedTuple):
     going_on: Callable[[], bool]
 
     def all(self, delete: Callable[[UnitOfWork, T, int], int], before: T, most: int | None = None) -> int:
-        """Delete in chunks and return the total. `delete(act, before, most)` returns a count; under `most` ends it."""
+        """Delete in chunks and return the total. `delete(unit, before, most)` returns a count; under `most` ends it."""
         total, chunk = 0, most or CHUNK
         while self.going_on():
-            deleted = self.writer.run(self.actor, lambda act: delete(act, before, chunk))
+            deleted = self.writer.run(self.actor, lambda unit: delete(unit, before, chunk))
             total += deleted
             if deleted < chunk:
                 break

@@ -59,17 +59,17 @@ def member_lines(binding: Binding, hashes: Iterable[bytes]) -> list[HashedLine]:
     return [HashedLine(binding.x, caller_hash, "g", "a member of the group") for caller_hash in hashes]
 
 
-def add_routes(act: UnitOfWork, binding: Binding, pair: bytes, lines: Sequence[HashedLine]) -> None:
+def add_routes(unit: UnitOfWork, binding: Binding, pair: bytes, lines: Sequence[HashedLine]) -> None:
     """Add routes. Raises Refused for the first caller already on the number (conflict) or resting (number_cooling)."""
     binding_id = binding.binding_id
     for line in lines:
-        row = (*line[:2], binding_id, line.party, pair, act.now_ms)
-        if act.connection.execute(_ADD, row).rowcount == 0:
-            raise _in_the_way(act, line)
+        row = (*line[:2], binding_id, line.party, pair, unit.now_ms)
+        if unit.connection.execute(_ADD, row).rowcount == 0:
+            raise _in_the_way(unit, line)
 
 
-def _in_the_way(act: UnitOfWork, line: HashedLine) -> Refused:
-    (free_at,) = act.connection.execute(_FREE_AT, line[:2]).fetchone()
+def _in_the_way(unit: UnitOfWork, line: HashedLine) -> Refused:
+    (free_at,) = unit.connection.execute(_FREE_AT, line[:2]).fetchone()
     field = _FIELDS[line.party]
     if free_at is None:
         problem = f"{line.whose} is bound on {line.number} already: unbind it or take another number"
@@ -78,24 +78,24 @@ def _in_the_way(act: UnitOfWork, line: HashedLine) -> Refused:
     return Refused("number_cooling", field, problem)
 
 
-def rest_routes(act: UnitOfWork, binding_id: str, number: str, free_at: int) -> int:
+def rest_routes(unit: UnitOfWork, binding_id: str, number: str, free_at: int) -> int:
     """Start the cool-down, until `free_at`, of all routes of a binding on a number. Return their number."""
-    return act.connection.execute(_REST_ALL, (free_at, binding_id, number)).rowcount
+    return unit.connection.execute(_REST_ALL, (free_at, binding_id, number)).rowcount
 
 
-def rest_callers(act: UnitOfWork, binding_id: str, number: str, hashes: Iterable[bytes], free_at: int) -> None:
+def rest_callers(unit: UnitOfWork, binding_id: str, number: str, hashes: Iterable[bytes], free_at: int) -> None:
     """Start the cool-down, until `free_at`, of the routes of some callers."""
-    act.connection.executemany(_REST, [(free_at, number, caller_hash, binding_id) for caller_hash in hashes])
+    unit.connection.executemany(_REST, [(free_at, number, caller_hash, binding_id) for caller_hash in hashes])
 
 
-def set_pair(act: UnitOfWork, binding_id: str, pair: bytes) -> None:
+def set_pair(unit: UnitOfWork, binding_id: str, pair: bytes) -> None:
     """Set the two ends that the binding joins."""
-    act.connection.execute(_PAIR, (pair, binding_id))
+    unit.connection.execute(_PAIR, (pair, binding_id))
 
 
-def turn_route(act: UnitOfWork, binding_id: str, line: HashedLine) -> None:
+def turn_route(unit: UnitOfWork, binding_id: str, line: HashedLine) -> None:
     """Make the line's caller another party of the same binding."""
-    act.connection.execute(_TURN, (line.party, line.number, line.caller_hash, binding_id))
+    unit.connection.execute(_TURN, (line.party, line.number, line.caller_hash, binding_id))
 
 
 # -- Allocation
@@ -211,19 +211,19 @@ def _meets_member(connection: Connection, number: str, group_id: str, now_ms: in
     return connection.execute(_MEETS_MEMBER, (number, group_id, now_ms)).fetchone() is not None
 
 
-def take(act: UnitOfWork, field: str, number: str, business: str, cap: int, pair: bytes, *, exclusive: bool) -> None:
+def take(unit: UnitOfWork, field: str, number: str, business: str, cap: int, pair: bytes, *, exclusive: bool) -> None:
     """Count one more binding on the number. Raises Refused for `field`: number_locked, number_full, number_cooling.
 
     The parties of other bindings make no difference. `pair`: the two ends that the binding joins; they may take a
     number again during its cool-down if no one else rests on it.
     """
-    asked = {"number": number, "cap": cap, "pair": pair, "exclusive": exclusive, "now": act.now_ms, "holder": business}
-    if act.connection.execute(_TAKE, asked).rowcount == 0:
-        raise _why_not(act, field, number, business, exclusive=exclusive)
+    asked = {"number": number, "cap": cap, "pair": pair, "exclusive": exclusive, "now": unit.now_ms, "holder": business}
+    if unit.connection.execute(_TAKE, asked).rowcount == 0:
+        raise _why_not(unit, field, number, business, exclusive=exclusive)
 
 
-def _why_not(act: UnitOfWork, field: str, number: str, business: str, *, exclusive: bool) -> Refused:
-    row = act.connection.execute(_STATE, (number,)).fetchone()
+def _why_not(unit: UnitOfWork, field: str, number: str, business: str, *, exclusive: bool) -> Refused:
+    row = unit.connection.execute(_STATE, (number,)).fetchone()
     if row is None:
         return Refused("number_unknown", field, "there is no such number")
     locked, taken, bindings, holder = row
@@ -240,18 +240,18 @@ def _why_not(act: UnitOfWork, field: str, number: str, business: str, *, exclusi
     return Refused("number_cooling", field, "the number is cooling down after its last binding: take another, or wait")
 
 
-def cool_down_ms(act: UnitOfWork, number: str, configured_ms: int) -> int:
+def cool_down_ms(unit: UnitOfWork, number: str, configured_ms: int) -> int:
     """The cool-down of the number: that of its prefix, else the configured one."""
-    row = act.connection.execute(_COOL_DOWN, (number,)).fetchone()
+    row = unit.connection.execute(_COOL_DOWN, (number,)).fetchone()
     return configured_ms if row is None or row[0] is None else int(row[0])
 
 
-def rest(act: UnitOfWork, number: str, free_at: int) -> None:
+def rest(unit: UnitOfWork, number: str, free_at: int) -> None:
     """Extend the cool-down of the number to `free_at`, when the last of its former routes becomes free."""
-    act.connection.execute(_START_COOL_DOWN, (number, free_at))
+    unit.connection.execute(_START_COOL_DOWN, (number, free_at))
 
 
-def give_back(act: UnitOfWork, number: str, free_at: int) -> bool:
+def give_back(unit: UnitOfWork, number: str, free_at: int) -> bool:
     """Count one binding less. Return whether it was the last, so that the cool-down begins."""
-    (left,) = act.connection.execute(_GIVE_BACK, (number, free_at)).fetchone()
+    (left,) = unit.connection.execute(_GIVE_BACK, (number, free_at)).fetchone()
     return bool(left == 0)

@@ -106,19 +106,19 @@ def _verify(connection: Connection, sealer: Sealer) -> AuditVerdict:
     return AuditVerdict(intact, head, None)
 
 
-def purge_audit(act: UnitOfWork, before_ms: int, most: int) -> int:
+def purge_audit(unit: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete at most `most` entries older than `before_ms`, oldest first. Return their number.
 
     Each is verified first: a purge must not hide an alteration. Raises StoreError.
     """
-    head = read_checkpoint(act.connection, act.sealer, AUDIT)
-    rows = act.connection.execute(f"{_CHAINED} LIMIT ?", (most,)).fetchall()
+    head = read_checkpoint(unit.connection, unit.sealer, AUDIT)
+    rows = unit.connection.execute(f"{_CHAINED} LIMIT ?", (most,)).fetchall()
     gone = list(takewhile(lambda row: row[_AT] < before_ms, rows))
     for row in gone:
-        head = follow_entry(act.sealer, head, row)
+        head = follow_entry(unit.sealer, head, row)
     if gone:
-        write_checkpoint(act, AUDIT, head)
-        act.connection.execute("DELETE FROM audit WHERE seq <= ?", (head.seq,))
+        write_checkpoint(unit, AUDIT, head)
+        unit.connection.execute("DELETE FROM audit WHERE seq <= ?", (head.seq,))
     return len(gone)
 
 
@@ -147,6 +147,6 @@ def read_checkpoint(connection: Connection, sealer: Sealer, chain: Chain) -> Hea
     return EMPTY if row is None else Head(*row)
 
 
-def write_checkpoint(act: UnitOfWork, chain: Chain, head: Head) -> None:
+def write_checkpoint(unit: UnitOfWork, chain: Chain, head: Head) -> None:
     """Set the checkpoint to `head`, the last link purged in this transaction. Call it before deleting the links."""
-    act.connection.execute(_PUT, (chain.name, *head, act.now_ms))
+    unit.connection.execute(_PUT, (chain.name, *head, unit.now_ms))

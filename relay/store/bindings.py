@@ -175,74 +175,74 @@ _ANY = BindingQuery()
 # -- inside a unit of work
 
 
-def insert(act: UnitOfWork, binding: Binding) -> None:
-    act.connection.execute(INSERT, binding_row(act.sealer, binding))
+def insert(unit: UnitOfWork, binding: Binding) -> None:
+    unit.connection.execute(INSERT, binding_row(unit.sealer, binding))
 
 
-def update(act: UnitOfWork, binding: Binding) -> None:
+def update(unit: UnitOfWork, binding: Binding) -> None:
     """Write the whole row. For a change that traces must see, call `keep_past` first."""
-    binding_id, *values = binding_row(act.sealer, binding)
-    act.connection.execute(UPDATE, (*values, binding_id))
+    binding_id, *values = binding_row(unit.sealer, binding)
+    unit.connection.execute(UPDATE, (*values, binding_id))
 
 
-def set_released(act: UnitOfWork, binding_id: str) -> None:
+def set_released(unit: UnitOfWork, binding_id: str) -> None:
     """Mark that its numbers were given back."""
-    act.connection.execute(_RELEASED, (act.now_ms, binding_id))
+    unit.connection.execute(_RELEASED, (unit.now_ms, binding_id))
 
 
-def keep_past(act: UnitOfWork, old: Binding, new: Binding) -> None:
+def keep_past(unit: UnitOfWork, old: Binding, new: Binding) -> None:
     """Keep the version before a change, and index the parties and the group that the binding loses."""
-    past = (old.binding_id, old.version, act.now_ms, act.actor.name, seal_past(act.sealer, old))
-    act.connection.execute(_ADD_CHANGE, past)
-    lost = [act.sealer.lookup_hash(party) for party in (old.a, old.b) if party and party not in (new.a, new.b)]
+    past = (old.binding_id, old.version, unit.now_ms, unit.actor.name, seal_past(unit.sealer, old))
+    unit.connection.execute(_ADD_CHANGE, past)
+    lost = [unit.sealer.lookup_hash(party) for party in (old.a, old.b) if party and party not in (new.a, new.b)]
     if old.group_id is not None and old.group_id != new.group_id:
         lost.append(old.group_id.encode())
-    act.connection.executemany(_ADD_PAST, [(gone, old.binding_id, act.now_ms) for gone in lost])
+    unit.connection.executemany(_ADD_PAST, [(gone, old.binding_id, unit.now_ms) for gone in lost])
 
 
-def due(act: UnitOfWork, most: int) -> list[Binding]:
+def due(unit: UnitOfWork, most: int) -> list[Binding]:
     """Expired bindings that still hold their numbers, oldest first."""
-    rows = act.connection.execute(_DUE, (act.now_ms, most)).fetchall()
-    return [open_row(act.sealer, row) for row in rows]
+    rows = unit.connection.execute(_DUE, (unit.now_ms, most)).fetchall()
+    return [open_row(unit.sealer, row) for row in rows]
 
 
-def note_used(act: UnitOfWork, uses: Iterable[tuple[int, str]]) -> None:
+def note_used(unit: UnitOfWork, uses: Iterable[tuple[int, str]]) -> None:
     """Move the expiry of bindings that end some time after their last call. `uses`: when, and id; of any bindings."""
-    act.connection.executemany(_USED, uses)
+    unit.connection.executemany(_USED, uses)
 
 
-def count_of_group(act: UnitOfWork, group_id: str) -> int:
+def count_of_group(unit: UnitOfWork, group_id: str) -> int:
     """The number of bindings of the group that hold numbers."""
-    (count,) = act.connection.execute(_COUNT_OF_GROUP, (group_id,)).fetchone()
+    (count,) = unit.connection.execute(_COUNT_OF_GROUP, (group_id,)).fetchone()
     return int(count)
 
 
-def is_in_use(act: UnitOfWork, group_id: str) -> bool:
+def is_in_use(unit: UnitOfWork, group_id: str) -> bool:
     """Whether the group has live bindings."""
-    return act.connection.execute(_IN_USE, {"group": group_id, "now": act.now_ms}).fetchone() is not None
+    return unit.connection.execute(_IN_USE, {"group": group_id, "now": unit.now_ms}).fetchone() is not None
 
 
 def live_with_a(
-    act: UnitOfWork, business: str, *, order_id: str | None = None, a: str | None = None, after: str = "", most: int
+    unit: UnitOfWork, business: str, *, order_id: str | None = None, a: str | None = None, after: str = "", most: int
 ) -> list[Binding]:
     """Live bindings of a business user whose a is one party: of an order, or of a party a, in the order of ids."""
     conditions = {f"id IN ({_WITH_ORDER})": order_id, "a_hash = :a": a}
     wanted = " AND ".join(condition for condition, value in conditions.items() if value is not None)
     values = {
         "business": business,
-        "now": act.now_ms,
-        "order_hash": order_id and order_hash(act.sealer, order_id),
-        "a": a and act.sealer.lookup_hash(a),
+        "now": unit.now_ms,
+        "order_hash": order_id and order_hash(unit.sealer, order_id),
+        "a": a and unit.sealer.lookup_hash(a),
         "after": after,
         "since": int(after[:12] or "0", 16),  # an id begins with its time
         "most": most,
     }
-    rows = act.connection.execute(_LIVE_WITH_A.format(wanted=wanted), values).fetchall()
-    return _proven(act.connection, act.sealer, rows)
+    rows = unit.connection.execute(_LIVE_WITH_A.format(wanted=wanted), values).fetchall()
+    return _proven(unit.connection, unit.sealer, rows)
 
 
-def unreleased_of_group(act: UnitOfWork, group_id: str) -> list[Binding]:
-    return _proven(act.connection, act.sealer, act.connection.execute(_OF_GROUP, (group_id,)).fetchall())
+def unreleased_of_group(unit: UnitOfWork, group_id: str) -> list[Binding]:
+    return _proven(unit.connection, unit.sealer, unit.connection.execute(_OF_GROUP, (group_id,)).fetchall())
 
 
 # -- reading

@@ -127,17 +127,17 @@ def list_businesses(
     return [_open(sealer, row) for row in rows]
 
 
-def add_business(act: UnitOfWork, business: Business) -> bool:
+def add_business(unit: UnitOfWork, business: Business) -> bool:
     """Add a business user. False if the id is taken."""
-    return act.connection.execute(_ADD, tuple(_row(act.sealer, business).values())).rowcount == 1
+    return unit.connection.execute(_ADD, tuple(_row(unit.sealer, business).values())).rowcount == 1
 
 
-def put_business(act: UnitOfWork, business: Business) -> None:
+def put_business(unit: UnitOfWork, business: Business) -> None:
     """Write all columns except the counts of bindings."""
-    act.connection.execute(_CHANGE, _row(act.sealer, business))
+    unit.connection.execute(_CHANGE, _row(unit.sealer, business))
 
 
-def count_binding(act: UnitOfWork, business_id: str, most: int | None, most_today: int | None) -> str | None:
+def count_binding(unit: UnitOfWork, business_id: str, most: int | None, most_today: int | None) -> str | None:
     """Count one more live binding, and one more made today.
 
     If a quota is reached, count nothing and return its name.
@@ -145,29 +145,29 @@ def count_binding(act: UnitOfWork, business_id: str, most: int | None, most_toda
     most = NO_LIMIT if most is None else most
     counted = {
         "id": business_id,
-        "day": (act.now_ms + _CHINA_MS) // _DAY_MS,
+        "day": (unit.now_ms + _CHINA_MS) // _DAY_MS,
         "most": most,
         "most_today": NO_LIMIT if most_today is None else most_today,
     }
-    if act.connection.execute(_COUNT_UP, counted).rowcount == 1:
+    if unit.connection.execute(_COUNT_UP, counted).rowcount == 1:
         return None
-    (is_full,) = act.connection.execute(_IS_FULL, (most, business_id)).fetchone()
+    (is_full,) = unit.connection.execute(_IS_FULL, (most, business_id)).fetchone()
     return "max_bindings" if is_full else "max_binds_per_day"
 
 
-def discount_binding(act: UnitOfWork, business_id: str) -> None:
+def discount_binding(unit: UnitOfWork, business_id: str) -> None:
     """Count one live binding less; none is left where the row was given to a business that did not make it."""
-    act.connection.execute(_COUNT_DOWN, (business_id,))
+    unit.connection.execute(_COUNT_DOWN, (business_id,))
 
 
-def add_state_change(act: UnitOfWork, old: Business | None, new: Business, reason: str) -> None:
+def add_state_change(unit: UnitOfWork, old: Business | None, new: Business, reason: str) -> None:
     """Add a change to the history: its author, its reason, and the terms that it changed."""
     after = _terms(new)
     before = {} if old is None else dict(set(_terms(old)._asdict().items()) - set(after._asdict().items()))
-    sealed = act.sealer.seal(reason.encode(), _change_context(new.id, new.version))
-    sealed_terms = act.sealer.seal(_encode((before, after, new.qualification)), _terms_context(new.id, new.version))
-    row = (new.id, act.now_ms, new.version, new.state, act.actor.name, sealed, sealed_terms)
-    act.connection.execute(_ADD_CHANGE, row)
+    sealed = unit.sealer.seal(reason.encode(), _change_context(new.id, new.version))
+    sealed_terms = unit.sealer.seal(_encode((before, after, new.qualification)), _terms_context(new.id, new.version))
+    row = (new.id, unit.now_ms, new.version, new.state, unit.actor.name, sealed, sealed_terms)
+    unit.connection.execute(_ADD_CHANGE, row)
 
 
 def state_changes(connection: Connection, sealer: Sealer, business_id: str) -> list[StateChange]:
@@ -284,9 +284,9 @@ WHERE day >= :first AND day <= :last AND (:business IS NULL OR business = :busin
 """
 
 
-def put_complaints(act: UnitOfWork, day: date, business: str, prefix: str, count: int) -> None:
+def put_complaints(unit: UnitOfWork, day: date, business: str, prefix: str, count: int) -> None:
     """Set the count, replacing an earlier one."""
-    act.connection.execute(_PUT, (day.isoformat(), business, prefix, count, act.actor.name))
+    unit.connection.execute(_PUT, (day.isoformat(), business, prefix, count, unit.actor.name))
 
 
 def complaints_of(connection: Connection, day: date, business: str | None) -> dict[tuple[str, str], int]:

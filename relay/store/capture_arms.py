@@ -46,26 +46,26 @@ class StoredArm(NamedTuple):
 # -- inside a unit of work
 
 
-def add_arm(act: UnitOfWork, arm: Arm) -> StoredArm:
-    sealed = act.sealer.seal(_encode(arm.value), _context(arm.id, arm.kind))
-    row = (arm.id, arm.kind, sealed, act.now_ms, act.actor.name, arm.until_ms)
-    act.connection.execute(_ADD, row)
-    return StoredArm(arm, act.now_ms, act.actor.name)
+def add_arm(unit: UnitOfWork, arm: Arm) -> StoredArm:
+    sealed = unit.sealer.seal(_encode(arm.value), _context(arm.id, arm.kind))
+    row = (arm.id, arm.kind, sealed, unit.now_ms, unit.actor.name, arm.until_ms)
+    unit.connection.execute(_ADD, row)
+    return StoredArm(arm, unit.now_ms, unit.actor.name)
 
 
-def delete_arm(act: UnitOfWork, arm_id: str) -> None:
-    act.connection.execute(_DELETE, (arm_id,))
+def delete_arm(unit: UnitOfWork, arm_id: str) -> None:
+    unit.connection.execute(_DELETE, (arm_id,))
 
 
-def count_arms(act: UnitOfWork) -> int:
+def count_arms(unit: UnitOfWork) -> int:
     """The number of arms in force."""
-    (count,) = act.connection.execute(_COUNT, (act.now_ms,)).fetchone()
+    (count,) = unit.connection.execute(_COUNT, (unit.now_ms,)).fetchone()
     return int(count)
 
 
-def purge_arms(act: UnitOfWork, before_ms: int, most: int) -> int:
+def purge_arms(unit: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete at most `most` arms that expired before `before_ms`. Return their number."""
-    return act.connection.execute(_PURGE, (before_ms, most)).rowcount
+    return unit.connection.execute(_PURGE, (before_ms, most)).rowcount
 
 
 # -- reading

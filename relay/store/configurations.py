@@ -43,10 +43,10 @@ def is_in_force(connection: Connection, sealer: Sealer, node: str, text: str) ->
     return row is not None and bytes(row[0]) == _hash(sealer, text)
 
 
-def put_configuration(act: UnitOfWork, node: str, text: str) -> None:
+def put_configuration(unit: UnitOfWork, node: str, text: str) -> None:
     """Keep the text as in force from now on."""
-    sealed = act.sealer.seal(text.encode(), _context(node, act.now_ms))
-    act.connection.execute(_ADD, (node, act.now_ms, _hash(act.sealer, text), sealed))
+    sealed = unit.sealer.seal(text.encode(), _context(node, unit.now_ms))
+    unit.connection.execute(_ADD, (node, unit.now_ms, _hash(unit.sealer, text), sealed))
 
 
 def find_configuration(connection: Connection, sealer: Sealer, node: str, at_ms: int) -> KeptConfiguration | None:
@@ -55,9 +55,9 @@ def find_configuration(connection: Connection, sealer: Sealer, node: str, at_ms:
     return None if row is None else KeptConfiguration(row[1], sealer.open_(row[2], _context(row[0], row[1])).decode())
 
 
-def purge_configurations(act: UnitOfWork, before_ms: int, most: int) -> int:
+def purge_configurations(unit: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete at most `most` configurations that were not in force since `before_ms`. Return their number."""
-    return act.connection.execute(_PURGE, (before_ms, most)).rowcount
+    return unit.connection.execute(_PURGE, (before_ms, most)).rowcount
 
 
 def _hash(sealer: Sealer, text: str) -> bytes:

@@ -134,53 +134,53 @@ _decode_filing = msgspec.msgpack.Decoder(Filing).decode
 # -- inside a unit of work
 
 
-def put_filing(act: UnitOfWork, filing: Filing) -> Filing:
+def put_filing(unit: UnitOfWork, filing: Filing) -> Filing:
     """File a number, or change its filing; the filing as it was is kept. Raises StoreError if that was altered."""
-    hash_ = act.sealer.lookup_hash(filing.number)
-    require(act.connection, act.sealer, "filing", [key_of(filing.business, hash_)])
-    before = find_filing(act.connection, act.sealer, filing.business, filing.number)
+    hash_ = unit.sealer.lookup_hash(filing.number)
+    require(unit.connection, unit.sealer, "filing", [key_of(filing.business, hash_)])
+    before = find_filing(unit.connection, unit.sealer, filing.business, filing.number)
     if before is not None:
-        sealed = act.sealer.seal(_encode(before), _change_context(filing.business))
-        act.connection.execute(_KEEP, (filing.business, hash_, act.now_ms, sealed))
-    _write(act, filing._replace(hash=hash_))
+        sealed = unit.sealer.seal(_encode(before), _change_context(filing.business))
+        unit.connection.execute(_KEEP, (filing.business, hash_, unit.now_ms, sealed))
+    _write(unit, filing._replace(hash=hash_))
     return filing._replace(hash=hash_)
 
 
-def _write(act: UnitOfWork, filing: Filing) -> None:
+def _write(unit: UnitOfWork, filing: Filing) -> None:
     context = _context(filing.business)
     answered = (filing.code, filing.reason) if filing.code or filing.reason else ()
     documents = None
     if filing.documents is not None:
-        documents = act.sealer.seal(_encode(filing.documents), _documents_context(filing.business))
+        documents = unit.sealer.seal(_encode(filing.documents), _documents_context(filing.business))
     values = (
         *(
             filing.business,
             filing.hash,
-            act.sealer.seal(_encode((filing.number, filing.reference, *answered)), context),
+            unit.sealer.seal(_encode((filing.number, filing.reference, *answered)), context),
         ),
         *(filing.filed_at, filing.filed_by, filing.withdrawn_at, filing.withdrawn_by),
         *(None if filing.answer == "approved" else filing.answer, filing.expires_at),
-        *(_reference_hash(act.sealer, filing.reference), documents, filing.answered_at, filing.answered_by),
+        *(_reference_hash(unit.sealer, filing.reference), documents, filing.answered_at, filing.answered_by),
     )
-    act.connection.execute(_PUT, values)
+    unit.connection.execute(_PUT, values)
 
 
-def forget_documents(act: UnitOfWork, filing: Filing) -> None:
+def forget_documents(unit: UnitOfWork, filing: Filing) -> None:
     """Remove the documents and the carrier's words from a filing, also from what it was before each change."""
-    put_filing(act, filing._replace(documents=None, reason=""))
-    for at_ms, old in _changes(act.connection, act.sealer, filing.business, filing.hash, -1):
-        sealed = act.sealer.seal(_encode(old._replace(documents=None, reason="")), _change_context(filing.business))
-        act.connection.execute(_RESEAL_CHANGE, (sealed, filing.business, filing.hash, at_ms))
+    put_filing(unit, filing._replace(documents=None, reason=""))
+    for at_ms, old in _changes(unit.connection, unit.sealer, filing.business, filing.hash, -1):
+        sealed = unit.sealer.seal(_encode(old._replace(documents=None, reason="")), _change_context(filing.business))
+        unit.connection.execute(_RESEAL_CHANGE, (sealed, filing.business, filing.hash, at_ms))
 
 
-def purge_filings(act: UnitOfWork, before_ms: int, most: int) -> int:
+def purge_filings(unit: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete at most `most` filings that ended before `before_ms`, or wait for an answer since. Return their number."""
-    return act.connection.execute(_PURGE, (before_ms, most)).rowcount
+    return unit.connection.execute(_PURGE, (before_ms, most)).rowcount
 
 
-def purge_changes(act: UnitOfWork, before_ms: int, most: int) -> int:
+def purge_changes(unit: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete at most `most` earlier forms of filings, changed before `before_ms`. Return their number."""
-    return act.connection.execute(_PURGE_CHANGES, (before_ms, most)).rowcount
+    return unit.connection.execute(_PURGE_CHANGES, (before_ms, most)).rowcount
 
 
 # -- reading

@@ -60,36 +60,36 @@ class Group(NamedTuple):
 # -- inside a unit of work
 
 
-def insert_group(act: UnitOfWork, group: Group) -> None:
-    sealed = act.sealer.seal(group.name.encode(), _name_context(group.group_id))
-    act.connection.execute(_ADD, (*group[:2], sealed, *group[3:]))
+def insert_group(unit: UnitOfWork, group: Group) -> None:
+    sealed = unit.sealer.seal(group.name.encode(), _name_context(group.group_id))
+    unit.connection.execute(_ADD, (*group[:2], sealed, *group[3:]))
 
 
-def delete_group(act: UnitOfWork, group_id: str) -> None:
+def delete_group(unit: UnitOfWork, group_id: str) -> None:
     """Delete a group whose members were removed."""
-    act.connection.execute(_DELETE, (group_id,))
+    unit.connection.execute(_DELETE, (group_id,))
 
 
-def put_members(act: UnitOfWork, group_id: str, numbers: Iterable[str]) -> list[bytes]:
+def put_members(unit: UnitOfWork, group_id: str, numbers: Iterable[str]) -> list[bytes]:
     """Add parties (normal form) to the group. Return the hashes of those that were not in it yet."""
     new = []
     for number in numbers:
-        member = act.sealer.lookup_hash(number)
-        sealed = act.sealer.seal(number.encode(), _group_context(group_id))
-        if act.connection.execute(_ADD_MEMBER, (group_id, member, sealed, act.now_ms)).rowcount:
+        member = unit.sealer.lookup_hash(number)
+        sealed = unit.sealer.seal(number.encode(), _group_context(group_id))
+        if unit.connection.execute(_ADD_MEMBER, (group_id, member, sealed, unit.now_ms)).rowcount:
             new.append(member)
-    act.connection.execute(_COUNT, (group_id, len(new)))
+    unit.connection.execute(_COUNT, (group_id, len(new)))
     return new
 
 
-def take_members(act: UnitOfWork, group_id: str, hashes: Iterable[bytes]) -> list[bytes]:
+def take_members(unit: UnitOfWork, group_id: str, hashes: Iterable[bytes]) -> list[bytes]:
     """Remove members, and keep their membership as a past one. Return the hashes of those that were in the group."""
     gone = []
     for member in hashes:
-        act.connection.execute(_KEEP_PAST, (group_id, member, act.now_ms))
-        if act.connection.execute(_REMOVE_MEMBER, (group_id, member)).rowcount:
+        unit.connection.execute(_KEEP_PAST, (group_id, member, unit.now_ms))
+        if unit.connection.execute(_REMOVE_MEMBER, (group_id, member)).rowcount:
             gone.append(member)
-    act.connection.execute(_COUNT, (group_id, -len(gone)))
+    unit.connection.execute(_COUNT, (group_id, -len(gone)))
     return gone
 
 
@@ -240,15 +240,15 @@ def of_binding(binding_id: str) -> str:
     return f"binding {binding_id}"
 
 
-def put_entry(act: UnitOfWork, owner: str, number: str, kind: Kind) -> None:
+def put_entry(unit: UnitOfWork, owner: str, number: str, kind: Kind) -> None:
     """Add a caller, or change its kind."""
-    sealed = act.sealer.seal(number.encode(), _list_context(owner))
-    act.connection.execute(_SET, (owner, act.sealer.lookup_hash(number), kind, sealed, act.now_ms, act.actor.name))
+    sealed = unit.sealer.seal(number.encode(), _list_context(owner))
+    unit.connection.execute(_SET, (owner, unit.sealer.lookup_hash(number), kind, sealed, unit.now_ms, unit.actor.name))
 
 
-def delete_entry(act: UnitOfWork, owner: str, number: str, kind: Kind | None = None) -> bool:
+def delete_entry(unit: UnitOfWork, owner: str, number: str, kind: Kind | None = None) -> bool:
     """Remove a caller, with `kind` only one of it. Return whether it was on the list."""
-    return act.connection.execute(_REMOVE, (owner, act.sealer.lookup_hash(number), kind)).rowcount == 1
+    return unit.connection.execute(_REMOVE, (owner, unit.sealer.lookup_hash(number), kind)).rowcount == 1
 
 
 def find_entries(connection: Connection, sealer: Sealer, owner: str, after: bytes, most: int) -> list[ListEntry]:

@@ -57,19 +57,19 @@ class Hook(NamedTuple):
     internal: bool = False  # whether its address may be outside the public internet
 
 
-def put_hook(act: UnitOfWork, hook: Hook) -> None:
+def put_hook(unit: UnitOfWork, hook: Hook) -> None:
     """Set the hook of a business user, effective from the next call on."""
     secret = msgspec.msgpack.encode((hook.url, hook.secret, hook.internal))
-    sealed = act.sealer.seal(secret, _context(hook.business))
+    sealed = unit.sealer.seal(secret, _context(hook.business))
     row = (hook.business, sealed, hook.parties, int(hook.unknown_callers), *hook[5:8])
-    act.connection.execute(_PUT, row)
-    act.connection.execute(_FLAG, (None if hook.disabled_at is not None else 1, hook.business))
+    unit.connection.execute(_PUT, row)
+    unit.connection.execute(_FLAG, (None if hook.disabled_at is not None else 1, hook.business))
 
 
-def remove_hook(act: UnitOfWork, business: str) -> None:
+def remove_hook(unit: UnitOfWork, business: str) -> None:
     """Remove the hook of a business user, if it has one."""
-    act.connection.execute("DELETE FROM hook WHERE business = ?", (business,))
-    act.connection.execute(f"{_FLAG} AND hook IS NOT NULL", (None, business))
+    unit.connection.execute("DELETE FROM hook WHERE business = ?", (business,))
+    unit.connection.execute(f"{_FLAG} AND hook IS NOT NULL", (None, business))
 
 
 def find_hook(connection: Connection, sealer: Sealer, business: str) -> Hook | None:

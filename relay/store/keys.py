@@ -69,16 +69,16 @@ class ApiKey(NamedTuple):
 
 
 def add_key(
-    act: UnitOfWork, business: str | None, scopes: frozenset[str], expires_at: int | None
+    unit: UnitOfWork, business: str | None, scopes: frozenset[str], expires_at: int | None
 ) -> tuple[ApiKey, str]:
     """Create a key. Return it and its text for the owner, which has 256 random bits."""
     key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     signing_key = hashlib.sha256(secret.encode()).digest()
-    hash_ = act.sealer.lookup_hash(secret)
-    key = ApiKey(key_id, business, scopes, hash_, signing_key, act.now_ms, act.actor.name, expires_at, None)
+    hash_ = unit.sealer.lookup_hash(secret)
+    key = ApiKey(key_id, business, scopes, hash_, signing_key, unit.now_ms, unit.actor.name, expires_at, None)
     words = " ".join(sorted(scopes))
-    sealed = act.sealer.seal(signing_key, _context(key_id, business, words, hash_))
-    act.connection.execute(_ADD, (key_id, business, words, hash_, sealed, key.created_at, key.created_by, expires_at))
+    sealed = unit.sealer.seal(signing_key, _context(key_id, business, words, hash_))
+    unit.connection.execute(_ADD, (key_id, business, words, hash_, sealed, key.created_at, key.created_by, expires_at))
     return key, f"rk_{key_id}_{secret}"
 
 
@@ -95,20 +95,20 @@ def list_keys(connection: Connection, sealer: Sealer, business: str | None, afte
     return [_open(sealer, row) for row in rows]
 
 
-def set_revoked(act: UnitOfWork, key_id: str) -> None:
-    act.connection.execute("UPDATE api_key SET revoked_at = ? WHERE id = ?", (act.now_ms, key_id))
+def set_revoked(unit: UnitOfWork, key_id: str) -> None:
+    unit.connection.execute("UPDATE api_key SET revoked_at = ? WHERE id = ?", (unit.now_ms, key_id))
 
 
-def revoke_all(act: UnitOfWork, business: str) -> None:
+def revoke_all(unit: UnitOfWork, business: str) -> None:
     """Revoke all keys of a business."""
-    act.connection.execute(
-        "UPDATE api_key SET revoked_at = ? WHERE business = ? AND revoked_at IS NULL", (act.now_ms, business)
+    unit.connection.execute(
+        "UPDATE api_key SET revoked_at = ? WHERE business = ? AND revoked_at IS NULL", (unit.now_ms, business)
     )
 
 
-def count_good(act: UnitOfWork, business: str) -> int:
+def count_good(unit: UnitOfWork, business: str) -> int:
     """The number of good keys of a business."""
-    (count,) = act.connection.execute(_COUNT_GOOD, (business, act.now_ms)).fetchone()
+    (count,) = unit.connection.execute(_COUNT_GOOD, (business, unit.now_ms)).fetchone()
     return int(count)
 
 
@@ -123,9 +123,9 @@ def _own(business: str | None) -> str:
     return "" if business is None else "AND business = ?1"
 
 
-def set_expiry(act: UnitOfWork, key_id: str, expires_at: int) -> None:
+def set_expiry(unit: UnitOfWork, key_id: str, expires_at: int) -> None:
     """Make a key expire at `expires_at`, unless it expires earlier."""
-    act.connection.execute(
+    unit.connection.execute(
         "UPDATE api_key SET expires_at = ?1 WHERE id = ?2 AND (expires_at IS NULL OR expires_at > ?1)",
         (expires_at, key_id),
     )
@@ -166,38 +166,38 @@ class KeptAnswer(NamedTuple):
     location: str | None = None
 
 
-def find_answer(act: UnitOfWork, owner: str, key: str, fingerprint: bytes) -> KeptAnswer | None:
+def find_answer(unit: UnitOfWork, owner: str, key: str, fingerprint: bytes) -> KeptAnswer | None:
     """The answer to the same request, if one was given within a day.
 
     `owner`: the namespace of the key; `fingerprint`: a digest of the request. Raises Refused("idempotency_mismatch")
     if the key was used for another request.
     """
-    hash_ = _hash(act, owner, key)
-    row = act.connection.execute(_FIND_ANSWER, (owner, hash_, act.now_ms - KEPT_MS)).fetchone()
+    hash_ = _hash(unit, owner, key)
+    row = unit.connection.execute(_FIND_ANSWER, (owner, hash_, unit.now_ms - KEPT_MS)).fetchone()
     if row is None:
         return None
-    if not hmac.compare_digest(row[0], _keyed(act, fingerprint)):
+    if not hmac.compare_digest(row[0], _keyed(unit, fingerprint)):
         raise Refused("idempotency_mismatch", "idempotency-key", "it was used for another request: take a new one")
-    return KeptAnswer(row[1], *_decode(act.sealer.open_(row[2], _answer_context(owner, hash_))))
+    return KeptAnswer(row[1], *_decode(unit.sealer.open_(row[2], _answer_context(owner, hash_))))
 
 
 def keep_answer(
-    act: UnitOfWork, owner: str, key: str, fingerprint: bytes, status: int, body: bytes, location: str | None = None
+    unit: UnitOfWork, owner: str, key: str, fingerprint: bytes, status: int, body: bytes, location: str | None = None
 ) -> None:
     """Keep the answer, in the unit of work of its request."""
-    hash_ = _hash(act, owner, key)
-    sealed = act.sealer.seal(_encode((body, location)), _answer_context(owner, hash_))
-    act.connection.execute(_KEEP, (owner, hash_, _keyed(act, fingerprint), status, sealed, act.now_ms))
+    hash_ = _hash(unit, owner, key)
+    sealed = unit.sealer.seal(_encode((body, location)), _answer_context(owner, hash_))
+    unit.connection.execute(_KEEP, (owner, hash_, _keyed(unit, fingerprint), status, sealed, unit.now_ms))
 
 
-def _hash(act: UnitOfWork, owner: str, key: str) -> bytes:
+def _hash(unit: UnitOfWork, owner: str, key: str) -> bytes:
     """The keyed hash of an Idempotency-Key, in which a client may well put a phone number."""
-    return act.sealer.lookup_hash(f"idempotency {owner} {key}")
+    return unit.sealer.lookup_hash(f"idempotency {owner} {key}")
 
 
-def _keyed(act: UnitOfWork, fingerprint: bytes) -> bytes:
+def _keyed(unit: UnitOfWork, fingerprint: bytes) -> bytes:
     """A keyed digest: a plain one would reveal a phone number in the body to anyone who tries them all."""
-    return act.sealer.row_mac(b"fingerprint " + fingerprint)
+    return unit.sealer.row_mac(b"fingerprint " + fingerprint)
 
 
 def _answer_context(owner: str, hash_: bytes) -> bytes:

@@ -108,9 +108,9 @@ WHERE (day, business, prefix) IN (SELECT day, business, prefix FROM complaint WH
 """
 
 
-def purge_records(act: UnitOfWork, before_ms: int, most: int) -> int:
+def purge_records(unit: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete records of calls that ended before `before_ms`. Raises StoreError if the start of the chain is broken."""
-    connection, sealer = act.connection, act.sealer
+    connection, sealer = unit.connection, unit.sealer
     head = read_checkpoint(connection, sealer, RECORDS)
     (followed,) = connection.execute(_FOLLOWED).fetchone()
     rows = connection.execute(_OLDEST_RECORDS, {"last": followed, "most": most}).fetchall()
@@ -121,7 +121,7 @@ def purge_records(act: UnitOfWork, before_ms: int, most: int) -> int:
         index += index_rows(sealer, stored.record, head.seq)
     if gone:
         connection.executemany(DELETE_INDEX, sorted(index))  # neighbours share a page
-        write_checkpoint(act, RECORDS, head)
+        write_checkpoint(unit, RECORDS, head)
         connection.execute("DELETE FROM call_record WHERE chain_seq <= ?", (head.seq,))
     return len(gone)
 
@@ -134,13 +134,13 @@ class Reached(NamedTuple):
     deleted: int
 
 
-def purge_bindings(act: UnitOfWork, before_ms: int, after: str, most: int) -> Reached:
+def purge_bindings(unit: UnitOfWork, before_ms: int, after: str, most: int) -> Reached:
     """Delete bindings released before `before_ms`, with their changes, lists and parties.
 
     Reads the next `most` ids after `after`; if there are fewer, the walk is done. A binding that still holds numbers
     stays, however old. A deleted binding cannot have a call up: it would have begun before the release, months ago.
     """
-    connection = act.connection
+    connection = unit.connection
     rows = connection.execute(_OLD_BINDINGS, _walk(before_ms, after) | {"most": most}).fetchall()
     gone = [(binding_id,) for binding_id, released_at in rows if released_at is not None and released_at < before_ms]
     for statement in _OF_BINDING:
@@ -148,37 +148,37 @@ def purge_bindings(act: UnitOfWork, before_ms: int, after: str, most: int) -> Re
     return Reached(rows[-1][0] if rows else after, len(rows), len(gone))
 
 
-def purge_businesses(act: UnitOfWork, before_ms: int, most: int) -> int:
+def purge_businesses(unit: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete business users revoked before `before_ms` that have no binding or pool left, with all their data."""
-    gone = act.connection.execute(_OLD_BUSINESSES, {"before": before_ms, "most": most}).fetchall()
+    gone = unit.connection.execute(_OLD_BUSINESSES, {"before": before_ms, "most": most}).fetchall()
     for statement in _OF_BUSINESS:
-        act.connection.executemany(statement, gone)
+        unit.connection.executemany(statement, gone)
     return len(gone)
 
 
-def purge_members(act: UnitOfWork, before_ms: int, most: int) -> int:
+def purge_members(unit: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete past members removed from a group before `before_ms`."""
-    return act.connection.execute(_MEMBERS, (before_ms, most)).rowcount
+    return unit.connection.execute(_MEMBERS, (before_ms, most)).rowcount
 
 
-def purge_routes(act: UnitOfWork, before_ms: int, most: int) -> int:
+def purge_routes(unit: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete routes of former bindings whose cool-down ended before `before_ms`."""
-    return act.connection.execute(_ROUTES, (before_ms, most)).rowcount
+    return unit.connection.execute(_ROUTES, (before_ms, most)).rowcount
 
 
-def purge_answers(act: UnitOfWork, before_ms: int, most: int) -> int:
+def purge_answers(unit: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete answers for repeated requests given before `before_ms`."""
-    return act.connection.execute(_ANSWERS, (before_ms, most)).rowcount
+    return unit.connection.execute(_ANSWERS, (before_ms, most)).rowcount
 
 
-def purge_events(act: UnitOfWork, before_ms: int, most: int) -> int:
+def purge_events(unit: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete events that became dead letters, or whose webhook was disabled, before `before_ms`."""
-    return act.connection.execute(_EVENTS, (before_ms, most)).rowcount
+    return unit.connection.execute(_EVENTS, (before_ms, most)).rowcount
 
 
-def purge_complaints(act: UnitOfWork, before_day: str, most: int) -> int:
+def purge_complaints(unit: UnitOfWork, before_day: str, most: int) -> int:
     """Delete counts of complaints of days before `before_day` (as 2026-01-31)."""
-    return act.connection.execute(_COMPLAINTS, (before_day, most)).rowcount
+    return unit.connection.execute(_COMPLAINTS, (before_day, most)).rowcount
 
 
 def count_records(connection: Connection, before_ms: int) -> int:
@@ -239,7 +239,7 @@ def reseal(place: Place, sealer: Sealer, going_on: Callable[[], bool] = lambda: 
             total += captures.reseal(going_on)
         if total:
             details: dict[str, object] = {"rows": total}
-            writer.run(RELAY, lambda act: act.audit("sealing_key.reseal", str(sealer.key_id), details=details))
+            writer.run(RELAY, lambda unit: unit.audit("sealing_key.reseal", str(sealer.key_id), details=details))
     if altered:
         raise StoreError(f"{len(altered)} rows cannot be opened, and were not resealed: {altered[0]}")
     return total
@@ -269,7 +269,7 @@ def _pages(reader: Connection, rows: SealedRows, going_on: Callable[[], bool]) -
         page = reader.execute(f"{select} WHERE ({key}) > ({marks}) {order}", last).fetchall()
 
 
-def _reseal_rows(act: UnitOfWork, rows: SealedRows, old: list[Row], altered: list[str]) -> int:
+def _reseal_rows(unit: UnitOfWork, rows: SealedRows, old: list[Row], altered: list[str]) -> int:
     """Reseal rows unchanged since they were read. Return their number. Rows that do not open are added to `altered`."""
     where = " AND ".join(f"{name} = ?" for name in (*rows.key, rows.column))
     update = f"UPDATE {rows.table} SET {rows.column} = ? WHERE {where}"
@@ -278,17 +278,17 @@ def _reseal_rows(act: UnitOfWork, rows: SealedRows, old: list[Row], altered: lis
         key, sealed = row[: len(rows.key)], row[-1]
         context = rows.context(*row[len(rows.key) : -1])
         try:
-            new = act.sealer.seal(act.sealer.open_(sealed, context), context)
+            new = unit.sealer.seal(unit.sealer.open_(sealed, context), context)
         except StoreError as error:
             altered.append(f"{rows.table}: {error}")
             continue
-        resealed += act.connection.execute(update, (new, *key, sealed)).rowcount
+        resealed += unit.connection.execute(update, (new, *key, sealed)).rowcount
     return resealed
 
 
-def _reseal_heads(act: UnitOfWork) -> None:
+def _reseal_heads(unit: UnitOfWork) -> None:
     for chain in (RECORDS, AUDIT):
-        reseal_head(act.connection, act.sealer, chain)
+        reseal_head(unit.connection, unit.sealer, chain)
 
 
 def needs(connection: Connection) -> dict[int, dict[str, int]]:

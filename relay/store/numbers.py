@@ -97,33 +97,33 @@ class NumberQuery(NamedTuple):
 # -- inside a unit of work
 
 
-def insert_prefix(act: UnitOfWork, prefix: Prefix, pool: str) -> int:
+def insert_prefix(unit: UnitOfWork, prefix: Prefix, pool: str) -> int:
     """Add a prefix and its 10,000 numbers, in one statement (20 ms). Return their number."""
-    act.connection.execute(_ADD_PREFIX, prefix)
+    unit.connection.execute(_ADD_PREFIX, prefix)
     locked = 0 if prefix.state == "active" else LOCKED_WITH_PREFIX
-    act.connection.execute(_ADD_NUMBERS, (prefix.prefix, pool, locked))
+    unit.connection.execute(_ADD_NUMBERS, (prefix.prefix, pool, locked))
     return SERIALS  # sqlite3 has no rowcount for a statement that begins with WITH
 
 
-def update_prefix(act: UnitOfWork, prefix: Prefix) -> None:
+def update_prefix(unit: UnitOfWork, prefix: Prefix) -> None:
     """Write peer, state and cool-down. Any state but active locks all its numbers from the next INVITE on."""
-    act.connection.execute(_CHANGE_PREFIX, (prefix.prefix, prefix.peer, prefix.state, prefix.cool_down_ms))
-    act.connection.execute(_LOCK_PREFIX, (prefix.prefix, 0 if prefix.state == "active" else LOCKED_WITH_PREFIX))
+    unit.connection.execute(_CHANGE_PREFIX, (prefix.prefix, prefix.peer, prefix.state, prefix.cool_down_ms))
+    unit.connection.execute(_LOCK_PREFIX, (prefix.prefix, 0 if prefix.state == "active" else LOCKED_WITH_PREFIX))
 
 
-def insert_legacy(act: UnitOfWork, number: str) -> bool:
+def insert_legacy(unit: UnitOfWork, number: str) -> bool:
     """Add an old middle number (normal form). Return whether it is new."""
-    act.connection.execute(_ADD_LEGACY_POOL, (LEGACY_POOL, act.now_ms))
-    return act.connection.execute(_ADD_LEGACY, (number, LEGACY_POOL)).rowcount == 1
+    unit.connection.execute(_ADD_LEGACY_POOL, (LEGACY_POOL, unit.now_ms))
+    return unit.connection.execute(_ADD_LEGACY, (number, LEGACY_POOL)).rowcount == 1
 
 
-def set_locks(act: UnitOfWork, number: str, *, clear: int = 0, add: int = 0) -> None:
+def set_locks(unit: UnitOfWork, number: str, *, clear: int = 0, add: int = 0) -> None:
     """Clear and set LOCKED_ bits, effective with the next INVITE."""
-    act.connection.execute(_LOCK, (number, clear, add))
+    unit.connection.execute(_LOCK, (number, clear, add))
 
 
-def move_number(act: UnitOfWork, number: str, pool: str) -> None:
-    act.connection.execute(_MOVE, (pool, number))
+def move_number(unit: UnitOfWork, number: str, pool: str) -> None:
+    unit.connection.execute(_MOVE, (pool, number))
 
 
 # -- reading
@@ -223,12 +223,12 @@ class PoolUsage(NamedTuple):
     warning: bool
 
 
-def insert_pool(act: UnitOfWork, pool: Pool) -> None:
-    act.connection.execute(_ADD, pool)
+def insert_pool(unit: UnitOfWork, pool: Pool) -> None:
+    unit.connection.execute(_ADD, pool)
 
 
-def update_pool(act: UnitOfWork, pool: Pool) -> None:
-    act.connection.execute(_CHANGE, pool[:5])
+def update_pool(unit: UnitOfWork, pool: Pool) -> None:
+    unit.connection.execute(_CHANGE, pool[:5])
 
 
 def find_pool(connection: Connection, pool_id: str, business: str | None = None) -> Pool | None:

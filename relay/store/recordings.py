@@ -221,9 +221,9 @@ class RecordingQuery(NamedTuple):
     until_ms: int = LAST_MS
 
 
-def add_recording(act: UnitOfWork, recording: Recording) -> None:
+def add_recording(unit: UnitOfWork, recording: Recording) -> None:
     """Add a recording. Raises one of DATABASE_ERRORS if the call has one already."""
-    act.connection.execute(_ADD, recording)
+    unit.connection.execute(_ADD, recording)
 
 
 def find_recording(connection: Connection, sealer: Sealer, call_id: str) -> Recording | None:
@@ -251,17 +251,17 @@ def kept_recordings(connection: Connection) -> Iterator[Recording]:
         after = rows[-1][0]
 
 
-def purge_recordings(act: UnitOfWork, before_ms: int, most: int, kept_in: Path) -> int:
+def purge_recordings(unit: UnitOfWork, before_ms: int, most: int, kept_in: Path) -> int:
     """Delete the files of at most `most` recordings taken over before `before_ms`. Return their number.
 
     Each deletion has an entry in the audit log. The file is deleted before its row is marked: if the unit of work is
     rolled back, the next purge marks it. Raises StoreError if a file cannot be deleted.
     """
-    old = act.connection.execute(_OLD, (before_ms, most)).fetchall()
+    old = unit.connection.execute(_OLD, (before_ms, most)).fetchall()
     for call_id, business in old:
         _delete(file_of(kept_in, call_id))
-        act.connection.execute(_PURGED, (act.now_ms, call_id))
-        act.audit("recording.purge", call_id, business=business or None)
+        unit.connection.execute(_PURGED, (unit.now_ms, call_id))
+        unit.audit("recording.purge", call_id, business=business or None)
     return len(old)
 
 
@@ -276,23 +276,23 @@ def files_before(kept_in: Path, before_ms: int) -> list[Path]:
     return found
 
 
-def purge_stray(act: UnitOfWork, path: Path) -> bool:
+def purge_stray(unit: UnitOfWork, path: Path) -> bool:
     """Delete a file that has no row, such as after a crash or a restored backup, with an entry in the audit log.
 
     Return whether it had none. Raises StoreError if the file cannot be deleted.
     """
     call_id = path.stem
-    found = find_recording(act.connection, act.sealer, call_id)
+    found = find_recording(unit.connection, unit.sealer, call_id)
     if found is not None and found.purged_at is None and path == file_of(path.parents[1], call_id):
         return False
     _delete(path)
-    act.audit("recording.purge", call_id, details={"file": path.name, "known": found is not None})
+    unit.audit("recording.purge", call_id, details={"file": path.name, "known": found is not None})
     return True
 
 
-def mark_deleted(act: UnitOfWork, recording: Recording) -> None:
+def mark_deleted(unit: UnitOfWork, recording: Recording) -> None:
     """Note when the file of a recording was deleted, or is about to be."""
-    act.connection.execute(_PURGED, (recording.purged_at, recording.call_id))
+    unit.connection.execute(_PURGED, (recording.purged_at, recording.call_id))
 
 
 def delete_file(path: Path) -> None:
@@ -319,6 +319,6 @@ def count_recordings(connection: Connection, before_ms: int) -> int:
     return int(count)
 
 
-def forget_recordings(act: UnitOfWork, before_ms: int, most: int) -> int:
+def forget_recordings(unit: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete at most `most` rows of purged recordings taken over before `before_ms`. Return their number."""
-    return act.connection.execute(_FORGET, (before_ms, most)).rowcount
+    return unit.connection.execute(_FORGET, (before_ms, most)).rowcount

@@ -66,38 +66,40 @@ class Webhook(NamedTuple):
 # -- inside a unit of work
 
 
-def put_webhook(act: UnitOfWork, webhook: Webhook) -> None:
+def put_webhook(unit: UnitOfWork, webhook: Webhook) -> None:
     """Add a webhook, or replace the one with its id."""
     secret = msgspec.msgpack.encode(_Sealed(webhook.url, webhook.secret, webhook.internal, webhook.format))
-    sealed = act.sealer.seal(secret, _context(webhook.id, webhook.business))
+    sealed = unit.sealer.seal(secret, _context(webhook.id, webhook.business))
     plain = (" ".join(webhook.kinds), *webhook[5:12])
-    act.connection.execute(_PUT, (webhook.id, webhook.business, sealed, *plain))
+    unit.connection.execute(_PUT, (webhook.id, webhook.business, sealed, *plain))
 
 
-def remove_webhook(act: UnitOfWork, webhook_id: str) -> None:
+def remove_webhook(unit: UnitOfWork, webhook_id: str) -> None:
     """Delete a webhook. Its events are no longer seen; `remove_events` deletes them, which takes many units of work."""
-    act.connection.execute("DELETE FROM webhook WHERE id = ?", (webhook_id,))
+    unit.connection.execute("DELETE FROM webhook WHERE id = ?", (webhook_id,))
 
 
-def set_schedule(act: UnitOfWork, webhook_id: str, failures: int, next_at: int) -> None:
-    act.connection.execute("UPDATE webhook SET failures = ?, next_at = ? WHERE id = ?", (failures, next_at, webhook_id))
-
-
-def set_error(act: UnitOfWork, webhook_id: str, reason: str) -> None:
-    """Store the reason and the time of a failed delivery."""
-    act.connection.execute(
-        "UPDATE webhook SET last_error = ?, last_error_at = ? WHERE id = ?", (reason, act.now_ms, webhook_id)
+def set_schedule(unit: UnitOfWork, webhook_id: str, failures: int, next_at: int) -> None:
+    unit.connection.execute(
+        "UPDATE webhook SET failures = ?, next_at = ? WHERE id = ?", (failures, next_at, webhook_id)
     )
 
 
-def disable(act: UnitOfWork, webhook_id: str) -> None:
+def set_error(unit: UnitOfWork, webhook_id: str, reason: str) -> None:
+    """Store the reason and the time of a failed delivery."""
+    unit.connection.execute(
+        "UPDATE webhook SET last_error = ?, last_error_at = ? WHERE id = ?", (reason, unit.now_ms, webhook_id)
+    )
+
+
+def disable(unit: UnitOfWork, webhook_id: str) -> None:
     """Disable a webhook: no events are queued or sent until it is enabled again."""
-    act.connection.execute(f"{_DISABLE} id = ?", (act.now_ms, webhook_id))
+    unit.connection.execute(f"{_DISABLE} id = ?", (unit.now_ms, webhook_id))
 
 
-def disable_all(act: UnitOfWork, business: str) -> None:
+def disable_all(unit: UnitOfWork, business: str) -> None:
     """Disable all webhooks of a business."""
-    act.connection.execute(f"{_DISABLE} business = ?", (act.now_ms, business))
+    unit.connection.execute(f"{_DISABLE} business = ?", (unit.now_ms, business))
 
 
 # -- reading
@@ -209,66 +211,66 @@ class Event(NamedTuple):
 # -- inside a unit of work
 
 
-def queue_event(act: UnitOfWork, business: str, kind: str, event_id: str, data: dict[str, object]) -> None:
+def queue_event(unit: UnitOfWork, business: str, kind: str, event_id: str, data: dict[str, object]) -> None:
     """Queue an event for each webhook of the business that wants its kind. A repeated event id is ignored.
 
     A webhook whose row was given to the business by someone else gets none.
     """
-    for webhook, sealed in act.connection.execute(_WANTING, (business, kind)).fetchall():
+    for webhook, sealed in unit.connection.execute(_WANTING, (business, kind)).fetchall():
         with suppress(StoreError):
-            act.sealer.open_(sealed, _context(webhook, business))
-            queue_event_for(act, webhook, kind, event_id, data)
+            unit.sealer.open_(sealed, _context(webhook, business))
+            queue_event_for(unit, webhook, kind, event_id, data)
 
 
-def queue_event_for(act: UnitOfWork, webhook: str, kind: str, event_id: str, data: dict[str, object]) -> None:
+def queue_event_for(unit: UnitOfWork, webhook: str, kind: str, event_id: str, data: dict[str, object]) -> None:
     """Queue an event for one webhook. A repeated event id is ignored."""
-    sealed = act.sealer.seal(msgspec.msgpack.encode(data), event_context(webhook, event_id))
-    act.connection.execute(_ADD, (webhook, event_id, kind, act.now_ms, sealed))
+    sealed = unit.sealer.seal(msgspec.msgpack.encode(data), event_context(webhook, event_id))
+    unit.connection.execute(_ADD, (webhook, event_id, kind, unit.now_ms, sealed))
 
 
-def remove(act: UnitOfWork, seqs: Sequence[int]) -> None:
+def remove(unit: UnitOfWork, seqs: Sequence[int]) -> None:
     """Delete delivered events."""
-    act.connection.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
+    unit.connection.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
 
 
-def dead_letter(act: UnitOfWork, seqs: Sequence[int], reason: str) -> None:
+def dead_letter(unit: UnitOfWork, seqs: Sequence[int], reason: str) -> None:
     """Make events dead letters, which can be requeued."""
-    rows = [(act.now_ms, reason, seq) for seq in seqs]
-    act.connection.executemany("UPDATE outbox SET dead_at = ?, last_error = ? WHERE seq = ?", rows)
+    rows = [(unit.now_ms, reason, seq) for seq in seqs]
+    unit.connection.executemany("UPDATE outbox SET dead_at = ?, last_error = ? WHERE seq = ?", rows)
 
 
-def dead_letter_old(act: UnitOfWork, webhook: str, before_ms: int, reason: str) -> int:
+def dead_letter_old(unit: UnitOfWork, webhook: str, before_ms: int, reason: str) -> int:
     """Make events older than `before_ms` dead letters, at most AT_ONCE. Return their number."""
-    return act.connection.execute(_DEAD_LETTER_OLD, (act.now_ms, reason, webhook, before_ms)).rowcount
+    return unit.connection.execute(_DEAD_LETTER_OLD, (unit.now_ms, reason, webhook, before_ms)).rowcount
 
 
-def refuse(act: UnitOfWork, seq: int, reason: str) -> None:
+def refuse(unit: UnitOfWork, seq: int, reason: str) -> None:
     """Count a refusal of this event, sent alone."""
-    act.connection.execute("UPDATE outbox SET tries = tries + 1, last_error = ? WHERE seq = ?", (reason, seq))
+    unit.connection.execute("UPDATE outbox SET tries = tries + 1, last_error = ? WHERE seq = ?", (reason, seq))
 
 
-def remove_events(act: UnitOfWork, webhook: str, most: int) -> int:
+def remove_events(unit: UnitOfWork, webhook: str, most: int) -> int:
     """Delete events of a removed webhook. Return their number."""
-    return act.connection.execute(_REMOVE_EVENTS, (webhook, most)).rowcount
+    return unit.connection.execute(_REMOVE_EVENTS, (webhook, most)).rowcount
 
 
-def remove_dead(act: UnitOfWork, webhook: str, most: int) -> int:
+def remove_dead(unit: UnitOfWork, webhook: str, most: int) -> int:
     """Delete the oldest dead letters of a webhook. Return their number."""
-    return act.connection.execute(_REMOVE_DEAD, (webhook, most)).rowcount
+    return unit.connection.execute(_REMOVE_DEAD, (webhook, most)).rowcount
 
 
-def requeue(act: UnitOfWork, webhook: str, event_ids: Sequence[str]) -> int:
+def requeue(unit: UnitOfWork, webhook: str, event_ids: Sequence[str]) -> int:
     """Requeue the given dead letters. Return their number.
 
     They keep their positions in the queue, and their retry period starts again.
     """
-    return sum(act.connection.execute(_REQUEUE_ONE, (act.now_ms, webhook, id_)).rowcount for id_ in event_ids)
+    return sum(unit.connection.execute(_REQUEUE_ONE, (unit.now_ms, webhook, id_)).rowcount for id_ in event_ids)
 
 
-def requeue_next(act: UnitOfWork, webhook: str, after: int, most: int) -> list[int]:
+def requeue_next(unit: UnitOfWork, webhook: str, after: int, most: int) -> list[int]:
     """As `requeue`, the next dead letters after the seq `after`. Return their seqs, in order."""
     return sorted(
-        seq for (seq,) in act.connection.execute(_REQUEUE_NEXT, (act.now_ms, webhook, after, most)).fetchall()
+        seq for (seq,) in unit.connection.execute(_REQUEUE_NEXT, (unit.now_ms, webhook, after, most)).fetchall()
     )
 
 

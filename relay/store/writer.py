@@ -39,7 +39,7 @@ ClockMs = Callable[[], int]
 GAP_S = 0.010  # longest gap from the end of a transaction to the begin of the next
 SLOW_S = 0.050  # after a transaction that took longer, the gap is
 SLOW_GAP_S = 0.110  # longer than SQLite's longest pause between two tries of a waiting writer, 100 ms
-MOST_ACTS = 100  # units of work per transaction
+MOST_UNITS = 100  # units of work per transaction
 LONGEST_S = 0.015  # of work per transaction; later units of work go into the next one
 MOST_WAITING = 2_000  # queued units of work, shared fairly; more are refused at once
 
@@ -227,7 +227,7 @@ class GroupWriter:
                 with ledger_transaction(self._connection, self._sealer, self._clock_ms()):
                     self._gap.hold()
                     follow_key(self._connection, self._sealer)
-                    self._acts(self._connection, made)
+                    self._run_waiting(self._connection, made)
                 if self._files is None:
                     self._files = StoreFiles(self._path)
         except StoreError as error:
@@ -237,30 +237,30 @@ class GroupWriter:
             return [_Made(waiting, None, error) for waiting in failed]
         return made
 
-    def _acts(self, connection: Connection, made: list[_Made]) -> None:
+    def _run_waiting(self, connection: Connection, made: list[_Made]) -> None:
         """Run at least one: on a busy machine the time may be over before the first begins."""
         until_s = time.monotonic() + LONGEST_S
-        while self._waiting and len(made) < MOST_ACTS and (not made or time.monotonic() < until_s):
+        while self._waiting and len(made) < MOST_UNITS and (not made or time.monotonic() < until_s):
             _, waiting = self._waiting.take()
             made.append(_Made(waiting, None, None))  # if the transaction fails now, this caller gets the error too
-            made[-1] = self._act(connection, waiting)
+            made[-1] = self._run_one(connection, waiting)
             if not connection.in_transaction:  # SQLite has rolled back all of it, as on a full disk
                 raise StoreError(f"the store {self._path} failed: {made[-1].error}")
 
-    def _act(self, connection: Connection, waiting: _Waiting) -> _Made:
-        connection.execute("SAVEPOINT act")
+    def _run_one(self, connection: Connection, waiting: _Waiting) -> _Made:
+        connection.execute("SAVEPOINT unit")
         unit = UnitOfWork(connection, self._sealer, waiting.actor, self._clock_ms())
         try:
             with store_errors(self._path):
                 answer = waiting.do(unit)
         except Exception as error:  # goes to its caller only; the other units of work go on
             if connection.in_transaction:
-                connection.execute("ROLLBACK TO act")
+                connection.execute("ROLLBACK TO unit")
                 if isinstance(error, Refused):
                     unit.audit_refusals([error])
-                connection.execute("RELEASE act")
+                connection.execute("RELEASE unit")
             return _Made(waiting, None, error)
-        connection.execute("RELEASE act")
+        connection.execute("RELEASE unit")
         return _Made(waiting, answer, None)
 
     def _settle(self, made: list[_Made]) -> None:

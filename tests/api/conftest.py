@@ -133,23 +133,23 @@ class Api:
     def now(self) -> float:
         return time.time() + self.ahead_s
 
-    async def act(self, do: Callable[[UnitOfWork], Any]) -> Any:
+    async def run(self, do: Callable[[UnitOfWork], Any]) -> Any:
         return await self.backend.writer.run(TESTER, do)
 
     async def operator(self, scopes: Collection[str] = OPERATOR_SCOPES) -> Client:
-        _, text = await self.act(lambda act: make_key(act, None, scopes))
+        _, text = await self.run(lambda unit: make_key(unit, None, scopes))
         return Client(self.app, text)
 
     async def company(self, name: str, scopes: Collection[str] = BUSINESS_SCOPES) -> Client:
         """A client with a key of an approved business user, which is made if needed."""
 
-        def do(act: UnitOfWork) -> str:
-            if act.connection.execute("SELECT 1 FROM business WHERE id = ?", (name,)).fetchone() is None:
-                apply(act, name, name, **PAPERS)
-                set_state(act, name, "approve", "test")
-            return make_key(act, name, scopes)[1]
+        def do(unit: UnitOfWork) -> str:
+            if unit.connection.execute("SELECT 1 FROM business WHERE id = ?", (name,)).fetchone() is None:
+                apply(unit, name, name, **PAPERS)
+                set_state(unit, name, "approve", "test")
+            return make_key(unit, name, scopes)[1]
 
-        return Client(self.app, await self.act(do))
+        return Client(self.app, await self.run(do))
 
     def stranger(self, key: str | None = None, address: str = "127.0.0.1") -> Client:
         return Client(self.app, key, address)

@@ -24,22 +24,22 @@ CALL_ID = "a" * 32
 Seeds = dict[str, Any]
 
 
-def sow(act: UnitOfWork, business: str = "acme", prefix: str = PREFIX) -> Seeds:
+def sow(unit: UnitOfWork, business: str = "acme", prefix: str = PREFIX) -> Seeds:
     """Make a business user with one resource of each kind. Returns values for path parameters and body fields."""
-    apply(act, business.title(), business, **PAPERS | {"contact": f"Li Lei {A}"})
-    set_state(act, business, "approve", "test")
-    key, text = make_key(act, business, BUSINESS_SCOPES)
-    make_pool(act, new_pool(f"{business}-pool", business))
-    load_prefix(act, new_prefix(prefix), f"{business}-pool")
-    group = make_group(act, "riders", BindRules(), business, [A, C])
+    apply(unit, business.title(), business, **PAPERS | {"contact": f"Li Lei {A}"})
+    set_state(unit, business, "approve", "test")
+    key, text = make_key(unit, business, BUSINESS_SCOPES)
+    make_pool(unit, new_pool(f"{business}-pool", business))
+    load_prefix(unit, new_prefix(prefix), f"{business}-pool")
+    group = make_group(unit, "riders", BindRules(), business, [A, C])
     request = written("AXB", A, B, x=f"{prefix}0001", order_id="order-1", business=business)
-    binding = bind(act, request, BindRules())
-    set_entry(act, "business", business, C, "black")
-    add_filing(act, business, FilingWords(A, "CT-1"))
-    set_entry(act, "binding", binding.binding_id, C, "black")
-    webhook, _ = make_webhook(act, business, "https://platform.example/events")
-    set_hook(act, business, BindRules(hooks=True), url="https://platform.example/hook")
-    armed = arm(act, "number", A, 3_600_000, CaptureRules(), None)
+    binding = bind(unit, request, BindRules())
+    set_entry(unit, "business", business, C, "black")
+    add_filing(unit, business, FilingWords(A, "CT-1"))
+    set_entry(unit, "binding", binding.binding_id, C, "black")
+    webhook, _ = make_webhook(unit, business, "https://platform.example/events")
+    set_hook(unit, business, BindRules(hooks=True), url="https://platform.example/hook")
+    armed = arm(unit, "number", A, 3_600_000, CaptureRules(), None)
     return {
         "arm_id": armed.arm.id,
         "address": "192.0.2.1",

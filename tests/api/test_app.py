@@ -112,7 +112,7 @@ def seeds(served: Served) -> Seeds:
     """Resources for one operation, as other operations may have ended theirs."""
     number = next(NAMES)
     sown: Seeds = served.loop.run_until_complete(
-        served.api.act(lambda act: sow(act, f"acme{number}", f"700{number:08d}"))
+        served.api.run(lambda unit: sow(unit, f"acme{number}", f"700{number:08d}"))
     )
     return sown
 

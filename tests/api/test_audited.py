@@ -120,8 +120,8 @@ async def seeds(api: Api, relay: dict[str, Callable[..., Json]], tmp_path: Path)
     shelf.follow()
     api.backend.captures.save([captured(call_id=CALL_ID)])
     api.backend.settings = api.backend.settings._replace(kept_in=tmp_path / "recordings")
-    await api.act(lambda act: keep(act, tmp_path / "recordings", CALL_ID, b"sound", "acme"))
-    sown: Seeds = await api.act(sow)
+    await api.run(lambda unit: keep(unit, tmp_path / "recordings", CALL_ID, b"sound", "acme"))
+    sown: Seeds = await api.run(sow)
     return sown
 
 

@@ -41,10 +41,10 @@ async def test_a_wrong_secret_and_an_unknown_id_get_the_same_response(api: Api, 
 
 
 async def test_an_expired_key_is_refused(api: Api) -> None:
-    def do(act: UnitOfWork) -> str:
-        return make_key(act, None, ["operator"], act.now_ms + 60_000)[1]
+    def do(unit: UnitOfWork) -> str:
+        return make_key(unit, None, ["operator"], unit.now_ms + 60_000)[1]
 
-    client = api.stranger(await api.act(do))
+    client = api.stranger(await api.run(do))
     await client.get("/v1/businesses")
     api.ahead_s = 61
     await client.refused("GET", "/v1/businesses", "unauthorised")
@@ -53,7 +53,7 @@ async def test_an_expired_key_is_refused(api: Api) -> None:
 async def test_a_key_revoked_by_a_command_is_refused_at_once(api: Api, operator: Client) -> None:
     await operator.get("/v1/bindings")
     with closing(Writer(api.backend.path, api.backend.sealer)) as command:
-        command.run(TESTER, lambda act: set_revoked(act, operator.key.split("_")[1]))
+        command.run(TESTER, lambda unit: set_revoked(unit, operator.key.split("_")[1]))
     await operator.refused("GET", "/v1/bindings", "unauthorised")
 
 

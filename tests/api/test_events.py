@@ -51,11 +51,11 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     """With the events of each kind waiting, made by the code that makes them; and one that was altered."""
     path = tmp_path / "relay.db"
     made = Shop(path, new_store(path, tmp_path / "relay.key"), Log())
-    made.act(lambda act: apply(act, "Shop", "shop"))
-    made.act(lambda act: apply(act, "Probe", PROBE_BUSINESS))
+    made.run(lambda unit: apply(unit, "Shop", "shop"))
+    made.run(lambda unit: apply(unit, "Probe", PROBE_BUSINESS))
     hook = made.hook()
-    made.act(lambda act: make(act, PROBE_BUSINESS, NO_URL))
-    made.act(lambda act: make(act, DEFAULT_BUSINESS, NO_URL))
+    made.run(lambda unit: make(unit, PROBE_BUSINESS, NO_URL))
+    made.run(lambda unit: make(unit, DEFAULT_BUSINESS, NO_URL))
     put(made.path, made.sealer, binding(business="shop", user_data="cart 9", expires_at=NOW_MS + 60_000))
     async with made.journal() as journal:
         for kind in ("received", "ringing", "answered"):
@@ -66,17 +66,17 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     while await follower.step():
         pass
     await writer.close()
-    made.act(lambda act: release_due(act, BindRules()))
-    made.act(lambda act: tell_made(act, binding(business="shop")))
-    made.act(lambda act: note(act, Result("carrier", "leak", "", ("the caller's name",))))
+    made.run(lambda unit: release_due(unit, BindRules()))
+    made.run(lambda unit: tell_made(unit, binding(business="shop")))
+    made.run(lambda unit: note(unit, Result("carrier", "leak", "", ("the caller's name",))))
     soon = format_moment(now_ms() + 86_400_000)
-    made.act(lambda act: add_filing(act, "shop", FilingWords(A, "CT-1", expires_at=soon)))
-    made.act(lambda act: answer_filing(act, "shop", AnswerWords(A, state="approved", code="0", expires_at=soon)))
-    made.act(tell_expiring)
-    made.act(lambda act: set_complaints(act, datetime.now(CHINA).date(), "shop", PREFIX, 3))
+    made.run(lambda unit: add_filing(unit, "shop", FilingWords(A, "CT-1", expires_at=soon)))
+    made.run(lambda unit: answer_filing(unit, "shop", AnswerWords(A, state="approved", code="0", expires_at=soon)))
+    made.run(tell_expiring)
+    made.run(lambda unit: set_complaints(unit, datetime.now(CHINA).date(), "shop", PREFIX, 3))
     recording = Recording("c1", "shop", 0, 1_500, 5, "ab" * 32)
-    made.act(lambda act: enter_recording(act, recording, RECORDS[0]))
-    made.act(lambda act: queue_test(act, hook.id))
+    made.run(lambda unit: enter_recording(unit, recording, RECORDS[0]))
+    made.run(lambda unit: queue_test(unit, hook.id))
     yield made
 
 

@@ -53,7 +53,7 @@ async def test_a_key_that_may_see_and_bind_lets_a_hook_see_and_bind(api: Api) ->
     made = await company.ask("PUT", PATH, {"url": URL, "parties": "clear", "unknown_callers": True})
     assert (made["parties"], made["unknown_callers"]) == ("clear", True)
     query = "SELECT actor, action, object, business FROM audit WHERE action = 'hook.set'"
-    rows = await api.act(lambda act: act.connection.execute(query).fetchall())
+    rows = await api.run(lambda unit: unit.connection.execute(query).fetchall())
     assert rows == [(f"key:{company.key.split('_')[1]}", "hook.set", "acme", "acme")]
 
 

@@ -119,7 +119,7 @@ async def test_the_log_is_paginated_newest_first(operator: Client) -> None:
 async def test_the_log_is_verified(api: Api, operator: Client) -> None:
     await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"} | PAPERS)
     assert (await operator.get("/v1/audit/verify"))["broken"] is None
-    await api.act(lambda act: act.connection.execute("UPDATE audit SET actor = 'cli:nobody' WHERE seq = 1"))
+    await api.run(lambda unit: unit.connection.execute("UPDATE audit SET actor = 'cli:nobody' WHERE seq = 1"))
     assert (await operator.get("/v1/audit/verify"))["broken"] is not None
 
 

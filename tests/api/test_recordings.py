@@ -43,7 +43,7 @@ async def kept_in(api: Api, tmp_path: Path) -> Path:
     shelf.follow()
     folder = tmp_path / "recordings"
     api.backend.settings = api.backend.settings._replace(kept_in=folder)
-    await api.act(lambda act: keep(act, folder, CALL, SOUND, "acme"))
+    await api.run(lambda unit: keep(unit, folder, CALL, SOUND, "acme"))
     return folder
 
 
@@ -97,7 +97,7 @@ async def test_a_recording_without_its_file_is_refused(kept_in: Path, api: Api, 
 
 @pytest.mark.usefixtures("kept_in")
 async def test_recordings_are_paginated(api: Api, operator: Client, tmp_path: Path) -> None:
-    await api.act(lambda act: keep(act, tmp_path / "recordings", OTHER, b"x"))
+    await api.run(lambda unit: keep(unit, tmp_path / "recordings", OTHER, b"x"))
     first = await operator.get("/v1/recordings?limit=1")
     second = await operator.get(f"/v1/recordings?limit=1&cursor={first['next']}")
     shown = [*first["items"], *second["items"]]
@@ -141,7 +141,7 @@ async def spoken(api: Api, tmp_path: Path) -> Path:
     api.backend.settings = api.backend.settings._replace(kept_in=folder, public_url="https://api.example")
     said = speech(CALLER_PORT, a_law(TONE, 1)), speech(CALLEE_PORT, a_law(REPLY, 1), ssrc=8)
     data = capture_of(*said[0], *said[1])
-    await api.act(lambda act: keep(act, folder, CALL, data, "acme"))
+    await api.run(lambda unit: keep(unit, folder, CALL, data, "acme"))
     return folder
 
 
@@ -210,7 +210,7 @@ async def test_a_codec_that_cannot_be_decoded_here_is_named(
     said = speech(CALLER_PORT, [b"?"] * 50, type_=96)
     data = capture_of(*said, streams={CALLER_PORT: Stream("caller", {96: "opus"})})
     company = await api.company("acme")
-    await api.act(lambda act: keep(act, folder, CALL, data, "acme"))
+    await api.run(lambda unit: keep(unit, folder, CALL, data, "acme"))
     for method, path, body in (("GET", PATH, None), ("POST", f"{PATH}/url", {})):
         problem = await company.refused(method, path, "invalid", body)
         assert problem["errors"][0]["field"] == "format"
@@ -273,11 +273,11 @@ async def test_a_link_ends(api: Api, end: str) -> None:
         case "time":
             api.backend.writer._clock_ms = lambda: int(1000 * api.now()) + 11_000
         case "revoked key":
-            await api.act(lambda act: revoke(act, key_id))
+            await api.run(lambda unit: revoke(unit, key_id))
         case "rotated key":
-            await api.act(lambda act: rotate(act, key_id))
+            await api.run(lambda unit: rotate(unit, key_id))
         case _:
-            await api.act(lambda act: set_state(act, "acme", "revoke", "test"))
+            await api.run(lambda unit: set_state(unit, "acme", "revoke", "test"))
     await stranger.refused("GET", path, "unauthorised")
 
 
@@ -290,7 +290,7 @@ async def test_an_ended_link_takes_nothing_of_its_owners_rate(api: Api, end: str
     if end == "time":
         api.ahead_s = 11
     else:
-        await api.act(lambda act: revoke(act, company.key[3:15]))
+        await api.run(lambda unit: revoke(unit, company.key[3:15]))
     other = await api.company("acme")
     before = int((await other.http.get("/v1/businesses/acme")).headers["ratelimit-remaining"])
     for _ in range(5):

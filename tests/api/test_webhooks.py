@@ -48,11 +48,11 @@ async def test_dead_letters_are_listed_and_sent_again(api: Api) -> None:
     path = f"/v1/webhooks/{webhook['id']}"
     tested = await company.post(f"{path}/test", None, 200)
 
-    def give_up(act: UnitOfWork) -> None:
-        seqs = [seq for (seq,) in act.connection.execute("SELECT seq FROM outbox")]
-        dead_letter(act, seqs, "HTTP 500")
+    def give_up(unit: UnitOfWork) -> None:
+        seqs = [seq for (seq,) in unit.connection.execute("SELECT seq FROM outbox")]
+        dead_letter(unit, seqs, "HTTP 500")
 
-    await api.act(give_up)
+    await api.run(give_up)
     (dead,) = (await company.get(f"{path}/dead"))["items"]
     assert (dead["event_id"], dead["last_error"]) == (tested["event_id"], "HTTP 500")
     assert await company.post(f"{path}/dead/resend", {"events": [dead["event_id"]]}, 200) == {"resent": 1}
@@ -66,11 +66,11 @@ async def test_many_dead_letters_are_sent_again_by_one_request(api: Api, monkeyp
     for _ in range(5):
         await company.post(f"{path}/test", None, 200)
     give_up = "UPDATE outbox SET dead_at = 1"
-    await api.act(lambda act: act.connection.execute(give_up))
+    await api.run(lambda unit: unit.connection.execute(give_up))
     asked = ("POST", f"{path}/dead/resend")
     answers = [await company.http.request(*asked, json={}, headers={"idempotency-key": "k1"})]
     assert (await company.get(f"{path}/dead"))["items"] == []
-    await api.act(lambda act: act.connection.execute(give_up))
+    await api.run(lambda unit: unit.connection.execute(give_up))
     answers.append(await company.http.request(*asked, json={}, headers={"idempotency-key": "k1"}))
     assert [answer.json() for answer in answers] == [{"resent": 5}] * 2
     assert [answer.headers.get("idempotency-replayed") for answer in answers] == [None, "true"]

@@ -380,7 +380,7 @@ def recorded(relay700: Command) -> Command:
     write(relay700, ended_record(CALL, recording=CALL), ended_record(OTHER))
     path, key_file = relay700.store
     writer = Writer(path, open_store(path, key_file))
-    writer.run(RELAY, lambda act: keep(act, kept_in(relay700), CALL, SOUND))
+    writer.run(RELAY, lambda unit: keep(unit, kept_in(relay700), CALL, SOUND))
     writer.close()
     return relay700
 
@@ -491,7 +491,7 @@ def spoken(recorded: Command) -> Command:
     data = capture_of(*speech(CALLER_PORT, a_law(440, 1)), *speech(CALLEE_PORT, a_law(1300, 1), ssrc=8))
     path, key_file = recorded.store
     with closing(Writer(path, open_store(path, key_file))) as writer:
-        writer.run(RELAY, lambda act: keep(act, kept_in(recorded), OTHER, data))
+        writer.run(RELAY, lambda unit: keep(unit, kept_in(recorded), OTHER, data))
     return recorded
 
 

@@ -97,7 +97,7 @@ def test_a_past_call_is_explained_by_the_configuration_and_the_binding_of_then(
     file = relay700.folder / "relay.toml"
     with closing(Writer(path, sealer, clock_ms=lambda: NOW_MS)) as writer:
         text = file.read_text() + '[policy]\nhours = "09:00-10:00"\n'
-        writer.run(RELAY, lambda act: put_configuration(act, "", text))
+        writer.run(RELAY, lambda unit: put_configuration(unit, "", text))
     (told,) = relay700.objects("explain", "--caller", A, "--dialled", X, "--at", "2026-01-01T00:00:05Z")
     assert (told["outcome"], told["source"], told["at"]) == ("outside_hours", "history", "2026-01-01T00:00:05.000Z")
     assert [check["figures"] for check in told["checks"] if check["name"] == "hours"] == [

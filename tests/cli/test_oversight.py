@@ -190,7 +190,7 @@ def office(relay700: Command) -> Command:
     write(relay700, ended_record(CALL, recording=CALL), ended_record("9" * 32))
     path, key_file = relay700.store
     writer = Writer(path, open_store(path, key_file))
-    writer.run(RELAY, lambda act: keep(act, folder / "kept", CALL, b"sound"))
+    writer.run(RELAY, lambda unit: keep(unit, folder / "kept", CALL, b"sound"))
     writer.close()
     return relay700
 

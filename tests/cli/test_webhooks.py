@@ -24,9 +24,9 @@ def made(relay700: Command) -> dict[str, Any]:
     return made
 
 
-def give_up(act: UnitOfWork, event_id: str) -> None:
-    queue_event(act, "default", "call.ended", event_id, {"caller": "8613800000001"})
-    dead_letter(act, [seq for (seq,) in act.connection.execute("SELECT seq FROM outbox")], "404 Not Found")
+def give_up(unit: UnitOfWork, event_id: str) -> None:
+    queue_event(unit, "default", "call.ended", event_id, {"caller": "8613800000001"})
+    dead_letter(unit, [seq for (seq,) in unit.connection.execute("SELECT seq FROM outbox")], "404 Not Found")
 
 
 def leave_dead(relay700: Command, *event_ids: str) -> None:

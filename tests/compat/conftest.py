@@ -153,7 +153,7 @@ class Compat:
     def _do(self, what: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(what, self.loop).result(timeout=30)
 
-    def act(self, do: Callable[[UnitOfWork], Any]) -> Any:
+    def run(self, do: Callable[[UnitOfWork], Any]) -> Any:
         return self._do(self.backend.writer.run(TESTER, do))
 
     def set(self, **rules: Any) -> None:
@@ -174,17 +174,17 @@ class Compat:
     def key(self, business: str = "acme", scopes: Collection[str] = BUSINESS_SCOPES) -> ApiKey:
         """A new key of an approved business user, which is made with a pool of its own if needed."""
 
-        def do(act: UnitOfWork) -> ApiKey:
-            if act.connection.execute("SELECT 1 FROM business WHERE id = ?", (business,)).fetchone() is None:
-                apply(act, business, business, **PAPERS)
-                set_state(act, business, "approve", "test")
-            return make_key(act, business, scopes)[0]
+        def do(unit: UnitOfWork) -> ApiKey:
+            if unit.connection.execute("SELECT 1 FROM business WHERE id = ?", (business,)).fetchone() is None:
+                apply(unit, business, business, **PAPERS)
+                set_state(unit, business, "approve", "test")
+            return make_key(unit, business, scopes)[0]
 
-        key: ApiKey = self.act(do)
+        key: ApiKey = self.run(do)
         return key
 
     def operator_key(self) -> ApiKey:
-        key: ApiKey = self.act(lambda act: make_key(act, None, OPERATOR_SCOPES)[0])
+        key: ApiKey = self.run(lambda unit: make_key(unit, None, OPERATOR_SCOPES)[0])
         return key
 
     def client(self, business: str = "acme", scopes: Collection[str] = BUSINESS_SCOPES) -> Client:
@@ -194,19 +194,19 @@ class Compat:
     def pool(self, pool_id: str, business: str, serials: Collection[int], area: str = "") -> None:
         """A pool of a business user, with these numbers of PREFIX."""
 
-        def do(act: UnitOfWork) -> None:
-            insert_pool(act, Pool(pool_id, business, area, 200, 100, act.now_ms))
+        def do(unit: UnitOfWork) -> None:
+            insert_pool(unit, Pool(pool_id, business, area, 200, 100, unit.now_ms))
             for serial in serials:
-                act.connection.execute(
+                unit.connection.execute(
                     "UPDATE number SET pool = ? WHERE number = ?", (pool_id, f"{PREFIX}{serial:04d}")
                 )
 
-        self.act(do)
+        self.run(do)
 
 
-def end_all(act: UnitOfWork) -> None:
-    for binding in all_bindings(act.connection, act.sealer, BindingQuery(state="live"), act.now_ms):
-        end(act, binding.binding_id, FAST.rules)
+def end_all(unit: UnitOfWork) -> None:
+    for binding in all_bindings(unit.connection, unit.sealer, BindingQuery(state="live"), unit.now_ms):
+        end(unit, binding.binding_id, FAST.rules)
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +230,7 @@ def as_before(request: pytest.FixtureRequest) -> Iterator[None]:
         compat.ahead_s = 0.0
         compat.backend.settings = FAST
         compat.limits = RequestLimits(compat.backend)
-        compat.act(end_all)
+        compat.run(end_all)
 
 
 @pytest.fixture
@@ -253,8 +253,8 @@ def bound(client: Client) -> Json:
 
 
 def stored(compat: Compat, data: Json) -> Binding:
-    binding = compat.act(
-        lambda act: find_numbered(act.connection, act.sealer, data["SubsId"], "acme", data["SecretNo"])
+    binding = compat.run(
+        lambda unit: find_numbered(unit.connection, unit.sealer, data["SubsId"], "acme", data["SecretNo"])
     )
     assert binding is not None
     return binding

@@ -66,7 +66,7 @@ def test_an_unknown_key(client: Client, code_of: CodeOf) -> None:
 
 @BOTH
 def test_a_revoked_key(compat: Compat, client: Client, code_of: CodeOf) -> None:
-    compat.act(lambda act: revoke(act, client.key_id))
+    compat.run(lambda unit: revoke(unit, client.key_id))
     assert code_of(client) == "InvalidAccessKeyId.Inactive"
 
 

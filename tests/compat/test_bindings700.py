@@ -91,19 +91,19 @@ def test_a_refusal_names_the_parameter_as_alibaba_does(client: Client) -> None:
 def test_a_business_user_that_may_not_bind(compat: Compat) -> None:
     client = compat.client("axn-only")
     compat.pool("axn-pool", "axn-only", [70])
-    compat.act(lambda act: change_business(act, "axn-only", modes=("AXN",)))
+    compat.run(lambda unit: change_business(unit, "axn-only", modes=("AXN",)))
     assert bind(client, pool_key="axn-pool")["Code"] == "isv.PRODUCT_UNSUBSCRIBE"
-    compat.act(lambda act: set_state(act, "axn-only", "suspend", "test"))
+    compat.run(lambda unit: set_state(unit, "axn-only", "suspend", "test"))
     assert bind(client, pool_key="axn-pool")["Code"] == "isv.ACCOUNT_ABNORMAL"
 
 
 def test_a_number_that_is_locked(compat: Compat, client: Client) -> None:
     x = f"{PREFIX}0001"
-    compat.act(lambda act: lock(act, x, "test"))
+    compat.run(lambda unit: lock(unit, x, "test"))
     try:
         assert bind(client, tel_x=x)["Code"] == "isv.FORBIDDEN_ACTION"
     finally:
-        compat.act(lambda act: unlock(act, x))
+        compat.run(lambda unit: unlock(unit, x))
 
 
 def test_another_business_users_pool(compat: Compat, client: Client) -> None:
@@ -170,7 +170,7 @@ def test_a_group_binding(compat: Compat, client: Client) -> None:
     binding = stored(compat, body["Data"])
     assert (binding.mode, binding.a, binding.b) == ("GXB", normalise_party(D), normalise_party(B))
     assert binding.direction == "b_to_a"
-    other = compat.act(lambda act: make_group(act, "other", compat.backend.settings.rules, "acme", ["13811112003"]))
+    other = compat.run(lambda unit: make_group(unit, "other", compat.backend.settings.rules, "acme", ["13811112003"]))
     moved = change(client, body["Data"], operate_type="updateAxgGroup", group_id=str(int(other.group_id[1:16], 16)))
     assert moved["Code"] == "OK"
     assert stored(compat, body["Data"]).group_id == other.group_id

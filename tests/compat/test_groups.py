@@ -20,7 +20,7 @@ def create(ask: Ask, numbers: str = f"{FIRST},{SECOND}", **given: object) -> int
 
 
 def group_of(compat: Compat, number: int) -> Group:
-    found = compat.act(lambda act: find_numbered_group(act.connection, act.sealer, number, "acme"))
+    found = compat.run(lambda unit: find_numbered_group(unit.connection, unit.sealer, number, "acme"))
     assert found is not None
     group: Group = found
     return group
@@ -29,7 +29,7 @@ def group_of(compat: Compat, number: int) -> Group:
 def members(compat: Compat, number: int) -> set[str]:
     group_id = group_of(compat, number).group_id
     return {
-        number for _, number in compat.act(lambda act: members_page(act.connection, act.sealer, group_id, b"", 999))
+        number for _, number in compat.run(lambda unit: members_page(unit.connection, unit.sealer, group_id, b"", 999))
     }
 
 

@@ -17,7 +17,7 @@ GLOBAL = {"PoolKey": POOL, "BlackNo": C, "BlackType": "PARTNER_GLOBAL_NUMBER_BLA
 
 
 def listed(compat: Compat) -> dict[str, str]:
-    entries = compat.act(lambda act: find_entries(act.connection, act.sealer, of_business("acme"), b"", 100))
+    entries = compat.run(lambda unit: find_entries(unit.connection, unit.sealer, of_business("acme"), b"", 100))
     return {entry.number: entry.kind for entry in entries}
 
 
@@ -39,7 +39,7 @@ def test_the_same_by_operate_black_no(compat: Compat, ask: Ask) -> None:
 
 
 def test_a_white_number_is_not_taken_off_the_list(compat: Compat, ask: Ask) -> None:
-    compat.act(lambda act: set_entry(act, "business", "acme", D, "white"))
+    compat.run(lambda unit: set_entry(unit, "business", "acme", D, "white"))
     assert ask("DeleteSecretBlacklist", **GLOBAL | {"BlackNo": D})["Code"] == "isv.NO_NOT_EXIST"
     assert listed(compat) == {normalise_party(D): "white"}
 
@@ -62,7 +62,7 @@ def test_a_locked_number_is_chosen_for_no_binding(compat: Compat, ask: Ask, clie
     held = f"{PREFIX}0004"
     of = {"PoolKey": POOL, "SecretNo": held}
     assert ask("LockSecretNo", **of)["Code"] == "OK"
-    number = compat.act(lambda act: find_number(act.connection, held, act.now_ms))
+    number = compat.run(lambda unit: find_number(unit.connection, held, unit.now_ms))
     assert number.locked_by == ["hold"]
     assert ask("QuerySecretNoDetail", **of)["SecretNoInfoDTO"]["SecretStatus"] == 2
     assert bind(client, tel_x=held)["Code"] == "isv.FORBIDDEN_ACTION"
@@ -87,7 +87,7 @@ REPORT: dict[str, Any] = {
 def test_an_a_number_is_filed_with_its_holder(compat: Compat, client: Client) -> None:
     body = client.ask("CreatePhoneNoAReport", **REPORT)
     assert (body["Code"], body["Success"], body["Data"]) == ("OK", True, {"CreateResult": True, "FailType": 1})
-    filing = compat.act(lambda act: find_filing(act.connection, act.sealer, "acme", normalise_party(A)))
+    filing = compat.run(lambda unit: find_filing(unit.connection, unit.sealer, "acme", normalise_party(A)))
     assert (filing.reference, filing.answer) == ("17", "submitted")
     assert filing.documents[:3] == ("张三", "id_card", "110101199003070003")
     assert filing.documents.photo == "oss://photos/1.jpg"

@@ -75,7 +75,7 @@ def test_real_numbers_take_the_scope_and_are_in_the_audit_log(compat: Compat, as
 def reads(compat: Compat, client: Client) -> list[str]:
     """The reasons of the readings in the audit log."""
     query = AuditQuery(actor=f"key:{client.key_id}", action="read")
-    found = compat.act(lambda act: newest_entries(act.connection, act.sealer, query, None, 10))
+    found = compat.run(lambda unit: newest_entries(unit.connection, unit.sealer, query, None, 10))
     return [entry.entry.reason for entry in found]
 
 
@@ -123,12 +123,12 @@ def test_newer_bindings_that_are_not_of_the_pool_and_x_hide_none(compat: Compat,
         one = bind_older(ask, PhoneNoX=other if elsewhere == "y" else x, **parties)["SecretBindDTO"]
         newer.append(stored(compat, one | {"SubsId": int(one["SubsId"])}))
     moved = [one._replace(y=x) if elsewhere == "y" else one._replace(pool="default") for one in newer]
-    compat.act(lambda act: [update(act, one) for one in moved])
+    compat.run(lambda unit: [update(unit, one) for one in moved])
     try:
         assert ask("QuerySubsId", PoolKey=POOL, PhoneNoX=x).get("SubsId") == bound["SubsId"]
         assert ask("QuerySubsId", PoolKey="\0", PhoneNoX=x)["Code"] == "isv.SUBS_NOT_EXIST"
     finally:  # their ends count in their pools
-        compat.act(lambda act: [update(act, one) for one in newer])
+        compat.run(lambda unit: [update(unit, one) for one in newer])
 
 
 def number(ask: Ask, secret_no: str, pool_key: str = POOL) -> Json:
@@ -142,11 +142,11 @@ def test_a_number(compat: Compat, ask: Ask) -> None:
     assert shown["PurchaseTime"][:2] == "20"
     bind_older(ask, PhoneNoX=x)
     assert number(ask, x)["SecretNoInfoDTO"]["SecretStatus"] == 1
-    compat.act(lambda act: lock(act, x, "test"))
+    compat.run(lambda unit: lock(unit, x, "test"))
     try:
         assert number(ask, x)["SecretNoInfoDTO"]["SecretStatus"] == 2
     finally:
-        compat.act(lambda act: unlock(act, x, "test"))
+        compat.run(lambda unit: unlock(unit, x, "test"))
 
 
 def test_a_number_of_the_common_pool_shows_nothing_of_others(compat: Compat) -> None:
@@ -211,7 +211,7 @@ CALL = f"{7:032x}"
 
 def test_a_recording_has_a_link_that_ends(compat: Compat, ask: Ask, client: Client, tmp_path: Path) -> None:
     call_id = uuid4().hex
-    compat.act(lambda act: keep(act, tmp_path, call_id, b"sound", "acme"))
+    compat.run(lambda unit: keep(unit, tmp_path, call_id, b"sound", "acme"))
     answer = ask("QueryRecordFileDownloadUrl", PoolKey=POOL, CallId=call_id, CallTime="2026-01-01 08:00:00")
     assert answer["Code"] == "OK"
     url = urlsplit(answer["DownloadUrl"])
@@ -223,7 +223,7 @@ def test_a_recording_has_a_link_that_ends(compat: Compat, ask: Ask, client: Clie
 
 
 def test_a_recording_of_another_business_user_is_not_found(compat: Compat, client: Client, tmp_path: Path) -> None:
-    compat.act(lambda act: keep(act, tmp_path, CALL, b"sound", "rival"))
+    compat.run(lambda unit: keep(unit, tmp_path, CALL, b"sound", "rival"))
 
     def code(**given: str) -> object:
         return client.ask("QueryRecordFileDownloadUrl", call_id=CALL, **given)["Code"]

@@ -36,7 +36,7 @@ def test_the_configuration_is_kept_at_each_change(tmp_path: Path) -> None:
 def test_a_former_configuration_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     sealer = new_store(tmp_path / "relay.db", tmp_path / "relay.key")
     with closing(Writer(tmp_path / "relay.db", sealer)) as writer:
-        writer.run(RELAY, lambda act: put_configuration(act, "", "[gone]\n"))
+        writer.run(RELAY, lambda unit: put_configuration(unit, "", "[gone]\n"))
     with closing(connect_reader(tmp_path / "relay.db")) as reader:
         found = configured_at(reader, sealer, configured(tmp_path, ""), now_ms())
     assert "cannot read the former one" in found.note

@@ -67,7 +67,7 @@ async def test_who_is_logged_in_needs_no_form(console: Console, operator: Client
 async def test_a_revoked_key_ends_its_sessions_at_once(console: Console, api: Api, operator: Client) -> None:
     browser = await console.of(operator)
     await browser.see("/calls")
-    await api.act(lambda act: set_revoked(act, operator.key.split("_")[1]))
+    await api.run(lambda unit: set_revoked(unit, operator.key.split("_")[1]))
     answer = await browser.http.get("/console/calls")
     assert answer.headers["location"] == "/console/login?to=%2Fcalls&over=1"
     assert "The session has ended" in text_of(await browser.see("/login?over=1"))

@@ -22,13 +22,13 @@ async def test_the_audit_log_is_searched_and_verified(
     assert "key.make" in page and "business.approve" not in text_of(page)
     await browser.send(page, "/audit/verify")
     assert "The audit log is intact" in await browser.see("/audit")
-    await api.act(lambda act: act.connection.execute("UPDATE audit SET actor = 'nobody' WHERE seq = 2"))
+    await api.run(lambda unit: unit.connection.execute("UPDATE audit SET actor = 'nobody' WHERE seq = 2"))
     await browser.send(page, "/audit/verify")
     assert "The audit log was altered: entry 2" in text_of(await browser.see("/audit"))
 
 
 async def test_detail_without_a_value_is_a_dash(console: Console, api: Api, operator: Client) -> None:
-    await api.act(lambda act: act.audit("test", "it", details={"expires_at": None, "scopes": ["a", "b"]}))
+    await api.run(lambda unit: unit.audit("test", "it", details={"expires_at": None, "scopes": ["a", "b"]}))
     text = text_of(await (await console.of(operator)).see("/audit?action=test"))
     assert "expires_at –" in text and "scopes a, b" in text and "None" not in text
 

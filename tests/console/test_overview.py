@@ -29,7 +29,7 @@ async def count(api: Api, *outcomes: str, business: str = "acme", ago_s: float =
     ended_ms = int((api.now() - ago_s) * 1000)
     times = {"received_at": ended_ms - 2_000, "ringing_at": ended_ms - 1_200, "ended_at": ended_ms}
     records = [ended_record(f"{n}", **times, business=business, outcome=each) for n, each in enumerate(outcomes)]
-    await api.act(lambda act: count_calls(act.connection, records))
+    await api.run(lambda unit: count_calls(unit.connection, records))
 
 
 async def test_what_is_looked_for_leads_to_its_page(console: Console, operator: Client) -> None:

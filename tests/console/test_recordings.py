@@ -31,7 +31,7 @@ async def kept_in(api: Api, tmp_path: Path) -> Path:
     folder = tmp_path / "recordings"
     api.backend.settings = api.backend.settings._replace(kept_in=folder, public_url="https://api.example")
     for call_id, business in ((ACME, "acme"), (RIVAL, "rival")):
-        await api.act(lambda act, made=(folder, call_id, CAPTURE, business): keep(act, *made))  # type: ignore[misc]
+        await api.run(lambda unit, made=(folder, call_id, CAPTURE, business): keep(unit, *made))  # type: ignore[misc]
     return folder
 
 

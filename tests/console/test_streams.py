@@ -56,7 +56,7 @@ async def test_only_what_changed_is_sent_and_the_end_of_the_session_ends_it(
     relay["live"] = live
     reading = asyncio.create_task(browser.http.get(STREAM))
     await enough.wait()
-    await api.act(lambda act: set_revoked(act, operator.key.split("_")[1]))
+    await api.run(lambda unit: set_revoked(unit, operator.key.split("_")[1]))
     text = (await reading).text
     assert text.count("event: part") == 1 and ":\n\n" in text
     assert text.endswith("event: over\ndata: {}\n\n")

@@ -14,13 +14,13 @@ async def with_dead_letters(api: Api, company: Client, count: int) -> str:
     """A webhook, with dead letters of ids "e0", "e1", …"""
     webhook_id = str((await company.post("/v1/webhooks", {"url": URL}))["id"])
 
-    def do(act: UnitOfWork) -> None:
+    def do(unit: UnitOfWork) -> None:
         for number in range(count):
-            queue_event_for(act, webhook_id, "call.ended", f"e{number}", {"caller": A})
-        found = act.connection.execute("SELECT seq FROM outbox").fetchall()
-        dead_letter(act, [seq for (seq,) in found], "HTTP 500: <script>")
+            queue_event_for(unit, webhook_id, "call.ended", f"e{number}", {"caller": A})
+        found = unit.connection.execute("SELECT seq FROM outbox").fetchall()
+        dead_letter(unit, [seq for (seq,) in found], "HTTP 500: <script>")
 
-    await api.act(do)
+    await api.run(do)
     return webhook_id
 
 

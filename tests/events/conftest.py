@@ -57,17 +57,17 @@ class Shop(NamedTuple):
     sealer: Sealer
     log: Log
 
-    def act(self, do: Callable[[UnitOfWork], T]) -> T:
+    def run(self, do: Callable[[UnitOfWork], T]) -> T:
         with closing(Writer(self.path, self.sealer)) as writer:
             return writer.run(RELAY, do)
 
     def hook(self, url: str = NO_URL, kinds: tuple[str, ...] = KINDS, parties: str = "masked") -> Webhook:
-        return self.act(lambda act: make(act, "shop", url, kinds, parties))[0]
+        return self.run(lambda unit: make(unit, "shop", url, kinds, parties))[0]
 
     def hook_of_its_own(self, url: str) -> Webhook:
         """A webhook as made by a business user's key, without the check of the URL."""
         made = self.hook()._replace(url=url, internal=False)
-        self.act(lambda act: put_webhook(act, made))
+        self.run(lambda unit: put_webhook(unit, made))
         return made
 
     def hooks(self) -> list[Webhook]:
@@ -82,7 +82,7 @@ class Shop(NamedTuple):
 
     def tell(self, *ids: str, kind: str = "number.cooling", **data: object) -> None:
         for event_id in ids:
-            self.act(lambda act, event_id=event_id: queue_event(act, "shop", kind, event_id, data))  # type: ignore[misc]
+            self.run(lambda unit, event_id=event_id: queue_event(unit, "shop", kind, event_id, data))  # type: ignore[misc]
 
     def waiting(self, webhook: Webhook) -> list[Event]:
         with closing(connect_reader(self.path)) as connection:
@@ -116,7 +116,7 @@ class Shop(NamedTuple):
 def shop(tmp_path: Path) -> Iterator[Shop]:
     path = tmp_path / "relay.db"
     made = Shop(path, new_store(path, tmp_path / "relay.key"), Log())
-    made.act(lambda act: apply(act, "Shop", "shop"))
+    made.run(lambda unit: apply(unit, "Shop", "shop"))
     return made
 
 

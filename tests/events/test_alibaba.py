@@ -139,7 +139,7 @@ def test_real_numbers_are_for_a_webhook_in_clear_alone(parties: str) -> None:
 
 def test_a_webhook_of_this_form_sends_one_message(shop: Shop) -> None:
     def kinds(*of: Kind) -> tuple[str, ...]:
-        return shop.act(lambda act: make(act, "shop", "https://s.example/r", of or None, form="alibaba"))[0].kinds
+        return shop.run(lambda unit: make(unit, "shop", "https://s.example/r", of or None, form="alibaba"))[0].kinds
 
     assert kinds()[:2] == ("call.ended", "call.refused")
     assert kinds("call.ringing") == ("call.ringing",)
@@ -147,7 +147,7 @@ def test_a_webhook_of_this_form_sends_one_message(shop: Shop) -> None:
         with pytest.raises(Refused, match="of one message"):
             kinds(*mixed)  # type: ignore[arg-type]
     with pytest.raises(Refused, match="relay700, alibaba"):
-        shop.act(lambda act: make(act, "shop", "https://s.example/r", form="huawei"))
+        shop.run(lambda unit: make(unit, "shop", "https://s.example/r", form="huawei"))
 
 
 # -- delivery
@@ -162,7 +162,7 @@ async def receiver(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Receiver]:
 
 
 def hook(shop: Shop, url: str, parties: str = "clear") -> Webhook:
-    return shop.act(lambda act: make(act, "shop", url, None, parties, "alibaba"))[0]
+    return shop.run(lambda unit: make(unit, "shop", url, None, parties, "alibaba"))[0]
 
 
 async def test_records_arrive_as_an_array_until_the_receiver_has_accepted_them(
@@ -171,7 +171,7 @@ async def test_records_arrive_as_an_array_until_the_receiver_has_accepted_them(
     made = hook(shop, receiver.url)
     for call_id in ("c1", "c2", "c3"):
         data = call_data("ended", ended_record(call_id, business="shop"))
-        shop.act(lambda act, data=data: queue_event(act, "shop", "call.ended", f"{data['call_id']}.ended", data))  # type: ignore[misc]
+        shop.run(lambda unit, data=data: queue_event(unit, "shop", "call.ended", f"{data['call_id']}.ended", data))  # type: ignore[misc]
     receiver.answers[:0] = [(404, ""), (410, ""), (200, "ok"), (200, '{"msg": "成功"}'), (204, "")]
     async with delivering(shop, writer, batch=2) as deliverer:
         await receiver.until(lambda: len(receiver.arrays) == 7)
@@ -196,16 +196,16 @@ async def test_records_of_calls_come_through_the_follower_with_pool_and_user_dat
 
 async def test_a_test_event_is_an_empty_array(shop: Shop, writer: GroupWriter, receiver: Receiver) -> None:
     made = hook(shop, receiver.url)
-    shop.act(lambda act: service.test(act, made.id))
+    shop.run(lambda unit: service.test(unit, made.id))
     async with delivering(shop, writer):
         await receiver.until(lambda: receiver.arrays == [[]])
 
 
 async def test_an_altered_record_is_a_dead_letter(shop: Shop, writer: GroupWriter, receiver: Receiver) -> None:
     made = hook(shop, receiver.url)
-    shop.act(lambda act: queue_event(act, "shop", "call.ended", "c1.ended", {}))
-    shop.act(lambda act: act.connection.execute("UPDATE outbox SET sealed = x'00'"))
-    shop.act(lambda act: queue_event(act, "shop", "call.ended", "c2.ended", call_data("ended", ended_record("c2"))))
+    shop.run(lambda unit: queue_event(unit, "shop", "call.ended", "c1.ended", {}))
+    shop.run(lambda unit: unit.connection.execute("UPDATE outbox SET sealed = x'00'"))
+    shop.run(lambda unit: queue_event(unit, "shop", "call.ended", "c2.ended", call_data("ended", ended_record("c2"))))
     async with delivering(shop, writer):
         await receiver.until(lambda: len(receiver.arrays) == 1)
     assert [one["call_id"] for one in receiver.arrays[0]] == ["c2"]

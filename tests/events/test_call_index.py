@@ -88,7 +88,7 @@ async def test_records_that_an_earlier_version_has_followed_are_not_followed_aga
     shop: Shop, writer: GroupWriter
 ) -> None:
     await shop.record(*CALLS)
-    shop.act(lambda act: act.connection.executemany("INSERT INTO cursor VALUES (?, ?)", [("call_record", 4)]))
+    shop.run(lambda unit: unit.connection.executemany("INSERT INTO cursor VALUES (?, ?)", [("call_record", 4)]))
     follower = a_follower(shop, writer, lambda: 0.0)
     assert [await follower.step(), await follower.step()] == [1, 0]
 
@@ -101,7 +101,7 @@ async def test_a_failed_write_is_repeated_as_a_whole(
     monkeypatch.setattr(module, "_PART", 4)
     index = CallIndex(writer, lambda: 0.0)
     index.add(expected(shop), 5, 5)
-    shop.act(lambda act: act.connection.execute(SET_CURSOR, (FOLLOWED, 5)))
+    shop.run(lambda unit: unit.connection.execute(SET_CURSOR, (FOLLOWED, 5)))
     wrote: list[int] = []
 
     def fail(add: Callable[..., None], *args: object) -> None:
@@ -149,7 +149,7 @@ async def test_a_cursor_that_was_set_back_is_caught_up_in_steps(
     monkeypatch.setattr(module, "MOST_WAITING", 2)
     monkeypatch.setattr("relay.events.follower.MOST_WAITING", 2)
     await shop.record(*CALLS[:4])
-    shop.act(lambda act: act.connection.executemany(SET_CURSOR, [(FOLLOWED, 4), ("call_record", 0)]))
+    shop.run(lambda unit: unit.connection.executemany(SET_CURSOR, [(FOLLOWED, 4), ("call_record", 0)]))
     await shop.record(CALLS[4])
     follower = a_follower(shop, writer, lambda: 0.0)
     if is_finishing:

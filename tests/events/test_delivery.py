@@ -56,7 +56,7 @@ async def test_events_arrive_in_order_and_leave_the_outbox(shop: Shop, writer: G
 async def test_a_delivery_has_at_most_fifty_events(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
     shop.hook(inbox.url)
     ids = [f"e{n}" for n in range(120)]
-    shop.act(lambda act: [queue_event(act, "shop", "number.cooling", event_id, {}) for event_id in ids])
+    shop.run(lambda unit: [queue_event(unit, "shop", "number.cooling", event_id, {}) for event_id in ids])
     async with delivering(shop, writer):
         await inbox.until(lambda: len(inbox.taken) == 120)
     assert inbox.batches == [ids[:50], ids[50:100], ids[100:]]
@@ -238,7 +238,7 @@ async def test_410_disables_the_webhook(shop: Shop, writer: GroupWriter, inbox: 
 async def test_an_old_event_is_given_up(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
     hook = shop.hook(inbox.url)
     shop.tell(*IDS)
-    shop.act(lambda act: act.connection.execute("UPDATE outbox SET at = at - 86400001 WHERE seq <= 5"))
+    shop.run(lambda unit: unit.connection.execute("UPDATE outbox SET at = at - 86400001 WHERE seq <= 5"))
     async with delivering(shop, writer):
         await inbox.until(lambda: len(inbox.taken) == 2)
     assert inbox.taken == IDS[5:]
@@ -287,7 +287,7 @@ async def test_the_delivery_of_a_removed_webhook_is_ended(shop: Shop, writer: Gr
         kept, removed = shop.hook(url), shop.hook(url)
         shop.tell("e1")
         await until(lambda: len(held) == 2)
-        shop.act(lambda act: remove_webhook(act, removed.id))
+        shop.run(lambda unit: remove_webhook(unit, removed.id))
         await until(lambda: len(held) == 1)
         assert deliverer.statistics()["webhooks_under_way"] == 1
         assert (shop.hook_now(kept).failures, shop.waiting(kept)[0].event_id) == (0, "e1")
@@ -340,15 +340,15 @@ async def test_a_webhook_without_room_is_not_read_at_each_poll(
         return find_webhook(connection, sealer, webhook_id)
 
     monkeypatch.setattr(module, "find_webhook", count)
-    shop.act(lambda act: apply(act, "Other", "other"))
+    shop.run(lambda unit: apply(unit, "Other", "other"))
     async with silent() as (url, held), delivering(shop, writer, timeout_s=60):
         for _ in range(MOST_WEBHOOKS):
             shop.hook(url)
         shop.tell("e1")
         await until(lambda: len(held) == 9 and len(reads) == MOST_WEBHOOKS)
         for _ in range(3):
-            shop.act(lambda act: make(act, "other", url))
-        shop.act(lambda act: queue_event(act, "other", "number.cooling", "e2", {}))
+            shop.run(lambda unit: make(unit, "other", url))
+        shop.run(lambda unit: queue_event(unit, "other", "number.cooling", "e2", {}))
         await until(lambda: len(held) == 10)
         await asyncio.sleep(0.2)
         assert set(reads.values()) == {1}
@@ -375,14 +375,14 @@ async def test_silent_webhooks_of_one_business_hold_up_no_other(
 ) -> None:
     monkeypatch.setattr(module, "MOST_CONNECTIONS", 10)
     monkeypatch.setattr(module, "MOST_TO_ONE_HOST", 0)
-    shop.act(lambda act: apply(act, "Other", "other"))
+    shop.run(lambda unit: apply(unit, "Other", "other"))
     async with silent() as (url, held), delivering(shop, writer, timeout_s=60):
         for _ in range(MOST_WEBHOOKS):
             shop.hook(url)
         shop.tell("e1")
         await until(lambda: len(held) >= 9)
-        shop.act(lambda act: make(act, "other", inbox.url))
-        shop.act(lambda act: queue_event(act, "other", "number.cooling", "e2", {}))
+        shop.run(lambda unit: make(unit, "other", inbox.url))
+        shop.run(lambda unit: queue_event(unit, "other", "number.cooling", "e2", {}))
         await inbox.until(lambda: inbox.taken == ["e2"])
         assert len(held) == 9
 
@@ -419,7 +419,7 @@ async def test_look_ups_of_a_webhook_are_those_of_its_business_user(
 async def test_an_altered_event_is_sent_without_data(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
     shop.hook(inbox.url)
     shop.tell("e1", "e2", number="x")
-    shop.act(lambda act: act.connection.execute("UPDATE outbox SET sealed = x'00' WHERE seq = 1"))
+    shop.run(lambda unit: unit.connection.execute("UPDATE outbox SET sealed = x'00' WHERE seq = 1"))
     async with delivering(shop, writer):
         await inbox.until(lambda: len(inbox.taken) == 2)
     events: list[dict[str, Any]] = json.loads(inbox.requests[0][1])["events"]
@@ -434,7 +434,7 @@ async def test_an_event_whose_removal_was_lost_is_sent_again(shop: Shop, writer:
     row = shop.rows("SELECT * FROM outbox")
     async with delivering(shop, writer):
         await inbox.until(lambda: len(inbox.taken) == 1)
-    shop.act(lambda act: act.connection.executemany("INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row))
+    shop.run(lambda unit: unit.connection.executemany("INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row))
     async with delivering(shop, writer):
         await inbox.until(lambda: len(inbox.taken) == 2)
     assert (inbox.taken, shop.waiting(hook)) == (["e1", "e1"], [])
@@ -489,7 +489,7 @@ async def test_an_internal_name_looks_like_one_that_does_not_exist(
 
 async def test_an_invalid_host_name_counts_as_unknown(shop: Shop, writer: GroupWriter) -> None:
     hook = shop.hook(f"https://{'a' * 63}.example/")
-    shop.act(lambda act: put_webhook(act, hook._replace(url=f"https://{'a' * 64}.example/")))
+    shop.run(lambda unit: put_webhook(unit, hook._replace(url=f"https://{'a' * 64}.example/")))
     shop.tell("e1")
     async with delivering(shop, writer) as deliverer:
         await failed(deliverer, 1)

@@ -167,7 +167,7 @@ async def test_a_cursor_that_was_moved_ahead_silences_nothing_later(
     hook = shop.hook()
     await shop.record(of_shop())
     await follow(shop, writer)
-    shop.act(lambda act: act.connection.execute("UPDATE cursor SET at = 1000000 WHERE name = ?", (moved,)))
+    shop.run(lambda unit: unit.connection.execute("UPDATE cursor SET at = 1000000 WHERE name = ?", (moved,)))
     made = a_follower(shop, writer)
     await made.look()
     async with shop.journal() as journal:
@@ -185,7 +185,7 @@ async def test_an_event_cursor_that_was_set_to_the_last_event_stops_nothing(shop
     async with shop.journal() as journal:
         journal.queue.emit(CallEvent("ringing", live_record(business="shop")))
     await shop.record(of_shop())
-    shop.act(lambda act: act.connection.execute("INSERT INTO cursor VALUES ('call_event', 1)"))
+    shop.run(lambda unit: unit.connection.execute("INSERT INTO cursor VALUES ('call_event', 1)"))
     await follow(shop, writer)
     await follow(shop, writer)
     assert [event.event_id for event in shop.waiting(hook)] == ["c1.ringing", "c1.ended"]
@@ -216,8 +216,8 @@ async def test_an_altered_record_is_logged_and_stops_no_other(shop: Shop, writer
     async with shop.journal() as journal:
         journal.queue.emit(CallEvent("ringing", live_record("c9", business="shop")))
     await shop.record(of_shop(), of_shop("c2"), of_shop("c3"))
-    shop.act(lambda act: act.connection.execute("UPDATE call_record SET sealed = x'00' WHERE chain_seq = 2"))
-    shop.act(lambda act: act.connection.execute("UPDATE call_event SET kind = 'answered'"))
+    shop.run(lambda unit: unit.connection.execute("UPDATE call_record SET sealed = x'00' WHERE chain_seq = 2"))
+    shop.run(lambda unit: unit.connection.execute("UPDATE call_event SET kind = 'answered'"))
     made = await follow(shop, writer)
     assert [event.event_id for event in shop.waiting(hook)] == ["c1.ended", "c3.ended"]
     reasons = [fields["reason"] for event, fields in shop.log.said if event == "follower.unreadable"]
@@ -226,7 +226,9 @@ async def test_an_altered_record_is_logged_and_stops_no_other(shop: Shop, writer
 
 
 async def test_strangers_lock_a_number_in_the_same_transaction(shop: Shop, writer: GroupWriter) -> None:
-    shop.act(lambda act: act.connection.execute("INSERT INTO number (number, prefix, pool) VALUES (?, '', 'p')", (X,)))
+    shop.run(
+        lambda unit: unit.connection.execute("INSERT INTO number (number, prefix, pool) VALUES (?, '', 'p')", (X,))
+    )
     strangers = [
         of_shop(f"c{n}", caller=f"86138000000{n:02}", outcome="no_binding", routed_at=None, answered_at=None)
         for n in range(5)
@@ -245,7 +247,9 @@ async def test_strangers_lock_a_number_in_the_same_transaction(shop: Shop, write
 
 
 async def test_guesses_of_a_peer_are_in_the_audit_log_and_lock_nothing(shop: Shop, writer: GroupWriter) -> None:
-    shop.act(lambda act: act.connection.execute("INSERT INTO number (number, prefix, pool) VALUES (?, '', 'p')", (X,)))
+    shop.run(
+        lambda unit: unit.connection.execute("INSERT INTO number (number, prefix, pool) VALUES (?, '', 'p')", (X,))
+    )
     waits = {"outcome": "over_limit", "end_reason": "refused_too_often", "routed_at": None, "answered_at": None}
     await shop.record(*[of_shop(f"c{n}", peer_in="pbx", **waits) for n in range(3)])
     made = await follow(shop, writer)

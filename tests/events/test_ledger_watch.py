@@ -175,13 +175,13 @@ async def test_anchor_that_cannot_be_written_is_logged_once_until_it_can(store: 
 
 async def test_anchor_follows_a_store_that_was_put_back_and_accepted(store: Acting) -> None:
     watching, file, old = Watching(store), AnchorFile(store.path, store.sealer), backup(store)
-    store.run(lambda act: act.audit("do", "o1"))
+    store.run(lambda unit: unit.audit("do", "o1"))
     await watching.looks()
     put_in_place(store, old)
     assert await watching.looks() != []
     accept(store, file)
     assert await watching.looks() == []
-    store.run(lambda act: act.audit("do", "o2"))
+    store.run(lambda unit: unit.audit("do", "o2"))
     assert await watching.looks() == []
     assert file.read() == read_anchor(store.reader, store.sealer)
 
@@ -193,7 +193,7 @@ async def test_anchor_file_of_an_older_store_does_not_hide_it(
     """Neither does one that was lost or altered."""
     watching, file, old = Watching(store), AnchorFile(store.path, store.sealer), backup(store)
     older = read_anchor(store.reader, store.sealer)
-    store.run(lambda act: act.audit("do", "o1"))
+    store.run(lambda unit: unit.audit("do", "o1"))
     await watching.looks()
     put_in_place(store, old)
     if attack is None:
@@ -220,5 +220,5 @@ def accept(store: Acting, file: AnchorFile) -> None:
     """As `relay700 verify --accept`."""
     known = file.read()
     assert known is not None
-    store.run(lambda act: sign_all(act.connection, act.sealer, beyond=known.revision))
+    store.run(lambda unit: sign_all(unit.connection, unit.sealer, beyond=known.revision))
     file.keep(store.reader)

@@ -31,18 +31,18 @@ RULES = BindRules()
 
 @pytest.fixture
 def numbered(shop: Shop) -> Shop:
-    shop.act(lambda act: ensure_numbers(act, ["70010000001"]))
+    shop.run(lambda unit: ensure_numbers(unit, ["70010000001"]))
     return shop
 
 
 def number(shop: Shop, callee: str = B) -> str:
-    return shop.act(lambda act: number_for(act, RULES, A, callee))
+    return shop.run(lambda unit: number_for(unit, RULES, A, callee))
 
 
 def entries(shop: Shop) -> list[Entry]:
     """The probe's lines, oldest first."""
     query = AuditQuery(business=PROBE_BUSINESS)
-    found = shop.act(lambda act: newest_entries(act.connection, act.sealer, query, None, 100))
+    found = shop.run(lambda unit: newest_entries(unit.connection, unit.sealer, query, None, 100))
     return [each.entry for each in reversed(found)]
 
 
@@ -57,14 +57,14 @@ def test_the_ends_are_bound_once_under_a_business_user_of_their_own(numbered: Sh
 def test_what_was_unbound_is_bound_again(numbered: Shop) -> None:
     number(numbered)
     (binding_id,) = numbered.rows("SELECT id FROM binding")[0]
-    numbered.act(lambda act: end(act, binding_id, RULES))
+    numbered.run(lambda unit: end(unit, binding_id, RULES))
     number(numbered)
     assert [action for action in (each.action for each in entries(numbered))].count("binding.make") == 2
 
 
 def test_a_suspended_business_user_binds_nothing(numbered: Shop) -> None:
     number(numbered)
-    numbered.act(lambda act: set_state(act, PROBE_BUSINESS, "suspend", "test"))
+    numbered.run(lambda unit: set_state(unit, PROBE_BUSINESS, "suspend", "test"))
     with pytest.raises(Refused, match="must be approved"):
         number(numbered, C)
 
@@ -72,22 +72,22 @@ def test_a_suspended_business_user_binds_nothing(numbered: Shop) -> None:
 def test_nobody_else_makes_or_binds_for_the_reserved_business_user(numbered: Shop) -> None:
     """Caps and hours do not hold for its calls."""
 
-    def as_operator(act: UnitOfWork) -> UnitOfWork:
-        return act._replace(actor=operator_cli())
+    def as_operator(unit: UnitOfWork) -> UnitOfWork:
+        return unit._replace(actor=operator_cli())
 
     with pytest.raises(Refused, match="reserved for the probe"):
-        numbered.act(lambda act: apply(as_operator(act), {"name": "x"}, PROBE_BUSINESS))
+        numbered.run(lambda unit: apply(as_operator(unit), {"name": "x"}, PROBE_BUSINESS))
     number(numbered)
     asked = written("AXB", "13800000001", "13900000002", business=PROBE_BUSINESS, order_id="o")
     with pytest.raises(Refused, match="reserved for the probe"):
-        numbered.act(lambda act: bind(as_operator(act), asked, RULES))
+        numbered.run(lambda unit: bind(as_operator(unit), asked, RULES))
 
 
 def test_a_leak_is_in_the_audit_log_and_an_event(numbered: Shop) -> None:
     number(numbered)
-    hook = numbered.act(lambda act: make_webhook(act, PROBE_BUSINESS, NO_URL))[0]
-    numbered.act(
-        lambda act: note(act, Result("carrier", "leak", "", LEAKED, ("the callee got INVITE, 900 bytes",), 700))
+    hook = numbered.run(lambda unit: make_webhook(unit, PROBE_BUSINESS, NO_URL))[0]
+    numbered.run(
+        lambda unit: note(unit, Result("carrier", "leak", "", LEAKED, ("the callee got INVITE, 900 bytes",), 700))
     )
     last = entries(numbered)[-1]
     assert (last.action, last.object_) == ("probe.leak", "carrier")
@@ -98,8 +98,8 @@ def test_a_leak_is_in_the_audit_log_and_an_event(numbered: Shop) -> None:
 
 def test_a_failed_call_is_no_leak(numbered: Shop) -> None:
     number(numbered)
-    hook = numbered.act(lambda act: make_webhook(act, PROBE_BUSINESS, NO_URL))[0]
-    numbered.act(lambda act: note(act, Result("carrier", "failed", "the relay answered the caller 480")))
+    hook = numbered.run(lambda unit: make_webhook(unit, PROBE_BUSINESS, NO_URL))[0]
+    numbered.run(lambda unit: note(unit, Result("carrier", "failed", "the relay answered the caller 480")))
     last = entries(numbered)[-1]
     assert (last.action, last.reason) == ("probe.failed", "the relay answered the caller 480")
     assert numbered.waiting(hook) == []

@@ -19,10 +19,10 @@ async def turned(shop: Shop, writer: GroupWriter) -> None:
     """Change the key in another process; the backend's writer finds it with its next transaction."""
     key_file = shop.path.with_name("relay.key")
     with closing(Writer(shop.path, load_key(key_file))) as other:
-        key_id = other.run(RELAY, lambda act: rotation.add(act, key_file))
-        other.run(RELAY, lambda act: rotation.use(act, key_id, []))
+        key_id = other.run(RELAY, lambda unit: rotation.add(unit, key_file))
+        other.run(RELAY, lambda unit: rotation.use(unit, key_id, []))
     assert shop.sealer.key_id == 1
-    await writer.run(RELAY, lambda act: act.audit("test", "x"))
+    await writer.run(RELAY, lambda unit: unit.audit("test", "x"))
     assert shop.sealer.key_id == 2
 
 

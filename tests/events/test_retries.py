@@ -69,7 +69,7 @@ async def test_an_event_is_retried_for_a_day_and_becomes_a_dead_letter(
     ]  # fmt: skip
 
     inbox.answer = lambda ids: 200
-    assert shop.act(lambda act: resend(act, hook.id)).events == 2
+    assert shop.run(lambda unit: resend(unit, hook.id)).events == 2
     async with delivering(shop, writer):
         await inbox.until(lambda: inbox.taken == ["e1", "e2"])
     assert shop.dead(hook) == []

@@ -67,7 +67,7 @@ async def test_a_binding_with_an_idle_ttl_stays_while_a_call_of_it_is_up(shop: S
         put(shop.path, shop.sealer, made)
     async with shop.journal() as journal:
         journal.queue.append(Commit(0, live_record(business="shop"), b"dialogs"), lambda token: None)
-    shop.act(lambda act: act.connection.execute("INSERT INTO live_call VALUES (9, 'altered', x'00')"))
+    shop.run(lambda unit: unit.connection.execute("INSERT INTO live_call VALUES (9, 'altered', x'00')"))
     assert await timers(shop, writer, Clock(now_ms())).release() == 1
     [(expires_at, released_at)] = shop.rows("SELECT expires_at, released_at FROM binding WHERE id = 'b1'")
     assert expires_at > now_ms() and released_at is None
@@ -155,7 +155,7 @@ async def test_filings_that_end_soon_are_told_once(shop: Shop, writer: GroupWrit
     hook, clock = shop.hook(), Clock(NOW_MS)
     for number, after_days in (("8613800000001", 29), ("8613800000002", 30), ("8613800000003", 31)):
         filing = Filing("shop", number, "CT", NOW_MS, "relay", expires_at=NOW_MS + after_days * DAY_MS)
-        await writer.run(RELAY, lambda act, filing=filing: put_filing(act, filing))
+        await writer.run(RELAY, lambda unit, filing=filing: put_filing(unit, filing))
     for after_days, told in ((0, [(2, 29)]), (0.5, []), (1, [(1, 31)]), (2, [])):
         clock.now_ms = NOW_MS + int(after_days * DAY_MS)
         before = len(shop.waiting(hook))
@@ -221,7 +221,7 @@ async def test_events_of_a_removed_webhook_are_deleted_some_at_a_time(
     monkeypatch.setattr(module, "AT_ONCE", 2)
     removed, kept = shop.hook(), shop.hook()
     shop.tell("e1", "e2", "e3", "e4", "e5")
-    shop.act(lambda act: remove_webhook(act, removed.id))
+    shop.run(lambda unit: remove_webhook(unit, removed.id))
     with closing(Captures(shop.path, shop.sealer)) as captures:
         await trimmer(shop, captures, writer).trim_outbox()
     assert shop.waiting(removed) == []
@@ -236,7 +236,7 @@ async def test_a_webhook_keeps_its_newest_dead_letters(
     monkeypatch.setattr(module, "too_many_dead", partial(too_many_dead, most=2))
     hook = shop.hook()
     shop.tell("e1", "e2", "e3", "e4", "e5", "e6")
-    shop.act(lambda act: act.connection.execute("UPDATE outbox SET dead_at = 1 WHERE event_id <> 'e1'"))
+    shop.run(lambda unit: unit.connection.execute("UPDATE outbox SET dead_at = 1 WHERE event_id <> 'e1'"))
     with closing(Captures(shop.path, shop.sealer)) as captures:
         await trimmer(shop, captures, writer).trim_outbox()
     assert [event.event_id for event in shop.dead(hook)] == ["e5", "e6"]

@@ -50,7 +50,7 @@ def refusal(shop: Shop, do, actor: Actor = OWN) -> tuple[str, str]:  # type: ign
 
 
 def test_each_webhook_has_its_own_secret(shop: Shop) -> None:
-    (one, secret), (other, other_secret) = (as_(shop, OWN, lambda act: make(act, "shop", NO_URL)) for _ in range(2))
+    (one, secret), (other, other_secret) = (as_(shop, OWN, lambda unit: make(unit, "shop", NO_URL)) for _ in range(2))
     assert (one.url, one.kinds, one.parties, one.secret) == (NO_URL, KINDS, "masked", secret)
     assert secret != other_secret and len(secret) > 40 and one.id != other.id
     assert shop.hook_now(one) == one
@@ -66,14 +66,14 @@ def test_each_webhook_has_its_own_secret(shop: Shop) -> None:
     ],
 )
 def test_invalid_urls_are_refused(shop: Shop, url: str) -> None:
-    assert refusal(shop, lambda act: make(act, "shop", url)) == ("invalid", "url")
+    assert refusal(shop, lambda unit: make(unit, "shop", url)) == ("invalid", "url")
 
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1/", "https://10.0.0.1/", "https://[::1]/x", "https://intranet/"])
 def test_a_business_user_may_not_name_an_internal_address(shop: Shop, url: str) -> None:
-    assert refusal(shop, lambda act: make(act, "shop", url)) == ("invalid", "url")
-    made = as_(shop, OWN, lambda act: make(act, "shop", NO_URL))[0]
-    assert refusal(shop, lambda act: change(act, made.id, url=url)) == ("invalid", "url")
+    assert refusal(shop, lambda unit: make(unit, "shop", url)) == ("invalid", "url")
+    made = as_(shop, OWN, lambda unit: make(unit, "shop", NO_URL))[0]
+    assert refusal(shop, lambda unit: change(unit, made.id, url=url)) == ("invalid", "url")
     assert shop.hook(url).url == url  # an operator may
 
 
@@ -81,58 +81,58 @@ def test_a_business_user_may_not_name_an_internal_address(shop: Shop, url: str) 
     "url", ["https://shop.example:0/", "https://0.0.0.0/", "https://1.2.3/", "https://:pw@shop.example/"]
 )
 def test_impossible_hosts_are_refused_for_everyone(shop: Shop, url: str) -> None:
-    assert refusal(shop, lambda act: make(act, "shop", url)) == ("invalid", "url")
-    assert refusal(shop, lambda act: make(act, "shop", url), RELAY) == ("invalid", "url")
+    assert refusal(shop, lambda unit: make(unit, "shop", url)) == ("invalid", "url")
+    assert refusal(shop, lambda unit: make(unit, "shop", url), RELAY) == ("invalid", "url")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:99/x", "http://[::1]/", "http://localhost/"])
 def test_only_an_operator_may_name_this_machine(shop: Shop, url: str) -> None:
-    assert refusal(shop, lambda act: make(act, "shop", url)) == ("invalid", "url")
+    assert refusal(shop, lambda unit: make(unit, "shop", url)) == ("invalid", "url")
     made = shop.hook(url)
     assert (made.url, shop.hook_now(made).internal) == (url, True)
 
 
 def test_the_actor_who_sets_the_url_decides_whether_it_may_be_internal(shop: Shop) -> None:
     url = "https://a.example/?b=c"
-    made = as_(shop, OWN, lambda act: make(act, "shop", url))[0]
+    made = as_(shop, OWN, lambda unit: make(unit, "shop", url))[0]
     assert (made.url, made.internal) == (url, False)
-    assert shop.act(lambda act: change(act, made.id, url=url)).internal
-    assert as_(shop, OWN, lambda act: change(act, made.id, kinds=["call.ended"])).internal
-    assert not as_(shop, OWN, lambda act: change(act, made.id, url=url)).internal
+    assert shop.run(lambda unit: change(unit, made.id, url=url)).internal
+    assert as_(shop, OWN, lambda unit: change(unit, made.id, kinds=["call.ended"])).internal
+    assert not as_(shop, OWN, lambda unit: change(unit, made.id, url=url)).internal
     assert not shop.hook_now(made).internal
 
 
 def test_without_the_scope_a_webhook_in_clear_cannot_be_redirected(shop: Shop) -> None:
     made = shop.hook(parties="clear")
     for do in (
-        lambda act: change(act, made.id, url="https://evil.example/"),
-        lambda act: change(act, made.id, url="https://evil.example/", disabled=True),
-        lambda act: change(act, made.id, kinds=KINDS),
-        lambda act: change(act, made.id, disabled=False),
+        lambda unit: change(unit, made.id, url="https://evil.example/"),
+        lambda unit: change(unit, made.id, url="https://evil.example/", disabled=True),
+        lambda unit: change(unit, made.id, kinds=KINDS),
+        lambda unit: change(unit, made.id, disabled=False),
     ):
         assert refusal(shop, do) == ("forbidden", "parties")
-    assert as_(shop, OWN_READER, lambda act: change(act, made.id, url="https://b.example/")).parties == "clear"
-    assert as_(shop, OWN, lambda act: change(act, made.id, disabled=True)).disabled_at is not None
-    assert as_(shop, OWN, lambda act: change(act, made.id, url=NO_URL, parties="masked")).url == NO_URL
+    assert as_(shop, OWN_READER, lambda unit: change(unit, made.id, url="https://b.example/")).parties == "clear"
+    assert as_(shop, OWN, lambda unit: change(unit, made.id, disabled=True)).disabled_at is not None
+    assert as_(shop, OWN, lambda unit: change(unit, made.id, url=NO_URL, parties="masked")).url == NO_URL
 
 
 @pytest.mark.parametrize("kinds", [(), ("call.ended", "nonsense"), ("webhook.test",)])
 def test_unknown_kinds_are_refused(shop: Shop, kinds: tuple[str, ...]) -> None:
-    assert refusal(shop, lambda act: make(act, "shop", NO_URL, kinds)) == ("invalid", "kinds")
+    assert refusal(shop, lambda unit: make(unit, "shop", NO_URL, kinds)) == ("invalid", "kinds")
 
 
 def test_parties_in_clear_need_a_scope(shop: Shop) -> None:
-    def clear(act: UnitOfWork) -> object:
-        return make(act, "shop", NO_URL, KINDS, "clear")
+    def clear(unit: UnitOfWork) -> object:
+        return make(unit, "shop", NO_URL, KINDS, "clear")
 
     assert refusal(shop, clear) == ("forbidden", "parties")
-    assert refusal(shop, lambda act: make(act, "shop", NO_URL, KINDS, "naked")) == ("invalid", "parties")
+    assert refusal(shop, lambda unit: make(unit, "shop", NO_URL, KINDS, "naked")) == ("invalid", "parties")
     made, _ = as_(shop, OWN_READER, clear)
     assert made.parties == "clear"
     masked = shop.hook()
-    assert refusal(shop, lambda act: change(act, masked.id, parties="clear")) == ("forbidden", "parties")
+    assert refusal(shop, lambda unit: change(unit, masked.id, parties="clear")) == ("forbidden", "parties")
     blind = Actor("key:0123456789ab", None, OPERATOR - {"parties:read"})
-    for do in (clear, lambda act: change(act, masked.id, parties="clear")):
+    for do in (clear, lambda unit: change(unit, masked.id, parties="clear")):
         with pytest.raises(Refused, match="parties:read"):
             as_(shop, blind, do)
 
@@ -140,19 +140,19 @@ def test_parties_in_clear_need_a_scope(shop: Shop) -> None:
 def test_the_number_of_webhooks_is_limited(shop: Shop) -> None:
     for _ in range(MOST_WEBHOOKS):
         shop.hook()
-    assert refusal(shop, lambda act: make(act, "shop", NO_URL)) == ("quota", "")
+    assert refusal(shop, lambda unit: make(unit, "shop", NO_URL)) == ("quota", "")
 
 
 def test_another_business_does_not_see_the_webhook(shop: Shop) -> None:
-    shop.act(lambda act: apply(act, "Other", "other"))
+    shop.run(lambda unit: apply(unit, "Other", "other"))
     made = shop.hook()
     for do in (
-        lambda act: get(act, made.id),
-        lambda act: change(act, made.id, disabled=True),
-        lambda act: remove(act, made.id),
-        lambda act: resend(act, made.id),
-        lambda act: send_test(act, made.id),
-        lambda act: make(act, "shop", NO_URL),
+        lambda unit: get(unit, made.id),
+        lambda unit: change(unit, made.id, disabled=True),
+        lambda unit: remove(unit, made.id),
+        lambda unit: resend(unit, made.id),
+        lambda unit: send_test(unit, made.id),
+        lambda unit: make(unit, "shop", NO_URL),
     ):
         assert refusal(shop, do, OTHER)[0] == "not_found"
     assert shop.hook_now(made) == made
@@ -160,8 +160,8 @@ def test_another_business_does_not_see_the_webhook(shop: Shop) -> None:
 
 def test_a_changed_webhook_is_retried_at_once(shop: Shop) -> None:
     made = shop.hook()
-    shop.act(lambda act: act.connection.execute("UPDATE webhook SET failures = 9, next_at = 9999999999999"))
-    changed = as_(shop, OWN, lambda act: change(act, made.id, url="https://b.example/", kinds=["call.ended"]))
+    shop.run(lambda unit: unit.connection.execute("UPDATE webhook SET failures = 9, next_at = 9999999999999"))
+    changed = as_(shop, OWN, lambda unit: change(unit, made.id, url="https://b.example/", kinds=["call.ended"]))
     assert changed == shop.hook_now(made)
     expected = ("https://b.example/", ("call.ended",), 0, 0)
     assert (changed.url, changed.kinds, changed.failures, changed.next_at) == expected
@@ -169,11 +169,11 @@ def test_a_changed_webhook_is_retried_at_once(shop: Shop) -> None:
 
 def test_a_disabled_webhook_gets_nothing_until_it_is_enabled(shop: Shop) -> None:
     made = shop.hook()
-    as_(shop, OWN, lambda act: change(act, made.id, disabled=True))
+    as_(shop, OWN, lambda unit: change(unit, made.id, disabled=True))
     shop.tell("e1")
-    assert refusal(shop, lambda act: send_test(act, made.id)) == ("state_conflict", "webhook")
-    assert refusal(shop, lambda act: resend(act, made.id)) == ("state_conflict", "webhook")
-    as_(shop, OWN, lambda act: change(act, made.id, disabled=False))
+    assert refusal(shop, lambda unit: send_test(unit, made.id)) == ("state_conflict", "webhook")
+    assert refusal(shop, lambda unit: resend(unit, made.id)) == ("state_conflict", "webhook")
+    as_(shop, OWN, lambda unit: change(unit, made.id, disabled=False))
     shop.tell("e2")
     assert [event.event_id for event in shop.waiting(made)] == ["e2"]
 
@@ -188,11 +188,11 @@ def test_a_webhook_gets_its_kinds_of_events_alone(shop: Shop) -> None:
 def test_dead_letters_are_resent_in_their_old_order(shop: Shop) -> None:
     made = shop.hook()
     shop.tell("e1", "e2", "e3", "e4")
-    shop.act(lambda act: act.connection.execute("UPDATE outbox SET dead_at = 1, tries = 3, at = 5 WHERE seq < 4"))
+    shop.run(lambda unit: unit.connection.execute("UPDATE outbox SET dead_at = 1, tries = 3, at = 5 WHERE seq < 4"))
     assert [event.event_id for event in shop.dead(made)] == ["e1", "e2", "e3"]
-    assert as_(shop, OWN, lambda act: resend(act, made.id, ["e2", "e4", "no such"])) == (1, None)
+    assert as_(shop, OWN, lambda unit: resend(unit, made.id, ["e2", "e4", "no such"])) == (1, None)
     assert [event.event_id for event in shop.waiting(made)] == ["e2", "e4"]
-    assert as_(shop, OWN, lambda act: resend(act, made.id)) == (2, None)
+    assert as_(shop, OWN, lambda unit: resend(unit, made.id)) == (2, None)
     events = shop.waiting(made)
     assert [(event.event_id, event.tries, event.at_ms > 5) for event in events[:3]] == [
         ("e1", 0, True), ("e2", 0, True), ("e3", 0, True),
@@ -204,20 +204,20 @@ def test_many_dead_letters_are_resent_in_several_units_of_work(shop: Shop, monke
     monkeypatch.setattr(module, "AT_ONCE", 2)
     made = shop.hook()
     shop.tell("e1", "e2", "e3", "e4")
-    shop.act(lambda act: act.connection.execute("UPDATE outbox SET dead_at = 1"))
+    shop.run(lambda unit: unit.connection.execute("UPDATE outbox SET dead_at = 1"))
     places = [event.seq for event in shop.dead(made)]
-    assert as_(shop, OWN, lambda act: resend(act, made.id)) == (2, places[1])
-    shop.act(lambda act: act.connection.execute("UPDATE outbox SET dead_at = 1"))
-    shop.act(lambda act: set_schedule(act, made.id, 1, 9_999))
-    assert as_(shop, OWN, lambda act: resend(act, made.id, after=places[1])) == (2, places[3])
+    assert as_(shop, OWN, lambda unit: resend(unit, made.id)) == (2, places[1])
+    shop.run(lambda unit: unit.connection.execute("UPDATE outbox SET dead_at = 1"))
+    shop.run(lambda unit: set_schedule(unit, made.id, 1, 9_999))
+    assert as_(shop, OWN, lambda unit: resend(unit, made.id, after=places[1])) == (2, places[3])
     assert shop.hook_now(made).next_at == 9_999
-    assert as_(shop, OWN, lambda act: resend(act, made.id, after=places[3])) == (0, None)
+    assert as_(shop, OWN, lambda unit: resend(unit, made.id, after=places[3])) == (0, None)
     assert [event.event_id for event in shop.waiting(made)] == ["e3", "e4"]
 
 
 def test_a_test_event_goes_to_its_webhook_alone_whatever_its_kinds(shop: Shop) -> None:
     made, other = shop.hook(kinds=("call.ended",)), shop.hook()
-    event_id = as_(shop, OWN, lambda act: send_test(act, made.id))
+    event_id = as_(shop, OWN, lambda unit: send_test(unit, made.id))
     assert [(event.event_id, event.kind) for event in shop.waiting(made)] == [(event_id, "webhook.test")]
     assert shop.waiting(other) == []
 
@@ -225,29 +225,29 @@ def test_a_test_event_goes_to_its_webhook_alone_whatever_its_kinds(shop: Shop) -
 def test_the_number_of_queued_test_events_is_limited(shop: Shop) -> None:
     made = shop.hook()
     for _ in range(MOST_TESTS):
-        as_(shop, OWN, lambda act: send_test(act, made.id))
-    assert refusal(shop, lambda act: send_test(act, made.id)) == ("quota", "webhook")
-    shop.act(lambda act: act.connection.execute("UPDATE outbox SET dead_at = 1 WHERE seq = 1"))
-    as_(shop, OWN, lambda act: send_test(act, made.id))
+        as_(shop, OWN, lambda unit: send_test(unit, made.id))
+    assert refusal(shop, lambda unit: send_test(unit, made.id)) == ("quota", "webhook")
+    shop.run(lambda unit: unit.connection.execute("UPDATE outbox SET dead_at = 1 WHERE seq = 1"))
+    as_(shop, OWN, lambda unit: send_test(unit, made.id))
 
 
 def test_a_removed_webhook_gets_nothing_more(shop: Shop) -> None:
     made, other = shop.hook(), shop.hook()
     shop.tell("e1", "e2")
-    as_(shop, OWN, lambda act: remove(act, made.id))
+    as_(shop, OWN, lambda unit: remove(unit, made.id))
     shop.tell("e3")
     assert len(shop.waiting(made)) == 2, "many are deleted later, some at a time"
     assert len(shop.waiting(other)) == 3
     assert [hook.id for hook in shop.hooks()] == [other.id]
-    assert refusal(shop, lambda act: get(act, made.id))[0] == "not_found"
+    assert refusal(shop, lambda unit: get(unit, made.id))[0] == "not_found"
 
 
 def test_each_change_is_in_the_audit_log(shop: Shop) -> None:
     made = shop.hook()
     for do in (
-        lambda act: change(act, made.id, parties="none"),
-        lambda act: resend(act, made.id),
-        lambda act: remove(act, made.id),
+        lambda unit: change(unit, made.id, parties="none"),
+        lambda unit: resend(unit, made.id),
+        lambda unit: remove(unit, made.id),
     ):
         as_(shop, OWN, do)
     actions = shop.rows("SELECT action FROM audit WHERE object LIKE 'w%' ORDER BY seq")

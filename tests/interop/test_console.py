@@ -277,7 +277,7 @@ async def test_a_recording_is_played_by_the_page(room: Room) -> None:
     path = relay.folder / "relay.db"
     data = capture_of(*speech(CALLER_PORT, a_law(440, 2)), *speech(CALLEE_PORT, a_law(1300, 2), ssrc=8))
     with closing(Writer(path, open_store(path, relay.folder / "relay.key"))) as writer:
-        writer.run(RELAY, lambda act: keep(act, relay.folder / "var/recordings", call_id, data, "shunda"))
+        writer.run(RELAY, lambda unit: keep(unit, relay.folder / "var/recordings", call_id, data, "shunda"))
     for key, reason in (("operator", "case 7"), ("tenant", "")):
         async with room.page(f"/calls/{call_id}", key) as page:  # type: ignore[arg-type]
             await page.get_by_role("link", name="Recording", exact=True).click()

@@ -104,7 +104,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
     path = tmp_path / "relay.db"
     with closing(Writer(path, new_store(path, tmp_path / "relay.key"))) as writer:
         operator_runs = partial(writer.run, operator_cli())
-        operator_runs(lambda act: ensure_numbers(act, [PREFIX]))
+        operator_runs(lambda unit: ensure_numbers(unit, [PREFIX]))
         yield operator_runs
 
 

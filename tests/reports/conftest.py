@@ -62,10 +62,10 @@ class Office:
         told = {"recording": None if recorded is None else call_id, "received_at": ended_at - 9, "ended_at": ended_at}
         self.shelf.add(ended_record(call_id, **(told | changes)))
         if recorded:
-            self.writer.run(RELAY, lambda act: keep(act, self.kept_in, call_id, recorded))
+            self.writer.run(RELAY, lambda unit: keep(unit, self.kept_in, call_id, recorded))
 
     def make(self, folder: Path | None = None, day: date = DAY) -> Made:
-        asked = self.writer.run(RELAY, lambda act: ask_batch(act, day, "daily duty"))
+        asked = self.writer.run(RELAY, lambda unit: ask_batch(unit, day, "daily duty"))
         key = load_batch_key(self.key_file)
         shelf = self.shelf
         return make_batch(shelf.path, shelf.sealer, self.kept_in, key, folder or self.folder, asked)

@@ -87,9 +87,9 @@ def test_a_call_counts_on_the_day_it_was_received(shelf: Shelf) -> None:
 def test_complaints_are_entered_by_hand_and_replaced(shelf: Shelf, writer: Writer) -> None:
     shelf.add(call(1))
     for count in (3, 5):
-        writer.run(RELAY, lambda act, count=count: set_complaints(act, DAY, "default", PREFIX, count))
-    writer.run(RELAY, lambda act: set_complaints(act, DAY, "default", OTHER_PREFIX, 1))
-    writer.run(RELAY, lambda act: set_complaints(act, date(2026, 1, 2), "default", PREFIX, 9))
+        writer.run(RELAY, lambda unit, count=count: set_complaints(unit, DAY, "default", PREFIX, count))
+    writer.run(RELAY, lambda unit: set_complaints(unit, DAY, "default", OTHER_PREFIX, 1))
+    writer.run(RELAY, lambda unit: set_complaints(unit, date(2026, 1, 2), "default", PREFIX, 9))
     lines = report(shelf)
     assert [(line.prefix, line.attempts, line.complaints) for line in lines] == [(PREFIX, 1, 5), (OTHER_PREFIX, 0, 1)]
     assert report(shelf, "acme") == []
@@ -113,7 +113,7 @@ def test_invalid_complaints_are_refused(
     shelf: Shelf, writer: Writer, business: str, prefix: str, count: int, said: str
 ) -> None:
     with pytest.raises(Refused, match=said):
-        writer.run(RELAY, lambda act: set_complaints(act, DAY, business, prefix, count))
+        writer.run(RELAY, lambda unit: set_complaints(unit, DAY, business, prefix, count))
 
 
 def test_the_csv_has_no_real_number(shelf: Shelf) -> None:

@@ -24,7 +24,7 @@ INSPECTOR = Actor("key:ab12", None, frozenset(["operator"]))
 
 
 def test_a_request_is_in_the_audit_log(shelf: Shelf, writer: Writer) -> None:
-    asked = writer.run(INSPECTOR, lambda act: ask(act, "traceback", X, 5, 6, "  case 42/2026 "))
+    asked = writer.run(INSPECTOR, lambda unit: ask(unit, "traceback", X, 5, 6, "  case 42/2026 "))
     assert asked == DisclosureRequest(X, 5, 6, "case 42/2026", "key:ab12", NOW_MS)
     (row,) = shelf.connection.execute(SELECT).fetchall()
     entry = open_entry(shelf.sealer, row)
@@ -33,7 +33,7 @@ def test_a_request_is_in_the_audit_log(shelf: Shelf, writer: Writer) -> None:
 
 
 def test_a_partys_number_is_sealed_in_the_audit_log(shelf: Shelf, writer: Writer) -> None:
-    writer.run(INSPECTOR, lambda act: ask(act, "traceback", A, 5, 6, "case"))
+    writer.run(INSPECTOR, lambda unit: ask(unit, "traceback", A, 5, 6, "case"))
     (row,) = shelf.connection.execute(SELECT).fetchall()
     assert open_entry(shelf.sealer, row).details["number"] == A
     assert A[2:].encode() not in b"".join(str(value).encode() for value in row)
@@ -69,13 +69,13 @@ def test_details_of_what_the_store_has_are_known() -> None:
 @pytest.mark.parametrize("reason", ["", "  ", "a" * 501, "a\nb", "a\x1b[2J"])
 def test_a_request_without_a_reason_is_refused(shelf: Shelf, writer: Writer, reason: str) -> None:
     with pytest.raises(Refused, match="reason"):
-        writer.run(INSPECTOR, lambda act: ask(act, "traceback", X, 5, 6, reason))
+        writer.run(INSPECTOR, lambda unit: ask(unit, "traceback", X, 5, 6, reason))
     assert shelf.connection.execute(SELECT).fetchall() == []
 
 
 def test_a_span_that_does_not_go_forward_is_refused(writer: Writer) -> None:
     with pytest.raises(Refused, match="until"):
-        writer.run(INSPECTOR, lambda act: ask(act, "evidence", X, 5, 5, "case"))
+        writer.run(INSPECTOR, lambda unit: ask(unit, "evidence", X, 5, 5, "case"))
 
 
 # -- Traceback: who was behind a number at a time, also long after
@@ -84,23 +84,23 @@ C = "8613700000003"
 
 
 def traced(shelf: Shelf, writer: Writer, number: str, at_ms: int) -> Trace:
-    asked = writer.run(RELAY, lambda act: ask_trace(act, number, at_ms, "case 1"))
+    asked = writer.run(RELAY, lambda unit: ask_trace(unit, number, at_ms, "case 1"))
     return trace(shelf.path, shelf.sealer, asked)
 
 
 def bind(writer: Writer, **changes: object) -> None:
-    writer.run(RELAY, lambda act: store.insert(act, binding(**changes)))  # type: ignore[arg-type]
+    writer.run(RELAY, lambda unit: store.insert(unit, binding(**changes)))  # type: ignore[arg-type]
 
 
 def test_parties_are_those_of_that_time(shelf: Shelf, writer: Writer) -> None:
     """b is changed at NOW_MS, the time of the writer's clock."""
     made = binding(created_at=NOW_MS - 1_000)
 
-    def change(act: UnitOfWork) -> None:
-        store.insert(act, made)
-        changed = made._replace(b=C, version=2, changed_at=act.now_ms, changed_by="cli:test")
-        store.keep_past(act, made, changed)
-        store.update(act, changed)
+    def change(unit: UnitOfWork) -> None:
+        store.insert(unit, made)
+        changed = made._replace(b=C, version=2, changed_at=unit.now_ms, changed_by="cli:test")
+        store.keep_past(unit, made, changed)
+        store.update(unit, changed)
 
     writer.run(RELAY, change)
     assert [one.b for one in traced(shelf, writer, X, NOW_MS - 1).bindings] == [B]
@@ -118,11 +118,11 @@ def test_an_ended_binding_is_found_for_its_time(shelf: Shelf, writer: Writer) ->
 
 
 def test_members_of_a_group_are_those_of_that_time(shelf: Shelf, writer: Writer) -> None:
-    def write(act: UnitOfWork) -> None:
-        groups.insert_group(act, groups.Group("g1", "default", "depot", 0, 1, NOW_MS - 9_000))
-        gone, _ = groups.put_members(act._replace(now_ms=NOW_MS - 9_000), "g1", [C, A])
-        groups.take_members(act._replace(now_ms=NOW_MS - 1_000), "g1", [gone])
-        store.insert(act, binding("b1", mode="GXB", a=None, group_id="g1", created_at=NOW_MS - 9_000))
+    def write(unit: UnitOfWork) -> None:
+        groups.insert_group(unit, groups.Group("g1", "default", "depot", 0, 1, NOW_MS - 9_000))
+        gone, _ = groups.put_members(unit._replace(now_ms=NOW_MS - 9_000), "g1", [C, A])
+        groups.take_members(unit._replace(now_ms=NOW_MS - 1_000), "g1", [gone])
+        store.insert(unit, binding("b1", mode="GXB", a=None, group_id="g1", created_at=NOW_MS - 9_000))
 
     writer.run(RELAY, write)
     assert traced(shelf, writer, X, NOW_MS - 1_001).members == {"g1": [C, A]}
@@ -163,4 +163,4 @@ def test_calls_are_those_of_that_time(
 
 def test_a_traceback_without_a_reason_is_refused(writer: Writer) -> None:
     with pytest.raises(Refused, match="reason"):
-        writer.run(RELAY, lambda act: ask_trace(act, X, NOW_MS, ""))
+        writer.run(RELAY, lambda unit: ask_trace(unit, X, NOW_MS, ""))

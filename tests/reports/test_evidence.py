@@ -41,7 +41,7 @@ HOUR_MS = 3_600_000
 def made(
     shelf: Shelf, writer: Writer, number: str = X, since_ms: int = NOW_MS, until_ms: int = NOW_MS + HOUR_MS
 ) -> bytes:
-    asked = writer.run(RELAY, lambda act: ask_evidence(act, number, since_ms, until_ms, "case 42"))
+    asked = writer.run(RELAY, lambda unit: ask_evidence(unit, number, since_ms, until_ms, "case 42"))
     out = io.BytesIO()
     bundle(shelf.path, shelf.sealer, asked, out)
     return out.getvalue()
@@ -108,7 +108,7 @@ def test_a_bundle_has_the_calls_of_the_time_with_their_links(shelf: Shelf, write
 
 
 def test_a_bundle_has_the_industrial_id(shelf: Shelf, writer: Writer) -> None:
-    writer.run(RELAY, lambda act: store.insert(act, binding(industrial_id="88.101.1/7")))
+    writer.run(RELAY, lambda unit: store.insert(unit, binding(industrial_id="88.101.1/7")))
     shelf.add(call(1, industrial_id="88.101.1/7"))
     data = made(shelf, writer)
     assert lines(data, "records.jsonl")[0]["record"]["industrial_id"] == "88.101.1/7"
@@ -118,7 +118,7 @@ def test_a_bundle_has_the_industrial_id(shelf: Shelf, writer: Writer) -> None:
 def test_the_first_record_behind_a_purge_follows_the_checkpoint(shelf: Shelf, writer: Writer) -> None:
     shelf.add(call(1), call(2), call(3))
     shelf.follow()
-    writer.run(RELAY, lambda act: purge_records(act, NOW_MS + 2_000, 100))
+    writer.run(RELAY, lambda unit: purge_records(unit, NOW_MS + 2_000, 100))
     (seq, hash_) = shelf.connection.execute("SELECT seq, hex(hash) FROM checkpoint").fetchone()
     data = made(shelf, writer)
     assert lines(data, "records.jsonl")[0]["follows"] == hash_.lower()
@@ -156,12 +156,12 @@ def test_a_bundle_has_the_bindings_in_force_and_their_former_states(shelf: Shelf
         binding("elsewhere", x=Y),
     )
 
-    def write(act: UnitOfWork) -> None:
+    def write(unit: UnitOfWork) -> None:
         for one in (now, *others):
-            store.insert(act, one)
-        changed = now._replace(b=C, version=2, changed_at=act.now_ms, changed_by="cli:test")
-        store.keep_past(act, now, changed)
-        store.update(act, changed)
+            store.insert(unit, one)
+        changed = now._replace(b=C, version=2, changed_at=unit.now_ms, changed_by="cli:test")
+        store.keep_past(unit, now, changed)
+        store.update(unit, changed)
 
     writer.run(RELAY, write)
     found = {one["binding"]["binding_id"]: one for one in lines(made(shelf, writer, X, since, until), "bindings.jsonl")}
@@ -174,14 +174,14 @@ def test_a_bundle_has_the_bindings_in_force_and_their_former_states(shelf: Shelf
 
 
 def test_a_bundle_has_the_members_of_groups_in_that_time(shelf: Shelf, writer: Writer) -> None:
-    def write(act: UnitOfWork) -> None:
-        early, late = act._replace(now_ms=NOW_MS - 9_000), act._replace(now_ms=NOW_MS + 9_000)
-        groups.insert_group(act, groups.Group("g1", "default", "depot", 0, 1, NOW_MS - 9_000))
+    def write(unit: UnitOfWork) -> None:
+        early, late = unit._replace(now_ms=NOW_MS - 9_000), unit._replace(now_ms=NOW_MS + 9_000)
+        groups.insert_group(unit, groups.Group("g1", "default", "depot", 0, 1, NOW_MS - 9_000))
         gone, left, _ = groups.put_members(early, "g1", [C, D, A])
-        groups.take_members(act._replace(now_ms=NOW_MS - 1), "g1", [gone])
-        groups.take_members(act._replace(now_ms=NOW_MS + 1), "g1", [left])
+        groups.take_members(unit._replace(now_ms=NOW_MS - 1), "g1", [gone])
+        groups.take_members(unit._replace(now_ms=NOW_MS + 1), "g1", [left])
         groups.put_members(late, "g1", [E])
-        store.insert(act, binding("b1", mode="GXB", a=None, group_id="g1", created_at=NOW_MS - 9_000))
+        store.insert(unit, binding("b1", mode="GXB", a=None, group_id="g1", created_at=NOW_MS - 9_000))
 
     writer.run(RELAY, write)
     for party, bindings in {A: 1, D: 1, C: 0, E: 0}.items():
@@ -338,7 +338,7 @@ def test_a_bundle_is_written_to_a_pipe(shelf: Shelf, writer: Writer) -> None:
             return len(data)
 
     shelf.add(call(1))
-    asked = writer.run(RELAY, lambda act: ask_evidence(act, X, NOW_MS, NOW_MS + HOUR_MS, "case 42"))
+    asked = writer.run(RELAY, lambda unit: ask_evidence(unit, X, NOW_MS, NOW_MS + HOUR_MS, "case 42"))
     pipe = Pipe()
     bundle(shelf.path, shelf.sealer, asked, pipe)  # type: ignore[arg-type]
     assert check(io.BytesIO(bytes(pipe.data)), shelf.sealer.public_key()).problems == []
@@ -404,20 +404,20 @@ def test_each_call_has_the_business_user_and_filings_of_its_time(shelf: Shelf, w
     """Regardless of later changes."""
     store_put(shelf.path, shelf.sealer, binding("b1"))
 
-    def make(act: UnitOfWork) -> None:
-        apply(act, "Acme", "acme", **PAPERS)
-        set_state(act, "acme", "approve", "papers seen")
-        add_filing(act, "acme", FilingWords(A, "carrier 17", "张三", document="11010519491231002X", photo="oss://1"))
+    def make(unit: UnitOfWork) -> None:
+        apply(unit, "Acme", "acme", **PAPERS)
+        set_state(unit, "acme", "approve", "papers seen")
+        add_filing(unit, "acme", FilingWords(A, "carrier 17", "张三", document="11010519491231002X", photo="oss://1"))
 
     with closing(Writer(shelf.path, shelf.sealer, clock_ms=lambda: NOW_MS)) as early:
         early.run(RELAY, make)
     shelf.add(call(1, business="acme"), call(2))
     with closing(Writer(shelf.path, shelf.sealer, clock_ms=lambda: NOW_MS + HOUR_MS)) as late:
-        late.run(RELAY, lambda act: change_business(act, "acme", reason="a new licence", licence="L-2"))
+        late.run(RELAY, lambda unit: change_business(unit, "acme", reason="a new licence", licence="L-2"))
         late.run(
             RELAY,
-            lambda act: add_filing(
-                act, "acme", FilingWords(A, "carrier 18", "李四", document="AB1", document_type="passport")
+            lambda unit: add_filing(
+                unit, "acme", FilingWords(A, "carrier 18", "李四", document="AB1", document_type="passport")
             ),
         )
     first, second = lines(made(shelf, writer), "records.jsonl")

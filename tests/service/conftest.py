@@ -44,7 +44,7 @@ class Backend(Acting):
 
     def bind(self, mode: str = "AXB", a: str = "13800000001", b: str = "13900000002", **more: Any) -> Any:
         rules = more.pop("rules", RULES)
-        return self.run(lambda act: bind(act, written(mode, a, b, **more), rules))
+        return self.run(lambda unit: bind(unit, written(mode, a, b, **more), rules))
 
     def binding(self, binding_id: str) -> Any:
         """The binding in the store; None if there is none."""
@@ -55,9 +55,9 @@ class Backend(Acting):
 
     def business(self, business: str, *, approved: bool = True, **fields: Any) -> None:
         """Make a business user."""
-        self.run(lambda act: apply(act, business, business, **PAPERS | fields))
+        self.run(lambda unit: apply(unit, business, business, **PAPERS | fields))
         if approved:
-            self.run(lambda act: set_state(act, business, "approve", "checked"))
+            self.run(lambda unit: set_state(unit, business, "approve", "checked"))
 
     def key_of(self, business: str) -> None:
         """Make a key of this business user the actor from now on."""

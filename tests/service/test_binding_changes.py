@@ -24,7 +24,7 @@ HOUR_MS = 3_600_000
 
 
 def changed(backend: Backend, binding: Binding, **asked: Any) -> Binding:
-    return backend.run(lambda act: change(act, binding.binding_id, asked, RULES))
+    return backend.run(lambda unit: change(unit, binding.binding_id, asked, RULES))
 
 
 def refused(backend: Backend, binding: Binding, **asked: Any) -> tuple[str, str]:
@@ -41,7 +41,7 @@ def refused(backend: Backend, binding: Binding, **asked: Any) -> tuple[str, str]
 
 def used(backend: Backend, made: Binding) -> Binding:
     """The binding after a call that ends now."""
-    backend.run(lambda act: note_used(act, [(act.now_ms, made.binding_id)]))
+    backend.run(lambda unit: note_used(unit, [(unit.now_ms, made.binding_id)]))
     found: Binding = backend.binding(made.binding_id)
     return found
 
@@ -68,7 +68,7 @@ def test_no_call_moves_the_end_of_other_or_former_bindings(backend: Backend) -> 
         backend.bind("AXB", C, B),
         backend.bind("AXB", D, B, idle_ttl_s=600),
     )
-    backend.run(lambda act: end(act, over.binding_id, RULES))
+    backend.run(lambda unit: end(unit, over.binding_id, RULES))
     backend.now_ms += 1_000
     for made in (timed, forever, over):
         assert used(backend, made).expires_at == made.expires_at
@@ -77,11 +77,11 @@ def test_no_call_moves_the_end_of_other_or_former_bindings(backend: Backend) -> 
 def test_numbers_are_released_after_the_idle_ttl_when_no_call_rings_any_more(backend: Backend) -> None:
     made = backend.bind(x=X, idle_ttl_s=600)
     backend.now_ms = NOW_MS + 600_000 + 1000 * RING_TIMEOUT_S[-1]
-    assert backend.run(lambda act: release_due(act, RULES)) == 0
+    assert backend.run(lambda unit: release_due(unit, RULES)) == 0
     backend.now_ms = NOW_MS + 600_000 + IDLE_HOLD_MS - 1
-    assert backend.run(lambda act: release_due(act, RULES)) == 0
+    assert backend.run(lambda unit: release_due(unit, RULES)) == 0
     backend.now_ms += 1
-    assert backend.run(lambda act: release_due(act, RULES)) == 1
+    assert backend.run(lambda unit: release_due(unit, RULES)) == 1
     assert used(backend, made).expires_at == made.expires_at
 
 
@@ -129,7 +129,7 @@ def test_nobody_reaches_b_until_a_is_given_and_again_once_it_is_taken_away(backe
     assert [backend.reaches(X, A), backend.reaches(y, B), backend.reaches(X, C)] == [B, A, "no_binding"]
     changed(backend, made, a="")
     assert [backend.reaches(X, A), backend.reaches(y, B)] == ["no_binding", "no_callee"]
-    backend.run(lambda act: end(act, made.binding_id, RULES))
+    backend.run(lambda unit: end(unit, made.binding_id, RULES))
     assert [backend.reaches(X, A), backend.reaches(y, B)] == ["no_binding", "no_binding"]
 
 
@@ -139,7 +139,7 @@ def test_a_late_a_is_checked_as_at_binding(backend: Backend) -> None:
     assert refused(backend, made, a=C) == ("conflict", "a")
     assert refused(backend, made, a=B) == ("invalid", "b")
     with pytest.raises(Refused, match="not filed"):
-        backend.run(lambda act: change(act, made.binding_id, {"a": A}, RULES._replace(filing="require")))
+        backend.run(lambda unit: change(unit, made.binding_id, {"a": A}, RULES._replace(filing="require")))
 
 
 def test_a_and_b_can_be_swapped(backend: Backend) -> None:
@@ -157,14 +157,14 @@ def test_a_changed_expiry_applies(backend: Backend) -> None:
     changed(backend, made, expires_in="")
     backend.now_ms += 24 * HOUR_MS
     assert backend.reaches(X, A) == B
-    backend.run(lambda act: renew(act, made.binding_id, act.now_ms + 1000, RULES))
+    backend.run(lambda unit: renew(unit, made.binding_id, unit.now_ms + 1000, RULES))
     backend.now_ms += 1_000
     assert backend.reaches(X, A) == "expired"
 
 
 def test_a_changed_group_replaces_the_old_members(backend: Backend) -> None:
-    old = backend.run(lambda act: make_group(act, "day", RULES, numbers=["13700000003"]))
-    new = backend.run(lambda act: make_group(act, "night", RULES, numbers=["13600000004"]))
+    old = backend.run(lambda unit: make_group(unit, "day", RULES, numbers=["13700000003"]))
+    new = backend.run(lambda unit: make_group(unit, "night", RULES, numbers=["13600000004"]))
     made = backend.bind("GXB", "", group_id=old.group_id, x=X)
     changed(backend, made, group_id=new.group_id)
     assert backend.reaches(X, D) == B
@@ -179,7 +179,7 @@ def test_changed_restrictions_apply(backend: Backend) -> None:
     assert backend.reaches(X, A) == "outside_hours"
     changed(backend, made, hours="", white_only=True)
     assert backend.reaches(X, A) == "caller_not_listed"
-    backend.run(lambda act: set_entry(act, "binding", made.binding_id, A, "white"))
+    backend.run(lambda unit: set_entry(unit, "binding", made.binding_id, A, "white"))
     assert backend.reaches(X, A) == B
 
 
@@ -232,7 +232,7 @@ def test_a_cleared_field_is_unset(backend: Backend) -> None:
 
 def test_calls_are_refused_after_unbinding(backend: Backend) -> None:
     made = backend.bind("AXYB", x=X, y=Y)
-    ended = backend.run(lambda act: end(act, made.binding_id, RULES, "delivered"))
+    ended = backend.run(lambda unit: end(unit, made.binding_id, RULES, "delivered"))
     assert (ended.ended_at, ended.ended_by) == (NOW_MS, backend.actor.name)
     assert backend.binding(made.binding_id) == ended
     assert (backend.reaches(X, A), backend.reaches(Y, B)) == ("no_binding", "no_binding")
@@ -265,7 +265,7 @@ def test_the_last_two_parties_may_rebind_at_once_after_unbinding(backend: Backen
     made = backend.bind(x=X)
     changed(backend, made, b=C)
     backend.now_ms += COOL_MS
-    backend.run(lambda act: end(act, made.binding_id, RULES))
+    backend.run(lambda unit: end(unit, made.binding_id, RULES))
     with pytest.raises(Refused):
         backend.bind(x=X)
     assert backend.bind("AXB", "13800000001", "13700000003", x=X).x == X
@@ -298,22 +298,24 @@ def test_an_invalid_field_is_named_and_nothing_changes(
 @pytest.mark.parametrize("mode", ["AXB", "GXB", "AXN"])
 def test_a_refused_change_does_not_confirm_a_guess_of_the_other_party(backend: Backend, mode: str) -> None:
     """Otherwise a key without parties:read that sees 139****0002 could try the ten thousand numbers behind it."""
-    group = backend.run(lambda act: make_group(act, "riders", RULES, "default", [A]).group_id) if mode == "GXB" else ""
+    group = (
+        backend.run(lambda unit: make_group(unit, "riders", RULES, "default", [A]).group_id) if mode == "GXB" else ""
+    )
     made = backend.bind(mode, x=X, a=A if mode != "GXB" else D, b=B, group_id=group)
     assert refused(backend, made, a=B, group_id="none") == refused(backend, made, a=C, group_id="none")
 
 
 def test_an_ended_or_expired_binding_cannot_be_changed(backend: Backend) -> None:
     unbound = backend.bind(x=X)
-    backend.run(lambda act: end(act, unbound.binding_id, RULES))
+    backend.run(lambda unit: end(unit, unbound.binding_id, RULES))
     assert refused(backend, unbound, b=C) == ("ended", "binding")
     with pytest.raises(Refused, match="already unbound"):
-        backend.run(lambda act: end(act, unbound.binding_id, RULES))
+        backend.run(lambda unit: end(unit, unbound.binding_id, RULES))
     expired = backend.bind(x=Y, expires_in="1h")
     backend.now_ms += HOUR_MS
     assert refused(backend, expired, expires_in="2h") == ("ended", "binding")
     with pytest.raises(Refused, match="expires_in: required"):
-        backend.run(lambda act: renew(act, expired.binding_id, None, RULES))
+        backend.run(lambda unit: renew(unit, expired.binding_id, None, RULES))
 
 
 def test_a_binding_of_another_business_user_is_not_found(backend: Backend) -> None:
@@ -322,7 +324,7 @@ def test_a_binding_of_another_business_user_is_not_found(backend: Backend) -> No
     backend.key_of("acme")
     assert refused(backend, made, b=C) == ("not_found", "binding")
     with pytest.raises(Refused, match="there is no such binding"):
-        backend.run(lambda act: end(act, made.binding_id, RULES))
+        backend.run(lambda unit: end(unit, made.binding_id, RULES))
 
 
 # History
@@ -338,7 +340,7 @@ def test_steps_name_actor_time_and_changed_fields(backend: Backend) -> None:
     changed(backend, made, direction="a_to_b")
     changed(backend, made, direction="a_to_b")  # no change
     backend.now_ms += 1
-    ended = backend.run(lambda act: end(act, made.binding_id, RULES))
+    ended = backend.run(lambda unit: end(unit, made.binding_id, RULES))
     assert (ended.version, ended.changed_at, ended.changed_by) == (3, NOW_MS + 2, second)
     assert steps(backend.connection, backend.sealer, ended) == [
         Step("made", NOW_MS, first, []),
@@ -366,7 +368,7 @@ def test_recording_can_be_switched_on_and_off(backend: Backend) -> None:
 
     def recorded(wanted: bool) -> bool:
         asked = {"record": wanted}
-        backend.run(lambda act: change(act, made.binding_id, asked, RULES._replace(recording=True)))
+        backend.run(lambda unit: change(unit, made.binding_id, asked, RULES._replace(recording=True)))
         route = backend.call(X, A)
         assert isinstance(route, Route)
         return route.record

@@ -57,7 +57,7 @@ def test_bind_completes_and_stores_the_binding(backend: Backend) -> None:
 
 
 def test_a_binding_and_its_group_are_found_by_their_numbers(backend: Backend) -> None:
-    group = backend.run(lambda act: make_group(act, "riders", RULES, numbers=[C]))
+    group = backend.run(lambda unit: make_group(unit, "riders", RULES, numbers=[C]))
     made = backend.bind("GXB", a="", group_id=group.group_id)
     number, of_group = number_of(made.binding_id), number_of(group.group_id)
     connection, sealer = backend.connection, backend.sealer
@@ -80,15 +80,15 @@ def test_bind_chooses_numbers_if_none_are_given(backend: Backend) -> None:
 
 def test_bind_prefers_unused_numbers(backend: Backend) -> None:
     requests = [written("AXB", f"138{n:08d}", f"139{n:08d}") for n in range(300)]
-    answers = backend.run(lambda act: bind_all(act, requests, RULES))
+    answers = backend.run(lambda unit: bind_all(unit, requests, RULES))
     assert len({answer.x for answer in answers if isinstance(answer, Binding)}) == 300
 
 
 def few(backend: Backend, count: int, **pool: Any) -> list[str]:
     """Make the pool `few` with `count` numbers."""
     numbers = [f"{PREFIX}{n:04d}" for n in range(9_000, 9_000 + count)]
-    backend.run(lambda act: make_pool(act, new_pool("few", **pool)))
-    backend.run(lambda act: move(act, numbers, "few"))
+    backend.run(lambda unit: make_pool(unit, new_pool("few", **pool)))
+    backend.run(lambda unit: move(unit, numbers, "few"))
     return numbers
 
 
@@ -118,7 +118,7 @@ def test_a_number_carries_at_most_the_lower_of_pool_and_configured_maximum(backe
 def test_a_number_carries_200_bindings_by_default(backend: Backend, pool: dict[str, int], rules: BindRules) -> None:
     few(backend, 1, **pool)
     requests = [written("AXB", f"138{n:08d}", f"139{n:08d}", pool="few") for n in range(201)]
-    answers = backend.run(lambda act: bind_all(act, requests, rules))
+    answers = backend.run(lambda unit: bind_all(unit, requests, rules))
     assert [getattr(answer, "kind", "made") for answer in answers] == ["made"] * 200 + ["pool_empty"]
 
 
@@ -185,7 +185,7 @@ def test_a_refusal_names_the_kind_the_field_and_the_fix(
 @pytest.mark.parametrize("state", ["applied", "suspended", "revoked"])
 def test_bind_is_refused_unless_the_business_user_is_approved(backend: Backend, state: str) -> None:
     backend.business("acme")
-    backend.run(lambda act: act.connection.execute("UPDATE business SET state = ? WHERE id = 'acme'", (state,)))
+    backend.run(lambda unit: unit.connection.execute("UPDATE business SET state = ? WHERE id = 'acme'", (state,)))
     assert refused(backend, business="acme", order_id="1") == ("business_not_approved", "business")
 
 
@@ -195,7 +195,7 @@ def test_bind_is_refused_outside_the_modes_and_quota_of_the_business_user(backen
     made = backend.bind(business="acme", order_id="1")
     assert refused(backend, business="acme", order_id="1") == ("quota", "business")
     assert backend.one("SELECT sum(bindings) FROM number") == (1,)
-    backend.run(lambda act: end(act, made.binding_id, RULES))
+    backend.run(lambda unit: end(unit, made.binding_id, RULES))
     backend.bind(business="acme", order_id="1")
 
 
@@ -236,7 +236,7 @@ def test_the_same_two_get_the_same_numbers_again(backend: Backend, mode: str) ->
     made = backend.bind(mode)
     backend.bind(mode, "13700000003", "13700000004")
     for later_ms in (0, COOL_MS, 30 * COOL_MS):
-        backend.run(lambda act, made=made: end(act, made.binding_id, RULES))
+        backend.run(lambda unit, made=made: end(unit, made.binding_id, RULES))
         backend.now_ms += later_ms
         again = backend.bind(mode)
         assert (again.x, again.y) == (made.x, made.y)
@@ -247,17 +247,17 @@ def test_the_same_two_get_another_number_while_theirs_is_taken(backend: Backend)
     made = backend.bind()
     second = backend.bind()
     assert second.x != made.x
-    backend.run(lambda act: end(act, made.binding_id, RULES))
-    backend.run(lambda act: lock(act, made.x, "test"))
+    backend.run(lambda unit: end(unit, made.binding_id, RULES))
+    backend.run(lambda unit: lock(unit, made.x, "test"))
     assert backend.bind().x not in (made.x, second.x)
-    backend.run(lambda act: unlock(act, made.x))
+    backend.run(lambda unit: unlock(unit, made.x))
     assert backend.bind().x == made.x
 
 
 def test_the_same_two_of_another_business_user_get_another_number(backend: Backend) -> None:
     backend.business("acme")
     made = backend.bind()
-    backend.run(lambda act: end(act, made.binding_id, RULES))
+    backend.run(lambda unit: end(unit, made.binding_id, RULES))
     assert backend.bind(business="acme", order_id="1").x != made.x
 
 
@@ -270,7 +270,7 @@ def test_a_loose_area_gives_numbers_of_other_pools_when_its_own_has_none(backend
 
 def test_a_locked_number_is_not_bound(backend: Backend) -> None:
     number = few(backend, 1)[0]
-    backend.run(lambda act: lock(act, number, "broken"))
+    backend.run(lambda unit: lock(unit, number, "broken"))
     assert refused(backend, pool="few") == ("pool_empty", "x")
     assert refused(backend, x=number) == ("number_locked", "x")
 
@@ -296,7 +296,7 @@ def test_the_same_parties_rebind_their_number_at_once_after_expiry(backend: Back
 def test_other_parties_get_a_number_only_after_its_cool_down(backend: Backend) -> None:
     number = few(backend, 1)[0]
     made = backend.bind(pool="few")
-    backend.run(lambda act: end(act, made.binding_id, RULES))
+    backend.run(lambda unit: end(unit, made.binding_id, RULES))
     other = ("AXB", "13700000003", "13700000004")
     backend.now_ms = NOW_MS + COOL_MS - 1
     assert refused(backend, *other, pool="few") == ("pool_empty", "x")
@@ -310,7 +310,7 @@ def test_a_party_does_not_get_a_shared_number_it_used_with_another_party(backend
     number = few(backend, 1)[0]
     backend.bind("AXB", "13700000003", "13700000004", pool="few")
     made = backend.bind(pool="few")
-    backend.run(lambda act: end(act, made.binding_id, RULES))
+    backend.run(lambda unit: end(unit, made.binding_id, RULES))
     assert refused(backend, "AXB", "13800000001", "13600000005", pool="few") == ("pool_empty", "x")
     assert refused(backend, "AXB", "13800000001", "13600000005", x=number) == ("number_cooling", "a")
     assert backend.bind("AXB", "13500000006", "13600000005", pool="few").x == number
@@ -318,16 +318,16 @@ def test_a_party_does_not_get_a_shared_number_it_used_with_another_party(backend
 
 
 def test_the_cool_down_of_a_prefix_overrides_the_configured_one(backend: Backend) -> None:
-    backend.run(lambda act: load_prefix(act, new_prefix("70010000002", cool_down_ms=1_000)))
+    backend.run(lambda unit: load_prefix(unit, new_prefix("70010000002", cool_down_ms=1_000)))
     made = backend.bind(x="700100000020000")
-    backend.run(lambda act: end(act, made.binding_id, RULES))
+    backend.run(lambda unit: end(unit, made.binding_id, RULES))
     assert refused(backend, "AXB", "8001", "8002", x="700100000020000") == ("number_cooling", "x")
     backend.now_ms += 1_000
     backend.bind("AXB", "8001", "8002", x="700100000020000")
 
 
 def test_a_group_binding_has_a_route_for_each_member_and_b(backend: Backend) -> None:
-    group = backend.run(lambda act: make_group(act, "depot", RULES, numbers=["13700000003", "13700000004"]))
+    group = backend.run(lambda unit: make_group(unit, "depot", RULES, numbers=["13700000003", "13700000004"]))
     gxb = backend.bind("GXB", "", group_id=group.group_id)
     gxyb = backend.bind("GXYB", "13600000005", "13900000006", group_id=group.group_id)
     routes = "SELECT party FROM route WHERE binding_id = ? ORDER BY number, party"
@@ -342,13 +342,13 @@ def test_a_group_does_not_get_a_number_that_a_member_is_bound_on(backend: Backen
     few(backend, 2)
     busy = backend.bind("AXB", "13700000003", pool="few").x
     backend.bind("AXB", "8001", "8002", pool="few")
-    group = backend.run(lambda act: make_group(act, "depot", RULES, numbers=["13700000003"]))
+    group = backend.run(lambda unit: make_group(unit, "depot", RULES, numbers=["13700000003"]))
     assert backend.bind("GXB", "", "8009", group_id=group.group_id, pool="few").x != busy
     assert refused(backend, "GXB", "", "8010", group_id=group.group_id, x=busy) == ("conflict", "group_id")
 
 
 def test_a_legacy_number_is_bound_on_request_only_and_until_the_deadline(backend: Backend) -> None:
-    backend.run(lambda act: ensure_numbers(act, (), ["8617012345678"]))
+    backend.run(lambda unit: ensure_numbers(unit, (), ["8617012345678"]))
     transition = RULES._replace(phase="transition", legacy_until_ms=NOW_MS + 10)
     made = backend.bind(x="170-1234-5678", rules=transition)
     assert made.x == "8617012345678"
@@ -362,7 +362,7 @@ def test_a_legacy_number_is_bound_on_request_only_and_until_the_deadline(backend
 def test_bind_all_makes_each_binding_independently(backend: Backend) -> None:
     requests = [written("AXB", "8001", "8002", x=X), written("AXB", "8001", "8003", x=X)]
     requests += [written("AXX"), written("AXB", "8004", "8005", x=X)]
-    answers = backend.run(lambda act: bind_all(act, requests, RULES))
+    answers = backend.run(lambda unit: bind_all(unit, requests, RULES))
     assert [getattr(answer, "kind", "made") for answer in answers] == ["made", "conflict", "invalid", "made"]
     assert backend.one("SELECT bindings FROM number WHERE number = ?", X) == (2,)
     assert len(backend.bindings()) == 2
@@ -372,8 +372,8 @@ def test_a_request_releases_expired_bindings_twice_at_most(backend: Backend, mon
     """Each release writes events for all webhooks while others wait. The timer releases those that are left."""
     released: list[int] = []
 
-    def release_one(act: UnitOfWork, rules: BindRules) -> int:
-        released.append(release_due(act, rules))
+    def release_one(unit: UnitOfWork, rules: BindRules) -> int:
+        released.append(release_due(unit, rules))
         return released[-1]
 
     monkeypatch.setattr(bindings, "release_due", release_one)
@@ -382,7 +382,7 @@ def test_a_request_releases_expired_bindings_twice_at_most(backend: Backend, mon
         backend.bind("AXB", "8001", f"801{n}", x=f"{X[:-1]}{n}", expires_in=f"{60 + n}s")
     backend.now_ms += 100_000
     last = written("AXB", "8001", "8002", x=f"{X[:-1]}4")
-    for request in (lambda act: bind(act, last, RULES), lambda act: bind_all(act, [last] * 3, RULES)):
+    for request in (lambda unit: bind(unit, last, RULES), lambda unit: bind_all(unit, [last] * 3, RULES)):
         released.clear()
         with suppress(Refused):
             assert [answer.kind for answer in backend.run(request)] == ["conflict"] * 3
@@ -390,9 +390,9 @@ def test_a_request_releases_expired_bindings_twice_at_most(backend: Backend, mon
 
 
 def test_a_refused_unit_of_work_changes_nothing(backend: Backend) -> None:
-    def two(act: Any) -> None:
-        bind(act, written("AXB", "8001", "8002", x=X), RULES)
-        bind(act, written("AXB", "8001", "8003", x=X), RULES)
+    def two(unit: Any) -> None:
+        bind(unit, written("AXB", "8001", "8002", x=X), RULES)
+        bind(unit, written("AXB", "8001", "8003", x=X), RULES)
 
     with pytest.raises(Refused):
         backend.run(two)

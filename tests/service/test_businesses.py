@@ -30,12 +30,12 @@ def store(tmp_path: Path) -> Iterator[Acting]:
 
 
 def applied(store: Acting, name: str = "Acme 快递", business_id: str = "acme", **fields: Any) -> Business:
-    return store.run(lambda act: apply(act, name, business_id, **ACME | fields))
+    return store.run(lambda unit: apply(unit, name, business_id, **ACME | fields))
 
 
 def stepped(store: Acting, *steps: Step) -> Business:
     for step in steps:
-        business = store.run(lambda act, step=step: businesses.set_state(act, "acme", step, f"because of {step}"))
+        business = store.run(lambda unit, step=step: businesses.set_state(unit, "acme", step, f"because of {step}"))
     return business
 
 
@@ -61,7 +61,7 @@ def test_apply_generates_a_missing_id(store: Acting) -> None:
 def test_apply_refuses_a_taken_id(store: Acting) -> None:
     applied(store)
     with pytest.raises(Refused, match=r"exists already: .* or `relay700 business change acme`") as error:
-        store.run(lambda act: apply(act, "Acme", "acme"))
+        store.run(lambda unit: apply(unit, "Acme", "acme"))
     assert (error.value.kind, error.value.field) == ("state_conflict", "id")
 
 
@@ -86,7 +86,10 @@ def test_a_step_is_refused_outside_its_states(
         assert stepped(store, step).state == allowed[step]
     else:
         kept = find_business(store.reader, store.sealer, "acme")
-        assert refused(store, lambda act: businesses.set_state(act, "acme", step, "why")) == ("state_conflict", "state")
+        assert refused(store, lambda unit: businesses.set_state(unit, "acme", step, "why")) == (
+            "state_conflict",
+            "state",
+        )
         assert find_business(store.reader, store.sealer, "acme") == kept
 
 
@@ -110,13 +113,13 @@ def test_each_step_is_recorded_with_reason_actor_and_time(store: Acting) -> None
 @pytest.mark.parametrize("reason", ["", "  ", "a\nb", "x" * 501])
 def test_a_step_requires_a_reason(store: Acting, reason: str) -> None:
     applied(store)
-    assert refused(store, lambda act: businesses.set_state(act, "acme", "approve", reason)) == ("invalid", "reason")
+    assert refused(store, lambda unit: businesses.set_state(unit, "acme", "approve", reason)) == ("invalid", "reason")
 
 
 def test_a_change_writes_the_given_fields_only(store: Acting) -> None:
     before = applied(store, max_cps=5)
     store.now_ms += 9
-    after = store.run(lambda act: businesses.change(act, "acme", hours="22:00-06:00", max_cps=None, white_only=True))
+    after = store.run(lambda unit: businesses.change(unit, "acme", hours="22:00-06:00", max_cps=None, white_only=True))
     assert after == before._replace(
         hours="22:00-06:00", max_cps=None, white_only=True, version=2, updated_at=NOW_MS + 9
     )
@@ -125,14 +128,17 @@ def test_a_change_writes_the_given_fields_only(store: Acting) -> None:
 
 def test_a_change_of_an_older_version_is_refused(store: Acting) -> None:
     applied(store)
-    store.run(lambda act: businesses.change(act, "acme", 1, name="Acme"))
-    assert refused(store, lambda act: businesses.change(act, "acme", 1, name="Other")) == ("state_conflict", "version")
+    store.run(lambda unit: businesses.change(unit, "acme", 1, name="Acme"))
+    assert refused(store, lambda unit: businesses.change(unit, "acme", 1, name="Other")) == (
+        "state_conflict",
+        "version",
+    )
 
 
 def test_a_revoked_business_user_cannot_be_changed(store: Acting) -> None:
     applied(store)
     stepped(store, "revoke")
-    assert refused(store, lambda act: businesses.change(act, "acme", name="Acme")) == ("state_conflict", "state")
+    assert refused(store, lambda unit: businesses.change(unit, "acme", name="Acme")) == ("state_conflict", "state")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +163,7 @@ def test_an_invalid_field_is_named(field: str, value: object) -> None:
 
 @pytest.mark.parametrize("name", ["a b", "-a", "x" * 65, "快递", "a/b"])
 def test_an_invalid_id_is_refused(store: Acting, name: str) -> None:
-    assert refused(store, lambda act: apply(act, "A", name)) == ("invalid", "id")
+    assert refused(store, lambda unit: apply(unit, "A", name)) == ("invalid", "id")
 
 
 def test_another_business_user_looks_like_a_missing_one(store: Acting) -> None:
@@ -165,7 +171,7 @@ def test_another_business_user_looks_like_a_missing_one(store: Acting) -> None:
     applied(store, "Other", "other")
     other = key_of("other", "keys")
     for business_id in ("acme", "nobody"):
-        assert refused(store, lambda act, of=business_id: businesses.get(act, of), actor=other) == (
+        assert refused(store, lambda unit, of=business_id: businesses.get(unit, of), actor=other) == (
             "not_found",
             "business",
         )
@@ -175,7 +181,7 @@ def test_another_business_user_looks_like_a_missing_one(store: Acting) -> None:
 @pytest.mark.parametrize("name", ["\udcff", "a\0b", ""])
 def test_an_unprintable_id_is_not_found(store: Acting, name: str) -> None:
     """A command line may hold bytes that are not text."""
-    assert refused(store, lambda act: businesses.get(act, name)) == ("not_found", "business")
+    assert refused(store, lambda unit: businesses.get(unit, name)) == ("not_found", "business")
 
 
 def test_a_list_continues_after_the_given_id(store: Acting) -> None:

@@ -20,7 +20,7 @@ PEERS = ("carrier", "pbx")
 
 def armed(backend: Backend, kind: ArmKind, value: str, for_ms: int = HOUR_MS, keep: str = "failed") -> StoredArm:
     rules = CaptureRules(keep)  # type: ignore[arg-type]
-    made: StoredArm = backend.run(lambda act: arm(act, kind, value, for_ms, rules, PEERS))
+    made: StoredArm = backend.run(lambda unit: arm(unit, kind, value, for_ms, rules, PEERS))
     return made
 
 
@@ -72,16 +72,16 @@ def test_the_number_of_arms_is_bounded(backend: Backend, monkeypatch: pytest.Mon
     armed(backend, "peer", "pbx")
     with pytest.raises(Refused, match="limited to 2 at once"):
         armed(backend, "peer", "pbx")
-    backend.run(lambda act: disarm(act, first.arm.id))
+    backend.run(lambda unit: disarm(unit, first.arm.id))
     armed(backend, "peer", "pbx")
 
 
 def test_an_arm_ends_when_it_is_disarmed(backend: Backend) -> None:
     made = armed(backend, "number", "13800000001")
-    assert backend.run(lambda act: disarm(act, made.arm.id)) == made
+    assert backend.run(lambda unit: disarm(unit, made.arm.id)) == made
     assert in_force(backend) == []
     with pytest.raises(Refused, match="nothing is armed"):
-        backend.run(lambda act: disarm(act, made.arm.id))
+        backend.run(lambda unit: disarm(unit, made.arm.id))
     (entry,) = newest_entries(backend.reader, backend.sealer, AuditQuery(action="capture.disarm"), None, 9)
     assert entry.entry.object_ == made.arm.id
 
@@ -91,6 +91,6 @@ def test_an_arm_ends_by_itself_and_the_purge_deletes_it(backend: Backend, tmp_pa
     backend.now_ms += HOUR_MS
     assert in_force(backend) == []
     with pytest.raises(Refused, match="nothing is armed"):
-        backend.run(lambda act: disarm(act, made.arm.id))
+        backend.run(lambda unit: disarm(unit, made.arm.id))
     purge(backend.writer, Retention(), tmp_path, backend.now_ms)  # type: ignore[arg-type]
     assert backend.one("SELECT count(*) FROM capture_arm") == (0,)

@@ -23,12 +23,12 @@ def calls(backend: Backend, count: int, business: str = "acme", days_ago: float 
     """Answered calls that the follower counts."""
     ended_ms = NOW_MS - int(days_ago * DAY_MS)
     record = ended_record("c", business=business, received_at=ended_ms - 900, ended_at=ended_ms, **more)
-    backend.run(lambda act: count_calls(act.connection, [record] * count))
+    backend.run(lambda unit: count_calls(unit.connection, [record] * count))
 
 
 def complain(backend: Backend, count: int, prefix: str = PREFIX, days_ago: int = 0, limit: int = 500) -> ComplaintRate:
     day = TODAY - timedelta(days=days_ago)
-    return backend.run(lambda act: set_complaints(act, day, "acme", prefix, count, limit))
+    return backend.run(lambda unit: set_complaints(unit, day, "acme", prefix, count, limit))
 
 
 def rates(backend: Backend, business: str | None = "acme", limit: int = 500) -> list[ComplaintRate]:
@@ -75,7 +75,7 @@ def test_a_rate_is_high_at_the_limit_from_three_complaints_on(
 
 
 def test_a_high_rate_is_told_once_and_suspends_nobody(acme: Backend) -> None:
-    acme.run(lambda act: make_webhook(act, "default", "https://operator.example/", ["complaints.high"]))
+    acme.run(lambda unit: make_webhook(unit, "default", "https://operator.example/", ["complaints.high"]))
     calls(acme, 4_000)
     lines, told = "SELECT count(*) FROM audit WHERE action = 'complaints.high'", []
     for count in (1, 2, 3, 4, 2, 3):

@@ -44,12 +44,12 @@ def file(
     state: Any = None,
     **more: str,
 ) -> Filing:
-    return backend.run(lambda act: add_filing(act, business, FilingWords(number, reference, **more), state=state))
+    return backend.run(lambda unit: add_filing(unit, business, FilingWords(number, reference, **more), state=state))
 
 
 def answer(backend: Backend, state: str, number: str = A, **more: str) -> Filing:
     words = AnswerWords(number, state=state, **more)
-    (filing,) = backend.run(lambda act: answer_filing(act, "default", words))
+    (filing,) = backend.run(lambda unit: answer_filing(unit, "default", words))
     return filing
 
 
@@ -76,11 +76,11 @@ def test_a_number_is_filed_with_its_reference_and_withdrawn(backend: Backend) ->
     assert find_filing(backend.connection, backend.sealer, "default", A) == made
     assert filed(backend) == [("default", A)]
     backend.now_ms += 5
-    gone = backend.run(lambda act: remove_filing(act, "default", "138-0000-0001"))
+    gone = backend.run(lambda unit: remove_filing(unit, "default", "138-0000-0001"))
     assert (gone.withdrawn_at, gone.withdrawn_by) == (NOW_MS + 5, backend.actor.name)
     assert (filed(backend), filed(backend, all_=True)) == ([], [("default", A)])
     assert not is_filed(backend.connection, backend.sealer, "default", A, backend.now_ms)
-    assert refused(backend, lambda act: remove_filing(act, "default", A)) == ("not_found", "number")
+    assert refused(backend, lambda unit: remove_filing(unit, "default", A)) == ("not_found", "number")
     again = file(backend, reference="CT-18")
     assert (again.reference, again.withdrawn_at, again.filed_at) == ("CT-18", None, NOW_MS + 5)
 
@@ -99,7 +99,7 @@ def test_a_number_is_filed_with_its_reference_and_withdrawn(backend: Backend) ->
     ],
 )
 def test_an_invalid_field_is_named(backend: Backend, number: str, reference: str, field: str) -> None:
-    assert refused(backend, lambda act: add_filing(act, "default", FilingWords(number, reference))) == (
+    assert refused(backend, lambda unit: add_filing(unit, "default", FilingWords(number, reference))) == (
         "invalid",
         field,
     )
@@ -110,7 +110,7 @@ def test_a_filing_applies_to_its_business_user_only(backend: Backend) -> None:
     file(backend, A, "acme")
     assert is_filed(backend.connection, backend.sealer, "acme", A, backend.now_ms)
     assert not is_filed(backend.connection, backend.sealer, "default", A, backend.now_ms)
-    assert refused(backend, lambda act: add_filing(act, "nobody", FilingWords(A, "r"))) == ("not_found", "business")
+    assert refused(backend, lambda unit: add_filing(unit, "nobody", FilingWords(A, "r"))) == ("not_found", "business")
 
 
 # Documents, and the carrier's answers
@@ -144,7 +144,7 @@ def test_documents_are_sealed_and_masked(backend: Backend) -> None:
     ],
 )
 def test_invalid_documents_are_named(backend: Backend, words: dict[str, str], field: str) -> None:
-    found = refused(backend, lambda act: add_filing(act, "default", FilingWords(A, **words)))
+    found = refused(backend, lambda unit: add_filing(unit, "default", FilingWords(A, **words)))
     assert found == ("invalid", field)
 
 
@@ -176,7 +176,7 @@ def test_an_approval_ends_at_its_expiry(backend: Backend) -> None:
     assert (backend.reaches(X, A), bound(backend, REQUIRED)) == ("not_filed", "not_filed a")
     made = backend.bind()
     assert warning(backend, made, WARNED) == "a: this A number is not filed (its filing: expired)"
-    group = backend.run(lambda act: make_group(act, "riders", RULES, "default", [A])).group_id
+    group = backend.run(lambda unit: make_group(unit, "riders", RULES, "default", [A])).group_id
     assert bound(backend, REQUIRED, "GXB", "", B, group_id=group) == "not_filed group_id"
 
 
@@ -200,7 +200,9 @@ def test_a_forged_expiry_fails_the_look_up(backend: Backend) -> None:
 def test_a_business_user_submits_and_does_not_approve(backend: Backend) -> None:
     backend.key_of("default")
     assert file(backend).answer == "submitted"
-    assert refused(backend, lambda act: add_filing(act, "default", FilingWords(A, "r"), state="approved"))[1] == "state"
+    assert (
+        refused(backend, lambda unit: add_filing(unit, "default", FilingWords(A, "r"), state="approved"))[1] == "state"
+    )
 
 
 def test_a_filing_in_force_stays_so_while_its_holder_stays(backend: Backend) -> None:
@@ -225,10 +227,10 @@ def test_answers_come_by_reference_too(backend: Backend) -> None:
     for number, reference in ((A, "batch-1"), (B, "batch-1"), (C, "batch-2")):
         file(backend, number, reference=reference, state="submitted")
     words = AnswerWords(reference="batch-1", state="approved")
-    assert len(backend.run(lambda act: answer_filing(act, "default", words))) == 2
+    assert len(backend.run(lambda unit: answer_filing(unit, "default", words))) == 2
     assert [state_of(backend, number) for number in (A, B, C)] == ["approved", "approved", "submitted"]
     unknown = AnswerWords(reference="batch-3", state="approved")
-    assert refused(backend, lambda act: answer_filing(act, "default", unknown)) == ("not_found", "reference")
+    assert refused(backend, lambda unit: answer_filing(unit, "default", unknown)) == ("not_found", "reference")
 
 
 def test_each_earlier_state_is_kept_with_its_holder(backend: Backend) -> None:
@@ -250,7 +252,7 @@ def test_documents_are_removed_on_demand_also_from_earlier_states(backend: Backe
     backend.now_ms += 1_000
     file(backend, reference="CT-18")
     backend.now_ms += 1_000
-    gone = backend.run(lambda act: forget_filing(act, "default", A, "Zhang San asked"))
+    gone = backend.run(lambda unit: forget_filing(unit, "default", A, "Zhang San asked"))
     assert (gone.documents, gone.withdrawn_at, gone.number) == (None, backend.now_ms, A)
     for at_ms in (NOW_MS, NOW_MS + 1_000, NOW_MS + 2_000):
         then = filing_at(backend.connection, backend.sealer, "default", A, at_ms)
@@ -288,7 +290,7 @@ def test_a_binding_requires_its_a_filed_by_its_own_business_user(backend: Backen
 
 @pytest.mark.parametrize("mode", ["GXB", "GXYB"])
 def test_a_group_binding_requires_all_members_and_a_filed(backend: Backend, mode: str) -> None:
-    group = backend.run(lambda act: make_group(act, "riders", RULES, "default", [A, C])).group_id
+    group = backend.run(lambda unit: make_group(unit, "riders", RULES, "default", [A, C])).group_id
     file(backend, A)
     assert bound(backend, REQUIRED, mode, "", B, group_id=group) == "not_filed group_id"
     file(backend, C)
@@ -300,12 +302,12 @@ def test_a_changed_a_must_be_filed(backend: Backend) -> None:
     file(backend, A)
     made = backend.bind(rules=REQUIRED)
     asked = {"a": C}
-    assert refused(backend, lambda act: change(act, made.binding_id, asked, REQUIRED)) == ("not_filed", "a")
-    backend.run(lambda act: remove_filing(act, "default", A))
-    backend.run(lambda act: change(act, made.binding_id, {"b": C}, REQUIRED))
+    assert refused(backend, lambda unit: change(unit, made.binding_id, asked, REQUIRED)) == ("not_filed", "a")
+    backend.run(lambda unit: remove_filing(unit, "default", A))
+    backend.run(lambda unit: change(unit, made.binding_id, {"b": C}, REQUIRED))
     file(backend, A)
     file(backend, "8613600000004")
-    backend.run(lambda act: change(act, made.binding_id, {"a": "13600000004"}, REQUIRED))
+    backend.run(lambda unit: change(unit, made.binding_id, {"a": "13600000004"}, REQUIRED))
 
 
 def test_warn_makes_the_binding_and_writes_an_audit_line(backend: Backend) -> None:
@@ -316,7 +318,7 @@ def test_warn_makes_the_binding_and_writes_an_audit_line(backend: Backend) -> No
     assert backend.one(lines) == (made.binding_id,)
     file(backend, A)
     assert warning(backend, made, WARNED) is None
-    changed = backend.run(lambda act: change(act, made.binding_id, {"a": C}, WARNED))
+    changed = backend.run(lambda unit: change(unit, made.binding_id, {"a": C}, WARNED))
     assert changed.a == C
     assert backend.one(f"SELECT count(*) FROM ({lines}) AS found") == (2,)
 
@@ -329,7 +331,7 @@ def test_a_call_in_either_direction_requires_a_filed_a_number(backend: Backend) 
     assert (backend.reaches(X, A), backend.reaches(X, B)) == ("not_filed", "not_filed")
     file(backend, A)
     assert (backend.reaches(X, A), backend.reaches(X, B)) == (B, A)
-    backend.run(lambda act: remove_filing(act, "default", A))
+    backend.run(lambda unit: remove_filing(unit, "default", A))
     assert (backend.reaches(X, A), backend.reaches(X, B)) == ("not_filed", "not_filed")
     assert backend.reaches(X, C) == "no_binding"
     backend.apply_config(Rules())
@@ -340,7 +342,7 @@ def test_a_call_in_either_direction_requires_a_filed_a_number(backend: Backend) 
 def test_a_forged_filing_fails_the_look_up(backend: Backend) -> None:
     backend.bind(x=X)
     file(backend, A)
-    backend.run(lambda act: remove_filing(act, "default", A))
+    backend.run(lambda unit: remove_filing(unit, "default", A))
     backend.apply_config(Rules(filing_required=True))
     assert backend.reaches(X, A) == "not_filed"
     backend.connection.execute("UPDATE filing SET withdrawn_at = NULL, withdrawn_by = NULL")
@@ -356,10 +358,10 @@ def test_an_axn_call_requires_a_filed_callee(backend: Backend) -> None:
 
 
 def test_only_filed_members_of_a_group_call_and_are_called_back(backend: Backend) -> None:
-    group = backend.run(lambda act: make_group(act, "riders", RULES, "default", [A])).group_id
+    group = backend.run(lambda unit: make_group(unit, "riders", RULES, "default", [A])).group_id
     made = backend.bind("GXB", "", B, x=X, group_id=group)
     backend.apply_config(Rules(filing_required=True))
-    backend.run(lambda act: add_members(act, group, [C], RULES))
+    backend.run(lambda unit: add_members(unit, group, [C], RULES))
     file(backend, A)
     assert (backend.reaches(X, A), backend.reaches(X, C)) == (B, "not_filed")
     assert backend.reaches(X, B) == "no_callee"

@@ -33,15 +33,15 @@ C, D = "8613700000003", "8613600000004"
 
 
 def made(backend: Backend, numbers: Sequence[str] = ("13700000003",), business: str = "") -> Group:
-    return backend.run(lambda act: make_group(act, "riders", RULES, business, numbers))
+    return backend.run(lambda unit: make_group(unit, "riders", RULES, business, numbers))
 
 
 def added(backend: Backend, group: Group, *numbers: str) -> int:
-    return backend.run(lambda act: add_members(act, group.group_id, numbers, RULES))
+    return backend.run(lambda unit: add_members(unit, group.group_id, numbers, RULES))
 
 
 def removed(backend: Backend, group: Group, *numbers: str) -> int:
-    return backend.run(lambda act: remove_members(act, group.group_id, numbers, RULES))
+    return backend.run(lambda unit: remove_members(unit, group.group_id, numbers, RULES))
 
 
 def refused(backend: Backend, group: Group, *numbers: str) -> tuple[str, str]:
@@ -62,7 +62,7 @@ def test_a_change_of_members_applies_to_each_binding_of_the_group(backend: Backe
     assert removed(backend, group, "13600000004", "13800000001") == 1
     assert [backend.reaches(number, D) for number in (X, Y)] == ["no_binding", "no_binding"]
     assert [backend.reaches(number, C) for number in (X, Y)] == [B, "8613500000005"]
-    assert backend.run(lambda act: get_group(act, group.group_id)).size == 1
+    assert backend.run(lambda unit: get_group(unit, group.group_id)).size == 1
 
 
 def test_a_removed_member_cools_down_and_may_be_added_again(backend: Backend) -> None:
@@ -109,10 +109,10 @@ def test_a_group_can_be_removed_once_it_has_no_live_binding(backend: Backend) ->
     group = made(backend)
     binding = backend.bind("GXB", "", group_id=group.group_id, x=X)
     with pytest.raises(Refused) as refusal:
-        backend.run(lambda act: remove_group(act, group.group_id, RULES))
+        backend.run(lambda unit: remove_group(unit, group.group_id, RULES))
     assert refusal.value.kind == "state_conflict"
-    backend.run(lambda act: end(act, binding.binding_id, RULES))
-    assert backend.run(lambda act: remove_group(act, group.group_id, RULES)).group_id == group.group_id
+    backend.run(lambda unit: end(unit, binding.binding_id, RULES))
+    assert backend.run(lambda unit: remove_group(unit, group.group_id, RULES)).group_id == group.group_id
     assert backend.one("SELECT count(*) FROM group_member") == (0,)
     assert backend.one("SELECT count(*) FROM past_member") == (1,)
 
@@ -123,14 +123,14 @@ def test_what_changes_no_route_opens_no_binding_of_the_group(backend: Backend, m
     backend.bind("GXB", "", group_id=group.group_id, x=X)
     opened: list[str] = []
 
-    def noted(act: UnitOfWork, group_id: str) -> list[Binding]:
+    def noted(unit: UnitOfWork, group_id: str) -> list[Binding]:
         opened.append(group_id)
-        return unreleased_of_group(act, group_id)
+        return unreleased_of_group(unit, group_id)
 
     monkeypatch.setattr(groups, "unreleased_of_group", noted)
     assert added(backend, group, "13700000003") == 0
     with pytest.raises(Refused) as refusal:
-        backend.run(lambda act: remove_group(act, group.group_id, RULES))
+        backend.run(lambda unit: remove_group(unit, group.group_id, RULES))
     assert (refusal.value.kind, opened) == ("state_conflict", [])
 
 
@@ -138,7 +138,7 @@ def test_a_group_whose_bindings_have_expired_can_be_removed_before_their_release
     group = made(backend)
     backend.bind("GXB", "", group_id=group.group_id, x=X, expires_in="60s")
     backend.now_ms += 60_000
-    assert backend.run(lambda act: remove_group(act, group.group_id, RULES)).group_id == group.group_id
+    assert backend.run(lambda unit: remove_group(unit, group.group_id, RULES)).group_id == group.group_id
 
 
 def test_a_key_sees_the_groups_of_its_own_business_user_only(backend: Backend) -> None:
@@ -154,14 +154,14 @@ def test_a_key_sees_the_groups_of_its_own_business_user_only(backend: Backend) -
 
 def test_a_group_requires_a_name(backend: Backend) -> None:
     with pytest.raises(Refused) as refusal:
-        backend.run(lambda act: make_group(act, " ", RULES))
+        backend.run(lambda unit: make_group(unit, " ", RULES))
     assert refusal.value.field == "name"
 
 
 def test_changes_of_groups_are_audited_without_numbers(backend: Backend) -> None:
     group = made(backend)
     removed(backend, group, "13700000003")
-    backend.run(lambda act: remove_group(act, group.group_id, RULES))
+    backend.run(lambda unit: remove_group(unit, group.group_id, RULES))
     rows = backend.connection.execute("SELECT action FROM audit WHERE object = ? ORDER BY seq", (group.group_id,))
     assert [action for (action,) in rows] == ["group.make", "group.add", "group.remove", "group.delete"]
     assert A not in str(backend.connection.execute("SELECT * FROM audit").fetchall())
@@ -198,10 +198,10 @@ def test_the_bindings_of_a_group_are_limited(backend: Backend) -> None:
     elsewhere = backend.bind("GXB", "", "8005", group_id=other.group_id)
     into = {"group_id": full.group_id}
     with pytest.raises(Refused) as refusal:
-        backend.run(lambda act: change(act, elsewhere.binding_id, into, RULES))
+        backend.run(lambda unit: change(unit, elsewhere.binding_id, into, RULES))
     assert (refusal.value.kind, refusal.value.field) == ("quota", "group_id")
-    backend.run(lambda act: end(act, last.binding_id, RULES))
-    backend.run(lambda act: change(act, elsewhere.binding_id, into, RULES))
+    backend.run(lambda unit: end(unit, last.binding_id, RULES))
+    backend.run(lambda unit: change(unit, elsewhere.binding_id, into, RULES))
 
 
 @pytest.mark.usefixtures("few")
@@ -213,10 +213,10 @@ def test_a_group_of_more_members_than_one_unit_of_work_writes_is_not_bound(backe
     binding = backend.bind("GXB", "", "8001", group_id=small.group_id)
     other = made(backend, ("8031", "8032", "8033"))
     with pytest.raises(Refused, match="limited to 4 members of both groups") as refusal:
-        backend.run(lambda act: change(act, binding.binding_id, {"group_id": other.group_id}, RULES))
+        backend.run(lambda unit: change(unit, binding.binding_id, {"group_id": other.group_id}, RULES))
     assert (refusal.value.kind, refusal.value.field) == ("quota", "group_id")
     assert removed(backend, other, "8033") == 1
-    backend.run(lambda act: change(act, binding.binding_id, {"group_id": other.group_id}, RULES))
+    backend.run(lambda unit: change(unit, binding.binding_id, {"group_id": other.group_id}, RULES))
 
 
 @pytest.mark.usefixtures("few")
@@ -225,7 +225,7 @@ def test_a_sweep_stops_at_the_limit_of_routes(backend: Backend) -> None:
     for number in range(4):
         backend.bind("GXB", "", f"800{number}", group_id=group.group_id, expires_in="60s")
     backend.now_ms += 60_000
-    assert [backend.run(lambda act: placement.release_due(act, RULES)) for _ in range(3)] == [2, 2, 0]
+    assert [backend.run(lambda unit: placement.release_due(unit, RULES)) for _ in range(3)] == [2, 2, 0]
 
 
 # -- Black- and whitelists: ownership, and the effect on the next call
@@ -234,7 +234,7 @@ CALLER = "8613700000003"
 
 
 def put(backend: Backend, whose: Whose, owner: str, kind: str, number: str = "13700000003") -> None:
-    backend.run(lambda act: set_entry(act, whose, owner, number, kind))
+    backend.run(lambda unit: set_entry(unit, whose, owner, number, kind))
 
 
 def denied(backend: Backend, do: Callable[[Any], object]) -> tuple[str, str]:
@@ -250,15 +250,15 @@ def test_a_whitelist_of_a_binding_overrides_the_blacklist_of_its_business_user(b
     assert backend.reaches(X, CALLER) == "caller_blacklisted"
     put(backend, "binding", made.binding_id, "white")
     assert backend.reaches(X, CALLER) == A
-    backend.run(lambda act: remove_entry(act, "binding", made.binding_id, "+86 137 0000 0003"))
+    backend.run(lambda unit: remove_entry(unit, "binding", made.binding_id, "+86 137 0000 0003"))
     assert backend.reaches(X, CALLER) == "caller_blacklisted"
-    backend.run(lambda act: remove_entry(act, "business", "default", "13700000003"))
+    backend.run(lambda unit: remove_entry(unit, "business", "default", "13700000003"))
     assert backend.reaches(X, CALLER) == A
 
 
 def test_white_only_admits_callers_on_the_whitelist_only(backend: Backend) -> None:
     made = backend.bind("AXN", b="", x=X)
-    backend.run(lambda act: change(act, made.binding_id, {"white_only": True}, RULES))
+    backend.run(lambda unit: change(unit, made.binding_id, {"white_only": True}, RULES))
     assert backend.reaches(X, CALLER) == "caller_not_listed"
     put(backend, "business", "default", "white")
     assert backend.reaches(X, CALLER) == A
@@ -279,13 +279,13 @@ def test_a_list_applies_to_its_binding_only(backend: Backend) -> None:
 
 def test_an_invalid_entry_is_refused(backend: Backend) -> None:
     def asked(whose: Whose, owner: str, number: str = "13700000003") -> tuple[str, str]:
-        return denied(backend, lambda act: set_entry(act, whose, owner, number, "black"))
+        return denied(backend, lambda unit: set_entry(unit, whose, owner, number, "black"))
 
     assert asked("business", "default", number="alice") == ("invalid", "number")
     assert asked("business", "default", number=X) == ("invalid", "number")
     assert asked("business", "nobody") == ("not_found", "business")
     assert asked("binding", "none") == ("not_found", "binding")
-    assert denied(backend, lambda act: remove_entry(act, "business", "default", CALLER)) == (
+    assert denied(backend, lambda unit: remove_entry(unit, "business", "default", CALLER)) == (
         "not_found",
         "number",
     )
@@ -296,6 +296,8 @@ def test_a_key_changes_lists_of_its_own_business_user_only(backend: Backend) -> 
     theirs = backend.bind(x=X)
     backend.key_of("acme")
     put(backend, "business", "acme", "black")
-    assert denied(backend, lambda act: set_entry(act, "business", "default", CALLER, "black"))[0] == "not_found"
-    assert denied(backend, lambda act: set_entry(act, "binding", theirs.binding_id, CALLER, "black"))[0] == "not_found"
-    assert denied(backend, lambda act: remove_entry(act, "business", "default", CALLER))[0] == "not_found"
+    assert denied(backend, lambda unit: set_entry(unit, "business", "default", CALLER, "black"))[0] == "not_found"
+    assert (
+        denied(backend, lambda unit: set_entry(unit, "binding", theirs.binding_id, CALLER, "black"))[0] == "not_found"
+    )
+    assert denied(backend, lambda unit: remove_entry(unit, "business", "default", CALLER))[0] == "not_found"

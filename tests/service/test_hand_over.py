@@ -19,7 +19,7 @@ def handed(backend: Backend, *order_ids: str, to_a: str | None = C, **asked: str
     results: list[HandedOver] = []
     after: str | None = ""
     while after is not None:
-        done, after = backend.run(lambda act, after=after: hand_over(act, wanted, after, RULES))
+        done, after = backend.run(lambda unit, after=after: hand_over(unit, wanted, after, RULES))
         results += done
     return results
 
@@ -62,8 +62,8 @@ def test_many_bindings_of_orders_go_over_in_several_units_of_work(backend: Backe
     for n in range(each * len(orders)):
         backend.bind("AXB", A, f"139{n:08d}", order_id=orders[n // each])
     asked = HandOver("default", C, None, orders)
-    first, after = backend.run(lambda act: hand_over(act, asked, "", RULES))
-    rest, end_ = backend.run(lambda act: hand_over(act, asked, after or "", RULES))
+    first, after = backend.run(lambda unit: hand_over(unit, asked, "", RULES))
+    rest, end_ = backend.run(lambda unit: hand_over(unit, asked, after or "", RULES))
     assert ([len(first), len(rest)], end_) == ([CHUNK, each], None)
 
 
@@ -79,7 +79,7 @@ def test_one_refusal_holds_up_no_other_and_leaves_nothing_behind(backend: Backen
     there = backend.bind(x=X, order_id="SF1")
     backend.bind(order_id="SF2")
     over = backend.bind("AXB", D, B, order_id="SF4")
-    backend.run(lambda act: end(act, over.binding_id, RULES))
+    backend.run(lambda unit: end(unit, over.binding_id, RULES))
     results = handed(backend, "SF1", "SF2", "SF3", "SF4", from_a=A)
     assert kinds(results) == ["conflict", "done", "not_found", "not_found"]
     assert backend.binding(there.binding_id) == there

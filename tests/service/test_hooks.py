@@ -29,7 +29,7 @@ def shop(backend: Backend) -> Backend:
 
 
 def put(shop: Backend, actor: Actor | None = None, rules: BindRules = RULES, **more: Any) -> Any:
-    return shop.run(lambda act: set_hook(act, "shop", rules, **{"url": URL} | more), actor)
+    return shop.run(lambda unit: set_hook(unit, "shop", rules, **{"url": URL} | more), actor)
 
 
 def refused(shop: Backend, actor: Actor = OWN, rules: BindRules = RULES, **more: Any) -> tuple[str, str]:
@@ -43,16 +43,16 @@ def test_a_hook_has_one_secret_for_its_life(shop: Backend) -> None:
     assert (hook.secret, hook.internal, hook.parties, hook.unknown_callers) == (secret, False, "masked", False)
     again, none = put(shop, OWN, parties="none")
     assert (again.secret, none, again.parties) == (secret, None, "none")
-    shop.run(lambda act: drop_hook(act, "shop"), OWN)
+    shop.run(lambda unit: drop_hook(unit, "shop"), OWN)
     assert put(shop, OWN)[1] != secret
 
 
 def test_what_is_not_given_stays(shop: Backend) -> None:
     first, _ = put(shop, parties="clear", unknown_callers=True)
     shop.now_ms += 1_000
-    changed, _ = shop.run(lambda act: set_hook(act, "shop", RULES, enabled=False))
+    changed, _ = shop.run(lambda unit: set_hook(unit, "shop", RULES, enabled=False))
     assert changed == first._replace(disabled_at=shop.now_ms, changed_at=shop.now_ms)
-    assert shop.run(lambda act: get_hook(act, "shop")) == changed
+    assert shop.run(lambda unit: get_hook(unit, "shop")) == changed
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,14 @@ def test_nobody_sees_or_sets_the_hook_of_another(shop: Backend) -> None:
     assert refused(shop, OTHER) == ("not_found", "business")
     for do in (get_hook, drop_hook):
         with pytest.raises(Refused, match="there is no such business user"):
-            shop.run(lambda act, do=do: do(act, "shop"), OTHER)
+            shop.run(lambda unit, do=do: do(unit, "shop"), OTHER)
 
 
 def test_hooks_need_the_operator_s_configuration(shop: Backend) -> None:
     assert refused(shop, rules=BindRules()) == ("state_conflict", "")
     put(shop)
-    shop.run(lambda act: set_hook(act, "shop", BindRules(), enabled=False))
-    shop.run(lambda act: drop_hook(act, "shop"))
+    shop.run(lambda unit: set_hook(unit, "shop", BindRules(), enabled=False))
+    shop.run(lambda unit: drop_hook(unit, "shop"))
 
 
 def test_a_look_up_learns_of_the_hook(shop: Backend) -> None:
@@ -108,18 +108,18 @@ def test_a_look_up_learns_of_the_hook(shop: Backend) -> None:
     put(shop, enabled=False)
     assert not asks()
     put(shop, enabled=True)
-    shop.run(lambda act: drop_hook(act, "shop"))
+    shop.run(lambda unit: drop_hook(unit, "shop"))
     assert not asks()
 
 
 def test_a_revoked_business_user_has_no_hook(shop: Backend) -> None:
     put(shop)
-    shop.run(lambda act: set_state(act, "shop", "revoke", "fraud"))
+    shop.run(lambda unit: set_state(unit, "shop", "revoke", "fraud"))
     assert shop.one("SELECT count(*) FROM hook") == (0,)
 
 
 def test_each_change_is_audited(shop: Backend) -> None:
     put(shop, OWN)
-    shop.run(lambda act: drop_hook(act, "shop"), OWN)
+    shop.run(lambda unit: drop_hook(unit, "shop"), OWN)
     found = shop.connection.execute("SELECT actor, action, object, business FROM audit ORDER BY seq DESC LIMIT 2")
     assert found.fetchall() == [("key:1", "hook.remove", "shop", "shop"), ("key:1", "hook.set", "shop", "shop")]

@@ -126,7 +126,7 @@ def test_each_chunk_is_made_before_the_next_is_read(backend: Backend) -> None:
 
 
 def test_every_column_is_read(backend: Backend) -> None:
-    group = backend.run(lambda act: make_group(act, "depot", RULES, numbers=["13700000003"]))
+    group = backend.run(lambda unit: make_group(unit, "depot", RULES, numbers=["13700000003"]))
     text = "mode,b,group,pool,direction,max_call_s,ring_timeout_s,consent,user_data\n"
     text += f"GXB,8001,{group.group_id},default,b_to_a,600, 30 ,form 9,{{}}\nGXB,8001,{group.group_id},,,ten,,,\n"
     assert run(backend, text) == {2: None, 3: "max_call_s: must be a number of seconds"}
@@ -149,7 +149,7 @@ def test_a_line_may_leave_a_for_later_and_say_how_its_number_is_chosen(backend: 
 
 
 def test_members_are_imported_from_a_list(backend: Backend) -> None:
-    group = backend.run(lambda act: make_group(act, "depot", RULES, numbers=["13700000003"]))
+    group = backend.run(lambda unit: make_group(unit, "depot", RULES, numbers=["13700000003"]))
     lines = ["13700000003\n", "\n", *(f"1360000{n:04d}\n" for n in range(CHUNK))]
     assert list(import_members(lines, group.group_id, backend.run, RULES)) == [CHUNK - 1, 1]
     assert backend.one("SELECT size FROM party_group") == (CHUNK + 1,)
@@ -184,7 +184,7 @@ def test_a_line_that_is_imported_again_makes_no_second_binding(backend: Backend)
     assert [one.was_there for one in first + second] == [False, False, True, True, False]
     ids = [one.binding and one.binding.binding_id for one in first]
     assert [one.binding and one.binding.binding_id for one in second[:2]] == ids[::-1]
-    backend.run(lambda act: end(act, ids[0] or "", RULES))
+    backend.run(lambda unit: end(unit, ids[0] or "", RULES))
     assert once(backend, ONE)[0].was_there
     assert len(backend.bindings()) == 3
 
@@ -225,7 +225,7 @@ def test_import_files_valid_lines_and_names_invalid_ones(backend: Backend) -> No
 def test_answers_of_a_file_are_taken_line_by_line(backend: Backend) -> None:
     file(backend, state="submitted", **HOLDER)
     file(backend, C, state="submitted")
-    backend.run(lambda act: remove_filing(act, "default", C))
+    backend.run(lambda unit: remove_filing(unit, "default", C))
     lines = [
         "number,state,reason,code\n",
         f"{A},rejected,张三 11010519491231002X 13800000001 不符,4003\n",

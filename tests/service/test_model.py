@@ -77,13 +77,13 @@ def template() -> Path:
     with closing(connect(folder / "relay.db")) as connection, ledger_transaction(connection, sealer, NOW_MS):
         rows = [(number,) for number in NUMBERS]
         connection.executemany("INSERT INTO number (number, prefix, pool) VALUES (?, '', 'default')", rows)
-        act = UnitOfWork(connection, sealer, OPERATOR, NOW_MS)
-        apply(act, "Acme", "acme", **PAPERS)
-        set_state(act, "acme", "approve", "checked")
-        change_business(act, "acme", max_bindings=MOST)
+        unit = UnitOfWork(connection, sealer, OPERATOR, NOW_MS)
+        apply(unit, "Acme", "acme", **PAPERS)
+        set_state(unit, "acme", "approve", "checked")
+        change_business(unit, "acme", max_bindings=MOST)
         for name in GROUPS:
-            insert_group(act, Group(name, "default", name, 0, 1, NOW_MS))
-        make_group(act, "riders", RULES)
+            insert_group(unit, Group(name, "default", name, 0, 1, NOW_MS))
+        make_group(unit, "riders", RULES)
     return folder
 
 
@@ -113,7 +113,7 @@ class Store(RuleBasedStateMachine):
         self.reader.close()
         shutil.rmtree(self.folder)
 
-    def act(self, do: Callable[[UnitOfWork], T]) -> T | str:
+    def run(self, do: Callable[[UnitOfWork], T]) -> T | str:
         """The result of a unit of work, or the kind of its refusal."""
         try:
             with ledger_transaction(self.connection, self.sealer, self.now):
@@ -182,7 +182,7 @@ class Store(RuleBasedStateMachine):
         span = None if span_ms is None else f"{span_ms // 1000}s"
         asked = written(mode, a or "", b or "", x=x, y=y, expires_in=span, business=business, group_id=of_group)
         asked["late"] = late
-        answer = self.act(lambda act: bind(act, asked, RULES))
+        answer = self.run(lambda unit: bind(unit, asked, RULES))
         wanted = Made(mode, business, "?", "?" if mode in ("AXYB", "GXYB") else None, a, b, of_group, expires_at)
         before = copy.deepcopy((self.model, self.grants))
         self._sweep()
@@ -237,7 +237,7 @@ class Store(RuleBasedStateMachine):
     @rule(binding=consumes(made))
     def ends(self, binding: str | None) -> None:
         if binding is not None:
-            answer = self.act(lambda act: end(act, binding, RULES))
+            answer = self.run(lambda unit: end(unit, binding, RULES))
             assert not isinstance(answer, str)
             self._close(binding)
             self.model.end(binding, self.now)
@@ -274,7 +274,7 @@ class Store(RuleBasedStateMachine):
         self._sweep()
         old = self.model.bindings[binding]
         new = replace(old, **changes)  # type: ignore[arg-type]
-        answer = self.act(lambda act: change(act, binding, asked, RULES))
+        answer = self.run(lambda unit: change(unit, binding, asked, RULES))
         expected = self._why_not_changed(binding, old, new)
         if expected:
             assert answer in expected
@@ -298,7 +298,7 @@ class Store(RuleBasedStateMachine):
 
     @rule(group=groups, party=parties)
     def adds_a_member(self, group: str, party: str) -> None:
-        answer = self.act(lambda act: add_members(act, group, [party], RULES))
+        answer = self.run(lambda unit: add_members(unit, group, [party], RULES))
         if expected := self.model.why_not_added(group, party, self.now):
             assert answer in expected
             return
@@ -309,7 +309,7 @@ class Store(RuleBasedStateMachine):
 
     @rule(group=groups, party=parties)
     def removes_a_member(self, group: str, party: str) -> None:
-        answer = self.act(lambda act: remove_members(act, group, [party], RULES))
+        answer = self.run(lambda unit: remove_members(unit, group, [party], RULES))
         assert answer == int(party in self.model.groups[group])
         for binding, _ in self.model.of_group(group) if answer else ():
             self._close(binding, party)
@@ -317,18 +317,18 @@ class Store(RuleBasedStateMachine):
 
     @rule(number=numbers)
     def locks(self, number: str) -> None:
-        self.act(lambda act: lock(act, number, "test"))
+        self.run(lambda unit: lock(unit, number, "test"))
         self.model.numbers[number].locked = True
 
     @rule(number=numbers)
     def unlocks(self, number: str) -> None:
-        self.act(lambda act: unlock(act, number))
+        self.run(lambda unit: unlock(unit, number))
         self.model.numbers[number].locked = False
 
     @rule()
     def suspends_or_resumes(self) -> None:
         step = "resume" if "acme" in self.model.suspended else "suspend"
-        answer = self.act(lambda act: set_state(act, "acme", step, "test"))  # type: ignore[arg-type]
+        answer = self.run(lambda unit: set_state(unit, "acme", step, "test"))  # type: ignore[arg-type]
         assert not isinstance(answer, str)
         self.model.suspended ^= {"acme"}
 
@@ -339,7 +339,7 @@ class Store(RuleBasedStateMachine):
     @rule()
     def sweeps(self) -> None:
         due = sum(not made.released and not self.model.is_live(made, self.now) for made in self.model.bindings.values())
-        assert self.act(lambda act: release_due(act, RULES)) == due
+        assert self.run(lambda unit: release_due(unit, RULES)) == due
         self._sweep()
 
     # -- no number is given out inside its cool-down

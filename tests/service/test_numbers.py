@@ -32,7 +32,7 @@ def refused(backend: Backend, do: Callable[[Any], object]) -> tuple[str, str]:
 
 
 def set_state(backend: Backend, state: PrefixState) -> Prefix:
-    return backend.run(lambda act: numbers.change_prefix(act, PREFIX, {"state": state}, "because"))
+    return backend.run(lambda unit: numbers.change_prefix(unit, PREFIX, {"state": state}, "because"))
 
 
 # Prefixes
@@ -49,12 +49,12 @@ def set_state(backend: Backend, state: PrefixState) -> Prefix:
     ],
 )
 def test_an_invalid_prefix_is_refused(backend: Backend, asked: Prefix, kind: str, field: str) -> None:
-    assert refused(backend, lambda act: numbers.load_prefix(act, asked)) == (kind, field)
+    assert refused(backend, lambda unit: numbers.load_prefix(unit, asked)) == (kind, field)
 
 
 @pytest.mark.parametrize("pool", ["none", "legacy"])
 def test_a_prefix_for_an_unknown_pool_is_refused(backend: Backend, pool: str) -> None:
-    assert refused(backend, lambda act: numbers.load_prefix(act, new_prefix(OTHER), pool)) == ("not_found", "pool")
+    assert refused(backend, lambda unit: numbers.load_prefix(unit, new_prefix(OTHER), pool)) == ("not_found", "pool")
 
 
 def test_a_locked_prefix_refuses_calls_and_new_bindings(backend: Backend) -> None:
@@ -76,19 +76,19 @@ def test_a_returned_prefix_stays_returned(backend: Backend) -> None:
     assert backend.reaches(X, A) == "number_locked"
     states: tuple[PrefixState, ...] = ("active", "locked")
     for state in states:
-        assert refused(backend, lambda act, to=state: numbers.change_prefix(act, PREFIX, {"state": to})) == (
+        assert refused(backend, lambda unit, to=state: numbers.change_prefix(unit, PREFIX, {"state": to})) == (
             "state_conflict",
             "state",
         )
-    assert refused(backend, lambda act: numbers.load_prefix(act, new_prefix(PREFIX))) == ("state_conflict", "prefix")
-    assert backend.run(lambda act: numbers.ensure_numbers(act, [PREFIX])) == 0
+    assert refused(backend, lambda unit: numbers.load_prefix(unit, new_prefix(PREFIX))) == ("state_conflict", "prefix")
+    assert backend.run(lambda unit: numbers.ensure_numbers(unit, [PREFIX])) == 0
 
 
 def test_a_change_of_a_prefix_writes_the_given_fields_only(backend: Backend) -> None:
-    before = backend.run(lambda act: numbers.get_prefix(act, PREFIX))
-    after = backend.run(lambda act: numbers.change_prefix(act, PREFIX, {"peer": "carrier", "cool_down_ms": 7}))
+    before = backend.run(lambda unit: numbers.get_prefix(unit, PREFIX))
+    after = backend.run(lambda unit: numbers.change_prefix(unit, PREFIX, {"peer": "carrier", "cool_down_ms": 7}))
     assert after == before._replace(peer="carrier", cool_down_ms=7)
-    assert backend.run(lambda act: numbers.change_prefix(act, PREFIX, {"cool_down_ms": None})).cool_down_ms is None
+    assert backend.run(lambda unit: numbers.change_prefix(unit, PREFIX, {"cool_down_ms": None})).cool_down_ms is None
 
 
 # Numbers
@@ -97,66 +97,66 @@ def test_a_change_of_a_prefix_writes_the_given_fields_only(backend: Backend) -> 
 def test_a_locked_number_refuses_calls_until_it_is_unlocked(backend: Backend) -> None:
     backend.bind(x=X)
     backend.bind("AXB", "8001", "8002", x=Y)
-    assert backend.run(lambda act: numbers.lock(act, X, "complaints")).state == "locked"
+    assert backend.run(lambda unit: numbers.lock(unit, X, "complaints")).state == "locked"
     assert [backend.reaches(X, A), backend.reaches(Y, "8001")] == ["number_locked", "8002"]
-    assert backend.run(lambda act: numbers.unlock(act, X)).state == "bound"
+    assert backend.run(lambda unit: numbers.unlock(unit, X)).state == "bound"
     assert backend.reaches(X, A) == B
 
 
 def test_a_held_number_gets_no_new_bindings_and_keeps_its_calls(backend: Backend) -> None:
     backend.bind("AXB", "8001", "8002", x=Y)
-    assert backend.run(lambda act: numbers.hold(act, Y, "for the fleet")).locked_by == ["hold"]
+    assert backend.run(lambda unit: numbers.hold(unit, Y, "for the fleet")).locked_by == ["hold"]
     assert backend.reaches(Y, "8001") == "8002"
     with pytest.raises(Refused, match="the number is locked"):
         backend.bind("AXB", "8003", "8004", x=Y)
     assert backend.bind("AXB", "8003", "8004").x != Y
-    backend.run(lambda act: numbers.lock(act, Y, "complaints"))
-    assert backend.run(lambda act: numbers.unhold(act, Y)).locked_by == ["operator"]
+    backend.run(lambda unit: numbers.lock(unit, Y, "complaints"))
+    assert backend.run(lambda unit: numbers.unhold(unit, Y)).locked_by == ["operator"]
     assert backend.reaches(Y, "8001") == "number_locked"
 
 
 def test_a_business_user_holds_numbers_of_its_own_pools_alone(backend: Backend) -> None:
     for business in ("acme", "rival"):
         backend.business(business)
-    backend.run(lambda act: numbers.make_pool(act, numbers.new_pool("own", "acme")))
-    backend.run(lambda act: numbers.move(act, [X], "own"))
+    backend.run(lambda unit: numbers.make_pool(unit, numbers.new_pool("own", "acme")))
+    backend.run(lambda unit: numbers.move(unit, [X], "own"))
     backend.key_of("acme")
-    assert backend.run(lambda act: numbers.hold(act, X)).locked_by == ["hold"]
-    assert refused(backend, lambda act: numbers.hold(act, Y)) == ("number_unknown", "number")
+    assert backend.run(lambda unit: numbers.hold(unit, X)).locked_by == ["hold"]
+    assert refused(backend, lambda unit: numbers.hold(unit, Y)) == ("number_unknown", "number")
     backend.key_of("rival")
-    assert refused(backend, lambda act: numbers.unhold(act, X)) == ("number_unknown", "number")
-    assert refused(backend, lambda act: numbers.hold(act, Y)) == ("forbidden", "number")
+    assert refused(backend, lambda unit: numbers.unhold(unit, X)) == ("number_unknown", "number")
+    assert refused(backend, lambda unit: numbers.hold(unit, Y)) == ("forbidden", "number")
 
 
 def test_unlock_releases_operator_and_fraud_locks_but_not_the_prefix(backend: Backend) -> None:
-    backend.run(lambda act: set_locks(act, X, add=LOCKED_FOR_FRAUD))
+    backend.run(lambda unit: set_locks(unit, X, add=LOCKED_FOR_FRAUD))
     set_state(backend, "locked")
-    assert backend.run(lambda act: numbers.unlock(act, X)).state == "locked"  # the prefix is locked
-    backend.run(lambda act: numbers.lock(act, X, "complaints"))
+    assert backend.run(lambda unit: numbers.unlock(unit, X)).state == "locked"  # the prefix is locked
+    backend.run(lambda unit: numbers.lock(unit, X, "complaints"))
     set_state(backend, "active")
-    assert backend.run(lambda act: numbers.get_number(act, X)).state == "locked"
-    assert backend.run(lambda act: numbers.unlock(act, X)).state == "free"
+    assert backend.run(lambda unit: numbers.get_number(unit, X)).state == "locked"
+    assert backend.run(lambda unit: numbers.unlock(unit, X)).state == "free"
 
 
 def test_a_moved_number_keeps_its_bindings(backend: Backend) -> None:
     backend.business("acme")
     backend.bind(x=X)
-    backend.run(lambda act: numbers.make_pool(act, new_pool("acme", "acme")))
-    assert backend.run(lambda act: numbers.move(act, [X, Y], "acme")) == 2
+    backend.run(lambda unit: numbers.make_pool(unit, new_pool("acme", "acme")))
+    assert backend.run(lambda unit: numbers.move(unit, [X, Y], "acme")) == 2
     assert backend.reaches(X, A) == B
-    assert refused(backend, lambda act: numbers.move(act, [X, "700999999990000"], "default"))[0] == "number_unknown"
-    assert backend.run(lambda act: numbers.get_number(act, X)).pool == "acme"
-    assert refused(backend, lambda act: numbers.move(act, [X], "none")) == ("not_found", "pool")
+    assert refused(backend, lambda unit: numbers.move(unit, [X, "700999999990000"], "default"))[0] == "number_unknown"
+    assert backend.run(lambda unit: numbers.get_number(unit, X)).pool == "acme"
+    assert refused(backend, lambda unit: numbers.move(unit, [X], "none")) == ("not_found", "pool")
 
 
 # Pools
 
 
 def test_usage_counts_numbers_by_state_and_warns(backend: Backend) -> None:
-    backend.run(lambda act: numbers.make_pool(act, new_pool("few", warn_percent=75)))
+    backend.run(lambda unit: numbers.make_pool(unit, new_pool("few", warn_percent=75)))
     few = [f"{PREFIX}{n:04d}" for n in range(9_000, 9_005)]
-    backend.run(lambda act: numbers.move(act, few, "few"))
-    backend.run(lambda act: numbers.lock(act, few[4], "broken"))
+    backend.run(lambda unit: numbers.move(unit, few, "few"))
+    backend.run(lambda unit: numbers.lock(unit, few[4], "broken"))
     backend.bind("AXYB", pool="few")
     backend.bind("AXB", "8001", "8002", x=few[0])
     used = {one.pool_id: one for one in usage(backend.connection, NOW_MS)}["few"]
@@ -179,31 +179,31 @@ def test_usage_counts_numbers_by_state_and_warns(backend: Backend) -> None:
     ],
 )
 def test_an_invalid_pool_is_refused(backend: Backend, asked: Pool, kind: str, field: str) -> None:
-    assert refused(backend, lambda act: numbers.make_pool(act, asked)) == (kind, field)
+    assert refused(backend, lambda unit: numbers.make_pool(unit, asked)) == (kind, field)
 
 
 def test_owner_area_and_limits_of_a_pool_can_be_changed(backend: Backend) -> None:
     backend.business("acme")
-    made = backend.run(lambda act: numbers.make_pool(act, new_pool("bj", "acme", "010")))
+    made = backend.run(lambda unit: numbers.make_pool(unit, new_pool("bj", "acme", "010")))
     assert made.max_bindings == 200
     asked: PoolChange = {"business": None, "area": "021", "max_bindings": 5, "warn_percent": 90}
-    changed = backend.run(lambda act: numbers.change_pool(act, "bj", asked))
+    changed = backend.run(lambda unit: numbers.change_pool(unit, "bj", asked))
     assert changed == made._replace(business=None, area="021", max_bindings=5, warn_percent=90)
     assert find_pool(backend.connection, "bj") == changed
-    assert refused(backend, lambda act: numbers.change_pool(act, "none", {})) == ("not_found", "pool")
+    assert refused(backend, lambda unit: numbers.change_pool(unit, "none", {})) == ("not_found", "pool")
 
 
 def test_numbers_prefixes_and_pools_require_an_operator(backend: Backend) -> None:
     backend.business("acme")
     backend.key_of("acme")
     for do in (
-        lambda act: numbers.load_prefix(act, new_prefix(OTHER)),
-        lambda act: numbers.change_prefix(act, PREFIX, {"state": "locked"}),
-        lambda act: numbers.lock(act, X, "why not"),
-        lambda act: numbers.unlock(act, X),
-        lambda act: numbers.move(act, [X], "default"),
-        lambda act: numbers.make_pool(act, new_pool("p")),
-        lambda act: numbers.change_pool(act, "default", {"area": "bj"}),
+        lambda unit: numbers.load_prefix(unit, new_prefix(OTHER)),
+        lambda unit: numbers.change_prefix(unit, PREFIX, {"state": "locked"}),
+        lambda unit: numbers.lock(unit, X, "why not"),
+        lambda unit: numbers.unlock(unit, X),
+        lambda unit: numbers.move(unit, [X], "default"),
+        lambda unit: numbers.make_pool(unit, new_pool("p")),
+        lambda unit: numbers.change_pool(unit, "default", {"area": "bj"}),
     ):
         assert refused(backend, do)[0] == "forbidden"
     assert backend.one("SELECT count(*), max(locked) FROM number") == (10_000, 0)

@@ -35,18 +35,18 @@ def refusal(backend: Backend, do: Any) -> str:
 def test_bind_refuses_a_disallowed_party(backend: Backend, mode: str, field: str) -> None:
     for number in WRONG:
         asked = written(mode, **{"a": A, "b": B} | {field: number})
-        assert refusal(backend, lambda act, asked=asked: bind(act, asked, MOBILES)) == field
-        (answer,) = backend.run(lambda act, asked=asked: bind_all(act, [asked], MOBILES))
+        assert refusal(backend, lambda unit, asked=asked: bind(unit, asked, MOBILES)) == field
+        (answer,) = backend.run(lambda unit, asked=asked: bind_all(unit, [asked], MOBILES))
         assert isinstance(answer, Refused) and answer.field == field
     assert backend.bindings() == []
 
 
 @pytest.mark.parametrize("field", ["a", "b"])
 def test_bind_for_a_group_refuses_a_disallowed_party(backend: Backend, field: str) -> None:
-    group = backend.run(lambda act: make_group(act, "riders", MOBILES, "", [C]))
+    group = backend.run(lambda unit: make_group(unit, "riders", MOBILES, "", [C]))
     for number in WRONG:
         asked = written("GXB", **{"b": B, "group_id": group.group_id} | {field: number})
-        assert refusal(backend, lambda act, asked=asked: bind(act, asked, MOBILES)) == field
+        assert refusal(backend, lambda unit, asked=asked: bind(unit, asked, MOBILES)) == field
 
 
 def test_import_refuses_a_disallowed_party(backend: Backend) -> None:
@@ -61,12 +61,12 @@ def test_change_refuses_a_disallowed_party(backend: Backend, field: str) -> None
     made = backend.bind(rules=MOBILES)
     for number in WRONG:
         asked = {field: number}
-        assert refusal(backend, lambda act, asked=asked: change(act, made.binding_id, asked, MOBILES)) == field
+        assert refusal(backend, lambda unit, asked=asked: change(unit, made.binding_id, asked, MOBILES)) == field
     assert backend.binding(made.binding_id) == made
 
 
 def test_a_group_refuses_a_disallowed_member(backend: Backend) -> None:
-    group = backend.run(lambda act: make_group(act, "riders", MOBILES))
+    group = backend.run(lambda unit: make_group(unit, "riders", MOBILES))
     for number in WRONG:
         members = [C, number]
         asked = partial(add_members, group_id=group.group_id, numbers=members, rules=MOBILES)
@@ -75,12 +75,12 @@ def test_a_group_refuses_a_disallowed_member(backend: Backend) -> None:
         assert refusal(backend, asked) == "members.1"
         with pytest.raises(Refused):
             list(import_members(members, group.group_id, backend.run, MOBILES))
-    assert backend.run(lambda act: get_group(act, group.group_id)).size == 0
+    assert backend.run(lambda unit: get_group(unit, group.group_id)).size == 0
 
 
 def test_a_member_no_longer_allowed_can_be_removed(backend: Backend) -> None:
-    group = backend.run(lambda act: make_group(act, "riders", RULES, "", ["8001"]))
-    assert backend.run(lambda act: remove_members(act, group.group_id, ["8001"], MOBILES)) == 1
+    group = backend.run(lambda unit: make_group(unit, "riders", RULES, "", ["8001"]))
+    assert backend.run(lambda unit: remove_members(unit, group.group_id, ["8001"], MOBILES)) == 1
 
 
 def test_calls_of_a_binding_with_a_party_no_longer_allowed_are_refused(backend: Backend) -> None:

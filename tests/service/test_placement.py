@@ -21,7 +21,7 @@ HOUR_MS = 3_600_000
 
 
 def swept(backend: Backend) -> int:
-    return backend.run(lambda act: release_due(act, RULES))
+    return backend.run(lambda unit: release_due(unit, RULES))
 
 
 def number(backend: Backend, number: str) -> tuple[int, int]:
@@ -57,7 +57,7 @@ def test_an_expired_binding_releases_its_numbers_once(backend: Backend) -> None:
     backend.now_ms += HOUR_MS
     swept(backend)
     backend.now_ms += 5
-    ended = backend.run(lambda act: end(act, made.binding_id, RULES))
+    ended = backend.run(lambda unit: end(unit, made.binding_id, RULES))
     assert (ended.ended_at, ended.released_at) == (NOW_MS + HOUR_MS + 5, NOW_MS + HOUR_MS)
     assert number(backend, X)[0] == 1
 
@@ -83,7 +83,7 @@ def test_an_expired_binding_does_not_count_against_the_quota(backend: Backend) -
 
 
 def test_expiry_and_cool_down_emit_events(backend: Backend) -> None:
-    webhook, _ = backend.run(lambda act: make_webhook(act, "default", "https://platform.example/events"))
+    webhook, _ = backend.run(lambda unit: make_webhook(unit, "default", "https://platform.example/events"))
     backend.bind("AXB", "8001", "8002", x=X)
     first = backend.bind(x=X, expires_in="1h", order_id="17", user_data="u1", industrial_id="88.1/7")
     backend.now_ms += HOUR_MS
@@ -93,7 +93,7 @@ def test_expiry_and_cool_down_emit_events(backend: Backend) -> None:
     assert (data["order_id"], data["user_data"], data["industrial_id"]) == ("17", "u1", "88.1/7")
     assert data["expired_at"] == "2026-01-01T01:00:00.000Z"
     second = backend.bind("AXYB", "8003", "8004", x=f"{PREFIX}0007", y=Y)
-    backend.run(lambda act: end(act, second.binding_id, RULES))
+    backend.run(lambda unit: end(unit, second.binding_id, RULES))
     events = told(backend, webhook.id)[1:]
     assert [(kind, data["number"]) for kind, data in events] == [
         ("number.cooling", f"{PREFIX}0007"),
@@ -105,7 +105,7 @@ def test_expiry_and_cool_down_emit_events(backend: Backend) -> None:
 def test_expiry_of_a_binding_that_someone_gave_to_another_business_user_tells_nobody(backend: Backend) -> None:
     """Someone with the database: the event has the order and the user data."""
     backend.business("thief")
-    webhook, _ = backend.run(lambda act: make_webhook(act, "thief", "https://thief.example/events"))
+    webhook, _ = backend.run(lambda unit: make_webhook(unit, "thief", "https://thief.example/events"))
     backend.bind(x=X, expires_in="1h", order_id="17", user_data="u1")
     with closing(connect(backend.path)) as connection:
         connection.execute("UPDATE binding SET business = 'thief'")

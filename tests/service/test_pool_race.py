@@ -27,8 +27,8 @@ CLIENTS, NUMBERS = 100, 50
 
 def small_pool(backend: Backend) -> None:
     numbers = [f"{PREFIX}{n:04d}" for n in range(NUMBERS)]
-    backend.run(lambda act: make_pool(act, new_pool("small", max_bindings=1)))
-    backend.run(lambda act: move(act, numbers, "small"))
+    backend.run(lambda unit: make_pool(unit, new_pool("small", max_bindings=1)))
+    backend.run(lambda unit: move(unit, numbers, "small"))
 
 
 def request(client: int, **more: str) -> Written:

@@ -27,14 +27,14 @@ def store(tmp_path: Path) -> Iterator[Acting]:
 
 
 def approved(store: Acting) -> Business:
-    store.run(lambda act: apply(act, "Acme", "acme", scenario="express", **PAPERS))
+    store.run(lambda unit: apply(unit, "Acme", "acme", scenario="express", **PAPERS))
     store.now_ms += 10
-    return store.run(lambda act: set_state(act, "acme", "approve", "papers complete"), CHECKER)
+    return store.run(lambda unit: set_state(unit, "acme", "approve", "papers complete"), CHECKER)
 
 
 def changed(store: Acting, business: str = "acme", reason: str = "a new permit", **fields: Any) -> Business:
     store.now_ms += 10
-    return store.run(lambda act: change(act, business, reason=reason, **parsed(fields)), CHECKER)
+    return store.run(lambda unit: change(unit, business, reason=reason, **parsed(fields)), CHECKER)
 
 
 def refusal(store: Acting, do: Any) -> Refused:
@@ -52,13 +52,13 @@ def history(store: Acting, business: str = "acme") -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_approval_names_all_missing_fields_at_once(store: Acting, scenario: str) -> None:
-    store.run(lambda act: apply(act, "Acme", "acme", scenario=scenario, scheme="S-1"))
-    refused = refusal(store, lambda act: set_state(act, "acme", "approve", "papers complete"))
+    store.run(lambda unit: apply(unit, "Acme", "acme", scenario=scenario, scheme="S-1"))
+    refused = refusal(store, lambda unit: set_state(unit, "acme", "approve", "papers complete"))
     assert refused.kind == "unqualified"
     assert [field for field, _ in refused.fields] == ["licence", "application", "contact"]
     assert REQUIRED[scenario]["licence"] in refused.problem and "application" in refused.problem
     changed(store, reason="", licence="L-1", application="A-1", contact="Li Lei")
-    assert store.run(lambda act: set_state(act, "acme", "approve", "now")).state == "approved"
+    assert store.run(lambda unit: set_state(unit, "acme", "approve", "now")).state == "approved"
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_approval_names_all_missing_fields_at_once(store: Acting, scenario: str)
 def test_a_change_of_the_qualification_requires_a_new_approval(store: Acting, new: dict[str, Any], state: str) -> None:
     approved(store)
     if state == "suspended":
-        store.run(lambda act: set_state(act, "acme", "suspend", "complaints"))
-    refused = refusal(store, lambda act: change(act, "acme", **new))
+        store.run(lambda unit: set_state(unit, "acme", "suspend", "complaints"))
+    refused = refusal(store, lambda unit: change(unit, "acme", **new))
     assert (refused.kind, refused.field) == ("invalid", "reason")
     assert changed(store, **new).state == "applied"
-    assert refusal(store, lambda act: set_state(act, "acme", "resume", "so")).field == "state"
+    assert refusal(store, lambda unit: set_state(unit, "acme", "resume", "so")).field == "state"
     ((field, after),) = new.items()
     assert history(store)[-1][2:] == ("a new permit", [Changed(field, getattr(MADE, field), after)])
-    again = store.run(lambda act: set_state(act, "acme", "approve", "seen"))
+    again = store.run(lambda unit: set_state(unit, "acme", "approve", "seen"))
     assert (again.state, again.qualification) == ("approved", again.version)
 
 
@@ -86,29 +86,29 @@ def test_other_changes_require_no_new_approval(store: Acting) -> None:
     assert history(store)[-1] == ("approved", 3, "", [Changed("contact", "Li Lei", "Han Meimei")])
     changed(store, reason="", max_calls=8)
     assert len(history(store)) == 3
-    assert refusal(store, lambda act: change(act, "acme", contact="")).kind == "unqualified"
+    assert refusal(store, lambda unit: change(unit, "acme", contact="")).kind == "unqualified"
 
 
 def test_resume_requires_the_fields_of_the_scenario(store: Acting) -> None:
     """As in a store of an older version, which approved without these fields."""
     approved(store)
-    store.run(lambda act: set_state(act, "acme", "suspend", "complaints"))
-    store.run(lambda act: act.connection.execute("UPDATE business SET licence = '' WHERE id = 'acme'"))
-    assert refusal(store, lambda act: set_state(act, "acme", "resume", "so")).kind == "unqualified"
+    store.run(lambda unit: set_state(unit, "acme", "suspend", "complaints"))
+    store.run(lambda unit: unit.connection.execute("UPDATE business SET licence = '' WHERE id = 'acme'"))
+    assert refusal(store, lambda unit: set_state(unit, "acme", "resume", "so")).kind == "unqualified"
 
 
 def test_the_business_user_default_needs_no_qualification(store: Acting) -> None:
     assert changed(store, "default", reason="", name="Ours").state == "approved"
     assert history(store, "default") == [("approved", 2, "", [Changed("name", "default", "Ours")])]
-    store.run(lambda act: set_state(act, "default", "suspend", "x"))
-    assert store.run(lambda act: set_state(act, "default", "resume", "x")).qualification == 1
+    store.run(lambda unit: set_state(unit, "default", "suspend", "x"))
+    assert store.run(lambda unit: set_state(unit, "default", "resume", "x")).qualification == 1
 
 
 def test_each_version_is_found_with_its_terms_and_approval(store: Acting) -> None:
     approved(store)
     changed(store, licence="L-2", contact="Han Meimei")
     store.now_ms += 10
-    store.run(lambda act: set_state(act, "acme", "approve", "seen"))
+    store.run(lambda unit: set_state(unit, "acme", "approve", "seen"))
 
     def found(at_ms: int) -> Any:
         return qualification_at(store.reader, store.sealer, "acme", at_ms)
@@ -130,8 +130,8 @@ def test_each_version_is_found_with_its_terms_and_approval(store: Acting) -> Non
 
 def test_an_approval_without_recorded_terms_is_found_by_the_first_known_terms(store: Acting) -> None:
     approved(store)
-    store.run(lambda act: act.connection.execute("UPDATE business_change SET sealed_terms = NULL"))
-    store.run(lambda act: act.connection.execute("UPDATE business SET qualification = 1 WHERE id = 'acme'"))
+    store.run(lambda unit: unit.connection.execute("UPDATE business_change SET sealed_terms = NULL"))
+    store.run(lambda unit: unit.connection.execute("UPDATE business SET qualification = 1 WHERE id = 'acme'"))
     changed(store, scheme="S-2")
     one = qualification_at(store.reader, store.sealer, "acme", NOW_MS + 10)
     assert one is not None and (one.terms, one.approval) == (MADE, None)
@@ -141,9 +141,9 @@ def test_the_terms_of_a_change_are_sealed_to_its_row(store: Acting) -> None:
     approved(store)
     changed(store, licence="canary 13800000001")
     kept = "SELECT sealed_terms FROM business_change WHERE seq = 3"
-    (sealed,) = store.run(lambda act: act.connection.execute(kept).fetchone())
+    (sealed,) = store.run(lambda unit: unit.connection.execute(kept).fetchone())
     assert b"canary" not in sealed
     theft = "UPDATE business_change SET sealed_terms = ? WHERE seq = 2"
-    store.run(lambda act: act.connection.execute(theft, (sealed,)))
+    store.run(lambda unit: unit.connection.execute(theft, (sealed,)))
     with pytest.raises(StoreError):
         state_changes(store.reader, store.sealer, "acme")

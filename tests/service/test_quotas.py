@@ -33,7 +33,7 @@ def acme(backend: Backend) -> Backend:
 
 
 def raised(backend: Backend, **quotas: int) -> None:
-    backend.run(lambda act: change(act, "acme", **quotas), Actor("cli:test", None, frozenset(["operator"])))  # type: ignore[arg-type]
+    backend.run(lambda unit: change(unit, "acme", **quotas), Actor("cli:test", None, frozenset(["operator"])))  # type: ignore[arg-type]
 
 
 def bound(backend: Backend, rules: BindRules = FEW, n: int = 0, **more: Any) -> Any:
@@ -53,7 +53,7 @@ def test_a_new_business_user_cannot_empty_the_common_pool(acme: Backend) -> None
     asked = [written("AXB", f"138{n:08}", f"139{n:08}", order_id="17") for n in range(1_100)]
     made: list[Any] = []
     for start in range(0, len(asked), 100):
-        made += acme.run(lambda act, at=start: bind_all(act, asked[at : at + 100], rules))
+        made += acme.run(lambda unit, at=start: bind_all(unit, asked[at : at + 100], rules))
     assert sum(not isinstance(one, Refused) for one in made) == 1_000
     assert {one.kind for one in made if isinstance(one, Refused)} == {"quota"}
     (pool,) = usage(acme.reader, acme.now_ms)
@@ -64,7 +64,7 @@ def test_max_bindings_limits_live_bindings_until_an_operator_raises_it(acme: Bac
     made = [bound(acme, n=n) for n in range(3)]
     problem = refusal(acme)
     assert "3 bindings" in problem and "relay700 business limits ID --max-bindings N" in problem
-    acme.run(lambda act: end(act, made[0].binding_id, FEW))
+    acme.run(lambda unit: end(unit, made[0].binding_id, FEW))
     bound(acme, n=4)
     refusal(acme)
     raised(acme, max_bindings=4)
@@ -75,7 +75,7 @@ def test_max_binds_per_day_limits_binding_and_unbinding(acme: Backend) -> None:
     """A number cools down after its binding: without a daily quota, binding and unbinding would use up the pool."""
     for n in range(5):
         made = bound(acme, n=n)
-        acme.run(lambda act, of=made: end(act, of.binding_id, FEW))
+        acme.run(lambda unit, of=made: end(unit, of.binding_id, FEW))
     assert "5 new bindings a day" in refusal(acme) and "--max-binds-per-day" in refusal(acme)
     raised(acme, max_binds_per_day=6)
     bound(acme, n=6)
@@ -106,7 +106,7 @@ def test_a_refused_binding_does_not_count(acme: Backend) -> None:
 def test_the_business_user_default_has_explicit_quotas_only(backend: Backend) -> None:
     for n in range(6):
         bound(backend, n=n)
-    backend.run(lambda act: change(act, "default", max_bindings=6))
+    backend.run(lambda unit: change(unit, "default", max_bindings=6))
     refusal(backend)
 
 
@@ -114,8 +114,8 @@ def test_max_binds_per_s_limits_the_keys_of_a_business_user(acme: Backend) -> No
     rules, rates = BindRules(quotas=Quotas(max_binds_per_s=2)), Rates()
 
     def make(n: int, actor: Actor | None = None) -> None:
-        def do(act: UnitOfWork) -> object:
-            return bind(act, written("AXB", f"138{n:08}", f"139{n:08}", order_id="17", business="acme"), rules, rates)
+        def do(unit: UnitOfWork) -> object:
+            return bind(unit, written("AXB", f"138{n:08}", f"139{n:08}", order_id="17", business="acme"), rules, rates)
 
         acme.run(do, actor)
 

@@ -76,13 +76,13 @@ class Store:
         path = file_of(self.kept_in, call_id)
         seal_file(path, self.sealer, "aes-256-gcm", call_id, [b"sound"])
         self.now_ms = taken_at
-        self.writer.run(RELAY, lambda act: add_recording(act, Recording(call_id, "default", taken_at, 1, 5, "")))
+        self.writer.run(RELAY, lambda unit: add_recording(unit, Recording(call_id, "default", taken_at, 1, 5, "")))
         self.now_ms = NOW_MS
         return path
 
     def add_audit(self, at_ms: int) -> None:
         self.now_ms = at_ms
-        self.writer.run(RELAY, lambda act: act.audit("test", "store"))
+        self.writer.run(RELAY, lambda unit: unit.audit("test", "store"))
         self.now_ms = NOW_MS
 
     def actions(self) -> list[tuple[str, str]]:

@@ -47,16 +47,16 @@ HOOK = Hook("acme", "https://a.example/ask", "hook_x", "none", False, None, NOW_
 
 
 def added(backend: Acting, key_file: Path) -> int:
-    return backend.run(lambda act: rotation.add(act, key_file))
+    return backend.run(lambda unit: rotation.add(unit, key_file))
 
 
 def used(backend: Acting, key_id: int, *unaware: str) -> None:
-    backend.run(lambda act: rotation.use(act, key_id, unaware))
+    backend.run(lambda unit: rotation.use(unit, key_id, unaware))
 
 
 def dropped(backend: Acting, key_id: int) -> None:
     needed = needs(backend.reader).get(key_id, {})
-    backend.run(lambda act: rotation.drop(act, key_id, needed))
+    backend.run(lambda unit: rotation.drop(unit, key_id, needed))
 
 
 def refused(do: Callable[[], object]) -> str:
@@ -73,24 +73,24 @@ def key_file(tmp_path: Path) -> Path:
 def filled(backend: Backend) -> Binding:
     """Add a row to every table that is resealed."""
     backend.business("acme", contact="Wang 13800000009")
-    group = backend.run(lambda act: make_group(act, "riders", RULES, "acme", ["13700000003", "13700000004"]))
-    backend.run(lambda act: remove_members(act, group.group_id, ["13700000004"], RULES))
-    backend.run(lambda act: set_entry(act, "business", "acme", "13600000005", "black"))
-    backend.run(lambda act: add_filing(act, "acme", FilingWords(A, "CT-1", "张三", document="11010519491231002X")))
+    group = backend.run(lambda unit: make_group(unit, "riders", RULES, "acme", ["13700000003", "13700000004"]))
+    backend.run(lambda unit: remove_members(unit, group.group_id, ["13700000004"], RULES))
+    backend.run(lambda unit: set_entry(unit, "business", "acme", "13600000005", "black"))
+    backend.run(lambda unit: add_filing(unit, "acme", FilingWords(A, "CT-1", "张三", document="11010519491231002X")))
     backend.now_ms += 1
-    backend.run(lambda act: add_filing(act, "acme", FilingWords(A, "CT-2")))
-    backend.run(lambda act: make_key(act, "acme", ["bindings:read"]))
-    backend.run(lambda act: arm(act, "number", A, 3_600_000, CaptureRules(), None))
-    backend.run(lambda act: put_webhook(act, WEBHOOK))
-    backend.run(lambda act: put_hook(act, HOOK))
-    backend.run(lambda act: put_configuration(act, "", "[sip]"))
+    backend.run(lambda unit: add_filing(unit, "acme", FilingWords(A, "CT-2")))
+    backend.run(lambda unit: make_key(unit, "acme", ["bindings:read"]))
+    backend.run(lambda unit: arm(unit, "number", A, 3_600_000, CaptureRules(), None))
+    backend.run(lambda unit: put_webhook(unit, WEBHOOK))
+    backend.run(lambda unit: put_hook(unit, HOOK))
+    backend.run(lambda unit: put_configuration(unit, "", "[sip]"))
     made: Binding = backend.bind(x=X, business="acme", order_id="o1")
     backend.bind("AXN", x=Y, business="acme", order_id="o2")
     change_ = {"b": "13500000007"}
-    changed = backend.run(lambda act: change(act, made.binding_id, change_, RULES))
+    changed = backend.run(lambda unit: change(unit, made.binding_id, change_, RULES))
     last = LastCaller(made.binding_id, X, A, NOW_MS)
     put = "INSERT INTO last_caller (binding_id, number, caller_hash, sealed, at) VALUES (?, ?, ?, ?, ?)"
-    backend.run(lambda act: act.connection.execute(put, caller_row(act.sealer, last)))
+    backend.run(lambda unit: unit.connection.execute(put, caller_row(unit.sealer, last)))
     return changed
 
 
@@ -142,7 +142,7 @@ def test_another_writer_uses_the_key_from_its_next_unit_of_work(backend: Backend
     with closing(Writer(backend.path, other)) as writer:
         used(backend, added(backend, key_file))
         assert (other.key_id, other.key_ids) == (1, [1])
-        writer.run(backend.actor, lambda act: act.audit("test", "x"))
+        writer.run(backend.actor, lambda unit: unit.audit("test", "x"))
         assert (other.key_id, other.key_ids) == (2, [1, 2])
 
 
@@ -160,8 +160,8 @@ def test_add_registers_a_key_left_in_the_file_by_a_crash(backend: Backend, key_f
     class Ended(Exception):
         pass
 
-    def add_and_end(act: UnitOfWork) -> None:
-        rotation.add(act, key_file)
+    def add_and_end(unit: UnitOfWork) -> None:
+        rotation.add(unit, key_file)
         raise Ended
 
     with pytest.raises(Ended):
@@ -197,12 +197,12 @@ def test_add_and_use_are_refused_on_a_node_without_the_new_key(
     other = open_store(backend.path, elsewhere)
     added(backend, key_file)
     with closing(Writer(backend.path, other)) as writer:
-        problem = refused(lambda: writer.run(backend.actor, lambda act: rotation.add(act, elsewhere)))
+        problem = refused(lambda: writer.run(backend.actor, lambda unit: rotation.add(unit, elsewhere)))
         assert problem == f"{elsewhere} lacks the key 2: copy it from the node that added it"
-        assert "lacks the key 2" in refused(lambda: writer.run(backend.actor, lambda act: rotation.use(act, 2, [])))
+        assert "lacks the key 2" in refused(lambda: writer.run(backend.actor, lambda unit: rotation.use(unit, 2, [])))
         used(backend, 2)
         with pytest.raises(StoreError, match=rf"the key 2, which the key file {elsewhere} does not have: add its line"):
-            writer.run(backend.actor, lambda act: act.audit("test", "x"))
+            writer.run(backend.actor, lambda unit: unit.audit("test", "x"))
 
 
 # -- opening
@@ -271,7 +271,7 @@ def test_reseal_keeps_a_concurrent_change(backend: Backend, key_file: Path) -> N
         nonlocal asked
         asked += 1
         if asked == 1:
-            backend.run(lambda act: change(act, made.binding_id, {"b": "13500000007"}, RULES))
+            backend.run(lambda unit: change(unit, made.binding_id, {"b": "13500000007"}, RULES))
         return True
 
     reseal(backend.path, backend.sealer, change_it)
@@ -306,9 +306,9 @@ def test_an_unused_key_is_dropped_at_once_and_its_id_not_reused(backend: Backend
 
 def test_add_is_refused_after_the_last_id(backend: Backend, key_file: Path) -> None:
     added(backend, key_file)
-    backend.run(lambda act: act.connection.execute("UPDATE sealing_key SET id = 255 WHERE id = 2"))
+    backend.run(lambda unit: unit.connection.execute("UPDATE sealing_key SET id = 255 WHERE id = 2"))
     rotation.forget(key_file, 2, backend.sealer.hash_keys)
-    backend.run(lambda act: act.connection.execute("UPDATE sealing_key SET dropped_at = 1 WHERE id = 255"))
+    backend.run(lambda unit: unit.connection.execute("UPDATE sealing_key SET dropped_at = 1 WHERE id = 255"))
     assert "255 keys" in refused(lambda: added(backend, key_file))
 
 

@@ -23,7 +23,7 @@ ANYBODY = Wish("acme")
 def store(tmp_path: Path) -> Iterator[Acting]:
     """A store with the 10,000 numbers of a prefix in the pool `default`."""
     with acting(tmp_path) as store:
-        store.run(lambda act: load_prefix(act, new_prefix(PREFIX, cool_down_ms=500)))
+        store.run(lambda unit: load_prefix(unit, new_prefix(PREFIX, cool_down_ms=500)))
         yield store
 
 
@@ -32,13 +32,13 @@ def chosen(store: Acting, wish: Wish = ANYBODY, *, cap: int = CAP, not_this: str
 
 
 def set_all(store: Acting, assignments: str) -> None:
-    store.run(lambda act: act.connection.execute(f"UPDATE number SET {assignments}"))
+    store.run(lambda unit: unit.connection.execute(f"UPDATE number SET {assignments}"))
 
 
 def taken(store: Acting, number: str, *, by: str = "acme", cap: int = CAP, exclusive: bool = False) -> str:
     """The error code of the refusal; "" if the number was taken."""
     try:
-        store.run(lambda act: take(act, "x", number, by, cap, PAIR, exclusive=exclusive))
+        store.run(lambda unit: take(unit, "x", number, by, cap, PAIR, exclusive=exclusive))
     except Refused as refused:
         return refused.kind
     return ""
@@ -46,12 +46,12 @@ def taken(store: Acting, number: str, *, by: str = "acme", cap: int = CAP, exclu
 
 def put_route(store: Acting, number: str, caller: bytes, free_at: int | None, pair: bytes = PAIR) -> None:
     row = (number, caller, "b1", "a", pair, free_at)
-    store.run(lambda act: act.connection.execute("INSERT INTO route VALUES (?, ?, ?, ?, ?, ?)", row))
+    store.run(lambda unit: unit.connection.execute("INSERT INTO route VALUES (?, ?, ?, ?, ?, ?)", row))
 
 
 def test_number_that_has_rested_longest_is_chosen_first(store: Acting) -> None:
     set_all(store, "cools_until = 10")
-    store.run(lambda act: act.connection.execute("UPDATE number SET cools_until = 9 WHERE number = ?", (Y,)))
+    store.run(lambda unit: unit.connection.execute("UPDATE number SET cools_until = 9 WHERE number = ?", (Y,)))
     assert chosen(store) == Y
     assert chosen(store, not_this=Y) == f"{PREFIX}0000"
 
@@ -67,7 +67,7 @@ def test_cooling_or_locked_number_is_not_chosen(store: Acting) -> None:
 
 def test_least_used_number_is_shared_when_all_are_bound(store: Acting) -> None:
     set_all(store, "bindings = 2, holder = 'acme'")
-    store.run(lambda act: act.connection.execute("UPDATE number SET bindings = 1 WHERE number = ?", (Y,)))
+    store.run(lambda unit: unit.connection.execute("UPDATE number SET bindings = 1 WHERE number = ?", (Y,)))
     assert chosen(store) == Y
     assert chosen(store, Wish("acme", exclusive=True)) is None
     assert chosen(store, cap=1) is None
@@ -78,7 +78,7 @@ def test_shared_number_is_skipped_if_a_caller_has_a_route_on_it(
     store: Acting, free_at: int | None, is_in_the_way: bool
 ) -> None:
     set_all(store, "bindings = 2, holder = 'acme'")
-    store.run(lambda act: act.connection.execute("UPDATE number SET bindings = 1 WHERE number = ?", (Y,)))
+    store.run(lambda unit: unit.connection.execute("UPDATE number SET bindings = 1 WHERE number = ?", (Y,)))
     put_route(store, Y, b"b", free_at)
     assert (chosen(store, Wish("acme", (b"a", b"b"))) == Y) is not is_in_the_way
     assert chosen(store, Wish("acme", (b"a", b"c"))) == Y
@@ -150,7 +150,7 @@ def test_number_serves_one_business_user_until_its_cool_down_ends(store: Acting)
     assert [taken(store, X, by="other", exclusive=exclusive) for exclusive in (False, True)] == ["number_full"] * 2
     assert chosen(store, Wish("other", (b"a",))) is None
     assert chosen(store, Wish("acme", (b"a",))) is not None
-    store.run(lambda act: give_back(act, X, NOW_MS + 100))
+    store.run(lambda unit: give_back(unit, X, NOW_MS + 100))
     assert taken(store, X, by="other") == "number_cooling"
     store.now_ms += 100
     assert chosen(store, Wish("other")) == X
@@ -160,9 +160,9 @@ def test_number_serves_one_business_user_until_its_cool_down_ends(store: Acting)
 def test_cool_down_is_the_longest_of_all_released_bindings(store: Acting) -> None:
     taken(store, X)
     taken(store, X)
-    store.run(lambda act: rest(act, X, NOW_MS + 300))
-    assert store.run(lambda act: give_back(act, X, NOW_MS + 100)) is False
-    assert store.run(lambda act: give_back(act, X, NOW_MS + 200)) is True
+    store.run(lambda unit: rest(unit, X, NOW_MS + 300))
+    assert store.run(lambda unit: give_back(unit, X, NOW_MS + 100)) is False
+    assert store.run(lambda unit: give_back(unit, X, NOW_MS + 200)) is True
     for now_ms, kind in ((NOW_MS + 299, "number_cooling"), (NOW_MS + 300, "")):
         store.now_ms = now_ms
         assert taken(store, X) == kind
@@ -180,6 +180,6 @@ def test_cooling_number_is_taken_again_only_by_the_same_two_parties(
 
 
 def test_cool_down_is_that_of_the_prefix_else_the_configured_one(store: Acting) -> None:
-    assert store.run(lambda act: cool_down_ms(act, X, 9)) == 500
-    store.run(lambda act: load_prefix(act, new_prefix("70010000002")))
-    assert store.run(lambda act: cool_down_ms(act, "700100000020001", 9)) == 9
+    assert store.run(lambda unit: cool_down_ms(unit, X, 9)) == 500
+    store.run(lambda unit: load_prefix(unit, new_prefix("70010000002")))
+    assert store.run(lambda unit: cool_down_ms(unit, "700100000020001", 9)) == 9

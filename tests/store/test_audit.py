@@ -33,7 +33,9 @@ def store(tmp_path: Path) -> Iterator[Acting]:
             actor = key_of("acme") if n == 1 else key_of("other")
             store.now_ms = NOW_MS + n
             store.run(
-                lambda act, n=n, business=business: act.audit(f"do.{n % 2}", f"o{n}", business=business, reason=str(n)),
+                lambda unit, n=n, business=business: unit.audit(
+                    f"do.{n % 2}", f"o{n}", business=business, reason=str(n)
+                ),
                 actor._replace(name=f"key:{n}"),
             )
         yield store
@@ -65,7 +67,7 @@ def test_query_selects_by_each_of_its_fields(store: Acting, query: AuditQuery, f
 @pytest.mark.parametrize("store_kind", [FILE, pytest.param(SERVER, marks=pytest.mark.outside)], indirect=True)
 def test_object_is_found_by_its_last_word(store: Acting) -> None:
     for object_ in ("call c1", "ladder c1", "c1", "ac1", "call c1 too", "c1c1", "call C1"):
-        store.run(lambda act, object_=object_: act.audit("read", object_))
+        store.run(lambda unit, object_=object_: unit.audit("read", object_))
     for object_, found in (("c1", "c1, ladder c1, call c1"), ("call c1", "call c1"), ("%1", ""), ("", "")):
         query = AuditQuery(object_=object_, action="read")
         newest = newest_entries(store.reader, store.sealer, query, None, 100)
@@ -110,7 +112,7 @@ def test_every_alteration_is_found(store: Acting, theft: str, intact: int, named
 
 def test_purge_deletes_the_oldest_entries_and_the_rest_verifies(store: Acting) -> None:
     assert count_audit(store.reader, NOW_MS + 3) == 3
-    assert [store.run(lambda act: purge_audit(act, NOW_MS + 3, 2)) for _ in range(3)] == [2, 1, 0]
+    assert [store.run(lambda unit: purge_audit(unit, NOW_MS + 3, 2)) for _ in range(3)] == [2, 1, 0]
     assert [seq for seq, _ in all_entries(store.reader, store.sealer, AuditQuery())] == [4, 5]
     assert verify_audit(store.reader, store.sealer).broken is None
     assert count_audit(store.reader, NOW_MS + 3) == 0
@@ -118,31 +120,31 @@ def test_purge_deletes_the_oldest_entries_and_the_rest_verifies(store: Acting) -
 
 def test_entries_continue_after_a_purge_of_all(store: Acting) -> None:
     assert count_audit(store.reader, NOW_MS + 9) == 5
-    assert store.run(lambda act: purge_audit(act, NOW_MS + 9, 10)) == 5
-    store.run(lambda act: act.audit("purge", ""))
+    assert store.run(lambda unit: purge_audit(unit, NOW_MS + 9, 10)) == 5
+    store.run(lambda unit: unit.audit("purge", ""))
     verdict = verify_audit(store.reader, store.sealer)
     assert (verdict.intact, verdict.head.seq, verdict.broken) == (1, 6, None)
 
 
 def test_head_older_than_the_checkpoint_is_found(store: Acting) -> None:
     (old,) = store.reader.execute("SELECT seq, hash, mac FROM audit_head")
-    store.run(lambda act: act.audit("read", ""))
-    store.run(lambda act: purge_audit(act, NOW_MS + 9, 10))
+    store.run(lambda unit: unit.audit("read", ""))
+    store.run(lambda unit: purge_audit(unit, NOW_MS + 9, 10))
     with closing(connect(store.path)) as connection:
         connection.execute("UPDATE audit_head SET (seq, hash, mac) = (?, ?, ?)", old)
     with pytest.raises(StoreError, match="head of the audit log"):
-        store.run(lambda act: act.audit("read", ""))
+        store.run(lambda unit: unit.audit("read", ""))
 
 
 def test_purge_refuses_an_altered_entry(store: Acting) -> None:
     alter(store, "UPDATE audit SET actor = 'key:0' WHERE seq = 2")
     with pytest.raises(StoreError, match="entry 2"):
-        store.run(lambda act: purge_audit(act, NOW_MS + 9, 10))
+        store.run(lambda unit: purge_audit(unit, NOW_MS + 9, 10))
     assert store.reader.execute("SELECT count(*) FROM audit").fetchone() == (5,)
 
 
 @pytest.mark.parametrize("theft", ["DELETE FROM checkpoint", "UPDATE checkpoint SET seq = 1"])
 def test_removed_or_altered_checkpoint_is_found(store: Acting, theft: str) -> None:
-    store.run(lambda act: purge_audit(act, NOW_MS + 2, 10))
+    store.run(lambda unit: purge_audit(unit, NOW_MS + 2, 10))
     alter(store, theft)
     assert verify_audit(store.reader, store.sealer).broken is not None

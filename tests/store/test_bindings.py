@@ -54,9 +54,9 @@ def change(disk: Disk, old: Binding, now_ms: int, **changes: object) -> Binding:
     """Change a binding, keeping its earlier version."""
     new = old._replace(version=old.version + 1, changed_at=now_ms, changed_by="relay", **changes)  # type: ignore[arg-type]
 
-    def do(act: UnitOfWork) -> None:
-        keep_past(act, old, new)
-        update(act, new)
+    def do(unit: UnitOfWork) -> None:
+        keep_past(unit, old, new)
+        update(unit, new)
 
     run(disk, do, now_ms)
     return new
@@ -139,10 +139,10 @@ def test_former_parties_are_found_by_time_after_a_change(disk: Disk, reader: Con
 
 
 def test_group_bindings_are_found_by_members_for_their_time_in_it(disk: Disk, reader: Connection) -> None:
-    run(disk, lambda act: insert_group(act, Group("g1", "default", "depot", 0, 1, NOW_MS)))
-    run(disk, lambda act: put_members(act, "g1", [C]), NOW_MS)
+    run(disk, lambda unit: insert_group(unit, Group("g1", "default", "depot", 0, 1, NOW_MS)))
+    run(disk, lambda unit: put_members(unit, "g1", [C]), NOW_MS)
     put(disk.path, disk.sealer, binding(mode="GXB", a=None, group_id="g1"))
-    run(disk, lambda act: take_members(act, "g1", [act.sealer.lookup_hash(C)]), NOW_MS + 10)
+    run(disk, lambda unit: take_members(unit, "g1", [unit.sealer.lookup_hash(C)]), NOW_MS + 10)
     assert [found.binding_id for found in bindings_at(reader, disk.sealer, C, NOW_MS + 9)] == ["b1"]
     assert list(bindings_at(reader, disk.sealer, C, NOW_MS + 10)) == []
     old = binding(mode="GXB", a=None, group_id="g1")
@@ -191,8 +191,8 @@ def test_page_has_matching_bindings_newest_first(disk: Disk, reader: Connection)
 
 
 def test_either_matches_numbers_and_for_live_bindings_present_parties(disk: Disk, reader: Connection) -> None:
-    run(disk, lambda act: insert_group(act, Group("g1", "default", "depot", 0, 1, NOW_MS)))
-    run(disk, lambda act: put_members(act, "g1", [D]), NOW_MS)
+    run(disk, lambda unit: insert_group(unit, Group("g1", "default", "depot", 0, 1, NOW_MS)))
+    run(disk, lambda unit: put_members(unit, "g1", [D]), NOW_MS)
     put(disk.path, disk.sealer, binding(), binding("b2", x=Y, mode="GXB", a=None, b="8001", group_id="g1"))
     change(disk, binding(), NOW_MS + 10, b=C)
     for either, ever, now in [
@@ -206,16 +206,16 @@ def test_either_matches_numbers_and_for_live_bindings_present_parties(disk: Disk
         for state, ids in ((None, ever), ("live", now)):
             found = all_bindings(reader, disk.sealer, BindingQuery(either=either, state=state), NOW_MS + 10)
             assert [each.binding_id for each in found] == ids
-    run(disk, lambda act: take_members(act, "g1", [act.sealer.lookup_hash(D)]), NOW_MS + 20)
+    run(disk, lambda unit: take_members(unit, "g1", [unit.sealer.lookup_hash(D)]), NOW_MS + 20)
     assert list(all_bindings(reader, disk.sealer, BindingQuery(either=D, state="live"), NOW_MS + 20)) == []
 
 
 def test_due_bindings_come_oldest_first(disk: Disk) -> None:
     put(disk.path, disk.sealer, binding("b1", expires_at=NOW_MS + 9), binding("b2", x=Y, expires_at=NOW_MS + 5))
     found: list[str] = []
-    run(disk, lambda act: found.extend(one.binding_id for one in due(act, 9)), NOW_MS + 8)
-    run(disk, lambda act: found.extend(one.binding_id for one in due(act, 1)), NOW_MS + 9)
-    run(disk, lambda act: found.extend(one.binding_id for one in due(act, 9)), NOW_MS + 9)
+    run(disk, lambda unit: found.extend(one.binding_id for one in due(unit, 9)), NOW_MS + 8)
+    run(disk, lambda unit: found.extend(one.binding_id for one in due(unit, 1)), NOW_MS + 9)
+    run(disk, lambda unit: found.extend(one.binding_id for one in due(unit, 9)), NOW_MS + 9)
     assert found == ["b2", "b2", "b2", "b1"]
 
 
@@ -224,14 +224,14 @@ def test_live_bindings_of_a_party_come_in_pages_of_those_of_one_business_user(di
     made = [
         binding(f"{at_ms:012x}{n}", created_at=at_ms, x=f"{X[:-1]}{n}", order_id=f"{n}") for n, at_ms in enumerate(at)
     ]
-    run(disk, lambda act: apply(act, "acme", "acme"))
+    run(disk, lambda unit: apply(unit, "acme", "acme"))
     put(disk.path, disk.sealer, *made, binding(f"{NOW_MS:012x}4", business="acme", x=f"{X[:-1]}4"))
     end(disk.path, disk.sealer, made[1].binding_id)
     pages: list[str] = []
 
-    def do(act: UnitOfWork) -> None:
+    def do(unit: UnitOfWork) -> None:
         after = ""
-        while found := live_with_a(act, "default", a=A, after=after, most=2):
+        while found := live_with_a(unit, "default", a=A, after=after, most=2):
             after = found[-1].binding_id
             pages.append(" ".join(each.order_id or "" for each in found))
 
@@ -242,11 +242,11 @@ def test_live_bindings_of_a_party_come_in_pages_of_those_of_one_business_user(di
 def test_live_bindings_of_a_party_are_not_searched_among_all_of_a_business_user(disk: Disk) -> None:
     """It may have had millions, and all other units of work wait."""
 
-    def do(act: UnitOfWork) -> None:
-        by_party = steps_of(act.connection, lambda: live_with_a(act, "default", a=A, after=f"{NOW_MS:012x}1", most=9))
+    def do(unit: UnitOfWork) -> None:
+        by_party = steps_of(unit.connection, lambda: live_with_a(unit, "default", a=A, after=f"{NOW_MS:012x}1", most=9))
         assert by_party[0] == "SEARCH binding USING INDEX binding_a (a_hash=? AND created_at>?)"
         assert not [step for step in by_party if "TEMP B-TREE" in step]
-        by_order = steps_of(act.connection, lambda: live_with_a(act, "default", order_id="1", most=9))
+        by_order = steps_of(unit.connection, lambda: live_with_a(unit, "default", order_id="1", most=9))
         assert by_order[0] == "SEARCH binding USING PRIMARY KEY (id=?)"
 
     run(disk, do)

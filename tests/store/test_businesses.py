@@ -16,8 +16,8 @@ from tests.support.papers import PAPERS, apply
 def two(store: Acting) -> None:
     for name in ("acme", "other"):
         papers = PAPERS | {"contact": f"canary of {name} 13800000001"}
-        store.run(lambda act, name=name, papers=papers: apply(act, name, name, **papers))
-        store.run(lambda act, name=name: set_state(act, name, "approve", f"canary for {name} 13800000001"))
+        store.run(lambda unit, name=name, papers=papers: apply(unit, name, name, **papers))
+        store.run(lambda unit, name=name: set_state(unit, name, "approve", f"canary for {name} 13800000001"))
 
 
 def test_contact_and_reasons_are_sealed(tmp_path: Path) -> None:
@@ -30,8 +30,8 @@ def test_contact_and_reasons_are_sealed(tmp_path: Path) -> None:
 
 def test_update_leaves_the_count_of_bindings_alone(tmp_path: Path) -> None:
     with acting(tmp_path) as store:
-        business = store.run(lambda act: apply(act, "acme", "acme"))
-        store.run(lambda act: put_business(act, business._replace(live_bindings=7)))
+        business = store.run(lambda unit: apply(unit, "acme", "acme"))
+        store.run(lambda unit: put_business(unit, business._replace(live_bindings=7)))
         assert find_business(store.reader, store.sealer, "acme") == business
 
 
@@ -43,7 +43,7 @@ def test_sealed_contact_and_reasons_open_only_for_their_business(tmp_path: Path)
             "UPDATE business_change SET sealed = "
             "(SELECT sealed FROM business_change WHERE business = 'acme' AND state = 'approved')",
         ):
-            store.run(lambda act, theft=theft: act.connection.execute(theft))
+            store.run(lambda unit, theft=theft: unit.connection.execute(theft))
         with pytest.raises(StoreError):
             find_business(store.reader, store.sealer, "other")
         with pytest.raises(StoreError):

@@ -35,7 +35,7 @@ def arms(store: Acting, said: Reported) -> Iterator[Arms]:
 
 
 def made(store: Acting, value: str = "13800000001") -> Arm:
-    return store.run(lambda act: arm(act, "number", value, HOUR_MS, CaptureRules(), None)).arm
+    return store.run(lambda unit: arm(unit, "number", value, HOUR_MS, CaptureRules(), None)).arm
 
 
 def test_what_is_armed_is_read_again_each_time(store: Acting, arms: Arms) -> None:
@@ -73,7 +73,7 @@ def test_an_arm_that_does_not_prove_itself_is_none(store: Acting, arms: Arms, sa
 
 def test_a_thief_sees_neither_number_nor_name(store: Acting, arms: Arms) -> None:
     made(store)
-    store.run(lambda act: arm(act, "peer", "wang-trunk", HOUR_MS, CaptureRules(), None))
+    store.run(lambda unit: arm(unit, "peer", "wang-trunk", HOUR_MS, CaptureRules(), None))
     with closing(connect(store.path)) as thief:
         stolen = repr(thief.execute("SELECT * FROM capture_arm").fetchall())
     assert "13800000001" not in stolen and "wang" not in stolen
@@ -85,8 +85,8 @@ def test_reading_follows_the_key_in_use(store: Acting, arms: Arms) -> None:
     key_file = (place.local if isinstance(place, PostgresServer) else place).with_name("relay.key")
     other = load_key(key_file)
     keeper = Arms(place, other, lambda *_: None)
-    new = store.run(lambda act: rotation.add(act, key_file))
-    store.run(lambda act: rotation.use(act, new, []))
+    new = store.run(lambda unit: rotation.add(unit, key_file))
+    store.run(lambda unit: rotation.use(unit, new, []))
     assert other.key_id == 1
     keeper()
     keeper.close()

@@ -154,8 +154,8 @@ def test_captures_are_resealed_with_the_key_in_use(store: Acting, captures: Capt
     assert captures.needs() == {1: 3}
     key_file = store.path.local.with_name("relay.key") if isinstance(store.path, PostgresServer) else None
     key_file = key_file or store.path.with_name("relay.key")  # type: ignore[union-attr]
-    new = store.run(lambda act: add(act, key_file))
-    store.run(lambda act: use(act, new, []))
+    new = store.run(lambda unit: add(unit, key_file))
+    store.run(lambda unit: use(unit, new, []))
     captures.save([captured(3)])
     assert captures.needs() == {1: 3, new: 1}
     assert captures.reseal(lambda: False) == 0

@@ -32,7 +32,7 @@ def store(store_kind: str, tmp_path: Path) -> tuple[Place, Sealer]:
 
 def put(store: tuple[Place, Sealer], node: str, text: str, at_ms: int) -> None:
     with closing(Writer(*store, clock_ms=lambda: at_ms)) as writer:
-        writer.run(RELAY, lambda act: put_configuration(act, node, text))
+        writer.run(RELAY, lambda unit: put_configuration(unit, node, text))
 
 
 def text_at(store: tuple[Place, Sealer], node: str, at_ms: int) -> tuple[int, str] | None:
@@ -61,8 +61,8 @@ def test_a_purge_keeps_what_was_in_force_since(store: tuple[Place, Sealer]) -> N
     for at_ms in (1_000, 2_000, 3_000):
         put(store, "a", str(at_ms), at_ms)
     with closing(Writer(*store)) as writer:
-        assert writer.run(RELAY, lambda act: purge_configurations(act, 3_000, 500)) == 1
-        assert writer.run(RELAY, lambda act: purge_configurations(act, 3_000, 500)) == 0
+        assert writer.run(RELAY, lambda unit: purge_configurations(unit, 3_000, 500)) == 1
+        assert writer.run(RELAY, lambda unit: purge_configurations(unit, 3_000, 500)) == 0
     assert [text_at(store, "a", at_ms) for at_ms in (1_500, 2_500)] == [None, (2_000, "2000")]
 
 

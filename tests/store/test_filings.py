@@ -34,13 +34,13 @@ C = "8613700000003"
 
 def file(store: Acting, number: str, business: str = "default") -> None:
     filing = Filing(business, number, "CT-2026-17", store.now_ms, "relay")
-    store.run(lambda act: put_filing(act, filing))
+    store.run(lambda unit: put_filing(unit, filing))
 
 
 def change(store: Acting, number: str, **fields: Any) -> None:
     filing = find_filing(store.reader, store.sealer, "default", number)
     assert filing is not None
-    store.run(lambda act: put_filing(act, filing._replace(**fields)))
+    store.run(lambda unit: put_filing(unit, filing._replace(**fields)))
 
 
 def withdraw(store: Acting, number: str) -> None:
@@ -52,7 +52,7 @@ def found(store: Acting, most: int = 9, after: tuple[str, str] = FIRST, **query:
 
 
 def test_a_page_continues_after_the_last_filing(store: Acting) -> None:
-    store.run(lambda act: apply(act, "acme", "acme"))
+    store.run(lambda unit: apply(unit, "acme", "acme"))
     for business in ("acme", "default"):
         for number in (A, B, C):
             file(store, number, business)
@@ -67,7 +67,7 @@ def test_a_page_continues_after_the_last_filing(store: Acting) -> None:
 
 @pytest.mark.parametrize("business", ["acme", "default"])
 def test_a_page_of_a_business_user_has_its_own_filings_only(store: Acting, business: str) -> None:
-    store.run(lambda act: apply(act, "acme", "acme"))
+    store.run(lambda unit: apply(unit, "acme", "acme"))
     for each in ("acme", "default"):
         for number in (A, B, C):
             file(store, number, each)
@@ -100,7 +100,7 @@ def test_withdrawn_filings_are_purged_after_their_retention(store: Acting) -> No
     change(store, numbers[4], answer="submitted", filed_at=store.now_ms)
     for purge, kept in ((purge_filings, 4), (purge_changes, 4)):
         for before_ms, purged in ((NOW_MS + 5, 0), (NOW_MS + 6, kept), (NOW_MS + 6, 0)):
-            assert store.run(lambda act, before_ms=before_ms, purge=purge: purge(act, before_ms, 10)) == purged
+            assert store.run(lambda unit, before_ms=before_ms, purge=purge: purge(unit, before_ms, 10)) == purged
     assert {one.number for one in found(store, all_=True)} == {B}
 
 
@@ -129,9 +129,9 @@ def test_a_filing_is_in_force_until_the_moment_of_its_withdrawal(store: Acting) 
 
 
 def test_members_without_a_filing_in_force_are_counted(store: Acting) -> None:
-    store.run(lambda act: apply(act, "acme", "acme"))
-    store.run(lambda act: insert_group(act, Group("g1", "default", "riders", 0, 1, NOW_MS)))
-    store.run(lambda act: put_members(act, "g1", [A, B, C]))
+    store.run(lambda unit: apply(unit, "acme", "acme"))
+    store.run(lambda unit: insert_group(unit, Group("g1", "default", "riders", 0, 1, NOW_MS)))
+    store.run(lambda unit: put_members(unit, "g1", [A, B, C]))
     file(store, A)
     file(store, B)
     file(store, C, "acme")
@@ -153,7 +153,7 @@ def test_a_forged_filing_is_an_error(store: Acting) -> None:
     ("of", "reason"), [("acme", "made with another key"), ("default", "does not match its number")]
 )
 def test_a_sealed_number_opens_in_its_own_row_only(store: Acting, of: str, reason: str) -> None:
-    store.run(lambda act: apply(act, "acme", "acme"))
+    store.run(lambda unit: apply(unit, "acme", "acme"))
     file(store, A, "acme")
     file(store, B)
     file(store, C)

@@ -39,19 +39,19 @@ RIDERS = Group("g1", "default", "riders", 0, 1, NOW_MS)
 
 def riders(store: Acting, *members: str) -> None:
     """Make the group with these members."""
-    store.run(lambda act: insert_group(act, RIDERS))
-    store.run(lambda act: put_members(act, "g1", members))
+    store.run(lambda unit: insert_group(unit, RIDERS))
+    store.run(lambda unit: put_members(unit, "g1", members))
 
 
 def take(store: Acting, *members: str) -> list[bytes]:
     hashes = [store.sealer.lookup_hash(member) for member in members]
-    return store.run(lambda act: take_members(act, "g1", hashes))
+    return store.run(lambda unit: take_members(unit, "g1", hashes))
 
 
 def test_only_new_members_are_added_and_only_present_ones_removed(store: Acting) -> None:
     riders(store, A)
     hash_of = store.sealer.lookup_hash
-    assert store.run(lambda act: put_members(act, "g1", [A, B, B])) == [hash_of(B)]
+    assert store.run(lambda unit: put_members(unit, "g1", [A, B, B])) == [hash_of(B)]
     assert find_group(store.reader, store.sealer, "g1") == RIDERS._replace(size=2, version=3)
     assert take(store, A, C) == [hash_of(A)]
     assert find_group(store.reader, store.sealer, "g1") == RIDERS._replace(size=1, version=4)
@@ -65,7 +65,7 @@ def test_past_members_are_known_for_the_time_of_each_membership(store: Acting) -
     store.now_ms += 10
     take(store, A)
     store.now_ms += 10
-    store.run(lambda act: put_members(act, "g1", [A]))
+    store.run(lambda unit: put_members(unit, "g1", [A]))
     store.now_ms += 10
     take(store, A)
     hash_of = store.sealer.lookup_hash
@@ -103,15 +103,15 @@ def test_members_of_a_forged_membership_are_not_told(store: Acting, theft: str) 
 
 
 def test_pages_of_groups_and_members_continue(store: Acting) -> None:
-    store.run(lambda act: apply(act, "acme", "acme"))
+    store.run(lambda unit: apply(unit, "acme", "acme"))
     groups = [RIDERS, RIDERS._replace(group_id="g2", business="acme"), RIDERS._replace(group_id="g3", name="骑手")]
     for group in groups:
-        store.run(lambda act, group=group: insert_group(act, group))
+        store.run(lambda unit, group=group: insert_group(unit, group))
     assert find_groups(store.reader, store.sealer, None, "", 2) == groups[:2]
     assert find_groups(store.reader, store.sealer, None, "g2", 2) == groups[2:]
     assert find_groups(store.reader, store.sealer, "acme", "", 9) == groups[1:2]
     assert find_group(store.reader, store.sealer, "g1", "acme") is None
-    store.run(lambda act: put_members(act, "g1", [A, B, C]))
+    store.run(lambda unit: put_members(unit, "g1", [A, B, C]))
     first = members_page(store.reader, store.sealer, "g1", b"", 2)
     rest = members_page(store.reader, store.sealer, "g1", first[-1][0], 2)
     assert (len(first), {number for _, number in first + rest}) == (2, {A, B, C})
@@ -125,7 +125,7 @@ def test_groups_of_a_business_user_are_not_searched_among_all(store: Acting) -> 
 
 def test_a_sealed_member_opens_in_its_own_group_only(store: Acting) -> None:
     riders(store, A)
-    store.run(lambda act: insert_group(act, RIDERS._replace(group_id="g2")))
+    store.run(lambda unit: insert_group(unit, RIDERS._replace(group_id="g2")))
     with closing(connect(store.path)) as thief:
         thief.execute("UPDATE group_member SET group_id = 'g2'")
     with pytest.raises(StoreError):
@@ -141,26 +141,26 @@ def listed(store: Acting, owner: str) -> list[tuple[str, str]]:
 
 def test_a_caller_is_once_on_a_list_and_lists_are_separate(store: Acting) -> None:
     business, binding = of_business("default"), of_binding("default")
-    store.run(lambda act: put_entry(act, business, A, "black"))
-    store.run(lambda act: put_entry(act, business, A, "white"))
-    store.run(lambda act: put_entry(act, business, B, "black"))
-    store.run(lambda act: put_entry(act, binding, A, "black"))
+    store.run(lambda unit: put_entry(unit, business, A, "black"))
+    store.run(lambda unit: put_entry(unit, business, A, "white"))
+    store.run(lambda unit: put_entry(unit, business, B, "black"))
+    store.run(lambda unit: put_entry(unit, binding, A, "black"))
     assert (listed(store, business), listed(store, binding)) == ([(A, "white"), (B, "black")], [(A, "black")])
-    assert [store.run(lambda act: delete_entry(act, business, A)) for _ in range(2)] == [True, False]
+    assert [store.run(lambda unit: delete_entry(unit, business, A)) for _ in range(2)] == [True, False]
     assert (listed(store, business), listed(store, binding)) == ([(B, "black")], [(A, "black")])
 
 
 def test_a_page_of_a_list_continues_after_the_last_entry(store: Acting) -> None:
     owner = of_business("default")
     for number in (A, B, C):
-        store.run(lambda act, number=number: put_entry(act, owner, number, "black"))
+        store.run(lambda unit, number=number: put_entry(unit, owner, number, "black"))
     first = find_entries(store.reader, store.sealer, owner, b"", 2)
     rest = find_entries(store.reader, store.sealer, owner, first[-1].caller_hash, 2)
     assert (len(first), {entry.number for entry in first + rest}) == (2, {A, B, C})
 
 
 def test_a_sealed_caller_opens_on_its_own_list_only(store: Acting) -> None:
-    store.run(lambda act: put_entry(act, of_business("default"), A, "black"))
+    store.run(lambda unit: put_entry(unit, of_business("default"), A, "black"))
     with closing(connect(store.path)) as thief:
         thief.execute("UPDATE list_entry SET owner = ?", (of_binding("b1"),))
     with pytest.raises(StoreError):

@@ -30,14 +30,14 @@ HOOK = Hook("shop", "https://shop.example/", "secret", "masked", True, None, NOW
 def store(tmp_path: Path) -> Iterator[Acting]:
     with closing(Acting(tmp_path, new_prefix(PREFIX))) as made:
         for name in ("shop", "other"):
-            made.run(lambda act, name=name: apply(act, name, name, **PAPERS))
-            made.run(lambda act, name=name: set_state(act, name, "approve", "checked"))
+            made.run(lambda unit, name=name: apply(unit, name, name, **PAPERS))
+            made.run(lambda unit, name=name: set_state(unit, name, "approve", "checked"))
         yield made
 
 
 def make(store: Acting, business: str = "shop", x: str = X, **more: str) -> None:
     asked = written("AXB", A, B, x=x, business=business, order_id="o", **more)
-    store.run(lambda act: bind(act, asked, BindRules()))
+    store.run(lambda unit: bind(unit, asked, BindRules()))
 
 
 def own(store: Acting, number: str, business: str = "shop") -> bool:
@@ -47,20 +47,20 @@ def own(store: Acting, number: str, business: str = "shop") -> bool:
 def test_a_hook_is_found_replaced_and_removed(store: Acting) -> None:
     assert find_hook(store.reader, store.sealer, "shop") is None
     for hook in (HOOK, HOOK._replace(url="https://b.example/", internal=True, disabled_at=7, unknown_callers=False)):
-        store.run(lambda act, hook=hook: put_hook(act, hook))
+        store.run(lambda unit, hook=hook: put_hook(unit, hook))
         assert find_hook(store.reader, store.sealer, "shop") == hook
-    store.run(lambda act: remove_hook(act, "shop"))
+    store.run(lambda unit: remove_hook(unit, "shop"))
     assert find_hook(store.reader, store.sealer, "shop") is None
 
 
 def test_url_and_secret_are_sealed(store: Acting) -> None:
-    store.run(lambda act: put_hook(act, HOOK))
+    store.run(lambda unit: put_hook(unit, HOOK))
     row = store.reader.execute("SELECT * FROM hook").fetchone()
     assert b"shop.example" not in b"".join(value for value in row if isinstance(value, bytes))
 
 
 def test_an_altered_hook_is_not_found(store: Acting) -> None:
-    store.run(lambda act: put_hook(act, HOOK))
+    store.run(lambda unit: put_hook(unit, HOOK))
     with closing(connect(store.path)) as other:
         other.execute("UPDATE hook SET parties = 'clear'")
     with pytest.raises(StoreError):
@@ -71,8 +71,8 @@ def test_a_number_is_of_its_pool_s_business_user_or_of_its_bindings(store: Actin
     make(store)
     owners = [owner_of(store.reader, store.sealer, number) for number in (X, Y, "700100000020001")]
     assert owners == ["shop", None, None]
-    store.run(lambda act: make_pool(act, new_pool("own", "other")))
-    store.run(lambda act: move(act, [Y], "own"))
+    store.run(lambda unit: make_pool(unit, new_pool("own", "other")))
+    store.run(lambda unit: move(unit, [Y], "own"))
     assert owner_of(store.reader, store.sealer, Y) == "other"
 
 
@@ -84,11 +84,11 @@ def test_the_hook_of_a_number_is_one_that_wants_unknown_callers_of_an_approved_b
 
     assert asked() == ("shop", None)
     for hook in (HOOK._replace(unknown_callers=False), HOOK._replace(disabled_at=1)):
-        store.run(lambda act, hook=hook: put_hook(act, hook))
+        store.run(lambda unit, hook=hook: put_hook(unit, hook))
         assert asked() == ("shop", None)
-    store.run(lambda act: put_hook(act, HOOK))
+    store.run(lambda unit: put_hook(unit, HOOK))
     assert asked() == ("shop", HOOK)
-    store.run(lambda act: set_state(act, "shop", "suspend", "checked"))
+    store.run(lambda unit: set_state(unit, "shop", "suspend", "checked"))
     assert asked() == (None, None)
 
 
@@ -98,9 +98,9 @@ def test_parties_of_bindings_groups_and_filings_are_own(store: Acting) -> None:
     assert not own(store, A, "other")
     store.now_ms += 3_600_000
     assert not own(store, A)
-    store.run(lambda act: make_group(act, "riders", BindRules(), "shop", ["13700000003"]))
+    store.run(lambda unit: make_group(unit, "riders", BindRules(), "shop", ["13700000003"]))
     assert [own(store, C), own(store, C, "other")] == [True, False]
-    store.run(lambda act: add_filing(act, "other", FilingWords(B, "ref")))
+    store.run(lambda unit: add_filing(unit, "other", FilingWords(B, "ref")))
     assert [own(store, B), own(store, B, "other")] == [False, True]
 
 

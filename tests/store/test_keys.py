@@ -15,7 +15,7 @@ SCOPES = frozenset(["calls:read", "keys"])
 
 
 def added(store: Acting, business: str | None = "acme") -> tuple[ApiKey, str]:
-    key, text = store.run(lambda act: add_key(act, business, SCOPES, NOW_MS + 1))
+    key, text = store.run(lambda unit: add_key(unit, business, SCOPES, NOW_MS + 1))
     return key, text.removeprefix(f"rk_{key.id}_")
 
 
@@ -53,7 +53,7 @@ def test_row_with_forged_rights_does_not_open(store: Acting, theft: str) -> None
     key, _ = added(store)
     own, _ = added(store)
     parameters = (key.id, own.hash) if "?" in theft else ()
-    store.run(lambda act: act.connection.execute(theft, parameters))
+    store.run(lambda unit: unit.connection.execute(theft, parameters))
     with pytest.raises(StoreError):
         find_key(store.reader, store.sealer, key.id)
 
@@ -73,46 +73,46 @@ REQUEST = b"digest of the request"
 
 
 def keep(
-    act: UnitOfWork, owner: str = "acme", key: str = "order-13800000001", body: bytes = b'{"a": "13800000001"}'
+    unit: UnitOfWork, owner: str = "acme", key: str = "order-13800000001", body: bytes = b'{"a": "13800000001"}'
 ) -> None:
-    keep_answer(act, owner, key, REQUEST, 201, body, "/v1/bindings/b1")
+    keep_answer(unit, owner, key, REQUEST, 201, body, "/v1/bindings/b1")
 
 
 def test_same_request_gets_the_kept_answer(store: Acting) -> None:
     store.run(keep)
-    found = store.run(lambda act: find_answer(act, "acme", "order-13800000001", REQUEST))
+    found = store.run(lambda unit: find_answer(unit, "acme", "order-13800000001", REQUEST))
     assert found == (201, b'{"a": "13800000001"}', "/v1/bindings/b1")
 
 
 def test_other_key_or_owner_finds_no_answer(store: Acting) -> None:
     store.run(keep)
-    assert store.run(lambda act: find_answer(act, "acme", "other", REQUEST)) is None
-    assert store.run(lambda act: find_answer(act, "other", "order-13800000001", REQUEST)) is None
+    assert store.run(lambda unit: find_answer(unit, "acme", "other", REQUEST)) is None
+    assert store.run(lambda unit: find_answer(unit, "other", "order-13800000001", REQUEST)) is None
 
 
 def test_key_used_for_another_request_is_refused(store: Acting) -> None:
     store.run(keep)
     with pytest.raises(Refused) as refusal:
-        store.run(lambda act: find_answer(act, "acme", "order-13800000001", b"another"))
+        store.run(lambda unit: find_answer(unit, "acme", "order-13800000001", b"another"))
     assert refusal.value.kind == "idempotency_mismatch"
 
 
 def test_key_is_free_again_after_a_day(store: Acting) -> None:
     store.run(keep)
     store.now_ms += KEPT_MS
-    assert store.run(lambda act: find_answer(act, "acme", "order-13800000001", b"another")) is None
-    store.run(lambda act: keep(act, body=b"new"))
-    assert store.run(lambda act: find_answer(act, "acme", "order-13800000001", REQUEST)).body == b"new"
+    assert store.run(lambda unit: find_answer(unit, "acme", "order-13800000001", b"another")) is None
+    store.run(lambda unit: keep(unit, body=b"new"))
+    assert store.run(lambda unit: find_answer(unit, "acme", "order-13800000001", REQUEST)).body == b"new"
 
 
 def test_refused_unit_of_work_keeps_no_answer(store: Acting) -> None:
-    def do(act: UnitOfWork) -> None:
-        keep(act)
+    def do(unit: UnitOfWork) -> None:
+        keep(unit)
         raise Refused("conflict", "a", "taken")
 
     with pytest.raises(Refused):
         store.run(do)
-    assert store.run(lambda act: find_answer(act, "acme", "order-13800000001", REQUEST)) is None
+    assert store.run(lambda unit: find_answer(unit, "acme", "order-13800000001", REQUEST)) is None
 
 
 def test_file_holds_no_plain_key_answer_or_digest(store: Acting) -> None:
@@ -123,18 +123,18 @@ def test_file_holds_no_plain_key_answer_or_digest(store: Acting) -> None:
 
 def test_answer_moved_to_another_owner_does_not_open(store: Acting) -> None:
     store.run(keep)
-    store.run(lambda act: keep(act, "other"))
+    store.run(lambda unit: keep(unit, "other"))
     store.run(
-        lambda act: act.connection.execute(
+        lambda unit: unit.connection.execute(
             "UPDATE idempotency SET sealed = (SELECT sealed FROM idempotency WHERE owner = 'acme')"
         )
     )
     with pytest.raises(StoreError):
-        store.run(lambda act: find_answer(act, "other", "order-13800000001", REQUEST))
+        store.run(lambda unit: find_answer(unit, "other", "order-13800000001", REQUEST))
 
 
 def test_valid_keys_that_expire_soon_are_counted(store: Acting) -> None:
     for business, expires_at in (("acme", NOW_MS + 10), ("acme", NOW_MS + 99), (None, NOW_MS + 10), (None, None)):
-        store.run(lambda act, of=business, at=expires_at: add_key(act, of, SCOPES, at))
+        store.run(lambda unit, of=business, at=expires_at: add_key(unit, of, SCOPES, at))
     counts = [count_expiring(store.reader, business, NOW_MS, NOW_MS + 50) for business in ("acme", "rival", None)]
     assert counts == [1, 0, 2]

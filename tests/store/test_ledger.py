@@ -28,7 +28,7 @@ def test_row_altered_without_a_note_is_not_proven_by_the_next_change(store: Acti
     with closing(connect(store.path)) as thief:
         thief.execute("UPDATE api_key SET scopes = 'operator'")
         thief.execute("DELETE FROM ledger_touch")
-    store.run(lambda act: act.connection.execute("UPDATE api_key SET expires_at = 5"))
+    store.run(lambda unit: unit.connection.execute("UPDATE api_key SET expires_at = 5"))
     assert refused(store, row)
     assert names(faults(store), row)
 
@@ -40,7 +40,7 @@ def test_altered_head_is_named_and_stops_all_writes(store: Acting, deed: str, na
         thief.execute(deed)
     assert [named in str(fault) for fault in faults(store)] == [True]
     with pytest.raises(StoreError, match=named):
-        store.run(lambda act: act.connection.execute("UPDATE api_key SET expires_at = 5"))
+        store.run(lambda unit: unit.connection.execute("UPDATE api_key SET expires_at = 5"))
 
 
 def test_deleted_list_entry_makes_its_owner_distrusted(store: Acting) -> None:
@@ -48,6 +48,6 @@ def test_deleted_list_entry_makes_its_owner_distrusted(store: Acting) -> None:
     row = fill(store, TABLES["list_entry"])
     with closing(connect(store.path)) as thief:
         delete_with_its_proof(thief, row)
-    store.run(lambda act: None)
+    store.run(lambda unit: None)
     with pytest.raises(StoreError, match="business default is not as relay700 wrote it"):
         require(store.reader, store.sealer, "business", ["default"])

@@ -48,7 +48,7 @@ def test_attacked_row_is_named_and_grants_nothing(store: Acting, table: LedgerTa
     assert names(faults(store), row)
     assert refused(store, row)
     with suppress(StoreError):  # without its sealing keys the store accepts no writes
-        store.run(lambda act: None)  # any later transaction of relay700
+        store.run(lambda unit: None)  # any later transaction of relay700
     assert names(faults(store), row) or attack is delete_with_its_proof
     assert refused(store, row)
 
@@ -62,7 +62,7 @@ def test_restored_row_is_named_and_grants_nothing(store: Acting, table: LedgerTa
     with closing(connect(store.path)) as thief:
         put_back(thief, row, old, proof)
     assert names(faults(store), row)
-    store.run(lambda act: None)
+    store.run(lambda unit: None)
     assert names(faults(store), row)
     assert refused(store, row)
 
@@ -85,7 +85,7 @@ def test_added_row_is_named_and_grants_nothing(store: Acting) -> None:
             row = add(thief, table)
         assert names(faults(store), row), table.name
         assert refused(store, row), table.name
-        store.run(lambda act: None)
+        store.run(lambda unit: None)
         assert refused(store, row), table.name
 
 
@@ -97,7 +97,7 @@ def test_changed_schema_is_named_and_stops_all_writes(store: Acting, deed: str) 
         thief.execute(deed)
     assert any(fault.table == "schema" for fault in faults(store))
     with pytest.raises(StoreError, match="nothing is written to it"):
-        store.run(lambda act: act.audit("test", "store"))
+        store.run(lambda unit: unit.audit("test", "store"))
 
 
 HELPING = (
@@ -129,7 +129,7 @@ def test_changed_schema_of_a_server_is_named(store: Acting, deed: str) -> None:
         thief.execute(deed)
     assert any(fault.table == "schema" for fault in faults(store))
     with pytest.raises(StoreError, match="nothing is written to it"):
-        store.run(lambda act: act.audit("test", "store"))
+        store.run(lambda unit: unit.audit("test", "store"))
 
 
 @pytest.mark.outside
@@ -137,15 +137,15 @@ def test_changed_schema_of_a_server_is_named(store: Acting, deed: str) -> None:
 def test_a_change_from_outside_during_our_transaction_is_not_ours_whatever_it_says(store: Acting) -> None:
     row = fill(store, TABLES["webhook"])
 
-    def while_ours_is_open(act: UnitOfWork) -> None:
-        act.audit("test", "store")
-        (ours,) = act.connection.execute("SELECT txid_current()").fetchone()
+    def while_ours_is_open(unit: UnitOfWork) -> None:
+        unit.audit("test", "store")
+        (ours,) = unit.connection.execute("SELECT txid_current()").fetchone()
         with closing(connect(store.path)) as thief:
             alter(thief, row)
             thief.execute("UPDATE ledger_touch SET tx = ?", (ours,))
 
     store.run(while_ours_is_open)
-    store.run(lambda act: None)
+    store.run(lambda unit: None)
     assert names(faults(store), row)
     assert refused(store, row)
 
@@ -164,7 +164,7 @@ def test_foreign_trigger_is_dropped_when_the_store_opens(store: Acting, tmp_path
     with closing(connect(store.path)) as thief:
         thief.execute(HELPER)
     open_store(store.path, tmp_path / "relay.key")
-    store.run(lambda act: act.audit("test", "store"))
+    store.run(lambda unit: unit.audit("test", "store"))
     assert store.reader.execute("SELECT object FROM audit WHERE action = 'ledger.fault'").fetchall() == [
         ("1 triggers, helper first",)
     ]

@@ -86,7 +86,7 @@ def found(store: Acting, after_s: float, number: str = X, caller: str = A, *, fi
 
 def test_a_binding_is_found_with_its_terms_and_end_of_that_time(store: Acting) -> None:
     store.now_ms = NOW_MS + 10_000
-    store.run(lambda act: change(act, "000000000001", {"expires_in": "100s", "hours": "08:00-20:00"}, RULES))
+    store.run(lambda unit: change(unit, "000000000001", {"expires_in": "100s", "hours": "08:00-20:00"}, RULES))
     before, after = found(store, 5).bound, found(store, 20).bound
     assert before is not None and after is not None
     assert (before.expires_at, before.hours) == (NOW_MS + 50_000, None)
@@ -95,12 +95,12 @@ def test_a_binding_is_found_with_its_terms_and_end_of_that_time(store: Acting) -
 
 
 def test_the_state_of_a_business_user_is_that_of_the_time(store: Acting) -> None:
-    store.run(lambda act: apply(act, "Acme", "acme", **PAPERS))
-    store.run(lambda act: set_state(act, "acme", "approve", "checked"))
+    store.run(lambda unit: apply(unit, "Acme", "acme", **PAPERS))
+    store.run(lambda unit: set_state(unit, "acme", "approve", "checked"))
     number = X[:-1] + "3"
     put(store.path, store.sealer, binding("000000000003", business="acme", x=number))
     store.now_ms += 10_000
-    store.run(lambda act: set_state(act, "acme", "suspend", "late"))
+    store.run(lambda unit: set_state(unit, "acme", "suspend", "late"))
     states = []
     for after_s in (5, 20):
         bound = found(store, after_s, number).bound
@@ -112,7 +112,7 @@ def test_the_state_of_a_business_user_is_that_of_the_time(store: Acting) -> None
 @pytest.mark.parametrize(("enabled", "hook"), [(True, 1), (False, None)])
 def test_a_business_user_has_the_hook_that_it_has_now(store: Acting, enabled: bool, hook: int | None) -> None:
     rules = BindRules(hooks=True)
-    store.run(lambda act: set_hook(act, "default", rules, url="https://a.example/", enabled=enabled))
+    store.run(lambda unit: set_hook(unit, "default", rules, url="https://a.example/", enabled=enabled))
     bound = found(store, 5).bound
     assert bound is not None
     assert bound.hook == hook
@@ -120,10 +120,10 @@ def test_a_business_user_has_the_hook_that_it_has_now(store: Acting, enabled: bo
 
 def test_list_entries_and_filings_count_from_when_they_were_made(store: Acting) -> None:
     store.now_ms = NOW_MS + 10_000
-    store.run(lambda act: set_entry(act, "binding", "000000000001", A, "black"))
-    store.run(lambda act: add_filing(act, "default", FilingWords(A, "CT-1")))
+    store.run(lambda unit: set_entry(unit, "binding", "000000000001", A, "black"))
+    store.run(lambda unit: add_filing(unit, "default", FilingWords(A, "CT-1")))
     store.now_ms = NOW_MS + 20_000
-    store.run(lambda act: remove_filing(act, "default", A))
+    store.run(lambda unit: remove_filing(unit, "default", A))
     entries = [getattr(found(store, after_s).bound, "entry", "") for after_s in (5, 15)]
     filed = [bool(getattr(found(store, after_s, filing=True).bound, "filed_until", "")) for after_s in (5, 15, 25)]
     assert (entries, filed) == ([None, "black"], [False, True, False])
@@ -150,7 +150,7 @@ def test_anyone_hears_that_a_binding_has_expired(store: Acting) -> None:
     number = X[:-1] + "2"
     put(store.path, store.sealer, binding("000000000002", mode="AXN", x=number, b=None, expires_at=NOW_MS + 10_000))
     store.now_ms = NOW_MS + 20_000
-    store.run(lambda act: release_due(act, RULES))
+    store.run(lambda unit: release_due(unit, RULES))
     for caller, is_own in ((A, True), (C, False)):
         for after_s in (15, 25):
             expired = found(store, after_s, number, caller)
@@ -161,7 +161,7 @@ def test_anyone_hears_that_the_last_axn_has_expired_though_others_are_bound_ther
     number = X[:-1] + "2"
     put(store.path, store.sealer, binding("000000000002", mode="AXN", x=number, b=None, expires_at=NOW_MS + 10_000))
     store.now_ms = NOW_MS + 20_000
-    store.run(lambda act: release_due(act, RULES))
+    store.run(lambda unit: release_due(unit, RULES))
     later = store.now_ms + 2 * RULES.cool_down_ms
     put(store.path, store.sealer, binding("000000000003", x=number, created_at=later), now_ms=later)
     after_s = (later - NOW_MS) // 1000 + 1

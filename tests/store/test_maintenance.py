@@ -86,7 +86,7 @@ def kept(disk: Disk) -> list[int]:
 
 def purge(writer: Writer, n: int, most: int = 100) -> int:
     """Purge the records that ended before the n-th."""
-    return writer.run(RELAY, lambda act: purge_records(act, NOW_MS + 1_000 * n, most))
+    return writer.run(RELAY, lambda unit: purge_records(unit, NOW_MS + 1_000 * n, most))
 
 
 async def test_chain_verifies_from_the_checkpoint_on(filled: Disk, writer: Writer) -> None:
@@ -231,8 +231,8 @@ def test_released_bindings_are_deleted_with_their_rows_and_others_kept(disk: Dis
     before_ms = NOW_MS - 184 * DAY_MS
     with closing(connect(disk.path)) as connection:
         assert count_bindings(connection, before_ms) == 2
-    first = writer.run(RELAY, lambda act: purge_bindings(act, before_ms, "", 3))
-    second = writer.run(RELAY, lambda act: purge_bindings(act, before_ms, first.after, 3))
+    first = writer.run(RELAY, lambda unit: purge_bindings(unit, before_ms, "", 3))
+    second = writer.run(RELAY, lambda unit: purge_bindings(unit, before_ms, first.after, 3))
     assert (first.seen, first.deleted, second.seen, second.deleted) == (3, 1, 1, 1)
     stay = [(live,), (late,), (young,)]
     assert execute(disk, "SELECT id FROM binding ORDER BY id") == stay
@@ -277,7 +277,7 @@ def test_only_long_revoked_businesses_are_deleted(disk: Disk, writer: Writer) ->
     before_ms = NOW_MS - 731 * DAY_MS
     with closing(connect(disk.path)) as connection:
         assert count_businesses(connection, before_ms) == 1
-    assert writer.run(RELAY, lambda act: purge_businesses(act, before_ms, 100)) == 1
+    assert writer.run(RELAY, lambda unit: purge_businesses(unit, before_ms, 100)) == 1
     stay = ["bound", "just-revoked", "suspended"]
     assert execute(disk, "SELECT id FROM business WHERE id <> 'default' ORDER BY id") == [(one,) for one in stay]
     columns = {
@@ -302,7 +302,7 @@ def test_events_of_long_disabled_webhooks_are_deleted(disk: Disk, writer: Writer
             *(webhook, disabled_at),
         )
         execute(disk, "INSERT INTO outbox (webhook, event_id, kind, at, sealed) VALUES (?, 'e', '', 0, x'')", webhook)
-    assert writer.run(RELAY, lambda act: purge_events(act, 1_000, 100)) == 1
+    assert writer.run(RELAY, lambda unit: purge_events(unit, 1_000, 100)) == 1
     assert execute(disk, "SELECT webhook FROM outbox ORDER BY 1") == [("just-off",), ("on",)]
 
 
@@ -320,11 +320,11 @@ def test_routes_members_answers_dead_letters_and_complaints_are_deleted_by_age(d
         execute(disk, "INSERT INTO past_member VALUES ('g', ?, x'', 0, ?)", bytes([n]), dead_at or 5_000)
     for day in ("2023-12-31", "2024-01-01"):
         execute(disk, "INSERT INTO complaint VALUES (?, 'default', '70010000001', 1, '')", day)
-    assert writer.run(RELAY, lambda act: purge_routes(act, 1_000, 100)) == 2
-    assert writer.run(RELAY, lambda act: purge_members(act, 1_000, 100)) == 1
-    assert writer.run(RELAY, lambda act: purge_answers(act, 1_000, 100)) == 2
-    assert writer.run(RELAY, lambda act: purge_events(act, 1_000, 100)) == 1
-    assert writer.run(RELAY, lambda act: purge_complaints(act, "2024-01-01", 100)) == 1
+    assert writer.run(RELAY, lambda unit: purge_routes(unit, 1_000, 100)) == 2
+    assert writer.run(RELAY, lambda unit: purge_members(unit, 1_000, 100)) == 1
+    assert writer.run(RELAY, lambda unit: purge_answers(unit, 1_000, 100)) == 2
+    assert writer.run(RELAY, lambda unit: purge_events(unit, 1_000, 100)) == 1
+    assert writer.run(RELAY, lambda unit: purge_complaints(unit, "2024-01-01", 100)) == 1
     assert execute(disk, "SELECT free_at FROM route ORDER BY 1") == [(None,), (1_001,)]
     assert execute(disk, "SELECT removed_at FROM past_member ORDER BY 1") == [(1_000,), (5_000,)]
     assert execute(disk, "SELECT at FROM idempotency") == [(1_001,)]

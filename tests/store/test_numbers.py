@@ -43,12 +43,12 @@ NUMBERS = [f"{PREFIX}{n:04d}" for n in range(10_000)]
 def store(tmp_path: Path) -> Iterator[Acting]:
     """A store with the 10,000 numbers of a prefix in the pool `default`."""
     with acting(tmp_path) as store:
-        store.run(lambda act: load_prefix(act, new_prefix(PREFIX)))
+        store.run(lambda unit: load_prefix(unit, new_prefix(PREFIX)))
         yield store
 
 
 def run(store: Acting, statement: str, *values: object) -> None:
-    store.run(lambda act: act.connection.execute(statement, values))
+    store.run(lambda unit: unit.connection.execute(statement, values))
 
 
 def locks(store: Acting, number: str = X) -> list[str]:
@@ -64,10 +64,10 @@ def locks(store: Acting, number: str = X) -> list[str]:
 def test_load_prefix_inserts_10000_numbers_in_one_statement(store: Acting) -> None:
     statements: list[str] = []
 
-    def load(act: Any) -> int:
-        act.connection.set_trace_callback(statements.append)
-        loaded = load_prefix(act, new_prefix(OTHER, "carrier", cool_down_ms=5))
-        act.connection.set_trace_callback(None)
+    def load(unit: Any) -> int:
+        unit.connection.set_trace_callback(statements.append)
+        loaded = load_prefix(unit, new_prefix(OTHER, "carrier", cool_down_ms=5))
+        unit.connection.set_trace_callback(None)
         return int(loaded)
 
     assert store.run(load) == 10_000
@@ -78,7 +78,7 @@ def test_load_prefix_inserts_10000_numbers_in_one_statement(store: Acting) -> No
 
 
 def test_prefixes_are_paginated(store: Acting) -> None:
-    store.run(lambda act: load_prefix(act, new_prefix(OTHER)))
+    store.run(lambda unit: load_prefix(unit, new_prefix(OTHER)))
     assert [one.prefix for one in find_prefixes(store.reader, "", 9)] == [PREFIX, OTHER]
     assert [one.prefix for one in find_prefixes(store.reader, PREFIX, 9)] == [OTHER]
 
@@ -89,20 +89,20 @@ def test_prefixes_are_paginated(store: Acting) -> None:
 def test_each_lock_is_set_and_cleared_by_itself(store: Acting) -> None:
     prefix = find_prefix(store.reader, PREFIX)
     assert prefix is not None
-    store.run(lambda act: set_locks(act, X, add=LOCKED_FOR_FRAUD))
+    store.run(lambda unit: set_locks(unit, X, add=LOCKED_FOR_FRAUD))
     for state, expected in (("locked", ["fraud", "prefix"]), ("returned", ["fraud", "prefix"]), ("active", ["fraud"])):
-        store.run(lambda act, state=state: update_prefix(act, prefix._replace(state=state)))
+        store.run(lambda unit, state=state: update_prefix(unit, prefix._replace(state=state)))
         assert (locks(store), locks(store, Y)) == (expected, expected[1:])
-    store.run(lambda act: set_locks(act, X, clear=LOCKED_FOR_FRAUD, add=LOCKED_BY_OPERATOR))
+    store.run(lambda unit: set_locks(unit, X, clear=LOCKED_FOR_FRAUD, add=LOCKED_BY_OPERATOR))
     assert locks(store) == ["operator"]
-    store.run(lambda act: set_locks(act, X, clear=LOCKED_FOR_FRAUD | LOCKED_BY_OPERATOR))
+    store.run(lambda unit: set_locks(unit, X, clear=LOCKED_FOR_FRAUD | LOCKED_BY_OPERATOR))
     assert locks(store) == []
 
 
 def test_numbers_are_found_by_state(store: Acting) -> None:
     cooling = NUMBERS[3]
     run(store, "UPDATE number SET bindings = 1 WHERE number = ?", X)
-    store.run(lambda act: set_locks(act, Y, add=LOCKED_BY_OPERATOR))
+    store.run(lambda unit: set_locks(unit, Y, add=LOCKED_BY_OPERATOR))
     run(store, "UPDATE number SET cools_until = ? WHERE number = ?", NOW_MS + 1, cooling)
     for state, number in (("bound", X), ("locked", Y), ("cooling", cooling)):
         (found,) = find_numbers(store.reader, NumberQuery(state=state), NOW_MS, "", 9)
@@ -128,11 +128,11 @@ def test_a_number_is_held_by_the_business_user_of_its_bindings_alone(store: Acti
 
 
 def test_numbers_are_found_by_prefix_pool_and_business_page_by_page(store: Acting) -> None:
-    store.run(lambda act: load_prefix(act, new_prefix(OTHER)))
-    store.run(lambda act: apply(act, "acme", "acme"))
-    store.run(lambda act: insert_pool(act, new_pool("few", "acme")))
+    store.run(lambda unit: load_prefix(unit, new_prefix(OTHER)))
+    store.run(lambda unit: apply(unit, "acme", "acme"))
+    store.run(lambda unit: insert_pool(unit, new_pool("few", "acme")))
     for number in (X, f"{OTHER}0007"):
-        store.run(lambda act, number=number: move_number(act, number, "few"))
+        store.run(lambda unit, number=number: move_number(unit, number, "few"))
 
     def found(after: str = "", **query: str) -> list[str]:
         return [one.number for one in find_numbers(store.reader, NumberQuery(**query), NOW_MS, after, 2)]
@@ -146,7 +146,7 @@ def test_numbers_are_found_by_prefix_pool_and_business_page_by_page(store: Actin
 
 def test_an_old_middle_number_is_added_once_and_never_chosen(store: Acting) -> None:
     old = "8613500000005"
-    assert [store.run(lambda act: insert_legacy(act, old)) for _ in range(2)] == [True, False]
+    assert [store.run(lambda unit: insert_legacy(unit, old)) for _ in range(2)] == [True, False]
     found = find_number(store.reader, old, NOW_MS)
     assert found is not None
     assert (found.pool, found.prefix, found.legacy) == (LEGACY_POOL, "", True)
@@ -158,10 +158,10 @@ def test_an_old_middle_number_is_added_once_and_never_chosen(store: Acting) -> N
 
 def test_usage_counts_each_number_in_one_state(store: Acting) -> None:
     few = NUMBERS[9_000:9_005]
-    store.run(lambda act: insert_pool(act, new_pool("few", warn_percent=75)))
+    store.run(lambda unit: insert_pool(unit, new_pool("few", warn_percent=75)))
     for number in few:
-        store.run(lambda act, number=number: move_number(act, number, "few"))
-    store.run(lambda act: set_locks(act, few[4], add=LOCKED_BY_OPERATOR))
+        store.run(lambda unit, number=number: move_number(unit, number, "few"))
+    store.run(lambda unit: set_locks(unit, few[4], add=LOCKED_BY_OPERATOR))
     run(store, "UPDATE number SET bindings = 1 WHERE number = ?", few[1])
     run(store, "UPDATE number SET bindings = 2 WHERE number IN (?, ?)", few[0], few[4])
     used = {one.pool_id: one for one in usage(store.reader, NOW_MS)}["few"]
@@ -192,10 +192,10 @@ def test_a_business_user_sees_a_common_pool_in_whole_percents(store: Acting) -> 
 
 def test_a_business_uses_its_own_pools_else_the_common_ones(store: Acting) -> None:
     for name in ("acme", "other"):
-        store.run(lambda act, name=name: apply(act, name, name))
+        store.run(lambda unit, name=name: apply(unit, name, name))
     assert [pool.pool_id for pool in pools_of(store.reader, "acme")] == ["default"]
     for pool in (new_pool("a-bj", "acme", "010"), new_pool("z", "acme"), new_pool("common-bj", area="010")):
-        store.run(lambda act, pool=pool: insert_pool(act, pool))
+        store.run(lambda unit, pool=pool: insert_pool(unit, pool))
     own, common = [[pool.pool_id for pool in pools_of(store.reader, name)] for name in ("acme", "other")]
     assert (own, common) == (["z", "a-bj"], ["default", "common-bj"]), "pools without an area come first"
     assert find_pool(store.reader, "z", "acme") == find_pool(store.reader, "z") is not None

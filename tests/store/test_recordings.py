@@ -41,7 +41,7 @@ def reader(disk: Disk) -> Iterator[sqlite3.Connection]:
     with closing(Writer(disk.path, disk.sealer)) as writer:
         for n, at in enumerate((1, 2, 3, 4, 4)):
             made = Recording(f"c{n}", "acme" if n % 2 else "", at, 10, 20, "ab", 9 if n == 2 else None)
-            writer.run(RELAY, lambda act, made=made: add_recording(act, made))  # type: ignore[misc]
+            writer.run(RELAY, lambda unit, made=made: add_recording(unit, made))  # type: ignore[misc]
     with closing(connect_reader(disk.path)) as connection:
         yield connection
 
@@ -57,7 +57,7 @@ def test_recording_is_found_by_its_call(reader: sqlite3.Connection, disk: Disk) 
 
 def test_second_recording_of_a_call_is_an_error(reader: sqlite3.Connection, disk: Disk) -> None:
     with closing(Writer(disk.path, disk.sealer)) as writer, pytest.raises(Exception, match="UNIQUE"):
-        writer.run(RELAY, lambda act: add_recording(act, Recording("c1", "", 2, 1, 1, "")))
+        writer.run(RELAY, lambda unit: add_recording(unit, Recording("c1", "", 2, 1, 1, "")))
 
 
 def test_pages_have_all_recordings_newest_first(reader: sqlite3.Connection) -> None:

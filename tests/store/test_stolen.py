@@ -25,7 +25,7 @@ async def test_file_and_log_have_no_plain_real_number_and_no_text_of_a_peer(disk
     end(disk.path, disk.sealer, "b2")
     with closing(Writer(disk.path, disk.sealer)) as writer:
         name, members = "canary riders of 13812344321", [CALLER, f"+{THIRD}"]
-        writer.run(RELAY, lambda act: make_group(act, name, RULES, "default", members))
+        writer.run(RELAY, lambda unit: make_group(unit, name, RULES, "default", members))
     journal = sqlite_journal(disk.path, disk.sealer, lambda *_: None)
     await journal.open()
     parties = {"caller": CALLER, "callee": CALLEE, "caller_leg_call_id": "canary-13812344321@device"}

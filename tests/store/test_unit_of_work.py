@@ -20,22 +20,22 @@ from tests.support.acting import Acting, key_of
 from tests.support.stored import NOW_MS
 
 
-def webhook(act: UnitOfWork, webhook_id: str, business: str, kinds: str) -> None:
-    act.connection.execute(
+def webhook(unit: UnitOfWork, webhook_id: str, business: str, kinds: str) -> None:
+    unit.connection.execute(
         "INSERT INTO webhook (id, business, sealed, kinds, created_at) VALUES (?, ?, x'', ?, 0)",
         (webhook_id, business, kinds),
     )
 
 
 def test_ids_of_one_moment_have_numbers_of_their_own(store: Acting) -> None:
-    ids = store.run(lambda act: [act.new_id() for _ in range(4096)])
+    ids = store.run(lambda unit: [unit.new_id() for _ in range(4096)])
     assert len({number_of(one) for one in ids}) == 4096
     assert all(re.fullmatch("[0-9a-f]{24}", one) for one in ids)
 
 
 def test_audit_entry_has_actor_and_time(store: Acting) -> None:
     store.run(
-        lambda act: act.audit("number.lock", "700", business="acme", reason="fraud", details={"calls": 3}),
+        lambda unit: unit.audit("number.lock", "700", business="acme", reason="fraud", details={"calls": 3}),
         key_of("acme"),
     )
     ((seq, entry),) = newest_entries(store.reader, store.sealer, AuditQuery(), None, 9)
@@ -44,10 +44,10 @@ def test_audit_entry_has_actor_and_time(store: Acting) -> None:
 
 
 def test_refused_unit_of_work_leaves_no_audit_entry_and_no_event(store: Acting) -> None:
-    def do(act: UnitOfWork) -> None:
-        webhook(act, "w1", "acme", "binding.expired")
-        act.audit("bind", "b1")
-        queue_event(act, "acme", "binding.expired", "b1.expired", {})
+    def do(unit: UnitOfWork) -> None:
+        webhook(unit, "w1", "acme", "binding.expired")
+        unit.audit("bind", "b1")
+        queue_event(unit, "acme", "binding.expired", "b1.expired", {})
         raise Refused("conflict", "a", "taken")
 
     with pytest.raises(Refused):
@@ -75,7 +75,7 @@ def test_user_id_without_a_name_may_run_commands(monkeypatch: pytest.MonkeyPatch
 
 def logged(store: Acting, count: int = 1) -> None:
     for _ in range(count):
-        store.run(lambda act: act.audit("read", "b1", reason="canary 13800000001", details={"canary": "13800000001"}))
+        store.run(lambda unit: unit.audit("read", "b1", reason="canary 13800000001", details={"canary": "13800000001"}))
 
 
 def alter(store: Acting, statement: str) -> None:

@@ -49,13 +49,15 @@ HOOK = Webhook("w1", "default", URL, "canary secret", ("call.ended", "binding.ex
 
 def put(store: Acting, *hooks: Webhook) -> None:
     for hook in hooks:
-        store.run(lambda act, hook=hook: put_webhook(act, hook))
+        store.run(lambda unit, hook=hook: put_webhook(unit, hook))
 
 
 def queue(store: Acting, *ids: str, webhook: str = "w1") -> list[int]:
     """Queue events one after the other. Return their places."""
     for event_id in ids:
-        store.run(lambda act, id_=event_id: queue_event_for(act, webhook, "call.ended", id_, {"caller": "13800000001"}))
+        store.run(
+            lambda unit, id_=event_id: queue_event_for(unit, webhook, "call.ended", id_, {"caller": "13800000001"})
+        )
     return [event.seq for event in waiting(store, webhook) if event.event_id in ids]
 
 
@@ -78,8 +80,8 @@ def test_a_webhook_is_read_back_and_replaced(store: Acting) -> None:
     changed = HOOK._replace(url="http://10.0.0.1/", internal=True, kinds=("call.ended",), parties="none")
     put(store, changed)
     assert found(store) == changed
-    store.run(lambda act: set_schedule(act, "w1", 3, NOW_MS + 9))
-    store.run(lambda act: set_error(act, "w1", "timeout"))
+    store.run(lambda unit: set_schedule(unit, "w1", 3, NOW_MS + 9))
+    store.run(lambda unit: set_error(unit, "w1", "timeout"))
     later = changed._replace(failures=3, next_at=NOW_MS + 9, last_error="timeout", last_error_at=NOW_MS)
     assert found(store) == later
 
@@ -102,7 +104,7 @@ def test_secret_url_and_events_are_sealed_in_the_store(store: Acting) -> None:
     ],
 )
 def test_an_altered_webhook_is_an_error(store: Acting, theft: str) -> None:
-    store.run(lambda act: apply(act, "acme", "acme"))
+    store.run(lambda unit: apply(unit, "acme", "acme"))
     put(store, HOOK._replace(disabled_at=NOW_MS))
     with closing(connect(store.path)) as thief:
         thief.execute(theft)
@@ -114,7 +116,7 @@ def test_a_webhook_of_before_there_were_formats_has_the_own_one(store: Acting) -
     put(store, HOOK._replace(format="alibaba"))
     assert found(store).format == "alibaba"
     old = store.sealer.seal(msgspec.msgpack.encode((URL, "secret", True)), b"webhook w1 default")
-    store.run(lambda act: act.connection.execute("UPDATE webhook SET sealed = ?", (old,)))
+    store.run(lambda unit: unit.connection.execute("UPDATE webhook SET sealed = ?", (old,)))
     assert (found(store).format, found(store).internal) == ("relay700", True)
 
 
@@ -128,16 +130,16 @@ def test_the_address_of_another_webhook_does_not_open(store: Acting) -> None:
 
 
 def test_webhooks_are_paginated_and_disabled_by_business(store: Acting) -> None:
-    store.run(lambda act: apply(act, "acme", "acme"))
+    store.run(lambda unit: apply(unit, "acme", "acme"))
     put(store, HOOK, HOOK._replace(id="w2", business="acme"), HOOK._replace(id="w3"))
 
     def page(business: str | None, after: str = "") -> list[str]:
         return [hook.id for hook in webhooks_of(store.reader, store.sealer, business, after, 2)]
 
     assert (page(None), page(None, "w2"), page("default"), page("acme")) == (["w1", "w2"], ["w3"], ["w1", "w3"], ["w2"])
-    store.run(lambda act: disable(act, "w1"))
+    store.run(lambda unit: disable(unit, "w1"))
     store.now_ms += 1
-    store.run(lambda act: disable_all(act, "default"))
+    store.run(lambda unit: disable_all(unit, "default"))
     disabled = [hook.disabled_at for hook in webhooks_of(store.reader, store.sealer, None, "", 9)]
     assert disabled == [NOW_MS, None, NOW_MS + 1]
 
@@ -146,9 +148,9 @@ def test_webhooks_are_paginated_and_disabled_by_business(store: Acting) -> None:
 
 
 def test_event_is_queued_once_for_each_webhook_of_its_kind(store: Acting) -> None:
-    store.run(lambda act: apply(act, "acme", "acme"))
+    store.run(lambda unit: apply(unit, "acme", "acme"))
 
-    def do(act: UnitOfWork) -> None:
+    def do(unit: UnitOfWork) -> None:
         for hook in (
             HOOK,
             HOOK._replace(id="w2", kinds=("binding.expired",)),
@@ -156,9 +158,9 @@ def test_event_is_queued_once_for_each_webhook_of_its_kind(store: Acting) -> Non
             HOOK._replace(id="w4", disabled_at=1),
             HOOK._replace(id="w5", business="acme"),
         ):
-            put_webhook(act, hook)
+            put_webhook(unit, hook)
         for _ in range(2):
-            queue_event(act, "default", "binding.expired", "b1.expired", {"a": "13800000001"})
+            queue_event(unit, "default", "binding.expired", "b1.expired", {"a": "13800000001"})
 
     store.run(do)
     rows = store.reader.execute("SELECT webhook, event_id, kind, at FROM outbox ORDER BY webhook").fetchall()
@@ -178,13 +180,13 @@ def test_delivered_events_and_those_of_removed_webhooks_are_deleted(store: Actin
     put(store, HOOK, HOOK._replace(id="w2"))
     first, second, third = queue(store, "e1", "e2", "e3")
     queue(store, "e1", webhook="w2")
-    store.run(lambda act: remove(act, [first, third]))
-    store.run(lambda act: dead_letter(act, [second], "refused"))
+    store.run(lambda unit: remove(unit, [first, third]))
+    store.run(lambda unit: dead_letter(unit, [second], "refused"))
     assert sizes(store.reader) == (1, 1)
-    store.run(lambda act: remove_webhook(act, "w1"))
+    store.run(lambda unit: remove_webhook(unit, "w1"))
     assert (found(store), pending_webhooks(store.reader, NOW_MS)) == (None, ["w2"])
     assert removed_webhooks(store.reader) == ["w1"]
-    assert [store.run(lambda act: remove_events(act, "w1", 2)) for _ in range(2)] == [1, 0]
+    assert [store.run(lambda unit: remove_events(unit, "w1", 2)) for _ in range(2)] == [1, 0]
     assert (sizes(store.reader), ids(waiting(store, "w2"))) == ((1, 0), ["e1"])
     assert removed_webhooks(store.reader) == []
 
@@ -194,19 +196,19 @@ def test_removed_webhooks_are_found_among_the_others(store: Acting) -> None:
     for n in range(1, 5):
         queue(store, "e1", "e2", webhook=f"w{n}")
     for webhook in ("w1", "w3", "w5"):
-        store.run(lambda act, webhook=webhook: remove_webhook(act, webhook))
+        store.run(lambda unit, webhook=webhook: remove_webhook(unit, webhook))
     assert removed_webhooks(store.reader) == ["w1", "w3"]
 
 
 def test_the_oldest_dead_letters_beyond_a_number_are_deleted(store: Acting) -> None:
     put(store, HOOK, HOOK._replace(id="w2"))
     seqs = queue(store, "e1", "e2", "e3", "e4", "e5")
-    store.run(lambda act: dead_letter(act, seqs[1:], "gone"))
+    store.run(lambda unit: dead_letter(unit, seqs[1:], "gone"))
     others = queue(store, "e1", webhook="w2")
-    store.run(lambda act: dead_letter(act, others, "gone"))
+    store.run(lambda unit: dead_letter(unit, others, "gone"))
     assert too_many_dead(store.reader, 4) == []
     assert too_many_dead(store.reader, 2) == [("w1", 2)]
-    assert store.run(lambda act: remove_dead(act, "w1", 2)) == 2
+    assert store.run(lambda unit: remove_dead(unit, "w1", 2)) == 2
     assert ids(dead(store.reader, store.sealer, "w1", 0, 9)) == ["e4", "e5"]
     assert (ids(waiting(store)), sizes(store.reader)) == (["e1"], (1, 3))
 
@@ -214,8 +216,8 @@ def test_the_oldest_dead_letters_beyond_a_number_are_deleted(store: Acting) -> N
 def test_dead_letters_are_requeued_at_their_places_for_a_new_period(store: Acting) -> None:
     put(store, HOOK)
     seqs = queue(store, "e1", "e2", "e3", "e4")
-    store.run(lambda act: refuse(act, seqs[1], "400"))
-    store.run(lambda act: dead_letter(act, seqs[:3], "gone"))
+    store.run(lambda unit: refuse(unit, seqs[1], "400"))
+    store.run(lambda unit: dead_letter(unit, seqs[:3], "gone"))
     assert ids(waiting(store)) == ["e4"]
     letters = dead(store.reader, store.sealer, "w1", 0, 2)
     assert [(one.event_id, one.tries, one.dead_at, one.last_error) for one in letters] == [
@@ -224,20 +226,20 @@ def test_dead_letters_are_requeued_at_their_places_for_a_new_period(store: Actin
     ]
     assert ids(dead(store.reader, store.sealer, "w1", letters[-1].seq, 2)) == ["e3"]
     store.now_ms += 5
-    assert store.run(lambda act: requeue(act, "w1", ["e2", "e4", "unknown"])) == 1
+    assert store.run(lambda unit: requeue(unit, "w1", ["e2", "e4", "unknown"])) == 1
     assert [(one.event_id, one.at_ms - NOW_MS, one.tries) for one in waiting(store)] == [("e2", 5, 0), ("e4", 0, 0)]
-    assert store.run(lambda act: requeue_next(act, "w1", seqs[0], 9)) == [seqs[2]]
+    assert store.run(lambda unit: requeue_next(unit, "w1", seqs[0], 9)) == [seqs[2]]
     assert ids(waiting(store)) == ["e2", "e3", "e4"]
 
 
 def test_dead_letters_are_requeued_some_at_a_time_oldest_first(store: Acting) -> None:
     put(store, HOOK, HOOK._replace(id="w2"))
     seqs, others = queue(store, "e1", "e2", "e3"), queue(store, "e1", webhook="w2")
-    store.run(lambda act: dead_letter(act, [*seqs, *others], "gone"))
-    assert store.run(lambda act: requeue_next(act, "w1", 0, 2)) == seqs[:2]
+    store.run(lambda unit: dead_letter(unit, [*seqs, *others], "gone"))
+    assert store.run(lambda unit: requeue_next(unit, "w1", 0, 2)) == seqs[:2]
     assert ids(waiting(store)) == ["e1", "e2"]
-    assert store.run(lambda act: requeue_next(act, "w1", seqs[1], 2)) == seqs[2:]
-    assert store.run(lambda act: requeue_next(act, "w1", seqs[2], 2)) == []
+    assert store.run(lambda unit: requeue_next(unit, "w1", seqs[1], 2)) == seqs[2:]
+    assert store.run(lambda unit: requeue_next(unit, "w1", seqs[2], 2)) == []
 
 
 def test_events_older_than_a_moment_become_dead_letters(store: Acting) -> None:
@@ -247,7 +249,7 @@ def test_events_older_than_a_moment_become_dead_letters(store: Acting) -> None:
     store.now_ms += 1
     queue(store, "e2")
     counts = [
-        store.run(lambda act, before_ms=before_ms: dead_letter_old(act, "w1", before_ms, "too old"))
+        store.run(lambda unit, before_ms=before_ms: dead_letter_old(unit, "w1", before_ms, "too old"))
         for before_ms in (NOW_MS, NOW_MS + 1, NOW_MS + 1)
     ]
     assert (counts, ids(waiting(store)), ids(waiting(store, "w2"))) == ([0, 1, 0], ["e2"], ["e1"])
@@ -258,9 +260,9 @@ def test_webhooks_are_pending_when_events_wait_and_their_time_has_come(store: Ac
     put(store, *hooks)
     for webhook in ("w1", "w2", "w3", "w4"):
         queue(store, "e1", webhook=webhook)
-    store.run(lambda act: set_schedule(act, "w2", 1, NOW_MS + 1))
-    store.run(lambda act: disable(act, "w3"))
-    store.run(lambda act: dead_letter(act, [event.seq for event in waiting(store, "w4")], "gone"))
+    store.run(lambda unit: set_schedule(unit, "w2", 1, NOW_MS + 1))
+    store.run(lambda unit: disable(unit, "w3"))
+    store.run(lambda unit: dead_letter(unit, [event.seq for event in waiting(store, "w4")], "gone"))
     assert sorted(pending_webhooks(store.reader, NOW_MS)) == ["w1"]
     assert sorted(pending_webhooks(store.reader, NOW_MS + 1)) == ["w1", "w2"]
 
@@ -268,7 +270,7 @@ def test_webhooks_are_pending_when_events_wait_and_their_time_has_come(store: Ac
 def test_waiting_events_are_counted_by_the_beginning_of_their_ids(store: Acting) -> None:
     put(store, HOOK)
     seqs = queue(store, "test.1", "test.2", "test.3", "test", "tester.1", "tesu.1")
-    store.run(lambda act: dead_letter(act, seqs[:1], "gone"))
+    store.run(lambda unit: dead_letter(unit, seqs[:1], "gone"))
     assert waiting_of(store.reader, "w1", "test") == 2
     assert waiting_of(store.reader, "w2", "test") == 0
 
@@ -278,5 +280,5 @@ def test_a_webhook_that_someone_gave_to_another_business_gets_no_event(store: Ac
     put(store, HOOK._replace(business="thief"))
     with closing(connect(store.path)) as connection:
         connection.execute("UPDATE webhook SET business = 'default'")
-    store.run(lambda act: queue_event(act, "default", "call.ended", "e1", {"caller": "13800000001"}))
+    store.run(lambda unit: queue_event(unit, "default", "call.ended", "e1", {"caller": "13800000001"}))
     assert waiting(store) == []

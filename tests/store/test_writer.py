@@ -15,7 +15,7 @@ from relay.errors import Refused, StoreError
 from relay.store import writer as writer_module
 from relay.store.database import connect, connect_reader
 from relay.store.unit_of_work import RELAY, Actor, UnitOfWork
-from relay.store.writer import GAP_S, MOST_ACTS, SLOW_GAP_S, GroupWriter, Writer
+from relay.store.writer import GAP_S, MOST_UNITS, SLOW_GAP_S, GroupWriter, Writer
 from tests.store.conftest import Disk
 from tests.support.stored import NOW_MS
 
@@ -25,16 +25,16 @@ ADD = "INSERT INTO cursor VALUES (?, 0)"
 def add(name: str) -> Callable[[UnitOfWork], str]:
     """A unit of work that adds a row with this name."""
 
-    def do(act: UnitOfWork) -> str:
-        act.connection.execute(ADD, (name,))
+    def do(unit: UnitOfWork) -> str:
+        unit.connection.execute(ADD, (name,))
         return name
 
     return do
 
 
 def add_and_fail(name: str, error: Exception) -> Callable[[UnitOfWork], str]:
-    def do(act: UnitOfWork) -> str:
-        act.connection.execute(ADD, (name,))
+    def do(unit: UnitOfWork) -> str:
+        unit.connection.execute(ADD, (name,))
         raise error
 
     return do
@@ -74,19 +74,21 @@ class LongUnit:
         self.entered = threading.Event()
         self.leave = threading.Event()
 
-    def __call__(self, act: UnitOfWork) -> None:
+    def __call__(self, unit: UnitOfWork) -> None:
         self.entered.set()
         assert self.leave.wait(20)
 
-    async def behind(self, writer: GroupWriter, *acts: Callable[[UnitOfWork], object]) -> list[object]:
+    async def behind(self, writer: GroupWriter, *units: Callable[[UnitOfWork], object]) -> list[object]:
         """The results, or exceptions, of the relay's units of work that queued behind this one."""
-        return await self.behind_by(writer, *((RELAY, act) for act in acts))
+        return await self.behind_by(writer, *((RELAY, unit) for unit in units))
 
-    async def behind_by(self, writer: GroupWriter, *acts: tuple[Actor, Callable[[UnitOfWork], object]]) -> list[object]:
+    async def behind_by(
+        self, writer: GroupWriter, *units: tuple[Actor, Callable[[UnitOfWork], object]]
+    ) -> list[object]:
         """The same of several actors."""
         first = asyncio.ensure_future(writer.run(RELAY, self))
         await asyncio.to_thread(self.entered.wait, 20)
-        waiting = [asyncio.ensure_future(writer.run(*each)) for each in acts]
+        waiting = [asyncio.ensure_future(writer.run(*each)) for each in units]
         await asyncio.sleep(0)  # now each is in the queue
         self.leave.set()
         await first
@@ -99,7 +101,7 @@ class LongUnit:
 def test_unit_of_work_is_durable_when_it_returns(disk: Disk, alone: Writer) -> None:
     assert alone.run(RELAY, add("a")) == "a"
     assert names(disk) == {"a"}
-    assert alone.run(RELAY, lambda act: (act.actor, act.now_ms)) == (RELAY, NOW_MS)
+    assert alone.run(RELAY, lambda unit: (unit.actor, unit.now_ms)) == (RELAY, NOW_MS)
 
 
 @pytest.mark.parametrize("error", [Refused("conflict", "a", "taken"), ZeroDivisionError()])
@@ -171,8 +173,8 @@ def test_wait_for_another_writer_makes_no_gap(alone: Writer, monkeypatch: pytest
 async def test_queued_units_of_work_share_one_transaction(disk: Disk) -> None:
     seen: list[set[str]] = []
 
-    def do(act: UnitOfWork) -> None:
-        act.connection.execute(ADD, (str(len(seen)),))
+    def do(unit: UnitOfWork) -> None:
+        unit.connection.execute(ADD, (str(len(seen)),))
         seen.append(names(disk))
 
     async with grouping(disk) as writer:
@@ -194,9 +196,9 @@ async def test_failed_unit_of_work_is_rolled_back_alone(disk: Disk) -> None:
 
 
 async def test_failed_commit_fails_its_whole_group_only(disk: Disk) -> None:
-    def break_commit(act: UnitOfWork) -> None:
-        act.connection.execute("PRAGMA defer_foreign_keys = ON")
-        act.connection.execute(
+    def break_commit(unit: UnitOfWork) -> None:
+        unit.connection.execute("PRAGMA defer_foreign_keys = ON")
+        unit.connection.execute(
             "INSERT INTO binding (id, mode, business, pool, x, sealed, created_at, created_by) "
             "VALUES ('b', 'AXB', 'nobody', '', '', x'', 0, '')"
         )
@@ -209,8 +211,8 @@ async def test_failed_commit_fails_its_whole_group_only(disk: Disk) -> None:
 
 
 async def test_rollback_inside_a_unit_of_work_fails_those_before_it(disk: Disk) -> None:
-    def roll_back(act: UnitOfWork) -> None:
-        act.connection.execute("ROLLBACK")  # as SQLite does on a full disk
+    def roll_back(unit: UnitOfWork) -> None:
+        unit.connection.execute("ROLLBACK")  # as SQLite does on a full disk
         raise ZeroDivisionError
 
     async with grouping(disk) as writer:
@@ -221,8 +223,8 @@ async def test_rollback_inside_a_unit_of_work_fails_those_before_it(disk: Disk) 
 
 
 async def test_failed_savepoint_fails_its_unit_of_work_and_those_before_it(disk: Disk) -> None:
-    def lose_savepoint(act: UnitOfWork) -> None:
-        act.connection.execute("RELEASE act")
+    def lose_savepoint(unit: UnitOfWork) -> None:
+        unit.connection.execute("RELEASE unit")
 
     async with grouping(disk) as writer, asyncio.timeout(20):
         *failed, later = await LongUnit().behind(writer, add("a"), lose_savepoint, add("b"))
@@ -272,11 +274,11 @@ async def test_group_is_bounded_in_number_and_time(disk: Disk, monkeypatch: pyte
             pass
 
     async with grouping(disk) as writer:
-        await LongUnit().behind(writer, *[add(str(n)) for n in range(MOST_ACTS)], do)
-        assert groups == [MOST_ACTS]  # the earlier ones were durable already
+        await LongUnit().behind(writer, *[add(str(n)) for n in range(MOST_UNITS)], do)
+        assert groups == [MOST_UNITS]  # the earlier ones were durable already
         monkeypatch.setattr(writer_module, "LONGEST_S", 0.001)
         await LongUnit().behind(writer, add("long"), work, do)
-    assert groups == [MOST_ACTS, MOST_ACTS + 1]
+    assert groups == [MOST_UNITS, MOST_UNITS + 1]
 
 
 async def test_group_has_at_least_one_unit_of_work(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,25 +72,25 @@ def seed(folder: Path, receiver: str, nobody: str, text: Text = hostile, past: S
     path = folder / "relay.db"
     sealer = open_store(path, folder / "relay.key")
     with closing(Writer(path, sealer, clock_ms=lambda: now_ms() - WEEK_MS)) as week_ago:
-        week_ago.run(SEEDER, lambda act: _businesses(act, text))
-        expired = week_ago.run(SEEDER, lambda act: _key(act, "shunda", now_ms() - WEEK_MS // 2))
+        week_ago.run(SEEDER, lambda unit: _businesses(unit, text))
+        expired = week_ago.run(SEEDER, lambda unit: _key(unit, "shunda", now_ms() - WEEK_MS // 2))
     with closing(Writer(path, sealer)) as writer:
-        writer.run(SEEDER, lambda act: _states(act, text))
-        writer.run(SEEDER, lambda act: _numbers(act, text))
-        binding, evil_binding = writer.run(SEEDER, lambda act: _bindings(act, text))
-        writer.run(SEEDER, lambda act: _lists(act, text))
-        webhook, failing, evil_webhook = writer.run(SEEDER, lambda act: _webhooks(act, receiver, nobody, text))
+        writer.run(SEEDER, lambda unit: _states(unit, text))
+        writer.run(SEEDER, lambda unit: _numbers(unit, text))
+        binding, evil_binding = writer.run(SEEDER, lambda unit: _bindings(unit, text))
+        writer.run(SEEDER, lambda unit: _lists(unit, text))
+        webhook, failing, evil_webhook = writer.run(SEEDER, lambda unit: _webhooks(unit, receiver, nobody, text))
         Shelf(path, sealer).add(*past)
         return writer.run(
             SEEDER,
-            lambda act: Seeds(
-                operator=make_key(act, None, OPERATOR_SCOPES)[1],
-                masked_operator=make_key(act, None, OPERATOR_SCOPES - {"parties:read"})[1],
-                tenant=_key(act, "shunda"),
-                evil=_key(act, RIVAL),
-                calls_only=make_key(act, "shunda", ["calls:read"])[1],
+            lambda unit: Seeds(
+                operator=make_key(unit, None, OPERATOR_SCOPES)[1],
+                masked_operator=make_key(unit, None, OPERATOR_SCOPES - {"parties:read"})[1],
+                tenant=_key(unit, "shunda"),
+                evil=_key(unit, RIVAL),
+                calls_only=make_key(unit, "shunda", ["calls:read"])[1],
                 expired=expired,
-                revoked=_revoked(act),
+                revoked=_revoked(unit),
                 binding=binding,
                 evil_binding=evil_binding,
                 failing_webhook=failing,
@@ -100,77 +100,77 @@ def seed(folder: Path, receiver: str, nobody: str, text: Text = hostile, past: S
         )
 
 
-def _businesses(act: UnitOfWork, text: Text) -> None:
+def _businesses(unit: UnitOfWork, text: Text) -> None:
     contact = f"李雷 {CONTACT}"
-    apply(act, LONG_NAME, "shunda", **PAPERS | {"scenario": "express", "contact": contact, "max_bindings": 5_000})
-    apply(act, "闪电外卖", "shandian", **PAPERS | {"scenario": "takeaway", "contact": contact})
-    apply(act, "Didi Drive Ltd.", "drive", **PAPERS | {"scenario": "ride_hailing"})
-    apply(act, "旧日快递", "jiuri", **PAPERS)
-    apply(act, "材料不全的公司", "incomplete")
+    apply(unit, LONG_NAME, "shunda", **PAPERS | {"scenario": "express", "contact": contact, "max_bindings": 5_000})
+    apply(unit, "闪电外卖", "shandian", **PAPERS | {"scenario": "takeaway", "contact": contact})
+    apply(unit, "Didi Drive Ltd.", "drive", **PAPERS | {"scenario": "ride_hailing"})
+    apply(unit, "旧日快递", "jiuri", **PAPERS)
+    apply(unit, "材料不全的公司", "incomplete")
     papers = {name: text(name) for name in PAPERS}
-    apply(act, text("name"), RIVAL, **papers)
+    apply(unit, text("name"), RIVAL, **papers)
     for business in ("shunda", RIVAL, "drive", "jiuri"):
-        set_state(act, business, "approve", "材料齐全")
+        set_state(unit, business, "approve", "材料齐全")
 
 
-def _states(act: UnitOfWork, text: Text) -> None:
-    set_state(act, "drive", "suspend", "24 小时内投诉超过 3 起")
-    set_state(act, "jiuri", "revoke", "试点退出")
-    change(act, "shunda", contact=f"韩梅梅 {CONTACT}")
-    set_state(act, RIVAL, "suspend", text("reason"))
-    set_state(act, RIVAL, "resume", text("reason"))
+def _states(unit: UnitOfWork, text: Text) -> None:
+    set_state(unit, "drive", "suspend", "24 小时内投诉超过 3 起")
+    set_state(unit, "jiuri", "revoke", "试点退出")
+    change(unit, "shunda", contact=f"韩梅梅 {CONTACT}")
+    set_state(unit, RIVAL, "suspend", text("reason"))
+    set_state(unit, RIVAL, "resume", text("reason"))
 
 
-def _key(act: UnitOfWork, business: str, expires_at: int | None = None) -> str:
-    return make_key(act, business, BUSINESS_SCOPES, expires_at)[1]
+def _key(unit: UnitOfWork, business: str, expires_at: int | None = None) -> str:
+    return make_key(unit, business, BUSINESS_SCOPES, expires_at)[1]
 
 
-def _revoked(act: UnitOfWork) -> str:
-    key, text = make_key(act, "shunda", BUSINESS_SCOPES)
-    revoke(act, key.id, "laptop lost")
+def _revoked(unit: UnitOfWork) -> str:
+    key, text = make_key(unit, "shunda", BUSINESS_SCOPES)
+    revoke(unit, key.id, "laptop lost")
     return text
 
 
-def _numbers(act: UnitOfWork, text: Text) -> None:
-    ensure_numbers(act, ["70010000001"])
-    make_pool(act, new_pool("shunda-pool", "shunda", "上海"))
-    make_pool(act, new_pool("rival-pool", RIVAL, text("area"), max_bindings=1, warn_percent=50))
-    load_prefix(act, new_prefix("70010000002"), "shunda-pool")
-    move(act, ["700100000010001", "700100000010002"], "rival-pool")
-    lock(act, "700100000029999", "被标记为骚扰号码")
+def _numbers(unit: UnitOfWork, text: Text) -> None:
+    ensure_numbers(unit, ["70010000001"])
+    make_pool(unit, new_pool("shunda-pool", "shunda", "上海"))
+    make_pool(unit, new_pool("rival-pool", RIVAL, text("area"), max_bindings=1, warn_percent=50))
+    load_prefix(unit, new_prefix("70010000002"), "shunda-pool")
+    move(unit, ["700100000010001", "700100000010002"], "rival-pool")
+    lock(unit, "700100000029999", "被标记为骚扰号码")
 
 
-def _bindings(act: UnitOfWork, text: Text) -> tuple[Binding, Binding]:
+def _bindings(unit: UnitOfWork, text: Text) -> tuple[Binding, Binding]:
     own = {"business": "shunda", "order_id": LONG_ORDER, "consent": "同意书 2026-11", "user_data": '{"寄件": 17}'}
-    binding = bind(act, written("AXB", A, B, x="700100000020001", **own), RULES)
+    binding = bind(unit, written("AXB", A, B, x="700100000020001", **own), RULES)
     texts = {name: text(name) for name in ("order_id", "consent", "user_data")}
-    evil = bind(act, written("AXB", C, D, business=RIVAL, **texts), RULES)
-    make_group(act, text("riders"), RULES, RIVAL, [C])
+    evil = bind(unit, written("AXB", C, D, business=RIVAL, **texts), RULES)
+    make_group(unit, text("riders"), RULES, RIVAL, [C])
     more = [written("AXB", f"1360000{n:04}", B, business="shunda", order_id=f"订单-{n}") for n in range(MANY)]
-    assert not [one for one in bind_all(act, more, RULES) if not isinstance(one, Binding)]
+    assert not [one for one in bind_all(unit, more, RULES) if not isinstance(one, Binding)]
     return binding, evil
 
 
-def _lists(act: UnitOfWork, text: Text) -> None:
-    set_entry(act, "business", "shunda", C, "black")
-    set_entry(act, "business", RIVAL, A, "black")
-    add_filing(act, "shunda", FilingWords(A, "CT-2026-0001", "张三", document="11010519491231002X"))
-    add_filing(act, RIVAL, FilingWords(C, text("reference"), text("holder"), "other", text("document"), text("photo")))
+def _lists(unit: UnitOfWork, text: Text) -> None:
+    set_entry(unit, "business", "shunda", C, "black")
+    set_entry(unit, "business", RIVAL, A, "black")
+    add_filing(unit, "shunda", FilingWords(A, "CT-2026-0001", "张三", document="11010519491231002X"))
+    add_filing(unit, RIVAL, FilingWords(C, text("reference"), text("holder"), "other", text("document"), text("photo")))
 
 
-def _webhooks(act: UnitOfWork, receiver: str, nobody: str, text: Text) -> tuple[str, str, str]:
-    good = make_webhook(act, "shunda", f"{receiver}/events", ["binding.expired", "number.cooling"])[0].id
-    failing = make_webhook(act, "shunda", f"{nobody}/events", ["binding.expired"])[0].id
-    evil = make_webhook(act, RIVAL, f"{nobody}/{text('url')}", ["binding.expired"])[0].id
-    _dead(act, good, 1, "HTTP 500 Internal Server Error")
-    _dead(act, failing, MANY, "connection refused or unreachable")
-    _dead(act, evil, 2, text("error"))
+def _webhooks(unit: UnitOfWork, receiver: str, nobody: str, text: Text) -> tuple[str, str, str]:
+    good = make_webhook(unit, "shunda", f"{receiver}/events", ["binding.expired", "number.cooling"])[0].id
+    failing = make_webhook(unit, "shunda", f"{nobody}/events", ["binding.expired"])[0].id
+    evil = make_webhook(unit, RIVAL, f"{nobody}/{text('url')}", ["binding.expired"])[0].id
+    _dead(unit, good, 1, "HTTP 500 Internal Server Error")
+    _dead(unit, failing, MANY, "connection refused or unreachable")
+    _dead(unit, evil, 2, text("error"))
     return good, failing, evil
 
 
-def _dead(act: UnitOfWork, webhook: str, count: int, error: str) -> None:
+def _dead(unit: UnitOfWork, webhook: str, count: int, error: str) -> None:
     for number in range(count):
         data: dict[str, object] = {"call_id": f"{number:032x}", "caller": A, "callee": B, "outcome": "answered"}
-        queue_event_for(act, webhook, "call.ended", f"{webhook}.{number}", data)
-    found = act.connection.execute("SELECT seq FROM outbox WHERE webhook = ?", (webhook,)).fetchall()
-    dead_letter(act, [seq for (seq,) in found], error)
+        queue_event_for(unit, webhook, "call.ended", f"{webhook}.{number}", data)
+    found = unit.connection.execute("SELECT seq FROM outbox WHERE webhook = ?", (webhook,)).fetchall()
+    dead_letter(unit, [seq for (seq,) in found], error)

@@ -105,12 +105,12 @@ def last_changed(table: LedgerTable) -> Column:
 
 def fill(store: Acting, table: LedgerTable) -> Row:
     """Write a row as relay700."""
-    return store.run(lambda act: add(act.connection, table))
+    return store.run(lambda unit: add(unit.connection, table))
 
 
 def change(store: Acting, row: Row) -> None:
     """Write another version of the row as relay700."""
-    store.run(lambda act: alter(act.connection, row))
+    store.run(lambda unit: alter(unit.connection, row))
 
 
 # -- Attacks

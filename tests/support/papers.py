@@ -12,6 +12,6 @@ PAPERS = {"licence": "L-1", "application": "A-1", "scheme": "S-1", "contact": "L
 PAPER_OPTIONS = tuple(word for name, paper in PAPERS.items() for word in (f"--{name}", paper))  # of `business apply`
 
 
-def apply(act: UnitOfWork, name: str, business_id: str = "", **written: Any) -> Business:
+def apply(unit: UnitOfWork, name: str, business_id: str = "", **written: Any) -> Business:
     """Make a business user from text, as the command does."""
-    return businesses.apply(act, businesses.parsed({"name": name, **written}), business_id)
+    return businesses.apply(unit, businesses.parsed({"name": name, **written}), business_id)

@@ -89,7 +89,7 @@ def _first_template(prefix: str) -> Path:
     folder = _new_folder()
     place = folder / "relay.db"
     with closing(Writer(place, open_store(place, folder / "relay.key"))) as writer:
-        writer.run(RELAY, lambda act: ensure_numbers(act, [prefix]))
+        writer.run(RELAY, lambda unit: ensure_numbers(unit, [prefix]))
     return folder
 
 
@@ -111,4 +111,4 @@ def _make(place: Place, key_file: Path, prefix: Prefix | None) -> None:
     sealer = open_store(place, key_file)
     if prefix is not None:
         with closing(Writer(place, sealer, clock_ms=lambda: NOW_MS)) as writer:
-            writer.run(operator_cli(), lambda act: load_prefix(act, prefix))
+            writer.run(operator_cli(), lambda unit: load_prefix(unit, prefix))

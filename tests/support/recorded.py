@@ -10,14 +10,14 @@ from relay.store.unit_of_work import UnitOfWork
 
 
 def keep(
-    act: UnitOfWork,
+    unit: UnitOfWork,
     kept_in: Path,
     call_id: str,
     data: bytes,
     business: str = "default",
 ) -> Recording:
     """Insert the row, and write the file."""
-    seal_file(file_of(kept_in, call_id), act.sealer, "aes-256-gcm", call_id, [data])
-    made = Recording(call_id, business, act.now_ms, 1_500, len(data), hashlib.sha256(data).hexdigest())
-    add_recording(act, made)
+    seal_file(file_of(kept_in, call_id), unit.sealer, "aes-256-gcm", call_id, [data])
+    made = Recording(call_id, business, unit.now_ms, 1_500, len(data), hashlib.sha256(data).hexdigest())
+    add_recording(unit, made)
     return made

@@ -32,11 +32,11 @@ def binding(binding_id: str = "b1", **changes: object) -> Binding:
 def put(path: Place, sealer: Sealer, *bindings: Binding, now_ms: int = NOW_MS) -> None:
     """Make them in a store, adding missing numbers. Raises Refused."""
 
-    def do(act: UnitOfWork) -> None:
+    def do(unit: UnitOfWork) -> None:
         for made in bindings:
             numbers = [number for number in (made.x, made.y) if number]
-            act.connection.executemany(_NUMBER, [(n,) for n in numbers])
-            settle(act, made, [200] * len(numbers))
+            unit.connection.executemany(_NUMBER, [(n,) for n in numbers])
+            settle(unit, made, [200] * len(numbers))
 
     with closing(Writer(path, sealer, clock_ms=lambda: now_ms)) as writer:
         writer.run(RELAY, do)
@@ -45,11 +45,11 @@ def put(path: Place, sealer: Sealer, *bindings: Binding, now_ms: int = NOW_MS) -
 def end(path: Place, sealer: Sealer, binding_id: str, now_ms: int = NOW_MS) -> None:
     """Unbind one of them."""
 
-    def do(act: UnitOfWork) -> None:
-        found = find_binding(act.connection, act.sealer, binding_id)
+    def do(unit: UnitOfWork) -> None:
+        found = find_binding(unit.connection, unit.sealer, binding_id)
         assert found is not None
-        release(act, found, BindRules())
-        update(act, found._replace(ended_at=now_ms, released_at=now_ms))
+        release(unit, found, BindRules())
+        update(unit, found._replace(ended_at=now_ms, released_at=now_ms))
 
     with closing(Writer(path, sealer, clock_ms=lambda: now_ms)) as writer:
         writer.run(RELAY, do)

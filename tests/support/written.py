@@ -19,26 +19,26 @@ def written(mode: str, a: str = "", b: str = "", **more: Any) -> Written:
     return {"mode": mode, "a": a, "b": b, **more}
 
 
-def bind(act: UnitOfWork, asked: Written, rules: BindRules, rates: Rates | None = None) -> Binding:
-    return bindings.bind(act, _read(act, asked, rules), rules, rates)
+def bind(unit: UnitOfWork, asked: Written, rules: BindRules, rates: Rates | None = None) -> Binding:
+    return bindings.bind(unit, _read(unit, asked, rules), rules, rates)
 
 
-def bind_all(act: UnitOfWork, asked: Sequence[Written], rules: BindRules) -> list[Binding | Refused]:
-    return bindings.bind_all(act, [_or_refused(act, one, rules) for one in asked], rules)
+def bind_all(unit: UnitOfWork, asked: Sequence[Written], rules: BindRules) -> list[Binding | Refused]:
+    return bindings.bind_all(unit, [_or_refused(unit, one, rules) for one in asked], rules)
 
 
-def change(act: UnitOfWork, binding_id: str, asked: Written, rules: BindRules) -> Binding:
-    asked_fields = fields.binding_change(asked, rules.parties, act.now_ms)
-    return bindings.change(act, binding_id, asked_fields, rules, asked.get("version"))
+def change(unit: UnitOfWork, binding_id: str, asked: Written, rules: BindRules) -> Binding:
+    asked_fields = fields.binding_change(asked, rules.parties, unit.now_ms)
+    return bindings.change(unit, binding_id, asked_fields, rules, asked.get("version"))
 
 
-def _read(act: UnitOfWork, asked: Written, rules: BindRules) -> Wanted:
+def _read(unit: UnitOfWork, asked: Written, rules: BindRules) -> Wanted:
     how = {name: asked[name] for name in ("area", "area_match", "late") if name in asked}
-    return Wanted(fields.binding(asked, rules.parties, act.now_ms), **how)
+    return Wanted(fields.binding(asked, rules.parties, unit.now_ms), **how)
 
 
-def _or_refused(act: UnitOfWork, asked: Written, rules: BindRules) -> Wanted | Refused:
+def _or_refused(unit: UnitOfWork, asked: Written, rules: BindRules) -> Wanted | Refused:
     try:
-        return _read(act, asked, rules)
+        return _read(unit, asked, rules)
     except Refused as refused:
         return refused

@@ -47,7 +47,7 @@ class Store:
         await journal.close()
         with closing(Writer(self.place, self.sealer, clock_ms=lambda: NOW_MS)) as writer:
             for n in range(COUNT):
-                writer.run(RELAY, lambda act, n=n: act.audit("do", f"o{n}"))  # type: ignore[misc]
+                writer.run(RELAY, lambda unit, n=n: unit.audit("do", f"o{n}"))  # type: ignore[misc]
         put(self.place, self.sealer, *(binding(f"b{n:02}", x=f"7001000000{n:05}") for n in range(COUNT)))
 
     def verified(self) -> int:

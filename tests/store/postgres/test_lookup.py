@@ -201,7 +201,7 @@ async def at_once(nodes: Sequence[Node], each: int, number: str = X, callers: Se
 async def test_calls_to_a_number_that_is_held_from_bindings_are_counted(store: Store) -> None:
     put(store.place, store.sealer, binding())
     with closing(Writer(store.place, store.sealer)) as writer:
-        writer.run(RELAY, lambda act: set_locks(act, X, add=HELD))
+        writer.run(RELAY, lambda unit: set_locks(unit, X, add=HELD))
     async with store.nodes(caller_caps=THRICE) as (one, other):
         assert [await node.call() for node in (one, other, one, other)] == ["granted"] * 3 + ["frequency_caller"]
 

@@ -28,8 +28,8 @@ from tests.support.waiting import until
 def turned(place: Place, key_file: Path) -> None:
     """Switch to the key 2, as another process."""
     with closing(Writer(place, load_key(key_file))) as other:
-        key_id = other.run(RELAY, lambda act: rotation.add(act, key_file))
-        other.run(RELAY, lambda act: rotation.use(act, key_id, []))
+        key_id = other.run(RELAY, lambda unit: rotation.add(unit, key_file))
+        other.run(RELAY, lambda unit: rotation.use(unit, key_id, []))
 
 
 async def write(journal: Journal, *commits: Commit) -> None:
@@ -98,10 +98,10 @@ def test_unreadable_key_file_is_reported_once(disk: Disk) -> None:
 def test_a_rotation_is_not_undone_in_the_database(disk: Disk, deed: str) -> None:
     turned(disk.path, disk.key_file)
     with closing(Writer(disk.path, disk.sealer)) as writer:
-        writer.run(RELAY, lambda act: act.audit("test", "x"))
+        writer.run(RELAY, lambda unit: unit.audit("test", "x"))
         with closing(connect(disk.path)) as thief:
             thief.execute(deed)
-        writer.run(RELAY, lambda act: act.audit("test", "x"))
+        writer.run(RELAY, lambda unit: unit.audit("test", "x"))
     assert (disk.sealer.key_id, open_store(disk.path, disk.key_file).key_id) == (2, 2)
 
 
