@@ -20,10 +20,12 @@ from relay.sip.message import Request, Response
 if TYPE_CHECKING:
     from relay.call.media import Kind, Media
     from relay.peers.user_agent import UserAgent
+    from relay.sip.timers import Timer
     from relay.sip.transaction import ServerTransaction
 
 REFRESHING: Final = frozenset({"INVITE", "UPDATE"})  # target and session-timer refresh requests
 _DESCRIBING: Final = REFRESHING | {"PRACK"}  # may carry an offer or an answer
+TIMER_C_S: Final = 181.0  # RFC 3261 16.6: more than three minutes; for an INVITE without a final response
 _GONE: Final = frozenset({408, 481})  # RFC 3261 12.2.1.2: the dialog no longer exists
 
 
@@ -36,6 +38,7 @@ class InDialogRelay(PendingRequest):
         "_proposes",
         "_request",
         "_sent",
+        "_timer_c",
         "_transaction",
         "_ua",
         "method",
@@ -50,6 +53,7 @@ class InDialogRelay(PendingRequest):
         self._request = request
         self._transaction = transaction
         self._sent: ClientRequest | None = None
+        self._timer_c: Timer | None = None
         self._done = False
         self._proposes = False  # rtpengine holds the request's offer
         self.method = request.method
@@ -148,6 +152,7 @@ class InDialogRelay(PendingRequest):
         self._occupy(self if offers else None)
         if self.method == "INVITE":
             target.invite_again(cseq)
+            self._timer_c = self._ua.timers.set(now + TIMER_C_S, self.cancel)
 
     def _renumber(self, credentials: str, _: float) -> int:
         """The CSeq of the request when it is repeated after a challenge."""
@@ -285,11 +290,13 @@ class InDialogRelay(PendingRequest):
         """The final response is chosen: CANCEL has no effect, and reference cycles are broken."""
         self._done = True
         self._transaction.user = self._sent = None
+        self._ua.timers.cancel(self._timer_c)
 
     # -- cancellation
 
     def cancel(self, now: float) -> None:
-        """CANCEL of a re-INVITE: relayed to the target, whose 487 comes back; answered here if nothing was sent yet."""
+        """CANCEL of a re-INVITE, or timer C: relayed to the target, whose 487 comes back; answered here if nothing was
+        sent yet."""
         if self._sent is not None:
             self._sent.cancel(now)
         elif not self._done:

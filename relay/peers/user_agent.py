@@ -4,6 +4,7 @@ its 2xx to an INVITE until the ACK comes."""
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from relay.errors import ProtocolError
@@ -181,11 +182,21 @@ class ClientRequest:
     def _send_cancel(self, reason: str, now: float) -> None:
         ua = self._ua
         data = self._request.cancel(ua.peers.listener(self._flow), self._branch, reason)
-        ua.transactions.request("CANCEL", self._branch, data, self._flow, _ignore, _ignore, now)
+        fail = partial(self._cancel_failed, reason)
+        ua.transactions.request("CANCEL", self._branch, data, self._flow, _ignore, fail, now)
         self.transaction.abandon(now)
 
+    def _cancel_failed(self, reason: str, why: str, now: float) -> None:
+        """Repeat CANCEL every T2 (as timer E does) while the transport fails and the callee may ring."""
+        if why == "transport":
+            self._ua.timers.set(now + self._ua.timings.t2, partial(self._cancel_again, reason))
 
-def _ignore(_: object, __: float) -> None:
+    def _cancel_again(self, reason: str, now: float) -> None:
+        if not self.transaction.done:  # 64*T1 after the first CANCEL at the latest
+            self._send_cancel(reason, now)
+
+
+def _ignore(_: Response, __: float) -> None:
     """Ignore the response to a CANCEL: the INVITE's own response counts."""
 
 

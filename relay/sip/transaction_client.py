@@ -109,11 +109,10 @@ class ClientTransaction(Transaction):
     def transport_failed(self, now: float) -> None:
         """Handle a send error on the transaction's flow.
 
-        A proceeding INVITE over UDP is not affected: it sends nothing any more, so the error belongs to another message
-        or is forged.
+        A proceeding INVITE is not affected: it sends nothing any more, and its response may come on a new connection
+        (RFC 3261 18.2.2). Over UDP the error belongs to another message or is forged.
         """
-        if self.flow.transport != "udp" or self._table is not INVITE_CLIENT or self._state != PROCEEDING:
-            self._step(TRANSPORT_ERROR, now)
+        self._step(TRANSPORT_ERROR, now)
 
     # -- effects
 
@@ -200,7 +199,6 @@ INVITE_CLIENT: Final[Table] = {
     (CALLING, SUCCESS): _SUCCEED,
     (CALLING, REFUSAL): _BE_REFUSED,
     (PROCEEDING, TIMEOUT): _FAIL_BY_TIME,  # only after `abandon`
-    (PROCEEDING, TRANSPORT_ERROR): _FAIL_BY_TRANSPORT,  # not in the figure: the response's connection is gone
     (PROCEEDING, PROVISIONAL): (PROCEEDING, (_C._report_response,)),
     (PROCEEDING, SUCCESS): _SUCCEED,
     (PROCEEDING, REFUSAL): _BE_REFUSED,

@@ -98,6 +98,37 @@ def test_unanswered_reinvite_ends_the_call(ladder: Ladder, by: str) -> None:
 
 
 @EITHER
+def test_reinvite_answered_only_provisionally_is_cancelled_by_timer_c(ladder: Ladder, by: str) -> None:
+    """RFC 3261 16.8: else no side could offer anything any more."""
+    asking, asked = connected(ladder, by)
+    asking.reinvites(HOLD)
+    invite = asked.get_request("INVITE")
+    asked.answers(180, invite)
+    asking.get(180)
+    ladder.run(180.0)
+    asked.gets_nothing()
+    ladder.run(1.0)
+    asked.is_cancelled(invite)
+    asking.is_refused(487)
+    reinvite(asking, asked)
+    hang_up(ladder)
+
+
+@EITHER
+def test_reinvite_without_an_answer_to_its_cancel_ends_the_call(ladder: Ladder, by: str) -> None:
+    asking, asked = connected(ladder, by)
+    asking.reinvites(HOLD)
+    asked.answers(100, asked.get_request("INVITE"))
+    ladder.run(181.0)
+    asked.expects("CANCEL")
+    ladder.run(32.0)
+    asking.is_refused(408)
+    asking.expects("BYE")
+    asked.expects("BYE")
+    ladder.settle()
+
+
+@EITHER
 def test_cancelled_reinvite_leaves_the_call_up(ladder: Ladder, by: str) -> None:
     asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)

@@ -6,9 +6,9 @@ import pytest
 
 from relay.sip.message import Flow
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, LARGE
-from tests.ladder.ladder import Ladder, answer, call, connect, hang_up, reinvite
+from tests.ladder.ladder import Ladder, answer, call, connect, hang_up, reinvite, ring
 from tests.ladder.routes import lengthen_route_set
-from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, SECOND_HOST, X, peer
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, SECOND_HOST, X, peer, routes_to
 
 
 def with_callee(**changes: object) -> Ladder:
@@ -117,6 +117,44 @@ def test_call_to_a_tcp_peer() -> None:
     assert invite.contact.uri_text.endswith(";transport=tcp")
     ladder.run(60)
     ladder.callee.gets_nothing()  # no retransmission on a stream
+
+
+def test_callee_whose_connection_is_lost_rings_on() -> None:
+    """It may answer on a new connection: a second target would ring as well."""
+    ladder = with_callee(transport="tcp")
+    ladder.restart(routes=routes_to(("carrier", "second")))
+    second = ladder.side(SECOND_HOST, "carol")
+    ring(ladder)
+    ladder.transport_fails(Flow(1, "tcp", CALLEE_HOST, 5060))
+    ladder.run(10.0)
+    second.gets_nothing()
+    ladder.caller.gets_nothing()
+    answer(ladder)
+    hang_up(ladder)
+
+
+def test_callee_whose_connection_is_lost_is_cancelled_on_a_new_one() -> None:
+    ladder = with_callee(transport="tcp")
+    invite = ring(ladder)
+    ladder.unreachable.add(("tcp", CALLEE_HOST))
+    ladder.transport_fails(Flow(1, "tcp", CALLEE_HOST, 5060))
+    ladder.caller.gives_up()
+    ladder.callee.gets_nothing()
+    ladder.unreachable.clear()
+    ladder.run(4.0)
+    ladder.callee.is_cancelled(invite)
+    ladder.settle()
+
+
+def test_late_answer_after_a_lost_cancel_is_ended() -> None:
+    ladder = with_callee(transport="tcp")
+    ring(ladder)
+    ladder.unreachable.add(("tcp", CALLEE_HOST))
+    ladder.caller.gives_up()
+    ladder.unreachable.clear()
+    ladder.callee.accepts(body=ANSWER)
+    ladder.callee.expects("BYE")
+    ladder.settle()
 
 
 def connected_by_tcp() -> Ladder:

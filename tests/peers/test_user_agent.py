@@ -92,7 +92,7 @@ def test_failed_tcp_falls_back_to_udp_with_a_new_branch() -> None:
 
 
 def test_no_fallback_after_a_provisional_response() -> None:
-    sent = Sent(size=PATH_MTU_LIMIT)
+    sent = Sent("INFO", size=PATH_MTU_LIMIT)
     ((by_tcp, _),) = sent.take()
     sent.answer(by_tcp, 180)
     sent.parts.transactions.transport_failed(TCP_FLOW, 0.5)
