@@ -231,10 +231,6 @@ class Recovery:
         if not isinstance(request, Request):
             raise StoreError("stored attempt is not a request")
         reply = Reply(request, flow_by(state.flow, self._peers))
-        flow = reply.flow
-        if flow.reliable:  # its connection is gone: a new one goes to the address in Via (RFC 3261 18.2.2)
-            port = request.via.port or (5061 if flow.transport == "tls" else 5060)
-            reply.flow = flow._replace(port=port)
         return CallerInvite(self._ua, request, reply, self._ua.transactions.serve(request, reply.flow))
 
     def _session(self, record: CallRecord, invite: CallerInvite, now: float) -> InviteSession:

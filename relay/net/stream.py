@@ -24,6 +24,14 @@ from relay.sip.message import Flow
 MAX_CARRIED = 1024  # flows remembered per connection; peers choose the ports in them
 MOST_PINGS = 20  # per second; RFC 5626 4.4.1 has minutes between two
 MOST_DIALLED = 64  # connections to ports of one host that are no configured targets: its Contacts choose them
+# A far end may be gone without a word, when it lost its power or a firewall its state. What waits longer than 20 s for
+# its acknowledgement breaks the connection; an idle one is asked every 60 s, which also keeps a firewall's state alive.
+SOCKET_OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000),  # ms
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+)
 
 
 class Owner(Protocol):
@@ -88,6 +96,9 @@ class Connection(asyncio.Protocol):
         if address is None or self.broken:  # lost already, or aborted while opening
             self._transport.abort()
             return
+        connected = transport.get_extra_info("socket")
+        for option in SOCKET_OPTIONS:
+            connected.setsockopt(*option)
         self.flow = self.flow._replace(host=address[0], port=address[1])
         self._owner.opened(self)
         if self._waiting:

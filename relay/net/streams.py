@@ -22,6 +22,7 @@ from relay.net.queues import Turns
 from relay.net.stream import Admission, Connection, StreamListener
 from relay.net.tls import client_context, peer_contexts, proves, server_context
 from relay.peers.peers import Peers, host_of
+from relay.sip.headers import parse_via
 from relay.sip.message import Flow
 
 _WILDCARDS = ("0.0.0.0", "::")
@@ -101,6 +102,8 @@ class Streams:
         """Send a message; on failure call `failed`, at once or later."""
         connection = self._by_number.get(flow.connection)
         if connection is None:
+            if data.startswith(b"SIP/2.0 "):
+                flow = _return_flow(data, flow)
             connection = self._by_address.get(flow._replace(connection=0)) or self._dial(flow)
         if connection is not None:
             connection.carry(data, flow)
@@ -270,3 +273,13 @@ class Streams:
             source = self._peers.by_source(flow.host)
             peer = None if source is None else source.name
         return self._peer_tls.get(peer or "", self._client_tls), name
+
+
+def _return_flow(response: bytes, flow: Flow) -> Flow:
+    """Where a response goes whose connection is closed: the source of the request, at the port in its Via.
+
+    RFC 3261 18.2.2.
+    """
+    hop = response.split(b"\r\n", 2)[1].partition(b": ")[2].partition(b";")[0]
+    port = parse_via(hop.decode("utf-8", "surrogateescape")).port
+    return flow._replace(port=port or (5061 if flow.transport == "tls" else 5060), connection=0)

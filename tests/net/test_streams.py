@@ -12,7 +12,8 @@ import pytest
 from relay.defence.bans import GRAVE
 from relay.errors import ConfigError
 from relay.model.settings import Limits, PeerCertificate, Target, TlsFiles
-from relay.net.stream import MAX_CARRIED, MOST_DIALLED, MOST_PINGS
+from relay.net.stream import MAX_CARRIED, MOST_DIALLED, MOST_PINGS, SOCKET_OPTIONS
+from relay.net.streams import _return_flow
 from relay.net.tls import client_context
 from relay.sip.message import Flow
 from tests.net.certificates import Authority
@@ -241,10 +242,45 @@ async def test_an_incoming_connection_is_reused_for_requests_to_its_address() ->
         writer.close()
 
 
-async def test_a_response_to_a_closed_connection_opens_a_new_one() -> None:
+async def test_a_response_to_a_closed_connection_goes_to_the_port_in_its_via() -> None:
+    """RFC 3261 18.2.2; the host is where the request came from, whatever its Via says."""
     async with listening() as h, FarEnd.at(PEER_HOST) as (far, address):
-        h.streams.send(b"answer", h.flow_to(address)._replace(connection=77))
-        assert await far.heard() == b"answer"
+        _, writer = await h.connect()
+        writer.write(message())
+        _, flow = await h.heard()
+        writer.close()
+        await h.settled(0)
+        for name in ("sbc.example", STRANGER):
+            ok = f"SIP/2.0 200 OK\r\nVia: SIP/2.0/TCP {name}:{address.port};branch=z9hG4bKa\r\n\r\n".encode()
+            h.streams.send(ok, flow)
+            assert await far.heard() == ok
+        assert len(far.writers) == 1
+
+
+@pytest.mark.parametrize(("transport", "port"), [("tcp", 5060), ("tls", 5061)])
+def test_a_response_without_a_port_in_its_via_goes_to_the_default_port(transport: str, port: int) -> None:
+    ok = b"SIP/2.0 200 OK\r\nVia: SIP / 2.0/TCP sbc.example;branch=z9hG4bKa\r\n\r\n"
+    assert _return_flow(ok, Flow(0, transport, PEER_HOST, 40_123, 7)) == Flow(0, transport, PEER_HOST, port)
+
+
+async def test_a_request_to_a_closed_connection_opens_a_new_one() -> None:
+    async with listening() as h, FarEnd.at(PEER_HOST) as (far, address):
+        h.streams.send(b"request", h.flow_to(address)._replace(connection=77))
+        assert await far.heard() == b"request"
+
+
+async def test_a_far_end_that_is_gone_without_a_word_is_noticed() -> None:
+    async with listening() as h, FarEnd.at(PEER_HOST) as (far, address):
+        _, writer = await h.connect()
+        h.streams.send(b"hello", h.flow_to(address))
+        await far.heard()
+        for connection in h.streams._by_number.values():
+            assert connection._transport is not None
+            connected = connection._transport.get_extra_info("socket")
+            for level, option, value in SOCKET_OPTIONS:
+                assert connected.getsockopt(level, option) == value
+        assert len(h.streams._by_number) == 2
+        writer.close()
 
 
 async def test_a_refused_connection_fails_the_requested_flow() -> None:
