@@ -63,21 +63,22 @@ class Logins:
 
     def admit(self, request: Request, flow: Flow, now: float) -> Peer | None:
         """The peer that sent the request. None: challenged, or dropped by the rate limit. Raises ParseError."""
-        registered = self._peers.registered.get(flow)
+        registered = self._peers.registered_on(flow)
         if registered is not None and request.method != "REGISTER":  # a forged source must not move a registration
             return registered
         if request.method in _NOT_CHALLENGED:
             return None
+        is_known = flow in self._peers.registered
         credentials = _credentials(request)
         if credentials is None:
-            self._challenge(request, flow, now, stale=False, returns=registered is not None)
+            self._challenge(request, flow, now, stale=False, returns=is_known)
             return None
         # Credentials without a nonce of ours are not checked: each guess of a password costs a challenge.
         is_ours = self._nonces.is_ours(credentials.nonce, flow.host)
         if not is_ours or not is_fresh(credentials.nonce, now):
             if is_ours:  # the source is not forged; a login forgives it
                 self._bans.offend(flow.host, "stale login", now, proven=True)
-            self._challenge(request, flow, now, stale=True, returns=is_ours or registered is not None)
+            self._challenge(request, flow, now, stale=True, returns=is_ours or is_known)
             return None
         peer = self._proved(request, credentials, flow, now)
         if peer is None:
@@ -203,12 +204,47 @@ def _made_ms(nonce: str) -> int:
     return int(nonce[:_MS_DIGITS], 16)
 
 
-# -- Our credentials in answer to a peer's digest challenge (RFC 3261 22.2)
+# -- Our credentials in answer to a peer's digest challenges (RFC 3261 22.2)
 
 CHALLENGED: Final = frozenset({401, 407})
+MOST_REALMS: Final = 3  # whose challenges are answered per request: proxies, and the server behind them
 
 
-def challenge_in(response: Response, account: Account) -> Challenge | None:
+class Answers:
+    """Our answers to the challenges of one request. Each realm is answered once, and once more if our nonce is stale;
+    what answered the others is kept (RFC 3261 22.3)."""
+
+    __slots__ = ("_account", "_challenges", "_times")
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._challenges: dict[tuple[int, str], tuple[Challenge, int]] = {}  # by status and realm
+        self._times = 0
+
+    def take(self, response: Response) -> bool:
+        """Take the challenge of a 401 or 407. False: it cannot be answered, or our credentials were rejected."""
+        challenge = _challenge_in(response, self._account)
+        if challenge is None:
+            return False
+        key = (response.status, challenge.realm)
+        known = self._challenges.get(key)
+        if len(self._challenges) == MOST_REALMS if known is None else (known[0].stale or not challenge.stale):
+            return False
+        self._challenges[key] = (challenge, self._times)
+        return True
+
+    def lines(self, method: str, uri: str, token: Callable[[], str]) -> str:
+        """The authorization header lines of the request when it is repeated. `token` returns random digits."""
+        self._times += 1
+        account, lines = self._account, ""
+        for (status, _), (challenge, before) in self._challenges.items():
+            name = "Authorization" if status == 401 else "Proxy-Authorization"
+            nc = self._times - before  # a nonce that is used again needs a higher count
+            lines += f"{name}: {answer(challenge, account.username, account.password, method, uri, token(), nc)}\r\n"
+        return lines
+
+
+def _challenge_in(response: Response, account: Account) -> Challenge | None:
     """The strongest challenge of a 401 or 407 that the account can answer; malformed ones are ignored."""
     header = "www-authenticate" if response.status == 401 else "proxy-authenticate"
     challenges = []
@@ -220,9 +256,3 @@ def challenge_in(response: Response, account: Account) -> Challenge | None:
         if challenge is not None and account.realm in ("", challenge.realm):
             challenges.append(challenge)
     return strongest(challenges)
-
-
-def credentials_line(status: int, challenge: Challenge, account: Account, method: str, uri: str, cnonce: str) -> str:
-    """The authorization header line for a request that was challenged with `status`. `cnonce` must be random."""
-    name = "Authorization" if status == 401 else "Proxy-Authorization"
-    return f"{name}: {answer(challenge, account.username, account.password, method, uri, cnonce)}\r\n"

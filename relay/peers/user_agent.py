@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from relay.errors import ProtocolError
-from relay.peers.auth import CHALLENGED, challenge_in, credentials_line
+from relay.peers.auth import CHALLENGED, Answers
 from relay.privacy.messages import MOST_BY_UDP, PATH_MTU_LIMIT, OutgoingRequest
 from relay.sip.message import Flow, Response
 from relay.sip.timers import TimerHeap, Timings
@@ -46,13 +46,13 @@ class UserAgent:
 
 class ClientRequest:
     """A request of ours under way. A large one goes by TCP if the peer allows it (RFC 3261 18.1.1), and falls back to
-    UDP if no connection can be opened. A challenged one is repeated with our credentials (22.2). No nonce is reused for
-    the next request, since all calls would have to share its count."""
+    UDP if no connection can be opened. A challenged one is repeated with our credentials (22.2), for each realm that
+    asked for them (22.3). No nonce is reused for the next request, since all calls would have to share its count."""
 
     __slots__ = (
+        "_answers",
         "_branch",
         "_cancelled",
-        "_challenges",
         "_fail",
         "_first_flow",
         "_flow",
@@ -93,7 +93,7 @@ class ClientRequest:
         self._receive = receive
         self._fail = fail
         self._renumber = renumber
-        self._challenges = 0  # answered
+        self._answers: Answers | None = None  # to challenges
         self._given_up = False  # cancelled, or to be cancelled
         self._cancelled: str | None = None  # the Reason line of a CANCEL that waits for a provisional response
         self._goes_out = goes_out
@@ -154,15 +154,15 @@ class ClientRequest:
 
     def _goes_again(self, response: Response, now: float) -> bool:
         """Repeat the request with credentials. False without an account, or if they were rejected."""
-        account, request = self._peer.account, self._request
-        if account is None or self._given_up or self._challenges == MOST_CHALLENGES:
+        account, answers, request = self._peer.account, self._answers, self._request
+        if account is None or self._given_up:
             return False
-        challenge = challenge_in(response, account)
-        if challenge is None or (self._challenges and not challenge.stale):
+        if answers is None:
+            answers = self._answers = Answers(account)
+        if not answers.take(response):
             return False
-        self._challenges += 1
-        line = credentials_line(response.status, challenge, account, request.method, request.uri, self._ua.token())
-        self._request = request.with_credentials(self._renumber(line, now), line)
+        lines = answers.lines(request.method, request.uri, self._ua.token)
+        self._request = request.with_credentials(self._renumber(lines, now), lines)
         try:
             self._send(now)
         except ProtocolError:

@@ -72,6 +72,16 @@ def test_challenged_invite_and_bye_are_repeated_with_credentials(ladder: Ladder,
     ladder.settle()
 
 
+def test_proxy_and_server_challenge_one_after_the_other(ladder: Ladder) -> None:
+    again = challenges(ladder.callee, challenges(ladder.callee, call(ladder), 407), 401)
+    ladder.callee.answers(200, body=ANSWER)
+    ack = ladder.callee.get_request("ACK")
+    for header in ("authorization", "proxy-authorization"):
+        assert (ack.get(header) or "") == again.get(header)
+    ladder.caller.is_answered()
+    hang_up(ladder)
+
+
 def test_rejected_credentials_fail_the_call_and_are_not_shown(ladder: Ladder) -> None:
     challenges(ladder.callee, call(ladder))
     ladder.callee.answers(401, headers=f"{CHALLENGE}MD5\r\n")

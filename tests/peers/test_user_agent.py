@@ -6,7 +6,8 @@ import pytest
 
 from relay.model.actions import Send
 from relay.model.settings import Account
-from relay.peers.user_agent import ClientRequest
+from relay.peers.auth import MOST_REALMS
+from relay.peers.user_agent import MOST_NO_TCP, NO_TCP_S, ClientRequest
 from relay.privacy.messages import PATH_MTU_LIMIT, OutgoingRequest
 from relay.sip.digest import parse_credentials
 from relay.sip.message import Flow, Request, Response, parse_message
@@ -21,9 +22,17 @@ class Sent:
     """A request under way, and the callbacks received."""
 
     def __init__(
-        self, method: str = "INVITE", *, size: int = 0, tcp_allowed: bool = True, account: Account | None = None
+        self,
+        method: str = "INVITE",
+        *,
+        size: int = 0,
+        tcp_allowed: bool = True,
+        account: Account | None = None,
+        parts: Parts | None = None,
+        now: float = 0.0,
+        host: str = "192.0.2.22",
     ) -> None:
-        self.parts: Parts = Parts()
+        self.parts: Parts = parts or Parts()
         self.heard: list[int] = []
         self.failures: list[str] = []
         self.credentials: list[str] = []
@@ -116,6 +125,59 @@ def test_no_fallback_after_a_timeout() -> None:
     assert (sent.take(), sent.failures) == ([], ["timeout"])
 
 
+def flows_of_large(parts: Parts, *, at: float, host: str = "192.0.2.22") -> list[Flow]:
+    return [flow for _, flow in Sent(size=PATH_MTU_LIMIT, parts=parts, now=at, host=host).take()]
+
+
+def test_host_that_took_no_connection_gets_large_requests_by_udp_for_a_while() -> None:
+    parts = Parts()
+    assert flows_of_large(parts, at=0.0) == [TCP_FLOW]
+    parts.transactions.transport_failed(TCP_FLOW, 5.0)
+    parts.outbox.take_actions()
+    assert flows_of_large(parts, at=5.0 + NO_TCP_S - 0.1) == [UDP_FLOW]
+    assert flows_of_large(parts, at=5.0, host="192.0.2.23") == [TCP_FLOW._replace(host="192.0.2.23")]
+    assert flows_of_large(parts, at=5.0 + NO_TCP_S) == [TCP_FLOW]
+
+
+def test_hosts_that_took_no_connection_are_remembered_up_to_a_limit() -> None:
+    """A peer's Contacts choose them."""
+    parts = Parts()
+    parts.ua.no_tcp.update({TCP_FLOW._replace(port=port): 300.0 for port in range(MOST_NO_TCP)})
+    flows_of_large(parts, at=0.0)
+    parts.transactions.transport_failed(TCP_FLOW, 1.0)
+    assert TCP_FLOW in parts.ua.no_tcp
+    assert len(parts.ua.no_tcp) <= MOST_NO_TCP
+
+
+def test_cancel_is_repeated_while_its_transport_fails() -> None:
+    """The connection is lost while the callee rings."""
+    sent = Sent()
+    ((invite, _),) = sent.take()
+    sent.answer(invite, 180)
+    sent.sent.cancel(1.0, "Reason: SIP;cause=200\r\n")
+    times = []
+    for now in range(1, 60):
+        sent.parts.timers.run(float(now))
+        for request, _ in sent.take():
+            assert (request.method, request.branch, request.get("reason")) == ("CANCEL", invite.branch, "SIP;cause=200")
+            times.append(now)
+        sent.parts.transactions.transport_failed(UDP_FLOW, float(now))
+    assert times == [1, 5, 9, 13, 17, 21, 25, 29]
+    assert sent.failures == ["timeout"]
+
+
+def test_cancel_is_not_repeated_after_the_final_response() -> None:
+    sent = Sent()
+    ((invite, _),) = sent.take()
+    sent.answer(invite, 180)
+    sent.sent.cancel(1.0)
+    sent.parts.transactions.transport_failed(UDP_FLOW, 1.0)
+    sent.answer(invite, 487)
+    assert [request.method for request, _ in sent.take()] == ["CANCEL", "ACK"]
+    sent.parts.timers.run(60.0)
+    assert sent.take() == []
+
+
 def test_cancel_waits_for_a_provisional_response() -> None:
     sent = Sent()
     ((invite, _),) = sent.take()
@@ -200,6 +262,36 @@ def test_second_challenge_is_reported_unless_stale(method: str) -> None:
             sent.answer(sent.take()[-1][0], 401, second)
         assert len(sent.credentials) == expected
         assert len(sent.heard) == (0 if seconds == [stale] else 1)
+
+
+def test_proxy_and_server_are_answered_together() -> None:
+    """RFC 3261 22.3: credentials for all realms that have challenged the request, and RFC 7616 3.4: a nonce that is
+    used again counts its uses."""
+    of_proxy = 'Proxy-Authenticate: Digest realm="proxy",nonce="n0",qop="auth"\r\n'
+    sent = Sent(account=Account("trunk", "secret"))
+    sent.answer(sent.take()[-1][0], 407, of_proxy)
+    second = sent.take()[-1][0]
+    sent.answer(second, 401, CHALLENGE)
+    third = sent.take()[-1][0]
+    assert (second.has("proxy-authorization"), second.has("authorization")) == (True, False)
+    for header, realm, nc in (("proxy-authorization", "proxy", 2), ("authorization", "carrier.example", 1)):
+        credentials = parse_credentials(third.get(header) or "")
+        assert credentials is not None
+        assert (credentials.realm, int(credentials.nc, 16)) == (realm, nc)
+        assert credentials.is_proved_by("secret", "INVITE")
+    assert sent.credentials[-1].lower() == "".join(
+        [f"{name}: {third.get(name)}\r\n".lower() for name in ("proxy-authorization", "authorization")]
+    )
+    sent.answer(third, 407, of_proxy)
+    assert sent.heard == [407]
+
+
+def test_answered_realms_are_limited() -> None:
+    sent = Sent(account=Account("trunk", "secret"))
+    for number in range(MOST_REALMS + 1):
+        assert sent.heard == []
+        sent.answer(sent.take()[-1][0], 401, CHALLENGE.replace("carrier", f"r{number}"))
+    assert (sent.heard, len(sent.credentials)) == ([401], MOST_REALMS)
 
 
 @pytest.mark.parametrize(
