@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from relay.peers.peers import Peers
     from relay.sip.timers import Timer
 
-MOST_CHALLENGES: Final = 2  # answered per request; the second only if it is marked stale
+NO_TCP_S: Final = 300.0  # for which a host that took no connection gets large requests by UDP
+MOST_NO_TCP: Final = 1000  # such hosts remembered
 
 
 class UserAgent:
     """The relay as a SIP user agent: what any dialog or request needs, whatever it belongs to."""
 
-    __slots__ = ("outbox", "peers", "timers", "timings", "token", "transactions")
+    __slots__ = ("no_tcp", "outbox", "peers", "timers", "timings", "token", "transactions")
 
     def __init__(self, outbox: Outbox, peers: Peers, timings: Timings, token: Callable[[], str]) -> None:
         """`token` returns 16 random hexadecimal digits."""
@@ -38,6 +39,7 @@ class UserAgent:
         self.token = token
         self.timers = TimerHeap()
         self.transactions = TransactionLayer(timings, self.timers, outbox.send)
+        self.no_tcp: dict[Flow, float] = {}  # flows that could not be opened for a large request, and until when
 
     def fraction(self) -> float:
         """A random number, 0 <= n < 1, to spread events that begin together."""
@@ -105,7 +107,7 @@ class ClientRequest:
 
     def _send(self, now: float) -> None:
         flow = self._first_flow
-        tcp = _tcp_for_large(self._ua, self._request, flow, self._peer)
+        tcp = _tcp_for_large(self._ua, self._request, flow, self._peer, now)
         if tcp is None:
             self._start(flow, self._fail, now)
         else:
@@ -130,10 +132,12 @@ class ClientRequest:
             self.transaction = ua.transactions.request(method, self._branch, data, flow, receive, fail, now)
 
     def _fall_back(self, why: str, udp: Flow, now: float) -> None:
-        if why == "transport" and not self.transaction.proceeding and self._cancelled is None:
-            with suppress(ProtocolError):  # too large for UDP
-                self._start(udp, self._fail, now)
-                return
+        if why == "transport" and not self.transaction.proceeding:
+            _note_no_tcp(self._ua, self._flow, now)
+            if self._cancelled is None:
+                with suppress(ProtocolError):  # too large for UDP
+                    self._start(udp, self._fail, now)
+                    return
         self._fail(why, now)
 
     def _ack(self, response: Response) -> bytes:
@@ -200,11 +204,21 @@ def _ignore(_: Response, __: float) -> None:
     """Ignore the response to a CANCEL: the INVITE's own response counts."""
 
 
-def _tcp_for_large(ua: UserAgent, request: OutgoingRequest, flow: Flow, peer: Peer) -> Flow | None:
+def _tcp_for_large(ua: UserAgent, request: OutgoingRequest, flow: Flow, peer: Peer, now: float) -> Flow | None:
     if flow.transport != "udp" or not peer.tcp_allowed or request.size <= PATH_MTU_LIMIT:
         return None
     listener = ua.peers.listener_for("tcp", flow.host)
-    return None if listener is None else Flow(listener, "tcp", flow.host, flow.port)
+    if listener is None:
+        return None
+    tcp = Flow(listener, "tcp", flow.host, flow.port)
+    return None if now < ua.no_tcp.get(tcp, 0.0) else tcp
+
+
+def _note_no_tcp(ua: UserAgent, tcp: Flow, now: float) -> None:
+    """Spare the next large requests the wait for a connection: a firewall may drop it without an answer."""
+    if len(ua.no_tcp) >= MOST_NO_TCP:  # a peer chooses them, by its Contacts
+        ua.no_tcp.clear()
+    ua.no_tcp[tcp] = now + NO_TCP_S
 
 
 class UnacknowledgedAnswer:

@@ -41,11 +41,11 @@ class Sent:
         self.sent = ClientRequest(
             self.parts.ua,
             request,
-            UDP_FLOW,
-            peer("carrier", "192.0.2.22", tcp_allowed=tcp_allowed, account=account),
+            UDP_FLOW._replace(host=host),
+            peer("carrier", host, tcp_allowed=tcp_allowed, account=account),
             lambda response, _: self.heard.append(response.status),
             lambda why, _: self.failures.append(why),
-            0.0,
+            now,
             self.renumber,
         )
 
