@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class CallerInvite:
     """The INVITE of one caller; after a restart also a MESSAGE that waits for its response."""
 
-    __slots__ = ("_reply", "_transaction", "_ua", "flow", "head", "is_trying", "request", "secure")
+    __slots__ = ("_reply", "_transaction", "_ua", "flow", "head", "is_trying", "request", "rseq", "secure")
     __deletable__ = ("_reply", "request")  # required by mypyc for `del` in release
 
     def __init__(self, ua: UserAgent, request: Request, reply: Reply, transaction: ServerTransaction) -> None:
@@ -34,6 +34,7 @@ class CallerInvite:
         self.secure = is_sips(request.uri)  # TLS on every hop
         self.head = head_of(request)
         self.is_trying = False  # 100 was sent
+        self.rseq = 0  # the highest RSeq of our responses
 
     def open_dialog(self) -> Dialog:
         """A new early dialog towards the caller."""
@@ -49,7 +50,9 @@ class CallerInvite:
 
     def progress(self, leg: Leg, status: int, response: Response) -> bytes | None:
         """The callee's 18x in the caller's early dialog `leg`; see `Leg.write_progress`."""
-        return leg.write_progress(self._reply, status, response)
+        data = leg.write_progress(self._reply, status, response)
+        self.rseq = max(self.rseq, leg.rseq)
+        return data
 
     def answer(self, leg: Leg, response: Response) -> bytes:
         """The 200 in the caller's dialog `leg` for the callee's 2xx. Raises Leak, ProtocolError and ParseError."""

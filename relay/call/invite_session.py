@@ -314,6 +314,7 @@ class InviteSession(SessionBase):
             call.hidden_callee, leg.peer, host, next_hop, call.caller_peer, flow.host, ua.peers.hosts
         )
         caller.own = (call.caller_number, call.dialled)
+        caller.rseq = self._invite.rseq  # RFC 3262 4: callers expect the next one, whatever the dialog
         caller.other, leg.other = leg, caller
 
     def progress(self, leg: Leg, response: Response, now: float) -> None:

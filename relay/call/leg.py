@@ -120,6 +120,7 @@ class Leg:
         "own",
         "peer",
         "reliable",
+        "rseq",
         "shown",
         "side",
         "updating",
@@ -167,6 +168,7 @@ class Leg:
         self.bye_sent = False
         self.forgotten = False
         self.reliable: dict[int, int] = {}  # our RSeq on this leg -> RSeq of the other leg
+        self.rseq = 0  # our last RSeq on this leg, or in an earlier dialog of the same INVITE
         self.last_reliable: tuple[int, bytes] | None = None  # RSeq of the other leg, the response we sent for it
         self._ack: tuple[bytes, Flow] | None = None  # our ACK to the last 2xx, for its retransmissions
         self._destination: Flow | None = None
@@ -245,7 +247,7 @@ class Leg:
     def write_progress(self, reply: Reply, status: int, response: Response) -> bytes | None:
         """The other leg's 18x, written for this leg's peer; None for a stale retransmission of a reliable one.
 
-        Reliable ones get our own RSeq (RFC 3262 3), counted from 1; a retransmission is sent unchanged.
+        Reliable ones get our own RSeq (RFC 3262 3), counted by INVITE; a retransmission is sent unchanged.
         Raises Leak, and ProtocolError or ParseError if it cannot be relayed.
         """
         theirs = response.rseq
@@ -259,8 +261,9 @@ class Leg:
         extra = self.contact + masking.mask_response_headers(response)
         if theirs is None:
             return self.write(reply, status, extra=extra, body=body)
-        ours = len(self.reliable) + 1
+        ours = self.rseq + 1
         data = self.write(reply, status, extra=f"{extra}RSeq: {ours}\r\n", body=body)
+        self.rseq = ours
         self.reliable[ours] = theirs
         self.last_reliable = (theirs, data)
         return data
@@ -339,6 +342,7 @@ class Leg:
         self.invite_cseq = cseq
         self.credentials = credentials
         self._ack = None
+        self.other.rseq = 0
         self.other.reliable.clear()
         self.other.last_reliable = None
 

@@ -7,6 +7,7 @@ import pytest
 from relay.sip.message import Request, Response
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
 from tests.ladder.ladder import EITHER, Ladder, answer, call, complete, connected, hang_up
+from tests.ladder.settings import SECOND_HOST
 
 
 def ring_reliably(ladder: Ladder, *, rseq: int = 776655, status: int = 183, body: bytes = ANSWER) -> Response:
@@ -171,3 +172,30 @@ def test_prack_in_a_reinvite(ladder: Ladder, by: str) -> None:
         asked.accepts(invite)
         asking.is_answered()
     hang_up(ladder)
+
+
+def test_rseq_goes_on_at_the_next_target() -> None:
+    """RFC 3262 4: a caller that counts by INVITE ignores one that is not one higher than the last."""
+    ladder = Ladder(tried=("carrier", "second"))
+    carol = ladder.side(SECOND_HOST, "carol")
+    assert start_reliably(ladder).rseq == 1
+    acknowledge(ladder)
+    assert ring_reliably(ladder, rseq=776656, status=180, body=b"").rseq == 2
+    acknowledge(ladder, 2)
+    ladder.callee.refuses(503)
+    carol.get("INVITE")
+    ladder.callee = carol
+    assert ring_reliably(ladder, rseq=90).rseq == 3
+    assert acknowledge(ladder, 3).rack == (90, 1, "INVITE")
+    assert ring_reliably(ladder, rseq=91, status=180, body=b"").rseq == 4
+    complete(ladder)
+
+
+def test_rseq_goes_on_within_each_dialog_of_a_forking_callee(ladder: Ladder) -> None:
+    start(ladder)
+    rseqs = []
+    for tag, rseq in (("first", 10), ("second", 20), ("first", 11), ("second", 21)):
+        reliable = f"Require: 100rel\r\nRSeq: {rseq}\r\n"
+        rseqs.append(ladder.callee.proceeds(183, headers=reliable, body=ANSWER, tag=tag).rseq)
+    assert rseqs == [1, 2, 2, 3]
+    complete(ladder)
