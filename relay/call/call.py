@@ -81,7 +81,6 @@ class Call(OpenRecord):
         "_waiting_for_end",
         "callee",
         "caller",
-        "given",
         "invite_key",
         "kept",
         "live_events",
@@ -120,7 +119,7 @@ class Call(OpenRecord):
         self.state = SETTING_UP
         calls.counts.stages.begin(SETTING_UP)
         self.kept = False  # stored as an attempt under way
-        self.given: tuple[int, bytes, int] | None = None  # fields of a GivenAnswer, until its ACK
+        self.given = None
         self.reservation = CallReservation(calls.counts)
         self._waiting_for_end: list[Continuation] = []
         self._greeted = False  # the opening announcement was played, or is not due

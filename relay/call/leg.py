@@ -35,9 +35,10 @@ MOST_RELIABLE: Final = 64  # reliable provisional responses to one INVITE; furth
 class CallBase:
     """A call as its parts know it: what legs and recorder read, and the events that they emit."""
 
-    __slots__ = ("call_id", "media", "state")
+    __slots__ = ("call_id", "given", "media", "state")
 
     call_id: str
+    given: tuple[int, bytes, int] | None  # our 2xx to the caller's INVITE, until its ACK: fields of a GivenAnswer
     state: str  # in the table `CALL_LIFE`
     media: Media | None  # set when media go through rtpengine
 
@@ -440,7 +441,8 @@ class Leg:
         other = self.other
         if method == "INVITE" and not self.dialog.confirmed:
             return (500 if self.side == "caller" else 491, "the first INVITE is not answered yet")
-        if other.answer or other.answer_due:  # the other side may not know the dialog yet
+        # The other side may not know the dialog before its first ACK; later only an offer has to wait for one.
+        if other.answer_due or (other.answer and (offers or self.call.given)):
             return (491, "the other side has not acknowledged our answer yet")
         if method == "PRACK":  # part of the INVITE's offer and answer, or a new offer after them
             return (500, "another offer is not answered yet") if offers and self.updating else None

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.ladder.anchored import AnchoredLadder
-from tests.ladder.descriptions import ANSWER, HOLD
-from tests.ladder.ladder import EITHER, Ladder, bye, connected, hang_up
+from tests.ladder.descriptions import ANSWER, HELD, HOLD
+from tests.ladder.ladder import EITHER, Ladder, bye, connect, connected, hang_up
 from tests.ladder.settings import X
 
 
@@ -26,6 +26,31 @@ def test_dtmf_is_relayed(ladder: Ladder, by: str, kind: str, body: bytes, shown:
     info = asked.expects("INFO")
     assert (info.get("content-type"), info.body) == (kind, shown)
     asking.get(200)
+    hang_up(ladder)
+
+
+@EITHER
+def test_info_passes_while_the_ack_to_a_reinvite_is_due(ladder: Ladder, by: str) -> None:
+    asking, asked = connected(ladder, by)
+    asking.reinvites(HOLD)
+    asked.agrees(HELD)
+    asking.get(200)
+    asked.sends("INFO", body=b"5", content_type="application/dtmf")
+    asking.expects("INFO")
+    asked.get(200)
+    asked.updates(HOLD)
+    asked.get(491)
+    asking.acks()
+    hang_up(ladder)
+
+
+def test_info_before_the_callers_first_ack_is_491(ladder: Ladder) -> None:
+    """The caller may not have the 200 yet, and knows no dialog without it."""
+    connect(ladder, acknowledge=False)
+    ladder.callee.sends("INFO", body=b"5", content_type="application/dtmf")
+    ladder.callee.get(491)
+    ladder.caller.gets_nothing()
+    ladder.caller.acks()
     hang_up(ladder)
 
 
