@@ -147,12 +147,12 @@ class _Configuration:
             self._wanted.clear()
             try:
                 self.config = load_config(self._path)
+                for apply in self.apply:
+                    apply(self.config)
             except ConfigError as error:  # edited again since the relay's check
                 self._log.warning("backend.reload_refused", problems=error.problems)
-                continue
-            for apply in self.apply:
-                apply(self.config)
-            self._log.info("backend.reloaded")
+            else:
+                self._log.info("backend.reloaded")
 
 
 class _Stored(NamedTuple):
@@ -183,6 +183,7 @@ class Backend:
         self._log = log
         self._stored_lately, self._stored_until_s = _Stored({}, {}, {}), 0.0
         self._complained: set[str] = set()  # business users whose high rate of complaints was logged
+        self._servers: dict[str, HttpServer] = {}  # by the name of its part
         self.path: Place = config.store.path
         self.sealer = sealer or open_store(config.store.path, config.store.key_file)
         self.keeper = keeper
@@ -206,7 +207,12 @@ class Backend:
         self._prober = Prober(config.probe, config.numbers, self.writer, self.control.ask, log)
 
     def apply_config(self, config: Config) -> None:
-        """Apply a new configuration, except for settings that need a restart (`relay.config`)."""
+        """Apply a new configuration, except for settings that need a restart (`relay.config`).
+
+        Raises ConfigError if the certificate cannot be used; then nothing is applied.
+        """
+        for server in self._servers.values():
+            server.load_certificate()
         self._config = config
         self.settings = _api_settings(config)
         self._follower.apply_config(config.fraud)
@@ -280,18 +286,18 @@ class Backend:
         app = make_app(self)
         streams = mount_console(app, self)
         server = HttpServer(app, Address(api.host, api.port, api.certificate, api.key), self._log)
-        servers = {"api": server} | self._compat(app)
-        tasks = {name: asyncio.create_task(part, name=name) for name, part in self._parts(servers).items()}
+        self._servers = {"api": server} | self._compat(app)
+        tasks = {name: asyncio.create_task(part, name=name) for name, part in self._parts().items()}
         stopped = asyncio.create_task(stop.wait())
         self._log.info("backend.ready", pid=os.getpid())
         await asyncio.wait([stopped, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
         failed = [task for task in tasks.values() if task.done()]
         if not failed:
-            for server in servers.values():
+            for server in self._servers.values():
                 server.finish()
             for part in (streams, self._follower, self._deliverer):
                 part.finish()
-            await asyncio.wait([tasks[name] for name in (*servers, "follower", "deliverer")], timeout=FINISH_S)
+            await asyncio.wait([tasks[name] for name in (*self._servers, "follower", "deliverer")], timeout=FINISH_S)
         for task in (stopped, *tasks.values()):
             task.cancel()
         await asyncio.wait([stopped, *tasks.values()])
@@ -324,9 +330,9 @@ class Backend:
         address = Address(*self._config.alibaba, self._config.api.certificate, self._config.api.key)
         return {"alibaba": HttpServer(app, address, self._log, "compat.alibaba.listen")}
 
-    def _parts(self, servers: Mapping[str, HttpServer]) -> dict[str, Coroutine[None, None, None]]:
+    def _parts(self) -> dict[str, Coroutine[None, None, None]]:
         parts = {
-            **{name: server.run() for name, server in servers.items()},
+            **{name: server.run() for name, server in self._servers.items()},
             "follower": self._follower.run(),
             "deliverer": self._deliverer.run(),
             "timers": self._timers.run(),

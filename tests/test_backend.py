@@ -230,3 +230,16 @@ def test_https_is_served_with_a_certificate(tmp_path: Path) -> None:
             httpx.get(f"https://{setup.api}/healthz", trust_env=False, timeout=PATIENCE_S)
         with pytest.raises(httpx.TransportError):
             get(relay, "/healthz")
+
+
+def test_a_certificate_renewed_in_place_is_served_after_a_reload(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path)
+    setup = Setup(api=free(RELAY), api_more={"certificate": str(certificate), "key": str(key)})
+    assert setup.api is not None
+    with running(tmp_path, setup) as relay:
+        relay.wait_for_event("api.listening")
+        assert ssl.get_server_certificate(setup.api, timeout=PATIENCE_S) == certificate.read_text()
+        write_certificate(tmp_path)
+        assert relay.command("reload").returncode == 0
+        relay.wait_for_event("backend.reloaded")
+        assert ssl.get_server_certificate(setup.api, timeout=PATIENCE_S) == certificate.read_text()

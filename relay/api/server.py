@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from relay.defence.bans import source_of
 from relay.net.hosts import family_of
+from relay.net.tls import identity_context
 
 LISTEN_AGAIN_S = 2.0
 GRACEFUL_S = 3  # for requests under way at shutdown
@@ -65,6 +65,12 @@ class HttpServer:
             )
         )
 
+    def load_certificate(self) -> None:
+        """Read the certificate again, for new connections. Raises ConfigError; the former one then stays in use."""
+        _, _, certificate, key = self._address
+        if certificate is not None and key is not None:
+            self._server.config.ssl = identity_context("api", certificate, key)
+
     def finish(self) -> None:
         """Make `run` return once the requests under way are answered."""
         self._finishing.set()
@@ -100,13 +106,12 @@ class _Server(uvicorn.Server):
     """uvicorn's server without signal handlers, and with `TlsListener` for TLS."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        context = self.config.ssl
-        if context is None:
+        if self.config.ssl is None:
             await super().startup(sockets)
             return
         await super().startup([])
         for listening in sockets or ():
-            self.servers.append(TlsListener(listening, self._protocol, context))  # type: ignore[arg-type]
+            self.servers.append(TlsListener(listening, self._protocol, self.config))  # type: ignore[arg-type]
 
     def _protocol(self) -> asyncio.Protocol:
         return Connection(self.config, self.server_state, self.lifespan.state)
@@ -128,10 +133,11 @@ _PAUSE_S = 1.0  # before the next accept when file descriptors have run out
 class TlsListener:
     """A listening socket that accepts TLS until it is closed; one of uvicorn's `servers`."""
 
-    def __init__(self, listening: socket.socket, make: Callable[[], asyncio.Protocol], context: ssl.SSLContext) -> None:
+    def __init__(self, listening: socket.socket, make: Callable[[], asyncio.Protocol], config: uvicorn.Config) -> None:
+        """Each connection takes the TLS context that `config` has then."""
         self._listening = listening
         self._make = make
-        self._context = context
+        self._config = config
         self._loop = asyncio.get_running_loop()
         self._under_way: dict[asyncio.Task[None], str] = {}  # handshake -> source, in the order of arrival
         self._closed = False
@@ -184,7 +190,7 @@ class TlsListener:
         connected.setblocking(False)
         with contextlib.suppress(OSError):  # failed or slow handshake, or client gone
             await self._loop.connect_accepted_socket(
-                self._make, connected, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_S
+                self._make, connected, ssl=self._config.ssl, ssl_handshake_timeout=HANDSHAKE_S
             )
 
 

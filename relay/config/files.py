@@ -15,7 +15,14 @@ from relay.errors import ConfigError, StoreError
 from relay.events.recordings import FOLDERS
 from relay.model.capture import HepAgent
 from relay.model.settings import Account, Peer
-from relay.net.tls import check_authorities, check_identity, client_context, peer_contexts, read_secret, server_context
+from relay.net.tls import (
+    check_authorities,
+    client_context,
+    identity_context,
+    peer_contexts,
+    read_secret,
+    server_context,
+)
 from relay.store.connection import Place, PostgresServer
 from relay.store.recordings import Recordings, has_cipher
 from relay.store.sealing.sealer import load_key
@@ -41,7 +48,7 @@ def _checks(config: Config) -> list[Callable[[], object]]:
     checks.append(partial(with_passwords, config))
     api, verify = config.api, config.verify
     if api.enabled and api.certificate is not None and api.key is not None:
-        checks.append(partial(check_identity, "api", api.certificate, api.key))
+        checks.append(partial(identity_context, "api", api.certificate, api.key))
     if verify is not None:
         checks.append(partial(read_secret, "verify.secret_file", verify.secret_file))
     if config.otlp is not None:

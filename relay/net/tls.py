@@ -92,9 +92,14 @@ def _client_context(files: TlsFiles, table: str, certificate: Path, key: Path) -
     return context
 
 
-def check_identity(table: str, certificate: Path, key: Path) -> None:
-    """Raise ConfigError if certificate and key are unusable; `table` of the configuration names them."""
-    _load_identity(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), table, certificate, key)
+def identity_context(table: str, certificate: Path, key: Path) -> ssl.SSLContext:
+    """The context of a server that requests no client certificate; `table` of the configuration names the files.
+
+    Raises ConfigError if they are unusable.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _load_identity(context, table, certificate, key)
+    return context
 
 
 def check_authorities(key: str, ca: Path) -> None:

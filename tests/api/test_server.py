@@ -24,6 +24,7 @@ from relay.api import app
 from relay.api import server as http_server
 from relay.api.server import Address, Connection, HttpServer
 from relay.defence.bans import source_of
+from relay.errors import ConfigError
 from tests.api.conftest import Api, Client
 from tests.support.addresses import RELAY, free
 from tests.support.addresses import Address as Plain
@@ -85,7 +86,7 @@ async def test_shutdown_ends_the_wait_for_a_taken_address(address: Address, take
 
 
 @pytest.fixture
-async def tls_address(tmp_path: Path) -> AsyncIterator[Address]:
+async def tls_server(tmp_path: Path) -> AsyncIterator[tuple[HttpServer, Address]]:
     app = FastAPI()
     app.get("/hello")(lambda: "hello")
     log = CapturingLogger()
@@ -94,9 +95,14 @@ async def tls_address(tmp_path: Path) -> AsyncIterator[Address]:
     http = HttpServer(app, tls_address, bound)
     running = asyncio.create_task(http.run())
     await until(lambda: [call.args[0] for call in log.calls] == ["api.listening"])
-    yield tls_address
+    yield http, tls_address
     http.finish()
     await running
+
+
+@pytest.fixture
+def tls_address(tls_server: tuple[HttpServer, Address]) -> Address:
+    return tls_server[1]
 
 
 async def greeted(tls_address: Address) -> str:
@@ -136,6 +142,19 @@ async def test_a_client_without_tls_is_disconnected(tls_address: Address) -> Non
         await streams[0].read()
     streams[1].close()
     assert await greeted(tls_address) == "hello"
+
+
+async def test_new_connections_see_a_renewed_certificate_unless_it_is_unusable(
+    tls_server: tuple[HttpServer, Address], tmp_path: Path
+) -> None:
+    http, tls_address = tls_server
+    (tmp_path / "key.pem").write_text("no key")
+    with pytest.raises(ConfigError):
+        http.load_certificate()
+    assert await greeted(tls_address) == "hello"
+    write_certificate(tmp_path)
+    http.load_certificate()
+    assert await greeted(tls_address) == "hello"  # it trusts the certificate in the file alone
 
 
 # -- Connection limits of a real server against clients that misuse connections
