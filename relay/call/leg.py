@@ -186,23 +186,25 @@ class Leg:
     def destination(self) -> Flow:
         """The next hop of requests in this dialog, from its route set (RFC 3261 12.2.1.1, 8.1.2).
 
-        The default transport is that of the leg, on the same connection while it is open. A host that is not the
-        peer's would see the party's real number: then the request goes to the source of the peer's last message.
+        The default transport is that of the leg, to the leg's host on the same connection while it is open. A name, or
+        an address that is not the peer's, would see the party's real number: see `Peers.way_to`.
         """
         if self._destination is None:
-            hop = self.dialog.next_hop
-            if hop.host != self.flow.host and not self._ua.peers.may_be_sent_to(self.peer, hop.host):
-                return self.flow
+            hop, flow, peers = self.dialog.next_hop, self.flow, self._ua.peers
+            is_elsewhere = hop.host != flow.host
+            if is_elsewhere and not peers.may_be_sent_to(self.peer, hop.host):
+                self._destination = peers.way_to(self.peer, flow)
+                return self._destination
             secure = self.dialog.secure or hop.scheme == "sips"
-            transport = "tls" if secure else (hop.params.get("transport") or self.flow.transport).lower()
+            transport = "tls" if secure else (hop.params.get("transport") or flow.transport).lower()
             port = hop.port or (5061 if transport == "tls" else 5060)
-            listener: int | None = self.flow.listener
-            if transport != self.flow.transport:
-                listener = self._ua.peers.listener_for(transport, hop.host)
-            if listener is None:
-                return self.flow
-            connection = self.flow.connection if transport == self.flow.transport else 0
-            self._destination = Flow(listener, transport, hop.host, port, connection)
+            if is_elsewhere or transport != flow.transport:
+                listener = peers.listener_for(transport, hop.host, flow.listener)
+                if listener is None:
+                    return flow
+                self._destination = Flow(listener, transport, hop.host, port)
+            else:
+                self._destination = Flow(flow.listener, transport, flow.host, port, flow.connection)
         return self._destination
 
     def retarget(self, message: Request | Response, flow: Flow | None = None) -> None:

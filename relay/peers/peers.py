@@ -166,19 +166,32 @@ class Peers:
         return preferred if preferred in indexes else indexes[0] if indexes else None
 
     def may_be_sent_to(self, peer: Peer, host: str) -> bool:
-        """Whether in-dialog requests for the peer may go to the host: only to its own addresses and host names.
+        """Whether in-dialog requests for the peer may go to the host: only to its own addresses.
 
-        A Contact or Record-Route that names another host would carry the party's real number there in From or To.
+        A Contact or Record-Route that names another host would carry the party's real number there in From or To. Any
+        name is another host: only `relay.net.locate` knows what the name of a target stands for.
         """
-        if host in hosts_of(peer):
-            return True
         try:
             found = self.by_source(host)
-        except ValueError:  # a host name, which may be anyone's
+        except ValueError:  # a host name
             return False
+        if host in hosts_of(peer):
+            return True
         if found is None:  # a call may be older than the configuration
             return holds(peer, host)
         return found.name == peer.name
+
+    def way_to(self, peer: Peer, flow: Flow) -> Flow:
+        """The way of in-dialog requests for the peer, last heard on `flow`, to a host that they may not be sent to: a
+        name, or an address behind NAT.
+
+        It is `flow`; with the port of the peer's target at that address, to connect to if the connection is closed.
+        """
+        for place in self._places.get(peer.name, ()):
+            way = place.flow
+            if flow.connection and way.transport == flow.transport and way.host == flow.host and peer.login is None:
+                return flow._replace(port=way.port)
+        return flow
 
     def may_go(self, peer: Peer, hop: SipUri, flow: Flow) -> bool:
         """Whether in-dialog requests for the peer, last heard on `flow`, may go to that hop.

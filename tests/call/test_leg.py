@@ -18,10 +18,11 @@ from tests.call.support import FLOW, Parts, invite, peer
 class Pair:
     """Two legs of a call without transactions."""
 
-    def __init__(self, *, contact: str = "<sip:a@192.0.2.11>", flow: Flow = FLOW) -> None:
-        self.parts: Parts = Parts()
+    def __init__(self, *, contact: str = "<sip:a@192.0.2.11>", flow: Flow = FLOW, also: str = "192.0.2.12") -> None:
+        """`also`: another address of the peer."""
+        pbx = peer("pbx", "192.0.2.11", "192.0.2.11", also)
+        self.parts: Parts = Parts(peers=(pbx,), routes=())
         self.invite = invite(f"Contact: {contact}")
-        pbx = peer()
         call = Call(
             self.parts.calls,
             pbx,
@@ -40,7 +41,8 @@ class Pair:
         dialog = Dialog.as_uas(self.invite, self.parts.token())
         dialog.confirmed = True
         writer = SdpWriter(session_id(self.parts.token()))
-        return Leg(self.parts.ua, self.parts.dialogs.legs, call, side, dialog, peer(), flow, "700100000010001", writer)  # type: ignore[arg-type]
+        pbx, legs = call.caller_peer, self.parts.dialogs.legs
+        return Leg(self.parts.ua, legs, call, side, dialog, pbx, flow, "700100000010001", writer)  # type: ignore[arg-type]
 
     def take(self) -> list[Request | Response]:
         return [parse_message(action.data) for action in self.parts.outbox.take_actions() if isinstance(action, Send)]
@@ -59,6 +61,8 @@ class Pair:
         ("<sips:a@192.0.2.11>", FLOW),
         ("<sip:a@192.0.2.99>", FLOW),
         ("<sip:a@[2001:db8::6]>", FLOW),
+        ("<sip:a@192.0.2.12>", Flow(0, "udp", "192.0.2.12", 5060)),
+        ("<sip:a@pbx.example>", FLOW),
     ],
 )
 def test_requests_go_to_the_next_hop(contact: str, goes: Flow) -> None:
@@ -66,11 +70,28 @@ def test_requests_go_to_the_next_hop(contact: str, goes: Flow) -> None:
 
 
 @pytest.mark.parametrize(
-    ("contact", "connection"), [("<sip:a@192.0.2.11:5099;transport=tcp>", 7), ("<sip:a@192.0.2.11:5099>", 7)]
+    ("flow", "goes"),
+    [
+        (FLOW, Flow(2, "udp", "2001:db8::6", 5060)),
+        (Flow(1, "tcp", "192.0.2.11", 40123, 7), Flow(1, "tcp", "192.0.2.11", 40123, 7)),  # no listener has it
+    ],
 )
-def test_leg_on_a_stream_keeps_its_connection(contact: str, connection: int) -> None:
+def test_next_hop_of_the_other_address_family_needs_another_listener(flow: Flow, goes: Flow) -> None:
+    pair = Pair(contact="<sip:a@[2001:db8::6]>", flow=flow, also="2001:db8::/64")
+    assert pair.caller.destination() == goes
+
+
+@pytest.mark.parametrize(
+    ("contact", "host", "connection"),
+    [
+        ("<sip:a@192.0.2.11:5099;transport=tcp>", "192.0.2.11", 7),
+        ("<sip:a@192.0.2.11:5099>", "192.0.2.11", 7),
+        ("<sip:a@192.0.2.12:5099>", "192.0.2.12", 0),
+    ],
+)
+def test_leg_on_a_stream_keeps_its_connection_to_the_same_host(contact: str, host: str, connection: int) -> None:
     flow = Flow(1, "tcp", "192.0.2.11", 40123, 7)
-    assert Pair(contact=contact, flow=flow).caller.destination() == Flow(1, "tcp", "192.0.2.11", 5099, connection)
+    assert Pair(contact=contact, flow=flow).caller.destination() == Flow(1, "tcp", host, 5099, connection)
 
 
 def test_new_contact_moves_the_target() -> None:

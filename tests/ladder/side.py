@@ -252,13 +252,14 @@ class Side:
         contact: str | None = None,
         reason: str = "whatever",
     ) -> None:
-        """Send a response to `request`, by default to the last received initial INVITE."""
+        """Send a response to `request`, by default to the last received initial INVITE. `contact`: "" for none."""
         request = request or self.invite
         assert request is not None
         tag = self.tag if tag is None else tag
         to_tag = f";tag={tag}" if request.to_tag is None and status > 100 and tag else ""
-        if request.method in ("INVITE", "UPDATE") and 100 < status < 300:
-            headers += f"Contact: {contact or self.contact}\r\n"
+        where = self.contact if contact is None else contact
+        if where and request.method in ("INVITE", "UPDATE") and 100 < status < 300:
+            headers += f"Contact: {where}\r\n"
         if body:
             headers += "Content-Type: application/sdp\r\n"
         vias = "".join(f"Via: {value}\r\n" for value in request.get_all("via"))

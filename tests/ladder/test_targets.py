@@ -8,6 +8,7 @@ import pytest
 
 from relay.model.settings import Health, Target
 from relay.peers.peers import TargetReport
+from relay.sip.message import Flow
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import Ladder, hang_up
 from tests.ladder.settings import CALLER_HOST, SECOND_HOST, A, B, X, peer
@@ -230,6 +231,21 @@ def test_new_dns_targets_are_pinged_at_the_next_interval() -> None:
     (third,) = pinged(ladder)
     assert (third.host, third.inbox[0][1].port) == (THIRD, 5070)
     assert third.get_request("OPTIONS").uri == "sip:carrier.example"
+
+
+@pytest.mark.parametrize("contact", ["", "<sip:bob@carrier.example>"])
+def test_dialog_with_a_target_located_by_srv_goes_to_its_address(contact: str) -> None:
+    """The address of the name itself is another host's."""
+    carrier = peer("carrier", FIRST, targets=(Target("carrier.example", 5060, "udp", "carrier.example", search="srv"),))
+    ladder = Ladder(peers=(peer("pbx", CALLER_HOST), carrier))
+    ladder.engine.locate({"carrier": (Target(FIRST, 5070, "udp", "carrier.example"),)}, ladder.now)
+    ladder.caller.calls(X)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(200, body=ANSWER, contact=contact)
+    assert [flow for _, flow in ladder.callee.inbox] == [Flow(0, "udp", FIRST, 5070)]
+    ladder.callee.get("ACK")
+    ladder.caller.is_answered()
+    hang_up(ladder)
 
 
 def test_response_to_a_call_counts_as_alive() -> None:

@@ -7,6 +7,7 @@ import pytest
 from relay.peers.peers import Peers, target_uri, user_for
 from relay.sip.message import Flow
 from tests.call.support import UDP, UDP6, peer, settings
+from tests.support.targets import target_at
 
 
 @pytest.fixture
@@ -94,11 +95,22 @@ def test_in_dialog_requests_go_to_a_former_peers_hosts(peers: Peers) -> None:
     assert not peers.may_be_sent_to(peer("former", "192.0.2.1", "192.0.2.0/24"), "192.0.2.22")  # another peer's now
 
 
-def test_peer_may_be_configured_by_host_name() -> None:
+def test_in_dialog_requests_never_go_to_a_host_name() -> None:
+    """The name of a peer's target may have SRV records: its address records are of other hosts then."""
     named = peer("named", "sbc.example", "10.0.0.0/24")
     peers = Peers(settings(peers=(named,), routes=()))
-    assert peers.may_be_sent_to(named, "sbc.example")
+    assert not peers.may_be_sent_to(named, "sbc.example")
     assert peers.may_be_sent_to(named, "10.0.0.7")
+
+
+def test_closed_connection_is_opened_to_the_peers_target() -> None:
+    flow = Flow(1, "tcp", "192.0.2.11", 40123, 7)
+    others = target_at("192.0.2.11", 5060), target_at("192.0.2.12", 5071, "tcp")
+    pbx = peer(targets=(*others, target_at("192.0.2.11", 5070, "tcp")))
+    peers = Peers(settings(peers=(pbx,), routes=()))
+    assert peers.way_to(pbx, flow) == flow._replace(port=5070)
+    assert peers.way_to(pbx, flow._replace(connection=0)) == flow._replace(connection=0)
+    assert peers.way_to(peer("former"), flow) == flow
 
 
 def test_host_port_omits_5060_and_brackets_ipv6() -> None:
