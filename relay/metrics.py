@@ -43,7 +43,7 @@ _GAUGES = {
     "tasks": "asyncio tasks of the relay process",
     "streams": "TCP and TLS connections",
     "streams_from_strangers": "of these, from unknown sources",
-    "follower_behind_seconds": "age of the newest record read by the follower, while more are waiting",
+    "follower_behind_seconds": "how far the follower is behind the calls; it grows while the store takes no writes",
     "webhooks_under_way": "webhooks with a delivery in progress",
     "changes_waiting": "changes waiting for the store",
     "sealing_key": "id of the key that seals the store (`relay700 seal-key status`)",

@@ -126,7 +126,7 @@ class Follower:
         self._is_full = False  # whether the last stretch was, so that there may be more, or the index is behind
         self._index = CallIndex(writer, clock_s)
         self._finishing = asyncio.Event()
-        self._behind_s = 0.0
+        self._followed_to_s = time.time()  # what had ended by then is followed
         self._told_behind = False
         self._counts = {"records_followed": 0, "events_made": 0, "records_unreadable": 0}
         self._ended: Counter[str] = Counter()  # by outcome
@@ -142,6 +142,7 @@ class Follower:
                     await self._index.write()
             except RelayError as error:
                 self._outage.failed(error)
+                self._log_delay()
                 pause_s = RETRY_S
             else:
                 self._outage.over()
@@ -174,9 +175,10 @@ class Follower:
             stretch = await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
             self._is_full = stretch.is_full or self._index.is_behind
             if not stretch.size:
-                if not self._is_full:
-                    self._set_behind(0.0)
+                self._note_end(stretch)
                 return 0
+            if stretch.records:
+                self._followed_to_s = min(self._followed_to_s, _ended_s(stretch.records[0]))
         self._stretch = stretch
         try:
             made = await self._writer.run(RELAY, lambda unit: _write(unit, stretch))
@@ -286,15 +288,30 @@ class Follower:
         for finding in stretch.findings:
             self._findings[finding.signal] += 1
             self._log.warning("fraud.found", **_fields(finding))
-        if stretch.records:
-            ended_at = stretch.records[-1].record.ended_at or 0
-            self._set_behind(max(time.time() - ended_at / 1000, 0.0))
+        self._note_end(stretch)
 
-    def _set_behind(self, behind_s: float) -> None:
-        self._behind_s = behind_s
+    def _note_end(self, stretch: _Stretch) -> None:
+        """The stretch is followed."""
+        if stretch.records:
+            self._followed_to_s = _ended_s(stretch.records[-1])
+        elif not self._is_full:
+            self._followed_to_s = time.time()
+        self._log_delay()
+
+    @property
+    def _behind_s(self) -> float:
+        """It grows while nothing can be read or written."""
+        return max(time.time() - self._followed_to_s, 0.0)
+
+    def _log_delay(self) -> None:
+        behind_s = self._behind_s
         if behind_s > BEHIND_S and not self._told_behind:
             self._log.warning("follower.behind", seconds=round(behind_s), effect="caps over hours count too few calls")
         self._told_behind = behind_s > BEHIND_S
+
+
+def _ended_s(stored: StoredRecord) -> float:
+    return (stored.record.ended_at or 0) / 1000
 
 
 def _cursors(connection: Connection) -> tuple[int, int]:

@@ -285,7 +285,21 @@ async def test_a_long_delay_is_logged_once(shop: Shop, writer: GroupWriter) -> N
     await made.step()
     assert shop.log.events() == ["follower.behind"]
     await made.step()
-    assert made.statistics()["follower_behind_seconds"] == 0
+    assert made.statistics()["follower_behind_seconds"] < module.BEHIND_S
+
+
+async def test_the_delay_grows_while_the_store_takes_no_writes(
+    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.record(of_shop())  # of long ago
+
+    def fail(*_: object) -> int:
+        raise StoreError("the database is locked")
+
+    monkeypatch.setattr(module, "_write", fail)
+    made = await follow(shop, writer)
+    assert made.statistics()["follower_behind_seconds"] > module.BEHIND_S
+    assert shop.log.events() == ["follower.failed", "follower.behind"]
 
 
 async def test_finish_follows_to_the_end_of_the_journal(shop: Shop, writer: GroupWriter) -> None:
