@@ -193,8 +193,10 @@ class Leg:
             hop, flow, peers = self.dialog.next_hop, self.flow, self._ua.peers
             is_elsewhere = hop.host != flow.host
             if is_elsewhere and not peers.may_be_sent_to(self.peer, hop.host):
-                self._destination = peers.way_to(self.peer, flow)
-                return self._destination
+                way = peers.way_to(self.peer, hop.host, flow)
+                if self.peer.login is None:  # a phone may register again during the call
+                    self._destination = way
+                return way
             secure = self.dialog.secure or hop.scheme == "sips"
             transport = "tls" if secure else (hop.params.get("transport") or flow.transport).lower()
             port = hop.port or (5061 if transport == "tls" else 5060)

@@ -181,15 +181,21 @@ class Peers:
             return holds(peer, host)
         return found.name == peer.name
 
-    def way_to(self, peer: Peer, flow: Flow) -> Flow:
+    def way_to(self, peer: Peer, host: str, flow: Flow) -> Flow:
         """The way of in-dialog requests for the peer, last heard on `flow`, to a host that they may not be sent to: a
         name, or an address behind NAT.
 
-        It is `flow`; with the port of the peer's target at that address, to connect to if the connection is closed.
+        If a phone has registered that host, the flow of its registration: its NAT mapping or connection may be a new
+        one. Else `flow`; with the port of the peer's target at that address, to connect to if the connection is closed.
         """
         for place in self._places.get(peer.name, ()):
             way = place.flow
-            if flow.connection and way.transport == flow.transport and way.host == flow.host and peer.login is None:
+            if way.transport != flow.transport:
+                continue
+            if peer.login is not None:
+                if host_of(place.target.written.partition(";")[0]) == host:
+                    return way
+            elif flow.connection and way.host == flow.host:
                 return flow._replace(port=way.port)
         return flow
 

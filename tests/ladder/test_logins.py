@@ -232,6 +232,48 @@ def test_registration_is_removed(called: Ladder, contact: str | None, expires: s
     called.settle()
 
 
+def test_call_follows_the_registration(called: Ladder) -> None:
+    """NAT has given the phone another port; its private Contact is the same."""
+    registers(called.callee)
+    connect(called)
+    invited = called.callee.call_id, called.callee.remote_tag
+    called.callee.flow = called.callee.flow._replace(port=5070)
+    registers(called.callee)
+    called.callee.call_id, called.callee.remote_tag = invited
+    called.caller.sends("BYE")
+    assert called.callee.inbox[0][1] == called.callee.flow
+    called.callee.expects("BYE")
+    called.caller.get(200)
+    called.settle()
+
+
+def test_call_follows_the_registration_to_a_new_connection(called: Ladder) -> None:
+    called.callee.flow = Flow(1, "tcp", PHONE_HOST, 40_000, 7)
+    registers(called.callee)
+    connect(called)
+    called.transport_fails(called.callee.flow)
+    called.callee.flow = Flow(1, "tcp", PHONE_HOST, 40_001, 8)
+    registers(called.callee)
+    called.caller.sends("BYE")
+    assert called.callee.inbox[0][1] == called.callee.flow
+    called.callee.expects("BYE")
+    called.caller.get(200)
+    called.settle()
+
+
+def test_call_does_not_follow_another_phone_with_the_same_login(called: Ladder) -> None:
+    registers(called.callee)
+    connect(called)
+    before, called.callee.flow = called.callee.flow, called.callee.flow._replace(port=5070)
+    registers(called.callee, contact="<sip:bob@10.9.9.9>")
+    called.callee.flow = before
+    called.caller.sends("BYE")
+    assert called.callee.inbox[0][1] == before
+    called.callee.expects("BYE")
+    called.caller.get(200)
+    called.settle()
+
+
 def test_removal_of_another_contact_has_no_effect(called: Ladder) -> None:
     registers(called.callee)
     kept = registers(called.callee, contact="<sip:bob@10.9.9.9>", expires="0")

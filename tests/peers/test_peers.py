@@ -108,9 +108,9 @@ def test_closed_connection_is_opened_to_the_peers_target() -> None:
     others = target_at("192.0.2.11", 5060), target_at("192.0.2.12", 5071, "tcp")
     pbx = peer(targets=(*others, target_at("192.0.2.11", 5070, "tcp")))
     peers = Peers(settings(peers=(pbx,), routes=()))
-    assert peers.way_to(pbx, flow) == flow._replace(port=5070)
-    assert peers.way_to(pbx, flow._replace(connection=0)) == flow._replace(connection=0)
-    assert peers.way_to(peer("former"), flow) == flow
+    assert peers.way_to(pbx, "pbx.example", flow) == flow._replace(port=5070)
+    assert peers.way_to(pbx, "pbx.example", flow._replace(connection=0)) == flow._replace(connection=0)
+    assert peers.way_to(peer("former"), "pbx.example", flow) == flow
 
 
 def test_host_port_omits_5060_and_brackets_ipv6() -> None:
