@@ -22,6 +22,8 @@ from relay.sip.message import Flow, Request, Response
 from relay.sip.uri import SipUri, is_sips
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from relay.call.media import Media
     from relay.model.settings import Peer
     from relay.peers.user_agent import UserAgent
@@ -388,27 +390,37 @@ class Leg:
 
     def probe(self, now: float) -> None:
         """Ask the peer whether the dialog still exists; 481, 408 or silence end the call."""
-        request = self.request("OPTIONS", self.dialog.next_cseq())
-        self._ask(request, self._probe_answered, self._probe_failed, now)
+        self._send_probe(now + self._ua.timings.transaction_s, now)
+
+    def _send_probe(self, deadline: float, now: float) -> None:
+        if not self.call.ended:
+            request = self.request("OPTIONS", self.dialog.next_cseq())
+            self._ask(request, self._probe_answered, partial(self._probe_failed, deadline), now)
 
     def _probe_answered(self, response: Response, now: float) -> None:
         if response.status in (408, 481):
             self.call.disconnect("lost_at_restart", now)
 
-    def _probe_failed(self, _: str, now: float) -> None:
-        self.call.disconnect("lost_at_restart", now)
+    def _probe_failed(self, deadline: float, why: str, now: float) -> None:
+        if not self._goes_again(partial(self._send_probe, deadline), deadline, why, now):
+            self.call.disconnect("lost_at_restart", now)
+
+    def _goes_again(self, send: Callable[[float], None], deadline: float, why: str, now: float) -> bool:
+        """Repeat a request every T2 (as timer E does) until `deadline` while the transport fails: the peer restarts, or
+        a connection broke, which perhaps only the peer can open."""
+        timings = self._ua.timings
+        if why != "transport" or now + timings.t2 >= deadline:
+            return False
+        self._ua.timers.set(now + timings.t2, send)
+        return True
 
     def _bye_answered(self, response: Response, _: float) -> None:
         if response.status >= 200:
             self.forget()
 
     def _bye_failed(self, extra: str, deadline: float, why: str, now: float) -> None:
-        """Repeat BYE every T2 (as timer E does) until `deadline` while the transport fails: the peer restarts, or a
-        connection broke, and its side would stay up."""
-        timings = self._ua.timings
-        if why == "transport" and now + timings.t2 < deadline:
-            self._ua.timers.set(now + timings.t2, partial(self._send_bye_again, extra, deadline))
-        else:
+        """The peer's side would stay up."""
+        if not self._goes_again(partial(self._send_bye_again, extra, deadline), deadline, why, now):
             self.forget()
 
     def _send_bye_again(self, extra: str, deadline: float, now: float) -> None:

@@ -472,6 +472,41 @@ def test_call_survives_a_restart_without_the_registration(called: Ladder) -> Non
     called.settle()
 
 
+def test_call_of_a_phone_that_connects_again_survives_a_restart(called: Ladder) -> None:
+    """Nothing else can open a connection to it."""
+    called.callee.flow = Flow(1, "tcp", PHONE_HOST, 40_000, 7)
+    registers(called.callee)
+    connect(called)
+    called.unreachable = {("tcp", PHONE_HOST)}
+    called.restart()
+    called.caller.expects("OPTIONS")
+    called.run(10)
+    called.unreachable.clear()
+    called.callee.flow = Flow(1, "tcp", PHONE_HOST, 40_001, 8)
+    registers(called.callee)
+    called.run(4)
+    assert called.callee.inbox[0][1] == called.callee.flow
+    called.callee.expects("OPTIONS")
+    called.run(60)
+    called.caller.gets_nothing()
+    hang_up(called)
+
+
+def test_call_of_a_phone_that_does_not_connect_again_ends_after_a_restart(called: Ladder) -> None:
+    called.callee.flow = Flow(1, "tcp", PHONE_HOST, 40_000, 7)
+    registers(called.callee)
+    connect(called)
+    called.unreachable = {("tcp", PHONE_HOST)}
+    called.restart()
+    called.caller.expects("OPTIONS")
+    called.run(27)
+    called.caller.gets_nothing()
+    called.run(5)
+    called.caller.expects("BYE")
+    assert called.record.end_reason == "lost_at_restart"
+    called.settle()
+
+
 def test_reload_keeps_registrations_with_unchanged_logins(called: Ladder) -> None:
     registers(called.callee)
     called.engine.reload(called.settings, {}, called.now)
