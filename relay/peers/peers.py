@@ -26,7 +26,7 @@ class Peers:
         self.hosts = frozenset(
             host for listener in settings.listeners for host in (listener.host, listener.advertised.strip("[]"))
         )
-        self.registered: dict[Flow, Peer] = {}  # peers registered here (`relay.peers.registrar`)
+        self.registered: dict[Flow, tuple[Peer, ...]] = {}  # peers registered here (`relay.peers.registrar`)
         self._by_source: dict[str, Peer | None] = {}
         self._names: dict[str, str] = {}  # by address
         self.controls = Controls(frozenset(), set())
@@ -77,12 +77,17 @@ class Peers:
 
     def at(self, flow: Flow) -> Peer | None:
         """The peer whose source the address is, or that is registered on the flow."""
-        return self.by_source(flow.host) or self.registered.get(flow)
+        return self.by_source(flow.host) or self.registered_on(flow)
+
+    def registered_on(self, flow: Flow) -> Peer | None:
+        """The only peer registered on the flow. None of several: a proxy's flow does not tell whose a request is."""
+        registered = self.registered.get(flow, ())
+        return registered[0] if len(registered) == 1 else None
 
     def name_on(self, flow: Flow) -> str:
         """The name of the peer on that flow, by its registration or its source or target address; "" for an unknown
         source."""
-        registered = self.registered.get(flow) if self.registered else None
+        registered = self.registered_on(flow) if self.registered else None
         return self.name_at(flow.host) if registered is None else registered.name
 
     def name_at(self, host: str) -> str:

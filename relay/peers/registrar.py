@@ -68,9 +68,9 @@ class Registrar:
             if peer is None or peer.login is None or peer.login != registration.peer.login:
                 self._forget(registration, "reload")
             else:
-                if self._peers.registered.get(registration.flow) is registration.peer:
-                    self._peers.registered[registration.flow] = peer
+                self._withdraw(registration)
                 registration.peer = peer
+                self._place(registration)
                 self._settle(registration)
 
     def count(self) -> int:
@@ -149,7 +149,7 @@ class Registrar:
         timer = self._ua.timers.set(expires_at, partial(self._expire, peer.name))
         registration = Registration(peer, contact.uri_text, flow, expires_at, timer)
         self._registered[peer.name] = registration
-        self._peers.registered[flow] = peer
+        self._place(registration)
         self._bans.meet(flow.host)
         if before is None or (before.flow, before.contact) != (flow, contact.uri_text):
             self._settle(registration)
@@ -175,11 +175,9 @@ class Registrar:
         self._end(self._registered[name], "expired")
 
     def lose(self, flow: Flow) -> None:
-        """End the registration of a broken connection: only the peer can reopen it, and registers again then."""
-        peer = self._peers.registered.get(flow) if flow.reliable else None
-        registration = None if peer is None else self._registered.get(peer.name)
-        if registration is not None:
-            self._end(registration, "connection")
+        """End the registrations of a broken connection: only the far end can reopen it, and registers again then."""
+        for peer in self._peers.registered.get(flow, ()) if flow.reliable else ():
+            self._end(self._registered[peer.name], "connection")
 
     def _end(self, registration: Registration, why: str) -> None:
         self._peers.settle(registration.peer.name, None)
@@ -192,8 +190,18 @@ class Registrar:
     def _remove(self, registration: Registration) -> None:
         self._ua.timers.cancel(registration.timer)
         del self._registered[registration.peer.name]
-        if self._peers.registered.get(registration.flow) is registration.peer:
-            del self._peers.registered[registration.flow]
+        self._withdraw(registration)
+
+    def _place(self, registration: Registration) -> None:
+        """Enter the peer as one on that flow."""
+        on_flow = self._peers.registered
+        on_flow[registration.flow] = (*on_flow.get(registration.flow, ()), registration.peer)
+
+    def _withdraw(self, registration: Registration) -> None:
+        on_flow = self._peers.registered
+        others = tuple([peer for peer in on_flow.pop(registration.flow) if peer is not registration.peer])
+        if others:
+            on_flow[registration.flow] = others
 
 
 def _is_own_address(request: Request, peer: Peer) -> bool:

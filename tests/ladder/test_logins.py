@@ -535,6 +535,53 @@ def test_lost_connection_ends_the_registration(called: Ladder) -> None:
     called.settle()
 
 
+def behind_a_proxy(flow: Flow, *, expires: str = "100") -> Ladder:
+    """Two phones register by the flow of one proxy, the caller; `expires`: of the second."""
+    second = phone_peer("second", Account("1002", "word"))
+    ladder = Ladder(caller_host=PHONE_HOST, peers=(PHONE, second, CARRIER), routes=None)
+    proxy, contact = ladder.caller, "<sip:carol@10.0.0.6>"
+    proxy.flow = flow
+    registers(proxy)
+    asks_to_register(proxy, contact=contact)
+    line = credentials(proxy, "REGISTER", challenged(proxy)["MD5"], username="1002", password="word")
+    asks_to_register(proxy, line, contact=contact, expires=expires)
+    proxy.get(200)
+    proxy.call_id = "by-the-proxy"
+    return ladder
+
+
+BY_UDP, BY_TCP = Flow(0, "udp", PHONE_HOST, 5060), Flow(1, "tcp", PHONE_HOST, 40_000, 7)
+
+
+@pytest.mark.parametrize("flow", [BY_UDP, BY_TCP])
+def test_peers_behind_one_proxy_are_challenged(flow: Flow) -> None:
+    """The flow does not tell whose a request is."""
+    ladder = behind_a_proxy(flow)
+    calls(ladder.caller)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.accepts(body=ANSWER)
+    ladder.caller.is_answered()
+    assert ladder.record.peer_in == "phone"
+    hang_up(ladder)
+
+
+def test_peer_left_alone_behind_a_proxy_is_not_challenged() -> None:
+    ladder = behind_a_proxy(BY_UDP, expires="60")
+    ladder.run(61)
+    connect(ladder)
+    assert ladder.record.peer_in == "phone"
+    hang_up(ladder)
+
+
+@pytest.mark.parametrize(("flow", "left"), [(BY_UDP, 2), (BY_TCP, 0)])
+def test_lost_connection_of_a_proxy_ends_all_registrations_on_it(flow: Flow, left: int) -> None:
+    ladder = behind_a_proxy(flow)
+    ladder.engine.reload(ladder.settings, {}, ladder.now)
+    ladder.transport_fails(flow)
+    assert ladder.engine.statistics()["logins"] == left
+
+
 def test_two_peers_behind_one_address_are_distinguished() -> None:
     second = phone_peer("second", Account("1002", "word"))
     ladder = Ladder(
