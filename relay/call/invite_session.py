@@ -273,9 +273,10 @@ class InviteSession(SessionBase):
         elif self.route is not None:
             self._watch()
 
-    def refused(self, status: int, extra: str, now: float) -> None:
+    def refused(self, response: Response, now: float) -> None:
         rang = self.call.ringing_at is not None
-        self._failed(status, masking.mask_final(status, rang=rang), now, extra)
+        verdict, extra = masking.mask_refusal(response, self._invite.request, rang=rang)
+        self._failed(response.status, verdict, now, extra)
 
     def failed(self, why: str, now: float) -> None:
         self._failed(None, masking.NO_PROGRESS if why == "timeout" else masking.NO_CONNECTION, now)
@@ -285,7 +286,7 @@ class InviteSession(SessionBase):
         if isinstance(error, masking.NotAnchored):
             self.refuse(admission.MEDIA_FAILED, now)
         else:
-            self.refused(488, "", now)
+            self._failed(488, masking.mask_final(488, rang=False), now)
 
     def _failed(self, status: int | None, verdict: Verdict, now: float, extra: str = "") -> None:
         """The attempt failed, with `status` None for no response. 408, 5xx and silence try the next target."""

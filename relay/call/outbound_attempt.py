@@ -63,8 +63,8 @@ class SessionBase:
         """The callee's first 2xx."""
         raise NotImplementedError
 
-    def refused(self, status: int, extra: str, now: float) -> None:
-        """The target refused. `extra`: masked header lines for the caller."""
+    def refused(self, response: Response, now: float) -> None:
+        """The target refused."""
         raise NotImplementedError
 
     def failed(self, why: str, now: float) -> None:
@@ -338,8 +338,7 @@ class OutboundAttempt:
     def _refused(self, response: Response, now: float) -> None:
         self._close()
         if not self._given_up:
-            extra = masking.mask_response_headers(response) if response.status == 422 else ""  # Min-SE
-            self._session.refused(response.status, extra, now)
+            self._session.refused(response, now)
 
     def _answered(self, response: Response, now: float) -> None:
         self._sent = None

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from relay.errors import ParseError, ProtocolError
 from relay.privacy.sdp import SdpWriter, mask_description
 from relay.sip.headers import parse_min_se, parse_reason, parse_session_expires
-from relay.sip.message import Message, Request
+from relay.sip.message import Message, Request, Response
 
 METHODS: Final = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", "OPTIONS")
 OPTION_TAGS: Final = ("100rel", "timer")
@@ -76,6 +76,7 @@ NO_PROGRESS: Final = Verdict(480, 102, "unreachable")  # Q.850 102: recovery on 
 NO_CONNECTION: Final = Verdict(480, 38, "unreachable")  # Q.850 38: network out of order
 CANCELLED: Final = Verdict(487, 16, "cancelled")
 LOST: Final = Verdict(503, 41, "failed")  # cut short by a crash
+BAD_EXTENSION: Final = Verdict(420, 111, "failed")
 
 _IN_DIALOG: Final = frozenset({400, 408, 415, 422, 481, 487, 488, 491, 500})
 
@@ -90,6 +91,17 @@ def mask_final(status: int, *, rang: bool) -> Verdict:
     if rang and status in (408, 480):
         return NO_ANSWER
     return _FINAL.get(status) or _FINAL[status // 100 * 100]
+
+
+def mask_refusal(response: Response, request: Request, *, rang: bool) -> tuple[Verdict, str]:
+    """`mask_final` of a response to the caller's INVITE, and the header lines without which he cannot ask again: those
+    of a 422 (Min-SE), and of a 420 that names option tags he requires (Unsupported, RFC 3261 8.1.3.5)."""
+    status = response.status
+    if status == 420 and response.has("unsupported"):
+        required = tuple([tag for tag in OPTION_TAGS if requires(request, tag)])
+        if line := mask_tokens("Unsupported", ",".join(response.get_all("unsupported")), required):
+            return BAD_EXTENSION, line
+    return mask_final(status, rang=rang), mask_response_headers(response) if status == 422 else ""
 
 
 def mask_in_dialog(status: int) -> int:

@@ -39,20 +39,22 @@ def refusal_of(request: Request) -> Refusal | None:
     return None
 
 
-def shown_of(response: Response, *, initial: bool, rang: bool, cancelled: bool) -> Shown:
-    """The response shown for a response to the initial INVITE (`initial`), or to an in-dialog request."""
+def shown_of(response: Response, invite: Request | None, *, rang: bool, cancelled: bool) -> Shown:
+    """The response shown for a response to the initial INVITE (`invite`), or to an in-dialog request."""
     status = response.status
     if status < 200:
         masked = masking.mask_provisional(status)
         return Shown(masked, "" if masked == status else f"{status} is shown as {masked or 'nothing'}")
-    if initial and cancelled:
+    if invite and cancelled:
         return Shown(487, "" if status == 487 else f"{status} after CANCEL is shown as 487")
     if status < 300 and _refused_body(response):
-        masked = 488 if initial else 500
+        masked = 488 if invite else 500
     elif status < 300:
         masked = 200
+    elif invite:
+        masked = masking.mask_refusal(response, invite, rang=rang)[0].status
     else:
-        masked = masking.mask_final(status, rang=rang).status if initial else masking.mask_in_dialog(status)
+        masked = masking.mask_in_dialog(status)
     return Shown(masked, "" if masked == status else f"{status} is shown as {masked}")
 
 

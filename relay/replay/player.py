@@ -181,9 +181,8 @@ class Player:
         request, sent = self._arrived.get(key), self._sent.get(key)
         if request is None or sent is None or key.method == "CANCEL" or response.status == 100 or key in self._final:
             return
-        shown = comparison.shown_of(
-            response, initial=key == self._first, rang=self._rang, cancelled=self._cancelled and key == self._first
-        )
+        invite = sent.request if key == self._first else None
+        shown = comparison.shown_of(response, invite, rang=self._rang, cancelled=self._cancelled)
         data = b""
         if key.method == "BYE":  # answered by the relay on one side, by the phone on the other
             shown = comparison.Shown(200, "" if response.status == 200 else f"{response.status} is shown as 200")

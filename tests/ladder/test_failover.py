@@ -69,6 +69,28 @@ def test_no_next_peer_after(ladder: Ladder, status: int) -> None:
     ladder.settle()
 
 
+def test_extension_that_the_caller_requires_and_the_callee_lacks_is_420(ladder: Ladder) -> None:
+    """RFC 3261 8.1.3.5: the caller tries again without it."""
+    call(ladder, headers="Require: 100rel\r\nSupported: timer\r\n")
+    ladder.callee.refuses(420, headers="Unsupported: timer, 100REL, bob\r\n")
+    second(ladder).gets_nothing()
+    assert ladder.caller.get_response(420).get("unsupported") == "100rel"
+    ladder.caller.acks_refusal()
+    assert (ladder.record.sip_status, ladder.record.outcome, ladder.record.q850_cause) == (420, "failed", 111)
+    ladder.settle()
+
+
+@pytest.mark.parametrize(
+    ("required", "unsupported"), [("", "Unsupported: 100rel\r\n"), ("Require: timer\r\n", "Unsupported: 100rel\r\n")]
+)
+def test_420_that_the_caller_cannot_act_on_is_not_shown(ladder: Ladder, required: str, unsupported: str) -> None:
+    call(ladder, headers=required)
+    ladder.callee.refuses(420, headers=unsupported)
+    assert ladder.caller.get_response(480).get("unsupported") is None
+    ladder.caller.acks_refusal()
+    ladder.settle()
+
+
 def test_next_peer_after_silence(ladder: Ladder) -> None:
     call(ladder)
     ladder.run(5.9)

@@ -63,6 +63,18 @@ def test_verdict_depends_on_ringing(status: int, rang: bool, verdict: Verdict) -
     assert masking.mask_final(status, rang=rang) == verdict
 
 
+def test_refusal_has_the_headers_without_which_the_caller_cannot_ask_again() -> None:
+    asked = request("Require: timer", "Require: 100rel")
+    refused = response("Unsupported: x, 100REL", "Unsupported: timer", status=420)
+    assert masking.mask_refusal(refused, asked, rang=False) == (
+        *(Verdict(420, 111, "failed"), "Unsupported: 100rel, timer\r\n"),
+    )
+    assert masking.mask_refusal(refused, request(), rang=False) == (Verdict(480, 111, "failed"), "")
+    small = response("Min-SE: 1800", "X-Callee: bob", status=422)
+    assert masking.mask_refusal(small, asked, rang=False) == (Verdict(422, 31, "failed"), "Min-SE: 1800\r\n")
+    assert masking.mask_refusal(response("Min-SE: 1800", status=408), asked, rang=True) == (masking.NO_ANSWER, "")
+
+
 def test_every_in_dialog_status_has_our_reason_phrase() -> None:
     for status in range(200, 700):
         shown = masking.mask_in_dialog(status)

@@ -13,8 +13,8 @@ def request(line: str, extra: str = "") -> Request:
     return message
 
 
-def response(line: str) -> Response:
-    message = event(line).message
+def response(line: str, extra: str = "") -> Response:
+    message = event(line, extra=extra).message
     assert isinstance(message, Response)
     return message
 
@@ -51,13 +51,18 @@ def test_disallowed_bodies_are_refused() -> None:
     ],
 )
 def test_responses_to_the_initial_invite(line: str, shown: Shown) -> None:
-    assert shown_of(response(line), initial=True, rang=False, cancelled=False) == shown
+    assert shown_of(response(line), request("> INVITE 1 sdp"), rang=False, cancelled=False) == shown
+
+
+def test_420_is_shown_to_a_caller_who_requires_the_extension() -> None:
+    invite, refusal = request("> INVITE 1 sdp", "Require: 100rel"), response("< 420 1 INVITE", "Unsupported: 100rel")
+    assert shown_of(refusal, invite, rang=False, cancelled=False) == Shown(420)
 
 
 def test_responses_after_cancel() -> None:
-    late = response("< 408 1 INVITE")
-    assert shown_of(late, initial=True, rang=True, cancelled=True) == Shown(487, "408 after CANCEL is shown as 487")
-    assert shown_of(response("< 487 1 INVITE"), initial=True, rang=True, cancelled=True) == Shown(487)
+    invite, late = request("> INVITE 1 sdp"), response("< 408 1 INVITE")
+    assert shown_of(late, invite, rang=True, cancelled=True) == Shown(487, "408 after CANCEL is shown as 487")
+    assert shown_of(response("< 487 1 INVITE"), invite, rang=True, cancelled=True) == Shown(487)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +74,7 @@ def test_responses_after_cancel() -> None:
     ],
 )
 def test_in_dialog_responses(line: str, shown: Shown) -> None:
-    assert shown_of(response(line), initial=False, rang=False, cancelled=False) == shown
+    assert shown_of(response(line), None, rang=False, cancelled=False) == shown
 
 
 # -- Leaks
