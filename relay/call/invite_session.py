@@ -289,12 +289,13 @@ class InviteSession(SessionBase):
             self._failed(488, masking.mask_final(488, rang=False), now)
 
     def _failed(self, status: int | None, verdict: Verdict, now: float, extra: str = "") -> None:
-        """The attempt failed, with `status` None for no response. 408, 5xx and silence try the next target."""
+        """The attempt failed, with `status` None for no response. 5xx and silence try the next target, and 408 does
+        before it rings: afterwards it would ring again."""
         self._attempt = None
         if self.decided:
             return
         reason = "no_response" if status is None else f"sip_{status}"
-        if is_tried_elsewhere(status):
+        if is_tried_elsewhere(status) and verdict is not masking.NO_ANSWER:
             self._try_next(verdict, reason, now)
         else:
             self._close(verdict, who_ended(reason), reason, now, extra)

@@ -124,6 +124,17 @@ def test_next_peer_after_the_first_had_rung(ladder: Ladder) -> None:
     ladder.settle()
 
 
+def test_no_next_peer_after_408_once_it_rang(ladder: Ladder) -> None:
+    """The next one would ring the same phone again."""
+    call(ladder)
+    ladder.callee.proceeds(180)
+    ladder.callee.refuses(408)
+    second(ladder).gets_nothing()
+    ladder.caller.is_refused(480)
+    assert (ladder.record.q850_cause, ladder.record.outcome, ladder.record.end_reason) == (19, "no_answer", "sip_408")
+    ladder.settle()
+
+
 def test_stray_2xx_of_the_first_peer_is_ignored(ladder: Ladder) -> None:
     """Its transaction has terminated: the stray 2xx matches no dialog and is ignored."""
     call(ladder)
