@@ -292,7 +292,8 @@ class Call(OpenRecord):
         if self.state != UP or self.caller is None or self.callee is None:
             return
         self._enter(END)
-        self.ended_at = self.wall_ms(now)
+        # A call that is resumed after its time ended when its time was over, not now.
+        self.ended_at = min(self.wall_ms(now), (self.answered_at or 0) + int(1000 * self._max_call_s))
         self.outcome, self.ended_by, self.end_reason = "answered", by, reason
         self.q850_cause = NORMAL_CLEARING if by != "relay" else _RELAY_CAUSES.get(reason, NORMAL_UNSPECIFIED)
         self._ua.timers.cancel(self._max_timer)

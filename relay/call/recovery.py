@@ -79,7 +79,8 @@ class Recovery:
             call = self._rebuild_call(record, state, now)
         except StoreError as error:
             self._outbox.note("restore.failed", call_id=record.call_id, reason=str(error))
-            self._close_answered(record, now)
+            longest_s = self._calls.settings.max_call_s if state is None else state.max_call_s
+            self._close_answered(record, longest_s, now)
             if state is not None and state.media is not None:
                 self._outbox.mediate(Mediate(0, "delete", record.call_id, state.media[0]))
             return None
@@ -93,13 +94,14 @@ class Recovery:
         else:
             call.end("relay", _NOT_RESTORABLE, now)
 
-    def _close_answered(self, record: CallRecord, now: float) -> None:
-        """Close the record of an answered call that is not resumed."""
+    def _close_answered(self, record: CallRecord, longest_s: float, now: float) -> None:
+        """Close the record of an answered call that is not resumed. It lasted at most `longest_s`."""
+        answered_at = record.answered_at or record.received_at
         # max: the clock may have been set back
-        ended_at = max(self._calls.clock.ms(now), record.answered_at or record.received_at)
+        ended_at = max(min(self._calls.clock.ms(now), answered_at + int(1000 * longest_s)), answered_at)
         closed = record._replace(
             ended_at=ended_at,
-            duration_ms=max(ended_at - (record.answered_at or ended_at), 0),
+            duration_ms=ended_at - answered_at,
             outcome="answered",
             q850_cause=NORMAL_UNSPECIFIED,
             ended_by="relay",

@@ -127,6 +127,28 @@ def test_maximum_duration_reached_while_down_ends_the_call() -> None:
     restart(ladder)
     ladder.run(0)
     is_hung_up(ladder, "max_duration")
+    assert ladder.record.duration_ms == 100_000
+    ladder.settle()
+
+
+def test_bye_at_the_restart_ends_the_call_no_later_than_its_maximum_duration() -> None:
+    ladder = Ladder(max_call_s=100.0)
+    connect(ladder)
+    ladder.now += 500
+    restart(ladder)
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(200)
+    assert (ladder.record.end_reason, ladder.record.duration_ms) == ("bye", 100_000)
+    ladder.settle()
+
+
+def test_call_that_cannot_be_resumed_ends_no_later_than_its_maximum_duration() -> None:
+    ladder = Ladder(max_call_s=100.0)
+    connect(ladder)
+    ladder.now += 500
+    ladder.restart(listeners=(Listener("tcp", RELAY, 5060, RELAY),))
+    assert (ladder.record.end_reason, ladder.record.duration_ms) == ("not_restorable", 100_000)
     ladder.settle()
 
 
@@ -231,8 +253,10 @@ def test_unreadable_state_closes_the_record(ladder: Ladder) -> None:
     connect(ladder)
     (record, _) = next(iter(ladder.records.values()))
     ladder.records[record.call_id] = (record, b"\x00nonsense")
+    ladder.now += ladder.settings.max_call_s + 1
     ladder.restart()
     assert ladder.record.end_reason == "not_restorable"
+    assert ladder.record.duration_ms == 1000 * ladder.settings.max_call_s
     ladder.callee.sends("BYE")
     ladder.callee.get(481)
     ladder.settle()
