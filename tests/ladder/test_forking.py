@@ -49,14 +49,14 @@ def test_second_fork_answers_the_call(ladder: Ladder) -> None:
 def test_requests_stay_in_their_early_dialog(ladder: Ladder) -> None:
     start(ladder)
     tags = []
-    for tag, contact in (("bob-backend", BACKEND), ("bob-mobile", MOBILE)):
+    for ours, tag, contact in ((1, "bob-backend", BACKEND), (2, "bob-mobile", MOBILE)):
         headers = "Require: 100rel\r\nRSeq: 9\r\n"
         progress = ladder.callee.proceeds(183, tag=tag, contact=contact, headers=headers, body=ANSWER)
-        assert progress.rseq == 1
+        assert progress.rseq == ours  # counted by INVITE
         tags.append(progress.to_tag or "")
-    for tag, theirs in zip(tags, ("bob-backend", "bob-mobile"), strict=True):
+    for ours, tag, theirs in zip((1, 2), tags, ("bob-backend", "bob-mobile"), strict=True):
         ladder.caller.remote_tag = tag
-        ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n")
+        ladder.caller.sends("PRACK", headers=f"RAck: {ours} 1 INVITE\r\n")
         prack = ladder.callee.expects("PRACK")
         assert (prack.to_tag, prack.rack) == (theirs, (9, 1, "INVITE"))
         assert prack.uri == (BACKEND if theirs == "bob-backend" else MOBILE)[1:-1]

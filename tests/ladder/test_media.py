@@ -357,7 +357,7 @@ def test_fork_answering_without_sdp_uses_its_early_sdp(ladder: AnchoredLadder, a
     for number, (tag, description) in enumerate(described.items(), 1):
         reliable = f"Require: 100rel\r\nRSeq: {number}\r\n"
         ladder.callee.proceeds(183, body=description, tag=tag, headers=reliable)
-        ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n")
+        ladder.caller.sends("PRACK", headers=f"RAck: {number} 1 INVITE\r\n")
         ladder.callee.expects("PRACK")
         ladder.caller.get(200)
     ladder.callee.accepts(tag=answers)
