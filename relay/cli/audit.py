@@ -268,9 +268,13 @@ def _some(faults: list[str]) -> list[str]:
 def _accept(store: Opened, reason: str) -> None:
     """Sign all rows as they are, and list their faults in the audit log."""
     file = AnchorFile(store.config.store.local, store.sealer)
-    known = file.read()
+    known, faults = None, []
+    try:
+        known = file.read()
+    except StoreError as error:
+        faults.append(str(error))
     with one_moment(store.reader):
-        faults = _some([str(fault) for fault in ledger_faults(store.reader, store.sealer)])
+        faults += _some([str(fault) for fault in ledger_faults(store.reader, store.sealer)])
 
     def do(unit: UnitOfWork) -> None:
         sign_all(unit.connection, unit.sealer, beyond=0 if known is None else known.revision)

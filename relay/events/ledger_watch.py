@@ -82,11 +82,11 @@ class LedgerWatch:
         for fault in found.faults:
             self._tell(fault)
         if found.anchor is not None and found.anchor != self._anchor:
-            self._keep(found.anchor)
+            await self._keep(found.anchor)
 
-    def _keep(self, anchor: Anchor) -> None:
+    async def _keep(self, anchor: Anchor) -> None:
         try:
-            self._file.write(anchor)
+            await asyncio.to_thread(self._file.write, anchor)
         except StoreError as error:
             if not self._anchor_failed:
                 self._log.warning("ledger.anchor_not_kept", reason=str(error))

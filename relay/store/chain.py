@@ -216,18 +216,20 @@ class AnchorFile:
     def read(self) -> Anchor | None:
         """The stored anchor; None if there is no file yet. Raises StoreError."""
         try:
-            text, _, mac = self.path.read_text().strip().partition(" ")
+            text, _, mac = self.path.read_text(encoding="ascii").strip().partition(" ")
             anchor = parse_anchor(text)
         except FileNotFoundError:
             return None
-        except (OSError, ParseError) as error:
+        except OSError as error:
             raise StoreError(f"{self.path} cannot be read: {error}") from None
+        except (UnicodeDecodeError, ParseError):
+            raise self._damaged() from None
         if not hmac.compare_digest(mac, self._mac(text)):
-            raise StoreError(f"{self.path} was altered, or made with another key: put it back from a backup")
+            raise self._damaged()
         return anchor
 
     def write(self, anchor: Anchor) -> None:
-        """Replace the file. Raises StoreError."""
+        """Replace the file, durably. Raises StoreError."""
         text = str(anchor)
         new = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")  # relay, backend and commands write at once
         try:
@@ -237,6 +239,8 @@ class AnchorFile:
                     folder = os.stat(self.path.parent)
                     os.fchown(descriptor, folder.st_uid, folder.st_gid)
                 file.write(f"{text} {self._mac(text)}\n")
+                file.flush()
+                os.fsync(descriptor)  # else a power failure may leave an empty file
             new.replace(self.path)
         except OSError as error:
             raise StoreError(f"{self.path} cannot be written: {error.strerror}") from None
@@ -253,6 +257,12 @@ class AnchorFile:
                 f"{fault}: an earlier copy of the store was put in its place. Put the right one back, or, if you did"
                 " it, vouch for the copy with `relay700 verify --accept --reason …`"
             )
+
+    def _damaged(self) -> StoreError:
+        return StoreError(
+            f"{self.path} is damaged, was altered, or made with another key: put it back from a backup, or, if the"
+            " store is the right one, vouch for it with `relay700 verify --accept --reason …`"
+        )
 
     def _mac(self, text: str) -> str:
         return self._sealer.row_mac(f"anchor {text}".encode()).hex()

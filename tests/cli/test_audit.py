@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -274,12 +275,32 @@ def test_an_altered_row_is_good_once_it_is_accepted(relay700: Command) -> None:
     assert any("binding b1" in fault for fault in line["details"]["faults"])
 
 
-def test_an_altered_anchor_is_reported(relay700: Command) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data.replace(b":1:", b":2:"),
+        lambda data: b"",
+        lambda data: data[:-9],
+        lambda data: bytes(len(data)),
+        lambda data: b"\xff" * len(data),
+        lambda data: data[:-9] + b"\xff\n",
+    ],
+    ids=["altered", "empty", "cut short", "zeros", "no text", "no MAC"],
+)
+def test_damaged_anchor_is_reported_until_the_store_is_accepted(
+    relay700: Command, damage: Callable[[bytes], bytes]
+) -> None:
     write(relay700, ended_record("c1"))
     keep_anchor(relay700)
     anchor = relay700.store[0].with_name("relay.db.anchor")
-    anchor.write_text(anchor.read_text().replace(":1:", ":2:"))
-    assert "was altered, or made with another key" in relay700.run("verify").stderr
+    anchor.write_bytes(damage(anchor.read_bytes()))
+    for command in ("verify", "serve", "calls list"):
+        said = relay700.run(*command.split()).stderr
+        assert "is damaged, was altered, or made with another key" in said and "verify --accept" in said
+    assert relay700.run("verify", "--accept", "--reason", "a power failure").exit_code == 0
+    relay700.done("verify")
+    (line,) = [line for line in relay700.objects("audit", "list") if line["action"] == "ledger.accept"]
+    assert any("relay.db.anchor is damaged" in fault for fault in line["details"]["faults"])
 
 
 def test_a_relay_starts_once_the_loss_of_records_is_accepted(relay700: Command) -> None:

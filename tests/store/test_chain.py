@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from itertools import repeat
@@ -11,7 +13,17 @@ from pathlib import Path
 import pytest
 
 from relay.errors import StoreError
-from relay.store.chain import EMPTY, RECORDS, AnchorFile, head_row, next_link, read_anchor, read_head, write_head
+from relay.store.chain import (
+    EMPTY,
+    RECORDS,
+    Anchor,
+    AnchorFile,
+    head_row,
+    next_link,
+    read_anchor,
+    read_head,
+    write_head,
+)
 from relay.store.database import connect
 from relay.store.record_rows import encode_record
 from relay.store.sealing.sealer import Sealer
@@ -49,6 +61,21 @@ def test_head_made_with_another_key_is_refused(disk: Disk) -> None:
         write_head(connection, RECORDS, head_row(OTHER, RECORDS, head))
         with pytest.raises(StoreError, match="altered or removed"):
             read_head(connection, disk.sealer, RECORDS)
+
+
+def test_anchor_is_on_disk_before_it_takes_the_place_of_the_last_one(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    file = AnchorFile(disk.path, disk.sealer)
+    first = Anchor(1, EMPTY, EMPTY)
+    file.write(first)
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreError, match="cannot be written: Input/output error"):
+        file.write(first._replace(revision=2))
+    assert file.read() == first
 
 
 def _write_often(path: Path) -> None:
