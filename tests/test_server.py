@@ -8,7 +8,7 @@ import resource
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from relay.store.sealing.sealer import load_key
 from relay.store.writer import now_ms
 from tests.support.addresses import RELAY, free
 from tests.support.huge_pages import huge_kib, needs_huge_pages
+from tests.support.limits import soft_limit
 from tests.support.live_call import call
 from tests.support.product import RELAY700
 from tests.support.relay_process import RelayProcess, Setup, X
@@ -59,17 +60,6 @@ def test_the_descriptor_limit_is_raised_and_core_dumps_are_disabled(tmp_path: Pa
 def test_the_relay_process_uses_huge_pages(relay: RelayProcess) -> None:
     needs_huge_pages()
     assert huge_kib(relay.pid) > 0
-
-
-@contextmanager
-def soft_limit(which: int, limit: int | None) -> Iterator[None]:
-    """Set the soft limit of this process and its children; None: the hard limit."""
-    soft, hard = resource.getrlimit(which)
-    resource.setrlimit(which, (hard if limit is None else limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(which, (soft, hard))
 
 
 def test_the_ready_event_lists_listeners_peers_and_pid(relay: RelayProcess) -> None:

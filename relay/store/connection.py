@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -163,11 +162,6 @@ class WriteOutage:
         if self._reasons:
             self._reasons.clear()
             self._report("journal.recovered", {"store": self._store, "backlog": backlog})
-
-    def writer_ended(self, writer: asyncio.Task[None]) -> None:
-        """Report that the writer task died of a bug: nothing more will be written."""
-        if not writer.cancelled() and (error := writer.exception()) is not None:
-            self._report("journal.stopped", {"store": self._store, "reason": repr(error)})
 
 
 class LookupOutage:

@@ -147,8 +147,11 @@ class StoreFiles:
         return self._cut_short(size)
 
     def _cut_short(self, size: int) -> Displaced | None:
-        if size < self._size and size < _needed(self._path):  # VACUUM also makes it smaller
-            return Displaced(self._path, "was cut short", is_log=False)
+        try:
+            if size < self._size and size < _needed(self._path):  # VACUUM also makes it smaller
+                return Displaced(self._path, "was cut short", is_log=False)
+        except OSError:  # without a free descriptor the header cannot be found: the next check tries again
+            return None
         self._size = size
         return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -38,24 +37,6 @@ def test_end_of_an_outage_reported_by_an_earlier_process_is_reported() -> None:
     outage.is_over(3)
     outage.is_over(0)
     assert told == [("journal.recovered", {"store": "/relay.db", "backlog": 3})]
-
-
-async def test_writer_that_died_is_reported_and_a_cancelled_one_is_not() -> None:
-    told: Reported = []
-    outage = WriteOutage(STORE, "nothing", lambda *each: told.append(each))
-
-    async def write() -> None:
-        await asyncio.Event().wait()
-
-    async def fail() -> None:
-        raise ValueError("wrong")
-
-    cancelled, failing = asyncio.create_task(write()), asyncio.create_task(fail())
-    cancelled.cancel()
-    await asyncio.wait([cancelled, failing])
-    outage.writer_ended(cancelled)
-    outage.writer_ended(failing)
-    assert told == [("journal.stopped", {"store": "/relay.db", "reason": "ValueError('wrong')"})]
 
 
 @pytest.mark.parametrize("times", [1, 2])

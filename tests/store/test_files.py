@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import sqlite3
 import stat
@@ -29,6 +30,7 @@ from relay.store.files import (
 from relay.store.journal.overflow import Overflow
 from relay.store.sealing.sealer import load_key
 from tests.store.conftest import Disk
+from tests.support.limits import soft_limit
 
 
 @pytest.fixture
@@ -100,6 +102,13 @@ def test_truncated_store_is_displaced_until_it_is_complete(disk: Disk, files: St
     assert said(files) == f"{disk.path} was cut short"
     disk.path.write_bytes(whole)
     assert said(files) == ""
+
+
+def test_truncated_store_is_displaced_once_a_descriptor_is_free_to_look_with(disk: Disk, files: StoreFiles) -> None:
+    os.truncate(disk.path, 50)
+    with soft_limit(resource.RLIMIT_NOFILE, 3):
+        assert said(files) == ""
+    assert said(files) == f"{disk.path} was cut short"
 
 
 def test_store_made_smaller_by_vacuum_is_in_place(disk: Disk, files: StoreFiles) -> None:

@@ -108,9 +108,9 @@ class Journal:
         except StoreError:
             await self._release()
             raise
-        writer = asyncio.create_task(self._run(), name="journal")
-        writer.add_done_callback(self._outage.writer_ended)
-        self._tasks = [writer, asyncio.create_task(self._overflow_when_stalled(), name="journal's overflow")]
+        for work, name in ((self._run(), "journal"), (self._overflow_when_stalled(), "journal's overflow")):
+            self._tasks.append(asyncio.create_task(work, name=name))
+            self._tasks[-1].add_done_callback(self._ended)
         if self._overflowed:  # so that the caller, who reads the store next, finds them there
             await self.queue.emptied(OVERFLOW_AFTER_S)
 
@@ -139,6 +139,13 @@ class Journal:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Exit at once if the task died of a bug. Nothing that waits was acknowledged: it is as after a kill."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            effect = "this relay ends: the next start takes up its calls"
+            self._report("journal.stopped", {"store": str(self._place), "exc_info": error, "effect": effect})
+            os._exit(1)
 
     # -- the writer
 

@@ -83,7 +83,7 @@ class SqliteWriter:
 
     def __init__(self, path: Path, sealer: Sealer, report: Report) -> None:
         self.effect: str = EFFECT
-        self.faults: tuple[type[Exception], ...] = (sqlite3.Error, StoreError)
+        self.faults: tuple[type[Exception], ...] = (sqlite3.Error, StoreError, OSError)
         self._path = path
         self._sealer = sealer
         self._turning = Turning(sealer, report)

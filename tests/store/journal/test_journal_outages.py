@@ -22,6 +22,7 @@ from relay.store.journal.queue import MAX_BATCH
 from relay.store.journal.rows import read_live
 from relay.store.sqlite.journal import sqlite_journal
 from tests.store.conftest import Disk, Reported, Told, Tries, Waiter, opened, stored
+from tests.support.limits import soft_limit
 from tests.support.product import PYTHON
 from tests.support.stored import ended_record, live_record
 
@@ -71,6 +72,23 @@ async def test_full_disk_delays_and_loses_nothing(disk: Disk) -> None:
     assert done.tokens == list(range(1, 301))
     assert told.events() == ["journal.write_failed", "journal.recovered"]
     assert len(stored(disk)) == 300
+
+
+@pytest.mark.usefixtures("unoverflowed")
+async def test_lack_of_descriptors_delays_and_loses_nothing(disk: Disk) -> None:
+    told = Told()
+    journal = sqlite_journal(disk.path, disk.sealer, told)
+    await journal.open()
+    done = Waiter()
+    with closing(connect(disk.path)) as saboteur:
+        saboteur.execute("ALTER TABLE call_record RENAME TO gone")  # so that the journal connects again
+        with soft_limit(resource.RLIMIT_NOFILE, 3):
+            journal.queue.append(Commit(1, ended_record(), None), done)
+            await told.until("journal.write_failed", "Too many open files")
+        saboteur.execute("ALTER TABLE gone RENAME TO call_record")
+    await done.until(lambda: done.tokens == [1])
+    await journal.close()
+    assert stored(disk) == [ended_record()]
 
 
 async def test_next_process_writes_what_the_store_did_not_take(disk: Disk) -> None:
@@ -263,6 +281,33 @@ async def test_another_writer_only_delays(disk: Disk) -> None:
                 await asyncio.to_thread(os.sched_yield)
             assert done.tokens == []
         await done.until(lambda: done.tokens == [1])
+
+
+DYING = """
+import asyncio, sys
+from pathlib import Path
+from relay.model.actions import Commit
+from relay.store.database import open_store
+from relay.store.sqlite.journal import sqlite_journal
+from tests.support.stored import ended_record
+
+async def main(path, key_file):
+    journal = sqlite_journal(path, open_store(path, key_file), lambda *said: print(said, flush=True))
+    await journal.open()
+    journal.queue.append(Commit(1, ended_record(received_at=2**63), None), print)
+    await asyncio.Event().wait()
+
+asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2])))
+"""
+
+
+def test_process_whose_journal_dies_of_a_bug_ends(disk: Disk) -> None:
+    command = [PYTHON, "-c", DYING, str(disk.path), str(disk.key_file)]
+    root = Path(__file__).parents[3]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=root, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stdout.startswith("('journal.stopped', ")
+    assert "OverflowError" in ended.stdout
 
 
 WRITER = """
