@@ -93,7 +93,7 @@ class Journal:
         self._lock: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._overflow = overflow
-        self._overflow_works = overflow is not None
+        self._overflow_fault: str | None = None  # the last one, as reported in this outage
         self._overflowing = asyncio.Lock()
         self._overflowed = 0  # number of items, at the front of the queue, that are in the overflow log
         self._taken = 0  # number of items that have ever left the queue
@@ -173,6 +173,8 @@ class Journal:
             try:
                 await self.writer.write(batch)
             except self.writer.faults as error:
+                if not self._outage.lasts:
+                    self._overflow_fault = None
                 self._outage.failed(error)
                 await self.writer.failed(error)
                 await asyncio.sleep(retry_s)
@@ -204,6 +206,7 @@ class Journal:
             await asyncio.to_thread(self._overflow.open)
             overflowed = await asyncio.to_thread(self._overflow.read)
         except OSError as error:
+            self._overflow.close()
             self._cannot_overflow(error)
             return
         if not overflowed.is_whole:
@@ -224,21 +227,26 @@ class Journal:
             await asyncio.sleep(OVERFLOW_AFTER_S / 2)
             if self._begun_at is not None and clock() - self._begun_at > OVERFLOW_AFTER_S:
                 await self._overflow_waiting()
+                if self._overflow_fault is not None:
+                    await asyncio.sleep(OVERFLOW_AFTER_S)  # the next try encodes all that waits again
 
     async def _overflow_waiting(self) -> None:
         """Write what is queued to the overflow log, in order, as far as there is room, and acknowledge it."""
-        if self._overflow is None or not self._overflow_works:
+        if self._overflow is None:
             return
         async with self._overflowing:
-            first = self._taken + self._overflowed
-            waiting = list(islice(self.queue.waiting, self._overflowed, None))
-            commits = [item for item, _ in waiting if isinstance(item, Commit)]
-            prepared = self._overflow.prepare(self.writer.seq, commits)
             try:
+                if not self._overflow.is_open:
+                    await asyncio.to_thread(self._overflow.reopen)
+                first = self._taken + self._overflowed
+                waiting = list(islice(self.queue.waiting, self._overflowed, None))
+                commits = [item for item, _ in waiting if isinstance(item, Commit)]
+                prepared = self._overflow.prepare(self.writer.seq, commits)
                 await asyncio.to_thread(self._overflow.write, prepared)
             except OSError as error:
                 self._cannot_overflow(error)
                 return
+            self._overflow_fault = None
             kept = _up_to(waiting, prepared.commits)
             for item, done in kept[max(self._taken - first, 0) :]:  # the others have meanwhile reached the store
                 self.queue.acknowledge(item, done)
@@ -255,9 +263,11 @@ class Journal:
             self._cannot_overflow(error)
 
     def _cannot_overflow(self, error: OSError) -> None:
-        self._overflow_works = False
-        effect = "while the store accepts no records, calls wait unanswered"
-        self._report("journal.cannot_overflow", {"store": str(self._place), "reason": error.strerror, "effect": effect})
+        reason = error.strerror or str(error)
+        if reason != self._overflow_fault:
+            self._overflow_fault = reason
+            effect = "while the store accepts no records, calls wait unanswered; it is tried again"
+            self._report("journal.cannot_overflow", {"store": str(self._place), "reason": reason, "effect": effect})
 
 
 def _up_to(waiting: list[Waiting], commits: int) -> list[Waiting]:

@@ -15,6 +15,7 @@ not see it.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import struct
@@ -78,10 +79,26 @@ class Overflow:
             os.fsync(descriptor)
             sync_folder(self._path.parent)
 
+    @property
+    def is_open(self) -> bool:
+        return self._file is not None
+
+    def reopen(self) -> None:
+        """Open the file after a start that could not. Raises OSError if it has entries: only a start can take them."""
+        try:
+            self.open()
+            self.read()
+            if not self.is_empty:
+                raise OSError(errno.EBUSY, "it holds records of an earlier start: restart the relay")
+        except OSError:
+            self.close()
+            raise
+
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
+        self.is_empty = True
 
     def read(self) -> Overflowed:
         """Read the entries of an earlier process. The next ones are appended to them."""
@@ -124,6 +141,7 @@ class Overflow:
         assert self._file is not None
         begin = self._end or _HEAD.size
         descriptor = self._file.fileno()
+        self.is_empty = False  # a write that fails may leave entries, too
         if prepared.head:
             os.pwrite(descriptor, prepared.head, 0)
         os.pwrite(descriptor, prepared.entries + _LENGTH.pack(0), begin)  # an end mark over older bytes
@@ -131,7 +149,6 @@ class Overflow:
         self._binding = prepared.binding
         self._end = begin + len(prepared.entries)
         self._count += prepared.commits
-        self.is_empty = False
 
     def clear(self) -> None:
         """Delete all entries, once they are in the store."""

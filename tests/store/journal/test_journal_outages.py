@@ -144,6 +144,71 @@ async def test_commits_are_acknowledged_while_the_store_accepts_none(
     assert [event for event, _ in reported] == ["journal.write_failed", "journal.recovered"]
 
 
+async def test_overflow_log_that_failed_is_tried_again(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "OVERFLOW_AFTER_S", 0.1)
+    told = Told()
+    journal = sqlite_journal(disk.path, disk.sealer, told)
+    await journal.open()
+    done = Waiter()
+    with closing(connect(disk.path)) as saboteur:
+        for token in (1, 2):
+            saboteur.execute("ALTER TABLE call_record RENAME TO gone")
+            with soft_limit(resource.RLIMIT_FSIZE, 0):
+                journal.queue.append(Commit(token, ended_record(f"c{token}"), None), done)
+                await told.until("journal.cannot_overflow")
+            await done.until(lambda count=token: len(done.tokens) == count)
+            saboteur.execute("ALTER TABLE gone RENAME TO call_record")
+            await told.until("journal.recovered")
+            said = [event for event in told.events() if event != "journal.write_failed"]
+            assert said == ["journal.cannot_overflow", "journal.recovered"]
+            told.said.clear()
+    await journal.close()
+    assert [record.call_id for record in stored(disk)] == ["c1", "c2"]
+
+
+async def test_overflow_log_that_could_not_be_opened_is_opened_when_it_is_needed(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "OVERFLOW_AFTER_S", 0.1)
+    overflow_file = disk.path.with_name("relay.db.overflow")
+    overflow_file.mkdir()
+    async with opened(disk, []) as journal:
+        overflow_file.rmdir()
+        done = Waiter()
+        with closing(connect(disk.path)) as saboteur:
+            saboteur.execute("ALTER TABLE call_record RENAME TO gone")
+            journal.queue.append(Commit(1, ended_record(), None), done)
+            await done.until(lambda: done.tokens == [1])
+            saboteur.execute("ALTER TABLE gone RENAME TO call_record")
+    assert stored(disk) == [ended_record()]
+
+
+async def test_entries_that_a_start_could_not_read_stay_for_the_next_one(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "OVERFLOW_AFTER_S", 0.1)
+    overflow_file = overflowed(disk, [Commit(0, ended_record("c1"), None)])
+    away = overflow_file.rename(overflow_file.with_name("away"))
+    overflow_file.mkdir()
+    told = Told()
+    journal = sqlite_journal(disk.path, disk.sealer, told)
+    await journal.open()
+    overflow_file.rmdir()
+    away.rename(overflow_file)
+    done = Waiter()
+    with closing(connect(disk.path)) as saboteur:
+        saboteur.execute("ALTER TABLE call_record RENAME TO gone")
+        journal.queue.append(Commit(2, ended_record("c2"), None), done)
+        await told.until("journal.cannot_overflow", "records of an earlier start")
+        saboteur.execute("ALTER TABLE gone RENAME TO call_record")
+    await done.until(lambda: done.tokens == [2])
+    await journal.close()
+    assert [record.call_id for record in stored(disk)] == ["c2"]
+    async with opened(disk, []):
+        pass
+    assert [record.call_id for record in stored(disk)] == ["c2", "c1"]
+
+
 async def test_commit_written_to_both_store_and_overflow_log_is_acknowledged_once(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,16 +122,29 @@ def test_commits_are_taken_as_far_as_there_is_room(disk: Disk, path: Path, monke
     assert read(make(disk, path))[1] == (READ * 10)[:added]
 
 
-def test_failed_write_can_be_prepared_again(disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    overflow = make(disk, path)
-    fill(overflow, COMMITS[:1])
+def fail_to_fill(overflow: Overflow, commits: list[Commit]) -> None:
+    """The disk fails when the entries are written, and not yet durable."""
 
     def fails(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    with monkeypatch.context() as broken:
+    with pytest.MonkeyPatch.context() as broken:
         broken.setattr(os, "fdatasync", fails)
         with pytest.raises(OSError, match="Input"):
-            fill(overflow, COMMITS)
+            fill(overflow, commits)
+
+
+def test_log_is_not_empty_after_a_failed_write(disk: Disk, path: Path) -> None:
+    """So it is cleared once the store has the commits: the next start would take their old states for the last ones."""
+    overflow = make(disk, path)
+    fail_to_fill(overflow, COMMITS)
+    assert read(make(disk, path))[1] == READ
+    assert not overflow.is_empty
+
+
+def test_failed_write_can_be_prepared_again(disk: Disk, path: Path) -> None:
+    overflow = make(disk, path)
+    fill(overflow, COMMITS[:1])
+    fail_to_fill(overflow, COMMITS)
     fill(overflow, COMMITS[1:])
     assert read(make(disk, path)) == (5, READ, True)
