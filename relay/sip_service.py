@@ -106,7 +106,9 @@ class SipService:
             capture,
         )
         self.limits = _shared_limits(self._engine, self._policy)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._collector: asyncio.Task[None] | None = None
+        self._next_tick: asyncio.Handle | None = None
+        self._collected_at = 0.0  # all objects, by the loop's clock
 
     async def open(
         self,
@@ -135,7 +137,10 @@ class SipService:
         driver = self._driver
         await self._transports.open(driver.receive, driver.transport_failed, self._engine.bans, driver.pace)
         driver.start()
-        self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(collect_samples())]
+        loop = asyncio.get_running_loop()
+        self._collector = loop.create_task(collect_samples())
+        self._collected_at = loop.time()
+        self._next_tick = loop.call_soon(self._tick)
 
     def _capture_if_wanted(self) -> None:
         is_wanted = self._config.capture.keep != "off" or self._config.hep is not None
@@ -193,10 +198,12 @@ class SipService:
 
     async def close(self) -> None:
         """Release everything; call it after the journal is closed."""
-        for task in self._tasks:
-            task.cancel()
+        if self._next_tick is not None:
+            self._next_tick.cancel()
+        if self._collector is not None:
+            self._collector.cancel()
             with suppress(asyncio.CancelledError):
-                await task
+                await self._collector
         if self._hooks is not None:
             await self._hooks.close()
         if self._rtpengine is not None:
@@ -218,21 +225,19 @@ class SipService:
         for at_ms, number, caller_hash in granted_since(place, self._sealer, since_ms, known):
             self._policy.recall(number, caller_hash, min(at_ms, now_ms) / 1000)  # min: the clock may have been set back
 
-    async def _tick(self) -> None:
+    def _tick(self) -> None:
         loop = asyncio.get_running_loop()
-        collected_at = loop.time()
-        while True:
-            self._set_clock()
-            self._reader.look()
-            self._transports.sweep(loop.time())
-            self._engine.bans.expire(time.monotonic())
-            STANDARD_OUTPUT.flush()  # buffered lines of `ended_calls`
-            if lost := STANDARD_OUTPUT.take_lost():
-                self._log.error("log.lines_lost", lines=lost, reason="standard output is not writable: disk full?")
-            if self._engine.is_idle and loop.time() - collected_at >= COLLECT_ALL_S:
-                collect_all()
-                collected_at = loop.time()
-            await asyncio.sleep(TICK_S)
+        self._next_tick = loop.call_later(TICK_S, self._tick)  # first: the loop logs an exception, and goes on
+        self._set_clock()
+        self._transports.sweep(loop.time())
+        self._engine.bans.expire(time.monotonic())
+        STANDARD_OUTPUT.flush()  # buffered lines of `ended_calls`
+        if lost := STANDARD_OUTPUT.take_lost():
+            self._log.error("log.lines_lost", lines=lost, reason="standard output is not writable: disk full?")
+        self._reader.look()
+        if self._engine.is_idle and loop.time() - self._collected_at >= COLLECT_ALL_S:
+            collect_all()
+            self._collected_at = loop.time()
 
     def _set_clock(self) -> None:
         by_s = self._driver.set_clock()
