@@ -109,7 +109,7 @@ async def _serve(
     in_force: _Configuration, log: FilteringBoundLogger, sealer: Sealer, keeper: Keeper | None, stop: asyncio.Event
 ) -> int:
     place = in_force.config.store.path
-    leader_lock = LeaderLock(place) if isinstance(place, PostgresServer) else None
+    leader_lock = LeaderLock(place, reporter(log)) if isinstance(place, PostgresServer) else None
     if leader_lock is not None and not await _await_leader_lock(leader_lock, stop, log):
         return 0
     backend = Backend(in_force.config, log, leader_lock, sealer, keeper)
@@ -232,8 +232,12 @@ class Backend:
         return configured_at(connection, self.sealer, self._config, at_ms)
 
     async def metrics(self) -> bytes:
-        """Metrics of the backend, and of the relay if it answers, in Prometheus' text format."""
-        known = await self._statistics(await asyncio.to_thread(self._stored))
+        """Metrics of the backend, and of relay and store if they answer, in Prometheus' text format."""
+        try:
+            stored = await asyncio.to_thread(self._stored)
+        except StoreError:
+            stored = _Stored({"store_up": 0}, {}, {})
+        known = await self._statistics(stored)
         peers = [name for name in self.settings.peers or () if name != PROBE_PEER]  # its calls are not counted
         return text(with_zeros(known, peers) if known["up"] else known)
 
@@ -267,7 +271,7 @@ class Backend:
             complaints = high_complaints(connection, now, self.settings.complaint_ppm)
             short = {pool.pool_id: 100 - pool.percent for pool in usage(connection, now) if pool.warning}
         kept = self.captures.sizes()
-        counts = {"outbox_waiting": waiting, "outbox_dead": dead, "pools_short": len(short)}
+        counts = {"store_up": 1, "outbox_waiting": waiting, "outbox_dead": dead, "pools_short": len(short)}
         counts |= {"filings_expiring": expiring, "complaints_high": len(complaints)}
         self._log_complaints(complaints)
         return _Stored(counts | {"captures_stored": kept.rows, "captures_stored_bytes": kept.size}, short, complaints)

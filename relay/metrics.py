@@ -21,6 +21,7 @@ Statistics = Mapping[str, Any]  # number; count by label value; `relay.model.his
 
 _GAUGES = {
     "up": "1 if the relay answers the backend; 0: all other metrics are the backend's own",
+    "store_up": "1 if the backend can read the store; 0: what the store knows is missing here",
     "calls_up": "answered calls",
     "calls_setting_up": "calls not answered yet",
     "announcing": "of these, refused callers who are hearing an announcement",

@@ -82,6 +82,19 @@ def test_http_is_served_while_the_relay_runs(relay: RelayProcess) -> None:
     assert "relay700_up 1.0" in get(relay, "/metrics").text
 
 
+def test_metrics_say_that_the_store_cannot_be_read(relay: RelayProcess) -> None:
+    store, aside = relay.folder / "relay.db", relay.folder / "aside.db"
+    assert "relay700_store_up 1.0" in get(relay, "/metrics").text
+    store.rename(aside)
+    answer = get(relay, "/metrics")
+    assert answer.status_code == 200
+    assert "relay700_store_up 0.0" in answer.text
+    assert "relay700_up 1.0" in answer.text
+    assert "relay700_outbox_waiting" not in answer.text
+    aside.rename(store)
+    assert "relay700_store_up 1.0" in get(relay, "/metrics").text
+
+
 def test_no_backend_starts_when_the_api_is_disabled(tmp_path: Path) -> None:
     with running(tmp_path, Setup()) as relay:
         assert relay.stop() == 0

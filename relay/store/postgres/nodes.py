@@ -262,8 +262,11 @@ LOOK_S: Final = 1.0
 class LeaderLock:
     """The leader lock, as one backend sees it."""
 
-    def __init__(self, server: PostgresServer) -> None:
+    def __init__(self, server: PostgresServer, report: Report) -> None:
+        """`report(event, fields)` gets failures to ask for the lock, each reason once."""
         self._server = server
+        self._report = report
+        self._reason = ""  # of the last failure; "": the server answered
         self._connection: asyncpg.Connection | None = None
 
     async def acquire(self) -> None:
@@ -288,10 +291,18 @@ class LeaderLock:
             if self._connection is None:
                 self._connection = await asyncpg.connect(self._server.url, timeout=PATIENCE_S, server_settings=SILENT)
             took = await self._connection.fetchval(f"SELECT pg_try_advisory_lock({BACKEND_LOCK})", timeout=PATIENCE_S)
-            return bool(took)
-        except SERVER_FAULTS:
+        except SERVER_FAULTS as error:
             self.close()
+            self._failed(str(error) or "no answer in time")
             return False
+        self._reason = ""
+        return bool(took)
+
+    def _failed(self, reason: str) -> None:
+        if reason != self._reason:
+            self._reason = reason
+            effect = "this backend does not work, and asks again each second"
+            self._report("leader_lock.failed", {"store": str(self._server), "reason": reason, "effect": effect})
 
     def close(self) -> None:
         if self._connection is not None:

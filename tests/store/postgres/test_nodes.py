@@ -45,6 +45,9 @@ class Store:
         self.place, self.sealer = new_server_store(folder)
         self.said: Reported = []
 
+    def report(self, event: str, fields: dict[str, object]) -> None:
+        self.said.append((event, fields))
+
     @asynccontextmanager
     async def relays(self, *names: str) -> AsyncIterator[list[Relay]]:
         relays = [Relay(self.place._replace(node=name), self.sealer, self.said) for name in names]
@@ -127,8 +130,17 @@ async def test_leader_that_falls_silent_loses_the_lock(store: Store, monkeypatch
     """As when its machine vanishes: nothing closes its connection."""
     monkeypatch.setattr(nodes, "SILENT", {"idle_session_timeout": "300"})
     monkeypatch.setattr(nodes, "LOOK_S", 0.05)
-    silent, heir = LeaderLock(store.place), LeaderLock(store.place)
+    silent, heir = LeaderLock(store.place, store.report), LeaderLock(store.place, store.report)
     with closing(silent), closing(heir):
         await silent.acquire()
         async with asyncio.timeout(60):
             await heir.acquire()
+    assert store.said == []
+
+
+async def test_why_the_lock_cannot_be_asked_for_is_reported_once(store: Store) -> None:
+    wrong = store.place._replace(url=store.place.url.replace("relay@", "stranger@"))
+    with closing(LeaderLock(wrong, store.report)) as lock:
+        assert [await lock._takes() for _ in range(3)] == [False] * 3
+    [(event, fields)] = store.said
+    assert (event, fields["reason"]) == ("leader_lock.failed", 'role "stranger" does not exist')
