@@ -61,6 +61,7 @@ _GAUGES = {
     "captures_stored_bytes": "size of what is stored of them",
 }
 _COUNTERS = {
+    "backend_starts": "starts of the backend by the relay: after the first one it had ended by itself",
     "bugs": "exceptions in the engine, each logged; must stay 0",
     "leak_check": "messages stopped by the leak check because they held a real number; must stay 0",
     "unexpected_events": "events that the state of a call does not allow, each logged; must stay 0",

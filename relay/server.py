@@ -226,6 +226,7 @@ class Server:
         return {
             **self._sip_service.answers.statistics(),
             "journal_backlog": self._journal.queue.backlog,
+            "backend_starts": 0 if self._backend is None else self._backend.starts,
             "rss_bytes": _rss_bytes(),
         }
 

@@ -140,6 +140,7 @@ async def test_a_killed_backend_is_restarted_without_disturbing_calls(relay: Rel
         await another.hang_up()
     await asyncio.to_thread(relay.wait_for_event, "api.listening", after=mark)
     assert get(relay, "/readyz").status_code == 200
+    assert "relay700_backend_starts_total 2.0" in get(relay, "/metrics").text
     assert [record["outcome"] for record in relay.calls()] == ["answered", "answered"]
 
 

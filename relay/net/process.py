@@ -36,6 +36,7 @@ class Child:
         self._command = command
         self._log = log
         self._descriptors = descriptors
+        self.starts = 0  # attempts to start it, which a failed one counts among
         self._process: Process | None = None
         self._watch: asyncio.Task[None] | None = None
         self._stopping = False
@@ -69,6 +70,7 @@ class Child:
         pause_s = FIRST_PAUSE_S
         while not self._stopping:
             started = clock()
+            self.starts += 1
             status = await self._live()
             if self._stopping:
                 return

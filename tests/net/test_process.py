@@ -89,6 +89,7 @@ async def test_a_child_that_exits_is_restarted_after_a_pause(tmp_path: Path, mon
     assert second != first
     os.kill(second, signal.SIGKILL)
     assert await log.next() == ("backend.ended", {"status": -9, "again_in_s": 0.02})
+    assert running.starts == 2
     await running.stop(20)
 
 
@@ -99,6 +100,7 @@ async def test_a_failed_start_is_retried_until_stopped(tmp_path: Path) -> None:
     event, fields = await log.next()
     assert event == "backend.ended"
     assert "No such file" in fields["status"]
+    assert running.starts == 1
     await running.stop(20)
 
 
