@@ -51,7 +51,7 @@ _GAUGES = {
     "outbox_waiting": "events waiting for delivery",
     "outbox_dead": "dead letters: events given up, which can be requeued",
     "recordings_waiting": "recordings of ended calls still unsealed in rtpengine's folder",
-    "ledger_faults": "faults found in the store's rows since the start (`relay700 verify`)",
+    "ledger_faults": "faults found in the store's rows since the start, or since `relay700 verify --accept`",
     "pools_short": "number pools whose usage has reached the warning level (`relay700 pools usage`)",
     "complaints_high": "business users whose complaints have reached `[policy] complaint_rate`",
     "filings_expiring": "approved filings of A numbers that end within 30 days (`relay700 filings list --expiring`)",

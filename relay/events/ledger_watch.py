@@ -120,6 +120,8 @@ class LedgerWatch:
             anchor = self._file.read()
             if anchor is not None and self._anchor is not None and anchor.revision > self._anchor.revision:
                 self._anchor = anchor
+                if self._read_to is not None:  # the audit log of a store that was put back ends before
+                    self._read_to = min(self._read_to, max(anchor.audit.seq - 1, 0))
 
     def _distrust(self) -> list[str]:
         """Distrust the noted rows by an empty transaction. Returns what prevented it."""
@@ -131,7 +133,7 @@ class LedgerWatch:
         return []
 
     def _noted(self, connection: Connection) -> list[str]:
-        """Rows distrusted since the last look; `verify` reports older ones."""
+        """Rows distrusted since the last look and the last `verify --accept`; `verify` reports older ones."""
         if self._read_to is None:
             (self._read_to,) = connection.execute(_LAST).fetchone()
             return []
@@ -140,6 +142,9 @@ class LedgerWatch:
             self._read_to = seq
             if action == "ledger.fault":
                 found.append(f"{what}: was changed outside relay700")
+            elif action == "ledger.accept":
+                found.clear()
+                self._told.clear()
         return found
 
     def _quick(self, connection: Connection) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -132,6 +133,7 @@ def one_moment(connection: Connection) -> Iterator[None]:
 
 
 MOST_ALTERED: Final = 1_000  # altered rows that are reported
+AGAIN_S: Final = 3_600.0
 
 
 class WriteOutage:
@@ -172,6 +174,7 @@ class LookupOutage:
         self._report = report
         self._lasts = False
         self._altered: set[str] = set()  # reported
+        self._again_s = time.monotonic() + AGAIN_S  # when all of them may be reported again
 
     def failed(self, reason: str) -> None:
         if not self._lasts:
@@ -186,6 +189,10 @@ class LookupOutage:
             self._report("lookup.recovered", {"store": self._store})
 
     def altered(self, reason: str) -> None:
+        """The row may have been accepted meanwhile, and altered again, so it is reported once an hour."""
+        if (now_s := time.monotonic()) >= self._again_s:
+            self._altered.clear()
+            self._again_s = now_s + AGAIN_S
         if reason not in self._altered and len(self._altered) < MOST_ALTERED:
             self._altered.add(reason)
             effect = "its calls are refused"

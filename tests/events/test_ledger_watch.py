@@ -16,6 +16,7 @@ from relay.store.chain import AnchorFile, read_anchor
 from relay.store.database import connect
 from relay.store.ledger import sign_all
 from relay.store.ledger_tables import TABLES
+from relay.store.unit_of_work import UnitOfWork
 from tests.support.acting import Acting, acting
 from tests.support.ledger_attacks import (
     ATTACKS,
@@ -112,6 +113,19 @@ async def test_noted_change_is_found_by_the_next_look_and_logged_once(store: Act
     assert watching.watch.statistics() == {"ledger_faults": faults}
 
 
+async def test_accepted_change_is_no_fault_any_more_and_found_when_it_is_repeated(store: Acting) -> None:
+    fill(store, TABLES["api_key"])
+    watching, file = Watching(store), AnchorFile(store.path, store.sealer)
+    await watching.looks()
+    for _ in range(2):
+        with closing(connect(store.path)) as thief:
+            thief.execute("UPDATE api_key SET scopes = scopes || ' operator'")
+        assert await watching.looks() != []
+        accept(store, file)
+        assert await watching.looks() == []
+        assert watching.watch.statistics() == {"ledger_faults": 0}
+
+
 @pytest.mark.parametrize(("deed", "named"), HEAD_CHANGES)
 async def test_altered_head_is_found(store: Acting, deed: str, named: str) -> None:
     with closing(connect(store.path)) as thief:
@@ -181,6 +195,7 @@ async def test_anchor_follows_a_store_that_was_put_back_and_accepted(store: Acti
     assert await watching.looks() != []
     accept(store, file)
     assert await watching.looks() == []
+    assert watching.watch.statistics() == {"ledger_faults": 0}
     store.run(lambda unit: unit.audit("do", "o2"))
     assert await watching.looks() == []
     assert file.read() == read_anchor(store.reader, store.sealer)
@@ -220,5 +235,10 @@ def accept(store: Acting, file: AnchorFile) -> None:
     """As `relay700 verify --accept`."""
     known = file.read()
     assert known is not None
-    store.run(lambda unit: sign_all(unit.connection, unit.sealer, beyond=known.revision))
+
+    def do(unit: UnitOfWork) -> None:
+        sign_all(unit.connection, unit.sealer, beyond=known.revision)
+        unit.audit("ledger.accept", "store", reason="a test")
+
+    store.run(do)
     file.keep(store.reader)

@@ -59,3 +59,12 @@ def test_altered_rows_are_reported_once_each_up_to_a_limit() -> None:
     for number in (*range(MOST_ALTERED + 1), 0):
         outage.altered(f"row {number}")
     assert [fields["reason"] for _, fields in told] == [f"row {number}" for number in range(MOST_ALTERED)]
+
+
+def test_altered_row_is_reported_again_after_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.store.connection.AGAIN_S", 0.0)
+    told: Reported = []
+    outage = LookupOutage(STORE, lambda *each: told.append(each))
+    for _ in range(2):
+        outage.altered("row 1")
+    assert [fields["reason"] for _, fields in told] == ["row 1"] * 2
