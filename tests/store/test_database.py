@@ -9,9 +9,10 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -274,11 +275,35 @@ def test_missing_store_is_not_created(disk: Disk) -> None:
 (COMMAND,) = re.findall(r"^.*\.backup copy\.db.*$", Path("docs/OPERATIONS.md").read_text(), re.MULTILINE)
 
 
+@contextmanager
+def committing(path: Path) -> Iterator[None]:
+    """A store of 40 MB with a writer that commits all the time, as under traffic."""
+    fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40000) "
+    is_over = threading.Event()
+
+    def work() -> None:
+        with closing(connect(path)) as writer:
+            while not is_over.is_set():
+                writer.execute("UPDATE cursor SET at = at + 1 WHERE name = 'a'")
+
+    with closing(connect(path)) as connection:
+        connection.execute(f"{fill} INSERT INTO cursor SELECT printf('%01000d', i), 0 FROM n")
+        connection.execute("INSERT INTO cursor VALUES ('a', 0)")
+        with ThreadPoolExecutor() as threads:
+            working = threads.submit(work)
+            try:
+                yield
+            finally:
+                is_over.set()
+            working.result()
+
+
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="needs sqlite3 (apt install sqlite3)")
 def test_documented_backup_command_makes_a_private_restorable_copy(disk: Disk, tmp_path: Path) -> None:
-    with closing(connect_reader(disk.path)) as connection:  # as while a relay serves it
-        connection.execute("SELECT 1 FROM business").fetchall()
-        subprocess.run(["bash", "-c", f"umask 022; {COMMAND}"], cwd=tmp_path, check=True)
+    with committing(disk.path):
+        command = ["bash", "-c", f"umask 022; {COMMAND}"]
+        done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=20)
+    assert (done.stdout, done.stderr) == (b"", b"")
     copy = tmp_path / "copy.db"
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     copy.rename(disk.path)
