@@ -34,6 +34,7 @@ from relay.store.database import Reader
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.webhooks import (
+    LONGEST_WAIT_MS,
     Event,
     Webhook,
     dead_letter,
@@ -56,7 +57,7 @@ LAST_ANSWERS_S = 2.0  # time for requests under way after `finish`
 RETRY_S = 1.0  # pause after an error of the store
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 600.0
-LONGEST_RETRY_AFTER_S = 3_600.0
+LONGEST_RETRY_AFTER_S = LONGEST_WAIT_MS / 1000
 REFUSALS = 3  # of one event sent alone, until it is given up
 LATER = frozenset([408, 425, 429])  # statuses to retry besides 5xx: not the events' fault
 GONE = 410
@@ -221,7 +222,7 @@ class Deliverer:
     async def _send_next(self, sessions: Sessions, webhook_id: str) -> bool:
         """Send one request. Returns False if the webhook has to wait."""
         webhook = self._find(webhook_id)
-        if webhook is None or webhook.disabled_at is not None or webhook.next_at > self._clock_ms():
+        if webhook is None or webhook.disabled_at is not None or not webhook.is_due(self._clock_ms()):
             return False
         await self._give_up_old(webhook)
         if not self._take_place(webhook_id, webhook.business):

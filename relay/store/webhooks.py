@@ -62,6 +62,10 @@ class Webhook(NamedTuple):
     internal: bool = False  # whether its address may be outside the public internet
     format: str = "relay700"  # of its requests: a `Format` of `relay.events.webhooks`
 
+    def is_due(self, now_ms: int) -> bool:
+        """Whether its next try is due; as `_PENDING` has it."""
+        return not 0 < self.next_at - now_ms <= LONGEST_WAIT_MS
+
 
 # -- inside a unit of work
 
@@ -141,6 +145,7 @@ SEALED_WEBHOOKS = SealedRows("webhook", ("id",), ("id", "business"), _context)
 
 AT_ONCE: Final = 500  # events changed by one unit of work, 10 to 20 ms: all of a million would hold up calls for 30 s
 MOST_DEAD: Final = 1_000_000  # dead letters of one webhook, some 1 GB
+LONGEST_WAIT_MS: Final = 3_600_000  # for the next try; a later one is due: the clock was ahead when it was set
 
 _WANTING = """
 SELECT id, sealed FROM webhook
@@ -151,9 +156,9 @@ INSERT INTO outbox (webhook, event_id, kind, at, sealed) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (webhook, event_id) DO NOTHING
 """
 
-_PENDING = """
+_PENDING = f"""
 SELECT id FROM webhook
-WHERE disabled_at IS NULL AND next_at <= ?1
+WHERE disabled_at IS NULL AND (next_at <= ?1 OR next_at > ?1 + {LONGEST_WAIT_MS})
   AND EXISTS (SELECT 1 FROM outbox WHERE outbox.webhook = webhook.id AND dead_at IS NULL)
 """
 _OLDEST = """

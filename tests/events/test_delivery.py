@@ -21,11 +21,12 @@ from relay.events import delivery as module
 from relay.events.delivery import REFUSALS, Deliverer
 from relay.events.webhooks import MOST_WEBHOOKS, DeliveryRules, make
 from relay.store.webhooks import find_webhook, put_webhook, queue_event, remove_webhook
-from relay.store.writer import GroupWriter
+from relay.store.writer import GroupWriter, now_ms
 from tests.events.conftest import Inbox, Shop, delivering
 from tests.support.papers import apply
 
 IDS = [f"e{n}" for n in range(7)]
+YEAR_MS = 365 * 86_400_000
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +119,18 @@ async def test_the_wait_survives_a_restart(shop: Shop, writer: GroupWriter, inbo
     async with delivering(shop, writer) as deliverer:
         assert deliverer.statistics()["webhooks_under_way"] == 0
     assert len(inbox.requests) == 1
+
+
+async def test_a_webhook_goes_on_once_the_clock_is_set_back(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+    hook = shop.hook(inbox.url)
+    shop.tell("e1")
+    inbox.answer = lambda ids: 503
+    async with delivering(shop, writer, lambda: now_ms() + YEAR_MS, give_up_ms=2 * YEAR_MS) as deliverer:
+        await failed(deliverer, 1)
+    assert shop.hook_now(hook).next_at > now_ms() + YEAR_MS // 2
+    inbox.answer = lambda ids: 200
+    async with delivering(shop, writer):
+        await inbox.until(lambda: inbox.taken == ["e1"])
 
 
 async def test_a_retry_after_that_no_clock_has_is_none(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:

@@ -11,6 +11,7 @@ from relay.errors import StoreError
 from relay.store.database import connect
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import (
+    LONGEST_WAIT_MS,
     Event,
     Webhook,
     dead,
@@ -265,6 +266,17 @@ def test_webhooks_are_pending_when_events_wait_and_their_time_has_come(store: Ac
     store.run(lambda unit: dead_letter(unit, [event.seq for event in waiting(store, "w4")], "gone"))
     assert sorted(pending_webhooks(store.reader, NOW_MS)) == ["w1"]
     assert sorted(pending_webhooks(store.reader, NOW_MS + 1)) == ["w1", "w2"]
+
+
+def test_a_try_further_ahead_than_any_wait_is_due(store: Acting) -> None:
+    """It was written while the clock was ahead."""
+    put(store, HOOK)
+    queue(store, "e1")
+    for wait_ms, is_due in ((LONGEST_WAIT_MS, False), (LONGEST_WAIT_MS + 1, True)):
+        store.run(lambda unit, wait_ms=wait_ms: set_schedule(unit, "w1", 1, NOW_MS + wait_ms))
+        assert pending_webhooks(store.reader, NOW_MS) == ["w1"] * is_due
+        now = found(store)
+        assert now is not None and now.is_due(NOW_MS) is is_due
 
 
 def test_waiting_events_are_counted_by_the_beginning_of_their_ids(store: Acting) -> None:
