@@ -63,6 +63,7 @@ LATER = frozenset([408, 425, 429])  # statuses to retry besides 5xx: not the eve
 GONE = 410
 NOT_ACCEPTED = 'the answer has no number as its code, as {"code": 0} has'
 ALTERED = "its row was altered: relay700 verify finds it"
+FAULT = "a fault of relay700, which its log has"
 
 # Also of an unknown host name: a business user must not find out which names the operator's network has.
 NO_PUBLIC_ADDRESS = "the host has no public address"
@@ -236,6 +237,9 @@ class Deliverer:
             return True  # a form without a word for it
         try:
             answer = await self._post(sessions, webhook, events)
+        except Exception:  # a bug, here or in a library: without a wait each poll would repeat it
+            self._log.exception("webhook.fault", webhook=webhook_id)
+            answer = _Answer(0, FAULT)
         finally:
             self._leave_place(webhook_id)
         self._counts["deliveries"] += 1

@@ -40,7 +40,7 @@ class Log:
     def info(self, event: str, **fields: Any) -> None:
         self.said.append((event, fields))
 
-    warning = error = info
+    warning = error = exception = info
 
     def events(self) -> list[str]:
         return [event for event, _ in self.said]

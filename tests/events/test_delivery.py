@@ -18,11 +18,11 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from relay.events import delivery as module
-from relay.events.delivery import REFUSALS, Deliverer
+from relay.events.delivery import FAULT, REFUSALS, Deliverer
 from relay.events.webhooks import MOST_WEBHOOKS, DeliveryRules, make
 from relay.store.webhooks import find_webhook, put_webhook, queue_event, remove_webhook
 from relay.store.writer import GroupWriter, now_ms
-from tests.events.conftest import Inbox, Shop, delivering
+from tests.events.conftest import NO_URL, Inbox, Shop, delivering
 from tests.support.papers import apply
 
 IDS = [f"e{n}" for n in range(7)]
@@ -224,6 +224,17 @@ async def test_after_refusals_batches_grow_again(shop: Shop, writer: GroupWriter
     async with delivering(shop, writer, batch=16):
         await inbox.until(lambda: len(inbox.taken) == 30)
     assert [len(batch) for batch in inbox.batches] == [16, 8, 4, 2, 4, 8, 16]
+
+
+async def test_an_event_that_cannot_be_written_is_tried_again_after_a_wait(shop: Shop, writer: GroupWriter) -> None:
+    hook = shop.run(lambda unit: make(unit, "shop", NO_URL, ("call.ended",), "masked", form="alibaba"))[0]
+    shop.tell("e1", kind="call.ended", caller="x")  # without the call that this form needs
+    async with delivering(shop, writer) as deliverer:
+        await failed(deliverer, 2)
+    left = shop.hook_now(hook)
+    assert left.failures >= 2 and left.last_error == FAULT
+    assert "webhook.fault" in shop.log.events()
+    assert [event.event_id for event in shop.waiting(hook)] == ["e1"]
 
 
 async def test_a_redirect_is_not_followed(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
