@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import pkgutil
@@ -21,6 +22,7 @@ from relay.api.app import openapi_document
 from relay.cli import main
 from relay.config.tables import Tables
 from relay.console.app import ROUTES
+from relay.model import actions
 from relay.policy.evaluate import OUTCOMES
 from tests.config.test_tables import msgspec_struct
 from tests.test_metrics import read
@@ -40,6 +42,8 @@ _SETTING = re.compile(r"\[{1,2}(\w+)\]{1,2} (\w+)")
 _UNIT = r"(\d+) (?:ms|s|seconds)\b"
 _DEFAULT = re.compile(rf"`\[(\w+)\] (\w+)`(?: \(|, ){_UNIT}|{_UNIT} \(`\[(\w+)\] (\w+)`")  # (`[sip] drain_s`, 30 s)
 _ADDRESS = re.compile(r"(?:GET|POST|PUT|PATCH|DELETE) /\S+|/console/\S*")
+LOGGING = {"error", "exception", "report", "_report", "_tell"}  # functions that log an event, mostly as an error
+
 _NAME = re.compile(r"([A-Z]\w+)(?:\.(\w+))?")
 
 # Words that only look like one of our classes.
@@ -202,6 +206,23 @@ def test_metrics_exist(document: Path) -> None:
     ]
     named = {name.removesuffix("_total").removesuffix("_bucket") for name in _METRIC.findall(document.read_text())}
     assert named <= {name for table in tables for name in table}
+
+
+def errors() -> set[str]:
+    """The events that the log has as errors, but for those of libraries."""
+    found = {event for event, level in actions._LEVELS.items() if level == "error"}
+    for path in Path("relay").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in LOGGING:
+                words = [each.value for each in node.args if isinstance(each, ast.Constant)]
+                found |= {word for word in words if re.fullmatch(r"[a-z]+\.[a-z_]+", str(word))}
+    return {event for event in found if not event.endswith((".recovered", ".up", ".answers_again"))}
+
+
+def test_the_manual_names_each_error_of_the_log() -> None:
+    named = set(re.findall(r"`([\w.]+)`", Path("docs/OPERATIONS.md").read_text()))
+    assert len(errors()) > 30
+    assert sorted({*errors(), "backend.ended"} - named) == []
 
 
 def sub_commands() -> dict[str, set[str]]:
