@@ -25,13 +25,14 @@ _OF = (
     " AND (:since_ms IS NULL OR at >= :since_ms) AND (:until_ms IS NULL OR at < :until_ms)"
 )
 _NEWEST = f"{SELECT} WHERE {_OF} AND (:before IS NULL OR seq < :before) ORDER BY seq DESC LIMIT :most"
-_OLDEST = f"{SELECT} WHERE {_OF} ORDER BY seq"
+_OLDEST = f"{SELECT} WHERE {_OF} AND seq > :after ORDER BY seq LIMIT :most"
 _COUNT = f"SELECT count(*) FROM audit WHERE {_OF}"
 _CHAINED = f"{SELECT} ORDER BY seq"
 _COUNT_OLD = """
 SELECT count(*) FROM audit WHERE seq < coalesce((SELECT min(seq) FROM audit WHERE at >= ?), 4611686018427387904)
 """
 _AT = 1
+_PAGE = 500  # entries
 
 
 class AuditQuery(NamedTuple):
@@ -69,10 +70,14 @@ def newest_entries(
 
 
 def all_entries(connection: Connection, sealer: Sealer, query: AuditQuery) -> Iterator[Logged]:
-    """Matching entries, oldest first, read lazily from one snapshot."""
-    with one_moment(connection):
-        for row in each_row(connection, _OLDEST, query._asdict()):
-            yield Logged(row[0], open_entry(sealer, row))
+    """Matching entries, oldest first, read a page at a time.
+
+    No snapshot lasts while the reader is slow, such as a pager: the write-ahead log would grow.
+    """
+    after, asked = 0, query._asdict() | {"most": _PAGE}
+    while rows := connection.execute(_OLDEST, asked | {"after": after}).fetchall():
+        yield from (Logged(row[0], open_entry(sealer, row)) for row in rows)
+        after = rows[-1][0]
 
 
 def count_entries(connection: Connection, query: AuditQuery) -> int:

@@ -13,8 +13,7 @@ import msgspec
 from relay.errors import StoreError
 from relay.model.binding import RING_TIMEOUT_S, Binding, ids_of
 from relay.model.numbers import is_700
-from relay.store.connection import Connection, each_row
-from relay.store.database import one_moment
+from relay.store.connection import Connection
 from relay.store.groups import was_member
 from relay.store.ledger import require
 from relay.store.sealing.rows import SealedRows, Secret, binding_context, key_of, open_binding, seal_binding
@@ -170,6 +169,7 @@ class BindingQuery(NamedTuple):
 
 
 _ANY = BindingQuery()
+_PAGE = 500  # bindings
 
 
 # -- inside a unit of work
@@ -299,13 +299,14 @@ def _proven(connection: Connection, sealer: Sealer, rows: Sequence[tuple[Any, ..
 
 
 def _conditions(
-    sealer: Sealer, query: BindingQuery, now_ms: int, before: str | None = None
+    sealer: Sealer, query: BindingQuery, now_ms: int, before: str | None = None, after: str | None = None
 ) -> tuple[str, dict[str, Any]]:
     """The WHERE clause, and its parameters."""
     party = query.party or query.either
     found = {
         "now": now_ms,
         "before": before,
+        "after": after,
         "number": query.number or query.either,
         "party": party and sealer.lookup_hash(party),
         "order_hash": query.order_id and order_hash(sealer, query.order_id),
@@ -325,6 +326,7 @@ def _conditions(
         # An id begins with its time, which bounds the search.
         "id >= :first_id AND created_at >= :since_ms": query.since_ms,
         "id < :before": before,
+        "id > :after": after,
     }
     conditions = [condition for condition, value in wanted.items() if value is not None]
     return f"WHERE {' AND '.join(conditions)}" if conditions else "", query._asdict() | found
@@ -362,12 +364,19 @@ def history(connection: Connection, sealer: Sealer, binding_id: str) -> list[Bin
 def all_bindings(
     connection: Connection, sealer: Sealer, query: BindingQuery = _ANY, now_ms: int = 0, *, newest_first: bool = False
 ) -> Iterator[Binding]:
-    """All matching bindings in the order of their creation, or the reverse, read as a stream."""
-    where, values = _conditions(sealer, query, now_ms)
-    order = "DESC" if newest_first else "ASC"
-    with one_moment(connection):
-        for row in each_row(connection, f"{SELECT} {where} ORDER BY id {order}", values):
-            yield open_row(sealer, row)
+    """All matching bindings in the order of their creation, or the reverse, read a page at a time.
+
+    No snapshot lasts while the reader is slow, such as a pager: the write-ahead log would grow.
+    """
+    order, rest = ("DESC", "before") if newest_first else ("ASC", "after")
+    last: str | None = None
+    while True:
+        where, values = _conditions(sealer, query, now_ms, **{rest: last})
+        rows = connection.execute(f"{SELECT} {where} ORDER BY id {order} LIMIT {_PAGE}", values).fetchall()
+        yield from (open_row(sealer, row) for row in rows)
+        if len(rows) < _PAGE:
+            return
+        last = rows[-1][0]
 
 
 def bindings_of(connection: Connection, sealer: Sealer, number: str) -> Iterator[Binding]:

@@ -9,6 +9,7 @@ import pytest
 
 from relay.errors import StoreError
 from relay.model.binding import Binding
+from relay.store import bindings as module
 from relay.store.bindings import (
     BindingQuery,
     all_bindings,
@@ -100,6 +101,18 @@ def test_list_of_live_bindings_has_only_those_in_force(disk: Disk, reader: Conne
     assert [
         found.binding_id for found in all_bindings(reader, disk.sealer, BindingQuery(state="live"), NOW_MS + 10)
     ] == ["b2"]
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_long_list_is_read_in_pages_that_hold_no_snapshot(
+    disk: Disk, reader: Connection, monkeypatch: pytest.MonkeyPatch, newest_first: bool
+) -> None:
+    monkeypatch.setattr(module, "_PAGE", 2)
+    parties = zip("12345", "67890", strict=True)
+    put(disk.path, disk.sealer, *(binding(f"b{a}", a=f"861380000000{a}", b=f"861380000000{b}") for a, b in parties))
+    found = all_bindings(reader, disk.sealer, newest_first=newest_first)
+    ids = [each.binding_id for each in found if not reader.in_transaction]
+    assert ids == sorted(["b1", "b2", "b3", "b4", "b5"], reverse=newest_first)
 
 
 def test_bindings_are_found_by_either_number_and_either_party(disk: Disk, reader: Connection) -> None:

@@ -12,8 +12,7 @@ import pytest
 
 from relay.call.recovery import KeptAttempt
 from relay.model.actions import Commit
-from relay.store.audit import AuditQuery, all_entries, verify_audit
-from relay.store.bindings import all_bindings
+from relay.store.audit import verify_audit
 from relay.store.connection import PostgresBusy, PostgresError, each_row, transaction
 from relay.store.database import connect, connect_reader, one_moment
 from relay.store.journal.attempts import with_records
@@ -25,7 +24,7 @@ from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.support import postgres
 from tests.support.places import new_server_store
-from tests.support.stored import NOW_MS, binding, ended_record, live_record, put
+from tests.support.stored import NOW_MS, ended_record, live_record
 
 pytestmark = pytest.mark.outside
 
@@ -34,7 +33,7 @@ COUNT = 3 * PAGE + 1
 
 
 class Store:
-    """A database with `COUNT` ended records, bindings and entries of the audit log."""
+    """A database with `COUNT` ended records and entries of the audit log."""
 
     def __init__(self, folder: Path) -> None:
         self.place, self.sealer = new_server_store(folder)
@@ -48,19 +47,10 @@ class Store:
         with closing(Writer(self.place, self.sealer, clock_ms=lambda: NOW_MS)) as writer:
             for n in range(COUNT):
                 writer.run(RELAY, lambda unit, n=n: unit.audit("do", f"o{n}"))  # type: ignore[misc]
-        put(self.place, self.sealer, *(binding(f"b{n:02}", x=f"7001000000{n:05}") for n in range(COUNT)))
 
     def verified(self) -> int:
         with closing(connect_reader(self.place)) as connection:
             return verify_records(connection, self.sealer).intact
-
-    def bindings(self) -> int:
-        with closing(connect_reader(self.place)) as connection:
-            return len(list(all_bindings(connection, self.sealer)))
-
-    def entries(self) -> int:
-        with closing(connect_reader(self.place)) as connection:
-            return len(list(all_entries(connection, self.sealer, AuditQuery())))
 
     def verified_entries(self) -> int:
         with closing(connect_reader(self.place)) as connection:
@@ -91,7 +81,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-@pytest.mark.parametrize("read", [Store.verified, Store.bindings, Store.entries, Store.verified_entries])
+@pytest.mark.parametrize("read", [Store.verified, Store.verified_entries])
 async def test_tables_are_read_page_by_page(store: Store, sent: list[int], read: Callable[[Store], int]) -> None:
     assert read(store) >= COUNT
     assert max(sent) == PAGE
