@@ -37,6 +37,7 @@ from relay.service import fields
 from relay.service.fields import format_moment
 from relay.service.retention import captures_due, due, purge_captures
 from relay.service.retention import purge as purge_store
+from relay.store.allocation import rest_all
 from relay.store.audit import AuditQuery, AuditVerdict, Logged, all_entries, count_entries, newest_entries, verify_audit
 from relay.store.captures import Captures
 from relay.store.chain import Anchor, AnchorFile, growth_fault, parse_anchor, present_anchor, read_anchor
@@ -205,8 +206,12 @@ def verify(
     if accept and not fields.says_something(reason):
         raise click.UsageError("--accept needs --reason TEXT, for the audit log")
     with opened(config_path, earlier=True) as store:
-        if accept:
-            _accept(store, reason)
+        if accept and (rested := _accept(store, reason)):
+            say(
+                f"later bindings may be lost: {rested} free numbers rest for their cool-down. New bindings until then"
+                " need a prefix that was never in use",
+                err=True,
+            )
         found = _check(store, anchor)
         if found.problems:
             lost = ["the rows were accepted as they are; what is lost stays lost:"] if accept else []
@@ -265,23 +270,31 @@ def _some(faults: list[str]) -> list[str]:
     return faults if len(faults) <= MOST_NAMED else [*faults[:MOST_NAMED], f"and {len(faults) - MOST_NAMED} more"]
 
 
-def _accept(store: Opened, reason: str) -> None:
-    """Sign all rows as they are, and list their faults in the audit log."""
+def _accept(store: Opened, reason: str) -> int:
+    """Sign all rows as they are, and list their faults in the audit log. Return how many numbers were put to rest.
+
+    A store that is not known to have everything would give out first the numbers of the bindings that it lacks.
+    """
     file = AnchorFile(store.config.store.local, store.sealer)
     known, faults = None, []
     try:
         known = file.read()
     except StoreError as error:
         faults.append(str(error))
+    is_whole = known is not None and growth_fault(store.reader, known, "") is None
     with one_moment(store.reader):
         faults += _some([str(fault) for fault in ledger_faults(store.reader, store.sealer)])
 
-    def do(unit: UnitOfWork) -> None:
+    def do(unit: UnitOfWork) -> int:
+        rested = 0 if is_whole else rest_all(unit, store.rules.cool_down_ms)
         sign_all(unit.connection, unit.sealer, beyond=0 if known is None else known.revision)
-        unit.audit("ledger.accept", "store", reason=fields.reason(reason), details={"faults": faults})
+        details: dict[str, object] = {"faults": faults, "rested": rested}
+        unit.audit("ledger.accept", "store", reason=fields.reason(reason), details=details)
+        return rested
 
-    store.run(do)
+    rested = store.run(do)
     file.write(present_anchor(store.reader, store.sealer))
+    return rested
 
 
 def _publish(store: Opened, target: str, head: Anchor) -> None:

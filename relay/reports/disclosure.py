@@ -71,8 +71,8 @@ _CLEAR = frozenset(
     count day disabled event events expires_at faults field file filed for_s format group_id hours key known kinds
     language last leaks length_ms live live_events locked made marks max_bindings max_binds_per_day max_binds_per_s
     max_calls max_cps messages mode modes moved new operator outcome overlap_s parties peer platform pool pool_id prefix
-    reached records recordings refused removed rows scenario scopes sha256 shown since since_ms size state until
-    until_ms warn_percent white_only x y
+    reached records recordings refused removed rested rows scenario scopes sha256 shown since since_ms size state
+    until until_ms warn_percent white_only x y
     """.split()
 )
 _MASKS: dict[str, Callable[[str], str]] = {

@@ -124,6 +124,12 @@ WHERE route.number = ?1 AND route.caller_hash = group_member.hash AND group_id =
   AND (free_at IS NULL OR free_at > ?3) LIMIT 1
 """
 
+# Whether the pair, and no other, rests on a number. One on which none rests was put to rest by `rest_all`.
+_RESTS_ALONE = """
+SELECT min(CASE WHEN pair = :pair THEN 1 ELSE 0 END) = 1 FROM route
+WHERE route.number = number.number AND free_at > :now
+"""
+
 # The search of a pair's last number looks at the last 50 bindings of b.
 _LAST = """
 SELECT number.number, number.pool, number.bindings
@@ -132,25 +138,27 @@ FROM (SELECT {field} AS had, a_hash, business, group_id, created_at FROM binding
 JOIN number ON number.number = earlier.had
 WHERE earlier.a_hash = :a AND earlier.business = :business AND earlier.group_id IS NULL
   AND number.holder = :business AND locked = 0 AND exclusive = 0 AND number.number IS DISTINCT FROM :not_this
-  AND (bindings > 0 OR cools_until <= :now OR NOT EXISTS (
-    SELECT 1 FROM route WHERE route.number = number.number AND free_at > :now AND pair <> :pair))
+  AND (bindings > 0 OR cools_until <= :now OR ({rests_alone}))
   AND NOT EXISTS (
     SELECT 1 FROM route WHERE route.number = number.number AND caller_hash IN (:first, :second)
       AND (free_at IS NULL OR (free_at > :now AND pair <> :pair)))
 ORDER BY earlier.created_at DESC LIMIT 1
 """
-_LAST_OF: dict[str, str] = {field: _LAST.format(field=field) for field in ("x", "y")}
-_TAKE = """
+_LAST_OF: dict[str, str] = {field: _LAST.format(field=field, rests_alone=_RESTS_ALONE) for field in ("x", "y")}
+_TAKE = f"""
 UPDATE number SET bindings = bindings + 1, exclusive = :exclusive, holder = :holder
 WHERE number = :number AND locked = 0 AND exclusive = 0 AND bindings < :cap AND (:exclusive = 0 OR bindings = 0)
   AND (holder = :holder OR (bindings = 0 AND cools_until <= :now))
-  AND (bindings > 0 OR cools_until <= :now
-    OR (SELECT min(CASE WHEN pair = :pair THEN 1 ELSE 0 END) FROM route
-      WHERE route.number = number.number AND free_at > :now) = 1)
+  AND (bindings > 0 OR cools_until <= :now OR ({_RESTS_ALONE}))
 """
 _STATE = "SELECT locked, exclusive, bindings, holder FROM number WHERE number = ?"
 _COOL_DOWN = "SELECT cool_down_ms FROM number JOIN prefix USING (prefix) WHERE number = ?"
 _START_COOL_DOWN = "UPDATE number SET cools_until = ?2 WHERE number = ?1 AND cools_until < ?2"
+_REST_ALL_FREE = """
+UPDATE number SET cools_until = ?1 + coalesce((SELECT cool_down_ms FROM prefix WHERE prefix.prefix = number.prefix), ?2)
+WHERE bindings = 0
+  AND cools_until < ?1 + coalesce((SELECT cool_down_ms FROM prefix WHERE prefix.prefix = number.prefix), ?2)
+"""
 _GIVE_BACK = """
 UPDATE number SET bindings = bindings - 1, exclusive = 0,
   cools_until = CASE WHEN cools_until < ?2 THEN ?2 ELSE cools_until END
@@ -249,6 +257,14 @@ def cool_down_ms(unit: UnitOfWork, number: str, configured_ms: int) -> int:
 def rest(unit: UnitOfWork, number: str, free_at: int) -> None:
     """Extend the cool-down of the number to `free_at`, when the last of its former routes becomes free."""
     unit.connection.execute(_START_COOL_DOWN, (number, free_at))
+
+
+def rest_all(unit: UnitOfWork, configured_ms: int) -> int:
+    """Start the cool-down of every number without a binding: bindings may be lost. Return the count.
+
+    `configured_ms`: as for `cool_down_ms`.
+    """
+    return unit.connection.execute(_REST_ALL_FREE, (unit.now_ms, configured_ms)).rowcount
 
 
 def give_back(unit: UnitOfWork, number: str, free_at: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.cli.conftest import Command
 from tests.cli.test_calls import bind, write
 from tests.support.captured import call_id_of, captured
 from tests.support.papers import PAPER_OPTIONS
-from tests.support.stored import binding, ended_record, live_record
+from tests.support.stored import A, B, binding, ended_record, live_record
 
 
 @pytest.fixture
@@ -259,14 +260,38 @@ def test_a_restored_backup_is_reported_until_it_is_accepted(relay700: Command) -
     assert f"when {path}.anchor was written" in said and "earlier copy of the store" in said
     assert "earlier copy of the store" in relay700.run("serve").stderr
     assert relay700.run("verify", "--accept").exit_code == 2
-    relay700.done("verify", "--accept", "--reason", "restored from last night")
+    assert relay700.run("verify", "--accept", "--reason", "restored from last night").exit_code == 0
     relay700.done("verify")
     accepted = [line for line in relay700.objects("audit", "list") if line["action"] == "ledger.accept"]
     assert [line["reason"] for line in accepted] == ["restored from last night"]
 
 
+def test_numbers_given_out_since_the_backup_rest_once_it_is_accepted(relay700: Command, tmp_path: Path) -> None:
+    """A party of a lost binding must not reach the parties of the next one on its number."""
+    backup = tmp_path / "copy.db"
+    with closing(connect(relay700.store[0])) as source, closing(sqlite3.connect(backup)) as copy:
+        source.backup(copy)
+    (lost,) = relay700.objects("bind", "AXN", "--a", A)
+    for file in relay700.store[0].parent.glob("relay.db-*"):
+        file.unlink()
+    relay700.store[0].write_bytes(backup.read_bytes())
+    accepted = relay700.run("verify", "--accept", "--reason", "restored")
+    assert (accepted.exit_code, "10000 free numbers rest" in accepted.stderr) == (0, True)
+    assert relay700.refused("bind", "AXN", "--a", B).startswith("x: no number is free")
+    assert relay700.refused("bind", "AXN", "--a", B, "--x", lost["x"]).startswith("x: the number is cooling down")
+    (line,) = [line for line in relay700.objects("audit", "list") if line["action"] == "ledger.accept"]
+    assert line["details"]["rested"] == 10_000
+
+
+def test_numbers_of_a_whole_store_do_not_rest(relay700: Command) -> None:
+    relay700.done("bind", "AXN", "--a", A, "--expires-in", "1h")
+    relay700.done("verify", "--accept", "--reason", "test")
+    relay700.done("bind", "AXN", "--a", B, "--expires-in", "1h")
+
+
 def test_an_altered_row_is_good_once_it_is_accepted(relay700: Command) -> None:
     bind(relay700, binding("b1"))
+    keep_anchor(relay700)
     steal(relay700, "UPDATE binding SET max_call_s = 7")
     assert "not as relay700 wrote it" in relay700.run("bindings", "show", "b1").stderr
     relay700.done("verify", "--accept", "--reason", "mended by hand")

@@ -10,12 +10,13 @@ import pytest
 from relay.errors import Refused
 from relay.service.numbers import load_prefix, new_prefix
 from relay.store import allocation
-from relay.store.allocation import Wish, choose, cool_down_ms, give_back, rest, take
+from relay.store.allocation import Wish, choose, cool_down_ms, give_back, last_number, pair_of, rest, rest_all, take
 from tests.support.acting import Acting, acting
-from tests.support.stored import NOW_MS, PREFIX, X, Y
+from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y, binding, end, put
 
 PAIR, OTHERS = b"pair", b"others"
 CAP = 200
+DAY_MS = 86_400_000
 ANYBODY = Wish("acme")
 
 
@@ -183,3 +184,29 @@ def test_cool_down_is_that_of_the_prefix_else_the_configured_one(store: Acting) 
     assert store.run(lambda unit: cool_down_ms(unit, X, 9)) == 500
     store.run(lambda unit: load_prefix(unit, new_prefix("70010000002")))
     assert store.run(lambda unit: cool_down_ms(unit, "700100000020001", 9)) == 9
+
+
+def test_all_numbers_without_a_binding_are_put_to_rest(store: Acting) -> None:
+    taken(store, X)
+    set_all(store, f"cools_until = {NOW_MS + 501} WHERE number = '{Y}'")
+    store.run(lambda unit: load_prefix(unit, new_prefix("70010000002")))
+    assert store.run(lambda unit: rest_all(unit, 9)) == 19_998
+    rests = "SELECT DISTINCT cools_until FROM number WHERE prefix = ? AND number NOT IN (?, ?)"
+    for prefix, until in ((PREFIX, NOW_MS + 500), ("70010000002", NOW_MS + 9)):
+        assert store.reader.execute(rests, (prefix, X, Y)).fetchall() == [(until,)]
+    kept = "SELECT cools_until FROM number WHERE number IN (?, ?) ORDER BY number"
+    assert store.reader.execute(kept, (X, Y)).fetchall() == [(0,), (NOW_MS + 501,)]
+
+
+def test_pair_does_not_get_its_last_number_again_once_all_are_put_to_rest(store: Acting) -> None:
+    """Another may have had it since, in a binding that is lost."""
+    a, b = (store.sealer.lookup_hash(party) for party in (A, B))
+    put(store.path, store.sealer, binding())
+    pair = pair_of(store.sealer, binding())
+    end(store.path, store.sealer, "b1")
+    wish = Wish("default", (a, b), pair=(a, b, pair))
+    store.now_ms += DAY_MS
+    for free in (True, False):
+        last = last_number(store.reader, "x", wish, None, store.now_ms)
+        assert (last is not None) is free
+        store.run(lambda unit: rest_all(unit, 9))
