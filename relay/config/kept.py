@@ -5,7 +5,6 @@ Passwords in URLs are left out; all other secrets are in files, of which the tex
 
 from __future__ import annotations
 
-import re
 from contextlib import closing
 
 from relay.config import Config, parse_config
@@ -13,13 +12,11 @@ from relay.errors import ConfigError
 from relay.reports.explain import Configured
 from relay.service.fields import format_moment
 from relay.store.configurations import find_configuration, is_in_force, node_of, put_configuration
-from relay.store.connection import Connection
+from relay.store.connection import Connection, without_passwords
 from relay.store.database import reading
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
-
-_PASSWORD = re.compile(r"(://[^/@\s\"':]*):[^/@\s\"']*@")
 
 
 def keep_configuration(config: Config, sealer: Sealer) -> None:
@@ -49,8 +46,3 @@ def configured_at(connection: Connection, sealer: Sealer, now: Config, at_ms: in
 def configured(config: Config, note: str = "") -> Configured:
     """What explanations and replays take of the configuration."""
     return Configured(config.rules, config.settings, config.numbers.cool_down_ms, note)
-
-
-def without_passwords(text: str) -> str:
-    """The text without the passwords of its URLs, such as that of a PostgreSQL server."""
-    return _PASSWORD.sub(r"\1:***@", text)

@@ -21,10 +21,16 @@ class PostgresServer(NamedTuple):
     local: Path  # base name of this node's local files, such as sockets and locks
 
     def __str__(self) -> str:
-        return re.sub(r"//([^/@:]*):[^/@]*@", r"//\1:***@", self.url)
+        return without_passwords(self.url)
 
 
 Place = Path | PostgresServer
+_PASSWORD: Final = re.compile(r"(://[^/@\s\"':]*:)[^/@\s\"']*(?=@)|([?&](?:ssl)?password=)[^&\s\"']*")
+
+
+def without_passwords(text: str) -> str:
+    """The text without the passwords of its URLs, such as that of a PostgreSQL server."""
+    return _PASSWORD.sub(r"\1\2***", text)
 
 
 def local_path(place: Place) -> Path:

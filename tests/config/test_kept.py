@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from relay.config import Config, parse_config
-from relay.config.kept import configured_at, keep_configuration, without_passwords
+from relay.config.kept import configured_at, keep_configuration
 from relay.store.configurations import put_configuration
 from relay.store.database import connect_reader
 from relay.store.unit_of_work import RELAY
@@ -40,11 +40,6 @@ def test_a_former_configuration_that_cannot_be_read_is_said(tmp_path: Path) -> N
     with closing(connect_reader(tmp_path / "relay.db")) as reader:
         found = configured_at(reader, sealer, configured(tmp_path, ""), now_ms())
     assert "cannot read the former one" in found.note
-
-
-def test_passwords_of_urls_are_left_out() -> None:
-    text = 'url = "postgresql://relay:s3cret@10.0.0.1/relay"\nuri = "sip:127.0.0.1:5060"\nother = "http://h:80/x"'
-    assert without_passwords(text) == text.replace("s3cret", "***")
 
 
 def test_the_text_is_not_printed_with_a_configuration() -> None:
