@@ -113,7 +113,9 @@ class CallResponse(ResponseModel):
     outcome: CallOutcome | None = Field(description="null while the call is up")
     ended_by: Literal["caller", "callee", "relay"] | None
     end_reason: EndReason | None = Field(description="`sip_` and a status: the answer of the called side")
-    caller_leg_call_id: str | None = Field(description="null unless revealed: it may contain the caller's number")
+    caller_leg_call_id: str | None = Field(
+        description="for operator keys, null unless revealed: it may contain the caller's number or address"
+    )
     callee_leg_call_id: str | None
     direction: Literal["a_to_b", "b_to_a"] | None
     legacy: bool
@@ -183,17 +185,18 @@ async def _found(
     sealer = context.backend.sealer
     place = read_cursor(sealer, "calls", paging.cursor)
     after = (int(place[0]), int(place[1])) if place else None
-    number = asked.number
+    numbers = None
     if asked.binding_id is not None:
         binding_id = asked.binding_id
         binding = context.row(lambda connection: find_binding(connection, sealer, binding_id, context.business))
         if binding is None:
             return Part[CallRecord]([], None).shown(lambda record: record)
-        number = number or binding.x  # each of its calls has x: dialled, or shown
+        numbers = binding.numbers
     query = CallQuery(
         Wanted(
-            number=number,
+            number=asked.number,
             party=context.looked_for(asked.party),
+            numbers=numbers,
             order_id=asked.order_id,
             business=context.only(asked.business_id),
             since_ms=given_ms(asked.since) or 0,

@@ -12,7 +12,7 @@ from relay.model.call import CallRecord
 from relay.model.numbers import CHINA, mask_number
 from relay.privacy.texts import mask_numbers
 
-# Digits of any script, with separators. In the text of a log this would hit dates and versions.
+# Digits of any script, with separators: dates and versions as well.
 _BETWEEN: Final = r"[-. ()\u00a0\u2010-\u2015]{0,3}"
 _WRITTEN: Final = re.compile(rf"\+?\d(?:{_BETWEEN}\d){{6,}}")
 _DIGITS: Final = re.compile(rf"\d(?:{_BETWEEN}\d)*")
@@ -55,7 +55,8 @@ FIELDS: Final[dict[str, Field]] = {
     "outcome": Field("clear", "clear"),
     "ended_by": Field("clear", "clear"),
     "end_reason": Field("clear", "clear"),
-    "caller_leg_call_id": Field("absent", "absent"),  # chosen by the caller's phone, and may hold its number
+    # Chosen by the caller's phone, and may hold its number or address.
+    "caller_leg_call_id": Field("absent", "absent", operators_only=True),
     "callee_leg_call_id": Field("clear", "absent"),
     "direction": Field("clear", "clear"),
     "legacy": Field("clear", "clear"),
@@ -137,8 +138,9 @@ def ended_call(record: CallRecord) -> dict[str, object]:
 
 
 def mask_text(text: str) -> str:
-    """Mask each number in a text that a business user wrote, such as "138-0000 0001", in digits of any script."""
-    return _WRITTEN.sub(_mask_written, text)
+    """Mask each number in a text that a business user wrote, and anything else of 7 or more digits, also with
+    separators or of another script. It takes too long for the relay's loop."""
+    return _WRITTEN.sub(_mask_written, mask_numbers(text, sender=""))
 
 
 def hide_number(text: str, number: str) -> str:

@@ -40,7 +40,7 @@ async def test_a_record_is_shown_masked(api: Api) -> None:
     assert (record["received_at"], record["duration_ms"]) == ("2026-01-01T00:00:00.000Z", 10_000)
     assert record["caller_leg_call_id"] is None
     clear = await company.get(f"/v1/calls/{ACME}?reveal=true&reason=complaint")
-    assert (clear["caller"], clear["callee"]) == (A, B)
+    assert (clear["caller"], clear["callee"], clear["caller_leg_call_id"]) == (A, B, None)
     await company.refused("GET", f"/v1/calls/{RIVAL}", "not_found")
     await company.refused("GET", f"/v1/calls/{'c' * 32}", "not_found")
 

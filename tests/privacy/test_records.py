@@ -64,9 +64,10 @@ def test_a_revealed_report_is_the_record() -> None:
 
 @pytest.mark.parametrize("reveal", [False, True])
 @pytest.mark.parametrize("peer_in", ["ours", ""])
-def test_a_business_user_never_sees_a_source(reveal: bool, peer_in: str) -> None:
-    record = ended_record(source="udp:192.0.2.7:5060", peer_in=peer_in)
-    assert reported(record, reveal=reveal, for_operator=False)["source"] is None
+def test_a_business_user_never_sees_an_address_of_a_phone(reveal: bool, peer_in: str) -> None:
+    record = ended_record(source="udp:192.0.2.7:5060", caller_leg_call_id="a84b4c@192.0.2.7", peer_in=peer_in)
+    shown = reported(record, reveal=reveal, for_operator=False)
+    assert (shown["source"], shown["caller_leg_call_id"]) == (None, None)
 
 
 def test_an_operator_sees_the_source_of_an_unknown_caller() -> None:
@@ -94,6 +95,11 @@ def test_the_log_of_a_call_without_a_callee_has_none() -> None:
         ("+86 (138) 0000-0001 or 139 0000 0002.", "138****0001 or 139****0002."),
         ("１３８００００００００１", "138****0001"),
         ("0086 138\u00a00000\u20110001", "138****0001"),
+        ("Li Lei, 138/0000/0001", "Li Lei, 138****0001"),
+        ("Li Lei, 138·0000·0001", "Li Lei, 138****0001"),
+        ("Li Lei, 138_0000_0001", "Li Lei, 138****0001"),
+        ("李雷 一三八〇〇〇〇〇〇〇一", "李雷 138****0001"),
+        ("Li Lei, 6234 5678", "Li Lei, 62****78"),
         ("Room 12, floor 3", "Room 12, floor 3"),
     ],
 )
