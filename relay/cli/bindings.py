@@ -161,6 +161,8 @@ def bind(config_path: Path | None, as_json: bool, reason: str, **asked: Any) -> 
         _show(binding, as_json=True, clear=clear)
         return
     say(f"binding {binding.binding_id}")
+    if binding.expires_at is None:
+        say(f"it has no end: end it by `relay700 unbind {binding.binding_id}`, or bind with --expires-in", err=True)
     for line in _who_dials(binding):
         say(line)
 

@@ -114,11 +114,18 @@ def evidence() -> None:
 def make(
     config_path: Path | None, number: str, since_ms: int, until_ms: int, out: Path, reason: str, as_json: bool
 ) -> None:
-    """Write a signed bundle of a number's calls and bindings. Its numbers are in clear."""
+    """Write a signed bundle of a number's calls and bindings. Its numbers are in clear.
+
+    FILE must not exist yet: it may be evidence.
+    """
+    if out.is_file() and not out.is_symlink():
+        raise StoreError(f"{out} exists already: name another file, or delete it")
     with opened(config_path) as store:
         asked = store.run(lambda unit: ask_evidence(unit, number, since_ms, until_ms, reason))
         with written(out) as file:
             manifest = bundle(store.config.store.path, store.sealer, asked, file)
+    if until_ms > now_ms():
+        say(f"the time until {manifest.until} is not over: what comes later is not in the bundle", err=True)
     if as_json:
         click.echo(json_line(msgspec.to_builtins(manifest)))
         return

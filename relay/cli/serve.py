@@ -17,7 +17,7 @@ from relay.cli import config_option, listed, localised, say
 from relay.cli.options import Opened, audited_first, duration, json_option, limit_option, opened, reason_option
 from relay.cli.output import newest, show_list
 from relay.config import Config, default_path, load_config
-from relay.config.files import check_files
+from relay.config.files import check_files, readable_warnings
 from relay.net.control import ANSWER_S, Answer, ControlClient, control_path, read_source
 from relay.service.fields import format_moment
 
@@ -47,7 +47,8 @@ def check(config_path: Path | None) -> None:
     """
     config = load_config(config_path)
     check_files(config)
-    for warning in config.warnings:
+    file = config_path or default_path()
+    for warning in (*config.warnings, *([] if file is None else readable_warnings(config, file))):
         say(f"{config.name}: warning: {warning}", err=True)
     name = config_path or default_path() or localised("no config/relay.toml; the built-in configuration")
     say(f"{name} is good: {_summary(config)}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from relay.config import Config
+from relay.config import Config, parse_toml
 from relay.config.engine import read_sounds
 from relay.errors import ConfigError, StoreError
 from relay.events.recordings import FOLDERS
@@ -23,7 +24,7 @@ from relay.net.tls import (
     read_secret,
     server_context,
 )
-from relay.store.connection import Place, PostgresServer
+from relay.store.connection import Place, PostgresServer, without_passwords
 from relay.store.recordings import Recordings, has_cipher
 from relay.store.sealing.sealer import load_key
 
@@ -38,6 +39,14 @@ def check_files(config: Config) -> None:
             problems |= dict.fromkeys(error.problems)
     if problems:
         raise ConfigError(list(problems))
+
+
+def readable_warnings(config: Config, file: Path) -> list[str]:
+    """The warning that all users can read a password in the configuration's file."""
+    text = str(parse_toml(config.text, config.name))  # without comments
+    if without_passwords(text) == text or not file.stat().st_mode & stat.S_IROTH:
+        return []
+    return [f"it holds a password, and all users can read it: chmod o= {file}"]
 
 
 def _checks(config: Config) -> list[Callable[[], object]]:

@@ -17,7 +17,8 @@ from relay.store.writer import now_ms
 from tests.cli.conftest import Command
 from tests.support.stored import PBX, PREFIX, A, B, X, Y
 
-AB = ("--a", "13800000001", "--b", "+86 139-0000-0002")
+ENDS = ("--expires-in", "2h")
+AB = ("--a", "13800000001", "--b", "+86 139-0000-0002", *ENDS)
 
 
 def route(relay700: Command, number: str, caller: str) -> object:
@@ -32,6 +33,14 @@ def test_bind_prints_what_to_dial_and_a_call_finds_the_binding(relay700: Command
     assert said[1:] == [f"138****0001 and 139****0002 dial {X} to reach each other"]
     binding_id = said[0].removeprefix("binding ")
     assert route(relay700, X, A) == Route(binding_id, "AXB", "default", "17", B, X, direction="a_to_b", qualification=1)
+
+
+def test_bind_says_that_a_binding_has_no_end(relay700: Command) -> None:
+    made = relay700.run("bind", "AXB", *AB[:4])
+    binding_id = made.stdout.split()[1]
+    assert made.stderr == f"it has no end: end it by `relay700 unbind {binding_id}`, or bind with --expires-in\n"
+    for ends in (ENDS, ("--idle-ttl", "600")):
+        relay700.done("bind", "AXB", *AB[:4], *ends)
 
 
 def test_bind_axyb_prints_who_dials_which_number(relay700: Command) -> None:
@@ -69,7 +78,7 @@ def test_bind_prints_the_binding_as_json(relay700: Command) -> None:
     ],
 )
 def test_a_refusal_is_one_line_and_status_1(relay700: Command, arguments: tuple[str, ...], said: str) -> None:
-    relay700.done("bind", "AXB", "--a", "8003", "--b", "8004")
+    relay700.done("bind", "AXB", "--a", "8003", "--b", "8004", *ENDS)
     assert relay700.refused(*arguments) == said
 
 
@@ -83,7 +92,7 @@ def test_wrong_usage_is_status_2(usage: Callable[..., str]) -> None:
 
 def test_party_a_comes_later(relay700: Command) -> None:
     said = relay700.done(
-        "bind", "AXB", "--b", "13900000002", "--x", X, "--late", "--area", "bj", "--area-match", "loose"
+        "bind", "AXB", "--b", "13900000002", "--x", X, "--late", "--area", "bj", "--area-match", "loose", *ENDS
     )
     first, who = said.splitlines()
     assert (
@@ -98,19 +107,19 @@ def test_party_a_comes_later(relay700: Command) -> None:
 
 def test_bind_of_a_group_prints_who_reaches_whom(relay700: Command) -> None:
     (group,) = relay700.objects("groups", "make", "riders", "--member", "8001", "--member", "8002")
-    options = ("--group", group["id"], "--b", "139 0000 0002", "--x", X)
+    options = ("--group", group["id"], "--b", "139 0000 0002", "--x", X, *ENDS)
     assert relay700.done("bind", "GXB", *options).splitlines()[1:] == [
         f"members of {group['id']} dial {X} to reach 139****0002",
         f"139****0002 dials {X} to reach the member who called last",
     ]
-    options = ("--group", group["id"], "--b", "139 0000 0003", "--a", "8003", "--x", PREFIX + "0005", "--y", Y)
+    options = ("--group", group["id"], "--b", "139 0000 0003", "--a", "8003", "--x", PREFIX + "0005", "--y", Y, *ENDS)
     said = relay700.done("bind", "GXYB", *options).splitlines()
     assert said[2] == f"139****0003 dials {Y} to reach the member who called last, else ****"
     assert isinstance(route(relay700, X, "8002"), Route)
 
 
 def test_bind_axn_prints_who_reaches_whom(relay700: Command) -> None:
-    assert relay700.done("bind", "AXN", "--a", "13800000001", "--x", X).splitlines()[1:] == [
+    assert relay700.done("bind", "AXN", "--a", "13800000001", "--x", X, *ENDS).splitlines()[1:] == [
         f"anybody dials {X} to reach 138****0001",
         f"138****0001 dials {X} to reach who called last",
     ]
@@ -208,7 +217,7 @@ def test_an_industrial_id_is_bound_shown_and_changed(relay700: Command) -> None:
 
 def test_bindings_are_listed_by_order_business_and_mode(relay700: Command) -> None:
     relay700.done("bind", "AXB", *AB, "--order", "17")
-    relay700.done("bind", "AXN", "--a", "8001", "--order", "18")
+    relay700.done("bind", "AXN", "--a", "8001", "--order", "18", *ENDS)
     for choice, count in [
         (("--order", "17"), 1), (("--order", "19"), 0), (("--business", "default"), 2), (("--mode", "AXN"), 1),
         (("--order", "17", "--number", "8001"), 0), (("--order", "18", "--number", "8001", "--live"), 1),
@@ -218,7 +227,7 @@ def test_bindings_are_listed_by_order_business_and_mode(relay700: Command) -> No
 
 def test_bindings_are_listed_by_group_state_and_time(relay700: Command) -> None:
     (group,) = relay700.objects("groups", "make", "riders", "--member", "8003")
-    relay700.done("bind", "GXB", "--group", group["id"], "--b", "8001")
+    relay700.done("bind", "GXB", "--group", group["id"], "--b", "8001", *ENDS)
     (ended,) = relay700.objects("bind", "AXB", *AB)
     relay700.done("unbind", ended["binding_id"])
     for choice, count in [
@@ -267,7 +276,7 @@ def test_tables_mask_real_numbers_without_reveal(relay700: Command) -> None:
 
 def test_bindings_are_listed_by_number_in_any_notation(relay700: Command) -> None:
     relay700.done("bind", "AXB", *AB, "--x", X)
-    relay700.done("bind", "AXB", "--a", "8001", "--b", "8002", "--x", X)
+    relay700.done("bind", "AXB", "--a", "8001", "--b", "8002", "--x", X, *ENDS)
     for number, count in [("138-0000-0001", 1), ("0086" + X, 2), ("8002", 1), ("8003", 0)]:
         assert len(relay700.objects("bindings", "list", "--number", number)) == count
 

@@ -13,7 +13,7 @@ from tests.cli.conftest import Command
 def served(relay700: Command) -> Command:
     config = relay700.folder / "relay.toml"
     config.write_text(config.read_text() + '[[peer]]\nname = "pbx"\nuri = "sip:127.0.0.2"\nnumbers = "any"\n')
-    relay700.done("bind", "AXB", "--a", "13800000001", "--b", "13900000002")
+    relay700.done("bind", "AXB", "--a", "13800000001", "--b", "13900000002", "--expires-in", "2h")
     return relay700
 
 

@@ -13,7 +13,7 @@ from relay.cli import main
 from relay.cli.chinese import columns_of
 from tests.cli.conftest import Command
 
-_PARTIES = ("--a", "13800000001", "--b", "13900000001")
+_PARTIES = ("--a", "13800000001", "--b", "13900000001", "--expires-in", "2h")
 
 
 @pytest.fixture

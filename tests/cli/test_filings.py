@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.cli.conftest import EXTENSIONS, Command
 
-AB = ("--a", "13800000001", "--b", "13900000002")
+AB = ("--a", "13800000001", "--b", "13900000002", "--expires-in", "2h")
 
 
 def configured(relay700: Command, filing: str) -> None:
@@ -71,7 +71,7 @@ def test_a_filing_waits_for_its_answer(relay700: Command) -> None:
     assert (result.exit_code, result.stdout) == (1, "1 entered, 1 refused\n")
     assert "line 3: state: must be one of" in result.stderr
     (listed,) = relay700.objects("filings", "list", "--state", "approved")
-    assert (listed["number"], listed["expires_at"]) == ("8613800000001", "2099-01-31T15:59:59.000Z")
+    assert (listed["number"], listed["expires_at"]) == ("8613800000001", "2099-01-31T16:00:00.000Z")
     relay700.done("filings", "forget", "13800000001", "--reason", "the holder asked")
     shown = relay700.objects("filings", "show", "138 0000 0001", "--business", "default", reason=None)
     assert [(each["state"], each["holder"], each["until"] is None) for each in shown] == [
@@ -95,4 +95,4 @@ def test_warn_binds_an_unfiled_number_with_a_warning(relay700: Command) -> None:
     result = relay700.run("bind", "AXB", *AB, "--json")
     assert (result.exit_code, result.stderr) == (0, "warning: a: this A number is not filed\n")
     relay700.done("filings", "add", "13800000001", "--reference", "CT-17")
-    assert relay700.run("bind", "AXN", "--a", "13800000001").stderr == ""
+    assert relay700.run("bind", "AXN", "--a", "13800000001", "--expires-in", "2h").stderr == ""

@@ -10,7 +10,7 @@ from tests.cli.conftest import Command
 from tests.support.stored import PREFIX, X, Y
 
 OTHER = "70020000002"
-AB = ("bind", "AXB", "--a", "8001", "--b", "8002")
+AB = ("bind", "AXB", "--a", "8001", "--b", "8002", "--expires-in", "2h")
 
 
 @pytest.fixture

@@ -283,7 +283,7 @@ NAMES = ("zebra", "ant", "mole")
 @pytest.mark.parametrize(
     ("make", "listed"),
     [
-        (lambda name: ("bind", "AXB", "--a", A, "--b", B, "--order", name), ("bindings", "list")),
+        (lambda name: ("bind", "AXB", "--a", A, "--b", B, "--expires-in", "2h", "--order", name), ("bindings", "list")),
         (lambda name: ("business", "apply", name, "--name", name), ("business", "list")),
         (lambda name: ("keys", "make", "--business", "default", "--scope", "calls:read"), ("keys", "list")),
         (lambda name: ("groups", "make", name), ("groups", "list")),

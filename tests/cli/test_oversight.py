@@ -86,13 +86,31 @@ def test_a_traceback_is_in_the_audit_log_with_its_reason(relay700: Command) -> N
 
 def test_a_group_is_traced_to_its_members_of_that_time(relay700: Command) -> None:
     (group,) = relay700.objects("groups", "make", "riders", "--member", "8001", "--member", "8002")
-    relay700.done("bind", "GXB", "--group", group["id"], "--b", "13900000002", "--x", X)
+    relay700.done("bind", "GXB", "--group", group["id"], "--b", "13900000002", "--x", X, "--expires-in", "2h")
     (made,) = relay700.objects("bindings", "list")
     relay700.done("groups", "remove", group["id"], "8001")
     (traced,) = relay700.objects("traceback", X, *WHY, "--at", made["created_at"])
     assert traced["bindings"][0]["members"] == ["8001", "8002"]
     said = relay700.done("traceback", X, *WHY, "--at", made["created_at"])
     assert f"group {group['id']}: 8001 8002" in said and "a -, b 8613900000002" in said
+
+
+def test_evidence_takes_the_place_of_no_file(relay700: Command) -> None:
+    file = relay700.folder / "evidence.zip"
+    span = ("--from", "2026-01-01T00:00:00Z", "--to", "2026-01-02T00:00:00Z")
+    relay700.done("evidence", "make", X, *span, *WHY, "--out", str(file))
+    made = file.read_bytes()
+    said = relay700.refused("evidence", "make", X, *span, *WHY, "--out", str(file))
+    assert said == f"{file} exists already: name another file, or delete it"
+    assert file.read_bytes() == made
+    assert len(relay700.objects("audit", "list", "--action", "evidence")) == 1
+
+
+def test_evidence_of_a_time_that_is_not_over_says_so(relay700: Command) -> None:
+    span = ("--from", "2026-01-01T00:00:00Z", "--to", "2999-01-01T00:00:00Z")
+    result = relay700.run("evidence", "make", X, *span, *WHY, "--out", str(relay700.folder / "evidence.zip"))
+    said = "the time until 2999-01-01T00:00:00.000Z is not over: what comes later is not in the bundle\n"
+    assert (result.exit_code, result.stderr) == (0, said)
 
 
 def test_evidence_is_made_and_checked(relay700: Command) -> None:

@@ -18,7 +18,7 @@ from tests.support.captured import call_id_of, captured
 
 
 def bound(relay700: Command) -> None:
-    relay700.done("bind", "AXB", "--a", "13800000001", "--b", "13900000002")
+    relay700.done("bind", "AXB", "--a", "13800000001", "--b", "13900000002", "--expires-in", "2h")
 
 
 def states(relay700: Command) -> list[tuple[int, str, bool]]:

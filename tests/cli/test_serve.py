@@ -39,6 +39,27 @@ def test_check_warns_of_a_peer_that_may_claim_any_number(tmp_path: Path) -> None
     assert check(tmp_path, good).stderr.startswith(f"{tmp_path}/relay.toml: warning: route: none: no call reaches")
 
 
+SERVER = '[store]\nurl = "postgresql://relay:s3cret@db.example/relay"\nnode = "a"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "warns"),
+    [
+        (SERVER, 0o644, True),
+        (SERVER, 0o640, False),
+        (SERVER.replace("relay:s3cret@db.example/relay", "db.example/relay?user=relay&password=s3cret"), 0o604, True),
+        (SERVER.replace(":s3cret", "") + '# url = "postgresql://relay:s3cret@db.example/relay"\n', 0o644, False),
+        ("", 0o644, False),
+    ],
+)
+def test_check_warns_of_a_password_that_all_users_can_read(tmp_path: Path, text: str, mode: int, warns: bool) -> None:
+    (tmp_path / "relay.toml").touch(mode)
+    (tmp_path / "relay.toml").chmod(mode)
+    result = check(tmp_path, f'{text}[[peer]]\nname = "p"\nuri = "sip:127.0.0.2"\n[[route]]\npeers = ["p"]\n')
+    assert result.exit_code == 0
+    assert (f"warning: it holds a password, and all users can read it: chmod o= {tmp_path}" in result.stderr) is warns
+
+
 def test_check_names_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert (
