@@ -28,7 +28,7 @@ from relay.log import configure, reporter
 from relay.net.capture import Capture, Ring, make_memory
 from relay.net.control import Answer, ControlServer, Handlers, control_path
 from relay.net.hosts import is_literal
-from relay.net.process import RELOAD, SPARE, Child, Notifier, Tasks, leave_no_core, take_descriptors
+from relay.net.process import RELOAD, SPARE, Child, Notifier, Tasks, take_descriptors
 from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.sip.message import transport_address
 from relay.sip_service import SipService
@@ -54,7 +54,6 @@ def serve(config: Config, path: Path | None) -> int:
     """Run the relay until SIGTERM or SIGINT. Returns the exit status. Raises ConfigError and StoreError at start-up."""
     check_files(config)
     log = configure(config.log.format, config.log.level)
-    leave_no_core()
     if (descriptors := take_descriptors()) < config.streams.max_connections + SPARE:
         log.warning("relay.few_descriptors", limit=descriptors, max_connections=config.streams.max_connections)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import resource
 import signal
 import sys
 import traceback
@@ -133,6 +134,7 @@ class _Commands(click.Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        _leave_no_core()
         try:
             done = super().invoke(ctx)
             sys.stdout.flush()
@@ -150,6 +152,18 @@ class _Commands(click.Group):
         except Exception:
             _report_bug()
         return ctx.exit(1)
+
+
+def _leave_no_core() -> None:
+    """Disable core dumps, which would hold the store's key and real numbers.
+
+    A limit of 0 only prevents core files, not pipes to a crash handler (core(5)). A limit of 1 makes Linux refuse both
+    (do_coredump in fs/coredump.c).
+    """
+    size, most = resource.getrlimit(resource.RLIMIT_CORE)
+    least = 1 if most else 0
+    if size != least:
+        resource.setrlimit(resource.RLIMIT_CORE, (least, most))
 
 
 def _leave_stdout() -> None:

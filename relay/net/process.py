@@ -1,4 +1,4 @@
-"""This process and its child: supervision, systemd, descriptors, core dumps, huge pages, collector, background tasks.
+"""This process and its child: supervision, systemd, descriptors, huge pages, collector, background tasks.
 
 The child's standard input is a pipe: "stop" shuts it down, "reload" makes it read its configuration again, and end of
 file means that the parent died.
@@ -107,18 +107,6 @@ def take_descriptors() -> int:
     if had != most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return most
-
-
-def leave_no_core() -> None:
-    """Disable core dumps, which would hold the store's key and real numbers.
-
-    A limit of 0 only prevents core files, not pipes to a crash handler (core(5)). A limit of 1 makes Linux refuse both
-    (do_coredump in fs/coredump.c).
-    """
-    size, most = resource.getrlimit(resource.RLIMIT_CORE)
-    least = 1 if most else 0
-    if size != least:
-        resource.setrlimit(resource.RLIMIT_CORE, (least, most))
 
 
 # -- Notifications to systemd (sd_notify(3))

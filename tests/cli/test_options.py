@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from relay.store.writer import now_ms
 from tests.cli.conftest import Command
 from tests.cli.test_calls import bind, write
 from tests.cli.test_parity import commands
+from tests.support.limits import soft_limit
 from tests.support.product import PYTHON
 from tests.support.stored import NOW_MS, PREFIX, A, X, binding, ended_record
 
@@ -30,6 +32,12 @@ def test_the_script_of_each_shell_calls_relay700(shell: str) -> None:
     done = CliRunner().invoke(main, ["completion", shell])
     assert done.exit_code == 0
     assert f"_RELAY700_COMPLETE={shell}_complete" in done.stdout
+
+
+def test_a_command_disables_core_dumps(relay700: Command) -> None:
+    with soft_limit(resource.RLIMIT_CORE, None):
+        relay700.done("verify")
+        assert resource.getrlimit(resource.RLIMIT_CORE)[0] == 1  # 0 would not prevent pipes to a crash handler
 
 
 def test_the_script_is_printed_without_the_store() -> None:
