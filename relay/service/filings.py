@@ -46,7 +46,8 @@ LONGEST_CODE = 32
 DOCUMENT_TYPES: Final[tuple[DocumentType, ...]] = get_args(DocumentType)
 MOST_OF_REFERENCE = 1_000  # filings that one answer may be about
 LATEST_MS: Final = 7_258_118_400_000  # 2200-01-01, as of all times in requests
-EXPIRING_MS: Final = 30 * 86_400_000  # how long before its end a filing warns
+DAY_MS: Final = 86_400_000
+EXPIRING_MS: Final = 30 * DAY_MS  # how long before its end a filing warns
 
 # How far the events `filing.expiring` go.
 _TOLD = "SELECT coalesce((SELECT at FROM cursor WHERE name = 'filing'), :now)"
@@ -267,8 +268,9 @@ def _expiry(written: str, now_ms: int) -> int | None:
     text = written.strip()
     if not text:
         return None
+    is_day = re.fullmatch(r"\d{4}-\d\d-\d\d", text) is not None
     try:
-        moment_ms = parse_moment_ms(f"{text}T23:59:59+08:00" if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else text)
+        moment_ms = parse_moment_ms(f"{text}T00:00:00+08:00" if is_day else text) + (DAY_MS if is_day else 0)
     except ParseError as error:
         raise fields.invalid("expires_at", f"{error.reason}, or a day such as 2026-01-31") from None
     if not now_ms < moment_ms < LATEST_MS:

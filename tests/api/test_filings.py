@@ -42,7 +42,7 @@ async def test_an_operator_enters_answers_each_by_itself(operator: Client, compa
     assert (first["status"], first["filings"][0]["state"], second["status"]) == (200, "approved", 404)
     assert second["problem"]["errors"][0]["field"] == "number"
     (listed,) = (await company.get("/v1/filings?state=approved"))["items"]
-    assert listed["expires_at"] == "2099-01-31T15:59:59.000Z"
+    assert listed["expires_at"] == "2099-01-31T16:00:00.000Z"
     assert (await company.get("/v1/filings?expiring=true"))["items"] == []
     await company.refused("POST", "/v1/filings/answers", "forbidden", {"items": [good]})
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import pytest
 
 from relay.errors import Refused
 from relay.policy.rules import LastCaller, Rules
+from relay.reports.daily import day_span
 from relay.service.filings import (
     AnswerWords,
     FilingWords,
@@ -178,6 +180,11 @@ def test_an_approval_ends_at_its_expiry(backend: Backend) -> None:
     assert warning(backend, made, WARNED) == "a: this A number is not filed (its filing: expired)"
     group = backend.run(lambda unit: make_group(unit, "riders", RULES, "default", [A])).group_id
     assert bound(backend, REQUIRED, "GXB", "", B, group_id=group) == "not_filed group_id"
+
+
+def test_a_filing_until_a_day_ends_with_it(backend: Backend) -> None:
+    """In China: at midnight."""
+    assert file(backend, expires_at="2026-03-01").expires_at == day_span(date(2026, 3, 1))[1]
 
 
 def test_a_forged_answer_fails_the_look_up(backend: Backend) -> None:
