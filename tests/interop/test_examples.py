@@ -164,6 +164,35 @@ def test_what_one_freeswitch_file_names_stands_in_another() -> None:
     assert [bridge for bridge in bridges if bridge.startswith(f"sofia/gateway/{gateway.attrib['name']}/")]
 
 
+# --- rtpengine, and the kernel's rules beside it
+
+
+def test_rules_are_loaded_again_and_with_those_of_the_distribution(tmp_path: Path) -> None:
+    """With other ports, too: no rule of before stays in force."""
+    example = CONFIG / "rtpengine" / "nftables.conf"
+    (before := tmp_path / "before.conf").write_text(example.read_text().replace("20000-29999", "10000-10999"))
+    (etc := tmp_path / "nftables.conf").write_text(f'flush ruleset\ninclude "{example}"\n')
+    for first, last in ((before, example), (example, etc)):
+        load = f"PATH=$PATH:/usr/sbin; nft -f {first} && nft -f {last} && nft list ruleset"
+        command = ["unshare", "--map-root-user", "--net", "sh", "-c", load]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.stdout.count("drop"), done.stdout.count("sport 20000-29999")) == (2, 2)
+
+
+def test_rules_are_for_the_ports_of_the_installed_rtpengine() -> None:
+    """The package's own file answers at the same address, and has others."""
+    conf, rules = ((CONFIG / "rtpengine" / name).read_text() for name in ("rtpengine.conf", "nftables.conf"))
+    assert (
+        "#   install -m 644 config/rtpengine/rtpengine.conf /etc/rtpengine/ && systemctl restart rtpengine-daemon"
+        in conf
+    )
+    assert "#   systemctl enable nftables && systemctl restart nftables" in rules
+    ports = re.search(r"^port-min = (\d+)\nport-max = (\d+)$", conf, re.MULTILINE)
+    assert ports
+    assert set(re.findall(r"sport (\S+)", rules)) == {"-".join(ports.groups())}
+
+
 # --- systemd
 
 
