@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # scripts/apt.sh PACKAGE…: installs Debian packages, as root or with sudo. It asks only for sudo's password, and only at a
-# terminal. Without permission it prints what to install.
+# terminal. If that fails it prints what to install. Services that come with them do not start, now or at boot: Kamailio's, for
+# one, would take the relay's port.
 set -euo pipefail
 
 refuse() {
@@ -8,16 +9,32 @@ refuse() {
     exit 1
 }
 
-as_root=()
+units() {
+    systemctl list-unit-files --no-legend --type=service,socket "$@" 2>/dev/null | cut -d' ' -f1 || true
+}
+
+command -v apt-get >/dev/null || refuse "no apt-get" "$@"
 if ((EUID != 0)); then
     command -v sudo >/dev/null || refuse "neither root nor sudo" "$@"
     as_root=(sudo)
     [[ -t 0 ]] || as_root+=(-n)
+    "${as_root[@]}" "$0" "$@" || refuse "not installed" "$@"
+    exit
 fi
-command -v apt-get >/dev/null || refuse "no apt-get" "$@"
-exec 9<"$0"
-flock 9 # apt-get fails if another one runs
+
+eval "$(apt-config shell state Dir::State/d)"
+exec 9>"$state/daily_lock" # of apt's timer. DPkg::Lock::Timeout is of dpkg's lock only, not of that of apt's lists
+flock --nonblock 9 || { echo "waiting for another apt" >&2 && flock 9; }
 echo "installing $*" >&2
-"${as_root[@]}" apt-get update -qq
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -qq -y --no-install-recommends "$@" </dev/null >/dev/null
+before=$(units)
+policy=${DPKG_ROOT:-}/usr/sbin/policy-rc.d
+if [[ ! -e $policy ]]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101 # while scripts/apt.sh runs\n' >"$policy"
+    chmod 755 "$policy"
+fi
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -qq -y -o DPkg::Lock::Timeout=300 --no-install-recommends "$@" </dev/null >/dev/null
+mapfile -t added < <(units --state=enabled | grep -vxF -- "$before")
+[[ ! $before || ${#added[@]} == 0 ]] || systemctl disable --quiet "${added[@]}" ||
+    echo "$0: these start at the next boot: ${added[*]}" >&2

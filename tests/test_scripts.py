@@ -1,0 +1,118 @@
+"""Scripts that install programs, with stubs in the place of apt, systemd and pip."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+class Machine:
+    """Programs that scripts find instead of this machine's, and what those wrote into `log`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        self._bin = folder / "bin"
+        self._bin.mkdir()
+
+    def stub(self, name: str, script: str) -> None:
+        path = self._bin / name
+        path.write_text(f"#!/bin/bash\n{script}\n")
+        path.chmod(0o755)
+
+    def run(self, *command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+        """As root, who is made in a namespace where the tests have another user."""
+        as_root = [] if os.geteuid() == 0 else ["unshare", "--map-root-user"]
+        environment = os.environ | {
+            "PATH": f"{self._bin}:{os.environ['PATH']}",
+            "DPKG_ROOT": str(self.folder),
+            "LOG": str(self.log),
+        }
+        return subprocess.run(
+            [*as_root, *command], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+        )
+
+    def logged(self) -> list[str]:
+        return self.log.read_text().splitlines()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+# --- scripts/apt.sh
+
+
+@pytest.fixture
+def debian(machine: Machine) -> Machine:
+    """Its ssh.service was there before; kamailio comes with two units that are enabled, and one that is not."""
+    (machine.folder / "usr/sbin").mkdir(parents=True)
+    machine.stub("apt-config", f"echo \"state='{machine.folder}/'\"")
+    machine.stub("apt-get", 'echo "apt-get $*, policy $("$DPKG_ROOT/usr/sbin/policy-rc.d"; echo $?)" >>"$LOG"')
+    machine.stub(
+        "systemctl",
+        """
+        [[ $1 == list-unit-files ]] || { echo "systemctl $*" >>"$LOG"; exit; }
+        echo 'ssh.service enabled enabled'
+        grep -qs '^apt-get install' "$LOG" || exit 0
+        printf '%s enabled enabled\\n' kamailio.service kamailio.socket
+        [[ $* == *--state=enabled* ]] || echo 'kamailio@.service disabled enabled'""",
+    )
+    return machine
+
+
+def test_a_service_that_is_installed_starts_neither_now_nor_at_boot(debian: Machine) -> None:
+    done = debian.run("scripts/apt.sh", "kamailio")
+    assert done.returncode == 0, done.stderr
+    update, install, disable = debian.logged()
+    assert update == "apt-get update -qq, policy 101"
+    assert install.startswith("apt-get install") and install.endswith(" kamailio, policy 101")
+    assert disable == "systemctl disable --quiet kamailio.service kamailio.socket"
+    assert not (debian.folder / "usr/sbin/policy-rc.d").exists()
+
+
+def test_the_policy_of_a_machine_stays(debian: Machine) -> None:
+    policy = debian.folder / "usr/sbin/policy-rc.d"
+    policy.write_text("#!/bin/sh\nexit 104\n")
+    policy.chmod(0o755)
+    debian.run("scripts/apt.sh", "kamailio")
+    assert policy.read_text() == "#!/bin/sh\nexit 104\n"
+    assert debian.logged()[0].endswith("policy 104")
+
+
+def test_a_failed_installation_leaves_no_policy(debian: Machine) -> None:
+    debian.stub("apt-get", "exit 100")
+    assert debian.run("scripts/apt.sh", "kamailio").returncode == 100
+    assert not (debian.folder / "usr/sbin/policy-rc.d").exists()
+
+
+@pytest.mark.parametrize("systemctl", ["exit 1", "exit 0"])
+def test_packages_are_installed_without_systemd(debian: Machine, systemctl: str) -> None:
+    debian.stub("systemctl", systemctl)
+    assert debian.run("scripts/apt.sh", "kamailio").returncode == 0
+    assert len(debian.logged()) == 2
+
+
+def test_packages_are_installed_although_systemd_fails(debian: Machine) -> None:
+    debian.stub(
+        "systemctl", "[[ $1 == list-unit-files && ! -e $LOG ]] && echo ssh.service || { echo new.service; exit 1; }"
+    )
+    done = debian.run("scripts/apt.sh", "kamailio")
+    assert done.returncode == 0
+    assert "start at the next boot: new.service" in done.stderr
+
+
+def test_packages_wait_for_another_apt(debian: Machine) -> None:
+    """dpkg's lock by its option; apt's timer, which updates the lists, by the lock that it holds meanwhile."""
+    debian.stub("flock", 'echo "flock $*" >>"$LOG"; [[ $* != --nonblock* ]]')
+    done = debian.run("scripts/apt.sh", "kamailio")
+    assert "waiting for another apt" in done.stderr
+    assert debian.logged()[:2] == ["flock --nonblock 9", "flock 9"]
+    assert (debian.folder / "daily_lock").exists()
+    assert " -o DPkg::Lock::Timeout=" in debian.logged()[3]
