@@ -170,7 +170,7 @@ class Keeper:
             return
         call, dialog, _ = found
         if self._rules.keep != "off":
-            self._calls.keep(call, item)
+            self._calls.keep(call, _without_text(item))
         if call.call_id.startswith(REGISTRATIONS):
             self._ended.setdefault(call.call_id, (call, call.last))
         for subscriber in self.subscribers:
@@ -251,6 +251,16 @@ class Keeper:
             self._failed += len(batch)
             why = {"reason": str(error)} if isinstance(error, StoreError) else {"exc_info": error}
             self._log.error("capture.not_stored", calls=len(batch), failed=self._failed, **why)
+
+
+def _without_text(message: Item) -> Item:
+    """The message; a MESSAGE with an asterisk for each byte of its body, since what people write is not kept."""
+    kind, at, flow, data = message
+    data = data.lstrip(b"\r\n")  # empty lines before the start line
+    if not data.startswith(b"MESSAGE "):
+        return message
+    head, end, text = data.partition(b"\r\n\r\n")
+    return kind, at, flow, head + end + b"*" * len(text)
 
 
 def _is_well(ended: Ended) -> bool:

@@ -279,6 +279,17 @@ async def test_a_good_call_leaves_nothing_with_failed_and_all_with_all(ended: Ca
         assert bench.keeper.statistics()["captures_pending"] == 0
 
 
+@pytest.mark.parametrize("before", ["", "\r\n\r\n"])
+async def test_of_a_text_message_the_text_is_not_kept(before: str) -> None:
+    bench = Bench("failed")
+    bench.capture.received(message(f"{before}MESSAGE sip:x SIP/2.0", "in-c1", "call me:\r\n\r\n13800000001"), CALLER)
+    bench.capture.link("c1", "in-c1", "caller", "callers", CALLER)
+    bench.capture.sent(answer := message("SIP/2.0 403 Forbidden", "in-c1"), CALLER)
+    bench.end(record(kind="message", outcome="number_in_text", ended_by="relay", end_reason="refused"))
+    (kept,) = bench.settle()
+    assert data_of(kept) == [message("MESSAGE sip:x SIP/2.0", "in-c1", 23 * "*"), answer]
+
+
 async def test_retransmissions_are_awaited_but_not_for_ever() -> None:
     bench = Bench("failed")
     bench.call()
