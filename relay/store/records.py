@@ -43,6 +43,7 @@ from relay.store.record_rows import (
 from relay.store.sealing.sealer import Sealer
 
 _COUNT = "SELECT count(*) FROM call_record WHERE ended_at >= ? AND ended_at < ?"
+_SPAN = "SELECT min(chain_seq), max(chain_seq) FROM call_record WHERE ended_at >= ? AND ended_at < ?"
 _CHAINED = f"{SELECT} ORDER BY chain_seq"
 _FROM = f"{SELECT} WHERE chain_seq >= ? ORDER BY chain_seq"
 _LINK = "SELECT chain_hash FROM call_record WHERE chain_seq = ?"
@@ -101,19 +102,23 @@ def ended_between(
 ) -> Iterator[tuple[Head, StoredRecord]]:
     """Records of calls that ended from `since_ms` to before `until_ms`, each with the link before it.
 
-    Reads link by link; trusts no index and no plain column. Raises StoreError if a record is missing, was altered,
-    or does not follow its predecessor.
+    Reads link by link. The plain column can only widen what is read: to records more than `LATE_MS` out of order, of a
+    clock that was wrong or a call closed long after its end. Raises StoreError if a record is missing, was altered, or
+    does not follow its predecessor.
     """
     purged = read_checkpoint(connection, sealer, RECORDS)
     last = read_head(connection, sealer, RECORDS)
     first = _first_since(connection, sealer, purged, last.seq, since_ms - LATE_MS)
+    first_there, last_there = connection.execute(_SPAN, (since_ms, until_ms)).fetchone()
+    if first_there is not None:
+        first = min(first, max(first_there, purged.seq + 1))
     head = _link_before(connection, purged, first)
     for row in each_row(connection, _FROM, (first,)):
         before, (head, stored) = head, follow(sealer, head, row)
         ended_at = stored.record.ended_at or 0
         if since_ms <= ended_at < until_ms:
             yield before, stored
-        if ended_at >= until_ms + LATE_MS:
+        if ended_at >= until_ms + LATE_MS and head.seq >= (last_there or 0):
             return
     if head != last:
         raise StoreError(f"records {head.seq + 1} to {last.seq} were cut off the end")

@@ -152,6 +152,23 @@ async def test_old_records_at_another_place_do_not_hide_a_call_of_a_period(disk:
             list(ended_between(reader, disk.sealer, *span))
 
 
+@pytest.mark.parametrize("days", [(1, 4, 1, 5), (1, -900, -900, 3, 4), (1, 2, 3, 4, 5, 6, 1)])
+async def test_the_records_of_a_day_are_all_found_whatever_the_clock_was_meanwhile(
+    disk: Disk, days: tuple[int, ...]
+) -> None:
+    """Ahead for a call; behind, which leads the search past earlier records; a call closed days after its end."""
+    async with opened(disk) as journal:
+        for n, day in enumerate(days):
+            ended_at = NOW_MS + day * DAY_MS
+            journal.queue.append(
+                Commit(0, ended_record(f"c{n}", received_at=ended_at, ended_at=ended_at), None), Waiter()
+            )
+        await journal.queue.emptied(60)
+    with closing(connect_reader(disk.path)) as reader:
+        found = list(ended_between(reader, disk.sealer, NOW_MS + DAY_MS, NOW_MS + 2 * DAY_MS))
+        assert [stored.record.call_id for _, stored in found] == [f"c{n}" for n, day in enumerate(days) if day == 1]
+
+
 def test_error_names_an_altered_record(filled: Disk, reader: Connection) -> None:
     with closing(connect(filled.path)) as thief:
         thief.execute("UPDATE call_record SET ended_at = 5 WHERE call_id = 'c2'")
