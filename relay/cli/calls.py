@@ -118,8 +118,17 @@ def list_calls(
     """
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
-        x = binding and required(find_binding(store.reader, store.sealer, binding), "binding", "bindings list").x
-        wanted = Wanted(number or x, None, None, order, business, since or 0, LAST_MS if until is None else until)
+        numbers = None
+        if binding is not None:
+            numbers = required(find_binding(store.reader, store.sealer, binding), "binding", "bindings list").numbers
+        wanted = Wanted(
+            number=number,
+            numbers=numbers,
+            order_id=order,
+            business=business,
+            since_ms=since or 0,
+            until_ms=LAST_MS if until is None else until,
+        )
         asked = CallQuery(wanted, outcome, kind, binding)
         if clear:
             query = {"number": number, "order": order, "business": business, "since": since, "until": until}

@@ -55,6 +55,11 @@ class Binding(NamedTuple):
     idle_ttl_s: int | None = None  # it ends so long after its last call: each moves `expires_at`
     max_expires_at: int | None = None  # but then at the latest; only with `idle_ttl_s`
 
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """x and y: each of its calls dials one of them."""
+        return (self.x,) if self.y is None else (self.x, self.y)
+
     def is_live(self, at_ms: int) -> bool:
         """Whether the binding is in force at a time after its creation."""
         return self.ended_at is None and (self.expires_at is None or self.expires_at > at_ms)

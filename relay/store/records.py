@@ -222,6 +222,7 @@ class Wanted(NamedTuple):
 
     number: str | None = None  # a 700 number or a party, in any role
     party: str | None = None  # a second number
+    numbers: tuple[str, ...] | None = None  # one of these, in any role
     call_id: str | None = None
     order_id: str | None = None
     business: str | None = None
@@ -233,6 +234,7 @@ class Wanted(NamedTuple):
         return (
             (self.number is None or self.number in roles)
             and (self.party is None or self.party in roles)
+            and (self.numbers is None or not {*self.numbers}.isdisjoint(roles))
             and self.call_id in (None, record.call_id)
             and self.order_id in (None, record.order_id)
             and self.business in (None, record.business)
@@ -369,6 +371,8 @@ def _criteria(sealer: Sealer, wanted: Wanted) -> list[tuple[bytes, ...]]:
         for number in (wanted.party, wanted.number)
         if number is not None
     )
+    if wanted.numbers is not None:
+        criteria.append(tuple(key(sealer, number) for number in wanted.numbers for key in (number_key, beside_key)))
     if wanted.business is not None:
         criteria.append((business_key(sealer, wanted.business),))
     return criteria
@@ -396,7 +400,9 @@ def _indexed_query(order: _Order, sizes: list[int]) -> str:
     names = [[f":key_{row}_{column}" for column in range(size)] for row, size in enumerate(sizes)]
     others = " ".join(_HAS_TOO.format(keys=", ".join(row)) for row in names[1:])
     words = order.words()
-    ranges = " UNION ALL ".join(f"{_PLACES.format(key=name, **words)} {others}" for name in names[0])
+    # One of several numbers may be dialled, and another shown: such a record is in two ranges.
+    union = " UNION " if sizes[0] > 2 else " UNION ALL "
+    ranges = union.join(f"{_PLACES.format(key=name, **words)} {others}" for name in names[0])
     return f"{ranges} ORDER BY 1 {words['order']}, 2 {words['order']} LIMIT :limit"
 
 

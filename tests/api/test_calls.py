@@ -131,6 +131,20 @@ async def test_the_calls_of_a_binding_are_found(api: Api, company: Client) -> No
     assert (await rival.get(f"/v1/calls?binding_id={made['id']}"))["items"] == []
 
 
+async def test_the_calls_of_a_binding_with_two_numbers_dial_either(api: Api, company: Client) -> None:
+    made = await company.post("/v1/bindings", {"mode": "AXYB", "a": A[2:], "b": B[2:], "order_id": "17"})
+    shelf = Shelf(api.backend.path, api.backend.sealer)
+    through = {"binding_id": made["id"], "mode": "AXYB", "number_shown": made["y"]}
+    refused = {"number_shown": None, "callee": None, "routed_at": None, "outcome": "expired"}
+    shelf.add(
+        call(ACME, "acme", **through, number_dialled=made["x"]),
+        call(RIVAL, "acme", **(through | refused), number_dialled=made["y"], received_at=NOW_MS + 1),
+    )
+    shelf.follow()
+    found = (await company.get(f"/v1/calls?binding_id={made['id']}"))["items"]
+    assert [item["call_id"] for item in found] == [RIVAL, ACME]
+
+
 @pytest.mark.usefixtures("shelf")
 async def test_records_are_paginated(operator: Client) -> None:
     first = await operator.get("/v1/calls?limit=1")

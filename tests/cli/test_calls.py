@@ -29,7 +29,7 @@ from relay.store.writer import Writer, now_ms
 from tests.cli.conftest import Command, serving
 from tests.support.recorded import keep
 from tests.support.recorded_rtp import CALLEE_PORT, CALLER_PORT, Heard, a_law, capture_of, speech
-from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record, put
+from tests.support.stored import NOW_MS, A, B, X, Y, binding, ended_record, live_record, put
 
 
 def write(relay700: Command, *records: CallRecord) -> None:
@@ -152,6 +152,13 @@ def test_the_calls_of_a_binding_are_found(relay700: Command) -> None:
     write(relay700, ended_record("c1", binding_id="0123456789ab"), ended_record("c2"))
     assert [record["call_id"] for record in relay700.objects("calls", "list", "--binding", "0123456789ab")] == ["c1"]
     assert "no such binding" in relay700.refused("calls", "list", "--binding", "ba9876543210")
+
+
+def test_a_refused_call_to_the_other_number_of_a_binding_is_found(relay700: Command) -> None:
+    bind(relay700, binding("0123456789ab", mode="AXYB", y=Y))
+    refused = {"number_dialled": Y, "number_shown": None, "routed_at": None, "outcome": "expired"}
+    write(relay700, ended_record("c1", binding_id="0123456789ab", **refused), ended_record("c2"))
+    assert [record["call_id"] for record in relay700.objects("calls", "list", "--binding", "0123456789ab")] == ["c1"]
 
 
 def test_one_call_is_shown_masked_and_its_reading_in_clear_is_logged(relay700: Command) -> None:

@@ -238,6 +238,11 @@ KNOWN = [
     (Wanted(since_ms=NOW_MS + 2_000, until_ms=NOW_MS + 5_000), "c2 c3 c4"),
     (Wanted(number=X, since_ms=NOW_MS + 2_000, until_ms=NOW_MS + 5_000), "c2 c3"),
     (Wanted(number="8001"), ""),
+    (Wanted(numbers=(X,)), "c1 c2 c3 c5"),
+    (Wanted(numbers=(X, Y)), "c1 c2 c3 c4 c5 c6"),
+    (Wanted(numbers=(X, Y), business="other"), "c3 c6"),
+    (Wanted(numbers=(Y, X), party=C), "c4 c6"),
+    (Wanted(numbers=(X, Y), number=Y, party=B), "c2 c6"),
 ]
 
 
@@ -280,6 +285,8 @@ def test_last_page_is_not_full(shelf: Shelf) -> None:
     shelf.follow(3)
     assert pages(shelf, Wanted(number=X), 2, newest_first=False) == ["c1 c2", "c3 c5", ""]
     assert pages(shelf, Wanted(number=X), 3, newest_first=True) == ["c5 c3 c2", "c1"]
+    shelf.follow()
+    assert pages(shelf, Wanted(numbers=(X, Y)), 4, newest_first=True) == ["c6 c5 c4 c3", "c2 c1"]  # c2 has both
 
 
 @pytest.mark.parametrize("page", [1, 2, 10])
