@@ -193,7 +193,8 @@ def follow(sealer: Sealer, head: Head, row: Row) -> tuple[Head, StoredRecord]:
 Position = tuple[int, int]  # the sort key of the pages: time in Unix milliseconds, chain_seq
 
 LAST_MS = 1 << 53
-LONGEST_CALL_MS = 7 * 24 * 3_600_000  # the longest time from the arrival of a call to its end
+# No call ends later after its arrival: [sip] max_call_s is 7 days at most, from the answer.
+LONGEST_CALL_MS = 8 * 24 * 3_600_000
 _MOST_UNREAD = 10_000  # if more records are not indexed, the index is not used
 
 _PLACES = """

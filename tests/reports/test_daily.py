@@ -51,6 +51,19 @@ def test_attempts_are_counted_by_result(shelf: Shelf) -> None:
     assert line.complaints == 0
 
 
+def test_a_call_that_its_caller_cancelled_before_a_route_is_not_refused(shelf: Shelf) -> None:
+    shelf.add(call(1, **(REFUSED | {"business": "default"}), answered_at=None, duration_ms=None, outcome="cancelled"))
+    (line,) = report(shelf)
+    assert (line.attempts, line.unanswered, line.refused) == (1, 1, {})
+
+
+def test_a_week_long_call_is_in_the_report(shelf: Shelf) -> None:
+    """[sip] max_call_s is at most a week, from the answer."""
+    _, until_ms = day_span(DAY)
+    shelf.add(call(1, received_at=until_ms - 1, answered_at=until_ms + 60_000, ended_at=until_ms + 604_860_000))
+    assert [line.answered for line in report(shelf)] == [1]
+
+
 def test_messages_are_counted_separately(shelf: Shelf) -> None:
     c = "8613700000003"
     message = {"kind": "message", "answered_at": None, "duration_ms": None, "outcome": "delivered"}
