@@ -46,6 +46,25 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
+# --- the Debian package
+
+
+def test_an_upgrade_succeeds_although_a_relay_does_not_start_yet(machine: Machine) -> None:
+    """As while PostgreSQL is away. A failed postinst would leave the package half-configured."""
+    (machine.folder / "run/systemd/system").mkdir(parents=True)
+    stopped = machine.folder / "run/relay700.stopped"
+    stopped.write_text("relay700@a.service\nrelay700@b.service\n")
+    for name in ("getent", "install"):
+        machine.stub(name, "exit 0")
+    machine.stub("systemctl", 'echo "systemctl $*" >>"$LOG"; [[ $1 != start ]]')
+    postinst = (ROOT / "scripts/dist.d/debian/postinst").read_text().replace("/run/", f"{machine.folder}/run/")
+    done = machine.run("sh", "-c", postinst, "postinst", "configure", "1.0.0")
+    assert done.returncode == 0
+    assert "systemctl status relay700@a.service relay700@b.service" in done.stderr
+    assert machine.logged() == ["systemctl daemon-reload", "systemctl start relay700@a.service relay700@b.service"]
+    assert not stopped.exists()
+
+
 # --- scripts/apt.sh
 
 
