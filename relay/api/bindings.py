@@ -5,6 +5,8 @@ Parties are masked in every response unless they are to be revealed, with a reas
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal, Self, cast
 
 from fastapi import Depends, Path
@@ -204,13 +206,21 @@ Writes = Annotated[RequestContext, Depends(Changes("bindings:write"))]
 _NAMES = [API_NAMES.get(name, name) for name in Binding._fields]
 
 
-def shown_binding(binding: Binding, at_ms: int, *, clear: bool = False, warning: str | None = None) -> BindingResponse:
-    """The response model of a binding, with its state at `at_ms`."""
+def shown_binding(
+    binding: Binding,
+    at_ms: int,
+    *,
+    clear: bool = False,
+    text: Callable[[str], str] = str,
+    warning: str | None = None,
+) -> BindingResponse:
+    """The response model of a binding, with its state at `at_ms`. `text` shows its consent (`RequestContext.text`)."""
     values: dict[str, Any] = dict(zip(_NAMES, binding, strict=True))
     del values["released_at"]
     values["id"] = values.pop("binding_id")
     for party in ("a", "b"):
         values[party] = values[party] if clear or values[party] is None else mask_number(values[party])
+    values["consent"] = binding.consent and text(binding.consent)
     for moment in ("created_at", "changed_at", "expires_at", "ended_at", "max_expires_at"):
         values[moment] = shown_moment(values[moment])
     values["state"] = state_of(binding, at_ms)
@@ -314,7 +324,8 @@ async def _found(
         lambda binding: binding.binding_id,
     )
     clear = await context.reveal(reveal, "bindings", [binding.binding_id for binding in found.items])
-    return found.shown(lambda binding: shown_binding(binding, at_ms, clear=clear))
+    text = partial(context.text, clear=clear)
+    return found.shown(lambda binding: shown_binding(binding, at_ms, clear=clear, text=text))
 
 
 @router.get("", operation_id="listBindings", summary="List bindings")
@@ -358,7 +369,8 @@ async def search_bindings(
 async def get_binding(binding_id: BindingId, context: Reads, reveal: Revealing) -> BindingResponse:
     """A binding, live or ended."""
     found = _own(context, binding_id)
-    return shown_binding(found, now_ms(), clear=await context.reveal(reveal, f"binding {binding_id}"))
+    clear = await context.reveal(reveal, f"binding {binding_id}")
+    return shown_binding(found, now_ms(), clear=clear, text=partial(context.text, clear=clear))
 
 
 @router.get("/{binding_id}/history", operation_id="getBindingHistory", summary="Show the history of a binding")
@@ -377,11 +389,8 @@ async def patch_binding(binding_id: BindingId, asked: BindingChangeRequest, cont
 
     def do(unit: UnitOfWork) -> Answer:
         changed = change(unit, binding_id, _changes(asked, rules.parties, unit.now_ms), rules, asked.version)
-        return Answer(
-            shown_binding(
-                changed, unit.now_ms, warning=filing_warning(unit.connection, unit.sealer, changed, rules, unit.now_ms)
-            )
-        )
+        warning = filing_warning(unit.connection, unit.sealer, changed, rules, unit.now_ms)
+        return Answer(shown_binding(changed, unit.now_ms, text=context.text, warning=warning))
 
     return await context.change(do)
 
@@ -395,7 +404,7 @@ async def post_renewal(binding_id: BindingId, asked: ExpiryRequest, context: Wri
 
     def do(unit: UnitOfWork) -> Answer:
         renewed = renew(unit, binding_id, _expiry(asked, unit.now_ms), rules)
-        return Answer(shown_binding(renewed, unit.now_ms))
+        return Answer(shown_binding(renewed, unit.now_ms, text=context.text))
 
     return await context.change(do)
 
@@ -405,5 +414,5 @@ async def delete_binding(binding_id: BindingId, context: Writes, why: Why = None
     """Refuse calls from the next one on; calls that are up continue. The binding can still be read."""
     rules = context.backend.settings.rules
     return await context.change(
-        lambda unit: Answer(shown_binding(end(unit, binding_id, rules, why or ""), unit.now_ms))
+        lambda unit: Answer(shown_binding(end(unit, binding_id, rules, why or ""), unit.now_ms, text=context.text))
     )

@@ -21,6 +21,7 @@ from relay.defence.limits import Rates
 from relay.errors import Refused
 from relay.model.numbers import normalise_party
 from relay.policy.rules import DEFAULT_BUSINESS
+from relay.privacy.texts import mask_numbers
 from relay.service import fields
 from relay.service.keys import OPERATOR, PARTIES
 from relay.store.connection import Connection
@@ -114,6 +115,10 @@ class RequestContext(NamedTuple):
         if PARTIES not in self.actor.scopes:
             raise lacks(PARTIES, field)
         return normalise_party(party)
+
+    def text(self, text: str, *, clear: bool = False) -> str:
+        """A business user's text as it wrote it; for operators, unless `clear`, with the numbers in it masked."""
+        return text if clear or self.business is not None else mask_numbers(text, sender="")
 
     def row(self, query: Callable[[Connection], T]) -> T:
         """Run a query in the event loop's thread: for single rows by primary key."""

@@ -101,9 +101,10 @@ Reads = Annotated[RequestContext, Depends(Needs("bindings:read"))]
 Writes = Annotated[RequestContext, Depends(Changes("bindings:write"))]
 
 
-def shown_group(group: Group) -> GroupResponse:
+def shown_group(group: Group, context: RequestContext) -> GroupResponse:
     """The response model of a group."""
-    values = api_named(group._asdict()) | {"created_at": shown_moment(group.created_at)}
+    values = api_named(group._asdict())
+    values |= {"name": context.text(group.name), "created_at": shown_moment(group.created_at)}
     return GroupResponse(id=values.pop("group_id"), **values)
 
 
@@ -120,7 +121,7 @@ async def post_group(asked: GroupCreateRequest, context: Writes) -> Response:
 
     def do(unit: UnitOfWork) -> Answer:
         group = make_group(unit, asked.name, rules, business, asked.members)
-        return Answer(shown_group(group), 201, f"/v1/groups/{group.group_id}")
+        return Answer(shown_group(group, context), 201, f"/v1/groups/{group.group_id}")
 
     return await context.change(do)
 
@@ -136,20 +137,20 @@ async def get_groups(context: Reads, paging: Paging, business_id: Name | None = 
         "",
         lambda group: group.group_id,
     )
-    return found.shown(shown_group)
+    return found.shown(lambda group: shown_group(group, context))
 
 
 @router.get("/{group_id}", operation_id="getGroup", summary="Show a group")
 async def get_one_group(group_id: GroupId, context: Reads) -> GroupResponse:
     """A group without its members."""
-    return shown_group(_own(context, group_id))
+    return shown_group(_own(context, group_id), context)
 
 
 @router.delete("/{group_id}", response_model=GroupResponse, operation_id="deleteGroup", summary="Delete a group")
 async def delete_group(group_id: GroupId, context: Writes) -> Response:
     """Delete a group without live bindings. Tracebacks still find its former members."""
     rules = context.backend.settings.rules
-    return await context.change(lambda unit: Answer(shown_group(remove_group(unit, group_id, rules))))
+    return await context.change(lambda unit: Answer(shown_group(remove_group(unit, group_id, rules), context)))
 
 
 @router.get("/{group_id}/members", operation_id="listGroupMembers", summary="List the members of a group")
@@ -179,7 +180,7 @@ async def post_members(group_id: GroupId, asked: MembersRequest, context: Writes
 
     def do(unit: UnitOfWork) -> Answer:
         added = add_members(unit, group_id, asked.members, rules)
-        return Answer(MembershipResponse(group=shown_group(get_group(unit, group_id)), changed=added))
+        return Answer(MembershipResponse(group=shown_group(get_group(unit, group_id), context), changed=added))
 
     return await context.change(do)
 
@@ -196,7 +197,7 @@ async def post_removal(group_id: GroupId, asked: MembersRequest, context: Writes
 
     def do(unit: UnitOfWork) -> Answer:
         removed = remove_members(unit, group_id, asked.members, rules)
-        return Answer(MembershipResponse(group=shown_group(get_group(unit, group_id)), changed=removed))
+        return Answer(MembershipResponse(group=shown_group(get_group(unit, group_id), context), changed=removed))
 
     return await context.change(do)
 

@@ -23,7 +23,7 @@ from relay.cli.options import (
     said_in_clear,
     showing_options,
 )
-from relay.cli.output import file_progress, newest, plain, show_list, show_one, shower
+from relay.cli.output import file_progress, newest, plain, show_list, show_one, shower, shower_of_text
 from relay.service import groups as list_service
 from relay.service import groups as service
 from relay.service.groups import Whose
@@ -81,7 +81,7 @@ def show_group(config_path: Path | None, group_id: str, as_json: bool, reveal: b
             said_in_clear(store, group_id, reason)
         show = shower(reveal=clear)
         members = [show(number) for number in _members(store, group_id)]
-    show_one(_group(group) | {"members": members}, as_json=as_json)
+    show_one(_group(group, clear=clear) | {"members": members}, as_json=as_json)
 
 
 @groups.command("add")
@@ -143,8 +143,8 @@ def _members(store: Opened, group_id: str) -> Iterator[str]:
     return (number for _, number in found)
 
 
-def _group(group: Group) -> dict[str, Any]:
-    values = plain(group)
+def _group(group: Group, *, clear: bool = False) -> dict[str, Any]:
+    values = plain(group) | {"name": shower_of_text(reveal=clear)(group.name)}
     return {"id": values.pop("group_id")} | values
 
 

@@ -112,7 +112,7 @@ def masked_binding(binding: Binding, now_ms: int, *, clear: bool) -> dict[str, A
     values = binding_object(binding, now_ms)
     values |= {name: values[name] and show(values[name]) for name in ("a", "b")}
     return values | {
-        name: values[name] and show_text(values[name]) for name in ("order_id", "user_data", "industrial_id")
+        name: values[name] and show_text(values[name]) for name in ("order_id", "consent", "user_data", "industrial_id")
     }
 
 

@@ -276,6 +276,18 @@ async def test_reveal_requires_the_scope_and_a_reason_and_is_audited(
     await blind.refused("GET", f"{path}?reveal=true&reason=curious", "forbidden")
 
 
+async def test_a_number_in_a_consent_is_masked_for_operators(company: Client, operator: Client) -> None:
+    made = await company.post("/v1/bindings", AXB | {"consent": f"SMS to {B}"})
+    path = f"/v1/bindings/{made['id']}"
+    assert made["consent"] == (await company.get(path))["consent"] == f"SMS to {B}"
+    seen = [await operator.get(path), *(await operator.get("/v1/bindings?business_id=acme"))["items"]]
+    seen.append(await operator.ask("PATCH", path, {"max_call_s": 600}))
+    seen.append(await operator.post(f"{path}/renew", {"expires_in": 600}, 200))
+    seen.append(await operator.ask("DELETE", path))
+    assert [binding["consent"] for binding in seen] == ["SMS to 139****0002"] * 5
+    assert (await operator.get(f"{path}?reveal=true&reason=case"))["consent"] == f"SMS to {B}"
+
+
 async def test_an_operator_binds_for_a_business_user(operator: Client, company: Client) -> None:
     assert (await operator.post("/v1/bindings", AXB | {"business_id": "acme"}))["business_id"] == "acme"
     assert (await operator.post("/v1/bindings", AXB))["business_id"] == "default"

@@ -20,6 +20,17 @@ async def test_members_are_added_and_removed(company: Client) -> None:
     assert (removed["changed"], removed["group"]["size"]) == (1, 1)
 
 
+async def test_a_number_in_the_name_of_a_group_is_masked_for_operators(company: Client, operator: Client) -> None:
+    made = await company.post("/v1/groups", {"name": f"riders of {A}"})
+    path = f"/v1/groups/{made['id']}"
+    assert made["name"] == (await company.get(path))["name"] == f"riders of {A}"
+    seen = [await operator.get(path), *(await operator.get("/v1/groups?business_id=acme"))["items"]]
+    seen.append((await operator.post(f"{path}/members", {"members": [B]}, 200))["group"])
+    seen.append((await operator.post(f"{path}/members/remove", {"members": [B]}, 200))["group"])
+    seen.append(await operator.ask("DELETE", path))
+    assert [group["name"] for group in seen] == ["riders of 138****0001"] * 5
+
+
 async def test_a_group_in_use_cannot_be_deleted(company: Client) -> None:
     group = await company.post("/v1/groups", {"name": "riders", "members": [A]})
     asked = {"mode": "GXB", "group_id": group["id"], "b": B, "order_id": "1"}

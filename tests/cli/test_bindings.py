@@ -192,7 +192,7 @@ def test_a_binding_is_renewed(relay700: Command) -> None:
 
 @pytest.mark.parametrize("order", ["13800000001", "for 138-0000 0001"])
 def test_numbers_in_texts_of_business_users_are_masked(relay700: Command, order: str) -> None:
-    (made,) = relay700.objects("bind", "AXB", *AB, "--order", order, "--user-data", order)
+    (made,) = relay700.objects("bind", "AXB", *AB, "--order", order, "--user-data", order, "--consent", order)
     for command in (("list",), ("show", made["binding_id"])):
         said = relay700.done("bindings", *command)
         assert order not in said

@@ -46,6 +46,13 @@ def test_members_are_masked_and_their_reading_is_logged(relay700: Command, group
     assert (entry["object"], entry["reason"]) == (group["id"], "case 7")
 
 
+def test_a_number_in_the_name_of_a_group_is_masked(relay700: Command) -> None:
+    (made,) = relay700.objects("groups", "make", "riders of 139-0000-0002", reason=None)
+    for command in (("list",), ("show", made["id"])):
+        assert "riders of 139****0002" in relay700.done("groups", *command)
+    assert "riders of 139-0000-0002" in relay700.done("groups", "show", made["id"], "--reveal", "--reason", "case 7")
+
+
 def test_a_group_is_deleted_once_no_binding_uses_it(relay700: Command, group: dict[str, Any]) -> None:
     (made,) = relay700.objects("bind", "GXB", "--group", group["id"], "--b", "13900000002", "--x", X)
     assert "end them first" in relay700.refused("groups", "delete", group["id"])
