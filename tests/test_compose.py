@@ -85,5 +85,15 @@ def test_prometheus_asks_the_relay_and_grafana_asks_prometheus() -> None:
     assert mounts("grafana")[provider["options"]["path"]] == "../grafana"
 
 
+def test_the_relay_s_configuration_is_mounted_as_a_folder() -> None:
+    """The mount of a file keeps the one that an editor has replaced, so that a reload would change nothing."""
+    source = mounts("relay")["/etc/relay700"]
+    assert (COMPOSE / source).resolve() == COMPOSE
+
+
+def test_the_relay_s_log_is_bounded() -> None:
+    assert set(services()["relay"]["logging"]["options"]) == {"max-size", "max-file"}
+
+
 def test_the_relay_is_given_time_to_drain() -> None:
     assert int(services()["relay"]["stop_grace_period"].removesuffix("s")) > relay_toml()["sip"]["drain_s"]
