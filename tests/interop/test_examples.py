@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import dockerfile  # type: ignore[import-untyped]
 import pytest
 
 from relay.config import load_config
+from relay.events.recordings import FOLDERS
 from tests.interop.conftest import StartRelay
 from tests.support.addresses import CALLEE, RELAY, free
 from tests.support.asterisk import Asterisk
@@ -193,6 +195,28 @@ def test_rules_are_for_the_ports_of_the_installed_rtpengine() -> None:
     assert set(re.findall(r"sport (\S+)", rules)) == {"-".join(ports.groups())}
 
 
+def test_the_spool_of_recordings_is_made_at_each_boot(tmp_path: Path) -> None:
+    """By the lines of the comment, which systemd-tmpfiles applies here for another folder and owner."""
+    text = (CONFIG / "rtpengine" / "rtpengine.conf").read_text()
+    (spool,) = re.findall(r"^#recording-dir = (\S+)$", text, re.MULTILINE)
+    (line,) = re.findall(r"^# {3}(tmpfs .*)$", text, re.MULTILINE)
+    place, kind, options, *_ = line.split()[1:]
+    assert (place, kind) == (spool, "tmpfs")
+    assert {"uid=rtpengine", "gid=relay700", "mode=2770"} < set(options.split(","))
+    folders = "".join(re.findall(rf"^# {{3}}(d {spool}/.*\n)", text, re.MULTILINE))
+    (tmp_path / "spool").mkdir()
+    of_this_user = folders.replace(spool, f"{tmp_path}/spool").replace(
+        "rtpengine relay700", f"{os.getuid()} {os.getgid()}"
+    )
+    (tmp_path / "spool.conf").write_text(of_this_user)
+    subprocess.run(["systemd-tmpfiles", "--create", tmp_path / "spool.conf"], check=True)
+    assert {path.name: oct(path.stat().st_mode) for path in (tmp_path / "spool").iterdir()} == dict.fromkeys(
+        FOLDERS, "0o42770"
+    )
+    for unit in ("relay700.service", "relay700@.service"):
+        assert f"\n#ReadWritePaths=-{spool}\n" in (CONFIG / "systemd" / unit).read_text()
+
+
 # --- systemd
 
 
@@ -254,6 +278,16 @@ def test_systemd_tries_a_start_that_fails_for_ever(unit: Path) -> None:
     own, _, service = unit.read_text().partition("[Service]")
     assert "\nStartLimitIntervalSec=0\n" in own
     assert re.search(r"^RestartMaxDelaySec=2s$", service, re.MULTILINE)
+
+
+def test_systemd_waits_for_an_index_on_a_large_table(unit: Path) -> None:
+    """Killed after the 90 s of its default, the relay would begin it anew at each start."""
+    assert "\nTimeoutStartSec=1h\n" in unit.read_text()
+
+
+def test_the_journal_drops_no_line(unit: Path) -> None:
+    """By default it may after 10,000 in 30 s, and each call has one: a leak's among them."""
+    assert "\nLogRateLimitIntervalSec=0\n" in unit.read_text()
 
 
 def test_systemd_finds_the_unit_well_protected(unit: Path) -> None:
