@@ -7,8 +7,8 @@
 #   docker run --network host -v relay700:/var/lib/relay700 -v /etc/relay700:/etc/relay700:ro relay700
 #
 # SIP names addresses in its messages, so the relay needs the host's network, or [sip] advertise with all ports published. Paths in
-# /etc/relay700/relay.toml count from /var/lib/relay700, the volume: database and key are below its var/. The health check asks
-# 127.0.0.1:8700 as [api] listen has it. Stop it with `docker stop -t 60`: it drains.
+# /etc/relay700/relay.toml count from /var/lib/relay700, the volume: database and key are below its var/. The health check asks the
+# relay by the socket beside its store, and fails while relay.toml has a fault. Stop it with `docker stop -t 60`: it drains.
 #
 # PACKAGE=given takes the package in dist/ instead of compiling; BASE is another Debian of the same release. `./scripts/dist image`
 # uses both.
@@ -43,7 +43,7 @@ USER relay700
 WORKDIR /var/lib/relay700
 VOLUME /var/lib/relay700
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=10s \
-    CMD ["/opt/relay700/bin/python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8700/healthz', timeout=4)"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s \
+    CMD ["/opt/relay700/bin/relay700", "peers", "list", "-c", "/etc/relay700/relay.toml"]
 ENTRYPOINT ["/opt/relay700/bin/relay700"]
 CMD ["serve", "-c", "/etc/relay700/relay.toml"]
