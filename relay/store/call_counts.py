@@ -1,4 +1,4 @@
-"""Counts of ended calls and messages by time, for charts: of all, of each business user, of each peer called.
+"""Counts of ended calls by time, for charts: of all, of each business user, of each peer called.
 
 Answered calls are also counted by day, business user and prefix, for rates of complaints.
 
@@ -106,7 +106,7 @@ _Kind = tuple[str | None, str | None, str, str | None, int, str]  # business, pe
 def _kind(record: CallRecord) -> _Kind | None:
     """What decides where a record is counted: equal for many of a batch. None: nowhere."""
     ended_at, outcome, business = record.ended_at, record.outcome, record.business
-    if ended_at is None or outcome is None or business == PROBE_BUSINESS:
+    if ended_at is None or outcome is None or business == PROBE_BUSINESS or record.kind == "message":
         return None
     rang_at = record.ringing_at or record.answered_at
     rang = None if rang_at is None else _RANGES[bisect_left(_BOUNDS_MS, rang_at - record.received_at)]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 
 from relay.console.streams import Streams
+from relay.model.call import Kind
 from relay.store.call_counts import count_calls
 from tests.api.conftest import Api, Client, Json
 from tests.console.conftest import Console, text_of
@@ -24,11 +25,12 @@ PEERS: Json = {
 }
 
 
-async def count(api: Api, *outcomes: str, business: str = "acme", ago_s: float = 60) -> None:
+async def count(api: Api, *outcomes: str, business: str = "acme", ago_s: float = 60, kind: Kind = "call") -> None:
     """Calls that ended some time ago, as the follower counts them."""
     ended_ms = int((api.now() - ago_s) * 1000)
     times = {"received_at": ended_ms - 2_000, "ringing_at": ended_ms - 1_200, "ended_at": ended_ms}
-    records = [ended_record(f"{n}", **times, business=business, outcome=each) for n, each in enumerate(outcomes)]
+    whose = {"business": business, "kind": kind}
+    records = [ended_record(f"{n}", **times, **whose, outcome=each) for n, each in enumerate(outcomes)]
     await api.run(lambda unit: count_calls(unit.connection, records))
 
 
@@ -63,6 +65,13 @@ async def test_an_operator_sees_all_calls_and_a_business_user_its_own(
     assert (seen[company]["businesses"], seen[company]["peers"]) == ([], [])
     page = await browser.see("/?range=7d")
     assert "rival" not in page and "carrier" not in page and "<rect" in page
+
+
+async def test_text_messages_are_not_in_the_answer_rate(console: Console, api: Api) -> None:
+    await count(api, *["answered"] * 5)
+    await count(api, *["delivered"] * 5, kind="message")
+    browser = await console.of(await api.company("acme"))
+    assert (await browser.http.get("/console/?format=json")).json()["figures"]["answered"] == 100
 
 
 async def test_what_is_down_wants_attention(

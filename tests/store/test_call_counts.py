@@ -58,6 +58,14 @@ def test_calls_are_counted_by_minute_for_all_their_owners(connection: Connection
         assert summed(read_counts(connection, ALL, span, 0, NOW_S + 7_200).values()).total == 4
 
 
+def test_text_messages_are_not_counted(connection: Connection) -> None:
+    text = {"kind": "message", "ringing_at": None}
+    count_calls(
+        connection, [record(0), record(1, outcome="delivered", **text), record(2, outcome="no_binding", **text)]
+    )
+    assert summed(read_counts(connection, ALL, 60, NOW_S, NOW_S + 60).values()).outcomes == {"answered": 1}
+
+
 def test_the_time_to_the_ringing_is_counted_in_ranges(connection: Connection) -> None:
     slow = {"ringing_at": NOW_MS - 900 + 6_000, "received_at": NOW_MS - 900}
     count_calls(connection, [*(record(0) for _ in range(9)), record(0, **slow), record(0, ringing_at=None)])
