@@ -102,10 +102,10 @@ def _end_of(call: dict[str, Any]) -> str:
     if call["answered_at"] is not None:
         by = {"caller": N_("the caller hung up"), "callee": N_("the callee hung up")}
         return by.get(call["ended_by"], N_("ended by the relay: %(end_reason)s"))
-    if call["routed_at"] is None:
-        return N_("refused by the relay with %(sip_status)s, Q.850 %(q850_cause)s")
     if call["outcome"] == "cancelled":
         return N_("the caller gave up")
+    if call["routed_at"] is None:
+        return N_("refused by the relay with %(sip_status)s, Q.850 %(q850_cause)s")
     return N_("not answered: the caller got %(sip_status)s, Q.850 %(q850_cause)s")
 
 

@@ -30,7 +30,7 @@ class DailyLine(NamedTuple):
     prefix: str  # "" if no 700 number was dialled
     attempts: int
     answered: int
-    unanswered: int  # routed, but busy, no answer, cancelled and the like
+    unanswered: int  # busy, no answer, cancelled and the like
     refused: dict[str, int]  # not routed, by outcome
     talk_ms: int
     parties: int  # distinct parties of calls and messages
@@ -53,7 +53,7 @@ class _Tally:
         if record.kind == "message":
             self.messages += 1
             self.messages_delivered += record.outcome == "delivered"
-        elif record.routed_at is None:
+        elif record.routed_at is None and record.outcome != "cancelled":
             self.refused[record.outcome or "failed"] += 1
         elif record.answered_at is None:
             self.unanswered += 1

@@ -90,6 +90,13 @@ async def test_a_call_tells_its_story_and_what_to_do(console: Console, api: Api,
     assert (record[0]["call_id"], record[0]["caller"]) == (ACME, "138****0001")
 
 
+async def test_a_call_cancelled_before_it_was_routed_is_not_refused(console: Console, api: Api) -> None:
+    early = dict.fromkeys(("routed_at", "ringing_at", "answered_at", "callee", "duration_ms"))
+    keep(api, ended_record(ACME, business="acme", **early, outcome="cancelled", sip_status=487))
+    text = text_of(await (await console.of(await api.company("acme"))).see(f"/calls/{ACME}"))
+    assert "the caller gave up" in text and "refused by the relay" not in text
+
+
 async def test_a_call_of_another_business_user_is_not_there(console: Console, api: Api) -> None:
     keep(api, ended_record(RIVAL, business="rival"))
     browser = await console.of(await api.company("acme"))
