@@ -4,7 +4,11 @@
 # the image has no health check.)
 #
 #   docker build -t relay700 .        # compiles it, in some minutes
+#   install -D -m 640 -g 10700 config/relay.toml /etc/relay700/relay.toml
 #   docker run --network host -v relay700:/var/lib/relay700 -v /etc/relay700:/etc/relay700:ro relay700
+#
+# The image's user is 10700:10700, whatever relay700 is on the host: that group must be able to read the files in /etc/relay700, also one
+# that the package or the unit's commands have put there (chgrp 10700).
 #
 # SIP names addresses in its messages, so the relay needs the host's network, or [sip] advertise with all ports published. Paths in
 # /etc/relay700/relay.toml count from /var/lib/relay700, the volume: database and key are below its var/. The health check asks the

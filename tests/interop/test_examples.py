@@ -346,6 +346,15 @@ def test_dockerfile_has_known_instructions_and_is_not_run_by_root(instructions: 
     assert the_last("VOLUME", instructions).value == the_last("WORKDIR", instructions).value
 
 
+def test_dockerfile_says_how_its_user_may_read_relay_toml() -> None:
+    """The package and the unit have it readable for their own group alone."""
+    text = (ROOT / "Dockerfile").read_text()
+    (made,) = re.findall(r"groupadd --gid (\d+) relay700", text)
+    assert re.findall(r"^#   install -D -m 640 -g (\d+) config/relay.toml /etc/relay700/relay.toml$", text, re.M) == [
+        made
+    ]
+
+
 def test_dockerfile_copies_all_that_is_installed(instructions: list[dockerfile.Command]) -> None:
     copies = [each for each in instructions if each.cmd == "COPY"]
     copied = {source for each in copies for source in each.value[:-1]}
