@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from relay.compat.providers import ProviderCall, read_calls
 from relay.errors import Refused
 from relay.events import delivery as module
 from relay.events import webhooks as service
@@ -34,7 +36,7 @@ def pushed(kind: str, data: dict[str, Any], parties: str = "clear") -> dict[str,
 
 def test_a_call_record_is_a_secret_report() -> None:
     assert pushed("call.ended", call_data("ended", ended_record(direction="a_to_b")) | BINDING) == {
-        "id": 7, "call_id": "c1", "pool_key": "hangzhou", "partner_key": "hangzhou", "sub_id": 0xB1,
+        "id": 457101671356823, "call_id": "c1", "pool_key": "hangzhou", "partner_key": "hangzhou", "sub_id": 0xB1,
         "out_id": "parcel-1", "phone_no": "13800000001", "secret_no": X, "peer_no": "13900000002",
         "called_display_no": X, "call_type": 0, "call_time": "2026-01-01 08:00:00",
         "call_out_time": "2026-01-01 08:00:00", "ring_time": "2026-01-01 08:00:00",
@@ -42,6 +44,17 @@ def test_a_call_record_is_a_secret_report() -> None:
         "release_time": "2026-01-01 08:00:13", "release_dir": 1, "release_cause": 16, "unconnected_cause": 0,
         "control_msg": "OK", "control_type": "CONTINUE",
     }  # fmt: skip
+
+
+def test_the_id_of_a_record_is_that_of_its_event_and_not_a_place_in_the_queue() -> None:
+    def ids(*places: int) -> list[int]:
+        data = call_data("ended", ended_record())
+        events = [Event(seq, f"c{place}.x", "call.ended", NOW_MS, 0, None, None, data) for place, seq in enumerate(places)]
+        return [record["id"] for record in json.loads(write_events(HOOK, events))]
+
+    assert ids(1, 2) == ids(1, 9)
+    assert len(set(ids(*range(100)))) == 100
+    assert max(ids(*range(100))) < 1 << 53
 
 
 def test_a_call_from_b_has_a_as_phone_no() -> None:
@@ -86,6 +99,17 @@ def test_a_refused_call_is_an_intercepted_one(outcome: str, cause: int, message:
     assert "peer_no" not in record and "control_type" not in record
 
 
+@pytest.mark.parametrize(("mode", "direction"), [("GXB", None), ("GXYB", None), ("AXB", "b_to_a"), ("GXB", "b_to_a")])
+def test_phone_no_of_a_refused_call_is_its_caller(mode: str, direction: str | None) -> None:
+    """As a comparison of call records reads it."""
+    refused = {"outcome": "expired", "routed_at": None, "callee": None, "number_shown": None, "answered_at": None}
+    record = pushed("call.refused", call_data("refused", ended_record(mode=mode, direction=direction, **refused)))
+    assert (record["phone_no"], record.get("peer_no"), record["call_type"]) == ("13800000001", None, 4)
+    [call] = read_calls("alibaba", io.StringIO(json.dumps([record])))
+    assert isinstance(call, ProviderCall)
+    assert (call.caller, call.outcome) == (A, "refused")
+
+
 def test_causes_are_of_outcomes_that_exist() -> None:
     assert set(UNCONNECTED) <= REFUSALS
 
@@ -95,7 +119,13 @@ def test_a_text_message_has_the_time_of_its_receipt(direction: str, call_type: i
     record = pushed("message.delivered", call_data("delivered", ended_record(kind="message", direction=direction)))
     assert (record["call_type"], record["release_cause"]) == (call_type, 9999)
     assert {record[name] for name in record if name.endswith("_time")} == {"2026-01-01 08:00:00"}
-    assert pushed("message.refused", call_data("refused", ended_record(kind="message")))["call_type"] == 5
+
+
+def test_a_refused_text_message_is_one_with_a_cause() -> None:
+    text = ended_record(kind="message", routed_at=None, callee=None, outcome="number_in_text", q850_cause=21)
+    record = pushed("message.refused", call_data("refused", text))
+    assert (record["call_type"], record["release_cause"], record["unconnected_cause"]) == (5, 9999, 3)
+    assert {record[name] for name in record if name.endswith("_time")} == {"2026-01-01 08:00:00"}
 
 
 @pytest.mark.parametrize(
