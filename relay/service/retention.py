@@ -111,9 +111,9 @@ def due(connection: Connection, retention: Retention, now_ms: int) -> Purged:
     """The counts that `purge` would delete now, without deleting."""
     before = _before(retention, now_ms)
     return Purged(
-        count_records(connection, before.records),
+        count_records(connection, before.records, now_ms),
         count_bindings(connection, before.bindings),
-        count_audit(connection, before.audit),
+        count_audit(connection, before.audit, now_ms),
         count_businesses(connection, before.businesses),
         count_recordings(connection, before.recordings),
     )

@@ -10,7 +10,7 @@ from itertools import takewhile
 from typing import Final, NamedTuple
 
 from relay.errors import StoreError
-from relay.store.chain import AUDIT, EMPTY, RECORDS, Chain, Head, anchor_fault, read_head
+from relay.store.chain import AUDIT, EMPTY, RECORDS, Chain, Head, anchor_fault, count_over, is_over, read_head
 from relay.store.connection import DATABASE_ERRORS, Connection, each_row
 from relay.store.database import one_moment
 from relay.store.ledger import require
@@ -28,9 +28,6 @@ _NEWEST = f"{SELECT} WHERE {_OF} AND (:before IS NULL OR seq < :before) ORDER BY
 _OLDEST = f"{SELECT} WHERE {_OF} AND seq > :after ORDER BY seq LIMIT :most"
 _COUNT = f"SELECT count(*) FROM audit WHERE {_OF}"
 _CHAINED = f"{SELECT} ORDER BY seq"
-_COUNT_OLD = """
-SELECT count(*) FROM audit WHERE seq < coalesce((SELECT min(seq) FROM audit WHERE at >= ?), 4611686018427387904)
-"""
 _AT = 1
 _PAGE = 500  # entries
 
@@ -118,7 +115,7 @@ def purge_audit(unit: UnitOfWork, before_ms: int, most: int) -> int:
     """
     head = read_checkpoint(unit.connection, unit.sealer, AUDIT)
     rows = unit.connection.execute(f"{_CHAINED} LIMIT ?", (most,)).fetchall()
-    gone = list(takewhile(lambda row: row[_AT] < before_ms, rows))
+    gone = list(takewhile(lambda row: is_over(unit.connection, AUDIT, row[0], row[_AT], before_ms, unit.now_ms), rows))
     for row in gone:
         head = follow_entry(unit.sealer, head, row)
     if gone:
@@ -127,10 +124,9 @@ def purge_audit(unit: UnitOfWork, before_ms: int, most: int) -> int:
     return len(gone)
 
 
-def count_audit(connection: Connection, before_ms: int) -> int:
+def count_audit(connection: Connection, before_ms: int, now_ms: int) -> int:
     """The number of entries that a purge would delete."""
-    (count,) = connection.execute(_COUNT_OLD, (before_ms,)).fetchone()
-    return int(count)
+    return count_over(connection, AUDIT, before_ms, now_ms)
 
 
 # -- Checkpoints: the last purged link of each chain

@@ -33,14 +33,15 @@ class Chain(NamedTuple):
     table: str
     seq: str  # the column with the sequence number of a link
     hash: str  # the column with its hash
+    at: str  # the column with its time, Unix milliseconds: of a record the end of the call
     head_table: str
     head_salt: bytes  # the salt of the MAC of the head
 
 
 RECORDS: Final = Chain(
-    "record", "the chain of call records", "call_record", "chain_seq", "chain_hash", "chain_head", b"head"
+    "record", "the chain of call records", "call_record", "chain_seq", "chain_hash", "ended_at", "chain_head", b"head"
 )
-AUDIT: Final = Chain("audit", "the audit log", "audit", "seq", "hash", "audit_head", b"audit head")
+AUDIT: Final = Chain("audit", "the audit log", "audit", "seq", "hash", "at", "audit_head", b"audit head")
 
 
 class Head(NamedTuple):
@@ -51,11 +52,39 @@ class Head(NamedTuple):
 
 
 EMPTY: Final = Head(0, b"")
+_ALL: Final = 1 << 62
+_COUNT_OVER: Final = """
+SELECT count(*) FROM {chain.table} WHERE {chain.seq} <= :last AND {chain.seq} <= (
+    SELECT max({chain.seq}) FROM {chain.table} WHERE {chain.at} < :before AND {chain.seq} < coalesce(
+        (SELECT min({chain.seq}) FROM {chain.table} WHERE {chain.at} >= :before AND {chain.at} <= :now), :all))
+"""
 
 
 def next_link(sealer: Sealer, head: Head, encoded: bytes, like: bytes = b"") -> Head:
     """The link of an encoded record or entry after `head`; `like`: its stored hash, to compare with."""
     return Head(head.seq + 1, sealer.chain_hash(head.hash, encoded, like))
+
+
+def is_over(connection: Connection, chain: Chain, seq: int, at_ms: int, before_ms: int, now_ms: int) -> bool:
+    """Whether the link `seq` with the time `at_ms` is older than `before_ms`.
+
+    The clock was wrong for one of the future: its time is that of the next link that is not, which was written later.
+    """
+    if at_ms > now_ms:
+        next_there = (
+            f"SELECT {chain.at} FROM {chain.table} WHERE {chain.seq} > ? AND {chain.at} <= ? ORDER BY {chain.seq}"
+        )
+        found = connection.execute(f"{next_there} LIMIT 1", (seq, now_ms)).fetchone()
+        return found is not None and bool(found[0] < before_ms)
+    return at_ms < before_ms
+
+
+def count_over(connection: Connection, chain: Chain, before_ms: int, now_ms: int, last: int = _ALL) -> int:
+    """The number of links, up to `last`, before the first one that `is_over` does not hold for."""
+    (count,) = connection.execute(
+        _COUNT_OVER.format(chain=chain), {"last": last, "before": before_ms, "now": now_ms, "all": _ALL}
+    ).fetchone()
+    return int(count)
 
 
 def write_head(connection: Connection, chain: Chain, row: HeadRow) -> None:

@@ -25,7 +25,7 @@ from relay.store.bindings import SEALED_BINDINGS, SEALED_CHANGES
 from relay.store.businesses import SEALED_CONTACTS, SEALED_REASONS, SEALED_TERMS
 from relay.store.capture_arms import SEALED_ARMS
 from relay.store.captures import Captures
-from relay.store.chain import AUDIT, RECORDS, Chain, reseal_head
+from relay.store.chain import AUDIT, RECORDS, Chain, count_over, is_over, reseal_head
 from relay.store.configurations import SEALED_CONFIGURATIONS
 from relay.store.connection import Connection, Place
 from relay.store.database import reading
@@ -43,12 +43,8 @@ from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.webhooks import SEALED_WEBHOOKS
 from relay.store.writer import Writer
 
-_ENDED_AT = COLUMNS.index("ended_at")
+_ENDED_AT, _CHAIN_SEQ = COLUMNS.index("ended_at"), COLUMNS.index("chain_seq")
 _OLDEST_RECORDS = f"{SELECT} WHERE chain_seq <= :last ORDER BY chain_seq LIMIT :most"
-_COUNT_RECORDS = """
-SELECT count(*) FROM call_record WHERE chain_seq <= :last
-    AND chain_seq < coalesce((SELECT min(chain_seq) FROM call_record WHERE ended_at >= :before), :last + 1)
-"""
 # If no follower ever ran, there is none to wait for.
 _FOLLOWED = "SELECT coalesce((SELECT at FROM cursor WHERE name = 'call_record'), 4611686018427387904)"
 
@@ -115,7 +111,11 @@ def purge_records(unit: UnitOfWork, before_ms: int, most: int) -> int:
     (followed,) = connection.execute(_FOLLOWED).fetchone()
     rows = connection.execute(_OLDEST_RECORDS, {"last": followed, "most": most}).fetchall()
     index: list[tuple[bytes, int, int]] = []
-    gone = list(takewhile(lambda row: row[_ENDED_AT] < before_ms, rows))
+    gone = list(
+        takewhile(
+            lambda row: is_over(connection, RECORDS, row[_CHAIN_SEQ], row[_ENDED_AT], before_ms, unit.now_ms), rows
+        )
+    )
     for row in gone:
         head, stored = follow(sealer, head, row)
         index += index_rows(sealer, stored.record, head.seq)
@@ -181,10 +181,10 @@ def purge_complaints(unit: UnitOfWork, before_day: str, most: int) -> int:
     return unit.connection.execute(_COMPLAINTS, (before_day, most)).rowcount
 
 
-def count_records(connection: Connection, before_ms: int) -> int:
+def count_records(connection: Connection, before_ms: int, now_ms: int) -> int:
     """The number of call records that a purge would delete."""
     (followed,) = connection.execute(_FOLLOWED).fetchone()
-    return _count(connection, _COUNT_RECORDS, {"last": followed, "before": before_ms})
+    return count_over(connection, RECORDS, before_ms, now_ms, followed)
 
 
 def count_bindings(connection: Connection, before_ms: int) -> int:

@@ -118,15 +118,23 @@ def test_every_alteration_is_found(store: Acting, theft: str, intact: int, named
 
 
 def test_purge_deletes_the_oldest_entries_and_the_rest_verifies(store: Acting) -> None:
-    assert count_audit(store.reader, NOW_MS + 3) == 3
+    assert count_audit(store.reader, NOW_MS + 3, store.now_ms) == 3
     assert [store.run(lambda unit: purge_audit(unit, NOW_MS + 3, 2)) for _ in range(3)] == [2, 1, 0]
     assert [seq for seq, _ in all_entries(store.reader, store.sealer, AuditQuery())] == [4, 5]
     assert verify_audit(store.reader, store.sealer).broken is None
-    assert count_audit(store.reader, NOW_MS + 3) == 0
+    assert count_audit(store.reader, NOW_MS + 3, store.now_ms) == 0
+
+
+def test_an_entry_of_a_clock_that_was_ahead_goes_with_the_next_one(store: Acting) -> None:
+    for at_ms in (NOW_MS + 9_000, NOW_MS + 5, NOW_MS + 7):
+        store.now_ms = at_ms
+        store.run(lambda unit: unit.audit("read", ""))
+    assert count_audit(store.reader, NOW_MS + 6, store.now_ms) == 7
+    assert store.run(lambda unit: purge_audit(unit, NOW_MS + 6, 10)) == 7
 
 
 def test_entries_continue_after_a_purge_of_all(store: Acting) -> None:
-    assert count_audit(store.reader, NOW_MS + 9) == 5
+    assert count_audit(store.reader, NOW_MS + 9, store.now_ms) == 5
     assert store.run(lambda unit: purge_audit(unit, NOW_MS + 9, 10)) == 5
     store.run(lambda unit: unit.audit("purge", ""))
     verdict = verify_audit(store.reader, store.sealer)

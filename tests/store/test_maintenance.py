@@ -69,9 +69,12 @@ async def filled(disk: Disk) -> Disk:
     return disk
 
 
+LATER_MS = NOW_MS + 1_000_000  # the time of the purge
+
+
 @pytest.fixture
 def writer(disk: Disk) -> Iterator[Writer]:
-    with closing(Writer(disk.path, disk.sealer, clock_ms=lambda: NOW_MS)) as writer:
+    with closing(Writer(disk.path, disk.sealer, clock_ms=lambda: LATER_MS)) as writer:
         yield writer
 
 
@@ -117,15 +120,30 @@ def test_purge_deletes_at_most_the_given_number(filled: Disk, writer: Writer) ->
 def test_purge_stops_at_the_first_young_record(filled: Disk, writer: Writer) -> None:
     """Only the start of the chain can be deleted, so an old record after a young one must wait."""
     with closing(connect(filled.path)) as connection:
-        assert count_records(connection, NOW_MS + 3_000) == 2
+        assert count_records(connection, NOW_MS + 3_000, LATER_MS) == 2
     assert purge(writer, 3) == 2
     assert purge(writer, 3) == 0
+
+
+@pytest.mark.parametrize(("numbers", "deleted"), [((1, 9_001, 9_002, 2, 6), 4), ((1, 9_001, 6), 1), ((1, 9_001), 1)])
+async def test_records_of_a_clock_that_was_ahead_go_with_the_next_one(
+    disk: Disk, writer: Writer, numbers: tuple[int, ...], deleted: int
+) -> None:
+    """It was written after them. Without one that is old enough, they stay."""
+    await write(disk, *numbers)
+    with closing(connect(disk.path)) as connection:
+        assert count_records(connection, NOW_MS + 5_000, LATER_MS) == deleted
+    purged = 0
+    while gone := purge(writer, 5, most=2):
+        purged += gone
+    assert purged == deleted
+    assert verify(disk).broken is None
 
 
 def test_records_not_followed_yet_are_kept(filled: Disk, writer: Writer) -> None:
     execute(filled, "UPDATE cursor SET at = 2 WHERE name = 'call_record'")
     with closing(connect(filled.path)) as connection:
-        assert count_records(connection, NOW_MS + 5_000) == 2
+        assert count_records(connection, NOW_MS + 5_000, LATER_MS) == 2
     assert purge(writer, 5) == 2
     assert kept(filled) == [3, 4, 5, 6, 7]
 
