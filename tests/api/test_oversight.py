@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.support.stored import A, B, X, binding, ended_record, put
 
 CALL = "a" * 32
 DURING = "2026-01-01T00:00:05Z"
+EVIDENCE = {"number": X, "since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z", "reason": "case"}
 
 
 @pytest.fixture
@@ -52,16 +54,25 @@ async def test_a_trace_requires_a_reason_and_both_scopes(api: Api, inspector: Cl
     await company.refused("POST", "/v1/trace", "forbidden", asked | {"reason": "case"})
 
 
+async def test_evidence_of_any_size_stays_in_memory(
+    inspector: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds real numbers in clear."""
+    size = (1 << 26) + 1
+    monkeypatch.setattr("relay.api.oversight.bundle", lambda *given: given[-1].write(bytes(size)))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    assert len((await inspector.http.post("/v1/evidence", json=EVIDENCE)).content) == size
+
+
 async def test_evidence_is_a_signed_bundle(api: Api, inspector: Client) -> None:
-    asked = {"number": X, "since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z", "reason": "case"}
-    answer = await inspector.http.post("/v1/evidence", json=asked)
+    answer = await inspector.http.post("/v1/evidence", json=EVIDENCE)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/zip")
     bundle = io.BytesIO(answer.content)
     assert check(bundle, api.backend.sealer.public_key()).problems == []
     assert CALL in zipfile.ZipFile(bundle).read("records.jsonl").decode()
     (line,) = (await inspector.get("/v1/audit?action=evidence"))["items"]
     assert (line["object"], line["reason"]) == (X, "case")
-    await inspector.refused("POST", "/v1/evidence", "invalid", asked | {"until": asked["since"]})
+    await inspector.refused("POST", "/v1/evidence", "invalid", EVIDENCE | {"until": EVIDENCE["since"]})
 
 
 async def test_a_day_is_reported_with_its_complaints(api: Api, inspector: Client) -> None:
