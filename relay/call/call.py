@@ -384,11 +384,6 @@ class Call(OpenRecord):
         self._ua.outbox.note("leak_check", call_id=self.call_id, towards=side)
         self.end("relay", "leak_check", now)
 
-    def goes_to(self, peer: str) -> None:
-        """The call is being offered to `peer`."""
-        self.peer_out = peer
-        self.reservation.goes_to(peer)
-
     # -- restart
 
     def probe(self, now: float) -> None:

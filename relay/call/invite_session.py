@@ -127,7 +127,8 @@ class InviteSession(SessionBase):
 
     def going_out(self, attempt: OutboundAttempt) -> None:
         """Store the attempt before it is sent."""
-        self.call.callee_leg_call_id = attempt.call_id
+        call = self.call
+        call.peer_out, call.callee_leg_call_id = attempt.place.peer.name, attempt.call_id
         if attempt not in self._outstanding:
             self._outstanding.append(attempt)
         self._keep()
@@ -212,7 +213,7 @@ class InviteSession(SessionBase):
         unusable: Refusal | None = None
         was_none = not self._places
         while (place := next_admitted(self._places, self._counts.quotas_out.admits_call, now)) is not None:
-            self.call.goes_to(place.peer.name)
+            self.call.reservation.goes_to(place.peer.name)
             attempt = self.attempt_at(place)
             try:
                 attempt.start(self._invite.request, now)

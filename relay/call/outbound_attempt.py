@@ -106,7 +106,6 @@ class OutboundAttempt:
         "_noted",
         "_own",
         "_peer",
-        "_place",
         "_reached",
         "_remote_uri",
         "_secure",
@@ -119,6 +118,7 @@ class OutboundAttempt:
         "_won",
         "_writer",
         "call_id",
+        "place",
         "started_at",
     )
 
@@ -145,7 +145,7 @@ class OutboundAttempt:
         self._shown = route.shown
         self._secure = secure
         self._with_offer = True  # the caller's INVITE brings SDP, as far as rtpengine has to know
-        self._place = place
+        self.place = place
         self._peer = peer
         self._flow = place.flow
         self.started_at = 0.0  # monotonic seconds
@@ -261,7 +261,7 @@ class OutboundAttempt:
 
     def pass_over(self, now: float) -> None:
         """Give up a silent target in favour of another one."""
-        unreachable(self._ua.outbox, self._place, now)
+        unreachable(self._ua.outbox, self.place, now)
         self.cancel(now, TIMED_OUT)
 
     def cancel(self, now: float, reason: str) -> None:
@@ -315,7 +315,7 @@ class OutboundAttempt:
 
     def _take(self, response: Response, now: float) -> None:
         status = response.status
-        responded(self._ua.outbox, self._place, response, now)
+        responded(self._ua.outbox, self.place, response, now)
         try:
             if status >= 300:
                 self._refused(response, now)
@@ -402,7 +402,7 @@ class OutboundAttempt:
         self._close()
         if not self._given_up:
             self._given_up = True  # an early dialog whose SDP is still at rtpengine must not open any more
-            unreachable(self._ua.outbox, self._place, now)
+            unreachable(self._ua.outbox, self.place, now)
             self._session.failed(why, now)
 
     def _close(self) -> None:

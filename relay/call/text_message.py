@@ -202,7 +202,6 @@ class TextMessage:
             return
         assert self._route is not None
         assert self._body is not None
-        self._record = self._record._replace(peer_out=place.peer.name)
         delivery = Delivery(self._ua, self._all.dialogs, self, place)
         if not delivery.start(self._request, self._route, self._body, self._leak_check(place), now):
             outbox.counters["leak_check"] += 1
@@ -210,7 +209,7 @@ class TextMessage:
             self._close(masking.LEAK, "relay", "leak_check", now)
             return
         self._delivery = delivery
-        self._record = self._record._replace(callee_leg_call_id=delivery.call_id)
+        self._record = self._record._replace(peer_out=place.peer.name, callee_leg_call_id=delivery.call_id)
         self._watch(now)
 
     def _leak_check(self, place: TargetState) -> LeakCheck:

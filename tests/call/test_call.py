@@ -100,7 +100,7 @@ def test_a_failed_call_is_counted_for_the_last_peer_and_has_no_set_up_time() -> 
     for peers, rings in (((), False), (("carrier", "six"), False), (("six",), True)):
         made = call(shared)
         for name in peers:
-            made.goes_to(name)
+            made.peer_out = name
         if rings:
             made.ringing(2.0)
         made.closed(CANCELLED, "caller", "cancel", lambda _: None, 4.0)

@@ -15,13 +15,13 @@ def audio(payloads: str) -> bytes:
     return HEAD + f"m=audio 4000 RTP/AVP {payloads}\r\n".encode()
 
 
-def allowing(pbx: str = "", carrier: str = "", tried: tuple[str, ...] = ("carrier",)) -> Ladder:
+def allowing(pbx: str = "", carrier: str = "", second: str = "", tried: tuple[str, ...] = ("carrier",)) -> Ladder:
     return Ladder(
         tried=tried,
         peers=(
             peer("pbx", CALLER_HOST, codecs=frozenset(pbx.split()) or None),
             peer("carrier", CALLEE_HOST, codecs=frozenset(carrier.split()) or None),
-            peer("second", "127.0.0.23"),
+            peer("second", "127.0.0.23", codecs=frozenset(second.split()) or None),
         ),
     )
 
@@ -56,7 +56,18 @@ def test_call_without_a_common_codec_is_refused() -> None:
     ladder.caller.calls(X, body=MANY)
     ladder.caller.is_refused(488)
     ladder.callee.gets_nothing()
-    assert ladder.record.sip_status == 488
+    assert (ladder.record.sip_status, ladder.record.peer_out) == (488, None)
+    ladder.settle()
+
+
+def test_peer_without_a_common_codec_is_not_the_one_called() -> None:
+    """It gets no INVITE: the call is counted and recorded as one to the peer before it."""
+    ladder = allowing(second="g729", tried=("carrier", "second"))
+    invite = call(ladder, body=MANY)
+    ladder.callee.refuses(503)
+    ladder.caller.is_refused(488)
+    assert (ladder.record.peer_out, ladder.record.callee_leg_call_id) == ("carrier", invite.call_id)
+    assert ladder.engine.results()["calls_out"] == {"carrier failed": 1}
     ladder.settle()
 
 

@@ -46,6 +46,7 @@ def test_leak_in_the_invite_fails_closed(ladder: Ladder) -> None:
     ladder.callee.gets_nothing()
     ladder.caller.is_refused(480)
     has_failed_closed(ladder)
+    assert ladder.record.peer_out is None
 
 
 @pytest.mark.parametrize("status", [183, 180])

@@ -134,6 +134,7 @@ def test_text_with_a_leaked_number_fails_closed() -> None:
     ladder.caller.get(480)
     assert ladder.engine.statistics()["leak_check"] == 1
     assert (ladder.record.outcome, ladder.record.end_reason) == ("failed", "leak_check")
+    assert ladder.record.peer_out is None  # it got nothing
     ladder.settle()
 
 
