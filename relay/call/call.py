@@ -84,6 +84,7 @@ class Call(OpenRecord):
         "invite_key",
         "kept",
         "live_events",
+        "rang_at",
         "reservation",
         "session",
         "settings",
@@ -111,6 +112,7 @@ class Call(OpenRecord):
         self.settings = calls.settings  # in force at its arrival
         self.invite_key = invite_key
         self._calls.setdefault(invite_key, self)
+        self.rang_at: int | None = None  # when the last target called rang; `ringing_at` is the first to ring
         self.live_events = False  # the business receives call events during the call
         self._recorder: Recorder | None = None  # set when the call is to be recorded
         self.session: SessionBase | None = None  # until the final response is chosen
@@ -157,8 +159,10 @@ class Call(OpenRecord):
             self._ua.outbox.emit("received", self.record())
 
     def ringing(self, now: float) -> None:
+        if self.rang_at is None:
+            self.rang_at = self.wall_ms(now)
         if self.ringing_at is None:
-            self.ringing_at = self.wall_ms(now)
+            self.ringing_at = self.rang_at
             if self.live_events:
                 self._ua.outbox.emit("ringing", self.record())
 
@@ -197,7 +201,7 @@ class Call(OpenRecord):
         """Count the call's final response: the call may go on for hours, and its record ends with it."""
         if self.business == PROBE_BUSINESS:
             return
-        peer_in, times = self.caller_peer.name, (self.received_at, self.ringing_at, self.answered_at)
+        peer_in, times = self.caller_peer.name, (self.received_at, self.rang_at, self.answered_at)
         self._counts.results.add(outcome, peer_in, self.peer_out, *times)
 
     def acknowledged(self, now: float) -> None:

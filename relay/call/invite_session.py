@@ -128,7 +128,7 @@ class InviteSession(SessionBase):
     def going_out(self, attempt: OutboundAttempt) -> None:
         """Store the attempt before it is sent."""
         call = self.call
-        call.peer_out, call.callee_leg_call_id = attempt.place.peer.name, attempt.call_id
+        call.peer_out, call.callee_leg_call_id, call.rang_at = attempt.place.peer.name, attempt.call_id, None
         if attempt not in self._outstanding:
             self._outstanding.append(attempt)
         self._keep()
@@ -275,7 +275,7 @@ class InviteSession(SessionBase):
             self._watch()
 
     def refused(self, response: Response, now: float) -> None:
-        rang = self.call.ringing_at is not None
+        rang = self.call.rang_at is not None
         verdict, extra = masking.mask_refusal(response, self._invite.request, rang=rang)
         self._failed(response.status, verdict, now, extra)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from relay.sip.message import Request, parse_message
@@ -132,6 +134,44 @@ def test_no_next_peer_after_408_once_it_rang(ladder: Ladder) -> None:
     second(ladder).gets_nothing()
     ladder.caller.is_refused(480)
     assert (ladder.record.q850_cause, ladder.record.outcome, ladder.record.end_reason) == (19, "no_answer", "sip_408")
+    ladder.settle()
+
+
+@pytest.mark.parametrize("status", [408, 480])
+def test_ringing_of_the_first_peer_is_not_that_of_the_second(ladder: Ladder, status: int) -> None:
+    call(ladder)
+    ladder.callee.proceeds(180)
+    ladder.callee.refuses(503)
+    second(ladder).expects("INVITE", status)
+    assert ladder.caller.get_response(480).get("reason") == "Q.850;cause=18"
+    ladder.caller.acks_refusal()
+    assert (ladder.record.outcome, ladder.record.end_reason) == ("unreachable", f"sip_{status}")
+    assert ladder.engine.results()["call_post_dial_delay_seconds"]["rows"] == {}
+    ladder.settle()
+
+
+def test_third_peer_is_tried_after_408_of_a_second_that_did_not_ring() -> None:
+    ladder = Ladder(tried=("carrier", "second", "carrier"))
+    ladder.side(SECOND_HOST, "carol")
+    call(ladder)
+    ladder.callee.proceeds(180)
+    ladder.callee.refuses(503)
+    second(ladder).expects("INVITE", 408)
+    ladder.callee.get("INVITE")
+    complete(ladder)
+
+
+def test_post_dial_delay_of_a_peer_ends_with_its_own_ringing(ladder: Ladder) -> None:
+    call(ladder)
+    ladder.callee.proceeds(180)
+    ladder.run(0.25)
+    ladder.callee.refuses(503)
+    second(ladder).rings()
+    second(ladder).refuses(486)
+    ladder.caller.is_refused(486)
+    rows: Any = ladder.engine.results()["call_post_dial_delay_seconds"]
+    assert rows["rows"]["second"][-1] == 0.25
+    assert ladder.record.ringing_at == ladder.record.received_at  # when the caller first heard it
     ladder.settle()
 
 
