@@ -287,7 +287,7 @@ class InviteSession(SessionBase):
         if isinstance(error, masking.NotAnchored):
             self.refuse(admission.MEDIA_FAILED, now)
         else:
-            self._failed(488, masking.mask_final(488, rang=False), now)
+            self._close(masking.mask_final(488, rang=False), "relay", "failed", now)
 
     def _failed(self, status: int | None, verdict: Verdict, now: float, extra: str = "") -> None:
         """The attempt failed, with `status` None for no response. 5xx and silence try the next target, and 408 does

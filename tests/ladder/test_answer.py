@@ -187,7 +187,8 @@ def test_2xx_with_malformed_sdp_gets_ack_and_bye(ladder: Ladder) -> None:
     ladder.callee.agrees(b"v=nonsense")
     ladder.callee.expects("BYE")
     ladder.caller.is_refused(488)
-    assert ladder.record.outcome == "failed"
+    record = ladder.record
+    assert (record.outcome, record.ended_by, record.end_reason) == ("failed", "relay", "failed")
     ladder.settle()
 
 
