@@ -21,7 +21,7 @@ from relay.call.recovery_state import dump_attempt
 from relay.errors import ParseError, ProtocolError
 from relay.model.call import Refusal, Route, named
 from relay.peers.limits import ANNOUNCING, next_admitted
-from relay.peers.targets import is_tried_elsewhere, secured, who_ended
+from relay.peers.targets import is_tried_elsewhere, secured, unreachable, who_ended
 from relay.privacy import masking
 from relay.privacy.codecs import common_codecs
 from relay.privacy.leak_check import Leak, leak_check_towards_callee, leak_check_towards_caller
@@ -268,8 +268,8 @@ class InviteSession(SessionBase):
         if now >= self._ring_ends_at:
             self._not_answered(now)
         elif attempt is not None and now >= self._silence_ends_at():
-            attempt.pass_over(now)
-            self._attempt = None
+            unreachable(self._ua.outbox, attempt.place, now)
+            self._abandon_attempt(now, TIMED_OUT)
             self._try_next(masking.NO_PROGRESS, "no_response", now)
         elif self.route is not None:
             self._watch()
@@ -385,8 +385,13 @@ class InviteSession(SessionBase):
         self._finish(masking.CANCELLED, "caller", "cancel", "", now)
 
     def _not_answered(self, now: float) -> None:
+        attempt, verdict, reason = self._attempt, masking.NO_ANSWER, "ring_timeout"
+        if attempt is not None and attempt.is_silent:
+            verdict, reason = masking.NO_PROGRESS, "no_response"
+            if now >= attempt.started_at + self._settings.no_progress_s:  # a later target may have had less time
+                unreachable(self._ua.outbox, attempt.place, now)
         self._abandon_attempt(now, TIMED_OUT)
-        self._close(masking.NO_ANSWER, "relay", "ring_timeout", now)
+        self._close(verdict, "relay", reason, now)
 
     def stop(self, verdict: Verdict, reason: str, now: float) -> None:
         if self._announcement is not None:

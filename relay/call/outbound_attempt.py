@@ -259,11 +259,6 @@ class OutboundAttempt:
         """Whether the INVITE is out and has no response, not even a provisional one."""
         return self._sent is not None and not self._sent.transaction.proceeding
 
-    def pass_over(self, now: float) -> None:
-        """Give up a silent target in favour of another one."""
-        unreachable(self._ua.outbox, self.place, now)
-        self.cancel(now, TIMED_OUT)
-
     def cancel(self, now: float, reason: str) -> None:
         """Give up the attempt: CANCEL, or BYE if its 2xx came and cannot be relayed."""
         self._given_up = True

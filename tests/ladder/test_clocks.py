@@ -41,6 +41,31 @@ def test_ring_timeout_of_the_route_applies() -> None:
     ladder.settle()
 
 
+def test_target_that_is_silent_until_the_ring_timeout_is_unreachable() -> None:
+    ladder = with_route(ring_timeout_s=20.0)
+    ladder.caller.calls(X)
+    ladder.run(20.1)
+    assert ladder.caller.get_response(480).get("reason") == "Q.850;cause=102"
+    ladder.caller.acks_refusal()
+    assert (ladder.record.outcome, ladder.record.end_reason) == ("unreachable", "no_response")
+    (target,) = ladder.engine._peers.places_of("carrier")
+    assert target.failures == 1
+    ladder.settle()
+
+
+def test_target_that_is_silent_for_a_moment_before_the_ring_timeout_has_not_failed() -> None:
+    ladder = Ladder(tried=("carrier", "second"))
+    ring(ladder)
+    ladder.run(88)
+    ladder.callee.refuses(503)
+    ladder.run(2.1)
+    ladder.caller.is_refused(480)
+    assert (ladder.record.outcome, ladder.record.end_reason) == ("unreachable", "no_response")
+    (target,) = ladder.engine._peers.places_of("second")
+    assert target.failures == 0
+    ladder.settle()
+
+
 def test_answer_just_before_the_ring_timeout_connects() -> None:
     ladder = with_route(ring_timeout_s=20.0)
     ring(ladder)
