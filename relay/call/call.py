@@ -291,7 +291,7 @@ class Call(OpenRecord):
         `extra`: masked Reason line for the BYEs. A call still in setup is stopped instead.
         """
         if self.session is not None:
-            self.session.stop(masking.LEAK if reason == "leak_check" else masking.NO_PROGRESS, reason, now)
+            self.session.stop(masking.LEAK if reason == "leak_check" else masking.STOPPED, reason, now)
             return
         if self.state != UP or self.caller is None or self.callee is None:
             return

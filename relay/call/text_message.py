@@ -288,7 +288,7 @@ class TextMessage:
     def stop(self, now: float) -> None:
         """Answer the message at shutdown."""
         if not self._decided:
-            self._close(masking.NO_PROGRESS, "relay", "shutdown", now)
+            self._close(masking.STOPPED, "relay", "shutdown", now)
 
     def _close(self, verdict: Verdict, by: str, reason: str, now: float, extra: str = "") -> None:
         """Commit the record, then answer the sender."""

@@ -206,7 +206,7 @@ OUTCOMES: Final[dict[str, Outcome]] = {
     "failed": Outcome(
         "bad",
         N_("failed"),
-        N_("The message was faulty, the other side gave an error, or the relay stopped meanwhile."),
+        N_("The message was faulty, the other side gave an error, or the relay or an operator ended the call."),
         N_("The ladder shows the message; the end reason says more."),
     ),
 }

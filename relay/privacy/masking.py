@@ -75,6 +75,7 @@ NO_PEER: Final = Verdict(480, 3, "unreachable")  # Q.850 3: no route to destinat
 NO_PROGRESS: Final = Verdict(480, 102, "unreachable")  # Q.850 102: recovery on timer expiry
 NO_CONNECTION: Final = Verdict(480, 38, "unreachable")  # Q.850 38: network out of order
 CANCELLED: Final = Verdict(487, 16, "cancelled")
+STOPPED: Final = Verdict(480, 31, "failed")  # by an operator, or the shutdown; Q.850 31: normal, unspecified
 LOST: Final = Verdict(503, 41, "failed")  # cut short by a crash
 BAD_EXTENSION: Final = Verdict(420, 111, "failed")
 

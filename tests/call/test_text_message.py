@@ -23,10 +23,10 @@ def test_message_is_under_way_until_its_record_is_committed() -> None:
     message.stop(2.0)
     (commit,) = parts.outbox.take_actions()
     assert isinstance(commit, Commit)
-    assert (commit.record.outcome, commit.record.end_reason) == ("unreachable", "shutdown")
+    assert (commit.record.outcome, commit.record.end_reason) == ("failed", "shutdown")
     assert messages.by_key
     parts.outbox.committed(commit.token, 3.0)
     assert not messages.by_key
     answer, _ = parts.outbox.take_actions()
     assert isinstance(answer, Send)
-    assert parse_message(answer.data).get("reason") == "Q.850;cause=102"
+    assert parse_message(answer.data).get("reason") == "Q.850;cause=31"

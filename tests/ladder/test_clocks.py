@@ -128,10 +128,22 @@ def test_shutdown_ends_answered_and_ringing_calls() -> None:
     reasons = [(record.outcome, record.end_reason) for record, _ in ladder.records.values()]
     assert sorted(reasons, key=str) == [
         ("answered", "shutdown"),
-        ("unreachable", "shutdown"),
-        ("unreachable", "shutdown"),
+        ("failed", "shutdown"),
+        ("failed", "shutdown"),
     ]
     ladder.release()
+    ladder.settle()
+
+
+def test_ringing_call_that_an_operator_hangs_up_is_not_unreachable(ladder: Ladder) -> None:
+    ring(ladder)
+    (call,) = ladder.engine.live()
+    assert ladder.engine.hang_up(call.call_id, ladder.now)
+    ladder.perform()
+    ladder.callee.is_cancelled()
+    assert ladder.caller.get_response(480).get("reason") == "Q.850;cause=31"
+    ladder.caller.acks_refusal()
+    assert (ladder.record.outcome, ladder.record.ended_by, ladder.record.end_reason) == ("failed", "relay", "hung_up")
     ladder.settle()
 
 
