@@ -102,7 +102,8 @@ def unusable(error: ProtocolError | ParseError) -> Refusal:
     """The refusal of an INVITE that is malformed or cannot be relayed."""
     if isinstance(error, NotAnchored):
         return MEDIA_FAILED
-    return Refusal("failed", error.status if isinstance(error, ProtocolError) else 400, 111)
+    status = error.status if isinstance(error, ProtocolError) else 400
+    return Refusal("failed", status, 88 if status in (415, 488) else 111)  # as of a callee's: `masking.mask_final`
 
 
 class LimitUse(NamedTuple):

@@ -56,7 +56,7 @@ def test_call_without_a_common_codec_is_refused() -> None:
     ladder.caller.calls(X, body=MANY)
     ladder.caller.is_refused(488)
     ladder.callee.gets_nothing()
-    assert (ladder.record.sip_status, ladder.record.peer_out) == (488, None)
+    assert (ladder.record.sip_status, ladder.record.q850_cause, ladder.record.peer_out) == (488, 88, None)
     ladder.settle()
 
 

@@ -67,7 +67,7 @@ def sdp_told(ladder: AnchoredLadder) -> int:
 def test_offer_is_refused(ladder: AnchoredLadder, what: str) -> None:
     ladder.caller.calls(X, body=SPELLINGS[what])
     ladder.callee.gets_nothing()
-    assert refused(ladder, 488, "failed").get("reason") == "Q.850;cause=111"
+    assert refused(ladder, 488, "failed").get("reason") == "Q.850;cause=88"
     assert commands(ladder) == []
     assert ladder.engine.statistics()["media_refused"] == 1
 
