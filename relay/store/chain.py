@@ -70,13 +70,11 @@ def is_over(connection: Connection, chain: Chain, seq: int, at_ms: int, before_m
 
     The clock was wrong for one of the future: its time is that of the next link that is not, which was written later.
     """
-    if at_ms > now_ms:
-        next_there = (
-            f"SELECT {chain.at} FROM {chain.table} WHERE {chain.seq} > ? AND {chain.at} <= ? ORDER BY {chain.seq}"
-        )
-        found = connection.execute(f"{next_there} LIMIT 1", (seq, now_ms)).fetchone()
-        return found is not None and bool(found[0] < before_ms)
-    return at_ms < before_ms
+    if at_ms < before_ms or at_ms <= now_ms:
+        return at_ms < before_ms
+    next_there = f"SELECT {chain.at} FROM {chain.table} WHERE {chain.seq} > ? AND {chain.at} <= ? ORDER BY {chain.seq}"
+    found = connection.execute(f"{next_there} LIMIT 1", (seq, now_ms)).fetchone()
+    return found is not None and bool(found[0] < before_ms)
 
 
 def count_over(connection: Connection, chain: Chain, before_ms: int, now_ms: int, last: int = _ALL) -> int:
