@@ -89,7 +89,6 @@ class WebhookCreatedResponse(WebhookResponse):
 class DeadEventResponse(ResponseModel):
     """A dead letter: an event whose delivery was given up."""
 
-    seq: int
     event_id: str
     kind: Annotated[str, one_of(*KINDS, TEST)]
     at: Moment
@@ -147,7 +146,6 @@ def shown_webhook(webhook: Webhook) -> WebhookResponse:
 def shown_dead(event: Event) -> DeadEventResponse:
     """The response model of a dead letter, without its payload."""
     return DeadEventResponse(
-        seq=event.seq,
         event_id=event.event_id,
         kind=event.kind,
         at=shown_moment(event.at_ms),

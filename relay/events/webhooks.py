@@ -250,7 +250,11 @@ def write_events(webhook: Webhook, events: Iterable[Event]) -> bytes:
     """
     if webhook.format == "alibaba":
         return msgspec.json.encode(
-            [alibaba.report(event.seq, event.kind, dict(_sent(webhook, event.data))) for event in events if event.data]
+            [
+                alibaba.report(event.event_id, event.kind, dict(_sent(webhook, event.data)))
+                for event in events
+                if event.data
+            ]
         )
     return msgspec.json.encode({"events": [_shown(webhook, event) for event in events]})
 

@@ -12,6 +12,7 @@ records at that time. Reason and details are sealed, since operators may write a
 from __future__ import annotations
 
 import getpass
+import hashlib
 import hmac
 import secrets
 from collections.abc import Iterable
@@ -73,7 +74,8 @@ def operator_cli() -> Actor:
     return Actor(f"cli:{user}", None, OPERATOR)
 
 
-_serials = count(secrets.randbelow(4096))
+_serials = count()
+_serial_key = secrets.token_bytes(16)
 
 
 class UnitOfWork(NamedTuple):
@@ -87,8 +89,13 @@ class UnitOfWork(NamedTuple):
     def new_id(self) -> str:
         """A new id of 24 hexadecimal digits: time, serial (12 bits), randomness. The first 15 are its number for
         clients that take numbers only (`relay.model.binding.number_of`), unique in what one process makes.
+
+        Serials of a millisecond follow each other, but where they begin is secret: from one id to the next they would
+        count what other business users make.
         """
-        return f"{self.now_ms:012x}{next(_serials) & 0xFFF:03x}{secrets.randbits(36):09x}"
+        first = hashlib.blake2b(self.now_ms.to_bytes(8, "big"), digest_size=2, key=_serial_key).digest()
+        serial = (int.from_bytes(first, "big") + next(_serials)) & 0xFFF
+        return f"{self.now_ms:012x}{serial:03x}{secrets.randbits(36):09x}"
 
     def audit(
         self,

@@ -55,6 +55,7 @@ async def test_dead_letters_are_listed_and_sent_again(api: Api) -> None:
     await api.run(give_up)
     (dead,) = (await company.get(f"{path}/dead"))["items"]
     assert (dead["event_id"], dead["last_error"]) == (tested["event_id"], "HTTP 500")
+    assert "seq" not in dead  # one sequence numbers the events of all business users
     assert await company.post(f"{path}/dead/resend", {"events": [dead["event_id"]]}, 200) == {"resent": 1}
     assert (await company.get(f"{path}/dead"))["items"] == []
 

@@ -59,6 +59,6 @@ def test_every_field_of_a_push_is_on_the_page() -> None:
         field
         for kind in (kind for kinds in MESSAGES.values() for kind in kinds)
         for record in (live_record(ended_at=1), ended_record(outcome="no_binding"))
-        for field in report(1, kind, call_data(kind.partition(".")[2], record) | other)
+        for field in report("c1", kind, call_data(kind.partition(".")[2], record) | other)
     }
     assert words(column("| field | here |")) == sent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import re
 from contextlib import closing
+from itertools import pairwise
 from typing import get_args
 
 import pytest
@@ -31,6 +32,14 @@ def test_ids_of_one_moment_have_numbers_of_their_own(store: Acting) -> None:
     ids = store.run(lambda unit: [unit.new_id() for _ in range(4096)])
     assert len({number_of(one) for one in ids}) == 4096
     assert all(re.fullmatch("[0-9a-f]{24}", one) for one in ids)
+
+
+def test_ids_of_different_moments_do_not_count_what_is_made_between(store: Acting) -> None:
+    serials = []
+    for _ in range(8):
+        store.now_ms += 1
+        serials.append(int(store.run(lambda unit: unit.new_id())[12:15], 16))
+    assert len({(later - earlier) & 0xFFF for earlier, later in pairwise(serials)}) > 1
 
 
 def test_audit_entry_has_actor_and_time(store: Acting) -> None:

@@ -1242,7 +1242,6 @@ class BusinessEvent(Model):
 class DeadEvent(Model):
     """A dead letter: an event whose delivery was given up."""
 
-    seq: int
     event_id: str
     kind: str
     at: datetime
