@@ -11,11 +11,6 @@ keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 as_root=()
 ((EUID == 0)) || as_root=(sudo)
 
-# The first of apt's sources that is not a security repository.
-mirror() {
-    apt-get indextargets --format '$(REPO_URI) $(RELEASE)' | awk '/^https?:/ && !/security/ && !n++ { print $1 }'
-}
-
 # Start no services in it, and accept outdated mirrors.
 settle() {
     printf '#!/bin/sh\nexit 101\n' >"$1/usr/sbin/policy-rc.d"
@@ -36,9 +31,8 @@ make_from() {
 
 make() {
     local suite source
-    PATH="$PATH:/usr/sbin" command -v debootstrap >/dev/null || scripts/apt.sh debootstrap debian-archive-keyring
-    source=$(mirror)
-    [[ $source ]] || { echo "$0: no Debian mirror found in apt's sources" >&2; exit 1; }
+    scripts/apt.sh debootstrap debian-archive-keyring # and apt's lists, which tell what is Debian's
+    source=$(scripts/sources.sh | awk '!/security/ && !n++ { print $2 }')
     mkdir -p "$(dirname "$folder")"
     for suite in "${suites[@]}"; do
         echo "installing Debian $suite into $folder" >&2

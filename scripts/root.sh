@@ -14,19 +14,13 @@ fail() {
     exit 1
 }
 
-# Lines for sources.list. Files and third parties of this machine stay outside.
-sources() {
-    apt-get indextargets --format '$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT)' "Created-By: Packages" |
-        awk '$1 == "Debian" && $2 ~ /^https?:/ && !seen[$0]++ { print "deb", $2, $3, $4 }'
-}
-
 bootstrap() {
     local mirror
     "$here/apt.sh" debootstrap debian-archive-keyring # and apt's lists, which tell what is Debian's
-    mirror=$(sources | awk -v release="$release" '$3 == release && !n++ { print $2 }')
+    mirror=$("$here/sources.sh" | awk -v release="$release" '$3 == release && !n++ { print $2 }')
     [[ $mirror ]] || fail "no mirror of Debian $release in apt's sources"
     debootstrap --variant=minbase --keyring=/usr/share/keyrings/debian-archive-keyring.gpg "$release" "$1" "$mirror" >&2
-    sources >"$1/etc/apt/sources.list"
+    "$here/sources.sh" >"$1/etc/apt/sources.list"
     cp -r /etc/apt/apt.conf.d /etc/apt/auth.conf.d "$1/etc/apt/"
 }
 

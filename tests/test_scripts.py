@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 from pathlib import Path
 
@@ -135,3 +136,66 @@ def test_packages_wait_for_another_apt(debian: Machine) -> None:
     assert debian.logged()[:2] == ["flock --nonblock 9", "flock 9"]
     assert (debian.folder / "daily_lock").exists()
     assert " -o DPkg::Lock::Timeout=" in debian.logged()[3]
+
+
+# --- scripts/sources.sh, and what takes its lines
+
+
+@pytest.fixture
+def sources(debian: Machine) -> Machine:
+    """What a Debian 13 of a cloud has: lists of mirrors; and a third party's repository before them."""
+    for name in ("debian", "debian-security"):
+        text = f"# nearest first\nhttps://mirror.example/{name}\tpriority:1\nhttps://other.example/{name}\n"
+        (debian.folder / name).write_text(text)
+    write_sources(
+        debian,
+        "Elsewhere https://packages.example/apt/ stable main",
+        "Debian file:/srv/copy/ trixie main",
+        f"Debian mirror+file:{debian.folder}/debian-security/ trixie-security main",
+        f"Debian mirror+file:{debian.folder}/debian/ trixie main",
+        f"Debian mirror+file:{debian.folder}/debian/ trixie main",
+        "Debian http://archive.example/debian/ trixie-updates main",
+    )
+    return debian
+
+
+def write_sources(debian: Machine, *lines: str) -> None:
+    (debian.folder / "sources").write_text("".join(f"{line}\n" for line in lines))
+    debian.stub("apt-get", f"[[ $1 != indextargets ]] || cat '{debian.folder}/sources'")
+
+
+def test_sources_are_those_of_debian_and_a_list_of_mirrors_is_read(sources: Machine) -> None:
+    assert sources.run("scripts/sources.sh").stdout.splitlines() == [
+        "deb https://mirror.example/debian-security trixie-security main",
+        "deb https://mirror.example/debian trixie main",
+        "deb http://archive.example/debian/ trixie-updates main",
+    ]
+
+
+def test_without_a_mirror_it_says_what_to_do(sources: Machine) -> None:
+    write_sources(sources, "Elsewhere https://packages.example/apt/ stable main", "Debian file:/srv/copy/ trixie main")
+    done = sources.run("scripts/sources.sh")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no Debian mirror (http: or https:) in apt's sources: add one in " in done.stderr
+
+
+def test_asterisk_is_of_debian_and_not_of_its_security_archive(sources: Machine) -> None:
+    sources.stub("debootstrap", 'echo "$*" >>"$LOG"; exit 1')
+    sources.run("env", f"RELAY700_ASTERISK={sources.folder}/asterisk", "scripts/asterisk.sh")
+    assert {line.split()[-1] for line in sources.logged()} == {"https://mirror.example/debian"}
+
+
+def test_a_clean_system_is_of_debian(sources: Machine) -> None:
+    release = platform.freedesktop_os_release().get("VERSION_CODENAME")
+    if not release:
+        pytest.skip("this machine's release has no name, so it is not Debian's")
+    write_sources(
+        sources,
+        f"Elsewhere https://packages.example/apt/ {release} main",
+        f"Debian mirror+file:{sources.folder}/debian/ {release} main",
+    )
+    sources.stub("debootstrap", 'echo "$*" >>"$LOG"; exit 1')
+    root = sources.folder / "root"
+    sources.run("env", f"RELAY700_ROOTS={sources.folder}/roots", "scripts/root.sh", root)
+    (made,) = sources.logged()
+    assert made.split()[-3:] == [release, str(root), "https://mirror.example/debian"]
