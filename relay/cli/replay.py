@@ -87,8 +87,9 @@ def replay(
     TRACE is a pcap or pcapng file.
 
     Both sides of each call are played from local addresses of configured peers. The captured numbers are mapped to
-    bindings that are made for the replay and ended with it. Exit status 0 if the relayed calls match the capture, but
-    for intended differences; 1 if a call differs.
+    bindings that are made for the replay and ended with it. Their parties are random numbers, so a store in which
+    other bindings are in force is refused: replay with a relay and a store of its own. Exit status 0 if the relayed
+    calls match the capture, but for intended differences; 1 if a call differs.
     """
     read = read_trace(trace)
     calls = find_calls(read)

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import product
 from typing import NamedTuple
 
-from relay.errors import ConfigError
+from relay.errors import ConfigError, Refused
 from relay.model.binding import Binding
 from relay.model.numbers import format_number
 from relay.model.settings import Peer, Settings
@@ -29,6 +29,7 @@ from relay.service import fields
 from relay.service.bindings import bind, end
 from relay.service.placement import BindRules, Wanted
 from relay.sip.uri import uri_host
+from relay.store.bindings import BindingQuery, all_bindings
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import Run
 
@@ -131,7 +132,11 @@ def _caller_peer(settings: Settings, peers: Peers, caller: Endpoint | None, call
 def bound(
     attempts: Iterable[Attempt], settings: Settings, stage: Stage, run: Run, rules: BindRules
 ) -> Iterator[dict[tuple[str, str], Cast]]:
-    """Bind each traced pair of caller and callee until the block ends. Raises Refused, ConfigError."""
+    """Bind each traced pair of caller and callee until the block ends.
+
+    Raises ConfigError, and Refused for a store with bindings of orders: parties are random numbers, maybe of people.
+    """
+    run(_require_own_store)
     casts: dict[tuple[str, str], Cast] = {}
     parties: dict[tuple[str, str], str] = {}
     try:
@@ -147,6 +152,16 @@ def bound(
     finally:
         for cast in casts.values():
             run(partial(end, binding_id=cast.binding_id, rules=rules))
+
+
+def _require_own_store(unit: UnitOfWork) -> None:
+    live = all_bindings(unit.connection, unit.sealer, BindingQuery(state="live"), unit.now_ms)
+    if any(binding.order_id != ORDER for binding in live):
+        problem = (
+            "bindings of orders are in force in this store, and a replay would leave records of calls between random "
+            "numbers beside theirs: give it a relay with a store of its own ([store] url)"
+        )
+        raise Refused("conflict", "", problem)
 
 
 def _bind(unit: UnitOfWork, a: str, b: str, rules: BindRules) -> Binding:

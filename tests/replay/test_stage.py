@@ -11,13 +11,15 @@ import pytest
 
 from relay.config.parties import read_parties
 from relay.config.tables import NumbersTable
-from relay.errors import ConfigError
+from relay.errors import ConfigError, Refused
 from relay.model.binding import Binding
 from relay.model.settings import Account, Listener, Peer, PeerRoute, Settings
 from relay.replay.stage import bound, set_stage
 from relay.replay.trace import Endpoint
+from relay.service import fields
+from relay.service.bindings import bind, end
 from relay.service.numbers import ensure_numbers
-from relay.service.placement import BindRules
+from relay.service.placement import BindRules, Wanted
 from relay.store.bindings import all_bindings
 from relay.store.database import connect_reader
 from relay.store.sealing.sealer import load_key
@@ -135,6 +137,22 @@ def test_each_pair_gets_a_binding_whose_callee_is_routed_to_the_callee_s_address
         assert binding.expires_at is not None
     (binding,) = bindings_in(tmp_path)
     assert binding.ended_at is not None
+
+
+def test_a_store_with_bindings_of_orders_is_refused(tmp_path: Path, run: Run) -> None:
+    """Replayed parties are random numbers, which would be in its records and evidence beside real ones."""
+    routes, attempts, rules = settings(ALL_TO_CALLEES), attempts_of(*TWO_CALLS), BindRules()
+    stage = set_stage(routes, None, None, None)
+    with bound(attempts, routes, stage, run, rules), bound(attempts, routes, stage, run, rules):
+        pass
+    written = {"mode": "AXB", "a": "13800000001", "b": "13900000002", "order_id": "1"}
+    order = run(lambda unit: bind(unit, Wanted(fields.binding(written, rules.parties, unit.now_ms)), rules))
+    with pytest.raises(Refused, match="store of its own"), bound(attempts, routes, stage, run, rules):
+        pass
+    assert len(bindings_in(tmp_path)) == 3
+    run(lambda unit: end(unit, order.binding_id, rules))
+    with bound(attempts, routes, stage, run, rules):
+        pass
 
 
 def test_bindings_are_ended_when_the_replay_fails(tmp_path: Path, run: Run) -> None:
