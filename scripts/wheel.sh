@@ -32,9 +32,10 @@ need_compiler() {
 build() {
     local epoch same_addresses=(setarch -R)
     "${same_addresses[@]}" true 2>/dev/null || same_addresses=()
-    need_compiler
     copy=$(mktemp -d /tmp/relay700.XXXXXXXXXX) # not in TMPDIR: the length of its name counts too
     trap 'rm -rf "$copy"' EXIT
+    cp "$(type -P true)" "$copy" && "$copy/true" || { echo "$0: /tmp is noexec: mount -o remount,exec /tmp" >&2; exit 1; }
+    need_compiler
     echo "compiling relay700 for $("$python" --version): this takes a minute or two" >&2
     rm -rf "$kept"
     mkdir "$copy/objects"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,25 @@ def test_a_clean_system_is_of_debian(sources: Machine) -> None:
     sources.run("env", f"RELAY700_ROOTS={sources.folder}/roots", "scripts/root.sh", root)
     (made,) = sources.logged()
     assert made.split()[-3:] == [release, str(root), "https://mirror.example/debian"]
+
+
+# --- scripts/wheel.sh
+
+
+@pytest.mark.outside
+def test_the_compiler_refuses_a_folder_where_nothing_can_be_run(machine: Machine) -> None:
+    """Before it has compiled for minutes: mypyc's own modules lie in that folder."""
+    tree = machine.folder / "tree"
+    for name in ("pyproject.toml", "relay/a.py", "requirements/run.txt", "requirements/compile.txt"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).touch()
+    (tree / "scripts").symlink_to(ROOT / "scripts")
+    copy = machine.folder / "copy"
+    copy.mkdir()
+    machine.stub("mktemp", f"echo {copy}")
+    machine.stub("apt-get", "exit 100")
+    machine.stub("gcc", "exit 1")
+    mount = f'mount -t tmpfs -o noexec tmpfs {copy} && exec "$@"'
+    done = machine.run("unshare", "--mount", "sh", "-c", mount, "-", "scripts/wheel.sh", sys.executable, cwd=tree)
+    assert done.returncode == 1
+    assert "/tmp is noexec: mount -o remount,exec /tmp" in done.stderr
