@@ -125,6 +125,8 @@ class Follower:
         self._stretch: _Stretch | None = None  # read and seen by the watch, not written yet
         self._is_full = False  # whether the last stretch was, so that there may be more, or the index is behind
         self._index = CallIndex(writer, clock_s)
+        self._clock_s = clock_s
+        self._started_s = time.time() - clock_s()
         self._finishing = asyncio.Event()
         self._followed_to_s = time.time()  # what had ended by then is followed
         self._told_behind = False
@@ -181,7 +183,7 @@ class Follower:
                 self._followed_to_s = min(self._followed_to_s, _ended_s(stretch.records[0]))
         self._stretch = stretch
         try:
-            made = await self._writer.run(RELAY, lambda unit: _write(unit, stretch))
+            made = await self._writer.run(RELAY, lambda unit: _write(unit, stretch, self._steady_ms()))
         except Overtaken:  # also by itself, if a COMMIT that failed is on disk
             self._stretch = None
             return 0
@@ -200,6 +202,10 @@ class Follower:
             "follower_behind_seconds": round(self._behind_s, 1),
             "fraud_findings": dict(self._findings),
         }
+
+    def _steady_ms(self) -> int:
+        """The time by the clock as it was at the start, in Unix milliseconds."""
+        return int(1000 * (self._started_s + self._clock_s()))
 
     # -- in a thread
 
@@ -320,9 +326,10 @@ def _cursors(connection: Connection) -> tuple[int, int]:
     return events, followed(connection)
 
 
-def _write(unit: UnitOfWork, stretch: _Stretch) -> int:
+def _write(unit: UnitOfWork, stretch: _Stretch, steady_ms: int) -> int:
     """Write events, counts and findings of a stretch in one transaction. Returns the number of events.
 
+    `steady_ms`: the time without what the clock was set by since the start: set ahead, it would make all counts old.
     Raises Overtaken if it does not begin at the store's cursors: it is written already, or of records that are gone.
     """
     connection, listening = unit.connection, stretch.listening
@@ -332,7 +339,7 @@ def _write(unit: UnitOfWork, stretch: _Stretch) -> int:
     if listening:
         made += sum(_queue_event(unit, listening, _end_of(stored.record), stored.record) for stored in stretch.records)
     note_used(unit, _uses(stretch.records))
-    count_calls(connection, (stored.record for stored in stretch.records))
+    count_calls(connection, (stored.record for stored in stretch.records), min(unit.now_ms, steady_ms))
     for finding in stretch.findings:
         _follow_up(unit, finding)
     if stretch.last_event is not None:

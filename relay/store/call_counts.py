@@ -85,8 +85,11 @@ def owner_of_peer(peer: str) -> str:
     return f"peer {peer}"
 
 
-def count_calls(connection: Connection, records: Iterable[CallRecord]) -> None:
-    """Add records, inside a unit of work, and drop what is too old of the same owners."""
+def count_calls(connection: Connection, records: Iterable[CallRecord], now_ms: int) -> None:
+    """Add records, inside a unit of work, and drop what is too old of the same owners at `now_ms`, in Unix time.
+
+    A record of a clock that is ahead drops nothing else: what is dropped cannot be counted again.
+    """
     counts: Counter[_Key] = Counter()
     for kind, count in Counter(_kind(record) for record in records).items():
         if kind is not None:
@@ -96,7 +99,8 @@ def count_calls(connection: Connection, records: Iterable[CallRecord]) -> None:
     newest: dict[tuple[str, int], int] = {}
     for owner, span, at, _ in counts:
         newest[owner, span] = max(at, newest.get((owner, span), 0))
-    connection.executemany(_DROP, [(*key, at - _KEPT[key[1]]) for key, at in newest.items()])
+    now_s = now_ms // 1000
+    connection.executemany(_DROP, [(*key, min(at, now_s) - _KEPT[key[1]]) for key, at in newest.items()])
 
 
 _Key = tuple[str, int, int, str]  # owner, span, at, name

@@ -31,7 +31,7 @@ async def count(api: Api, *outcomes: str, business: str = "acme", ago_s: float =
     times = {"received_at": ended_ms - 2_000, "ringing_at": ended_ms - 1_200, "ended_at": ended_ms}
     whose = {"business": business, "kind": kind}
     records = [ended_record(f"{n}", **times, **whose, outcome=each) for n, each in enumerate(outcomes)]
-    await api.run(lambda unit: count_calls(unit.connection, records))
+    await api.run(lambda unit: count_calls(unit.connection, records, unit.now_ms))
 
 
 async def test_what_is_looked_for_leads_to_its_page(console: Console, operator: Client) -> None:

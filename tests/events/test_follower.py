@@ -322,6 +322,17 @@ async def test_each_record_is_counted_once(shop: Shop, writer: GroupWriter) -> N
     assert counts.outcomes == {"answered": 1, "busy": 1}
 
 
+async def test_a_clock_that_is_set_ahead_makes_no_counts_old(shop: Shop) -> None:
+    ahead_ms = 36 * 86_400_000
+    at_ms = int(time.time() * 1000)
+    writer = GroupWriter(shop.path, shop.sealer, clock_ms=lambda: at_ms + ahead_ms)
+    for call_id, ended_at in (("c1", at_ms), ("c2", at_ms + ahead_ms)):
+        await shop.record(of_shop(call_id, received_at=ended_at - 900, ended_at=ended_at))
+        await follow(shop, writer)
+    await writer.close()
+    assert counted(shop) == {"answered": 2}
+
+
 def counted(shop: Shop) -> dict[str, int]:
     with closing(connect_reader(shop.path)) as connection:
         return dict(summed(read_counts(connection, owner_of_business("shop"), 3_600, 0, 1 << 40).values()).outcomes)

@@ -23,7 +23,7 @@ def calls(backend: Backend, count: int, business: str = "acme", days_ago: float 
     """Answered calls that the follower counts."""
     ended_ms = NOW_MS - int(days_ago * DAY_MS)
     record = ended_record("c", business=business, received_at=ended_ms - 900, ended_at=ended_ms, **more)
-    backend.run(lambda unit: count_calls(unit.connection, [record] * count))
+    backend.run(lambda unit: count_calls(unit.connection, [record] * count, unit.now_ms))
 
 
 def complain(backend: Backend, count: int, prefix: str = PREFIX, days_ago: int = 0, limit: int = 500) -> ComplaintRate:

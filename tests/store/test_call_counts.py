@@ -11,8 +11,10 @@ import pytest
 from relay.model.call import PROBE_BUSINESS, CallRecord
 from relay.store.call_counts import (
     ALL,
+    DAY_S,
     SPANS,
     Counts,
+    answered_calls,
     count_calls,
     counts_of_businesses,
     owner_of_business,
@@ -23,7 +25,7 @@ from relay.store.call_counts import (
 from relay.store.connection import Connection
 from relay.store.database import connect
 from tests.support.places import store_in
-from tests.support.stored import NOW_MS, ended_record
+from tests.support.stored import NOW_MS, PREFIX, ended_record
 
 NOW_S = NOW_MS // 1000
 
@@ -42,8 +44,8 @@ def record(ended_s: int, **changes: object) -> CallRecord:
 
 
 def test_calls_are_counted_by_minute_for_all_their_owners(connection: Connection) -> None:
-    count_calls(connection, [record(0), record(59, outcome="busy"), record(60, business=None, peer_out=None)])
-    count_calls(connection, [record(61), record(61, business=PROBE_BUSINESS)])
+    count_calls(connection, [record(0), record(59, outcome="busy"), record(60, business=None, peer_out=None)], NOW_MS)
+    count_calls(connection, [record(61), record(61, business=PROBE_BUSINESS)], NOW_MS)
     read = {
         owner: {at - NOW_S: counts.outcomes for at, counts in found.items()}
         for owner in (ALL, owner_of_business("acme"), owner_of_peer("carrier"))
@@ -60,15 +62,14 @@ def test_calls_are_counted_by_minute_for_all_their_owners(connection: Connection
 
 def test_text_messages_are_not_counted(connection: Connection) -> None:
     text = {"kind": "message", "ringing_at": None}
-    count_calls(
-        connection, [record(0), record(1, outcome="delivered", **text), record(2, outcome="no_binding", **text)]
-    )
+    texts = [record(1, outcome="delivered", **text), record(2, outcome="no_binding", **text)]
+    count_calls(connection, [record(0), *texts], NOW_MS)
     assert summed(read_counts(connection, ALL, 60, NOW_S, NOW_S + 60).values()).outcomes == {"answered": 1}
 
 
 def test_the_time_to_the_ringing_is_counted_in_ranges(connection: Connection) -> None:
     slow = {"ringing_at": NOW_MS - 900 + 6_000, "received_at": NOW_MS - 900}
-    count_calls(connection, [*(record(0) for _ in range(9)), record(0, **slow), record(0, ringing_at=None)])
+    count_calls(connection, [*(record(0) for _ in range(9)), record(0, **slow), record(0, ringing_at=None)], NOW_MS)
     counts = summed(read_counts(connection, ALL, 60, NOW_S, NOW_S + 60).values())
     assert counts.ringing_s(0.5) == pytest.approx(0.5 + 0.5 * 5 / 9)  # of nine between 0.5 and 1 s
     assert counts.ringing_s(0.99) == pytest.approx(5 + 2.5 * 0.9)
@@ -77,14 +78,25 @@ def test_the_time_to_the_ringing_is_counted_in_ranges(connection: Connection) ->
 
 
 def test_old_spans_go_when_new_ones_come(connection: Connection) -> None:
-    count_calls(connection, [record(0)])
-    count_calls(connection, [record(SPANS[60] + 60)])
+    count_calls(connection, [record(0)], NOW_MS)
+    count_calls(connection, [record(SPANS[60] + 60)], NOW_MS + 1000 * (SPANS[60] + 60))
     assert list(read_counts(connection, ALL, 60, 0, NOW_S + 10 * SPANS[60])) == [NOW_S + SPANS[60] + 60]
     assert len(read_counts(connection, ALL, 3_600, 0, NOW_S + 10 * SPANS[60])) == 2
 
 
+@pytest.mark.parametrize("ahead_s", [SPANS[60] + 60, 36 * DAY_S])
+def test_a_record_of_a_clock_that_was_ahead_drops_no_counts(connection: Connection, ahead_s: int) -> None:
+    count_calls(connection, [record(0)] * 1_000, NOW_MS)
+    count_calls(connection, [record(ahead_s)], NOW_MS)
+    for span in SPANS:
+        assert summed(read_counts(connection, ALL, span, 0, NOW_S + 2 * ahead_s).values()).total == 1_001
+    assert answered_calls(connection, "acme", 0) == {PREFIX: 1_001}
+
+
 def test_business_users_are_listed_without_a_look_at_all_rows(connection: Connection) -> None:
-    count_calls(connection, [record(0, business="acme"), record(1, business="zeta", outcome="busy"), record(3_601)])
+    count_calls(
+        connection, [record(0, business="acme"), record(1, business="zeta", outcome="busy"), record(3_601)], NOW_MS
+    )
     found = counts_of_businesses(connection, NOW_S)
     assert {name: counts.outcomes for name, counts in found.items()} == {
         "acme": {"answered": 2},
