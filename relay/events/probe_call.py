@@ -311,7 +311,7 @@ def make_marks(number: str, host: str, not_marks: frozenset[str]) -> Marks:
     return Marks(
         word=f"canary{secrets.token_hex(4)}",
         number=format_number(number, "national"),
-        friend=f"137{secrets.randbelow(10**8):08}",
+        friend=f"154{secrets.randbelow(10**8):08}",  # not assigned (`relay.model.numbers`), since peers log it
         cseq=10**9 + secrets.randbelow(10**9),
         host=host if host not in not_marks else f"172.31.{secrets.randbelow(250)}.{1 + secrets.randbelow(250)}",
         inner=private,

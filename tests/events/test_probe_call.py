@@ -10,7 +10,8 @@ from typing import NamedTuple
 import pytest
 
 from relay.events import probe_call
-from relay.events.probe_call import ProbeCall, Result, call
+from relay.events.probe_call import ProbeCall, Result, call, make_marks
+from relay.model.numbers import Parties
 from tests.interop.conftest import running_relay
 from tests.support.addresses import Address, free
 from tests.support.asterisk import Asterisk
@@ -48,6 +49,11 @@ def probe(place: Place, *, is_direct: bool = False, relay: Address | None = None
 
 def middle(place: Place) -> MiddlePeer:
     return MiddlePeer(place.relay.setup.callee, place.callee_at)
+
+
+def test_the_diverting_number_of_the_marks_is_not_assigned() -> None:
+    friend = make_marks(f"86{A}", CALLEE_AT, frozenset()).friend
+    assert re.fullmatch("1[3-9][0-9]{9}", friend) and not Parties().allow(f"86{friend}")
 
 
 GOT = ("the callee got INVITE", "the callee got ACK", "the callee got BYE", "the caller got 200 to INVITE")
