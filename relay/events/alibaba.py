@@ -81,7 +81,7 @@ def report(event_id: str, kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _number_of(event_id: str) -> int:
-    """A number of 53 bits, which JavaScript reads exactly. The event's place in the queue would tell how many events
+    """A number of 53 bits, which JavaScript reads exactly. The event's place in the queue would show how many events
     other business users have."""
     return int.from_bytes(hashlib.sha256(event_id.encode()).digest()[:8], "big") >> 11
 

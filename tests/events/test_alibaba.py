@@ -49,17 +49,6 @@ def test_a_call_record_is_a_secret_report() -> None:
 def test_the_id_of_a_record_is_that_of_its_event_and_not_a_place_in_the_queue() -> None:
     def ids(*places: int) -> list[int]:
         data = call_data("ended", ended_record())
-        events = [Event(seq, f"c{place}.x", "call.ended", NOW_MS, 0, None, None, data) for place, seq in enumerate(places)]
-        return [record["id"] for record in json.loads(write_events(HOOK, events))]
-
-    assert ids(1, 2) == ids(1, 9)
-    assert len(set(ids(*range(100)))) == 100
-    assert max(ids(*range(100))) < 1 << 53
-
-
-def test_the_id_of_a_record_is_that_of_its_event_and_not_a_place_in_the_queue() -> None:
-    def ids(*places: int) -> list[int]:
-        data = call_data("ended", ended_record())
         events = [
             Event(seq, f"c{place}.x", "call.ended", NOW_MS, 0, None, None, data) for place, seq in enumerate(places)
         ]
