@@ -157,11 +157,12 @@ def bound(
 def _require_own_store(unit: UnitOfWork) -> None:
     live = all_bindings(unit.connection, unit.sealer, BindingQuery(state="live"), unit.now_ms)
     if any(binding.order_id != ORDER for binding in live):
-        problem = (
+        raise Refused(
+            "conflict",
+            "",
             "bindings of orders are in force in this store, and a replay would leave records of calls between random "
-            "numbers beside theirs: give it a relay with a store of its own ([store] url)"
+            "numbers beside theirs: give it a relay with a store of its own ([store] url)",
         )
-        raise Refused("conflict", "", problem)
 
 
 def _bind(unit: UnitOfWork, a: str, b: str, rules: BindRules) -> Binding:
