@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 Report = Callable[[str, dict[str, object]], None]  # of an event for the log, with its fields
 
@@ -54,3 +56,13 @@ class ConfigError(RelayError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+def install_command(extra: str) -> str:
+    """The command that adds an extra of pyproject.toml to the Python environment of this relay."""
+    environment = Path(sys.prefix)
+    if (environment.parent / "scripts" / "venv.sh").exists():
+        return f"scripts/venv.sh .venv {extra}"
+    lock = environment / "requirements" / f"{extra}.txt"  # the package's
+    file = lock if lock.exists() else f"requirements/{extra}.txt"
+    return f"pip --python {sys.executable} install --require-hashes -r {file}"

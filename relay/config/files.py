@@ -12,7 +12,7 @@ from pathlib import Path
 
 from relay.config import Config, parse_toml
 from relay.config.engine import read_sounds
-from relay.errors import ConfigError, StoreError
+from relay.errors import ConfigError, StoreError, install_command
 from relay.events.recordings import FOLDERS
 from relay.model.capture import HepAgent
 from relay.model.settings import Account, Peer
@@ -77,8 +77,10 @@ def _check_otlp() -> None:
     except ModuleNotFoundError:  # a part of the name is missing
         found = None
     if found is None:
-        install = "`scripts/venv.sh .venv otlp` installs it"
-        raise ConfigError([f"otlp.endpoint: needs the extra relay700[otlp]: {install}; or leave [otlp] out"])
+        command = install_command("otlp")
+        raise ConfigError(
+            [f"otlp.endpoint: needs the extra relay700[otlp]: `{command}` installs it; or leave [otlp] out"]
+        )
 
 
 def check_recording(recordings: Recordings, store: Place, key_file: Path) -> None:

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from itertools import islice
 from typing import Any, Literal
 
+from relay.errors import install_command
 from relay.model.call import CallRecord
 from relay.privacy.records import Value
 from relay.reports.disclosure import TIMES, record_form, with_moments
@@ -38,9 +39,8 @@ _INTEGERS = ("duration_ms", "sip_status", "q850_cause", "text_bytes", "qualifica
 def check_format(format_: Format) -> None:
     """Raises Refused if the writer of the format is not installed."""
     if format_ == "parquet" and find_spec("pyarrow") is None:
-        raise invalid(
-            "format", "parquet needs the extra relay700[parquet]: `scripts/venv.sh .venv parquet` installs it"
-        )
+        command = install_command("parquet")
+        raise invalid("format", f"parquet needs the extra relay700[parquet]: `{command}` installs it")
 
 
 def export_parts(

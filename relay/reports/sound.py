@@ -11,6 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final, NamedTuple, Protocol
 
+from relay.errors import install_command
 from relay.model.rtp_streams import OCTET_ALIGNED
 from relay.service.fields import invalid
 
@@ -43,10 +44,8 @@ def check_codecs(names: Collection[str]) -> None:
     """Raises Refused if these codecs cannot be decoded here."""
     wanting = sorted({name.removesuffix(OCTET_ALIGNED) for name in names if name not in _G711})
     if wanting and find_spec("av") is None:
-        raise invalid(
-            "format",
-            f"wav of {', '.join(wanting)} needs the extra relay700[wav]: `scripts/venv.sh .venv wav` installs it",
-        )
+        command = install_command("wav")
+        raise invalid("format", f"wav of {', '.join(wanting)} needs the extra relay700[wav]: `{command}` installs it")
 
 
 class Decoder(Protocol):
