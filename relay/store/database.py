@@ -40,9 +40,16 @@ BUSY_TIMEOUT_S = 5.0
 LOCK_PATIENCE_S = 60.0  # longest wait for a table that a script changes
 LOCK_PAUSE_S = 1.0  # between two tries, for statements that queued behind the last one
 
+# What is deleted is overwritten. Debian's SQLite does so by default, others do not.
+SECURE_DELETE = "PRAGMA secure_delete = ON"
 # FULL: in WAL mode NORMAL does not sync commits, and a power failure would lose records of answered calls.
 # A page of records is rewritten many times while it fills; a checkpoint every 16 MiB copies it to the store once.
-WRITER_PRAGMAS = ("PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON", "PRAGMA wal_autocheckpoint = 4000")
+WRITER_PRAGMAS = (
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA wal_autocheckpoint = 4000",
+    SECURE_DELETE,
+)
 # No mmap_size: SQLite unmaps the file after each commit of another connection. With one commit per three look-ups, a
 # look-up takes 55 us without mmap and 80 us with it (18 and 34 us with warm CPU caches).
 READER_PRAGMAS = ("PRAGMA query_only = ON",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -32,6 +33,19 @@ def unoverflowed(monkeypatch: pytest.MonkeyPatch) -> None:
 def store(tmp_path: Path) -> Iterator[Acting]:
     with acting(tmp_path) as store:
         yield store
+
+
+@pytest.fixture
+def leaves_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite as many build it: what is deleted stays in the file until its room is used again."""
+    connect = sqlite3.connect
+
+    def connected(*where: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*where, **options)
+        connection.execute("PRAGMA secure_delete = OFF")
+        return connection
+
+    monkeypatch.setattr("sqlite3.connect", connected)
 
 
 class Disk(NamedTuple):

@@ -28,6 +28,17 @@ from tests.store.conftest import Disk, opened
 from tests.support.stored import X, binding, put
 
 
+@pytest.mark.usefixtures("leaves_deleted")
+def test_what_is_deleted_does_not_stay_in_the_file(disk: Disk) -> None:
+    with closing(connect(disk.path)) as connection:
+        connection.execute("CREATE TABLE gone (text)")
+        connection.execute("INSERT INTO gone VALUES ('deleted later')")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert b"deleted later" in disk.path.read_bytes()
+        connection.execute("DELETE FROM gone")
+    assert b"deleted later" not in disk.path.read_bytes()
+
+
 def test_new_store_is_private_complete_and_in_wal_mode(disk: Disk) -> None:
     assert disk.path.stat().st_mode & 0o777 == 0o600
     assert disk.path.parent.stat().st_mode & 0o777 == 0o700

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from relay.store.connection import Connection
-from relay.store.database import BUSY_TIMEOUT_S, uri_of
+from relay.store.database import BUSY_TIMEOUT_S, SECURE_DELETE, uri_of
 from relay.store.files import open_beside
 
 SUFFIX: Final = ".captures"
@@ -25,6 +25,7 @@ _PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA journal_size_limit = 4194304",
     "PRAGMA synchronous = NORMAL",
+    SECURE_DELETE,
 )
 _TABLES: Final = (
     """

@@ -52,6 +52,17 @@ def test_the_log_beside_the_file_is_bounded(disk: Disk, path: Path) -> None:
         assert on_disk(path.with_name(f"{path.name}-wal")) < WAL
 
 
+@pytest.mark.usefixtures("leaves_deleted")
+def test_what_is_deleted_does_not_stay_in_the_file(disk: Disk, path: Path) -> None:
+    call_ids = [call_id_of(number).encode() for number in range(40)]
+    with closing(Captures(disk.path, disk.sealer)) as captures:
+        fill(captures, 0, 40)
+    assert all(call_id in path.read_bytes() for call_id in call_ids)
+    with closing(Captures(disk.path, disk.sealer)) as captures:
+        captures.trim(LIMIT, NOW_MS + 20)
+    assert [call_id in path.read_bytes() for call_id in call_ids] == 20 * [False] + 20 * [True]
+
+
 def test_a_smaller_limit_gives_the_disk_its_room_back(disk: Disk, path: Path) -> None:
     with closing(Captures(disk.path, disk.sealer)) as captures:
         fill(captures, 0, 200)
