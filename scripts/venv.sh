@@ -102,5 +102,8 @@ pip_install() {
 }
 
 python=$(find_python)
+mkdir -p "$venv"
+exec 9<"$venv" # one at a time. The folder itself: `venv --clear` deletes what is in it
+flock 9
 [[ $(identity "$python") == "$(cat "$venv/relay700.python" 2>/dev/null)" ]] && "$venv/bin/python" -c "" 2>/dev/null || make_venv
 [[ $venv == .venv-compiled ]] || install "$@"

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,39 @@ def test_a_clean_system_is_of_debian(sources: Machine) -> None:
     sources.run("env", f"RELAY700_ROOTS={sources.folder}/roots", "scripts/root.sh", root)
     (made,) = sources.logged()
     assert made.split()[-3:] == [release, str(root), "https://mirror.example/debian"]
+
+
+# --- scripts/venv.sh
+
+
+def test_an_environment_is_made_once_by_starts_at_the_same_time(machine: Machine) -> None:
+    tree = machine.folder / "tree"
+    (tree / "requirements").mkdir(parents=True)
+    (tree / "scripts").symlink_to(ROOT / "scripts")
+    for name in ("pyproject.toml", "requirements/run.txt"):
+        (tree / name).touch()
+    found = (
+        machine.folder / "found"
+    )  # a line for each start that has found its Python; the first to create waits for all
+    os.mkfifo(found)
+    machine.stub(
+        "python9.9",
+        f"""
+        case $0$* in
+            *9.9-c' ') echo >{found} ;;
+            *version_info*) echo '9.9 /usr' ;;
+            *-m' venv '*)
+                echo venv >>"$LOG"
+                ! mkdir {machine.folder}/first || for i in {{1..8}}; do read -r; done <{found}
+                mkdir -p "$4/bin" && ln -sf "$0" "$4/bin/python" ;;
+            *-m' pip '*) echo pip >>"$LOG" ;;
+        esac""",
+    )
+    starts = range(8)
+    with found.open("r+b", buffering=0), ThreadPoolExecutor(len(starts)) as threads:
+        done = list(threads.map(lambda _: machine.run("scripts/venv.sh", ".venv-test-9.9", cwd=tree), starts))
+    assert [each.stderr for each in done] == [""] * len(starts)
+    assert machine.logged() == ["venv", "pip", "pip"]  # requirements, then the relay
 
 
 # --- scripts/wheel.sh
