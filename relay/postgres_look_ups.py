@@ -11,7 +11,7 @@ from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.net.process import Tasks
 from relay.policy.call_policy import CallPolicy, Routed
-from relay.policy.evaluate import LookupResult
+from relay.policy.evaluate import Counted, LookupResult
 from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.connection import PostgresServer
 from relay.store.postgres.lookup import CONNECTIONS, PATIENCE_S, PostgresRouteReader
@@ -92,7 +92,7 @@ class PostgresLookUps:
         try:
             if patience_s > 0:
                 row = await self._reader.fetch(asked.number, asked.caller, unix_s, patience_s)
-                answer = policy.answer(row, asked.number, asked.caller, unix_s, asked.peer)
+                answer = policy.answer(row, asked, unix_s)
         finally:
             policy.pass_on(asked, answer, unix_s, routed)
         await self._give_back(row, answer)
@@ -100,9 +100,13 @@ class PostgresLookUps:
     async def look_up_again(self, policy: CallPolicy, asked: LookUp, unix_s: float) -> Route | Refusal:
         """Look up and evaluate a call once more, after a binding was made for it, ahead of those that wait."""
         row = await self._reader.fetch(asked.number, asked.caller, unix_s)
-        answer = policy.answer(row, asked.number, asked.caller, unix_s, asked.peer)
+        answer = policy.answer(row, asked, unix_s)
         await self._give_back(row, answer)
         return answer
+
+    def give_back(self, counted: Counted) -> None:
+        """Undo the count of a call that was granted, soon."""
+        self._asking.begin(self._reader.give_back(counted))
 
     async def _give_back(self, row: LookupResult | Refusal, answer: Route | Refusal) -> None:
         """Undo the count of a call that was refused."""

@@ -78,8 +78,9 @@ class SipService:
         self._reader = _reader(config, sealer, log)
         self._hooks = _hooks(config, sealer, self._warn, self._look_up_again, self._not_bound)
         decide = self._hooks.decide if self._hooks else None
-        self._policy = CallPolicy(self._reader.fetch, config.rules, records.remember, self._warn, decide)
-        reader, policy = self._reader, self._policy
+        reader = self._reader
+        give_back = None if isinstance(reader, RouteReader) else reader.give_back
+        policy = self._policy = CallPolicy(reader.fetch, config.rules, records.remember, self._warn, decide, give_back)
         look_up = policy.route if isinstance(reader, RouteReader) else partial(reader.look_up, policy)
         self._engine = Engine(config.settings, tokens().__next__, time.time() - time.monotonic())
         self._engine.bans.listeners.append(BanLog(log))
@@ -250,7 +251,7 @@ class SipService:
         """Look up a call for which a binding was made."""
         reader, unix_s = self._reader, time.time()
         if isinstance(reader, RouteReader):
-            return self._policy.look_up(asked.number, asked.caller, unix_s, asked.peer)
+            return self._policy.look_up(asked.number, asked.caller, unix_s, asked.peer, asked)
         return await reader.look_up_again(self._policy, asked, unix_s)
 
     def _not_bound(self, asked: LookUp) -> Refusal:

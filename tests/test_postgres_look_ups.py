@@ -47,7 +47,7 @@ class AnyGate:
     def refuse_unasked(self, number: str, caller: str, unix_s: float, peer: Peer | None) -> None:
         return None
 
-    def answer(self, row: str, number: str, caller: str, unix_s: float, peer: Peer | None) -> Refusal:
+    def answer(self, row: str, asked: LookUp, unix_s: float) -> Refusal:
         return FOUND
 
     def pass_on(self, asked: LookUp, answer: Route | Refusal, unix_s: float, routed: Routed) -> None:

@@ -179,6 +179,7 @@ class InviteSession(SessionBase):
             self.refuse(named(admission.NOT_SECURE, answer), now)
             return
         self._enter(states.ROUTE)
+        self._pending_look_up = None
         self.route = answer
         self.call.routed(answer, now)
         self._places = places

@@ -30,6 +30,7 @@ from relay.sip.uri import is_sips
 if TYPE_CHECKING:
     from relay.call.admission import Admission
     from relay.call.dialogs import Dialogs
+    from relay.model.actions import LookUp
     from relay.model.settings import Peer, Settings
     from relay.peers.limits import CallCounts
     from relay.peers.targets import TargetState
@@ -82,6 +83,7 @@ class TextMessage:
         "_delivery",
         "_key",
         "_peer",
+        "_pending_look_up",
         "_places",
         "_record",
         "_reply",
@@ -109,6 +111,7 @@ class TextMessage:
         self._record = _record(record_id(received_at, ua.token), peer, request, reply.flow, received_at)
         self._deadline = now + PATIENCE * ua.timings.transaction_s
         self._decided = False
+        self._pending_look_up: LookUp | None = None
         self._route: Route | None = None
         self._text = ""
         self._body: Body | None = None
@@ -143,7 +146,7 @@ class TextMessage:
         elif not admission.is_ours(settings, record.number_dialled):
             self.refuse(admission.refusal_of_number(settings, record.number_dialled) or admission.NUMBER_UNKNOWN, now)
         else:
-            self._ua.outbox.look_up(
+            self._pending_look_up = self._ua.outbox.look_up(
                 record.number_dialled, record.caller, self._routed, "message", self._peer, self.call_id
             )
 
@@ -168,6 +171,7 @@ class TextMessage:
             self.refuse(named(admission.NOT_SECURE, answer), now)
             return
         texts.remember(sender, answer.binding_id, after(before, text), now)
+        self._pending_look_up = None
         self._route = answer
         self._body = text_body(text)
         self._record = self._record._replace(
@@ -294,6 +298,8 @@ class TextMessage:
         """Commit the record, then answer the sender."""
         ua = self._ua
         self._decided = True
+        if self._pending_look_up is not None:
+            self._pending_look_up.given_up = True
         self._delivery = None
         ua.timers.cancel(self._timer)
         if verdict.q850_cause:

@@ -44,7 +44,7 @@ class LookUp:
     If the store fails, answer `Refusal("store_failed", 503, 41, retry_after_s=…)`: fail closed.
     """
 
-    __slots__ = ("call_id", "caller", "given_up", "kind", "number", "peer", "token")
+    __slots__ = ("call_id", "caller", "counted", "given_up", "kind", "number", "peer", "token")
 
     def __init__(
         self,
@@ -61,7 +61,10 @@ class LookUp:
         self.kind: Kind = kind
         self.peer = peer  # that asserts the caller; None: the caller is not checked
         self.call_id = call_id
-        self.given_up = False  # the caller has hung up: an answer is still due, and changes nothing
+        # No call comes of it: the caller has hung up (an answer is still due, and changes nothing), or the relay has
+        # refused the route.
+        self.given_up = False
+        self.counted: object = None  # what the caps on frequency have counted for it: of `CallPolicy`
 
 
 class Mediate(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -18,7 +19,7 @@ from relay.errors import Report
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route, named
 from relay.model.settings import Peer, may_call_as
-from relay.policy.evaluate import LookupResult, PendingCall, evaluate, refused
+from relay.policy.evaluate import Counted, LookupResult, PendingCall, evaluate, refused
 from relay.policy.rules import (
     BUSINESS_RATE,
     CALLER_INTERNATIONAL,
@@ -47,11 +48,13 @@ class CallPolicy:
         remember: Callable[[LastCaller], None],
         report: Report | None = None,
         decide: Callable[[LookUp, Route | Refusal, Routed], None] | None = None,
+        give_back: Callable[[Counted], None] | None = None,
     ) -> None:
         """`fetch`: `relay.store.sqlite.lookup.RouteReader.fetch`; `remember` stores a callee's last caller.
 
         `report(event, fields)` gets the pauses of peers. `decide` asks the hooks about a route, or about
-        an unknown caller for whom they may make a binding, and answers later.
+        an unknown caller for whom they may make a binding, and answers later. `give_back` undoes a count that the
+        store made.
         """
         self._fetch = fetch
         self.rules = rules
@@ -60,26 +63,44 @@ class CallPolicy:
         self.rates = Rates()  # of granted calls, by business
         self._report = report
         self._decide = decide
+        self._give_back = give_back
         self.refused_attempts = RefusedAttempts()
         self._pauses: Counter[str] = Counter()  # number of pauses, by kind
 
     def route(self, asked: LookUp, unix_s: float, routed: Routed) -> None:
         """Look up and evaluate a call of the engine; `routed` gets the answer, at once unless it must be verified."""
-        self.pass_on(asked, self.look_up(asked.number, asked.caller, unix_s, asked.peer), unix_s, routed)
+        self.pass_on(asked, self.look_up(asked.number, asked.caller, unix_s, asked.peer, asked), unix_s, routed)
 
     def pass_on(self, asked: LookUp, answer: Route | Refusal, unix_s: float, routed: Routed) -> None:
         """Give the answer to `routed`, by way of the hooks if the route, or the caller, requires it."""
         if isinstance(answer, Route):
             if not answer.verify and not answer.hook:
                 routed(asked.token, answer)
+                if asked.given_up:
+                    self.give_back(asked)
             elif self._decide is not None:
-                self._decide(asked, answer, routed)
+                self._decide(asked, answer, partial(self._decided, asked, routed))
             else:
-                routed(asked.token, named(VERIFICATION_FAILED, answer))
+                self._decided(asked, routed, asked.token, named(VERIFICATION_FAILED, answer))
         elif answer.may_bind and self._decide is not None and asked.kind == "call":
-            self._decide(asked, answer, routed)
+            self._decide(asked, answer, partial(self._decided, asked, routed))
         else:
             routed(asked.token, self.not_bound(asked, unix_s) if answer.may_bind else answer)
+
+    def _decided(self, asked: LookUp, routed: Routed, token: int, answer: Route | Refusal) -> None:
+        """The hooks' answer."""
+        routed(token, answer)
+        if asked.given_up or isinstance(answer, Refusal):
+            self.give_back(asked)
+
+    def give_back(self, asked: LookUp) -> None:
+        """Undo what the caps on frequency have counted for a call that was granted, and is refused or given up."""
+        counted, asked.counted = asked.counted, None
+        if isinstance(counted, PendingCall):
+            self.recent.give_back(counted.caller_key)
+            self.recent.give_back(counted.number_key)
+        elif isinstance(counted, Counted) and self._give_back is not None:
+            self._give_back(counted)
 
     def not_bound(self, asked: LookUp, unix_s: float) -> Refusal:
         """The refusal of an unknown caller for whom no binding was made. The attempt counts as a guess."""
@@ -87,22 +108,24 @@ class CallPolicy:
             self._note_refused(asked.number, asked.caller, unix_s, asked.peer)
         return NO_BINDING
 
-    def look_up(self, number: str, caller: str, unix_s: float, peer: Peer | None = None) -> Route | Refusal:
+    def look_up(
+        self, number: str, caller: str, unix_s: float, peer: Peer | None = None, asked: LookUp | None = None
+    ) -> Route | Refusal:
         """Look up and evaluate a call; a granted one is counted. `caller`: E.164 without "+", "" if anonymous.
 
-        `peer`: the peer that asserts the caller; None: the caller is trusted.
+        `peer`: the peer that asserts the caller; None: the caller is trusted. `asked` notes what is counted, for
+        `give_back`.
         """
         refusal = self.refuse_unasked(number, caller, unix_s, peer)
         if refusal is not None:
             return refusal
-        return self._answer(self._fetch(number, caller, unix_s), number, caller, unix_s, peer)
+        return self._answer(self._fetch(number, caller, unix_s), number, caller, unix_s, peer, asked)
 
-    def answer(
-        self, found: LookupResult | Refusal, number: str, caller: str, unix_s: float, peer: Peer | None = None
-    ) -> Route | Refusal:
+    def answer(self, found: LookupResult | Refusal, asked: LookUp, unix_s: float) -> Route | Refusal:
         """As `look_up`, for a finished look-up. It checks pauses again: concurrent guesses must reveal no more."""
+        number, caller, peer = asked.number, asked.caller, asked.peer
         refusal = self.refuse_unasked(number, caller, unix_s, peer)
-        return self._answer(found, number, caller, unix_s, peer) if refusal is None else refusal
+        return self._answer(found, number, caller, unix_s, peer, asked) if refusal is None else refusal
 
     def refuse_unasked(self, number: str, caller: str, unix_s: float, peer: Peer | None) -> Refusal | None:
         """A refusal without a look-up, which reveals no binding: the peer is paused, or may not assert the caller."""
@@ -117,13 +140,19 @@ class CallPolicy:
         return CALLER_NOT_OF_PEER
 
     def _answer(
-        self, found: LookupResult | Refusal, number: str, caller: str, unix_s: float, peer: Peer | None
+        self,
+        found: LookupResult | Refusal,
+        number: str,
+        caller: str,
+        unix_s: float,
+        peer: Peer | None,
+        asked: LookUp | None,
     ) -> Route | Refusal:
         if isinstance(found, Refusal):
             return found
         caller_key, number_key = count_keys(number, found.caller_hash)
-        asked = PendingCall(number, caller, unix_s, caller_key, number_key)
-        answer = evaluate(found, asked, self.rules, self.recent)
+        pending = PendingCall(number, caller, unix_s, caller_key, number_key)
+        answer = evaluate(found, pending, self.rules, self.recent)
         bound = found.bound
         if bound is None or isinstance(answer, Refusal):
             if bound is None and answer is NO_BINDING and self.rules.bind_unknown and self.rules.parties.allow(caller):
@@ -135,7 +164,9 @@ class CallPolicy:
         if not self.rates.admit(bound.business, max_cps, unix_s):
             return refused(BUSINESS_RATE, bound)
         if found.counted is None:
-            self._note(asked.caller_key, asked.number_key, unix_s)
+            self._note(caller_key, number_key, unix_s)
+        if asked is not None:
+            asked.counted = found.counted or pending
         if bound.party in ("g", "*") and self.rules.parties.allow(caller):  # it must be callable
             self._remember(LastCaller(bound.binding_id, number, caller, int(unix_s * 1000)))
         return answer

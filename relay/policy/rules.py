@@ -194,6 +194,14 @@ class Recent:
         else:
             times.append(at_s)
 
+    def give_back(self, key: int) -> None:
+        """Undo the latest count of a key, if there is one."""
+        times = self._times.get(key)
+        if isinstance(times, list) and len(times) > 1:
+            del times[-1]
+        elif times is not None:
+            del self._times[key]
+
     def shift(self, by_s: float) -> None:
         """Shift all times after a clock step."""
         self._order = deque((at_s + by_s, key) for at_s, key in self._order)
@@ -205,12 +213,17 @@ class Recent:
     def _forget(self, until_s: float) -> None:
         order = self._order
         while order and order[0][0] <= until_s:
-            _, key = order.popleft()
-            times = self._times[key]
-            if isinstance(times, float) or len(times) == 1:
-                del self._times[key]
-            else:
+            at_s, key = order.popleft()
+            times = self._times.get(key)
+            if times is None:  # given back
+                continue
+            if isinstance(times, float):
+                if times == at_s:
+                    del self._times[key]
+            elif times[0] == at_s:
                 del times[0]
+                if not times:
+                    del self._times[key]
 
 
 # -- The last caller of a party that many can call

@@ -22,6 +22,7 @@ from relay.call.admission import (
     refusal_of_number,
 )
 from relay.call.admission import is_ours as is_of_platform
+from relay.model.actions import LookUp
 from relay.model.call import CallRecord, Refusal, Route
 from relay.peers.limits import CallCounts
 from relay.policy import rules as rules_module
@@ -49,8 +50,7 @@ _DECIDED: Final = frozenset(each.outcome for each in vars(rules_module).values()
     VERIFICATION_REFUSED.outcome,
 } | {"number_unknown"}
 _REASONS: Final = frozenset((CALLER_NOT_OF_PEER.end_reason, REFUSED_TOO_OFTEN.end_reason))
-# Refusals behind the policy: it had granted the call.
-_BEHIND: Final = frozenset((VERIFICATION_FAILED.outcome, VERIFICATION_REFUSED.outcome, MEDIA_FAILED.outcome))
+_BEHIND: Final = MEDIA_FAILED.outcome  # a refusal behind the policy: the call was routed, and counts
 
 
 class WhatIf(NamedTuple):
@@ -104,11 +104,11 @@ class _Replay:
             self._older.sweep(record.received_at / 1000)
         outcome = record.outcome or ""
         was_refused = outcome in REFUSALS and (outcome in _DECIDED or record.end_reason in _REASONS)
-        if outcome in REFUSALS and not was_refused and outcome not in _BEHIND:
+        if outcome in REFUSALS and not was_refused and outcome != _BEHIND:
             self._left_out[outcome] += 1
             return
         answer = self._decide(record)
-        if outcome in _BEHIND:
+        if outcome == _BEHIND:
             self._left_out[outcome] += 1
         else:
             self._compare(outcome if was_refused else None, answer.outcome if isinstance(answer, Refusal) else None)
@@ -136,13 +136,15 @@ class _Replay:
             return refusal
         if not is_of_platform(self._settings, dialled):
             return None
-        answer = self._policy.look_up(dialled, record.caller, at_s, peer)
+        asked = LookUp(0, dialled, record.caller, "call", peer)
+        answer = self._policy.look_up(dialled, record.caller, at_s, peer, asked)
         if isinstance(answer, Refusal):
             return answer
+        if (busy := self._calls.over_concurrency_cap(answer)) is not None:
+            self._policy.give_back(asked)
+            return busy
         self._older.note((dialled, record.caller), at_s)
         self._older.note((dialled, ""), at_s)
-        if (busy := self._calls.over_concurrency_cap(answer)) is not None:
-            return busy
         self._begin_call(record, peer.name, answer)
         return answer
 

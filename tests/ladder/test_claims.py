@@ -41,8 +41,7 @@ class Gated(Ladder):
             super()._answer_store(action)
             return
         unix_s = self.now + self._clock_offset_s
-        answer = self.gate.look_up(action.number, action.caller, unix_s, action.peer)
-        self.engine.routed(action.token, answer, self.now)
+        self.gate.route(action, unix_s, lambda token, answer: self.engine.routed(token, answer, self.now))
 
     @property
     def newest(self) -> CallRecord:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.model.settings import Announcements
@@ -53,3 +55,20 @@ def test_a_caller_that_hangs_up_has_given_up_the_look_up(ladder: Ladder) -> None
     ladder.release()
     ladder.callee.gets_nothing()
     ladder.settle()
+
+
+@pytest.mark.parametrize("kind", ["call", "message"])
+def test_a_call_that_was_routed_has_not_given_up_the_look_up(kind: str) -> None:
+    """Its record says that it was, and so it counts towards caps on frequency, also if no peer takes it."""
+    ladder = Ladder(tried=(), sms=True)
+    ladder.hold_look_ups = True
+    if kind == "call":
+        ladder.caller.calls(X)
+    else:
+        ladder.caller.texts(X)
+    (asked,) = ladder._held
+    assert isinstance(asked, LookUp)
+    ladder.release()
+    assert ladder.record.routed_at is not None
+    assert ladder.record.end_reason == "no_peer"
+    assert not asked.given_up

@@ -9,11 +9,13 @@ import pytest
 from relay.call.recovery_state import MOST_HEAD
 from relay.model.call import Refusal
 from relay.model.settings import Limits
+from relay.policy.rules import Cap, Rules
 from relay.privacy.text_memory import WINDOW_S
 from relay.sip.message import parse_message
 from tests.ladder.ladder import EITHER, Ladder, connect
 from tests.ladder.ladder import sides as sides_of
 from tests.ladder.settings import A, B, X, Y
+from tests.ladder.test_claims import CARRIER, Gated, pbx
 from tests.ladder.texts import NUMBERS, deliver, texting
 
 
@@ -100,6 +102,19 @@ def test_text_with_any_real_number_is_refused(ladder: Ladder, by: str, number: s
     record = ladder.record
     assert (record.outcome, record.binding_id, record.order_id) == ("number_in_text", "b1", "order-1")
     assert record.routed_at is None
+    ladder.settle()
+
+
+def test_texts_with_a_number_count_towards_no_cap_on_frequency() -> None:
+    ladder = Gated(pbx(A), CARRIER, rules=Rules(caller_caps=(Cap(1, 300),)), sms=True)
+    for _ in range(2):
+        ladder.caller.texts(X, f"call me: {B[2:]}".encode())
+        ladder.caller.get(403)
+        assert ladder.newest.outcome == "number_in_text"
+    deliver(ladder.caller, ladder.callee)
+    ladder.caller.texts(X)
+    ladder.caller.get(403)
+    assert ladder.newest.outcome == "frequency_caller"
     ladder.settle()
 
 

@@ -10,9 +10,11 @@ from relay.model.actions import Note
 from relay.model.call import Refusal, Route
 from relay.model.settings import Limits
 from relay.policy import rules
+from relay.policy.rules import Cap, Rules
 from tests.ladder.ladder import Ladder, answer, bye, call, connect, hang_up, restart, ring
 from tests.ladder.settings import STRANGER_HOST, A, B, X
 from tests.ladder.side import Side
+from tests.ladder.test_claims import CARRIER, Gated, pbx
 
 POLICY = [refusal for refusal in vars(rules).values() if isinstance(refusal, Refusal)]
 
@@ -294,6 +296,24 @@ def test_call_over_a_cap_is_refused_until_a_call_ends() -> None:
     bye(ladder.caller, ladder.callee)
     third_call_connects(ladder)
     assert ladder.engine.refusals() == {"business_busy": 1}
+
+
+def test_calls_that_find_the_number_busy_count_towards_no_cap_on_frequency() -> None:
+    ladder = Gated(pbx(A), CARRIER, rules=Rules(caller_caps=(Cap(2, 300),), max_calls_per_number=1))
+    connect(ladder)
+    for n in range(2, 5):
+        first = another(ladder, f"alice{n}")
+        ladder.caller.calls(X)
+        is_refused(ladder, 503, cause=42, retry_after="5")
+        ladder.caller = ladder.sides[first.host] = first
+    bye(ladder.caller, ladder.callee)
+    another(ladder, "alice5")
+    connect(ladder)
+    hang_up(ladder)
+    another(ladder, "alice6")
+    ladder.caller.calls(X)
+    is_refused(ladder, 403, cause=21)
+    assert ladder.newest.outcome == "frequency_caller"
 
 
 def test_ringing_call_counts_towards_the_cap_until_it_fails() -> None:

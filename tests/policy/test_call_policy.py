@@ -150,13 +150,21 @@ ASKED = LookUp(7, X, A)
 class Answers:
     """A policy over one route, its answers to the engine, and what it asks the hook."""
 
-    def __init__(self, *, verify: bool = False, hook: int | None = None, has_hook: bool = True) -> None:
+    def __init__(
+        self, *, verify: bool = False, hook: int | None = None, has_hook: bool = True, caps: tuple[Cap, ...] = ()
+    ) -> None:
         self.answers: list[tuple[int, str]] = []
         self.asked: list[tuple[LookUp, Route | Refusal, Routed]] = []
         bench = Bench(found(hook=hook), verify=verify)
         decide = (lambda *asked: self.asked.append(asked)) if has_hook else None
-        self.gate = CallPolicy(bench.fetch, Rules(verify=verify), bench.remembered.append, decide=decide)
+        rules = Rules(verify=verify, caller_caps=caps, number_caps=caps)
+        self.gate = CallPolicy(bench.fetch, rules, bench.remembered.append, decide=decide)
         self.gate.route(ASKED, NOW_S, self.routed)
+
+    def call(self) -> LookUp:
+        asked = LookUp(7, X, A)
+        self.gate.route(asked, NOW_S, self.routed)
+        return asked
 
     def routed(self, token: int, answer: Route | Refusal) -> None:
         self.answers.append((token, outcome(answer)))
@@ -179,6 +187,43 @@ def test_a_route_to_verify_waits_for_the_hook() -> None:
 def test_a_route_to_verify_is_refused_without_a_hook() -> None:
     assert Answers(verify=True, has_hook=False).answers == [(7, "verification_failed")]
     assert Answers(hook=1, has_hook=False).answers == [(7, "verification_failed")]
+
+
+def test_a_call_that_the_hook_refuses_or_lacks_is_not_counted() -> None:
+    made = Answers(verify=True, caps=(Cap(1, 300),))
+    for answer in (VERIFICATION_REFUSED, made.asked[0][1]):
+        made.asked.pop()[2](7, answer)
+        made.call()
+    assert [said for _, said in made.answers] == ["verification_refused", "granted", "frequency_caller"]
+    made = Answers(verify=True, has_hook=False, caps=(Cap(1, 300),))
+    made.call()
+    assert made.answers == [(7, "verification_failed")] * 2
+
+
+def test_a_call_that_waits_for_the_hook_counts_until_its_caller_hangs_up() -> None:
+    made = Answers(verify=True, caps=(Cap(2, 300),))
+    asked = made.call()
+    made.call()
+    assert made.answers == [(7, "frequency_caller")]
+    asked.given_up = True
+    _, route, routed = made.asked[1]
+    routed(7, route)
+    made.call()
+    assert len(made.asked) == 3
+
+
+def test_a_call_that_the_engine_refuses_is_not_counted() -> None:
+    made = Answers(caps=(Cap(2, 300),))
+    asked = LookUp(7, X, A)
+
+    def refuse(token: int, answer: Route | Refusal) -> None:
+        asked.given_up = True
+
+    for _ in range(3):
+        made.gate.route(asked, NOW_S, refuse)
+    made.call()
+    made.call()
+    assert [said for _, said in made.answers] == ["granted", "granted", "frequency_caller"]
 
 
 def test_the_hook_of_a_business_user_is_waited_for() -> None:
@@ -277,8 +322,8 @@ def test_concurrent_guesses_reveal_no_more_than_sequential_ones() -> None:
     bench = Asking()
     guesses = [*STRANGERS[:9], A]
     assert all(bench.gate.refuse_unasked(X, caller, NOW_S, CARRIER) is None for caller in guesses)
-    rows = [(caller, bench.fetch(X, caller, NOW_S)) for caller in guesses]
-    answers = [outcome(bench.gate.answer(row, X, caller, NOW_S, CARRIER)) for caller, row in rows]
+    rows = [(LookUp(7, X, caller, peer=CARRIER), bench.fetch(X, caller, NOW_S)) for caller in guesses]
+    answers = [outcome(bench.gate.answer(row, asked, NOW_S)) for asked, row in rows]
     assert answers == ["no_binding"] * 3 + ["over_limit"] * 7
 
 

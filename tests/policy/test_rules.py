@@ -92,6 +92,26 @@ def test_old_calls_expire_for_all_keys() -> None:
     assert recent._times == {7: 1_000.0 + MEMORY_S}
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.floats(0, 400) | st.just(0.0), st.booleans()), max_size=60),
+    st.sampled_from([60, 300, MEMORY_S]),
+)
+def test_a_call_that_is_given_back_does_not_count(calls: list[tuple[int, float, bool]], window_s: int) -> None:
+    recent, granted, now_s = Recent(), [], 0.0
+    recent.give_back(9)
+    for key, pause_s, is_granted in calls:
+        now_s += pause_s
+        since_s = now_s - window_s
+        assert recent.count(key, since_s) == sum(1 for other, at_s in granted if other == key and at_s > since_s)
+        recent.note(key, now_s)
+        if is_granted:
+            granted.append((key, now_s))
+        else:
+            recent.give_back(key)
+    recent.note(9, now_s + 2 * MEMORY_S)
+    assert list(recent._times) == [9]
+
+
 def test_a_call_after_a_backward_clock_step_stays_in_order() -> None:
     recent = Recent()
     recent.note(1, 1_000.0)

@@ -131,14 +131,22 @@ def test_peers_that_are_gone_or_may_not_call_as_the_caller_refuse(store: Store) 
     assert result(store, Rules(), own).newly_refused == {"caller_not_allowed": 2}
 
 
-def test_refusals_of_the_moment_are_not_replayed_and_those_behind_the_policy_count(store: Store) -> None:
-    caps = Rules(caller_caps=(Cap(1, 300),))
-    for n, outcome in enumerate(("draining", "store_failed", "over_limit")):
+def test_refusals_of_the_moment_are_not_replayed_and_calls_that_were_routed_count(store: Store) -> None:
+    caps = Rules(caller_caps=(Cap(2, 300),))
+    left_out = ("draining", "store_failed", "over_limit", "verification_refused", "media_failed")
+    for n, outcome in enumerate(left_out):
         store.shelf.add(record(n, (float(n), X, A), outcome))
-    store.shelf.add(record(5, (5.0, X, A), "verification_refused"), record(6, (6.0, X, A), None))
+    store.shelf.add(record(6, (6.0, X, A), None), record(7, (7.0, X, A), None))
     found = result(store, caps)
-    assert found.not_replayed == {"draining": 1, "store_failed": 1, "over_limit": 1, "verification_refused": 1}
+    assert found.not_replayed == dict.fromkeys(left_out, 1)
     assert found.newly_refused == {"frequency_caller": 1}
+
+
+def test_calls_that_find_a_number_busy_count_towards_no_cap_on_frequency(store: Store) -> None:
+    for n in range(4):
+        store.shelf.add(record(n, (float(n), X, A), None, ended_at=NOW_MS + 3_000 + n))
+    found = result(store, Rules(max_calls_per_number=1, caller_caps=(Cap(2, 300), Cap(2, 4 * 3_600))))
+    assert found.newly_refused == {"number_busy": 2}
 
 
 def test_only_the_span_is_read_in_pages_by_arrival(store: Store) -> None:

@@ -17,10 +17,10 @@ import pytest
 
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
-from relay.policy.call_policy import CallPolicy
+from relay.policy.call_policy import CallPolicy, Routed
 from relay.policy.evaluate import LookupResult
 from relay.policy.figures import Counts
-from relay.policy.rules import FREQUENCY_NUMBER, STORE_FAILED, Cap, Rules
+from relay.policy.rules import FREQUENCY_NUMBER, STORE_FAILED, VERIFICATION_REFUSED, Cap, Rules
 from relay.postgres_look_ups import SWEEP_EACH, PostgresLookUps
 from relay.store.connection import Connection, PostgresServer
 from relay.store.numbers import HELD, set_locks
@@ -137,19 +137,30 @@ class Node:
 
     def __init__(self, place: PostgresServer, sealer: Sealer, rules: Rules) -> None:
         self.look_ups = PostgresLookUps(place, sealer, rules, lambda event, fields: None)
-        self._policy = CallPolicy(self.look_ups.fetch, rules, lambda last: None)
+        self.policy = CallPolicy(
+            self.look_ups.fetch, rules, lambda last: None, decide=self._decide, give_back=self.look_ups.give_back
+        )
+
+    def _decide(self, asked: LookUp, answer: Route | Refusal, routed: Routed) -> None:
+        """The hook refuses each call, later."""
+        asyncio.get_running_loop().call_soon(routed, asked.token, VERIFICATION_REFUSED)
 
     def apply_config(self, rules: Rules) -> None:
         self.look_ups.apply_config(rules)
-        self._policy.apply_config(rules)
+        self.policy.apply_config(rules)
 
-    async def call(self, number: str = X, caller: str = A, *, at_s: float = NOW_S) -> str:
+    async def call(
+        self, number: str = X, caller: str = A, *, at_s: float = NOW_S, is_refused_behind: bool = False
+    ) -> str:
         answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-        def found(asked: LookUp, answer: Route | Refusal) -> None:
+        asked = LookUp(1, number, caller, "call", None)
+
+        def found(token: int, answer: Route | Refusal) -> None:
+            asked.given_up = is_refused_behind
             answered.set_result(answer.outcome if isinstance(answer, Refusal) else "granted")
 
-        self.look_ups.look_up(self._policy, LookUp(1, number, caller, "call", None), at_s, found)
+        self.look_ups.look_up(self.policy, asked, at_s, found)
         return await answered
 
 
@@ -297,6 +308,21 @@ async def test_call_refused_for_another_reason_is_not_counted(store: Store) -> N
         await until(lambda: store.one("SELECT sum(granted), count(*) FROM frequency") == (0, 2))
         later = [await nodes[number % 2].call(at_s=NOW_S + 60) for number in range(4)]
         assert later == ["granted"] * 3 + ["frequency_caller"]
+
+
+@pytest.mark.parametrize("verify", [False, True])
+async def test_call_that_is_refused_behind_the_look_up_is_not_counted(store: Store, verify: bool) -> None:
+    """By the engine, or by a hook."""
+    put(store.place, store.sealer, binding())
+    caps = {"caller_caps": THRICE, "number_caps": THRICE}
+    async with store.nodes(verify=verify, **caps) as nodes:
+        said = "verification_refused" if verify else "granted"
+        for node in (*nodes, *nodes):
+            assert await node.call(is_refused_behind=True) == said
+            await until(lambda: store.one("SELECT sum(granted), count(*) FROM frequency") == (0, 2))
+        for node in nodes:
+            node.apply_config(Rules(**caps))  # type: ignore[arg-type]
+        assert await at_once(nodes, 2) == {"granted": 3, "frequency_caller": 1}
 
 
 async def test_call_without_a_binding_in_force_writes_nothing(store: Store) -> None:
