@@ -197,8 +197,8 @@ def _statement(counting: Counting | None, *, filing: bool) -> str:
 # CONFLICT DO UPDATE, at READ COMMITTED). So concurrent look-ups of several nodes never exceed a cap. All times are
 # those of the server, so the clocks of nodes may differ.
 #
-# If the call is refused for another reason before it is routed (by the call policy, a hook, a limit), its count is given
-# back. After any other failure it stays.
+# If the call is refused for another reason before it is routed, by the call policy, a hook or a limit, its count is
+# given back. After any other failure it stays.
 #
 # If a cap allows few calls, each is counted with its time in milliseconds. If it allows many, the calls of a time slice
 # are counted together until the whole slice has left the window, so that a row stays small for any call rate.
