@@ -186,6 +186,12 @@ class _Found(NamedTuple):
 @click.option(
     "--accept", is_flag=True, help="Sign the rows as they are, such as after restoring a backup; needs --reason."
 )
+@click.option(
+    "--rest/--no-rest",
+    default=None,
+    help="With --accept: whether all free numbers rest for their cool-down, as bindings made later may be lost."
+    " Default: only if the anchor file or --since proves a loss.",
+)
 @reason_option
 @config_option
 def verify(
@@ -194,6 +200,7 @@ def verify(
     since: str | None,
     publish: tuple[str, ...],
     accept: bool,
+    rest: bool | None,
     reason: str,
 ) -> None:
     """Check that the store is as relay700 wrote it.
@@ -206,10 +213,11 @@ def verify(
     if accept and not fields.says_something(reason):
         raise click.UsageError("--accept needs --reason TEXT, for the audit log")
     with opened(config_path, earlier=True) as store:
-        if accept and (rested := _accept(store, reason)):
+        if accept and (rested := _accept(store, reason, anchor, rest)):
             say(
-                f"later bindings may be lost: {rested} free numbers rest for their cool-down. New bindings until then"
-                " need a prefix that was never in use",
+                f"later bindings may be lost: {rested} free numbers rest for their cool-down. Until then new bindings"
+                " share numbers that their business user has in use, or are refused. If that cannot wait, add a prefix"
+                " that was never in use",
                 err=True,
             )
         found = _check(store, anchor)
@@ -270,10 +278,11 @@ def _some(faults: list[str]) -> list[str]:
     return faults if len(faults) <= MOST_NAMED else [*faults[:MOST_NAMED], f"and {len(faults) - MOST_NAMED} more"]
 
 
-def _accept(store: Opened, reason: str) -> int:
+def _accept(store: Opened, reason: str, since: Anchor | None, rest: bool | None) -> int:
     """Sign all rows as they are, and list their faults in the audit log. Return how many numbers were put to rest.
 
-    A store that is not known to have everything would give out first the numbers of the bindings that it lacks.
+    A store that lacks bindings would give out their numbers first. `rest`: whether free numbers rest; None: if an
+    anchor proves a loss. Raises UsageError for None if there is no good anchor file.
     """
     file = AnchorFile(store.config.store.local, store.sealer)
     known, faults = None, []
@@ -281,12 +290,18 @@ def _accept(store: Opened, reason: str) -> int:
         known = file.read()
     except StoreError as error:
         faults.append(str(error))
-    is_whole = known is not None and growth_fault(store.reader, known, "") is None
+    if rest is None:
+        rest = any(anchor is not None and growth_fault(store.reader, anchor, "") for anchor in (known, since))
+        if known is None and not rest:
+            raise click.UsageError(
+                f"without a good {file.path} it is not known whether the store lacks bindings: give --rest if it is an"
+                " older copy, so that no free number is given out before its cool-down, or --no-rest if it lacks none"
+            )
     with one_moment(store.reader):
         faults += _some([str(fault) for fault in ledger_faults(store.reader, store.sealer)])
 
     def do(unit: UnitOfWork) -> int:
-        rested = 0 if is_whole else rest_all(unit, store.rules.cool_down_ms)
+        rested = rest_all(unit, store.rules.cool_down_ms) if rest else 0
         sign_all(unit.connection, unit.sealer, beyond=0 if known is None else known.revision)
         details: dict[str, object] = {"faults": faults, "rested": rested}
         unit.audit("ledger.accept", "store", reason=fields.reason(reason), details=details)

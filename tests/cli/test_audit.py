@@ -289,6 +289,30 @@ def test_numbers_of_a_whole_store_do_not_rest(relay700: Command) -> None:
     relay700.done("bind", "AXN", "--a", B, "--expires-in", "1h")
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("forged")], ids=["lost", "damaged"])
+def test_without_an_anchor_the_operator_says_whether_numbers_rest(
+    relay700: Command, damage: Callable[[Path], object]
+) -> None:
+    relay700.done("bind", "AXN", "--a", A, "--expires-in", "1h")
+    damage(relay700.store[0].with_name("relay.db.anchor"))
+    refused = relay700.run("verify", "--accept", "--reason", "test")
+    assert (refused.exit_code, "--rest if" in refused.stderr, "--no-rest if" in refused.stderr) == (2, True, True)
+    relay700.done("verify", "--accept", "--no-rest", "--reason", "test")
+    relay700.done("bind", "AXN", "--a", B, "--expires-in", "1h")
+    assert "free numbers rest" in relay700.run("verify", "--accept", "--rest", "--reason", "test").stderr
+    assert relay700.refused("bind", "AXN", "--a", "13700000003").startswith("x: no number is free")
+
+
+def test_numbers_rest_if_a_head_kept_elsewhere_proves_a_loss(relay700: Command) -> None:
+    bind(relay700, binding("b1"))
+    revision, _, rest = head_of(relay700).partition(":")
+    relay700.store[0].with_name("relay.db.anchor").unlink(missing_ok=True)
+    later = f"{int(revision) + 1}:{rest}"
+    accepted = relay700.run("verify", "--since", later, "--accept", "--reason", "a new machine")
+    assert "free numbers rest" in accepted.stderr
+    relay700.done("verify")
+
+
 def test_an_altered_row_is_good_once_it_is_accepted(relay700: Command) -> None:
     bind(relay700, binding("b1"))
     keep_anchor(relay700)
@@ -322,7 +346,7 @@ def test_damaged_anchor_is_reported_until_the_store_is_accepted(
     for command in ("verify", "serve", "calls list"):
         said = relay700.run(*command.split()).stderr
         assert "is damaged, was altered, or made with another key" in said and "verify --accept" in said
-    assert relay700.run("verify", "--accept", "--reason", "a power failure").exit_code == 0
+    assert relay700.run("verify", "--accept", "--no-rest", "--reason", "a power failure").exit_code == 0
     relay700.done("verify")
     (line,) = [line for line in relay700.objects("audit", "list") if line["action"] == "ledger.accept"]
     assert any("relay.db.anchor is damaged" in fault for fault in line["details"]["faults"])
