@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -62,7 +62,7 @@ from relay.policy.fraud import Signals
 from relay.policy.rules import Rules
 from relay.service.placement import BindRules
 from relay.service.retention import Retention
-from relay.store.connection import Place, PostgresServer, local_path
+from relay.store.connection import Place, PostgresServer, local_path, without_password
 from relay.store.recordings import Recordings
 
 DEFAULT_PATH = Path("config/relay.toml")
@@ -258,6 +258,19 @@ def parse_toml(text: str, name: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{name}: not TOML: {error}"]) from error
+
+
+def urls_with_passwords(config: Config) -> list[str]:
+    """The values with a password in a URL; comments are none."""
+    return [text for text in _texts(parse_toml(config.text, config.name)) if without_password(text) != text]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
 
 
 def read_file(path: Path) -> str:

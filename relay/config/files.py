@@ -10,7 +10,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from relay.config import Config, parse_toml
+from relay.config import Config, urls_with_passwords
 from relay.config.engine import read_sounds
 from relay.errors import ConfigError, StoreError, install_command
 from relay.events.recordings import FOLDERS
@@ -24,7 +24,7 @@ from relay.net.tls import (
     read_secret,
     server_context,
 )
-from relay.store.connection import Place, PostgresServer, without_passwords
+from relay.store.connection import Place, PostgresServer
 from relay.store.recordings import Recordings, has_cipher
 from relay.store.sealing.sealer import load_key
 
@@ -43,8 +43,7 @@ def check_files(config: Config) -> None:
 
 def readable_warnings(config: Config, file: Path) -> list[str]:
     """The warning that all users can read a password in the configuration's file."""
-    text = str(parse_toml(config.text, config.name))  # without comments
-    if without_passwords(text) == text or not file.stat().st_mode & stat.S_IROTH:
+    if not urls_with_passwords(config) or not file.stat().st_mode & stat.S_IROTH:
         return []
     return [f"it holds a password, and all users can read it: chmod o= {file}"]
 

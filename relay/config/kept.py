@@ -5,23 +5,27 @@ Passwords in URLs are left out; all other secrets are in files, of which the tex
 
 from __future__ import annotations
 
+import json
+import re
 from contextlib import closing
 
-from relay.config import Config, parse_config
+from relay.config import Config, parse_config, urls_with_passwords
 from relay.errors import ConfigError
 from relay.reports.explain import Configured
 from relay.service.fields import format_moment
 from relay.store.configurations import find_configuration, is_in_force, node_of, put_configuration
-from relay.store.connection import Connection, without_passwords
+from relay.store.connection import Connection, without_password
 from relay.store.database import reading
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 
+_COMMENTED = re.compile(r"(://[^/@\s\"':]*:)[^/@\s\"']*(?=@)|([?&](?:ssl)?password=)[^&\s\"']*")
+
 
 def keep_configuration(config: Config, sealer: Sealer) -> None:
     """Keep the configuration as in force from now on, unless it is the last one that was kept. Raises StoreError."""
-    place, text = config.store.path, without_passwords(config.text)
+    place, text = config.store.path, _without_passwords(config)
     node = node_of(place)
     with reading(place) as reader:
         if is_in_force(reader, sealer, node, text):
@@ -46,3 +50,17 @@ def configured_at(connection: Connection, sealer: Sealer, now: Config, at_ms: in
 def configured(config: Config, note: str = "") -> Configured:
     """What explanations and replays take of the configuration."""
     return Configured(config.rules, config.settings, config.numbers.cool_down_ms, note)
+
+
+def _without_passwords(config: Config) -> str:
+    """The text without the passwords of its URLs, in comments as far as they hold no quotes."""
+    text = config.text
+    for url in urls_with_passwords(config):
+        masked = without_password(url)
+        text = text.replace(url, masked).replace(_escaped(url), _escaped(masked))
+    return _COMMENTED.sub(r"\1\2***", text)
+
+
+def _escaped(text: str) -> str:
+    """As within double quotes in TOML."""
+    return json.dumps(text, ensure_ascii=False)[1:-1]

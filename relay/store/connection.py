@@ -21,16 +21,16 @@ class PostgresServer(NamedTuple):
     local: Path  # base name of this node's local files, such as sockets and locks
 
     def __str__(self) -> str:
-        return without_passwords(self.url)
+        return without_password(self.url)
 
 
 Place = Path | PostgresServer
-_PASSWORD: Final = re.compile(r"(://[^/@\s\"':]*:)[^/@\s\"']*(?=@)|([?&](?:ssl)?password=)[^&\s\"']*")
+_PASSWORD: Final = re.compile(r"(://[^/@:]*:)[^/]*(?=@)|([?&](?:ssl)?password=)[^&]*")
 
 
-def without_passwords(text: str) -> str:
-    """The text without the passwords of its URLs, such as that of a PostgreSQL server."""
-    return _PASSWORD.sub(r"\1\2***", text)
+def without_password(url: str) -> str:
+    """The URL without its password, such as that of a PostgreSQL server."""
+    return _PASSWORD.sub(r"\1\2***", url)
 
 
 def local_path(place: Place) -> Path:

@@ -46,6 +46,7 @@ SERVER = '[store]\nurl = "postgresql://relay:s3cret@db.example/relay"\nnode = "a
     ("text", "mode", "warns"),
     [
         (SERVER, 0o644, True),
+        (SERVER.replace("s3cret", "it's-s3cret"), 0o644, True),
         (SERVER, 0o640, False),
         (SERVER.replace("relay:s3cret@db.example/relay", "db.example/relay?user=relay&password=s3cret"), 0o604, True),
         (SERVER.replace(":s3cret", "") + '# url = "postgresql://relay:s3cret@db.example/relay"\n', 0o644, False),

@@ -6,9 +6,11 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from relay.config import Config, parse_config
 from relay.config.kept import configured_at, keep_configuration
-from relay.store.configurations import put_configuration
+from relay.store.configurations import find_configuration, put_configuration
 from relay.store.database import connect_reader
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer, now_ms
@@ -31,6 +33,27 @@ def test_the_configuration_is_kept_at_each_change(tmp_path: Path) -> None:
         assert then.rules == second.rules and then.note.startswith("the configuration is the one in force since 2")
         before = configured_at(reader, sealer, first, 1_000)
         assert before.rules == first.rules and "none was kept" in before.note
+
+
+@pytest.mark.parametrize("password", ["s3cret", "it's", "it's\", \\"])
+def test_passwords_of_urls_are_left_out(tmp_path: Path, password: str) -> None:
+    sealer = new_store(tmp_path / "relay.db", tmp_path / "relay.key")
+    config = (
+        configured(tmp_path, "").text
+        + """
+[verify]
+url = "https://relay:{}@h:80/x?password={}"
+secret_file = "a:b@c"
+[otlp]
+endpoint = "http://127.0.0.1:4318" # not http://relay:s3cret@h/
+"""
+    )
+    written = password.replace("\\", r"\\").replace('"', r"\"")
+    keep_configuration(parse_config(config.replace("{}", written), "test"), sealer)
+    with closing(connect_reader(tmp_path / "relay.db")) as reader:
+        kept = find_configuration(reader, sealer, "", now_ms())
+    assert kept is not None
+    assert kept.text == config.replace("{}", "***").replace("s3cret", "***")
 
 
 def test_a_former_configuration_that_cannot_be_read_is_said(tmp_path: Path) -> None:
