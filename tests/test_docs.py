@@ -138,7 +138,7 @@ def test_command_options_exist(document: Path) -> None:
         assert command is not None
         words = set(re.findall(r"(?<![\w-])(-c|--[\w-]+)", line))
         for each in [command, *getattr(command, "commands", {}).values()]:
-            words -= {option for parameter in each.params for option in parameter.opts}
+            words -= {option for parameter in each.params for option in (*parameter.opts, *parameter.secondary_opts)}
         assert not words, f"{line}: {words}"
 
 

@@ -40,7 +40,9 @@ def commands(group: click.Group = main, path: str = "relay700") -> Iterator[str]
         assert command is not None
         for parameter in command.params:
             needed = " (required)" if parameter.required else ""
-            yield from (f"command {path} {name} {option}{needed}" for option in parameter.opts)
+            yield from (
+                f"command {path} {name} {option}{needed}" for option in (*parameter.opts, *parameter.secondary_opts)
+            )
         if isinstance(command, click.Group):
             yield from commands(command, f"{path} {name}")
         else:
