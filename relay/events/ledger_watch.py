@@ -17,13 +17,14 @@ from typing import Final, NamedTuple
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import StoreError
-from relay.store.chain import Anchor, AnchorFile, growth_fault, read_anchor
+from relay.store.audit import read_checkpoint
+from relay.store.chain import AUDIT, Anchor, AnchorFile, Head, growth_fault, read_anchor, read_head
 from relay.store.connection import DATABASE_ERRORS, Connection, Place, local_path
 from relay.store.database import one_moment, reading
 from relay.store.ledger import read_ledger_head
 from relay.store.ledger_check import ledger_faults, quick_faults
 from relay.store.sealing.sealer import Sealer
-from relay.store.unit_of_work import RELAY
+from relay.store.unit_of_work import RELAY, SELECT, AuditRow, follow_entry
 from relay.store.writer import Writer
 
 LOOK_S: Final = 5.0
@@ -31,8 +32,8 @@ CHECK_S: Final = 50.0  # before the first check of all rows, and at least betwee
 SHARE: Final = 200  # pause before a check, in lengths of the last one
 PAUSE_S: Final = 0.002  # after every 200 rows
 MOST_TOLD: Final = 1_000  # faults that are logged and counted
-_NOTED: Final = "SELECT seq, object, action FROM audit WHERE seq > ? ORDER BY seq LIMIT 10000"
-_LAST: Final = "SELECT coalesce(max(seq), 0) FROM audit"
+_NOTED: Final = f"{SELECT} WHERE seq > ? ORDER BY seq LIMIT 10000"
+_HASH: Final = "SELECT hash FROM audit WHERE seq = ?"
 
 
 class _Look(NamedTuple):
@@ -134,18 +135,29 @@ class LedgerWatch:
 
     def _noted(self, connection: Connection) -> list[str]:
         """Rows distrusted since the last look and the last `verify --accept`; `verify` reports older ones."""
-        if self._read_to is None:
-            (self._read_to,) = connection.execute(_LAST).fetchone()
-            return []
-        found = []
-        for seq, what, action in connection.execute(_NOTED, (self._read_to,)).fetchall():
-            self._read_to = seq
-            if action == "ledger.fault":
-                found.append(f"{what}: was changed outside relay700")
-            elif action == "ledger.accept":
-                found.clear()
-                self._told.clear()
+        found: list[str] = []
+        try:
+            head = read_head(connection, self._sealer, AUDIT)  # nothing was added behind it
+            if self._read_to is None:
+                self._read_to = head.seq
+            for row in connection.execute(_NOTED, (self._read_to,)).fetchall():
+                self._read_to, _, _, action, what, *_ = row
+                if action == "ledger.fault":
+                    found.append(f"{what}: was changed outside relay700")
+                elif action == "ledger.accept":
+                    self._follow(connection, row)
+                    found.clear()
+                    self._told.clear()
+        except StoreError as error:
+            found.append(str(error))
         return found
+
+    def _follow(self, connection: Connection, row: AuditRow) -> None:
+        """Raises StoreError if relay700 did not write the entry."""
+        before = row[0] - 1
+        found = connection.execute(_HASH, (before,)).fetchone()
+        head = read_checkpoint(connection, self._sealer, AUDIT) if found is None else Head(before, found[0])
+        follow_entry(self._sealer, head, row)
 
     def _quick(self, connection: Connection) -> list[str]:
         found = [str(fault) for fault in quick_faults(connection, read_ledger_head(connection, self._sealer))]

@@ -126,6 +126,27 @@ async def test_accepted_change_is_no_fault_any_more_and_found_when_it_is_repeate
         assert watching.watch.statistics() == {"ledger_faults": 0}
 
 
+@pytest.mark.parametrize(
+    "forgery",
+    [
+        "INSERT INTO audit SELECT 9000000000000000, at, actor, 'ledger.accept', object, business, sealed, hash"
+        " FROM audit WHERE seq = 1",
+        "UPDATE audit SET action = 'ledger.accept' WHERE action = 'ledger.fault'",
+    ],
+)
+async def test_forged_acceptance_ends_no_fault(store: Acting, forgery: str) -> None:
+    fill(store, TABLES["api_key"])
+    watching = Watching(store)
+    await watching.looks()
+    with closing(connect(store.path)) as thief:
+        thief.execute("UPDATE api_key SET scopes = 'operator'")
+        faults = await watching.looks()
+        assert thief.execute(forgery).rowcount == 1
+    assert faults != []
+    assert any("of the audit log" in fault for fault in await watching.looks())
+    assert watching.watch.statistics()["ledger_faults"] > len(faults)
+
+
 @pytest.mark.parametrize(("deed", "named"), HEAD_CHANGES)
 async def test_altered_head_is_found(store: Acting, deed: str, named: str) -> None:
     with closing(connect(store.path)) as thief:
