@@ -270,11 +270,13 @@ class Backend:
             expiring = count_expiring(connection, None, now, now + EXPIRING_MS)
             complaints = high_complaints(connection, now, self.settings.complaint_ppm)
             short = {pool.pool_id: 100 - pool.percent for pool in usage(connection, now) if pool.warning}
-        kept = self.captures.sizes()
         counts = {"store_up": 1, "outbox_waiting": waiting, "outbox_dead": dead, "pools_short": len(short)}
         counts |= {"filings_expiring": expiring, "complaints_high": len(complaints)}
+        with contextlib.suppress(StoreError):  # of the captures, which are in another file
+            kept = self.captures.sizes()
+            counts |= {"captures_stored": kept.rows, "captures_stored_bytes": kept.size}
         self._log_complaints(complaints)
-        return _Stored(counts | {"captures_stored": kept.rows, "captures_stored_bytes": kept.size}, short, complaints)
+        return _Stored(counts, short, complaints)
 
     def _log_complaints(self, complaints: Mapping[str, ComplaintRate]) -> None:
         """Log each business user whose rate has become high."""

@@ -95,6 +95,18 @@ def test_metrics_say_that_the_store_cannot_be_read(relay: RelayProcess) -> None:
     assert "relay700_store_up 1.0" in get(relay, "/metrics").text
 
 
+async def test_captures_that_cannot_be_read_hide_nothing_of_the_store(tmp_path: Path) -> None:
+    backend = Backend(parse_config(Setup(api=free(RELAY)).toml(tmp_path), "relay.toml"), configure("json", "info"))
+    try:
+        assert b"relay700_captures_stored 0.0" in await backend.metrics()
+        (tmp_path / "relay.db.captures").symlink_to(tmp_path / "elsewhere")
+        metrics = await backend.metrics()
+    finally:
+        await backend.close()
+    assert b"relay700_store_up 1.0" in metrics and b"relay700_outbox_waiting 0.0" in metrics
+    assert b"relay700_captures_stored" not in metrics
+
+
 def test_no_backend_starts_when_the_api_is_disabled(tmp_path: Path) -> None:
     with running(tmp_path, Setup()) as relay:
         assert relay.stop() == 0
