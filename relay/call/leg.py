@@ -195,7 +195,7 @@ class Leg:
             hop, flow, peers = self.dialog.next_hop, self.flow, self._ua.peers
             is_elsewhere = hop.host != flow.host
             if is_elsewhere and not peers.may_be_sent_to(self.peer, hop.host):
-                way = peers.way_to(self.peer, hop.host, flow)
+                way = peers.way_to(self.peer, hop.host, flow, secure=hop.scheme == "sips")
                 if self.peer.login is None:  # a phone may register again during the call
                     self._destination = way
                 return way

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from relay.defence.media_address import Controls
 from relay.model.numbers import format_number, is_formatted, number_of_uri_user
 from relay.model.settings import Listener, Peer, PeerRoute, Settings, Target, hosts_of
-from relay.peers.targets import TargetState, by_priority, in_order
+from relay.peers.targets import TargetState, by_priority, in_order, secured
 from relay.sip.message import Flow
 from relay.sip.uri import OtherUri, SipUri, TelUri, uri_host
 
@@ -186,23 +186,23 @@ class Peers:
             return holds(peer, host)
         return found.name == peer.name
 
-    def way_to(self, peer: Peer, host: str, flow: Flow) -> Flow:
-        """The way of in-dialog requests for the peer, last heard on `flow`, to a host that they may not be sent to: a
-        name, or an address behind NAT.
+    def way_to(self, peer: Peer, host: str, flow: Flow, *, secure: bool = False) -> Flow:
+        """The way of requests for the peer, last heard on `flow`, to a host that they may not be sent to: a name, or an
+        address behind NAT. `secure`: of a sips: URI.
 
         If a phone has registered that host, the flow of its registration: its NAT mapping or connection may be a new
-        one. Else `flow`; with the port of the peer's target at that address, to connect to if the connection is closed.
+        one. If TLS is needed, that of the peer's target with the name. Else `flow`; with the port of the peer's target
+        at that address, to connect to if the connection is closed.
         """
-        for place in self._places.get(peer.name, ()):
-            way = place.flow
-            if way.transport != flow.transport:
-                continue
-            if peer.login is not None:
-                if host_of(place.target.written.partition(";")[0]) == host:
-                    return way
-            elif flow.connection and way.host == flow.host:
-                return flow._replace(port=way.port)
-        return flow
+        places = self._places.get(peer.name, [])
+        if secure and flow.transport != "tls":
+            ways = [each.flow for each in secured(places) if host_of(each.target.written) == host]
+            return ways[0] if ways else flow
+        here = [each for each in places if (each.flow.transport, each.flow.host) == (flow.transport, flow.host)]
+        if peer.login is not None:
+            return here[0].flow if here and host_of(here[0].target.written) == host else flow
+        ports = [each.flow.port for each in here]
+        return flow._replace(port=ports[0]) if flow.reliable and ports and flow.port not in ports else flow
 
     def may_go(self, peer: Peer, hop: SipUri, flow: Flow) -> bool:
         """Whether in-dialog requests for the peer, last heard on `flow`, may go to that hop.
@@ -211,7 +211,9 @@ class Peers:
         """
         if hop.scheme == "sip" or flow.transport == "tls":
             return True
-        return self.listener_for("tls", hop.host) is not None and self.may_be_sent_to(peer, hop.host)
+        if self.may_be_sent_to(peer, hop.host):
+            return self.listener_for("tls", hop.host) is not None
+        return self.way_to(peer, hop.host, flow, secure=True).transport == "tls"
 
     def listener(self, flow: Flow) -> Listener:
         return self._settings.listeners[flow.listener]
@@ -255,8 +257,8 @@ def host_port(host: str, port: int) -> str:
 
 
 def host_of(written: str) -> str:
-    """The host, without brackets, of a text written by `host_port`."""
-    return written[1 : written.index("]")] if written.startswith("[") else written.partition(":")[0]
+    """The host, without brackets, of a text written by `host_port`, with URI parameters or without."""
+    return written[1 : written.index("]")] if written[:1] == "[" else written.partition(";")[0].partition(":")[0]
 
 
 def target_uri(user: str, host: str, port: int) -> str:

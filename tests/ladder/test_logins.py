@@ -274,6 +274,19 @@ def test_call_does_not_follow_another_phone_with_the_same_login(called: Ladder) 
     called.settle()
 
 
+def test_call_does_not_follow_another_phone_with_the_same_private_address(called: Ladder) -> None:
+    """At another site."""
+    registers(called.callee)
+    connect(called)
+    other = called.side("127.0.0.45", "carol")
+    registers(other, contact=called.callee.contact)
+    called.caller.sends("BYE")
+    other.gets_nothing()
+    called.callee.expects("BYE")
+    called.caller.get(200)
+    called.settle()
+
+
 def test_removal_of_another_contact_has_no_effect(called: Ladder) -> None:
     registers(called.callee)
     kept = registers(called.callee, contact="<sip:bob@10.9.9.9>", expires="0")

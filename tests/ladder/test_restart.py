@@ -9,10 +9,12 @@ import pytest
 from relay.model.actions import Commit
 from relay.model.call import Route
 from relay.model.settings import Listener
+from relay.sip.message import Flow
 from tests.ladder.descriptions import ANSWER, HELD, HOLD
 from tests.ladder.ladder import (
     EITHER,
     Ladder,
+    answer,
     answer_pending,
     call,
     call_without_offer,
@@ -21,11 +23,12 @@ from tests.ladder.ladder import (
     connected,
     hang_up,
     is_hung_up,
+    is_taken_up,
     restart,
     sides,
     update,
 )
-from tests.ladder.settings import CALLER_HOST, RELAY, A, X, peer
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, RELAY, A, X, peer
 from tests.ladder.side import Side
 
 
@@ -106,6 +109,20 @@ def test_moved_target_survives_a_restart(ladder: Ladder) -> None:
     assert ladder.callee.expects("BYE").uri == "sip:bob-moved@127.0.0.22:5080"
     ladder.caller.get(200)
     ladder.settle()
+
+
+def test_caller_on_a_closed_connection_is_asked_at_its_target() -> None:
+    """The connection has ended with the process, and nothing listens at its other end's port."""
+    carrier = peer("carrier", CALLEE_HOST)
+    ladder = Ladder(peers=(peer("pbx", CALLER_HOST, transport="tcp"), carrier))
+    ladder.caller.flow = Flow(1, "tcp", CALLER_HOST, 40_001, 7)
+    ladder.caller.contact = "<sip:alice@pbx.example>"
+    call(ladder)
+    answer(ladder)
+    ladder.restart()
+    assert [flow for _, flow in ladder.caller.inbox] == [Flow(1, "tcp", CALLER_HOST, 5060)]
+    is_taken_up(ladder)
+    hang_up(ladder)
 
 
 def test_maximum_duration_counts_from_the_answer() -> None:

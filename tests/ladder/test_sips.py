@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.model.settings import Listener
+from relay.model.settings import Listener, Target
 from relay.sip.message import Flow
 from tests.ladder.descriptions import ANSWER, OFFER
 from tests.ladder.ladder import Ladder, call, connect, hang_up, reinvite
@@ -160,3 +160,23 @@ def test_sips_contact_is_reached_by_tls() -> None:
     call(ladder)
     ladder.callee.answers(200, body=ANSWER, contact=f"<sips:bob@{CALLEE_HOST}>")
     assert ladder.callee.inbox[0][1] == Flow(TLS, "tls", CALLEE_HOST, 5061)
+
+
+@pytest.mark.parametrize(("name", "status"), [("carrier.example", 200), ("other.example", 488)])
+def test_sips_contact_with_the_name_of_a_target_is_reached_by_tls(name: str, status: int) -> None:
+    """At the address that was found for the name."""
+    targets = [Target(CALLEE_HOST, port, by, "carrier.example") for port, by in ((5060, "udp"), (5071, "tls"))]  # type: ignore[arg-type]
+    carrier = peer("carrier", CALLEE_HOST, targets=tuple(targets))
+    ladder = Ladder(listeners=SECURE, peers=(peer("pbx", CALLER_HOST), carrier))
+    call(ladder)
+    ladder.callee.answers(200, body=ANSWER, contact=f"<sips:bob@{name}>")
+    by_tls = Flow(TLS, "tls", CALLEE_HOST, 5071)
+    assert ladder.callee.inbox[0][1] == (by_tls if status == 200 else Flow(0, "udp", CALLEE_HOST, 5060))
+    ladder.callee.get("ACK")
+    if status == 200:
+        ladder.caller.is_answered()
+        hang_up(ladder)
+    else:
+        ladder.callee.expects("BYE")
+        ladder.caller.is_refused(status)
+        ladder.settle()

@@ -106,10 +106,16 @@ def test_in_dialog_requests_never_go_to_a_host_name() -> None:
 def test_closed_connection_is_opened_to_the_peers_target() -> None:
     flow = Flow(1, "tcp", "192.0.2.11", 40123, 7)
     others = target_at("192.0.2.11", 5060), target_at("192.0.2.12", 5071, "tcp")
-    pbx = peer(targets=(*others, target_at("192.0.2.11", 5070, "tcp")))
+    pbx = peer(targets=(*others, target_at("192.0.2.11", 5070, "tcp"), target_at("192.0.2.11", 5072, "tcp")))
     peers = Peers(settings(peers=(pbx,), routes=()))
-    assert peers.way_to(pbx, "pbx.example", flow) == flow._replace(port=5070)
-    assert peers.way_to(pbx, "pbx.example", flow._replace(connection=0)) == flow._replace(connection=0)
+    for heard, port in (
+        (flow, 5070),
+        (flow._replace(connection=0), 5070),  # after a restart
+        (flow._replace(port=5072), 5072),  # called there
+        (flow._replace(host="192.0.2.13"), 40123),
+        (Flow(0, "udp", "192.0.2.11", 40123), 40123),
+    ):
+        assert peers.way_to(pbx, "pbx.example", heard) == heard._replace(port=port)
     assert peers.way_to(peer("former"), "pbx.example", flow) == flow
 
 
