@@ -152,7 +152,12 @@ class InDialogRelay(PendingRequest):
         self._occupy(self if offers else None)
         if self.method == "INVITE":
             target.invite_again(cseq)
-            self._timer_c = self._ua.timers.set(now + TIMER_C_S, self.cancel)
+            self._start_timer_c(now)
+
+    def _start_timer_c(self, now: float) -> None:
+        timers = self._ua.timers
+        timers.cancel(self._timer_c)
+        self._timer_c = timers.set(now + TIMER_C_S, self.cancel)
 
     def _renumber(self, credentials: str, _: float) -> int:
         """The CSeq of the request when it is repeated after a challenge."""
@@ -225,8 +230,12 @@ class InDialogRelay(PendingRequest):
                 self._answered_again()
 
     def _progress(self, response: Response, now: float) -> None:
+        if self.method != "INVITE":
+            return
+        if response.status > 100:  # RFC 3261 16.7, step 2
+            self._start_timer_c(now)
         status = masking.mask_provisional(response.status)
-        if self.method != "INVITE" or status is None:
+        if status is None:
             return
         data = self.origin.write_progress(self.reply, status, response)
         if data is not None:

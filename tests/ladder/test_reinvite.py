@@ -114,6 +114,27 @@ def test_reinvite_answered_only_provisionally_is_cancelled_by_timer_c(ladder: La
     hang_up(ladder)
 
 
+def test_timer_c_begins_again_with_each_response_above_100(ladder: Ladder) -> None:
+    """RFC 3261 16.7, step 2."""
+    connect(ladder)
+    ladder.caller.reinvites(HOLD)
+    invite = ladder.callee.get_request("INVITE")
+    ladder.callee.answers(100, invite)
+    for wait_s, status in ((60, 183), (60, 180), (50, 199)):
+        ladder.run(wait_s)
+        ladder.callee.answers(status, invite)
+    ladder.caller.get(183)
+    ladder.caller.get(180)
+    ladder.run(100)
+    ladder.callee.answers(100, invite)
+    ladder.run(80)
+    ladder.callee.gets_nothing()
+    ladder.run(1)
+    ladder.callee.is_cancelled(invite)
+    ladder.caller.is_refused(487)
+    hang_up(ladder)
+
+
 @EITHER
 def test_reinvite_without_an_answer_to_its_cancel_ends_the_call(ladder: Ladder, by: str) -> None:
     asking, asked = connected(ladder, by)
