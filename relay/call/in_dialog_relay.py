@@ -283,7 +283,7 @@ class InDialogRelay(PendingRequest):
             self.origin.call.lost(self.origin, now)
 
     def _fail(self, why: str, now: float) -> None:
-        if self._done:
+        if self._done or why == "lost":  # the INVITE goes on
             return
         self._finish_with(408 if why == "timeout" else 500, now)
         if why == "timeout":

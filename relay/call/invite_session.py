@@ -269,11 +269,18 @@ class InviteSession(SessionBase):
         if now >= self._ring_ends_at:
             self._not_answered(now)
         elif attempt is not None and now >= self._silence_ends_at():
-            unreachable(self._ua.outbox, attempt.place, now)
-            self._abandon_attempt(now, TIMED_OUT)
-            self._try_next(masking.NO_PROGRESS, "no_response", now)
+            self._pass_over(attempt, masking.NO_PROGRESS, now)
         elif self.route is not None:
             self._watch()
+
+    def _pass_over(self, attempt: OutboundAttempt, verdict: Verdict, now: float) -> None:
+        """Cancel the attempt at a target that seems gone, and try the next one."""
+        unreachable(self._ua.outbox, attempt.place, now)
+        self._abandon_attempt(now, TIMED_OUT)
+        self._try_next(verdict, "no_response", now)
+
+    def disconnected(self, attempt: OutboundAttempt, now: float) -> None:
+        self._pass_over(attempt, masking.NO_CONNECTION, now)
 
     def refused(self, response: Response, now: float) -> None:
         rang = self.call.rang_at is not None

@@ -71,6 +71,10 @@ class SessionBase:
         """No response ("timeout"), or no way to the target ("transport")."""
         raise NotImplementedError
 
+    def disconnected(self, attempt: OutboundAttempt, now: float) -> None:
+        """The connection to a target that has sent no more than 100 is lost: it has perhaps lost the call as well."""
+        raise NotImplementedError
+
     def unusable(self, error: ProtocolError | ParseError, now: float) -> None:
         """The callee's final response cannot be relayed."""
         raise NotImplementedError
@@ -394,6 +398,10 @@ class OutboundAttempt:
         self._turn_away(leg, now)
 
     def _fail(self, why: str, now: float) -> None:
+        if why == "lost":  # the INVITE goes on
+            if not (self._legs or self._is_over()):
+                self._session.disconnected(self, now)
+            return
         self._close()
         if not self._given_up:
             self._given_up = True  # an early dialog whose SDP is still at rtpengine must not open any more

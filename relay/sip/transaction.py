@@ -222,8 +222,8 @@ class TransactionLayer:
         """Send `data`, a request with topmost branch `branch`, and wait for its responses.
 
         `receive` gets every provisional response and the final one; for INVITE every 2xx, including retransmissions.
-        `fail` gets "timeout" (timers B, F) or "transport", once and last. `ack`, for INVITE, builds the ACK to a
-        non-2xx final response.
+        `fail` gets "timeout" (timers B, F) or "transport", once and last; before it "lost" whenever the connection of
+        an INVITE breaks after a provisional response. `ack`, for INVITE, builds the ACK to a non-2xx final response.
         """
         key = f"{method} {branch}"
         transaction = ClientTransaction(
@@ -261,7 +261,7 @@ class TransactionLayer:
         return True
 
     def transport_failed(self, flow: Flow, now: float) -> None:
-        """Sending on exactly that flow failed: its client transactions fail with "transport".
+        """Sending on exactly that flow failed: its client transactions fail with "transport", or report "lost".
 
         Server transactions stay (RFC 6026 8.5).
         """

@@ -24,7 +24,7 @@ REFUSAL: Final = "3xx-6xx"
 TRANSPORT_ERROR: Final = "transport error"
 
 Receive = Callable[[Response, float], None]
-Fail = Callable[[str, float], None]  # "timeout" or "transport"
+Fail = Callable[[str, float], None]  # "timeout" or "transport"; "lost": see `ClientTransaction._report_lost`
 
 
 def _nobody(_: object, __: float) -> None:
@@ -32,7 +32,7 @@ def _nobody(_: object, __: float) -> None:
 
 
 class ClientTransaction(Transaction):
-    """A request of ours. Its user gets responses through `receive`, or one `fail`."""
+    """A request of ours. Its user gets responses through `receive`, or one `fail` that ends it."""
 
     __slots__ = ("_ack", "_data", "_fail", "_flows", "_receive", "flow", "method", "proceeding")
 
@@ -107,11 +107,7 @@ class ClientTransaction(Transaction):
             self._linger(now, self._ground.transaction_s)
 
     def transport_failed(self, now: float) -> None:
-        """Handle a send error on the transaction's flow.
-
-        A proceeding INVITE is not affected: it sends nothing any more, and its response may come on a new connection
-        (RFC 3261 18.2.2). Over UDP the error belongs to another message or is forged.
-        """
+        """Handle a send error on the transaction's flow."""
         self._step(TRANSPORT_ERROR, now)
 
     # -- effects
@@ -128,6 +124,12 @@ class ClientTransaction(Transaction):
 
     def _report_transport(self, now: float, _: None) -> None:
         self._report_failure("transport", now)
+
+    def _report_lost(self, now: float, _: None) -> None:
+        """Report the lost connection of a proceeding INVITE, which goes on: it sends nothing any more, and its response
+        may come on a new one (RFC 3261 18.2.2). Over UDP the error belongs to another message or is forged."""
+        if self.flow.reliable:
+            self._fail("lost", now)
 
     def _report_failure(self, why: str, now: float) -> None:
         fail = self._fail
@@ -199,6 +201,7 @@ INVITE_CLIENT: Final[Table] = {
     (CALLING, SUCCESS): _SUCCEED,
     (CALLING, REFUSAL): _BE_REFUSED,
     (PROCEEDING, TIMEOUT): _FAIL_BY_TIME,  # only after `abandon`
+    (PROCEEDING, TRANSPORT_ERROR): (PROCEEDING, (_C._report_lost,)),  # not in the figure
     (PROCEEDING, PROVISIONAL): (PROCEEDING, (_C._report_response,)),
     (PROCEEDING, SUCCESS): _SUCCEED,
     (PROCEEDING, REFUSAL): _BE_REFUSED,

@@ -133,6 +133,51 @@ def test_callee_whose_connection_is_lost_rings_on() -> None:
     hang_up(ladder)
 
 
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_call_goes_on_to_the_next_target_if_the_connection_is_lost_before_it_rings(comes_back: bool) -> None:
+    """A 100 comes at once, from a server that then ends."""
+    ladder = with_callee(transport="tcp")
+    ladder.restart(routes=routes_to(("carrier", "second")))
+    first, ladder.callee = ladder.callee, ladder.side(SECOND_HOST, "carol")
+    ladder.caller.calls(X)
+    invite = first.get_request("INVITE")
+    first.answers(100, invite)
+    ladder.unreachable.add(("tcp", CALLEE_HOST))
+    ladder.transport_fails(Flow(1, "tcp", CALLEE_HOST, 5060))
+    ladder.callee.rings()
+    if comes_back:
+        ladder.unreachable.clear()
+        ladder.run(4.0)
+        first.is_cancelled(invite)
+    answer(ladder)
+    assert ladder.record.peer_out == "second"
+    hang_up(ladder)
+
+
+def test_call_to_one_target_ends_if_the_connection_is_lost_before_it_rings() -> None:
+    ladder = with_callee(transport="tcp")
+    ladder.caller.calls(X)
+    ladder.callee.answers(100, ladder.callee.get_request("INVITE"))
+    ladder.transport_fails(Flow(1, "tcp", CALLEE_HOST, 5060))
+    ladder.caller.is_refused(480)
+    assert (ladder.record.outcome, ladder.record.end_reason) == ("unreachable", "no_response")
+    ladder.callee.is_cancelled()
+    ladder.settle()
+
+
+def test_reinvite_whose_connection_is_lost_goes_on() -> None:
+    ladder = with_callee(transport="tcp")
+    call(ladder)
+    answer(ladder)
+    ladder.caller.reinvites(HOLD)
+    invite = ladder.callee.get_request("INVITE")
+    ladder.callee.answers(100, invite)
+    ladder.transport_fails(Flow(1, "tcp", CALLEE_HOST, 5060))
+    ladder.callee.accepts(invite, body=HELD)
+    ladder.caller.is_answered()
+    hang_up(ladder)
+
+
 def test_callee_whose_connection_is_lost_is_cancelled_on_a_new_one() -> None:
     ladder = with_callee(transport="tcp")
     invite = ring(ladder)
