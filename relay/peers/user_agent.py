@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from relay.sip.timers import Timer
 
 NO_TCP_S: Final = 300.0  # for which a host that took no connection gets large requests by UDP
-MOST_NO_TCP: Final = 1000  # such hosts remembered
+MOST_NO_TCP: Final = 1000  # such hosts remembered, and hosts that took one
 
 
 class UserAgent:
     """The relay as a SIP user agent: what any dialog or request needs, whatever it belongs to."""
 
-    __slots__ = ("no_tcp", "outbox", "peers", "timers", "timings", "token", "transactions")
+    __slots__ = ("no_tcp", "outbox", "peers", "takes_tcp", "timers", "timings", "token", "transactions")
 
     def __init__(self, outbox: Outbox, peers: Peers, timings: Timings, token: Callable[[], str]) -> None:
         """`token` returns 16 random hexadecimal digits."""
@@ -40,6 +40,7 @@ class UserAgent:
         self.timers = TimerHeap()
         self.transactions = TransactionLayer(timings, self.timers, outbox.send)
         self.no_tcp: dict[Flow, float] = {}  # flows that could not be opened for a large request, and until when
+        self.takes_tcp: set[Flow] = set()  # flows that brought the response to one
 
     def fraction(self) -> float:
         """A random number, 0 <= n < 1, to spread events that begin together."""
@@ -128,12 +129,14 @@ class ClientRequest:
                 method, self._branch, data, flow, self._receive_invite, fail, now, self._ack
             )
         else:
-            receive = self._receive if self._peer.account is None else self._receive_other
+            is_plain = self._peer.account is None and flow is self._first_flow
+            receive = self._receive if is_plain else self._receive_other
             self.transaction = ua.transactions.request(method, self._branch, data, flow, receive, fail, now)
 
     def _fall_back(self, why: str, udp: Flow, now: float) -> None:
         if why == "transport" and not self.transaction.proceeding:
-            _note_no_tcp(self._ua, self._flow, now)
+            if self._flow not in self._ua.takes_tcp:  # else an open connection broke
+                _note_no_tcp(self._ua, self._flow, now)
             if self._cancelled is None:
                 with suppress(ProtocolError):  # too large for UDP
                     self._start(udp, self._fail, now)
@@ -144,6 +147,8 @@ class ClientRequest:
         return self._request.ack(response, self._ua.peers.listener(self._flow), self._branch)
 
     def _receive_invite(self, response: Response, now: float) -> None:
+        if self._flow is not self._first_flow:
+            _note_tcp(self._ua, self._flow)
         if self._cancelled is not None and response.status < 200:
             reason, self._cancelled = self._cancelled, None
             self._send_cancel(reason, now)
@@ -153,6 +158,8 @@ class ClientRequest:
             self._receive(response, now)
 
     def _receive_other(self, response: Response, now: float) -> None:
+        if self._flow is not self._first_flow:
+            _note_tcp(self._ua, self._flow)
         if response.status not in CHALLENGED or not self._goes_again(response, now):
             self._receive(response, now)
 
@@ -212,6 +219,13 @@ def _tcp_for_large(ua: UserAgent, request: OutgoingRequest, flow: Flow, peer: Pe
         return None
     tcp = Flow(listener, "tcp", flow.host, flow.port)
     return None if now < ua.no_tcp.get(tcp, 0.0) else tcp
+
+
+def _note_tcp(ua: UserAgent, tcp: Flow) -> None:
+    """Remember that the host took a connection: if it breaks, the next large request opens another one."""
+    if len(ua.takes_tcp) >= MOST_NO_TCP:
+        ua.takes_tcp.clear()
+    ua.takes_tcp.add(tcp)
 
 
 def _note_no_tcp(ua: UserAgent, tcp: Flow, now: float) -> None:

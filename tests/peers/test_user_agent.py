@@ -139,6 +139,27 @@ def test_host_that_took_no_connection_gets_large_requests_by_udp_for_a_while() -
     assert flows_of_large(parts, at=5.0 + NO_TCP_S) == [TCP_FLOW]
 
 
+@pytest.mark.parametrize("method", ["INVITE", "INFO"])
+def test_large_requests_go_by_tcp_again_after_an_open_connection_broke(method: str) -> None:
+    parts = Parts()
+    first = Sent(method, size=PATH_MTU_LIMIT, parts=parts)
+    first.answer(first.take()[0][0], 486)
+    second = Sent(size=PATH_MTU_LIMIT, parts=parts)
+    second.take()
+    parts.transactions.transport_failed(TCP_FLOW, 5.0)
+    assert [flow for _, flow in second.take()] == [UDP_FLOW]
+    assert flows_of_large(parts, at=5.0) == [TCP_FLOW]
+
+
+def test_hosts_that_took_a_connection_are_remembered_up_to_a_limit() -> None:
+    parts = Parts()
+    parts.ua.takes_tcp.update([TCP_FLOW._replace(port=port) for port in range(MOST_NO_TCP)])
+    sent = Sent(size=PATH_MTU_LIMIT, parts=parts)
+    sent.answer(sent.take()[0][0], 100)
+    assert TCP_FLOW in parts.ua.takes_tcp
+    assert len(parts.ua.takes_tcp) <= MOST_NO_TCP
+
+
 def test_hosts_that_took_no_connection_are_remembered_up_to_a_limit() -> None:
     """A peer's Contacts choose them."""
     parts = Parts()
