@@ -131,14 +131,14 @@ class Strangers:
         self._answered: Counter[str] = Counter()  # by source, in the current second; bounded by `per_s`
         self._second = 0
 
-    def admit(self, source: str, now: float) -> bool:
-        """Whether to answer one more request from that address; counts it if so."""
+    def admit(self, source: str, now: float, parts: int = 1) -> bool:
+        """Whether to answer one more request from that address; counts it if so. `parts`: the number of peers there."""
         if int(now) != self._second:
             self._second = int(now)
             self._answered.clear()
         if ":" in source:
             source = source_of(source)
-        if self._answered[source] * SHARE >= self._per_s or not self._rates.admit("", self._per_s, now):
+        if self._answered[source] * SHARE >= self._per_s * parts or not self._rates.admit("", self._per_s, now):
             return False
         self._answered[source] += 1
         return True

@@ -68,17 +68,16 @@ class Logins:
             return registered
         if request.method in _NOT_CHALLENGED:
             return None
-        is_known = flow in self._peers.registered
         credentials = _credentials(request)
         if credentials is None:
-            self._challenge(request, flow, now, stale=False, returns=is_known)
+            self._challenge(request, flow, now, stale=False, returns=False)
             return None
         # Credentials without a nonce of ours are not checked: each guess of a password costs a challenge.
         is_ours = self._nonces.is_ours(credentials.nonce, flow.host)
         if not is_ours or not is_fresh(credentials.nonce, now):
             if is_ours:  # the source is not forged; a login forgives it
                 self._bans.offend(flow.host, "stale login", now, proven=True)
-            self._challenge(request, flow, now, stale=True, returns=is_ours or is_known)
+            self._challenge(request, flow, now, stale=True, returns=is_ours)
             return None
         peer = self._proved(request, credentials, flow, now)
         if peer is None:
@@ -115,9 +114,11 @@ class Logins:
     def _challenge(self, request: Request, flow: Flow, now: float, *, stale: bool, returns: bool) -> bool:
         """Send a stateless 401 (RFC 3261 8.2.7), with the same tag for a retransmission. False: rate-limited.
 
-        `returns`: whether the source has been challenged before, or is registered.
+        `returns`: whether the source has been challenged before. So has a flow with registered peers; each of them has
+        its part of the limit.
         """
-        if not (self._returning if returns else self._strangers).admit(flow.host, now):
+        phones = len(self._peers.registered.get(flow, ()))
+        if not (self._returning if returns or phones else self._strangers).admit(flow.host, now, max(phones, 1)):
             return False
         reply = Reply(request, flow)
         nonce = self._nonces.make(flow.host, self._token(), now)

@@ -76,8 +76,12 @@ class Peers:
         return max(matches, key=lambda match: match[0])[1] if matches else None
 
     def at(self, flow: Flow) -> Peer | None:
-        """The peer whose source the address is, or that is registered on the flow."""
-        return self.by_source(flow.host) or self.registered_on(flow)
+        """The peer whose source the address is, or the first that is registered on the flow, of several behind a proxy:
+        for what does not depend on which one it is."""
+        found = self.by_source(flow.host)
+        if found is None and (registered := self.registered.get(flow)):
+            return registered[0]
+        return found
 
     def registered_on(self, flow: Flow) -> Peer | None:
         """The only peer registered on the flow. None of several: a proxy's flow does not tell whose a request is."""

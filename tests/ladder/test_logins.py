@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from relay.defence.limits import SHARE
+from relay.defence.shedding import Rank
 from relay.model.settings import Account, Limits, Peer
 from relay.peers.auth import LIFE_S
 from relay.sip.digest import Challenge, answer, parse_challenge
@@ -577,6 +578,25 @@ def test_peers_behind_one_proxy_are_challenged(flow: Flow) -> None:
     ladder.caller.is_answered()
     assert ladder.record.peer_in == "phone"
     hang_up(ladder)
+
+
+def test_peers_behind_one_proxy_have_each_its_part_of_the_challenges() -> None:
+    ladder = behind_a_proxy(BY_TCP)
+    ladder.run(1)
+    for number in range(11):
+        ladder.caller.call_id = f"call-{number}"
+        ladder.caller.invites(X)
+    for _ in range(10):
+        ladder.caller.get(401)
+    ladder.caller.gets_nothing()
+
+
+def test_peers_behind_one_proxy_are_no_strangers_under_overload() -> None:
+    ladder = behind_a_proxy(BY_TCP)
+    ladder.caller.invites(X)
+    invite, flow = ladder.caller.sent["INVITE"], ladder.caller.flow
+    assert ladder.engine.sort(invite, flow, 0.0, ladder.now, lasts=True) is Rank.NEW
+    assert ladder.engine.sort(invite, flow._replace(port=40_001), 0.0, ladder.now, lasts=True) is Rank.STRANGER
 
 
 def test_peer_left_alone_behind_a_proxy_is_not_challenged() -> None:
