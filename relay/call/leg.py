@@ -341,7 +341,10 @@ class Leg:
         """Repeat our ACK for a retransmitted 2xx. False if none was sent yet."""
         if self._ack is None:
             return False
-        self._ua.outbox.send(*self._ack)
+        data, flow = self._ack
+        if self.peer.login is not None:  # a phone may have registered again since
+            flow = self.destination()
+        self._ua.outbox.send(data, flow)
         return True
 
     def invite_again(self, cseq: int, credentials: str = "") -> None:

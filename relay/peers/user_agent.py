@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay.errors import ProtocolError
 from relay.peers.auth import CHALLENGED, Answers
+from relay.peers.peers import host_of
 from relay.privacy.messages import MOST_BY_UDP, PATH_MTU_LIMIT, OutgoingRequest
 from relay.sip.message import Flow, Response
 from relay.sip.timers import TimerHeap, Timings
@@ -182,7 +183,7 @@ class ClientRequest:
 
     def cancel(self, now: float, reason: str = "") -> None:
         """Cancel an INVITE, but not before its first provisional response (RFC 3261 9.1)."""
-        if self.transaction.done:
+        if self._given_up or self.transaction.done:
             return
         self._given_up = True
         if self.transaction.proceeding:
@@ -191,10 +192,12 @@ class ClientRequest:
             self._cancelled = reason
 
     def _send_cancel(self, reason: str, now: float) -> None:
-        ua = self._ua
-        data = self._request.cancel(ua.peers.listener(self._flow), self._branch, reason)
+        ua, flow, request = self._ua, self._flow, self._request
+        data = request.cancel(ua.peers.listener(flow), self._branch, reason)
         fail = partial(self._cancel_failed, reason)
-        ua.transactions.request("CANCEL", self._branch, data, self._flow, _ignore, fail, now)
+        if self._peer.login is not None:  # a phone may have registered again since
+            flow = ua.peers.way_to(self._peer, host_of(request.uri.rpartition("@")[2]), flow)
+        ua.transactions.request("CANCEL", self._branch, data, flow, _ignore, fail, now)
         self.transaction.abandon(now)
 
     def _cancel_failed(self, reason: str, why: str, now: float) -> None:

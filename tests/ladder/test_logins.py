@@ -11,9 +11,9 @@ from relay.defence.shedding import Rank
 from relay.model.settings import Account, Limits, Peer
 from relay.peers.auth import LIFE_S
 from relay.sip.digest import Challenge, answer, parse_challenge
-from relay.sip.message import Flow, Response
+from relay.sip.message import Flow, Request, Response
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import Ladder, bye, connect, hang_up
+from tests.ladder.ladder import Ladder, bye, connect, hang_up, ring
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, B, X, peer
 from tests.ladder.side import Side
 
@@ -285,6 +285,42 @@ def test_call_does_not_follow_another_phone_with_the_same_private_address(called
     other.gets_nothing()
     called.callee.expects("BYE")
     called.caller.get(200)
+    called.settle()
+
+
+def rings_on_a_lost_connection(called: Ladder) -> Request:
+    """A ringing phone, whose connection is lost before it registers again. Returns its INVITE."""
+    called.callee.flow = Flow(1, "tcp", PHONE_HOST, 40_000, 7)
+    registers(called.callee)
+    invite = ring(called)
+    called.transport_fails(called.callee.flow)
+    called.callee.flow = Flow(1, "tcp", PHONE_HOST, 40_001, 8)
+    return invite
+
+
+def test_ack_follows_the_registration(called: Ladder) -> None:
+    invite = rings_on_a_lost_connection(called)
+    called.callee.answers(200, invite, body=ANSWER)
+    called.callee.get("ACK")  # lost: on the old connection
+    called.caller.is_answered()
+    call_id = called.callee.call_id
+    registers(called.callee)
+    called.callee.answers(200, invite, body=ANSWER)
+    assert called.callee.inbox[0][1] == called.callee.flow
+    called.callee.get("ACK")
+    called.callee.call_id = call_id
+    called.caller.sends("BYE")
+    called.callee.expects("BYE")
+    called.caller.get(200)
+    called.settle()
+
+
+def test_cancel_follows_the_registration(called: Ladder) -> None:
+    invite = rings_on_a_lost_connection(called)
+    registers(called.callee)
+    called.caller.gives_up()
+    assert called.callee.inbox[0][1] == called.callee.flow
+    called.callee.is_cancelled(invite)
     called.settle()
 
 

@@ -187,6 +187,19 @@ def test_cancel_is_repeated_while_its_transport_fails() -> None:
     assert sent.failures == ["timeout"]
 
 
+def test_second_cancel_has_no_effect() -> None:
+    """Timer C and the origin may both cancel a re-INVITE."""
+    sent = Sent()
+    ((invite, _),) = sent.take()
+    sent.answer(invite, 180)
+    sent.sent.cancel(1.0)
+    ((cancel, _),) = sent.take()
+    sent.sent.cancel(2.0)
+    assert sent.take() == []
+    sent.answer(cancel, 200)
+    sent.answer(invite, 487)
+
+
 def test_cancel_is_not_repeated_after_the_final_response() -> None:
     sent = Sent()
     ((invite, _),) = sent.take()
