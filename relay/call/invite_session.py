@@ -325,7 +325,7 @@ class InviteSession(SessionBase):
             call.hidden_callee, leg.peer, host, next_hop, call.caller_peer, flow.host, ua.peers.hosts
         )
         caller.own = (call.caller_number, call.dialled)
-        caller.rseq = self._invite.rseq  # RFC 3262 4: callers expect the next one, whatever the dialog
+        caller.rseq = self._invite.rseq  # RFC 3262 4: a caller that counts by INVITE expects the next one
         caller.other, leg.other = leg, caller
 
     def progress(self, leg: Leg, response: Response, now: float) -> None:

@@ -171,7 +171,7 @@ class Leg:
         self.bye_sent = False
         self.forgotten = False
         self.reliable: dict[int, int] = {}  # our RSeq on this leg -> RSeq of the other leg
-        self.rseq = 0  # our last RSeq on this leg, or in an earlier dialog of the same INVITE
+        self.rseq = 0  # our last RSeq on this leg; at first the highest of the INVITE's earlier dialogs
         self.last_reliable: tuple[int, bytes] | None = None  # RSeq of the other leg, the response we sent for it
         self._ack: tuple[bytes, Flow] | None = None  # our ACK to the last 2xx, for its retransmissions
         self._destination: Flow | None = None
@@ -254,7 +254,8 @@ class Leg:
     def write_progress(self, reply: Reply, status: int, response: Response) -> bytes | None:
         """The other leg's 18x, written for this leg's peer; None for a stale retransmission of a reliable one.
 
-        Reliable ones get our own RSeq (RFC 3262 3), counted by INVITE; a retransmission is sent unchanged.
+        Reliable ones get our own RSeq, one higher each time within the dialog, since a caller takes forks for servers
+        that count by themselves (RFC 3262 3); a retransmission is sent unchanged.
         Raises Leak, and ProtocolError or ParseError if it cannot be relayed.
         """
         theirs = response.rseq

@@ -110,19 +110,6 @@ def test_a_failed_call_is_counted_for_the_last_peer_and_has_no_set_up_time() -> 
     assert sums(results["call_post_dial_delay_seconds"]) == {"six": (1, 1.995)}
 
 
-def test_post_dial_delay_is_that_of_the_last_peer() -> None:
-    shared = Parts()
-    made = call(shared)
-    made.peer_out = "carrier"
-    made.ringing(2.0)
-    made.peer_out, made.rang_at = "six", None
-    made.ringing(3.0)
-    made.closed(CANCELLED, "caller", "cancel", lambda _: None, 4.0)
-    (commit,) = committed(made)
-    assert commit.record.ringing_at == 2000
-    assert sums(shared.counts.results.statistics()["call_post_dial_delay_seconds"]) == {"six": (1, 2.995)}
-
-
 def sums(histogram: Any) -> dict[str, tuple[int, float]]:
     """The number of durations and their sum."""
     return {key: (sum(counts), total) for key, (*counts, total) in histogram["rows"].items()}

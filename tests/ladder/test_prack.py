@@ -158,7 +158,7 @@ def test_bye_to_a_superfluous_answer_has_a_cseq_above_the_prack(ladder: Ladder, 
 
 @EITHER
 def test_prack_in_a_reinvite(ladder: Ladder, by: str) -> None:
-    """RSeq numbers are per INVITE transaction."""
+    """RFC 3262 3: the numbers begin again with each INVITE."""
     asking, asked = connected(ladder, by)
     for _ in range(2):
         asking.reinvites(HOLD, headers="Supported: 100rel\r\n")
@@ -192,6 +192,7 @@ def test_rseq_goes_on_at_the_next_target() -> None:
 
 
 def test_rseq_goes_on_within_each_dialog_of_a_forking_callee(ladder: Ladder) -> None:
+    """To the caller these are two servers, each with its own numbers (RFC 3262 3)."""
     start(ladder)
     rseqs = []
     for tag, rseq in (("first", 10), ("second", 20), ("first", 11), ("second", 21)):

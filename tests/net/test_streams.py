@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from relay.defence.bans import GRAVE
 from relay.errors import ConfigError
 from relay.model.settings import Limits, PeerCertificate, Target, TlsFiles
-from relay.net.stream import MAX_CARRIED, MOST_DIALLED, MOST_PINGS, SOCKET_OPTIONS
+from relay.net.stream import MAX_CARRIED, MOST_DIALLED, MOST_PINGS
 from relay.net.streams import _return_flow
 from relay.net.tls import client_context
 from relay.sip.message import Flow
@@ -277,8 +278,10 @@ async def test_a_far_end_that_is_gone_without_a_word_is_noticed() -> None:
         for connection in h.streams._by_number.values():
             assert connection._transport is not None
             connected = connection._transport.get_extra_info("socket")
-            for level, option, value in SOCKET_OPTIONS:
-                assert connected.getsockopt(level, option) == value
+            assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000  # ms
+            assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+            assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 10
+            assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert len(h.streams._by_number) == 2
         writer.close()
 
