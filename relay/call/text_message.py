@@ -164,6 +164,7 @@ class TextMessage:
         if text is not None:
             text = mask_across(passes, text, sender, before)
         if text is None:
+            self._pending_look_up = None  # it counts towards caps on frequency: trying the filter is not free
             self.refuse(named(admission.NUMBER_IN_TEXT, answer), now)
             return
         places = self._ua.peers.candidates(answer.target, now, self._ua.token)

@@ -16,6 +16,7 @@ from tests.ladder.ladder import EITHER, Ladder, connect
 from tests.ladder.ladder import sides as sides_of
 from tests.ladder.settings import A, B, X, Y
 from tests.ladder.test_claims import CARRIER, Gated, pbx
+from tests.ladder.test_sips import SIPS
 from tests.ladder.texts import NUMBERS, deliver, texting
 
 
@@ -105,16 +106,25 @@ def test_text_with_any_real_number_is_refused(ladder: Ladder, by: str, number: s
     ladder.settle()
 
 
-def test_texts_with_a_number_count_towards_no_cap_on_frequency() -> None:
-    ladder = Gated(pbx(A), CARRIER, rules=Rules(caller_caps=(Cap(1, 300),)), sms=True)
-    for _ in range(2):
+def test_texts_with_a_number_count_towards_caps_on_frequency() -> None:
+    """Else the filter could be tried as fast as calls may come."""
+    ladder = Gated(pbx(A), CARRIER, rules=Rules(caller_caps=(Cap(2, 300),)), sms=True)
+    for outcome in ("number_in_text", "number_in_text", "frequency_caller"):
         ladder.caller.texts(X, f"call me: {B[2:]}".encode())
         ladder.caller.get(403)
-        assert ladder.newest.outcome == "number_in_text"
-    deliver(ladder.caller, ladder.callee)
-    ladder.caller.texts(X)
-    ladder.caller.get(403)
-    assert ladder.newest.outcome == "frequency_caller"
+        assert ladder.newest.outcome == outcome
+    ladder.settle()
+
+
+def test_text_that_is_not_secure_counts_towards_no_cap_on_frequency() -> None:
+    ladder = Gated(pbx(A), CARRIER, rules=Rules(caller_caps=(Cap(1, 300),)), sms=True)
+    caller = ladder.caller
+    for _ in range(2):
+        caller.from_uri, caller.to_uri, caller.target = f"sip:{A[2:]}@{caller.host}", f"sip:{X}@{caller.relay}", SIPS
+        caller.sends("MESSAGE", body=b"at the gate", content_type="text/plain")
+        caller.get(480)
+        assert ladder.newest.outcome == "not_secure"
+    deliver(caller, ladder.callee)
     ladder.settle()
 
 
