@@ -99,7 +99,7 @@ async def test_captures_that_cannot_be_read_hide_nothing_of_the_store(tmp_path: 
     backend = Backend(parse_config(Setup(api=free(RELAY)).toml(tmp_path), "relay.toml"), configure("json", "info"))
     try:
         assert b"relay700_captures_stored 0.0" in await backend.metrics()
-        (tmp_path / "relay.db.captures").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "relay.db.captures").symlink_to(tmp_path / "relay.db")
         metrics = await backend.metrics()
     finally:
         await backend.close()
