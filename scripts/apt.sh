@@ -28,9 +28,10 @@ flock --nonblock 9 || { echo "waiting for another apt" >&2 && flock 9; }
 echo "installing $*" >&2
 before=$(units)
 policy=${DPKG_ROOT:-}/usr/sbin/policy-rc.d
-if [[ ! -e $policy ]]; then
+ours=$'#!/bin/sh\nexit 101 # while scripts/apt.sh runs'
+if [[ ! -e $policy || $(<"$policy") == "$ours" ]]; then # ours: of a run that was killed
     trap 'rm -f "$policy"' EXIT
-    printf '#!/bin/sh\nexit 101 # while scripts/apt.sh runs\n' >"$policy"
+    echo "$ours" >"$policy"
     chmod 755 "$policy"
 fi
 apt-get update -qq

@@ -108,6 +108,16 @@ def test_the_policy_of_a_machine_stays(debian: Machine) -> None:
     assert debian.logged()[0].endswith("policy 104")
 
 
+def test_the_policy_of_an_installation_that_was_killed_is_removed(debian: Machine) -> None:
+    policy = debian.folder / "usr/sbin/policy-rc.d"
+    debian.stub("apt-get", "kill -9 $PPID")
+    assert debian.run("scripts/apt.sh", "kamailio").returncode != 0
+    assert policy.exists()
+    debian.stub("apt-get", "exit 0")
+    assert debian.run("scripts/apt.sh", "kamailio").returncode == 0
+    assert not policy.exists()
+
+
 def test_a_failed_installation_leaves_no_policy(debian: Machine) -> None:
     debian.stub("apt-get", "exit 100")
     assert debian.run("scripts/apt.sh", "kamailio").returncode == 100
