@@ -6,11 +6,10 @@ Owns the table `checkpoint`. `relay.store.unit_of_work` writes the entries.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import takewhile
 from typing import Final, NamedTuple
 
 from relay.errors import StoreError
-from relay.store.chain import AUDIT, EMPTY, RECORDS, Chain, Head, anchor_fault, count_over, is_over, read_head
+from relay.store.chain import AUDIT, EMPTY, RECORDS, Chain, Head, anchor_fault, count_over, number_over, read_head
 from relay.store.connection import DATABASE_ERRORS, Connection, each_row
 from relay.store.database import one_moment
 from relay.store.ledger import require
@@ -115,7 +114,8 @@ def purge_audit(unit: UnitOfWork, before_ms: int, most: int) -> int:
     """
     head = read_checkpoint(unit.connection, unit.sealer, AUDIT)
     rows = unit.connection.execute(f"{_CHAINED} LIMIT ?", (most,)).fetchall()
-    gone = list(takewhile(lambda row: is_over(unit.connection, AUDIT, row[0], row[_AT], before_ms, unit.now_ms), rows))
+    links = ((row[0], row[_AT]) for row in rows)
+    gone = rows[: number_over(unit.connection, AUDIT, links, before_ms, unit.now_ms)]
     for row in gone:
         head = follow_entry(unit.sealer, head, row)
     if gone:

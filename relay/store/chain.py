@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hmac
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -53,6 +54,9 @@ class Head(NamedTuple):
 
 EMPTY: Final = Head(0, b"")
 _ALL: Final = 1 << 62
+_RIGHT: Final = """
+SELECT {chain.seq}, {chain.at} FROM {chain.table} WHERE {chain.seq} > ? AND {chain.at} <= ? ORDER BY {chain.seq} LIMIT 1
+"""
 _COUNT_OVER: Final = """
 SELECT count(*) FROM {chain.table} WHERE {chain.seq} <= :last AND {chain.seq} <= (
     SELECT max({chain.seq}) FROM {chain.table} WHERE {chain.at} < :before AND {chain.seq} < coalesce(
@@ -65,20 +69,27 @@ def next_link(sealer: Sealer, head: Head, encoded: bytes, like: bytes = b"") -> 
     return Head(head.seq + 1, sealer.chain_hash(head.hash, encoded, like))
 
 
-def is_over(connection: Connection, chain: Chain, seq: int, at_ms: int, before_ms: int, now_ms: int) -> bool:
-    """Whether the link `seq` with the time `at_ms` is older than `before_ms`.
+def number_over(
+    connection: Connection, chain: Chain, links: Iterable[tuple[int, int]], before_ms: int, now_ms: int
+) -> int:
+    """How many of the first links are older than `before_ms`; each one is its sequence number and its time.
 
     The clock was wrong for one of the future: its time is that of the next link that is not, which was written later.
     """
-    if at_ms < before_ms or at_ms <= now_ms:
-        return at_ms < before_ms
-    next_there = f"SELECT {chain.at} FROM {chain.table} WHERE {chain.seq} > ? AND {chain.at} <= ? ORDER BY {chain.seq}"
-    found = connection.execute(f"{next_there} LIMIT 1", (seq, now_ms)).fetchone()
-    return found is not None and bool(found[0] < before_ms)
+    number, right = 0, (0, 0)  # the next link that is not of the future
+    for seq, at_ms in links:
+        if at_ms > now_ms and at_ms >= before_ms:
+            if right[0] < seq:
+                right = connection.execute(_RIGHT.format(chain=chain), (seq, now_ms)).fetchone() or (_ALL, before_ms)
+            at_ms = right[1]
+        if at_ms >= before_ms:
+            break
+        number += 1
+    return number
 
 
 def count_over(connection: Connection, chain: Chain, before_ms: int, now_ms: int, last: int = _ALL) -> int:
-    """The number of links, up to `last`, before the first one that `is_over` does not hold for."""
+    """As `number_over`, of all links up to `last`."""
     (count,) = connection.execute(
         _COUNT_OVER.format(chain=chain), {"last": last, "before": before_ms, "now": now_ms, "all": _ALL}
     ).fetchone()

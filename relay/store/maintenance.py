@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
-from itertools import takewhile
 from typing import Any, Final, NamedTuple
 
 from relay.errors import StoreError
@@ -25,7 +24,7 @@ from relay.store.bindings import SEALED_BINDINGS, SEALED_CHANGES
 from relay.store.businesses import SEALED_CONTACTS, SEALED_REASONS, SEALED_TERMS
 from relay.store.capture_arms import SEALED_ARMS
 from relay.store.captures import Captures
-from relay.store.chain import AUDIT, RECORDS, Chain, count_over, is_over, reseal_head
+from relay.store.chain import AUDIT, RECORDS, Chain, count_over, number_over, reseal_head
 from relay.store.configurations import SEALED_CONFIGURATIONS
 from relay.store.connection import Connection, Place
 from relay.store.database import reading
@@ -111,11 +110,8 @@ def purge_records(unit: UnitOfWork, before_ms: int, most: int) -> int:
     (followed,) = connection.execute(_FOLLOWED).fetchone()
     rows = connection.execute(_OLDEST_RECORDS, {"last": followed, "most": most}).fetchall()
     index: list[tuple[bytes, int, int]] = []
-    gone = list(
-        takewhile(
-            lambda row: is_over(connection, RECORDS, row[_CHAIN_SEQ], row[_ENDED_AT], before_ms, unit.now_ms), rows
-        )
-    )
+    links = ((row[_CHAIN_SEQ], row[_ENDED_AT]) for row in rows)
+    gone = rows[: number_over(connection, RECORDS, links, before_ms, unit.now_ms)]
     for row in gone:
         head, stored = follow(sealer, head, row)
         index += index_rows(sealer, stored.record, head.seq)

@@ -21,6 +21,7 @@ from relay.store.audit import (
     verify_audit,
 )
 from relay.store.database import connect
+from relay.store.unit_of_work import UnitOfWork
 from tests.support.acting import Acting, acting, key_of
 from tests.support.places import FILE, SERVER
 from tests.support.stored import NOW_MS
@@ -131,6 +132,24 @@ def test_an_entry_of_a_clock_that_was_ahead_goes_with_the_next_one(store: Acting
         store.run(lambda unit: unit.audit("read", ""))
     assert count_audit(store.reader, NOW_MS + 6, store.now_ms) == 7
     assert store.run(lambda unit: purge_audit(unit, NOW_MS + 6, 10)) == 7
+
+
+def test_the_next_right_entry_after_many_of_the_future_is_looked_up_once(store: Acting) -> None:
+    store.now_ms = NOW_MS + 9_000
+    for _ in range(50):
+        store.run(lambda unit: unit.audit("read", ""))
+    store.now_ms = NOW_MS + 5
+    store.run(lambda unit: unit.audit("read", ""))
+
+    def purge(unit: UnitOfWork) -> int:
+        asked: list[str] = []
+        unit.connection.set_trace_callback(asked.append)  # type: ignore[attr-defined]
+        gone = purge_audit(unit, NOW_MS + 6, 100)
+        unit.connection.set_trace_callback(None)  # type: ignore[attr-defined]
+        assert sum("at <= " in statement for statement in asked) == 1
+        return gone
+
+    assert store.run(purge) == 56
 
 
 def test_entries_continue_after_a_purge_of_all(store: Acting) -> None:
