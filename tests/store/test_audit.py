@@ -73,6 +73,7 @@ def test_long_log_is_read_in_pages_that_hold_no_snapshot(store: Acting, monkeypa
     assert [next(found).seq, *(logged.seq for logged in found if not store.reader.in_transaction)] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("store_kind", [FILE, pytest.param(SERVER, marks=pytest.mark.outside)], indirect=True)
 def test_object_is_found_by_its_last_word(store: Acting) -> None:
     for object_ in ("call c1", "ladder c1", "c1", "ac1", "call c1 too", "c1c1", "call C1"):
         store.run(lambda unit, object_=object_: unit.audit("read", object_))
