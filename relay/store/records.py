@@ -43,7 +43,8 @@ from relay.store.record_rows import (
 from relay.store.sealing.sealer import Sealer
 
 _COUNT = "SELECT count(*) FROM call_record WHERE ended_at >= ? AND ended_at < ?"
-_SPAN = "SELECT min(chain_seq), max(chain_seq) FROM call_record WHERE ended_at >= ? AND ended_at < ?"
+# "+ 0": else PostgreSQL looks for the first one along its primary key, from the oldest record.
+_SPAN = "SELECT min(chain_seq + 0), max(chain_seq + 0) FROM call_record WHERE ended_at >= ? AND ended_at < ?"
 _CHAINED = f"{SELECT} ORDER BY chain_seq"
 _FROM = f"{SELECT} WHERE chain_seq >= ? ORDER BY chain_seq"
 _LINK = "SELECT chain_hash FROM call_record WHERE chain_seq = ?"

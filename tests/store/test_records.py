@@ -7,11 +7,13 @@ import random
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from relay.errors import StoreError
 from relay.model.actions import Commit
+from relay.store import records
 from relay.store.connection import Connection
 from relay.store.database import connect, connect_reader
 from relay.store.journal.rows import PUT, live_row
@@ -19,6 +21,8 @@ from relay.store.record_rows import insert
 from relay.store.records import Position, Verdict, Wanted, ended_between, read_all, read_page, verify_records
 from relay.store.sqlite.journal import sqlite_journal
 from tests.store.conftest import Disk, Waiter, opened
+from tests.support import postgres
+from tests.support.places import new_server_store
 from tests.support.shelf import REFUSED, Shelf, call
 from tests.support.stored import NOW_MS, A, B, X, Y, ended_record, live_record
 
@@ -167,6 +171,18 @@ async def test_the_records_of_a_day_are_all_found_whatever_the_clock_was_meanwhi
     with closing(connect_reader(disk.path)) as reader:
         found = list(ended_between(reader, disk.sealer, NOW_MS + DAY_MS, NOW_MS + 2 * DAY_MS))
         assert [stored.record.call_id for _, stored in found] == [f"c{n}" for n, day in enumerate(days) if day == 1]
+
+
+@pytest.mark.outside
+def test_a_server_finds_the_records_of_a_period_by_the_time_of_their_end(tmp_path: Path) -> None:
+    place, _ = new_server_store(tmp_path)
+    row = "n, 'c', NULL, NULL, n, n, NULL, ''::bytea, NULL, ''::bytea, ''::bytea"
+    with closing(postgres.connect(place)) as connection:
+        connection.execute(f"INSERT INTO call_record SELECT {row} FROM generate_series(1, 20000) AS n")
+        connection.execute("ANALYZE call_record")
+        plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN {records._SPAN}", (19_000, 19_900)))
+    assert "call_record_ended" in plan and "call_record_pkey" not in plan, plan
+    postgres.drop(place)
 
 
 def test_error_names_an_altered_record(filled: Disk, reader: Connection) -> None:
