@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -269,7 +270,8 @@ class AnchorFile:
     def write(self, anchor: Anchor) -> None:
         """Replace the file, durably. Raises StoreError."""
         text = str(anchor)
-        new = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")  # relay, backend and commands write at once
+        # Relay, backend and commands write at once; in a relay without a backend also the watch and the stop.
+        new = self.path.with_name(f"{self.path.name}.{threading.get_native_id()}.new")
         try:
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with open(descriptor, "w") as file:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from itertools import repeat
 from multiprocessing import get_context
@@ -85,7 +86,12 @@ def _write_often(path: Path) -> None:
             file.write(anchor)
 
 
-def test_processes_write_the_anchor_at_once(disk: Disk) -> None:
-    with ProcessPoolExecutor(2, get_context("spawn")) as processes:
-        list(processes.map(_write_often, [disk.path] * 2))
+@pytest.mark.parametrize(
+    "workers",
+    [lambda: ProcessPoolExecutor(2, get_context("spawn")), lambda: ThreadPoolExecutor(2)],
+    ids=["processes", "threads"],
+)
+def test_processes_and_threads_write_the_anchor_at_once(disk: Disk, workers: Callable[[], Executor]) -> None:
+    with workers() as both:
+        list(both.map(_write_often, [disk.path] * 2))
     assert AnchorFile(disk.path, OTHER).read() is not None
