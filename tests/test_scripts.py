@@ -266,3 +266,16 @@ def test_the_compiler_refuses_a_folder_where_nothing_can_be_run(machine: Machine
     done = machine.run("unshare", "--mount", "sh", "-c", mount, "-", "scripts/wheel.sh", sys.executable, cwd=tree)
     assert done.returncode == 1
     assert "/tmp is noexec: mount -o remount,exec /tmp" in done.stderr
+
+
+# --- the trial of the units under a real systemd, which CI does not run
+
+
+def test_the_unit_is_installed_as_its_head_says_in_a_container_without_git_and_systemd() -> None:
+    script = "source <(sed -n '/^steps()/,/^}/p' scripts/service); steps"
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    steps = done.stdout.splitlines()
+    assert steps[0].startswith("useradd --system")
+    assert steps[1].startswith("/opt/relay700/scripts/venv.sh .venv")
+    assert steps[-1] == "systemctl enable relay700"
+    assert not [step for step in steps if "git" in step or "daemon-reload" in step]
