@@ -127,13 +127,13 @@ def _recorded(store: Opened, call_id: str) -> dict[str, Any]:
     told = _then(
         store, record.caller, record.number_dialled, record.peer_in or None, record.received_at, stranger=stranger
     )
-    recorded = {"outcome": record.outcome, "sip_status": record.sip_status, "decided_by": record.decided_by}
-    return told | {"recorded": recorded}
+    recorded = ("outcome", "sip_status", "end_reason", "decided_by")
+    return told | {"recorded": {name: getattr(record, name) for name in recorded}}
 
 
 def _lines(told: dict[str, Any]) -> Iterator[str]:
     by = "" if told["peer"] is None else f" by peer {told['peer']}"
-    caller, dialled = told["caller"] or ANONYMOUS, told["number_dialled"]
+    caller, dialled = told["caller"] or ANONYMOUS, told["number_dialled"] or "something that is no number"
     yield localised(f"{caller} dials {dialled}{by} at {told['at']}, {_SOURCES[told['source']]}")
     yield ""
     rows = [
@@ -142,12 +142,16 @@ def _lines(told: dict[str, Any]) -> Iterator[str]:
     ]
     yield from table(_CHECK_HEADING, rows)
     yield ""
+    callee = f"granted: {told['callee']} is called"
     if recorded := told.get("recorded"):
         by = {"hook": ", by the business user's hook", "verify": ", by [verify]"}.get(recorded["decided_by"], "")
-        yield localised(f"recorded: {recorded['outcome'] or 'not over'}, SIP {recorded['sip_status'] or '-'}{by}")
+        why = "" if recorded["end_reason"] in (None, recorded["outcome"]) else f", end reason {recorded['end_reason']}"
+        yield localised(f"recorded: {recorded['outcome'] or 'not over'}, SIP {recorded['sip_status'] or '-'}{why}{by}")
+        if recorded["outcome"] not in (None, "answered"):
+            callee = f"no check refuses it, {told['callee']} was to be called: what is recorded ended it afterwards"
     yield from (localised(f"note: {note}") for note in told["notes"])
     if told["sip_status"] is None:
-        yield localised(f"granted: {told['callee']} is called")
+        yield localised(callee)
         yield localised(f"the caller sees {told['caller_sees']}, the callee {told['callee_sees'] or ANONYMOUS}")
         if told["targets"]:
             yield from table(_TARGET_HEADING, map(_target, told["targets"]))

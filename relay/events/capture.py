@@ -17,6 +17,7 @@ from structlog.typing import FilteringBoundLogger
 from relay.errors import StoreError
 from relay.events.pending import PendingCall, PendingCalls, own_call_id, sip_call_id
 from relay.model.capture import (
+    LONGEST_AFTER_S,
     REGISTRATIONS,
     UNRESOLVED,
     Arm,
@@ -36,7 +37,6 @@ FRAMES_AT_ONCE: Final = 8
 SETTLE_S: Final = 0.5  # interval of the search for calls that are over
 QUIET_S: Final = 5.0  # after the last message of an ended call: retransmissions come at most T2 apart, 4 s
 QUIET_WELL_S: Final = 1.0  # of one that ended well
-LONGEST_S: Final = 40.0  # after the end, whatever comes: 64*T1 is 32 s
 ARMS_S: Final = 2.0  # interval of looking for what is armed
 MOST_AT_ONCE: Final = 200  # calls in one transaction of the store
 MOST_UNSAVED: Final = 4_000  # calls that wait for the store; further ones are given up
@@ -118,7 +118,7 @@ class Keeper:
         self._ring.look()  # `stop` may have come before the first round
         await asyncio.sleep(POLL_S)
         await self._round()
-        self.settle(self._clock() + LONGEST_S)
+        self.settle(self._clock() + LONGEST_AFTER_S)
         while self._saving is not None or self.decided:
             self._begin_to_save()
             if self._saving is not None:
@@ -204,7 +204,7 @@ class Keeper:
         self._calls.expire(now)
         for call, since in list(self._ended.values()):
             quiet_s = QUIET_WELL_S if call.ended is not None and _is_well(call.ended) else QUIET_S
-            if now - call.last < quiet_s and now - since < LONGEST_S:
+            if now - call.last < quiet_s and now - since < LONGEST_AFTER_S:
                 continue
             del self._ended[call.call_id]
             if self._calls.get(call.call_id) is not call:  # given up meanwhile

@@ -14,6 +14,7 @@ UNRESOLVED = "0.0.0.0"  # in place of an address
 Side = Literal["caller", "callee"]
 REGISTRATIONS: Final = "register:"  # begins the id of a peer's registrations
 Keep = Literal["off", "failed", "all", "armed"]
+LONGEST_AFTER_S: Final = 40.0  # after the end of a call its messages are kept, whatever comes: 64*T1 is 32 s
 ArmKind = Literal["number", "business", "peer"]
 
 

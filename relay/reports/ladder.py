@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from relay.call.invite_session import LOST_AT_RESTART
 from relay.model.call import CallRecord
-from relay.model.capture import CapturedCall, CaptureRules, Mark, Side
+from relay.model.capture import LONGEST_AFTER_S, CapturedCall, CaptureRules, Mark, Side
 from relay.model.numbers import is_700, mask_number
 from relay.privacy.capture_mask import CaptureMask, wire
 from relay.privacy.captured import Line, shown_name
@@ -241,10 +242,11 @@ def why_absent(record: CallRecord | None, rules: CaptureRules, now_ms: int) -> s
             "only failed calls are kept, and this one was answered and hung up by a party: "
             '`relay700 capture arm` keeps the next ones, [capture] keep = "all" every call'
         )
-    return (
-        "its messages are not there: deleted to make room, as [capture] max_mb says, or not captured at the time; "
-        "those of a call just ended come some seconds later"
-    )
+    if record.end_reason == LOST_AT_RESTART:
+        return "the relay stopped during the call: what it had captured until then is lost"
+    if now_ms - ended_ms < LONGEST_AFTER_S * 1000:
+        return "the call has just ended: its messages come some seconds later; ask again"
+    return "its messages are not there: deleted to make room, as [capture] max_mb says, or not captured at the time"
 
 
 # -- As JSON

@@ -115,8 +115,9 @@ async def test_registrations_of_a_peer_are_for_operators(api: Api, operator: Cli
     [
         ("off", {}, "nothing is captured"),
         ("failed", {}, "only failed calls are kept"),
-        ("failed", {"outcome": "busy"}, "[capture] max_mb"),
-        ("all", {}, "[capture] max_mb"),
+        ("failed", {"outcome": "busy"}, "the call has just ended"),
+        ("all", {"ended_at": now_ms() - 3_600_000}, "[capture] max_mb"),
+        ("failed", {"outcome": "failed", "end_reason": "lost_at_restart"}, "the relay stopped during the call"),
         ("armed", {}, "capture arm"),
         ("all", {"ended_at": 1_000}, "deleted after 7d"),
     ],

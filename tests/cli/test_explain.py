@@ -121,15 +121,30 @@ def test_a_recorded_call_is_explained_by_its_id(relay700: Command, usage: Callab
     (told,) = relay700.objects("explain", "--call", "c3")
     assert (told["number_dialled"], told["caller"], told["peer"]) == (X, "138****0001", "carrier")
     assert (told["at"], told["outcome"]) == ("2026-01-01T00:00:03.000Z", "frequency_caller")
-    assert told["recorded"] == {"outcome": "answered", "sip_status": 200, "decided_by": None}
+    assert told["recorded"] == {"outcome": "answered", "sip_status": 200, "end_reason": "bye", "decided_by": None}
     text = relay700.done("explain", "--call", "c2")
     assert (
-        "recorded: answered, SIP 200, by the business user's hook\n" in text
+        "recorded: answered, SIP 200, end reason bye, by the business user's hook\n" in text
         and "granted: 139****0002 is called" in text
     )
     assert not [number for number in (A, B) if number[2:] in text]
     assert relay700.refused("explain", "--call", "c9").startswith("there is no such call")
     assert "--call" in usage("explain", "--call", "c3", "--caller", A)
+
+
+def test_a_recorded_call_that_failed_after_the_checks_is_not_said_to_go_on(relay700: Command) -> None:
+    bind(relay700)
+    path, key_file = relay700.store
+    shelf = Shelf(path, open_store(path, key_file))
+    failed = {"outcome": "failed", "sip_status": 503, "end_reason": "lost_at_restart"}
+    shelf.add(call(0, peer_in="carrier", **failed))
+    shelf.connection.close()
+    lines = relay700.done("explain", "--call", "c0").splitlines()
+    assert "recorded: failed, SIP 503, end reason lost_at_restart" in lines
+    assert (
+        "no check refuses it, 139****0002 was to be called: what is recorded ended it afterwards" in lines
+        and "granted: 139****0002 is called" not in lines
+    )
 
 
 def test_a_recorded_call_of_an_unknown_source_is_refused_as_it_was(relay700: Command) -> None:
@@ -143,6 +158,7 @@ def test_a_recorded_call_of_an_unknown_source_is_refused_as_it_was(relay700: Com
     assert "source               fail         udp:127.0.0.9:5060 is in no peer's sources" in text
     assert "recorded: caller_not_allowed, SIP 403" in text
     assert text.splitlines()[-1] == "refused: caller_not_allowed, SIP 403, Q.850 cause 21"
+    assert "138****0001 dials something that is no number at 2" in relay700.done("explain", "--call", "c1")
     (told,) = relay700.objects("explain", "--call", "c1")
     assert {check["verdict"] for check in told["checks"]} == {"fail", "not reached"}
 

@@ -11,10 +11,18 @@ import pytest
 
 from relay.errors import StoreError
 from relay.events import capture
-from relay.events.capture import LONGEST_S, QUIET_S, QUIET_WELL_S, Keeper
+from relay.events.capture import QUIET_S, QUIET_WELL_S, Keeper
 from relay.events.pending import UNCLAIMED_S
 from relay.model.call import CallRecord
-from relay.model.capture import Arm, CapturedCall, CapturedDialog, CapturedMessage, CaptureRules, Keep
+from relay.model.capture import (
+    LONGEST_AFTER_S,
+    Arm,
+    CapturedCall,
+    CapturedDialog,
+    CapturedMessage,
+    CaptureRules,
+    Keep,
+)
 from relay.model.settings import Listener
 from relay.net.capture import Capture, Ended, Ring, make_memory
 from relay.sip.message import Flow
@@ -294,12 +302,12 @@ async def test_retransmissions_are_awaited_but_not_for_ever() -> None:
     bench = Bench("failed")
     bench.call()
     bench.end(NOT_WELL[0])
-    for _ in range(int(LONGEST_S) - 1):
+    for _ in range(int(LONGEST_AFTER_S) - 1):
         bench.capture.received(message("SIP/2.0 486 Busy", "out1"), CALLEE)
         bench.hand_over()
         assert bench.settle(1.0) == []
     (kept,) = bench.settle(1.0)
-    assert len(kept.messages) == 2 + int(LONGEST_S) - 1
+    assert len(kept.messages) == 2 + int(LONGEST_AFTER_S) - 1
 
 
 ARMED = [
