@@ -40,7 +40,7 @@ from relay.service.retention import purge as purge_store
 from relay.store.allocation import rest_all
 from relay.store.audit import AuditQuery, AuditVerdict, Logged, all_entries, count_entries, newest_entries, verify_audit
 from relay.store.captures import Captures
-from relay.store.chain import Anchor, AnchorFile, growth_fault, parse_anchor, present_anchor, read_anchor
+from relay.store.chain import Anchor, AnchorFile, growth_faults, parse_anchor, present_anchor, read_anchor
 from relay.store.connection import one_moment
 from relay.store.ledger import sign_all
 from relay.store.ledger_check import ledger_faults
@@ -213,7 +213,8 @@ def verify(
     if accept and not fields.says_something(reason):
         raise click.UsageError("--accept needs --reason TEXT, for the audit log")
     with opened(config_path, earlier=True) as store:
-        if accept and (rested := _accept(store, reason, anchor, rest)):
+        rested = _accept(store, reason, anchor, rest) if accept else None
+        if rested:
             say(
                 f"later bindings may be lost: {rested} free numbers rest for their cool-down. Until then new bindings"
                 " share numbers that their business user has in use, or are refused. If that cannot wait, add a prefix"
@@ -224,6 +225,12 @@ def verify(
         if found.problems:
             lost = ["the rows were accepted as they are; what is lost stays lost:"] if accept else []
             raise StoreError("\n".join(lost + found.problems))
+        if accept and rested is None:
+            say(
+                "nothing to accept: the store is intact and complete. If you restored an older copy, look at its path:"
+                " `[store] url` names the store",
+                err=True,
+            )
         head = read_anchor(store.reader, store.sealer)
         for target in publish:
             _publish(store, target, head)
@@ -266,8 +273,8 @@ def _check(store: Opened, since: Anchor | None) -> _Found:
 
 
 def _not_grown(store: Opened, since: Anchor | None) -> Iterator[str]:
-    if since is not None and (fault := growth_fault(store.reader, since, "when the given head was written")):
-        yield fault
+    if since is not None:
+        yield from growth_faults(store.reader, since, "when the given head was written")
     try:
         AnchorFile(store.config.store.local, store.sealer).check(store.reader)
     except StoreError as error:
@@ -278,8 +285,9 @@ def _some(faults: list[str]) -> list[str]:
     return faults if len(faults) <= MOST_NAMED else [*faults[:MOST_NAMED], f"and {len(faults) - MOST_NAMED} more"]
 
 
-def _accept(store: Opened, reason: str, since: Anchor | None, rest: bool | None) -> int:
-    """Sign all rows as they are, and list their faults in the audit log. Return how many numbers were put to rest.
+def _accept(store: Opened, reason: str, since: Anchor | None, rest: bool | None) -> int | None:
+    """Sign all rows as they are, and list their faults in the audit log. Return how many numbers were put to rest; None
+    if nothing was at fault, which the audit log has too: the entry ends an alert.
 
     A store that lacks bindings would give out their numbers first. `rest`: whether free numbers rest; None: if an
     anchor proves a loss. Raises UsageError for None if there is no good anchor file.
@@ -290,8 +298,9 @@ def _accept(store: Opened, reason: str, since: Anchor | None, rest: bool | None)
         known = file.read()
     except StoreError as error:
         faults.append(str(error))
+    lost = any(anchor is not None and growth_faults(store.reader, anchor, "") for anchor in (known, since))
     if rest is None:
-        rest = any(anchor is not None and growth_fault(store.reader, anchor, "") for anchor in (known, since))
+        rest = lost
         if known is None and not rest:
             raise click.UsageError(
                 f"without a good {file.path} it is not known whether the store lacks bindings: give --rest if it is an"
@@ -309,7 +318,7 @@ def _accept(store: Opened, reason: str, since: Anchor | None, rest: bool | None)
 
     rested = store.run(do)
     file.write(present_anchor(store.reader, store.sealer))
-    return rested
+    return rested if faults or lost or rest or known is None else None
 
 
 def _publish(store: Opened, target: str, head: Anchor) -> None:

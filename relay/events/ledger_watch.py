@@ -18,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from relay.errors import StoreError
 from relay.store.audit import read_checkpoint
-from relay.store.chain import AUDIT, Anchor, AnchorFile, Head, growth_fault, read_anchor, read_head
+from relay.store.chain import AUDIT, Anchor, AnchorFile, Head, growth_faults, read_anchor, read_head
 from relay.store.connection import DATABASE_ERRORS, Connection, Place, local_path
 from relay.store.database import one_moment, reading
 from relay.store.ledger import read_ledger_head
@@ -161,8 +161,8 @@ class LedgerWatch:
 
     def _quick(self, connection: Connection) -> list[str]:
         found = [str(fault) for fault in quick_faults(connection, read_ledger_head(connection, self._sealer))]
-        if self._anchor is not None and (fault := growth_fault(connection, self._anchor, "some seconds ago")):
-            found.append(fault)
+        if self._anchor is not None:
+            found += growth_faults(connection, self._anchor, "some seconds ago")
         return found
 
     def _all(self, connection: Connection) -> list[str]:

@@ -223,18 +223,18 @@ def present_anchor(connection: Connection, sealer: Sealer) -> Anchor:
     return Anchor(anchor.revision, *heads)
 
 
-def growth_fault(connection: Connection, since: Anchor, words: str) -> str | None:
-    """The fault in a store that has not just grown since the anchor; None if there is none.
+def growth_faults(connection: Connection, since: Anchor, words: str) -> list[str]:
+    """The faults in a store that has not just grown since the anchor.
 
     `words` says when the anchor was made.
     """
     (revision,) = connection.execute(_REVISION).fetchone()
+    found = [
+        anchor_fault(connection, chain, head, words) for chain, head in ((RECORDS, since.records), (AUDIT, since.audit))
+    ]
     if revision < since.revision:
-        return f"the ledger had the revision {since.revision} {words}, and has {revision} now"
-    for chain, head in ((RECORDS, since.records), (AUDIT, since.audit)):
-        if fault := anchor_fault(connection, chain, head, words):
-            return fault
-    return None
+        found.append(f"the ledger had the revision {since.revision} {words}, and has {revision} now")
+    return [fault for fault in found if fault]
 
 
 def anchor_path(store: Path) -> Path:
@@ -292,9 +292,11 @@ class AnchorFile:
     def check(self, connection: Connection) -> None:
         """Raises StoreError if the store holds less than it did when the file was written."""
         anchor = self.read()
-        if anchor is not None and (fault := growth_fault(connection, anchor, f"when {self.path} was written")):
+        if anchor is not None and (faults := growth_faults(connection, anchor, f"when {self.path} was written")):
+            *others, fault = faults
             raise StoreError(
-                f"{fault}: an earlier copy of the store was put in its place. Put the right one back, or, if you did"
+                "".join(f"{other}\n" for other in others)
+                + f"{fault}: an earlier copy of the store was put in its place. Put the right one back, or, if you did"
                 " it, vouch for the copy with `relay700 verify --accept --reason …`"
             )
 
