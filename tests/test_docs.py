@@ -170,6 +170,12 @@ def test_outcomes_to_search_for_exist(document: Path) -> None:
     assert set(re.findall(r"--outcome ([a-z_]+)", document.read_text())) <= set(OUTCOMES)
 
 
+@pytest.mark.parametrize("document", ["docs/OPERATIONS.md", "docs/zh/OPERATIONS.md"])
+def test_each_outcome_of_a_call_has_a_row(document: str) -> None:
+    rows = re.findall(r"^\| \d{3}[^|]*\| `(\w+)`", Path(document).read_text(), re.MULTILINE)
+    assert {*rows} == {*OUTCOMES} - {"delivered"}  # a text message that arrived
+
+
 @pytest.mark.parametrize("row", re.findall(r"^\| .*$", RULES.read_text(), re.MULTILINE))
 def test_each_duty_is_shown_by_something(row: str) -> None:
     duty, _, shown = (cell.strip() for cell in row.strip("|").split(" | "))

@@ -102,7 +102,7 @@ def test_other_number_is_forwarded_unchanged() -> None:
     hang_up(ladder)
 
 
-@pytest.mark.parametrize(("number", "status"), [("700999999990001", 404), ("70010000001", 484)])
+@pytest.mark.parametrize(("number", "status"), [("700999999990001", 404), ("70099999", 404), ("70010000001", 484)])
 def test_other_700_numbers_are_not_forwarded(number: str, status: int) -> None:
     ladder = Ladder(other_numbers="forward")
     ladder.caller.calls(number)
