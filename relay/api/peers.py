@@ -82,14 +82,16 @@ class BanRequest(
         description="IPv4 or IPv6 address, or IPv6 /64", examples=["192.0.2.1", "2001:db8::/64"]
     )
     for_s: float = Field(gt=0, le=LONGEST_S, description="duration in seconds; at most 366 days")
-    reason: Reason | None = Field(None, description="reason for the audit log")
+    reason: Reason | None = Field(None, description="reason for the list of bans and the audit log")
 
 
 class BanResponse(ResponseModel):
     """A banned address."""
 
     address: str
-    reason: str = Field(description='the last offence of the address, or "operator"')
+    reason: str = Field(
+        description='the last offence of the address; of a ban by an operator its reason, else "operator"'
+    )
     since: Moment
     until: Moment
 
@@ -127,7 +129,7 @@ async def post_ban(asked: BanRequest, context: Operator) -> BanResponse:
     details: dict[str, object] = {"for_s": asked.for_s}
     done = await context.ask_relay(
         "ban",
-        {"address": source, **details},
+        {"address": source, "reason": asked.reason or "", **details},
         lambda unit: unit.audit("ban.add", source, reason=asked.reason or "", details=details),
     )
     return _shown(done)

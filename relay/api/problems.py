@@ -40,7 +40,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "rate_limited": (429, "Too many requests"),
     "internal": (500, "Internal error"),
     "store_busy": (503, "The store is unavailable"),
-    "relay_unavailable": (503, "The relay does not answer"),
+    "relay_unavailable": (503, "The relay is not available"),
 }
 HTTP_KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 429: "rate_limited"}
 

@@ -187,7 +187,7 @@ def add_ban(config_path: Path | None, address: str, for_ms: int, reason: str) ->
     """
     source, for_s = read_source(address), for_ms / 1000
     with opened(config_path) as store:
-        asked = {"address": source, "for_s": for_s}
+        asked = {"address": source, "for_s": for_s, "reason": reason}
         answer = ask_audited(store, "ban", asked, "ban.add", source, reason, for_s=for_s)
     say(f"banned {source} until {format_moment(answer['until'])}")
 

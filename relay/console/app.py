@@ -107,10 +107,18 @@ def mount_console(api: FastAPI, backend: Backend, clock: Callable[[], float] = t
     )
     console.state = api.state  # pages read by the API's `RequestContext`, within the same shares
     api.router.routes += [
+        Route("/", _send_browser),
         Route(AT, lambda _: RedirectResponse(f"{AT}/", 308)),
         Mount(AT, Gate(console, backend, sessions, limits, make, clock)),
     ]
     return streams
+
+
+def _send_browser(request: Request) -> Response:
+    """A person who opens the address of the API sees the console; a program gets the problem of any unknown path."""
+    if "text/html" not in request.headers.get("accept", ""):
+        raise HTTPException(404)
+    return RedirectResponse(f"{AT}/", 303)
 
 
 class Gate:

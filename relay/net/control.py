@@ -166,7 +166,7 @@ class SharedAnswers:
 
 LOGGED_PER_S = 10
 LONGEST_S = 366 * 86_400.0
-OPERATOR = "operator"  # reason of a ban made by command
+OPERATOR = "operator"  # reason of a ban made by command, if none is given
 
 
 class BanLog:
@@ -204,7 +204,7 @@ class BanAnswers:
         """Bans in force, the earliest end first; times in Unix milliseconds."""
         return {"bans": [_shown(ban) for ban in self._bans.in_force()]}
 
-    def ban(self, address: str, for_s: float, dry_run: bool = False) -> Answer:
+    def ban(self, address: str, for_s: float, reason: str = "", dry_run: bool = False) -> Answer:
         """Ban an address for `for_s` seconds, or change the end of its ban. `dry_run`: check only. Raises Refused."""
         now = time.monotonic()
         if not 0 < for_s <= LONGEST_S:
@@ -214,11 +214,12 @@ class BanAnswers:
             if self._bans.knows(source, now):
                 raise _trusted()
             return {}
+        ban = Ban(source, reason or OPERATOR, now, now + for_s)
         try:
-            self._bans.ban(source, now + for_s, now, OPERATOR)
+            self._bans.ban(source, ban.until, now, ban.reason)
         except ValueError:
             raise _trusted() from None
-        return _shown(Ban(source, OPERATOR, now, now + for_s))
+        return _shown(ban)
 
     def unban(self, address: str | None = None, dry_run: bool = False) -> Answer:
         """Lift one ban, or all. `dry_run`: only list them. Raises Refused if the address is not banned."""

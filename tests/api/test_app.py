@@ -202,7 +202,8 @@ async def test_alive_and_ready(api: Api) -> None:
 
 async def test_not_ready_while_the_relay_drains(api: Api, relay: dict[str, Callable[..., Json]]) -> None:
     relay["state"] = lambda: {"state": "draining"}
-    await api.stranger().refused("GET", "/readyz", "relay_unavailable")
+    problem = await api.stranger().refused("GET", "/readyz", "relay_unavailable")
+    assert problem["title"] == "The relay is not available"  # it answers
     assert await api.stranger().get("/healthz") == {"status": "ok"}
 
 

@@ -54,7 +54,7 @@ def bans(relay: dict[str, Callable[..., Json]]) -> Bans:
 async def test_an_operator_bans_an_address_and_lifts_the_ban(bans: Bans, operator: Client) -> None:
     made = await operator.post("/v1/bans", {"address": BAD, "for_s": 60, "reason": "case 114"})
     assert bans.holds(BAD)
-    assert (made["address"], made["reason"]) == (BAD, "operator")
+    assert (made["address"], made["reason"]) == (BAD, "case 114")
     assert (await operator.get("/v1/bans"))["items"] == [made]
     assert await operator.ask("DELETE", f"/v1/bans/{BAD}?reason=sorry") == {"lifted": [BAD]}
     assert not bans.holds(BAD)

@@ -34,6 +34,13 @@ def _commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tu
 
 
 @pytest.mark.usefixtures("chinese")
+def test_the_parties_of_a_daily_report_are_numbers_not_a_form_of_them(relay700: Command) -> None:
+    relay700.done("report", "complaints", "2026-01-01", "default", "70010000001", "3")
+    heading, _ = relay700.done("report", "daily", "2026-01-01").splitlines()
+    assert "真实号码" in heading.split()
+
+
+@pytest.mark.usefixtures("chinese")
 def test_help_of_every_command_is_chinese_and_fits_a_terminal() -> None:
     for path in _commands(main):
         shown = CliRunner().invoke(main, [*path, "--help"])

@@ -215,10 +215,10 @@ def test_a_ban_is_added_listed_and_lifted(banning: Command) -> None:
     said = banning.done("bans", "add", BAD, "--for", "1h", "--reason", "case 114")
     (shown,) = banning.objects("bans", "list")
     assert said == f"banned {BAD} until {shown['until']}\n"
-    assert (shown["address"], shown["reason"]) == (BAD, "operator")
+    assert (shown["address"], shown["reason"]) == (BAD, "case 114")
     heading, line = banning.done("bans", "list").splitlines()
     assert heading.split() == ["address", "reason", "since", "until"]
-    assert line.split() == [BAD, "operator", shown["since"], shown["until"]]
+    assert line.split() == [BAD, "case", "114", shown["since"], shown["until"]]
     assert banning.done("bans", "lift", BAD) == f"lifted {BAD}\n"
     assert banning.done("bans", "list").splitlines()[1:] == []
     audit = {line["action"]: line for line in banning.objects("audit", "list")}

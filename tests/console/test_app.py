@@ -58,6 +58,14 @@ async def test_pages_count_as_requests_of_the_key(api: Api) -> None:
     await operator.refused("GET", "/v1/calls", "rate_limited")
 
 
+async def test_the_address_of_the_api_shows_a_browser_the_console_and_a_program_a_problem(console: Console) -> None:
+    http = console.stranger().http
+    answer = await http.get("/", headers={"accept": "text/html,*/*;q=0.8"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/console/")
+    answer = await http.get("/", headers={"accept": "*/*"})
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+
+
 async def test_who_is_logged_in_needs_no_form(console: Console, operator: Client) -> None:
     browser = await console.of(operator)
     answer = await browser.http.get("/console/login")

@@ -56,7 +56,7 @@ class NumberFull(ApiError, kind="number_full"):
 
 
 class NumberCooling(ApiError, kind="number_cooling"):
-    """The number is cooling down after its last binding: 409."""
+    """The number is cooling down: 409."""
 
 
 class NumberLocked(ApiError, kind="number_locked"):
@@ -96,4 +96,4 @@ class StoreBusy(ApiError, kind="store_busy"):
 
 
 class RelayUnavailable(ApiError, kind="relay_unavailable"):
-    """The relay does not answer: 503."""
+    """The relay is not available: 503."""
