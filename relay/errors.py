@@ -34,16 +34,16 @@ class ProtocolError(RelayError):
 class Refused(RelayError):
     """A refused request to the number-protection service. `problem` states the fault and the fix, never a real number.
 
-    `kind` is the API's problem type, such as "conflict"; `field` is the faulty field of the request, or "". `fields`
-    holds every faulty field with its problem.
+    `kind` is the API's problem type, such as "conflict"; `field` is the first faulty field of the request, or "".
+    `fields` holds every faulty field with its problem.
     """
 
     def __init__(self, kind: str, field: str, problem: str, fields: tuple[tuple[str, str], ...] = ()) -> None:
-        super().__init__(f"{field}: {problem}" if field else problem)
         self.kind = kind
         self.field = field
         self.problem = problem
         self.fields = fields or (((field, problem),) if field else ())
+        super().__init__("; ".join(map(": ".join, self.fields)) if field else problem)
 
 
 class StoreError(RelayError):

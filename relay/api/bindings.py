@@ -235,6 +235,7 @@ def _own(context: RequestContext, binding_id: str) -> Binding:
 
 def wanted_binding(asked: BindingCreateRequest, business: str, parties: Parties, at_ms: int) -> Wanted:
     """The binding to make. Raises Refused for a party that may not be bound, or an invalid expiry."""
+    both = fields.both_parties({"a": asked.a or "", "b": asked.b or ""}, parties)
     binding = Binding(
         binding_id="",
         mode=asked.mode,
@@ -242,8 +243,8 @@ def wanted_binding(asked: BindingCreateRequest, business: str, parties: Parties,
         order_id=asked.order_id,
         x=asked.x or "",
         y=asked.y,
-        a=fields.party("a", asked.a or "", parties),
-        b=fields.party("b", asked.b or "", parties),
+        a=both["a"],
+        b=both["b"],
         created_at=at_ms,
         expires_at=_expiry(asked, at_ms),
         group_id=asked.group_id,
@@ -280,8 +281,7 @@ def _changes(asked: BindingChangeRequest, parties: Parties, at_ms: int) -> Bindi
     values = given(asked)
     if values.keys() & {"expires_in", "expires_at"}:
         values["expires_at"] = _expiry(asked, at_ms)
-    for name in values.keys() & {"a", "b"}:
-        values[name] = fields.party(name, values[name] or "", parties)
+    values |= fields.both_parties({name: values[name] or "" for name in values.keys() & {"a", "b"}}, parties)
     return cast(BindingChange, {name: value for name, value in values.items() if name not in ("expires_in", "version")})
 
 

@@ -29,7 +29,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "conflict": (409, "A party is already bound on this number"),
     "pool_empty": (409, "The pool has no free number for these parties"),
     "number_full": (409, "The number carries its maximum of bindings"),
-    "number_cooling": (409, "The number is cooling down after its last binding"),
+    "number_cooling": (409, "The number is cooling down"),
     "number_locked": (409, "The number is locked"),
     "quota": (409, "A quota of the business user is exhausted"),
     "unqualified": (409, "The qualification of the business user is incomplete"),
@@ -88,8 +88,7 @@ def errors_of(refused: Refused) -> list[tuple[str, str]]:
 
 def detail_of(refused: Refused) -> str:
     """What is wrong and the fix, after the field by its name in the API."""
-    field = API_NAMES.get(refused.field, refused.field)
-    return f"{field}: {refused.problem}" if field else refused.problem
+    return summary(errors_of(refused)) if refused.field else refused.problem
 
 
 def field_errors(faults: Sequence[Any], within: int = 0) -> list[tuple[str, str]]:

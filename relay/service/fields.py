@@ -247,6 +247,11 @@ def binding_change(written: Mapping[str, Any], parties: Parties, now_ms: int) ->
     return cast(BindingChange, _read(written, parsers))
 
 
+def both_parties(written: Mapping[str, str], parties: Parties) -> dict[str, str | None]:
+    """Those of a and b that are given, as `party`. Raises Refused with all that are invalid."""
+    return _read(written, {field: partial(party, field, parties=parties) for field in ("a", "b")})
+
+
 def _seconds_or_none(parse: Callable[[int], int], value: int) -> int | None:
     return parse(value) if value else None
 
@@ -271,8 +276,16 @@ def _parsers(parties: Parties, now_ms: int) -> dict[str, Callable[[Any], Any]]:
 
 
 def _read(written: Mapping[str, Any], parsers: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
-    return {
-        "expires_at" if field == "expires_in" else field: parse(written[field])
-        for field, parse in parsers.items()
-        if written.get(field) is not None
-    }
+    """The parsed fields. Raises Refused with all that are invalid."""
+    read: dict[str, Any] = {}
+    faults: list[Refused] = []
+    for field, parse in parsers.items():
+        if (given := written.get(field)) is not None:
+            try:
+                read["expires_at" if field == "expires_in" else field] = parse(given)
+            except Refused as refused:
+                faults.append(refused)
+    if faults:
+        first, fields = faults[0], tuple(each for fault in faults for each in fault.fields)
+        raise Refused(first.kind, first.field, first.problem, fields)
+    return read

@@ -99,6 +99,12 @@ async def test_an_invalid_field_is_named(company: Client, changes: dict[str, Any
     assert A not in str(problem).replace(f"such as {A}", "")  # the example in the text
 
 
+async def test_both_parties_are_named_if_both_are_invalid(company: Client) -> None:
+    problem = await company.refused("POST", "/v1/bindings", "invalid", AXB | {"a": "110", "b": "110"})
+    assert [error["field"] for error in problem["errors"]] == ["a", "b"]
+    assert problem["detail"] == "; ".join(f"{error['field']}: {error['problem']}" for error in problem["errors"])
+
+
 async def test_expires_in_and_expires_at_exclude_each_other(company: Client) -> None:
     both = AXB | {"expires_in": 600, "expires_at": "2030-01-01T00:00:00Z"}
     problem = await company.refused("POST", "/v1/bindings", "invalid", both)

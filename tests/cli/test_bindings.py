@@ -73,6 +73,14 @@ def test_bind_prints_the_binding_as_json(relay700: Command) -> None:
             "b: it is an emergency, service or operator number: a party is a mobile number (11 digits of an assigned "
             "range) or an extension of a configured range",
         ),
+        (
+            ("bind", "AXB", "--a", "95588", "--b", "95588"),
+            "; ".join(
+                f"{field}: it is an emergency, service or operator number: a party is a mobile number (11 digits of "
+                "an assigned range) or an extension of a configured range"
+                for field in ("a", "b")
+            ),
+        ),
         (("unbind", "none"), "binding: there is no such binding: see the list of bindings"),
         (("bindings", "show", "none"), "there is no such binding: `relay700 bindings list` shows them"),
     ],
