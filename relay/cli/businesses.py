@@ -263,6 +263,12 @@ def keys() -> None:
     type=click.Choice(sorted(key_service.OPERATOR_SCOPES)),
     help="Right of the key; repeat for more.",
 )
+@click.option(
+    "--also",
+    multiple=True,
+    type=click.Choice(sorted(key_service.OPERATOR_SCOPES)),
+    help="Right of the key beside those it gets without --scope; repeat for more.",
+)
 @click.option("--expires-in", "--expires-at", "expires_at", type=coming, metavar="TIME", help="90d, or a time.")
 @json_option
 @config_option
@@ -271,17 +277,18 @@ def make(
     business: str | None,
     operator: bool,
     scopes: tuple[str, ...],
+    also: tuple[str, ...],
     expires_at: int | None,
     as_json: bool,
 ) -> None:
     """Make a key. Its secret is shown only once.
 
     Without --scope it gets all scopes except parties:read (real numbers). A business user's key then also lacks keys
-    (to make more keys) and recordings:read.
+    (to make more keys) and recordings:read. --also adds one of these.
     """
     if operator == (business is not None):
         raise click.UsageError("give either --business ID or --operator")
-    wanted = scopes or (_USUAL_OF_OPERATOR if operator else _USUAL)
+    wanted = {*(scopes or (_USUAL_OF_OPERATOR if operator else _USUAL)), *also}
     with opened(config_path, make=True) as store:
         key, secret = store.run(lambda unit: key_service.make_key(unit, business, wanted, expires_at))
     _show_secret(key, secret, as_json=as_json)

@@ -168,6 +168,8 @@ def test_an_operators_key_has_all_scopes_but_real_numbers(relay700: Command) -> 
     made = one(relay700, "keys", "make", "--operator")
     assert made["business"] is None and "operator" in made["scopes"] and "parties:read" not in made["scopes"]
     assert one(relay700, "keys", "make", "--operator", "--scope", "trace")["scopes"] == ["trace"]
+    more = one(relay700, "keys", "make", "--operator", "--also", "parties:read")
+    assert set(more["scopes"]) == {*made["scopes"], "parties:read"}
 
 
 def test_the_help_lists_all_scopes(relay700: Command) -> None:

@@ -25,10 +25,12 @@ PEERS: Json = {
 }
 
 
-async def count(api: Api, *outcomes: str, business: str = "acme", ago_s: float = 60, kind: Kind = "call") -> None:
+async def count(
+    api: Api, *outcomes: str, business: str = "acme", ago_s: float = 60, kind: Kind = "call", ringing_ms: int = 800
+) -> None:
     """Calls that ended some time ago, as the follower counts them."""
     ended_ms = int((api.now() - ago_s) * 1000)
-    times = {"received_at": ended_ms - 2_000, "ringing_at": ended_ms - 1_200, "ended_at": ended_ms}
+    times = {"received_at": ended_ms - 2_000, "ringing_at": ended_ms - 2_000 + ringing_ms, "ended_at": ended_ms}
     whose = {"business": business, "kind": kind}
     records = [ended_record(f"{n}", **times, **whose, outcome=each) for n, each in enumerate(outcomes)]
     await api.run(lambda unit: count_calls(unit.connection, records, unit.now_ms))
@@ -91,7 +93,15 @@ async def test_without_calls_and_faults_it_says_so(console: Console, api: Api) -
     browser = await console.of(await api.company("acme"))
     text = text_of(await browser.see("/"))
     assert "All is well: nothing needs attention." in text
-    assert "No calls today before this hour" in text
+    assert "None before this hour. Calls of this hour are shown here when it is over." in text
+
+
+async def test_a_time_within_the_first_range_of_counts_is_shown_as_at_most_its_bound(
+    console: Console, api: Api
+) -> None:
+    await count(api, "answered", ringing_ms=1)
+    text = text_of(await (await console.of(await api.company("acme"))).see("/"))
+    assert "≤ 0.1 s / ≤ 0.1 s" in text
 
 
 async def test_a_stopped_relay_is_said_and_the_page_stays(console: Console, api: Api, operator: Client) -> None:
