@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from relay.cli import config_option, localised
-from relay.cli.options import opened
+from relay.cli.options import Opened, opened
 from relay.cli.output import json_line
 from relay.model.numbers import mask_number
 from relay.replay.player import Finding, Pace, Played, Verdict
 from relay.replay.script import Calls, find_calls
-from relay.replay.stage import bound, perform, set_stage
+from relay.replay.stage import Cast, bound, perform, set_stage
 from relay.replay.trace import Endpoint, Trace, read_trace
+from relay.store.records import Wanted, read_all
 
 
 def _address(text: str) -> Endpoint:
@@ -50,7 +51,7 @@ def _local_address(text: str) -> Endpoint:
     "--callee",
     type=_address,
     metavar="HOST:PORT",
-    help="Local address of the callees, that of a [[peer]]. Default: the peer that is first in all [[route]]s.",
+    help="Local address of the callees, that of a [[peer]]. Default: the first [[peer]] that is first in a [[route]].",
 )
 @click.option("--speed", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="Times the capture's.")
 @click.option(
@@ -99,12 +100,23 @@ def replay(
         stage = set_stage(settings, to, caller_address, callee_address)
         with bound(calls.attempts, settings, stage, store.run, store.rules) as casts:
             played = asyncio.run(perform(calls.attempts, stage, casts, pace))
+        _add_outcomes(store, played, casts)
     if as_json:
         click.echo(json_line(report_object(trace, read, calls, played)))
     else:
         for line in lines(trace, read, calls, played):
             click.echo(line)
     context.exit(any(one.verdict is Verdict.DIFFERS for one in played))
+
+
+def _add_outcomes(store: Opened, played: Sequence[Played], casts: Mapping[int, Cast]) -> None:
+    """Add to each attempt that differs what its call record says."""
+    for one in played:
+        if one.verdict is Verdict.DIFFERS:
+            cast = casts[one.attempt.number]
+            for record in read_all(store.reader, store.sealer, Wanted(number=cast.x, party=cast.a)):
+                words = f"the call record has the outcome {record.outcome}, end reason {record.end_reason}"
+                one.findings.append(Finding("", Verdict.DIFFERS, words))
 
 
 # -- The report. Real numbers and names of the trace are masked

@@ -1,6 +1,7 @@
 """The stage of a replay: peers to play, bindings for the traced numbers, and several attempts played at a time.
 
-Peers come from the configuration. Each attempt has its own phones and numbers on the lines of both sides.
+Peers come from the configuration, and callers are numbers that theirs may claim. Each attempt has its own phones and
+numbers on the lines of both sides, so that no cap on the calls of one caller refuses it.
 """
 
 from __future__ import annotations
@@ -9,15 +10,15 @@ import asyncio
 import contextlib
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from typing import NamedTuple
 
 from relay.errors import ConfigError, Refused
 from relay.model.binding import Binding
 from relay.model.numbers import format_number
-from relay.model.settings import Peer, Settings
+from relay.model.settings import Peer, Settings, may_call_as
 from relay.net.hosts import is_literal
 from relay.peers.peers import Peers, target_uri, user_for
 from relay.replay.comparison import Secrets
@@ -106,9 +107,6 @@ def _callee_peer(settings: Settings, callee: Endpoint | None) -> Peer | str:
             f'peer: none with the uri "sip:{address};transport=udp" is the first of a [[route]]: '
             "add both, so that the relay sends the replay's calls to the replay"
         )
-    if len(reached) > 1:
-        addresses = ", ".join(f"{_first_target(peer)} ({peer.name})" for peer in reached)
-        return f"peer: several can be the callee; choose one by --callee-address: {addresses}"
     return reached[0]
 
 
@@ -131,23 +129,18 @@ def _caller_peer(settings: Settings, peers: Peers, caller: Endpoint | None, call
 @contextlib.contextmanager
 def bound(
     attempts: Iterable[Attempt], settings: Settings, stage: Stage, run: Run, rules: BindRules
-) -> Iterator[dict[tuple[str, str], Cast]]:
-    """Bind each traced pair of caller and callee until the block ends.
+) -> Iterator[dict[int, Cast]]:
+    """Bind two numbers for each attempt until the block ends; by the attempt's number.
 
     Raises ConfigError, and Refused for a store with bindings of orders: parties are random numbers, maybe of people.
     """
     run(_require_own_store)
-    casts: dict[tuple[str, str], Cast] = {}
-    parties: dict[tuple[str, str], str] = {}
+    casts: dict[int, Cast] = {}
     try:
         for attempt in attempts:
-            pair = (attempt.caller, attempt.callee)
-            if pair in casts:
-                continue
-            a = parties.setdefault(("caller", attempt.caller), f"86199{secrets.randbelow(10**8):08}")
-            b = parties.setdefault(("callee", attempt.callee), _callee_number(settings, stage.callee_peer, rules))
+            a, b = _caller_number(stage.caller_peer, rules), _callee_number(settings, stage.callee_peer, rules)
             binding = run(partial(_bind, a=a, b=b, rules=rules))
-            casts[pair] = Cast(a, b, binding.x, binding.binding_id)
+            casts[attempt.number] = Cast(a, b, binding.x, binding.binding_id)
         yield casts
     finally:
         for cast in casts.values():
@@ -170,17 +163,44 @@ def _bind(unit: UnitOfWork, a: str, b: str, rules: BindRules) -> Binding:
     return bind(unit, Wanted(fields.binding(written, rules.parties, unit.now_ms)), rules)
 
 
-def _callee_number(settings: Settings, peer: Peer, rules: BindRules) -> str:
-    """A random number that may be a party, and that is routed to `peer` first."""
-    peers = Peers(settings)
-    starts = [route.prefix for route in settings.routes if route.peers[:1] == (peer.name,)]
+def _caller_number(peer: Peer, rules: BindRules) -> str:
+    """A random number that may be a party, and that `peer` may claim."""
+    claimed = peer.numbers
+    numbers = _numbers(["86199"] if claimed is None else claimed.prefixes)
+    if claimed is not None:
+        numbers = chain(numbers, _numbers_in(claimed.ranges), claimed.numbers)
+    for number in numbers:
+        if rules.parties.allow(number) and may_call_as(claimed, number):
+            return number
+    raise ConfigError(
+        [
+            f'peer: no number that [numbers] parties allows is among the numbers of the peer "{peer.name}": '
+            "choose another one for the callers by --caller-address"
+        ]
+    )
+
+
+def _numbers(starts: Iterable[str]) -> Iterator[str]:
+    """Random numbers that begin with one of `starts`."""
     for start, size in product(starts, _SIZES):
         start = start if not "86139".startswith(start) else "86139"
         digits = size - len(start)
         for _ in range(_TRIES if digits > 0 else 0):
-            number = f"{start}{secrets.randbelow(10**digits):0{digits}}"
-            if rules.parties.allow(number) and peers.choose(number)[:1] == (peer,):
-                return number
+            yield f"{start}{secrets.randbelow(10**digits):0{digits}}"
+
+
+def _numbers_in(ranges: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for first, last in ranges:
+        for _ in range(_TRIES):
+            yield f"{int(first) + secrets.randbelow(int(last) - int(first) + 1):0{len(first)}}"
+
+
+def _callee_number(settings: Settings, peer: Peer, rules: BindRules) -> str:
+    """A random number that may be a party, and that is routed to `peer` first."""
+    peers = Peers(settings)
+    for number in _numbers(route.prefix for route in settings.routes if route.peers[:1] == (peer.name,)):
+        if rules.parties.allow(number) and peers.choose(number)[:1] == (peer,):
+            return number
     raise ConfigError(
         [
             f'route: no number that [numbers] parties allows goes to the peer "{peer.name}" first: '
@@ -195,20 +215,14 @@ AT_ONCE = 20  # concurrent attempts
 SHORTEST_NAME = 4  # characters of a display name to search for on the other side
 
 
-async def perform(
-    attempts: Sequence[Attempt], stage: Stage, casts: dict[tuple[str, str], Cast], pace: Pace
-) -> list[Played]:
+async def perform(attempts: Sequence[Attempt], stage: Stage, casts: Mapping[int, Cast], pace: Pace) -> list[Played]:
     """Play all attempts, at the trace's intervals divided by `pace.speed`."""
     gate = asyncio.Semaphore(AT_ONCE)
-    pairs = {
-        pair: asyncio.Lock() for pair in casts
-    }  # one attempt at a time per pair: an INVITE is known by the number called
     async with open_line(stage.caller) as caller, open_line(stage.callee) as callee:
 
         async def play(attempt: Attempt) -> Played:
-            pair = (attempt.caller, attempt.callee)
-            async with pairs[pair], gate:
-                return await _Performance(attempt, stage, casts[pair], caller, callee).play(pace)
+            async with gate:
+                return await _Performance(attempt, stage, casts[attempt.number], caller, callee).play(pace)
 
         playing: list[asyncio.Task[Played]] = []
         for before, attempt in zip([*attempts[:1], *attempts], attempts, strict=False):

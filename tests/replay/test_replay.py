@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from relay.service.fields import CHINA
 from tests.support.relay_process import RelayProcess, Setup
 
 pytestmark = pytest.mark.outside
@@ -75,6 +77,27 @@ def test_trace_without_calls(relay: RelayProcess) -> None:
 def test_an_unreachable_relay_is_a_difference(relay: RelayProcess) -> None:
     report = replay(relay, "compact-form.pcap", "--to", "127.0.0.9:9", "--patience", "1", status=1)
     assert report["differing"] == 1
+
+
+def test_callers_of_a_peer_with_numbers_and_caps_on_calls(tmp_path: Path) -> None:
+    """As the configuration that is shipped: the peer may claim 138*, and three calls in five minutes are allowed."""
+    setup = Setup(listen=["udp"], policy={})
+    relay = RelayProcess(tmp_path, setup)
+    relay.config.write_text(relay.config.read_text().replace('numbers = "any"', 'numbers = ["138*"]', 1))
+    relay.start()
+    done = relay.command("replay", str(TRACES / "wireshark-sip-sample.pcap"), "--speed", "100")
+    assert "7 of 7 attempts alike" in done.stdout, done.stdout + done.stderr
+    relay.stop_and_check()
+
+
+def test_an_attempt_that_differs_has_its_outcome(tmp_path: Path) -> None:
+    hours = "22:00-23:00" if 6 <= datetime.now(CHINA).hour < 18 else "12:00-13:00"
+    relay = RelayProcess(tmp_path, Setup(listen=["udp"], policy={"hours": hours}))
+    relay.start()
+    report = replay(relay, "compact-form.pcap", status=1)
+    (call,) = report["calls"]
+    assert call["steps"][-1]["words"] == "the call record has the outcome outside_hours, end reason outside_hours"
+    relay.stop_and_check()
 
 
 def test_bindings_are_ended_and_no_number_is_printed(relay: RelayProcess) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -13,7 +14,7 @@ from relay.config.parties import read_parties
 from relay.config.tables import NumbersTable
 from relay.errors import ConfigError, Refused
 from relay.model.binding import Binding
-from relay.model.settings import Account, Listener, Peer, PeerRoute, Settings
+from relay.model.settings import Account, CallerNumbers, Listener, Peer, PeerRoute, Settings
 from relay.replay.stage import bound, set_stage
 from relay.replay.trace import Endpoint
 from relay.service import fields
@@ -70,6 +71,11 @@ def test_given_addresses_override_the_configuration(transport: Literal["udp", "t
     assert set_stage(settings(ALL_TO_CALLEES, transport=transport), to, caller, callee)[:3] == (to, caller, callee)
 
 
+def test_of_several_callees_the_first_peer_is_played() -> None:
+    stage = set_stage(settings(ALL_TO_CALLEES, PeerRoute("86138", ("callers",))), *ALL_OURS)
+    assert (stage.caller_peer, stage.callee_peer) == (CALLEES, CALLERS)
+
+
 def test_a_peer_without_an_address_is_not_used() -> None:
     phone = Peer("phone", (), False, (), login=Account("1001", "secret"))
     stage = set_stage(
@@ -90,10 +96,6 @@ def test_a_peer_without_an_address_is_not_used() -> None:
         ((settings(ALL_TO_CALLEES), None, Endpoint("127.0.0.12", 0), None), "none has 127.0.0.12 among its sources"),
         ((settings(ALL_TO_CALLEES, peers=(CALLEES,)), None, None, None), "no second peer for the caller"),
         ((settings(ALL_TO_CALLEES), None, Endpoint("127.0.0.22", 0), None), "the relay knows peers by address"),
-        (
-            (settings(ALL_TO_CALLEES, PeerRoute("86138", ("callers",))), None, None, None),
-            r"--callee-address: 127.0.0.11:5060 \(callers\), 127.0.0.22:5070 \(callees\)",
-        ),
     ],
 )
 def test_missing_configuration_is_reported(given: tuple[Settings, Endpoint, Endpoint, Endpoint], problem: str) -> None:
@@ -120,7 +122,7 @@ TWO_CALLS = ["> INVITE 1 new sdp", "< 407 1 INVITE", "> INVITE 2 new sdp"]
 
 
 @pytest.mark.parametrize("prefix", ["", "86", "86139", "8610", "44", "861391234567"])
-def test_each_pair_gets_a_binding_whose_callee_is_routed_to_the_callee_s_address(
+def test_each_attempt_gets_a_binding_whose_callee_is_routed_to_the_callee_s_address(
     tmp_path: Path, run: Run, prefix: str
 ) -> None:
     routes = settings(PeerRoute(prefix, ("callees",)), PeerRoute("861", ("callers",)), PeerRoute("4", ("callers",)))
@@ -130,13 +132,31 @@ def test_each_pair_gets_a_binding_whose_callee_is_routed_to_the_callee_s_address
     table = NumbersTable(parties=("mobile", "landline", "foreign"), countries=("GB",))
     rules = BindRules(parties=read_parties(table, []))
     with bound(attempts_of(*TWO_CALLS), routes, stage, run, rules) as casts:
-        (cast,) = casts.values()
-        (binding,) = bindings_in(tmp_path)
-        assert (binding.a, binding.b, binding.x) == (cast.a, cast.b, cast.x)
-        assert binding.b.startswith(prefix)
-        assert binding.expires_at is not None
-    (binding,) = bindings_in(tmp_path)
-    assert binding.ended_at is not None
+        assert list(casts) == [1, 2]
+        made = bindings_in(tmp_path)
+        assert {(each.a, each.b, each.x) for each in made} == {(cast.a, cast.b, cast.x) for cast in casts.values()}
+        assert all((each.b or "").startswith(prefix) and each.expires_at is not None for each in made)
+    assert all(each.ended_at is not None for each in bindings_in(tmp_path))
+
+
+@pytest.mark.parametrize("numbers", ["138*", "13800000000-13800000999", "13800000001"])
+def test_callers_are_numbers_that_their_peer_may_claim(tmp_path: Path, run: Run, numbers: str) -> None:
+    claimed = CallerNumbers(
+        numbers=frozenset(["8613800000001"] if numbers == "13800000001" else []),
+        prefixes=("86138",) if numbers == "138*" else (),
+        ranges=(("8613800000000", "8613800000999"),) if "-" in numbers else (),
+    )
+    stage = set_stage(settings(ALL_TO_CALLEES, peers=(replace(CALLERS, numbers=claimed), CALLEES)), *ALL_OURS)
+    with bound(attempts_of(*TWO_CALLS), settings(ALL_TO_CALLEES), stage, run, BindRules()):
+        assert all(claimed.allow(each.a or "") for each in bindings_in(tmp_path))
+
+
+def test_a_caller_without_an_allowed_number_is_reported(run: Run) -> None:
+    extensions = replace(CALLERS, numbers=CallerNumbers(ranges=(("1000", "1999"),)))
+    stage = set_stage(settings(ALL_TO_CALLEES, peers=(extensions, CALLEES)), *ALL_OURS)
+    bindings = bound(attempts_of(*TWO_CALLS), settings(ALL_TO_CALLEES), stage, run, BindRules())
+    with pytest.raises(ConfigError, match=r'among the numbers of the peer "callers"'), bindings:
+        pass
 
 
 def test_a_store_with_bindings_of_orders_is_refused(tmp_path: Path, run: Run) -> None:
@@ -149,7 +169,7 @@ def test_a_store_with_bindings_of_orders_is_refused(tmp_path: Path, run: Run) ->
     order = run(lambda unit: bind(unit, Wanted(fields.binding(written, rules.parties, unit.now_ms)), rules))
     with pytest.raises(Refused, match="store of its own"), bound(attempts, routes, stage, run, rules):
         pass
-    assert len(bindings_in(tmp_path)) == 3
+    assert len(bindings_in(tmp_path)) == 5
     run(lambda unit: end(unit, order.binding_id, rules))
     with bound(attempts, routes, stage, run, rules):
         pass
@@ -159,7 +179,7 @@ def test_bindings_are_ended_when_the_replay_fails(tmp_path: Path, run: Run) -> N
     stage = set_stage(settings(ALL_TO_CALLEES), None, None, None)
     with pytest.raises(KeyError), bound(attempts_of(*TWO_CALLS), settings(ALL_TO_CALLEES), stage, run, BindRules()):
         raise KeyError
-    assert [binding.ended_at is not None for binding in bindings_in(tmp_path)] == [True]
+    assert [binding.ended_at is not None for binding in bindings_in(tmp_path)] == [True, True]
 
 
 def test_a_callee_without_a_routed_number_is_reported(run: Run) -> None:
