@@ -26,6 +26,7 @@ from relay.store.allocation import (
     last_number,
     lines_of,
     member_lines,
+    next_rested,
     pair_of,
     rest_routes,
     take,
@@ -307,7 +308,12 @@ def _number(
         number = choose(unit.connection, pool.pool_id, _cap(pool, rules), wish, not_this, unit.now_ms)
         if number is not None:
             return _Found(number, pool)
-    raise Refused("pool_empty", field, "no number is free for these parties: end bindings, or load a prefix")
+    rested = [next_rested(unit.connection, pool.pool_id, unit.now_ms) for pool in pools]
+    problem = "no number is free for these parties: end bindings, whose numbers then cool down, or load a prefix"
+    if at_ms := min((each for each in rested if each is not None), default=0):
+        end = format_moment(at_ms)
+        problem = f"no number is free for these parties: the next cools down until {end}; wait, or load a prefix"
+    raise Refused("pool_empty", field, problem)
 
 
 def _pool_of(unit: UnitOfWork, field: str, given: str, pools: Sequence[Pool]) -> Pool:

@@ -102,12 +102,16 @@ def turn_route(unit: UnitOfWork, binding_id: str, line: HashedLine) -> None:
 
 MOST_CANDIDATES = 16  # shared numbers tried for a group, each with a check of its members
 
-# Both search a covering index (number_choice, number_held) in its order: no sort, no access to the table.
+# These search a covering index (number_choice, number_held) in its order: no sort, no access to the table.
 _RESTED = """
 SELECT number FROM number
 WHERE pool = :pool AND locked = 0 AND exclusive = 0 AND bindings = 0 AND cools_until <= :now
   AND number IS DISTINCT FROM :not_this
 ORDER BY cools_until LIMIT 1
+"""
+_NEXT_RESTED = """
+SELECT min(cools_until) FROM number
+WHERE pool = :pool AND locked = 0 AND exclusive = 0 AND bindings = 0 AND cools_until > :now
 """
 _SHARED = """
 SELECT number FROM number
@@ -215,6 +219,12 @@ def choose(connection: Connection, pool: str, cap: int, wish: Wish, not_this: st
     return None
 
 
+def next_rested(connection: Connection, pool: str, now_ms: int) -> int | None:
+    """When the first of the pool's numbers in cool-down becomes free, in Unix ms; None if none is in cool-down."""
+    (at_ms,) = connection.execute(_NEXT_RESTED, {"pool": pool, "now": now_ms}).fetchone()
+    return at_ms if at_ms is None else int(at_ms)
+
+
 def _meets_member(connection: Connection, number: str, group_id: str, now_ms: int) -> bool:
     return connection.execute(_MEETS_MEMBER, (number, group_id, now_ms)).fetchone() is not None
 
@@ -245,7 +255,7 @@ def _why_not(unit: UnitOfWork, field: str, number: str, business: str, *, exclus
         return Refused("number_full", field, "an AXN binding needs a number without other bindings: take another")
     if bindings:
         return Refused("number_full", field, "the number has reached its limit of bindings: take another")
-    return Refused("number_cooling", field, "the number is cooling down after its last binding: take another, or wait")
+    return Refused("number_cooling", field, "the number is cooling down: take another, or wait")
 
 
 def cool_down_ms(unit: UnitOfWork, number: str, configured_ms: int) -> int:

@@ -12,6 +12,7 @@ from relay.model.binding import Binding, number_of
 from relay.model.call import Route
 from relay.service import bindings, placement
 from relay.service.bindings import end
+from relay.service.fields import format_moment
 from relay.service.groups import make_group
 from relay.service.numbers import ensure_numbers, load_prefix, lock, make_pool, move, new_pool, new_prefix, unlock
 from relay.service.placement import BindRules, release_due
@@ -96,7 +97,9 @@ def test_bound_numbers_are_shared_when_no_unused_one_is_left(backend: Backend) -
     first, second = few(backend, 2)
     assert backend.bind(pool="few").x == first
     assert backend.bind(pool="few").x == second
-    assert refused(backend, pool="few") == ("pool_empty", "x")
+    with pytest.raises(Refused, match="these parties: end bindings") as refusal:
+        backend.bind(pool="few")
+    assert (refusal.value.kind, refusal.value.field) == ("pool_empty", "x")
     assert refused(backend, "AXB", "13700000003", "13900000002", pool="few") == ("pool_empty", "x")
     assert backend.bind("AXB", "13700000003", "13700000004", pool="few").x in (first, second)
 
@@ -299,7 +302,9 @@ def test_other_parties_get_a_number_only_after_its_cool_down(backend: Backend) -
     backend.run(lambda unit: end(unit, made.binding_id, RULES))
     other = ("AXB", "13700000003", "13700000004")
     backend.now_ms = NOW_MS + COOL_MS - 1
-    assert refused(backend, *other, pool="few") == ("pool_empty", "x")
+    with pytest.raises(Refused, match="the next cools down until") as refusal:
+        backend.bind(*other, pool="few")
+    assert (refusal.value.kind, format_moment(NOW_MS + COOL_MS) in refusal.value.problem) == ("pool_empty", True)
     assert refused(backend, *other, x=number) == ("number_cooling", "x")
     assert refused(backend, "AXN", "13800000001", "", x=number) == ("number_cooling", "x")
     backend.now_ms = NOW_MS + COOL_MS

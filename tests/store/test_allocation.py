@@ -125,6 +125,10 @@ def test_choice_searches_one_covering_index_without_sorting(store: Acting) -> No
     for statement, condition in (
         (allocation._RESTED, "number_choice (pool=? AND locked=? AND exclusive=? AND bindings=? AND cools_until<?)"),
         (
+            allocation._NEXT_RESTED,
+            "number_choice (pool=? AND locked=? AND exclusive=? AND bindings=? AND cools_until>?)",
+        ),
+        (
             allocation._SHARED,
             "number_held (pool=? AND holder=? AND locked=? AND exclusive=? AND bindings>? AND bindings<?)",
         ),
