@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib import resources
 from typing import Final, Literal, NamedTuple, get_args
+from unicodedata import east_asian_width
 
 Language = Literal["zh", "en"]
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
@@ -28,6 +29,11 @@ def language_of_locale(environment: Mapping[str, str]) -> Language:
         return "en"
     wanted = (environment.get("LANGUAGE") or locale).split(":")
     return next((known for each in wanted for known in LANGUAGES if each.lower().startswith(known)), "en")
+
+
+def columns_of(text: str) -> int:
+    """How many columns of a terminal a text takes: a Chinese character takes two."""
+    return len(text) if text.isascii() else sum(1 + (east_asian_width(sign) in "WF") for sign in text)
 
 
 def N_(message: str) -> str:

@@ -1,4 +1,4 @@
-"""Help and usage errors in Chinese, which click writes in English; the width of Chinese text.
+"""Help and usage errors in Chinese, which click writes in English.
 
 Commands stay as they are: copies of them are run, with translated texts and a formatter that breaks Chinese lines.
 """
@@ -11,11 +11,10 @@ from collections.abc import Iterable, Iterator
 from copy import copy
 from io import StringIO
 from typing import Any, NoReturn
-from unicodedata import east_asian_width
 
 import click
 
-from relay.translation import translation
+from relay.translation import columns_of, translation
 
 _zh = translation("zh")
 _NEVER_FIRST, _NEVER_LAST = "，。；：、！？）」』】》…·", "（「『【《"
@@ -82,11 +81,6 @@ def _paragraph(text: str) -> str:
 
 
 # -- Layout: a Chinese character has two columns, and a line may end behind it
-
-
-def columns_of(text: str) -> int:
-    """How many columns of a terminal a text takes: a Chinese character takes two."""
-    return len(text) if text.isascii() else sum(1 + (east_asian_width(sign) in "WF") for sign in text)
 
 
 class _Formatter(click.HelpFormatter):

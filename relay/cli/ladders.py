@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.cli import config_option
+from relay.cli import config_option, localised
 from relay.cli.options import Opened, in_clear, opened, reason_option, required, reveal_option, said_in_clear
 from relay.cli.output import FILE_OR_DASH, json_line, written
 from relay.cli.serve import ask
@@ -128,5 +128,5 @@ def echo_ladder(ladder: Ladder, *, messages: bool = False, withheld: bool = True
     def paint(text: str, style: Style) -> str:
         return text if is_plain else click.style(text, **_STYLES[style])
 
-    for line in ladder_text(ladder, ascii_=ascii_, messages=messages, withheld=withheld, paint=paint):
+    for line in ladder_text(ladder, ascii_=ascii_, messages=messages, withheld=withheld, paint=paint, words=localised):
         click.echo(line)

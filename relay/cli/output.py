@@ -21,7 +21,6 @@ from typing import Any, BinaryIO, Final, NamedTuple, TextIO, TypeVar
 import click
 
 from relay.cli import localised, say
-from relay.cli.chinese import columns_of
 from relay.errors import StoreError
 from relay.model.binding import Binding
 from relay.model.call import CallRecord
@@ -31,6 +30,7 @@ from relay.privacy.texts import mask_numbers
 from relay.reports.disclosure import printable, record_form, with_moments
 from relay.service.fields import format_moment
 from relay.store.bindings import state_of
+from relay.translation import columns_of
 
 Show = Callable[[str], str]
 T = TypeVar("T")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from relay.call.invite_session import LOST_AT_RESTART
@@ -284,8 +284,8 @@ def _row_object(row: Row, ladder: Ladder) -> dict[str, Any]:
     }
 
 
-def story_of(ladder: Ladder) -> str:
-    """What the record says of the call, in one line; "" without a record."""
+def story_of(ladder: Ladder, words: Callable[[str], str] = str) -> str:
+    """What the record says of the call, in one line; "" without a record. `words`: a translation."""
     record = ladder.record
     if record is None:
         return ""
@@ -299,4 +299,4 @@ def story_of(ladder: Ladder) -> str:
         parts.append(f"SIP {record.sip_status}")
     if record.q850_cause:
         parts.append(f"Q.850 {record.q850_cause}")
-    return ", ".join(parts)
+    return ", ".join(map(words, parts))

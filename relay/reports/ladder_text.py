@@ -11,6 +11,7 @@ from relay.model.capture import Mark
 from relay.reports.disclosure import printable
 from relay.reports.ladder import Crossing, Ladder, Lane, Row, story_of
 from relay.service.fields import format_moment
+from relay.translation import N_, columns_of
 
 Style = Literal["head", "time", "request", "progress", "success", "failure", "mark", "withheld"]
 Paint = Callable[[str, Style], str]
@@ -18,9 +19,10 @@ Paint = Callable[[str, Style], str]
 WIDTH: Final = 100
 _GAP: Final = 33  # columns between two lines of life
 _TIME: Final = 10
+_RELAY: Final = "relay700"
 _STEPS: Final = {
-    "look_up": "look-up",
-    "routed": "decided",  # a refusal too
+    "look_up": N_("look-up"),
+    "routed": N_("decided"),  # a refusal too
     "commit": "record to disk",
     "committed": "record on disk",
 }
@@ -47,9 +49,12 @@ def ladder_text(
     messages: bool = False,
     withheld: bool = True,
     paint: Paint = lambda text, _: text,
+    words: Callable[[str], str] = str,
 ) -> Iterator[str]:
-    """The lines. `messages`: with the text of each message. `withheld`: with the names of what did not cross."""
-    drawing = _Drawing(ladder, _ASCII if ascii_ else _UNICODE, paint)
+    """The lines. `messages`: with the text of each message. `withheld`: with the names of what did not cross.
+    `words`: a translation.
+    """
+    drawing = _Drawing(ladder, _ASCII if ascii_ else _UNICODE, paint, words)
     yield from drawing.head()
     yield from drawing.steps()
     if withheld:
@@ -59,28 +64,30 @@ def ladder_text(
 
 
 class _Drawing:
-    def __init__(self, ladder: Ladder, signs: _Signs, paint: Paint) -> None:
+    def __init__(self, ladder: Ladder, signs: _Signs, paint: Paint, words: Callable[[str], str]) -> None:
         self._ladder = ladder
         self._signs = signs
         self._paint = paint
+        self._words = words
         self._start = ladder.started_at_us
         self._attempts = sum(lane.side == "callee" for lane in ladder.lanes)
 
     def head(self) -> Iterator[str]:
-        ladder = self._ladder
+        ladder, words = self._ladder, self._words
         yield self._paint(f"{ladder.call_id}  {format_moment(self._start // 1000)}", "head")
-        yield from wrap(story_of(ladder), WIDTH)
+        yield from wrap(story_of(ladder, words), WIDTH)
         if ladder.lost:
-            yield self._paint(f"{ladder.lost} messages are missing: the queue of captured messages was full", "failure")
+            lost = words(f"{ladder.lost} messages are missing: the queue of captured messages was full")
+            yield self._paint(lost, "failure")
         if ladder.side:
-            yield f"the {ladder.side}'s side only; numbers and addresses are masked"
+            yield words(f"the {ladder.side}'s side only; numbers and addresses are masked")
         elif ladder.is_masked:
-            yield "numbers, addresses and texts are masked; --reveal with --reason shows them"
+            yield words("numbers, addresses and texts are masked; --reveal with --reason shows them")
         yield ""
-        columns = ("caller's side".center(_GAP), "callee's side".center(_GAP))
-        legend = "no. #target -withheld" if ladder.side is None else ""
+        columns = (_centred(words("caller's side")), _centred(words("callee's side")))
+        legend = words("no. #target -withheld") if ladder.side is None else ""
         yield self._paint(f"{'':{_TIME}} {columns[0]} {columns[1]} {legend}".rstrip(), "head")
-        yield self._lives(f" {_title(ladder.lanes[0])}", " relay700")
+        yield self._lives(f" {_title(ladder.lanes[0])}", f" {_RELAY}")
 
     def _lives(self, left: str, right: str) -> str:
         life = self._signs.life
@@ -129,8 +136,9 @@ class _Drawing:
         return " ".join(notes)
 
     def _mark(self, mark: Mark) -> str:
-        blank, life, step = " " * _GAP, self._signs.life, _STEPS.get(mark.step, mark.step)
-        text = f" {step}"[:_GAP].ljust(_GAP)
+        blank, life, step = " " * _GAP, self._signs.life, self._words(_STEPS.get(mark.step, mark.step))
+        text = f" {step}"[:_GAP]
+        text += " " * (_GAP - columns_of(text))
         return f"{self._time(mark.at_us)}{life}{blank}{self._paint(self._signs.mark + text, 'mark')}{life}"
 
     def _time(self, at_us: int) -> str:
@@ -143,11 +151,12 @@ class _Drawing:
         if not rows:
             return
         yield ""
-        yield self._paint("Withheld: lines of the message received with no counterpart in the one sent", "head")
+        title = self._words("Withheld: lines of the message received with no counterpart in the one sent")
+        yield self._paint(title, "head")
         for number, row in rows:
             names = [_counted(each, self._signs) for each in row.crossings if each.verdict == "withheld"]
-            start = f"{number:4} {row.what}, made from {row.made_from}: "
-            text = ", ".join(names) or "nothing"
+            start = f"{number:4} " + self._words(f"{row.what}, made from {row.made_from}: ")
+            text = ", ".join(names) or self._words(N_("nothing"))
             for line in wrap(text, WIDTH, initial_indent=start, subsequent_indent=" " * 7, break_on_hyphens=False):
                 yield self._paint(line, "withheld") if names else line
 
@@ -158,6 +167,10 @@ class _Drawing:
             yield self._paint(f"{number:4} {row.transport} {ends[0]} -> {ends[1]}", "head")
             for line in row.data.decode("utf-8", "surrogateescape").removesuffix("\r\n").split("\r\n"):
                 yield f"     {shown(line)}"
+
+
+def _centred(text: str) -> str:
+    return text.center(_GAP - columns_of(text) + len(text))
 
 
 def _counted(crossing: Crossing, signs: _Signs) -> str:

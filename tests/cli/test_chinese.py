@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from relay.cli import main
-from relay.cli.chinese import columns_of
+from relay.translation import columns_of
 from tests.cli.conftest import Command
 
 _PARTIES = ("--a", "13800000001", "--b", "13900000001", "--expires-in", "2h")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from unicodedata import east_asian_width
 
 import pytest
 
 from relay.reports.ladder import operator_view
 from relay.reports.ladder_text import WIDTH, ladder_text
+from relay.translation import columns_of, translation
 from tests.ladder.ladder import Ladder
 from tests.ladder.settings import B, X
 from tests.reports.test_ladder_join import SCENARIOS, basic, early_dialogs, failover, shown, silent_target
@@ -43,6 +45,16 @@ def test_picture_of_a_silent_target() -> None:
     lines = list(ladder_text(shown(ladder)))
     assert lines[4:14] == PICTURE.strip("\n").splitlines()
     assert "   5 180 Ringing, made from 4: nothing" in lines
+
+
+def test_a_chinese_picture_has_the_columns_of_an_english_one() -> None:
+    ladder = shown(basic())
+    english, chinese = (list(ladder_text(ladder, words=words)) for words in (str, translation("zh")))
+    assert "主叫侧" in chinese[4] and "拨打" in chinese[1] and any("● 已判定 " in line for line in chinese)
+    for before, after in zip(english, chinese, strict=True):
+        if "│" in before:
+            assert columns_of(before) == columns_of(after)
+    assert not {"dialled", "masked", "made", "nothing"} & set(re.findall("[a-z]+", " ".join(chinese)))
 
 
 def test_marks_stand_between_the_messages() -> None:
