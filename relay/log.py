@@ -126,10 +126,12 @@ def ended_calls(
     """Return the writer of `call.ended` and `message.ended`, by the field `kind`.
 
     The caller must mask the numbers in the fields; `order_id` is masked here. JSON lines bypass structlog and stay in
-    the output's buffer until the next flush: a fifth of the cost.
+    the output's buffer until the next flush: a fifth of the cost. On a console what is empty is left out.
     """
     if format_ != "json" or level not in ("debug", "info"):
-        return lambda fields: log.info(f"{fields.pop('kind')}.ended", **fields)
+        return lambda fields: log.info(
+            f"{fields.pop('kind')}.ended", **{name: value for name, value in fields.items() if value not in (None, "")}
+        )
     write = output.write
 
     def write_line(fields: dict[str, object]) -> None:

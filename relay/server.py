@@ -127,7 +127,7 @@ class Server:
         async with self._reloading:
             config = load_config(self._path)
             if fixed := what_is_fixed(self._config, config):
-                raise ConfigError(fixed)
+                raise ConfigError([f"{config.name}: {problem}" for problem in fixed])
             check_files(config)
             config = with_passwords(config)
             await asyncio.to_thread(self._load_numbers, config)

@@ -162,6 +162,13 @@ def test_the_order_id_of_an_ended_call_is_masked(
         assert re.search(f"order_id='?{re.escape(masked)}", lines[0])
 
 
+def test_what_is_empty_is_no_part_of_a_line_on_a_console() -> None:
+    log, output = logger("console")
+    ended_calls(log, "console", "info", output)({"kind": "call", "peer_in": "", "peer_out": None, "duration_ms": 0})
+    line = output.getvalue().decode()
+    assert "duration_ms=0" in line and "peer_" not in line
+
+
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
     """The root logger; its handlers are restored afterwards."""

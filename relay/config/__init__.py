@@ -335,6 +335,8 @@ def _unknown(key: str, what: str, known: dict[str, FieldInfo]) -> str:
 
 def _wrong(path: str, message: str, field: FieldInfo) -> str:
     message, _, place = message.partition(" - at `$")
+    if "regex" in message:
+        message = "not as expected"
     return f"{path}{place.rstrip('`')}: {_lower_first(message)}; write {_description(field.type)}"
 
 

@@ -30,7 +30,7 @@ from relay.store.sealing.sealer import load_key
 
 
 def check_files(config: Config) -> None:
-    """Raises ConfigError with all faults."""
+    """Raises ConfigError with all faults, each behind the configuration's name."""
     problems: dict[str, None] = {}  # each fault once, in order: both TLS contexts read the same files
     for check in _checks(config):
         try:
@@ -38,7 +38,7 @@ def check_files(config: Config) -> None:
         except ConfigError as error:
             problems |= dict.fromkeys(error.problems)
     if problems:
-        raise ConfigError(list(problems))
+        raise ConfigError([f"{config.name}: {problem}" for problem in problems])
 
 
 def readable_warnings(config: Config, file: Path) -> list[str]:

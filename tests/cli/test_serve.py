@@ -24,6 +24,13 @@ def check(folder: Path, text: str) -> Result:
     return CliRunner().invoke(main, ["check", "-c", str(folder / "relay.toml")])
 
 
+def keys_of(result: Result) -> list[str]:
+    """The keys of the faults; each line begins with the file."""
+    lines = [line.split(": ") for line in result.stderr.splitlines()]
+    assert all(file.endswith("/relay.toml") for file, *_ in lines)
+    return [key for _, key, *_ in lines]
+
+
 def test_check_prints_a_summary_of_a_good_configuration(tmp_path: Path) -> None:
     result = check(tmp_path, '[[peer]]\nname = "p"\nuri = "sip:127.0.0.2"\n[[route]]\npeers = ["p"]\n')
     assert result.exit_code == 0
@@ -85,15 +92,14 @@ def test_all_faults_are_reported_at_once_on_separate_lines(tmp_path: Path) -> No
 def test_unusable_tls_files_are_reported(tmp_path: Path) -> None:
     result = check(tmp_path, f'[tls]\ncertificate = "{tmp_path}/c.pem"\nkey = "{tmp_path}/k.pem"\n')
     assert result.exit_code == 1
-    assert [line.partition(":")[0] for line in result.stderr.splitlines()] == ["tls.certificate", "tls.key"]
+    assert keys_of(result) == ["tls.certificate", "tls.key"]
 
 
 def test_unusable_files_of_the_api_and_the_hook_are_reported(tmp_path: Path) -> None:
     api = f'[api]\ncertificate = "{tmp_path}/c.pem"\nkey = "{tmp_path}/k.pem"\n'
     result = check(tmp_path, f'{api}[verify]\nurl = "https://a.example/v"\nsecret_file = "{tmp_path}/s"\n')
     assert result.exit_code == 1
-    told = [line.partition(":")[0] for line in result.stderr.splitlines()]
-    assert told == ["api.certificate", "api.key", "verify.secret_file"]
+    assert keys_of(result) == ["api.certificate", "api.key", "verify.secret_file"]
 
 
 def test_a_missing_configuration_is_reported(tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ def faults(made: Config) -> str:
     try:
         check_files(made)
     except ConfigError as error:
-        return "\n".join(error.problems)
+        assert all(problem.startswith(f"{made.name}: ") for problem in error.problems)
+        return "\n".join(problem.removeprefix(f"{made.name}: ") for problem in error.problems)
     return ""
 
 

@@ -65,7 +65,10 @@ def test_every_limit_can_be_set() -> None:
         ("sip = 3", "sip: not a table; write [sip] on a line of its own"),
         ('[peer]\nname = "p"', "peer: not an array of tables; write [[peer]] before each"),
         ('[store]\nurl = "postgres:x"', 'write "sqlite:" and a path, such as "sqlite:var/relay.db"'),
-        ('[numbers]\nprefixes = ["7001"]', "numbers.prefixes[0]: "),
+        (
+            '[numbers]\nprefixes = ["7001"]',
+            "numbers.prefixes[0]: not as expected; write the 11 managed digits of each range",
+        ),
         (
             "[announcements]\nending = true",
             'announcements: rtpengine plays them; write media.mode = "rtpengine", or set none of them',

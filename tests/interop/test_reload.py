@@ -106,7 +106,9 @@ def test_what_holds_from_a_restart_on_is_named(start_relay: StartRelay) -> None:
     change(relay, lambda text: text.replace("[sip]", "[sip]\nt1_ms = 100").replace("[log]", '[log]\nlevel = "debug"'))
     done = relay.command("reload")
     assert (done.returncode, done.stdout) == (1, "")
-    assert [line.split(": ")[0] for line in done.stderr.splitlines()] == ["sip.t1_ms", "log"]
+    assert [line.split(": ")[:2] for line in done.stderr.splitlines()] == [
+        [str(relay.config), key] for key in ("sip.t1_ms", "log")
+    ]
     assert "relay.reloaded" not in relay.log()
 
 
@@ -118,7 +120,9 @@ def test_a_certificate_that_cannot_be_read_changes_nothing(start_relay: StartRel
     key.write_text("no key")
     done = relay.command("reload")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"tls.certificate: {certificate} and {key} are not a matching PEM pair")
+    assert done.stderr.startswith(
+        f"{relay.config}: tls.certificate: {certificate} and {key} are not a matching PEM pair"
+    )
 
 
 def test_without_a_relay_there_is_nothing_to_reload(tmp_path: Path) -> None:
