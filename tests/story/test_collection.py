@@ -19,15 +19,15 @@ pytestmark = pytest.mark.outside
 BLOCKS = re.findall(r"^```bash\n(.*?)^```$", Path("docs/COLLECTION.md").read_text(), re.M | re.S)
 README = re.findall(r"^```python\n(.*?)^```$", Path("clients/python/README.md").read_text(), re.M | re.S)[0]
 BEFORE, AFTER = BLOCKS[:3], BLOCKS[3:]
-VARIABLES = 'echo; printf "%s " "$x" "$operator" "$acme"'
+VARIABLES = 'echo; printf "%s " "$x" "$operator" "$swift"'
 
 
 async def test_requests_and_the_client(backend: Backend) -> None:
     *_, variables = (await backend.paste(*BEFORE, VARIABLES)).splitlines()
-    x, operator, acme = variables.split()
+    x, operator, swift = variables.split()
     assert (await call(backend.ends, COURIER, x)).called == CUSTOMER
-    known = f"x={x} operator={operator} acme={acme} key={acme}"
-    await asyncio.to_thread(_use, backend.api, acme, x)
+    known = f"x={x} operator={operator} swift={swift} key={swift}"
+    await asyncio.to_thread(_use, backend.api, swift, x)
     assert '"outcome":"answered"' in await backend.paste(BLOCKS[0], known, *AFTER)
     await _use_async(backend.api, operator, x)
     assert "Warning" not in backend.ends.relay.log()  # a library's are no lines of the log
@@ -53,4 +53,4 @@ async def _use_async(api: str, key: str, x: str) -> None:
             await client.get_call("0" * 32)
         assert b"relay700_up 1" in await client.get_metrics()
         assert (await client.get_health()).status == "ok"
-        assert "acme" in [each.id async for each in client.each(client.list_businesses)]
+        assert "swift" in [each.id async for each in client.each(client.list_businesses)]
