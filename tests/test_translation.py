@@ -122,6 +122,23 @@ def test_english_texts_stay_as_they_are() -> None:
         ("  business acme, order o-1", "  业务使用方 acme，订单 o-1"),
         ("line 3: a: must be in the future", "第 3 行：a：必须在将来"),
         (
+            "calls of the peer: 0 of 20; calls of all peers: 1 of 9",
+            "该对端的呼叫：0，上限 20；所有对端的呼叫：1，上限 9",
+        ),
+        ("on no list; only white callers", "不在名单中；只接受白名单主叫"),
+        ("expires 2026-01-01T00:00:01Z", "2026-01-01T00:00:01Z 到期"),
+        ("sip.t1_ms: expected int, got str", "sip.t1_ms：应为 int，而写的是 str"),
+        ("numbers.max_bindings: expected int >= 1", "numbers.max_bindings：应为 int >= 1"),
+        (
+            "138****0001 dials 700100000010001 by peer pbx at 2026-11-29T20:04:25.000Z, by the running relay",
+            "138****0001 经对端 pbx 拨打 700100000010001，时间 2026-11-29T20:04:25.000Z，由运行中的 relay700 判定",
+        ),
+        ("note: the relay does not run", "注：relay700 未运行"),
+        (
+            "Invalid value for '--outcome': there is no outcome x. These are the outcomes:",
+            "'--outcome' 的值无效：没有结果 x。结果有：",
+        ),
+        (
             "the store /var/x.db failed: disk; without --reveal and --reason it is shown masked, with no audit line",
             "存储 /var/x.db 故障：disk；不给 --reveal 和 --reason 时脱敏显示，不写审计行",
         ),
@@ -160,4 +177,4 @@ def test_faults_of_a_configuration_keep_their_keys() -> None:
         "r.toml：sip.listen[0]: 'x' 不是监听；请写 \"udp|tcp|tls:address:port\"，"
         '如 "udp:127.0.0.1:5060" 或 "tcp:[::1]:5060"'
     )
-    assert uri == 'r.toml：peer[0].uri：URI 格式错误；请写如 "sip:192.0.2.10:5060;transport=udp"'
+    assert uri == 'r.toml：peer[0].uri (a)：URI 格式错误；请写如 "sip:192.0.2.10:5060;transport=udp"'

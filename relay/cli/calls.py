@@ -79,7 +79,8 @@ def _outcome(text: str) -> str:
     from relay.policy.evaluate import OUTCOMES
 
     if text not in OUTCOMES:
-        raise click.BadParameter(f"unknown outcome {text}: write one of {', '.join(OUTCOMES)}")
+        words = f"there is no outcome {text}. These are the outcomes:"
+        raise click.BadParameter("\n".join([words, ", ".join(OUTCOMES)]))
     return text
 
 

@@ -25,10 +25,12 @@ from relay.service.fields import format_moment
 from relay.store.database import one_moment
 from relay.store.records import count_ended
 from relay.store.writer import now_ms
+from relay.translation import N_
 
 ANONYMOUS = "anonymous"
 _CHECK_HEADING = ("check", "result", "figures")
 _TARGET_HEADING = ("peer", "target", "state")
+_NOTE = N_("note")
 _SOURCES = {
     "relay": "by the running relay",
     "store": "by the store: the relay does not run",
@@ -132,9 +134,11 @@ def _recorded(store: Opened, call_id: str) -> dict[str, Any]:
 
 
 def _lines(told: dict[str, Any]) -> Iterator[str]:
-    by = "" if told["peer"] is None else f" by peer {told['peer']}"
     caller, dialled = told["caller"] or ANONYMOUS, told["number_dialled"] or "something that is no number"
-    yield localised(f"{caller} dials {dialled}{by} at {told['at']}, {_SOURCES[told['source']]}")
+    if told["peer"] is None:
+        yield localised(f"{caller} dials {dialled} at {told['at']}, {_SOURCES[told['source']]}")
+    else:
+        yield localised(f"{caller} dials {dialled} by peer {told['peer']} at {told['at']}, {_SOURCES[told['source']]}")
     yield ""
     rows = [
         (_in_words(check["name"], CHECKS), _in_words(check["verdict"], VERDICTS), localised(check["figures"]))
@@ -149,7 +153,7 @@ def _lines(told: dict[str, Any]) -> Iterator[str]:
         yield localised(f"recorded: {recorded['outcome'] or 'not over'}, SIP {recorded['sip_status'] or '-'}{why}{by}")
         if recorded["outcome"] not in (None, "answered"):
             callee = f"no check refuses it, {told['callee']} was to be called: what is recorded ended it afterwards"
-    yield from (localised(f"note: {note}") for note in told["notes"])
+    yield from (localised(f"{_NOTE}: {note}") for note in told["notes"])
     if told["sip_status"] is None:
         yield localised(callee)
         yield localised(f"the caller sees {told['caller_sees']}, the callee {told['callee_sees'] or ANONYMOUS}")
@@ -167,7 +171,8 @@ def _in_words(name: str, words: dict[str, str]) -> str:
 
 
 def _target(target: dict[str, Any]) -> tuple[str, ...]:
-    return target["peer"], target["target"], "at its limit" if target["is_full"] else target["state"] or "not known"
+    state = "at its limit" if target["is_full"] else target["state"] or "not known"
+    return target["peer"], target["target"], localised(state)
 
 
 # -- What if
@@ -195,11 +200,11 @@ def _replay(store: Opened, policy: Path, since_ms: int, *, as_json: bool) -> Non
         return
     say(f"{found.attempts} attempts from {span['since']} to {span['until']}, by {policy}")
     changes = [(words, getattr(found, name)) for name, words in _CHANGES.items()]
-    rows = [(localised("unchanged"), "", str(found.unchanged))]
+    rows = [(localised(N_("unchanged")), "", str(found.unchanged))]
     for words, counts in changes:
         rows.append((localised(words), "", str(sum(counts.values()))))
         rows += [("", outcome, str(number)) for outcome, number in counts.items()]
     for line in table(_CHANGE_HEADING, rows):
         click.echo(line)
     for limit in LIMITS:
-        say(f"note: {limit}")
+        say(f"{_NOTE}: {limit}")

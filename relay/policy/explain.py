@@ -223,8 +223,12 @@ def _limits(checks: _Checks, peer: Peer | None, running: Running) -> None:
         return
     limits = engine.limits(peer, running.now)
     is_over = any([limit.is_over for limit in limits])
-    figures = "; ".join([f"{limit.what} {limit.used} of {limit.most}" for limit in limits])
+    figures = "; ".join([f"{limit.what}: {_of(limit.used, limit.most)}" for limit in limits])
     checks.add("limits of the relay", OVER_LIMIT if is_over else None, figures)
+
+
+def _of(count: int, most: int) -> str:
+    return f"{count} of {most}"
 
 
 def _form(settings: Settings, number: str) -> str:
@@ -361,7 +365,7 @@ def _routed(checks: _Checks, route: Route, settings: Settings, running: Running 
     else:
         used = [(key, most, running.engine.calls_under(key), refusal) for key, most, refusal in route.caps]
         over = [named(refusal, route) for _, most, count, refusal in used if count >= most]
-        figures = "; ".join([f"{key}: {count} of {most}" for key, most, count, _ in used])
+        figures = "; ".join([f"{key}: {_of(count, most)}" for key, most, count, _ in used])
         checks.add("calls at once", over[0] if over else None, figures)
     if (refused_by := checks.refusal()) is not None:
         checks.rest(("targets",))

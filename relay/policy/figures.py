@@ -45,8 +45,8 @@ def _in_force(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
         return f"unbound at {moment(bound.ended_at)}"
     if bound.expires_at is None:
         return "no expiry" if bound.in_force else "a former route"
-    verb = "expires" if bound.expires_at > asked.unix_s * 1000 else "expired"
-    return f"{verb} {moment(bound.expires_at)}"
+    at = moment(bound.expires_at)
+    return f"expires {at}" if bound.expires_at > asked.unix_s * 1000 else f"expired {at}"
 
 
 def _business(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
@@ -59,8 +59,8 @@ def _direction(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
 
 def _lists(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
     white_only = bool(bound.white_only or bound.business_white_only)
-    entry = bound.entry or "none"
-    return f"list: {entry}; only white callers" if white_only else f"list: {entry}"
+    entry = f"list: {bound.entry}" if bound.entry else "on no list"
+    return f"{entry}; only white callers" if white_only else entry
 
 
 def _hours(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:

@@ -315,5 +315,5 @@ def test_calls_are_listed_latest_end_first(relay700: Command, follow: bool, opti
 
 def test_an_unknown_outcome_is_a_usage_error(usage: Callable[..., str]) -> None:
     said = usage("calls", "list", "--outcome", "answred")
-    assert "unknown outcome answred: write one of answered, " in said
+    assert "there is no outcome answred. These are the outcomes:\nanswered, " in said
     assert all(outcome in said for outcome in OUTCOMES)

@@ -42,7 +42,7 @@ def test_each_check_has_its_figures() -> None:
         ("business", {}, {}, "firm: approved"),
         ("business", {"business_state": None}, {}, "firm: unknown"),
         ("direction", {"direction": "b_to_a"}, {}, "a_to_b; allowed: b_to_a"),
-        ("lists", {}, {}, "list: none"),
+        ("lists", {}, {}, "on no list"),
         ("lists", {"white_only": 1, "entry": "white"}, {}, "list: white; only white callers"),
         ("hours", {}, {}, "hours any, now 08:00 in China"),
         (
