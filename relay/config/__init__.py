@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -66,6 +66,7 @@ from relay.store.connection import Place, PostgresServer, local_path, without_pa
 from relay.store.recordings import Recordings
 
 DEFAULT_PATH = Path("config/relay.toml")
+_OF_PEER = re.compile(r"peer\[([0-9]+)\][^\s:]*(?=:)")
 
 # Used where there is no file
 _BUILT_IN = """
@@ -151,8 +152,21 @@ def parse_config(text: str, name: str) -> Config:
     tables = read_tables(parse_toml(text, name), problems)
     config = _config(tables, problems)
     if problems:
-        raise ConfigError([f"{name}: {problem}" for problem in problems])
+        peers = [None if table is None else table.name for table in tables.peer]
+        raise ConfigError([f"{name}: {with_peer(problem, peers)}" for problem in problems])
     return replace(config, name=name, text=text)
+
+
+def with_peer(problem: str, names: Sequence[str | None]) -> str:
+    """`peer[1].uri: …` as `peer[1].uri (pbx): …`, unless the text has the name already.
+
+    `names`: of all peers, None of one without a valid name.
+    """
+    place = _OF_PEER.match(problem)
+    name = names[int(place[1])] if place else None
+    if place is None or name is None or name in problem.split():
+        return problem
+    return f"{place[0]} ({name}){problem[place.end() :]}"
 
 
 def _config(tables: Tables, problems: list[str]) -> Config:

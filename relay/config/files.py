@@ -10,7 +10,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from relay.config import Config, urls_with_passwords
+from relay.config import Config, urls_with_passwords, with_peer
 from relay.config.engine import read_sounds
 from relay.errors import ConfigError, StoreError, install_command
 from relay.events.recordings import FOLDERS
@@ -38,7 +38,8 @@ def check_files(config: Config) -> None:
         except ConfigError as error:
             problems |= dict.fromkeys(error.problems)
     if problems:
-        raise ConfigError([f"{config.name}: {problem}" for problem in problems])
+        peers = [peer.name for peer in config.settings.peers]
+        raise ConfigError([f"{config.name}: {with_peer(problem, peers)}" for problem in problems])
 
 
 def readable_warnings(config: Config, file: Path) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from relay.config import Config, parse_config
@@ -15,9 +17,10 @@ def config(text: str) -> Config:
 
 
 def problems(text: str) -> list[str]:
+    """Without the configuration's name and those of peers."""
     with pytest.raises(ConfigError) as caught:
         parse_config(text, "t")
-    return [problem.removeprefix("t: ") for problem in caught.value.problems]
+    return [re.sub(r"^(peer\S+) \(\S+\):", r"\1:", problem.removeprefix("t: ")) for problem in caught.value.problems]
 
 
 def problem(text: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.config import Config, load_config, what_is_fixed
+from relay.config import Config, load_config, parse_config, what_is_fixed
 from relay.errors import ConfigError
 from relay.model.settings import Listener, PeerRoute
 from tests.config.support import PEER, config, problem, problems
@@ -57,6 +57,15 @@ def test_all_faults_are_reported_at_once_by_position_in_the_file() -> None:
     text = '[sip]\nt1_ms = 1\nlisten = ["x"]\n[[peer]]\nname = "a b"\nuri = "x"\n[[peer]]\nname = "p"\nuri = "tel:1"\n'
     keys = [each.partition(":")[0] for each in problems(text + '[[route]]\npeers = ["q"]')]
     assert keys == ["sip.t1_ms", "peer[0].name", "sip.listen[0]", "peer[1].uri"]
+
+
+def test_a_peer_is_named_unless_the_fault_does_so() -> None:
+    text = PEER + 'ping_s = "x"\n' + PEER
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, "t")
+    first, second = caught.value.problems
+    assert first.startswith("t: peer[0].ping_s (carrier): expected float, got str; write ")
+    assert second == "t: peer[1].name: carrier is taken; each peer needs a unique name"
 
 
 # -- Settings that a reload can and cannot change

@@ -120,7 +120,10 @@ def test_passwords_are_read_from_their_files(tmp_path: Path) -> None:
         "peer[0].auth.password_file",
         "peer[1].login.password_file",
     ]
-    with pytest.raises(ConfigError, match=r"peer\[1\].login.password_file"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^t: peer\[0\].auth.password_file \(trunk\): .*\nt: peer\[1\].login.password_file \(phone\): ",
+    ):
         check_files(config(text))
 
 

@@ -93,7 +93,8 @@ def test_faults_are_all_told_and_nothing_changes(start_relay: StartRelay) -> Non
     change(relay, lambda text: text.replace("sip:", "tel:").replace("[sip]", "[sip]\nt1_ms = 1"))
     done = relay.command("reload")
     assert (done.returncode, done.stdout) == (1, "")
-    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == ["sip.t1_ms", "peer[0].uri", "peer[1].uri"]
+    peers = ["peer[0].uri (caller_side)", "peer[1].uri (callee_side_1)"]
+    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == ["sip.t1_ms", *peers]
     os.kill(relay.pid, signal.SIGHUP)
     told = relay.wait_for_event("relay.reload_refused")
     assert len(told["problems"]) == 3
