@@ -125,6 +125,11 @@ def test_english_texts_stay_as_they_are() -> None:
             "calls of the peer: 0 of 20; calls of all peers: 1 of 9",
             "该对端的呼叫：0，上限 20；所有对端的呼叫：1，上限 9",
         ),
+        (
+            "the ledger had the revision 19 when var/relay.db.anchor was written, and has 18 now",
+            "var/relay.db.anchor 写成之时，账本的修订号是 19，现在是 18",
+        ),
+        ("  the callee got INVITE, 512 bytes", "  被叫收到 INVITE，512 字节"),
         ("on no list; only white callers", "不在名单中；只接受白名单主叫"),
         ("expires 2026-01-01T00:00:01Z", "2026-01-01T00:00:01Z 到期"),
         ("sip.t1_ms: expected int, got str", "sip.t1_ms：应为 int，而写的是 str"),

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from relay.api.models import API_NAMES, FORMS, ResponseModel
 from relay.errors import Refused
+from relay.translation import N_
 
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS = 50  # per response
@@ -108,8 +109,11 @@ def _field_error(fault: Any, within: int) -> tuple[str, str]:
     match fault["type"]:
         case "json_invalid":
             return "body", f"must be JSON: syntax error at character {fault['loc'][1]}"
-        case "string_pattern_mismatch" if words := FORMS.get(fault["ctx"]["pattern"]):
+        case "string_pattern_mismatch":
+            words = FORMS.get(fault["ctx"]["pattern"]) or N_("does not have the form of this field: see /docs")
             return _path(fault["loc"], within), words
+        case "extra_forbidden":
+            return _path(fault["loc"], within), N_("there is no such field: see /docs")
     return _path(fault["loc"], within), fault["msg"].removeprefix("Value error, ")
 
 

@@ -297,12 +297,11 @@ class _Call:
     def result(self, reason: str) -> Result:
         near, far = self._near, self._far
         leaks = (*_leaks(near, far), *_leaks(far, near))
-        received = tuple(
-            N_(f"the {end.name} got {name}, {len(data)} bytes") for end in (far, near) for name, data in end.received
-        )
+        by_callee = [N_(f"the callee got {name}, {len(data)} bytes") for name, data in far.received]
+        by_caller = [N_(f"the caller got {name}, {len(data)} bytes") for name, data in near.received]
         marks = sum(_places(end) for end in (near, far))
         outcome: Outcome = "leak" if leaks else "failed" if reason else "proven"
-        return Result(self._probe.peer, outcome, reason, tuple(dict.fromkeys(leaks)), received, marks)
+        return Result(self._probe.peer, outcome, reason, tuple(dict.fromkeys(leaks)), (*by_callee, *by_caller), marks)
 
 
 def make_marks(number: str, host: str, not_marks: frozenset[str]) -> Marks:
