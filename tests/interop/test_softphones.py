@@ -12,6 +12,7 @@ from tests.support.relay_process import A, B, RelayProcess, Setup, X, Y
 from tests.support.sip_text import user_of
 from tests.support.sipp_calls import BACK, FORTH, Direction
 from tests.support.softphones import Baresip, Linphone, Pjsua, SoftPhone
+from tests.support.waiting import until_seen
 
 # No phone binds the connections it opens to its address: on loopback they come from here.
 STREAM_SOURCE = "127.0.0.1"
@@ -56,7 +57,7 @@ async def test_two_phones_talk_both_ways(start_relay: StartRelay, tmp_path: Path
         await talk(relay, a, b, FORTH)
         await talk(relay, b, a, BACK)
         assert_each_knows_only_itself(a, b)
-    assert [(record["outcome"], record["caller"]) for record in by_time(relay)] == [
+    assert [(record["outcome"], record["caller"]) for record in await by_time(relay)] == [
         ("answered", f"86{A}"),
         ("answered", f"86{B}"),
     ]
@@ -96,7 +97,7 @@ async def test_phones_hold_resume_and_send_digits(start_relay: StartRelay, tmp_p
         b.hang_up()
         await a.expect("CALL_CLOSED")
         assert_each_knows_only_itself(a, b)
-    (record,) = relay.calls()
+    (record,) = await by_time(relay)
     assert (record["outcome"], record["ended_by"]) == ("answered", "callee")
 
 
@@ -110,5 +111,7 @@ async def test_stranger_with_a_phone_gets_no_call(start_relay: StartRelay, tmp_p
         assert (await phone.expect("CALL_CLOSED"))["status"] == 403
 
 
-def by_time(relay: RelayProcess) -> list[dict[str, object]]:
+async def by_time(relay: RelayProcess) -> list[dict[str, object]]:
+    """The records once all calls have ended: a phone that hangs up does not wait for the answer."""
+    await until_seen(lambda: all(record["outcome"] for record in relay.calls()))
     return sorted(relay.calls(), key=lambda record: record["received_at"])
