@@ -207,7 +207,7 @@ def test_sipp_registers_is_called_and_calls(start_relay: StartRelay, tmp_path: P
     caller_side = Sipp(tmp_path, "callee", CALLEE_IS_HUNG_UP, relay.setup.caller)
     plays(tmp_path, "challenged", challenged, free(CALLEE), relay)
     caller_side.finish()
-    assert [(record["outcome"], record["peer_in"]) for record in asyncio.run(by_time(relay))] == [
+    assert [(record["outcome"], record["peer_in"]) for record in by_time(relay)] == [
         ("answered", "caller_side"),
         ("answered", "trunk"),
         ("answered", "trunk"),
@@ -232,7 +232,7 @@ async def test_a_softphone_registers_is_called_and_calls(
         await talk(relay, a, b, FORTH)
         await talk(relay, b, a, BACK)
         assert_each_knows_only_itself(a, b)
-    assert [(record["outcome"], record["peer_in"]) for record in await by_time(relay)] == [
+    assert [(record["outcome"], record["peer_in"]) for record in by_time(relay)] == [
         ("answered", "caller_side"),
         ("answered", "trunk"),
     ]
@@ -265,7 +265,7 @@ async def test_asterisk_without_a_fixed_address(start_relay: StartRelay, tmp_pat
         await hang_up_all(a, b)
         await b.call(B, X, "wait")
         await asyncio.to_thread(relay.wait_for_event, "call.ended", matching=lambda event: event["peer_in"] == "trunk")
-    assert [record["peer_in"] for record in await by_time(relay)] == ["caller_side", "trunk"]
+    assert [record["peer_in"] for record in by_time(relay)] == ["caller_side", "trunk"]
 
 
 def plays(folder: Path, name: str, ladder: str, local: Address, relay: RelayProcess) -> Traffic:
