@@ -112,8 +112,9 @@ class Host:
         return RelayProcess(own, Node(free(host), self.edge, [], api=self.api, store={"url": self.url}))
 
     def start(self) -> None:
-        """The first makes the key, and the second gets a copy."""
+        """The first makes the key, and the second gets a copy. The backend of the first is the one that works."""
         self.first.start()
+        self.first.wait_for_event("api.listening")
         shutil.copy(self.first.folder / "relay.key", self.second.folder)
         self.second.start()
         self.first.import_bindings([(number, A, B) for number in NUMBERS])
