@@ -425,7 +425,13 @@ async def test_takeover_whose_commit_was_in_doubt_loses_no_call(store: Store, mo
     await _leave_calls(store, "b", "own")
     monkeypatch.setattr(Transaction, "__aexit__", lose_answer)
     heir = Node(store.server("b"), store.sealer, store.report, dead_s=0.3)
-    await heir.open()
+    async with asyncio.timeout(20):
+        while True:
+            try:  # until the server has noticed the end of b's session, or its beat is old
+                await heir.open()
+                break
+            except StoreError:
+                continue
     heir.watch(lambda calls: taken.extend(_named("b", calls)), lambda: None)
     await until(lambda: len(taken) == 2)
     await rounds.more("b")
