@@ -66,7 +66,7 @@ class HttpServer:
         )
 
     def load_certificate(self) -> None:
-        """Read the certificate again, for new connections. Raises ConfigError; the former one then stays in use."""
+        """Read the certificate again, for new connections. Raises ConfigError; the one in use then stays."""
         _, _, certificate, key = self._address
         if certificate is not None and key is not None:
             self._server.config.ssl = identity_context("api", certificate, key)

@@ -88,12 +88,12 @@ async def delete_axg_group(asked: DeleteAxgGroup, caller: Caller) -> Reply:
 
 def _overwrite(unit: UnitOfWork, group_id: str, numbers: list[str], rules: BindRules) -> None:
     """Replace all members: those that stay keep their routes. Raises Refused and Failure."""
-    former = [number for _, number in members_page(unit.connection, unit.sealer, group_id, b"", MOST_NUMBERS + 1)]
-    if len(former) > MOST_NUMBERS:
+    members = [number for _, number in members_page(unit.connection, unit.sealer, group_id, b"", MOST_NUMBERS + 1)]
+    if len(members) > MOST_NUMBERS:
         raise Failure(ILLEGAL_ARGUMENT, f"a group of more than {MOST_NUMBERS} numbers cannot be overwritten")
     added = add_members(unit, group_id, numbers, rules)
     wanted = {normalise_party(number) for number in numbers}
-    gone = [number for number in former if number not in wanted]
+    gone = [number for number in members if number not in wanted]
     check_routes(unit, group_id, added + len(gone))
     if gone:
         remove_members(unit, group_id, gone, rules)

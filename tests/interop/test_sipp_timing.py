@@ -1,4 +1,4 @@
-"""SIPp against a first target that fails: a port that nobody listens on, and a refusal."""
+"""SIPp against a first target that fails: a closed port, and a refusal."""
 
 from __future__ import annotations
 

@@ -522,14 +522,18 @@ def test_call_survives_a_restart_without_the_registration(called: Ladder) -> Non
     called.settle()
 
 
-def test_call_of_a_phone_that_connects_again_survives_a_restart(called: Ladder) -> None:
-    """Nothing else can open a connection to it."""
+def restart_without_connection(called: Ladder) -> None:
+    """Restart during a call of a phone on TCP, to which nothing else can open a connection."""
     called.callee.flow = Flow(1, "tcp", PHONE_HOST, 40_000, 7)
     registers(called.callee)
     connect(called)
     called.unreachable = {("tcp", PHONE_HOST)}
     called.restart()
     called.caller.expects("OPTIONS")
+
+
+def test_call_of_a_phone_that_connects_again_survives_a_restart(called: Ladder) -> None:
+    restart_without_connection(called)
     called.run(10)
     called.unreachable.clear()
     called.callee.flow = Flow(1, "tcp", PHONE_HOST, 40_001, 8)
@@ -543,12 +547,7 @@ def test_call_of_a_phone_that_connects_again_survives_a_restart(called: Ladder) 
 
 
 def test_call_of_a_phone_that_does_not_connect_again_ends_after_a_restart(called: Ladder) -> None:
-    called.callee.flow = Flow(1, "tcp", PHONE_HOST, 40_000, 7)
-    registers(called.callee)
-    connect(called)
-    called.unreachable = {("tcp", PHONE_HOST)}
-    called.restart()
-    called.caller.expects("OPTIONS")
+    restart_without_connection(called)
     called.run(27)
     called.caller.gets_nothing()
     called.run(5)

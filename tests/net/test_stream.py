@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from ipaddress import ip_network
 
 import pytest
@@ -13,6 +13,7 @@ from relay.net import stream
 from relay.net.stream import MOST_DIALLED, Admission, StreamListener
 from relay.peers.peers import Peers
 from tests.support.addresses import Address, free
+from tests.support.limits import soft_limit
 from tests.support.targets import target_at
 
 PEER = Peer("pbx", (), False, (ip_network("10.0.0.0/24"), ip_network("fe80::/10")))
@@ -164,13 +165,6 @@ async def accepted(request: pytest.FixtureRequest) -> AsyncIterator[Accepted]:
     made.listener.close()
 
 
-@pytest.fixture
-def few_descriptors() -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
 async def test_an_accepted_connection_comes_with_its_address(accepted: Accepted) -> None:
     with socket.create_connection(accepted.address) as client:
         connected, address = await asyncio.wait_for(accepted.sockets.get(), 10)
@@ -190,14 +184,11 @@ async def test_nothing_is_accepted_after_close(accepted: Accepted) -> None:
         socket.create_connection(accepted.address)
 
 
-@pytest.mark.usefixtures("few_descriptors")
 async def test_accepting_pauses_without_descriptors(accepted: Accepted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "PAUSE_S", 0.01)
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with socket.create_connection(accepted.address) as client:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, hard))
-        accepted.listener._accept()
-        assert accepted.sockets.empty()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        with soft_limit(resource.RLIMIT_NOFILE, client.fileno() + 1):
+            accepted.listener._accept()
+            assert accepted.sockets.empty()
         connected, _ = await asyncio.wait_for(accepted.sockets.get(), 10)
         connected.close()

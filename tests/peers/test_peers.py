@@ -116,7 +116,7 @@ def test_closed_connection_is_opened_to_the_peers_target() -> None:
         (Flow(0, "udp", "192.0.2.11", 40123), 40123),
     ):
         assert peers.way_to(pbx, "pbx.example", heard) == heard._replace(port=port)
-    assert peers.way_to(peer("former"), "pbx.example", flow) == flow
+    assert peers.way_to(peer("removed"), "pbx.example", flow) == flow
 
 
 def test_host_port_omits_5060_and_brackets_ipv6() -> None:

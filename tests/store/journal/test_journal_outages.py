@@ -57,16 +57,12 @@ async def test_full_disk_delays_and_loses_nothing(disk: Disk) -> None:
     journal = sqlite_journal(disk.path, disk.sealer, told)
     await journal.open()
     done = Waiter()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # The kernel refuses to grow the log, as on a full disk.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat(f"{disk.path}-wal").st_size + 30_000, hard))
-    try:
+    with soft_limit(resource.RLIMIT_FSIZE, os.stat(f"{disk.path}-wal").st_size + 30_000):
         for token in range(1, 301):
             journal.queue.append(Commit(token, ended_record(f"c{token}"), None), done)
         await told.until("journal.write_failed")
         assert journal.queue.backlog > 0
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     await done.until(lambda: len(done.tokens) == 300)
     await journal.close()
     assert done.tokens == list(range(1, 301))
