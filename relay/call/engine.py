@@ -114,17 +114,20 @@ class Engine:
     def links(self, wanted: bool) -> None:
         self._outbox.links = wanted
 
-    def receive(self, data: bytes, flow: Flow, now: float) -> None:
-        """Handle one datagram, or one message of a stream. A malformed one is counted, and answered 400 if possible."""
+    def receive(self, data: bytes, flow: Flow, now: float) -> str:
+        """Handle one datagram, or one message of a stream. A malformed one is counted, and answered 400 if possible.
+
+        Returns its SIP Call-ID, "" if it was not parsed.
+        """
         if data.startswith(b"OPTIONS ") and self._options.take(data, flow, now, is_behind=False):
-            return
+            return ""
         if self._shares.flooders and self._is_flood(data, flow, now):
-            return
+            return ""
         try:
             message = parse_message(data)
         except ParseError as error:
             self._malformed(data, error, flow, now)
-            return
+            return ""
         try:
             if isinstance(message, Response):
                 self._response(message, flow, now)
@@ -134,11 +137,12 @@ class Engine:
             leak.end_call(now)
         except ParseError as error:  # a header parsed for the first time
             self._malformed(data, error, flow, now)
+        return message.get("call-id") or ""
 
     def sort(self, data: bytes, flow: Flow, wait_s: float, now: float, *, lasts: bool) -> Rank | None:
         """The queue for a message under overload, or None if it is already handled.
 
-        `wait_s`: the expected wait of a new call. `lasts`: see `receive_new`.
+        `wait_s`: the expected wait of a new call. `lasts`: see `sheds`.
         """
         if data.startswith(b"OPTIONS ") and self._options.take(data, flow, now, is_behind=True):
             return None
@@ -163,15 +167,12 @@ class Engine:
         """A message was dropped: `name` has too many waiting."""
         self._shares.exceed(name, "work", now)
 
-    def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool:
-        """As `receive`, for a message that has waited and is not `Rank.INSIDE`. False: it was shed.
+    def sheds(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool:
+        """Whether a message that has waited, and is not `Rank.INSIDE`, is shed; if not, it is to be received.
 
         `lasts`: the overload is longer than a burst.
         """
-        if self._shedding.takes(data, flow, waited_s, now, lasts=lasts):
-            return False
-        self.receive(data, flow, now)
-        return True
+        return self._shedding.takes(data, flow, waited_s, now, lasts=lasts)
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
         """The answer to a `LookUp`."""

@@ -27,7 +27,7 @@ from relay.model.capture import (
     CaptureRules,
 )
 from relay.model.settings import Listener
-from relay.net.capture import ENDED, LINK, MARK, SENT, Ended, Item, Linked, Ring, read_items
+from relay.net.capture import ENDED, LINK, MARK, RECEIVED, SENT, Ended, Item, Linked, Ring, read_items
 from relay.net.hosts import is_literal
 from relay.sip.uri import uri_host
 from relay.store.captures import Captures
@@ -73,7 +73,7 @@ class Keeper:
         self._log = log
         self._armed = armed
         self._clock = clock
-        self._calls = PendingCalls(self._read_message)
+        self._calls = PendingCalls(self._read_kept)
         self._ended: dict[str, tuple[PendingCall, float]] = {}  # and when each ended
         self._saving: asyncio.Task[None] | None = None
         self._arms: Sequence[Arm] = ()
@@ -151,17 +151,16 @@ class Keeper:
         now = self._clock()
         for item in items:
             kind = item[0]
-            if kind <= SENT:
-                self._message(item, now)
+            if kind == RECEIVED:
+                self._join(item, item[4] or sip_call_id(item[3]), now)
+            elif kind == SENT:
+                self._join(item, own_call_id(item[3]), now)
             elif kind == LINK:
                 self._link(Linked._make(item[2]), item[3][2], now)
             elif kind == MARK:
                 self._calls.mark(item[2], item)
             elif kind == ENDED:
                 self._end(Ended._make(item[2]), now)
-
-    def _message(self, item: Item, now: float) -> None:
-        self._join(item, own_call_id(item[3]) if item[0] == SENT else sip_call_id(item[3]), now)
 
     def _join(self, item: Item, key: bytes, now: float) -> None:
         """Give a message to its call. `key`: its Call-ID."""
@@ -170,16 +169,20 @@ class Keeper:
             return
         call, dialog, _ = found
         if self._rules.keep != "off":
-            self._calls.keep(call, _without_text(item))
+            self._calls.keep(call, item)
         if call.call_id.startswith(REGISTRATIONS):
             self._ended.setdefault(call.call_id, (call, call.last))
         for subscriber in self.subscribers:
             subscriber.message(call.call_id, dialog, self._read_message(item))
 
     def _read_message(self, item: Item) -> CapturedMessage:
-        kind, at, (listener, transport, host, port, _), data = item
+        kind, at, (listener, transport, host, port, _), data, _ = item
         remote = _address(host, port)
         return CapturedMessage(round(at * 1e6), kind == SENT, transport, self._local[listener], remote, data)
+
+    def _read_kept(self, item: Item) -> CapturedMessage:
+        message = self._read_message(item)
+        return message._replace(data=_without_text(message.data))
 
     def _link(self, linked: Linked, host: str, now: float) -> None:
         dialog = CapturedDialog(linked.sip_call_id.decode("utf-8", "replace"), linked.side, linked.peer)
@@ -253,14 +256,13 @@ class Keeper:
             self._log.error("capture.not_stored", calls=len(batch), failed=self._failed, **why)
 
 
-def _without_text(message: Item) -> Item:
-    """The message; a MESSAGE with an asterisk for each byte of its body, since what people write is not kept."""
-    kind, at, flow, data = message
-    data = data.lstrip(b"\r\n")  # empty lines before the start line
-    if not data.startswith(b"MESSAGE "):
-        return message
-    head, end, text = data.partition(b"\r\n\r\n")
-    return kind, at, flow, head + end + b"*" * len(text)
+def _without_text(data: bytes) -> bytes:
+    """A message; a MESSAGE with an asterisk for each byte of its body, since what people write is not kept."""
+    request = data.lstrip(b"\r\n")  # empty lines before the start line
+    if not request.startswith(b"MESSAGE "):
+        return data
+    head, end, text = request.partition(b"\r\n\r\n")
+    return head + end + b"*" * len(text)
 
 
 def _is_well(ended: Ended) -> bool:
@@ -272,7 +274,7 @@ def _is_well(ended: Ended) -> bool:
 
 def _is_registered(call: PendingCall) -> bool:
     """Whether the last response to a REGISTER accepted it."""
-    responses = (data for _, _, _, data in reversed(call.messages) if data.startswith(b"SIP/2.0 "))
+    responses = (data for _, _, _, data, _ in reversed(call.messages) if data.startswith(b"SIP/2.0 "))
     return bool(next(responses, b"").startswith(b"SIP/2.0 2"))
 
 

@@ -91,7 +91,7 @@ class PendingCall:
         """`dropped`: the count of messages dropped until now, of any call."""
         messages = [message for part in self.packed for message in decode(zlib.decompress(part)).messages]
         messages += map(read, self.messages)
-        marks = tuple(Mark(round(at * 1e6), step) for _, at, _, step in self.marks)
+        marks = tuple(Mark(round(at * 1e6), step) for _, at, _, step, _ in self.marks)
         return CapturedCall(self.call_id, tuple(self.dialogs.values()), tuple(messages), marks, self.lost + dropped)
 
     def pack(self, read: ReadMessage) -> int:
@@ -261,4 +261,4 @@ def _nearest(dialogs: list[Dialog], host: str) -> Dialog:
 
 
 def _size(message: Item) -> int:
-    return len(message[3]) + _MESSAGE_BYTES
+    return len(message[3]) + len(message[4]) + _MESSAGE_BYTES

@@ -91,15 +91,15 @@ class Ring:
         return data + self._memory[_HEAD : _HEAD + length - len(data)] if len(data) < length else data
 
 
-# -- Items, four values each in a frame: kind, Unix seconds, and two more
+# -- Items, five values each in a frame: kind, Unix seconds, and three more
 
-RECEIVED: Final = 0  # Flow, message
-SENT: Final = 1  # Flow, message
-MARK: Final = 2  # call id, step (as in `Mark`)
-LINK: Final = 3  # Linked, Flow of the dialog's peer
-ENDED: Final = 4  # Ended, None
+RECEIVED: Final = 0  # Flow, message, its SIP Call-ID; b"" if that is not known
+SENT: Final = 1  # Flow, message, b""
+MARK: Final = 2  # call id, step (as in `Mark`), None
+LINK: Final = 3  # Linked, Flow of the dialog's peer, None
+ENDED: Final = 4  # Ended, None, None
 
-Item = tuple[int, float, Any, Any]
+Item = tuple[int, float, Any, Any, Any]
 
 
 class Linked(NamedTuple):
@@ -135,7 +135,7 @@ def read_items(frame: bytes) -> tuple[int, Iterator[Item]]:
     """The number of messages dropped so far, and the items of a frame. Raises msgspec.MsgspecError."""
     dropped, *values = msgspec.msgpack.decode(frame, type=list[Any])
     each = iter(values)
-    return dropped, zip(each, each, each, each, strict=True)
+    return dropped, zip(each, each, each, each, each, strict=True)
 
 
 # -- The writing side
@@ -162,21 +162,24 @@ class Capture:
         self._held = 0  # messages in `_items`
         self._timer: asyncio.TimerHandle | None = None
 
-    def received(self, data: bytes, flow: Flow) -> None:
+    def received(self, data: bytes, flow: Flow, at: float, sip_call_id: str) -> None:
+        """`at`: Unix seconds. `sip_call_id`: "" if it is not known."""
         self._held += 1
-        self._add(RECEIVED, flow, data, len(data))
+        key = sip_call_id.encode("utf-8", "surrogateescape")
+        self._add(RECEIVED, at, flow, data, key, len(data) + len(key))
 
     def sent(self, data: bytes, flow: Flow) -> None:
         self._held += 1
-        self._add(SENT, flow, data, len(data))
+        self._add(SENT, _clock(), flow, data, b"", len(data))
 
     def mark(self, call_id: str, step: str) -> None:
-        self._add(MARK, call_id, step, 0)
+        self._add(MARK, _clock(), call_id, step, None, 0)
 
     def link(self, call_id: str, sip_call_id: str, side: Side, peer: str, flow: Flow) -> None:
         """Say which call a dialog belongs to."""
         # A peer's Call-ID may hold any byte, and a string with surrogate escapes is not encoded.
-        self._add(LINK, (call_id, sip_call_id.encode("utf-8", "surrogateescape"), side, peer), flow, 0)
+        linked = (call_id, sip_call_id.encode("utf-8", "surrogateescape"), side, peer)
+        self._add(LINK, _clock(), linked, flow, None, 0)
 
     def ended(self, record: CallRecord) -> None:
         ended = (
@@ -196,18 +199,19 @@ class Capture:
             record.callee_lost,
             record.callee_jitter_ms,
         )
-        self._add(ENDED, ended, None, 0)
+        self._add(ENDED, _clock(), ended, None, None, 0)
 
-    def _add(self, kind: int, first: object, second: object, length: int) -> None:
+    def _add(self, kind: int, at: float, first: object, second: object, third: object, length: int) -> None:
         items = self._items
         if not items:
             items.append(self.dropped)
             if self._timer is None:
                 self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush_in_time)
         items.append(kind)
-        items.append(_clock())
+        items.append(at)
         items.append(first)
         items.append(second)
+        items.append(third)
         self._bytes += length + _ITEM_BYTES
         if self._bytes >= MOST_BYTES:
             self.flush()

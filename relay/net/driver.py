@@ -63,11 +63,11 @@ class Engine(Protocol):
 
     @property
     def bans(self) -> Bans: ...
-    def receive(self, data: bytes, flow: Flow, now: float) -> None: ...
+    def receive(self, data: bytes, flow: Flow, now: float) -> str: ...
     def name_at(self, flow: Flow) -> str: ...
     def exceed_work(self, name: str, now: float) -> None: ...
     def sort(self, data: bytes, flow: Flow, wait_s: float, now: float, *, lasts: bool) -> Rank | None: ...
-    def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool: ...
+    def sheds(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool: ...
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None: ...
     def mediated(self, token: int, answer: Mediated | None, now: float) -> None: ...
     def committed(self, token: int, now: float) -> None: ...
@@ -166,12 +166,15 @@ class Driver:
             self._serve(data, flow, now)
 
     def _serve(self, data: bytes, flow: Flow, now: float) -> None:
+        capture = self._capture
+        at = 0.0 if capture is None else time.time()
+        call_id = ""
         try:
-            if self._capture is not None:
-                self._capture.received(data, flow)
-            self._engine.receive(data, flow, now)
+            call_id = self._engine.receive(data, flow, now)
         except Exception:
             self._report_bug("receive", now)
+        if capture is not None:
+            capture.received(data, flow, at, call_id)
         self.perform(now)
 
     def transport_failed(self, flow: Flow) -> None:
@@ -286,13 +289,18 @@ class Driver:
         return False
 
     def _serve_new(self, waiting: Waiting, now: float, *, lasts: bool) -> None:
+        data, flow = waiting[0], waiting[1]
         try:
-            if self._capture is not None:
-                self._capture.received(waiting[0], waiting[1])
-            if self._engine.receive_new(waiting[0], waiting[1], now - waiting[2], now, lasts=lasts):
-                self._backlog.served(now)
+            is_shed = self._engine.sheds(data, flow, now - waiting[2], now, lasts=lasts)
         except Exception:
-            self._report_bug("receive_new", now)
+            self._report_bug("sheds", now)
+            is_shed = True
+        if not is_shed:
+            self._backlog.served(now)
+            self._serve(data, flow, now)
+            return
+        if self._capture is not None:
+            self._capture.received(data, flow, time.time(), "")
         self.perform(now)
 
     # Output

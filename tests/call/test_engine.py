@@ -38,6 +38,17 @@ def test_arbitrary_bytes_do_not_raise(data: bytes) -> None:
     assert made.statistics()["transactions"] == 0
 
 
+def test_the_call_id_of_a_message_is_told_once_it_is_parsed() -> None:
+    made = engine()
+    call_id = invite().get("call-id")
+    assert made.receive(INVITE, FLOW, 1.0) == call_id
+    assert made.receive(INVITE, STRANGER, 1.0) == call_id
+    assert made.receive(b"SIP/2.0 200 OK\r\ni: \xff b\r\n\r\n", FLOW, 1.0) == "\udcff b"
+    assert made.receive(INVITE.replace(b"Max-Forwards: 70", b"Max-Forwards 70"), FLOW, 1.0) == ""
+    asked = [made.receive(invite(method="OPTIONS").serialize(), FLOW, 1.0) for _ in range(1_000)]
+    assert (asked[0], asked[-1]) == (call_id, "")  # more than a peer may ask is not parsed
+
+
 @given(st.integers(0, len(INVITE) - 1), st.binary(max_size=4), st.integers(0, 6))
 def test_any_damage_to_an_invite_does_not_raise(place: int, put: bytes, cut: int) -> None:
     made = engine()

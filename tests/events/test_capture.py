@@ -103,6 +103,9 @@ class Bench:
             raise self.arms_error
         return self.arms
 
+    def received(self, data: bytes, flow: Flow, sip_call_id: str = "") -> None:
+        self.capture.received(data, flow, 1.0, sip_call_id)
+
     def hand_over(self) -> None:
         """Let the keeper read what the relay has captured."""
         self.capture.flush()
@@ -113,7 +116,7 @@ class Bench:
     def call(self, call_id: str = "c1", callee: str = "out1") -> list[bytes]:
         """A call in setup, its callee's side last. Returns its messages."""
         messages = [message("INVITE sip:x SIP/2.0", f"in-{call_id}"), message("INVITE sip:b SIP/2.0", callee)]
-        self.capture.received(messages[0], CALLER)
+        self.received(messages[0], CALLER)
         self.capture.link(call_id, f"in-{call_id}", "caller", "callers", CALLER)
         self.capture.link(call_id, callee, "callee", "carrier", CALLEE)
         self.capture.sent(messages[1], CALLEE)
@@ -193,18 +196,31 @@ async def test_targets_tried_in_turn_are_dialogs_of_one_call() -> None:
 async def test_a_call_id_is_found_in_each_spelling_and_in_the_head_only(data: bytes) -> None:
     bench = Bench("all")
     bench.call()
-    bench.capture.received(data, CALLER)
+    bench.received(data, CALLER)
     bench.hand_over()
     pending = bench.keeper.pending("c1")
     assert pending is not None
     assert data_of(pending)[-1] == data
 
 
+async def test_a_call_id_that_the_relay_has_read_is_not_searched_again() -> None:
+    bench = Bench("all")
+    bench.capture.link("c1", "a@b", "caller", "callers", CALLER)
+    bench.capture.link("c1", "\udcff", "callee", "carrier", CALLER)
+    messages = [b"BYE, hardly legible", b"BYE, no better"]
+    bench.received(messages[0], CALLER, "a@b")
+    bench.received(messages[1], CALLER, "\udcff")
+    bench.hand_over()
+    pending = bench.keeper.pending("c1")
+    assert pending is not None
+    assert data_of(pending) == messages
+
+
 async def test_a_message_before_its_dialog_is_known_is_claimed_later() -> None:
     """A REGISTER or INVITE without credentials is challenged, and only the next one belongs to a peer."""
     bench = Bench("all")
     first = message("INVITE sip:x SIP/2.0", "in-c1", "without credentials")
-    bench.capture.received(first, CALLER)
+    bench.received(first, CALLER)
     bench.hand_over()
     messages = bench.call()
     bench.hand_over()
@@ -216,7 +232,7 @@ async def test_a_message_before_its_dialog_is_known_is_claimed_later() -> None:
 async def test_messages_of_no_call_are_forgotten_and_counted() -> None:
     bench = Bench("all")
     for data in (message("OPTIONS sip:x SIP/2.0", "ping"), b"\x00garbage", message("INVITE sip:x SIP/2.0", "stranger")):
-        bench.capture.received(data, CALLER)
+        bench.received(data, CALLER)
     bench.hand_over()
     assert bench.settle(UNCLAIMED_S + 1) == []
     assert bench.keeper.statistics()["capture_unclaimed"] == 3
@@ -227,7 +243,7 @@ async def test_two_calls_with_one_call_id_are_told_apart_by_the_host_of_their_pe
     bench = Bench("all")
     bench.capture.link("c1", "same", "caller", "callers", CALLER)
     bench.capture.link("c2", "same", "caller", "others", SECOND)
-    bench.capture.received(message("BYE sip:x SIP/2.0", "same"), CALLER)
+    bench.received(message("BYE sip:x SIP/2.0", "same"), CALLER)
     bench.hand_over()
     first, second = bench.keeper.pending("c1"), bench.keeper.pending("c2")
     assert first is not None
@@ -265,7 +281,7 @@ async def test_a_failed_call_is_kept_whole(ended: CallRecord) -> None:
     messages = bench.call()
     bench.end(ended)
     late = message("ACK sip:x SIP/2.0", "in-c1")
-    bench.capture.received(late, CALLER)
+    bench.received(late, CALLER)
     bench.hand_over()
     assert bench.settle(QUIET_S - 0.1) == []
     (kept,) = bench.settle(0.2)
@@ -280,7 +296,7 @@ async def test_a_good_call_leaves_nothing_with_failed_and_all_with_all(ended: Ca
         bench.call()
         bench.end(ended)
         assert (bench.keeper.pending("c1") is None) == (not kept)
-        bench.capture.received(message("SIP/2.0 200 OK", "out1"), CALLEE)
+        bench.received(message("SIP/2.0 200 OK", "out1"), CALLEE)
         bench.hand_over()
         calls = bench.settle(QUIET_WELL_S)
         assert [len(each.messages) for each in calls] == [3] * kept
@@ -290,7 +306,7 @@ async def test_a_good_call_leaves_nothing_with_failed_and_all_with_all(ended: Ca
 @pytest.mark.parametrize("before", ["", "\r\n\r\n"])
 async def test_of_a_text_message_the_text_is_not_kept(before: str) -> None:
     bench = Bench("failed")
-    bench.capture.received(message(f"{before}MESSAGE sip:x SIP/2.0", "in-c1", "call me:\r\n\r\n13800000001"), CALLER)
+    bench.received(message(f"{before}MESSAGE sip:x SIP/2.0", "in-c1", "call me:\r\n\r\n13800000001"), CALLER)
     bench.capture.link("c1", "in-c1", "caller", "callers", CALLER)
     bench.capture.sent(answer := message("SIP/2.0 403 Forbidden", "in-c1"), CALLER)
     bench.end(record(kind="message", outcome="number_in_text", ended_by="relay", end_reason="refused"))
@@ -303,7 +319,7 @@ async def test_retransmissions_are_awaited_but_not_for_ever() -> None:
     bench.call()
     bench.end(NOT_WELL[0])
     for _ in range(int(LONGEST_AFTER_S) - 1):
-        bench.capture.received(message("SIP/2.0 486 Busy", "out1"), CALLEE)
+        bench.received(message("SIP/2.0 486 Busy", "out1"), CALLEE)
         bench.hand_over()
         assert bench.settle(1.0) == []
     (kept,) = bench.settle(1.0)
@@ -383,7 +399,7 @@ async def test_what_was_armed_until_now_is_not_kept() -> None:
 async def test_refused_registrations_are_kept_under_their_peer() -> None:
     bench = Bench("failed")
     for answer in ("SIP/2.0 200 OK", "SIP/2.0 403 Forbidden"):
-        bench.capture.received(message("REGISTER sip:x SIP/2.0", "reg"), CALLER)
+        bench.received(message("REGISTER sip:x SIP/2.0", "reg"), CALLER)
         bench.capture.link("register:phone", "reg", "caller", "phone", CALLER)
         bench.capture.sent(message(answer, "reg"), CALLER)
         bench.hand_over()
@@ -423,7 +439,7 @@ async def test_a_full_ring_shows_in_the_calls_that_it_may_have_cost_a_message() 
     bench.call("c1")
     bench.hand_over()
     for _ in range(3):
-        bench.capture.received(b"x" * 1_500, CALLER)
+        bench.received(b"x" * 1_500, CALLER)
         bench.capture.flush()
     bench.hand_over()
     bench.call("c2", "out2")

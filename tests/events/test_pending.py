@@ -23,7 +23,7 @@ SIP = b"INVITE sip:x SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.2\r\nCall-ID: %s\r\n\r\
 
 
 def message(data: bytes) -> Item:
-    return RECEIVED, 1.0, [0, "udp", "127.0.0.2", 5060, 0], data
+    return RECEIVED, 1.0, [0, "udp", "127.0.0.2", 5060, 0], data, b""
 
 
 def read(item: Item) -> CapturedMessage:

@@ -17,6 +17,7 @@ import pytest
 from relay.call.engine import Engine
 from relay.call.recovery import KeptAttempt
 from relay.errors import ParseError
+from relay.events.pending import sip_call_id
 from relay.model.actions import CallEvent, Commit, DropAttempt, KeepAttempt, Link, LookUp, Mediate, Note, Send, SendAll
 from relay.model.call import CallRecord, Refusal, Route
 from relay.model.capture import CapturedCall, CapturedDialog, CapturedMessage, Mark
@@ -106,7 +107,9 @@ class Ladder:
         self.checks.note_delivered(data)
         self._capture(data, flow, sent=False)
         check_prescan(self.engine, data)
-        self.engine.receive(data, flow, self.now)
+        heard = self.engine.receive(data, flow, self.now)
+        if heard.isascii() and heard.isprintable() and " " not in heard:  # else no call has it (RFC 3261 20.8)
+            assert heard.encode() in (b"", sip_call_id(data))
         self.perform()
 
     def run(self, seconds: float) -> None:

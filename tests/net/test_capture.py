@@ -112,32 +112,32 @@ def test_the_ring_is_a_queue_of_bounded_size(steps: list[bytes | str]) -> None:
 
 def items(ends: Ends) -> list[tuple[object, ...]]:
     """What was written, without the times."""
-    return [(kind, first, second) for frame in ends.read() for kind, _, first, second in read_items(frame)[1]]
+    return [item[:1] + item[2:] for frame in ends.read() for item in read_items(frame)[1]]
 
 
 async def test_each_item_arrives_as_it_was_handed_over() -> None:
     ends = Ends(10_000)
     capture = Capture(ends.writer)
     record = live_record(outcome="answered", ended_by="caller", end_reason="bye", ended_at=5)
-    capture.received(b"INVITE", FLOW)
+    capture.received(b"INVITE", FLOW, 1.0, "id\udcff")
     capture.link("call", "id\udcff", "caller", "carrier", FLOW)
     capture.mark("call", "look_up")
     capture.sent(b"\xff100", FLOW)
     capture.ended(record)
     capture.flush()
     received, link, mark, sent, ended = items(ends)
-    assert received == (RECEIVED, list(FLOW), b"INVITE")
-    assert link == (LINK, list(Linked("call", b"id\xff", "caller", "carrier")), list(FLOW))
-    assert mark == (MARK, "call", "look_up")
-    assert sent == (SENT, list(FLOW), b"\xff100")
-    assert ended == (ENDED, [getattr(record, name) for name in Ended._fields], None)
+    assert received == (RECEIVED, list(FLOW), b"INVITE", b"id\xff")
+    assert link == (LINK, list(Linked("call", b"id\xff", "caller", "carrier")), list(FLOW), None)
+    assert mark == (MARK, "call", "look_up", None)
+    assert sent == (SENT, list(FLOW), b"\xff100", b"")
+    assert ended == (ENDED, [getattr(record, name) for name in Ended._fields], None, None)
     assert capture.statistics() == {"capture_messages": 2, "capture_dropped": 0}
 
 
 async def test_a_single_message_is_written_soon() -> None:
     ends = Ends(10_000)
     capture = Capture(ends.writer)
-    capture.received(b"OPTIONS", FLOW)
+    capture.received(b"OPTIONS", FLOW, 1.0, "a@b")
     await until(lambda: capture.messages)
     assert [item[2] for item in items(ends)] == [b"OPTIONS"]
 
@@ -146,7 +146,7 @@ async def test_many_messages_are_written_before_their_time() -> None:
     ends = Ends(2 * MOST_BYTES)
     capture = Capture(ends.writer)
     for _ in range(3):
-        capture.received(b"x" * (MOST_BYTES // 2), FLOW)
+        capture.received(b"x" * (MOST_BYTES // 2), FLOW, 1.0, "a@b")
     assert len(ends.read()) == 1
     assert capture.messages == 2
 
@@ -154,10 +154,10 @@ async def test_many_messages_are_written_before_their_time() -> None:
 async def test_text_that_cannot_be_encoded_costs_its_frame_only() -> None:
     ends = Ends(10_000)
     capture = Capture(ends.writer)
-    capture.received(b"lost", FLOW)
+    capture.received(b"lost", FLOW, 1.0, "a@b")
     capture.mark("call", "\udcff")
     capture.flush()
-    capture.received(b"next", FLOW)
+    capture.received(b"next", FLOW, 1.0, "a@b")
     capture.flush()
     assert [item[2] for item in items(ends)] == [b"next"]
     assert capture.dropped == 1
@@ -169,7 +169,7 @@ async def test_a_flood_that_nobody_reads_is_dropped_and_counted() -> None:
     capture = Capture(ends.writer)
     message = b"x" * 650
     for _ in range(320_000):
-        capture.received(message, FLOW)
+        capture.received(message, FLOW, 1.0, "a@b")
     capture.flush()
     assert capture.messages == 320_000
     written = sum(1 for _ in items(ends))
@@ -190,7 +190,7 @@ async def test_a_slow_reader_gets_what_finds_room_in_order() -> None:
         return frame is not None
 
     for number in range(20_000):
-        capture.received(number.to_bytes(4) + b"x" * 650, FLOW)
+        capture.received(number.to_bytes(4) + b"x" * 650, FLOW, 1.0, "a@b")
         if number % 600 == 0:  # of some 170 in a frame
             read_a_frame()
     capture.flush()
@@ -206,10 +206,10 @@ async def test_the_reader_is_told_how_many_messages_were_dropped() -> None:
     ends = Ends(3_000)
     capture = Capture(ends.writer)
     for _ in range(10):
-        capture.received(b"x" * 1_000, FLOW)
+        capture.received(b"x" * 1_000, FLOW, 1.0, "a@b")
         capture.flush()
     ends.read()
-    capture.received(b"after", FLOW)
+    capture.received(b"after", FLOW, 1.0, "a@b")
     capture.flush()
     (frame,) = ends.read()
     dropped, _ = read_items(frame)

@@ -62,9 +62,9 @@ class Obedient:
         self._timers: list[float] = []
         self._expired: list[float] = []
 
-    def receive(self, data: bytes, flow: Flow, now: float) -> None:
+    def receive(self, data: bytes, flow: Flow, now: float) -> str:
         self._flow = flow
-        word, *rest = data.decode().split()
+        word, *rest = data.decode().removeprefix("new ").split()
         match word:
             case "echo":
                 self._send(*rest)
@@ -86,6 +86,7 @@ class Obedient:
             case "crash_in_action":
                 self._actions.append(Send(b"x", flow._replace(listener=99)))
                 self._send("after")
+        return "a@b"
 
     def name_at(self, flow: Flow) -> str:
         return flow.host
@@ -103,9 +104,8 @@ class Obedient:
         self.receive(data.removeprefix(b"new "), flow, now)
         return None
 
-    def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool:
-        self.receive(data.removeprefix(b"new "), flow, now)
-        return True
+    def sheds(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool:
+        return False
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
         self._send("routed", str(token), answer.target if isinstance(answer, Route) else answer.outcome)
@@ -273,12 +273,12 @@ async def test_several_messages_are_sent_to_one_flow() -> None:
 
 
 def captured(capture: Capture, ring: Ring) -> list[tuple[int, object, object]]:
-    """Kind and values of what was handed over, flows left out."""
+    """Kind and values of what was handed over; of messages the Call-ID and the text."""
     capture.flush()
     ring.look()
     frames = iter(ring.take, None)
     items = [item for frame in frames for item in read_items(frame)[1]]
-    return [(kind, None if kind <= SENT else first, second) for kind, _, first, second in items]
+    return [(kind, third if kind <= SENT else first, second) for kind, _, first, second, third in items]
 
 
 async def test_all_that_is_received_sent_and_done_is_captured_while_that_is_wanted() -> None:
@@ -299,27 +299,30 @@ async def test_all_that_is_received_sent_and_done_is_captured_while_that_is_want
         await b.hear()
         await b.say("mediate")
         await until(lambda: b.mediating)
+        await b.say("crash")
+        await until(lambda: b.driver.bugs)
         b.driver.capture_to(None)
         assert not b.engine.links
         await b.ask("echo after")
     call = RECORD.call_id
     assert captured(capture, ring) == [
-        (RECEIVED, None, b"echo one"),
-        (SENT, None, b"one"),
-        (RECEIVED, None, b"echo_all two"),
-        (SENT, None, b"two"),
-        (RECEIVED, None, b"look_up 8613800000001"),
+        (RECEIVED, b"a@b", b"echo one"),
+        (SENT, b"", b"one"),
+        (RECEIVED, b"a@b", b"echo_all two"),
+        (SENT, b"", b"two"),
+        (RECEIVED, b"a@b", b"look_up 8613800000001"),
         (MARK, "", "look_up"),
         (MARK, "", "routed"),
-        (SENT, None, b"routed 1 8613900000002"),
-        (RECEIVED, None, b"commit"),
+        (SENT, b"", b"routed 1 8613900000002"),
+        (RECEIVED, b"a@b", b"commit"),
         (MARK, call, "commit"),
         (MARK, call, "commit"),
         (ENDED, [getattr(RECORD, name) for name in Ended._fields], None),
         (MARK, call, "committed"),
-        (SENT, None, b"committed 2"),
-        (RECEIVED, None, b"mediate"),
+        (SENT, b"", b"committed 2"),
+        (RECEIVED, b"a@b", b"mediate"),
         (MARK, "call", "media offer"),
+        (RECEIVED, b"", b"crash"),
     ]
 
 
@@ -615,7 +618,12 @@ async def test_a_long_delivery_of_a_stream_is_detected_as_overload() -> None:
 async def test_new_calls_get_their_waiting_time() -> None:
     async with bench() as b:
         waited: list[float] = []
-        b.engine.receive_new = lambda data, flow, waited_s, now, lasts: waited.append(waited_s)  # type: ignore[method-assign]
+
+        def sheds(data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool:
+            waited.append(waited_s)
+            return True
+
+        b.engine.sheds = sheds  # type: ignore[method-assign]
         b.driver.pace.report(1.0, time.monotonic())
         await b.say("new x")
         await until(lambda: len(b.driver._backlog) > 0)
