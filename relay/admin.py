@@ -1,4 +1,4 @@
-"""Control-socket queries about calls, for the backend and the commands. Only `hang_up` changes anything."""
+"""Answers of the admin socket about calls, peers and bans. `hang_up`, `ban` and `unban` change something."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from relay.model.call import Refusal, Route
 from relay.model.numbers import mask_number
 from relay.net.process import Tasks
 from relay.net.verify import Hook, HookClient
-from relay.policy.call_policy import Routed
+from relay.policy.call_policy import OnRouted
 from relay.policy.decision import UNKNOWN, Bounds, Decision, Wrong, decided, not_decided, read_decision
 from relay.policy.rules import VERIFICATION_FAILED, VERIFICATION_REFUSED
 from relay.service import bindings, fields
@@ -87,7 +87,7 @@ class CallHooks:
         self._wrong: Counter[str] = Counter()  # answers, by "KIND FIELD"
         self._unknown: Counter[tuple[str, str]] = Counter()  # callers that wait, by number and peer
 
-    def decide(self, asked: LookUp, answer: Route | Refusal, routed: Routed) -> None:
+    def decide(self, asked: LookUp, answer: Route | Refusal, routed: OnRouted) -> None:
         """Decide a call with this route, or of an unknown caller (a refusal); `routed` is always called, later."""
         self._asking.begin(self._decide(asked, answer, routed))
 
@@ -105,7 +105,7 @@ class CallHooks:
         await self._client.close()
         await self._store.close()
 
-    async def _decide(self, asked: LookUp, answer: Route | Refusal, routed: Routed) -> None:
+    async def _decide(self, asked: LookUp, answer: Route | Refusal, routed: OnRouted) -> None:
         # What the engine gets on cancellation and errors.
         decision: Route | Refusal = not_decided(answer, "") if isinstance(answer, Route) else VERIFICATION_FAILED
         try:

@@ -10,7 +10,7 @@ from relay.errors import Report
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.net.process import Tasks
-from relay.policy.call_policy import CallPolicy, Routed
+from relay.policy.call_policy import CallPolicy, OnRouted
 from relay.policy.evaluate import Counted, LookupResult
 from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.connection import PostgresServer
@@ -25,7 +25,7 @@ class _Waiting(NamedTuple):
     policy: CallPolicy
     asked: LookUp
     unix_s: float
-    routed: Routed
+    routed: OnRouted
     since: float  # loop time
 
 
@@ -54,7 +54,7 @@ class PostgresLookUps:
         if self._looks % SWEEP_EACH == 0:
             self._asking.begin(self._reader.sweep())
 
-    def look_up(self, policy: CallPolicy, asked: LookUp, unix_s: float, routed: Routed) -> None:
+    def look_up(self, policy: CallPolicy, asked: LookUp, unix_s: float, routed: OnRouted) -> None:
         """Look up a route and evaluate it by `policy`. `routed` is always called, later, from the loop."""
         loop, waiting = asyncio.get_running_loop(), self._waiting
         refusal = policy.refuse_unasked(asked.number, asked.caller, unix_s, asked.peer)

@@ -11,7 +11,7 @@ import pytest
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.model.settings import Peer
-from relay.policy.call_policy import CallPolicy, Routed
+from relay.policy.call_policy import CallPolicy, OnRouted
 from relay.policy.rules import STORE_FAILED, Rules
 from relay.postgres_look_ups import MOST_WAITING, PostgresLookUps
 from relay.store.connection import PostgresServer
@@ -50,7 +50,7 @@ class AnyGate:
     def answer(self, row: str, asked: LookUp, unix_s: float) -> Refusal:
         return FOUND
 
-    def pass_on(self, asked: LookUp, answer: Route | Refusal, unix_s: float, routed: Routed) -> None:
+    def pass_on(self, asked: LookUp, answer: Route | Refusal, unix_s: float, routed: OnRouted) -> None:
         routed(asked.token, answer)
 
 

@@ -277,7 +277,7 @@ def _expiry(asked: ExpiryRequest, at_ms: int) -> int | None:
 
 
 def _changes(asked: BindingChangeRequest, parties: Parties, at_ms: int) -> BindingChange:
-    """The given fields. Raises Refused as `_binding` does."""
+    """The given fields. Raises Refused as `wanted_binding` does."""
     values = given(asked)
     if values.keys() & {"expires_in", "expires_at"}:
         values["expires_at"] = _expiry(asked, at_ms)

@@ -260,7 +260,7 @@ class Recorder:
 
     def _failed(self, step: str, now: float) -> None:
         call, outbox = self._call, self._ua.outbox
-        if call.ended:
+        if call.is_over:
             return
         outbox.counters["recordings_failed"] += 1
         outbox.note("recording.failed", call_id=call.call_id, step=step)

@@ -53,12 +53,12 @@ class Calls:
 
     def live(self) -> list[Call]:
         """The calls in setup or answered."""
-        return [call for call in self.by_invite.values() if not call.ended]
+        return [call for call in self.by_invite.values() if not call.is_over]
 
     def find_live(self, call_id: str, business: str | None) -> Call | None:
         """The call in setup or answered with that id, and of the business unless None."""
         for call in self.by_invite.values():
-            if call.call_id == call_id and not call.ended and business in (None, call.business):
+            if call.call_id == call_id and not call.is_over and business in (None, call.business):
                 return call
         return None
 
@@ -207,7 +207,7 @@ class Call(OpenRecord):
     def acknowledged(self, now: float) -> None:
         """From here on, announcements reach both parties."""
         self.drop(at_once=self.callee is None or self.callee.ack_due is None)
-        if self._greeted or self.ended:
+        if self._greeted or self.is_over:
             return
         self._greeted = True
         if self._recorder is not None:
@@ -216,11 +216,11 @@ class Call(OpenRecord):
             self.media.play(BEGIN)
 
     def recorded(self) -> None:
-        """The first report is committed."""
+        """Recording has begun: enter it in the record."""
         if self.recording is None:
             self.recording = self.call_id
             self._ua.outbox.counters["recordings_begun"] += 1
-            if not self.ended:
+            if not self.is_over:
                 self._ua.outbox.commit(self.record(), self.dump(), None)
 
     # -- timers of an answered call

@@ -273,11 +273,11 @@ class InDialog:
             stateless.answer(reply, 481, now)
         elif request.max_forwards == 0:
             stateless.answer(reply, 483, now)
-        elif (request.method != "BYE" or leg.call.ended) and not self._shares.has_room(peer.name, now):
+        elif (request.method != "BYE" or leg.call.is_over) and not self._shares.has_room(peer.name, now):
             stateless.answer(reply, 503, now, _RETRY_SOON)
         elif request.method == "BYE":
             leg.call.hung_up(leg, request, reply, peer.name, now)
-        elif leg.call.ended or leg.bye_sent:
+        elif leg.call.is_over or leg.bye_sent:
             stateless.answer(reply, 481, now)
         elif request.method not in _RELAYED:
             stateless.answer(reply, _status_for(request.method), now, masking.ALLOW)

@@ -159,7 +159,7 @@ class Engine:
         shares.admits_stray(name, now)
         return True
 
-    def name_at(self, flow: Flow) -> str:
+    def name_on(self, flow: Flow) -> str:
         """The name under which the source's work is limited: its peer, or "" for all unknown sources together."""
         return self._peers.name_on(flow)
 

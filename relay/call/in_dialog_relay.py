@@ -97,7 +97,7 @@ class InDialogRelay(PendingRequest):
     def _is_too_late(self, now: float) -> bool:
         """Whether the request was cancelled, or its dialog ended, while it was queued; it is answered then."""
         origin = self.origin
-        if not self._done and (origin.call.ended or origin.bye_sent or origin.forgotten):
+        if not self._done and (origin.call.is_over or origin.bye_sent or origin.forgotten):
             self._turn_down(487 if self.method == "INVITE" else 481, now)
         return self._done
 

@@ -45,7 +45,7 @@ class CallBase:
     media: Media | None  # set when media go through rtpengine
 
     @property
-    def ended(self) -> bool:
+    def is_over(self) -> bool:
         """Its end is decided, committed or not."""
         return self.state in OVER
 
@@ -397,7 +397,7 @@ class Leg:
         self._send_probe(now + self._ua.timings.transaction_s, now)
 
     def _send_probe(self, deadline: float, now: float) -> None:
-        if not self.call.ended:
+        if not self.call.is_over:
             request = self.request("OPTIONS", self.dialog.next_cseq())
             self._ask(request, self._probe_answered, partial(self._probe_failed, deadline), now)
 

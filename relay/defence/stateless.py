@@ -34,18 +34,18 @@ _match_way: Final = re.compile(
 class StatelessServer:
     """Final responses of one engine to requests outside calls, without a transaction (RFC 3261 8.2.7)."""
 
-    __slots__ = ("_name_at", "_outbox", "_shares", "tag")
+    __slots__ = ("_name_on", "_outbox", "_shares", "tag")
 
-    def __init__(self, outbox: Outbox, shares: PeerShares, name_at: Callable[[Flow], str], tag: str) -> None:
+    def __init__(self, outbox: Outbox, shares: PeerShares, name_on: Callable[[Flow], str], tag: str) -> None:
         """`tag`: To tag of all of them. They open no dialog, and a repeated request must get the same one."""
         self._outbox = outbox
         self._shares = shares
-        self._name_at = name_at
+        self._name_on = name_on
         self.tag = tag
 
     def answer(self, reply: Reply, status: int, now: float, extra: str = "") -> None:
         """Send a response, and count the request as stray. `extra`: further header lines."""
-        self._shares.admits_stray(self._name_at(reply.flow), now)
+        self._shares.admits_stray(self._name_on(reply.flow), now)
         self._outbox.send(reply.write(status, to_tag=self.tag, extra=extra), reply.flow)
 
 

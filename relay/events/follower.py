@@ -25,14 +25,14 @@ from relay.events.webhooks import call_data, of_binding
 from relay.log import Outage
 from relay.model.actions import CallEvent
 from relay.model.call import PROBE_BUSINESS, CallRecord
-from relay.model.numbers import is_700
+from relay.model.numbers import LOCKED_FOR_FRAUD, is_700
 from relay.policy.fraud import WINDOW_MS, Finding, Seen, Signals, Watch
 from relay.store.bindings import note_used
 from relay.store.call_counts import count_calls
 from relay.store.connection import Connection, Place
 from relay.store.database import Reader, one_moment
 from relay.store.journal.rows import EventRow, event_rows, open_event
-from relay.store.numbers import LOCKED_FOR_FRAUD, set_locks
+from relay.store.numbers import set_locks
 from relay.store.record_rows import (
     COLUMNS,
     FOLLOWED,

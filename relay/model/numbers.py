@@ -17,6 +17,14 @@ NumberFormat = Literal["national", "e164", "plus"]
 
 CHINA: Final = "86"
 LENGTH_700: Final = 15
+
+# The reasons why a 700 number is locked: bits of number.locked.
+LOCKED_BY_OPERATOR: Final = 1
+LOCKED_FOR_FRAUD: Final = 2
+LOCKED_WITH_PREFIX: Final = 4
+HELD: Final = 8  # from new bindings alone: calls go on
+NO_CALLS: Final = LOCKED_BY_OPERATOR | LOCKED_FOR_FRAUD | LOCKED_WITH_PREFIX
+
 LONGEST: Final = 15  # E.164; a 700 number may not be longer
 # Shorter digit strings are extensions and service numbers, written unchanged towards every peer.
 SHORTEST_E164: Final = 9

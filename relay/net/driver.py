@@ -36,7 +36,7 @@ from relay.model.call import CallRecord, Refusal, Route
 from relay.net.capture import Capture
 from relay.net.queues import BEHIND_S, Backlog, Pace, Waiting
 from relay.net.transports import Transports
-from relay.policy.call_policy import Routed
+from relay.policy.call_policy import OnRouted
 from relay.policy.rules import STORE_FAILED
 from relay.privacy.records import ended_call
 from relay.sip.message import Flow
@@ -52,7 +52,7 @@ STALLED_S: Final = 2.0
 DROP_S: Final = 0.05  # delay before an ended attempt leaves the attempts file: its last messages are sent by then
 _NOT_MARKED: Final = frozenset({"ping", "query"})  # rtpengine's commands that are no step of a call
 
-Answered = Callable[[int, Mediated | None], None]  # Mediate.token, answer
+OnMediated = Callable[[int, Mediated | None], None]  # Mediate.token, answer
 
 
 class Engine(Protocol):
@@ -64,7 +64,7 @@ class Engine(Protocol):
     @property
     def bans(self) -> Bans: ...
     def receive(self, data: bytes, flow: Flow, now: float) -> str: ...
-    def name_at(self, flow: Flow) -> str: ...
+    def name_on(self, flow: Flow) -> str: ...
     def exceed_work(self, name: str, now: float) -> None: ...
     def sort(self, data: bytes, flow: Flow, wait_s: float, now: float, *, lasts: bool) -> Rank | None: ...
     def sheds(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool: ...
@@ -97,13 +97,13 @@ class Driver:
         self,
         engine: Engine,
         transports: Transports,
-        look_up: Callable[[LookUp, float, Routed], None],
+        look_up: Callable[[LookUp, float, OnRouted], None],
         append: Callable[[Commit, Callable[[int], None]], None],
         emit: Callable[[CallEvent], None],
         attempts: Attempts,
         log: FilteringBoundLogger,
         log_ended: Callable[[dict[str, object]], None],
-        mediate: Callable[[Mediate, Answered], None] | None = None,
+        mediate: Callable[[Mediate, OnMediated], None] | None = None,
     ) -> None:
         """`look_up` takes a call, Unix seconds, and the callback of its answer, called at once or later.
 
@@ -240,7 +240,7 @@ class Driver:
 
     def _keep(self, data: bytes, flow: Flow, now: float) -> None:
         backlog = self._backlog
-        name = self._engine.name_at(flow)
+        name = self._engine.name_on(flow)
         if not backlog.has_room(name, data):
             self._engine.exceed_work(name, now)
             if not flow.reliable:  # SIP retransmits
@@ -335,7 +335,7 @@ class Driver:
         if isinstance(action, KeepAttempt):
             self._attempts.keep(action.record, action.state)
         elif isinstance(action, LookUp):
-            self._answer(action, now)
+            self._start_look_up(action, now)
         elif isinstance(action, Commit):
             self._commit(action, now)
         elif isinstance(action, DropAttempt):
@@ -401,7 +401,7 @@ class Driver:
         if dropped:
             self._attempts.drop(dropped)
 
-    def _answer(self, action: LookUp, now: float) -> None:
+    def _start_look_up(self, action: LookUp, now: float) -> None:
         if self._capture is not None:
             self._mark(action.token, action.call_id, "look_up")
         # A stalled journal: calls already accepted, and all calls where shedding is off, end here.

@@ -19,7 +19,7 @@ from relay.errors import Report
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route, named
 from relay.model.settings import Peer, may_call_as
-from relay.policy.evaluate import Counted, LookupResult, PendingCall, evaluate, refused
+from relay.policy.evaluate import Counted, DialledCall, LookupResult, evaluate, refused
 from relay.policy.rules import (
     BUSINESS_RATE,
     CALLER_INTERNATIONAL,
@@ -33,7 +33,7 @@ from relay.policy.rules import (
     quota,
 )
 
-Routed = Callable[[int, Route | Refusal], None]  # LookUp.token, answer
+OnRouted = Callable[[int, Route | Refusal], None]  # LookUp.token, answer
 
 _GUESSED_WRONG: Final = (NO_BINDING, CALLER_INTERNATIONAL, NUMBER_UNKNOWN)  # refusals of callers that were never bound
 
@@ -47,7 +47,7 @@ class CallPolicy:
         rules: Rules,
         remember: Callable[[LastCaller], None],
         report: Report | None = None,
-        decide: Callable[[LookUp, Route | Refusal, Routed], None] | None = None,
+        decide: Callable[[LookUp, Route | Refusal, OnRouted], None] | None = None,
         give_back: Callable[[Counted], None] | None = None,
     ) -> None:
         """`fetch`: `relay.store.sqlite.lookup.RouteReader.fetch`; `remember` stores a callee's last caller.
@@ -67,11 +67,11 @@ class CallPolicy:
         self.refused_attempts = RefusedAttempts()
         self._pauses: Counter[str] = Counter()  # number of pauses, by kind
 
-    def route(self, asked: LookUp, unix_s: float, routed: Routed) -> None:
+    def route(self, asked: LookUp, unix_s: float, routed: OnRouted) -> None:
         """Look up and evaluate a call of the engine; `routed` gets the answer, at once unless it must be verified."""
         self.pass_on(asked, self.look_up(asked.number, asked.caller, unix_s, asked.peer, asked), unix_s, routed)
 
-    def pass_on(self, asked: LookUp, answer: Route | Refusal, unix_s: float, routed: Routed) -> None:
+    def pass_on(self, asked: LookUp, answer: Route | Refusal, unix_s: float, routed: OnRouted) -> None:
         """Give the answer to `routed`, by way of the hooks if the route, or the caller, requires it."""
         if isinstance(answer, Route):
             if not answer.verify and not answer.hook:
@@ -87,7 +87,7 @@ class CallPolicy:
         else:
             routed(asked.token, self.not_bound(asked, unix_s) if answer.may_bind else answer)
 
-    def _decided(self, asked: LookUp, routed: Routed, token: int, answer: Route | Refusal) -> None:
+    def _decided(self, asked: LookUp, routed: OnRouted, token: int, answer: Route | Refusal) -> None:
         """The hooks' answer."""
         routed(token, answer)
         if asked.given_up or isinstance(answer, Refusal):
@@ -96,7 +96,7 @@ class CallPolicy:
     def give_back(self, asked: LookUp) -> None:
         """Undo what the caps on frequency have counted for a call that was granted, and is refused or given up."""
         counted, asked.counted = asked.counted, None
-        if isinstance(counted, PendingCall):
+        if isinstance(counted, DialledCall):
             self.recent.give_back(counted.caller_key)
             self.recent.give_back(counted.number_key)
         elif isinstance(counted, Counted) and self._give_back is not None:
@@ -151,7 +151,7 @@ class CallPolicy:
         if isinstance(found, Refusal):
             return found
         caller_key, number_key = count_keys(number, found.caller_hash)
-        pending = PendingCall(number, caller, unix_s, caller_key, number_key)
+        pending = DialledCall(number, caller, unix_s, caller_key, number_key)
         answer = evaluate(found, pending, self.rules, self.recent)
         bound = found.bound
         if bound is None or isinstance(answer, Refusal):

@@ -14,7 +14,7 @@ from relay.call import admission, text_message
 from relay.call.admission import NUMBER_UNKNOWN
 from relay.model.binding import GROUP_MODES
 from relay.model.call import PROBE_BUSINESS, ConcurrencyCap, Refusal, Route
-from relay.model.numbers import is_700, is_foreign
+from relay.model.numbers import NO_CALLS, is_700, is_foreign
 from relay.policy import rules
 from relay.policy.rules import (
     BUSINESS_BUSY,
@@ -48,9 +48,6 @@ from relay.privacy import masking
 from relay.privacy.masking import Verdict
 
 ALWAYS_MS: Final = 1 << 62
-
-
-NO_CALLS: Final = 7  # bits of a number's locks: operator, fraud, prefix. A held number, the fourth, takes calls
 
 
 class BindingContext(NamedTuple):
@@ -101,7 +98,7 @@ class LookupResult(NamedTuple):
     """The result of a look-up."""
 
     caller_hash: bytes
-    locked: int | None  # 0: in use; None: no such number
+    locked: int | None  # lock bits of the number (`NO_CALLS`); None: no such number
     legacy: int
     is_own: bool  # the caller is a party; False: a route for any caller
     bound: BindingContext | None
@@ -110,7 +107,7 @@ class LookupResult(NamedTuple):
     counted: Counted | None = None  # None: this process counts, in `Recent`
 
 
-class PendingCall:
+class DialledCall:
     """The call to be evaluated."""
 
     __slots__ = ("caller", "caller_key", "number", "number_key", "unix_s")
@@ -123,7 +120,7 @@ class PendingCall:
         self.number_key = number_key
 
 
-def evaluate(found: LookupResult, asked: PendingCall, rules: Rules, recent: Recent) -> Route | Refusal:
+def evaluate(found: LookupResult, asked: DialledCall, rules: Rules, recent: Recent) -> Route | Refusal:
     """Evaluate a call: a route, or the refusal."""
     bound = found.bound
     for check in _OF_NUMBER:
@@ -170,13 +167,13 @@ def refused(refusal: Refusal, bound: BindingContext) -> Refusal:
 # -- of the number and the caller
 
 
-def _number(found: LookupResult, asked: PendingCall, rules: Rules) -> Refusal | None:
+def _number(found: LookupResult, asked: DialledCall, rules: Rules) -> Refusal | None:
     if found.locked is None:
         return NUMBER_UNKNOWN
     return NUMBER_LOCKED if found.locked & NO_CALLS else None
 
 
-def _legacy(found: LookupResult, asked: PendingCall, rules: Rules) -> Refusal | None:
+def _legacy(found: LookupResult, asked: DialledCall, rules: Rules) -> Refusal | None:
     if not found.legacy:
         return None
     until_ms = rules.legacy_until_ms
@@ -184,7 +181,7 @@ def _legacy(found: LookupResult, asked: PendingCall, rules: Rules) -> Refusal | 
     return LEGACY_ENDED if over else None
 
 
-def _caller(found: LookupResult, asked: PendingCall, rules: Rules) -> Refusal | None:
+def _caller(found: LookupResult, asked: DialledCall, rules: Rules) -> Refusal | None:
     """The rules for callers that are not a party; parties are checked by `_party`. A 700 number is never a caller."""
     if found.is_own:
         return None
@@ -203,7 +200,7 @@ _OF_NUMBER: Final = tuple(OF_NUMBER.values())
 # -- of the binding
 
 
-def _in_force(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal | None:
+def _in_force(bound: BindingContext, asked: DialledCall, rules: Rules) -> Refusal | None:
     if bound.ended_at is not None:
         return NO_BINDING
     if bound.expires_at is not None and bound.expires_at <= asked.unix_s * 1000:
@@ -211,17 +208,17 @@ def _in_force(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusa
     return None if bound.in_force else NO_BINDING
 
 
-def _business(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal | None:
+def _business(bound: BindingContext, asked: DialledCall, rules: Rules) -> Refusal | None:
     if bound.business_state == "approved":
         return None
     return BUSINESS_REVOKED if bound.business_state == "revoked" else BUSINESS_SUSPENDED
 
 
-def _direction(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal | None:
+def _direction(bound: BindingContext, asked: DialledCall, rules: Rules) -> Refusal | None:
     return None if bound.direction in ("both", direction_of(bound)) else DIRECTION_BARRED
 
 
-def _lists(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal | None:
+def _lists(bound: BindingContext, asked: DialledCall, rules: Rules) -> Refusal | None:
     if bound.entry == "black":
         return CALLER_BLACKLISTED
     if (bound.white_only or bound.business_white_only) and bound.entry != "white":
@@ -229,7 +226,7 @@ def _lists(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal |
     return None
 
 
-def _hours(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal | None:
+def _hours(bound: BindingContext, asked: DialledCall, rules: Rules) -> Refusal | None:
     """All configured hours must hold. Raises ParseError for an invalid stored text."""
     if rules.hours is not None and not rules.hours.hold(asked.unix_s):
         return OUTSIDE_HOURS
@@ -239,14 +236,14 @@ def _hours(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal |
     return None
 
 
-def _party(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal | None:
+def _party(bound: BindingContext, asked: DialledCall, rules: Rules) -> Refusal | None:
     """A party must still be allowed: the binding may be older than the configuration."""
     if bound.party == "*" or rules.parties.allow(asked.caller):
         return None
     return CALLER_INTERNATIONAL if is_foreign(asked.caller) else PARTY_NOT_ALLOWED
 
 
-def _filing(bound: BindingContext, asked: PendingCall, rules: Rules) -> Refusal | None:
+def _filing(bound: BindingContext, asked: DialledCall, rules: Rules) -> Refusal | None:
     if bound.filed_until > asked.unix_s * 1000 or _target(bound, rules) is None:
         return None
     return NOT_FILED
@@ -286,7 +283,7 @@ def _target(bound: BindingContext, rules: Rules) -> str | None:
             return bound.a
 
 
-def callee(bound: BindingContext, asked: PendingCall, rules: Rules) -> str | Refusal:
+def callee(bound: BindingContext, asked: DialledCall, rules: Rules) -> str | Refusal:
     """The called party, if it may be a party today, or the refusal."""
     target = _target(bound, rules)
     if target is None:
@@ -299,7 +296,7 @@ def callee(bound: BindingContext, asked: PendingCall, rules: Rules) -> str | Ref
 # -- how often, and how many at once
 
 
-def over_frequency_cap(found: LookupResult, asked: PendingCall, rules: Rules, recent: Recent) -> Refusal | None:
+def over_frequency_cap(found: LookupResult, asked: DialledCall, rules: Rules, recent: Recent) -> Refusal | None:
     if found.counted is not None:
         return found.counted.over if rules.caller_caps or rules.number_caps else None
     if _is_over(rules.caller_caps, asked.caller_key, found.earlier_by_caller, asked.unix_s, recent):
@@ -336,7 +333,7 @@ def counts_under(caps: tuple[Cap, ...], key: int, earlier: Sequence[int], unix_s
     return counts
 
 
-def _route(found: LookupResult, bound: BindingContext, asked: PendingCall, rules: Rules, target: str) -> Route:
+def _route(found: LookupResult, bound: BindingContext, asked: DialledCall, rules: Rules, target: str) -> Route:
     direction = direction_of(bound)
     fields = (
         bound.binding_id,

@@ -24,8 +24,8 @@ from relay.policy.evaluate import (
     OF_NUMBER,
     BindingContext,
     Counted,
+    DialledCall,
     LookupResult,
-    PendingCall,
     callee,
     counts_under,
     evaluate,
@@ -287,7 +287,7 @@ def _looked_up(
         checks.rest(tuple(OF_NUMBER))
         return found
     recent = Recent() if running is None else running.policy.recent
-    asked = PendingCall(call.number, call.caller, call.unix_s, *count_keys(call.number, found.caller_hash))
+    asked = DialledCall(call.number, call.caller, call.unix_s, *count_keys(call.number, found.caller_hash))
     for name, check in OF_NUMBER.items():
         checks.add(name, check(found, asked, rules), _figures(name, found, asked, rules, call.peer))
     bound = found.bound
@@ -314,7 +314,7 @@ def _looked_up(
     return answer if isinstance(answer, Refusal) else _within_rate(checks, answer, bound, call, rules, running)
 
 
-def _figures(name: str, found: LookupResult, asked: PendingCall, rules: Rules, peer: Peer | None) -> str:
+def _figures(name: str, found: LookupResult, asked: DialledCall, rules: Rules, peer: Peer | None) -> str:
     """The figures of a check of the number; of an anonymous caller also the header that has none, by its peer."""
     figures = FIGURES_OF_NUMBER[name](found, asked, rules)
     if name != "caller" or asked.caller or peer is None:
@@ -323,7 +323,7 @@ def _figures(name: str, found: LookupResult, asked: PendingCall, rules: Rules, p
     return f'{figures}; no number in {header} (identity = "{peer.identity}")'
 
 
-def _used(found: LookupResult, asked: PendingCall, rules: Rules, recent: Recent) -> Counts:
+def _used(found: LookupResult, asked: DialledCall, rules: Rules, recent: Recent) -> Counts:
     return Counts(
         counts_under(rules.caller_caps, asked.caller_key, found.earlier_by_caller, asked.unix_s, recent),
         counts_under(rules.number_caps, asked.number_key, found.earlier_by_number, asked.unix_s, recent),

@@ -7,16 +7,16 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from relay.model.call import Refusal
-from relay.model.numbers import Parties
-from relay.policy.evaluate import BindingContext, LookupResult, PendingCall, direction_of
+from relay.model.numbers import LOCKED_BY_OPERATOR, LOCKED_FOR_FRAUD, LOCKED_WITH_PREFIX, Parties
+from relay.policy.evaluate import BindingContext, DialledCall, LookupResult, direction_of
 from relay.policy.rules import Cap, Hours, Rules, minute_in_china, parse_hours
 
 ROLES: Final = {"a": "a", "b": "b", "g": "a member of its group", "*": "anybody"}
 _UNITS: Final = ((3600, "h"), (60, "min"), (1, "s"))
-_LOCKS: Final = ((1, "operator"), (2, "fraud"), (4, "prefix"))
+_LOCKS: Final = ((LOCKED_BY_OPERATOR, "operator"), (LOCKED_FOR_FRAUD, "fraud"), (LOCKED_WITH_PREFIX, "prefix"))
 
 
-def _number(found: LookupResult, asked: PendingCall, rules: Rules) -> str:
+def _number(found: LookupResult, asked: DialledCall, rules: Rules) -> str:
     if found.locked is None:
         return "no such number"
     locks = [by for bit, by in _LOCKS if found.locked & bit]
@@ -25,14 +25,14 @@ def _number(found: LookupResult, asked: PendingCall, rules: Rules) -> str:
     return "held from new bindings" if found.locked else "not locked or held"
 
 
-def _legacy(found: LookupResult, asked: PendingCall, rules: Rules) -> str:
+def _legacy(found: LookupResult, asked: DialledCall, rules: Rules) -> str:
     if not found.legacy:
         return "no"
     until = "" if rules.legacy_until_ms is None else f", until {moment(rules.legacy_until_ms)}"
     return f"yes; phase {rules.phase}{until}"
 
 
-def _caller(found: LookupResult, asked: PendingCall, rules: Rules) -> str:
+def _caller(found: LookupResult, asked: DialledCall, rules: Rules) -> str:
     if found.is_own:
         return "has its own route on the number"
     if not asked.caller:
@@ -40,7 +40,7 @@ def _caller(found: LookupResult, asked: PendingCall, rules: Rules) -> str:
     return f"without a route of its own; other countries allowed: {_yes(rules.international_allowed)}"
 
 
-def _in_force(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
+def _in_force(bound: BindingContext, asked: DialledCall, rules: Rules) -> str:
     if bound.ended_at is not None:
         return f"unbound at {moment(bound.ended_at)}"
     if bound.expires_at is None:
@@ -49,31 +49,31 @@ def _in_force(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
     return f"expires {at}" if bound.expires_at > asked.unix_s * 1000 else f"expired {at}"
 
 
-def _business(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
+def _business(bound: BindingContext, asked: DialledCall, rules: Rules) -> str:
     return f"{bound.business}: {bound.business_state or 'unknown'}"
 
 
-def _direction(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
+def _direction(bound: BindingContext, asked: DialledCall, rules: Rules) -> str:
     return f"{direction_of(bound)}; allowed: {bound.direction}"
 
 
-def _lists(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
+def _lists(bound: BindingContext, asked: DialledCall, rules: Rules) -> str:
     white_only = bool(bound.white_only or bound.business_white_only)
     entry = f"list: {bound.entry}" if bound.entry else "on no list"
     return f"{entry}; only white callers" if white_only else entry
 
 
-def _hours(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
+def _hours(bound: BindingContext, asked: DialledCall, rules: Rules) -> str:
     texts = [text for text in (bound.business_hours, bound.hours) if text]
     hours = ([] if rules.hours is None else [rules.hours]) + [parse_hours(text) for text in texts]
     return f"hours {' and '.join(map(_span, hours)) or 'any'}, now {_clock(minute_in_china(asked.unix_s))} in China"
 
 
-def _party(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
+def _party(bound: BindingContext, asked: DialledCall, rules: Rules) -> str:
     return "anybody may call" if bound.party == "*" else _kind(rules.parties, asked.caller)
 
 
-def _filing(bound: BindingContext, asked: PendingCall, rules: Rules) -> str:
+def _filing(bound: BindingContext, asked: DialledCall, rules: Rules) -> str:
     if not rules.filing_required:
         return "not required"
     return "A number filed" if bound.filed_until > asked.unix_s * 1000 else "A number not filed"
@@ -129,8 +129,8 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-_OfNumber = Callable[[LookupResult, PendingCall, Rules], str]
-_OfBinding = Callable[[BindingContext, PendingCall, Rules], str]
+_OfNumber = Callable[[LookupResult, DialledCall, Rules], str]
+_OfBinding = Callable[[BindingContext, DialledCall, Rules], str]
 # By the names of `relay.policy.evaluate`.
 FIGURES_OF_NUMBER: Final[dict[str, _OfNumber]] = {"number": _number, "legacy number": _legacy, "caller": _caller}
 FIGURES_OF_BINDING: Final[dict[str, _OfBinding]] = {

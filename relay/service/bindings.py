@@ -60,7 +60,7 @@ class _Sweeps:
     """Releases expired bindings for one request. Others wait meanwhile: the timer releases those that are left."""
 
     def __init__(self, unit: UnitOfWork, rules: BindRules) -> None:
-        self._act = unit
+        self._unit = unit
         self._rules = rules
         self._left = MOST_SWEEPS
 
@@ -69,7 +69,7 @@ class _Sweeps:
         if not self._left:
             return 0
         self._left -= 1
-        return release_due(self._act, self._rules)
+        return release_due(self._unit, self._rules)
 
 
 def bind(unit: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None = None) -> Binding:

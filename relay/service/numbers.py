@@ -9,16 +9,13 @@ from collections.abc import Collection, Iterable
 from typing import TypedDict
 
 from relay.errors import ParseError, Refused
-from relay.model.numbers import is_700, normalise_700, normalise_party
+from relay.model.numbers import HELD, LOCKED_BY_OPERATOR, LOCKED_FOR_FRAUD, is_700, normalise_700, normalise_party
 from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.service.fields import invalid
 from relay.store.connection import Connection
 from relay.store.numbers import (
-    HELD,
     LEGACY_POOL,
-    LOCKED_BY_OPERATOR,
-    LOCKED_FOR_FRAUD,
     Number,
     Pool,
     Prefix,

@@ -94,7 +94,7 @@ State = Literal["live", "expired", "ended"]
 
 _BY_ID = f"{SELECT} WHERE id = :id AND (:business IS NULL OR business = :business)"
 _X = COLUMNS.index("x")
-_BY_SERIAL = f"{SELECT} WHERE id > ? AND id < ? AND business = ?"
+_BY_ID_RANGE = f"{SELECT} WHERE id > ? AND id < ? AND business = ?"
 # A call that was up or rang at the expiry still moves it: those that end so long after their last call wait for that.
 IDLE_HOLD_MS = 1000 * (RING_TIMEOUT_S.stop + 60)
 _DUE = f"""
@@ -265,9 +265,9 @@ def find_numbered(
 ) -> Binding | None:
     """The binding of this business with this number (`number_of`), on `x` if given; None if there is none.
 
-    Two of them are none: neither is meant surely. Raises StoreError if the proof of its row does not hold.
+    None also if two match: it is not certain which is meant. Raises StoreError if the proof of its row does not hold.
     """
-    found = connection.execute(_BY_SERIAL, (*ids_of(number), business)).fetchall()
+    found = connection.execute(_BY_ID_RANGE, (*ids_of(number), business)).fetchall()
     rows = [row for row in found if x in (None, row[_X])]
     if len(rows) != 1:
         return None

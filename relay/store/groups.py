@@ -17,7 +17,7 @@ from relay.store.unit_of_work import UnitOfWork
 
 _COLUMNS = "SELECT id, business, sealed, size, version, created_at FROM party_group"
 _BY_ID = f"{_COLUMNS} WHERE id = :id AND (:business IS NULL OR business = :business)"
-_BY_SERIAL = f"{_COLUMNS} WHERE id > ? AND id < ? AND business = ? LIMIT 2"
+_BY_ID_RANGE = f"{_COLUMNS} WHERE id > ? AND id < ? AND business = ? LIMIT 2"
 _PAGE = f"{_COLUMNS} WHERE id > :after {{own}} ORDER BY id LIMIT :most"
 _ADD = "INSERT INTO party_group (id, business, sealed, size, version, created_at) VALUES (?, ?, ?, ?, ?, ?)"
 _COUNT = "UPDATE party_group SET size = size + ?2, version = version + 1 WHERE id = ?1"
@@ -108,7 +108,7 @@ def find_numbered_group(connection: Connection, sealer: Sealer, number: int, bus
     Raises StoreError if its proof does not hold.
     """
     first, last = ids_of(number)
-    rows = connection.execute(_BY_SERIAL, (f"g{first}", f"g{last}", business)).fetchall()
+    rows = connection.execute(_BY_ID_RANGE, (f"g{first}", f"g{last}", business)).fetchall()
     return _proven(connection, sealer, rows)[0] if len(rows) == 1 else None
 
 

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from relay.model.numbers import HELD, LOCKED_BY_OPERATOR, LOCKED_FOR_FRAUD, LOCKED_WITH_PREFIX
 from relay.store.connection import Connection
 from relay.store.unit_of_work import UnitOfWork
 
 State = Literal["locked", "bound", "cooling", "free"]
 PrefixState = Literal["active", "locked", "returned"]
 
-# The reasons why a number is locked: bits of number.locked.
-LOCKED_BY_OPERATOR = 1
-LOCKED_FOR_FRAUD = 2
-LOCKED_WITH_PREFIX = 4
-HELD = 8  # from new bindings alone: calls go on
 Lock = Literal["operator", "fraud", "prefix", "hold"]
 _LOCKS: dict[int, Lock] = {
     LOCKED_BY_OPERATOR: "operator",
@@ -49,7 +45,7 @@ SELECT ?1 || substr(CAST(10000 + n AS TEXT), 2), ?1, ?2, ?3 FROM serial
 _ADD_LEGACY = "INSERT INTO number (number, prefix, pool, legacy) VALUES (?, '', ?, 1) ON CONFLICT DO NOTHING"
 _ADD_LEGACY_POOL = "INSERT INTO pool (id, area, created_at) VALUES (?, '', ?) ON CONFLICT DO NOTHING"
 _CHANGE_PREFIX = "UPDATE prefix SET peer = ?2, state = ?3, cool_down_ms = ?4 WHERE prefix = ?1"
-_LOCK_PREFIX = "UPDATE number SET locked = (locked & ~4) | ?2 WHERE prefix = ?1 AND locked & 4 <> ?2"
+_LOCK_PREFIX = "UPDATE number SET locked = (locked & ~?3) | ?2 WHERE prefix = ?1 AND locked & ?3 <> ?2"
 _LOCK = "UPDATE number SET locked = (locked & ~?2) | ?3 WHERE number = ?1"
 _MOVE = "UPDATE number SET pool = ? WHERE number = ?"
 
@@ -108,7 +104,8 @@ def insert_prefix(unit: UnitOfWork, prefix: Prefix, pool: str) -> int:
 def update_prefix(unit: UnitOfWork, prefix: Prefix) -> None:
     """Write peer, state and cool-down. Any state but active locks all its numbers from the next INVITE on."""
     unit.connection.execute(_CHANGE_PREFIX, (prefix.prefix, prefix.peer, prefix.state, prefix.cool_down_ms))
-    unit.connection.execute(_LOCK_PREFIX, (prefix.prefix, 0 if prefix.state == "active" else LOCKED_WITH_PREFIX))
+    locked = 0 if prefix.state == "active" else LOCKED_WITH_PREFIX
+    unit.connection.execute(_LOCK_PREFIX, (prefix.prefix, locked, LOCKED_WITH_PREFIX))
 
 
 def insert_legacy(unit: UnitOfWork, number: str) -> bool:

@@ -129,7 +129,7 @@ def test_options_of_an_unknown_source_is_not_answered_by_the_fast_path(host: str
     made.receive(PLAIN, FLOW._replace(host=host), 1.0)
     assert made.statistics()["strangers"] == 1
     assert [answer[:11] for answer in answers(made)] == [b"SIP/2.0 403"]
-    assert made.name_at(FLOW._replace(host=host)) == ("other" if host == "192.0.2.99" else "")
+    assert made.name_on(FLOW._replace(host=host)) == ("other" if host == "192.0.2.99" else "")
 
 
 def test_options_over_the_limit_is_dropped_only_under_load() -> None:

@@ -14,12 +14,12 @@ from relay.events import follower as module
 from relay.events.follower import Follower
 from relay.model.actions import CallEvent
 from relay.model.call import CallRecord
+from relay.model.numbers import LOCKED_FOR_FRAUD
 from relay.policy.fraud import Signal, Signals, Watch
 from relay.store.audit import AuditQuery, all_entries
 from relay.store.bindings import find_binding
 from relay.store.call_counts import owner_of_business, read_counts, summed
 from relay.store.database import connect_reader
-from relay.store.numbers import LOCKED_FOR_FRAUD
 from relay.store.record_rows import index_rows
 from relay.store.unit_of_work import Actor, UnitOfWork
 from relay.store.writer import GroupWriter

@@ -30,10 +30,10 @@ from relay.model.actions import (
 from relay.model.call import CallRecord, Refusal, Route
 from relay.model.settings import Limits, Peer, StreamLimits
 from relay.net.capture import ENDED, MARK, RECEIVED, SENT, Capture, Ended, Ring, make_memory, read_items
-from relay.net.driver import STALLED_S, Answered, Driver
+from relay.net.driver import STALLED_S, Driver, OnMediated
 from relay.net.queues import MOST_BYTES
 from relay.net.transports import Transports
-from relay.policy.call_policy import Routed
+from relay.policy.call_policy import OnRouted
 from relay.policy.rules import STORE_FAILED
 from relay.sip.message import Flow
 from tests.net.support import Log, address_of, hold_up_the_loop, settings_for, until
@@ -88,7 +88,7 @@ class Obedient:
                 self._send("after")
         return "a@b"
 
-    def name_at(self, flow: Flow) -> str:
+    def name_on(self, flow: Flow) -> str:
         return flow.host
 
     def exceed_work(self, name: str, now: float) -> None:
@@ -163,13 +163,13 @@ class Bench:
         self.log = Log()
         self.journal: list[tuple[Commit, Callable[[int], None]]] = []
         self.told: list[CallEvent] = []
-        self.mediating: list[tuple[Mediate, Answered]] = []
+        self.mediating: list[tuple[Mediate, OnMediated]] = []
         self.kept: list[tuple[CallRecord, bytes]] = []
         self.dropped: list[str] = []
         self.can_keep = True
         self.over_share: set[str] = set()
         self.look_up: Callable[[str, str, float], Route | Refusal] = lambda number, caller, wall_s: ROUTE
-        self.waiting: list[tuple[LookUp, Routed]] | None = None  # look-ups to be answered later
+        self.waiting: list[tuple[LookUp, OnRouted]] | None = None  # look-ups to be answered later
         self.settings = settings_for("udp")
         self.transports = Transports(self.settings, StreamLimits(), None)
         self.driver = Driver(
@@ -185,7 +185,7 @@ class Bench:
         )
         self.peer: asyncio_dgram.DatagramClient
 
-    def _answer(self, asked: LookUp, wall_s: float, routed: Routed) -> None:
+    def _answer(self, asked: LookUp, wall_s: float, routed: OnRouted) -> None:
         if self.waiting is not None:
             self.waiting.append((asked, routed))
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relay.model.call import Refusal, Route
 from relay.model.settings import CallerNumbers, Peer
-from relay.policy.evaluate import BindingContext, LookupResult, PendingCall, evaluate
+from relay.policy.evaluate import BindingContext, DialledCall, LookupResult, evaluate
 from relay.policy.rules import Recent, Rules
 from tests.support.stored import NOW_MS, A, B, X
 
@@ -57,7 +57,7 @@ def found(**changes: object) -> LookupResult:
 def judged(
     found: LookupResult, caller: str = A, *, at_s: float = NOW_S, recent: Recent | None = None, **rules: object
 ) -> Route | Refusal:
-    asked = PendingCall(X, caller, at_s, 1, 2)
+    asked = DialledCall(X, caller, at_s, 1, 2)
     return evaluate(found, asked, Rules(**rules), Recent() if recent is None else recent)  # type: ignore[arg-type]
 
 

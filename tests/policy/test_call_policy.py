@@ -10,7 +10,7 @@ from relay.model.actions import LookUp
 from relay.model.call import Kind, Refusal, Route
 from relay.model.settings import CallerNumbers, Peer
 from relay.policy import call_policy
-from relay.policy.call_policy import FIRST_PAUSE_S, WINDOW_S, CallPolicy, RefusedAttempts, Routed
+from relay.policy.call_policy import FIRST_PAUSE_S, WINDOW_S, CallPolicy, OnRouted, RefusedAttempts
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import (
     NO_BINDING,
@@ -154,7 +154,7 @@ class Answers:
         self, *, verify: bool = False, hook: int | None = None, has_hook: bool = True, caps: tuple[Cap, ...] = ()
     ) -> None:
         self.answers: list[tuple[int, str]] = []
-        self.asked: list[tuple[LookUp, Route | Refusal, Routed]] = []
+        self.asked: list[tuple[LookUp, Route | Refusal, OnRouted]] = []
         bench = Bench(found(hook=hook), verify=verify)
         decide = (lambda *asked: self.asked.append(asked)) if has_hook else None
         rules = Rules(verify=verify, caller_caps=caps, number_caps=caps)
@@ -523,7 +523,7 @@ class Unknown(Asking):
         if decides:
             self.gate = CallPolicy(self.fetch, self.gate.rules, self.remembered.append, decide=self.decide)
 
-    def decide(self, asked: LookUp, answer: Route | Refusal, routed: Routed) -> None:
+    def decide(self, asked: LookUp, answer: Route | Refusal, routed: OnRouted) -> None:
         assert isinstance(answer, Refusal)
         self.asking.append(answer)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.policy.evaluate import OF_BINDING, OF_NUMBER, PendingCall
+from relay.policy.evaluate import OF_BINDING, OF_NUMBER, DialledCall
 from relay.policy.figures import (
     FIGURES_OF_BINDING,
     FIGURES_OF_NUMBER,
@@ -16,7 +16,7 @@ from relay.policy.rules import NO_CALLEE, OWN_NUMBER, PARTY_NOT_ALLOWED, Cap, Ho
 from tests.policy.cases import NOW_S, found
 from tests.support.stored import NOW_MS, A, B, X
 
-ASKED = PendingCall(X, A, NOW_S, 1, 2)
+ASKED = DialledCall(X, A, NOW_S, 1, 2)
 
 
 def test_each_check_has_its_figures() -> None:
@@ -67,7 +67,7 @@ def test_figures(check: str, changes: dict[str, object], rules: dict[str, object
 
 
 def test_an_anonymous_caller_is_told_as_such() -> None:
-    asked = PendingCall(X, "", NOW_S, 1, 2)
+    asked = DialledCall(X, "", NOW_S, 1, 2)
     assert FIGURES_OF_NUMBER["caller"](found(is_own=False), asked, Rules()) == "anonymous; allowed: no"
 
 

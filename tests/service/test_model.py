@@ -22,7 +22,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from relay.errors import Refused
 from relay.model.binding import Binding
 from relay.model.call import Refusal
-from relay.policy.evaluate import PendingCall, evaluate
+from relay.policy.evaluate import DialledCall, evaluate
 from relay.policy.rules import Recent, Rules
 from relay.service.bindings import end
 from relay.service.businesses import change as change_business
@@ -417,7 +417,7 @@ class Store(RuleBasedStateMachine):
     def calls(self, number: str, caller: str) -> None:
         found = self.reader.fetch(number, caller, self.now / 1000)
         assert not isinstance(found, Refusal)
-        answer = evaluate(found, PendingCall(number, caller, self.now / 1000, 0, 0), CALLS, Recent())
+        answer = evaluate(found, DialledCall(number, caller, self.now / 1000, 0, 0), CALLS, Recent())
         got = answer.outcome if isinstance(answer, Refusal) else (answer.target, answer.shown)
         assert got == self.model.call(number, caller, self.now)
 

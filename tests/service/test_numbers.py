@@ -8,17 +8,10 @@ from typing import Any
 import pytest
 
 from relay.errors import Refused
+from relay.model.numbers import LOCKED_FOR_FRAUD
 from relay.service import numbers
 from relay.service.numbers import PoolChange, new_pool, new_prefix
-from relay.store.numbers import (
-    LOCKED_FOR_FRAUD,
-    Pool,
-    Prefix,
-    PrefixState,
-    find_pool,
-    set_locks,
-    usage,
-)
+from relay.store.numbers import Pool, Prefix, PrefixState, find_pool, set_locks, usage
 from tests.service.conftest import Backend
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from relay.model.call import Refusal
-from relay.policy.evaluate import LookupResult, PendingCall, evaluate
+from relay.policy.evaluate import DialledCall, LookupResult, evaluate
 from relay.policy.rules import LastCaller, Recent, Rules
 from relay.service.businesses import set_state
 from relay.service.filings import FilingWords, add_filing, remove_filing
@@ -33,7 +33,7 @@ RULES = BindRules(phase="transition")
 
 def outcome(found: LookupResult | Refusal, moment: Moment, rules: Rules = CALLS) -> object:
     assert isinstance(found, LookupResult)
-    asked = PendingCall(moment.number, moment.caller, moment.at_ms / 1000, 0, 0)
+    asked = DialledCall(moment.number, moment.caller, moment.at_ms / 1000, 0, 0)
     answer = evaluate(found._replace(locked=found.locked and 0), asked, rules, Recent())
     return answer.outcome if isinstance(answer, Refusal) else (answer.binding_id, answer.target, answer.shown)
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
+from relay.model.numbers import LOCKED_BY_OPERATOR, LOCKED_FOR_FRAUD
 from relay.service.numbers import load_prefix, new_pool, new_prefix
 from relay.store.numbers import (
     LEGACY_POOL,
-    LOCKED_BY_OPERATOR,
-    LOCKED_FOR_FRAUD,
     NumberQuery,
     Prefix,
     find_number,

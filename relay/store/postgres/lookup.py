@@ -16,6 +16,7 @@ import asyncpg
 
 from relay.errors import Report, StoreError
 from relay.model.call import Refusal
+from relay.model.numbers import NO_CALLS
 from relay.policy.evaluate import Counted, LookupResult
 from relay.policy.figures import Counts
 from relay.policy.rules import FREQUENCY_CALLER, FREQUENCY_NUMBER, MEMORY_S, STORE_FAILED, Cap, Rules
@@ -219,7 +220,7 @@ _CANDIDATE: Final = """
 candidate AS MATERIALIZED (
     SELECT CAST(extract(epoch FROM now()) * 1000 AS bigint) AS at{left}
     FROM found
-    WHERE has_route AND free_at IS NULL AND locked & 7 = 0 AND state = 'approved'
+    WHERE has_route AND free_at IS NULL AND locked & {no_calls} = 0 AND state = 'approved'
         AND ended_at IS NULL AND (expires_at IS NULL OR expires_at > $3::bigint)
         AND (place = 1 OR NOT EXISTS (
             SELECT FROM found AS own
@@ -302,7 +303,7 @@ class Counting:
             key = f"${4 + place}"
             left += _left(capped, key)
             tables += f",{counting_part(capped, key, *names[:place])}"
-        self.tables = _CANDIDATE.format(left=left) + tables
+        self.tables = _CANDIDATE.format(left=left, no_calls=NO_CALLS) + tables
 
     def keys(self, sealer: Sealer, number: str, caller: str) -> list[bytes]:
         """The keys under which a call is counted."""

@@ -17,13 +17,14 @@ import pytest
 
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
-from relay.policy.call_policy import CallPolicy, Routed
+from relay.model.numbers import HELD
+from relay.policy.call_policy import CallPolicy, OnRouted
 from relay.policy.evaluate import LookupResult
 from relay.policy.figures import Counts
 from relay.policy.rules import FREQUENCY_NUMBER, STORE_FAILED, VERIFICATION_REFUSED, Cap, Rules
 from relay.postgres_look_ups import SWEEP_EACH, PostgresLookUps
 from relay.store.connection import Connection, PostgresServer
-from relay.store.numbers import HELD, set_locks
+from relay.store.numbers import set_locks
 from relay.store.postgres.lookup import FEW, SWEPT, Capped, PostgresRouteReader, counting_part, slice_ms_of
 from relay.store.record_rows import add_index, number_key, pair_key
 from relay.store.sealing.sealer import Sealer
@@ -141,7 +142,7 @@ class Node:
             self.look_ups.fetch, rules, lambda last: None, decide=self._decide, give_back=self.look_ups.give_back
         )
 
-    def _decide(self, asked: LookUp, answer: Route | Refusal, routed: Routed) -> None:
+    def _decide(self, asked: LookUp, answer: Route | Refusal, routed: OnRouted) -> None:
         """The hook refuses each call, later."""
         asyncio.get_running_loop().call_soon(routed, asked.token, VERIFICATION_REFUSED)
 
