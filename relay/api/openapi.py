@@ -45,8 +45,9 @@ _DESCRIPTION: Final = """\
 Number protection with 700 numbers: businesses, numbers, bindings, calls.
 
 Times are RFC 3339; responses use UTC with milliseconds. Real numbers are masked (`138****0001`) unless `reveal` is set.
-Lists are paginated: send `next` of a page as `cursor` to get the following one. Every request that changes data accepts
-an `Idempotency-Key`: a repetition with the same key within 24 hours is executed once and gets the same response.
+Lists are paginated: send `next` of a page as `cursor` to get the following one. Every request that changes the store
+accepts an `Idempotency-Key`: a repetition with the same key within 24 hours is executed once and gets the same answer.
+Hanging up, bans and links to recordings have none.
 
 A body is JSON of at most 1 MiB (2 MiB for `POST /v1/bindings/batch`); a longer one is 413. Unknown fields and unknown
 query parameters are 400. All errors are `application/problem+json` (RFC 9457), 404, 405 and 413 too.

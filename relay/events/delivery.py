@@ -59,7 +59,7 @@ FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 600.0
 LONGEST_RETRY_AFTER_S = LONGEST_WAIT_MS / 1000
 REFUSALS = 3  # of one event sent alone, until it is given up
-LATER = frozenset([408, 425, 429])  # statuses to retry besides 5xx: not the events' fault
+LATER = frozenset([408, 425, 429])  # statuses to retry besides 3xx and 5xx: not the events' fault
 GONE = 410
 NOT_ACCEPTED = 'the answer has no number as its code, as {"code": 0} has'
 ALTERED = "its row was altered: relay700 verify finds it"
@@ -90,7 +90,7 @@ class _Answer(NamedTuple):
 
     @property
     def is_for_later(self) -> bool:
-        return self.status == 0 or self.status >= 500 or self.status in LATER
+        return self.status == 0 or 300 <= self.status < 400 or self.status >= 500 or self.status in LATER
 
 
 class Deliverer:
@@ -340,13 +340,19 @@ class Deliverer:
     async def _disable(self, webhook: Webhook, answer: _Answer) -> None:
         """Disable the webhook after a 410. Its events become dead letters, to be resent once it is enabled."""
 
-        def do(unit: UnitOfWork) -> int:
+        def do(unit: UnitOfWork) -> None:
             disable(unit, webhook.id)
             set_error(unit, webhook.id, answer.reason)
             unit.audit("webhook.disable", webhook.id, business=webhook.business, reason=answer.reason)
+
+        def give_up(unit: UnitOfWork) -> int:
             return dead_letter_old(unit, webhook.id, unit.now_ms + 1, answer.reason)
 
-        self._report_given_up(webhook, await self._write(do), answer.reason)
+        await self._write(do)
+        given_up = 0
+        while count := await self._write(give_up):
+            given_up += count
+        self._report_given_up(webhook, given_up, answer.reason)
 
     async def _give_up_old(self, webhook: Webhook) -> None:
         before_ms = self._clock_ms() - self._rules.give_up_ms

@@ -228,8 +228,9 @@ def queue_event(unit: UnitOfWork, business: str, kind: str, event_id: str, data:
 
 
 def queue_event_for(unit: UnitOfWork, webhook: str, kind: str, event_id: str, data: dict[str, object]) -> None:
-    """Queue an event for one webhook. A repeated event id is ignored."""
-    sealed = unit.sealer.seal(msgspec.msgpack.encode(data), event_context(webhook, event_id))
+    """Queue an event for one webhook. A repeated event id is ignored. `data` may have the time of the event, `at`."""
+    timed = {"at": unit.now_ms} | data  # the row's own time is that of the last resend
+    sealed = unit.sealer.seal(msgspec.msgpack.encode(timed), event_context(webhook, event_id))
     unit.connection.execute(_ADD, (webhook, event_id, kind, unit.now_ms, sealed))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from relay.api import middleware
+from relay.store import writer
 from tests.api.conftest import Api, Client
 
 
@@ -123,6 +124,18 @@ async def test_an_unavailable_store_gets_503(api: Api, operator: Client) -> None
     api.backend.path.unlink()
     api.backend.reader.close()
     await operator.refused("GET", "/v1/businesses", "store_busy")
+
+
+async def test_a_full_queue_of_writes_says_when_to_come_again(
+    api: Api, operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "MOST_WAITING", 0)
+    answer = await operator.http.post("/v1/businesses", json={"id": "shop", "name": "Shop"})
+    assert (answer.status_code, answer.json()["type"], answer.headers["retry-after"]) == (
+        503,
+        "/problems/store_busy",
+        "1",
+    )
 
 
 async def test_requests_are_counted_by_route_template_and_status(api: Api, operator: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -167,6 +168,26 @@ async def test_signed_requests_do_not_send_the_secret(api: Api, company: Client)
     replayed._http.headers["authorization"] = request.headers["authorization"]
     with pytest.raises(Replayed):
         await replayed.list_bindings(order_id="17", limit=1)
+
+
+async def test_a_signed_request_waits_for_a_relay_that_has_just_started(
+    api: Api, company: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pause(_: float) -> None:
+        api.ahead_s += AHEAD_S
+
+    monkeypatch.setattr(client_module, "asyncio", SimpleNamespace(sleep=pause))
+    monkeypatch.setattr(client_module, "time", SimpleNamespace(time=api.now))
+    line = Line(api)
+    async with client_on(line, company.key, signed=True) as client:
+        await client.create_binding(mode="AXB", a=A, b=B, order_id="17")
+    assert len(line.requests) > 1
+
+
+async def test_lines_of_json_are_given_as_they_came(api: Api, company: Client) -> None:
+    since = datetime.now(UTC) - timedelta(hours=1)
+    async with client_on(Line(api), company.key) as client:
+        assert await client.export_calls(format="jsonl", since=since, until=datetime.now(UTC)) == b""
 
 
 async def test_batch_takes_and_gives_typed_items(api: Api, company: Client) -> None:

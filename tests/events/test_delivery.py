@@ -20,7 +20,16 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from relay.events import delivery as module
 from relay.events.delivery import FAULT, REFUSALS, Deliverer
 from relay.events.webhooks import MOST_WEBHOOKS, DeliveryRules, make
-from relay.store.webhooks import find_webhook, put_webhook, queue_event, remove_webhook
+from relay.service.fields import format_moment
+from relay.store.webhooks import (
+    AT_ONCE,
+    dead_letter,
+    find_webhook,
+    put_webhook,
+    queue_event,
+    remove_webhook,
+    requeue,
+)
 from relay.store.writer import GroupWriter, now_ms
 from tests.events.conftest import NO_URL, Inbox, Shop, delivering
 from tests.support.papers import apply
@@ -79,7 +88,7 @@ async def test_a_request_is_signed_and_has_a_delivery_id(shop: Shop, writer: Gro
     assert len(headers["relay700-delivery"]) == 32
 
 
-@pytest.mark.parametrize("status", [500, 503, 408, 425, 429])
+@pytest.mark.parametrize("status", [302, 307, 500, 503, 408, 425, 429])
 async def test_a_temporary_failure_is_retried_in_order(
     shop: Shop, writer: GroupWriter, inbox: Inbox, status: int
 ) -> None:
@@ -240,11 +249,12 @@ async def test_an_event_that_cannot_be_written_is_tried_again_after_a_wait(shop:
 async def test_a_redirect_is_not_followed(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
     hook = shop.hook(inbox.url)
     shop.tell("e1")
-    inbox.headers = {"location": inbox.url}
+    inbox.headers = {"location": f"{inbox.url}/elsewhere"}
     inbox.answer = lambda ids: 307
-    async with delivering(shop, writer):
-        await inbox.until(lambda: len(inbox.requests) == 3)
-    assert [event.event_id for event in shop.dead(hook)] == ["e1"]
+    async with delivering(shop, writer) as deliverer:
+        await failed(deliverer, 1)
+    assert len(inbox.requests) == 1
+    assert [event.event_id for event in shop.waiting(hook)] == ["e1"]
 
 
 async def test_410_disables_the_webhook(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
@@ -257,6 +267,31 @@ async def test_410_disables_the_webhook(shop: Shop, writer: GroupWriter, inbox: 
     assert [event.event_id for event in shop.dead(hook)] == IDS
     shop.tell("e8")
     assert (shop.waiting(hook), len(inbox.requests)) == ([], 1)
+
+
+async def test_410_leaves_no_event_waiting(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+    hook = shop.hook(inbox.url)
+    ids = [f"e{number}" for number in range(AT_ONCE + 10)]
+    shop.run(lambda unit: [queue_event(unit, "shop", "number.cooling", event_id, {}) for event_id in ids])
+    inbox.answer = lambda ids: 410
+    async with delivering(shop, writer) as deliverer, asyncio.timeout(20):
+        while not deliverer.statistics()["events_given_up"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert (shop.waiting(hook), len(shop.dead(hook))) == ([], len(ids))
+    assert shop.log.said[-1][1]["events"] == len(ids)
+
+
+async def test_a_resent_event_has_the_time_at_which_it_happened(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+    hook = shop.hook(inbox.url)
+    shop.tell("e1", kind="binding.made")
+    [event] = shop.waiting(hook)
+    shop.run(lambda unit: dead_letter(unit, [event.seq], "late"))
+    shop.run(lambda unit: unit.connection.execute("UPDATE outbox SET at = at - 86400000"))
+    shop.run(lambda unit: requeue(unit, hook.id, ["e1"]))
+    async with delivering(shop, writer):
+        await inbox.until(lambda: inbox.taken == ["e1"])
+    [sent] = json.loads(inbox.requests[0][1])["events"]
+    assert sent["at"] == format_moment(event.at_ms)
 
 
 async def test_an_old_event_is_given_up(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:

@@ -72,7 +72,7 @@ def _text(value: object) -> str:
 
 
 def _result(answer: httpx.Response, to: type[T]) -> T:
-    if not answer.headers.get("content-type", "").startswith("application/json"):
+    if answer.headers.get("content-type", "").partition(";")[0] != "application/json":
         return answer.content  # type: ignore[return-value]  # bytes, as the method says
     return msgspec.json.decode(answer.content, type=to)
 
@@ -99,8 +99,11 @@ class _Tries:
         repeated = REPEATED if self._request.may_be_repeated else NOT_EXECUTED
         asked = answer.headers.get("retry-after", "")
         pause_s = float(asked) if asked.isdecimal() else self._pause_s()
-        if self._tried >= self._most or answer.status_code not in repeated or pause_s > LONGEST_PAUSE_S:
-            raise api_error(answer.status_code, answer.content)
+        error = api_error(answer.status_code, answer.content)
+        # Nor was a signed request executed that a relay refuses in its first seconds: the next try has another nonce.
+        may_be_repeated = answer.status_code in repeated or isinstance(error, problems.Replayed)
+        if self._tried >= self._most or not may_be_repeated or pause_s > LONGEST_PAUSE_S:
+            raise error
         return pause_s
 
     def _pause_s(self) -> float:
