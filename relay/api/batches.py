@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from relay.api.bindings import BindingCreateRequest, BindingResponse, Writes, shown_binding, wanted_binding
 from relay.api.context import ONCE, Answer, RequestContext
-from relay.api.models import Kept128, Name, Party, RequestModel, ResponseModel
+from relay.api.models import BINDING_ID, Kept128, Name, Party, RequestModel, ResponseModel
 from relay.api.problems import Problem, field_errors, problem_of, status_of, summary
 from relay.api.routes import Router
 from relay.errors import Refused
@@ -211,6 +211,9 @@ class HandOverRequest(RequestModel, json_schema_extra={"examples": [{"order_ids"
     )
     to_a: Party | None = Field(description="the new party a; null: nobody for now (AXB, AXYB)")
     business_id: Name | None = Field(None, description="for operator keys; omitted: `default`")
+    cursor: Annotated[str, StringConstraints(pattern=BINDING_ID)] | None = Field(
+        None, description="`next` of the last answer: further bindings of from_a; without order_ids alone"
+    )
 
 
 class HandOverItemResponse(ResponseModel):
@@ -226,15 +229,10 @@ class HandOverResponse(ResponseModel):
     """The results of a hand-over."""
 
     items: list[HandOverItemResponse]
-    more: bool = Field(
-        False, description="from_a has further bindings: send the request again, with another Idempotency-Key"
+    more: bool = Field(False, description="from_a has further bindings: see next")
+    next: str | None = Field(
+        None, description="send the request again with it as cursor, and with another Idempotency-Key; null: done"
     )
-
-
-class _Handed(HandOverResponse):
-    """The results of one unit of work, and where the next begins."""
-
-    after: str | None
 
 
 @router.post("/hand-over", operation_id="handOverBindings", summary="Give many bindings another party a")
@@ -254,19 +252,23 @@ async def post_hand_over(asked: HandOverRequest, context: Writes) -> HandOverRes
     def make(after: str) -> Callable[[UnitOfWork], Answer]:
         def do(unit: UnitOfWork) -> Answer:
             results, behind = hand_over(unit, wanted, after, rules)
-            handed = _Handed(items=[_handed_over(one, request_id) for one in results], more=False, after=behind)
+            handed = HandOverResponse(
+                items=[_handed_over(one, request_id) for one in results], more=behind is not None, next=behind
+            )
             return Answer(handed, has_changed=any(one.refused is None for one in results))
 
         return do
 
+    if asked.cursor is not None and asked.order_ids:
+        raise invalid("cursor", "not with order_ids, which are handed over in one request")
     items: list[HandOverItemResponse] = []
-    after: str | None = ""
+    after: str | None = asked.cursor or ""
     chunks = 0
     while after is not None and (wanted.order_ids or chunks < MOST_CHUNKS):
-        done = _Handed.model_validate_json((await context.once(make(after), f" {after or 0}")).body)
-        items, after = items + done.items, done.after
+        done = HandOverResponse.model_validate_json((await context.once(make(after), f" {after or 0}")).body)
+        items, after = items + done.items, done.next
         chunks += 1
-    return HandOverResponse(items=items, more=after is not None)
+    return HandOverResponse(items=items, more=after is not None, next=after)
 
 
 def _handed_over(result: HandedOver, request_id: str) -> HandOverItemResponse:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from relay.api import batches
 from relay.api.batches import MOST_CHUNKS
 from relay.service import hand_over as hand_over_module
 from tests.api.conftest import PREFIX, A, Api, B, C, Client, Json
@@ -174,7 +177,30 @@ async def test_a_hand_over_from_a_party_requires_the_right_to_search_for_it(api:
     assert answer == {
         "items": [{"order_id": "SF1", "binding_id": made["id"], "status": 200, "problem": None}],
         "more": False,
+        "next": None,
     }
+
+
+async def test_bindings_that_cannot_be_handed_over_do_not_hold_up_those_behind(
+    company: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hand_over_module, "CHUNK", 1)
+    monkeypatch.setattr(batches, "MOST_CHUNKS", 1)
+    made = [
+        await company.post("/v1/bindings", {"mode": "AXB", "a": A, "b": b, "order_id": "SF1"})
+        for b in (B, "13900000012")
+    ]
+    asked: dict[str, Any] = {"from_a": A, "to_a": B}  # who is b of the first one
+    seen, answer = [], {"next": None}
+    while asked.get("cursor", "first"):
+        answer = await company.post("/v1/bindings/hand-over", asked, 200)
+        seen += [(item["binding_id"], item["status"]) for item in answer["items"]]
+        assert answer["more"] == (answer["next"] is not None)
+        asked["cursor"] = answer["next"]
+    assert seen[1:] == [(made[1]["id"], 200)] and seen[0][0] == made[0]["id"] and seen[0][1] >= 400
+    refused = {"order_ids": ["SF1"], "to_a": C, "cursor": made[0]["id"]}
+    problem = await company.refused("POST", "/v1/bindings/hand-over", "invalid", refused)
+    assert problem["errors"][0]["field"] == "cursor"
 
 
 async def test_another_business_users_orders_are_not_found(api: Api, company: Client) -> None:

@@ -72,6 +72,7 @@ class HandOver(Model):
 
     items: list[HandOverItem]
     more: bool = False
+    next: str | None = None
 
 
 class Group(Model):

@@ -277,6 +277,7 @@ class Operations(ABC):
         order_ids: list[str] | UnsetType = UNSET,
         from_a: str | None | UnsetType = UNSET,
         business_id: str | None | UnsetType = UNSET,
+        cursor: str | None | UnsetType = UNSET,
         idempotency_key: str | None = None,
     ) -> models.HandOver:
         """Give many bindings another party a.
@@ -291,7 +292,7 @@ class Operations(ABC):
             "POST",
             "/v1/bindings/hand-over",
             models.HandOver,
-            body={"order_ids": order_ids, "from_a": from_a, "to_a": to_a, "business_id": business_id},
+            body={"order_ids": order_ids, "from_a": from_a, "to_a": to_a, "business_id": business_id, "cursor": cursor},
             key=idempotency_key or secrets.token_hex(16),
         )
 
