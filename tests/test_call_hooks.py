@@ -158,7 +158,7 @@ def shop(tmp_path: Path, endpoint: Endpoint) -> Iterator[Shop]:
 
 def short(answer: Route | Refusal) -> tuple[str, str]:
     """The target or the outcome, and whose answer decided."""
-    return answer.target if isinstance(answer, Route) else answer.outcome, answer.decided_by
+    return answer.callee if isinstance(answer, Route) else answer.outcome, answer.decided_by
 
 
 def wrong_fields(shop: Shop) -> list[object]:
@@ -232,7 +232,7 @@ async def test_the_hook_connects_to_another_party_of_its_business_user(shop: Sho
         shop.endpoint.answers[X] = {"allow": True, "target": target, "show": Z, "max_duration_s": 60}
         answer = await shop.call()
         assert isinstance(answer, Route), (answer, shop.reports)
-        assert (answer.target, answer.shown, answer.max_call_s) == (target, Z, 60.0)
+        assert (answer.callee, answer.shown, answer.max_call_s) == (target, Z, 60.0)
 
 
 async def test_whatever_is_not_its_own_refuses_the_call(shop: Shop) -> None:
@@ -339,7 +339,7 @@ async def test_an_unknown_caller_is_bound_and_connected(shop: Shop) -> None:
     shop.endpoint.answers[X] = BIND | {"max_duration_s": 60, "ring_timeout_s": 10}
     answer = await shop.call(STRANGER)
     assert isinstance(answer, Route), shop.reports
-    assert (answer.target, answer.shown, answer.order_id, answer.business) == (COURIER, X, "o7", "shop")
+    assert (answer.callee, answer.shown, answer.order_id, answer.business) == (COURIER, X, "o7", "shop")
     assert (answer.max_call_s, answer.ring_timeout_s, answer.decided_by) == (60.0, 10.0, "hook")
     assert shop.bindings()[-1] == (X, COURIER, STRANGER, "hook")
     audited = shop.rows("SELECT actor, action, business FROM audit ORDER BY seq DESC LIMIT 1")

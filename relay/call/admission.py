@@ -95,7 +95,7 @@ def may_forward_as(settings: Settings, peer: Peer, caller: str) -> bool:
 
 def forwarded(dialled: str, caller: str) -> Route:
     """The route of a forwarded call (`other_numbers = "forward"`): no binding, nothing hidden."""
-    return Route("", "", "", None, target=dialled, shown=caller)
+    return Route("", "", "", None, callee=dialled, shown=caller)
 
 
 def unusable(error: ProtocolError | ParseError) -> Refusal:

@@ -174,7 +174,7 @@ class InviteSession(SessionBase):
         if refusal := self._counts.over_concurrency_cap(answer):
             self.refuse(refusal, now)
             return
-        places = self._ua.peers.candidates(answer.target, now, self._ua.token)
+        places = self._ua.peers.candidates(answer.callee, now, self._ua.token)
         if self._invite.secure and not (places := secured(places)):
             self.refuse(named(admission.NOT_SECURE, answer), now)
             return

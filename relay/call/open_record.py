@@ -163,7 +163,7 @@ class OpenRecord(CallBase):
         self.business, self.order_id = route.business or None, route.order_id
         self.qualification = route.qualification
         self.industrial_id = route.industrial_id
-        self.callee_number, self.shown = route.target, route.shown
+        self.callee_number, self.shown = route.callee, route.shown
         self.direction, self.legacy = route.direction, route.legacy
         self.decided_by = route.decided_by or None
 

@@ -159,11 +159,11 @@ class OutboundAttempt:
         self._reached = 1  # highest CSeq used in an ended early dialog; its 2xx may still come
         self._credentials = ""  # authorization header lines of the INVITE
         self._local_uri = f"sip:{route.shown}@{listener.advertised}"
-        user = user_for(peer, route.target)
+        user = user_for(peer, route.callee)
         self._remote_uri = party_uri(peer, user, place.target.written, secure=secure)
         # Only a 700 number is exempt from the leak check: any other number shown could be the caller's own.
         shown = (route.shown,) if is_700(route.shown) else ()
-        self._own: tuple[str, ...] = (route.target, user, *shown)
+        self._own: tuple[str, ...] = (route.callee, user, *shown)
         self._writer = SdpWriter(session_id(ua.token()), anchored=call.media is not None)
         self._writer.codecs = codecs
         self._leak_check = leak_check

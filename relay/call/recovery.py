@@ -256,7 +256,7 @@ class Recovery:
             record.mode or "",
             record.business or "",
             record.order_id,
-            target=record.callee or "",
+            callee=record.callee or "",
             shown=record.number_shown or "",
         )
         return session

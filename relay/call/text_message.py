@@ -167,7 +167,7 @@ class TextMessage:
             self._pending_look_up = None  # it counts towards caps on frequency: trying the filter is not free
             self.refuse(named(admission.NUMBER_IN_TEXT, answer), now)
             return
-        places = self._ua.peers.candidates(answer.target, now, self._ua.token)
+        places = self._ua.peers.candidates(answer.callee, now, self._ua.token)
         if is_sips(self._request.uri) and not (places := secured(places)):
             self.refuse(named(admission.NOT_SECURE, answer), now)
             return
@@ -182,7 +182,7 @@ class TextMessage:
             order_id=answer.order_id,
             industrial_id=answer.industrial_id,
             number_shown=answer.shown,
-            callee=answer.target,
+            callee=answer.callee,
             routed_at=self._wall_ms(now),
             direction=answer.direction,
             legacy=answer.legacy,
@@ -344,12 +344,12 @@ class Delivery:
     def start(self, request: Request, route: Route, body: Body, leak_check: LeakCheck, now: float) -> bool:
         """Send the text. False if the leak check failed: nothing was sent. `request`: the sender's."""
         ua, place = self._ua, self.place
-        user = user_for(place.peer, route.target)
+        user = user_for(place.peer, route.callee)
         uri = party_uri(place.peer, user, place.target.written, secure=is_sips(request.uri))
         shown = f"<sip:{route.shown}@{ua.peers.listener(place.flow).advertised}>"
         constants = f"From: {shown};tag={self._local_tag}\r\nTo: <{uri}>\r\nCall-ID: {self.call_id}\r\n"
         rest = f"P-Asserted-Identity: {shown}\r\n" if place.peer.send_pai else ""
-        own = (route.target, user, route.shown) if is_700(route.shown) else (route.target, user)
+        own = (route.callee, user, route.shown) if is_700(route.shown) else (route.callee, user)
         if leak_check.hit(constants + rest, body.data, own=own):
             return False
         rest += f"Max-Forwards: {masking.mask_hops(request.max_forwards)}\r\n"

@@ -40,8 +40,8 @@ class Route(NamedTuple):
     mode: str  # AXB, AXYB, GXB, GXYB, AXN
     business: str
     order_id: str | None
-    target: str  # the real party to call, E.164 without "+"
-    shown: str  # the 700 number the target sees
+    callee: str  # the real party to call, E.164 without "+"
+    shown: str  # the 700 number that the callee sees
     max_call_s: float | None = None  # None: the engine's setting
     ring_timeout_s: float | None = None
     direction: str | None = None  # a_to_b or b_to_a

@@ -111,10 +111,10 @@ class Peers:
     def by_name(self, name: str) -> Peer | None:
         return self._by_name.get(name)
 
-    def choose(self, target: str) -> tuple[Peer, ...]:
-        """The peers that reach `target` (E.164 without "+"), in the order of trial; longest prefix wins."""
+    def choose(self, callee: str) -> tuple[Peer, ...]:
+        """The peers that reach `callee` (E.164 without "+"), in the order of trial; longest prefix wins."""
         for route in self._routes:
-            if target.startswith(route.prefix):
+            if callee.startswith(route.prefix):
                 return tuple(self._by_name[name] for name in route.peers)
         return ()
 
@@ -126,14 +126,14 @@ class Peers:
         """The targets of one peer by priority; empty if its location is unknown."""
         return self._places[name]
 
-    def candidates(self, target: str, now: float, draw: Callable[[], str]) -> list[TargetState]:
-        """Targets for a call to `target`, in the order of trial: those down or set aside come last.
+    def candidates(self, callee: str, now: float, draw: Callable[[], str]) -> list[TargetState]:
+        """Targets for a call to `callee`, in the order of trial: those down or set aside come last.
 
         `draw` returns random hexadecimal digits, for a choice among targets of equal priority.
         """
         usable: list[TargetState] = []
         others: list[TargetState] = []
-        for peer in self.choose(target):
+        for peer in self.choose(callee):
             for place in in_order(self._places[peer.name], draw):
                 (usable if place.is_usable(now) else others).append(place)
         return usable + others

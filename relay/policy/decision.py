@@ -135,7 +135,7 @@ def decided(decision: Decision, route: Route, bounds: Bounds, by: DecidedBy) -> 
         _shorter(route.ring_timeout_s, decision.ring_timeout_s, bounds.ring_timeout_s),
     )
     return route._replace(
-        target=decision.target or route.target,
+        callee=decision.target or route.callee,
         shown=decision.show or route.shown,
         max_call_s=limits[0],
         ring_timeout_s=limits[1],

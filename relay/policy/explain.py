@@ -381,15 +381,15 @@ def _in_e164(number: str) -> str:
 
 def _targets(checks: _Checks, route: Route, settings: Settings, running: Running | None) -> Explanation:
     if running is None:
-        places = Peers(settings).candidates(route.target, 0.0, lambda: "0")
+        places = Peers(settings).candidates(route.callee, 0.0, lambda: "0")
         targets = tuple([TargetChoice.of(place, "") for place in places])
         figures = f"{len(targets)} by configuration; their state is not known"
     else:
-        targets = tuple(running.engine.targets(route.target, running.now))
+        targets = tuple(running.engine.targets(route.callee, running.now))
         up = sum([target.state == "up" and not target.is_full for target in targets])
         figures = f"{up} of {len(targets)} up and below their quota"
-    if not any([route.target.startswith(known.prefix) for known in settings.routes]):
-        figures = f"no route for {_in_e164(route.target)}"
+    if not any([route.callee.startswith(known.prefix) for known in settings.routes]):
+        figures = f"no route for {_in_e164(route.callee)}"
     answer: Route | Refusal = route
     if not targets:
         answer = named(Refusal(NO_PEER.outcome, NO_PEER.status, NO_PEER.q850_cause), route)

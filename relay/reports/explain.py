@@ -62,7 +62,7 @@ def explanation_form(call: Call, told: Explanation, source: Source, *, for_opera
         values |= {"retry_after_s": answer.retry_after_s, "callee": None, "caller_sees": None, "callee_sees": None}
     else:
         values |= {"outcome": GRANTED, "sip_status": None, "q850_cause": None, "retry_after_s": None}
-        values |= {"callee": mask_number(answer.target), "caller_sees": mask_number(call.number)}
+        values |= {"callee": mask_number(answer.callee), "caller_sees": mask_number(call.number)}
         values |= {"callee_sees": mask_number(answer.shown)}
     values["targets"] = [target._asdict() for target in told.targets]
     values["notes"] = []

@@ -97,7 +97,7 @@ def test_other_numbers_may_be_forwarded_but_not_700_numbers(dialled: str, refusa
 
 def test_forwarded_route_has_no_binding() -> None:
     route = admission.forwarded("8613900000002", "8613800000001")
-    assert (route.target, route.shown, route.binding_id) == ("8613900000002", "8613800000001", "")
+    assert (route.callee, route.shown, route.binding_id) == ("8613900000002", "8613800000001", "")
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ class Obedient:
         return False
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
-        self._send("routed", str(token), answer.target if isinstance(answer, Route) else answer.outcome)
+        self._send("routed", str(token), answer.callee if isinstance(answer, Route) else answer.outcome)
 
     def mediated(self, token: int, answer: Mediated | None, now: float) -> None:
         self._send("mediated", str(token), answer.instance if answer else "nothing")

@@ -204,7 +204,7 @@ NO_PARTIES = [FOREIGN, LANDLINE, "1001", "110", "8695588", "700100000010001"]
 def test_a_call_back_skips_a_last_caller_that_may_not_be_a_party(last_caller: str) -> None:
     """Anybody may call an AXN without being a party."""
     answer = judged(found(mode="AXN", last_caller=last_caller), caller="8613600000009")
-    assert isinstance(answer, Route) and answer.target == B
+    assert isinstance(answer, Route) and answer.callee == B
     assert outcome(judged(found(mode="AXN", last_caller=last_caller, b=None))) == "no_callee"
 
 

@@ -75,7 +75,7 @@ class Backend(Acting):
     def reaches(self, number: str, caller: str) -> str:
         """The target of a call, or the outcome of its refusal."""
         answer = self.call(number, caller)
-        return answer.target if isinstance(answer, Route) else answer.outcome
+        return answer.callee if isinstance(answer, Route) else answer.outcome
 
     def one(self, query: str, *values: object) -> Any:
         """The first row of a query."""

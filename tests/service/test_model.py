@@ -418,7 +418,7 @@ class Store(RuleBasedStateMachine):
         found = self.reader.fetch(number, caller, self.now / 1000)
         assert not isinstance(found, Refusal)
         answer = evaluate(found, DialledCall(number, caller, self.now / 1000, 0, 0), CALLS, Recent())
-        got = answer.outcome if isinstance(answer, Refusal) else (answer.target, answer.shown)
+        got = answer.outcome if isinstance(answer, Refusal) else (answer.callee, answer.shown)
         assert got == self.model.call(number, caller, self.now)
 
 

@@ -35,7 +35,7 @@ def outcome(found: LookupResult | Refusal, moment: Moment, rules: Rules = CALLS)
     assert isinstance(found, LookupResult)
     asked = DialledCall(moment.number, moment.caller, moment.at_ms / 1000, 0, 0)
     answer = evaluate(found._replace(locked=found.locked and 0), asked, rules, Recent())
-    return answer.outcome if isinstance(answer, Refusal) else (answer.binding_id, answer.target, answer.shown)
+    return answer.outcome if isinstance(answer, Refusal) else (answer.binding_id, answer.callee, answer.shown)
 
 
 class Watched(Store):
