@@ -371,7 +371,7 @@ class Engine:
         Iterates over all calls.
         """
         peers = {id(peer): peer for peer in self._settings.peers}  # by identity: a peer's hash takes all its fields
-        hosts = {place.flow.host for place in self._peers.places()}
+        hosts = {target.flow.host for target in self._peers.targets()}
         for call in self._calls.by_invite.values():
             if call.caller_peer is Strangers.PEER:
                 continue

@@ -57,10 +57,10 @@ class InviteSession(SessionBase):
         "_offer",
         "_outstanding",
         "_pending_look_up",
-        "_places",
         "_ring_ends_at",
         "_settings",
         "_sound",
+        "_targets",
         "_timer",
         "_ua",
         "_wake_at",
@@ -85,7 +85,7 @@ class InviteSession(SessionBase):
         self.state = states.LOOKING_UP
         self._pending_look_up: LookUp | None = None
         self.route: Route | None = None
-        self._places: list[TargetState] = []  # not tried yet
+        self._targets: list[TargetState] = []  # not tried yet
         self._attempt: OutboundAttempt | None = None
         self._outstanding: list[OutboundAttempt] = []  # INVITE sent, final response not settled
         self._had_early_media = False  # the callee's network has played its own announcement
@@ -128,7 +128,7 @@ class InviteSession(SessionBase):
     def going_out(self, attempt: OutboundAttempt) -> None:
         """Store the attempt before it is sent."""
         call = self.call
-        call.peer_out, call.callee_leg_call_id, call.rang_at = attempt.place.peer.name, attempt.call_id, None
+        call.peer_out, call.callee_leg_call_id, call.rang_at = attempt.target.peer.name, attempt.call_id, None
         if attempt not in self._outstanding:
             self._outstanding.append(attempt)
         self._keep()
@@ -174,15 +174,15 @@ class InviteSession(SessionBase):
         if refusal := self._counts.over_concurrency_cap(answer):
             self.refuse(refusal, now)
             return
-        places = self._ua.peers.candidates(answer.callee, now, self._ua.token)
-        if self._invite.secure and not (places := secured(places)):
+        targets = self._ua.peers.candidates(answer.callee, now, self._ua.token)
+        if self._invite.secure and not (targets := secured(targets)):
             self.refuse(named(admission.NOT_SECURE, answer), now)
             return
         self._enter(states.ROUTE)
         self._pending_look_up = None
         self.route = answer
         self.call.routed(answer, now)
-        self._places = places
+        self._targets = targets
         self._ring_ends_at = now + (answer.ring_timeout_s or self._settings.ring_timeout_s)
         media = self.call.media
         if media is None:
@@ -192,7 +192,7 @@ class InviteSession(SessionBase):
 
     def _anchor(self, media: Media, now: float) -> None:
         media.caller_host = self._invite.flow.host
-        media.callee_host = self._places[0].flow.host if self._places else ""
+        media.callee_host = self._targets[0].flow.host if self._targets else ""
         if masking.brings_sdp(self._invite.request):
             media.anchor("offer", self._sender, self._invite.request, self.call.fail_closed, self._begin, now)
         else:
@@ -212,10 +212,10 @@ class InviteSession(SessionBase):
     def _try_next(self, verdict: Verdict, reason: str, now: float) -> None:
         """Try the next target; without one, refuse with `verdict`."""
         unusable: Refusal | None = None
-        was_none = not self._places
-        while (place := next_admitted(self._places, self._counts.quotas_out.admits_call, now)) is not None:
-            self.call.reservation.goes_to(place.peer.name)
-            attempt = self.attempt_at(place)
+        was_none = not self._targets
+        while (target := next_admitted(self._targets, self._counts.quotas_out.admits_call, now)) is not None:
+            self.call.reservation.goes_to(target.peer.name)
+            attempt = self.attempt_at(target)
             try:
                 attempt.start(self._invite.request, now)
             except (ProtocolError, ParseError) as error:  # another peer may allow other codecs
@@ -235,16 +235,16 @@ class InviteSession(SessionBase):
         else:
             self._close(verdict, who_ended(reason), reason, now)
 
-    def attempt_at(self, place: TargetState) -> OutboundAttempt:
+    def attempt_at(self, target: TargetState) -> OutboundAttempt:
         """A new attempt at the target, not sent yet."""
         assert self.route is not None
-        call, ua, callee = self.call, self._ua, place.peer
+        call, ua, callee = self.call, self._ua, target.peer
         leak_check = leak_check_towards_callee(
-            call.hidden_caller, call.caller_peer, self._invite.flow.host, callee, place.flow.host, ua.peers.hosts
+            call.hidden_caller, call.caller_peer, self._invite.flow.host, callee, target.flow.host, ua.peers.hosts
         )
         codecs = common_codecs(call.caller_peer, callee)
         return OutboundAttempt(
-            ua, self._dialogs, self, call, place, self.route, codecs, leak_check, secure=self._invite.secure
+            ua, self._dialogs, self, call, target, self.route, codecs, leak_check, secure=self._invite.secure
         )
 
     def _watch(self) -> None:
@@ -258,7 +258,7 @@ class InviteSession(SessionBase):
     def _silence_ends_at(self) -> float:
         """The time to fail over from the current target; infinity once it has responded, or if it is the last."""
         attempt = self._attempt
-        if not self._places or attempt is None or not attempt.is_silent:
+        if not self._targets or attempt is None or not attempt.is_silent:
             return math.inf
         return attempt.started_at + self._settings.no_progress_s
 
@@ -275,7 +275,7 @@ class InviteSession(SessionBase):
 
     def _pass_over(self, attempt: OutboundAttempt, verdict: Verdict, now: float) -> None:
         """Cancel the attempt at a target that seems gone, and try the next one."""
-        unreachable(self._ua.outbox, attempt.place, now)
+        unreachable(self._ua.outbox, attempt.target, now)
         self._abandon_attempt(now, TIMED_OUT)
         self._try_next(verdict, "no_response", now)
 
@@ -397,7 +397,7 @@ class InviteSession(SessionBase):
         if attempt is not None and attempt.is_silent:
             verdict, reason = masking.NO_PROGRESS, "no_response"
             if now >= attempt.started_at + self._settings.no_progress_s:  # a later target may have had less time
-                unreachable(self._ua.outbox, attempt.place, now)
+                unreachable(self._ua.outbox, attempt.target, now)
         self._abandon_attempt(now, TIMED_OUT)
         self._close(verdict, "relay", reason, now)
 

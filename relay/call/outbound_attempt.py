@@ -122,8 +122,8 @@ class OutboundAttempt:
         "_won",
         "_writer",
         "call_id",
-        "place",
         "started_at",
+        "target",
     )
 
     def __init__(
@@ -132,7 +132,7 @@ class OutboundAttempt:
         dialogs: Dialogs,
         session: SessionBase,
         call: CallBase,
-        place: TargetState,
+        target: TargetState,
         route: Route,
         codecs: frozenset[str] | None,
         leak_check: LeakCheck,
@@ -140,8 +140,8 @@ class OutboundAttempt:
         secure: bool,
     ) -> None:
         """`codecs`: those that both peers may use; `leak_check`: towards the callee; `secure`: TLS on every hop."""
-        peer = place.peer
-        listener = ua.peers.listener(place.flow)
+        peer = target.peer
+        listener = ua.peers.listener(target.flow)
         self._ua = ua
         self._dialogs = dialogs
         self._session = session
@@ -149,9 +149,9 @@ class OutboundAttempt:
         self._shown = route.shown
         self._secure = secure
         self._with_offer = True  # the caller's INVITE brings SDP, as far as rtpengine has to know
-        self.place = place
+        self.target = target
         self._peer = peer
-        self._flow = place.flow
+        self._flow = target.flow
         self.started_at = 0.0  # monotonic seconds
         self.call_id = ua.token()
         self._local_tag = ua.token()
@@ -160,7 +160,7 @@ class OutboundAttempt:
         self._credentials = ""  # authorization header lines of the INVITE
         self._local_uri = f"sip:{route.shown}@{listener.advertised}"
         user = user_for(peer, route.callee)
-        self._remote_uri = party_uri(peer, user, place.target.written, secure=secure)
+        self._remote_uri = party_uri(peer, user, target.configured.written, secure=secure)
         # Only a 700 number is exempt from the leak check: any other number shown could be the caller's own.
         shown = (route.shown,) if is_700(route.shown) else ()
         self._own: tuple[str, ...] = (route.callee, user, *shown)
@@ -172,7 +172,7 @@ class OutboundAttempt:
         self._noted = False  # an unusable response; the log has only the first
         self._won: Leg | None = None
         self._sent: ClientRequest | None = None  # until its final response
-        self._sent_by, self._branch = place.flow, ""  # of the latest INVITE
+        self._sent_by, self._branch = target.flow, ""  # of the latest INVITE
 
     # -- sending
 
@@ -314,7 +314,7 @@ class OutboundAttempt:
 
     def _take(self, response: Response, now: float) -> None:
         status = response.status
-        responded(self._ua.outbox, self.place, response, now)
+        responded(self._ua.outbox, self.target, response, now)
         try:
             if status >= 300:
                 self._refused(response, now)
@@ -405,7 +405,7 @@ class OutboundAttempt:
         self._close()
         if not self._given_up:
             self._given_up = True  # an early dialog whose SDP is still at rtpengine must not open any more
-            unreachable(self._ua.outbox, self.place, now)
+            unreachable(self._ua.outbox, self.target, now)
             self._session.failed(why, now)
 
     def _close(self) -> None:

@@ -274,17 +274,17 @@ class Recovery:
             except StoreError as error:
                 self._outbox.note("attempt.not_readable", call_id=session.call.call_id, reason=str(error))
                 continue
-            attempt = session.attempt_at(self._place(sent.peer, flow))
+            attempt = session.attempt_at(self._target(sent.peer, flow))
             attempt.take_up(sent, flow, now)
             attempts.append(attempt)
         return attempts
 
-    def _place(self, name: str, flow: Flow) -> TargetState:
+    def _target(self, name: str, flow: Flow) -> TargetState:
         """The target of the flow, configured or not."""
         peer = self._peers.by_name(name)
-        for place in self._peers.places_of(name) if peer is not None else ():
-            if place.flow == flow:
-                return place
+        for target in self._peers.targets_of(name) if peer is not None else ():
+            if target.flow == flow:
+                return target
         written = host_port(flow.host, flow.port)
         return TargetState(
             self._peer_of(name), Target(flow.host, flow.port, "udp", written), flow

@@ -84,12 +84,12 @@ class TextMessage:
         "_key",
         "_peer",
         "_pending_look_up",
-        "_places",
         "_record",
         "_reply",
         "_request",
         "_route",
         "_settings",
+        "_targets",
         "_text",
         "_timer",
         "_transaction",
@@ -115,7 +115,7 @@ class TextMessage:
         self._route: Route | None = None
         self._text = ""
         self._body: Body | None = None
-        self._places: list[TargetState] = []  # not tried yet
+        self._targets: list[TargetState] = []  # not tried yet
         self._delivery: Delivery | None = None
         self._timer: Timer | None = None
         messages.by_key.setdefault(self._key, self)
@@ -167,8 +167,8 @@ class TextMessage:
             self._pending_look_up = None  # it counts towards caps on frequency: trying the filter is not free
             self.refuse(named(admission.NUMBER_IN_TEXT, answer), now)
             return
-        places = self._ua.peers.candidates(answer.callee, now, self._ua.token)
-        if is_sips(self._request.uri) and not (places := secured(places)):
+        targets = self._ua.peers.candidates(answer.callee, now, self._ua.token)
+        if is_sips(self._request.uri) and not (targets := secured(targets)):
             self.refuse(named(admission.NOT_SECURE, answer), now)
             return
         texts.remember(sender, answer.binding_id, after(before, text), now)
@@ -189,7 +189,7 @@ class TextMessage:
             qualification=answer.qualification,
             decided_by=answer.decided_by or None,
         )
-        self._places = places
+        self._targets = targets
         self._try_next(masking.NO_PEER, "no_peer", now)
 
     # -- the targets
@@ -197,9 +197,9 @@ class TextMessage:
     def _try_next(self, verdict: Verdict, reason: str, now: float) -> None:
         """Try the next target; without one, refuse with `verdict`."""
         outbox = self._ua.outbox
-        was_none = not self._places
-        place = next_admitted(self._places, self._all.counts.quotas_out.admits_request, now)
-        if place is None:
+        was_none = not self._targets
+        target = next_admitted(self._targets, self._all.counts.quotas_out.admits_request, now)
+        if target is None:
             if self._record.peer_out is None and not was_none:  # every peer is at its limit
                 self.refuse(admission.OVER_LIMIT, now)
             else:
@@ -207,28 +207,28 @@ class TextMessage:
             return
         assert self._route is not None
         assert self._body is not None
-        delivery = Delivery(self._ua, self._all.dialogs, self, place)
-        if not delivery.start(self._request, self._route, self._body, self._leak_check(place), now):
+        delivery = Delivery(self._ua, self._all.dialogs, self, target)
+        if not delivery.start(self._request, self._route, self._body, self._leak_check(target), now):
             outbox.counters["leak_check"] += 1
             outbox.note("leak_check", call_id=self._record.call_id, towards="callee")
             self._close(masking.LEAK, "relay", "leak_check", now)
             return
         self._delivery = delivery
-        self._record = self._record._replace(peer_out=place.peer.name, callee_leg_call_id=delivery.call_id)
+        self._record = self._record._replace(peer_out=target.peer.name, callee_leg_call_id=delivery.call_id)
         self._watch(now)
 
-    def _leak_check(self, place: TargetState) -> LeakCheck:
+    def _leak_check(self, target: TargetState) -> LeakCheck:
         caller = self._record.caller
         hidden = "" if is_700(caller) else caller  # a 700 number may occur in a text
         return leak_check_towards_callee(
-            hidden, self._peer, self._reply.flow.host, place.peer, place.flow.host, self._ua.peers.hosts
+            hidden, self._peer, self._reply.flow.host, target.peer, target.flow.host, self._ua.peers.hosts
         )
 
     def _watch(self, now: float) -> None:
         """Set the single timer: for failover, if there is another target, and for the sender's deadline."""
         timers = self._ua.timers
         timers.cancel(self._timer)
-        when = min(self._deadline, now + self._settings.no_progress_s) if self._places else self._deadline
+        when = min(self._deadline, now + self._settings.no_progress_s) if self._targets else self._deadline
         self._timer = timers.set(when, self._wake)
 
     def _wake(self, now: float) -> None:
@@ -236,7 +236,7 @@ class TextMessage:
         delivery = self._delivery
         is_silent = delivery is not None and delivery.is_silent
         if delivery is not None and is_silent:
-            unreachable(self._ua.outbox, delivery.place, now)
+            unreachable(self._ua.outbox, delivery.target, now)
         if now >= self._deadline:
             self._close(masking.NO_PROGRESS, "relay", "no_response", now)
         elif is_silent:
@@ -251,7 +251,9 @@ class TextMessage:
         if self._decided:
             return
         if status < 300:
-            self._record = self._record._replace(peer_out=delivery.place.peer.name, callee_leg_call_id=delivery.call_id)
+            self._record = self._record._replace(
+                peer_out=delivery.target.peer.name, callee_leg_call_id=delivery.call_id
+            )
             self._close(DELIVERED, "callee", f"sip_{status}", now)
         elif delivery is self._delivery:
             self._failed(status, masking.mask_final(status, rang=False), now)
@@ -259,7 +261,7 @@ class TextMessage:
     def not_answered(self, delivery: Delivery, why: str, now: float) -> None:
         """The target did not respond, or the transport failed."""
         if delivery is self._delivery and not self._decided:
-            unreachable(self._ua.outbox, delivery.place, now)
+            unreachable(self._ua.outbox, delivery.target, now)
             self._failed(None, masking.NO_PROGRESS if why == "timeout" else masking.NO_CONNECTION, now)
 
     def _failed(self, status: int | None, verdict: Verdict, now: float) -> None:
@@ -329,34 +331,34 @@ class TextMessage:
 class Delivery:
     """The MESSAGE to one target of a peer."""
 
-    __slots__ = ("_calling_tags", "_cseq", "_local_tag", "_message", "_ua", "call_id", "is_silent", "place")
+    __slots__ = ("_calling_tags", "_cseq", "_local_tag", "_message", "_ua", "call_id", "is_silent", "target")
 
-    def __init__(self, ua: UserAgent, dialogs: Dialogs, message: TextMessage, place: TargetState) -> None:
+    def __init__(self, ua: UserAgent, dialogs: Dialogs, message: TextMessage, target: TargetState) -> None:
         self._ua = ua
         self._calling_tags = dialogs.calling_tags
         self._message = message
         self._local_tag = ua.token()
         self._cseq = 1
         self.call_id = ua.token()
-        self.place = place
+        self.target = target
         self.is_silent = True  # no response yet, not even a provisional one
 
     def start(self, request: Request, route: Route, body: Body, leak_check: LeakCheck, now: float) -> bool:
         """Send the text. False if the leak check failed: nothing was sent. `request`: the sender's."""
-        ua, place = self._ua, self.place
-        user = user_for(place.peer, route.callee)
-        uri = party_uri(place.peer, user, place.target.written, secure=is_sips(request.uri))
-        shown = f"<sip:{route.shown}@{ua.peers.listener(place.flow).advertised}>"
+        ua, target = self._ua, self.target
+        user = user_for(target.peer, route.callee)
+        uri = party_uri(target.peer, user, target.configured.written, secure=is_sips(request.uri))
+        shown = f"<sip:{route.shown}@{ua.peers.listener(target.flow).advertised}>"
         constants = f"From: {shown};tag={self._local_tag}\r\nTo: <{uri}>\r\nCall-ID: {self.call_id}\r\n"
-        rest = f"P-Asserted-Identity: {shown}\r\n" if place.peer.send_pai else ""
+        rest = f"P-Asserted-Identity: {shown}\r\n" if target.peer.send_pai else ""
         own = (route.callee, user, route.shown) if is_700(route.shown) else (route.callee, user)
         if leak_check.hit(constants + rest, body.data, own=own):
             return False
         rest += f"Max-Forwards: {masking.mask_hops(request.max_forwards)}\r\n"
         self._calling_tags.add(self._local_tag)
-        ua.outbox.link(self._message.call_id, self.call_id, "callee", place.peer.name, place.flow)
+        ua.outbox.link(self._message.call_id, self.call_id, "callee", target.peer.name, target.flow)
         outgoing = OutgoingRequest("MESSAGE", uri, constants, self._cseq, rest, body)
-        ClientRequest(ua, outgoing, place.flow, place.peer, self._receive, self._fail, now, self._renumber)
+        ClientRequest(ua, outgoing, target.flow, target.peer, self._receive, self._fail, now, self._renumber)
         return True
 
     def _renumber(self, _: str, __: float) -> int:
@@ -365,8 +367,8 @@ class Delivery:
         return self._cseq
 
     def _receive(self, response: Response, now: float) -> None:
-        place, status = self.place, response.status
-        responded(self._ua.outbox, place, response, now)
+        target, status = self.target, response.status
+        responded(self._ua.outbox, target, response, now)
         self.is_silent = False
         if status < 200:
             return

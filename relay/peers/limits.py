@@ -47,14 +47,14 @@ class PeerQuotas:
 
 
 def next_admitted(
-    places: list[TargetState], admits: Callable[[str, Quota, float], bool], now: float
+    targets: list[TargetState], admits: Callable[[str, Quota, float], bool], now: float
 ) -> TargetState | None:
-    """Remove and return the first place whose peer has quota left, dropping those before it. `admits`: a method of the
+    """Remove and return the first target whose peer has quota left, dropping those before it. `admits`: a method of the
     outbound `PeerQuotas`."""
-    while places:
-        place = places.pop(0)
-        if admits(place.peer.name, place.peer.quota_out, now):
-            return place
+    while targets:
+        target = targets.pop(0)
+        if admits(target.peer.name, target.peer.quota_out, now):
+            return target
     return None
 
 

@@ -39,7 +39,7 @@ class Peers:
         self._routes: list[PeerRoute] = sorted(settings.routes, key=lambda route: len(route.prefix), reverse=True)
         self._by_source.clear()
         self._names.clear()
-        self._places = {peer.name: self._places_of(peer, peer.targets) for peer in settings.peers}
+        self._targets = {peer.name: self._states_of(peer, peer.targets) for peer in settings.peers}
 
     def _controls_of(self, settings: Settings) -> Controls:
         instances = settings.rtpengine
@@ -49,11 +49,11 @@ class Peers:
     def apply_config(self, settings: Settings, located: Mapping[str, tuple[Target, ...]]) -> None:
         """Apply a new configuration with the same listeners, and the DNS results for its peers. A target that remains
         keeps its health."""
-        former = self._places
+        former = self._targets
         self._apply(settings)
         self.locate(located)
-        for name, places in self._places.items():
-            _take_over(places, former.get(name, []))
+        for name, targets in self._targets.items():
+            _take_over(targets, former.get(name, []))
 
     def by_source(self, host: str) -> Peer | None:
         """The peer whose `sources` contain the address, narrowest network first; None for an unknown source."""
@@ -101,8 +101,8 @@ class Peers:
             if len(self._names) >= 10_000:
                 self._names.clear()
             peer = self.by_source(host)
-            targets = [place.peer.name for place in self.places() if place.flow.host == host]
-            name = self._names[host] = peer.name if peer is not None else targets[0] if targets else ""
+            names = [target.peer.name for target in self.targets() if target.flow.host == host]
+            name = self._names[host] = peer.name if peer is not None else names[0] if names else ""
         return name
 
     def all(self) -> Iterable[Peer]:
@@ -118,13 +118,13 @@ class Peers:
                 return tuple(self._by_name[name] for name in route.peers)
         return ()
 
-    def places(self) -> list[TargetState]:
+    def targets(self) -> list[TargetState]:
         """The targets of all peers, by peer and priority."""
-        return [place for places in self._places.values() for place in places]
+        return [target for targets in self._targets.values() for target in targets]
 
-    def places_of(self, name: str) -> list[TargetState]:
+    def targets_of(self, name: str) -> list[TargetState]:
         """The targets of one peer by priority; empty if its location is unknown."""
-        return self._places[name]
+        return self._targets[name]
 
     def candidates(self, callee: str, now: float, draw: Callable[[], str]) -> list[TargetState]:
         """Targets for a call to `callee`, in the order of trial: those down or set aside come last.
@@ -134,33 +134,33 @@ class Peers:
         usable: list[TargetState] = []
         others: list[TargetState] = []
         for peer in self.choose(callee):
-            for place in in_order(self._places[peer.name], draw):
-                (usable if place.is_usable(now) else others).append(place)
+            for target in in_order(self._targets[peer.name], draw):
+                (usable if target.is_usable(now) else others).append(target)
         return usable + others
 
     def locate(self, located: Mapping[str, tuple[Target, ...]]) -> None:
         """Take the DNS results for the named peers. A target that remains keeps its health."""
         self._names.clear()
-        for name, targets in located.items():
+        for name, found in located.items():
             peer = self._by_name.get(name)
             if peer is not None:
-                known = self._places[name]
-                self._places[name] = self._places_of(peer, targets)
-                _take_over(self._places[name], known)
+                known = self._targets[name]
+                self._targets[name] = self._states_of(peer, found)
+                _take_over(self._targets[name], known)
 
-    def settle(self, name: str, place: TargetState | None) -> None:
+    def settle(self, name: str, target: TargetState | None) -> None:
         """Set the target of a peer that registers here; None: unreachable."""
-        self._places[name] = [] if place is None else [place]
+        self._targets[name] = [] if target is None else [target]
         self._names.clear()
 
-    def _places_of(self, peer: Peer, targets: tuple[Target, ...]) -> list[TargetState]:
+    def _states_of(self, peer: Peer, configured: tuple[Target, ...]) -> list[TargetState]:
         """The targets for which there is a listener, by priority."""
-        places = []
-        for target in targets:
-            listener = self.listener_for(target.transport, target.host)
+        targets = []
+        for each in configured:
+            listener = self.listener_for(each.transport, each.host)
             if listener is not None:
-                places.append(TargetState(peer, target, Flow(listener, target.transport, target.host, target.port)))
-        return by_priority(places)
+                targets.append(TargetState(peer, each, Flow(listener, each.transport, each.host, each.port)))
+        return by_priority(targets)
 
     def listener_for(self, transport: str, host: str, preferred: int = 0) -> int | None:
         """The index of a listener of that transport and of the host's address family (names count as IPv4).
@@ -198,13 +198,13 @@ class Peers:
         one. If TLS is needed, that of the peer's target with the name. Else `flow`; with the port of the peer's target
         at that address, to connect to if the connection is closed.
         """
-        places = self._places.get(peer.name, [])
+        targets = self._targets.get(peer.name, [])
         if secure and flow.transport != "tls":
-            ways = [each.flow for each in secured(places) if host_of(each.target.written) == host]
+            ways = [each.flow for each in secured(targets) if host_of(each.configured.written) == host]
             return ways[0] if ways else flow
-        here = [each for each in places if (each.flow.transport, each.flow.host) == (flow.transport, flow.host)]
+        here = [each for each in targets if (each.flow.transport, each.flow.host) == (flow.transport, flow.host)]
         if peer.login is not None:
-            return here[0].flow if here and host_of(here[0].target.written) == host else flow
+            return here[0].flow if here and host_of(here[0].configured.written) == host else flow
         ports = [each.flow.port for each in here]
         return flow._replace(port=ports[0]) if flow.reliable and ports and flow.port not in ports else flow
 
@@ -236,11 +236,11 @@ def _address(host: str) -> IPv4Address | IPv6Address:
     return address
 
 
-def _take_over(places: list[TargetState], known: list[TargetState]) -> None:
-    for place in places:
+def _take_over(targets: list[TargetState], known: list[TargetState]) -> None:
+    for target in targets:
         for other in known:
-            if other.flow == place.flow:
-                place.take_over(other)
+            if other.flow == target.flow:
+                target.take_over(other)
 
 
 def user_for(peer: Peer, number: str) -> str:
@@ -249,9 +249,9 @@ def user_for(peer: Peer, number: str) -> str:
     return peer.number_prefix + text if peer.number_prefix and is_formatted(number) else text
 
 
-def party_uri(peer: Peer, user: str, place: str, *, secure: bool) -> str:
-    """Request-URI of a party behind the peer. `user`: of `user_for`; `place`: host and port of the target."""
-    uri = f"{'sips' if secure else 'sip'}:{user}@{place}"
+def party_uri(peer: Peer, user: str, host_port: str, *, secure: bool) -> str:
+    """Request-URI of a party behind the peer. `user`: of `user_for`; `host_port`: of the target, as written."""
+    uri = f"{'sips' if secure else 'sip'}:{user}@{host_port}"
     return uri + ";user=phone" if peer.user_phone else uri
 
 
@@ -307,11 +307,11 @@ def peer_reports(
     now: float,
 ) -> list[PeerReport]:
     """All peers, in the order of the configuration."""
-    targets: dict[str, list[TargetReport]] = {}
-    for place in peers.places():
-        aside_until = clock.ms(place.aside_until) if place.aside_until > now else None
-        state = TargetReport(place.name, place.state(now), place.failures, aside_until)
-        targets.setdefault(place.peer.name, []).append(state)
+    reports: dict[str, list[TargetReport]] = {}
+    for target in peers.targets():
+        aside_until = clock.ms(target.aside_until) if target.aside_until > now else None
+        state = TargetReport(target.name, target.state(now), target.failures, aside_until)
+        reports.setdefault(target.peer.name, []).append(state)
     calls_in, calls_out = counts.quotas_in.calls, counts.quotas_out.calls
     return [
         PeerReport(
@@ -319,7 +319,7 @@ def peer_reports(
             calls_in.count(peer.name),
             calls_out.count(peer.name),
             is_registered(peer, now),
-            tuple(targets.get(peer.name, ())),
+            tuple(reports.get(peer.name, ())),
         )
         for peer in peers.all()
     ]

@@ -70,7 +70,7 @@ class Registrar:
             else:
                 self._withdraw(registration)
                 registration.peer = peer
-                self._place(registration)
+                self._set_target(registration)
                 self._settle(registration)
 
     def count(self) -> int:
@@ -149,7 +149,7 @@ class Registrar:
         timer = self._ua.timers.set(expires_at, partial(self._expire, peer.name))
         registration = Registration(peer, contact.uri_text, flow, expires_at, timer)
         self._registered[peer.name] = registration
-        self._place(registration)
+        self._set_target(registration)
         self._bans.meet(flow.host)
         if before is None or (before.flow, before.contact) != (flow, contact.uri_text):
             self._settle(registration)
@@ -192,7 +192,7 @@ class Registrar:
         del self._registered[registration.peer.name]
         self._withdraw(registration)
 
-    def _place(self, registration: Registration) -> None:
+    def _set_target(self, registration: Registration) -> None:
         """Enter the peer as one on that flow."""
         on_flow = self._peers.registered
         on_flow[registration.flow] = (*on_flow.get(registration.flow, ()), registration.peer)

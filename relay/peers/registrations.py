@@ -89,8 +89,8 @@ class Registration:
         "_cseq",
         "_failures",
         "_given_up",
-        "_place",
         "_tag",
+        "_target",
         "_timer",
         "_tried",
         "_ua",
@@ -109,14 +109,14 @@ class Registration:
         self._asked_s = ASKED_S
         self._failures = 0  # consecutive
         self._tried = 0  # index of the next target, ever increasing
-        self._place: TargetState | None = None  # target of the last REGISTER
+        self._target: TargetState | None = None  # target of the last REGISTER
         self._timer: Timer | None = None
         self._given_up = False
 
     def apply_config(self, peer: Peer, now: float) -> None:
         """Apply a configuration; register at once if no target was known before."""
         self.peer = peer
-        if self._place is None:
+        if self._target is None:
             self._ua.timers.cancel(self._timer)
             self._ask(now)
 
@@ -124,35 +124,35 @@ class Registration:
         """Remove the registration. `done` is called on the response or on failure."""
         self._ua.timers.cancel(self._timer)
         self._timer, self._given_up = None, True
-        place = self._place
-        if place is None or self.ends_at <= now:
+        target = self._target
+        if target is None or self.ends_at <= now:
             done()
             return
         self.ends_at = 0.0
-        self._send(place, 0, partial(_left, done), lambda _, __: done(), now)
+        self._send(target, 0, partial(_left, done), lambda _, __: done(), now)
 
     # -- REGISTER
 
     def _ask(self, now: float) -> None:
         self._timer = None
-        places = self._ua.peers.places_of(self.peer.name)
-        if not places:
+        targets = self._ua.peers.targets_of(self.peer.name)
+        if not targets:
             self._fail("no_address", 0, now)
             return
-        self._place = places[self._tried % len(places)]
-        self._send(self._place, self._asked_s, self._answered, self._unanswered, now)
+        self._target = targets[self._tried % len(targets)]
+        self._send(self._target, self._asked_s, self._answered, self._unanswered, now)
 
     def _send(
         self,
-        place: TargetState,
+        target: TargetState,
         seconds: int,
         receive: Callable[[Response, float], None],
         fail: Callable[[str, float], None],
         now: float,
     ) -> None:
-        ua, flow, registrar = self._ua, place.flow, f"sip:{place.target.written}"
+        ua, flow, registrar = self._ua, target.flow, f"sip:{target.configured.written}"
         user = self._account.username
-        address = f"sip:{user}@{place.target.written}"
+        address = f"sip:{user}@{target.configured.written}"
         constants = f"From: <{address}>;tag={self._tag}\r\nTo: <{address}>\r\nCall-ID: {self._call_id}\r\n"
         rest = f"{contact_line(ua.peers.listener(flow), user)}Max-Forwards: 70\r\nExpires: {seconds}\r\n"
         ua.outbox.link(registrations_of(self.peer.name), self._call_id, "callee", self.peer.name, flow)
@@ -190,20 +190,20 @@ class Registration:
         self.ends_at = now + granted_s
         self._timer = self._ua.timers.set(now + max(granted_s / 2, 1.0), self._ask)
         if not was_registered:
-            place = "" if self._place is None else self._place.name
-            self._ua.outbox.note("registration.up", peer=self.peer.name, target=place, granted_s=granted_s)
+            target = "" if self._target is None else self._target.name
+            self._ua.outbox.note("registration.up", peer=self.peer.name, target=target, granted_s=granted_s)
 
     def _fail(self, why: str, retry_after_s: int, now: float) -> None:
         """Retry later, with exponential backoff and jitter (RFC 5626 4.5)."""
         wait_s = min(FIRST_WAIT_S * 2.0 ** min(self._failures, 10), LONGEST_WAIT_S)
         wait_s *= 0.5 + self._ua.fraction() / 2
         wait_s = max(wait_s, min(float(retry_after_s), LONGEST_WAIT_S))
-        place = "" if self._place is None else self._place.name
+        target = "" if self._target is None else self._target.name
         self._failures += 1
         self._tried += 1
         self._timer = self._ua.timers.set(now + wait_s, self._ask)
         self._ua.outbox.note(
-            "registration.failed", peer=self.peer.name, target=place, reason=why, again_in_s=round(wait_s)
+            "registration.failed", peer=self.peer.name, target=target, reason=why, again_in_s=round(wait_s)
         )
 
     def _granted_s(self, response: Response) -> int:
@@ -222,9 +222,9 @@ class Registration:
         return self._asked_s
 
     def _is_ours(self, uri: SipUri) -> bool:
-        if self._place is None:
+        if self._target is None:
             return False
-        listener = self._ua.peers.listener(self._place.flow)
+        listener = self._ua.peers.listener(self._target.flow)
         return host_port(uri.host, uri.port or 5060) == host_port(listener.advertised.strip("[]"), listener.port)
 
 
@@ -274,39 +274,39 @@ class Pings:
         self._timers[peer.name] = self._ua.timers.set(when, partial(self._ask, peer))
 
     def _ask(self, peer: Peer, now: float) -> None:
-        for place in self._ua.peers.places_of(peer.name):
-            if place.pinging:  # the last ping is unanswered
-                unreachable(self._ua.outbox, place, now)
+        for target in self._ua.peers.targets_of(peer.name):
+            if target.pinging:  # the last ping is unanswered
+                unreachable(self._ua.outbox, target, now)
             else:
-                place.pinging = True
-                self._send(place, now)
+                target.pinging = True
+                self._send(target, now)
         self._ask_at(peer, now + peer.health.ping_s)
 
-    def _send(self, place: TargetState, now: float) -> None:
-        ua, flow = self._ua, place.flow
+    def _send(self, target: TargetState, now: float) -> None:
+        ua, flow = self._ua, target.flow
         listener = ua.peers.listener(flow)
-        uri = f"sip:{place.target.written}"
+        uri = f"sip:{target.configured.written}"
         constants = f"From: <sip:{listener.sent_by}>;tag={ua.token()}\r\nTo: <{uri}>\r\nCall-ID: {ua.token()}\r\n"
         request = OutgoingRequest("OPTIONS", uri, constants, 1, f"{contact_line(listener, '')}Max-Forwards: 70\r\n")
         branch = f"z9hG4bK{ua.token()}"
         data = request.render(listener, branch)
         ua.transactions.request(
-            "OPTIONS", branch, data, flow, partial(self._answered, place), partial(self._failed, place), now
+            "OPTIONS", branch, data, flow, partial(self._answered, target), partial(self._failed, target), now
         )
 
-    def _answered(self, place: TargetState, response: Response, now: float) -> None:
+    def _answered(self, target: TargetState, response: Response, now: float) -> None:
         status = response.status
         if status < 200:
             return
-        place.pinging = False
-        heed(self._ua.outbox, place, response, now)
+        target.pinging = False
+        heed(self._ua.outbox, target, response, now)
         if status in _DOWN:
-            unreachable(self._ua.outbox, place, now)
+            unreachable(self._ua.outbox, target, now)
         else:
-            reached(self._ua.outbox, place)
+            reached(self._ua.outbox, target)
 
-    def _failed(self, place: TargetState, why: str, now: float) -> None:
-        place.pinging = False
+    def _failed(self, target: TargetState, why: str, now: float) -> None:
+        target.pinging = False
         # A timeout is counted here only if the ping interval is longer: else `_ask` has counted the silence.
-        if why == "transport" or place.peer.health.ping_s >= self._ua.timings.transaction_s:
-            unreachable(self._ua.outbox, place, now)
+        if why == "transport" or target.peer.health.ping_s >= self._ua.timings.transaction_s:
+            unreachable(self._ua.outbox, target, now)

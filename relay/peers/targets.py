@@ -22,11 +22,11 @@ LONGEST_REST_S: Final = 3600.0  # cap of Retry-After
 class TargetState:
     """One target of a peer, the flow towards it, and its health."""
 
-    __slots__ = ("_answers", "aside_until", "failures", "flow", "is_down", "peer", "pinging", "target")
+    __slots__ = ("_answers", "aside_until", "configured", "failures", "flow", "is_down", "peer", "pinging")
 
-    def __init__(self, peer: Peer, target: Target, flow: Flow) -> None:
+    def __init__(self, peer: Peer, configured: Target, flow: Flow) -> None:
         self.peer = peer
-        self.target = target
+        self.configured = configured
         self.flow = flow
         self.failures = 0  # consecutive
         self.is_down = False
@@ -89,13 +89,13 @@ class TargetChoice(NamedTuple):
     weight: int = 1
 
     @classmethod
-    def of(cls, place: TargetState, state: str, *, is_full: bool = False) -> TargetChoice:
-        return cls(place.peer.name, place.name, state, is_full, place.target.priority, place.target.weight)
+    def of(cls, target: TargetState, state: str, *, is_full: bool = False) -> TargetChoice:
+        return cls(target.peer.name, target.name, state, is_full, target.configured.priority, target.configured.weight)
 
 
-def secured(places: Sequence[TargetState]) -> list[TargetState]:
+def secured(targets: Sequence[TargetState]) -> list[TargetState]:
     """The targets that a request to a sips: URI may use (RFC 3261 26.2.2)."""
-    return [place for place in places if place.flow.transport == "tls"]
+    return [target for target in targets if target.flow.transport == "tls"]
 
 
 def who_ended(reason: str) -> str:
@@ -108,42 +108,42 @@ def is_tried_elsewhere(status: int | None) -> bool:
     return status is None or status == 408 or 500 <= status < 600
 
 
-def in_order(places: Sequence[TargetState], draw: Callable[[], str]) -> list[TargetState]:
+def in_order(targets: Sequence[TargetState], draw: Callable[[], str]) -> list[TargetState]:
     """The targets of one peer by priority, drawn by weight within one (RFC 2782). `draw`: random hexadecimal digits."""
-    if len(places) < 2:
-        return list(places)
+    if len(targets) < 2:
+        return list(targets)
     ordered: list[TargetState] = []
-    for _, group in groupby(places, key=_priority):
+    for _, group in groupby(targets, key=_priority):
         ordered += _drawn(list(group), draw)
     return ordered
 
 
-def by_priority(places: Sequence[TargetState]) -> list[TargetState]:
-    return sorted(places, key=_priority)
+def by_priority(targets: Sequence[TargetState]) -> list[TargetState]:
+    return sorted(targets, key=_priority)
 
 
-def _priority(place: TargetState) -> int:
-    return place.target.priority
+def _priority(target: TargetState) -> int:
+    return target.configured.priority
 
 
-def _weight(place: TargetState) -> int:
-    return place.target.weight
+def _weight(target: TargetState) -> int:
+    return target.configured.weight
 
 
-def _drawn(places: list[TargetState], draw: Callable[[], str]) -> list[TargetState]:
+def _drawn(targets: list[TargetState], draw: Callable[[], str]) -> list[TargetState]:
     """Draw each next target with a probability proportional to its weight, rarely one of weight 0 (RFC 2782)."""
     drawn: list[TargetState] = []
-    places.sort(key=_weight)
-    while len(places) > 1:
-        lowest = min(_weight(places[0]), 1)  # 0 is drawn for the first of weight 0
-        total = sum([place.target.weight for place in places])
+    targets.sort(key=_weight)
+    while len(targets) > 1:
+        lowest = min(_weight(targets[0]), 1)  # 0 is drawn for the first of weight 0
+        total = sum([target.configured.weight for target in targets])
         mark = int(draw()[-8:], 16) % (total - lowest + 1) + lowest
         chosen = 0
-        while mark > places[chosen].target.weight:
-            mark -= places[chosen].target.weight
+        while mark > targets[chosen].configured.weight:
+            mark -= targets[chosen].configured.weight
             chosen += 1
-        drawn.append(places.pop(chosen))
-    return drawn + places
+        drawn.append(targets.pop(chosen))
+    return drawn + targets
 
 
 _match_seconds: Final = re.compile(r"\s*([0-9]{1,9})").match
@@ -158,35 +158,35 @@ def retry_after_s(value: str | None) -> int:
 # -- Health by the outcome of requests; changes are logged
 
 
-def unreachable(outbox: Outbox, place: TargetState, now: float) -> None:
+def unreachable(outbox: Outbox, target: TargetState, now: float) -> None:
     """The target did not respond, or the transport failed."""
-    if not place.failed(now):
+    if not target.failed(now):
         return
-    if place.is_down:
-        outbox.note("target.down", peer=place.peer.name, target=place.name)
+    if target.is_down:
+        outbox.note("target.down", peer=target.peer.name, target=target.name)
     else:
-        _note_aside(outbox, place, "no_answer", REST_S)
+        _note_aside(outbox, target, "no_answer", REST_S)
 
 
-def responded(outbox: Outbox, place: TargetState, response: Response, now: float) -> None:
+def responded(outbox: Outbox, target: TargetState, response: Response, now: float) -> None:
     """The target responded to a call or a text message, with any status."""
-    reached(outbox, place)
-    heed(outbox, place, response, now)
+    reached(outbox, target)
+    heed(outbox, target, response, now)
 
 
-def reached(outbox: Outbox, place: TargetState) -> None:
+def reached(outbox: Outbox, target: TargetState) -> None:
     """The target responded."""
-    if place.answered():
-        outbox.note("target.up", peer=place.peer.name, target=place.name)
+    if target.answered():
+        outbox.note("target.up", peer=target.peer.name, target=target.name)
 
 
-def heed(outbox: Outbox, place: TargetState, response: Response, now: float) -> None:
+def heed(outbox: Outbox, target: TargetState, response: Response, now: float) -> None:
     """Honour Retry-After in a 503 (RFC 3261 21.5.4)."""
     seconds = retry_after_s(response.get("retry-after")) if response.status == 503 else 0
     if seconds:
-        place.put_aside(seconds, now)
-        _note_aside(outbox, place, "retry_after", min(seconds, LONGEST_REST_S))
+        target.put_aside(seconds, now)
+        _note_aside(outbox, target, "retry_after", min(seconds, LONGEST_REST_S))
 
 
-def _note_aside(outbox: Outbox, place: TargetState, reason: str, for_s: float) -> None:
-    outbox.note("target.aside", peer=place.peer.name, target=place.name, reason=reason, for_s=for_s)
+def _note_aside(outbox: Outbox, target: TargetState, reason: str, for_s: float) -> None:
+    outbox.note("target.aside", peer=target.peer.name, target=target.name, reason=reason, for_s=for_s)

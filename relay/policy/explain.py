@@ -381,8 +381,8 @@ def _in_e164(number: str) -> str:
 
 def _targets(checks: _Checks, route: Route, settings: Settings, running: Running | None) -> Explanation:
     if running is None:
-        places = Peers(settings).candidates(route.callee, 0.0, lambda: "0")
-        targets = tuple([TargetChoice.of(place, "") for place in places])
+        candidates = Peers(settings).candidates(route.callee, 0.0, lambda: "0")
+        targets = tuple([TargetChoice.of(target, "") for target in candidates])
         figures = f"{len(targets)} by configuration; their state is not known"
     else:
         targets = tuple(running.engine.targets(route.callee, running.now))

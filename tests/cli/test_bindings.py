@@ -138,7 +138,7 @@ def test_a_binding_is_changed_from_the_next_call_on(relay700: Command) -> None:
     shown = relay700.done("bindings", "change", made["binding_id"], "--b", "13900000003", "--user-data", "none")
     assert "139****0003" in shown
     found = route(relay700, X, A)
-    assert isinstance(found, Route) and found.target == "8613900000003"
+    assert isinstance(found, Route) and found.callee == "8613900000003"
     assert not isinstance(route(relay700, X, B), Route)
     (changed,) = relay700.objects("bindings", "list")
     assert (changed["user_data"], changed["direction"], changed["version"]) == (None, "a_to_b", 2)

@@ -48,7 +48,7 @@ def test_target_that_is_silent_until_the_ring_timeout_is_unreachable() -> None:
     assert ladder.caller.get_response(480).get("reason") == "Q.850;cause=102"
     ladder.caller.acks_refusal()
     assert (ladder.record.outcome, ladder.record.end_reason) == ("unreachable", "no_response")
-    (target,) = ladder.engine._peers.places_of("carrier")
+    (target,) = ladder.engine._peers.targets_of("carrier")
     assert target.failures == 1
     ladder.settle()
 
@@ -61,7 +61,7 @@ def test_target_that_is_silent_for_a_moment_before_the_ring_timeout_has_not_fail
     ladder.run(2.1)
     ladder.caller.is_refused(480)
     assert (ladder.record.outcome, ladder.record.end_reason) == ("unreachable", "no_response")
-    (target,) = ladder.engine._peers.places_of("second")
+    (target,) = ladder.engine._peers.targets_of("second")
     assert target.failures == 0
     ladder.settle()
 

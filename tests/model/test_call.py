@@ -21,7 +21,7 @@ def test_a_refusal_takes_the_names_of_its_route_for_the_record() -> None:
 
 
 def test_a_refusal_never_holds_a_party() -> None:
-    assert ROUTE.target not in str(named(REFUSAL, ROUTE))
+    assert ROUTE.callee not in str(named(REFUSAL, ROUTE))
 
 
 def test_announcements_are_spoken_in_chinese_and_english() -> None:

@@ -237,18 +237,18 @@ async def test_a_send_action_sends_a_datagram() -> None:
 
 async def test_attempts_are_noted_and_new_calls_refused_while_they_cannot_be() -> None:
     async with bench() as b:
-        assert await b.ask("keep") == f"routed 1 {ROUTE.target}"
+        assert await b.ask("keep") == f"routed 1 {ROUTE.callee}"
         b.can_keep = False
         assert await b.ask("keep") == "routed 1 store_failed"
         b.can_keep = True
-        assert await b.ask("keep") == f"routed 1 {ROUTE.target}"
+        assert await b.ask("keep") == f"routed 1 {ROUTE.callee}"
         assert b.kept == [(RECORD, b"state")] * 3
 
 
 async def test_calls_of_a_peer_with_too_many_attempts_are_refused() -> None:
     async with bench() as b:
         b.over_share = {"other"}
-        assert await b.ask("keep") == f"routed 1 {ROUTE.target}"
+        assert await b.ask("keep") == f"routed 1 {ROUTE.callee}"
         b.over_share = {PEER.name}
         assert await b.ask("keep") == "routed 1 over_limit"
         assert b.engine.exceeded == [PEER.name]

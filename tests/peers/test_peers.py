@@ -58,9 +58,9 @@ def test_no_peers_without_a_route() -> None:
 
 
 def test_target_has_the_flow_of_its_listener(peers: Peers) -> None:
-    assert [place.flow for place in peers.places_of("carrier")] == [Flow(0, "udp", "192.0.2.22", 5060)]
-    assert Peers(settings(listeners=(UDP6,))).places_of("carrier") == []
-    assert [place.flow for place in peers.places_of("six")] == [Flow(2, "udp", "2001:db8::6", 5060)]
+    assert [target.flow for target in peers.targets_of("carrier")] == [Flow(0, "udp", "192.0.2.22", 5060)]
+    assert Peers(settings(listeners=(UDP6,))).targets_of("carrier") == []
+    assert [target.flow for target in peers.targets_of("six")] == [Flow(2, "udp", "2001:db8::6", 5060)]
     assert peers.by_name("nobody") is None
     assert peers.listener(Flow(2, "udp", "2001:db8::6", 5060)) is UDP6
 

@@ -37,8 +37,8 @@ def test_last_registered_flow_is_the_peers() -> None:
     assert parts.peers.at(FIRST) is PHONE
     assert register(registrar, parts, SECOND, "Contact: <sip:a@10.0.0.6>;expires=100", branch="2").status == 200
     assert (parts.peers.at(FIRST), parts.peers.at(SECOND)) == (None, PHONE)
-    (place,) = parts.peers.places_of("phone")
-    assert (place.flow, place.target.written) == (SECOND, "10.0.0.6")
+    (target,) = parts.peers.targets_of("phone")
+    assert (target.flow, target.configured.written) == (SECOND, "10.0.0.6")
     assert (parts.peers.name_on(SECOND), registrar.count(), registrar.holds("phone")) == ("phone", 1, True)
 
 
@@ -47,7 +47,7 @@ def test_registration_ends_at_its_time() -> None:
     register(registrar, parts, FIRST, "Contact: <sip:a@10.0.0.5>;expires=100")
     parts.timers.run(101.0)
     assert parts.peers.registered == {}
-    assert parts.peers.places_of("phone") == []
+    assert parts.peers.targets_of("phone") == []
     assert not registrar.holds("phone")
 
 
@@ -70,7 +70,7 @@ def test_too_brief_a_time_is_423() -> None:
 
 def test_more_than_most_contacts_are_400() -> None:
     registrar, parts = registering()
-    lines = [f"Contact: <sip:{place}@10.0.0.5>" for place in range(MOST_CONTACTS + 1)]
+    lines = [f"Contact: <sip:{target}@10.0.0.5>" for target in range(MOST_CONTACTS + 1)]
     assert register(registrar, parts, FIRST, *lines).status == 400
     assert registrar.count() == 0
     assert register(registrar, parts, FIRST, *lines[1:], branch="2").status == 200

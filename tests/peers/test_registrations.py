@@ -78,16 +78,16 @@ def test_target_is_pinged_at_its_interval() -> None:
 
 def test_failed_pings_take_a_target_down_and_an_answer_brings_it_up() -> None:
     _, parts = pinging()
-    (place,) = parts.peers.places()
+    (target,) = parts.peers.targets()
     for now, is_down in ((1.0, False), (11.0, True)):
         parts.timers.run(now)
         (ping,) = pings_sent(parts)
         answer(parts, ping, now, 503)
-        assert place.is_down is is_down
+        assert target.is_down is is_down
     parts.timers.run(21.0)
     (ping,) = pings_sent(parts)
     answer(parts, ping, 21.0)
-    assert not place.is_down
+    assert not target.is_down
     assert [note.event for note in parts.outbox.take_actions() if isinstance(note, Note)] == ["target.up"]
 
 

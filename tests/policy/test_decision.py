@@ -107,14 +107,14 @@ def test_what_is_wrong_holds_nothing_of_the_answer_but_names() -> None:
 
 def test_an_answer_that_says_no_more_than_yes_changes_nothing() -> None:
     assert applied({"allow": True}) == ROUTE._replace(decided_by="hook")
-    by_hook = ROUTE._replace(decided_by="hook", target=C)
+    by_hook = ROUTE._replace(decided_by="hook", callee=C)
     assert decided(Decision(True), by_hook, BOUNDS, "verify") == by_hook
     assert decided(Decision(True, show=Y), by_hook, BOUNDS, "verify") == by_hook._replace(shown=Y, decided_by="verify")
 
 
 def test_target_number_shown_and_recording_are_the_answer_s() -> None:
     made = applied({"allow": True, "target": C, "show": Y, "record": True}, bounds=RECORDING)
-    assert made == ROUTE._replace(target=C, shown=Y, record=True, decided_by="hook")
+    assert made == ROUTE._replace(callee=C, shown=Y, record=True, decided_by="hook")
     assert applied({"allow": True, "record": False}, ROUTE._replace(record=True)) == ROUTE._replace(decided_by="hook")
 
 

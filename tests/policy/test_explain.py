@@ -278,7 +278,7 @@ def test_the_header_of_the_caller_is_named_if_its_number_is_missing() -> None:
 
 def test_targets_are_told_with_their_state() -> None:
     ladder = Ladder(tried=("carrier", "second"))
-    place = ladder.engine._peers.places_of("carrier")[0]
+    place = ladder.engine._peers.targets_of("carrier")[0]
     place.put_aside(30.0, ladder.now)
     told = asked_of(ladder)
     assert [(each.peer, each.state) for each in told.targets] == [("second", "up"), ("carrier", "aside")]

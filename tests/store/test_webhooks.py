@@ -171,7 +171,7 @@ def test_event_is_queued_once_for_each_webhook_of_its_kind(store: Acting) -> Non
 def test_an_event_moved_to_another_webhook_has_no_data(store: Acting) -> None:
     put(store, HOOK, HOOK._replace(id="w2"))
     queue(store, "e1")
-    assert [event.data for event in waiting(store)] == [{"caller": "13800000001"}]
+    assert [event.data for event in waiting(store)] == [{"at": NOW_MS, "caller": "13800000001"}]
     with closing(connect(store.path)) as thief:
         thief.execute("UPDATE outbox SET webhook = 'w2'")
     assert [(event.event_id, event.data) for event in waiting(store, "w2")] == [("e1", None)]
