@@ -158,9 +158,7 @@ class Admission:
         if unknown := unknown_requirements(request):
             return BAD_EXTENSION, unsupported_line(unknown)
         quotas = self._counts.quotas_in
-        admitted = self._shares.has_room_for_lookup(peer.name, now) and quotas.admits_request(
-            peer.name, peer.quota_in, now
-        )
+        admitted = self._shares.admits_lookup(peer.name, now) and quotas.admits_request(peer.name, peer.quota_in, now)
         return None if admitted else (OVER_LIMIT, "")
 
     def limits(self, peer: Peer, now: float) -> list[LimitUse]:
@@ -191,7 +189,7 @@ class Admission:
         return (
             calls <= limits.max_calls_per_peer
             and shares.admits(name, "calls", calls, in_all, limits.max_calls, now)
-            and shares.has_room_for_lookup(name, now)
+            and shares.admits_lookup(name, now)
         )
 
 

@@ -9,8 +9,8 @@ from relay.call.announcement import BEGIN, ENDING, ENDING_S, Recorder
 from relay.call.leg import Leg
 from relay.call.media import Media
 from relay.call.open_record import OpenRecord
-from relay.call.recovery_state import dump_call
 from relay.call.saved_state import CallState
+from relay.call.state_codec import dump_call
 from relay.call.states import ANSWER, CALL_LIFE, COMMITTED, END, ENDED, OVER, REFRESH, REFUSE, RESUME, step
 from relay.errors import ParseError, ProtocolError
 from relay.model.actions import Continuation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.call.recovery_state import head_of
+from relay.call.state_codec import head_of
 from relay.privacy import masking
 from relay.privacy.masking import Body, Verdict
 from relay.privacy.messages import Reply, contact_line

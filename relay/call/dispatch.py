@@ -13,7 +13,7 @@ from relay.call.caller_invite import CallerInvite
 from relay.call.dialogs import Dialogs, is_heard, may_speak
 from relay.call.in_dialog_relay import InDialogRelay
 from relay.call.invite_session import InviteSession
-from relay.call.recovery_state import MOST_HEAD, head_of
+from relay.call.state_codec import MOST_HEAD, head_of
 from relay.call.text_message import TextMessage, TextMessages
 from relay.defence.limits import PeerShares, Strangers
 from relay.defence.stateless import DRAINING, Options, StatelessServer
@@ -240,7 +240,7 @@ class InDialog:
         if leg is not None and may_speak(leg, peer, flow):
             leg.receive_ack(request, now)
         else:
-            self._shares.admits_stray(peer.name, now)
+            self._shares.count_stray(peer.name, now)
 
     def cancel(self, request: Request, flow: Flow, peer: Peer, now: float) -> None:
         """Answer the CANCEL, then its INVITE, which must come from the same peer (RFC 3261 9.2)."""
@@ -273,7 +273,7 @@ class InDialog:
             stateless.answer(reply, 481, now)
         elif request.max_forwards == 0:
             stateless.answer(reply, 483, now)
-        elif (request.method != "BYE" or leg.call.is_over) and not self._shares.has_room(peer.name, now):
+        elif (request.method != "BYE" or leg.call.is_over) and not self._shares.admits_transaction(peer.name, now):
             stateless.answer(reply, 503, now, _RETRY_SOON)
         elif request.method == "BYE":
             leg.call.hung_up(leg, request, reply, peer.name, now)

@@ -154,9 +154,9 @@ class Engine:
         """Whether the message is stray and its peer is over the limit of stray messages; counts it then."""
         shares = self._shares
         name = self._peers.name_on(flow)
-        if not shares.has_strayed(name, now) or self._dialogs.may_belong(data) or is_untagged(data):
+        if not shares.is_flooding(name, now) or self._dialogs.may_belong(data) or is_untagged(data):
             return False
-        shares.admits_stray(name, now)
+        shares.count_stray(name, now)
         return True
 
     def name_on(self, flow: Flow) -> str:
@@ -255,9 +255,9 @@ class Engine:
         quotas = self._counts.quotas_out
         return [
             TargetChoice.of(
-                place, place.state(now), is_full=not quotas.has_room(place.peer.name, place.peer.quota_out, now)
+                target, target.state(now), is_full=not quotas.has_room(target.peer.name, target.peer.quota_out, now)
             )
-            for place in self._peers.candidates(party, now, lambda: "0")
+            for target in self._peers.candidates(party, now, lambda: "0")
         ]
 
     @property
@@ -390,7 +390,7 @@ class Engine:
         """Answer 400 if the Via is usable, else count and drop."""
         outbox = self._outbox
         outbox.counters["malformed"] += 1
-        self._shares.admits_stray(self._peers.name_on(flow), now)
+        self._shares.count_stray(self._peers.name_on(flow), now)
         self.bans.offend(flow.host, "malformed", now, proven=flow.reliable)
         known = self._peers.by_source(flow.host) is not None or flow in self._peers.registered
         # Garbage from unknown sources must not fill the disk with log lines.
@@ -409,7 +409,7 @@ class Engine:
         if self._ua.transactions.receive_response(response, now):
             return
         self._outbox.counters["responses_stray"] += 1
-        self._shares.admits_stray(self._peers.name_on(flow), now)
+        self._shares.count_stray(self._peers.name_on(flow), now)
         if self._peers.by_source(flow.host) is None:
             self.bans.offend(flow.host, "stray response", now, proven=flow.reliable)
         leg = self._dialogs.legs.get((response.from_tag or "", response.to_tag or ""))

@@ -17,7 +17,7 @@ from relay.call.dialogs import Dialogs
 from relay.call.leg import Leg
 from relay.call.media import Sender, fault_in, neutral
 from relay.call.outbound_attempt import TIMED_OUT, OutboundAttempt, SessionBase
-from relay.call.recovery_state import dump_attempt
+from relay.call.state_codec import dump_attempt
 from relay.errors import ParseError, ProtocolError
 from relay.model.call import Refusal, Route, named
 from relay.peers.limits import ANNOUNCING, next_admitted

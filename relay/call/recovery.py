@@ -15,8 +15,8 @@ from relay.call.dialogs import Dialogs
 from relay.call.invite_session import LOST_AT_RESTART, InviteSession
 from relay.call.media import Media
 from relay.call.outbound_attempt import OutboundAttempt
-from relay.call.recovery_state import load_attempt, load_call, load_leg
 from relay.call.saved_state import CallState, flow_by
+from relay.call.state_codec import load_attempt, load_call, load_leg
 from relay.errors import ParseError, StoreError
 from relay.model.actions import Mediate
 from relay.model.call import Route

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class DialogState(msgspec.Struct, array_like=True, frozen=True):
-    """A dialog; its texts are in the form that `relay.call.recovery_state` makes storable."""
+    """A dialog; its texts are in the form that `relay.call.state_codec` makes storable."""
 
     call_id: str
     local_tag: str

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from relay.call import admission
-from relay.call.recovery_state import dump_attempt, head_of
+from relay.call.state_codec import dump_attempt, head_of
 from relay.errors import ParseError, ProtocolError
 from relay.model.call import CallRecord, Refusal, Route, named, record_id
 from relay.model.numbers import is_700

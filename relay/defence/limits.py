@@ -220,12 +220,12 @@ class PeerShares:
         self._second = 0
         self._episodes: dict[str, _Episode] = {}
 
-    def has_room(self, name: str, now: float) -> bool:
+    def admits_transaction(self, name: str, now: float) -> bool:
         """Whether the peer may have one more transaction; without room only those that end a call are begun."""
         used, in_all = self._transactions.served.get(name, 0) + 1, len(self._transactions) + 1
         return self.admits(name, "transactions", used, in_all, self.limits.max_transactions, now)
 
-    def has_room_for_lookup(self, name: str, now: float) -> bool:
+    def admits_lookup(self, name: str, now: float) -> bool:
         """Whether the peer may have one more pending look-up."""
         used, in_all = self.pending_lookups(name)
         return self.admits(name, "look-ups", used + 1, in_all + 1, self.limits.max_pending_lookups, now)
@@ -242,8 +242,8 @@ class PeerShares:
             self.exceed(name, what, now)
         return False
 
-    def admits_stray(self, name: str, now: float) -> bool:
-        """Count a stray message. False: over the peer's limit per second."""
+    def count_stray(self, name: str, now: float) -> bool:
+        """Count a stray message of the peer. False: it is over the limit per second."""
         if int(now) != self._second:
             self._second = int(now)
             self._strays.clear()
@@ -256,7 +256,7 @@ class PeerShares:
         self.exceed(name, "messages", now)
         return False
 
-    def has_strayed(self, name: str, now: float) -> bool:
+    def is_flooding(self, name: str, now: float) -> bool:
         """Whether the peer is at its limit of stray messages in this second."""
         return int(now) == self._second and name in self.flooders
 

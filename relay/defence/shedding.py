@@ -119,7 +119,7 @@ class Shedding:
     def turns_away(self, request: Request, flow: Flow, peer: Peer, now: float) -> bool:
         """Shed a parsed request of a peer: no room for its transaction, or shed before. False: not shed.
         Raises ParseError if it cannot be answered."""
-        has_room = self._shares.has_room(peer.name, now)
+        has_room = self._shares.admits_transaction(peer.name, now)
         if has_room and (now > self._turn_at + REMEMBERED_S or not self._has_shed(_key(request))):
             return False
         self._refuse(self._refusal(request, flow), peer, now)

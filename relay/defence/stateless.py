@@ -45,7 +45,7 @@ class StatelessServer:
 
     def answer(self, reply: Reply, status: int, now: float, extra: str = "") -> None:
         """Send a response, and count the request as stray. `extra`: further header lines."""
-        self._shares.admits_stray(self._name_on(reply.flow), now)
+        self._shares.count_stray(self._name_on(reply.flow), now)
         self._outbox.send(reply.write(status, to_tag=self.tag, extra=extra), reply.flow)
 
 
@@ -220,12 +220,12 @@ class Options:
         """
         outbox, shares = self._outbox, self._shares
         peer = self._by_source(flow.host)
-        if peer is None or not (is_behind or shares.has_strayed(peer.name, now)) or not _is_usual(data):
+        if peer is None or not (is_behind or shares.is_flooding(peer.name, now)) or not _is_usual(data):
             return False
         glimpse = self._prescan.read(data, flow)
         if glimpse is None or not glimpse.is_of(b"OPTIONS"):
             return False
-        if not shares.admits_stray(peer.name, now) and is_behind:
+        if not shares.count_stray(peer.name, now) and is_behind:
             return True
         if self.draining:
             answer = glimpse.answer(_UNAVAILABLE, self._end_of_to, _END_OF_DRAINING)

@@ -113,7 +113,7 @@ class Registrar:
         if registration is not None:
             lines = f"Contact: <{registration.contact}>;expires={int(registration.expires_at - now)}\r\n"
         data = reply.write(200, to_tag=ua.token(), extra=lines)
-        if self._shares.has_room(peer.name, now):
+        if self._shares.admits_transaction(peer.name, now):
             ua.transactions.serve(request, reply.flow, peer.name).respond(200, data, now)
         else:
             self._outbox.send(data, reply.flow)

@@ -197,9 +197,9 @@ def test_unknown_sources_are_logged_as_one() -> None:
 def test_stray_messages_are_limited_per_second() -> None:
     shared = Parts()
     for name in ("pbx", "carrier"):
-        assert all(shared.shares.admits_stray(name, 1.5) for _ in range(STRAYS_PER_S))
-    assert not shared.shares.admits_stray("pbx", 1.9)
-    assert shared.shares.admits_stray("pbx", 2.0)
+        assert all(shared.shares.count_stray(name, 1.5) for _ in range(STRAYS_PER_S))
+    assert not shared.shares.count_stray("pbx", 1.9)
+    assert shared.shares.count_stray("pbx", 2.0)
     assert shared.shares.counts == {"pbx": 1}
     assert notes(shared) == [Note("peer.over_share", {"peer": "pbx", "of": "messages"})]
 

@@ -28,7 +28,7 @@ def answers(made: Engine) -> list[bytes]:
 def beyond_its_share(made: Engine) -> Engine:
     """An engine that answers the next one by the fast path."""
     for _ in range(STRAYS_PER_S):
-        made._shares.admits_stray("pbx", 1.0)
+        made._shares.count_stray("pbx", 1.0)
     return made
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from relay.call.invite_session import TRYING_S
 from relay.call.recovery import KeptAttempt
-from relay.call.recovery_state import MOST_HEAD
+from relay.call.state_codec import MOST_HEAD
 from relay.model.actions import Commit
 from relay.model.settings import Account, Listener
 from relay.sip.message import Flow, Request, Response, parse_message

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from relay.call.recovery_state import MOST_HEAD
+from relay.call.state_codec import MOST_HEAD
 from relay.model.call import Refusal
 from relay.model.settings import Limits
 from relay.policy.rules import Cap, Rules

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.recovery_state import MOST_HEAD
+from relay.call.state_codec import MOST_HEAD
 from relay.defence.limits import SHARE
 from relay.model.actions import Note
 from relay.model.call import Refusal, Route

@@ -14,7 +14,7 @@ import pytest
 
 from relay.call.engine import LONGEST_CALL_ID
 from relay.call.recovery import KeptAttempt
-from relay.call.recovery_state import MOST_HEAD, dump_attempt
+from relay.call.state_codec import MOST_HEAD, dump_attempt
 from relay.defence.limits import TIMES_FREE
 from relay.errors import StoreError
 from relay.model.actions import Commit

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from relay.call.call import Call
 from relay.call.leg import Leg
-from relay.call.recovery_state import (
+from relay.call.saved_state import DialogState
+from relay.call.state_codec import (
     CSEQ_STEP,
     VERSION,
     dump_call,
@@ -19,7 +20,6 @@ from relay.call.recovery_state import (
     load_dialog,
     load_leg,
 )
-from relay.call.saved_state import DialogState
 from relay.errors import ProtocolError, StoreError
 from relay.privacy.sdp import SdpWriter
 from relay.sip.dialog import Dialog
